@@ -1,0 +1,1 @@
+"""Everything that computes. Knows neither Prefect nor BentoML."""

@@ -1,0 +1,114 @@
+"""Grids: which steps exist. A lag is k steps back on the grid, never k rows; the same calendar dates the future steps.
+
+Three kinds: `continuous` (every step of the given length), `weekdays` (Monday to Friday, daily), `exchange:<code>` (the trading
+sessions of an exchange, daily; codes are those of the library exchange_calendars, e.g. `exchange:XNYS`).
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+
+from tasks.core.about import About
+from tasks.core.errors import CalendarError
+from tasks.core.frames import UTC as UTC_DTYPE
+
+_DAYS_IN = {"mo": 31, "q": 92, "y": 366, "w": 7, "d": 1}
+_SECONDS_IN = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """The steps of one dataset. *sessions* holds the steps of an exchange, ascending; None for the other kinds."""
+
+    kind: str
+    every: str
+    publish_delay_s: float = 0.0
+    sessions: pl.Series | None = None
+
+    def grid(self, start: datetime, end: datetime) -> pl.Series:
+        """All steps from *start* to *end*, both included, as `event_time`. For `continuous`, *start* fixes the phase."""
+        if self.sessions is not None:
+            self._check_reach(start, end)
+            return self.sessions.filter((self.sessions >= start) & (self.sessions <= end)).alias("event_time")
+        steps = pl.datetime_range(start, end, self.every, time_unit="us", eager=True).alias("event_time")
+        steps = steps.cast(UTC_DTYPE) if steps.dtype != UTC_DTYPE else steps
+        return steps.filter(steps.dt.weekday() <= 5) if self.kind == "weekdays" else steps
+
+    def following(self, event_time: datetime, n_steps: int) -> pl.Series:
+        """The *n_steps* steps after the one that starts at *event_time*. Raises CalendarError past the calendar's end."""
+        if self.sessions is not None:
+            ahead = self.sessions.filter(self.sessions > event_time).head(n_steps).alias("event_time")
+            if len(ahead) < n_steps:
+                raise CalendarError(
+                    f"Calendar {self.kind!r} ends {self.sessions[-1]:%F}, fewer than {n_steps} steps after {event_time:%F}. Rebuild the release to carry later sessions."
+                )
+            return ahead
+        slack = n_steps if self.kind == "continuous" else 2 * n_steps + 7
+        end = pl.Series([event_time], dtype=UTC_DTYPE).dt.offset_by(_times(self.every, slack))[0]
+        return self.grid(event_time, end).filter(self.grid(event_time, end) > event_time).head(n_steps)
+
+    def nominal_known_at(self, column: str = "event_time") -> pl.Expr:
+        """When the value of a step is known at the earliest: its end plus the publishing delay."""
+        return pl.col(column).dt.offset_by(self.every) + timedelta(seconds=self.publish_delay_s)
+
+    def cutoff_of(self, event_time: datetime) -> datetime:
+        """The cutoff whose origin is the step at *event_time*: the moment that step's value is known."""
+        known = pl.Series([event_time], dtype=UTC_DTYPE).dt.offset_by(self.every)[0]
+        return known + timedelta(seconds=self.publish_delay_s)
+
+    def _check_reach(self, start: datetime, end: datetime) -> None:
+        first, last = self.sessions[0], self.sessions[-1]
+        if start < first - timedelta(days=10) or end > last + timedelta(days=10):
+            raise CalendarError(f"Calendar {self.kind!r} holds {first:%F} to {last:%F}; asked for {start:%F} to {end:%F}. Rebuild the release or the features.")
+
+
+def calendar_for(about: About, sessions: pl.Series | None = None, reach: tuple[datetime, datetime] | None = None) -> Calendar:
+    """The calendar that *about* names.
+
+    sessions: steps of an exchange that travel with a release, so that serving needs no exchange library.
+    reach: first and last time to look up otherwise; two years are added after the end, so that the future can be dated.
+    """
+    kind = about.calendar
+    if kind in {"continuous", "weekdays"}:
+        if kind == "weekdays" and about.every != "1d":
+            raise CalendarError(f"`about.calendar: weekdays` needs `every: 1d`, not {about.every!r}.")
+        return Calendar(kind, about.every, about.publish_delay_s)
+    if not kind.startswith("exchange:"):
+        raise CalendarError(f"`about.calendar` is {kind!r}; use `continuous`, `weekdays` or `exchange:<code>`, for example `exchange:XNYS`.")
+    if sessions is None:
+        if reach is None:
+            raise CalendarError(f"Calendar {kind!r} was asked for without its sessions and without a time range.")
+        sessions = exchange_sessions(kind.removeprefix("exchange:"), reach[0] - timedelta(days=14), reach[1] + timedelta(days=730))
+    return Calendar(kind, about.every, about.publish_delay_s, sessions.cast(UTC_DTYPE).alias("event_time"))
+
+
+def exchange_sessions(code: str, start: datetime, end: datetime) -> pl.Series:
+    """Trading days of the exchange *code* from *start* to *end*, each at 00:00 UTC. Raises CalendarError for an unknown code."""
+    import exchange_calendars as xcals  # noqa: PLC0415  (pandas and 1 s of import: only datasets with an exchange pay it)
+
+    try:
+        calendar = xcals.get_calendar(code, start=f"{start:%F}", end=f"{end:%F}")
+    except xcals.errors.InvalidCalendarName as error:
+        raise CalendarError(f"No exchange {code!r} in exchange_calendars. Known codes start {sorted(xcals.get_calendar_names())[:8]}.") from error
+    days = [datetime(d.year, d.month, d.day, tzinfo=UTC) for d in calendar.sessions]
+    return pl.Series("event_time", days, dtype=UTC_DTYPE)
+
+
+def step_length(every: str) -> timedelta:
+    """Longest length of one step. Months, quarters and years count their longest form."""
+    count, unit = _parse(every)
+    return timedelta(days=count * _DAYS_IN[unit]) if unit in _DAYS_IN else timedelta(seconds=count * _SECONDS_IN[unit])
+
+
+def _times(every: str, n: int) -> str:
+    count, unit = _parse(every)
+    return f"{count * n}{unit}"
+
+
+def _parse(every: str) -> tuple[int, str]:
+    match = re.fullmatch(r"(\d+)(mo|ms|us|[yqwdhms])", every)
+    if not match or int(match[1]) < 1:
+        raise CalendarError(f"`about.every` is {every!r}; use a number and a unit, for example `1d`, `1h`, `15m`, `1mo`.")
+    return int(match[1]), match[2]

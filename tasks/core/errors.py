@@ -1,0 +1,53 @@
+"""Errors, split by who has to act. Each message names the thing, the fact, the rule and the next move."""
+
+
+class TidemillError(Exception):
+    """Anything a person can mend; the doors print its message alone, without a traceback."""
+
+
+class ParamsError(TidemillError):
+    """`params.yaml` says something that cannot be, or says nothing where something must stand."""
+
+
+class SettingsError(TidemillError):
+    """The environment points to something that is not there: a port, a folder, a program."""
+
+
+class SourceError(TidemillError):
+    """A file, table or stream cannot be read as the dataset's entry says; names file and row where there is one."""
+
+
+class FrameError(TidemillError):
+    """A frame does not have the columns, types or order that its schema promises."""
+
+
+class ContractError(TidemillError):
+    """Too many rows break the data contract, or one of the first checks fails."""
+
+
+class CalendarError(TidemillError):
+    """A time is not on its calendar, or the calendar does not reach that far."""
+
+
+class FeatureInputError(TidemillError):
+    """A declared feature cannot be computed from the columns or with the numbers given."""
+
+
+class FoldError(TidemillError):
+    """The walk-forward plan does not fit into the history."""
+
+
+class ScoreInputError(TidemillError):
+    """A score is undefined for these inputs."""
+
+
+class ForecasterError(TidemillError):
+    """A forecaster cannot be fitted, loaded or converted."""
+
+
+class ReleaseError(TidemillError):
+    """A release is incomplete, altered, or cannot answer."""
+
+
+class StageError(TidemillError):
+    """A stage did not end well; carries what it printed last."""

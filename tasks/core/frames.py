@@ -1,0 +1,98 @@
+"""One schema per artifact: which columns, which types, which order. The doors check it on the way in and on the way out.
+
+Every frame is long and sorted by its key. Times are UTC with microseconds; `event_time` is the start of a step,
+`known_at` the moment a value could first be known. A correction is a new row with a later `known_at` (a vintage).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import polars as pl
+
+from tasks.core.errors import FrameError
+
+UTC = pl.Datetime("us", "UTC")
+
+
+@dataclass(frozen=True)
+class FrameSchema:
+    """Columns a frame must have, the key it is sorted by, and the type of any further column (None: no further columns)."""
+
+    name: str
+    columns: dict[str, pl.DataType | type[pl.DataType]]
+    key: tuple[str, ...]
+    further: tuple[type[pl.DataType], ...] | None = None
+    unique: bool = True
+    optional: dict[str, pl.DataType | type[pl.DataType]] = field(default_factory=dict)
+
+    def check(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return *frame* as it is. Raises FrameError that names the column and what was expected of it."""
+        known = self.columns | self.optional
+        if missing := [c for c in self.columns if c not in frame.columns]:
+            raise FrameError(f"{self.name}: column(s) {missing} are missing; there are {frame.columns}. Rebuild the stage that writes it.")
+        for column, dtype in frame.schema.items():
+            if column in known and dtype != known[column]:
+                raise FrameError(f"{self.name}: column {column!r} is {dtype}, the schema says {known[column]}.")
+            if column not in known and (self.further is None or dtype not in self.further):
+                raise FrameError(f"{self.name}: column {column!r} ({dtype}) is not part of the schema.")
+        if frame.height and not frame.select(pl.struct(self.key).is_sorted()).item():
+            raise FrameError(f"{self.name}: rows are not sorted by {list(self.key)}.")
+        if self.unique and frame.select(pl.struct(self.key).is_duplicated().any()).item():
+            raise FrameError(f"{self.name}: the key {list(self.key)} repeats.")
+        return frame
+
+    def conform(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Cast the schema's columns, put them first, sort by the key, then check."""
+        known = {c: t for c, t in (self.columns | self.optional).items() if c in frame.columns}
+        rest = [c for c in frame.columns if c not in known]
+        return self.check(frame.select([pl.col(c).cast(t) for c, t in known.items()] + rest).sort(self.key))
+
+
+_KEY = {"series_id": pl.String, "event_time": UTC, "known_at": UTC}
+
+# data/raw, data/clean: value columns in float64, as received.
+SERIES = FrameSchema("series", dict(_KEY), ("series_id", "event_time", "known_at"), further=(pl.Float64,))
+
+# data/quarantine: the rows that failed, with the rule and the reason.
+QUARANTINE = FrameSchema(
+    "quarantine", {**_KEY, "rule": pl.String, "reason": pl.String}, ("series_id", "event_time", "known_at"), further=(pl.Float64,), unique=False
+)
+
+# data/features: one row per grid step. y: target in its unit; z: target after its transform; features are float32, null where unknown.
+FEATURES = FrameSchema(
+    "features", {**_KEY, "is_gap": pl.Boolean, "y": pl.Float64, "z": pl.Float64}, ("series_id", "event_time"), further=(pl.Float32,)
+)
+
+# data/forecasts/<model> and everything that is served or scored; y_hat, quantiles and y in the target's unit; y null until known.
+FORECAST = FrameSchema(
+    "forecast",
+    {"series_id": pl.String, "cutoff": UTC, "step": pl.Int32, "event_time": UTC, "model": pl.String, "y_hat": pl.Float64},
+    ("model", "series_id", "cutoff", "step"),
+    further=(pl.Float64,),
+    optional={"y": pl.Float64},
+)
+
+# What the service stores of each answer: the forecast, its id, the wall clock, the release that spoke.
+SERVED = FrameSchema(
+    "served",
+    {**FORECAST.columns, "prediction_id": pl.String, "made_at": UTC, "digest": pl.String},
+    ("prediction_id", "series_id", "step"),
+    further=(pl.Float64,),
+)
+
+
+def quantile_column(quantile: float) -> str:
+    """0.1 -> `q_0.1`."""
+    return f"q_{quantile:g}"
+
+
+def quantile_columns(quantiles: Iterable[float]) -> list[str]:
+    """Names of the quantile columns, in the order given."""
+    return [quantile_column(q) for q in quantiles]
+
+
+def as_of(frame: pl.DataFrame, at: datetime) -> pl.DataFrame:
+    """What was known at *at*: of each (series_id, event_time) the latest vintage with `known_at` <= *at*; sorted by the key."""
+    known = frame.filter(pl.col("known_at") <= at).sort("series_id", "event_time", "known_at")
+    return known.unique(subset=["series_id", "event_time"], keep="last", maintain_order=True)

@@ -1,0 +1,54 @@
+"""The feature schema: which columns a model sees, in which order, and which part each plays. Its hash is part of every release."""
+
+import hashlib
+import json
+from typing import Literal
+
+from tasks.core.about import Strict
+
+
+class FeatureColumn(Strict):
+    """One float32 column.
+
+    role: `level` is in the space of z and moves with it (a lag, a mean); `spread` is a distance in that space (a standard
+    deviation); `free` stands for itself (a weekday, a return). lookback_steps: how many steps before the row it reads.
+    """
+
+    name: str
+    role: Literal["level", "spread", "free"]
+    lookback_steps: int
+
+
+class FeatureSchema(Strict):
+    """What a forecaster gets: x is (n, len(columns)) in this order.
+
+    last: the column with the last known z at the origin; a row without it cannot be forecast. seasonal: for each step 1..horizon the
+    column holding z one season before that step's time; empty without a season. scale: the spread column that makes series of
+    different size alike, or None.
+    """
+
+    columns: tuple[FeatureColumn, ...]
+    last: str
+    seasonal: tuple[str, ...] = ()
+    scale: str | None = None
+    horizon_steps: int
+    season_steps: int
+
+    @property
+    def names(self) -> list[str]:
+        """Column names in order."""
+        return [c.name for c in self.columns]
+
+    @property
+    def lookback_steps(self) -> int:
+        """Steps before a row that all features together read; the tail of exactly that length gives the batch's numbers."""
+        return max(c.lookback_steps for c in self.columns)
+
+    @property
+    def hash(self) -> str:
+        """sha256 over the canonical JSON."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+
+    def index(self, name: str) -> int:
+        """Position of a column."""
+        return self.names.index(name)

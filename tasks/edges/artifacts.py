@@ -1,0 +1,83 @@
+"""Reading and writing artifacts. Nothing is ever half-written: files appear by rename, after their bytes are on disk."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from tasks.core.errors import FrameError
+from tasks.core.frames import FrameSchema
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary folder beside *path* that takes its place when the block ends well, and vanishes when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Left by a killed run: nobody else writes here, since the checkout's lock is held by whoever runs the stage.
+    for left_over in path.parent.glob(f".{path.name}.*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield fresh
+        fresh.chmod(0o755)
+        _sync(fresh)
+        if path.exists():
+            old = fresh.with_name(fresh.name + ".old")
+            path.rename(old)
+            fresh.rename(path)
+            shutil.rmtree(old)
+        else:
+            fresh.rename(path)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def write_frame(path: Path, frame: pl.DataFrame, schema: FrameSchema) -> None:
+    """Conform *frame* to *schema* and write it as parquet, by rename."""
+    _replace_file(path, lambda part: schema.conform(frame).write_parquet(part))
+
+
+def read_frame(path: Path, schema: FrameSchema) -> pl.DataFrame:
+    """Read a parquet file and check it against *schema*. Raises FrameError that names the stage to run when it is missing."""
+    if not path.exists():
+        raise FrameError(f"{path} is not there. Run the stage that writes it: `dvc repro` builds everything that is missing.")
+    return schema.check(pl.read_parquet(path))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write canonical JSON (sorted keys, two spaces, final newline), by rename."""
+    _replace_file(path, lambda part: part.write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n"))
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON. Raises FrameError when the file is missing."""
+    if not path.exists():
+        raise FrameError(f"{path} is not there. Run the stage that writes it: `dvc repro` builds everything that is missing.")
+    return json.loads(path.read_text())
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write text, by rename."""
+    _replace_file(path, lambda part: part.write_text(content))
+
+
+def _replace_file(path: Path, write: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    write(part)
+    with part.open("rb") as handle:
+        os.fsync(handle.fileno())
+    part.replace(path)
+
+
+def _sync(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())

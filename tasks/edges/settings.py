@@ -1,0 +1,56 @@
+"""The environment, read in one place: where things are, which ports, which addresses. What changes a result stands in params.yaml instead.
+
+Variables start with `TIDEMILL_`, for example `TIDEMILL_HOME`, `TIDEMILL_SERVICE_PORT`. Prefect keeps its own `PREFECT_*` names.
+"""
+
+import os
+from functools import cache
+from pathlib import Path
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Nothing phones home unless somebody asks for it: these are set for every process that we start, unless already set.
+TELEMETRY_OFF = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "BENTOML_DO_NOT_TRACK": "True",
+    "DVC_NO_ANALYTICS": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "EVIDENTLY_DISABLE_TELEMETRY": "1",
+}
+
+
+class Settings(BaseSettings):
+    """Where things are. Every field is an environment variable of the same name in capitals, prefixed with TIDEMILL_."""
+
+    model_config = SettingsConfigDict(env_prefix="TIDEMILL_", frozen=True, extra="ignore")
+
+    home: Path = ROOT / ".tidemill"  # what runs leave behind
+    mlflow_uri: str = ""  # empty: SQLite in home
+    host: str = "127.0.0.1"
+    prefect_port: int = 4200
+    mlflow_port: int = 5000
+    service_port: int = 3000
+    release: Path | None = None  # the service loads this release instead of the champion
+    jobs: int = 2  # models trained at the same time; more than 4 trips over DVC's repository lock
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's address: the setting, or SQLite in home."""
+        return self.mlflow_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once; telemetry of all libraries is switched off on the way."""
+    for name, value in TELEMETRY_OFF.items():
+        os.environ.setdefault(name, value)
+    return Settings()
+
+
+def child_environment(**extra: str) -> dict[str, str]:
+    """Environment for a process we start: this one's, telemetry off, *extra* on top."""
+    return {**os.environ, **{k: os.environ.get(k, v) for k, v in TELEMETRY_OFF.items()}, **extra}
