@@ -30,7 +30,7 @@ class Calendar:
     def grid(self, start: datetime, end: datetime) -> pl.Series:
         """All steps from *start* to *end*, both included, as `event_time`. For `continuous`, *start* fixes the phase."""
         if self.sessions is not None:
-            self._check_reach(start, end)
+            self._check_reach(self.sessions, start, end)
             return self.sessions.filter((self.sessions >= start) & (self.sessions <= end)).alias("event_time")
         steps = pl.datetime_range(start, end, self.every, time_unit="us", eager=True).alias("event_time")
         steps = steps.cast(UTC_DTYPE) if steps.dtype != UTC_DTYPE else steps
@@ -55,13 +55,15 @@ class Calendar:
 
     def cutoff_of(self, event_time: datetime) -> datetime:
         """The cutoff whose origin is the step at *event_time*: the moment that step's value is known."""
-        known = pl.Series([event_time], dtype=UTC_DTYPE).dt.offset_by(self.every)[0]
+        known: datetime = pl.Series([event_time], dtype=UTC_DTYPE).dt.offset_by(self.every)[0]
         return known + timedelta(seconds=self.publish_delay_s)
 
-    def _check_reach(self, start: datetime, end: datetime) -> None:
-        first, last = self.sessions[0], self.sessions[-1]
+    def _check_reach(self, sessions: pl.Series, start: datetime, end: datetime) -> None:
+        first, last = sessions[0], sessions[-1]
         if start < first - timedelta(days=10) or end > last + timedelta(days=10):
-            raise CalendarError(f"Calendar {self.kind!r} holds {first:%F} to {last:%F}; asked for {start:%F} to {end:%F}. Rebuild the release or the features.")
+            raise CalendarError(
+                f"Calendar {self.kind!r} holds {first:%F} to {last:%F}; asked for {start:%F} to {end:%F}. Rebuild the release or the features."
+            )
 
 
 def calendar_for(about: About, sessions: pl.Series | None = None, reach: tuple[datetime, datetime] | None = None) -> Calendar:

@@ -4,7 +4,7 @@ Every frame is long and sorted by its key. Times are UTC with microseconds; `eve
 `known_at` the moment a value could first be known. A correction is a new row with a later `known_at` (a vintage).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -13,6 +13,7 @@ import polars as pl
 from tasks.core.errors import FrameError
 
 UTC = pl.Datetime("us", "UTC")
+Columns = Mapping[str, pl.DataType | type[pl.DataType]]
 
 
 @dataclass(frozen=True)
@@ -20,15 +21,15 @@ class FrameSchema:
     """Columns a frame must have, the key it is sorted by, and the type of any further column (None: no further columns)."""
 
     name: str
-    columns: dict[str, pl.DataType | type[pl.DataType]]
+    columns: Columns
     key: tuple[str, ...]
     further: tuple[type[pl.DataType], ...] | None = None
     unique: bool = True
-    optional: dict[str, pl.DataType | type[pl.DataType]] = field(default_factory=dict)
+    optional: Columns = field(default_factory=dict)
 
     def check(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return *frame* as it is. Raises FrameError that names the column and what was expected of it."""
-        known = self.columns | self.optional
+        known = {**self.columns, **self.optional}
         if missing := [c for c in self.columns if c not in frame.columns]:
             raise FrameError(f"{self.name}: column(s) {missing} are missing; there are {frame.columns}. Rebuild the stage that writes it.")
         for column, dtype in frame.schema.items():
@@ -44,15 +45,15 @@ class FrameSchema:
 
     def conform(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Cast the schema's columns, put them first, sort by the key, then check."""
-        known = {c: t for c, t in (self.columns | self.optional).items() if c in frame.columns}
-        rest = [c for c in frame.columns if c not in known]
-        return self.check(frame.select([pl.col(c).cast(t) for c, t in known.items()] + rest).sort(self.key))
+        known = {c: t for c, t in {**self.columns, **self.optional}.items() if c in frame.columns}
+        rest = [pl.col(c) for c in frame.columns if c not in known]
+        return self.check(frame.select([*(pl.col(c).cast(t) for c, t in known.items()), *rest]).sort(self.key))
 
 
-_KEY = {"series_id": pl.String, "event_time": UTC, "known_at": UTC}
+_KEY: Columns = {"series_id": pl.String, "event_time": UTC, "known_at": UTC}
 
 # data/raw, data/clean: value columns in float64, as received.
-SERIES = FrameSchema("series", dict(_KEY), ("series_id", "event_time", "known_at"), further=(pl.Float64,))
+SERIES = FrameSchema("series", _KEY, ("series_id", "event_time", "known_at"), further=(pl.Float64,))
 
 # data/quarantine: the rows that failed, with the rule and the reason.
 QUARANTINE = FrameSchema(

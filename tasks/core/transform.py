@@ -22,4 +22,7 @@ def to_z_array(target: Target, y: np.ndarray) -> np.ndarray:
 
 def from_z(target: Target, z: np.ndarray) -> np.ndarray:
     """y of z, in the target's unit."""
-    return {"none": lambda v: v, "log": np.exp, "log1p": np.expm1}[target.transform](np.asarray(z, dtype=np.float64))
+    z = np.asarray(z, dtype=np.float64)
+    if target.transform == "none":
+        return z
+    return np.exp(z) if target.transform == "log" else np.expm1(z)

@@ -54,7 +54,9 @@ def plan_folds(n_steps: int, last_origin: int, horizon_steps: int, walk: WalkFor
             f"{walk.n_cutoffs} cutoffs every {walk.stride_steps} steps need {needed + (walk.n_cutoffs - 1) * walk.stride_steps} steps of history, "
             f"but there are {last_origin + 1} of {n_steps} before the gate's rows. Set `train.n_cutoffs` to at most {fitting}, or `train.min_train_steps` lower."
         )
-    return [Fold(int(block[0]), block) for block in np.array_split(origins, np.arange(walk.refit_every_cutoffs, len(origins), walk.refit_every_cutoffs))]
+    return [
+        Fold(int(block[0]), block) for block in np.array_split(origins, np.arange(walk.refit_every_cutoffs, len(origins), walk.refit_every_cutoffs))
+    ]
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,12 @@ def panel_of(features: pl.DataFrame, schema: FeatureSchema, calendar: Calendar) 
     grid = calendar.grid(times[0], times[-1])
     ids = tuple(features["series_id"].unique().sort())
     cutoffs = pl.DataFrame({"event_time": grid}).select(calendar.nominal_known_at())["event_time"].alias("cutoff")
-    row = features["event_time"].search_sorted(grid[0]) if not len(grid) else grid.search_sorted(features["event_time"])
+    row = grid.search_sorted(features["event_time"])
     rows, cols = row.to_numpy(), pl.Series(ids).search_sorted(features["series_id"]).to_numpy()
     shape = (len(grid), len(ids))
 
     def dense(values: np.ndarray, dtype: type, fill: float) -> np.ndarray:
-        out = np.full(shape + values.shape[1:], fill, dtype=dtype)
+        out: np.ndarray = np.full(shape + values.shape[1:], fill, dtype=dtype)
         out[rows, cols] = values
         return out
 

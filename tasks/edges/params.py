@@ -44,7 +44,9 @@ def read_models(root: Path = ROOT) -> tuple[str, ...]:
     """The models of this checkout: the top-level `models`, which must be those of the current dataset's entry."""
     listed, entry = read_document(root)["models"], list(_entry(root)["models"])
     if listed != entry:
-        raise ParamsError(f"`models` is {listed}, but dataset {read_dataset(root)!r} has {entry}. Run `tidemill use {read_dataset(root)}`, which writes the list.")
+        raise ParamsError(
+            f"`models` is {listed}, but dataset {read_dataset(root)!r} has {entry}. Run `tidemill use {read_dataset(root)}`, which writes the list."
+        )
     return tuple(listed)
 
 
@@ -63,7 +65,9 @@ def read_params(stage: str, kind: type[P], root: Path = ROOT) -> P:
 def _entry(root: Path) -> dict[str, Any]:
     entry: dict[str, Any] = read_document(root)["datasets"][read_dataset(root)]
     if missing := [key for key in ("about", "models", *STAGES) if key not in entry]:
-        raise ParamsError(f"datasets.{read_dataset(root)} has no section {missing}; a section may be empty (`{{}}`), but DVC stops where it is absent.")
+        raise ParamsError(
+            f"datasets.{read_dataset(root)} has no section {missing}; a section may be empty (`{{}}`), but DVC stops where it is absent."
+        )
     return entry
 
 

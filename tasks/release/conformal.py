@@ -1,0 +1,161 @@
+"""Adaptive conformal quantiles and the point forecast that goes with the primary score, from residuals known by the cutoff.
+
+One pool of the newest scaled residuals r = (z - z_hat) / scale for each cell (group, step), and for each quantile a level that moves:
+after each outcome it goes up by rate x (q - 1) when the value lay below the issued quantile, by rate x q when above, so that the
+share below returns to q whatever the errors do. Source: Gibbs & Candes 2021, arXiv:2106.00170, applied to each quantile.
+The state is a pure function of what was issued and of what was known when; nothing is stored but the forecasts themselves.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from tasks.core.about import About
+
+Functional = Literal["mean_square", "mean", "median"]
+
+ENOUGH = 20  # residuals of its own before a cell stops borrowing from all groups; .1 and .9 quantiles of fewer are extremes
+
+
+def functional_of(about: About) -> Functional:
+    """What the point forecast must be for the primary score: QLIKE is minimised by the mean square, squared error by the mean."""
+    by_score: dict[str, Functional] = {"qlike": "mean_square", "rmse": "mean", "mae": "median"}
+    return by_score[about.primary_score]
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Forecasts in the order in which they were issued: K cutoffs, S series, H steps.
+
+    z_hat: (K, S, H), NaN where none. scale: (K, S). z: (K, S, H) what came true, NaN where unknown. known_k: (K, S, H) index of the
+    first cutoff that knows z, K where none does. learns: (K,) False for cutoffs that are asked for but lie off the stride: they
+    are issued, and nothing is learned from them. group: (S,) pool of each series; -1 uses all pools.
+    """
+
+    z_hat: np.ndarray
+    scale: np.ndarray
+    z: np.ndarray
+    known_k: np.ndarray
+    learns: np.ndarray
+    group: np.ndarray
+
+
+class Issued(NamedTuple):
+    """quantiles: (K, S, H, Q) and point: (K, S, H), both in the space of z; NaN before anything is known."""
+
+    quantiles: np.ndarray
+    point: np.ndarray
+
+
+class Conformal:
+    """Pools and levels; `issue`, then `learn`, cutoff by cutoff."""
+
+    def __init__(self, n_groups: int, horizon_steps: int, quantiles: tuple[float, ...], n_residuals: int, adapt_rate: float) -> None:
+        self.quantiles = np.asarray(quantiles)
+        self.adapt_rate = adapt_rate
+        self.pool = np.full((n_groups, horizon_steps, n_residuals), np.nan)
+        self.count = np.zeros((n_groups, horizon_steps), dtype=np.int64)
+        self.levels = np.tile(self.quantiles, (n_groups, horizon_steps, 1))
+
+    def issue(self, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Quantiles (m, H, Q) of the scaled residual and the pools (m, H, N) behind them for series of these groups (m,)."""
+        cells, which = np.unique(group, return_inverse=True)
+        pools = [self._pool_of(g) for g in cells]
+        width = max(p.shape[1] for p in pools)
+        pool = np.stack([np.pad(p, ((0, 0), (0, width - p.shape[1])), constant_values=np.nan) for p in pools])
+        levels = np.stack([self.levels[g] if g >= 0 else self.levels.mean(axis=0) for g in cells])
+        return np.sort(quantiles_at(pool, levels), axis=-1)[which], pool[which]
+
+    def learn(self, group: np.ndarray, step: np.ndarray, residual: np.ndarray, issued: np.ndarray) -> None:
+        """Take in outcomes (m,): scaled residuals, with the quantiles (m, Q) that had been issued for them. *step* counts from 0."""
+        if not len(group):
+            return
+        cell = group * self.pool.shape[1] + step
+        self._move_levels(cell, residual, issued)
+        order = np.argsort(cell, kind="stable")
+        cell, residual = cell[order], residual[order]
+        rank = np.arange(len(cell)) - np.searchsorted(cell, cell)
+        flat, count = self.pool.reshape(-1, self.pool.shape[2]), self.count.reshape(-1)
+        size = flat.shape[1]
+        newest = rank >= np.bincount(cell, minlength=len(count))[cell] - size  # more than a pool at once: the last ones stay
+        flat[cell[newest], (count[cell[newest]] + rank[newest]) % size] = residual[newest]
+        count += np.bincount(cell, minlength=len(count))
+
+    def _move_levels(self, cell: np.ndarray, residual: np.ndarray, issued: np.ndarray) -> None:
+        judged = np.isfinite(issued).all(axis=1)
+        below = (residual[judged, None] <= issued[judged]).astype(np.float64)
+        n_cells = self.count.size
+        n = np.bincount(cell[judged], minlength=n_cells)
+        for q, target in enumerate(self.quantiles):
+            share = np.bincount(cell[judged], below[:, q], minlength=n_cells) / np.maximum(n, 1)
+            level = self.levels.reshape(n_cells, -1)[:, q]
+            level += np.where(n > 0, self.adapt_rate * (target - share), 0.0)
+            np.clip(level, 0.0, 1.0, out=level)
+
+    def _pool_of(self, group: int) -> np.ndarray:
+        everyone = self.pool.transpose(1, 0, 2).reshape(self.pool.shape[1], -1)
+        if group < 0 or (len(self.pool) > 1 and self.count[group].min() < ENOUGH):
+            return everyone
+        own: np.ndarray = self.pool[group]
+        return own
+
+
+def quantiles_at(pool: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Quantiles of *pool* (..., N), NaN ignored, at *levels* (..., Q): position level x (n + 1), between order statistics; NaN when empty."""
+    ordered = np.sort(pool, axis=-1)
+    n = np.isfinite(pool).sum(axis=-1)[..., None]
+    position = np.clip(levels * (n + 1) - 1, 0, np.maximum(n - 1, 0))
+    low = np.floor(position).astype(np.int64)
+    high = np.minimum(low + 1, np.maximum(n - 1, 0))
+    below, above = np.take_along_axis(ordered, low, -1), np.take_along_axis(ordered, high, -1)
+    out: np.ndarray = below + (above - below) * (position - low)
+    return out
+
+
+def point_shift(pool: np.ndarray, scale: np.ndarray, functional: Functional, transform: str) -> np.ndarray:
+    """What to add to z_hat so that from_z of the sum is the wanted functional of y: (m, H) from pools (m, H, N) and scales (m,).
+
+    With logs, mean: log mean exp(e); mean square: half the log of mean exp(2e). Without, mean and median of e. 0 for an empty pool.
+    """
+    n = np.isfinite(pool).sum(axis=-1)
+    e = pool * scale[:, None, None]
+    if functional == "median":
+        shift = quantiles_at(e, np.full((*n.shape, 1), 0.5))[..., 0]
+    elif transform == "none":
+        shift = np.nansum(e, axis=-1) / np.maximum(n, 1)
+    else:
+        power = 2.0 if functional == "mean_square" else 1.0
+        top = np.max(np.where(np.isfinite(e), e, -np.inf), axis=-1, initial=-1e300)
+        mean = np.nansum(np.exp(power * (e - top[..., None])), axis=-1) / np.maximum(n, 1)
+        shift = top + np.log(np.where(n > 0, mean, 1.0)) / power
+    out: np.ndarray = np.where(n > 0, shift, 0.0)
+    return out
+
+
+def replay(line: Timeline, state: Conformal, functional: Functional, transform: str, wanted: np.ndarray | None = None) -> Issued:
+    """Walk along *line*: at each cutoff first learn what has become known, then issue.
+
+    wanted: (K,) cutoffs whose results are needed; others are issued only as far as learning asks. *state* is moved on.
+    """
+    n_cutoffs, n_series, n_steps = line.z_hat.shape
+    quantiles = np.full((n_cutoffs, n_series, n_steps, len(state.quantiles)), np.nan)
+    point = np.full((n_cutoffs, n_series, n_steps), np.nan)
+    residual = (line.z - line.z_hat) / line.scale[:, :, None]
+    due = np.where(np.isfinite(residual) & line.learns[:, None, None] & (line.group >= 0)[None, :, None], line.known_k, n_cutoffs).ravel()
+    order = np.argsort(due, kind="stable")
+    bounds = np.searchsorted(due[order], np.arange(n_cutoffs + 1))
+    issued = np.full(quantiles.shape, np.nan)  # of the scaled residual
+    for k in range(n_cutoffs):
+        items = np.unravel_index(order[bounds[k] : bounds[k + 1]], residual.shape)
+        state.learn(line.group[items[1]], items[2], residual[items], issued[items])
+        there = np.isfinite(line.z_hat[k]).any(axis=1)
+        if not there.any():
+            continue
+        offsets, pool = state.issue(line.group[there])
+        issued[k, there] = offsets
+        if wanted is None or wanted[k]:
+            z_hat, scale = line.z_hat[k, there], line.scale[k, there]
+            quantiles[k, there] = z_hat[:, :, None] + offsets * scale[:, None, None]
+            point[k, there] = z_hat + point_shift(pool, scale, functional, transform)
+    return Issued(quantiles, point)

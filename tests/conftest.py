@@ -1,0 +1,24 @@
+"""What all tests share: the real data beside the project, and one printed line where it is absent."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+def pytest_collection_modifyitems(config, items):
+    """Deselect tests that need the shared data where there is none."""
+    if SHARED_DATA.exists():
+        return
+    needing = [item for item in items if item.get_closest_marker("shared")]
+    if needing:
+        config.hook.pytest_deselected(items=needing)
+        items[:] = [item for item in items if item not in needing]
+        print(f"\n{len(needing)} tests need ../shared/data, which is not here: left out")
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    return SHARED_DATA
