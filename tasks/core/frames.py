@@ -74,6 +74,14 @@ FORECAST = FrameSchema(
     optional={"y": pl.Float64},
 )
 
+# A body's history.parquet: out-of-sample forecasts of its ensemble before seen_until, in the space of z; they feed the conformal state.
+# scale: what residuals are divided by, at the origin. z and its known_at are as known at seen_until, null where it was not known yet.
+HISTORY = FrameSchema(
+    "history",
+    {"series_id": pl.String, "cutoff": UTC, "step": pl.Int32, "event_time": UTC, "z_hat": pl.Float64, "scale": pl.Float64, "z": pl.Float64, "known_at": UTC},
+    ("series_id", "cutoff", "step"),
+)
+
 # What the service stores of each answer: the forecast, its id, the wall clock, the release that spoke.
 SERVED = FrameSchema(
     "served",
