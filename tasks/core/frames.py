@@ -78,7 +78,16 @@ FORECAST = FrameSchema(
 # scale: what residuals are divided by, at the origin. z and its known_at are as known at seen_until, null where it was not known yet.
 HISTORY = FrameSchema(
     "history",
-    {"series_id": pl.String, "cutoff": UTC, "step": pl.Int32, "event_time": UTC, "z_hat": pl.Float64, "scale": pl.Float64, "z": pl.Float64, "known_at": UTC},
+    {
+        "series_id": pl.String,
+        "cutoff": UTC,
+        "step": pl.Int32,
+        "event_time": UTC,
+        "z_hat": pl.Float64,
+        "scale": pl.Float64,
+        "z": pl.Float64,
+        "known_at": UTC,
+    },
     ("series_id", "cutoff", "step"),
 )
 
