@@ -4,6 +4,8 @@ import hashlib
 import json
 from typing import Literal
 
+import numpy as np
+
 from tasks.core.about import Strict
 
 
@@ -48,6 +50,13 @@ class FeatureSchema(Strict):
     def hash(self) -> str:
         """sha256 over the canonical JSON."""
         return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+
+    def scales(self, x: np.ndarray) -> np.ndarray:
+        """What residuals are divided by at each row of x (n, F): (n,) float64 of the scale column; 1 without one, or where it is unknown or 0."""
+        if self.scale is None:
+            return np.ones(len(x))
+        spread = x[:, self.index(self.scale)].astype(np.float64)
+        return np.where(np.isfinite(spread) & (spread > 0), spread, 1.0)
 
     def index(self, name: str) -> int:
         """Position of a column."""
