@@ -14,6 +14,7 @@ from tasks.core.about import About
 from tasks.core.errors import CalendarError
 from tasks.core.frames import UTC as UTC_DTYPE
 
+_FRIDAY = 5  # polars counts from Monday = 1
 _DAYS_IN = {"mo": 31, "q": 92, "y": 366, "w": 7, "d": 1}
 _SECONDS_IN = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
 
@@ -34,7 +35,7 @@ class Calendar:
             return self.sessions.filter((self.sessions >= start) & (self.sessions <= end)).alias("event_time")
         steps = pl.datetime_range(start, end, self.every, time_unit="us", eager=True).alias("event_time")
         steps = steps.cast(UTC_DTYPE) if steps.dtype != UTC_DTYPE else steps
-        return steps.filter(steps.dt.weekday() <= 5) if self.kind == "weekdays" else steps
+        return steps.filter(steps.dt.weekday() <= _FRIDAY) if self.kind == "weekdays" else steps
 
     def following(self, event_time: datetime, n_steps: int) -> pl.Series:
         """The *n_steps* steps after the one that starts at *event_time*. Raises CalendarError past the calendar's end."""

@@ -1,5 +1,6 @@
 """Reading and writing artifacts. Nothing is ever half-written: files appear by rename, after their bytes are on disk."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,8 +12,10 @@ from typing import Any
 
 import polars as pl
 
+from tasks.core.about import About
+from tasks.core.calendar import Calendar, calendar_for
 from tasks.core.errors import FrameError
-from tasks.core.frames import FrameSchema
+from tasks.core.frames import UTC, FrameSchema
 
 
 @contextmanager
@@ -65,6 +68,25 @@ def read_json(path: Path) -> Any:
 def write_text(path: Path, content: str) -> None:
     """Write text, by rename."""
     _replace_file(path, lambda part: part.write_text(content))
+
+
+def read_calendar(folder: Path, about: About) -> Calendar:
+    """The calendar of *about*, with the exchange's sessions that `write_sessions` left in *folder*: no exchange library is needed."""
+    path = folder / "sessions.parquet"
+    return calendar_for(about, pl.read_parquet(path)["event_time"] if path.exists() else None)
+
+
+def write_sessions(folder: Path, calendar: Calendar) -> None:
+    """Keep an exchange's sessions beside what was computed on them; other calendars need no file."""
+    if calendar.sessions is not None:
+        path = folder / "sessions.parquet"
+        _replace_file(path, lambda part: calendar.sessions.cast(UTC).alias("event_time").to_frame().write_parquet(part))
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _replace_file(path: Path, write: Any) -> None:

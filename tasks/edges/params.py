@@ -62,6 +62,12 @@ def read_params(stage: str, kind: type[P], root: Path = ROOT) -> P:
     return _checked(kind, merged, f"{stage} (with datasets.{read_dataset(root)}.{stage})")
 
 
+def read_gate_steps(root: Path = ROOT) -> int:
+    """`promote.gate_steps`: how many steps at the end no fit, weight or conformal state of a challenger may see."""
+    document = read_document(root)
+    return int({**document["promote"], **(_entry(root)["promote"] or {})}["gate_steps"])
+
+
 def _entry(root: Path) -> dict[str, Any]:
     entry: dict[str, Any] = read_document(root)["datasets"][read_dataset(root)]
     if missing := [key for key in ("about", "models", *STAGES) if key not in entry]:

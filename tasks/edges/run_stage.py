@@ -1,0 +1,129 @@
+"""One stage, run by DVC, in a process group of its own that dies with us. Both doors, laptop and flow, end here.
+
+DVC decides whether the stage must run. One run at a time works in a checkout: a lock file names the process that holds it.
+"""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.core.errors import StageError
+from tasks.edges.params import STAGES, read_models
+from tasks.edges.settings import ROOT, child_environment, settings
+
+LOCK_WAIT_S = 900.0  # a whole run on two cores takes a few minutes; longer means that something hangs
+_TAIL_LINES = 40
+_STOP_S = 5.0
+
+Lines = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What happened: *ran* is False when DVC found nothing changed. log: the last lines printed."""
+
+    stage: str
+    ran: bool
+    seconds: float
+    log: str
+
+
+def run_stage(stage: str, root: Path = ROOT, on_line: Lines | None = None) -> StageResult:
+    """Bring *stage* up to date, models of `train` side by side. Raises StageError with the stage's last lines when it fails."""
+    if stage not in STAGES:
+        raise StageError(f"No stage {stage!r}; there are {', '.join(STAGES)}.")
+    started = time.monotonic()
+    with checkout_lock(root, on_line):
+        targets = [f"train@{model}" for model in reversed(read_models(root))] if stage == "train" else [stage]
+        with ThreadPoolExecutor(min(settings().jobs, len(targets))) as pool:
+            results = list(pool.map(lambda target: _reproduce(target, root, on_line), targets))
+    ran = any(ran for ran, _ in results)
+    return StageResult(stage, ran, time.monotonic() - started, "\n".join(log for _, log in results))
+
+
+@contextmanager
+def checkout_lock(root: Path, on_line: Lines | None = None) -> Iterator[None]:
+    """Hold the checkout. Waits for another run and says so; raises StageError with its process id after LOCK_WAIT_S."""
+    path = root / ".dvc" / "tmp" / "tidemill.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as handle:
+        _wait_for(handle.fileno(), path, on_line)
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield  # the kernel lets go of the lock with the file, also after kill -9
+
+
+def _wait_for(descriptor: int, path: Path, on_line: Lines | None) -> None:
+    deadline = time.monotonic() + LOCK_WAIT_S
+    told = False
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = path.read_text() or "unknown"
+            if time.monotonic() > deadline:
+                raise StageError(
+                    f"Another run (process {holder}) has held {path} for {LOCK_WAIT_S:.0f} s. Wait for it or stop it; one run works in a checkout."
+                ) from None
+            if on_line and not told:
+                on_line(f"waiting for the run of process {holder} in this checkout")
+            told = True
+            time.sleep(0.2)
+        else:
+            return
+
+
+def _reproduce(target: str, root: Path, on_line: Lines | None) -> tuple[bool, str]:
+    python = sys.executable
+    command = [python, "-m", "tasks.edges.lifeline", python, "-m", "dvc", "repro", "--single-item", target]
+    environment = child_environment(PATH=f"{Path(python).parent}{os.pathsep}{os.environ.get('PATH', '')}", PYTHONUNBUFFERED="1")
+    tail: deque[str] = deque(maxlen=_TAIL_LINES)
+    ran = False
+    child = subprocess.Popen(
+        command,
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert child.stdout
+        for line in child.stdout:
+            tail.append(line.rstrip())
+            ran = ran or line.startswith("Running stage")
+            if on_line and line.strip():
+                on_line(line.rstrip())
+        code = child.wait()
+    except BaseException:
+        stop_group(child)
+        raise
+    if code != 0:
+        raise StageError(f"Stage {target!r} ended with code {code}. Its last lines:\n" + "\n".join(tail))
+    return ran, "\n".join(tail)
+
+
+def stop_group(child: "subprocess.Popen[str]") -> None:
+    """End a child's whole process group: asked first, then by force."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(child.pid, number)
+        except ProcessLookupError:
+            break
+        waiter = threading.Thread(target=child.wait, daemon=True)
+        waiter.start()
+        waiter.join(_STOP_S)
+    child.wait()

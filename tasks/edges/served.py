@@ -1,0 +1,176 @@
+"""What the service has answered, kept for ever: one row per forecast step, durable before the answer leaves.
+
+A SQLite file per dataset, `<home>/served/<dataset>.db`, in WAL mode with `synchronous=FULL`: each append is one transaction and one
+fsync (about a millisecond on a local disk), and several processes may append and read at the same time. Quantiles are data, a
+JSON object per row, since releases differ in them.
+"""
+
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import polars as pl
+
+from tasks.core.errors import TidemillError
+from tasks.core.frames import SERVED
+from tasks.core.frames import UTC as UTC_DTYPE
+from tasks.edges.settings import settings
+
+_FORMAT = 1  # PRAGMA user_version of the file; a change is a new number and a migration
+_WAIT_S = 5.0  # for another process that is writing; it holds the lock for milliseconds
+
+_TIMES = [name for name, dtype in SERVED.columns.items() if dtype == UTC_DTYPE]
+_PLAIN = list(SERVED.columns)
+_TABLE = """
+CREATE TABLE IF NOT EXISTS served (
+    prediction_id TEXT NOT NULL,
+    series_id TEXT NOT NULL,
+    step INTEGER NOT NULL,
+    cutoff INTEGER NOT NULL,      -- microseconds since 1970 UTC, like every time here
+    event_time INTEGER NOT NULL,
+    model TEXT NOT NULL,
+    y_hat REAL,
+    quantiles TEXT NOT NULL,      -- {"q_0.1": 0.004, ...}
+    made_at INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    own_history INTEGER NOT NULL, -- 1: spoken from rows that the request brought
+    PRIMARY KEY (prediction_id, series_id, step)
+) WITHOUT ROWID
+"""
+_SELECT = f"SELECT {', '.join(_PLAIN)}, quantiles FROM served WHERE own_history <= ?"  # noqa: S608  (names from the schema)
+_INSERT = f"INSERT INTO served ({', '.join(_PLAIN)}, quantiles, own_history) VALUES ({', '.join('?' * (len(_PLAIN) + 2))})"  # noqa: S608  (names from the schema)
+
+
+class ServedStoreError(TidemillError):
+    """Served forecasts cannot be recorded or read, so nothing may be served."""
+
+
+def served_path(dataset: str) -> Path:
+    """Where the served forecasts of *dataset* are kept."""
+    return settings().home / "served" / f"{dataset}.db"
+
+
+def append_served(dataset: str, frame: pl.DataFrame, *, own_history: bool = False) -> None:
+    """Record *frame* (SERVED) in one transaction; on return its bytes are on disk.
+
+    own_history: the forecast spoke from rows that the request itself brought; `read_served` leaves such rows out unless asked.
+    Raises FrameError when the frame is not SERVED, ServedStoreError when it cannot be written (an id that is there already too).
+    """
+    rows = _rows(SERVED.check(frame), own_history=own_history)
+    path = served_path(dataset)
+    with _explained(path, "No forecast is served that is not recorded; free the disk or mend the file's rights."):
+        connection = _writer(path)
+        with connection:
+            connection.executemany(_INSERT, rows)
+
+
+def check_served(dataset: str) -> None:
+    """Raise ServedStoreError when a forecast could not be recorded now. Writes nothing into the table."""
+    path = served_path(dataset)
+    with _explained(path, "No forecast is served that is not recorded; free the disk or mend the file's rights."):
+        connection = _writer(path)
+        connection.execute("BEGIN IMMEDIATE")
+        connection.rollback()
+
+
+def read_served(dataset: str, *, own_history: bool = False) -> pl.DataFrame:
+    """All served forecasts of *dataset* as a SERVED frame, with a column for each quantile that any of them had; empty when none.
+
+    own_history: also those spoken from rows that a request brought, whose series may be anything.
+    Raises ServedStoreError when the file is there and cannot be read.
+    """
+    path = served_path(dataset)
+    if not path.exists():
+        return _frame([])
+    with (
+        _explained(path, "Restore the file from a backup, or move it away and start anew."),
+        closing(sqlite3.connect(path, timeout=_WAIT_S)) as connection,
+    ):
+        return _frame(connection.execute(_SELECT, [int(own_history)]).fetchall())
+
+
+@contextmanager
+def _explained(path: Path, way_out: str) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise ServedStoreError(f"The store of served forecasts {path} fails: {error}. {way_out}") from error
+
+
+def _rows(frame: pl.DataFrame, *, own_history: bool) -> list[tuple[object, ...]]:
+    names = [c for c in frame.columns if c not in SERVED.columns]
+    plain = frame.select(_PLAIN).with_columns(pl.col(_TIMES).dt.epoch("us"))
+    quantiles = frame.select(names).to_dicts() if names else [{}] * frame.height
+    return [(*row, json.dumps(q, allow_nan=False), int(own_history)) for row, q in zip(plain.iter_rows(), quantiles, strict=True)]
+
+
+def _frame(found: Sequence[tuple[object, ...]]) -> pl.DataFrame:
+    dtypes = {**SERVED.columns, **dict.fromkeys(_TIMES, pl.Int64)}
+    plain = pl.DataFrame([row[:-1] for row in found], schema=dtypes, orient="row").with_columns(pl.col(_TIMES).cast(UTC_DTYPE))
+    quantiles = [json.loads(str(row[-1])) for row in found]
+    names = sorted({name for row in quantiles for name in row}, key=_level)
+    return SERVED.conform(plain.with_columns(pl.Series(name, [row.get(name) for row in quantiles], dtype=pl.Float64) for name in names))
+
+
+def _level(name: str) -> float:
+    return float(name.removeprefix("q_"))
+
+
+_own = threading.local()  # SQLite connections stay in their thread
+
+
+def _writer(path: Path) -> sqlite3.Connection:
+    """This thread's connection to the file that stands at *path* now; a new one when the file was moved away or the process forked."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wanted = (os.getpid(), path, path.stat().st_ino if path.exists() else None)
+    if getattr(_own, "key", None) != wanted:
+        connection = _open(path)
+        _own.connection, _own.key = connection, (os.getpid(), path, path.stat().st_ino)
+    found: sqlite3.Connection = _own.connection
+    return found
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=_WAIT_S)
+    try:
+        _into_wal(connection)
+        connection.execute("PRAGMA synchronous=FULL")
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
+        if found not in {0, _FORMAT}:
+            raise sqlite3.DatabaseError(f"it has format {found} and this code knows {_FORMAT}")  # noqa: TRY301  (one place explains all of them)
+        if found == 0:
+            connection.execute(_TABLE)
+            connection.execute(f"PRAGMA user_version={_FORMAT}")
+    except BaseException:
+        connection.close()
+        raise
+    _sync_folder(path.parent)
+    return connection
+
+
+def _into_wal(connection: sqlite3.Connection) -> None:
+    """Switch to WAL. SQLite does not wait here when two processes meet at a new file, so we do."""
+    give_up = time.monotonic() + _WAIT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the file's name durable, not its bytes alone."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

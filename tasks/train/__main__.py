@@ -1,0 +1,38 @@
+"""The DVC command: `python -m tasks.train MODEL`."""
+
+import sys
+
+from tasks.core.errors import ParamsError
+from tasks.core.frames import FEATURES, FORECAST
+from tasks.core.schema import FeatureSchema
+from tasks.edges.artifacts import file_hash, read_calendar, read_frame, read_json, replacing, write_frame, write_json
+from tasks.edges.door import open_door
+from tasks.edges.params import read_about, read_dataset, read_gate_steps, read_model_params, read_params
+from tasks.edges.settings import ROOT
+from tasks.edges.tracking import log_training
+from tasks.train.params import TrainParams
+from tasks.train.stage import train
+
+
+def main() -> None:
+    """Read the feature table, walk, write forecasts and fit, log the run."""
+    if len(sys.argv) != 2:  # noqa: PLR2004  (the command and its one argument)
+        raise ParamsError("`python -m tasks.train` needs the name of one model of params.yaml, for example `python -m tasks.train ridge`.")
+    model, about, source = sys.argv[1], read_about(), ROOT / "data/features"
+    params, model_params = read_params("train", TrainParams), read_model_params(model)
+    schema = FeatureSchema.model_validate(read_json(source / "schema.json"))
+    features = read_frame(source / "table.parquet", FEATURES)
+    trained = train(model, features, schema, about, read_calendar(source, about), params, model_params, read_gate_steps())
+    with replacing(ROOT / "data/forecasts" / model) as folder:
+        write_frame(folder / "forecast.parquet", trained.forecasts, FORECAST)
+        write_frame(folder / "gate.parquet", trained.gate, FORECAST)
+        write_json(folder / "metrics.json", trained.metrics)
+    with replacing(ROOT / "models/fits" / model) as folder:
+        trained.fit.save(folder)
+        trained.fit.to_onnx(folder / "model.onnx")
+        write_json(folder / "fit.json", trained.facts)
+    log_training(read_dataset(), model, params.model_dump() | model_params, trained.metrics, data_hash=file_hash(source / "table.parquet"))
+
+
+if __name__ == "__main__":
+    open_door(main)
