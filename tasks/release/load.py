@@ -1,0 +1,135 @@
+"""From a folder to something that answers. A body is what the ensemble stage writes; a release is a body with rows and a manifest."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from tasks.core.about import About
+from tasks.core.calendar import Calendar, calendar_for
+from tasks.core.errors import ReleaseError, TidemillError
+from tasks.core.frames import HISTORY, SERIES, UTC, FrameSchema
+from tasks.core.schema import FeatureSchema
+from tasks.features import FeatureParams, feature_schema
+from tasks.release.manifest import MANIFEST, MEMBERS, Blend, Manifest, read_manifest, read_strict, verify
+
+
+@dataclass(frozen=True, eq=False)
+class Release:
+    """A loaded release or body. rows: the tail that travels with it, empty for a body. manifest: None for a body.
+
+    members: one onnxruntime session for each weight, single-threaded, so that the same rows give the same bits on the same machine.
+    """
+
+    folder: Path
+    about: About
+    features: FeatureParams
+    schema: FeatureSchema
+    blend: Blend
+    calendar: Calendar
+    members: dict[str, Any]
+    history: pl.DataFrame
+    rows: pl.DataFrame
+    manifest: Manifest | None
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each member."""
+        return self.blend.weights
+
+    @property
+    def model(self) -> str:
+        """The name shown in forecasts."""
+        return self.blend.model
+
+    @property
+    def seen_until(self) -> datetime:
+        """Nothing known later went into fits, weights or quantile history."""
+        return self.blend.seen_until
+
+    @cached_property
+    def series_ids(self) -> tuple[str, ...]:
+        """Series whose errors the quantiles learned from, sorted."""
+        return tuple(self.history["series_id"].unique().sort())
+
+    @cached_property
+    def kept(self) -> dict[str, Any]:
+        """Room for what follows from the release alone and is computed once (tasks.release.predict)."""
+        return {}
+
+
+def load(folder: Path) -> Release:
+    """Verify, then open. Raises ReleaseError that names the missing, altered or added file."""
+    verify(folder)
+    return open_body(folder)
+
+
+def open_body(folder: Path) -> Release:
+    """Open a body or a release without checking digests.
+
+    Raises ReleaseError when a file is missing or unreadable, a weight has no member, or the feature code here no longer computes what
+    the release was trained on (its schema hash differs).
+    """
+    about = read_strict(folder / "about.json", About)
+    features = read_strict(folder / "features.json", FeatureParams)
+    schema = read_strict(folder / "schema.json", FeatureSchema)
+    blend = read_strict(folder / "ensemble.json", Blend)
+    _check_schema(folder, about, features, schema)
+    return Release(
+        folder, about, features, schema, blend,
+        calendar=_calendar(folder, about),
+        members={name: _session(folder / MEMBERS / f"{name}.onnx") for name in sorted(blend.weights)},
+        history=_frame(folder / "history.parquet", HISTORY),
+        rows=_frame(folder / "rows.parquet", SERIES) if (folder / "rows.parquet").exists() else pl.DataFrame(schema=SERIES.columns),
+        manifest=read_manifest(folder) if (folder / MANIFEST).exists() else None,
+    )  # fmt: skip
+
+
+def _check_schema(folder: Path, about: About, features: FeatureParams, sealed: FeatureSchema) -> None:
+    here = feature_schema(about, features)
+    if here.hash != sealed.hash:
+        differing = sorted(set(here.names) ^ set(sealed.names)) or [a.name for a, b in zip(here.columns, sealed.columns, strict=True) if a != b]
+        raise ReleaseError(
+            f"{folder}: this code computes other features than the release was trained on (schema {here.hash[:12]}, release {sealed.hash[:12]}; "
+            f"differing: {differing[:5]}). A feature's name fixes its computation: give the changed one a new name, or use the code in the release's provenance.json."
+        )
+
+
+def _calendar(folder: Path, about: About) -> Calendar:
+    if not about.calendar.startswith("exchange:"):
+        return calendar_for(about)
+    path = folder / "sessions.parquet"
+    if not path.exists():
+        raise ReleaseError(
+            f"{folder}: sessions.parquet is missing, and `about.calendar` is {about.calendar!r}. Build the release again with `dvc repro package`."
+        )
+    return calendar_for(about, sessions=_frame(path, _SESSIONS)["event_time"])
+
+
+_SESSIONS = FrameSchema("sessions", {"event_time": UTC}, ("event_time",))
+
+
+def _frame(path: Path, schema: FrameSchema) -> pl.DataFrame:
+    if not path.exists():
+        raise ReleaseError(f"{path} is missing. A release is built by `dvc repro package`, a body by `dvc repro ensemble`.")
+    try:
+        return schema.check(pl.read_parquet(path))
+    except (pl.exceptions.PolarsError, OSError, TidemillError) as error:
+        raise ReleaseError(f"{path} cannot be read: {error}. It was altered, or written by another version; build it again.") from error
+
+
+def _session(path: Path) -> Any:
+    import onnxruntime as ort  # noqa: PLC0415  (0.2 s: sealing and verifying do without)
+
+    if not path.exists():
+        raise ReleaseError(f"{path} is missing, but ensemble.json gives it a weight. Build the release again with `dvc repro package`.")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises classes of its own C++ binding, without a common base
+        raise ReleaseError(f"{path} is no graph that onnxruntime can load: {error}. Build the release again.") from error

@@ -1,0 +1,141 @@
+"""What makes a release this release: the hash of every file that the service loads, and one digest over them.
+
+The digest covers what changes answers and nothing else: no wall time, no run id, no provenance, no report. Two trainings from the same
+data, parameters and code give the same digest, on any machine.
+"""
+
+import hashlib
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from tasks.core.about import Strict
+from tasks.core.errors import ReleaseError
+from tasks.core.schema import FeatureSchema
+
+MANIFEST = "manifest.json"
+REQUIRED = ("about.json", "ensemble.json", "features.json", "history.parquet", "rows.parquet", "schema.json")
+OPTIONAL = ("sessions.parquet",)  # exchange calendars only
+MEMBERS = "members"
+
+S = TypeVar("S", bound=Strict)  # the syntax `def f[S]` needs 3.12
+
+
+class Blend(Strict):
+    """ensemble.json: how members become one forecast, how quantiles follow, and from what all of it was made.
+
+    weights: by member, above 0. group: whose residuals a series' quantiles come from, its own or everybody's. residuals: newest kept
+    for each group and step. adapt_rate: how fast quantile levels follow misses. stride_steps: distance of the cutoffs from which the
+    quantiles learn. seen_until: everything here was fitted, weighted and calibrated on values known by then. as_of: newest `known_at`
+    of the data. data_version: sha256 of the rows.
+    """
+
+    model: str
+    weights: dict[str, float]
+    quantiles: tuple[float, ...]
+    group: str
+    residuals: int
+    adapt_rate: float
+    stride_steps: int
+    seen_until: datetime
+    as_of: datetime
+    dataset: str
+    data_version: str
+
+
+class Manifest(Strict):
+    """manifest.json. files: sha256 by path relative to the release, of exactly what the service loads."""
+
+    digest: str
+    dataset: str
+    model: str
+    seen_until: datetime
+    as_of: datetime
+    data_version: str
+    files: dict[str, str]
+
+
+def seal(folder: Path) -> Manifest:
+    """Write manifest.json for the release in *folder*; what it says beside hashes comes from ensemble.json.
+
+    Raises ReleaseError that names the first file a release must have and this folder has not.
+    """
+    manifest = _manifest_of(folder)
+    (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True) + "\n")
+    return manifest
+
+
+def verify(folder: Path) -> Manifest:
+    """Compute everything again and compare. Raises ReleaseError that names the first missing, altered or added file."""
+    sealed = read_manifest(folder)
+    present = set(covered(folder))
+    if missing := sorted(set(sealed.files) - present):
+        raise ReleaseError(
+            f"{folder}: {missing[0]} is missing, but the manifest lists it. Take the release again from where it was built; `dvc repro package` builds it."
+        )
+    if added := sorted(present - set(sealed.files)):
+        raise ReleaseError(
+            f"{folder}: {added[0]} was added after the release was sealed. Remove it, or build the release again with `dvc repro package`."
+        )
+    for name, expected in sorted(sealed.files.items()):
+        if (found := sha256_of(folder / name)) != expected:
+            raise ReleaseError(
+                f"{folder}: {name} was altered: sha256 {found[:12]}, the manifest says {expected[:12]}. Take the release again from where it was built."
+            )
+    if (again := _manifest_of(folder)) != sealed:
+        raise ReleaseError(
+            f"{folder}: manifest.json was altered: its files give digest {again.digest[:12]}, it says {sealed.digest[:12]}. Take the release again."
+        )
+    return sealed
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest as it is written, nothing checked against it. Raises ReleaseError when there is none or it cannot be read."""
+    return read_strict(folder / MANIFEST, Manifest)
+
+
+def covered(folder: Path) -> list[str]:
+    """Paths of the files that the digest covers, sorted. Everything under members/ counts, so nothing can hide there."""
+    plain = [name for name in (*REQUIRED, *OPTIONAL) if (folder / name).is_file()]
+    members = [path.relative_to(folder).as_posix() for path in (folder / MEMBERS).rglob("*") if not path.is_dir()]
+    return sorted(plain + members)
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def read_strict(path: Path, kind: type[S]) -> S:
+    """A JSON file of the release as its typed object. Raises ReleaseError that names file and fault."""
+    if not path.is_file():
+        raise ReleaseError(f"{path} is missing. A release is built by `dvc repro package`, a body by `dvc repro ensemble`.")
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ReleaseError(
+            f"{path}: {'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}. It was altered, or written by another version; build it again."
+        ) from error
+
+
+def _manifest_of(folder: Path) -> Manifest:
+    files = covered(folder)
+    if missing := [name for name in REQUIRED if name not in files]:
+        raise ReleaseError(
+            f"{folder}: {missing[0]} is missing; a release needs {', '.join(REQUIRED)} and {MEMBERS}/*.onnx. `dvc repro package` builds it."
+        )
+    blend = read_strict(folder / "ensemble.json", Blend)
+    hashes = {name: sha256_of(folder / name) for name in files}
+    said = {
+        "files": hashes,
+        "schema": read_strict(folder / "schema.json", FeatureSchema).hash,
+        "data_version": blend.data_version,
+        "parameters": blend.model_dump(mode="json"),
+    }
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return Manifest(digest=digest, files=hashes, **{k: getattr(blend, k) for k in ("dataset", "model", "seen_until", "as_of", "data_version")})
