@@ -1,0 +1,69 @@
+"""All members' forecasts on one timeline: the cutoffs of the walk, then those of the gate's rows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from tasks.core.about import About
+from tasks.core.errors import FrameError
+from tasks.core.transform import to_z_array
+from tasks.core.windows import Panel
+from tasks.release.conformal import Timeline
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """M members, K cutoffs, S series, H steps. z_hat: (M, K, S, H), NaN where a member says nothing. y, z, known_k: (K, S, H).
+
+    origins: (K,) grid positions. known_k: index of the first cutoff that knows y, K where none does. scale: (K, S). learns: (K,) the
+    cutoffs on the stride, which move the conformal state. n_walk: the first n_walk cutoffs are the walk's, the rest are the gate's.
+    """
+
+    models: tuple[str, ...]
+    panel: Panel
+    origins: np.ndarray
+    z_hat: np.ndarray
+    y: np.ndarray
+    z: np.ndarray
+    known_k: np.ndarray
+    scale: np.ndarray
+    learns: np.ndarray
+    n_walk: int
+
+    def timeline(self, z_hat: np.ndarray, group: np.ndarray) -> Timeline:
+        """Timeline of one set of forecasts (K, S, H)."""
+        return Timeline(z_hat, self.scale, self.z, self.known_k, self.learns, group)
+
+    def known_by(self, k: int) -> np.ndarray:
+        """(K, S, H) forecasts of earlier cutoffs whose outcome the cutoff with index *k* knows."""
+        earlier = (np.arange(len(self.origins)) < k)[:, None, None]
+        return (self.known_k <= k) & np.isfinite(self.z) & earlier
+
+
+def align(walk: dict[str, pl.DataFrame], gate: dict[str, pl.DataFrame], panel: Panel, about: About, stride_steps: int) -> Aligned:
+    """Lay the members' FORECAST frames on one timeline; what came true is read from the panel. Raises FrameError for cutoffs off the grid.
+
+    The gate's first cutoff is seen_until, which the walk has too: the walk's forecast stays.
+    """
+    both = {m: pl.concat([walk[m], gate[m].filter(pl.col("cutoff") > walk[m]["cutoff"].max())]) for m in walk}
+    cutoffs = pl.concat([frame["cutoff"] for frame in both.values()]).unique().sort()
+    origins = panel.cutoff.search_sorted(cutoffs).to_numpy()
+    if len(origins) and (origins[-1] >= len(panel.cutoff) or (panel.cutoff.gather(origins) != cutoffs).any()):
+        raise FrameError("data/forecasts has cutoffs that are not on the grid of data/features. Rebuild them: `dvc repro train`.")
+    n_walk = int((cutoffs <= min(frame["cutoff"].max() for frame in walk.values())).sum())  # type: ignore[type-var]
+    shape = (len(cutoffs), len(panel.series_ids), panel.schema.horizon_steps)
+    ids = pl.Series(panel.series_ids)
+    z_hat = np.full((len(both), *shape), np.nan)
+    for i, frame in enumerate(both.values()):
+        at = (cutoffs.search_sorted(frame["cutoff"]).to_numpy(), ids.search_sorted(frame["series_id"]).to_numpy(), frame["step"].to_numpy() - 1)
+        z_hat[(i, *at)] = to_z_array(about.target, frame["y_hat"].to_numpy())
+    n_steps = len(panel.event_time)
+    ahead = origins[:, None] + np.arange(1, shape[2] + 1)
+    there = np.broadcast_to((ahead < n_steps)[:, None, :], shape)
+    ahead = np.minimum(ahead, n_steps - 1)
+    y, z = (np.where(there, values[ahead].transpose(0, 2, 1), np.nan) for values in (panel.y, panel.z))
+    known_k = np.where(there, np.searchsorted(origins, panel.known_pos[ahead].transpose(0, 2, 1)), len(origins))
+    scale = panel.schema.scales(panel.x[origins].reshape(-1, panel.x.shape[2])).reshape(shape[:2])
+    since = origins - origins[n_walk - 1]
+    return Aligned(tuple(both), panel, origins, z_hat, y, z, known_k, scale, (since <= 0) | (since % stride_steps == 0), n_walk)
