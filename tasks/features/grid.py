@@ -1,0 +1,71 @@
+"""Laying series on their calendar's grid, so that a lag is k steps back and never k rows."""
+
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+
+from tasks.core.calendar import Calendar
+from tasks.core.errors import CalendarError
+
+
+def lay_on_grid(rows: pl.DataFrame, calendar: Calendar, until: datetime | None = None) -> pl.DataFrame:
+    """One row per series and grid step, from each series' first step to its last (or to *until*), sorted, with `is_gap`.
+
+    rows: SERIES, not empty, in any order; of each (series_id, event_time) the latest vintage counts. A step without a row is a gap:
+    its values are null and its `known_at` is the nominal one. Raises CalendarError naming the first row that is not on the grid.
+    """
+    ids = rows["series_id"].unique().sort()
+    start, end = rows["event_time"].min(), rows["event_time"].max()
+    grid = calendar.grid(start, end if until is None else max(end, until))  # type: ignore[arg-type, type-var]  (a datetime column's bounds)
+    series = rows["series_id"].cast(pl.Enum(ids)).to_physical().to_numpy().astype(np.int64)
+    step = _positions(rows, grid, calendar)
+
+    first, last = np.full(len(ids), len(grid)), np.zeros(len(ids), dtype=np.int64)
+    np.minimum.at(first, series, step)
+    np.maximum.at(last, series, step)
+    if until is not None:
+        last = np.maximum(last, grid.search_sorted(until, side="right") - 1)
+    lengths = last - first + 1
+    offset = np.concatenate([[0], np.cumsum(lengths)])
+    received = _latest(rows, offset[series] + step - first[series], int(offset[-1]))
+
+    owner = np.repeat(np.arange(len(ids)), lengths)
+    when = np.arange(offset[-1]) - offset[owner] + first[owner]
+    nominal = pl.DataFrame({"event_time": grid}).select("event_time", known_at=calendar.nominal_known_at())[when]
+    laid = rows.select(pl.all().exclude("series_id", "event_time").gather(received))
+    return laid.select(
+        ids.gather(owner).alias("series_id"),
+        nominal["event_time"],
+        pl.col("known_at").fill_null(nominal["known_at"]),
+        received.is_null().alias("is_gap"),
+        pl.all().exclude("known_at"),
+    )
+
+
+def _positions(rows: pl.DataFrame, grid: pl.Series, calendar: Calendar) -> np.ndarray:
+    """Position of each row on the grid."""
+    step = grid.search_sorted(rows["event_time"]).to_numpy().astype(np.int64)
+    beside = (
+        (step >= len(grid)) | (grid.gather(np.minimum(step, max(len(grid) - 1, 0))) != rows["event_time"]).to_numpy()
+        if len(grid)
+        else np.ones(len(step), bool)
+    )
+    if beside.any():
+        row = rows.row(int(np.flatnonzero(beside)[0]), named=True)
+        raise CalendarError(
+            f"Series {row['series_id']!r} has a row at {row['event_time']:%F %T}Z, which is no step of calendar {calendar.kind!r} every {calendar.every!r} "
+            f"({int(beside.sum())} such rows). Quarantine them in validate, or correct `about.calendar` and `about.every`."
+        )
+    return step
+
+
+def _latest(rows: pl.DataFrame, place: np.ndarray, n: int) -> pl.Series:
+    """For each of *n* grid rows the index of the row received for it, null for a gap; of several vintages the one known last."""
+    index = np.arange(len(place))
+    if np.bincount(place, minlength=n).max() > 1:
+        index = rows["known_at"].arg_sort().to_numpy().astype(np.int64)
+    received = np.full(n, -1, dtype=np.int64)
+    received[place[index]] = index  # of repeated places the last assignment stays
+    found = pl.Series(received)
+    return found.set(found < 0, None)

@@ -1,0 +1,30 @@
+"""The stage in one screen: rows in; table, schema and gaps out."""
+
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from tasks.core.about import About
+from tasks.core.calendar import calendar_for
+from tasks.core.errors import FeatureInputError
+from tasks.core.schema import FeatureSchema
+from tasks.features.params import FeatureParams
+from tasks.features.table import build_features, feature_schema, gap_ledger
+
+
+class FeatureSet(NamedTuple):
+    """What the stage leaves behind: the table (FEATURES), its schema, and the gaps of each series."""
+
+    table: pl.DataFrame
+    schema: FeatureSchema
+    gaps: dict[str, Any]
+
+
+def featurize(rows: pl.DataFrame, about: About, params: FeatureParams) -> FeatureSet:
+    """Features of all clean *rows* (SERIES), each at its latest vintage. Raises FeatureInputError when there are none."""
+    if rows.is_empty():
+        raise FeatureInputError("data/clean/rows.parquet has no rows, so there is nothing to compute features of. Look into data/quarantine.")
+    calendar = calendar_for(about, reach=(rows["event_time"].min(), rows["event_time"].max()))  # type: ignore[arg-type]  (bounds of a datetime column)
+    schema = feature_schema(about, params)
+    table = build_features(rows, about, params, calendar)
+    return FeatureSet(table, schema, gap_ledger(table))
