@@ -16,8 +16,8 @@ def lay_on_grid(rows: pl.DataFrame, calendar: Calendar, until: datetime | None =
     its values are null and its `known_at` is the nominal one. Raises CalendarError naming the first row that is not on the grid.
     """
     ids = rows["series_id"].unique().sort()
-    start, end = rows["event_time"].min(), rows["event_time"].max()
-    grid = calendar.grid(start, end if until is None else max(end, until))  # type: ignore[arg-type, type-var]  (a datetime column's bounds)
+    start, end = span(rows)
+    grid = calendar.grid(start, end if until is None else max(end, until))
     series = rows["series_id"].cast(pl.Enum(ids)).to_physical().to_numpy().astype(np.int64)
     step = _positions(rows, grid, calendar)
 
@@ -41,6 +41,12 @@ def lay_on_grid(rows: pl.DataFrame, calendar: Calendar, until: datetime | None =
         received.is_null().alias("is_gap"),
         pl.all().exclude("known_at"),
     )
+
+
+def span(rows: pl.DataFrame) -> tuple[datetime, datetime]:
+    """First and last `event_time` of *rows*, which are not empty."""
+    first, last = rows.select(first=pl.col("event_time").min(), last=pl.col("event_time").max()).row(0)
+    return first, last
 
 
 def _positions(rows: pl.DataFrame, grid: pl.Series, calendar: Calendar) -> np.ndarray:

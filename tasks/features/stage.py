@@ -8,6 +8,7 @@ from tasks.core.about import About
 from tasks.core.calendar import calendar_for
 from tasks.core.errors import FeatureInputError
 from tasks.core.schema import FeatureSchema
+from tasks.features.grid import span
 from tasks.features.params import FeatureParams
 from tasks.features.table import build_features, feature_schema, gap_ledger
 
@@ -24,7 +25,7 @@ def featurize(rows: pl.DataFrame, about: About, params: FeatureParams) -> Featur
     """Features of all clean *rows* (SERIES), each at its latest vintage. Raises FeatureInputError when there are none."""
     if rows.is_empty():
         raise FeatureInputError("data/clean/rows.parquet has no rows, so there is nothing to compute features of. Look into data/quarantine.")
-    calendar = calendar_for(about, reach=(rows["event_time"].min(), rows["event_time"].max()))  # type: ignore[arg-type]  (bounds of a datetime column)
+    calendar = calendar_for(about, reach=span(rows))
     schema = feature_schema(about, params)
     table = build_features(rows, about, params, calendar)
     return FeatureSet(table, schema, gap_ledger(table))
