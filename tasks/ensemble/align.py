@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from tasks.core.about import About
+from tasks.core.calendar import Calendar
 from tasks.core.errors import FrameError
 from tasks.core.transform import to_z_array
 from tasks.core.windows import Panel
@@ -16,12 +17,13 @@ from tasks.release.conformal import Timeline
 class Aligned:
     """M members, K cutoffs, S series, H steps. z_hat: (M, K, S, H), NaN where a member says nothing. y, z, known_k: (K, S, H).
 
-    origins: (K,) grid positions. known_k: index of the first cutoff that knows y, K where none does. scale: (K, S). learns: (K,) the
+    times: event_time of every grid step and of the horizon after the last. origins: (K,) grid positions. known_k: index of the first cutoff that knows y, K where none does. scale: (K, S). learns: (K,) the
     cutoffs on the stride, which move the conformal state. n_walk: the first n_walk cutoffs are the walk's, the rest are the gate's.
     """
 
     models: tuple[str, ...]
     panel: Panel
+    times: pl.Series
     origins: np.ndarray
     z_hat: np.ndarray
     y: np.ndarray
@@ -41,7 +43,7 @@ class Aligned:
         return (self.known_k <= k) & np.isfinite(self.z) & earlier
 
 
-def align(walk: dict[str, pl.DataFrame], gate: dict[str, pl.DataFrame], panel: Panel, about: About, stride_steps: int) -> Aligned:
+def align(walk: dict[str, pl.DataFrame], gate: dict[str, pl.DataFrame], panel: Panel, calendar: Calendar, about: About, stride_steps: int) -> Aligned:
     """Lay the members' FORECAST frames on one timeline; what came true is read from the panel. Raises FrameError for cutoffs off the grid.
 
     The gate's first cutoff is seen_until, which the walk has too: the walk's forecast stays.
@@ -66,4 +68,6 @@ def align(walk: dict[str, pl.DataFrame], gate: dict[str, pl.DataFrame], panel: P
     known_k = np.where(there, np.searchsorted(origins, panel.known_pos[ahead].transpose(0, 2, 1)), len(origins))
     scale = panel.schema.scales(panel.x[origins].reshape(-1, panel.x.shape[2])).reshape(shape[:2])
     since = origins - origins[n_walk - 1]
-    return Aligned(tuple(both), panel, origins, z_hat, y, z, known_k, scale, (since <= 0) | (since % stride_steps == 0), n_walk)
+    times = pl.concat([panel.event_time, calendar.following(panel.event_time[-1], shape[2])])
+    learns = (since <= 0) | (since % stride_steps == 0)
+    return Aligned(tuple(both), panel, times, origins, z_hat, y, z, known_k, scale, learns, n_walk)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tasks.core.frames import FEATURES, SERIES
-from tasks.edges.artifacts import read_frame, replacing, write_frame, write_json
+from tasks.edges.artifacts import read_frame, replacing, write_frame, write_json, write_sessions
 from tasks.edges.door import open_door
 from tasks.edges.params import read_about, read_params
 from tasks.edges.settings import ROOT
@@ -19,6 +19,7 @@ def main(root: Path = ROOT) -> None:
         write_frame(folder / "table.parquet", features.table, FEATURES)
         write_json(folder / "schema.json", features.schema.model_dump())
         write_json(folder / "gaps.json", features.gaps)
+        write_sessions(folder, features.calendar)  # so that later stages date steps without the exchange library
     n_gaps = int(features.table["is_gap"].sum())
     print(f"features: {features.table.height} steps of {len(features.gaps)} series, {n_gaps} of them gaps; {len(features.schema.columns)} columns")
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from tasks.core.about import About
-from tasks.core.calendar import calendar_for
+from tasks.core.calendar import Calendar, calendar_for
 from tasks.core.errors import FeatureInputError
 from tasks.core.schema import FeatureSchema
 from tasks.features.grid import span
@@ -14,11 +14,12 @@ from tasks.features.table import build_features, feature_schema, gap_ledger
 
 
 class FeatureSet(NamedTuple):
-    """What the stage leaves behind: the table (FEATURES), its schema, and the gaps of each series."""
+    """What the stage leaves behind: the table (FEATURES), its schema, the gaps of each series, and the calendar it was laid on."""
 
     table: pl.DataFrame
     schema: FeatureSchema
     gaps: dict[str, Any]
+    calendar: Calendar
 
 
 def featurize(rows: pl.DataFrame, about: About, params: FeatureParams) -> FeatureSet:
@@ -28,4 +29,4 @@ def featurize(rows: pl.DataFrame, about: About, params: FeatureParams) -> Featur
     calendar = calendar_for(about, reach=span(rows))
     schema = feature_schema(about, params)
     table = build_features(rows, about, params, calendar)
-    return FeatureSet(table, schema, gap_ledger(table))
+    return FeatureSet(table, schema, gap_ledger(table), calendar)

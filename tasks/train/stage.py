@@ -62,6 +62,7 @@ def train(
         "as_of": panel.cutoff[-1].isoformat(),
         "folds": [{"fit_at": panel.cutoff[f.fit_at].isoformat(), "n_cutoffs": len(f.origins)} for f in folds],
         "params": own,
+        "stride_steps": walk.stride_steps,
     }
     return Trained(forecasts, gate, final, facts, score(forecasts, about))
 

@@ -1,0 +1,80 @@
+"""The DVC command: `python -m tasks.ensemble`."""
+
+import shutil
+from pathlib import Path
+
+from tasks.core.about import About
+from tasks.core.calendar import Calendar
+from tasks.core.frames import FEATURES, FORECAST, HISTORY
+from tasks.core.schema import FeatureSchema
+from tasks.core.windows import panel_of
+from tasks.edges.artifacts import file_hash, read_calendar, read_frame, read_json, replacing, write_frame, write_json, write_sessions
+from tasks.edges.door import open_door
+from tasks.edges.params import read_about, read_dataset, read_models, read_params
+from tasks.edges.settings import ROOT
+from tasks.ensemble.align import Aligned, align
+from tasks.ensemble.body import history_frame, write_frames, write_members
+from tasks.ensemble.params import EnsembleParams
+from tasks.ensemble.stage import ENSEMBLE, Assembled, assemble, summary
+from tasks.features import FeatureParams
+from tasks.release import Blend
+
+FEATURES_FOLDER = ROOT / "data/features"
+
+
+def main() -> None:
+    """Read the members' forecasts, assemble, write both bodies and the report."""
+    about, params = read_about(), read_params("ensemble", EnsembleParams)
+    calendar = read_calendar(FEATURES_FOLDER, about)
+    aligned, stride_steps = read_aligned(about, calendar)
+    assembled = assemble(aligned, about, params)
+    print(assembled.reason)
+    with replacing(ROOT / "models/challenger") as folder:
+        for role, name in (("challenger", assembled.shipped), ("baseline", assembled.baseline)):
+            (folder / role).mkdir()
+            write_body(folder / role, name, assembled, aligned, about, calendar, params, stride_steps)
+    with replacing(ROOT / "data/reports/ensemble") as folder:
+        write_frames(folder, assembled.candidates[ENSEMBLE], assembled.candidates, aligned, about, assembled.scored, assembled.gate)
+        write_json(folder / "summary.json", summary(assembled, aligned, about))
+
+
+def read_aligned(about: About, calendar: Calendar) -> tuple[Aligned, int]:
+    """Forecasts of exactly the models listed, and the stride of their cutoffs."""
+    models = read_models()
+    schema = FeatureSchema.model_validate(read_json(FEATURES_FOLDER / "schema.json"))
+    panel = panel_of(read_frame(FEATURES_FOLDER / "table.parquet", FEATURES), schema, calendar)
+    walk, gate = ({m: read_frame(ROOT / "data/forecasts" / m / f"{part}.parquet", FORECAST) for m in models} for part in ("forecast", "gate"))
+    stride_steps = int(read_json(ROOT / "models/fits" / models[0] / "fit.json")["stride_steps"])
+    return align(walk, gate, panel, calendar, about, stride_steps), stride_steps
+
+
+def write_body(
+    folder: Path, name: str, assembled: Assembled, aligned: Aligned, about: About, calendar: Calendar, params: EnsembleParams, stride_steps: int
+) -> None:
+    """What the service loads, without the rows and the manifest that `package` adds."""
+    candidate = assembled.candidates[name]
+    weights = {m: float(w) for m, w in zip(aligned.models, candidate.weights, strict=True) if w > 0}
+    blend = Blend(
+        model=name,
+        weights=weights,
+        quantiles=about.quantiles,
+        group=assembled.group,
+        residuals=assembled.n_residuals,
+        adapt_rate=params.adapt_rate,
+        stride_steps=stride_steps,
+        seen_until=aligned.panel.cutoff[int(aligned.origins[aligned.n_walk - 1])],
+        as_of=aligned.panel.cutoff[-1],
+        dataset=read_dataset(),
+        data_version=file_hash(ROOT / "data/clean/rows.parquet"),
+    )
+    write_members(folder, weights, ROOT / "models/fits")
+    write_frame(folder / "history.parquet", history_frame(candidate, aligned, params.history_cutoffs), HISTORY)
+    write_json(folder / "ensemble.json", blend.model_dump(mode="json"))
+    write_json(folder / "about.json", about.model_dump(mode="json"))
+    write_json(folder / "features.json", read_params("features", FeatureParams).model_dump(mode="json"))
+    shutil.copyfile(FEATURES_FOLDER / "schema.json", folder / "schema.json")
+    write_sessions(folder, calendar)
+
+
+if __name__ == "__main__":
+    open_door(main)
