@@ -1,0 +1,167 @@
+"""Origins: from cutoffs to grid steps, and from what was known at a cutoff to the members' forecast there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from tasks.core.calendar import step_length
+from tasks.core.frames import as_of
+from tasks.core.transform import to_z
+from tasks.core.windows import blocks
+from tasks.features import build_features, derive_target
+from tasks.release.load import Release
+
+BLOCK_ROWS = 8192  # bounds the memory of one call into a graph; trees need a few kB for each row
+NEVER = np.iinfo(np.int64).max
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+
+
+class Point(NamedTuple):
+    """A forecast to make: the grid position of its origin, and the time (microseconds since 1970) as of which rows are looked at."""
+
+    pos: int
+    at_us: int
+
+
+@dataclass(frozen=True)
+class Grid:
+    """T steps, the horizon of the last possible origin included.
+
+    event_time: (T,). event_us, cutoff_us: (T,) microseconds since 1970, of the steps and of the cutoffs they are origins of. first, last:
+    positions of the first row and of the last origin that still lies within reach of a row.
+    """
+
+    event_time: pl.Series
+    event_us: np.ndarray
+    cutoff_us: np.ndarray
+    first: int
+    last: int
+
+    def origin_of(self, at_us: int) -> int:
+        """Position of the last step nominally known at *at_us*; -1 before the first."""
+        return int(np.searchsorted(self.cutoff_us, at_us, side="right")) - 1
+
+    def positions(self, event_time: pl.Series) -> np.ndarray:
+        """Position of each of *event_time*, which must be on the grid."""
+        return np.searchsorted(self.event_us, event_time.to_physical().to_numpy())
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the members say at n points for S series. z_hat: (n, S, H), NaN for a series without a last value; scale: (n, S)."""
+
+    series_ids: tuple[str, ...]
+    z_hat: np.ndarray
+    scale: np.ndarray
+
+
+def us(at: datetime) -> int:
+    """Microseconds since 1970."""
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def z_hat(release: Release, x: np.ndarray) -> np.ndarray:
+    """The members' weighted sum (n, H) float64 in the space of z, for feature rows x (n, F) float32 in the order of the schema; n may be 0."""
+    out = np.zeros((len(x), release.schema.horizon_steps))
+    for part in blocks(len(x), BLOCK_ROWS):
+        block = np.ascontiguousarray(x[part], dtype=np.float32)
+        for name, weight in sorted(release.weights.items()):
+            out[part] += weight * release.members[name].run(["z_hat"], {"x": block})[0].astype(np.float64)
+    return out
+
+
+def cut(release: Release, rows: pl.DataFrame, cutoffs: Sequence[datetime]) -> pl.DataFrame:
+    """The rows that can matter: known by the last cutoff, and not far before what is looked back on. A generous bound, for speed alone."""
+    earliest = min([release.seen_until, *cutoffs])
+    if release.history.height:
+        earliest = min(earliest, release.history.select(pl.col("cutoff").max()).item())
+    steps = release.schema.lookback_steps + release.schema.horizon_steps + 2
+    bound = earliest - 2 * steps * step_length(release.about.every) - timedelta(days=30)  # weekends and holidays: 2 days hold a session
+    sessions = release.calendar.sessions
+    since = bound if sessions is None else max(bound, sessions[0])
+    return rows.filter((pl.col("known_at") <= max(cutoffs)) & (pl.col("event_time") >= since))
+
+
+def grid_of(release: Release, rows: pl.DataFrame) -> Grid:
+    """The grid under *rows* (not empty), from the history's last origin on when that lies before them."""
+    calendar, schema = release.calendar, release.schema
+    first, last = rows.select(first=pl.col("event_time").min(), last=pl.col("event_time").max()).row(0)
+    start = first
+    if release.history.height:
+        newest = release.history.select(pl.col("cutoff").max() - timedelta(seconds=release.about.publish_delay_s)).to_series()
+        start = min(start, newest.dt.offset_by(f"-{release.about.every}")[0])
+    if calendar.sessions is not None:
+        start = max(start, calendar.sessions[0])
+    steps = calendar.grid(start, last)
+    reach = release.features.last_within_steps
+    steps = pl.concat([steps, calendar.following(last, reach + 1 + schema.horizon_steps)])
+    cutoff = steps.to_frame("event_time").select(calendar.nominal_known_at()).to_series()
+    event_us = steps.to_physical().to_numpy()
+    at = np.searchsorted(event_us, [us(first), us(last)])
+    return Grid(steps, event_us, cutoff.to_physical().to_numpy(), int(at[0]), int(at[1]) + reach)
+
+
+def look(release: Release, rows: pl.DataFrame, grid: Grid, points: Sequence[Point], series_ids: tuple[str, ...]) -> Look:
+    """The members' forecasts at *points*, each from the rows known at its time.
+
+    Features are causal, so one table serves all points, except those at which a row that lies in their past was still unknown.
+    """
+    schema = release.schema
+    x = _shared(release, rows, grid, points, series_ids)
+    for i in _surprised(grid, rows, points, schema.lookback_steps):
+        known = as_of(rows, _EPOCH + timedelta(microseconds=points[i].at_us))
+        x[i] = _shared(release, known, grid, [points[i]], series_ids)[0]
+    there = np.isfinite(x[:, :, schema.index(schema.last)])
+    out = np.full((*there.shape, schema.horizon_steps), np.nan)
+    scale = np.full(there.shape, np.nan)
+    out[there], scale[there] = z_hat(release, x[there]), schema.scales(x[there])
+    return Look(series_ids, out, scale)
+
+
+def first_known(release: Release, rows: pl.DataFrame, grid: Grid, series_ids: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """z (T, S) by its first vintage, NaN where there is none, and when it was known (T, S), NEVER where it is not: errors are learned once."""
+    z = np.full((len(grid.event_us), len(series_ids)), np.nan)
+    known_us = np.full(z.shape, NEVER)
+    target = (
+        derive_target(rows, release.about)
+        .select("series_id", "event_time", "known_at", z=to_z(release.about.target))
+        .filter(pl.col("z").is_not_null())
+    )
+    earliest = target.sort("known_at").unique(subset=["series_id", "event_time"], keep="first", maintain_order=True)
+    where = (grid.positions(earliest["event_time"]), columns_of(series_ids, earliest["series_id"].to_list()))
+    z[where], known_us[where] = earliest["z"].to_numpy(), earliest["known_at"].to_physical().to_numpy()
+    return z, known_us
+
+
+def columns_of(all_ids: Sequence[str], some_ids: Sequence[str]) -> np.ndarray:
+    """Positions of *some_ids* in *all_ids*, which is sorted and holds them all."""
+    return np.searchsorted(np.asarray(all_ids, dtype=str), np.asarray(some_ids, dtype=str))
+
+
+def _shared(release: Release, rows: pl.DataFrame, grid: Grid, points: Sequence[Point], series_ids: tuple[str, ...]) -> np.ndarray:
+    """x (n, S, F) at *points* from one table over the newest vintage of *rows*; NaN where a series has no row."""
+    positions = np.unique([point.pos for point in points])
+    start, until = grid.event_time[max(0, int(positions[0]) - release.schema.lookback_steps)], grid.event_time[int(positions[-1])]
+    x = np.full((len(positions), len(series_ids), len(release.schema.columns)), np.nan, dtype=np.float32)
+    part = rows.filter((pl.col("event_time") >= start) & (pl.col("event_time") <= until))
+    if part.height:
+        table = build_features(part, release.about, release.features, release.calendar, until)
+        table = table.filter(pl.col("event_time").is_in(grid.event_time[positions].implode()))
+        values = table.select(pl.col(release.schema.names).fill_null(float("nan"))).to_numpy()
+        x[np.searchsorted(positions, grid.positions(table["event_time"])), columns_of(series_ids, table["series_id"].to_list())] = values
+    return x[np.searchsorted(positions, [point.pos for point in points])]
+
+
+def _surprised(grid: Grid, rows: pl.DataFrame, points: Sequence[Point], lookback_steps: int) -> list[int]:
+    """Points in whose past lies a row that became known only later: a late one, or a correction."""
+    pos = grid.positions(rows["event_time"])
+    known = rows["known_at"].to_physical().to_numpy()
+    late = known > grid.cutoff_us[pos]
+    pos, known = pos[late], known[late]
+    if not len(pos):
+        return []
+    return [i for i, p in enumerate(points) if ((known > p.at_us) & (pos <= p.pos) & (pos >= p.pos - lookback_steps)).any()]

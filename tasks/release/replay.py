@@ -1,0 +1,205 @@
+"""The state of the quantiles at any cutoff, replayed: what was issued on the stride, and what of it had become known.
+
+Cutoffs on the stride move the state on; a cutoff that is only asked for looks at a copy of it, so that asking changes nothing and a
+batch of cutoffs gives the numbers of one at a time. What follows from the history alone is computed once for a release and kept.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from tasks.release.conformal import Conformal, functional_of, point_shift
+from tasks.release.load import Release
+from tasks.release.origins import NEVER, columns_of
+
+
+@dataclass(frozen=True)
+class Line:
+    """Forecasts on the stride: K cutoffs of S series over H steps, the release's history first.
+
+    cutoff: (K,) microseconds since 1970, ascending. z_hat, z: (K, S, H) and scale: (K, S), NaN where there is none. known_us: (K, S, H) when
+    z could first be known, NEVER where it was not. n_history: so many cutoffs come from the history. group: (S,) pool of each series, -1
+    for one that the release has never seen: it borrows from all pools and teaches none. from_rows: (K, S, H) where z was looked up in rows.
+    """
+
+    series_ids: tuple[str, ...]
+    group: np.ndarray
+    n_history: int
+    cutoff: np.ndarray
+    z_hat: np.ndarray
+    scale: np.ndarray
+    z: np.ndarray
+    known_us: np.ndarray
+    from_rows: np.ndarray | bool = False
+
+    @cached_property
+    def residual(self) -> np.ndarray:
+        """(K, S, H) in units of the scale."""
+        out: np.ndarray = (self.z - self.z_hat) / self.scale[:, :, None]
+        return out
+
+    @cached_property
+    def due(self) -> np.ndarray:
+        """(K, S, H) index of the first later cutoff by which z was known; K or more where nothing is to be learned before the line ends."""
+        first = np.searchsorted(self.cutoff, self.known_us, side="left")
+        own = np.arange(len(self.cutoff))[:, None, None]
+        # What the history lacks comes from rows, and counts after it: the state at its end must follow from the history alone.
+        least = np.maximum(own + 1, np.where((own < self.n_history) & self.from_rows, self.n_history, 0))
+        usable = np.isfinite(self.residual) & (self.group >= 0)[None, :, None]
+        out: np.ndarray = np.where(usable, np.maximum(first, least), NEVER)
+        return out
+
+    @cached_property
+    def schedule(self) -> tuple[np.ndarray, np.ndarray]:
+        """Flat positions in the order in which they are learned, and for each cutoff where its part of them starts."""
+        due = self.due.ravel()
+        order = np.argsort(due, kind="stable")
+        return order, np.searchsorted(due[order], np.arange(len(self.cutoff) + 1))
+
+
+class Ask(NamedTuple):
+    """One cutoff that is asked for, *at_us*: z_hat (S, H), rows of NaN for series without a forecast, and scale (S,)."""
+
+    at_us: int
+    z_hat: np.ndarray
+    scale: np.ndarray
+
+
+class Answer(NamedTuple):
+    """In the space of z: quantiles (S, H, Q), NaN when no error is known yet, and the point (S, H)."""
+
+    quantiles: np.ndarray
+    point: np.ndarray
+
+
+@dataclass
+class Walker:
+    """Where a walk stands: the first *at* cutoffs are done. issued: (K, S, H, Q) quantiles of the scaled residual, as issued."""
+
+    state: Conformal
+    issued: np.ndarray
+    at: int
+
+
+def groups(release: Release, series_ids: Sequence[str]) -> np.ndarray:
+    """(S,) pool of each series."""
+    if release.blend.group == "all":
+        return np.zeros(len(series_ids), dtype=np.int64)
+    own = {name: i for i, name in enumerate(release.series_ids)}
+    return np.array([own.get(name, -1) for name in series_ids], dtype=np.int64)
+
+
+def history_line(release: Release) -> Line:
+    """The release's history as a line over its own series; computed once for a release."""
+    if "line" not in release.kept:
+        release.kept["line"] = _line_of(release)
+    line: Line = release.kept["line"]
+    return line
+
+
+def _line_of(release: Release) -> Line:
+    frame = release.history
+    cutoffs = frame["cutoff"].unique().sort()
+    where = (
+        cutoffs.search_sorted(frame["cutoff"]).to_numpy(),
+        np.searchsorted(np.asarray(release.series_ids, dtype=str), frame["series_id"].to_numpy().astype(str)),
+        frame["step"].to_numpy() - 1,
+    )
+    shape = (len(cutoffs), len(release.series_ids), release.schema.horizon_steps)
+
+    def dense(column: str) -> np.ndarray:
+        out = np.full(shape, np.nan)
+        out[where] = frame[column].fill_null(np.nan).to_numpy()
+        return out
+
+    scale = np.full(shape[:2], np.nan)
+    scale[where[:2]] = frame["scale"].to_numpy()
+    known = np.full(shape, NEVER)
+    known[where] = frame["known_at"].to_physical().fill_null(NEVER).to_numpy()
+    return Line(
+        release.series_ids,
+        groups(release, release.series_ids),
+        len(cutoffs),
+        cutoffs.to_physical().to_numpy(),
+        dense("z_hat"),
+        scale,
+        dense("z"),
+        known,
+    )
+
+
+def answers(release: Release, line: Line, asks: Sequence[Ask]) -> list[Answer]:
+    """One answer for each of *asks*, which ascend in time."""
+    done = [int(n) for n in np.searchsorted(line.cutoff, [ask.at_us for ask in asks], side="right")]
+    out = []
+    walker = _start(release, line, done[0]) if done else None
+    for ask, stop in zip(asks, done, strict=True):
+        assert walker is not None
+        _advance(line, walker, stop)
+        out.append(_answer(release, line, walker, ask))
+    return out
+
+
+def after_history(release: Release) -> Walker:
+    """The walker at the history's end; computed once for a release."""
+    if "walker" not in release.kept:
+        line = history_line(release)
+        walker = _fresh(release, line)
+        _advance(line, walker, line.n_history)
+        release.kept["walker"] = walker
+    kept: Walker = release.kept["walker"]
+    return kept
+
+
+def _start(release: Release, line: Line, first: int) -> Walker:
+    if first < line.n_history:  # asked for the past: the state at the history's end already knows too much
+        return _fresh(release, line)
+    past, walker = history_line(release), after_history(release)
+    fresh = np.full((*line.z_hat.shape, len(release.blend.quantiles)), np.nan)
+    fresh[: past.n_history, columns_of(line.series_ids, past.series_ids)] = walker.issued
+    return Walker(deepcopy(walker.state), fresh, past.n_history)
+
+
+def _fresh(release: Release, line: Line) -> Walker:
+    blend = release.blend
+    n_groups = 1 if blend.group == "all" else max(1, len(release.series_ids))
+    state = Conformal(n_groups, release.schema.horizon_steps, blend.quantiles, blend.residuals, blend.adapt_rate)
+    return Walker(state, np.full((*line.z_hat.shape, len(blend.quantiles)), np.nan), 0)
+
+
+def _advance(line: Line, walker: Walker, stop: int) -> None:
+    order, bounds = line.schedule
+    for k in range(walker.at, stop):
+        _learn(line, walker.state, walker.issued, order[bounds[k] : bounds[k + 1]])
+        there = np.isfinite(line.z_hat[k]).any(axis=1)
+        if there.any():
+            walker.issued[k, there] = walker.state.issue(line.group[there])[0]
+    walker.at = max(walker.at, stop)
+
+
+def _learn(line: Line, state: Conformal, issued: np.ndarray, flat: np.ndarray) -> None:
+    if len(flat):
+        k, s, h = np.unravel_index(flat, line.residual.shape)
+        state.learn(line.group[s], h, line.residual[k, s, h], issued[k, s, h])
+
+
+def _answer(release: Release, line: Line, walker: Walker, ask: Ask) -> Answer:
+    state, at = walker.state, walker.at
+    if at and line.cutoff[at - 1] < ask.at_us:  # between two cutoffs of the stride: what became known since the last one counts too
+        since = np.flatnonzero((line.due[:at] >= at) & (line.due[:at] != NEVER) & (line.known_us[:at] <= ask.at_us))
+        if len(since):
+            state = deepcopy(state)
+            _learn(line, state, walker.issued, since)
+    quantiles = np.full((*ask.z_hat.shape, len(release.blend.quantiles)), np.nan)
+    point = np.full(ask.z_hat.shape, np.nan)
+    there = np.isfinite(ask.z_hat).any(axis=1)
+    if there.any():
+        offsets, pool = state.issue(line.group[there])
+        z_hat, scale = ask.z_hat[there], ask.scale[there]
+        quantiles[there] = z_hat[:, :, None] + offsets * scale[:, None, None]
+        point[there] = z_hat + point_shift(pool, scale, functional_of(release.about), release.about.target.transform)
+    return Answer(quantiles, point)
