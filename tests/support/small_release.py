@@ -1,0 +1,164 @@
+"""A small release made by hand: two or three daily series with a week's season, linear members, sealed in a second.
+
+`build_small_release(folder)` is enough for most tests; `small_rows` gives all rows, those after its `seen_until` included.
+"""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import onnx
+import polars as pl
+from onnx import TensorProto, helper, numpy_helper
+
+from tasks.core.about import About
+from tasks.core.calendar import calendar_for
+from tasks.core.frames import HISTORY, SERIES
+from tasks.core.windows import Panel, panel_of
+from tasks.features import FeatureParams, build_features, feature_schema
+from tasks.release import Manifest, open_body, seal, z_hat
+
+START = datetime(2020, 1, 1, tzinfo=UTC)
+SMALL_ABOUT = {
+    "description": "Daily loads of a few meters, made up. Holidays are not in it.",
+    "every": "1d",
+    "calendar": "continuous",
+    "target": {"column": "load", "unit": "kWh per day", "transform": "log"},
+    "horizon_steps": 5,
+    "season_steps": 7,
+    "primary_score": "rmse",
+    "quantiles": [0.1, 0.5, 0.9],
+}
+SMALL_FEATURES = {
+    "list": [
+        {"kind": "lag", "column": "z", "steps": [1, 2, 3, 4, 5, 6, 7]},
+        {"kind": "mean", "column": "z", "window_steps": [7, 14]},
+        {"kind": "std", "column": "z", "window_steps": [14]},
+        {"kind": "calendar", "parts": ["weekday"]},
+    ],
+    "last_within_steps": 3,
+}
+MEMBERS = ("last_value", "window_mean", "seasonal_naive", "ridge")
+
+
+def small_about(**changes) -> About:
+    return About.model_validate({**SMALL_ABOUT, **changes})
+
+
+def small_features(**changes) -> FeatureParams:
+    return FeatureParams.model_validate({**SMALL_FEATURES, **changes})
+
+
+def small_rows(n_steps=400, series_ids=("north", "south"), seed=0, noise=0.1) -> pl.DataFrame:
+    """SERIES with the column `load`, one row a day from START on, known when the day is over."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for i, name in enumerate(series_ids):
+        level = np.zeros(n_steps)
+        for t in range(1, n_steps):
+            level[t] = 0.9 * level[t - 1] + rng.normal(0, noise)
+        day = np.arange(n_steps)
+        load = 100 * (i + 1) * np.exp(level + 0.3 * np.sin(2 * np.pi * day / 7))
+        times = [START + timedelta(days=int(d)) for d in day]
+        parts.append(pl.DataFrame({"series_id": name, "event_time": times, "known_at": [t + timedelta(days=1) for t in times], "load": load}))
+    return SERIES.conform(pl.concat(parts))
+
+
+def cutoff_at(day: int) -> datetime:
+    """The cutoff whose origin is the step *day* after START: that day's end."""
+    return START + timedelta(days=day + 1)
+
+
+def build_small_release(folder: Path, rows=None, gate_steps=60, rows_steps=None, **body) -> Manifest:
+    """A sealed release. The newest *gate_steps* steps of *rows* are after its `seen_until`; rows_steps: length of the tail it carries (None: all)."""
+    rows = small_rows() if rows is None else rows
+    build_small_body(folder, rows, gate_steps, **body)
+    first = rows["event_time"].min() if rows_steps is None else rows["event_time"].max() - timedelta(days=rows_steps - 1)
+    rows.filter(pl.col("event_time") >= first).write_parquet(folder / "rows.parquet")
+    return seal(folder)
+
+
+def build_small_body(
+    folder: Path, rows: pl.DataFrame, gate_steps=60, weights=None, model="ensemble", about=None, features=None,
+    stride_steps=1, n_history=120, group="series", residuals=100, bias=0.0, dataset="small",
+) -> Path:  # fmt: skip
+    """A body as the ensemble stage writes it. weights: of some MEMBERS. bias: added to every member in the space of z, to make it bad."""
+    about, features = about or small_about(), features or small_features()
+    weights = weights or {"last_value": 0.2, "window_mean": 0.2, "ridge": 0.6}
+    schema, calendar = feature_schema(about, features), calendar_for(about)
+    panel = panel_of(build_features(rows, about, features, calendar), schema, calendar)
+    last_origin = len(panel.event_time) - 1 - gate_steps
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "members").mkdir(exist_ok=True)
+    for name in weights:
+        write_linear_graph(folder / "members" / f"{name}.onnx", *_coefficients(name, panel, last_origin, bias))
+    blend = {
+        "model": model, "weights": weights, "quantiles": list(about.quantiles), "group": group, "residuals": residuals, "adapt_rate": 0.02,
+        "stride_steps": stride_steps, "seen_until": panel.cutoff[last_origin].isoformat(), "as_of": rows["known_at"].max().isoformat(),
+        "dataset": dataset, "data_version": "0" * 64,
+    }  # fmt: skip
+    contents = {"about": about.model_dump(), "features": features.model_dump(), "schema": schema.model_dump(), "ensemble": blend}
+    for name, content in contents.items():
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    HISTORY.conform(pl.DataFrame(schema=HISTORY.columns)).write_parquet(folder / "history.parquet")
+    if n_history:
+        origins = last_origin - stride_steps * np.arange(n_history - 1, -1, -1)
+        _history(open_body(folder), panel, origins[origins >= schema.lookback_steps], last_origin).write_parquet(folder / "history.parquet")
+    return folder
+
+
+def write_linear_graph(path: Path, weights: np.ndarray, intercept: np.ndarray) -> None:
+    """A graph `x` (n, F) -> `z_hat` (n, H): x @ weights + intercept, unknown features counting as 0."""
+    nodes = [
+        helper.make_node("IsNaN", ["x"], ["unknown"]),
+        helper.make_node("Where", ["unknown", "zero", "x"], ["known"]),
+        helper.make_node("MatMul", ["known", "weights"], ["sum"]),
+        helper.make_node("Add", ["sum", "intercept"], ["z_hat"]),
+    ]
+    constants = {"zero": np.zeros(1), "weights": weights, "intercept": intercept}
+    graph = helper.make_graph(
+        nodes, path.stem,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", weights.shape[0]])],
+        [helper.make_tensor_value_info("z_hat", TensorProto.FLOAT, ["n", weights.shape[1]])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+
+
+def _coefficients(name: str, panel: Panel, last_origin: int, bias: float) -> tuple[np.ndarray, np.ndarray]:
+    schema = panel.schema
+    steps = schema.horizon_steps
+    picked = {"last_value": [schema.last] * steps, "window_mean": ["z_mean_7"] * steps, "seasonal_naive": schema.seasonal}
+    weights, intercept = np.zeros((len(schema.columns), steps)), np.full(steps, bias)
+    if name in picked:
+        for s, column in enumerate(picked[name]):
+            weights[schema.index(column), s] = 1.0
+        return weights, intercept
+    x = panel.x[: last_origin + 1 - steps].reshape(-1, len(schema.columns))
+    z = panel.targets(0, last_origin + 1 - steps).reshape(len(x), steps)
+    whole = np.isfinite(x).all(axis=1) & np.isfinite(z).all(axis=1)
+    design = np.column_stack([x[whole], np.ones(whole.sum())]).astype(np.float64)
+    fitted = np.linalg.solve(design.T @ design + 0.1 * np.eye(design.shape[1]), design.T @ z[whole])
+    return fitted[:-1], fitted[-1] + bias
+
+
+def _history(body, panel: Panel, origins: np.ndarray, last_origin: int) -> pl.DataFrame:
+    x, where = panel.at(origins)
+    steps = panel.schema.horizon_steps
+    origin, series, step = np.repeat(where[:, 0], steps), np.repeat(where[:, 1], steps), np.tile(np.arange(1, steps + 1), len(where))
+    target = origin + step
+    known = panel.known_pos[target, series] <= last_origin
+    frame = pl.DataFrame(
+        {
+            "series_id": pl.Series(panel.series_ids).gather(series),
+            "cutoff": panel.cutoff.gather(origin),
+            "step": step,
+            "event_time": panel.event_time.gather(target),
+            "z_hat": z_hat(body, x).ravel(),
+            "scale": np.repeat(panel.schema.scales(x), steps),
+            "z": pl.Series(np.where(known, panel.z[target, series], np.nan)).fill_nan(None),
+            "known_at": panel.cutoff.gather(panel.known_pos[target, series].clip(max=len(panel.cutoff) - 1)),
+        }
+    )
+    return HISTORY.conform(frame.with_columns(known_at=pl.when(pl.col("z").is_not_null()).then("known_at")))
