@@ -1,0 +1,275 @@
+"""Laws of every feature kind: an independent slow oracle, no look-ahead, tail = batch, no neighbour, one name one computation."""
+
+import math
+import statistics
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from tasks.core.about import About, Covariates, Target
+from tasks.core.calendar import calendar_for
+from tasks.core.frames import FEATURES, SERIES, as_of
+from tasks.features import FeatureParams, build_features, feature_schema
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+BARS = ("open", "high", "low", "close")
+LIST = [
+    {"kind": "lag", "column": "z", "steps": [1, 4]},
+    {"kind": "mean", "column": "z", "window_steps": [1, 5, 8]},
+    {"kind": "mean", "column": "close", "window_steps": [6]},
+    {"kind": "std", "column": "z", "window_steps": [2, 7]},
+    {"kind": "std", "column": "close", "window_steps": [6]},
+    {"kind": "min", "column": "z", "window_steps": [3, 8]},
+    {"kind": "max", "column": "z", "window_steps": [3, 7]},
+    {"kind": "quantile", "column": "z", "window_steps": [5, 6], "q": 0.3},
+    {"kind": "ewm", "column": "z", "span_steps": [1, 3]},
+    {"kind": "return", "column": "close", "steps": [1, 3]},
+    {"kind": "abs_return", "column": "close", "steps": [2]},
+    {"kind": "negative_return", "column": "close", "steps": [1]},
+    {"kind": "garman_klass"},
+    {"kind": "value", "column": "close"},
+    {"kind": "calendar", "parts": ["minute", "hour", "weekday", "day", "day_of_year", "week", "month", "quarter"]},
+]
+PARAMS = FeatureParams.model_validate({"list": LIST, "last_within_steps": 2, "scale": "z_std_7"})
+ONE_BY_ONE = [FeatureParams.model_validate({"list": [entry], "last_within_steps": 2}) for entry in LIST]
+law = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def about_of(calendar="continuous"):
+    return About(
+        description="law", every="1d" if calendar == "weekdays" else "6h", calendar=calendar, target=Target(column="gk", unit="1", derive="garman_klass", transform="log1p"),
+        covariates=Covariates(past=BARS), horizon_steps=4, season_steps=3, publish_delay_s=60,
+    )  # fmt: skip
+
+
+@st.composite
+def feeds(draw, n_series=3):
+    """(rows, about): a few series with holes, missing values and prices from .01 to 1e5, some of which hardly move."""
+    about = about_of(draw(st.sampled_from(["continuous", "weekdays"])))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    grid = calendar_for(about).grid(START, START + timedelta(days=200))
+    frames = []
+    for k in range(draw(st.integers(1, n_series))):
+        n, first = draw(st.integers(1, 45)), draw(st.integers(0, 10))
+        base, move = draw(st.sampled_from([(0.01, 0.1), (100.0, 0.02), (1e5, 1e-7)]))
+        close = base * np.exp(move * rng.standard_normal(n).cumsum())
+        open_ = close * np.exp(move * rng.standard_normal(n))
+        high, low = np.maximum(open_, close) * np.exp(move * rng.random(n)), np.minimum(open_, close) * np.exp(-move * rng.random(n))
+        frame = pl.DataFrame({"series_id": f"s{k}", "event_time": grid[first : first + n], "open": open_, "high": high, "low": low, "close": close})
+        missing = rng.random(n) < draw(st.sampled_from([0.0, 0.2]))
+        frame = frame.with_columns(pl.when(~pl.Series(missing)).then(pl.col(c)) for c in BARS)
+        kept = rng.random(n) >= draw(st.sampled_from([0.0, 0.3, 0.7]))
+        frames.append(frame.filter(pl.Series(kept) if kept.any() else pl.Series([True] + [False] * (n - 1))))
+    rows = pl.concat(frames).with_columns(known_at=calendar_for(about).nominal_known_at())
+    return SERIES.conform(rows), about
+
+
+def build(rows, about, params=PARAMS, **extra):
+    return build_features(rows, about, params, calendar_for(about), **extra)
+
+
+# --- the oracle: plain loops over lists, None where missing
+
+
+def oracle(rows, about, params):
+    """Rows of {name: value} by (series_id, event_time), from the declared list, written without any of the product's helpers."""
+    grid = calendar_for(about).grid(rows["event_time"].min(), rows["event_time"].max()).to_list()
+    found = {}
+    for (name,), part in rows.group_by("series_id"):
+        received = {r["event_time"]: r for r in part.iter_rows(named=True)}
+        steps = [t for t in grid if min(received) <= t <= max(received)]
+        columns = {c: [received.get(t, {}).get(c) for t in steps] for c in BARS}
+        columns["gk"] = [bar_volatility(*bar) for bar in zip(*(columns[c] for c in BARS), strict=True)]
+        columns["z"] = [None if y is None else math.log1p(y) for y in columns["gk"]]
+        for i, t in enumerate(steps):
+            row = {
+                "z_last": next((columns["z"][i - j] for j in range(params.last_within_steps + 1) if i >= j and columns["z"][i - j] is not None), None)
+            }
+            for s in range(1, about.horizon_steps + 1):
+                k = next(k for k in range(about.season_steps) if (s + k) % about.season_steps == 0)
+                row |= {f"z_lag_{k}": at(columns["z"], i - k)} if k else {}
+            for spec in LIST:
+                row |= slow(spec, columns, i, t)
+            found[name, t] = row
+    return found
+
+
+def at(values, i):
+    return values[i] if i >= 0 else None
+
+
+def bar_volatility(o, h, low, c):
+    if None in (o, h, low, c):
+        return None
+    return math.sqrt(max(0.0, 0.5 * math.log(h / low) ** 2 - (2 * math.log(2) - 1) * math.log(c / o) ** 2))
+
+
+def window(values, i, w):
+    """What is there among the last w steps, or nothing when that is less than half."""
+    there = [v for j in range(w) if (v := at(values, i - j)) is not None]
+    return there if 2 * len(there) >= w else []
+
+
+def slow(spec, columns, i, t):
+    kind, column = spec["kind"], spec.get("column", "")
+    if kind == "calendar":
+        parts = {"minute": t.minute, "hour": t.hour, "weekday": t.weekday(), "day": t.day, "day_of_year": t.timetuple().tm_yday}
+        parts |= {"week": t.isocalendar().week, "month": t.month, "quarter": (t.month + 2) // 3}
+        return {f"calendar_{p}": parts[p] for p in spec["parts"]}
+    if kind == "garman_klass":
+        return {"ohlc_garman_klass": columns["gk"][i]}
+    values, found = columns[column], {}
+    if kind == "value":
+        return {f"{column}_value": values[i]}
+    if kind == "lag":
+        return {f"{column}_lag_{k}": at(values, i - k) for k in spec["steps"]}
+    if kind.endswith("return"):
+        for k in spec["steps"]:
+            now, before = values[i], at(values, i - k)
+            r = None if now is None or before is None else math.log1p((now - before) / before)
+            found[f"{column}_{kind}_{k}"] = r if r is None else {"return": r, "abs_return": abs(r), "negative_return": min(r, 0.0)}[kind]
+        return found
+    if kind == "ewm":
+        for span in spec["span_steps"]:
+            weights = {j: (1 - 2 / (span + 1)) ** j for j in range(4 * span) if at(values, i - j) is not None}
+            total = sum(weights.values())
+            enough = 2 * len(weights) >= 4 * span and total > 0
+            found[f"{column}_ewm_{span}"] = sum(w * values[i - j] for j, w in weights.items()) / total if enough else None
+        return found
+    for w in spec["window_steps"]:
+        there = window(values, i, w)
+        name = f"{column}_{kind}_{w}" + (f"_{spec['q']:g}" if kind == "quantile" else "")
+        if kind == "std":
+            found[name] = statistics.stdev(there) if len(there) > 1 else None
+        elif kind == "quantile":
+            found[name] = between(sorted(there), spec["q"]) if there else None
+        else:
+            found[name] = {"mean": statistics.fmean, "min": min, "max": max}[kind](there) if there else None
+    return found
+
+
+def between(ordered, q):
+    place = q * (len(ordered) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+
+
+@law
+@given(feeds())
+def test_every_kind_equals_the_slow_oracle(feed):
+    rows, about = feed
+    table, slow_rows = build(rows, about), oracle(rows, about, PARAMS)
+    FEATURES.check(table)
+    assert {(r["series_id"], r["event_time"]) for r in table.iter_rows(named=True)} == set(slow_rows)
+    for row in table.iter_rows(named=True):
+        expected = slow_rows[row["series_id"], row["event_time"]]
+        assert set(expected) == set(table.columns[6:])
+        for name, value in expected.items():
+            got = row[name]
+            assert (got is None) == (value is None), (name, got, value)
+            # float32 holds 2^-24 of a number; a spread of prices near 1e5 is known to 1e-10 at best, since the prices are
+            assert value is None or got == pytest.approx(value, rel=1.3e-7, abs=1e-10 if "close" in name else 1e-13), name
+
+
+@law
+@given(feeds(), st.data())
+def test_dropping_later_rows_changes_nothing_before(feed, data):
+    rows, about = feed
+    cut = data.draw(st.sampled_from(rows["event_time"].unique().sort().to_list()))
+    earlier = rows.filter(pl.col("event_time") <= cut)
+    before = build(earlier, about, until=cut)
+    after = build(rows, about).join(before.select("series_id", "event_time"), on=["series_id", "event_time"], how="semi")
+    shared = before.join(after.select("series_id", "event_time"), on=["series_id", "event_time"], how="semi")
+    assert_frame_equal(shared, after, check_exact=True)
+
+
+@law
+@given(feeds(), st.data())
+def test_the_tail_of_lookback_steps_gives_the_batchs_numbers_for_every_feature(feed, data):
+    rows, about = feed
+    batch = build(rows, about)
+    schema = feature_schema(about, PARAMS)
+    picked = batch.row(data.draw(st.integers(0, batch.height - 1)), named=True)
+    grid = calendar_for(about).grid(rows["event_time"].min(), picked["event_time"])
+    own = rows.filter(pl.col("series_id") == picked["series_id"], pl.col("event_time") <= picked["event_time"])
+    for lookback in {c.lookback_steps for c in schema.columns}:
+        names = [c.name for c in schema.columns if c.lookback_steps <= lookback]
+        tail = own.filter(pl.col("event_time") >= grid[max(0, len(grid) - 1 - lookback)])
+        if tail.is_empty():
+            assert not any(picked[n] is not None for n in names if not n.startswith("calendar_"))
+            continue
+        online = build(tail, about, until=picked["event_time"]).row(-1, named=True)
+        assert {n: online[n] for n in ["event_time", *names]} == {n: picked[n] for n in ["event_time", *names]}
+
+
+@law
+@given(feeds())
+def test_a_series_does_not_see_its_neighbours(feed):
+    rows, about = feed
+    together = build(rows, about)
+    for (name,), own in rows.group_by("series_id"):
+        assert_frame_equal(build(own, about), together.filter(pl.col("series_id") == name), check_exact=True)
+
+
+@law
+@given(feeds(), st.randoms(use_true_random=False))
+def test_the_order_of_rows_does_not_matter_and_they_stay_untouched(feed, random):
+    rows, about = feed
+    shuffled = rows[random.sample(range(rows.height), rows.height)]
+    copy = shuffled.clone()
+    assert_frame_equal(build(shuffled, about), build(rows, about), check_exact=True)
+    assert_frame_equal(shuffled, copy, check_exact=True)
+
+
+@law
+@given(feeds())
+def test_a_name_fixes_its_computation_whatever_stands_beside_it(feed):
+    rows, about = feed
+    together = build(rows, about)
+    for params in ONE_BY_ONE:
+        alone = build(rows, about, params)
+        assert_frame_equal(alone, together.select(alone.columns), check_exact=True)
+
+
+@law
+@given(feeds(), st.data())
+def test_of_several_vintages_the_latest_given_counts(feed, data):
+    rows, about = feed
+    picked = data.draw(st.integers(0, rows.height - 1))
+    corrected = rows[picked].with_columns(pl.col("known_at") + timedelta(days=3), *((pl.col(c) * 1.01) for c in BARS))
+    both = SERIES.conform(pl.concat([rows, corrected]))
+    replaced = pl.concat([rows[:picked], corrected, rows[picked + 1 :]])
+    assert_frame_equal(build(both, about), build(replaced, about), check_exact=True)
+    before = as_of(both, rows["known_at"][picked])
+    assert_frame_equal(build(before, about), build(rows.filter(pl.col("known_at") <= rows["known_at"][picked]), about), check_exact=True)
+
+
+@law
+@given(feeds())
+def test_the_grid_holds_every_step_and_gaps_are_marked(feed):
+    rows, about = feed
+    table = build(rows, about)
+    received = table.filter(~pl.col("is_gap"))
+    assert_frame_equal(received.select(SERIES.key), rows.select(SERIES.key))
+    gaps = table.filter("is_gap")
+    assert gaps["y"].is_null().all()
+    assert gaps["z"].is_null().all()
+    for (_,), own in table.group_by("series_id"):
+        assert own["event_time"].to_list() == calendar_for(about).grid(own["event_time"].min(), own["event_time"].max()).to_list()
+
+
+@law
+@given(feeds())
+def test_the_schema_names_the_tables_columns_and_roles(feed):
+    rows, about = feed
+    schema = feature_schema(about, PARAMS)
+    assert schema.names == build(rows, about).columns[6:]
+    roles = {c.name: c.role for c in schema.columns}
+    assert [roles[n] for n in ("z_last", "z_lag_1", "z_std_7", "close_std_6", "close_return_1")] == ["level", "level", "spread", "free", "free"]
+    assert (schema.last, schema.seasonal, schema.scale) == ("z_last", ("z_lag_2", "z_lag_1", "z_last", "z_lag_2"), "z_std_7")
