@@ -50,7 +50,7 @@ def align(walk: dict[str, pl.DataFrame], gate: dict[str, pl.DataFrame], panel: P
     """
     both = {m: pl.concat([walk[m], gate[m].filter(pl.col("cutoff") > walk[m]["cutoff"].max())]) for m in walk}
     cutoffs = pl.concat([frame["cutoff"] for frame in both.values()]).unique().sort()
-    origins = panel.cutoff.search_sorted(cutoffs).to_numpy()
+    origins = panel.cutoff.search_sorted(cutoffs).to_numpy().astype(np.int64)  # unsigned otherwise: differences would wrap
     if len(origins) and (origins[-1] >= len(panel.cutoff) or (panel.cutoff.gather(origins) != cutoffs).any()):
         raise FrameError("data/forecasts has cutoffs that are not on the grid of data/features. Rebuild them: `dvc repro train`.")
     n_walk = int((cutoffs <= min(frame["cutoff"].max() for frame in walk.values())).sum())  # type: ignore[type-var]

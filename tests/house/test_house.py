@@ -44,7 +44,9 @@ def test_every_stage_package_has_the_same_shape():
 
 
 def test_the_house_keeps_its_contracts():
-    done = subprocess.run([shutil.which("lint-imports", path=str(Path(sys.executable).parent))], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [shutil.which("lint-imports", path=str(Path(sys.executable).parent))], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout
 
 
