@@ -1,0 +1,173 @@
+"""From what is asked to what is answered and what is recorded. Pure: the numbers come from `tasks.release`, the wall clock comes in."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+import polars as pl
+
+from deployments.forecaster.ask import Ask, read_columns, unknown_series
+from deployments.forecaster.problems import ProblemError
+from deployments.forecaster.source import Standing, iso, known_between, value_columns
+from tasks.core.calendar import step_length
+from tasks.core.errors import TidemillError
+from tasks.core.frames import SERIES, SERVED, quantile_column
+from tasks.release import forecasts, why_absent
+
+
+@dataclass(frozen=True)
+class Answer:
+    """body: what the caller gets. served: the same as a SERVED frame, to be recorded first. own_history: spoken from the request's rows."""
+
+    body: dict[str, Any]
+    served: pl.DataFrame
+    own_history: bool
+
+
+@dataclass(frozen=True)
+class _Spoken:
+    """One ask worked out. rows: what was spoken from. at: as of when. absent: series asked for that cannot be forecast, with reasons."""
+
+    standing: Standing
+    ask: Ask
+    rows: pl.DataFrame
+    at: datetime
+    made_at: datetime
+    served: pl.DataFrame
+    absent: dict[str, str]
+
+
+def answer(standing: Standing, ask: Ask, made_at: datetime) -> Answer:
+    """Forecast what *ask* asks. made_at: the wall clock. Raises ProblemError when a series is unknown or none can be forecast."""
+    own = ask.history is not None
+    rows = _own_rows(standing, ask) if own else _stored_rows(standing, ask)
+    first, newest = known_between(rows)
+    at = ask.at or (newest if own else standing.newest_known)
+    if at < first:
+        rule = f"The rows of what is asked begin at {iso(first)}."
+        raise ProblemError(422, "as_of", f"{iso(at)} is before the first row was known", rule, f"Ask for {iso(first)} or later.")
+    made = _forecast(standing, ask, rows, at).filter(pl.col("series_id").is_in(ask.series))
+    missing = set(ask.series) - set(made["series_id"])
+    absent = {s: reason for s, reason in why_absent(standing.release, rows, at).items() if s in missing} if missing else {}
+    if made.is_empty():
+        reasons = "; ".join(f"{s!r}: {reason}" for s, reason in sorted(absent.items()))
+        fact = f"nothing can be forecast as of {iso(at)}: {reasons}"[:1000]
+        raise ProblemError(422, "series_id", fact, "A forecast starts from a recent known value.", "Ask for another as_of, or send newer rows.")
+    served = _served(made, made_at, standing.manifest.digest)
+    return Answer(_body(_Spoken(standing, ask, rows, at, made_at, served, absent)), served, own)
+
+
+def _served(made: pl.DataFrame, made_at: datetime, digest: str) -> pl.DataFrame:
+    return SERVED.conform(made.with_columns(prediction_id=pl.lit(str(uuid4())), made_at=pl.lit(made_at), digest=pl.lit(digest)))
+
+
+def champion(standing: Standing) -> dict[str, Any]:
+    """The release that answers, as /models shows it."""
+    release, manifest = standing.release, standing.manifest
+    return {
+        **_model(standing),
+        "dataset": manifest.dataset,
+        "chosen_by": standing.choice.chosen_by,
+        "data_version": manifest.data_version,
+        "as_of": iso(manifest.as_of),
+        "members": dict(sorted(release.weights.items())),
+        "horizon_steps": release.about.horizon_steps,
+        "every": release.about.every,
+        "quantiles": list(release.about.quantiles),
+        "series": standing.series,
+        "metrics": standing.metrics,
+    }
+
+
+def _model(standing: Standing) -> dict[str, Any]:
+    manifest = standing.manifest
+    return {"name": standing.release.model, "version": standing.choice.version, "digest": manifest.digest, "seen_until": iso(manifest.seen_until)}
+
+
+def _stored_rows(standing: Standing, ask: Ask) -> pl.DataFrame:
+    if set(ask.series) - set(standing.series):
+        raise unknown_series(ask.series, standing.series)
+    return standing.rows.filter(pl.col("series_id").is_in(ask.series))
+
+
+def _own_rows(standing: Standing, ask: Ask) -> pl.DataFrame:
+    columns = value_columns(standing.release.rows)
+    content = read_columns(ask.history or [], columns)
+    dtypes = {"event_time": SERIES.columns["event_time"], **dict.fromkeys(columns, pl.Float64)}
+    frame = pl.DataFrame(content, schema=dtypes)
+    return SERIES.conform(frame.with_columns(series_id=pl.lit(ask.series[0]), known_at=standing.release.calendar.nominal_known_at()))
+
+
+def _forecast(standing: Standing, ask: Ask, rows: pl.DataFrame, at: datetime) -> pl.DataFrame:
+    try:
+        return standing.forecast(at) if ask.history is None else forecasts(standing.release, rows, [at])
+    except TidemillError as error:
+        where = "history" if ask.history is not None else "as_of" if ask.at else "service"
+        rule = "Rows lie on the dataset's calendar, and the calendar reaches as far as the forecast."
+        raise ProblemError(422, where, str(error), rule, "Correct the times, or leave as_of out.") from error
+
+
+def _body(spoken: _Spoken) -> dict[str, Any]:
+    standing, served = spoken.standing, spoken.served
+    newest = dict(spoken.rows.filter(pl.col("known_at") <= spoken.at).group_by("series_id").agg(pl.col("known_at").max()).iter_rows())
+    by_series = {key[0]: part for key, part in served.group_by(["series_id"], maintain_order=True)}
+    return {
+        "prediction_id": served["prediction_id"][0],
+        "made_at": iso(spoken.made_at),
+        "dataset": standing.manifest.dataset,
+        "target": standing.release.about.target.column,
+        "unit": standing.release.about.target.unit,
+        "model": _model(standing),
+        "data_version": standing.manifest.data_version,
+        "series": [_series(standing, by_series[s], newest[s]) for s in spoken.ask.series if s in by_series],
+        "absent": [{"series_id": s, "reason": reason} for s, reason in sorted(spoken.absent.items())],
+        "warnings": [*_absences(spoken), *_in_sample(spoken), *_no_quantiles(spoken), *_old_rows(spoken), *_short_history(spoken)],
+    }
+
+
+def _series(standing: Standing, part: pl.DataFrame, as_of: datetime) -> dict[str, Any]:
+    steps = [_step(standing, row) for row in part.iter_rows(named=True)]
+    return {"series_id": part["series_id"][0], "cutoff": iso(part["cutoff"][0]), "as_of": iso(as_of), "steps": steps}
+
+
+def _step(standing: Standing, row: dict[str, Any]) -> dict[str, Any]:
+    quantiles = {f"{q:g}": row[quantile_column(q)] for q in standing.release.about.quantiles}
+    return {"step": row["step"], "event_time": iso(row["event_time"]), "y_hat": row["y_hat"], "quantiles": quantiles}
+
+
+def _absences(spoken: _Spoken) -> list[str]:
+    return [f"{s} cannot be forecast: {reason}" for s, reason in sorted(spoken.absent.items())]
+
+
+def _in_sample(spoken: _Spoken) -> list[str]:
+    seen_until = spoken.standing.release.seen_until
+    if not spoken.served.select((pl.col("cutoff") < seen_until).any()).item():
+        return []
+    return [f"In sample: the model was fitted on what was known until {iso(seen_until)}, after this cutoff. How well it does here says nothing."]
+
+
+def _no_quantiles(spoken: _Spoken) -> list[str]:
+    names = [quantile_column(q) for q in spoken.standing.release.about.quantiles]
+    complete = spoken.served.select(pl.all_horizontal(pl.col(names).is_not_null().all())).item()
+    return [] if complete else ["Some quantiles are null: no error of this model is known yet."]
+
+
+def _old_rows(spoken: _Spoken) -> list[str]:
+    """Rows older than the patience of the features, against the time asked for, or against now when none was."""
+    about, patience = spoken.standing.release.about, spoken.standing.release.features.last_within_steps
+    asked_for = spoken.at if spoken.ask.at is not None or about.integer_time else spoken.made_at
+    newest = known_between(spoken.rows)[1]
+    n_steps = int((asked_for - newest) / step_length(about.every))
+    return (
+        [f"The newest row was known at {iso(newest)}, some {n_steps} steps before {iso(asked_for)}. The forecast starts there."]
+        if n_steps > patience
+        else []
+    )
+
+
+def _short_history(spoken: _Spoken) -> list[str]:
+    lookback = spoken.standing.release.schema.lookback_steps
+    if spoken.ask.history is None or spoken.rows.height > lookback:
+        return []
+    return [f"The history has {spoken.rows.height} rows and the features read the last {lookback + 1}; what is missing counts as unknown."]

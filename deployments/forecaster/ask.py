@@ -1,0 +1,149 @@
+"""From the bytes of a request to what is asked. Strict: finite numbers, no unknown and no repeated keys, a zone on every time."""
+
+import json
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from itertools import pairwise
+from typing import Annotated, Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from deployments.forecaster.problems import ProblemError
+
+MAX_BODY_BYTES = 1_000_000  # some 10,000 rows of own history; BentoML itself would take 100 MB
+MAX_SERIES = 1_000
+T = TypeVar("T", str, datetime)
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class HistoryRow(BaseModel):
+    """One step of an own history: its start, and every value column of the dataset; null where a value is unknown."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    __pydantic_extra__: dict[str, float | None]
+
+    event_time: Annotated[str, Field(description="Start of the step, ISO 8601 with a zone.")]
+
+
+class Ask(BaseModel):
+    """A forecast of stored series, or of the history that comes along."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    series_id: Annotated[
+        Name | Annotated[list[Name], Field(min_length=1, max_length=MAX_SERIES)],
+        Field(description="One series, a list of them, or the name of the own history."),
+    ]
+    history: Annotated[
+        Annotated[list[HistoryRow], Field(min_length=1)] | None,
+        Field(description="Rows to forecast from instead of those the service holds, in any order."),
+    ] = None
+    as_of: Annotated[
+        str | None, Field(description="Forecast from what was known at this time, ISO 8601 with a zone; without it, from the newest known.")
+    ] = None
+
+    @property
+    def series(self) -> list[str]:
+        """The series asked for."""
+        return [self.series_id] if isinstance(self.series_id, str) else self.series_id
+
+    @property
+    def at(self) -> datetime | None:
+        """as_of in UTC. Raises ProblemError when it is no time or has no zone."""
+        return None if self.as_of is None else read_time(self.as_of, "as_of")
+
+
+def read_ask(body: bytes) -> Ask:
+    """What *body* asks. Raises ProblemError: 400 when it is no JSON, 422 when it is JSON that asks for nothing we know."""
+    try:
+        content = json.loads(body.decode(), object_pairs_hook=_no_repeats, parse_constant=_not_finite, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        raise ProblemError(
+            400, "body", f"not accepted: {error}"[:300], "The body is one JSON object in UTF-8.", 'Send for example {"series_id": "sp500"}.'
+        ) from error
+    try:
+        ask = Ask.model_validate(content)
+    except ValidationError as error:
+        raise _invalid(error) from error
+    if (repeated := _first_repeat(sorted(ask.series))) is not None:
+        raise ProblemError(422, "series_id", f"{repeated!r} stands there twice", "Each series is asked for once.", "Remove the repeats.")
+    if ask.history is not None and not isinstance(ask.series_id, str):
+        raise ProblemError(422, "series_id", "a list, beside a history", "An own history is one series.", "Send its name as a string.")
+    return ask
+
+
+def read_time(text: str, where: str) -> datetime:
+    """A time in UTC. Raises ProblemError 422 when *text* is no ISO 8601 time or has no zone."""
+    rule = "Times are ISO 8601 with a zone, so that nobody guesses."
+    try:
+        time = datetime.fromisoformat(text)
+        if time.tzinfo is not None:
+            return time.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ProblemError(422, where, f"{text[:60]!r} is no time", rule, "Write for example 2018-12-31T21:00:00Z.") from error
+    raise ProblemError(422, where, f"{text[:60]!r} has no zone", rule, f"Write {time.isoformat()}Z when it is UTC.")
+
+
+def read_columns(history: Sequence[HistoryRow], columns: Sequence[str]) -> dict[str, list[Any]]:
+    """The history as columns: `event_time` and each of *columns*. Raises ProblemError for an unknown, missing or infinite one, or a repeated time."""
+    times = [read_time(row.event_time, f"history[{k}].event_time") for k, row in enumerate(history)]
+    if (repeated := _first_repeat(sorted(times))) is not None:
+        raise ProblemError(422, "history", f"{repeated:%FT%TZ} stands there twice", "One row for each step.", "Keep the row that holds.")
+    for k, row in enumerate(history):
+        _check_columns(f"history[{k}]", row.__pydantic_extra__, columns)
+    return {"event_time": times, **{c: [row.__pydantic_extra__[c] for row in history] for c in columns}}
+
+
+def unknown_series(asked: Sequence[str], known: Sequence[str]) -> ProblemError:
+    """404 with the names that come closest."""
+    unknown = [s for s in asked if s not in set(known)]
+    close = {s[:60]: get_close_matches(s, known, n=3, cutoff=0.5) for s in unknown[:10]}
+    meant = "; ".join(f"{s!r}: {', '.join(matches)}" for s, matches in close.items() if matches)
+    return ProblemError(
+        404,
+        "series_id",
+        f"no series {', '.join(map(repr, close))}",
+        f"The service holds {len(known)} series: {', '.join(known[:20])}{' ...' if len(known) > 20 else ''}.",  # noqa: PLR2004  (a line, not a list)
+        f"Did you mean {meant}?" if meant else "Take one of these, or send a history of your own.",
+    )
+
+
+def _check_columns(where: str, row: dict[str, float | None], columns: Sequence[str]) -> None:
+    rule = f"A row has event_time and exactly {', '.join(columns)}."
+    if unknown := sorted(set(row) - set(columns)):
+        close = get_close_matches(unknown[0], columns, n=1)
+        raise ProblemError(422, where, f"unknown column(s) {unknown}"[:200], rule, f"Did you mean {close[0]!r}?" if close else "Remove them.")
+    if missing := [c for c in columns if c not in row]:
+        raise ProblemError(422, where, f"column(s) {missing} are missing", rule, "Send null where a value is unknown.")
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if (repeated := _first_repeat(sorted(key for key, _ in pairs))) is not None:
+        raise ValueError(f"the key {repeated[:60]!r} repeats")
+    return dict(pairs)
+
+
+def _first_repeat(ascending: list[T]) -> T | None:
+    return next((a for a, b in pairwise(ascending) if a == b), None)
+
+
+def _not_finite(token: str) -> NoReturn:
+    raise ValueError(f"{token} is no JSON and no finite number; a missing value is null")
+
+
+def _finite(token: str) -> float:
+    if not math.isfinite(value := float(token)):
+        raise ValueError(f"{token[:30]} is beyond what a float64 holds")
+    return value
+
+
+def _invalid(error: ValidationError) -> ProblemError:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"] if part not in {"str", "constrained-str", "list[constrained-str]"}) or "body"
+    fields = ", ".join(Ask.model_fields)
+    if first["type"] == "extra_forbidden":
+        close = get_close_matches(where, list(Ask.model_fields), n=1)
+        return ProblemError(422, where[:60], "unknown key", f"Keys are {fields}.", f"Did you mean {close[0]!r}?" if close else "Remove it.")
+    return ProblemError(422, where, first["msg"], f"Keys are {fields}; series_id is always there.", "See /docs for an example of each request.")

@@ -1,0 +1,37 @@
+"""The BentoML service: packaging, process and port. Every route is the FastAPI app's; the class has no API methods of its own.
+
+`bentoml serve deployments.forecaster.service:Forecaster` from the checkout, or the Bento that the package stage builds.
+"""
+
+import gc
+from typing import Any
+
+import bentoml
+
+from deployments.forecaster.app import build_app
+from deployments.forecaster.source import ReleaseSource
+from tasks.edges.settings import settings
+
+# BentoML keeps each request alive until its timeout has passed (5 kB each), and every full collection walks them: a short one bounds that.
+TIMEOUT_S = 10
+
+settings()  # telemetry off before anything starts
+source = ReleaseSource()
+app = build_app(source)
+
+
+@bentoml.service(name="tidemill_forecaster", workers=1, traffic={"timeout": TIMEOUT_S})
+@bentoml.asgi_app(app, path="/")
+class Forecaster:
+    """Holds the standing release; BentoML's own probes answer like ours."""
+
+    def __init__(self) -> None:
+        source.prepare()
+        gc.collect()
+        gc.freeze()  # what is loaded now stays; collections need not walk it
+
+    def __is_ready__(self) -> bool:
+        return source.standing is not None
+
+
+__all__: list[Any] = ["Forecaster", "app"]

@@ -1,0 +1,112 @@
+"""The shapes of what goes out, for the OpenAPI page and for clients that generate code. Times are ISO 8601 in UTC, with Z."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Step(_Shape):
+    """One step ahead. y_hat and quantiles are in the answer's unit; quantiles by their probability, null while no error is known."""
+
+    step: Annotated[int, Field(description="1 is the first step after the cutoff's own.")]
+    event_time: Annotated[str, Field(description="Start of the step that is forecast.")]
+    y_hat: float
+    quantiles: dict[str, float | None]
+
+
+class Series(_Shape):
+    """One series. cutoff: nothing that became known later was used. as_of: `known_at` of the newest row that was."""
+
+    series_id: str
+    cutoff: str
+    as_of: str
+    steps: list[Step]
+
+
+class Absent(_Shape):
+    """A series that was asked for and cannot be forecast, with the reason."""
+
+    series_id: str
+    reason: str
+
+
+class Model(_Shape):
+    """The release that spoke. seen_until: end of what it was fitted on."""
+
+    name: str
+    version: str
+    digest: str
+    seen_until: str
+
+
+class Prediction(_Shape):
+    """An answer; it stands in the store of served forecasts under its id before it leaves."""
+
+    prediction_id: str
+    made_at: str
+    dataset: str
+    target: str
+    unit: str
+    model: Model
+    data_version: str
+    series: list[Series]
+    absent: list[Absent]
+    warnings: list[str]
+
+
+class Champion(Model):
+    """The release that answers. metrics: what its evaluation found out of sample, as far as the release carries it."""
+
+    dataset: str
+    chosen_by: Annotated[str, Field(description="`champion` of the registry, `setting` (TIDEMILL_RELEASE) or `embedded` in the Bento.")]
+    data_version: str
+    as_of: Annotated[str, Field(description="Newest `known_at` of the data it was built from.")]
+    members: Annotated[dict[str, float], Field(description="Weight of each member.")]
+    horizon_steps: int
+    every: str
+    quantiles: list[float]
+    series: list[str]
+    metrics: dict[str, object]
+
+
+class Models(_Shape):
+    """The releases in the service's slots."""
+
+    champion: Champion
+
+
+class Live(_Shape):
+    """The process answers."""
+
+    live: bool
+
+
+class Ready(_Shape):
+    """Whether forecasts can be answered. faults: what does not load or cannot be written; with `ready` true the old release goes on."""
+
+    ready: bool
+    version: str | None
+    digest: str | None
+    chosen_by: str | None
+    rows_from: str | None
+    as_of: str | None
+    faults: list[str]
+
+
+class Fault(_Shape):
+    """What is wrong: the thing, the fact, the rule, the next move."""
+
+    thing: str
+    fact: str
+    rule: str
+    next: str
+
+
+class Problem(_Shape):
+    """Every error has this shape."""
+
+    error: Fault

@@ -1,0 +1,260 @@
+"""Which release speaks and on which rows. Both are looked after by `stat` at each request; a new one is loaded and verified beside the old one.
+
+The release: `TIDEMILL_RELEASE` if set, else the champion of the dataset in `TIDEMILL_HOME`, else the one embedded in the Bento (`release/` at the root).
+The rows: `TIDEMILL_HOME/rows/<dataset>.parquet`, which promote publishes, else those that travel in the release.
+"""
+
+import asyncio
+import json
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from tasks.core.errors import ReleaseError, TidemillError
+from tasks.core.frames import SERIES
+from tasks.edges.registry import read_champion
+from tasks.edges.settings import ROOT, settings
+from tasks.release import Manifest, Release, forecasts, load
+from tasks.release.manifest import read_manifest
+
+EMBEDDED = ROOT / "release"
+RETRY_S = 10.0  # a release that failed is tried again this often, in case a file of it was mended
+KEPT_ROWS, KEPT_TIMES = 200_000, 256  # forecasts kept in memory: some 10 MB
+
+Stamp = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A release to load: where it lies, the version it is shown under, and who chose it."""
+
+    folder: Path
+    version: str
+    chosen_by: str
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """What answers now. One object, swapped whole, so that a request sees one release and one set of rows."""
+
+    release: Release
+    manifest: Manifest
+    choice: Choice
+    rows: pl.DataFrame
+    rows_stamp: Stamp  # of the published file; empty: the rows that travel in the release
+    kept: OrderedDict[datetime, pl.DataFrame] = field(default_factory=OrderedDict)
+
+    @cached_property
+    def newest_known(self) -> datetime:
+        """The newest `known_at` of the rows."""
+        return known_between(self.rows)[1]
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """What the release's evaluation found, from its provenance; empty when it carries none."""
+        path = self.release.folder / "provenance.json"
+        said: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        return dict(said.get("metrics") or {})
+
+    @cached_property
+    def series(self) -> list[str]:
+        """The series that the rows hold, sorted."""
+        return self.rows["series_id"].unique().sort().to_list()
+
+    def forecast(self, at: datetime) -> pl.DataFrame:
+        """Forecasts of all series from what was known at *at*. Kept, since they are a pure function of release, rows and time."""
+        if at in self.kept:
+            self.kept.move_to_end(at)
+            return self.kept[at]
+        made = forecasts(self.release, self.rows, [at])
+        self.kept[at] = made
+        while len(self.kept) > KEPT_TIMES or (len(self.kept) > 1 and sum(frame.height for frame in self.kept.values()) > KEPT_ROWS):
+            self.kept.popitem(last=False)
+        return made
+
+
+class ReleaseSource:
+    """Holds the standing of one dataset and renews it. Lives in one event loop, which alone assigns to it."""
+
+    def __init__(self, embedded: Path = EMBEDDED, dataset: str | None = None) -> None:
+        """dataset: that of the fixed or the embedded release by default, else the checkout's current one."""
+        self.embedded = embedded
+        self.standing: Standing | None = None
+        self.fault: str | None = "Nothing has been loaded yet."  # why the newest choice does not speak
+        self.rows_fault: str | None = None
+        self.n_swaps = 0
+        self._dataset = dataset
+        self._seen_choice: Stamp | None = None
+        self._tried_at = -RETRY_S
+        self._loading: asyncio.Task[Standing | str] | None = None
+
+    @property
+    def faults(self) -> list[str]:
+        """What does not load now; with a standing release, that one goes on."""
+        return [fault for fault in (self.fault, self.rows_fault) if fault]
+
+    @property
+    def dataset(self) -> str:
+        """The dataset that is served. Raises TidemillError when neither a release nor a checkout says which."""
+        if self._dataset is None:
+            self._dataset = _dataset_of(settings().release) or _dataset_of(self.embedded) or _dataset_of_checkout()
+        return self._dataset
+
+    def prepare(self) -> None:
+        """Load what there is, waiting for it; a fault is kept in `fault`, not raised. For the start of the process."""
+        self._note_try()
+        self._adopt(self._load_or_say())
+        self._refresh_rows()
+
+    async def refresh(self) -> Standing | None:
+        """What answers now. A changed champion is loaded in a thread while the old one goes on; changed rows are read at once."""
+        if self._loading is None and self._is_due():
+            self._note_try()
+            self._loading = asyncio.create_task(asyncio.to_thread(self._load_or_say))
+        if self._loading is not None and (self.standing is None or self._loading.done()):
+            loaded = await asyncio.shield(self._loading)
+            if self._loading is not None:
+                self._loading = None
+                self._adopt(loaded)
+        self._refresh_rows()
+        return self.standing
+
+    def _is_due(self) -> bool:
+        failed = self.fault is not None and time.monotonic() - self._tried_at > RETRY_S
+        return failed or self._stamp_of_choice() != self._seen_choice
+
+    def _note_try(self) -> None:
+        self._seen_choice, self._tried_at = self._stamp_of_choice(), time.monotonic()
+
+    def _adopt(self, loaded: Standing | str) -> None:
+        self.fault = loaded if isinstance(loaded, str) else None
+        if isinstance(loaded, Standing):
+            self.n_swaps += self.standing is not None and loaded.manifest.digest != self.standing.manifest.digest
+            self.standing = loaded
+
+    def _load_or_say(self) -> Standing | str:
+        try:
+            return self._load()
+        except Exception as error:  # noqa: BLE001  (whatever is wrong with a new release, the old one goes on)
+            return f"{type(error).__name__}: {error}"
+
+    def _load(self) -> Standing:
+        choice = self._choose()
+        now, manifest = self.standing, read_manifest(choice.folder)
+        if now is not None and now.manifest == manifest and now.choice == choice:
+            return now
+        release = load(choice.folder)
+        if manifest.dataset != self.dataset:
+            raise ReleaseError(
+                f"{choice.folder} is a release of {manifest.dataset!r}, this service serves {self.dataset!r}. Start one for each dataset."
+            )
+        standing = Standing(release, manifest, choice, *self._newest_rows(release))
+        standing.forecast(standing.newest_known)  # warm, and a release that cannot answer stops here
+        return standing
+
+    def _refresh_rows(self) -> None:
+        now = self.standing
+        if now is None or (stamp := _stamp(self._rows_path())) == now.rows_stamp:
+            return
+        try:
+            rows, rows_stamp = self._newest_rows(now.release)
+            self.standing, self.rows_fault = Standing(now.release, now.manifest, now.choice, rows, rows_stamp), None
+        except (TidemillError, OSError, pl.exceptions.PolarsError) as error:
+            self.standing, self.rows_fault = (
+                Standing(now.release, now.manifest, now.choice, now.rows, stamp, now.kept),
+                f"{self._rows_path()}: {error}",
+            )
+
+    def _newest_rows(self, release: Release) -> tuple[pl.DataFrame, Stamp]:
+        path = self._rows_path()
+        stamp = _stamp(path)
+        rows = SERIES.check(pl.read_parquet(path)) if stamp else release.rows
+        if rows.is_empty():
+            raise ReleaseError(f"{path if stamp else release.folder} holds no rows, so there is nothing to forecast from. Run `dvc repro promote`.")
+        if missing := [c for c in value_columns(release.rows) if c not in rows.columns]:
+            raise ReleaseError(f"{path} lacks the columns {missing} of the release. Run `dvc repro promote`, which publishes the rows.")
+        return rows, stamp
+
+    def _rows_path(self) -> Path:
+        return settings().home / "rows" / f"{self.dataset}.parquet"
+
+    def _choose(self) -> Choice:
+        if (fixed := settings().release) is not None:
+            return Choice(fixed, read_manifest(fixed).digest[:12], "setting")
+        if (champion := read_champion(self.dataset)) is not None:
+            folder = settings().home / champion.path
+            if (found := read_manifest(folder).digest) != champion.digest:
+                raise ReleaseError(
+                    f"{folder} has digest {found[:12]}, the champion's is {champion.digest[:12]}. Promote again with `dvc repro promote`."
+                )
+            return Choice(folder, str(champion.version), "champion")
+        if self.embedded.is_dir():
+            return Choice(self.embedded, read_manifest(self.embedded).digest[:12], "embedded")
+        raise ReleaseError(
+            f"No champion of {self.dataset!r} in {settings().home} and no embedded release. `tidemill run` makes one, or set TIDEMILL_RELEASE."
+        )
+
+    def _stamp_of_choice(self) -> Stamp:
+        if (fixed := settings().release) is not None:
+            return _stamp(fixed / "manifest.json")
+        try:
+            return _stamp(settings().home / "registry" / self.dataset / "champion.json") or _stamp(self.embedded / "manifest.json")
+        except TidemillError as error:  # no dataset either
+            return (str(error),)
+
+
+def describe(source: ReleaseSource) -> dict[str, Any]:
+    """What stands and what does not."""
+    now = source.standing
+    return {
+        "ready": now is not None,
+        "version": now.choice.version if now else None,
+        "digest": now.manifest.digest if now else None,
+        "chosen_by": now.choice.chosen_by if now else None,
+        "rows_from": (("published" if now.rows_stamp else "release") if now else None),
+        "as_of": iso(now.newest_known) if now else None,
+        "faults": source.faults,
+    }
+
+
+def iso(time: datetime) -> str:
+    """ISO 8601 in UTC, with Z."""
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _dataset_of(folder: Path | None) -> str | None:
+    return read_manifest(folder).dataset if folder is not None and folder.is_dir() else None
+
+
+def _dataset_of_checkout() -> str:
+    from tasks.edges.params import read_dataset  # noqa: PLC0415  (yaml, and only a checkout has params.yaml)
+
+    return read_dataset()
+
+
+def known_between(rows: pl.DataFrame) -> tuple[datetime, datetime]:
+    """First and newest `known_at` of a SERIES frame that is not empty."""
+    first, newest = rows["known_at"].min(), rows["known_at"].max()
+    assert isinstance(first, datetime), "SERIES says so"
+    assert isinstance(newest, datetime), "SERIES says so"
+    return first, newest
+
+
+def value_columns(rows: pl.DataFrame) -> list[str]:
+    """Columns of a SERIES frame that hold values."""
+    return [c for c in rows.columns if c not in SERIES.columns]
+
+
+def _stamp(path: Path) -> Stamp:
+    """What changes when the file does; empty when there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return (found.st_mtime_ns, found.st_ino, found.st_size)
