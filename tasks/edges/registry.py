@@ -1,0 +1,175 @@
+"""The registry: which release of a dataset is champion. Files in home, each changed by rename; MLflow hears of it and is never asked.
+
+`registry/<dataset>/champion.json` names the champion, `journal.jsonl` beside it keeps every promotion in order, `releases/<digest>/`
+holds the bytes, `rows/<dataset>.parquet` what the service looks back on. Light on imports: the service reads it.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from pydantic import ValidationError
+
+from tasks.core.about import Strict
+from tasks.core.errors import ReleaseError
+from tasks.core.frames import SERIES
+from tasks.edges.artifacts import replacing, write_frame, write_json
+from tasks.edges.settings import settings
+from tasks.edges.tracking import log_promotion
+
+MANIFEST = "manifest.json"
+
+
+class Champion(Strict):
+    """The release that answers. path: relative to home. promoted_as_of: newest `known_at` of the data that decided. decision: what promote wrote."""
+
+    dataset: str
+    digest: str
+    path: str
+    version: str
+    model: str
+    seen_until: datetime
+    promoted_as_of: datetime
+    decision: dict[str, Any]
+
+
+def read_champion(dataset: str) -> Champion | None:
+    """The champion of *dataset*, None before the first promotion. Raises ReleaseError when its record cannot be read."""
+    path = _folder(dataset) / "champion.json"
+    if not path.exists():
+        return None
+    try:
+        return Champion.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ReleaseError(
+            f"{path} cannot be read: {error.errors()[0]['msg']}. Restore it from the last line of journal.jsonl beside it, or remove it and promote again."
+        ) from error
+
+
+def champion_folder(champion: Champion) -> Path:
+    """Where the champion's release lies."""
+    return settings().home / champion.path
+
+
+def read_journal(dataset: str) -> list[Champion]:
+    """Every promotion of *dataset*, oldest first. A last line that a kill cut off counts as not written."""
+    path = _folder(dataset) / "journal.jsonl"
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return [Champion.model_validate_json(line) for line in lines]
+
+
+def apply_promotion(dataset: str, release_folder: Path, decision: Mapping[str, Any]) -> Champion:
+    """Make the sealed release in *release_folder* the champion; *decision* must hold `as_of`. Doing it again changes nothing.
+
+    In order: the bytes are copied, the journal gets its line, champion.json is replaced, old releases go. A kill in between leaves the
+    old champion whole, and the next call ends the work. Raises ReleaseError when the folder has no manifest or is of another dataset.
+    """
+    manifest = _manifest(release_folder)
+    if manifest["dataset"] != dataset:
+        raise ReleaseError(f"{release_folder} is a release of {manifest['dataset']!r}, not of {dataset!r}. Promote it in its own checkout.")
+    with _alone(dataset):
+        now = read_champion(dataset)
+        if now is not None and now.digest == manifest["digest"]:
+            return now
+        journal = _mended_journal(dataset)
+        champion = _champion(dataset, manifest, decision, journal)
+        _copy(release_folder, champion_folder(champion))
+        if not journal or journal[-1].digest != champion.digest:
+            _append(dataset, champion)
+        write_json(_folder(dataset) / "champion.json", champion.model_dump(mode="json"))
+        _forget_old(dataset, now)
+    log_promotion(dataset, champion.digest, champion.version, champion_folder(champion).absolute(), {"tidemill.model": champion.model})
+    return champion
+
+
+def publish_rows(dataset: str, rows: pl.DataFrame) -> None:
+    """Put *rows* (SERIES) where the service reads them, by rename."""
+    write_frame(rows_path(dataset), rows, SERIES)
+
+
+def rows_path(dataset: str) -> Path:
+    """Where the published rows of *dataset* lie."""
+    return settings().home / "rows" / f"{dataset}.parquet"
+
+
+def _champion(dataset: str, manifest: Mapping[str, Any], decision: Mapping[str, Any], journal: Sequence[Champion]) -> Champion:
+    digest = str(manifest["digest"])
+    return Champion(
+        dataset=dataset,
+        digest=digest,
+        path=f"releases/{digest}",
+        version=_version(digest, journal),
+        model=manifest["model"],
+        seen_until=manifest["seen_until"],
+        promoted_as_of=decision["as_of"],
+        decision=dict(decision),
+    )
+
+
+def _version(digest: str, journal: Sequence[Champion]) -> str:
+    """1.0.0, 1.1.0, ...: each new digest counts the minor number up; one that comes back keeps its own."""
+    versions = {champion.digest: champion.version for champion in journal}
+    return versions.get(digest, f"1.{len(versions)}.0")
+
+
+def _copy(source: Path, target: Path) -> None:
+    """The release without releases nested in it (the baseline travels in models/release, and is another release)."""
+    if target.exists():
+        return  # named by its digest, put there by rename: whole
+
+    def nested(folder: str, names: list[str]) -> set[str]:
+        return {name for name in names if (Path(folder) / name / MANIFEST).exists()}
+
+    with replacing(target) as fresh:
+        shutil.copytree(source, fresh, dirs_exist_ok=True, ignore=nested)
+
+
+def _mended_journal(dataset: str) -> list[Champion]:
+    path = _folder(dataset) / "journal.jsonl"
+    if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
+        os.truncate(path, content.rfind(b"\n") + 1)
+    return read_journal(dataset)
+
+
+def _append(dataset: str, champion: Champion) -> None:
+    with (_folder(dataset) / "journal.jsonl").open("a") as handle:
+        handle.write(json.dumps(champion.model_dump(mode="json"), sort_keys=True) + "\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def _forget_old(dataset: str, former: Champion | None) -> None:
+    """Delete releases of this dataset beyond the newest `keep_releases`; the champion and the one before it always stay."""
+    newest_first = list(dict.fromkeys(champion.digest for champion in reversed(read_journal(dataset))))
+    kept = set(newest_first[: max(settings().keep_releases, 2)]) | ({former.digest} if former else set())
+    for digest in newest_first:
+        if digest not in kept:
+            shutil.rmtree(settings().home / "releases" / digest, ignore_errors=True)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.exists():
+        raise ReleaseError(f"{folder} has no {MANIFEST}, so it is no sealed release. `dvc repro package` builds one.")
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+@contextmanager
+def _alone(dataset: str) -> Iterator[None]:
+    """One promotion of a dataset at a time."""
+    _folder(dataset).mkdir(parents=True, exist_ok=True)
+    with (_folder(dataset) / "lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _folder(dataset: str) -> Path:
+    return settings().home / "registry" / dataset

@@ -1,0 +1,254 @@
+"""MLflow as a log. A stage leaves its run in an outbox within milliseconds; one process delivers the outbox with MLflow's own client.
+
+Importing mlflow takes 4 s alone and 9 s with its database layer, so eleven stages must not each pay it. An entry of the outbox is
+`<home>/mlflow/outbox/<time>-<name>/` with `entry.json` and `artifacts/`; it appears by rename and goes when it is delivered.
+An address that does not answer, or a kill half-way, leaves the entry for the next delivery, and an entry delivered twice is one run.
+`python -m tasks.edges.tracking` delivers.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tasks.edges.artifacts import replacing, write_json
+from tasks.edges.lifeline import die_with_parent
+from tasks.edges.settings import ROOT, settings
+
+MAX_POINTS = 200  # of a stepped series; a picture shows no more, and MLflow keeps each as a row
+_BATCH = 900  # MLflow takes 1,000 metrics, 100 params and 100 tags in one call
+_KEY = "tidemill.entry"
+
+Steps = Mapping[str, Sequence[tuple[int, float]]]
+
+
+def log_run(
+    experiment: str,
+    run_name: str,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+    artifacts: Sequence[Path] = (),
+    steps: Steps | None = None,
+) -> None:
+    """Leave one finished run in the outbox.
+
+    params: nested mappings become dotted names. metrics: NaN and infinite ones are left out. tags must hold `tidemill.digest`, or
+    `tidemill.data` (the hash of the data); the commit is added. artifacts: files or folders, copied now. steps: series over cutoffs
+    as (step, value), thinned to MAX_POINTS. It never fails the stage: a full disk is said on stderr.
+    """
+    if not {"tidemill.digest", "tidemill.data"} & set(tags):
+        raise ValueError(f"Run {run_name!r} has tags {sorted(tags)}; it needs `tidemill.digest` or `tidemill.data`, by which runs are found.")
+    entry = {
+        "kind": "run",
+        "experiment": experiment,
+        "name": run_name,
+        "params": {k: str(v)[:6000] for k, v in _flat(params)},
+        "metrics": [[k, float(v), 0] for k, v in metrics.items() if _finite(v)] + list(_thinned(steps or {})),
+        "tags": {"tidemill.commit": commit(), **{k: str(v)[:5000] for k, v in tags.items()}},
+    }
+    _put(entry, run_name, artifacts)
+
+
+def log_training(dataset: str, model: str, params: Mapping[str, Any], metrics: Mapping[str, Any], data_hash: str) -> None:
+    """The run of one model: `metrics` as `tasks.train` scores them; overall and by series as figures, lists by year or cutoff as series."""
+    plain = {f"{part}.{k}": v for part, k, v in _figures(metrics)}
+    log_run(dataset, model, params, plain, {"tidemill.data": data_hash, "tidemill.dataset": dataset, "tidemill.model": model}, steps=_series(metrics))
+
+
+def log_promotion(dataset: str, digest: str, version: str, folder: Path, tags: Mapping[str, str]) -> None:
+    """Leave the registration of a new champion in the outbox: a version of the registered model *dataset* with the alias `champion`."""
+    entry = {
+        "kind": "champion",
+        "dataset": dataset,
+        "digest": digest,
+        "source": str(folder),
+        "tags": {"tidemill.digest": digest, "tidemill.version": version, **{k: str(v)[:5000] for k, v in tags.items()}},
+    }
+    _put(entry, f"champion-{version}", ())
+
+
+def pending() -> list[Path]:
+    """Entries of the outbox that are not delivered yet, oldest first."""
+    return sorted(path for path in outbox().glob("*") if not path.name.startswith("."))
+
+
+def outbox() -> Path:
+    """Where undelivered entries lie."""
+    return settings().home / "mlflow" / "outbox"
+
+
+def prepare_tracking() -> float:
+    """Create or migrate MLflow's local database, one process at a time; seconds it took. Nothing to do for a database elsewhere, or one that stands."""
+    start = time.monotonic()
+    if not settings().mlflow_uri and not _database().exists():
+        with _alone():
+            _client().search_experiments(max_results=1)
+    return time.monotonic() - start
+
+
+def publish_runs() -> int:
+    """Deliver the outbox; how many entries went. Without any, mlflow is not imported. A failure is said on stderr and leaves the rest for next time."""
+    if not pending():
+        return 0
+    n_delivered = 0
+    try:
+        with _alone():
+            client = _client()
+            for folder in pending():
+                _deliver(client, folder)
+                shutil.rmtree(folder)
+                n_delivered += 1
+    except Exception as error:  # noqa: BLE001  (MLflow is a log: whatever is wrong with it must not stop a stage)
+        print(f"MLflow at {settings().tracking_uri}: {type(error).__name__}: {error}. {len(pending())} entries wait in {outbox()}.", file=sys.stderr)
+    return n_delivered
+
+
+def start_publishing() -> "subprocess.Popen[bytes] | None":
+    """Deliver the outbox in a process of its own, which ends with this one; None when there is nothing to deliver."""
+    return subprocess.Popen([sys.executable, "-m", "tasks.edges.tracking"], cwd=ROOT) if pending() else None
+
+
+def commit(root: Path = ROOT) -> str:
+    """The commit that is checked out, `unknown` where there is no git."""
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
+def _put(entry: Mapping[str, Any], name: str, artifacts: Sequence[Path]) -> None:
+    try:
+        with replacing(outbox() / f"{time.time_ns():020d}-{os.getpid()}-{name}") as folder:
+            write_json(folder / "entry.json", entry)
+            for path in artifacts:
+                (folder / "artifacts").mkdir(exist_ok=True)
+                copy = shutil.copytree if path.is_dir() else shutil.copy2
+                copy(path, folder / "artifacts" / path.name)
+    except OSError as error:
+        print(f"The run {name!r} was not kept for MLflow: {error}.", file=sys.stderr)
+
+
+def _deliver(client: Any, folder: Path) -> None:
+    entry = json.loads((folder / "entry.json").read_text())
+    if entry["kind"] == "champion":
+        _deliver_champion(client, entry)
+    else:
+        _deliver_run(client, entry, folder)
+
+
+def _deliver_run(client: Any, entry: Mapping[str, Any], folder: Path) -> None:
+    from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415  (4 s; one process pays it)
+
+    ended_ms = int(folder.name.split("-")[0]) // 1_000_000
+    run_id, is_open = _run_of(client, _experiment(client, entry["experiment"]), entry, folder.name, ended_ms)
+    if not is_open:
+        return
+    params, tags = ([kind(k, v) for k, v in entry[name].items()] for kind, name in ((Param, "params"), (RunTag, "tags")))
+    for start in range(0, max(len(params), len(tags), 1), 90):
+        client.log_batch(run_id, params=params[start : start + 90], tags=tags[start : start + 90])
+    for start in range(0, len(entry["metrics"]), _BATCH):
+        client.log_batch(run_id, metrics=[Metric(k, v, ended_ms, step) for k, v, step in entry["metrics"][start : start + _BATCH]])
+    if (folder / "artifacts").is_dir():
+        client.log_artifacts(run_id, str(folder / "artifacts"))
+    client.set_terminated(run_id, end_time=ended_ms)
+
+
+def _run_of(client: Any, experiment_id: str, entry: Mapping[str, Any], key: str, ended_ms: int) -> tuple[str, bool]:
+    """The run of this entry, begun now or by a delivery that was killed; whether it is still open."""
+    for run in client.search_runs([experiment_id], filter_string=f"tags.`{_KEY}` = '{key}'"):
+        return run.info.run_id, run.info.status == "RUNNING"
+    run = client.create_run(experiment_id, start_time=ended_ms, tags={_KEY: key}, run_name=entry["name"])
+    return run.info.run_id, True
+
+
+def _experiment(client: Any, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    return str(client.create_experiment(name, artifact_location=None if settings().mlflow_uri else f"{_artifacts().as_uri()}/{name}"))
+
+
+def _deliver_champion(client: Any, entry: Mapping[str, Any]) -> None:
+    name = entry["dataset"]
+    if not client.search_registered_models(filter_string=f"name = '{name}'"):
+        client.create_registered_model(name)
+    versions = client.search_model_versions(f"name = '{name}'")
+    found = next((v for v in versions if v.tags.get("tidemill.digest") == entry["digest"]), None)
+    version = found or client.create_model_version(
+        name, source=Path(entry["source"]).as_uri(), tags=entry["tags"], description=f"release {entry['digest']}"
+    )
+    client.set_registered_model_alias(name, "champion", version.version)
+
+
+def _client() -> Any:
+    os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", str(_artifacts()))  # else MLflow's SQLite store makes ./mlruns in the current folder
+    _artifacts().mkdir(parents=True, exist_ok=True)
+    from mlflow.tracking import MlflowClient  # noqa: PLC0415  (4 s; one process pays it)
+
+    return MlflowClient(tracking_uri=settings().tracking_uri, registry_uri=settings().tracking_uri)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One process at a time migrates the database and delivers."""
+    folder = settings().home / "mlflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _database() -> Path:
+    return settings().home / "mlflow" / "mlflow.db"
+
+
+def _artifacts() -> Path:
+    return settings().home.absolute() / "mlflow" / "artifacts"
+
+
+def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in params.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _figures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
+    """(part, name, figure) of `overall`, and of each row of `by_series` with the series in the part."""
+    parts = [("overall", metrics.get("overall", {})), *((f"series.{row['series_id']}", row) for row in metrics.get("by_series", ())[:MAX_POINTS])]
+    for part, row in parts:
+        yield from ((part, k, v) for k, v in row.items() if isinstance(v, int | float))
+
+
+def _series(metrics: Mapping[str, Any]) -> dict[str, list[tuple[int, float]]]:
+    """Lists of rows by `year` or `cutoff` become series: the year is the step, cutoffs are counted."""
+    out: dict[str, list[tuple[int, float]]] = {}
+    for part in ("by_year", "by_cutoff"):
+        for place, row in enumerate(metrics.get(part, ())):
+            for k, v in row.items():
+                if k not in {"year", "cutoff"} and isinstance(v, int | float):
+                    out.setdefault(f"{part}.{k}", []).append((row.get("year", place), float(v)))
+    return out
+
+
+def _thinned(steps: Steps) -> Iterator[list[Any]]:
+    for name, points in steps.items():
+        known = [p for p in points if _finite(p[1])]
+        every = max(1, -(-len(known) // MAX_POINTS))
+        yield from ([name, float(value), int(step)] for step, value in known[::every])
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(float(value)) < float("inf")
+
+
+if __name__ == "__main__":
+    die_with_parent()
+    publish_runs()
