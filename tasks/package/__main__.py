@@ -1,0 +1,28 @@
+"""`python -m tasks.package`: models/challenger, models/quantized, data/clean -> models/release."""
+
+from pathlib import Path
+
+from tasks.core.frames import SERIES
+from tasks.edges.artifacts import read_frame, replacing
+from tasks.edges.door import open_door
+from tasks.edges.params import read_params
+from tasks.edges.settings import ROOT
+from tasks.package.params import PackageParams
+from tasks.package.stage import package
+
+
+def main(root: Path = ROOT) -> None:
+    """Read rows and parameters, build the release, and put the whole folder in place at once."""
+    params = read_params("package", PackageParams, root)
+    rows = read_frame(root / "data/clean/rows.parquet", SERIES)
+    with replacing(root / "models/release") as folder:
+        built = package(root, ROOT, rows, params, folder)
+    by_folder = ", ".join(f"{name} {size / 1e3:.0f} kB" for name, size in built.bento_bytes.items() if name != "total")
+    print(
+        f"package: {built.challenger.model} {built.challenger.digest[:12]}, seen until {built.challenger.seen_until:%F}; baseline {built.baseline.model}"
+    )
+    print(f"package: Bento {built.bento_bytes['total'] / 1e6:.2f} MB ({by_folder})")
+
+
+if __name__ == "__main__":
+    open_door(main)

@@ -1,0 +1,55 @@
+"""From a body to a sealed release: its files, the quantized member where one was chosen, and the rows that it looks back on."""
+
+import json
+import shutil
+from pathlib import Path
+
+import polars as pl
+
+from tasks.core.errors import ReleaseError
+from tasks.core.frames import SERIES
+from tasks.release import Manifest, Release, open_body, seal
+from tasks.release.manifest import MEMBERS, OPTIONAL, REQUIRED
+
+INT8 = "INT8"
+
+
+def assemble(body: Path, quantized: Path, rows: pl.DataFrame, rows_steps: int, folder: Path) -> Manifest:
+    """Put the release of *body* into the existing *folder* and seal it. Raises ReleaseError when the body cannot be opened."""
+    opened = open_body(body)
+    (folder / MEMBERS).mkdir(parents=True)
+    for name in (*REQUIRED, *OPTIONAL):
+        if name != "rows.parquet" and (body / name).exists():
+            shutil.copyfile(body / name, folder / name)
+    for name in opened.weights:
+        shutil.copyfile(_graph(body, quantized, name), folder / MEMBERS / f"{name}.onnx")
+    SERIES.conform(rows_tail(opened, rows, rows_steps)).write_parquet(folder / "rows.parquet")
+    return seal(folder)
+
+
+def rows_tail(release: Release, rows: pl.DataFrame, rows_steps: int) -> pl.DataFrame:
+    """The newest *rows_steps* steps of each series, and all that the release looks back on from the first cutoff of its history."""
+    newest = pl.col("event_time").rank("dense", descending=True).over("series_id") <= rows_steps
+    if release.history.is_empty():
+        return rows.filter(newest)
+    times = rows["event_time"].unique().sort()
+    first = int(times.search_sorted(release.history.select(pl.col("cutoff").min()).item()))
+    since = times[max(0, first - release.schema.lookback_steps - 2)]  # the origin lies one step before its cutoff; rows with gaps reach further back
+    return rows.filter(newest | (pl.col("event_time") >= since))
+
+
+def read_decision(quantized: Path) -> dict[str, object]:
+    """What quantize decided, as it was written; empty when it has not run."""
+    path = quantized / "decision.json"
+    said: dict[str, object] = json.loads(path.read_text()) if path.exists() else {}
+    return said
+
+
+def _graph(body: Path, quantized: Path, name: str) -> Path:
+    """The graph of a member to ship: quantize leaves one only where INT8 was chosen."""
+    graph = quantized / f"{name}.onnx"
+    if not graph.exists():
+        return body / MEMBERS / f"{name}.onnx"
+    if (said := str(read_decision(quantized).get("decision", INT8))) != INT8:
+        raise ReleaseError(f"{graph} is there, but decision.json beside it says {said!r}. Build both again with `dvc repro -f quantize`.")
+    return graph

@@ -1,0 +1,117 @@
+"""The model card: Markdown for the person who has to decide whether to trust this release. Outside the digest."""
+
+from typing import Any
+
+from tasks.release import Manifest, Release
+
+LICENCE = "The code is under Apache-2.0. The data keep the licence of their source, and so may what is learned from them: look there before you pass this release on."
+
+
+def model_card(release: Release, manifest: Manifest, summary: dict[str, Any], decision: dict[str, Any], provenance: dict[str, Any]) -> str:
+    """The card as Markdown. summary: of data/reports/ensemble, decision: of models/quantized; either may be empty, and then the card says so."""
+    parts = [
+        f"# {manifest.dataset}: {manifest.model}",
+        _what(release, manifest),
+        "## Members",
+        _table(("member", "weight"), [(name, f"{weight:.4f}") for name, weight in sorted(release.weights.items(), key=lambda item: -item[1])]),
+        "## Scores, out of sample",
+        _scores(release, summary),
+        "## Intervals",
+        _coverage(release, summary.get("coverage", {})),
+        "## INT8",
+        _decision(decision),
+        "## Limits",
+        _limits(release),
+        "## Where it comes from",
+        _provenance(provenance),
+        "## Licence",
+        LICENCE,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _what(release: Release, manifest: Manifest) -> str:
+    about = release.about
+    rows = [
+        ("digest", f"`{manifest.digest}`"),
+        ("target", f"{about.target.column}, {about.target.unit}"),
+        ("horizon", f"{about.horizon_steps} steps of {about.every}, calendar {about.calendar}"),
+        ("series", f"{len(release.series_ids)}: {', '.join(release.series_ids[:8])}{' …' if len(release.series_ids) > 8 else ''}"),  # noqa: PLR2004  (a line's worth)
+        ("seen until", f"{manifest.seen_until:%F %T}Z; nothing known later went into fits, weights or intervals"),
+        ("data as of", f"{manifest.as_of:%F %T}Z"),
+        ("data version", f"`{manifest.data_version}`"),
+    ]
+    return f"{about.description}\n\n" + _table(("what", "is"), rows)
+
+
+def _scores(release: Release, summary: dict[str, Any]) -> str:
+    scores = summary.get("scores", {})
+    if not scores:
+        return "No evaluation was found (data/reports/ensemble/summary.json)."
+    score = summary.get("primary_score", release.about.primary_score)
+    ranked = sorted(scores.items(), key=lambda item: _number(item[1].get("primary")))
+    rows = [
+        (f"**{name}**" if name == release.model else name, *(_figure(said.get(k)) for k in ("primary", "primary_gate", "mae", "rmse")))
+        for name, said in ranked
+    ]
+    head = f"Over {summary.get('n_cutoffs_scored')} cutoffs before {summary.get('seen_until')}, and over the {summary.get('n_cutoffs_gate')} of the gate after it. "
+    head += f"Baseline: {summary.get('baseline')}. {str(summary.get('reason', '')).capitalize()}."
+    return head + "\n\n" + _table(("model", score, f"{score} on the gate's rows", "MAE", "RMSE"), rows)
+
+
+def _coverage(release: Release, coverage: dict[str, Any]) -> str:
+    how = (
+        f"Adaptive conformal quantiles {', '.join(f'{q:g}' for q in release.blend.quantiles)} from the newest {release.blend.residuals} errors of "
+        f"{'each series' if release.blend.group == 'series' else 'all series together'} and each step; they follow their own misses at rate {release.blend.adapt_rate:g}."
+    )
+    if not coverage:
+        return how
+    by_step = ", ".join(_figure(share) for share in coverage.get("by_step", []))
+    rows = [("overall", _figure(coverage.get("overall"))), ("gate's rows", _figure(coverage.get("gate"))), ("by step", by_step)]
+    rows += [(str(year), _figure(share)) for year, share in coverage.get("by_year", {}).items()]
+    return f"{how} The outer two should hold {_figure(coverage.get('level'))} of what comes.\n\n" + _table(("where", "share inside"), rows)
+
+
+def _decision(decision: dict[str, Any]) -> str:
+    if not decision:
+        return "Not examined."
+    return _table(("figure", "value"), [(name, _figure(value)) for name, value in _flat(decision)])
+
+
+def _limits(release: Release) -> str:
+    about = release.about
+    lines = [
+        about.description,
+        f"It forecasts {about.horizon_steps} steps and no further; a series without a value in the last {release.features.last_within_steps} steps gets no forecast.",
+        f"A series it has not seen borrows the intervals of {'all' if release.blend.group == 'series' else 'the'} others.",
+        "Intervals adapt to what has come true: after a jump in noise they need some tens of steps to follow.",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _provenance(provenance: dict[str, Any]) -> str:
+    code = provenance.get("code", {})
+    commit = code.get("commit") or "unknown (built without git)"
+    changed = f", with uncommitted changes (sha256 `{code['uncommitted'][:12]}`)" if code.get("uncommitted") else ""
+    libraries = ", ".join(f"{name} {number}" for name, number in provenance.get("versions", {}).items())
+    return f"Commit `{commit}`{changed}. {libraries}. All of it stands in provenance.json; dvc.lock and params.yaml lie beside it."
+
+
+def _flat(said: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for name, value in said.items():
+        rows += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
+    return rows
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "/") for cell in line) + " |" for line in lines)
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else float("inf")
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)

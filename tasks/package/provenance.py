@@ -1,0 +1,74 @@
+"""Where a release comes from: commit, uncommitted code, versions, the evaluation's figures. Outside the digest, and free of host names and paths."""
+
+import hashlib
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = (
+    "bentoml",
+    "fastapi",
+    "lightgbm",
+    "lightning",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "polars",
+    "pydantic",
+    "scipy",
+    "torch",
+)  # fmt: skip  (those whose version can change an answer, or who gives it)
+WRITTEN_BY_RUNS = ":(exclude)dvc.lock"
+
+
+def code_state(checkout: Path) -> dict[str, str | None]:
+    """commit: of the checkout. uncommitted: sha256 of what differs from it, untracked files included; None when nothing does, or without git."""
+    commit = _git(checkout, "rev-parse", "HEAD")
+    if commit is None:
+        return {"commit": None, "uncommitted": None}
+    changed = _git(checkout, "diff", "HEAD", "--no-ext-diff", "--binary", "--", ".", WRITTEN_BY_RUNS) or b""
+    untracked = (_git(checkout, "ls-files", "--others", "--exclude-standard", "-z", "--", ".", WRITTEN_BY_RUNS) or b"").split(b"\0")
+    digest = hashlib.sha256(changed)
+    for name in filter(None, sorted(untracked)):
+        path = checkout / name.decode()
+        digest.update(name + b"\0" + (path.read_bytes() if path.is_file() else b""))
+    return {"commit": commit.decode().strip(), "uncommitted": digest.hexdigest() if changed or any(untracked) else None}
+
+
+def versions() -> dict[str, str]:
+    """Python and the libraries behind an answer."""
+    return {"python": platform.python_version(), **{name: found for name in LIBRARIES if (found := _version(name))}}
+
+
+def metrics(summary: dict[str, Any], model: str) -> dict[str, Any]:
+    """The figures that the service and the card show, from data/reports/ensemble/summary.json; empty without it."""
+    scores = summary.get("scores", {})
+    if not scores:
+        return {}
+    coverage = summary.get("coverage", {})
+    baseline = summary.get("baseline")
+    return {
+        "primary_score": summary.get("primary_score"),
+        "score": scores.get(model, {}).get("primary"),
+        "baseline": baseline,
+        "baseline_score": scores.get(baseline, {}).get("primary"),
+        "n_cutoffs": summary.get("n_cutoffs_scored"),
+        "level": coverage.get("level"),
+        "coverage_frac": coverage.get("overall"),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(checkout: Path, *arguments: str) -> bytes | None:
+    try:
+        return subprocess.run(["git", "-C", str(checkout), *arguments], check=True, capture_output=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None  # a release can be built from an archive, where there is no git
