@@ -1,0 +1,69 @@
+"""What `ingest` is told: where the rows come from and how their cells become columns. The wizard writes the same structure."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from tasks.core.about import Strict
+
+_TIMES = frozenset({"series_id", "event_time", "known_at"})
+
+
+class ArchSource(Strict):
+    """The daily index bars that ship inside the package `arch`."""
+
+    kind: Literal["arch"]
+    series: tuple[Literal["sp500", "nasdaq"], ...] = ("sp500", "nasdaq")
+
+
+class FilesSource(Strict):
+    """Every file in data/source but source.json, read the same way.
+
+    layout: `long` has a row per series and step, `wide` a column per series, `row_per_series` a row per series and a column per step.
+    columns: names where the file has none: no header, or JSON that is a list of lists. time_column: None means that rows are steps.
+    time_format: `iso`, an epoch unit (`s`, `ms`, `us`) or a strptime pattern. time_zone: of times that carry no offset of their own.
+    series_column: names the series of a row (`long`, `row_per_series`); without it series_from does, with `constant` from series_id.
+    series_pattern: a regular expression on the file name; its one group is the series (before series_from).
+    value_columns: `long`: the columns to keep; `wide`: the columns that are series; `row_per_series`: nothing (all the others).
+    value_name: the value column of `wide` and `row_per_series`. max_rows_per_series keeps the newest, max_series the first by name.
+    """
+
+    kind: Literal["files"]
+    format: Literal["csv", "parquet", "json", "jsonl"]
+    layout: Literal["long", "wide", "row_per_series"]
+    header: bool = True
+    separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    columns: tuple[str, ...] | None = None
+    time_column: str | None
+    time_format: str = "iso"
+    time_zone: str = "UTC"
+    series_column: str | None = None
+    series_from: Literal["file_stem", "constant"] = "constant"
+    series_id: str = "series"
+    series_pattern: str | None = None
+    value_columns: tuple[str, ...] = ()
+    value_name: str = "value"
+    known_at_column: str | None = None
+    max_rows_per_series: Annotated[int, Field(ge=1)] | None = None
+    max_series: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _layout_has_what_it_needs(self) -> "FilesSource":
+        if self.layout != "row_per_series" and not self.value_columns:
+            raise ValueError(f"layout `{self.layout}` needs `value_columns`: the columns that hold numbers.")
+        if self.layout == "row_per_series" and self.time_column is not None:
+            raise ValueError("layout `row_per_series` has no time in its rows: set `time_column: null`, steps are counted from the last value.")
+        if self.layout == "wide" and self.series_column is not None:
+            raise ValueError("layout `wide` takes its series from the column names: remove `series_column`.")
+        if taken := _TIMES & {self.value_name, *(self.value_columns if self.layout == "long" else ())}:
+            raise ValueError(f"{sorted(taken)} are the names of the key; a value column needs another name.")
+        if self.series_pattern is not None and re.compile(self.series_pattern).groups != 1:
+            raise ValueError(f"`series_pattern` {self.series_pattern!r} needs exactly one group: the part of the file name that is the series.")
+        return self
+
+
+class IngestParams(Strict):
+    """The section `ingest` of params.yaml, overlaid by the dataset's."""
+
+    source: Annotated[ArchSource | FilesSource, Field(discriminator="kind")]
