@@ -1,0 +1,320 @@
+"""The one HTML page that a run leaves: what is forecast, how good it was, what was decided and why. Self-contained, no script, no network.
+
+It reads artifacts and draws; it computes no score of its own. What is not there yet (a stage that has not run) is left out and said.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from tasks.core.frames import FORECAST, SERIES, quantile_columns
+from tasks.edges.artifacts import read_frame, read_json, write_text
+from tasks.edges.params import read_about, read_dataset
+from tasks.edges.settings import ROOT, settings
+
+INK, MUTED, GRID, BLUE, BAND, ORANGE, GREEN = "#1f2933", "#6b7785", "#e3e7eb", "#2463a6", "#bcd4ee", "#c8641e", "#3c8d5a"
+SERIES_SHOWN = 4  # more small pictures would not be read; the rest are in the reports
+STEPS_SHOWN = 120
+NEXT = (
+    ("make up", "keeps the service, Prefect, MLflow and a worker running and prints their addresses"),
+    ("tidemill new mine --csv FILE", "looks into your own file and writes a dataset entry that runs as it is"),
+    ("tidemill status", "what is champion, as of when, and what was decided last"),
+)
+
+
+def write_page(root: Path = ROOT) -> Path:
+    """Draw the page from what the stages left under *root* and return its path."""
+    path = settings().home / "report" / "index.html"
+    write_text(path, build_page(root))
+    return path
+
+
+def build_page(root: Path = ROOT) -> str:
+    """The page as HTML."""
+    about, dataset = read_about(root), read_dataset(root)
+    parts = [_section(title, draw, root) for title, draw in SECTIONS]
+    commands = "".join(f"<li><code>{html.escape(c)}</code> {html.escape(why)}</li>" for c, why in NEXT)
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>Tidemill: {dataset}</title><style>{STYLE}</style>"
+        f"<main><h1>{html.escape(dataset)}</h1><p class=lead>{html.escape(about.description)}</p>{''.join(parts)}<h2>Next</h2><ul class=next>{commands}</ul></main></html>"
+    )
+
+
+def _section(title: str, draw: Callable[[Path], str], root: Path) -> str:
+    missing = [p for p in NEEDS.get(draw.__name__, ()) if not (root / p).exists()]
+    body = f"<p class=none>Not there yet: {', '.join(missing)}.</p>" if missing else draw(root)
+    return f"<section><h2>{title}</h2>{body}</section>"
+
+
+def _forecast(root: Path) -> str:
+    """The newest forecasts, as fans that go on from what came true."""
+    about = read_about(root)
+    gate = read_frame(root / "data/reports/ensemble/gate.parquet", FORECAST)
+    newest = gate.filter(pl.col("cutoff") == gate["cutoff"].max())
+    names = quantile_columns(about.quantiles)
+    ids = newest["series_id"].unique().sort().to_list()
+    pictures = [
+        _picture(lambda axes, s=s: _fan(axes, gate.filter(pl.col("series_id") == s), names, about.target.unit), s) for s in ids[:SERIES_SHOWN]
+    ]
+    table = newest.filter(pl.col("series_id").is_in(ids[:SERIES_SHOWN])).select("series_id", "event_time", "y_hat", *names)
+    more = f"<p>{len(ids) - SERIES_SHOWN} more series are in data/reports/ensemble/gate.parquet.</p>" if len(ids) > SERIES_SHOWN else ""
+    note = f"<p>Each step's first forecast over the last {STEPS_SHOWN} rows of the gate, which no fit has seen, and the newest cutoff's whole horizon. Unit: {html.escape(about.target.unit)}.</p>"
+    return note + "".join(pictures) + more + "<details><summary>The newest forecast as a table</summary>" + _table(table.to_dicts()) + "</details>"
+
+
+def _fan(axes: Any, gate: pl.DataFrame, names: list[str], unit: str) -> None:
+    first = gate.filter(pl.col("step") == 1).tail(STEPS_SHOWN)
+    last = gate.filter(pl.col("cutoff") == gate["cutoff"].max())
+    for part, alpha in ((first, 0.6), (last, 1.0)):
+        axes.fill_between(
+            part["event_time"],
+            part[names[0]],
+            part[names[-1]],
+            color=BAND,
+            alpha=alpha,
+            linewidth=0,
+            label=None if part is last else "interval, one step ahead",
+        )
+    axes.plot(first["event_time"], first["y"], color=INK, linewidth=1.2, label="came true")
+    axes.plot(first["event_time"], first["y_hat"], color=BLUE, linewidth=1.0, label="forecast, one step ahead")
+    axes.plot(last["event_time"], last["y_hat"], color=ORANGE, linewidth=1.8, marker="o", markersize=3, label="newest forecast")
+    axes.set_ylabel(unit)
+    axes.legend(loc="upper left", frameon=False, fontsize=8, ncols=2)
+
+
+def _walk(root: Path) -> str:
+    """All of history with the refits, the scored cutoffs and the gate."""
+    summary = read_json(root / "data/reports/ensemble/summary.json")
+    about = read_about(root)
+    table = pl.read_parquet(root / "data/features/table.parquet", columns=["series_id", "event_time", "y"])
+    ids = table["series_id"].unique().sort().to_list()[:SERIES_SHOWN]
+    fits = {f.parent.name: read_json(f)["folds"] for f in sorted((root / "models/fits").glob("*/fit.json"))}
+    folds = max(fits.values(), key=len)
+    gate_from = pl.Series([summary["seen_until"]]).str.to_datetime(time_zone="UTC")[0]
+
+    def draw(axes: Any) -> None:
+        for series_id, colour in zip(ids, (BLUE, ORANGE, GREEN, MUTED), strict=False):
+            part = table.filter(pl.col("series_id") == series_id)
+            part = part.gather_every(max(1, part.height // 2000))
+            axes.plot(part["event_time"], part["y"], color=colour, linewidth=0.6, label=series_id)
+        refits = pl.Series([f["fit_at"] for f in folds]).str.to_datetime(time_zone="UTC")
+        axes.plot(refits, [0.0] * len(refits), "|", color=INK, markersize=9, transform=axes.get_xaxis_transform(), label="refit", clip_on=False)
+        axes.axvspan(gate_from, table["event_time"].max(), color=GRID, zorder=0, label="gate's rows")
+        if about.target.transform != "none":
+            axes.set_yscale("log")
+        axes.set_ylabel(about.target.unit)
+        axes.legend(loc="upper left", frameon=False, fontsize=8, ncols=3)
+
+    facts = {
+        "cutoffs scored": summary["n_cutoffs_scored"],
+        "scored from": summary["scored_from"][0],
+        "refits": ", ".join(f"{m} {len(f)}" for m, f in fits.items()),
+        "gate's rows": f"{summary['n_cutoffs_gate']} cutoffs after {summary['seen_until'][:10]}",
+    }
+    return _picture(draw, "history, refits and the gate's rows") + _facts(facts)
+
+
+def _models(root: Path) -> str:
+    """Every model's error beside the baselines'."""
+    summary = read_json(root / "data/reports/ensemble/summary.json")
+    scores, base = summary["scores"], summary["scores"][summary["baseline"]]["primary"]
+    names = sorted(scores, key=lambda n: scores[n]["primary"])
+
+    def draw(axes: Any) -> None:
+        colours = [BLUE if n == "ensemble" else MUTED if n == summary["baseline"] else BAND for n in names]
+        axes.barh(names, [scores[n]["primary"] for n in names], color=colours)
+        axes.axvline(base, color=INK, linewidth=1, linestyle=":")
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(f"{summary['primary_score']}, mean over {summary['n_cutoffs_scored']} cutoffs; lower is better")
+
+    versus = summary.get("comparisons", {})
+    rows = [
+        {
+            "model": n,
+            summary["primary_score"]: scores[n]["primary"],
+            f"against {summary['baseline']}": f"{100 * (scores[n]['primary'] / base - 1):+.1f} %",
+            "on the gate": scores[n]["primary_gate"],
+            "mae": scores[n]["mae"],
+            "rmse": scores[n]["rmse"],
+            "ensemble is better by": f"{100 * versus[n]['gain_frac']:+.1f} %, p = {versus[n]['p']:.3g}" if n in versus else "",
+            **{f"{summary['primary_score']} {s}": v for s, v in list(scores[n]["by_series"].items())[:SERIES_SHOWN]},
+        }
+        for n in names
+    ]
+    return _picture(draw, "error of every model", height=0.45 * len(names) + 0.8) + _table(rows)
+
+
+def _weights(root: Path) -> str:
+    """Weights as of seen_until, and how they came there."""
+    summary = read_json(root / "data/reports/ensemble/summary.json")
+    weights, path = summary["weights"], summary["weights_over_time"]
+    times = pl.Series([w["cutoff"] for w in path]).str.to_datetime(time_zone="UTC")
+    shown = [m for m in weights if any(w[m] > 0 for w in path)]
+
+    def draw(axes: Any) -> None:
+        axes.stackplot(
+            times, [[w[m] for w in path] for m in shown], labels=shown, step="post", colors=(BLUE, BAND, ORANGE, GREEN, "#8a6fae", "#d8b24a", MUTED)
+        )
+        axes.set_ylim(0, 1)
+        axes.set_ylabel("weight")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.17), frameon=False, fontsize=8, ncols=len(shown))
+
+    text = ", ".join(f"{m} {w:.2f}" for m, w in weights.items() if w > 0)
+    pruned = ", ".join(m for m, w in weights.items() if w == 0) or "none"
+    return _picture(draw, "weights over time") + _facts(
+        {"now": text, "without weight": pruned, "shipped": summary["shipped"], "why": summary["reason"]}
+    )
+
+
+def _coverage(root: Path) -> str:
+    """Share of outcomes inside the interval, by step and by year."""
+    coverage = read_json(root / "data/reports/ensemble/summary.json")["coverage"]
+    parts = {"step": {str(i): v for i, v in enumerate(coverage["by_step"], 1)}, "year": coverage["by_year"]}
+
+    def draw_by(name: str) -> Callable[[Any], None]:
+        shares = {k: v for k, v in parts[name].items() if v is not None}
+
+        def draw(axes: Any) -> None:
+            axes.plot(list(shares), list(shares.values()), "o-", color=BLUE, linewidth=1)
+            axes.axhline(coverage["level"], color=INK, linewidth=1, linestyle=":")
+            axes.set_ylim(0.5, 1.0)
+            axes.set_xlabel(name)
+            axes.set_ylabel("coverage")
+            if len(shares) > 16:  # noqa: PLR2004  (more labels would overlap)
+                axes.set_xticks(list(shares)[:: len(shares) // 12])
+
+        return draw
+
+    pictures = "".join(f"<div>{_picture(draw_by(n), f'coverage by {n}', width=4.6, height=2.4)}</div>" for n in parts)
+    facts = {"promised": f"{coverage['level']:.0%}", "overall": _share(coverage["overall"]), "on the gate's rows": _share(coverage["gate"])}
+    return f"<div class=pair>{pictures}</div>" + _facts(facts | {s: _share(v) for s, v in list(coverage["by_series"].items())[:SERIES_SHOWN]})
+
+
+def _explain(root: Path) -> str:
+    """What the shipped forecast listens to."""
+    pictures = [p for p in sorted((root / "data/reports/explain").glob("*.png")) if p.name.startswith(("importance", "last_"))]
+    return "".join(_image(p.read_bytes(), p.stem) for p in pictures[: 1 + SERIES_SHOWN])
+
+
+def _int8(root: Path) -> str:
+    """INT8 or FP32, with the figures."""
+    return _facts(_flat(read_json(root / "models/quantized/decision.json")))
+
+
+def _gate(root: Path) -> str:
+    """What promote decided, and why."""
+    folder = root / "data/decisions/promote"
+    decision = read_json(folder / "decision.json")
+    pictures = "".join(_image(p.read_bytes(), p.stem) for p in sorted(folder.glob("*.png")))
+    return (
+        f"<p class=verdict>{html.escape(str(decision.get('decision')))}: {html.escape(str(decision.get('reason')))}</p>"
+        + pictures
+        + _facts(_flat(decision))
+    )
+
+
+def _rows(root: Path) -> str:
+    """Rows received, kept, quarantined, repeated."""
+    summary, ledger = read_json(root / "data/reports/validate/summary.json"), read_json(root / "data/raw/ledger.json")
+    clean = read_frame(root / "data/clean/rows.parquet", SERIES)
+    spans = clean.group_by("series_id").agg(rows=pl.len(), first=pl.col("event_time").min(), last=pl.col("event_time").max()).sort("series_id")
+    files = [{k: v for k, v in f.items() if not isinstance(v, list | dict)} for f in ledger["files"]]
+    return _facts(_flat(summary)) + _table(spans.head(20).to_dicts()) + "<details><summary>Ledger of files</summary>" + _table(files) + "</details>"
+
+
+SECTIONS: tuple[tuple[str, Callable[[Path], str]], ...] = (
+    ("Forecast", _forecast),
+    ("History, folds and cutoffs", _walk),
+    ("Every model beside the baselines", _models),
+    ("Weights", _weights),
+    ("Coverage of the interval", _coverage),
+    ("What the forecast listens to", _explain),
+    ("INT8 or FP32", _int8),
+    ("The gate", _gate),
+    ("Rows", _rows),
+)
+_SUMMARY = "data/reports/ensemble/summary.json"
+NEEDS: dict[str, tuple[str, ...]] = {
+    "_forecast": ("data/reports/ensemble/gate.parquet",),
+    "_walk": (_SUMMARY, "data/features/table.parquet"),
+    "_models": (_SUMMARY,),
+    "_weights": (_SUMMARY,),
+    "_coverage": (_SUMMARY,),
+    "_explain": ("data/reports/explain",),
+    "_int8": ("models/quantized/decision.json",),
+    "_gate": ("data/decisions/promote/decision.json",),
+    "_rows": ("data/reports/validate/summary.json", "data/raw/ledger.json", "data/clean/rows.parquet"),
+}
+
+
+def _picture(draw: Callable[[Any], None], title: str, width: float = 9.4, height: float = 2.9) -> str:
+    import matplotlib as mpl  # noqa: PLC0415  (a second of import that only the page needs)
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    style = {
+        "axes.edgecolor": GRID, "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED, "axes.titlecolor": INK, "font.size": 9,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.6, "axes.axisbelow": True,
+    }  # fmt: skip
+    with plt.rc_context(style):
+        figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+        draw(axes)
+        axes.set_title(title, loc="left", fontsize=9.5, pad=14 if axes.get_legend() and width > 9 and title.startswith("weights") else 6)  # noqa: PLR2004  (the wide pictures)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110)
+        plt.close(figure)
+    return _image(buffer.getvalue(), title)
+
+
+def _image(data: bytes, title: str) -> str:
+    return f"<img alt='{html.escape(title)}' src='data:image/png;base64,{base64.b64encode(data).decode()}'>"
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return "<p class=none>No rows.</p>"
+    head = "".join(f"<th>{html.escape(str(k))}</th>" for k in rows[0])
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(_cell(v))}</td>" for v in row.values()) + "</tr>" for row in rows)
+    return f"<div class=wide><table><tr>{head}</tr>{body}</table></div>"
+
+
+def _facts(facts: dict[str, Any]) -> str:
+    return "<dl>" + "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(_cell(v))}</dd>" for k, v in facts.items()) + "</dl>"
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "not known"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:%F %R}" if hasattr(value, "strftime") else str(value)
+
+
+def _share(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.1%}"
+
+
+STYLE = f"""
+body{{font:15px/1.5 system-ui,sans-serif;color:{INK};background:#fbfcfd;margin:0}}main{{max-width:1000px;margin:0 auto;padding:24px}}
+h1{{margin:0 0 4px;font-size:26px}}h2{{margin:36px 0 8px;font-size:18px;border-bottom:1px solid {GRID};padding-bottom:4px}}.lead{{color:{MUTED};margin:0}}
+img{{max-width:100%;display:block;margin:6px 0}}.pair{{display:flex;gap:12px;flex-wrap:wrap}}.wide{{overflow-x:auto}}
+table{{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}}th,td{{padding:4px 10px;border-bottom:1px solid {GRID};text-align:right;white-space:nowrap}}
+th:first-child,td:first-child{{text-align:left}}th{{color:{MUTED};font-weight:600}}
+dl{{display:grid;grid-template-columns:max-content 1fr;gap:2px 16px;font-size:13.5px}}dt{{color:{MUTED}}}dd{{margin:0;overflow-wrap:anywhere}}
+.verdict{{font-weight:600}}.none{{color:{MUTED}}}code{{background:#eef2f6;padding:1px 5px;border-radius:3px}}.next li{{margin:4px 0}}summary{{cursor:pointer;color:{MUTED}}}
+"""
