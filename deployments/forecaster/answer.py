@@ -142,14 +142,14 @@ def _absences(spoken: _Spoken) -> list[str]:
 
 def _in_sample(spoken: _Spoken) -> list[str]:
     seen_until = spoken.standing.release.seen_until
-    if not spoken.served.select((pl.col("cutoff") < seen_until).any()).item():
+    if min(spoken.served["cutoff"].to_list()) >= seen_until:
         return []
     return [f"In sample: the model was fitted on what was known until {iso(seen_until)}, after this cutoff. How well it does here says nothing."]
 
 
 def _no_quantiles(spoken: _Spoken) -> list[str]:
     names = [quantile_column(q) for q in spoken.standing.release.about.quantiles]
-    complete = spoken.served.select(pl.all_horizontal(pl.col(names).is_not_null().all())).item()
+    complete = not any(spoken.served[name].null_count() for name in names)
     return [] if complete else ["Some quantiles are null: no error of this model is known yet."]
 
 

@@ -66,6 +66,11 @@ def build_app(release_source: ReleaseSource) -> FastAPI:
     return app
 
 
+def create_app() -> FastAPI:
+    """The app of this process's settings, without BentoML: `uvicorn --factory deployments.forecaster.app:create_app`."""
+    return build_app(ReleaseSource())
+
+
 def _add_forecasts(app: FastAPI, source: ReleaseSource, metrics: Metrics) -> None:
     body = {"required": True, "content": {"application/json": {"schema": _inlined(Ask.model_json_schema())}}}
 

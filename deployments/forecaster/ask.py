@@ -100,7 +100,7 @@ def unknown_series(asked: Sequence[str], known: Sequence[str]) -> ProblemError:
     """404 with the names that come closest."""
     unknown = [s for s in asked if s not in set(known)]
     close = {s[:60]: get_close_matches(s, known, n=3, cutoff=0.5) for s in unknown[:10]}
-    meant = "; ".join(f"{s!r}: {', '.join(matches)}" for s, matches in close.items() if matches)
+    meant = "; ".join(f"{', '.join(matches)} (for {s!r})" for s, matches in close.items() if matches)
     return ProblemError(
         404,
         "series_id",
