@@ -20,6 +20,7 @@ class ArchSource(Strict):
 class FilesSource(Strict):
     """Every file in data/source but source.json, read the same way.
 
+    files: paths or globs that `tidemill use` links into data/source; relative ones count from the checkout. Ingest itself reads the links.
     layout: `long` has a row per series and step, `wide` a column per series, `row_per_series` a row per series and a column per step.
     columns: names where the file has none: no header, or JSON that is a list of lists. time_column: None means that rows are steps.
     time_format: `iso`, an epoch unit (`s`, `ms`, `us`) or a strptime pattern. time_zone: of times that carry no offset of their own.
@@ -30,6 +31,7 @@ class FilesSource(Strict):
     """
 
     kind: Literal["files"]
+    files: tuple[str, ...] = ()
     format: Literal["csv", "parquet", "json", "jsonl"]
     layout: Literal["long", "wide", "row_per_series"]
     header: bool = True
