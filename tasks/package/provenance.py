@@ -20,7 +20,7 @@ LIBRARIES = (
     "scipy",
     "torch",
 )  # fmt: skip  (those whose version can change an answer, or who gives it)
-WRITTEN_BY_RUNS = ":(exclude)dvc.lock"
+CODE = ("tasks", "flows", "deployments", "dvc.yaml", "params.yaml", "pyproject.toml", "requirements.lock")  # dvc.lock is written by runs
 
 
 def code_state(checkout: Path) -> dict[str, str | None]:
@@ -28,8 +28,8 @@ def code_state(checkout: Path) -> dict[str, str | None]:
     commit = _git(checkout, "rev-parse", "HEAD")
     if commit is None:
         return {"commit": None, "uncommitted": None}
-    changed = _git(checkout, "diff", "HEAD", "--no-ext-diff", "--binary", "--", ".", WRITTEN_BY_RUNS) or b""
-    untracked = (_git(checkout, "ls-files", "--others", "--exclude-standard", "-z", "--", ".", WRITTEN_BY_RUNS) or b"").split(b"\0")
+    changed = _git(checkout, "diff", "HEAD", "--no-ext-diff", "--binary", "--", *CODE) or b""
+    untracked = (_git(checkout, "ls-files", "--others", "--exclude-standard", "-z", "--", *CODE) or b"").split(b"\0")
     digest = hashlib.sha256(changed)
     for name in filter(None, sorted(untracked)):
         path = checkout / name.decode()

@@ -87,7 +87,7 @@ class Walker:
 
 def groups(release: Release, series_ids: Sequence[str]) -> np.ndarray:
     """(S,) pool of each series."""
-    if release.blend.group == "all":
+    if release.blend.group == "all" or not release.series_ids:  # without a history all series start together
         return np.zeros(len(series_ids), dtype=np.int64)
     own = {name: i for i, name in enumerate(release.series_ids)}
     return np.array([own.get(name, -1) for name in series_ids], dtype=np.int64)
