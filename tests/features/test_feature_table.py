@@ -169,12 +169,12 @@ def test_blocks_leave_no_seam():
         rows,
         {"kind": "mean", "column": "z", "window_steps": [48]},
         {"kind": "max", "column": "z", "window_steps": [100]},
-        {"kind": "lag", "column": "z", "steps": [7]},
+        {"kind": "lag", "column": "z", "steps": [7, 120]},
     )
     expected = table.select(
         pl.col("z").rolling_mean(48, min_samples=24).over("series_id").cast(pl.Float32).alias("z_mean_48"),
         pl.col("z").rolling_max(100, min_samples=50).over("series_id").cast(pl.Float32).alias("z_max_100"),
-        pl.col("z").shift(7).over("series_id").cast(pl.Float32).alias("z_lag_7"),
+        *(pl.col("z").shift(k).over("series_id").cast(pl.Float32).alias(f"z_lag_{k}") for k in (7, 120)),
     )
     for name in expected.columns:
         assert table[name].is_null().equals(expected[name].is_null())

@@ -116,40 +116,47 @@ def window(values, i, w):
 
 
 def slow(spec, columns, i, t):
-    kind, column = spec["kind"], spec.get("column", "")
-    if kind == "calendar":
-        parts = {"minute": t.minute, "hour": t.hour, "weekday": t.weekday(), "day": t.day, "day_of_year": t.timetuple().tm_yday}
-        parts |= {"week": t.isocalendar().week, "month": t.month, "quarter": (t.month + 2) // 3}
-        return {f"calendar_{p}": parts[p] for p in spec["parts"]}
-    if kind == "garman_klass":
-        return {"ohlc_garman_klass": columns["gk"][i]}
-    values, found = columns[column], {}
-    if kind == "value":
-        return {f"{column}_value": values[i]}
-    if kind == "lag":
-        return {f"{column}_lag_{k}": at(values, i - k) for k in spec["steps"]}
-    if kind.endswith("return"):
-        for k in spec["steps"]:
-            now, before = values[i], at(values, i - k)
-            r = None if now is None or before is None else math.log1p((now - before) / before)
-            found[f"{column}_{kind}_{k}"] = r if r is None else {"return": r, "abs_return": abs(r), "negative_return": min(r, 0.0)}[kind]
-        return found
-    if kind == "ewm":
-        for span in spec["span_steps"]:
-            weights = {j: (1 - 2 / (span + 1)) ** j for j in range(4 * span) if at(values, i - j) is not None}
-            total = sum(weights.values())
-            enough = 2 * len(weights) >= 4 * span and total > 0
-            found[f"{column}_ewm_{span}"] = sum(w * values[i - j] for j, w in weights.items()) / total if enough else None
-        return found
+    by_kind = {"calendar": slow_calendar, "garman_klass": lambda *_: {"ohlc_garman_klass": columns["gk"][i]}, "ewm": slow_ewm}
+    by_kind |= {
+        "value": lambda *_: {"close_value": columns["close"][i]},
+        "lag": lambda *_: {f"z_lag_{k}": at(columns["z"], i - k) for k in spec["steps"]},
+    }
+    by_kind |= dict.fromkeys(("return", "abs_return", "negative_return"), slow_return)
+    return by_kind.get(spec["kind"], slow_window)(spec, columns.get(spec.get("column")), i, t)
+
+
+def slow_calendar(spec, _values, _i, t):
+    parts = {"minute": t.minute, "hour": t.hour, "weekday": t.weekday(), "day": t.day, "day_of_year": t.timetuple().tm_yday}
+    parts |= {"week": t.isocalendar().week, "month": t.month, "quarter": (t.month + 2) // 3}
+    return {f"calendar_{p}": parts[p] for p in spec["parts"]}
+
+
+def slow_return(spec, values, i, _t):
+    found = {}
+    for k in spec["steps"]:
+        now, before = values[i], at(values, i - k)
+        r = None if now is None or before is None else math.log1p((now - before) / before)
+        found[f"close_{spec['kind']}_{k}"] = r if r is None else {"return": r, "abs_return": abs(r), "negative_return": min(r, 0.0)}[spec["kind"]]
+    return found
+
+
+def slow_ewm(spec, values, i, _t):
+    found = {}
+    for span in spec["span_steps"]:
+        weights = {j: (1 - 2 / (span + 1)) ** j for j in range(4 * span) if at(values, i - j) is not None}
+        total = sum(weights.values())
+        enough = 2 * len(weights) >= 4 * span and total > 0
+        found[f"z_ewm_{span}"] = sum(w * values[i - j] for j, w in weights.items()) / total if enough else None
+    return found
+
+
+def slow_window(spec, values, i, _t):
+    found = {}
     for w in spec["window_steps"]:
         there = window(values, i, w)
-        name = f"{column}_{kind}_{w}" + (f"_{spec['q']:g}" if kind == "quantile" else "")
-        if kind == "std":
-            found[name] = statistics.stdev(there) if len(there) > 1 else None
-        elif kind == "quantile":
-            found[name] = between(sorted(there), spec["q"]) if there else None
-        else:
-            found[name] = {"mean": statistics.fmean, "min": min, "max": max}[kind](there) if there else None
+        name = f"{spec['column']}_{spec['kind']}_{w}" + (f"_{spec['q']:g}" if spec["kind"] == "quantile" else "")
+        compute = {"mean": statistics.fmean, "min": min, "max": max, "std": statistics.stdev, "quantile": lambda v: between(sorted(v), spec["q"])}
+        found[name] = compute[spec["kind"]](there) if len(there) > (spec["kind"] == "std") else None
     return found
 
 
