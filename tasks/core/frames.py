@@ -30,8 +30,7 @@ class FrameSchema:
     def check(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return *frame* as it is. Raises FrameError that names the column and what was expected of it."""
         known = {**self.columns, **self.optional}
-        if missing := [c for c in self.columns if c not in frame.columns]:
-            raise FrameError(f"{self.name}: column(s) {missing} are missing; there are {frame.columns}. Rebuild the stage that writes it.")
+        self._check_complete(frame)
         for column, dtype in frame.schema.items():
             if column in known and dtype != known[column]:
                 raise FrameError(f"{self.name}: column {column!r} is {dtype}, the schema says {known[column]}.")
@@ -43,8 +42,13 @@ class FrameSchema:
             raise FrameError(f"{self.name}: the key {list(self.key)} repeats.")
         return frame
 
+    def _check_complete(self, frame: pl.DataFrame) -> None:
+        if missing := [c for c in self.columns if c not in frame.columns]:
+            raise FrameError(f"{self.name}: column(s) {missing} are missing; there are {frame.columns}. Rebuild the stage that writes it.")
+
     def conform(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Cast the schema's columns, put them first, sort by the key, then check."""
+        self._check_complete(frame)
         known = {c: t for c, t in {**self.columns, **self.optional}.items() if c in frame.columns}
         rest = [pl.col(c) for c in frame.columns if c not in known]
         return self.check(frame.select([*(pl.col(c).cast(t) for c, t in known.items()), *rest]).sort(self.key))
@@ -114,3 +118,11 @@ def as_of(frame: pl.DataFrame, at: datetime) -> pl.DataFrame:
     """What was known at *at*: of each (series_id, event_time) the latest vintage with `known_at` <= *at*; sorted by the key."""
     known = frame.filter(pl.col("known_at") <= at).sort("series_id", "event_time", "known_at")
     return known.unique(subset=["series_id", "event_time"], keep="last", maintain_order=True)
+
+
+def newest_known(frame: pl.DataFrame) -> datetime:
+    """The newest `known_at`: the data's own now. Raises FrameError when there are no rows."""
+    newest = frame["known_at"].max()
+    if not isinstance(newest, datetime):
+        raise FrameError("There are no rows, so nothing is known at any time. Look into data/quarantine, or bring rows with `tidemill use`.")
+    return newest
