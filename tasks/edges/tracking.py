@@ -15,15 +15,17 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tasks.edges.artifacts import replacing, write_json
+from tasks.edges.artifacts import replacing, write_json, write_text
 from tasks.edges.lifeline import die_with_parent
 from tasks.edges.settings import ROOT, settings
 
 MAX_POINTS = 200  # of a stepped series; a picture shows no more, and MLflow keeps each as a row
 _BATCH = 900  # MLflow takes 1,000 metrics, 100 params and 100 tags in one call
+_WAIT_S = 120.0  # a first delivery makes the database: 13 s seen on a busy machine
 _KEY = "tidemill.entry"
 
 Steps = Mapping[str, Sequence[tuple[int, float]]]
@@ -86,12 +88,41 @@ def outbox() -> Path:
 
 
 def prepare_tracking() -> float:
-    """Create or migrate MLflow's local database, one process at a time; seconds it took. Nothing to do for a database elsewhere, or one that stands."""
+    """Create or migrate MLflow's local database, one process at a time; seconds it took. Nothing to do when it stands, or is elsewhere.
+
+    A new database takes its place by rename when it is whole: MLflow's own migrations are no transaction.
+    """
     start = time.monotonic()
-    if not settings().mlflow_uri and not _database().exists():
+    if not settings().mlflow_uri and not _is_current():
         with _alone():
-            _client().search_experiments(max_results=1)
+            _prepare()
     return time.monotonic() - start
+
+
+def _prepare() -> None:
+    if _is_current():
+        return  # another process was faster
+    _home_of_artifacts()
+    from mlflow.store.db.utils import _upgrade_db, create_sqlalchemy_engine_with_retry  # noqa: PLC0415  (9 s; one process pays it)
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415
+
+    if _database().exists():
+        _upgrade_db(create_sqlalchemy_engine_with_retry(f"sqlite:///{_database()}"))
+    else:
+        fresh = _database().with_name(".mlflow.db.part")
+        fresh.unlink(missing_ok=True)
+        SqlAlchemyStore(f"sqlite:///{fresh}", str(_artifacts())).engine.dispose()
+        fresh.replace(_database())
+    write_text(_stamp(), version("mlflow") + "\n")
+
+
+def _is_current() -> bool:
+    return _database().exists() and _stamp().exists() and _stamp().read_text().strip() == version("mlflow")
+
+
+def _stamp() -> Path:
+    """Which MLflow made or migrated the database last."""
+    return _database().with_name("version")
 
 
 def publish_runs() -> int:
@@ -101,6 +132,8 @@ def publish_runs() -> int:
     n_delivered = 0
     try:
         with _alone():
+            if not settings().mlflow_uri:
+                _prepare()
             client = _client()
             for folder in pending():
                 _deliver(client, folder)
@@ -111,9 +144,18 @@ def publish_runs() -> int:
     return n_delivered
 
 
-def start_publishing() -> "subprocess.Popen[bytes] | None":
-    """Deliver the outbox in a process of its own, which ends with this one; None when there is nothing to deliver."""
-    return subprocess.Popen([sys.executable, "-m", "tasks.edges.tracking"], cwd=ROOT) if pending() else None
+@contextmanager
+def publishing() -> Iterator[None]:
+    """Deliver the outbox beside the block's own work, in a process that ends with this one; what the block adds goes at its end."""
+    child = subprocess.Popen([sys.executable, "-m", "tasks.edges.tracking"], cwd=ROOT, stdin=subprocess.PIPE)
+    try:
+        yield
+    finally:
+        try:
+            child.communicate(timeout=_WAIT_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            print(f"MLflow at {settings().tracking_uri} took more than {_WAIT_S:g} s; {len(pending())} entries wait in {outbox()}.", file=sys.stderr)
 
 
 def commit(root: Path = ROOT) -> str:
@@ -187,11 +229,17 @@ def _deliver_champion(client: Any, entry: Mapping[str, Any]) -> None:
 
 
 def _client() -> Any:
-    os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", str(_artifacts()))  # else MLflow's SQLite store makes ./mlruns in the current folder
-    _artifacts().mkdir(parents=True, exist_ok=True)
+    _home_of_artifacts()
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # instead of 7 with growing pauses: entries wait in the outbox anyway
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     from mlflow.tracking import MlflowClient  # noqa: PLC0415  (4 s; one process pays it)
 
     return MlflowClient(tracking_uri=settings().tracking_uri, registry_uri=settings().tracking_uri)
+
+
+def _home_of_artifacts() -> None:
+    os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", str(_artifacts()))  # else MLflow's SQLite store makes ./mlruns in the current folder
+    _artifacts().mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
@@ -249,6 +297,14 @@ def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and abs(float(value)) < float("inf")
 
 
+def main() -> None:
+    """Deliver; when another process started us, once more after it has closed our standard input."""
+    publish_runs()
+    if not sys.stdin.isatty():
+        sys.stdin.read()
+        publish_runs()
+
+
 if __name__ == "__main__":
     die_with_parent()
-    publish_runs()
+    main()

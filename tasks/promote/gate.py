@@ -1,0 +1,131 @@
+"""The gate: two releases, loaded as served, over the same cutoffs that neither has seen; paired losses; one verdict."""
+
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from tasks.core.about import About
+from tasks.core.frames import UTC, FrameSchema, as_of, newest_known
+from tasks.core.scores import PRIMARY, coverage
+from tasks.features import derive_target
+from tasks.promote.cosine import cosine_test
+from tasks.promote.params import PromoteParams
+from tasks.release import Release, forecasts
+
+LOSSES = FrameSchema("losses", {"cutoff": UTC, "challenger": pl.Float64, "opponent": pl.Float64}, ("cutoff",))
+SIDES = ("challenger", "opponent")
+_PAIR = ["series_id", "cutoff", "step"]
+
+
+class Gate(NamedTuple):
+    """What the gate saw.
+
+    passed: None when there are too few cutoffs to say. losses: one row per cutoff (challenger, opponent: mean scaled loss). mean_loss:
+    of each side, in the primary score's own unit. gain_frac: part by which the challenger's scaled loss lies below. coverage_frac: of
+    each side, share of outcomes within its outermost quantiles.
+    """
+
+    passed: bool | None
+    reason: str
+    n_cutoffs: int
+    gain_frac: float | None
+    p: float | None
+    mean_loss: dict[str, Any]
+    coverage_frac: dict[str, float | None]
+    losses: pl.DataFrame
+
+
+def run_gate(challenger: Release, opponent: Release, rows: pl.DataFrame, params: PromoteParams) -> Gate:
+    """Let both forecast at every cutoff since the later `seen_until` whose whole horizon has come true, and compare."""
+    cutoffs = gate_cutoffs(challenger, opponent, rows)
+    truth = known_truth(rows, challenger.about)
+    issued = {side: _with_truth(forecasts(release, rows, cutoffs), truth) for side, release in zip(SIDES, (challenger, opponent), strict=True)}
+    return judge(issued["challenger"], issued["opponent"], challenger.about, params)
+
+
+def gate_cutoffs(challenger: Release, opponent: Release, rows: pl.DataFrame) -> list[datetime]:
+    """Cutoffs, one a step, from the later `seen_until` to the last whose horizon lies within the data.
+
+    The cutoff at `seen_until` itself counts: what it forecasts was known after it.
+    """
+    calendar, horizon = challenger.calendar, max(challenger.schema.horizon_steps, opponent.schema.horizon_steps)
+    times = rows["event_time"].unique().sort()
+    grid = calendar.grid(times[0], times[-1])
+    at = pl.DataFrame({"event_time": grid[: max(0, len(grid) - horizon)]}).select(calendar.nominal_known_at()).to_series()
+    return at.filter(at >= max(challenger.seen_until, opponent.seen_until)).to_list()
+
+
+def known_truth(rows: pl.DataFrame, about: About) -> pl.DataFrame:
+    """series_id, event_time, y of every step whose value is known now, at its latest vintage."""
+    newest = as_of(rows, newest_known(rows))
+    return derive_target(newest, about).select("series_id", "event_time", "y").filter(pl.col("y").is_not_null())
+
+
+def judge(challenger: pl.DataFrame, opponent: pl.DataFrame, about: About, params: PromoteParams) -> Gate:
+    """Compare two FORECAST frames with y: only pairs (series, cutoff, step) that both forecast and that came true count.
+
+    Losses of a series are divided by the mean of both sides' mean losses there, so that a large series does not drown the others, and
+    neither side chooses the unit: equal models stay equal when they change places. A cutoff counts with its mean over series and steps.
+    """
+    pairs = _paired(challenger, opponent, about)
+    losses = _by_cutoff(pairs)
+    mean_loss = {side: pairs[side].mean() for side in SIDES}
+    covered = {"challenger": _coverage(challenger), "opponent": _coverage(opponent)}
+    n = losses.height
+    if n < params.min_gate_rows:
+        reason = f"{n} cutoffs have come true since both were fitted, fewer than `promote.min_gate_rows` = {params.min_gate_rows}"
+        return Gate(None, reason, n, None, None, mean_loss, covered, losses)
+    test = cosine_test((losses["opponent"] - losses["challenger"]).to_numpy())
+    gain = _gain(losses)
+    passed = test.p <= params.alpha and gain >= params.min_gain_frac
+    return Gate(passed, _reason(gain, test.p, n, about, params), n, gain, test.p, mean_loss, covered, losses)
+
+
+def _gain(losses: pl.DataFrame) -> float:
+    ours, theirs = (float(losses[side].to_numpy().mean()) for side in SIDES)
+    return 1.0 - ours / theirs if theirs > 0 else 0.0
+
+
+def _paired(challenger: pl.DataFrame, opponent: pl.DataFrame, about: About) -> pl.DataFrame:
+    """One row a pair: its key, the loss of each side, and each side's scaled loss."""
+    right = opponent.select(*_PAIR, opponent_hat="y_hat")
+    pairs = challenger.filter(pl.col("y").is_not_null()).join(right, on=_PAIR, how="inner").sort(_PAIR)
+    y, loss = pairs["y"].to_numpy(), PRIMARY[about.primary_score]
+    scored = pairs.select(
+        *_PAIR,
+        challenger=pl.Series(loss(y, pairs["y_hat"].to_numpy()), dtype=pl.Float64),
+        opponent=pl.Series(loss(y, pairs["opponent_hat"].to_numpy()), dtype=pl.Float64),
+    ).filter(pl.col("challenger").is_finite() & pl.col("opponent").is_finite())
+    size = ((pl.col("challenger").mean() + pl.col("opponent").mean()) / 2).over("series_id")
+    unit = pl.when(size > 0).then(size).otherwise(1.0)
+    return scored.with_columns(challenger_scaled=pl.col("challenger") / unit, opponent_scaled=pl.col("opponent") / unit)
+
+
+def _by_cutoff(pairs: pl.DataFrame) -> pl.DataFrame:
+    means = [pl.col(f"{side}_scaled").mean().alias(side) for side in SIDES]
+    return pairs.group_by("cutoff").agg(means).sort("cutoff")
+
+
+def _with_truth(issued: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
+    return issued.join(truth, on=["series_id", "event_time"], how="left")
+
+
+def _coverage(issued: pl.DataFrame) -> float | None:
+    levels = sorted((c for c in issued.columns if c.startswith("q_")), key=lambda c: float(c.removeprefix("q_")))
+    if len(levels) < 2:  # noqa: PLR2004  (an interval has two ends)
+        return None
+    y, low, high = (issued[c].cast(pl.Float64).fill_null(float("nan")).to_numpy() for c in ("y", levels[0], levels[-1]))
+    found = coverage(y, low, high)
+    return found if np.isfinite(found) else None
+
+
+def _reason(gain: float, p: float, n: int, about: About, params: PromoteParams) -> str:
+    side = "below" if gain >= 0 else "above"
+    said = f"its {about.primary_score} loss lies {abs(gain):.1%} {side} the other's over {n} cutoffs that neither has seen, p = {p:.3f}"
+    faults = [
+        *([f"a gain of at least {params.min_gain_frac:.1%} is asked for"] if gain < params.min_gain_frac else []),
+        *([f"luck is not ruled out at {params.alpha:g}"] if p > params.alpha else []),
+    ]
+    return said + ("; " + " and ".join(faults) if faults else "")
