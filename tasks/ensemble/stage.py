@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tasks.core.about import About
+from tasks.core.cosine import cosine_test
 from tasks.core.errors import FoldError
 from tasks.core.scores import PRIMARY
 from tasks.core.transform import from_z
@@ -15,6 +16,7 @@ from tasks.forecasters import BASELINES
 from tasks.release.conformal import Conformal, Issued, functional_of, replay
 
 ENSEMBLE = "ensemble"
+LEAST_PAIRED = 8  # cutoffs; a long-run variance of fewer has one or two terms
 OWN_POOL_CUTOFFS = 100  # fewer outcomes a series and step cannot carry .1 and .9 quantiles of their own
 
 
@@ -124,6 +126,7 @@ def summary(assembled: Assembled, aligned: Aligned, about: About) -> dict[str, A
         "as_of": aligned.panel.cutoff[-1].isoformat(),
         "weights": dict(zip(aligned.models, chosen.weights.tolist(), strict=True)),
         "scores": {name: _scores(c, aligned, about, ids, scored, gate) for name, c in assembled.candidates.items()},
+        "comparisons": _comparisons(assembled),
         "coverage": _coverage(chosen, aligned, about, ids, years, scored, gate),
         "weights_over_time": [
             {"cutoff": cutoffs[int(k)].isoformat(), **dict(zip(aligned.models, assembled.weights[k].tolist(), strict=True))}
@@ -147,6 +150,22 @@ def _scores(c: Candidate, aligned: Aligned, about: About, ids: tuple[str, ...], 
         "by_series": {s: mean(c.loss[scored, i]) for i, s in enumerate(ids)},
         "by_step": [mean(c.loss[scored, :, h]) for h in range(c.loss.shape[2])],
     }
+
+
+def _comparisons(assembled: Assembled) -> dict[str, dict[str, float]]:
+    """How much lower the ensemble's mean loss is than each member's (gain_frac), and the one-sided p that it is not lower at all."""
+    ours = assembled.candidates[ENSEMBLE].loss[assembled.scored]
+    out = {}
+    for name, candidate in assembled.candidates.items():
+        theirs = candidate.loss[assembled.scored]
+        both = np.isfinite(ours) & np.isfinite(theirs)
+        n = both.sum(axis=(1, 2))
+        if name == ENSEMBLE or (n > 0).sum() < LEAST_PAIRED:
+            continue
+        mean_ours, mean_theirs = (np.where(both, loss, 0.0).sum(axis=(1, 2))[n > 0] / n[n > 0] for loss in (ours, theirs))
+        gain = 1.0 - float(mean_ours.mean() / mean_theirs.mean()) if mean_theirs.mean() > 0 else 0.0
+        out[name] = {"gain_frac": gain, "p": cosine_test(mean_theirs - mean_ours).p, "n_cutoffs": int((n > 0).sum())}
+    return out
 
 
 def _coverage(

@@ -7,10 +7,10 @@ import numpy as np
 import polars as pl
 
 from tasks.core.about import About
+from tasks.core.cosine import cosine_test
 from tasks.core.frames import UTC, FrameSchema, as_of, newest_known
 from tasks.core.scores import PRIMARY, coverage
 from tasks.features import derive_target
-from tasks.promote.cosine import cosine_test
 from tasks.promote.params import PromoteParams
 from tasks.release import Release, forecasts
 
