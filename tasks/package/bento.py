@@ -104,7 +104,8 @@ def _bentofile(sources: list[Path], packages: list[str], digest: str) -> str:
 
 def _run_build(checkout: Path, context: Path, home: Path) -> None:
     version_name = read_manifest(context / "release").digest[:12]
-    command = [sys.executable, "-m", "bentoml", "build", "--version", version_name, "--output", "tag", str(context)]
+    bentofile = str(context / "bentofile.yaml")  # named, or BentoML refuses it below a hidden folder, such as the one this stage writes in
+    command = [sys.executable, "-m", "bentoml", "build", "-f", bentofile, "--version", version_name, "--output", "tag", str(context)]
     lifeline = checkout / "tasks/edges/lifeline.py"  # by path: in its folder, `tasks` would be the copy, which lacks it
     environment = child_environment(BENTOML_HOME=str(home), PYTHONDONTWRITEBYTECODE="1")
     try:

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from tasks.core.calendar import step_length
+from tasks.core.errors import ReleaseError
 from tasks.core.frames import as_of
 from tasks.core.transform import to_z
 from tasks.core.windows import blocks
@@ -17,7 +18,7 @@ from tasks.release.load import Release
 
 BLOCK_ROWS = 8192  # bounds the memory of one call into a graph; trees need a few kB for each row
 NEVER = np.iinfo(np.int64).max
-_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Point(NamedTuple):
@@ -57,6 +58,13 @@ class Look:
     series_ids: tuple[str, ...]
     z_hat: np.ndarray
     scale: np.ndarray
+
+
+def in_utc(at: datetime) -> datetime:
+    """The same moment in UTC. Raises ReleaseError for a time without a zone, which could be any of 24 moments."""
+    if at.tzinfo is None:
+        raise ReleaseError(f"Cutoff {at} has no time zone. Give it one, for example {at.replace(tzinfo=UTC).isoformat()}.")
+    return at.astimezone(UTC)
 
 
 def us(at: datetime) -> int:

@@ -14,7 +14,7 @@ from tasks.core.frames import FORECAST, UTC, as_of, quantile_columns
 from tasks.core.transform import from_z, to_z
 from tasks.features import derive_target
 from tasks.release.load import Release
-from tasks.release.origins import Grid, Look, Point, columns_of, cut, first_known, grid_of, look, us, z_hat
+from tasks.release.origins import Grid, Look, Point, columns_of, cut, first_known, grid_of, in_utc, look, us, z_hat
 from tasks.release.replay import Answer, Ask, Line, answers, groups, history_line
 
 __all__ = ["forecasts", "why_absent", "z_hat"]
@@ -26,9 +26,10 @@ def forecasts(release: Release, rows: pl.DataFrame, cutoffs: Sequence[datetime])
     rows: SERIES, vintages and later rows included; a tail is enough, as long as it reaches `schema.lookback_steps` before the first
     replayed cutoff. A cutoff between two steps speaks from the last step known by then; the column `cutoff` holds that step's own
     cutoff, and of several that fall on one step the latest counts. Series without a value in the last steps are absent (`why_absent`).
-    Quantiles are null when no error is known yet.
+    Quantiles are null when no error is known yet. Raises ReleaseError for a cutoff without a time zone.
     """
-    rows = cut(release, rows, cutoffs) if len(cutoffs) else rows.clear()
+    cutoffs = [in_utc(at) for at in cutoffs]
+    rows = cut(release, rows, cutoffs) if cutoffs else rows.clear()
     if rows.is_empty():
         return _no_forecasts(release)
     grid = grid_of(release, rows)
@@ -45,7 +46,7 @@ def forecasts(release: Release, rows: pl.DataFrame, cutoffs: Sequence[datetime])
 
 def why_absent(release: Release, rows: pl.DataFrame, cutoff: datetime) -> dict[str, str]:
     """Reason for each series of *rows* or of the release that `forecasts` leaves out at *cutoff*, by series."""
-    reach = release.features.last_within_steps
+    reach, cutoff = release.features.last_within_steps, in_utc(cutoff)
     known = as_of(rows, cutoff)
     values = derive_target(known, release.about).select("series_id", "event_time", z=to_z(release.about.target)).filter(pl.col("z").is_not_null())
     newest = dict(values.group_by("series_id").agg(pl.col("event_time").max()).iter_rows())

@@ -1,4 +1,4 @@
-from datetime import timedelta
+from datetime import timedelta, timezone
 
 import numpy as np
 import polars as pl
@@ -6,6 +6,7 @@ import pytest
 from polars.testing import assert_frame_equal
 from small_release import START, build_small_body, build_small_release, cutoff_at, small_about, small_features, small_rows
 
+from tasks.core.errors import ReleaseError
 from tasks.core.frames import FORECAST, SERIES, as_of
 from tasks.core.transform import from_z
 from tasks.core.windows import panel_of
@@ -189,3 +190,10 @@ def test_z_hat_takes_no_rows_and_more_than_a_block(release):
     x = np.random.default_rng(0).normal(size=(9000, len(release.schema.columns))).astype(np.float32)
     assert z_hat(release, x[:0]).shape == (0, 5)
     assert np.allclose(z_hat(release, x), np.vstack([z_hat(release, x[:100]), z_hat(release, x[100:])]), atol=1e-6)
+
+
+def test_a_cutoff_counts_as_a_moment_whatever_its_zone(release):
+    at = cutoff_at(LAST)
+    assert_frame_equal(forecasts(release, release.rows, [at.astimezone(timezone(timedelta(hours=-5)))]), forecasts(release, release.rows, [at]))
+    with pytest.raises(ReleaseError, match="has no time zone"):
+        forecasts(release, release.rows, [at.replace(tzinfo=None)])

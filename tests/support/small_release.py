@@ -86,11 +86,13 @@ def build_small_body(
     """A body as the ensemble stage writes it. weights: of some MEMBERS. bias: added to every member in the space of z, to make it bad."""
     about, features = about or small_about(), features or small_features()
     weights = weights or {"last_value": 0.2, "window_mean": 0.2, "ridge": 0.6}
-    schema, calendar = feature_schema(about, features), calendar_for(about)
+    schema, calendar = feature_schema(about, features), calendar_for(about, reach=(rows["event_time"].min(), rows["event_time"].max()))
     panel = panel_of(build_features(rows, about, features, calendar), schema, calendar)
     last_origin = len(panel.event_time) - 1 - gate_steps
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "members").mkdir(exist_ok=True)
+    if calendar.sessions is not None:
+        calendar.sessions.to_frame("event_time").write_parquet(folder / "sessions.parquet")
     for name in weights:
         write_linear_graph(folder / "members" / f"{name}.onnx", *_coefficients(name, panel, last_origin, bias))
     blend = {

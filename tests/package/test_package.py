@@ -1,0 +1,207 @@
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+from small_release import SMALL_ABOUT, SMALL_FEATURES, build_small_body, cutoff_at, small_rows, write_linear_graph
+
+from tasks.core.errors import ReleaseError
+from tasks.edges.params import STAGES
+from tasks.edges.settings import ROOT, child_environment
+from tasks.package.__main__ import main
+from tasks.package.assemble import assemble, rows_tail
+from tasks.package.bento import build_bento, service_sources
+from tasks.package.provenance import code_state
+from tasks.release import forecasts, load, open_body, verify
+
+CHAIN = ("prefect", "dvc", "torch", "lightning", "mlflow", "great_expectations", "evidently", "shap")
+
+
+def write_inputs(root, rows, **package):
+    """A checkout's inputs of the stage, with two bodies made by hand."""
+    entry = {"about": SMALL_ABOUT, "models": {"ridge": {}}, **{stage: {} for stage in STAGES}, "features": SMALL_FEATURES, "package": package}
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "params.yaml").write_text(yaml.safe_dump({"dataset": "small", "models": ["ridge"], "package": {}, "datasets": {"small": entry}}))
+    (root / "dvc.lock").write_text("schema: '2.0'\n")
+    (root / "data/clean").mkdir(parents=True)
+    rows.write_parquet(root / "data/clean/rows.parquet")
+    build_small_body(root / "models/challenger/challenger", rows)
+    build_small_body(root / "models/challenger/baseline", rows, weights={"seasonal_naive": 1.0}, model="seasonal_naive")
+    (root / "models/quantized").mkdir()
+    (root / "models/quantized/decision.json").write_text(json.dumps({"decision": "FP32", "reason": "no net in the ensemble"}))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("checkout")
+    write_inputs(root, small_rows())
+    (root / "data/reports/ensemble").mkdir(parents=True)
+    scores = {name: {"primary": loss, "primary_gate": loss, "mae": 1.0, "rmse": 2.0} for name, loss in (("ensemble", 0.25), ("seasonal_naive", 0.5))}
+    coverage = {"level": 0.8, "overall": 0.79, "gate": 0.81, "by_step": [0.8] * 5, "by_year": {"2020": 0.79}}
+    summary = {
+        "primary_score": "rmse",
+        "baseline": "seasonal_naive",
+        "reason": "it is better",
+        "n_cutoffs_scored": 100,
+        "scores": scores,
+        "coverage": coverage,
+    }
+    (root / "data/reports/ensemble/summary.json").write_text(json.dumps(summary))
+    main(root)
+    return root
+
+
+def test_both_releases_verify_and_answer_as_their_bodies_do(root):
+    rows = small_rows()
+    at = [cutoff_at(d) for d in (300, 339, 370, 399)]
+    for role, folder in (("challenger", root / "models/release"), ("baseline", root / "models/release/baseline")):
+        release = load(folder)
+        body = open_body(root / "models/challenger" / role)
+        assert forecasts(release, release.rows, at).equals(forecasts(body, rows, at))
+
+
+def test_the_digest_is_the_same_when_the_stage_runs_again(root, tmp_path):
+    write_inputs(tmp_path / "again", small_rows())
+    main(tmp_path / "again")
+    for folder in ("models/release", "models/release/baseline"):
+        assert verify(tmp_path / "again" / folder) == verify(root / folder)
+    assert sorted(path.name for path in (tmp_path / "again/models").iterdir()) == ["challenger", "quantized", "release"]
+
+
+def test_card_and_provenance_say_what_it_is_and_where_it_comes_from(root):
+    folder = root / "models/release"
+    card, said = (folder / "model_card.md").read_text(), json.loads((folder / "provenance.json").read_text())
+    manifest = verify(folder)
+    for fact in (
+        manifest.digest,
+        manifest.data_version,
+        "2020-12-06",
+        "ridge",
+        "0.6000",
+        "0.25",
+        "0.79",
+        "FP32",
+        "Holidays are not in it",
+        "Apache-2.0",
+    ):
+        assert fact in card
+    assert said["digest"] == manifest.digest
+    assert said["metrics"]["score"] == 0.25
+    assert said["versions"]["python"].startswith("3.")
+    assert said["bento_bytes"]["total"] == sum(path.stat().st_size for path in (folder / "bento").rglob("*") if path.is_file())
+    assert socket.gethostname() not in json.dumps(said)
+    assert str(ROOT) not in card + json.dumps(said)
+    assert {path.name for path in folder.iterdir()} >= {"dvc.lock", "params.yaml", "bento", "baseline"}
+
+
+def test_the_bento_holds_nothing_of_the_chain(root):
+    bento = root / "models/release/bento"
+    required = (bento / "env/python/requirements.txt").read_text().lower()
+    assert "onnxruntime==" in required
+    assert not [name for name in CHAIN if name in required]
+    held = [path.relative_to(bento / "src").parts for path in (bento / "src").rglob("*") if path.is_file()]
+    assert {parts[0] for parts in held} == {"tasks", "deployments", "release", "bentofile.yaml"}
+    assert {parts[1] for parts in held if parts[0] == "tasks"} == {"__init__.py", "core", "edges", "features", "release"}
+    asked = f"import sys, deployments.forecaster.service; print([m for m in {CHAIN!r} if m in sys.modules])"
+    environment = child_environment(PYTHONPATH=str(bento / "src"), PYTHONDONTWRITEBYTECODE="1")
+    assert (
+        subprocess.run([sys.executable, "-c", asked], cwd=bento / "src", env=environment, check=True, capture_output=True, text=True).stdout.strip()
+        == "[]"
+    )
+
+
+def test_the_exported_bento_serves_the_embedded_release(root, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = child_environment(TIDEMILL_HOME=str(tmp_path / "home"), BENTOML_HOME=str(tmp_path / "bentoml"), PYTHONDONTWRITEBYTECODE="1")
+    command = [sys.executable, "-m", "bentoml", "serve", str(root / "models/release/bento"), "--host", "127.0.0.1", "--port", str(port)]
+    with (tmp_path / "log").open("w") as log:
+        service = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        said = wait_for_ready(f"http://127.0.0.1:{port}/api/v1/health/ready", service, tmp_path / "log")
+    finally:
+        os.killpg(service.pid, signal.SIGTERM)
+        service.wait(30)
+    assert said["digest"] == verify(root / "models/release").digest
+    assert said["chosen_by"] == "embedded"
+
+
+def wait_for_ready(url, service, log):
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        assert service.poll() is None, log.read_text()
+        try:
+            if (answer := httpx.get(url)).status_code == 200:
+                return answer.json()
+        except httpx.TransportError:
+            time.sleep(0.2)
+    raise AssertionError(log.read_text())
+
+
+def test_a_quantized_graph_takes_the_place_of_its_member(root, tmp_path):
+    quantized = tmp_path / "quantized"
+    quantized.mkdir()
+    body = open_body(root / "models/challenger/challenger")
+    write_linear_graph(quantized / "ridge.onnx", np.zeros((len(body.schema.columns), 5)), np.zeros(5))
+    (quantized / "decision.json").write_text(json.dumps({"decision": "INT8"}))
+    manifest = assemble(body.folder, quantized, small_rows(), 1500, tmp_path / "release")
+    assert (tmp_path / "release/members/ridge.onnx").read_bytes() == (quantized / "ridge.onnx").read_bytes()
+    assert manifest.digest != verify(root / "models/release").digest
+    (quantized / "decision.json").write_text(json.dumps({"decision": "FP32"}))
+    with pytest.raises(ReleaseError, match=r"decision\.json"):
+        assemble(body.folder, quantized, small_rows(), 1500, tmp_path / "other")
+
+
+def test_the_rows_reach_back_from_the_first_cutoff_of_the_history(root):
+    body, rows = open_body(root / "models/challenger/challenger"), small_rows()
+    first = body.history["cutoff"].min()
+    tail = rows_tail(body, rows, 10)
+    assert tail.height < rows.height
+    assert tail.filter(pl.col("known_at") < first)["event_time"].n_unique() >= body.schema.lookback_steps
+    assert rows_tail(body, rows, 380).filter(series_id="south").height == 380
+
+
+def test_a_service_that_cannot_be_imported_stops_the_stage_with_what_the_build_said(root, tmp_path):
+    checkout = tmp_path / "checkout"
+    for source in service_sources(ROOT):
+        (checkout / source).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / source, checkout / source)
+    shutil.copyfile(ROOT / "deployments/forecaster/requirements.txt", checkout / "deployments/forecaster/requirements.txt")
+    with (checkout / "tasks/core/frames.py").open("a") as module:
+        module.write("\nimport there_is_no_such_module\n")
+    with pytest.raises(ReleaseError, match="there_is_no_such_module"):
+        build_bento(root / "models/release", checkout, tmp_path / "bento")
+    assert not (tmp_path / "bento").exists()
+
+
+def test_code_state_sees_uncommitted_code_and_its_content(tmp_path):
+    def git(*arguments):
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@t", *arguments], check=True, capture_output=True)
+
+    assert code_state(tmp_path) == {"commit": None, "uncommitted": None}
+    git("init", "-q")
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks/a.py").write_text("a = 1\n")
+    git("add", "tasks")
+    git("commit", "-q", "-m", "first")
+    clean = code_state(tmp_path)
+    assert len(clean["commit"]) == 40
+    assert clean["uncommitted"] is None
+    (tmp_path / "dvc.lock").write_text("written by a run")
+    assert code_state(tmp_path) == clean
+    seen = set()
+    for content in ("b = 1\n", "b = 2\n"):
+        (tmp_path / "tasks/b.py").write_text(content)
+        seen.add(code_state(tmp_path)["uncommitted"])
+    assert len(seen) == 2
+    assert None not in seen
