@@ -50,6 +50,26 @@ class Calendar:
         end = pl.Series([event_time], dtype=UTC_DTYPE).dt.offset_by(_times(self.every, slack))[0]
         return self.grid(event_time, end).filter(self.grid(event_time, end) > event_time).head(n_steps)
 
+    def holds(self, event_time: pl.Series) -> pl.Series:
+        """Which of *event_time* (UTC, no nulls, any order) are steps. Where the calendar leaves the phase open, the commonest one counts."""
+        if self.sessions is not None:
+            return event_time.is_in(self.sessions.implode())
+        _, unit = _parse(self.every)
+        if unit in {"mo", "q", "y"}:
+            return self._holds_dates(event_time)
+        length_us = int(step_length(self.every) / timedelta(microseconds=1))
+        phase = event_time.dt.epoch("us") % length_us
+        on_grid = phase == phase.mode().min()
+        return on_grid & (event_time.dt.weekday() <= _FRIDAY) if self.kind == "weekdays" else on_grid
+
+    def _holds_dates(self, event_time: pl.Series) -> pl.Series:
+        """Months differ in length: the grid runs from the first step with the commonest day and time."""
+        if event_time.is_empty():
+            return pl.Series([], dtype=pl.Boolean)
+        within = event_time.dt.strftime("%d %T%.f")
+        of_phase = event_time.filter(within == within.mode().min()).sort()
+        return event_time.is_in(self.grid(of_phase[0], event_time.sort()[-1]).implode())
+
     def nominal_known_at(self, column: str = "event_time") -> pl.Expr:
         """When the value of a step is known at the earliest: its end plus the publishing delay."""
         return pl.col(column).dt.offset_by(self.every) + timedelta(seconds=self.publish_delay_s)

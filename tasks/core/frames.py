@@ -59,6 +59,9 @@ _KEY: Columns = {"series_id": pl.String, "event_time": UTC, "known_at": UTC}
 # data/raw, data/clean: value columns in float64, as received.
 SERIES = FrameSchema("series", _KEY, ("series_id", "event_time", "known_at"), further=(pl.Float64,))
 
+# data/raw/repeated.parquet: rows whose key had come before, with the file that brought them again.
+REPEATED = FrameSchema("repeated", {**_KEY, "file": pl.String}, ("series_id", "event_time", "known_at"), further=(pl.Float64,), unique=False)
+
 # data/quarantine: the rows that failed, with the rule and the reason.
 QUARANTINE = FrameSchema(
     "quarantine", {**_KEY, "rule": pl.String, "reason": pl.String}, ("series_id", "event_time", "known_at"), further=(pl.Float64,), unique=False

@@ -1,0 +1,31 @@
+"""The DVC command `python -m tasks.ingest`: data/source -> data/raw."""
+
+from pathlib import Path
+
+from tasks.core.frames import REPEATED, SERIES
+from tasks.edges.artifacts import replacing, write_frame, write_json
+from tasks.edges.door import open_door
+from tasks.edges.params import read_about, read_params
+from tasks.edges.settings import ROOT
+from tasks.ingest.params import FilesSource, IngestParams
+from tasks.ingest.source import build_source
+from tasks.ingest.stage import ingest
+
+
+def main(root: Path = ROOT) -> None:
+    """Read the source, put rows.parquet, repeated.parquet and ledger.json in place together."""
+    about, params = read_about(root), read_params("ingest", IngestParams, root).source
+    caps = (params.max_rows_per_series, params.max_series) if isinstance(params, FilesSource) else (None, None)
+    ingested = ingest(build_source(params, about, root / "data/source"), about, *caps)
+    with replacing(root / "data/raw") as folder:
+        write_frame(folder / "rows.parquet", ingested.rows, SERIES)
+        write_frame(folder / "repeated.parquet", ingested.repeated, REPEATED)
+        write_json(folder / "ledger.json", ingested.ledger)
+    totals = ingested.ledger["totals"]
+    print(
+        f"ingest: {totals['rows_kept']:,} rows kept, {totals['rows_repeated']:,} repeated, {totals['rows_capped']:,} capped; as of {ingested.ledger['as_of']}"
+    )
+
+
+if __name__ == "__main__":
+    open_door(main)
