@@ -13,7 +13,9 @@ from deployments.forecaster.source import Standing, iso, known_between, value_co
 from tasks.core.calendar import step_length
 from tasks.core.errors import TidemillError
 from tasks.core.frames import SERIES, SERVED, quantile_column
-from tasks.release import forecasts, why_absent
+from tasks.release import Release, forecasts, why_absent
+
+MAX_SPAN_STEPS = 1_000_000  # the grid is laid from the release's rows to the history: 8 MB; a typo in a year must not take all memory
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,27 @@ def _own_rows(standing: Standing, ask: Ask) -> pl.DataFrame:
     columns = value_columns(standing.release.rows)
     content = read_columns(ask.history or [], columns)
     dtypes = {"event_time": SERIES.columns["event_time"], **dict.fromkeys(columns, pl.Float64)}
-    frame = pl.DataFrame(content, schema=dtypes)
+    frame = pl.DataFrame(content, schema=dtypes).sort("event_time")
+    _check_steps(standing.release, frame["event_time"])
     return SERIES.conform(frame.with_columns(series_id=pl.lit(ask.series[0]), known_at=standing.release.calendar.nominal_known_at()))
+
+
+def _check_steps(release: Release, times: pl.Series) -> None:
+    """Raise ProblemError unless *times*, ascending, are steps of the release's own grid, and near enough for it to be laid out."""
+    known = release.rows.select(pl.col("event_time").max()).to_series()
+    low, high = min(times[0], known[0]), max(times[-1], known[0])
+    if (high - low) / step_length(release.about.every) > MAX_SPAN_STEPS:
+        rule = f"A history lies within {MAX_SPAN_STEPS:,} steps of {release.about.every} from the release's own rows, which end {iso(known[0])}."
+        raise ProblemError(422, "history", f"it reaches from {iso(times[0])} to {iso(times[-1])}", rule, "Correct the times.")
+    try:
+        grid = release.calendar.grid(low, high)
+    except TidemillError as error:
+        raise ProblemError(422, "history", str(error), f"Rows lie on the calendar {release.about.calendar!r}.", "Correct the times.") from error
+    off = times.filter(~times.is_in(grid.implode()))
+    if len(off) or not known.is_in(grid.implode())[0]:
+        fact = f"{iso(off[0] if len(off) else times[0])} is no step of the dataset"
+        rule = f"Steps are {release.about.every} on the calendar {release.about.calendar!r}, and {iso(known[0])} is one."
+        raise ProblemError(422, "history", fact, rule, "Send the start of each step; leave out rows between them.")
 
 
 def _forecast(standing: Standing, ask: Ask, rows: pl.DataFrame, at: datetime) -> pl.DataFrame:

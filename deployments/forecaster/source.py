@@ -18,13 +18,13 @@ import polars as pl
 
 from tasks.core.errors import ReleaseError, TidemillError
 from tasks.core.frames import SERIES
-from tasks.edges.registry import read_champion
+from tasks.edges.registry import champion_folder, read_champion, rows_path
 from tasks.edges.settings import ROOT, settings
 from tasks.release import Manifest, Release, forecasts, load
 from tasks.release.manifest import read_manifest
 
 EMBEDDED = ROOT / "release"
-RETRY_S = 10.0  # a release that failed is tried again this often, in case a file of it was mended
+RETRY_S = 5.0  # a release that failed is tried again this often, in case a file of it was mended
 KEPT_ROWS, KEPT_TIMES = 200_000, 256  # forecasts kept in memory: some 10 MB
 
 Stamp = tuple[object, ...]
@@ -160,7 +160,7 @@ class ReleaseSource:
 
     def _refresh_rows(self) -> None:
         now = self.standing
-        if now is None or (stamp := _stamp(self._rows_path())) == now.rows_stamp:
+        if now is None or (stamp := _stamp(rows_path(self.dataset))) == now.rows_stamp:
             return
         try:
             rows, rows_stamp = self._newest_rows(now.release)
@@ -168,11 +168,11 @@ class ReleaseSource:
         except (TidemillError, OSError, pl.exceptions.PolarsError) as error:
             self.standing, self.rows_fault = (
                 Standing(now.release, now.manifest, now.choice, now.rows, stamp, now.kept),
-                f"{self._rows_path()}: {error}",
+                f"{rows_path(self.dataset)}: {error}",
             )
 
     def _newest_rows(self, release: Release) -> tuple[pl.DataFrame, Stamp]:
-        path = self._rows_path()
+        path = rows_path(self.dataset)
         stamp = _stamp(path)
         rows = SERIES.check(pl.read_parquet(path)) if stamp else release.rows
         if rows.is_empty():
@@ -181,19 +181,16 @@ class ReleaseSource:
             raise ReleaseError(f"{path} lacks the columns {missing} of the release. Run `dvc repro promote`, which publishes the rows.")
         return rows, stamp
 
-    def _rows_path(self) -> Path:
-        return settings().home / "rows" / f"{self.dataset}.parquet"
-
     def _choose(self) -> Choice:
         if (fixed := settings().release) is not None:
             return Choice(fixed, read_manifest(fixed).digest[:12], "setting")
         if (champion := read_champion(self.dataset)) is not None:
-            folder = settings().home / champion.path
+            folder = champion_folder(champion)
             if (found := read_manifest(folder).digest) != champion.digest:
                 raise ReleaseError(
                     f"{folder} has digest {found[:12]}, the champion's is {champion.digest[:12]}. Promote again with `dvc repro promote`."
                 )
-            return Choice(folder, str(champion.version), "champion")
+            return Choice(folder, champion.version, "champion")
         if self.embedded.is_dir():
             return Choice(self.embedded, read_manifest(self.embedded).digest[:12], "embedded")
         raise ReleaseError(

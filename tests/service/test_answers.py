@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import settings as tries
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
+from servers import DATASET
 from small_release import START, cutoff_at
 
 from deployments.forecaster import shapes
@@ -82,7 +83,7 @@ def test_an_answer_says_who_spoke_from_what_and_in_which_unit(server, release):
         "digest": release.manifest.digest,
         "seen_until": f"{release.seen_until:%FT%TZ}",
     }
-    assert (body["data_version"], body["target"], body["dataset"]) == (release.manifest.data_version, "load", "small")
+    assert (body["data_version"], body["target"], body["dataset"]) == (release.manifest.data_version, "load", DATASET)
     assert [list(s["quantiles"]) for s in body["series"][0]["steps"]] == [["0.1", "0.5", "0.9"]] * 5
 
 
@@ -144,7 +145,7 @@ def test_an_answer_as_of_a_covered_time_has_no_warning(server):
 def test_each_answer_stands_in_the_store_as_it_was_given(server, at_home):
     body = server.predict(series_id=["north", "south"], as_of="2021-01-25T12:00:00+01:00").json()
     at_home(server.home)
-    stored = read_served("small").filter(pl.col("prediction_id") == body["prediction_id"])
+    stored = read_served(DATASET).filter(pl.col("prediction_id") == body["prediction_id"])
     same_numbers(body, stored)
     assert stored["digest"].unique().to_list() == [body["model"]["digest"]]
     assert stored["made_at"].unique().to_list() == [datetime.fromisoformat(body["made_at"])]
@@ -154,8 +155,8 @@ def test_each_answer_stands_in_the_store_as_it_was_given(server, at_home):
 def test_answers_from_own_histories_stay_out_of_what_monitoring_reads(server, at_home):
     body = server.predict(series_id="north", history=[{"event_time": f"{START:%F}T00:00Z", "load": 1.0}]).json()
     at_home(server.home)
-    assert body["prediction_id"] not in set(read_served("small")["prediction_id"])
-    assert body["prediction_id"] in set(read_served("small", own_history=True)["prediction_id"])
+    assert body["prediction_id"] not in set(read_served(DATASET)["prediction_id"])
+    assert body["prediction_id"] in set(read_served(DATASET, own_history=True)["prediction_id"])
 
 
 def test_models_shows_the_champion_with_its_members(server, release):

@@ -1,0 +1,82 @@
+"""Real servers on free ports, with a small release behind them."""
+
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import polars as pl
+import pytest
+
+from tasks.edges.params import read_dataset
+from tasks.edges.registry import apply_promotion, publish_rows
+from tasks.edges.settings import ROOT, child_environment, settings
+from tasks.release.manifest import read_manifest
+
+DATASET = read_dataset()  # a server without a release of its own serves the checkout's
+
+
+@dataclass
+class Server:
+    client: httpx.Client
+    process: subprocess.Popen
+    home: Path
+
+    def predict(self, **ask) -> httpx.Response:
+        return self.client.post("/api/v1/predict", json=ask)
+
+    def wait_for(self, holds, seconds=30.0):
+        """Ask /ready until *holds* of what it says; returns that."""
+        give_up = time.monotonic() + seconds
+        while time.monotonic() < give_up:
+            said = self.client.get("/api/v1/health/ready").json()
+            if holds(said):
+                return said
+            time.sleep(0.05)
+        raise AssertionError(f"never came true; last was {said}")
+
+
+@contextmanager
+def serving(home: Path, root: Path = ROOT, **environment):
+    """The app under uvicorn in a process of its own; its socket listens before it starts, so the first request waits for it."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        fd, port = listening.fileno(), listening.getsockname()[1]
+        command = [sys.executable, "-m", "uvicorn", "--factory", "deployments.forecaster.app:create_app", "--fd", str(fd), "--log-level", "warning"]
+        env = child_environment(TIDEMILL_HOME=str(home), **environment)
+        process = subprocess.Popen(command, cwd=root, env=env, pass_fds=[fd])
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            yield Server(client, process, home)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def crown(home: Path, folder: Path) -> str:
+    """Promote the sealed release in *folder*, as the promote stage does. Returns the version it got."""
+    as_of = read_manifest(folder).as_of.isoformat()
+    with at(home):
+        return apply_promotion(read_manifest(folder).dataset, folder, {"as_of": as_of, "promote": True}).version
+
+
+@contextmanager
+def at(home: Path):
+    """This process's settings point to *home* inside the block."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TIDEMILL_HOME", str(home))
+        settings.cache_clear()
+        yield
+    settings.cache_clear()
+
+
+def digest_of(folder: Path) -> str:
+    return read_manifest(folder).digest
+
+
+def publish(home: Path, rows: pl.DataFrame) -> None:
+    with at(home):
+        publish_rows(DATASET, rows)

@@ -1,0 +1,127 @@
+"""The service under real BentoML, and what it does not need."""
+
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+from servers import at, serving
+from small_release import build_small_release
+
+from deployments.forecaster import shapes
+from tasks.edges.served import read_served
+from tasks.edges.settings import ROOT, child_environment
+
+NOT_IN_THE_BENTO = (
+    "prefect",
+    "dvc",
+    "torch",
+    "lightning",
+    "mlflow",
+    "pandas",
+    "great_expectations",
+    "evidently",
+    "lightgbm",
+    "shap",
+    "scipy",
+    "matplotlib",
+)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return listening.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def bento(releases, tmp_path_factory):
+    home, port = tmp_path_factory.mktemp("bento"), free_port()
+    command = [sys.executable, "-m", "bentoml", "serve", "deployments.forecaster.service:Forecaster", "--host", "127.0.0.1", "--port", str(port)]
+    env = child_environment(TIDEMILL_HOME=str(home), TIDEMILL_RELEASE=str(releases / "first"), BENTOML_HOME=str(home / "bentoml"))
+    with (home / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            wait_until_ready(client, process, home / "log")
+            yield client, home
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def wait_until_ready(client, process, log):
+    give_up = time.monotonic() + 120
+    while time.monotonic() < give_up and process.poll() is None:
+        try:
+            if client.get("/api/v1/health/ready").status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise AssertionError(log.read_text())
+
+
+def test_under_bentoml_the_answers_are_the_same_and_recorded(bento, server):
+    client, home = bento
+    ask = {"series_id": ["north", "south"], "as_of": "2021-01-30T00:00:00Z"}
+    reply = client.post("/api/v1/predict", json=ask)
+    assert shapes.Prediction.model_validate(reply.json()).series
+    assert reply.json()["series"] == server.client.post("/api/v1/predict", json=ask).json()["series"]
+    with at(home):
+        assert reply.json()["prediction_id"] in set(read_served(reply.json()["dataset"])["prediction_id"])
+
+
+def test_under_bentoml_strictness_and_pages_are_ours(bento):
+    client, _ = bento
+    assert client.post("/api/v1/predict", content=b'{"series_id": "north", "as_of": NaN}').status_code == 400
+    assert client.post("/api/v1/predict", content=b" " * 2_000_000).status_code == 413
+    assert "/api/v1/predict" in client.get("/docs").text
+    assert "/api/v1/predict" in client.get("/openapi.json").json()["paths"]
+    assert client.get("/readyz").status_code == 200
+
+
+def test_the_service_needs_nothing_of_the_chain(releases, tmp_path):
+    """Imports and answers in a process where the chain's libraries cannot be imported."""
+    script = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {NOT_IN_THE_BENTO!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+from datetime import UTC, datetime
+from deployments.forecaster import service
+from deployments.forecaster.answer import answer
+from deployments.forecaster.ask import read_ask
+from tasks.edges.served import append_served
+service.source.prepare()
+made = answer(service.source.standing, read_ask(b'{{"series_id": "north"}}'), datetime.now(UTC))
+append_served(service.source.dataset, made.served)
+print(made.body["prediction_id"])
+"""
+    env = child_environment(TIDEMILL_HOME=str(tmp_path), TIDEMILL_RELEASE=str(releases / "first"))
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert len(ended.stdout.strip()) == 36
+
+
+def test_requirements_are_ranges_of_the_project_and_nothing_of_the_chain():
+    import tomllib
+
+    wanted = [line for line in (ROOT / "deployments/forecaster/requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert set(wanted) <= set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
+    assert not {name.partition(">")[0] for name in wanted} & set(NOT_IN_THE_BENTO)
+
+
+def test_a_release_embedded_beside_the_code_speaks_when_there_is_no_champion(tmp_path):
+    """As in a Bento: the code of ours that the service imports, `release/` beside it, and no params.yaml."""
+    import shutil
+
+    for package in ("tasks", "deployments"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    manifest = build_small_release(tmp_path / "release", dataset="travelling")
+    with serving(tmp_path / "home", root=tmp_path) as running:
+        said = running.wait_for(lambda said: said["ready"])
+        assert (said["chosen_by"], said["digest"]) == ("embedded", manifest.digest)
+        assert running.predict(series_id="north").json()["dataset"] == "travelling"

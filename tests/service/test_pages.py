@@ -1,0 +1,100 @@
+"""The OpenAPI document and its page: every path has an example, and the examples are true."""
+
+import json
+import re
+from html import unescape
+
+import pytest
+
+from deployments.forecaster import shapes
+
+ANSWERS = {
+    "/api/v1/predict": shapes.Prediction,
+    "/api/v1/models": shapes.Models,
+    "/api/v1/health/live": shapes.Live,
+    "/api/v1/health/ready": shapes.Ready,
+}
+
+
+@pytest.fixture(scope="module")
+def document(server):
+    return server.client.get("/openapi.json").json()
+
+
+def operations(document):
+    return [(path, method, operation) for path, methods in document["paths"].items() for method, operation in methods.items()]
+
+
+def test_every_path_has_an_example_of_its_answer(document):
+    assert {path for path, _, _ in operations(document)} == {*ANSWERS, "/api/v1/metrics"}
+    for path, _, operation in operations(document):
+        (content,) = operation["responses"]["200"]["content"].values()
+        assert content["example"], path
+        if path in ANSWERS:
+            ANSWERS[path].model_validate(content["example"])
+
+
+def test_every_example_of_a_request_is_answered(server, document):
+    sent = 0
+    for path, method, operation in operations(document):
+        body = operation.get("requestBody")
+        examples = [e["value"] for e in body["content"]["application/json"]["examples"].values()] if body else [None]
+        for example in examples:
+            reply = server.client.request(method, path, json=example) if example else server.client.request(method, path)
+            assert reply.status_code == 200, (path, example, reply.text)
+            sent += 1
+            if path in ANSWERS:
+                ANSWERS[path].model_validate(reply.json())
+    assert sent == 7
+
+
+def test_asking_for_the_document_serves_nothing(server):
+    before = server.client.get("/api/v1/metrics").text
+    server.client.get("/openapi.json")
+    served = re.compile(r"^tidemill_forecasts_served_total.*$", re.MULTILINE)
+    assert served.findall(server.client.get("/api/v1/metrics").text) == served.findall(before)
+
+
+def test_the_page_shows_every_path_without_scripts_or_a_network(server, document):
+    page = server.client.get("/docs").text
+    for path in document["paths"]:
+        assert path in page
+    assert "<script" not in page
+    assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)
+    assert '"series_id": "north"' in unescape(page)
+
+
+def test_the_root_leads_to_the_page(server):
+    assert server.client.get("/", follow_redirects=True).url.path == "/docs"
+
+
+def test_metrics_are_in_the_exposition_format_and_name_the_release(server):
+    from prometheus_client.parser import text_string_to_metric_families
+
+    assert server.predict(series_id="north").status_code == 200
+    reply = server.client.get("/api/v1/metrics")
+    families = {family.name: family for family in text_string_to_metric_families(reply.text)}
+    (info,) = families["tidemill_release_info"].samples
+    assert info.labels["model"] == "ensemble"
+    assert families["tidemill_rows_as_of_seconds"].samples[0].value == 1612396800  # 2021-02-04T00:00Z
+    assert families["tidemill_release_age_event_seconds"].samples[0].value == 60 * 86400
+    asked = [s for s in families["tidemill_requests"].samples if s.labels == {"route": "/api/v1/predict", "status": "200"}]
+    timed = [s for s in families["tidemill_request_seconds"].samples if s.name.endswith("_count") and s.labels["route"] == "/api/v1/predict"]
+    assert asked[0].value >= 1
+    assert timed[0].value >= asked[0].value
+
+
+def test_routes_that_do_not_exist_share_one_label(server):
+    for k in range(3):
+        server.client.get(f"/nowhere/{k}")
+    assert "nowhere" not in server.client.get("/api/v1/metrics").text
+
+
+def test_the_document_is_there_before_any_release(tmp_path):
+    from servers import serving
+
+    with serving(tmp_path) as running:
+        document = running.client.get("/openapi.json").json()
+        assert "/api/v1/predict" in document["paths"]
+        json.dumps(document)
+        assert running.client.get("/docs").status_code == 200

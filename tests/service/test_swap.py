@@ -1,0 +1,137 @@
+"""Which release speaks, and how another one takes over while requests go on."""
+
+import shutil
+import threading
+
+import polars as pl
+import pytest
+from servers import DATASET, crown, digest_of, publish, serving
+from small_release import build_small_release
+
+from tasks.edges.artifacts import read_json, write_json
+from tasks.release import forecasts, load
+
+
+@pytest.fixture
+def home(tmp_path):
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def crowned(home, releases):
+    crown(home, releases / "first")
+    with serving(home) as running:
+        running.wait_for(lambda said: said["ready"])
+        yield running
+
+
+def test_a_new_champion_takes_over_and_no_request_is_dropped(crowned, home, releases):
+    replies, stop = [], threading.Event()
+
+    def keep_asking():
+        while not stop.is_set():
+            replies.append(crowned.predict(series_id="north"))
+
+    askers = [threading.Thread(target=keep_asking) for _ in range(4)]
+    for asker in askers:
+        asker.start()
+    crowned.wait_for(lambda said: len(replies) > 10)
+    crown(home, releases / "second")
+    crowned.wait_for(lambda said: said["version"] == "1.1.0")
+    n_then = len(replies)
+    crowned.wait_for(lambda said: len(replies) > n_then + 10)
+    stop.set()
+    for asker in askers:
+        asker.join()
+    assert {r.status_code for r in replies} == {200}
+    spoke = [r.json()["model"]["digest"] for r in replies]
+    assert set(spoke) == {digest_of(releases / "first"), digest_of(releases / "second")}
+    assert spoke[-1] == digest_of(releases / "second")
+    assert "tidemill_release_swaps_total 1.0" in crowned.client.get("/api/v1/metrics").text
+
+
+def test_a_champion_that_does_not_verify_changes_nothing(crowned, home, releases):
+    broken = home / "releases" / digest_of(releases / "second")
+    shutil.copytree(releases / "second", broken)
+    member = next((broken / "members").iterdir())
+    member.write_bytes(member.read_bytes()[:-1] + b"!")
+    crown(home, releases / "second")
+    said = crowned.wait_for(lambda said: said["faults"])
+    assert said["ready"]
+    assert said["version"] == "1.0.0"
+    assert member.name in said["faults"][0]
+    assert crowned.predict(series_id="north").json()["model"]["digest"] == digest_of(releases / "first")
+    assert "tidemill_release_fault 1.0" in crowned.client.get("/api/v1/metrics").text
+    shutil.copytree(releases / "second", broken, dirs_exist_ok=True)
+    crown(home, releases / "second")
+    assert crowned.wait_for(lambda said: said["version"] == "1.1.0")["faults"] == []
+
+
+def test_a_champion_file_of_garbage_changes_nothing(crowned, home):
+    for garbage in ("", "{", '{"digest": "x"}'):
+        (home / "registry" / DATASET / "champion.json").write_text(garbage)
+        said = crowned.wait_for(lambda said: said["faults"])
+        assert said["ready"]
+        assert crowned.predict(series_id="north").status_code == 200
+
+
+def test_a_champion_of_another_dataset_is_refused(crowned, home, tmp_path):
+    build_small_release(tmp_path / "other", dataset="other")
+    crown(home, tmp_path / "other")
+    theirs, ours = (home / "registry" / name / "champion.json" for name in ("other", DATASET))
+    write_json(ours, read_json(theirs))
+    assert "'other'" in crowned.wait_for(lambda said: said["faults"])["faults"][0]
+    assert crowned.predict(series_id="north").status_code == 200
+
+
+def test_published_rows_are_looked_back_on_as_soon_as_they_are_there(crowned, home, releases, all_rows):
+    early = all_rows.filter(pl.col("known_at") <= all_rows["known_at"].unique().sort()[-31])
+    for rows in (early, all_rows):
+        publish(home, rows)
+        body = crowned.predict(series_id="north").json()
+        expected = forecasts(load(releases / "first"), rows, [rows["known_at"].max()]).filter(pl.col("series_id") == "north")
+        assert [s["y_hat"] for s in body["series"][0]["steps"]] == pytest.approx(expected["y_hat"].to_list(), abs=1e-6)
+    assert crowned.client.get("/api/v1/health/ready").json()["rows_from"] == "published"
+
+
+def test_a_correction_that_is_published_changes_the_answer_from_when_it_was_known(crowned, home, all_rows):
+    last = all_rows.filter(pl.col("series_id") == "north").tail(1)
+    corrected = last.with_columns(pl.col("load") * 2, known_at=pl.col("known_at") + pl.duration(hours=5))
+    publish(home, pl.concat([all_rows, corrected]).sort("series_id", "event_time", "known_at"))
+    before, after = (crowned.predict(series_id="north", as_of=t.isoformat()).json() for t in (last["known_at"][0], corrected["known_at"][0]))
+    assert before["series"][0]["steps"][0]["y_hat"] < after["series"][0]["steps"][0]["y_hat"]
+    assert before["series"][0]["as_of"] < after["series"][0]["as_of"]
+
+
+def test_rows_that_cannot_be_read_leave_the_old_ones(crowned, home, all_rows):
+    publish(home, all_rows)
+    assert crowned.wait_for(lambda said: said["rows_from"] == "published")["faults"] == []
+    (home / "rows" / f"{DATASET}.parquet").write_bytes(b"no parquet")
+    said = crowned.wait_for(lambda said: said["faults"])
+    assert said["ready"]
+    assert crowned.predict(series_id="north").status_code == 200
+
+
+def test_without_a_release_it_lives_says_why_and_is_ready_once_there_is_one(home, releases):
+    """The dataset is then the checkout's own."""
+    from tasks.edges.params import read_dataset
+
+    with serving(home) as running:
+        assert running.client.get("/api/v1/health/live").status_code == 200
+        ready = running.client.get("/api/v1/health/ready")
+        assert ready.status_code == 503
+        assert read_dataset() in ready.text
+        refused = running.predict(series_id="north")
+        assert refused.status_code == 503
+        assert refused.json()["error"]["next"]
+
+
+def test_a_release_that_was_altered_is_not_served(releases, tmp_path):
+    shutil.copytree(releases / "first", tmp_path / "altered")
+    path = tmp_path / "altered" / "ensemble.json"
+    path.write_text(path.read_text().replace("0.02", "0.03"))
+    with serving(tmp_path / "home", TIDEMILL_RELEASE=str(tmp_path / "altered")) as running:
+        ready = running.client.get("/api/v1/health/ready")
+        assert ready.status_code == 503
+        assert "ensemble.json" in ready.text
+        assert running.predict(series_id="north").status_code == 503
