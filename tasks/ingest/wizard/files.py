@@ -60,13 +60,17 @@ def _text(path: Path) -> str:
     try:
         raw = gzip.decompress(raw) if raw.startswith(_GZIP_MAGIC) else raw
     except (OSError, EOFError) as error:
-        raise SourceError(f"{path} starts like gzip but does not unpack ({error}). Fetch it again; `gzip -t FILE` tells whether it is whole.") from error
+        raise SourceError(
+            f"{path} starts like gzip but does not unpack ({error}). Fetch it again; `gzip -t FILE` tells whether it is whole."
+        ) from error
     if not raw.strip():
         raise SourceError(f"{path} is empty. Give a file with at least a few dozen rows.")
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise SourceError(f"{path} is UTF-16. Convert it: `iconv -f UTF-16 -t UTF-8 FILE > NEW`.")
     if b"\0" in raw[: 1 << 16]:
-        raise SourceError(f"{path} is binary (byte 0 at position {raw.index(0)}), not text. Give `--parquet` for a Parquet file, or export it as CSV.")
+        raise SourceError(
+            f"{path} is binary (byte 0 at position {raw.index(0)}), not text. Give `--parquet` for a Parquet file, or export it as CSV."
+        )
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -82,7 +86,9 @@ def _parquet(path: Path) -> Table:
     try:
         frame = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise SourceError(f"{path} is not Parquet ({str(error).splitlines()[0][:80]}). Say its format: `--csv`, `--json-file` or `--jsonl`.") from error
+        raise SourceError(
+            f"{path} is not Parquet ({str(error).splitlines()[0][:80]}). Say its format: `--csv`, `--json-file` or `--jsonl`."
+        ) from error
     return Table(path, frame, header=True)
 
 
@@ -204,5 +210,7 @@ def _lists(path: Path, rows: list[list[Any]]) -> Table:
 
 def _flat(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
     if nested := [c for c, t in frame.schema.items() if t.is_nested()]:
-        raise SourceError(f"{path}: field(s) {nested} hold lists or objects; a cell must be a number, a text or a time. Flatten them first, for example with jq.")
+        raise SourceError(
+            f"{path}: field(s) {nested} hold lists or objects; a cell must be a number, a text or a time. Flatten them first, for example with jq."
+        )
     return frame

@@ -2,8 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from datetime import timedelta
 
 import numpy as np
 import polars as pl
@@ -11,6 +10,7 @@ import polars as pl
 from tasks.core.calendar import exchange_sessions, step_length
 from tasks.core.errors import SourceError
 from tasks.core.frames import UTC as UTC_DTYPE
+from tasks.ingest.wizard.figures import number, whole
 
 _SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _MONTHS = {1: ((28, 31), "1mo"), 3: ((89, 92), "1q"), 12: ((365, 366), "1y")}
@@ -19,6 +19,8 @@ _SEASONS = {
     "4h": (6, 42), "6h": (4, 28), "8h": (3, 21), "12h": (2, 14), "1d": (7,), "1w": (52,), "1mo": (12,), "1q": (4,),
 }  # fmt: skip
 LEAST_ACF = 0.2  # below it the season explains less than a twenty-fifth of the variance
+MANY_SEASONS = 100  # over so many a weaker season cannot be chance
+LEAST_ACF_OF_MANY = 0.1
 LONGER_MUST_GAIN = 0.15  # a longer season reads further back and needs more history, so it has to be clearly stronger
 _FRIDAY = 5
 
@@ -50,17 +52,27 @@ def find_every(rows: pl.DataFrame) -> tuple[str, str]:
     steps = _distances(rows)
     if not len(steps):
         raise SourceError("No series has two different times, so the length of a step is unknown. Give a longer history, or the right `--series`.")
-    counts = steps.value_counts(sort=True)
-    modal: timedelta = counts.row(0)[0]
+    modal: timedelta = steps.value_counts(sort=True).sort("count", "step", descending=[True, False]).row(0)[0]
     share = _share_between(steps, modal, modal)
+    if share < 0.5:  # noqa: PLR2004  (no distance is usual: the clock jitters)
+        return _near(steps)
     for (least, most), every in _MONTHS.values():
         if timedelta(days=least) <= modal <= timedelta(days=most):
             return every, f"{_share_between(steps, timedelta(days=least), timedelta(days=most)):.1%} of the distances are {least} to {most} days"
     seconds = modal.total_seconds()
     if seconds < 1:
-        raise SourceError(f"Steps of {modal} are shorter than a second, which is events and not steps. Aggregate them first, for example to 1 minute.")
+        raise SourceError(
+            f"Steps of {modal} are shorter than a second, which is events and not steps. Aggregate them first, for example to 1 minute."
+        )
     every = "1w" if modal == timedelta(days=7) else next(f"{seconds / n:.0f}{unit}" for unit, n in _SECONDS.items() if seconds % n == 0)
     return every, f"{share:.1%} of the distances between rows"
+
+
+def _near(steps: pl.Series) -> tuple[str, str]:
+    """The usual length of step that the median distance comes closest to; times are then moved back to the start of their step."""
+    median = number(steps.dt.total_seconds(fractional=True).median())
+    every = min(_SEASONS, key=lambda e: abs(np.log(max(median, 1e-3) / step_length(e).total_seconds())))
+    return every, f"times are uneven; their median distance of {median:.3g} s comes closest"
 
 
 def _distances(rows: pl.DataFrame) -> pl.Series:
@@ -69,7 +81,7 @@ def _distances(rows: pl.DataFrame) -> pl.Series:
 
 
 def _share_between(steps: pl.Series, least: timedelta, most: timedelta) -> float:
-    return float(steps.is_between(least, most).mean() or 0.0)  # type: ignore[arg-type]  (a mean of booleans)
+    return number(steps.is_between(least, most).mean())
 
 
 def find_calendar(rows: pl.DataFrame, every: str) -> tuple[str, str]:
@@ -82,7 +94,7 @@ def find_calendar(rows: pl.DataFrame, every: str) -> tuple[str, str]:
     sessions = exchange_sessions("XNYS", days[0], days[-1] + timedelta(days=1)).cast(UTC_DTYPE)
     weekdays = pl.datetime_range(days[0], days[-1], "1d", time_zone="UTC", time_unit="us", eager=True)
     weekdays = weekdays.filter(weekdays.dt.weekday() <= _FRIDAY)
-    on_session, held = float(days.is_in(sessions.implode()).mean()), float(sessions.is_in(days.implode()).mean())  # type: ignore[arg-type]  (means of booleans)
+    on_session, held = number(days.is_in(sessions.implode()).mean()), number(sessions.is_in(days.implode()).mean())
     if on_session == 1.0 and held > len(days) / len(weekdays) and held > 0.97:  # noqa: PLR2004  (a few days may be lost)
         return "exchange:XNYS", f"no row off a session of the New York exchange, {held:.1%} of its sessions are there"
     return "weekdays", "no row on a weekend"
@@ -134,7 +146,18 @@ def find_grid(rows: pl.DataFrame, z: str, integer_time: bool, every: str | None 
         found, second, reasons["season_steps"] = season, None, "as asked"
     n_steps = int(place.max() - place.min()) + 1 if calendar == "continuous" else rows["t"].n_unique()
     return Grid(
-        step, calendar, n_steps, rows["series_id"].n_unique(), int(off.sum()), _phases(rows, step, integer_time), n_missing, longest, found, second, acf, reasons
+        step,
+        calendar,
+        n_steps,
+        rows["series_id"].n_unique(),
+        int(off.sum()),
+        _phases(rows, step, integer_time),
+        n_missing,
+        longest,
+        found,
+        second,
+        acf,
+        reasons,
     )
 
 
@@ -154,18 +177,20 @@ def _gaps(rows: pl.DataFrame, place: np.ndarray, off: np.ndarray, calendar: str)
         return int(sum(days.is_between(f, e).sum() - n for f, e, n in spans.select("first", "last", "n").iter_rows())), 0
     steps = rows.select("series_id").with_columns(step=pl.Series(place)).filter(~pl.Series(off))
     missing = steps.select(pl.when(pl.col("series_id") == pl.col("series_id").shift()).then(pl.col("step").diff() - 1).alias("n")).drop_nulls()["n"]
-    return int(missing.clip(0).sum()), max(0, int(missing.max() or 0))  # type: ignore[call-overload]  (steps are integers)
+    return whole(missing.clip(0).sum()), max(0, whole(missing.max()))
 
 
 def dense(rows: pl.DataFrame, column: str, place: np.ndarray, off: np.ndarray, most_series: int = 40, most_steps: int = 20_000) -> list[np.ndarray]:
     """The newest *most_steps* steps of up to *most_series* series, each an array with NaN where a step is missing."""
-    laid = rows.select("series_id", pl.col(column).cast(pl.Float64).fill_null(float("nan"))).with_columns(step=pl.Series(place)).filter(~pl.Series(off))
+    laid = (
+        rows.select("series_id", pl.col(column).cast(pl.Float64).fill_null(float("nan"))).with_columns(step=pl.Series(place)).filter(~pl.Series(off))
+    )
     ids = laid["series_id"].unique().sort()
     chosen = ids.gather(np.unique(np.linspace(0, len(ids) - 1, min(len(ids), most_series)).astype(int)))
     out = []
     for series in chosen:
         part = laid.filter(pl.col("series_id") == series)
-        steps = part["step"].to_numpy() - int(part["step"].max()) + most_steps - 1  # type: ignore[call-overload]  (steps are integers)
+        steps = part["step"].to_numpy() - whole(part["step"].max()) + most_steps - 1
         values = np.full(most_steps, np.nan)
         values[steps[steps >= 0]] = part[column].to_numpy()[steps >= 0]
         out.append(values[max(0, int(steps.min())) :])
@@ -187,9 +212,10 @@ def find_season(arrays: list[np.ndarray], every: str | None, calendar: str) -> t
     for m in tried[1:]:
         if acf[m] > acf[best] + LONGER_MUST_GAIN:
             best = m
-    if acf[best] < LEAST_ACF:
-        return 1, None, acf[best], f"none: autocorrelation after the trend is taken away is {said}, below {LEAST_ACF}"
-    second = next((m for m in tried if m > best and acf[m] >= LEAST_ACF), None)
+    least = LEAST_ACF if max(len(a) for a in arrays) < MANY_SEASONS * best else LEAST_ACF_OF_MANY
+    if acf[best] < least:
+        return 1, None, acf[best], f"none: autocorrelation after the trend is taken away is {said}, below {least}"
+    second = next((m for m in tried if m > best and acf[m] >= least), None)
     return best, second, acf[best], f"autocorrelation after the trend is taken away: {said}"
 
 
@@ -224,14 +250,15 @@ def _convolved(values: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def _peaks(arrays: list[np.ndarray]) -> tuple[int, ...]:
-    """Lags at which the first differences agree most with themselves: local peaks within a fifth of the highest, shortest first."""
+    """Lags at which the first differences agree most with themselves: the shortest peak within a fifth of the highest, and a higher one that is a multiple of it."""
     most = min(400, min(len(a) for a in arrays) // 4)
     if most < 4:  # noqa: PLR2004  (a season of two steps needs eight)
         return ()
     mean = np.median([_acf_of_differences(a, most + 1) for a in arrays], axis=0)
     peaks = [m for m in range(2, most + 1) if mean[m] > mean[m - 1] and mean[m] >= mean[m + 1] and mean[m] > LEAST_ACF]
     high = [m for m in peaks if mean[m] >= 0.8 * max(mean[p] for p in peaks)]
-    return tuple(high[:1])
+    longer = [m for m in high if m > high[0] and m % high[0] == 0 and mean[m] > mean[high[0]]]
+    return (*high[:1], *sorted(longer, key=lambda m: -mean[m])[:1])
 
 
 def _acf_of_differences(values: np.ndarray, most: int) -> np.ndarray:
@@ -241,14 +268,3 @@ def _acf_of_differences(values: np.ndarray, most: int) -> np.ndarray:
     power = np.abs(np.fft.rfft(steps, size)) ** 2
     acf = np.fft.irfft(power, size)[: most + 1]
     return acf / acf[0] if acf[0] > 0 else np.zeros(most + 1)
-
-
-def newest(rows: pl.DataFrame) -> datetime:
-    """The latest time of all series; for integer time the epoch, since nothing is dated."""
-    last = rows["t"].max()
-    return last if isinstance(last, datetime) else datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def holes(place: np.ndarray) -> list[int]:
-    """Lengths of the runs of missing steps of one series, in order; *place* ascending."""
-    return [int(b - a - 1) for a, b in pairwise(place) if b - a > 1]

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from tasks.core.errors import SourceError
 from tasks.ingest.wizard import bars
+from tasks.ingest.wizard.figures import number, whole
 from tasks.ingest.wizard.files import NULLS, Format, Table, find_files, read_table
 from tasks.ingest.wizard.times import TimeColumn, check_zone, parse, recognise
 
@@ -103,7 +103,9 @@ def _named(table: Table, asked: Asked) -> Table:
     if not asked.columns:
         return table
     if len(asked.columns) != table.frame.width:
-        raise SourceError(f"`--columns` names {len(asked.columns)} columns, {table.path} has {table.frame.width}. Give one name for each, in the file's order.")
+        raise SourceError(
+            f"`--columns` names {len(asked.columns)} columns, {table.path} has {table.frame.width}. Give one name for each, in the file's order."
+        )
     if len(set(asked.columns)) < len(asked.columns):
         raise SourceError(f"`--columns` repeats a name: {list(asked.columns)}. Give each column a name of its own.")
     return replace(table, frame=table.frame.rename(dict(zip(table.frame.columns, asked.columns, strict=True))))
@@ -215,7 +217,7 @@ def _sure_of_form(first: Table, time: TimeColumn, asked: Asked, notes: _Roles) -
 def _regularity(first: Table, time: TimeColumn) -> float:
     """Share of the commonest distance between successive times."""
     steps = parse(first.frame[time.name], time, "UTC", first.path, first.first_row).unique().sort().diff().drop_nulls()
-    return float(steps.value_counts()["count"].max()) / max(1, len(steps)) if len(steps) else 0.0  # type: ignore[arg-type]  (a count)
+    return number(steps.value_counts()["count"].max()) / max(1, len(steps)) if len(steps) else 0.0
 
 
 def _in_words(form: str) -> str:
@@ -256,8 +258,21 @@ def _rows_are_series(tables: Sequence[Table], notes: _Roles) -> Look:
     rows = long.with_columns(pl.col("t") - pl.col("t").max().over("series_id"))
     notes.source |= {"layout": "row_per_series", "time_column": None, "series_column": name, "value_name": "value"}
     notes.reasons["layout"] = f"{frame.height} rows with a name that never repeats, then {len(cells)} numbered columns"
-    notes.questions.append("The rows have no time: each column is a step, and all series are taken to end together. If there is time, give it in a column.")
-    return Look(notes.source, rows, True, False, 0, frame.height, len(tables), notes.reasons, tuple(notes.questions), "value")
+    notes.questions.append(
+        "The rows have no time: each column is a step, and all series are taken to end together. If there is time, give it in a column."
+    )
+    return Look(
+        notes.source,
+        rows,
+        integer_time=True,
+        bars=False,
+        repeated=0,
+        received=frame.height,
+        n_files=len(tables),
+        reasons=notes.reasons,
+        questions=tuple(notes.questions),
+        target="value",
+    )
 
 
 def _bars_named(tables: list[Table], time: TimeColumn | None, asked: Asked, notes: _Roles) -> list[Table]:
@@ -292,6 +307,8 @@ def _columns_are_values(tables: list[Table], time: TimeColumn | None, asked: Ask
     _time_fields(time, asked, notes)
     parts = [_with_time(t, time, asked.time_zone or "UTC") for t in tables]
     frame = pl.concat(parts)
+    if "time_zone" in notes.source and not asked.time_zone and (frame["t"].dt.hour() != 0).any():
+        notes.questions.append("The times name no zone; UTC is assumed. If they are local, say --time-zone, for example Europe/Berlin.")
     series = _series_column(frame, time, asked, notes)
     numbers = _value_columns(tables[0], frame, time, series, notes)
     wide = _is_wide(frame, numbers, series, asked, notes)
@@ -329,18 +346,16 @@ def _time_fields(time: TimeColumn | None, asked: Asked, notes: _Roles) -> None:
     if time is None:
         notes.source["time_column"] = None
         notes.reasons["time_column"] = "no column reads as time, so rows are steps, and series are aligned at their last"
-        notes.questions.append("No column reads as time: rows are taken as steps in the order of the file. If there is one, say --time and --time-format.")
+        notes.questions.append(
+            "No column reads as time: rows are taken as steps in the order of the file. If there is one, say --time and --time-format."
+        )
         return
     notes.source["time_column"] = time.name
-    if time.form in {"iso", "s", "ms", "us"}:
-        notes.source["time_format"] = time.form
-    elif time.form != "datetime":
+    if time.form != "datetime":
         notes.source["time_format"] = time.form
     if not time.zoned and time.form not in {"s", "ms", "us"}:
         notes.source["time_zone"] = asked.time_zone or "UTC"
         notes.reasons["time_zone"] = "as asked" if asked.time_zone else "the times name no zone"
-        if not asked.time_zone:
-            notes.questions.append("The times name no zone; UTC is assumed. If they are local, say --time-zone, for example Europe/Berlin.")
 
 
 def _with_time(table: Table, time: TimeColumn | None, zone: str) -> pl.DataFrame:
@@ -357,7 +372,9 @@ def _series_column(frame: pl.DataFrame, time: TimeColumn | None, asked: Asked, n
     """The column that names the series: with it no time repeats. None: each file, or all, is one series."""
     if asked.series:
         if asked.series not in frame.columns:
-            raise SourceError(f"`--series {asked.series}`: there is no such column, but {[c for c in frame.columns if c not in ('t', '__stem')][:12]}.")
+            raise SourceError(
+                f"`--series {asked.series}`: there is no such column, but {[c for c in frame.columns if c not in ('t', '__stem')][:12]}."
+            )
         notes.reasons["series_column"] = "as asked"
         return asked.series
     if time is None:
@@ -382,7 +399,7 @@ def _series_column(frame: pl.DataFrame, time: TimeColumn | None, asked: Asked, n
 def _repeats(frame: pl.DataFrame, key: list[str]) -> float:
     """Share of rows whose key came before."""
     time, *rest = key if key[0] == "t" else key[::-1]
-    return 1.0 - frame.group_by(rest).agg(pl.col(time).n_unique())[time].sum() / frame.height
+    return 1.0 - whole(frame.group_by(rest).agg(pl.col(time).n_unique())[time].sum()) / frame.height
 
 
 def _may_name(frame: pl.DataFrame, column: str, notes: _Roles) -> bool:
@@ -421,15 +438,19 @@ def _is_wide(frame: pl.DataFrame, numbers: list[str], series: str | None, asked:
         notes.reasons["layout"] = "one column of numbers"
         return False
     if series is not None or asked.target:
-        notes.reasons["layout"] = f"the series' name stands in `{series}`" if series else f"`{asked.target}` is the target as asked, the other columns go with it"
+        notes.reasons["layout"] = (
+            f"the series' name stands in `{series}`" if series else f"`{asked.target}` is the target as asked, the other columns go with it"
+        )
         return False
     if bars.by_name(numbers):
         notes.reasons["layout"] = "open, high, low and close belong together: a bar"
         return False
-    sizes = [float(s) for c in numbers if (s := frame[c].abs().median())]  # type: ignore[arg-type]  (a median of numbers)
+    sizes = [s for c in numbers if (s := number(frame[c].abs().median()))]
     named = [c for c in numbers if c.lower() in _TARGET_NAMES[:8]]
     if named or (sizes and max(sizes) > _KIND_SPAN * min(sizes)):
-        notes.reasons["layout"] = f"`{named[0]}` sounds like a target" if named else "the columns differ in size by more than a thousand, so they are no series of one kind"
+        notes.reasons["layout"] = (
+            f"`{named[0]}` sounds like a target" if named else "the columns differ in size by more than a thousand, so they are no series of one kind"
+        )
         return False
     likely = next((c for c in numbers if c.lower() in _TARGET_NAMES), numbers[-1])
     notes.reasons["layout"] = f"{len(numbers)} columns of numbers of one kind: each is a series"

@@ -8,6 +8,7 @@ import polars as pl
 
 from tasks.core.errors import SourceError
 from tasks.core.frames import UTC
+from tasks.ingest.wizard.figures import number
 
 _ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?\s*(Z|[+-]\d{2}:?\d{2})?$"
 _ZONE = r"(Z|[T ].*[+-]\d{2}:?\d{2})$"
@@ -75,7 +76,7 @@ def _counted(name: str, known: pl.Series) -> TimeColumn | None:
     values = known.cast(pl.Float64)
     if values.null_count() or not (values == values.floor()).all():
         return None
-    low, high = float(values.min()), float(values.max())  # type: ignore[arg-type]  (numbers, as checked above)
+    low, high = number(values.min()), number(values.max())
     for unit, (least, most) in _EPOCHS.items():
         if least <= low and high <= most and values.n_unique() > 1:
             return TimeColumn(name, unit)

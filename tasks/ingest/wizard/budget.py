@@ -1,0 +1,87 @@
+"""How much of the history is used, how often it is refitted, which models take part: so that training ends in about a minute on two cores."""
+
+from dataclasses import dataclass
+from math import gcd
+
+from tasks.core.errors import SourceError
+
+TABLE_ROWS = 160_000  # a feature table of that many rows is built in 2 s and walked in the minute
+MOST_TABLE_ROWS = 450_000  # many short series may have more, since few refits are possible on them
+LEAST_STEPS = 1_000  # below it a cap would take the history that lags and seasons need
+MOST_STEPS = 50_000
+FORECAST_ROWS = 600_000  # rows of forecasts a model writes before the gate's
+GATE_ROWS = 150_000
+MOST_CUTOFFS = 400  # hundreds of cutoffs say what a model is worth; more cost disk and say little else
+FEW_CUTOFFS = 8  # fewer measure luck
+REFIT_S = 45.0  # what refits may take in all; the rest of the minute is start-up of seven processes
+NET_PAIRS = 10_000  # fewer pairs of origin and step cannot feed a net of some thousand weights
+LIGHTGBM_ROWS = 60_000  # 2 s a fit
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Caps (None: not needed), the walk, the gate. Counted in steps of the grid, except *max_rows_per_series*."""
+
+    n_cutoffs: int
+    stride_steps: int
+    refit_every_cutoffs: int
+    n_refits: int
+    min_train_steps: int
+    gate_steps: int
+    min_gate_rows: int
+    net: bool
+    epochs: int
+    refit_s: float
+
+    @property
+    def max_age_steps(self) -> int:
+        """A fit grew as old as this in the walk-forward whose scores chose it."""
+        return self.stride_steps * self.refit_every_cutoffs
+
+
+def caps(n_series: int, longest: int) -> tuple[int | None, int | None]:
+    """(max_rows_per_series, max_series) for *n_series* of which the longest has *longest* rows; None where no cap is needed."""
+    rows = min(MOST_STEPS, max(LEAST_STEPS, TABLE_ROWS // n_series))
+    series = MOST_TABLE_ROWS // min(longest, rows)
+    return (rows if longest > rows else None), (series if n_series > series else None)
+
+
+def plan(n_steps: int, n_series: int, horizon_steps: int, season_steps: int, lookback_steps: int) -> Budget:
+    """Fit the walk into *n_steps* of grid, of *n_series*. Raises SourceError with the length that would do when it is too short."""
+    cutoff_rows = n_series * horizon_steps
+    matured = 24  # cutoffs whose whole horizon is known; a smaller sample decides nothing
+    gate = max(horizon_steps + min(matured, n_steps // 12), min(n_steps // 10, 1_000, GATE_ROWS // cutoff_rows))
+    floor = max(3 * season_steps, 2 * horizon_steps, 20) if season_steps > 1 else max(2 * horizon_steps, 30)
+    left = n_steps - gate - horizon_steps
+    min_train = max(floor, min(int(0.5 * left), max(int(0.3 * left), 2 * lookback_steps, 8 * season_steps)))
+    room = left - min_train  # origins that are left for cutoffs
+    if room < FEW_CUTOFFS:
+        needed = n_steps + FEW_CUTOFFS - room + gate // 10
+        raise SourceError(
+            f"The history has {n_steps} steps; a horizon of {horizon_steps} and a season of {season_steps} need at least about {needed}. "
+            f"Give a longer history, or a shorter horizon: `--horizon {max(1, horizon_steps // 2)}`."
+        )
+    n_cutoffs = max(FEW_CUTOFFS, min(MOST_CUTOFFS, FORECAST_ROWS // cutoff_rows, room))
+    stride = _off_season(max(1, room // n_cutoffs), season_steps)
+    n_cutoffs = min(n_cutoffs, 1 + (room - 1) // stride)
+    pairs = n_series * (n_steps - gate) * horizon_steps
+    net = pairs >= NET_PAIRS
+    seconds = _refit_s(n_series * (n_steps - gate), horizon_steps, net)
+    n_refits = max(2, min(10, int(REFIT_S / seconds), n_cutoffs // 2))
+    refit_every = -(-n_cutoffs // n_refits)
+    return Budget(
+        n_cutoffs, stride, refit_every, -(-n_cutoffs // refit_every), min_train, gate,
+        max(8, min(60, (gate - horizon_steps) // 2 + 1)), net, 5 if pairs > 100 * NET_PAIRS else 15, seconds,
+    )  # fmt: skip
+
+
+def _off_season(stride: int, season_steps: int) -> int:
+    """The nearest smaller stride without a common divisor with the season, or every cutoff would fall on the same hours."""
+    while stride > 1 and gcd(stride, season_steps) > 1:
+        stride -= 1
+    return stride
+
+
+def _refit_s(rows: int, horizon_steps: int, net: bool) -> float:
+    """Seconds of one refit of all models on one core, from measured fits: ridge 2 us a row, LightGBM 33 us a pair, the net about 2 s."""
+    return 2e-6 * rows + 33e-6 * min(rows * horizon_steps, LIGHTGBM_ROWS) + (2.0 if net else 0.0) + 0.2

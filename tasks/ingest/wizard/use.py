@@ -1,0 +1,71 @@
+"""Making a dataset current: its name and models at the top of params.yaml, its files in data/source."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tasks.core.errors import ParamsError
+from tasks.edges.artifacts import replacing, write_json
+from tasks.edges.settings import ROOT
+from tasks.ingest.wizard.files import find_files
+from tasks.ingest.wizard.write import load_params, save_params
+
+SOURCE = "data/source"
+
+
+class Used(NamedTuple):
+    """What is current now. links: names in data/source and the files they lead to; empty for an embedded source."""
+
+    dataset: str
+    models: tuple[str, ...]
+    links: dict[str, Path]
+
+
+def use(name: str, root: Path = ROOT) -> Used:
+    """Make *name* current. Raises ParamsError for an unknown name (with close matches), SourceError when its files are not there.
+
+    data/source is filled first: a run that is killed in between leaves `dataset` as it was, and `tidemill use NAME` again mends it.
+    """
+    document = load_params(root)
+    entry = _entry(document, name)
+    source = entry["ingest"]["source"]
+    links = _linked(_files(source.get("files") or (), name, root)) if source["kind"] == "files" else {}
+    _fill(root / SOURCE, source["kind"], links)
+    models = tuple(entry["models"])
+    document["dataset"] = name
+    document["models"].clear()  # in place: comments hang on the list
+    document["models"].extend(models)
+    save_params(document, root)
+    return Used(name, models, links)
+
+
+def _entry(document: Any, name: str) -> Any:
+    known = list(document["datasets"])
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3)
+        raise ParamsError(
+            f"There is no dataset {name!r}" + (f"; did you mean {' or '.join(close)}?" if close else f", but {', '.join(known)}.")
+            + " `tidemill new NAME --csv FILE` makes one, `tidemill datasets` lists them."
+        )  # fmt: skip
+    return document["datasets"][name]
+
+
+def _files(patterns: Iterable[str], name: str, root: Path) -> list[Path]:
+    found = [path.resolve() for pattern in patterns for path in find_files(str(root / Path(pattern).expanduser()))]
+    if not found:
+        raise ParamsError(f"datasets.{name}.ingest.source has no `files`. Give paths or globs, relative to the checkout or absolute.")
+    return list(dict.fromkeys(found))
+
+
+def _linked(files: list[Path]) -> dict[str, Path]:
+    """A name for each file: its own, with its folder's before it where two files have the same."""
+    names = [path.name for path in files]
+    return {(path.name if names.count(path.name) == 1 else f"{path.parent.name}_{path.name}"): path for path in files}
+
+
+def _fill(folder: Path, kind: str, links: dict[str, Path]) -> None:
+    with replacing(folder) as fresh:
+        for link, path in links.items():
+            (fresh / link).symlink_to(path)
+        write_json(fresh / "source.json", {"kind": kind} | ({"files": sorted(links)} if kind == "files" else {}))

@@ -1,0 +1,100 @@
+"""The entry in params.yaml, with each reason as a comment beside its value. Everything else in the file stays as it was, byte for byte."""
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import CommentMark
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+from ruamel.yaml.tokens import CommentToken
+
+from tasks.core.errors import ParamsError
+from tasks.edges.artifacts import write_text
+from tasks.edges.settings import ROOT
+from tasks.ingest.wizard.propose import Proposal
+
+_NAME = r"[a-z][a-z0-9_]{0,39}"
+_PLAIN = r"[A-Za-z][\w /().:-]*[\w)]|[A-Za-z]|[1-9]\d*(mo|[a-df-z])"  # what needs no quotes; `1e5` would be a number
+_BLOCKS = {
+    (), ("about",), ("about", "target"), ("models",), ("ingest",), ("ingest", "source"), ("validate",), ("validate", "columns"), ("validate", "rows"),
+    ("features",), ("features", "list"), ("train",), ("promote",), ("retrain",),
+}  # fmt: skip
+
+
+def check_name(name: str) -> None:
+    """Raises ParamsError for a name that DVC's templates, folders or model registries would stumble over."""
+    if not re.fullmatch(_NAME, name):
+        better = re.sub(r"[^a-z0-9_]+", "_", name.lower()).strip("_") or "my_feed"
+        raise ParamsError(
+            f"A dataset's name has small letters, digits and _, starts with a letter and has at most 40 characters; {name!r} does not. Try `{better}`."
+        )
+
+
+def load_params(root: Path = ROOT) -> Any:
+    """params.yaml with its comments, as ruamel.yaml holds it."""
+    path = root / "params.yaml"
+    if not path.exists():
+        raise ParamsError(f"{path} is missing. Run from the checkout, or restore the file with `git checkout params.yaml`.")
+    return _yaml().load(path.read_text())
+
+
+def save_params(document: Any, root: Path = ROOT) -> None:
+    """Write params.yaml, by rename."""
+    write_text(root / "params.yaml", _dumped(document))
+
+
+def write_entry(name: str, proposal: Proposal, root: Path = ROOT, *, replace: bool = False) -> None:
+    """Put the entry under `datasets`. Raises ParamsError when the name is taken and *replace* is not set."""
+    check_name(name)
+    document = load_params(root)
+    if name in document["datasets"] and not replace:
+        raise ParamsError(f"There is a dataset {name!r} already. Take another name, or overwrite it with `--replace`.")
+    document["datasets"][name] = commented(proposal)
+    save_params(document, root)
+
+
+def render(name: str, proposal: Proposal) -> str:
+    """The entry as it would stand in params.yaml."""
+    return _dumped(CommentedMap({"datasets": CommentedMap({name: commented(proposal)})}))
+
+
+def commented(proposal: Proposal) -> CommentedMap:
+    """The entry with its reasons as comments at the ends of its lines."""
+    node: CommentedMap = _node(proposal.entry, (), proposal.reasons)
+    return node
+
+
+def _node(value: Any, path: tuple[str | int, ...], reasons: dict[tuple[str | int, ...], str]) -> Any:
+    block = path in _BLOCKS
+    if isinstance(value, dict):
+        node: Any = CommentedMap()
+        items: Any = value.items()
+    elif isinstance(value, (list, tuple)):
+        node, items = CommentedSeq([None] * len(value)), enumerate(value)
+    else:
+        return DoubleQuotedScalarString(value) if isinstance(value, str) and not re.fullmatch(_PLAIN, value) else value
+    for key, item in items:
+        node[key] = _node(item, (*path, key), reasons)
+        if block and (reason := reasons.get((*path, key))):
+            beside = CommentToken(f"  # {reason}", CommentMark(0), None)
+            node.ca.items[key] = [None, None, beside, None] if isinstance(node, CommentedMap) else [beside, None]
+    node.fa.set_block_style() if block and value else node.fa.set_flow_style()
+    return node
+
+
+def _yaml() -> YAML:
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 100_000  # a line is never folded: a reason stands beside its value
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.representer.add_representer(type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null"))
+    return yaml
+
+
+def _dumped(document: Any) -> str:
+    out = io.StringIO()
+    _yaml().dump(document, out)
+    return out.getvalue()
