@@ -38,15 +38,18 @@ class StageResult:
     log: str
 
 
-def run_stage(stage: str, root: Path = ROOT, on_line: Lines | None = None) -> StageResult:
-    """Bring *stage* up to date, models of `train` side by side. Raises StageError with the stage's last lines when it fails."""
+def run_stage(stage: str, root: Path = ROOT, on_line: Lines | None = None, limit_s: float | None = None) -> StageResult:
+    """Bring *stage* up to date, models of `train` side by side.
+
+    Raises StageError with the stage's last lines when it fails, or takes longer than *limit_s* after the lock was ours; it is ended then.
+    """
     if stage not in STAGES:
         raise StageError(f"No stage {stage!r}; there are {', '.join(STAGES)}.")
     started = time.monotonic()
     with checkout_lock(root, on_line):
         targets = [f"train@{model}" for model in reversed(read_models(root))] if stage == "train" else [stage]
         with ThreadPoolExecutor(min(settings().jobs, len(targets))) as pool:
-            results = list(pool.map(lambda target: _reproduce(target, root, on_line), targets))
+            results = list(pool.map(lambda target: _reproduce(target, root, on_line, limit_s), targets))
     ran = any(ran for ran, _ in results)
     return StageResult(stage, ran, time.monotonic() - started, "\n".join(log for _, log in results))
 
@@ -84,7 +87,7 @@ def _wait_for(descriptor: int, path: Path, on_line: Lines | None) -> None:
             return
 
 
-def _reproduce(target: str, root: Path, on_line: Lines | None) -> tuple[bool, str]:
+def _reproduce(target: str, root: Path, on_line: Lines | None, limit_s: float | None) -> tuple[bool, str]:
     python = sys.executable
     command = [python, "-m", "tasks.edges.lifeline", python, "-m", "dvc", "repro", "--single-item", target]
     environment = child_environment(PATH=f"{Path(python).parent}{os.pathsep}{os.environ.get('PATH', '')}", PYTHONUNBUFFERED="1")
@@ -100,6 +103,15 @@ def _reproduce(target: str, root: Path, on_line: Lines | None) -> tuple[bool, st
         text=True,
         start_new_session=True,
     )
+    over = threading.Event()
+
+    def end() -> None:
+        over.set()
+        stop_group(child)
+
+    alarm = threading.Timer(limit_s or 0.0, end)
+    if limit_s:
+        alarm.start()
     try:
         assert child.stdout
         for line in child.stdout:
@@ -111,6 +123,10 @@ def _reproduce(target: str, root: Path, on_line: Lines | None) -> tuple[bool, st
     except BaseException:
         stop_group(child)
         raise
+    finally:
+        alarm.cancel()
+    if over.is_set():
+        raise StageError(f"Stage {target!r} took longer than its limit of {limit_s:.0f} s and was ended. Its last lines:\n" + "\n".join(tail))
     if code != 0:
         raise StageError(f"Stage {target!r} ended with code {code}. Its last lines:\n" + "\n".join(tail))
     return ran, "\n".join(tail)

@@ -1,0 +1,13 @@
+"""How right the served forecasts turned out to be."""
+
+from typing import Any
+
+from prefect import flow
+
+from flows._stages import LIMIT_S, stage
+
+
+@flow(name="monitoring", persist_result=True, result_serializer="json")
+def monitoring(limit_s: float = LIMIT_S) -> list[dict[str, Any]]:
+    """Join what was served with what came true: error, coverage, drift of the inputs."""
+    return [stage("monitor", limit_s)]

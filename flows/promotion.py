@@ -1,0 +1,30 @@
+"""The gate, and what follows from it."""
+
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from flows._stages import LIMIT_S, stage
+from tasks.edges.settings import ROOT, settings
+from tasks.promote.apply import DECISION, apply_decision
+
+
+@flow(name="promotion", persist_result=True, result_serializer="json")
+def promotion(limit_s: float = LIMIT_S) -> list[dict[str, Any]]:
+    """Decide whether the challenger becomes champion, on rows that neither has seen, and apply it.
+
+    The stage applies it to this checkout's own registry. A shared registry is changed here alone, after checking that the release's
+    bytes and the champion are still those of the decision, so that no old checkout moves production.
+    """
+    done = [stage("promote", limit_s)]
+    if settings().mlflow_uri:
+        _apply()
+    return done
+
+
+@task(name="apply", task_run_name="apply", persist_result=True, result_serializer="json", cache_policy=NO_CACHE)
+def _apply() -> str | None:
+    champion = apply_decision(ROOT / DECISION)
+    get_run_logger().info("Champion: %s", champion.version if champion else "as before")
+    return champion.digest if champion else None

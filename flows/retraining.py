@@ -1,0 +1,21 @@
+"""Whether it is time, and then a new run: the only arrow of the map that goes up."""
+
+from typing import Any
+
+from prefect import flow
+
+from flows._stages import LIMIT_S, stage
+from flows.promotion import promotion
+from flows.training import training
+from tasks.edges.artifacts import read_json
+from tasks.edges.settings import ROOT
+
+
+@flow(name="retraining", persist_result=True, result_serializer="json")
+def retraining(start: bool = True, limit_s: float = LIMIT_S) -> list[dict[str, Any]]:
+    """Decide whether retraining is due; when it is, train and promote, with the reason. start: False only decides."""
+    done = [stage("retrain", limit_s)]
+    decision = read_json(ROOT / "data/decisions/retrain/decision.json")
+    if decision["due"] and start:
+        return [*done, *training(reason=str(decision["reason"]), limit_s=limit_s), *promotion(limit_s=limit_s)]
+    return done

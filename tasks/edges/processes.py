@@ -1,0 +1,188 @@
+"""Servers and workers that we start beside us. Each leads a session of its own and ends with the process that started it (Linux).
+
+They are stopped by that session, never by name: asked first, then by force, since some of them do not listen. A process is known by
+its id *and* its start time, because the system gives an id to somebody else later.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from tasks.core.about import Strict
+from tasks.core.errors import SettingsError
+from tasks.edges.settings import ROOT, child_environment
+
+STOP_S = 5.0  # Prefect's and MLflow's servers end within a second; a Prefect worker may not end at all when it is asked
+_POLL_S = 0.1
+_TAIL_LINES = 15
+
+
+class Mark(Strict):
+    """Which process: its id and its start (seconds since 1970)."""
+
+    name: str
+    pid: int
+    started: float
+
+
+def start(name: str, command: Iterable[str], output: int | IO[str], root: Path = ROOT, **environment: str) -> "subprocess.Popen[str]":
+    """Start *command* in *root*, leading a session of its own, both streams into *output* (a file or subprocess.PIPE).
+
+    Call it from a thread that lives as long as the child should: Linux ends the child with the thread that started it.
+    Raises SettingsError when the program is not there.
+    """
+    ours = child_environment(**environment)
+    ours["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{ours.get('PATH', '')}"
+    ours["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), ours.get("PYTHONPATH", "")]))  # children import this checkout's packages
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tasks.edges.lifeline", *command],
+            cwd=root,
+            env=ours,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise SettingsError(f"{name} cannot be started: {error}. `tidemill doctor` says what is missing.") from error
+
+
+def mark(name: str, pid: int) -> Mark:
+    """Mark of the running process *pid*."""
+    return Mark(name=name, pid=pid, started=psutil.Process(pid).create_time())
+
+
+def is_running(marked: Mark) -> bool:
+    """Whether that very process still runs; a zombie does not."""
+    try:
+        process = psutil.Process(marked.pid)
+        return _is_same(process, marked) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def stop(marked: Mark, within_s: float = STOP_S) -> None:
+    """End the session that *marked* leads, its orphans too: asked first, after *within_s* by force. Nothing when it has ended."""
+    _signal_session(marked, signal.SIGTERM)
+    if not wait_for(lambda: not _members(marked), within_s):
+        _signal_session(marked, signal.SIGKILL)
+        wait_for(lambda: not _members(marked), within_s)
+
+
+def wait_for(condition: Callable[[], bool], within_s: float) -> bool:
+    """Poll until *condition* holds; False when it does not within *within_s*."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def wait_healthy(child: "subprocess.Popen[str]", name: str, healthy: Callable[[], bool], log: Path, within_s: float) -> None:
+    """Wait until *healthy* holds. Raises SettingsError with the last lines of *log* when the child ends before, or does not get there in time."""
+    wait_for(lambda: child.poll() is not None or healthy(), within_s)
+    if child.poll() is not None:
+        raise SettingsError(f"{name} ended with code {child.returncode} instead of starting. {last_lines(log)}")
+    if not healthy():
+        raise SettingsError(f"{name} did not answer within {within_s:.0f} s. {last_lines(log)}")
+
+
+def answers(url: str, timeout_s: float = 2.0) -> bool:
+    """Whether *url* answers with a success."""
+    return fetch(url, timeout_s) is not None
+
+
+def fetch(url: str, timeout_s: float = 2.0) -> bytes | None:
+    """Body of a successful answer, None for anything else."""
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_s) as answer:  # noqa: S310  (the addresses are ours)
+            body: bytes = answer.read()
+            return body
+    except (urllib.error.URLError, OSError, ValueError):
+        return None
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free, as for the servers themselves
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port(host: str) -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def holder_of(port: int) -> str:
+    """Who listens on *port*, for a message: `python (process 123)`, or `another process` when the system does not say."""
+    with contextlib.suppress(psutil.Error):
+        for found in psutil.net_connections("tcp"):
+            if found.status == psutil.CONN_LISTEN and found.laddr.port == port and found.pid:
+                return f"{psutil.Process(found.pid).name()} (process {found.pid})"
+    return "another process"
+
+
+def last_lines(log: Path, n_lines: int = _TAIL_LINES) -> str:
+    """The end of a log, for a message."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.exists() else []
+    return f"Last lines of {log}:\n" + "\n".join(lines[-n_lines:] or ["(nothing)"])
+
+
+def _members(marked: Mark) -> list[psutil.Process]:
+    """Living processes of the session. While one lives, the system gives its leader's id to nobody else."""
+    if _is_given_to_another(marked):
+        return []
+    return [process for process in psutil.process_iter() if _session_of(process.pid) == marked.pid and _lives(process)]
+
+
+def _signal_session(marked: Mark, number: signal.Signals) -> None:
+    for process in _members(marked):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+def _is_same(process: psutil.Process, marked: Mark) -> bool:
+    return abs(process.create_time() - marked.started) < 1.0  # psutil adds the boot time, which moves with the clock
+
+
+def _is_given_to_another(marked: Mark) -> bool:
+    try:
+        return not _is_same(psutil.Process(marked.pid), marked)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _session_of(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return -1
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
