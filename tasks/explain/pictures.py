@@ -62,9 +62,10 @@ def _waterfall(axes: Any, own: pl.DataFrame, target: Target) -> None:
         axes.axvline(value, color=_PLAIN, linewidth=0.8, linestyle=":")
     axes.set_yticks([len(parts) + 1, *y, 0], [f"base: {_in_unit(base, target)}", *names, f"forecast: {_in_unit(z_hat, target)}"])
     axes.plot([base, z_hat], [len(parts) + 1, 0], "o", color=_PLAIN, markersize=5)
-    axes.margins(x=0.15)
-    transform = "z" if target.transform == "none" else f"{target.transform} of {target.column}"
-    axes.set_xlabel(f"{transform}")
+    axes.use_sticky_edges = False  # bars may not touch the frame: the figures stand beside them
+    axes.margins(x=0.15, y=0.04)
+    scale = target.column if target.transform == "none" else f"{target.transform} of {target.column}"
+    axes.set_xlabel(f"{scale}; base and forecast in {target.unit}, before the level factor")
     axes.set_title(f"step {own['step'][0]}: {own['event_time'][0]:%F %R}Z", loc="left", fontsize=10)
 
 
