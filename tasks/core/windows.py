@@ -7,10 +7,11 @@ That is the purge. A fold is a refit and the cutoffs it serves.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import polars as pl
+from pydantic import Field
 
 from tasks.core.about import Strict
 from tasks.core.calendar import Calendar
@@ -26,12 +27,12 @@ class WalkForward(Strict):
     least history before the first cutoff. embargo_steps: distance on top of the purge.
     """
 
-    n_cutoffs: int
-    stride_steps: int
-    refit_every_cutoffs: int
-    min_train_steps: int
-    embargo_steps: int = 0
-    window_steps: int | None = None
+    n_cutoffs: Annotated[int, Field(ge=1)]
+    stride_steps: Annotated[int, Field(ge=1)]
+    refit_every_cutoffs: Annotated[int, Field(ge=1)]
+    min_train_steps: Annotated[int, Field(ge=1)]
+    embargo_steps: Annotated[int, Field(ge=0)] = 0
+    window_steps: Annotated[int, Field(ge=1)] | None = None
 
 
 class Fold(NamedTuple):
@@ -49,10 +50,13 @@ def plan_folds(n_steps: int, last_origin: int, horizon_steps: int, walk: WalkFor
     origins = last_origin - walk.stride_steps * np.arange(walk.n_cutoffs - 1, -1, -1)
     needed = walk.min_train_steps + horizon_steps + walk.embargo_steps
     if origins[0] + 1 < needed:
-        fitting = max(0, (last_origin + 1 - needed) // walk.stride_steps + 1)
+        fitting = (last_origin + 1 - needed) // walk.stride_steps + 1
+        way_out = (
+            f"Set `train.n_cutoffs` to at most {fitting}, or `train.min_train_steps` lower." if fitting > 0 else "Set `train.min_train_steps` lower."
+        )
         raise FoldError(
             f"{walk.n_cutoffs} cutoffs every {walk.stride_steps} steps need {needed + (walk.n_cutoffs - 1) * walk.stride_steps} steps of history, "
-            f"but there are {last_origin + 1} of {n_steps} before the gate's rows. Set `train.n_cutoffs` to at most {fitting}, or `train.min_train_steps` lower."
+            f"but there are {last_origin + 1} of {n_steps} before the gate's rows. {way_out}"
         )
     return [
         Fold(int(block[0]), block) for block in np.array_split(origins, np.arange(walk.refit_every_cutoffs, len(origins), walk.refit_every_cutoffs))
