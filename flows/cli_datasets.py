@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tasks.ingest.wizard.propose import Proposal
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+ABOUT_CHARS = 60  # the rest is in params.yaml and in --json
 _File = str | None
 
 
@@ -88,14 +89,13 @@ def datasets(as_json: AsJson = False) -> None:
         _print_json(rows)
         return
     from rich.console import Console  # noqa: PLC0415  (only a table needs it)
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Column, Table  # noqa: PLC0415
 
-    table = Table("", "name", "every", "target", "transform", "horizon", "season", "score", "about")
+    table = Table("", Column("name", no_wrap=True), "every", "target", "horizon", "season", "source", "about")
     for row in rows:
-        table.add_row(
-            "*" if row["current"] else "", row["name"], row["every"], f"{row['target']} ({row['unit']})", row["transform"],
-            str(row["horizon_steps"]), str(row["season_steps"]), row["primary_score"], row["description"],
-        )  # fmt: skip
+        star = "*" if row["current"] else ""
+        about = row["description"] if len(row["description"]) < ABOUT_CHARS else row["description"][:ABOUT_CHARS] + "..."
+        table.add_row(star, row["name"], row["every"], row["target"], str(row["horizon_steps"]), str(row["season_steps"]), row["source"], about)
     Console().print(table)
 
 

@@ -27,6 +27,7 @@ class FilesSource(Strict):
     series_column: names the series of a row (`long`, `row_per_series`); without it series_from does, with `constant` from series_id.
     series_pattern: a regular expression on the file name; its one group is the series (before series_from).
     value_columns: `long`: the columns to keep; `wide`: the columns that are series; `row_per_series`: nothing (all the others).
+    snap_times: move each time back to the start of its step (counted from 1970), for clocks that jitter or series whose steps begin apart.
     value_name: the value column of `wide` and `row_per_series`. max_rows_per_series keeps the newest, max_series the first by name.
     """
 
@@ -40,6 +41,7 @@ class FilesSource(Strict):
     time_column: str | None
     time_format: str = "iso"
     time_zone: str = "UTC"
+    snap_times: bool = False
     series_column: str | None = None
     series_from: Literal["file_stem", "constant"] = "constant"
     series_id: str = "series"

@@ -53,6 +53,7 @@ def _keys(cells: Cells, source: FilesSource, about: About, calendar: Calendar) -
         return pl.DataFrame([series]).with_columns(pl.int_range(pl.len(), dtype=pl.Int64).over("series_id").alias(STEP))
     dates = about.every.rstrip("0123456789")[-1:] in {"d", "w", "q", "y"} or about.every.endswith("mo")
     times = parse_times(cells, source.time_column, source.time_format, source.time_zone, dates=dates, series=series)
+    times = times.dt.truncate(about.every) if source.snap_times else times
     keys = pl.DataFrame([series, times.alias("event_time")]).with_columns(calendar.nominal_known_at().cast(UTC).alias("known_at"))
     if source.known_at_column is None:
         return keys

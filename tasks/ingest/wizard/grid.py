@@ -18,6 +18,7 @@ _SEASONS = {
     "1s": (60,), "1m": (60, 1440), "5m": (288, 12), "10m": (144,), "15m": (96,), "20m": (72,), "30m": (48, 336), "1h": (24, 168), "2h": (12, 84), "3h": (8, 56),
     "4h": (6, 42), "6h": (4, 28), "8h": (3, 21), "12h": (2, 14), "1d": (7,), "1w": (52,), "1mo": (12,), "1q": (4,),
 }  # fmt: skip
+SNAP_ABOVE_FRAC = 0.005  # half of what validate puts into quarantine before it stops; below, a stray row is better kept apart than moved
 LEAST_ACF = 0.2  # below it the season explains less than a twenty-fifth of the variance
 MANY_SEASONS = 100  # over so many a weaker season cannot be chance
 LEAST_ACF_OF_MANY = 0.1
@@ -29,8 +30,7 @@ _FRIDAY = 5
 class Grid:
     """The steps.
 
-    every, calendar: as in `about`. n_steps: from the first step of any series to the last. phases: how many offsets within a step the
-    series have (1: one grid). off_grid: rows that are no step. n_missing, longest_gap: steps without a row. season_steps: 1 for none.
+    every, calendar: as in `about`. n_steps: from the first step of any series to the last. off_grid: rows that are no step. n_missing, longest_gap: steps without a row. season_steps: 1 for none.
     """
 
     every: str
@@ -38,7 +38,6 @@ class Grid:
     n_steps: int
     n_series: int
     off_grid: int
-    phases: int
     n_missing: int
     longest_gap: int
     season_steps: int
@@ -68,6 +67,12 @@ def find_every(rows: pl.DataFrame) -> tuple[str, str]:
     return every, f"{share:.1%} of the distances between rows"
 
 
+def unlike_steps(rows: pl.DataFrame) -> list[str]:
+    """The series' own usual steps when one is more than a third longer than another; empty when they agree."""
+    lengths = rows.group_by("series_id").agg(pl.col("event_time").diff().mode().min().alias("step")).drop_nulls()["step"].unique().sort()
+    return [str(step) for step in lengths] if len(lengths) > 1 and lengths[-1] > lengths[0] * 4 / 3 else []
+
+
 def _near(steps: pl.Series) -> tuple[str, str]:
     """The usual length of step that the median distance comes closest to; times are then moved back to the start of their step."""
     median = number(steps.dt.total_seconds(fractional=True).median())
@@ -77,18 +82,38 @@ def _near(steps: pl.Series) -> tuple[str, str]:
 
 def _distances(rows: pl.DataFrame) -> pl.Series:
     same = pl.col("series_id") == pl.col("series_id").shift()
-    return rows.select(pl.when(same).then(pl.col("t").diff()).alias("step")).drop_nulls()["step"]
+    return rows.select(pl.when(same).then(pl.col("event_time").diff()).alias("step")).drop_nulls()["step"]
 
 
 def _share_between(steps: pl.Series, least: timedelta, most: timedelta) -> float:
     return number(steps.is_between(least, most).mean())
 
 
+def why_snap(rows: pl.DataFrame, every: str) -> str | None:
+    """Why times have to be moved back to the start of their step, or None when they are steps already."""
+    if _parsed(every)[1] in ("mo", "q", "y") and (rows["event_time"].dt.day() > 28).any():  # noqa: PLR2004  (no other month may end earlier)
+        return "months end on different days"
+    off = float(positions(rows, every)[1].mean())
+    if off > SNAP_ABOVE_FRAC:
+        return f"{off:.0%} of the rows lie beside the steps of {every} that their series began"
+    if (phases := _phases(rows, every)) > 1:
+        return f"the series begin their steps at {phases} different moments"
+    if every == "1d" and (rows["event_time"].dt.weekday() <= _FRIDAY).all() and (rows["event_time"].dt.hour() > 0).any():
+        return "a session is a date, not an hour"
+    return None
+
+
+def snap(rows: pl.DataFrame, every: str) -> pl.DataFrame:
+    """Each time at the start of its step; of rows that meet in a step the first stays, as in ingest."""
+    moved = rows.with_columns(pl.col("event_time").dt.truncate(every))
+    return moved.unique(["series_id", "event_time"], keep="first", maintain_order=True)
+
+
 def find_calendar(rows: pl.DataFrame, every: str) -> tuple[str, str]:
     """Calendar and why. Only daily rows that never fall on a weekend can be anything but continuous."""
     if every != "1d":
         return "continuous", "every step exists"
-    days = rows["t"].unique().sort()
+    days = rows["event_time"].unique().sort()
     if len(days) < 15 or (days.dt.weekday() > _FRIDAY).any():  # noqa: PLR2004  (three weeks without a weekend are a sign)
         return "continuous", "rows on weekends, too"
     sessions = exchange_sessions("XNYS", days[0], days[-1] + timedelta(days=1)).cast(UTC_DTYPE)
@@ -103,17 +128,17 @@ def find_calendar(rows: pl.DataFrame, every: str) -> tuple[str, str]:
 def positions(rows: pl.DataFrame, every: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Step number of each row, and whether it lies off the steps that its series' first row starts. Integer time counts itself."""
     if every is None:
-        return rows["t"].to_numpy(), np.zeros(rows.height, dtype=bool)
+        return rows["event_time"].to_numpy(), np.zeros(rows.height, dtype=bool)
     count, unit = _parsed(every)
-    first = pl.col("t").min().over("series_id")
+    first = pl.col("event_time").min().over("series_id")
     if unit in ("mo", "q", "y"):
         months = count * {"mo": 1, "q": 3, "y": 12}[unit]
-        month = (pl.col("t").dt.year() * 12 + pl.col("t").dt.month() - 1).cast(pl.Int64)
-        read = rows.select(step=month // months, off=pl.col("t") != first.dt.offset_by(pl.format("{}mo", month - _month(first))))
+        month = (pl.col("event_time").dt.year() * 12 + pl.col("event_time").dt.month() - 1).cast(pl.Int64)
+        read = rows.select(step=month // months, off=pl.col("event_time") != first.dt.offset_by(pl.format("{}mo", month - _month(first))))
     else:
         length = int(step_length(every).total_seconds() * 1e6)
-        distance = pl.col("t").dt.epoch("us") - first.dt.epoch("us")
-        start = (first.dt.epoch("us") - rows["t"].dt.epoch("us").min()) // length
+        distance = pl.col("event_time").dt.epoch("us") - first.dt.epoch("us")
+        start = (first.dt.epoch("us") - rows["event_time"].dt.epoch("us").min()) // length
         read = rows.select(step=start + distance // length, off=distance % length != 0)
     return read["step"].to_numpy(), read["off"].to_numpy()
 
@@ -130,13 +155,14 @@ def _parsed(every: str) -> tuple[int, str]:
 
 
 def find_grid(rows: pl.DataFrame, z: str, integer_time: bool, every: str | None = None, season: int | None = None) -> Grid:
-    """All of it. rows: `series_id`, `t`, and the column *z*, in whose space the season is sought."""
+    """All of it. rows: `series_id`, `event_time`, and the column *z*, in whose space the season is sought."""
     reasons: dict[str, str] = {}
     if integer_time:
         step, reasons["every"] = "1h", "no time in the file; the hour only names a step"
         calendar, reasons["calendar"] = "continuous", "rows are steps"
     else:
         step, reasons["every"] = (every, "as asked") if every else find_every(rows)
+        _parsed(step)
         calendar, reasons["calendar"] = find_calendar(rows, step)
     place, off = positions(rows, None if integer_time else step)
     n_missing, longest = _gaps(rows, place, off, calendar)
@@ -144,14 +170,13 @@ def find_grid(rows: pl.DataFrame, z: str, integer_time: bool, every: str | None 
     found, second, acf, reasons["season_steps"] = find_season(arrays, None if integer_time else step, calendar)
     if season is not None:
         found, second, reasons["season_steps"] = season, None, "as asked"
-    n_steps = int(place.max() - place.min()) + 1 if calendar == "continuous" else rows["t"].n_unique()
+    n_steps = int(place.max() - place.min()) + 1 if calendar == "continuous" else rows["event_time"].n_unique()
     return Grid(
         step,
         calendar,
         n_steps,
         rows["series_id"].n_unique(),
         int(off.sum()),
-        _phases(rows, step, integer_time),
         n_missing,
         longest,
         found,
@@ -161,19 +186,20 @@ def find_grid(rows: pl.DataFrame, z: str, integer_time: bool, every: str | None 
     )
 
 
-def _phases(rows: pl.DataFrame, every: str, integer_time: bool) -> int:
-    if integer_time or _parsed(every)[1] in ("mo", "q", "y"):
-        return 1
+def _phases(rows: pl.DataFrame, every: str) -> int:
+    """At how many offsets within a step the series begin."""
+    if _parsed(every)[1] in ("mo", "q", "y"):
+        return int(rows.group_by("series_id").agg(pl.col("event_time").min())["event_time"].dt.strftime("%d %T").n_unique())
     length = int(step_length(every).total_seconds() * 1e6)
-    starts = rows.group_by("series_id").agg(pl.col("t").min())["t"].dt.epoch("us")
+    starts = rows.group_by("series_id").agg(pl.col("event_time").min())["event_time"].dt.epoch("us")
     return int((starts % length).n_unique())
 
 
 def _gaps(rows: pl.DataFrame, place: np.ndarray, off: np.ndarray, calendar: str) -> tuple[int, int]:
     """Missing steps and the longest run of them, within each series' span; on weekdays and exchanges a weekend is no gap."""
     if calendar != "continuous":
-        days = rows["t"].unique().sort()
-        spans = rows.group_by("series_id").agg(first=pl.col("t").min(), last=pl.col("t").max(), n=pl.len())
+        days = rows["event_time"].unique().sort()
+        spans = rows.group_by("series_id").agg(first=pl.col("event_time").min(), last=pl.col("event_time").max(), n=pl.len())
         return int(sum(days.is_between(f, e).sum() - n for f, e, n in spans.select("first", "last", "n").iter_rows())), 0
     steps = rows.select("series_id").with_columns(step=pl.Series(place)).filter(~pl.Series(off))
     missing = steps.select(pl.when(pl.col("series_id") == pl.col("series_id").shift()).then(pl.col("step").diff() - 1).alias("n")).drop_nulls()["n"]

@@ -10,8 +10,8 @@ import polars as pl
 from tasks.core.errors import SourceError
 from tasks.ingest.wizard import bars
 from tasks.ingest.wizard.figures import number, whole
-from tasks.ingest.wizard.files import NULLS, Format, Table, find_files, read_table
-from tasks.ingest.wizard.times import TimeColumn, check_zone, parse, recognise
+from tasks.ingest.wizard.files import Format, Table, find_files, read_table
+from tasks.ingest.wizard.times import TimeColumn, parse, recognise
 
 NUMBER_FRAC = 0.9  # a column with this share of numbers was meant to be numbers, so the rest are faults
 MIN_ROWS = 20
@@ -43,7 +43,7 @@ class Asked:
 class Look:
     """What the files are.
 
-    source: fields of the files source. rows: `series_id`, `t` (UTC, or an integer that is 0 at each series' last value), then the value
+    source: fields of the files source. rows: `series_id`, `event_time` (UTC, or an integer that is 0 at each series' last value), then the value
     columns in float64; sorted. reasons: why, by field. bars: whether open, high, low and close are among the columns. received: rows read.
     """
 
@@ -61,7 +61,7 @@ class Look:
     @property
     def values(self) -> list[str]:
         """The value columns."""
-        return [c for c in self.rows.columns if c not in ("series_id", "t")]
+        return [c for c in self.rows.columns if c not in ("series_id", "event_time")]
 
 
 @dataclass
@@ -75,10 +75,8 @@ class _Roles:
 
 def look(asked: Asked) -> Look:
     """Read the files and say what they hold. Raises SourceError with file, row and the way out for what cannot be read."""
-    if asked.time_zone:
-        check_zone(asked.time_zone)
     files = find_files(asked.pattern)
-    tables = [_named(read_table(path, asked.format, header=False if asked.columns else None), asked) for path in files]
+    tables = [read_table(path, asked.format, asked.columns) for path in files]
     _refuse_unlike(tables)
     tables = [_typed(table) for table in tables]
     notes = _Roles({"kind": "files", "format": asked.format}, {}, [])
@@ -97,18 +95,6 @@ def look(asked: Asked) -> Look:
 
 
 # --- names and types -----------------------------------------------------------------------------------------------------------
-
-
-def _named(table: Table, asked: Asked) -> Table:
-    if not asked.columns:
-        return table
-    if len(asked.columns) != table.frame.width:
-        raise SourceError(
-            f"`--columns` names {len(asked.columns)} columns, {table.path} has {table.frame.width}. Give one name for each, in the file's order."
-        )
-    if len(set(asked.columns)) < len(asked.columns):
-        raise SourceError(f"`--columns` repeats a name: {list(asked.columns)}. Give each column a name of its own.")
-    return replace(table, frame=table.frame.rename(dict(zip(table.frame.columns, asked.columns, strict=True))))
 
 
 def _refuse_unlike(tables: Sequence[Table]) -> None:
@@ -132,7 +118,6 @@ def _column(table: Table, name: str) -> pl.Series:
         return cells.cast(pl.Float64)
     if cells.dtype != pl.String:
         return cells
-    cells = cells.set(cells.is_in(NULLS).fill_null(value=False), None)
     known = cells.len() - cells.null_count()
     numbers = cells.cast(pl.Float64, strict=False)
     odd = (numbers.is_null() & cells.is_not_null()).arg_true()
@@ -191,7 +176,7 @@ def _without_known_at(first: Table, found: list[TimeColumn], asked: Asked, notes
     if len(late) != 1 or len(rest) != 1:
         return found
     zone = asked.time_zone or "UTC"
-    known, event = (parse(first.frame[t.name], t, zone, first.path, first.first_row) for t in (late[0], rest[0]))
+    known, event = (parse(first, t, zone) for t in (late[0], rest[0]))
     if (known < event).any():
         return found
     notes.source["known_at_column"] = late[0].name
@@ -216,7 +201,7 @@ def _sure_of_form(first: Table, time: TimeColumn, asked: Asked, notes: _Roles) -
 
 def _regularity(first: Table, time: TimeColumn) -> float:
     """Share of the commonest distance between successive times."""
-    steps = parse(first.frame[time.name], time, "UTC", first.path, first.first_row).unique().sort().diff().drop_nulls()
+    steps = parse(first, time, "UTC").unique().sort().diff().drop_nulls()
     return number(steps.value_counts()["count"].max()) / max(1, len(steps)) if len(steps) else 0.0
 
 
@@ -226,7 +211,6 @@ def _in_words(form: str) -> str:
         "s": "seconds since 1970",
         "ms": "milliseconds since 1970",
         "us": "microseconds since 1970",
-        "datetime": "typed times",
     }.get(form, form)
 
 
@@ -253,9 +237,13 @@ def _rows_are_series(tables: Sequence[Table], notes: _Roles) -> Look:
     if frame[name].is_duplicated().any():
         raise SourceError(f"Series {frame[name].filter(frame[name].is_duplicated())[0]!r} stands in two rows. Give each series one row.")
     cells = frame.columns[1:]
-    long = frame.rename({name: "series_id"}).unpivot(cells, index="series_id", variable_name="t", value_name="value")
-    long = long.with_columns(pl.col("t").replace_strict(cells, range(len(cells)), return_dtype=pl.Int64)).drop_nulls("value").sort("series_id", "t")
-    rows = long.with_columns(pl.col("t") - pl.col("t").max().over("series_id"))
+    long = frame.rename({name: "series_id"}).unpivot(cells, index="series_id", variable_name="event_time", value_name="value")
+    long = (
+        long.with_columns(pl.col("event_time").replace_strict(cells, range(len(cells)), return_dtype=pl.Int64))
+        .drop_nulls("value")
+        .sort("series_id", "event_time")
+    )
+    rows = long.with_columns(pl.col("event_time") - pl.col("event_time").max().over("series_id"))
     notes.source |= {"layout": "row_per_series", "time_column": None, "series_column": name, "value_name": "value"}
     notes.reasons["layout"] = f"{frame.height} rows with a name that never repeats, then {len(cells)} numbered columns"
     notes.questions.append(
@@ -307,26 +295,30 @@ def _columns_are_values(tables: list[Table], time: TimeColumn | None, asked: Ask
     _time_fields(time, asked, notes)
     parts = [_with_time(t, time, asked.time_zone or "UTC") for t in tables]
     frame = pl.concat(parts)
-    if "time_zone" in notes.source and not asked.time_zone and (frame["t"].dt.hour() != 0).any():
+    if "time_zone" in notes.source and not asked.time_zone and (frame["event_time"].dt.hour() != 0).any():
         notes.questions.append("The times name no zone; UTC is assumed. If they are local, say --time-zone, for example Europe/Berlin.")
     series = _series_column(frame, time, asked, notes)
     numbers = _value_columns(tables[0], frame, time, series, notes)
     wide = _is_wide(frame, numbers, series, asked, notes)
     if wide:
-        rows = frame.select("t", *numbers).unpivot(numbers, index="t", variable_name="series_id", value_name="value").drop_nulls("value")
+        rows = (
+            frame.select("event_time", *numbers)
+            .unpivot(numbers, index="event_time", variable_name="series_id", value_name="value")
+            .drop_nulls("value")
+        )
         notes.source |= {"layout": "wide", "value_columns": numbers, "value_name": "value"}
         if len(tables) > 1:
             _one_series_in_parts(frame, tables, notes)
     else:
         notes.source |= {"layout": "long", "value_columns": numbers}
-        rows = frame.select(_series_ids(frame, tables, series, notes), "t", *numbers)
-    key = ["series_id", "t"]
+        rows = frame.select(_series_ids(frame, tables, series, notes), "event_time", *numbers)
+    key = ["series_id", "event_time"]
     rows = rows.select(*key, pl.exclude(key)).sort(key, maintain_order=True)
     kept = rows.filter((pl.struct(key) != pl.struct(key).shift()).fill_null(value=True)) if _repeats(rows, key) else rows
     if kept.height < MIN_ROWS:
         raise SourceError(f"{tables[0].path}: {kept.height} rows of values; at least {MIN_ROWS} are needed to say anything. Give a longer history.")
     if time is None:
-        kept = kept.with_columns(pl.col("t") - pl.col("t").max().over("series_id"))
+        kept = kept.with_columns(pl.col("event_time") - pl.col("event_time").max().over("series_id"))
     is_bars = not wide and bool(set(bars.PRICES) <= set(kept.columns)) and bars.broken_frac(kept, {p: p for p in bars.PRICES}) < 0.01  # noqa: PLR2004  (a row in a hundred may be dirt)
     return Look(
         notes.source,
@@ -351,8 +343,7 @@ def _time_fields(time: TimeColumn | None, asked: Asked, notes: _Roles) -> None:
         )
         return
     notes.source["time_column"] = time.name
-    if time.form != "datetime":
-        notes.source["time_format"] = time.form
+    notes.source["time_format"] = time.form
     if not time.zoned and time.form not in {"s", "ms", "us"}:
         notes.source["time_zone"] = asked.time_zone or "UTC"
         notes.reasons["time_zone"] = "as asked" if asked.time_zone else "the times name no zone"
@@ -361,8 +352,8 @@ def _time_fields(time: TimeColumn | None, asked: Asked, notes: _Roles) -> None:
 def _with_time(table: Table, time: TimeColumn | None, zone: str) -> pl.DataFrame:
     source = pl.lit(table.path.name.removesuffix(".gz").rsplit(".", 1)[0]).alias("__stem")
     if time is None:
-        return table.frame.with_row_index("t").with_columns(pl.col("t").cast(pl.Int64), source)
-    when = parse(table.frame[time.name], time, zone, table.path, table.first_row).alias("t")
+        return table.frame.with_row_index("event_time").with_columns(pl.col("event_time").cast(pl.Int64), source)
+    when = parse(table, time, zone).alias("event_time")
     if len(lost := when.is_null().arg_true()):
         raise SourceError(f"{table.row(int(lost[0]))}: column {time.name!r} is empty ({len(lost)} such rows). Give the row its time, or remove it.")
     return table.frame.drop(time.name).with_columns(when, source)
@@ -379,11 +370,11 @@ def _series_column(frame: pl.DataFrame, time: TimeColumn | None, asked: Asked, n
         return asked.series
     if time is None:
         return None
-    repeats = _repeats(frame, ["t", "__stem"])
-    candidates = [c for c in frame.columns if c not in {"t", "__stem", asked.target} and _may_name(frame, c, notes)]
+    repeats = _repeats(frame, ["event_time", "__stem"])
+    candidates = [c for c in frame.columns if c not in {"event_time", "__stem", asked.target} and _may_name(frame, c, notes)]
     if repeats < 0.05:  # noqa: PLR2004  (a few repeated rows are dirt, not a second series)
         return None
-    left = {c: _repeats(frame, ["t", "__stem", c]) for c in candidates}
+    left = {c: _repeats(frame, ["event_time", "__stem", c]) for c in candidates}
     good = sorted((c for c in left if left[c] < 0.05), key=lambda c: (frame[c].dtype != pl.String, not re.search(_SERIES_NAMES, c.lower())))  # noqa: PLR2004
     if not good:
         raise SourceError(
@@ -398,7 +389,7 @@ def _series_column(frame: pl.DataFrame, time: TimeColumn | None, asked: Asked, n
 
 def _repeats(frame: pl.DataFrame, key: list[str]) -> float:
     """Share of rows whose key came before."""
-    time, *rest = key if key[0] == "t" else key[::-1]
+    time, *rest = key if key[0] == "event_time" else key[::-1]
     return 1.0 - whole(frame.group_by(rest).agg(pl.col(time).n_unique())[time].sum()) / frame.height
 
 
@@ -410,7 +401,7 @@ def _may_name(frame: pl.DataFrame, column: str, notes: _Roles) -> bool:
 
 
 def _value_columns(first: Table, frame: pl.DataFrame, time: TimeColumn | None, series: str | None, notes: _Roles) -> list[str]:
-    left_out = {"t", "__stem", series, notes.source.get("known_at_column")}
+    left_out = {"event_time", "__stem", series, notes.source.get("known_at_column")}
     numbers = [c for c in frame.columns if c not in left_out and frame[c].dtype == pl.Float64 and frame[c].null_count() < frame.height]
     counting = [c for c in numbers if len(numbers) > 1 and _is_row_number(frame[c])]
     numbers = [c for c in numbers if c not in counting]
@@ -476,9 +467,9 @@ def _series_ids(frame: pl.DataFrame, tables: Sequence[Table], series: str | None
 
 def _one_series_in_parts(frame: pl.DataFrame, tables: Sequence[Table], notes: _Roles) -> bool:
     """Several files that follow one another in time and differ in a number alone are one series."""
-    if len(tables) == 1 or frame["t"].dtype == pl.Int64:
+    if len(tables) == 1 or frame["event_time"].dtype == pl.Int64:
         return False
-    spans = frame.group_by("__stem").agg(first=pl.col("t").min(), last=pl.col("t").max()).sort("first")
+    spans = frame.group_by("__stem").agg(first=pl.col("event_time").min(), last=pl.col("event_time").max()).sort("first")
     stems = spans["__stem"].to_list()
     bare = {re.sub(r"[\d_.\-]+$", "", s) for s in stems}
     if len(bare) > 1 or not (spans["first"][1:] > spans["last"][:-1]).all():

@@ -9,7 +9,7 @@ import polars as pl
 from tasks.edges.params import STAGES
 from tasks.ingest.wizard import bars, budget
 from tasks.ingest.wizard.figures import number, whole
-from tasks.ingest.wizard.grid import Grid, find_grid
+from tasks.ingest.wizard.grid import Grid, find_every, find_grid, snap, unlike_steps, why_snap
 from tasks.ingest.wizard.look import Asked, Look
 from tasks.ingest.wizard.series import MOST_FLAT_FRAC, NEVER_CHANGES, apart, garman_klass, pick_target, pick_transform, with_z
 
@@ -60,6 +60,8 @@ def propose(look: Look, asked: Asked) -> Proposal:
     """The entry. Raises SourceError when the history is too short for any honest score."""
     draft = _Draft(questions=list(look.questions))
     rows, target = _target(look, asked, draft)
+    before = rows.height
+    rows, snapped = _snapped(rows, look, asked)
     capped, limits = _capped(rows)
     grid = _grid(rows, look, asked, draft)
     kept = grid if capped.height == rows.height else find_grid(capped, "__z", look.integer_time, grid.every, grid.season_steps)
@@ -68,6 +70,9 @@ def propose(look: Look, asked: Asked) -> Proposal:
     walk = budget.plan(kept.n_steps, kept.n_series, horizon, grid.season_steps, windows[-1])
     _about(look, grid, target, draft)
     _ingest(look, asked, limits, kept, draft)
+    if snapped:
+        draft.put(("ingest", "source", "snap_times"), value=True, reason=snapped)
+        draft.said.append(f"Times are moved back to the start of their step: {snapped}. {before - rows.height} rows then repeat a step.")
     _validate(look, capped, draft)
     _features(look, grid, target, windows, capped, walk, draft)
     _models(grid, windows, walk, draft)
@@ -142,6 +147,15 @@ def _capped(rows: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
     return rows, limits
 
 
+def _snapped(rows: pl.DataFrame, look: Look, asked: Asked) -> tuple[pl.DataFrame, str | None]:
+    """The rows on one grid, and why they had to be moved."""
+    if look.integer_time:
+        return rows, None
+    every = asked.every or find_every(rows)[0]
+    why = why_snap(rows, every)
+    return (snap(rows, every) if why else rows), why
+
+
 def _grid(rows: pl.DataFrame, look: Look, asked: Asked, draft: _Draft) -> Grid:
     grid = find_grid(rows, "__z", look.integer_time, asked.every, asked.season)
     n = f"{grid.n_series} series" if grid.n_series > 1 else "1 series"
@@ -152,6 +166,8 @@ def _grid(rows: pl.DataFrame, look: Look, asked: Asked, draft: _Draft) -> Grid:
         draft.said.append(
             f"{grid.n_missing} steps are missing, the longest gap has {grid.longest_gap}; they become gaps on the grid, nothing is filled in."
         )
+    if not look.integer_time and (unlike := unlike_steps(rows)):
+        draft.questions.append(f"The series have steps of unlike length ({', '.join(unlike)}); better make a dataset of each.")
     if look.repeated:
         draft.said.append(f"{look.repeated} rows repeat a key; ingest keeps them apart and counts them.")
     if grid.off_grid:
@@ -162,7 +178,7 @@ def _grid(rows: pl.DataFrame, look: Look, asked: Asked, draft: _Draft) -> Grid:
 def _span(rows: pl.DataFrame, integer_time: bool) -> str:
     if integer_time:
         return "without dates"
-    first, last = rows.select(first=pl.col("t").min(), last=pl.col("t").max()).row(0)
+    first, last = rows.select(first=pl.col("event_time").min(), last=pl.col("event_time").max()).row(0)
     return f"{first:%F} to {last:%F}"
 
 
@@ -334,7 +350,7 @@ def _silence(rows: pl.DataFrame) -> int:
     """Steps within which 99 of 100 runs without a value end, at most 60."""
     known = rows.drop_nulls("__z").filter(pl.col("__z").is_finite())
     same = pl.col("series_id") == pl.col("series_id").shift()
-    steps = known.select(pl.when(same).then(pl.col("t").diff()).alias("d")).drop_nulls()["d"]
+    steps = known.select(pl.when(same).then(pl.col("event_time").diff()).alias("d")).drop_nulls()["d"]
     if not len(steps):
         return 0
     counts = steps.to_physical()

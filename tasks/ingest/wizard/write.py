@@ -79,7 +79,7 @@ def _node(value: Any, path: tuple[str | int, ...], reasons: dict[tuple[str | int
     for key, item in items:
         node[key] = _node(item, (*path, key), reasons)
         if block and (reason := reasons.get((*path, key))):
-            beside = CommentToken(f"  # {reason}", CommentMark(0), None)
+            beside = CommentToken(f" # {reason}", CommentMark(0), None)
             node.ca.items[key] = [None, None, beside, None] if isinstance(node, CommentedMap) else [beside, None]
     node.fa.set_block_style() if block and value else node.fa.set_flow_style()
     return node
