@@ -61,7 +61,9 @@ def answer(standing: Standing, ask: Ask, made_at: datetime) -> Answer:
 
 
 def _served(made: pl.DataFrame, made_at: datetime, digest: str) -> pl.DataFrame:
-    return SERVED.conform(made.with_columns(prediction_id=pl.lit(str(uuid4())), made_at=pl.lit(made_at), digest=pl.lit(digest)))
+    """*made* as a SERVED frame; recording checks it, and one id keeps the order of series and steps."""
+    marks = {"prediction_id": str(uuid4()), "made_at": made_at, "digest": digest}
+    return made.with_columns(pl.lit(value, dtype=SERVED.columns[name]).alias(name) for name, value in marks.items())
 
 
 def champion(standing: Standing) -> dict[str, Any]:
