@@ -13,7 +13,7 @@ from tasks.ensemble.align import Aligned
 from tasks.ensemble.params import EnsembleParams
 from tasks.ensemble.weights import combine, weights_over_time
 from tasks.forecasters import BASELINES
-from tasks.release.conformal import Conformal, Issued, functional_of, replay
+from tasks.release.conformal import Conformal, Issued, Timeline, functional_of, replay
 
 ENSEMBLE = "ensemble"
 LEAST_PAIRED = 8  # cutoffs; a long-run variance of fewer has one or two terms
@@ -52,10 +52,7 @@ def assemble(aligned: Aligned, about: About, params: EnsembleParams) -> Assemble
     burn_in = min(params.burn_in_cutoffs, aligned.n_walk // 4)
     k = np.arange(len(aligned.origins))
     scored, gate = (k >= burn_in) & (k < aligned.n_walk), k >= aligned.n_walk
-    members = np.eye(len(aligned.models))
-    wanted = {ENSEMBLE: (weights[aligned.n_walk - 1], combine(aligned, weights))}
-    wanted |= {name: (members[i], aligned.z_hat[i]) for i, name in enumerate(aligned.models)}
-    candidates = {name: _candidate(name, w, z_hat, aligned, groups, n_residuals, about, params) for name, (w, z_hat) in wanted.items()}
+    candidates = _candidates(weights, aligned, groups, n_residuals, about, params)
     before = scored[:, None, None] & aligned.known_by(aligned.n_walk - 1)
     losses = {
         name: float(np.nanmean(np.where(before, c.loss, np.nan))) if np.isfinite(c.loss[before]).any() else np.nan for name, c in candidates.items()
@@ -94,16 +91,34 @@ def pools(aligned: Aligned, params: EnsembleParams) -> tuple[str, np.ndarray, in
     return "all", np.zeros(n_series, dtype=np.int64), min(10 * n_series + params.residuals, 5000)
 
 
-def _candidate(
-    name: str, weights: np.ndarray, z_hat: np.ndarray, aligned: Aligned, groups: np.ndarray, n_residuals: int, about: About, params: EnsembleParams
-) -> Candidate:
-    state = Conformal(int(groups.max()) + 1, aligned.panel.schema.horizon_steps, about.quantiles, n_residuals, params.adapt_rate)
-    issued = replay(aligned.timeline(z_hat, groups), state, functional_of(about), about.target.transform)
-    y_hat = from_z(about.target, issued.point)
+def _candidates(
+    weights: np.ndarray, aligned: Aligned, groups: np.ndarray, n_residuals: int, about: About, params: EnsembleParams
+) -> dict[str, Candidate]:
+    n_groups, steps = int(groups.max()) + 1, aligned.panel.schema.horizon_steps
+    functional, transform = functional_of(about), about.target.transform
+    z_hat = combine(aligned, weights)
+    full = replay(aligned.timeline(z_hat, groups), Conformal(n_groups, steps, about.quantiles, n_residuals, params.adapt_rate), functional, transform)
+    # Members side by side as if they were further series: one walk over time instead of one for each.
+    n_members = len(aligned.models)
+    beside = Timeline(
+        np.concatenate(list(aligned.z_hat), axis=1), np.tile(aligned.scale, n_members), np.tile(aligned.z, (1, n_members, 1)),
+        np.tile(aligned.known_k, (1, n_members, 1)), aligned.learns, np.concatenate([groups + i * n_groups for i in range(n_members)]),
+    )  # fmt: skip
+    state = Conformal(n_members * n_groups, steps, about.quantiles, n_residuals, params.adapt_rate)
+    points = np.split(replay(beside, state, functional, transform, only_points=True).point, n_members, axis=1)
+    out = {ENSEMBLE: Candidate(ENSEMBLE, weights[aligned.n_walk - 1], z_hat, full, _losses(full.point, aligned, about))}
+    for i, (name, point) in enumerate(zip(aligned.models, points, strict=True)):
+        no_quantiles = np.full((*point.shape, len(about.quantiles)), np.nan)
+        out[name] = Candidate(name, np.eye(n_members)[i], aligned.z_hat[i], Issued(no_quantiles, point), _losses(point, aligned, about))
+    return out
+
+
+def _losses(point: np.ndarray, aligned: Aligned, about: About) -> np.ndarray:
+    y_hat = from_z(about.target, point)
     there = np.isfinite(y_hat) & np.isfinite(aligned.y)
     loss = np.full(y_hat.shape, np.nan)
     loss[there] = PRIMARY[about.primary_score](aligned.y[there], y_hat[there])
-    return Candidate(name, weights, z_hat, issued, loss)
+    return loss
 
 
 def summary(assembled: Assembled, aligned: Aligned, about: About) -> dict[str, Any]:
@@ -187,5 +202,10 @@ def _coverage(
         "gate": share(gate[:, None, None]),
         "by_step": [share(on & (steps == h)) for h in steps],
         "by_series": {s: share(on & (np.arange(len(ids)) == i)[None, :, None]) for i, s in enumerate(ids)},
-        "by_year": {str(year): share(on & (years == year)[:, None, None]) for year in np.unique(years[scored])},
+        # The gate's rows are out of sample too, so the last year is whole.
+        "by_year": {
+            str(year): part
+            for year in np.unique(years[scored | gate])
+            if (part := share(((scored | gate) & (years == year))[:, None, None])) is not None
+        },
     }

@@ -1,7 +1,8 @@
 """The state of the quantiles at any cutoff, replayed: what was issued on the stride, and what of it had become known.
 
 Cutoffs on the stride move the state on; a cutoff that is only asked for looks at a copy of it, so that asking changes nothing and a
-batch of cutoffs gives the numbers of one at a time. What follows from the history alone is computed once for a release and kept.
+batch of cutoffs gives the numbers of one at a time. Where a walk came past is kept beside the release, so that the next one on the same
+past starts near its end.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,9 @@ import numpy as np
 from tasks.release.conformal import Conformal, functional_of, point_shift
 from tasks.release.load import Release
 from tasks.release.origins import NEVER, columns_of
+
+KEPT_EVERY = 32  # cutoffs between two standings that are kept: 10 ms of walking with two series
+KEPT_WALKS = 64  # 40 KB each with two series and five steps
 
 
 @dataclass(frozen=True)
@@ -139,29 +143,46 @@ def answers(release: Release, line: Line, asks: Sequence[Ask]) -> list[Answer]:
     walker = _start(release, line, done[0]) if done else None
     for ask, stop in zip(asks, done, strict=True):
         assert walker is not None
-        _advance(line, walker, stop)
+        _advance(release, line, walker, stop)
         out.append(_answer(release, line, walker, ask))
     return out
 
 
-def after_history(release: Release) -> Walker:
-    """The walker at the history's end; computed once for a release."""
-    if "walker" not in release.kept:
-        line = history_line(release)
-        walker = _fresh(release, line)
-        _advance(line, walker, line.n_history)
-        release.kept["walker"] = walker
-    kept: Walker = release.kept["walker"]
-    return kept
-
-
 def _start(release: Release, line: Line, first: int) -> Walker:
-    if first < line.n_history:  # asked for the past: the state at the history's end already knows too much
-        return _fresh(release, line)
-    past, walker = history_line(release), after_history(release)
-    fresh = np.full((*line.z_hat.shape, len(release.blend.quantiles)), np.nan)
-    fresh[: past.n_history, columns_of(line.series_ids, past.series_ids)] = walker.issued
-    return Walker(deepcopy(walker.state), fresh, past.n_history)
+    """A walker that stands as far as another one came on the same past, at most at *first*; at the beginning when there is none."""
+    walks: dict[int, tuple[Line, Walker]] = release.kept.get("walks", {})
+    for at in sorted((at for at in list(walks) if at <= first), reverse=True):
+        past, walker = walks[at]
+        if _is_past_of(past, line, at):
+            issued = np.full((*line.z_hat.shape, len(release.blend.quantiles)), np.nan)
+            issued[:at, columns_of(line.series_ids, past.series_ids)] = walker.issued[:at]
+            return Walker(deepcopy(walker.state), issued, at)
+    return _fresh(release, line)
+
+
+def _is_past_of(past: Line, line: Line, at: int) -> bool:
+    """Whether the first *at* cutoffs of both lines issue and teach the same. Exact: what is kept never changes an answer."""
+    if len(past.cutoff) < at or not set(past.series_ids) <= set(line.series_ids) or not np.array_equal(past.cutoff[:at], line.cutoff[:at]):
+        return False
+    shared = columns_of(line.series_ids, past.series_ids)
+    further = np.setdiff1d(np.arange(len(line.series_ids)), shared)
+    if np.isfinite(line.z_hat[:at, further]).any():
+        return False
+    due, before = (np.minimum(part.due[:at], at) for part in (line, past))
+    learned = before < at
+    return (
+        np.array_equal(due[:, shared], before)
+        and np.array_equal(np.isfinite(line.z_hat[:at, shared]).any(axis=2), np.isfinite(past.z_hat[:at]).any(axis=2))
+        and np.array_equal(line.residual[:at, shared][learned], past.residual[:at][learned])
+    )
+
+
+def _keep(release: Release, line: Line, walker: Walker) -> None:
+    walks = release.kept.setdefault("walks", {})
+    walks.pop(walker.at, None)
+    walks[walker.at] = (line, Walker(deepcopy(walker.state), walker.issued, walker.at))
+    while len(walks) > KEPT_WALKS:
+        del walks[next(iter(walks))]
 
 
 def _fresh(release: Release, line: Line) -> Walker:
@@ -171,13 +192,16 @@ def _fresh(release: Release, line: Line) -> Walker:
     return Walker(state, np.full((*line.z_hat.shape, len(blend.quantiles)), np.nan), 0)
 
 
-def _advance(line: Line, walker: Walker, stop: int) -> None:
+def _advance(release: Release, line: Line, walker: Walker, stop: int) -> None:
     order, bounds = line.schedule
     for k in range(walker.at, stop):
+        if walker.at % KEPT_EVERY == 0 and walker.at:
+            _keep(release, line, walker)
         _learn(line, walker.state, walker.issued, order[bounds[k] : bounds[k + 1]])
         there = np.isfinite(line.z_hat[k]).any(axis=1)
         if there.any():
-            walker.issued[k, there] = walker.state.issue(line.group[there])[0]
+            group = line.group[there]
+            walker.issued[k, there] = walker.state.issue(group, walker.state.pools(group))
     walker.at = max(walker.at, stop)
 
 
@@ -198,7 +222,8 @@ def _answer(release: Release, line: Line, walker: Walker, ask: Ask) -> Answer:
     point = np.full(ask.z_hat.shape, np.nan)
     there = np.isfinite(ask.z_hat).any(axis=1)
     if there.any():
-        offsets, pool = state.issue(line.group[there])
+        pool = state.pools(line.group[there])
+        offsets = state.issue(line.group[there], pool)
         z_hat, scale = ask.z_hat[there], ask.scale[there]
         quantiles[there] = z_hat[:, :, None] + offsets * scale[:, None, None]
         point[there] = z_hat + point_shift(pool, scale, functional_of(release.about), release.about.target.transform)

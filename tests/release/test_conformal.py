@@ -82,7 +82,8 @@ def test_more_outcomes_at_once_than_the_pool_holds_keep_the_last():
 def test_an_unknown_series_uses_everybodys_pool():
     state = Conformal(2, 1, QUANTILES, 50, 0.0)
     state.learn(np.repeat([0, 1], 30), np.zeros(60, dtype=int), np.concatenate([np.full(30, -1.0), np.full(30, 1.0)]), np.full((60, 3), np.nan))
-    offsets, _ = state.issue(np.array([-1]))
+    stranger = np.array([-1])
+    offsets = state.issue(stranger, state.pools(stranger))
     assert offsets[0, 0].tolist() == [-1.0, 0.0, 1.0]
 
 
@@ -106,3 +107,9 @@ def test_point_shift_is_the_functional_of_the_pool():
 def test_quantiles_of_pools_of_different_size_ignore_what_is_missing():
     pool = np.array([[1.0, 2.0, 3.0, np.nan, np.nan], [1.0, 2.0, 3.0, 4.0, 5.0]])
     assert quantiles_at(pool, np.full((2, 1), 0.5))[:, 0].tolist() == [2.0, 3.0]
+
+
+def test_points_alone_are_the_points_of_the_full_replay():
+    line = _timeline(np.random.default_rng(2), n_cutoffs=120)
+    state = Conformal(2, 3, QUANTILES, 50, 0.02)
+    np.testing.assert_array_equal(replay(line, state, "mean", "none", only_points=True).point, _issue(line, n_residuals=50).point)
