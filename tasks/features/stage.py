@@ -9,8 +9,9 @@ from tasks.core.calendar import Calendar, calendar_for
 from tasks.core.errors import FeatureInputError
 from tasks.core.schema import FeatureSchema
 from tasks.features.grid import span
+from tasks.features.known import features_as_known
 from tasks.features.params import FeatureParams
-from tasks.features.table import build_features, feature_schema, gap_ledger
+from tasks.features.table import feature_schema, gap_ledger
 
 
 class FeatureSet(NamedTuple):
@@ -23,10 +24,10 @@ class FeatureSet(NamedTuple):
 
 
 def featurize(rows: pl.DataFrame, about: About, params: FeatureParams) -> FeatureSet:
-    """Features of all clean *rows* (SERIES), each at its latest vintage. Raises FeatureInputError when there are none."""
+    """Features of all clean *rows* (SERIES with all vintages), as each origin could know them. Raises FeatureInputError when there are none."""
     if rows.is_empty():
         raise FeatureInputError("data/clean/rows.parquet has no rows, so there is nothing to compute features of. Look into data/quarantine.")
     calendar = calendar_for(about, reach=span(rows))
     schema = feature_schema(about, params)
-    table = build_features(rows, about, params, calendar)
+    table = features_as_known(rows, about, params, calendar)
     return FeatureSet(table, schema, gap_ledger(table), calendar)

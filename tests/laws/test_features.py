@@ -14,7 +14,7 @@ from polars.testing import assert_frame_equal
 from tasks.core.about import About, Covariates, Target
 from tasks.core.calendar import calendar_for
 from tasks.core.frames import FEATURES, SERIES, as_of
-from tasks.features import FeatureParams, build_features, feature_schema
+from tasks.features import FeatureParams, build_features, feature_schema, features_as_known
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 BARS = ("open", "high", "low", "close")
@@ -255,6 +255,29 @@ def test_of_several_vintages_the_latest_given_counts(feed, data):
     assert_frame_equal(build(both, about), build(replaced, about), check_exact=True)
     before = as_of(both, rows["known_at"][picked])
     assert_frame_equal(build(before, about), build(rows.filter(pl.col("known_at") <= rows["known_at"][picked]), about), check_exact=True)
+
+
+@settings(law, max_examples=25)
+@given(feeds(n_series=2), st.integers(0, 2**32))
+def test_an_origin_sees_what_was_known_at_its_cutoff_late_rows_and_corrections_included(feed, seed):
+    rows, about = feed
+    rng = np.random.default_rng(seed)
+    rows = rows.with_columns(pl.col("known_at") + pl.duration(hours=pl.Series(rng.integers(1, 60, rows.height) * (rng.random(rows.height) < 0.1))))
+    corrected = rows.filter(pl.Series(rng.random(rows.height) < 0.1)).with_columns(
+        pl.col("known_at") + timedelta(hours=31), *(pl.col(c) * 1.01 for c in BARS)
+    )
+    rows = SERIES.conform(pl.concat([rows, corrected]))
+    calendar = calendar_for(about)
+    table = FEATURES.check(features_as_known(rows, about, PARAMS, calendar))
+    newest = build(rows, about)
+    assert_frame_equal(table.select(newest.columns[:6]), newest.select(newest.columns[:6]))
+    for row in table.iter_rows(named=True):
+        own = rows.filter(pl.col("series_id") == row["series_id"])
+        then = as_of(own, calendar.cutoff_of(row["event_time"]))
+        seen = build(then, about, until=row["event_time"])
+        expected = seen.row(-1, named=True) if seen.height else dict.fromkeys(newest.columns)
+        names = [n for n in newest.columns[6:] if seen.height or not n.startswith("calendar_")]
+        assert {n: row[n] for n in names} == {n: expected[n] for n in names}, row["event_time"]
 
 
 @law
