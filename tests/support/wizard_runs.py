@@ -1,0 +1,65 @@
+"""A proposal taken all the way that a user's would go: into params.yaml of a root of its own, made current, ingested."""
+
+import shutil
+from pathlib import Path
+
+import polars as pl
+
+from tasks.core.calendar import calendar_for
+from tasks.core.windows import plan_folds
+from tasks.edges.params import read_about, read_gate_steps, read_models, read_params
+from tasks.features import FeatureParams, feature_schema
+from tasks.ingest.__main__ import main as ingest
+from tasks.ingest.params import IngestParams
+from tasks.ingest.wizard.look import Asked, look
+from tasks.ingest.wizard.propose import propose
+from tasks.ingest.wizard.use import use
+from tasks.ingest.wizard.write import write_entry
+from tasks.train.params import TrainParams
+from tasks.validate.params import ValidateParams
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def proposed(pattern, kind="csv", **said):
+    """What the wizard makes of the files."""
+    asked = Asked(str(pattern), kind, **said)
+    return propose(look(asked), asked)
+
+
+def made_current(root, proposal, name="feed"):
+    """*root* with the entry written and in use."""
+    shutil.copy(CHECKOUT / "params.yaml", root / "params.yaml")
+    write_entry(name, proposal, root)
+    use(name, root)
+    return root
+
+
+def ingested(root):
+    """Rows as the chain's first stage writes them from the unedited entry."""
+    ingest(root)
+    return pl.read_parquet(root / "data/raw/rows.parquet")
+
+
+def assert_every_stage_accepts(root, rows):
+    """Each stage's parameters are read, the models find their columns, the walk fits into the history."""
+    about, train = read_about(root), read_params("train", TrainParams, root)
+    read_params("ingest", IngestParams, root)
+    contract = read_params("validate", ValidateParams, root)
+    schema = feature_schema(about, read_params("features", FeatureParams, root))
+    entry = {model: _params(root, model) for model in read_models(root)}
+    spans = [entry["window_mean"]["window_steps"], *(w for w in entry["har"]["windows_steps"] if w > 1)]
+    assert {f"z_mean_{w}" for w in spans} <= set(schema.names)
+    assert set(contract.columns) == set(rows.columns) - {"series_id", "event_time", "known_at"}
+    assert rows.height >= contract.min_rows
+    first, last = rows["event_time"].min(), rows["event_time"].max()
+    n_steps = len(calendar_for(about, reach=(first, last)).grid(first, last))
+    folds = plan_folds(n_steps, n_steps - 1 - read_gate_steps(root), about.horizon_steps, train)
+    assert sum(len(f.origins) for f in folds) == train.n_cutoffs
+    assert read_gate_steps(root) > about.horizon_steps
+
+
+def _params(root, model):
+    from tasks.edges.params import read_model_params
+
+    return read_model_params(model, root)
