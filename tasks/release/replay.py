@@ -202,7 +202,7 @@ def _advance(release: Release, line: Line, walker: Walker, stop: int) -> None:
         if there.any():
             group = line.group[there]
             walker.issued[k, there] = walker.state.issue(group, walker.state.pools(group))
-    walker.at = max(walker.at, stop)
+        walker.at = k + 1
 
 
 def _learn(line: Line, state: Conformal, issued: np.ndarray, flat: np.ndarray) -> None:
