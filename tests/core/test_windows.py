@@ -21,7 +21,7 @@ SCHEMA = FeatureSchema(
     columns=(FeatureColumn(name="z_last", role="level", lookback_steps=2), FeatureColumn(name="calendar_hour", role="free", lookback_steps=0)),
     last="z_last", horizon_steps=HORIZON, season_steps=1,
 )  # fmt: skip
-law = settings(max_examples=60, deadline=None)
+law = settings(max_examples=40, deadline=None)
 
 
 def walk_of(**changes):

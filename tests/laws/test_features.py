@@ -37,7 +37,7 @@ LIST = [
 ]
 PARAMS = FeatureParams.model_validate({"list": LIST, "last_within_steps": 2, "scale": "z_std_7"})
 ONE_BY_ONE = [FeatureParams.model_validate({"list": [entry], "last_within_steps": 2}) for entry in LIST]
-law = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+law = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def about_of(calendar="continuous"):
@@ -257,7 +257,7 @@ def test_of_several_vintages_the_latest_given_counts(feed, data):
     assert_frame_equal(build(before, about), build(rows.filter(pl.col("known_at") <= rows["known_at"][picked]), about), check_exact=True)
 
 
-@settings(law, max_examples=25)
+@settings(law, max_examples=12)
 @given(feeds(n_series=2), st.integers(0, 2**32))
 def test_an_origin_sees_what_was_known_at_its_cutoff_late_rows_and_corrections_included(feed, seed):
     rows, about = feed
