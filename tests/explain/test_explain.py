@@ -172,6 +172,19 @@ def test_parts_that_do_not_add_up_stop_the_stage(body, rows):
         explain(moody, rows, ExplainParams(n_sample=3, n_background=4))
 
 
+def test_a_column_that_is_read_in_rare_rows_alone_still_gets_its_part(body, rows, monkeypatch):
+    """The shortcut for unread columns may miss one; then all columns are followed, and the parts add up all the same."""
+    monkeypatch.setattr("tasks.explain.stage.read_columns", lambda _f, x, _background: np.arange(x.shape[1])[:2])
+    found = explain(body, rows, ExplainParams(n_sample=3, n_background=4))
+    assert found.summary["unread"] == []
+    assert found.summary["max_abs_gap"] < 1e-6
+
+
+def test_rows_without_any_value_are_refused_with_the_reason(body, rows):
+    with pytest.raises(StageError, match="no row of 2 series has a value"):
+        explain(body, rows.with_columns(load=pl.lit(None, pl.Float64)), ExplainParams())
+
+
 def test_the_stage_writes_tables_and_pictures_the_same_twice(tmp_path, rows, capsys):
     build_small_body(tmp_path / "models/challenger/challenger", rows)
     write_frame(tmp_path / "data/clean/rows.parquet", rows, SERIES)
