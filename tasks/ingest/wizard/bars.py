@@ -4,6 +4,8 @@ from itertools import combinations
 
 import polars as pl
 
+from tasks.ingest.wizard.figures import number
+
 PRICES = ("open", "high", "low", "close")
 SURE_FRAC = 0.8  # open follows the close before it; the other order must miss it by a quarter more, or we ask
 
@@ -30,15 +32,22 @@ def by_invariants(frame: pl.DataFrame, columns: list[str]) -> tuple[dict[str, st
     sample = frame.select(columns).drop_nulls()
     if sample.height < 20:  # noqa: PLR2004  (too few rows to exclude chance)
         return None
-    for four in combinations(columns, 4):
-        part = sample.select(four)
-        if (part.min_horizontal() <= 0).any():
-            continue
-        greatest = [c for c in four if (part[c] >= part.max_horizontal()).all()]
-        least = [c for c in four if (part[c] <= part.min_horizontal()).all()]
-        if len(greatest) == len(least) == 1 and greatest != least:
-            return _ends(part, [c for c in four if c not in (greatest[0], least[0])], greatest[0], least[0])
-    return None
+    found = [bar for four in combinations(columns, 4) if (bar := _bar(sample.select(four)))]
+    if not found:
+        return None
+    _, part, high, low = min(found, key=lambda bar: bar[0])  # a volume may always be less than a price, but it does not stay close to it
+    return _ends(part, [c for c in part.columns if c not in (high, low)], high, low)
+
+
+def _bar(part: pl.DataFrame) -> tuple[float, pl.DataFrame, str, str] | None:
+    """(mean log of high over low, the columns, high, low) when one column is always the greatest and another always the least."""
+    if (part.min_horizontal() <= 0).any():
+        return None
+    greatest = [c for c in part.columns if (part[c] >= part.max_horizontal()).all()]
+    least = [c for c in part.columns if (part[c] <= part.min_horizontal()).all()]
+    if len(greatest) != 1 or len(least) != 1 or greatest == least:
+        return None
+    return number((part[greatest[0]] / part[least[0]]).log().mean()), part, greatest[0], least[0]
 
 
 def _ends(part: pl.DataFrame, two: list[str], high: str, low: str) -> tuple[dict[str, str], bool]:

@@ -22,9 +22,10 @@ _SAMPLE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Table:
-    """One file. Cells are text where the format has no types; *header*: whether the file names its columns; *first_row* as in Cells."""
+    """One file. Cells are text where the format has no types; *name* is that of its link in data/source; *header*: whether the file names its columns; *first_row* as in Cells."""
 
     path: Path
+    name: str
     frame: pl.DataFrame
     header: bool
     separator: str
@@ -49,7 +50,13 @@ def find_files(pattern: str) -> list[Path]:
     return files
 
 
-def read_table(path: Path, kind: Format, columns: tuple[str, ...] = ()) -> Table:
+def link_names(files: list[Path]) -> list[str]:
+    """What each file is called in data/source: its name, with its folder's before it where two have the same."""
+    names = [path.name for path in files]
+    return [path.name if names.count(path.name) == 1 else f"{path.parent.name}_{path.name}" for path in files]
+
+
+def read_table(path: Path, name: str, kind: Format, columns: tuple[str, ...] = ()) -> Table:
     """The file's cells; *columns* name those of a file without a header. Raises SourceError for an empty, binary, ragged or broken file, with the row."""
     header, separator = True, ","
     if kind != "parquet":
@@ -64,7 +71,7 @@ def read_table(path: Path, kind: Format, columns: tuple[str, ...] = ()) -> Table
         kind="files", format=kind, layout="long", time_column=None, value_columns=("?",), header=header, separator=separator, columns=columns or None
     )
     cells = read_cells(path, source)
-    return Table(path, cells.frame, header, separator, cells.first_row)
+    return Table(path, name, cells.frame, header, separator, cells.first_row)
 
 
 def _text_head(path: Path) -> str:

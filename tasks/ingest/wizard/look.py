@@ -10,7 +10,7 @@ import polars as pl
 from tasks.core.errors import SourceError
 from tasks.ingest.wizard import bars
 from tasks.ingest.wizard.figures import number, whole
-from tasks.ingest.wizard.files import Format, Table, find_files, read_table
+from tasks.ingest.wizard.files import Format, Table, find_files, link_names, read_table
 from tasks.ingest.wizard.times import TimeColumn, parse, recognise
 
 NUMBER_FRAC = 0.9  # a column with this share of numbers was meant to be numbers, so the rest are faults
@@ -76,7 +76,7 @@ class _Roles:
 def look(asked: Asked) -> Look:
     """Read the files and say what they hold. Raises SourceError with file, row and the way out for what cannot be read."""
     files = find_files(asked.pattern)
-    tables = [read_table(path, asked.format, asked.columns) for path in files]
+    tables = [read_table(path, name, asked.format, asked.columns) for path, name in zip(files, link_names(files), strict=True)]
     _refuse_unlike(tables)
     tables = [_typed(table) for table in tables]
     notes = _Roles({"kind": "files", "format": asked.format}, {}, [])
@@ -350,7 +350,7 @@ def _time_fields(time: TimeColumn | None, asked: Asked, notes: _Roles) -> None:
 
 
 def _with_time(table: Table, time: TimeColumn | None, zone: str) -> pl.DataFrame:
-    source = pl.lit(table.path.name.removesuffix(".gz").rsplit(".", 1)[0]).alias("__stem")
+    source = pl.lit(table.name.removesuffix(".gz").rsplit(".", 1)[0]).alias("__stem")
     if time is None:
         return table.frame.with_row_index("event_time").with_columns(pl.col("event_time").cast(pl.Int64), source)
     when = parse(table, time, zone).alias("event_time")
@@ -364,7 +364,7 @@ def _series_column(frame: pl.DataFrame, time: TimeColumn | None, asked: Asked, n
     if asked.series:
         if asked.series not in frame.columns:
             raise SourceError(
-                f"`--series {asked.series}`: there is no such column, but {[c for c in frame.columns if c not in ('t', '__stem')][:12]}."
+                f"`--series {asked.series}`: there is no such column, but {[c for c in frame.columns if c not in ('event_time', '__stem')][:12]}."
             )
         notes.reasons["series_column"] = "as asked"
         return asked.series

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from tasks.core.errors import ParamsError
 from tasks.edges.artifacts import replacing, write_json
 from tasks.edges.settings import ROOT
-from tasks.ingest.wizard.files import find_files
+from tasks.ingest.wizard.files import find_files, link_names
 from tasks.ingest.wizard.write import load_params, save_params
 
 SOURCE = "data/source"
@@ -30,7 +30,8 @@ def use(name: str, root: Path = ROOT) -> Used:
     document = load_params(root)
     entry = _entry(document, name)
     source = entry["ingest"]["source"]
-    links = _linked(_files(source.get("files") or (), name, root)) if source["kind"] == "files" else {}
+    files = _files(source.get("files") or (), name, root) if source["kind"] == "files" else []
+    links = dict(zip(link_names(files), files, strict=True))
     _fill(root / SOURCE, source["kind"], links)
     models = tuple(entry["models"])
     document["dataset"] = name
@@ -56,12 +57,6 @@ def _files(patterns: Iterable[str], name: str, root: Path) -> list[Path]:
     if not found:
         raise ParamsError(f"datasets.{name}.ingest.source has no `files`. Give paths or globs, relative to the checkout or absolute.")
     return list(dict.fromkeys(found))
-
-
-def _linked(files: list[Path]) -> dict[str, Path]:
-    """A name for each file: its own, with its folder's before it where two files have the same."""
-    names = [path.name for path in files]
-    return {(path.name if names.count(path.name) == 1 else f"{path.parent.name}_{path.name}"): path for path in files}
 
 
 def _fill(folder: Path, kind: str, links: dict[str, Path]) -> None:

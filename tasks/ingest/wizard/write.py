@@ -27,7 +27,8 @@ _BLOCKS = {
 def check_name(name: str) -> None:
     """Raises ParamsError for a name that DVC's templates, folders or model registries would stumble over."""
     if not re.fullmatch(_NAME, name):
-        better = re.sub(r"[^a-z0-9_]+", "_", name.lower()).strip("_") or "my_feed"
+        bare = re.sub(r"[^a-z0-9_]+", "_", name.lower()).strip("_")[:30]
+        better = bare if re.fullmatch(_NAME, bare) else f"feed_{bare}".rstrip("_")
         raise ParamsError(
             f"A dataset's name has small letters, digits and _, starts with a letter and has at most 40 characters; {name!r} does not. Try `{better}`."
         )
