@@ -1,0 +1,116 @@
+"""What all forecasters share: parameters that refuse unknown names, one formula for predict and ONNX, files without pickle."""
+
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from pydantic import ValidationError
+
+from tasks.core.about import Strict
+from tasks.core.errors import ForecasterError
+from tasks.core.schema import FeatureSchema
+from tasks.core.windows import blocks
+from tasks.forecasters.arithmetic import Value, write_graph
+
+_BLOCK_ROWS = 8192  # bounds the memory of a long prediction: a hundred columns and 48 steps take 160 MB
+
+
+class NoParams(Strict):
+    """A model without parameters."""
+
+
+class Formula(ABC):
+    """A forecaster whose forecast is one formula of x and of what it has learned.
+
+    Params: its parameters. learned: every number that `fit` found, by name; empty before.
+    """
+
+    Params: ClassVar[type[Strict]] = NoParams
+
+    def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
+        self.schema, self.seed = schema, seed
+        self.params: Any = self._checked(params)
+        self.learned: dict[str, np.ndarray] = {}
+        self.is_fitted = False
+
+    @abstractmethod
+    def learn(self, x: np.ndarray, z: np.ndarray) -> None:
+        """Fill `learned` from the pairs of one fold."""
+
+    @abstractmethod
+    def formula(self, x: Value) -> Value:
+        """z_hat (n, H) of x (n, F), by the functions of `arithmetic` alone."""
+
+    def fit(self, x: np.ndarray, z: np.ndarray) -> Self:
+        """Learn from x (n, F) and z (n, H), float32, NaN where unknown. Raises ForecasterError without rows or for another shape."""
+        self._check_columns(x)
+        if len(x) == 0 or z.shape != (len(x), self.schema.horizon_steps):
+            raise ForecasterError(
+                f"{self.name} cannot learn from x {x.shape} and z {z.shape}; it needs at least one row, and z of {self.schema.horizon_steps} steps."
+            )
+        with np.errstate(over="ignore"):  # beyond float32 becomes infinite and is clipped
+            self.learn(x, z)
+        self.is_fitted = True
+        return self
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """(n, H) float32 in the space of z. Raises ForecasterError before `fit` or for another number of columns."""
+        self._check_fitted()
+        self._check_columns(x)
+        out = np.empty((len(x), self.schema.horizon_steps), dtype=np.float32)
+        with np.errstate(over="ignore"):
+            for part in blocks(len(x), _BLOCK_ROWS):
+                out[part] = self.formula(x[part].astype(np.float32, copy=False))
+        return out
+
+    def save(self, folder: Path) -> None:
+        """Write forecaster.json and learned.npz into *folder*."""
+        self._check_fitted()
+        about = {"class": self.name, "schema": self.schema.model_dump(), "seed": self.seed, "params": self.params.model_dump(mode="json")}
+        (folder / "forecaster.json").write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
+        np.savez(folder / "learned.npz", allow_pickle=False, **self.learned)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """What `save` wrote. Raises ForecasterError when it is not there, or is of another class."""
+        try:
+            about = json.loads((folder / "forecaster.json").read_text())
+            with np.load(folder / "learned.npz", allow_pickle=False) as arrays:
+                learned = dict(arrays)
+        except (OSError, ValueError) as error:
+            raise ForecasterError(f"{folder} holds no readable {cls.__name__}: {error}. Train it again: `dvc repro train`.") from error
+        if about["class"] != cls.__name__:
+            raise ForecasterError(f"{folder} holds a {about['class']}, not a {cls.__name__}. Load it with the class that wrote it.")
+        loaded = cls(FeatureSchema.model_validate(about["schema"]), about["seed"], **about["params"])
+        loaded.learned, loaded.is_fitted = learned, True
+        return loaded
+
+    def to_onnx(self, path: Path) -> None:
+        """Write the formula as one graph."""
+        self._check_fitted()
+        write_graph(path, len(self.schema.columns), self.schema.horizon_steps, self.formula)
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return type(self).__name__
+
+    def _checked(self, params: dict[str, Any]) -> Strict:
+        try:
+            return self.Params.model_validate(params)
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found {str(e['input'])[:60]!r})" for e in error.errors())
+            known = sorted(self.Params.model_fields)
+            raise ForecasterError(f"{self.name}: {faults}. Its parameters are {known}; correct `models` of the dataset in params.yaml.") from error
+
+    def _check_fitted(self) -> None:
+        if not self.is_fitted:
+            raise ForecasterError(f"{self.name} has learned nothing yet. Call `fit` or `load` first.")
+
+    def _check_columns(self, x: np.ndarray) -> None:
+        if x.ndim != 2 or x.shape[1] != len(self.schema.columns):  # noqa: PLR2004  (rows and columns)
+            raise ForecasterError(
+                f"{self.name} got x {x.shape}; its schema has {len(self.schema.columns)} columns. Build both from one feature table."
+            )

@@ -1,0 +1,141 @@
+"""From feature rows to inputs that series of any level and size share, and from a model's output back to z.
+
+Levels become distances from the last known value, in units of the scale column where there is one; what is unknown becomes the last
+value (levels) or the training median (others); all is standardised by the training rows and clipped. The target is the distance of z
+from a base (the last value, or the value a season before) in the same units. Source of the idea: reversible instance normalisation,
+Kim et al. 2022, https://openreview.net/forum?id=cGDAkQo1C0p, with the last value as centre.
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from tasks.core.errors import ForecasterError
+from tasks.core.schema import FeatureSchema
+from tasks.forecasters.arithmetic import Value, at_least, clip, fill, join, take
+
+Base = Literal["auto", "last", "seasonal"]
+CLIP_SD = 10.0  # an input further out is an accident; a linear model would follow it to anywhere
+_FLOOR_FRAC = 0.1  # of a small scale (5 % quantile): a series that has stood still must not divide by nothing
+_OUTLIERS = 5.0  # targets beyond this many times the 99 % quantile of |target| are cut there; a jump after standstill is one
+
+
+class Seen(NamedTuple):
+    """Of n rows: the last known z (n, 1), what distances are divided by (n, 1) or 1, and the model's inputs (n, K), finite, within CLIP_SD."""
+
+    last: Value
+    scale: Value
+    inputs: Value
+
+
+def last_values(schema: FeatureSchema, x: Value) -> Value:
+    """The last known z at each step: (n, H)."""
+    return take(x, [schema.index(schema.last)] * schema.horizon_steps)
+
+
+def seasonal_values(schema: FeatureSchema, x: Value) -> Value:
+    """z one season before each step, the last value where that is unknown or there is no season: (n, H)."""
+    last = last_values(schema, x)
+    return fill(take(x, [schema.index(name) for name in schema.seasonal]), last) if schema.seasonal else last
+
+
+class Preamble:
+    """The common first and last lines of every fitted model.
+
+    columns: which level columns it uses; None: every column of every role. learned: the dictionary that its numbers live in, under
+    `preamble.<name>`. Without a scale column the last value itself is an input too: then levels of all series compare.
+    """
+
+    def __init__(self, schema: FeatureSchema, learned: dict[str, np.ndarray], columns: tuple[str, ...] | None = None) -> None:
+        self.schema, self.learned = schema, learned
+        chosen = [c for c in schema.columns if c.name != schema.last and (columns is None or c.name in columns)]
+        self.levels, self.spreads, self.frees = ([schema.index(c.name) for c in chosen if c.role == role] for role in ("level", "spread", "free"))
+
+    @property
+    def n_inputs(self) -> int:
+        """How many inputs a model gets."""
+        return len(self.levels) + len(self.spreads) + len(self.frees) + (self.schema.scale is None)
+
+    def learn(self, x: np.ndarray) -> None:
+        """Learn medians, floor, means and standard deviations from x (n, F)."""
+        if self.schema.scale is not None:
+            self._learn_scale(x[:, self.schema.index(self.schema.scale)])
+        raw = self._raw(x)
+        n_levels = len(self.levels)
+        medians = _medians(raw)
+        medians[:n_levels] = 0  # the last value, as a distance from it
+        filled = fill(raw, medians)
+        mean = np.clip(filled.mean(axis=0, dtype=np.float64), -1e30, 1e30)
+        sd = np.sqrt(np.mean(np.square(np.clip(filled - mean, -1e30, 1e30)), axis=0))
+        self._keep(instead=medians, mean=mean, sd=np.where(sd > 1e-6 * np.abs(mean), sd, 1.0))
+
+    def see(self, x: Value) -> Seen:
+        """Last value, scale and inputs of x (n, F)."""
+        inputs = (fill(self._raw(x), self._kept("instead")) - self._kept("mean")) / self._kept("sd")
+        return Seen(take(x, [self.schema.index(self.schema.last)]), self._scale(x), clip(inputs, CLIP_SD))
+
+    def base(self, x: Value, of: str) -> Value:
+        """What a model adds its output to: (n, H)."""
+        return seasonal_values(self.schema, x) if of == "seasonal" else last_values(self.schema, x)
+
+    def choose_base(self, x: np.ndarray, z: np.ndarray, wanted: str) -> str:
+        """`last` or `seasonal`: as *wanted*, and for `auto` the one that is nearer to z over the training pairs."""
+        if wanted != "auto" or not self.schema.seasonal:
+            return "last" if wanted == "auto" else wanted
+        near = {of: _mean_known(np.abs(z - self.base(x, of)) / self._scale(x)) for of in ("last", "seasonal")}
+        return min(near, key=near.__getitem__)
+
+    def target(self, x: np.ndarray, z: np.ndarray, base: np.ndarray) -> np.ndarray:
+        """What a model learns: the distance of z from *base* in units of the scale, (n, H) float32, NaN where z is; far outliers are cut."""
+        distance = (z - base) / self._scale(x)
+        known = np.abs(distance[np.isfinite(distance)])
+        bound = _OUTLIERS * float(np.quantile(known, 0.99)) if len(known) else 0.0
+        return np.clip(distance, -bound, bound) if bound > 0 else distance
+
+    def _learn_scale(self, scale: np.ndarray) -> None:
+        known = scale[np.isfinite(scale) & (scale > 0)]
+        if len(known) == 0:
+            known = np.ones(1, dtype=np.float32)
+        self._keep(scale=np.median(known), floor=max(_FLOOR_FRAC * float(np.quantile(known, 0.05)), 1e-30))
+
+    def _scale(self, x: Value) -> Value:
+        if self.schema.scale is None:
+            return np.float32(1)
+        return at_least(fill(take(x, [self.schema.index(self.schema.scale)]), self._kept("scale")), self._kept("floor"))
+
+    def _raw(self, x: Value) -> Value:
+        last, scale = take(x, [self.schema.index(self.schema.last)]), self._scale(x)
+        parts = [
+            *([(take(x, self.levels) - last) / scale] if self.levels else []),
+            *([take(x, self.spreads) / scale] if self.spreads else []),
+            *([take(x, self.frees)] if self.frees else []),
+            *([last] if self.schema.scale is None else []),
+        ]
+        return join(parts) if parts else last - last
+
+    def _keep(self, **numbers: np.ndarray | float) -> None:
+        self.learned.update({f"preamble.{name}": np.asarray(value, dtype=np.float32) for name, value in numbers.items()})
+
+    def _kept(self, name: str) -> np.ndarray:
+        return self.learned[f"preamble.{name}"]
+
+
+def level_column(schema: FeatureSchema, window_steps: int, model: str) -> str:
+    """Name of the mean of z over *window_steps*; of window 1 the last value. Raises ForecasterError that says which feature to declare."""
+    name = schema.last if window_steps == 1 else f"z_mean_{window_steps}"
+    if name not in schema.names:
+        raise ForecasterError(
+            f"{model} needs the column {name!r}, which the feature table has not. "
+            f"Declare {{kind: mean, column: z, window_steps: [{window_steps}]}} in `features.list`, or change the model's window."
+        )
+    return name
+
+
+def _medians(raw: np.ndarray) -> np.ndarray:
+    """Median of each column over what is known, 0 where nothing is."""
+    return np.array([np.median(known) if len(known := column[np.isfinite(column)]) else 0.0 for column in raw.T], dtype=np.float32)
+
+
+def _mean_known(values: np.ndarray) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else 0.0
