@@ -7,7 +7,8 @@ from prefect.cache_policies import NO_CACHE
 
 from flows._stages import LIMIT_S, stage
 from tasks.edges.settings import ROOT, settings
-from tasks.promote.apply import DECISION, apply_decision
+from tasks.edges.tracking import publish_runs
+from tasks.promote.apply import apply_decision
 
 
 @flow(name="promotion", persist_result=True, result_serializer="json")
@@ -25,6 +26,7 @@ def promotion(limit_s: float = LIMIT_S) -> list[dict[str, Any]]:
 
 @task(name="apply", task_run_name="apply", persist_result=True, result_serializer="json", cache_policy=NO_CACHE)
 def _apply() -> str | None:
-    champion = apply_decision(ROOT / DECISION)
+    champion = apply_decision(ROOT / "data/decisions/promote/decision.json")
     get_run_logger().info("Champion: %s", champion.version if champion else "as before")
+    publish_runs()
     return champion.digest if champion else None

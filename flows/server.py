@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tasks.core.errors import SettingsError
 from tasks.edges.processes import answers, fetch, free_port, is_free, mark, start, stop, wait_healthy
-from tasks.edges.settings import settings
+from tasks.edges.settings import ROOT, settings
 
 START_S = 120.0  # the first start migrates the database: 10 s on a quiet machine, a minute on a busy one
 POOL = "tidemill"
@@ -22,11 +22,12 @@ def prefect_environment(api_url: str) -> dict[str, str]:
     """Environment of Prefect's server, workers, flow runs and command line."""
     return {
         "PREFECT_API_URL": api_url,
-        "PREFECT_HOME": str(settings().home / "prefect"),
+        "PREFECT_HOME": str(settings().home.absolute() / "prefect"),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # pickle otherwise
         "PREFECT_WORKER_QUERY_SECONDS": "2",  # 10 by default; a person who presses Run waits for it
         "PREFECT_CLI_PROMPT": "false",
+        "PYTHONPATH": str(ROOT),  # flow runs start in folders of their own, and import this checkout's packages
     }
 
 
@@ -69,24 +70,24 @@ def running_server() -> str | None:
 
 
 @contextmanager
-def prefect_server(say: Say, meanwhile: Callable[[], None] = lambda: None) -> Iterator[str]:
+def prefect_server(say: Say, meanwhile: Callable[[str], None] = lambda _: None) -> Iterator[str]:
     """Address of a Prefect API. Starts a server when none is up, and stops exactly that one at the end.
 
-    meanwhile: work to do while it starts. Raises SettingsError that says why Prefect cannot start.
+    meanwhile: gets the address before anybody answers there, so that others can start at the same time. Raises SettingsError that says why Prefect cannot start.
     """
     if (found := running_server()) is not None:
         say(f"Prefect server: {ui_url(found)} (was up)")
-        meanwhile()
+        meanwhile(found)
         yield found
         return
     settled = settings()
     port = settled.prefect_port if is_free(settled.host, settled.prefect_port) else free_port(settled.host)
     url, log = api_url_at(port), log_path("prefect-server")
     with log.open("w") as output:
-        child = start("Prefect's server", server_command(port), output, **prefect_environment(url))
+        child = start("Prefect's server", server_command(port), output, prefect_environment(url))
     marked = mark("prefect", child.pid)
     try:
-        meanwhile()
+        meanwhile(url)
         _wait_for_server(child, url, log)
         say(f"Prefect server: {ui_url(url)} (stopped at the end; `tidemill up` shows the run)")
         yield url
@@ -100,7 +101,6 @@ def log_path(name: str) -> Path:
     path = settings().home / "logs" / f"{name}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
-
 
 
 def _wait_for_server(child: "subprocess.Popen[str]", url: str, log: Path) -> None:

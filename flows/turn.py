@@ -5,6 +5,7 @@ It starts while the Prefect server is still coming up, since both take seconds t
 
 import sys
 import time
+from collections.abc import Callable
 
 from rich.console import Console
 
@@ -25,13 +26,18 @@ def main() -> None:
     from flows.retraining import retraining  # noqa: PLC0415
     from flows.training import training  # noqa: PLC0415
 
-    flows = {"training": lambda: training("tidemill run"), "promotion": promotion, "monitoring": monitoring, "retraining": lambda: retraining(start=False)}
+    known: dict[str, Callable[[], object]] = {
+        "training": lambda: training("tidemill run"),
+        "promotion": promotion,
+        "monitoring": monitoring,
+        "retraining": lambda: retraining(start=False),
+    }
     api = settings().prefect_api_url
     if not wait_for(lambda: answers(f"{api}/health"), WAIT_S):
         raise SettingsError(f"No Prefect server answers at {api}. `dvc repro` does the same without it.")
     watchers.append(Terminal().show)
     for name in sys.argv[1:]:
-        flows[name]()
+        known[name]()
 
 
 class Terminal:

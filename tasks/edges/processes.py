@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -36,19 +36,18 @@ class Mark(Strict):
     started: float
 
 
-def start(name: str, command: Iterable[str], output: int | IO[str], root: Path = ROOT, **environment: str) -> "subprocess.Popen[str]":
-    """Start *command* in *root*, leading a session of its own, both streams into *output* (a file or subprocess.PIPE).
+def start(name: str, command: Iterable[str], output: int | IO[str], environment: Mapping[str, str]) -> "subprocess.Popen[str]":
+    """Start *command* in the checkout, leading a session of its own, both streams into *output* (a file, a descriptor or subprocess.PIPE), *environment* on top of ours.
 
     Call it from a thread that lives as long as the child should: Linux ends the child with the thread that started it.
     Raises SettingsError when the program is not there.
     """
     ours = child_environment(**environment)
     ours["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{ours.get('PATH', '')}"
-    ours["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), ours.get("PYTHONPATH", "")]))  # children import this checkout's packages
     try:
         return subprocess.Popen(
             [sys.executable, "-m", "tasks.edges.lifeline", *command],
-            cwd=root,
+            cwd=ROOT,
             env=ours,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -106,12 +105,13 @@ def answers(url: str, timeout_s: float = 2.0) -> bool:
     return fetch(url, timeout_s) is not None
 
 
-def fetch(url: str, timeout_s: float = 2.0) -> bytes | None:
-    """Body of a successful answer, None for anything else."""
+def fetch(url: str, timeout_s: float = 2.0, body: bytes | None = None) -> bytes | None:
+    """Body of a successful answer to a GET, or to a POST of the JSON *body*; None for anything else."""
+    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})  # noqa: S310  (the addresses are ours)
     try:
-        with urllib.request.urlopen(url, timeout=timeout_s) as answer:  # noqa: S310  (the addresses are ours)
-            body: bytes = answer.read()
-            return body
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310
+            said: bytes = answer.read()
+            return said
     except (urllib.error.URLError, OSError, ValueError):
         return None
 
@@ -144,9 +144,9 @@ def holder_of(port: int) -> str:
     return "another process"
 
 
-def last_lines(log: Path, n_lines: int = _TAIL_LINES) -> str:
-    """The end of a log, for a message."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.exists() else []
+def last_lines(log: Path, n_lines: int = _TAIL_LINES, containing: str = "") -> str:
+    """The end of a log, for a message; only its lines with *containing*."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip() and containing in line] if log.exists() else []
     return f"Last lines of {log}:\n" + "\n".join(lines[-n_lines:] or ["(nothing)"])
 
 

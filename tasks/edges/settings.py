@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     mlflow_uri: str = ""  # empty: SQLite in home
     host: str = "127.0.0.1"
     prefect_port: int = 4200
-    prefect_api_url: str = Field("", validation_alias="PREFECT_API_URL")  # empty: a server of our own on prefect_port
+    prefect_api_url: str = Field(default="", validation_alias="PREFECT_API_URL")  # empty: a server of our own on prefect_port
     mlflow_port: int = 5000
     service_port: int = 3000
     release: Path | None = None  # the service loads this release instead of the champion

@@ -1,0 +1,74 @@
+"""Results as tables in the terminal."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.doctor import Finding
+
+SERIES_SHOWN = 5
+
+
+def show_forecast(made: dict[str, Any]) -> None:
+    """A table per series: date, forecast and quantiles, with the unit and who spoke."""
+    console = _console()
+    for series in made["series"][:SERIES_SHOWN]:
+        steps = series["steps"]
+        quantiles = list(steps[0]["quantiles"])
+        table = Table(
+            "event_time",
+            "y_hat",
+            *(f"q {q}" for q in quantiles),
+            title=f"{series['series_id']}: {made['target']}, {made['unit']}",
+            title_justify="left",
+        )
+        for step in steps:
+            table.add_row(_date(step["event_time"]), _number(step["y_hat"]), *(_number(step["quantiles"][q]) for q in quantiles))
+        console.print(table)
+        console.print(f"  spoken from what was known at {series['cutoff']}")
+    if (rest := len(made["series"]) - SERIES_SHOWN) > 0:
+        console.print(f"... and {rest} more series (`tidemill forecast --series NAME`, or `--json`)")
+    for absent in made.get("absent", [])[:SERIES_SHOWN]:
+        console.print(f"{absent['series_id']}: {absent['reason']}")
+    model = made["model"]
+    console.print(f"Model: {model['name']}, version {model['version']}, digest {model['digest'][:12]}")
+
+
+def show_status(found: dict[str, Any]) -> None:
+    """The status as a table of two columns."""
+    champion = found["champion"]
+    table = Table(show_header=False)
+    table.add_row("dataset", f"{found['dataset']} ({', '.join(found['models'])})")
+    table.add_row("data as of", str(found["as_of"] or "nothing ingested yet"))
+    table.add_row(
+        "champion",
+        f"{champion['model']} {champion['version']}, digest {champion['digest'][:12]}" if champion else "none yet; `tidemill run` makes one",
+    )
+    for name, decision in found["decisions"].items():
+        table.add_row(name, "; ".join(f"{key} {value}" for key, value in decision.items()) if decision else "has not run")
+    running = ", ".join(f"{name} {one['address']} (process {one['pid']})" for name, one in found["running"].items())
+    table.add_row("running", running or "nothing; `tidemill up` starts what operators see")
+    table.add_row("home", found["home"])
+    _console().print(table)
+
+
+def show_findings(findings: list[Finding]) -> None:
+    """One line per look, with the advice where something is wrong."""
+    console = _console()
+    for finding in findings:
+        console.print(f"{'ok   ' if finding.well else 'WRONG'} {finding.what}: {finding.found}")
+        if not finding.well:
+            console.print(f"      {finding.advice}")
+
+
+def _console() -> Console:
+    return Console(highlight=False, markup=False, soft_wrap=True)
+
+
+def _date(time: str) -> str:
+    return time.removesuffix("Z").removesuffix("T00:00:00")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"

@@ -1,0 +1,219 @@
+"""What `tidemill up` keeps running: Prefect's server, MLflow's, the service and a worker, under one process with one log.
+
+Whoever ends is started again, later each time. `state.json` in home says who runs, so that `tidemill down` stops exactly those.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from pydantic import Field
+
+from flows.server import POOL, api_url_at, log_path, prefect_environment, server_command, ui_url
+from flows.service import champions_target, serve_command, service_environment
+from tasks.core.about import Strict
+from tasks.edges.artifacts import write_json
+from tasks.edges.params import read_dataset
+from tasks.edges.processes import Mark, answers, fetch, mark, start, stop
+from tasks.edges.registry import read_champion
+from tasks.edges.settings import settings
+
+LOG_BYTES = 5_000_000  # and one older file of that size
+LONGEST_PAUSE_S = 60.0
+_POLL_S = 0.5
+_DEPLOY = "deploy"
+
+
+class Part(NamedTuple):
+    """One program. port: where it listens, with the setting that moves it; None for the worker. ready: whether it does its work now."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    address: str
+    port: int | None
+    ready: Callable[[], bool]
+    after: str | None = None
+
+
+class State(Strict):
+    """Who runs. deployed: the deployments of deployments/prefect.yaml stand in Prefect."""
+
+    supervisor: Mark
+    parts: tuple[Mark, ...] = ()
+    addresses: dict[str, str] = Field(default_factory=dict)
+    deployed: bool = False
+
+
+def parts() -> list[Part]:
+    """Programs to run, in the order of their start. What a setting places elsewhere is not started here."""
+    s = settings()
+    api = s.prefect_api_url or api_url_at(s.prefect_port)
+    prefect = prefect_environment(api)
+    out = []
+    if not s.prefect_api_url:
+        out.append(Part("prefect", server_command(s.prefect_port), prefect, ui_url(api), s.prefect_port, lambda: answers(f"{api}/health")))
+    if not s.mlflow_uri.startswith("http"):
+        home = f"http://{s.host}:{s.mlflow_port}"
+        out.append(Part("mlflow", _mlflow_command(), _MLFLOW, home, s.mlflow_port, lambda: answers(f"{home}/health")))
+    service = f"http://{s.host}:{s.service_port}"
+    probe = "ready" if read_champion(read_dataset()) else "live"  # without a champion it waits for one, and answers 503 until then
+    command = serve_command(champions_target(), s.service_port)
+    out.append(Part("service", command, service_environment(), service, s.service_port, lambda: answers(f"{service}/api/v1/health/{probe}")))
+    worker = ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", POOL]
+    out.append(Part("worker", worker, prefect, f"pool {POOL!r}", None, lambda: _is_online(api), after="prefect" if not s.prefect_api_url else None))
+    return out
+
+
+def deploy_command() -> list[str]:
+    """The command that puts the deployments into Prefect; the work pool must be there."""
+    return ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml"]
+
+
+def state_path() -> Path:
+    """Where the supervisor says who runs."""
+    return settings().home / "up" / "state.json"
+
+
+def read_state() -> State | None:
+    """The state that a supervisor left, running or not; None when there is none."""
+    path = state_path()
+    return State.model_validate_json(path.read_bytes()) if path.exists() else None
+
+
+def supervise() -> NoReturn:
+    """Start the parts and keep them running until SIGTERM or SIGINT, then stop them."""
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGINT, _leave)
+    keeper = _Keeper(parts())
+    try:
+        while True:
+            keeper.look()
+            time.sleep(_POLL_S)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # being asked twice does not leave anybody behind
+        keeper.close()
+
+
+class _Keeper:
+    """Starts, watches and stops the parts."""
+
+    def __init__(self, wanted: list[Part]) -> None:
+        self.wanted = wanted
+        self.log = _logger()
+        self.me = mark("supervisor", os.getpid())
+        self.running: dict[str, subprocess.Popen[str]] = {}
+        self.marks: dict[str, Mark] = {}
+        self.n_starts: dict[str, int] = {}
+        self.not_before: dict[str, float] = {}
+        self.deployed = False
+        self._write()
+
+    def look(self) -> None:
+        """One round: start who is due, note who has ended, deploy when the worker's pool is there."""
+        for part in self.wanted:
+            child = self.running.get(part.name)
+            if child is not None and child.poll() is not None:
+                self._note_end(part, child)
+            elif child is None and self._is_due(part):
+                self._start(part)
+        if not self.deployed and "worker" in self.running and self._part("worker").ready() and self._may(_DEPLOY):
+            self._deploy()
+
+    def close(self) -> None:
+        """Stop every part, all at the same time."""
+        stoppers = [threading.Thread(target=stop, args=(marked,)) for marked in self.marks.values()]
+        for stopper in stoppers:
+            stopper.start()
+        for stopper in stoppers:
+            stopper.join()
+        state_path().unlink(missing_ok=True)
+        self.log.info("supervisor | all stopped")
+
+    def _is_due(self, part: Part) -> bool:
+        waits = part.after is not None and not self._part(part.after).ready()
+        return not waits and self._may(part.name)
+
+    def _may(self, name: str) -> bool:
+        return time.monotonic() >= self.not_before.get(name, 0.0)
+
+    def _start(self, part: Part) -> None:
+        child = start(part.name, part.command, subprocess.PIPE, part.environment)
+        self.running[part.name], self.marks[part.name] = child, mark(part.name, child.pid)
+        self.n_starts[part.name] = self.n_starts.get(part.name, 0) + 1
+        threading.Thread(target=self._pump, args=(part.name, child), daemon=True).start()
+        self.log.info("supervisor | %s started as process %d: %s", part.name, child.pid, " ".join(part.command))
+        self._write()
+
+    def _note_end(self, part: Part, child: "subprocess.Popen[str]") -> None:
+        pause = min(2.0 ** self.n_starts[part.name], LONGEST_PAUSE_S)
+        self.log.info("supervisor | %s ended with code %s; again in %.0f s", part.name, child.returncode, pause)
+        stop(self.marks.pop(part.name))  # what it may have left behind
+        del self.running[part.name]
+        self.not_before[part.name] = time.monotonic() + pause
+        self._write()
+
+    def _deploy(self) -> None:
+        child = start(_DEPLOY, deploy_command(), subprocess.PIPE, self._part("worker").environment)
+        self._pump(_DEPLOY, child)
+        self.deployed = child.wait() == 0
+        self.not_before[_DEPLOY] = time.monotonic() + LONGEST_PAUSE_S
+        self._write()
+
+    def _pump(self, name: str, child: "subprocess.Popen[str]") -> None:
+        assert child.stdout
+        for line in child.stdout:
+            if line.strip():
+                self.log.info("%s | %s", name, line.rstrip())
+
+    def _part(self, name: str) -> Part:
+        return next(part for part in self.wanted if part.name == name)
+
+    def _write(self) -> None:
+        addresses = {part.name: part.address for part in self.wanted}
+        state = State(supervisor=self.me, parts=tuple(self.marks.values()), addresses=addresses, deployed=self.deployed)
+        write_json(state_path(), state.model_dump())
+
+
+_MLFLOW = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # its job runner is another 260 MB and runs nothing of ours
+
+
+def _mlflow_command() -> list[str]:
+    s = settings()
+    store = s.mlflow_uri or f"sqlite:///{s.home.absolute() / 'mlflow' / 'mlflow.db'}"
+    return ["mlflow", "server", "--backend-store-uri", store, "--host", s.host, "--port", str(s.mlflow_port), "--workers", "1", *_artifacts()]
+
+
+def _artifacts() -> list[str]:
+    return ["--artifacts-destination", str(settings().home.absolute() / "mlflow" / "artifacts")]
+
+
+def _is_online(api: str) -> bool:
+    said = fetch(f"{api}/work_pools/{POOL}/workers/filter", body=b"{}")
+    return said is not None and b'"ONLINE"' in said
+
+
+def _logger() -> logging.Logger:
+    handler = RotatingFileHandler(log_path("up"), maxBytes=LOG_BYTES, backupCount=1)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%F %T"))
+    log = logging.getLogger("tidemill.up")
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    log.propagate = False
+    return log
+
+
+def _leave(*_: Any) -> NoReturn:
+    raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    settings()
+    supervise()
