@@ -12,17 +12,25 @@ from tasks.edges.artifacts import read_json, write_json
 from tasks.release import forecasts, load
 
 
-@pytest.fixture
-def home(tmp_path):
-    return tmp_path / "home"
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("registry")
+
+
+@pytest.fixture(scope="module")
+def running(home):
+    with serving(home) as server:
+        yield server
 
 
 @pytest.fixture
-def crowned(home, releases):
+def crowned(running, home, releases):
+    """The server with `first` as champion, as if nothing had happened before."""
+    for left_over in (home / "registry" / DATASET / "champion.json", home / "rows" / f"{DATASET}.parquet"):
+        left_over.unlink(missing_ok=True)
     crown(home, releases / "first")
-    with serving(home) as running:
-        running.wait_for(lambda said: said["ready"])
-        yield running
+    running.wait_for(lambda said: said["digest"] == digest_of(releases / "first") and said["rows_from"] == "release" and not said["faults"])
+    return running
 
 
 def test_a_new_champion_takes_over_and_no_request_is_dropped(crowned, home, releases):
@@ -37,7 +45,7 @@ def test_a_new_champion_takes_over_and_no_request_is_dropped(crowned, home, rele
         asker.start()
     crowned.wait_for(lambda said: len(replies) > 10)
     crown(home, releases / "second")
-    crowned.wait_for(lambda said: said["version"] == "1.1.0")
+    crowned.wait_for(lambda said: said["digest"] == digest_of(releases / "second"))
     n_then = len(replies)
     crowned.wait_for(lambda said: len(replies) > n_then + 10)
     stop.set()
@@ -47,24 +55,26 @@ def test_a_new_champion_takes_over_and_no_request_is_dropped(crowned, home, rele
     spoke = [r.json()["model"]["digest"] for r in replies]
     assert set(spoke) == {digest_of(releases / "first"), digest_of(releases / "second")}
     assert spoke[-1] == digest_of(releases / "second")
-    assert "tidemill_release_swaps_total 1.0" in crowned.client.get("/api/v1/metrics").text
+    assert "tidemill_release_swaps_total 0.0" not in crowned.client.get("/api/v1/metrics").text
 
 
-def test_a_champion_that_does_not_verify_changes_nothing(crowned, home, releases):
-    broken = home / "releases" / digest_of(releases / "second")
-    shutil.copytree(releases / "second", broken)
+def test_a_champion_that_does_not_verify_changes_nothing(crowned, home, releases, tmp_path):
+    good = tmp_path / "third"
+    build_small_release(good, weights={"ridge": 1.0}, dataset=DATASET)
+    broken = home / "releases" / digest_of(good)
+    shutil.copytree(good, broken)
     member = next((broken / "members").iterdir())
     member.write_bytes(member.read_bytes()[:-1] + b"!")
-    crown(home, releases / "second")
+    crown(home, good)
     said = crowned.wait_for(lambda said: said["faults"])
     assert said["ready"]
-    assert said["version"] == "1.0.0"
+    assert said["digest"] == digest_of(releases / "first")
     assert member.name in said["faults"][0]
     assert crowned.predict(series_id="north").json()["model"]["digest"] == digest_of(releases / "first")
     assert "tidemill_release_fault 1.0" in crowned.client.get("/api/v1/metrics").text
-    shutil.copytree(releases / "second", broken, dirs_exist_ok=True)
-    crown(home, releases / "second")
-    assert crowned.wait_for(lambda said: said["version"] == "1.1.0")["faults"] == []
+    shutil.copytree(good, broken, dirs_exist_ok=True)
+    crown(home, good)
+    assert crowned.wait_for(lambda said: said["digest"] == digest_of(good))["faults"] == []
 
 
 def test_a_champion_file_of_garbage_changes_nothing(crowned, home):
@@ -112,18 +122,19 @@ def test_rows_that_cannot_be_read_leave_the_old_ones(crowned, home, all_rows):
     assert crowned.predict(series_id="north").status_code == 200
 
 
-def test_without_a_release_it_lives_says_why_and_is_ready_once_there_is_one(home, releases):
+def test_without_a_release_it_lives_says_why_and_is_ready_once_there_is_one(tmp_path, releases):
     """The dataset is then the checkout's own."""
-    from tasks.edges.params import read_dataset
-
-    with serving(home) as running:
+    with serving(tmp_path) as running:
         assert running.client.get("/api/v1/health/live").status_code == 200
         ready = running.client.get("/api/v1/health/ready")
         assert ready.status_code == 503
-        assert read_dataset() in ready.text
+        assert DATASET in ready.text
         refused = running.predict(series_id="north")
         assert refused.status_code == 503
         assert refused.json()["error"]["next"]
+        crown(tmp_path, releases / "first")
+        running.wait_for(lambda said: said["ready"])
+        assert running.predict(series_id="north").status_code == 200
 
 
 def test_a_release_that_was_altered_is_not_served(releases, tmp_path):
