@@ -15,4 +15,4 @@ class ExplainParams(Strict):
 
     n_sample: Annotated[int, Field(ge=1)] = 60
     n_background: Annotated[int, Field(ge=1)] = 20
-    max_evaluations: Annotated[int, Field(ge=1)] = 2_000_000  # some 4 s with trees in the ensemble
+    max_evaluations: Annotated[int, Field(ge=1)] = 800_000  # some 4 s of one core with trees and a net in the ensemble

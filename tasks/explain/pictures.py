@@ -65,7 +65,7 @@ def _waterfall(axes: Any, own: pl.DataFrame, target: Target) -> None:
     axes.use_sticky_edges = False  # bars may not touch the frame: the figures stand beside them
     axes.margins(x=0.15, y=0.04)
     scale = target.column if target.transform == "none" else f"{target.transform} of {target.column}"
-    axes.set_xlabel(f"{scale}; base and forecast in {target.unit}, before the level factor")
+    axes.set_xlabel(f"{scale}\n(base and forecast: {target.unit}, before the level factor)")
     axes.set_title(f"step {own['step'][0]}: {own['event_time'][0]:%F %R}Z", loc="left", fontsize=10)
 
 
