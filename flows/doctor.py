@@ -73,7 +73,7 @@ def _versions(root: Path) -> Finding:
             wrong.append(f"{wanted.name} is {have or 'missing'}, locked {wanted.specifier}")
     found = "; ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")  # noqa: PLR2004  (five are enough to see)
     return Finding(
-        "versions", not wrong, found or "as in requirements.lock", "Install what is locked: `rm -f .venv/.installed-*` and `make install`."
+        "versions", found or "as in requirements.lock", not wrong, "Install what is locked: `rm -f .venv/.installed-*` and `make install`."
     )
 
 
