@@ -18,7 +18,8 @@ from tasks.release.load import Release
 from tasks.release.origins import NEVER, columns_of
 
 KEPT_EVERY = 32  # cutoffs between two standings that are kept: 10 ms of walking with two series
-KEPT_WALKS = 64  # 40 KB each with two series and five steps
+KEPT_WALKS = 64
+KEPT_BYTES = 128 * 1024 * 1024  # a standing has 40 KB with two series and five steps, 40 MB with 400 series of a day's hours
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def _keep(release: Release, line: Line, walker: Walker) -> None:
     walks = release.kept.setdefault("walks", {})
     walks.pop(walker.at, None)
     walks[walker.at] = (line, Walker(deepcopy(walker.state), walker.issued, walker.at))
-    while len(walks) > KEPT_WALKS:
+    while len(walks) > max(2, min(KEPT_WALKS, KEPT_BYTES // walker.state.pool.nbytes)):
         del walks[next(iter(walks))]
 
 
