@@ -54,6 +54,8 @@ class Calendar:
         """Which of *event_time* (UTC, no nulls, any order) are steps. Where the calendar leaves the phase open, the commonest one counts."""
         if self.sessions is not None:
             return event_time.is_in(self.sessions.implode())
+        if event_time.is_empty():
+            return pl.Series([], dtype=pl.Boolean)
         _, unit = _parse(self.every)
         if unit in {"mo", "q", "y"}:
             return self._holds_dates(event_time)
@@ -64,8 +66,6 @@ class Calendar:
 
     def _holds_dates(self, event_time: pl.Series) -> pl.Series:
         """Months differ in length: the grid runs from the first step with the commonest day and time."""
-        if event_time.is_empty():
-            return pl.Series([], dtype=pl.Boolean)
         within = event_time.dt.strftime("%d %T%.f")
         of_phase = event_time.filter(within == within.mode().min()).sort()
         return event_time.is_in(self.grid(of_phase[0], event_time.sort()[-1]).implode())

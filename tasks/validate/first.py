@@ -29,7 +29,7 @@ def first_failures(rows: pl.DataFrame, calendar: Calendar) -> Iterator[Failure]:
     for column in _values(rows):
         bad = rows.select((~pl.col(column).is_finite()).fill_null(value=False).arg_true()).to_series()
         yield Failure(f"{column} is finite", bad, said(f"{column} is ", pl.col(column), ", not a finite number"))
-    off = (~calendar.holds(rows["event_time"])).arg_true() if rows.height else pl.Series([], dtype=pl.UInt32)
+    off = (~calendar.holds(rows["event_time"])).arg_true()
     rule, what = ("on_grid", f"every {calendar.every} as most rows are") if calendar.kind == "continuous" else ("on_calendar", f"of {calendar.kind}")
     yield Failure(rule, off, said(pl.col("event_time").dt.strftime("%F %T"), f" is no step {what}"))
 

@@ -35,4 +35,6 @@ def find_gaps(rows: pl.DataFrame, calendar: Calendar) -> pl.DataFrame:
     before = pl.col("at").shift().over("series_id")
     holes = steps.with_columns(n_steps=pl.col("at") - before - 1).filter(pl.col("n_steps") > 0)
     start, end = grid.gather(holes["at"] - holes["n_steps"]), grid.gather(holes["at"] - 1)
-    return pl.DataFrame([holes["series_id"], start.alias("start"), end.alias("end"), holes["n_steps"]]).select(pl.col(c).cast(t) for c, t in GAPS.items())
+    return pl.DataFrame([holes["series_id"], start.alias("start"), end.alias("end"), holes["n_steps"]]).select(
+        pl.col(c).cast(t) for c, t in GAPS.items()
+    )
