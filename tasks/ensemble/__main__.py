@@ -68,7 +68,7 @@ def write_body(
         data_version=file_hash(ROOT / "data/clean/rows.parquet"),
     )
     write_members(folder, weights, ROOT / "models/fits")
-    write_frame(folder / "history.parquet", history_frame(candidate, aligned, params.history_cutoffs), HISTORY)
+    write_frame(folder / "history.parquet", history_frame(candidate, aligned), HISTORY)
     write_json(folder / "ensemble.json", blend.model_dump(mode="json"))
     write_json(folder / "about.json", about.model_dump(mode="json"))
     write_json(folder / "features.json", read_params("features", FeatureParams).model_dump(mode="json"))

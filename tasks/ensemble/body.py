@@ -21,10 +21,12 @@ def write_members(folder: Path, weights: dict[str, float], fits: Path) -> None:
         shutil.copyfile(fits / name / "model.onnx", folder / "members" / f"{name}.onnx")
 
 
-def history_frame(candidate: Candidate, aligned: Aligned, n_cutoffs: int) -> pl.DataFrame:
-    """HISTORY: the newest *n_cutoffs* out-of-sample forecasts of the walk; z is null where seen_until does not know it."""
-    first = max(0, aligned.n_walk - n_cutoffs)
-    k = np.arange(first, aligned.n_walk)
+def history_frame(candidate: Candidate, aligned: Aligned) -> pl.DataFrame:
+    """HISTORY: the out-of-sample forecasts of the whole walk; z is null where seen_until does not know it.
+
+    All of them, since the levels of the quantiles remember: replayed from a part, they would not be those of the report.
+    """
+    k = np.arange(aligned.n_walk)
     known = aligned.known_by(aligned.n_walk - 1)[k]
     frame = _long(aligned, k).with_columns(
         z_hat=pl.Series(candidate.z_hat[k].ravel()),

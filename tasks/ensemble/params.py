@@ -14,7 +14,7 @@ class EnsembleParams(Strict):
 
     prune_above_frac: a member whose loss is more than this above the best's gets no weight. shrink_frac: how far weights go from the
     fitted to equal ones. reweight_every_cutoffs: distance of new weights. burn_in_cutoffs: not scored, at most a quarter of all.
-    residuals: size of each conformal pool. adapt_rate: step of the adaptive levels. history_cutoffs: how many travel in the release.
+    residuals: size of each conformal pool. adapt_rate: step of the adaptive levels.
     """
 
     prune_above_frac: Annotated[float, Field(ge=0)]
@@ -23,4 +23,3 @@ class EnsembleParams(Strict):
     adapt_rate: Frac
     reweight_every_cutoffs: Annotated[int, Field(ge=1)] = 63
     burn_in_cutoffs: Annotated[int, Field(ge=0)] = 250
-    history_cutoffs: Annotated[int, Field(ge=1)] = 1000

@@ -121,10 +121,10 @@ def test_history_holds_no_outcome_that_seen_until_does_not_know():
     panel = small_panel()
     aligned = _aligned(_members(panel), panel)
     assembled = assemble(aligned, small_about(), PARAMS)
-    history = history_frame(assembled.candidates[ENSEMBLE], aligned, 50)
+    history = history_frame(assembled.candidates[ENSEMBLE], aligned)
     seen_until = panel.cutoff[int(aligned.origins[aligned.n_walk - 1])]
     known = history.drop_nulls("z")
-    assert history["cutoff"].n_unique() == 50
+    assert history["cutoff"].n_unique() == aligned.n_walk
     assert history["cutoff"].max() == seen_until
     assert (known["known_at"] <= seen_until).all()
     assert (known["known_at"] == known["event_time"].dt.offset_by("1d")).all()
