@@ -60,7 +60,7 @@ def _forecast(root: Path) -> str:
     names = quantile_columns(about.quantiles)
     ids = newest["series_id"].unique().sort().to_list()
     pictures = [
-        _picture(lambda axes, s=s: _fan(axes, gate.filter(pl.col("series_id") == s), names, about.target.unit), s) for s in ids[:SERIES_SHOWN]
+        _picture(partial(_fan, gate=gate.filter(pl.col("series_id") == s), names=names, unit=about.target.unit), s) for s in ids[:SERIES_SHOWN]
     ]
     table = newest.filter(pl.col("series_id").is_in(ids[:SERIES_SHOWN])).select("series_id", "event_time", "y_hat", *names)
     more = f"<p>{len(ids) - SERIES_SHOWN} more series are in data/reports/ensemble/gate.parquet.</p>" if len(ids) > SERIES_SHOWN else ""

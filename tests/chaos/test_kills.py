@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -54,7 +53,7 @@ def _kill_and_run_again(mill, stage, moment, victim):
     finally:
         child.wait()
     time.sleep(2.0)  # the promise is about what happens within two seconds
-    assert _alive_in(mill.root) == []
+    assert mill.alive() == []
     mill.repro()
     assert _digest(mill.root) == before
     assert _hidden(mill.root) == []
@@ -94,15 +93,6 @@ def _wait_for(child, come):
             continue
         assert time.monotonic() < deadline, "the moment never came"
     # The stage was over before the watcher saw the moment: a kill after everything is as good a kill, and the checks are the same.
-
-
-def _alive_in(root):
-    alive = []
-    for process in psutil.process_iter(["pid", "cwd", "cmdline", "status"]):
-        cwd = process.info["cwd"]
-        if cwd and Path(cwd) == root and process.info["status"] != psutil.STATUS_ZOMBIE:
-            alive.append(process.info["cmdline"])
-    return alive
 
 
 def _hidden(root):
