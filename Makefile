@@ -1,0 +1,55 @@
+# Two commands: `make run`, `make test`. Needs Python 3.11-3.13, make and git; `make help` lists the rest.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed-$(shell cat requirements.lock requirements-uv.txt pyproject.toml | cksum | cut -d' ' -f1)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+TESTS  ?= not chaos and not bench
+
+.PHONY: run test up down lint bench chaos lock install help clean
+.DEFAULT_GOAL := help
+
+run: $(STAMP)  ## install what is locked, run the whole chain, print a forecast and the page
+	$(BIN)/tidemill run
+
+up: $(STAMP)  ## start Prefect, MLflow, the service and a worker; print their addresses
+	$(BIN)/tidemill up
+
+down: $(STAMP)  ## stop exactly those
+	$(BIN)/tidemill down
+
+test: $(STAMP)  ## everything the tests need, then the tests, with coverage
+	$(BIN)/pytest tests -m "$(TESTS)" --cov=tasks --cov=flows --cov=deployments --cov-report=term:skip-covered $(ARGS)
+
+chaos: $(STAMP)  ## the long campaign: every kill point, every file's chain
+	$(BIN)/pytest tests -m chaos $(ARGS)
+
+bench: $(STAMP)  ## the measures of the docs
+	$(BIN)/pytest tests $(wildcard tests/benchmarks/*.py) -m bench -s $(ARGS)
+
+lint: $(STAMP)  ## style, types, who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+install: $(STAMP)  ## the environment in .venv, from requirements.lock with hashes
+
+# The interpreter is checked first, since pip would only say that it finds no matching package.
+$(STAMP): requirements.lock requirements-uv.txt pyproject.toml
+	@$$(test -x $(BIN)/python && echo $(BIN)/python || echo $(PYTHON)) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "Python %d.%d does not do; Tidemill needs 3.11, 3.12 or 3.13. Try: make run PYTHON=python3.12" % v)'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt
+	$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation -e .
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+lock: $(STAMP)  ## renew requirements.lock within the ranges of pyproject.toml (ARGS=--upgrade for the newest)
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header --quiet -o requirements.lock $(ARGS)
+
+clean:  ## remove the environment and what runs left behind; data, models and DVC's cache stay
+	rm -rf $(VENV) .tidemill .pytest_cache .mypy_cache .ruff_cache
+
+help:  ## this list
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1#\2/p' $(MAKEFILE_LIST) | awk -F'#' '{printf "%-16s %s\n", $$1, $$2}'
