@@ -164,13 +164,11 @@ def _weights(root: Path) -> str:
         )
         axes.set_ylim(0, 1)
         axes.set_ylabel("weight")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.17), frameon=False, fontsize=8, ncols=len(shown))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), frameon=False, fontsize=8, ncols=len(shown))
 
     text = ", ".join(f"{m} {w:.2f}" for m, w in weights.items() if w > 0)
     pruned = ", ".join(m for m, w in weights.items() if w == 0) or "none"
-    return _picture(draw, "weights over time") + _facts(
-        {"now": text, "without weight": pruned, "shipped": summary["shipped"], "why": summary["reason"]}
-    )
+    return _picture(draw, "") + _facts({"now": text, "without weight": pruned, "shipped": summary["shipped"], "why": summary["reason"]})
 
 
 def _coverage(root: Path) -> str:
@@ -267,7 +265,7 @@ def _picture(draw: Callable[[Any], None], title: str, width: float = 9.4, height
     with plt.rc_context(style):
         figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
         draw(axes)
-        axes.set_title(title, loc="left", fontsize=9.5, pad=14 if axes.get_legend() and width > 9 and title.startswith("weights") else 6)  # noqa: PLR2004  (the wide pictures)
+        axes.set_title(title, loc="left", fontsize=9.5)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110)
         plt.close(figure)
@@ -312,7 +310,7 @@ def _share(value: float | None) -> str:
 STYLE = f"""
 body{{font:15px/1.5 system-ui,sans-serif;color:{INK};background:#fbfcfd;margin:0}}main{{max-width:1000px;margin:0 auto;padding:24px}}
 h1{{margin:0 0 4px;font-size:26px}}h2{{margin:36px 0 8px;font-size:18px;border-bottom:1px solid {GRID};padding-bottom:4px}}.lead{{color:{MUTED};margin:0}}
-img{{max-width:100%;display:block;margin:6px 0}}.pair{{display:flex;gap:12px;flex-wrap:wrap}}.wide{{overflow-x:auto}}
+img{{max-width:100%;display:block;margin:6px 0}}.pair{{display:flex;gap:12px}}.pair div{{flex:1 1 0;min-width:0}}.wide{{overflow-x:auto}}
 table{{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}}th,td{{padding:4px 10px;border-bottom:1px solid {GRID};text-align:right;white-space:nowrap}}
 th:first-child,td:first-child{{text-align:left}}th{{color:{MUTED};font-weight:600}}
 dl{{display:grid;grid-template-columns:max-content 1fr;gap:2px 16px;font-size:13.5px}}dt{{color:{MUTED}}}dd{{margin:0;overflow-wrap:anywhere}}
