@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasks.core.errors import ParamsError, TidemillError
-from tasks.edges.settings import ROOT
 
 if TYPE_CHECKING:
     from tasks.ingest.wizard.files import Format
@@ -117,6 +116,8 @@ def _one_file(given: "dict[Format, str | None]") -> "tuple[str, Format]":
     if len(chosen) != 1:
         raise ParamsError("Give the data with exactly one of `--csv`, `--parquet`, `--json-file`, `--jsonl`; a glob takes several files of one form.")
     pattern, kind = chosen[0]
+    from tasks.edges.settings import ROOT  # noqa: PLC0415  (pydantic: half a second for a `--help`)
+
     path = Path.cwd() / Path(pattern).expanduser()
     return str(path.relative_to(ROOT) if Path.cwd() == ROOT and path.is_relative_to(ROOT) else path), kind
 
