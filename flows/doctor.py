@@ -17,7 +17,7 @@ from flows.supervisor import parts, read_state
 from tasks.core.errors import TidemillError
 from tasks.edges.params import read_dataset, read_models
 from tasks.edges.processes import holder_of, is_free, is_running
-from tasks.edges.settings import ROOT, settings
+from tasks.edges.settings import ROOT, child_environment, settings
 
 OLDEST, NEWEST = (3, 11), (3, 13)
 LEAST_FREE_BYTES = 2_000_000_000  # a run leaves some 100 MB; below this, a few releases and Prefect's database fill the disk
@@ -93,7 +93,7 @@ def _installed(name: str) -> str | None:
 def _path() -> Iterator[Finding]:
     bin_folder = Path(sys.executable).parent
     for name in PROGRAMS:
-        path = shutil.which(name, path=f"{bin_folder}{os.pathsep}{os.defpath}") or shutil.which(name)
+        path = shutil.which(name, path=f"{bin_folder}{os.pathsep}{child_environment().get('PATH', os.defpath)}")
         ours = path is not None and (name == "git" or Path(path).parent == bin_folder)
         advice = (
             "Install git."

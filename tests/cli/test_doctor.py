@@ -1,0 +1,94 @@
+"""`tidemill doctor` finds planted faults, says what to do, and ends with 1; a sound checkout passes."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+from small_checkout import small_checkout
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    ports = {}
+    for name in ("PREFECT", "MLFLOW", "SERVICE"):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            ports[f"TIDEMILL_{name}_PORT"] = str(probe.getsockname()[1])
+    return small_checkout(tmp_path_factory.mktemp("doctor"), **ports)
+
+
+def _wrong(checkout, **environment):
+    """What doctor calls wrong, by name; its exit code must agree."""
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "doctor", "--json"],
+        cwd=checkout.root,
+        env={**checkout.environment, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    wrong = {found["what"]: found for found in json.loads(done.stdout) if not found["well"]}
+    assert done.returncode == (1 if wrong else 0)
+    assert all(found["advice"] for found in wrong.values())
+    return wrong
+
+
+def test_a_sound_checkout_passes_and_its_room_is_shown(checkout):
+    done = checkout.tidemill("doctor")
+    assert "WRONG" not in done.stdout
+    assert "room:" in done.stdout
+
+
+def test_a_taken_port_is_named_with_its_holder_and_its_setting(checkout):
+    port = int(checkout.settings["TIDEMILL_MLFLOW_PORT"])
+    with socket.create_server(("127.0.0.1", port)):
+        wrong = _wrong(checkout)
+    assert list(wrong) == [f"port {port} (mlflow)"]
+    assert "TIDEMILL_MLFLOW_PORT" in wrong[f"port {port} (mlflow)"]["advice"]
+
+
+def test_another_version_than_the_locked_one_is_named(checkout):
+    lock = checkout.root / "requirements.lock"
+    sound = lock.read_text()
+    lock.write_text(re.sub(r"^httpx==\S+", "httpx==0.0.1", sound, flags=re.MULTILINE))
+    wrong = _wrong(checkout)
+    lock.write_text(sound)
+    assert "httpx is " in wrong["versions"]["found"]
+
+
+def test_a_path_without_git_is_found(checkout):
+    assert _wrong(checkout, PATH="/no/such/folder")["program git"]["found"] == "not found"
+
+
+def test_a_dataset_without_an_entry_is_found(checkout):
+    params = checkout.root / "params.yaml"
+    sound = params.read_text()
+    params.write_text(re.sub(r"^dataset: .*", "dataset: nowhere", sound, flags=re.MULTILINE))
+    wrong = _wrong(checkout)
+    params.write_text(sound)
+    assert "nowhere" in wrong["params"]["found"]
+
+
+def test_a_lock_that_dvc_left_behind_is_found(checkout):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    lock = checkout.root / ".dvc" / "tmp" / "rwlock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.write_text(json.dumps({"data/raw": {"write": {"pid": gone.pid, "cmd": "dvc repro"}, "read": []}}))
+    wrong = _wrong(checkout)
+    lock.unlink()
+    assert f"left by process {gone.pid}" in wrong["dvc lock"]["found"]
+
+
+def test_what_a_killed_supervisor_left_is_found_and_down_clears_it(checkout):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    state = checkout.home / "up" / "state.json"
+    state.parent.mkdir(parents=True, exist_ok=True)
+    state.write_text(json.dumps({"supervisor": {"name": "supervisor", "pid": gone.pid, "started": 1.0}}))
+    assert "left-over processes" in _wrong(checkout)
+    checkout.tidemill("down")
+    assert _wrong(checkout) == {}
