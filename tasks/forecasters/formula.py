@@ -2,11 +2,14 @@
 
 import json
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from pydantic import ValidationError
+from threadpoolctl import ThreadpoolController
 
 from tasks.core.about import Strict
 from tasks.core.errors import ForecasterError
@@ -50,7 +53,7 @@ class Formula(ABC):
             raise ForecasterError(
                 f"{self.name} cannot learn from x {x.shape} and z {z.shape}; it needs at least one row, and z of {self.schema.horizon_steps} steps."
             )
-        with np.errstate(over="ignore"):  # beyond float32 becomes infinite and is clipped
+        with _one_thread(), np.errstate(over="ignore"):  # beyond float32 becomes infinite and is clipped
             self.learn(x, z)
         self.is_fitted = True
         return self
@@ -60,7 +63,7 @@ class Formula(ABC):
         self._check_fitted()
         self._check_columns(x)
         out = np.empty((len(x), self.schema.horizon_steps), dtype=np.float32)
-        with np.errstate(over="ignore"):
+        with _one_thread(), np.errstate(over="ignore"):
             for part in blocks(len(x), _BLOCK_ROWS):
                 out[part] = self.formula(x[part].astype(np.float32, copy=False))
         return out
@@ -114,3 +117,14 @@ class Formula(ABC):
             raise ForecasterError(
                 f"{self.name} got x {x.shape}; its schema has {len(self.schema.columns)} columns. Build both from one feature table."
             )
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()  # looks through the loaded libraries: a few ms, once
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """Linear algebra on one thread: sums depend on their number, and on a busy machine two threads wait for each other ten times as long."""
+    limited: AbstractContextManager[object] = _blas().limit(limits=1)
+    return limited

@@ -33,9 +33,9 @@ class LightGbmParams(Strict):
 
     base: Literal["last", "seasonal", "har", "ridge"] = "ridge"
     max_rows: Annotated[int, Field(ge=100)] = 20_000
-    n_trees: Annotated[int, Field(ge=1)] = 100
+    n_trees: Annotated[int, Field(ge=1)] = 60
     num_leaves: Annotated[int, Field(ge=2)] = 15
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.04
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.06
     min_data_in_leaf: Annotated[int, Field(ge=1)] = 100
     feature_fraction: Annotated[float, Field(gt=0, le=1)] = 0.7
     lambda_l2: Annotated[float, Field(ge=0)] = 1.0
@@ -72,7 +72,7 @@ class LightGbm(Formula):
         scale = self._preamble().see(x).scale
         if isinstance(x, Wire):
             node = x.graph.node
-            trees = node("TreeEnsembleRegressor", columns, domain="ai.onnx.ml", **tree_attributes(self.booster))
+            trees = node("TreeEnsembleRegressor", columns, domain="ai.onnx.ml", n_targets=1, **tree_attributes(self.booster))
             return base + node("Reshape", trees, np.array([-1, steps])) * scale
         return base + self.booster.predict(columns, num_threads=1).astype(np.float32).reshape(-1, steps) * scale
 
@@ -140,7 +140,7 @@ def tree_attributes(booster: Any) -> dict[str, list[Any]]:
     for tree_id, tree in enumerate(booster.dump_model()["tree_info"]):
         for node in _numbered(tree["tree_structure"]):
             _append(out, tree_id, *node)
-    return out | {"n_targets": 1}  # type: ignore[dict-item]
+    return out
 
 
 def _numbered(root: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any], int, int]]:

@@ -22,9 +22,9 @@ class MlpParams(Strict):
     base: Base = "auto"
     hidden_sizes: tuple[Width, ...] = (64, 64)
     epochs: Annotated[int, Field(ge=1)] = 12
-    learning_rate: Annotated[float, Field(gt=0)] = 0.003
+    learning_rate: Annotated[float, Field(gt=0)] = 0.006
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    batch_rows: Width = 256
+    batch_rows: Width = 1024
     max_rows: Annotated[int, Field(ge=100)] = 20_000
     accelerator: Literal["cpu", "auto"] = "cpu"
 
@@ -43,7 +43,7 @@ class Mlp(Formula):
         target = preamble.target(x, z, preamble.base(x, base))
         known = target[np.isfinite(target)]
         mean, sd = (float(known.mean()), float(known.std())) if len(known) else (0.0, 0.0)
-        self.learned.update(base=np.array(base), mean=np.float32(mean), sd=np.float32(sd))
+        self.learned.update(base=np.array(base), mean=np.array(mean, dtype=np.float32), sd=np.array(sd, dtype=np.float32))
         if sd > 0:
             from tasks.forecasters.net import train_net  # noqa: PLC0415  (torch and Lightning take 11 s; only a fit needs them)
 

@@ -15,7 +15,7 @@ from torch import nn
 _THREADS = 1  # sums depend on the number of threads, and the matrices are small
 
 
-class Net(LightningModule):
+class Net(LightningModule):  # type: ignore[misc]  # lightning is not looked into by mypy, so its class is Any
     """Rectified layers; loss is the mean squared error over the known targets of a batch."""
 
     def __init__(self, n_inputs: int, n_steps: int, params: Any, n_batches: int) -> None:
@@ -23,6 +23,10 @@ class Net(LightningModule):
         sizes = [n_inputs, *params.hidden_sizes, n_steps]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         self.params, self.n_batches = params, n_batches
+
+    def linears(self) -> list[nn.Linear]:
+        """The layers in order."""
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(n, K) to (n, H)."""
@@ -57,7 +61,7 @@ class Batches:
         return math.ceil(len(self.inputs) / self.batch_rows)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for rows in torch.randperm(len(self.inputs), generator=self.generator).split(self.batch_rows):
+        for rows in torch.randperm(len(self.inputs), generator=self.generator).split(self.batch_rows):  # type: ignore[no-untyped-call]  # torch left it untyped
             yield self.inputs[rows], self.target[rows]
 
 
@@ -75,7 +79,7 @@ def train_net(inputs: np.ndarray, target: np.ndarray, params: Any, seed: int) ->
         finally:
             torch.set_num_threads(n_threads)
     numbers = {}
-    for i, layer in enumerate(net.layers):
+    for i, layer in enumerate(net.linears()):
         numbers[f"weights_{i}"] = layer.weight.detach().cpu().numpy().T.copy()
         numbers[f"intercept_{i}"] = layer.bias.detach().cpu().numpy().copy()
     return numbers
@@ -89,5 +93,6 @@ def _trainer(params: Any) -> Trainer:
 
 
 def _quiet() -> None:
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec", category=FutureWarning)  # Lightning 2.6 on torch 2.13, in its own code
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)  # "GPU available: False" and the like, forty times a walk
