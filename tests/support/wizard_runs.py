@@ -7,8 +7,9 @@ import polars as pl
 
 from tasks.core.calendar import calendar_for
 from tasks.core.windows import plan_folds
-from tasks.edges.params import read_about, read_gate_steps, read_models, read_params
+from tasks.edges.params import read_about, read_gate_steps, read_model_params, read_models, read_params
 from tasks.features import FeatureParams, feature_schema
+from tasks.forecasters import build_forecaster
 from tasks.ingest.__main__ import main as ingest
 from tasks.ingest.params import IngestParams
 from tasks.ingest.wizard.look import Asked, look
@@ -47,7 +48,9 @@ def assert_every_stage_accepts(root, rows):
     read_params("ingest", IngestParams, root)
     contract = read_params("validate", ValidateParams, root)
     schema = feature_schema(about, read_params("features", FeatureParams, root))
-    entry = {model: _params(root, model) for model in read_models(root)}
+    entry = {model: read_model_params(model, root) for model in read_models(root)}
+    for model, own in entry.items():
+        build_forecaster(model, schema, 1, own)  # refuses unknown parameters and columns that are not declared
     spans = [entry["window_mean"]["window_steps"], *(w for w in entry["har"]["windows_steps"] if w > 1)]
     assert {f"z_mean_{w}" for w in spans} <= set(schema.names)
     assert set(contract.columns) == set(rows.columns) - {"series_id", "event_time", "known_at"}
@@ -57,9 +60,3 @@ def assert_every_stage_accepts(root, rows):
     folds = plan_folds(n_steps, n_steps - 1 - read_gate_steps(root), about.horizon_steps, train)
     assert sum(len(f.origins) for f in folds) == train.n_cutoffs
     assert read_gate_steps(root) > about.horizon_steps
-
-
-def _params(root, model):
-    from tasks.edges.params import read_model_params
-
-    return read_model_params(model, root)

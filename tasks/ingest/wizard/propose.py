@@ -369,9 +369,13 @@ def _models(grid: Grid, windows: list[int], walk: budget.Budget, draft: _Draft) 
         draft.put(("models", "seasonal_naive"), {}, f"a baseline: the value {s} steps before")
     draft.put(("models", "har"), {"windows_steps": sorted({1, *windows})}, "regression on the means at these spans")
     draft.put(("models", "ridge"), {}, "pooled over the series; the one to beat")
-    draft.put(("models", "lightgbm"), {"max_rows": budget.LIGHTGBM_ROWS}, "trees; rows beyond these are sampled away, for 2 s a fit")
+    draft.put(
+        ("models", "lightgbm"),
+        {"max_rows": budget.LIGHTGBM_ROWS},
+        "trees on what ridge leaves over; so many pairs of origin and step are drawn evenly from the history, for about a second a fit",
+    )
     if walk.net:
-        draft.put(("models", "mlp"), {"epochs": walk.epochs}, "a small net; so many passes keep a fit at about 2 s")
+        draft.put(("models", "mlp"), {}, "a small net, about a second a fit")
     else:
         draft.said.append("No net among the models: the history is too short to feed one.")
 
