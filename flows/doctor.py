@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from flows.supervisor import parts, read_state
+from flows.supervisor import ports, read_state
 from tasks.core.errors import TidemillError
 from tasks.edges.params import read_dataset, read_models
 from tasks.edges.processes import holder_of, is_free, is_running
@@ -113,12 +113,10 @@ def _params(root: Path) -> Finding:
 def _ports() -> Iterator[Finding]:
     state, host = read_state(), settings().host
     up = state is not None and is_running(state.supervisor)
-    for part in parts():
-        if part.port is not None:
-            free = is_free(host, part.port)
-            found = "free" if free else "ours, up" if up else f"held by {holder_of(part.port)}"
-            advice = f"End that program, or set TIDEMILL_{part.name.upper()}_PORT."
-            yield Finding(f"port {part.port} ({part.name})", found, free or up, advice)
+    for name, port in ports().items():
+        free = is_free(host, port)
+        found = "free" if free else "ours, up" if up else f"held by {holder_of(port)}"
+        yield Finding(f"port {port} ({name})", found, free or up, f"End that program, or set TIDEMILL_{name.upper()}_PORT.")
 
 
 def _disk() -> Finding:

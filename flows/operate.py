@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flows.server import log_path
-from flows.supervisor import State, parts, read_state, state_path
+from flows.supervisor import State, parts, ports, read_state, state_path
 from tasks.core.errors import SettingsError
 from tasks.edges.processes import holder_of, is_free, is_running, last_lines, stop, wait_for
 from tasks.edges.settings import ROOT, child_environment, settings
@@ -80,11 +80,10 @@ def _is_deployed() -> bool:
 
 
 def _refuse_taken_ports() -> None:
-    host = settings().host
-    taken = [part for part in parts() if part.port is not None and not is_free(host, part.port)]
+    taken = {name: port for name, port in ports().items() if not is_free(settings().host, port)}
     if taken:
-        said = "; ".join(f"{part.name}'s port {part.port} is held by {holder_of(part.port or 0)}" for part in taken)
-        variables = ", ".join(f"TIDEMILL_{part.name.upper()}_PORT" for part in taken)
+        said = "; ".join(f"{name}'s port {port} is held by {holder_of(port)}" for name, port in taken.items())
+        variables = ", ".join(f"TIDEMILL_{name.upper()}_PORT" for name in taken)
         raise SettingsError(f"{said}. End that program or `tidemill run`, or choose other ports with {variables}.")
 
 

@@ -32,13 +32,12 @@ _DEPLOY = "deploy"
 
 
 class Part(NamedTuple):
-    """One program. port: where it listens, with the setting that moves it; None for the worker. ready: whether it does its work now."""
+    """One program. ready: whether it does its work now. after: the part that must be ready before it starts."""
 
     name: str
     command: list[str]
     environment: dict[str, str]
     address: str
-    port: int | None
     ready: Callable[[], bool]
     after: str | None = None
 
@@ -52,23 +51,31 @@ class State(Strict):
     deployed: bool = False
 
 
+def ports() -> dict[str, int]:
+    """Ports that our parts listen on, by part; `TIDEMILL_<PART>_PORT` moves one. What a setting places elsewhere needs none here."""
+    s = settings()
+    prefect = {} if s.prefect_api_url else {"prefect": s.prefect_port}
+    mlflow = {} if s.mlflow_uri.startswith("http") else {"mlflow": s.mlflow_port}
+    return {**prefect, **mlflow, "service": s.service_port}
+
+
 def parts() -> list[Part]:
     """Programs to run, in the order of their start. What a setting places elsewhere is not started here."""
     s = settings()
     api = s.prefect_api_url or api_url_at(s.prefect_port)
     prefect = prefect_environment(api)
     out = []
-    if not s.prefect_api_url:
-        out.append(Part("prefect", server_command(s.prefect_port), prefect, ui_url(api), s.prefect_port, lambda: answers(f"{api}/health")))
-    if not s.mlflow_uri.startswith("http"):
-        home = f"http://{s.host}:{s.mlflow_port}"
-        out.append(Part("mlflow", _mlflow_command(), _MLFLOW, home, s.mlflow_port, lambda: answers(f"{home}/health")))
+    if "prefect" in ports():
+        out.append(Part("prefect", server_command(s.prefect_port), prefect, ui_url(api), lambda: answers(f"{api}/health")))
+    if "mlflow" in ports():
+        mlflow = f"http://{s.host}:{s.mlflow_port}"
+        out.append(Part("mlflow", _mlflow_command(), _MLFLOW, mlflow, lambda: answers(f"{mlflow}/health")))
     service = f"http://{s.host}:{s.service_port}"
     probe = "ready" if read_champion(read_dataset()) else "live"  # without a champion it waits for one, and answers 503 until then
     command = serve_command(champions_target(), s.service_port)
-    out.append(Part("service", command, service_environment(), service, s.service_port, lambda: answers(f"{service}/api/v1/health/{probe}")))
+    out.append(Part("service", command, service_environment(), service, lambda: answers(f"{service}/api/v1/health/{probe}")))
     worker = ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", POOL]
-    out.append(Part("worker", worker, prefect, f"pool {POOL!r}", None, lambda: _is_online(api), after="prefect" if not s.prefect_api_url else None))
+    out.append(Part("worker", worker, prefect, f"pool {POOL!r}", lambda: _is_online(api), after="prefect" if "prefect" in ports() else None))
     return out
 
 

@@ -139,7 +139,7 @@ def holder_of(port: int) -> str:
     """Who listens on *port*, for a message: `python (process 123)`, or `another process` when the system does not say."""
     with contextlib.suppress(psutil.Error):
         for found in psutil.net_connections("tcp"):
-            if found.status == psutil.CONN_LISTEN and found.laddr.port == port and found.pid:
+            if found.status == psutil.CONN_LISTEN and found.laddr and found.laddr.port == port and found.pid:
                 return f"{psutil.Process(found.pid).name()} (process {found.pid})"
     return "another process"
 
