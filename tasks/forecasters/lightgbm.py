@@ -60,7 +60,7 @@ class LightGbm(Formula):
         pairs = self._drawn(np.flatnonzero(np.isfinite(target)))
         rows, steps = np.divmod(pairs, self.schema.horizon_steps)
         held, place = np.unique(rows, return_inverse=True)
-        columns = self._columns(x[held]).reshape(len(held), self.schema.horizon_steps, -1)[place, steps]
+        columns = self._columns(x[held]).reshape(len(held), self.schema.horizon_steps, preamble.n_inputs + 2)[place, steps]
         self.booster = self._grown(columns, target[pairs])
 
     def formula(self, x: Value) -> Value:
