@@ -1,0 +1,76 @@
+"""What was served, beside what came true."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+
+from tasks.core.about import About
+from tasks.core.calendar import Calendar
+from tasks.core.frames import quantile_column
+from tasks.core.scores import PRIMARY
+from tasks.features import derive_target
+
+Row = dict[str, object]
+
+
+def outcomes(served: pl.DataFrame, rows: pl.DataFrame, about: About, calendar: Calendar, seen_until: Mapping[str, datetime]) -> pl.DataFrame:
+    """One row per distinct forecast step (digest, series, cutoff, step), with y where it is known.
+
+    served: SERVED. rows: SERIES with vintages. seen_until: of each digest that is known; `is_seen` marks steps that the release was
+    fitted on, since forecasts may be asked for past days. An answer given several times counts once, as given last. `is_late`: the
+    first vintage came after its nominal time; `is_corrected`: the newest differs from the first. `loss`: primary score; `error`: y_hat - y;
+    `is_covered`: y within the outermost quantiles of `about`.
+    """
+    key = ["digest", "series_id", "cutoff", "step"]
+    distinct = served.sort("made_at", "prediction_id").unique(subset=key, keep="last", maintain_order=True).sort(key)
+    joined = distinct.join(_truth(rows, about, calendar), on=["series_id", "event_time"], how="left")
+    if seen_until:
+        known = pl.DataFrame(
+            {"digest": list(seen_until), "seen_until": list(seen_until.values())}, schema_overrides={"seen_until": pl.Datetime("us", "UTC")}
+        )
+        joined = joined.join(known, on="digest", how="left")
+    else:
+        joined = joined.with_columns(seen_until=pl.lit(None, dtype=pl.Datetime("us", "UTC")))
+    return _scored(joined, about).with_columns(
+        is_seen=(pl.col("cutoff") < pl.col("seen_until")).fill_null(value=False),
+        is_late=pl.col("is_late").fill_null(value=False),
+        is_corrected=pl.col("is_corrected").fill_null(value=False),
+    )
+
+
+def _truth(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFrame:
+    """series_id, event_time, y (newest vintage, null when it took the value back), is_late, is_corrected."""
+    vintages = derive_target(rows, about).sort("series_id", "event_time", "known_at")
+    grouped = vintages.group_by("series_id", "event_time", maintain_order=True).agg(
+        y=pl.col("y").last(), first=pl.col("y").drop_nulls().first(), known_at=pl.col("known_at").first()
+    )
+    late = pl.col("known_at") > calendar.nominal_known_at()
+    return grouped.select("series_id", "event_time", "y", is_late=late, is_corrected=pl.col("y") != pl.col("first"))
+
+
+def _scored(joined: pl.DataFrame, about: About) -> pl.DataFrame:
+    y, y_hat = (joined[c].fill_null(float("nan")).to_numpy() for c in ("y", "y_hat"))
+    loss = PRIMARY[about.primary_score](y, y_hat) if joined.height else np.empty(0)
+    low, high = (quantile_column(q) for q in (min(about.quantiles), max(about.quantiles)))
+    covered = pl.col("y").is_between(low, high) if {low, high} <= set(joined.columns) else pl.lit(None, dtype=pl.Boolean)
+    return joined.with_columns(loss=pl.Series(loss, dtype=pl.Float64).fill_nan(None), error=pl.col("y_hat") - pl.col("y"), is_covered=covered)
+
+
+def figures(found: pl.DataFrame, by: list[str]) -> list[Row]:
+    """Counts and means of `outcomes` by *by* (all together for none). Means are over what came true and was not fitted on; None without any."""
+    judged = pl.col("y").is_not_null() & ~pl.col("is_seen")
+    parts = [
+        pl.len().alias("n_steps"),
+        (pl.col("y").is_null() & ~pl.col("is_seen")).sum().alias("n_open"),
+        pl.col("is_seen").sum().alias("n_seen"),
+        judged.sum().alias("n_known"),
+        (judged & pl.col("is_late")).sum().alias("n_late"),
+        (judged & pl.col("is_corrected")).sum().alias("n_corrected"),
+        pl.col("loss").filter(judged).mean().alias("loss"),
+        pl.col("error").filter(judged).abs().mean().alias("mae"),
+        pl.col("error").filter(judged).mean().alias("bias"),
+        pl.col("is_covered").filter(judged).mean().alias("coverage_frac"),
+    ]
+    return (found.group_by(by).agg(parts).sort(by) if by else found.select(parts)).to_dicts()

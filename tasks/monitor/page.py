@@ -1,0 +1,79 @@
+"""What people look at: a table in Markdown, a picture of error and coverage by step, and Evidently's page of the inputs."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+_COLUMNS = ("step", "n_known", "n_open", "n_late", "n_corrected", "loss", "mae", "bias", "coverage_frac")
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The report as text: verdict, figures by step, drift."""
+    lines = [f"# Monitor: {report['verdict']}", "", f"As of {report['as_of']}: {report['reason']}.", ""]
+    if report["by_step"]:
+        lines += [" | ".join(("", *_COLUMNS, "")).strip(), "|" + "---|" * len(_COLUMNS)]
+        lines += ["| " + " | ".join(_shown(row[c]) for c in _COLUMNS) + " |" for row in report["by_step"]]
+        lines += [
+            "",
+            f"Loss is {report['primary_score']}; `n_open` steps wait for their value. Steps that the release was fitted on are left out.",
+            "",
+        ]
+    if (drift := report["drift"]) is not None:
+        lines += [
+            (
+                f"Drift since {drift['reference_until']}: {drift['n_alarmed']} of {drift['n_streams']} streams alarm over {drift['n_blocks']} blocks of "
+                f"{drift['block_steps']} steps; up to {drift['n_by_luck']} would by luck."
+            ),
+            "",
+            *(f"- {row['stream']}: since {row['alarm_at']}" for row in drift["streams"] if row["alarm_at"]),
+        ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def draw_steps(path: Path, by_step: list[dict[str, Any]], level: float) -> None:
+    """Loss and coverage by step; steps that have not come true are left out."""
+    from matplotlib.figure import Figure  # noqa: PLC0415  (1 s: nothing served, nothing drawn)
+
+    known = [row for row in by_step if row["n_known"]]
+    steps = [row["step"] for row in known]
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.bar(steps, [row["loss"] for row in known])
+    left.set_title("loss by step", fontsize=9)
+    right.plot(steps, [row["coverage_frac"] for row in known], marker="o")
+    right.axhline(level, linewidth=0.8, color="black")
+    right.set_ylim(0, 1)
+    right.set_title(f"share within the interval, {level:.0%} is right", fontsize=9)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def write_evidently(path: Path, streams: pl.DataFrame, since: datetime, sample: int) -> bool:
+    """Evidently's page on the values before and after *since*, at most *sample* rows and 40 streams each; False when one side is empty.
+
+    For looking, not for alarms: its default rule calls a stationary seasonal stream drifted each day.
+    """
+    before, after = (streams.filter(keep).drop("event_time") for keep in (pl.col("event_time") < since, pl.col("event_time") >= since))
+    names = [c for c in before.columns if before[c].is_finite().any() and after[c].is_finite().any()][:40]
+    if not names:
+        return False
+    import warnings  # noqa: PLC0415  (with the library whose warnings it is for)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Evidently's own dependencies warn on import; nothing here is ours to mend
+        from evidently import Dataset, Report  # noqa: PLC0415  (5-8 s: only when there is a page to make)
+        from evidently.presets import DataDriftPreset  # noqa: PLC0415
+
+        reference, current = (Dataset.from_pandas(_sampled(part.select(names), sample).to_pandas()) for part in (before, after))
+        Report([DataDriftPreset()]).run(current, reference).save_html(str(path))
+    return True
+
+
+def _sampled(frame: pl.DataFrame, sample: int) -> pl.DataFrame:
+    """Every k-th row, so that the sample covers the whole span."""
+    return frame[:: max(1, -(-frame.height // sample))]
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,157 @@
+"""The stage in one screen: join, judge, watch for drift, say what it means."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from tasks.core.about import About
+from tasks.core.calendar import Calendar
+from tasks.core.frames import as_of, newest_known
+from tasks.features import derive_target
+from tasks.monitor.drift import alarms_by_luck, fit_whitener, watch
+from tasks.monitor.outcome import figures, outcomes
+from tasks.monitor.params import MonitorParams
+
+Facts = dict[str, Any]
+
+
+class Champion(NamedTuple):
+    """What the report needs of the champion. trained_as_of: newest `known_at` of its training's data. gate_loss: its mean loss on the gate's rows."""
+
+    digest: str
+    model: str
+    version: str
+    seen_until: datetime
+    trained_as_of: datetime
+    gate_loss: float | None
+
+
+class Watched(NamedTuple):
+    """report: report.json without the key. found: the joined steps, for pictures. values: (T, N) of every stream, with the row where watching begins."""
+
+    report: Facts
+    found: pl.DataFrame
+    streams: pl.DataFrame
+
+
+def monitor(
+    served: pl.DataFrame,
+    rows: pl.DataFrame,
+    about: About,
+    calendar: Calendar,
+    champion: Champion | None,
+    seen_until: Mapping[str, datetime],
+    params: MonitorParams,
+) -> Watched:
+    """The report on *served* (SERVED) and *rows* (SERIES), as of the newest row. seen_until: by digest of every release ever promoted."""
+    found = outcomes(served, rows, about, calendar, seen_until)
+    streams = _streams(rows, about, calendar)
+    report: Facts = {
+        "as_of": newest_known(rows).isoformat(),
+        "primary_score": about.primary_score,
+        "n_served": served["prediction_id"].n_unique(),
+        "overall": figures(found, [])[0],
+        "by_step": figures(found, ["step"]),
+        "by_series": figures(found, ["series_id"])[:200],
+        "by_digest": figures(found, ["digest"]),
+        "by_digest_and_step": figures(found, ["digest", "step"]),
+        "champion": None if champion is None else _of_champion(champion, found, streams["event_time"], calendar, params),
+        "drift": None if champion is None else _drift(streams, champion.seen_until, about, calendar, params),
+    }
+    verdict, reason = _verdict(report, about, params)
+    return Watched({**report, "verdict": verdict, "reason": reason}, found, streams)
+
+
+def _of_champion(champion: Champion, found: pl.DataFrame, grid: pl.Series, calendar: Calendar, params: MonitorParams) -> Facts:
+    own = figures(found.filter(pl.col("digest") == champion.digest), [])[0]
+    cutoffs = pl.DataFrame({"event_time": grid}).select(calendar.nominal_known_at()).to_series()
+    enough = int(str(own["n_known"])) >= params.min_rows
+    loss = float(str(own["loss"])) if enough and own["loss"] is not None else None
+    return {
+        "digest": champion.digest,
+        "model": champion.model,
+        "version": champion.version,
+        "seen_until": champion.seen_until.isoformat(),
+        "trained_as_of": champion.trained_as_of.isoformat(),
+        "age_steps": int((cutoffs > champion.trained_as_of).sum()),
+        "gate_loss": champion.gate_loss,
+        "n_known": own["n_known"],
+        "loss": loss,
+        "error_ratio": loss / champion.gate_loss if loss is not None and champion.gate_loss else None,
+        "coverage_frac": own["coverage_frac"] if enough else None,
+    }
+
+
+def _drift(streams: pl.DataFrame, since: datetime, about: About, calendar: Calendar, params: MonitorParams) -> Facts:
+    """CUSUM over all streams: the reference is what the champion was fitted on, watched is what came since."""
+    names = streams.columns[1:]
+    values = streams.select(names).to_numpy()
+    cutoffs = streams.select(calendar.nominal_known_at()).to_series()
+    start = int((cutoffs <= since).sum())
+    whitener = fit_whitener(values[:start], about.season_steps)
+    alarms = watch(whitener, values[start:], start % about.season_steps, params.cusum_slack, params.cusum_limit)
+    times = streams["event_time"]
+    by_stream = [
+        {
+            "stream": name,
+            "statistic": round(float(alarms.statistic[i]), 3),
+            "alarm_at": times[start + (int(alarms.first[i]) + 1) * whitener.block_steps - 1].isoformat() if alarms.first[i] >= 0 else None,
+        }
+        for i, name in enumerate(names)
+        if alarms.is_watched[i]
+    ]
+    n_alarmed = int((alarms.first[alarms.is_watched] >= 0).sum())
+    by_luck = alarms_by_luck(int(alarms.is_watched.sum()), alarms.n_blocks)
+    return {
+        "reference_until": since.isoformat(),
+        "n_streams": len(by_stream),
+        "n_blocks": alarms.n_blocks,
+        "block_steps": whitener.block_steps,
+        "n_alarmed": n_alarmed,
+        "n_by_luck": by_luck,
+        "is_drifting": n_alarmed > by_luck,
+        "streams": sorted(by_stream, key=lambda row: (-row["statistic"], row["stream"]))[:100],  # type: ignore[operator]  # a float
+    }
+
+
+def _streams(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFrame:
+    """event_time and one float column `<series>:<column>` for each series and value column (the target too), on the grid, NaN where missing."""
+    newest = derive_target(as_of(rows, newest_known(rows)), about)
+    columns = [
+        c for c in newest.columns if c not in {"series_id", "event_time", "known_at"} and not (c == "y" and about.target.column in newest.columns)
+    ]
+    times = newest["event_time"].unique().sort()
+    grid = calendar.grid(times[0], times[-1])
+    ids = newest["series_id"].unique().sort()
+    row, column = grid.search_sorted(newest["event_time"]).to_numpy(), ids.search_sorted(newest["series_id"]).to_numpy()
+    laid = {}
+    for name in columns:
+        dense = np.full((len(grid), len(ids)), np.nan)
+        dense[row, column] = newest[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        shown = about.target.column if name == "y" else name
+        laid.update({f"{series}:{shown}": dense[:, i] for i, series in enumerate(ids)})
+    return pl.DataFrame({"event_time": grid, **laid})
+
+
+def _verdict(report: Facts, about: About, params: MonitorParams) -> tuple[str, str]:
+    champion, drift = report["champion"], report["drift"]
+    if champion is None:
+        return "insufficient", "no champion is registered here, so there is nothing to watch; `dvc repro promote` makes one"
+    drifting = (
+        f"; the input drifts: {drift['n_alarmed']} of {drift['n_streams']} streams alarm, {drift['n_by_luck']} would by luck"
+        if drift["is_drifting"]
+        else ""
+    )
+    if report["n_served"] == 0:
+        return "insufficient", f"nothing has been served yet{drifting}"
+    if champion["loss"] is None:
+        return "insufficient", (
+            f"{champion['n_known']} forecast steps of the champion have come true, fewer than `monitor.min_rows` = {params.min_rows}{drifting}"
+        )
+    said = f"{about.primary_score} loss {champion['loss']:.4g} over {champion['n_known']} steps that came true"
+    said += f", {champion['error_ratio']:.2f} times the gate's" if champion["error_ratio"] is not None else ""
+    said += f", {champion['coverage_frac']:.0%} within the interval" if champion["coverage_frac"] is not None else ""
+    return ("drift" if drift["is_drifting"] else "measured"), said + drifting

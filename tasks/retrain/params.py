@@ -1,0 +1,15 @@
+"""Parameters of the decision to retrain."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from tasks.core.about import Strict
+
+
+class RetrainParams(Strict):
+    """max_age_steps: steps of data since the champion's training. max_error_ratio: served loss over the gate's. min_coverage_frac: of the interval."""
+
+    max_age_steps: Annotated[int, Field(ge=1)]
+    max_error_ratio: Annotated[float, Field(gt=0)]
+    min_coverage_frac: Annotated[float, Field(ge=0, le=1)]
