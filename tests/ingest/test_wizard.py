@@ -265,6 +265,16 @@ def test_a_history_that_is_too_short_says_how_much_is_needed(tmp_path):
         runs.proposed(path, season=24, horizon=24)
 
 
+def test_a_step_longer_than_the_rows_is_refused_since_nothing_is_aggregated(tmp_path):
+    with pytest.raises(SourceError, match="not aggregated"):
+        runs.proposed(csv(tmp_path / "a.csv", ["date", "y"], times(600), hourly(600)), every="1d")
+
+
+def test_a_folder_is_answered_with_a_glob(tmp_path):
+    with pytest.raises(SourceError, match=r"\*\.csv"):
+        seen(tmp_path)
+
+
 def test_broken_json_is_refused_with_its_row(tmp_path):
     path = tmp_path / "broken.json"
     path.write_text("[[1, 2],\n[3, 4")

@@ -45,6 +45,8 @@ def find_files(pattern: str) -> list[Path]:
     """Files of a path or a glob, sorted. Raises SourceError when there is none."""
     found = sorted(Path(p) for p in glob.glob(str(Path(pattern).expanduser()), recursive=True))  # noqa: PTH207  (an absolute pattern, too)
     files = [p for p in found if p.is_file()]
+    if not files and any(p.is_dir() for p in found):
+        raise SourceError(f"{pattern} is a folder. Give the files in it as a glob in quotes, for example '{pattern.rstrip('/')}/*.csv'.")
     if not files:
         raise SourceError(f"No file matches {pattern!r}. Check the path; a glob must stand in quotes, so that the shell leaves it alone.")
     return files

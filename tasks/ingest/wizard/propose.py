@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from tasks.core.errors import SourceError
 from tasks.edges.params import STAGES
 from tasks.ingest.wizard import bars, budget
 from tasks.ingest.wizard.figures import number, whole
@@ -14,6 +15,7 @@ from tasks.ingest.wizard.look import Asked, Look
 from tasks.ingest.wizard.series import MOST_FLAT_FRAC, NEVER_CHANGES, apart, garman_klass, pick_target, pick_transform, with_z
 
 MOST_COVARIATES = 12
+MOST_MET_FRAC = 0.2  # of the rows that fall into a step with another one; of these only the first would count
 UNLIKE = {"none": 3.0, "log": 10.0, "log1p": 10.0}  # spreads of series further apart than this get a scale; a log makes most of them alike
 _HORIZONS = {"1m": 30, "5m": 12, "10m": 12, "15m": 16, "30m": 24, "1h": 24, "1d": 7, "1w": 8, "1mo": 12, "1q": 4, "1y": 3}
 _WORDS = {"m": "minute", "h": "hour", "d": "day", "w": "week", "mo": "month", "q": "quarter", "y": "year", "s": "second"}
@@ -148,12 +150,21 @@ def _capped(rows: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
 
 
 def _snapped(rows: pl.DataFrame, look: Look, asked: Asked) -> tuple[pl.DataFrame, str | None]:
-    """The rows on one grid, and why they had to be moved."""
+    """The rows on one grid, and why they had to be moved. Raises SourceError when that would throw many away."""
     if look.integer_time:
         return rows, None
     every = asked.every or find_every(rows)[0]
     why = why_snap(rows, every)
-    return (snap(rows, every) if why else rows), why
+    if why is None:
+        return rows, None
+    moved = snap(rows, every)
+    if (met := 1 - moved.height / rows.height) > MOST_MET_FRAC:
+        usual = find_every(rows)[0]
+        raise SourceError(
+            f"Within steps of {every} {met:.0%} of the rows meet another one, and rows are not aggregated. "
+            f"{f'Leave `--every {every}` away: rows come every {usual}' if asked.every else 'Say the series with `--series`'}, or aggregate the file first."
+        )
+    return moved, why
 
 
 def _grid(rows: pl.DataFrame, look: Look, asked: Asked, draft: _Draft) -> Grid:
