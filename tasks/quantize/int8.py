@@ -1,0 +1,108 @@
+"""INT8 for the net: the graph, its error, its size and its speed beside those of FP32."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tasks.core.about import About
+from tasks.core.scores import PRIMARY
+from tasks.core.transform import from_z
+from tasks.quantize.parity import GateRows, run_graph
+
+MAX_LATENCY_RATIO = 1.2  # below that a wall clock on a shared machine says nothing
+_ROUNDS = 7
+_CALLS = 200  # of each in a round; one row each, as the service asks
+
+
+class Compared(NamedTuple):
+    """FP32 and INT8: bytes of the file, mean primary loss over the gate's rows; latency: INT8 over FP32, one figure a round."""
+
+    fp32_bytes: int
+    int8_bytes: int
+    fp32_error: float
+    int8_error: float
+    latency: list[float]
+
+    @property
+    def worsens_frac(self) -> float:
+        """By how much INT8 is worse; negative when it is better."""
+        return self.int8_error / self.fp32_error - 1 if self.fp32_error > 0 else float(self.int8_error > 0)
+
+    @property
+    def latency_ratio(self) -> float:
+        """Median over the rounds."""
+        return float(np.median(self.latency))
+
+
+def write_int8(fp32: Path, int8: Path) -> None:
+    """Write *fp32* with 8-bit weights; activations are scaled as they come. The same graph gives the same bytes.
+
+    Weights keep seven of the eight bits: on processors without VNNI eight would overflow in silence, and machines would disagree.
+    """
+    import onnx  # noqa: PLC0415  (1 s with the quantizer; a parity check alone does without)
+    from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415
+
+    said = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)  # it advises a pre-processing for graphs that lack shapes; ours has none to gain
+    try:
+        quantize_dynamic(fp32, int8, weight_type=QuantType.QInt8, reduce_range=True)
+    finally:
+        logging.getLogger().setLevel(said)
+    int8.write_bytes(onnx.load(int8).SerializeToString(deterministic=True))
+
+
+def compare(fp32: Path, int8: Path, rows: GateRows, about: About) -> Compared:
+    """Size, error and speed of both graphs."""
+    served, small = open_graph(fp32), open_graph(int8)
+    error, small_error = (mean_loss(run_graph(session, rows.x), rows, about) for session in (served, small))
+    return Compared(fp32.stat().st_size, int8.stat().st_size, error, small_error, _latency(served, small, rows.x[:1]))
+
+
+def decide(found: Compared, max_error_frac: float) -> tuple[str, str]:
+    """INT8 or FP32, with the reason: the error decides, then the size; speed only forbids."""
+    if not found.worsens_frac <= max_error_frac:
+        return "FP32", f"INT8 would worsen the net's error by {found.worsens_frac:.2%}; at most {max_error_frac:.2%} is allowed."
+    if found.int8_bytes >= found.fp32_bytes:
+        return "FP32", f"INT8 is not smaller: {found.int8_bytes} bytes against {found.fp32_bytes}; the net is so small that the scales outweigh it."
+    if found.latency_ratio > MAX_LATENCY_RATIO:
+        return "FP32", f"INT8 takes {found.latency_ratio:.1f} times as long for a row; at most {MAX_LATENCY_RATIO:g} is allowed."
+    saved = 1 - found.int8_bytes / found.fp32_bytes
+    return "INT8", f"The file is {saved:.0%} smaller and the net's error changes by {found.worsens_frac:+.2%}; up to {max_error_frac:.2%} is allowed."
+
+
+def mean_loss(z_hat: np.ndarray, rows: GateRows, about: About) -> float:
+    """Mean primary loss of z_hat (n, H) over the known y; NaN when none is known."""
+    loss = PRIMARY[about.primary_score](rows.y, from_z(about.target, z_hat))
+    known = loss[np.isfinite(loss)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def open_graph(path: Path) -> Any:
+    """A session as the service opens it: one thread."""
+    import onnxruntime as ort  # noqa: PLC0415  (0.2 s; the package is imported for its constants too)
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+
+
+def _latency(fp32: Any, int8: Any, row: np.ndarray) -> list[float]:
+    """INT8 over FP32 by round: medians of calls made in turn, so that what else the machine does meets both, and no stall counts."""
+    for session in (fp32, int8):
+        _seconds(session, row)  # the first call allocates
+    rounds = []
+    for _ in range(_ROUNDS):
+        turns = [(_seconds(fp32, row), _seconds(int8, row)) for _ in range(_CALLS)]
+        of_fp32, of_int8 = np.median(turns, axis=0)
+        rounds.append(float(of_int8 / of_fp32))
+    return rounds
+
+
+def _seconds(session: Any, row: np.ndarray) -> float:
+    started = time.perf_counter()
+    session.run(["z_hat"], {"x": row})
+    return time.perf_counter() - started

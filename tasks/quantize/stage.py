@@ -1,0 +1,59 @@
+"""The stage in one screen: parity of every member, then INT8 or FP32 for the net."""
+
+from pathlib import Path
+from typing import Any
+
+from tasks.core.errors import ReleaseError
+from tasks.quantize.int8 import MAX_LATENCY_RATIO, Compared, compare, decide, open_graph, write_int8
+from tasks.quantize.params import QuantizeParams
+from tasks.quantize.parity import MAX_PARITY_SD, GateRows, check_parity
+from tasks.release import Release
+
+NET = "mlp"  # the one model whose graph is matrices of weights; trees and naive models have nothing to quantize
+
+
+def quantize(release: Release, rows: GateRows, fits: Path, models: tuple[str, ...], params: QuantizeParams, folder: Path) -> dict[str, Any]:
+    """What decision.json says; leaves mlp.onnx in *folder* when the decision is INT8, and the timings as `latency`.
+
+    fits: models/fits. models: those of this checkout. A net without weight in the release is examined all the same, and stays FP32.
+    Raises ReleaseError when a graph does not say what its forecaster says, or a fit is missing.
+    """
+    parity = {name: check_parity(name, session, _fit(fits, name), rows) for name, session in sorted(release.members.items())}
+    limits = {"max_error_frac": params.max_error_frac, "max_latency_ratio": MAX_LATENCY_RATIO, "max_parity_sd": MAX_PARITY_SD}
+    said = {"decision": "FP32", "n_gate_rows": len(rows.x), "parity_sd": parity, "limits": limits}
+    if NET not in models:
+        return said | {"reason": f"There is no {NET} among the models, so there is nothing to quantize."}
+    weight = release.weights.get(NET, 0.0)
+    fp32, int8 = _fit(fits, NET) / "model.onnx", folder / f"{NET}.onnx"
+    if weight > 0:
+        fp32 = release.folder / "members" / f"{NET}.onnx"
+    else:
+        parity[NET] = check_parity(NET, open_graph(fp32), fp32.parent, rows)
+    write_int8(fp32, int8)
+    found = compare(fp32, int8, rows, release.about)
+    decision, reason = decide(found, params.max_error_frac)
+    if not weight > 0:
+        decision, reason = "FP32", f"The net has no weight in what is shipped. By itself: {decision}. {reason}"
+    if decision == "FP32":
+        int8.unlink()
+    return said | {"decision": decision, "reason": reason, "net": _figures(found, weight), "latency": found.latency}
+
+
+def _figures(found: Compared, weight: float) -> dict[str, Any]:
+    """Figures of the net; the ratio has one digit, since more would be another number at each run."""
+    return {
+        "weight": weight,
+        "fp32_bytes": found.fp32_bytes,
+        "int8_bytes": found.int8_bytes,
+        "fp32_error": found.fp32_error,
+        "int8_error": found.int8_error,
+        "worsens_frac": found.worsens_frac,
+        "latency_ratio": round(found.latency_ratio, 1),
+    }
+
+
+def _fit(fits: Path, name: str) -> Path:
+    folder = fits / name
+    if not (folder / "model.onnx").exists():
+        raise ReleaseError(f"{folder} has no model.onnx, so the graph of {name!r} cannot be compared. Train it again: `dvc repro train@{name}`.")
+    return folder
