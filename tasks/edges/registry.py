@@ -68,7 +68,7 @@ def read_journal(dataset: str) -> list[Champion]:
 def apply_promotion(dataset: str, release_folder: Path, decision: Mapping[str, Any]) -> Champion:
     """Make the sealed release in *release_folder* the champion; *decision* must hold `as_of`. Doing it again changes nothing.
 
-    In order: the bytes are copied, the journal gets its line, champion.json is replaced, old releases go. A kill in between leaves the
+    In order: the bytes are copied, the journal gets its line and MLflow's outbox its entry, champion.json is replaced, old releases go. A kill in between leaves the
     old champion whole, and the next call ends the work. Raises ReleaseError when the folder has no manifest or is of another dataset.
     """
     manifest = _manifest(release_folder)
@@ -83,9 +83,9 @@ def apply_promotion(dataset: str, release_folder: Path, decision: Mapping[str, A
         _copy(release_folder, champion_folder(champion))
         if not journal or journal[-1].digest != champion.digest:
             _append(dataset, champion)
+        log_promotion(dataset, champion.digest, champion.version, champion_folder(champion).absolute(), {"tidemill.model": champion.model})
         write_json(_folder(dataset) / "champion.json", champion.model_dump(mode="json"))
         _forget_old(dataset, now)
-    log_promotion(dataset, champion.digest, champion.version, champion_folder(champion).absolute(), {"tidemill.model": champion.model})
     return champion
 
 

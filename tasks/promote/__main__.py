@@ -1,5 +1,7 @@
 """`python -m tasks.promote`: models/release and data/clean -> data/decisions/promote, the published rows, the registry."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,11 @@ DECISION = "data/decisions/promote/decision.json"
 ROWS = "data/clean/rows.parquet"
 
 
-def main(root: Path = ROOT) -> None:
-    """Decide on what is new, apply to our own registry, publish the rows; with nothing new the last verdict stands."""
+def main(root: Path = ROOT, deliver: Callable[[], AbstractContextManager[None]] = publishing) -> None:
+    """Decide on what is new, apply to our own registry, publish the rows; with nothing new the last verdict stands.
+
+    deliver: what brings runs to MLflow beside the gate.
+    """
     dataset, params = read_dataset(root), read_params("promote", PromoteParams, root)
     publish_rows_file(dataset, root / ROWS)
     key = _key(params, root)
@@ -25,7 +30,7 @@ def main(root: Path = ROOT) -> None:
         write_json(root / DECISION, last)
         print(f"promote: nothing new, the verdict stands: {last['decision']} ({last['reason']})")
         return
-    with publishing():  # MLflow's import runs beside the gate
+    with deliver():  # MLflow's import runs beside the gate
         decision = _decide(dataset, params, key, _opponent(champion, key), root)
     print(f"promote: {decision['decision']}: {decision['reason']}")
 

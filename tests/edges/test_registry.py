@@ -1,0 +1,133 @@
+"""The registry: copies, versions, the journal, what is kept, and kills in between."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from homes import at_home
+
+from tasks.core.errors import ReleaseError
+from tasks.edges import registry
+from tasks.edges.registry import apply_promotion, champion_folder, read_champion, read_journal
+from tasks.edges.tracking import pending
+
+DECISION = {"as_of": "2024-01-02T00:00:00+00:00", "decision": "promote"}
+
+
+@pytest.fixture
+def home(tmp_path):
+    with at_home(tmp_path / "home") as home:
+        yield home
+
+
+@pytest.fixture
+def sealed(tmp_path):
+    """Make a folder that looks like a sealed release: the registry reads its manifest alone."""
+
+    def make(digest, dataset="tides"):
+        folder = tmp_path / "built" / digest
+        (folder / "members").mkdir(parents=True)
+        (folder / "members/ridge.onnx").write_bytes(digest.encode())
+        said = {
+            "digest": digest,
+            "dataset": dataset,
+            "model": "ensemble",
+            "seen_until": "2023-06-01T00:00:00+00:00",
+            "as_of": "2024-01-02T00:00:00+00:00",
+        }
+        (folder / "manifest.json").write_text(json.dumps(said))
+        (folder / "baseline").mkdir()
+        (folder / "baseline/manifest.json").write_text("{}")
+        return folder
+
+    return make
+
+
+def test_before_the_first_promotion_there_is_no_champion(home):
+    assert read_champion("tides") is None
+
+
+def test_a_promotion_copies_the_release_and_names_it(home, sealed):
+    champion = apply_promotion("tides", sealed("aa"), DECISION)
+    assert read_champion("tides") == champion
+    assert (champion.version, champion.path, champion.decision) == ("1.0.0", "releases/aa", DECISION)
+    assert (champion_folder(champion) / "members/ridge.onnx").read_bytes() == b"aa"
+    assert not (champion_folder(champion) / "baseline").exists(), "a release nested in it is another release"
+    assert [entry.name.split("-")[2] for entry in pending()] == ["champion"]
+
+
+def test_the_same_release_again_changes_nothing(home, sealed):
+    folder = sealed("aa")
+    first = apply_promotion("tides", folder, DECISION)
+    again = apply_promotion("tides", folder, {**DECISION, "as_of": "2025-01-01T00:00:00+00:00"})
+    assert again == first
+    assert read_journal("tides") == [first]
+    assert len(pending()) == 1
+
+
+def test_versions_count_up_and_a_release_that_comes_back_keeps_its_own(home, sealed):
+    folders = {name: sealed(name) for name in ("aa", "bb", "cc")}
+    assert [apply_promotion("tides", folders[n], DECISION).version for n in ("aa", "bb", "aa", "cc")] == ["1.0.0", "1.1.0", "1.0.0", "1.2.0"]
+    assert [c.digest for c in read_journal("tides")] == ["aa", "bb", "aa", "cc"]
+
+
+def test_disk_is_bounded_and_champion_and_former_champion_stay(tmp_path, sealed):
+    with at_home(tmp_path / "home", TIDEMILL_KEEP_RELEASES="2") as home:
+        for name in ("aa", "bb", "cc", "dd"):
+            apply_promotion("tides", sealed(name), DECISION)
+        apply_promotion("seas", sealed("ee", "seas"), DECISION)
+        assert sorted(path.name for path in (home / "releases").iterdir()) == ["cc", "dd", "ee"]
+
+
+def test_a_release_of_another_dataset_is_refused(home, sealed):
+    with pytest.raises(ReleaseError, match="not of 'tides'"):
+        apply_promotion("tides", sealed("aa", "seas"), DECISION)
+
+
+def test_an_unsealed_folder_is_refused(home, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ReleaseError, match="no sealed release"):
+        apply_promotion("tides", tmp_path / "empty", DECISION)
+
+
+@pytest.mark.parametrize("dies_in", ["_copy", "_append", "write_json", "_forget_old"])
+def test_a_promotion_that_died_leaves_a_champion_and_is_finished_by_the_next(home, sealed, monkeypatch, dies_in):
+    old, new = sealed("aa"), sealed("bb")
+    before = apply_promotion("tides", old, DECISION)
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, dies_in, die)
+        with pytest.raises(KeyboardInterrupt):
+            apply_promotion("tides", new, DECISION)
+    assert read_champion("tides").digest in {before.digest, "bb"}
+    assert (champion_folder(read_champion("tides")) / "manifest.json").exists()
+    assert apply_promotion("tides", new, DECISION).version == "1.1.0"
+    assert [c.digest for c in read_journal("tides")] == ["aa", "bb"]
+
+
+def test_a_journal_line_that_was_cut_off_counts_as_not_written(home, sealed):
+    apply_promotion("tides", sealed("aa"), DECISION)
+    journal = home / "registry/tides/journal.jsonl"
+    with journal.open("a") as handle:
+        handle.write('{"dataset": "ti')
+    assert [c.digest for c in read_journal("tides")] == ["aa"]
+    apply_promotion("tides", sealed("bb"), DECISION)
+    assert [c.digest for c in read_journal("tides")] == ["aa", "bb"]
+
+
+def test_a_record_that_cannot_be_read_says_where_and_what_to_do(home, sealed):
+    apply_promotion("tides", sealed("aa"), DECISION)
+    (home / "registry/tides/champion.json").write_text("{}")
+    with pytest.raises(ReleaseError, match=r"champion\.json cannot be read.*journal"):
+        read_champion("tides")
+
+
+def test_promotions_at_the_same_time_take_turns(home, sealed):
+    folders = [sealed(name) for name in ("aa", "bb", "cc", "dd")]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda folder: apply_promotion("tides", folder, DECISION), folders))
+    assert sorted(c.version for c in read_journal("tides")) == ["1.0.0", "1.1.0", "1.2.0", "1.3.0"]
+    assert read_champion("tides") == read_journal("tides")[-1]

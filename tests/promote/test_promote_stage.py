@@ -1,0 +1,124 @@
+"""The stage as a command: what it writes, what it changes, and that a verdict stands."""
+
+import subprocess
+import sys
+from contextlib import nullcontext
+from datetime import timedelta
+
+import polars as pl
+import pytest
+from homes import at_home, put_release, small_root, write_clean
+from small_release import START, small_rows
+
+from tasks.core.errors import ReleaseError
+from tasks.edges.artifacts import read_json
+from tasks.edges.registry import apply_promotion, champion_folder, read_champion, read_journal, rows_path
+from tasks.edges.settings import ROOT, child_environment
+from tasks.promote.__main__ import DECISION, main
+from tasks.promote.apply import apply_decision
+from tasks.release import verify
+
+ROWS = small_rows(500)
+BETTER, WORSE = {"weights": {"ridge": 1.0}, "model": "better"}, {"weights": {"last_value": 1.0}, "model": "worse"}
+
+
+@pytest.fixture
+def home(tmp_path):
+    with at_home(tmp_path / "home") as home:
+        yield home
+
+
+def run(root):
+    main(root, deliver=nullcontext)
+    return read_json(root / DECISION)
+
+
+def test_a_first_model_that_beats_the_baseline_becomes_champion(tmp_path, home):
+    root = small_root(tmp_path / "root", ROWS, challenger=BETTER)
+    decision = run(root)
+    champion = read_champion("small")
+    assert (decision["decision"], decision["applied"], champion.version) == ("promote", True, "1.0.0")
+    assert champion.digest == decision["winner_digest"] == verify(champion_folder(champion)).digest
+    assert champion.decision == decision
+    assert pl.read_parquet(rows_path("small")).equals(ROWS)
+    assert (root / "data/decisions/promote/losses.png").stat().st_size > 5_000
+
+
+def test_a_first_model_that_does_not_is_said_and_the_baseline_answers(tmp_path, home):
+    root = small_root(tmp_path / "root", ROWS, challenger=WORSE, baseline={"weights": {"ridge": 1.0}, "model": "naive"})
+    decision = run(root)
+    assert decision["decision"] == "baseline"
+    assert "the baseline answers" in decision["reason"]
+    assert read_champion("small").model == "naive"
+
+
+def test_a_worse_challenger_leaves_the_champion(tmp_path, home):
+    root = small_root(tmp_path / "root", ROWS, challenger=BETTER)
+    first = run(root)
+    put_release(root, ROWS, **WORSE)
+    second = run(root)
+    assert (second["decision"], second["applied"], second["champion_digest"]) == ("keep", False, first["winner_digest"])
+    assert read_champion("small").digest == first["winner_digest"]
+
+
+def test_with_nothing_new_the_verdict_stands_byte_for_byte_without_heavy_imports(tmp_path, home):
+    root = small_root(tmp_path / "root", ROWS, challenger=BETTER)
+    run(root)
+    before = {path.name: path.read_bytes() for path in (root / "data/decisions/promote").iterdir()}
+    code = f"import sys; from pathlib import Path; from tasks.promote.__main__ import main; main(Path({str(root)!r})); print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=child_environment(), capture_output=True, text=True, check=True)
+    assert "nothing new" in done.stdout
+    loaded = set(done.stdout.splitlines()[-1].strip("[]").replace("'", "").split(", "))
+    assert "tasks.edges.registry" in loaded
+    assert not loaded & {"onnxruntime", "mlflow", "matplotlib", "scipy", "numpy", "tasks.release", "tasks.features"}
+    assert {path.name: path.read_bytes() for path in (root / "data/decisions/promote").iterdir()} == before
+    assert len(read_journal("small")) == 1
+
+
+def test_new_rows_are_a_new_question_and_are_published(tmp_path, home):
+    root = small_root(tmp_path / "root", ROWS.filter(pl.col("event_time") < START + timedelta(days=480)), challenger={**BETTER, "gate_steps": 100})
+    run(root)
+    write_clean(root, ROWS)
+    decision = run(root)
+    assert (decision["decision"], decision["as_of"]) == ("nothing", "2021-05-15T00:00:00+00:00")
+    assert pl.read_parquet(rows_path("small")).equals(ROWS)
+
+
+def test_a_run_killed_after_it_changed_the_registry_ends_with_the_same_verdict(tmp_path, home):
+    """The registry is changed before decision.json is put in place; without the file, the next run must judge what was judged."""
+    root = small_root(tmp_path / "root", ROWS, challenger=BETTER)
+    run(root)
+    decided = root / DECISION
+    undisturbed = decided.read_bytes()
+    decided.unlink()
+    run(root)
+    assert decided.read_bytes() == undisturbed
+    assert len(read_journal("small")) == 1
+
+
+def test_a_shared_registry_is_left_to_the_flow(tmp_path):
+    root = small_root(tmp_path / "root", ROWS, challenger=BETTER)
+    with at_home(tmp_path / "home", TIDEMILL_MLFLOW_URI="http://127.0.0.1:9"):
+        decision = run(root)
+        assert (decision["decision"], decision["applied"], read_champion("small")) == ("promote", False, None)
+        applied = apply_decision(root / DECISION, root)
+        assert read_champion("small") == applied
+        assert apply_decision(root / DECISION, root) == applied
+
+
+def test_a_decision_is_bound_to_the_bytes_it_was_made_on(tmp_path):
+    root = small_root(tmp_path / "root", ROWS, challenger=BETTER)
+    with at_home(tmp_path / "home", TIDEMILL_MLFLOW_URI="http://127.0.0.1:9"):
+        run(root)
+        put_release(root, ROWS, **WORSE)
+        with pytest.raises(ReleaseError, match="the decision is about"):
+            apply_decision(root / DECISION, root)
+
+
+def test_a_decision_is_bound_to_the_champion_it_was_made_against(tmp_path):
+    root = small_root(tmp_path / "root", ROWS, challenger=BETTER)
+    with at_home(tmp_path / "home", TIDEMILL_MLFLOW_URI="http://127.0.0.1:9"):
+        run(root)
+        apply_promotion("small", root / "models/release/baseline", {"as_of": "2021-01-01T00:00:00+00:00"})
+        with pytest.raises(ReleaseError, match="Decide again"):
+            apply_decision(root / DECISION, root)
