@@ -36,7 +36,8 @@ def quantize(release: Release, rows: GateRows, fits: Path, models: tuple[str, ..
         decision, reason = "FP32", f"The net has no weight in what is shipped. By itself: {decision}. {reason}"
     if decision == "FP32":
         int8.unlink()
-    return said | {"decision": decision, "reason": reason, "net": _figures(found, weight), "latency": found.latency}
+    quantized = "weights in 8 bits with a scale for each output, inputs in float32"
+    return said | {"decision": decision, "reason": reason, "quantized": quantized, "net": _figures(found, weight), "latency": found.latency}
 
 
 def _figures(found: Compared, weight: float) -> dict[str, Any]:
