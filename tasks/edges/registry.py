@@ -140,7 +140,8 @@ def _copy(source: Path, target: Path) -> None:
         return  # named by its digest, put there by rename: whole
 
     def nested(folder: str, names: list[str]) -> set[str]:
-        return {name for name in names if (Path(folder) / name / MANIFEST).exists()}
+        beside = Path(folder) == source  # the release inside the Bento is part of it
+        return {name for name in names if beside and (Path(folder) / name / MANIFEST).exists()}
 
     with replacing(target) as fresh:
         shutil.copytree(source, fresh, dirs_exist_ok=True, ignore=nested)
