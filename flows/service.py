@@ -26,9 +26,10 @@ def serve_command(target: str, port: int) -> list[str]:
 
 
 def service_environment() -> dict[str, str]:
-    """Where the service finds champion and rows, and where BentoML keeps its own files."""
+    """Where the service finds champion and rows, where BentoML keeps its own files, and no log line per request: the metrics count them."""
     home = settings().home.absolute()
-    return {"TIDEMILL_HOME": str(home), "BENTOML_HOME": str(home / "bentoml")}
+    quiet = "api_server.logging.access.enabled=false"
+    return {"TIDEMILL_HOME": str(home), "BENTOML_HOME": str(home / "bentoml"), "BENTOML_CONFIG_OPTIONS": quiet}
 
 
 def champions_target(root: Path = ROOT) -> str:

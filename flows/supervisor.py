@@ -189,7 +189,7 @@ class _Keeper:
         write_json(state_path(), state.model_dump())
 
 
-_MLFLOW = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # its job runner is another 260 MB and runs nothing of ours
+_MLFLOW = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}  # its job runner is another 260 MB and runs nothing of ours
 
 
 def _mlflow_command() -> list[str]:

@@ -24,7 +24,7 @@ from tasks.core.errors import SettingsError
 from tasks.edges.settings import ROOT, child_environment
 
 STOP_S = 5.0  # Prefect's and MLflow's servers end within a second; a Prefect worker may not end at all when it is asked
-_POLL_S = 0.1
+_POLL_S = 0.2
 _TAIL_LINES = 15
 
 
