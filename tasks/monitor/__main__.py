@@ -1,6 +1,7 @@
 """`python -m tasks.monitor`: served forecasts and data/clean -> data/reports/monitor."""
 
 import hashlib
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tasks.core.frames import SERIES
 from tasks.edges.artifacts import file_hash, read_calendar, read_frame, read_json, replacing, write_json, write_text
 from tasks.edges.door import open_door
 from tasks.edges.params import read_about, read_dataset, read_params
+from tasks.edges.registry import Champion as RegistryChampion
 from tasks.edges.registry import champion_folder, read_champion, read_journal
 from tasks.edges.served import read_served
 from tasks.edges.settings import ROOT
@@ -24,12 +26,12 @@ REPORT = "data/reports/monitor"
 def main(root: Path = ROOT) -> None:
     """Report on what is new; with nothing new the last report stands."""
     dataset, params = read_dataset(root), read_params("monitor", MonitorParams, root)
-    served, champion = read_served(dataset), _champion(dataset)
+    served, champion = read_served(dataset), _champion(dataset, root)
     key = {
         "dataset": dataset,
         "served": hashlib.sha256("\n".join(served["prediction_id"].unique().sort()).encode()).hexdigest(),
         "rows": file_hash(root / ROWS),
-        "champion": None if champion is None else champion["digest"],
+        "champion": None if champion is None else [champion["digest"], champion["trained_as_of"].isoformat()],
         "params": params.model_dump(),
     }
     path = root / REPORT / "report.json"
@@ -42,7 +44,7 @@ def main(root: Path = ROOT) -> None:
     print(f"monitor: {report['verdict']}: {report['reason']}")
 
 
-def _champion(dataset: str) -> dict[str, Any] | None:
+def _champion(dataset: str, root: Path) -> dict[str, Any] | None:
     """The champion as `tasks.monitor.stage.Champion` has it."""
     found = read_champion(dataset)
     if found is None:
@@ -54,19 +56,25 @@ def _champion(dataset: str) -> dict[str, Any] | None:
         "model": found.model,
         "version": found.version,
         "seen_until": found.seen_until,
-        "trained_as_of": read_json(champion_folder(found) / "manifest.json")["as_of"],
+        "trained_as_of": _trained_as_of(found, root),
         "gate_loss": losses.get(side),
     }
 
 
-def _report(dataset: str, served: pl.DataFrame, params: MonitorParams, key: dict[str, Any], root: Path) -> dict[str, Any]:
-    from datetime import datetime  # noqa: PLC0415  (this and the next: a report that stands needs none of them)
+def _trained_as_of(champion: RegistryChampion, root: Path) -> datetime:
+    """Newest data of the last training that the gate has judged: one that lost says that the champion is not out of date."""
+    own = read_json(champion_folder(champion) / "manifest.json")["as_of"]
+    decided = root / "data/decisions/promote/decision.json"
+    last = read_json(decided).get("challenger_as_of", own) if decided.exists() else own
+    return max(datetime.fromisoformat(own), datetime.fromisoformat(last))
 
-    from tasks.monitor.page import draw_steps, markdown, write_evidently  # noqa: PLC0415
+
+def _report(dataset: str, served: pl.DataFrame, params: MonitorParams, key: dict[str, Any], root: Path) -> dict[str, Any]:
+    from tasks.monitor.page import draw_steps, markdown, write_evidently  # noqa: PLC0415  (this and the next: a report that stands needs neither)
     from tasks.monitor.stage import Champion, monitor  # noqa: PLC0415
 
-    rows, about, known = read_frame(root / ROWS, SERIES), read_about(root), _champion(dataset)
-    champion = None if known is None else Champion(**{**known, "trained_as_of": datetime.fromisoformat(known["trained_as_of"])})
+    rows, about, known = read_frame(root / ROWS, SERIES), read_about(root), _champion(dataset, root)
+    champion = None if known is None else Champion(**known)
     seen_until = {past.digest: past.seen_until for past in read_journal(dataset)}
     watched = monitor(served, rows, about, _calendar(dataset, about, rows), champion, seen_until, params)
     report = {**watched.report, "dataset": dataset, "key": key}

@@ -19,7 +19,7 @@ Facts = dict[str, Any]
 
 
 class Champion(NamedTuple):
-    """What the report needs of the champion. trained_as_of: newest `known_at` of its training's data. gate_loss: its mean loss on the gate's rows."""
+    """What the report needs of the champion. trained_as_of: newest `known_at` in the last training that was judged. gate_loss: its mean loss on the gate's rows."""
 
     digest: str
     model: str

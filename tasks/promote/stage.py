@@ -55,6 +55,7 @@ def _facts(challenger: Release, champion: Release | None, gate: Gate | None, dec
         "reason": reason,
         "challenger_digest": _digest(challenger),
         "champion_digest": None if champion is None else _digest(champion),
+        "challenger_as_of": challenger.blend.as_of.isoformat(),
         "primary_score": challenger.about.primary_score,
         "seen_until": challenger.seen_until.isoformat(),
         "n_cutoffs": 0 if gate is None else gate.n_cutoffs,

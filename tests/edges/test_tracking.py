@@ -134,5 +134,5 @@ def test_an_entry_delivered_twice_is_one_run(delivered):
 def test_a_database_that_stands_is_left_alone(delivered):
     database = settings().home / "mlflow/mlflow.db"
     before = database.stat().st_mtime_ns
-    assert prepare_tracking() < 1.0
+    prepare_tracking()
     assert database.stat().st_mtime_ns == before
