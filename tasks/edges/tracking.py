@@ -26,6 +26,7 @@ from tasks.edges.settings import ROOT, settings
 MAX_POINTS = 200  # of a stepped series; a picture shows no more, and MLflow keeps each as a row
 _BATCH = 900  # MLflow takes 1,000 metrics, 100 params and 100 tags in one call
 _WAIT_S = 120.0  # a first delivery makes the database: 13 s seen on a busy machine
+_FAILURES = 3
 _KEY = "tidemill.entry"
 
 Steps = Mapping[str, Sequence[tuple[int, float]]]
@@ -82,6 +83,12 @@ def pending() -> list[Path]:
     return sorted(path for path in outbox().glob("*") if not path.name.startswith("."))
 
 
+def has_news() -> bool:
+    """Whether an entry waits that no delivery has tried yet. False while an address does not answer, so that a run with nothing new stays quick."""
+    waiting = pending()
+    return bool(waiting) and (not _tried().exists() or waiting[-1].name > _tried().read_text().strip())
+
+
 def outbox() -> Path:
     """Where undelivered entries lie."""
     return settings().home / "mlflow" / "outbox"
@@ -127,21 +134,34 @@ def _stamp() -> Path:
 
 def publish_runs() -> int:
     """Deliver the outbox; how many entries went. Without any, mlflow is not imported. A failure is said on stderr and leaves the rest for next time."""
-    if not pending():
+    before = pending()
+    if not before:
         return 0
-    n_delivered = 0
     try:
         with _alone():
-            if not settings().mlflow_uri:
-                _prepare()
-            client = _client()
-            for folder in pending():
+            _deliver_all(before)
+    except Exception as error:  # noqa: BLE001  (MLflow is a log: whatever is wrong with it must not stop a stage)
+        write_text(_tried(), before[-1].name + "\n")
+        print(f"MLflow at {settings().tracking_uri}: {type(error).__name__}: {error}. {len(pending())} entries wait in {outbox()}.", file=sys.stderr)
+    return sum(not folder.exists() for folder in before)
+
+
+def _deliver_all(folders: Sequence[Path]) -> None:
+    """Deliver each; one that fails stays and lets the others pass, the third failure ends it: then it is not the entry. Raises the last failure."""
+    if not settings().mlflow_uri:
+        _prepare()
+    client, failures = _client(), []
+    for folder in folders:
+        try:
+            if folder.exists():  # else another process was faster
                 _deliver(client, folder)
                 shutil.rmtree(folder)
-                n_delivered += 1
-    except Exception as error:  # noqa: BLE001  (MLflow is a log: whatever is wrong with it must not stop a stage)
-        print(f"MLflow at {settings().tracking_uri}: {type(error).__name__}: {error}. {len(pending())} entries wait in {outbox()}.", file=sys.stderr)
-    return n_delivered
+        except Exception as error:  # noqa: BLE001  (of any of mlflow's parts)
+            failures.append(error)
+            if len(failures) == _FAILURES:
+                break
+    if failures:
+        raise failures[-1]
 
 
 @contextmanager
@@ -237,6 +257,11 @@ def _client() -> Any:
     return MlflowClient(tracking_uri=settings().tracking_uri, registry_uri=settings().tracking_uri)
 
 
+def _tried() -> Path:
+    """The newest entry of the last delivery that failed."""
+    return _database().with_name("tried")
+
+
 def _home_of_artifacts() -> None:
     os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", str(_artifacts()))  # else MLflow's SQLite store makes ./mlruns in the current folder
     _artifacts().mkdir(parents=True, exist_ok=True)
@@ -276,13 +301,13 @@ def _figures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
 
 
 def _series(metrics: Mapping[str, Any]) -> dict[str, list[tuple[int, float]]]:
-    """Lists of rows by `year` or `cutoff` become series: the year is the step, cutoffs are counted."""
+    """Lists of rows `by_year` and `by_cutoff` become series: the year, or the cutoff's number, is the step."""
     out: dict[str, list[tuple[int, float]]] = {}
     for part in ("by_year", "by_cutoff"):
         for place, row in enumerate(metrics.get(part, ())):
             for k, v in row.items():
                 if k not in {"year", "cutoff"} and isinstance(v, int | float):
-                    out.setdefault(f"{part}.{k}", []).append((row.get("year", place), float(v)))
+                    out.setdefault(f"{part}.{k}", []).append((row.get("year", row.get("cutoff", place)), float(v)))
     return out
 
 

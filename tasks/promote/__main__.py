@@ -1,7 +1,7 @@
 """`python -m tasks.promote`: models/release and data/clean -> data/decisions/promote, the published rows, the registry."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from tasks.edges.door import open_door
 from tasks.edges.params import read_dataset, read_params
 from tasks.edges.registry import Champion, publish_rows_file, read_champion
 from tasks.edges.settings import ROOT, settings
-from tasks.edges.tracking import publishing
+from tasks.edges.tracking import has_news, publishing
 from tasks.promote.params import PromoteParams
 
 DECISION = "data/decisions/promote/decision.json"
@@ -28,6 +28,8 @@ def main(root: Path = ROOT, deliver: Callable[[], AbstractContextManager[None]] 
     champion = read_champion(dataset)
     if (last := _last(root)) is not None and _stands(last, dataset, key, champion):
         write_json(root / DECISION, last)
+        with deliver() if has_news() else nullcontext():
+            pass  # a model was trained again and gave the same release: its run goes to MLflow all the same
         print(f"promote: nothing new, the verdict stands: {last['decision']} ({last['reason']})")
         return
     with deliver():  # MLflow's import runs beside the gate

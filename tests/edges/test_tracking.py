@@ -8,7 +8,18 @@ import pytest
 from homes import at_home
 
 from tasks.edges.settings import ROOT, child_environment, settings
-from tasks.edges.tracking import MAX_POINTS, log_promotion, log_run, log_training, outbox, pending, prepare_tracking, publish_runs, publishing
+from tasks.edges.tracking import (
+    MAX_POINTS,
+    has_news,
+    log_promotion,
+    log_run,
+    log_training,
+    outbox,
+    pending,
+    prepare_tracking,
+    publish_runs,
+    publishing,
+)
 
 TAGS = {"tidemill.data": "d" * 64}
 METRICS = {
@@ -55,8 +66,12 @@ def test_a_disk_that_refuses_is_said_and_the_stage_goes_on(tmp_path, capsys):
 def test_an_address_that_does_not_answer_keeps_the_entries(tmp_path, capsys):
     with at_home(tmp_path, TIDEMILL_MLFLOW_URI="http://127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"):
         log_run("e", "r", {}, {"m": 1.0}, TAGS)
+        assert has_news()
         assert publish_runs() == 0
         assert len(pending()) == 1
+        assert not has_news()
+        log_run("e", "r", {}, {"m": 1.0}, TAGS)
+        assert has_news()
     assert "entries wait" in capsys.readouterr().err
 
 
@@ -136,3 +151,12 @@ def test_a_database_that_stands_is_left_alone(delivered):
     before = database.stat().st_mtime_ns
     prepare_tracking()
     assert database.stat().st_mtime_ns == before
+
+
+def test_an_entry_that_mlflow_refuses_lets_the_others_pass(delivered, capsys):
+    log_run("tides", "refused", {"a name with a | in it": 1}, {}, TAGS)
+    log_run("tides", "after", {}, {"m": 3.0}, TAGS)
+    assert publish_runs() == 1
+    assert "1 entries wait" in capsys.readouterr().err
+    assert run_named(delivered, "after").data.metrics == {"m": 3.0}
+    assert not has_news()

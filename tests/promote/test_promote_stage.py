@@ -1,5 +1,6 @@
 """The stage as a command: what it writes, what it changes, and that a verdict stands."""
 
+import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -14,6 +15,7 @@ from tasks.core.errors import ReleaseError
 from tasks.edges.artifacts import read_json
 from tasks.edges.registry import apply_promotion, champion_folder, read_champion, read_journal, rows_path
 from tasks.edges.settings import ROOT, child_environment
+from tasks.edges.tracking import outbox
 from tasks.promote.__main__ import DECISION, main
 from tasks.promote.apply import apply_decision
 from tasks.release import verify
@@ -64,6 +66,7 @@ def test_a_worse_challenger_leaves_the_champion(tmp_path, home):
 def test_with_nothing_new_the_verdict_stands_byte_for_byte_without_heavy_imports(tmp_path, home):
     root = small_root(tmp_path / "root", ROWS, challenger=BETTER)
     run(root)
+    shutil.rmtree(outbox())  # delivered
     before = {path.name: path.read_bytes() for path in (root / "data/decisions/promote").iterdir()}
     code = f"import sys; from pathlib import Path; from tasks.promote.__main__ import main; main(Path({str(root)!r})); print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=child_environment(), capture_output=True, text=True, check=True)
