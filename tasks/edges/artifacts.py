@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,15 +18,14 @@ from tasks.core.calendar import Calendar, calendar_for
 from tasks.core.errors import FrameError
 from tasks.core.frames import UTC, FrameSchema
 
+_UNFINISHED = re.compile(r"\..+\.(?P<process>\d+)\.[^.]+(\.old)?")
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary folder beside *path* that takes its place when the block ends well, and vanishes when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Left by a killed run: nobody else writes here, since the checkout's lock is held by whoever runs the stage.
-    for left_over in path.parent.glob(f".{path.name}.*"):
-        shutil.rmtree(left_over, ignore_errors=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.{os.getpid()}.", dir=path.parent))
     try:
         yield fresh
         fresh.chmod(0o755)
@@ -39,6 +39,18 @@ def replacing(path: Path) -> Iterator[Path]:
             fresh.rename(path)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def sweep(*folders: Path) -> None:
+    """Remove what killed writers left in *folders* and one or two levels below: `.<name>.<process>.<random>` of a process that is gone."""
+    import psutil  # noqa: PLC0415  (the service, which reads artifacts, never sweeps)
+
+    for folder in folders:
+        for pattern in (".*", "*/.*", "*/*/.*"):
+            for left in folder.glob(pattern):
+                named = _UNFINISHED.fullmatch(left.name)
+                if named and not psutil.pid_exists(int(named["process"])):
+                    shutil.rmtree(left, ignore_errors=True)
 
 
 def write_frame(path: Path, frame: pl.DataFrame, schema: FrameSchema) -> None:

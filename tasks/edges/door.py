@@ -1,17 +1,18 @@
-"""The door of every stage command: telemetry off, dies with its parent, prints one clean message on an error that a person can mend."""
+"""The door of every stage command: telemetry off, what a killed run left is swept, it dies with its parent, prints one clean message on an error that a person can mend."""
 
 import sys
 from collections.abc import Callable
 
 from tasks.core.errors import TidemillError
+from tasks.edges.artifacts import sweep
 from tasks.edges.lifeline import die_with_parent
-from tasks.edges.settings import settings
+from tasks.edges.settings import ROOT, settings
 
 
 def open_door(main: Callable[[], None]) -> None:
     """Run a stage's *main* as a DVC command."""
     die_with_parent()
-    settings()
+    sweep(ROOT / "data", ROOT / "models", settings().home)
     try:
         main()
     except TidemillError as error:

@@ -10,7 +10,7 @@ import pytest
 
 from tasks.core.errors import FrameError
 from tasks.core.frames import SERIES
-from tasks.edges.artifacts import read_frame, read_json, replacing, write_frame, write_json
+from tasks.edges.artifacts import read_frame, read_json, replacing, sweep, write_frame, write_json
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
@@ -31,7 +31,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
-def test_what_a_killed_writer_left_is_cleared_by_the_next(tmp_path):
+def test_what_a_killed_writer_left_is_swept(tmp_path):
     code = "import sys,time,pathlib\nfrom tasks.edges.artifacts import replacing\nwith replacing(pathlib.Path(sys.argv[1])) as f:\n (f/'a').write_text('x'); print('in', flush=True); time.sleep(60)"
     child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True)
     with child:
@@ -39,6 +39,8 @@ def test_what_a_killed_writer_left_is_cleared_by_the_next(tmp_path):
         os.kill(child.pid, signal.SIGKILL)
     assert not (tmp_path / "out").exists()
     assert len(list(tmp_path.iterdir())) == 1
+    sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []
     with replacing(tmp_path / "out") as folder:
         (folder / "a").write_text("y")
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
