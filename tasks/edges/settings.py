@@ -57,3 +57,10 @@ def settings() -> Settings:
 def child_environment(**extra: str) -> dict[str, str]:
     """Environment for a process we start: this one's, telemetry off, *extra* on top."""
     return {**os.environ, **{k: os.environ.get(k, v) for k, v in TELEMETRY_OFF.items()}, **extra}
+
+
+def set_for_mlflow(artifacts: Path) -> None:
+    """Set what MLflow's client reads from the environment, unless already set."""
+    os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", str(artifacts))  # else its SQLite store makes ./mlruns in the current folder
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # instead of 7 with growing pauses: what is not delivered waits in the outbox
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

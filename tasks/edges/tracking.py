@@ -21,7 +21,7 @@ from typing import Any
 
 from tasks.edges.artifacts import replacing, write_json, write_text
 from tasks.edges.lifeline import die_with_parent
-from tasks.edges.settings import ROOT, settings
+from tasks.edges.settings import ROOT, set_for_mlflow, settings
 
 MAX_POINTS = 200  # of a stepped series; a picture shows no more, and MLflow keeps each as a row
 _BATCH = 900  # MLflow takes 1,000 metrics, 100 params and 100 tags in one call
@@ -250,8 +250,6 @@ def _deliver_champion(client: Any, entry: Mapping[str, Any]) -> None:
 
 def _client() -> Any:
     _home_of_artifacts()
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # instead of 7 with growing pauses: entries wait in the outbox anyway
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     from mlflow.tracking import MlflowClient  # noqa: PLC0415  (4 s; one process pays it)
 
     return MlflowClient(tracking_uri=settings().tracking_uri, registry_uri=settings().tracking_uri)
@@ -263,7 +261,7 @@ def _tried() -> Path:
 
 
 def _home_of_artifacts() -> None:
-    os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", str(_artifacts()))  # else MLflow's SQLite store makes ./mlruns in the current folder
+    set_for_mlflow(_artifacts())
     _artifacts().mkdir(parents=True, exist_ok=True)
 
 
