@@ -1,0 +1,161 @@
+"""The docs say what is: files exist, snippets parse, and keys, commands, routes and settings are those of the code."""
+
+import ast
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import yaml
+from typer.main import get_command
+
+from deployments.forecaster.app import create_app
+from flows.cli import app
+from tasks.core import frames
+from tasks.core.about import About, Target
+from tasks.core.frames import FrameSchema
+from tasks.core.schema import FeatureColumn, FeatureSchema
+from tasks.edges.params import STAGES
+from tasks.edges.settings import Settings
+from tasks.ensemble.params import EnsembleParams
+from tasks.explain.params import ExplainParams
+from tasks.features import FeatureParams
+from tasks.forecasters import FORECASTERS, forecaster_class
+from tasks.ingest.params import ArchSource, FilesSource
+from tasks.monitor.params import MonitorParams
+from tasks.package.params import PackageParams
+from tasks.promote.params import PromoteParams
+from tasks.quantize.params import QuantizeParams
+from tasks.retrain.params import RetrainParams
+from tasks.train.params import TrainParams
+from tasks.validate.params import ColumnRule, RowRule, ValidateParams
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+CLASSES = {
+    "ingest": (ArchSource, FilesSource), "validate": (ValidateParams, ColumnRule, RowRule), "features": (FeatureParams,), "train": (TrainParams,),
+    "ensemble": (EnsembleParams,), "explain": (ExplainParams,), "quantize": (QuantizeParams,), "package": (PackageParams,),
+    "promote": (PromoteParams,), "monitor": (MonitorParams,), "retrain": (RetrainParams,),
+}  # fmt: skip
+MADE_BY_THE_READER = {"tasks/forecasters/drift.py"}  # the how-to's own new file
+OURS = r"`((?:tasks|flows|deployments|tests|infra|docs)/[\w./-]*\w\.(?:py|yaml|md|toml|txt))"
+
+
+def snippets(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def how_to(name):
+    return (ROOT / "docs/how-to" / name).read_text()
+
+
+def reference(name):
+    return (ROOT / "docs/reference" / name).read_text()
+
+
+def sections(text):
+    return {part.split("\n", 1)[0].strip(): part for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_a_page_names_files_that_exist_and_no_path_of_a_machine(page):
+    text = page.read_text()
+    for name in set(re.findall(OURS, text)) - MADE_BY_THE_READER:
+        assert (ROOT / name).exists(), name
+    assert not re.search(r"(?<![\w.])/(?:home|work|tmp|Users|root)/", text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_python_and_yaml_of_a_page_parse(page):
+    text = page.read_text()
+    for snippet in snippets(text, "python"):
+        if not snippet.startswith(" "):  # a line to put somewhere does not stand alone
+            ast.parse(snippet)
+    assert all(isinstance(yaml.safe_load(snippet), dict) for snippet in snippets(text, "yaml"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_a_documented_command_line_is_one_that_the_program_takes(page):
+    commands = get_command(app).commands
+    for line in re.findall(r"^(?:    |\$ )(?:\.venv/bin/)?tidemill ([^#\n]*)", page.read_text(), flags=re.MULTILINE):
+        name, *arguments = shlex.split(line)
+        options = {option for parameter in commands[name].params for option in parameter.opts} | {"--help"}
+        assert {a for a in arguments if a.startswith("--")} <= options, line
+
+
+def test_json_of_the_http_page_parses_and_its_routes_are_the_services():
+    text = reference("http.md")
+    assert all(json.loads(snippet) for snippet in snippets(text, "json"))
+    assert set(re.findall(r"^\| `(?:GET|POST) (\S+)`", text, flags=re.MULTILINE)) == set(create_app().openapi()["paths"])
+    for body in re.findall(r"-d '([^']*)'", text):
+        assert json.loads(body)["series_id"]
+
+
+def test_the_reference_of_params_names_every_key_and_no_other_section():
+    parts = sections(reference("params.md"))
+    assert [name for name in parts if name in STAGES] == list(STAGES)
+    for stage, classes in CLASSES.items():
+        for key in {key for kind in classes for key in kind.model_fields} - {"kind", "series_id"}:
+            assert re.search(rf"`(?:source\.)?{key}\b", parts[stage]), f"{stage}.{key}"
+    for key in {*About.model_fields, *Target.model_fields}:
+        assert f"`{key}`" in parts["about"], key
+    for model in FORECASTERS:
+        for key in (model, *forecaster_class(model).Params.model_fields):
+            assert f"`{key}`" in parts["models"], f"{model}.{key}"
+
+
+def test_the_reference_of_artifacts_has_every_schema_and_its_columns():
+    schemas = {value.name: value for value in vars(frames).values() if isinstance(value, FrameSchema)}
+    rows = {
+        row[0]: row for row in re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", reference("artifacts.md").split("## In the")[0], flags=re.MULTILINE)
+    }
+    assert set(rows) == set(schemas)
+    for name, schema in schemas.items():
+        inherited = {"repeated": "series", "quarantine": "series", "served": "forecast"}.get(name, name)
+        said = set(re.findall(r"\w+", rows[name][1] + " " + rows[inherited][1]))
+        assert set(schema.columns) <= said, name
+
+
+def test_the_table_of_settings_is_complete():
+    named = set(re.findall(r"^\| `([A-Z_]+)`", how_to("operate.md"), flags=re.MULTILINE))
+    fields = {field.validation_alias or f"TIDEMILL_{name.upper()}" for name, field in Settings.model_fields.items()}
+    assert named == fields | {"PREFECT_API_DATABASE_CONNECTION_URL"}
+
+
+def test_the_table_of_schedules_names_the_deployments():
+    deployed = {d["name"] for d in yaml.safe_load((ROOT / "deployments/prefect.yaml").read_text())["deployments"]}
+    rows = re.findall(r"^\| (\w+) \|", how_to("operate.md").split("## Settings")[0], flags=re.MULTILINE)
+    assert rows[0] == "deployment"
+    assert set(rows[1:]) == deployed
+
+
+def test_the_features_of_the_how_to_are_accepted():
+    (snippet,) = snippets(how_to("add-a-feature.md"), "yaml")
+    assert FeatureParams.model_validate(yaml.safe_load(snippet)["features"]).list[0].kind == "mean"
+    declared = set(re.findall(r"kind: Literal\[(.*?)\]", (ROOT / "tasks/features/params.py").read_text()))
+    kinds = {kind.strip('" ') for group in declared for kind in group.split(",")}
+    assert kinds <= set(re.findall(r"\w+", how_to("add-a-feature.md"))) & set(re.findall(r"\w+", sections(reference("params.md"))["features"]))
+
+
+def test_the_entry_that_the_wizard_wrote_is_accepted():
+    (snippet,) = snippets(how_to("bring-your-data.md"), "yaml")
+    assert About.model_validate({"description": "meters", **yaml.safe_load(snippet)["about"]}).horizon_steps == 24
+
+
+def test_the_model_of_the_how_to_works_as_it_stands_and_is_the_same_as_onnx(tmp_path):
+    source = snippets(how_to("add-a-model.md"), "python")[0]
+    space = {}
+    exec(compile(source, "drift.py", "exec"), space)
+    schema = FeatureSchema(columns=(FeatureColumn(name="z_last", role="level", lookback_steps=0),), last="z_last", horizon_steps=3, season_steps=1)
+    x = np.arange(6, dtype=np.float32)[:, None]
+    z = x + 2 * np.arange(1, 4, dtype=np.float32)
+    z[-1] = np.nan
+    drift = space["Drift"](schema, 1).fit(x, z)
+    assert drift.predict(x).tolist() == (x + 2 * np.arange(1, 4)).tolist()
+    drift.to_onnx(tmp_path / "drift.onnx")
+    served = ort.InferenceSession(tmp_path / "drift.onnx", providers=["CPUExecutionProvider"]).run(["z_hat"], {"x": x})[0]
+    assert served.tolist() == drift.predict(x).tolist()
