@@ -6,10 +6,11 @@ The keys `<stage>-table`, `<stage>-picture`, `<stage>-link` stay the same, so th
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
@@ -18,66 +19,64 @@ from tasks.edges.settings import ROOT, settings
 ROWS_SHOWN = 80
 PICTURE_BYTES = 400_000  # each run keeps its pictures in Prefect's database
 
-# Per stage: the JSON files with its figures, the key inside them that is drawn, and the folders that may hold pictures.
-FIGURES = {
-    "ingest": ("data/raw/ledger.json",),
-    "validate": ("data/reports/validate/summary.json",),
-    "features": ("data/features/gaps.json",),
-    "train": ("data/forecasts/*/metrics.json",),
-    "ensemble": ("data/reports/ensemble/summary.json",),
-    "explain": ("data/reports/explain/*.json",),
-    "quantize": ("models/quantized/decision.json",),
-    "package": ("models/release/manifest.json", "models/release/provenance.json"),
-    "promote": ("data/decisions/promote/decision.json",),
-    "monitor": ("data/reports/monitor/*.json",),
-    "retrain": ("data/decisions/retrain/decision.json",),
+
+class Shown(NamedTuple):
+    """What a stage leaves to be seen. figures: its JSON file, or a glob for several of a kind. drawn: figures worth bars, `*` is their label."""
+
+    figures: str
+    drawn: tuple[str, ...]
+    pictures: str = ""  # a folder in which it draws itself
+
+
+SHOWN = {
+    "ingest": Shown("data/raw/ledger.json", ("totals.*",)),
+    "validate": Shown("data/reports/validate/summary.json", ("received", "clean", "quarantined")),
+    "features": Shown("data/features/gaps.json", ("*.n_steps", "*.n_gap_steps")),
+    "train": Shown("data/forecasts/*/metrics.json", ("*.overall.primary_*",)),
+    "ensemble": Shown("data/reports/ensemble/summary.json", ("weights.*",), "data/reports/ensemble"),
+    "explain": Shown("data/reports/explain/importance.json", ("*.mean_abs_part",), "data/reports/explain"),
+    "quantize": Shown("models/quantized/decision.json", ("parity_sd.*",)),
+    "package": Shown("models/release/provenance.json", ("bento_bytes.*",)),
+    "promote": Shown("data/decisions/promote/decision.json", ("mean_loss.*",), "data/decisions/promote"),
+    "monitor": Shown("data/reports/monitor/report.json", ("by_step.*.coverage_frac", "drift.streams.*.statistic"), "data/reports/monitor"),
+    "retrain": Shown("data/decisions/retrain/decision.json", ("facts.*",)),
 }
-PICTURES = {
-    "ensemble": "data/reports/ensemble",
-    "explain": "data/reports/explain",
-    "promote": "data/decisions/promote",
-    "monitor": "data/reports/monitor",
-    "retrain": "data/decisions/retrain",
-    "validate": "data/reports/validate",
-}
+_NAMES = ("series_id", "stream", "file", "feature", "year", "step", "digest")  # keys that name an entry of a list
 
 
 def publish(stage: str, root: Path = ROOT) -> None:
     """Create the artifacts of *stage* in the run that we are in."""
     contents = figures(stage, root)
-    create_table_artifact(key=f"{stage}-table", table=table(contents), description=f"What `{stage}` wrote: {', '.join(contents) or 'no figures'}.")
+    create_table_artifact(key=f"{stage}-table", table=table(contents), description=f"What `{stage}` wrote: {SHOWN[stage].figures}.")
     create_markdown_artifact(key=f"{stage}-picture", markdown=picture(stage, contents, root), description=f"`{stage}` at a glance.")
     for text, address in links(stage).items():
         create_link_artifact(key=f"{stage}-link", link=address, link_text=text)
 
 
-def figures(stage: str, root: Path = ROOT) -> dict[str, Any]:
-    """Content of the stage's JSON files, by path relative to *root*; those that are there."""
-    paths = [path for pattern in FIGURES[stage] for path in sorted(root.glob(pattern))]
-    return {str(path.relative_to(root)): json.loads(path.read_text()) for path in paths}
+def figures(stage: str, root: Path = ROOT) -> dict[str, dict[str, Any]]:
+    """The stage's figures by dotted name; of several files of a kind by the folder each lies in. Empty where it has not run."""
+    paths = sorted(root.glob(SHOWN[stage].figures))
+    return {path.parent.name: dict(_leaves(json.loads(path.read_text()))) for path in paths}
 
 
-def table(contents: dict[str, Any]) -> list[dict[str, str]]:
-    """One row per figure of a single file; several files of a kind stand side by side, one column each."""
+def table(contents: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
+    """One row per figure; several files of a kind stand side by side, a column each."""
     if not contents:
         return [{"figure": "none", "value": "this stage left no figures"}]
-    if len(contents) == 1:
-        rows = [{"figure": name, "value": _shown(value)} for name, value in _leaves(next(iter(contents.values())))]
-        return _capped(rows)
-    columns = {_label(path, contents): dict(_leaves(content)) for path, content in contents.items()}
+    columns = contents if len(contents) > 1 else {"value": next(iter(contents.values()))}
     names = dict.fromkeys(name for leaves in columns.values() for name in leaves)
-    return _capped([{"figure": name, **{c: _shown(leaves[name]) for c, leaves in columns.items() if name in leaves}} for name in names])
+    rows = [{"figure": name, **{c: _shown(leaves.get(name, "")) for c, leaves in columns.items()}} for name in names]
+    rest = len(rows) - ROWS_SHOWN
+    return rows if rest <= 0 else [*rows[:ROWS_SHOWN], {"figure": f"... and {rest} more, in the file"}]
 
 
-def picture(stage: str, contents: dict[str, Any], root: Path = ROOT) -> str:
+def picture(stage: str, contents: dict[str, dict[str, Any]], root: Path = ROOT) -> str:
     """Markdown with the stage's own picture when it drew one, else bars of its figures; the image stands in the text."""
-    for path in sorted((root / PICTURES[stage]).rglob("*.png")) if stage in PICTURES else []:
+    for path in sorted((root / SHOWN[stage].pictures).glob("*.png")) if SHOWN[stage].pictures else []:
         if path.stat().st_size <= PICTURE_BYTES:
             return _image("image/png", path.read_bytes(), path.stem)
-    title, values = drawn(contents)
-    if not values:
-        return f"`{stage}` left no figures to draw."
-    return _image("image/svg+xml", bars(title, values).encode(), title)
+    title, values = drawn(stage, contents)
+    return _image("image/svg+xml", bars(title, values).encode(), title) if values else f"`{stage}` left no figures to draw."
 
 
 def links(stage: str) -> dict[str, str]:
@@ -88,20 +87,17 @@ def links(stage: str) -> dict[str, str]:
     return {"What the service serves": f"http://{s.host}:{s.service_port}/api/v1/models"} if stage == "promote" else {}
 
 
-def drawn(contents: dict[str, Any]) -> tuple[str, dict[str, float]]:
-    """The figures worth bars: the first that several files share, else the largest group of numbers of one kind in one place."""
-    if len(contents) > 1:
-        columns = {_label(path, contents): dict(_leaves(content)) for path, content in contents.items()}
-        shared = [name for name in next(iter(columns.values())) if all(_is_number(leaves.get(name)) for leaves in columns.values())]
-        return (shared[0], {column: float(leaves[shared[0]]) for column, leaves in columns.items()}) if shared else ("", {})
-    groups: dict[str, dict[str, float]] = {}
-    for name, value in _leaves(next(iter(contents.values()), {})):
-        if _is_number(value):
-            groups.setdefault(name.rpartition(".")[0], {})[name.rpartition(".")[2]] = float(value)
-    if not groups:
-        return "", {}
-    title = max(groups, key=lambda group: (len(groups[group]), group))
-    return title or "figures", dict(list(groups[title].items())[:ROWS_SHOWN])
+def drawn(stage: str, contents: dict[str, dict[str, Any]]) -> tuple[str, dict[str, float]]:
+    """Title and values of the stage's bars, by label."""
+    several = len(contents) > 1 or "*" in SHOWN[stage].figures
+    leaves = {f"{c}.{name}" if several else name: value for c, named in contents.items() for name, value in named.items()}
+    values: dict[str, float] = {}
+    for wanted in SHOWN[stage].drawn:
+        pattern = re.compile(re.escape(wanted).replace(r"\*", "(.+?)"))
+        found = {" ".join(match.groups()) or name: value for name, value in leaves.items() if (match := pattern.fullmatch(name))}
+        several_kinds = len(SHOWN[stage].drawn) > 1 and "*" in wanted
+        values |= {f"{label} {wanted.rpartition('.')[2]}" if several_kinds else label: float(v) for label, v in found.items() if _is_number(v)}
+    return f"{stage}: {', '.join(SHOWN[stage].drawn)}", dict(list(values.items())[:ROWS_SHOWN])
 
 
 def bars(title: str, values: dict[str, float]) -> str:
@@ -124,26 +120,16 @@ def _image(kind: str, content: bytes, title: str) -> str:
 
 
 def _leaves(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Plain values with their dotted names; a list counts its places, a list of plain values is one value."""
+    """Plain values with their dotted names; entries of a list go by their name or their place, a list of plain values is one value."""
     if isinstance(content, dict):
         for key, value in content.items():
             yield from _leaves(value, f"{prefix}{key}.")
     elif isinstance(content, list) and any(isinstance(value, dict | list) for value in content):
         for i, value in enumerate(content):
-            yield from _leaves(value, f"{prefix}{i}.")
+            name = next((value[key] for key in _NAMES if key in value), i) if isinstance(value, dict) else i
+            yield from _leaves(value, f"{prefix}{name}.")
     else:
         yield prefix.removesuffix("."), content
-
-
-def _label(path: str, contents: dict[str, Any]) -> str:
-    """The part of *path* in which it differs from the others: a model's folder, or the file's name."""
-    parts = [Path(other).parent.name for other in contents]
-    return Path(path).parent.name if len(set(parts)) == len(parts) else Path(path).stem
-
-
-def _capped(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    rest = len(rows) - ROWS_SHOWN
-    return rows if rest <= 0 else [*rows[:ROWS_SHOWN], {"figure": f"... and {rest} more, in the file"}]
 
 
 def _shown(value: Any) -> str:

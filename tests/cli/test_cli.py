@@ -78,15 +78,7 @@ def test_up_refuses_a_port_that_somebody_holds(checkout):
 
 
 def test_when_prefect_cannot_start_the_error_says_why_and_the_way_without_it(checkout):
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "run"],
-        cwd=checkout.root,
-        env={**checkout.environment, "PREFECT_API_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:////no/such/folder/prefect.db"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
+    done = checkout.tidemill("run", code=2, PREFECT_API_DATABASE_CONNECTION_URL="sqlite+aiosqlite:////no/such/folder/prefect.db")
     assert "unable to open database file" in done.stderr
     assert "`dvc repro` does the same work without Prefect" in done.stderr
     assert checkout.alive() == []
@@ -94,22 +86,14 @@ def test_when_prefect_cannot_start_the_error_says_why_and_the_way_without_it(che
 
 def test_a_named_server_that_is_not_there_is_said(checkout):
     nowhere = f"http://127.0.0.1:{_free_port()}/api"
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "run"],
-        cwd=checkout.root,
-        env={**checkout.environment, "PREFECT_API_URL": nowhere},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
+    done = checkout.tidemill("run", code=2, PREFECT_API_URL=nowhere)
     assert f"PREFECT_API_URL is {nowhere}, and nothing answers there" in done.stderr
 
 
 def test_every_stage_has_figures_to_show():
-    from flows._artifacts import FIGURES
+    from flows._artifacts import SHOWN
 
-    assert tuple(FIGURES) == STAGES
+    assert tuple(SHOWN) == STAGES
 
 
 def _free_port():

@@ -1,0 +1,165 @@
+"""The operators' door, for real: `tidemill run`, then `up`, a deployment run by a worker, a scheduled tick, `down`.
+
+One small checkout lives through all of it, in this order, as an operator's would.
+"""
+
+import base64
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+from small_checkout import small_checkout
+
+from tasks.edges.params import STAGES
+from tasks.edges.processes import mark
+
+PATIENCE_S = 240.0  # two cores, and perhaps other tests beside
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    found = small_checkout(tmp_path_factory.mktemp("operated"), **{f"TIDEMILL_{n}_PORT": str(_free_port()) for n in ("PREFECT", "MLFLOW", "SERVICE")})
+    yield found
+    found.tidemill("down")
+
+
+@pytest.fixture(scope="module")
+def done(checkout):
+    """What `tidemill run --json` printed, and who was still at work in the checkout afterwards."""
+    return {**json.loads(checkout.tidemill("run", "--json").stdout), "alive": checkout.alive()}
+
+
+@pytest.fixture(scope="module")
+def up(checkout, done):
+    """What `tidemill up --json` printed."""
+    return json.loads(checkout.tidemill("up", "--json").stdout)
+
+
+@pytest.fixture(scope="module")
+def api(checkout, up):
+    with httpx.Client(base_url=f"{up['addresses']['prefect']}/api", timeout=30) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def trained(checkout, api):
+    """The flow run of the training deployment, started as a person would, at its end."""
+    _prefect(checkout, api, "deployment", "run", "training/training", "--param", "reason=the test")
+    return _wait_for_run(api, "training", lambda run: run["deployment_id"] is not None)
+
+
+def test_run_ends_with_a_forecast_from_the_bento_and_a_page(checkout, done):
+    assert [len(series["steps"]) for series in done["forecast"]["series"]] == [5, 5]
+    assert done["forecast"]["model"]["digest"] == json.loads((checkout.home / "registry" / done["dataset"] / "champion.json").read_text())["digest"]
+    assert "<html" in (checkout.root / done["page"]).read_text()
+    assert len(done["next"]) == 3
+
+
+def test_run_stops_its_server_and_the_service_and_leaves_nobody(done):
+    assert done["alive"] == []
+
+
+def test_the_run_stays_in_the_database(done, api):
+    """`up` shows what `run` did: its four flows, and a task run for each stage, named after it."""
+    flows = {run["name"] for run in api.post("/flows/filter", json={}).json()}
+    assert flows >= {"training", "promotion", "monitoring", "retraining"}
+    tasks = api.post("/task_runs/filter", json={"limit": 200}).json()
+    assert {run["name"] for run in tasks} >= set(STAGES)
+    assert {run["state_type"] for run in tasks} == {"COMPLETED"}
+
+
+def test_up_answers_at_every_address(up):
+    assert httpx.get(f"{up['addresses']['prefect']}/api/health").json() is True
+    assert httpx.get(f"{up['addresses']['mlflow']}/health").text == "OK"
+    assert httpx.get(f"{up['addresses']['service']}/api/v1/health/ready").json()["ready"] is True
+
+
+def test_up_again_changes_nothing(checkout, up):
+    assert json.loads(checkout.tidemill("up", "--json").stdout) == up
+
+
+def test_status_knows_champion_decisions_and_processes(checkout, done, up):
+    found = json.loads(checkout.tidemill("status", "--json").stdout)
+    assert found["champion"]["digest"] == done["forecast"]["model"]["digest"]
+    assert set(found["running"]) == {"prefect", "mlflow", "service", "worker"}
+    assert all(found["decisions"].values())
+
+
+def test_forecast_without_a_server_is_what_the_service_said(checkout, done):
+    said = json.loads(checkout.tidemill("forecast", "--json").stdout)
+    assert [series["steps"] for series in said["series"]] == [series["steps"] for series in done["forecast"]["series"]]
+
+
+def test_a_deployment_runs_to_the_end_on_the_worker(trained):
+    assert trained["state_type"] == "COMPLETED", trained["state"]
+    assert trained["parameters"]["reason"] == "the test"
+    assert trained["work_pool_name"] == "tidemill"
+
+
+def test_each_stage_leaves_a_table_and_a_picture(api, trained):
+    artifacts = api.post("/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [trained["id"]]}}, "limit": 200}).json()
+    by_key = {artifact["key"]: artifact for artifact in artifacts}
+    for stage in STAGES[:8]:
+        rows = json.loads(by_key[f"{stage}-table"]["data"])
+        assert rows
+        assert "left no figures" not in str(rows)
+        kind, encoded = re.search(r"\(data:image/(png|svg\+xml);base64,([^)]+)\)", by_key[f"{stage}-picture"]["data"]).groups()
+        assert base64.b64decode(encoded).startswith(b"\x89PNG" if kind == "png" else b"<svg")
+    assert "train-link" in by_key
+
+
+def test_results_are_json(checkout, trained):
+    """A stored result is readable by anybody and runs no code when it is read."""
+    stored = [json.loads(path.read_text()) for path in (checkout.home / "prefect" / "storage").iterdir() if path.is_file()]
+    assert [step["stage"] for run in stored if isinstance(run, list) for step in run if len(run) == 8][:8] == list(STAGES[:8])
+
+
+def test_a_scheduled_tick_comes_and_is_run(checkout, api):
+    _prefect(checkout, api, "deployment", "schedule", "create", "monitoring/monitoring", "--interval", "15")
+    run = _wait_for_run(api, "monitoring", lambda run: run["auto_scheduled"])
+    assert run["state_type"] == "COMPLETED", run["state"]
+
+
+def test_down_stops_exactly_its_own(checkout, up):
+    """A bystander in the same folder, even one that looks like ours, is left alone."""
+    bystander = checkout.start(
+        [sys.executable, "-m", "http.server", "0", "--bind", "127.0.0.1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        mark("bystander", bystander.pid)
+        stopped = json.loads(checkout.tidemill("down", "--json").stdout)["stopped"]
+        assert set(stopped) == {"prefect", "mlflow", "service", "worker", "supervisor"}
+        assert [line for line in checkout.alive() if "http.server" not in line] == []
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def _prefect(checkout, api, *arguments):
+    """Prefect's own command line, as an operator types it."""
+    url = str(api.base_url).rstrip("/")
+    return checkout.run("prefect", "--no-prompt", *arguments, PREFECT_API_URL=url, PREFECT_HOME=str(checkout.home / "prefect"))
+
+
+def _wait_for_run(api, flow, wanted):
+    """The newest run of *flow* that is *wanted*, once it has ended."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        found = api.post("/flow_runs/filter", json={"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_DESC"}).json()
+        ended = [run for run in found if wanted(run) and run["state_type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}]
+        if ended:
+            return ended[0]
+        time.sleep(0.5)
+    raise AssertionError(f"no run of {flow} ended within {PATIENCE_S:.0f} s; there are {[(r['name'], r['state_type']) for r in found]}")
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
