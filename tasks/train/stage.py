@@ -68,7 +68,7 @@ def train(
 
 
 def score(forecasts: pl.DataFrame, about: About) -> dict[str, Any]:
-    """Mean losses over all cutoffs whose y is known: MAE and RMSE in the target's unit and the primary loss, overall, by series and by year.
+    """Mean losses over all cutoffs whose y is known: MAE and RMSE in the target's unit and the primary loss, overall, by series, by year and by cutoff (counted from 1).
 
     Here each model speaks for itself, without the level factor that `ensemble` adds before it compares.
     """
@@ -87,4 +87,10 @@ def score(forecasts: pl.DataFrame, about: About) -> dict[str, Any]:
     ]
     by_series = scored.group_by("series_id").agg(means).sort("series_id")
     by_year = scored.group_by(pl.col("cutoff").dt.year().alias("year")).agg(means).sort("year")
-    return {"overall": scored.select(means).row(0, named=True), "by_series": by_series.to_dicts(), "by_year": by_year.to_dicts()}
+    by_cutoff = scored.group_by("cutoff").agg(means).sort("cutoff").with_columns(cutoff=pl.col("cutoff").rank("dense").cast(pl.Int64))
+    return {
+        "overall": scored.select(means).row(0, named=True),
+        "by_series": by_series.to_dicts(),
+        "by_year": by_year.to_dicts(),
+        "by_cutoff": by_cutoff.to_dicts(),
+    }

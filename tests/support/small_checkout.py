@@ -47,15 +47,15 @@ class SmallCheckout:
         """Start *command* in the checkout, leading a process group of its own."""
         return subprocess.Popen(command, cwd=self.root, env=self.environment, start_new_session=True, **options)
 
-    def run(self, *command, code=0, **options) -> subprocess.CompletedProcess:
-        """Run *command* to its end; stdout and stderr as text. Its exit code must be *code*."""
-        done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False, **options)
+    def run(self, *command, code=0, **environment) -> subprocess.CompletedProcess:
+        """Run *command* to its end; stdout and stderr as text, *environment* on top. Its exit code must be *code*."""
+        done = subprocess.run(command, cwd=self.root, env={**self.environment, **environment}, capture_output=True, text=True, check=False)
         assert done.returncode == code, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
         return done
 
-    def tidemill(self, *arguments, code=0, **options) -> subprocess.CompletedProcess:
+    def tidemill(self, *arguments, code=0, **environment) -> subprocess.CompletedProcess:
         """Run the command line in the checkout."""
-        return self.run(sys.executable, "-m", "flows.cli", *arguments, code=code, **options)
+        return self.run(sys.executable, "-m", "flows.cli", *arguments, code=code, **environment)
 
     def repro(self, *arguments) -> subprocess.CompletedProcess:
         """`dvc repro`."""
@@ -71,17 +71,19 @@ class SmallCheckout:
         return found
 
 
-def small_checkout(folder: Path, **settings: str) -> SmallCheckout:
-    """Copy the tracked and the new files of this checkout into *folder*, as a repository of its own. settings: TIDEMILL_* and others."""
+def small_checkout(folder: Path, *, whole: bool = False, **settings: str) -> SmallCheckout:
+    """Copy the tracked and the new files of this checkout into *folder*, as a repository of its own. whole: with params.yaml as it is. settings: TIDEMILL_* and others."""
     root = folder / "checkout"
     for name in _files():
         target = root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, target)
-    _shrink(root / "params.yaml")
+    if not whole:
+        _shrink(root / "params.yaml")
     for command in (["init", "-q"], ["add", "."], ["-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-q", "-m", "small"]):
         subprocess.run(["git", *command], cwd=root, check=True)
-    return SmallCheckout(root.resolve(), tuple(MODELS), settings)
+    models = yaml.safe_load((root / "params.yaml").read_text())["models"]
+    return SmallCheckout(root.resolve(), tuple(models), settings)
 
 
 def _files() -> list[str]:
