@@ -23,7 +23,8 @@ PATIENCE_S = 240.0  # two cores, and perhaps other tests beside
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    found = small_checkout(tmp_path_factory.mktemp("operated"), **{f"TIDEMILL_{n}_PORT": str(_free_port()) for n in ("PREFECT", "MLFLOW", "SERVICE")})
+    ports = {f"TIDEMILL_{name}_PORT": str(_free_port()) for name in ("PREFECT", "MLFLOW", "SERVICE")}
+    found = small_checkout(tmp_path_factory.mktemp("operated"), **ports, PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS="5")  # 60 by default
     yield found
     found.tidemill("down")
 
