@@ -22,3 +22,13 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="session")
 def shared_data():
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """A small checkout whose whole chain has run once, undisturbed; shared, since a chain takes a minute. Leave its params.yaml as it was."""
+    from small_checkout import small_checkout
+
+    checkout = small_checkout(tmp_path_factory.mktemp("built"))
+    checkout.repro()
+    return checkout

@@ -14,7 +14,6 @@ from contextlib import suppress
 import psutil
 import pytest
 import yaml
-from small_checkout import small_checkout
 
 from tasks.edges.params import STAGES
 
@@ -25,40 +24,32 @@ LONG = [(s, m, v) for s in STAGES for m in MOMENTS for v in VICTIMS]
 PATIENCE_S = 120.0
 
 
-@pytest.fixture(scope="module")
-def mill(tmp_path_factory):
-    """A checkout whose whole chain has run once, undisturbed."""
-    checkout = small_checkout(tmp_path_factory.mktemp("kills"))
-    checkout.repro()
-    return checkout
-
-
 @pytest.mark.parametrize(("stage", "moment", "victim"), SHORT)
-def test_a_killed_run_leaves_nothing_behind_and_the_next_gives_the_same_digest(mill, stage, moment, victim):
-    _kill_and_run_again(mill, stage, moment, victim)
+def test_a_killed_run_leaves_nothing_behind_and_the_next_gives_the_same_digest(built, stage, moment, victim):
+    _kill_and_run_again(built, stage, moment, victim)
 
 
 @pytest.mark.chaos
 @pytest.mark.parametrize(("stage", "moment", "victim"), LONG)
-def test_a_kill_anywhere_changes_nothing(mill, stage, moment, victim):
-    _kill_and_run_again(mill, stage, moment, victim)
+def test_a_kill_anywhere_changes_nothing(built, stage, moment, victim):
+    _kill_and_run_again(built, stage, moment, victim)
 
 
-def _kill_and_run_again(mill, stage, moment, victim):
-    before = _digest(mill.root)
-    target = f"train@{mill.models[-1]}" if stage == "train" else stage
-    child = mill.start([sys.executable, "-m", "tasks.edges.lifeline", sys.executable, "-m", "dvc", "repro", "-f", "-s", target])
+def _kill_and_run_again(built, stage, moment, victim):
+    before = _digest(built.root)
+    target = f"train@{built.models[-1]}" if stage == "train" else stage
+    child = built.start([sys.executable, "-m", "tasks.edges.lifeline", sys.executable, "-m", "dvc", "repro", "-f", "-s", target])
     try:
-        _wait_for(child, lambda: _has_come(mill.root, stage, moment, child))
+        _wait_for(child, lambda: _has_come(built.root, stage, moment, child))
         with suppress(ProcessLookupError):  # a stage with nothing new may be over before the watcher looks
             os.kill(child.pid, signal.SIGKILL) if victim == "dvc" else os.killpg(child.pid, signal.SIGKILL)
     finally:
         child.wait()
     time.sleep(2.0)  # the promise is about what happens within two seconds
-    assert mill.alive() == []
-    mill.repro()
-    assert _digest(mill.root) == before
-    assert _hidden(mill.root) == []
+    assert built.alive() == []
+    built.repro()
+    assert _digest(built.root) == before
+    assert _hidden(built.root) == []
 
 
 def _has_come(root, stage, moment, child):
