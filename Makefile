@@ -19,7 +19,7 @@ down: $(STAMP)  ## stop exactly those
 	$(BIN)/tidemill down
 
 test: $(STAMP)  ## everything the tests need, then the tests, with coverage
-	$(BIN)/pytest tests -m "$(TESTS)" --cov=tasks --cov=flows --cov=deployments --cov-report=term:skip-covered $(ARGS)
+	$(BIN)/pytest tests -m "$(TESTS)" -n 2 --dist loadfile --durations=25 --cov=tasks --cov=flows --cov=deployments --cov-report=term:skip-covered $(ARGS)
 
 chaos: $(STAMP)  ## the long campaign: every kill point, every file's chain
 	$(BIN)/pytest tests -m chaos $(ARGS)
