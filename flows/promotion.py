@@ -6,6 +6,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows._stages import LIMIT_S, stage
+from tasks.edges.run_stage import trim_cache
 from tasks.edges.settings import ROOT, settings
 from tasks.edges.tracking import publish_runs
 from tasks.promote.apply import apply_decision
@@ -21,6 +22,8 @@ def promotion(limit_s: float = LIMIT_S) -> list[dict[str, Any]]:
     done = [stage("promote", limit_s)]
     if settings().mlflow_uri:
         _apply()
+    if trim_cache():
+        get_run_logger().info("DVC's cache was above TIDEMILL_KEEP_CACHE_MB; what no current artifact needs is gone")
     return done
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from flows.server import prefect_environment, prefect_server
@@ -30,11 +30,7 @@ def run(dataset: str | None, say: Say) -> dict[str, Any]:
 
             use(dataset)
         say(f"Dataset: {read_dataset()}")
-        turn(FLOWS, say)
-        bento = ROOT / "models/release/bento"
-        say("Service: starting the Bento")
-        with serving(bento) as address:
-            forecast = ask(address)
+        forecast = _turn(say)
         return {
             "dataset": read_dataset(),
             "decision": read_json(ROOT / "data/decisions/promote/decision.json"),
@@ -44,25 +40,43 @@ def run(dataset: str | None, say: Say) -> dict[str, Any]:
         }
 
 
-def turn(names: tuple[str, ...], say: Say) -> None:
-    """Run the flows *names*, one after the other, in one process on a real Prefect server. Raises StageError when one fails."""
-    children: list[subprocess.Popen[str]] = []
+def _turn(say: Say) -> dict[str, Any]:
+    """All flows on a Prefect server, and what the built Bento answers; it starts when promotion is over, beside the flows that follow."""
+    with ExitStack() as stack:
+        begun: list[subprocess.Popen[str]] = []
+        stack.enter_context(prefect_server(say, meanwhile=lambda url: begun.append(stack.enter_context(_flows(url)))))
+        if not _until(begun[0], "promotion"):
+            _refuse(begun[0].wait())
+        with serving(ROOT / "models/release/bento") as address:
+            _until(begun[0], FLOWS[-1])
+            _refuse(begun[0].wait())
+            say(f"Service: the Bento answers at {address}")
+            return ask(address)
 
-    def begin(url: str) -> None:
-        quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}  # its log is in the UI; the terminal has a line per stage
-        children.append(start("The flows", [sys.executable, "-m", "flows.turn", *names], 2, prefect_environment(url) | quiet))
 
+@contextmanager
+def _flows(url: str) -> Iterator["subprocess.Popen[str]"]:
+    """A process that runs all flows, one after the other, and says on stdout which has ended. It does not outlive the block."""
+    quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}  # its log is in the UI; the terminal has a line per stage
+    command = [sys.executable, "-m", "flows.turn", *FLOWS]
+    child = start("The flows", command, subprocess.PIPE, prefect_environment(url) | quiet, errors=2)
+    marked = mark("flows", child.pid)
     try:
-        with prefect_server(say, meanwhile=begin):
-            if code := children[0].wait():
-                raise StageError(
-                    f"The flows ended with code {code}; the reason stands above. After mending it, `tidemill run` goes on where it stopped."
-                )
+        yield child
     finally:
-        for child in children:
-            if child.poll() is None:
-                stop(mark("turn", child.pid))
-                child.wait()
+        stop(marked)
+        child.wait()
+
+
+def _until(child: "subprocess.Popen[str]", flow: str) -> bool:
+    """Wait until *flow* has ended well; False when the process ends before."""
+    assert child.stdout is not None
+    return any(line.strip() == flow for line in child.stdout)
+
+
+def _refuse(code: int) -> None:
+    if code:
+        raise StageError(f"The flows ended with code {code}; the reason stands above. After mending it, `tidemill run` goes on where it stopped.")
 
 
 @contextmanager

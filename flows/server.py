@@ -15,6 +15,12 @@ from tasks.edges.settings import ROOT, settings
 
 START_S = 120.0  # the first start migrates the database: 10 s on a quiet machine, a minute on a busy one
 POOL = "tidemill"
+# What a server that only records one run need not do. Beside saving work it is needed: these services write into the same SQLite file, and
+# now and then one of them made an artifact of the run wait for 60 s, SQLite's time limit in Prefect.
+ONLY_RECORDING = {
+    f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false"
+    for name in ("SCHEDULER", "LATE_RUNS", "FOREMAN", "CANCELLATION_CLEANUP", "PAUSE_EXPIRATIONS", "TRIGGERS")
+}
 Say = Callable[[str], None]
 
 
@@ -84,7 +90,7 @@ def prefect_server(say: Say, meanwhile: Callable[[str], None] = lambda _: None) 
     port = settled.prefect_port if is_free(settled.host, settled.prefect_port) else free_port(settled.host)
     url, log = api_url_at(port), log_path("prefect-server")
     with log.open("w") as output:
-        child = start("Prefect's server", server_command(port), output, prefect_environment(url))
+        child = start("Prefect's server", server_command(port), output, prefect_environment(url) | ONLY_RECORDING)
     marked = mark("prefect", child.pid)
     try:
         meanwhile(url)

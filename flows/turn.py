@@ -1,4 +1,6 @@
-"""One turn of the mill in a process of its own, for `tidemill run`: `python -m flows.turn training promotion`, progress on stderr.
+"""One turn of the mill in a process of its own, for `tidemill run`: `python -m flows.turn training promotion`.
+
+Progress goes to stderr, the name of each flow that has ended to stdout.
 
 It starts while the Prefect server is still coming up, since both take seconds to import, and waits for it.
 """
@@ -38,6 +40,7 @@ def main() -> None:
     watchers.append(Terminal().show)
     for name in sys.argv[1:]:
         known[name]()
+        print(name, flush=True)
 
 
 class Terminal:

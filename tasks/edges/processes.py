@@ -36,8 +36,12 @@ class Mark(Strict):
     started: float
 
 
-def start(name: str, command: Iterable[str], output: int | IO[str], environment: Mapping[str, str]) -> "subprocess.Popen[str]":
-    """Start *command* in the checkout, leading a session of its own, both streams into *output* (a file, a descriptor or subprocess.PIPE), *environment* on top of ours.
+def start(
+    name: str, command: Iterable[str], output: int | IO[str], environment: Mapping[str, str], errors: int = subprocess.STDOUT
+) -> "subprocess.Popen[str]":
+    """Start *command* in the checkout, leading a session of its own, *environment* on top of ours.
+
+    output: a file, a descriptor or subprocess.PIPE; errors go there too unless they have a descriptor of their own.
 
     Call it from a thread that lives as long as the child should: Linux ends the child with the thread that started it.
     Raises SettingsError when the program is not there.
@@ -51,7 +55,7 @@ def start(name: str, command: Iterable[str], output: int | IO[str], environment:
             env=ours,
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=subprocess.STDOUT,
+            stderr=errors,
             text=True,
             start_new_session=True,
         )
