@@ -54,6 +54,17 @@ def run_stage(stage: str, root: Path = ROOT, on_line: Lines | None = None, limit
     return StageResult(stage, ran, time.monotonic() - started, "\n".join(log for _, log in results))
 
 
+def trim_cache(root: Path = ROOT) -> bool:
+    """Keep DVC's cache within the setting `keep_cache_mb`: beyond it, everything goes that no current artifact needs. Returns whether it did."""
+    cache = root / ".dvc" / "cache"
+    size = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
+    if size <= settings().keep_cache_mb * 1_000_000:
+        return False
+    with checkout_lock(root):
+        subprocess.run([sys.executable, "-m", "dvc", "gc", "--workspace", "--force", "--quiet"], cwd=root, env=child_environment(), check=True)
+    return True
+
+
 @contextmanager
 def checkout_lock(root: Path, on_line: Lines | None = None) -> Iterator[None]:
     """Hold the checkout. Waits for another run and says so; raises StageError with its process id after LOCK_WAIT_S."""
@@ -103,6 +114,8 @@ def _reproduce(target: str, root: Path, on_line: Lines | None, limit_s: float | 
         text=True,
         start_new_session=True,
     )
+    assert child.stdout
+    output = child.stdout
     over = threading.Event()
 
     def end() -> None:
@@ -113,8 +126,7 @@ def _reproduce(target: str, root: Path, on_line: Lines | None, limit_s: float | 
     if limit_s:
         alarm.start()
     try:
-        assert child.stdout
-        for line in child.stdout:
+        for line in output:
             tail.append(line.rstrip())
             ran = ran or line.startswith("Running stage")
             if on_line and line.strip():
@@ -125,6 +137,7 @@ def _reproduce(target: str, root: Path, on_line: Lines | None, limit_s: float | 
         raise
     finally:
         alarm.cancel()
+        output.close()
     if over.is_set():
         raise StageError(f"Stage {target!r} took longer than its limit of {limit_s:.0f} s and was ended. Its last lines:\n" + "\n".join(tail))
     if code != 0:

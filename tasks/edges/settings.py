@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     mlflow_port: int = 5000
     service_port: int = 3000
     release: Path | None = None  # the service loads this release instead of the champion
+    keep_cache_mb: int = 5000  # DVC's cache beyond this loses what no current artifact needs
     keep_releases: int = 5  # newest releases of a dataset that stay in home; champion and former champion always do
     jobs: int = 2  # models trained at the same time; more than 4 trips over DVC's repository lock
 
