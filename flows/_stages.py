@@ -18,7 +18,7 @@ from tasks.edges.run_stage import run_stage
 LIMIT_S = 3600.0  # forty times what the slowest stage takes on the default data; longer means that it hangs
 
 # What may well go away by itself: another process at DVC's repository lock (it waits 3 s only), or a kill from outside, by a signal.
-_PASSING = re.compile(r"LockError|[Uu]nable to acquire lock|exited with -\d+|ended with code -\d+")
+_PASSING = re.compile(r"LockError|is busy, it is being blocked|[Uu]nable to acquire lock|exited with -\d+|ended with code -\d+")
 
 
 class Progress(NamedTuple):

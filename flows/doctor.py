@@ -16,7 +16,7 @@ import psutil
 from flows.supervisor import ports, read_state
 from tasks.core.errors import TidemillError
 from tasks.edges.params import read_dataset, read_models
-from tasks.edges.processes import holder_of, is_free, is_running
+from tasks.edges.processes import holder_of, is_alive, is_free, is_running
 from tasks.edges.settings import ROOT, child_environment, settings
 
 OLDEST, NEWEST = (3, 11), (3, 13)
@@ -170,7 +170,7 @@ def _leftovers() -> Finding:
     state = read_state()
     if state is None or is_running(state.supervisor):
         return Finding("left-over processes", "none")
-    left = [f"{marked.name} (process {marked.pid})" for marked in state.parts if is_running(marked)]
+    left = [f"{marked.name} (process {marked.pid})" for marked in state.parts if is_alive(marked)]
     found = ", ".join(left) or f"none, but {settings().home / 'up' / 'state.json'} is there"
     return Finding("left-over processes", found, well=False, advice="The supervisor of `tidemill up` was killed. `tidemill down` cleans up.")
 

@@ -9,7 +9,7 @@ from typing import Any
 from flows.server import log_path
 from flows.supervisor import State, parts, ports, read_state, state_path
 from tasks.core.errors import SettingsError
-from tasks.edges.processes import holder_of, is_free, is_running, last_lines, stop, wait_for
+from tasks.edges.processes import holder_of, is_alive, is_free, is_running, last_lines, stop, wait_for
 from tasks.edges.settings import ROOT, child_environment, settings
 
 START_S = 180.0  # Prefect's first start migrates its database, MLflow's takes half a minute, and both share two cores
@@ -53,7 +53,7 @@ def down(say: Say) -> dict[str, Any]:
     if state is None:
         say("Nothing is up.")
         return {"stopped": []}
-    names = [marked.name for marked in (*state.parts, state.supervisor) if is_running(marked)]
+    names = [marked.name for marked in (*state.parts, state.supervisor) if is_alive(marked)]
     stop(state.supervisor, STOP_S)
     for marked in state.parts:  # after a kill -9 of the supervisor
         stop(marked)

@@ -14,7 +14,7 @@ from flows.service import ask, serving
 from tasks.core.errors import StageError
 from tasks.edges.artifacts import read_json
 from tasks.edges.params import read_dataset
-from tasks.edges.processes import mark, start, stop
+from tasks.edges.processes import start, stop
 from tasks.edges.settings import ROOT, settings
 
 FLOWS = ("training", "promotion", "monitoring", "retraining")
@@ -59,8 +59,7 @@ def _flows(url: str) -> Iterator["subprocess.Popen[str]"]:
     """A process that runs all flows, one after the other, and says on stdout which has ended. It does not outlive the block."""
     quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}  # its log is in the UI; the terminal has a line per stage
     command = [sys.executable, "-m", "flows.turn", *FLOWS]
-    child = start("The flows", command, subprocess.PIPE, prefect_environment(url) | quiet, errors=2)
-    marked = mark("flows", child.pid)
+    child, marked = start("The flows", command, subprocess.PIPE, prefect_environment(url) | quiet, errors=2)
     try:
         yield child
     finally:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tasks.core.errors import SettingsError
-from tasks.edges.processes import answers, fetch, free_port, is_free, mark, start, stop, wait_healthy
+from tasks.edges.processes import answers, fetch, free_port, is_free, start, stop, wait_healthy
 from tasks.edges.settings import ROOT, settings
 
 START_S = 120.0  # the first start migrates the database: 10 s on a quiet machine, a minute on a busy one
@@ -90,8 +90,7 @@ def prefect_server(say: Say, meanwhile: Callable[[str], None] = lambda _: None) 
     port = settled.prefect_port if is_free(settled.host, settled.prefect_port) else free_port(settled.host)
     url, log = api_url_at(port), log_path("prefect-server")
     with log.open("w") as output:
-        child = start("Prefect's server", server_command(port), output, prefect_environment(url) | ONLY_RECORDING)
-    marked = mark("prefect", child.pid)
+        child, marked = start("Prefect's server", server_command(port), output, prefect_environment(url) | ONLY_RECORDING)
     try:
         meanwhile(url)
         _wait_for_server(child, url, log)

@@ -11,7 +11,7 @@ import httpx
 from flows.server import log_path
 from tasks.core.errors import SettingsError
 from tasks.edges.params import read_dataset
-from tasks.edges.processes import answers, free_port, is_free, mark, start, stop, wait_healthy
+from tasks.edges.processes import answers, free_port, is_free, start, stop, wait_healthy
 from tasks.edges.registry import champion_folder, read_champion
 from tasks.edges.settings import ROOT, settings
 
@@ -46,8 +46,7 @@ def serving(bento: Path) -> Iterator[str]:
     port = settled.service_port if is_free(settled.host, settled.service_port) else free_port(settled.host)
     address, log = f"http://{settled.host}:{port}", log_path("service")
     with log.open("w") as output:
-        child = start("The service", serve_command(str(bento), port), output, service_environment())
-    marked = mark("service", child.pid)
+        child, marked = start("The service", serve_command(str(bento), port), output, service_environment())
     try:
         wait_healthy(child, "The service", lambda: answers(f"{address}/api/v1/health/ready"), log, START_S)
         yield address

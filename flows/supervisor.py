@@ -152,8 +152,8 @@ class _Keeper:
         return time.monotonic() >= self.not_before.get(name, 0.0)
 
     def _start(self, part: Part) -> None:
-        child = start(part.name, part.command, subprocess.PIPE, part.environment)
-        self.running[part.name], self.marks[part.name] = child, mark(part.name, child.pid)
+        child, self.marks[part.name] = start(part.name, part.command, subprocess.PIPE, part.environment)
+        self.running[part.name] = child
         self.n_starts[part.name] = self.n_starts.get(part.name, 0) + 1
         threading.Thread(target=self._pump, args=(part.name, child), daemon=True).start()
         self.log.info("supervisor | %s started as process %d: %s", part.name, child.pid, " ".join(part.command))
@@ -168,7 +168,7 @@ class _Keeper:
         self._write()
 
     def _deploy(self) -> None:
-        child = start(_DEPLOY, deploy_command(), subprocess.PIPE, self._part("worker").environment)
+        child, _ = start(_DEPLOY, deploy_command(), subprocess.PIPE, self._part("worker").environment)
         self._pump(_DEPLOY, child)
         self.deployed = child.wait() == 0
         self.not_before[_DEPLOY] = time.monotonic() + LONGEST_PAUSE_S

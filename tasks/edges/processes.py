@@ -1,7 +1,8 @@
 """Servers and workers that we start beside us. Each leads a session of its own and ends with the process that started it (Linux).
 
-They are stopped by that session, never by name: asked first, then by force, since some of them do not listen. A process is known by
-its id *and* its start time, because the system gives an id to somebody else later.
+They are stopped by that session and by a token in the environment, which their children inherit too when they lead sessions of their own
+(BentoML's and Prefect's do), never by name: asked first, then by force, since some do not listen. A process is known by its id *and* its
+start time, because the system gives an id to somebody else later.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO
+from uuid import uuid4
 
 import psutil
 
@@ -26,19 +28,21 @@ from tasks.edges.settings import ROOT, child_environment
 STOP_S = 5.0  # Prefect's and MLflow's servers end within a second; a Prefect worker may not end at all when it is asked
 _POLL_S = 0.2
 _TAIL_LINES = 15
+_TOKEN = "TIDEMILL_STARTED_AS"  # noqa: S105  (a name, nothing secret)
 
 
 class Mark(Strict):
-    """Which process: its id and its start (seconds since 1970)."""
+    """Which process: its id and its start (seconds since 1970). token: in its environment and its descendants'; empty: by its session alone."""
 
     name: str
     pid: int
     started: float
+    token: str = ""
 
 
 def start(
     name: str, command: Iterable[str], output: int | IO[str], environment: Mapping[str, str], errors: int = subprocess.STDOUT
-) -> "subprocess.Popen[str]":
+) -> "tuple[subprocess.Popen[str], Mark]":
     """Start *command* in the checkout, leading a session of its own, *environment* on top of ours.
 
     output: a file, a descriptor or subprocess.PIPE; errors go there too unless they have a descriptor of their own.
@@ -46,10 +50,11 @@ def start(
     Call it from a thread that lives as long as the child should: Linux ends the child with the thread that started it.
     Raises SettingsError when the program is not there.
     """
-    ours = child_environment(**environment)
+    token = uuid4().hex
+    ours = child_environment(**environment, **{_TOKEN: token})
     ours["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{ours.get('PATH', '')}"
     try:
-        return subprocess.Popen(
+        child = subprocess.Popen(
             [sys.executable, "-m", "tasks.edges.lifeline", *command],
             cwd=ROOT,
             env=ours,
@@ -59,13 +64,14 @@ def start(
             text=True,
             start_new_session=True,
         )
+        return child, mark(name, child.pid, token)
     except OSError as error:
         raise SettingsError(f"{name} cannot be started: {error}. `tidemill doctor` says what is missing.") from error
 
 
-def mark(name: str, pid: int) -> Mark:
+def mark(name: str, pid: int, token: str = "") -> Mark:
     """Mark of the running process *pid*."""
-    return Mark(name=name, pid=pid, started=psutil.Process(pid).create_time())
+    return Mark(name=name, pid=pid, started=psutil.Process(pid).create_time(), token=token)
 
 
 def is_running(marked: Mark) -> bool:
@@ -77,8 +83,13 @@ def is_running(marked: Mark) -> bool:
         return False
 
 
+def is_alive(marked: Mark) -> bool:
+    """Whether that process or one of its descendants still lives."""
+    return bool(_members(marked))
+
+
 def stop(marked: Mark, within_s: float = STOP_S) -> None:
-    """End the session that *marked* leads, its orphans too: asked first, after *within_s* by force. Nothing when it has ended."""
+    """End *marked*, its session and its descendants, orphans too: asked first, after *within_s* by force. Nothing when it has ended."""
     _signal_session(marked, signal.SIGTERM)
     if not wait_for(lambda: not _members(marked), within_s):
         _signal_session(marked, signal.SIGKILL)
@@ -155,10 +166,9 @@ def last_lines(log: Path, n_lines: int = _TAIL_LINES, containing: str = "") -> s
 
 
 def _members(marked: Mark) -> list[psutil.Process]:
-    """Living processes of the session. While one lives, the system gives its leader's id to nobody else."""
-    if _is_given_to_another(marked):
-        return []
-    return [process for process in psutil.process_iter() if _session_of(process.pid) == marked.pid and _lives(process)]
+    """Living processes of the session or with the token. While one lives, the system gives the session's id to nobody else."""
+    session = -1 if _is_given_to_another(marked) else marked.pid
+    return [p for p in psutil.process_iter() if (_session_of(p.pid) == session >= 0 or _has_token(p, marked.token)) and _lives(p)]
 
 
 def _signal_session(marked: Mark, number: signal.Signals) -> None:
@@ -175,6 +185,13 @@ def _is_given_to_another(marked: Mark) -> bool:
     try:
         return not _is_same(psutil.Process(marked.pid), marked)
     except psutil.NoSuchProcess:
+        return False
+
+
+def _has_token(process: psutil.Process, token: str) -> bool:
+    try:
+        return bool(token) and process.environ().get(_TOKEN) == token
+    except (psutil.Error, OSError):  # somebody else's, or gone
         return False
 
 
