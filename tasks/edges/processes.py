@@ -55,7 +55,7 @@ def start(
     ours["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{ours.get('PATH', '')}"
     try:
         child = subprocess.Popen(
-            [sys.executable, "-m", "tasks.edges.lifeline", *command],
+            [sys.executable, "-m", "tasks.edges.lifeline", "--parent", str(os.getpid()), *command],
             cwd=ROOT,
             env=ours,
             stdin=subprocess.DEVNULL,

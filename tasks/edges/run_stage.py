@@ -100,7 +100,7 @@ def _wait_for(descriptor: int, path: Path, on_line: Lines | None) -> None:
 
 def _reproduce(target: str, root: Path, on_line: Lines | None, limit_s: float | None) -> tuple[bool, str]:
     python = sys.executable
-    command = [python, "-m", "tasks.edges.lifeline", python, "-m", "dvc", "repro", "--single-item", target]
+    command = [python, "-m", "tasks.edges.lifeline", "--parent", str(os.getpid()), python, "-m", "dvc", "repro", "--single-item", target]
     environment = child_environment(PATH=f"{Path(python).parent}{os.pathsep}{os.environ.get('PATH', '')}", PYTHONUNBUFFERED="1")
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     ran = False
