@@ -14,13 +14,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 from pydantic import ValidationError
 
 from tasks.core.about import Strict
 from tasks.core.errors import ReleaseError
-from tasks.core.frames import SERIES
-from tasks.edges.artifacts import file_hash, replacing, write_frame, write_json
+from tasks.edges.artifacts import file_hash, replacing, write_json
 from tasks.edges.settings import settings
 from tasks.edges.tracking import log_promotion
 
@@ -89,13 +87,8 @@ def apply_promotion(dataset: str, release_folder: Path, decision: Mapping[str, A
     return champion
 
 
-def publish_rows(dataset: str, rows: pl.DataFrame) -> None:
-    """Put *rows* (SERIES) where the service reads them, by rename."""
-    write_frame(rows_path(dataset), rows, SERIES)
-
-
 def publish_rows_file(dataset: str, path: Path) -> None:
-    """The same from a parquet file of them, as its bytes stand; without work when they are there already."""
+    """Put a parquet file of SERIES rows where the service reads them, by rename, as its bytes stand; without work when they are there already."""
     target = rows_path(dataset)
     if not path.exists():
         raise ReleaseError(f"{path} is not there. `dvc repro validate` writes the clean rows.")

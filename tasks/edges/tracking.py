@@ -95,19 +95,8 @@ def outbox() -> Path:
     return settings().home / "mlflow" / "outbox"
 
 
-def prepare_tracking() -> float:
-    """Create or migrate MLflow's local database, one process at a time; seconds it took. Nothing to do when it stands, or is elsewhere.
-
-    A new database takes its place by rename when it is whole: MLflow's own migrations are no transaction.
-    """
-    start = time.monotonic()
-    if not settings().mlflow_uri and not _is_current():
-        with _alone():
-            _prepare()
-    return time.monotonic() - start
-
-
 def _prepare() -> None:
+    """Create or migrate the local database. A new one takes its place by rename when it is whole: MLflow's migrations are no transaction."""
     if _is_current():
         return  # another process was faster
     _home_of_artifacts()

@@ -16,7 +16,6 @@ from tasks.edges.tracking import (
     log_training,
     outbox,
     pending,
-    prepare_tracking,
     publish_runs,
     publishing,
 )
@@ -144,13 +143,6 @@ def test_an_entry_delivered_twice_is_one_run(delivered):
     (outbox() / name / "entry.json").write_text(json.dumps(kept))
     assert publish_runs() == 1
     assert run_named(delivered, "twice").data.metrics == {"m": 2.0}
-
-
-def test_a_database_that_stands_is_left_alone(delivered):
-    database = settings().home / "mlflow/mlflow.db"
-    before = database.stat().st_mtime_ns
-    prepare_tracking()
-    assert database.stat().st_mtime_ns == before
 
 
 def test_an_entry_that_mlflow_refuses_lets_the_others_pass(delivered, capsys):

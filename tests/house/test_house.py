@@ -89,7 +89,7 @@ def test_documented_files_exist():
 
 def test_no_tracked_file_holds_a_registry_address():
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
-    pattern = re.compile(r"(index-url|find-links|extra-index)" + "=|https?://[^ ]*/(" + "simple|maven2)\\b")
+    pattern = re.compile(r"(index.url|find.links|extra.index)=|https?://[^ ]*/(?:simple|maven2)\b")
     for name in filter(None, listed):
         path = ROOT / name
         if path.is_file() and path.suffix in {"", ".py", ".toml", ".lock", ".txt", ".yaml", ".md", ".cfg"}:

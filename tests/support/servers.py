@@ -12,8 +12,10 @@ import httpx
 import polars as pl
 import pytest
 
+from tasks.core.frames import SERIES
+from tasks.edges.artifacts import write_frame
 from tasks.edges.params import read_dataset
-from tasks.edges.registry import apply_promotion, publish_rows
+from tasks.edges.registry import apply_promotion, rows_path
 from tasks.edges.settings import ROOT, child_environment, settings
 from tasks.release.manifest import read_manifest
 
@@ -86,4 +88,4 @@ def digest_of(folder: Path) -> str:
 
 def publish(home: Path, rows: pl.DataFrame) -> None:
     with at(home):
-        publish_rows(DATASET, rows)
+        write_frame(rows_path(DATASET), rows, SERIES)
