@@ -39,6 +39,7 @@ def examine(root: Path = ROOT) -> list[Finding]:
         _python(),
         _versions(root),
         *_path(),
+        _bytecode(),
         _params(root),
         *_ports(),
         _disk(),
@@ -101,6 +102,16 @@ def _path() -> Iterator[Finding]:
             else "Install what is locked: `make install`; then start with `.venv/bin/tidemill` or put .venv/bin first on PATH."
         )
         yield Finding(f"program {name}", path or "not found", ours, advice)
+
+
+def _bytecode() -> Finding:
+    writes = not sys.dont_write_bytecode
+    return Finding(
+        "bytecode",
+        "kept" if writes else "not kept: every stage compiles its libraries again, 5-10 s each",
+        writes,
+        "Unset PYTHONDONTWRITEBYTECODE (`make` does so by itself).",
+    )
 
 
 def _params(root: Path) -> Finding:

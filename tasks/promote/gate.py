@@ -71,7 +71,7 @@ def judge(challenger: pl.DataFrame, opponent: pl.DataFrame, about: About, params
     """
     pairs = _paired(challenger, opponent, about)
     losses = _by_cutoff(pairs)
-    mean_loss = {side: pairs[side].mean() for side in SIDES}
+    mean_loss = {side: float(pairs[side].to_numpy().mean()) if pairs.height else None for side in SIDES}
     covered = {"challenger": _coverage(challenger), "opponent": _coverage(opponent)}
     n = losses.height
     if n < params.min_gate_rows:
@@ -98,14 +98,25 @@ def _paired(challenger: pl.DataFrame, opponent: pl.DataFrame, about: About) -> p
         challenger=pl.Series(loss(y, pairs["y_hat"].to_numpy()), dtype=pl.Float64),
         opponent=pl.Series(loss(y, pairs["opponent_hat"].to_numpy()), dtype=pl.Float64),
     ).filter(pl.col("challenger").is_finite() & pl.col("opponent").is_finite())
-    size = ((pl.col("challenger").mean() + pl.col("opponent").mean()) / 2).over("series_id")
-    unit = pl.when(size > 0).then(size).otherwise(1.0)
-    return scored.with_columns(challenger_scaled=pl.col("challenger") / unit, opponent_scaled=pl.col("opponent") / unit)
+    series, ours, theirs = _places(scored["series_id"]), scored["challenger"].to_numpy(), scored["opponent"].to_numpy()
+    size = (_means(series, ours) + _means(series, theirs)) / 2
+    unit = np.where(size > 0, size, 1.0)[series]
+    return scored.with_columns(challenger_scaled=pl.Series(ours / unit), opponent_scaled=pl.Series(theirs / unit))
 
 
 def _by_cutoff(pairs: pl.DataFrame) -> pl.DataFrame:
-    means = [pl.col(f"{side}_scaled").mean().alias(side) for side in SIDES]
-    return pairs.group_by("cutoff").agg(means).sort("cutoff")
+    at = _places(pairs["cutoff"])
+    return pl.DataFrame({"cutoff": pairs["cutoff"].unique().sort(), **{side: _means(at, pairs[f"{side}_scaled"].to_numpy()) for side in SIDES}})
+
+
+def _places(key: pl.Series) -> np.ndarray:
+    """(m,) place of each row's key among the keys, ascending from 0."""
+    return key.rank("dense").to_numpy().astype(np.int64) - 1
+
+
+def _means(at: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Mean of *values* at each place. Summed row by row, so that a verdict repeats to its last bit: sums of polars' threads do not."""
+    return np.bincount(at, values) / np.bincount(at)
 
 
 def _with_truth(issued: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:

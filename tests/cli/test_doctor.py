@@ -50,6 +50,10 @@ def test_a_taken_port_is_named_with_its_holder_and_its_setting(checkout):
     assert "TIDEMILL_MLFLOW_PORT" in wrong[f"port {port} (mlflow)"]["advice"]
 
 
+def test_a_python_that_keeps_no_compiled_code_is_slow_and_named(checkout):
+    assert list(_wrong(checkout, PYTHONDONTWRITEBYTECODE="1")) == ["bytecode"]
+
+
 def test_another_version_than_the_locked_one_is_named(checkout):
     lock = checkout.root / "requirements.lock"
     sound = lock.read_text()
