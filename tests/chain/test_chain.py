@@ -1,9 +1,19 @@
-"""The whole chain by `dvc repro`, on the embedded bars and on a file that the wizard has never seen; what runs again, and what does not."""
+"""The whole chain by `dvc repro`: what runs again and what does not, what a kill leaves, and the chain on files that the wizard has never seen.
+
+One file, so that one worker runs it and the checkout whose chain takes a minute is built once. The watcher of the kills stands outside:
+it knows processes and files, nothing of the code.
+"""
 
 import json
+import os
 import re
 import shutil
+import signal
+import sys
+import time
+from contextlib import suppress
 
+import psutil
 import pytest
 import yaml
 from small_checkout import small_checkout
@@ -17,9 +27,16 @@ REAL_FILES = {
     "binance": ["--json-file", "binance_1h/*.json"],
     "bitfinex": ["--csv", "bitfinex_1m/*.csv.gz", "--columns", "time,open,close,high,low,volume"],
     "nab": ["--csv", "nab/data/realKnownCause/nyc_taxi.csv"],
+    "retail": ["--csv", "prophet/example_retail_sales.csv"],
     "peyton": ["--csv", "prophet/example_wp_log_peyton_manning.csv"],
     "yosemite": ["--csv", "prophet/example_yosemite_temps.csv"],
 }
+
+MOMENTS = ("start", "mid_write", "after_write")
+VICTIMS = ("dvc", "group")
+SHORT = [("features", "mid_write", "group"), ("package", "after_write", "dvc"), ("promote", "mid_write", "dvc")]
+LONG = [(s, m, v) for s in STAGES for m in MOMENTS for v in VICTIMS]
+PATIENCE_S = 120.0
 
 
 def _ran(done):
@@ -95,20 +112,11 @@ def test_the_second_build_from_nothing_has_the_same_digest(built, tmp_path):
 
 
 @pytest.mark.shared
-def test_an_entry_of_the_wizard_runs_unedited_to_a_release(shared_data, tmp_path):
-    """The monthly example: short, one series."""
-    _run_file(small_checkout(tmp_path), ["--csv", "prophet/example_retail_sales.csv"], shared_data)
-
-
-@pytest.mark.shared
 @pytest.mark.chaos
 @pytest.mark.parametrize("name", REAL_FILES)
-def test_every_real_files_entry_runs_unedited(name, shared_data, tmp_path):
-    _run_file(small_checkout(tmp_path), REAL_FILES[name], shared_data)
-
-
-def _run_file(checkout, arguments, shared_data):
-    kind, pattern, *rest = arguments
+def test_every_real_files_entry_runs_unedited_to_a_release(name, shared_data, tmp_path):
+    checkout = small_checkout(tmp_path)
+    kind, pattern, *rest = REAL_FILES[name]
     checkout.tidemill("new", "mine", kind, str(shared_data / pattern), *rest)
     checkout.tidemill("use", "mine")
     checkout.repro()
@@ -117,3 +125,72 @@ def _run_file(checkout, arguments, shared_data):
     assert (checkout.home / "registry/mine/champion.json").exists()
     summary = json.loads((checkout.root / "data/reports/validate/summary.json").read_text())
     assert summary["clean"] + summary["quarantined"] == summary["received"]
+
+
+@pytest.mark.parametrize(("stage", "moment", "victim"), SHORT)
+def test_a_killed_run_leaves_nothing_behind_and_the_next_gives_the_same_digest(built, stage, moment, victim):
+    _kill_and_run_again(built, stage, moment, victim)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize(("stage", "moment", "victim"), LONG)
+def test_a_kill_anywhere_changes_nothing(built, stage, moment, victim):
+    _kill_and_run_again(built, stage, moment, victim)
+
+
+def _kill_and_run_again(built, stage, moment, victim):
+    """Promised: the undisturbed digest, no stale lock, no half-written artifact, nobody writing 2 s later."""
+    before = _digest(built)
+    target = f"train@{built.models[-1]}" if stage == "train" else stage
+    child = built.start([sys.executable, "-m", "tasks.edges.lifeline", sys.executable, "-m", "dvc", "repro", "-f", "-s", target])
+    try:
+        _wait_for(child, lambda: _has_come(built.root, stage, moment, child))
+        with suppress(ProcessLookupError):  # a stage with nothing new may be over before the watcher looks
+            os.kill(child.pid, signal.SIGKILL) if victim == "dvc" else os.killpg(child.pid, signal.SIGKILL)
+    finally:
+        child.wait()
+    time.sleep(2.0)  # the promise is about what happens within two seconds
+    assert built.alive() == []
+    built.repro()
+    assert _digest(built) == before
+    assert _hidden(built.root) == []
+
+
+def _has_come(root, stage, moment, child):
+    if moment == "start":
+        return any(f"tasks.{stage}" in " ".join(p.cmdline()) for p in _children(child))
+    outs = _outs(root, stage)
+    if moment == "mid_write":
+        return any(list(out.parent.glob(f".{out.name}.*")) for out in outs)
+    born = psutil.Process(child.pid).create_time()
+    return all(out.exists() and out.stat().st_ctime > born for out in outs)
+
+
+def _outs(root, stage):
+    spec = yaml.safe_load((root / "dvc.yaml").read_text())["stages"][stage]
+    model = yaml.safe_load((root / "params.yaml").read_text())["models"][-1]
+    names = [next(iter(o)) if isinstance(o, dict) else o for o in spec["outs"]]
+    return [root / name.replace("${item.model}", model) for name in names]
+
+
+def _children(child):
+    try:
+        return [p for p in psutil.Process(child.pid).children(recursive=True) if p.is_running()]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _wait_for(child, come):
+    deadline = time.monotonic() + PATIENCE_S
+    while child.poll() is None:
+        try:
+            if come():
+                return
+        except (psutil.Error, FileNotFoundError):
+            continue
+        assert time.monotonic() < deadline, "the moment never came"
+    # The stage was over before the watcher saw the moment: a kill after everything is as good a kill, and the checks are the same.
+
+
+def _hidden(root):
+    return [p for top in ("data", "models") for p in (root / top).rglob(".*") if p.name != ".gitignore"]
