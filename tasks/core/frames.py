@@ -36,11 +36,21 @@ class FrameSchema:
                 raise FrameError(f"{self.name}: column {column!r} is {dtype}, the schema says {known[column]}.")
             if column not in known and (self.further is None or dtype not in self.further):
                 raise FrameError(f"{self.name}: column {column!r} ({dtype}) is not part of the schema.")
-        if frame.height and not frame.select(pl.struct(self.key).is_sorted()).item():
+        unsorted, repeats = self._order(frame)
+        if unsorted:
             raise FrameError(f"{self.name}: rows are not sorted by {list(self.key)}.")
-        if self.unique and frame.select(pl.struct(self.key).is_duplicated().any()).item():
+        if self.unique and repeats:
             raise FrameError(f"{self.name}: the key {list(self.key)} repeats.")
         return frame
+
+    def _order(self, frame: pl.DataFrame) -> tuple[bool, bool]:
+        """Whether a row's key lies before the last row's, and whether it equals it; column by column, since structs compare ten times slower."""
+        back, tie = pl.lit(value=False), pl.lit(value=True)
+        for column in self.key:
+            key, last = pl.col(column), pl.col(column).shift(1)
+            back, tie = back | (tie & (key < last)), tie & key.eq_missing(last)
+        later = frame.select(back=back, tie=tie).slice(1)
+        return bool(later["back"].any()), bool(later["tie"].any())
 
     def _check_complete(self, frame: pl.DataFrame) -> None:
         if missing := [c for c in self.columns if c not in frame.columns]:
@@ -51,7 +61,8 @@ class FrameSchema:
         self._check_complete(frame)
         known = {c: t for c, t in {**self.columns, **self.optional}.items() if c in frame.columns}
         rest = [pl.col(c) for c in frame.columns if c not in known]
-        return self.check(frame.select([*(pl.col(c).cast(t) for c, t in known.items()), *rest]).sort(self.key))
+        typed = frame.select([*(pl.col(c).cast(t) for c, t in known.items()), *rest])
+        return self.check(typed.sort(self.key) if self._order(typed)[0] else typed)
 
 
 _KEY: Columns = {"series_id": pl.String, "event_time": UTC, "known_at": UTC}

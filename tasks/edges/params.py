@@ -23,7 +23,8 @@ def read_document(root: Path = ROOT) -> dict[str, Any]:
     path = root / "params.yaml"
     if not path.exists():
         raise ParamsError(f"{path} is missing. Run from the checkout, or restore the file with `git checkout params.yaml`.")
-    return yaml.safe_load(path.read_text())
+    document: dict[str, Any] = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)  # libyaml: a tenth of the time
+    return document
 
 
 def read_dataset(root: Path = ROOT) -> str:

@@ -48,7 +48,8 @@ def fit_at(panel: Panel, origin: int, walk: WalkForward, build: Callable[[], For
 def forecast_frame(panel: Panel, predicted: Predicted, about: About, calendar: Calendar, model: str) -> pl.DataFrame:
     """FORECAST rows with y where it is known, in the target's unit."""
     steps = panel.schema.horizon_steps
-    origin, series = predicted.where[:, 0], predicted.where[:, 1]
+    order = np.lexsort(predicted.where.T)  # by series, then origin: the order of the frame
+    (origin, series), z_hat = predicted.where[order].T, predicted.z_hat[order]
     times = pl.concat([panel.event_time, calendar.following(panel.event_time[-1], steps)])
     n_steps = len(panel.event_time)
     ahead = origin[:, None] + np.arange(1, steps + 1)
@@ -61,7 +62,7 @@ def forecast_frame(panel: Panel, predicted: Predicted, about: About, calendar: C
             "step": np.tile(np.arange(1, steps + 1, dtype=np.int32), len(origin)),
             "event_time": times.gather(ahead.ravel()),
             "model": pl.Series([model]).gather(np.zeros(len(rows), dtype=np.int64)),
-            "y_hat": from_z(about.target, predicted.z_hat).ravel(),
+            "y_hat": from_z(about.target, z_hat).ravel(),
             "y": pl.Series(y.ravel()).fill_nan(None),
         }
     )
