@@ -12,9 +12,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from tasks.core.about import About
+from tasks.core.windows import blocks
 
 Functional = Literal["mean_square", "mean", "median"]
 
+_BLOCK_SERIES = 16  # bounds the memory of many series that share a large pool
 ENOUGH = 20  # residuals of its own before a cell stops borrowing from all groups; .1 and .9 quantiles of fewer are extremes
 
 
@@ -48,6 +50,14 @@ class Issued(NamedTuple):
     point: np.ndarray
 
 
+class Pools(NamedTuple):
+    """groups: (C,) distinct ones. residuals: (C, H, N) of each, NaN where none. which: (m,) whose pool each series has; many may share one."""
+
+    groups: np.ndarray
+    residuals: np.ndarray
+    which: np.ndarray
+
+
 class Conformal:
     """Pools and levels; `issue`, then `learn`, cutoff by cutoff."""
 
@@ -58,19 +68,18 @@ class Conformal:
         self.count = np.zeros((n_groups, horizon_steps), dtype=np.int64)
         self.levels = np.tile(self.quantiles, (n_groups, horizon_steps, 1))
 
-    def pools(self, group: np.ndarray) -> np.ndarray:
-        """The pools (m, H, N) that speak for series of these groups (m,)."""
-        cells, which = np.unique(group, return_inverse=True)
-        pools = [self._pool_of(g) for g in cells]
+    def pools(self, group: np.ndarray) -> Pools:
+        """The pools that speak for series of these groups (m,)."""
+        groups, which = np.unique(group, return_inverse=True)
+        pools = [self._pool_of(g) for g in groups]
         width = max(p.shape[1] for p in pools)
-        if any(p.shape[1] < width for p in pools):
-            pools = [np.pad(p, ((0, 0), (0, width - p.shape[1])), constant_values=np.nan) for p in pools]
-        return np.stack(pools)[which]
+        return Pools(groups, np.stack([np.pad(p, ((0, 0), (0, width - p.shape[1])), constant_values=np.nan) for p in pools]), which)
 
-    def issue(self, group: np.ndarray, pools: np.ndarray) -> np.ndarray:
-        """Quantiles (m, H, Q) of the scaled residual for series of these groups (m,), from their pools (m, H, N)."""
-        levels = np.stack([self.levels[g] if g >= 0 else self.levels.mean(axis=0) for g in group])
-        return np.sort(quantiles_at(pools, levels), axis=-1)
+    def issue(self, pools: Pools) -> np.ndarray:
+        """Quantiles (m, H, Q) of the scaled residual for the series that *pools* was made for."""
+        levels = np.stack([self.levels[g] if g >= 0 else self.levels.mean(axis=0) for g in pools.groups])
+        issued: np.ndarray = np.sort(quantiles_at(pools.residuals, levels), axis=-1)[pools.which]
+        return issued
 
     def learn(self, group: np.ndarray, step: np.ndarray, residual: np.ndarray, issued: np.ndarray) -> None:
         """Take in outcomes (m,): scaled residuals, with the quantiles (m, Q) that had been issued for them. *step* counts from 0."""
@@ -118,23 +127,31 @@ def quantiles_at(pool: np.ndarray, levels: np.ndarray) -> np.ndarray:
     return out
 
 
-def point_shift(pool: np.ndarray, scale: np.ndarray, functional: Functional, transform: str) -> np.ndarray:
-    """What to add to z_hat so that from_z of the sum is the wanted functional of y: (m, H) from pools (m, H, N) and scales (m,).
+def point_shift(pools: Pools, scale: np.ndarray, functional: Functional, transform: str) -> np.ndarray:
+    """What to add to z_hat so that from_z of the sum is the wanted functional of y: (m, H) for series with scales (m,).
 
     With logs, mean: log mean exp(e); mean square: half the log of mean exp(2e). Without, mean and median of e. 0 for an empty pool.
     """
-    n = np.isfinite(pool).sum(axis=-1)
-    e = pool * scale[:, None, None]
+    residuals = pools.residuals
+    n = np.isfinite(residuals).sum(axis=-1)
     if functional == "median":
-        shift = quantiles_at(e, np.full((*n.shape, 1), 0.5))[..., 0]
+        shift = quantiles_at(residuals, np.full((*n.shape, 1), 0.5))[pools.which, :, 0] * scale[:, None]
     elif transform == "none":
-        shift = np.nansum(e, axis=-1) / np.maximum(n, 1)
+        shift = (np.nansum(residuals, axis=-1) / np.maximum(n, 1))[pools.which] * scale[:, None]
     else:
         power = 2.0 if functional == "mean_square" else 1.0
-        top = np.max(np.where(np.isfinite(e), e, -np.inf), axis=-1, initial=-1e300)
-        mean = np.nansum(np.exp(power * (e - top[..., None])), axis=-1) / np.maximum(n, 1)
-        shift = top + np.log(np.where(n > 0, mean, 1.0)) / power
-    out: np.ndarray = np.where(n > 0, shift, 0.0)
+        parts = [_log_mean_exp(power * scale[b, None, None] * residuals[pools.which[b]]) for b in blocks(len(scale), _BLOCK_SERIES)]
+        shift = np.concatenate(parts) / power
+    out: np.ndarray = np.where(n[pools.which] > 0, shift, 0.0)
+    return out
+
+
+def _log_mean_exp(e: np.ndarray) -> np.ndarray:
+    """log of the mean of exp(e) over the last axis, NaN ignored; 0 where there is nothing."""
+    n = np.isfinite(e).sum(axis=-1)
+    top = np.max(np.where(np.isfinite(e), e, -np.inf), axis=-1, initial=-1e300)
+    mean = np.nansum(np.exp(e - top[..., None]), axis=-1) / np.maximum(n, 1)
+    out: np.ndarray = np.where(n > 0, top + np.log(np.where(n > 0, mean, 1.0)), 0.0)
     return out
 
 
@@ -159,10 +176,9 @@ def replay(
         there = np.isfinite(line.z_hat[k]).any(axis=1)
         if not there.any():
             continue
-        group, z_hat, scale = line.group[there], line.z_hat[k, there], line.scale[k, there]
-        pools = state.pools(group)
+        z_hat, scale, pools = line.z_hat[k, there], line.scale[k, there], state.pools(line.group[there])
         if not only_points:
-            issued[k, there] = state.issue(group, pools)
+            issued[k, there] = state.issue(pools)
         if wanted is None or wanted[k]:
             quantiles[k, there] = z_hat[:, :, None] + issued[k, there] * scale[:, None, None]
             point[k, there] = z_hat + point_shift(pools, scale, functional, transform)

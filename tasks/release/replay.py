@@ -201,8 +201,7 @@ def _advance(release: Release, line: Line, walker: Walker, stop: int) -> None:
         _learn(line, walker.state, walker.issued, order[bounds[k] : bounds[k + 1]])
         there = np.isfinite(line.z_hat[k]).any(axis=1)
         if there.any():
-            group = line.group[there]
-            walker.issued[k, there] = walker.state.issue(group, walker.state.pools(group))
+            walker.issued[k, there] = walker.state.issue(walker.state.pools(line.group[there]))
         walker.at = k + 1
 
 
@@ -223,9 +222,9 @@ def _answer(release: Release, line: Line, walker: Walker, ask: Ask) -> Answer:
     point = np.full(ask.z_hat.shape, np.nan)
     there = np.isfinite(ask.z_hat).any(axis=1)
     if there.any():
-        pool = state.pools(line.group[there])
-        offsets = state.issue(line.group[there], pool)
+        pools = state.pools(line.group[there])
+        offsets = state.issue(pools)
         z_hat, scale = ask.z_hat[there], ask.scale[there]
         quantiles[there] = z_hat[:, :, None] + offsets * scale[:, None, None]
-        point[there] = z_hat + point_shift(pool, scale, functional_of(release.about), release.about.target.transform)
+        point[there] = z_hat + point_shift(pools, scale, functional_of(release.about), release.about.target.transform)
     return Answer(quantiles, point)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.release.conformal import Conformal, Timeline, point_shift, quantiles_at, replay
+from tasks.release.conformal import Conformal, Pools, Timeline, point_shift, quantiles_at, replay
 
 QUANTILES = (0.1, 0.5, 0.9)
 
@@ -83,7 +83,7 @@ def test_an_unknown_series_uses_everybodys_pool():
     state = Conformal(2, 1, QUANTILES, 50, 0.0)
     state.learn(np.repeat([0, 1], 30), np.zeros(60, dtype=int), np.concatenate([np.full(30, -1.0), np.full(30, 1.0)]), np.full((60, 3), np.nan))
     stranger = np.array([-1])
-    offsets = state.issue(stranger, state.pools(stranger))
+    offsets = state.issue(state.pools(stranger))
     assert offsets[0, 0].tolist() == [-1.0, 0.0, 1.0]
 
 
@@ -96,12 +96,24 @@ def test_nothing_known_gives_no_quantiles_and_an_unmoved_point():
 
 def test_point_shift_is_the_functional_of_the_pool():
     rng = np.random.default_rng(1)
-    pool = np.append(rng.normal(size=400), np.full(100, np.nan)).reshape(1, 1, -1)
-    e, scale = pool[0, 0, :400] * 0.5, np.array([0.5])
+    residuals = np.append(rng.normal(size=400), np.full(100, np.nan)).reshape(1, 1, -1)
+    pool = Pools(np.array([0]), residuals, np.zeros(1, dtype=int))
+    e, scale = residuals[0, 0, :400] * 0.5, np.array([0.5])
     assert point_shift(pool, scale, "mean_square", "log")[0, 0] == pytest.approx(0.5 * np.log(np.mean(np.exp(2 * e))))
     assert point_shift(pool, scale, "mean", "log")[0, 0] == pytest.approx(np.log(np.mean(np.exp(e))))
     assert point_shift(pool, scale, "mean", "none")[0, 0] == pytest.approx(e.mean())
     assert point_shift(pool, scale, "median", "log")[0, 0] == pytest.approx(np.median(e))
+
+
+@pytest.mark.parametrize("functional", ["mean_square", "mean", "median"])
+@pytest.mark.parametrize("transform", ["log", "none"])
+def test_series_that_share_a_pool_are_each_treated_as_alone(functional, transform):
+    rng = np.random.default_rng(4)
+    residuals, which, scale = rng.normal(size=(2, 3, 50)), rng.integers(0, 2, 40), rng.uniform(0.5, 2, 40)
+    together = point_shift(Pools(np.arange(2), residuals, which), scale, functional, transform)
+    for i, cell in enumerate(which):
+        alone = point_shift(Pools(np.arange(1), residuals[cell : cell + 1], np.zeros(1, dtype=int)), scale[i : i + 1], functional, transform)
+        np.testing.assert_allclose(together[i], alone[0], rtol=1e-12)
 
 
 def test_quantiles_of_pools_of_different_size_ignore_what_is_missing():
