@@ -73,7 +73,8 @@ class Conformal:
         groups, which = np.unique(group, return_inverse=True)
         pools = [self._pool_of(g) for g in groups]
         width = max(p.shape[1] for p in pools)
-        return Pools(groups, np.stack([np.pad(p, ((0, 0), (0, width - p.shape[1])), constant_values=np.nan) for p in pools]), which)
+        padded = [p if p.shape[1] == width else np.pad(p, ((0, 0), (0, width - p.shape[1])), constant_values=np.nan) for p in pools]
+        return Pools(groups, np.stack(padded), which)
 
     def issue(self, pools: Pools) -> np.ndarray:
         """Quantiles (m, H, Q) of the scaled residual for the series that *pools* was made for."""
