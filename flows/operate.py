@@ -9,10 +9,9 @@ from typing import Any
 from flows.server import log_path
 from flows.supervisor import State, parts, ports, read_state, state_path
 from tasks.core.errors import SettingsError
-from tasks.edges.processes import holder_of, is_alive, is_free, is_running, last_lines, stop, wait_for
+from tasks.edges.processes import START_S, holder_of, is_alive, is_free, is_running, last_lines, stop, wait_for
 from tasks.edges.settings import ROOT, child_environment, settings
 
-START_S = 180.0  # Prefect's first start migrates its database, MLflow's takes half a minute, and both share two cores
 STOP_S = 20.0  # the supervisor gives each part 5 s before it uses force
 Say = Callable[[str], None]
 

@@ -13,7 +13,6 @@ from tasks.core.errors import SettingsError
 from tasks.edges.processes import answers, fetch, free_port, is_free, start, stop, wait_healthy
 from tasks.edges.settings import ROOT, settings
 
-START_S = 120.0  # the first start migrates the database: 10 s on a quiet machine, a minute on a busy one
 POOL = "tidemill"
 # What a server that only records one run need not do. Beside saving work it is needed: these services write into the same SQLite file, and
 # now and then one of them made an artifact of the run wait for 60 s, SQLite's time limit in Prefect.
@@ -110,6 +109,6 @@ def log_path(name: str) -> Path:
 
 def _wait_for_server(child: "subprocess.Popen[str]", url: str, log: Path) -> None:
     try:
-        wait_healthy(child, "Prefect's server", lambda: answers(f"{url}/health"), log, START_S)
+        wait_healthy(child, "Prefect's server", lambda: answers(f"{url}/health"), log)
     except SettingsError as error:
         raise SettingsError(f"{error}\n`dvc repro` does the same work without Prefect.") from error

@@ -15,7 +15,6 @@ from tasks.edges.processes import answers, free_port, is_free, start, stop, wait
 from tasks.edges.registry import champion_folder, read_champion
 from tasks.edges.settings import ROOT, settings
 
-START_S = 60.0
 FROM_CHECKOUT = "deployments.forecaster.service:Forecaster"
 MAX_ASKED = 1_000  # what the service takes in one request
 
@@ -48,7 +47,7 @@ def serving(bento: Path) -> Iterator[str]:
     with log.open("w") as output:
         child, marked = start("The service", serve_command(str(bento), port), output, service_environment())
     try:
-        wait_healthy(child, "The service", lambda: answers(f"{address}/api/v1/health/ready"), log, START_S)
+        wait_healthy(child, "The service", lambda: answers(f"{address}/api/v1/health/ready"), log)
         yield address
     finally:
         stop(marked)

@@ -25,6 +25,7 @@ from tasks.core.about import Strict
 from tasks.core.errors import SettingsError
 from tasks.edges.settings import ROOT, child_environment
 
+START_S = 300.0  # who ends is noticed at once; the rest have time: cold, on a busy machine, BentoML took 70 s and Prefect a minute
 STOP_S = 5.0  # Prefect's and MLflow's servers end within a second; a Prefect worker may not end at all when it is asked
 _POLL_S = 0.2
 _TAIL_LINES = 15
@@ -106,13 +107,13 @@ def wait_for(condition: Callable[[], bool], within_s: float) -> bool:
     return True
 
 
-def wait_healthy(child: "subprocess.Popen[str]", name: str, healthy: Callable[[], bool], log: Path, within_s: float) -> None:
-    """Wait until *healthy* holds. Raises SettingsError with the last lines of *log* when the child ends before, or does not get there in time."""
-    wait_for(lambda: child.poll() is not None or healthy(), within_s)
+def wait_healthy(child: "subprocess.Popen[str]", name: str, healthy: Callable[[], bool], log: Path) -> None:
+    """Wait until *healthy* holds. Raises SettingsError with the last lines of *log* when the child ends before, or does not get there in START_S."""
+    wait_for(lambda: child.poll() is not None or healthy(), START_S)
     if child.poll() is not None:
         raise SettingsError(f"{name} ended with code {child.returncode} instead of starting. {last_lines(log)}")
     if not healthy():
-        raise SettingsError(f"{name} did not answer within {within_s:.0f} s. {last_lines(log)}")
+        raise SettingsError(f"{name} did not answer within {START_S:.0f} s. {last_lines(log)}")
 
 
 def answers(url: str, timeout_s: float = 2.0) -> bool:

@@ -79,7 +79,7 @@ def test_a_server_that_ends_instead_of_starting_is_told_with_its_last_words(tmp_
     with log.open("w") as output:
         child, _ = start("The server", [sys.executable, "-c", "print('no disk'); raise SystemExit(3)"], output, {})
     with pytest.raises(SettingsError, match=r"The server ended with code 3(.|\n)*no disk"):
-        wait_healthy(child, "The server", lambda: False, log, 60.0)
+        wait_healthy(child, "The server", lambda: False, log)
 
 
 def test_a_held_port_is_not_free_and_its_holder_is_named():
