@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import httpx
 import numpy as np
@@ -16,6 +15,7 @@ from small_release import SMALL_ABOUT, SMALL_FEATURES, build_small_body, cutoff_
 
 from tasks.core.errors import ReleaseError
 from tasks.edges.params import STAGES
+from tasks.edges.processes import answers, wait_healthy
 from tasks.edges.settings import ROOT, child_environment
 from tasks.package.__main__ import main
 from tasks.package.assemble import assemble, rows_tail
@@ -128,24 +128,14 @@ def test_the_exported_bento_serves_the_embedded_release(root, tmp_path):
     with (tmp_path / "log").open("w") as log:
         service = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        said = wait_for_ready(f"http://127.0.0.1:{port}/api/v1/health/ready", service, tmp_path / "log")
+        ready = f"http://127.0.0.1:{port}/api/v1/health/ready"
+        wait_healthy(service, "the service", lambda: answers(ready), tmp_path / "log")
+        said = httpx.get(ready).json()
     finally:
         os.killpg(service.pid, signal.SIGTERM)
         service.wait(30)
     assert said["digest"] == verify(root / "models/release").digest
     assert said["chosen_by"] == "embedded"
-
-
-def wait_for_ready(url, service, log):
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        assert service.poll() is None, log.read_text()
-        try:
-            if (answer := httpx.get(url)).status_code == 200:
-                return answer.json()
-        except httpx.TransportError:
-            time.sleep(0.2)
-    raise AssertionError(log.read_text())
 
 
 def test_a_quantized_graph_takes_the_place_of_its_member(root, tmp_path):

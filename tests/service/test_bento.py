@@ -3,7 +3,6 @@
 import socket
 import subprocess
 import sys
-import time
 
 import httpx
 import pytest
@@ -11,6 +10,7 @@ from servers import at, serving
 from small_release import build_small_release
 
 from deployments.forecaster import shapes
+from tasks.edges.processes import answers, wait_healthy
 from tasks.edges.served import read_served
 from tasks.edges.settings import ROOT, child_environment
 
@@ -43,23 +43,12 @@ def bento(releases, tmp_path_factory):
     with (home / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
     try:
+        wait_healthy(process, "the service", lambda: answers(f"http://127.0.0.1:{port}/api/v1/health/ready"), home / "log")
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            wait_until_ready(client, process, home / "log")
             yield client, home
     finally:
         process.terminate()
         process.wait(60)
-
-
-def wait_until_ready(client, process, log):
-    give_up = time.monotonic() + 120
-    while time.monotonic() < give_up and process.poll() is None:
-        try:
-            if client.get("/api/v1/health/ready").status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.1)
-    raise AssertionError(log.read_text())
 
 
 def test_under_bentoml_the_answers_are_the_same_and_recorded(bento, server):

@@ -15,6 +15,7 @@ import pytest
 from tasks.core.frames import SERIES
 from tasks.edges.artifacts import write_frame
 from tasks.edges.params import read_dataset
+from tasks.edges.processes import START_S
 from tasks.edges.registry import apply_promotion, rows_path
 from tasks.edges.settings import ROOT, child_environment, settings
 from tasks.release.manifest import read_manifest
@@ -38,7 +39,7 @@ class Server:
     def predict(self, **ask) -> httpx.Response:
         return self.client.post("/api/v1/predict", json=ask)
 
-    def wait_for(self, holds, seconds=30.0):
+    def wait_for(self, holds, seconds=START_S):
         """Ask /ready until *holds* of what it says; returns that."""
         give_up = time.monotonic() + seconds
         while time.monotonic() < give_up:
@@ -58,11 +59,11 @@ def serving(home: Path, root: Path = ROOT, **environment):
         env = child_environment(TIDEMILL_HOME=str(home), **environment)
         process = subprocess.Popen(command, cwd=root, env=env, pass_fds=[fd])
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=START_S) as client:
             yield Server(client, process, home)
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(START_S)
 
 
 def crown(home: Path, folder: Path) -> str:
