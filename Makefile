@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-$(shell cat requirements.lock requirements-uv.txt pyproject.toml | cksum | cut -d' ' -f1)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# Where it is set, every process compiles its libraries again: the chain takes three times as long.
+# Where it is set, every process compiles its libraries again: the chain takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 TESTS  ?= not chaos and not bench
 

@@ -44,11 +44,12 @@ class FrameSchema:
         return frame
 
     def _order(self, frame: pl.DataFrame) -> tuple[bool, bool]:
-        """Whether a row's key lies before the last row's, and whether it equals it; column by column, since structs compare ten times slower."""
+        """Whether some key lies before that of the row above, nulls first, and whether some key equals it. Column by column: structs take twice the time."""
         back, tie = pl.lit(value=False), pl.lit(value=True)
         for column in self.key:
             key, last = pl.col(column), pl.col(column).shift(1)
-            back, tie = back | (tie & (key < last)), tie & key.eq_missing(last)
+            below = (key < last).fill_null(key.is_null() & last.is_not_null())
+            back, tie = back | (tie & below), tie & key.eq_missing(last)
         later = frame.select(back=back, tie=tie).slice(1)
         return bool(later["back"].any()), bool(later["tie"].any())
 

@@ -25,7 +25,7 @@ from tasks.core.about import Strict
 from tasks.core.errors import SettingsError
 from tasks.edges.settings import ROOT, child_environment
 
-START_S = 300.0  # who ends is noticed at once; the rest have time: cold, on a busy machine, BentoML took 70 s and Prefect a minute
+START_S = 300.0  # who ends is noticed at once; the rest have time: cold, on a busy machine, BentoML took 98 s and Prefect's server over 120 s
 STOP_S = 5.0  # Prefect's and MLflow's servers end within a second; a Prefect worker may not end at all when it is asked
 _POLL_S = 0.2
 _TAIL_LINES = 15

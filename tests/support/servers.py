@@ -39,7 +39,7 @@ class Server:
     def predict(self, **ask) -> httpx.Response:
         return self.client.post("/api/v1/predict", json=ask)
 
-    def wait_for(self, holds, seconds=START_S):
+    def wait_for(self, holds, seconds=30.0):
         """Ask /ready until *holds* of what it says; returns that."""
         give_up = time.monotonic() + seconds
         while time.monotonic() < give_up:
@@ -63,7 +63,7 @@ def serving(home: Path, root: Path = ROOT, **environment):
             yield Server(client, process, home)
     finally:
         process.terminate()
-        process.wait(START_S)
+        process.wait(30)
 
 
 def crown(home: Path, folder: Path) -> str:
