@@ -27,7 +27,7 @@ chaos: $(STAMP)  ## the long campaign: every kill point, every file's chain
 	$(BIN)/pytest tests -m chaos $(ARGS)
 
 bench: $(STAMP)  ## the measures of the docs
-	$(BIN)/pytest tests $(wildcard tests/benchmarks/*.py) -m bench -s $(ARGS)
+	$(BIN)/pytest tests/benchmarks -m bench -s $(ARGS)
 
 lint: $(STAMP)  ## style, types, who may import whom
 	$(BIN)/ruff check .

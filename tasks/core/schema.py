@@ -8,6 +8,14 @@ import numpy as np
 
 from tasks.core.about import Strict
 
+SERIES_KEY = ("series_key_high", "series_key_low")  # the columns of the feature kind `series`; together they name a series
+
+
+def series_key(series_id: str) -> tuple[int, int]:
+    """The id as two whole numbers below 2^24: the first 48 bits of its BLAKE2b hash, the same on every machine; of 10,000 ids two meet with a chance of 2e-7."""
+    whole = int.from_bytes(hashlib.blake2b(series_id.encode(), digest_size=6).digest(), "big")
+    return whole >> 24, whole & 0xFFFFFF
+
 
 class FeatureColumn(Strict):
     """One float32 column.

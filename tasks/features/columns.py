@@ -9,8 +9,21 @@ import numpy as np
 
 from tasks.core.about import About
 from tasks.core.errors import FeatureInputError
-from tasks.core.schema import FeatureColumn
-from tasks.features.params import EWM_CUT_SPANS, Calendar, Ewm, FeatureParams, FeatureSpec, GarmanKlass, Lag, Quantile, Return, Value, Window
+from tasks.core.schema import SERIES_KEY, FeatureColumn
+from tasks.features.params import (
+    EWM_CUT_SPANS,
+    Calendar,
+    Ewm,
+    FeatureParams,
+    FeatureSpec,
+    GarmanKlass,
+    Lag,
+    Quantile,
+    Return,
+    SeriesKey,
+    Value,
+    Window,
+)
 from tasks.features.rolling import Past
 
 LAST = "z_last"
@@ -19,7 +32,7 @@ Role = Literal["level", "spread", "free"]
 
 @dataclass(frozen=True)
 class Column:
-    """One feature. source: the column it reads, `event_time:<part>` for the calendar, `ohlc` for a Garman-Klass volatility."""
+    """One feature. source: the column it reads, `event_time:<part>` for the calendar, `ohlc` for a Garman-Klass volatility, `series_id:<part>` for its hash."""
 
     name: str
     role: Role
@@ -80,6 +93,8 @@ def _columns(spec: FeatureSpec, about: About) -> Iterator[Column]:
             yield from (Column(f"calendar_{part}", "free", 0, f"event_time:{part}", _value) for part in spec.parts)
         case GarmanKlass():
             yield Column("ohlc_garman_klass", "free", 0, "ohlc", _value)
+        case SeriesKey():
+            yield from (Column(name, "free", 0, f"series_id:{part}", _value) for part, name in enumerate(SERIES_KEY))
         case Value():
             yield Column(f"{spec.column}_value", _role(spec.column, about), 0, spec.column, _value)
 

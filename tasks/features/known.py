@@ -11,6 +11,7 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
+from tasks.core.schema import SERIES_KEY
 from tasks.core.windows import blocks
 from tasks.features.params import FeatureParams
 from tasks.features.table import build_features, feature_schema
@@ -33,11 +34,12 @@ def features_as_known(rows: pl.DataFrame, about: About, params: FeatureParams, c
     first = places.group_by("series_id").agg(first=pl.col("place").min())
     places = places.join(first, on="series_id", maintain_order="left")
     touched = _touched(late, places, schema.lookback_steps)
+    names = [name for name in schema.names if name not in SERIES_KEY]  # tails bear the names of origins, and whose row it is was always known
     for part in blocks(len(touched), _ORIGINS_AT_ONCE):
         origins = places[touched[part]]
         seen = build_features(_tails(rows, places, origins, schema.lookback_steps), about, params, calendar)
-        now = seen.group_by("series_id", maintain_order=True).last().select(schema.names)
-        table = table.with_columns(table[name].scatter(origins["place"], now[name]) for name in schema.names)
+        now = seen.group_by("series_id", maintain_order=True).last().select(names)
+        table = table.with_columns(table[name].scatter(origins["place"], now[name]) for name in names)
     return table
 
 

@@ -109,6 +109,12 @@ class GarmanKlass(Strict):
     kind: Literal["garman_klass"]
 
 
+class SeriesKey(Strict):
+    """Whose row it is, for models that know series: two columns of 24 bits each of the id's hash, which float32 holds exactly (see `series_key`)."""
+
+    kind: Literal["series"]
+
+
 class Value(Strict):
     """The column's own value at the origin."""
 
@@ -116,7 +122,7 @@ class Value(Strict):
     column: str
 
 
-FeatureSpec = Annotated[Lag | Window | Quantile | Ewm | Return | Calendar | GarmanKlass | Value, Field(discriminator="kind")]
+FeatureSpec = Annotated[Lag | Window | Quantile | Ewm | Return | Calendar | GarmanKlass | SeriesKey | Value, Field(discriminator="kind")]
 
 
 class FeatureParams(Strict):

@@ -13,7 +13,7 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.errors import FeatureInputError
 from tasks.core.frames import FEATURES
-from tasks.core.schema import FeatureSchema
+from tasks.core.schema import SERIES_KEY, FeatureSchema, series_key
 from tasks.core.transform import to_z
 from tasks.features.columns import LAST, Column, check_sources, declared_columns, seasonal_names
 from tasks.features.grid import lay_on_grid
@@ -129,6 +129,8 @@ def _padded(values: np.ndarray, place: np.ndarray, n: int) -> np.ndarray:
 
 
 def _source(laid: pl.DataFrame, name: str, about: About) -> np.ndarray:
+    if name.startswith("series_id:"):
+        return _key_part(laid["series_id"], int(name.removeprefix("series_id:")))
     if name.startswith("event_time:"):
         expr = _CALENDAR[name.removeprefix("event_time:")]
     elif name == "ohlc":
@@ -136,6 +138,13 @@ def _source(laid: pl.DataFrame, name: str, about: About) -> np.ndarray:
     else:
         expr = pl.col("y" if name == about.target.column else name)
     return laid.select(_finite(expr).fill_null(float("nan"))).to_series().to_numpy()
+
+
+def _key_part(series_id: pl.Series, part: int) -> np.ndarray:
+    """The high (0) or low (1) half of each row's series key."""
+    runs = series_id.rle()
+    keys = [series_key(name)[part] for name in runs.struct.field("value")]
+    return np.repeat(np.array(keys, dtype=np.float64), runs.struct.field("len").to_numpy())
 
 
 def _finite(expr: pl.Expr) -> pl.Expr:
@@ -146,7 +155,8 @@ def _finite(expr: pl.Expr) -> pl.Expr:
 def _sources(rows: pl.DataFrame, about: About) -> Iterable[str]:
     """What features may read."""
     ohlc = ["ohlc"] if set(_OHLC) <= set(rows.columns) else []
-    return {*_value_columns(rows), "y", "z", about.target.column, *ohlc, *(f"event_time:{part}" for part in _CALENDAR)}
+    keys = (f"series_id:{part}" for part in range(len(SERIES_KEY)))
+    return {*_value_columns(rows), "y", "z", about.target.column, *ohlc, *(f"event_time:{part}" for part in _CALENDAR), *keys}
 
 
 def _value_columns(rows: pl.DataFrame) -> list[str]:

@@ -3,6 +3,7 @@
 FORECASTERS names them; heavy imports stay inside functions, so that a stage pays only for the model it runs.
 """
 
+import json
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -35,8 +36,8 @@ class Forecaster(Protocol):
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         """Raises ForecasterError for unknown or impossible parameters."""
 
-    def fit(self, x: np.ndarray, z: np.ndarray) -> Self:
-        """Learn from the pairs of one fold. Inputs stay untouched; same seed, same result."""
+    def fit(self, x: np.ndarray, z: np.ndarray, start: Self | None = None) -> Self:
+        """Learn from the pairs of one fold, going on from the earlier fit *start* if one is given. Inputs stay untouched; same seed, same result."""
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """(n, H) float32 in the space of z; finite for every row."""
@@ -55,6 +56,17 @@ class Forecaster(Protocol):
 def build_forecaster(name: str, schema: FeatureSchema, seed: int, params: dict[str, Any]) -> Forecaster:
     """The forecaster *name*, unfitted. Raises ForecasterError with the known names."""
     return forecaster_class(name)(schema, seed, **params)
+
+
+def load_forecaster(folder: Path) -> Forecaster:
+    """The fit that `save` wrote into *folder*, whatever model it is of. Raises ForecasterError when there is none of a known class."""
+    path = folder / "forecaster.json"
+    wrote = json.loads(path.read_text())["class"] if path.exists() else None
+    for name, place in FORECASTERS.items():
+        if place.rpartition(":")[2] == wrote:
+            loaded: Forecaster = forecaster_class(name).load(folder)
+            return loaded
+    raise ForecasterError(f"{folder} holds no fit of a known forecaster (class {wrote!r}). Train it again: `dvc repro train`.")
 
 
 def forecaster_class(name: str) -> type[Any]:

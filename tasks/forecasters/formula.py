@@ -42,19 +42,29 @@ class Formula(ABC):
     def learn(self, x: np.ndarray, z: np.ndarray) -> None:
         """Fill `learned` from the pairs of one fold."""
 
+    def learn_on(self, x: np.ndarray, z: np.ndarray, start: Self) -> None:  # noqa: ARG002  (for those that can)
+        """As `learn`, going on from the earlier fit *start*. Raises ForecasterError where a model has no way to."""
+        raise ForecasterError(f"{self.name} cannot go on from an earlier fit. Set `refit: full` for it under `models` in params.yaml.")
+
     @abstractmethod
     def formula(self, x: Value) -> Value:
         """z_hat (n, H) of x (n, F), by the functions of `arithmetic` alone."""
 
-    def fit(self, x: np.ndarray, z: np.ndarray) -> Self:
-        """Learn from x (n, F) and z (n, H), float32, NaN where unknown. Raises ForecasterError without rows or for another shape."""
+    def fit(self, x: np.ndarray, z: np.ndarray, start: Self | None = None) -> Self:
+        """Learn from x (n, F) and z (n, H), float32, NaN where unknown, going on from *start* if there is one.
+
+        Raises ForecasterError without rows, for another shape, or for a *start* that the model cannot use.
+        """
         self._check_columns(x)
         if len(x) == 0 or z.shape != (len(x), self.schema.horizon_steps):
             raise ForecasterError(
                 f"{self.name} cannot learn from x {x.shape} and z {z.shape}; it needs at least one row, and z of {self.schema.horizon_steps} steps."
             )
         with _one_thread(), np.errstate(over="ignore"):  # beyond float32 becomes infinite and is clipped
-            self.learn(x, z)
+            if start is None:
+                self.learn(x, z)
+            else:
+                self.learn_on(x, z, start)
         self.is_fitted = True
         return self
 

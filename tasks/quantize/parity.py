@@ -8,7 +8,7 @@ import numpy as np
 
 from tasks.core.errors import ReleaseError
 from tasks.core.windows import Panel, blocks
-from tasks.forecasters import forecaster_class
+from tasks.forecasters import load_forecaster
 
 MAX_PARITY_SD = 1e-5
 _BLOCK_ROWS = 8192  # bounds the memory of a graph over many series
@@ -50,7 +50,7 @@ def run_graph(session: Any, x: np.ndarray) -> np.ndarray:
 
 def check_parity(name: str, session: Any, fit: Path, rows: GateRows) -> float:
     """Largest difference in standard deviations of z. Raises ReleaseError that names the worst row when it is above MAX_PARITY_SD, or not finite."""
-    scored, served = forecaster_class(name).load(fit).predict(rows.x).astype(np.float64), run_graph(session, rows.x).astype(np.float64)
+    scored, served = load_forecaster(fit).predict(rows.x).astype(np.float64), run_graph(session, rows.x).astype(np.float64)
     apart = np.abs(served - scored) / rows.sd
     worst = np.unravel_index(int(np.argmax(np.where(np.isfinite(apart), apart, np.inf))), apart.shape)
     if not apart[worst] <= MAX_PARITY_SD:

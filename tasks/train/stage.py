@@ -37,8 +37,9 @@ def train(
     gate_steps: int,
     say: Callable[[str], None] = print,
 ) -> Trained:
-    """Walk *model* forward. A model may refit more rarely than the others: `refit_every_cutoffs` among its own parameters."""
+    """Walk *model* forward. Its own parameters may hold `refit_every_cutoffs`, when it refits more rarely than the others, and `forecaster`, when its name is not that of one."""
     own = dict(model_params)
+    forecaster = own.pop("forecaster", model)
     walk = params.model_copy(update={"refit_every_cutoffs": own.pop("refit_every_cutoffs", params.refit_every_cutoffs)})
     panel = panel_of(features, schema, calendar)
     n_steps = len(panel.event_time)
@@ -49,7 +50,7 @@ def train(
     )
 
     def build() -> Forecaster:
-        return build_forecaster(model, schema, walk.seed, own)
+        return build_forecaster(forecaster, schema, walk.seed, own)
 
     predicted = walk_forward(panel, folds, walk, build, say)
     final = fit_at(panel, last_origin, walk, build)
@@ -58,6 +59,7 @@ def train(
     gate = forecast_frame(panel, Predicted(where, final.predict(x)), about, calendar, model)
     facts = {
         "model": model,
+        "forecaster": forecaster,
         "seen_until": panel.cutoff[last_origin].isoformat(),
         "as_of": panel.cutoff[-1].isoformat(),
         "folds": [{"fit_at": panel.cutoff[f.fit_at].isoformat(), "n_cutoffs": len(f.origins)} for f in folds],

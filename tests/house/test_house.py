@@ -68,7 +68,7 @@ def test_no_code_asks_for_a_dataset_by_name():
 
 def test_every_listed_model_is_a_forecaster():
     for name, entry in read_document()["datasets"].items():
-        assert set(entry["models"]) <= set(FORECASTERS), name
+        assert {(params or {}).get("forecaster", model) for model, params in entry["models"].items()} <= set(FORECASTERS), name
 
 
 def test_documented_make_targets_and_commands_exist():

@@ -1,5 +1,6 @@
 """Laws of every feature kind: an independent slow oracle, no look-ahead, tail = batch, no neighbour, one name one computation."""
 
+import hashlib
 import math
 import statistics
 from datetime import UTC, datetime, timedelta
@@ -33,10 +34,12 @@ LIST = [
     {"kind": "negative_return", "column": "close", "steps": [1]},
     {"kind": "garman_klass"},
     {"kind": "value", "column": "close"},
+    {"kind": "series"},
     {"kind": "calendar", "parts": ["minute", "hour", "weekday", "day", "day_of_year", "week", "month", "quarter"]},
 ]
 PARAMS = FeatureParams.model_validate({"list": LIST, "last_within_steps": 2, "scale": "z_std_7"})
 ONE_BY_ONE = [FeatureParams.model_validate({"list": [entry], "last_within_steps": 2}) for entry in LIST]
+OF_THE_ROW = ("calendar_", "series_key_")  # known without any value
 law = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -94,7 +97,7 @@ def oracle(rows, about, params):
                 k = next(k for k in range(about.season_steps) if (s + k) % about.season_steps == 0)
                 row |= {f"z_lag_{k}": at(columns["z"], i - k)} if k else {}
             for spec in LIST:
-                row |= slow(spec, columns, i, t)
+                row |= slow_series(name) if spec["kind"] == "series" else slow(spec, columns, i, t)
             found[name, t] = row
     return found
 
@@ -123,6 +126,11 @@ def slow(spec, columns, i, t):
     }
     by_kind |= dict.fromkeys(("return", "abs_return", "negative_return"), slow_return)
     return by_kind.get(spec["kind"], slow_window)(spec, columns.get(spec.get("column")), i, t)
+
+
+def slow_series(name):
+    bits = "".join(f"{byte:08b}" for byte in hashlib.blake2b(name.encode(), digest_size=6).digest())
+    return {"series_key_high": float(int(bits[:24], 2)), "series_key_low": float(int(bits[24:], 2))}
 
 
 def slow_calendar(spec, _values, _i, t):
@@ -209,7 +217,7 @@ def test_the_tail_of_lookback_steps_gives_the_batchs_numbers_for_every_feature(f
         names = [c.name for c in schema.columns if c.lookback_steps <= lookback]
         tail = own.filter(pl.col("event_time") >= grid[max(0, len(grid) - 1 - lookback)])
         if tail.is_empty():
-            assert not any(picked[n] is not None for n in names if not n.startswith("calendar_"))
+            assert not any(picked[n] is not None for n in names if not n.startswith(OF_THE_ROW))
             continue
         online = build(tail, about, until=picked["event_time"]).row(-1, named=True)
         assert {n: online[n] for n in ["event_time", *names]} == {n: picked[n] for n in ["event_time", *names]}
@@ -276,7 +284,7 @@ def test_an_origin_sees_what_was_known_at_its_cutoff_late_rows_and_corrections_i
         then = as_of(own, calendar.cutoff_of(row["event_time"]))
         seen = build(then, about, until=row["event_time"])
         expected = seen.row(-1, named=True) if seen.height else dict.fromkeys(newest.columns)
-        names = [n for n in newest.columns[6:] if seen.height or not n.startswith("calendar_")]
+        names = [n for n in newest.columns[6:] if seen.height or not n.startswith(OF_THE_ROW)]
         assert {n: row[n] for n in names} == {n: expected[n] for n in names}, row["event_time"]
 
 
