@@ -21,6 +21,10 @@ FORECASTERS = {
     "ridge": "tasks.forecasters.ridge:Ridge",
     "lightgbm": "tasks.forecasters.lightgbm:LightGbm",
     "mlp": "tasks.forecasters.mlp:Mlp",
+    "ets": "tasks.forecasters.ets:Ets",
+    "theta": "tasks.forecasters.theta:Theta",
+    "arima": "tasks.forecasters.arima:Arima",
+    "garch": "tasks.forecasters.garch:Garch",
 }
 
 BASELINES = ("last_value", "window_mean", "seasonal_naive")  # what a first model must beat
@@ -40,7 +44,7 @@ class Forecaster(Protocol):
         """Learn from the pairs of one fold, going on from the earlier fit *start* if one is given. Inputs stay untouched; same seed, same result."""
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """(n, H) float32 in the space of z; finite for every row."""
+        """(n, H) float32 in the space of z; finite for every row. A model that knows each series by itself says NaN for one that its fit has not met."""
 
     def save(self, folder: Path) -> None:
         """Write the fit into an existing folder; no pickle."""

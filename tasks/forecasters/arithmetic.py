@@ -62,6 +62,11 @@ class Wire:
         return self.graph.node("MatMul", self, other)
 
 
+def log(x: Value) -> Value:
+    """Natural logarithm of x, which is positive."""
+    return x.graph.node("Log", x) if isinstance(x, Wire) else np.log(x)
+
+
 def take(x: Value, columns: Sequence[int]) -> Value:
     """Columns of x, in the order given; a column may come several times."""
     return x.graph.node("Gather", x, np.array(columns, dtype=np.int64), axis=1) if isinstance(x, Wire) else x[:, list(columns)]
@@ -87,6 +92,15 @@ def join(parts: Sequence[Value]) -> Value:
     """Columns of all parts beside each other."""
     first = parts[0]
     return first.graph.node("Concat", *parts, axis=1) if isinstance(first, Wire) else np.concatenate(parts, axis=1)
+
+
+def row_by_row(x: Value, matrices: Value, n_columns: int, n_steps: int) -> Value:
+    """Each row of x (n, n_columns) times a matrix of its own, the rows of *matrices* (n, n_columns * n_steps): (n, n_steps)."""
+    if not isinstance(x, Wire):
+        return (x[:, None, :] @ matrices.reshape(-1, n_columns, n_steps))[:, 0, :]
+    node = x.graph.node
+    product = node("MatMul", node("Unsqueeze", x, np.array([1])), node("Reshape", matrices, np.array([-1, n_columns, n_steps])))
+    return node("Reshape", product, np.array([-1, n_steps]))
 
 
 def by_step(shared: Value, own: Value, n_columns: int, n_steps: int) -> Value:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from tasks.core.errors import ForecasterError
-from tasks.core.schema import FeatureSchema
+from tasks.core.schema import SERIES_KEY, FeatureSchema
 from tasks.forecasters.arithmetic import Value, at_least, clip, fill, join, take
 
 Base = Literal["auto", "last", "seasonal"]
@@ -42,13 +42,13 @@ def seasonal_values(schema: FeatureSchema, x: Value) -> Value:
 class Preamble:
     """The common first and last lines of every fitted model.
 
-    columns: which level columns it uses; None: every column of every role. learned: the dictionary that its numbers live in, under
+    columns: which level columns it uses; None: every column of every role but the series' keys, which are no quantities. learned: the dictionary that its numbers live in, under
     `preamble.<name>`. Without a scale column the last value itself is an input too: then levels of all series compare.
     """
 
     def __init__(self, schema: FeatureSchema, learned: dict[str, np.ndarray], columns: tuple[str, ...] | None = None) -> None:
         self.schema, self.learned = schema, learned
-        chosen = [c for c in schema.columns if c.name != schema.last and (columns is None or c.name in columns)]
+        chosen = [c for c in schema.columns if c.name not in {schema.last, *SERIES_KEY} and (columns is None or c.name in columns)]
         self.levels, self.spreads, self.frees = ([schema.index(c.name) for c in chosen if c.role == role] for role in ("level", "spread", "free"))
 
     @property

@@ -12,20 +12,22 @@ from hypothesis import strategies as st
 from panels import CALENDAR, feature_table, small_schema
 
 from tasks.core.errors import ForecasterError
-from tasks.core.schema import FeatureColumn, FeatureSchema
+from tasks.core.schema import SERIES_KEY, FeatureColumn, FeatureSchema, series_key
 from tasks.core.windows import WalkForward, panel_of
 from tasks.forecasters import FORECASTERS, Forecaster, build_forecaster, forecaster_class
 
 STEPS = 4
 PARAMS = {"window_mean": {"window_steps": 3}, "har": {"windows_steps": [1, 3]}, "lightgbm": {"min_data_in_leaf": 20}, "mlp": {"epochs": 3}}
 NAMES = sorted(FORECASTERS)
+LOCAL = {"ets", "theta", "arima", "garch"}  # they know each series by itself
+KEYS = [series_key("a"), series_key("b")]
 law = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
 def schema_of(scaled=False, seasonal=True, steps=STEPS):
-    """Eight columns of every role; the season has four steps."""
+    """Eleven columns of every role, the series' keys last; the season has four steps."""
     roles = {"z_last": "level", "z_lag_1": "level", "z_lag_2": "level", "z_lag_3": "level", "z_mean_3": "level", "z_std_8": "spread"}
-    roles |= {"close_value": "free", "calendar_weekday": "free"}
+    roles |= {"close_value": "free", "calendar_weekday": "free", "close_lag_1": "free", **dict.fromkeys(SERIES_KEY, "free")}
     columns = tuple(FeatureColumn(name=name, role=role, lookback_steps=8) for name, role in roles.items())
     last_season = tuple(f"z_lag_{-s % 4}" if -s % 4 else "z_last" for s in range(1, steps + 1))
     return FeatureSchema(
@@ -35,7 +37,7 @@ def schema_of(scaled=False, seasonal=True, steps=STEPS):
 
 
 def pairs(n=600, seed=0, level=0.0, unit=1.0, missing=0.1, steps=STEPS):
-    """x (n, 8) and z (n, steps) of a seasonal autoregression at *level*, with holes in both; the last value is always there."""
+    """x (n, 11) and z (n, steps) of a seasonal autoregression at *level*, with holes in both; the last value is always there. The first half is series a, the rest b."""
     rng = np.random.default_rng(seed)
     z = np.zeros(n + 20)
     for t in range(1, len(z)):
@@ -49,9 +51,11 @@ def pairs(n=600, seed=0, level=0.0, unit=1.0, missing=0.1, steps=STEPS):
             np.std([z[at - k] for k in range(8)], axis=0),
             z[at] * 3,
             at % 7,
+            z[at - 1] * 3,
         ]
     )
-    x[:, 1:][rng.random((n, 7)) < missing] = np.nan
+    x[:, 1:][rng.random((n, 8)) < missing] = np.nan
+    x = np.column_stack([x, [KEYS[i >= n // 2] for i in range(n)]])
     ahead = np.column_stack([z[at + s] for s in range(1, steps + 1)])
     ahead[rng.random(ahead.shape) < missing / 2] = np.nan
     return x.astype(np.float32), ahead.astype(np.float32)
@@ -90,14 +94,23 @@ def test_a_forecaster_keeps_the_protocol(name, fits):
 @given(
     rows=st.lists(
         st.tuples(
-            st.floats(-(2.0**100), 2.0**100, width=32), *(st.floats(-(2.0**100), 2.0**100, width=32) | st.just(float("nan")) for _ in range(7))
+            st.floats(-(2.0**100), 2.0**100, width=32), *(st.floats(-(2.0**100), 2.0**100, width=32) | st.just(float("nan")) for _ in range(8))
         ),
         min_size=1,
         max_size=9,
     )
 )
 def test_forecasts_are_finite_whatever_is_unknown(name, fits, rows):
-    assert np.isfinite(fits[name].predict(np.array(rows, dtype=np.float32))).all()
+    x = np.column_stack([np.array(rows), [KEYS[i % 2] for i in range(len(rows))]]).astype(np.float32)
+    assert np.isfinite(fits[name].predict(x)).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_series_without_history_is_answered_by_global_models_alone(name, fits, tmp_path):
+    x = pairs()[0]
+    x[:, -2:] = series_key("stranger")
+    assert np.isfinite(fits[name].predict(x)).all() == (name not in LOCAL)
+    assert np.isfinite(through_onnx(fits[name], x, tmp_path / "model.onnx")).all() == (name not in LOCAL)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -154,21 +167,33 @@ def test_a_row_is_forecast_alike_in_any_company(name, fits):
     np.testing.assert_allclose(np.concatenate([fits[name].predict(x[i : i + 1]) for i in range(50)]), together[:50], atol=2e-5)
 
 
+def known_series(table):
+    """The small table and its schema with a price and the series' keys beside."""
+    price = (pl.col("z") / 10).exp().cast(pl.Float32)
+    keys = [
+        pl.col("series_id").map_elements(lambda s, i=i: float(series_key(s)[i]), return_dtype=pl.Float64).cast(pl.Float32).alias(name)
+        for i, name in enumerate(SERIES_KEY)
+    ]
+    wider = table.with_columns(price.alias("close_value"), price.shift(1).over("series_id").alias("close_lag_1"), *keys)
+    further = (FeatureColumn(name=name, role="free", lookback_steps=1) for name in wider.columns[table.width :])
+    return wider, small_schema().model_copy(update={"columns": (*small_schema().columns, *further)})
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_later_rows_change_no_forecast(name):
     """Cut the table after an origin, or put nonsense there: fit and forecast as of that origin stay as they are."""
     walk, at = WalkForward(n_cutoffs=1, stride_steps=1, refit_every_cutoffs=1, min_train_steps=10), 250
     params = {"window_mean": {"window_steps": 5}, "har": {"windows_steps": [1, 5]}}.get(name, PARAMS.get(name, {}))
-    table = feature_table(n_steps=300)
-    nonsense = table.with_columns(pl.col(pl.Float32, pl.Float64) * 0 + 10**6)
+    table, schema = known_series(feature_table(n_steps=300))
+    nonsense = table.with_columns(pl.exclude("series_id", "event_time", "known_at", "is_gap", *SERIES_KEY) * 0 + 10**6)
     cutoff = table["event_time"].unique().sort()[at]
     later = table["event_time"] > cutoff
     variants = [table, table.filter(~later), table.filter(~later).vstack(nonsense.filter(later)).sort("series_id", "event_time")]
     forecasts = []
     for variant in variants:
-        panel = panel_of(variant, small_schema(), CALENDAR)
+        panel = panel_of(variant, schema, CALENDAR)
         x, _ = panel.at(np.array([at]))
-        forecasts.append(build_forecaster(name, small_schema(), 1, params).fit(*panel.training(at, walk)).predict(x))
+        forecasts.append(build_forecaster(name, schema, 1, params).fit(*panel.training(at, walk)).predict(x))
     np.testing.assert_array_equal(forecasts[1], forecasts[0])
     np.testing.assert_array_equal(forecasts[2], forecasts[0])
 
@@ -189,8 +214,9 @@ def test_few_rows_are_enough(name, n):
 @pytest.mark.parametrize("scaled", [False, True], ids=["as they come", "scaled"])
 @pytest.mark.parametrize("name", NAMES)
 def test_constant_data_are_forecast_as_they_are(name, scaled):
-    x, z = np.full((300, 8), 7, dtype=np.float32), np.full((300, STEPS), 7, dtype=np.float32)
+    x, z = np.full((300, 11), 7, dtype=np.float32), np.full((300, STEPS), 7, dtype=np.float32)
     x[:, 5] = 0  # standard deviation
+    x[:, -2:] = KEYS[0]
     np.testing.assert_allclose(fitted(name, schema_of(scaled), x, z).predict(x), 7, rtol=1e-6)
 
 
@@ -242,7 +268,7 @@ def test_a_missing_window_column_names_the_feature_to_declare(name, params):
 def test_an_unfitted_or_foreign_model_says_so(name, fits, tmp_path):
     with pytest.raises(ForecasterError, match="has learned nothing"):
         build_forecaster(name, schema_of(), 1, PARAMS.get(name, {})).predict(pairs()[0])
-    with pytest.raises(ForecasterError, match="8 columns"):
+    with pytest.raises(ForecasterError, match="11 columns"):
         fits[name].predict(np.zeros((2, 3), dtype=np.float32))
     fits[name].save(tmp_path)
     other = "ridge" if name != "ridge" else "har"

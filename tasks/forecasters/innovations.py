@@ -1,0 +1,71 @@
+"""Linear models of one series in innovations form, and their forecast as weights on the last values.
+
+x_t = F x_{t-1} + g e_t, y_t = w . x_{t-1} + e_t. Exponential smoothing, Theta and ARIMA are all of this form, with the parameters that a library
+has estimated. The state before the window is not known; it is the one with the least squared errors in the window, which is linear in
+the values too. So a forecast is a fixed sum of the last values, the same in numpy and in a graph, and its state moves on by itself.
+Source of the form: Hyndman, Koehler, Ord & Snyder 2008, Forecasting with Exponential Smoothing, chapters 3 and 11.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+_RCOND = 1e-9  # directions of the first state that the window does not show
+
+
+class Innovations(NamedTuple):
+    """F (m, m), g (m,), w (m,)."""
+
+    transition: np.ndarray
+    gain: np.ndarray
+    observed: np.ndarray
+
+
+def forecast_weights(model: Innovations, n_values: int, n_steps: int) -> np.ndarray:
+    """Weights (n_values, n_steps) of the last *n_values* values, newest first, in the forecast of each step."""
+    discount = model.transition - np.outer(model.gain, model.observed)
+    size = len(model.gain)
+    seen, gains = np.empty((n_values, size)), np.empty((n_values, size))
+    row, column = model.observed, model.gain
+    for k in range(n_values):
+        seen[k], gains[k] = row, column  # w D^k and D^k g
+        row, column = row @ discount, discount @ column
+    lag = np.arange(n_values)[:, None] - np.arange(n_values) - 1
+    errors = np.eye(n_values) - np.where(lag >= 0, (gains @ model.observed)[np.maximum(lag, 0)], 0.0)
+    first = np.linalg.lstsq(seen, errors, rcond=_RCOND)[0]
+    state = np.linalg.matrix_power(discount, n_values) @ first + gains[::-1].T
+    out = np.empty((n_values, n_steps))
+    ahead = model.observed
+    for s in range(n_steps):
+        out[:, s] = (ahead @ state)[::-1]
+        ahead = ahead @ model.transition
+    return out
+
+
+def smoothing(alpha: float, beta: float | None, phi: float, gamma: float | None, season_steps: int) -> Innovations:
+    """Additive exponential smoothing: level, trend when *beta* is given (damped by *phi*), season of *season_steps* when *gamma* is given.
+
+    Source: Hyndman et al. 2008, section 3.4, ETS(A, A or Ad, A).
+    """
+    n_trend = 0 if beta is None else 1
+    n_season = 0 if gamma is None else season_steps
+    size = 1 + n_trend + n_season
+    transition, gain, observed = np.zeros((size, size)), np.zeros(size), np.zeros(size)
+    transition[0, 0], gain[0], observed[0] = 1.0, alpha, 1.0
+    if beta is not None:
+        transition[0, 1] = transition[1, 1] = observed[1] = phi
+        gain[1] = beta
+    if gamma is not None:
+        at = 1 + n_trend
+        transition[at, -1], gain[at], observed[-1] = 1.0, gamma, 1.0
+        transition[np.arange(at + 1, size), np.arange(at, size - 1)] = 1.0
+    return Innovations(transition, gain, observed)
+
+
+def arima(ar: np.ndarray, ma: np.ndarray) -> Innovations:
+    """y_t = sum ar_i y_{t-i} + e_t + sum ma_j e_{t-j}; differences stand in *ar*. Source: Hyndman et al. 2008, section 11.1."""
+    size = max(len(ar), len(ma), 1)
+    ar, ma = np.pad(ar, (0, size - len(ar))), np.pad(ma, (0, size - len(ma)))
+    transition = np.eye(size, k=1)
+    transition[:, 0] += ar
+    return Innovations(transition, ar + ma, np.eye(size)[0])
