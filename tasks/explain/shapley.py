@@ -31,11 +31,16 @@ class Explained(NamedTuple):
         return out
 
 
-def shapley(f: Function, x: np.ndarray, background: np.ndarray, columns: np.ndarray, n_orders: int, seed: int) -> Explained:
+def shapley(
+    f: Function, x: np.ndarray, background: np.ndarray, columns: np.ndarray, n_orders: int, seed: int, tied: dict[int, int] | None = None
+) -> Explained:
     """Parts of f, (n, F) -> (n, H), at the rows x (n, F) against *background* (B, F).
 
     columns: positions of those that f reads; the others stay at the row's own values and get 0. n_orders: orders tried for each row.
+    tied: columns that go with another one ({follower: leader}), and whose part the leader gets: halves of one fact mean nothing alone.
     """
+    follows = {j: leader for j, leader in (tied or {}).items() if j in columns}
+    columns = np.unique([follows.get(int(j), int(j)) for j in columns])
     base, z_hat = f(background).mean(axis=0), f(x)
     parts = np.zeros((*x.shape, z_hat.shape[1]))
     rng = np.random.default_rng(seed)
@@ -43,7 +48,7 @@ def shapley(f: Function, x: np.ndarray, background: np.ndarray, columns: np.ndar
         for _ in range(n_orders):
             order = rng.permutation(columns)
             for way in (order, order[::-1]):
-                part[way] += np.diff(_worths(f, row, background, way), axis=0)
+                part[way] += np.diff(_worths(f, row, background, way, follows), axis=0)
     return Explained(base, parts / (2 * n_orders), z_hat)
 
 
@@ -61,12 +66,14 @@ def affordable(n_rows: int, n_columns: int, n_background: int, n_steps: int, max
     return rows, max(1, min(MAX_ORDERS, max_evaluations // (rows * of_an_order)))
 
 
-def _worths(f: Function, row: np.ndarray, background: np.ndarray, order: np.ndarray) -> np.ndarray:
+def _worths(f: Function, row: np.ndarray, background: np.ndarray, order: np.ndarray, follows: dict[int, int]) -> np.ndarray:
     """(len(order) + 1, H) worth of each coalition on the way."""
     arrived = np.zeros((len(order) + 1, len(row)), dtype=bool)
     arrived[:, np.setdiff1d(np.arange(len(row)), order)] = True
     for k, column in enumerate(order, start=1):
         arrived[k:, column] = True
+    for j, leader in follows.items():
+        arrived[:, j] = arrived[:, leader]
     mixed = np.where(arrived[:, None, :], row, background)
     worths: np.ndarray = f(mixed.reshape(-1, len(row))).reshape(len(arrived), len(background), -1).mean(axis=1)
     return worths

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from tasks.core.errors import StageError
+from tasks.core.schema import SERIES_KEY
 from tasks.explain.params import ExplainParams
 from tasks.explain.shapley import Explained, affordable, read_columns, shapley
 from tasks.features import build_features
@@ -41,13 +42,15 @@ def explain(release: Release, rows: pl.DataFrame, params: ExplainParams) -> Expl
         return z_hat(release, x)
 
     every = np.arange(len(release.schema.names))
+    high, low = SERIES_KEY
+    tied = {release.schema.index(low): release.schema.index(high)} if low in release.schema.names else {}
     for columns in (read_columns(f, _x(release, sample.head(_N_PROBES)), background), every):  # all of them, should one have looked unread
         n_rows, n_orders = affordable(
             last.height + sample.height, len(columns), len(background), release.schema.horizon_steps, params.max_evaluations
         )
         last, sample = _within(last, sample, n_rows)
         picked = pl.concat([last, sample])
-        explained = shapley(f, _x(release, picked), background, columns, n_orders, _SEED)
+        explained = shapley(f, _x(release, picked), background, columns, n_orders, _SEED, tied)
         most = MAX_GAP_SD * (table.select(pl.col("z").std()).item() or 1.0)
         if explained.gap.max() <= most:
             break

@@ -28,7 +28,10 @@ class Ets(Local):
         season, n_values, steps = self.schema.season_steps, len(self.lags) + 1, self.schema.horizon_steps
         forms = product(self._trend(), self._seasonal(len(history), n_values))
         with quiet():
-            fits = [ETSModel(history, trend=t, damped_trend=t is not None, seasonal=s, seasonal_periods=season if s else None).fit(disp=False) for t, s in forms]
+            fits = [
+                ETSModel(history, trend=t, damped_trend=t is not None, seasonal=s, seasonal_periods=season if s else None).fit(disp=False)
+                for t, s in forms
+            ]
         best = min(fits, key=lambda fit: fit.aicc if np.isfinite(fit.aicc) else np.inf)
         beta, phi = (best.beta, best.phi) if best.model.has_trend else (None, 1.0)
         form = smoothing(best.alpha, beta, phi, best.gamma if best.model.has_seasonal else None, season)

@@ -212,3 +212,16 @@ def test_the_stage_writes_tables_and_pictures_the_same_twice(tmp_path, rows, cap
 
 def test_file_names_hold_what_a_file_system_allows():
     assert file_name("a/b c:ü") == "last_a_b_c__.png"
+
+
+def test_halves_of_one_fact_move_together_and_the_leader_gets_the_part():
+    """A function that knows only whole keys is never asked about half of one from here and half from there."""
+    worth = {(1.0, 2.0): 5.0, (3.0, 4.0): -1.0}
+
+    def f(x):
+        return np.array([[worth[high, low] + z] for z, high, low in x.tolist()])
+
+    background = np.array([[0.0, 1.0, 2.0], [0.0, 3.0, 4.0]])
+    explained = shapley(f, np.array([[2.0, 1.0, 2.0]]), background, np.arange(3), 3, seed=1, tied={2: 1})
+    assert explained.parts[0, :, 0].tolist() == [2.0, 3.0, 0.0]
+    assert explained.gap.max() == 0
