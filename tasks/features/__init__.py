@@ -7,6 +7,6 @@ Promised: no feature looks ahead (the stage's table shows each origin what was k
 
 from tasks.features.known import features_as_known
 from tasks.features.params import FeatureParams, FeatureSpec
-from tasks.features.table import build_features, column_names, derive_target, feature_schema, gap_ledger
+from tasks.features.table import build_features, column_names, derive_target, feature_schema, gap_ledger, newest_step
 
-__all__ = ["FeatureParams", "FeatureSpec", "build_features", "column_names", "derive_target", "feature_schema", "features_as_known", "gap_ledger"]
+__all__ = ["FeatureParams", "FeatureSpec", "build_features", "column_names", "derive_target", "feature_schema", "features_as_known", "gap_ledger", "newest_step"]
