@@ -1,12 +1,17 @@
 """Covariates from the rows to a forecast: known ahead, of other series, static; in the table, in a fit, in a release."""
 
-from datetime import timedelta
+import json
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import polars as pl
 import pytest
 from small_release import START, build_small_release, cutoff_at, small_about, small_features
 
+from deployments.forecaster.answer import answer
+from deployments.forecaster.ask import read_ask
+from deployments.forecaster.problems import ProblemError
+from deployments.forecaster.source import Choice, Standing
 from tasks.core.calendar import calendar_for
 from tasks.core.errors import FeatureInputError
 from tasks.core.frames import SERIES
@@ -41,7 +46,9 @@ def priced_rows(n_steps=300, ahead_steps=8, seed=3):
         price = rng.standard_normal(len(days))
         times = pl.Series([START + timedelta(days=int(d)) for d in days]).cast(pl.Datetime("us", "UTC"))
         load = np.exp(4 + 0.3 * price + 0.01 * rng.standard_normal(len(days)))
-        frame = pl.DataFrame({"series_id": name, "event_time": times, "known_at": times.dt.offset_by("1d"), "load": load, "price": price, "size": float(k)})
+        frame = pl.DataFrame(
+            {"series_id": name, "event_time": times, "known_at": times.dt.offset_by("1d"), "load": load, "price": price, "size": float(k)}
+        )
         said = frame.with_columns(load=pl.lit(None, pl.Float64), known_at=pl.col("event_time") - timedelta(days=7))
         first = said.with_columns(pl.col("price") + 1, known_at=pl.col("event_time") - timedelta(days=8))
         parts += [frame.head(n_steps), said.head(n_steps + ahead_steps - 1), first]
@@ -112,6 +119,18 @@ def test_a_late_row_of_another_series_is_not_seen_before_it_came(rows, release):
     assert table.filter(pl.col("series_id") == "north")["z_cross_others_mean"].to_list() == [None]
 
 
+def test_a_history_of_one_series_cannot_bring_what_others_and_plans_say(rows, release):
+    standing = Standing(release, release.manifest, Choice(release.folder, "1", "setting"), rows, ())
+    row = {"event_time": "2020-10-26T00:00:00Z", "load": 50.0, "price": 0.1, "size": 1.0}
+    with pytest.raises(ProblemError, match=r"history: this release reads price_ahead_1.*and more") as refused:
+        answer(standing, read_ask(json.dumps({"series_id": "mine", "history": [row]}).encode()), datetime.now(UTC))
+    assert refused.value.status == 422
+    assert refused.value.body["error"]["next"].startswith("Ask by series_id")
+    made = answer(standing, read_ask(b'{"series_id": "south"}'), datetime.now(UTC))
+    expected = forecasts(release, rows, [rows["known_at"].max()]).filter(pl.col("series_id") == "south")
+    assert made.served["y_hat"].to_list() == expected["y_hat"].to_list()
+
+
 def test_the_last_forecast_is_explained_from_the_last_step(rows, release):
     said = explain(release, rows, ExplainParams(n_sample=4, n_background=4))
     assert said.attributions["cutoff"].max() == cutoff_at(299)
@@ -126,7 +145,11 @@ def test_the_last_forecast_is_explained_from_the_last_step(rows, release):
         ([{"kind": "ahead", "column": "size"}], {"known_ahead": ["size"], "static": []}, "no row says anything of it before its step is over"),
         ([], {"static": ["price"]}, "series 'north' has -.* there. What changes over time"),
         ([], {"static": ["colour"]}, "`about.covariates.static` has 'colour', which is not there"),
-        ([{"kind": "cross", "column": "z", "of": ["series"], "series_id": "west"}], {}, r"reads series 'west', which is not there; there are \['north', 'south'\]"),
+        (
+            [{"kind": "cross", "column": "z", "of": ["series"], "series_id": "west"}],
+            {},
+            r"reads series 'west', which is not there; there are \['north', 'south'\]",
+        ),
     ],
 )
 def test_a_covariate_that_cannot_be_is_named_with_the_way_out(rows, features, about, words):

@@ -27,7 +27,9 @@ def table_of(times, *specs, every="1h", calendar="continuous", horizon_steps=2):
 def test_a_season_is_exact_to_the_last_bits_of_float32_decades_away(year):
     """Against whole numbers of microseconds as fractions, which do not round."""
     times = [datetime(year, 5, 17, hour, tzinfo=UTC) for hour in range(24)]
-    specs = [{"kind": "fourier", "order": 3, **period} for period in ({"period": "day"}, {"period_steps": 168}, {"period_days": 7.25}, {"period": "month"})]
+    specs = [
+        {"kind": "fourier", "order": 3, **period} for period in ({"period": "day"}, {"period_steps": 168}, {"period_days": 7.25}, {"period": "month"})
+    ]
     table = table_of(times, *specs)
     for t, row in zip(times, table.iter_rows(named=True), strict=True):
         hours = Fraction(int((t - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()), 3600)
@@ -57,7 +59,7 @@ def test_steps_count_working_days_and_months_from_1970():
     months = [datetime(2024, m, 1, tzinfo=UTC) for m in range(1, 13)]
     year = table_of(months, {"kind": "fourier", "period_steps": 12, "order": 1}, every="1mo")["fourier_12_steps_cos_1"]
     assert np.abs(year.to_numpy() - np.cos(2 * pi * np.arange(12 * 54 + 1, 12 * 55 + 1) / 12)).max() < 1e-6
-    with pytest.raises(FeatureInputError, match="'exchange:XNYS' does not reach. Give `period` or `period_days`"):
+    with pytest.raises(FeatureInputError, match=r"'exchange:XNYS' does not reach\. Give `period` or `period_days`"):
         table_of(days, five, every="1d", calendar="exchange:XNYS")
 
 
