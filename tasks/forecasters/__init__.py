@@ -20,6 +20,8 @@ FORECASTERS = {
     "har": "tasks.forecasters.har:Har",
     "ridge": "tasks.forecasters.ridge:Ridge",
     "lightgbm": "tasks.forecasters.lightgbm:LightGbm",
+    "xgboost": "tasks.forecasters.xgboost:XgBoost",
+    "catboost": "tasks.forecasters.catboost:CatBoost",
     "mlp": "tasks.forecasters.mlp:Mlp",
 }
 
