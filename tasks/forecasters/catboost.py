@@ -5,11 +5,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import Field
 
+from tasks.forecasters.arithmetic import Value
 from tasks.forecasters.tree_graph import LEAF, LEQ, Node
 from tasks.forecasters.trees import BoostedTrees, Grown, Pairs, TreesParams
 
+_PRIOR_PAIRS = 10  # a category of ten pairs is believed by half
 _LOSSES = {"squared": "RMSE", "absolute": "MAE", "quantile": "Quantile"}
 
 
@@ -22,7 +25,12 @@ class CatBoostParams(TreesParams):
 
 
 class CatBoost(BoostedTrees):
-    """See BoostedTrees; all nodes of a level ask the same question."""
+    """See BoostedTrees; all nodes of a level ask the same question.
+
+    A category is seen as the mean target of its pairs, shrunk to 0; in a fit, of those pairs alone whose targets were known before. That is
+    CatBoost's ordered statistic with time as the order; its own draws an order, may look ahead in it, and has no counterpart in ONNX.
+    Source: Prokhorenkova et al. 2018, https://arxiv.org/abs/1706.09516, section 3.
+    """
 
     Params = CatBoostParams
     native_file = "booster.json"
@@ -52,11 +60,43 @@ class CatBoost(BoostedTrees):
         model.fit(_pool(pairs), init_model=_read(start) if start else None, **stop)
         return Grown(_written(model), model.tree_count_)
 
+    def named(self, x: Value) -> list[Value]:
+        """Numbers until the statistics are learned, then those."""
+        if not all(f"statistic.{name}" in self.learned for name in self.params.categorical):
+            return super().named(x)
+        return [self.categories.of(name, x, self.learned[f"statistic.{name}"]) for name in self.params.categorical]
+
+    def encoded(self, pairs: Pairs) -> Pairs:
+        """See the class."""
+        columns = pairs.columns.copy()
+        for name, at in pairs.categorical.items():
+            number = columns[:, at].astype(np.int64)
+            columns[:, at] = _means_before(number, pairs.target, pairs.in_reach)
+            self.learned[f"statistic.{name}"] = _means(number, pairs.target, self.categories.count(name))
+        return pairs._replace(columns=columns)
+
     def trees(self, native: bytes) -> tuple[list[list[Node]], float]:
         """See BoostedTrees."""
         whole = json.loads(native)
         factor, (constant,) = whole["scale_and_bias"]
         return [_nodes(tree, factor) for tree in whole["oblivious_trees"]], constant
+
+
+def _means(number: np.ndarray, target: np.ndarray, n_numbers: int) -> np.ndarray:
+    """Mean of *target* for each number (n_numbers,), shrunk as if _PRIOR_PAIRS more were 0; 0 for one without pairs."""
+    total, count = np.bincount(number, target, n_numbers), np.bincount(number, minlength=n_numbers)
+    return (total / (count + _PRIOR_PAIRS)).astype(np.float32)
+
+
+def _means_before(number: np.ndarray, target: np.ndarray, in_reach: int) -> np.ndarray:
+    """As `_means`, for each pair over those of its number that lie more than *in_reach* pairs before it."""
+    out = np.zeros(len(number), dtype=np.float32)
+    for one in np.unique(number):
+        at = np.flatnonzero(number == one)
+        before = np.searchsorted(at, at - in_reach)
+        total = np.append(0.0, np.cumsum(target[at], dtype=np.float64))
+        out[at] = total[before] / (before + _PRIOR_PAIRS)
+    return out
 
 
 def _pool(pairs: Pairs) -> Any:
@@ -75,7 +115,7 @@ def _written(model: Any) -> bytes:
 
 
 def _read(native: bytes) -> Any:
-    from catboost import CatBoostRegressor  # type: ignore[import-untyped]  # noqa: PLC0415  (as above; it ships no types)
+    from catboost import CatBoostRegressor  # noqa: PLC0415  (as above; it ships no types)
 
     with TemporaryDirectory() as folder:
         path = Path(folder) / "booster.json"

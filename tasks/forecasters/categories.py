@@ -36,18 +36,19 @@ class Categories:
 
     def numbers(self, x: Value) -> list[Value]:
         """For each name the numbers of x (n, F): (n, 1) float32."""
-        return [self._number(name, x, np.arange(self.count(name), dtype=np.float32)[:, None]) for name in self.names]
+        return [self.of(name, x, np.arange(self.count(name), dtype=np.float32)) for name in self.names]
 
-    def _number(self, name: str, x: Value, numbers: np.ndarray) -> Value:
+    def of(self, name: str, x: Value, table: np.ndarray) -> Value:
+        """The entry of *table* (K,) float32 at the number of *name* in each row of x (n, F): (n, 1)."""
         if name == SERIES and self.identity is not None:
-            return self.identity.of(x, numbers)
+            return self.identity.of(x, table[:, None])
         met, column = self.learned[f"categories.{name}"], take(x, [self.schema.index(name)])
         if not isinstance(x, Wire):
-            place = np.searchsorted(met, column).clip(max=max(0, len(met) - 1))
-            return np.where(met[place] == column, numbers[place, 0], numbers[-1, 0]) if len(met) else np.full_like(column, numbers[-1, 0])
-        if not len(met):
-            return x.graph.node("Where", x.graph.node("IsNaN", column), numbers[-1], numbers[-1])
+            place = np.searchsorted(met, column)
+            there = np.append(met, np.float32(np.nan))[place] == column
+            return table[np.where(there, place, len(met))]
         node = x.graph.node
-        same = node("Cast", node("Equal", column, met[None, :]), to=1)  # 1: float32
+        same = node("Cast", node("Equal", column, np.append(met, np.float32(np.nan))[None, :]), to=1)  # 1: float32; nothing equals the last one
         unmet = node("Sub", np.float32(1), node("ReduceSum", same, np.array([1]), keepdims=1))
-        return node("Cast", node("ArgMax", node("Concat", same, unmet, axis=1), axis=1, keepdims=1), to=1)
+        number = node("ArgMax", node("Concat", same, unmet, axis=1), axis=1, keepdims=1)
+        return node("Gather", np.append(table, table[-1]).astype(np.float32), number, axis=0)

@@ -2,11 +2,13 @@
 
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import Field
 
 from tasks.forecasters.tree_graph import LEAF, LEQ, Node, floor32, is_one_of
 from tasks.forecasters.trees import BoostedTrees, Grown, Pairs, TreesParams
 
+_ZERO = float(np.float32(1e-35))
 _OBJECTIVES = {"squared": "regression", "absolute": "regression_l1", "quantile": "quantile"}
 
 
@@ -40,7 +42,7 @@ class LightGbm(BoostedTrees):
         fixed |= {"use_missing": False, "max_bin": 63, "verbosity": -1}  # 63 bins: same error as 255 within noise, a third faster
         if params.quantile is not None:
             fixed["alpha"] = params.quantile
-        data = lightgbm.Dataset(pairs.columns, pairs.target, weight=pairs.weight, categorical_feature=pairs.categorical, params=fixed)
+        data = lightgbm.Dataset(pairs.columns, pairs.target, weight=pairs.weight, categorical_feature=list(pairs.categorical.values()), params=fixed)
         stop = {}
         if held is not None:
             judged = data.create_valid(held.columns, held.target, weight=held.weight)
@@ -71,5 +73,10 @@ def _nodes(root: dict[str, Any]) -> list[Node]:
         if split["decision_type"] == "==":
             is_one_of(nodes, at, split["split_feature"], [float(c) for c in split["threshold"].split("||")], left, right)
         else:
-            nodes[at] = Node(LEQ, floor32(split["threshold"]), split["split_feature"], left, right)
+            nodes[at] = Node(LEQ, _edge(split["threshold"]), split["split_feature"], left, right)
     return nodes
+
+
+def _edge(threshold: float) -> float:
+    """As float32. LightGBM takes what is within 1e-35 of 0 for 0, so its threshold between 0 and what is below lies under all of that."""
+    return floor32(np.nextafter(threshold, -np.inf) if threshold == -_ZERO else threshold)

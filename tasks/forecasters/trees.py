@@ -14,11 +14,12 @@ from pydantic import Field, model_validator
 from tasks.core.about import Strict
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import SERIES_KEY, FeatureSchema
-from tasks.forecasters.arithmetic import Value, by_step, join
-from tasks.forecasters.categories import Categories
+from tasks.forecasters.arithmetic import Value, by_step, join, take
+from tasks.forecasters.categories import SERIES, Categories
 from tasks.forecasters.formula import Formula
 from tasks.forecasters.har import Har
 from tasks.forecasters.last_value import LastValue
+from tasks.forecasters.moving import Moving, check_movable
 from tasks.forecasters.preamble import Preamble, last_values, seasonal_values
 from tasks.forecasters.ridge import Ridge
 from tasks.forecasters.seasonal_naive import SeasonalNaive
@@ -26,6 +27,7 @@ from tasks.forecasters.subgraph import apply
 from tasks.forecasters.tree_graph import Node, trees_graph
 from tasks.forecasters.weight import RowWeight
 
+_KEPT = ("preamble.", "categories.", "identity.", "statistic.")  # what a warm start takes over, since the trees' thresholds are in its units
 _BASES: dict[str, type[Formula]] = {"last": LastValue, "seasonal": SeasonalNaive, "har": Har, "ridge": Ridge}
 
 
@@ -35,7 +37,8 @@ class TreesParams(Strict):
     n_trees: how many, and at most how many with held_frac. loss: on the residuals in units of the scale; `quantile` needs `quantile`.
     weight: what a row counts. held_frac: share of the window's newest rows on which the number of trees is chosen before all rows are
     fitted with it, after patience_trees without gain; 0 takes n_trees. categorical: columns that name and do not measure, `series` for
-    the series themselves. more_trees: grown on top of an earlier fit's, never beyond max_trees altogether.
+    the series themselves. more_trees: grown on top of an earlier fit's, never beyond max_trees altogether. strategy: `direct` has the
+    step as a column; `recursive` learns the first step alone and repeats it on its own forecasts, from what `Moving` can move on.
     """
 
     base: Literal["last", "seasonal", "har", "ridge"] = "ridge"
@@ -50,6 +53,7 @@ class TreesParams(Strict):
     categorical: tuple[str, ...] = ()
     more_trees: Annotated[int, Field(ge=1)] = 20
     max_trees: Annotated[int, Field(ge=1)] = 1000
+    strategy: Literal["direct", "recursive"] = "direct"
 
     @model_validator(mode="after")
     def _a_quantile_for_its_loss(self) -> Self:
@@ -57,14 +61,24 @@ class TreesParams(Strict):
             raise ValueError("`quantile` stands with `loss: quantile`, and only there")
         return self
 
+    @model_validator(mode="after")
+    def _a_base_that_can_be_repeated(self) -> Self:
+        if self.strategy == "recursive" and self.base not in {"last", "seasonal"}:
+            raise ValueError(f"`strategy: recursive` repeats its base too; `base` is {self.base!r} and must be `last` or `seasonal`")
+        return self
+
 
 class Pairs(NamedTuple):
-    """Pairs of origin and step, in order of time. columns: (m, K) float32; categorical: which of them are; target: (m,); weight: (m,) or None."""
+    """Pairs of origin and step, in order of time. columns: (m, K) float32; categorical: where each is among them; target: (m,); weight: (m,) or None.
+
+    in_reach: how many pairs before one may have targets after its origin.
+    """
 
     columns: np.ndarray
-    categorical: list[int]
+    categorical: dict[str, int]
     target: np.ndarray
     weight: np.ndarray | None
+    in_reach: int
 
     @property
     def can_split(self) -> bool:
@@ -90,6 +104,9 @@ class BoostedTrees(Formula):
         self.base = _BASES[self.params.base](schema, seed)
         self.native = b""  # empty: no tree could be grown
         self.categories = Categories(schema, self.learned, self.params.categorical, self.name)
+        self.moving = Moving(schema) if self.params.strategy == "recursive" else None
+        if self.moving:
+            check_movable([name for name in self.params.categorical if name != SERIES], schema, self.name)
 
     @property
     @abstractmethod
@@ -107,7 +124,7 @@ class BoostedTrees(Formula):
     def learn(self, x: np.ndarray, z: np.ndarray) -> None:
         """Fit the base, then the trees on its residuals over the same rows."""
         n_trees = self._chosen_number(x, z) if self.params.held_frac else self.params.n_trees
-        pairs = self.learn_pairs(x, z)
+        pairs = self.encoded(self.learn_pairs(x, z))
         if self._enough(pairs):
             self._keep(self.grow(pairs, n_trees).native, pairs.columns.shape[1])
 
@@ -117,7 +134,7 @@ class BoostedTrees(Formula):
         Raises ForecasterError when *start* is another model, has other columns or categories, or when there would be too many trees.
         """
         self._check_start(start)
-        self.learned.update({name: value for name, value in start.learned.items() if name.startswith(("preamble.", "categories."))})
+        self.learned.update({name: value for name, value in start.learned.items() if name.startswith(_KEPT)})
         self.base.fit(x, z)
         pairs = self.drawn_pairs(x, z)
         if self._enough(pairs):
@@ -127,11 +144,18 @@ class BoostedTrees(Formula):
 
     def formula(self, x: Value) -> Value:
         """See the class."""
+        if self.moving:
+            return self._repeated(x, self.moving)
         base = self.base.formula(x)
-        if not self.native:
-            return base
-        scale = self._preamble().see(x).scale
-        return base + _by_row(apply(self.learned["trees"], self._columns(x)), self.schema.horizon_steps) * scale
+        return base + self._trees(x, self._own(x)) * self._preamble().see(x).scale if self.native else base
+
+    def named(self, x: Value) -> list[Value]:
+        """What the trees see of the categories of x (n, F): (n, 1) each; their numbers, where a library asks for sets of them."""
+        return self.categories.numbers(x)
+
+    def encoded(self, pairs: Pairs) -> Pairs:
+        """*pairs* with what a library sees in place of the categories' numbers; learns the coding."""
+        return pairs
 
     def save(self, folder: Path) -> None:
         """The base in `base/`, the booster in its library's own format, the rest as every forecaster."""
@@ -153,19 +177,37 @@ class BoostedTrees(Formula):
 
     def _preamble(self) -> Preamble:
         named = {*SERIES_KEY, *self.params.categorical}
-        return Preamble(self.schema, self.learned, tuple(name for name in self.schema.names if name not in named))
+        names = self.moving.columns if self.moving else self.schema.names
+        return Preamble(self.schema, self.learned, tuple(name for name in names if name not in named))
 
-    def _columns(self, x: Value) -> Value:
-        """What the trees see at each (row, step). No output of the base: trees compare, and a product's last bits differ in ONNX."""
-        shared, own = self._shared(x), self._own(x)
-        return by_step(shared, own, self._n_shared, self.schema.horizon_steps)
+    def _trees(self, x: Value, own: Value) -> Value:
+        """Sum of the trees at each row and step of *own* (n, steps): no output of the base, since trees compare and a product's last bits differ in ONNX."""
+        n_steps = self._n_steps
+        values = apply(self.learned["trees"], by_step(self._shared(x), own, self._n_shared, n_steps))
+        return values.reshape(-1, n_steps) if isinstance(values, np.ndarray) else values.graph.node("Reshape", values, np.array([-1, n_steps]))
+
+    def _repeated(self, x: Value, moving: Moving) -> Value:
+        """The first step, again and again, on rows moved on by the forecasts before."""
+        ahead: list[Value] = []
+        scale = self._preamble().see(x).scale
+        for _ in range(self.schema.horizon_steps):
+            moved = moving.moved(x, ahead)
+            last = take(moved, [self.schema.index(self.schema.last)])
+            season = moving.season(x, ahead, last)
+            base = season if self.params.base == "seasonal" else last
+            ahead.append(base + self._trees(moved, (season - last) / scale) * scale if self.native else base + 0 * scale)
+        return join(ahead)
 
     def _shared(self, x: Value) -> Value:
-        inputs = self._preamble().see(x).inputs
-        return join([inputs, *self.categories.numbers(x)])
+        return join([self._preamble().see(x).inputs, *self.named(x)])
 
     def _own(self, x: Value) -> Value:
+        """The seasonal value of each step as a distance from the last: (n, H)."""
         return (seasonal_values(self.schema, x) - last_values(self.schema, x)) / self._preamble().see(x).scale
+
+    @property
+    def _n_steps(self) -> int:
+        return 1 if self.moving else self.schema.horizon_steps
 
     @property
     def _n_shared(self) -> int:
@@ -181,15 +223,16 @@ class BoostedTrees(Formula):
     def drawn_pairs(self, x: np.ndarray, z: np.ndarray) -> Pairs:
         """At most `max_rows` of the known pairs, of the residuals that the base leaves."""
         preamble, weight = self._preamble(), self.params.weight
-        target = preamble.target(x, z, self.base.predict(x))
+        target = preamble.target(x, z[:, : self._n_steps], self.base.predict(x)[:, : self._n_steps])
         at = np.flatnonzero(np.isfinite(target))
         if len(at) > self.params.max_rows:
             at = np.sort(np.random.default_rng(self.seed).choice(at, self.params.max_rows, replace=False))
         rows, steps = np.divmod(at, target.shape[1])
         drawn, place = np.unique(rows, return_inverse=True)
         columns = np.column_stack([self._shared(x[drawn])[place], (steps + 1).astype(np.float32), self._own(x[drawn])[place, steps]])
-        categorical = list(range(preamble.n_inputs, self._n_shared))
-        return Pairs(columns, categorical, target.ravel()[at], None if weight is None else weight.of(self.schema, preamble, x)[rows])
+        categorical = {name: preamble.n_inputs + i for i, name in enumerate(self.params.categorical)}
+        in_reach = int(np.ceil(rows_in_reach(z) * len(at) / len(x)))
+        return Pairs(columns, categorical, target.ravel()[at], None if weight is None else weight.of(self.schema, preamble, x)[rows], in_reach)
 
     def _chosen_number(self, x: np.ndarray, z: np.ndarray) -> int:
         """How many trees are best on the window's newest rows, grown on those whose targets were all known before them."""
@@ -201,7 +244,7 @@ class BoostedTrees(Formula):
                 f"Lower it, or set it to 0 and choose `n_trees` yourself."
             )
         older = type(self)(self.schema, self.seed, **self.params.model_dump())
-        pairs = older.learn_pairs(x[: cut - purge], z[: cut - purge])
+        pairs = older.encoded(older.learn_pairs(x[: cut - purge], z[: cut - purge]))
         held = older.drawn_pairs(x[cut:], z[cut:])
         if not self._enough(pairs) or not len(held.target):
             return self.params.n_trees
@@ -237,9 +280,3 @@ def rows_in_reach(z: np.ndarray) -> int:
     whole = np.flatnonzero(np.isfinite(z[:, -1]))
     behind = len(z) - 1 - whole[-1] if len(whole) else len(z)
     return int(np.ceil(behind * n_steps / max(1, n_steps - 1)))
-
-
-def _by_row(values: Value, n_steps: int) -> Value:
-    if isinstance(values, np.ndarray):
-        return values.reshape(-1, n_steps)
-    return values.graph.node("Reshape", values, np.array([-1, n_steps]))

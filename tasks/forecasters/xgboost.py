@@ -63,7 +63,7 @@ class XgBoost(BoostedTrees):
 def _matrix(pairs: Pairs) -> Any:
     import xgboost  # noqa: PLC0415  (as above)
 
-    kinds = ["c" if k in pairs.categorical else "q" for k in range(pairs.columns.shape[1])]
+    kinds = ["c" if k in pairs.categorical.values() else "q" for k in range(pairs.columns.shape[1])]
     return xgboost.DMatrix(pairs.columns, pairs.target, weight=pairs.weight, feature_types=kinds, enable_categorical=True, nthread=1)
 
 

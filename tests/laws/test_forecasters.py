@@ -17,7 +17,14 @@ from tasks.core.windows import WalkForward, panel_of
 from tasks.forecasters import FORECASTERS, Forecaster, build_forecaster, forecaster_class
 
 STEPS = 4
-PARAMS = {"window_mean": {"window_steps": 3}, "har": {"windows_steps": [1, 3]}, "lightgbm": {"min_data_in_leaf": 20}, "xgboost": {"min_child_weight": 20}, "catboost": {"depth": 3}, "mlp": {"epochs": 3}}
+PARAMS = {
+    "window_mean": {"window_steps": 3},
+    "har": {"windows_steps": [1, 3]},
+    "lightgbm": {"min_data_in_leaf": 20},
+    "xgboost": {"min_child_weight": 20},
+    "catboost": {"depth": 3},
+    "mlp": {"epochs": 3},
+}
 NAMES = sorted(FORECASTERS)
 law = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
