@@ -9,8 +9,9 @@ import numpy as np
 from pydantic import Field
 
 from tasks.forecasters.arithmetic import Value
+from tasks.forecasters.residuals import Pairs
 from tasks.forecasters.tree_graph import LEAF, LEQ, Node
-from tasks.forecasters.trees import BoostedTrees, Grown, Pairs, TreesParams
+from tasks.forecasters.trees import BoostedTrees, Grown, TreesParams
 
 _PRIOR_PAIRS = 10  # a category of ten pairs is believed by half
 _LOSSES = {"squared": "RMSE", "absolute": "MAE", "quantile": "Quantile"}

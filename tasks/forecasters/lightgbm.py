@@ -5,8 +5,9 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
+from tasks.forecasters.residuals import Pairs
 from tasks.forecasters.tree_graph import LEAF, LEQ, Node, floor32, is_one_of
-from tasks.forecasters.trees import BoostedTrees, Grown, Pairs, TreesParams
+from tasks.forecasters.trees import BoostedTrees, Grown, TreesParams
 
 _ZERO = float(np.float32(1e-35))
 _OBJECTIVES = {"squared": "regression", "absolute": "regression_l1", "quantile": "quantile"}

@@ -14,40 +14,30 @@ from pydantic import Field, model_validator
 from tasks.core.about import Strict
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import SERIES_KEY, FeatureSchema
-from tasks.forecasters.arithmetic import Value, by_step, join, take
+from tasks.forecasters.arithmetic import Value, join, take
 from tasks.forecasters.categories import SERIES, Categories
-from tasks.forecasters.formula import Formula
-from tasks.forecasters.har import Har
-from tasks.forecasters.last_value import LastValue
 from tasks.forecasters.moving import Moving, check_movable
-from tasks.forecasters.preamble import Preamble, last_values, seasonal_values
-from tasks.forecasters.ridge import Ridge
-from tasks.forecasters.seasonal_naive import SeasonalNaive
-from tasks.forecasters.subgraph import apply
+from tasks.forecasters.preamble import Preamble
+from tasks.forecasters.residuals import OnResiduals, Pairs, ResidualParams
 from tasks.forecasters.tree_graph import Node, trees_graph
-from tasks.forecasters.weight import RowWeight
 
 _KEPT = ("preamble.", "categories.", "identity.", "statistic.")  # what a warm start takes over, since the trees' thresholds are in its units
-_BASES: dict[str, type[Formula]] = {"last": LastValue, "seasonal": SeasonalNaive, "har": Har, "ridge": Ridge}
 
 
-class TreesParams(Strict):
-    """base: whose residuals are learned. max_rows: pairs of origin and step in a fit, drawn evenly over the window when there are more.
+class TreesParams(ResidualParams):
+    """As all that learn on residuals.
 
     n_trees: how many, and at most how many with held_frac. loss: on the residuals in units of the scale; `quantile` needs `quantile`.
-    weight: what a row counts. held_frac: share of the window's newest rows on which the number of trees is chosen before all rows are
+    held_frac: share of the window's newest rows on which the number of trees is chosen before all rows are
     fitted with it, after patience_trees without gain; 0 takes n_trees. categorical: columns that name and do not measure, `series` for
     the series themselves. more_trees: grown on top of an earlier fit's, never beyond max_trees altogether. strategy: `direct` has the
     step as a column; `recursive` learns the first step alone and repeats it on its own forecasts, from what `Moving` can move on.
     """
 
-    base: Literal["last", "seasonal", "har", "ridge"] = "ridge"
-    max_rows: Annotated[int, Field(ge=100)] = 20_000
     n_trees: Annotated[int, Field(ge=1)] = 60
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.06
     loss: Literal["squared", "absolute", "quantile"] = "squared"
     quantile: Annotated[float, Field(gt=0, lt=1)] | None = None
-    weight: RowWeight | None = None
     held_frac: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     patience_trees: Annotated[int, Field(ge=1)] = 20
     categorical: tuple[str, ...] = ()
@@ -68,24 +58,6 @@ class TreesParams(Strict):
         return self
 
 
-class Pairs(NamedTuple):
-    """Pairs of origin and step, in order of time. columns: (m, K) float32; categorical: where each is among them; target: (m,); weight: (m,) or None.
-
-    in_reach: how many pairs before one may have targets after its origin.
-    """
-
-    columns: np.ndarray
-    categorical: dict[str, int]
-    target: np.ndarray
-    weight: np.ndarray | None
-    in_reach: int
-
-    @property
-    def can_split(self) -> bool:
-        """Whether there is anything to learn and anything to tell it by."""
-        return len(self.target) > 0 and bool(self.target.min() < self.target.max()) and bool((self.columns != self.columns[0]).any())
-
-
 class Grown(NamedTuple):
     """A booster in its library's own file format; of n_trees, the best number on the held rows if there were any."""
 
@@ -93,15 +65,14 @@ class Grown(NamedTuple):
     n_trees: int
 
 
-class BoostedTrees(Formula):
-    """z_hat = base + scale * sum of the trees at (inputs, categories, step, seasonal value of the step as a distance from the last)."""
+class BoostedTrees(OnResiduals):
+    """OnResiduals, where the part is the sum of trees; `recursive`: of the first step alone, repeated."""
 
     Params: ClassVar[type[Strict]] = TreesParams
     native_file: ClassVar[str]  # name of the library's own file in the folder of a fit
 
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         super().__init__(schema, seed, **params)
-        self.base = _BASES[self.params.base](schema, seed)
         self.native = b""  # empty: no tree could be grown
         self.categories = Categories(schema, self.learned, self.params.categorical, self.name)
         self.moving = Moving(schema) if self.params.strategy == "recursive" else None
@@ -124,9 +95,16 @@ class BoostedTrees(Formula):
     def learn(self, x: np.ndarray, z: np.ndarray) -> None:
         """Fit the base, then the trees on its residuals over the same rows."""
         n_trees = self._chosen_number(x, z) if self.params.held_frac else self.params.n_trees
-        pairs = self.encoded(self.learn_pairs(x, z))
+        pairs = self.learn_pairs(x, z, rows_in_reach(z))
         if self._enough(pairs):
             self._keep(self.grow(pairs, n_trees).native, pairs.columns.shape[1])
+
+    def learn_pairs(self, x: np.ndarray, z: np.ndarray, reach_rows: int) -> Pairs:
+        """Learn everything but the trees; the pairs to grow them on."""
+        self.preamble.learn(x)
+        self.categories.learn(x)
+        self.base.fit(x, z)
+        return self.encoded(self.pairs(x, z, reach_rows))
 
     def learn_on(self, x: np.ndarray, z: np.ndarray, start: Self) -> None:
         """Grow `more_trees` on top of the trees of *start*: its inputs and categories stay as it learned them, the base is fitted anew.
@@ -136,7 +114,7 @@ class BoostedTrees(Formula):
         self._check_start(start)
         self.learned.update({name: value for name, value in start.learned.items() if name.startswith(_KEPT)})
         self.base.fit(x, z)
-        pairs = self.drawn_pairs(x, z)
+        pairs = self.pairs(x, z)
         if self._enough(pairs):
             self._keep(self.grow(pairs, self.params.more_trees, start.native).native, pairs.columns.shape[1])
         elif start.native:
@@ -144,10 +122,7 @@ class BoostedTrees(Formula):
 
     def formula(self, x: Value) -> Value:
         """See the class."""
-        if self.moving:
-            return self._repeated(x, self.moving)
-        base = self.base.formula(x)
-        return base + self._trees(x, self._own(x)) * self._preamble().see(x).scale if self.native else base
+        return self._repeated(x, self.moving) if self.moving else super().formula(x)
 
     def named(self, x: Value) -> list[Value]:
         """What the trees see of the categories of x (n, F): (n, 1) each; their numbers, where a library asks for sets of them."""
@@ -158,81 +133,49 @@ class BoostedTrees(Formula):
         return pairs
 
     def save(self, folder: Path) -> None:
-        """The base in `base/`, the booster in its library's own format, the rest as every forecaster."""
+        """The booster in its library's own format, the rest as OnResiduals."""
         super().save(folder)
-        (folder / "base").mkdir(exist_ok=True)
-        self.base.save(folder / "base")
         (folder / self.native_file).write_bytes(self.native)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """What `save` wrote. Raises ForecasterError when it is not there."""
         loaded = super().load(folder)
-        loaded.base = type(loaded.base).load(folder / "base")
         loaded.categories = Categories(loaded.schema, loaded.learned, loaded.params.categorical, loaded.name)
         if not (folder / cls.native_file).exists():
             raise ForecasterError(f"{folder / cls.native_file} is missing. Train it again: `dvc repro train`.")
         loaded.native = (folder / cls.native_file).read_bytes()
         return loaded
 
-    def _preamble(self) -> Preamble:
-        named = {*SERIES_KEY, *self.params.categorical}
-        names = self.moving.columns if self.moving else self.schema.names
-        return Preamble(self.schema, self.learned, tuple(name for name in names if name not in named))
+    @property
+    def preamble(self) -> Preamble:
+        """Of every column that measures, and for `recursive` can be moved on."""
+        named = {*SERIES_KEY, *self.names}
+        columns = self.moving.columns if self.moving else self.schema.names
+        return Preamble(self.schema, self.learned, tuple(name for name in columns if name not in named))
 
-    def _trees(self, x: Value, own: Value) -> Value:
-        """Sum of the trees at each row and step of *own* (n, steps): no output of the base, since trees compare and a product's last bits differ in ONNX."""
-        n_steps = self._n_steps
-        values = apply(self.learned["trees"], by_step(self._shared(x), own, self._n_shared, n_steps))
-        return values.reshape(-1, n_steps) if isinstance(values, np.ndarray) else values.graph.node("Reshape", values, np.array([-1, n_steps]))
+    @property
+    def n_steps(self) -> int:
+        """One where it is repeated."""
+        return 1 if self.moving else self.schema.horizon_steps
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the categories."""
+        named: tuple[str, ...] = self.params.categorical
+        return named
 
     def _repeated(self, x: Value, moving: Moving) -> Value:
         """The first step, again and again, on rows moved on by the forecasts before."""
         ahead: list[Value] = []
-        scale = self._preamble().see(x).scale
+        scale = self.preamble.see(x).scale
         for _ in range(self.schema.horizon_steps):
             moved = moving.moved(x, ahead)
             last = take(moved, [self.schema.index(self.schema.last)])
             season = moving.season(x, ahead, last)
             base = season if self.params.base == "seasonal" else last
-            ahead.append(base + self._trees(moved, (season - last) / scale) * scale if self.native else base + 0 * scale)
+            ahead.append(base + self.part(moved, (season - last) / scale) * scale if self.native else base)
         return join(ahead)
-
-    def _shared(self, x: Value) -> Value:
-        return join([self._preamble().see(x).inputs, *self.named(x)])
-
-    def _own(self, x: Value) -> Value:
-        """The seasonal value of each step as a distance from the last: (n, H)."""
-        return (seasonal_values(self.schema, x) - last_values(self.schema, x)) / self._preamble().see(x).scale
-
-    @property
-    def _n_steps(self) -> int:
-        return 1 if self.moving else self.schema.horizon_steps
-
-    @property
-    def _n_shared(self) -> int:
-        return self._preamble().n_inputs + len(self.params.categorical)
-
-    def learn_pairs(self, x: np.ndarray, z: np.ndarray) -> Pairs:
-        """Learn everything but the trees; the pairs to grow them on."""
-        self._preamble().learn(x)
-        self.categories.learn(x)
-        self.base.fit(x, z)
-        return self.drawn_pairs(x, z)
-
-    def drawn_pairs(self, x: np.ndarray, z: np.ndarray) -> Pairs:
-        """At most `max_rows` of the known pairs, of the residuals that the base leaves."""
-        preamble, weight = self._preamble(), self.params.weight
-        target = preamble.target(x, z[:, : self._n_steps], self.base.predict(x)[:, : self._n_steps])
-        at = np.flatnonzero(np.isfinite(target))
-        if len(at) > self.params.max_rows:
-            at = np.sort(np.random.default_rng(self.seed).choice(at, self.params.max_rows, replace=False))
-        rows, steps = np.divmod(at, target.shape[1])
-        drawn, place = np.unique(rows, return_inverse=True)
-        columns = np.column_stack([self._shared(x[drawn])[place], (steps + 1).astype(np.float32), self._own(x[drawn])[place, steps]])
-        categorical = {name: preamble.n_inputs + i for i, name in enumerate(self.params.categorical)}
-        in_reach = int(np.ceil(rows_in_reach(z) * len(at) / len(x)))
-        return Pairs(columns, categorical, target.ravel()[at], None if weight is None else weight.of(self.schema, preamble, x)[rows], in_reach)
 
     def _chosen_number(self, x: np.ndarray, z: np.ndarray) -> int:
         """How many trees are best on the window's newest rows, grown on those whose targets were all known before them."""
@@ -244,8 +187,8 @@ class BoostedTrees(Formula):
                 f"Lower it, or set it to 0 and choose `n_trees` yourself."
             )
         older = type(self)(self.schema, self.seed, **self.params.model_dump())
-        pairs = older.encoded(older.learn_pairs(x[: cut - purge], z[: cut - purge]))
-        held = older.drawn_pairs(x[cut:], z[cut:])
+        pairs = older.learn_pairs(x[: cut - purge], z[: cut - purge], purge)
+        held = older.pairs(x[cut:], z[cut:])
         if not self._enough(pairs) or not len(held.target):
             return self.params.n_trees
         return self.grow(pairs, self.params.n_trees, held=held).n_trees
@@ -255,7 +198,7 @@ class BoostedTrees(Formula):
 
     def _keep(self, native: bytes, n_columns: int) -> None:
         self.native = native
-        self.learned["trees"] = trees_graph(*self.trees(native), n_columns)
+        self.learned["part"] = trees_graph(*self.trees(native), n_columns)
 
     def _check_start(self, start: Self) -> None:
         if type(start) is not type(self) or start.schema != self.schema or start.params.categorical != self.params.categorical:

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from tasks.forecasters.residuals import Pairs
 from tasks.forecasters.tree_graph import LEAF, LT, Node, is_one_of
-from tasks.forecasters.trees import BoostedTrees, Grown, Pairs, TreesParams
+from tasks.forecasters.trees import BoostedTrees, Grown, TreesParams
 
 _OBJECTIVES = {"squared": "reg:squarederror", "absolute": "reg:absoluteerror", "quantile": "reg:quantileerror"}
 

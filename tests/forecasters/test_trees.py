@@ -10,9 +10,10 @@ from tasks.core.errors import ForecasterError
 from tasks.core.schema import SERIES_KEY, FeatureColumn, FeatureSchema, series_key
 from tasks.forecasters import build_forecaster, load_forecaster
 from tasks.forecasters.moving import Moving
+from tasks.forecasters.residuals import Pairs
 from tasks.forecasters.subgraph import apply
 from tasks.forecasters.tree_graph import trees_graph
-from tasks.forecasters.trees import Pairs, rows_in_reach
+from tasks.forecasters.trees import rows_in_reach
 
 LIBRARIES = ("lightgbm", "xgboost", "catboost")
 SMALL = {"lightgbm": {"min_data_in_leaf": 20}, "xgboost": {"min_child_weight": 20}, "catboost": {"depth": 4}}
@@ -64,7 +65,7 @@ def tree_pairs(n=4000, seed=0, categories=12):
     rng = np.random.default_rng(seed)
     columns = np.column_stack([np.round(rng.standard_normal((n, 3)), 1), rng.integers(0, categories, n)]).astype(np.float32)
     target = columns[:, 0] + np.abs(columns[:, 1]) + 2 * (columns[:, 3] % 3 == 0) + 0.3 * rng.standard_normal(n)
-    return Pairs(columns, {"named": 3}, target.astype(np.float32), np.linspace(0.5, 1.5, n, dtype=np.float32), 0)
+    return Pairs(columns, target.astype(np.float32), np.linspace(0.5, 1.5, n, dtype=np.float32), {"named": 3}, 0)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
