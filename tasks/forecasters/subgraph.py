@@ -33,23 +33,51 @@ def packed(nodes: list[Any], constants: list[Any], n_columns: int, output: str) 
     return np.frombuffer(model.SerializeToString(deterministic=True), dtype=np.uint8)
 
 
+def canonical(model: bytes) -> np.ndarray:
+    """A graph that another library wrote, packed, under names that follow from its order alone, since a converter's count on through the process."""
+    import onnx  # noqa: PLC0415  (0.3 s: predicting does without)
+
+    graph = onnx.load_from_string(model).graph
+    n_columns, output = graph.input[0].type.tensor_type.shape.dim[1].dim_value, graph.output[0].name
+    names = {graph.input[0].name: "x"}
+    _rename(graph, "", names)
+    return packed(list(graph.node), list(graph.initializer), n_columns, names[output])
+
+
 def _copied(graph: bytes, x: Wire) -> Wire:
     """The graph's nodes behind *x*, under names that no other part of the whole graph has."""
     import onnx  # noqa: PLC0415  (0.3 s: predicting does without)
 
     part = onnx.load_from_string(graph).graph
-    prefix = f"part_{len(x.graph.nodes)}_"
-    names = {"": "", part.input[0].name: x.name}
-    for constant in part.initializer:
-        names[constant.name] = constant.name = prefix + constant.name
-        x.graph.constants.append(constant)
-    for node in part.node:
-        names |= {name: prefix + name for name in node.output if name}
-        node.input[:] = [names[name] for name in node.input]
-        node.output[:] = [names[name] for name in node.output]
-        node.name = prefix + node.name
-        x.graph.nodes.append(node)
+    names = {part.input[0].name: x.name}
+    _rename(part, f"part_{len(x.graph.nodes)}_", names)
+    x.graph.nodes += part.node
+    x.graph.constants += part.initializer
     return Wire(x.graph, names[part.output[0].name])
+
+
+def _rename(graph: Any, prefix: str, names: dict[str, str]) -> None:
+    """Name everything in *graph* anew, by its position behind *prefix*, and the bodies of its loops likewise; *names* holds the names from outside and gets those given here."""
+    names[""] = ""  # an input that is left out
+    for i, constant in enumerate(graph.initializer):
+        names[constant.name] = constant.name = f"{prefix}c{i}"
+    for i, node in enumerate(graph.node):
+        node.input[:] = [names[name] for name in node.input]
+        names |= {name: f"{prefix}n{i}_{k}" for k, name in enumerate(node.output) if name}
+        node.output[:] = [names[name] for name in node.output]
+        node.name = f"{prefix}n{i}"
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _rename_body(attribute.g, f"{prefix}n{i}_", dict(names))
+
+
+def _rename_body(body: Any, prefix: str, names: dict[str, str]) -> None:
+    body.name = f"{prefix}body"
+    for i, given in enumerate(body.input):
+        names[given.name] = given.name = f"{prefix}x{i}"
+    _rename(body, prefix, names)
+    for wanted in body.output:
+        wanted.name = names[wanted.name]
 
 
 @lru_cache(maxsize=8)

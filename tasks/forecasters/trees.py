@@ -69,6 +69,7 @@ class BoostedTrees(OnResiduals):
     """OnResiduals, where the part is the sum of trees; `recursive`: of the first step alone, repeated."""
 
     Params: ClassVar[type[Strict]] = TreesParams
+    releases_gil: ClassVar[bool] = True
     native_file: ClassVar[str]  # name of the library's own file in the folder of a fit
 
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
