@@ -9,6 +9,7 @@ from typing import Any
 
 LIBRARIES = (
     "bentoml",
+    "catboost",
     "fastapi",
     "lightgbm",
     "lightning",
@@ -17,8 +18,11 @@ LIBRARIES = (
     "onnxruntime",
     "polars",
     "pydantic",
+    "scikit-learn",
     "scipy",
+    "skl2onnx",
     "torch",
+    "xgboost",
 )  # fmt: skip  (those whose version can change an answer, or who gives it)
 CODE = ("tasks", "flows", "deployments", "own", "dvc.yaml", "params.yaml", "pyproject.toml", "requirements.lock")  # dvc.lock is written by runs
 

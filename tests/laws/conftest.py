@@ -6,12 +6,11 @@ from chosen import CHOSEN
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--forecaster", help="put this model alone under the laws: one of FORECASTERS, sklearn:<module>.<Class>, or your own <module>:<Class>"
-    )
+    what = "put this model alone under the laws (or these): one of FORECASTERS, sklearn:<module>.<Class>, or your own <module>:<Class>"
+    parser.addoption("--forecaster", action="append", default=[], help=what)
     parser.addoption("--params", default="{}", help="its parameters as JSON, such that 600 rows are enough for it")
 
 
 def pytest_configure(config):
-    if name := config.getoption("--forecaster", default=None):
+    for name in config.getoption("--forecaster", default=[]):
         CHOSEN[name] = json.loads(config.getoption("--params"))

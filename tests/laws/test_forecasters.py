@@ -36,7 +36,7 @@ VARIANTS = {  # what parameters make of a model is under law too
     "catboost of a quantile": ("catboost", {"depth": 3, "loss": "quantile", "quantile": 0.8}),
     "all steps of sklearn": ("sklearn:linear_model.LinearRegression", {"steps": "outputs", "base": "seasonal"}),
 }
-NAMES = CHOSEN or sorted([*FORECASTERS, *VARIANTS])
+NAMES = list(CHOSEN) or sorted([*FORECASTERS, *VARIANTS])
 law = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
