@@ -15,7 +15,7 @@ from tasks.forecasters.arithmetic import Value, by_step, join
 from tasks.forecasters.formula import Formula
 from tasks.forecasters.har import Har
 from tasks.forecasters.last_value import LastValue
-from tasks.forecasters.preamble import Preamble, last_values, seasonal_values
+from tasks.forecasters.preamble import Preamble, Seen, last_values, seasonal_values
 from tasks.forecasters.ridge import Ridge
 from tasks.forecasters.seasonal_naive import SeasonalNaive
 from tasks.forecasters.subgraph import apply
@@ -62,7 +62,10 @@ class OnResiduals(Formula):
     def formula(self, x: Value) -> Value:
         """See the class; the base alone where nothing could be learned on it."""
         base = self.base.formula(x)
-        return base + self.part(x, self.own(x)) * self.preamble.see(x).scale if "part" in self.learned else base
+        if "part" not in self.learned:
+            return base
+        seen = self.preamble.see(x)
+        return base + self.part(x, seen, self.own(x, seen)) * seen.scale
 
     def save(self, folder: Path) -> None:
         """The base in `base/`, the rest as every forecaster."""
@@ -96,22 +99,22 @@ class OnResiduals(Formula):
         """What is seen of the categories of x (n, F): (n, 1) each."""
         return []
 
-    def part(self, x: Value, own: Value) -> Value:
+    def part(self, x: Value, seen: Seen, own: Value) -> Value:
         """What was learned, at each row and step of *own* (n, steps). No output of the base goes in: trees compare, and a product's last bits differ in ONNX."""
-        shared = self.shared(x)
+        shared = self.shared(x, seen)
         n_shared = self.preamble.n_inputs + len(self.names)
         values = apply(self.learned["part"], by_step(shared, own, n_shared, self.n_steps))
         return (
             values.reshape(-1, self.n_steps) if isinstance(values, np.ndarray) else values.graph.node("Reshape", values, np.array([-1, self.n_steps]))
         )
 
-    def shared(self, x: Value) -> Value:
+    def shared(self, x: Value, seen: Seen) -> Value:
         """What all steps of a row see: (n, K)."""
-        return join([self.preamble.see(x).inputs, *self.named(x)])
+        return join([seen.inputs, *self.named(x)])
 
-    def own(self, x: Value) -> Value:
+    def own(self, x: Value, seen: Seen) -> Value:
         """The seasonal value of each step as a distance from the last: (n, H)."""
-        return (seasonal_values(self.schema, x) - last_values(self.schema, x)) / self.preamble.see(x).scale
+        return (seasonal_values(self.schema, x) - last_values(self.schema, x)) / seen.scale
 
     def pairs(self, x: np.ndarray, z: np.ndarray, reach_rows: int = 0) -> Pairs:
         """At most `max_rows` of the known pairs, of the residuals that the base leaves; preamble and base are fitted."""
@@ -122,7 +125,8 @@ class OnResiduals(Formula):
             at = np.sort(np.random.default_rng(self.seed).choice(at, self.params.max_rows, replace=False))
         rows, steps = np.divmod(at, target.shape[1])
         drawn, place = np.unique(rows, return_inverse=True)
-        columns = np.column_stack([self.shared(x[drawn])[place], (steps + 1).astype(np.float32), self.own(x[drawn])[place, steps]])
+        seen = preamble.see(x[drawn])
+        columns = np.column_stack([self.shared(x[drawn], seen)[place], (steps + 1).astype(np.float32), self.own(x[drawn], seen)[place, steps]])
         categorical = {name: preamble.n_inputs + i for i, name in enumerate(self.names)}
         counts = None if weight is None else weight.of(self.schema, preamble, x)[rows]
         return Pairs(columns, target.ravel()[at], counts, categorical, int(np.ceil(reach_rows * len(at) / len(x))))

@@ -16,6 +16,7 @@ from tasks.core.about import Strict
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
 from tasks.forecasters.arithmetic import ML_OPSET, OPSET, Value
+from tasks.forecasters.preamble import Seen
 from tasks.forecasters.residuals import OnResiduals, Pairs, ResidualParams
 from tasks.forecasters.subgraph import apply, canonical
 
@@ -50,9 +51,9 @@ class Estimator(OnResiduals):
         if len(columns) >= _LEAST_PAIRS and known.can_split:
             self.learned["part"] = self._graph_of(self._fitted(columns, target, weight), columns, target)
 
-    def part(self, x: Value, own: Value) -> Value:
+    def part(self, x: Value, seen: Seen, own: Value) -> Value:
         """See OnResiduals; all steps at once for `outputs`."""
-        return apply(self.learned["part"], self.shared(x)) if self.params.steps == "outputs" else super().part(x, own)
+        return apply(self.learned["part"], seen.inputs) if self.params.steps == "outputs" else super().part(x, seen, own)
 
     def _whole_rows(self, x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Inputs, residuals (n, H) and weights of at most `max_rows` pairs in rows that know every step."""
@@ -62,7 +63,7 @@ class Estimator(OnResiduals):
         if len(rows) > most:
             rows = np.sort(np.random.default_rng(self.seed).choice(rows, most, replace=False))
         weight = None if self.params.weight is None else self.params.weight.of(self.schema, self.preamble, x)[rows]
-        return self.shared(x[rows]), target[rows], weight
+        return self.preamble.see(x[rows]).inputs, target[rows], weight
 
     def _build(self) -> Any:
         """The estimator, unfitted. Raises ForecasterError for a name or parameter that it has not, with close matches."""

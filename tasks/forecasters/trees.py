@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from tasks.core.about import Strict
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import SERIES_KEY, FeatureSchema
-from tasks.forecasters.arithmetic import Value, join, take
+from tasks.forecasters.arithmetic import Value, join
 from tasks.forecasters.categories import SERIES, Categories
 from tasks.forecasters.moving import Moving, check_movable
 from tasks.forecasters.preamble import Preamble
@@ -169,13 +169,12 @@ class BoostedTrees(OnResiduals):
     def _repeated(self, x: Value, moving: Moving) -> Value:
         """The first step, again and again, on rows moved on by the forecasts before."""
         ahead: list[Value] = []
-        scale = self.preamble.see(x).scale
         for _ in range(self.schema.horizon_steps):
             moved = moving.moved(x, ahead)
-            last = take(moved, [self.schema.index(self.schema.last)])
-            season = moving.season(x, ahead, last)
-            base = season if self.params.base == "seasonal" else last
-            ahead.append(base + self.part(moved, (season - last) / scale) * scale if self.native else base)
+            seen = self.preamble.see(moved)
+            season = moving.season(x, ahead, seen.last)
+            base = season if self.params.base == "seasonal" else seen.last
+            ahead.append(base + self.part(moved, seen, (season - seen.last) / seen.scale) * seen.scale if self.native else base)
         return join(ahead)
 
     def _chosen_number(self, x: np.ndarray, z: np.ndarray) -> int:
