@@ -3,7 +3,9 @@
 FORECASTERS names them; heavy imports stay inside functions, so that a stage pays only for the model it runs.
 """
 
+import difflib
 import json
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -12,6 +14,7 @@ import numpy as np
 
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
+from tasks.edges.settings import ROOT
 
 FORECASTERS = {
     "last_value": "tasks.forecasters.last_value:LastValue",
@@ -20,6 +23,9 @@ FORECASTERS = {
     "har": "tasks.forecasters.har:Har",
     "ridge": "tasks.forecasters.ridge:Ridge",
     "lightgbm": "tasks.forecasters.lightgbm:LightGbm",
+    "xgboost": "tasks.forecasters.xgboost:XgBoost",
+    "catboost": "tasks.forecasters.catboost:CatBoost",
+    "sklearn": "tasks.forecasters.sklearn:Estimator",
     "mlp": "tasks.forecasters.mlp:Mlp",
     "ets": "tasks.forecasters.ets:Ets",
     "theta": "tasks.forecasters.theta:Theta",
@@ -27,6 +33,8 @@ FORECASTERS = {
     "garch": "tasks.forecasters.garch:Garch",
 }
 
+SKLEARN = "sklearn:"  # what follows is a regressor of scikit-learn
+OWN = ROOT / "own"  # forecasters of whoever uses this checkout; a dependency of the stage `train`
 BASELINES = ("last_value", "window_mean", "seasonal_naive")  # what a first model must beat
 
 
@@ -59,24 +67,61 @@ class Forecaster(Protocol):
 
 def build_forecaster(name: str, schema: FeatureSchema, seed: int, params: dict[str, Any]) -> Forecaster:
     """The forecaster *name*, unfitted. Raises ForecasterError with the known names."""
-    return forecaster_class(name)(schema, seed, **params)
+    estimator = {"estimator": name.removeprefix(SKLEARN)} if name.startswith(SKLEARN) else {}
+    return forecaster_class(name)(schema, seed, **estimator, **params)
 
 
 def load_forecaster(folder: Path) -> Forecaster:
     """The fit that `save` wrote into *folder*, whatever model it is of. Raises ForecasterError when there is none of a known class."""
     path = folder / "forecaster.json"
-    wrote = json.loads(path.read_text())["class"] if path.exists() else None
+    wrote = json.loads(path.read_text())["class"] if path.exists() else ""
     for name, place in FORECASTERS.items():
         if place.rpartition(":")[2] == wrote:
             loaded: Forecaster = forecaster_class(name).load(folder)
             return loaded
+    if ":" in wrote:
+        own: Forecaster = forecaster_class(wrote).load(folder)
+        return own
     raise ForecasterError(f"{folder} holds no fit of a known forecaster (class {wrote!r}). Train it again: `dvc repro train`.")
 
 
 def forecaster_class(name: str) -> type[Any]:
-    """Class of the forecaster *name*. Raises ForecasterError with the known names."""
-    if name not in FORECASTERS:
-        raise ForecasterError(f"No forecaster {name!r}; there are {sorted(FORECASTERS)}. Correct `models` in params.yaml, or add it to FORECASTERS.")
-    module, _, attribute = FORECASTERS[name].partition(":")
-    loaded: type[Any] = getattr(import_module(module), attribute)
+    """Class of the forecaster *name*: one of FORECASTERS, `sklearn:<module>.<Class>`, or your own as `<module>:<Class>`, found in `own/` or installed.
+
+    Raises ForecasterError with the known names, or with what its class lacks.
+    """
+    known = "sklearn" if name.startswith(SKLEARN) else name
+    if known not in FORECASTERS and ":" not in known:
+        near = difflib.get_close_matches(name, FORECASTERS, n=1)
+        raise ForecasterError(
+            f"No forecaster {name!r}"
+            + (f" (did you mean {near[0]!r}?)" if near else "")
+            + f"; there are {sorted(FORECASTERS)}, `sklearn:<module>.<Class>` "
+            "and your own as `<module>:<Class>`. Correct `models` in params.yaml, or write one (docs/how-to/add-a-model.md)."
+        )
+    module, _, attribute = FORECASTERS.get(known, known).partition(":")
+    loaded: type[Any] = getattr(import_module(module), attribute) if known in FORECASTERS else _own_class(module, attribute)
     return loaded
+
+
+def _own_class(module: str, attribute: str) -> Any:
+    """A class outside our code; `own/` comes last on the path, so that a file there hides no library."""
+    if str(OWN) not in sys.path:
+        sys.path.append(str(OWN))
+    try:
+        found = getattr(import_module(module), attribute, None)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise ForecasterError(f"{module}.py needs {error.name!r}, which is not installed. Install it into .venv, or write it without.") from error
+        raise ForecasterError(
+            f"No module {module!r} for the forecaster `{module}:{attribute}`. Put {module}.py into {OWN}, or install its package."
+        ) from error
+    if found is None:
+        raise ForecasterError(f"The module {module!r} has no {attribute!r}. Correct the name behind the colon, `{module}:<Class>`.")
+    lacking = [part for part in ("fit", "predict", "save", "load", "to_onnx") if not callable(getattr(found, part, None))]
+    if not isinstance(found, type) or lacking:
+        raise ForecasterError(
+            f"`{module}:{attribute}` is no forecaster: it lacks {lacking or 'a class'}. Derive it from tasks.forecasters.formula.Formula, which has them "
+            "(docs/how-to/add-a-model.md)."
+        )
+    return found

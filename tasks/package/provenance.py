@@ -9,6 +9,7 @@ from typing import Any
 
 LIBRARIES = (
     "bentoml",
+    "catboost",
     "fastapi",
     "holidays",
     "lightgbm",
@@ -18,10 +19,13 @@ LIBRARIES = (
     "onnxruntime",
     "polars",
     "pydantic",
+    "scikit-learn",
     "scipy",
+    "skl2onnx",
     "torch",
+    "xgboost",
 )  # fmt: skip  (those whose version can change an answer, or who gives it)
-CODE = ("tasks", "flows", "deployments", "dvc.yaml", "params.yaml", "pyproject.toml", "requirements.lock")  # dvc.lock is written by runs
+CODE = ("tasks", "flows", "deployments", "own", "dvc.yaml", "params.yaml", "pyproject.toml", "requirements.lock")  # dvc.lock is written by runs
 
 
 def code_state(checkout: Path) -> dict[str, str | None]:

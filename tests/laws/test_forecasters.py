@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime as ort
 import polars as pl
 import pytest
+from chosen import CHOSEN
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from panels import CALENDAR, feature_table, small_schema
@@ -14,13 +15,30 @@ from panels import CALENDAR, feature_table, small_schema
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import SERIES_KEY, FeatureColumn, FeatureSchema, series_key
 from tasks.core.windows import WalkForward, panel_of
-from tasks.forecasters import FORECASTERS, Forecaster, build_forecaster, forecaster_class
+from tasks.forecasters import FORECASTERS, Forecaster, build_forecaster, forecaster_class, load_forecaster
 
 STEPS = 4
-PARAMS = {"window_mean": {"window_steps": 3}, "har": {"windows_steps": [1, 3]}, "lightgbm": {"min_data_in_leaf": 20}, "mlp": {"epochs": 3}}
-NAMES = sorted(FORECASTERS)
+PARAMS = {
+    "window_mean": {"window_steps": 3},
+    "har": {"windows_steps": [1, 3]},
+    "lightgbm": {"min_data_in_leaf": 20},
+    "xgboost": {"min_child_weight": 20},
+    "catboost": {"depth": 3},
+    "mlp": {"epochs": 3},
+    "sklearn": {"estimator": "tree.DecisionTreeRegressor", "params": {"max_depth": 4}},
+}
+VARIANTS = {  # what parameters make of a model is under law too
+    "lightgbm repeated": ("lightgbm", {"min_data_in_leaf": 20, "strategy": "recursive", "base": "seasonal"}),
+    "xgboost of absolute errors": (
+        "xgboost",
+        {"min_child_weight": 20, "loss": "absolute", "weight": {"column": "z_lag_1", "constant": 2, "in_z": True}},
+    ),
+    "catboost of a quantile": ("catboost", {"depth": 3, "loss": "quantile", "quantile": 0.8}),
+    "all steps of sklearn": ("sklearn:linear_model.LinearRegression", {"steps": "outputs", "base": "seasonal"}),
+}
 LOCAL = {"ets", "theta", "arima", "garch"}  # they know each series by itself
 KEYS = [series_key("a"), series_key("b")]
+NAMES = list(CHOSEN) or sorted([*FORECASTERS, *VARIANTS])
 law = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
@@ -65,7 +83,13 @@ def fitted(name, schema=None, x=None, z=None, seed=1):
     schema = schema or schema_of()
     if x is None:
         x, z = pairs(steps=schema.horizon_steps)
-    return build_forecaster(name, schema, seed, PARAMS.get(name, {})).fit(x, z)
+    return unfitted(name, schema, seed).fit(x, z)
+
+
+def unfitted(name, schema, seed=1, **more):
+    """The model or variant *name* with its parameters, *more* on top."""
+    forecaster, params = VARIANTS.get(name, (name, {**PARAMS.get(name, {}), **CHOSEN.get(name, {})}))
+    return build_forecaster(forecaster, schema, seed, {**params, **more})
 
 
 def through_onnx(forecaster, x, path):
@@ -146,7 +170,7 @@ def test_saved_loaded_and_onnx_forecast_the_same(name, level, unit, scaled, tmp_
     fit = fitted(name, schema_of(scaled), x, z)
     fit.save(tmp_path)
     expected, sd = fit.predict(x), np.nanstd(z.astype(np.float64))
-    np.testing.assert_array_equal(forecaster_class(name).load(tmp_path).predict(x), expected)
+    np.testing.assert_array_equal(load_forecaster(tmp_path).predict(x), expected)
     assert np.abs(through_onnx(fit, x, tmp_path / "model.onnx").astype(np.float64) - expected).max() / sd <= 1e-5
     assert not list(tmp_path.rglob("*.pkl"))
 
@@ -183,7 +207,7 @@ def known_series(table):
 def test_later_rows_change_no_forecast(name):
     """Cut the table after an origin, or put nonsense there: fit and forecast as of that origin stay as they are."""
     walk, at = WalkForward(n_cutoffs=1, stride_steps=1, refit_every_cutoffs=1, min_train_steps=10), 250
-    params = {"window_mean": {"window_steps": 5}, "har": {"windows_steps": [1, 5]}}.get(name, PARAMS.get(name, {}))
+    params = {"window_mean": {"window_steps": 5}, "har": {"windows_steps": [1, 5]}}.get(name, {})
     table, schema = known_series(feature_table(n_steps=300))
     nonsense = table.with_columns(pl.exclude("series_id", "event_time", "known_at", "is_gap", *SERIES_KEY) * 0 + 10**6)
     cutoff = table["event_time"].unique().sort()[at]
@@ -193,7 +217,7 @@ def test_later_rows_change_no_forecast(name):
     for variant in variants:
         panel = panel_of(variant, schema, CALENDAR)
         x, _ = panel.at(np.array([at]))
-        forecasts.append(build_forecaster(name, schema, 1, params).fit(*panel.training(at, walk)).predict(x))
+        forecasts.append(unfitted(name, schema, **params).fit(*panel.training(at, walk)).predict(x))
     np.testing.assert_array_equal(forecasts[1], forecasts[0])
     np.testing.assert_array_equal(forecasts[2], forecasts[0])
 
@@ -201,7 +225,7 @@ def test_later_rows_change_no_forecast(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_an_unknown_parameter_is_refused_with_the_known_ones(name):
     with pytest.raises(ForecasterError, match=r"no_such_thing.*Its parameters are"):
-        build_forecaster(name, schema_of(), 1, {**PARAMS.get(name, {}), "no_such_thing": 1})
+        unfitted(name, schema_of(), no_such_thing=1)
 
 
 @pytest.mark.parametrize("n", [1, 3, 10])
@@ -238,12 +262,12 @@ def test_any_horizon_and_no_season_work(name, steps, tmp_path):
     np.testing.assert_allclose(through_onnx(fit, x, tmp_path / "model.onnx"), fit.predict(x), atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["har", "ridge", "lightgbm", "mlp"])
+@pytest.mark.parametrize("name", ["har", "ridge", "lightgbm", "xgboost", "catboost", "sklearn", "mlp", "lightgbm repeated"])
 def test_a_signal_is_learned(name):
     """On rows that no fit has seen, a seasonal autoregression is forecast better than by its last value."""
-    params = {**PARAMS.get(name, {}), **({"epochs": 30} if name == "mlp" else {})}
+    more = {"epochs": 30} if name == "mlp" else {}
     x, z = pairs(2000, missing=0.02)
-    fit, naive = (build_forecaster(m, schema_of(), 1, p).fit(x[:1500], z[:1500]) for m, p in ((name, params), ("last_value", {})))
+    fit, naive = (unfitted(m, schema_of(), **p).fit(x[:1500], z[:1500]) for m, p in ((name, more), ("last_value", {})))
     error, naive_error = (np.nanmean(np.square(m.predict(x[1500:]) - z[1500:])) for m in (fit, naive))
     assert error < (0.8 if name == "har" else 0.4) * naive_error
 
@@ -252,10 +276,10 @@ def test_trees_improve_on_their_base_where_it_cannot_bend():
     x, z = pairs(3000, missing=0)
     z += 3 * np.abs(x[:, :1] - 1)
     errors = {}
-    for name in ("ridge", "lightgbm"):
+    for name in ("ridge", "lightgbm", "xgboost", "catboost"):
         fit = build_forecaster(name, schema_of(), 1, {}).fit(x[:2500], z[:2500])
         errors[name] = np.mean(np.square(fit.predict(x[2500:]) - z[2500:]))
-    assert errors["lightgbm"] < 0.8 * errors["ridge"]
+    assert max(errors[name] for name in ("lightgbm", "xgboost", "catboost")) < 0.8 * errors["ridge"]
 
 
 @pytest.mark.parametrize(("name", "params"), [("window_mean", {"window_steps": 22}), ("har", {"windows_steps": [1, 22]})])
@@ -267,7 +291,7 @@ def test_a_missing_window_column_names_the_feature_to_declare(name, params):
 @pytest.mark.parametrize("name", NAMES)
 def test_an_unfitted_or_foreign_model_says_so(name, fits, tmp_path):
     with pytest.raises(ForecasterError, match="has learned nothing"):
-        build_forecaster(name, schema_of(), 1, PARAMS.get(name, {})).predict(pairs()[0])
+        unfitted(name, schema_of()).predict(pairs()[0])
     with pytest.raises(ForecasterError, match="11 columns"):
         fits[name].predict(np.zeros((2, 3), dtype=np.float32))
     fits[name].save(tmp_path)
@@ -275,7 +299,7 @@ def test_an_unfitted_or_foreign_model_says_so(name, fits, tmp_path):
     with pytest.raises(ForecasterError, match="Load it with the class that wrote it"):
         forecaster_class(other).load(tmp_path)
     with pytest.raises(ForecasterError, match="holds no readable"):
-        forecaster_class(name).load(tmp_path / "nowhere")
+        type(fits[name]).load(tmp_path / "nowhere")
 
 
 def test_an_unknown_forecaster_is_refused_with_the_known_ones():

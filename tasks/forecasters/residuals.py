@@ -1,0 +1,132 @@
+"""What a simpler model leaves over, as rows to learn from: one for each pair of origin and step, with the step as a column.
+
+A library that knows nothing of series, steps or scales learns from them and corrects the simpler model.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+
+import numpy as np
+from pydantic import Field
+
+from tasks.core.about import Strict
+from tasks.core.schema import SERIES_KEY, FeatureSchema
+from tasks.forecasters.arithmetic import Value, by_step, join
+from tasks.forecasters.formula import Formula
+from tasks.forecasters.har import Har
+from tasks.forecasters.last_value import LastValue
+from tasks.forecasters.preamble import Preamble, Seen, last_values, seasonal_values
+from tasks.forecasters.ridge import Ridge
+from tasks.forecasters.seasonal_naive import SeasonalNaive
+from tasks.forecasters.subgraph import apply
+from tasks.forecasters.weight import RowWeight
+
+_BASES: dict[str, type[Formula]] = {"last": LastValue, "seasonal": SeasonalNaive, "har": Har, "ridge": Ridge}
+
+
+class ResidualParams(Strict):
+    """base: whose residuals are learned. max_rows: pairs of origin and step in a fit, drawn evenly over the window when there are more. weight: what a row counts."""
+
+    base: Literal["last", "seasonal", "har", "ridge"] = "ridge"
+    max_rows: Annotated[int, Field(ge=100)] = 20_000
+    weight: RowWeight | None = None
+
+
+class Pairs(NamedTuple):
+    """Pairs of origin and step, in order of time. columns: (m, K) float32; target: (m,); weight: (m,) or None; categorical: names and where each is among the columns.
+
+    in_reach: how many pairs before one may have targets after its origin.
+    """
+
+    columns: np.ndarray
+    target: np.ndarray
+    weight: np.ndarray | None
+    categorical: dict[str, int]
+    in_reach: int
+
+    @property
+    def can_split(self) -> bool:
+        """Whether there is anything to learn and anything to tell it by."""
+        return len(self.target) > 0 and bool(self.target.min() < self.target.max()) and bool((self.columns != self.columns[0]).any())
+
+
+class OnResiduals(Formula):
+    """z_hat = base + scale * part(inputs, categories, step, seasonal value of the step as a distance from the last); `part` is a graph of its own."""
+
+    Params: ClassVar[type[Strict]] = ResidualParams
+
+    def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
+        super().__init__(schema, seed, **params)
+        self.base = _BASES[self.params.base](schema, seed)
+
+    def formula(self, x: Value) -> Value:
+        """See the class; the base alone where nothing could be learned on it."""
+        base = self.base.formula(x)
+        if "part" not in self.learned:
+            return base
+        seen = self.preamble.see(x)
+        return base + self.part(x, seen, self.own(x, seen)) * seen.scale
+
+    def save(self, folder: Path) -> None:
+        """The base in `base/`, the rest as every forecaster."""
+        super().save(folder)
+        (folder / "base").mkdir(exist_ok=True)
+        self.base.save(folder / "base")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """What `save` wrote. Raises ForecasterError when it is not there."""
+        loaded = super().load(folder)
+        loaded.base = type(loaded.base).load(folder / "base")
+        return loaded
+
+    @property
+    def preamble(self) -> Preamble:
+        """Of every column that measures."""
+        return Preamble(self.schema, self.learned, tuple(name for name in self.schema.names if name not in SERIES_KEY))
+
+    @property
+    def n_steps(self) -> int:
+        """How many steps `part` forecasts for a row."""
+        return self.schema.horizon_steps
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the categories."""
+        return ()
+
+    def named(self, x: Value) -> list[Value]:  # noqa: ARG002  (for those that take categories)
+        """What is seen of the categories of x (n, F): (n, 1) each."""
+        return []
+
+    def part(self, x: Value, seen: Seen, own: Value) -> Value:
+        """What was learned, at each row and step of *own* (n, steps). No output of the base goes in: trees compare, and a product's last bits differ in ONNX."""
+        shared = self.shared(x, seen)
+        n_shared = self.preamble.n_inputs + len(self.names)
+        values = apply(self.learned["part"], by_step(shared, own, n_shared, self.n_steps))
+        return (
+            values.reshape(-1, self.n_steps) if isinstance(values, np.ndarray) else values.graph.node("Reshape", values, np.array([-1, self.n_steps]))
+        )
+
+    def shared(self, x: Value, seen: Seen) -> Value:
+        """What all steps of a row see: (n, K)."""
+        return join([seen.inputs, *self.named(x)])
+
+    def own(self, x: Value, seen: Seen) -> Value:
+        """The seasonal value of each step as a distance from the last: (n, H)."""
+        return (seasonal_values(self.schema, x) - last_values(self.schema, x)) / seen.scale
+
+    def pairs(self, x: np.ndarray, z: np.ndarray, reach_rows: int = 0) -> Pairs:
+        """At most `max_rows` of the known pairs, of the residuals that the base leaves; preamble and base are fitted."""
+        preamble, weight = self.preamble, self.params.weight
+        target = preamble.target(x, z[:, : self.n_steps], self.base.predict(x)[:, : self.n_steps])
+        at = np.flatnonzero(np.isfinite(target))
+        if len(at) > self.params.max_rows:
+            at = np.sort(np.random.default_rng(self.seed).choice(at, self.params.max_rows, replace=False))
+        rows, steps = np.divmod(at, target.shape[1])
+        drawn, place = np.unique(rows, return_inverse=True)
+        seen = preamble.see(x[drawn])
+        columns = np.column_stack([self.shared(x[drawn], seen)[place], (steps + 1).astype(np.float32), self.own(x[drawn], seen)[place, steps]])
+        categorical = {name: preamble.n_inputs + i for i, name in enumerate(self.names)}
+        counts = None if weight is None else weight.of(self.schema, preamble, x)[rows]
+        return Pairs(columns, target.ravel()[at], counts, categorical, int(np.ceil(reach_rows * len(at) / len(x))))

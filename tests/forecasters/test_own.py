@@ -1,0 +1,67 @@
+"""A forecaster of one's own: the how-to's file, in a folder outside the package, under the laws and loaded from what it saved."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_trees import schema_of, walk_of
+
+import tasks.forecasters
+from tasks.core.errors import ForecasterError
+from tasks.forecasters import build_forecaster, load_forecaster
+
+ROOT = Path(__file__).resolve().parents[2]
+DRIFT = re.search(r"```python\n(.*?)```", (ROOT / "docs/how-to/add-a-model.md").read_text(), flags=re.DOTALL)[1]
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """An empty folder in the place of `own/`."""
+    monkeypatch.setattr(tasks.forecasters, "OWN", tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    return tmp_path
+
+
+def test_a_file_in_own_is_found_by_its_name_and_its_fit_is_loaded(own):
+    (own / "drift_there.py").write_text(DRIFT)
+    x, z = walk_of(100)
+    fit = build_forecaster("drift_there:Drift", schema_of(), 1, {}).fit(x, z)
+    (own / "fit").mkdir()
+    fit.save(own / "fit")
+    np.testing.assert_array_equal(load_forecaster(own / "fit").predict(x), fit.predict(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "message"),
+    [
+        ("nowhere:Drift", None, r"No module 'nowhere'.*Put nowhere.py into"),
+        ("mistaken:Drift", "class Drfit: pass", r"has no 'Drift'"),
+        ("bare:Drift", "class Drift: pass", r"is no forecaster: it lacks \['fit', 'predict', 'save', 'load', 'to_onnx'\]"),
+        ("needing:Drift", "import no_such_library", r"needs 'no_such_library', which is not installed"),
+        ("rigde", None, r"No forecaster 'rigde' \(did you mean 'ridge'"),
+    ],
+)
+def test_what_is_no_forecaster_is_refused_with_what_it_lacks(own, name, source, message):
+    if source:
+        (own / f"{name.partition(':')[0]}.py").write_text(source)
+    with pytest.raises(ForecasterError, match=message):
+        build_forecaster(name, schema_of(), 1, {})
+
+
+def test_the_laws_run_on_it_and_catch_one_that_breaks_them(tmp_path):
+    """As written it passes; one whose graph drifts twice as fast does not."""
+    (tmp_path / "drift_good.py").write_text(DRIFT)
+    (tmp_path / "drift_bad.py").write_text(
+        DRIFT.replace('["drift"] * self._steps', '["drift"] * (1 if isinstance(x, np.ndarray) else 2) * self._steps')
+    )
+    named = [part for name in ("drift_good", "drift_bad") for part in ("--forecaster", f"{name}:Drift")]
+    command = [sys.executable, "-m", "pytest", "tests/laws/test_forecasters.py", "-p", "no:cacheprovider", *named, "-k", "drift", "-rfp"]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert len(re.findall(r"^PASSED .*drift_good", done.stdout, flags=re.MULTILINE)) > 20, done.stdout
+    failed = set(re.findall(r"^FAILED \S*::(\w+)\[(\w+):", done.stdout, flags=re.MULTILINE))
+    assert failed == {(law, "drift_bad") for law in ("test_saved_loaded_and_onnx_forecast_the_same", "test_any_horizon_and_no_season_work")}
