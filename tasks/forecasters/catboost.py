@@ -43,7 +43,7 @@ class CatBoost(BoostedTrees):
 
     def grow(self, pairs: Pairs, n_trees: int, start: bytes = b"", held: Pairs | None = None) -> Grown:
         """See BoostedTrees."""
-        from catboost import CatBoostRegressor  # type: ignore[import-untyped]  # noqa: PLC0415  (0.5 s: other models do without; it ships no types)
+        from catboost import CatBoostRegressor  # noqa: PLC0415  (0.5 s: other models do without; it ships no types)
 
         params = self.params
         loss = _LOSSES[params.loss] + (f":alpha={params.quantile:g}" if params.quantile is not None else "")

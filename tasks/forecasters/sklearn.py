@@ -80,7 +80,7 @@ class Estimator(OnResiduals):
         return kind(**{name: value for name, value in fixed.items() if name in known} | own)
 
     def _fitted(self, columns: np.ndarray, target: np.ndarray, weight: np.ndarray | None) -> Any:
-        from sklearn.utils.validation import has_fit_parameter  # type: ignore[import-untyped]  # noqa: PLC0415  (1 s: other models do without)
+        from sklearn.utils.validation import has_fit_parameter  # noqa: PLC0415  (1 s: other models do without)
 
         estimator = self._build()
         if weight is not None and not has_fit_parameter(estimator, "sample_weight"):
@@ -91,7 +91,7 @@ class Estimator(OnResiduals):
             raise ForecasterError(f"sklearn's {self.params.estimator} cannot be fitted with {self.params.params}: {error}") from error
 
     def _graph_of(self, estimator: Any, columns: np.ndarray, target: np.ndarray) -> np.ndarray:
-        from skl2onnx import to_onnx  # type: ignore[import-untyped]  # noqa: PLC0415  (1-10 s: only a fit needs it)
+        from skl2onnx import to_onnx  # noqa: PLC0415  (1-10 s: only a fit needs it)
 
         try:
             graph = canonical(to_onnx(estimator, columns[:1], target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET}).SerializeToString())
@@ -113,7 +113,7 @@ class Estimator(OnResiduals):
 
 def _regressor(name: str) -> type[Any]:
     """The class `sklearn.<name>`. Raises ForecasterError with close matches among sklearn's regressors."""
-    from sklearn.base import RegressorMixin  # type: ignore[import-untyped]  # noqa: PLC0415  (1 s: other models do without)
+    from sklearn.base import RegressorMixin  # noqa: PLC0415  (1 s: other models do without)
 
     module, _, kind = name.rpartition(".")
     try:
