@@ -16,6 +16,7 @@ from tasks.features.params import (
     Ewm,
     FeatureParams,
     FeatureSpec,
+    Function,
     GarmanKlass,
     Lag,
     Quantile,
@@ -25,6 +26,7 @@ from tasks.features.params import (
     Window,
 )
 from tasks.features.rolling import Past
+from tasks.features.user import code_of
 
 LAST = "z_last"
 Role = Literal["level", "spread", "free"]
@@ -32,18 +34,28 @@ Role = Literal["level", "spread", "free"]
 
 @dataclass(frozen=True)
 class Column:
-    """One feature. source: the column it reads, `event_time:<part>` for the calendar, `ohlc` for a Garman-Klass volatility, `series_id:<part>` for its hash."""
+    """One feature. source: the column it reads, `event_time:<part>` for the calendar, `ohlc` for a Garman-Klass volatility, `series_id:<part>` for its hash.
+
+    function: a user's, called for each series with all its steps; then `compute` is not, and `sources` names what it reads.
+    """
 
     name: str
     role: Role
     lookback_steps: int
     source: str
     compute: Callable[[Past], np.ndarray]
+    function: Function | None = None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """All columns that it reads."""
+        return (self.source,) if self.function is None else self.function.reads
 
     @property
     def described(self) -> FeatureColumn:
         """Its entry in the schema."""
-        return FeatureColumn(name=self.name, role=self.role, lookback_steps=self.lookback_steps)
+        code = None if self.function is None else code_of(self.function)
+        return FeatureColumn(name=self.name, role=self.role, lookback_steps=self.lookback_steps, code=code)
 
 
 def declared_columns(about: About, params: FeatureParams) -> list[Column]:
@@ -68,11 +80,11 @@ def seasonal_names(about: About) -> tuple[str, ...]:
 def check_sources(columns: Iterable[Column], known: Iterable[str]) -> None:
     """Raise FeatureInputError for a feature whose source is not among *known*, with the columns that come close."""
     names = sorted(known)
-    for column in columns:
-        if column.source not in names:
-            close = difflib.get_close_matches(column.source, names, n=3)
+    for column, source in ((column, source) for column in columns for source in column.sources):
+        if source not in names:
+            close = difflib.get_close_matches(source, names, n=3)
             raise FeatureInputError(
-                f"`features.list`: {column.name!r} reads column {column.source!r}, which is not there; there are {names}."
+                f"`features.list`: {column.name!r} reads column {source!r}, which is not there; there are {names}."
                 + (f" Did you mean {' or '.join(map(repr, close))}?" if close else " Correct it in params.yaml.")
             )
 
@@ -97,6 +109,9 @@ def _columns(spec: FeatureSpec, about: About) -> Iterator[Column]:
             yield from (Column(name, "free", 0, f"series_id:{part}", _value) for part, name in enumerate(SERIES_KEY))
         case Value():
             yield Column(f"{spec.column}_value", _role(spec.column, about), 0, spec.column, _value)
+        case Function():
+            name = f"{'_'.join(spec.reads)}_{spec.of.partition(':')[2]}_{spec.lookback_steps}"
+            yield Column(name, spec.role, spec.lookback_steps, spec.reads[0], _value, spec)
 
 
 def _role(column: str, about: About) -> Role:

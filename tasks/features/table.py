@@ -17,8 +17,9 @@ from tasks.core.schema import SERIES_KEY, FeatureSchema, series_key
 from tasks.core.transform import to_z
 from tasks.features.columns import LAST, Column, check_sources, declared_columns, seasonal_names
 from tasks.features.grid import lay_on_grid
-from tasks.features.params import FeatureParams
+from tasks.features.params import FeatureParams, Function
 from tasks.features.rolling import Past
+from tasks.features.user import evaluate
 
 _KEY = ("series_id", "event_time", "known_at")
 _OHLC = ("open", "high", "low", "close")
@@ -69,12 +70,12 @@ def derive_target(rows: pl.DataFrame, about: About) -> pl.DataFrame:
         raise FeatureInputError(
             f"`about.covariates` has {sorted(clash)}, but `y` and `z` name the target in features. Rename the column under `ingest`."
         )
-    needed = _OHLC if target.derive == "garman_klass" else (target.column,)
+    needed = {"garman_klass": _OHLC, "bar_return": ("open", "close"), None: (target.column,)}[target.derive]
     if missing := [c for c in needed if c not in rows.columns]:
         raise FeatureInputError(
             f"Target {target.column!r} needs column(s) {missing}; there are {_value_columns(rows)}. Correct `about.target` in params.yaml."
         )
-    y = garman_klass() if target.derive == "garman_klass" else pl.col(target.column)
+    y = {"garman_klass": garman_klass(), "bar_return": (pl.col("close") / pl.col("open")).log(), None: pl.col(target.column)}[target.derive]
     return rows.with_columns(_finite(y).alias("y"))
 
 
@@ -105,21 +106,34 @@ def _computed(laid: pl.DataFrame, columns: list[Column], about: About) -> np.nda
     n = laid.height + (int(owner[-1]) + 1) * lookback
     row = np.zeros(n, dtype=bool)
     row[place] = True
-    sources = {name: _padded(_source(laid, name, about), place, n) for name in {c.source for c in columns}}
-
     out = np.empty((len(columns), laid.height), dtype=np.float32)
+    ours = [(k, column) for k, column in enumerate(columns) if column.function is None]
+    sources = {name: _padded(_source(laid, name, about), place, n) for name in {column.source for _, column in ours}}
+    for k, column in enumerate(columns):
+        if column.function is not None:
+            with np.errstate(over="ignore"):
+                out[k] = _of_each_series(laid, column.function, about)
     filled = 0
     for start in range(0, n, size := max(_BLOCK_STEPS, 4 * lookback)):
         stop, before = min(start + size, n), min(start, lookback)
         pasts = {name: Past(values[start - before : stop]) for name, values in sources.items()}
         rows = row[start:stop]
         now = filled + int(rows.sum())
-        for k, column in enumerate(columns):
+        for k, column in ours:
             with np.errstate(over="ignore", invalid="ignore"):  # beyond float32: unknown, below
                 out[k, filled:now] = column.compute(pasts[column.source])[before:][rows]
         filled = now
     out[np.isinf(out)] = np.nan
     return out
+
+
+def _of_each_series(laid: pl.DataFrame, function: Function, about: About) -> np.ndarray:
+    """What a user's function gives for every step: (N,) float64; called once for each series."""
+    given = laid.select("event_time", *(pl.Series(name, _source(laid, name, about)) for name in function.reads))
+    runs = laid["series_id"].rle()
+    ends = runs.struct.field("len").cum_sum().to_list()
+    parts = zip([0, *ends[:-1]], ends, runs.struct.field("value"), strict=True)
+    return np.concatenate([evaluate(function, given[start:end], name) for start, end, name in parts])
 
 
 def _padded(values: np.ndarray, place: np.ndarray, n: int) -> np.ndarray:
