@@ -27,10 +27,19 @@ class Target(Strict):
 
 
 class Covariates(Strict):
-    """Further value columns: `past` are known up to the cutoff, `known_ahead` over the horizon too."""
+    """Further value columns: `past` are known up to the cutoff, `known_ahead` over the horizon too, `static` has one value a series.
+
+    What is known ahead comes in rows of its own, without a target and with the `known_at` at which it was said (see docs/how-to/add-a-feature.md).
+    """
 
     past: tuple[str, ...] = ()
     known_ahead: tuple[str, ...] = ()
+    static: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> set[str]:
+        """Every one of them."""
+        return {*self.past, *self.known_ahead, *self.static}
 
 
 class About(Strict):

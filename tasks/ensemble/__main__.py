@@ -70,8 +70,8 @@ def write_body(
     write_frame(folder / "history.parquet", history_frame(candidate, aligned), HISTORY)
     write_json(folder / "ensemble.json", blend.model_dump(mode="json"))
     write_json(folder / "about.json", about.model_dump(mode="json"))
-    for name in ("features.json", "schema.json", "leaks.json"):
-        shutil.copyfile(FEATURES_FOLDER / name, folder / name)
+    for file in ("features.json", "schema.json", "leaks.json"):
+        shutil.copyfile(FEATURES_FOLDER / file, folder / file)
     write_sessions(folder, calendar)
 
 

@@ -27,7 +27,9 @@ def main(root: Path = ROOT) -> None:
         write_frame(folder / "table.parquet", features.table, FEATURES)
         write_json(folder / "schema.json", features.schema.model_dump())
         write_json(folder / "gaps.json", features.gaps)
-        write_json(folder / "features.json", params.model_dump(mode="json"))  # as computed, a user's functions with their source: a release computes by it
+        write_json(
+            folder / "features.json", params.model_dump(mode="json")
+        )  # as computed, a user's functions with their source: a release computes by it
         write_sessions(folder, features.calendar)  # so that later stages date steps without the exchange library
         table_hash, data_version = file_hash(folder / "table.parquet"), file_hash(root / ROWS)
         verdict = find_leaks(rows, about, params, features.table, features.calendar, table_hash=table_hash, data_version=data_version)
@@ -35,7 +37,9 @@ def main(root: Path = ROOT) -> None:
     for finding in verdict.findings:
         print(f"leak ({finding.rule}): {finding.says}")
     n_gaps = int(features.table["is_gap"].sum())
-    print(f"features: {features.table.height} steps of {len(features.gaps)} series, {n_gaps} of them gaps; {len(features.schema.columns)} columns; {len(verdict.findings)} leaks found")
+    print(
+        f"features: {features.table.height} steps of {len(features.gaps)} series, {n_gaps} of them gaps; {len(features.schema.columns)} columns; {len(verdict.findings)} leaks found"
+    )
 
 
 if __name__ == "__main__":

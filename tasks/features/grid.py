@@ -19,7 +19,7 @@ def lay_on_grid(rows: pl.DataFrame, calendar: Calendar, until: datetime | None =
     start, end = span(rows)
     grid = calendar.grid(start, end if until is None else max(end, until))
     series = rows["series_id"].cast(pl.Enum(ids)).to_physical().to_numpy().astype(np.int64)
-    step = _positions(rows, grid, calendar)
+    step = positions(rows, grid, calendar)
 
     first, last = np.full(len(ids), len(grid)), np.zeros(len(ids), dtype=np.int64)
     np.minimum.at(first, series, step)
@@ -49,8 +49,8 @@ def span(rows: pl.DataFrame) -> tuple[datetime, datetime]:
     return first, last
 
 
-def _positions(rows: pl.DataFrame, grid: pl.Series, calendar: Calendar) -> np.ndarray:
-    """Position of each row on the grid."""
+def positions(rows: pl.DataFrame, grid: pl.Series, calendar: Calendar) -> np.ndarray:
+    """Position of each row on *grid*, ascending. Raises CalendarError naming the first row that is not on it."""
     step = grid.search_sorted(rows["event_time"]).to_numpy().astype(np.int64)
     beside = (
         (step >= len(grid)) | (grid.gather(np.minimum(step, max(len(grid) - 1, 0))) != rows["event_time"]).to_numpy()

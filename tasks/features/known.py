@@ -11,12 +11,13 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
-from tasks.core.schema import SERIES_KEY
 from tasks.core.windows import blocks
+from tasks.features.ahead import is_said_ahead
 from tasks.features.params import FeatureParams
-from tasks.features.table import build_features, feature_schema
+from tasks.features.table import build_features, column_names, derive_target, feature_schema
 
 _ORIGINS_AT_ONCE = 2000  # each brings its lookback along: some 300,000 rows with a lookback of 160
+_KEY = ("series_id", "event_time", "known_at")
 _NEVER_KNOWN = datetime(1, 1, 1, tzinfo=UTC)
 
 
@@ -30,17 +31,31 @@ def features_as_known(rows: pl.DataFrame, about: About, params: FeatureParams, c
     late = rows.filter(pl.col("known_at") > calendar.nominal_known_at())
     if late.is_empty():
         return table
+    table = _with_others_on_time(table, rows, about, params, calendar)
     places = table.select("series_id", "event_time", cutoff=calendar.nominal_known_at()).with_row_index("place")
     first = places.group_by("series_id").agg(first=pl.col("place").min())
     places = places.join(first, on="series_id", maintain_order="left")
     touched = _touched(late, places, schema.lookback_steps)
-    names = [name for name in schema.names if name not in SERIES_KEY]  # tails bear the names of origins, and whose row it is was always known
+    names = column_names(about, params, "own")  # what the key says was always known, and what is known ahead is read as each cutoff knows it
     for part in blocks(len(touched), _ORIGINS_AT_ONCE):
         origins = places[touched[part]]
         seen = build_features(_tails(rows, places, origins, schema.lookback_steps), about, params, calendar)
         now = seen.group_by("series_id", maintain_order=True).last().select(names)
         table = table.with_columns(table[name].scatter(origins["place"], now[name]) for name in names)
     return table
+
+
+def _with_others_on_time(table: pl.DataFrame, rows: pl.DataFrame, about: About, params: FeatureParams, calendar: Calendar) -> pl.DataFrame:
+    """*table* with the columns that read other series from the rows that were there at their own step's cutoff; a row that came later leaves its place empty."""
+    names = column_names(about, params, "others")
+    if not names:
+        return table
+    values = [c for c in rows.columns if c not in _KEY]
+    late = pl.col("known_at") > calendar.nominal_known_at()
+    came = derive_target(rows, about).filter(~late & ~is_said_ahead(calendar)).select(rows.columns)
+    empty = rows.filter(late).join(came, on=["series_id", "event_time"], how="anti").unique(["series_id", "event_time"])
+    empty = empty.with_columns(calendar.nominal_known_at().alias("known_at"), *(pl.lit(None, pl.Float64).alias(c) for c in values))
+    return table.with_columns(build_features(pl.concat([came, empty]), about, params, calendar).select(names))
 
 
 def _touched(late: pl.DataFrame, places: pl.DataFrame, lookback_steps: int) -> np.ndarray:

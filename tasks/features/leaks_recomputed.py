@@ -5,6 +5,7 @@ vintage, or further back than it declares, gives another number there; which of 
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
@@ -14,10 +15,12 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.leaks import Finding
+from tasks.features.ahead import is_said_ahead
 from tasks.features.columns import declared_columns
 from tasks.features.known import features_as_known
-from tasks.features.params import FeatureParams
-from tasks.features.table import build_features
+from tasks.features.params import FeatureParams, Function
+from tasks.features.table import build_features, derive_target
+from tasks.features.user import function_column
 
 LATE_ROWS = 16  # late rows and corrections whose neighbourhood is looked at, besides the sample
 RELATIVE, OF_SPREAD = 1e-5, 1e-4  # float32 and running sums differ by less; what differs by less than 1e-4 sd tells a model nothing
@@ -41,25 +44,58 @@ class Row(NamedTuple):
     allowed: float
 
 
+@dataclass(frozen=True)
+class History:
+    """All that came, and the grid of the table. rows: SERIES with all vintages; ahead: which of them are said ahead and may lie after a cutoff that knows them."""
+
+    rows: pl.DataFrame
+    ahead: pl.Series
+    grid: pl.Series
+    cutoffs: pl.Series
+
+    @classmethod
+    def of(cls, rows: pl.DataFrame, about: About, table: pl.DataFrame, calendar: Calendar) -> "History":
+        """The history behind *table*."""
+        first, last = table.select(first=pl.col("event_time").min(), last=pl.col("event_time").max()).row(0)
+        grid = calendar.grid(first, last)
+        ahead = derive_target(rows, about).select(is_said_ahead(calendar)).to_series()
+        return cls(
+            rows, ahead & bool(about.covariates.known_ahead), grid, pl.DataFrame({"event_time": grid}).select(calendar.nominal_known_at()).to_series()
+        )
+
+    def until(self, pos: int) -> pl.DataFrame:
+        """Every vintage of the steps up to *pos*, and what was said ahead."""
+        return self.rows.filter((pl.col("event_time") <= self.grid[pos]) | self.ahead)
+
+    def known(self, pos: int, lookback_steps: int | None = None) -> pl.DataFrame:
+        """What was known at the cutoff of the origin at *pos*, back to *lookback_steps* before it (None: all)."""
+        since = self.grid[0 if lookback_steps is None else max(0, pos - lookback_steps)]
+        inside = (pl.col("event_time") <= self.grid[pos]) | self.ahead
+        return self.rows.filter((pl.col("known_at") <= self.cutoffs[pos]) & (pl.col("event_time") >= since) & inside)
+
+
 def look_ahead(rows: pl.DataFrame, about: About, params: FeatureParams, table: pl.DataFrame, calendar: Calendar) -> tuple[list[Finding], int, int]:
     """Findings, number of cutoffs, number of values compared. rows: SERIES with all vintages; table: what `features_as_known` made of them."""
     if table.is_empty():
         return [], 0, 0
-    grid, cutoffs = _grid(table, calendar)
+    history = History.of(rows, about, table, calendar)
+    grid, cutoffs = history.grid, history.cutoffs
     positions = sampled_positions(rows, grid, cutoffs, params.leaks.n_cutoffs, calendar)
-    spread = {name: float(table[name].std() or 0.0) for name in table.columns[6:]}
+    spread = dict(zip(names := table.columns[6:], table.select(pl.col(names).std().fill_null(0.0)).row(0), strict=True))
     at = table.filter(pl.col("event_time").is_in(grid.gather(positions).implode())).partition_by("event_time", as_dict=True)
     found: dict[str, list[Row]] = {}
     n_compared = 0
     for pos in positions:
         here = at.get((grid[pos],))
-        for look in _looks(about, params) if here is not None else ():
-            allowed = _computed(_known(rows, grid, cutoffs, pos, look.lookback_steps), look.params, about, calendar, grid[pos])
+        if here is None:
+            continue
+        for look in _looks(about, params):
+            allowed = _computed(history.known(pos, look.lookback_steps), look.params, about, calendar, grid[pos])
             n, differing = _compare(here, allowed, look.names, spread, pos)
             n_compared += n
             for row in differing:
                 found.setdefault(row.feature, []).append(row)
-    return [_finding(found[name], rows, about, params, grid, cutoffs, spread, calendar) for name in sorted(found)], len(positions), n_compared
+    return [_finding(found[name], history, about, params, spread[name], calendar) for name in sorted(found)], len(positions), n_compared
 
 
 def sampled_positions(rows: pl.DataFrame, grid: pl.Series, cutoffs: pl.Series, n_cutoffs: int, calendar: Calendar) -> list[int]:
@@ -79,7 +115,8 @@ def unclosed_bars(rows: pl.DataFrame, about: About, calendar: Calendar) -> list[
     if about.target.derive is None:
         return []
     end = pl.col("event_time").dt.offset_by(about.every) if calendar.kind == "continuous" else pl.col("event_time") + pl.duration(microseconds=1)
-    counting = rows.filter(pl.col("known_at") <= calendar.nominal_known_at()).sort("series_id", "event_time", "known_at")
+    bars = derive_target(rows, about).filter(pl.col("y").is_not_null() & (pl.col("known_at") <= calendar.nominal_known_at()))
+    counting = bars.sort("series_id", "event_time", "known_at")
     early = counting.unique(["series_id", "event_time"], keep="last", maintain_order=True).filter(pl.col("known_at") < end)
     if early.is_empty():
         return []
@@ -93,27 +130,14 @@ def unclosed_bars(rows: pl.DataFrame, about: About, calendar: Calendar) -> list[
     ]  # fmt: skip
 
 
-def _grid(table: pl.DataFrame, calendar: Calendar) -> tuple[pl.Series, pl.Series]:
-    first, last = table.select(first=pl.col("event_time").min(), last=pl.col("event_time").max()).row(0)
-    grid = calendar.grid(first, last)
-    return grid, pl.DataFrame({"event_time": grid}).select(calendar.nominal_known_at()).to_series()
-
-
 def _looks(about: About, params: FeatureParams) -> Iterator[Look]:
     """All features of ours on the longest lookback, which is what the service keeps; each function on its own, since it must not need another's."""
-    columns = declared_columns(about, params)
-    ours = [c for c in columns if c.function is None]
-    own = params.model_copy(update={"list": tuple(spec for spec in params.list if spec.kind != "function")})
-    yield Look([c.name for c in ours], own, max(c.lookback_steps for c in ours))
-    for c in columns:
-        if c.function is not None:
-            yield Look([c.name], params.model_copy(update={"list": (c.function,), "scale": None}), c.lookback_steps)
-
-
-def _known(rows: pl.DataFrame, grid: pl.Series, cutoffs: pl.Series, pos: int, lookback_steps: int | None) -> pl.DataFrame:
-    """What was known at the cutoff of the origin at *pos*, back to *lookback_steps* before it (None: all)."""
-    since = grid[0 if lookback_steps is None else max(0, pos - lookback_steps)]
-    return rows.filter((pl.col("event_time") >= since) & (pl.col("event_time") <= grid[pos]) & (pl.col("known_at") <= cutoffs[pos]))
+    functions = [spec for spec in params.list if isinstance(spec, Function)]
+    ours = params.model_copy(update={"list": tuple(spec for spec in params.list if not isinstance(spec, Function))})
+    columns = declared_columns(about, ours)
+    yield Look([c.name for c in columns], ours, max(c.lookback_steps for c in columns))
+    for spec in functions:
+        yield Look([function_column(spec).name], params.model_copy(update={"list": (spec,), "scale": None}), spec.lookback_steps)
 
 
 def _computed(known: pl.DataFrame, params: FeatureParams, about: About, calendar: Calendar, until: datetime) -> pl.DataFrame:
@@ -122,13 +146,16 @@ def _computed(known: pl.DataFrame, params: FeatureParams, about: About, calendar
 
 
 def _compare(here: pl.DataFrame, allowed: pl.DataFrame, names: list[str], spread: dict[str, float], pos: int) -> tuple[int, list[Row]]:
-    """How many values were compared, and those that differ by more than rounding."""
-    both = here.select("series_id", *names).join(allowed.select("series_id", *names), on="series_id", suffix=" allowed", maintain_order="left")
-    found = []
+    """How many values were compared, and those that differ by more than rounding. A series of which nothing was known in the tail is left out."""
+    both = here.select("series_id", *names).join(
+        allowed.select("series_id", *names), on="series_id", how="inner", suffix=" allowed", maintain_order="left"
+    )
+    found: list[Row] = []
     for name in names:
         seen, right = (both[c].cast(pl.Float64).fill_null(float("nan")).to_numpy() for c in (name, f"{name} allowed"))
-        for i in np.flatnonzero(~_alike(seen, right, spread[name])):
-            found.append(Row(name, both["series_id"][int(i)], pos, float(seen[i]), float(right[i])))
+        found += [
+            Row(name, both["series_id"][int(i)], pos, float(seen[i]), float(right[i])) for i in np.flatnonzero(~_alike(seen, right, spread[name]))
+        ]
     return both.height * len(names), found
 
 
@@ -137,28 +164,22 @@ def _alike(seen: np.ndarray, right: np.ndarray, spread: float) -> np.ndarray:
     return near | (np.isnan(seen) & np.isnan(right))
 
 
-def _finding(
-    found: list[Row], rows: pl.DataFrame, about: About, params: FeatureParams, grid: pl.Series, cutoffs: pl.Series, spread: dict[str, float], calendar: Calendar
-) -> Finding:
+def _finding(found: list[Row], history: History, about: About, params: FeatureParams, spread: float, calendar: Calendar) -> Finding:
     """The first of one feature's rows, and by which rule it is wrong: the least that must be given to get what the table has."""
     row = found[0]
+    until = history.grid[row.pos]
 
-    def gives(more: pl.DataFrame) -> bool:
-        value = _computed(more, params, about, calendar, grid[row.pos]).filter(pl.col("series_id") == row.series_id)[row.feature]
-        return bool(len(value)) and bool(_alike(np.array([row.seen]), np.array([np.nan if value[0] is None else value[0]]), spread[row.feature])[0])
+    def seen_in(table: pl.DataFrame) -> bool:
+        value = table.filter((pl.col("event_time") == until) & (pl.col("series_id") == row.series_id))[row.feature].cast(pl.Float64)
+        return bool(_alike(np.array([row.seen]), value.fill_null(float("nan")).to_numpy(), spread).any())
 
-    def repeats() -> bool:
-        again = features_as_known(rows, about, params, calendar).filter((pl.col("event_time") == grid[row.pos]) & (pl.col("series_id") == row.series_id))
-        value = again[row.feature][0]
-        return bool(_alike(np.array([row.seen]), np.array([np.nan if value is None else value]), spread[row.feature])[0])
-
-    if gives(_known(rows, grid, cutoffs, row.pos, None)):
+    if seen_in(_computed(history.known(row.pos), params, about, calendar, until)):
         rule = "lookback"
-    elif gives(rows.filter(pl.col("event_time") <= grid[row.pos])):
+    elif seen_in(_computed(history.until(row.pos), params, about, calendar, until)):
         rule = "known_at"
     else:
-        rule = "look_ahead" if repeats() else "not_repeatable"
-    cutoff = cutoffs[row.pos]
+        rule = "look_ahead" if seen_in(features_as_known(history.rows, about, params, calendar)) else "not_repeatable"
+    cutoff = history.cutoffs[row.pos]
     seen, allowed = (f"{v:.6g}" if np.isfinite(v) else "unknown" for v in (row.seen, row.allowed))
     return Finding(
         rule=rule, feature=row.feature, series_id=row.series_id, cutoff=cutoff.isoformat(), n_rows=len(found),

@@ -12,9 +12,11 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.leaks import Finding
-from tasks.features.columns import Column, declared_columns, seasonal_lags
+from tasks.features.ahead import is_said_ahead
+from tasks.features.columns import declared_columns, seasonal_lags
 from tasks.features.params import FeatureParams
-from tasks.features.table import build_features
+from tasks.features.sources import OHLC_VOLATILITY, Column
+from tasks.features.table import build_features, derive_target
 
 MAX_ROWS = 20_000  # of a fit, evenly over time: a second's work at 100 columns
 LEAST_ROWS = 100  # fewer say nothing
@@ -29,8 +31,11 @@ Array = np.ndarray
 
 
 class Pairs(NamedTuple):
-    """Origins of a table as arrays, each series scaled by its own mean and spread. x: (n, F) 0 where unknown. there: (n, F). past: (n, P) z at and before the
-    origin, and 1. y: (n,) z `step` steps later, sign: (n,) of it unscaled. when: (n,) microseconds of the origin. rows: (n,) their places in the table."""
+    """Origins of a table as arrays, each series scaled by its own mean and spread.
+
+    x: (n, F) 0 where unknown. there: (n, F). past: (n, P) 1, and z at and before the origin. y: (n,) z `step` steps later, sign: (n,) of it unscaled.
+    when: (n,) microseconds of the origin. rows: (n,) their places in the table.
+    """
 
     x: Array
     there: Array
@@ -54,7 +59,8 @@ class Scored(NamedTuple):
 def determined(table: pl.DataFrame, about: About, params: FeatureParams) -> tuple[list[Finding], dict[str, Any]]:
     """Columns, not made of the target itself, that explain nearly all that its own past leaves open of it, 1 or `horizon_steps` later."""
     foreign = [c for c in declared_columns(about, params) if not _of_the_target(c, about)]
-    bound, most, findings = params.leaks.max_determined_frac, 0.0, {}
+    bound, most = params.leaks.max_determined_frac, 0.0
+    findings: dict[str, Finding] = {}
     for step in sorted({1, about.horizon_steps}) if foreign else ():
         for column in foreign:
             pairs = _pairs(table, about, [column.name], step)
@@ -70,11 +76,12 @@ def shuffled(rows: pl.DataFrame, about: About, params: FeatureParams, calendar: 
 
     What is declared as known ahead stays where it is. The target is taken by its rank, so that one huge value decides nothing.
     """
-    drawn = _drawn_anew(rows, about)
+    drawn = _drawn_anew(rows, about, calendar)
     if drawn.is_empty():
         return [], {"n": 0}
     table = build_features(drawn, about, params, calendar)
-    names, findings, figures = table.columns[6:], [], {"bound": BEYOND_LUCK}
+    names, figures = table.columns[6:], {"bound": BEYOND_LUCK}
+    findings: list[Finding] = []
     for step in sorted({1, about.horizon_steps}):
         pairs = _pairs(table, about, names, step)
         if len(pairs.y) < LEAST_ROWS:
@@ -133,14 +140,20 @@ def _bounds(table: pl.DataFrame, about: About, params: FeatureParams, of_past: S
         why = "a return: its own past explains nothing of it" if given.max_r2 is None else "set in params.yaml"
         return given.max_r2 or RETURN_R2, given.max_hit_frac or RETURN_HIT_FRAC, why
     if given.max_r2 is None and given.max_hit_frac is None:
-        return None, None, f"no bound: the target's own past explains {max(of_past.r2, 0.0):.2f} more than the best naive forecast; `features.leaks.max_r2` sets one"
+        return (
+            None,
+            None,
+            f"no bound: the target's own past explains {max(of_past.r2, 0.0):.2f} more than the best naive forecast; `features.leaks.max_r2` sets one",
+        )
     return given.max_r2, given.max_hit_frac, "set in params.yaml"
 
 
 def _of_the_target(column: Column, about: About) -> bool:
     """Made of the target's own past, of the time, or of the series' name: whether it reads ahead, a recomputation shows."""
-    own = {"z", "y", about.target.column} | ({"ohlc"} if about.target.derive == "garman_klass" else set())
-    return all(source in own or source.startswith(("event_time:", "series_id:")) for source in column.sources)
+    own = {"z", "y", about.target.column}
+    return all(
+        source.sees == "row" or source == OHLC_VOLATILITY or (source.sees != "ahead" and own.issuperset(source.needs)) for source in column.sources
+    )
 
 
 def _pairs(table: pl.DataFrame, about: About, names: list[str], step: int) -> Pairs:
@@ -242,8 +255,10 @@ def _normal_scores(y: Array) -> Array:
     return (2 * rank - 1) / len(y) - 1
 
 
-def _drawn_anew(rows: pl.DataFrame, about: About) -> pl.DataFrame:
+def _drawn_anew(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFrame:
     """The newest steps of some series, each with the values of a step drawn at random from the same series' (with replacement, so that the rest tells nothing either)."""
+    columns = rows.columns
+    rows = derive_target(rows, about).filter(~is_said_ahead(calendar)).select(columns)
     ids = rows["series_id"].unique().sort()
     some = ids.gather(np.unique(np.linspace(0, len(ids) - 1, min(len(ids), SHUFFLED_SERIES)).astype(np.int64))) if len(ids) else ids
     newest = pl.col("event_time").rank("dense", descending=True).over("series_id") <= SHUFFLED_STEPS
@@ -254,4 +269,4 @@ def _drawn_anew(rows: pl.DataFrame, about: About) -> pl.DataFrame:
     start = np.cumsum(runs) - runs
     drawn = np.concatenate([first + rng.integers(0, n, n) for first, n in zip(start, runs, strict=True)]) if len(runs) else runs
     kept = ("series_id", "event_time", "known_at", *about.covariates.known_ahead)
-    return part.with_columns(part[c].gather(drawn) for c in part.columns if c not in kept)
+    return part.with_columns(calendar.nominal_known_at().alias("known_at"), *(part[c].gather(drawn) for c in part.columns if c not in kept))

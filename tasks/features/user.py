@@ -23,6 +23,7 @@ import polars as pl
 
 from tasks.core.errors import FeatureInputError
 from tasks.features.params import FeatureParams, Function
+from tasks.features.sources import Column, Laid, Source
 
 FOLDER = "own"  # of the checkout; a dependency of the stage `features`, so that a changed function runs it again
 MAY_IMPORT = frozenset({"numpy", "polars"})
@@ -34,9 +35,12 @@ def bind_functions(params: FeatureParams, *folders: Path) -> FeatureParams:
     return params.model_copy(update={"list": bound})
 
 
-def code_of(function: Function) -> str:
-    """sha256 of the module's text, which a name stands for."""
-    return hashlib.sha256(function.source.encode()).hexdigest()
+def function_column(spec: Function) -> Column:
+    """`<columns>_<function>_<lookback_steps>`. The function is called for each series, with all its steps that are there to compute on."""
+    name = f"{'_'.join(spec.reads)}_{spec.of.partition(':')[2]}_{spec.lookback_steps}"
+    source = Source(name, lambda laid: _of_each_series(laid, spec), spec.reads)
+    code = hashlib.sha256(spec.source.encode()).hexdigest()  # all that the module says; `of` says which of its functions
+    return Column(name, spec.role, spec.lookback_steps, (source,), lambda past: past.values, code)
 
 
 def evaluate(function: Function, frame: pl.DataFrame, series_id: str) -> np.ndarray:
@@ -63,6 +67,13 @@ def evaluate(function: Function, frame: pl.DataFrame, series_id: str) -> np.ndar
             f"Function {function.of!r} gave {series.len()} numbers for the {frame.height} steps of series {series_id!r}; it must give one for each step. Correct it in {FOLDER}/."
         )
     return np.where(np.isfinite(numbers), numbers, np.nan)
+
+
+def _of_each_series(laid: Laid, spec: Function) -> np.ndarray:
+    given = laid.frame.select("event_time", *(pl.Series(name, laid.values(name)) for name in spec.reads))
+    ids, ends = laid.frame["series_id"].gather(laid.starts), [*laid.starts[1:].tolist(), laid.frame.height]
+    parts = zip(ids, laid.starts.tolist(), ends, strict=True)
+    return np.concatenate([evaluate(spec, given[start:end], name) for name, start, end in parts])
 
 
 def _bound(function: Function, folders: tuple[Path, ...]) -> Function:

@@ -41,7 +41,7 @@ def build(rows, *specs, about=ABOUT, until=None, **params):
         ({"kind": "std", "column": "z", "window_steps": [1]}, r"std of 'z' has \[1\]"),
         ({"kind": "quantile", "column": "z", "window_steps": [5], "q": 1.0}, "q lies between 0 and 1"),
         ({"kind": "mean", "column": "laod", "window_steps": [5]}, r"'laod_mean_5' reads column 'laod', .* Did you mean 'load'"),
-        ({"kind": "garman_klass"}, r"'ohlc_garman_klass' reads column 'ohlc'"),
+        ({"kind": "garman_klass"}, r"'ohlc_garman_klass' reads column 'open'"),
     ],
 )
 def test_a_feature_that_cannot_be_is_named_with_the_way_out(spec, words):
