@@ -4,9 +4,10 @@ At a cutoff only rows known by then exist, and of these the tail that the featur
 vintage, or further back than it declares, gives another number there; which of these it was is found by giving it a little more to read.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -95,7 +96,8 @@ def look_ahead(rows: pl.DataFrame, about: About, params: FeatureParams, table: p
             n_compared += n
             for row in differing:
                 found.setdefault(row.feature, []).append(row)
-    return [_finding(found[name], history, about, params, spread[name], calendar) for name in sorted(found)], len(positions), n_compared
+    again = cache(lambda: features_as_known(rows, about, params, calendar))  # asked for where something differs, then once
+    return [_finding(found[name], history, about, params, spread[name], calendar, again) for name in sorted(found)], len(positions), n_compared
 
 
 def sampled_positions(rows: pl.DataFrame, grid: pl.Series, cutoffs: pl.Series, n_cutoffs: int, calendar: Calendar) -> list[int]:
@@ -164,7 +166,9 @@ def _alike(seen: np.ndarray, right: np.ndarray, spread: float) -> np.ndarray:
     return near | (np.isnan(seen) & np.isnan(right))
 
 
-def _finding(found: list[Row], history: History, about: About, params: FeatureParams, spread: float, calendar: Calendar) -> Finding:
+def _finding(
+    found: list[Row], history: History, about: About, params: FeatureParams, spread: float, calendar: Calendar, again: Callable[[], pl.DataFrame]
+) -> Finding:
     """The first of one feature's rows, and by which rule it is wrong: the least that must be given to get what the table has."""
     row = found[0]
     until = history.grid[row.pos]
@@ -178,7 +182,7 @@ def _finding(found: list[Row], history: History, about: About, params: FeaturePa
     elif seen_in(_computed(history.until(row.pos), params, about, calendar, until)):
         rule = "known_at"
     else:
-        rule = "look_ahead" if seen_in(features_as_known(history.rows, about, params, calendar)) else "not_repeatable"
+        rule = "look_ahead" if seen_in(again()) else "not_repeatable"
     cutoff = history.cutoffs[row.pos]
     seen, allowed = (f"{v:.6g}" if np.isfinite(v) else "unknown" for v in (row.seen, row.allowed))
     return Finding(

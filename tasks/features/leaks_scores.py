@@ -4,6 +4,7 @@ A column that nearly determines the future target: the source itself holds what 
 anything of a future, and the features computed from them: whoever scores there reads ahead. A skill beyond what the target can have.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.leaks import Finding
+from tasks.core.transform import to_z
 from tasks.features.ahead import is_said_ahead
 from tasks.features.columns import declared_columns, seasonal_lags
 from tasks.features.params import FeatureParams
@@ -33,12 +35,11 @@ Array = np.ndarray
 class Pairs(NamedTuple):
     """Origins of a table as arrays, each series scaled by its own mean and spread.
 
-    x: (n, F) 0 where unknown. there: (n, F). past: (n, P) 1, and z at and before the origin. y: (n,) z `step` steps later, sign: (n,) of it unscaled.
+    x: (n, F) 0 where unknown. past: (n, P) 1, and z at and before the origin. y: (n,) z `step` steps later, sign: (n,) of it unscaled.
     when: (n,) microseconds of the origin. rows: (n,) their places in the table.
     """
 
     x: Array
-    there: Array
     past: Array
     y: Array
     sign: Array
@@ -62,9 +63,9 @@ def determined(table: pl.DataFrame, about: About, params: FeatureParams) -> tupl
     bound, most = params.leaks.max_determined_frac, 0.0
     findings: dict[str, Finding] = {}
     for step in sorted({1, about.horizon_steps}) if foreign else ():
+        pairs = _pairs(table, about, [], step)
         for column in foreign:
-            pairs = _pairs(table, about, [column.name], step)
-            share = max(_partial_r2(x, pairs) for x in _in_both_scales(pairs.x[:, 0], table[column.name], pairs, about))
+            share = max(_partial_r2(x, pairs) for x in _in_both_scales(table, column.name, about))
             most = max(most, share)
             if share > bound:
                 findings.setdefault(column.name, _determines(column.name, share, step, table, pairs))
@@ -158,7 +159,7 @@ def _of_the_target(column: Column, about: About) -> bool:
 
 def _pairs(table: pl.DataFrame, about: About, names: list[str], step: int) -> Pairs:
     """The pairs (origin, origin + step) whose own past and future are known, at most MAX_ROWS, evenly over the table."""
-    z, code = table["z"].fill_null(float("nan")).to_numpy(), table["series_id"].rle_id().to_numpy().astype(np.int64)
+    z, code = _numbers(table["z"]), _codes(table)
     scaled = _by_series(z, code)
     season = seasonal_lags(about)
     lags = sorted({0, 1, 2, *([season[step - 1]] if season else [])})
@@ -166,10 +167,18 @@ def _pairs(table: pl.DataFrame, about: About, names: list[str], step: int) -> Pa
     y = _moved(scaled, code, -step)
     rows = np.flatnonzero(np.isfinite(past).all(axis=1) & np.isfinite(y))
     rows = rows[:: max(1, -(-len(rows) // MAX_ROWS))]
-    x = np.column_stack([_by_series(table[name].fill_null(float("nan")).to_numpy().astype(np.float64), code)[rows] for name in names])
-    there = np.isfinite(x)
+    x = np.column_stack([np.empty((len(rows), 0)), *(_by_series(_numbers(table[name]), code)[rows] for name in names)])
     sign = np.sign(_moved(z, code, -step)[rows])
-    return Pairs(np.where(there, x, 0.0), there, past[rows], y[rows], sign, table["event_time"].to_physical().to_numpy()[rows], rows)
+    return Pairs(np.where(np.isfinite(x), x, 0.0), past[rows], y[rows], sign, table["event_time"].to_physical().to_numpy()[rows], rows)
+
+
+def _numbers(column: pl.Series) -> Array:
+    return column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+
+
+def _codes(table: pl.DataFrame) -> Array:
+    """Which series each row belongs to, counted from 0."""
+    return table["series_id"].rle_id().to_numpy().astype(np.int64)
 
 
 def _by_series(values: Array, code: Array) -> Array:
@@ -190,17 +199,18 @@ def _moved(values: Array, code: Array, lag: int) -> Array:
     return np.where(inside & (code[place] == code), values[place], np.nan)
 
 
-def _in_both_scales(x: Array, raw: pl.Series, pairs: Pairs, about: About) -> list[Array]:
-    """The column as it is and, where the target works in logs, its logarithm: a source has it in the target's unit."""
-    if about.target.transform == "none":
-        return [x]
-    values = raw.cast(pl.Float64).fill_null(float("nan")).to_numpy()[pairs.rows]
-    return [x, np.log1p(np.abs(values))] if about.target.transform == "log1p" else [x, np.log(np.where(values > 0, values, np.nan))]
+def _in_both_scales(table: pl.DataFrame, name: str, about: About) -> Iterator[Array]:
+    """The column at every row and, where the target works in another space, the column brought there: a source has it in the target's unit."""
+    code = _codes(table)
+    yield _by_series(_numbers(table[name]), code)
+    if about.target.transform != "none":
+        yield _by_series(_numbers(table.select(to_z(about.target, name)).to_series()), code)
 
 
-def _partial_r2(x: Array, pairs: Pairs) -> float:
-    """Share of what the own past leaves open of y that x explains, of the same rows; 0 when x itself follows from the past."""
-    keep = np.isfinite(x) & pairs.there[:, 0]
+def _partial_r2(column: Array, pairs: Pairs) -> float:
+    """Share of what the own past leaves open of y that the column explains, of the same rows; 0 when it follows from the past itself."""
+    x = column[pairs.rows]
+    keep = np.isfinite(x)
     if keep.sum() < LEAST_ROWS:
         return 0.0
     past, both = pairs.past[keep], np.column_stack([x[keep], pairs.y[keep]])

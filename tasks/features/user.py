@@ -12,6 +12,7 @@ champion computes with the code it was trained on. So the file may import what t
 import ast
 import hashlib
 import sys
+import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -52,7 +53,9 @@ def evaluate(function: Function, frame: pl.DataFrame, series_id: str) -> np.ndar
     if isinstance(values, np.ndarray):
         values.flags.writeable = False  # it sees what other features see
     try:
-        given = _function(function)(values)
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # the mean of nothing is unknown, which is what is wanted
+            given = _function(function)(values)
         series = given if isinstance(given, pl.Series) else pl.Series(np.asarray(given))
         numbers = series.cast(pl.Float64).fill_null(float("nan")).to_numpy()
     except FeatureInputError:

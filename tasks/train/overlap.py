@@ -4,13 +4,20 @@ import numpy as np
 import polars as pl
 
 from tasks.core.errors import LeakError
+from tasks.core.leaks import Finding
 from tasks.core.windows import Fold, Panel, WalkForward
 
 CHECKED_FOLDS = 8  # evenly over the walk, the first and the last among them
 
 
 def refuse_overlap(features: pl.DataFrame, panel: Panel, folds: list[Fold], walk: WalkForward) -> None:
-    """Raise LeakError that names the first pair (origin, step) a fold would learn from before its cutoff, less the embargo, knew what came true.
+    """Raise LeakError that names the first pair (origin, step) which a fold may not learn from."""
+    if (found := find_overlap(features, panel, folds, walk)) is not None:
+        raise LeakError(found.says)
+
+
+def find_overlap(features: pl.DataFrame, panel: Panel, folds: list[Fold], walk: WalkForward) -> Finding | None:
+    """The first pair that a fold would learn from before its cutoff, less the embargo, knew what came true.
 
     What a fold is scored on comes after its cutoff, so nothing that it learned from can be among it.
     """
@@ -26,7 +33,8 @@ def refuse_overlap(features: pl.DataFrame, panel: Panel, folds: list[Fold], walk
             early = learned[:n, :, s - 1] & (known[start + s : start + s + n] > allowed)
             if early.any():
                 origin, series = np.argwhere(early)[0]
-                raise _error(panel, at, start + int(origin), int(series), s, known)
+                return _finding(panel, at, start + int(origin), int(series), s, known)
+    return None
 
 
 def _known_at(features: pl.DataFrame, panel: Panel) -> np.ndarray:
@@ -38,10 +46,11 @@ def _known_at(features: pl.DataFrame, panel: Panel) -> np.ndarray:
     return known
 
 
-def _error(panel: Panel, at: int, origin: int, series: int, step: int, known: np.ndarray) -> LeakError:
+def _finding(panel: Panel, at: int, origin: int, series: int, step: int, known: np.ndarray) -> Finding:
     when = pl.Series([known[origin + step, series]]).cast(panel.cutoff.dtype)[0]
-    return LeakError(
-        f"The fold of the cutoff {panel.cutoff[at]:%F %T}Z would learn from series {panel.series_ids[series]!r}, origin {panel.event_time[origin]:%F %T}Z, step {step}: "
+    return Finding(
+        rule="overlap", feature=panel.schema.last, series_id=panel.series_ids[series], cutoff=panel.cutoff[at].isoformat(),
+        says=f"The fold of the cutoff {panel.cutoff[at]:%F %T}Z would learn from series {panel.series_ids[series]!r}, origin {panel.event_time[origin]:%F %T}Z, step {step}: "
         f"its value of {panel.event_time[origin + step]:%F %T}Z was known at {when:%F %T}Z, after the cutoff less its embargo. "
-        "A fold learns from what its cutoff knew: raise `train.embargo_steps`, or rebuild the features."
-    )
+        "A fold learns from what its cutoff knew: raise `train.embargo_steps`, or rebuild the features.",
+    )  # fmt: skip
