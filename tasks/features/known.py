@@ -12,12 +12,11 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.windows import blocks
-from tasks.features.ahead import is_said_ahead
+from tasks.features.columns import declared_columns
 from tasks.features.params import FeatureParams
-from tasks.features.table import build_features, column_names, derive_target, feature_schema
+from tasks.features.table import build_features, derive_target, features_of, steps_of
 
 _ORIGINS_AT_ONCE = 2000  # each brings its lookback along: some 300,000 rows with a lookback of 160
-_KEY = ("series_id", "event_time", "known_at")
 _NEVER_KNOWN = datetime(1, 1, 1, tzinfo=UTC)
 
 
@@ -27,35 +26,34 @@ def features_as_known(rows: pl.DataFrame, about: About, params: FeatureParams, c
     rows: SERIES with all vintages. For every row, the features equal those of `build_features(as_of(rows, cutoff), ..., until=event_time)`.
     """
     table = build_features(rows, about, params, calendar)
-    schema = feature_schema(about, params)
-    late = rows.filter(pl.col("known_at") > calendar.nominal_known_at())
+    steps = steps_of(derive_target(rows, about), about, calendar)
+    late = steps.filter(pl.col("known_at") > calendar.nominal_known_at())
     if late.is_empty():
         return table
-    table = _with_others_on_time(table, rows, about, params, calendar)
+    columns = declared_columns(about, params)
+    if others := [c for c in columns if c.sees == "others"]:
+        then = features_of(_on_time(steps, late, calendar), steps, others, about, calendar)
+        table = table.with_columns(then[c.name] for c in others)
+    own = [c for c in columns if c.sees == "own"]  # what the key says was always known, and what is said ahead is read as each cutoff knew it
+    lookback = max(c.lookback_steps for c in own)
     places = table.select("series_id", "event_time", cutoff=calendar.nominal_known_at()).with_row_index("place")
     first = places.group_by("series_id").agg(first=pl.col("place").min())
     places = places.join(first, on="series_id", maintain_order="left")
-    touched = _touched(late, places, schema.lookback_steps)
-    names = column_names(about, params, "own")  # what the key says was always known, and what is known ahead is read as each cutoff knows it
+    touched = _touched(late, places, lookback)
     for part in blocks(len(touched), _ORIGINS_AT_ONCE):
         origins = places[touched[part]]
-        seen = build_features(_tails(rows, places, origins, schema.lookback_steps), about, params, calendar)
-        now = seen.group_by("series_id", maintain_order=True).last().select(names)
-        table = table.with_columns(table[name].scatter(origins["place"], now[name]) for name in names)
+        tails = _tails(steps, places, origins, lookback)
+        now = features_of(tails, tails, own, about, calendar).group_by("series_id", maintain_order=True).last()
+        table = table.with_columns(table[c.name].scatter(origins["place"], now[c.name]) for c in own)
     return table
 
 
-def _with_others_on_time(table: pl.DataFrame, rows: pl.DataFrame, about: About, params: FeatureParams, calendar: Calendar) -> pl.DataFrame:
-    """*table* with the columns that read other series from the rows that were there at their own step's cutoff; a row that came later leaves its place empty."""
-    names = column_names(about, params, "others")
-    if not names:
-        return table
-    values = [c for c in rows.columns if c not in _KEY]
-    late = pl.col("known_at") > calendar.nominal_known_at()
-    came = derive_target(rows, about).filter(~late & ~is_said_ahead(calendar)).select(rows.columns)
-    empty = rows.filter(late).join(came, on=["series_id", "event_time"], how="anti").unique(["series_id", "event_time"])
-    empty = empty.with_columns(calendar.nominal_known_at().alias("known_at"), *(pl.lit(None, pl.Float64).alias(c) for c in values))
-    return table.with_columns(build_features(pl.concat([came, empty]), about, params, calendar).select(names))
+def _on_time(steps: pl.DataFrame, late: pl.DataFrame, calendar: Calendar) -> pl.DataFrame:
+    """What was there at each step's own cutoff; a row that came later leaves its place empty."""
+    came = steps.filter(pl.col("known_at") <= calendar.nominal_known_at())
+    missing = late.join(came, on=["series_id", "event_time"], how="anti").unique(["series_id", "event_time"])
+    values = [c for c in steps.columns if c not in {"series_id", "event_time", "known_at"}]
+    return pl.concat([came, missing.with_columns(calendar.nominal_known_at().alias("known_at"), *(pl.lit(None, pl.Float64).alias(c) for c in values))])
 
 
 def _touched(late: pl.DataFrame, places: pl.DataFrame, lookback_steps: int) -> np.ndarray:
@@ -74,7 +72,7 @@ def _touched(late: pl.DataFrame, places: pl.DataFrame, lookback_steps: int) -> n
     return np.flatnonzero(touched)
 
 
-def _tails(rows: pl.DataFrame, places: pl.DataFrame, origins: pl.DataFrame, lookback_steps: int) -> pl.DataFrame:
+def _tails(steps: pl.DataFrame, places: pl.DataFrame, origins: pl.DataFrame, lookback_steps: int) -> pl.DataFrame:
     """For each origin a series of its own: what its lookback held at its cutoff, and a row without values at the origin itself."""
     names = pl.format("{}", pl.col("origin")).str.zfill(12)
     pairs = origins.select(
@@ -82,8 +80,8 @@ def _tails(rows: pl.DataFrame, places: pl.DataFrame, origins: pl.DataFrame, look
         known_by="cutoff",
         place=pl.int_ranges(pl.max_horizontal("first", pl.col("place").cast(pl.Int64) - lookback_steps), pl.col("place") + 1),
     ).explode("place")
-    vintages = rows.join(places.select("series_id", "event_time", pl.col("place").cast(pl.Int64)), on=["series_id", "event_time"])
+    vintages = steps.join(places.select("series_id", "event_time", pl.col("place").cast(pl.Int64)), on=["series_id", "event_time"])
     tails = pairs.join(vintages, on="place").filter(pl.col("known_at") <= pl.col("known_by"))
     ends = origins.select(pl.col("place").alias("origin"), "event_time").with_columns(known_at=pl.lit(_NEVER_KNOWN).cast(pl.Datetime("us", "UTC")))
     both = pl.concat([tails.select("origin", pl.exclude("origin", "known_by", "place", "series_id")), ends], how="diagonal")
-    return both.with_columns(names.alias("series_id")).select(rows.columns)
+    return both.with_columns(names.alias("series_id")).select(steps.columns)

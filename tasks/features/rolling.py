@@ -170,7 +170,8 @@ def _halves(w: int) -> Iterator[tuple[int, int]]:
 
 
 def _shift(values: Array, k: int) -> Array:
-    shifted = np.full(len(values), np.nan)
+    shifted = np.empty_like(values)
+    shifted[:k] = np.nan
     shifted[k:] = values[: max(0, len(values) - k)]
     return shifted
 

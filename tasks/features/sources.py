@@ -17,6 +17,7 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.schema import SERIES_KEY, FeatureColumn, series_key
 from tasks.features.bars import OHLC, garman_klass
+from tasks.features.grid import series_starts
 
 Role = Literal["level", "spread", "free"]
 Sees = Literal["own", "row", "others", "ahead"]
@@ -40,8 +41,7 @@ class Laid:
     @cached_property
     def starts(self) -> np.ndarray:
         """The position of each series' first row."""
-        ids = self.frame["series_id"]
-        return np.flatnonzero((ids != ids.shift()).fill_null(value=True).to_numpy())
+        return series_starts(self.frame["series_id"])
 
     @cached_property
     def steps(self) -> np.ndarray:

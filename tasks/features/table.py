@@ -19,7 +19,7 @@ from tasks.features.columns import LAST, check_sources, declared_columns, season
 from tasks.features.compute import compute
 from tasks.features.grid import lay_on_grid
 from tasks.features.params import FeatureParams
-from tasks.features.sources import Laid, Sees, finite
+from tasks.features.sources import Column, Laid, Sees, finite
 
 _KEY = ("series_id", "event_time", "known_at")
 
@@ -35,13 +35,30 @@ def build_features(rows: pl.DataFrame, about: About, params: FeatureParams, cale
     columns = declared_columns(about, params)
     with_y = derive_target(rows, about)
     check_sources(columns, _sources(with_y, about))
-    steps = with_y.filter(~is_said_ahead(calendar)) if about.covariates.known_ahead else with_y
+    return features_of(steps_of(with_y, about, calendar), with_y, columns, about, calendar, until)
+
+
+def features_of(
+    steps: pl.DataFrame, rows: pl.DataFrame, columns: list[Column], about: About, calendar: Calendar, until: datetime | None = None
+) -> pl.DataFrame:
+    """*columns* at every grid step of *steps*; `ahead` reads *rows*. Both have y; see `build_features`."""
     if steps.is_empty():
         return pl.DataFrame(schema={**FEATURES.columns, **{c.name: pl.Float32 for c in columns}})
     laid = lay_on_grid(steps, calendar, until).with_columns(z=to_z(about.target))
-    values = compute(Laid(laid, with_y, about, calendar), columns)
+    values = compute(Laid(laid, rows, about, calendar), columns)
     features = [pl.Series(c.name, column, nan_to_null=True) for c, column in zip(columns, values, strict=True)]
     return laid.select(*_KEY, "is_gap", "y", "z").with_columns(features)
+
+
+def steps_of(with_y: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFrame:
+    """The rows that are steps: all but those said ahead, where the dataset has such."""
+    return with_y.filter(~is_said_ahead(calendar)) if about.covariates.known_ahead else with_y
+
+
+def newest_step(rows: pl.DataFrame, about: About, calendar: Calendar) -> datetime | None:
+    """The last step that *rows* bring, what is said ahead left aside; None when there is none."""
+    newest: datetime | None = steps_of(derive_target(rows, about), about, calendar).select(pl.col("event_time").max()).item()
+    return newest
 
 
 def column_names(about: About, params: FeatureParams, *sees: Sees) -> list[str]:

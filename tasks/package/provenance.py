@@ -10,6 +10,7 @@ from typing import Any
 LIBRARIES = (
     "bentoml",
     "fastapi",
+    "holidays",
     "lightgbm",
     "lightning",
     "numpy",
