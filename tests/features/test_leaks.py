@@ -155,12 +155,12 @@ HONEST_LIST = [
 
 @pytest.fixture(scope="module")
 def late_and_corrected():
-    """The loads with a price that is said a day ahead; some rows come late, some are corrected two days later."""
+    """The loads with a price that is said a day ahead; some rows come hours late, some are corrected hours later."""
     table = runs.loads().with_columns(known=pl.col("time") + timedelta(hours=1))
     rng = np.random.default_rng(5)
-    late = pl.Series(rng.random(table.height) < 0.03)
-    table = table.with_columns(known=pl.when(late).then(pl.col("known") + timedelta(hours=30)).otherwise("known"))
-    corrected = table.filter(pl.Series(rng.random(table.height) < 0.03)).with_columns(pl.col("load") * 1.5, pl.col("known") + timedelta(hours=50))
+    late = pl.Series(rng.random(table.height) < 0.006)
+    table = table.with_columns(known=pl.when(late).then(pl.col("known") + timedelta(hours=5)).otherwise("known"))
+    corrected = table.filter(pl.Series(rng.random(table.height) < 0.006)).with_columns(pl.col("load") * 1.5, pl.col("known") + timedelta(hours=7))
     plan = table.select("time", "meter", "plan", known=pl.col("time") - timedelta(hours=24))
     return pl.concat([table, corrected, plan], how="diagonal")
 

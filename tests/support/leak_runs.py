@@ -21,7 +21,7 @@ from tasks.features.user import bind_functions
 from tasks.ingest.__main__ import main as ingest
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
-HOURS = 900
+HOURS = 700
 
 
 def loads(n=HOURS, seed=1):
