@@ -61,7 +61,8 @@ def root_of(folder: Path, table: pl.DataFrame, listed=(), functions="", target=N
     }  # fmt: skip
     entry = {"about": {**is_about, **(about or {})}, "models": {}, **{stage: {} for stage in STAGES}, "ingest": {"source": read}, "features": {"list": list(listed), **params}}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "params.yaml").write_text(yaml.safe_dump({"dataset": "d", "models": [], "datasets": {"d": entry}}))
+    entry["train"] = {"n_cutoffs": 40, "stride_steps": 1, "refit_every_cutoffs": 20, "min_train_steps": 200}
+    (folder / "params.yaml").write_text(yaml.safe_dump({"dataset": "d", "models": [], "promote": {"gate_steps": 60}, "datasets": {"d": entry}}))
     fill(folder / "data/source", {"feed.csv": table.write_csv(datetime_format="%Y-%m-%dT%H:%M:%S%z")})
     (folder / "own").mkdir(exist_ok=True)
     (folder / "own/planted.py").write_text(functions)
