@@ -9,4 +9,14 @@ from tasks.features.known import features_as_known
 from tasks.features.params import FeatureParams, FeatureSpec
 from tasks.features.table import build_features, column_names, derive_target, feature_schema, gap_ledger, newest_step
 
-__all__ = ["FeatureParams", "FeatureSpec", "build_features", "column_names", "derive_target", "feature_schema", "features_as_known", "gap_ledger", "newest_step"]
+__all__ = [
+    "FeatureParams",
+    "FeatureSpec",
+    "build_features",
+    "column_names",
+    "derive_target",
+    "feature_schema",
+    "features_as_known",
+    "gap_ledger",
+    "newest_step",
+]

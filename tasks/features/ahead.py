@@ -35,7 +35,9 @@ def ahead_columns(spec: Ahead, about: About) -> Iterator[Column]:
 def check_declared(kind: str, column: str, key: str, declared: tuple[str, ...]) -> None:
     """Raise FeatureInputError unless *column* is among those that `about.covariates.<key>` has."""
     if column not in declared:
-        raise FeatureInputError(f"`features.list`: {kind} of {column!r}, but `about.covariates.{key}` has {list(declared)}. Add the column there, or use kind `value`.")
+        raise FeatureInputError(
+            f"`features.list`: {kind} of {column!r}, but `about.covariates.{key}` has {list(declared)}. Add the column there, or use kind `value`."
+        )
 
 
 def check_said_ahead(specs: tuple[object, ...], rows: pl.DataFrame, calendar: Calendar) -> None:

@@ -29,7 +29,7 @@ def cross_columns(spec: Cross, role: Role) -> Iterator[Column]:
     for of in spec.of:
         name = f"{spec.column}_cross_{of}" + (f"_{spec.series_id}" if of == "series" else "")
         column = spec.column
-        read = _reader(column, _READ[of]) if of != "series" else lambda laid, c=column: _of_series(laid, c, str(spec.series_id))  # type: ignore[misc]  # a default binds the column
+        read = _reader(column, _READ[of]) if of != "series" else lambda laid, c=column: _of_series(laid, c, str(spec.series_id))
         in_z: Role = "spread" if of == "std" else "free" if of in {"rank", "share"} else "level"
         yield Column(name, in_z if role == "level" else "free", 0, (Source(name, read, (column,), sees="others"),), lambda past: past.values)
 
@@ -40,7 +40,9 @@ def check_named_series(specs: tuple[object, ...], rows: pl.DataFrame) -> None:
     for spec in specs:
         if isinstance(spec, Cross) and spec.series_id is not None and spec.series_id not in known:
             shown = f"{known[:8]}" + (" and more" if len(known) > 8 else "")  # noqa: PLR2004  (a line's worth)
-            raise FeatureInputError(f"`features.list`: cross of {spec.column!r} reads series {spec.series_id!r}, which is not there; there are {shown}.")
+            raise FeatureInputError(
+                f"`features.list`: cross of {spec.column!r} reads series {spec.series_id!r}, which is not there; there are {shown}."
+            )
 
 
 def _reader(column: str, of: Callable[[Steps, np.ndarray], np.ndarray]) -> Callable[[Laid], np.ndarray]:

@@ -18,7 +18,9 @@ def lay_on_grid(rows: pl.DataFrame, calendar: Calendar, until: datetime | None =
     start, end = span(rows)
     grid = calendar.grid(start, end if until is None else max(end, until))
     if _lies_there(rows, grid, until):
-        return rows.select("series_id", "event_time", "known_at", pl.lit(value=False).alias("is_gap"), pl.exclude("series_id", "event_time", "known_at"))
+        return rows.select(
+            "series_id", "event_time", "known_at", pl.lit(value=False).alias("is_gap"), pl.exclude("series_id", "event_time", "known_at")
+        )
     ids = rows["series_id"].unique().sort()
     series = rows["series_id"].cast(pl.Enum(ids)).to_physical().to_numpy().astype(np.int64)
     step = positions(rows, grid, calendar)

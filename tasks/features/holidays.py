@@ -21,7 +21,9 @@ _EPOCH = date(1970, 1, 1).toordinal()
 
 def holiday_columns(spec: Holiday, horizon_steps: int) -> Iterator[Column]:
     """`holiday_<place>`: 1 or 0; `_until_<n>` and `_since_<n>`: days, at most n, 0 on a holiday; `_ahead_<s>`: whether the step s after the row's is one."""
-    name = "_".join(["holiday", spec.country, *([spec.subdivision] if spec.subdivision else []), *([spec.time_zone] if spec.time_zone != "UTC" else [])])
+    name = "_".join(
+        ["holiday", spec.country, *([spec.subdivision] if spec.subdivision else []), *([spec.time_zone] if spec.time_zone != "UTC" else [])]
+    )
     if "is" in spec.parts:
         yield from_row(name, lambda laid: _distance(spec, _days(laid.event_us, spec.time_zone))[0] == 0)
     if "until" in spec.parts:
@@ -54,7 +56,9 @@ def _days(event_us: np.ndarray, time_zone: str) -> np.ndarray:
     try:
         local = pl.Series(event_us).cast(pl.Datetime("us", "UTC")).dt.convert_time_zone(time_zone)
     except pl.exceptions.ComputeError as error:
-        raise FeatureInputError(f"`features.list`: holiday has `time_zone: {time_zone}`, which is none. Give a name such as Europe/Berlin.") from error
+        raise FeatureInputError(
+            f"`features.list`: holiday has `time_zone: {time_zone}`, which is none. Give a name such as Europe/Berlin."
+        ) from error
     return local.dt.date().to_physical().to_numpy().astype(np.int64)
 
 

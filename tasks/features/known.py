@@ -53,7 +53,9 @@ def _on_time(steps: pl.DataFrame, late: pl.DataFrame, calendar: Calendar) -> pl.
     came = steps.filter(pl.col("known_at") <= calendar.nominal_known_at())
     missing = late.join(came, on=["series_id", "event_time"], how="anti").unique(["series_id", "event_time"])
     values = [c for c in steps.columns if c not in {"series_id", "event_time", "known_at"}]
-    return pl.concat([came, missing.with_columns(calendar.nominal_known_at().alias("known_at"), *(pl.lit(None, pl.Float64).alias(c) for c in values))])
+    return pl.concat(
+        [came, missing.with_columns(calendar.nominal_known_at().alias("known_at"), *(pl.lit(None, pl.Float64).alias(c) for c in values))]
+    )
 
 
 def _touched(late: pl.DataFrame, places: pl.DataFrame, lookback_steps: int) -> np.ndarray:

@@ -150,7 +150,9 @@ class Macd(Strict):
     @model_validator(mode="after")
     def _fast_is_faster(self) -> "Macd":
         if self.fast_steps >= self.slow_steps:
-            raise FeatureInputError(f"`features.list`: macd of {self.column!r} has fast_steps {self.fast_steps} and slow_steps {self.slow_steps}; fast is the smaller one.")
+            raise FeatureInputError(
+                f"`features.list`: macd of {self.column!r} has fast_steps {self.fast_steps} and slow_steps {self.slow_steps}; fast is the smaller one."
+            )
         return self
 
 
@@ -192,7 +194,9 @@ class Fourier(Strict):
     @model_validator(mode="after")
     def _has_one_period(self) -> "Fourier":
         if [self.period, self.period_days, self.period_steps].count(None) != 2:  # noqa: PLR2004  (two of three are not given)
-            raise FeatureInputError("`features.list`: fourier needs exactly one of `period` (day, week, month, year), `period_days` and `period_steps`.")
+            raise FeatureInputError(
+                "`features.list`: fourier needs exactly one of `period` (day, week, month, year), `period_days` and `period_steps`."
+            )
         return self
 
 

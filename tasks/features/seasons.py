@@ -47,7 +47,9 @@ def fourier_columns(spec: Fourier) -> Iterator[Column]:
     whole = Source(f"phase:{name}", phase, sees="row")
     for k in range(1, spec.order + 1):
         for wave, compute in (("sin", np.sin), ("cos", np.cos)):
-            yield Column(f"fourier_{name}_{wave}_{k}", "free", 0, (whole,), lambda past, k=k, compute=compute: compute(2 * np.pi * (k * past.values % 1.0)))
+            yield Column(
+                f"fourier_{name}_{wave}_{k}", "free", 0, (whole,), lambda past, k=k, compute=compute: compute(2 * np.pi * (k * past.values % 1.0))
+            )
 
 
 def from_row(name: str, read: Callable[[Laid], np.ndarray]) -> Column:
@@ -96,7 +98,9 @@ def steps_since_1970(laid: Laid) -> np.ndarray:
     if kind == "weekdays":
         return np.busday_count("1970-01-01", laid.frame["event_time"].to_numpy().astype("datetime64[D]")).astype(np.float64)
     if kind != "continuous":
-        raise FeatureInputError(f"`features.list`: `fourier` counts `period_steps` from 1970, which calendar {kind!r} does not reach. Give `period` or `period_days`.")
+        raise FeatureInputError(
+            f"`features.list`: `fourier` counts `period_steps` from 1970, which calendar {kind!r} does not reach. Give `period` or `period_days`."
+        )
     if every.endswith(("mo", "q", "y")):
         count, unit = int(every.rstrip("moqy")), {"o": 1, "q": 3, "y": 12}[every[-1]]
         return laid.numbers(pl.col("event_time").dt.year().cast(pl.Int64) * 12 + pl.col("event_time").dt.month()) / (count * unit)

@@ -120,7 +120,9 @@ def look(release: Release, rows: pl.DataFrame, grid: Grid, points: Sequence[Poin
     schema = release.schema
     x = _shared(release, rows, grid, points, series_ids)
     for i in _surprised(grid, rows, points, schema.lookback_steps):
-        known = rows.filter(pl.col("known_at") <= _EPOCH + timedelta(microseconds=points[i].at_us))  # all vintages: what is said ahead is read as the origin's own cutoff knew it
+        known = rows.filter(
+            pl.col("known_at") <= _EPOCH + timedelta(microseconds=points[i].at_us)
+        )  # all vintages: what is said ahead is read as the origin's own cutoff knew it
         x[i] = _shared(release, known, grid, [points[i]], series_ids)[0]
     there = np.isfinite(x[:, :, schema.index(schema.last)])
     out = np.full((*there.shape, schema.horizon_steps), np.nan)

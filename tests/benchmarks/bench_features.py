@@ -24,4 +24,6 @@ def test_a_million_rows_by_45_columns(capsys):
         for side, runs in found.items():
             cold, warm = median(run["seconds"][0] for run in runs), [s for run in runs for s in run["seconds"][1:]]
             cpu, peak = median(s for run in runs for s in run["cpu_s"][1:]), median(run["peak_mb"] for run in runs)
-            print(f"  {side:13} cold {cold:.2f} s, warm median {median(warm):.3f} s (least {min(warm):.3f}; {cpu:.2f} s of processor), peak {peak:.0f} MB")
+            print(
+                f"  {side:13} cold {cold:.2f} s, warm median {median(warm):.3f} s (least {min(warm):.3f}; {cpu:.2f} s of processor), peak {peak:.0f} MB"
+            )

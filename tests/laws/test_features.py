@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
-
 from support.feeds import BARS, feeds
 from support.slow_features import SLOW_BARS, at, between, slow_bollinger, slow_macd, slow_row, slow_rsi, smooth, standing, window
+
 from tasks.core.calendar import calendar_for
 from tasks.core.frames import FEATURES, SERIES, as_of
 from tasks.features import FeatureParams, build_features, feature_schema, features_as_known
@@ -54,7 +54,18 @@ ONE_BY_ONE = [FeatureParams.model_validate({"list": [entry], "last_within_steps"
 OF_THE_ROW = ("calendar_", "series_key_", "fourier_", "time_", "holiday_")  # known without any value
 # float32 holds 2^-24 of a number. What is a difference of close prices is known as well as these are, to 1e-11 of 1e5, and a share of such a
 # difference to that over the least spread there is, 1e-2. An angle of the 20,000th day is known to 1e-12 turns.
-KNOWN_TO = {"_position": 1e-6, "rsi": 1e-4, "zscore": 1e-6, "stochastic": 1e-4, "close": 1e-10, "obv": 1e-12, "ohlc_atr": 1e-10, "rogers": 1e-10, "parkinson": 1e-10, "fourier": 1e-10}
+KNOWN_TO = {
+    "_position": 1e-6,
+    "rsi": 1e-4,
+    "zscore": 1e-6,
+    "stochastic": 1e-4,
+    "close": 1e-10,
+    "obv": 1e-12,
+    "ohlc_atr": 1e-10,
+    "rogers": 1e-10,
+    "parkinson": 1e-10,
+    "fourier": 1e-10,
+}
 law = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -124,7 +135,9 @@ def slow_return(spec, values, i, _t):
     for k in spec["steps"]:
         now, before = values[i], at(values, i - k)
         r = None if now is None or before is None else math.log1p((now - before) / before)
-        found[f"close_{spec['kind']}_{k}"] = r if r is None else {"return": r, "abs_return": abs(r), "negative_return": min(r, 0.0), "roc": math.expm1(r)}[spec["kind"]]
+        found[f"close_{spec['kind']}_{k}"] = (
+            r if r is None else {"return": r, "abs_return": abs(r), "negative_return": min(r, 0.0), "roc": math.expm1(r)}[spec["kind"]]
+        )
     return found
 
 
@@ -156,7 +169,9 @@ def test_every_kind_equals_the_slow_oracle(feed):
         for name, value in expected.items():
             got = row[name]
             assert (got is None) == (value is None), (name, got, value)
-            assert value is None or got == pytest.approx(value, rel=1.3e-7, abs=next((e for part, e in KNOWN_TO.items() if part in name), 1e-13)), name
+            assert value is None or got == pytest.approx(value, rel=1.3e-7, abs=next((e for part, e in KNOWN_TO.items() if part in name), 1e-13)), (
+                name
+            )
 
 
 @law

@@ -45,10 +45,14 @@ def feeds_with_plans(draw):
         for k in range(2):
             at = steps.filter(pl.Series(rng.random(len(steps)) < 0.7))
             before = pl.Series(rng.integers(1, 9 * 6, len(at)))
-            frame = pl.DataFrame({"series_id": pl.repeat(name, len(at), eager=True, dtype=pl.String), "event_time": at, "plan": rng.standard_normal(len(at)) + k})
+            frame = pl.DataFrame(
+                {"series_id": pl.repeat(name, len(at), eager=True, dtype=pl.String), "event_time": at, "plan": rng.standard_normal(len(at)) + k}
+            )
             said.append(frame.with_columns(known_at=calendar.nominal_known_at() - pl.duration(hours=before)))
     planned = pl.concat(said).with_columns(pl.lit(None, pl.Float64).alias(c) for c in BARS)
-    both = pl.concat([rows, corrected, planned.select(rows.columns)]).unique(["series_id", "event_time", "known_at"], keep="first", maintain_order=True)
+    both = pl.concat([rows, corrected, planned.select(rows.columns)]).unique(
+        ["series_id", "event_time", "known_at"], keep="first", maintain_order=True
+    )
     return SERIES.conform(both), about
 
 

@@ -34,7 +34,17 @@ def feeds(draw, n_series=3):
         close = base * np.exp(move * rng.standard_normal(n).cumsum())
         open_ = close * np.exp(move * rng.standard_normal(n))
         high, low = np.maximum(open_, close) * np.exp(move * rng.random(n)), np.minimum(open_, close) * np.exp(-move * rng.random(n))
-        frame = pl.DataFrame({"series_id": f"s{k}", "event_time": grid[first : first + n], "open": open_, "high": high, "low": low, "close": close, "volume": rng.integers(0, 9, n) * 1e4})
+        frame = pl.DataFrame(
+            {
+                "series_id": f"s{k}",
+                "event_time": grid[first : first + n],
+                "open": open_,
+                "high": high,
+                "low": low,
+                "close": close,
+                "volume": rng.integers(0, 9, n) * 1e4,
+            }
+        )
         missing = rng.random(n) < draw(st.sampled_from([0.0, 0.2]))
         frame = frame.with_columns(pl.when(~pl.Series(missing)).then(pl.col(c)) for c in BARS)
         kept = rng.random(n) >= draw(st.sampled_from([0.0, 0.3, 0.7]))

@@ -160,10 +160,7 @@ def slow_phase(spec, t, about):
         return "year", (t - datetime(t.year, 1, 1, tzinfo=UTC)) / timedelta(days=365 + calendar.isleap(t.year))
     if "period_days" in spec:
         return f"{spec['period_days']:g}_days", days / spec["period_days"] % 1
-    if about.calendar == "weekdays":
-        n = sum((EPOCH + timedelta(days=d)).weekday() < 5 for d in range(int(days)))
-    else:
-        n = int(days * 4)
+    n = sum((EPOCH + timedelta(days=d)).weekday() < 5 for d in range(int(days))) if about.calendar == "weekdays" else int(days * 4)
     return f"{spec['period_steps']:g}_steps", n / spec["period_steps"] % 1
 
 

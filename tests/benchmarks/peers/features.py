@@ -39,7 +39,11 @@ def tidemill():
         *({"kind": kind, "column": "z", "window_steps": list(WINDOWS)} for kind in ("mean", "std", "min", "max")),
         {"kind": "ewm", "column": "z", "span_steps": [12]},
     ]
-    rows, params, calendar = panel().with_columns(known_at=pl.col("event_time").dt.offset_by("1h")), FeatureParams.model_validate({"list": declared}), calendar_for(about)
+    rows, params, calendar = (
+        panel().with_columns(known_at=pl.col("event_time").dt.offset_by("1h")),
+        FeatureParams.model_validate({"list": declared}),
+        calendar_for(about),
+    )
     return lambda: build_features(rows, about, params, calendar), 6
 
 
@@ -49,7 +53,9 @@ def mlforecast():
 
     made = [kind(window_size=w) for kind in (of.RollingMean, of.RollingStd, of.RollingMin, of.RollingMax) for w in WINDOWS]
     frame = panel().select(unique_id="series_id", ds=pl.col("event_time").dt.replace_time_zone(None), y="y")
-    engine = MLForecast(models=[], freq="1h", lags=list(range(1, 25)), lag_transforms={1: [*made, of.ExponentiallyWeightedMean(alpha=2 / 13)]}, num_threads=2)
+    engine = MLForecast(
+        models=[], freq="1h", lags=list(range(1, 25)), lag_transforms={1: [*made, of.ExponentiallyWeightedMean(alpha=2 / 13)]}, num_threads=2
+    )
     return lambda: engine.preprocess(frame, dropna=False), 3
 
 
@@ -68,7 +74,12 @@ def polars_over():
     frame, y = panel(), pl.col("y")
     made = [y.shift(k).alias(f"lag_{k}") for k in range(24)]
     for w in WINDOWS:
-        made += [y.rolling_mean(w).alias(f"mean_{w}"), y.rolling_std(w).alias(f"std_{w}"), y.rolling_min(w).alias(f"min_{w}"), y.rolling_max(w).alias(f"max_{w}")]
+        made += [
+            y.rolling_mean(w).alias(f"mean_{w}"),
+            y.rolling_std(w).alias(f"std_{w}"),
+            y.rolling_min(w).alias(f"min_{w}"),
+            y.rolling_max(w).alias(f"max_{w}"),
+        ]
     made.append(y.ewm_mean(span=12).alias("ewm_12"))
     return lambda: frame.with_columns(e.over("series_id").cast(pl.Float32) for e in made), 3
 
