@@ -47,10 +47,14 @@ def test_seconds_on_the_default_data(tmp_path, capsys):
     about, walk, gate_steps, of_train = read_about(tmp_path), read_params("train", TrainParams, tmp_path), read_gate_steps(tmp_path), {}
     for model in read_models(tmp_path):
         own = read_model_params(model, tmp_path)
-        _, of_train[model] = timed(lambda m=model, o=own: train(m, made.table, made.schema, about, made.calendar, walk, o, gate_steps, say=lambda _: None))
+        _, of_train[model] = timed(
+            lambda m=model, o=own: train(m, made.table, made.schema, about, made.calendar, walk, o, gate_steps, say=lambda _: None)
+        )
     whole = sum(of_train.values())
     with capsys.disabled():
-        print(f"\nleak gate, default data: reach <= 15 % on top of train; seen {100 * of_gate / whole:.1f} %: gate {of_gate:.2f} s, features {of_features:.2f} s, train {whole:.1f} s")
+        print(
+            f"\nleak gate, default data: reach <= 15 % on top of train; seen {100 * of_gate / whole:.1f} %: gate {of_gate:.2f} s, features {of_features:.2f} s, train {whole:.1f} s"
+        )
         print("  " + ", ".join(f"{model} {seconds:.1f} s" for model, seconds in of_train.items()) + f"; {len(verdict.findings)} findings")
 
 

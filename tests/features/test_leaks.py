@@ -177,7 +177,9 @@ def test_honest_features_pass_late_rows_corrections_and_what_is_said_ahead_inclu
 def test_a_table_that_knows_corrections_before_they_came_is_refused(tmp_path, late_and_corrected):
     """A late row, a correction, a covariate that is filled in afterwards: the table of the newest values has them all, the stage's has none."""
     settled = runs.loads().with_columns(known=pl.col("time") + timedelta(hours=1))
-    afterwards = pl.concat([settled.with_columns(temperature=None), settled.with_columns(pl.col("known") + timedelta(days=3))], how="vertical_relaxed")
+    afterwards = pl.concat(
+        [settled.with_columns(temperature=None), settled.with_columns(pl.col("known") + timedelta(days=3))], how="vertical_relaxed"
+    )
     source = {"known_at_column": "known"}
     for folder, table, feature in (("late", late_and_corrected, "z_lag_1"), ("afterwards", afterwards, "temperature_value")):
         listed = [{"kind": "lag", "column": "z", "steps": [1]}, {"kind": "value", "column": "temperature"}]
@@ -258,5 +260,5 @@ def test_the_verdict_is_the_same_twice_and_refuses_by_name(tmp_path):
     with pytest.raises(LeakError, match=r"(?s)train ridge: the leak gate has \d finding.*'z_centred_mean_1' of series 'north' at the cutoff"):
         refuse_leaks(first, "train ridge")
     refuse_other(first, "train ridge", schema_hash=first.schema_hash)
-    with pytest.raises(LeakError, match="about table .* but here is 0000"):
+    with pytest.raises(LeakError, match=r"about table .* but here is 0000"):
         refuse_other(first, "train ridge", table="0" * 64)

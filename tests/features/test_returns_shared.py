@@ -37,7 +37,11 @@ def coins(shared_data):
     frames = []
     for coin in ("BTC", "ETH", "XRP", "LTC"):
         bars = json.loads((shared_data / f"binance_1h/{coin}_USDT-1h.json").read_text())[-N_HOURS:]
-        frames.append(pl.DataFrame(bars, schema=list(names), orient="row").with_columns(pl.from_epoch("time", "ms").dt.replace_time_zone("UTC"), meter=pl.lit(coin)))
+        frames.append(
+            pl.DataFrame(bars, schema=list(names), orient="row").with_columns(
+                pl.from_epoch("time", "ms").dt.replace_time_zone("UTC"), meter=pl.lit(coin)
+            )
+        )
     return pl.concat(frames, how="vertical_relaxed")
 
 

@@ -24,10 +24,20 @@ def changed(folder, **changes):
 @pytest.mark.parametrize(
     ("where", "spoil", "error", "words"),
     [
-        ("models/release", lambda folder: changed(folder, findings=[FINDING]), LeakError, "promote ensemble: the leak gate has 1 finding.*\n.*'z_mean_7' of series 'north'"),
+        (
+            "models/release",
+            lambda folder: changed(folder, findings=[FINDING]),
+            LeakError,
+            "promote ensemble: the leak gate has 1 finding.*\n.*'z_mean_7' of series 'north'",
+        ),
         ("models/release/baseline", lambda folder: changed(folder, findings=[FINDING]), LeakError, "promote last_value: the leak gate has 1 finding"),
         ("models/release", lambda folder: changed(folder, schema_hash="1" * 64), LeakError, "about schema_hash 111111111111, but here is"),
-        ("models/release", lambda folder: changed(folder, data_version="2" * 64), LeakError, "about data_version 222222222222, but here is 000000000000"),
+        (
+            "models/release",
+            lambda folder: changed(folder, data_version="2" * 64),
+            LeakError,
+            "about data_version 222222222222, but here is 000000000000",
+        ),
         ("models/release", lambda folder: ((folder / "leaks.json").unlink(), seal(folder)), ReleaseError, "leaks.json is missing"),
     ],
 )

@@ -35,7 +35,11 @@ def loads(n=HOURS, seed=1):
         hour = np.arange(n)
         plan = (hour // 24 % 7 >= 5).astype(float)
         load = level * (1 + 0.2 * np.sin(2 * np.pi * hour / 24) + 0.02 * noise + 0.02 * temperature - 0.1 * plan)
-        frames.append(pl.DataFrame({"time": [START + timedelta(hours=int(h)) for h in hour], "meter": name, "load": load, "temperature": temperature, "plan": plan}))
+        frames.append(
+            pl.DataFrame(
+                {"time": [START + timedelta(hours=int(h)) for h in hour], "meter": name, "load": load, "temperature": temperature, "plan": plan}
+            )
+        )
     return pl.concat(frames)
 
 
@@ -54,12 +58,26 @@ def bars(n=HOURS, seed=2):
 def root_of(folder: Path, table: pl.DataFrame, listed=(), functions="", target=None, about=None, source=None, **params) -> Path:
     """A root whose data/clean holds the rows of *table* as ingest reads them, with *listed* in `features.list` and *functions* in own/planted.py."""
     values = [c for c in table.columns if c not in {"time", "meter", "known"}]
-    read = {"kind": "files", "format": "csv", "layout": "long", "time_column": "time", "series_column": "meter", "value_columns": values, **(source or {})}
+    read = {
+        "kind": "files",
+        "format": "csv",
+        "layout": "long",
+        "time_column": "time",
+        "series_column": "meter",
+        "value_columns": values,
+        **(source or {}),
+    }
     is_about = {
         "description": "t", "every": "1h", "horizon_steps": 3, "season_steps": 24, "target": target or {"column": "load", "unit": "kW"},
         "covariates": {"past": [c for c in ("temperature",) if c in values], "known_ahead": [c for c in ("plan",) if c in values]},
     }  # fmt: skip
-    entry = {"about": {**is_about, **(about or {})}, "models": {}, **{stage: {} for stage in STAGES}, "ingest": {"source": read}, "features": {"list": list(listed), **params}}
+    entry = {
+        "about": {**is_about, **(about or {})},
+        "models": {},
+        **{stage: {} for stage in STAGES},
+        "ingest": {"source": read},
+        "features": {"list": list(listed), **params},
+    }
     folder.mkdir(parents=True, exist_ok=True)
     entry["train"] = {"n_cutoffs": 40, "stride_steps": 1, "refit_every_cutoffs": 20, "min_train_steps": 200}
     (folder / "params.yaml").write_text(yaml.safe_dump({"dataset": "d", "models": [], "promote": {"gate_steps": 60}, "datasets": {"d": entry}}))

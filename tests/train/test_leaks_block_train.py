@@ -50,7 +50,9 @@ def test_train_takes_a_clean_table_and_no_other_in_its_place(checkout):
 def late():
     """Every tenth value is known six steps later than the others."""
     table = feature_table()
-    return table.with_columns(known_at=pl.when(pl.Series(np.arange(table.height) % 10 == 3)).then(pl.col("known_at").dt.offset_by("6d")).otherwise("known_at"))
+    return table.with_columns(
+        known_at=pl.when(pl.Series(np.arange(table.height) % 10 == 3)).then(pl.col("known_at").dt.offset_by("6d")).otherwise("known_at")
+    )
 
 
 def test_the_walks_own_pairs_are_all_known_by_their_cutoff(late):
@@ -63,7 +65,10 @@ def test_a_walk_that_forgets_when_values_were_known_or_its_embargo_is_refused(la
     panel = panel_of(late, small_schema(), CALENDAR)
     folds = plan_folds(len(panel.event_time), len(panel.event_time) - 31, 3, WALK)
     nominal = np.where(panel.known_pos < len(panel.event_time), np.arange(len(panel.event_time))[:, None], panel.known_pos)
-    with pytest.raises(LeakError, match=r"The fold of the cutoff .* would learn from series 's0', origin .*, step 1: its value of .* was known at .*, after the cutoff"):
+    with pytest.raises(
+        LeakError,
+        match=r"The fold of the cutoff .* would learn from series 's0', origin .*, step 1: its value of .* was known at .*, after the cutoff",
+    ):
         refuse_overlap(late, replace(panel, known_pos=nominal), folds, WALK)
     hasty = replace(panel, known_pos=np.maximum(panel.known_pos - WALK.embargo_steps, 0))
     assert find_overlap(late, hasty, folds, WALK).rule == "overlap"
