@@ -101,7 +101,13 @@ def build_small_body(
         "dataset": dataset, "data_version": "0" * 64,
     }  # fmt: skip
     contents = {"about": about.model_dump(), "features": features.model_dump(), "schema": schema.model_dump(), "ensemble": blend}
-    contents["leaks"] = {"schema_hash": schema.hash, "table": "0" * 64, "data_version": blend["data_version"], "checks": {}, "findings": list(findings)}
+    contents["leaks"] = {
+        "schema_hash": schema.hash,
+        "table": "0" * 64,
+        "data_version": blend["data_version"],
+        "checks": {},
+        "findings": list(findings),
+    }
     for name, content in contents.items():
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
     HISTORY.conform(pl.DataFrame(schema=HISTORY.columns)).write_parquet(folder / "history.parquet")
