@@ -136,7 +136,7 @@ def _bounds(table: pl.DataFrame, about: About, params: FeatureParams, of_past: S
     """max_r2, max_hit_frac, and where they come from."""
     given = params.leaks
     z = table["z"].drop_nulls().to_numpy()
-    like_return = about.target.transform == "none" and abs(z.mean()) < WHITE_MEAN_SD * max(z.std(), 1e-300) and of_past.r2 < RETURN_R2
+    like_return = about.target.transform == "none" and abs(z.mean()) < WHITE_MEAN_SD * max(z.std(), 1e-300) and of_past.r**2 < RETURN_R2
     if about.target.derive == "bar_return" or like_return:
         why = "a return: its own past explains nothing of it" if given.max_r2 is None else "set in params.yaml"
         return given.max_r2 or RETURN_R2, given.max_hit_frac or RETURN_HIT_FRAC, why

@@ -231,6 +231,16 @@ def test_a_return_that_can_be_forecast_is_too_good_until_its_owner_says_otherwis
     assert runs.verdict_of(runs.root_of(tmp_path, table, listed, target=target, **allowed)).findings == ()
 
 
+def test_what_moves_slowly_around_zero_is_no_return(tmp_path):
+    """The last value is the best naive forecast of it, and its past explains a lot."""
+    noise = np.random.default_rng(7).standard_normal(1500)
+    slow = np.convolve(noise, 0.95 ** np.arange(60))[:1500]
+    table = pl.DataFrame({"time": runs.loads(1500)["time"][:1500], "meter": "one", "load": slow - slow.mean()})
+    verdict = runs.verdict_of(runs.root_of(tmp_path, table, [{"kind": "lag", "column": "z", "steps": [1]}]))
+    assert verdict.findings == ()
+    assert "no bound" in verdict.checks["too_good"]["said"]
+
+
 def test_rows_drawn_at_random_betray_a_function_that_the_sample_of_cutoffs_missed(tmp_path):
     """It reads ahead in one hour of the day; of two cutoffs none falls there, of 1,600 random pairs enough do."""
     once_a_day = "def once_a_day(frame):\n    x = frame['load']\n    return x.shift(-1).zip_with(frame['event_time'].dt.hour() < 6, x.shift(1))\n"
