@@ -14,13 +14,14 @@ class Strict(BaseModel):
 class Target(Strict):
     """What is forecast.
 
-    column: the value column, or the name the derived column gets. derive: how it comes from other columns (None: it is received).
+    column: the value column, or the name the derived column gets. derive: how it comes from other columns (`bar_return`: ln(close/open);
+    None: it is received).
     transform: z = transform(y), the space in which models work. floor: y below it counts as missing for log, in the target's unit.
     """
 
     column: str
     unit: str
-    derive: Literal["garman_klass"] | None = None
+    derive: Literal["garman_klass", "bar_return"] | None = None
     transform: Literal["none", "log", "log1p"] = "none"
     floor: float | None = None
 

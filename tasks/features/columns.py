@@ -24,6 +24,7 @@ from tasks.features.params import (
     FeatureParams,
     FeatureSpec,
     Fourier,
+    Function,
     GarmanKlass,
     Holiday,
     Lag,
@@ -40,6 +41,7 @@ from tasks.features.params import (
 from tasks.features.rolling import Past
 from tasks.features.seasons import calendar_columns, fourier_columns, time_columns
 from tasks.features.sources import OHLC_VOLATILITY, Column, Role, key_part, received
+from tasks.features.user import function_column
 
 LAST = "z_last"
 
@@ -117,6 +119,8 @@ def _columns(spec: FeatureSpec, about: About, within: int) -> Iterator[Column]: 
             yield from ahead_columns(spec, about)
         case Cross():
             yield from cross_columns(spec, _role(spec.column, about))
+        case Function():
+            yield function_column(spec)
 
 
 def _role(column: str, about: About) -> Role:

@@ -254,9 +254,54 @@ class Ahead(Strict):
     column: str
 
 
+class Function(Strict):
+    """A function of your own: `of` is `module:function`, the module one file in the folder `own`; see `tasks.features.user` for what it gets and gives.
+
+    column: it gets this column's values. columns: it gets a frame of event_time and these. lookback_steps: how many steps before the row
+    it reads. source: the module's text; `bind_functions` fills it in, and it travels so in a release's features.json.
+    """
+
+    kind: Literal["function"]
+    of: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*:[A-Za-z_]\w*$")]
+    column: str | None = None
+    columns: tuple[str, ...] = ()
+    lookback_steps: Annotated[int, Field(ge=0)]
+    role: Literal["level", "spread", "free"] = "free"
+    source: str = ""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns that it gets."""
+        return self.columns if self.column is None else (self.column,)
+
+    @model_validator(mode="after")
+    def _reads_one_way(self) -> "Function":
+        if (self.column is None) == (not self.columns):
+            raise FeatureInputError(
+                f"`features.list`: function {self.of!r} has column {self.column!r} and columns {list(self.columns)}; give `column` for an array of its values, "
+                "or `columns` for a frame."
+            )
+        return self
+
+
+class LeakParams(Strict):
+    """How closely the leak gate looks, and what is too good to be true (`tasks.features.leaks`).
+
+    n_cutoffs: how many cutoffs are computed again from truncated history, besides the newest and those before late rows.
+    max_determined_frac: share of a future target's variance, beyond what its own past explains, that a column which is not made of the
+    target may explain. max_r2: of a ridge over all features, one step ahead, out of sample, against the best naive forecast. max_hit_frac: how
+    often it may find the sign. None: .01 and .53 for a target that behaves like a return, no bound for others.
+    """
+
+    n_cutoffs: Annotated[int, Field(ge=1)] = 64
+    max_determined_frac: Annotated[float, Field(gt=0, le=1)] = 0.9
+    max_r2: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_hit_frac: Annotated[float, Field(gt=0.5, le=1)] | None = None
+
+
 FeatureSpec = Annotated[
     Lag | Window | Quantile | Ewm | Return | Rsi | Macd | Bollinger | Bars | Calendar | Fourier | Time | Holiday
-    | GarmanKlass | SeriesKey | Value | Static | Ahead | Cross,
+    | GarmanKlass | SeriesKey | Value | Static | Ahead | Cross | Function,
     Field(discriminator="kind"),
 ]  # fmt: skip
 
@@ -266,8 +311,10 @@ class FeatureParams(Strict):
 
     last_within_steps: how many steps before the origin the last known z may lie; without one the row cannot be forecast.
     scale: the std column that makes series of different size alike, for example `z_std_22`; None: they are alike as they come.
+    leaks: how closely the leak gate looks at all of it.
     """
 
     list: tuple[FeatureSpec, ...] = ()
     last_within_steps: Annotated[int, Field(ge=0)] = 5
     scale: str | None = None
+    leaks: LeakParams = LeakParams()

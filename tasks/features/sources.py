@@ -82,18 +82,19 @@ class Source:
 
 @dataclass(frozen=True)
 class Column:
-    """One feature. compute: from the past of each source, in their order, to the column's numbers."""
+    """One feature. compute: from the past of each source, in their order, to the column's numbers. code: hash of a user's function's source."""
 
     name: str
     role: Role
     lookback_steps: int
     sources: tuple[Source, ...]
     compute: Callable[..., np.ndarray]
+    code: str | None = None
 
     @property
     def described(self) -> FeatureColumn:
         """Its entry in the schema."""
-        return FeatureColumn(name=self.name, role=self.role, lookback_steps=self.lookback_steps)
+        return FeatureColumn(name=self.name, role=self.role, lookback_steps=self.lookback_steps, code=self.code)
 
     @property
     def sees(self) -> Sees:

@@ -14,7 +14,7 @@ from tasks.core.frames import FEATURES
 from tasks.core.schema import FeatureSchema
 from tasks.core.transform import to_z
 from tasks.features.ahead import is_said_ahead
-from tasks.features.bars import OHLC, garman_klass
+from tasks.features.bars import OHLC, bar_return, garman_klass
 from tasks.features.columns import LAST, check_sources, declared_columns, seasonal_names
 from tasks.features.compute import compute
 from tasks.features.grid import lay_on_grid
@@ -92,12 +92,12 @@ def derive_target(rows: pl.DataFrame, about: About) -> pl.DataFrame:
         raise FeatureInputError(
             f"`about.covariates` has {sorted(clash)}, but `y` and `z` name the target in features. Rename the column under `ingest`."
         )
-    needed = OHLC if target.derive == "garman_klass" else (target.column,)
+    needed = {"garman_klass": OHLC, "bar_return": ("open", "close"), None: (target.column,)}[target.derive]
     if missing := [c for c in needed if c not in rows.columns]:
         raise FeatureInputError(
             f"Target {target.column!r} needs column(s) {missing}; there are {_value_columns(rows)}. Correct `about.target` in params.yaml."
         )
-    y = garman_klass() if target.derive == "garman_klass" else pl.col(target.column)
+    y = {"garman_klass": garman_klass(), "bar_return": bar_return(), None: pl.col(target.column)}[target.derive]
     return rows.with_columns(finite(y).alias("y"))
 
 

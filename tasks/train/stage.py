@@ -10,8 +10,9 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.schema import FeatureSchema
 from tasks.core.scores import PRIMARY
-from tasks.core.windows import panel_of, plan_folds
+from tasks.core.windows import Fold, panel_of, plan_folds
 from tasks.forecasters import Forecaster, build_forecaster
+from tasks.train.overlap import refuse_overlap
 from tasks.train.params import TrainParams
 from tasks.train.walk import Predicted, fit_at, forecast_frame, walk_forward
 
@@ -45,6 +46,7 @@ def train(
     n_steps = len(panel.event_time)
     last_origin = n_steps - 1 - gate_steps
     folds = plan_folds(n_steps, last_origin, about.horizon_steps, walk)
+    refuse_overlap(features, panel, [*folds, Fold(last_origin, np.array([], dtype=np.int64))], walk)
     say(
         f"{model}: {walk.n_cutoffs} cutoffs from {panel.cutoff[int(folds[0].fit_at)]:%F} to {panel.cutoff[last_origin]:%F}, {len(folds)} fits, {len(panel.series_ids)} series"
     )
