@@ -21,8 +21,13 @@ FORECASTERS = {
     "ridge": "tasks.forecasters.ridge:Ridge",
     "lightgbm": "tasks.forecasters.lightgbm:LightGbm",
     "mlp": "tasks.forecasters.mlp:Mlp",
+    "nlinear": "tasks.forecasters.nlinear:NLinear",
+    "gru": "tasks.forecasters.gru:Gru",
+    "lstm": "tasks.forecasters.lstm:Lstm",
+    "patch_transformer": "tasks.forecasters.patch_transformer:PatchTransformer",
 }
 
+NETS = ("mlp", "nlinear", "gru", "lstm", "patch_transformer")  # trained in torch; their graphs are matrices of weights
 BASELINES = ("last_value", "window_mean", "seasonal_naive")  # what a first model must beat
 
 
