@@ -138,10 +138,7 @@ def gru(x: Value, inner: Value, outer: Value, shift: Value, outer_shift: Value) 
         shifts = np.concatenate([_onnx_gates(a, (1, 0, 2)) for a in (shift, outer_shift)], axis=1)
         return _along_steps("GRU", x, *given, shifts, hidden_size=outer.shape[1], linear_before_reset=1)
     if not isinstance(x, np.ndarray):
-        import torch  # noqa: PLC0415  (as above)
-
-        start = x.new_zeros(1, len(x), outer.shape[1])
-        return torch.gru(x, start, [inner, outer, shift, outer_shift], True, 1, 0.0, False, False, True)[0]
+        return _of_torch("gru", x, inner, outer, shift, outer_shift)
     k = outer.shape[1]
     out = np.empty((*x.shape[:2], k), dtype=np.float32)
     state = np.zeros((len(x), k), dtype=np.float32)
@@ -164,10 +161,7 @@ def lstm(x: Value, inner: Value, outer: Value, shift: Value, outer_shift: Value)
         shifts = np.concatenate([_onnx_gates(a, (0, 3, 1, 2)) for a in (shift, outer_shift)], axis=1)
         return _along_steps("LSTM", x, *given, shifts, hidden_size=outer.shape[1])
     if not isinstance(x, np.ndarray):
-        import torch  # noqa: PLC0415  (as above)
-
-        start = x.new_zeros(1, len(x), outer.shape[1])
-        return torch.lstm(x, (start, start), [inner, outer, shift, outer_shift], True, 1, 0.0, False, False, True)[0]
+        return _of_torch("lstm", x, inner, outer, shift, outer_shift)
     k = outer.shape[1]
     out = np.empty((*x.shape[:2], k), dtype=np.float32)
     state = cell = np.zeros((len(x), k), dtype=np.float32)
@@ -177,6 +171,14 @@ def lstm(x: Value, inner: Value, outer: Value, shift: Value, outer_shift: Value)
         cell = forget * cell + enter * np.tanh(gates[:, 2 * k : 3 * k])
         out[:, step] = state = give * np.tanh(cell)
     return out
+
+
+def _of_torch(unit: str, x: Any, *weights: Any) -> Any:
+    import torch  # noqa: PLC0415  (whoever gives a tensor has it)
+
+    zero = x.new_zeros(1, len(x), weights[1].shape[1])
+    shape = {"has_biases": True, "num_layers": 1, "dropout": 0.0, "bidirectional": False, "batch_first": True}
+    return getattr(torch, unit)(x, zero if unit == "gru" else (zero, zero), list(weights), train=torch.is_grad_enabled(), **shape)[0]
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

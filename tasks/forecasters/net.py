@@ -4,6 +4,7 @@ A net sees the last steps of its series as a sequence, oldest first, and all oth
 layers are written once, by the functions of `arithmetic`: they are trained in torch (`training`), and forecast in numpy and ONNX without it.
 """
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
@@ -243,7 +244,7 @@ class Draw:
 def dense_weights(draw: Draw, sizes: tuple[int, ...]) -> Weights:
     """`weights_<layer>` (in, out) and `intercept_<layer>` (out,) of layers of these *sizes*."""
     weights: Weights = {}
-    for layer, (n_in, n_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for layer, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
         weights |= {f"weights_{layer}": draw.matrix(n_in, n_out), f"intercept_{layer}": draw.uniform((n_out,), n_in)}
     return weights
 
@@ -262,6 +263,7 @@ def lags_of(schema: FeatureSchema, wanted: int | None, model: str) -> tuple[str,
         lags = f"[1, ..., {wanted - 1}]" if wanted and wanted > 3 else f"{list(range(1, wanted or 12))}"  # noqa: PLR2004  (a short list is written out)
         raise ForecasterError(
             f"{model} needs a sequence of {wanted or 'at least 2'} steps, but the feature table has {there} without a gap (z_last, z_lag_1, ...). "
-            f"Declare {{kind: lag, column: z, steps: {lags}}} in `features.list`" + (f", or set `sequence_steps` to at most {there}." if there > 1 else ".")
+            f"Declare {{kind: lag, column: z, steps: {lags}}} in `features.list`"
+            + (f", or set `sequence_steps` to at most {there}." if there > 1 else ".")
         )
     return (*(f"z_lag_{k}" for k in range((wanted or there) - 1, 0, -1)), schema.last)

@@ -1,5 +1,8 @@
-"""A small transformer over patches of the sequence, one series at a time. Source: Nie et al. 2023, arXiv:2211.14730 (PatchTST); layers are normalised
-before, Xiong et al. 2020, arXiv:2002.04745, and by row instead of by batch, so that a row's forecast does not depend on the rows beside it."""
+"""A small transformer over patches of the sequence, one series at a time. Source: Nie et al. 2023, arXiv:2211.14730 (PatchTST).
+
+Layers are normalised before they look (Xiong et al. 2020, arXiv:2002.04745), and by row instead of by batch, so that a row's forecast does not
+depend on the rows beside it.
+"""
 
 from typing import Annotated, Any, Self
 
@@ -14,8 +17,10 @@ from tasks.forecasters.recurrent import past, past_weights
 
 
 class PatchTransformerParams(SequenceParams):
-    """patch_steps, stride_steps: length and distance of the patches, the last one ends at the last step. size: of a patch inside; heads: that
-    look at once; layers: of attention and two dense maps, inside_size wide."""
+    """patch_steps, stride_steps: length and distance of the patches, the last of which ends at the last step.
+
+    size: numbers of a patch inside. heads: that look at once. layers: of attention and two dense maps, *inside_size* wide between them.
+    """
 
     patch_steps: Width = 4
     stride_steps: Width = 2
@@ -42,7 +47,9 @@ class PatchTransformer(Net):
         super().__init__(schema, seed, **params)
         n_steps, length = len(self.steps), self.params.patch_steps
         if length > n_steps:
-            raise ForecasterError(f"{self.name} has patches of {length} steps, but its sequence has {n_steps}. Set `patch_steps` to at most {n_steps}.")
+            raise ForecasterError(
+                f"{self.name} has patches of {length} steps, but its sequence has {n_steps}. Set `patch_steps` to at most {n_steps}."
+            )
         starts = range((n_steps - length) % self.params.stride_steps, n_steps - length + 1, self.params.stride_steps)
         self.patches = [[start + k for k in range(length)] for start in starts]
 

@@ -22,7 +22,8 @@ class Recurrent(Net):
 
     def first_weights(self, n_statics: int, draw: Draw) -> Weights:
         """Of the units, the head, and the way past, which starts at 0."""
-        k, weights = self.params.hidden_size, {}
+        k = self.params.hidden_size
+        weights: Weights = {}
         for layer in range(self.params.layers):
             n_in = k if layer else 1
             weights |= {f"inner_{layer}": draw.uniform((self.n_gates * k, n_in), k), f"outer_{layer}": draw.uniform((self.n_gates * k, k), k)}
@@ -46,5 +47,5 @@ def past_weights(net: Net, n_statics: int, draw: Draw) -> Weights:
 
 
 def past(weights: Weights, inputs: Inputs) -> Value:
-    """(n, H)"""
+    """(n, H) of that way."""
     return beside(inputs, inputs.sequence) @ weights["past"]

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import math
+import multiprocessing
 import os
 import shutil
 import tempfile
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -34,6 +36,8 @@ from tasks.forecasters.net import Aid, Inputs, Net, Weights
 _THREADS = 1  # sums depend on the number of threads, and the matrices are small
 _KEEP_CHECKPOINTS_S = 7 * 86_400  # a killed fit that nobody has started again for a week is not wanted any more
 _HELD_BLOCK_ROWS = 8192  # bounds the memory of looking at the held rows
+for _name in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(_name).setLevel(logging.ERROR)  # "GPU available: False" and the like, forty times a walk
 
 
 class Pairs(NamedTuple):
@@ -51,6 +55,12 @@ class Batch(NamedTuple):
     target: torch.Tensor
     n_known: torch.Tensor
     n_shares: int
+
+
+def batch_of(tensors: list[torch.Tensor], n_known: torch.Tensor, n_shares: int = 1) -> Batch:
+    """Of sequence, statics and target."""
+    sequence, statics, target = tensors
+    return Batch(sequence, statics, target, n_known, n_shares)
 
 
 class Learner(LightningModule):  # type: ignore[misc]  # lightning is not looked into by mypy, so its class is Any
@@ -122,18 +132,20 @@ class Batches:
         generator = torch.Generator().manual_seed(_seed(self.learner.net.seed, self.learner.current_epoch, 0))
         for rows in torch.randperm(len(self.tensors[0]), generator=generator).split(self.batch_rows):  # type: ignore[no-untyped-call]  # torch left it untyped
             n_known = torch.isfinite(self.tensors[2][rows]).sum().clamp(min=1)
-            yield Batch(*(t[rows[share::n_shares]] for t in self.tensors), n_known, n_shares)
+            yield batch_of([t[rows[share::n_shares]] for t in self.tensors], n_known, n_shares)
 
 
 class Shared(Callback):  # type: ignore[misc]  # as above
     """Makes a process that shares the work like the one that started it, and ends it with that one."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002  (Lightning's signature)
-        """At the start of each process."""
+        """At the start of each process. Its parameters arrive in memory that all processes share, where each would add its update to those of the others."""
         if trainer.world_size > 1:
             die_with_parent()
             torch.set_num_threads(_THREADS)
             _quiet()
+            for parameter in pl_module.parameters():
+                parameter.data = parameter.data.clone()
 
 
 class Newest(Callback):  # type: ignore[misc]  # as above
@@ -176,7 +188,7 @@ class Newest(Callback):  # type: ignore[misc]  # as above
         total = 0.0
         for start in range(0, len(self.held.target), _HELD_BLOCK_ROWS):
             part = [torch.from_numpy(a[start : start + _HELD_BLOCK_ROWS]).to(learner.device) for a in (*self.held.inputs, self.held.target)]
-            total += float(learner.summed_loss(Batch(*part, torch.ones(()), 1)))
+            total += float(learner.summed_loss(batch_of(part, torch.ones(()))))
         learner.train()
         return total
 
@@ -207,16 +219,26 @@ def train_net(net: Net, weights: Weights, pairs: Pairs, held: Pairs | None, epoc
 def _fit(learner: Learner, batches: Batches, callbacks: list[Callback], epochs: int, folder: Path | None) -> None:
     params, last = learner.net.params, None
     if folder is not None:
-        callbacks.append(ModelCheckpoint(folder, "last", every_n_epochs=params.checkpoint_every_epochs, save_on_train_epoch_end=True, enable_version_counter=False))
+        callbacks.append(
+            ModelCheckpoint(folder, "last", every_n_epochs=params.checkpoint_every_epochs, save_on_train_epoch_end=True, enable_version_counter=False)
+        )
         last = folder / "last.ckpt"
     with tempfile.TemporaryDirectory() as scratch:  # where processes that share the work leave the weights
         trainer = Trainer(
             max_epochs=epochs, accelerator=params.accelerator, devices=params.devices, precision=params.precision,
-            strategy="ddp_spawn" if params.strategy == "ddp" else "auto", accumulate_grad_batches=params.accumulate_batches,
+            strategy=_processes() if params.strategy == "ddp" else "auto", accumulate_grad_batches=params.accumulate_batches,
             callbacks=callbacks, default_root_dir=scratch, deterministic=True, logger=False, enable_checkpointing=folder is not None,
             enable_progress_bar=False, enable_model_summary=False, gradient_clip_val=1.0,
         )  # fmt: skip
         trainer.fit(learner, batches, ckpt_path=last if last is not None and last.exists() else None, weights_only=True)
+
+
+def _processes() -> DDPStrategy:
+    """Processes from a server that has imported all this once, 10 s of work for all fits of a run; with a GPU fresh ones, since CUDA does not survive a fork."""
+    if torch.cuda.is_available():
+        return DDPStrategy(start_method="spawn")
+    multiprocessing.set_forkserver_preload(["__main__", __name__])
+    return DDPStrategy(start_method="forkserver")
 
 
 @contextmanager
@@ -270,5 +292,4 @@ def _seed(*parts: int) -> int:
 
 def _quiet() -> None:
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec", category=FutureWarning)  # Lightning 2.6 on torch 2.13, in its own code
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # "GPU available: False" and the like, forty times a walk
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # to go on from what is there is the point

@@ -11,7 +11,11 @@ from tasks.core.scores import PRIMARY
 from tasks.core.transform import from_z
 from tasks.quantize.parity import GateRows, run_graph
 
-_MATRICES = {"MatMul": (1,), "GRU": (1, 2), "LSTM": (1, 2)}  # operator -> its inputs that are matrices of weights; intercepts and norms are a few numbers
+_MATRICES = {
+    "MatMul": (1,),
+    "GRU": (1, 2),
+    "LSTM": (1, 2),
+}  # operator -> its inputs that are matrices of weights; intercepts and norms are a few numbers
 _OUTPUT_AXIS = {"MatMul": -1, "GRU": -2, "LSTM": -2}  # of such a matrix; recurrent operators hold (direction, gates, in)
 _INT8_MAX = 127  # symmetric: -128 is not used
 MAX_LATENCY_RATIO = 1.2  # below that a wall clock on a shared machine says nothing

@@ -30,7 +30,11 @@ def quantize(release: Release, rows: GateRows, fits: Path, models: tuple[str, ..
     if not nets:
         return said | {"decision": "FP32", "reason": "There is no net among the models, so there is nothing to quantize."}
     reason = " ".join(f"{name}: {net['decision']}. {net['reason']}" for name, net in nets.items())
-    return said | {"decision": "INT8" if small else "FP32", "reason": reason, "quantized": "weights in 8 bits with a scale for each output, inputs in float32"}
+    return said | {
+        "decision": "INT8" if small else "FP32",
+        "reason": reason,
+        "quantized": "weights in 8 bits with a scale for each output, inputs in float32",
+    }
 
 
 def _examined(name: str, release: Release, rows: GateRows, fits: Path, params: QuantizeParams, folder: Path) -> tuple[dict[str, Any], list[float]]:

@@ -225,7 +225,9 @@ def test_every_quantized_weight_is_within_half_a_step_of_the_net(net, fits, tmp_
         assert integers.dtype == np.int8
         assert scale.size == (integers.shape[-1] if integers.ndim == 2 else integers.shape[-2])
         floats, step = np.sort((integers * scale).ravel()), float(scale.max())
-        near = [i for i, a in enumerate(unmatched) if a.size == floats.size and (np.abs(floats - np.sort(a.ravel())) <= 0.5 * step * (1 + 1e-5)).all()]
+        near = [
+            i for i, a in enumerate(unmatched) if a.size == floats.size and (np.abs(floats - np.sort(a.ravel())) <= 0.5 * step * (1 + 1e-5)).all()
+        ]
         assert near
         unmatched.pop(near[0])
     assert not unmatched
