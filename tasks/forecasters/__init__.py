@@ -27,12 +27,17 @@ FORECASTERS = {
     "catboost": "tasks.forecasters.catboost:CatBoost",
     "sklearn": "tasks.forecasters.sklearn:Estimator",
     "mlp": "tasks.forecasters.mlp:Mlp",
+    "nlinear": "tasks.forecasters.nlinear:NLinear",
+    "gru": "tasks.forecasters.gru:Gru",
+    "lstm": "tasks.forecasters.lstm:Lstm",
+    "patch_transformer": "tasks.forecasters.patch_transformer:PatchTransformer",
     "ets": "tasks.forecasters.ets:Ets",
     "theta": "tasks.forecasters.theta:Theta",
     "arima": "tasks.forecasters.arima:Arima",
     "garch": "tasks.forecasters.garch:Garch",
 }
 
+NETS = ("mlp", "nlinear", "gru", "lstm", "patch_transformer")  # trained in torch; their graphs are matrices of weights
 SKLEARN = "sklearn:"  # what follows is a regressor of scikit-learn
 OWN = ROOT / "own"  # forecasters of whoever uses this checkout; a dependency of the stage `train`
 BASELINES = ("last_value", "window_mean", "seasonal_naive")  # what a first model must beat

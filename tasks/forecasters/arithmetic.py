@@ -2,6 +2,9 @@
 
 So a forecaster states its forecast once, and what is served is what was scored. Everything is float32. Elementwise operations give the
 same bits in both; matrix products may differ in their last bits, so nothing that follows one may compare (no tree below a product).
+
+The functions that nets use have a third evaluation: on tensors they compute in torch, with gradients. So a net is trained by the very
+lines that forecast, and its layers are written down once. They import no torch unless they are given a tensor of it.
 """
 
 from collections.abc import Sequence
@@ -11,7 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 OPSET, ML_OPSET, IR_VERSION = 18, 3, 10  # what onnxruntime 1.24, the oldest in our range, reads
-Value: TypeAlias = Any  # np.ndarray of float32, or Wire
+_NORM_EPSILON = 1e-5  # torch's and ONNX's default
+Value: TypeAlias = Any  # np.ndarray of float32, or Wire; where a net is trained torch.Tensor
 
 
 class Graph:
@@ -78,8 +82,124 @@ def fill(x: Value, instead: Value) -> Value:
 
 
 def at_least(x: Value, floor: np.ndarray) -> Value:
-    """The larger of x and *floor*; floor 0 is the rectifier of a net."""
+    """The larger of x and *floor*."""
     return x.graph.node("Max", x, floor) if isinstance(x, Wire) else np.maximum(x, floor)
+
+
+def relu(x: Value) -> Value:
+    """x where it is positive, else 0."""
+    if isinstance(x, Wire):
+        return x.graph.node("Relu", x)
+    return np.maximum(x, np.float32(0)) if isinstance(x, np.ndarray) else x.relu()
+
+
+def softmax(x: Value) -> Value:
+    """Shares that sum to 1 along the last axis."""
+    if isinstance(x, Wire):
+        return x.graph.node("Softmax", x, axis=-1)
+    if not isinstance(x, np.ndarray):
+        return x.softmax(-1)
+    shares = np.exp(x - x.max(axis=-1, keepdims=True))
+    return shares / shares.sum(axis=-1, keepdims=True)
+
+
+def layer_norm(x: Value, gain: Value, shift: Value) -> Value:
+    """x with mean 0 and variance 1 along its last axis, times *gain*, plus *shift*, both (K,). Source: Ba et al. 2016, arXiv:1607.06450."""
+    if isinstance(x, Wire):
+        return x.graph.node("LayerNormalization", x, gain, shift, axis=-1, epsilon=_NORM_EPSILON)
+    if not isinstance(x, np.ndarray):
+        import torch  # noqa: PLC0415  (whoever gives a tensor has it)
+
+        return torch.nn.functional.layer_norm(x, gain.shape, gain, shift, _NORM_EPSILON)
+    centred = x - x.mean(axis=-1, keepdims=True)
+    return centred / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + np.float32(_NORM_EPSILON)) * gain + shift
+
+
+def reshape(x: Value, *shape: int) -> Value:
+    """The same numbers of each row in another *shape*, the rows (n) not counted."""
+    return x.graph.node("Reshape", x, np.array([0, *shape])) if isinstance(x, Wire) else x.reshape(len(x), *shape)  # 0: as many rows as there are
+
+
+def transpose(x: Value, *order: int) -> Value:
+    """The axes of x in another *order*, all counted from 0."""
+    if isinstance(x, Wire):
+        return x.graph.node("Transpose", x, perm=list(order))
+    return x.transpose(order) if isinstance(x, np.ndarray) else x.permute(*order)
+
+
+def newest(x: Value, n_steps: int) -> Value:
+    """Of n_steps steps (n, n_steps, K) the last: (n, K)."""
+    return x.graph.node("Gather", x, np.array(n_steps - 1), axis=1) if isinstance(x, Wire) else x[:, -1]
+
+
+def gru(x: Value, inner: Value, outer: Value, shift: Value, outer_shift: Value) -> Value:
+    """States (n, L, K) of a gated recurrent unit along x (n, L, I), the first one after step 1; it starts at 0.
+
+    inner: (3K, I), outer: (3K, K), shift and outer_shift: (3K,), the gates reset, update, candidate below each other, as torch has them.
+    Source: Cho et al. 2014, arXiv:1406.1078, with the reset after the product, as cuDNN and torch compute it.
+    """
+    if isinstance(x, Wire):
+        given = (_onnx_gates(a, (1, 0, 2)) for a in (inner, outer))
+        shifts = np.concatenate([_onnx_gates(a, (1, 0, 2)) for a in (shift, outer_shift)], axis=1)
+        return _along_steps("GRU", x, *given, shifts, hidden_size=outer.shape[1], linear_before_reset=1)
+    if not isinstance(x, np.ndarray):
+        return _of_torch("gru", x, inner, outer, shift, outer_shift)
+    k = outer.shape[1]
+    out = np.empty((*x.shape[:2], k), dtype=np.float32)
+    state = np.zeros((len(x), k), dtype=np.float32)
+    for step in range(x.shape[1]):
+        fresh, kept = x[:, step] @ inner.T + shift, state @ outer.T + outer_shift
+        reset, update = _sigmoid(fresh[:, :k] + kept[:, :k]), _sigmoid(fresh[:, k : 2 * k] + kept[:, k : 2 * k])
+        candidate = np.tanh(fresh[:, 2 * k :] + reset * kept[:, 2 * k :])
+        out[:, step] = state = candidate + update * (state - candidate)
+    return out
+
+
+def lstm(x: Value, inner: Value, outer: Value, shift: Value, outer_shift: Value) -> Value:
+    """States (n, L, K) of a long short-term memory along x (n, L, I); state and cell start at 0.
+
+    inner: (4K, I), outer: (4K, K), shift and outer_shift: (4K,), the gates input, forget, cell, output below each other, as torch has them.
+    Source: Hochreiter & Schmidhuber 1997, doi:10.1162/neco.1997.9.8.1735, with the forget gate of Gers et al. 2000.
+    """
+    if isinstance(x, Wire):
+        given = (_onnx_gates(a, (0, 3, 1, 2)) for a in (inner, outer))
+        shifts = np.concatenate([_onnx_gates(a, (0, 3, 1, 2)) for a in (shift, outer_shift)], axis=1)
+        return _along_steps("LSTM", x, *given, shifts, hidden_size=outer.shape[1])
+    if not isinstance(x, np.ndarray):
+        return _of_torch("lstm", x, inner, outer, shift, outer_shift)
+    k = outer.shape[1]
+    out = np.empty((*x.shape[:2], k), dtype=np.float32)
+    state = cell = np.zeros((len(x), k), dtype=np.float32)
+    for step in range(x.shape[1]):
+        gates = x[:, step] @ inner.T + shift + (state @ outer.T + outer_shift)
+        enter, forget, give = (_sigmoid(gates[:, g * k : (g + 1) * k]) for g in (0, 1, 3))
+        cell = forget * cell + enter * np.tanh(gates[:, 2 * k : 3 * k])
+        out[:, step] = state = give * np.tanh(cell)
+    return out
+
+
+def _of_torch(unit: str, x: Any, *weights: Any) -> Any:
+    import torch  # noqa: PLC0415  (whoever gives a tensor has it)
+
+    zero = x.new_zeros(1, len(x), weights[1].shape[1])
+    shape = {"has_biases": True, "num_layers": 1, "dropout": 0.0, "bidirectional": False, "batch_first": True}
+    return getattr(torch, unit)(x, zero if unit == "gru" else (zero, zero), list(weights), train=torch.is_grad_enabled(), **shape)[0]
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    """By the hyperbolic tangent, which overflows nowhere."""
+    return np.float32(0.5) + np.float32(0.5) * np.tanh(np.float32(0.5) * x)
+
+
+def _onnx_gates(stacked: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
+    """The gates below each other in ONNX's order, with its leading axis for the direction."""
+    return np.concatenate([np.split(stacked, len(order))[gate] for gate in order])[None]
+
+
+def _along_steps(op: str, x: Wire, *constants: np.ndarray, **attributes: Any) -> Wire:
+    """ONNX's recurrent operators count steps first and have an axis for the direction; one node whatever the number of steps."""
+    states = x.graph.node(op, transpose(x, 1, 0, 2), *constants, **attributes)
+    return transpose(x.graph.node("Squeeze", states, np.array([1])), 1, 0, 2)
 
 
 def clip(x: Value, bound: float) -> Value:
@@ -91,7 +211,13 @@ def clip(x: Value, bound: float) -> Value:
 def join(parts: Sequence[Value]) -> Value:
     """Columns of all parts beside each other."""
     first = parts[0]
-    return first.graph.node("Concat", *parts, axis=1) if isinstance(first, Wire) else np.concatenate(parts, axis=1)
+    if isinstance(first, Wire):
+        return first.graph.node("Concat", *parts, axis=1)
+    if isinstance(first, np.ndarray):
+        return np.concatenate(parts, axis=1)
+    import torch  # noqa: PLC0415  (whoever gives a tensor has it)
+
+    return torch.cat(list(parts), dim=1)
 
 
 def row_by_row(x: Value, matrices: Value, n_columns: int, n_steps: int) -> Value:

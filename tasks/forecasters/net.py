@@ -1,98 +1,269 @@
-"""Training of the net: a LightningModule and a Trainer that leaves nothing behind. Imported by a fit of `mlp` alone."""
+"""What all nets share: their inputs, their target, their loss, and the rule of going on from an earlier fit.
+
+A net sees the last steps of its series as a sequence, oldest first, and all other columns beside it; it forecasts all steps at once. Its
+layers are written once, by the functions of `arithmetic`: they are trained in torch (`training`), and forecast in numpy and ONNX without it.
+"""
 
 import itertools
-import logging
-import math
-import warnings
-from collections.abc import Iterator
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
-import torch
-from lightning.pytorch import LightningModule, Trainer
-from torch import nn
+from pydantic import Field, model_validator
 
-_THREADS = 1  # sums depend on the number of threads, and the matrices are small
+from tasks.core.about import Strict
+from tasks.core.errors import ForecasterError
+from tasks.core.schema import FeatureSchema
+from tasks.forecasters.arithmetic import Value, clip, fill, join, take
+from tasks.forecasters.formula import Formula
+from tasks.forecasters.preamble import CLIP_SD, Base, Preamble, Seen
 
-
-class Net(LightningModule):  # type: ignore[misc]  # lightning is not looked into by mypy, so its class is Any
-    """Rectified layers; loss is the mean squared error over the known targets of a batch."""
-
-    def __init__(self, n_inputs: int, n_steps: int, params: Any, n_batches: int) -> None:
-        super().__init__()
-        sizes = [n_inputs, *params.hidden_sizes, n_steps]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
-        self.params, self.n_batches = params, n_batches
-
-    def linears(self) -> list[nn.Linear]:
-        """The layers in order."""
-        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """(n, K) to (n, H)."""
-        for layer in self.layers[:-1]:
-            inputs = torch.relu(layer(inputs))
-        out: torch.Tensor = self.layers[-1](inputs)
-        return out
-
-    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> torch.Tensor:
-        """Loss of a batch."""
-        inputs, target = batch
-        known = torch.isfinite(target)
-        error = torch.where(known, self(inputs) - torch.nan_to_num(target), 0.0)
-        return error.square().sum() / known.sum().clamp(min=1)
-
-    def configure_optimizers(self) -> Any:
-        """AdamW whose rate falls along a cosine to nothing, so that the last batch does not decide."""
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.params.learning_rate, weight_decay=self.params.weight_decay)
-        n_updates = self.params.epochs * self.n_batches
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: 0.5 * (1 + math.cos(math.pi * min(1.0, done / n_updates))))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+Width = Annotated[int, Field(ge=1)]
+Weights = dict[str, Any]  # name -> array, or tensor where it is trained
+_LEAST_HELD = 20  # rows to stop by; on fewer the loss is luck
 
 
-class Batches:
-    """Shuffled batches, anew at each pass. Plain tensors: a DataLoader's workers and collation cost more than the net."""
+class NetParams(Strict):
+    """What every net takes.
 
-    def __init__(self, inputs: torch.Tensor, target: torch.Tensor, batch_rows: int, seed: int) -> None:
-        self.inputs, self.target, self.batch_rows = inputs, target, batch_rows
-        self.generator = torch.Generator().manual_seed(seed)
+    base: what the net corrects, as in ridge. loss: of the standardised error; `quantile` needs the *quantile* that is forecast.
+    max_rows: origins in a fit, drawn evenly over the window when there are more. schedule: how the learning rate falls after it has risen
+    over the first *warmup_frac* of all updates. patience_epochs: stop when that many epochs brought nothing on the newest *held_frac* of
+    the window, which then only stops, and keep the best weights; None: all epochs, on all rows. accumulate_batches: batches in an update.
+    gradient_checkpointing: compute each layer twice instead of keeping what it made. warm_epochs: of a fit that goes on from an earlier one.
+    checkpoint_every_epochs: how often a fit is kept, so that a killed one goes on. accelerator: `auto` takes a GPU where there is one, and
+    then numbers differ from those of the CPU; precision: less than `32-true` needs one. devices, strategy: processes that share a batch.
+    """
 
-    def __len__(self) -> int:
-        return math.ceil(len(self.inputs) / self.batch_rows)
+    base: Base = "auto"
+    loss: Literal["squared", "absolute", "quantile"] = "squared"
+    quantile: Annotated[float, Field(gt=0, lt=1)] | None = None
+    epochs: Width = 12
+    warm_epochs: Width = 4
+    learning_rate: Annotated[float, Field(gt=0)] = 0.006
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_frac: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    dropout_frac: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    batch_rows: Width = 1024
+    accumulate_batches: Width = 1
+    max_rows: Annotated[int, Field(ge=100)] = 20_000
+    patience_epochs: Width | None = None
+    held_frac: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    gradient_checkpointing: bool = False
+    checkpoint_every_epochs: Width | None = None
+    accelerator: Literal["cpu", "auto"] = "cpu"
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    devices: Width = 1
+    strategy: Literal["auto", "ddp"] = "auto"
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for rows in torch.randperm(len(self.inputs), generator=self.generator).split(self.batch_rows):  # type: ignore[no-untyped-call]  # torch left it untyped
-            yield self.inputs[rows], self.target[rows]
-
-
-def train_net(inputs: np.ndarray, target: np.ndarray, params: Any, seed: int) -> dict[str, np.ndarray]:
-    """`weights_<layer>` (in, out) and `intercept_<layer>` of a net fitted to inputs (n, K) and target (n, H), NaN where unknown."""
-    batches = Batches(torch.from_numpy(inputs), torch.from_numpy(target), params.batch_rows, seed)
-    n_threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        _quiet()
-        torch.manual_seed(seed)
-        torch.set_num_threads(_THREADS)
-        try:
-            net = Net(inputs.shape[1], target.shape[1], params, len(batches))
-            _trainer(params).fit(net, batches)
-        finally:
-            torch.set_num_threads(n_threads)
-    numbers = {}
-    for i, layer in enumerate(net.linears()):
-        numbers[f"weights_{i}"] = layer.weight.detach().cpu().numpy().T.copy()
-        numbers[f"intercept_{i}"] = layer.bias.detach().cpu().numpy().copy()
-    return numbers
-
-
-def _trainer(params: Any) -> Trainer:
-    return Trainer(
-        max_epochs=params.epochs, accelerator=params.accelerator, devices=1, deterministic=True, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, gradient_clip_val=1.0,
-    )  # fmt: skip
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if (self.loss == "quantile") != (self.quantile is not None):
+            raise ValueError("`loss: quantile` and `quantile` (between 0 and 1) go together")
+        if self.devices > 1 and self.strategy != "ddp":
+            raise ValueError("more than one of `devices` needs `strategy: ddp`")
+        return self
 
 
-def _quiet() -> None:
-    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec", category=FutureWarning)  # Lightning 2.6 on torch 2.13, in its own code
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # "GPU available: False" and the like, forty times a walk
+class SequenceParams(NetParams):
+    """sequence_steps: how many steps the net looks back on, the last one included; None: as many as the feature table has lags without a gap."""
+
+    sequence_steps: Annotated[int, Field(ge=2)] | None = None
+
+
+class Inputs(NamedTuple):
+    """sequence: (n, L) distances from the last value, oldest first, (n, 0) where a net reads none; statics: (n, K), all other columns."""
+
+    sequence: Value
+    statics: Value
+
+
+class Aid:
+    """What training adds to the layers, here where nothing is trained: nothing."""
+
+    def drop(self, x: Value) -> Value:
+        """x, in training with a random part of it at 0."""
+        return x
+
+    def layer(self, compute: Callable[..., Value], *values: Value) -> Value:
+        """The layer *compute* of *values*, in training perhaps computed again instead of kept."""
+        return compute(*values)
+
+
+class Net(Formula):
+    """z_hat = base + scale * (mean + sd * network(inputs)); the network learns the standardised target of each step."""
+
+    Params = NetParams
+    reads_sequence: ClassVar[bool] = True
+
+    def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
+        super().__init__(schema, seed, **params)
+        self.steps = lags_of(schema, self.params.sequence_steps, self.name) if self.reads_sequence else ()
+
+    @abstractmethod
+    def first_weights(self, n_statics: int, draw: "Draw") -> Weights:
+        """Weights before training, by name."""
+
+    @abstractmethod
+    def network(self, weights: Weights, inputs: Inputs, aid: Aid) -> Value:
+        """(n, H) of *inputs*, by the functions of `arithmetic` that know tensors."""
+
+    def learn(self, x: np.ndarray, z: np.ndarray) -> None:
+        """From weights drawn with the seed."""
+        self._learn(x, z, None)
+
+    def learn_on(self, x: np.ndarray, z: np.ndarray, start: Self) -> None:
+        """From the weights of *start*, of this dataset or of another one with the same columns, over `warm_epochs`.
+
+        Inputs and target are standardised anew, by the rows of this fit: what the weights know stands in standard deviations, so it can move
+        to series of another level and size. Raises ForecasterError that names all that is not alike.
+        """
+        self._check_start(start)
+        self._learn(x, z, start)
+
+    def formula(self, x: Value) -> Value:
+        """See the class."""
+        preamble = self._preamble()
+        base, seen = preamble.base(x, str(self.learned["base"])), preamble.see(x)
+        weights = {name.removeprefix("net."): array for name, array in self.learned.items() if name.startswith("net.")}
+        if not weights:  # there was no target, or only one value of it
+            return base + seen.scale * self.learned["mean"] if self.schema.scale else base + self.learned["mean"]
+        out = self.network(weights, Inputs(self._sequence(x, seen), seen.inputs), Aid())
+        return base + (out * self.learned["sd"] + self.learned["mean"]) * seen.scale
+
+    def _learn(self, x: np.ndarray, z: np.ndarray, start: Self | None) -> None:
+        older, newer = self._split(z)
+        (held_x, held_z), (x, z) = self._drawn(x[newer], z[newer]), self._drawn(x[older], z[older])
+        preamble = self._preamble()
+        preamble.learn(x)
+        self._learn_sequence(x)
+        wanted = str(start.learned["base"]) if start is not None and self.params.base == "auto" else self.params.base
+        base = preamble.choose_base(x, z, wanted)
+        target = preamble.target(x, z, preamble.base(x, base))
+        known = target[np.isfinite(target)]
+        mean, sd = (np.float32(known.mean()), np.float32(known.std())) if len(known) else (np.float32(0), np.float32(0))
+        self.learned.update(base=np.array(base), mean=np.array(mean), sd=np.array(sd))
+        if sd > 0:
+            from tasks.forecasters.training import Pairs, train_net  # noqa: PLC0415  (torch and Lightning take 11 s; only a fit needs them)
+
+            pairs = Pairs(self._inputs(x), (target - mean) / sd)
+            held_target = (preamble.target(held_x, held_z, preamble.base(held_x, base)) - mean) / sd
+            held = Pairs(self._inputs(held_x), held_target) if np.isfinite(held_target).any() else None
+            weights = self._started(start) or self.first_weights(pairs.inputs.statics.shape[1], Draw(self.seed))
+            epochs = self.params.epochs if start is None else self.params.warm_epochs
+            self.learned.update({f"net.{name}": array for name, array in train_net(self, weights, pairs, held, epochs).items()})
+
+    def _split(self, z: np.ndarray) -> tuple[slice, slice]:
+        """Rows to learn from and rows to stop by, the newest; between them as many rows as have targets in both are left out.
+
+        Rows come in order of time. Those whose last step is not known yet, at the end of the window, are the newest horizon_steps - 1 steps
+        of all series: as many before the held rows reach into them.
+        """
+        n = len(z)
+        if self.params.patience_epochs is None:
+            return slice(n), slice(n, n)
+        first_held = int(n * (1 - self.params.held_frac))
+        complete = np.flatnonzero(np.isfinite(z[:, -1]))
+        purge = n - 1 - int(complete[-1]) if len(complete) else n
+        if n - first_held < _LEAST_HELD or first_held - purge < _LEAST_HELD:
+            return slice(n), slice(n, n)
+        return slice(first_held - purge), slice(first_held, n)
+
+    def _drawn(self, x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if len(x) <= self.params.max_rows:
+            return x, z
+        rows = np.sort(np.random.default_rng(self.seed).choice(len(x), self.params.max_rows, replace=False))
+        return x[rows], z[rows]
+
+    def _inputs(self, x: np.ndarray) -> Inputs:
+        seen = self._preamble().see(x)
+        return Inputs(self._sequence(x, seen) if self.reads_sequence else np.empty((len(x), 0), dtype=np.float32), seen.inputs)
+
+    def _sequence(self, x: Value, seen: Seen) -> Value:
+        """Distances of the steps from the last value, in units of the scale and then of one standard deviation for all, so that the sequence keeps its shape."""
+        return clip(self._distances(x, seen) / self.learned["sequence.sd"], CLIP_SD) if self.reads_sequence else x
+
+    def _learn_sequence(self, x: np.ndarray) -> None:
+        if self.reads_sequence:
+            sd = np.sqrt(np.mean(np.square(np.clip(self._distances(x, self._preamble().see(x)), -1e30, 1e30), dtype=np.float64)))
+            self.learned["sequence.sd"] = np.array(sd if sd > 0 else 1.0, dtype=np.float32)
+
+    def _distances(self, x: Value, seen: Seen) -> Value:
+        steps = take(x, [self.schema.index(name) for name in self.steps])
+        return fill((steps - seen.last) / seen.scale, np.zeros(1, dtype=np.float32))
+
+    def _preamble(self) -> Preamble:
+        beside = tuple(name for name in self.schema.names if name not in self.steps)
+        return Preamble(self.schema, self.learned, beside if self.reads_sequence else None)
+
+    def _started(self, start: Self | None) -> Weights:
+        return {} if start is None else {name.removeprefix("net."): array for name, array in start.learned.items() if name.startswith("net.")}
+
+    def _check_start(self, start: Self) -> None:
+        other, said = start.schema, []
+        if type(start) is not type(self):
+            said.append(f"it is a {start.name}")
+        else:
+            said += [
+                f"`{key}` is {getattr(start.params, key)} there and {getattr(self.params, key)} here"
+                for key in sorted(set(type(self.params).model_fields) - set(NetParams.model_fields))
+                if getattr(start.params, key) != getattr(self.params, key)
+            ]
+        mine, theirs = ([(c.name, c.role) for c in s.columns] for s in (self.schema, other))
+        if mine != theirs:
+            apart = sorted({name for name, _ in set(mine) ^ set(theirs)}) or "their order"
+            said.append(f"its columns are others ({apart})")
+        for key in ("horizon_steps", "scale", "last"):
+            if getattr(other, key) != getattr(self.schema, key):
+                said.append(f"`{key}` is {getattr(other, key)!r} there and {getattr(self.schema, key)!r} here")
+        if said:
+            raise ForecasterError(
+                f"{self.name} cannot go on from that fit: {'; '.join(said)}. Weights go from net to net only between equal layers and equal columns: "
+                "give both datasets the same `features.list`, horizon and parameters of layers, or train with `refit: full`."
+            )
+
+
+class Draw:
+    """First weights, drawn in order from one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def matrix(self, n_in: int, n_out: int) -> np.ndarray:
+        """(n_in, n_out), uniform within 1/sqrt(n_in), torch's rule for a dense layer."""
+        return self.uniform((n_in, n_out), n_in)
+
+    def uniform(self, shape: tuple[int, ...], n_in: int) -> np.ndarray:
+        """Of any *shape*, within 1/sqrt(n_in)."""
+        bound = 1 / np.sqrt(n_in)
+        return self.rng.uniform(-bound, bound, shape).astype(np.float32)
+
+
+def dense_weights(draw: Draw, sizes: tuple[int, ...]) -> Weights:
+    """`weights_<layer>` (in, out) and `intercept_<layer>` (out,) of layers of these *sizes*."""
+    weights: Weights = {}
+    for layer, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
+        weights |= {f"weights_{layer}": draw.matrix(n_in, n_out), f"intercept_{layer}": draw.uniform((n_out,), n_in)}
+    return weights
+
+
+def beside(inputs: Inputs, state: Value) -> Value:
+    """A net's state (n, K) and the static inputs in one row."""
+    return join([state, inputs.statics])
+
+
+def lags_of(schema: FeatureSchema, wanted: int | None, model: str) -> tuple[str, ...]:
+    """The columns of the sequence, oldest first. Raises ForecasterError that says which lags to declare when there are fewer than *wanted*, or but one."""
+    there = 1
+    while f"z_lag_{there}" in schema.names:
+        there += 1
+    if there < (wanted or 2):
+        lags = f"[1, ..., {wanted - 1}]" if wanted and wanted > 3 else f"{list(range(1, wanted or 12))}"  # noqa: PLR2004  (a short list is written out)
+        raise ForecasterError(
+            f"{model} needs a sequence of {wanted or 'at least 2'} steps, but the feature table has {there} without a gap (z_last, z_lag_1, ...). "
+            f"Declare {{kind: lag, column: z, steps: {lags}}} in `features.list`"
+            + (f", or set `sequence_steps` to at most {there}." if there > 1 else ".")
+        )
+    return (*(f"z_lag_{k}" for k in range((wanted or there) - 1, 0, -1)), schema.last)

@@ -15,13 +15,13 @@ from tasks.release import open_body
 
 
 def main(root: Path = ROOT) -> None:
-    """Compare, decide, and put decision, timings and the INT8 graph in place together."""
+    """Compare, decide, and put decision, timings and the INT8 graphs in place together."""
     release = open_body(root / "models/challenger/challenger")
     table = read_frame(root / "data/features/table.parquet", FEATURES)
     rows = gate_rows(panel_of(table, release.schema, release.calendar), read_gate_steps(root))
     with replacing(root / "models/quantized") as folder:
         said = quantize(release, rows, root / "models/fits", read_models(root), read_params("quantize", QuantizeParams, root), folder)
-        write_json(folder / "latency.json", {"int8_over_fp32_by_round": said.pop("latency", [])})
+        write_json(folder / "latency.json", {"int8_over_fp32_by_round": said.pop("latency")})
         write_json(folder / "decision.json", said)
     worst = max(said["parity_sd"].values())
     print(f"quantize: {said['n_gate_rows']} gate rows, graphs differ from their forecasters by at most {worst:.1e} sd")

@@ -1,4 +1,4 @@
-"""INT8 weights for the net: the graph, its error, its size and its speed beside those of FP32."""
+"""INT8 weights for a net: the graph, its error, its size and its speed beside those of FP32."""
 
 import time
 from pathlib import Path
@@ -11,6 +11,12 @@ from tasks.core.scores import PRIMARY
 from tasks.core.transform import from_z
 from tasks.quantize.parity import GateRows, run_graph
 
+_MATRICES = {
+    "MatMul": (1,),
+    "GRU": (1, 2),
+    "LSTM": (1, 2),
+}  # operator -> its inputs that are matrices of weights; intercepts and norms are a few numbers
+_OUTPUT_AXIS = {"MatMul": -1, "GRU": -2, "LSTM": -2}  # of such a matrix; recurrent operators hold (direction, gates, in)
 _INT8_MAX = 127  # symmetric: -128 is not used
 MAX_LATENCY_RATIO = 1.2  # below that a wall clock on a shared machine says nothing
 _ROUNDS = 7
@@ -40,7 +46,7 @@ class Compared(NamedTuple):
 def write_int8(fp32: Path, int8: Path) -> None:
     """Write *fp32* with the weights of its matrix products in 8 bits, one scale for each output; the same graph gives the same bytes.
 
-    Inputs of a product stay float32. onnxruntime's dynamic quantization scales them by the batch, so that a row's forecast would depend
+    So are those of recurrent units and of attention; products of two wires, as attention has, hold no weights. Inputs of a product stay float32. onnxruntime's dynamic quantization scales them by the batch, so that a row's forecast would depend
     on the rows beside it, and its 8-bit products overflow on processors without VNNI: neither could be recomputed.
     """
     import onnx  # noqa: PLC0415  (0.3 s; the package is imported for its constants too)
@@ -48,22 +54,24 @@ def write_int8(fp32: Path, int8: Path) -> None:
     model = onnx.load(fp32)
     constants = {constant.name: constant for constant in model.graph.initializer}
     for place, node in reversed(list(enumerate(model.graph.node))):
-        if node.op_type == "MatMul" and node.input[1] in constants:
-            weights = constants[node.input[1]]
-            for made in reversed(_dequantized(model.graph, weights)):
+        for position in _MATRICES.get(node.op_type, ()):
+            if (weights := constants.get(node.input[position])) is None:
+                continue
+            for made in reversed(_dequantized(model.graph, weights, _OUTPUT_AXIS[node.op_type])):
                 model.graph.node.insert(place, made)
-            node.input[1] = f"{weights.name}_float"
+            node.input[position] = f"{weights.name}_float"
             model.graph.initializer.remove(weights)
     onnx.checker.check_model(model)
     int8.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _dequantized(graph: Any, weights: Any) -> list[Any]:
-    """Add 8-bit integers and scales of *weights* (in, out) to *graph*; the nodes that multiply them, which onnxruntime does once, at load."""
+def _dequantized(graph: Any, weights: Any, output_axis: int) -> list[Any]:
+    """Add 8-bit integers and scales of *weights* to *graph*, a scale for each place of *output_axis*; the nodes that multiply them, which onnxruntime does once, at load."""
     from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415  (as above)
 
     values, name = numpy_helper.to_array(weights), weights.name
-    largest = np.abs(values).max(axis=0, keepdims=True)
+    others = tuple(axis for axis in range(values.ndim) if axis != output_axis % values.ndim)
+    largest = np.abs(values).max(axis=others, keepdims=True)
     scale = np.where(largest > 0, largest, 1).astype(np.float32) / np.float32(_INT8_MAX)
     integers = np.clip(np.rint(values / scale), -_INT8_MAX, _INT8_MAX).astype(np.int8)
     graph.initializer.extend([numpy_helper.from_array(integers, f"{name}_int8"), numpy_helper.from_array(scale, f"{name}_scale")])

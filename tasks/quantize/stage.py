@@ -1,34 +1,46 @@
-"""The stage in one screen: parity of every member, then INT8 or FP32 for the net."""
+"""The stage in one screen: parity of every member and net, then INT8 or FP32 for each net."""
 
 from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import ReleaseError
+from tasks.forecasters import load_forecaster
+from tasks.forecasters.net import Net
 from tasks.quantize.int8 import MAX_LATENCY_RATIO, Compared, compare, decide, open_graph, write_int8
 from tasks.quantize.params import QuantizeParams
 from tasks.quantize.parity import MAX_PARITY_SD, GateRows, check_parity
 from tasks.release import Release
 
-NET = "mlp"  # the one model whose graph is matrices of weights; trees and naive models have nothing to quantize
-
 
 def quantize(release: Release, rows: GateRows, fits: Path, models: tuple[str, ...], params: QuantizeParams, folder: Path) -> dict[str, Any]:
-    """What decision.json says; leaves mlp.onnx in *folder* when the decision is INT8, and the timings as `latency`.
+    """What decision.json says; leaves <net>.onnx in *folder* for each net whose decision is INT8, and the timings as `latency`.
 
     fits: models/fits. models: those of this checkout. A net without weight in the release is examined all the same, and stays FP32.
     Raises ReleaseError when a graph does not say what its forecaster says, or a fit is missing.
     """
     parity = {name: check_parity(name, session, _fit(fits, name), rows) for name, session in sorted(release.members.items())}
     limits = {"max_error_frac": params.max_error_frac, "max_latency_ratio": MAX_LATENCY_RATIO, "max_parity_sd": MAX_PARITY_SD}
-    said = {"decision": "FP32", "n_gate_rows": len(rows.x), "parity_sd": parity, "limits": limits}
-    if NET not in models:
-        return said | {"reason": f"There is no {NET} among the models, so there is nothing to quantize."}
-    weight = release.weights.get(NET, 0.0)
-    fp32, int8 = _fit(fits, NET) / "model.onnx", folder / f"{NET}.onnx"
-    if weight > 0:
-        fp32 = release.folder / "members" / f"{NET}.onnx"
-    else:
-        parity[NET] = check_parity(NET, open_graph(fp32), fp32.parent, rows)
+    nets, latency = {}, {}
+    for name in (name for name in models if isinstance(load_forecaster(_fit(fits, name)), Net)):  # trees and naive models have no matrices of weights
+        if name not in parity:
+            parity[name] = check_parity(name, open_graph(fits / name / "model.onnx"), fits / name, rows)
+        nets[name], latency[name] = _examined(name, release, rows, fits, params, folder)
+    said = {"n_gate_rows": len(rows.x), "parity_sd": parity, "limits": limits, "nets": nets, "latency": latency}
+    small = [name for name, net in nets.items() if net["decision"] == "INT8"]
+    if not nets:
+        return said | {"decision": "FP32", "reason": "There is no net among the models, so there is nothing to quantize."}
+    reason = " ".join(f"{name}: {net['decision']}. {net['reason']}" for name, net in nets.items())
+    return said | {
+        "decision": "INT8" if small else "FP32",
+        "reason": reason,
+        "quantized": "weights in 8 bits with a scale for each output, inputs in float32",
+    }
+
+
+def _examined(name: str, release: Release, rows: GateRows, fits: Path, params: QuantizeParams, folder: Path) -> tuple[dict[str, Any], list[float]]:
+    """Decision, reason and figures of the net *name*, and its timings; its graph stays in *folder* when the decision is INT8."""
+    weight = release.weights.get(name, 0.0)
+    fp32, int8 = release.folder / "members" / f"{name}.onnx" if weight > 0 else fits / name / "model.onnx", folder / f"{name}.onnx"
     write_int8(fp32, int8)
     found = compare(fp32, int8, rows, release.about)
     decision, reason = decide(found, params.max_error_frac)
@@ -36,12 +48,11 @@ def quantize(release: Release, rows: GateRows, fits: Path, models: tuple[str, ..
         decision, reason = "FP32", f"The net has no weight in what is shipped. By itself: {decision}. {reason}"
     if decision == "FP32":
         int8.unlink()
-    quantized = "weights in 8 bits with a scale for each output, inputs in float32"
-    return said | {"decision": decision, "reason": reason, "quantized": quantized, "net": _figures(found, weight), "latency": found.latency}
+    return {"decision": decision, "reason": reason, **_figures(found, weight)}, found.latency
 
 
 def _figures(found: Compared, weight: float) -> dict[str, Any]:
-    """Figures of the net; the ratio has one digit, since more would be another number at each run."""
+    """Figures of a net; the ratio has one digit, since more would be another number at each run."""
     return {
         "weight": weight,
         "fp32_bytes": found.fp32_bytes,

@@ -26,7 +26,12 @@ from tasks.quantize.stage import quantize
 from tasks.release import forecasts, load, open_body
 
 GATE_STEPS = 60
-PARAMS = {"mlp": {"hidden_sizes": [64, 64], "epochs": 4, "batch_rows": 64}, "lightgbm": {"min_data_in_leaf": 20}}
+SHORT = {"epochs": 4, "batch_rows": 64}
+NETS = {
+    "mlp": SHORT | {"hidden_sizes": [64, 64]}, "nlinear": SHORT, "gru": SHORT, "lstm": SHORT | {"layers": 2},
+    "patch_transformer": SHORT | {"patch_steps": 2, "size": 32, "inside_size": 64},
+}  # fmt: skip
+PARAMS = NETS | {"tiny": {"forecaster": "mlp", "hidden_sizes": [1], "epochs": 1}, "lightgbm": {"min_data_in_leaf": 20}}
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +44,14 @@ def panel():
 
 @pytest.fixture(scope="module")
 def fits(panel, tmp_path_factory):
-    """models/fits of a real net, trees and ridge, as of the step before the gate's rows."""
+    """models/fits of every kind of net, trees and ridge, as of the step before the gate's rows."""
     folder = tmp_path_factory.mktemp("fits")
     walk = WalkForward(n_cutoffs=1, stride_steps=1, refit_every_cutoffs=1, min_train_steps=1)
     x, z = panel.training(len(panel.event_time) - 1 - GATE_STEPS, walk)
-    for name in ("ridge", "lightgbm", "mlp"):
+    for name in ("ridge", *PARAMS):
         (folder / name).mkdir()
-        fit = build_forecaster(name, panel.schema, 1, PARAMS.get(name, {})).fit(x, z)
+        params = dict(PARAMS.get(name, {}))
+        fit = build_forecaster(params.pop("forecaster", name), panel.schema, 1, params).fit(x, z)
         fit.save(folder / name)
         fit.to_onnx(folder / name / "model.onnx")
     return folder
@@ -55,16 +61,19 @@ def fits(panel, tmp_path_factory):
 def checkout(tmp_path, panel, fits):
     """A function that lays out a checkout whose challenger has the weights given."""
 
-    def lay(weights, models=("ridge", "lightgbm", "mlp"), max_error_frac=0.01):
+    def lay(weights, models=("ridge", "lightgbm", "mlp"), max_error_frac=0.01, fitted=()):
+        """fitted: model -> whose fit it has, where its name is not that of its kind."""
         root, rows = tmp_path / "root", small_rows()
         body = build_small_body(root / "models/challenger/challenger", rows, GATE_STEPS)
         shutil.rmtree(body / "members")
         (body / "members").mkdir()
         for name in weights:
-            shutil.copyfile(fits / name / "model.onnx", body / "members" / f"{name}.onnx")
+            shutil.copyfile(fits / dict(fitted).get(name, name) / "model.onnx", body / "members" / f"{name}.onnx")
         blend = json.loads((body / "ensemble.json").read_text())
         (body / "ensemble.json").write_text(json.dumps(blend | {"weights": weights}))
         shutil.copytree(fits, root / "models/fits")
+        for name, kind in dict(fitted).items():
+            shutil.copytree(fits / kind, root / "models/fits" / name)
         (root / "data/features").mkdir(parents=True)
         build_table(rows).write_parquet(root / "data/features/table.parquet")
         entry = {"about": SMALL_ABOUT, "models": {name: {} for name in models}, **{stage: {} for stage in STAGES}, "features": SMALL_FEATURES}
@@ -94,11 +103,11 @@ def test_a_net_with_weight_is_shipped_in_int8_where_the_error_holds_and_the_file
     said = decision_of(root)
     assert said["decision"] == "INT8", said
     shipped = root / "models/quantized/mlp.onnx"
-    assert said["net"]["int8_bytes"] == shipped.stat().st_size < said["net"]["fp32_bytes"] == (fits / "mlp/model.onnx").stat().st_size
-    assert said["net"]["worsens_frac"] <= 0.01
+    assert said["nets"]["mlp"]["int8_bytes"] == shipped.stat().st_size < said["nets"]["mlp"]["fp32_bytes"] == (fits / "mlp/model.onnx").stat().st_size
+    assert said["nets"]["mlp"]["worsens_frac"] <= 0.01
     assert set(said["parity_sd"]) == {"ridge", "mlp"}
     assert max(said["parity_sd"].values()) <= MAX_PARITY_SD
-    assert len(json.loads((root / "models/quantized/latency.json").read_text())["int8_over_fp32_by_round"]) == 7
+    assert len(json.loads((root / "models/quantized/latency.json").read_text())["int8_over_fp32_by_round"]["mlp"]) == 7
 
 
 def test_the_errors_are_those_of_an_independent_computation(checkout, panel):
@@ -111,7 +120,7 @@ def test_the_errors_are_those_of_an_independent_computation(checkout, panel):
             z_hat = run_graph(session, panel.x[origin])
             for s in range(1, min(steps, n - 1 - origin) + 1):
                 losses += list(squared_error(panel.y[origin + s], from_z(small_about().target, z_hat[:, s - 1])))
-        assert said["net"][key] == pytest.approx(np.mean(losses), rel=1e-6)
+        assert said["nets"]["mlp"][key] == pytest.approx(np.mean(losses), rel=1e-6)
 
 
 def test_the_same_inputs_give_the_same_graph_and_decision(checkout):
@@ -121,7 +130,7 @@ def test_the_same_inputs_give_the_same_graph_and_decision(checkout):
     again = decision_of(root)
     assert (root / "models/quantized/mlp.onnx").read_bytes() == graph
     for said in (first, again):
-        said["net"].pop("latency_ratio")
+        said["nets"]["mlp"].pop("latency_ratio")
     assert first == again
 
 
@@ -141,9 +150,26 @@ def test_a_net_without_weight_is_examined_and_stays_fp32(checkout):
     said = decision_of(root)
     assert said["decision"] == "FP32"
     assert "no weight" in said["reason"]
-    assert said["net"]["int8_bytes"] > 0
+    assert said["nets"]["mlp"]["int8_bytes"] > 0
     assert set(said["parity_sd"]) == {"ridge", "mlp"}
     assert not (root / "models/quantized/mlp.onnx").exists()
+
+
+def test_each_net_gets_a_decision_of_its_own(checkout):
+    root = checkout({"gru": 0.4, "tiny": 0.3, "patch_transformer": 0.3}, models=("ridge", "mlp", "gru", "tiny", "patch_transformer", "lightgbm"))
+    said = decision_of(root)
+    decisions = {name: net["decision"] for name, net in said["nets"].items()}
+    assert decisions == {"mlp": "FP32", "gru": "INT8", "tiny": "FP32", "patch_transformer": "INT8"}, said["reason"]
+    assert said["decision"] == "INT8"
+    assert "not smaller" in said["nets"]["tiny"]["reason"]
+    assert "no weight" in said["nets"]["mlp"]["reason"]
+    assert sorted(path.name for path in (root / "models/quantized").glob("*.onnx")) == ["gru.onnx", "patch_transformer.onnx"]
+
+
+def test_a_net_is_known_by_what_it_is_and_not_by_its_name(checkout, fits):
+    root = checkout({"deep": 1.0}, models=("deep",), fitted={"deep": "gru"})
+    assert decision_of(root)["nets"]["deep"]["decision"] == "INT8"
+    assert (root / "models/quantized/deep.onnx").exists()
 
 
 def test_without_a_net_among_the_models_a_left_over_fit_changes_nothing(checkout):
@@ -151,8 +177,8 @@ def test_without_a_net_among_the_models_a_left_over_fit_changes_nothing(checkout
     said = decision_of(root)
     assert (root / "models/fits/mlp").exists()
     assert said["decision"] == "FP32"
-    assert "no mlp among the models" in said["reason"]
-    assert "net" not in said
+    assert "no net among the models" in said["reason"]
+    assert said["nets"] == {}
     assert set(said["parity_sd"]) == {"ridge", "lightgbm"}
 
 
@@ -177,22 +203,34 @@ def test_a_missing_fit_names_the_command_that_makes_it(checkout):
         main(root)
 
 
-def test_a_quantized_row_is_forecast_alike_in_any_company(panel, fits, tmp_path):
-    write_int8(fits / "mlp/model.onnx", tmp_path / "mlp.onnx")
-    session, x = open_graph(tmp_path / "mlp.onnx"), gate_rows(panel, GATE_STEPS).x
+@pytest.mark.parametrize("net", NETS)
+def test_a_quantized_row_is_forecast_alike_in_any_company(net, panel, fits, tmp_path):
+    write_int8(fits / net / "model.onnx", tmp_path / "int8.onnx")
+    session, x = open_graph(tmp_path / "int8.onnx"), gate_rows(panel, GATE_STEPS).x
     one_by_one = np.concatenate([run_graph(session, x[i : i + 1]) for i in range(len(x))])
     np.testing.assert_allclose(run_graph(session, x), one_by_one, atol=1e-6)
 
 
-def test_quantized_weights_are_within_half_a_step_of_the_net(fits, tmp_path):
-    write_int8(fits / "mlp/model.onnx", tmp_path / "mlp.onnx")
-    constants = {c.name: numpy_helper.to_array(c) for c in onnx.load(tmp_path / "mlp.onnx").graph.initializer}
-    learned = np.load(fits / "mlp/learned.npz")
-    matrices = [(constants[k], constants[k.replace("_int8", "_scale")]) for k in constants if k.endswith("_int8")]
-    assert len(matrices) == 3
-    for (integers, scale), layer in zip(matrices, (2, 1, 0), strict=True):
+@pytest.mark.parametrize("net", NETS)
+def test_every_quantized_weight_is_within_half_a_step_of_the_net(net, fits, tmp_path):
+    """All matrices of the fit are among them, whatever order ONNX has for the gates of a unit; no scale spans two outputs."""
+    write_int8(fits / net / "model.onnx", tmp_path / "int8.onnx")
+    constants = {c.name: numpy_helper.to_array(c) for c in onnx.load(tmp_path / "int8.onnx").graph.initializer}
+    learned = dict(np.load(fits / net / "learned.npz"))
+    matrices = sorted(name for name, a in learned.items() if name.startswith("net.") and a.ndim == 2 and name != "net.place")
+    quantized = {k: (constants[k], constants[k.replace("_int8", "_scale")]) for k in constants if k.endswith("_int8")}
+    assert len(quantized) == len(matrices)
+    unmatched = [learned[name] for name in matrices]
+    for integers, scale in quantized.values():
         assert integers.dtype == np.int8
-        assert (np.abs(integers * scale - learned[f"weights_{layer}"]) <= 0.5 * scale * (1 + 1e-5)).all()
+        assert scale.size == (integers.shape[-1] if integers.ndim == 2 else integers.shape[-2])
+        floats, step = np.sort((integers * scale).ravel()), float(scale.max())
+        near = [
+            i for i, a in enumerate(unmatched) if a.size == floats.size and (np.abs(floats - np.sort(a.ravel())) <= 0.5 * step * (1 + 1e-5)).all()
+        ]
+        assert near
+        unmatched.pop(near[0])
+    assert not unmatched
 
 
 def test_a_packaged_int8_net_serves_the_numbers_of_its_graph(checkout, tmp_path):

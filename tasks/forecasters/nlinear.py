@@ -1,0 +1,18 @@
+"""The last value subtracted and one linear map: hard to beat on long seasonal histories. Source: Zeng et al. 2023, arXiv:2205.13504 (NLinear)."""
+
+from tasks.forecasters.arithmetic import Value
+from tasks.forecasters.net import Aid, Draw, Inputs, Net, SequenceParams, Weights, beside, dense_weights
+
+
+class NLinear(Net):
+    """network = (sequence, other columns) . weights + intercept. What ridge is in closed form, with every loss that nets have."""
+
+    Params = SequenceParams
+
+    def first_weights(self, n_statics: int, draw: Draw) -> Weights:
+        """Of the one map."""
+        return dense_weights(draw, (len(self.steps) + n_statics, self.schema.horizon_steps))
+
+    def network(self, weights: Weights, inputs: Inputs, aid: Aid) -> Value:
+        """See the class."""
+        return aid.drop(beside(inputs, inputs.sequence)) @ weights["weights_0"] + weights["intercept_0"]

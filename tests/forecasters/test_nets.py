@@ -1,0 +1,308 @@
+"""Nets: what training promises beyond the laws of every forecaster."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from panels import CALENDAR, feature_table, small_schema
+
+from tasks.core.errors import ForecasterError
+from tasks.core.schema import FeatureColumn, FeatureSchema
+from tasks.core.windows import WalkForward, panel_of
+from tasks.edges.settings import ROOT, settings
+from tasks.forecasters import NETS, arithmetic, build_forecaster, training
+from tasks.forecasters.net import Draw, Inputs
+
+STEPS, LAGS = 3, 6
+SMALL = {"epochs": 4, "batch_rows": 64}
+
+
+def schema_of(lags=LAGS, names=("close_value",), steps=STEPS):
+    roles = {"z_last": "level", **{f"z_lag_{k}": "level" for k in range(1, lags)}, **dict.fromkeys(names, "free")}
+    columns = tuple(FeatureColumn(name=name, role=role, lookback_steps=lags) for name, role in roles.items())
+    return FeatureSchema(columns=columns, last="z_last", horizon_steps=steps, season_steps=1)
+
+
+def pairs(n=512, level=0.0, unit=1.0, seed=0):
+    """A noisy wave, all of it known."""
+    rng = np.random.default_rng(seed)
+    z = level + unit * (np.sin(np.arange(n + 20) / 2) + 0.3 * rng.standard_normal(n + 20))
+    at = np.arange(10, 10 + n)
+    x = np.column_stack([*(z[at - k] for k in range(LAGS)), rng.standard_normal(n)])
+    return x.astype(np.float32), np.column_stack([z[at + s] for s in range(1, STEPS + 1)]).astype(np.float32)
+
+
+def fitted(net="gru", x=None, z=None, start=None, seed=1, schema=None, **params):
+    if x is None:
+        x, z = pairs()
+    return build_forecaster(net, schema or schema_of(), seed, {**SMALL, **params}).fit(x, z, start)
+
+
+# inputs
+
+
+@pytest.mark.parametrize("net", [net for net in NETS if net != "mlp"])
+def test_too_short_a_sequence_names_the_lags_to_declare(net):
+    with pytest.raises(ForecasterError, match=r"has 6 without a gap.*kind: lag, column: z, steps: \[1, ..., 23\].*at most 6"):
+        build_forecaster(net, schema_of(), 1, {"sequence_steps": 24})
+    with pytest.raises(ForecasterError, match=r"at least 2 steps.*kind: lag, column: z"):
+        build_forecaster(net, schema_of(lags=1), 1, {})
+
+
+def test_a_lag_beyond_a_gap_stands_beside_the_sequence():
+    net = build_forecaster("gru", schema_of(lags=3, names=("z_lag_24",)), 1, {})
+    assert net.steps == ("z_lag_2", "z_lag_1", "z_last")
+    assert build_forecaster("gru", schema_of(), 1, {"sequence_steps": 2}).steps == ("z_lag_1", "z_last")
+
+
+def test_patches_end_at_the_last_step():
+    net = build_forecaster("patch_transformer", schema_of(), 1, {"patch_steps": 3, "stride_steps": 2})
+    assert net.patches == [[1, 2, 3], [3, 4, 5]]
+    with pytest.raises(ForecasterError, match="at most 6"):
+        build_forecaster("patch_transformer", schema_of(), 1, {"patch_steps": 7})
+
+
+# layers, against torch's own
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(arithmetic.gru, torch.nn.GRU), (arithmetic.lstm, torch.nn.LSTM)])
+def test_units_are_those_of_torch(ours, theirs):
+    torch.manual_seed(1)
+    unit, x = theirs(2, 5, batch_first=True), torch.randn(7, 9, 2)
+    weights = [p.detach().numpy() for p in unit.parameters()]
+    np.testing.assert_allclose(ours(x.numpy(), *weights), unit(x)[0].detach().numpy(), atol=1e-6)
+
+
+def test_attention_is_that_of_torch():
+    """The whole layer: normalise, look, normalise, change, beside torch.nn.TransformerEncoderLayer with the same weights."""
+    net = build_forecaster("patch_transformer", schema_of(), 1, {"size": 8, "heads": 2, "inside_size": 12})
+    weights = net.first_weights(1, Draw(1))
+    theirs = torch.nn.TransformerEncoderLayer(8, 2, 12, dropout=0, norm_first=True, batch_first=True)
+    own = {name: torch.from_numpy(a) for name, a in weights.items()}
+    layer = {
+        "self_attn.in_proj_weight": torch.cat([own[f"{name}_0"].T for name in ("query", "key", "value")]),
+        "self_attn.in_proj_bias": torch.zeros(24), "self_attn.out_proj.weight": own["mix_0"].T, "self_attn.out_proj.bias": torch.zeros(8),
+        "linear1.weight": own["in_0"].T, "linear1.bias": own["in_shift_0"], "linear2.weight": own["out_0"].T, "linear2.bias": own["out_shift_0"],
+        "norm1.weight": own["norm_gain_0"], "norm1.bias": own["norm_shift_0"], "norm2.weight": own["norm_gain_1"], "norm2.bias": own["norm_shift_1"],
+    }  # fmt: skip
+    theirs.load_state_dict(layer)
+    seen = np.random.default_rng(1).standard_normal((5, len(net.patches), 8)).astype(np.float32)
+    np.testing.assert_allclose(net._layer(weights, seen, 0, training.Aid()), theirs(torch.from_numpy(seen)).detach().numpy(), atol=1e-6)
+
+
+# loss
+
+
+@pytest.mark.parametrize(("params", "loss"), [
+    ({}, np.square), ({"loss": "absolute"}, np.abs), ({"loss": "quantile", "quantile": 0.9}, lambda e: np.maximum(0.9 * e, -0.1 * e)),
+])  # fmt: skip
+def test_the_loss_is_its_formula_over_the_known_pairs(params, loss):
+    net, (x, z) = build_forecaster("nlinear", schema_of(), 1, params), pairs(64)
+    z[::3, 1] = np.nan
+    weights = net.first_weights(2, Draw(1))
+    inputs = Inputs(x[:, :LAGS], x[:, LAGS - 1 :])
+    learner = training.Learner(net, weights, 1)
+    batch = training.batch_of([torch.from_numpy(a) for a in (*inputs, z)], torch.tensor(100))
+    error = z - net.network(weights, inputs, training.Aid())
+    assert learner.training_step(batch, 0).item() == pytest.approx(np.nansum(loss(error)) / 100, rel=1e-5)
+
+
+@pytest.mark.parametrize("quantile", [0.1, 0.9])
+def test_a_quantile_has_its_share_below(quantile):
+    x, z = pairs(1000)
+    fit = fitted("mlp", x, z, loss="quantile", quantile=quantile, epochs=20, hidden_sizes=[16])
+    assert (z < fit.predict(x)).mean() == pytest.approx(quantile, abs=0.03)
+
+
+@pytest.mark.parametrize("params", [{"loss": "quantile"}, {"quantile": 0.5}, {"devices": 2}, {"size": 6, "heads": 4}])
+def test_parameters_that_do_not_fit_together_are_refused(params):
+    with pytest.raises(ForecasterError, match=r"go together|strategy: ddp|multiple of `heads`"):
+        build_forecaster("patch_transformer", schema_of(), 1, params)
+
+
+def test_less_precision_without_a_gpu_is_refused():
+    with pytest.raises(ForecasterError, match=r"precision: bf16-mixed.*needs a GPU"):
+        fitted(precision="bf16-mixed")
+
+
+# how batches are worked through
+
+
+def test_accumulated_batches_are_one_large_batch():
+    x, _ = pairs()
+    np.testing.assert_allclose(fitted(batch_rows=16, accumulate_batches=4).predict(x), fitted(batch_rows=64).predict(x), atol=1e-5)
+    assert np.abs(fitted(batch_rows=16).predict(x) - fitted(batch_rows=64).predict(x)).max() > 1e-3
+
+
+@pytest.mark.parametrize("net", ["lstm", "patch_transformer"])
+def test_gradient_checkpointing_keeps_less_and_changes_nothing(net):
+    params = {"layers": 3, "dropout_frac": 0.1}
+    plain, again = (fitted(net, gradient_checkpointing=wanted, **params) for wanted in (False, True))
+    np.testing.assert_array_equal(plain.predict(pairs()[0]), again.predict(pairs()[0]))
+    assert kept_bytes(again) < 0.6 * kept_bytes(plain)
+
+
+def kept_bytes(net):
+    """What autograd keeps of one batch until it goes back."""
+    kept, (x, z) = [], pairs(256)
+    learner = training.Learner(net, net._started(net), 1)
+    batch = training.batch_of([torch.from_numpy(np.ascontiguousarray(a)) for a in (*net._inputs(x), z)], torch.tensor(1))
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes), lambda t: t):
+        learner.train().training_step(batch, 0)
+    return sum(kept)
+
+
+def test_two_processes_find_what_one_finds():
+    """Gradients of a shared batch are those of the whole batch, though unknown pairs fall unevenly, and nobody is left over."""
+    x, z = pairs()
+    z[::2, 0] = np.nan
+    one, two = (fitted(x=x, z=z, **params) for params in ({}, {"strategy": "ddp", "devices": 2}))
+    np.testing.assert_allclose(two.predict(x), one.predict(x), atol=1e-5)
+    assert not [process for server in psutil.Process().children() for process in server.children()]
+
+
+# stopping on the newest part
+
+
+def test_the_best_epoch_is_kept_and_the_rest_is_not_run(monkeypatch):
+    losses, find = [], training.Newest._loss
+
+    def noted(self, learner):
+        losses.append(find(self, learner))
+        return losses[-1]
+
+    monkeypatch.setattr(training.Newest, "_loss", noted)
+    x, z = pairs(300)
+    z = np.random.default_rng(1).permutation(z)  # nothing to learn, so it soon gets worse
+    fit = fitted("mlp", x, z, epochs=200, learning_rate=0.05, patience_epochs=3)
+    assert len(losses) < 200
+    assert losses.index(min(losses)) == len(losses) - 4
+    held = np.arange(240, 300)
+    target = (z[held] - x[held, :1] - fit.learned["mean"]) / fit.learned["sd"]
+    predicted = (fit.predict(x[held]) - x[held, :1] - fit.learned["mean"]) / fit.learned["sd"]
+    assert np.square(target - predicted).sum() == pytest.approx(min(losses), rel=1e-3)
+
+
+def test_no_target_of_the_older_rows_lies_after_the_first_held_origin():
+    """Over a panel of several series: origins and targets are written into x and z, and read back from what the net divides."""
+    panel = panel_of(feature_table(n_steps=120), small_schema(), CALENDAR)
+    walk = WalkForward(n_cutoffs=1, stride_steps=1, refit_every_cutoffs=1, min_train_steps=10)
+    steps = np.arange(len(panel.event_time), dtype=np.float32)
+    panel.x[:] = np.where(np.isfinite(panel.x), steps[:, None, None], np.nan)
+    panel.z[:] = np.where(np.isfinite(panel.z), steps[:, None], np.nan)
+    x, z = panel.training(100, walk)
+    older, newer = build_forecaster("mlp", small_schema(), 1, {"patience_epochs": 1})._split(z)
+    origin = np.nanmax(x, axis=1)
+    assert len(x[newer]) >= 20
+    assert np.nanmax(z[older]) <= origin[newer].min()
+    assert np.nanmax(z[older]) >= origin[newer].min() - 2  # no more is given away than must be
+
+
+def test_too_few_rows_to_stop_by_run_all_epochs():
+    x, z = pairs(30)
+    np.testing.assert_array_equal(fitted("mlp", x, z, patience_epochs=1).predict(x), fitted("mlp", x, z).predict(x))
+
+
+# killed and started again
+
+KILLED = """
+import sys, time
+sys.path[:0] = ["tests/support", "tests/forecasters"]
+from tasks.forecasters import training
+slow = training.Learner.on_train_epoch_start
+training.Learner.on_train_epoch_start = lambda self: (time.sleep(0.2 if self.current_epoch < 4 else 60), slow(self))
+from test_nets import LONG, fitted
+fitted(**LONG)
+"""
+LONG = {"epochs": 8, "checkpoint_every_epochs": 1, "dropout_frac": 0.1, "patience_epochs": 5}
+
+
+def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(tmp_path, monkeypatch):
+    process = subprocess.Popen([sys.executable, "-c", KILLED], cwd=ROOT, env={**os.environ, "TIDEMILL_HOME": str(tmp_path)})
+    wait_for(lambda: (kept := list(tmp_path.glob("checkpoints/*/last.ckpt"))) and torch.load(kept[0], weights_only=True)["epoch"] == 3, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    epochs = note_epochs(monkeypatch)
+    monkeypatch.setattr(training, "settings", lambda: settings().model_copy(update={"home": tmp_path}))
+    went_on = fitted(**LONG)
+    assert epochs == [4, 5, 6, 7]
+    undisturbed = fitted(**LONG)
+    assert epochs[4:] == list(range(8))
+    assert saved(went_on, tmp_path / "a") == saved(undisturbed, tmp_path / "b")
+    assert saved(fitted(**{**LONG, "checkpoint_every_epochs": None}), tmp_path / "c")["learned.npz"] == saved(went_on, tmp_path / "d")["learned.npz"]
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def note_epochs(monkeypatch):
+    """The numbers of the epochs that are run from now on."""
+    epochs, start = [], training.Learner.on_train_epoch_start
+
+    def noted(self):
+        epochs.append(self.current_epoch)
+        start(self)
+
+    monkeypatch.setattr(training.Learner, "on_train_epoch_start", noted)
+    return epochs
+
+
+def wait_for(reached, process, at_most_s=120):
+    until = time.monotonic() + at_most_s
+    while not reached():
+        assert process.poll() is None, "the fit ended before it was killed"
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def saved(fit, folder: Path):
+    folder.mkdir()
+    fit.save(folder)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# going on from an earlier fit
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_a_fit_goes_on_from_the_weights_of_an_earlier_one(net):
+    x, z = pairs(500)
+    champion = fitted(net, x[:300], z[:300], epochs=12)
+    same = fitted(net, x[:300], z[:300], champion, warm_epochs=1, learning_rate=1e-9)
+    np.testing.assert_allclose(same.predict(x), champion.predict(x), atol=1e-4)
+    error = {name: np.square(fit.predict(x[400:]) - z[400:]).mean() for name, fit in {
+        "warm": fitted(net, x[:400], z[:400], champion, warm_epochs=1), "cold": fitted(net, x[:400], z[:400], epochs=1),
+    }.items()}  # fmt: skip
+    assert error["warm"] < error["cold"]
+
+
+def test_weights_move_to_a_dataset_of_another_level_and_size():
+    """Fifty rows teach a net little; with what it learned on another dataset they are enough."""
+    teacher = fitted("lstm", *pairs(1000), epochs=12)
+    x, z = pairs(1000, level=1e4, unit=200, seed=5)
+    moved, alone = (fitted("lstm", x[:50], z[:50], start, epochs=20) for start in (teacher, None))
+    naive = np.square(x[500:, :1] - z[500:]).mean()
+    error, error_alone = (np.square(fit.predict(x[500:]) - z[500:]).mean() for fit in (moved, alone))
+    assert error < 0.3 * naive
+    assert error < 0.8 * error_alone
+
+
+@pytest.mark.parametrize(
+    ("net", "schema", "params", "said"),
+    [
+        ("lstm", schema_of(), {}, "it is a Gru"),
+        ("gru", schema_of(), {"hidden_size": 8}, "`hidden_size` is 32 there and 8 here"),
+        ("gru", schema_of(lags=5), {}, r"columns are others \(\['z_lag_5'\]\)"),
+        ("gru", schema_of(names=("open_value",)), {}, r"\['close_value', 'open_value'\]"),
+        ("gru", schema_of(steps=2), {}, "`horizon_steps` is 3 there and 2 here"),
+    ],
+)
+def test_other_layers_or_columns_are_refused_with_what_differs(net, schema, params, said):
+    x, z = pairs(60)
+    with pytest.raises(ForecasterError, match=rf"cannot go on from that fit: .*{said}"):
+        fitted(net, x[:, : len(schema.columns)], z[:, : schema.horizon_steps], fitted(x=x, z=z, epochs=1), schema=schema, **params)
