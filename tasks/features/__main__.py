@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tasks.core.frames import FEATURES, SERIES
+from tasks.core.frames import FEATURES, SERIES, VINTAGES
 from tasks.edges.artifacts import read_frame, replacing, write_frame, write_json, write_sessions
 from tasks.edges.door import open_door
 from tasks.edges.params import read_about, read_params
@@ -12,11 +12,12 @@ from tasks.features.stage import featurize
 
 
 def main(root: Path = ROOT) -> None:
-    """Read the clean rows, compute, and put table.parquet, schema.json and gaps.json in place together."""
+    """Read the clean rows, compute, and put table.parquet, vintages.parquet, schema.json and gaps.json in place together."""
     rows = read_frame(root / "data/clean/rows.parquet", SERIES)
     features = featurize(rows, read_about(root), read_params("features", FeatureParams, root))
     with replacing(root / "data/features") as folder:
         write_frame(folder / "table.parquet", features.table, FEATURES)
+        write_frame(folder / "vintages.parquet", features.vintages, VINTAGES)
         write_json(folder / "schema.json", features.schema.model_dump())
         write_json(folder / "gaps.json", features.gaps)
         write_sessions(folder, features.calendar)  # so that later stages date steps without the exchange library

@@ -11,10 +11,12 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
+from tasks.core.frames import VINTAGES
 from tasks.core.schema import SERIES_KEY
+from tasks.core.transform import to_z
 from tasks.core.windows import blocks
 from tasks.features.params import FeatureParams
-from tasks.features.table import build_features, feature_schema
+from tasks.features.table import build_features, derive_target, feature_schema
 
 _ORIGINS_AT_ONCE = 2000  # each brings its lookback along: some 300,000 rows with a lookback of 160
 _NEVER_KNOWN = datetime(1, 1, 1, tzinfo=UTC)
@@ -41,6 +43,13 @@ def features_as_known(rows: pl.DataFrame, about: About, params: FeatureParams, c
         now = seen.group_by("series_id", maintain_order=True).last().select(names)
         table = table.with_columns(table[name].scatter(origins["place"], now[name]) for name in names)
     return table
+
+
+def superseded(rows: pl.DataFrame, about: About) -> pl.DataFrame:
+    """VINTAGES of *rows* (SERIES with all vintages, sorted): y and z of each that a later one corrects."""
+    corrected = (pl.col("series_id") == pl.col("series_id").shift(-1)) & (pl.col("event_time") == pl.col("event_time").shift(-1))
+    old = derive_target(rows.filter(corrected), about)
+    return VINTAGES.conform(old.select(*VINTAGES.key, "y", z=to_z(about.target)))
 
 
 def _touched(late: pl.DataFrame, places: pl.DataFrame, lookback_steps: int) -> np.ndarray:

@@ -2,9 +2,11 @@
 
 import json
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -31,6 +33,7 @@ class Formula(ABC):
     """
 
     Params: ClassVar[type[Strict]] = NoParams
+    releases_gil: ClassVar[bool] = False  # whether fits may run in threads of one process side by side and gain by it: nothing global is touched
 
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         self.schema, self.seed = schema, seed
@@ -134,7 +137,22 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController()  # looks through the loaded libraries: a few ms, once
 
 
-def _one_thread() -> AbstractContextManager[object]:
-    """Linear algebra on one thread: sums depend on their number, and on a busy machine two threads wait for each other ten times as long."""
-    limited: AbstractContextManager[object] = _blas().limit(limits=1)
-    return limited
+_counting = Lock()
+_limited: list[Any] = []  # one entry for each thread inside `_one_thread`, the first holds the limit that was set
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Linear algebra on one thread: sums depend on their number, and on a busy machine two threads wait for each other ten times as long.
+
+    The limit is the whole process's: of fits side by side the first sets it and the last one lifts it.
+    """
+    with _counting:
+        _limited.append(_blas().limit(limits=1) if not _limited else _limited[0])
+    try:
+        yield
+    finally:
+        with _counting:
+            limit = _limited.pop()
+            if not _limited:
+                limit.restore_original_limits()

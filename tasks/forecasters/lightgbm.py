@@ -45,6 +45,7 @@ class LightGbm(Formula):
     """z_hat = base + scale * sum of the trees at (inputs, step, seasonal value of the step as a distance from the last)."""
 
     Params = LightGbmParams
+    releases_gil = True
 
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         super().__init__(schema, seed, **params)
