@@ -59,7 +59,7 @@ def test_no_job_begins_after_the_end_of_the_budget_and_the_list_ends_there(how, 
 
 @pytest.mark.parametrize("how", [HERE, THREADS, PROCESSES])
 def test_an_error_of_a_job_is_raised_as_it_is(how):
-    with pytest.raises(ZeroDivisionError, match="job [0-2]"):
+    with pytest.raises(ZeroDivisionError, match=r"job [0-2]"):
         fan_out(fanned.failing, SHARED, JOBS, how)
 
 
