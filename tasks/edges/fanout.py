@@ -193,8 +193,9 @@ def _on_cluster(work: Callable[[S, J], R], shared: S, jobs: Sequence[J], take: C
             f"No Dask scheduler answers at TIDEMILL_DASK_ADDRESS = {address!r}: {error}. Start one (`dask scheduler`), or unset the variable."
         ) from error
     with client:
-        everywhere = client.scatter(shared, broadcast=True, hash=False)  # type: ignore[no-untyped-call]
-        index_of = {client.submit(_one_at_a_time, work, everywhere, job, pure=False, retries=2): i for i, job in enumerate(jobs)}
+        (everywhere,) = client.scatter([shared], broadcast=True, hash=False)  # type: ignore[no-untyped-call]
+        asked = [client.submit(_one_at_a_time, work, everywhere, pickle.dumps(job), pure=False, retries=2) for job in jobs]
+        index_of = {future: i for i, future in enumerate(asked)}
         try:
             for future in completed(list(index_of), loop=client.loop):  # type: ignore[no-untyped-call]
                 take(index_of[future], future.result())
@@ -204,7 +205,7 @@ def _on_cluster(work: Callable[[S, J], R], shared: S, jobs: Sequence[J], take: C
             raise SettingsError(f"The Dask cluster at {address} lost its workers: {error}. What they had finished is kept; run again.") from error
 
 
-def _one_at_a_time(work: Callable[[S, J], R], shared: S, job: J) -> R:
-    """In a Dask worker, whose threads would let models meet that set threads and seeds for their whole process."""
+def _one_at_a_time(work: Callable[[S, J], R], shared: S, job: bytes) -> R:
+    """In a Dask worker, whose threads would let models meet that set threads and seeds for their whole process. job: pickled, or Dask would look into it."""
     with _alone:
-        return work(shared, job)
+        return work(shared, pickle.loads(job))  # noqa: S301  (whoever may hand a cluster a function may hand it anything)

@@ -10,6 +10,7 @@ from tasks.train.plan import Plan, window_start
 
 INK, MUTED, LEARNS, PURGE, EMBARGO, SERVES, GATE = "#1f2933", "#6b7785", "#2463a6", "#bcd4ee", "#f0c27a", "#c8641e", "#e3e7eb"
 _MOST_FOLDS = 14  # more rows would not be read; those between are left out and said
+_LEAST_STRIDE = 4.0  # cutoffs nearer to each other are drawn as one bar
 _LEFT, _WIDTH, _ROW, _TOP = 74, 860, 22, 44
 _LEGEND = ((LEARNS, "learns from"), (PURGE, "purge: horizon not known yet"), (EMBARGO, "embargo"), (SERVES, "cutoffs served"), (GATE, "gate's rows"))
 
@@ -26,9 +27,9 @@ def folds_svg(plan: Plan, walk: WalkForward, horizon_steps: int, n_steps: int) -
         fold, y = plan.folds[k], _TOP + _ROW * line
         at = plan.served_by(fold)
         lines += [_label(f"fold {k + 1}", y), *_learned(at, walk, horizon_steps, y, unit)]
-        lines += [_bar(o, o + 1, y, 14, SERVES, unit) for o in fold.origins.tolist()] if len(fold.origins) * 2 < _WIDTH else []
-        if len(fold.origins) * 2 >= _WIDTH:
-            lines.append(_bar(int(fold.origins[0]), int(fold.origins[-1]) + 1, y, 14, SERVES, unit))
+        apart = unit * walk.stride_steps >= _LEAST_STRIDE
+        served = [(o, o + 1) for o in fold.origins.tolist()] if apart else [(int(fold.origins[0]), int(fold.origins[-1]) + 1)]
+        lines += [_bar(first, end, y, 14, SERVES, unit) for first, end in served]
     y = _TOP + _ROW * len(every)
     lines += [_label("shipped", y), *_learned(plan.shipped_at, walk, horizon_steps, y, unit)]
     foot = f"{n_steps} steps of history, {n} folds, horizon {horizon_steps}, embargo {walk.embargo_steps}, cutoffs every {walk.stride_steps} steps"

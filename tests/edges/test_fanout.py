@@ -113,8 +113,9 @@ def test_a_cluster_that_loses_a_worker_in_mid_run_gives_complete_and_equal_resul
                 os.kill(victim[0], signal.SIGKILL)
 
         with at_home(tmp_path, TIDEMILL_DASK_ADDRESS=address):
-            results = fan_out(fanned.slowly, str(marks), JOBS, HERE, done=lose_a_worker)
-        assert results == [job * job for job in JOBS]
+            shared, jobs = fanned.Marks(str(marks), np.ones(3)), [fanned.Job(n) for n in JOBS]
+            results = fan_out(fanned.on_a_cluster, shared, jobs, HERE, done=lose_a_worker)
+        assert results == [n * n + 3.0 for n in JOBS]
         assert victim
         assert len({p.suffix for p in marks.iterdir()}) == 2  # both worked
     finally:

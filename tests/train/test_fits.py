@@ -16,8 +16,12 @@ from panels import CALENDAR, feature_table, small_about, small_schema
 
 from tasks.core.errors import FoldError, ForecasterError, ParamsError
 from tasks.core.frames import FORECAST
+from tasks.core.windows import panel_of, plan_folds
 from tasks.edges import fanout, fold_cache
 from tasks.edges.settings import child_environment
+from tasks.ensemble.align import align
+from tasks.ensemble.params import EnsembleParams
+from tasks.ensemble.stage import assemble
 from tasks.forecasters import FORECASTERS
 from tasks.forecasters.ridge import Ridge
 from tasks.train import fits, stage
@@ -176,6 +180,19 @@ def test_a_budget_ends_with_the_newest_cutoffs_and_says_so(made):
     assert len(made) == 6  # the second training took the two that were there
 
 
+def test_an_ensemble_is_built_with_a_member_that_the_budget_cut_short():
+    names = {"last_value": WALK, "ridge": WALK.model_copy(update={"budget_s": 1e-6})}
+    trained = {name: _train(name, walk=walk) for name, walk in names.items()}
+    assert trained["ridge"].forecasts.height < trained["last_value"].forecasts.height
+    panel = panel_of(feature_table(), small_schema(), CALENDAR)
+    frames = ({name: getattr(t, part) for name, t in trained.items()} for part in ("forecasts", "gate"))
+    aligned = align(*frames, panel, CALENDAR, small_about(), WALK.stride_steps)
+    params = EnsembleParams(prune_above_frac=0.1, shrink_frac=0.25, residuals=100, adapt_rate=0.02, burn_in_cutoffs=5)
+    assembled = assemble(aligned, small_about(), params)
+    assert np.isfinite(assembled.candidates[assembled.shipped].issued.point[aligned.n_walk :]).all()
+    assert aligned.n_walk == WALK.n_cutoffs
+
+
 def test_a_budget_that_cuts_a_chain_of_warm_fits_is_refused_with_the_ways_out(made):
     with pytest.raises(FoldError, match=r"after 0 of 6 fits .* set `refit: full`"):
         _train("going", walk=WALK.model_copy(update={"budget_s": 1e-9}), refit="warm")
@@ -258,8 +275,6 @@ def test_the_picture_in_the_docs_is_drawn_by_the_stage(tmp_path):
 
 def docs_picture():
     """Twelve cutoffs every second step, three to a fold, on 60 steps with a horizon of 5, an embargo of 2 and a gate of 8."""
-    from tasks.core.windows import plan_folds
-
     walk = TrainParams(n_cutoffs=12, stride_steps=2, refit_every_cutoffs=3, min_train_steps=18, embargo_steps=2)
     folds = plan_folds(60, 51, 5, walk)
     return folds_svg(Plan(folds, [f.fit_at for f in folds], [0] * len(folds), 51, "full"), walk, 5, 60)
