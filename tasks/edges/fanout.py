@@ -107,7 +107,7 @@ def processes_pay(probed_s: Sequence[float], n_left: int, workers: int) -> bool:
 def _in_pool(
     pool: Executor, work: Callable[[J], R], jobs: list[tuple[int, J]], workers: int, take: Callable[[int, R], None], go_on: Callable[[], bool]
 ) -> None:
-    """At most two jobs a worker are handed in at a time, so that *go_on* is asked late."""
+    """Jobs are handed in one by one as workers become free, so that *go_on* is asked when a job really begins."""
     waiting, running = iter(jobs), {}
 
     def hand_in(n: int) -> None:

@@ -113,6 +113,7 @@ def chained_fits(
     """Fits as of each of *ats*, ascending, each going on from the one before, the first from *start*. Raises FoldError when *until* comes first."""
     fits: list[bytes] = []
     teller = Teller(say, rows, 1)
+    n_kept = 0
     for at, n_rows in zip(ats, rows, strict=True):
         if until is not None and time.monotonic() >= until:
             raise FoldError(
@@ -125,8 +126,12 @@ def chained_fits(
         if fit is None:
             fit = make_fit(ground, job)
             keep_fit(key, fit)
-        teller.made(n_rows)
+            teller.made(n_rows)
+        else:
+            n_kept += 1
         fits.append(fit)
+    if n_kept:
+        say(f"{n_kept} of {len(ats)} fits were made before and are taken as they are")
     trim_fits()
     return fits
 
