@@ -49,7 +49,7 @@ def trim_fits() -> None:
     """Remove the entries that were used longest ago, until the rest fits into the setting `keep_fits_mb`."""
     left = settings().keep_fits_mb * 1_000_000
     files = []
-    for path in _place("").parent.glob("*"):
+    for path in _place("").parent.glob("*.zip"):
         try:
             seen = path.stat()
         except FileNotFoundError:  # another training trims beside us
