@@ -84,6 +84,9 @@ FEATURES = FrameSchema(
     "features", {**_KEY, "is_gap": pl.Boolean, "y": pl.Float64, "z": pl.Float64}, ("series_id", "event_time"), further=(pl.Float32,)
 )
 
+# data/features/vintages.parquet: y and z of the rows that a later vintage corrected, as they were known from known_at on. The table has the newest.
+VINTAGES = FrameSchema("vintages", {**_KEY, "y": pl.Float64, "z": pl.Float64}, ("series_id", "event_time", "known_at"))
+
 # data/forecasts/<model> and everything that is served or scored; y_hat, quantiles and y in the target's unit; y null until known.
 FORECAST = FrameSchema(
     "forecast",

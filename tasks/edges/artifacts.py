@@ -50,7 +50,7 @@ def sweep(*folders: Path) -> None:
             for left in folder.glob(pattern):
                 named = _UNFINISHED.fullmatch(left.name)
                 if named and not psutil.pid_exists(int(named["process"])):
-                    shutil.rmtree(left, ignore_errors=True)
+                    left.unlink(missing_ok=True) if left.is_file() else shutil.rmtree(left, ignore_errors=True)
 
 
 def write_frame(path: Path, frame: pl.DataFrame, schema: FrameSchema) -> None:

@@ -48,8 +48,10 @@ def run_stage(stage: str, root: Path = ROOT, on_line: Lines | None = None, limit
     started = time.monotonic()
     with checkout_lock(root, on_line):
         targets = [f"train@{model}" for model in reversed(read_models(root))] if stage == "train" else [stage]
-        with ThreadPoolExecutor(min(settings().jobs, len(targets))) as pool:
-            results = list(pool.map(lambda target: _reproduce(target, root, on_line, limit_s), targets))
+        side_by_side = min(settings().jobs, len(targets))
+        workers = settings().workers or max(1, settings().n_workers // side_by_side)
+        with ThreadPoolExecutor(side_by_side) as pool:
+            results = list(pool.map(lambda target: _reproduce(target, root, on_line, limit_s, workers), targets))
     ran = any(ran for ran, _ in results)
     return StageResult(stage, ran, time.monotonic() - started, "\n".join(log for _, log in results))
 
@@ -98,10 +100,12 @@ def _wait_for(descriptor: int, path: Path, on_line: Lines | None) -> None:
             return
 
 
-def _reproduce(target: str, root: Path, on_line: Lines | None, limit_s: float | None) -> tuple[bool, str]:
+def _reproduce(target: str, root: Path, on_line: Lines | None, limit_s: float | None, workers: int) -> tuple[bool, str]:
     python = sys.executable
     command = [python, "-m", "tasks.edges.lifeline", "--parent", str(os.getpid()), python, "-m", "dvc", "repro", "--single-item", target]
-    environment = child_environment(PATH=f"{Path(python).parent}{os.pathsep}{os.environ.get('PATH', '')}", PYTHONUNBUFFERED="1")
+    environment = child_environment(
+        PATH=f"{Path(python).parent}{os.pathsep}{os.environ.get('PATH', '')}", PYTHONUNBUFFERED="1", TIDEMILL_WORKERS=str(workers)
+    )
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     ran = False
     child = subprocess.Popen(

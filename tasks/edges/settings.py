@@ -40,6 +40,14 @@ class Settings(BaseSettings):
     keep_cache_mb: int = 5000  # DVC's cache beyond this loses what no current artifact needs
     keep_releases: int = 5  # newest releases of a dataset that stay in home; champion and former champion always do
     jobs: int = 2  # models trained at the same time; more than 4 trips over DVC's repository lock
+    workers: int = Field(default=0, ge=0)  # fits of one model made at the same time; 0: as many as there are cores, shared among the jobs of a flow
+    dask_address: str = ""  # fits are made by the Dask cluster whose scheduler is there, tcp://host:port
+    keep_fits_mb: int = 500  # fits of earlier trainings that are kept to be taken again; 0: none
+
+    @property
+    def n_workers(self) -> int:
+        """How many fits may be made at the same time."""
+        return self.workers or os.cpu_count() or 1
 
     @property
     def tracking_uri(self) -> str:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tasks.core.frames import FEATURES, SERIES
+from tasks.core.frames import FEATURES, SERIES, VINTAGES
 from tasks.edges.artifacts import file_hash, read_frame, replacing, write_frame, write_json, write_sessions
 from tasks.edges.door import open_door
 from tasks.edges.params import read_about, read_params
@@ -25,6 +25,7 @@ def main(root: Path = ROOT) -> None:
     features = featurize(rows, about, params)
     with replacing(root / "data/features") as folder:
         write_frame(folder / "table.parquet", features.table, FEATURES)
+        write_frame(folder / "vintages.parquet", features.vintages, VINTAGES)
         write_json(folder / "schema.json", features.schema.model_dump())
         write_json(folder / "gaps.json", features.gaps)
         write_json(

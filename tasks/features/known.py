@@ -11,6 +11,8 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
+from tasks.core.frames import VINTAGES
+from tasks.core.transform import to_z
 from tasks.core.windows import blocks
 from tasks.features.columns import declared_columns
 from tasks.features.params import FeatureParams
@@ -56,6 +58,13 @@ def _on_time(steps: pl.DataFrame, late: pl.DataFrame, calendar: Calendar) -> pl.
     return pl.concat(
         [came, missing.with_columns(calendar.nominal_known_at().alias("known_at"), *(pl.lit(None, pl.Float64).alias(c) for c in values))]
     )
+
+
+def superseded(rows: pl.DataFrame, about: About) -> pl.DataFrame:
+    """VINTAGES of *rows* (SERIES with all vintages, sorted): y and z of each that a later one corrects."""
+    corrected = (pl.col("series_id") == pl.col("series_id").shift(-1)) & (pl.col("event_time") == pl.col("event_time").shift(-1))
+    old = derive_target(rows.filter(corrected), about)
+    return VINTAGES.conform(old.select(*VINTAGES.key, "y", z=to_z(about.target)))
 
 
 def _touched(late: pl.DataFrame, places: pl.DataFrame, lookback_steps: int) -> np.ndarray:

@@ -12,15 +12,16 @@ from tasks.features.ahead import check_said_ahead
 from tasks.features.columns import check_sources, declared_columns
 from tasks.features.cross import check_named_series
 from tasks.features.grid import span
-from tasks.features.known import features_as_known
+from tasks.features.known import features_as_known, superseded
 from tasks.features.params import FeatureParams
 from tasks.features.table import check_static, derive_target, feature_schema, gap_ledger
 
 
 class FeatureSet(NamedTuple):
-    """What the stage leaves behind: the table (FEATURES), its schema, the gaps of each series, and the calendar it was laid on."""
+    """What the stage leaves behind: the table (FEATURES), earlier vintages of its values (VINTAGES), its schema, the gaps of each series, and the calendar it was laid on."""
 
     table: pl.DataFrame
+    vintages: pl.DataFrame
     schema: FeatureSchema
     gaps: dict[str, Any]
     calendar: Calendar
@@ -37,4 +38,4 @@ def featurize(rows: pl.DataFrame, about: About, params: FeatureParams) -> Featur
     check_said_ahead(params.list, derive_target(rows, about), calendar)
     check_static(rows, about)
     table = features_as_known(rows, about, params, calendar)
-    return FeatureSet(table, schema, gap_ledger(table), calendar)
+    return FeatureSet(table, superseded(rows, about), schema, gap_ledger(table), calendar)

@@ -2,9 +2,11 @@
 
 import json
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -31,6 +33,7 @@ class Formula(ABC):
     """
 
     Params: ClassVar[type[Strict]] = NoParams
+    releases_gil: ClassVar[bool] = False  # whether fits may run in threads of one process side by side and gain by it: nothing global is touched
 
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         self.schema, self.seed = schema, seed
@@ -81,7 +84,7 @@ class Formula(ABC):
     def save(self, folder: Path) -> None:
         """Write forecaster.json and learned.npz into *folder*."""
         self._check_fitted()
-        about = {"class": self._written_as(), "schema": self.schema.model_dump(), "seed": self.seed, "params": self.params.model_dump(mode="json")}
+        about = {"class": self.written_as(), "schema": self.schema.model_dump(), "seed": self.seed, "params": self.params.model_dump(mode="json")}
         (folder / "forecaster.json").write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
         np.savez(folder / "learned.npz", allow_pickle=False, **self.learned)
 
@@ -94,8 +97,8 @@ class Formula(ABC):
                 learned = dict(arrays)
         except (OSError, ValueError) as error:
             raise ForecasterError(f"{folder} holds no readable {cls.__name__}: {error}. Train it again: `dvc repro train`.") from error
-        if about["class"] != cls._written_as():
-            raise ForecasterError(f"{folder} holds a {about['class']}, not a {cls._written_as()}. Load it with the class that wrote it.")
+        if about["class"] != cls.written_as():
+            raise ForecasterError(f"{folder} holds a {about['class']}, not a {cls.written_as()}. Load it with the class that wrote it.")
         loaded = cls(FeatureSchema.model_validate(about["schema"]), about["seed"], **about["params"])
         loaded.learned, loaded.is_fitted = learned, True
         return loaded
@@ -111,7 +114,7 @@ class Formula(ABC):
         return type(self).__name__
 
     @classmethod
-    def _written_as(cls) -> str:
+    def written_as(cls) -> str:
         """The class in forecaster.json; with its module where it is not ours, so that `load_forecaster` finds it."""
         return cls.__name__ if cls.__module__.startswith("tasks.") else f"{cls.__module__}:{cls.__qualname__}"
 
@@ -139,7 +142,22 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController()  # looks through the loaded libraries: a few ms, once
 
 
-def _one_thread() -> AbstractContextManager[object]:
-    """Linear algebra on one thread: sums depend on their number, and on a busy machine two threads wait for each other ten times as long."""
-    limited: AbstractContextManager[object] = _blas().limit(limits=1)
-    return limited
+_counting = Lock()
+_limited: list[Any] = []  # one entry for each thread inside `_one_thread`, the first holds the limit that was set
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Linear algebra on one thread: sums depend on their number, and on a busy machine two threads wait for each other ten times as long.
+
+    The limit is the whole process's: of fits side by side the first sets it and the last one lifts it.
+    """
+    with _counting:
+        _limited.append(_blas().limit(limits=1) if not _limited else _limited[0])
+    try:
+        yield
+    finally:
+        with _counting:
+            limit = _limited.pop()
+            if not _limited:
+                limit.restore_original_limits()

@@ -28,6 +28,7 @@ class Har(Formula):
     """z_hat = last value + scale * (a_s + sum of b_sw * (mean of window w - last value)), and the last value itself where levels compare."""
 
     Params = HarParams
+    releases_gil = True
 
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         super().__init__(schema, seed, **params)

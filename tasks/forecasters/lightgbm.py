@@ -27,6 +27,7 @@ class LightGbm(BoostedTrees):
 
     Params = LightGbmParams
     native_file = "booster.txt"
+    releases_gil = True
 
     @property
     def least_pairs(self) -> int:

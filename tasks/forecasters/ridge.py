@@ -26,6 +26,7 @@ class Ridge(Formula):
     """z_hat = base + scale * (a_s + b_s . inputs)."""
 
     Params = RidgeParams
+    releases_gil = True
 
     def learn(self, x: np.ndarray, z: np.ndarray) -> None:
         """Closed form; rows come in order of time, so that the held ones are the newest."""

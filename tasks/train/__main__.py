@@ -3,10 +3,10 @@
 import sys
 
 from tasks.core.errors import ParamsError
-from tasks.core.frames import FEATURES, FORECAST
+from tasks.core.frames import FEATURES, FORECAST, VINTAGES
 from tasks.core.leaks import LeakVerdict, refuse_leaks, refuse_other
 from tasks.core.schema import FeatureSchema
-from tasks.edges.artifacts import file_hash, read_calendar, read_frame, read_json, replacing, write_frame, write_json
+from tasks.edges.artifacts import file_hash, read_calendar, read_frame, read_json, replacing, write_frame, write_json, write_text
 from tasks.edges.door import open_door
 from tasks.edges.params import read_about, read_dataset, read_gate_steps, read_model_params, read_params
 from tasks.edges.settings import ROOT
@@ -26,11 +26,16 @@ def main() -> None:
     verdict = LeakVerdict.model_validate(read_json(source / "leaks.json"))
     refuse_other(verdict, f"train {model}", schema_hash=schema.hash, table=table_hash)
     refuse_leaks(verdict, f"train {model}")
-    trained = train(model, features, schema, about, read_calendar(source, about), params, model_params, read_gate_steps())
+    trained = train(
+        model, features, schema, about, read_calendar(source, about), params, model_params, read_gate_steps(),
+        vintages=read_frame(source / "vintages.parquet", VINTAGES),
+    )  # fmt: skip
     with replacing(ROOT / "data/forecasts" / model) as folder:
         write_frame(folder / "forecast.parquet", trained.forecasts, FORECAST)
         write_frame(folder / "gate.parquet", trained.gate, FORECAST)
         write_json(folder / "metrics.json", trained.metrics)
+        write_json(folder / "plan.json", trained.plan)
+        write_text(folder / "folds.svg", trained.picture)
     with replacing(ROOT / "models/fits" / model) as folder:
         trained.fit.save(folder)
         trained.fit.to_onnx(folder / "model.onnx")

@@ -10,18 +10,18 @@ from tasks.core.windows import Fold, Panel, WalkForward
 CHECKED_FOLDS = 8  # evenly over the walk, the first and the last among them
 
 
-def refuse_overlap(features: pl.DataFrame, panel: Panel, folds: list[Fold], walk: WalkForward) -> None:
+def refuse_overlap(features: pl.DataFrame, panel: Panel, folds: list[Fold], walk: WalkForward, vintages: pl.DataFrame | None = None) -> None:
     """Raise LeakError that names the first pair (origin, step) which a fold may not learn from."""
-    if (found := find_overlap(features, panel, folds, walk)) is not None:
+    if (found := find_overlap(features, panel, folds, walk, vintages)) is not None:
         raise LeakError(found.says)
 
 
-def find_overlap(features: pl.DataFrame, panel: Panel, folds: list[Fold], walk: WalkForward) -> Finding | None:
-    """The first pair that a fold would learn from before its cutoff, less the embargo, knew what came true.
+def find_overlap(features: pl.DataFrame, panel: Panel, folds: list[Fold], walk: WalkForward, vintages: pl.DataFrame | None = None) -> Finding | None:
+    """The first pair that a fold would learn from before its cutoff, less the embargo, knew what came true, in any vintage.
 
     What a fold is scored on comes after its cutoff, so nothing that it learned from can be among it.
     """
-    known = _known_at(features, panel)
+    known = _known_at(features, panel, vintages)
     cutoff_us = panel.cutoff.to_physical().to_numpy()
     for k in np.unique(np.linspace(0, len(folds) - 1, min(len(folds), CHECKED_FOLDS)).astype(np.int64)):
         at = folds[k].fit_at
@@ -37,12 +37,18 @@ def find_overlap(features: pl.DataFrame, panel: Panel, folds: list[Fold], walk: 
     return None
 
 
-def _known_at(features: pl.DataFrame, panel: Panel) -> np.ndarray:
-    """When y was known, (T, S) microseconds; far future where it is not."""
+def _known_at(features: pl.DataFrame, panel: Panel, vintages: pl.DataFrame | None) -> np.ndarray:
+    """When y was first known, (T, S) microseconds; far future where it is not."""
     known = np.full((len(panel.event_time), len(panel.series_ids)), np.iinfo(np.int64).max)
-    there = features.filter(pl.col("z").is_not_null())
-    place = panel.event_time.search_sorted(there["event_time"]).to_numpy(), pl.Series(panel.series_ids).search_sorted(there["series_id"]).to_numpy()
-    known[place] = there["known_at"].to_physical().to_numpy()
+    for frame in (features, vintages):
+        if frame is None:
+            continue
+        there = frame.filter(pl.col("z").is_not_null())
+        place = (
+            panel.event_time.search_sorted(there["event_time"]).to_numpy(),
+            pl.Series(panel.series_ids).search_sorted(there["series_id"]).to_numpy(),
+        )
+        np.minimum.at(known, place, there["known_at"].to_physical().to_numpy())
     return known
 
 

@@ -1,9 +1,40 @@
-"""Parameters of the stage `train`."""
+"""Parameters of the stage `train`, and those of a model that say how it is trained."""
 
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from tasks.core.about import Strict
+from tasks.core.errors import ParamsError
 from tasks.core.windows import WalkForward
 
 
 class TrainParams(WalkForward):
-    """How to walk, and the seed of everything random."""
+    """How to walk, the seed of everything random, and for how long: budget_s seconds, after which no further fit begins (None: until it is done)."""
 
     seed: int = 1
+    budget_s: Annotated[float, Field(gt=0)] | None = None
+
+
+class OwnTraining(Strict):
+    """What stands among a model's own parameters for `train` to read.
+
+    forecaster: its kind, when its name is not that of one. refit_every_cutoffs: when it refits more rarely than the others. refit: `full`
+    from nothing, `warm` on from the fit before, `frozen` never again: the first fit serves all cutoffs. start_from: folder with a fit of
+    the same kind and columns that the first fit goes on from (all of them with `full`).
+    """
+
+    forecaster: str | None = None
+    refit_every_cutoffs: Annotated[int, Field(ge=1)] | None = None
+    refit: Literal["full", "warm", "frozen"] = "full"
+    start_from: str | None = None
+
+
+def split_own(model: str, given: dict[str, Any]) -> tuple[OwnTraining, dict[str, Any]]:
+    """Those of *given* that `train` reads, and those that the forecaster does. Raises ParamsError that names model, key and value."""
+    ours = {k: v for k, v in given.items() if k in OwnTraining.model_fields}
+    try:
+        return OwnTraining.model_validate(ours), {k: v for k, v in given.items() if k not in ours}
+    except ValidationError as error:
+        faults = "; ".join(f"`{'.'.join(map(str, e['loc']))}`: {e['msg']} (found {str(e['input'])[:60]!r})" for e in error.errors())
+        raise ParamsError(f"params.yaml, models.{model}: {faults}. Correct it in the dataset's entry.") from error

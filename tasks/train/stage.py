@@ -1,5 +1,7 @@
-"""The stage in one screen: plan the folds, walk forward, fit once more as of seen_until, forecast the gate's rows."""
+"""The stage in one screen: plan the folds, make the fits, forecast out of sample, then the gate's rows by the fit as of seen_until."""
 
+import hashlib
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,20 +13,27 @@ from tasks.core.calendar import Calendar
 from tasks.core.schema import FeatureSchema
 from tasks.core.scores import PRIMARY
 from tasks.core.windows import Fold, panel_of, plan_folds
-from tasks.forecasters import Forecaster, build_forecaster
+from tasks.edges.fold_cache import code_digest
+from tasks.forecasters import Forecaster
+from tasks.train.fits import Ground, unpacked
 from tasks.train.overlap import refuse_overlap
-from tasks.train.params import TrainParams
-from tasks.train.walk import Predicted, fit_at, forecast_frame, walk_forward
+from tasks.train.params import TrainParams, split_own
+from tasks.train.picture import folds_svg
+from tasks.train.plan import described, plan_fits, plan_json
+from tasks.train.transfer import starting_fit
+from tasks.train.walk import Predicted, fits_of, forecast_frame, predicted
 
 
 class Trained(NamedTuple):
-    """forecasts: out of sample, before the gate's rows. gate: the final fit over them. metrics: see `score`."""
+    """forecasts: out of sample, before the gate's rows. gate: the final fit over them. metrics: see `score`. plan, picture: of the walk."""
 
     forecasts: pl.DataFrame
     gate: pl.DataFrame
     fit: Forecaster
     facts: dict[str, Any]
     metrics: dict[str, Any]
+    plan: dict[str, Any]
+    picture: str
 
 
 def train(
@@ -37,38 +46,45 @@ def train(
     model_params: dict[str, Any],
     gate_steps: int,
     say: Callable[[str], None] = print,
+    vintages: pl.DataFrame | None = None,
 ) -> Trained:
-    """Walk *model* forward. Its own parameters may hold `refit_every_cutoffs`, when it refits more rarely than the others, and `forecaster`, when its name is not that of one."""
-    own = dict(model_params)
-    forecaster = own.pop("forecaster", model)
-    walk = params.model_copy(update={"refit_every_cutoffs": own.pop("refit_every_cutoffs", params.refit_every_cutoffs)})
-    panel = panel_of(features, schema, calendar)
+    """Walk *model* forward over the features (FEATURES) and earlier vintages of their values (VINTAGES). model_params: the model's own, some of which `OwnTraining` takes."""
+    until = None if params.budget_s is None else time.monotonic() + params.budget_s
+    own, of_forecaster = split_own(model, model_params)
+    walk = params if own.refit_every_cutoffs is None else params.model_copy(update={"refit_every_cutoffs": own.refit_every_cutoffs})
+    panel = panel_of(features, schema, calendar, vintages)
     n_steps = len(panel.event_time)
     last_origin = n_steps - 1 - gate_steps
-    folds = plan_folds(n_steps, last_origin, about.horizon_steps, walk)
-    refuse_overlap(features, panel, [*folds, Fold(last_origin, np.array([], dtype=np.int64))], walk)
-    say(
-        f"{model}: {walk.n_cutoffs} cutoffs from {panel.cutoff[int(folds[0].fit_at)]:%F} to {panel.cutoff[last_origin]:%F}, {len(folds)} fits, {len(panel.series_ids)} series"
-    )
+    plan = plan_fits(panel, plan_folds(n_steps, last_origin, about.horizon_steps, walk), walk, last_origin, own)
+    say(f"{model}: {described(plan, panel, walk)}")
+    refuse_overlap(features, panel, [*plan.folds, Fold(last_origin, np.array([], dtype=np.int64))], walk, vintages)
+    del features  # the panel holds it
 
-    def build() -> Forecaster:
-        return build_forecaster(forecaster, schema, walk.seed, own)
-
-    predicted = walk_forward(panel, folds, walk, build, say)
-    final = fit_at(panel, last_origin, walk, build)
+    ground = Ground(panel, walk, own.forecaster or model, walk.seed, of_forecaster, code_digest())
+    start = None if own.start_from is None else starting_fit(own.start_from, ground, plan)
+    fits = fits_of(ground, plan, say, until, start)
+    kept = plan_json(plan, panel, walk, set(fits))
+    if left_out := kept["n_cutoffs_left_out"]:
+        say(
+            f"{model}: THE BUDGET of {params.budget_s:g} s ended after {len(fits)} of {len(plan.ats)} fits. The oldest {left_out} of {walk.n_cutoffs} cutoffs have no "
+            "forecasts. What is done is kept: raise `train.budget_s` and run again to go on from there."
+        )
+    final = unpacked(fits[plan.shipped_at], ground)
     x, where = panel.at(np.arange(last_origin, n_steps))
-    forecasts = forecast_frame(panel, predicted, about, calendar, model)
+    forecasts = forecast_frame(panel, predicted(ground, plan, fits), about, calendar, model)
     gate = forecast_frame(panel, Predicted(where, final.predict(x)), about, calendar, model)
     facts = {
         "model": model,
-        "forecaster": forecaster,
+        "forecaster": ground.forecaster,
         "seen_until": panel.cutoff[last_origin].isoformat(),
         "as_of": panel.cutoff[-1].isoformat(),
-        "folds": [{"fit_at": panel.cutoff[f.fit_at].isoformat(), "n_cutoffs": len(f.origins)} for f in folds],
-        "params": own,
+        "folds": [{"fit_at": fold["fit_at"], "n_cutoffs": fold["n_cutoffs"]} for fold in kept["folds"] if fold["done"]],
+        "params": of_forecaster,
+        "refit": own.refit,
+        "start_from": None if start is None else {"folder": own.start_from, "sha256": hashlib.sha256(start).hexdigest()},
         "stride_steps": walk.stride_steps,
     }
-    return Trained(forecasts, gate, final, facts, score(forecasts, about))
+    return Trained(forecasts, gate, final, facts, score(forecasts, about), kept, folds_svg(plan, walk, about.horizon_steps, n_steps))
 
 
 def score(forecasts: pl.DataFrame, about: About) -> dict[str, Any]:

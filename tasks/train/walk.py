@@ -1,7 +1,6 @@
 """Walking forward with one forecaster, and its forecasts as a frame."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -9,13 +8,11 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
-from tasks.core.errors import ForecasterError
 from tasks.core.frames import FORECAST
 from tasks.core.transform import from_z
-from tasks.core.windows import Fold, Panel, WalkForward
-from tasks.forecasters import Forecaster
-
-SAY_EVERY_S = 5.0
+from tasks.core.windows import Panel
+from tasks.train.fits import Ground, chained_fits, independent_fits, unpacked
+from tasks.train.plan import Plan
 
 
 class Predicted(NamedTuple):
@@ -25,24 +22,20 @@ class Predicted(NamedTuple):
     z_hat: np.ndarray
 
 
-def walk_forward(panel: Panel, folds: list[Fold], walk: WalkForward, build: Callable[[], Forecaster], say: Callable[[str], None]) -> Predicted:
-    """Refit at each fold, predict its cutoffs. Out of sample by construction: a fit sees `panel.training(fold.fit_at)` and nothing else."""
+def fits_of(ground: Ground, plan: Plan, say: Callable[[str], None], until: float | None = None, start: bytes | None = None) -> dict[int, bytes]:
+    """The fit of each origin in *plan.ats*; of independent ones those that the clock (*until*, monotonic) left time for, the newest first."""
+    make = chained_fits if plan.refit == "warm" else independent_fits
+    return dict(zip(plan.ats, make(ground, plan.ats, plan.rows, say, until, start), strict=False))
+
+
+def predicted(ground: Ground, plan: Plan, fits: Mapping[int, bytes]) -> Predicted:
+    """What each fit says at the cutoffs it serves. Out of sample by construction: a fit saw `panel.training(fit_at)` and nothing else."""
     parts = []
-    for fold in _told(folds, say):
-        fit = fit_at(panel, fold.fit_at, walk, build)
-        x, where = panel.at(fold.origins)
-        parts.append(Predicted(where, fit.predict(x)))
+    for fold in plan.folds:
+        if (fit := fits.get(plan.served_by(fold))) is not None:
+            x, where = ground.panel.at(fold.origins)
+            parts.append(Predicted(where, unpacked(fit, ground).predict(x)))
     return Predicted(np.concatenate([p.where for p in parts]), np.concatenate([p.z_hat for p in parts]))
-
-
-def fit_at(panel: Panel, origin: int, walk: WalkForward, build: Callable[[], Forecaster]) -> Forecaster:
-    """A forecaster fitted as of the cutoff with this origin. Raises ForecasterError when there is nothing to learn from."""
-    x, z = panel.training(origin, walk)
-    if not len(x):
-        raise ForecasterError(
-            f"No pair of origin and step is usable at the cutoff {panel.cutoff[origin]:%F %R}Z. Raise `train.min_train_steps`, or look at the gaps."
-        )
-    return build().fit(x, z)
 
 
 def forecast_frame(panel: Panel, predicted: Predicted, about: About, calendar: Calendar, model: str) -> pl.DataFrame:
@@ -67,14 +60,3 @@ def forecast_frame(panel: Panel, predicted: Predicted, about: About, calendar: C
         }
     )
     return FORECAST.conform(frame)
-
-
-def _told(folds: list[Fold], say: Callable[[str], None]) -> Iterator[Fold]:
-    started = told = time.monotonic()
-    for done, fold in enumerate(folds, 1):
-        yield fold
-        now = time.monotonic()
-        if now - told > SAY_EVERY_S or done == len(folds):
-            told = now
-            left = (now - started) / done * (len(folds) - done)
-            say(f"fold {done} of {len(folds)}, {now - started:.0f} s" + (f", about {left:.0f} s left" if left else ""))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tasks.core.calendar import Calendar
 from tasks.core.errors import FoldError
-from tasks.core.frames import FEATURES
+from tasks.core.frames import FEATURES, VINTAGES
 from tasks.core.schema import FeatureColumn, FeatureSchema
 from tasks.core.windows import WalkForward, blocks, panel_of, plan_folds
 
@@ -56,10 +56,19 @@ def test_folds_serve_every_cutoff_once_up_to_the_last_origin(spare, n_cutoffs, s
     folds = plan_folds(last_origin + 50, last_origin, HORIZON, walk)
     origins = np.concatenate([fold.origins for fold in folds])
     assert origins.tolist() == list(range(last_origin - stride * (n_cutoffs - 1), last_origin + 1, stride))
-    assert all(fold.fit_at == fold.origins[0] for fold in folds)
-    assert [len(fold.origins) for fold in folds[:-1]] == [refit_every] * (len(folds) - 1)
-    assert 1 <= len(folds[-1].origins) <= refit_every
+    period = stride * refit_every
+    assert all(fold.fit_at <= fold.origins[0] and fold.origins[-1] < fold.fit_at + period for fold in folds)
+    assert np.diff([fold.fit_at for fold in folds]).tolist() == [period] * (len(folds) - 1)
     assert folds[0].fit_at - HORIZON - embargo + 1 >= min_train  # so many origins have their whole horizon usable at the first cutoff
+
+
+@law
+@given(st.integers(0, 200), st.integers(1, 40), st.integers(1, 7), st.integers(1, 9), st.integers(1, 60))
+def test_a_longer_history_repeats_the_refits_of_the_shorter(spare, n_cutoffs, stride, refit_every, longer):
+    walk = walk_of(n_cutoffs=n_cutoffs, stride_steps=stride, refit_every_cutoffs=refit_every)
+    last_origin = 4 + HORIZON + stride * (n_cutoffs - 1) - 1 + spare
+    before, after = ({fold.fit_at for fold in plan_folds(last + 1, last, HORIZON, walk)} for last in (last_origin, last_origin + longer))
+    assert {at for at in after if at <= last_origin and at >= min(before)} == {at for at in before if at >= min(after)}
 
 
 @law
@@ -160,6 +169,47 @@ def test_a_value_published_late_waits_until_the_cutoff_that_knows_it():
     assert panel.known_pos[:, 0].tolist() == [0, 1, 2, 3, 7, 5, 6, 7, 8, 9]
     learned = {at: 4.0 in panel.training(at, walk_of())[1] for at in (5, 6, 7)}
     assert learned == {5: False, 6: False, 7: True}
+
+
+@law
+@given(tables(), st.data())
+def test_a_pair_has_the_vintage_that_its_cutoff_knew(table, data):
+    """The oracle looks through all vintages of a value, one by one."""
+    old = []
+    for row in data.draw(st.lists(st.sampled_from(table.rows(named=True)), max_size=8)):
+        before = row["known_at"] - timedelta(minutes=data.draw(st.integers(1, 400)))
+        old.append({**{k: row[k] for k in ("series_id", "event_time")}, "known_at": before, "z": data.draw(st.sampled_from([None, -1.0, -2.0]))})
+    vintages = pl.DataFrame(old, schema={c: VINTAGES.columns[c] for c in ("series_id", "event_time", "known_at", "z")}).with_columns(y="z")
+    vintages = VINTAGES.conform(vintages.unique(subset=list(VINTAGES.key), keep="first"))
+    panel = panel_of(table, SCHEMA, CALENDAR, vintages)
+    at, embargo = data.draw(st.integers(0, len(panel.event_time) - 1)), data.draw(st.integers(0, 4))
+    seen = panel.targets(0, at + 1, at, embargo)
+    allowed = panel.cutoff[at - embargo] if at >= embargo else START - timedelta(days=1)
+    rows = [
+        *table.select("series_id", "event_time", "known_at", "z").iter_rows(),
+        *vintages.select("series_id", "event_time", "known_at", "z").iter_rows(),
+    ]
+    for t, s, h in np.ndindex(seen.shape):
+        step = (panel.series_ids[s], panel.event_time[t] + timedelta(hours=h + 1))
+        known = max(
+            ((known_at, z) for *key, known_at, z in rows if tuple(key) == step and known_at <= allowed), key=lambda v: v[0], default=(None, None)
+        )
+        np.testing.assert_equal(seen[t, s, h], np.float32(np.nan if known[1] is None else known[1]))
+
+
+def test_a_fold_is_a_slice_of_the_panel_and_cannot_be_written():
+    n = 30
+    table = pl.DataFrame(
+        {"series_id": "a", "event_time": [START + timedelta(hours=h) for h in range(n)], "is_gap": False, "z": [float(h) for h in range(n)]}
+    )
+    table = table.with_columns(event_time=pl.col("event_time").cast(pl.Datetime("us", "UTC"))).with_columns(
+        known_at=CALENDAR.nominal_known_at(), y="z", z_last=pl.col("z").cast(pl.Float32), calendar_hour=pl.lit(0.0, pl.Float32)
+    )
+    panel = panel_of(FEATURES.conform(table), SCHEMA, CALENDAR)
+    x, _ = panel.training(20, walk_of())
+    assert np.shares_memory(x, panel.x)
+    with pytest.raises(ValueError, match="read-only"):
+        x[0] = 0
 
 
 @law

@@ -38,7 +38,8 @@ def test_what_a_killed_writer_left_is_swept(tmp_path):
         assert child.stdout.readline() == "in\n"
         os.kill(child.pid, signal.SIGKILL)
     assert not (tmp_path / "out").exists()
-    assert len(list(tmp_path.iterdir())) == 1
+    (tmp_path / f".key.zip.{child.pid}.part").touch()
+    assert len(list(tmp_path.iterdir())) == 2
     sweep(tmp_path)
     assert list(tmp_path.iterdir()) == []
     with replacing(tmp_path / "out") as folder:

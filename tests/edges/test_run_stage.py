@@ -22,7 +22,7 @@ def checkout(tmp_path):
         "ingest": {"cmd": "exec python -c \"open('raw','w').write('x'); print('read it')\"", "outs": ["raw"]},
         "validate": {"cmd": "echo the reason; exit 3"},
         "features": {"cmd": "exec sleep 60"},
-        "train": {"matrix": {"model": ["a", "b"]}, "cmd": "exec sh -c 'echo ${item.model} > ${item.model}'", "outs": ["${item.model}"]},
+        "train": {"matrix": {"model": ["a", "b"]}, "cmd": "exec sh -c 'echo $TIDEMILL_WORKERS > ${item.model}'", "outs": ["${item.model}"]},
     }
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
     entry = {stage: {} for stage in STAGES}
@@ -41,10 +41,10 @@ def test_a_stage_runs_once_and_then_only_when_something_changed(checkout):
     assert not run_stage("ingest", checkout).ran
 
 
-def test_all_models_of_train_are_brought_up_to_date(checkout):
+def test_all_models_of_train_are_brought_up_to_date_and_share_the_cores(checkout):
     assert run_stage("train", checkout).ran
-    assert (checkout / "a").exists()
-    assert (checkout / "b").exists()
+    share = max(1, settings().n_workers // 2)
+    assert [int((checkout / model).read_text()) for model in "ab"] == [share, share]
 
 
 def test_a_stage_that_fails_says_its_last_lines(checkout):

@@ -48,10 +48,10 @@ def test_train_takes_a_clean_table_and_no_other_in_its_place(checkout):
 
 @pytest.fixture(scope="module")
 def late():
-    """Every tenth value is known six steps later than the others."""
+    """Every seventh value is known six steps later than the others."""
     table = feature_table()
     return table.with_columns(
-        known_at=pl.when(pl.Series(np.arange(table.height) % 10 == 3)).then(pl.col("known_at").dt.offset_by("6d")).otherwise("known_at")
+        known_at=pl.when(pl.Series(np.arange(table.height) % 7 == 3)).then(pl.col("known_at").dt.offset_by("6d")).otherwise("known_at")
     )
 
 

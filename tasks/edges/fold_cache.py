@@ -1,0 +1,77 @@
+"""Fits that need not be made again: files named by everything that a fit depends on, in TIDEMILL_HOME/fits, bounded in size.
+
+A training that was killed goes on where it was, and a longer history adds only its new folds. Entries are zip archives, which carry
+checksums: one that is damaged is no entry. They appear by rename; the oldest used go first.
+"""
+
+import hashlib
+import io
+import os
+import platform
+import sysconfig
+import zipfile
+from functools import cache
+from pathlib import Path
+
+from tasks.edges.settings import ROOT, settings
+
+
+def fetch_fit(key: str) -> bytes | None:
+    """The entry of *key*, whole, or None."""
+    path = _place(key)
+    try:
+        content = path.read_bytes()
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            damaged = archive.testzip() is not None
+    except FileNotFoundError:
+        return None
+    except (OSError, zipfile.BadZipFile):
+        damaged = True
+    if damaged:
+        path.unlink(missing_ok=True)
+        return None
+    os.utime(path)  # used now: the others go before it
+    return content
+
+
+def keep_fit(key: str, archive: bytes) -> None:
+    """Make *archive* the entry of *key*; nothing when entries are not kept."""
+    if settings().keep_fits_mb <= 0:
+        return
+    path = _place(key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_bytes(archive)
+    part.replace(path)
+
+
+def trim_fits() -> None:
+    """Remove the entries that were used longest ago, until the rest fits into the setting `keep_fits_mb`."""
+    left = settings().keep_fits_mb * 1_000_000
+    files = []
+    for path in _place("").parent.glob("*.zip"):
+        try:
+            seen = path.stat()
+        except FileNotFoundError:  # another training trims beside us
+            continue
+        files.append((seen.st_mtime, seen.st_size, path))
+    for _, size, path in sorted(files, reverse=True):
+        left -= size
+        if left < 0:
+            path.unlink(missing_ok=True)
+
+
+@cache
+def code_digest() -> str:
+    """sha256 over the code that makes fits and over which libraries, in which versions, on which kind of machine, run it."""
+    hashed = hashlib.sha256(f"{platform.python_version()} {platform.machine()}".encode())
+    for package in ("core", "forecasters", "train"):
+        for path in sorted((ROOT / "tasks" / package).rglob("*.py")):
+            hashed.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    for folder in sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}):
+        hashed.update("\n".join(sorted(path.name for path in Path(folder).glob("*.dist-info"))).encode())
+    return hashed.hexdigest()
+
+
+def _place(key: str) -> Path:
+    return settings().home / "fits" / f"{key}.zip"

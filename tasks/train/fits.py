@@ -1,0 +1,192 @@
+"""Making the fits of a walk, wherever there is room for them, and each only once.
+
+A fit travels and is kept as the bytes of what `save` writes, and is used as `load` gives it back: so it is the same fit whether it was
+made here, in another process or in an earlier run.
+"""
+
+import hashlib
+import inspect
+import io
+import json
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tasks.core.errors import FoldError, ForecasterError
+from tasks.core.windows import Panel, WalkForward
+from tasks.edges.fanout import Map, fan_out
+from tasks.edges.fold_cache import code_digest, fetch_fit, keep_fit, trim_fits
+from tasks.edges.settings import settings
+from tasks.forecasters import Forecaster, build_forecaster
+
+SAY_EVERY_S = 5.0
+_ALWAYS = 2  # fits that a budget does not take away: as of seen_until, and that of the newest cutoffs
+_SPARED_DATE = (1980, 1, 1, 0, 0, 0)  # the oldest that a zip archive can say: same files, same bytes
+
+
+class Ground(NamedTuple):
+    """What all fits of a walk share. own: the model's parameters. code: digest of the code that must make them."""
+
+    panel: Panel
+    walk: WalkForward
+    forecaster: str
+    seed: int
+    own: dict[str, Any]
+    code: str
+
+    def build(self) -> Forecaster:
+        """The forecaster, unfitted."""
+        return build_forecaster(self.forecaster, self.panel.schema, self.seed, self.own)
+
+
+class Job(NamedTuple):
+    """A fit as of the cutoff with origin *at*, going on from the fit *start* if there is one."""
+
+    at: int
+    start: bytes | None = None
+
+
+class Teller:
+    """Says how far the fits are, and how long the rest may take: as long per row as those that were made."""
+
+    def __init__(self, say: Callable[[str], None], rows: Sequence[int], workers: int) -> None:
+        self.say, self.rows, self.workers = say, rows, workers
+        self.started = self.told = time.monotonic()
+        self.n_made = self.rows_made = 0
+
+    def made(self, rows: int) -> None:
+        """A fit on so many rows was made."""
+        self.n_made, self.rows_made = self.n_made + 1, self.rows_made + rows
+        now, n = time.monotonic(), len(self.rows)
+        left = (now - self.started) / max(self.rows_made, 1) * (sum(self.rows) - self.rows_made)
+        if self.n_made == 1 and n > 1:
+            self.say(f"the first fit took {now - self.started:.2g} s, so all {n} take about {self._about(now - self.started + left / self.workers)}")
+        elif now - self.told > SAY_EVERY_S or self.n_made == n > 1:
+            self.told = now
+            self.say(f"fit {self.n_made} of {n}, {now - self.started:.0f} s" + (f", about {self._about(left)} left" if self.n_made < n else ""))
+
+    def _about(self, seconds: float) -> str:
+        return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"  # noqa: PLR2004  (ten minutes are read more easily as minutes)
+
+
+def independent_fits(
+    ground: Ground, ats: Sequence[int], rows: Sequence[int], say: Callable[[str], None], until: float | None = None, start: bytes | None = None
+) -> list[bytes]:
+    """Fits as of each of *ats*, which do not need each other, most wanted first, all going on from *start*; kept ones are taken, the others are made.
+
+    until: on the monotonic clock, when no further fit begins; the list ends there, but the first two are always in it.
+    """
+    keys = [fit_key(ground, Job(at, start)) for at in ats]
+    found: dict[str, bytes] = {key: fit for key in keys if (fit := fetch_fit(key)) is not None}
+    todo = [i for i, key in enumerate(keys) if key not in found]
+    if len(todo) < len(ats):
+        say(f"{len(ats) - len(todo)} of {len(ats)} fits were made before and are taken as they are")
+    workers = settings().n_workers
+    teller = Teller(say, [rows[i] for i in todo], workers)
+    how = Map(workers, releases_gil=getattr(type(ground.build()), "releases_gil", False))
+
+    def run(part: list[int], go_on: Callable[[], bool]) -> None:
+        def done(index: int, fit: bytes) -> None:
+            found[keys[part[index]]] = fit
+            keep_fit(keys[part[index]], fit)
+            teller.made(rows[part[index]])
+
+        fan_out(make_fit, ground, [Job(ats[i], start) for i in part], how, done, go_on)
+
+    if until is None:
+        run(todo, lambda: True)
+    else:
+        run([i for i in todo if i < _ALWAYS], lambda: True)
+        run([i for i in todo if i >= _ALWAYS], lambda: time.monotonic() < until)
+    trim_fits()
+    return list(_before_the_first_missing(found.get(key) for key in keys))
+
+
+def chained_fits(
+    ground: Ground, ats: Sequence[int], rows: Sequence[int], say: Callable[[str], None], until: float | None = None, start: bytes | None = None
+) -> list[bytes]:
+    """Fits as of each of *ats*, ascending, each going on from the one before, the first from *start*. Raises FoldError when *until* comes first."""
+    fits: list[bytes] = []
+    teller = Teller(say, rows, 1)
+    n_kept = 0
+    for at, n_rows in zip(ats, rows, strict=True):
+        if until is not None and time.monotonic() >= until:
+            raise FoldError(
+                f"`train.budget_s` ended after {len(fits)} of {len(ats)} fits that go on from each other (`refit: warm`); the newest, which are wanted "
+                "most, come last. What is done is kept: run again to go on from there, raise the budget, or set `refit: full`."
+            )
+        job = Job(at, fits[-1] if fits else start)
+        key = fit_key(ground, job)
+        fit = fetch_fit(key)
+        if fit is None:
+            fit = make_fit(ground, job)
+            keep_fit(key, fit)
+            teller.made(n_rows)
+        else:
+            n_kept += 1
+        fits.append(fit)
+    if n_kept:
+        say(f"{n_kept} of {len(ats)} fits were made before and are taken as they are")
+    trim_fits()
+    return fits
+
+
+def make_fit(ground: Ground, job: Job) -> bytes:
+    """The fit that *job* asks for. Raises ForecasterError when there is nothing to learn from, or the code here is not that of whoever asks."""
+    if ground.code != code_digest():
+        raise ForecasterError(
+            "A worker has other code or libraries than the training that asks it. Install the same checkout and lock there, then run again."
+        )
+    x, z = ground.panel.training(job.at, ground.walk)
+    if not len(x):
+        raise ForecasterError(
+            f"No pair of origin and step is usable at the cutoff {ground.panel.cutoff[job.at]:%F %R}Z. Raise `train.min_train_steps`, or look at the gaps."
+        )
+    start = None if job.start is None else unpacked(job.start, ground)
+    return packed(ground.build().fit(x, z, start))
+
+
+def fit_key(ground: Ground, job: Job) -> str:
+    """sha256 over everything that a fit depends on: model, parameters, seed, code, the rows that it learns from, the fit it goes on from."""
+    kind = type(ground.build())
+    source = inspect.getsourcefile(kind)
+    about = [ground.code, ground.forecaster, kind.__qualname__, ground.panel.schema.hash, ground.seed, ground.own]
+    hashed = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
+    hashed.update(b"" if source is None else Path(source).read_bytes())  # a forecaster of the user's own lies outside our code
+    hashed.update(b"" if job.start is None else hashlib.sha256(job.start).digest())
+    for array in ground.panel.training(job.at, ground.walk):
+        hashed.update(f"{array.dtype}{array.shape}".encode())
+        hashed.update(np.ascontiguousarray(array).data)
+    return hashed.hexdigest()
+
+
+def packed(fit: Forecaster) -> bytes:
+    """Everything that `save` writes, as one archive."""
+    out = io.BytesIO()
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(out, "w") as archive:
+        fit.save(Path(folder))
+        for path in sorted(Path(folder).rglob("*")):
+            if path.is_file():
+                archive.writestr(zipfile.ZipInfo(str(path.relative_to(folder)), _SPARED_DATE), path.read_bytes())
+    return out.getvalue()
+
+
+def unpacked(archive: bytes, ground: Ground) -> Forecaster:
+    """What `load` makes of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        with zipfile.ZipFile(io.BytesIO(archive)) as files:
+            files.extractall(folder)
+        loaded: Forecaster = type(ground.build()).load(Path(folder))
+        return loaded
+
+
+def _before_the_first_missing(fits: Iterable[bytes | None]) -> Iterable[bytes]:
+    for fit in fits:
+        if fit is None:
+            return
+        yield fit

@@ -1,0 +1,41 @@
+"""Transfer: the fit of another dataset, or of an earlier training, that a model goes on from."""
+
+import json
+from datetime import datetime
+
+from tasks.core.errors import FoldError, ForecasterError
+from tasks.core.schema import FeatureSchema
+from tasks.edges.settings import ROOT
+from tasks.train.fits import Ground, packed
+from tasks.train.plan import Plan
+
+
+def starting_fit(folder_name: str, ground: Ground, plan: Plan) -> bytes:
+    """The fit in *folder_name* (relative: from the checkout), as train leaves it in models/fits/<model>.
+
+    Raises ForecasterError when there is none, or one of another kind or other columns; FoldError when it has seen what our first fit must not.
+    """
+    folder, kind = ROOT / folder_name, type(ground.build())
+    try:
+        about, seen_until = json.loads((folder / "forecaster.json").read_text()), json.loads((folder / "fit.json").read_text())["seen_until"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ForecasterError(f"`start_from: {folder_name}` holds no fit: {error}. Name a folder that train wrote, models/fits/<model>.") from error
+    if about["class"] != kind.written_as():
+        raise ForecasterError(
+            f"`start_from: {folder_name}` holds a {about['class']}, and {kind.__name__} cannot go on from it. Name a fit of its own kind."
+        )
+    theirs, ours = FeatureSchema.model_validate(about["schema"]), ground.panel.schema
+    if theirs != ours:
+        only = {"there": sorted(set(theirs.names) - set(ours.names)), "here": sorted(set(ours.names) - set(theirs.names))}
+        other = [name for name in FeatureSchema.model_fields if name != "columns" and getattr(theirs, name) != getattr(ours, name)]
+        raise ForecasterError(
+            f"`start_from: {folder_name}` was fitted on other columns: only there {only['there'][:8]}, only here {only['here'][:8]}"
+            f"{f', and {other} differ' if other else ''}. Declare the same `features`, horizon and season for both datasets."
+        )
+    first = ground.panel.cutoff[min(plan.ats)]
+    if datetime.fromisoformat(seen_until) > first:
+        raise FoldError(
+            f"`start_from: {folder_name}` has seen everything until {seen_until}, and the first fit stands at {first.isoformat()}: its forecasts would not be "
+            "out of sample. Train the other with a larger `promote.gate_steps`, or lower `train.n_cutoffs` here."
+        )
+    return packed(kind.load(folder))
