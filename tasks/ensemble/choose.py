@@ -59,7 +59,7 @@ def choose(losses: dict[str, np.ndarray], members: tuple[str, ...], shippable: t
     best = min(members, key=lambda m: means[m])
     if not n:
         reason = f"no outcome of the selection slice is known yet, so the ensemble by {shippable[0]}, the simplest combiner, is shipped unchecked"
-        return Choice(shippable[0], shippable[0], True, members[0], means, {}, 0, reason)
+        return Choice(shippable[0], shippable[0], ships=True, best_member=members[0], losses=means, p={}, n=0, reason=reason)
     good = tuple(name for name in shippable if means[name] <= means[best])
     among = good or shippable
     leader = min(among, key=lambda name: means[name])
@@ -79,9 +79,7 @@ def lead_is_luck(ours: np.ndarray, theirs: np.ndarray, there: np.ndarray) -> flo
     return 1.0
 
 
-def _reason(
-    means: dict[str, float], chosen: str, leader: str, best: str, n: int, level: float, p: dict[str, float], *, ships: bool
-) -> str:
+def _reason(means: dict[str, float], chosen: str, leader: str, best: str, n: int, level: float, p: dict[str, float], *, ships: bool) -> str:
     where = f"on the {n} outcomes of the selection slice, which no combiner had seen,"
     member = f"that of {best}, the best member there, {means[best]:.5g}"
     if not ships:
@@ -89,4 +87,6 @@ def _reason(
     said = f"the ensemble by {chosen} is shipped: {where} its mean loss is {means[chosen]:.5g}, {member}"
     if chosen == leader:
         return said
-    return f"{said}; {leader} has {means[leader]:.5g}, but that lead may be luck (p = {p[chosen]:.2g}, {level:.2g} was asked), and {chosen} is simpler"
+    return (
+        f"{said}; {leader} has {means[leader]:.5g}, but that lead may be luck (p = {p[chosen]:.2g}, {level:.2g} was asked), and {chosen} is simpler"
+    )

@@ -24,8 +24,16 @@ BORROWED = 500  # outcomes that a series or a regime borrows from everybody: wit
 PENALTIES = tuple(10.0**k for k in range(-4, 2))  # of stacking, as shares of the members' mean square
 FOLLOWS = 2.0  # the recent combiner: weights are recent losses to the power of minus this
 TREES: dict[str, Any] = {
-    "objective": "regression", "num_leaves": 7, "learning_rate": 0.05, "min_data_in_leaf": 100, "lambda_l2": 10.0, "seed": 1,
-    "deterministic": True, "force_row_wise": True, "num_threads": 1, "verbosity": -1,
+    "objective": "regression",
+    "num_leaves": 7,
+    "learning_rate": 0.05,
+    "min_data_in_leaf": 100,
+    "lambda_l2": 10.0,
+    "seed": 1,
+    "deterministic": True,
+    "force_row_wise": True,
+    "num_threads": 1,
+    "verbosity": -1,
 }  # fmt: skip  (small and slow: what is left after the mean is almost all noise)
 N_TREES, TREE_ROWS = 100, 50_000
 
@@ -352,18 +360,16 @@ def _square(weights: np.ndarray, of: np.ndarray) -> float:
 
 def _became_known(aligned: Aligned, *, absolute: bool) -> tuple[np.ndarray, np.ndarray]:
     """Summed scaled losses (K, M, S) and their number (K, M, S) of what each cutoff was the first to know, over all steps."""
-    n_members, n_cutoffs, n_series, n_steps = aligned.z_hat.shape
-    loss, n = (np.zeros((n_cutoffs + 1, n_members, n_series)) for _ in range(2))
+    n_cutoffs, n_series, _ = aligned.y.shape
     first = np.minimum(np.maximum(aligned.known_k, np.arange(1, n_cutoffs + 1)[:, None, None]), n_cutoffs)
-    series = np.broadcast_to(np.arange(n_series), (n_cutoffs, n_series))
-    for h in range(n_steps):
-        error = (aligned.z_hat[..., h] - aligned.z[..., h]) / aligned.scale
-        there = np.isfinite(error)
-        of = np.where(there, np.abs(error) if absolute else np.square(error), 0.0)
-        for m in range(n_members):
-            np.add.at(loss, (first[..., h], m, series), of[m])
-            np.add.at(n, (first[..., h], m, series), there[m])
-    return loss[:-1], n[:-1]
+    cell = (first * n_series + np.arange(n_series)[:, None]).ravel()
+    sums = []
+    for z_hat in aligned.z_hat:
+        error = ((z_hat - aligned.z) / aligned.scale[:, :, None]).ravel()
+        of = np.where(np.isfinite(error), np.abs(error) if absolute else np.square(error), 0.0)
+        sums.append([np.bincount(cell, w, (n_cutoffs + 1) * n_series).reshape(-1, n_series)[:-1] for w in (of, np.isfinite(error))])
+    loss, n = (np.stack(part, axis=1) for part in zip(*sums, strict=True))
+    return loss, n
 
 
 def _trees_say(inputs: np.ndarray, target: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -39,15 +39,19 @@ def gains(compared: Mapping[str, Mapping[str, Any]], losses: Mapping[str, float]
     return out | {"text": f"over {compared[ranked[0]]['n_cutoffs']} cutoffs the ensemble's mean loss is " + ", ".join(said)}
 
 
-def correlation(models: tuple[str, ...], error: np.ndarray) -> dict[str, dict[str, float | None]]:
-    """Pearson correlation of the members' errors (M, k, S, H) in the space of z; None where one does not vary, or fewer than two are known."""
-    flat = error.reshape(len(error), -1)
+def correlation(models: tuple[str, ...], error: np.ndarray) -> dict[str, list[float | None]]:
+    """Pearson correlations of the members' errors (M, k, S, H) in the space of z: a row for each by name, columns in the order of the names.
+
+    None where one does not vary, or fewer than two errors are known.
+    """
+    order = np.argsort(models)
+    flat = error[order].reshape(len(error), -1)
     flat = flat[:, np.isfinite(flat).all(axis=0)]
     centred = flat - flat.mean(axis=1, keepdims=True) if flat.shape[1] else flat
     spread = np.sqrt(np.square(centred).sum(axis=1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        of = (centred @ centred.T) / np.outer(spread, spread)
-    return {a: {b: float(np.clip(of[i, j], -1, 1)) if np.isfinite(of[i, j]) else None for j, b in enumerate(models)} for i, a in enumerate(models)}
+        of = np.clip((centred @ centred.T) / np.outer(spread, spread), -1, 1)
+    return {models[m]: [float(r) if np.isfinite(r) else None for r in row] for m, row in zip(order, of, strict=True)}
 
 
 def brings(losses: Mapping[str, float]) -> dict[str, float]:

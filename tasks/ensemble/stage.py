@@ -88,7 +88,9 @@ def assemble(aligned: Aligned, about: About, params: EnsembleParams) -> Assemble
 def _checked(aligned: Aligned, cut: Slices, burn_in: int) -> list[str]:
     """Names of the baselines. Raises FoldError for forecasts that cannot be combined or compared."""
     if silent := [m for m, of in zip(aligned.models, aligned.z_hat[:, cut.scored], strict=True) if not np.isfinite(of).any()]:
-        raise FoldError(f"{silent[0]} has no forecast after the burn-in, so it cannot be combined. Train it again (`dvc repro train@{silent[0]}`), or take it off `models`.")
+        raise FoldError(
+            f"{silent[0]} has no forecast after the burn-in, so it cannot be combined. Train it again (`dvc repro train@{silent[0]}`), or take it off `models`."
+        )
     if not (cut.scored[:, None, None] & aligned.known_by(aligned.n_walk - 1) & np.isfinite(aligned.y)).any():
         raise FoldError(
             f"No forecast after the burn-in of {burn_in} cutoffs has a known outcome. Raise `train.n_cutoffs`, or lower `ensemble.burn_in_cutoffs`."
@@ -127,9 +129,7 @@ def _brings(ground: Ground, cut: Slices, issuer: Issuer, combiner: Combiner, use
     return brings({name: _mean(loss, known) for name, loss in losses.items()})
 
 
-def _losses_on(
-    ground: Ground, cut: Slices, issuer: Issuer, what: dict[str, tuple[Combiner, list[int] | range]]
-) -> dict[str, np.ndarray]:
+def _losses_on(ground: Ground, cut: Slices, issuer: Issuer, what: dict[str, tuple[Combiner, list[int] | range]]) -> dict[str, np.ndarray]:
     """(K, S, H) losses on the selection slice of combiners over members, fitted along the walk up to `fit_until` and standing still from there."""
     refits = [k for k in ground.errors.refits if k <= cut.fit_until]
     points = issuer.points([combiner.run(ground, refits, members) for combiner, members in what.values()], cut.select)
