@@ -1,5 +1,6 @@
 """The stage in one screen: combine along the walk, choose a combiner on a slice of its own, issue intervals, name the best member and baseline."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -131,7 +132,7 @@ def _brings(ground: Ground, cut: Slices, issuer: Issuer, combiner: Combiner, use
 
 def _losses_on(ground: Ground, cut: Slices, issuer: Issuer, what: dict[str, tuple[Combiner, list[int] | range]]) -> dict[str, np.ndarray]:
     """(K, S, H) losses on the selection slice of combiners over members, fitted along the walk up to `fit_until` and standing still from there."""
-    refits = [k for k in ground.errors.refits if k <= cut.fit_until]
+    ground, refits = replace(ground, aligned=ground.aligned.before_the_gate()), [k for k in ground.errors.refits if k <= cut.fit_until]
     points = issuer.points([combiner.run(ground, refits, members) for combiner, members in what.values()], cut.select)
     return {name: issuer.loss(point) for name, point in zip(what, points, strict=True)}
 
