@@ -14,7 +14,7 @@ from tasks.edges.params import read_about, read_dataset, read_model_params, read
 from tasks.edges.settings import ROOT
 from tasks.ensemble.align import Aligned, align
 from tasks.ensemble.body import history_frame, write_frames, write_members
-from tasks.ensemble.combiners import shares
+from tasks.ensemble.combiner import shares
 from tasks.ensemble.params import EnsembleParams
 from tasks.ensemble.pictures import draw_ensemble
 from tasks.ensemble.stage import ENSEMBLE, Assembled, assemble, summary

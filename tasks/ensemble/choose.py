@@ -51,8 +51,11 @@ def slices(aligned: Aligned, burn_in: int, select_frac: float) -> Slices:
 def choose(losses: dict[str, np.ndarray], members: tuple[str, ...], shippable: tuple[str, ...], alpha: float) -> Choice:
     """Choose by losses (k, S, H) on the selection slice, NaN where unknown, of *members* and of combiners, *shippable* from the simplest on.
 
-    Where no outcome is known the simplest is taken, unchecked.
+    Whoever speaks for less than half of the outcomes is left out of the comparison. Where no outcome is known the simplest is taken, unchecked.
     """
+    spoken = {name: int(np.isfinite(loss).sum()) for name, loss in losses.items()}
+    losses = {name: loss for name, loss in losses.items() if 2 * spoken[name] >= max(spoken.values())}
+    members, shippable = (tuple(name for name in names if name in losses) for names in (members, shippable))
     there = np.logical_and.reduce([np.isfinite(loss) for loss in losses.values()])
     n = int(there.sum())
     means = {name: float(loss[there].mean()) if n else float("nan") for name, loss in losses.items()}

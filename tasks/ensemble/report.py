@@ -1,5 +1,6 @@
 """What the report says beside scores: gains with the chance that they are luck, how alike members err, what each brings. Pure figures."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,22 +56,23 @@ def correlation(models: tuple[str, ...], error: np.ndarray) -> dict[str, list[fl
 
 
 def brings(losses: Mapping[str, float]) -> dict[str, float]:
-    """By member: how much higher the loss is without it, as a share of the loss with all (key ""); below 0 where it harms."""
+    """By member: how much higher the loss is without it, as a share of the loss with all (key ""); below 0 where it harms. Empty where nothing is known."""
     whole = losses[""]
-    return {m: loss / whole - 1 if whole > 0 else 0.0 for m, loss in losses.items() if m}
+    return {m: loss / whole - 1 for m, loss in losses.items() if m and whole > 0 and math.isfinite(loss)}
 
 
 def combiner_rows(choice: Choice, names: tuple[str, ...], unservable: Mapping[str, str]) -> list[dict[str, Any]]:
     """One row for each combiner, the least loss on the selection slice first."""
-    best = choice.losses[choice.best_member]
+    losses = choice.losses if choice.n else {}
+    best = losses.get(choice.best_member, 0.0)
     return [
         {
             "combiner": name,
-            "loss": choice.losses[name] if choice.n else None,
-            "below_best_member_frac": 1 - choice.losses[name] / best if choice.n and best > 0 else None,
+            "loss": losses.get(name),
+            "below_best_member_frac": 1 - losses[name] / best if name in losses and best > 0 else None,
             "p_lead_is_luck": choice.p.get(name),
             "chosen": name == choice.combiner,
             "not_servable": unservable.get(name),
         }
-        for name in sorted(names, key=lambda n: (choice.losses[n] if choice.n else 0.0, names.index(n)))
+        for name in sorted(names, key=lambda n: (losses.get(n, math.inf), names.index(n)))
     ]

@@ -10,7 +10,8 @@ from tasks.core.errors import FoldError
 from tasks.core.transform import from_z
 from tasks.ensemble.align import Aligned
 from tasks.ensemble.choose import Choice, Slices, choose, slices
-from tasks.ensemble.combiners import COMBINERS, Combiner, Ground, shares
+from tasks.ensemble.combiner import Combiner, Fitted, Ground, shares
+from tasks.ensemble.combiners import COMBINERS
 from tasks.ensemble.issue import Issuer, issuer_of
 from tasks.ensemble.known import Errors, refits_of
 from tasks.ensemble.params import EnsembleParams
@@ -72,7 +73,7 @@ def assemble(aligned: Aligned, about: About, params: EnsembleParams) -> Assemble
     refits = refits_of(aligned.n_walk, params.reweight_every_cutoffs, [cut.fit_until, last])
     ground = Ground(aligned, Errors(aligned, refits, params.newest_frac), params, absolute=about.primary_score == "mae")
     choice, unservable = _choose(ground, cut, issuer, {m: candidates[m].loss for m in aligned.models})
-    combiner = next(c for c in COMBINERS if c.name == choice.combiner)
+    combiner = next(c for c in COMBINERS if isinstance(c, Fitted) and c.name == choice.combiner)
     every = range(len(aligned.models))
     z_hat = combiner.run(ground, refits, every)
     issued = issuer.whole(z_hat)
@@ -122,7 +123,7 @@ def _choose(ground: Ground, cut: Slices, issuer: Issuer, members: dict[str, np.n
     return choose(on_slice, aligned.models, shippable, ground.params.select_alpha), unservable
 
 
-def _brings(ground: Ground, cut: Slices, issuer: Issuer, combiner: Combiner, used: tuple[str, ...]) -> dict[str, float]:
+def _brings(ground: Ground, cut: Slices, issuer: Issuer, combiner: Fitted, used: tuple[str, ...]) -> dict[str, float]:
     models = ground.aligned.models
     sets = {"": list(range(len(models)))} | {m: [i for i in range(len(models)) if models[i] != m] for m in used if len(models) > 1}
     losses = _losses_on(ground, cut, issuer, {name: (combiner, members) for name, members in sets.items()})
@@ -185,7 +186,7 @@ def _selection(assembled: Assembled, aligned: Aligned) -> dict[str, Any]:
         "until": cutoffs[-1].isoformat(),
         "n_cutoffs": len(cutoffs),
         "n_outcomes": assembled.choice.n,
-        "members": {m: assembled.choice.losses[m] if assembled.choice.n else None for m in aligned.models},
+        "members": {m: assembled.choice.losses.get(m) if assembled.choice.n else None for m in aligned.models},
         "combiners": combiner_rows(assembled.choice, tuple(c.name for c in COMBINERS), assembled.unservable),
     }
 

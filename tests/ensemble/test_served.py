@@ -11,7 +11,8 @@ from small_release import build_small_body, small_about, small_features, small_r
 from tasks.core.calendar import calendar_for
 from tasks.core.windows import panel_of
 from tasks.ensemble.align import align
-from tasks.ensemble.combiners import COMBINERS, shares
+from tasks.ensemble.combiner import Fitted, shares
+from tasks.ensemble.combiners import COMBINERS
 from tasks.features import build_features, feature_schema
 from tasks.release import open_body, z_hat
 from tasks.release.combine import plain_weights
@@ -39,7 +40,7 @@ def walked(tmp_path_factory):
     return folder, align(*parts, panel, calendar, about, 1)
 
 
-@pytest.mark.parametrize("name", [c.name for c in COMBINERS if c.name not in {"recent", "stacking_trees"}])
+@pytest.mark.parametrize("name", [c.name for c in COMBINERS if isinstance(c, Fitted)])
 def test_a_release_says_what_the_walk_said(walked, name, tmp_path):
     folder, aligned = walked
     ground = ground_of(aligned, prune_above_frac=10.0)
