@@ -80,7 +80,7 @@ def write_body(
     )
     write_members(folder, weights, ROOT / "models/fits")
     write_frame(folder / "history.parquet", history_frame(candidate, aligned), HISTORY)
-    write_json(folder / "ensemble.json", blend.model_dump(mode="json", exclude_defaults=True))
+    write_json(folder / "ensemble.json", blend.model_dump(mode="json"))
     write_json(folder / "about.json", about.model_dump(mode="json"))
     write_json(folder / "features.json", read_params("features", FeatureParams).model_dump(mode="json"))
     shutil.copyfile(FEATURES_FOLDER / "schema.json", folder / "schema.json")

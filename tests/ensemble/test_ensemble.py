@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import polars as pl
 import pytest
@@ -6,6 +8,7 @@ from panels import small_about, small_panel
 
 from tasks.core.errors import FoldError
 from tasks.ensemble.body import history_frame, issued_frame
+from tasks.ensemble.pictures import draw_ensemble
 from tasks.ensemble.stage import ENSEMBLE, assemble, summary
 
 
@@ -79,7 +82,7 @@ def test_the_report_holds_the_forecast_that_was_issued():
     assert row["y"] == pytest.approx(panel.y[aligned.origins[k] + 2, 1])
 
 
-def test_the_report_says_what_was_compared_where_and_what_each_member_brings():
+def test_the_report_says_what_was_compared_where_and_what_each_member_brings(tmp_path):
     panel = small_panel(n_steps=700)
     aligned = aligned_of(noisy_members(panel, {"last_value": 0.9, "har": 0.9, "ridge": 0.9}), panel, n_walk=501)
     assembled = assemble(aligned, small_about(), PARAMS)
@@ -95,6 +98,9 @@ def test_the_report_says_what_was_compared_where_and_what_each_member_brings():
     np.testing.assert_allclose(list(facts["correlation"].values()), expected)
     assert facts["gains"]["best_member"]["gain_frac"] == min(c["gain_frac"] for c in facts["comparisons"].values())
     assert "below HAR" in facts["gains"]["text"]
+    for name in ("one.png", "two.png"):
+        draw_ensemble(json.loads(json.dumps(facts, sort_keys=True)), tmp_path / name)
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 
 def test_a_member_that_says_nothing_stops_the_stage_by_name():
