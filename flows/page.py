@@ -156,10 +156,14 @@ def _ensemble(root: Path) -> str:
     folder = root / "data/reports/ensemble"
     summary = read_json(folder / "summary.json")
     selection, weights = summary["selection"], summary["weights"]
+    by_series = summary["gains_by_series"]
     facts = {
         "shipped": summary["shipped"],
         "why": summary["reason"],
         "gain": summary["gains"]["text"],
+        f"against {by_series['against']}, by series": ", ".join(
+            f"{s} {_percent(g['gain_frac'])} (p = {g['p']:.2g})" for s, g in list(by_series["series"].items())[:SERIES_SHOWN]
+        ),
         "selection slice": f"{selection['n_cutoffs']} cutoffs up to {selection['until'][:10]}; combiners were fitted on what {selection['fit_until'][:10]} knew",
         "weights now": ", ".join(f"{m} {w:.2f}" for m, w in weights.items() if w > 0),
         "without weight": ", ".join(m for m, w in weights.items() if w == 0) or "none",

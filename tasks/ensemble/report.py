@@ -40,6 +40,12 @@ def gains(compared: Mapping[str, Mapping[str, Any]], losses: Mapping[str, float]
     return out | {"text": f"over {compared[ranked[0]]['n_cutoffs']} cutoffs the ensemble's mean loss is " + ", ".join(said)}
 
 
+def gains_by_series(ours: np.ndarray, theirs: np.ndarray, series_ids: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """As `comparisons`, of losses (k, S, H) against one model's, by series."""
+    found = {s: comparisons(ours[:, [i]], {s: theirs[:, [i]]}) for i, s in enumerate(series_ids)}
+    return {s: by_name[s] for s, by_name in found.items() if by_name}
+
+
 def correlation(models: tuple[str, ...], error: np.ndarray) -> dict[str, list[float | None]]:
     """Pearson correlations of the members' errors (M, k, S, H) in the space of z: a row for each by name, columns in the order of the names.
 

@@ -15,7 +15,7 @@ from tasks.ensemble.combiners import COMBINERS
 from tasks.ensemble.issue import Issuer, issuer_of
 from tasks.ensemble.known import Errors, refits_of
 from tasks.ensemble.params import EnsembleParams
-from tasks.ensemble.report import brings, combiner_rows, comparisons, correlation, gains
+from tasks.ensemble.report import brings, combiner_rows, comparisons, correlation, gains, gains_by_series
 from tasks.forecasters import BASELINES
 from tasks.release.combine import Combination, plain
 from tasks.release.conformal import Issued
@@ -149,6 +149,7 @@ def summary(assembled: Assembled, aligned: Aligned, about: About) -> dict[str, A
     ids, cutoffs = aligned.panel.series_ids, aligned.panel.cutoff.gather(aligned.origins)
     years = cutoffs.dt.year().to_numpy()
     on = np.broadcast_to(scored[:, None, None], aligned.y.shape)
+    against = "har" if "har" in aligned.models else assembled.baseline
     compared = comparisons(chosen.loss[scored], {m: assembled.candidates[m].loss[scored] for m in aligned.models})
     return {
         "primary_score": about.primary_score,
@@ -168,6 +169,7 @@ def summary(assembled: Assembled, aligned: Aligned, about: About) -> dict[str, A
         "scores": {name: _scores(c, aligned, about, ids, scored, gate) for name, c in assembled.candidates.items()},
         "comparisons": compared,
         "gains": gains(compared, {m: _mean(assembled.candidates[m].loss, on) for m in aligned.models}, aligned.models),
+        "gains_by_series": {"against": against, "series": gains_by_series(chosen.loss[scored], assembled.candidates[against].loss[scored], ids)},
         "selection": _selection(assembled, aligned),
         "correlation": correlation(aligned.models, np.where(scored[:, None, None], aligned.z - aligned.z_hat, np.nan)),
         "brings_frac": assembled.brings,

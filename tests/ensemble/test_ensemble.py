@@ -98,6 +98,9 @@ def test_the_report_says_what_was_compared_where_and_what_each_member_brings(tmp
     np.testing.assert_allclose(list(facts["correlation"].values()), expected)
     assert facts["gains"]["best_member"]["gain_frac"] == min(c["gain_frac"] for c in facts["comparisons"].values())
     assert "below HAR" in facts["gains"]["text"]
+    by_series = facts["gains_by_series"]["series"]
+    assert by_series["s0"]["gain_frac"] == pytest.approx(1 - facts["scores"][ENSEMBLE]["by_series"]["s0"] / facts["scores"]["har"]["by_series"]["s0"])
+    assert all(gain["p"] < 0.01 for gain in by_series.values())
     for name in ("one.png", "two.png"):
         draw_ensemble(json.loads(json.dumps(facts, sort_keys=True)), tmp_path / name)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
