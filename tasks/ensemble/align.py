@@ -1,6 +1,6 @@
 """All members' forecasts on one timeline: the cutoffs of the walk, then those of the gate's rows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -32,6 +32,12 @@ class Aligned:
     scale: np.ndarray
     learns: np.ndarray
     n_walk: int
+
+    def before_the_gate(self) -> "Aligned":
+        """The walk alone."""
+        n = self.n_walk
+        of_cutoffs = {name: getattr(self, name)[:n] for name in ("origins", "y", "z", "known_k", "scale", "learns")}
+        return replace(self, z_hat=self.z_hat[:, :n], **of_cutoffs)
 
     def timeline(self, z_hat: np.ndarray, group: np.ndarray) -> Timeline:
         """Timeline of one set of forecasts (K, S, H)."""

@@ -109,9 +109,8 @@ class Conformal:
             np.clip(level, 0.0, 1.0, out=level)
 
     def _pool_of(self, group: int) -> np.ndarray:
-        everyone = self.pool.transpose(1, 0, 2).reshape(self.pool.shape[1], -1)
         if group < 0 or (len(self.pool) > 1 and self.count[group].min() < ENOUGH):
-            return everyone
+            return self.pool.transpose(1, 0, 2).reshape(self.pool.shape[1], -1)
         own: np.ndarray = self.pool[group]
         return own
 
@@ -175,7 +174,7 @@ def replay(
         items = np.unravel_index(order[bounds[k] : bounds[k + 1]], residual.shape)
         state.learn(line.group[items[1]], items[2], residual[items], issued[items])
         there = np.isfinite(line.z_hat[k]).any(axis=1)
-        if not there.any():
+        if not there.any() or (only_points and wanted is not None and not wanted[k]):
             continue
         z_hat, scale, pools = line.z_hat[k, there], line.scale[k, there], state.pools(line.group[there])
         if not only_points:
