@@ -84,7 +84,7 @@ class Formula(ABC):
     def save(self, folder: Path) -> None:
         """Write forecaster.json and learned.npz into *folder*."""
         self._check_fitted()
-        about = {"class": self.written_as(), "schema": self.schema.model_dump(), "seed": self.seed, "params": self.params.model_dump(mode="json")}
+        about = {"class": self._written_as(), "schema": self.schema.model_dump(), "seed": self.seed, "params": self.params.model_dump(mode="json")}
         (folder / "forecaster.json").write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
         np.savez(folder / "learned.npz", allow_pickle=False, **self.learned)
 
@@ -97,8 +97,8 @@ class Formula(ABC):
                 learned = dict(arrays)
         except (OSError, ValueError) as error:
             raise ForecasterError(f"{folder} holds no readable {cls.__name__}: {error}. Train it again: `dvc repro train`.") from error
-        if about["class"] != cls.written_as():
-            raise ForecasterError(f"{folder} holds a {about['class']}, not a {cls.written_as()}. Load it with the class that wrote it.")
+        if about["class"] != cls._written_as():
+            raise ForecasterError(f"{folder} holds a {about['class']}, not a {cls._written_as()}. Load it with the class that wrote it.")
         loaded = cls(FeatureSchema.model_validate(about["schema"]), about["seed"], **about["params"])
         loaded.learned, loaded.is_fitted = learned, True
         return loaded
@@ -114,7 +114,7 @@ class Formula(ABC):
         return type(self).__name__
 
     @classmethod
-    def written_as(cls) -> str:
+    def _written_as(cls) -> str:
         """The class in forecaster.json; with its module where it is not ours, so that `load_forecaster` finds it."""
         return cls.__name__ if cls.__module__.startswith("tasks.") else f"{cls.__module__}:{cls.__qualname__}"
 

@@ -20,7 +20,7 @@ def starting_fit(folder_name: str, ground: Ground, plan: Plan) -> bytes:
         about, seen_until = json.loads((folder / "forecaster.json").read_text()), json.loads((folder / "fit.json").read_text())["seen_until"]
     except (OSError, ValueError, KeyError) as error:
         raise ForecasterError(f"`start_from: {folder_name}` holds no fit: {error}. Name a folder that train wrote, models/fits/<model>.") from error
-    if about["class"] != kind.written_as():
+    if about["class"].rpartition(":")[2] != kind.__name__:
         raise ForecasterError(
             f"`start_from: {folder_name}` holds a {about['class']}, and {kind.__name__} cannot go on from it. Name a fit of its own kind."
         )
