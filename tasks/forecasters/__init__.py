@@ -35,6 +35,7 @@ FORECASTERS = {
     "theta": "tasks.forecasters.theta:Theta",
     "arima": "tasks.forecasters.arima:Arima",
     "garch": "tasks.forecasters.garch:Garch",
+    "prophet": "tasks.forecasters.prophet:Prophet",
 }
 
 NETS = ("mlp", "nlinear", "gru", "lstm", "patch_transformer")  # trained in torch; their graphs are matrices of weights

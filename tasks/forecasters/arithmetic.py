@@ -71,6 +71,21 @@ def log(x: Value) -> Value:
     return x.graph.node("Log", x) if isinstance(x, Wire) else np.log(x)
 
 
+def sine(x: Value) -> Value:
+    """Sine of x, in radians."""
+    return x.graph.node("Sin", x) if isinstance(x, Wire) else np.sin(x)
+
+
+def cosine(x: Value) -> Value:
+    """Cosine of x, in radians."""
+    return x.graph.node("Cos", x) if isinstance(x, Wire) else np.cos(x)
+
+
+def remainder(x: Value, by: float) -> Value:
+    """What is left of x divided by *by*, with the sign of x."""
+    return x.graph.node("Mod", x, np.float32(by), fmod=1) if isinstance(x, Wire) else np.fmod(x, np.float32(by))
+
+
 def take(x: Value, columns: Sequence[int]) -> Value:
     """Columns of x, in the order given; a column may come several times."""
     return x.graph.node("Gather", x, np.array(columns, dtype=np.int64), axis=1) if isinstance(x, Wire) else x[:, list(columns)]

@@ -3,8 +3,10 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from arch import arch_model
+from prophet import Prophet
 from statsmodels.tsa.exponential_smoothing.ets import ETSModel
 from statsmodels.tsa.forecasting.theta import ThetaModel
 from statsmodels.tsa.statespace.sarimax import SARIMAX
@@ -102,6 +104,19 @@ def test_garch_expects_what_arch_expects():
     ours = garch.predict(x)[-len(expected) :]
     assert np.corrcoef(ours[:, 0], expected[:, 0])[0, 1] > 0.999
     assert np.corrcoef(ours[:-1, 0], y[len(y) - len(ours) : -1])[0, 1] > 0.97
+
+
+def test_prophet_forecasts_as_its_library_does():
+    n, step = 24 * 30, 1 / 24
+    days = 18_000 + step * np.arange(n)
+    y = 50 + 0.05 * (days - 18_000) + 3 * np.sin(2 * np.pi * days) + np.cos(2 * np.pi * days / 7) + np.random.default_rng(4).normal(size=n) * 0.2
+    x, z, now = pairs_of(y, 0, extra=[np.floor(days), days - np.floor(days)])
+    rows = np.concatenate([x, now])
+    fit = build_forecaster("prophet", schema_of(0, ["time_days", "time_day_frac"]), 1, {}).fit(rows, np.concatenate([z, z[-1:]]))
+    at = pd.to_datetime(np.round(np.append(days, days[-1] + step * np.arange(1, STEPS + 1)) * 86400), unit="s")
+    library = Prophet(uncertainty_samples=0).fit(pd.DataFrame({"ds": at[:n], "y": y.astype(np.float32)}), seed=1)
+    expected = library.predict(pd.DataFrame({"ds": at[n:]}))["yhat"]
+    np.testing.assert_allclose(fit.predict(now)[0], expected, atol=0.01)
 
 
 def test_each_series_is_forecast_by_its_own_numbers():

@@ -41,16 +41,17 @@ VARIANTS = {  # what parameters make of a model is under law too
     "catboost of a quantile": ("catboost", {"depth": 3, "loss": "quantile", "quantile": 0.8}),
     "all steps of sklearn": ("sklearn:linear_model.LinearRegression", {"steps": "outputs", "base": "seasonal"}),
 }
-LOCAL = {"ets", "theta", "arima", "garch"}  # they know each series by itself
+LOCAL = {"ets", "theta", "arima", "garch", "prophet"}  # they know each series by itself
 KEYS = [series_key("a"), series_key("b")]
+OF_THE_ROW = ("time_days", "time_day_frac", *SERIES_KEY)  # always known
 NAMES = list(CHOSEN) or sorted([*FORECASTERS, *VARIANTS])
 law = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
 def schema_of(scaled=False, seasonal=True, steps=STEPS):
-    """Eleven columns of every role, the series' keys last; the season has four steps."""
+    """Thirteen columns of every role, those of the row's time and series last; the season has four steps."""
     roles = {"z_last": "level", "z_lag_1": "level", "z_lag_2": "level", "z_lag_3": "level", "z_mean_3": "level", "z_std_8": "spread"}
-    roles |= {"close_value": "free", "calendar_weekday": "free", "close_lag_1": "free", **dict.fromkeys(SERIES_KEY, "free")}
+    roles |= {"close_value": "free", "calendar_weekday": "free", "close_lag_1": "free", **dict.fromkeys(OF_THE_ROW, "free")}
     columns = tuple(FeatureColumn(name=name, role=role, lookback_steps=8) for name, role in roles.items())
     last_season = tuple(f"z_lag_{-s % 4}" if -s % 4 else "z_last" for s in range(1, steps + 1))
     return FeatureSchema(
@@ -60,7 +61,7 @@ def schema_of(scaled=False, seasonal=True, steps=STEPS):
 
 
 def pairs(n=600, seed=0, level=0.0, unit=1.0, missing=0.1, steps=STEPS):
-    """x (n, 11) and z (n, steps) of a seasonal autoregression at *level*, with holes in both; the last value is always there. The first half is series a, the rest b."""
+    """x (n, 13) and z (n, steps) of a seasonal autoregression at *level*, with holes in both; the last value is always there. The first half is series a, the rest b."""
     rng = np.random.default_rng(seed)
     z = np.zeros(n + 20)
     for t in range(1, len(z)):
@@ -78,7 +79,7 @@ def pairs(n=600, seed=0, level=0.0, unit=1.0, missing=0.1, steps=STEPS):
         ]
     )
     x[:, 1:][rng.random((n, 8)) < missing] = np.nan
-    x = np.column_stack([x, [KEYS[i >= n // 2] for i in range(n)]])
+    x = np.column_stack([x, [(20_000 + i // 4, i % 4 / 4, *KEYS[i >= n // 2]) for i in range(n)]])
     ahead = np.column_stack([z[at + s] for s in range(1, steps + 1)])
     ahead[rng.random(ahead.shape) < missing / 2] = np.nan
     return x.astype(np.float32), ahead.astype(np.float32)
@@ -130,7 +131,7 @@ def test_a_forecaster_keeps_the_protocol(name, fits):
     )
 )
 def test_forecasts_are_finite_whatever_is_unknown(name, fits, rows):
-    x = np.column_stack([np.array(rows), [KEYS[i % 2] for i in range(len(rows))]]).astype(np.float32)
+    x = np.column_stack([np.array(rows), [(20_000 + i, 0.5, *KEYS[i % 2]) for i in range(len(rows))]]).astype(np.float32)
     assert np.isfinite(fits[name].predict(x)).all()
 
 
@@ -197,13 +198,15 @@ def test_a_row_is_forecast_alike_in_any_company(name, fits):
 
 
 def known_series(table):
-    """The small table and its schema with a price and the series' keys beside."""
+    """The small table and its schema with a price, the row's time and its series' keys beside."""
     price = (pl.col("z") / 10).exp().cast(pl.Float32)
     keys = [
         pl.col("series_id").map_elements(lambda s, i=i: float(series_key(s)[i]), return_dtype=pl.Float64).cast(pl.Float32).alias(name)
         for i, name in enumerate(SERIES_KEY)
     ]
-    wider = table.with_columns(price.alias("close_value"), price.shift(1).over("series_id").alias("close_lag_1"), *keys)
+    day = pl.col("event_time").dt.epoch("d").cast(pl.Float32)
+    times = [day.alias("time_days"), (day * 0).alias("time_day_frac")]
+    wider = table.with_columns(price.alias("close_value"), price.shift(1).over("series_id").alias("close_lag_1"), *times, *keys)
     further = (FeatureColumn(name=name, role="free", lookback_steps=1) for name in wider.columns[table.width :])
     return wider, small_schema().model_copy(update={"columns": (*small_schema().columns, *further)})
 
@@ -214,7 +217,7 @@ def test_later_rows_change_no_forecast(name):
     walk, at = WalkForward(n_cutoffs=1, stride_steps=1, refit_every_cutoffs=1, min_train_steps=10), 250
     params = {"window_mean": {"window_steps": 5}, "har": {"windows_steps": [1, 5]}}.get(name, {})
     table, schema = known_series(feature_table(n_steps=300))
-    nonsense = table.with_columns(pl.exclude("series_id", "event_time", "known_at", "is_gap", *SERIES_KEY) * 0 + 10**6)
+    nonsense = table.with_columns(pl.exclude("series_id", "event_time", "known_at", "is_gap", *OF_THE_ROW) * 0 + 10**6)
     cutoff = table["event_time"].unique().sort()[at]
     later = table["event_time"] > cutoff
     variants = [table, table.filter(~later), table.filter(~later).vstack(nonsense.filter(later)).sort("series_id", "event_time")]
@@ -243,7 +246,7 @@ def test_few_rows_are_enough(name, n):
 @pytest.mark.parametrize("scaled", [False, True], ids=["as they come", "scaled"])
 @pytest.mark.parametrize("name", NAMES)
 def test_constant_data_are_forecast_as_they_are(name, scaled):
-    x, z = np.full((300, 11), 7, dtype=np.float32), np.full((300, STEPS), 7, dtype=np.float32)
+    x, z = np.full((300, 13), 7, dtype=np.float32), np.full((300, STEPS), 7, dtype=np.float32)
     x[:, 5] = 0  # standard deviation
     x[:, -2:] = KEYS[0]
     np.testing.assert_allclose(fitted(name, schema_of(scaled), x, z).predict(x), 7, rtol=1e-6)
@@ -297,7 +300,7 @@ def test_a_missing_window_column_names_the_feature_to_declare(name, params):
 def test_an_unfitted_or_foreign_model_says_so(name, fits, tmp_path):
     with pytest.raises(ForecasterError, match="has learned nothing"):
         unfitted(name, schema_of()).predict(pairs()[0])
-    with pytest.raises(ForecasterError, match="11 columns"):
+    with pytest.raises(ForecasterError, match="13 columns"):
         fits[name].predict(np.zeros((2, 3), dtype=np.float32))
     fits[name].save(tmp_path)
     other = "ridge" if name != "ridge" else "har"
