@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from flows.cli_datasets import register
+from flows.cli_leaks import register as register_leaks
 from tasks.core.errors import TidemillError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -133,6 +134,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 register(app)
+register_leaks(app)
 
 
 def _print_json(content: Any) -> None:

@@ -49,9 +49,9 @@ def new(
     from tasks.ingest.wizard.propose import propose  # noqa: PLC0415
     from tasks.ingest.wizard.write import check_name, render, write_entry  # noqa: PLC0415
 
-    with _told():
+    with told():
         check_name(name)
-        pattern, kind = _one_file({"csv": csv, "parquet": parquet, "json": json_file, "jsonl": jsonl})
+        pattern, kind = one_file({"csv": csv, "parquet": parquet, "json": json_file, "jsonl": jsonl})
         named = tuple(c.strip() for c in columns.split(",")) if columns else ()
         asked = Asked(pattern, kind, named, target, time, time_format, time_zone, series, every, season, horizon, unit)
         proposal = propose(look(asked), asked)
@@ -70,7 +70,7 @@ def use(
     """Make a dataset current: its name and models in params.yaml, links to its files in data/source."""
     from tasks.ingest.wizard.use import use as make_current  # noqa: PLC0415  (ruamel.yaml and polars)
 
-    with _told():
+    with told():
         used = make_current(name)
     if as_json:
         _print_json({"dataset": used.dataset, "models": list(used.models), "files": {link: str(path) for link, path in used.links.items()}})
@@ -82,7 +82,7 @@ def use(
 
 def datasets(as_json: AsJson = False) -> None:
     """List the datasets of params.yaml; the current one has a star."""
-    with _told():
+    with told():
         rows = _listed()
     if as_json:
         _print_json(rows)
@@ -98,7 +98,7 @@ def datasets(as_json: AsJson = False) -> None:
     Console().print(table)
 
 
-class _told:  # noqa: N801  (reads as a word in `with`)
+class told:  # noqa: N801  (reads as a word in `with`)
     """An error that a person can mend ends the command with its message alone and exit code 2."""
 
     def __enter__(self) -> None:
@@ -110,7 +110,7 @@ class _told:  # noqa: N801  (reads as a word in `with`)
             raise typer.Exit(2) from error
 
 
-def _one_file(given: "dict[Format, str | None]") -> "tuple[str, Format]":
+def one_file(given: "dict[Format, str | None]") -> "tuple[str, Format]":
     """(pattern, format) of the one option that was given; the pattern relative to the checkout when it lies in it, else absolute."""
     chosen = [(pattern, kind) for kind, pattern in given.items() if pattern is not None]
     if len(chosen) != 1:

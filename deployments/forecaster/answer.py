@@ -13,6 +13,7 @@ from deployments.forecaster.source import Standing, iso, known_between, value_co
 from tasks.core.calendar import step_length
 from tasks.core.errors import TidemillError
 from tasks.core.frames import SERIES, SERVED, quantile_column
+from tasks.features import column_names
 from tasks.release import Release, forecasts, why_absent
 
 MAX_SPAN_STEPS = 1_000_000  # the grid is laid from the release's rows to the history: 8 MB; a typo in a year must not take all memory
@@ -96,6 +97,10 @@ def _stored_rows(standing: Standing, ask: Ask) -> pl.DataFrame:
 
 
 def _own_rows(standing: Standing, ask: Ask) -> pl.DataFrame:
+    if beyond := column_names(standing.release.about, standing.release.features, "others", "ahead"):
+        fact = f"this release reads {', '.join(beyond[:5])}{' and more' if len(beyond) > 5 else ''}"[:1000]  # noqa: PLR2004  (a line's worth)
+        rule = "The rows of other series, and what was said ahead and when, are in no history of one series."
+        raise ProblemError(422, "history", fact, rule, "Ask by series_id: the service then speaks from all rows that it holds.")
     columns = value_columns(standing.release.rows)
     content = read_columns(ask.history or [], columns)
     dtypes = {"event_time": SERIES.columns["event_time"], **dict.fromkeys(columns, pl.Float64)}

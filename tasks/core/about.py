@@ -14,22 +14,32 @@ class Strict(BaseModel):
 class Target(Strict):
     """What is forecast.
 
-    column: the value column, or the name the derived column gets. derive: how it comes from other columns (None: it is received).
+    column: the value column, or the name the derived column gets. derive: how it comes from other columns (`bar_return`: ln(close/open);
+    None: it is received).
     transform: z = transform(y), the space in which models work. floor: y below it counts as missing for log, in the target's unit.
     """
 
     column: str
     unit: str
-    derive: Literal["garman_klass"] | None = None
+    derive: Literal["garman_klass", "bar_return"] | None = None
     transform: Literal["none", "log", "log1p"] = "none"
     floor: float | None = None
 
 
 class Covariates(Strict):
-    """Further value columns: `past` are known up to the cutoff, `known_ahead` over the horizon too."""
+    """Further value columns: `past` are known up to the cutoff, `known_ahead` over the horizon too, `static` has one value a series.
+
+    What is known ahead comes in rows of its own, without a target and with the `known_at` at which it was said (see docs/how-to/add-a-feature.md).
+    """
 
     past: tuple[str, ...] = ()
     known_ahead: tuple[str, ...] = ()
+    static: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> set[str]:
+        """Every one of them."""
+        return {*self.past, *self.known_ahead, *self.static}
 
 
 class About(Strict):

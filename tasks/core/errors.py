@@ -33,6 +33,10 @@ class FeatureInputError(TidemillError):
     """A declared feature cannot be computed from the columns or with the numbers given."""
 
 
+class LeakError(TidemillError):
+    """A feature knows what could not be known at its cutoff, or nobody has looked whether it does."""
+
+
 class FoldError(TidemillError):
     """The walk-forward plan does not fit into the history."""
 

@@ -22,11 +22,13 @@ class FeatureColumn(Strict):
 
     role: `level` is in the space of z and moves with it (a lag, a mean); `spread` is a distance in that space (a standard
     deviation); `free` stands for itself (a weekday, a return). lookback_steps: how many steps before the row it reads.
+    code: sha256 of the source of a user's function, so that its name fixes its computation, too; None for the kinds that are ours.
     """
 
     name: str
     role: Literal["level", "spread", "free"]
     lookback_steps: int
+    code: str | None = None
 
 
 class FeatureSchema(Strict):
@@ -56,8 +58,10 @@ class FeatureSchema(Strict):
 
     @property
     def hash(self) -> str:
-        """sha256 over the canonical JSON."""
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+        """sha256 over the canonical JSON; `code` counts only where there is some, so releases older than it keep their hash."""
+        said = self.model_dump()
+        said["columns"] = [{k: v for k, v in column.items() if k != "code" or v} for column in said["columns"]]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
     def scales(self, x: np.ndarray) -> np.ndarray:
         """What residuals are divided by at each row of x (n, F): (n,) float64 of the scale column; 1 without one, or where it is unknown or 0."""

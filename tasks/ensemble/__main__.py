@@ -16,7 +16,6 @@ from tasks.ensemble.align import Aligned, align
 from tasks.ensemble.body import history_frame, write_frames, write_members
 from tasks.ensemble.params import EnsembleParams
 from tasks.ensemble.stage import ENSEMBLE, Assembled, assemble, summary
-from tasks.features import FeatureParams
 from tasks.release import Blend
 
 FEATURES_FOLDER = ROOT / "data/features"
@@ -71,8 +70,8 @@ def write_body(
     write_frame(folder / "history.parquet", history_frame(candidate, aligned), HISTORY)
     write_json(folder / "ensemble.json", blend.model_dump(mode="json"))
     write_json(folder / "about.json", about.model_dump(mode="json"))
-    write_json(folder / "features.json", read_params("features", FeatureParams).model_dump(mode="json"))
-    shutil.copyfile(FEATURES_FOLDER / "schema.json", folder / "schema.json")
+    for file in ("features.json", "schema.json", "leaks.json"):
+        shutil.copyfile(FEATURES_FOLDER / file, folder / file)
     write_sessions(folder, calendar)
 
 

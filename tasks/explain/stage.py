@@ -8,7 +8,7 @@ import polars as pl
 from tasks.core.errors import StageError
 from tasks.explain.params import ExplainParams
 from tasks.explain.shapley import Explained, affordable, read_columns, shapley
-from tasks.features import build_features
+from tasks.features import build_features, newest_step
 from tasks.release import Release, z_hat
 
 MAX_GAP_SD = 1e-4  # base + parts may miss z_hat by this many sd of z: the graphs compute in float32
@@ -26,7 +26,7 @@ class Explanation(NamedTuple):
 
 def explain(release: Release, rows: pl.DataFrame, params: ExplainParams) -> Explanation:
     """Explain the last forecast of each series and a sample of earlier ones. Raises StageError when parts do not add up."""
-    table = build_features(rows, release.about, release.features, release.calendar, until=rows.select(pl.col("event_time").max()).item())
+    table = build_features(rows, release.about, release.features, release.calendar, until=newest_step(rows, release.about, release.calendar))
     rng = np.random.default_rng(_SEED)
     possible = table.filter(pl.col(release.schema.last).is_not_null())
     if possible.is_empty():

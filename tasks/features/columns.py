@@ -2,55 +2,55 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from tasks.core.about import About
 from tasks.core.errors import FeatureInputError
-from tasks.core.schema import SERIES_KEY, FeatureColumn
+from tasks.core.schema import SERIES_KEY
+from tasks.features import indicators
+from tasks.features.ahead import ahead_columns, check_declared
+from tasks.features.bars import OHLC
+from tasks.features.cross import cross_columns
+from tasks.features.holidays import holiday_columns
 from tasks.features.params import (
     EWM_CUT_SPANS,
+    Ahead,
+    Bars,
+    Bollinger,
     Calendar,
+    Cross,
     Ewm,
     FeatureParams,
     FeatureSpec,
+    Fourier,
+    Function,
     GarmanKlass,
+    Holiday,
     Lag,
+    Macd,
     Quantile,
     Return,
+    Rsi,
     SeriesKey,
+    Static,
+    Time,
     Value,
     Window,
 )
 from tasks.features.rolling import Past
+from tasks.features.seasons import calendar_columns, fourier_columns, time_columns
+from tasks.features.sources import OHLC_VOLATILITY, Column, Role, key_part, received
+from tasks.features.user import function_column
 
 LAST = "z_last"
-Role = Literal["level", "spread", "free"]
-
-
-@dataclass(frozen=True)
-class Column:
-    """One feature. source: the column it reads, `event_time:<part>` for the calendar, `ohlc` for a Garman-Klass volatility, `series_id:<part>` for its hash."""
-
-    name: str
-    role: Role
-    lookback_steps: int
-    source: str
-    compute: Callable[[Past], np.ndarray]
-
-    @property
-    def described(self) -> FeatureColumn:
-        """Its entry in the schema."""
-        return FeatureColumn(name=self.name, role=self.role, lookback_steps=self.lookback_steps)
 
 
 def declared_columns(about: About, params: FeatureParams) -> list[Column]:
     """All columns in the table's order: `z_last`, the seasonal lags, then the list; a name that comes again is the same column and stays once."""
     within = params.last_within_steps
-    always = [Column(LAST, "level", within, "z", lambda past: past.last_known(within)), *(_lag("z", "level", k) for k in seasonal_lags(about) if k)]
-    columns = {column.name: column for spec in params.list for column in _columns(spec, about)}
+    always = [_last("z", LAST, "level", within), *(_lag("z", "level", k) for k in seasonal_lags(about) if k)]
+    columns = {column.name: column for spec in params.list for column in _columns(spec, about, within)}
     return list({column.name: column for column in always}.values()) + [c for c in columns.values() if c.name not in {a.name for a in always}]
 
 
@@ -66,18 +66,19 @@ def seasonal_names(about: About) -> tuple[str, ...]:
 
 
 def check_sources(columns: Iterable[Column], known: Iterable[str]) -> None:
-    """Raise FeatureInputError for a feature whose source is not among *known*, with the columns that come close."""
+    """Raise FeatureInputError for a feature that needs a column not among *known*, with those that come close."""
     names = sorted(known)
     for column in columns:
-        if column.source not in names:
-            close = difflib.get_close_matches(column.source, names, n=3)
-            raise FeatureInputError(
-                f"`features.list`: {column.name!r} reads column {column.source!r}, which is not there; there are {names}."
-                + (f" Did you mean {' or '.join(map(repr, close))}?" if close else " Correct it in params.yaml.")
-            )
+        for needed in (needed for source in column.sources for needed in source.needs):
+            if needed not in names:
+                close = difflib.get_close_matches(needed, names, n=3)
+                raise FeatureInputError(
+                    f"`features.list`: {column.name!r} reads column {needed!r}, which is not there; there are {names}."
+                    + (f" Did you mean {' or '.join(map(repr, close))}?" if close else " Correct it in params.yaml.")
+                )
 
 
-def _columns(spec: FeatureSpec, about: About) -> Iterator[Column]:
+def _columns(spec: FeatureSpec, about: About, within: int) -> Iterator[Column]:  # noqa: C901, PLR0912  (one case a kind, one line each)
     match spec:
         case Lag():
             yield from (_lag(spec.column, _role(spec.column, about), k) for k in spec.steps)
@@ -89,14 +90,37 @@ def _columns(spec: FeatureSpec, about: About) -> Iterator[Column]:
             yield from (_ewm(spec.column, _role(spec.column, about), span) for span in spec.span_steps)
         case Return():
             yield from (_return(spec, k) for k in spec.steps)
+        case Rsi():
+            yield from (_rsi(spec.column, w) for w in spec.window_steps)
+        case Macd():
+            yield from _macd(spec, _role(spec.column, about))
+        case Bollinger():
+            yield from (column for w in spec.window_steps for column in _bollinger(spec, w))
+        case Bars():
+            yield from (column for w in spec.window_steps for column in _bars(spec.kind, w))
         case Calendar():
-            yield from (Column(f"calendar_{part}", "free", 0, f"event_time:{part}", _value) for part in spec.parts)
+            yield from calendar_columns(spec.parts)
+        case Fourier():
+            yield from fourier_columns(spec)
+        case Time():
+            yield from time_columns()
+        case Holiday():
+            yield from holiday_columns(spec, about.horizon_steps)
         case GarmanKlass():
-            yield Column("ohlc_garman_klass", "free", 0, "ohlc", _value)
+            yield Column("ohlc_garman_klass", "free", 0, (OHLC_VOLATILITY,), _value)
         case SeriesKey():
-            yield from (Column(name, "free", 0, f"series_id:{part}", _value) for part, name in enumerate(SERIES_KEY))
+            yield from (Column(name, "free", 0, (key_part(part),), _value) for part, name in enumerate(SERIES_KEY))
         case Value():
-            yield Column(f"{spec.column}_value", _role(spec.column, about), 0, spec.column, _value)
+            yield Column(f"{spec.column}_value", _role(spec.column, about), 0, (received(spec.column),), _value)
+        case Static():
+            check_declared("static", spec.column, "static", about.covariates.static)
+            yield _last(spec.column, f"{spec.column}_static", "free", within)
+        case Ahead():
+            yield from ahead_columns(spec, about)
+        case Cross():
+            yield from cross_columns(spec, _role(spec.column, about))
+        case Function():
+            yield function_column(spec)
 
 
 def _role(column: str, about: About) -> Role:
@@ -104,12 +128,20 @@ def _role(column: str, about: About) -> Role:
     return "level" if column == "z" or untouched else "free"
 
 
+def _distance(role: Role) -> Role:
+    return "spread" if role == "level" else "free"
+
+
 def _value(past: Past) -> np.ndarray:
     return past.values
 
 
+def _last(column: str, name: str, role: Role, within: int) -> Column:
+    return Column(name, role, within, (received(column),), lambda past: past.last_known(within))
+
+
 def _lag(column: str, role: Role, k: int) -> Column:
-    return Column(f"{column}_lag_{k}", role, k, column, lambda past: past.lag(k))
+    return Column(f"{column}_lag_{k}", role, k, (received(column),), lambda past: past.lag(k))
 
 
 def _window(spec: Window, w: int, role: Role) -> Column:
@@ -118,17 +150,19 @@ def _window(spec: Window, w: int, role: Role) -> Column:
         "std": lambda past: past.std(w),
         "min": lambda past: past.least(w),
         "max": lambda past: past.most(w),
+        "zscore": lambda past: indicators.zscore(past, w),
+        "drawdown": lambda past: indicators.drawdown(past, w),
     }
-    spread: Role = "spread" if role == "level" else "free"
-    return Column(f"{spec.column}_{spec.kind}_{w}", spread if spec.kind == "std" else role, w - 1, spec.column, compute[spec.kind])
+    roles: dict[str, Role] = {"std": _distance(role), "zscore": "free", "drawdown": "free"}
+    return Column(f"{spec.column}_{spec.kind}_{w}", roles.get(spec.kind, role), w - 1, (received(spec.column),), compute[spec.kind])
 
 
 def _quantile(spec: Quantile, w: int, role: Role) -> Column:
-    return Column(f"{spec.column}_quantile_{w}_{spec.q:g}", role, w - 1, spec.column, lambda past: past.quantile(w, spec.q))
+    return Column(f"{spec.column}_quantile_{w}_{spec.q:g}", role, w - 1, (received(spec.column),), lambda past: past.quantile(w, spec.q))
 
 
 def _ewm(column: str, role: Role, span: int) -> Column:
-    return Column(f"{column}_ewm_{span}", role, EWM_CUT_SPANS * span - 1, column, lambda past: past.ewm(span))
+    return Column(f"{column}_ewm_{span}", role, EWM_CUT_SPANS * span - 1, (received(column),), lambda past: past.ewm(span))
 
 
 def _return(spec: Return, k: int) -> Column:
@@ -136,5 +170,47 @@ def _return(spec: Return, k: int) -> Column:
         "return": lambda past: past.log_return(k),
         "abs_return": lambda past: np.abs(past.log_return(k)),
         "negative_return": lambda past: np.minimum(past.log_return(k), 0.0),
+        "roc": lambda past: indicators.rate_of_change(past, k),
     }
-    return Column(f"{spec.column}_{spec.kind}_{k}", "free", k, spec.column, compute[spec.kind])
+    return Column(f"{spec.column}_{spec.kind}_{k}", "free", k, (received(spec.column),), compute[spec.kind])
+
+
+def _rsi(column: str, w: int) -> Column:
+    return Column(f"{column}_rsi_{w}", "free", indicators.wilder_steps(w), (received(column),), lambda past: indicators.rsi(past, w))
+
+
+def _macd(spec: Macd, role: Role) -> Iterator[Column]:
+    fast, slow, signal = spec.fast_steps, spec.slow_steps, spec.signal_steps
+    name, sources, line = f"{spec.column}_macd_{fast}_{slow}_{signal}", (received(spec.column),), EWM_CUT_SPANS * slow - 1
+    both = line + EWM_CUT_SPANS * signal - 1
+    yield Column(f"{name}_line", _distance(role), line, sources, lambda past: indicators.macd(past, fast, slow))
+    yield Column(f"{name}_signal", _distance(role), both, sources, lambda past: indicators.macd_signal(past, fast, slow, signal))
+    yield Column(
+        f"{name}_histogram", _distance(role), both, sources,
+        lambda past: indicators.macd(past, fast, slow) - indicators.macd_signal(past, fast, slow, signal),
+    )  # fmt: skip
+
+
+def _bollinger(spec: Bollinger, w: int) -> Iterator[Column]:
+    name, sources = f"{spec.column}_bollinger_{w}_{spec.width:g}", (received(spec.column),)
+    yield Column(f"{name}_position", "free", w - 1, sources, lambda past: indicators.band_position(past, w, spec.width))
+    yield Column(f"{name}_width", "free", w - 1, sources, lambda past: indicators.band_width(past, w, spec.width))
+
+
+def _bars(kind: str, w: int) -> Iterator[Column]:
+    open_, high, low, close = map(received, OHLC)
+    range_and_close, name = (high, low, close), f"ohlc_{kind}_{w}"
+    match kind:
+        case "atr":
+            yield Column(name, "free", indicators.wilder_steps(w), range_and_close, lambda h, lo, c: indicators.atr(h, lo, c, w))
+        case "atr_frac":
+            yield Column(name, "free", indicators.wilder_steps(w), range_and_close, lambda h, lo, c: indicators.atr_frac(h, lo, c, w))
+        case "stochastic":
+            yield Column(f"{name}_k", "free", w - 1, range_and_close, lambda h, lo, c: indicators.stochastic(h, lo, c, w))
+            yield Column(f"{name}_d", "free", w + 1, range_and_close, lambda h, lo, c: Past(indicators.stochastic(h, lo, c, w)).mean(3))
+        case "obv_change":
+            yield Column(name, "free", w, (close, received("volume")), lambda c, v: indicators.obv_change(c, v, w))
+        case "parkinson":
+            yield Column(name, "free", w - 1, (high, low), lambda h, lo: indicators.parkinson(h, lo, w))
+        case "rogers_satchell":
+            yield Column(name, "free", w - 1, (open_, high, low, close), lambda o, h, lo, c: indicators.rogers_satchell(o, h, lo, c, w))

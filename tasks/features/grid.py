@@ -15,11 +15,15 @@ def lay_on_grid(rows: pl.DataFrame, calendar: Calendar, until: datetime | None =
     rows: SERIES, not empty, in any order; of each (series_id, event_time) the latest vintage counts. A step without a row is a gap:
     its values are null and its `known_at` is the nominal one. Raises CalendarError naming the first row that is not on the grid.
     """
-    ids = rows["series_id"].unique().sort()
     start, end = span(rows)
     grid = calendar.grid(start, end if until is None else max(end, until))
+    if _lies_there(rows, grid, until):
+        return rows.select(
+            "series_id", "event_time", "known_at", pl.lit(value=False).alias("is_gap"), pl.exclude("series_id", "event_time", "known_at")
+        )
+    ids = rows["series_id"].unique().sort()
     series = rows["series_id"].cast(pl.Enum(ids)).to_physical().to_numpy().astype(np.int64)
-    step = _positions(rows, grid, calendar)
+    step = positions(rows, grid, calendar)
 
     first, last = np.full(len(ids), len(grid)), np.zeros(len(ids), dtype=np.int64)
     np.minimum.at(first, series, step)
@@ -43,14 +47,39 @@ def lay_on_grid(rows: pl.DataFrame, calendar: Calendar, until: datetime | None =
     )
 
 
+def series_starts(series_id: pl.Series) -> np.ndarray:
+    """Where each run of one series begins."""
+    return np.flatnonzero((series_id != series_id.shift()).fill_null(value=True).to_numpy())
+
+
+def _lies_there(rows: pl.DataFrame, grid: pl.Series, until: datetime | None) -> bool:
+    """Whether *rows* are as they will be laid: series in order, one row for each step without a hole, and up to *until*."""
+    starts = series_starts(rows["series_id"])
+    names = rows["series_id"].gather(starts)
+    if not (names[:-1] < names[1:]).all():
+        return False
+    times, steps = rows["event_time"].to_physical().to_numpy(), grid.to_physical().to_numpy()
+    stops = np.append(starts[1:], len(times))
+    first = np.searchsorted(steps, times[starts])
+    fits = first + stops - starts <= len(steps)
+    if not fits.all() or (until is not None and (first + stops - starts != np.searchsorted(steps, times.dtype.type(_us(until)), side="right")).any()):
+        return False
+    return all(np.array_equal(times[start:stop], steps[at : at + stop - start]) for start, stop, at in zip(starts, stops, first, strict=True))
+
+
+def _us(at: datetime) -> int:
+    """Microseconds since 1970."""
+    return int(pl.Series([at], dtype=pl.Datetime("us", "UTC")).to_physical()[0])
+
+
 def span(rows: pl.DataFrame) -> tuple[datetime, datetime]:
     """First and last `event_time` of *rows*, which are not empty."""
     first, last = rows.select(first=pl.col("event_time").min(), last=pl.col("event_time").max()).row(0)
     return first, last
 
 
-def _positions(rows: pl.DataFrame, grid: pl.Series, calendar: Calendar) -> np.ndarray:
-    """Position of each row on the grid."""
+def positions(rows: pl.DataFrame, grid: pl.Series, calendar: Calendar) -> np.ndarray:
+    """Position of each row on *grid*, ascending. Raises CalendarError naming the first row that is not on it."""
     step = grid.search_sorted(rows["event_time"]).to_numpy().astype(np.int64)
     beside = (
         (step >= len(grid)) | (grid.gather(np.minimum(step, max(len(grid) - 1, 0))) != rows["event_time"]).to_numpy()

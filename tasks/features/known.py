@@ -12,11 +12,11 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.frames import VINTAGES
-from tasks.core.schema import SERIES_KEY
 from tasks.core.transform import to_z
 from tasks.core.windows import blocks
+from tasks.features.columns import declared_columns
 from tasks.features.params import FeatureParams
-from tasks.features.table import build_features, derive_target, feature_schema
+from tasks.features.table import build_features, derive_target, features_of, steps_of
 
 _ORIGINS_AT_ONCE = 2000  # each brings its lookback along: some 300,000 rows with a lookback of 160
 _NEVER_KNOWN = datetime(1, 1, 1, tzinfo=UTC)
@@ -28,28 +28,43 @@ def features_as_known(rows: pl.DataFrame, about: About, params: FeatureParams, c
     rows: SERIES with all vintages. For every row, the features equal those of `build_features(as_of(rows, cutoff), ..., until=event_time)`.
     """
     table = build_features(rows, about, params, calendar)
-    schema = feature_schema(about, params)
-    late = rows.filter(pl.col("known_at") > calendar.nominal_known_at())
+    steps = steps_of(derive_target(rows, about), about, calendar)
+    late = steps.filter(pl.col("known_at") > calendar.nominal_known_at())
     if late.is_empty():
         return table
+    columns = declared_columns(about, params)
+    if others := [c for c in columns if c.sees == "others"]:
+        then = features_of(_on_time(steps, late, calendar), steps, others, about, calendar)
+        table = table.with_columns(then[c.name] for c in others)
+    own = [c for c in columns if c.sees == "own"]  # what the key says was always known, and what is said ahead is read as each cutoff knew it
+    lookback = max(c.lookback_steps for c in own)
     places = table.select("series_id", "event_time", cutoff=calendar.nominal_known_at()).with_row_index("place")
     first = places.group_by("series_id").agg(first=pl.col("place").min())
     places = places.join(first, on="series_id", maintain_order="left")
-    touched = _touched(late, places, schema.lookback_steps)
-    names = [name for name in schema.names if name not in SERIES_KEY]  # tails bear the names of origins, and whose row it is was always known
+    touched = _touched(late, places, lookback)
     for part in blocks(len(touched), _ORIGINS_AT_ONCE):
         origins = places[touched[part]]
-        seen = build_features(_tails(rows, places, origins, schema.lookback_steps), about, params, calendar)
-        now = seen.group_by("series_id", maintain_order=True).last().select(names)
-        table = table.with_columns(table[name].scatter(origins["place"], now[name]) for name in names)
+        tails = _tails(steps, places, origins, lookback)
+        now = features_of(tails, tails, own, about, calendar).group_by("series_id", maintain_order=True).last()
+        table = table.with_columns(table[c.name].scatter(origins["place"], now[c.name]) for c in own)
     return table
 
 
-def superseded(rows: pl.DataFrame, about: About) -> pl.DataFrame:
-    """VINTAGES of *rows* (SERIES with all vintages, sorted): y and z of each that a later one corrects."""
+def superseded(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFrame:
+    """VINTAGES of *rows* (SERIES with all vintages, sorted): y and z of each step that a later one corrects."""
+    steps = steps_of(derive_target(rows, about), about, calendar)
     corrected = (pl.col("series_id") == pl.col("series_id").shift(-1)) & (pl.col("event_time") == pl.col("event_time").shift(-1))
-    old = derive_target(rows.filter(corrected), about)
-    return VINTAGES.conform(old.select(*VINTAGES.key, "y", z=to_z(about.target)))
+    return VINTAGES.conform(steps.filter(corrected).select(*VINTAGES.key, "y", z=to_z(about.target)))
+
+
+def _on_time(steps: pl.DataFrame, late: pl.DataFrame, calendar: Calendar) -> pl.DataFrame:
+    """What was there at each step's own cutoff; a row that came later leaves its place empty."""
+    came = steps.filter(pl.col("known_at") <= calendar.nominal_known_at())
+    missing = late.join(came, on=["series_id", "event_time"], how="anti").unique(["series_id", "event_time"])
+    values = [c for c in steps.columns if c not in {"series_id", "event_time", "known_at"}]
+    return pl.concat(
+        [came, missing.with_columns(calendar.nominal_known_at().alias("known_at"), *(pl.lit(None, pl.Float64).alias(c) for c in values))]
+    )
 
 
 def _touched(late: pl.DataFrame, places: pl.DataFrame, lookback_steps: int) -> np.ndarray:
@@ -68,7 +83,7 @@ def _touched(late: pl.DataFrame, places: pl.DataFrame, lookback_steps: int) -> n
     return np.flatnonzero(touched)
 
 
-def _tails(rows: pl.DataFrame, places: pl.DataFrame, origins: pl.DataFrame, lookback_steps: int) -> pl.DataFrame:
+def _tails(steps: pl.DataFrame, places: pl.DataFrame, origins: pl.DataFrame, lookback_steps: int) -> pl.DataFrame:
     """For each origin a series of its own: what its lookback held at its cutoff, and a row without values at the origin itself."""
     names = pl.format("{}", pl.col("origin")).str.zfill(12)
     pairs = origins.select(
@@ -76,8 +91,8 @@ def _tails(rows: pl.DataFrame, places: pl.DataFrame, origins: pl.DataFrame, look
         known_by="cutoff",
         place=pl.int_ranges(pl.max_horizontal("first", pl.col("place").cast(pl.Int64) - lookback_steps), pl.col("place") + 1),
     ).explode("place")
-    vintages = rows.join(places.select("series_id", "event_time", pl.col("place").cast(pl.Int64)), on=["series_id", "event_time"])
+    vintages = steps.join(places.select("series_id", "event_time", pl.col("place").cast(pl.Int64)), on=["series_id", "event_time"])
     tails = pairs.join(vintages, on="place").filter(pl.col("known_at") <= pl.col("known_by"))
     ends = origins.select(pl.col("place").alias("origin"), "event_time").with_columns(known_at=pl.lit(_NEVER_KNOWN).cast(pl.Datetime("us", "UTC")))
     both = pl.concat([tails.select("origin", pl.exclude("origin", "known_by", "place", "series_id")), ends], how="diagonal")
-    return both.with_columns(names.alias("series_id")).select(rows.columns)
+    return both.with_columns(names.alias("series_id")).select(steps.columns)

@@ -16,6 +16,9 @@ EWM_CUT_SPANS = (
 )
 
 CalendarPart = Literal["minute", "hour", "weekday", "day", "day_of_year", "week", "month", "quarter"]
+Period = Literal["day", "week", "month", "year"]
+HolidayPart = Literal["is", "until", "since", "ahead"]
+CrossOf = Literal["mean", "median", "std", "others_mean", "rank", "share", "series"]
 
 
 def _at_least(where: str, numbers: tuple[float, ...], least: int, why: str) -> None:
@@ -39,15 +42,15 @@ class Lag(Strict):
 
 
 class Window(Strict):
-    """Mean, standard deviation (n - 1), minimum or maximum of the last `window_steps` steps: of what is there, null when less than half is."""
+    """Mean, standard deviation (n - 1), minimum, maximum, z-score or drawdown over the last `window_steps` steps: of what is there, null when less than half is."""
 
-    kind: Literal["mean", "std", "min", "max"]
+    kind: Literal["mean", "std", "min", "max", "zscore", "drawdown"]
     column: str
     window_steps: tuple[int, ...]
 
     @model_validator(mode="after")
     def _is_wide_enough(self) -> "Window":
-        least = 2 if self.kind == "std" else 1
+        least = 2 if self.kind in {"std", "zscore"} else 1
         _at_least(f"{self.kind} of {self.column!r}", self.window_steps, least, f"its window needs at least {least} step(s)")
         return self
 
@@ -84,9 +87,9 @@ class Ewm(Strict):
 
 
 class Return(Strict):
-    """ln(value / value `steps` steps back); its absolute value; or min(return, 0). Null unless both values are positive."""
+    """ln(value / value `steps` steps back); its absolute value; min(return, 0); or value / value `steps` steps back - 1. Null unless what is divided by is positive, and for logarithms both."""
 
-    kind: Literal["return", "abs_return", "negative_return"]
+    kind: Literal["return", "abs_return", "negative_return", "roc"]
     column: str
     steps: tuple[int, ...]
 
@@ -122,7 +125,185 @@ class Value(Strict):
     column: str
 
 
-FeatureSpec = Annotated[Lag | Window | Quantile | Ewm | Return | Calendar | GarmanKlass | SeriesKey | Value, Field(discriminator="kind")]
+class Rsi(Strict):
+    """Relative strength index of the column, Wilder-averaged over `window_steps`."""
+
+    kind: Literal["rsi"]
+    column: str
+    window_steps: tuple[int, ...]
+
+    @model_validator(mode="after")
+    def _is_wide_enough(self) -> "Rsi":
+        _at_least(f"rsi of {self.column!r}", self.window_steps, 2, "its window needs at least 2 steps")
+        return self
+
+
+class Macd(Strict):
+    """Fast less slow ewm (`line`), the ewm of that (`signal`), and their difference (`histogram`); null as an ewm is."""
+
+    kind: Literal["macd"]
+    column: str
+    fast_steps: Annotated[int, Field(ge=1)] = 12
+    slow_steps: Annotated[int, Field(ge=2)] = 26
+    signal_steps: Annotated[int, Field(ge=1)] = 9
+
+    @model_validator(mode="after")
+    def _fast_is_faster(self) -> "Macd":
+        if self.fast_steps >= self.slow_steps:
+            raise FeatureInputError(
+                f"`features.list`: macd of {self.column!r} has fast_steps {self.fast_steps} and slow_steps {self.slow_steps}; fast is the smaller one."
+            )
+        return self
+
+
+class Bollinger(Strict):
+    """Where the value stands between the bands mean +- `width` standard deviations (n) over `window_steps`, and how far these are apart."""
+
+    kind: Literal["bollinger"]
+    column: str
+    window_steps: tuple[int, ...]
+    width: Annotated[float, Field(gt=0)] = 2.0
+
+    @model_validator(mode="after")
+    def _is_wide_enough(self) -> "Bollinger":
+        _at_least(f"bollinger of {self.column!r}", self.window_steps, 2, "its window needs at least 2 steps")
+        return self
+
+
+class Bars(Strict):
+    """Indicators that read a bar: open, high, low, close; `obv_change` close and volume (see `tasks/features/indicators.py`)."""
+
+    kind: Literal["atr", "atr_frac", "stochastic", "obv_change", "parkinson", "rogers_satchell"]
+    window_steps: tuple[int, ...]
+
+    @model_validator(mode="after")
+    def _is_wide_enough(self) -> "Bars":
+        _at_least(self.kind, self.window_steps, 1, "its window needs at least 1 step")
+        return self
+
+
+class Fourier(Strict):
+    """sin and cos of 1 to `order` turns a period, at the origin: a calendar's `period`, or so many days or steps, counted from 1970."""
+
+    kind: Literal["fourier"]
+    period: Period | None = None
+    period_days: Annotated[float, Field(gt=0)] | None = None
+    period_steps: Annotated[float, Field(gt=1)] | None = None
+    order: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _has_one_period(self) -> "Fourier":
+        if [self.period, self.period_days, self.period_steps].count(None) != 2:  # noqa: PLR2004  (two of three are not given)
+            raise FeatureInputError(
+                "`features.list`: fourier needs exactly one of `period` (day, week, month, year), `period_days` and `period_steps`."
+            )
+        return self
+
+
+class Time(Strict):
+    """Time as two numbers that float32 holds: whole days since 1970 (exact) and the part of the day that is gone (to 5 ms). Their sum is the trend."""
+
+    kind: Literal["time"]
+
+
+class Holiday(Strict):
+    """Holidays of a country: whether the row's date is one, the days until the next and since the last, and whether each step ahead falls on one.
+
+    country, subdivision: codes of the library `holidays`, for example DE and BY. time_zone: whose dates count; UTC without one.
+    within_days: no more days are counted. parts: what of it; `ahead` gives a column for each step of the horizon.
+    """
+
+    kind: Literal["holiday"]
+    country: str
+    subdivision: str | None = None
+    time_zone: str = "UTC"
+    within_days: Annotated[int, Field(ge=1, le=366)] = 14
+    parts: tuple[HolidayPart, ...] = ("is", "until", "since", "ahead")
+
+
+class Cross(Strict):
+    """What the series that have a value at the origin's own step say together, as known at its cutoff.
+
+    of: mean, median, std (n - 1) of all; others_mean: of all but the row's own; rank: from 0, the lowest, to 1, and share of the sum: of the
+    row's own value among them; series: the value of the one that `series_id` names, for example an index.
+    """
+
+    kind: Literal["cross"]
+    column: str
+    of: tuple[CrossOf, ...]
+    series_id: str | None = None
+
+    @model_validator(mode="after")
+    def _names_a_series_for_series(self) -> "Cross":
+        if not self.of or ("series" in self.of) != (self.series_id is not None):
+            raise FeatureInputError(f"`features.list`: cross of {self.column!r} needs `of`, and `series_id` with `of: [series]` and only then.")
+        return self
+
+
+class Static(Strict):
+    """The one value that a series has in a column of `about.covariates.static`, taken from the last `last_within_steps` steps."""
+
+    kind: Literal["static"]
+    column: str
+
+
+class Ahead(Strict):
+    """The value of a column of `about.covariates.known_ahead` at each step of the horizon, by the newest row that the origin's cutoff knows."""
+
+    kind: Literal["ahead"]
+    column: str
+
+
+class Function(Strict):
+    """A function of your own: `of` is `module:function`, the module one file in the folder `own`; see `tasks.features.user` for what it gets and gives.
+
+    column: it gets this column's values. columns: it gets a frame of event_time and these. lookback_steps: how many steps before the row
+    it reads. source: the module's text; `bind_functions` fills it in, and it travels so in a release's features.json.
+    """
+
+    kind: Literal["function"]
+    of: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*:[A-Za-z_]\w*$")]
+    column: str | None = None
+    columns: tuple[str, ...] = ()
+    lookback_steps: Annotated[int, Field(ge=0)]
+    role: Literal["level", "spread", "free"] = "free"
+    source: str = ""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns that it gets."""
+        return self.columns if self.column is None else (self.column,)
+
+    @model_validator(mode="after")
+    def _reads_one_way(self) -> "Function":
+        if (self.column is None) == (not self.columns):
+            raise FeatureInputError(
+                f"`features.list`: function {self.of!r} has column {self.column!r} and columns {list(self.columns)}; give `column` for an array of its values, "
+                "or `columns` for a frame."
+            )
+        return self
+
+
+class LeakParams(Strict):
+    """How closely the leak gate looks, and what is too good to be true (`tasks.features.leaks`).
+
+    n_cutoffs: how many cutoffs are computed again from truncated history, besides the newest and those before late rows.
+    max_determined_frac: share of a future target's variance, beyond what its own past explains, that a column which is not made of the
+    target may explain. max_r2: of a ridge over all features, one step ahead, out of sample, against the best naive forecast. max_hit_frac: how
+    often it may find the sign. None: .01 and .53 for a target that behaves like a return, no bound for others.
+    """
+
+    n_cutoffs: Annotated[int, Field(ge=1)] = 64
+    max_determined_frac: Annotated[float, Field(gt=0, le=1)] = 0.9
+    max_r2: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_hit_frac: Annotated[float, Field(gt=0.5, le=1)] | None = None
+
+
+FeatureSpec = Annotated[
+    Lag | Window | Quantile | Ewm | Return | Rsi | Macd | Bollinger | Bars | Calendar | Fourier | Time | Holiday
+    | GarmanKlass | SeriesKey | Value | Static | Ahead | Cross | Function,
+    Field(discriminator="kind"),
+]  # fmt: skip
 
 
 class FeatureParams(Strict):
@@ -130,8 +311,10 @@ class FeatureParams(Strict):
 
     last_within_steps: how many steps before the origin the last known z may lie; without one the row cannot be forecast.
     scale: the std column that makes series of different size alike, for example `z_std_22`; None: they are alike as they come.
+    leaks: how closely the leak gate looks at all of it.
     """
 
     list: tuple[FeatureSpec, ...] = ()
     last_within_steps: Annotated[int, Field(ge=0)] = 5
     scale: str | None = None
+    leaks: LeakParams = LeakParams()

@@ -18,29 +18,42 @@ Array = np.ndarray
 
 
 class Moments(NamedTuple):
-    """Of each window: how many values are there, their mean, and the sum of squared distances from it."""
+    """Of each window: how many values are there (one number for all, where none is missing), their mean, and the sum of squared distances from it."""
 
-    n: Array
+    n: Array | float
     mean: Array
     square: Array
 
     def join(self, earlier: "Moments", k: int) -> "Moments":
-        """These windows together with those that end *k* steps before. Source: Chan, Golub & LeVeque 1983, doi:10.1080/00031305.1983.10483115."""
-        n, mean, square = self.n.copy(), self.mean.copy(), self.square.copy()
-        late, early = slice(k, None), slice(0, max(0, len(n) - k))
-        n[late] += earlier.n[early]
-        share = earlier.n[early] / np.maximum(n[late], 1.0)
-        apart = earlier.mean[early] - mean[late]
-        mean[late] += apart * share
-        square[late] += earlier.square[early] + apart * apart * self.n[late] * share
+        """These windows together with those that end *k* steps before. Source: Chan, Golub & LeVeque 1983, doi:10.1080/00031305.1983.10483115.
+
+        With one n for all, the same operations in the same order: a window without holes has the same bits in both forms.
+        """
+        late, early = slice(k, None), slice(0, max(0, len(self.mean) - k))
+        n = self.n + earlier.n if isinstance(self.n, float) or isinstance(earlier.n, float) else _joined(np.add, self.n, earlier.n, k)
+        n_late, n_early, n_both = (m if isinstance(m, float) else m[part] for m, part in ((self.n, late), (earlier.n, early), (n, late)))
+        share = n_early / np.maximum(n_both, 1.0)
+        mean, square = np.empty_like(self.mean), np.empty_like(self.square)
+        mean[:k], square[:k] = self.mean[:k], self.square[:k]
+        apart = earlier.mean[early] - self.mean[late]
+        np.multiply(apart, share, out=mean[late])
+        mean[late] += self.mean[late]
+        np.multiply(apart, apart, out=square[late])
+        square[late] *= n_late * share
+        square[late] += earlier.square[early]
+        square[late] += self.square[late]
         return Moments(n, mean, square)
 
 
 class Past:
-    """One column over a stretch of steps; the windows that features ask for share their halves."""
+    """One column over a stretch of steps; the windows that features ask for share their halves.
 
-    def __init__(self, values: Array) -> None:
-        self.values = values
+    whole: promises that no value that counts is missing, and takes the shorter way. A window that has a hole in it, or reaches before the
+    stretch, is then NaN or wrong: whoever promises looks after them.
+    """
+
+    def __init__(self, values: Array, *, whole: bool = False) -> None:
+        self.values, self.whole = values, whole
         self._extremes: dict[str, list[Array]] = {"min": [values], "max": [values]}
 
     def lag(self, k: int) -> Array:
@@ -59,21 +72,21 @@ class Past:
 
     def mean(self, w: int) -> Array:
         """Mean of the last *w* steps."""
-        moments = self._moments(w)
-        return np.where(_enough(moments.n, w), moments.mean, np.nan)
+        return self._where_enough(self._moments(w).mean, w)
 
-    def std(self, w: int) -> Array:
-        """Standard deviation (n - 1) of the last *w* steps; two values at least."""
-        moments = self._moments(w)
-        return np.where(_enough(moments.n, w) & (moments.n > 1), np.sqrt(moments.square / np.maximum(moments.n - 1, 1.0)), np.nan)
+    def std(self, w: int, ddof: int = 1) -> Array:
+        """Standard deviation (n - *ddof*) of the last *w* steps; more than *ddof* values at least."""
+        n, _, square = self._moments(w)
+        spread = np.sqrt(square / np.maximum(n - ddof, 1.0))
+        return self._where_enough(spread if isinstance(n, float) else np.where(n > ddof, spread, np.nan), w)
 
     def least(self, w: int) -> Array:
         """Minimum of the last *w* steps."""
-        return np.where(_enough(self._moments(w).n, w), self._extreme("min", w), np.nan)
+        return self._where_enough(self._extreme("min", w), w)
 
     def most(self, w: int) -> Array:
         """Maximum of the last *w* steps."""
-        return np.where(_enough(self._moments(w).n, w), self._extreme("max", w), np.nan)
+        return self._where_enough(self._extreme("max", w), w)
 
     def quantile(self, w: int, q: float) -> Array:
         """Quantile *q* of the last *w* steps, linear between order statistics."""
@@ -83,10 +96,15 @@ class Past:
 
     def ewm(self, span: int) -> Array:
         """Mean with weights (1 - 2 / (span + 1)) ** age over the last 4 spans, of the values that are there."""
-        w, keep = EWM_CUT_SPANS * span, 1 - 2 / (span + 1)
+        return self.decaying(1 - 2 / (span + 1), EWM_CUT_SPANS * span)
+
+    def decaying(self, keep: float, w: int) -> Array:
+        """Mean with weights *keep* ** age over the last *w* steps, of the values that are there."""
+        if self.whole:
+            return self._decayed(self.values, keep, w) / self._decayed(np.ones(w), keep, w)[-1]
         there = ~np.isnan(self.values)
         top, weight = self._decayed(np.where(there, self.values, 0.0), keep, w), self._decayed(there.astype(np.float64), keep, w)
-        return np.where(_enough(self._moments(w).n, w) & (weight > 0), top / np.where(weight > 0, weight, 1.0), np.nan)
+        return self._where_enough(np.where(weight > 0, top / np.where(weight > 0, weight, 1.0), np.nan), w)
 
     def log_return(self, k: int) -> Array:
         """ln(value / value *k* steps back), exact to the last digits for small moves; NaN unless both are positive."""
@@ -94,8 +112,15 @@ class Past:
         both = (self.values > 0) & (before > 0)
         return np.where(both, np.log1p((self.values - before) / np.where(both, before, 1.0)), np.nan)
 
+    def _where_enough(self, found: Array, w: int) -> Array:
+        """*found* where at least half of the last *w* steps is there."""
+        n = self._moments(w).n if not self.whole else float(w)
+        return found if isinstance(n, float) else np.where(2 * n >= w, found, np.nan)
+
     @cached_property
     def _doubled(self) -> list[Moments]:
+        if self.whole:
+            return [Moments(1.0, self.values, np.zeros(len(self.values)))]
         there = ~np.isnan(self.values)
         return [Moments(there.astype(np.float64), np.where(there, self.values, 0.0), np.zeros(len(there)))]
 
@@ -115,7 +140,8 @@ class Past:
         return {}
 
     def _extreme(self, kind: str, w: int) -> Array:
-        pick, levels, power = (np.fmin if kind == "min" else np.fmax), self._extremes[kind], w.bit_length() - 1
+        pick = {"min": (np.fmin, np.minimum), "max": (np.fmax, np.maximum)}[kind][self.whole]
+        levels, power = self._extremes[kind], w.bit_length() - 1
         while len(levels) <= power:
             levels.append(_joined(pick, levels[-1], levels[-1], 1 << (len(levels) - 1)))
         return _joined(pick, levels[power], levels[power], w - (1 << power))  # two windows that overlap: an extreme does not count twice
@@ -143,18 +169,16 @@ def _halves(w: int) -> Iterator[tuple[int, int]]:
             before += 1 << power
 
 
-def _enough(n: Array, w: int) -> Array:
-    return 2 * n >= w
-
-
 def _shift(values: Array, k: int) -> Array:
-    shifted = np.full(len(values), np.nan)
+    shifted = np.empty_like(values)
+    shifted[:k] = np.nan
     shifted[k:] = values[: max(0, len(values) - k)]
     return shifted
 
 
 def _joined(ufunc: np.ufunc, late: Array, early: Array, k: int) -> Array:
     """ufunc(late[t], early[t - k]); where there is no t - k, late[t]."""
-    joined = late.copy()
+    joined = np.empty_like(late)
+    joined[:k] = late[:k]
     ufunc(late[k:], early[: max(0, len(early) - k)], out=joined[k:])
     return joined

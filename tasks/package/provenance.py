@@ -10,6 +10,7 @@ from typing import Any
 LIBRARIES = (
     "bentoml",
     "fastapi",
+    "holidays",
     "lightgbm",
     "lightning",
     "numpy",
@@ -20,7 +21,7 @@ LIBRARIES = (
     "scipy",
     "torch",
 )  # fmt: skip  (those whose version can change an answer, or who gives it)
-CODE = ("tasks", "flows", "deployments", "dvc.yaml", "params.yaml", "pyproject.toml", "requirements.lock")  # dvc.lock is written by runs
+CODE = ("tasks", "flows", "deployments", "own", "dvc.yaml", "params.yaml", "pyproject.toml", "requirements.lock")  # dvc.lock is written by runs
 
 
 def code_state(checkout: Path) -> dict[str, str | None]:

@@ -73,13 +73,17 @@ def _decide(dataset: str, params: PromoteParams, key: dict[str, Any], opponent: 
     from tasks.edges.artifacts import read_frame, write_frame  # noqa: PLC0415
     from tasks.promote.apply import apply  # noqa: PLC0415
     from tasks.promote.gate import LOSSES  # noqa: PLC0415
+    from tasks.promote.leaks import refuse_leaking  # noqa: PLC0415
     from tasks.promote.picture import draw_losses  # noqa: PLC0415
     from tasks.promote.stage import decide  # noqa: PLC0415
     from tasks.release import load  # noqa: PLC0415
 
     rows, release = read_frame(root / ROWS, SERIES), root / "models/release"
     champion = None if opponent is None else load(settings().home / "releases" / opponent)
-    verdict = decide(load(release), champion, load(release / "baseline"), rows, params)
+    challenger, baseline = load(release), load(release / "baseline")
+    for candidate in (challenger, baseline):
+        refuse_leaking(candidate)
+    verdict = decide(challenger, champion, baseline, rows, params)
     own = not settings().mlflow_uri  # a shared registry is changed by flows/promotion alone
     applied = own and verdict.decision["winner_digest"] is not None
     decision = {**verdict.decision, "dataset": dataset, "key": key, "as_of": newest_known(rows).isoformat(), "applied": applied}

@@ -18,7 +18,7 @@ from tasks.core.schema import FeatureSchema
 
 MANIFEST = "manifest.json"
 REQUIRED = ("about.json", "ensemble.json", "features.json", "history.parquet", "rows.parquet", "schema.json")
-OPTIONAL = ("sessions.parquet",)  # exchange calendars only
+OPTIONAL = ("sessions.parquet", "leaks.json")  # exchange calendars only; promote asks for the leak gate's verdict, a served release has passed it
 MEMBERS = "members"
 
 S = TypeVar("S", bound=Strict)  # the syntax `def f[S]` needs 3.12

@@ -10,7 +10,6 @@ import polars as pl
 
 from tasks.core.calendar import step_length
 from tasks.core.errors import ReleaseError
-from tasks.core.frames import as_of
 from tasks.core.transform import to_z
 from tasks.core.windows import blocks
 from tasks.features import build_features, derive_target
@@ -121,7 +120,9 @@ def look(release: Release, rows: pl.DataFrame, grid: Grid, points: Sequence[Poin
     schema = release.schema
     x = _shared(release, rows, grid, points, series_ids)
     for i in _surprised(grid, rows, points, schema.lookback_steps):
-        known = as_of(rows, _EPOCH + timedelta(microseconds=points[i].at_us))
+        known = rows.filter(
+            pl.col("known_at") <= _EPOCH + timedelta(microseconds=points[i].at_us)
+        )  # all vintages: what is said ahead is read as the origin's own cutoff knew it
         x[i] = _shared(release, known, grid, [points[i]], series_ids)[0]
     there = np.isfinite(x[:, :, schema.index(schema.last)])
     out = np.full((*there.shape, schema.horizon_steps), np.nan)
@@ -154,8 +155,9 @@ def _shared(release: Release, rows: pl.DataFrame, grid: Grid, points: Sequence[P
     """x (n, S, F) at *points* from one table over the newest vintage of *rows*; NaN where a series has no row."""
     positions = np.unique([point.pos for point in points])
     start, until = grid.event_time[max(0, int(positions[0]) - release.schema.lookback_steps)], grid.event_time[int(positions[-1])]
+    end = grid.event_time[int(positions[-1]) + release.schema.horizon_steps] if release.about.covariates.known_ahead else until
     x = np.full((len(positions), len(series_ids), len(release.schema.columns)), np.nan, dtype=np.float32)
-    part = rows.filter((pl.col("event_time") >= start) & (pl.col("event_time") <= until))
+    part = rows.filter((pl.col("event_time") >= start) & (pl.col("event_time") <= end))
     if part.height:
         table = build_features(part, release.about, release.features, release.calendar, until)
         table = table.filter(pl.col("event_time").is_in(grid.event_time[positions].implode()))

@@ -4,6 +4,7 @@ import sys
 
 from tasks.core.errors import ParamsError
 from tasks.core.frames import FEATURES, FORECAST, VINTAGES
+from tasks.core.leaks import LeakVerdict, refuse_leaks, refuse_other
 from tasks.core.schema import FeatureSchema
 from tasks.edges.artifacts import file_hash, read_calendar, read_frame, read_json, replacing, write_frame, write_json, write_text
 from tasks.edges.door import open_door
@@ -21,6 +22,10 @@ def main() -> None:
     model, about, source = sys.argv[1], read_about(), ROOT / "data/features"
     params, model_params = read_params("train", TrainParams), read_model_params(model)
     schema = FeatureSchema.model_validate(read_json(source / "schema.json"))
+    table_hash = file_hash(source / "table.parquet")
+    verdict = LeakVerdict.model_validate(read_json(source / "leaks.json"))
+    refuse_other(verdict, f"train {model}", schema_hash=schema.hash, table=table_hash)
+    refuse_leaks(verdict, f"train {model}")
     trained = train(
         model, read_frame(source / "table.parquet", FEATURES), schema, about, read_calendar(source, about), params, model_params, read_gate_steps(),
         vintages=read_frame(source / "vintages.parquet", VINTAGES),
@@ -35,7 +40,7 @@ def main() -> None:
         trained.fit.save(folder)
         trained.fit.to_onnx(folder / "model.onnx")
         write_json(folder / "fit.json", trained.facts)
-    log_training(read_dataset(), model, params.model_dump() | model_params, trained.metrics, data_hash=file_hash(source / "table.parquet"))
+    log_training(read_dataset(), model, params.model_dump() | model_params, trained.metrics, data_hash=table_hash)
 
 
 if __name__ == "__main__":

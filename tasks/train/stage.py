@@ -12,10 +12,11 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.schema import FeatureSchema
 from tasks.core.scores import PRIMARY
-from tasks.core.windows import panel_of, plan_folds
+from tasks.core.windows import Fold, panel_of, plan_folds
 from tasks.edges.fold_cache import code_digest
 from tasks.forecasters import Forecaster
 from tasks.train.fits import Ground, unpacked
+from tasks.train.overlap import refuse_overlap
 from tasks.train.params import TrainParams, split_own
 from tasks.train.picture import folds_svg
 from tasks.train.plan import described, plan_fits, plan_json
@@ -52,10 +53,12 @@ def train(
     own, of_forecaster = split_own(model, model_params)
     walk = params if own.refit_every_cutoffs is None else params.model_copy(update={"refit_every_cutoffs": own.refit_every_cutoffs})
     panel = panel_of(features, schema, calendar, vintages)
-    del features  # the panel holds it
     n_steps = len(panel.event_time)
     last_origin = n_steps - 1 - gate_steps
-    plan = plan_fits(panel, plan_folds(n_steps, last_origin, about.horizon_steps, walk), walk, last_origin, own)
+    folds = plan_folds(n_steps, last_origin, about.horizon_steps, walk)
+    refuse_overlap(features, panel, [*folds, Fold(last_origin, np.array([], dtype=np.int64))], walk, vintages)
+    del features  # the panel holds it
+    plan = plan_fits(panel, folds, walk, last_origin, own)
     say(f"{model}: {described(plan, panel, walk)}")
 
     ground = Ground(panel, walk, own.forecaster or model, walk.seed, of_forecaster, code_digest())

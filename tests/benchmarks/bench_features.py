@@ -1,42 +1,29 @@
-"""Seconds for the features of 100 series x 10,000 steps x 45 columns, the measure of the libraries in the findings: cold once, then warm."""
+"""Seconds and memory for the features of 100 series x 10,000 steps x 45 columns, beside the libraries of the findings: cold once, then warm, on 2 threads.
 
-import time
-from datetime import UTC, datetime
+The sides take turns, each in a process of its own, so that all of them meet the machine's other work alike.
+"""
 
-import numpy as np
-import polars as pl
+import json
+from statistics import median
+
 import pytest
-
-from tasks.core.about import About, Target
-from tasks.core.calendar import calendar_for
-from tasks.features import FeatureParams, build_features
+from support.peers import run_bench
 
 pytestmark = pytest.mark.bench
-
-ABOUT = About(description="bench", every="1h", target=Target(column="y", unit="1"), horizon_steps=1)
-LIST = [
-    {"kind": "lag", "column": "z", "steps": list(range(1, 24))},  # 23 and z_last
-    *({"kind": kind, "column": "z", "window_steps": [6, 12, 24, 48, 168]} for kind in ("mean", "std", "min", "max")),
-    {"kind": "ewm", "column": "z", "span_steps": [12]},
-]
+N_TURNS, N_ROUNDS = 3, 8
+SIDES = {"tidemill": False, "mlforecast": True, "coreforecast": True, "polars .over": False}
 
 
 def test_a_million_rows_by_45_columns(capsys):
-    n_series, n_steps = 100, 10_000
-    start = datetime(2020, 1, 1, tzinfo=UTC)
-    times = pl.Series(np.arange(n_steps) * 3_600_000_000 + int(start.timestamp()) * 10**6)
-    times = times.cast(pl.Datetime("us", "UTC"))
-    y = np.random.default_rng(1).standard_normal(n_series * n_steps)
-    rows = pl.DataFrame(
-        {"series_id": np.repeat([f"s{i:03d}" for i in range(n_series)], n_steps), "event_time": pl.concat([times] * n_series), "y": y}
-    )
-    rows = rows.with_columns(known_at=pl.col("event_time").dt.offset_by("1h"))
-    params, calendar = FeatureParams.model_validate({"list": LIST}), calendar_for(ABOUT)
-    seconds = []
-    for _ in range(4):
-        began = time.perf_counter()
-        table = build_features(rows, ABOUT, params, calendar)
-        seconds.append(time.perf_counter() - began)
-    assert table.width - 6 == 45
+    found = {side: [] for side in SIDES}
+    for _ in range(N_TURNS):
+        for side, peers in SIDES.items():
+            found[side].append(json.loads(run_bench("features.py", side, str(N_ROUNDS), peers=peers)))
     with capsys.disabled():
-        print(f"\nfeatures of 1,000,000 rows x 45 columns: cold {seconds[0]:.2f} s, warm {min(seconds[1:]):.2f} s")
+        print(f"\nfeatures of 1,000,000 rows x 45 columns, 2 threads; {N_TURNS} processes a side, {N_ROUNDS} rounds each")
+        for side, runs in found.items():
+            cold, warm = median(run["seconds"][0] for run in runs), [s for run in runs for s in run["seconds"][1:]]
+            cpu, peak = median(s for run in runs for s in run["cpu_s"][1:]), median(run["peak_mb"] for run in runs)
+            print(
+                f"  {side:13} cold {cold:.2f} s, warm median {median(warm):.3f} s (least {min(warm):.3f}; {cpu:.2f} s of processor), peak {peak:.0f} MB"
+            )

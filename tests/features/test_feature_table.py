@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from polars.testing import assert_frame_equal
 
 from tasks.core.about import About, Covariates, Target
 from tasks.core.calendar import calendar_for
@@ -15,6 +16,7 @@ from tasks.core.frames import FEATURES, SERIES
 from tasks.core.schema import FeatureSchema
 from tasks.edges.artifacts import read_frame, write_frame
 from tasks.features import FeatureParams, build_features, derive_target, feature_schema, gap_ledger
+from tasks.features import compute as computing
 from tasks.features.__main__ import main
 from tasks.features.rolling import Past
 
@@ -41,7 +43,7 @@ def build(rows, *specs, about=ABOUT, until=None, **params):
         ({"kind": "std", "column": "z", "window_steps": [1]}, r"std of 'z' has \[1\]"),
         ({"kind": "quantile", "column": "z", "window_steps": [5], "q": 1.0}, "q lies between 0 and 1"),
         ({"kind": "mean", "column": "laod", "window_steps": [5]}, r"'laod_mean_5' reads column 'laod', .* Did you mean 'load'"),
-        ({"kind": "garman_klass"}, r"'ohlc_garman_klass' reads column 'ohlc'"),
+        ({"kind": "garman_klass"}, r"'ohlc_garman_klass' reads column 'open'"),
     ],
 )
 def test_a_feature_that_cannot_be_is_named_with_the_way_out(spec, words):
@@ -179,6 +181,39 @@ def test_blocks_leave_no_seam():
     for name in expected.columns:
         assert table[name].is_null().equals(expected[name].is_null())
         np.testing.assert_allclose(table[name].drop_nulls(), expected[name].drop_nulls(), rtol=1e-5, atol=1e-6)
+
+
+def test_blocks_threads_and_the_short_way_leave_the_bits_as_they_are(monkeypatch):
+    """Series with and without holes, at price scale: in small blocks, on one thread, and every row by the long way."""
+    rng, frames = np.random.default_rng(9), []
+    for name, n, holes in (("a", 700, 0.0), ("b", 60, 0.0), ("c", 900, 0.01), ("d", 5, 0.0), ("e", 400, 0.3)):
+        bars = {c: 1e5 * np.exp(1e-7 * rng.standard_normal(n).cumsum()) + i for i, c in enumerate(("low", "open", "close", "high"))}
+        steps = np.flatnonzero(rng.random(n) >= holes)
+        frames.append(
+            rows_of(steps.tolist(), name, load=bars["close"][steps], volume=rng.random(len(steps)), **{c: v[steps] for c, v in bars.items()})
+        )
+    specs = [
+        *({"kind": kind, "column": "z", "window_steps": [7, 24]} for kind in ("mean", "std", "min", "max", "zscore", "drawdown", "rsi", "bollinger")),
+        *({"kind": kind, "window_steps": [5]} for kind in ("atr", "stochastic", "obv_change", "parkinson", "rogers_satchell")),
+        {"kind": "macd", "column": "close"},
+        {"kind": "ewm", "column": "z", "span_steps": [10]},
+        {"kind": "quantile", "column": "z", "window_steps": [24], "q": 0.9},
+        {"kind": "lag", "column": "z", "steps": [1, 30]},
+    ]
+    rows = pl.concat(frames)
+    expected = build(rows, *specs)
+    for changes in (
+        {"_BLOCK_STEPS": 64},
+        {"_MOSTLY_HOLES_FRAC": -1.0},
+        {"_MOSTLY_HOLES_FRAC": 1.0},
+        {"_BLOCK_STEPS": 64, "_MOSTLY_HOLES_FRAC": -1.0},
+    ):
+        for n_threads in (1, 7):
+            with monkeypatch.context() as m:
+                m.setattr(pl, "thread_pool_size", lambda n=n_threads: n)
+                for name, value in changes.items():
+                    m.setattr(computing, name, value)
+                assert_frame_equal(build(rows, *specs), expected, check_exact=True)
 
 
 def test_the_gap_ledger_names_the_longest_run():

@@ -23,6 +23,7 @@ from tasks.edges.settings import Settings
 from tasks.ensemble.params import EnsembleParams
 from tasks.explain.params import ExplainParams
 from tasks.features import FeatureParams
+from tasks.features.params import LeakParams
 from tasks.forecasters import FORECASTERS, forecaster_class
 from tasks.ingest.params import ArchSource, FilesSource
 from tasks.monitor.params import MonitorParams
@@ -37,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 CLASSES = {
-    "ingest": (ArchSource, FilesSource), "validate": (ValidateParams, ColumnRule, RowRule), "features": (FeatureParams,), "train": (TrainParams,),
+    "ingest": (ArchSource, FilesSource), "validate": (ValidateParams, ColumnRule, RowRule), "features": (FeatureParams, LeakParams), "train": (TrainParams,),
     "ensemble": (EnsembleParams,), "explain": (ExplainParams,), "quantize": (QuantizeParams,), "package": (PackageParams,),
     "promote": (PromoteParams,), "monitor": (MonitorParams,), "retrain": (RetrainParams,),
 }  # fmt: skip

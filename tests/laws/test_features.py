@@ -3,7 +3,7 @@
 import hashlib
 import math
 import statistics
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import numpy as np
 import polars as pl
@@ -11,14 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
+from support.feeds import BARS, feeds
+from support.slow_features import SLOW_BARS, at, between, slow_bollinger, slow_macd, slow_row, slow_rsi, smooth, standing, window
 
-from tasks.core.about import About, Covariates, Target
 from tasks.core.calendar import calendar_for
 from tasks.core.frames import FEATURES, SERIES, as_of
 from tasks.features import FeatureParams, build_features, feature_schema, features_as_known
 
-START = datetime(2024, 1, 1, tzinfo=UTC)
-BARS = ("open", "high", "low", "close")
 LIST = [
     {"kind": "lag", "column": "z", "steps": [1, 4]},
     {"kind": "mean", "column": "z", "window_steps": [1, 5, 8]},
@@ -32,6 +31,19 @@ LIST = [
     {"kind": "return", "column": "close", "steps": [1, 3]},
     {"kind": "abs_return", "column": "close", "steps": [2]},
     {"kind": "negative_return", "column": "close", "steps": [1]},
+    {"kind": "roc", "column": "close", "steps": [2]},
+    {"kind": "zscore", "column": "z", "window_steps": [5]},
+    {"kind": "drawdown", "column": "close", "window_steps": [6]},
+    {"kind": "rsi", "column": "close", "window_steps": [2]},
+    {"kind": "macd", "column": "z", "fast_steps": 1, "slow_steps": 3, "signal_steps": 2},
+    {"kind": "bollinger", "column": "close", "window_steps": [5]},
+    *({"kind": kind, "window_steps": [3]} for kind in ("atr", "atr_frac", "stochastic", "obv_change", "parkinson", "rogers_satchell")),
+    {"kind": "fourier", "period": "week", "order": 2},
+    {"kind": "fourier", "period": "year", "order": 1},
+    {"kind": "fourier", "period_days": 29.530588, "order": 1},
+    {"kind": "fourier", "period_steps": 9, "order": 1},
+    {"kind": "time"},
+    {"kind": "holiday", "country": "DE", "subdivision": "BY", "time_zone": "Europe/Berlin", "within_days": 9},
     {"kind": "garman_klass"},
     {"kind": "value", "column": "close"},
     {"kind": "series"},
@@ -39,37 +51,22 @@ LIST = [
 ]
 PARAMS = FeatureParams.model_validate({"list": LIST, "last_within_steps": 2, "scale": "z_std_7"})
 ONE_BY_ONE = [FeatureParams.model_validate({"list": [entry], "last_within_steps": 2}) for entry in LIST]
-OF_THE_ROW = ("calendar_", "series_key_")  # known without any value
+OF_THE_ROW = ("calendar_", "series_key_", "fourier_", "time_", "holiday_")  # known without any value
+# float32 holds 2^-24 of a number. What is a difference of close prices is known as well as these are, to 1e-11 of 1e5, and a share of such a
+# difference to that over the least spread there is, 1e-2. An angle of the 20,000th day is known to 1e-12 turns.
+KNOWN_TO = {
+    "_position": 1e-6,
+    "rsi": 1e-4,
+    "zscore": 1e-6,
+    "stochastic": 1e-4,
+    "close": 1e-10,
+    "obv": 1e-12,
+    "ohlc_atr": 1e-10,
+    "rogers": 1e-10,
+    "parkinson": 1e-10,
+    "fourier": 1e-10,
+}
 law = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-def about_of(calendar="continuous"):
-    return About(
-        description="law", every="1d" if calendar == "weekdays" else "6h", calendar=calendar, target=Target(column="gk", unit="1", derive="garman_klass", transform="log1p"),
-        covariates=Covariates(past=BARS), horizon_steps=4, season_steps=3, publish_delay_s=60,
-    )  # fmt: skip
-
-
-@st.composite
-def feeds(draw, n_series=3):
-    """(rows, about): a few series with holes, missing values and prices from .01 to 1e5, some of which hardly move."""
-    about = about_of(draw(st.sampled_from(["continuous", "weekdays"])))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    grid = calendar_for(about).grid(START, START + timedelta(days=200))
-    frames = []
-    for k in range(draw(st.integers(1, n_series))):
-        n, first = draw(st.integers(1, 45)), draw(st.integers(0, 10))
-        base, move = draw(st.sampled_from([(0.01, 0.1), (100.0, 0.02), (1e5, 1e-7)]))
-        close = base * np.exp(move * rng.standard_normal(n).cumsum())
-        open_ = close * np.exp(move * rng.standard_normal(n))
-        high, low = np.maximum(open_, close) * np.exp(move * rng.random(n)), np.minimum(open_, close) * np.exp(-move * rng.random(n))
-        frame = pl.DataFrame({"series_id": f"s{k}", "event_time": grid[first : first + n], "open": open_, "high": high, "low": low, "close": close})
-        missing = rng.random(n) < draw(st.sampled_from([0.0, 0.2]))
-        frame = frame.with_columns(pl.when(~pl.Series(missing)).then(pl.col(c)) for c in BARS)
-        kept = rng.random(n) >= draw(st.sampled_from([0.0, 0.3, 0.7]))
-        frames.append(frame.filter(pl.Series(kept) if kept.any() else pl.Series([True] + [False] * (n - 1))))
-    rows = pl.concat(frames).with_columns(known_at=calendar_for(about).nominal_known_at())
-    return SERIES.conform(rows), about
 
 
 def build(rows, about, params=PARAMS, **extra):
@@ -87,7 +84,7 @@ def oracle(rows, about, params):
         received = {r["event_time"]: r for r in part.iter_rows(named=True)}
         steps = [t for t in grid if min(received) <= t <= max(received)]
         columns = {c: [received.get(t, {}).get(c) for t in steps] for c in BARS}
-        columns["gk"] = [bar_volatility(*bar) for bar in zip(*(columns[c] for c in BARS), strict=True)]
+        columns["gk"] = [bar_volatility(*bar) for bar in zip(*(columns[c] for c in BARS[:4]), strict=True)]
         columns["z"] = [None if y is None else math.log1p(y) for y in columns["gk"]]
         for i, t in enumerate(steps):
             row = {
@@ -96,14 +93,11 @@ def oracle(rows, about, params):
             for s in range(1, about.horizon_steps + 1):
                 k = next(k for k in range(about.season_steps) if (s + k) % about.season_steps == 0)
                 row |= {f"z_lag_{k}": at(columns["z"], i - k)} if k else {}
+            ahead = calendar_for(about).following(t, about.horizon_steps).to_list()
             for spec in LIST:
-                row |= slow_series(name) if spec["kind"] == "series" else slow(spec, columns, i, t)
+                row |= slow_series(name) if spec["kind"] == "series" else slow_row(spec, t, ahead, about) or slow(spec, columns, i, t)
             found[name, t] = row
     return found
-
-
-def at(values, i):
-    return values[i] if i >= 0 else None
 
 
 def bar_volatility(o, h, low, c):
@@ -112,19 +106,16 @@ def bar_volatility(o, h, low, c):
     return math.sqrt(max(0.0, 0.5 * math.log(h / low) ** 2 - (2 * math.log(2) - 1) * math.log(c / o) ** 2))
 
 
-def window(values, i, w):
-    """What is there among the last w steps, or nothing when that is less than half."""
-    there = [v for j in range(w) if (v := at(values, i - j)) is not None]
-    return there if 2 * len(there) >= w else []
-
-
 def slow(spec, columns, i, t):
     by_kind = {"calendar": slow_calendar, "garman_klass": lambda *_: {"ohlc_garman_klass": columns["gk"][i]}, "ewm": slow_ewm}
     by_kind |= {
         "value": lambda *_: {"close_value": columns["close"][i]},
         "lag": lambda *_: {f"z_lag_{k}": at(columns["z"], i - k) for k in spec["steps"]},
     }
-    by_kind |= dict.fromkeys(("return", "abs_return", "negative_return"), slow_return)
+    by_kind |= dict.fromkeys(("return", "abs_return", "negative_return", "roc"), slow_return)
+    by_kind |= {"macd": slow_macd, "bollinger": slow_bollinger, "rsi": slow_rsi}
+    if spec["kind"] in SLOW_BARS:
+        return SLOW_BARS[spec["kind"]](columns, i, *spec["window_steps"])
     return by_kind.get(spec["kind"], slow_window)(spec, columns.get(spec.get("column")), i, t)
 
 
@@ -144,18 +135,14 @@ def slow_return(spec, values, i, _t):
     for k in spec["steps"]:
         now, before = values[i], at(values, i - k)
         r = None if now is None or before is None else math.log1p((now - before) / before)
-        found[f"close_{spec['kind']}_{k}"] = r if r is None else {"return": r, "abs_return": abs(r), "negative_return": min(r, 0.0)}[spec["kind"]]
+        found[f"close_{spec['kind']}_{k}"] = (
+            r if r is None else {"return": r, "abs_return": abs(r), "negative_return": min(r, 0.0), "roc": math.expm1(r)}[spec["kind"]]
+        )
     return found
 
 
 def slow_ewm(spec, values, i, _t):
-    found = {}
-    for span in spec["span_steps"]:
-        weights = {j: (1 - 2 / (span + 1)) ** j for j in range(4 * span) if at(values, i - j) is not None}
-        total = sum(weights.values())
-        enough = 2 * len(weights) >= 4 * span and total > 0
-        found[f"z_ewm_{span}"] = sum(w * values[i - j] for j, w in weights.items()) / total if enough else None
-    return found
+    return {f"z_ewm_{span}": smooth(values, i, 1 - 2 / (span + 1), 4 * span) for span in spec["span_steps"]}
 
 
 def slow_window(spec, values, i, _t):
@@ -164,15 +151,9 @@ def slow_window(spec, values, i, _t):
         there = window(values, i, w)
         name = f"{spec['column']}_{spec['kind']}_{w}" + (f"_{spec['q']:g}" if spec["kind"] == "quantile" else "")
         compute = {"mean": statistics.fmean, "min": min, "max": max, "std": statistics.stdev, "quantile": lambda v: between(sorted(v), spec["q"])}
-        found[name] = compute[spec["kind"]](there) if len(there) > (spec["kind"] == "std") else None
+        compute |= {"zscore": lambda v: standing(values[i], v), "drawdown": lambda v: None if values[i] is None else values[i] / max(v) - 1}
+        found[name] = compute[spec["kind"]](there) if len(there) > (spec["kind"] in {"std", "zscore"}) else None
     return found
-
-
-def between(ordered, q):
-    place = q * (len(ordered) - 1)
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
 
 
 @law
@@ -188,8 +169,9 @@ def test_every_kind_equals_the_slow_oracle(feed):
         for name, value in expected.items():
             got = row[name]
             assert (got is None) == (value is None), (name, got, value)
-            # float32 holds 2^-24 of a number; a spread of prices near 1e5 is known to 1e-10 at best, since the prices are
-            assert value is None or got == pytest.approx(value, rel=1.3e-7, abs=1e-10 if "close" in name else 1e-13), name
+            assert value is None or got == pytest.approx(value, rel=1.3e-7, abs=next((e for part, e in KNOWN_TO.items() if part in name), 1e-13)), (
+                name
+            )
 
 
 @law

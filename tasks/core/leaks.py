@@ -1,0 +1,56 @@
+"""What the leak gate says of a feature table: one verdict, which train and promote ask for and which travels with the release."""
+
+from typing import Any
+
+from tasks.core.about import Strict
+from tasks.core.errors import LeakError
+
+SHOWN = 3  # findings in an error; all of them stand in leaks.json
+
+
+class Finding(Strict):
+    """One way in which a feature knows too much.
+
+    rule: which check found it. seen: what stands in the table, allowed: what could be known then (null: nothing), at *cutoff* of *series_id*
+    where the rule speaks of one row. n_rows: how many of the rows looked at break the rule. says: the same as a sentence, with the next move.
+    """
+
+    rule: str
+    feature: str
+    series_id: str | None = None
+    cutoff: str | None = None
+    seen: float | None = None
+    allowed: float | None = None
+    n_rows: int = 1
+    says: str
+
+
+class LeakVerdict(Strict):
+    """leaks.json. schema_hash, table, data_version: what was looked at (hash of the feature schema, of table.parquet, of data/clean/rows.parquet).
+
+    checks: for each rule what was looked at and the bound that held, as plain figures. findings: empty when nothing leaks.
+    """
+
+    schema_hash: str
+    table: str
+    data_version: str
+    checks: dict[str, Any]
+    findings: tuple[Finding, ...] = ()
+
+
+def refuse_leaks(verdict: LeakVerdict, where: str) -> None:
+    """Raise LeakError with the first findings; *where* says who refuses."""
+    if verdict.findings:
+        said = "\n".join(f"  {finding.says}" for finding in verdict.findings[:SHOWN])
+        more = f"\n  and {len(verdict.findings) - SHOWN} more" if len(verdict.findings) > SHOWN else ""
+        raise LeakError(f"{where}: the leak gate has {len(verdict.findings)} finding(s). `tidemill leaks` shows all.\n{said}{more}")
+
+
+def refuse_other(verdict: LeakVerdict, where: str, **found: str) -> None:
+    """Raise LeakError when *verdict* is about something else than what was *found* (hash by field)."""
+    for field, here in found.items():
+        if (said := getattr(verdict, field)) != here:
+            raise LeakError(
+                f"{where}: the leak gate's verdict is about {field} {said[:12]}, but here is {here[:12]}: what it found does not hold for these. "
+                "Run `dvc repro features` and what follows again."
+            )

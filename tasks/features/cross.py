@@ -1,0 +1,131 @@
+"""Across series: what those that have a value at a step say together. Of the row's own step alone, so nothing late is in it: at the cutoff, a row that came later was not there.
+
+Sums run over the series by name, so that the order of rows, and other steps, leave the bits as they are.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from tasks.core.errors import FeatureInputError
+from tasks.features.params import Cross
+from tasks.features.sources import Column, Laid, Role, Source
+
+
+class Steps(NamedTuple):
+    """The values that are there, step after step and series by name. row: of each in the frame. step: of each row of the frame, 0 to n - 1. start, n: of each step."""
+
+    values: np.ndarray
+    row: np.ndarray
+    step: np.ndarray
+    start: np.ndarray
+    n: np.ndarray
+
+
+def cross_columns(spec: Cross, role: Role) -> Iterator[Column]:
+    """`<column>_cross_<of>`; of a named series `<column>_cross_series_<id>`."""
+    for of in spec.of:
+        name = f"{spec.column}_cross_{of}" + (f"_{spec.series_id}" if of == "series" else "")
+        column = spec.column
+        read = _reader(column, _READ[of]) if of != "series" else lambda laid, c=column: _of_series(laid, c, str(spec.series_id))
+        in_z: Role = "spread" if of == "std" else "free" if of in {"rank", "share"} else "level"
+        yield Column(name, in_z if role == "level" else "free", 0, (Source(name, read, (column,), sees="others"),), lambda past: past.values)
+
+
+def check_named_series(specs: tuple[object, ...], rows: pl.DataFrame) -> None:
+    """Raise FeatureInputError for a `cross` of a series that is not among *rows*."""
+    known = rows["series_id"].unique().sort().to_list()
+    for spec in specs:
+        if isinstance(spec, Cross) and spec.series_id is not None and spec.series_id not in known:
+            shown = f"{known[:8]}" + (" and more" if len(known) > 8 else "")  # noqa: PLR2004  (a line's worth)
+            raise FeatureInputError(
+                f"`features.list`: cross of {spec.column!r} reads series {spec.series_id!r}, which is not there; there are {shown}."
+            )
+
+
+def _reader(column: str, of: Callable[[Steps, np.ndarray], np.ndarray]) -> Callable[[Laid], np.ndarray]:
+    def read(laid: Laid) -> np.ndarray:
+        values = laid.values(column)
+        return of(_steps(values, laid.place), values)
+
+    return read
+
+
+def _steps(values: np.ndarray, place: np.ndarray) -> Steps:
+    order = np.argsort(place, kind="stable")
+    row = order[~np.isnan(values[order])]
+    steps, start, n = np.unique(place[row], return_index=True, return_counts=True)
+    step = np.searchsorted(steps, place)
+    there = step < len(steps)
+    there[there] = steps[step[there]] == place[there]
+    return Steps(values[row], row, np.where(there, step, len(steps)), start, n)
+
+
+def _spread_out(of_step: np.ndarray, steps: Steps) -> np.ndarray:
+    """A number of each step at every row; NaN at steps where no series has a value."""
+    return np.append(of_step, np.nan)[steps.step]
+
+
+def _sum(values: np.ndarray, steps: Steps) -> np.ndarray:
+    return np.add.reduceat(values, steps.start) if len(steps.start) else np.zeros(0)
+
+
+def _mean(steps: Steps, _values: np.ndarray) -> np.ndarray:
+    return _spread_out(_sum(steps.values, steps) / steps.n, steps)
+
+
+def _std(steps: Steps, _values: np.ndarray) -> np.ndarray:
+    apart = steps.values - np.repeat(_sum(steps.values, steps) / steps.n, steps.n)
+    return _spread_out(np.where(steps.n > 1, np.sqrt(_sum(apart * apart, steps) / np.maximum(steps.n - 1, 1)), np.nan), steps)
+
+
+def _ordered(steps: Steps) -> np.ndarray:
+    """Positions in `values`, those of each step from the lowest value to the highest."""
+    return np.lexsort((steps.values, np.repeat(np.arange(len(steps.n)), steps.n)))
+
+
+def _median(steps: Steps, _values: np.ndarray) -> np.ndarray:
+    values = steps.values[_ordered(steps)]
+    low, high = (values[steps.start + half] for half in ((steps.n - 1) // 2, steps.n // 2)) if len(steps.n) else (np.zeros(0),) * 2
+    return _spread_out(low + (high - low) / 2, steps)
+
+
+def _others_mean(steps: Steps, values: np.ndarray) -> np.ndarray:
+    there = ~np.isnan(values)
+    total, n = _spread_out(_sum(steps.values, steps), steps), _spread_out(steps.n.astype(np.float64), steps) - there
+    return np.where(n > 0, (total - np.where(there, values, 0.0)) / np.maximum(n, 1), np.nan)
+
+
+def _share(steps: Steps, values: np.ndarray) -> np.ndarray:
+    total = _spread_out(_sum(steps.values, steps), steps)
+    return np.where(total != 0, values / np.where(total != 0, total, 1.0), np.nan)
+
+
+def _rank(steps: Steps, _values: np.ndarray) -> np.ndarray:
+    """Equal values share the middle of their ranks; a series that is alone stands at .5."""
+    order = _ordered(steps)
+    values, owner = steps.values[order], np.repeat(np.arange(len(steps.n)), steps.n)
+    new = np.ones(len(values), dtype=bool)
+    new[1:] = (values[1:] != values[:-1]) | (owner[1:] != owner[:-1])
+    first = np.flatnonzero(new)
+    last = np.append(first[1:], len(values)) - 1
+    tied = np.cumsum(new) - 1
+    rank = (first[tied] + last[tied]) / 2 - steps.start[owner]
+    of_values = np.where(steps.n[owner] > 1, rank / np.maximum(steps.n[owner] - 1, 1), 0.5)
+    found = np.full(len(steps.step), np.nan)
+    found[steps.row[order]] = of_values
+    return found
+
+
+def _of_series(laid: Laid, column: str, series_id: str) -> np.ndarray:
+    own = laid.frame.select(pl.col("series_id") == series_id).to_series().to_numpy()
+    of_step = np.full(len(laid.steps), np.nan)
+    of_step[laid.place[own]] = laid.values(column)[own]
+    return of_step[laid.place]
+
+
+_READ: dict[str, Callable[[Steps, np.ndarray], np.ndarray]] = {
+    "mean": _mean, "median": _median, "std": _std, "others_mean": _others_mean, "rank": _rank, "share": _share,
+}  # fmt: skip

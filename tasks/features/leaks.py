@@ -1,0 +1,42 @@
+"""The leak gate: no feature may know what could not be known at its cutoff. A finding blocks train and promote.
+
+Rules: `look_ahead`, `known_at`, `lookback`, `not_repeatable` (recomputed from truncated history), `target_in_features`,
+`shuffled_target`, `too_good`; docs/how-to/leak-gate.md says what each catches and what none can. Train and validation rows are
+held apart by `tasks.core.windows`, and train checks that they are (`tasks.train.overlap`).
+"""
+
+import polars as pl
+
+from tasks.core.about import About
+from tasks.core.calendar import Calendar
+from tasks.core.leaks import LeakVerdict
+from tasks.features.leaks_recomputed import look_ahead, unclosed_bars
+from tasks.features.leaks_scores import determined, shuffled, too_good
+from tasks.features.params import FeatureParams
+from tasks.features.table import feature_schema
+
+
+def find_leaks(
+    rows: pl.DataFrame, about: About, params: FeatureParams, table: pl.DataFrame, calendar: Calendar, *, table_hash: str = "", data_version: str = ""
+) -> LeakVerdict:
+    """What is wrong with *table* (FEATURES), computed from *rows* (SERIES with all vintages). The same input gives the same verdict.
+
+    table_hash, data_version: which files these are, for whoever reads the verdict later.
+    """
+    ahead, n_cutoffs, n_values = look_ahead(rows, about, params, table, calendar)
+    bars = unclosed_bars(rows, about, calendar)
+    target, of_target = determined(table, about, params)
+    luck, of_luck = shuffled(rows, about, params, calendar)
+    good, of_good = too_good(table, about, params)
+    return LeakVerdict(
+        schema_hash=feature_schema(about, params).hash,
+        table=table_hash,
+        data_version=data_version,
+        checks={
+            "recomputed": {"n_cutoffs": n_cutoffs, "n_values": n_values},
+            "target_in_features": of_target,
+            "shuffled_target": of_luck,
+            "too_good": of_good,
+        },
+        findings=(*ahead, *bars, *target, *luck, *good),
+    )
