@@ -187,7 +187,7 @@ def _on_cluster(work: Callable[[S, J], R], shared: S, jobs: Sequence[J], take: C
 
     address = settings().dask_address
     try:
-        client = Client(address, timeout=CONNECT_S, set_as_default=False)  # distributed left it untyped, as below
+        client = Client(address, timeout=CONNECT_S, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise SettingsError(
             f"No Dask scheduler answers at TIDEMILL_DASK_ADDRESS = {address!r}: {error}. Start one (`dask scheduler`), or unset the variable."

@@ -50,6 +50,13 @@ def features_as_known(rows: pl.DataFrame, about: About, params: FeatureParams, c
     return table
 
 
+def superseded(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFrame:
+    """VINTAGES of *rows* (SERIES with all vintages, sorted): y and z of each step that a later one corrects."""
+    steps = steps_of(derive_target(rows, about), about, calendar)
+    corrected = (pl.col("series_id") == pl.col("series_id").shift(-1)) & (pl.col("event_time") == pl.col("event_time").shift(-1))
+    return VINTAGES.conform(steps.filter(corrected).select(*VINTAGES.key, "y", z=to_z(about.target)))
+
+
 def _on_time(steps: pl.DataFrame, late: pl.DataFrame, calendar: Calendar) -> pl.DataFrame:
     """What was there at each step's own cutoff; a row that came later leaves its place empty."""
     came = steps.filter(pl.col("known_at") <= calendar.nominal_known_at())
@@ -58,13 +65,6 @@ def _on_time(steps: pl.DataFrame, late: pl.DataFrame, calendar: Calendar) -> pl.
     return pl.concat(
         [came, missing.with_columns(calendar.nominal_known_at().alias("known_at"), *(pl.lit(None, pl.Float64).alias(c) for c in values))]
     )
-
-
-def superseded(rows: pl.DataFrame, about: About) -> pl.DataFrame:
-    """VINTAGES of *rows* (SERIES with all vintages, sorted): y and z of each that a later one corrects."""
-    corrected = (pl.col("series_id") == pl.col("series_id").shift(-1)) & (pl.col("event_time") == pl.col("event_time").shift(-1))
-    old = derive_target(rows.filter(corrected), about)
-    return VINTAGES.conform(old.select(*VINTAGES.key, "y", z=to_z(about.target)))
 
 
 def _touched(late: pl.DataFrame, places: pl.DataFrame, lookback_steps: int) -> np.ndarray:

@@ -38,4 +38,4 @@ def featurize(rows: pl.DataFrame, about: About, params: FeatureParams) -> Featur
     check_said_ahead(params.list, derive_target(rows, about), calendar)
     check_static(rows, about)
     table = features_as_known(rows, about, params, calendar)
-    return FeatureSet(table, superseded(rows, about), schema, gap_ledger(table), calendar)
+    return FeatureSet(table, superseded(rows, about, calendar), schema, gap_ledger(table), calendar)

@@ -22,12 +22,12 @@ def main() -> None:
     model, about, source = sys.argv[1], read_about(), ROOT / "data/features"
     params, model_params = read_params("train", TrainParams), read_model_params(model)
     schema = FeatureSchema.model_validate(read_json(source / "schema.json"))
-    features, table_hash = read_frame(source / "table.parquet", FEATURES), file_hash(source / "table.parquet")
+    table_hash = file_hash(source / "table.parquet")
     verdict = LeakVerdict.model_validate(read_json(source / "leaks.json"))
     refuse_other(verdict, f"train {model}", schema_hash=schema.hash, table=table_hash)
     refuse_leaks(verdict, f"train {model}")
     trained = train(
-        model, features, schema, about, read_calendar(source, about), params, model_params, read_gate_steps(),
+        model, read_frame(source / "table.parquet", FEATURES), schema, about, read_calendar(source, about), params, model_params, read_gate_steps(),
         vintages=read_frame(source / "vintages.parquet", VINTAGES),
     )  # fmt: skip
     with replacing(ROOT / "data/forecasts" / model) as folder:

@@ -17,38 +17,48 @@ def refuse_overlap(features: pl.DataFrame, panel: Panel, folds: list[Fold], walk
 
 
 def find_overlap(features: pl.DataFrame, panel: Panel, folds: list[Fold], walk: WalkForward, vintages: pl.DataFrame | None = None) -> Finding | None:
-    """The first pair that a fold would learn from before its cutoff, less the embargo, knew what came true, in any vintage.
+    """The first pair that a fold would learn from before its cutoff, less the embargo, knew what came true.
 
+    vintages: earlier ones of corrected values (VINTAGES); the newest of them that was known then may be learned in place of the correction.
     What a fold is scored on comes after its cutoff, so nothing that it learned from can be among it.
     """
-    known = _known_at(features, panel, vintages)
+    known = _known_at(features, panel)
     cutoff_us = panel.cutoff.to_physical().to_numpy()
     for k in np.unique(np.linspace(0, len(folds) - 1, min(len(folds), CHECKED_FOLDS)).astype(np.int64)):
         at = folds[k].fit_at
         allowed = cutoff_us[at - walk.embargo_steps] if at >= walk.embargo_steps else np.iinfo(np.int64).min
         start = 0 if walk.window_steps is None else max(0, at + 1 - walk.window_steps)
-        learned = np.isfinite(panel.targets(start, at + 1, at, walk.embargo_steps))
+        targets, before = panel.targets(start, at + 1, at, walk.embargo_steps), _before(vintages, panel, allowed)
+        learned = np.isfinite(targets)
         for s in range(1, learned.shape[2] + 1):
             n = max(0, min(len(learned), len(known) - start - s))
-            early = learned[:n, :, s - 1] & (known[start + s : start + s + n] > allowed)
+            early = (
+                learned[:n, :, s - 1] & (known[start + s : start + s + n] > allowed) & (targets[:n, :, s - 1] != before[start + s : start + s + n])
+            )
             if early.any():
                 origin, series = np.argwhere(early)[0]
                 return _finding(panel, at, start + int(origin), int(series), s, known)
     return None
 
 
-def _known_at(features: pl.DataFrame, panel: Panel, vintages: pl.DataFrame | None) -> np.ndarray:
-    """When y was first known, (T, S) microseconds; far future where it is not."""
+def _before(vintages: pl.DataFrame | None, panel: Panel, by_us: int) -> np.ndarray:
+    """z (T, S) float32 of corrected values as they were known at *by_us*, NaN where there was none."""
+    z = np.full((len(panel.event_time), len(panel.series_ids)), np.nan, dtype=np.float32)
+    if vintages is not None:
+        then = vintages.filter(pl.col("known_at").to_physical() <= by_us)  # in order of known_at: of several the last assignment stays
+        z[_place(then, panel)] = then["z"].fill_null(float("nan")).to_numpy()
+    return z
+
+
+def _place(rows: pl.DataFrame, panel: Panel) -> tuple[np.ndarray, np.ndarray]:
+    return panel.event_time.search_sorted(rows["event_time"]).to_numpy(), pl.Series(panel.series_ids).search_sorted(rows["series_id"]).to_numpy()
+
+
+def _known_at(features: pl.DataFrame, panel: Panel) -> np.ndarray:
+    """When y was known, (T, S) microseconds; far future where it is not."""
     known = np.full((len(panel.event_time), len(panel.series_ids)), np.iinfo(np.int64).max)
-    for frame in (features, vintages):
-        if frame is None:
-            continue
-        there = frame.filter(pl.col("z").is_not_null())
-        place = (
-            panel.event_time.search_sorted(there["event_time"]).to_numpy(),
-            pl.Series(panel.series_ids).search_sorted(there["series_id"]).to_numpy(),
-        )
-        np.minimum.at(known, place, there["known_at"].to_physical().to_numpy())
+    there = features.filter(pl.col("z").is_not_null())
+    known[_place(there, panel)] = there["known_at"].to_physical().to_numpy()
     return known
 
 

@@ -55,10 +55,11 @@ def train(
     panel = panel_of(features, schema, calendar, vintages)
     n_steps = len(panel.event_time)
     last_origin = n_steps - 1 - gate_steps
-    plan = plan_fits(panel, plan_folds(n_steps, last_origin, about.horizon_steps, walk), walk, last_origin, own)
-    say(f"{model}: {described(plan, panel, walk)}")
-    refuse_overlap(features, panel, [*plan.folds, Fold(last_origin, np.array([], dtype=np.int64))], walk, vintages)
+    folds = plan_folds(n_steps, last_origin, about.horizon_steps, walk)
+    refuse_overlap(features, panel, [*folds, Fold(last_origin, np.array([], dtype=np.int64))], walk, vintages)
     del features  # the panel holds it
+    plan = plan_fits(panel, folds, walk, last_origin, own)
+    say(f"{model}: {described(plan, panel, walk)}")
 
     ground = Ground(panel, walk, own.forecaster or model, walk.seed, of_forecaster, code_digest())
     start = None if own.start_from is None else starting_fit(own.start_from, ground, plan)

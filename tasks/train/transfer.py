@@ -20,10 +20,7 @@ def starting_fit(folder_name: str, ground: Ground, plan: Plan) -> bytes:
         about, seen_until = json.loads((folder / "forecaster.json").read_text()), json.loads((folder / "fit.json").read_text())["seen_until"]
     except (OSError, ValueError, KeyError) as error:
         raise ForecasterError(f"`start_from: {folder_name}` holds no fit: {error}. Name a folder that train wrote, models/fits/<model>.") from error
-    if about["class"].rpartition(":")[2] != kind.__name__:
-        raise ForecasterError(
-            f"`start_from: {folder_name}` holds a {about['class']}, and {kind.__name__} cannot go on from it. Name a fit of its own kind."
-        )
+    fit = kind.load(folder)  # refuses one of another kind by itself
     theirs, ours = FeatureSchema.model_validate(about["schema"]), ground.panel.schema
     if theirs != ours:
         only = {"there": sorted(set(theirs.names) - set(ours.names)), "here": sorted(set(ours.names) - set(theirs.names))}
@@ -38,4 +35,4 @@ def starting_fit(folder_name: str, ground: Ground, plan: Plan) -> bytes:
             f"`start_from: {folder_name}` has seen everything until {seen_until}, and the first fit stands at {first.isoformat()}: its forecasts would not be "
             "out of sample. Train the other with a larger `promote.gate_steps`, or lower `train.n_cutoffs` here."
         )
-    return packed(kind.load(folder))
+    return packed(fit)

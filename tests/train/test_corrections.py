@@ -1,14 +1,18 @@
 """A late correction changes later folds only; what is scored is the newest truth."""
 
+from dataclasses import replace
 from datetime import timedelta
 
+import numpy as np
 import polars as pl
 import pytest
 from panels import CALENDAR, feature_table, small_about
 
 from tasks.core.frames import SERIES
+from tasks.core.windows import Fold, panel_of
 from tasks.features import FeatureParams
 from tasks.features.stage import featurize
+from tasks.train.overlap import find_overlap
 from tasks.train.params import TrainParams
 from tasks.train.stage import train
 
@@ -57,6 +61,15 @@ def test_a_fold_before_the_correction_learns_the_value_that_was_known():
     before = pl.col("cutoff") < CALENDAR.cutoff_of(rows["event_time"].unique().sort()[KNOWN])
     corrected, without = (_forecasts(r, "ridge").filter(before & (pl.col("series_id") == "s1"))["y_hat"] for r in (_corrected(rows), hidden))
     assert (corrected != without).all()
+
+
+def test_the_look_for_overlap_takes_the_vintage_that_was_known_and_no_other():
+    features = featurize(_corrected(_rows()), small_about(), FEATURES)
+    panel = panel_of(features.table, features.schema, CALENDAR, features.vintages)
+    folds = [Fold(120, np.array([120]))]
+    assert find_overlap(features.table, panel, folds, WALK, features.vintages) is None
+    early = replace(panel, superseded=panel.superseded._replace(z=panel.z[CORRECTED, :1]))  # the correction, before it was known
+    assert find_overlap(features.table, early, folds, WALK, features.vintages).rule == "overlap"
 
 
 def test_what_came_true_is_the_newest_vintage():
