@@ -74,6 +74,8 @@ class Forecaster(Protocol):
 def build_forecaster(name: str, schema: FeatureSchema, seed: int, params: dict[str, Any]) -> Forecaster:
     """The forecaster *name*, unfitted. Raises ForecasterError with the known names."""
     estimator = {"estimator": name.removeprefix(SKLEARN)} if name.startswith(SKLEARN) else {}
+    if estimator and "estimator" in params:
+        raise ForecasterError(f"`forecaster: {name}` names its estimator, and `estimator: {params['estimator']}` another. Remove one of them.")
     return forecaster_class(name)(schema, seed, **estimator, **params)
 
 

@@ -20,7 +20,7 @@ _LOSSES = {"squared": "RMSE", "absolute": "MAE", "quantile": "Quantile"}
 class CatBoostParams(TreesParams):
     """As all trees; the rest are CatBoost's own parameters."""
 
-    depth: Annotated[int, Field(ge=1, le=10)] = 4
+    depth: Annotated[int, Field(ge=1, le=10)] = 6
     l2_leaf_reg: Annotated[float, Field(ge=0)] = 10.0
     rsm: Annotated[float, Field(gt=0, le=1)] = 0.7
 

@@ -6,7 +6,7 @@ graph, or whose graph says something else, is refused at the fit.
 
 import difflib
 from importlib import import_module
-from inspect import isabstract
+from inspect import isabstract, signature
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -68,7 +68,7 @@ class Estimator(OnResiduals):
     def _build(self) -> Any:
         """The estimator, unfitted. Raises ForecasterError for a name or parameter that it has not, with close matches."""
         kind, own = _regressor(self.params.estimator), dict(self.params.params)
-        known = kind().get_params(deep=False)
+        known = list(signature(kind).parameters)
         if strange := sorted(set(own) - set(known)):
             near = difflib.get_close_matches(strange[0], known, n=3)
             raise ForecasterError(
@@ -77,7 +77,12 @@ class Estimator(OnResiduals):
                 + f" Its parameters are {sorted(known)}."
             )
         fixed = {"random_state": self.seed, "n_jobs": 1}  # same seed, same fit; one thread beside others
-        return kind(**{name: value for name, value in fixed.items() if name in known} | own)
+        try:
+            return kind(**{name: value for name, value in fixed.items() if name in known} | own)
+        except TypeError as error:  # an estimator around other estimators, which no parameter in YAML can be
+            raise ForecasterError(
+                f"sklearn's {kind.__name__} cannot be built from params.yaml: {error}. Take an estimator that stands alone."
+            ) from error
 
     def _fitted(self, columns: np.ndarray, target: np.ndarray, weight: np.ndarray | None) -> Any:
         from sklearn.utils.validation import has_fit_parameter  # noqa: PLC0415  (1 s: other models do without)

@@ -23,14 +23,15 @@ from tasks.forecasters.tree_graph import Node, trees_graph
 
 _KEPT = ("preamble.", "categories.", "identity.", "statistic.")  # what a warm start takes over, since the trees' thresholds are in its units
 
+_SAME = ("base", "strategy", "loss", "quantile", "categorical")  # what the earlier trees answer to
+
 
 class TreesParams(ResidualParams):
     """As all that learn on residuals.
 
     n_trees: how many, and at most how many with held_frac. loss: on the residuals in units of the scale; `quantile` needs `quantile`.
-    held_frac: share of the window's newest rows on which the number of trees is chosen before all rows are
-    fitted with it, after patience_trees without gain; 0 takes n_trees. categorical: columns that name and do not measure, `series` for
-    the series themselves. more_trees: grown on top of an earlier fit's, never beyond max_trees altogether. strategy: `direct` has the
+    held_frac: share of the window's newest rows on which the number of trees is chosen, after patience_trees without gain, before all
+    rows are fitted with it; 0 takes n_trees. categorical: columns that name and do not measure, `series` for the series themselves. more_trees: grown on top of an earlier fit's, never beyond max_trees altogether. strategy: `direct` has the
     step as a column; `recursive` learns the first step alone and repeats it on its own forecasts, from what `Moving` can move on.
     """
 
@@ -201,9 +202,10 @@ class BoostedTrees(OnResiduals):
         self.learned["part"] = trees_graph(*self.trees(native), n_columns)
 
     def _check_start(self, start: Self) -> None:
-        if type(start) is not type(self) or start.schema != self.schema or start.params.categorical != self.params.categorical:
+        if type(start) is not type(self) or start.schema != self.schema or any(getattr(start.params, p) != getattr(self.params, p) for p in _SAME):
             raise ForecasterError(
-                f"{self.name} cannot go on from this {start.name}: model, feature schema and `categorical` must be the same. Set `refit: full` for it once."
+                f"{self.name} cannot go on from this {start.name}: model, feature schema, {', '.join(f'`{p}`' for p in _SAME)} must be the same. "
+                "Set `refit: full` for it once."
             )
         n_there = len(start.trees(start.native)[0]) if start.native else 0
         if n_there + self.params.more_trees > self.params.max_trees:

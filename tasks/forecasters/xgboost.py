@@ -15,7 +15,7 @@ _OBJECTIVES = {"squared": "reg:squarederror", "absolute": "reg:absoluteerror", "
 class XgBoostParams(TreesParams):
     """As all trees; the rest are XGBoost's own parameters (`reg_lambda` is its `lambda`)."""
 
-    max_depth: Annotated[int, Field(ge=1, le=12)] = 4
+    max_depth: Annotated[int, Field(ge=1, le=12)] = 3
     min_child_weight: Annotated[float, Field(ge=0)] = 100.0
     colsample_bytree: Annotated[float, Field(gt=0, le=1)] = 0.7
     reg_lambda: Annotated[float, Field(ge=0)] = 1.0

@@ -67,6 +67,7 @@ def test_weights_of_rows_reach_the_estimator():
         ("linear_model.Rigde", {}, r"no regressor 'linear_model.Rigde'.*linear_model.Ridge"),
         ("RandomForestRegressor", {}, r"no regressor 'RandomForestRegressor'.*ensemble.RandomForestRegressor"),
         ("linear_model.LogisticRegression", {}, r"no regressor"),
+        ("multioutput.MultiOutputRegressor", {}, r"cannot be built from params.yaml.*estimator"),
         ("ensemble.RandomForestRegressor", {"n_estimator": 5}, r"no parameter 'n_estimator'.*n_estimators"),
     ],
 )

@@ -189,6 +189,8 @@ def test_a_warm_start_adds_its_trees_and_keeps_the_earlier_ones(name, tmp_path):
         unfitted(name, more_trees=15, max_trees=40).fit(x, z, start=again)
     with pytest.raises(ForecasterError, match="cannot go on from this"):
         unfitted(name, schema_of(steps=2)).fit(x, z[:, :2], start=first)
+    with pytest.raises(ForecasterError, match=r"`loss`.* must be the same"):
+        unfitted(name, loss="absolute").fit(x, z, start=first)
 
 
 def test_rows_move_on_exactly_where_they_can():
