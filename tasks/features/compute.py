@@ -21,13 +21,12 @@ _MOSTLY_HOLES_FRAC = 0.5  # above it, the short way would be gone for little
 
 
 class Block(NamedTuple):
-    """A stretch to compute. values: of each source. n_before: how many steps stand before the first that counts. rows: where its steps go in the table; keep: which of them count."""
+    """A stretch to compute. steps: which rows it reads, -1 where nothing was. n_before: how many of them come before the first that counts; keep: which count after that, all without one. rows: where these go."""
 
-    values: dict[Source, np.ndarray]
+    steps: slice | np.ndarray
     n_before: int
-    rows: slice | np.ndarray
     keep: np.ndarray | None
-    whole: bool
+    rows: slice | np.ndarray
 
 
 def compute(laid: Laid, columns: list[Column]) -> np.ndarray:
@@ -39,10 +38,9 @@ def compute(laid: Laid, columns: list[Column]) -> np.ndarray:
     holes = _holes(laid, [sources[s] for s in looked_back_on], lookback)
     if holes.mean() > _MOSTLY_HOLES_FRAC:
         holes = np.ones(len(holes), dtype=bool)
-        _fill(out, columns, _stretches(laid, sources, holes, lookback))
     else:
-        _fill(out, columns, _flat(sources, len(holes), lookback))
-        _fill(out, columns, _stretches(laid, sources, holes, lookback))
+        _fill(out, columns, sources, _flat(len(holes), lookback))
+    _fill(out, columns, sources, _stretches(laid, holes, lookback))
     return out
 
 
@@ -58,14 +56,14 @@ def _holes(laid: Laid, values: list[np.ndarray], lookback: int) -> np.ndarray:
     return newest >= place - lookback
 
 
-def _flat(sources: dict[Source, np.ndarray], n: int, lookback: int) -> Iterator[Block]:
+def _flat(n: int, lookback: int) -> Iterator[Block]:
     size = max(_BLOCK_STEPS, 4 * lookback)
     for start in range(0, n, size):
         stop, before = min(start + size, n), min(start, lookback)
-        yield Block({source: values[start - before : stop] for source, values in sources.items()}, before, slice(start, stop), None, whole=True)
+        yield Block(slice(start - before, stop), before, None, slice(start, stop))
 
 
-def _stretches(laid: Laid, sources: dict[Source, np.ndarray], wanted: np.ndarray, lookback: int) -> Iterator[Block]:
+def _stretches(laid: Laid, wanted: np.ndarray, lookback: int) -> Iterator[Block]:
     """The *wanted* rows, each run of them behind the *lookback* steps before it; what would lie before its series is missing."""
     if not wanted.any():
         return
@@ -88,22 +86,21 @@ def _stretches(laid: Laid, sources: dict[Source, np.ndarray], wanted: np.ndarray
         stop, n_before = min(start + size, n), min(start, lookback)
         part, keep = row[start - n_before : stop], counts[start:stop]
         if keep.any():
-            values = {source: np.where(part >= 0, values[part], np.nan) for source, values in sources.items()}
-            yield Block(values, n_before, row[start:stop][keep], keep, whole=False)
+            yield Block(part, n_before, keep, row[start:stop][keep])
 
 
-def _fill(out: np.ndarray, columns: list[Column], blocks: Iterator[Block]) -> None:
+def _fill(out: np.ndarray, columns: list[Column], sources: dict[Source, np.ndarray], blocks: Iterator[Block]) -> None:
     found = list(blocks)
     if len(found) == 1:
-        _fill_block(out, columns, found[0])
+        _fill_block(out, columns, sources, found[0])
         return
     with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
-        for _ in pool.map(lambda block: _fill_block(out, columns, block), found):
+        for _ in pool.map(lambda block: _fill_block(out, columns, sources, block), found):
             pass
 
 
-def _fill_block(out: np.ndarray, columns: list[Column], block: Block) -> None:
-    pasts = {source: Past(values, whole=block.whole) for source, values in block.values.items()}
+def _fill_block(out: np.ndarray, columns: list[Column], sources: dict[Source, np.ndarray], block: Block) -> None:
+    pasts = {source: _past(values, block.steps) for source, values in sources.items()}
     infinite: list[str] = []  # all sources are finite, so an infinity comes with one of these two flags, also where float32 ends
     with np.errstate(all="ignore", over="call", divide="call", call=lambda kind, _: infinite.append(kind)):
         for k, column in enumerate(columns):
@@ -112,3 +109,8 @@ def _fill_block(out: np.ndarray, columns: list[Column], block: Block) -> None:
     if infinite:
         part = out[:, block.rows]
         out[:, block.rows] = np.where(np.isinf(part), np.nan, part)
+
+
+def _past(values: np.ndarray, steps: slice | np.ndarray) -> Past:
+    """What stands in the table as it is promises to be whole (`compute` sees to the rest); what is put together does not."""
+    return Past(values[steps], whole=True) if isinstance(steps, slice) else Past(np.where(steps >= 0, values[steps], np.nan))

@@ -87,7 +87,7 @@ def shuffled(rows: pl.DataFrame, about: About, params: FeatureParams, calendar: 
         pairs = _pairs(table, about, names, step)
         if len(pairs.y) < LEAST_ROWS:
             continue
-        scored = _score(pairs._replace(y=_normal_scores(pairs.y)))
+        scored = _score(pairs._replace(y=_ranks(pairs.y)))
         errors = scored.r * float(np.sqrt(scored.n))
         figures |= {f"n_step_{step}": scored.n, f"standard_errors_step_{step}": round(errors, 2)}
         if errors > BEYOND_LUCK and not findings:
@@ -232,9 +232,11 @@ def _determines(name: str, share: float, step: int, table: pl.DataFrame, pairs: 
 
 
 def _score(pairs: Pairs) -> Scored:
-    """Fit on the first part of the origins, score on the rest."""
+    """Fit on the first part of the origins, score on the rest; nothing is said when all lie at one time."""
     border = np.quantile(pairs.when, TRAIN_FRAC)
     before, after = pairs.when < border, pairs.when > border
+    if not before.any() or not after.any():
+        return Scored(r2=0.0, hit_frac=0.5, r=0.0, n=0, n_origins=1)
     x = np.column_stack([np.ones(len(pairs.y)), pairs.x])
     gram = x[before].T @ x[before] + PENALTY * before.sum() * np.eye(x.shape[1])
     y_hat, y = x[after] @ np.linalg.solve(gram, x[before].T @ pairs.y[before]), pairs.y[after]
@@ -259,7 +261,7 @@ def _strongest(pairs: Pairs, names: list[str]) -> str:
     return names[int(np.argmax(r))]
 
 
-def _normal_scores(y: Array) -> Array:
+def _ranks(y: Array) -> Array:
     """Ranks, brought between -1 and 1; ties share one."""
     rank = pl.Series(y).rank("average").to_numpy()
     return (2 * rank - 1) / len(y) - 1

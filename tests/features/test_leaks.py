@@ -241,6 +241,16 @@ def test_what_moves_slowly_around_zero_is_no_return(tmp_path):
     assert "no bound" in verdict.checks["too_good"]["said"]
 
 
+@pytest.mark.parametrize(("n_series", "n_steps", "constant"), [(1, 1, False), (2, 30, False), (150, 4, False), (2, 300, True)])
+def test_a_feed_that_says_little_gets_no_finding(tmp_path, n_series, n_steps, constant):
+    rng = np.random.default_rng(8)
+    times = runs.loads(n_steps)["time"][:n_steps]
+    values = [np.full(n_steps, 7.0) if constant else rng.standard_normal(n_steps) for _ in range(n_series)]
+    table = pl.concat([pl.DataFrame({"time": times, "meter": f"m{i:03d}", "load": value, "other": value**2}) for i, value in enumerate(values)])
+    listed = [{"kind": "lag", "column": "z", "steps": [1]}, {"kind": "value", "column": "other"}]
+    assert runs.verdict_of(runs.root_of(tmp_path, table, listed, about={"season_steps": 1})).findings == ()
+
+
 def test_rows_drawn_at_random_betray_a_function_that_the_sample_of_cutoffs_missed(tmp_path):
     """It reads ahead in one hour of the day; of two cutoffs none falls there, of 1,600 random pairs enough do."""
     once_a_day = "def once_a_day(frame):\n    x = frame['load']\n    return x.shift(-1).zip_with(frame['event_time'].dt.hour() < 6, x.shift(1))\n"
