@@ -4,13 +4,18 @@ The sides take turns, each in a process of its own, so that all of them meet the
 """
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from statistics import median
 
 import pytest
-from support.peers import run_bench
 
 pytestmark = pytest.mark.bench
 N_TURNS, N_ROUNDS = 3, 8
+ROOT = Path(__file__).resolve().parents[2]
+THREADS = dict.fromkeys(("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), "2")
 SIDES = {"tidemill": False, "mlforecast": True, "coreforecast": True, "polars .over": False}
 
 
@@ -18,7 +23,7 @@ def test_a_million_rows_by_45_columns(capsys):
     found = {side: [] for side in SIDES}
     for _ in range(N_TURNS):
         for side, peers in SIDES.items():
-            found[side].append(json.loads(run_bench("features.py", side, str(N_ROUNDS), peers=peers)))
+            found[side].append(_rounds(side, ROOT / ".venv-peers/bin/python" if peers else Path(sys.executable)))
     with capsys.disabled():
         print(f"\nfeatures of 1,000,000 rows x 45 columns, 2 threads; {N_TURNS} processes a side, {N_ROUNDS} rounds each")
         for side, runs in found.items():
@@ -27,3 +32,8 @@ def test_a_million_rows_by_45_columns(capsys):
             print(
                 f"  {side:13} cold {cold:.2f} s, warm median {median(warm):.3f} s (least {min(warm):.3f}; {cpu:.2f} s of processor), peak {peak:.0f} MB"
             )
+
+
+def _rounds(side, python):
+    command = [python, ROOT / "tests/benchmarks/peers/features.py", side, str(N_ROUNDS)]
+    return json.loads(subprocess.run(command, cwd=ROOT, env={**os.environ, **THREADS}, stdout=subprocess.PIPE, check=True).stdout)
