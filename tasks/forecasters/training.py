@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -29,7 +30,6 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from tasks.core.errors import ForecasterError
-from tasks.edges.lifeline import die_with_parent
 from tasks.edges.settings import settings
 from tasks.forecasters.net import Aid, Inputs, Net, Weights
 
@@ -141,7 +141,7 @@ class Shared(Callback):  # type: ignore[misc]  # as above
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002  (Lightning's signature)
         """At the start of each process. Its parameters arrive in memory that all processes share, where each would add its update to those of the others."""
         if trainer.world_size > 1:
-            die_with_parent()
+            threading.Thread(target=_end_with_starter, daemon=True).start()
             torch.set_num_threads(_THREADS)
             _quiet()
             for parameter in pl_module.parameters():
@@ -231,6 +231,13 @@ def _fit(learner: Learner, batches: Batches, callbacks: list[Callback], epochs: 
             enable_progress_bar=False, enable_model_summary=False, gradient_clip_val=1.0,
         )  # fmt: skip
         trainer.fit(learner, batches, ckpt_path=last if last is not None and last.exists() else None, weights_only=True)
+
+
+def _end_with_starter() -> None:
+    """End this process as soon as the one that started the fit has ended; its parent is the server, which lives as long as its children do."""
+    if (starter := multiprocessing.parent_process()) is not None:
+        starter.join()
+        os._exit(1)
 
 
 def _processes() -> DDPStrategy:

@@ -240,6 +240,29 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(tmp_path, monkeypatch
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
+SHARED = """
+import sys
+sys.path[:0] = ["tests/support", "tests/forecasters"]
+from test_nets import fitted
+if __name__ == "__main__":
+    fitted(epochs=1_000_000, strategy="ddp", devices=2)
+"""
+
+
+@pytest.mark.chaos
+def test_processes_that_share_a_fit_end_with_the_one_that_started_them(tmp_path):
+    """Three imports of Lightning, so it is long."""
+    (tmp_path / "shared.py").write_text(SHARED)
+    process = subprocess.Popen([sys.executable, tmp_path / "shared.py"], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    family = psutil.Process(process.pid)
+    wait_for(lambda: sum(len(server.children()) for server in family.children()) == 2, process, at_most_s=400)
+    others = family.children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(others, timeout=10)
+    assert not alive
+
+
 def note_epochs(monkeypatch):
     """The numbers of the epochs that are run from now on."""
     epochs, start = [], training.Learner.on_train_epoch_start
