@@ -10,14 +10,16 @@ from tasks.core.schema import FeatureSchema
 from tasks.core.windows import panel_of
 from tasks.edges.artifacts import file_hash, read_calendar, read_frame, read_json, replacing, write_frame, write_json, write_sessions
 from tasks.edges.door import open_door
-from tasks.edges.params import read_about, read_dataset, read_models, read_params
+from tasks.edges.params import read_about, read_dataset, read_model_params, read_models, read_params
 from tasks.edges.settings import ROOT
 from tasks.ensemble.align import Aligned, align
 from tasks.ensemble.body import history_frame, write_frames, write_members
+from tasks.ensemble.combiners import shares
 from tasks.ensemble.params import EnsembleParams
 from tasks.ensemble.stage import ENSEMBLE, Assembled, assemble, summary
 from tasks.features import FeatureParams
 from tasks.release import Blend
+from tasks.release.combine import plain
 
 FEATURES_FOLDER = ROOT / "data/features"
 
@@ -28,7 +30,7 @@ def main() -> None:
     calendar = read_calendar(FEATURES_FOLDER, about)
     aligned, stride_steps = read_aligned(about, calendar)
     assembled = assemble(aligned, about, params)
-    print(assembled.reason)
+    print(assembled.choice.reason)
     with replacing(ROOT / "models/challenger") as folder:
         for role, name in (("challenger", assembled.shipped), ("baseline", assembled.baseline)):
             (folder / role).mkdir()
@@ -39,8 +41,10 @@ def main() -> None:
 
 
 def read_aligned(about: About, calendar: Calendar) -> tuple[Aligned, int]:
-    """Forecasts of exactly the models listed, and the stride of their cutoffs."""
-    models = read_models()
+    """Forecasts of exactly the models listed, and the stride of their cutoffs. A model that forecasts a quantile has no say in the point."""
+    models = [m for m in read_models() if read_model_params(m).get("quantile") is None]
+    if of_quantiles := [m for m in read_models() if m not in models]:
+        print(f"not combined, since they forecast quantiles: {', '.join(of_quantiles)}")
     schema = FeatureSchema.model_validate(read_json(FEATURES_FOLDER / "schema.json"))
     panel = panel_of(read_frame(FEATURES_FOLDER / "table.parquet", FEATURES), schema, calendar)
     walk, gate = ({m: read_frame(ROOT / "data/forecasts" / m / f"{part}.parquet", FORECAST) for m in models} for part in ("forecast", "gate"))
@@ -53,19 +57,22 @@ def write_body(
 ) -> None:
     """What the service loads, without the rows and the manifest that `package` adds."""
     candidate = assembled.candidates[name]
-    weights = {m: float(w) for m, w in zip(aligned.models, candidate.weights, strict=True) if w > 0}
+    how = candidate.how
+    weights = {m: float(w) for m, w in zip(aligned.models, shares(how, aligned.models), strict=True) if w > 0}
     blend = Blend(
         model=name,
         weights=weights,
         quantiles=about.quantiles,
-        group=assembled.group,
-        residuals=assembled.n_residuals,
+        group=assembled.issuer.group,
+        residuals=assembled.issuer.n_residuals,
         adapt_rate=params.adapt_rate,
         stride_steps=stride_steps,
         seen_until=aligned.panel.cutoff[int(aligned.origins[aligned.n_walk - 1])],
         as_of=aligned.panel.cutoff[-1],
         dataset=read_dataset(),
         data_version=file_hash(ROOT / "data/clean/rows.parquet"),
+        combiner=assembled.choice.combiner if name == ENSEMBLE else "weighted",
+        combination=None if how == plain(weights) else how,
     )
     write_members(folder, weights, ROOT / "models/fits")
     write_frame(folder / "history.parquet", history_frame(candidate, aligned), HISTORY)

@@ -10,10 +10,13 @@ Frac = Annotated[float, Field(ge=0, le=1)]
 
 
 class EnsembleParams(Strict):
-    """How members are pruned and weighted, and how intervals follow.
+    """How members are pruned and combined, which combiner is chosen, and how intervals follow.
 
-    prune_above_frac: a member whose loss is more than this above the best's gets no weight. shrink_frac: how far weights go from the
-    fitted to equal ones. reweight_every_cutoffs: distance of new weights. burn_in_cutoffs: not scored, at most a quarter of all.
+    prune_above_frac: a member whose loss is more than this above the best's is not combined. shrink_frac: how far weights go from the
+    fitted to equal ones. reweight_every_cutoffs: distance of new fits, at most an eighth of the walk. burn_in_cutoffs: not scored, at most a
+    quarter of all. select_frac: newest share of the scored cutoffs, on which combiners fitted before it are compared. select_alpha: a less
+    simple combiner is taken only where the chance that its lead is luck is at most this, shared among those compared. newest_frac: last
+    slice of the known past, for `blending` and for stacking's penalty. recent_cutoffs: half-life of the losses that `recent` follows.
     residuals: size of each conformal pool. adapt_rate: step of the adaptive levels.
     """
 
@@ -23,3 +26,7 @@ class EnsembleParams(Strict):
     adapt_rate: Frac
     reweight_every_cutoffs: Annotated[int, Field(ge=1)] = 63
     burn_in_cutoffs: Annotated[int, Field(ge=0)] = 250
+    select_frac: Annotated[float, Field(gt=0, le=0.5)] = 0.25
+    select_alpha: Annotated[float, Field(gt=0, le=1)] = 0.05
+    newest_frac: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    recent_cutoffs: Annotated[int, Field(ge=1)] = 63

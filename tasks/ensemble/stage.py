@@ -1,124 +1,144 @@
-"""The stage in one screen: weights over time, intervals over time, the best member and the best baseline, who is shipped."""
+"""The stage in one screen: combine along the walk, choose a combiner on a slice of its own, issue intervals, name the best member and baseline."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tasks.core.about import About
-from tasks.core.cosine import cosine_test
 from tasks.core.errors import FoldError
-from tasks.core.scores import PRIMARY
 from tasks.core.transform import from_z
 from tasks.ensemble.align import Aligned
+from tasks.ensemble.choose import Choice, Slices, choose, slices
+from tasks.ensemble.combiners import COMBINERS, Combiner, Ground, shares
+from tasks.ensemble.issue import Issuer, issuer_of
+from tasks.ensemble.known import Errors, refits_of
 from tasks.ensemble.params import EnsembleParams
-from tasks.ensemble.weights import combine, weights_over_time
+from tasks.ensemble.report import brings, combiner_rows, comparisons, correlation, gains
 from tasks.forecasters import BASELINES
-from tasks.release.conformal import Conformal, Issued, Timeline, functional_of, replay
+from tasks.release.combine import Combination, plain
+from tasks.release.conformal import Issued
 
 ENSEMBLE = "ensemble"
-LEAST_PAIRED = 8  # cutoffs; a long-run variance of fewer has one or two terms
-OWN_POOL_CUTOFFS = 100  # fewer outcomes a series and step cannot carry .1 and .9 quantiles of their own
 
 
 class Candidate(NamedTuple):
-    """One thing that could be shipped: weights (M,) as of seen_until, z_hat (K, S, H) out of sample, what it would have issued, its losses."""
+    """One thing that could be shipped: how it combines as of seen_until, z_hat (K, S, H) out of sample, what it would have issued, its losses."""
 
     name: str
-    weights: np.ndarray
+    how: Combination
     z_hat: np.ndarray
     issued: Issued
     loss: np.ndarray  # (K, S, H) primary loss of the point forecast, NaN where not known
 
 
 class Assembled(NamedTuple):
-    """candidates: the ensemble and each member alone. shipped, baseline, best_member: names. scored, gate: (K,) bool."""
+    """candidates: the ensemble and each member alone. shipped, baseline: names. weights: by refit, the ensemble's shares (M,). slices.scored and so on: (K,) bool.
+
+    brings: by member, how much higher the ensemble's loss is without it on the selection slice, as a share. unservable: by combiner, why.
+    """
 
     candidates: dict[str, Candidate]
     shipped: str
     baseline: str
-    best_member: str
-    weights: np.ndarray
-    group: str
-    n_residuals: int
-    scored: np.ndarray
-    gate: np.ndarray
-    reason: str
+    choice: Choice
+    slices: Slices
+    weights: dict[int, np.ndarray]
+    issuer: Issuer
+    brings: dict[str, float]
+    unservable: dict[str, str]
+
+    @property
+    def scored(self) -> np.ndarray:
+        """(K,) cutoffs after the burn-in, up to seen_until."""
+        return self.slices.scored
+
+    @property
+    def gate(self) -> np.ndarray:
+        """(K,) cutoffs after seen_until."""
+        return self.slices.gate
 
 
 def assemble(aligned: Aligned, about: About, params: EnsembleParams) -> Assembled:
-    """Build the ensemble, compare. Raises FoldError when no outcome is known after the burn-in."""
-    weights = weights_over_time(aligned, params, absolute=about.primary_score == "mae")
-    group, groups, n_residuals = pools(aligned, params)
+    """Build the ensemble, compare. Raises FoldError when no outcome is known after the burn-in, a member says nothing, or there is no baseline."""
     burn_in = min(params.burn_in_cutoffs, aligned.n_walk // 4)
-    k = np.arange(len(aligned.origins))
-    scored, gate = (k >= burn_in) & (k < aligned.n_walk), k >= aligned.n_walk
-    candidates = _candidates(weights, aligned, groups, n_residuals, about, params)
-    before = scored[:, None, None] & aligned.known_by(aligned.n_walk - 1)
-    losses = {
-        name: float(np.nanmean(np.where(before, c.loss, np.nan))) if np.isfinite(c.loss[before]).any() else np.nan for name, c in candidates.items()
-    }
-    if not np.isfinite(losses[ENSEMBLE]):
+    cut = slices(aligned, burn_in, params.select_frac)
+    naive = _checked(aligned, cut, burn_in)
+    issuer = issuer_of(aligned, about, params)
+    candidates = _members(aligned, about, issuer)
+    before = cut.scored[:, None, None] & aligned.known_by(aligned.n_walk - 1)
+    baseline = min(naive, key=lambda m: _mean(candidates[m].loss, before))
+    last = aligned.n_walk - 1
+    refits = refits_of(aligned.n_walk, params.reweight_every_cutoffs, [cut.fit_until, last])
+    ground = Ground(aligned, Errors(aligned, refits, params.newest_frac), params, absolute=about.primary_score == "mae")
+    choice, unservable = _choose(ground, cut, issuer, {m: candidates[m].loss for m in aligned.models})
+    combiner = next(c for c in COMBINERS if c.name == choice.combiner)
+    every = range(len(aligned.models))
+    z_hat = combiner.run(ground, refits, every)
+    issued = issuer.whole(z_hat)
+    fitted = {k: combiner.fit(ground, k, every) for k in refits}
+    ensemble = Candidate(ENSEMBLE, fitted[last], z_hat, issued, issuer.loss(issued.point))
+    shipped = ENSEMBLE if choice.ships else choice.best_member
+    used = combiner.fit(ground, cut.fit_until, every).members
+    return Assembled(
+        {ENSEMBLE: ensemble, **candidates}, shipped, baseline, choice, cut,
+        {k: shares(how, aligned.models) for k, how in fitted.items()}, issuer, _brings(ground, cut, issuer, combiner, used), unservable,
+    )  # fmt: skip
+
+
+def _checked(aligned: Aligned, cut: Slices, burn_in: int) -> list[str]:
+    """Names of the baselines. Raises FoldError for forecasts that cannot be combined or compared."""
+    if silent := [m for m, of in zip(aligned.models, aligned.z_hat[:, cut.scored], strict=True) if not np.isfinite(of).any()]:
+        raise FoldError(f"{silent[0]} has no forecast after the burn-in, so it cannot be combined. Train it again (`dvc repro train@{silent[0]}`), or take it off `models`.")
+    if not (cut.scored[:, None, None] & aligned.known_by(aligned.n_walk - 1) & np.isfinite(aligned.y)).any():
         raise FoldError(
             f"No forecast after the burn-in of {burn_in} cutoffs has a known outcome. Raise `train.n_cutoffs`, or lower `ensemble.burn_in_cutoffs`."
         )
-    best = min(aligned.models, key=lambda m: losses[m])
     naive = [m for m in aligned.models if m in BASELINES]
     if not naive:
         raise FoldError(f"`models` has no baseline; keep one of {', '.join(BASELINES)} in params.yaml, since a first model must beat it.")
-    baseline = min(naive, key=lambda m: losses[m])
-    shipped, reason = decide_shipped(candidates[ENSEMBLE].loss[gate], candidates[best].loss[gate], best)
-    return Assembled(candidates, shipped, baseline, best, weights, group, n_residuals, scored, gate, reason)
+    return naive
 
 
-def decide_shipped(ensemble_loss: np.ndarray, member_loss: np.ndarray, member: str) -> tuple[str, str]:
-    """The ensemble, unless the member that was best before the gate's rows is better on them; with the reason as a sentence."""
-    both = np.isfinite(ensemble_loss) & np.isfinite(member_loss)
-    if not both.any():
-        return ENSEMBLE, f"no outcome in the gate's rows is known yet, so the ensemble is shipped unchecked against {member}"
-    mean_ensemble, mean_member = float(ensemble_loss[both].mean()), float(member_loss[both].mean())
-    figures = f"on the {int(both.sum())} known outcomes of the gate's rows its mean loss is {mean_ensemble:.5g}, that of {member}, the best member before them, {mean_member:.5g}"
-    if mean_ensemble <= mean_member:
-        return ENSEMBLE, f"the ensemble is shipped: {figures}"
-    return member, f"{member} is shipped instead of the ensemble: {figures}"
-
-
-def pools(aligned: Aligned, params: EnsembleParams) -> tuple[str, np.ndarray, int]:
-    """Whose residuals a series' intervals come from: `series` when each has enough outcomes, else `all` with a pool that holds several cutoffs of everybody."""
-    n_series = len(aligned.panel.series_ids)
-    known = (np.isfinite(aligned.z[: aligned.n_walk]) & np.isfinite(aligned.scale[: aligned.n_walk, :, None])).sum(axis=0)
-    if known.size and known.min() >= OWN_POOL_CUTOFFS:
-        return "series", np.arange(n_series), params.residuals
-    return "all", np.zeros(n_series, dtype=np.int64), min(10 * n_series + params.residuals, 5000)
-
-
-def _candidates(
-    weights: np.ndarray, aligned: Aligned, groups: np.ndarray, n_residuals: int, about: About, params: EnsembleParams
-) -> dict[str, Candidate]:
-    n_groups, steps = int(groups.max()) + 1, aligned.panel.schema.horizon_steps
-    functional, transform = functional_of(about), about.target.transform
-    z_hat = combine(aligned, weights)
-    full = replay(aligned.timeline(z_hat, groups), Conformal(n_groups, steps, about.quantiles, n_residuals, params.adapt_rate), functional, transform)
-    # Members side by side as if they were further series: one walk over time instead of one for each.
-    n_members = len(aligned.models)
-    beside = Timeline(
-        np.concatenate(list(aligned.z_hat), axis=1), np.tile(aligned.scale, n_members), np.tile(aligned.z, (1, n_members, 1)),
-        np.tile(aligned.known_k, (1, n_members, 1)), aligned.learns, np.concatenate([groups + i * n_groups for i in range(n_members)]),
-    )  # fmt: skip
-    state = Conformal(n_members * n_groups, steps, about.quantiles, n_residuals, params.adapt_rate)
-    points = np.split(replay(beside, state, functional, transform, only_points=True).point, n_members, axis=1)
-    out = {ENSEMBLE: Candidate(ENSEMBLE, weights[aligned.n_walk - 1], z_hat, full, _losses(full.point, aligned, about))}
-    for i, (name, point) in enumerate(zip(aligned.models, points, strict=True)):
+def _members(aligned: Aligned, about: About, issuer: Issuer) -> dict[str, Candidate]:
+    out = {}
+    points = issuer.points(list(aligned.z_hat), np.ones(len(aligned.origins), dtype=bool))
+    for name, z_hat, point in zip(aligned.models, aligned.z_hat, points, strict=True):
         no_quantiles = np.full((*point.shape, len(about.quantiles)), np.nan)
-        out[name] = Candidate(name, np.eye(n_members)[i], aligned.z_hat[i], Issued(no_quantiles, point), _losses(point, aligned, about))
+        out[name] = Candidate(name, plain({name: 1.0}), z_hat, Issued(no_quantiles, point), issuer.loss(point))
     return out
 
 
-def _losses(point: np.ndarray, aligned: Aligned, about: About) -> np.ndarray:
-    y_hat = from_z(about.target, point)
-    there = np.isfinite(y_hat) & np.isfinite(aligned.y)
-    loss = np.full(y_hat.shape, np.nan)
-    loss[there] = PRIMARY[about.primary_score](aligned.y[there], y_hat[there])
-    return loss
+def _choose(ground: Ground, cut: Slices, issuer: Issuer, members: dict[str, np.ndarray]) -> tuple[Choice, dict[str, str]]:
+    """The choice on the selection slice, and why some combiners could not be chosen."""
+    aligned = ground.aligned
+    unservable = {c.name: why for c in COMBINERS if (why := c.unservable(ground))}
+    losses = members | _losses_on(ground, cut, issuer, {c.name: (c, range(len(aligned.models))) for c in COMBINERS})
+    known = aligned.known_by(aligned.n_walk - 1)
+    on_slice = {name: np.where(known, loss, np.nan)[cut.select] for name, loss in losses.items()}
+    shippable = tuple(c.name for c in COMBINERS if c.name not in unservable)
+    return choose(on_slice, aligned.models, shippable, ground.params.select_alpha), unservable
+
+
+def _brings(ground: Ground, cut: Slices, issuer: Issuer, combiner: Combiner, used: tuple[str, ...]) -> dict[str, float]:
+    models = ground.aligned.models
+    sets = {"": list(range(len(models)))} | {m: [i for i in range(len(models)) if models[i] != m] for m in used if len(models) > 1}
+    losses = _losses_on(ground, cut, issuer, {name: (combiner, members) for name, members in sets.items()})
+    known = cut.select[:, None, None] & ground.aligned.known_by(ground.aligned.n_walk - 1)
+    return brings({name: _mean(loss, known) for name, loss in losses.items()})
+
+
+def _losses_on(
+    ground: Ground, cut: Slices, issuer: Issuer, what: dict[str, tuple[Combiner, list[int] | range]]
+) -> dict[str, np.ndarray]:
+    """(K, S, H) losses on the selection slice of combiners over members, fitted along the walk up to `fit_until` and standing still from there."""
+    refits = [k for k in ground.errors.refits if k <= cut.fit_until]
+    points = issuer.points([combiner.run(ground, refits, members) for combiner, members in what.values()], cut.select)
+    return {name: issuer.loss(point) for name, point in zip(what, points, strict=True)}
+
+
+def _mean(loss: np.ndarray, where: np.ndarray) -> float:
+    known = loss[where & np.isfinite(loss)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def summary(assembled: Assembled, aligned: Aligned, about: About) -> dict[str, Any]:
@@ -126,27 +146,46 @@ def summary(assembled: Assembled, aligned: Aligned, about: About) -> dict[str, A
     scored, gate, chosen = assembled.scored, assembled.gate, assembled.candidates[ENSEMBLE]
     ids, cutoffs = aligned.panel.series_ids, aligned.panel.cutoff.gather(aligned.origins)
     years = cutoffs.dt.year().to_numpy()
+    on = np.broadcast_to(scored[:, None, None], aligned.y.shape)
+    compared = comparisons(chosen.loss[scored], {m: assembled.candidates[m].loss[scored] for m in aligned.models})
     return {
         "primary_score": about.primary_score,
         "unit": about.target.unit,
         "shipped": assembled.shipped,
-        "reason": assembled.reason,
+        "reason": assembled.choice.reason,
         "baseline": assembled.baseline,
-        "best_member": assembled.best_member,
-        "group": assembled.group,
+        "best_member": assembled.choice.best_member,
+        "combiner": assembled.choice.combiner,
+        "group": assembled.issuer.group,
         "n_cutoffs_scored": int(scored.sum()),
         "n_cutoffs_gate": int(gate.sum()),
         "scored_from": cutoffs.gather(np.flatnonzero(scored)[:1]).dt.to_string("%F").to_list(),
         "seen_until": cutoffs[aligned.n_walk - 1].isoformat(),
         "as_of": aligned.panel.cutoff[-1].isoformat(),
-        "weights": dict(zip(aligned.models, chosen.weights.tolist(), strict=True)),
+        "weights": dict(zip(aligned.models, assembled.weights[aligned.n_walk - 1].tolist(), strict=True)),
         "scores": {name: _scores(c, aligned, about, ids, scored, gate) for name, c in assembled.candidates.items()},
-        "comparisons": _comparisons(assembled),
+        "comparisons": compared,
+        "gains": gains(compared, {m: _mean(assembled.candidates[m].loss, on) for m in aligned.models}, aligned.models),
+        "selection": _selection(assembled, aligned),
+        "correlation": correlation(aligned.models, np.where(scored[:, None, None], aligned.z - aligned.z_hat, np.nan)),
+        "brings_frac": assembled.brings,
         "coverage": _coverage(chosen, aligned, about, ids, years, scored, gate),
         "weights_over_time": [
-            {"cutoff": cutoffs[int(k)].isoformat(), **dict(zip(aligned.models, assembled.weights[k].tolist(), strict=True))}
-            for k in np.flatnonzero(np.any(np.diff(assembled.weights, axis=0, prepend=np.nan) != 0, axis=1))
+            {"cutoff": cutoffs[k].isoformat(), **dict(zip(aligned.models, weights.tolist(), strict=True))} for k, weights in assembled.weights.items()
         ],
+    }
+
+
+def _selection(assembled: Assembled, aligned: Aligned) -> dict[str, Any]:
+    """The slice on which combiners were compared, and how each did there."""
+    cutoffs = aligned.panel.cutoff.gather(aligned.origins[np.flatnonzero(assembled.slices.select)])
+    return {
+        "fit_until": aligned.panel.cutoff[int(aligned.origins[assembled.slices.fit_until])].isoformat(),
+        "until": cutoffs[-1].isoformat(),
+        "n_cutoffs": len(cutoffs),
+        "n_outcomes": assembled.choice.n,
+        "members": {m: assembled.choice.losses[m] if assembled.choice.n else None for m in aligned.models},
+        "combiners": combiner_rows(assembled.choice, tuple(c.name for c in COMBINERS), assembled.unservable),
     }
 
 
@@ -165,22 +204,6 @@ def _scores(c: Candidate, aligned: Aligned, about: About, ids: tuple[str, ...], 
         "by_series": {s: mean(c.loss[scored, i]) for i, s in enumerate(ids)},
         "by_step": [mean(c.loss[scored, :, h]) for h in range(c.loss.shape[2])],
     }
-
-
-def _comparisons(assembled: Assembled) -> dict[str, dict[str, float]]:
-    """How much lower the ensemble's mean loss is than each member's (gain_frac), and the one-sided p that it is not lower at all."""
-    ours = assembled.candidates[ENSEMBLE].loss[assembled.scored]
-    out = {}
-    for name, candidate in assembled.candidates.items():
-        theirs = candidate.loss[assembled.scored]
-        both = np.isfinite(ours) & np.isfinite(theirs)
-        n = both.sum(axis=(1, 2))
-        if name == ENSEMBLE or (n > 0).sum() < LEAST_PAIRED:
-            continue
-        mean_ours, mean_theirs = (np.where(both, loss, 0.0).sum(axis=(1, 2))[n > 0] / n[n > 0] for loss in (ours, theirs))
-        gain = 1.0 - float(mean_ours.mean() / mean_theirs.mean()) if mean_theirs.mean() > 0 else 0.0
-        out[name] = {"gain_frac": gain, "p": cosine_test(mean_theirs - mean_ours).p, "n_cutoffs": int((n > 0).sum())}
-    return out
 
 
 def _coverage(

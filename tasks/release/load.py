@@ -14,6 +14,7 @@ from tasks.core.errors import ReleaseError, TidemillError
 from tasks.core.frames import HISTORY, SERIES, UTC, FrameSchema
 from tasks.core.schema import FeatureSchema
 from tasks.features import FeatureParams, feature_schema
+from tasks.release.combine import Combination, fault_of
 from tasks.release.manifest import MANIFEST, MEMBERS, Blend, Manifest, read_manifest, read_strict, verify
 
 
@@ -37,8 +38,13 @@ class Release:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of each member."""
+        """Weight of each member; its share where they are combined otherwise."""
         return self.blend.weights
+
+    @cached_property
+    def how(self) -> Combination:
+        """How members become one forecast."""
+        return self.blend.how
 
     @property
     def model(self) -> str:
@@ -78,6 +84,7 @@ def open_body(folder: Path) -> Release:
     schema = read_strict(folder / "schema.json", FeatureSchema)
     blend = read_strict(folder / "ensemble.json", Blend)
     _check_schema(folder, about, features, schema)
+    _check_combination(folder, blend, schema)
     return Release(
         folder, about, features, schema, blend,
         calendar=_calendar(folder, about),
@@ -96,6 +103,16 @@ def _check_schema(folder: Path, about: About, features: FeatureParams, sealed: F
             f"{folder}: this code computes other features than the release was trained on (schema {here.hash[:12]}, release {sealed.hash[:12]}; "
             f"differing: {differing[:5]}). A feature's name fixes its computation: give the changed one a new name, or use the code in the release's provenance.json."
         )
+
+
+def _check_combination(folder: Path, blend: Blend, schema: FeatureSchema) -> None:
+    if sorted(blend.how.members) != sorted(blend.weights):
+        fact, rule = f"combines {sorted(blend.how.members)}", f"its weights name {sorted(blend.weights)}"
+    elif fault := fault_of(blend.how, schema):
+        fact, rule = fault
+    else:
+        return
+    raise ReleaseError(f"{folder}: ensemble.json cannot combine its members: {fact}, and {rule}. Build it again with `dvc repro ensemble`.")
 
 
 def _calendar(folder: Path, about: About) -> Calendar:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from tasks.core.about import Strict
 from tasks.core.errors import ReleaseError
 from tasks.core.schema import FeatureSchema
+from tasks.release.combine import Ranks, Weights, plain
 
 MANIFEST = "manifest.json"
 REQUIRED = ("about.json", "ensemble.json", "features.json", "history.parquet", "rows.parquet", "schema.json")
@@ -27,7 +28,7 @@ S = TypeVar("S", bound=Strict)  # the syntax `def f[S]` needs 3.12
 class Blend(Strict):
     """ensemble.json: how members become one forecast, how quantiles follow, and from what all of it was made.
 
-    weights: by member, above 0. group: whose residuals a series' quantiles come from, its own or everybody's. residuals: newest kept
+    weights: share of each member, above 0; what combines them where there is no *combination*. combiner: its name. group: whose residuals a series' quantiles come from, its own or everybody's. residuals: newest kept
     for each group and step. adapt_rate: how fast quantile levels follow misses. stride_steps: distance of the cutoffs from which the
     quantiles learn. seen_until: everything here was fitted, weighted and calibrated on values known by then. as_of: newest `known_at`
     of the data. data_version: sha256 of the rows.
@@ -44,6 +45,13 @@ class Blend(Strict):
     as_of: datetime
     dataset: str
     data_version: str
+    combiner: str = "weighted"
+    combination: Weights | Ranks | None = None
+
+    @property
+    def how(self) -> Weights | Ranks:
+        """How members become one forecast."""
+        return self.combination or plain(self.weights)
 
 
 class Manifest(Strict):
@@ -135,7 +143,7 @@ def _manifest_of(folder: Path) -> Manifest:
         "files": hashes,
         "schema": read_strict(folder / "schema.json", FeatureSchema).hash,
         "data_version": blend.data_version,
-        "parameters": blend.model_dump(mode="json"),
+        "parameters": blend.model_dump(mode="json", exclude_defaults=True),  # so a release from before a key was there keeps its digest
     }
     digest = hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     return Manifest(digest=digest, files=hashes, **{k: getattr(blend, k) for k in ("dataset", "model", "seen_until", "as_of", "data_version")})

@@ -14,6 +14,7 @@ from tasks.core.frames import as_of
 from tasks.core.transform import to_z
 from tasks.core.windows import blocks
 from tasks.features import build_features, derive_target
+from tasks.release.combine import combine, groups_of
 from tasks.release.load import Release
 
 BLOCK_ROWS = 8192  # bounds the memory of one call into a graph; trees need a few kB for each row
@@ -73,12 +74,12 @@ def us(at: datetime) -> int:
 
 
 def z_hat(release: Release, x: np.ndarray) -> np.ndarray:
-    """The members' weighted sum (n, H) float64 in the space of z, for feature rows x (n, F) float32 in the order of the schema; n may be 0."""
+    """What the members say together (n, H) float64 in the space of z, for feature rows x (n, F) float32 in the order of the schema; n may be 0."""
     out = np.zeros((len(x), release.schema.horizon_steps))
     for part in blocks(len(x), BLOCK_ROWS):
         block = np.ascontiguousarray(x[part], dtype=np.float32)
-        for name, weight in sorted(release.weights.items()):
-            out[part] += weight * release.members[name].run(["z_hat"], {"x": block})[0].astype(np.float64)
+        said = [release.members[name].run(["z_hat"], {"x": block})[0] for name in release.how.members]
+        out[part] = combine(release.how, np.stack(said, axis=1), groups_of(release.how, block, release.schema))
     return out
 
 

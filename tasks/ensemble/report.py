@@ -1,0 +1,72 @@
+"""What the report says beside scores: gains with the chance that they are luck, how alike members err, what each brings. Pure figures."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tasks.core.cosine import cosine_test
+from tasks.ensemble.choose import LEAST_PAIRED, Choice
+
+
+def comparisons(ours: np.ndarray, losses: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """By model: how much lower the mean of *ours* (k, S, H) is than that of its losses (gain_frac), and the one-sided p that it is not lower at all."""
+    out = {}
+    for name, theirs in losses.items():
+        both = np.isfinite(ours) & np.isfinite(theirs)
+        n = both.sum(axis=(1, 2))
+        if (n > 0).sum() < LEAST_PAIRED:
+            continue
+        mean_ours, mean_theirs = (np.where(both, loss, 0.0).sum(axis=(1, 2))[n > 0] / n[n > 0] for loss in (ours, theirs))
+        gain = 1.0 - float(mean_ours.mean() / mean_theirs.mean()) if mean_theirs.mean() > 0 else 0.0
+        out[name] = {"gain_frac": gain, "p": cosine_test(mean_theirs - mean_ours).p, "n_cutoffs": int((n > 0).sum())}
+    return out
+
+
+def gains(compared: Mapping[str, Mapping[str, Any]], losses: Mapping[str, float], members: tuple[str, ...]) -> dict[str, Any]:
+    """The honest line: the ensemble against HAR where there is one, the median member and the best single one, which hindsight picks. losses: mean of each."""
+    ranked = sorted((m for m in members if m in compared), key=lambda m: losses[m])
+    if not ranked:
+        return {"text": f"fewer than {LEAST_PAIRED} scored cutoffs have outcomes, so no gain can be told from luck"}
+    named = {"har": "har"} if "har" in ranked else {}
+    named |= {"median_member": ranked[len(ranked) // 2], "best_member": ranked[0]}
+    out: dict[str, Any] = {role: {"model": m, "gain_frac": compared[m]["gain_frac"], "p": compared[m]["p"]} for role, m in named.items()}
+    who = {"har": "HAR", "median_member": "{model}, the median member", "best_member": "{model}, the best member in hindsight"}
+    said = [
+        f"{abs(of['gain_frac']):.1%} {'below' if of['gain_frac'] >= 0 else 'above'} {who[role].format(**of)} (p = {of['p']:.2g})"
+        for role, of in out.items()
+    ]
+    return out | {"text": f"over {compared[ranked[0]]['n_cutoffs']} cutoffs the ensemble's mean loss is " + ", ".join(said)}
+
+
+def correlation(models: tuple[str, ...], error: np.ndarray) -> dict[str, dict[str, float | None]]:
+    """Pearson correlation of the members' errors (M, k, S, H) in the space of z; None where one does not vary, or fewer than two are known."""
+    flat = error.reshape(len(error), -1)
+    flat = flat[:, np.isfinite(flat).all(axis=0)]
+    centred = flat - flat.mean(axis=1, keepdims=True) if flat.shape[1] else flat
+    spread = np.sqrt(np.square(centred).sum(axis=1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        of = (centred @ centred.T) / np.outer(spread, spread)
+    return {a: {b: float(np.clip(of[i, j], -1, 1)) if np.isfinite(of[i, j]) else None for j, b in enumerate(models)} for i, a in enumerate(models)}
+
+
+def brings(losses: Mapping[str, float]) -> dict[str, float]:
+    """By member: how much higher the loss is without it, as a share of the loss with all (key ""); below 0 where it harms."""
+    whole = losses[""]
+    return {m: loss / whole - 1 if whole > 0 else 0.0 for m, loss in losses.items() if m}
+
+
+def combiner_rows(choice: Choice, names: tuple[str, ...], unservable: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One row for each combiner, the least loss on the selection slice first."""
+    best = choice.losses[choice.best_member]
+    return [
+        {
+            "combiner": name,
+            "loss": choice.losses[name] if choice.n else None,
+            "below_best_member_frac": 1 - choice.losses[name] / best if choice.n and best > 0 else None,
+            "p_lead_is_luck": choice.p.get(name),
+            "chosen": name == choice.combiner,
+            "not_servable": unservable.get(name),
+        }
+        for name in sorted(names, key=lambda n: (choice.losses[n] if choice.n else 0.0, names.index(n)))
+    ]

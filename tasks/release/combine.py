@@ -1,0 +1,116 @@
+"""How members become one forecast: by weights, or by rank. The ensemble stage scores by this function, and what is served answers by it.
+
+A member that says nothing (NaN) is left out and the weights of the others are scaled up to the same sum; a row says nothing when none
+that counts is left. Weights of either sign (stacking) cannot be scaled up safely: there, a row says nothing when one that counts is missing.
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from tasks.core.about import Strict
+from tasks.core.schema import SERIES_KEY, FeatureSchema
+
+_LOW = 1 << 24  # the low half of a series' key lies below
+
+
+class Regime(Strict):
+    """Which weights a row gets by a number of its own: as many of *above* as *column* exceeds; 0 where it is unknown."""
+
+    column: str
+    above: tuple[float, ...]
+
+
+class Weights(Strict):
+    """A weighted sum. members: order of the table. table: (G, M, H), or (G, M, 1) for one weight at every step; each sums to 1 over M.
+
+    G groups of rows: one; or by *regime*, one more than its thresholds; or by *series*, keys (high, low) ascending, and a last group for
+    every series that is not among them. whole: a row says nothing as soon as a member with weight says nothing.
+    """
+
+    kind: Literal["weights"] = "weights"
+    members: tuple[str, ...]
+    table: tuple[tuple[tuple[float, ...], ...], ...]
+    regime: Regime | None = None
+    series: tuple[tuple[int, int], ...] = ()
+    whole: bool = False
+
+
+class Ranks(Strict):
+    """A sum weighted by rank, the lowest forecast first: median, trimmed mean. table: (M + 1, M), a row for each number of members that speak."""
+
+    kind: Literal["ranks"] = "ranks"
+    members: tuple[str, ...]
+    table: tuple[tuple[float, ...], ...]
+
+
+Combination = Weights | Ranks
+
+
+class Fault(NamedTuple):
+    """What a combination asks for and a schema has not. rule: what it needs."""
+
+    fact: str
+    rule: str
+
+
+def plain(weights: dict[str, float]) -> Weights:
+    """One weight for each member, in the order of their names."""
+    return Weights(members=tuple(sorted(weights)), table=(tuple((weights[name],) for name in sorted(weights)),))
+
+
+def fault_of(how: Combination, schema: FeatureSchema) -> Fault | None:
+    """The first thing that keeps *how* from being computed on rows of *schema*; None when there is nothing."""
+    n, shape = len(how.members), np.shape(how.table)
+    if isinstance(how, Ranks):
+        return None if shape == (n + 1, n) else Fault(f"its table is {shape}", f"ranks of {n} members need {(n + 1, n)}")
+    n_groups = len(how.regime.above) + 1 if how.regime else len(how.series) + 1 if how.series else 1
+    if shape not in {(n_groups, n, 1), (n_groups, n, schema.horizon_steps)}:
+        return Fault(f"its table is {shape}", f"{n_groups} groups and {n} members need {(n_groups, n, schema.horizon_steps)}")
+    wanted = [how.regime.column] if how.regime else list(SERIES_KEY) if how.series else []
+    missing = [name for name in wanted if name not in schema.names]
+    return Fault(f"the schema has no column {missing[0]!r}", "it tells a row's weights by that column") if missing else None
+
+
+def groups_of(how: Combination, x: np.ndarray, schema: FeatureSchema) -> np.ndarray:
+    """(n,) row of the table for each of the feature rows x (n, F)."""
+    if isinstance(how, Weights) and how.regime:
+        own = x[:, schema.index(how.regime.column), None].astype(np.float64)
+        above: np.ndarray = (own > np.array(how.regime.above)).sum(axis=1)
+        return above
+    if isinstance(how, Weights) and how.series:
+        high, low = (np.nan_to_num(x[:, schema.index(name)].astype(np.float64), nan=-1).astype(np.int64) for name in SERIES_KEY)
+        key, known = high * _LOW + low, np.array([h * _LOW + low_half for h, low_half in how.series])
+        at = np.minimum(np.searchsorted(known, key), len(known) - 1)
+        return np.where(known[at] == key, at, len(known))
+    return np.zeros(len(x), dtype=np.int64)
+
+
+def combine(how: Combination, z_hats: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """(n, H) float64 of the members' forecasts (n, M, H), in the order of `how.members`; NaN where nothing can be said. group: (n,)."""
+    out = _by_rank(how, z_hats) if isinstance(how, Ranks) else _by_weight(how, z_hats, group)
+    return out
+
+
+def _by_weight(how: Weights, z_hats: np.ndarray, group: np.ndarray) -> np.ndarray:
+    out, left, lost = (np.zeros((len(z_hats), z_hats.shape[2])) for _ in range(3))
+    for of_member, said in zip(np.asarray(how.table).transpose(1, 0, 2), z_hats.transpose(1, 0, 2), strict=True):
+        weight, there = np.broadcast_to(of_member[group], said.shape), np.isfinite(said)
+        out += np.where(there, weight * said.astype(np.float64), 0.0)
+        left += np.where(there, weight, 0.0)
+        lost += np.where(there, 0.0, np.abs(weight))
+    if not lost.any():
+        return out
+    sayable = (lost == 0) | ((left > 0) & (not how.whole))
+    return np.where(sayable, out / np.where((lost > 0) & sayable, left, 1.0), np.nan)
+
+
+def _by_rank(how: Ranks, z_hats: np.ndarray) -> np.ndarray:
+    there = np.isfinite(z_hats)
+    ordered = np.sort(np.where(there, z_hats.astype(np.float64), np.inf), axis=1)
+    n = there.sum(axis=1)
+    weights = np.asarray(how.table)[n]  # (n, H, M)
+    out = np.zeros(n.shape)
+    for rank in range(z_hats.shape[1]):
+        out += np.where(weights[:, :, rank] != 0, weights[:, :, rank] * np.where(rank < n, ordered[:, rank], 0.0), 0.0)
+    return np.where(n > 0, out, np.nan)
