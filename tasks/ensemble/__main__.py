@@ -34,7 +34,7 @@ def main() -> None:
     with replacing(ROOT / "models/challenger") as folder:
         for role, name in (("challenger", assembled.shipped), ("baseline", assembled.baseline)):
             (folder / role).mkdir()
-            write_body(folder / role, name, assembled, aligned, about, calendar, params, stride_steps)
+            write_body(folder / role, name, assembled, aligned, about, calendar, stride_steps)
     with replacing(ROOT / "data/reports/ensemble") as folder:
         write_frames(folder, assembled.candidates[ENSEMBLE], assembled.candidates, aligned, about, assembled.scored, assembled.gate)
         write_json(folder / "summary.json", summary(assembled, aligned, about))
@@ -42,19 +42,18 @@ def main() -> None:
 
 def read_aligned(about: About, calendar: Calendar) -> tuple[Aligned, int]:
     """Forecasts of exactly the models listed, and the stride of their cutoffs. A model that forecasts a quantile has no say in the point."""
-    models = [m for m in read_models() if read_model_params(m).get("quantile") is None]
-    if of_quantiles := [m for m in read_models() if m not in models]:
-        print(f"not combined, since they forecast quantiles: {', '.join(of_quantiles)}")
+    models = read_models()
+    quantile_of = {m: float(q) for m in models if (q := read_model_params(m).get("quantile")) is not None}
+    if quantile_of:
+        print(f"not combined, since they forecast quantiles: {', '.join(quantile_of)}")
     schema = FeatureSchema.model_validate(read_json(FEATURES_FOLDER / "schema.json"))
     panel = panel_of(read_frame(FEATURES_FOLDER / "table.parquet", FEATURES), schema, calendar)
     walk, gate = ({m: read_frame(ROOT / "data/forecasts" / m / f"{part}.parquet", FORECAST) for m in models} for part in ("forecast", "gate"))
     stride_steps = int(read_json(ROOT / "models/fits" / models[0] / "fit.json")["stride_steps"])
-    return align(walk, gate, panel, calendar, about, stride_steps), stride_steps
+    return align(walk, gate, panel, calendar, about, stride_steps, quantile_of), stride_steps
 
 
-def write_body(
-    folder: Path, name: str, assembled: Assembled, aligned: Aligned, about: About, calendar: Calendar, params: EnsembleParams, stride_steps: int
-) -> None:
+def write_body(folder: Path, name: str, assembled: Assembled, aligned: Aligned, about: About, calendar: Calendar, stride_steps: int) -> None:
     """What the service loads, without the rows and the manifest that `package` adds."""
     candidate = assembled.candidates[name]
     how = candidate.how
@@ -65,7 +64,10 @@ def write_body(
         quantiles=about.quantiles,
         group=assembled.issuer.group,
         residuals=assembled.issuer.n_residuals,
-        adapt_rate=params.adapt_rate,
+        adapt_rate=assembled.issuer.adapt_rate,
+        block=assembled.issuer.block,
+        regime=assembled.issuer.regime if assembled.issuer.group == "regime" else None,
+        quantile_members=assembled.issuer.quantile_members,
         stride_steps=stride_steps,
         seen_until=aligned.panel.cutoff[int(aligned.origins[aligned.n_walk - 1])],
         as_of=aligned.panel.cutoff[-1],
@@ -74,8 +76,8 @@ def write_body(
         combiner=assembled.choice.combiner if name == ENSEMBLE else "weighted",
         combination=None if how == plain(weights) else how,
     )
-    write_members(folder, weights, ROOT / "models/fits")
-    write_frame(folder / "history.parquet", history_frame(candidate, aligned), HISTORY)
+    write_members(folder, blend.members, ROOT / "models/fits")
+    write_frame(folder / "history.parquet", history_frame(candidate, assembled.issuer), HISTORY)
     write_json(folder / "ensemble.json", blend.model_dump(mode="json"))
     write_json(folder / "about.json", about.model_dump(mode="json"))
     write_json(folder / "features.json", read_params("features", FeatureParams).model_dump(mode="json"))

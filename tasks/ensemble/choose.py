@@ -79,9 +79,7 @@ def lead_is_luck(ours: np.ndarray, theirs: np.ndarray, there: np.ndarray) -> flo
     return 1.0
 
 
-def _reason(
-    means: dict[str, float], chosen: str, leader: str, best: str, n: int, level: float, p: dict[str, float], *, ships: bool
-) -> str:
+def _reason(means: dict[str, float], chosen: str, leader: str, best: str, n: int, level: float, p: dict[str, float], *, ships: bool) -> str:
     where = f"on the {n} outcomes of the selection slice, which no combiner had seen,"
     member = f"that of {best}, the best member there, {means[best]:.5g}"
     if not ships:
@@ -89,4 +87,6 @@ def _reason(
     said = f"the ensemble by {chosen} is shipped: {where} its mean loss is {means[chosen]:.5g}, {member}"
     if chosen == leader:
         return said
-    return f"{said}; {leader} has {means[leader]:.5g}, but that lead may be luck (p = {p[chosen]:.2g}, {level:.2g} was asked), and {chosen} is simpler"
+    return (
+        f"{said}; {leader} has {means[leader]:.5g}, but that lead may be luck (p = {p[chosen]:.2g}, {level:.2g} was asked), and {chosen} is simpler"
+    )

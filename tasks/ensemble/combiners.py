@@ -24,8 +24,16 @@ BORROWED = 500  # outcomes that a series or a regime borrows from everybody: wit
 PENALTIES = tuple(10.0**k for k in range(-4, 2))  # of stacking, as shares of the members' mean square
 FOLLOWS = 2.0  # the recent combiner: weights are recent losses to the power of minus this
 TREES: dict[str, Any] = {
-    "objective": "regression", "num_leaves": 7, "learning_rate": 0.05, "min_data_in_leaf": 100, "lambda_l2": 10.0, "seed": 1,
-    "deterministic": True, "force_row_wise": True, "num_threads": 1, "verbosity": -1,
+    "objective": "regression",
+    "num_leaves": 7,
+    "learning_rate": 0.05,
+    "min_data_in_leaf": 100,
+    "lambda_l2": 10.0,
+    "seed": 1,
+    "deterministic": True,
+    "force_row_wise": True,
+    "num_threads": 1,
+    "verbosity": -1,
 }  # fmt: skip  (small and slow: what is left after the mean is almost all noise)
 N_TREES, TREE_ROWS = 100, 50_000
 

@@ -10,10 +10,11 @@ from tasks.core.transform import from_z
 from tasks.ensemble.align import Aligned
 from tasks.ensemble.choose import Choice, Slices, choose, slices
 from tasks.ensemble.combiners import COMBINERS, Combiner, Ground, shares
+from tasks.ensemble.coverage import coverage
 from tasks.ensemble.issue import Issuer, issuer_of
 from tasks.ensemble.known import Errors, refits_of
 from tasks.ensemble.params import EnsembleParams
-from tasks.ensemble.report import brings, combiner_rows, comparisons, correlation, gains
+from tasks.ensemble.report import brings, combiner_rows, comparisons, confidence_set, correlation, gains, overlap_of
 from tasks.forecasters import BASELINES
 from tasks.release.combine import Combination, plain
 from tasks.release.conformal import Issued
@@ -63,7 +64,7 @@ def assemble(aligned: Aligned, about: About, params: EnsembleParams) -> Assemble
     burn_in = min(params.burn_in_cutoffs, aligned.n_walk // 4)
     cut = slices(aligned, burn_in, params.select_frac)
     naive = _checked(aligned, cut, burn_in)
-    issuer = issuer_of(aligned, about, params)
+    issuer = issuer_of(aligned, about, params, burn_in)
     candidates = _members(aligned, about, issuer)
     before = cut.scored[:, None, None] & aligned.known_by(aligned.n_walk - 1)
     baseline = min(naive, key=lambda m: _mean(candidates[m].loss, before))
@@ -88,7 +89,9 @@ def assemble(aligned: Aligned, about: About, params: EnsembleParams) -> Assemble
 def _checked(aligned: Aligned, cut: Slices, burn_in: int) -> list[str]:
     """Names of the baselines. Raises FoldError for forecasts that cannot be combined or compared."""
     if silent := [m for m, of in zip(aligned.models, aligned.z_hat[:, cut.scored], strict=True) if not np.isfinite(of).any()]:
-        raise FoldError(f"{silent[0]} has no forecast after the burn-in, so it cannot be combined. Train it again (`dvc repro train@{silent[0]}`), or take it off `models`.")
+        raise FoldError(
+            f"{silent[0]} has no forecast after the burn-in, so it cannot be combined. Train it again (`dvc repro train@{silent[0]}`), or take it off `models`."
+        )
     if not (cut.scored[:, None, None] & aligned.known_by(aligned.n_walk - 1) & np.isfinite(aligned.y)).any():
         raise FoldError(
             f"No forecast after the burn-in of {burn_in} cutoffs has a known outcome. Raise `train.n_cutoffs`, or lower `ensemble.burn_in_cutoffs`."
@@ -127,9 +130,7 @@ def _brings(ground: Ground, cut: Slices, issuer: Issuer, combiner: Combiner, use
     return brings({name: _mean(loss, known) for name, loss in losses.items()})
 
 
-def _losses_on(
-    ground: Ground, cut: Slices, issuer: Issuer, what: dict[str, tuple[Combiner, list[int] | range]]
-) -> dict[str, np.ndarray]:
+def _losses_on(ground: Ground, cut: Slices, issuer: Issuer, what: dict[str, tuple[Combiner, list[int] | range]]) -> dict[str, np.ndarray]:
     """(K, S, H) losses on the selection slice of combiners over members, fitted along the walk up to `fit_until` and standing still from there."""
     refits = [k for k in ground.errors.refits if k <= cut.fit_until]
     points = issuer.points([combiner.run(ground, refits, members) for combiner, members in what.values()], cut.select)
@@ -145,9 +146,9 @@ def summary(assembled: Assembled, aligned: Aligned, about: About) -> dict[str, A
     """Everything that the reports show, as plain data: scores of every candidate, weights, coverage, who is shipped and why."""
     scored, gate, chosen = assembled.scored, assembled.gate, assembled.candidates[ENSEMBLE]
     ids, cutoffs = aligned.panel.series_ids, aligned.panel.cutoff.gather(aligned.origins)
-    years = cutoffs.dt.year().to_numpy()
+    overlap = overlap_of(aligned)
     on = np.broadcast_to(scored[:, None, None], aligned.y.shape)
-    compared = comparisons(chosen.loss[scored], {m: assembled.candidates[m].loss[scored] for m in aligned.models})
+    compared = comparisons(chosen.loss[scored], {m: assembled.candidates[m].loss[scored] for m in aligned.models}, overlap)
     return {
         "primary_score": about.primary_score,
         "unit": about.target.unit,
@@ -169,7 +170,8 @@ def summary(assembled: Assembled, aligned: Aligned, about: About) -> dict[str, A
         "selection": _selection(assembled, aligned),
         "correlation": correlation(aligned.models, np.where(scored[:, None, None], aligned.z - aligned.z_hat, np.nan)),
         "brings_frac": assembled.brings,
-        "coverage": _coverage(chosen, aligned, about, ids, years, scored, gate),
+        "confidence_set": confidence_set({m: c.loss[scored] for m, c in assembled.candidates.items()}, overlap),
+        "coverage": coverage(chosen.name, chosen.issued, assembled.issuer, scored, gate),
         "weights_over_time": [
             {"cutoff": cutoffs[k].isoformat(), **dict(zip(aligned.models, weights.tolist(), strict=True))} for k, weights in assembled.weights.items()
         ],
@@ -203,32 +205,4 @@ def _scores(c: Candidate, aligned: Aligned, about: About, ids: tuple[str, ...], 
         "rmse": (mean(np.square(error[scored])) or 0.0) ** 0.5,
         "by_series": {s: mean(c.loss[scored, i]) for i, s in enumerate(ids)},
         "by_step": [mean(c.loss[scored, :, h]) for h in range(c.loss.shape[2])],
-    }
-
-
-def _coverage(
-    c: Candidate, aligned: Aligned, about: About, ids: tuple[str, ...], years: np.ndarray, scored: np.ndarray, gate: np.ndarray
-) -> dict[str, Any]:
-    low, high = c.issued.quantiles[..., 0], c.issued.quantiles[..., -1]
-    known = np.isfinite(aligned.z) & np.isfinite(low)
-    inside = (aligned.z >= low) & (aligned.z <= high)
-
-    def share(rows: np.ndarray) -> float | None:
-        here = known & rows
-        return float(inside[here].mean()) if here.any() else None
-
-    on = scored[:, None, None]
-    steps = np.arange(low.shape[2])
-    return {
-        "level": about.quantiles[-1] - about.quantiles[0],
-        "overall": share(on),
-        "gate": share(gate[:, None, None]),
-        "by_step": [share(on & (steps == h)) for h in steps],
-        "by_series": {s: share(on & (np.arange(len(ids)) == i)[None, :, None]) for i, s in enumerate(ids)},
-        # The gate's rows are out of sample too, so the last year is whole.
-        "by_year": {
-            str(year): part
-            for year in np.unique(years[scored | gate])
-            if (part := share(((scored | gate) & (years == year))[:, None, None])) is not None
-        },
     }

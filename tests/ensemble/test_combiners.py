@@ -172,9 +172,7 @@ def test_a_step_a_series_and_a_regime_get_the_member_that_is_good_there(panel):
             "har": lambda o, s, mine=mine, good=good, bad=bad: np.where(mine(o, s), bad(o, s), good(o, s)),
         }
         aligned = aligned_of(members, panel)
-        error, shared = (
-            np.nanmean(np.square(run(c, aligned, prune_above_frac=10.0) - aligned.z)[100:]) for c in (combiner, Weighted("weighted"))
-        )
+        error, shared = (np.nanmean(np.square(run(c, aligned, prune_above_frac=10.0) - aligned.z)[100:]) for c in (combiner, Weighted("weighted")))
         assert error < 0.75 * shared, combiner.name
 
 

@@ -42,9 +42,7 @@ def small_members(panel, phi=0.7):
 def noisy_members(panel, noises, phi=0.7, seed=3):
     """The best that can be, each with an error of its own of this size."""
     steps, rng = np.arange(1, 4), np.random.default_rng(seed)
-    return {
-        name: (lambda o, s, noise=noise: 10 + phi**steps * (panel.z[o, s] - 10) + noise * rng.normal(size=3)) for name, noise in noises.items()
-    }
+    return {name: (lambda o, s, noise=noise: 10 + phi**steps * (panel.z[o, s] - 10) + noise * rng.normal(size=3)) for name, noise in noises.items()}
 
 
 def ground_of(aligned, params=PARAMS, at=(), **changes) -> Ground:
