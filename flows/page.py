@@ -151,24 +151,42 @@ def _models(root: Path) -> str:
     return _picture(draw, "error of every model", height=0.45 * len(names) + 0.8) + _table(rows)
 
 
-def _weights(root: Path) -> str:
-    """Weights as of seen_until, and how they came there."""
-    summary = read_json(root / "data/reports/ensemble/summary.json")
-    weights, path = summary["weights"], summary["weights_over_time"]
-    times = pl.Series([w["cutoff"] for w in path]).str.to_datetime(time_zone="UTC")
-    shown = [m for m in weights if any(w[m] > 0 for w in path)]
+def _ensemble(root: Path) -> str:
+    """Which combiner was chosen among which, what it gains, who has weight, how alike members err, what each brings."""
+    folder = root / "data/reports/ensemble"
+    summary = read_json(folder / "summary.json")
+    selection, weights = summary["selection"], summary["weights"]
+    facts = {
+        "shipped": summary["shipped"],
+        "why": summary["reason"],
+        "gain": summary["gains"]["text"],
+        "selection slice": f"{selection['n_cutoffs']} cutoffs up to {selection['until'][:10]}; combiners were fitted on what {selection['fit_until'][:10]} knew",
+        "weights now": ", ".join(f"{m} {w:.2f}" for m, w in weights.items() if w > 0),
+        "without weight": ", ".join(m for m, w in weights.items() if w == 0) or "none",
+    }
+    combiners = [
+        {
+            "combiner": row["combiner"] + (" (chosen)" if row["chosen"] else ""),
+            f"{summary['primary_score']} on the slice": row["loss"],
+            f"below {summary['best_member']}": _percent(row["below_best_member_frac"]),
+            "p that the leader's lead over it is luck": row["p_lead_is_luck"],
+            "cannot be served, since": row["not_servable"] or "",
+        }
+        for row in selection["combiners"]
+    ]
+    members = [
+        {"member": m, "weight": weights[m], "loss rises without it by": _percent(summary["brings_frac"].get(m))}
+        | {f"errors with {n}": r for n, r in zip(summary["correlation"], correlated, strict=True)}
+        for m, correlated in summary["correlation"].items()
+    ]
+    return (
+        _image((folder / "ensemble.png").read_bytes(), "combiners, shares, correlation, what each member brings") + _facts(facts) + _table(combiners)
+        + "<details><summary>Members: weight, what each brings, correlation of their errors</summary>" + _table(members) + "</details>"
+    )  # fmt: skip
 
-    def draw(axes: Any) -> None:
-        axes.stackplot(
-            times, [[w[m] for w in path] for m in shown], labels=shown, step="post", colors=(BLUE, BAND, ORANGE, GREEN, "#8a6fae", "#d8b24a", MUTED)
-        )
-        axes.set_ylim(0, 1)
-        axes.set_ylabel("weight")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), frameon=False, fontsize=8, ncols=len(shown))
 
-    text = ", ".join(f"{m} {w:.2f}" for m, w in weights.items() if w > 0)
-    pruned = ", ".join(m for m, w in weights.items() if w == 0) or "none"
-    return _picture(draw, "") + _facts({"now": text, "without weight": pruned, "shipped": summary["shipped"], "why": summary["reason"]})
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:+.2%}"
 
 
 def _coverage(root: Path) -> str:
@@ -231,7 +249,7 @@ SECTIONS: tuple[tuple[str, Callable[[Path], str]], ...] = (
     ("Forecast", _forecast),
     ("History, folds and cutoffs", _walk),
     ("Every model beside the baselines", _models),
-    ("Weights", _weights),
+    ("The ensemble", _ensemble),
     ("Coverage of the interval", _coverage),
     ("What the forecast listens to", _explain),
     ("INT8 or FP32", _int8),
@@ -243,7 +261,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "_forecast": ("data/reports/ensemble/gate.parquet",),
     "_walk": (_SUMMARY, "data/features/table.parquet"),
     "_models": (_SUMMARY,),
-    "_weights": (_SUMMARY,),
+    "_ensemble": (_SUMMARY, "data/reports/ensemble/ensemble.png"),
     "_coverage": (_SUMMARY,),
     "_explain": ("data/reports/explain",),
     "_int8": ("models/quantized/decision.json",),

@@ -75,6 +75,7 @@ def champion(standing: Standing) -> dict[str, Any]:
         "chosen_by": standing.choice.chosen_by,
         "data_version": manifest.data_version,
         "as_of": iso(manifest.as_of),
+        "combiner": release.blend.combiner,
         "members": dict(sorted(release.weights.items())),
         "horizon_steps": release.about.horizon_steps,
         "every": release.about.every,

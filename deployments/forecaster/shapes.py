@@ -65,7 +65,10 @@ class Champion(Model):
     chosen_by: Annotated[str, Field(description="`champion` of the registry, `setting` (TIDEMILL_RELEASE) or `embedded` in the Bento.")]
     data_version: str
     as_of: Annotated[str, Field(description="Newest `known_at` of the data it was built from.")]
-    members: Annotated[dict[str, float], Field(description="Weight of each member.")]
+    combiner: Annotated[str, Field(description="How members become one forecast: `mean`, `median`, `weighted`, ...")]
+    members: Annotated[
+        dict[str, float], Field(description="Weight of each member; its share where the weight is not the same for all rows and steps.")
+    ]
     horizon_steps: int
     every: str
     quantiles: list[float]

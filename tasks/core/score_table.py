@@ -20,14 +20,14 @@ SCALE_COLUMNS = ("mase_scale", "rmsse_scale")
 
 
 class Part(NamedTuple):
-    """What an element is computed from. y, y_hat: (n,). q_hat: (n, Q) and quantiles (Q,), Q may be 0. mase_scale, rmsse_scale: (n,) or None."""
+    """What an element is computed from. y, y_hat: (n,). q_hat: (n, Q) and quantiles (Q,), Q may be 0. mase_scale, rmsse_scale: (n,), NaN where there is none."""
 
     y: Array
     y_hat: Array
     q_hat: Array
     quantiles: tuple[float, ...]
-    mase_scale: Array | None
-    rmsse_scale: Array | None
+    mase_scale: Array
+    rmsse_scale: Array
 
     @property
     def level(self) -> float:
@@ -140,7 +140,9 @@ def _part(known: pl.DataFrame, quantiles: tuple[float, ...], *, scaled: bool) ->
         return known[column].fill_null(np.nan).to_numpy()
 
     q_hat = np.column_stack([values(c) for c in quantile_columns(quantiles)]) if quantiles else np.empty((known.height, 0))
-    return Part(values("y"), values("y_hat"), q_hat, quantiles, values("mase_scale") if scaled else None, values("rmsse_scale") if scaled else None)
+    unknown = np.full(known.height, np.nan)
+    mase_scale, rmsse_scale = (values(c) if scaled else unknown for c in SCALE_COLUMNS)
+    return Part(values("y"), values("y_hat"), q_hat, quantiles, mase_scale, rmsse_scale)
 
 
 def _check_there_is(wanted: Sequence[str], quantiles: Sequence[float], scales: pl.DataFrame | None) -> None:

@@ -14,12 +14,13 @@ from tasks.edges.params import read_about, read_dataset, read_model_params, read
 from tasks.edges.settings import ROOT
 from tasks.ensemble.align import Aligned, align
 from tasks.ensemble.body import history_frame, write_frames, write_members
-from tasks.ensemble.combiners import shares
+from tasks.ensemble.combiner import shares
 from tasks.ensemble.params import EnsembleParams
+from tasks.ensemble.pictures import draw_ensemble
 from tasks.ensemble.stage import ENSEMBLE, Assembled, assemble, summary
 from tasks.features import FeatureParams
 from tasks.release import Blend
-from tasks.release.combine import plain
+from tasks.release.combine import plain_weights
 
 FEATURES_FOLDER = ROOT / "data/features"
 
@@ -37,7 +38,10 @@ def main() -> None:
             write_body(folder / role, name, assembled, aligned, about, calendar, stride_steps)
     with replacing(ROOT / "data/reports/ensemble") as folder:
         write_frames(folder, assembled.candidates[ENSEMBLE], assembled.candidates, aligned, about, assembled.scored, assembled.gate)
-        write_json(folder / "summary.json", summary(assembled, aligned, about))
+        facts = summary(assembled, aligned, about)
+        write_json(folder / "summary.json", facts)
+        draw_ensemble(facts, folder / "ensemble.png")
+    print(facts["gains"]["text"])
 
 
 def read_aligned(about: About, calendar: Calendar) -> tuple[Aligned, int]:
@@ -56,8 +60,8 @@ def read_aligned(about: About, calendar: Calendar) -> tuple[Aligned, int]:
 def write_body(folder: Path, name: str, assembled: Assembled, aligned: Aligned, about: About, calendar: Calendar, stride_steps: int) -> None:
     """What the service loads, without the rows and the manifest that `package` adds."""
     candidate = assembled.candidates[name]
-    how = candidate.how
-    weights = {m: float(w) for m, w in zip(aligned.models, shares(how, aligned.models), strict=True) if w > 0}
+    simple = plain_weights(candidate.how)
+    weights = simple or {m: float(w) for m, w in zip(aligned.models, shares(candidate.how, aligned.models), strict=True) if w > 0}
     blend = Blend(
         model=name,
         weights=weights,
@@ -74,11 +78,11 @@ def write_body(folder: Path, name: str, assembled: Assembled, aligned: Aligned, 
         dataset=read_dataset(),
         data_version=file_hash(ROOT / "data/clean/rows.parquet"),
         combiner=assembled.choice.combiner if name == ENSEMBLE else "weighted",
-        combination=None if how == plain(weights) else how,
+        combination=None if simple else candidate.how,
     )
     write_members(folder, blend.members, ROOT / "models/fits")
     write_frame(folder / "history.parquet", history_frame(candidate, assembled.issuer), HISTORY)
-    write_json(folder / "ensemble.json", blend.model_dump(mode="json"))
+    write_json(folder / "ensemble.json", blend.model_dump(mode="json", exclude_defaults=True))
     write_json(folder / "about.json", about.model_dump(mode="json"))
     write_json(folder / "features.json", read_params("features", FeatureParams).model_dump(mode="json"))
     shutil.copyfile(FEATURES_FOLDER / "schema.json", folder / "schema.json")

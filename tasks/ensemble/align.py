@@ -1,7 +1,7 @@
 """All members' forecasts on one timeline: the cutoffs of the walk, then those of the gate's rows."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -55,6 +55,12 @@ class Aligned:
                 "event_time": self.times.gather(np.broadcast_to(ahead, (len(k), n_series, steps)).ravel()).cast(UTC),
             }
         )
+
+    def before_the_gate(self) -> "Aligned":
+        """The walk alone."""
+        n = self.n_walk
+        of_cutoffs = {name: getattr(self, name)[:n] for name in ("origins", "y", "z", "known_k", "scale", "learns")}
+        return replace(self, z_hat=self.z_hat[:, :n], of_quantile={q: said[:n] for q, said in self.of_quantile.items()}, **of_cutoffs)
 
     def timeline(self, z_hat: np.ndarray, group: np.ndarray) -> Timeline:
         """Timeline of one set of forecasts (K, S, H)."""

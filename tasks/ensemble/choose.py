@@ -51,15 +51,18 @@ def slices(aligned: Aligned, burn_in: int, select_frac: float) -> Slices:
 def choose(losses: dict[str, np.ndarray], members: tuple[str, ...], shippable: tuple[str, ...], alpha: float) -> Choice:
     """Choose by losses (k, S, H) on the selection slice, NaN where unknown, of *members* and of combiners, *shippable* from the simplest on.
 
-    Where no outcome is known the simplest is taken, unchecked.
+    Whoever speaks for less than half of the outcomes is left out of the comparison. Where no outcome is known the simplest is taken, unchecked.
     """
+    spoken = {name: int(np.isfinite(loss).sum()) for name, loss in losses.items()}
+    losses = {name: loss for name, loss in losses.items() if 2 * spoken[name] >= max(spoken.values())}
+    members, shippable = (tuple(name for name in names if name in losses) for names in (members, shippable))
     there = np.logical_and.reduce([np.isfinite(loss) for loss in losses.values()])
     n = int(there.sum())
     means = {name: float(loss[there].mean()) if n else float("nan") for name, loss in losses.items()}
     best = min(members, key=lambda m: means[m])
     if not n:
         reason = f"no outcome of the selection slice is known yet, so the ensemble by {shippable[0]}, the simplest combiner, is shipped unchecked"
-        return Choice(shippable[0], shippable[0], True, members[0], means, {}, 0, reason)
+        return Choice(shippable[0], shippable[0], ships=True, best_member=members[0], losses=means, p={}, n=0, reason=reason)
     good = tuple(name for name in shippable if means[name] <= means[best])
     among = good or shippable
     leader = min(among, key=lambda name: means[name])

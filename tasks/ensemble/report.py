@@ -1,5 +1,6 @@
 """What the report says beside scores: gains with the chance that they are luck, how alike members err, what each brings. Pure figures."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,34 +75,39 @@ def gains(compared: Mapping[str, Mapping[str, Any]], losses: Mapping[str, float]
     return out | {"text": f"over {compared[ranked[0]]['n_cutoffs']} cutoffs the ensemble's mean loss is " + ", ".join(said)}
 
 
-def correlation(models: tuple[str, ...], error: np.ndarray) -> dict[str, dict[str, float | None]]:
-    """Pearson correlation of the members' errors (M, k, S, H) in the space of z; None where one does not vary, or fewer than two are known."""
-    flat = error.reshape(len(error), -1)
+def correlation(models: tuple[str, ...], error: np.ndarray) -> dict[str, list[float | None]]:
+    """Pearson correlations of the members' errors (M, k, S, H) in the space of z: a row for each by name, columns in the order of the names.
+
+    None where one does not vary, or fewer than two errors are known.
+    """
+    order = np.argsort(models)
+    flat = error[order].reshape(len(error), -1)
     flat = flat[:, np.isfinite(flat).all(axis=0)]
     centred = flat - flat.mean(axis=1, keepdims=True) if flat.shape[1] else flat
     spread = np.sqrt(np.square(centred).sum(axis=1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        of = (centred @ centred.T) / np.outer(spread, spread)
-    return {a: {b: float(np.clip(of[i, j], -1, 1)) if np.isfinite(of[i, j]) else None for j, b in enumerate(models)} for i, a in enumerate(models)}
+        of = np.clip((centred @ centred.T) / np.outer(spread, spread), -1, 1)
+    return {models[m]: [float(r) if np.isfinite(r) else None for r in row] for m, row in zip(order, of, strict=True)}
 
 
 def brings(losses: Mapping[str, float]) -> dict[str, float]:
-    """By member: how much higher the loss is without it, as a share of the loss with all (key ""); below 0 where it harms."""
+    """By member: how much higher the loss is without it, as a share of the loss with all (key ""); below 0 where it harms. Empty where nothing is known."""
     whole = losses[""]
-    return {m: loss / whole - 1 if whole > 0 else 0.0 for m, loss in losses.items() if m}
+    return {m: loss / whole - 1 for m, loss in losses.items() if m and whole > 0 and math.isfinite(loss)}
 
 
 def combiner_rows(choice: Choice, names: tuple[str, ...], unservable: Mapping[str, str]) -> list[dict[str, Any]]:
     """One row for each combiner, the least loss on the selection slice first."""
-    best = choice.losses[choice.best_member]
+    losses = choice.losses if choice.n else {}
+    best = losses.get(choice.best_member, 0.0)
     return [
         {
             "combiner": name,
-            "loss": choice.losses[name] if choice.n else None,
-            "below_best_member_frac": 1 - choice.losses[name] / best if choice.n and best > 0 else None,
+            "loss": losses.get(name),
+            "below_best_member_frac": 1 - losses[name] / best if name in losses and best > 0 else None,
             "p_lead_is_luck": choice.p.get(name),
             "chosen": name == choice.combiner,
             "not_servable": unservable.get(name),
         }
-        for name in sorted(names, key=lambda n: (choice.losses[n] if choice.n else 0.0, names.index(n)))
+        for name in sorted(names, key=lambda n: (losses.get(n, math.inf), names.index(n)))
     ]

@@ -1,5 +1,6 @@
 """The stage in one screen: combine along the walk, choose a combiner on a slice of its own, issue intervals, name the best member and baseline."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +10,8 @@ from tasks.core.errors import FoldError
 from tasks.core.transform import from_z
 from tasks.ensemble.align import Aligned
 from tasks.ensemble.choose import Choice, Slices, choose, slices
-from tasks.ensemble.combiners import COMBINERS, Combiner, Ground, shares
+from tasks.ensemble.combiner import Combiner, Fitted, Ground, shares
+from tasks.ensemble.combiners import COMBINERS
 from tasks.ensemble.coverage import coverage
 from tasks.ensemble.issue import Issuer, issuer_of
 from tasks.ensemble.known import Errors, refits_of
@@ -72,7 +74,7 @@ def assemble(aligned: Aligned, about: About, params: EnsembleParams) -> Assemble
     refits = refits_of(aligned.n_walk, params.reweight_every_cutoffs, [cut.fit_until, last])
     ground = Ground(aligned, Errors(aligned, refits, params.newest_frac), params, absolute=about.primary_score == "mae")
     choice, unservable = _choose(ground, cut, issuer, {m: candidates[m].loss for m in aligned.models})
-    combiner = next(c for c in COMBINERS if c.name == choice.combiner)
+    combiner = next(c for c in COMBINERS if isinstance(c, Fitted) and c.name == choice.combiner)
     every = range(len(aligned.models))
     z_hat = combiner.run(ground, refits, every)
     issued = issuer.whole(z_hat)
@@ -122,7 +124,7 @@ def _choose(ground: Ground, cut: Slices, issuer: Issuer, members: dict[str, np.n
     return choose(on_slice, aligned.models, shippable, ground.params.select_alpha), unservable
 
 
-def _brings(ground: Ground, cut: Slices, issuer: Issuer, combiner: Combiner, used: tuple[str, ...]) -> dict[str, float]:
+def _brings(ground: Ground, cut: Slices, issuer: Issuer, combiner: Fitted, used: tuple[str, ...]) -> dict[str, float]:
     models = ground.aligned.models
     sets = {"": list(range(len(models)))} | {m: [i for i in range(len(models)) if models[i] != m] for m in used if len(models) > 1}
     losses = _losses_on(ground, cut, issuer, {name: (combiner, members) for name, members in sets.items()})
@@ -132,7 +134,7 @@ def _brings(ground: Ground, cut: Slices, issuer: Issuer, combiner: Combiner, use
 
 def _losses_on(ground: Ground, cut: Slices, issuer: Issuer, what: dict[str, tuple[Combiner, list[int] | range]]) -> dict[str, np.ndarray]:
     """(K, S, H) losses on the selection slice of combiners over members, fitted along the walk up to `fit_until` and standing still from there."""
-    refits = [k for k in ground.errors.refits if k <= cut.fit_until]
+    ground, refits = replace(ground, aligned=ground.aligned.before_the_gate()), [k for k in ground.errors.refits if k <= cut.fit_until]
     points = issuer.points([combiner.run(ground, refits, members) for combiner, members in what.values()], cut.select)
     return {name: issuer.loss(point) for name, point in zip(what, points, strict=True)}
 
@@ -186,7 +188,7 @@ def _selection(assembled: Assembled, aligned: Aligned) -> dict[str, Any]:
         "until": cutoffs[-1].isoformat(),
         "n_cutoffs": len(cutoffs),
         "n_outcomes": assembled.choice.n,
-        "members": {m: assembled.choice.losses[m] if assembled.choice.n else None for m in aligned.models},
+        "members": {m: assembled.choice.losses.get(m) if assembled.choice.n else None for m in aligned.models},
         "combiners": combiner_rows(assembled.choice, tuple(c.name for c in COMBINERS), assembled.unservable),
     }
 

@@ -13,7 +13,7 @@ def model_card(release: Release, manifest: Manifest, summary: dict[str, Any], de
         f"# {manifest.dataset}: {manifest.model}",
         _what(release, manifest),
         "## Members",
-        _table(("member", "weight"), [(name, f"{weight:.4f}") for name, weight in sorted(release.weights.items(), key=lambda item: -item[1])]),
+        _members(release),
         "## Scores, out of sample",
         _scores(release, summary),
         "## Intervals",
@@ -42,6 +42,14 @@ def _what(release: Release, manifest: Manifest) -> str:
         ("data version", f"`{manifest.data_version}`"),
     ]
     return f"{about.description}\n\n" + _table(("what", "is"), rows)
+
+
+def _members(release: Release) -> str:
+    table = _table(("member", "weight"), [(name, f"{weight:.4f}") for name, weight in sorted(release.weights.items(), key=lambda item: -item[1])])
+    if len(release.weights) == 1:
+        return table
+    shares = " A weight is a member's share over all steps, series and regimes." if release.blend.combination else ""
+    return f"Combined by `{release.blend.combiner}` (docs/how-to/read-the-ensemble-report.md).{shares}\n\n{table}"
 
 
 def _scores(release: Release, summary: dict[str, Any]) -> str:

@@ -59,6 +59,13 @@ def plain(weights: dict[str, float]) -> Weights:
     return Weights(members=tuple(sorted(weights)), table=(tuple((weights[name],) for name in sorted(weights)),))
 
 
+def plain_weights(how: Combination) -> dict[str, float] | None:
+    """The weights of *how* when they are the same for every row and step and none is below 0, else None."""
+    if isinstance(how, Ranks) or how.whole or how.regime or how.series or np.shape(how.table)[2] != 1:
+        return None
+    return {name: of[0] for name, of in zip(how.members, how.table[0], strict=True)}
+
+
 def fault_of(how: Combination, schema: FeatureSchema) -> Fault | None:
     """The first thing that keeps *how* from being computed on rows of *schema*; None when there is nothing."""
     n, shape = len(how.members), np.shape(how.table)
@@ -93,8 +100,7 @@ def regime_of(regime: Regime, x: np.ndarray, schema: FeatureSchema) -> np.ndarra
 
 def combine(how: Combination, z_hats: np.ndarray, group: np.ndarray) -> np.ndarray:
     """(n, H) float64 of the members' forecasts (n, M, H), in the order of `how.members`; NaN where nothing can be said. group: (n,)."""
-    out = _by_rank(how, z_hats) if isinstance(how, Ranks) else _by_weight(how, z_hats, group)
-    return out
+    return _by_rank(how, z_hats) if isinstance(how, Ranks) else _by_weight(how, z_hats, group)
 
 
 def _by_weight(how: Weights, z_hats: np.ndarray, group: np.ndarray) -> np.ndarray:

@@ -277,7 +277,7 @@ def replay(
 
     wanted: (K,) cutoffs whose results are needed; others are issued only as far as learning asks. only_points: no quantiles, several times faster.
     """
-    n_cutoffs, n_series, n_steps = line.z_hat.shape
+    n_cutoffs, n_series = line.z_hat.shape[:2]
     shape = (*line.z_hat.shape, 0 if only_points else len(state.quantiles))
     quantiles, issued = np.full(shape, np.nan), np.full(shape, np.nan)  # in the space of z, and of the scaled residual
     point = np.full(line.z_hat.shape, np.nan)

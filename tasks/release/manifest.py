@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from tasks.core.about import Strict
 from tasks.core.errors import ReleaseError
@@ -50,7 +50,7 @@ class Blend(Strict):
     combination: Weights | Ranks | None = None
     block: int = 1
     regime: Regime | None = None
-    quantile_members: dict[str, tuple[str, ...]] = {}
+    quantile_members: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
     @property
     def members(self) -> list[str]:

@@ -10,9 +10,28 @@ from sklearn.metrics import mean_absolute_error, mean_absolute_percentage_error,
 
 from tasks.core.errors import ScoreInputError
 from tasks.core.scores import (
-    absolute_error, absolute_percentage_error, bias, coverage, crps_from_quantiles, crps_from_samples, interval_score, mae, mape, mase, mase_scale,
-    msis, owa, pinball, qlike, rmse, rmsse, rmsse_scale, skill, smape, squared_error,
-)  # fmt: skip
+    absolute_error,
+    absolute_percentage_error,
+    bias,
+    coverage,
+    crps_from_quantiles,
+    crps_from_samples,
+    interval_score,
+    mae,
+    mape,
+    mase,
+    mase_scale,
+    msis,
+    owa,
+    pinball,
+    qlike,
+    rmse,
+    rmsse,
+    rmsse_scale,
+    skill,
+    smape,
+    squared_error,
+)
 
 with warnings.catch_warnings(action="ignore"):  # of its docstrings' escapes, when Python compiles them
     import utilsforecast.losses as peer
@@ -105,7 +124,7 @@ def test_crps_of_samples_is_the_area_between_both_distribution_functions():
 
 def test_crps_of_many_quantiles_is_that_of_a_normal_by_its_formula():
     """Gneiting & Raftery 2007, equation 5: for N(0, 1) at y = 0 it is 2 pdf(0) - 1/sqrt(pi)."""
-    from scipy.stats import norm  # noqa: PLC0415  (one test needs it)
+    from scipy.stats import norm
 
     levels = (np.arange(2000) + 0.5) / 2000
     exact = 2 * norm.pdf(0) - 1 / np.sqrt(np.pi)

@@ -64,6 +64,14 @@ def test_without_outcomes_the_simplest_is_taken_unchecked():
     assert "unchecked" in made.reason
 
 
+def test_who_hardly_speaks_is_not_compared_and_stops_nobody():
+    of = losses(har=1, ridge=0.5, mean=0.4, weighted=0.4, stacking=0)
+    of["stacking"][10:], of["ridge"][:] = np.nan, np.nan
+    made = choose(of, ("har", "ridge"), SHIPPABLE, 0.05)
+    assert (made.combiner, made.best_member, made.n) == ("mean", "har", 600)
+    assert set(made.losses) == {"har", "mean", "weighted"}
+
+
 def test_the_slices_do_not_meet_and_the_selection_is_the_newest_with_outcomes():
     panel = small_panel()
     aligned = aligned_of(small_members(panel), panel)

@@ -9,10 +9,11 @@ from panels import small_panel
 from scipy.optimize import minimize
 
 from tasks.core.schema import series_key
-from tasks.ensemble.combiners import COMBINERS, Greedy, PerRegime, PerSeries, PerStep, Ranked, Stacking, Weighted, shares
+from tasks.ensemble.combiner import Fitted, shares
+from tasks.ensemble.combiners import COMBINERS, Greedy, PerRegime, PerSeries, PerStep, Ranked, Stacking, Weighted
 
 every = pytest.mark.parametrize("combiner", COMBINERS, ids=lambda c: c.name)
-served = pytest.mark.parametrize("combiner", [c for c in COMBINERS if c.name not in {"recent", "stacking_trees"}], ids=lambda c: c.name)
+served = pytest.mark.parametrize("combiner", [c for c in COMBINERS if isinstance(c, Fitted)], ids=lambda c: c.name)
 NOISES = {"last_value": 0.4, "har": 0.5, "ridge": 0.6, "mlp": 0.45, "lightgbm": 0.5}
 
 
@@ -111,7 +112,7 @@ def test_a_combination_of_independent_errors_errs_less_than_its_best_member(comb
 def test_the_useless_member_is_pruned_by_all(panel):
     aligned = aligned_of(small_members(panel), panel)
     ground = ground_of(aligned)
-    for combiner in [c for c in COMBINERS if c.unservable(ground) is None]:
+    for combiner in [c for c in COMBINERS if isinstance(c, Fitted)]:
         assert combiner.fit(ground, 150 // 20 * 20, range(3)).members == ("har",), combiner.name
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from panels import CALENDAR, small_about, small_panel
 
 from tasks.ensemble.align import Aligned, align
-from tasks.ensemble.combiners import Ground
+from tasks.ensemble.combiner import Ground
 from tasks.ensemble.known import Errors, refits_of
 from tasks.ensemble.params import EnsembleParams
 from tasks.train.walk import Predicted, forecast_frame

@@ -81,9 +81,9 @@ def build_small_release(folder: Path, rows=None, gate_steps=60, rows_steps=None,
 
 def build_small_body(
     folder: Path, rows: pl.DataFrame, gate_steps=60, weights=None, model="ensemble", about=None, features=None,
-    stride_steps=1, n_history=120, group="series", residuals=100, bias=0.0, dataset="small",
+    stride_steps=1, n_history=120, group="series", residuals=100, bias=0.0, dataset="small", **combined,
 ) -> Path:  # fmt: skip
-    """A body as the ensemble stage writes it. weights: of some MEMBERS. bias: added to every member in the space of z, to make it bad."""
+    """A body as the ensemble stage writes it. weights: of some MEMBERS. bias: added to every member in the space of z, to make it bad. combined: `combiner` and `combination`."""
     about, features = about or small_about(), features or small_features()
     weights = weights or {"last_value": 0.2, "window_mean": 0.2, "ridge": 0.6}
     schema, calendar = feature_schema(about, features), calendar_for(about, reach=(rows["event_time"].min(), rows["event_time"].max()))
@@ -98,7 +98,7 @@ def build_small_body(
     blend = {
         "model": model, "weights": weights, "quantiles": list(about.quantiles), "group": group, "residuals": residuals, "adapt_rate": 0.02,
         "stride_steps": stride_steps, "seen_until": panel.cutoff[last_origin].isoformat(), "as_of": rows["known_at"].max().isoformat(),
-        "dataset": dataset, "data_version": "0" * 64,
+        "dataset": dataset, "data_version": "0" * 64, **combined,
     }  # fmt: skip
     contents = {"about": about.model_dump(), "features": features.model_dump(), "schema": schema.model_dump(), "ensemble": blend}
     for name, content in contents.items():

@@ -1,0 +1,84 @@
+"""The ensemble at a glance, drawn without a display from summary.json: how combiners compare, who has weight, how alike members err, what each brings."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+INK, MUTED, GRID, BLUE, BAND, ORANGE = "#1f2933", "#6b7785", "#e3e7eb", "#2463a6", "#bcd4ee", "#c8641e"
+COLOURS = (BLUE, BAND, ORANGE, "#3c8d5a", "#8a6fae", "#d8b24a", MUTED, "#7fb3a0", "#b0677a", "#9aa0a6")
+_MANY = 12  # members in a heat map, beyond which figures in its cells would not be read
+
+
+def draw_ensemble(summary: dict[str, Any], path: Path) -> None:
+    """Four panels into *path*."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  (half a second, and only drawing needs it)
+    from matplotlib.figure import Figure  # noqa: PLC0415  (as above)
+
+    figure = Figure(figsize=(11, 7.6), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2, 2)
+    for axes, draw in zip(panels.ravel(), (_combiners, _weights, _correlation, _brings), strict=True):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(GRID)
+        axes.tick_params(labelsize=8, color=GRID, labelcolor=MUTED)
+        draw(axes, summary)
+    figure.savefig(path, metadata={"Software": None})
+
+
+def _combiners(axes: Any, summary: dict[str, Any]) -> None:
+    selection = summary["selection"]
+    rows = [row for row in selection["combiners"] if row["below_best_member_frac"] is not None]
+    gains = [100 * row["below_best_member_frac"] for row in rows]
+    colours = [ORANGE if row["chosen"] else GRID if row["not_servable"] else BAND for row in rows]
+    bars = axes.barh([row["combiner"] for row in rows], gains, color=colours)
+    axes.bar_label(bars, labels=[f"{gain:+.2f} %" for gain in gains], padding=3, fontsize=7, color=MUTED)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.invert_yaxis()
+    axes.margins(x=0.18)
+    axes.set_xlabel(
+        f"gain over {summary['best_member']}, its best member, on the selection slice, %\norange: chosen; grey: cannot be served", fontsize=8
+    )
+    _title(axes, f"Combiners, {selection['n_cutoffs']} cutoffs that none had seen")
+
+
+def _weights(axes: Any, summary: dict[str, Any]) -> None:
+    path = summary["weights_over_time"]
+    times = pl.Series([w["cutoff"] for w in path]).str.to_datetime(time_zone="UTC")
+    shown = [m for m in summary["weights"] if any(w[m] > 0 for w in path)]
+    if len(path) > 1:
+        axes.stackplot(times, [[w[m] for w in path] for m in shown], labels=shown, step="post", colors=COLOURS)
+        axes.margins(x=0)
+    else:
+        axes.bar(shown, [path[0][m] for m in shown], color=BAND)
+    axes.set_ylim(0, 1)
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), fontsize=7, frameon=False, ncols=4)
+    _title(axes, f"Shares of members over time, {summary['combiner']}")
+
+
+def _correlation(axes: Any, summary: dict[str, Any]) -> None:
+    names = list(summary["correlation"])
+    of = np.array([[np.nan if r is None else r for r in row] for row in summary["correlation"].values()], dtype=float)
+    axes.imshow(of, cmap="Blues", vmin=min(0.0, float(np.nanmin(of, initial=0.0))), vmax=1, aspect="auto")
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    for i, j in np.ndindex(*of.shape) if len(names) <= _MANY else ():
+        axes.text(j, i, f"{of[i, j]:.2f}", ha="center", va="center", fontsize=7, color="white" if of[i, j] > 0.6 else INK)  # noqa: PLR2004  (dark cells)
+    _title(axes, "Correlation of members' errors")
+
+
+def _brings(axes: Any, summary: dict[str, Any]) -> None:
+    brought = {m: 100 * v for m, v in sorted(summary["brings_frac"].items(), key=lambda item: -item[1])}
+    bars = axes.barh(list(brought), list(brought.values()), color=[BLUE if v >= 0 else ORANGE for v in brought.values()])
+    axes.bar_label(bars, labels=[f"{v:+.2f} %" for v in brought.values()], padding=3, fontsize=7, color=MUTED)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.invert_yaxis()
+    axes.margins(x=0.18)
+    axes.set_xlabel("how much higher the loss is without it, on the selection slice, %", fontsize=8)
+    _title(axes, "What each member brings")
+
+
+def _title(axes: Any, text: str) -> None:
+    axes.set_title(text, loc="left", fontsize=10, color=INK)
