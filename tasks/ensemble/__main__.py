@@ -16,7 +16,7 @@ from tasks.ensemble.align import Aligned, align
 from tasks.ensemble.body import history_frame, write_frames, write_members
 from tasks.ensemble.combiner import shares
 from tasks.ensemble.params import EnsembleParams
-from tasks.ensemble.pictures import draw_ensemble
+from tasks.ensemble.pictures import draw_ensemble, draw_intervals
 from tasks.ensemble.stage import ENSEMBLE, Assembled, assemble, summary
 from tasks.features import FeatureParams
 from tasks.release import Blend
@@ -41,6 +41,7 @@ def main() -> None:
         facts = summary(assembled, aligned, about)
         write_json(folder / "summary.json", facts)
         draw_ensemble(facts, folder / "ensemble.png")
+        draw_intervals(facts, folder / "intervals.png")
     print(facts["gains"]["text"])
 
 
