@@ -71,10 +71,14 @@ def table(contents: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def picture(stage: str, contents: dict[str, dict[str, Any]], root: Path = ROOT) -> str:
-    """Markdown with the stage's own picture when it drew one, else bars of its figures; the image stands in the text."""
+    """Markdown with the stage's own pictures when it drew some, as many as PICTURE_BYTES hold, else bars of its figures; the images stand in the text."""
+    own, left = [], PICTURE_BYTES
     for path in sorted((root / SHOWN[stage].pictures).glob("*.png")) if SHOWN[stage].pictures else []:
-        if path.stat().st_size <= PICTURE_BYTES:
-            return _image("image/png", path.read_bytes(), path.stem)
+        if path.stat().st_size <= left:
+            left -= path.stat().st_size
+            own.append(_image("image/png", path.read_bytes(), path.stem))
+    if own:
+        return "\n\n".join(own)
     title, values = drawn(stage, contents)
     return _image("image/svg+xml", bars(title, values).encode(), title) if values else f"`{stage}` left no figures to draw."
 

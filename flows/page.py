@@ -21,6 +21,7 @@ from tasks.edges.settings import ROOT, settings
 INK, MUTED, GRID, BLUE, BAND, ORANGE, GREEN = "#1f2933", "#6b7785", "#e3e7eb", "#2463a6", "#bcd4ee", "#c8641e", "#3c8d5a"
 SERIES_SHOWN = 4  # more small pictures would not be read; the rest are in the reports
 STEPS_SHOWN = 120
+ROWS_SHOWN = 60  # of a table; the rest are in the reports
 NEXT = (
     ("make up", "keeps the service, Prefect, MLflow and a worker running and prints their addresses"),
     ("tidemill new mine --csv FILE", "looks into your own file and writes a dataset entry that runs as it is"),
@@ -134,7 +135,7 @@ def _models(root: Path) -> str:
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(f"{summary['primary_score']}, mean over {summary['n_cutoffs_scored']} cutoffs; lower is better")
 
-    versus = summary.get("comparisons", {})
+    versus, best = summary.get("comparisons", {}), summary["confidence_set"]
     rows = [
         {
             "model": n,
@@ -144,6 +145,8 @@ def _models(root: Path) -> str:
             "mae": scores[n]["mae"],
             "rmse": scores[n]["rmse"],
             "ensemble is better by": f"{100 * versus[n]['gain_frac']:+.1f} %, p = {versus[n]['p']:.3g}" if n in versus else "",
+            "Diebold-Mariano p": versus.get(n, {}).get("p_diebold_mariano"),
+            "may be the best": "" if best is None else f"{'yes' if n in best['members'] else 'no'}, p = {best['p'][n]:.3g}",
             **{f"{summary['primary_score']} {s}": v for s, v in list(scores[n]["by_series"].items())[:SERIES_SHOWN]},
         }
         for n in names
@@ -194,27 +197,23 @@ def _percent(share: float | None) -> str:
 
 
 def _coverage(root: Path) -> str:
-    """Share of outcomes inside the interval, by step and by year."""
-    coverage = read_json(root / "data/reports/ensemble/summary.json")["coverage"]
-    parts = {"step": {str(i): v for i, v in enumerate(coverage["by_step"], 1)}, "year": coverage["by_year"]}
-
-    def draw_by(name: str) -> Callable[[Any], None]:
-        shares = {k: v for k, v in parts[name].items() if v is not None}
-
-        def draw(axes: Any) -> None:
-            axes.plot(list(shares), list(shares.values()), "o-", color=BLUE, linewidth=1)
-            axes.axhline(coverage["level"], color=INK, linewidth=1, linestyle=":")
-            axes.set_ylim(0.5, 1.0)
-            axes.set_xlabel(name)
-            axes.set_ylabel("coverage")
-            if len(shares) > 16:  # noqa: PLR2004  (more labels would overlap)
-                axes.set_xticks(list(shares)[:: len(shares) // 12])
-
-        return draw
-
-    pictures = "".join(f"<div>{_picture(draw_by(n), f'coverage by {n}', width=4.6, height=2.4)}</div>" for n in parts)
-    facts = {"promised": f"{coverage['level']:.0%}", "overall": _share(coverage["overall"]), "on the gate's rows": _share(coverage["gate"])}
-    return f"<div class=pair>{pictures}</div>" + _facts(facts | {s: _share(v) for s, v in list(coverage["by_series"].items())[:SERIES_SHOWN]})
+    """How honest the intervals are, and what they cost, by year, step, regime and series."""
+    folder = root / "data/reports/ensemble"
+    coverage = read_json(folder / "summary.json")["coverage"]
+    regime, tables = coverage["regime"], coverage["tables"]
+    facts = {
+        "promised": f"{coverage['level']:.0%}",
+        "overall": _share(coverage["overall"]),
+        "on the gate's rows": _share(coverage["gate"]),
+        "method": coverage["method"],
+    }
+    if regime:
+        facts["regimes"] = (
+            f"{regime['column']} at the origin, {', '.join(regime['names'])}: parted at {', '.join(f'{a:.3g}' for a in regime['above'])}"
+        )
+    named = {"year": "by_year", "step": "by_step", "regime": "by_regime", "series": "by_series"}
+    parts = "".join(f"<details><summary>By {name}</summary>{_table(tables[part][:ROWS_SHOWN])}</details>" for name, part in named.items())
+    return _image((folder / "intervals.png").read_bytes(), "coverage, width and interval score") + _facts(facts) + parts
 
 
 def _explain(root: Path) -> str:
@@ -266,7 +265,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "_walk": (_SUMMARY, "data/features/table.parquet"),
     "_models": (_SUMMARY,),
     "_ensemble": (_SUMMARY, "data/reports/ensemble/ensemble.png"),
-    "_coverage": (_SUMMARY,),
+    "_coverage": (_SUMMARY, "data/reports/ensemble/intervals.png"),
     "_explain": ("data/reports/explain",),
     "_int8": ("models/quantized/decision.json",),
     "_gate": ("data/decisions/promote/decision.json",),
@@ -332,7 +331,7 @@ def _share(value: float | None) -> str:
 STYLE = f"""
 body{{font:15px/1.5 system-ui,sans-serif;color:{INK};background:#fbfcfd;margin:0}}main{{max-width:1000px;margin:0 auto;padding:24px}}
 h1{{margin:0 0 4px;font-size:26px}}h2{{margin:36px 0 8px;font-size:18px;border-bottom:1px solid {GRID};padding-bottom:4px}}.lead{{color:{MUTED};margin:0}}
-img{{max-width:100%;display:block;margin:6px 0}}.pair{{display:flex;gap:12px}}.pair div{{flex:1 1 0;min-width:0}}.wide{{overflow-x:auto}}
+img{{max-width:100%;display:block;margin:6px 0}}.wide{{overflow-x:auto}}
 table{{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}}th,td{{padding:4px 10px;border-bottom:1px solid {GRID};text-align:right;white-space:nowrap}}
 th:first-child,td:first-child{{text-align:left}}th{{color:{MUTED};font-weight:600}}
 dl{{display:grid;grid-template-columns:max-content 1fr;gap:2px 16px;font-size:13.5px}}dt{{color:{MUTED}}}dd{{margin:0;overflow-wrap:anywhere}}

@@ -98,6 +98,7 @@ FORECAST = FrameSchema(
 
 # A body's history.parquet: out-of-sample forecasts of its ensemble before seen_until, in the space of z; they feed the conformal state.
 # scale: what residuals are divided by, at the origin. z and its known_at are as known at seen_until, null where it was not known yet.
+# regime: whose residuals its interval came from, where regimes are told apart. q_...: the members' own quantiles, where intervals start from them.
 HISTORY = FrameSchema(
     "history",
     {
@@ -111,6 +112,8 @@ HISTORY = FrameSchema(
         "known_at": UTC,
     },
     ("series_id", "cutoff", "step"),
+    further=(pl.Float64,),
+    optional={"regime": pl.Int32},
 )
 
 # What the service stores of each answer: the forecast, its id, the wall clock, the release that spoke.

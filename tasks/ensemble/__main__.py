@@ -16,7 +16,7 @@ from tasks.ensemble.align import Aligned, align
 from tasks.ensemble.body import history_frame, write_frames, write_members
 from tasks.ensemble.combiner import shares
 from tasks.ensemble.params import EnsembleParams
-from tasks.ensemble.pictures import draw_ensemble
+from tasks.ensemble.pictures import draw_ensemble, draw_intervals
 from tasks.ensemble.stage import ENSEMBLE, Assembled, assemble, summary
 from tasks.release import Blend
 from tasks.release.combine import plain_weights
@@ -34,30 +34,30 @@ def main() -> None:
     with replacing(ROOT / "models/challenger") as folder:
         for role, name in (("challenger", assembled.shipped), ("baseline", assembled.baseline)):
             (folder / role).mkdir()
-            write_body(folder / role, name, assembled, aligned, about, calendar, params, stride_steps)
+            write_body(folder / role, name, assembled, aligned, about, calendar, stride_steps)
     with replacing(ROOT / "data/reports/ensemble") as folder:
         write_frames(folder, assembled.candidates[ENSEMBLE], assembled.candidates, aligned, about, assembled.scored, assembled.gate)
         facts = summary(assembled, aligned, about)
         write_json(folder / "summary.json", facts)
         draw_ensemble(facts, folder / "ensemble.png")
+        draw_intervals(facts, folder / "intervals.png")
     print(facts["gains"]["text"])
 
 
 def read_aligned(about: About, calendar: Calendar) -> tuple[Aligned, int]:
     """Forecasts of exactly the models listed, and the stride of their cutoffs. A model that forecasts a quantile has no say in the point."""
-    models = [m for m in read_models() if read_model_params(m).get("quantile") is None]
-    if of_quantiles := [m for m in read_models() if m not in models]:
-        print(f"not combined, since they forecast quantiles: {', '.join(of_quantiles)}")
+    models = read_models()
+    quantile_of = {m: float(q) for m in models if (q := read_model_params(m).get("quantile")) is not None}
+    if quantile_of:
+        print(f"not combined, since they forecast quantiles: {', '.join(quantile_of)}")
     schema = FeatureSchema.model_validate(read_json(FEATURES_FOLDER / "schema.json"))
     panel = panel_of(read_frame(FEATURES_FOLDER / "table.parquet", FEATURES), schema, calendar)
     walk, gate = ({m: read_frame(ROOT / "data/forecasts" / m / f"{part}.parquet", FORECAST) for m in models} for part in ("forecast", "gate"))
     stride_steps = int(read_json(ROOT / "models/fits" / models[0] / "fit.json")["stride_steps"])
-    return align(walk, gate, panel, calendar, about, stride_steps), stride_steps
+    return align(walk, gate, panel, calendar, about, stride_steps, quantile_of), stride_steps
 
 
-def write_body(
-    folder: Path, name: str, assembled: Assembled, aligned: Aligned, about: About, calendar: Calendar, params: EnsembleParams, stride_steps: int
-) -> None:
+def write_body(folder: Path, name: str, assembled: Assembled, aligned: Aligned, about: About, calendar: Calendar, stride_steps: int) -> None:
     """What the service loads, without the rows and the manifest that `package` adds."""
     candidate = assembled.candidates[name]
     simple = plain_weights(candidate.how)
@@ -68,7 +68,10 @@ def write_body(
         quantiles=about.quantiles,
         group=assembled.issuer.group,
         residuals=assembled.issuer.n_residuals,
-        adapt_rate=params.adapt_rate,
+        adapt_rate=assembled.issuer.adapt_rate,
+        block=assembled.issuer.block,
+        regime=assembled.issuer.regime if assembled.issuer.group == "regime" else None,
+        quantile_members=assembled.issuer.quantile_members,
         stride_steps=stride_steps,
         seen_until=aligned.panel.cutoff[int(aligned.origins[aligned.n_walk - 1])],
         as_of=aligned.panel.cutoff[-1],
@@ -77,9 +80,9 @@ def write_body(
         combiner=assembled.choice.combiner if name == ENSEMBLE else "weighted",
         combination=None if simple else candidate.how,
     )
-    write_members(folder, weights, ROOT / "models/fits")
-    write_frame(folder / "history.parquet", history_frame(candidate, aligned), HISTORY)
-    write_json(folder / "ensemble.json", blend.model_dump(mode="json"))
+    write_members(folder, blend.members, ROOT / "models/fits")
+    write_frame(folder / "history.parquet", history_frame(candidate, assembled.issuer), HISTORY)
+    write_json(folder / "ensemble.json", blend.model_dump(mode="json", exclude_defaults=True))
     write_json(folder / "about.json", about.model_dump(mode="json"))
     for file in ("features.json", "schema.json", "leaks.json"):
         shutil.copyfile(FEATURES_FOLDER / file, folder / file)

@@ -1,16 +1,23 @@
 """What sets of forecasts would have issued, walked along time: points that suit the primary score, quantiles, and losses."""
 
+import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
+import polars as pl
 
 from tasks.core.about import About
+from tasks.core.errors import ParamsError
+from tasks.core.frames import FORECAST, quantile_columns
 from tasks.core.scores import PRIMARY
 from tasks.core.transform import from_z
 from tasks.core.windows import blocks
 from tasks.ensemble.align import Aligned
+from tasks.ensemble.known import N_REGIMES
 from tasks.ensemble.params import EnsembleParams
+from tasks.release.combine import Regime, regime_of
 from tasks.release.conformal import Conformal, Issued, Timeline, functional_of, replay
 
 OWN_POOL_CUTOFFS = 100  # fewer outcomes a series and step cannot carry .1 and .9 quantiles of their own
@@ -19,24 +26,47 @@ _BESIDE = 2_000_000  # forecasts that are walked along side by side: half a GB
 
 @dataclass(frozen=True)
 class Issuer:
-    """Issues forecasts (K, S, H) made on *aligned*. group: whose residuals a series' intervals come from, `series` or `all`. n_residuals: of each pool."""
+    """Issues forecasts (K, S, H) made on *aligned*. group: whose residuals a series' intervals come from, `series`, `all` or `regime`.
+
+    n_residuals: of each pool. regime: tells regimes apart, None where there is no column that could.
+    """
 
     aligned: Aligned
     about: About
     params: EnsembleParams
     group: str
     n_residuals: int
+    regime: Regime | None
 
     @property
+    def adapt_rate(self) -> float:
+        """How fast levels follow misses; 0 where the method lets them stay."""
+        return self.params.adapt_rate if self.params.intervals in ("adaptive", "cqr") else 0.0
+
+    @property
+    def block(self) -> int:
+        """Cutoffs after which residuals count as independent."""
+        return self.params.block_cutoffs if self.params.intervals == "block" else 1
+
+    @property
+    def quantile_members(self) -> dict[str, tuple[str, ...]]:
+        """By quantile the members whose forecasts of it the intervals start from; none but for CQR."""
+        return self.aligned.quantile_members if self.params.intervals == "cqr" else {}
+
+    @cached_property
     def groups(self) -> np.ndarray:
-        """(S,) pool of each series."""
-        n = len(self.aligned.panel.series_ids)
-        return np.arange(n) if self.group == "series" else np.zeros(n, dtype=np.int64)
+        """(K, S) pool of each series at each cutoff."""
+        n_series, shape = len(self.aligned.panel.series_ids), self.aligned.scale.shape
+        if self.group == "regime" and self.regime:
+            return regimes(self.aligned, self.regime)
+        return np.broadcast_to(np.arange(n_series) if self.group == "series" else np.zeros(n_series, dtype=np.int64), shape)
 
     def whole(self, z_hat: np.ndarray) -> Issued:
         """Quantiles and points of one set."""
-        state = self._state(1)
-        return replay(self.aligned.timeline(z_hat, self.groups), state, functional_of(self.about), self.about.target.transform)
+        line = self.aligned.timeline(z_hat, self.groups)
+        if self.quantile_members:
+            line = replace(line, base=self.aligned.bases(self.about.quantiles, z_hat))
+        return replay(line, self._state(1), functional_of(self.about), self.about.target.transform)
 
     def points(self, z_hats: Sequence[np.ndarray], wanted: np.ndarray) -> list[np.ndarray]:
         """Points (K, S, H) of several sets at the cutoffs *wanted* (K,), NaN elsewhere. Side by side as if they were further series: one walk over time for all."""
@@ -55,11 +85,12 @@ class Issuer:
         return loss
 
     def _beside(self, z_hats: Sequence[np.ndarray], wanted: np.ndarray) -> list[np.ndarray]:
-        n, until, aligned, groups = len(z_hats), int(np.flatnonzero(wanted).max(initial=-1)) + 1, self.aligned, self.groups
+        n, until, aligned = len(z_hats), int(np.flatnonzero(wanted).max(initial=-1)) + 1, self.aligned
+        groups = self.groups[:until]
         line = Timeline(
             np.concatenate([z_hat[:until] for z_hat in z_hats], axis=1), np.tile(aligned.scale[:until], n), np.tile(aligned.z[:until], (1, n, 1)),
             np.minimum(np.tile(aligned.known_k[:until], (1, n, 1)), until), aligned.learns[:until],
-            np.concatenate([groups + i * (groups.max() + 1) for i in range(n)]),
+            np.concatenate([groups + i * self._n_groups for i in range(n)], axis=1),
         )  # fmt: skip
         issued = replay(line, self._state(n), functional_of(self.about), self.about.target.transform, wanted[:until], only_points=True)
         out = np.full((len(wanted), *issued.point.shape[1:]), np.nan)
@@ -67,14 +98,71 @@ class Issuer:
         return np.split(out, n, axis=1)
 
     def _state(self, n_sets: int) -> Conformal:
-        n_groups = n_sets * (int(self.groups.max()) + 1)
-        return Conformal(n_groups, self.aligned.y.shape[2], self.about.quantiles, self.n_residuals, self.params.adapt_rate)
+        n_bases = 1 + len(self.about.quantiles) if n_sets == 1 and self.quantile_members else 1  # several sets are asked for points alone
+        n_groups, n_steps = n_sets * self._n_groups, self.aligned.y.shape[2]
+        return Conformal(n_groups, n_steps, self.about.quantiles, self.n_residuals, self.adapt_rate, self.block, n_bases)
+
+    @property
+    def _n_groups(self) -> int:
+        by_regime = len(self.regime.above) + 1 if self.regime else 1
+        return {"all": 1, "regime": by_regime}.get(self.group, len(self.aligned.panel.series_ids))
 
 
-def issuer_of(aligned: Aligned, about: About, params: EnsembleParams) -> Issuer:
-    """Intervals come from a series' own residuals when each series has enough outcomes, else from a pool that holds several cutoffs of everybody."""
+def issuer_of(aligned: Aligned, about: About, params: EnsembleParams, burn_in: int) -> Issuer:
+    """Unless `interval_groups` says whose, intervals come from a series' own residuals when each series has enough outcomes, else from everybody's.
+
+    Regimes are told apart by what was there in the first *burn_in* cutoffs, which are not scored. Raises ParamsError for a way to make
+    intervals that these members, series or features do not allow.
+    """
     n_series = len(aligned.panel.series_ids)
     known = (np.isfinite(aligned.z[: aligned.n_walk]) & np.isfinite(aligned.scale[: aligned.n_walk, :, None])).sum(axis=0)
-    if known.size and known.min() >= OWN_POOL_CUTOFFS:
-        return Issuer(aligned, about, params, "series", params.residuals)
-    return Issuer(aligned, about, params, "all", min(10 * n_series + params.residuals, 5000))
+    own = bool(known.size) and int(known.min()) >= OWN_POOL_CUTOFFS
+    group = params.interval_groups if params.interval_groups != "auto" else "series" if own else "all"
+    regime = _regime(aligned, params, burn_in)
+    if group == "regime" and regime is None:
+        raise ParamsError(
+            f"`ensemble.interval_groups` is regime, but {burn_in} cutoffs of burn-in and `regime_column` {params.regime_column!r} tell none apart. "
+            "Name a feature column that varies there, such as a rolling standard deviation."
+        )
+    if params.intervals == "block" and group != "series" and n_series > 1:
+        raise ParamsError(
+            f"`ensemble.intervals` is block, which needs a pool for each series, but the pools are by {group}. Set `interval_groups: series`, or another method."
+        )
+    if params.intervals == "cqr" and not aligned.quantile_members:
+        raise ParamsError(
+            f"`ensemble.intervals` is cqr, but no model forecasts one of the quantiles {list(about.quantiles)}. Add models with `loss: quantile`, or another method."
+        )
+    return Issuer(aligned, about, params, group, params.residuals if group == "series" else min(10 * n_series + params.residuals, 5000), regime)
+
+
+def regimes(aligned: Aligned, regime: Regime) -> np.ndarray:
+    """(K, S) regime at each origin."""
+    return regime_of(regime, aligned.panel.x[aligned.origins], aligned.panel.schema)
+
+
+def issued_frame(name: str, issued: Issued, aligned: Aligned, about: About, rows: np.ndarray) -> pl.DataFrame:
+    """FORECAST with quantiles and y of the cutoffs marked in *rows* (K,), as the candidate *name* would have issued them."""
+    k = np.flatnonzero(rows)
+    columns = {"y_hat": from_z(about.target, issued.point[k]), "y": aligned.y[k]}
+    for i, column in enumerate(quantile_columns(about.quantiles)):
+        columns[column] = from_z(about.target, issued.quantiles[k, :, :, i])
+    frame = aligned.keys(k).with_columns(model=pl.lit(name), **{c: pl.Series(values.ravel()).fill_nan(None) for c, values in columns.items()})
+    return FORECAST.conform(frame.filter(pl.col("y_hat").is_not_null()))
+
+
+def _regime(aligned: Aligned, params: EnsembleParams, burn_in: int) -> Regime | None:
+    schema = aligned.panel.schema
+    spread = schema.scale or next((c.name for c in schema.columns if c.role == "spread"), None)
+    column = params.regime_column or spread
+    if column is None:
+        return None
+    if column not in schema.names:
+        close = difflib.get_close_matches(column, schema.names, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ParamsError(f"`ensemble.regime_column` is {column!r}, which is no feature; see data/features/schema.json.{hint}")
+    values = aligned.panel.x[aligned.origins[:burn_in], :, schema.index(column)].astype(np.float64)
+    there = values[np.isfinite(values)]
+    if len(there) < N_REGIMES:
+        return None
+    above = np.unique(np.quantile(there, np.arange(1, N_REGIMES) / N_REGIMES))
+    return Regime(column=column, above=tuple(float(a) for a in above))

@@ -1,6 +1,6 @@
 """Parameters of the stage `ensemble`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -17,11 +17,19 @@ class EnsembleParams(Strict):
     quarter of all. select_frac: newest share of the scored cutoffs, on which combiners fitted before it are compared. select_alpha: a less
     simple combiner is taken only where the chance that its lead is luck is at most this, shared among those compared. newest_frac: last
     slice of the known past, for `blending` and for stacking's penalty. recent_cutoffs: half-life of the losses that `recent` follows.
-    residuals: size of each conformal pool. adapt_rate: step of the adaptive levels.
+    intervals: where quantiles come from. `adaptive`: residuals of the forecast, at levels that follow the misses; `split`: the same at levels
+    that stay; `block`: as split, for residuals that resemble their neighbours up to block_cutoffs away; `cqr`: the members' own quantiles,
+    moved by residuals of these, adaptive too. interval_groups: whose residuals, `auto` taking those of each series when there are enough.
+    regime_column: the feature whose terciles at the origin are the regimes of groups and report; None: the scale, or the first standard
+    deviation. residuals: size of each conformal pool. adapt_rate: step of the adaptive levels; 0 is plain CQR.
     """
 
     prune_above_frac: Annotated[float, Field(ge=0)]
     shrink_frac: Frac
+    intervals: Literal["adaptive", "split", "block", "cqr"] = "adaptive"
+    interval_groups: Literal["auto", "all", "series", "regime"] = "auto"
+    block_cutoffs: Annotated[int, Field(ge=2)] = 10
+    regime_column: str | None = None
     residuals: Annotated[int, Field(ge=20)]
     adapt_rate: Frac
     reweight_every_cutoffs: Annotated[int, Field(ge=1)] = 63

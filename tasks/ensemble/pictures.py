@@ -1,5 +1,7 @@
 """The ensemble at a glance, drawn without a display from summary.json: how combiners compare, who has weight, how alike members err, what each brings."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +10,29 @@ import polars as pl
 
 INK, MUTED, GRID, BLUE, BAND, ORANGE = "#1f2933", "#6b7785", "#e3e7eb", "#2463a6", "#bcd4ee", "#c8641e"
 COLOURS = (BLUE, BAND, ORANGE, "#3c8d5a", "#8a6fae", "#d8b24a", MUTED, "#7fb3a0", "#b0677a", "#9aa0a6")
+_BAND = 0.05  # around the level: what a year of 250 cutoffs with overlapping horizons strays by luck
+_LABELS = 8  # more would overlap
 _MANY = 12  # members in a heat map, beyond which figures in its cells would not be read
 
 
 def draw_ensemble(summary: dict[str, Any], path: Path) -> None:
     """Four panels into *path*."""
+    _draw(path, (_combiners, _weights, _correlation, _brings), summary)
+
+
+def draw_intervals(summary: dict[str, Any], path: Path) -> None:
+    """Coverage above, width and interval score below, by year, step and regime, into *path*."""
+    parts = ("by_year", "by_step", "by_regime")
+    _draw(path, [partial(draw, part=part) for draw in (_covered, _costs) for part in parts], summary, columns=3)
+
+
+def _draw(path: Path, panels: Sequence[Callable[[Any, dict[str, Any]], None]], summary: dict[str, Any], columns: int = 2) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  (half a second, and only drawing needs it)
     from matplotlib.figure import Figure  # noqa: PLC0415  (as above)
 
     figure = Figure(figsize=(11, 7.6), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(2, 2)
-    for axes, draw in zip(panels.ravel(), (_combiners, _weights, _correlation, _brings), strict=True):
+    for axes, draw in zip(figure.subplots(2, columns).ravel(), panels, strict=True):
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(GRID)
         axes.tick_params(labelsize=8, color=GRID, labelcolor=MUTED)
@@ -78,6 +91,48 @@ def _brings(axes: Any, summary: dict[str, Any]) -> None:
     axes.margins(x=0.18)
     axes.set_xlabel("how much higher the loss is without it, on the selection slice, %", fontsize=8)
     _title(axes, "What each member brings")
+
+
+def _parts(summary: dict[str, Any], part: str) -> tuple[list[str], list[dict[str, Any]]]:
+    """Labels and rows of one table of the intervals."""
+    coverage = summary["coverage"]
+    rows = coverage["tables"][part]
+    if part == "by_regime":
+        return [coverage["regime"]["names"][row["regime"]] for row in rows], rows
+    return [str(row["year" if part == "by_year" else "step"]) for row in rows], rows
+
+
+def _covered(axes: Any, summary: dict[str, Any], part: str) -> None:
+    labels, rows = _parts(summary, part)
+    level = summary["coverage"]["level"]
+    axes.axhspan(level - _BAND, level + _BAND, color=GRID, zorder=0)
+    axes.axhline(level, color=INK, linewidth=0.8, linestyle=":")
+    axes.plot(labels, [row["coverage_frac"] for row in rows], "o-", color=BLUE, linewidth=1)
+    axes.set_ylim(min([level - 0.2, *(row["coverage_frac"] - 0.02 for row in rows)]), 1.0)
+    _few_ticks(axes, labels)
+    what = {
+        "by_year": "year",
+        "by_step": "step",
+        "by_regime": f"regime, by {summary['coverage']['regime']['column']}" if rows and part == "by_regime" else "regime",
+    }
+    _title(axes, f"Coverage by {what[part]}" if rows else f"No {what[part]} is told apart")
+
+
+def _costs(axes: Any, summary: dict[str, Any], part: str) -> None:
+    labels, rows = _parts(summary, part)
+    for name, colour in (("interval_score", ORANGE), ("width", BLUE)):
+        axes.plot(labels, [row[name] for row in rows], "o-", color=colour, linewidth=1, markersize=4, label=name.replace("_", " "))
+    axes.set_ylim(bottom=0)
+    _few_ticks(axes, labels)
+    if rows:
+        axes.legend(fontsize=7, frameon=False)
+    axes.set_ylabel(summary["unit"], fontsize=7, color=MUTED)
+    _title(axes, "Width, and what misses add to it")
+
+
+def _few_ticks(axes: Any, labels: list[str]) -> None:
+    every = -(-len(labels) // _LABELS) or 1
+    axes.set_xticks(range(0, len(labels), every), labels[::every])
 
 
 def _title(axes: Any, text: str) -> None:

@@ -6,12 +6,19 @@ from typing import Any
 
 import numpy as np
 
+from tasks.core.compare import LEAST, block_of, diebold_mariano, model_confidence_set
 from tasks.core.cosine import cosine_test
+from tasks.ensemble.align import Aligned
 from tasks.ensemble.choose import LEAST_PAIRED, Choice
 
+MCS_ALPHA = 0.1  # the set that holds the best model with a chance of 90 %, as is usual
 
-def comparisons(ours: np.ndarray, losses: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
-    """By model: how much lower the mean of *ours* (k, S, H) is than that of its losses (gain_frac), and the one-sided p that it is not lower at all."""
+
+def comparisons(ours: np.ndarray, losses: Mapping[str, np.ndarray], overlap: int) -> dict[str, dict[str, Any]]:
+    """By model: how much lower the mean of *ours* (k, S, H) is than that of its losses (gain_frac), and the one-sided p that it is not lower at all.
+
+    p: by the cosine test, as the gate judges. p_diebold_mariano: by the field's own test, for *overlap* cutoffs that share outcomes.
+    """
     out = {}
     for name, theirs in losses.items():
         both = np.isfinite(ours) & np.isfinite(theirs)
@@ -20,8 +27,36 @@ def comparisons(ours: np.ndarray, losses: Mapping[str, np.ndarray]) -> dict[str,
             continue
         mean_ours, mean_theirs = (np.where(both, loss, 0.0).sum(axis=(1, 2))[n > 0] / n[n > 0] for loss in (ours, theirs))
         gain = 1.0 - float(mean_ours.mean() / mean_theirs.mean()) if mean_theirs.mean() > 0 else 0.0
-        out[name] = {"gain_frac": gain, "p": cosine_test(mean_theirs - mean_ours).p, "n_cutoffs": int((n > 0).sum())}
+        difference = mean_theirs - mean_ours
+        out[name] = {"gain_frac": gain, "p": cosine_test(difference).p, "n_cutoffs": len(difference)}
+        if LEAST <= len(difference) > 2 * overlap:
+            out[name]["p_diebold_mariano"] = diebold_mariano(difference, overlap).p
     return out
+
+
+def confidence_set(losses: Mapping[str, np.ndarray], overlap: int) -> dict[str, Any] | None:
+    """Models that may be the best of all at MCS_ALPHA, with their p, on the forecasts (k, S, H) that all of them made; None for too few cutoffs."""
+    stacked = np.stack(list(losses.values()), axis=-1)
+    both = np.isfinite(stacked).all(axis=-1)
+    n = both.sum(axis=(1, 2))
+    if (n > 0).sum() < LEAST:
+        return None
+    means = np.where(both[..., None], stacked, 0.0).sum(axis=(1, 2))[n > 0] / n[n > 0, None]
+    block = block_of(len(means), overlap)
+    found = model_confidence_set(means, block, seed=0)
+    return {
+        "alpha": MCS_ALPHA,
+        "n_cutoffs": len(means),
+        "block_cutoffs": block,
+        "members": [name for name, inside in zip(losses, found.members(MCS_ALPHA), strict=True) if inside],
+        "p": dict(zip(losses, found.p.tolist(), strict=True)),
+    }
+
+
+def overlap_of(aligned: Aligned) -> int:
+    """How many neighbouring cutoffs of the walk share outcomes: the horizon in strides."""
+    stride = int(np.diff(aligned.origins[: aligned.n_walk]).min(initial=aligned.y.shape[2]))
+    return max(1, -(-aligned.y.shape[2] // max(1, stride)))
 
 
 def gains(compared: Mapping[str, Mapping[str, Any]], losses: Mapping[str, float], members: tuple[str, ...]) -> dict[str, Any]:
@@ -40,9 +75,9 @@ def gains(compared: Mapping[str, Mapping[str, Any]], losses: Mapping[str, float]
     return out | {"text": f"over {compared[ranked[0]]['n_cutoffs']} cutoffs the ensemble's mean loss is " + ", ".join(said)}
 
 
-def gains_by_series(ours: np.ndarray, theirs: np.ndarray, series_ids: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+def gains_by_series(ours: np.ndarray, theirs: np.ndarray, series_ids: tuple[str, ...], overlap: int) -> dict[str, dict[str, Any]]:
     """As `comparisons`, of losses (k, S, H) against one model's, by series."""
-    found = {s: comparisons(ours[:, [i]], {s: theirs[:, [i]]}) for i, s in enumerate(series_ids)}
+    found = {s: comparisons(ours[:, [i]], {s: theirs[:, [i]]}, overlap) for i, s in enumerate(series_ids)}
     return {s: by_name[s] for s, by_name in found.items() if by_name}
 
 

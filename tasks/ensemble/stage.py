@@ -12,10 +12,11 @@ from tasks.ensemble.align import Aligned
 from tasks.ensemble.choose import Choice, Slices, choose, slices
 from tasks.ensemble.combiner import Combiner, Fitted, Ground, shares
 from tasks.ensemble.combiners import COMBINERS
+from tasks.ensemble.coverage import coverage
 from tasks.ensemble.issue import Issuer, issuer_of
 from tasks.ensemble.known import Errors, refits_of
 from tasks.ensemble.params import EnsembleParams
-from tasks.ensemble.report import brings, combiner_rows, comparisons, correlation, gains, gains_by_series
+from tasks.ensemble.report import brings, combiner_rows, comparisons, confidence_set, correlation, gains, gains_by_series, overlap_of
 from tasks.forecasters import BASELINES
 from tasks.release.combine import Combination, plain
 from tasks.release.conformal import Issued
@@ -65,7 +66,7 @@ def assemble(aligned: Aligned, about: About, params: EnsembleParams) -> Assemble
     burn_in = min(params.burn_in_cutoffs, aligned.n_walk // 4)
     cut = slices(aligned, burn_in, params.select_frac)
     naive = _checked(aligned, cut, burn_in)
-    issuer = issuer_of(aligned, about, params)
+    issuer = issuer_of(aligned, about, params, burn_in)
     candidates = _members(aligned, about, issuer)
     before = cut.scored[:, None, None] & aligned.known_by(aligned.n_walk - 1)
     baseline = min(naive, key=lambda m: _mean(candidates[m].loss, before))
@@ -147,10 +148,10 @@ def summary(assembled: Assembled, aligned: Aligned, about: About) -> dict[str, A
     """Everything that the reports show, as plain data: scores of every candidate, weights, coverage, who is shipped and why."""
     scored, gate, chosen = assembled.scored, assembled.gate, assembled.candidates[ENSEMBLE]
     ids, cutoffs = aligned.panel.series_ids, aligned.panel.cutoff.gather(aligned.origins)
-    years = cutoffs.dt.year().to_numpy()
+    overlap = overlap_of(aligned)
     on = np.broadcast_to(scored[:, None, None], aligned.y.shape)
     against = "har" if "har" in aligned.models else assembled.baseline
-    compared = comparisons(chosen.loss[scored], {m: assembled.candidates[m].loss[scored] for m in aligned.models})
+    compared = comparisons(chosen.loss[scored], {m: assembled.candidates[m].loss[scored] for m in aligned.models}, overlap)
     return {
         "primary_score": about.primary_score,
         "unit": about.target.unit,
@@ -169,11 +170,15 @@ def summary(assembled: Assembled, aligned: Aligned, about: About) -> dict[str, A
         "scores": {name: _scores(c, aligned, about, ids, scored, gate) for name, c in assembled.candidates.items()},
         "comparisons": compared,
         "gains": gains(compared, {m: _mean(assembled.candidates[m].loss, on) for m in aligned.models}, aligned.models),
-        "gains_by_series": {"against": against, "series": gains_by_series(chosen.loss[scored], assembled.candidates[against].loss[scored], ids)},
+        "gains_by_series": {
+            "against": against,
+            "series": gains_by_series(chosen.loss[scored], assembled.candidates[against].loss[scored], ids, overlap),
+        },
         "selection": _selection(assembled, aligned),
         "correlation": correlation(aligned.models, np.where(scored[:, None, None], aligned.z - aligned.z_hat, np.nan)),
         "brings_frac": assembled.brings,
-        "coverage": _coverage(chosen, aligned, about, ids, years, scored, gate),
+        "confidence_set": confidence_set({m: c.loss[scored] for m, c in assembled.candidates.items()}, overlap),
+        "coverage": coverage(chosen.name, chosen.issued, assembled.issuer, scored, gate),
         "weights_over_time": [
             {"cutoff": cutoffs[k].isoformat(), **dict(zip(aligned.models, weights.tolist(), strict=True))} for k, weights in assembled.weights.items()
         ],
@@ -207,32 +212,4 @@ def _scores(c: Candidate, aligned: Aligned, about: About, ids: tuple[str, ...], 
         "rmse": (mean(np.square(error[scored])) or 0.0) ** 0.5,
         "by_series": {s: mean(c.loss[scored, i]) for i, s in enumerate(ids)},
         "by_step": [mean(c.loss[scored, :, h]) for h in range(c.loss.shape[2])],
-    }
-
-
-def _coverage(
-    c: Candidate, aligned: Aligned, about: About, ids: tuple[str, ...], years: np.ndarray, scored: np.ndarray, gate: np.ndarray
-) -> dict[str, Any]:
-    low, high = c.issued.quantiles[..., 0], c.issued.quantiles[..., -1]
-    known = np.isfinite(aligned.z) & np.isfinite(low)
-    inside = (aligned.z >= low) & (aligned.z <= high)
-
-    def share(rows: np.ndarray) -> float | None:
-        here = known & rows
-        return float(inside[here].mean()) if here.any() else None
-
-    on = scored[:, None, None]
-    steps = np.arange(low.shape[2])
-    return {
-        "level": about.quantiles[-1] - about.quantiles[0],
-        "overall": share(on),
-        "gate": share(gate[:, None, None]),
-        "by_step": [share(on & (steps == h)) for h in steps],
-        "by_series": {s: share(on & (np.arange(len(ids)) == i)[None, :, None]) for i, s in enumerate(ids)},
-        # The gate's rows are out of sample too, so the last year is whole.
-        "by_year": {
-            str(year): part
-            for year in np.unique(years[scored | gate])
-            if (part := share(((scored | gate) & (years == year))[:, None, None])) is not None
-        },
     }

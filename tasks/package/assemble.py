@@ -18,7 +18,7 @@ def assemble(body: Path, quantized: Path, rows: pl.DataFrame, rows_steps: int, f
     for name in (*REQUIRED, *OPTIONAL):
         if name != "rows.parquet" and (body / name).exists():
             shutil.copyfile(body / name, folder / name)
-    for name in opened.weights:
+    for name in opened.members:
         shutil.copyfile(_graph(body, quantized, name), folder / MEMBERS / f"{name}.onnx")
     SERIES.conform(rows_tail(opened, rows, rows_steps)).write_parquet(folder / "rows.parquet")
     return seal(folder)

@@ -68,9 +68,20 @@ def _scores(release: Release, summary: dict[str, Any]) -> str:
 
 
 def _coverage(release: Release, coverage: dict[str, Any]) -> str:
+    blend = release.blend
+    whose = {"series": "each series", "regime": f"all series in one regime of {blend.regime.column if blend.regime else '?'}"}.get(
+        blend.group, "all series together"
+    )
+    of_what = (
+        f"the members' own quantiles ({', '.join(name for names in blend.quantile_members.values() for name in names)})"
+        if blend.quantile_members
+        else "the forecast"
+    )
     how = (
-        f"Adaptive conformal quantiles {', '.join(f'{q:g}' for q in release.blend.quantiles)} from the newest {release.blend.residuals} errors of "
-        f"{'each series' if release.blend.group == 'series' else 'all series together'} and each step; they follow their own misses at rate {release.blend.adapt_rate:g}."
+        f"{'Adaptive conformal' if blend.adapt_rate else 'Conformal'} quantiles {', '.join(f'{q:g}' for q in blend.quantiles)} around {of_what}, from the newest "
+        f"{blend.residuals} errors of {whose} and each step"
+        + (f", read as {blend.block} sets" if blend.block > 1 else "")
+        + (f"; they follow their own misses at rate {blend.adapt_rate:g}." if blend.adapt_rate else ".")
     )
     if not coverage:
         return how

@@ -82,15 +82,20 @@ def fault_of(how: Combination, schema: FeatureSchema) -> Fault | None:
 def groups_of(how: Combination, x: np.ndarray, schema: FeatureSchema) -> np.ndarray:
     """(n,) row of the table for each of the feature rows x (n, F)."""
     if isinstance(how, Weights) and how.regime:
-        own = x[:, schema.index(how.regime.column), None].astype(np.float64)
-        above: np.ndarray = (own > np.array(how.regime.above)).sum(axis=1)
-        return above
+        return regime_of(how.regime, x, schema)
     if isinstance(how, Weights) and how.series:
         high, low = (np.nan_to_num(x[:, schema.index(name)].astype(np.float64), nan=-1).astype(np.int64) for name in SERIES_KEY)
         key, known = high * _LOW + low, np.array([h * _LOW + low_half for h, low_half in how.series])
         at = np.minimum(np.searchsorted(known, key), len(known) - 1)
         return np.where(known[at] == key, at, len(known))
     return np.zeros(len(x), dtype=np.int64)
+
+
+def regime_of(regime: Regime, x: np.ndarray, schema: FeatureSchema) -> np.ndarray:
+    """(...) regime of each of the feature rows x (..., F)."""
+    own = x[..., schema.index(regime.column), None].astype(np.float64)
+    above: np.ndarray = (own > np.array(regime.above)).sum(axis=-1)
+    return above
 
 
 def combine(how: Combination, z_hats: np.ndarray, group: np.ndarray) -> np.ndarray:

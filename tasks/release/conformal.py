@@ -1,8 +1,17 @@
-"""Adaptive conformal quantiles and the point forecast that goes with the primary score, from residuals known by the cutoff.
+"""Conformal quantiles and the point forecast that goes with the primary score, from residuals known by the cutoff.
 
-One pool of the newest scaled residuals r = (z - z_hat) / scale for each cell (group, step), and for each quantile a level that moves:
-after each outcome it goes up by rate x (q - 1) when the value lay below the issued quantile, by rate x q when above, so that the
-share below returns to q whatever the errors do. Source: Gibbs & Candes 2021, arXiv:2106.00170, applied to each quantile.
+One pool of the newest scaled residuals r = (z - base) / scale for each cell (group, step). The base is the point forecast z_hat, or, for
+conformalized quantile regression (CQR), the quantile that the members forecast themselves: then each quantile has a pool of its own.
+Source: Romano, Patterson & Candes 2019, arXiv:1905.03222, theorem 2 (each end by itself).
+
+A level for each quantile says where in the pool it is read. With `adapt_rate` above 0 it moves: after each outcome up by rate x (q - 1)
+when the value lay below the issued quantile, by rate x q when above, so that the share below returns to q whatever the errors do.
+Source: Gibbs & Candes 2021, arXiv:2106.00170, applied to each quantile. At 0 this is split conformal with a sliding pool.
+
+Residuals that resemble their neighbours in time say less than their number: quantiles of such a pool are too narrow on average. With
+`block` b the pool is read as b sets of residuals b apart, nearly independent within each, and the b quantiles are averaged.
+Source: independent blocks of Yu 1994, doi:10.1214/aop/1176988849; conformal by blocks: Chernozhukov, Wuthrich & Zhu 2018, arXiv:1802.06300.
+
 The state is a pure function of what was issued and of what was known when; nothing is stored but the forecasts themselves.
 """
 
@@ -17,6 +26,8 @@ from tasks.core.windows import blocks
 Functional = Literal["mean_square", "mean", "median"]
 
 _BLOCK_SERIES = 16  # bounds the memory of many series that share a large pool
+_SORT_AGAIN = 64  # an entry set in its place takes 1 us, sorting 15 ns for each entry of the pool: with more than a 64th new, sorting is faster
+_FEW = 128  # rows, up to which one search after the other is faster: 1 us each against 150 us for all
 ENOUGH = 20  # residuals of its own before a cell stops borrowing from all groups; .1 and .9 quantiles of fewer are extremes
 
 
@@ -32,7 +43,8 @@ class Timeline:
 
     z_hat: (K, S, H), NaN where none. scale: (K, S). z: (K, S, H) what came true, NaN where unknown. known_k: (K, S, H) index of the
     first cutoff that knows z, K where none does. learns: (K,) False for cutoffs that are asked for but lie off the stride: they
-    are issued, and nothing is learned from them. group: (S,) pool of each series; -1 uses all pools.
+    are issued, and nothing is learned from them. group: (S,), or (K, S) where it changes with the origin: the pool of each series; -1 uses
+    all pools. base: (K, S, H, Q) the members' own quantiles, for CQR.
     """
 
     z_hat: np.ndarray
@@ -41,6 +53,7 @@ class Timeline:
     known_k: np.ndarray
     learns: np.ndarray
     group: np.ndarray
+    base: np.ndarray | None = None
 
 
 class Issued(NamedTuple):
@@ -50,56 +63,99 @@ class Issued(NamedTuple):
     point: np.ndarray
 
 
-class Pools(NamedTuple):
-    """groups: (C,) distinct ones. residuals: (C, H, N) of each, NaN where none. which: (m,) whose pool each series has; many may share one."""
-
-    groups: np.ndarray
-    residuals: np.ndarray
-    which: np.ndarray
-
-
 class Conformal:
-    """Pools and levels; `issue`, then `learn`, cutoff by cutoff."""
+    """Pools and levels; `issue`, then `learn`, cutoff by cutoff.
 
-    def __init__(self, n_groups: int, horizon_steps: int, quantiles: tuple[float, ...], n_residuals: int, adapt_rate: float) -> None:
+    n_bases: 1 when every quantile is read from the residuals of z_hat; 1 + Q for CQR, the first still being z_hat's, for the point.
+    """
+
+    def __init__(
+        self, n_groups: int, horizon_steps: int, quantiles: tuple[float, ...], n_residuals: int, adapt_rate: float, block: int = 1, n_bases: int = 1
+    ) -> None:
         self.quantiles = np.asarray(quantiles)
-        self.adapt_rate = adapt_rate
-        self.pool = np.full((n_groups, horizon_steps, n_residuals), np.nan)
+        self.adapt_rate, self.block = adapt_rate, block
+        size = max(1, n_residuals // block)
+        self.pool = np.full((n_groups, horizon_steps, n_bases, size * block), np.nan)  # the newest lies at count - 1, around the end
         self.count = np.zeros((n_groups, horizon_steps), dtype=np.int64)
         self.levels = np.tile(self.quantiles, (n_groups, horizon_steps, 1))
+        # The same in ascending order, every block-th slot a row of its own; infinite where there is none yet.
+        self._rows = np.full((n_groups * horizon_steps * n_bases * block, size), np.inf)
+        self._base_of = np.arange(1, n_bases) if n_bases > 1 else np.zeros(len(quantiles), dtype=np.int64)
+        self._everyone: np.ndarray | None = None
 
-    def pools(self, group: np.ndarray) -> Pools:
-        """The pools that speak for series of these groups (m,)."""
+    @property
+    def nbytes(self) -> int:
+        """Memory that a copy takes."""
+        return self.pool.nbytes + self._rows.nbytes
+
+    def issue(self, group: np.ndarray) -> np.ndarray:
+        """Quantiles (m, H, Q) of the scaled residual for series of these groups (m,), NaN where nothing is known. Of one base they never cross."""
         groups, which = np.unique(group, return_inverse=True)
-        pools = [self._pool_of(g) for g in groups]
-        width = max(p.shape[1] for p in pools)
-        padded = [p if p.shape[1] == width else np.pad(p, ((0, 0), (0, width - p.shape[1])), constant_values=np.nan) for p in pools]
-        return Pools(groups, np.stack(padded), which)
+        levels = np.where(groups[:, None, None] >= 0, self.levels[groups], self.levels.mean(axis=0))
+        out = self._read(groups, self._base_of, levels)
+        return (np.sort(out, axis=-1) if self.pool.shape[2] == 1 else out)[which]
 
-    def issue(self, pools: Pools) -> np.ndarray:
-        """Quantiles (m, H, Q) of the scaled residual for the series that *pools* was made for."""
-        levels = np.stack([self.levels[g] if g >= 0 else self.levels.mean(axis=0) for g in pools.groups])
-        issued: np.ndarray = np.sort(quantiles_at(pools.residuals, levels), axis=-1)[pools.which]
-        return issued
+    def shift(self, group: np.ndarray, scale: np.ndarray, functional: Functional, transform: str) -> np.ndarray:
+        """What to add to z_hat so that from_z of the sum is the wanted functional of y: (m, H) for series of these groups with scales (m,).
+
+        With logs, mean: log mean exp(e); mean square: half the log of mean exp(2e). Without, mean and median of e. 0 for an empty pool.
+        """
+        groups, which = np.unique(group, return_inverse=True)
+        if functional == "median" and self.block == 1:
+            middle = self._read(groups, np.zeros(1, dtype=np.int64), np.full((len(groups), self.pool.shape[1], 1), 0.5))[..., 0]
+            return np.nan_to_num(middle)[which] * scale[:, None]
+        own = self._has_own(groups)
+        out = np.zeros((len(group), self.pool.shape[1]))
+        for of_own in (True, False):
+            here = own[which] == of_own
+            if here.any():
+                residuals = self.pool[groups[own], :, 0] if of_own else self._of_everyone()[None, :, 0]
+                place = (np.cumsum(own) - 1)[which[here]] if of_own else np.zeros(here.sum(), dtype=np.int64)
+                out[here] = point_shift(residuals, place, scale[here], functional, transform)
+        return out
 
     def learn(self, group: np.ndarray, step: np.ndarray, residual: np.ndarray, issued: np.ndarray) -> None:
-        """Take in outcomes (m,): scaled residuals, with the quantiles (m, Q) that had been issued for them. *step* counts from 0."""
+        """Take in outcomes (m,): scaled residuals (m, n_bases), with the quantiles (m, Q) that had been issued for them. *step* counts from 0."""
         if not len(group):
             return
+        self._everyone = None
         cell = group * self.pool.shape[1] + step
         self._move_levels(cell, residual, issued)
         order = np.argsort(cell, kind="stable")
         cell, residual = cell[order], residual[order]
         rank = np.arange(len(cell)) - np.searchsorted(cell, cell)
-        flat, count = self.pool.reshape(-1, self.pool.shape[2]), self.count.reshape(-1)
-        size = flat.shape[1]
-        newest = rank >= np.bincount(cell, minlength=len(count))[cell] - size  # more than a pool at once: the last ones stay
-        flat[cell[newest], (count[cell[newest]] + rank[newest]) % size] = residual[newest]
-        count += np.bincount(cell, minlength=len(count))
+        count, size = self.count.reshape(-1), self.pool.shape[3]
+        n_new = np.bincount(cell, minlength=len(count))
+        newest = rank >= n_new[cell] - size  # more than a pool at once: the last ones stay
+        cell, residual, rank = cell[newest], residual[newest], rank[newest]
+        self._set(cell, count[cell] + rank, rank - rank.min(), residual)
+        count += n_new
+
+    def _set(self, cell: np.ndarray, place: np.ndarray, rank: np.ndarray, residual: np.ndarray) -> None:
+        """Put residuals (m, n_bases) where *place* says, counted without end; of one rank each cell has one at most."""
+        n_bases, size = self.pool.shape[2:]
+        pool, slot = self.pool.reshape(-1, n_bases, size), place % size
+        n_rows = len(np.unique(cell))
+        if len(cell) * _SORT_AGAIN > n_rows * size:
+            pool[cell, :, slot] = residual
+            changed = np.unique(cell)
+            parts = pool[changed].reshape(len(changed), n_bases, -1, self.block).swapaxes(2, 3)
+            ordered = np.sort(np.where(np.isnan(parts), np.inf, parts), axis=-1)
+            self._rows.reshape(-1, n_bases, self.block, ordered.shape[-1])[changed] = ordered
+            return
+        for r in range(int(rank.max()) + 1):
+            here = rank == r
+            old = pool[cell[here], :, slot[here]]
+            old[np.isnan(old)] = np.inf
+            pool[cell[here], :, slot[here]] = residual[here]
+            rows = (cell[here, None] * n_bases + np.arange(n_bases)) * self.block + slot[here, None] % self.block
+            _replace(self._rows, rows.ravel(), old.ravel(), residual[here].ravel())
 
     def _move_levels(self, cell: np.ndarray, residual: np.ndarray, issued: np.ndarray) -> None:
+        if self.adapt_rate == 0 or not len(issued):
+            return
         judged = np.isfinite(issued).all(axis=1)
-        below = (residual[judged, None] <= issued[judged]).astype(np.float64)
+        below = (residual[judged][:, self._base_of] <= issued[judged]).astype(np.float64)
         n_cells = self.count.size
         n = np.bincount(cell[judged], minlength=n_cells)
         for q, target in enumerate(self.quantiles):
@@ -108,41 +164,100 @@ class Conformal:
             level += np.where(n > 0, self.adapt_rate * (target - share), 0.0)
             np.clip(level, 0.0, 1.0, out=level)
 
-    def _pool_of(self, group: int) -> np.ndarray:
-        if group < 0 or (len(self.pool) > 1 and self.count[group].min() < ENOUGH):
-            return self.pool.transpose(1, 0, 2).reshape(self.pool.shape[1], -1)
-        own: np.ndarray = self.pool[group]
-        return own
+    def _has_own(self, groups: np.ndarray) -> np.ndarray:
+        """(C,) whether a group speaks for itself: the only one always does, others once each step has residuals enough."""
+        if len(self.pool) == 1:
+            return groups >= 0
+        return (groups >= 0) & (self.count[groups].min(axis=1) >= ENOUGH)
+
+    def _of_everyone(self) -> np.ndarray:
+        """(H, n_bases, W) residuals of all groups, ascending, NaN last; kept until the next outcome."""
+        if self._everyone is None:
+            filled = max(1, min(int(self.count.max()), self.pool.shape[3]))
+            by_step = self.pool[..., :filled].transpose(1, 2, 0, 3)
+            self._everyone = np.sort(by_step.reshape(*by_step.shape[:2], -1), axis=-1)
+        return self._everyone
+
+    def _read(self, groups: np.ndarray, base: np.ndarray, levels: np.ndarray) -> np.ndarray:
+        """Quantiles (C, H, Q) at *levels* of the residuals from *base* (Q,), for distinct groups (C,)."""
+        (_, n_steps, n_bases, size), own = self.pool.shape, self._has_own(groups)
+        out = np.empty(levels.shape)
+        if own.any():
+            cell = groups[own, None] * n_steps + np.arange(n_steps)
+            row = (cell[..., None] * n_bases + base) * self.block
+            filled = np.minimum(self.count.reshape(-1)[cell], size)[..., None]
+            parts = [
+                _at(self._rows, row + b, np.broadcast_to((filled - b + self.block - 1) // self.block, row.shape), levels[own])
+                for b in range(self.block)
+            ]
+            out[own] = parts[0] if self.block == 1 else _mean_of_known(np.stack(parts))
+        if not own.all():
+            everyone = self._of_everyone()
+            n = np.isfinite(everyone).sum(axis=-1)
+            row = np.arange(n_steps)[:, None] * n_bases + base
+            here = levels[~own]
+            out[~own] = _at(
+                everyone.reshape(n_steps * n_bases, -1), np.broadcast_to(row, here.shape), np.broadcast_to(n.reshape(-1)[row], here.shape), here
+            )
+        return out
 
 
-def quantiles_at(pool: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Quantiles of *pool* (..., N), NaN ignored, at *levels* (..., Q): position level x (n + 1), between order statistics; NaN when empty."""
-    ordered = np.sort(pool, axis=-1)
-    n = np.isfinite(pool).sum(axis=-1)[..., None]
-    position = np.clip(levels * (n + 1) - 1, 0, np.maximum(n - 1, 0))
-    low = np.floor(position).astype(np.int64)
-    high = np.minimum(low + 1, np.maximum(n - 1, 0))
-    below, above = np.take_along_axis(ordered, low, -1), np.take_along_axis(ordered, high, -1)
-    out: np.ndarray = below + (above - below) * (position - low)
+def _at(rows: np.ndarray, row: np.ndarray, n: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Quantiles of the first *n* entries of rows[row], which ascend: position level x (n + 1), between order statistics; NaN when empty. Any one shape."""
+    last = np.maximum(n - 1, 0)
+    position = np.clip(levels * (n + 1) - 1, 0, last)
+    low = position.astype(np.int64)
+    below, above = rows[row, low], rows[row, np.minimum(low + 1, last)]
+    with np.errstate(invalid="ignore"):  # inf - inf, where there is nothing
+        out: np.ndarray = np.where(n > 0, below + (above - below) * (position - low), np.nan)
     return out
 
 
-def point_shift(pools: Pools, scale: np.ndarray, functional: Functional, transform: str) -> np.ndarray:
-    """What to add to z_hat so that from_z of the sum is the wanted functional of y: (m, H) for series with scales (m,).
+def _mean_of_known(values: np.ndarray) -> np.ndarray:
+    n = np.isfinite(values).sum(axis=0)
+    out: np.ndarray = np.where(n > 0, np.nansum(values, axis=0) / np.maximum(n, 1), np.nan)
+    return out
 
-    With logs, mean: log mean exp(e); mean square: half the log of mean exp(2e). Without, mean and median of e. 0 for an empty pool.
-    """
-    residuals = pools.residuals
+
+def _replace(rows: np.ndarray, row: np.ndarray, old: np.ndarray, new: np.ndarray) -> None:
+    """In each of the distinct rows[row], which ascend, put *new* in the place of one entry *old*."""
+    start, to = _count_below(rows, row, old), _count_below(rows, row, new)
+    for r, i, j, value in zip(row.tolist(), start.tolist(), to.tolist(), new.tolist(), strict=True):
+        line = rows[r]
+        if i < j:
+            line[i : j - 1] = line[i + 1 : j]
+            line[j - 1] = value
+        else:
+            line[j + 1 : i + 1] = line[j:i]
+            line[j] = value
+
+
+def _count_below(rows: np.ndarray, row: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """How many entries of rows[row] lie below each value: a binary search, for many rows in all of them at once."""
+    if len(row) <= _FEW:
+        return np.array([rows[r].searchsorted(value) for r, value in zip(row.tolist(), values.tolist(), strict=True)])
+    low, high = np.zeros(len(row), dtype=np.int64), np.full(len(row), rows.shape[1])
+    for _ in range(int(rows.shape[1]).bit_length()):
+        middle = (low + high) // 2
+        right = (low < high) & (rows[row, np.minimum(middle, rows.shape[1] - 1)] < values)
+        low, high = np.where(right, middle + 1, low), np.where(right, high, middle)
+    return low
+
+
+def point_shift(residuals: np.ndarray, which: np.ndarray, scale: np.ndarray, functional: Functional, transform: str) -> np.ndarray:
+    """`Conformal.shift` from pools (C, H, N), NaN where none; which: (m,) the pool of each series, many may share one."""
     n = np.isfinite(residuals).sum(axis=-1)
     if functional == "median":
-        shift = quantiles_at(residuals, np.full((*n.shape, 1), 0.5))[pools.which, :, 0] * scale[:, None]
+        ordered = np.sort(residuals, axis=-1).reshape(-1, residuals.shape[-1])
+        middle = _at(ordered, np.arange(len(ordered)), n.ravel(), np.full(len(ordered), 0.5)).reshape(n.shape)
+        shift = middle[which] * scale[:, None]
     elif transform == "none":
-        shift = (np.nansum(residuals, axis=-1) / np.maximum(n, 1))[pools.which] * scale[:, None]
+        shift = (np.nansum(residuals, axis=-1) / np.maximum(n, 1))[which] * scale[:, None]
     else:
         power = 2.0 if functional == "mean_square" else 1.0
-        parts = [_log_mean_exp(power * scale[b, None, None] * residuals[pools.which[b]]) for b in blocks(len(scale), _BLOCK_SERIES)]
+        parts = [_log_mean_exp(power * scale[b, None, None] * residuals[which[b]]) for b in blocks(len(scale), _BLOCK_SERIES)]
         shift = np.concatenate(parts) / power
-    out: np.ndarray = np.where(n[pools.which] > 0, shift, 0.0)
+    out: np.ndarray = np.where(n[which] > 0, shift, 0.0)
     return out
 
 
@@ -162,24 +277,48 @@ def replay(
 
     wanted: (K,) cutoffs whose results are needed; others are issued only as far as learning asks. only_points: no quantiles, several times faster.
     """
-    n_cutoffs, n_series, n_steps = line.z_hat.shape
-    quantiles = np.full((n_cutoffs, n_series, n_steps, len(state.quantiles)), np.nan)
-    point = np.full((n_cutoffs, n_series, n_steps), np.nan)
-    residual = (line.z - line.z_hat) / line.scale[:, :, None]
-    due = np.where(np.isfinite(residual) & line.learns[:, None, None] & (line.group >= 0)[None, :, None], line.known_k, n_cutoffs).ravel()
-    order = np.argsort(due, kind="stable")
+    n_cutoffs, n_series = line.z_hat.shape[:2]
+    shape = (*line.z_hat.shape, 0 if only_points else len(state.quantiles))
+    quantiles, issued = np.full(shape, np.nan), np.full(shape, np.nan)  # in the space of z, and of the scaled residual
+    point = np.full(line.z_hat.shape, np.nan)
+    residual = residuals_of(line.z, line.z_hat, line.scale, line.base)
+    group = np.broadcast_to(line.group, (n_cutoffs, n_series))
+    usable = np.isfinite(residual).all(axis=-1) & line.learns[:, None, None] & (group >= 0)[:, :, None]
+    due = np.where(usable, line.known_k, n_cutoffs).ravel()
+    order = np.argsort(due.astype(np.uint16) if n_cutoffs < np.iinfo(np.uint16).max else due, kind="stable")  # 16 bits are sorted in linear time
     bounds = np.searchsorted(due[order], np.arange(n_cutoffs + 1))
-    issued = np.full(quantiles.shape, np.nan)  # of the scaled residual
     for k in range(n_cutoffs):
-        items = np.unravel_index(order[bounds[k] : bounds[k + 1]], residual.shape)
-        state.learn(line.group[items[1]], items[2], residual[items], issued[items])
+        then, series, step = np.unravel_index(order[bounds[k] : bounds[k + 1]], line.z_hat.shape)
+        state.learn(group[then, series], step, residual[then, series, step], issued[then, series, step] if not only_points else _NOTHING)
         there = np.isfinite(line.z_hat[k]).any(axis=1)
-        if not there.any() or (only_points and wanted is not None and not wanted[k]):
+        if not there.any():
             continue
-        z_hat, scale, pools = line.z_hat[k, there], line.scale[k, there], state.pools(line.group[there])
+        z_hat, scale = line.z_hat[k, there], line.scale[k, there]
         if not only_points:
-            issued[k, there] = state.issue(pools)
+            issued[k, there] = state.issue(group[k, there])
         if wanted is None or wanted[k]:
-            quantiles[k, there] = z_hat[:, :, None] + issued[k, there] * scale[:, None, None]
-            point[k, there] = z_hat + point_shift(pools, scale, functional, transform)
+            if not only_points:
+                quantiles[k, there] = in_z(issued[k, there], z_hat, scale, None if line.base is None else line.base[k, there])
+            point[k, there] = z_hat + state.shift(group[k, there], scale, functional, transform)
     return Issued(quantiles, point)
+
+
+_NOTHING = np.empty((0, 1))  # nothing was issued, so no level moves
+
+
+def residuals_of(z: np.ndarray, z_hat: np.ndarray, scale: np.ndarray, base: np.ndarray | None) -> np.ndarray:
+    """Scaled residuals (..., S, H, n_bases) from z_hat (..., S, H) and, with CQR, from the members' own quantiles (..., S, H, Q)."""
+    bases = z_hat[..., None] if base is None else np.concatenate([z_hat[..., None], base], axis=-1)
+    out: np.ndarray = (z[..., None] - bases) / scale[..., None, None]
+    return out
+
+
+def in_z(offsets: np.ndarray, z_hat: np.ndarray, scale: np.ndarray, base: np.ndarray | None) -> np.ndarray:
+    """Quantiles (m, H, Q) in the space of z from those of the scaled residual; of several bases they are put in order, which never makes them worse.
+
+    Source: Chernozhukov, Fernandez-Val & Galichon 2010, doi:10.3982/ECTA7880.
+    """
+    if base is None:
+        return z_hat[:, :, None] + offsets * scale[:, None, None]
+    out: np.ndarray = np.sort(base + offsets * scale[:, None, None], axis=-1)
+    return out

@@ -88,7 +88,7 @@ def open_body(folder: Path) -> Release:
     return Release(
         folder, about, features, schema, blend,
         calendar=_calendar(folder, about),
-        members={name: _session(folder / MEMBERS / f"{name}.onnx") for name in sorted(blend.weights)},
+        members={name: _session(folder / MEMBERS / f"{name}.onnx") for name in blend.members},
         history=_frame(folder / "history.parquet", HISTORY),
         rows=_frame(folder / "rows.parquet", SERIES) if (folder / "rows.parquet").exists() else pl.DataFrame(schema=SERIES.columns),
         manifest=read_manifest(folder) if (folder / MANIFEST).exists() else None,

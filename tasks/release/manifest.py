@@ -10,12 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from tasks.core.about import Strict
 from tasks.core.errors import ReleaseError
 from tasks.core.schema import FeatureSchema
-from tasks.release.combine import Ranks, Weights, plain
+from tasks.release.combine import Ranks, Regime, Weights, plain
 
 MANIFEST = "manifest.json"
 REQUIRED = ("about.json", "ensemble.json", "features.json", "history.parquet", "rows.parquet", "schema.json")
@@ -31,7 +31,8 @@ class Blend(Strict):
     weights: share of each member, above 0; what combines them where there is no *combination*. combiner: its name. group: whose residuals a series' quantiles come from, its own or everybody's. residuals: newest kept
     for each group and step. adapt_rate: how fast quantile levels follow misses. stride_steps: distance of the cutoffs from which the
     quantiles learn. seen_until: everything here was fitted, weighted and calibrated on values known by then. as_of: newest `known_at`
-    of the data. data_version: sha256 of the rows.
+    of the data. data_version: sha256 of the rows. block: residuals so far apart in time count as independent. regime: tells the pools apart
+    where group is `regime`. quantile_members: for CQR, by quantile (`0.1`) the members whose forecasts of it are averaged.
     """
 
     model: str
@@ -47,6 +48,14 @@ class Blend(Strict):
     data_version: str
     combiner: str = "weighted"
     combination: Weights | Ranks | None = None
+    block: int = 1
+    regime: Regime | None = None
+    quantile_members: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+
+    @property
+    def members(self) -> list[str]:
+        """Every model that has a part in the forecast or in its quantiles, sorted."""
+        return sorted({*self.weights, *(name for names in self.quantile_members.values() for name in names)})
 
     @property
     def how(self) -> Weights | Ranks:

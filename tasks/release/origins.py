@@ -13,7 +13,7 @@ from tasks.core.errors import ReleaseError
 from tasks.core.transform import to_z
 from tasks.core.windows import blocks
 from tasks.features import build_features, derive_target
-from tasks.release.combine import combine, groups_of
+from tasks.release.combine import combine, groups_of, regime_of
 from tasks.release.load import Release
 
 BLOCK_ROWS = 8192  # bounds the memory of one call into a graph; trees need a few kB for each row
@@ -53,11 +53,16 @@ class Grid:
 
 @dataclass(frozen=True)
 class Look:
-    """What the members say at n points for S series. z_hat: (n, S, H), NaN for a series without a last value; scale: (n, S)."""
+    """What the members say at n points for S series. z_hat: (n, S, H), NaN for a series without a last value; scale, regime: (n, S).
+
+    base: (n, S, H, Q) the members' own quantiles, None where intervals do not start from them.
+    """
 
     series_ids: tuple[str, ...]
     z_hat: np.ndarray
     scale: np.ndarray
+    regime: np.ndarray
+    base: np.ndarray | None
 
 
 def in_utc(at: datetime) -> datetime:
@@ -80,6 +85,22 @@ def z_hat(release: Release, x: np.ndarray) -> np.ndarray:
         said = [release.members[name].run(["z_hat"], {"x": block})[0] for name in release.how.members]
         out[part] = combine(release.how, np.stack(said, axis=1), groups_of(release.how, block, release.schema))
     return out
+
+
+def quantile_bases(release: Release, x: np.ndarray, point: np.ndarray) -> np.ndarray | None:
+    """The members' own quantiles (n, H, Q) for feature rows x (n, F); *point* (n, H) stands for a quantile that none forecasts. None without CQR."""
+    named = release.blend.quantile_members
+    if not named:
+        return None
+    block = np.ascontiguousarray(x, dtype=np.float32)
+    said = {m: _said(release, m, block) for m in {name for names in named.values() for name in names}}
+    of = [[said[m] for m in named.get(f"{q:g}", ())] for q in release.blend.quantiles]
+    return np.stack([np.mean(each, axis=0) if each else point for each in of], axis=-1)
+
+
+def _said(release: Release, name: str, x: np.ndarray) -> np.ndarray:
+    parts = [release.members[name].run(["z_hat"], {"x": x[part]})[0].astype(np.float64) for part in blocks(len(x), BLOCK_ROWS)]
+    return np.concatenate(parts) if parts else np.zeros((0, release.schema.horizon_steps))
 
 
 def cut(release: Release, rows: pl.DataFrame, cutoffs: Sequence[datetime]) -> pl.DataFrame:
@@ -129,7 +150,13 @@ def look(release: Release, rows: pl.DataFrame, grid: Grid, points: Sequence[Poin
     out = np.full((*there.shape, schema.horizon_steps), np.nan)
     scale = np.full(there.shape, np.nan)
     out[there], scale[there] = z_hat(release, x[there]), schema.scales(x[there])
-    return Look(series_ids, out, scale)
+    regime = regime_of(release.blend.regime, x, schema) if release.blend.regime else np.zeros(there.shape, dtype=np.int64)
+    bases = quantile_bases(release, x[there], out[there])
+    if bases is None:
+        return Look(series_ids, out, scale, regime, None)
+    base = np.full((*out.shape, bases.shape[-1]), np.nan)
+    base[there] = bases
+    return Look(series_ids, out, scale, regime, base)
 
 
 def first_known(release: Release, rows: pl.DataFrame, grid: Grid, series_ids: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:

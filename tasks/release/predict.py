@@ -40,7 +40,11 @@ def forecasts(release: Release, rows: pl.DataFrame, cutoffs: Sequence[datetime])
     series_ids = tuple(sorted({*release.series_ids, *rows["series_id"].unique()}))
     seen = look(release, rows, grid, replayed + asked, series_ids)
     line = _line(release, rows, grid, seen, replayed)
-    asks = [Ask(point.at_us, seen.z_hat[i], seen.scale[i]) for i, point in enumerate(asked, start=len(replayed))]
+    group = groups(release, seen.series_ids, seen.regime)
+    asks = [
+        Ask(point.at_us, seen.z_hat[i], seen.scale[i], group[i], None if seen.base is None else seen.base[i])
+        for i, point in enumerate(asked, start=len(replayed))
+    ]
     return _frame(release, grid, asked, series_ids, asks, answers(release, line, asks))
 
 
@@ -93,7 +97,10 @@ def _line(release: Release, rows: pl.DataFrame, grid: Grid, seen: Look, replayed
     z = np.where(of_history, with_past(past.z, true_z[past.n_history :], np.nan), true_z)
     known = np.where(of_history, with_past(past.known_us, true_known[past.n_history :], 0), true_known)
     z_hats, scale = with_past(past.z_hat, seen.z_hat[:n], np.nan), with_past(past.scale, seen.scale[:n], np.nan)
-    return Line(seen.series_ids, groups(release, seen.series_ids), past.n_history, cutoff, z_hats, scale, z, known, from_rows=~of_history)
+    base = None if past.base is None or seen.base is None else with_past(past.base, seen.base[:n], np.nan)
+    regime = with_past(past.regime, seen.regime[:n], 0)
+    group = groups(release, seen.series_ids, regime)
+    return Line(seen.series_ids, group, past.n_history, cutoff, z_hats, scale, z, known, regime, base, from_rows=~of_history)
 
 
 def _came_true(grid: Grid, cutoff: np.ndarray, horizon_steps: int, z: np.ndarray, known_us: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

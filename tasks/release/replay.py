@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tasks.release.conformal import Conformal, functional_of, point_shift
+from tasks.core.frames import quantile_columns
+from tasks.release.conformal import Conformal, functional_of, in_z, residuals_of
 from tasks.release.load import Release
 from tasks.release.origins import NEVER, columns_of
 
@@ -27,8 +28,9 @@ class Line:
     """Forecasts on the stride: K cutoffs of S series over H steps, the release's history first.
 
     cutoff: (K,) microseconds since 1970, ascending. z_hat, z: (K, S, H) and scale: (K, S), NaN where there is none. known_us: (K, S, H) when
-    z could first be known, NEVER where it was not. n_history: so many cutoffs come from the history. group: (S,) pool of each series, -1
-    for one that the release has never seen: it borrows from all pools and teaches none. from_rows: (K, S, H) where z was looked up in rows.
+    z could first be known, NEVER where it was not. n_history: so many cutoffs come from the history. group: (K, S) pool of each series, -1
+    for one that the release has never seen: it borrows from all pools and teaches none. regime: (K, S). base: (K, S, H, Q) for CQR.
+    from_rows: (K, S, H) where z was looked up in rows.
     """
 
     series_ids: tuple[str, ...]
@@ -39,13 +41,14 @@ class Line:
     scale: np.ndarray
     z: np.ndarray
     known_us: np.ndarray
+    regime: np.ndarray
+    base: np.ndarray | None = None
     from_rows: np.ndarray | bool = False
 
     @cached_property
     def residual(self) -> np.ndarray:
-        """(K, S, H) in units of the scale."""
-        out: np.ndarray = (self.z - self.z_hat) / self.scale[:, :, None]
-        return out
+        """(K, S, H, n_bases) in units of the scale."""
+        return residuals_of(self.z, self.z_hat, self.scale, self.base)
 
     @cached_property
     def due(self) -> np.ndarray:
@@ -54,7 +57,7 @@ class Line:
         own = np.arange(len(self.cutoff))[:, None, None]
         # What the history lacks comes from rows, and counts after it: the state at its end must follow from the history alone.
         least = np.maximum(own + 1, np.where((own < self.n_history) & self.from_rows, self.n_history, 0))
-        usable = np.isfinite(self.residual) & (self.group >= 0)[None, :, None]
+        usable = np.isfinite(self.residual).all(axis=-1) & (self.group >= 0)[:, :, None]
         out: np.ndarray = np.where(usable, np.maximum(first, least), NEVER)
         return out
 
@@ -67,11 +70,13 @@ class Line:
 
 
 class Ask(NamedTuple):
-    """One cutoff that is asked for, *at_us*: z_hat (S, H), rows of NaN for series without a forecast, and scale (S,)."""
+    """One cutoff that is asked for, *at_us*: z_hat (S, H), rows of NaN for series without a forecast, scale and group (S,), base (S, H, Q) for CQR."""
 
     at_us: int
     z_hat: np.ndarray
     scale: np.ndarray
+    group: np.ndarray
+    base: np.ndarray | None
 
 
 class Answer(NamedTuple):
@@ -90,12 +95,14 @@ class Walker:
     at: int
 
 
-def groups(release: Release, series_ids: Sequence[str]) -> np.ndarray:
-    """(S,) pool of each series."""
+def groups(release: Release, series_ids: Sequence[str], regime: np.ndarray) -> np.ndarray:
+    """(K, S) pool of each series at each cutoff, for its regime (K, S) there."""
+    if release.blend.group == "regime":
+        return regime
     if release.blend.group == "all" or not release.series_ids:  # without a history all series start together
-        return np.zeros(len(series_ids), dtype=np.int64)
+        return np.zeros(regime.shape, dtype=np.int64)
     own = {name: i for i, name in enumerate(release.series_ids)}
-    return np.array([own.get(name, -1) for name in series_ids], dtype=np.int64)
+    return np.broadcast_to(np.array([own.get(name, -1) for name in series_ids], dtype=np.int64), regime.shape)
 
 
 def history_line(release: Release) -> Line:
@@ -125,15 +132,20 @@ def _line_of(release: Release) -> Line:
     scale[where[:2]] = frame["scale"].to_numpy()
     known = np.full(shape, NEVER)
     known[where] = frame["known_at"].to_physical().fill_null(NEVER).to_numpy()
+    regime = np.zeros(shape[:2], dtype=np.int64)
+    if release.blend.regime:
+        regime[where[:2]] = frame["regime"].to_numpy()
     return Line(
         release.series_ids,
-        groups(release, release.series_ids),
+        groups(release, release.series_ids, regime),
         len(cutoffs),
         cutoffs.to_physical().to_numpy(),
         dense("z_hat"),
         scale,
         dense("z"),
         known,
+        regime,
+        np.stack([dense(name) for name in quantile_columns(release.blend.quantiles)], axis=-1) if release.blend.quantile_members else None,
     )
 
 
@@ -175,6 +187,7 @@ def _is_past_of(past: Line, line: Line, at: int) -> bool:
         np.array_equal(due[:, shared], before)
         and np.array_equal(np.isfinite(line.z_hat[:at, shared]).any(axis=2), np.isfinite(past.z_hat[:at]).any(axis=2))
         and np.array_equal(line.residual[:at, shared][learned], past.residual[:at][learned])
+        and np.array_equal(line.group[:at, shared], past.group[:at])
     )
 
 
@@ -182,14 +195,15 @@ def _keep(release: Release, line: Line, walker: Walker) -> None:
     walks = release.kept.setdefault("walks", {})
     walks.pop(walker.at, None)
     walks[walker.at] = (line, Walker(deepcopy(walker.state), walker.issued, walker.at))
-    while len(walks) > max(2, min(KEPT_WALKS, KEPT_BYTES // walker.state.pool.nbytes)):
+    while len(walks) > max(2, min(KEPT_WALKS, KEPT_BYTES // walker.state.nbytes)):
         del walks[next(iter(walks))]
 
 
 def _fresh(release: Release, line: Line) -> Walker:
     blend = release.blend
-    n_groups = 1 if blend.group == "all" else max(1, len(release.series_ids))
-    state = Conformal(n_groups, release.schema.horizon_steps, blend.quantiles, blend.residuals, blend.adapt_rate)
+    n_groups = {"all": 1, "regime": len(blend.regime.above) + 1 if blend.regime else 1}.get(blend.group, max(1, len(release.series_ids)))
+    n_bases = 1 + len(blend.quantiles) if blend.quantile_members else 1
+    state = Conformal(n_groups, release.schema.horizon_steps, blend.quantiles, blend.residuals, blend.adapt_rate, blend.block, n_bases)
     return Walker(state, np.full((*line.z_hat.shape, len(blend.quantiles)), np.nan), 0)
 
 
@@ -201,14 +215,14 @@ def _advance(release: Release, line: Line, walker: Walker, stop: int) -> None:
         _learn(line, walker.state, walker.issued, order[bounds[k] : bounds[k + 1]])
         there = np.isfinite(line.z_hat[k]).any(axis=1)
         if there.any():
-            walker.issued[k, there] = walker.state.issue(walker.state.pools(line.group[there]))
+            walker.issued[k, there] = walker.state.issue(line.group[k, there])
         walker.at = k + 1
 
 
 def _learn(line: Line, state: Conformal, issued: np.ndarray, flat: np.ndarray) -> None:
     if len(flat):
-        k, s, h = np.unravel_index(flat, line.residual.shape)
-        state.learn(line.group[s], h, line.residual[k, s, h], issued[k, s, h])
+        k, s, h = np.unravel_index(flat, line.z_hat.shape)
+        state.learn(line.group[k, s], h, line.residual[k, s, h], issued[k, s, h])
 
 
 def _answer(release: Release, line: Line, walker: Walker, ask: Ask) -> Answer:
@@ -222,9 +236,7 @@ def _answer(release: Release, line: Line, walker: Walker, ask: Ask) -> Answer:
     point = np.full(ask.z_hat.shape, np.nan)
     there = np.isfinite(ask.z_hat).any(axis=1)
     if there.any():
-        pools = state.pools(line.group[there])
-        offsets = state.issue(pools)
-        z_hat, scale = ask.z_hat[there], ask.scale[there]
-        quantiles[there] = z_hat[:, :, None] + offsets * scale[:, None, None]
-        point[there] = z_hat + point_shift(pools, scale, functional_of(release.about), release.about.target.transform)
+        z_hat, scale, group = ask.z_hat[there], ask.scale[there], ask.group[there]
+        quantiles[there] = in_z(state.issue(group), z_hat, scale, None if ask.base is None else ask.base[there])
+        point[there] = z_hat + state.shift(group, scale, functional_of(release.about), release.about.target.transform)
     return Answer(quantiles, point)

@@ -11,7 +11,7 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.schema import FeatureSchema
-from tasks.core.scores import PRIMARY
+from tasks.core.score_table import elements, mean_scores
 from tasks.core.windows import Fold, panel_of, plan_folds
 from tasks.edges.fold_cache import code_digest
 from tasks.forecasters import Forecaster
@@ -89,29 +89,21 @@ def train(
 
 
 def score(forecasts: pl.DataFrame, about: About) -> dict[str, Any]:
-    """Mean losses over all cutoffs whose y is known: MAE and RMSE in the target's unit and the primary loss, overall, by series, by year and by cutoff (counted from 1).
+    """Mean losses over all cutoffs whose y is known: MAE, RMSE and bias in the target's unit and the primary loss, overall and by series, step, year and cutoff (counted from 1).
 
     Here each model speaks for itself, without the level factor that `ensemble` adds before it compares.
     """
-    known = forecasts.filter(pl.col("y").is_not_null())
-    y, y_hat = known["y"].to_numpy(), known["y_hat"].to_numpy()
-    scored = known.with_columns(
-        absolute=pl.Series(np.abs(y - y_hat)),
-        squared=pl.Series((y - y_hat) ** 2),
-        primary=pl.Series(PRIMARY[about.primary_score](y, y_hat)).fill_nan(None),
-    )
-    means = [
-        pl.col("absolute").mean().alias("mae"),
-        pl.col("squared").mean().sqrt().alias("rmse"),
-        pl.col("primary").mean().alias(f"primary_{about.primary_score}"),
-        pl.len().alias("n"),
-    ]
-    by_series = scored.group_by("series_id").agg(means).sort("series_id")
-    by_year = scored.group_by(pl.col("cutoff").dt.year().alias("year")).agg(means).sort("year")
-    by_cutoff = scored.group_by("cutoff").agg(means).sort("cutoff").with_columns(cutoff=pl.col("cutoff").rank("dense").cast(pl.Int64))
+    names = ("mae", "rmse", "bias")
+    scored = elements(forecasts, names, primary=about.primary_score)
+
+    def means(*by: str) -> pl.DataFrame:
+        return mean_scores(scored, by).select(*by, *names, pl.col("primary").alias(f"primary_{about.primary_score}"), "n")
+
+    numbered = means("cutoff").with_columns(cutoff=pl.col("cutoff").rank("dense").cast(pl.Int64))
     return {
-        "overall": scored.select(means).row(0, named=True),
-        "by_series": by_series.to_dicts(),
-        "by_year": by_year.to_dicts(),
-        "by_cutoff": by_cutoff.to_dicts(),
+        "overall": (means().to_dicts() or [{"n": 0}])[0],
+        "by_series": means("series_id").to_dicts(),
+        "by_step": means("step").to_dicts(),
+        "by_year": means("year").to_dicts(),
+        "by_cutoff": numbered.to_dicts(),
     }

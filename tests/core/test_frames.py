@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from tasks.core.errors import FrameError
-from tasks.core.frames import FEATURES, FORECAST, HISTORY, QUARANTINE, REPEATED, SERIES, SERVED, as_of, quantile_columns
+from tasks.core.frames import FEATURES, FORECAST, HISTORY, QUARANTINE, REPEATED, SERIES, SERVED, FrameSchema, as_of, quantile_columns
 from tasks.core.frames import UTC as UTC_DTYPE
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -57,7 +57,7 @@ def test_further_columns_have_the_schema_type_or_are_refused():
         with pytest.raises(FrameError, match=r"'other' .* is not part of the schema"):
             SERIES.check(rows.with_columns(other=other))
     with pytest.raises(FrameError, match=r"'other' .* is not part of the schema"):
-        HISTORY.check(pl.DataFrame(schema=dict(HISTORY.columns)).with_columns(other=pl.lit(1.0)))
+        FrameSchema("closed", {"series_id": pl.String}, ("series_id",)).check(rows.select("series_id", other=pl.lit(1.0)))
 
 
 def test_rows_out_of_order_and_repeated_keys_are_refused():

@@ -7,7 +7,8 @@ from members import GATE, PARAMS, aligned_of, noisy_members, small_members
 from panels import small_about, small_panel
 
 from tasks.core.errors import FoldError
-from tasks.ensemble.body import history_frame, issued_frame
+from tasks.ensemble.body import history_frame
+from tasks.ensemble.issue import issued_frame
 from tasks.ensemble.pictures import draw_ensemble
 from tasks.ensemble.stage import ENSEMBLE, assemble, summary
 
@@ -59,7 +60,7 @@ def test_history_holds_no_outcome_that_seen_until_does_not_know():
     panel = small_panel()
     aligned = aligned_of(small_members(panel), panel)
     assembled = assemble(aligned, small_about(), PARAMS)
-    history = history_frame(assembled.candidates[ENSEMBLE], aligned)
+    history = history_frame(assembled.candidates[ENSEMBLE], assembled.issuer)
     seen_until = panel.cutoff[int(aligned.origins[aligned.n_walk - 1])]
     known = history.drop_nulls("z")
     assert history["cutoff"].n_unique() == aligned.n_walk
@@ -73,7 +74,7 @@ def test_the_report_holds_the_forecast_that_was_issued():
     panel = small_panel()
     aligned = aligned_of(small_members(panel), panel)
     assembled = assemble(aligned, small_about(), PARAMS)
-    frame = issued_frame(assembled.candidates[ENSEMBLE], aligned, small_about(), assembled.gate)
+    frame = issued_frame(ENSEMBLE, assembled.candidates[ENSEMBLE].issued, aligned, small_about(), assembled.gate)
     assert frame["cutoff"].n_unique() == GATE
     row = frame.filter(pl.col("series_id") == "s1", pl.col("step") == 2).row(3, named=True)
     k = int(np.flatnonzero(assembled.gate)[3])

@@ -12,7 +12,9 @@ from tasks.core.transform import from_z
 from tasks.core.windows import panel_of
 from tasks.features import build_features
 from tasks.release import forecasts, load, open_body, why_absent, z_hat
+from tasks.release.combine import regime_of
 from tasks.release.conformal import Conformal, Timeline, functional_of, replay
+from tasks.release.origins import quantile_bases
 
 LAST = 399  # day of the newest row
 SEEN = 339  # day of the newest row before seen_until
@@ -29,6 +31,31 @@ def release(tmp_path_factory):
 def strided(tmp_path_factory):
     """Its quantiles learn from every third cutoff, all series in one pool."""
     return open_body(build_small_body(tmp_path_factory.mktemp("strided") / "body", small_rows(), stride_steps=3, n_history=60, group="all"))
+
+
+WAYS = {
+    "block": {"block": 4},
+    "regime": {"group": "regime", "regime": {"column": "z_std_14", "above": [0.15, 0.25]}},
+    "cqr": {"quantile_members": {"0.1": ["low"], "0.9": ["high", "higher"]}},
+}
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def by_way(request, tmp_path_factory):
+    """Its quantiles are made in another way."""
+    folder = tmp_path_factory.mktemp(request.param) / "release"
+    build_small_release(folder, **WAYS[request.param])
+    return load(folder)
+
+
+def test_every_way_to_make_intervals_answers_a_batch_as_one_at_a_time_and_as_one_walk_would(by_way):
+    cutoffs = [cutoff_at(d) for d in (300, 338, 340, 341, 360, 397, LAST)]
+    batch = forecasts(by_way, by_way.rows, cutoffs)
+    single = pl.concat([forecasts(by_way, by_way.rows, [at]) for at in reversed(cutoffs)])
+    assert_frame_equal(batch, FORECAST.conform(single), rel_tol=1e-9)
+    assert batch.null_count().sum_horizontal().item() == 0
+    assert batch.select(((pl.col("q_0.1") <= pl.col("q_0.5")) & (pl.col("q_0.5") <= pl.col("q_0.9"))).all()).item()
+    assert_is_one_walk(by_way)
 
 
 def test_forecasts_are_dated_by_the_calendar_and_their_quantiles_never_cross(release):
@@ -110,6 +137,10 @@ def test_a_cutoff_between_two_steps_speaks_from_the_last_step_with_all_that_is_k
 
 
 def test_the_replay_equals_one_walk_over_history_and_since(release):
+    assert_is_one_walk(release)
+
+
+def assert_is_one_walk(release):
     """An independent route: dense panel, all cutoffs from the history's first to the last in one `replay`."""
     about, features, calendar = release.about, release.features, release.calendar
     panel = panel_of(build_features(release.rows, about, features, calendar), release.schema, calendar)
@@ -125,8 +156,20 @@ def test_the_replay_equals_one_walk_over_history_and_since(release):
     z = panel.targets(first, len(panel.cutoff)).astype(float)
     exact = np.vstack([panel.z, np.full((1, 2), np.nan)])[np.where(inside, target, -1)].transpose(0, 2, 1)
     assert np.allclose(z, exact, equal_nan=True, atol=1e-5)
-    line = Timeline(z_hat(release, x).reshape(shape), np.ones(shape[:2]), exact, known, np.ones(len(origins), dtype=bool), np.arange(2))
-    state = Conformal(2, 5, about.quantiles, release.blend.residuals, release.blend.adapt_rate)
+    blend, point = release.blend, z_hat(release, x)
+    base = quantile_bases(release, x, point)
+    group = regime_of(blend.regime, x, release.schema).reshape(shape[:2]) if blend.regime else np.arange(2)
+    assert len(np.unique(group)) > 1
+    line = Timeline(
+        point.reshape(shape),
+        np.ones(shape[:2]),
+        exact,
+        known,
+        np.ones(len(origins), dtype=bool),
+        group,
+        None if base is None else base.reshape(*shape, 3),
+    )
+    state = Conformal(int(group.max()) + 1, 5, about.quantiles, blend.residuals, blend.adapt_rate, blend.block, 1 if base is None else 4)
     issued = replay(line, state, functional_of(about), about.target.transform)
     made = forecasts(release, release.rows, [cutoff_at(int(o)) for o in origins if o >= SEEN])
     made = made.sort("cutoff", "series_id", "step")

@@ -18,6 +18,8 @@ from tasks.core.frames import HISTORY, SERIES
 from tasks.core.windows import Panel, panel_of
 from tasks.features import FeatureParams, build_features, feature_schema
 from tasks.release import Manifest, open_body, seal, z_hat
+from tasks.release.combine import regime_of
+from tasks.release.origins import quantile_bases
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 SMALL_ABOUT = {
@@ -83,7 +85,10 @@ def build_small_body(
     folder: Path, rows: pl.DataFrame, gate_steps=60, weights=None, model="ensemble", about=None, features=None,
     stride_steps=1, n_history=120, group="series", residuals=100, bias=0.0, dataset="small", findings=(), **combined,
 ) -> Path:  # fmt: skip
-    """A body as the ensemble stage writes it. weights: of some MEMBERS. bias: added to every member in the space of z, to make it bad. findings: of the leak gate. combined: `combiner` and `combination`."""
+    """A body as the ensemble stage writes it. weights: of some MEMBERS. bias: added to every member in the space of z, to make it bad. findings: of the leak gate.
+
+    combined: further keys of ensemble.json, as `combiner` and `combination`; the members of its `quantile_members` are a ridge that lies lower or higher by .1 for each .4 of the quantile.
+    """
     about, features = about or small_about(), features or small_features()
     weights = weights or {"last_value": 0.2, "window_mean": 0.2, "ridge": 0.6}
     schema, calendar = feature_schema(about, features), calendar_for(about, reach=(rows["event_time"].min(), rows["event_time"].max()))
@@ -95,6 +100,9 @@ def build_small_body(
         calendar.sessions.to_frame("event_time").write_parquet(folder / "sessions.parquet")
     for name in weights:
         write_linear_graph(folder / "members" / f"{name}.onnx", *_coefficients(name, panel, last_origin, bias))
+    for quantile, names in combined.get("quantile_members", {}).items():
+        for name in names:
+            write_linear_graph(folder / "members" / f"{name}.onnx", *_coefficients("ridge", panel, last_origin, bias + (float(quantile) - 0.5) / 4))
     blend = {
         "model": model, "weights": weights, "quantiles": list(about.quantiles), "group": group, "residuals": residuals, "adapt_rate": 0.02,
         "stride_steps": stride_steps, "seen_until": panel.cutoff[last_origin].isoformat(), "as_of": rows["known_at"].max().isoformat(),
@@ -158,16 +166,21 @@ def _history(body, panel: Panel, origins: np.ndarray, last_origin: int) -> pl.Da
     origin, series, step = np.repeat(where[:, 0], steps), np.repeat(where[:, 1], steps), np.tile(np.arange(1, steps + 1), len(where))
     target = origin + step
     known = panel.known_pos[target, series] <= last_origin
+    point = z_hat(body, x)
+    own, regime = quantile_bases(body, x, point), body.blend.regime
+    further = {} if own is None else {f"q_{q:g}": own[..., i].ravel() for i, q in enumerate(body.blend.quantiles)}
+    further |= {"regime": np.repeat(regime_of(regime, x, panel.schema), steps)} if regime else {}
     frame = pl.DataFrame(
         {
             "series_id": pl.Series(panel.series_ids).gather(series),
             "cutoff": panel.cutoff.gather(origin),
             "step": step,
             "event_time": panel.event_time.gather(target),
-            "z_hat": z_hat(body, x).ravel(),
+            "z_hat": point.ravel(),
             "scale": np.repeat(panel.schema.scales(x), steps),
             "z": pl.Series(np.where(known, panel.z[target, series], np.nan)).fill_nan(None),
             "known_at": panel.cutoff.gather(panel.known_pos[target, series].clip(max=len(panel.cutoff) - 1)),
+            **further,
         }
     )
     return HISTORY.conform(frame.with_columns(known_at=pl.when(pl.col("z").is_not_null()).then("known_at")))

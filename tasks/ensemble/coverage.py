@@ -1,0 +1,86 @@
+"""Are the intervals honest? Coverage, width, pinball loss, CRPS and interval score, overall and by year, step, series and regime.
+
+Coverage alone can be had by wide intervals, and narrow ones are easily wrong: read it beside the interval score, which pays for both.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tasks.core.frames import FORECAST
+from tasks.core.score_table import INTERVAL_SCORES, elements, mean_scores
+from tasks.ensemble.issue import Issuer, issued_frame, regimes
+from tasks.release.combine import Regime
+from tasks.release.conformal import Issued
+
+_REGIMES = {2: ("low", "high"), 3: ("low", "middle", "high")}
+
+
+def coverage(name: str, issued: Issued, issuer: Issuer, scored: np.ndarray, gate: np.ndarray) -> dict[str, Any]:
+    """Plain data: shares of outcomes inside the interval as they always were, and `tables` with every score of the intervals by part.
+
+    scored, gate: (K,) cutoffs. Everything is of the scored ones, except `gate` and the years: the gate's rows are out of sample too, so the
+    last year is whole. Shares are None, and tables empty, where nothing is known.
+    """
+    about, aligned = issuer.about, issuer.aligned
+    frame = issued_frame(name, issued, aligned, about, scored | gate)
+    scores = elements(_with_regime(frame, issuer, scored | gate), INTERVAL_SCORES, quantiles=about.quantiles).drop_nulls("coverage_frac")
+    first_of_gate = aligned.panel.cutoff[int(aligned.origins[aligned.n_walk - 1])]
+    before, of_gate = scores.filter(pl.col("cutoff") <= first_of_gate), scores.filter(pl.col("cutoff") > first_of_gate)
+    tables = {
+        "overall": _table(before),
+        "gate": _table(of_gate),
+        "by_year": _table(scores, ["year"]),
+        "by_step": _table(before, ["step"]),
+        "by_series": _table(before, ["series_id"]),
+        "by_regime": _table(before.drop_nulls("regime"), ["regime"]) if issuer.regime else [],
+    }
+    shares = {by: {row[key]: row["coverage_frac"] for row in tables[by]} for by, key in _KEYS.items()}
+    return {
+        "level": about.quantiles[-1] - about.quantiles[0],
+        "method": issuer.params.intervals,
+        "overall": _only(tables["overall"]),
+        "gate": _only(tables["gate"]),
+        "by_step": [shares["by_step"].get(step) for step in range(1, aligned.y.shape[2] + 1)],
+        "by_series": {s: shares["by_series"].get(s) for s in aligned.panel.series_ids},
+        "by_year": {str(year): share for year, share in shares["by_year"].items()},
+        "regime": _described(issuer.regime),
+        "tables": tables,
+    }
+
+
+_KEYS = {"by_step": "step", "by_series": "series_id", "by_year": "year"}
+
+
+def _with_regime(frame: pl.DataFrame, issuer: Issuer, rows: np.ndarray) -> pl.DataFrame:
+    """The frame with `regime` at each origin, from 0 up."""
+    if issuer.regime is None:
+        return frame
+    aligned, k = issuer.aligned, np.flatnonzero(rows)
+    of = pl.DataFrame(
+        {
+            "series_id": list(aligned.panel.series_ids) * len(k),
+            "cutoff": aligned.panel.cutoff.gather(np.repeat(aligned.origins[k], len(aligned.panel.series_ids))),
+            "regime": regimes(aligned, issuer.regime)[k].ravel(),
+        },
+        schema_overrides={"series_id": pl.String, "cutoff": FORECAST.columns["cutoff"]},
+    )
+    return frame.join(of, on=["series_id", "cutoff"], how="left", maintain_order="left")
+
+
+def _described(regime: Regime | None) -> dict[str, Any] | None:
+    """Column, thresholds and a word for each regime, the lowest first."""
+    if regime is None:
+        return None
+    n = len(regime.above) + 1
+    return {"column": regime.column, "above": list(regime.above), "names": list(_REGIMES.get(n, tuple(str(i + 1) for i in range(n))))}
+
+
+def _table(scores: pl.DataFrame, by: Sequence[str] = ()) -> list[dict[str, Any]]:
+    return mean_scores(scores, by).drop("model").to_dicts()
+
+
+def _only(table: list[dict[str, Any]]) -> float | None:
+    return table[0]["coverage_frac"] if table else None
