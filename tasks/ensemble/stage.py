@@ -47,7 +47,7 @@ class Assembled(NamedTuple):
 
 def assemble(aligned: Aligned, about: About, params: EnsembleParams) -> Assembled:
     """Build the ensemble, compare. Raises FoldError when no outcome is known after the burn-in."""
-    weights = weights_over_time(aligned, params, absolute=about.primary_score == "mae")
+    weights = weights_over_time(aligned, params, absolute=about.is_median)
     group, groups, n_residuals = pools(aligned, params)
     burn_in = min(params.burn_in_cutoffs, aligned.n_walk // 4)
     k = np.arange(len(aligned.origins))

@@ -13,6 +13,7 @@ from tasks.core.schema import SERIES_KEY, FeatureColumn
 from tasks.features.params import (
     EWM_CUT_SPANS,
     Calendar,
+    Change,
     Ewm,
     FeatureParams,
     FeatureSpec,
@@ -89,6 +90,8 @@ def _columns(spec: FeatureSpec, about: About) -> Iterator[Column]:
             yield from (_ewm(spec.column, _role(spec.column, about), span) for span in spec.span_steps)
         case Return():
             yield from (_return(spec, k) for k in spec.steps)
+        case Change():
+            yield from (_change(spec, k, _role(spec.column, about)) for k in spec.steps)
         case Calendar():
             yield from (Column(f"calendar_{part}", "free", 0, f"event_time:{part}", _value) for part in spec.parts)
         case GarmanKlass():
@@ -129,6 +132,13 @@ def _quantile(spec: Quantile, w: int, role: Role) -> Column:
 
 def _ewm(column: str, role: Role, span: int) -> Column:
     return Column(f"{column}_ewm_{span}", role, EWM_CUT_SPANS * span - 1, column, lambda past: past.ewm(span))
+
+
+def _change(spec: Change, k: int, role: Role) -> Column:
+    w = spec.window_steps
+    compute: dict[str, Callable[[Past], np.ndarray]] = {"change": lambda past: past.change(k, w), "steadiness": lambda past: past.steadiness(k, w)}
+    spread: Role = "spread" if role == "level" and spec.kind == "change" else "free"
+    return Column(f"{spec.column}_{spec.kind}_{k}_{w}", spread, k + w - 1, spec.column, compute[spec.kind])
 
 
 def _return(spec: Return, k: int) -> Column:

@@ -96,6 +96,24 @@ class Return(Strict):
         return self
 
 
+class Change(Strict):
+    """How much the column moves over `steps` steps: the mean |value - value `steps` back| of the last `window_steps` steps, null when less than half is there.
+
+    `steadiness` is the size of the column's mean over the same window in units of that: of a target it says how many times the seasonal
+    naive error fits into the level, which turns an error in percent into one in MASE's units.
+    """
+
+    kind: Literal["change", "steadiness"]
+    column: str
+    steps: tuple[int, ...]
+    window_steps: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _looks_back(self) -> "Change":
+        _at_least(f"{self.kind} of {self.column!r}", self.steps, 1, "a change looks back at least 1 step")
+        return self
+
+
 class Calendar(Strict):
     """Parts of the step's start in UTC, as numbers: weekday 0 (Monday) to 6, month 1 to 12, and so on."""
 
@@ -122,7 +140,7 @@ class Value(Strict):
     column: str
 
 
-FeatureSpec = Annotated[Lag | Window | Quantile | Ewm | Return | Calendar | GarmanKlass | SeriesKey | Value, Field(discriminator="kind")]
+FeatureSpec = Annotated[Lag | Window | Quantile | Ewm | Return | Change | Calendar | GarmanKlass | SeriesKey | Value, Field(discriminator="kind")]
 
 
 class FeatureParams(Strict):

@@ -77,6 +77,13 @@ def at_least(x: Value, floor: np.ndarray) -> Value:
     return x.graph.node("Max", x, floor) if isinstance(x, Wire) else np.maximum(x, floor)
 
 
+def above(x: Value, edges: np.ndarray) -> Value:
+    """(n, E) of x (n, 1): 1 where it lies above the edge, else 0."""
+    if isinstance(x, Wire):
+        return x.graph.node("Cast", x.graph.node("Greater", x, edges), to=1)  # 1: float32
+    return (x > edges).astype(np.float32)
+
+
 def clip(x: Value, bound: float) -> Value:
     """x within -bound..bound."""
     low, high = np.float32(-bound), np.float32(bound)
