@@ -26,7 +26,7 @@ test: $(STAMP)  ## everything the tests need, then the tests, with coverage
 chaos: $(STAMP)  ## the long campaign: every kill point, every file's chain
 	$(BIN)/pytest tests -m chaos $(ARGS)
 
-bench: $(STAMP)  ## the measures of the docs
+bench: $(STAMP) .venv-peers/.installed  ## the measures of the docs
 	$(BIN)/pytest tests/benchmarks -m bench -s $(ARGS)
 
 lint: $(STAMP)  ## style, types, who may import whom
@@ -45,6 +45,12 @@ $(STAMP): requirements.lock requirements-uv.txt pyproject.toml
 	$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation -e .
 	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+# What benches compare with, in an environment of its own: its libraries would not go together with ours.
+.venv-peers/.installed: tests/benchmarks/peers/requirements.lock $(STAMP)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-peers
+	$(BIN)/uv pip install --python .venv-peers/bin/python --quiet --require-hashes -r $<
 	@touch $@
 
 lock: $(STAMP)  ## renew requirements.lock within the ranges of pyproject.toml (ARGS=--upgrade for the newest)

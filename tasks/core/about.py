@@ -30,7 +30,9 @@ class Target(Strict):
     @model_validator(mode="after")
     def _power_is_of_box_cox(self) -> "Target":
         if (self.power is not None) != (self.transform == "box_cox"):
-            raise ValueError(f"`about.target` has transform {self.transform!r} and power {self.power}; `power` stands with `box_cox`, and only there.")
+            raise ValueError(
+                f"`about.target` has transform {self.transform!r} and power {self.power}; `power` stands with `box_cox`, and only there."
+            )
         if self.floor is not None and self.floor <= {"log": 0.0, "log1p": -1.0, "box_cox": 0.0}.get(self.transform, -inf):
             raise ValueError(f"`about.target.floor` is {self.floor:g}, where {self.transform} is not defined. Raise it, or leave it out.")
         return self
@@ -73,7 +75,9 @@ class About(Strict):
     @model_validator(mode="after")
     def _box_cox_is_judged_by_a_median(self) -> "About":
         if self.target.transform == "box_cox" and not self.is_median:
-            raise ValueError(f"`about.primary_score` is {self.primary_score!r}, which asks for a mean, and none passes through box_cox. Take mae or smape, or another transform.")
+            raise ValueError(
+                f"`about.primary_score` is {self.primary_score!r}, which asks for a mean, and none passes through box_cox. Take mae or smape, or another transform."
+            )
         return self
 
     @property

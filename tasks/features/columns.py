@@ -88,10 +88,8 @@ def _columns(spec: FeatureSpec, about: About) -> Iterator[Column]:
             yield from (_quantile(spec, w, _role(spec.column, about)) for w in spec.window_steps)
         case Ewm():
             yield from (_ewm(spec.column, _role(spec.column, about), span) for span in spec.span_steps)
-        case Return():
-            yield from (_return(spec, k) for k in spec.steps)
-        case Change():
-            yield from (_change(spec, k, _role(spec.column, about)) for k in spec.steps)
+        case Return() | Change():
+            yield from (_change(spec, k, _role(spec.column, about)) if isinstance(spec, Change) else _return(spec, k) for k in spec.steps)
         case Calendar():
             yield from (Column(f"calendar_{part}", "free", 0, f"event_time:{part}", _value) for part in spec.parts)
         case GarmanKlass():

@@ -52,8 +52,12 @@ class Groups:
             over = above(fill(self._values(x, one), self.learned[f"groups.{i}.instead"]), self.learned[f"groups.{i}.edges"])
             first = take(over, [0])
             beyond = [take(over, [k]) for k in range(one.parts - 1)]
-            parts = join([first * np.float32(-1) + np.float32(1), *(low - high for low, high in zip(beyond, [*beyond[1:], first - first], strict=True))])
-            product = parts if product is None else take(product, [k for k in range(n) for _ in range(one.parts)]) * take(parts, list(range(one.parts)) * n)
+            parts = join(
+                [first * np.float32(-1) + np.float32(1), *(low - high for low, high in zip(beyond, [*beyond[1:], first - first], strict=True))]
+            )
+            product = (
+                parts if product is None else take(product, [k for k in range(n) for _ in range(one.parts)]) * take(parts, list(range(one.parts)) * n)
+            )
             n *= one.parts
         return product
 

@@ -18,7 +18,9 @@ _END = datetime(2000, 1, 1, tzinfo=UTC)
 def m4_series(folder):
     """{series_id: (history, test)}."""
     known, ahead = (pl.read_csv(folder / f"Hourly-{part}.csv", infer_schema_length=None) for part in ("train", "test"))
-    return {a[0]: tuple(np.array([float(v) for v in row[1:] if v is not None]) for row in (a, b)) for a, b in zip(known.rows(), ahead.rows(), strict=True)}
+    return {
+        a[0]: tuple(np.array([float(v) for v in row[1:] if v is not None]) for row in (a, b)) for a, b in zip(known.rows(), ahead.rows(), strict=True)
+    }
 
 
 def m4_rows(series):

@@ -55,7 +55,11 @@ def test_a_box_cox_value_that_no_y_has_gives_the_end_of_the_range():
 
 @pytest.mark.parametrize(
     ("target", "said"),
-    [({"transform": "box_cox"}, "`power` stands with"), ({"transform": "log", "power": 0.5}, "`power` stands with"), ({"transform": "log", "floor": 0.0}, "not defined")],
+    [
+        ({"transform": "box_cox"}, "`power` stands with"),
+        ({"transform": "log", "power": 0.5}, "`power` stands with"),
+        ({"transform": "log", "floor": 0.0}, "not defined"),
+    ],
 )
 def test_what_does_not_go_together_is_refused(target, said):
     with pytest.raises(ValidationError, match=said):

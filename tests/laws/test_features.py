@@ -32,6 +32,8 @@ LIST = [
     {"kind": "return", "column": "close", "steps": [1, 3]},
     {"kind": "abs_return", "column": "close", "steps": [2]},
     {"kind": "negative_return", "column": "close", "steps": [1]},
+    {"kind": "change", "column": "z", "steps": [2, 3], "window_steps": 5},
+    {"kind": "steadiness", "column": "close", "steps": [2], "window_steps": 6},
     {"kind": "garman_klass"},
     {"kind": "value", "column": "close"},
     {"kind": "series"},
@@ -125,6 +127,7 @@ def slow(spec, columns, i, t):
         "lag": lambda *_: {f"z_lag_{k}": at(columns["z"], i - k) for k in spec["steps"]},
     }
     by_kind |= dict.fromkeys(("return", "abs_return", "negative_return"), slow_return)
+    by_kind |= dict.fromkeys(("change", "steadiness"), slow_change)
     return by_kind.get(spec["kind"], slow_window)(spec, columns.get(spec.get("column")), i, t)
 
 
@@ -145,6 +148,18 @@ def slow_return(spec, values, i, _t):
         now, before = values[i], at(values, i - k)
         r = None if now is None or before is None else math.log1p((now - before) / before)
         found[f"close_{spec['kind']}_{k}"] = r if r is None else {"return": r, "abs_return": abs(r), "negative_return": min(r, 0.0)}[spec["kind"]]
+    return found
+
+
+def slow_change(spec, values, i, _t):
+    found, w = {}, spec["window_steps"]
+    for k in spec["steps"]:
+        moved = [None if None in (a := at(values, i - j), b := at(values, i - j - k)) else abs(a - b) for j in range(w)]
+        there, level = [m for m in moved if m is not None], window(values, i, w)
+        change = statistics.fmean(there) if 2 * len(there) >= w else None
+        if spec["kind"] == "steadiness":
+            change = abs(statistics.fmean(level)) / change if change and level else None
+        found[f"{spec['column']}_{spec['kind']}_{k}_{w}"] = change
     return found
 
 

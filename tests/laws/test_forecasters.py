@@ -34,6 +34,11 @@ VARIANTS = {  # what parameters make of a model is under law too
         {"min_child_weight": 20, "loss": "absolute", "weight": {"column": "z_lag_1", "constant": 2, "in_z": True}},
     ),
     "catboost of a quantile": ("catboost", {"depth": 3, "loss": "quantile", "quantile": 0.8}),
+    "ridge of absolute errors": ("ridge", {"loss": "absolute", "weight": {"column": "z_lag_1", "constant": 20}, "max_rows": 500}),
+    "ridge of groups": (
+        "ridge",
+        {"groups": [{"column": "z_last", "parts": 3}, {"column": "z_lag_1", "over": "z_last", "parts": 2}], "penalty": 0.01},
+    ),
     "all steps of sklearn": ("sklearn:linear_model.LinearRegression", {"steps": "outputs", "base": "seasonal"}),
 }
 NAMES = list(CHOSEN) or sorted([*FORECASTERS, *VARIANTS])
