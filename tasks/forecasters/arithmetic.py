@@ -64,7 +64,12 @@ class Wire:
 
 def take(x: Value, columns: Sequence[int]) -> Value:
     """Columns of x, in the order given; a column may come several times."""
-    return x.graph.node("Gather", x, np.array(columns, dtype=np.int64), axis=1) if isinstance(x, Wire) else x[:, list(columns)]
+    if isinstance(x, Wire):
+        return x.graph.node("Gather", x, np.array(columns, dtype=np.int64), axis=1)
+    start, stop = columns[0], columns[0] + len(columns)
+    return (
+        x[:, start:stop] if list(columns) == list(range(start, stop)) else x[:, list(columns)]
+    )  # neighbours need no copy, and hundreds of lags are neighbours
 
 
 def fill(x: Value, instead: Value) -> Value:

@@ -42,7 +42,7 @@ class Groups:
             known = values[np.isfinite(values)]
             edges = np.quantile(known, np.arange(1, one.parts) / one.parts) if len(known) else np.zeros(one.parts - 1)
             self.learned[f"groups.{i}.edges"] = edges.astype(np.float32)
-            self.learned[f"groups.{i}.instead"] = np.float32(np.median(known) if len(known) else 0.0)
+            self.learned[f"groups.{i}.instead"] = np.array(np.median(known) if len(known) else 0.0, dtype=np.float32)
         return np.argmax(self.shares(x), axis=1) if self.by else np.zeros(len(x), dtype=np.int64)
 
     def shares(self, x: Value) -> Value:
