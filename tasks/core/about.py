@@ -1,5 +1,6 @@
 """What a dataset is: the `about` part of its entry. Data, not code; every stage and the service read the same object."""
 
+from math import inf
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -16,14 +17,26 @@ class Target(Strict):
 
     column: the value column, or the name the derived column gets. derive: how it comes from other columns (`bar_return`: ln(close/open);
     None: it is received).
-    transform: z = transform(y), the space in which models work. floor: y below it counts as missing for log, in the target's unit.
+    transform: z = transform(y), the space in which models work. power: of `box_cox` alone, which lies between log (0) and none (1).
+    floor: y below it counts as missing, in the target's unit.
     """
 
     column: str
     unit: str
     derive: Literal["garman_klass", "bar_return"] | None = None
-    transform: Literal["none", "log", "log1p"] = "none"
+    transform: Literal["none", "log", "log1p", "box_cox"] = "none"
+    power: Annotated[float, Field(gt=0, lt=1)] | None = None
     floor: float | None = None
+
+    @model_validator(mode="after")
+    def _power_is_of_box_cox(self) -> "Target":
+        if (self.power is not None) != (self.transform == "box_cox"):
+            raise ValueError(
+                f"`about.target` has transform {self.transform!r} and power {self.power}; `power` stands with `box_cox`, and only there."
+            )
+        if self.floor is not None and self.floor <= {"log": 0.0, "log1p": -1.0, "box_cox": 0.0}.get(self.transform, -inf):
+            raise ValueError(f"`about.target.floor` is {self.floor:g}, where {self.transform} is not defined. Raise it, or leave it out.")
+        return self
 
 
 class Covariates(Strict):
@@ -47,7 +60,8 @@ class About(Strict):
 
     every: length of a step as a polars duration (`1d`, `1h`, `5m`, `1mo`). integer_time: the source has no time, rows are steps and
     series are aligned at their last value. season_steps: 1 means no season. primary_score decides weights, the gate and the point
-    forecast: `qlike` the root of the mean square, `rmse` the mean, `mae` the median.
+    forecast: `qlike` the root of the mean square, `rmse` the mean, `mae` the median; `smape` the median too, each step counted in percent,
+    so that small series count like large ones.
     """
 
     description: str
@@ -58,7 +72,7 @@ class About(Strict):
     horizon_steps: Annotated[int, Field(ge=1)]
     season_steps: Annotated[int, Field(ge=1)] = 1
     covariates: Covariates = Covariates()
-    primary_score: Literal["qlike", "rmse", "mae"] = "mae"
+    primary_score: Literal["qlike", "rmse", "mae", "smape"] = "mae"
     quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
     publish_delay_s: Annotated[float, Field(ge=0)] = 0.0
 
@@ -67,3 +81,16 @@ class About(Strict):
         if list(self.quantiles) != sorted(set(self.quantiles)) or not all(0 < q < 1 for q in self.quantiles):
             raise ValueError(f"`about.quantiles` is {list(self.quantiles)}; they must rise strictly and lie between 0 and 1.")
         return self
+
+    @model_validator(mode="after")
+    def _box_cox_is_judged_by_a_median(self) -> "About":
+        if self.target.transform == "box_cox" and not self.is_median:
+            raise ValueError(
+                f"`about.primary_score` is {self.primary_score!r}, which asks for a mean, and none passes through box_cox. Take mae or smape, or another transform."
+            )
+        return self
+
+    @property
+    def is_median(self) -> bool:
+        """Whether the primary score is least at the median, which passes through every transform."""
+        return self.primary_score in {"mae", "smape"}

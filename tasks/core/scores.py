@@ -172,7 +172,12 @@ def coverage(y: Array, low: Array, high: Array) -> float:
     return float(np.mean((y >= low)[known] & (y <= high)[known])) if known.any() else float("nan")
 
 
-PRIMARY: dict[str, Callable[[Array, Array], Array]] = {"qlike": qlike, "rmse": squared_error, "mae": absolute_error}  # loss of each element
+PRIMARY: dict[str, Callable[[Array, Array], Array]] = {
+    "qlike": qlike,
+    "rmse": squared_error,
+    "mae": absolute_error,
+    "smape": smape,
+}  # loss of each element
 
 
 def _error(y: Array, y_hat: Array) -> Array:

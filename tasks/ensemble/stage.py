@@ -72,7 +72,7 @@ def assemble(aligned: Aligned, about: About, params: EnsembleParams) -> Assemble
     baseline = min(naive, key=lambda m: _mean(candidates[m].loss, before))
     last = aligned.n_walk - 1
     refits = refits_of(aligned.n_walk, params.reweight_every_cutoffs, [cut.fit_until, last])
-    ground = Ground(aligned, Errors(aligned, refits, params.newest_frac), params, absolute=about.primary_score == "mae")
+    ground = Ground(aligned, Errors(aligned, refits, params.newest_frac), params, absolute=about.is_median)
     choice, unservable = _choose(ground, cut, issuer, {m: candidates[m].loss for m in aligned.models})
     combiner = next(c for c in COMBINERS if isinstance(c, Fitted) and c.name == choice.combiner)
     every = range(len(aligned.models))

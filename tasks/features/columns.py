@@ -19,6 +19,7 @@ from tasks.features.params import (
     Bars,
     Bollinger,
     Calendar,
+    Change,
     Cross,
     Ewm,
     FeatureParams,
@@ -90,6 +91,8 @@ def _columns(spec: FeatureSpec, about: About, within: int) -> Iterator[Column]: 
             yield from (_ewm(spec.column, _role(spec.column, about), span) for span in spec.span_steps)
         case Return():
             yield from (_return(spec, k) for k in spec.steps)
+        case Change():
+            yield from (_change(spec, k, _role(spec.column, about)) for k in spec.steps)
         case Rsi():
             yield from (_rsi(spec.column, w) for w in spec.window_steps)
         case Macd():
@@ -163,6 +166,13 @@ def _quantile(spec: Quantile, w: int, role: Role) -> Column:
 
 def _ewm(column: str, role: Role, span: int) -> Column:
     return Column(f"{column}_ewm_{span}", role, EWM_CUT_SPANS * span - 1, (received(column),), lambda past: past.ewm(span))
+
+
+def _change(spec: Change, k: int, role: Role) -> Column:
+    w = spec.window_steps
+    compute: dict[str, Callable[[Past], np.ndarray]] = {"change": lambda past: past.change(k, w), "steadiness": lambda past: past.steadiness(k, w)}
+    spread: Role = "spread" if role == "level" and spec.kind == "change" else "free"
+    return Column(f"{spec.column}_{spec.kind}_{k}_{w}", spread, k + w - 1, (received(spec.column),), compute[spec.kind])
 
 
 def _return(spec: Return, k: int) -> Column:

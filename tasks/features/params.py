@@ -99,6 +99,24 @@ class Return(Strict):
         return self
 
 
+class Change(Strict):
+    """How much the column moves over `steps` steps: the mean |value - value `steps` back| of the last `window_steps` steps, null when less than half is there.
+
+    `steadiness` is the size of the column's mean over the same window in units of that: of a target it says how many times the seasonal
+    naive error fits into the level, which turns an error in percent into one in MASE's units.
+    """
+
+    kind: Literal["change", "steadiness"]
+    column: str
+    steps: tuple[int, ...]
+    window_steps: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _looks_back(self) -> "Change":
+        _at_least(f"{self.kind} of {self.column!r}", self.steps, 1, "a change looks back at least 1 step")
+        return self
+
+
 class Calendar(Strict):
     """Parts of the step's start in UTC, as numbers: weekday 0 (Monday) to 6, month 1 to 12, and so on."""
 
@@ -300,7 +318,7 @@ class LeakParams(Strict):
 
 
 FeatureSpec = Annotated[
-    Lag | Window | Quantile | Ewm | Return | Rsi | Macd | Bollinger | Bars | Calendar | Fourier | Time | Holiday
+    Lag | Window | Quantile | Ewm | Return | Change | Rsi | Macd | Bollinger | Bars | Calendar | Fourier | Time | Holiday
     | GarmanKlass | SeriesKey | Value | Static | Ahead | Cross | Function,
     Field(discriminator="kind"),
 ]  # fmt: skip

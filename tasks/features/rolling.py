@@ -112,6 +112,15 @@ class Past:
         both = (self.values > 0) & (before > 0)
         return np.where(both, np.log1p((self.values - before) / np.where(both, before, 1.0)), np.nan)
 
+    def change(self, k: int, w: int) -> Array:
+        """Mean of |value - value *k* steps back| over the last *w* steps."""
+        return Past(np.abs(self.values - _shift(self.values, k))).mean(w)
+
+    def steadiness(self, k: int, w: int) -> Array:
+        """|mean| over the last *w* steps in units of `change`; NaN where nothing changes."""
+        change = self.change(k, w)
+        return np.where(change > 0, np.abs(self.mean(w)) / np.where(change > 0, change, 1.0), np.nan)
+
     def _where_enough(self, found: Array, w: int) -> Array:
         """*found* where at least half of the last *w* steps is there."""
         n = self._moments(w).n if not self.whole else float(w)

@@ -88,7 +88,12 @@ def remainder(x: Value, by: float) -> Value:
 
 def take(x: Value, columns: Sequence[int]) -> Value:
     """Columns of x, in the order given; a column may come several times."""
-    return x.graph.node("Gather", x, np.array(columns, dtype=np.int64), axis=1) if isinstance(x, Wire) else x[:, list(columns)]
+    if isinstance(x, Wire):
+        return x.graph.node("Gather", x, np.array(columns, dtype=np.int64), axis=1)
+    start, stop = columns[0], columns[0] + len(columns)
+    return (
+        x[:, start:stop] if list(columns) == list(range(start, stop)) else x[:, list(columns)]
+    )  # neighbours need no copy, and hundreds of lags are neighbours
 
 
 def fill(x: Value, instead: Value) -> Value:
@@ -99,6 +104,13 @@ def fill(x: Value, instead: Value) -> Value:
 def at_least(x: Value, floor: np.ndarray) -> Value:
     """The larger of x and *floor*."""
     return x.graph.node("Max", x, floor) if isinstance(x, Wire) else np.maximum(x, floor)
+
+
+def above(x: Value, edges: np.ndarray) -> Value:
+    """(n, E) of x (n, 1): 1 where it lies above the edge, else 0."""
+    if isinstance(x, Wire):
+        return x.graph.node("Cast", x.graph.node("Greater", x, edges), to=1)  # 1: float32
+    return (x > edges).astype(np.float32)
 
 
 def relu(x: Value) -> Value:

@@ -62,8 +62,9 @@ class Preamble:
             self._learn_scale(x[:, self.schema.index(self.schema.scale)])
         raw = self._raw(x)
         n_levels = len(self.levels)
-        medians = _medians(raw)
-        medians[:n_levels] = 0  # the last value, as a distance from it
+        medians = np.concatenate(
+            [np.zeros(n_levels, dtype=np.float32), _medians(raw[:, n_levels:])]
+        )  # a level: the last value, as a distance from it
         filled = fill(raw, medians)
         mean = np.clip(filled.mean(axis=0, dtype=np.float64), -1e30, 1e30)
         sd = np.sqrt(np.mean(np.square(np.clip(filled - mean, -1e30, 1e30)), axis=0))

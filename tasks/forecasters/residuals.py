@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from tasks.core.about import Strict
+from tasks.core.errors import ForecasterError
 from tasks.core.schema import SERIES_KEY, FeatureSchema
 from tasks.forecasters.arithmetic import Value, by_step, join
 from tasks.forecasters.formula import Formula
@@ -25,11 +26,15 @@ _BASES: dict[str, type[Formula]] = {"last": LastValue, "seasonal": SeasonalNaive
 
 
 class ResidualParams(Strict):
-    """base: whose residuals are learned. max_rows: pairs of origin and step in a fit, drawn evenly over the window when there are more. weight: what a row counts."""
+    """base: whose residuals are learned. max_rows: pairs of origin and step in a fit, drawn evenly over the window when there are more. weight: what a row counts.
+
+    columns: the features that are seen, for example a few of the many lags that a linear model takes; None: every one that measures.
+    """
 
     base: Literal["last", "seasonal", "har", "ridge"] = "ridge"
     max_rows: Annotated[int, Field(ge=100)] = 20_000
     weight: RowWeight | None = None
+    columns: tuple[str, ...] | None = None
 
 
 class Pairs(NamedTuple):
@@ -58,6 +63,10 @@ class OnResiduals(Formula):
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         super().__init__(schema, seed, **params)
         self.base = _BASES[self.params.base](schema, seed)
+        if unknown := sorted(set(self.params.columns or ()) - set(schema.names)):
+            raise ForecasterError(
+                f"`columns` of {self.name} names {unknown}, which the feature table has not. Declare them in `features.list`, or leave them out."
+            )
 
     def formula(self, x: Value) -> Value:
         """See the class; the base alone where nothing could be learned on it."""
@@ -82,8 +91,9 @@ class OnResiduals(Formula):
 
     @property
     def preamble(self) -> Preamble:
-        """Of every column that measures."""
-        return Preamble(self.schema, self.learned, tuple(name for name in self.schema.names if name not in SERIES_KEY))
+        """Of the columns that are seen."""
+        measures = tuple(name for name in self.schema.names if name not in SERIES_KEY)
+        return Preamble(self.schema, self.learned, measures if self.params.columns is None else self.params.columns)
 
     @property
     def n_steps(self) -> int:

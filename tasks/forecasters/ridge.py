@@ -1,49 +1,97 @@
-"""Ridge regression, pooled over all series, direct: one equation a step, solved in closed form, the penalty chosen inside the window."""
+"""Ridge regression, pooled over all series or over groups of alike rows, direct: one equation a step, in closed form, the penalty chosen inside the window."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from tasks.core.about import Strict
-from tasks.forecasters.arithmetic import Value
+from tasks.core.schema import FeatureSchema
+from tasks.forecasters.arithmetic import Value, take
 from tasks.forecasters.formula import Formula
-from tasks.forecasters.linear import Moments, moments, solve, squared_error
+from tasks.forecasters.groups import GroupBy, Groups
+from tasks.forecasters.linear import Moments, moments, reweighted, solve, squared_error
 from tasks.forecasters.preamble import Base, Preamble
+from tasks.forecasters.weight import RowWeight
 
 PENALTIES = tuple(10.0**k for k in range(-5, 1))  # as a share of the rows, on standardised inputs
+_LEAST_ROWS = 2  # of a group, for each coefficient
 HELD_FRAC = 0.2  # the window's newest rows, on which the penalty is chosen
 
 
 class RidgeParams(Strict):
-    """penalty: share of the rows added to each squared coefficient; None: chosen on the newest fifth of the window. base: what is corrected."""
+    """penalty: share of the rows added to each squared coefficient; None: chosen on the newest fifth of the window. base: what is corrected.
+
+    loss: of the residuals in units of the scale. weight: what a row counts. groups: rows that get coefficients of their own; one with fewer
+    than two rows for each coefficient takes those of all. max_rows: origins in a fit, drawn evenly over the window when there are more. NLinear (Zeng et al.
+    2022, arXiv:2205.13504) is `base: last` with lags alone.
+    """
 
     penalty: Annotated[float, Field(ge=0)] | None = None
     base: Base = "auto"
+    loss: Literal["squared", "absolute"] = "squared"
+    weight: RowWeight | None = None
+    groups: tuple[GroupBy, ...] = ()
+    max_rows: Annotated[int, Field(ge=100)] | None = None
 
 
 class Ridge(Formula):
-    """z_hat = base + scale * (a_s + b_s . inputs)."""
+    """z_hat = base + scale * (a_gs + b_gs . inputs), g the row's group."""
 
     Params = RidgeParams
     releases_gil = True
 
+    def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
+        super().__init__(schema, seed, **params)
+        self._groups()  # says at once which column is missing
+
     def learn(self, x: np.ndarray, z: np.ndarray) -> None:
         """Closed form; rows come in order of time, so that the held ones are the newest."""
+        if self.params.max_rows is not None and len(x) > self.params.max_rows:
+            drawn = np.sort(np.random.default_rng(self.seed).choice(len(x), self.params.max_rows, replace=False))
+            x, z = x[drawn], z[drawn]
         preamble = self._preamble()
         preamble.learn(x)
         base = preamble.choose_base(x, z, self.params.base)
         target, inputs = preamble.target(x, z, preamble.base(x, base)), preamble.see(x).inputs
         split = int(len(x) * (1 - HELD_FRAC))
-        older, newer = moments(inputs[:split], target[:split]), moments(inputs[split:], target[split:])
-        penalty = self.params.penalty if self.params.penalty is not None else _best_penalty(older, newer)
-        self.learned.update(base=np.array(base), coefficients=solve(older + newer, penalty).astype(np.float32))
+        if self.params.penalty is None:
+            older, newer = moments(inputs[:split], target[:split]), moments(inputs[split:], target[split:])
+            penalty, pooled = _best_penalty(older, newer), older + newer
+        else:
+            penalty, pooled = self.params.penalty, moments(inputs, target)
+        of_all = solve(pooled, penalty)
+        self.learned.update(base=np.array(base), coefficients=self._refined(x, inputs, target, of_all, penalty).astype(np.float32))
 
     def formula(self, x: Value) -> Value:
         """See the class."""
         preamble, coefficients = self._preamble(), self.learned["coefficients"]
         seen = preamble.see(x)
-        return preamble.base(x, str(self.learned["base"])) + (seen.inputs @ coefficients[:, 1:].T + coefficients[:, 0]) * seen.scale
+        parts = [seen.inputs @ own[:, 1:].T + own[:, 0] for own in coefficients]
+        if self.params.groups:
+            shares = self._groups().shares(x)
+            parts = [part * take(shares, [g]) for g, part in enumerate(parts)]
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return preamble.base(x, str(self.learned["base"])) + total * seen.scale
+
+    def _refined(self, x: np.ndarray, inputs: np.ndarray, target: np.ndarray, of_all: np.ndarray, penalty: float) -> np.ndarray:
+        """(G, H, K+1): *of_all* reweighted as the loss and the weight ask, then for each group its own."""
+        params, absolute, groups = self.params, self.params.loss == "absolute", self._groups()
+        weight = np.ones(len(x), dtype=np.float32) if params.weight is None else params.weight.of(self.schema, self._preamble(), x)
+        known, group = np.isfinite(target).any(axis=1), groups.learn(x)
+        own = np.bincount(group[known], minlength=groups.n) >= _LEAST_ROWS * of_all.shape[1] if groups.by else np.zeros(1, dtype=bool)
+
+        def refit(rows: np.ndarray) -> np.ndarray:
+            return reweighted(inputs[rows], target[rows], weight[rows], penalty, of_all, absolute=absolute)
+
+        is_plain = not absolute and params.weight is None
+        shared = of_all if is_plain or own.all() or not known.any() else refit(known)
+        return np.stack([refit(known & (group == g)) if own[g] else shared for g in range(groups.n)])
+
+    def _groups(self) -> Groups:
+        return Groups(self.schema, self.learned, self.params.groups, self.name)
 
     def _preamble(self) -> Preamble:
         return Preamble(self.schema, self.learned)

@@ -33,8 +33,8 @@ ENOUGH = 20  # residuals of its own before a cell stops borrowing from all group
 
 def functional_of(about: About) -> Functional:
     """What the point forecast must be for the primary score: QLIKE is minimised by the mean square, squared error by the mean."""
-    by_score: dict[str, Functional] = {"qlike": "mean_square", "rmse": "mean", "mae": "median"}
-    return by_score[about.primary_score]
+    by_score: dict[str, Functional] = {"qlike": "mean_square", "rmse": "mean"}
+    return "median" if about.is_median else by_score[about.primary_score]
 
 
 @dataclass(frozen=True)

@@ -299,3 +299,15 @@ def test_files_of_unlike_columns_are_refused(tmp_path):
 def test_a_name_that_templates_would_stumble_over_is_refused(name, better):
     with pytest.raises(ParamsError, match=better):
         check_name(name)
+
+
+@pytest.mark.parametrize(("largest", "score"), [(1e4, "smape"), (200.0, "mae")])
+def test_many_series_of_unlike_size_are_scored_in_percent(tmp_path, largest, score):
+    """In the target's unit the largest alone would decide."""
+    series = [(f"s{k:02}", 100.0 * (largest / 100.0) ** (k / 11)) for k in range(12)]
+    names, values = (
+        [name for name, _ in series for _ in range(120)],
+        [size / 100 * v for k, (_, size) in enumerate(series) for v in hourly(120, seed=k)],
+    )
+    path = csv(tmp_path / "a.csv", ["when", "meter", "kwh"], times(120) * 12, names, values)
+    assert runs.proposed(path).entry["about"]["primary_score"] == score

@@ -44,6 +44,8 @@ LIST = [
     {"kind": "fourier", "period_steps": 9, "order": 1},
     {"kind": "time"},
     {"kind": "holiday", "country": "DE", "subdivision": "BY", "time_zone": "Europe/Berlin", "within_days": 9},
+    {"kind": "change", "column": "z", "steps": [2, 3], "window_steps": 5},
+    {"kind": "steadiness", "column": "close", "steps": [2], "window_steps": 6},
     {"kind": "garman_klass"},
     {"kind": "value", "column": "close"},
     {"kind": "series"},
@@ -114,6 +116,7 @@ def slow(spec, columns, i, t):
     }
     by_kind |= dict.fromkeys(("return", "abs_return", "negative_return", "roc"), slow_return)
     by_kind |= {"macd": slow_macd, "bollinger": slow_bollinger, "rsi": slow_rsi}
+    by_kind |= dict.fromkeys(("change", "steadiness"), slow_change)
     if spec["kind"] in SLOW_BARS:
         return SLOW_BARS[spec["kind"]](columns, i, *spec["window_steps"])
     return by_kind.get(spec["kind"], slow_window)(spec, columns.get(spec.get("column")), i, t)
@@ -138,6 +141,18 @@ def slow_return(spec, values, i, _t):
         found[f"close_{spec['kind']}_{k}"] = (
             r if r is None else {"return": r, "abs_return": abs(r), "negative_return": min(r, 0.0), "roc": math.expm1(r)}[spec["kind"]]
         )
+    return found
+
+
+def slow_change(spec, values, i, _t):
+    found, w = {}, spec["window_steps"]
+    for k in spec["steps"]:
+        moved = [None if None in (a := at(values, i - j), b := at(values, i - j - k)) else abs(a - b) for j in range(w)]
+        there, level = [m for m in moved if m is not None], window(values, i, w)
+        change = statistics.fmean(there) if 2 * len(there) >= w else None
+        if spec["kind"] == "steadiness":
+            change = abs(statistics.fmean(level)) / change if change and level else None
+        found[f"{spec['column']}_{spec['kind']}_{k}_{w}"] = change
     return found
 
 

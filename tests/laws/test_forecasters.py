@@ -39,6 +39,11 @@ VARIANTS = {  # what parameters make of a model is under law too
         {"min_child_weight": 20, "loss": "absolute", "weight": {"column": "z_lag_1", "constant": 2, "in_z": True}},
     ),
     "catboost of a quantile": ("catboost", {"depth": 3, "loss": "quantile", "quantile": 0.8}),
+    "ridge of absolute errors": ("ridge", {"loss": "absolute", "weight": {"column": "z_lag_1", "constant": 20}, "max_rows": 500}),
+    "ridge of groups": (
+        "ridge",
+        {"groups": [{"column": "z_last", "parts": 3}, {"column": "z_lag_1", "over": "z_last", "parts": 2}], "penalty": 0.01},
+    ),
     "all steps of sklearn": ("sklearn:linear_model.LinearRegression", {"steps": "outputs", "base": "seasonal"}),
 }
 LOCAL = {"ets", "theta", "arima", "garch", "prophet"}  # they know each series by itself
@@ -303,7 +308,7 @@ def test_an_unfitted_or_foreign_model_says_so(name, fits, tmp_path):
     with pytest.raises(ForecasterError, match="13 columns"):
         fits[name].predict(np.zeros((2, 3), dtype=np.float32))
     fits[name].save(tmp_path)
-    other = "ridge" if name != "ridge" else "har"
+    other = "har" if name.startswith("ridge") else "ridge"
     with pytest.raises(ForecasterError, match="Load it with the class that wrote it"):
         forecaster_class(other).load(tmp_path)
     with pytest.raises(ForecasterError, match="holds no readable"):

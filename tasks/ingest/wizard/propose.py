@@ -17,6 +17,8 @@ from tasks.ingest.wizard.series import MOST_FLAT_FRAC, NEVER_CHANGES, apart, gar
 MOST_COVARIATES = 12
 MOST_MET_FRAC = 0.2  # of the rows that fall into a step with another one; of these only the first would count
 UNLIKE = {"none": 3.0, "log": 10.0, "log1p": 10.0}  # spreads of series further apart than this get a scale; a log makes most of them alike
+MANY_SERIES = 10  # of fewer one can look at each
+UNLIKE_SIZE = 10.0  # ninth decile of the series' medians over the first
 _HORIZONS = {"1m": 30, "5m": 12, "10m": 12, "15m": 16, "30m": 24, "1h": 24, "1d": 7, "1w": 8, "1mo": 12, "1q": 4, "1y": 3}
 _WORDS = {"m": "minute", "h": "hour", "d": "day", "w": "week", "mo": "month", "q": "quarter", "y": "year", "s": "second"}
 
@@ -99,8 +101,23 @@ def _target(look: Look, asked: Asked, draft: _Draft) -> tuple[pl.DataFrame, _Tar
     draft.put(("about", "target", "transform"), transform.value, transform.reason)
     if transform.reason == NEVER_CHANGES:
         draft.said.append(f"`{column}` never changes: the last value is right, and no model can be better.")
-    draft.put(("about", "primary_score"), "mae", "robust, in the target's unit; rmse when large errors hurt more than in proportion")
-    return with_z(look.rows, column, transform.value), _Target(column, tuple(others[:MOST_COVARIATES]), transform.value, "mae")
+    score, why = _score(look.rows, column)
+    draft.put(("about", "primary_score"), score, why)
+    return with_z(look.rows, column, transform.value), _Target(column, tuple(others[:MOST_COVARIATES]), transform.value, score)
+
+
+def _score(rows: pl.DataFrame, column: str) -> tuple[str, str]:
+    """`mae`, and `smape` where the largest of many series would decide alone."""
+    known = rows.filter(pl.col(column).is_finite())
+    sizes = known.group_by("series_id").agg(pl.col(column).median())[column]
+    if len(sizes) >= MANY_SERIES and number(known[column].min()) > 0:
+        wide = number(sizes.quantile(0.9)) / number(sizes.quantile(0.1))
+        if wide > UNLIKE_SIZE:
+            return (
+                "smape",
+                f"in percent: the sizes of {len(sizes)} series differ {wide:.0f} fold, and in the target's unit the largest would decide alone",
+            )
+    return "mae", "robust, in the target's unit; rmse when large errors hurt more than in proportion"
 
 
 def _volatility(look: Look, asked: Asked, draft: _Draft) -> tuple[pl.DataFrame, _Target]:

@@ -1,0 +1,162 @@
+"""Accuracy on published protocols, ours and a peer's in one run; prints both sides, asserts nothing. Settings were chosen on earlier windows, never on the test.
+
+Run by `make bench`, with the folder of shared data. The peer lives in an environment of its own, `.venv-peers`, from tests/benchmarks/peers.
+"""
+
+import subprocess
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+from m4 import HORIZON, HOURLY, SEASON, m4_rows, m4_scores, m4_series
+from small_checkout import ROOT
+
+from tasks.core.about import About
+from tasks.core.frames import SERIES
+from tasks.core.transform import from_z
+from tasks.core.windows import WalkForward, panel_of
+from tasks.ensemble.align import align
+from tasks.ensemble.params import EnsembleParams
+from tasks.ensemble.stage import ENSEMBLE, assemble
+from tasks.features import FeatureParams, build_features, feature_schema
+from tasks.forecasters import build_forecaster
+from tasks.train.walk import Predicted, fit_at, forecast_frame
+
+pytestmark = [pytest.mark.bench, pytest.mark.shared]
+
+# To first order OWA is |log error| x (100 / Naive2's sMAPE + level / seasonal error / Naive2's MASE), halved.
+WEIGHT = {"constant": 100 / 18.383, "factor": 1 / 2.395, "column": "y_steadiness_24_960"}
+LIST = [
+    {"kind": "lag", "column": "z", "steps": list(range(1, 336))},
+    {"kind": "mean", "column": "z", "window_steps": [336]},
+    {"kind": "change", "column": "z", "steps": [24], "window_steps": 312},
+    {"kind": "change", "column": "z", "steps": [168], "window_steps": 168},
+    {"kind": "steadiness", "column": "y", "steps": [24], "window_steps": 960},
+]
+SEEN = [f"z_lag_{k}" for k in (*range(1, 25), 48, 72, 96, 120, 143, 144, 145, 166, 167, 168, 169, 191, 192, 216, 240, 264, 288, 312, 335)]
+MODELS = {
+    "seasonal_naive": {},
+    "ridge": {
+        "penalty": 1e-4,
+        "loss": "absolute",
+        "weight": WEIGHT,
+        "max_rows": 150_000,
+        "groups": [{"column": "z_change_168_168", "over": "z_change_24_312", "parts": 4}, {"column": "z_mean_336", "parts": 2}],
+    },
+    "lightgbm": {
+        "base": "seasonal",
+        "loss": "absolute",
+        "weight": WEIGHT,
+        "max_rows": 250_000,
+        "n_trees": 200,
+        "num_leaves": 63,
+        "learning_rate": 0.1,
+        "columns": [*SEEN, "z_mean_336", "z_change_24_312", "z_change_168_168", "y_steadiness_24_960"],
+    },
+}
+WALK = WalkForward(n_cutoffs=5, stride_steps=HORIZON, refit_every_cutoffs=1, min_train_steps=336, window_steps=624)
+
+
+def _say(what, reach, seen):
+    print(f"{what:<62} reach {reach:<28} seen {seen}")
+
+
+def test_m4_hourly(shared_data, tmp_path):
+    """Four windows before the test choose the weights; the fifth cutoff is the test's, scored once."""
+    series = m4_series(shared_data / "m4")
+    about = About(
+        description="M4 Hourly", every="1h", integer_time=True, target={"column": "value", "unit": "1", "transform": "log"},
+        horizon_steps=HORIZON, season_steps=SEASON, primary_score="smape",
+    )  # fmt: skip
+    params = FeatureParams.model_validate({"list": LIST, "last_within_steps": 1})
+    panel = panel_of(build_features(m4_rows(series), about, params, HOURLY), feature_schema(about, params), HOURLY)
+    test = len(panel.event_time) - 1 - HORIZON
+    walk, gate, seconds = {}, {}, {}
+    for name, own in MODELS.items():
+        parts, seconds[name] = [], []
+        for back in range(WALK.n_cutoffs - 1, -1, -1):
+            started = time.monotonic()
+            fit = fit_at(panel, test - back * HORIZON, WALK, lambda name=name, own=own: build_forecaster(name, panel.schema, 1, own))
+            x, where = panel.at(np.array([test - back * HORIZON]))
+            parts.append(Predicted(where, fit.predict(x)))
+            seconds[name].append(time.monotonic() - started)
+        predicted = Predicted(np.concatenate([p.where for p in parts]), np.concatenate([p.z_hat for p in parts]))
+        walk[name] = gate[name] = forecast_frame(panel, predicted, about, HOURLY, name)
+        windows = [m4_scores(series, _by_series(panel, about, part), back=(WALK.n_cutoffs - 1 - i) * HORIZON)[2] for i, part in enumerate(parts)]
+        _say(f"M4 Hourly, {name}: test OWA; mean of 4 windows before", "", f"{windows[-1]:.4f}; {np.mean(windows[:-1]):.4f}")
+    aligned = align(walk, gate, panel, HOURLY, about, HORIZON)
+    found = assemble(aligned, about, EnsembleParams(prune_above_frac=0.1, shrink_frac=0.25, residuals=500, adapt_rate=0.02))
+    point = from_z(about.target, found.candidates[ENSEMBLE].issued.point[aligned.n_walk - 1])
+    ours = m4_scores(series, dict(zip(panel.series_ids, point, strict=True)))
+    _say("M4 Hourly, ensemble: sMAPE / MASE / OWA on the test", "OWA <= .375", "{:.2f} / {:.3f} / {:.4f}".format(*ours))
+    _say("  its weights", "", {m: round(float(w), 3) for m, w in zip(aligned.models, found.candidates[ENSEMBLE].weights, strict=True)})
+    _say("  fit + predict of all members", "<= 20 s", f"{sum(s[-1] for s in seconds.values()):.1f} s")
+    _say(
+        "M4 Hourly, 4 windows with refit, all members / ridge alone",
+        "<= 60 s / mlforecast's",
+        " / ".join(f"{s:.1f} s" for s in (sum(sum(s[:-1]) for s in seconds.values()), sum(seconds["ridge"][:-1]))),
+    )
+    _peer(series, tmp_path)
+
+
+def _by_series(panel, about, predicted):
+    return {panel.series_ids[s]: from_z(about.target, z_hat) for (_, s), z_hat in zip(predicted.where, predicted.z_hat, strict=True)}
+
+
+def _peer(series, tmp_path):
+    frame = pl.concat(pl.DataFrame({"unique_id": name, "ds": np.arange(1, len(y) + 1), "y": y}) for name, (y, _) in series.items())
+    frame.write_parquet(tmp_path / "train.parquet")
+    for windows in (0, 4):
+        command = [
+            ROOT / ".venv-peers/bin/python",
+            ROOT / "tests/benchmarks/peers/m4_lightgbm.py",
+            tmp_path / "train.parquet",
+            tmp_path / "out.parquet",
+            str(windows),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found = pl.read_parquet(tmp_path / "out.parquet")
+        if windows:
+            firsts = {name: len(y) for name, (y, _) in series.items()}
+            found = found.with_columns(back=(pl.col("unique_id").replace_strict(firsts) - pl.col("cutoff")))
+            each = [m4_scores(series, _peers(found.filter(pl.col("back") == HORIZON * k)), back=HORIZON * k)[2] for k in range(1, windows + 1)]
+            _say("M4 Hourly, mlforecast's cross_validation of 4 windows: OWA", "", f"{np.mean(each):.4f} in {float(done.stdout):.1f} s")
+        else:
+            _say(
+                "M4 Hourly, mlforecast LightGBM (log, diff 24): test OWA",
+                ".471",
+                f"{m4_scores(series, _peers(found))[2]:.4f} in {float(done.stdout):.1f} s",
+            )
+
+
+def _peers(found):
+    return {key[0]: part["y_hat"].to_numpy() for key, part in found.sort("unique_id", "ds").group_by(["unique_id"], maintain_order=True)}
+
+
+def test_etth1(shared_data):
+    """336 lags, the last value subtracted, all channels, 96 steps, all 2,785 windows; the penalty was taken on the validation part."""
+    wide = pl.read_csv(shared_data / "ett/ETTh1.csv", try_parse_dates=True).head(14400)
+    values = [c for c in wide.columns if c != "date"]
+    scaled = wide.select(
+        pl.col("date").dt.replace_time_zone("UTC").dt.cast_time_unit("us").alias("event_time"),
+        *((pl.col(c) - pl.col(c).head(8640).mean()) / pl.col(c).head(8640).std(ddof=0) for c in values),
+    )
+    rows = SERIES.conform(scaled.unpivot(values, index="event_time", variable_name="series_id").with_columns(known_at=HOURLY.nominal_known_at()))
+    about = About(description="ETTh1", every="1h", target={"column": "value", "unit": "1"}, horizon_steps=96)
+    started = time.monotonic()
+    params = FeatureParams.model_validate({"list": [LIST[0]], "last_within_steps": 1})
+    panel = panel_of(build_features(rows, about, params, HOURLY), feature_schema(about, params), HOURLY)
+    once = WalkForward(n_cutoffs=1, stride_steps=1, refit_every_cutoffs=1, min_train_steps=336)
+    fit = fit_at(panel, 8639, once, lambda: build_forecaster("ridge", panel.schema, 1, {"penalty": 0.01, "base": "last"}))
+    x, where = panel.at(np.arange(11519, 14400 - 96))
+    z_hat = fit.predict(x)
+    seconds = time.monotonic() - started
+    error = np.stack([panel.y[where[:, 0] + s, where[:, 1]] for s in range(1, 97)], axis=1) - z_hat
+    _say(
+        "ETTh1, h = 96, ridge of 336 lags: MSE / MAE",
+        "<= .371 / .392",
+        f"{np.mean(error**2):.4f} / {np.mean(np.abs(error)):.4f} over {len(error)} rows",
+    )
+    _say("  features, fit and predict", "<= 30 s", f"{seconds:.1f} s")
+    _say("  published PatchTST, NLinear", "", ".370 / .400, .374 / .394")
