@@ -182,7 +182,7 @@ def _finding(
     elif seen_in(_computed(history.until(row.pos), params, about, calendar, until)):
         rule = "known_at"
     else:
-        rule = "look_ahead" if seen_in(again()) else "not_repeatable"
+        rule = "look_ahead" if _all_in(again(), found, history, spread) else "not_repeatable"
     cutoff = history.cutoffs[row.pos]
     seen, allowed = (f"{v:.6g}" if np.isfinite(v) else "unknown" for v in (row.seen, row.allowed))
     return Finding(
@@ -190,6 +190,19 @@ def _finding(
         seen=_rounded(row.seen), allowed=_rounded(row.allowed),
         says=f"{row.feature!r} of series {row.series_id!r} at the cutoff {cutoff:%F %T}Z is {seen} in the table, and {allowed} {_WHY[rule]} ({len(found)} of the rows looked at).",
     )  # fmt: skip
+
+
+def _all_in(table: pl.DataFrame, found: list[Row], history: History, spread: float) -> bool:
+    """Whether *table* has what was seen in every one of the rows: a single one may agree by chance."""
+    rows = pl.DataFrame(
+        {"series_id": [r.series_id for r in found], "event_time": history.grid.gather([r.pos for r in found]), "seen": [r.seen for r in found]}
+    )
+    both = rows.join(
+        table.select("series_id", "event_time", again=pl.col(found[0].feature).cast(pl.Float64).fill_null(float("nan"))),
+        on=["series_id", "event_time"],
+        how="left",
+    )
+    return bool(_alike(both["seen"].to_numpy(), both["again"].fill_null(float("nan")).to_numpy(), spread).all())
 
 
 def _rounded(value: float) -> float | None:

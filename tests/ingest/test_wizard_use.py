@@ -153,6 +153,6 @@ def test_what_cannot_be_done_ends_with_one_message_and_code_2(tidemill, words):
 
 def test_paths_in_the_checkout_are_kept_relative_and_others_absolute(monkeypatch, tmp_path):
     monkeypatch.chdir(runs.CHECKOUT)
-    assert cli_datasets._one_file({"csv": "some/feed.csv"})[0] == "some/feed.csv"
+    assert cli_datasets.one_file({"csv": "some/feed.csv"})[0] == "some/feed.csv"
     monkeypatch.chdir(tmp_path)
-    assert Path(cli_datasets._one_file({"csv": "feed.csv"})[0]) == tmp_path / "feed.csv"
+    assert Path(cli_datasets.one_file({"csv": "feed.csv"})[0]) == tmp_path / "feed.csv"
