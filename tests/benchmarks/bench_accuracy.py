@@ -17,11 +17,12 @@ from tasks.core.frames import SERIES
 from tasks.core.transform import from_z
 from tasks.core.windows import WalkForward, panel_of
 from tasks.ensemble.align import align
+from tasks.ensemble.combiner import shares
 from tasks.ensemble.params import EnsembleParams
 from tasks.ensemble.stage import ENSEMBLE, assemble
 from tasks.features import FeatureParams, build_features, feature_schema
 from tasks.forecasters import build_forecaster
-from tasks.train.walk import Predicted, fit_at, forecast_frame
+from tasks.train.walk import Predicted, forecast_frame
 
 pytestmark = [pytest.mark.bench, pytest.mark.shared]
 
@@ -77,7 +78,7 @@ def test_m4_hourly(shared_data, tmp_path):
         parts, seconds[name] = [], []
         for back in range(WALK.n_cutoffs - 1, -1, -1):
             started = time.monotonic()
-            fit = fit_at(panel, test - back * HORIZON, WALK, lambda name=name, own=own: build_forecaster(name, panel.schema, 1, own))
+            fit = build_forecaster(name, panel.schema, 1, own).fit(*panel.training(test - back * HORIZON, WALK))
             x, where = panel.at(np.array([test - back * HORIZON]))
             parts.append(Predicted(where, fit.predict(x)))
             seconds[name].append(time.monotonic() - started)
@@ -90,7 +91,8 @@ def test_m4_hourly(shared_data, tmp_path):
     point = from_z(about.target, found.candidates[ENSEMBLE].issued.point[aligned.n_walk - 1])
     ours = m4_scores(series, dict(zip(panel.series_ids, point, strict=True)))
     _say("M4 Hourly, ensemble: sMAPE / MASE / OWA on the test", "OWA <= .375", "{:.2f} / {:.3f} / {:.4f}".format(*ours))
-    _say("  its weights", "", {m: round(float(w), 3) for m, w in zip(aligned.models, found.candidates[ENSEMBLE].weights, strict=True)})
+    share = shares(found.candidates[ENSEMBLE].how, aligned.models)
+    _say("  its shares", found.choice.combiner, {m: round(float(w), 3) for m, w in zip(aligned.models, share, strict=True)})
     _say("  fit + predict of all members", "<= 20 s", f"{sum(s[-1] for s in seconds.values()):.1f} s")
     _say(
         "M4 Hourly, 4 windows with refit, all members / ridge alone",
@@ -148,7 +150,7 @@ def test_etth1(shared_data):
     params = FeatureParams.model_validate({"list": [LIST[0]], "last_within_steps": 1})
     panel = panel_of(build_features(rows, about, params, HOURLY), feature_schema(about, params), HOURLY)
     once = WalkForward(n_cutoffs=1, stride_steps=1, refit_every_cutoffs=1, min_train_steps=336)
-    fit = fit_at(panel, 8639, once, lambda: build_forecaster("ridge", panel.schema, 1, {"penalty": 0.01, "base": "last"}))
+    fit = build_forecaster("ridge", panel.schema, 1, {"penalty": 0.01, "base": "last"}).fit(*panel.training(8639, once))
     x, where = panel.at(np.arange(11519, 14400 - 96))
     z_hat = fit.predict(x)
     seconds = time.monotonic() - started
