@@ -256,19 +256,19 @@ def row_by_row(x: Value, matrices: Value, n_columns: int, n_steps: int) -> Value
     return node("Reshape", product, np.array([-1, n_steps]))
 
 
-def by_step(shared: Value, own: Value, n_columns: int, n_steps: int) -> Value:
-    """A row for each (row, step): the columns of *shared*, the step 1..n_steps, and the step's own column of *own*.
+def by_step(shared: Value, own: Sequence[Value], n_columns: int, n_steps: int) -> Value:
+    """A row for each (row, step): the columns of *shared*, the step 1..n_steps, and the step's own column of each of *own*.
 
-    shared: (n, n_columns); own: (n, n_steps), finite. Returns (n * n_steps, n_columns + 2).
+    shared: (n, n_columns); own: at least one (n, n_steps), finite. Returns (n * n_steps, n_columns + 1 + len(own)).
     """
     steps = np.arange(1, n_steps + 1, dtype=np.float32)
     if not isinstance(shared, Wire):
-        return np.column_stack([np.repeat(shared, n_steps, axis=0), np.tile(steps, len(shared)), np.ravel(own)])
+        return np.column_stack([np.repeat(shared, n_steps, axis=0), np.tile(steps, len(shared)), *(np.ravel(of) for of in own)])
     node = shared.graph.node
     repeated = node("Expand", node("Unsqueeze", shared, np.array([1])), np.array([1, n_steps, 1]))
-    own = node("Unsqueeze", own, np.array([2]))
-    step = own * np.float32(0) + steps.reshape(1, -1, 1)
-    return node("Reshape", node("Concat", repeated, step, own, axis=2), np.array([-1, n_columns + 2]))
+    each = [node("Unsqueeze", of, np.array([2])) for of in own]
+    step = each[0] * np.float32(0) + steps.reshape(1, -1, 1)
+    return node("Reshape", node("Concat", repeated, step, *each, axis=2), np.array([-1, n_columns + 1 + len(own)]))
 
 
 def write_graph(path: Path, n_columns: int, n_steps: int, formula: Any) -> None:

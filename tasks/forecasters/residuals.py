@@ -3,6 +3,7 @@
 A library that knows nothing of series, steps or scales learns from them and corrects the simpler model.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
@@ -12,7 +13,7 @@ from pydantic import Field
 from tasks.core.about import Strict
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import SERIES_KEY, FeatureSchema
-from tasks.forecasters.arithmetic import Value, by_step, join
+from tasks.forecasters.arithmetic import Value, by_step, fill, join, take
 from tasks.forecasters.formula import Formula
 from tasks.forecasters.har import Har
 from tasks.forecasters.last_value import LastValue
@@ -29,12 +30,14 @@ class ResidualParams(Strict):
     """base: whose residuals are learned. max_rows: pairs of origin and step in a fit, drawn evenly over the window when there are more. weight: what a row counts.
 
     columns: the features that are seen, for example a few of the many lags that a linear model takes; None: every one that measures.
+    aligned_steps: for each of them every step sees z so many steps before its own time, or twice, three times as many where that is not known yet.
     """
 
     base: Literal["last", "seasonal", "har", "ridge"] = "ridge"
     max_rows: Annotated[int, Field(ge=100)] = 20_000
     weight: RowWeight | None = None
     columns: tuple[str, ...] | None = None
+    aligned_steps: tuple[Annotated[int, Field(ge=1)], ...] = ()
 
 
 class Pairs(NamedTuple):
@@ -56,13 +59,14 @@ class Pairs(NamedTuple):
 
 
 class OnResiduals(Formula):
-    """z_hat = base + scale * part(inputs, categories, step, seasonal value of the step as a distance from the last); `part` is a graph of its own."""
+    """z_hat = base + scale * part(inputs, categories, step, seasonal and aligned values of the step, as distances); `part` is a graph of its own."""
 
     Params: ClassVar[type[Strict]] = ResidualParams
 
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         super().__init__(schema, seed, **params)
         self.base = _BASES[self.params.base](schema, seed)
+        self.aligned = [self._aligned(steps) for steps in self.params.aligned_steps]
         if unknown := sorted(set(self.params.columns or ()) - set(schema.names)):
             raise ForecasterError(
                 f"`columns` of {self.name} names {unknown}, which the feature table has not. Declare them in `features.list`, or leave them out."
@@ -109,8 +113,8 @@ class OnResiduals(Formula):
         """What is seen of the categories of x (n, F): (n, 1) each."""
         return []
 
-    def part(self, x: Value, seen: Seen, own: Value) -> Value:
-        """What was learned, at each row and step of *own* (n, steps). No output of the base goes in: trees compare, and a product's last bits differ in ONNX."""
+    def part(self, x: Value, seen: Seen, own: Sequence[Value]) -> Value:
+        """What was learned, at each row and step of *own* (n, steps) each. No output of the base goes in: trees compare, and a product's last bits differ in ONNX."""
         shared = self.shared(x, seen)
         n_shared = self.preamble.n_inputs + len(self.names)
         values = apply(self.learned["part"], by_step(shared, own, n_shared, self.n_steps))
@@ -122,9 +126,24 @@ class OnResiduals(Formula):
         """What all steps of a row see: (n, K)."""
         return join([seen.inputs, *self.named(x)])
 
-    def own(self, x: Value, seen: Seen) -> Value:
-        """The seasonal value of each step as a distance from the last: (n, H)."""
-        return (seasonal_values(self.schema, x) - last_values(self.schema, x)) / seen.scale
+    def own(self, x: Value, seen: Seen) -> list[Value]:
+        """The seasonal value of each step as a distance from the last, the aligned ones as distances from the seasonal one, 0 where unknown: (n, H) each."""
+        season = seasonal_values(self.schema, x)
+        return [
+            (season - last_values(self.schema, x)) / seen.scale,
+            *((fill(take(x, columns), season) - season) / seen.scale for columns in self.aligned),
+        ]
+
+    def _aligned(self, steps: int) -> list[int]:
+        """For each step of the horizon the column with z *steps*, or the next multiple that is known, before it. Raises ForecasterError with what to declare."""
+        back = [-s % steps for s in range(1, self.schema.horizon_steps + 1)]
+        names = [f"z_lag_{k}" if k else self.schema.last for k in back]
+        if missing := sorted({k for k, name in zip(back, names, strict=True) if name not in self.schema.names}):
+            raise ForecasterError(
+                f"`aligned_steps` of {self.name} has {steps}, which needs z_lag_{missing[0]} to z_lag_{missing[-1]} ({len(missing)} columns are missing). "
+                f"Declare {{kind: lag, column: z, steps: [{missing[0]}, ..., {missing[-1]}]}} in `features.list`, or leave it out."
+            )
+        return [self.schema.index(name) for name in names]
 
     def pairs(self, x: np.ndarray, z: np.ndarray, reach_rows: int = 0) -> Pairs:
         """At most `max_rows` of the known pairs, of the residuals that the base leaves; preamble and base are fitted."""
@@ -136,7 +155,8 @@ class OnResiduals(Formula):
         rows, steps = np.divmod(at, target.shape[1])
         drawn, place = np.unique(rows, return_inverse=True)
         seen = preamble.see(x[drawn])
-        columns = np.column_stack([self.shared(x[drawn], seen)[place], (steps + 1).astype(np.float32), self.own(x[drawn], seen)[place, steps]])
+        own = [of_step[place, steps] for of_step in self.own(x[drawn], seen)]
+        columns = np.column_stack([self.shared(x[drawn], seen)[place], (steps + 1).astype(np.float32), *own])
         categorical = {name: preamble.n_inputs + i for i, name in enumerate(self.names)}
         counts = None if weight is None else weight.of(self.schema, preamble, x)[rows]
         return Pairs(columns, target.ravel()[at], counts, categorical, int(np.ceil(reach_rows * len(at) / len(x))))

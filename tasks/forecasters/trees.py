@@ -56,6 +56,8 @@ class TreesParams(ResidualParams):
     def _a_base_that_can_be_repeated(self) -> Self:
         if self.strategy == "recursive" and self.base not in {"last", "seasonal"}:
             raise ValueError(f"`strategy: recursive` repeats its base too; `base` is {self.base!r} and must be `last` or `seasonal`")
+        if self.strategy == "recursive" and (self.columns is not None or self.aligned_steps):
+            raise ValueError("`strategy: recursive` sees what moves on by its own forecasts; leave `columns` and `aligned_steps` out")
         return self
 
 
@@ -153,7 +155,7 @@ class BoostedTrees(OnResiduals):
     def preamble(self) -> Preamble:
         """Of every column that measures, and for `recursive` can be moved on."""
         named = {*SERIES_KEY, *self.names}
-        columns = self.moving.columns if self.moving else self.schema.names
+        columns = self.moving.columns if self.moving else self.schema.names if self.params.columns is None else self.params.columns
         return Preamble(self.schema, self.learned, tuple(name for name in columns if name not in named))
 
     @property
@@ -175,7 +177,7 @@ class BoostedTrees(OnResiduals):
             seen = self.preamble.see(moved)
             season = moving.season(x, ahead, seen.last)
             base = season if self.params.base == "seasonal" else seen.last
-            ahead.append(base + self.part(moved, seen, (season - seen.last) / seen.scale) * seen.scale if self.native else base)
+            ahead.append(base + self.part(moved, seen, [(season - seen.last) / seen.scale]) * seen.scale if self.native else base)
         return join(ahead)
 
     def _chosen_number(self, x: np.ndarray, z: np.ndarray) -> int:

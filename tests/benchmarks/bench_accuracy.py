@@ -35,7 +35,7 @@ LIST = [
     {"kind": "change", "column": "z", "steps": [168], "window_steps": 168},
     {"kind": "steadiness", "column": "y", "steps": [24], "window_steps": 960},
 ]
-SEEN = [f"z_lag_{k}" for k in (*range(1, 25), 48, 72, 96, 120, 143, 144, 145, 166, 167, 168, 169, 191, 192, 216, 240, 264, 288, 312, 335)]
+SEEN = [f"z_lag_{k}" for k in (*range(1, 25), 48, 168, 335)]
 MODELS = {
     "seasonal_naive": {},
     "ridge": {
@@ -48,11 +48,11 @@ MODELS = {
     "lightgbm": {
         "base": "seasonal",
         "loss": "absolute",
-        "weight": WEIGHT,
         "max_rows": 250_000,
         "n_trees": 200,
-        "num_leaves": 63,
+        "num_leaves": 127,
         "learning_rate": 0.1,
+        "aligned_steps": [48, 72, 96, 120, 144, 168, 192, 336],
         "columns": [*SEEN, "z_mean_336", "z_change_24_312", "z_change_168_168", "y_steadiness_24_960"],
     },
 }

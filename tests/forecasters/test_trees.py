@@ -227,3 +227,23 @@ def test_a_recursive_forecast_is_the_one_step_forecast_repeated(name):
 def test_catboost_writes_no_time_and_no_random_id():
     x, z = walk_of(800)
     assert json.loads(unfitted("catboost").fit(x, z).native)["model_info"] == {}
+
+
+def test_a_step_sees_the_value_so_many_steps_before_its_own_time():
+    """A series that repeats what was five steps before: with that value beside each step the trees are right, without it they guess."""
+    y = np.random.default_rng(5).normal(size=5).repeat(1)[np.arange(900) % 5] * (1 + 0.5 * (np.arange(900) // 5 % 2))
+    at = np.arange(12, 880)
+    names = ["z_last", *(f"z_lag_{k}" for k in range(1, 10))]
+    schema = FeatureSchema(
+        columns=tuple(FeatureColumn(name=n, role="level", lookback_steps=9) for n in names), last="z_last", horizon_steps=7, season_steps=1
+    )
+    x = np.column_stack([y[at - k] for k in range(10)]).astype(np.float32)
+    z = np.column_stack([y[at + s] for s in range(1, 8)]).astype(np.float32)
+    own = {"base": "last", "min_data_in_leaf": 5, "columns": ["z_lag_1"], "n_trees": 100}
+    errors = [
+        np.abs(build_forecaster("lightgbm", schema, 1, own | more).fit(x[:600], z[:600]).predict(x[600:]) - z[600:]).mean()
+        for more in ({}, {"aligned_steps": [10]})
+    ]
+    assert errors[1] < 0.2 * errors[0]
+    with pytest.raises(ForecasterError, match=r"`aligned_steps` of LightGbm has 12, which needs z_lag_10 to z_lag_11 \(2 columns are missing\)"):
+        build_forecaster("lightgbm", schema, 1, {"aligned_steps": [12]})

@@ -33,6 +33,7 @@ PARAMS = {
     "sklearn": {"estimator": "tree.DecisionTreeRegressor", "params": {"max_depth": 4}},
 }
 VARIANTS = {  # what parameters make of a model is under law too
+    "lightgbm aligned": ("lightgbm", {"min_data_in_leaf": 20, "base": "seasonal", "aligned_steps": [2], "columns": ["z_lag_1"]}),
     "lightgbm repeated": ("lightgbm", {"min_data_in_leaf": 20, "strategy": "recursive", "base": "seasonal"}),
     "xgboost of absolute errors": (
         "xgboost",
