@@ -15,7 +15,7 @@ from tasks.forecasters.arithmetic import Value, by_step, join
 from tasks.forecasters.formula import Formula
 from tasks.forecasters.har import Har
 from tasks.forecasters.last_value import LastValue
-from tasks.forecasters.preamble import Preamble, Seen, last_values, seasonal_values
+from tasks.forecasters.preamble import Preamble, Seen, dispensable_columns, last_values, seasonal_values
 from tasks.forecasters.ridge import Ridge
 from tasks.forecasters.seasonal_naive import SeasonalNaive
 from tasks.forecasters.subgraph import apply
@@ -58,6 +58,13 @@ class OnResiduals(Formula):
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         super().__init__(schema, seed, **params)
         self.base = _BASES[self.params.base](schema, seed)
+
+    @property
+    def dispensable(self) -> tuple[str, ...]:
+        """What the preamble fills and neither base, weight nor categories name."""
+        weight = self.params.weight
+        named = {*self.names, *(self.base.columns if isinstance(self.base, Har) else ()), *(() if weight is None else (weight.column,))}
+        return tuple(name for name in dispensable_columns(self.schema) if name not in named)
 
     def formula(self, x: Value) -> Value:
         """See the class; the base alone where nothing could be learned on it."""

@@ -9,7 +9,7 @@ from tasks.core.about import Strict
 from tasks.forecasters.arithmetic import Value
 from tasks.forecasters.formula import Formula
 from tasks.forecasters.linear import Moments, moments, solve, squared_error
-from tasks.forecasters.preamble import Base, Preamble
+from tasks.forecasters.preamble import Base, Preamble, dispensable_columns
 
 PENALTIES = tuple(10.0**k for k in range(-5, 1))  # as a share of the rows, on standardised inputs
 HELD_FRAC = 0.2  # the window's newest rows, on which the penalty is chosen
@@ -27,6 +27,11 @@ class Ridge(Formula):
 
     Params = RidgeParams
     releases_gil = True
+
+    @property
+    def dispensable(self) -> tuple[str, ...]:
+        """All that the preamble fills."""
+        return dispensable_columns(self.schema)
 
     def learn(self, x: np.ndarray, z: np.ndarray) -> None:
         """Closed form; rows come in order of time, so that the held ones are the newest."""
