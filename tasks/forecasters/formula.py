@@ -63,7 +63,9 @@ class Formula(ABC):
         """See *columns* as unknown, in `fit`, `predict` and the graph. Raises ForecasterError for one that the model needs, and after `fit`."""
         if self.is_fitted or not set(columns) <= set(self.dispensable):
             needed = sorted(set(columns) - set(self.dispensable))
-            raise ForecasterError(f"{self.name} cannot ignore {needed or 'anything after its fit'}; it can do without {list(self.dispensable)} before it.")
+            raise ForecasterError(
+                f"{self.name} cannot ignore {needed or 'anything after its fit'}; it can do without {list(self.dispensable)} before it."
+            )
         self.learned[_IGNORED] = np.array([np.nan if name in columns else 0.0 for name in self.schema.names], dtype=np.float32)
 
     @property

@@ -84,7 +84,13 @@ Tell = Callable[[str, int, Trial | None], None]
 
 
 def search_walk(
-    ground: Ground, plan: Plan, search: SearchParams, about: About, say: Callable[[str], None], until: float | None = None, tell: Tell = lambda _key, _began, _trial: None
+    ground: Ground,
+    plan: Plan,
+    search: SearchParams,
+    about: About,
+    say: Callable[[str], None],
+    until: float | None = None,
+    tell: Tell = lambda _key, _began, _trial: None,
 ) -> list[Searched]:
     """A search as of the first fold, and as of every `every_folds`-th. until: on the monotonic clock, when no further trial begins.
 
@@ -95,7 +101,13 @@ def search_walk(
 
 
 def search_once(
-    ground: Ground, at: int, search: SearchParams, about: About, say: Callable[[str], None], until: float | None = None, tell: Tell = lambda _key, _began, _trial: None
+    ground: Ground,
+    at: int,
+    search: SearchParams,
+    about: About,
+    say: Callable[[str], None],
+    until: float | None = None,
+    tell: Tell = lambda _key, _began, _trial: None,
 ) -> Searched:
     """The search as of the cutoff with origin *at*; what an earlier one, killed or not, has tried is taken as it is."""
     inner = inner_walk(ground, at, search, about)
@@ -105,15 +117,21 @@ def search_once(
         wanted = min(search.n_trials, ended.get(str(search.budget_s), search.n_trials))
         done = trials_of(study, search)
         if len(done) < wanted or study.user_attrs.get("told", 0) < len(done):
-            say(f"search as of {ground.panel.cutoff[at]:%F}: {len(done)} of {wanted} trials are there, over {len(search.space)} parameters, inner walk of {search.inner_cutoffs} cutoffs")
+            say(
+                f"search as of {ground.panel.cutoff[at]:%F}: {len(done)} of {wanted} trials are there, over {len(search.space)} parameters, inner walk of {search.inner_cutoffs} cutoffs"
+            )
             began_ns = _kept(study, "began_ns", time.time_ns)
             for trial in (None, *done):
                 tell(inner.key, began_ns, trial)
-            stops = min((t for t in (until, None if search.budget_s is None else time.monotonic() + search.budget_s) if t is not None), default=np.inf)
+            stops = min(
+                (t for t in (until, None if search.budget_s is None else time.monotonic() + search.budget_s) if t is not None), default=np.inf
+            )
             _try(inner, wanted - len(done), lambda: time.monotonic() < stops or not finished(study), lambda trial: tell(inner.key, began_ns, trial))
             done = trials_of(study, search)
             if len(done) < wanted:
-                say(f"search as of {ground.panel.cutoff[at]:%F}: THE BUDGET ended it after {len(done)} of {wanted} trials; what is done is kept, a larger one goes on from there")
+                say(
+                    f"search as of {ground.panel.cutoff[at]:%F}: THE BUDGET ended it after {len(done)} of {wanted} trials; what is done is kept, a larger one goes on from there"
+                )
                 if until is None or stops < until:
                     study.set_user_attr(_ENDED, {**ended, str(search.budget_s): len(done)})
             study.set_user_attr("told", len(done))
@@ -168,7 +186,7 @@ def run_trial(inner: Inner, _job: int) -> Trial:
     drawn(trial)
     given = with_chosen(inner.ground.own, _read(trial.params, inner.search))
     try:
-        for place, (error, fit) in enumerate(_judge(inner, given)):
+        for place, (error, fit) in enumerate(_judge(inner, given)):  # noqa: B007  (the last fit is weighed below)
             if len(inner.search.objectives) == 1:
                 trial.report(error, place)
                 if inner.search.prune and place + 1 < len(inner.folds) and trial.should_prune():
@@ -344,7 +362,11 @@ def _finite(value: float) -> float | None:
 
 def _gain(searched: Searched) -> float:
     """How much smaller the inner error got, as a share; 0 where there was nothing to compare with."""
-    return 0.0 if searched.chosen is None or not np.isfinite(searched.start_error) or not searched.start_error else 1 - searched.chosen.error / searched.start_error
+    return (
+        0.0
+        if searched.chosen is None or not np.isfinite(searched.start_error) or not searched.start_error
+        else 1 - searched.chosen.error / searched.start_error
+    )
 
 
 def _with_defaults(ground: Ground) -> dict[str, Any]:

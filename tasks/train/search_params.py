@@ -23,7 +23,7 @@ class Axis(Strict):
     real: tuple[float, float] | None = Field(default=None, alias="float")
     choice: Annotated[tuple[Any, ...], Field(min_length=1)] | None = None
     log: bool = False
-    when: dict[str, Any] = {}
+    when: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _is_one_of_three(self) -> "Axis":

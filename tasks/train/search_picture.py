@@ -28,7 +28,12 @@ def trials_svg(errors: Sequence[float | None], before: float) -> str:
         y = scaled(1.0, before)[1]
         parts.append(f'<line x1="{_LEFT}" x2="{_LEFT + _WIDTH}" y1="{y:.1f}" y2="{y:.1f}" stroke="{MUTED}" stroke-dasharray="4 3"/>')
     ends = [min(e for _, e in known), max(e for _, e in known)]
-    return _drawn(parts, f"trial 1 to {len(errors)}; line: least so far, dashes: before the search", "inner error", [(f"{e:.4g}", scaled(1.0, e)[1]) for e in ends])
+    return _drawn(
+        parts,
+        f"trial 1 to {len(errors)}; line: least so far, dashes: before the search",
+        "inner error",
+        [(f"{e:.4g}", scaled(1.0, e)[1]) for e in ends],
+    )
 
 
 def front_svg(points: Sequence[tuple[float, float]], best: set[int], objective: str) -> str:
@@ -41,7 +46,12 @@ def front_svg(points: Sequence[tuple[float, float]], best: set[int], objective: 
     parts += [_dot(*scaled(x, y), SERVES if i in best else LEARNS) for i, (x, y) in enumerate(points)]
     low, high = (f(x for x, _ in points) / _DIVIDED[objective] for f in (min, max))
     ends = [min(y for _, y in points), max(y for _, y in points)]
-    return _drawn(parts, f"{_UNIT[objective]}, {low:.3g} to {high:.3g}; line: the front", "inner error", [(f"{e:.4g}", scaled(points[0][0], e)[1]) for e in ends])
+    return _drawn(
+        parts,
+        f"{_UNIT[objective]}, {low:.3g} to {high:.3g}; line: the front",
+        "inner error",
+        [(f"{e:.4g}", scaled(points[0][0], e)[1]) for e in ends],
+    )
 
 
 def _scale(xs: Iterable[float], ys: Iterable[float]):  # type: ignore[no-untyped-def]  # noqa: ANN202  (a function of two numbers)

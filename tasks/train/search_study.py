@@ -60,7 +60,7 @@ def begin_trial(study: Any, search: SearchParams, seed: int) -> Any:
     import optuna  # noqa: PLC0415  (as above)
 
     trial = study.ask()
-    stale = sum(_STALE in t.user_attrs for t in study.get_trials(deepcopy=False) if t.number < trial.number)
+    stale = sum(number < trial.number for number in _stale(study))
     own_seed = int(np.random.SeedSequence([seed, trial.number - stale]).generate_state(1)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -70,12 +70,13 @@ def begin_trial(study: Any, search: SearchParams, seed: int) -> Any:
 
 def drawn(trial: Any) -> None:
     """Everything of *trial* is drawn: from here on a kill means that it is done again."""
-    trial.set_user_attr(_WHOLE, True)
+    trial.set_user_attr(_WHOLE, 1)
 
 
 def finished(study: Any) -> list[Any]:
     """Trials that came to an end: judged, pruned, or refused by the model; in the order in which they began."""
-    return [t for t in study.get_trials(deepcopy=False) if t.state.is_finished() and _STALE not in t.user_attrs]
+    stale = set(_stale(study))
+    return [t for t in study.get_trials(deepcopy=False) if t.state.is_finished() and t.number not in stale]
 
 
 def _wait_again(study: Any) -> None:
@@ -86,10 +87,17 @@ def _wait_again(study: Any) -> None:
     waiting = {t.user_attrs.get(_AGAIN) for t in there}
     for trial in there:
         if trial.state == optuna.trial.TrialState.RUNNING:
-            if _WHOLE in trial.user_attrs and trial.number not in waiting:
-                study.enqueue_trial(trial.params, user_attrs={_AGAIN: trial.number})
-            study._storage.set_trial_user_attr(trial._trial_id, _STALE, True)  # noqa: SLF001  (of a trial that is not ours Optuna offers no other way)
+            params = trial.system_attrs.get("fixed_params") or (trial.params if _WHOLE in trial.user_attrs else None)
+            if params is not None and trial.number not in waiting:
+                study.enqueue_trial(params, user_attrs={_AGAIN: trial.number})
+            study.set_user_attr(_STALE, sorted({*_stale(study), trial.number}))
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+
+
+def _stale(study: Any) -> list[int]:
+    """Numbers of the trials that a kill ended."""
+    numbers: list[int] = study.user_attrs.get(_STALE, [])
+    return numbers
 
 
 def _mend(journal: Path) -> None:

@@ -12,7 +12,9 @@ from tasks.core.schema import FeatureSchema
 from tasks.forecasters import Forecaster
 from tasks.forecasters.trees import rows_in_reach
 
-_JUDGED_ROWS = 2000  # of the held ones, evenly: the mean error of 2,000 rows moves by a few percent, and columns worth less than that are not told apart
+_JUDGED_ROWS = (
+    2000  # of the held ones, evenly: the mean error of 2,000 rows moves by a few percent, and columns worth less than that are not told apart
+)
 
 
 class SelectParams(Strict):

@@ -56,7 +56,9 @@ def killed_in_fit(number, workers):
 
 def _kill(home, number, workers=1):
     code = f"import sys; sys.path[:0] = ['tests/support', 'tests/train']; import test_search; test_search.killed_in_fit({number}, {workers})"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=child_environment(TIDEMILL_HOME=str(home)), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=child_environment(TIDEMILL_HOME=str(home)), capture_output=True, text=True, check=False
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
@@ -125,7 +127,9 @@ def test_what_comes_after_the_first_cutoff_changes_no_choice(model, tmp_path):
     honest = _train(model, table, **own)
     cutoff = pl.lit(honest.search[0]["as_of"]).str.to_datetime(time_zone="UTC")
     later = pl.col("known_at") > cutoff
-    spoilt = table.with_columns(pl.when(later).then(pl.col(c) * -9).otherwise(pl.col(c)).alias(c) for c in ["y", "z", "z_last", "z_lag_1", "z_mean_5"])
+    spoilt = table.with_columns(
+        pl.when(later).then(pl.col(c) * -9).otherwise(pl.col(c)).alias(c) for c in ["y", "z", "z_last", "z_lag_1", "z_mean_5"]
+    )
     with at_home(tmp_path / "other"):
         changed = _train(model, spoilt, **own)
     assert changed.search[0]["trials"] == honest.search[0]["trials"]
@@ -153,7 +157,9 @@ def test_the_chosen_parameters_serve_the_walk_and_the_gain_is_held_against_cutof
     assert found["chosen"]["params"] == best["params"] == trained.facts["params"]
     plain = _train(**best["params"])
     assert plain.forecasts.equals(trained.forecasts)
-    first = [f.forecasts.filter(pl.col("cutoff") < pl.lit(f.plan["folds"][1]["fit_at"]).str.to_datetime(time_zone="UTC")) for f in (trained, _train(**bad))]
+    first = [
+        f.forecasts.filter(pl.col("cutoff") < pl.lit(f.plan["folds"][1]["fit_at"]).str.to_datetime(time_zone="UTC")) for f in (trained, _train(**bad))
+    ]
     errors = [((f["y"] - f["y_hat"]) ** 2).mean() for f in first]
     assert [found["outer"]["error"], found["outer"]["error_before"]] == pytest.approx(errors)
     assert found["overfit"] == pytest.approx((1 - best["error"] / found["inner"]["error_before"]) - (1 - errors[0] / errors[1]))
@@ -287,7 +293,10 @@ def test_a_database_by_url_keeps_the_trials_and_takes_up_what_was_killed(tmp_pat
 
 
 def test_a_database_that_is_not_there_is_said(tmp_path):
-    with at_home(tmp_path, TIDEMILL_SEARCH_STORAGE=f"sqlite:///{tmp_path}/no/folder.db"), pytest.raises(SettingsError, match="TIDEMILL_SEARCH_STORAGE"):
+    with (
+        at_home(tmp_path, TIDEMILL_SEARCH_STORAGE=f"sqlite:///{tmp_path}/no/folder.db"),
+        pytest.raises(SettingsError, match="TIDEMILL_SEARCH_STORAGE"),
+    ):
         _train(search=FEW)
 
 
