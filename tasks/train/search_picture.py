@@ -1,6 +1,6 @@
 """Pictures of a search, as SVG by hand: how the error fell from trial to trial, and the front of error and what it costs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from tasks.train.picture import GATE, INK, LEARNS, MUTED, SERVES
 
@@ -15,7 +15,8 @@ def trials_svg(errors: Sequence[float | None], before: float) -> str:
     if not known:
         return _drawn([], "trial", "inner error", [])
     scaled = _scale([float(i) for i, _ in known] + [1.0, float(len(errors))], [e for _, e in known] + ([before] if before < float("inf") else []))
-    least, line = float("inf"), []
+    line: list[tuple[float, float]] = []
+    least = float("inf")
     for i, e in known:
         if e < least:
             line += [scaled(float(i), least)] if line else []
@@ -23,7 +24,7 @@ def trials_svg(errors: Sequence[float | None], before: float) -> str:
             line.append(scaled(float(i), e))
     line.append(scaled(float(len(errors)), least))
     parts = [f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in line)}" fill="none" stroke="{SERVES}" stroke-width="2"/>']
-    parts += [_dot(*scaled(float(i), e), LEARNS) for i, e in known]
+    parts += [_dot(scaled(float(i), e), LEARNS) for i, e in known]
     if before < float("inf"):
         y = scaled(1.0, before)[1]
         parts.append(f'<line x1="{_LEFT}" x2="{_LEFT + _WIDTH}" y1="{y:.1f}" y2="{y:.1f}" stroke="{MUTED}" stroke-dasharray="4 3"/>')
@@ -43,7 +44,7 @@ def front_svg(points: Sequence[tuple[float, float]], best: set[int], objective: 
     scaled = _scale([x for x, _ in points], [y for _, y in points])
     line = sorted(scaled(*points[i]) for i in best)
     parts = [f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in line)}" fill="none" stroke="{SERVES}" stroke-width="2"/>']
-    parts += [_dot(*scaled(x, y), SERVES if i in best else LEARNS) for i, (x, y) in enumerate(points)]
+    parts += [_dot(scaled(x, y), SERVES if i in best else LEARNS) for i, (x, y) in enumerate(points)]
     low, high = (f(x for x, _ in points) / _DIVIDED[objective] for f in (min, max))
     ends = [min(y for _, y in points), max(y for _, y in points)]
     return _drawn(
@@ -54,15 +55,15 @@ def front_svg(points: Sequence[tuple[float, float]], best: set[int], objective: 
     )
 
 
-def _scale(xs: Iterable[float], ys: Iterable[float]):  # type: ignore[no-untyped-def]  # noqa: ANN202  (a function of two numbers)
-    xs, ys = list(xs), list(ys)
+def _scale(xs: Sequence[float], ys: Sequence[float]) -> Callable[[float, float], tuple[float, float]]:
+    """Where a point of these lies in the picture."""
     x0, y0 = min(xs), min(ys)
     x_unit, y_unit = _WIDTH / ((max(xs) - x0) or 1.0), _HEIGHT / ((max(ys) - y0) or 1.0)
     return lambda x, y: (_LEFT + (x - x0) * x_unit, _TOP + _HEIGHT - (y - y0) * y_unit)
 
 
-def _dot(x: float, y: float, colour: str) -> str:
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>'
+def _dot(at: tuple[float, float], colour: str) -> str:
+    return f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="3.5" fill="{colour}"/>'
 
 
 def _drawn(parts: Sequence[str], below: str, above: str, ticks: Sequence[tuple[str, float]]) -> str:
