@@ -158,7 +158,8 @@ def inner_walk(ground: Ground, at: int, search: SearchParams, about: About) -> I
         )
     folds = [Fold(int(part[0]), part) for part in np.array_split(origins, min(search.inner_refits, len(origins)))]
     z = {int(o): panel.targets(int(o), int(o) + 1, at, walk.embargo_steps)[0] for o in origins}
-    inner = Inner(ground._replace(panel=panel, searched=()), search, about, at, folds, z, "")
+    window = walk if search.inner_window_steps is None else walk.model_copy(update={"window_steps": search.inner_window_steps})
+    inner = Inner(ground._replace(panel=panel, walk=window, searched=()), search, about, at, folds, z, "")
     return inner._replace(key=_key(inner))
 
 

@@ -58,7 +58,8 @@ class SearchParams(Strict):
     """space: what is tried; of `when` the parameters above count, and those that are not searched. n_trials, budget_s: when it ends.
 
     workers: trials at the same time; with more than one the answer depends on who is faster. inner_cutoffs, inner_stride_steps (None: the
-    horizon), inner_refits: the walk inside the window that judges a trial. prune: end a trial that is worse than the median after
+    horizon), inner_refits: the walk inside the window that judges a trial; inner_window_steps: newest steps that its fits learn
+    from (None: as in the walk), so that a trial is cheap. prune: end a trial that is worse than the median after
     an inner fold; only where error is the one objective. objectives: what is kept small. prefer: of trials whose error is at most
     within_frac above the least, the one that has least of it. every_folds: search anew as of every k-th fold (None: once, as of the first).
     """
@@ -70,6 +71,7 @@ class SearchParams(Strict):
     inner_cutoffs: Annotated[int, Field(ge=1)] = 12
     inner_stride_steps: Annotated[int, Field(ge=1)] | None = None
     inner_refits: Annotated[int, Field(ge=1)] = 3
+    inner_window_steps: Annotated[int, Field(ge=1)] | None = None
     prune: bool = True
     objectives: tuple[Objective, ...] = ("error",)
     prefer: Objective = "error"

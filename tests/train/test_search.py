@@ -329,6 +329,19 @@ def test_an_inner_walk_that_does_not_fit_says_how_many_would():
         _train(search={**FEW, "inner_cutoffs": 500})
 
 
+def test_an_inner_window_leaves_older_steps_out_of_the_inner_fits():
+    """What lies before it may be anything; the walk itself still learns from all."""
+    table = feature_table()
+    first = table["event_time"].unique().sort()
+    search = {**FEW, "inner_window_steps": 60, "n_trials": 2}
+    honest = _train(table=table, search=search)
+    spoil = pl.col("event_time") < first[150]
+    spoilt = table.with_columns(pl.when(spoil).then(pl.col(c) * 7).otherwise(pl.col(c)).alias(c) for c in ["y", "z", "z_last", "z_lag_1", "z_mean_5"])
+    changed = _train(table=spoilt, search=search)
+    assert changed.search[0]["trials"] == honest.search[0]["trials"]
+    assert changed.metrics != honest.metrics
+
+
 def test_a_dotted_name_reaches_inside():
     assert with_chosen({"params": {"alpha": 1, "tol": 2}}, {"params.alpha": 3, "base": "last"}) == {"params": {"alpha": 3, "tol": 2}, "base": "last"}
 
