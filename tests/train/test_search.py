@@ -292,6 +292,19 @@ def test_a_database_by_url_keeps_the_trials_and_takes_up_what_was_killed(tmp_pat
             assert len(study.get_trials()) == N_TRIALS + 1
 
 
+def test_a_trial_that_waits_to_be_done_again_outlives_a_kill_before_it_is_drawn(home):
+    expected = _train(search={**FEW, "n_trials": 4}).search[0]["trials"][3]["params"]["penalty"]
+    (folder,) = (home / "search").iterdir()
+    search, wanted = SearchParams.model_validate(FEW), 0.123
+    with alone_with(folder.name, search) as study:
+        study.enqueue_trial({"penalty": wanted})
+        begin_trial(study, search, WALK.seed)  # taken from the queue, and killed
+    judged = [t["params"]["penalty"] for t in _train(search={**FEW, "n_trials": 6}).search[0]["trials"]]
+    assert judged.count(wanted) == 1
+    assert judged[3] == expected
+    assert len(judged) == 6
+
+
 def test_a_database_that_is_not_there_is_said(tmp_path):
     with (
         at_home(tmp_path, TIDEMILL_SEARCH_STORAGE=f"sqlite:///{tmp_path}/no/folder.db"),
