@@ -41,12 +41,15 @@ def log_run(
     tags: Mapping[str, str],
     artifacts: Sequence[Path] = (),
     steps: Steps | None = None,
-) -> None:
-    """Leave one finished run in the outbox.
+    parent: str | None = None,
+    ended_ns: int | None = None,
+) -> str:
+    """Leave one finished run in the outbox; its key there.
 
     params: nested mappings become dotted names. metrics: NaN and infinite ones are left out. tags must hold `tidemill.digest`, or
     `tidemill.data` (the hash of the data); the commit is added. artifacts: files or folders, copied now. steps: series over cutoffs
-    as (step, value), thinned to MAX_POINTS. It never fails the stage: a full disk is said on stderr.
+    as (step, value), thinned to MAX_POINTS. parent: key of the run that it is nested in. ended_ns: when it ended (None: now); with it the same run_name is
+    the same run, however often it is left. It never fails the stage: a full disk is said on stderr.
     """
     if not {"tidemill.digest", "tidemill.data"} & set(tags):
         raise ValueError(f"Run {run_name!r} has tags {sorted(tags)}; it needs `tidemill.digest` or `tidemill.data`, by which runs are found.")
@@ -57,8 +60,9 @@ def log_run(
         "params": {k: str(v)[:6000] for k, v in _flat(params)},
         "metrics": [[k, float(v), 0] for k, v in metrics.items() if _finite(v)] + list(_thinned(steps or {})),
         "tags": {"tidemill.commit": commit(), **{k: str(v)[:5000] for k, v in tags.items()}},
+        "parent": parent,
     }
-    _put(entry, run_name, artifacts)
+    return _put(entry, run_name, artifacts, ended_ns)
 
 
 def log_training(dataset: str, model: str, params: Mapping[str, Any], metrics: Mapping[str, Any], data_hash: str) -> None:
@@ -174,9 +178,10 @@ def commit(root: Path = ROOT) -> str:
     return found.stdout.strip() or "unknown"
 
 
-def _put(entry: Mapping[str, Any], name: str, artifacts: Sequence[Path]) -> None:
+def _put(entry: Mapping[str, Any], name: str, artifacts: Sequence[Path], ended_ns: int | None = None) -> str:
+    key = f"{time.time_ns():020d}-{os.getpid()}-{name}" if ended_ns is None else f"{ended_ns:020d}-{name}"
     try:
-        with replacing(outbox() / f"{time.time_ns():020d}-{os.getpid()}-{name}") as folder:
+        with replacing(outbox() / key) as folder:
             write_json(folder / "entry.json", entry)
             for path in artifacts:
                 (folder / "artifacts").mkdir(exist_ok=True)
@@ -184,6 +189,7 @@ def _put(entry: Mapping[str, Any], name: str, artifacts: Sequence[Path]) -> None
                 copy(path, folder / "artifacts" / path.name)
     except OSError as error:
         print(f"The run {name!r} was not kept for MLflow: {error}.", file=sys.stderr)
+    return key
 
 
 def _deliver(client: Any, folder: Path) -> None:
@@ -198,10 +204,12 @@ def _deliver_run(client: Any, entry: Mapping[str, Any], folder: Path) -> None:
     from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415  (4 s; one process pays it)
 
     ended_ms = int(folder.name.split("-")[0]) // 1_000_000
-    run_id, is_open = _run_of(client, _experiment(client, entry["experiment"]), entry, folder.name, ended_ms)
+    experiment_id = _experiment(client, entry["experiment"])
+    nested = _nested_in(client, experiment_id, entry.get("parent"))
+    run_id, is_open = _run_of(client, experiment_id, entry, folder.name, ended_ms)
     if not is_open:
         return
-    params, tags = ([kind(k, v) for k, v in entry[name].items()] for kind, name in ((Param, "params"), (RunTag, "tags")))
+    params, tags = [Param(k, v) for k, v in entry["params"].items()], [RunTag(k, v) for k, v in (entry["tags"] | nested).items()]
     for start in range(0, max(len(params), len(tags), 1), 90):
         client.log_batch(run_id, params=params[start : start + 90], tags=tags[start : start + 90])
     for start in range(0, len(entry["metrics"]), _BATCH):
@@ -209,6 +217,15 @@ def _deliver_run(client: Any, entry: Mapping[str, Any], folder: Path) -> None:
     if (folder / "artifacts").is_dir():
         client.log_artifacts(run_id, str(folder / "artifacts"))
     client.set_terminated(run_id, end_time=ended_ms)
+
+
+def _nested_in(client: Any, experiment_id: str, parent: str | None) -> dict[str, str]:
+    """The tag by which MLflow nests a run in that of the entry *parent*, if it is there. Raises LookupError while that entry waits itself."""
+    for run in client.search_runs([experiment_id], filter_string=f"tags.`{_KEY}` = '{parent}'") if parent else ():
+        return {"mlflow.parentRunId": run.info.run_id}
+    if parent and (outbox() / parent).exists():
+        raise LookupError(f"the run {parent}, in which this one is nested, is not delivered yet")
+    return {}
 
 
 def _run_of(client: Any, experiment_id: str, entry: Mapping[str, Any], key: str, ended_ms: int) -> tuple[str, bool]:

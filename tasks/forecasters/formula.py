@@ -20,6 +20,7 @@ from tasks.core.windows import blocks
 from tasks.forecasters.arithmetic import Value, write_graph
 
 _BLOCK_ROWS = 8192  # bounds the memory of a long prediction: a hundred columns and 48 steps take 160 MB
+_IGNORED = "ignored"  # among what is learned: NaN for each ignored column, which added to it makes it unknown in numpy and in ONNX, 0 for the others
 
 
 class NoParams(Strict):
@@ -53,6 +54,25 @@ class Formula(ABC):
     def formula(self, x: Value) -> Value:
         """z_hat (n, H) of x (n, F), by the functions of `arithmetic` alone."""
 
+    @property
+    def dispensable(self) -> tuple[str, ...]:
+        """Columns that the model can do without, one by one; none unless it says so."""
+        return ()
+
+    def ignore(self, columns: tuple[str, ...]) -> None:
+        """See *columns* as unknown, in `fit`, `predict` and the graph. Raises ForecasterError for one that the model needs, and after `fit`."""
+        if self.is_fitted or not set(columns) <= set(self.dispensable):
+            needed = sorted(set(columns) - set(self.dispensable))
+            raise ForecasterError(
+                f"{self.name} cannot ignore {needed or 'anything after its fit'}; it can do without {list(self.dispensable)} before it."
+            )
+        self.learned[_IGNORED] = np.array([np.nan if name in columns else 0.0 for name in self.schema.names], dtype=np.float32)
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Columns that are seen as unknown."""
+        return tuple(name for name, said in zip(self.schema.names, self.learned.get(_IGNORED, ()), strict=False) if np.isnan(said))
+
     def fit(self, x: np.ndarray, z: np.ndarray, start: Self | None = None) -> Self:
         """Learn from x (n, F) and z (n, H), float32, NaN where unknown, going on from *start* if there is one.
 
@@ -63,6 +83,7 @@ class Formula(ABC):
             raise ForecasterError(
                 f"{self.name} cannot learn from x {x.shape} and z {z.shape}; it needs at least one row, and z of {self.schema.horizon_steps} steps."
             )
+        x = self._without_ignored(x)
         with _one_thread(), np.errstate(over="ignore"):  # beyond float32 becomes infinite and is clipped
             if start is None:
                 self.learn(x, z)
@@ -78,7 +99,7 @@ class Formula(ABC):
         out = np.empty((len(x), self.schema.horizon_steps), dtype=np.float32)
         with _one_thread(), np.errstate(over="ignore"):
             for part in blocks(len(x), _BLOCK_ROWS):
-                out[part] = self.formula(x[part].astype(np.float32, copy=False))
+                out[part] = self.formula(self._without_ignored(x[part].astype(np.float32, copy=False)))
         return out
 
     def save(self, folder: Path) -> None:
@@ -106,7 +127,7 @@ class Formula(ABC):
     def to_onnx(self, path: Path) -> None:
         """Write the formula as one graph."""
         self._check_fitted()
-        write_graph(path, len(self.schema.columns), self.schema.horizon_steps, self.formula)
+        write_graph(path, len(self.schema.columns), self.schema.horizon_steps, lambda x: self.formula(self._without_ignored(x)))
 
     @property
     def name(self) -> str:
@@ -125,6 +146,9 @@ class Formula(ABC):
             faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found {str(e['input'])[:60]!r})" for e in error.errors())
             known = sorted(self.Params.model_fields)
             raise ForecasterError(f"{self.name}: {faults}. Its parameters are {known}; correct `models` of the dataset in params.yaml.") from error
+
+    def _without_ignored(self, x: Value) -> Value:
+        return x + self.learned[_IGNORED] if _IGNORED in self.learned else x
 
     def _check_fitted(self) -> None:
         if not self.is_fitted:

@@ -2,6 +2,7 @@
 
 from tasks.forecasters.arithmetic import Value, relu
 from tasks.forecasters.net import Aid, Draw, Inputs, Net, NetParams, Weights, Width, dense_weights
+from tasks.forecasters.preamble import dispensable_columns
 
 
 class MlpParams(NetParams):
@@ -15,6 +16,11 @@ class Mlp(Net):
 
     Params = MlpParams
     reads_sequence = False
+
+    @property
+    def dispensable(self) -> tuple[str, ...]:
+        """All that the preamble fills."""
+        return dispensable_columns(self.schema)
 
     def first_weights(self, n_statics: int, draw: Draw) -> Weights:
         """Of all layers."""

@@ -33,6 +33,12 @@ def last_values(schema: FeatureSchema, x: Value) -> Value:
     return take(x, [schema.index(schema.last)] * schema.horizon_steps)
 
 
+def dispensable_columns(schema: FeatureSchema) -> tuple[str, ...]:
+    """Columns without which there still are last value, season, scale and series: what the preamble fills when it is unknown."""
+    needed = {schema.last, schema.scale, *schema.seasonal, *SERIES_KEY}
+    return tuple(name for name in schema.names if name not in needed)
+
+
 def seasonal_values(schema: FeatureSchema, x: Value) -> Value:
     """z one season before each step, the last value where that is unknown or there is no season: (n, H)."""
     last = last_values(schema, x)

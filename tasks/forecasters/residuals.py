@@ -17,7 +17,7 @@ from tasks.forecasters.arithmetic import Value, by_step, fill, join, take
 from tasks.forecasters.formula import Formula
 from tasks.forecasters.har import Har
 from tasks.forecasters.last_value import LastValue
-from tasks.forecasters.preamble import Preamble, Seen, last_values, seasonal_values
+from tasks.forecasters.preamble import Preamble, Seen, dispensable_columns, last_values, seasonal_values
 from tasks.forecasters.ridge import Ridge
 from tasks.forecasters.seasonal_naive import SeasonalNaive
 from tasks.forecasters.subgraph import apply
@@ -71,6 +71,13 @@ class OnResiduals(Formula):
             raise ForecasterError(
                 f"`columns` of {self.name} names {unknown}, which the feature table has not. Declare them in `features.list`, or leave them out."
             )
+
+    @property
+    def dispensable(self) -> tuple[str, ...]:
+        """What the preamble fills and neither base, weight nor categories name."""
+        weight = self.params.weight
+        named = {*self.names, *(self.base.columns if isinstance(self.base, Har) else ()), *(() if weight is None else (weight.column,))}
+        return tuple(name for name in dispensable_columns(self.schema) if name not in named)
 
     def formula(self, x: Value) -> Value:
         """See the class; the base alone where nothing could be learned on it."""

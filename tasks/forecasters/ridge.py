@@ -11,7 +11,7 @@ from tasks.forecasters.arithmetic import Value, take
 from tasks.forecasters.formula import Formula
 from tasks.forecasters.groups import GroupBy, Groups
 from tasks.forecasters.linear import Moments, moments, reweighted, solve, squared_error
-from tasks.forecasters.preamble import Base, Preamble
+from tasks.forecasters.preamble import Base, Preamble, dispensable_columns
 from tasks.forecasters.weight import RowWeight
 
 PENALTIES = tuple(10.0**k for k in range(-5, 1))  # as a share of the rows, on standardised inputs
@@ -44,6 +44,13 @@ class Ridge(Formula):
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         super().__init__(schema, seed, **params)
         self._groups()  # says at once which column is missing
+
+    @property
+    def dispensable(self) -> tuple[str, ...]:
+        """What the preamble fills and neither weight nor groups name."""
+        weight, by = self.params.weight, self.params.groups
+        named = {name for one in by for name in (one.column, one.over)} | ({None} if weight is None else {weight.column})
+        return tuple(name for name in dispensable_columns(self.schema) if name not in named)
 
     def learn(self, x: np.ndarray, z: np.ndarray) -> None:
         """Closed form; rows come in order of time, so that the held ones are the newest."""

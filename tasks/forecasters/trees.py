@@ -96,6 +96,11 @@ class BoostedTrees(OnResiduals):
     def trees(self, native: bytes) -> tuple[list[list[Node]], float]:
         """The trees of a booster, and the constant that is added to their sum."""
 
+    @property
+    def dispensable(self) -> tuple[str, ...]:
+        """As OnResiduals; none where lags are moved on."""
+        return () if self.moving else super().dispensable
+
     def learn(self, x: np.ndarray, z: np.ndarray) -> None:
         """Fit the base, then the trees on its residuals over the same rows."""
         n_trees = self._chosen_number(x, z) if self.params.held_frac else self.params.n_trees

@@ -12,6 +12,7 @@ from tasks.edges.params import read_about, read_dataset, read_gate_steps, read_m
 from tasks.edges.settings import ROOT
 from tasks.edges.tracking import log_training
 from tasks.train.params import TrainParams
+from tasks.train.search import tell_mlflow
 from tasks.train.stage import train
 
 
@@ -28,7 +29,7 @@ def main() -> None:
     refuse_leaks(verdict, f"train {model}")
     trained = train(
         model, read_frame(source / "table.parquet", FEATURES), schema, about, read_calendar(source, about), params, model_params, read_gate_steps(),
-        vintages=read_frame(source / "vintages.parquet", VINTAGES),
+        vintages=read_frame(source / "vintages.parquet", VINTAGES), tell=tell_mlflow(read_dataset(), model, table_hash),
     )  # fmt: skip
     with replacing(ROOT / "data/forecasts" / model) as folder:
         write_frame(folder / "forecast.parquet", trained.forecasts, FORECAST)
@@ -36,10 +37,15 @@ def main() -> None:
         write_json(folder / "metrics.json", trained.metrics)
         write_json(folder / "plan.json", trained.plan)
         write_text(folder / "folds.svg", trained.picture)
+        if trained.search_picture is not None:
+            write_text(folder / "search.svg", trained.search_picture)
     with replacing(ROOT / "models/fits" / model) as folder:
         trained.fit.save(folder)
         trained.fit.to_onnx(folder / "model.onnx")
         write_json(folder / "fit.json", trained.facts)
+        for name, found in (("search", trained.search), ("selection", trained.selection)):
+            if found is not None:
+                write_json(folder / f"{name}.json", found)
     log_training(read_dataset(), model, params.model_dump() | model_params, trained.metrics, data_hash=table_hash)
 
 

@@ -23,6 +23,7 @@ from tasks.edges.fanout import Map, fan_out
 from tasks.edges.fold_cache import code_digest, fetch_fit, keep_fit, trim_fits
 from tasks.edges.settings import settings
 from tasks.forecasters import Forecaster, build_forecaster
+from tasks.train.select import SelectParams, columns_to_ignore, ignore_columns
 
 SAY_EVERY_S = 5.0
 _ALWAYS = 2  # fits that a budget does not take away: as of seen_until, and that of the newest cutoffs
@@ -30,7 +31,10 @@ _SPARED_DATE = (1980, 1, 1, 0, 0, 0)  # the oldest that a zip archive can say: s
 
 
 class Ground(NamedTuple):
-    """What all fits of a walk share. own: the model's parameters. code: digest of the code that must make them."""
+    """What all fits of a walk share. own: the model's parameters. code: digest of the code that must make them.
+
+    searched: (origin, parameters) of each search, ascending; they replace *own* for fits as of that origin and later. select: how columns are chosen in each window.
+    """
 
     panel: Panel
     walk: WalkForward
@@ -38,10 +42,28 @@ class Ground(NamedTuple):
     seed: int
     own: dict[str, Any]
     code: str
+    searched: tuple[tuple[int, dict[str, Any]], ...] = ()
+    select: SelectParams | None = None
 
-    def build(self) -> Forecaster:
-        """The forecaster, unfitted."""
-        return build_forecaster(self.forecaster, self.panel.schema, self.seed, self.own)
+    def build(self, own: dict[str, Any] | None = None) -> Forecaster:
+        """The forecaster, unfitted, with *own* in place of the model's parameters where it is given."""
+        return build_forecaster(self.forecaster, self.panel.schema, self.seed, self.own if own is None else own)
+
+    def own_at(self, at: int) -> dict[str, Any]:
+        """The parameters of a fit as of the origin *at*."""
+        return next((own for since, own in reversed(self.searched) if since <= at), self.own)
+
+    def learn(self, at: int, own: dict[str, Any], start: Forecaster | None = None) -> Forecaster:
+        """The fit as of the origin *at* with the parameters *own*. Raises ForecasterError when there is nothing to learn from."""
+        x, z = self.panel.training(at, self.walk)
+        if not len(x):
+            raise ForecasterError(
+                f"No pair of origin and step is usable at the cutoff {self.panel.cutoff[at]:%F %R}Z. Raise `train.min_train_steps`, or look at the gaps."
+            )
+        forecaster = self.build(own)
+        if self.select is not None:
+            ignore_columns(forecaster, columns_to_ignore(lambda: self.build(own), x, z, self.select))
+        return forecaster.fit(x, z, start)
 
 
 class Job(NamedTuple):
@@ -142,27 +164,27 @@ def make_fit(ground: Ground, job: Job) -> bytes:
         raise ForecasterError(
             "A worker has other code or libraries than the training that asks it. Install the same checkout and lock there, then run again."
         )
-    x, z = ground.panel.training(job.at, ground.walk)
-    if not len(x):
-        raise ForecasterError(
-            f"No pair of origin and step is usable at the cutoff {ground.panel.cutoff[job.at]:%F %R}Z. Raise `train.min_train_steps`, or look at the gaps."
-        )
     start = None if job.start is None else unpacked(job.start, ground)
-    return packed(ground.build().fit(x, z, start))
+    return packed(ground.learn(job.at, ground.own_at(job.at), start))
 
 
 def fit_key(ground: Ground, job: Job) -> str:
     """sha256 over everything that a fit depends on: model, parameters, seed, code, the rows that it learns from, the fit it goes on from."""
-    kind = type(ground.build())
-    source = inspect.getsourcefile(kind)
-    about = [ground.code, ground.forecaster, kind.__qualname__, ground.panel.schema.hash, ground.seed, ground.own]
+    about = [ground.code, ground.forecaster, source_digest(ground), ground.panel.schema.hash, ground.seed, ground.own_at(job.at)]
+    about += [] if ground.select is None else [ground.select.model_dump()]
     hashed = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
-    hashed.update(b"" if source is None else Path(source).read_bytes())  # a forecaster of the user's own lies outside our code
     hashed.update(b"" if job.start is None else hashlib.sha256(job.start).digest())
     for array in ground.panel.training(job.at, ground.walk):
         hashed.update(f"{array.dtype}{array.shape}".encode())
         hashed.update(np.ascontiguousarray(array).data)
     return hashed.hexdigest()
+
+
+def source_digest(ground: Ground) -> str:
+    """Class of the forecaster and sha256 over its file: one of the user's own lies outside our code."""
+    kind = type(ground.build())
+    source = inspect.getsourcefile(kind)
+    return f"{kind.__qualname__} {hashlib.sha256(b'' if source is None else Path(source).read_bytes()).hexdigest()}"
 
 
 def packed(fit: Forecaster) -> bytes:

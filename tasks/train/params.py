@@ -2,11 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from tasks.core.about import Strict
 from tasks.core.errors import ParamsError
 from tasks.core.windows import WalkForward
+from tasks.train.search_params import SearchParams
+from tasks.train.select import SelectParams
 
 
 class TrainParams(WalkForward):
@@ -21,13 +23,24 @@ class OwnTraining(Strict):
 
     forecaster: its kind, when its name is not that of one. refit_every_cutoffs: when it refits more rarely than the others. refit: `full`
     from nothing, `warm` on from the fit before, `frozen` never again: the first fit serves all cutoffs. start_from: folder with a fit of
-    the same kind and columns that the first fit goes on from (all of them with `full`).
+    the same kind and columns that the first fit goes on from (all of them with `full`). search: parameters that are chosen inside the
+    window. select: columns that are, in each window.
     """
 
     forecaster: str | None = None
     refit_every_cutoffs: Annotated[int, Field(ge=1)] | None = None
     refit: Literal["full", "warm", "frozen"] = "full"
     start_from: str | None = None
+    search: SearchParams | None = None
+    select: SelectParams | None = None
+
+    @model_validator(mode="after")
+    def _fits_go_on_from_their_like(self) -> "OwnTraining":
+        goes_on = "refit: warm" if self.refit == "warm" else "start_from" if self.start_from else None
+        changes = "select" if self.select else "search.every_folds" if self.search and self.search.every_folds else None
+        if goes_on and changes:
+            raise ValueError(f"`{goes_on}` goes on from an earlier fit, which `{changes}` makes another model; take one of them away")
+        return self
 
 
 def split_own(model: str, given: dict[str, Any]) -> tuple[OwnTraining, dict[str, Any]]:

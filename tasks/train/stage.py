@@ -19,13 +19,15 @@ from tasks.train.fits import Ground, unpacked
 from tasks.train.overlap import refuse_overlap
 from tasks.train.params import TrainParams, split_own
 from tasks.train.picture import folds_svg
-from tasks.train.plan import described, plan_fits, plan_json
+from tasks.train.plan import Plan, described, plan_fits, plan_json
+from tasks.train.search import Tell, search_report, search_walk
+from tasks.train.select import selection_report
 from tasks.train.transfer import starting_fit
 from tasks.train.walk import Predicted, fits_of, forecast_frame, predicted
 
 
 class Trained(NamedTuple):
-    """forecasts: out of sample, before the gate's rows. gate: the final fit over them. metrics: see `score`. plan, picture: of the walk."""
+    """forecasts: out of sample, before the gate's rows. gate: the final fit over them. metrics: see `score`. plan, picture: of the walk. search, its picture, selection: what was chosen inside the windows, None where nothing was."""
 
     forecasts: pl.DataFrame
     gate: pl.DataFrame
@@ -34,6 +36,9 @@ class Trained(NamedTuple):
     metrics: dict[str, Any]
     plan: dict[str, Any]
     picture: str
+    search: list[dict[str, Any]] | None = None
+    search_picture: str | None = None
+    selection: dict[str, Any] | None = None
 
 
 def train(
@@ -47,8 +52,12 @@ def train(
     gate_steps: int,
     say: Callable[[str], None] = print,
     vintages: pl.DataFrame | None = None,
+    tell: Tell | None = None,
 ) -> Trained:
-    """Walk *model* forward over the features (FEATURES) and earlier vintages of their values (VINTAGES). model_params: the model's own, some of which `OwnTraining` takes."""
+    """Walk *model* forward over the features (FEATURES) and earlier vintages of their values (VINTAGES).
+
+    model_params: the model's own, some of which `OwnTraining` takes. tell: hears of every trial of a search.
+    """
     until = None if params.budget_s is None else time.monotonic() + params.budget_s
     own, of_forecaster = split_own(model, model_params)
     walk = params if own.refit_every_cutoffs is None else params.model_copy(update={"refit_every_cutoffs": own.refit_every_cutoffs})
@@ -61,7 +70,9 @@ def train(
     plan = plan_fits(panel, folds, walk, last_origin, own)
     say(f"{model}: {described(plan, panel, walk)}")
 
-    ground = Ground(panel, walk, own.forecaster or model, walk.seed, of_forecaster, code_digest())
+    ground = Ground(panel, walk, own.forecaster or model, walk.seed, of_forecaster, code_digest(), (), own.select)
+    searches = [] if own.search is None else search_walk(ground, plan, own.search, about, say, until, *([] if tell is None else [tell]))
+    ground = ground._replace(searched=tuple((s.inner.at, s.own) for s in searches))
     start = None if own.start_from is None else starting_fit(own.start_from, ground, plan)
     fits = fits_of(ground, plan, say, until, start)
     kept = plan_json(plan, panel, walk, set(fits))
@@ -80,12 +91,25 @@ def train(
         "seen_until": panel.cutoff[last_origin].isoformat(),
         "as_of": panel.cutoff[-1].isoformat(),
         "folds": [{"fit_at": fold["fit_at"], "n_cutoffs": fold["n_cutoffs"]} for fold in kept["folds"] if fold["done"]],
-        "params": of_forecaster,
+        "params": ground.own_at(plan.shipped_at),
         "refit": own.refit,
         "start_from": None if start is None else {"folder": own.start_from, "sha256": hashlib.sha256(start).hexdigest()},
         "stride_steps": walk.stride_steps,
     }
-    return Trained(forecasts, gate, final, facts, score(forecasts, about), kept, folds_svg(plan, walk, about.horizon_steps, n_steps))
+    picture = folds_svg(plan, walk, about.horizon_steps, n_steps)
+    trained = Trained(forecasts, gate, final, facts, score(forecasts, about), kept, picture)
+    if searches:
+        started = ground._replace(searched=())
+        trained = trained._replace(
+            search=[search_report(s, started, plan, fits, about.primary_score) for s in searches], search_picture=searches[-1].picture()
+        )
+    return trained if own.select is None else trained._replace(selection=_selection(ground, plan, fits, schema))
+
+
+def _selection(ground: Ground, plan: Plan, fits: dict[int, bytes], schema: FeatureSchema) -> dict[str, Any]:
+    """Which columns the fit of each fold kept, and the shipped one."""
+    kept = [(ground.panel.cutoff[at].isoformat(), set(schema.names) - set(unpacked(fits[at], ground).ignored)) for at in sorted(fits)]  # type: ignore[attr-defined]
+    return selection_report(schema, ground.build(ground.own_at(plan.shipped_at)).dispensable, kept)  # type: ignore[attr-defined]
 
 
 def score(forecasts: pl.DataFrame, about: About) -> dict[str, Any]:

@@ -1,0 +1,80 @@
+"""Pictures of a search, as SVG by hand: how the error fell from trial to trial, and the front of error and what it costs."""
+
+from collections.abc import Callable, Sequence
+
+from tasks.train.picture import GATE, INK, LEARNS, MUTED, SERVES
+
+_LEFT, _TOP, _WIDTH, _HEIGHT = 80, 40, 640, 320
+_UNIT = {"size": "size of the graph, kB", "latency": "one row, ms"}
+_DIVIDED = {"size": 1000.0, "latency": 1.0}
+
+
+def trials_svg(errors: Sequence[float | None], before: float) -> str:
+    """The inner error of each trial (None: pruned or refused), the least so far as a line, the error before as another."""
+    known = [(i, e) for i, e in enumerate(errors, 1) if e is not None]
+    if not known:
+        return _drawn([], "trial", "inner error", [])
+    scaled = _scale([float(i) for i, _ in known] + [1.0, float(len(errors))], [e for _, e in known] + ([before] if before < float("inf") else []))
+    line: list[tuple[float, float]] = []
+    least = float("inf")
+    for i, e in known:
+        if e < least:
+            line += [scaled(float(i), least)] if line else []
+            least = e
+            line.append(scaled(float(i), e))
+    line.append(scaled(float(len(errors)), least))
+    parts = [f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in line)}" fill="none" stroke="{SERVES}" stroke-width="2"/>']
+    parts += [_dot(scaled(float(i), e), LEARNS) for i, e in known]
+    if before < float("inf"):
+        y = scaled(1.0, before)[1]
+        parts.append(f'<line x1="{_LEFT}" x2="{_LEFT + _WIDTH}" y1="{y:.1f}" y2="{y:.1f}" stroke="{MUTED}" stroke-dasharray="4 3"/>')
+    ends = [min(e for _, e in known), max(e for _, e in known)]
+    return _drawn(
+        parts,
+        f"trial 1 to {len(errors)}; line: least so far, dashes: before the search",
+        "inner error",
+        [(f"{e:.4g}", scaled(1.0, e)[1]) for e in ends],
+    )
+
+
+def front_svg(points: Sequence[tuple[float, float]], best: set[int], objective: str) -> str:
+    """Each trial as (*objective*, error); those in *best*, which none beats in both, joined by a line."""
+    if not points:
+        return _drawn([], _UNIT[objective], "inner error", [])
+    scaled = _scale([x for x, _ in points], [y for _, y in points])
+    line = sorted(scaled(*points[i]) for i in best)
+    parts = [f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in line)}" fill="none" stroke="{SERVES}" stroke-width="2"/>']
+    parts += [_dot(scaled(x, y), SERVES if i in best else LEARNS) for i, (x, y) in enumerate(points)]
+    low, high = (f(x for x, _ in points) / _DIVIDED[objective] for f in (min, max))
+    ends = [min(y for _, y in points), max(y for _, y in points)]
+    return _drawn(
+        parts,
+        f"{_UNIT[objective]}, {low:.3g} to {high:.3g}; line: the front",
+        "inner error",
+        [(f"{e:.4g}", scaled(points[0][0], e)[1]) for e in ends],
+    )
+
+
+def _scale(xs: Sequence[float], ys: Sequence[float]) -> Callable[[float, float], tuple[float, float]]:
+    """Where a point of these lies in the picture."""
+    x0, y0 = min(xs), min(ys)
+    x_unit, y_unit = _WIDTH / ((max(xs) - x0) or 1.0), _HEIGHT / ((max(ys) - y0) or 1.0)
+    return lambda x, y: (_LEFT + (x - x0) * x_unit, _TOP + _HEIGHT - (y - y0) * y_unit)
+
+
+def _dot(at: tuple[float, float], colour: str) -> str:
+    return f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="3.5" fill="{colour}"/>'
+
+
+def _drawn(parts: Sequence[str], below: str, above: str, ticks: Sequence[tuple[str, float]]) -> str:
+    width, height = _LEFT + _WIDTH + 30, _TOP + _HEIGHT + 50
+    labels = [f'<text x="{_LEFT - 10}" y="{y + 4:.1f}" text-anchor="end" fill="{INK}">{said}</text>' for said, y in ticks]
+    frame = f'<rect x="{_LEFT}" y="{_TOP}" width="{_WIDTH}" height="{_HEIGHT}" fill="none" stroke="{GATE}"/>'
+    words = [
+        f'<text x="{_LEFT}" y="{_TOP - 14}" fill="{INK}">{above}</text>',
+        f'<text x="{_LEFT}" y="{_TOP + _HEIGHT + 30}" fill="{MUTED}">{below}</text>',
+    ]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">\n'
+        '<rect width="100%" height="100%" fill="white"/>\n' + "\n".join([frame, *words, *labels, *parts]) + "\n</svg>\n"
+    )
