@@ -11,12 +11,10 @@ import polars as pl
 import pytest
 
 from tasks.core.schema import FeatureColumn, FeatureSchema
-from tasks.edges.settings import ROOT
 from tasks.forecasters import build_forecaster
 
 pytestmark = pytest.mark.bench
 
-ETTH1 = ROOT.parent / "shared/data/ett/ETTh1.csv"
 STEPS, LAGS, TRAIN = 96, 336, 8640
 TEST = range(11519, 14400 - STEPS)
 PUBLISHED = "PatchTST/64 .370/.400, NLinear .374/.394, DLinear .375/.399"
@@ -35,9 +33,9 @@ class Scored(NamedTuple):
     fit_s: float
 
 
-@pytest.mark.skipif(not ETTH1.exists(), reason=f"{ETTH1} is not there; the data lie beside the project")
-def test_etth1_96_hours_ahead(capsys):
-    z = pl.read_csv(ETTH1).drop("date").to_numpy().astype(np.float64)
+@pytest.mark.shared
+def test_etth1_96_hours_ahead(capsys, shared_data):
+    z = pl.read_csv(shared_data / "ett/ETTh1.csv").drop("date").to_numpy().astype(np.float64)
     z = ((z - z[:TRAIN].mean(axis=0)) / z[:TRAIN].std(axis=0)).astype(np.float32)
     names = ("z_last", *(f"z_lag_{k}" for k in range(1, LAGS)))
     columns = tuple(FeatureColumn(name=name, role="level", lookback_steps=LAGS) for name in names)
