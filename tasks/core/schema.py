@@ -70,6 +70,13 @@ class FeatureSchema(Strict):
         spread = x[:, self.index(self.scale)].astype(np.float64)
         return np.where(np.isfinite(spread) & (spread > 0), spread, 1.0)
 
+    def lags(self, column: str) -> list[str]:
+        """`<column>_lag_1`, `<column>_lag_2`, ... as far as they are there without a hole."""
+        there: list[str] = []
+        while (following := f"{column}_lag_{len(there) + 1}") in self.names:
+            there.append(following)
+        return there
+
     def index(self, name: str) -> int:
         """Position of a column."""
         return self.names.index(name)

@@ -27,7 +27,7 @@ class Slices(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """combiner: the one that makes the ensemble. shipped: whether it does, or its best member. p: by combiner, that the leader's lead over it is luck."""
+    """combiner: the one that makes the ensemble. ships: whether it does, or its best member. p: by combiner, that the leader's lead over it is luck."""
 
     combiner: str
     leader: str

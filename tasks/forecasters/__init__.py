@@ -38,7 +38,6 @@ FORECASTERS = {
     "prophet": "tasks.forecasters.prophet:Prophet",
 }
 
-NETS = ("mlp", "nlinear", "gru", "lstm", "patch_transformer")  # trained in torch; their graphs are matrices of weights
 SKLEARN = "sklearn:"  # what follows is a regressor of scikit-learn
 OWN = ROOT / "own"  # forecasters of whoever uses this checkout; a dependency of the stage `train`
 BASELINES = ("last_value", "window_mean", "seasonal_naive")  # what a first model must beat

@@ -10,7 +10,10 @@ from tasks.forecasters.local import Local, LocalParams, Sum, quiet
 
 
 class EtsParams(LocalParams):
-    """trend, seasonal: `auto` tries without and with it, and keeps what has the lower AICc. A trend is damped."""
+    """trend, seasonal: `auto` tries without and with it, and keeps what has the lower AICc. A trend is damped.
+
+    A series with fewer than two seasons of history has none, whatever is asked for.
+    """
 
     trend: Literal["auto", "none", "damped"] = "auto"
     seasonal: Literal["auto", "none", "add"] = "auto"

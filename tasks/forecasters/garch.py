@@ -139,6 +139,4 @@ class Garch(Formula):
                 f"{self.name} needs the column(s) {missing}, which the feature table has not. Declare {{kind: value, column: {column}}} and "
                 f"{{kind: lag, column: {column}, steps: [1, 2, ..., 60]}} in `features.list`."
             )
-        while f"{column}_lag_{len(wanted)}" in names:
-            wanted.append(f"{column}_lag_{len(wanted)}")
-        return [self.schema.index(name) for name in wanted]
+        return [self.schema.index(name) for name in (wanted[0], *self.schema.lags(column))]

@@ -46,14 +46,14 @@ class Sum(NamedTuple):
 
 
 class Local(Formula):
-    """A forecast of each series from its own last values."""
+    """A forecast of each series from its own last values; its last value again where it has fewer than LEAST_VALUES, or never moves."""
 
     Params = LocalParams
 
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         super().__init__(schema, seed, **params)
         self._identity()  # refuses a table without keys
-        self.lags = self._lags()
+        self.lags = [schema.index(name) for name in schema.lags("z")[: self.params.values_steps - 1]]
 
     @abstractmethod
     def estimate(self, history: np.ndarray) -> Sum:
@@ -94,14 +94,6 @@ class Local(Formula):
 
     def _row(self, found: Sum) -> np.ndarray:
         return np.concatenate([found.weights[1:].ravel(), found.pull, found.constant, [found.centre]])
-
-    def _lags(self) -> list[int]:
-        """Positions of z_lag_1, z_lag_2, ... as far as they go without a hole."""
-        names = self.schema.names
-        found: list[int] = []
-        while len(found) + 1 < self.params.values_steps and f"z_lag_{len(found) + 1}" in names:
-            found.append(self.schema.index(f"z_lag_{len(found) + 1}"))
-        return found
 
     def need_values(self, n_values: int) -> None:
         """Raise ForecasterError when fewer of the last values are declared than the model's order needs."""

@@ -256,9 +256,7 @@ def beside(inputs: Inputs, state: Value) -> Value:
 
 def lags_of(schema: FeatureSchema, wanted: int | None, model: str) -> tuple[str, ...]:
     """The columns of the sequence, oldest first. Raises ForecasterError that says which lags to declare when there are fewer than *wanted*, or but one."""
-    there = 1
-    while f"z_lag_{there}" in schema.names:
-        there += 1
+    there = 1 + len(schema.lags("z"))
     if there < (wanted or 2):
         lags = f"[1, ..., {wanted - 1}]" if wanted and wanted > 3 else f"{list(range(1, wanted or 12))}"  # noqa: PLR2004  (a short list is written out)
         raise ForecasterError(

@@ -11,13 +11,14 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from nets import NETS
 from panels import CALENDAR, feature_table, small_schema
 
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureColumn, FeatureSchema
 from tasks.core.windows import WalkForward, panel_of
 from tasks.edges.settings import ROOT, settings
-from tasks.forecasters import NETS, arithmetic, build_forecaster, training
+from tasks.forecasters import arithmetic, build_forecaster, training
 from tasks.forecasters.net import Draw, Inputs
 
 STEPS, LAGS = 3, 6

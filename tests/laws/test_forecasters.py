@@ -10,12 +10,13 @@ import pytest
 from chosen import CHOSEN
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from nets import NETS
 from panels import CALENDAR, feature_table, small_schema
 
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import SERIES_KEY, FeatureColumn, FeatureSchema, series_key
 from tasks.core.windows import WalkForward, panel_of
-from tasks.forecasters import FORECASTERS, NETS, Forecaster, build_forecaster, forecaster_class, load_forecaster
+from tasks.forecasters import FORECASTERS, Forecaster, build_forecaster, forecaster_class, load_forecaster
 
 STEPS = 4
 SHORT = {"epochs": 3, "batch_rows": 256}  # of a net
