@@ -55,3 +55,11 @@ class ReleaseError(TidemillError):
 
 class StageError(TidemillError):
     """A stage did not end well; carries what it printed last."""
+
+
+class FeedError(TidemillError):
+    """The feed cannot go on as it is configured: a topic, a table, an offset or a schema is not what it should be."""
+
+
+class MarkMovedError(FeedError):
+    """Another writer has read on; what is held must be forgotten and read again from the table's mark. Nothing was written."""

@@ -38,7 +38,7 @@ def read_dataset(root: Path = ROOT) -> str:
 
 def read_about(root: Path = ROOT) -> About:
     """What the current dataset is."""
-    return _checked(About, _entry(root)["about"], f"datasets.{read_dataset(root)}.about")
+    return checked(About, _entry(root)["about"], f"datasets.{read_dataset(root)}.about")
 
 
 def read_models(root: Path = ROOT) -> tuple[str, ...]:
@@ -60,7 +60,13 @@ def read_params(stage: str, kind: type[P], root: Path = ROOT) -> P:
     """Parameters of *stage* for the current dataset. Raises ParamsError that names the key, the value and the file."""
     document = read_document(root)
     merged = {**(document.get(stage) or {}), **(_entry(root).get(stage) or {})}
-    return _checked(kind, merged, f"{stage} (with datasets.{read_dataset(root)}.{stage})")
+    return checked(kind, merged, f"{stage} (with datasets.{read_dataset(root)}.{stage})")
+
+
+def read_section(name: str, root: Path = ROOT) -> dict[str, Any] | None:
+    """A section that a dataset's entry need not have (`feed`), over the one of the same name for all; None when the entry has none."""
+    own = _entry(root).get(name)
+    return None if own is None else {**(read_document(root).get(name) or {}), **own}
 
 
 def read_gate_steps(root: Path = ROOT) -> int:
@@ -78,7 +84,8 @@ def _entry(root: Path) -> dict[str, Any]:
     return entry
 
 
-def _checked(kind: type[P], content: dict[str, Any], where: str) -> P:
+def checked(kind: type[P], content: dict[str, Any], where: str) -> P:
+    """*content* as *kind*. Raises ParamsError that names each fault, *where* it is and what was found."""
     try:
         return kind.model_validate(content)
     except ValidationError as error:

@@ -43,12 +43,22 @@ class Settings(BaseSettings):
     workers: int = Field(default=0, ge=0)  # fits of one model made at the same time; 0: as many as there are cores, shared among the jobs of a flow
     dask_address: str = ""  # fits are made by the Dask cluster whose scheduler is there, tcp://host:port
     search_storage: str = ""  # database that keeps the trials of a search, postgresql+psycopg://...; empty: a journal file in home
+    kafka: str = ""  # brokers, host:port,host:port; empty: the one of `tidemill up --kafka` on kafka_port
+    kafka_port: int = 9092
+    kafka_options: dict[str, str] = Field(default_factory=dict)  # more settings of the Kafka client as JSON: security.protocol, sasl.username, ...
+    feed_member: str = "0"  # of several feed processes on one topic each has its own
+    feed_port: int = 9108  # the feed's metrics
     keep_fits_mb: int = 500  # fits of earlier trainings that are kept to be taken again; 0: none
 
     @property
     def n_workers(self) -> int:
         """How many fits may be made at the same time."""
         return self.workers or os.cpu_count() or 1
+
+    @property
+    def kafka_address(self) -> str:
+        """Brokers of the feed."""
+        return self.kafka or f"{self.host}:{self.kafka_port}"
 
     @property
     def tracking_uri(self) -> str:

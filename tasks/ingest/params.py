@@ -67,7 +67,18 @@ class FilesSource(Strict):
         return self
 
 
+class FeedSource(Strict):
+    """The feed's table, as far as data/source/window.json says (tasks.feed writes it). Its columns are the feed's.
+
+    known_at: of rows that do not say it themselves. `produced`: not before the record was; `nominal`: the step's end plus the publish delay
+    whenever the record came, for a topic into which history was filled afterwards.
+    """
+
+    kind: Literal["feed"]
+    known_at: Literal["produced", "nominal"] = "produced"
+
+
 class IngestParams(Strict):
     """The section `ingest` of params.yaml, overlaid by the dataset's."""
 
-    source: Annotated[ArchSource | FilesSource, Field(discriminator="kind")]
+    source: Annotated[ArchSource | FilesSource | FeedSource, Field(discriminator="kind")]

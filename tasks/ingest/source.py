@@ -15,7 +15,7 @@ from tasks.core.errors import SourceError
 from tasks.core.frames import UTC
 from tasks.edges.artifacts import file_hash, read_json
 from tasks.ingest.cells import read_cells
-from tasks.ingest.params import ArchSource, FilesSource
+from tasks.ingest.params import ArchSource, FeedSource, FilesSource
 from tasks.ingest.tables import STEP, tabulate
 
 NOTE = "source.json"  # beside the files: which kind of source they are; not a file of the user's
@@ -39,9 +39,13 @@ class Source(Protocol):
         ...
 
 
-def build_source(params: ArchSource | FilesSource, about: About, folder: Path) -> Source:
+def build_source(params: ArchSource | FilesSource | FeedSource, about: About, folder: Path) -> Source:
     """The source that *params* names; *folder* is data/source."""
     calendar = Calendar(about.calendar, about.every, about.publish_delay_s)  # dates what is known when; the steps themselves are not needed here
+    if isinstance(params, FeedSource):
+        from tasks.ingest.feed import FeedRows  # noqa: PLC0415  (deltalake: other sources need not have it)
+
+        return FeedRows(params, calendar, folder)
     return Bars(params, calendar) if isinstance(params, ArchSource) else Files(params, about, calendar, folder)
 
 

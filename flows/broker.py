@@ -1,0 +1,158 @@
+"""A real Apache Kafka without Docker: jars from Maven Central, one node or three, each a process that ends with whoever started it.
+
+What the nodes store lies in `<home>/kafka/`; started again in the same folder, a cluster goes on where it was, with its id and its topics.
+"""
+
+import shutil
+import string
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+from tasks.core.errors import SettingsError
+from tasks.edges.processes import Mark, free_port, start, stop, wait_healthy
+from tasks.edges.settings import ROOT, settings
+
+_INFRA = ROOT / "infra" / "kafka"
+_HEAP = ("-Xms128m", "-Xmx512m")  # a laptop's broker; 330 MB resident
+_STOP_S = 20.0  # a broker that is asked to stop writes what it holds
+
+
+class Node(NamedTuple):
+    """One broker: its number from 1, its two ports and the folder of its log."""
+
+    number: int
+    port: int
+    controller_port: int
+    folder: Path
+
+
+class Cluster:
+    """Brokers that form one cluster. *folder* keeps their logs; *n_nodes* is 1 or 3. Nothing runs until `start` is called."""
+
+    def __init__(self, folder: Path, n_nodes: int = 1, port: int | None = None) -> None:
+        self.folder, self.jars = folder, _jars()
+        host = settings().host
+        self.nodes = [
+            Node(n, port if port and n == 1 else free_port(host), free_port(host), folder / f"node-{n}") for n in range(1, n_nodes + 1)
+        ]
+        self._marks: dict[int, Mark] = {}
+        self._format()
+
+    @property
+    def address(self) -> str:
+        """What clients are given: every broker."""
+        return ",".join(f"{settings().host}:{node.port}" for node in self.nodes)
+
+    def command(self, number: int) -> list[str]:
+        """The command that runs one node in the foreground."""
+        return self._java("kafka.Kafka", str(self._properties(number)))
+
+    def start(self, *numbers: int) -> None:
+        """Start these nodes (none: all) and wait until each answers. Raises SettingsError with the last lines of its log."""
+        wanted = [self._node(n) for n in numbers or range(1, len(self.nodes) + 1)]
+        children = {}
+        for node in wanted:
+            with self._log(node.number).open("a") as log:
+                children[node.number], self._marks[node.number] = start(f"kafka-{node.number}", self.command(node.number), log, {})
+        for node in wanted:
+            wait_healthy(children[node.number], f"Kafka node {node.number}", lambda node=node: is_up(f"{settings().host}:{node.port}"), self._log(node.number))  # type: ignore[misc]
+
+    def stop(self, *numbers: int, within_s: float = _STOP_S) -> None:
+        """Stop these nodes (none: all): asked first; *within_s* 0 is kill -9."""
+        for number in numbers or tuple(self._marks):
+            if (marked := self._marks.pop(number, None)) is not None:
+                stop(marked, within_s)
+
+    def pid(self, number: int = 1) -> int:
+        """The Java process of a running node."""
+        import psutil  # noqa: PLC0415  (only faults are injected by process id)
+
+        process = psutil.Process(self._marks[number].pid)
+        return next((child.pid for child in process.children(recursive=True) if "java" in child.name()), process.pid)
+
+    def _node(self, number: int) -> Node:
+        return self.nodes[number - 1]
+
+    def _log(self, number: int) -> Path:
+        return self.folder / f"node-{number}.log"
+
+    def _java(self, *arguments: str) -> list[str]:
+        return ["java", *_HEAP, f"-Dlog4j2.configurationFile={_INFRA / 'log4j2.properties'}", "-cp", f"{self.jars}/*", *arguments]
+
+    def _properties(self, number: int) -> Path:
+        return self.folder / f"node-{number}.properties"
+
+    def _format(self) -> None:
+        """Write each node's settings, and give a new folder the cluster's id; a folder that has one keeps it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        host, copies = settings().host, len(self.nodes)
+        voters = ",".join(f"{node.number}@{host}:{node.controller_port}" for node in self.nodes)
+        template = string.Template((_INFRA / "server.properties").read_text())
+        cluster_id = self.folder / "cluster.id"
+        if not cluster_id.exists():
+            cluster_id.write_text(self._random_id())
+        for node in self.nodes:
+            filled = {
+                "node_id": node.number, "voters": voters, "host": host, "port": node.port, "controller_port": node.controller_port,
+                "log_dir": node.folder, "copies": copies, "in_step": max(copies - 1, 1),
+            }  # fmt: skip
+            self._properties(node.number).write_text(template.safe_substitute(filled))
+            if not (node.folder / "meta.properties").exists():
+                made = subprocess.run(
+                    self._java("kafka.tools.StorageTool", "format", "-t", cluster_id.read_text(), "-c", str(self._properties(node.number))),
+                    capture_output=True, text=True, check=False,
+                )  # fmt: skip
+                if made.returncode:
+                    raise SettingsError(f"Kafka cannot use {node.folder}: {made.stdout}{made.stderr}. Remove the folder to begin with an empty cluster.")
+
+    @staticmethod
+    def _random_id() -> str:
+        import base64  # noqa: PLC0415  (once in a cluster's life)
+
+        return base64.urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")
+
+
+def is_up(address: str) -> bool:
+    """Whether a broker answers there."""
+    from confluent_kafka import KafkaException  # noqa: PLC0415  (only with Kafka)
+    from confluent_kafka.admin import AdminClient  # noqa: PLC0415
+
+    try:
+        admin = AdminClient({"bootstrap.servers": address, "log_level": 0, "socket.timeout.ms": 2000})
+        return bool(admin.list_topics(timeout=2).brokers)
+    except KafkaException:
+        return False
+
+
+@contextmanager
+def broker(folder: Path, n_nodes: int = 1) -> Iterator[Cluster]:
+    """A running cluster that ends with the block."""
+    cluster = Cluster(folder, n_nodes)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def _jars() -> Path:
+    """Folder of the jars; they come with Maven the first time. Raises SettingsError that names what is missing."""
+    folder = settings().home / "kafka" / "jars"
+    wanted = _INFRA / "pom.xml"
+    seal = folder / "pom.xml"  # written last: the jars of this very pom are all there
+    if seal.exists() and seal.read_bytes() == wanted.read_bytes():
+        return folder.absolute()
+    for program, package in (("java", "openjdk-17-jre-headless"), ("mvn", "maven")):
+        if shutil.which(program) is None:
+            raise SettingsError(f"`{program}` is not there; Kafka needs Java 17 and Maven to fetch it. Install {package} (Debian's name), or set TIDEMILL_KAFKA to a broker.")
+    shutil.rmtree(folder, ignore_errors=True)
+    command = ["mvn", "-q", "-B", "-f", str(wanted), "dependency:copy-dependencies", f"-DoutputDirectory={folder.absolute()}"]
+    fetched = subprocess.run(command, capture_output=True, text=True, check=False)
+    if fetched.returncode:
+        raise SettingsError(f"Maven could not bring Kafka's jars: {fetched.stdout[-2000:]}{fetched.stderr[-500:]}. Look whether Maven Central can be reached.")
+    seal.write_bytes(wanted.read_bytes())
+    return folder.absolute()

@@ -1,0 +1,339 @@
+"""A Delta table into which rows and the marks of what was read go in one commit, on disk before anybody is told.
+
+delta-rs commits; the files are written here, because three things are not its business. It never syncs: parquet files are on disk before the
+commit names them, and the commit before `commit` returns. It stores an application's transaction and compares nothing: marks are compared
+with where the rows begin. It lets two writers remove the same file: whoever rewrites files moves the mark `tidy`, so that the second is refused.
+
+A commit goes out from the version at which its marks were compared. When anybody has moved one of them since, delta-rs refuses the commit;
+the files that it would have named are removed, and the caller reads its marks and its records again (docs/decisions/exactly-once.md).
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Field, PostCommitHookProperties, Schema, Transaction
+from deltalake.exceptions import CommitFailedError
+from deltalake.schema import PrimitiveType
+from deltalake.transaction import AddAction, RemoveAction
+
+from tasks.core.errors import FeedError, MarkMovedError
+from tasks.core.frames import UTC
+
+Columns = Mapping[str, pl.DataType]
+Marks = Mapping[str, int]  # source -> the next offset to read of it
+
+TIDY = "tidy"  # the mark that every rewriting of files moves by one
+_TYPES: dict[Any, str] = {
+    pl.String(): "string", pl.Binary(): "binary", pl.Boolean(): "boolean", pl.Int32(): "integer", pl.Int64(): "long", pl.Float64(): "double", UTC: "timestamp",
+}  # fmt: skip
+_FRAME_TYPES: dict[str, Any] = {name: dtype for dtype, name in _TYPES.items()}
+_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)  # `tidy` makes checkpoints, and syncs them
+_STATISTICS = (pl.Int64, pl.Datetime)  # columns whose least and greatest value readers skip files by
+SMALL_BYTES = 16_000_000  # files below are merged
+MERGE_FILES = 16  # ... when a partition has this many
+
+
+def durable(point: str) -> None:
+    """A place between two durable writes, named so that tests can end the process there. Does nothing."""
+
+
+class Table:
+    """One table. columns: name -> type, `partition_by` among them (strings). sync: off for what may be lost with the power.
+
+    Not for two threads: each takes a Table of its own.
+    """
+
+    def __init__(self, folder: Path, columns: Columns, partition_by: Sequence[str], *, sync: bool = True, keep_log_h: int = 6) -> None:
+        self.folder, self.partition_by, self._sync = folder, list(partition_by), sync
+        if not DeltaTable.is_deltatable(str(folder)):
+            configuration = {"delta.logRetentionDuration": f"interval {keep_log_h} hours", "delta.checkpointInterval": "100"}
+            DeltaTable.create(str(folder), _schema(columns), partition_by=self.partition_by, mode="ignore", configuration=configuration)
+            durable("table created")
+        self._table = DeltaTable(str(folder))
+
+    @property
+    def version(self) -> int:
+        """The version that this handle has read."""
+        return self._table.version()
+
+    @property
+    def columns(self) -> dict[str, pl.DataType]:
+        """Name -> type, as of this handle's version."""
+        return {field.name: _FRAME_TYPES[field.type.type] for field in self._table.schema().fields}  # type: ignore[union-attr]
+
+    def refresh(self) -> None:
+        """Read what others have committed."""
+        self._table.update_incremental()
+
+    def mark(self, source: str) -> int | None:
+        """The next offset to read of *source*, as of this handle's version; None when nothing of it was committed."""
+        return self._table.transaction_version(source)
+
+    def commit(self, rows: pl.DataFrame, begins: Marks, ends: Marks, about: Mapping[str, Any] | None = None) -> int:
+        """Append *rows* and move the marks from *begins* to *ends*, all or nothing. Returns the version; rows may be none.
+
+        rows: this table's columns, in any order; a column that lacks is null. about: noted in the log.
+        Raises MarkMovedError when a mark is not where *rows* begin, or another writer moves one meanwhile: nothing was written.
+        """
+        for source, begin in begins.items():
+            if (stored := self.mark(source)) is not None and stored != begin:
+                raise MarkMovedError(f"{source}: rows begin at {begin}, but {self.folder.name} has read up to {stored}. They are read again from there.")
+        written = self._write(rows)
+        moves = [Transaction(source, end) for source, end in ends.items() if end != begins.get(source)]
+        self._act([add for add, _ in written], moves, about, [path for _, path in written])
+        return self.version
+
+    def add_column(self, name: str, dtype: pl.DataType) -> None:
+        """Add a nullable column; earlier rows have null there. Nothing when it is there already."""
+        self.refresh()
+        if name not in self.columns:
+            self._table.alter.add_columns([_field(name, dtype)])
+            self._sync_log(self.version)
+
+    def scan(self, only: Mapping[str, str] | None = None, least: Mapping[str, Any] | None = None, columns: Iterable[str] | None = None) -> pl.LazyFrame:
+        """The rows as of this handle's version. only: values of partition columns. least: files whose greatest value of a column is smaller are
+        not opened; the rows that are opened are not filtered by it."""  # fmt: skip
+        wanted = {name: dtype for name, dtype in self.columns.items() if columns is None or name in set(columns)}
+        files = self._files(only or {}, least or {})
+        stored = {name: dtype for name, dtype in wanted.items() if name not in self.partition_by}
+        frames = []
+        for values, group in files.group_by(self.partition_by, maintain_order=True):
+            paths = [str(self.folder / path) for path in group["path"]]
+            frame = pl.scan_parquet(paths, schema=stored, missing_columns="insert", extra_columns="ignore", hive_partitioning=False, glob=False)
+            fixed = [pl.lit(value, pl.String).alias(name) for name, value in zip(self.partition_by, values, strict=True) if name in wanted]
+            frames.append(frame.with_columns(fixed).select(list(wanted)))
+        return pl.concat(frames) if frames else pl.LazyFrame(schema=wanted)
+
+    def marks(self) -> dict[str, int]:
+        """Every source's mark, as of this handle's version, found in the log and the last checkpoint."""
+        return {source: mark for source in self._sources() if (mark := self.mark(source)) is not None}
+
+    def tidy(self, say: Callable[[str], None] = lambda _: None, keep_h: float = 24.0) -> dict[str, int]:
+        """Merge small files, make a checkpoint, remove log entries and files that nobody needs any more. Returns what was done, in files.
+
+        Afterwards each partition has fewer than MERGE_FILES files below SMALL_BYTES. A file that no version of the last *keep_h* hours has, and
+        that is older than that, is removed. Another writer may commit meanwhile; another `tidy` is refused and tries again at its next turn.
+        """
+        self.refresh()
+        n_merged = sum(self._merge(group) for _, group in self._files({}, {}).group_by(self.partition_by))
+        self._table.create_checkpoint()
+        self._sync_folder(self.folder / "_delta_log", self.folder.glob("_delta_log/*checkpoint*"))
+        durable("checkpoint made")
+        self._table.cleanup_metadata()
+        n_removed = len(self._table.vacuum(retention_hours=int(keep_h), dry_run=False, enforce_retention_duration=False))
+        self.refresh()
+        say(f"{self.folder.name}: {n_merged} small files merged, {n_removed} old ones removed")
+        return {"merged": n_merged, "removed": n_removed}
+
+    def restore(self, version: int) -> int:
+        """Make the table what it was at *version*, in one commit: its rows and its marks, so that what came later is read again.
+
+        Raises FeedError when that version cannot be read any more.
+        """
+        self.refresh()
+        try:
+            then = Table._at(self.folder, version, self)
+        except Exception as error:
+            raise FeedError(f"Version {version} of {self.folder.name} cannot be read ({error}). `tidemill feed status` says which can be.") from error
+        now, past = self._files({}, {}), then._files({}, {})
+        added = past.join(now, on="path", how="anti")
+        if gone := [path for path in added["path"] if not (self.folder / path).exists()]:
+            raise FeedError(f"Version {version} of {self.folder.name} needs {gone[0]}, which was removed as old. Choose a later version.")
+        actions = [*self._adds(added, data_change=True), *self._removes(now.join(past, on="path", how="anti"), data_change=True)]
+        moves = [Transaction(source, mark) for source, mark in then.marks().items() if source != TIDY and mark != self.mark(source)]
+        unread = [Transaction(source, 0) for source in self._sources() if source != TIDY and then.mark(source) is None]
+        self._act(actions, [*moves, *unread, self._next_tidy()], {"restored": version})
+        return self.version
+
+    @classmethod
+    def _at(cls, folder: Path, version: int, like: "Table") -> "Table":
+        table = cls.__new__(cls)
+        table.folder, table.partition_by, table._sync = folder, like.partition_by, like._sync
+        table._table = DeltaTable(str(folder), version=version)
+        return table
+
+    def _files(self, only: Mapping[str, str], least: Mapping[str, Any]) -> pl.DataFrame:
+        """path, size_bytes, the partition columns and `least`'s greatest values of each file of this version, by path."""
+        found = pl.DataFrame(self._table.get_add_actions(flatten=True))
+        found = found.rename({f"partition.{name}": name for name in self.partition_by})
+        for name, value in only.items():
+            found = found.filter(pl.col(name) == value)
+        for name, value in least.items():
+            if f"max.{name}" in found.columns:
+                found = found.filter((pl.col(f"max.{name}") >= value) | pl.col(f"max.{name}").is_null())
+        return found.sort("path")
+
+    def _write(self, rows: pl.DataFrame) -> list[tuple[AddAction, Path]]:
+        """Files of *rows*, on disk, one a partition."""
+        written = []
+        for values, part in rows.partition_by(self.partition_by, as_dict=True, include_key=False).items():
+            of = dict(zip(self.partition_by, map(str, values), strict=True))
+            folder = self.folder.joinpath(*(f"{name}={value}" for name, value in of.items()))
+            fresh = not folder.exists()
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"part-{uuid4().hex}.parquet"
+            try:
+                part.write_parquet(path, compression="zstd", compression_level=1, statistics=False)
+                self._sync_file(path)
+                self._sync_folder(folder)
+                if fresh:
+                    for above in [*folder.parents][: len(of)]:
+                        self._sync_folder(above)
+            except BaseException:
+                path.unlink(missing_ok=True)
+                _remove(path for _, path in written)
+                raise
+            written.append((self._add(path, of, part), path))
+        durable("files written")
+        return written
+
+    def _act(self, actions: list[Any], moves: list[Transaction], about: Mapping[str, Any] | None, written: Iterable[Path] = ()) -> None:
+        properties = CommitProperties(app_transactions=moves, custom_metadata={"tidemill": json.dumps(dict(about or {}), default=str)})
+        before = self.version
+        try:
+            self._table.create_write_transaction(
+                actions, "append", self._table.schema(), self.partition_by, commit_properties=properties, post_commithook_properties=_NO_HOOKS
+            )
+        except CommitFailedError as error:
+            _remove(written)
+            self.refresh()
+            raise MarkMovedError(f"Another writer has moved a mark of {self.folder.name} meanwhile ({error}). What was read is read again from there.") from error
+        durable("committed")
+        self.refresh()
+        for version in range(before + 1, self.version + 1):
+            self._sync_log(version)
+        durable("commit synced")
+
+    def _merge(self, files: pl.DataFrame) -> int:
+        """Rewrite one partition's small files as one; the number of files that went."""
+        small = files.filter(pl.col("size_bytes") < SMALL_BYTES)
+        if small.height < MERGE_FILES:
+            return 0
+        of = small.row(0, named=True)
+        stored = {name: dtype for name, dtype in self.columns.items() if name not in self.partition_by}
+        paths = [str(self.folder / path) for path in small["path"]]
+        rows = pl.scan_parquet(paths, schema=stored, missing_columns="insert", hive_partitioning=False, glob=False).collect()
+        rows = rows.with_columns(pl.lit(of[name], pl.String).alias(name) for name in self.partition_by)
+        written = self._write(rows)
+        durable("merged files written")
+        adds = [AddAction(a.path, a.size, a.partition_values, a.modification_time, False, a.stats) for a, _ in written]  # noqa: FBT003  (no new data)
+        try:
+            self._act([*adds, *self._removes(small, data_change=False)], [self._next_tidy()], {"merged": small.height}, [path for _, path in written])
+        except MarkMovedError:
+            return 0
+        return small.height
+
+    def _next_tidy(self) -> Transaction:
+        return Transaction(TIDY, (self.mark(TIDY) or 0) + 1)
+
+    def _add(self, path: Path, of: Mapping[str, str], rows: pl.DataFrame) -> AddAction:
+        return AddAction(str(path.relative_to(self.folder)), path.stat().st_size, of, _now_ms(), True, _statistics(rows))  # noqa: FBT003  (data_change)
+
+    def _adds(self, files: pl.DataFrame, *, data_change: bool) -> list[AddAction]:
+        return [
+            AddAction(f["path"], f["size_bytes"], {name: f[name] for name in self.partition_by}, _now_ms(), data_change, _statistics_of(f))
+            for f in files.iter_rows(named=True)
+        ]
+
+    def _removes(self, files: pl.DataFrame, *, data_change: bool) -> list[RemoveAction]:
+        return [
+            RemoveAction(f["path"], data_change, _now_ms(), f["size_bytes"], {name: f[name] for name in self.partition_by})
+            for f in files.iter_rows(named=True)
+        ]
+
+    def _sources(self) -> list[str]:
+        """Sources with a mark: those that the log names, and those of the last checkpoint."""
+        log = self.folder / "_delta_log"
+        found: set[str] = set()
+        for entry in log.glob("*.json"):
+            if int(entry.stem) > self.version:
+                continue
+            for line in entry.read_bytes().splitlines():
+                if b'"txn"' in line[:8]:
+                    found.add(json.loads(line)["txn"]["appId"])
+        checkpoints = [path for path in sorted(log.glob("*.checkpoint.parquet")) if int(path.name.split(".")[0]) <= self.version]
+        if checkpoints:
+            kept = pl.read_parquet(checkpoints[-1], columns=["txn"])["txn"].drop_nulls()
+            found |= {row["appId"] for row in kept if row["appId"] is not None}
+        return sorted(found)
+
+    def _sync_file(self, path: Path) -> None:
+        if self._sync:
+            with path.open("rb") as handle:
+                os.fsync(handle.fileno())
+
+    def _sync_folder(self, folder: Path, files: Iterable[Path] = ()) -> None:
+        if self._sync:
+            for file in files:
+                self._sync_file(file)
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    def _sync_log(self, version: int) -> None:
+        entry = self.folder / "_delta_log" / f"{version:020d}.json"
+        if self._sync and entry.exists():
+            self._sync_folder(entry.parent, [entry])
+
+
+def open_for_reading(folder: Path) -> Table:
+    """The table that is there. Raises FeedError when there is none."""
+    if not DeltaTable.is_deltatable(str(folder)):
+        raise FeedError(f"{folder} holds no table. `tidemill feed` (or `tidemill feed drain`) makes it when the first records come.")
+    table = DeltaTable(str(folder))
+    return Table(folder, {}, table.metadata().partition_columns)
+
+
+def _schema(columns: Columns) -> Schema:
+    return Schema([_field(name, dtype) for name, dtype in columns.items()])
+
+
+def _field(name: str, dtype: pl.DataType) -> Field:
+    if dtype not in _TYPES:
+        raise FeedError(f"Column {name!r} is {dtype}; the feed's table holds {', '.join(map(str, _TYPES))}.")
+    return Field(name, PrimitiveType(_TYPES[dtype]))
+
+
+def _statistics(rows: pl.DataFrame) -> str:
+    """Delta's statistics of one file: number of rows, nulls, least and greatest values."""
+    counted = [name for name, dtype in rows.schema.items() if isinstance(dtype, _STATISTICS)]
+    bounds = rows.select(*(pl.col(c).min().alias(f"min.{c}") for c in counted), *(pl.col(c).max().alias(f"max.{c}") for c in counted)).row(0, named=True)
+    nulls = rows.select(pl.col(counted).null_count()).row(0, named=True) if counted else {}
+    return _as_statistics(rows.height, bounds, nulls, counted)
+
+
+def _statistics_of(file: Mapping[str, Any]) -> str:
+    """The same, of a file that a version has."""
+    counted = [key.removeprefix("min.") for key in file if key.startswith("min.")]
+    return _as_statistics(file["num_records"], file, {c: file.get(f"null_count.{c}") or 0 for c in counted}, counted)
+
+
+def _as_statistics(n_rows: int, bounds: Mapping[str, Any], nulls: Mapping[str, int], counted: list[str]) -> str:
+    def text(value: Any) -> Any:
+        return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ") if hasattr(value, "strftime") else value
+
+    return json.dumps({
+        "numRecords": n_rows,
+        "minValues": {c: text(bounds[f"min.{c}"]) for c in counted if bounds[f"min.{c}"] is not None},
+        "maxValues": {c: text(bounds[f"max.{c}"]) for c in counted if bounds[f"max.{c}"] is not None},
+        "nullCount": {c: int(nulls[c]) for c in counted},
+    })  # fmt: skip
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+

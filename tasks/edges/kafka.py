@@ -1,0 +1,208 @@
+"""A Kafka topic as a feed. The table's marks say where reading begins, never the broker's: offsets committed in the group are for lag displays alone.
+
+Partitions come by a consumer group with static membership: a process that was killed takes its place again at once, instead of after the
+session's 45 s, and a second one under the same member number fences the first. Callbacks of the group run inside `poll`.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import polars as pl
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from tasks.core.errors import FeedError
+from tasks.core.records import RECORDS, Marks, Polled
+
+_QUEUED_KB = 16_384  # prefetched beside what we hold; a record of 20 MB still passes
+_ANSWER_S = 10.0
+_LOOK_S = 10.0  # how often the topic's id is asked for: a topic that is made anew has another one
+_TUNING = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "auto.offset.reset": "error",  # `earliest` would land everything twice after a topic is made anew, `latest` would skip what retention left
+    "enable.partition.eof": True,
+    "isolation.level": "read_committed",
+    "fetch.queue.backoff.ms": 5,  # with the default of 1000 the client sleeps beside a full queue: a fifth of the rate
+    "queued.min.messages": 20_000,
+    "queued.max.messages.kbytes": _QUEUED_KB,
+    "fetch.message.max.bytes": 4_194_304,
+    "partition.assignment.strategy": "range",
+    "session.timeout.ms": 45_000,
+    "reconnect.backoff.max.ms": 1_000,  # a broker that comes back is found within a second
+    "retry.backoff.max.ms": 1_000,
+    "topic.metadata.refresh.interval.ms": 30_000,
+    "allow.auto.create.topics": False,
+}
+# What the client cannot mend by trying again.
+_FATAL = {
+    KafkaError._AUTO_OFFSET_RESET, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED,  # noqa: SLF001  (the library's name)
+    KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._AUTHENTICATION, KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED, KafkaError.UNKNOWN_TOPIC_OR_PART,  # noqa: SLF001  (the same)
+    KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001  (the same)
+}  # fmt: skip
+
+
+class KafkaFeed:
+    """One topic, read as member *member* of *group*. options: more settings of librdkafka (security); they win over ours."""
+
+    def __init__(self, address: str, topic: str, group: str, member: str = "0", options: Mapping[str, Any] | None = None) -> None:
+        common = {"bootstrap.servers": address, "log_level": 3, **(options or {})}
+        self._topic, self._address = topic, address
+        self._admin = AdminClient(_for_admin(common))
+        self._cluster, self._topic_id = self._look()
+        identity = {"group.id": group, "group.instance.id": f"{group}-{member}", "client.id": f"{group}-{member}"}
+        self._consumer = Consumer({**_TUNING, **identity, **common})
+        self._marks: Callable[[], Marks] = dict
+        self._ours: dict[int, str] = {}
+        self._ends: dict[str, int] = {}
+        self._wanted: dict[str, int] = {}
+        self._revoked: set[str] = set()
+        self._looked = time.monotonic()
+
+    def open(self, marks: Callable[[], Marks]) -> None:
+        """Join the group. Partitions come with the first polls."""
+        self._marks = marks
+        self._consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._taken, on_lost=self._taken)
+
+    def poll(self, n_records: int, within_s: float) -> Polled:
+        """See Feed. Raises FeedError when the topic is gone or made anew, offsets are no longer kept, or access is refused."""
+        if time.monotonic() - self._looked > _LOOK_S:
+            self._refuse_another_topic()
+        try:
+            messages = self._consumer.consume(n_records, within_s)
+        except KafkaException as error:
+            self._refuse(error.args[0])
+            messages = []
+        ends: dict[str, int] = {}
+        records = []
+        for message in messages:
+            if (error := message.error()) is None:
+                records.append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  (the library's name)
+                if (source := self._ours.get(message.partition())) is not None:
+                    ends[source] = message.offset()
+            else:
+                self._refuse(error)
+        frame = self._frame([m for m in records if m.partition() in self._ours])
+        last = frame.group_by("_source").agg(pl.col("_offset").max() + 1)
+        for source, end in last.iter_rows():
+            ends[source] = max(end, ends.get(source, 0))
+        self._ends |= ends
+        revoked, self._revoked = frozenset(self._revoked), set()
+        return Polled(frame, ends, revoked)
+
+    def rewind(self) -> None:
+        """See Feed."""
+        self._assign(list(self._ours))
+
+    def lag(self) -> dict[str, int]:
+        """See Feed."""
+        found = {}
+        for partition, source in self._ours.items():
+            with contextlib.suppress(KafkaException):
+                _, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
+                found[source] = max(high - self._ends.get(source, 0), 0)
+        return found
+
+    def is_drained(self) -> bool:
+        """See Feed; False until the group has given us partitions."""
+        return bool(self._ours) and all(self._ends.get(source, 0) >= wanted for source, wanted in self._wanted.items())
+
+    def close(self) -> None:
+        """See Feed. The place in the group is kept for the session's time: the next start takes it without a rebalance."""
+        self._consumer.close()
+
+    def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._assign([p.partition for p in partitions])
+
+    def _assign(self, partitions: list[int]) -> None:
+        marks = self._marks()
+        self._ours = {p: self._source(p) for p in partitions}
+        self._ends = {source: marks[source] for source in self._ours.values() if source in marks}
+        self._consumer.assign([TopicPartition(self._topic, p, marks.get(source, OFFSET_BEGINNING)) for p, source in self._ours.items()])
+        self._wanted = {source: self._high(p) for p, source in self._ours.items()}
+
+    def _taken(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        for p in partitions:
+            if (source := self._ours.pop(p.partition, None)) is not None:
+                self._revoked.add(source)
+
+    def _high(self, partition: int) -> int:
+        """Offset after the last committed record; 0 where the partition is empty, since an EOF then says 0 too."""
+        try:
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=_ANSWER_S)
+        except KafkaException:
+            return 0  # the broker is away just now: what is there is polled all the same
+        return high if high > low else 0
+
+    def _source(self, partition: int) -> str:
+        return f"kafka:{self._cluster}/{self._topic_id}/{partition}"
+
+    def _frame(self, messages: list[Message]) -> pl.DataFrame:
+        names = self._ours
+        return pl.DataFrame(
+            {
+                "_source": [names[m.partition()] for m in messages],
+                "_offset": [m.offset() for m in messages],
+                "_timestamp": pl.Series([m.timestamp()[1] for m in messages], dtype=pl.Int64) * 1000,
+                "_key": [m.key() for m in messages],
+                "_value": [m.value() for m in messages],
+                "_headers": [_headers(m.headers()) for m in messages],
+            },
+            schema_overrides={**RECORDS, "_timestamp": pl.Int64()},
+        ).with_columns(pl.col("_timestamp").cast(RECORDS["_timestamp"]))
+
+    def _look(self) -> tuple[str, str]:
+        """(cluster id, topic id). Raises FeedError when the topic is not there or nobody answers."""
+        try:
+            cluster = self._admin.list_topics(topic=self._topic, timeout=_ANSWER_S).cluster_id
+            found = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=_ANSWER_S)[self._topic].result()
+        except KafkaException as error:
+            if error.args[0].code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}:  # noqa: SLF001  (the library's name)
+                raise FeedError(f"Kafka at {self._address} has no topic {self._topic!r}. Make it, or correct `feed.source.topic`.") from error
+            raise FeedError(f"Kafka at {self._address} does not answer: {error.args[0].str()}. Start it (`tidemill up --kafka`), or set TIDEMILL_KAFKA.") from error
+        return str(cluster), str(found.topic_id)
+
+    def _refuse_another_topic(self) -> None:
+        self._looked = time.monotonic()
+        try:
+            _, now = self._look()
+        except FeedError as error:
+            if "has no topic" in str(error):
+                raise
+            return  # nobody answers just now; the client goes on trying
+        if now != self._topic_id:
+            raise FeedError(f"Topic {self._topic!r} was made anew (id {now}, before {self._topic_id}): what it held and was not read is gone. Start again to read the new one from its beginning.")
+
+    def _refuse(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001  (the library's name)
+            raise FeedError(
+                f"{self._topic}: the offset to read next is not kept any more ({error.str()}). Retention removed what was not read, or the log was cut. "
+                "Nothing was skipped. `tidemill feed skip` notes the gap and goes on at the first record that is there."
+            )
+        if error.code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}:  # noqa: SLF001  (the same)
+            self._refuse_another_topic()
+        elif error.fatal() or error.code() in _FATAL:
+            raise FeedError(f"{self._topic}: {error.str()} ({error.name()}). The client cannot mend it: look at access rights, and whether another process has the same TIDEMILL_FEED_MEMBER.")
+
+
+def _headers(headers: list[tuple[str, bytes | None]] | None) -> str | None:
+    """Headers as JSON, bytes that are no text as hexadecimal."""
+    if not headers:
+        return None
+    return json.dumps([[name, None if value is None else _text(value)] for name, value in headers])
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return f"0x{value.hex()}"
+
+
+def _for_admin(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What of *options* an admin client knows: addresses, security, logging."""
+    return {k: v for k, v in options.items() if k.split(".")[0] in {"bootstrap", "security", "sasl", "ssl", "socket", "log_level", "broker"}}

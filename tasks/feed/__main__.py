@@ -1,0 +1,43 @@
+"""The feed for ever: `python -m tasks.feed`, which `tidemill feed` and `tidemill up` start. SIGTERM ends it after the commit under way."""
+
+import json
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+from tasks.core.errors import TidemillError
+from tasks.feed.land import Landed
+from tasks.feed.service import run
+
+
+def main() -> None:
+    """Land records until asked to stop; a line on stdout for each ten seconds in which something landed."""
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    run(stop=stopping.is_set, until_drained="--drain" in sys.argv, say=_Teller().tell)
+
+
+class _Teller:
+    """Sums what landed, and says it every ten seconds."""
+
+    def __init__(self) -> None:
+        self._since, self._counts = time.monotonic(), dict[str, int]()
+
+    def tell(self, landed: Landed) -> None:
+        for place, n in landed.counts.items():
+            self._counts[place] = self._counts.get(place, 0) + n
+        if (passed := time.monotonic() - self._since) >= 10.0:  # noqa: PLR2004  (seconds)
+            total = sum(self._counts.values())
+            print(f"feed: {total:,} records in {passed:.0f} s ({total / passed:,.0f}/s), version {landed.version}: {json.dumps(self._counts)}", flush=True)
+            self._since, self._counts = time.monotonic(), {}
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except TidemillError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        raise SystemExit(2) from error

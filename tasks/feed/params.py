@@ -1,0 +1,87 @@
+"""What a feed is told: where records come from, which fields they have, what is late, when rows are committed. `feed` of a dataset's entry."""
+
+from typing import Annotated, Any, Literal
+
+import polars as pl
+from pydantic import Field, model_validator
+
+from tasks.core.about import Strict
+
+FieldType = Literal["float", "int", "string", "bool"]
+TYPES: dict[str, pl.DataType] = {"float": pl.Float64(), "int": pl.Int64(), "string": pl.String(), "bool": pl.Boolean()}
+RESERVED = frozenset({"place", "month", "series_id", "event_time", "known_at"})
+
+
+class KafkaSource(Strict):
+    """A topic. Where the brokers are stands in TIDEMILL_KAFKA, security in TIDEMILL_KAFKA_OPTIONS. group: None: tidemill-<dataset>."""
+
+    kind: Literal["kafka"]
+    topic: str
+    group: str | None = None
+
+
+class FieldSpec(Strict):
+    """One field of a record. nullable: it may be null or absent."""
+
+    type: FieldType = "float"
+    nullable: bool = False
+
+
+class FeedParams(Strict):
+    """The section `feed` of params.yaml, overlaid by the dataset's.
+
+    series_field: names the series; None: the record's key does. time_field: start of the step (or moment of the tick); time_format: `iso`,
+    or an epoch in `s`, `ms`, `us`. known_at_field: when the values were known; None: the step's end plus `about.publish_delay_s`.
+    closed_field: true in a record whose bar is closed. closed_by_time: a bar that was produced before its step ended is not closed; None: so on a
+    continuous calendar (a trading day's bar is complete before its day ends).
+    fields: further fields. What `validate.columns` names and is not among them is a float; nullable as it says there.
+    id_fields: beside series and time (and known_at) what makes a record the same one; a tick's number for example. dedupe: off where nothing does.
+    window, silent_s: the chain sees rows up to the end of the last closed window of that length, counted from 1970; a series that is silent_s
+    behind the newest holds none open.
+    lateness_s: a record that far behind its series' newest is late. max_ahead_s: one that far after its own production is no time.
+    max_record_kb: larger ones are quarantined unread. max_added_fields: unknown fields that may become columns; 0: they are quarantined.
+    commit_rows, commit_every_s: whichever comes first ends a commit. max_buffer_mb: of records held. max_ids: remembered by dedupe.
+    sync: files and log are on disk before a commit counts. keep_h: files that no version needs are removed after that; keep_log_h: versions.
+    """
+
+    source: KafkaSource
+    series_field: str | None = "series_id"
+    time_field: str = "event_time"
+    time_format: Literal["iso", "s", "ms", "us"] = "iso"
+    known_at_field: str | None = None
+    closed_field: str | None = None
+    closed_by_time: bool | None = None
+    fields: dict[str, FieldSpec] = Field(default_factory=dict)
+    id_fields: tuple[str, ...] = ()
+    dedupe: bool = True
+    lateness_s: Annotated[float, Field(ge=0)] = 3600.0
+    max_ahead_s: Annotated[float, Field(ge=0)] = 86_400.0
+    max_record_kb: Annotated[int, Field(ge=1)] = 1024
+    max_added_fields: Annotated[int, Field(ge=0)] = 20
+    commit_rows: Annotated[int, Field(ge=1)] = 50_000
+    commit_every_s: Annotated[float, Field(gt=0)] = 0.5
+    max_buffer_mb: Annotated[int, Field(ge=8)] = 64
+    max_ids: Annotated[int, Field(ge=0)] = 2_000_000
+    window: str = "1d"
+    silent_s: Annotated[float, Field(gt=0)] = 86_400.0
+    partition_by: Literal["year", "month", "day"] = "month"
+    sync: bool = True
+    keep_h: Annotated[float, Field(ge=1)] = 24.0
+    keep_log_h: Annotated[int, Field(ge=1)] = 6
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> "FeedParams":
+        if taken := sorted(name for name in self.fields if name in RESERVED or name.startswith("_")):
+            raise ValueError(f"`feed.fields` has {taken}; these names (and those with a leading _) are the table's own. Rename the fields at the producer, or leave them out.")
+        if unknown := sorted(set(self.id_fields) - set(self.fields)):
+            raise ValueError(f"`feed.id_fields` names {unknown}, which `feed.fields` does not have.")
+        return self
+
+    def with_contract(self, columns: dict[str, Any]) -> "FeedParams":
+        """These with the columns of the dataset's contract (`validate.columns`) as fields, unless they are named already."""
+        derived = {
+            name: FieldSpec(nullable=bool((rules or {}).get("nullable", False)))
+            for name, rules in columns.items()
+            if name not in {*self.fields, self.series_field, self.time_field, self.known_at_field}
+        }
+        return self.model_copy(update={"fields": {**derived, **self.fields}})

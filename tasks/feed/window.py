@@ -1,0 +1,47 @@
+"""What the chain may see of the feed: rows below certain marks, up to a moment at which a window of event time has closed.
+
+A window closes when the newest row of every series that still speaks lies past its end. `window.json` says up to where rows are meant, by
+marks: the same rows come out however the table was merged or vacuumed since. It changes when a window closes, or when a late row changes a
+window that was closed; DVC sees a changed dependency then, and the chain runs.
+"""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from tasks.edges.artifacts import write_json
+from tasks.edges.delta import TIDY, Table
+from tasks.feed.sort import ROW
+
+NAME = "window.json"
+
+
+def window_of(table: Table, every: str, silent_s: float, before: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The window that the table closes now; *before*, when nothing has changed in it; None when none has closed yet.
+
+    every: length of a window (`1h`, `1d`), counted from 1970. silent_s: a series that is that far behind the newest holds no window open.
+    """
+    newest = table.scan({"place": ROW}, columns=["series_id", "event_time"]).group_by("series_id").agg(pl.col("event_time").max()).collect()
+    if newest.is_empty():
+        return None
+    last: datetime = newest["event_time"].max()  # type: ignore[assignment]
+    speaking = newest.filter(pl.col("event_time") >= last - timedelta(seconds=silent_s))
+    watermark = speaking.select(pl.col("event_time").min().dt.truncate(every)).item()
+    end = watermark.replace(tzinfo=UTC) if watermark.tzinfo is None else watermark
+    marks = {source: mark for source, mark in table.marks().items() if source != TIDY}
+    shown = table.scan({"place": ROW}, columns=["event_time"]).filter(pl.col("event_time") < end).select(pl.len()).collect().item()
+    if not shown:
+        return None
+    if before is not None and before["end"] == end.isoformat() and before["n_rows"] == shown:
+        return before
+    return {
+        "kind": "feed", "dataset": table.folder.parent.name, "version": table.version, "marks": dict(sorted(marks.items())), "end": end.isoformat(),
+        "watermark": speaking["event_time"].min().isoformat(), "n_rows": shown, "silent_series": sorted(set(newest["series_id"]) - set(speaking["series_id"])),
+    }  # fmt: skip
+
+
+def write_window(folder: Path, window: dict[str, Any]) -> None:
+    """Put *window* into *folder* as window.json, by rename."""
+    write_json(folder / NAME, window)
