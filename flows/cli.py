@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from flows.cli_datasets import register
+from flows.cli_feed import register as register_feed
 from flows.cli_leaks import register as register_leaks
 from tasks.core.errors import TidemillError
 
@@ -135,6 +136,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 register(app)
 register_leaks(app)
+register_feed(app)
 
 
 def _print_json(content: Any) -> None:

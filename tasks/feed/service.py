@@ -57,6 +57,23 @@ def run(*, stop: Callable[[], bool], until_drained: bool, say: Callable[[Landed]
     return {"counts": counts, "window": _close_window(folder, table, params)}
 
 
+def is_landing(root: Path = ROOT) -> bool:
+    """Whether a process lands this dataset's feed for ever, here."""
+    with _turn(folder_of(read_dataset(root)), wait=False) as ours:
+        return not ours
+
+
+def hand_over(window: dict[str, Any], root: Path = ROOT) -> bool:
+    """Put *window* into data/source where the dataset's ingest reads it. Returns whether it is another than was there."""
+    source = root / "data" / "source"
+    with checkout_lock(root):
+        before = read_json(source / NAME) if (source / NAME).exists() else None
+        if before == window:
+            return False
+        write_window(source, window)
+    return True
+
+
 def _close_window(folder: Path, table: Any, params: FeedParams) -> dict[str, Any] | None:
     before = read_json(folder / NAME) if (folder / NAME).exists() else None
     window = window_of(table, params.window, params.silent_s, before)

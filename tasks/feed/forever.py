@@ -1,4 +1,4 @@
-"""The feed for ever: `python -m tasks.feed`, which `tidemill feed` and `tidemill up` start. SIGTERM ends it after the commit under way."""
+"""The feed for ever: `python -m tasks.feed.forever`, which `tidemill feed` and `tidemill up` start. SIGTERM ends it after the commit under way."""
 
 import json
 import signal

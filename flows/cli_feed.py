@@ -1,0 +1,49 @@
+"""`tidemill feed`: the feed of the current dataset, for ever or once."""
+
+import json
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli_datasets import told
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+feed_app = typer.Typer(help="Land the current dataset's feed in its table, for ever; `drain` does it once.", invoke_without_command=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Put the commands on *app*."""
+    app.add_typer(feed_app, name="feed")
+
+
+@feed_app.callback()
+def feed(ctx: typer.Context) -> None:
+    """Land the current dataset's feed in its table until stopped (Ctrl-C); `tidemill up` does it in the background."""
+    if ctx.invoked_subcommand is None:
+        os.execv(sys.executable, [sys.executable, "-m", "tasks.feed.forever"])  # noqa: S606  (the same program, without the CLI's imports)
+
+
+@feed_app.command()
+def drain(as_json: AsJson = False) -> None:
+    """Land what is there now, then end; the closed window goes to data/source, so that the chain sees it."""
+    from tasks.feed.service import hand_over, run  # noqa: PLC0415  (a `--help` need not pay for it)
+
+    with told():
+        done = run(stop=lambda: False, until_drained=True, say=lambda landed: print(f"version {landed.version}: {landed.counts}", file=sys.stderr))
+        changed = hand_over(done["window"]) if done["window"] else False
+    _print({**done, "changed": changed}, as_json=as_json)
+
+
+def _print(done: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(done, indent=2, default=str))
+        return
+    total = sum(done["counts"].values())
+    print(f"{total:,} records: " + (", ".join(f"{n:,} {place}" for place, n in sorted(done["counts"].items())) or "nothing new") + ".")
+    if done["window"] is None:
+        print("No window has closed yet: the chain sees nothing of the feed before `feed.window` has passed in event time.")
+    else:
+        print(f"Window: {done['window']['n_rows']:,} rows up to {done['window']['end']}" + ("; the chain sees it now: `tidemill run`." if done["changed"] else "; the chain has seen it."))
