@@ -3,11 +3,13 @@
 What the nodes store lies in `<home>/kafka/`; started again in the same folder, a cluster goes on where it was, with its id and its topics.
 """
 
+import base64
 import shutil
 import string
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
@@ -36,9 +38,7 @@ class Cluster:
     def __init__(self, folder: Path, n_nodes: int = 1, port: int | None = None) -> None:
         self.folder, self.jars = folder, _jars()
         host = settings().host
-        self.nodes = [
-            Node(n, port if port and n == 1 else free_port(host), free_port(host), folder / f"node-{n}") for n in range(1, n_nodes + 1)
-        ]
+        self.nodes = [Node(n, port if port and n == 1 else free_port(host), free_port(host), folder / f"node-{n}") for n in range(1, n_nodes + 1)]
         self._marks: dict[int, Mark] = {}
         self._format()
 
@@ -59,7 +59,7 @@ class Cluster:
             with self._log(node.number).open("a") as log:
                 children[node.number], self._marks[node.number] = start(f"kafka-{node.number}", self.command(node.number), log, {})
         for node in wanted:
-            wait_healthy(children[node.number], f"Kafka node {node.number}", lambda node=node: is_up(f"{settings().host}:{node.port}"), self._log(node.number))  # type: ignore[misc]
+            wait_healthy(children[node.number], f"Kafka node {node.number}", partial(is_up, f"{settings().host}:{node.port}"), self._log(node.number))
 
     def stop(self, *numbers: int, within_s: float = _STOP_S) -> None:
         """Stop these nodes (none: all): asked first; *within_s* 0 is kill -9."""
@@ -94,7 +94,7 @@ class Cluster:
         template = string.Template((_INFRA / "server.properties").read_text())
         cluster_id = self.folder / "cluster.id"
         if not cluster_id.exists():
-            cluster_id.write_text(self._random_id())
+            cluster_id.write_text(base64.urlsafe_b64encode(uuid4().bytes).decode().rstrip("="))
         for node in self.nodes:
             filled = {
                 "node_id": node.number, "voters": voters, "host": host, "port": node.port, "controller_port": node.controller_port,
@@ -107,13 +107,9 @@ class Cluster:
                     capture_output=True, text=True, check=False,
                 )  # fmt: skip
                 if made.returncode:
-                    raise SettingsError(f"Kafka cannot use {node.folder}: {made.stdout}{made.stderr}. Remove the folder to begin with an empty cluster.")
-
-    @staticmethod
-    def _random_id() -> str:
-        import base64  # noqa: PLC0415  (once in a cluster's life)
-
-        return base64.urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")
+                    raise SettingsError(
+                        f"Kafka cannot use {node.folder}: {made.stdout}{made.stderr}. Remove the folder to begin with an empty cluster."
+                    )
 
 
 def is_up(address: str) -> bool:
@@ -148,11 +144,15 @@ def _jars() -> Path:
         return folder.absolute()
     for program, package in (("java", "openjdk-17-jre-headless"), ("mvn", "maven")):
         if shutil.which(program) is None:
-            raise SettingsError(f"`{program}` is not there; Kafka needs Java 17 and Maven to fetch it. Install {package} (Debian's name), or set TIDEMILL_KAFKA to a broker.")
+            raise SettingsError(
+                f"`{program}` is not there; Kafka needs Java 17 and Maven to fetch it. Install {package} (Debian's name), or set TIDEMILL_KAFKA to a broker."
+            )
     shutil.rmtree(folder, ignore_errors=True)
     command = ["mvn", "-q", "-B", "-f", str(wanted), "dependency:copy-dependencies", f"-DoutputDirectory={folder.absolute()}"]
     fetched = subprocess.run(command, capture_output=True, text=True, check=False)
     if fetched.returncode:
-        raise SettingsError(f"Maven could not bring Kafka's jars: {fetched.stdout[-2000:]}{fetched.stderr[-500:]}. Look whether Maven Central can be reached.")
+        raise SettingsError(
+            f"Maven could not bring Kafka's jars: {fetched.stdout[-2000:]}{fetched.stderr[-500:]}. Look whether Maven Central can be reached."
+        )
     seal.write_bytes(wanted.read_bytes())
     return folder.absolute()

@@ -46,4 +46,7 @@ def _print(done: dict[str, Any], *, as_json: bool) -> None:
     if done["window"] is None:
         print("No window has closed yet: the chain sees nothing of the feed before `feed.window` has passed in event time.")
     else:
-        print(f"Window: {done['window']['n_rows']:,} rows up to {done['window']['end']}" + ("; the chain sees it now: `tidemill run`." if done["changed"] else "; the chain has seen it."))
+        print(
+            f"Window: {done['window']['n_rows']:,} rows up to {done['window']['end']}"
+            + ("; the chain sees it now: `tidemill run`." if done["changed"] else "; the chain has seen it.")
+        )

@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -65,7 +66,7 @@ class Table:
     @property
     def columns(self) -> dict[str, pl.DataType]:
         """Name -> type, as of this handle's version."""
-        return {field.name: _FRAME_TYPES[field.type.type] for field in self._table.schema().fields}  # type: ignore[union-attr]
+        return {field.name: _FRAME_TYPES[field.type.type] for field in self._table.schema().fields}
 
     def refresh(self) -> None:
         """Read what others have committed."""
@@ -83,7 +84,9 @@ class Table:
         """
         for source, begin in begins.items():
             if (stored := self.mark(source)) is not None and stored != begin:
-                raise MarkMovedError(f"{source}: rows begin at {begin}, but {self.folder.name} has read up to {stored}. They are read again from there.")
+                raise MarkMovedError(
+                    f"{source}: rows begin at {begin}, but {self.folder.name} has read up to {stored}. They are read again from there."
+                )
         written = self._write(rows)
         moves = [Transaction(source, end) for source, end in ends.items() if end != begins.get(source)]
         self._act([add for add, _ in written], moves, about, [path for _, path in written])
@@ -96,11 +99,17 @@ class Table:
             self._table.alter.add_columns([_field(name, dtype)])
             self._sync_log(self.version)
 
-    def scan(self, only: Mapping[str, str] | None = None, least: Mapping[str, Any] | None = None, columns: Iterable[str] | None = None) -> pl.LazyFrame:
-        """The rows as of this handle's version. only: values of partition columns. least: files whose greatest value of a column is smaller are
-        not opened; the rows that are opened are not filtered by it."""  # fmt: skip
+    def scan(
+        self, only: Mapping[str, str] | None = None, least: Mapping[str, Any] | None = None, columns: Iterable[str] | None = None
+    ) -> pl.LazyFrame:
+        """The rows as of this handle's version.
+
+        only: values of partition columns. least: files whose greatest value of a column is smaller are not opened; rows are not filtered by it.
+        """
+        return self._open(self._files(only or {}, least or {}), columns)
+
+    def _open(self, files: pl.DataFrame, columns: Iterable[str] | None = None) -> pl.LazyFrame:
         wanted = {name: dtype for name, dtype in self.columns.items() if columns is None or name in set(columns)}
-        files = self._files(only or {}, least or {})
         stored = {name: dtype for name, dtype in wanted.items() if name not in self.partition_by}
         frames = []
         for values, group in files.group_by(self.partition_by, maintain_order=True):
@@ -109,6 +118,21 @@ class Table:
             fixed = [pl.lit(value, pl.String).alias(name) for name, value in zip(self.partition_by, values, strict=True) if name in wanted]
             frames.append(frame.with_columns(fixed).select(list(wanted)))
         return pl.concat(frames) if frames else pl.LazyFrame(schema=wanted)
+
+    def greatest(self, column: str, only: Mapping[str, str] | None = None) -> Any:
+        """The greatest value of *column* by the files' statistics; None when there are no rows."""
+        files = self._files(only or {}, {})
+        return files[f"max.{column}"].max() if files.height else None
+
+    def count_below(self, column: str, bound: Any, only: Mapping[str, str] | None = None) -> int:
+        """Rows whose *column* is below *bound*. Opens only the files that hold some on either side."""
+        files = self._files(only or {}, {})
+        if files.is_empty():
+            return 0
+        whole = files.filter(pl.col(f"max.{column}") < bound)
+        cut = files.filter((pl.col(f"min.{column}") < bound) & (pl.col(f"max.{column}") >= bound))
+        inside = self._open(cut, [column]).filter(pl.col(column) < bound).select(pl.len()).collect().item() if cut.height else 0
+        return int(whole["num_records"].sum()) + inside
 
     def marks(self) -> dict[str, int]:
         """Every source's mark, as of this handle's version, found in the log and the last checkpoint."""
@@ -138,10 +162,10 @@ class Table:
         """
         self.refresh()
         try:
-            then = Table._at(self.folder, version, self)
+            then = self._at(version)
         except Exception as error:
             raise FeedError(f"Version {version} of {self.folder.name} cannot be read ({error}). `tidemill feed status` says which can be.") from error
-        now, past = self._files({}, {}), then._files({}, {})
+        now, past = self._files({}, {}), then._files({}, {})  # noqa: SLF001  (our own)
         added = past.join(now, on="path", how="anti")
         if gone := [path for path in added["path"] if not (self.folder / path).exists()]:
             raise FeedError(f"Version {version} of {self.folder.name} needs {gone[0]}, which was removed as old. Choose a later version.")
@@ -151,12 +175,10 @@ class Table:
         self._act(actions, [*moves, *unread, self._next_tidy()], {"restored": version})
         return self.version
 
-    @classmethod
-    def _at(cls, folder: Path, version: int, like: "Table") -> "Table":
-        table = cls.__new__(cls)
-        table.folder, table.partition_by, table._sync = folder, like.partition_by, like._sync
-        table._table = DeltaTable(str(folder), version=version)
-        return table
+    def _at(self, version: int) -> "Table":
+        then = copy(self)
+        then._table = DeltaTable(str(self.folder), version=version)  # noqa: SLF001  (our own)
+        return then
 
     def _files(self, only: Mapping[str, str], least: Mapping[str, Any]) -> pl.DataFrame:
         """path, size_bytes, the partition columns and `least`'s greatest values of each file of this version, by path."""
@@ -171,7 +193,7 @@ class Table:
 
     def _write(self, rows: pl.DataFrame) -> list[tuple[AddAction, Path]]:
         """Files of *rows*, on disk, one a partition."""
-        written = []
+        written: list[tuple[AddAction, Path]] = []
         for values, part in rows.partition_by(self.partition_by, as_dict=True, include_key=False).items():
             of = dict(zip(self.partition_by, map(str, values), strict=True))
             folder = self.folder.joinpath(*(f"{name}={value}" for name, value in of.items()))
@@ -203,7 +225,9 @@ class Table:
         except CommitFailedError as error:
             _remove(written)
             self.refresh()
-            raise MarkMovedError(f"Another writer has moved a mark of {self.folder.name} meanwhile ({error}). What was read is read again from there.") from error
+            raise MarkMovedError(
+                f"Another writer has moved a mark of {self.folder.name} meanwhile ({error}). What was read is read again from there."
+            ) from error
         durable("committed")
         self.refresh()
         for version in range(before + 1, self.version + 1):
@@ -305,7 +329,9 @@ def _field(name: str, dtype: pl.DataType) -> Field:
 def _statistics(rows: pl.DataFrame) -> str:
     """Delta's statistics of one file: number of rows, nulls, least and greatest values."""
     counted = [name for name, dtype in rows.schema.items() if isinstance(dtype, _STATISTICS)]
-    bounds = rows.select(*(pl.col(c).min().alias(f"min.{c}") for c in counted), *(pl.col(c).max().alias(f"max.{c}") for c in counted)).row(0, named=True)
+    bounds = rows.select(*(pl.col(c).min().alias(f"min.{c}") for c in counted), *(pl.col(c).max().alias(f"max.{c}") for c in counted)).row(
+        0, named=True
+    )
     nulls = rows.select(pl.col(counted).null_count()).row(0, named=True) if counted else {}
     return _as_statistics(rows.height, bounds, nulls, counted)
 
@@ -335,5 +361,3 @@ def _remove(paths: Iterable[Path]) -> None:
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
-
-

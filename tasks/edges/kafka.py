@@ -79,13 +79,13 @@ class KafkaFeed:
         ends: dict[str, int] = {}
         records = []
         for message in messages:
-            if (error := message.error()) is None:
+            if (fault := message.error()) is None:
                 records.append(message)
-            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  (the library's name)
+            elif fault.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  (the library's name)
                 if (source := self._ours.get(message.partition())) is not None:
                     ends[source] = message.offset()
             else:
-                self._refuse(error)
+                self._refuse(fault)
         frame = self._frame([m for m in records if m.partition() in self._ours])
         last = frame.group_by("_source").agg(pl.col("_offset").max() + 1)
         for source, end in last.iter_rows():
@@ -163,7 +163,9 @@ class KafkaFeed:
         except KafkaException as error:
             if error.args[0].code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}:  # noqa: SLF001  (the library's name)
                 raise FeedError(f"Kafka at {self._address} has no topic {self._topic!r}. Make it, or correct `feed.source.topic`.") from error
-            raise FeedError(f"Kafka at {self._address} does not answer: {error.args[0].str()}. Start it (`tidemill up --kafka`), or set TIDEMILL_KAFKA.") from error
+            raise FeedError(
+                f"Kafka at {self._address} does not answer: {error.args[0].str()}. Start it (`tidemill up --kafka`), or set TIDEMILL_KAFKA."
+            ) from error
         return str(cluster), str(found.topic_id)
 
     def _refuse_another_topic(self) -> None:
@@ -175,7 +177,9 @@ class KafkaFeed:
                 raise
             return  # nobody answers just now; the client goes on trying
         if now != self._topic_id:
-            raise FeedError(f"Topic {self._topic!r} was made anew (id {now}, before {self._topic_id}): what it held and was not read is gone. Start again to read the new one from its beginning.")
+            raise FeedError(
+                f"Topic {self._topic!r} was made anew (id {now}, before {self._topic_id}): what it held and was not read is gone. Start again to read the new one from its beginning."
+            )
 
     def _refuse(self, error: KafkaError) -> None:
         if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001  (the library's name)
@@ -186,7 +190,9 @@ class KafkaFeed:
         if error.code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}:  # noqa: SLF001  (the same)
             self._refuse_another_topic()
         elif error.fatal() or error.code() in _FATAL:
-            raise FeedError(f"{self._topic}: {error.str()} ({error.name()}). The client cannot mend it: look at access rights, and whether another process has the same TIDEMILL_FEED_MEMBER.")
+            raise FeedError(
+                f"{self._topic}: {error.str()} ({error.name()}). The client cannot mend it: look at access rights, and whether another process has the same TIDEMILL_FEED_MEMBER."
+            )
 
 
 def _headers(headers: list[tuple[str, bytes | None]] | None) -> str | None:

@@ -18,8 +18,11 @@ _CHUNK = 64  # records; where one in a few hundred is bad, most chunks hold none
 
 
 class Decoded(NamedTuple):
-    """fields: one row a record in its order, the fields' columns and RULE, DETAIL (null where the record is well). added: name -> type of
-    fields that are new and that records otherwise well have."""
+    """What became of a batch.
+
+    fields: one row a record in its order, the fields' columns and RULE, DETAIL (null where the record is well). added: name -> type of fields
+    that are new and that records otherwise well have.
+    """
 
     fields: pl.DataFrame
     added: dict[str, pl.DataType]
@@ -118,16 +121,20 @@ class JsonDecoder:
             return {}, "not_json", str(error)[:200]
         if not isinstance(read, dict):
             return {}, "not_an_object", f"the record is {_said(read)}"
+        fault = self._fault(read)
+        return ({}, *fault) if fault else (read, None, None)
+
+    def _fault(self, read: Mapping[str, Any]) -> tuple[str, str] | None:
+        """The first rule that an object breaks, and how."""
         for name, dtype in self._fields.items():
-            given = read.get(name)
-            if given is None:
-                if name not in self._nullable:
-                    return {}, "missing", f"{name} is null or absent"
-                if name not in read and any(other not in self._fields for other in read):
-                    return {}, "renamed", f"{name} is absent, and {next(o for o in read if o not in self._fields)[:60]!r} is new: a renamed field must be declared in `feed.fields`"
-            elif (fault := _misfit(given, dtype)) is not None:
-                return {}, fault, f"{name} is {_said(given)}, not {dtype}"
-        return read, None, None
+            if (given := read.get(name)) is not None:
+                if (rule := _misfit(given, dtype)) is not None:
+                    return rule, f"{name} is {_said(given)}, not {dtype}"
+            elif name not in self._nullable:
+                return "missing", f"{name} is null or absent"
+            elif name not in read and (new := next((other for other in read if other not in self._fields), None)) is not None:
+                return "renamed", f"{name} is absent, and {new[:60]!r} is new: a renamed field must be declared in `feed.fields`"
+        return None
 
 
 def _as_text(values: pl.Series) -> pl.Series:

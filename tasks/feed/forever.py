@@ -5,7 +5,6 @@ import signal
 import sys
 import threading
 import time
-from typing import Any
 
 from tasks.core.errors import TidemillError
 from tasks.feed.land import Landed
@@ -31,7 +30,10 @@ class _Teller:
             self._counts[place] = self._counts.get(place, 0) + n
         if (passed := time.monotonic() - self._since) >= 10.0:  # noqa: PLR2004  (seconds)
             total = sum(self._counts.values())
-            print(f"feed: {total:,} records in {passed:.0f} s ({total / passed:,.0f}/s), version {landed.version}: {json.dumps(self._counts)}", flush=True)
+            print(
+                f"feed: {total:,} records in {passed:.0f} s ({total / passed:,.0f}/s), version {landed.version}: {json.dumps(self._counts)}",
+                flush=True,
+            )
             self._since, self._counts = time.monotonic(), {}
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from tasks.core.records import RECORDS, Feed, Polled
 from tasks.edges.delta import TIDY, Table
 from tasks.feed.decode import DETAIL, RULE, JsonDecoder
 from tasks.feed.params import TYPES, FeedParams
-from tasks.feed.sort import DUPLICATE, EMPTY, PLACES, ROW, Memory, forget, sort_records
+from tasks.feed.sort import DUPLICATE, EMPTY, ROW, Memory, forget, sort_records
 
 _OWN = {"series_id": pl.String(), "event_time": UTC, "known_at": UTC, "place": pl.String(), "month": pl.String(), "_source": pl.String(), "_offset": pl.Int64(),
         "_timestamp": UTC, "_key": pl.Binary(), "_headers": pl.String(), "_raw": pl.Binary(), RULE: pl.String(), DETAIL: pl.String()}  # fmt: skip
@@ -69,6 +70,16 @@ class Landing:
         return max(1, min(self._params.commit_rows - self._n_held, int(budget / max(mean, 1.0)), 10_000))
 
     @property
+    def commit_every_s(self) -> float:
+        """How long a record is held at most."""
+        return self._params.commit_every_s
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is held."""
+        return not self._n_held
+
+    @property
     def is_due(self) -> bool:
         """Whether what is held should be committed now."""
         if not self._n_held:
@@ -119,7 +130,7 @@ class Landing:
 
     def _decoder(self) -> JsonDecoder:
         p = self._params
-        own = {p.time_field: pl.String() if p.time_format == "iso" else pl.Int64()}
+        own: dict[str, pl.DataType] = {p.time_field: pl.String() if p.time_format == "iso" else pl.Int64()}
         if p.series_field is not None:
             own[p.series_field] = pl.String()
         if p.known_at_field is not None:
@@ -132,15 +143,17 @@ class Landing:
         return JsonDecoder({**own, **declared, **added}, nullable, p.max_record_kb * 1024, p.max_added_fields - len(added))
 
 
-def drain(landing: Landing, feed: Feed, *, until_drained: bool, stop: Callable[[], bool] = lambda: False, say: Callable[[Landed], Any] = lambda _: None) -> None:
+def drain(
+    landing: Landing, feed: Feed, *, until_drained: bool, stop: Callable[[], bool] = lambda: False, say: Callable[[Landed], Any] = lambda _: None
+) -> None:
     """Land records for ever, or until all that was there at the start has landed; *stop* ends it after the commit that is under way."""
-    poll_s = min(landing._params.commit_every_s / 5, 0.1)
+    poll_s = min(landing.commit_every_s / 5, 0.1)
     while not stop():
         landing.hold(feed.poll(landing.room, poll_s))
         drained = until_drained and feed.is_drained()
         if (landing.is_due or drained) and (landed := landing.commit()) is not None:
             say(landed)
-        if drained and not landing._n_held:
+        if drained and landing.is_empty:
             return
     if (landed := landing.commit()) is not None:
         say(landed)
@@ -152,8 +165,6 @@ def _recall(table: Table, params: FeedParams) -> Memory:
     last = table.scan({"place": ROW}, columns=["event_time"]).select(pl.col("event_time").max()).collect().item()
     if last is None:
         return EMPTY
-    from datetime import timedelta  # noqa: PLC0415
-
     since = last - timedelta(seconds=2 * params.lateness_s)
     values = [name for name in table.columns if not name.startswith("_") and name not in {*PARTITIONS, *key}]
     if params.known_at_field is None and "known_at" in values:
@@ -165,6 +176,3 @@ def _recall(table: Table, params: FeedParams) -> Memory:
     payload = pl.struct(values).hash() if values else pl.lit(0, pl.UInt64)
     ids = rows.select(_id=pl.struct(key).hash(), _payload=payload, series_id="series_id", event_time="event_time")
     return Memory(newest, forget(ids, newest, params))
-
-
-__all__ = ["PLACES", "Landed", "Landing", "drain", "open_table"]

@@ -72,7 +72,9 @@ class FeedParams(Strict):
     @model_validator(mode="after")
     def _names_are_free(self) -> "FeedParams":
         if taken := sorted(name for name in self.fields if name in RESERVED or name.startswith("_")):
-            raise ValueError(f"`feed.fields` has {taken}; these names (and those with a leading _) are the table's own. Rename the fields at the producer, or leave them out.")
+            raise ValueError(
+                f"`feed.fields` has {taken}; these names (and those with a leading _) are the table's own. Rename the fields at the producer, or leave them out."
+            )
         if unknown := sorted(set(self.id_fields) - set(self.fields)):
             raise ValueError(f"`feed.id_fields` names {unknown}, which `feed.fields` does not have.")
         return self

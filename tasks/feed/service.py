@@ -1,6 +1,11 @@
-"""The feed of the current dataset, put together: its source, its table, and what happens beside the landing."""
+"""The feed of the current dataset, put together: its source, its table, one landing process a member, and the windows that close meanwhile."""
 
-from collections.abc import Callable
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +13,20 @@ from tasks.core.about import About
 from tasks.core.errors import FeedError
 from tasks.core.records import Feed
 from tasks.edges.artifacts import read_json
+from tasks.edges.delta import Table, open_for_reading
 from tasks.edges.params import checked, read_about, read_dataset, read_section
+from tasks.edges.run_stage import checkout_lock
 from tasks.edges.settings import ROOT, settings
 from tasks.feed.land import Landed, Landing, drain, open_table
 from tasks.feed.params import FeedParams
 from tasks.feed.window import NAME, window_of, write_window
 
+_WINDOW_S = 5.0  # between two looks whether a window has closed
+_TIDY_COMMITS = 100  # a merge reads at most what these left small
+
 
 def folder_of(dataset: str) -> Path:
-    """Where a dataset's feed has its table; beside it stand window.json and what else the feed leaves."""
+    """What a dataset's feed leaves: `table`, window.json, and which process lands."""
     return settings().home / "feed" / dataset
 
 
@@ -24,7 +34,9 @@ def read_feed_params(root: Path = ROOT) -> FeedParams:
     """`feed` of the current dataset with the contract's columns. Raises ParamsError, or FeedError when the dataset has no feed."""
     dataset, section = read_dataset(root), read_section("feed", root)
     if section is None:
-        raise FeedError(f"Dataset {dataset!r} has no section `feed`. docs/how-to/connect-a-topic.md says what to write there; `tidemill use NAME` changes the dataset.")
+        raise FeedError(
+            f"Dataset {dataset!r} has no section `feed`. docs/how-to/connect-a-topic.md says what to write there; `tidemill use NAME` changes the dataset."
+        )
     params = checked(FeedParams, section, f"feed (with datasets.{dataset}.feed)")
     return params.with_contract((read_section("validate", root) or {}).get("columns") or {})
 
@@ -38,48 +50,104 @@ def build_feed(params: FeedParams, dataset: str) -> Feed:
 
 
 def run(*, stop: Callable[[], bool], until_drained: bool, say: Callable[[Landed], Any], root: Path = ROOT) -> dict[str, Any]:
-    """Land records of the current dataset's feed. Returns {counts, window}; the window is None while none has closed."""
+    """Land records of the current dataset's feed. Returns {counts, window}; the window is None while none has closed.
+
+    Where a process of this member lands already, a bounded run has nothing to do and says what that one left; an endless one raises FeedError.
+    """
     dataset, params = read_dataset(root), read_feed_params(root)
     folder = folder_of(dataset)
-    table = open_table(folder / "table", params)
-    feed = build_feed(params, dataset)
-    counts: dict[str, int] = {}
+    with _turn(folder) as ours:
+        if not ours and not until_drained:
+            raise FeedError(
+                f"Process {ours.holder} lands this feed as member {settings().feed_member} already. Another process needs another TIDEMILL_FEED_MEMBER; it takes a share of the partitions."
+            )
+        if not ours:
+            return {"counts": {}, "window": read_window(folder)}
+        table = open_table(folder / "table", params)
+        feed = build_feed(params, dataset)
+        told = _Told(folder, table, params, say)
+        try:
+            drain(Landing(table, params, _bar_length(params, read_about(root)), feed), feed, until_drained=until_drained, stop=stop, say=told.landed)
+        finally:
+            feed.close()
+        return {"counts": told.counts, "window": told.close_window()}
 
-    def told(landed: Landed) -> None:
-        for place, n in landed.counts.items():
-            counts[place] = counts.get(place, 0) + n
-        say(landed)
 
-    try:
-        drain(Landing(table, params, _bar_length(params, read_about(root)), feed), feed, until_drained=until_drained, stop=stop, say=told)
-    finally:
-        feed.close()
-    return {"counts": counts, "window": _close_window(folder, table, params)}
-
-
-def is_landing(root: Path = ROOT) -> bool:
-    """Whether a process lands this dataset's feed for ever, here."""
-    with _turn(folder_of(read_dataset(root)), wait=False) as ours:
-        return not ours
+def read_window(folder: Path) -> dict[str, Any] | None:
+    """The window that closed last; None while none has."""
+    window: dict[str, Any] | None = read_json(folder / NAME) if (folder / NAME).exists() else None
+    return window
 
 
 def hand_over(window: dict[str, Any], root: Path = ROOT) -> bool:
-    """Put *window* into data/source where the dataset's ingest reads it. Returns whether it is another than was there."""
+    """Put *window* into data/source, where ingest reads it. Returns whether it is another than was there."""
     source = root / "data" / "source"
     with checkout_lock(root):
-        before = read_json(source / NAME) if (source / NAME).exists() else None
-        if before == window:
+        if read_window(source) == window:
             return False
         write_window(source, window)
     return True
 
 
-def _close_window(folder: Path, table: Any, params: FeedParams) -> dict[str, Any] | None:
-    before = read_json(folder / NAME) if (folder / NAME).exists() else None
-    window = window_of(table, params.window, params.silent_s, before)
-    if window is not None and window != before:
-        write_window(folder, window)
-    return window
+class _Told:
+    """What has landed so far, and the window that closed with it."""
+
+    def __init__(self, folder: Path, table: Table, params: FeedParams, say: Callable[[Landed], Any]) -> None:
+        self._folder, self._table, self._params, self._say = folder, table, params, say
+        self.counts: dict[str, int] = {}
+        self._looked = time.monotonic()
+        self._n_commits = 0
+        self._tidying = threading.Thread()
+
+    def landed(self, landed: Landed) -> None:
+        for place, n in landed.counts.items():
+            self.counts[place] = self.counts.get(place, 0) + n
+        self._n_commits += 1
+        if self._n_commits % _TIDY_COMMITS == 0 and not self._tidying.is_alive():
+            self._tidying = threading.Thread(target=self._tidy, daemon=True)
+            self._tidying.start()
+        if time.monotonic() - self._looked >= _WINDOW_S:
+            self.close_window()
+        self._say(landed)
+
+    def close_window(self) -> dict[str, Any] | None:
+        before = read_window(self._folder)
+        window = window_of(self._table, self._params.window, self._params.silent_s, before)
+        if window is not None and window != before:
+            write_window(self._folder, window)
+        self._looked = time.monotonic()
+        return window
+
+    def _tidy(self) -> None:
+        """Beside the landing, with a table of its own: neither waits for the other."""
+        open_for_reading(self._folder / "table").tidy(keep_h=self._params.keep_h)
+
+
+class _Ours:
+    """Whether the turn is ours; else who has it."""
+
+    def __init__(self, holder: str = "") -> None:
+        self.holder = holder
+
+    def __bool__(self) -> bool:
+        return not self.holder
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[_Ours]:
+    """The turn of this member, which the kernel takes back when the process ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"member-{settings().feed_member}.lock").open("a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.seek(0)
+            yield _Ours(handle.read() or "?")
+            return
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield _Ours()
 
 
 def _bar_length(params: FeedParams, about: About) -> str | None:

@@ -60,8 +60,8 @@ def _named(records: pl.DataFrame, decoded: Decoded, params: FeedParams) -> pl.Da
     times = [read_times(told[params.time_field], params.time_format).alias("event_time")]
     if params.known_at_field is not None:
         times.append(read_times(told[params.known_at_field], params.time_format).alias("known_at"))
-    taken = {params.series_field, params.time_field, params.known_at_field}
-    return told.with_columns(series.alias("series_id"), *times).drop(taken - {None, "series_id", "event_time", "known_at"})
+    taken = {field for field in (params.series_field, params.time_field, params.known_at_field) if field}
+    return told.with_columns(series.alias("series_id"), *times).drop(taken - {"series_id", "event_time", "known_at"})
 
 
 def _judge_times(fields: pl.DataFrame, params: FeedParams, every: str | None) -> pl.DataFrame:
@@ -81,7 +81,14 @@ def _judge_times(fields: pl.DataFrame, params: FeedParams, every: str | None) ->
         open_bar = ~pl.col(params.closed_field)
     elif every is not None:
         open_bar = pl.col("event_time").dt.offset_by(every) > pl.col("_timestamp")
-    place = pl.when(pl.col("place").is_not_null()).then("place").when(pl.col(RULE).is_not_null()).then(pl.lit(QUARANTINE)).when(open_bar).then(pl.lit(UNCLOSED))
+    place = (
+        pl.when(pl.col("place").is_not_null())
+        .then("place")
+        .when(pl.col(RULE).is_not_null())
+        .then(pl.lit(QUARANTINE))
+        .when(open_bar)
+        .then(pl.lit(UNCLOSED))
+    )
     return judged.with_columns(place=place.otherwise(pl.lit(ROW)))
 
 
@@ -127,7 +134,9 @@ def _finished(fields: pl.DataFrame, records: pl.DataFrame, params: FeedParams) -
     is_bad = pl.col("place") == QUARANTINE
     values = [c for c in fields.columns if not c.startswith("_") and c not in {"place", "series_id", "event_time"}]
     month = pl.coalesce("event_time", "_timestamp").dt.strftime(_MONTH[params.partition_by])
-    done = fields.with_columns(records["_value"].alias("_raw"), month=pl.when(is_bad).then(pl.col("_timestamp").dt.strftime(_MONTH[params.partition_by])).otherwise(month))
+    done = fields.with_columns(
+        records["_value"].alias("_raw"), month=pl.when(is_bad).then(pl.col("_timestamp").dt.strftime(_MONTH[params.partition_by])).otherwise(month)
+    )
     if (fields["place"] == QUARANTINE).any():
         nothing = [pl.when(~is_bad).then(name).alias(name) for name in values]
         done = done.with_columns(*nothing, _raw=pl.when(is_bad).then("_raw"))

@@ -5,7 +5,7 @@ marks: the same rows come out however the table was merged or vacuumed since. It
 window that was closed; DVC sees a changed dependency then, and the chain runs.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,22 @@ def window_of(table: Table, every: str, silent_s: float, before: dict[str, Any] 
 
     every: length of a window (`1h`, `1d`), counted from 1970. silent_s: a series that is that far behind the newest holds no window open.
     """
-    newest = table.scan({"place": ROW}, columns=["series_id", "event_time"]).group_by("series_id").agg(pl.col("event_time").max()).collect()
-    if newest.is_empty():
+    last = table.greatest("event_time", {"place": ROW})
+    if last is None:
         return None
-    last: datetime = newest["event_time"].max()  # type: ignore[assignment]
-    speaking = newest.filter(pl.col("event_time") >= last - timedelta(seconds=silent_s))
-    watermark = speaking.select(pl.col("event_time").min().dt.truncate(every)).item()
-    end = watermark.replace(tzinfo=UTC) if watermark.tzinfo is None else watermark
+    speaks = last - timedelta(seconds=silent_s)
+    recent = table.scan({"place": ROW}, least={"event_time": speaks}, columns=["series_id", "event_time"])
+    newest = recent.group_by("series_id").agg(pl.col("event_time").max()).filter(pl.col("event_time") >= speaks).collect()
+    watermark, end = newest.select(w=pl.col("event_time").min(), end=pl.col("event_time").min().dt.truncate(every)).row(0)
     marks = {source: mark for source, mark in table.marks().items() if source != TIDY}
-    shown = table.scan({"place": ROW}, columns=["event_time"]).filter(pl.col("event_time") < end).select(pl.len()).collect().item()
+    shown = table.count_below("event_time", end, {"place": ROW})
     if not shown:
         return None
     if before is not None and before["end"] == end.isoformat() and before["n_rows"] == shown:
         return before
     return {
         "kind": "feed", "dataset": table.folder.parent.name, "version": table.version, "marks": dict(sorted(marks.items())), "end": end.isoformat(),
-        "watermark": speaking["event_time"].min().isoformat(), "n_rows": shown, "silent_series": sorted(set(newest["series_id"]) - set(speaking["series_id"])),
+        "watermark": watermark.isoformat(), "n_rows": shown, "n_series": newest.height,
     }  # fmt: skip
 
 

@@ -28,7 +28,9 @@ class FeedRows:
         """The window's rows; series, time, then every number that the feed has."""
         path = self._folder / WINDOW
         if not path.exists():
-            raise SourceError(f"The dataset reads a feed, but {path} is not there: no window has closed yet. `tidemill feed drain` lands what there is and writes it.")
+            raise SourceError(
+                f"The dataset reads a feed, but {path} is not there: no window has closed yet. `tidemill feed drain` lands what there is and writes it."
+            )
         window = read_json(path)
         table = open_for_reading(settings().home / "feed" / window["dataset"] / "table")
         numbers = [name for name, dtype in table.columns.items() if dtype.is_numeric() and not name.startswith("_")]
@@ -38,7 +40,13 @@ class FeedRows:
         end = datetime.fromisoformat(window["end"])
         rows = table.scan({"place": "row"}).filter(below & (pl.col("event_time") < end)).collect()
         if rows.height != window["n_rows"]:
-            raise SourceError(f"{path} speaks of {window['n_rows']:,} rows, but the table {window['table']} has {rows.height:,} of them. The table was restored or replaced: `tidemill feed drain` writes the window anew.")
+            raise SourceError(
+                f"{path} speaks of {window['n_rows']:,} rows, but the table {window['table']} has {rows.height:,} of them. The table was restored or replaced: `tidemill feed drain` writes the window anew."
+            )
         nominal = self._calendar.nominal_known_at().cast(UTC)
         known = pl.col("known_at").fill_null(nominal if self._params.known_at == "nominal" else pl.max_horizontal(nominal, "_timestamp"))
-        yield SourceFile(window["dataset"], file_hash(path), rows.sort("_source", "_offset").select("series_id", "event_time", known.alias("known_at"), pl.col(numbers).cast(pl.Float64)))
+        yield SourceFile(
+            window["dataset"],
+            file_hash(path),
+            rows.sort("_source", "_offset").select("series_id", "event_time", known.alias("known_at"), pl.col(numbers).cast(pl.Float64)),
+        )
