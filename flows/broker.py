@@ -4,6 +4,7 @@ What the nodes store lies in `<home>/kafka/`; started again in the same folder, 
 """
 
 import base64
+import os
 import shutil
 import string
 import subprocess
@@ -156,3 +157,15 @@ def _jars() -> Path:
         )
     seal.write_bytes(wanted.read_bytes())
     return folder.absolute()
+
+
+def main() -> None:
+    """Run one node on the setting's port until stopped."""
+    cluster = Cluster(settings().home.absolute() / "kafka" / "cluster", port=settings().kafka_port)
+    print(f"Kafka: {cluster.address}; Ctrl-C stops it", flush=True)
+    command = cluster.command(1)
+    os.execvp(command[0], command)  # noqa: S606  (the broker takes our place: signals reach it)
+
+
+if __name__ == "__main__":
+    main()
