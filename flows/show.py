@@ -59,7 +59,14 @@ def show_feed(found: dict[str, Any]) -> None:
     table = found["table"]
     if table is None:
         console.print(f"{found['dataset']}: no record has landed yet. `tidemill feed` or `tidemill feed drain` lands them.")
-        return
+    else:
+        _show_table(console, found)
+    for member in found["members"]:
+        console.print(f"member {member['member']} (process {member['pid']}): {_landing(member)}")
+
+
+def _show_table(console: Console, found: dict[str, Any]) -> None:
+    table = found["table"]
     rows = ", ".join(f"{n:,} {place}" for place, n in table["rows"].items()) or "no rows"
     console.print(f"{found['dataset']}: version {table['version']} in {table['n_files']} files; {rows}")
     window = found["window"]
@@ -70,15 +77,15 @@ def show_feed(found: dict[str, Any]) -> None:
         lag, member = lags.get(source, ("nobody reads it", "-"))
         sources.add_row(source, f"{mark:,}", f"{lag:,}" if isinstance(lag, int) else lag, member)
     console.print(sources)
-    for member in found["members"]:
-        state = (
-            f"{member['records_per_s']:,.0f} records/s, {member['buffer_bytes'] / 1e6:.1f} MB held"
-            if member["speaks"]
-            else f"silent since {member['at']}"
-        )
-        console.print(
-            f"member {member['member']} (process {member['pid']}): {state}; quarantined {member['quarantine_frac']:.2%}; watermark {member['watermark']}"
-        )
+
+
+def _landing(member: dict[str, Any]) -> str:
+    if member["fault"]:
+        return f"does not land since {member['at']}: {member['fault']}"
+    if not member["speaks"]:
+        return f"silent since {member['at']}"
+    rate = f"{member['records_per_s']:,.0f} records/s, {member['buffer_bytes'] / 1e6:.1f} MB held"
+    return f"{rate}; quarantined {member['quarantine_frac']:.2%}; watermark {member['watermark']}"
 
 
 def show_findings(findings: list[Finding]) -> None:

@@ -19,7 +19,7 @@ from tasks.edges.run_stage import checkout_lock
 from tasks.edges.settings import ROOT, settings
 from tasks.feed.land import Landed, Landing, drain, open_table
 from tasks.feed.params import FeedParams
-from tasks.feed.watch import Watch, describe, read_status
+from tasks.feed.watch import Watch, describe, note_fault, read_status
 from tasks.feed.window import NAME, window_of, write_window
 
 _WINDOW_S = 5.0  # between two looks whether a window has closed
@@ -65,7 +65,11 @@ def run(*, stop: Callable[[], bool], until_drained: bool, say: Callable[[Landed]
         if not ours:
             return {"counts": {}, "window": read_window(folder)}
         table = open_table(folder / "table", params)
-        feed = build_feed(params, dataset)
+        try:
+            feed = build_feed(params, dataset)
+        except FeedError as error:
+            note_fault(folder, settings().feed_member, str(error))
+            raise
         landing = Landing(table, params, _bar_length(params, read_about(root)), feed)
         port = None if until_drained else settings().feed_port
         watch = Watch(folder, dataset, settings().feed_member, landing, feed, port, settings().host)
@@ -108,12 +112,14 @@ class _Beside:
 
     def __init__(self, folder: Path, table: Table, params: FeedParams, watch: Watch, say: Callable[[Landed], Any]) -> None:
         self._folder, self._table, self._params, self._watch, self._say = folder, table, params, watch, say
-        self._looked = time.monotonic()
+        self._looked, self._seen = time.monotonic(), -1
         self._n_commits = 0
         self._tidying = threading.Thread()
 
     def turn(self, landed: Landed | None) -> None:
         self._watch.beat()
+        if time.monotonic() - self._looked >= _WINDOW_S and self._table.version != self._seen:
+            self.close_window()
         if landed is None:
             return
         self._watch.landed(landed)
@@ -121,8 +127,6 @@ class _Beside:
         if self._n_commits % _TIDY_COMMITS == 0 and not self._tidying.is_alive():
             self._tidying = threading.Thread(target=self._tidy, daemon=True)
             self._tidying.start()
-        if time.monotonic() - self._looked >= _WINDOW_S:
-            self.close_window()
         self._say(landed)
 
     def close_window(self) -> dict[str, Any] | None:
@@ -130,7 +134,7 @@ class _Beside:
         window = window_of(self._table, self._params.window, self._params.silent_s, before)
         if window is not None and window != before:
             write_window(self._folder, window)
-        self._looked = time.monotonic()
+        self._looked, self._seen = time.monotonic(), self._table.version
         return window
 
     def _tidy(self) -> None:

@@ -86,13 +86,20 @@ class Watch:
         write_json(self._path, {
             "dataset": self._dataset, "member": self._member, "pid": os.getpid(), "at": datetime.now(UTC).isoformat(), "started": self._started.isoformat(),
             "records_per_s": round(self._rate, 1), "counts": self.counts, "quarantine_frac": round(self.counts.get("quarantine", 0) / n, 6) if n else 0.0,
-            "version": self._landing.table.version, "watermark": self._watermark.isoformat() if self._watermark else None, "buffer_bytes": self._landing.held_bytes, "sources": sources,
+            "fault": None, "version": self._landing.table.version, "watermark": self._watermark.isoformat() if self._watermark else None, "buffer_bytes": self._landing.held_bytes, "sources": sources,
         })  # fmt: skip
 
 
 def status_path(folder: Path, member: str) -> Path:
     """Where a member's status lies."""
     return folder / f"status-{member}.json"
+
+
+def note_fault(folder: Path, member: str, fault: str) -> None:
+    """Say in the status why this member does not land."""
+    write_json(
+        status_path(folder, member), {"member": member, "pid": os.getpid(), "at": datetime.now(UTC).isoformat(), "fault": fault, "sources": []}
+    )
 
 
 def read_status(folder: Path) -> list[dict[str, Any]]:
