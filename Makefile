@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 TESTS  ?= not chaos and not bench
 
-.PHONY: run test up down lint bench chaos lock install help clean
+.PHONY: run test up down kafka-up lint bench chaos lock install help clean
 .DEFAULT_GOAL := help
 
 run: $(STAMP)  ## install what is locked, run the whole chain, print a forecast and the page
@@ -19,6 +19,9 @@ up: $(STAMP)  ## start Prefect, MLflow, the service and a worker; print their ad
 
 down: $(STAMP)  ## stop exactly those
 	$(BIN)/tidemill down
+
+kafka-up: $(STAMP)  ## a Kafka broker alone, in the foreground (Java 17 and Maven fetch it the first time)
+	$(BIN)/python -m flows.broker
 
 test: $(STAMP)  ## everything the tests need, then the tests, with coverage
 	$(BIN)/pytest tests -m "$(TESTS)" -n 2 --dist loadfile --durations=25 --cov=tasks --cov=flows --cov=deployments --cov-report=term:skip-covered $(ARGS)
@@ -60,4 +63,4 @@ clean:  ## remove the environment and what runs left behind; data, models and DV
 	rm -rf $(VENV) .tidemill .pytest_cache .mypy_cache .ruff_cache
 
 help:  ## this list
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1#\2/p' $(MAKEFILE_LIST) | awk -F'#' '{printf "%-16s %s\n", $$1, $$2}'
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1#\2/p' $(MAKEFILE_LIST) | awk -F'#' '{printf "%-16s %s\n", $$1, $$2}'

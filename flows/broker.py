@@ -5,6 +5,7 @@ What the nodes store lies in `<home>/kafka/`; started again in the same folder, 
 
 import base64
 import fcntl
+import os
 import shutil
 import string
 import subprocess
@@ -165,3 +166,15 @@ def _fetch(folder: Path, wanted: Path) -> None:
         raise SettingsError(
             f"Maven could not bring Kafka's jars: {fetched.stdout[-2000:]}{fetched.stderr[-500:]}. Look whether Maven Central can be reached."
         )
+
+
+def main() -> None:
+    """Run one node on the setting's port until stopped."""
+    cluster = Cluster(settings().home.absolute() / "kafka" / "cluster", port=settings().kafka_port)
+    print(f"Kafka: {cluster.address}; Ctrl-C stops it", flush=True)
+    command = cluster.command(1)
+    os.execvp(command[0], command)  # noqa: S606  (the broker takes our place: signals reach it)
+
+
+if __name__ == "__main__":
+    main()

@@ -61,11 +61,14 @@ def run(
 
 
 @app.command()
-def up(as_json: AsJson = False) -> None:
-    """Start Prefect, MLflow, the service and a worker, wait until each answers, and leave them running."""
+def up(
+    kafka: Annotated[bool, typer.Option("--kafka", help="Start a Kafka broker too (Java 17 and Maven fetch it the first time).")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start Prefect, MLflow, the service, a worker and the dataset's feed if it has one, wait until each answers, and leave them running."""
     from flows.operate import up as start_all  # noqa: PLC0415
 
-    done = start_all(_say)
+    done = start_all(_say, kafka)
     if as_json:
         _print_json(done)
         return

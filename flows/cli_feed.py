@@ -50,3 +50,18 @@ def _print(done: dict[str, Any], *, as_json: bool) -> None:
             f"Window: {done['window']['n_rows']:,} rows up to {done['window']['end']}"
             + ("; the chain sees it now: `tidemill run`." if done["changed"] else "; the chain has seen it.")
         )
+
+
+@feed_app.command()
+def status(as_json: AsJson = False) -> None:
+    """Show the feed's table and each landing process: rate, lag, marks, quarantine, watermark."""
+    from tasks.feed.service import look  # noqa: PLC0415  (likewise)
+
+    with told():
+        found = look()
+    if as_json:
+        print(json.dumps(found, indent=2, default=str))
+        return
+    from flows.show import show_feed  # noqa: PLC0415  (rich)
+
+    show_feed(found)

@@ -16,14 +16,12 @@ def feed(train: bool = True, limit_s: float = 3600.0) -> dict[str, Any]:
 
     train: when the chain has not seen that window, train and promote.
     """
-    from tasks.feed.service import hand_over  # noqa: PLC0415  (delta and polars: the deployment's pull need not pay for them)
+    from tasks.feed.service import hand_over, look  # noqa: PLC0415  (delta and polars: the deployment's pull need not pay for them)
 
     done = _drain()
     window = done["window"]
     changed = hand_over(window) if window else False
-    create_table_artifact(
-        key="feed-table", table=[{"place": place, "records": n} for place, n in sorted(done["counts"].items())], description="What landed."
-    )
+    create_table_artifact(key="feed-table", table=_as_table(look()), description="The feed: what landed of each source, what is behind, who lands.")
     get_run_logger().info("Feed: %s; window %s", done["counts"], window["end"] if window else "none has closed yet")
     if changed and train:
         training(reason=f"the feed's window to {window['end']} has closed", limit_s=limit_s)
@@ -37,3 +35,13 @@ def _drain() -> dict[str, Any]:
 
     logger = get_run_logger()
     return run(stop=lambda: False, until_drained=True, say=lambda landed: logger.info("version %d: %s", landed.version, landed.counts))
+
+
+def _as_table(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row a source, and one a place."""
+    members = {one["source"]: (member, one) for member in found["members"] for one in member["sources"]}
+    rows = [{"what": place, "records": n, "lag": "", "member": "", "at": ""} for place, n in found["table"]["rows"].items()]
+    for source, mark in found["table"]["marks"].items():
+        member, one = members.get(source, ({}, {}))
+        rows.append({"what": source, "records": mark, "lag": one.get("lag", ""), "member": member.get("member", ""), "at": member.get("at", "")})
+    return rows

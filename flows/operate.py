@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flows.server import log_path
-from flows.supervisor import State, parts, ports, read_state, state_path
+from flows.supervisor import KAFKA, State, parts, ports, read_state, state_path
 from tasks.core.errors import SettingsError
 from tasks.edges.processes import START_S, holder_of, is_alive, is_free, is_running, last_lines, stop, wait_for
 from tasks.edges.settings import ROOT, child_environment, settings
@@ -16,18 +16,21 @@ STOP_S = 20.0  # the supervisor gives each part 5 s before it uses force
 Say = Callable[[str], None]
 
 
-def up(say: Say) -> dict[str, Any]:
-    """Start everything that is not up, wait until it answers. Returns {addresses, log}; raises SettingsError that names who failed."""
+def up(say: Say, kafka: bool = False) -> dict[str, Any]:
+    """Start everything that is not up (*kafka*: a broker too), wait until it answers.
+
+    Returns {addresses, log}; raises SettingsError that names who failed.
+    """
     state = read_state()
     if state is not None and is_running(state.supervisor):
         say("Already up.")
         return _described(state)
-    _refuse_taken_ports()
+    _refuse_taken_ports(kafka)
     log = log_path("up")
     say(f"Starting; the log is {log}")
     with log.open("a") as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", "flows.supervisor"],
+            [sys.executable, "-m", "flows.supervisor", *([KAFKA] if kafka else [])],
             cwd=ROOT,
             env=child_environment(TIDEMILL_HOME=str(settings().home.absolute())),
             stdin=subprocess.DEVNULL,
@@ -36,7 +39,7 @@ def up(say: Say) -> dict[str, Any]:
             start_new_session=True,  # it goes on when this terminal closes
         )
     try:
-        _wait(child, say)
+        _wait(child, say, kafka)
     except BaseException:
         down(lambda _: None)
         child.wait()
@@ -61,9 +64,9 @@ def down(say: Say) -> dict[str, Any]:
     return {"stopped": names}
 
 
-def _wait(child: "subprocess.Popen[bytes]", say: Say) -> None:
+def _wait(child: "subprocess.Popen[bytes]", say: Say, kafka: bool) -> None:
     deadline = time.monotonic() + START_S
-    for part in parts():
+    for part in parts(kafka):
         if not wait_for(lambda part=part: child.poll() is not None or part.ready(), max(deadline - time.monotonic(), 1.0)):  # type: ignore[misc]
             raise SettingsError(f"{part.name} did not get ready within {START_S:.0f} s. {last_lines(log_path('up'), containing=f' {part.name} | ')}")
         if child.poll() is not None:
@@ -78,8 +81,8 @@ def _is_deployed() -> bool:
     return state is not None and state.deployed
 
 
-def _refuse_taken_ports() -> None:
-    taken = {name: port for name, port in ports().items() if not is_free(settings().host, port)}
+def _refuse_taken_ports(kafka: bool) -> None:
+    taken = {name: port for name, port in ports(kafka).items() if not is_free(settings().host, port)}
     if taken:
         said = "; ".join(f"{name}'s port {port} is held by {holder_of(port)}" for name, port in taken.items())
         variables = ", ".join(f"TIDEMILL_{name.upper()}_PORT" for name in taken)

@@ -53,6 +53,41 @@ def show_status(found: dict[str, Any]) -> None:
     _console().print(table)
 
 
+def show_feed(found: dict[str, Any]) -> None:
+    """The feed: what its table holds, who lands, how far each source is."""
+    console = _console()
+    table = found["table"]
+    if table is None:
+        console.print(f"{found['dataset']}: no record has landed yet. `tidemill feed` or `tidemill feed drain` lands them.")
+    else:
+        _show_table(console, found)
+    for member in found["members"]:
+        console.print(f"member {member['member']} (process {member['pid']}): {_landing(member)}")
+
+
+def _show_table(console: Console, found: dict[str, Any]) -> None:
+    table = found["table"]
+    rows = ", ".join(f"{n:,} {place}" for place, n in table["rows"].items()) or "no rows"
+    console.print(f"{found['dataset']}: version {table['version']} in {table['n_files']} files; {rows}")
+    window = found["window"]
+    console.print(f"window: {window['n_rows']:,} rows up to {window['end']}" if window else "window: none has closed yet")
+    sources = Table("source", "next offset", "lag", "member")
+    lags = {one["source"]: (one["lag"], member["member"]) for member in found["members"] if member["speaks"] for one in member["sources"]}
+    for source, mark in table["marks"].items():
+        lag, member = lags.get(source, ("nobody reads it", "-"))
+        sources.add_row(source, f"{mark:,}", f"{lag:,}" if isinstance(lag, int) else lag, member)
+    console.print(sources)
+
+
+def _landing(member: dict[str, Any]) -> str:
+    if member["fault"]:
+        return f"does not land since {member['at']}: {member['fault']}"
+    if not member["speaks"]:
+        return f"silent since {member['at']}"
+    rate = f"{member['records_per_s']:,.0f} records/s, {member['buffer_bytes'] / 1e6:.1f} MB held"
+    return f"{rate}; quarantined {member['quarantine_frac']:.2%}; watermark {member['watermark']}"
+
+
 def show_findings(findings: list[Finding]) -> None:
     """One line per look, with the advice where something is wrong."""
     console = _console()

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from flows.server import POOL, api_url_at, log_path, prefect_environment, server
 from flows.service import champions_target, serve_command, service_environment
 from tasks.core.about import Strict
 from tasks.edges.artifacts import write_json
-from tasks.edges.params import read_dataset
+from tasks.edges.params import read_dataset, read_section
 from tasks.edges.processes import Mark, answers, fetch, mark, start, stop
 from tasks.edges.registry import read_champion
 from tasks.edges.settings import settings
@@ -29,6 +30,7 @@ LOG_BYTES = 5_000_000  # and one older file of that size
 LONGEST_PAUSE_S = 60.0
 _POLL_S = 0.5
 _DEPLOY = "deploy"
+KAFKA = "--kafka"  # the supervisor's one argument
 
 
 class Part(NamedTuple):
@@ -51,20 +53,36 @@ class State(Strict):
     deployed: bool = False
 
 
-def ports() -> dict[str, int]:
+def ports(kafka: bool = False) -> dict[str, int]:
     """Ports that our parts listen on, by part; `TIDEMILL_<PART>_PORT` moves one. What a setting places elsewhere needs none here."""
     s = settings()
+    feed = {"feed": s.feed_port} if has_feed() else {}
+    broker = {"kafka": s.kafka_port} if kafka and not s.kafka else {}
     prefect = {} if s.prefect_api_url else {"prefect": s.prefect_port}
     mlflow = {} if s.mlflow_uri.startswith("http") else {"mlflow": s.mlflow_port}
-    return {**prefect, **mlflow, "service": s.service_port}
+    return {**broker, **feed, **prefect, **mlflow, "service": s.service_port}
 
 
-def parts() -> list[Part]:
-    """Programs to run, in the order of their start. What a setting places elsewhere is not started here."""
+def has_feed() -> bool:
+    """Whether the current dataset's entry has a section `feed`."""
+    return read_section("feed") is not None
+
+
+def parts(kafka: bool = False) -> list[Part]:
+    """Programs to run, in the order of their start; *kafka*: a broker too. What a setting places elsewhere is not started here."""
     s = settings()
     api = s.prefect_api_url or api_url_at(s.prefect_port)
     prefect = prefect_environment(api)
     out = []
+    if "kafka" in ports(kafka):
+        from flows.broker import is_up  # noqa: PLC0415  (Kafka's client: only with a broker)
+
+        out.append(Part("kafka", [sys.executable, "-m", "flows.broker"], {}, s.kafka_address, lambda: is_up(s.kafka_address)))
+    if "feed" in ports(kafka):
+        metrics = f"http://{s.host}:{s.feed_port}/metrics"
+        command = [sys.executable, "-m", "tasks.feed.forever"]
+        # Not waited for: without its topic it ends and starts again until the topic is there; `tidemill feed status` says what it lacks.
+        out.append(Part("feed", command, {}, metrics, lambda: True, after="kafka" if "kafka" in ports(kafka) else None))
     if "prefect" in ports():
         out.append(Part("prefect", server_command(s.prefect_port), prefect, ui_url(api), lambda: answers(f"{api}/health")))
     if "mlflow" in ports():
@@ -95,11 +113,11 @@ def read_state() -> State | None:
     return State.model_validate_json(path.read_bytes()) if path.exists() else None
 
 
-def supervise() -> NoReturn:
-    """Start the parts and keep them running until SIGTERM or SIGINT, then stop them."""
+def supervise(kafka: bool = False) -> NoReturn:
+    """Start the parts (*kafka*: a broker too) and keep them running until SIGTERM or SIGINT, then stop them."""
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
-    keeper = _Keeper(parts())
+    keeper = _Keeper(parts(kafka))
     try:
         while True:
             keeper.look()
@@ -223,4 +241,4 @@ def _leave(*_: Any) -> NoReturn:
 
 if __name__ == "__main__":
     settings()
-    supervise()
+    supervise(kafka=KAFKA in sys.argv)

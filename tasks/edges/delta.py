@@ -134,6 +134,15 @@ class Table:
         inside = self._open(cut, [column]).filter(pl.col(column) < bound).select(pl.len()).collect().item() if cut.height else 0
         return int(whole["num_records"].sum()) + inside
 
+    def counts(self, partition: str) -> dict[str, int]:
+        """Rows by the values of a partition column."""
+        return dict(self._files({}, {}).group_by(partition).agg(pl.col("num_records").sum()).sort(partition).iter_rows())
+
+    @property
+    def n_files(self) -> int:
+        """Files of this version."""
+        return self._files({}, {}).height
+
     def marks(self) -> dict[str, int]:
         """Every source's mark, as of this handle's version, found in the log and the last checkpoint."""
         return {source: mark for source in self._sources() if (mark := self.mark(source)) is not None}

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,12 +22,18 @@ PARTITIONS = ("place", "month")
 
 
 class Landed(NamedTuple):
-    """One commit. counts: rows by place, duplicates too; they add up to what was read. seconds: from the first held record to the commit's end."""
+    """One commit.
+
+    counts: records by place, duplicates too; they add up to what was read. seconds: from the first held record to the commit's end;
+    commit_seconds: of it for decoding, sorting and committing. newest: of the rows' event times. added: fields that became columns.
+    """
 
     version: int
     counts: dict[str, int]
     bytes_read: int
     seconds: float
+    commit_seconds: float
+    newest: datetime | None
     added: dict[str, str]
 
 
@@ -61,6 +67,16 @@ class Landing:
         found = {source: mark for source, mark in self.table.marks().items() if source != TIDY}
         self._begins = dict(found)
         return found
+
+    @property
+    def begins(self) -> dict[str, int]:
+        """Where what is held begins, by source: the table's marks."""
+        return self._begins
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the values that are held."""
+        return self._bytes
 
     @property
     def room(self) -> int:
@@ -105,6 +121,7 @@ class Landing:
         """Commit what is held; None when another writer had read on: what was held is forgotten and read again from the table's marks."""
         if not self._n_held:
             return None
+        begun = time.monotonic()
         records = pl.concat(self._held, rechunk=True) if self._held else pl.DataFrame(schema=dict(RECORDS))
         decoder = self._decoder()
         decoded = decoder.decode(records["_value"].drop_nulls())
@@ -119,7 +136,9 @@ class Landing:
         except MarkMovedError:
             self._feed.rewind()
             return None
-        landed = Landed(version, counts, self._bytes, time.monotonic() - self._since, about["added"])
+        now = time.monotonic()
+        newest = rows.filter(pl.col("place") == ROW)["event_time"].max()
+        landed = Landed(version, counts, self._bytes, now - self._since, now - begun, newest, about["added"])  # type: ignore[arg-type]  # a datetime
         self._memory = memory
         self._begins |= self._ends
         self._forget_held()
@@ -144,19 +163,25 @@ class Landing:
 
 
 def drain(
-    landing: Landing, feed: Feed, *, until_drained: bool, stop: Callable[[], bool] = lambda: False, say: Callable[[Landed], Any] = lambda _: None
+    landing: Landing,
+    feed: Feed,
+    *,
+    until_drained: bool,
+    stop: Callable[[], bool] = lambda: False,
+    turn: Callable[[Landed | None], Any] = lambda _: None,
 ) -> None:
-    """Land records for ever, or until all that was there at the start has landed; *stop* ends it after the commit that is under way."""
+    """Land records for ever, or until all that was there at the start has landed; *stop* ends it after the commit that is under way.
+
+    turn: called after each poll, with what has landed then, if anything.
+    """
     poll_s = min(landing.commit_every_s / 5, 0.1)
     while not stop():
         landing.hold(feed.poll(landing.room, poll_s))
         drained = until_drained and feed.is_drained()
-        if (landing.is_due or drained) and (landed := landing.commit()) is not None:
-            say(landed)
+        turn(landing.commit() if landing.is_due or drained else None)
         if drained and landing.is_empty:
             return
-    if (landed := landing.commit()) is not None:
-        say(landed)
+    turn(landing.commit())
 
 
 def _recall(table: Table, params: FeedParams) -> Memory:

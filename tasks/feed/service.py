@@ -19,6 +19,7 @@ from tasks.edges.run_stage import checkout_lock
 from tasks.edges.settings import ROOT, settings
 from tasks.feed.land import Landed, Landing, drain, open_table
 from tasks.feed.params import FeedParams
+from tasks.feed.watch import Watch, describe, note_fault, read_status
 from tasks.feed.window import NAME, window_of, write_window
 
 _WINDOW_S = 5.0  # between two looks whether a window has closed
@@ -64,13 +65,30 @@ def run(*, stop: Callable[[], bool], until_drained: bool, say: Callable[[Landed]
         if not ours:
             return {"counts": {}, "window": read_window(folder)}
         table = open_table(folder / "table", params)
-        feed = build_feed(params, dataset)
-        told = _Told(folder, table, params, say)
         try:
-            drain(Landing(table, params, _bar_length(params, read_about(root)), feed), feed, until_drained=until_drained, stop=stop, say=told.landed)
+            feed = build_feed(params, dataset)
+        except FeedError as error:
+            note_fault(folder, settings().feed_member, str(error))
+            raise
+        landing = Landing(table, params, _bar_length(params, read_about(root)), feed)
+        port = None if until_drained else settings().feed_port
+        watch = Watch(folder, dataset, settings().feed_member, landing, feed, port, settings().host)
+        beside = _Beside(folder, table, params, watch, say)
+        try:
+            drain(landing, feed, until_drained=until_drained, stop=stop, turn=beside.turn)
+            watch.beat(at_once=True)
         finally:
             feed.close()
-        return {"counts": told.counts, "window": told.close_window()}
+        return {"counts": watch.counts, "window": beside.close_window()}
+
+
+def look(root: Path = ROOT) -> dict[str, Any]:
+    """What can be seen of the current dataset's feed: {dataset, table, window, members}; the table is None before the first record."""
+    read_feed_params(root)
+    dataset = read_dataset(root)
+    folder = folder_of(dataset)
+    table = describe(open_for_reading(folder / "table")) if (folder / "table" / "_delta_log").exists() else None
+    return {"dataset": dataset, "table": table, "window": read_window(folder), "members": read_status(folder)}
 
 
 def read_window(folder: Path) -> dict[str, Any] | None:
@@ -89,25 +107,26 @@ def hand_over(window: dict[str, Any], root: Path = ROOT) -> bool:
     return True
 
 
-class _Told:
-    """What has landed so far, and the window that closed with it."""
+class _Beside:
+    """What happens beside the landing: it is watched, windows close, the table is tidied."""
 
-    def __init__(self, folder: Path, table: Table, params: FeedParams, say: Callable[[Landed], Any]) -> None:
-        self._folder, self._table, self._params, self._say = folder, table, params, say
-        self.counts: dict[str, int] = {}
-        self._looked = time.monotonic()
+    def __init__(self, folder: Path, table: Table, params: FeedParams, watch: Watch, say: Callable[[Landed], Any]) -> None:
+        self._folder, self._table, self._params, self._watch, self._say = folder, table, params, watch, say
+        self._looked, self._seen = time.monotonic(), -1
         self._n_commits = 0
         self._tidying = threading.Thread()
 
-    def landed(self, landed: Landed) -> None:
-        for place, n in landed.counts.items():
-            self.counts[place] = self.counts.get(place, 0) + n
+    def turn(self, landed: Landed | None) -> None:
+        self._watch.beat()
+        if time.monotonic() - self._looked >= _WINDOW_S and self._table.version != self._seen:
+            self.close_window()
+        if landed is None:
+            return
+        self._watch.landed(landed)
         self._n_commits += 1
         if self._n_commits % _TIDY_COMMITS == 0 and not self._tidying.is_alive():
             self._tidying = threading.Thread(target=self._tidy, daemon=True)
             self._tidying.start()
-        if time.monotonic() - self._looked >= _WINDOW_S:
-            self.close_window()
         self._say(landed)
 
     def close_window(self) -> dict[str, Any] | None:
@@ -115,7 +134,7 @@ class _Told:
         window = window_of(self._table, self._params.window, self._params.silent_s, before)
         if window is not None and window != before:
             write_window(self._folder, window)
-        self._looked = time.monotonic()
+        self._looked, self._seen = time.monotonic(), self._table.version
         return window
 
     def _tidy(self) -> None:
