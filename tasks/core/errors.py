@@ -63,3 +63,7 @@ class FeedError(TidemillError):
 
 class MarkMovedError(FeedError):
     """Another writer has read on; what is held must be forgotten and read again from the table's mark. Nothing was written."""
+
+
+class FencedError(FeedError):
+    """Another process took this one's place in the group of a topic. Nothing that was held was committed."""

@@ -8,11 +8,14 @@ A commit goes out from the version at which its marks were compared. When anybod
 the files that it would have named are removed, and the caller reads its marks and its records again (docs/decisions/exactly-once.md).
 """
 
+import contextlib
 import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
+from datetime import UTC as ZONE
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -29,6 +32,7 @@ from tasks.core.frames import UTC
 Columns = Mapping[str, pl.DataType]
 Marks = Mapping[str, int]  # source -> the next offset to read of it
 
+_ABOUT = "tidemill."  # before the keys of what we keep beside a column
 TIDY = "tidy"  # the mark that every rewriting of files moves by one
 _TYPES: dict[Any, str] = {
     pl.String(): "string", pl.Binary(): "binary", pl.Boolean(): "boolean", pl.Int32(): "integer", pl.Int64(): "long", pl.Float64(): "double", UTC: "timestamp",
@@ -92,12 +96,38 @@ class Table:
         self._act([add for add, _ in written], moves, about, [path for _, path in written])
         return self.version
 
-    def add_column(self, name: str, dtype: pl.DataType) -> None:
-        """Add a nullable column; earlier rows have null there. Nothing when it is there already."""
+    def add_column(self, name: str, dtype: pl.DataType, about: Mapping[str, str] | None = None) -> None:
+        """Add a nullable column; earlier rows have null there. Nothing when it is there already. about: kept beside its name, with version and time.
+
+        Raises FeedError when it is there with another type.
+        """
         self.refresh()
-        if name not in self.columns:
-            self._table.alter.add_columns([_field(name, dtype)])
+        while name not in self.columns:
+            told = {**(about or {}), "version": str(self.version + 1), "at": datetime.now(ZONE).isoformat()}
+            with contextlib.suppress(CommitFailedError):  # another writer was first: look again
+                self._table.alter.add_columns([_field(name, dtype, told)])
+            self.refresh()
             self._sync_log(self.version)
+        if (was := self.columns[name]) != dtype:
+            raise FeedError(
+                f"Field {name!r} is declared {dtype}, but in {self.folder.name} it is {was}; a column never changes its type. "
+                f"Declare it as it is, or under another name; `tidemill schema` says since when it is there."
+            )
+
+    def described(self) -> dict[str, dict[str, str]]:
+        """Name -> what is kept beside each column: type, and version, time and manner of its coming (those of the beginning say nothing)."""
+        return {
+            f.name: {"type": str(_FRAME_TYPES[f.type.type]), **{key.removeprefix(_ABOUT): v for key, v in f.metadata.items() if key.startswith(_ABOUT)}}
+            for f in self._table.schema().fields
+        }
+
+    def reaching(self, column: str, n_rows: int, only: Mapping[str, str] | None = None) -> Any:
+        """A value of *column* such that the files that reach it hold *n_rows* rows, or all there are; None when there are none."""
+        files = self._files(only or {}, {})
+        if files.is_empty():
+            return None
+        newest = files.sort(f"max.{column}", descending=True).with_columns(n=pl.col("num_records").cum_sum() - pl.col("num_records"))
+        return newest.filter(pl.col("n") < n_rows)[f"max.{column}"].min()
 
     def scan(
         self, only: Mapping[str, str] | None = None, least: Mapping[str, Any] | None = None, columns: Iterable[str] | None = None
@@ -329,10 +359,10 @@ def _schema(columns: Columns) -> Schema:
     return Schema([_field(name, dtype) for name, dtype in columns.items()])
 
 
-def _field(name: str, dtype: pl.DataType) -> Field:
+def _field(name: str, dtype: pl.DataType, about: Mapping[str, str] | None = None) -> Field:
     if dtype not in _TYPES:
         raise FeedError(f"Column {name!r} is {dtype}; the feed's table holds {', '.join(map(str, _TYPES))}.")
-    return Field(name, PrimitiveType(_TYPES[dtype]))
+    return Field(name, PrimitiveType(_TYPES[dtype]), metadata={f"{_ABOUT}{key}": value for key, value in (about or {}).items()})
 
 
 def _statistics(rows: pl.DataFrame) -> str:

@@ -14,7 +14,7 @@ import polars as pl
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from tasks.core.errors import FeedError
+from tasks.core.errors import FencedError, FeedError
 from tasks.core.records import RECORDS, Marks, Polled
 
 _QUEUED_KB = 16_384  # prefetched beside what we hold; a record of 20 MB still passes
@@ -40,9 +40,10 @@ _TUNING = {
 # What the client cannot mend by trying again.
 _FATAL = {
     KafkaError._AUTO_OFFSET_RESET, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED,  # noqa: SLF001  (the library's name)
-    KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._AUTHENTICATION, KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED, KafkaError.UNKNOWN_TOPIC_OR_PART,  # noqa: SLF001  (the same)
+    KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._AUTHENTICATION, KafkaError.UNKNOWN_TOPIC_OR_PART,  # noqa: SLF001  (the same)
     KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001  (the same)
 }  # fmt: skip
+_FENCED = {KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED}  # noqa: SLF001  (the same)
 
 
 class KafkaFeed:
@@ -189,9 +190,13 @@ class KafkaFeed:
             )
         if error.code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}:  # noqa: SLF001  (the same)
             self._refuse_another_topic()
+        elif error.code() in _FENCED:
+            raise FencedError(
+                f"{self._topic}: {error.str()} ({error.name()}). Another process has the same TIDEMILL_FEED_MEMBER and took this one's place; what was held here is read there. End one of the two, or give it a member of its own."
+            )
         elif error.fatal() or error.code() in _FATAL:
             raise FeedError(
-                f"{self._topic}: {error.str()} ({error.name()}). The client cannot mend it: look at access rights, and whether another process has the same TIDEMILL_FEED_MEMBER."
+                f"{self._topic}: {error.str()} ({error.name()}). The client cannot mend it: look at access rights."
             )
 
 

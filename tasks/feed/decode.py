@@ -1,148 +1,230 @@
 """From a record's bytes to typed fields, or to the rule that it breaks. Whatever arrives, each record gets an answer of its own.
 
-A batch is decoded at once where all its records are alike; only what that cannot tell for sure (bad JSON, a field more or less, a wrong type)
-is looked at one by one. Joining messages by newline and parsing the text would be as fast and shift rows to wrong offsets
-(two objects in one message).
+The slow way reads one record after the other and is what the rules mean. JSON has a fast way beside it for records that are written like their
+neighbours: a pattern that knows each field's place and type lets through only what both ways read alike, and the rest goes the slow way.
+Joining messages by newline and parsing the text would be as fast and shift rows to wrong offsets (two objects in one message); the parser alone
+would take `true` for 1.0, 1.5 for 1 and the first of two equal keys, without a word.
 """
 
+import json
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import polars as pl
 
 RULE, DETAIL = "_rule", "_detail"
-_KEYS = '":'  # once for each field of a flat object, written without spaces; more often where a text contains it, which is then looked at
+NOT_THE_TABLES = frozenset({"place", "month", "series_id", "event_time", "known_at"})  # names that no new field may take
 
-_CHUNK = 64  # records; where one in a few hundred is bad, most chunks hold none
+_N_PATTERNS = 4  # orders in which producers write the fields of one topic
+_LEARN_FROM = 8  # records that no pattern lets through, before a new one is worth its compilation
+_MAX_NAME = 100  # characters of a new column's name
+_NUMBER = r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{1,2})?"  # no overflow, whatever the digits
+_PATTERNS: dict[Any, str] = {
+    pl.Float64: _NUMBER, pl.Int64: r"-?(?:0|[1-9][0-9]{0,17})", pl.Boolean: "true|false", pl.String: r'"[^"\\\x00-\x1f]*"',
+}  # fmt: skip
+_CHUNK = 256  # records
+_KEY_END = re.compile(rb'"\s*:')
 
 
 class Decoded(NamedTuple):
     """What became of a batch.
 
     fields: one row a record in its order, the fields' columns and RULE, DETAIL (null where the record is well). added: name -> type of fields
-    that are new and that records otherwise well have.
+    that are new and that records otherwise well have. broken: (rule, field) -> records, where a field of the contract is the reason.
     """
 
     fields: pl.DataFrame
     added: dict[str, pl.DataType]
+    broken: dict[tuple[str, str], int]
 
 
-class JsonDecoder:
-    """Flat JSON objects. fields: name -> type. nullable: those that may be null or absent. n_addable: how many unknown fields may be added."""
+class UnreadableError(Exception):
+    """A record breaks *rule*; *field* is the field of the contract that is the reason, if one is."""
 
-    def __init__(self, fields: Mapping[str, pl.DataType], nullable: frozenset[str], max_bytes: int, n_addable: int) -> None:
-        self._fields, self._nullable, self._max_bytes, self._n_addable = dict(fields), nullable, max_bytes, n_addable
+    def __init__(self, rule: str, detail: str, field: str | None = None) -> None:
+        super().__init__(detail)
+        self.rule, self.detail, self.field = rule, detail, field
+
+
+class Reader(Protocol):
+    """A format: bytes to fields by name. A field that is absent is not in them. Raises UnreadableError."""
+
+    def __call__(self, value: bytes) -> Mapping[str, Any]:
+        """Read one record."""
+        ...
+
+
+class Contract(NamedTuple):
+    """What a record must be. fields: name -> type. nullable: those that may be null or absent. arrived: those that evolution added, all nullable.
+
+    max_bytes: of a record. n_addable: how many unknown fields may still be added.
+    """
+
+    fields: Mapping[str, pl.DataType]
+    nullable: frozenset[str]
+    arrived: frozenset[str]
+    max_bytes: int
+    n_addable: int
+
+
+class Decoder:
+    """One record after the other, in any format."""
+
+    def __init__(self, contract: Contract, read: Reader) -> None:
+        self.contract, self._reader = contract, read
 
     def decode(self, values: pl.Series) -> Decoded:
         """Decode *values* (Binary, none null)."""
-        text = _as_text(values.set(values.bin.size() > self._max_bytes, None))
-        alike = (text.str.count_matches(_KEYS, literal=True) == len(self._fields)).fill_null(value=False)
-        if (fast := self._fast(text.filter(alike))) is None:
-            alike = self._narrowed(text, alike)
-            fast = self._fast(text.filter(alike))
-            assert fast is not None, "each chunk of it was decoded before"
-        if alike.all():
-            return Decoded(fast, {})
-        slow, added = self._slow(values.filter(~alike).to_list())
-        order = pl.concat([alike.arg_true(), (~alike).arg_true()])
-        both = pl.concat([fast, slow], how="diagonal").with_columns(order.alias("_order")).sort("_order").drop("_order")
-        return Decoded(both, added)
-
-    @property
-    def _schema(self) -> dict[str, Any]:
-        return {**self._fields, RULE: pl.String, DETAIL: pl.String}
-
-    def _fast(self, text: pl.Series) -> pl.DataFrame | None:
-        """All at once; None when one of them cannot be decoded. Rows whose field is null without leave to be, or no number, are marked."""
-        if (read := self._read(text)) is None:
-            return None
-        frame = read.struct.unnest()
-        rule, detail = pl.lit(None, pl.String), pl.lit(None, pl.String)
-        for name, dtype in self._fields.items():
-            if name not in self._nullable and frame[name].null_count():
-                rule = pl.when(pl.col(name).is_null()).then(pl.lit("missing")).otherwise(rule)
-                detail = pl.when(pl.col(name).is_null()).then(pl.lit(f"{name} is null or absent")).otherwise(detail)
-            elif dtype.is_float() and not frame[name].is_finite().all():
-                rule = pl.when(~pl.col(name).is_finite()).then(pl.lit("not_finite")).otherwise(rule)
-                detail = pl.when(~pl.col(name).is_finite()).then(pl.lit(f"{name} is not finite")).otherwise(detail)
-        return frame.with_columns(rule.alias(RULE), detail.alias(DETAIL))
-
-    def _read(self, text: pl.Series) -> pl.Series | None:
-        try:
-            return text.str.json_decode(pl.Struct(self._fields))
-        except pl.exceptions.PolarsError:
-            return None
-
-    def _narrowed(self, text: pl.Series, alike: pl.Series) -> pl.Series:
-        """*alike* without the chunks in which some record cannot be decoded."""
-        places, candidates = alike.arg_true(), text.filter(alike)
-        chunks = [(start, candidates.slice(start, _CHUNK)) for start in range(0, len(candidates), _CHUNK)]
-        kept = [places.slice(start, _CHUNK) for start, chunk in chunks if self._read(chunk) is not None]
-        narrowed = pl.repeat(value=False, n=len(text), dtype=pl.Boolean, eager=True)
-        return narrowed.scatter(pl.concat(kept), values=True) if kept else narrowed
-
-    def _slow(self, values: list[bytes]) -> tuple[pl.DataFrame, dict[str, pl.DataType]]:
-        found = [self._one(value) for value in values]
         added: dict[str, pl.DataType] = {}
-        for i, (fields, rule, _) in enumerate(found):
-            if rule is None and (extra := {name: value for name, value in fields.items() if name not in self._fields}):
-                fault = self._add(extra, added)
-                if fault is not None:
-                    found[i] = ({}, *fault)
-        schema = {**self._schema, **added}
-        columns = {name: [fields.get(name) for fields, _, _ in found] for name in schema}
-        columns |= {RULE: [rule for _, rule, _ in found], DETAIL: [detail for _, _, detail in found]}
-        return pl.DataFrame(columns, schema=schema, strict=False), added
+        broken: dict[tuple[str, str], int] = {}
+        found: list[tuple[Mapping[str, Any], str | None, str | None]] = []
+        for value in values.to_list():
+            try:
+                found.append((self._one(value, added), None, None))
+            except UnreadableError as fault:
+                found.append(({}, fault.rule, fault.detail))
+                if fault.field is not None:
+                    broken[fault.rule, fault.field] = broken.get((fault.rule, fault.field), 0) + 1
+        columns = {
+            name: pl.Series(name, [_as(fields.get(name), dtype) for fields, _, _ in found], dtype)
+            for name, dtype in {**self.contract.fields, **added}.items()
+        }
+        rules = {RULE: pl.Series([rule for _, rule, _ in found], dtype=pl.String), DETAIL: pl.Series([said for _, _, said in found], dtype=pl.String)}
+        return Decoded(pl.DataFrame({**columns, **rules}), added, broken)
 
-    def _add(self, extra: Mapping[str, Any], added: dict[str, pl.DataType]) -> tuple[str, str] | None:
-        """Take the fields *extra* into *added*; the rule and the detail when one cannot be."""
-        for name, value in extra.items():
-            dtype = _type_of(value)
-            if name in added and value is not None and added[name] != dtype:
-                return "wrong_type", f"{name} is {_said(value)}, and was {added[name]} in an earlier record"
-            if name not in added and value is not None:
-                if dtype is None or not name.isidentifier() or name.startswith("_"):
-                    return "unknown_field", f"{name[:60]!r} is not a field of this feed, and {_said(value)} can be no column"
-                if len(added) >= self._n_addable:
-                    return "unknown_field", f"{name[:60]!r} is not a field of this feed, and no more may be added (`feed.max_added_fields`)"
-                added[name] = dtype
-        return None
+    def _one(self, value: bytes, added: dict[str, pl.DataType]) -> Mapping[str, Any]:
+        """One record's fields; those that are new go to *added*."""
+        if len(value) > self.contract.max_bytes:
+            raise UnreadableError("too_large", f"{len(value):,} bytes, more than `feed.max_record_kb` allows")
+        if not value:
+            raise UnreadableError("empty", "the value has no bytes; a tombstone would be null")
+        read = self._reader(value)
+        known = {**self.contract.fields, **added}
+        new = [name for name in read if name not in known]
+        for name, dtype in known.items():
+            self._check(name, dtype, read, new)
+        fresh: dict[str, pl.DataType] = {}
+        for name in new:
+            if read[name] is not None:
+                fresh[name] = _new_type(name, read[name], [*known, *fresh])
+        if len(added) + len(fresh) > self.contract.n_addable:
+            raise UnreadableError("unknown_field", f"{_names(fresh)}: no more fields may be added (`feed.max_added_fields`)")
+        added |= fresh
+        return read
 
-    def _one(self, value: bytes) -> tuple[dict[str, Any], str | None, str | None]:
-        """(fields, rule, detail) of one record."""
-        import orjson  # noqa: PLC0415  (most feeds never need it)
+    def _check(self, name: str, dtype: pl.DataType, read: Mapping[str, Any], new: list[str]) -> None:
+        if (given := read.get(name)) is not None:
+            if (rule := _misfit(given, dtype)) is not None:
+                raise UnreadableError(rule, f"{name} is {_said(given)}, not {dtype}", name)
+            return
+        if name not in self.contract.fields or name in self.contract.arrived:
+            return  # came by evolution: it may be absent, beside whatever
+        if name not in read and new:
+            raise UnreadableError("renamed", f"{name} is absent, and {_names(new)} is new: a renamed field must be declared in `feed.fields`", name)
+        if name not in self.contract.nullable:
+            raise UnreadableError("missing", f"{name} is null or absent", name)
 
-        if len(value) > self._max_bytes:
-            return {}, "too_large", f"{len(value):,} bytes, more than `feed.max_record_kb`"
+
+class JsonDecoder(Decoder):
+    """Flat JSON objects."""
+
+    def __init__(self, contract: Contract) -> None:
+        super().__init__(contract, read_json_object)
+        self._patterns: list[str] = []
+
+    def decode(self, values: pl.Series) -> Decoded:
+        """See Decoder."""
+        plain, text = self.plain(values)
+        if not plain.any():
+            return super().decode(values)
+        fast = self._fast(text if plain.all() else text.filter(plain))
+        if plain.all():
+            return Decoded(fast, {}, {})
+        slow = super().decode(values.filter(~plain))
+        order = pl.concat([plain.arg_true(), (~plain).arg_true()])
+        both = pl.concat([fast, slow.fields], how="diagonal").with_columns(order.alias("_order")).sort("_order").drop("_order")
+        return Decoded(both, slow.added, slow.broken)
+
+    def plain(self, values: pl.Series) -> tuple[pl.Series, pl.Series]:
+        """(whether the fast way reads a record as the slow way would, the records as text)."""
+        text = as_text(values.set(values.bin.size() > self.contract.max_bytes, None))
+        passes = pl.repeat(value=False, n=len(text), dtype=pl.Boolean, eager=True)
+        for nth in range(_N_PATTERNS):
+            rest = text if nth == 0 else text.set(passes, None)
+            if nth == len(self._patterns) and not self._learn(rest):
+                break
+            passes |= rest.str.contains(self._patterns[nth]).fill_null(value=False)
+            if passes.all():
+                break
+        return passes, text
+
+    def _learn(self, text: pl.Series) -> bool:
+        """Take the order of fields of one of the first records in *text* as a new pattern."""
+        rest = text.drop_nulls()
+        if len(rest) < _LEARN_FROM:
+            return False
+        for one in rest.head(2 * _LEARN_FROM):
+            pattern = self._pattern(one)
+            if pattern is not None and pattern not in self._patterns:
+                self._patterns.append(pattern)
+                return True
+        return False
+
+    def _pattern(self, one: str) -> str | None:
+        """Records with the fields of *one* in its order; None when its fields are not those of the contract."""
         try:
-            read = orjson.loads(value)
-        except orjson.JSONDecodeError as error:
-            return {}, "not_json", str(error)[:200]
-        if not isinstance(read, dict):
-            return {}, "not_an_object", f"the record is {_said(read)}"
-        fault = self._fault(read)
-        return ({}, *fault) if fault else (read, None, None)
+            names = list(read_json_object(one.encode()))
+        except UnreadableError:
+            return None
+        fields = self.contract.fields
+        if not set(names) <= set(fields) or not {name for name in fields if name not in self.contract.nullable} <= set(names):
+            return None
+        parts = [f'"{_literal(name)}": ?(?:{_PATTERNS[type(fields[name])]}{"|null" if name in self.contract.nullable else ""})' for name in names]
+        return r"^\{" + ", ?".join(parts) + r"\}$"
 
-    def _fault(self, read: Mapping[str, Any]) -> tuple[str, str] | None:
-        """The first rule that an object breaks, and how."""
-        for name, dtype in self._fields.items():
-            if (given := read.get(name)) is not None:
-                if (rule := _misfit(given, dtype)) is not None:
-                    return rule, f"{name} is {_said(given)}, not {dtype}"
-            elif name not in self._nullable:
-                return "missing", f"{name} is null or absent"
-            elif name not in read and (new := next((other for other in read if other not in self._fields), None)) is not None:
-                return "renamed", f"{name} is absent, and {new[:60]!r} is new: a renamed field must be declared in `feed.fields`"
-        return None
+    def _fast(self, text: pl.Series) -> pl.DataFrame:
+        frame = text.str.json_decode(pl.Struct(dict(self.contract.fields))).struct.unnest()
+        return frame.with_columns(pl.lit(None, pl.String).alias(RULE), pl.lit(None, pl.String).alias(DETAIL))
 
 
-def _as_text(values: pl.Series) -> pl.Series:
+def read_json_object(value: bytes) -> Mapping[str, Any]:
+    """One JSON object. A key that comes twice is refused: parsers take the first, or the last."""
+    import orjson  # noqa: PLC0415  (feeds of other formats never need it)
+
+    try:
+        read = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise UnreadableError("not_json", str(error)[:200]) from error
+    if not isinstance(read, dict):
+        raise UnreadableError("not_an_object", f"the record is {_said(read)}")
+    if len(_KEY_END.findall(value)) != len(read):  # a key twice, or an object inside, or a text that looks like a key's end
+        _refuse_equal_keys(value)
+    return read
+
+
+def _refuse_equal_keys(value: bytes) -> None:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        if len(set(names)) < len(names):
+            raise UnreadableError("equal_keys", f"{_name(max(names, key=names.count))} comes twice in one object")
+        return dict(pairs)
+
+    try:
+        json.loads(value, object_pairs_hook=unique)
+    except RecursionError as error:
+        raise UnreadableError("not_json", "nested too deeply") from error
+
+
+def as_text(values: pl.Series) -> pl.Series:
     """Text, null where the bytes are none."""
     try:
         return values.cast(pl.String)
     except pl.exceptions.PolarsError:
-        return pl.Series([None if value is None or not _is_text(value) else value for value in values], dtype=pl.Binary).cast(pl.String)
+        if len(values) > _CHUNK:  # most chunks hold no such record
+            return pl.concat([as_text(values.slice(start, _CHUNK)) for start in range(0, len(values), _CHUNK)])
+        return pl.Series(values.name, [None if value is None or not _is_text(value) else value for value in values], pl.Binary).cast(pl.String)
 
 
 def _is_text(value: bytes) -> bool:
@@ -153,24 +235,55 @@ def _is_text(value: bytes) -> bool:
     return True
 
 
+def _literal(text: str) -> str:
+    """*text* as a pattern that means itself."""
+    return "".join(c if c.isascii() and c.isalnum() else f"\\x{{{ord(c):x}}}" for c in text)
+
+
+def _as(value: Any, dtype: pl.DataType) -> Any:
+    """A whole number as the float that its column holds: polars would make a large one null."""
+    return float(value) if value is not None and dtype.is_float() else value
+
+
 def _misfit(value: Any, dtype: pl.DataType) -> str | None:
     """The rule that *value* breaks as *dtype*."""
-    if dtype.is_float():
-        fits = isinstance(value, int | float) and not isinstance(value, bool)
-        return None if fits and math.isfinite(value) else "not_finite" if fits else "wrong_type"
-    wanted = int if dtype.is_integer() else bool if dtype == pl.Boolean else str
-    fits = isinstance(value, wanted) and not (wanted is int and isinstance(value, bool))
-    if fits and wanted is int and not -(2**63) <= value < 2**63:
-        return "not_finite"
-    return None if fits else "wrong_type"
+    wanted = (int, float) if dtype.is_float() else int if dtype.is_integer() else bool if dtype == pl.Boolean else str
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+        return "wrong_type"
+    holds = _is_finite(value) if dtype.is_float() else not dtype.is_integer() or int(value).bit_length() < 64 or value == -(2**63)  # noqa: PLR2004  (bits)
+    return None if holds else "not_finite"
 
 
-def _type_of(value: Any) -> pl.DataType | None:
-    if isinstance(value, bool):
-        return pl.Boolean()
-    return pl.Float64() if isinstance(value, int | float) else pl.String() if isinstance(value, str) else None
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
+
+
+def _new_type(name: str, value: Any, known: Iterable[str]) -> pl.DataType:
+    """The type of a new column *name* for *value*. Raises UnreadableError when it can be none."""
+    dtype = pl.Boolean() if isinstance(value, bool) else pl.Float64() if isinstance(value, int | float) else pl.String()
+    if not isinstance(value, bool | int | float | str):
+        raise UnreadableError("unknown_field", f"{_name(name)} is not a field of this feed, and {_said(value)} can be no column")
+    if not name.isidentifier() or name.startswith("_") or len(name) > _MAX_NAME or name.lower() in NOT_THE_TABLES:
+        raise UnreadableError("unknown_field", f"{_name(name)} is not a field of this feed, and can be no column's name")
+    if same := next((other for other in known if other.lower() == name.lower()), None):
+        raise UnreadableError("unknown_field", f"{_name(name)} is not a field of this feed, and differs from {same} in capitals alone")
+    if dtype.is_float() and not _is_finite(value):
+        raise UnreadableError("not_finite", f"{_name(name)} is {_said(value)}")
+    return dtype
+
+
+def _names(names: Iterable[str]) -> str:
+    shown = [_name(name) for name in names]
+    return ", ".join(shown[:3]) + (f" and {len(shown) - 3:,} more" if len(shown) > 3 else "")  # noqa: PLR2004  (a line of a table)
+
+
+def _name(name: str) -> str:
+    return ascii(name if len(name) <= 60 else f"{name[:60]}...")  # noqa: PLR2004  (likewise)
 
 
 def _said(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."  # noqa: PLR2004  (a line of a table)
+    text = ascii(value) if not isinstance(value, list | dict) else f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
+    return text if len(text) <= 60 else f"{text[:60]}..."  # noqa: PLR2004  (likewise)

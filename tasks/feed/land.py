@@ -1,7 +1,7 @@
 """Landing: records are held until a commit is due, then decoded, sorted and committed with the marks they move, all or nothing."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,13 +12,15 @@ from tasks.core.errors import MarkMovedError
 from tasks.core.frames import UTC
 from tasks.core.records import RECORDS, Feed, Polled
 from tasks.edges.delta import TIDY, Table
-from tasks.feed.decode import DETAIL, RULE, JsonDecoder
+from tasks.feed.decode import DETAIL, RULE, Contract, Decoded, Decoder
+from tasks.feed.formats import decoder_of
 from tasks.feed.params import TYPES, FeedParams
-from tasks.feed.sort import DUPLICATE, EMPTY, ROW, Memory, forget, sort_records
+from tasks.feed.sort import DUPLICATE, EMPTY, QUARANTINE, ROW, Memory, forget, payload_hash, sort_records
 
 _OWN = {"series_id": pl.String(), "event_time": UTC, "known_at": UTC, "place": pl.String(), "month": pl.String(), "_source": pl.String(), "_offset": pl.Int64(),
         "_timestamp": UTC, "_key": pl.Binary(), "_headers": pl.String(), "_raw": pl.Binary(), RULE: pl.String(), DETAIL: pl.String()}  # fmt: skip
 PARTITIONS = ("place", "month")
+_RECALL_ROWS = 2_000_000  # a second, at most, before the first commit after a start
 
 
 class Landed(NamedTuple):
@@ -26,6 +28,7 @@ class Landed(NamedTuple):
 
     counts: records by place, duplicates too; they add up to what was read. seconds: from the first held record to the commit's end;
     commit_seconds: of it for decoding, sorting and committing. newest: of the rows' event times. added: fields that became columns.
+    broken: see Decoded.
     """
 
     version: int
@@ -35,6 +38,7 @@ class Landed(NamedTuple):
     commit_seconds: float
     newest: datetime | None
     added: dict[str, str]
+    broken: dict[tuple[str, str], int]
 
 
 def open_table(folder: Path, params: FeedParams) -> Table:
@@ -42,7 +46,7 @@ def open_table(folder: Path, params: FeedParams) -> Table:
     fields = {name: TYPES[spec.type] for name, spec in params.fields.items()}
     table = Table(folder, {**_OWN, **fields}, PARTITIONS, sync=params.sync, keep_log_h=params.keep_log_h)
     for name, dtype in fields.items():
-        table.add_column(name, dtype)
+        table.add_column(name, dtype, {"how": "declared"})
     return table
 
 
@@ -52,11 +56,13 @@ class Landing:
     def __init__(self, table: Table, params: FeedParams, every: str | None, feed: Feed) -> None:
         self.table, self._params, self._every, self._feed = table, params, every, feed
         self._memory = EMPTY
+        self._decoder: Decoder | None = None
         self._held: list[pl.DataFrame] = []
         self._ends: dict[str, int] = {}
         self._begins: dict[str, int] = {}
         self._bytes = self._n_held = 0
         self._since = 0.0
+        self.refused: Callable[[str], Any] = lambda _: None  # told why, when another writer had overtaken a commit
         feed.open(self.marks)
 
     def marks(self) -> dict[str, int]:
@@ -123,22 +129,21 @@ class Landing:
             return None
         begun = time.monotonic()
         records = pl.concat(self._held, rechunk=True) if self._held else pl.DataFrame(schema=dict(RECORDS))
-        decoder = self._decoder()
-        decoded = decoder.decode(records["_value"].drop_nulls())
+        decoded = self._decode(records)
         rows, memory = sort_records(records, decoded, self._params, self._every, self._memory)
         counts = dict(rows["place"].value_counts().iter_rows())
         begins = {source: begin for source in self._ends if (begin := self._begins.get(source)) is not None}
         try:
-            for name, dtype in decoded.added.items():
-                self.table.add_column(name, dtype)
-            about = {"counts": counts, "added": {name: str(dtype) for name, dtype in decoded.added.items()}}
+            rows, added = take_added(self.table, rows, decoded)
+            about = {"counts": counts, "added": added}
             version = self.table.commit(rows.filter(pl.col("place") != DUPLICATE), begins, self._ends, about)
-        except MarkMovedError:
+        except MarkMovedError as error:
+            self.refused(str(error))
             self._feed.rewind()
             return None
         now = time.monotonic()
         newest = rows.filter(pl.col("place") == ROW)["event_time"].max()
-        landed = Landed(version, counts, self._bytes, now - self._since, now - begun, newest, about["added"])  # type: ignore[arg-type]  # a datetime
+        landed = Landed(version, counts, self._bytes, now - self._since, now - begun, newest, added, decoded.broken)  # type: ignore[arg-type]  # a datetime
         self._memory = memory
         self._begins |= self._ends
         self._forget_held()
@@ -147,19 +152,27 @@ class Landing:
     def _forget_held(self) -> None:
         self._held, self._ends, self._bytes, self._n_held = [], {}, 0, 0
 
-    def _decoder(self) -> JsonDecoder:
-        p = self._params
-        own: dict[str, pl.DataType] = {p.time_field: pl.String() if p.time_format == "iso" else pl.Int64()}
-        if p.series_field is not None:
-            own[p.series_field] = pl.String()
-        if p.known_at_field is not None:
-            own[p.known_at_field] = own[p.time_field]
-        if p.closed_field is not None:
-            own[p.closed_field] = pl.Boolean()
-        declared = {name: TYPES[spec.type] for name, spec in p.fields.items()}
-        added = {name: dtype for name, dtype in self.table.columns.items() if name not in {*_OWN, *declared, *own}}
-        nullable = frozenset({*(name for name, spec in p.fields.items() if spec.nullable), *added})
-        return JsonDecoder({**own, **declared, **added}, nullable, p.max_record_kb * 1024, p.max_added_fields - len(added))
+    def _decode(self, records: pl.DataFrame) -> Decoded:
+        contract = contract_of(self._params, self.table.columns)
+        if self._decoder is None or self._decoder.contract != contract:
+            self._decoder = decoder_of(self._params, contract)
+        return self._decoder.decode(records["_value"].drop_nulls())
+
+
+def contract_of(params: FeedParams, columns: Mapping[str, pl.DataType]) -> Contract:
+    """What a record must be: what *params* declare, and the columns of the table that evolution has added."""
+    text = pl.String() if params.time_format == "iso" else pl.Int64()
+    own: dict[str, pl.DataType] = {params.time_field: text}
+    if params.series_field is not None:
+        own[params.series_field] = pl.String()
+    if params.known_at_field is not None:
+        own[params.known_at_field] = text
+    if params.closed_field is not None:
+        own[params.closed_field] = pl.Boolean()
+    declared = {name: TYPES[spec.type] for name, spec in params.fields.items()}
+    arrived = {name: dtype for name, dtype in columns.items() if name not in {*_OWN, *declared, *own}}
+    nullable = frozenset({*(name for name, spec in params.fields.items() if spec.nullable), *arrived})
+    return Contract({**own, **declared, **arrived}, nullable, frozenset(arrived), params.max_record_kb * 1024, params.max_added_fields - len(arrived))
 
 
 def drain(
@@ -184,20 +197,31 @@ def drain(
     turn(landing.commit())
 
 
+def take_added(table: Table, rows: pl.DataFrame, decoded: Decoded) -> tuple[pl.DataFrame, dict[str, str]]:
+    """(*rows* with the table's columns, name -> type of columns made for new fields). A field that quarantined records alone have becomes none."""
+    kept = rows.filter(pl.col("place") != QUARANTINE)
+    added = {name: dtype for name, dtype in decoded.added.items() if kept[name].null_count() < kept.height}
+    for name, dtype in added.items():
+        table.add_column(name, dtype, {"how": "arrived"})
+    return rows.select([name for name in rows.columns if name in table.columns]), {name: str(dtype) for name, dtype in added.items()}
+
+
 def _recall(table: Table, params: FeedParams) -> Memory:
-    """What the table's newest rows say: each series' newest time, and the ids that may come again."""
+    """What the table's rows say: each series' newest time, and the ids that may come again.
+
+    It is what the landing that wrote them remembered, with two bounds: the newest _RECALL_ROWS rows are asked, so a series that was silent
+    longer begins anew; and where more than `feed.max_ids` ids lie within `feed.lateness_s`, the oldest are forgotten.
+    """
     key = ["series_id", "event_time", *(["known_at"] if params.known_at_field else []), *params.id_fields]
-    last = table.scan({"place": ROW}, columns=["event_time"]).select(pl.col("event_time").max()).collect().item()
-    if last is None:
+    least = table.reaching("event_time", _RECALL_ROWS, {"place": ROW})
+    if least is None:
         return EMPTY
-    since = last - timedelta(seconds=2 * params.lateness_s)
-    values = [name for name in table.columns if not name.startswith("_") and name not in {*PARTITIONS, *key}]
-    if params.known_at_field is None and "known_at" in values:
-        values.remove("known_at")
-    rows = table.scan({"place": ROW}, least={"event_time": since}).select(*key, *values).collect()
-    newest = rows.group_by("series_id").agg(newest=pl.col("event_time").max())
+    newest = table.scan({"place": ROW}, {"event_time": least}, ["series_id", "event_time"]).group_by("series_id").agg(newest=pl.col("event_time").max()).collect()
     if not params.dedupe:
         return Memory(newest, EMPTY.ids)
-    payload = pl.struct(values).hash() if values else pl.lit(0, pl.UInt64)
-    ids = rows.select(_id=pl.struct(key).hash(), _payload=payload, series_id="series_id", event_time="event_time")
+    values = [name for name in table.columns if not name.startswith("_") and name not in {*PARTITIONS, *key, "known_at"}]
+    behind = newest["newest"].min() - timedelta(seconds=params.lateness_s)  # type: ignore[operator]  # a datetime
+    rows = table.scan({"place": ROW}, {"event_time": max(least, behind)}, [*key, *values])
+    alive = rows.join(newest.lazy(), on="series_id").filter(pl.col("event_time") >= pl.col("newest") - pl.duration(seconds=params.lateness_s))
+    ids = alive.select(_id=pl.struct(key).hash(), _payload=payload_hash(values), series_id="series_id", event_time="event_time").collect()
     return Memory(newest, forget(ids, newest, params))

@@ -41,6 +41,9 @@ class FeedParams(Strict):
     lateness_s: a record that far behind its series' newest is late. max_ahead_s: one that far after its own production is no time.
     max_record_kb: larger ones are quarantined unread. max_added_fields: unknown fields that may become columns; 0: they are quarantined.
     commit_rows, commit_every_s: whichever comes first ends a commit. max_buffer_mb: of records held. max_ids: remembered by dedupe.
+    format: `json`; `avro` or `protobuf`: by the schema registry of TIDEMILL_SCHEMA_REGISTRY with its five bytes before each record, or by schema_file
+    (an Avro schema; a Protobuf descriptor set, and message: the full name in it) without them.
+    alert_quarantine_frac, alert_late_frac: an event is raised when more of the records of alert_window_s (by the clock) go there.
     sync: files and log are on disk before a commit counts. keep_h: files that no version needs are removed after that; keep_log_h: versions.
     """
 
@@ -65,6 +68,12 @@ class FeedParams(Strict):
     window: str = "1d"
     silent_s: Annotated[float, Field(gt=0)] = 86_400.0
     partition_by: Literal["year", "month", "day"] = "month"
+    format: Literal["json", "avro", "protobuf"] = "json"
+    schema_file: str | None = None
+    message: str | None = None
+    alert_quarantine_frac: Annotated[float, Field(ge=0, le=1)] = 0.05
+    alert_late_frac: Annotated[float, Field(ge=0, le=1)] = 0.05
+    alert_window_s: Annotated[float, Field(gt=0)] = 600.0
     sync: bool = True
     keep_h: Annotated[float, Field(ge=1)] = 24.0
     keep_log_h: Annotated[int, Field(ge=1)] = 6
@@ -77,6 +86,10 @@ class FeedParams(Strict):
             )
         if unknown := sorted(set(self.id_fields) - set(self.fields)):
             raise ValueError(f"`feed.id_fields` names {unknown}, which `feed.fields` does not have.")
+        if self.format == "json" and (self.schema_file or self.message):
+            raise ValueError("`feed.schema_file` and `feed.message` say how avro or protobuf is read. Set `feed.format`, or remove them.")
+        if self.format == "protobuf" and self.schema_file and not self.message:
+            raise ValueError("`feed.schema_file` may describe many messages. Name the one that records are in `feed.message`, with its package.")
         return self
 
     def with_contract(self, columns: dict[str, Any]) -> "FeedParams":

@@ -6,17 +6,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tasks.core.about import About
-from tasks.core.errors import FeedError
+from tasks.core.errors import FencedError, FeedError
 from tasks.core.records import Feed
 from tasks.edges.artifacts import read_json
 from tasks.edges.delta import Table, open_for_reading
 from tasks.edges.params import checked, read_about, read_dataset, read_section
 from tasks.edges.run_stage import checkout_lock
 from tasks.edges.settings import ROOT, settings
+from tasks.feed.events import Alarms, raise_event
 from tasks.feed.land import Landed, Landing, drain, open_table
 from tasks.feed.params import FeedParams
 from tasks.feed.watch import Watch, describe, note_fault, read_status
@@ -73,10 +75,15 @@ def run(*, stop: Callable[[], bool], until_drained: bool, say: Callable[[Landed]
         landing = Landing(table, params, _bar_length(params, read_about(root)), feed)
         port = None if until_drained else settings().feed_port
         watch = Watch(folder, dataset, settings().feed_member, landing, feed, port, settings().host)
-        beside = _Beside(folder, table, params, watch, say)
+        alarms = Alarms(params, partial(raise_event, folder))
+        beside = _Beside(folder, table, params, watch, say, alarms)
         try:
+            landing.refused = partial(_note_refused, folder, watch)
             drain(landing, feed, until_drained=until_drained, stop=stop, turn=beside.turn)
             watch.beat(at_once=True)
+        except FencedError as error:
+            raise_event(folder, "member_fenced", member=settings().feed_member, said=str(error))
+            raise
         finally:
             feed.close()
         return {"counts": watch.counts, "window": beside.close_window()}
@@ -110,7 +117,8 @@ def hand_over(window: dict[str, Any], root: Path = ROOT) -> bool:
 class _Beside:
     """What happens beside the landing: it is watched, windows close, the table is tidied."""
 
-    def __init__(self, folder: Path, table: Table, params: FeedParams, watch: Watch, say: Callable[[Landed], Any]) -> None:
+    def __init__(self, folder: Path, table: Table, params: FeedParams, watch: Watch, say: Callable[[Landed], Any], alarms: Alarms) -> None:
+        self._alarms = alarms
         self._folder, self._table, self._params, self._watch, self._say = folder, table, params, watch, say
         self._looked, self._seen = time.monotonic(), -1
         self._n_commits = 0
@@ -123,6 +131,7 @@ class _Beside:
         if landed is None:
             return
         self._watch.landed(landed)
+        self._alarms.landed(landed)
         self._n_commits += 1
         if self._n_commits % _TIDY_COMMITS == 0 and not self._tidying.is_alive():
             self._tidying = threading.Thread(target=self._tidy, daemon=True)
@@ -140,6 +149,11 @@ class _Beside:
     def _tidy(self) -> None:
         """Beside the landing, with a table of its own: neither waits for the other."""
         open_for_reading(self._folder / "table").tidy(keep_h=self._params.keep_h)
+
+
+def _note_refused(folder: Path, watch: Watch, why: str) -> None:
+    watch.refused()
+    raise_event(folder, "commit_refused", member=settings().feed_member, said=why)
 
 
 class _Ours:

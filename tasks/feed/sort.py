@@ -4,12 +4,16 @@ Everything is judged per series, in the order in which its records stand in thei
 were read beside each other, nor on where a batch ends.
 """
 
+from collections.abc import Sequence
+from functools import reduce
+from operator import xor
 from typing import NamedTuple
+from zlib import crc32
 
 import polars as pl
 
 from tasks.core.frames import UTC
-from tasks.feed.decode import DETAIL, RULE, Decoded
+from tasks.feed.decode import DETAIL, RULE, Decoded, as_text
 from tasks.feed.params import FeedParams
 from tasks.feed.times import read_times
 
@@ -56,7 +60,7 @@ def _named(records: pl.DataFrame, decoded: Decoded, params: FeedParams) -> pl.Da
         told = told.sort("_order").drop("_order")
     else:
         told = told.hstack(decoded.fields).with_columns(place=pl.lit(None, pl.String))
-    series = pl.col("_key").cast(pl.String, strict=False) if params.series_field is None else pl.col(params.series_field)
+    series = as_text(told["_key"]) if params.series_field is None else told[params.series_field]
     times = [read_times(told[params.time_field], params.time_format).alias("event_time")]
     if params.known_at_field is not None:
         times.append(read_times(told[params.known_at_field], params.time_format).alias("known_at"))
@@ -106,8 +110,9 @@ def _judge_ids(fields: pl.DataFrame, params: FeedParams, memory: Memory) -> pl.D
     if not params.dedupe:
         return fields.with_columns(_id=pl.lit(None, pl.UInt64), _payload=pl.lit(None, pl.UInt64))
     key = ["series_id", "event_time", *(["known_at"] if params.known_at_field else []), *params.id_fields]
-    payload = [c for c in fields.columns if not c.startswith("_") and c != "place" and c not in key]
-    hashed = fields.with_columns(_id=pl.struct(key).hash(), _payload=pl.struct(payload).hash() if payload else pl.lit(0, pl.UInt64))
+    mark = {params.closed_field} - set(params.fields)  # says what a record is, and is no value of it
+    values = [c for c in fields.columns if not c.startswith("_") and c not in {"place", *key, *mark}]
+    hashed = fields.with_columns(_id=pl.struct(key).hash(), _payload=payload_hash(values))
     rows = hashed.select("_id", "_payload", is_row=pl.col("place") == ROW)
     ours = rows.filter("is_row")
     known = memory.ids.join(ours.select("_id"), on="_id", how="semi").select("_id", _was="_payload")
@@ -127,6 +132,12 @@ def _judge_ids(fields: pl.DataFrame, params: FeedParams, memory: Memory) -> pl.D
             DETAIL: pl.when(again & ~same).then(pl.lit("a row of the same series and time has other values")).otherwise(DETAIL),
         },
     ).drop("_was")
+
+
+def payload_hash(names: Sequence[str]) -> pl.Expr:
+    """One number for the values of the columns *names*, whatever their order; a null counts for nothing, so that a new column changes no older row's."""
+    hashes = (pl.when(pl.col(name).is_not_null()).then(pl.col(name).hash(crc32(name.encode()))).otherwise(pl.lit(0, pl.UInt64)) for name in names)
+    return reduce(xor, hashes, pl.lit(0, pl.UInt64))
 
 
 def _finished(fields: pl.DataFrame, records: pl.DataFrame, params: FeedParams) -> pl.DataFrame:

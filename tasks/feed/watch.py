@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from tasks.core.records import Feed
 from tasks.edges.artifacts import read_json, write_json
 from tasks.edges.delta import Table
+from tasks.feed.events import RAISED
 from tasks.feed.land import Landed, Landing
 
 LOOK_S = 2.0
@@ -49,6 +50,7 @@ class Watch:
         self._buffer = Gauge("tidemill_feed_buffer_bytes", "Bytes of records held.", registry=registry)
         self._watermark_s = Gauge("tidemill_feed_watermark_seconds", "Newest event time landed, seconds since 1970.", registry=registry)
         self._version = Gauge("tidemill_feed_table_version", "Version of the table.", registry=registry)
+        registry.register(RAISED)
         if port is not None:
             start_http_server(port, host, registry)
 
