@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from flows.cli_datasets import register
 from flows.cli_feed import register as register_feed
 from flows.cli_leaks import register as register_leaks
+from flows.cli_quarantine import register as register_quarantine
 from tasks.core.errors import TidemillError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -140,6 +141,7 @@ def doctor(as_json: AsJson = False) -> None:
 register(app)
 register_leaks(app)
 register_feed(app)
+register_quarantine(app)
 
 
 def _print_json(content: Any) -> None:

@@ -65,3 +65,22 @@ def status(as_json: AsJson = False) -> None:
     from flows.show import show_feed  # noqa: PLC0415  (rich)
 
     show_feed(found)
+
+
+@feed_app.command()
+def events(as_json: AsJson = False) -> None:
+    """Show the alert events of the current dataset's feed, newest last; docs/runbooks says what to do about each."""
+    from tasks.edges.params import read_dataset  # noqa: PLC0415  (likewise)
+    from tasks.feed.events import read_events  # noqa: PLC0415
+    from tasks.feed.service import folder_of  # noqa: PLC0415
+
+    with told():
+        found = read_events(folder_of(read_dataset()))
+    if as_json:
+        print(json.dumps(found, indent=2))
+    elif not found:
+        print("No event has been raised.")
+    else:
+        from flows.show import show_rows  # noqa: PLC0415  (rich)
+
+        show_rows([{"at": one["at"][:19], "event": one["event"], "facts": json.dumps(one["facts"])} for one in found])

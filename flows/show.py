@@ -88,6 +88,15 @@ def _landing(member: dict[str, Any]) -> str:
     return f"{rate}; quarantined {member['quarantine_frac']:.2%}; watermark {member['watermark']}"
 
 
+def show_rows(rows: list[dict[str, Any]]) -> None:
+    """A table with a column for each key, in the order of their coming."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    shown = Table(*names)
+    for row in rows:
+        shown.add_row(*("" if row.get(name) is None else f"{row[name]:,}" if type(row[name]) is int else str(row[name]) for name in names))
+    _console().print(shown)
+
+
 def show_findings(findings: list[Finding]) -> None:
     """One line per look, with the advice where something is wrong."""
     console = _console()

@@ -34,6 +34,7 @@ Marks = Mapping[str, int]  # source -> the next offset to read of it
 
 _ABOUT = "tidemill."  # before the keys of what we keep beside a column
 TIDY = "tidy"  # the mark that every rewriting of files moves by one
+REPLAY = "replay"  # the mark that every replay of quarantined records moves by one: what a landing remembers of the rows is old then
 _TYPES: dict[Any, str] = {
     pl.String(): "string", pl.Binary(): "binary", pl.Boolean(): "boolean", pl.Int32(): "integer", pl.Int64(): "long", pl.Float64(): "double", UTC: "timestamp",
 }  # fmt: skip
@@ -117,7 +118,10 @@ class Table:
     def described(self) -> dict[str, dict[str, str]]:
         """Name -> what is kept beside each column: type, and version, time and manner of its coming (those of the beginning say nothing)."""
         return {
-            f.name: {"type": str(_FRAME_TYPES[f.type.type]), **{key.removeprefix(_ABOUT): v for key, v in f.metadata.items() if key.startswith(_ABOUT)}}
+            f.name: {
+                "type": str(_FRAME_TYPES[f.type.type]),
+                **{key.removeprefix(_ABOUT): v for key, v in f.metadata.items() if key.startswith(_ABOUT)},
+            }
             for f in self._table.schema().fields
         }
 
@@ -175,7 +179,7 @@ class Table:
 
     def marks(self) -> dict[str, int]:
         """Every source's mark, as of this handle's version, found in the log and the last checkpoint."""
-        return {source: mark for source in self._sources() if (mark := self.mark(source)) is not None}
+        return {source: mark for source in self._sources() if source != REPLAY and (mark := self.mark(source)) is not None}
 
     def tidy(self, say: Callable[[str], None] = lambda _: None, keep_h: float = 24.0) -> dict[str, int]:
         """Merge small files, make a checkpoint, remove log entries and files that nobody needs any more. Returns what was done, in files.
@@ -212,6 +216,26 @@ class Table:
         moves = [Transaction(source, mark) for source, mark in then.marks().items() if source != TIDY and mark != self.mark(source)]
         unread = [Transaction(source, 0) for source in self._sources() if source != TIDY and then.mark(source) is None]
         self._act(actions, [*moves, *unread, self._next_tidy()], {"restored": version})
+        return self.version
+
+    def file_groups(self, only: Mapping[str, str], by: str, max_bytes: int = 64_000_000) -> list[pl.DataFrame]:
+        """Files of this version by rising least value of *by*, in groups of about *max_bytes*; see `read` and `replace`."""
+        files = self._files(only, {}).sort(f"min.{by}", nulls_last=True)
+        nth = ((files["size_bytes"].cum_sum() - files["size_bytes"]) // max_bytes).alias("nth")
+        return [group.drop("nth") for group in files.with_columns(nth).partition_by("nth", maintain_order=True)]
+
+    def read(self, files: pl.DataFrame, columns: Iterable[str] | None = None) -> pl.LazyFrame:
+        """The rows of *files*, a group of `file_groups`."""
+        return self._open(files, columns)
+
+    def replace(self, files: pl.DataFrame, rows: pl.DataFrame, about: Mapping[str, Any]) -> int:
+        """Put *rows* in the place of *files*, all or nothing, and move the mark REPLAY. Returns the version.
+
+        Raises MarkMovedError when another writer has rewritten files meanwhile: nothing was written.
+        """
+        written = self._write(rows)
+        moves = [self._next_tidy(), Transaction(REPLAY, (self.mark(REPLAY) or 0) + 1)]
+        self._act([*(add for add, _ in written), *self._removes(files, data_change=True)], moves, about, [path for _, path in written])
         return self.version
 
     def _at(self, version: int) -> "Table":

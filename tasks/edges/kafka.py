@@ -14,7 +14,7 @@ import polars as pl
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from tasks.core.errors import FencedError, FeedError
+from tasks.core.errors import FeedError, FencedError
 from tasks.core.records import RECORDS, Marks, Polled
 
 _QUEUED_KB = 16_384  # prefetched beside what we hold; a record of 20 MB still passes
@@ -195,9 +195,7 @@ class KafkaFeed:
                 f"{self._topic}: {error.str()} ({error.name()}). Another process has the same TIDEMILL_FEED_MEMBER and took this one's place; what was held here is read there. End one of the two, or give it a member of its own."
             )
         elif error.fatal() or error.code() in _FATAL:
-            raise FeedError(
-                f"{self._topic}: {error.str()} ({error.name()}). The client cannot mend it: look at access rights."
-            )
+            raise FeedError(f"{self._topic}: {error.str()} ({error.name()}). The client cannot mend it: look at access rights.")
 
 
 def _headers(headers: list[tuple[str, bytes | None]] | None) -> str | None:

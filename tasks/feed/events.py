@@ -96,7 +96,9 @@ class Alarms:
             self._judge((name, ""), share, bound, {"frac": round(share, 6), "n_records": n, "version": landed.version})
         for rule, field in self._seen(recent):
             n_broken = sum(one.broken.get((rule, field), 0) for one in recent)
-            self._judge((_BROKEN[rule], field), n_broken / n, _MOST, {"field": field, "n_broken": n_broken, "n_records": n, "version": landed.version})
+            self._judge(
+                (_BROKEN[rule], field), n_broken / n, _MOST, {"field": field, "n_broken": n_broken, "n_records": n, "version": landed.version}
+            )
 
     def _seen(self, recent: Iterable[Landed]) -> set[tuple[str, str]]:
         """(rule, field) that is broken somewhere, or was said to be."""

@@ -1,4 +1,5 @@
 """The formats that `feed.format` names, as decoders."""
+
 from tasks.feed.decode import Contract, Decoder, JsonDecoder
 from tasks.feed.params import FeedParams
 

@@ -11,13 +11,13 @@ import polars as pl
 from tasks.core.errors import MarkMovedError
 from tasks.core.frames import UTC
 from tasks.core.records import RECORDS, Feed, Polled
-from tasks.edges.delta import TIDY, Table
+from tasks.edges.delta import REPLAY, TIDY, Table
 from tasks.feed.decode import DETAIL, RULE, Contract, Decoded, Decoder
 from tasks.feed.formats import decoder_of
 from tasks.feed.params import TYPES, FeedParams
 from tasks.feed.sort import DUPLICATE, EMPTY, QUARANTINE, ROW, Memory, forget, payload_hash, sort_records
 
-_OWN = {"series_id": pl.String(), "event_time": UTC, "known_at": UTC, "place": pl.String(), "month": pl.String(), "_source": pl.String(), "_offset": pl.Int64(),
+OWN = {"series_id": pl.String(), "event_time": UTC, "known_at": UTC, "place": pl.String(), "month": pl.String(), "_source": pl.String(), "_offset": pl.Int64(),
         "_timestamp": UTC, "_key": pl.Binary(), "_headers": pl.String(), "_raw": pl.Binary(), RULE: pl.String(), DETAIL: pl.String()}  # fmt: skip
 PARTITIONS = ("place", "month")
 _RECALL_ROWS = 2_000_000  # a second, at most, before the first commit after a start
@@ -44,7 +44,7 @@ class Landed(NamedTuple):
 def open_table(folder: Path, params: FeedParams) -> Table:
     """The feed's table, made when it is not there, with a column for each field of *params*."""
     fields = {name: TYPES[spec.type] for name, spec in params.fields.items()}
-    table = Table(folder, {**_OWN, **fields}, PARTITIONS, sync=params.sync, keep_log_h=params.keep_log_h)
+    table = Table(folder, {**OWN, **fields}, PARTITIONS, sync=params.sync, keep_log_h=params.keep_log_h)
     for name, dtype in fields.items():
         table.add_column(name, dtype, {"how": "declared"})
     return table
@@ -70,6 +70,7 @@ class Landing:
         self.table.refresh()
         self._forget_held()
         self._memory = _recall(self.table, self._params)
+        self._replays = self.table.mark(REPLAY) or 0
         found = {source: mark for source, mark in self.table.marks().items() if source != TIDY}
         self._begins = dict(found)
         return found
@@ -133,6 +134,7 @@ class Landing:
         rows, memory = sort_records(records, decoded, self._params, self._every, self._memory)
         counts = dict(rows["place"].value_counts().iter_rows())
         begins = {source: begin for source in self._ends if (begin := self._begins.get(source)) is not None}
+        begins[REPLAY] = self._replays  # rows that were replayed meanwhile are not remembered: recall them first
         try:
             rows, added = take_added(self.table, rows, decoded)
             about = {"counts": counts, "added": added}
@@ -170,7 +172,7 @@ def contract_of(params: FeedParams, columns: Mapping[str, pl.DataType]) -> Contr
     if params.closed_field is not None:
         own[params.closed_field] = pl.Boolean()
     declared = {name: TYPES[spec.type] for name, spec in params.fields.items()}
-    arrived = {name: dtype for name, dtype in columns.items() if name not in {*_OWN, *declared, *own}}
+    arrived = {name: dtype for name, dtype in columns.items() if name not in {*OWN, *declared, *own}}
     nullable = frozenset({*(name for name, spec in params.fields.items() if spec.nullable), *arrived})
     return Contract({**own, **declared, **arrived}, nullable, frozenset(arrived), params.max_record_kb * 1024, params.max_added_fields - len(arrived))
 
@@ -192,7 +194,7 @@ def drain(
         landing.hold(feed.poll(landing.room, poll_s))
         drained = until_drained and feed.is_drained()
         turn(landing.commit() if landing.is_due or drained else None)
-        if drained and landing.is_empty:
+        if drained and landing.is_empty and feed.is_drained():  # asked again: a refused commit has sent it back
             return
     turn(landing.commit())
 
@@ -216,7 +218,12 @@ def _recall(table: Table, params: FeedParams) -> Memory:
     least = table.reaching("event_time", _RECALL_ROWS, {"place": ROW})
     if least is None:
         return EMPTY
-    newest = table.scan({"place": ROW}, {"event_time": least}, ["series_id", "event_time"]).group_by("series_id").agg(newest=pl.col("event_time").max()).collect()
+    newest = (
+        table.scan({"place": ROW}, {"event_time": least}, ["series_id", "event_time"])
+        .group_by("series_id")
+        .agg(newest=pl.col("event_time").max())
+        .collect()
+    )
     if not params.dedupe:
         return Memory(newest, EMPTY.ids)
     values = [name for name in table.columns if not name.startswith("_") and name not in {*PARTITIONS, *key, "known_at"}]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.about import About
-from tasks.core.errors import FencedError, FeedError
+from tasks.core.errors import FeedError, FencedError
 from tasks.core.records import Feed
 from tasks.edges.artifacts import read_json
 from tasks.edges.delta import Table, open_for_reading
@@ -112,6 +112,20 @@ def hand_over(window: dict[str, Any], root: Path = ROOT) -> bool:
             return False
         write_window(source, window)
     return True
+
+
+def open_current(root: Path = ROOT) -> tuple[Table, FeedParams]:
+    """(the table of the current dataset's feed, what the feed is told). Raises FeedError when nothing has landed yet."""
+    params = read_feed_params(root)
+    return open_for_reading(folder_of(read_dataset(root)) / "table"), params
+
+
+def replay_quarantine(rule: str | None, *, dry_run: bool, root: Path = ROOT) -> dict[str, dict[str, int]]:
+    """See tasks.feed.quarantine.replay; of the current dataset's feed."""
+    from tasks.feed.quarantine import replay  # noqa: PLC0415  (a landing never needs it)
+
+    table, params = open_current(root)
+    return replay(table, params, _bar_length(params, read_about(root)), rule=rule, dry_run=dry_run)
 
 
 class _Beside:

@@ -36,15 +36,17 @@ EMPTY = Memory(
 )
 
 
-def sort_records(records: pl.DataFrame, decoded: Decoded, params: FeedParams, every: str | None, memory: Memory) -> tuple[pl.DataFrame, Memory]:
+def sort_records(
+    records: pl.DataFrame, decoded: Decoded, params: FeedParams, every: str | None, memory: Memory, before: pl.Series | None = None
+) -> tuple[pl.DataFrame, Memory]:
     """(*records* with series_id, event_time, their fields, place, month and, where they are quarantined, bytes and rule; *memory* with their rows).
 
-    every: the length of a bar, None where a record is closed whenever it was produced.
+    before: of each record the newest time of its series before it, where that is not the memory's. every: the length of a bar, None where a record is closed whenever it was produced.
     records: RECORDS in their order, those with a value decoded row by row in *decoded*; the others are tombstones.
     """
     fields = _named(records, decoded, params)
     fields = _judge_times(fields, params, every)
-    fields = _judge_lateness(fields, params, memory)
+    fields = _judge_lateness(fields, params, memory, before)
     fields = _judge_ids(fields, params, memory)
     return _finished(fields, records, params), _remember(fields, params, memory)
 
@@ -96,10 +98,11 @@ def _judge_times(fields: pl.DataFrame, params: FeedParams, every: str | None) ->
     return judged.with_columns(place=place.otherwise(pl.lit(ROW)))
 
 
-def _judge_lateness(fields: pl.DataFrame, params: FeedParams, memory: Memory) -> pl.DataFrame:
+def _judge_lateness(fields: pl.DataFrame, params: FeedParams, memory: Memory, before: pl.Series | None) -> pl.DataFrame:
     """Late: further behind its series' newest row, as it stood when the record was read, than `lateness_s`."""
     rows = pl.when(pl.col("place") == ROW).then("event_time")
     known = fields.join(memory.newest, on="series_id", how="left", maintain_order="left")
+    known = known if before is None else known.with_columns(before.alias("newest"))
     so_far = pl.max_horizontal(rows.cum_max().over("series_id"), "newest")
     is_late = (pl.col("place") == ROW) & (pl.col("event_time") < so_far - pl.duration(seconds=params.lateness_s))
     return known.with_columns(place=pl.when(is_late).then(pl.lit(LATE)).otherwise("place")).drop("newest")

@@ -1,5 +1,6 @@
 """What a record becomes depends on its series' records before it, not on batches or restarts; what is late or open never reaches features."""
 
+import itertools
 import json
 from datetime import timedelta
 
@@ -17,10 +18,15 @@ def streams(draw):
     """Records of three series, hours apart, with repeats, corrections, poison, tombstones, and a field that comes later."""
     values = []
     for _ in range(draw(st.integers(1, 25))):
-        made = bar(draw(st.sampled_from("abc")), minutes=draw(st.integers(0, 40)) * 30, price=draw(st.integers(1, 2)), volume=draw(st.sampled_from([None, 1])))
+        made = bar(
+            draw(st.sampled_from("abc")),
+            minutes=draw(st.integers(0, 40)) * 30,
+            price=draw(st.integers(1, 2)),
+            volume=draw(st.sampled_from([None, 1])),
+        )
         kind = draw(st.integers(0, 12))
         extra = {"extra": draw(st.sampled_from([1, "x", None]))} if kind in (10, 11) else {}
-        values.append(b"x" if kind == 0 else None if kind == 1 else json.dumps({**made, **extra}).encode())  # noqa: PLR2004
+        values.append(b"x" if kind == 0 else None if kind == 1 else json.dumps({**made, **extra}).encode())
     return values
 
 
@@ -30,7 +36,7 @@ def test_places_depend_neither_on_batches_nor_on_restarts(values, data, tmp_path
     folder = tmp_path_factory.mktemp("t")
     records = records_of(values)
     cuts = sorted(data.draw(st.sets(st.integers(1, len(values)), max_size=4)) | {0, len(values)})
-    batches = [records[begin:end] for begin, end in zip(cuts[:-1], cuts[1:], strict=True)]
+    batches = [records[begin:end] for begin, end in itertools.pairwise(cuts)]
     whole = rows_of(land(folder / "whole", [records]))
     split = rows_of(land(folder / "split", batches))
     for batch in batches:

@@ -41,7 +41,7 @@ class Given:
         self.rewind()
 
     def rewind(self):
-        self._at = dict(self._marks())
+        self._at, self._next = dict(self._marks()), 0
 
     def poll(self, n_records, within_s):
         frame = self._batches[self._next] if self._next < len(self._batches) else pl.DataFrame(schema=dict(RECORDS))

@@ -1,0 +1,109 @@
+"""What is in the quarantine, and how it gets out: decoded again by today's settings, as though they had been today's when it came.
+
+A replayed record is judged by the records before it in its own log: it may be older than its series' newest row by weeks and is not late for
+that. It leaves the quarantine and becomes what it is now in one commit, so a kill, or a second replay, doubles nothing. It keeps the rule that it
+broke, as the note that it was replayed.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+
+from tasks.core.errors import FeedError, MarkMovedError
+from tasks.core.records import RECORDS
+from tasks.edges.delta import Table
+from tasks.feed.decode import DETAIL, RULE
+from tasks.feed.formats import decoder_of
+from tasks.feed.land import contract_of, take_added
+from tasks.feed.params import FeedParams
+from tasks.feed.sort import DUPLICATE, EMPTY, QUARANTINE, ROW, Memory, payload_hash, sort_records
+
+_TRIES = 5  # commits that another rewriting of files may refuse; each of those is over in a second
+_SHOWN = 10_000  # characters of a record that are shown
+_ONLY = {"place": QUARANTINE}
+
+
+def list_rules(table: Table) -> list[dict[str, Any]]:
+    """{rule, n_records, first, last, sources} of what is quarantined, times of production, most records first."""
+    by_rule = table.scan(_ONLY, columns=[RULE, "_timestamp", "_source"]).group_by(rule=RULE)
+    found = by_rule.agg(n_records=pl.len(), first=pl.col("_timestamp").min(), last=pl.col("_timestamp").max(), n_sources=pl.col("_source").n_unique())
+    return found.sort("n_records", "rule", descending=[True, False]).collect().to_dicts()
+
+
+def show_record(table: Table, offset: int, source: str = "") -> list[dict[str, Any]]:
+    """Quarantined records at *offset* of sources that end in *source*. Raises FeedError when there are none."""
+    at = table.scan(_ONLY).filter((pl.col("_offset") == offset) & pl.col("_source").str.ends_with(source))
+    found = at.select("_source", "_offset", "_timestamp", "_key", "_headers", RULE, DETAIL, "_raw").collect().to_dicts()
+    if not found:
+        where = f" of a source that ends in {source!r}" if source else ""
+        raise FeedError(
+            f"Offset {offset}{where} is not in the quarantine. `tidemill quarantine list` says what is; a replayed record is in its place."
+        )
+    return [{**{k.removeprefix("_"): v for k, v in one.items()}, "key": _said(one["_key"]), "raw": _said(one["_raw"])} for one in found]
+
+
+def replay(table: Table, params: FeedParams, every: str | None, *, rule: str | None = None, dry_run: bool = False) -> dict[str, Any]:
+    """Take quarantined records (those of *rule*) out where they pass now. Returns {rule -> {place -> records}}; `quarantine` are those that stay."""
+    for _ in range(_TRIES):
+        counts: dict[str, dict[str, int]] = {}
+        try:
+            table.refresh()
+            groups = table.file_groups(_ONLY, "_offset")
+            for files in groups:
+                _replay_files(table, files, params, every, rule, counts, dry_run=dry_run)
+        except MarkMovedError:  # files were merged under us: look at those that are there now
+            continue
+        return counts
+    raise FeedError(f"{table.folder.name}: other writers rewrote its files {_TRIES} times meanwhile. Nothing was lost; start the replay again.")
+
+
+def _replay_files(
+    table: Table, files: pl.DataFrame, params: FeedParams, every: str | None, rule: str | None, counts: dict[str, dict[str, int]], *, dry_run: bool
+) -> None:
+    """One commit: what passes now of *files* leaves them."""
+    held = table.read(files).collect().with_row_index("_nth")
+    picked = held.filter(pl.col(RULE) == rule if rule else pl.lit(value=True)).sort("_source", "_offset")
+    records = picked.select(*(pl.col("_raw" if name == "_value" else name).alias(name) for name in RECORDS))
+    decoded = decoder_of(params, contract_of(params, table.columns)).decode(records["_value"])
+    alone, _ = sort_records(records, decoded, params, every, EMPTY)
+    memory, before = _as_it_was(table, params, alone)
+    judged, _ = sort_records(records, decoded, params, every, memory, before)
+    for (was, place), group in judged.with_columns(picked[RULE].alias("_was")).group_by("_was", "place"):
+        counts.setdefault(str(was), {}).setdefault(str(place), 0)
+        counts[str(was)][str(place)] += group.height
+    passes = judged["place"] != QUARANTINE
+    if dry_run or not passes.any():
+        return
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    noted = pl.lit(f"replayed {at}; before: ") + picked[DETAIL]
+    out = judged.with_columns(picked[RULE].alias(RULE), noted.alias(DETAIL)).filter(passes & (judged["place"] != DUPLICATE))
+    out, added = take_added(table, out, decoded)
+    stays = held.filter(~pl.col("_nth").is_in(picked.filter(passes)["_nth"].implode())).drop("_nth")
+    table.replace(files, pl.concat([stays, out], how="diagonal"), {"replayed": int(passes.sum()), "added": added})
+
+
+def _as_it_was(table: Table, params: FeedParams, alone: pl.DataFrame) -> tuple[Memory, pl.Series]:
+    """(the ids of the table's rows that *alone*'s rows may repeat; of each of *alone* its series' newest row before it in its log)."""
+    rows = alone.filter(pl.col("place") == ROW)
+    key = ["series_id", "event_time", *(["known_at"] if params.known_at_field else []), *params.id_fields]
+    values = [name for name in table.columns if not name.startswith("_") and name not in {"place", "month", "known_at", *key}]
+    theirs = table.scan({"place": ROW}).join(rows.lazy().select("series_id").unique(), on="series_id", how="semi")
+    same = theirs.join(rows.lazy().select("series_id", "event_time").unique(), on=["series_id", "event_time"], how="semi")
+    ids = same.select(_id=pl.struct(key).hash(), _payload=payload_hash(values), series_id="series_id", event_time="event_time").collect()
+    log = theirs.select("_source", "series_id", "_offset", newest="event_time").sort("_offset").collect()
+    log = log.with_columns(pl.col("newest").cum_max().over("_source", "series_id"))
+    asked = alone.select("_source", "series_id", "_offset").with_row_index("_nth").sort("_offset")
+    before = asked.join_asof(log, on="_offset", by=["_source", "series_id"], strategy="backward", check_sortedness=False).sort("_nth")["newest"]
+    return Memory(EMPTY.newest, ids), before
+
+
+def _said(value: bytes | None) -> str | None:
+    """Bytes as text, or as hexadecimal where they are none."""
+    if value is None:
+        return None
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        text = f"0x{value.hex()}"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(value):,} bytes)"
