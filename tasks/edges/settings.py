@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     kafka_port: int = 9092
     kafka_options: dict[str, str] = Field(default_factory=dict)  # more settings of the Kafka client as JSON: security.protocol, sasl.username, ...
     feed_member: str = "0"  # of several feed processes on one topic each has its own
+    schema_registry: str = ""  # of a feed in Avro or Protobuf, http://USER:PASSWORD@HOST:8081
     feed_port: int = 9108  # the feed's metrics
     keep_fits_mb: int = 500  # fits of earlier trainings that are kept to be taken again; 0: none
 

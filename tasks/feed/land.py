@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import polars as pl
 
@@ -12,7 +12,7 @@ from tasks.core.errors import MarkMovedError
 from tasks.core.frames import UTC
 from tasks.core.records import RECORDS, Feed, Polled
 from tasks.edges.delta import REPLAY, TIDY, Table
-from tasks.feed.decode import DETAIL, RULE, Contract, Decoded, Decoder
+from tasks.feed.decode import DETAIL, RULE, Contract, Decoded, Decoder, Reader
 from tasks.feed.formats import decoder_of
 from tasks.feed.params import TYPES, FeedParams
 from tasks.feed.sort import DUPLICATE, EMPTY, QUARANTINE, ROW, Memory, forget, payload_hash, sort_records
@@ -51,12 +51,12 @@ def open_table(folder: Path, params: FeedParams) -> Table:
 
 
 class Landing:
-    """Holds what a feed brought and commits it. every: see sort_records. Not for two threads."""
+    """Holds what a feed brought and commits it. every: see sort_records. reader: see decoder_of. Not for two threads."""
 
-    def __init__(self, table: Table, params: FeedParams, every: str | None, feed: Feed) -> None:
+    def __init__(self, table: Table, params: FeedParams, every: str | None, feed: Feed, reader: Reader | None = None) -> None:
         self.table, self._params, self._every, self._feed = table, params, every, feed
         self._memory = EMPTY
-        self._decoder: Decoder | None = None
+        self._reader, self._decoder = reader, cast("Decoder | None", None)
         self._held: list[pl.DataFrame] = []
         self._ends: dict[str, int] = {}
         self._begins: dict[str, int] = {}
@@ -157,7 +157,7 @@ class Landing:
     def _decode(self, records: pl.DataFrame) -> Decoded:
         contract = contract_of(self._params, self.table.columns)
         if self._decoder is None or self._decoder.contract != contract:
-            self._decoder = decoder_of(self._params, contract)
+            self._decoder = decoder_of(contract, self._reader)
         return self._decoder.decode(records["_value"].drop_nulls())
 
 

@@ -13,7 +13,7 @@ import polars as pl
 from tasks.core.errors import FeedError, MarkMovedError
 from tasks.core.records import RECORDS
 from tasks.edges.delta import Table
-from tasks.feed.decode import DETAIL, RULE
+from tasks.feed.decode import DETAIL, RULE, Reader
 from tasks.feed.formats import decoder_of
 from tasks.feed.land import contract_of, take_added
 from tasks.feed.params import FeedParams
@@ -43,7 +43,9 @@ def show_record(table: Table, offset: int, source: str = "") -> list[dict[str, A
     return [{**{k.removeprefix("_"): v for k, v in one.items()}, "key": _said(one["_key"]), "raw": _said(one["_raw"])} for one in found]
 
 
-def replay(table: Table, params: FeedParams, every: str | None, *, rule: str | None = None, dry_run: bool = False) -> dict[str, Any]:
+def replay(
+    table: Table, params: FeedParams, every: str | None, reader: Reader | None = None, *, rule: str | None = None, dry_run: bool = False
+) -> dict[str, dict[str, int]]:
     """Take quarantined records (those of *rule*) out where they pass now. Returns {rule -> {place -> records}}; `quarantine` are those that stay."""
     for _ in range(_TRIES):
         counts: dict[str, dict[str, int]] = {}
@@ -51,7 +53,10 @@ def replay(table: Table, params: FeedParams, every: str | None, *, rule: str | N
             table.refresh()
             groups = table.file_groups(_ONLY, "_offset")
             for files in groups:
-                _replay_files(table, files, params, every, rule, counts, dry_run=dry_run)
+                counts_of = _replay_files(table, files, params, every, reader, rule, dry_run=dry_run)
+                for was, place, n in counts_of:
+                    to = counts.setdefault(was, {})
+                    to[place] = to.get(place, 0) + n
         except MarkMovedError:  # files were merged under us: look at those that are there now
             continue
         return counts
@@ -59,28 +64,27 @@ def replay(table: Table, params: FeedParams, every: str | None, *, rule: str | N
 
 
 def _replay_files(
-    table: Table, files: pl.DataFrame, params: FeedParams, every: str | None, rule: str | None, counts: dict[str, dict[str, int]], *, dry_run: bool
-) -> None:
-    """One commit: what passes now of *files* leaves them."""
+    table: Table, files: pl.DataFrame, params: FeedParams, every: str | None, reader: Reader | None, rule: str | None, *, dry_run: bool
+) -> list[tuple[str, str, int]]:
+    """One commit: what passes now of *files* leaves them. Returns (rule, place, records)."""
     held = table.read(files).collect().with_row_index("_nth")
     picked = held.filter(pl.col(RULE) == rule if rule else pl.lit(value=True)).sort("_source", "_offset")
     records = picked.select(*(pl.col("_raw" if name == "_value" else name).alias(name) for name in RECORDS))
-    decoded = decoder_of(params, contract_of(params, table.columns)).decode(records["_value"])
+    decoded = decoder_of(contract_of(params, table.columns), reader).decode(records["_value"])
     alone, _ = sort_records(records, decoded, params, every, EMPTY)
     memory, before = _as_it_was(table, params, alone)
     judged, _ = sort_records(records, decoded, params, every, memory, before)
-    for (was, place), group in judged.with_columns(picked[RULE].alias("_was")).group_by("_was", "place"):
-        counts.setdefault(str(was), {}).setdefault(str(place), 0)
-        counts[str(was)][str(place)] += group.height
+    counts = judged.with_columns(picked[RULE].alias("_was")).group_by("_was", "place").agg(pl.len()).rows()
     passes = judged["place"] != QUARANTINE
     if dry_run or not passes.any():
-        return
+        return counts
     at = datetime.now(UTC).isoformat(timespec="seconds")
     noted = pl.lit(f"replayed {at}; before: ") + picked[DETAIL]
     out = judged.with_columns(picked[RULE].alias(RULE), noted.alias(DETAIL)).filter(passes & (judged["place"] != DUPLICATE))
     out, added = take_added(table, out, decoded)
     stays = held.filter(~pl.col("_nth").is_in(picked.filter(passes)["_nth"].implode())).drop("_nth")
     table.replace(files, pl.concat([stays, out], how="diagonal"), {"replayed": int(passes.sum()), "added": added})
+    return counts
 
 
 def _as_it_was(table: Table, params: FeedParams, alone: pl.DataFrame) -> tuple[Memory, pl.Series]:

@@ -19,6 +19,7 @@ from tasks.edges.params import checked, read_about, read_dataset, read_section
 from tasks.edges.run_stage import checkout_lock
 from tasks.edges.settings import ROOT, settings
 from tasks.feed.events import Alarms, raise_event
+from tasks.feed.formats import reader_of
 from tasks.feed.land import Landed, Landing, drain, open_table
 from tasks.feed.params import FeedParams
 from tasks.feed.watch import Watch, describe, note_fault, read_status
@@ -66,13 +67,14 @@ def run(*, stop: Callable[[], bool], until_drained: bool, say: Callable[[Landed]
             )
         if not ours:
             return {"counts": {}, "window": read_window(folder)}
+        reader = reader_of(params, lambda why: raise_event(folder, "registry_down", said=why), root)
         table = open_table(folder / "table", params)
         try:
             feed = build_feed(params, dataset)
         except FeedError as error:
             note_fault(folder, settings().feed_member, str(error))
             raise
-        landing = Landing(table, params, _bar_length(params, read_about(root)), feed)
+        landing = Landing(table, params, _bar_length(params, read_about(root)), feed, reader)
         port = None if until_drained else settings().feed_port
         watch = Watch(folder, dataset, settings().feed_member, landing, feed, port, settings().host)
         alarms = Alarms(params, partial(raise_event, folder))
@@ -125,7 +127,7 @@ def replay_quarantine(rule: str | None, *, dry_run: bool, root: Path = ROOT) -> 
     from tasks.feed.quarantine import replay  # noqa: PLC0415  (a landing never needs it)
 
     table, params = open_current(root)
-    return replay(table, params, _bar_length(params, read_about(root)), rule=rule, dry_run=dry_run)
+    return replay(table, params, _bar_length(params, read_about(root)), reader_of(params, root=root), rule=rule, dry_run=dry_run)
 
 
 class _Beside:

@@ -1,0 +1,72 @@
+"""Avro records: with a registry's number before each, or by one schema for all.
+
+Logical types are read as what they are stored as (a timestamp-millis is a number, and `feed.time_format: ms` says what it means).
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tasks.core.errors import FeedError
+from tasks.edges.schema_registry import SchemaRegistry
+from tasks.feed.decode import Reader, UnreadableError
+from tasks.feed.wire import numbered
+
+
+def by_schema(text: str) -> Reader:
+    """A reader of bare records by the schema *text*. Raises FeedError when it is none."""
+    try:
+        schema = _parsed(text, {})
+    except UnreadableError as error:
+        raise FeedError(f"`feed.schema_file`: {error.detail}.") from error
+    return lambda value: _read(value, schema)
+
+
+def by_registry(registry: SchemaRegistry) -> Reader:
+    """A reader of records with their schema's number."""
+    schemas: dict[int, Any] = {}
+
+    def read(value: bytes) -> Mapping[str, Any]:
+        number, rest = numbered(value)
+        if number not in schemas:
+            if (found := registry.schema(number)) is None:
+                raise UnreadableError("unknown_schema", f"the registry has no schema {number}")
+            schemas[number] = _parsed(found.text, found.references)
+        return _read(rest, schemas[number])
+
+    return read
+
+
+def _parsed(text: str, references: Mapping[str, str]) -> Any:
+    import fastavro  # noqa: PLC0415  (only with Avro)
+
+    named: dict[str, Any] = {}
+    try:
+        for reference in references.values():
+            fastavro.parse_schema(_stored(json.loads(reference)), named_schemas=named)
+        return fastavro.parse_schema(_stored(json.loads(text)), named_schemas=named)
+    except Exception as error:
+        raise UnreadableError("bad_schema", f"what should be an Avro schema is none: {error}"[:200]) from error
+
+
+def _stored(schema: Any) -> Any:
+    """*schema* without logical types."""
+    if isinstance(schema, dict):
+        return {key: _stored(value) for key, value in schema.items() if key != "logicalType"}
+    return [_stored(one) for one in schema] if isinstance(schema, list) else schema
+
+
+def _read(value: bytes, schema: Any) -> Mapping[str, Any]:
+    import fastavro  # noqa: PLC0415  (likewise)
+
+    stream = io.BytesIO(value)
+    try:
+        read = fastavro.schemaless_reader(stream, schema, None)
+    except Exception as error:
+        raise UnreadableError("not_avro", f"{type(error).__name__}: {error}"[:200]) from error
+    if stream.tell() != len(value):
+        raise UnreadableError("not_avro", f"{len(value) - stream.tell()} bytes after the record")
+    if not isinstance(read, dict):
+        raise UnreadableError("not_an_object", "the schema is no record")
+    return read
