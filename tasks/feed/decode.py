@@ -222,9 +222,19 @@ def as_text(values: pl.Series) -> pl.Series:
     try:
         return values.cast(pl.String)
     except pl.exceptions.PolarsError:
-        if len(values) > _CHUNK:  # most chunks hold no such record
-            return pl.concat([as_text(values.slice(start, _CHUNK)) for start in range(0, len(values), _CHUNK)])
-        return pl.Series(values.name, [None if value is None or not _is_text(value) else value for value in values], pl.Binary).cast(pl.String)
+        told = values.to_list()
+        kept = [None if bad else value for value, bad in zip(told, _no_text(told), strict=True)]
+        return pl.Series(values.name, kept, pl.Binary).cast(pl.String)
+
+
+def _no_text(values: list[bytes | None]) -> list[bool]:
+    """Which of *values* are bytes and no text: most chunks hold none, and are looked at as one."""
+    found: list[bool] = []
+    for start in range(0, len(values), _CHUNK):
+        chunk = values[start : start + _CHUNK]
+        all_text = _is_text(b"\n".join(value for value in chunk if value is not None))
+        found += [False] * len(chunk) if all_text else [value is not None and not _is_text(value) for value in chunk]
+    return found
 
 
 def _is_text(value: bytes) -> bool:
