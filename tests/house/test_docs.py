@@ -24,6 +24,7 @@ from tasks.ensemble.params import EnsembleParams
 from tasks.explain.params import ExplainParams
 from tasks.features import FeatureParams
 from tasks.features.params import LeakParams
+from tasks.feed.events import EVENTS
 from tasks.forecasters import FORECASTERS, forecaster_class
 from tasks.ingest.params import ArchSource, FilesSource
 from tasks.monitor.params import MonitorParams
@@ -81,10 +82,12 @@ def test_python_and_yaml_of_a_page_parse(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_a_documented_command_line_is_one_that_the_program_takes(page):
-    commands = get_command(app).commands
     for line in re.findall(r"^(?:    |\$ )(?:\.venv/bin/)?tidemill ([^#\n]*)", page.read_text(), flags=re.MULTILINE):
-        name, *arguments = shlex.split(line)
-        options = {option for parameter in commands[name].params for option in parameter.opts} | {"--help"}
+        command, arguments = get_command(app), shlex.split(line)
+        while arguments and arguments[0] in getattr(command, "commands", {}):
+            command = command.commands[arguments.pop(0)]
+        assert command is not get_command(app), line
+        options = {option for parameter in command.params for option in parameter.opts} | {"--help"}
         assert {a for a in arguments if a.startswith("--")} <= options, line
 
 
@@ -162,3 +165,20 @@ def test_the_model_of_the_how_to_works_as_it_stands_and_is_the_same_as_onnx(tmp_
     drift.to_onnx(tmp_path / "drift.onnx")
     served = ort.InferenceSession(tmp_path / "drift.onnx", providers=["CPUExecutionProvider"]).run(["z_hat"], {"x": x})[0]
     assert served.tolist() == drift.predict(x).tolist()
+
+
+def test_every_alert_event_has_its_runbook_linked_from_operate():
+    names = {name.replace("_", "-") for name in EVENTS}
+    assert {path.stem for path in (ROOT / "docs/runbooks").glob("*.md")} == names
+    for name in names:
+        headings = re.findall(r"^## (.*)", (ROOT / f"docs/runbooks/{name}.md").read_text(), flags=re.MULTILINE)
+        assert headings == ["It says", "Look at", "Do", "Do not"], name
+        assert f"(../runbooks/{name}.md)" in how_to("operate.md")
+
+
+def test_every_rule_of_the_quarantine_is_in_its_how_to():
+    code = "".join(path.read_text() for path in (ROOT / "tasks/feed").glob("*.py"))
+    rules = set(re.findall(r'UnreadableError\(\s*"(\w+)"|"(no_time|time_ahead|no_series|duplicate_id|wrong_type|not_finite)"', code))
+    written = how_to("quarantine-and-replay.md")
+    assert len(rules) > 15
+    assert all(f"`{name}`" in written for pair in rules for name in pair if name)
