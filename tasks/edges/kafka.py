@@ -40,9 +40,10 @@ _TUNING = {
 # What the client cannot mend by trying again.
 _FATAL = {
     KafkaError._AUTO_OFFSET_RESET, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED,  # noqa: SLF001  (the library's name)
-    KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._AUTHENTICATION, KafkaError.UNKNOWN_TOPIC_OR_PART,  # noqa: SLF001  (the same)
+    KafkaError._FATAL, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._AUTHENTICATION, KafkaError.UNKNOWN_TOPIC_OR_PART,  # noqa: SLF001  (the same)
     KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001  (the same)
 }  # fmt: skip
+# A fenced consumer hears of it once, as a message of code _FATAL whose `fatal()` is false; the reason stands in its text alone. After that it is silent.
 _FENCED = {KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED}  # noqa: SLF001  (the same)
 
 
@@ -190,7 +191,7 @@ class KafkaFeed:
             )
         if error.code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}:  # noqa: SLF001  (the same)
             self._refuse_another_topic()
-        elif error.code() in _FENCED:
+        elif error.code() in _FENCED or (error.code() == KafkaError._FATAL and "fenced" in error.str()):  # noqa: SLF001  (the same)
             raise FencedError(
                 f"{self._topic}: {error.str()} ({error.name()}). Another process has the same TIDEMILL_FEED_MEMBER and took this one's place; what was held here is read there. End one of the two, or give it a member of its own."
             )
