@@ -120,7 +120,7 @@ class Decoder:
     def _is_usual(self, read: Mapping[str, Any]) -> bool:
         """Whether *read* has every field and no other, each exactly of its kind: nothing is left to be judged, in a third of the time."""
         for name, kind in self._usual:
-            value = read.get(name)
+            value: Any = read.get(name)
             if type(value) is not kind or (kind is float and value - value != 0.0) or (kind is int and not -(2**63) <= value < 2**63):
                 return False
         return len(read) == len(self._usual)

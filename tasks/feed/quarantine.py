@@ -47,18 +47,18 @@ def replay(
     table: Table, params: FeedParams, every: str | None, reader: Reader | None = None, *, rule: str | None = None, dry_run: bool = False
 ) -> dict[str, dict[str, int]]:
     """Take quarantined records (those of *rule*) out where they pass now. Returns {rule -> {place -> records}}; `quarantine` are those that stay."""
+    found: list[tuple[str, str, int]] = []
     for _ in range(_TRIES):
-        counts: dict[str, dict[str, int]] = {}
+        found = [one for one in found if one[1] != QUARANTINE]  # what earlier tries took out
         try:
             table.refresh()
-            groups = table.file_groups(_ONLY, "_offset")
-            for files in groups:
-                counts_of = _replay_files(table, files, params, every, reader, rule, dry_run=dry_run)
-                for was, place, n in counts_of:
-                    to = counts.setdefault(was, {})
-                    to[place] = to.get(place, 0) + n
+            for files in table.file_groups(_ONLY, "_offset"):
+                found += _replay_files(table, files, params, every, reader, rule, dry_run=dry_run)
         except MarkMovedError:  # files were merged under us: look at those that are there now
             continue
+        counts: dict[str, dict[str, int]] = {was: {} for was, _, _ in found}
+        for was, place, n in found:
+            counts[was][place] = counts[was].get(place, 0) + n
         return counts
     raise FeedError(f"{table.folder.name}: other writers rewrote its files {_TRIES} times meanwhile. Nothing was lost; start the replay again.")
 
