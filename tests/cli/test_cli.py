@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from tasks.edges.params import STAGES
 
-COMMANDS = ("run", "up", "down", "forecast", "status", "doctor", "new", "use", "datasets", "leaks")
+COMMANDS = ("run", "up", "down", "forecast", "status", "doctor", "new", "use", "datasets", "leaks", "schema")
 
 
 @pytest.fixture(scope="module")
