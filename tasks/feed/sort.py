@@ -74,7 +74,7 @@ def _judge_times(fields: pl.DataFrame, params: FeedParams, every: str | None) ->
     ahead = pl.col("event_time") > pl.col("_timestamp") + pl.duration(seconds=params.max_ahead_s)
     rules = [(pl.col("event_time").is_null(), "no_time", f"{params.time_field} is no {params.time_format} time between 1900 and 2200"),
              (ahead, "time_ahead", f"{params.time_field} is more than `feed.max_ahead_s` after the record was produced"),
-             (pl.col("series_id").is_null(), "no_series", "neither a field nor a key names the series")]  # fmt: skip
+             (pl.col("series_id").fill_null("") == "", "no_series", "neither a field nor a key names the series")]  # fmt: skip
     if params.known_at_field is not None:
         rules.append((pl.col("known_at").is_null(), "no_time", f"{params.known_at_field} is no {params.time_format} time between 1900 and 2200"))
     rule, detail = pl.col(RULE), pl.col(DETAIL)

@@ -24,6 +24,6 @@ POISON = {
     "equal keys, spaced": (GOOD[:-1] + b',"price" : 2}', "equal_keys"), "a strange name": (GOOD[:-1] + b',"\\u0000; drop":2}', "unknown_field"),
     "the table's name": (GOOD[:-1] + b',"Place":"x"}', "unknown_field"), "other capitals": (GOOD[:-1] + b',"PRICE":2}', "unknown_field"),
     "thousands of fields": (json.dumps({**bar(volume=1), **{f"f{i}": i for i in range(5000)}}).encode(), "unknown_field"),
-    "too large": (with_price(b" " * 2_000_000 + b"1"), "too_large"), "renamed": (GOOD.replace(b"price", b"prize"), "renamed"),
+    "no series": (GOOD.replace(b'"a"', b'""'), "no_series"), "too large": (with_price(b" " * 2_000_000 + b"1"), "too_large"), "renamed": (GOOD.replace(b"price", b"prize"), "renamed"),
     "removed": (json.dumps({k: v for k, v in bar(volume=1).items() if k != "price"}).encode(), "missing"),
 }  # fmt: skip
