@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from flows.cli_datasets import register
 from flows.cli_feed import register as register_feed
 from flows.cli_leaks import register as register_leaks
+from flows.cli_replay import register as register_replay
 from tasks.core.errors import TidemillError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -140,6 +141,7 @@ def doctor(as_json: AsJson = False) -> None:
 register(app)
 register_leaks(app)
 register_feed(app)
+register_replay(app)
 
 
 def _print_json(content: Any) -> None:
