@@ -4,6 +4,7 @@ What the nodes store lies in `<home>/kafka/`; started again in the same folder, 
 """
 
 import base64
+import fcntl
 import os
 import shutil
 import string
@@ -40,7 +41,7 @@ class Cluster:
         self.folder, self.jars = folder, _jars()
         host = settings().host
         self.nodes = [Node(n, port if port and n == 1 else free_port(host), free_port(host), folder / f"node-{n}") for n in range(1, n_nodes + 1)]
-        self._marks: dict[int, Mark] = {}
+        self._running: dict[int, tuple[subprocess.Popen[str], Mark]] = {}
         self._format()
 
     @property
@@ -55,25 +56,25 @@ class Cluster:
     def start(self, *numbers: int) -> None:
         """Start these nodes (none: all) and wait until each answers. Raises SettingsError with the last lines of its log."""
         wanted = [self._node(n) for n in numbers or range(1, len(self.nodes) + 1)]
-        children = {}
         for node in wanted:
             with self._log(node.number).open("a") as log:
-                children[node.number], self._marks[node.number] = start(f"kafka-{node.number}", self.command(node.number), log, {})
+                self._running[node.number] = start(f"kafka-{node.number}", self.command(node.number), log, {})
         for node in wanted:
-            wait_healthy(children[node.number], f"Kafka node {node.number}", partial(is_up, f"{settings().host}:{node.port}"), self._log(node.number))
+            wait_healthy(
+                self._running[node.number][0], f"Kafka node {node.number}", partial(is_up, f"{settings().host}:{node.port}"), self._log(node.number)
+            )
 
     def stop(self, *numbers: int, within_s: float = _STOP_S) -> None:
         """Stop these nodes (none: all): asked first; *within_s* 0 is kill -9."""
-        for number in numbers or tuple(self._marks):
-            if (marked := self._marks.pop(number, None)) is not None:
+        for number in numbers or tuple(self._running):
+            if number in self._running:
+                child, marked = self._running.pop(number)
                 stop(marked, within_s)
+                child.wait()
 
     def pid(self, number: int = 1) -> int:
         """The Java process of a running node."""
-        import psutil  # noqa: PLC0415  (only faults are injected by process id)
-
-        process = psutil.Process(self._marks[number].pid)
-        return next((child.pid for child in process.children(recursive=True) if "java" in child.name()), process.pid)
+        return self._running[number][0].pid
 
     def _node(self, number: int) -> Node:
         return self.nodes[number - 1]
@@ -148,6 +149,16 @@ def _jars() -> Path:
             raise SettingsError(
                 f"`{program}` is not there; Kafka needs Java 17 and Maven to fetch it. Install {package} (Debian's name), or set TIDEMILL_KAFKA to a broker."
             )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / "jars.lock").open("w") as lock:  # two at once would take each other's away
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (seal.exists() and seal.read_bytes() == wanted.read_bytes()):
+            _fetch(folder, wanted)
+            seal.write_bytes(wanted.read_bytes())
+    return folder.absolute()
+
+
+def _fetch(folder: Path, wanted: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     command = ["mvn", "-q", "-B", "-f", str(wanted), "dependency:copy-dependencies", f"-DoutputDirectory={folder.absolute()}"]
     fetched = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -155,8 +166,6 @@ def _jars() -> Path:
         raise SettingsError(
             f"Maven could not bring Kafka's jars: {fetched.stdout[-2000:]}{fetched.stderr[-500:]}. Look whether Maven Central can be reached."
         )
-    seal.write_bytes(wanted.read_bytes())
-    return folder.absolute()
 
 
 def main() -> None:

@@ -46,7 +46,6 @@ class Settings(BaseSettings):
     kafka: str = ""  # brokers, host:port,host:port; empty: the one of `tidemill up --kafka` on kafka_port
     kafka_port: int = 9092
     kafka_options: dict[str, str] = Field(default_factory=dict)  # more settings of the Kafka client as JSON: security.protocol, sasl.username, ...
-    feed_secrets: dict[str, str] = Field(default_factory=dict, repr=False)  # as JSON: what ${NAME} in `feed.source` stands for
     feed_member: str = "0"  # of several feed processes on one topic each has its own
     feed_port: int = 9108  # the feed's metrics
     keep_fits_mb: int = 500  # fits of earlier trainings that are kept to be taken again; 0: none

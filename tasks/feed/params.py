@@ -39,75 +39,7 @@ class FilesSource(Strict):
         return self
 
 
-class WebSocketSource(Strict):
-    """Messages of a WebSocket. `${NAME}` in url, subscribe, backfill and headers stands for a secret of TIDEMILL_FEED_SECRETS.
-
-    subscribe: sent after each connection, JSON unless it is text. records_at: keys that lead to the record, or to a list of records, in a message;
-    messages without it are passed over. stream_field: names the stream in a record, whose numbers count by themselves; None: all are one stream.
-    sequence_field: the record's number, one higher each time; None: nothing is known to be missing, and nothing can be fetched again.
-    streams, first: streams that are fetched from the number *first* before the socket has spoken of them.
-    backfill: a URL that gives records with {stream}, {first} and {last} (both inclusive); page: numbers asked for at once; backfill_at: as records_at.
-    headers: of both. ping_s: between two pings, and how long an answer may take. silence_s: without any message the connection counts as dead.
-    reorder_s: how long a record that is ahead waits for those before it. reorder_records: how many wait, and how far back a number counts as a repeat.
-    """
-
-    kind: Literal["websocket"]
-    url: str
-    subscribe: tuple[Any, ...] = ()
-    records_at: tuple[str, ...] = ()
-    stream_field: str | None = None
-    sequence_field: str | None = None
-    streams: tuple[str, ...] = ()
-    first: Annotated[int, Field(ge=0)] | None = None
-    backfill: str | None = None
-    backfill_at: tuple[str, ...] = ()
-    page: Annotated[int, Field(ge=1)] = 1000
-    headers: dict[str, str] = Field(default_factory=dict)
-    ping_s: Annotated[float, Field(gt=0)] = 10.0
-    silence_s: Annotated[float, Field(gt=0)] = 60.0
-    reorder_s: Annotated[float, Field(ge=0)] = 1.0
-    reorder_records: Annotated[int, Field(ge=1)] = 1000
-
-    @model_validator(mode="after")
-    def _numbers_are_there(self) -> "WebSocketSource":
-        if self.backfill is not None and (self.sequence_field is None or "{first}" not in self.backfill or "{last}" not in self.backfill):
-            raise ValueError(
-                "`feed.source.backfill` needs {first} and {last} in its URL, and `sequence_field`: what is missing is known by its number."
-            )
-        if self.streams and self.first is not None and self.backfill is None:
-            raise ValueError("`feed.source.first` says where to begin, but without `backfill` nothing can be fetched from there.")
-        return self
-
-
-class DatabaseSource(Strict):
-    """Rows of a table, or of a query, that is asked again and again for what is new. `${NAME}` in url is a secret of TIDEMILL_FEED_SECRETS.
-
-    id_column: an integer that rises with each row. updated_column: when a row was last changed; each change then comes as a record of its own.
-    produced_column: when the row was written; None: the updated_column, or else the moment of asking. key_column: the record's key.
-    log: another name after the table was made anew, so that its marks are not those of the old one.
-    settle_s: how long a number that is missing is waited for: a transaction that began earlier may commit later. every_s: between two questions.
-    """
-
-    kind: Literal["database"]
-    url: str
-    table: str | None = None
-    query: str | None = None
-    id_column: str = "id"
-    updated_column: str | None = None
-    produced_column: str | None = None
-    key_column: str | None = None
-    log: str = ""
-    settle_s: Annotated[float, Field(ge=0)] = 5.0
-    every_s: Annotated[float, Field(gt=0)] = 1.0
-
-    @model_validator(mode="after")
-    def _one_of_the_two(self) -> "DatabaseSource":
-        if (self.table is None) == (self.query is None):
-            raise ValueError("`feed.source` of kind database needs either `table` or `query`.")
-        return self
-
-
-Source = Annotated[KafkaSource | FilesSource | WebSocketSource | DatabaseSource, Field(discriminator="kind")]
+Source = Annotated[KafkaSource | FilesSource, Field(discriminator="kind")]
 
 
 class FieldSpec(Strict):

@@ -10,7 +10,7 @@ from tasks.edges.played import Pace, Played
 
 _BATCH = 5_000  # records between two looks at the clock
 _WAIT_S = 0.2
-_SAY_S = 1.0
+_SAY_S = 5.0
 
 
 class Writer(Protocol):
@@ -41,7 +41,7 @@ def replay(
     stop: Callable[[], bool] = lambda: False,
     say: Callable[[int, float], None] = lambda _n, _s: None,
 ) -> Replayed:
-    """Write *played* at *speed* (None: at once) until its end or *stop*. say: (records so far, seconds), once a second."""
+    """Write *played* at *speed* (None: at once) until its end or *stop*. say: (records so far, seconds), every five seconds."""
     n, at = len(played.known_at), 0
     pace = Pace(played.known_at, speed)
     started = said = time.monotonic()

@@ -1,0 +1,25 @@
+"""A real Kafka broker for tests, one a test process, and topics whose names nobody else has."""
+
+from uuid import uuid4
+
+import pytest
+
+from flows.broker import broker
+
+
+@pytest.fixture(scope="session")
+def kafka_cluster(tmp_path_factory):
+    """A running broker; `.address` is what clients are given. It ends with the tests."""
+    with broker(tmp_path_factory.mktemp("kafka")) as cluster:
+        yield cluster
+
+
+def make_topic(address: str, n_partitions: int = 4, copies: int = -1, **config: str) -> str:
+    """Name of a new topic that exists for every client. config: its settings, `_` for `.` (cleanup_policy="compact")."""
+    from confluent_kafka.admin import AdminClient, NewTopic
+
+    name = f"t-{uuid4().hex[:10]}"
+    admin = AdminClient({"bootstrap.servers": address})
+    settings = {key.replace("_", "."): value for key, value in config.items()}
+    admin.create_topics([NewTopic(name, n_partitions, copies, config=settings)], operation_timeout=20)[name].result(30)
+    return name
