@@ -12,6 +12,7 @@ from flows.cli_datasets import register
 from flows.cli_feed import register as register_feed
 from flows.cli_leaks import register as register_leaks
 from flows.cli_quarantine import register as register_quarantine
+from flows.cli_replay import register as register_replay
 from tasks.core.errors import TidemillError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -142,6 +143,7 @@ register(app)
 register_leaks(app)
 register_feed(app)
 register_quarantine(app)
+register_replay(app)
 
 
 def _print_json(content: Any) -> None:

@@ -53,7 +53,7 @@ class KafkaFeed:
     def __init__(self, address: str, topic: str, group: str, member: str = "0", options: Mapping[str, Any] | None = None) -> None:
         common = {"bootstrap.servers": address, "log_level": 3, **(options or {})}
         self._topic, self._address = topic, address
-        self._admin = AdminClient(_for_admin(common))
+        self._admin = AdminClient(admin_options(common))
         self._cluster, self._topic_id = self._look()
         identity = {"group.id": group, "group.instance.id": f"{group}-{member}", "client.id": f"{group}-{member}"}
         self._consumer = Consumer({**_TUNING, **identity, **common})
@@ -213,6 +213,6 @@ def _text(value: bytes) -> str:
         return f"0x{value.hex()}"
 
 
-def _for_admin(options: Mapping[str, Any]) -> dict[str, Any]:
+def admin_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """What of *options* an admin client knows: addresses, security, logging."""
     return {k: v for k, v in options.items() if k.split(".")[0] in {"bootstrap", "security", "sasl", "ssl", "socket", "log_level", "broker"}}

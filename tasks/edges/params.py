@@ -69,6 +69,14 @@ def read_section(name: str, root: Path = ROOT) -> dict[str, Any] | None:
     return None if own is None else {**(read_document(root).get(name) or {}), **own}
 
 
+def read_entry(name: str, root: Path = ROOT) -> dict[str, Any]:
+    """The entry of a dataset that need not be the current one. Raises ParamsError with the known names."""
+    known = read_document(root)["datasets"]
+    if name not in known:
+        raise ParamsError(f"There is no dataset {name!r}, but {', '.join(known)}. `tidemill new NAME --csv FILE` makes one.")
+    return dict(known[name])
+
+
 def read_gate_steps(root: Path = ROOT) -> int:
     """`promote.gate_steps`: how many steps at the end no fit, weight or conformal state of a challenger may see."""
     document = read_document(root)

@@ -20,6 +20,28 @@ class KafkaSource(Strict):
     group: str | None = None
 
 
+class FilesSource(Strict):
+    """Files that are played as a feed; no broker is needed.
+
+    dataset: whose own files (its `ingest.source`), as ingest reads them; each row is a record, known at the end of its step plus the publish delay.
+    path: a file of one JSON record a line instead, as they stand (also .gz). speed: times the time that lay between records, or `max`.
+    """
+
+    kind: Literal["files"]
+    dataset: str | None = None
+    path: str | None = None
+    speed: Annotated[float, Field(gt=0)] | Literal["max"] = 1.0
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> "FilesSource":
+        if (self.dataset is None) == (self.path is None):
+            raise ValueError("`feed.source` of kind files needs either `dataset` (whose files are played) or `path` (a file of JSON lines).")
+        return self
+
+
+Source = Annotated[KafkaSource | FilesSource, Field(discriminator="kind")]
+
+
 class FieldSpec(Strict):
     """One field of a record. nullable: it may be null or absent."""
 
@@ -47,7 +69,7 @@ class FeedParams(Strict):
     sync: files and log are on disk before a commit counts. keep_h: files that no version needs are removed after that; keep_log_h: versions.
     """
 
-    source: KafkaSource
+    source: Source
     series_field: str | None = "series_id"
     time_field: str = "event_time"
     time_format: Literal["iso", "s", "ms", "us"] = "iso"

@@ -12,7 +12,6 @@ from typing import Any
 
 from tasks.core.about import About
 from tasks.core.errors import FeedError, FencedError
-from tasks.core.records import Feed
 from tasks.edges.artifacts import read_json
 from tasks.edges.delta import Table, open_for_reading
 from tasks.edges.params import checked, read_about, read_dataset, read_section
@@ -22,6 +21,7 @@ from tasks.feed.events import Alarms, raise_event
 from tasks.feed.formats import reader_of
 from tasks.feed.land import Landed, Landing, drain, open_table
 from tasks.feed.params import FeedParams
+from tasks.feed.sources import build_feed
 from tasks.feed.watch import Watch, describe, note_fault, read_status
 from tasks.feed.window import NAME, window_of, write_window
 
@@ -45,14 +45,6 @@ def read_feed_params(root: Path = ROOT) -> FeedParams:
     return params.with_contract((read_section("validate", root) or {}).get("columns") or {})
 
 
-def build_feed(params: FeedParams, dataset: str) -> Feed:
-    """The source that *params* names."""
-    from tasks.edges.kafka import KafkaFeed  # noqa: PLC0415  (other sources need no Kafka)
-
-    s = settings()
-    return KafkaFeed(s.kafka_address, params.source.topic, params.source.group or f"tidemill-{dataset}", s.feed_member, s.kafka_options)
-
-
 def run(*, stop: Callable[[], bool], until_drained: bool, say: Callable[[Landed], Any], root: Path = ROOT) -> dict[str, Any]:
     """Land records of the current dataset's feed. Returns {counts, window}; the window is None while none has closed.
 
@@ -70,7 +62,7 @@ def run(*, stop: Callable[[], bool], until_drained: bool, say: Callable[[Landed]
         reader = reader_of(params, lambda why: raise_event(folder, "registry_down", said=why), root)
         table = open_table(folder / "table", params)
         try:
-            feed = build_feed(params, dataset)
+            feed = build_feed(params, dataset, read_about(root), root)
         except FeedError as error:
             note_fault(folder, settings().feed_member, str(error))
             raise

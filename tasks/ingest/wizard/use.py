@@ -30,9 +30,8 @@ def use(name: str, root: Path = ROOT) -> Used:
     document = load_params(root)
     entry = _entry(document, name)
     source = entry["ingest"]["source"]
-    files = _files(source.get("files") or (), name, root) if source["kind"] == "files" else []
-    links = dict(zip(link_names(files), files, strict=True))
-    _fill(root / SOURCE, source["kind"], links)
+    files = files_of(source.get("files") or (), name, root) if source["kind"] == "files" else []
+    links = link_files(root / SOURCE, source["kind"], files)
     models = tuple(entry["models"])
     document["dataset"] = name
     document["models"].clear()  # in place: comments hang on the list
@@ -52,15 +51,19 @@ def _entry(document: Any, name: str) -> Any:
     return document["datasets"][name]
 
 
-def _files(patterns: Iterable[str], name: str, root: Path) -> list[Path]:
+def files_of(patterns: Iterable[str], name: str, root: Path) -> list[Path]:
+    """The files that a dataset's entry names. Raises ParamsError or SourceError when there are none."""
     found = [path.resolve() for pattern in patterns for path in find_files(str(root / Path(pattern).expanduser()))]
     if not found:
         raise ParamsError(f"datasets.{name}.ingest.source has no `files`. Give paths or globs, relative to the checkout or absolute.")
     return list(dict.fromkeys(found))
 
 
-def _fill(folder: Path, kind: str, links: dict[str, Path]) -> None:
+def link_files(folder: Path, kind: str, files: list[Path]) -> dict[str, Path]:
+    """Put links to *files* into *folder*, which is made anew. Returns {link: file}."""
+    links = dict(zip(link_names(files), files, strict=True))
     with replacing(folder) as fresh:
         for link, path in links.items():
             (fresh / link).symlink_to(path)
         write_json(fresh / "source.json", {"kind": kind} | ({"files": sorted(links)} if kind == "files" else {}))
+    return links
