@@ -1,10 +1,11 @@
 """Where the trials of a search are kept: an Optuna study that a kill does not harm.
 
-In TIDEMILL_HOME/search/<key> as a journal file, or in the database of TIDEMILL_SEARCH_STORAGE. One search at a time works on a study; its
-workers end with it. So a trial that still runs when a search begins is one that was killed: it is done again, once, with what it had drawn.
+In TIDEMILL_HOME/search/<key> as a journal file, or in the database of TIDEMILL_SEARCH_STORAGE. One search at a time works on a study, held apart
+by a lock that ends with its process: of a file, and in PostgreSQL of the database too. Its workers end with it. So a trial that still runs when a search begins is one that was killed: it is done again, once, with what it had drawn.
 """
 
 import fcntl
+import hashlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,10 +32,14 @@ def study_folder(key: str) -> Path:
 
 @contextmanager
 def alone_with(key: str, search: SearchParams) -> Iterator[Any]:
-    """The study *key*, in which nobody else works, with what a kill left undone waiting to be done again; another search waits for its end."""
-    with (study_folder(key) / "lock").open("w") as handle:
+    """The study *key*, in which nobody else works, with what a kill left undone waiting to be done again; another search waits for its end.
+
+    Raises SettingsError as `open_study`, and when the database goes away.
+    """
+    url = settings().search_storage
+    with (study_folder(key) / "lock").open("w") as handle, _answering(), _locked_in(url, key):
         fcntl.flock(handle, fcntl.LOCK_EX)
-        if not settings().search_storage:
+        if not url:
             _mend(study_folder(key) / "journal.log")
         study = open_study(key, search)
         _wait_again(study)
@@ -115,10 +120,40 @@ def _storage(url: str, folder: Path) -> Any:
 
     if not url:
         return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
-    try:
+    with _answering(), _locked_in(url, "tables"):  # two who make them at once would trip over each other
         return RDBStorage(url)
-    except Exception as error:  # (of whatever driver)
+
+
+@contextmanager
+def _locked_in(url: str, name: str) -> Iterator[None]:
+    """Nobody else holds *name* in the database of *url*, whatever machine it is on; the server lets go of it when the connection ends, with a killed process at once."""
+    if not url.startswith("postgresql"):
+        yield
+        return
+    from sqlalchemy import NullPool, create_engine, text  # noqa: PLC0415  (.3 s: only who has a database pays it)
+
+    try:
+        engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    except ImportError as error:
         raise SettingsError(
-            f"TIDEMILL_SEARCH_STORAGE does not answer: {type(error).__name__}: {str(error).splitlines()[0]}. Start the database and install its driver "
-            "(for PostgreSQL: psycopg), or unset the variable: then trials are kept in a file of TIDEMILL_HOME."
+            f"TIDEMILL_SEARCH_STORAGE asks for a driver that is not installed: {error}. Write `postgresql+psycopg://...`, whose driver is."
+        ) from error
+    number = int.from_bytes(hashlib.sha256(f"tidemill {name}".encode()).digest()[:8], signed=True)
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": number})
+        yield
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """What goes wrong with the database is said as that."""
+    from optuna.exceptions import StorageInternalError  # noqa: PLC0415  (as above)
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        raise SettingsError(
+            f"TIDEMILL_SEARCH_STORAGE does not answer: {type(error).__name__}: {str(error.__cause__ or error).splitlines()[0]}. Start the database and run again, which "
+            "goes on from what has ended; or unset the variable: then trials are kept in a file of TIDEMILL_HOME."
         ) from error
