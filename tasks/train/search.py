@@ -52,7 +52,10 @@ class Trial(NamedTuple):
 
 
 class Inner(NamedTuple):
-    """What every trial of one search shares. ground: its panel ends with the origin *at*, the search's cutoff. folds: of the inner walk. z: {origin: (S, H)} as the cutoff knew it."""
+    """What every trial of one search shares. ground: its panel ends with the origin *at*, the search's cutoff. folds: of the inner walk. z: {origin: (S, H)} as the cutoff knew it.
+
+    reused: for each fold what its fits leave for each other, in this process.
+    """
 
     ground: Ground
     search: SearchParams
@@ -61,6 +64,7 @@ class Inner(NamedTuple):
     folds: list[Fold]
     z: dict[int, np.ndarray]
     key: str
+    reused: list[dict[str, Any]]
 
 
 class Searched(NamedTuple):
@@ -159,7 +163,7 @@ def inner_walk(ground: Ground, at: int, search: SearchParams, about: About) -> I
     folds = [Fold(int(part[0]), part) for part in np.array_split(origins, min(search.inner_refits, len(origins)))]
     z = {int(o): panel.targets(int(o), int(o) + 1, at, walk.embargo_steps)[0] for o in origins}
     window = walk if search.inner_window_steps is None else walk.model_copy(update={"window_steps": search.inner_window_steps})
-    inner = Inner(ground._replace(panel=panel, walk=window, searched=()), search, about, at, folds, z, "")
+    inner = Inner(ground._replace(panel=panel, walk=window, searched=()), search, about, at, folds, z, "", [{} for _ in folds])
     return inner._replace(key=_key(inner))
 
 
@@ -275,8 +279,8 @@ def _try(inner: Inner, n: int, go_on: Callable[[], bool], done: Callable[[Trial]
 def _judge(inner: Inner, own: dict[str, Any]) -> Iterator[tuple[float, Forecaster]]:
     """After each inner fold: the mean primary loss so far, and the fold's fit."""
     total, n = 0.0, 0
-    for fold in inner.folds:
-        fit = inner.ground.learn(fold.fit_at, own)
+    for fold, reused in zip(inner.folds, inner.reused, strict=True):
+        fit = inner.ground.learn(fold.fit_at, own, reused=reused)
         x, where = inner.ground.panel.at(fold.origins)
         z = np.array([inner.z[int(origin)][series] for origin, series in where]).reshape(len(where), -1)
         y, y_hat = from_z(inner.about.target, z), from_z(inner.about.target, fit.predict(x))
