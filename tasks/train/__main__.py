@@ -37,8 +37,8 @@ def main() -> None:
         write_json(folder / "metrics.json", trained.metrics)
         write_json(folder / "plan.json", trained.plan)
         write_text(folder / "folds.svg", trained.picture)
-        if trained.search_picture is not None:
-            write_text(folder / "search.svg", trained.search_picture)
+        for name, picture in (trained.search_pictures or {}).items():
+            write_text(folder / f"{name}.svg", picture)
     with replacing(ROOT / "models/fits" / model) as folder:
         trained.fit.save(folder)
         trained.fit.to_onnx(folder / "model.onnx")

@@ -21,8 +21,9 @@ from tasks.edges.tracking import log_run
 from tasks.forecasters import Forecaster
 from tasks.train.fits import Ground, source_digest, unpacked
 from tasks.train.plan import Plan
+from tasks.train.search_importance import LEAST_TRIALS, Importance, importances
 from tasks.train.search_params import SearchParams, with_chosen
-from tasks.train.search_picture import front_svg, trials_svg
+from tasks.train.search_picture import front_svg, importances_svg, trials_svg
 from tasks.train.search_study import WHY, alone_with, begin_trial, drawn, finished, open_study, study_folder
 
 _ROUNDS = 30  # of one answer each, for the latency
@@ -68,20 +69,24 @@ class Inner(NamedTuple):
 
 
 class Searched(NamedTuple):
-    """own: the model's parameters with the chosen ones among them. trials: those that count. start_error: of the parameters before."""
+    """own: the model's parameters with the chosen ones among them. trials: those that count. start_error: of the parameters before. importances: of what was searched."""
 
     inner: Inner
     own: dict[str, Any]
     chosen: Trial | None
     trials: list[Trial]
     start_error: float
+    importances: list[Importance]
 
-    def picture(self) -> str:
-        """How the error fell from trial to trial, and where a steady objective stands beside it the front of the two, as SVG."""
-        steady = [o for o in self.inner.search.objectives[1:] if o not in VARIES]
-        if steady:
-            return front_svg(*_points(self.trials, steady[0]), steady[0])
-        return trials_svg([t.values.get("error") for t in self.trials], self.start_error)
+    def pictures(self) -> dict[str, str]:
+        """As SVG by the file's name: how the error fell from trial to trial, or where a steady objective stands beside it the front of the two; and the importances."""
+        others = _steady(self.inner.search)[1:]
+        tried = (
+            front_svg(*_points(self.trials, others[0]), others[0])
+            if others
+            else trials_svg([t.values.get("error") for t in self.trials], self.start_error)
+        )
+        return {"search": tried, "importances": importances_svg([(i.param, i.shares, i.n_trials) for i in self.importances], LEAST_TRIALS)}
 
 
 Tell = Callable[[str, int, Trial | None], None]
@@ -139,10 +144,12 @@ def search_once(
                 if until is None or stops < until:
                     study.set_user_attr(_ENDED, {**ended, str(search.budget_s): len(done)})
             study.set_user_attr("told", len(done))
-    trials = done[:wanted]
+        trials = done[:wanted]
+        _keep_fronts(inner.key, trials, search)
+        complete = [t for t in finished(study)[:wanted] if t.state.name == "COMPLETE"]
     chosen = choose(trials, search, start_error)
-    _keep_fronts(inner.key, trials, search)
-    searched = Searched(inner, ground.own if chosen is None else with_chosen(ground.own, chosen.params), chosen, trials, start_error)
+    weighed = importances(complete, list(search.space), _steady(search), ground.seed)
+    searched = Searched(inner, ground.own if chosen is None else with_chosen(ground.own, chosen.params), chosen, trials, start_error, weighed)
     say(f"search as of {ground.panel.cutoff[at]:%F}: {_said(searched)}")
     return searched
 
@@ -243,7 +250,7 @@ def front(trials: list[Trial], objectives: tuple[str, ...]) -> list[Trial]:
 def search_report(searched: Searched, ground: Ground, plan: Plan, fits: dict[int, bytes], score: str) -> dict[str, Any]:
     """What one search did, and what its gain was worth: the inner errors beside those of the cutoffs that its first fold serves, which it had not seen."""
     inner, search = searched.inner, searched.inner.search
-    steady = tuple(o for o in search.objectives if o not in VARIES)
+    steady = _steady(search)
     outer = _outer(searched, ground, plan, fits)
     said = None if searched.chosen is None else searched.chosen.number
     return {
@@ -257,6 +264,7 @@ def search_report(searched: Searched, ground: Ground, plan: Plan, fits: dict[int
         "overfit": None if outer is None else _gain(searched) - outer["gain"],
         "inner_gain": _gain(searched),
         "front": [t.number for t in front(searched.trials, steady)],
+        "importances": [one.row() for one in searched.importances],
         "trials": [
             {"trial": t.number, "state": t.state, "params": t.params, **{o: t.values[o] for o in steady if o in t.values}, **({"why": t.why} if t.why else {})}
             for t in searched.trials
@@ -361,6 +369,11 @@ def _loss(fit: Forecaster, about: About, panel: Panel, origins: np.ndarray) -> f
     return float(np.nanmean(loss))
 
 
+def _steady(search: SearchParams) -> tuple[str, ...]:
+    """Objectives that are the same in each run, the error first."""
+    return tuple(o for o in search.objectives if o not in VARIES)
+
+
 def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
@@ -417,7 +430,11 @@ def _points(trials: list[Trial], objective: str) -> tuple[list[tuple[float, floa
 
 
 def _said(searched: Searched) -> str:
-    n = f"{len(searched.trials)} trials, {sum(t.state == 'pruned' for t in searched.trials)} pruned"
+    weighed = [f"{one.param} {100 * one.shares['error']:.0f} %" for one in searched.importances if one.shares][:3]
+    depends = (
+        f"the error depends on {', '.join(weighed)}" if weighed else f"too few to say what the error depends on ({LEAST_TRIALS} must come to an end)"
+    )
+    n = f"{len(searched.trials)} trials, {sum(t.state == 'pruned' for t in searched.trials)} pruned; {depends}"
     if searched.chosen is None:
         return f"{n}; none is better than the parameters in params.yaml, inner error {searched.start_error:.4g}"
     return f"{n}; {searched.chosen.params}, inner error {searched.chosen.error:.4g}, before {searched.start_error:.4g}"

@@ -1,6 +1,7 @@
-"""Pictures of a search, as SVG by hand: how the error fell from trial to trial, and the front of error and what it costs."""
+"""Pictures of a search, as SVG by hand: how the error fell from trial to trial, the front of error and what it costs, and what both depended on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
 
 from tasks.train.picture import GATE, INK, LEARNS, MUTED, SERVES
 
@@ -55,6 +56,29 @@ def front_svg(points: Sequence[tuple[float, float]], best: set[int], objective: 
     )
 
 
+def importances_svg(rows: Sequence[tuple[str, Mapping[str, float], int]], least: int) -> str:
+    """For each parameter the share of each objective's variance that it explains alone, as bars; a word where fewer than *least* complete trials drew it."""
+    objectives = list(dict.fromkeys(o for _, shares, _ in rows for o in shares))
+    left, row_height, bar = 200, 16 * max(1, len(objectives)) + 14, 12
+    height = _TOP + row_height * len(rows)
+    parts = []
+    for i, (name, shares, n) in enumerate(rows):
+        top = _TOP + 10 + i * row_height
+        middle = top + (row_height - 14) / 2 + 3
+        parts.append(f'<text x="{left - 10}" y="{middle:.1f}" text-anchor="end" fill="{INK}">{escape(name)}</text>')
+        if not shares:
+            parts.append(f'<text x="{left + 6}" y="{middle:.1f}" fill="{MUTED}">too few: {n} complete trials drew it, {least} must</text>')
+        for k, objective in enumerate(objectives if shares else ()):
+            y, width = top + 16 * k, shares[objective] * _WIDTH
+            parts.append(f'<rect x="{left}" y="{y}" width="{width:.1f}" height="{bar}" fill="{(SERVES, LEARNS)[k]}"/>')
+            parts.append(
+                f'<text x="{left + width + 6:.1f}" y="{y + 10}" fill="{INK}">{100 * shares[objective]:.0f} %{f" of {objective}" if len(objectives) > 1 else ""}</text>'
+            )
+    frame = f'<line x1="{left}" x2="{left}" y1="{_TOP}" y2="{height}" stroke="{GATE}"/>'
+    words = f'<text x="{left}" y="{_TOP - 14}" fill="{INK}">share of the variance over the trials that the parameter explains alone</text>'
+    return _page([frame, words, *parts], left + _WIDTH + 110, height + 20)
+
+
 def _scale(xs: Sequence[float], ys: Sequence[float]) -> Callable[[float, float], tuple[float, float]]:
     """Where a point of these lies in the picture."""
     x0, y0 = min(xs), min(ys)
@@ -74,7 +98,11 @@ def _drawn(parts: Sequence[str], below: str, above: str, ticks: Sequence[tuple[s
         f'<text x="{_LEFT}" y="{_TOP - 14}" fill="{INK}">{above}</text>',
         f'<text x="{_LEFT}" y="{_TOP + _HEIGHT + 30}" fill="{MUTED}">{below}</text>',
     ]
+    return _page([frame, *words, *labels, *parts], width, height)
+
+
+def _page(parts: Sequence[str], width: int, height: int) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">\n'
-        '<rect width="100%" height="100%" fill="white"/>\n' + "\n".join([frame, *words, *labels, *parts]) + "\n</svg>\n"
+        '<rect width="100%" height="100%" fill="white"/>\n' + "\n".join(parts) + "\n</svg>\n"
     )

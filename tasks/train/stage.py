@@ -27,7 +27,7 @@ from tasks.train.walk import Predicted, fits_of, forecast_frame, predicted
 
 
 class Trained(NamedTuple):
-    """forecasts: out of sample, before the gate's rows. gate: the final fit over them. metrics: see `score`. plan, picture: of the walk. search, its picture, selection: what was chosen inside the windows, None where nothing was."""
+    """forecasts: out of sample, before the gate's rows. gate: the final fit over them. metrics: see `score`. plan, picture: of the walk. search, its pictures, selection: what was chosen inside the windows, None where nothing was."""
 
     forecasts: pl.DataFrame
     gate: pl.DataFrame
@@ -37,7 +37,7 @@ class Trained(NamedTuple):
     plan: dict[str, Any]
     picture: str
     search: list[dict[str, Any]] | None = None
-    search_picture: str | None = None
+    search_pictures: dict[str, str] | None = None
     selection: dict[str, Any] | None = None
 
 
@@ -101,7 +101,7 @@ def train(
     if searches:
         started = ground._replace(searched=())
         trained = trained._replace(
-            search=[search_report(s, started, plan, fits, about.primary_score) for s in searches], search_picture=searches[-1].picture()
+            search=[search_report(s, started, plan, fits, about.primary_score) for s in searches], search_pictures=searches[-1].pictures()
         )
     return trained if own.select is None else trained._replace(selection=_selection(ground, plan, fits, schema))
 

@@ -192,7 +192,7 @@ def test_error_and_size_have_a_front_and_the_smaller_graph_is_taken_where_it_cos
         assert any(b["error"] <= t["error"] and b["size"] <= t["size"] for b in best)
     near = [t for t in found["trials"] if t["error"] <= 1.5 * min(t["error"] for t in found["trials"])]
     assert found["chosen"]["trial"] == min(near, key=lambda t: t["size"])["trial"]
-    assert "<polyline" in trained.search_picture
+    assert "<polyline" in trained.search_pictures["search"]
     (folder,) = (home / "search").iterdir()
     assert all(row["latency"] > 0 for row in json.loads((folder / "front.json").read_text()))
     assert {p.name for p in folder.glob("*.svg")} == {"front_size.svg", "front_latency.svg"}
@@ -318,5 +318,5 @@ def test_the_same_search_gives_the_same_outputs_to_the_byte(tmp_path):
     for name in ("one", "two"):
         with at_home(tmp_path / name):
             trained = train_small(search=FEW, select={})
-            seen.append(json.dumps([trained.search, trained.selection, trained.facts, trained.search_picture]))
+            seen.append(json.dumps([trained.search, trained.selection, trained.facts, trained.search_pictures]))
     assert seen[0] == seen[1]
