@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     workers: int = Field(default=0, ge=0)  # fits of one model made at the same time; 0: as many as there are cores, shared among the jobs of a flow
     dask_address: str = ""  # fits are made by the Dask cluster whose scheduler is there, tcp://host:port
     search_storage: str = ""  # database that keeps the trials of a search, postgresql+psycopg://...; empty: a journal file in home
+    keep_searches_mb: int = 50  # folders of earlier searches, the least recently used go first
     keep_fits_mb: int = 500  # fits of earlier trainings that are kept to be taken again; 0: none
 
     @property

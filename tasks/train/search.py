@@ -24,7 +24,7 @@ from tasks.train.plan import Plan
 from tasks.train.search_importance import LEAST_TRIALS, Importance, importances
 from tasks.train.search_params import SearchParams, with_chosen
 from tasks.train.search_picture import front_svg, importances_svg, trials_svg
-from tasks.train.search_study import WHY, alone_with, begin_trial, drawn, finished, open_study, study_folder
+from tasks.train.search_study import WHY, alone_with, begin_trial, drawn, finished, open_study, study_folder, trim_studies
 
 _ROUNDS = 30  # of one answer each, for the latency
 VARIES = ("latency",)  # objectives that differ from run to run: never in an output of the stage
@@ -82,9 +82,9 @@ class Searched(NamedTuple):
         """As SVG by the file's name: how the error fell from trial to trial, or where a steady objective stands beside it the front of the two; and the importances."""
         others = _steady(self.inner.search)[1:]
         tried = (
-            front_svg(*_points(self.trials, others[0]), others[0])
+            _front_picture(self.trials, others[0], self.chosen)
             if others
-            else trials_svg([t.values.get("error") for t in self.trials], self.start_error)
+            else trials_svg([t.values.get("error") for t in self.trials], self.start_error, self.chosen and self.chosen.number)
         )
         return {"search": tried, "importances": importances_svg([(i.param, i.shares, i.n_trials) for i in self.importances], LEAST_TRIALS)}
 
@@ -106,7 +106,9 @@ def search_walk(
     tell: called with a study's key, when it began (ns since 1970) and None, then with each trial that ended; also again with those of a search that was killed.
     """
     places = range(0, len(plan.folds) if search.every_folds and plan.refit != "frozen" else 1, search.every_folds or 1)
-    return [search_once(ground, plan.folds[i].fit_at, search, about, say, until, tell) for i in places]
+    searched = [search_once(ground, plan.folds[i].fit_at, search, about, say, until, tell) for i in places]
+    trim_studies()
+    return searched
 
 
 def search_once(
@@ -145,9 +147,9 @@ def search_once(
                     study.set_user_attr(_ENDED, {**ended, str(search.budget_s): len(done)})
             study.set_user_attr("told", len(done))
         trials = done[:wanted]
-        _keep_fronts(inner.key, trials, search)
+        chosen = choose(trials, search, start_error)
+        _keep_fronts(inner.key, trials, search, chosen)
         complete = [t for t in finished(study)[:wanted] if t.state.name == "COMPLETE"]
-    chosen = choose(trials, search, start_error)
     weighed = importances(complete, list(search.space), _steady(search), ground.seed)
     searched = Searched(inner, ground.own if chosen is None else with_chosen(ground.own, chosen.params), chosen, trials, start_error, weighed)
     say(f"search as of {ground.panel.cutoff[at]:%F}: {_said(searched)}")
@@ -413,20 +415,21 @@ def _key(inner: Inner) -> str:
     return hashed.hexdigest()[:32]
 
 
-def _keep_fronts(key: str, trials: list[Trial], search: SearchParams) -> None:
+def _keep_fronts(key: str, trials: list[Trial], search: SearchParams, chosen: Trial | None) -> None:
     """In the study's folder, since they may hold what varies: the front as a table, and a picture for each objective beside the error."""
     if search.objectives[1:]:
         best = front(trials, search.objectives)
         write_json(study_folder(key) / "front.json", [{"trial": t.number, "params": t.params, **t.values} for t in best])
         for objective in search.objectives[1:]:
-            write_text(study_folder(key) / f"front_{objective}.svg", front_svg(*_points(trials, objective), objective))
+            write_text(study_folder(key) / f"front_{objective}.svg", _front_picture(trials, objective, chosen))
 
 
-def _points(trials: list[Trial], objective: str) -> tuple[list[tuple[float, float]], set[int]]:
-    """(objective, error) of each complete trial, and which of them are on the front of the two."""
+def _front_picture(trials: list[Trial], objective: str, chosen: Trial | None) -> str:
+    """Every complete trial by *objective* and error, with the front of the two."""
     complete = [t for t in trials if t.state == "complete"]
-    best = {t.number for t in front(complete, ("error", objective))}
-    return [(t.values[objective], t.error) for t in complete], {i for i, t in enumerate(complete) if t.number in best}
+    best = front(complete, ("error", objective))
+    points = [(t.values[objective], t.error) for t in complete]
+    return front_svg(points, {i for i, t in enumerate(complete) if t in best}, objective, None if chosen is None else complete.index(chosen))
 
 
 def _said(searched: Searched) -> str:

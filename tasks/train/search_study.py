@@ -4,14 +4,17 @@ In TIDEMILL_HOME/search/<key> as a journal file, or in the database of TIDEMILL_
 by a lock that ends with its process: of a file, and in PostgreSQL of the database too. Its workers end with it. So a trial that still runs when a search begins is one that was killed: it is done again, once, with what it had drawn.
 """
 
+import contextlib
 import fcntl
 import hashlib
+import os
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -37,13 +40,27 @@ def alone_with(key: str, search: SearchParams) -> Iterator[Any]:
     Raises SettingsError as `open_study`, and when the database goes away.
     """
     url = settings().search_storage
-    with (study_folder(key) / "lock").open("w") as handle, _answering(), _locked_in(url, key):
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with _answering(), _locked_in(url, key), _holding(study_folder(key) / "lock"):
         if not url:
             _mend(study_folder(key) / "journal.log")
         study = open_study(key, search)
         _wait_again(study)
         yield study
+
+
+def trim_studies() -> None:
+    """Remove the folders of studies that were used longest ago, until the rest fits into the setting `keep_searches_mb`; none that is in use. What a database keeps stays."""
+    left = settings().keep_searches_mb * 1_000_000
+    locks = []
+    for lock in (settings().home / "search").glob("*/lock"):
+        with contextlib.suppress(FileNotFoundError):  # another search trims beside us
+            locks.append((lock.stat().st_mtime, sum(path.stat().st_size for path in lock.parent.iterdir()), lock))
+    for _, size, lock in sorted(locks, reverse=True):
+        left -= size
+        if left < 0:
+            with contextlib.suppress(FileNotFoundError, BlockingIOError), lock.open("r+") as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def open_study(key: str, search: SearchParams) -> Any:
@@ -105,8 +122,32 @@ def _stale(study: Any) -> list[int]:
     return numbers
 
 
+@contextmanager
+def _holding(lock: Path) -> Iterator[None]:
+    """Nobody else holds *lock*, which was used now; one that went away while we waited for it, with its folder, is made anew."""
+    while (handle := _taken(lock)) is None:
+        pass
+    with handle:
+        yield
+
+
+def _taken(lock: Path) -> IO[str] | None:
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        handle = lock.open("w")
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.fstat(handle.fileno()).st_ino == lock.stat().st_ino:
+                os.utime(lock)
+                return handle
+        handle.close()
+    return None
+
+
 def _mend(journal: Path) -> None:
-    """Whoever was killed may have left its lock, and half of a line."""
+    """Whoever was killed may have left its lock, and half of a line; whoever trimmed, no journal at all, while we remember one."""
+    if not journal.exists():
+        _storage.cache_clear()
     journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
     if journal.exists() and not (content := journal.read_bytes()).endswith(b"\n"):
         with journal.open("r+b") as file:

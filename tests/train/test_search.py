@@ -1,7 +1,12 @@
 """What a search promises: it sees nothing of what is scored, a kill costs nothing, and it says what its gain was worth."""
 
+import fcntl
 import json
+import os
+import shutil
+import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -16,7 +21,7 @@ from tasks.edges.tracking import pending, publish_runs
 from tasks.train import search as search_module
 from tasks.train.search import Trial, front, tell_mlflow
 from tasks.train.search_params import SearchParams, with_chosen
-from tasks.train.search_study import alone_with, begin_trial, drawn, finished, open_study
+from tasks.train.search_study import alone_with, begin_trial, drawn, finished, open_study, study_folder, trim_studies
 
 
 def test_a_search_killed_twice_loses_no_trial_repeats_none_and_answers_as_if_nothing_had_been(tmp_path):
@@ -70,6 +75,56 @@ def test_half_a_line_and_a_lock_of_a_killed_search_do_no_harm(home):
     more = train_small(search={**FEW, "n_trials": N_TRIALS + 1}).search
     assert time.monotonic() - began < 20  # the lock would be waited for 30 s
     assert more[0]["trials"][:N_TRIALS] == first[0]["trials"]
+
+
+def _weigh(key, used):
+    """Make the folder of the study *key* one of 700 kB, used at second *used*."""
+    folder = study_folder(key)
+    (folder / "front.json").write_bytes(b" " * 700_000)
+    os.utime(folder / "lock", (used, used))
+    return folder
+
+
+def test_studies_stay_within_their_bound_the_newest_used_stay_and_none_in_use_goes(tmp_path):
+    search = SearchParams.model_validate(FEW)
+    with at_home(tmp_path, TIDEMILL_KEEP_SEARCHES_MB="2"):
+        for key in "abcd":
+            with alone_with(key, search):
+                pass
+        folders = {key: _weigh(key, used) for used, key in enumerate("abcd")}
+        with alone_with("a", search):
+            os.utime(folders["a"] / "lock", (0, 0))
+            trim_studies()
+            assert [key for key, folder in folders.items() if folder.exists()] == ["a", "c", "d"]
+        os.utime(folders["a"] / "lock", (0, 0))
+        trim_studies()
+        assert [key for key, folder in folders.items() if folder.exists()] == ["c", "d"]
+
+
+def test_a_study_that_was_trimmed_begins_anew_also_in_a_process_that_remembers_it(tmp_path):
+    with at_home(tmp_path, TIDEMILL_KEEP_SEARCHES_MB="0"):
+        first = train_small(search=FEW).search
+        assert list((tmp_path / "search").iterdir()) == []
+        assert train_small(search=FEW).search == first
+
+
+def test_who_waits_for_a_study_that_is_trimmed_meanwhile_holds_a_lock_that_others_see(home):
+    search = SearchParams.model_validate(FEW)
+    found, folder = [], study_folder("a")
+
+    def wait():
+        with alone_with("a", search):
+            found.append((folder / "lock").exists())
+
+    with (folder / "lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        while not any(str((folder / "lock").stat().st_ino) in line and "->" in line for line in Path("/proc/locks").read_text().splitlines()):
+            time.sleep(0.01)
+        shutil.rmtree(folder)
+    waiting.join()
+    assert found == [True]
 
 
 @pytest.mark.parametrize("model", ["ridge", "lightgbm"])
