@@ -71,7 +71,7 @@ class OnResiduals(Formula):
     """z_hat = base + scale * part(inputs, categories, step, seasonal and aligned values of the step, as distances); `part` is a graph of its own."""
 
     Params: ClassVar[type[Strict]] = ResidualParams
-    groundwork_params: ClassVar[tuple[str, ...]] = tuple(ResidualParams.model_fields)  # all that the groundwork depends on
+    groundwork_params: ClassVar[tuple[str, ...]] = tuple(ResidualParams.model_fields)  # all that the groundwork depends on; who adds to it adds here
 
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         super().__init__(schema, seed, **params)

@@ -152,7 +152,7 @@ def search_once(
         complete = [t for t in finished(study)[:wanted] if t.state.name == "COMPLETE"]
     for left in inner.reused:
         left.clear()  # the search is over, the training goes on
-    weighed = importances(complete, list(search.space), _steady(search), ground.seed)
+    weighed = importances(complete, list(search.space), {o: search.objectives.index(o) for o in _steady(search)}, ground.seed)
     searched = Searched(inner, ground.own if chosen is None else with_chosen(ground.own, chosen.params), chosen, trials, start_error, weighed)
     say(f"search as of {ground.panel.cutoff[at]:%F}: {_said(searched)}")
     return searched

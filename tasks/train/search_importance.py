@@ -4,7 +4,7 @@ By functional analysis of variance on a random forest (Hutter, Hoos and Leyton-B
 PED-ANOVA, asks the best tenth of the trials alone, which of 50 are 5: on a function whose answer is known it ranked no better at 50 trials and much worse below 30.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 LEAST_TRIALS = 20  # that came to an end and drew the parameter; with fewer the forest ranks noise
@@ -24,8 +24,8 @@ class Importance(NamedTuple):
         return {"param": self.param, "n_trials": self.n_trials, **self.shares, **why}
 
 
-def importances(complete: Sequence[Any], names: Sequence[str], objectives: Sequence[str], seed: int) -> list[Importance]:
-    """Of each of *names*, what most of the error depends on first. complete: Optuna's trials, whose values are those of *objectives*."""
+def importances(complete: Sequence[Any], names: Sequence[str], objectives: Mapping[str, int], seed: int) -> list[Importance]:
+    """Of each of *names*, what most of the error depends on first. complete: Optuna's trials. objectives: where each, `error` among them, stands among a trial's values."""
     known: dict[tuple[int, ...], dict[str, dict[str, float]]] = {}
     found = []
     for name in names:
@@ -35,10 +35,10 @@ def importances(complete: Sequence[Any], names: Sequence[str], objectives: Seque
         if len(drew) >= LEAST_TRIALS and place not in known:
             known[place] = _shares(drew, [n for n in names if all(n in t.params for t in drew)], objectives, seed)
         found.append(Importance(name, len(all_that_drew), known[place][name] if place in known else {}))
-    return sorted(found, key=lambda one: -one.shares.get(objectives[0], -1.0))
+    return sorted(found, key=lambda one: -one.shares.get("error", -1.0))
 
 
-def _shares(trials: Sequence[Any], params: list[str], objectives: Sequence[str], seed: int) -> dict[str, dict[str, float]]:
+def _shares(trials: Sequence[Any], params: list[str], objectives: Mapping[str, int], seed: int) -> dict[str, dict[str, float]]:
     """For each of *params*, which all *trials* drew, and each objective."""
     import optuna  # noqa: PLC0415  (.7 s: only who searches pays it)
 
@@ -46,10 +46,10 @@ def _shares(trials: Sequence[Any], params: list[str], objectives: Sequence[str],
     study.add_trials(trials)
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
     of: dict[str, dict[str, float]] = {name: {} for name in params}
-    for i, objective in enumerate(objectives):
+    for objective, place in objectives.items():
 
-        def value(trial: Any, i: int = i) -> float:
-            return float(trial.values[i])
+        def value(trial: Any, place: int = place) -> float:
+            return float(trial.values[place])
 
         varies = len({value(t) for t in trials}) > 1  # a forest cannot share out nothing
         shares = evaluator.evaluate(study, params=params, target=value) if varies else {}

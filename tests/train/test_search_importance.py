@@ -31,13 +31,13 @@ def always(_):
 
 
 def shares_of(trials, names, seed=1):
-    return {one.param: one for one in importances(trials, names, ("error", "size"), seed)}
+    return {one.param: one for one in importances(trials, names, {"error": 0, "size": 1}, seed)}
 
 
 def test_shares_are_those_of_an_additive_function_whose_variance_is_known():
     """Of 3 a + b the parts vary as 9 : 1, since both are drawn evenly; the size depends on c alone."""
     trials = tried(100, lambda p: [3 * p["a"] + p["b"], p["c"]], dict.fromkeys("cba", always))
-    found = importances(trials, ["c", "b", "a"], ("error", "size"), 1)
+    found = importances(trials, ["c", "b", "a"], {"error": 0, "size": 1}, 1)
     assert [one.param for one in found] == ["a", "b", "c"]
     assert [one.shares["error"] for one in found] == pytest.approx([0.9, 0.1, 0.0], abs=0.06)
     assert [one.shares["size"] for one in found] == pytest.approx([0.0, 0.0, 1.0], abs=0.06)
@@ -81,6 +81,14 @@ def test_a_search_says_what_its_error_depends_on():
     found = train_small(search={**FEW, "space": space, "n_trials": LEAST_TRIALS}).search[0]["importances"]
     assert [row["param"] for row in found] == ["penalty", "max_rows"]
     assert found[0]["error"] > 0.5
+
+
+def test_the_size_is_weighed_by_itself_whatever_varies_beside_it():
+    space = {"n_trees": {"int": [1, 30]}, "lambda_l2": {"float": [0.1, 1.0]}}
+    search = {**FEW, "space": space, "n_trials": LEAST_TRIALS, "inner_refits": 1, "objectives": ["error", "latency", "size"]}
+    found = train_small("lightgbm", search=search, min_data_in_leaf=5).search[0]["importances"]
+    assert {tuple(row) for row in found} == {("param", "n_trials", "error", "size")}
+    assert {row["param"]: row["size"] for row in found}["n_trees"] > 0.9
 
 
 def test_the_picture_has_a_bar_for_each_share_and_a_word_where_there_is_none():
