@@ -39,13 +39,16 @@ def alone_with(key: str, search: SearchParams) -> Iterator[Any]:
 
     Raises SettingsError as `open_study`, and when the database goes away.
     """
-    url = settings().search_storage
-    with _answering(), _locked_in(url, key), _holding(study_folder(key) / "lock"):
-        if not url:
-            _mend(study_folder(key) / "journal.log")
-        study = open_study(key, search)
-        _wait_again(study)
-        yield study
+    url, folder = settings().search_storage, study_folder(key)
+    with _answering(url):
+        if url:
+            _storage(url, folder)  # says first what is wrong with it
+        with _locked_in(url, key), _holding(folder / "lock"):
+            if not url:
+                _mend(folder / "journal.log")
+            study = open_study(key, search)
+            _wait_again(study)
+            yield study
 
 
 def trim_studies() -> None:
@@ -54,7 +57,7 @@ def trim_studies() -> None:
     locks = []
     for lock in (settings().home / "search").glob("*/lock"):
         with contextlib.suppress(FileNotFoundError):  # another search trims beside us
-            locks.append((lock.stat().st_mtime, sum(path.stat().st_size for path in lock.parent.iterdir()), lock))
+            locks.append((lock.stat().st_mtime, sum(path.lstat().st_size for path in lock.parent.iterdir()), lock))
     for _, size, lock in sorted(locks, reverse=True):
         left -= size
         if left < 0:
@@ -161,8 +164,13 @@ def _storage(url: str, folder: Path) -> Any:
 
     if not url:
         return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
-    with _answering(), _locked_in(url, "tables"):  # two who make them at once would trip over each other
-        return RDBStorage(url)
+    try:
+        with _answering(url), _locked_in(url, "tables"):  # two who make them at once would trip over each other
+            return RDBStorage(url)
+    except ImportError as error:
+        raise SettingsError(
+            f"TIDEMILL_SEARCH_STORAGE asks for a driver that is not installed: {error}. For PostgreSQL write `postgresql+psycopg://...`, whose driver is."
+        ) from error
 
 
 @contextmanager
@@ -173,12 +181,7 @@ def _locked_in(url: str, name: str) -> Iterator[None]:
         return
     from sqlalchemy import NullPool, create_engine, text  # noqa: PLC0415  (.3 s: only who has a database pays it)
 
-    try:
-        engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-    except ImportError as error:
-        raise SettingsError(
-            f"TIDEMILL_SEARCH_STORAGE asks for a driver that is not installed: {error}. Write `postgresql+psycopg://...`, whose driver is."
-        ) from error
+    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     number = int.from_bytes(hashlib.sha256(f"tidemill {name}".encode()).digest()[:8], signed=True)
     with engine.connect() as connection:
         connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": number})
@@ -186,8 +189,11 @@ def _locked_in(url: str, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _answering() -> Iterator[None]:
-    """What goes wrong with the database is said as that."""
+def _answering(url: str) -> Iterator[None]:
+    """What goes wrong with the database of *url* is said as that."""
+    if not url:
+        yield
+        return
     from optuna.exceptions import StorageInternalError  # noqa: PLC0415  (as above)
     from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
 

@@ -315,7 +315,13 @@ def test_a_trial_that_waits_to_be_done_again_outlives_a_kill_before_it_is_drawn(
 
 
 @pytest.mark.parametrize(
-    "url", ["sqlite:////no/such/folder/trials.db", "postgresql+psycopg://nobody@/none?host=/no/such/folder", "postgresql://driver@without/lock"]
+    "url",
+    [
+        "sqlite:////no/such/folder/trials.db",
+        "postgresql+psycopg://nobody@/none?host=/no/such/folder",
+        "postgresql://driver@not/locked",
+        "mysql://driver@not/locked",
+    ],
 )
 def test_a_database_that_is_not_there_is_said(url, tmp_path):
     with at_home(tmp_path, TIDEMILL_SEARCH_STORAGE=url), pytest.raises(SettingsError, match="TIDEMILL_SEARCH_STORAGE"):
