@@ -8,6 +8,7 @@ the blocks or the number of threads.
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -54,7 +55,7 @@ def compute(laid: Laid, columns: list[Column]) -> np.ndarray:
 def _holes(laid: Laid, values: list[np.ndarray], lookback: int) -> Runs:
     """Rows whose last *lookback* + 1 steps are not all there and all of their own series."""
     heads, n = laid.starts, laid.frame.height
-    missing = np.flatnonzero(np.any([np.isnan(source) for source in values], axis=0)) if values else np.zeros(0, dtype=np.int64)
+    missing = np.flatnonzero(reduce(np.logical_or, map(np.isnan, values), np.zeros(n, dtype=bool)))
     owner = np.concatenate([np.arange(len(heads)), np.searchsorted(heads, missing, side="right") - 1])
     start = np.concatenate([heads, missing])
     stop = np.minimum(np.concatenate([heads + lookback, missing + lookback + 1]), np.append(heads[1:], n)[owner])
