@@ -91,7 +91,9 @@ def reweighted(
         error = np.where(known, np.abs(target - fitted), 0.0).sum(axis=1) / known.sum(axis=1)
         scaled = weight / np.maximum(error, max(float(np.quantile(error, _LEAST_ERROR)), 1e-30)) if absolute else weight
         root = np.sqrt(scaled / scaled.mean()).astype(np.float32)[:, None]
-        products = sum(_product(root[part], inputs[rows[part]], np.where(known[part], target[part], fitted[part])) for part in parts)
+        products = np.zeros((len(own) + target.shape[1],) * 2)
+        for part in parts:
+            products += _product(root[part], inputs[rows[part]], np.where(known[part], target[part], fitted[part]))
         xx, xz = np.split(products[: len(own)], [len(own)], axis=1)
         diagonal = np.full(len(xx), max(penalty, 1e-6) * len(rows))
         diagonal[0] = 0.0

@@ -25,7 +25,7 @@ class RidgeParams(Strict):
 
     loss: of the residuals in units of the scale. weight: what a row counts. groups: rows that get coefficients of their own; one with fewer
     than two rows for each coefficient takes those of all. max_rows: origins in a fit, drawn evenly over the window when there are more. columns: the features that
-    are seen; None: every one that measures. NLinear (Zeng et al.
+    are seen; None: every one that measures. whole_rows: learn only where each level that is seen is known, if such rows are enough. NLinear (Zeng et al.
     2022, arXiv:2205.13504) is `base: last` with lags alone.
     """
 
@@ -36,6 +36,7 @@ class RidgeParams(Strict):
     groups: tuple[GroupBy, ...] = ()
     max_rows: Annotated[int, Field(ge=100)] | None = None
     columns: tuple[str, ...] | None = None
+    whole_rows: bool = False
 
 
 class Ridge(Formula):
@@ -58,11 +59,15 @@ class Ridge(Formula):
 
     def learn(self, x: np.ndarray, z: np.ndarray) -> None:
         """Closed form; rows come in order of time, so that the held ones are the newest."""
+        preamble = self._preamble()
+        if self.params.whole_rows:
+            whole = np.isfinite(x[:, preamble.levels]).all(axis=1)
+            if whole.sum() >= _LEAST_ROWS * (preamble.n_inputs + 1):
+                x, z = x[whole], z[whole]
         group = self._groups().learn(x)  # of all rows, since a draw would blur the lengths of the series
         if self.params.max_rows is not None and len(x) > self.params.max_rows:
             drawn = np.sort(np.random.default_rng(self.seed).choice(len(x), self.params.max_rows, replace=False))
             x, z, group = x[drawn], z[drawn], group[drawn]
-        preamble = self._preamble()
         preamble.learn(x)
         base = preamble.choose_base(x, z, self.params.base)
         target, inputs = preamble.target(x, z, preamble.base(x, base)), preamble.inputs(x)

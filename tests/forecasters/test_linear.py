@@ -116,6 +116,20 @@ def test_by_length_a_new_series_is_as_the_shortest():
     assert (fit.predict(new) == fit.predict(met)).all()
 
 
+def test_whole_rows_keep_what_was_filled_out_of_the_fit():
+    """Half of the rows lack a lag that decides; a fit of the others is exact, and takes all when too few are whole."""
+    x, z = of_two_kinds()
+    whole, params = x[:, 2] == 1, {"base": "last", "penalty": 1e-6, "columns": ["z_lag_1"]}
+    x[~whole, 1] = np.nan
+    fit = build_forecaster("ridge", SCHEMA, 1, params | {"whole_rows": True}).fit(x, z)
+    assert (
+        np.abs(fit.predict(x) - z)[whole].mean() < 0.01 < np.abs(build_forecaster("ridge", SCHEMA, 1, params).fit(x, z).predict(x) - z)[whole].mean()
+    )
+    x[3:, 1] = np.nan
+    some, every = (build_forecaster("ridge", SCHEMA, 1, params | {"whole_rows": of}).fit(x, z) for of in (True, False))
+    assert (some.predict(x) == every.predict(x)).all()
+
+
 def test_what_ridge_does_not_see_moves_nothing():
     x, z = of_two_kinds()
     fit = build_forecaster("ridge", SCHEMA, 1, {"columns": ["z_lag_1"]}).fit(x, z)
