@@ -52,17 +52,17 @@ class Groups:
         self.n = int(np.prod([one.parts for one in by], dtype=np.int64))
         self.identity = Identity(schema, learned, f"`groups` of {model}") if any(one.by != "row" for one in by) else None
 
-    def learn(self, x: np.ndarray) -> np.ndarray:
-        """Learn the edges from x (n, F); the group of each row (n,)."""
+    def learn(self, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Learn the edges from *rows* of x (n, F); the group of each of them."""
         number = self.identity.learn(x) if self.identity else None
         for i, one in enumerate(self.by):
             if number is not None and one.by != "row":
-                self.learned[f"groups.{i}.of_series"] = self._of_series(x, number, one)
-            values = self._values(x, i, one)[:, 0]
+                self.learned[f"groups.{i}.of_series"] = self._of_series(x, rows, number, one)
+            values = self._values(x, i, one)[rows, 0]
             known = values[np.isfinite(values)]
             self.learned[f"groups.{i}.edges"] = _edges(known, one.parts)
             self.learned[f"groups.{i}.instead"] = np.array(np.median(known) if len(known) else 0.0, dtype=np.float32)
-        return np.argmax(self.shares(x), axis=1) if self.by else np.zeros(len(x), dtype=np.int64)
+        return np.argmax(self.shares(x), axis=1)[rows] if self.by else np.zeros(len(rows), dtype=np.int64)
 
     def shares(self, x: Value) -> Value:
         """(n, groups): 1 where the row is in the group, else 0. Only with at least one criterion."""
@@ -94,12 +94,12 @@ class Groups:
         with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is unknown, x / 0 beyond every edge; ONNX divides alike
             return values / take(x, [self.schema.index(one.over)])
 
-    def _of_series(self, x: np.ndarray, number: np.ndarray, one: GroupBy) -> np.ndarray:
+    def _of_series(self, x: np.ndarray, rows: np.ndarray, number: np.ndarray, one: GroupBy) -> np.ndarray:
         """(S + 1, 1): the value of each series, and of one that was never met: no rows, or NaN, for which its own row stands."""
-        n_rows = np.bincount(number)
+        number, n_rows = number[rows], np.bincount(number[rows], minlength=self.identity.n_series if self.identity else 0)
         if one.by == "length":
             return np.append(n_rows, 0)[:, None].astype(np.float32)
-        each = np.split(self._own(x, one)[:, 0][np.argsort(number, kind="stable")], np.cumsum(n_rows)[:-1])
+        each = np.split(self._own(x, one)[rows, 0][np.argsort(number, kind="stable")], np.cumsum(n_rows)[:-1])
         return np.array([*(np.median(v) if len(v := values[np.isfinite(values)]) else np.nan for values in each), np.nan], dtype=np.float32)[:, None]
 
 

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from tasks.core.about import Strict
 from tasks.core.schema import FeatureSchema
+from tasks.core.windows import blocks
 from tasks.forecasters.arithmetic import Value, take
 from tasks.forecasters.formula import Formula
 from tasks.forecasters.groups import GroupBy, Groups
@@ -15,6 +16,7 @@ from tasks.forecasters.preamble import Base, Preamble, check_columns, dispensabl
 from tasks.forecasters.weight import RowWeight
 
 PENALTIES = tuple(10.0**k for k in range(-5, 1))  # as a share of the rows, on standardised inputs
+_BLOCK_ROWS = 4096
 _LEAST_ROWS = 2  # of a group, for each coefficient
 START_ROWS = 16_384  # least squares over about so many is where reweighting starts
 HELD_FRAC = 0.2  # the window's newest rows, on which the penalty is chosen
@@ -59,15 +61,17 @@ class Ridge(Formula):
 
     def learn(self, x: np.ndarray, z: np.ndarray) -> None:
         """Closed form; rows come in order of time, so that the held ones are the newest."""
-        preamble = self._preamble()
+        preamble, rows = self._preamble(), np.arange(len(x))
         if self.params.whole_rows:
-            whole = np.isfinite(x[:, preamble.levels]).all(axis=1)
+            whole = np.concatenate([np.isfinite(take(x[part], preamble.levels)).all(axis=1) for part in blocks(len(x), _BLOCK_ROWS)])
             if whole.sum() >= _LEAST_ROWS * (preamble.n_inputs + 1):
-                x, z = x[whole], z[whole]
-        group = self._groups().learn(x)  # of all rows, since a draw would blur the lengths of the series
-        if self.params.max_rows is not None and len(x) > self.params.max_rows:
-            drawn = np.sort(np.random.default_rng(self.seed).choice(len(x), self.params.max_rows, replace=False))
-            x, z, group = x[drawn], z[drawn], group[drawn]
+                rows = np.flatnonzero(whole)
+        group = self._groups().learn(x, rows)  # before a draw, which would blur the lengths of the series
+        if self.params.max_rows is not None and len(rows) > self.params.max_rows:
+            drawn = np.sort(np.random.default_rng(self.seed).choice(len(rows), self.params.max_rows, replace=False))
+            rows, group = rows[drawn], group[drawn]
+        if len(rows) < len(x):  # one copy for both
+            x, z = x[rows], z[rows]
         preamble.learn(x)
         base = preamble.choose_base(x, z, self.params.base)
         target, inputs = preamble.target(x, z, preamble.base(x, base)), preamble.inputs(x)
