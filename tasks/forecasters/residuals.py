@@ -17,7 +17,7 @@ from tasks.forecasters.arithmetic import Value, by_step, fill, join, take
 from tasks.forecasters.formula import Formula
 from tasks.forecasters.har import Har
 from tasks.forecasters.last_value import LastValue
-from tasks.forecasters.preamble import Preamble, Seen, dispensable_columns, last_values, seasonal_values
+from tasks.forecasters.preamble import Preamble, Seen, check_columns, dispensable_columns, last_values, seasonal_values
 from tasks.forecasters.ridge import Ridge
 from tasks.forecasters.seasonal_naive import SeasonalNaive
 from tasks.forecasters.subgraph import apply
@@ -77,10 +77,7 @@ class OnResiduals(Formula):
         super().__init__(schema, seed, **params)
         self.base = _BASES[self.params.base](schema, seed)
         self.aligned = [self._aligned(steps) for steps in self.params.aligned_steps]
-        if unknown := sorted(set(self.params.columns or ()) - set(schema.names)):
-            raise ForecasterError(
-                f"`columns` of {self.name} names {unknown}, which the feature table has not. Declare them in `features.list`, or leave them out."
-            )
+        check_columns(self.params.columns, schema, self.name)
 
     @property
     def dispensable(self) -> tuple[str, ...]:
