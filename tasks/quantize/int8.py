@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tasks.core.about import About
-from tasks.core.scores import PRIMARY
+from tasks.core.scores import primary_loss
+from tasks.core.seasonal import seasonal_of_panel
 from tasks.core.transform import from_z
 from tasks.quantize.parity import GateRows, run_graph
 
@@ -102,7 +103,9 @@ def decide(found: Compared, max_error_frac: float) -> tuple[str, str]:
 
 def mean_loss(z_hat: np.ndarray, rows: GateRows, about: About) -> float:
     """Mean primary loss of z_hat (n, H) over the known y; NaN when none is known."""
-    loss = PRIMARY[about.primary_score](rows.y, from_z(about.target, z_hat))
+    seasonal = seasonal_of_panel(rows.panel, about)
+    yardstick = None if seasonal is None else seasonal.yardstick(rows.y, rows.where[:, [0]], rows.where[:, [1]], np.arange(1, rows.y.shape[1] + 1))
+    loss = primary_loss(about.primary_score, rows.y, from_z(about.target, z_hat), yardstick)
     known = loss[np.isfinite(loss)]
     return float(known.mean()) if len(known) else float("nan")
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from tasks.core.about import About
 from tasks.core.errors import FoldError, ForecasterError, TidemillError
-from tasks.core.scores import PRIMARY
+from tasks.core.scores import Yardstick, primary_loss
+from tasks.core.seasonal import seasonal_of_panel
 from tasks.core.transform import from_z
 from tasks.core.windows import Fold, Panel, Superseded
 from tasks.edges.artifacts import write_json, write_text
@@ -66,6 +67,14 @@ class Inner(NamedTuple):
     z: dict[int, np.ndarray]
     key: str
     reused: list[dict[str, Any]]
+
+    @property
+    def yardstick(self) -> Yardstick | None:
+        """Of all that the inner walk forecasts, (K, S, H), where the primary score needs one; so folds are measured alike."""
+        seasonal, y = seasonal_of_panel(self.ground.panel, self.about), from_z(self.about.target, np.stack(list(self.z.values())))
+        if seasonal is None:
+            return None
+        return seasonal.yardstick(y, np.array(list(self.z))[:, None, None], np.arange(y.shape[1])[:, None], np.arange(1, y.shape[2] + 1))
 
 
 class Searched(NamedTuple):
@@ -291,12 +300,14 @@ def _try(inner: Inner, n: int, go_on: Callable[[], bool], done: Callable[[Trial]
 def _judge(inner: Inner, own: dict[str, Any]) -> Iterator[tuple[float, Forecaster]]:
     """After each inner fold: the mean primary loss so far, and the fold's fit."""
     total, n = 0.0, 0
+    yardstick = inner.yardstick
     for fold, reused in zip(inner.folds, inner.reused, strict=True):
         fit = inner.ground.learn(fold.fit_at, own, reused=reused)
         x, where = inner.ground.panel.at(fold.origins)
         z = np.array([inner.z[int(origin)][series] for origin, series in where]).reshape(len(where), -1)
         y, y_hat = from_z(inner.about.target, z), from_z(inner.about.target, fit.predict(x))
-        loss = PRIMARY[inner.about.primary_score](y, y_hat)
+        own_scale = yardstick and yardstick._replace(scale=yardstick.scale[np.searchsorted(list(inner.z), where[:, 0]), where[:, 1]])
+        loss = primary_loss(inner.about.primary_score, y, y_hat, own_scale)
         if not np.isfinite(y_hat[np.isfinite(y)]).all():
             raise ForecasterError("Some forecasts of the inner walk are no numbers.")
         total, n = total + float(np.nansum(loss)), n + int(np.isfinite(loss).sum())
@@ -369,7 +380,9 @@ def _outer(searched: Searched, ground: Ground, plan: Plan, fits: dict[int, bytes
 def _loss(fit: Forecaster, about: About, panel: Panel, origins: np.ndarray) -> float:
     x, where = panel.at(origins)
     z = panel.targets(int(origins[0]), int(origins[-1]) + 1)
-    loss = PRIMARY[about.primary_score](from_z(about.target, z[where[:, 0] - origins[0], where[:, 1]]), from_z(about.target, fit.predict(x)))
+    y, seasonal = from_z(about.target, z[where[:, 0] - origins[0], where[:, 1]]), seasonal_of_panel(panel, about)
+    yardstick = None if seasonal is None else seasonal.yardstick(y, where[:, [0]], where[:, [1]], np.arange(1, y.shape[1] + 1))
+    loss = primary_loss(about.primary_score, y, from_z(about.target, fit.predict(x)), yardstick)
     return float(np.nanmean(loss))
 
 

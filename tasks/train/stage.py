@@ -12,7 +12,8 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.schema import FeatureSchema
 from tasks.core.score_table import elements, mean_scores
-from tasks.core.windows import Fold, panel_of, plan_folds
+from tasks.core.seasonal import seasonal_of_panel
+from tasks.core.windows import Fold, Panel, panel_of, plan_folds
 from tasks.edges.fold_cache import code_digest
 from tasks.forecasters import Forecaster
 from tasks.train.fits import Ground, unpacked
@@ -97,7 +98,7 @@ def train(
         "stride_steps": walk.stride_steps,
     }
     picture = folds_svg(plan, walk, about.horizon_steps, n_steps)
-    trained = Trained(forecasts, gate, final, facts, score(forecasts, about), kept, picture)
+    trained = Trained(forecasts, gate, final, facts, score(forecasts, about, panel), kept, picture)
     if searches:
         started = ground._replace(searched=())
         trained = trained._replace(
@@ -112,13 +113,15 @@ def _selection(ground: Ground, plan: Plan, fits: dict[int, bytes], schema: Featu
     return selection_report(schema, ground.build(ground.own_at(plan.shipped_at)).dispensable, kept)  # type: ignore[attr-defined]
 
 
-def score(forecasts: pl.DataFrame, about: About) -> dict[str, Any]:
+def score(forecasts: pl.DataFrame, about: About, panel: Panel) -> dict[str, Any]:
     """Mean losses over all cutoffs whose y is known: MAE, RMSE and bias in the target's unit and the primary loss, overall and by series, step, year and cutoff (counted from 1).
 
     Here each model speaks for itself, without the level factor that `ensemble` adds before it compares.
     """
     names = ("mae", "rmse", "bias")
-    scored = elements(forecasts, names, primary=about.primary_score)
+    seasonal = seasonal_of_panel(panel, about)
+    yardstick = None if seasonal is None else seasonal.yardstick_of_rows(forecasts)
+    scored = elements(forecasts, names, primary=about.primary_score, yardstick=yardstick)
 
     def means(*by: str) -> pl.DataFrame:
         return mean_scores(scored, by).select(*by, *names, pl.col("primary").alias(f"primary_{about.primary_score}"), "n")
