@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tasks.core.frames import quantile_columns
+from tasks.release.combine import member_columns
 from tasks.release.conformal import Conformal, functional_of, in_z, residuals_of
 from tasks.release.load import Release
 from tasks.release.origins import NEVER, columns_of
@@ -30,7 +31,7 @@ class Line:
     cutoff: (K,) microseconds since 1970, ascending. z_hat, z: (K, S, H) and scale: (K, S), NaN where there is none. known_us: (K, S, H) when
     z could first be known, NEVER where it was not. n_history: so many cutoffs come from the history. group: (K, S) pool of each series, -1
     for one that the release has never seen: it borrows from all pools and teaches none. regime: (K, S). base: (K, S, H, Q) for CQR.
-    from_rows: (K, S, H) where z was looked up in rows.
+    said: (K, S, H, M) what each member says alone, where weights move. from_rows: (K, S, H) where z was looked up in rows.
     """
 
     series_ids: tuple[str, ...]
@@ -43,6 +44,7 @@ class Line:
     known_us: np.ndarray
     regime: np.ndarray
     base: np.ndarray | None = None
+    said: np.ndarray | None = None
     from_rows: np.ndarray | bool = False
 
     @cached_property
@@ -146,6 +148,7 @@ def _line_of(release: Release) -> Line:
         known,
         regime,
         np.stack([dense(name) for name in quantile_columns(release.blend.quantiles)], axis=-1) if release.blend.quantile_members else None,
+        np.stack([dense(name) for name in said], axis=-1) if (said := member_columns(release.how)) else None,
     )
 
 
