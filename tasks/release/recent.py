@@ -101,15 +101,15 @@ def _learned_when(line: Line, times: np.ndarray) -> np.ndarray:
 
 
 def _before(release: Release, recent: Recency, series_ids: tuple[str, ...], first: int) -> np.ndarray:
-    """(2, M, S) what the first cutoffs of the history taught, as it counts at the next one."""
+    """(2, M, S) what the *first* cutoffs of the history taught, as it counts at the next one; of all of them computed once for a release."""
     past = history_line(release)
-    key = ("recent", first)
-    if key not in release.kept:
+    taught = release.kept.get("recent") if first == past.n_history else None
+    if taught is None:
         assert past.said is not None
-        said, at = np.moveaxis(past.said, -1, 0), _learned_when(past, past.cutoff)
-        learned = learned_at(said, past.z, past.scale, at, 0, first, absolute=recent.absolute)
-        fade = 0.5 ** ((first - np.arange(first)) / recent.half_life_cutoffs)
-        release.kept[key] = np.tensordot(fade, learned, axes=(0, 1))
-    out = np.zeros((2, past.said.shape[-1] if past.said is not None else 0, len(series_ids)))
-    out[:, :, columns_of(series_ids, past.series_ids)] = release.kept[key]
+        learned = learned_at(np.moveaxis(past.said, -1, 0), past.z, past.scale, _learned_when(past, past.cutoff), 0, first, absolute=recent.absolute)
+        taught = np.tensordot(0.5 ** ((first - np.arange(first)) / recent.half_life_cutoffs), learned, axes=(0, 1))
+        if first == past.n_history:
+            release.kept["recent"] = taught
+    out = np.zeros((*taught.shape[:2], len(series_ids)))
+    out[:, :, columns_of(series_ids, past.series_ids)] = taught
     return out

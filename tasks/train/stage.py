@@ -101,7 +101,7 @@ def train(
     if searches:
         started = ground._replace(searched=())
         trained = trained._replace(
-            search=[search_report(s, started, plan, fits, about.primary_score) for s in searches], search_picture=searches[-1].picture()
+            search=[search_report(s, started, plan, fits) for s in searches], search_picture=searches[-1].picture()
         )
     return trained if own.select is None else trained._replace(selection=_selection(ground, plan, fits, schema))
 
