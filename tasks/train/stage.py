@@ -100,9 +100,7 @@ def train(
     trained = Trained(forecasts, gate, final, facts, score(forecasts, about), kept, picture)
     if searches:
         started = ground._replace(searched=())
-        trained = trained._replace(
-            search=[search_report(s, started, plan, fits) for s in searches], search_picture=searches[-1].picture()
-        )
+        trained = trained._replace(search=[search_report(s, started, plan, fits) for s in searches], search_picture=searches[-1].picture())
     return trained if own.select is None else trained._replace(selection=_selection(ground, plan, fits, schema))
 
 

@@ -31,7 +31,11 @@ NETS = {
     "mlp": SHORT | {"hidden_sizes": [64, 64]}, "nlinear": SHORT, "gru": SHORT, "lstm": SHORT | {"layers": 2},
     "patch_transformer": SHORT | {"patch_steps": 2, "size": 32, "inside_size": 64},
 }  # fmt: skip
-PARAMS = NETS | {"low": SHORT | {"forecaster": "gru", "loss": "quantile", "quantile": 0.1}, "tiny": {"forecaster": "mlp", "hidden_sizes": [1], "epochs": 1}, "lightgbm": {"min_data_in_leaf": 20}}
+PARAMS = NETS | {
+    "low": SHORT | {"forecaster": "gru", "loss": "quantile", "quantile": 0.1},
+    "tiny": {"forecaster": "mlp", "hidden_sizes": [1], "epochs": 1},
+    "lightgbm": {"min_data_in_leaf": 20},
+}
 
 
 @pytest.fixture(scope="module")

@@ -169,7 +169,9 @@ def _history(body, panel: Panel, origins: np.ndarray, last_origin: int) -> pl.Da
     point = z_hat(body, x)
     own, regime = quantile_bases(body, x, point), body.blend.regime
     further = {} if own is None else {f"q_{q:g}": own[..., i].ravel() for i, q in enumerate(body.blend.quantiles)}
-    further |= {c: body.members[m].run(["z_hat"], {"x": x})[0].astype(float).ravel() for m, c in zip(body.how.members, member_columns(body.how), strict=False)}
+    further |= {
+        c: body.members[m].run(["z_hat"], {"x": x})[0].astype(float).ravel() for m, c in zip(body.how.members, member_columns(body.how), strict=False)
+    }
     further |= {"regime": np.repeat(regime_of(regime, x, panel.schema), steps)} if regime else {}
     frame = pl.DataFrame(
         {
