@@ -70,7 +70,8 @@ def gains(compared: Mapping[str, Mapping[str, Any]], losses: Mapping[str, float]
     who = {"har": "HAR", "median_member": "{model}, the median member", "best_member": "{model}, the best member in hindsight"}
     titles: dict[str, list[str]] = {}
     for role, of in out.items():
-        titles.setdefault(of["model"], []).append(who[role].format(**of).removeprefix(f"{of['model']}, " if of["model"] in titles else ""))
+        title = who[role].format(**of)
+        titles[of["model"]] = [*titles[of["model"]], title.removeprefix(f"{of['model']}, ")] if of["model"] in titles else [title]
     said = [
         f"{abs(compared[m]['gain_frac']):.1%} {'below' if compared[m]['gain_frac'] >= 0 else 'above'} {', '.join(roles)} (p = {compared[m]['p']:.2g})"
         for m, roles in titles.items()

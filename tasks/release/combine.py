@@ -75,9 +75,14 @@ def plain_weights(how: Combination) -> dict[str, float] | None:
     return {name: of[0] for name, of in zip(how.members, how.table[0], strict=True)}
 
 
+def recency_of(how: Combination) -> Recency | None:
+    """How its weights move; None where they stay."""
+    return how.recent if isinstance(how, Weights) else None
+
+
 def member_columns(how: Combination) -> list[str]:
     """Columns of HISTORY with what each member says alone, in the order of `how.members`; none unless weights move."""
-    return [f"z_hat_{name}" for name in how.members] if isinstance(how, Weights) and how.recent else []
+    return [f"z_hat_{name}" for name in how.members] if recency_of(how) else []
 
 
 def fault_of(how: Combination, schema: FeatureSchema) -> Fault | None:

@@ -13,7 +13,7 @@ from tasks.core.errors import ReleaseError
 from tasks.core.transform import to_z
 from tasks.core.windows import blocks
 from tasks.features import build_features, derive_target
-from tasks.release.combine import Weights, combine, groups_of, regime_of
+from tasks.release.combine import combine, groups_of, recency_of, regime_of
 from tasks.release.load import Release
 
 BLOCK_ROWS = 8192  # bounds the memory of one call into a graph; trees need a few kB for each row
@@ -152,7 +152,7 @@ def look(release: Release, rows: pl.DataFrame, grid: Grid, points: Sequence[Poin
     out = np.full((*there.shape, schema.horizon_steps), np.nan)
     scale = np.full(there.shape, np.nan)
     said = None
-    if isinstance(release.how, Weights) and release.how.recent:
+    if recency_of(release.how):
         said = np.full((*out.shape, len(release.how.members)), np.nan)
         said[there] = np.stack([_said(release, name, x[there]) for name in release.how.members], axis=-1)
     out[there], scale[there] = z_hat(release, x[there]) if said is None else 0.0, schema.scales(x[there])

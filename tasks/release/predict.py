@@ -13,7 +13,7 @@ import polars as pl
 from tasks.core.frames import FORECAST, UTC, as_of, quantile_columns
 from tasks.core.transform import from_z, to_z
 from tasks.features import derive_target
-from tasks.release.combine import Weights
+from tasks.release.combine import recency_of
 from tasks.release.load import Release
 from tasks.release.origins import Grid, Look, Point, columns_of, cut, first_known, grid_of, in_utc, look, us, z_hat
 from tasks.release.recent import follow
@@ -42,8 +42,8 @@ def forecasts(release: Release, rows: pl.DataFrame, cutoffs: Sequence[datetime])
     series_ids = tuple(sorted({*release.series_ids, *rows["series_id"].unique()}))
     seen = look(release, rows, grid, replayed + asked, series_ids)
     line = _line(release, rows, grid, seen, replayed)
-    if isinstance(release.how, Weights) and release.how.recent:
-        line, seen = follow(release, release.how.recent, line, seen, [point.at_us for point in asked])
+    if recent := recency_of(release.how):
+        line, seen = follow(release, recent, line, seen, [point.at_us for point in asked])
     group = groups(release, seen.series_ids, seen.regime)
     asks = [
         Ask(point.at_us, seen.z_hat[i], seen.scale[i], group[i], None if seen.base is None else seen.base[i])
