@@ -14,10 +14,10 @@ from tasks.core.transform import to_z
 from tasks.core.windows import blocks
 from tasks.features import build_features, derive_target
 from tasks.release.combine import combine, groups_of, recency_of, regime_of
+from tasks.release.conformal import NEVER
 from tasks.release.load import Release
 
 BLOCK_ROWS = 8192  # bounds the memory of one call into a graph; trees need a few kB for each row
-NEVER = np.iinfo(np.int64).max
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

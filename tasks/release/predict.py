@@ -17,7 +17,7 @@ from tasks.release.combine import recency_of
 from tasks.release.load import Release
 from tasks.release.origins import Grid, Look, Point, columns_of, cut, first_known, grid_of, in_utc, look, us, z_hat
 from tasks.release.recent import follow
-from tasks.release.replay import Answer, Ask, Line, answers, groups, history_line
+from tasks.release.replay import Answer, Ask, Line, answers, groups, history_line, learned_when
 
 __all__ = ["forecasts", "why_absent", "z_hat"]
 
@@ -105,7 +105,11 @@ def _line(release: Release, rows: pl.DataFrame, grid: Grid, seen: Look, replayed
     said = None if past.said is None or seen.said is None else with_past(past.said, seen.said[:n], np.nan)
     regime = with_past(past.regime, seen.regime[:n], 0)
     group = groups(release, seen.series_ids, regime)
-    return Line(seen.series_ids, group, past.n_history, cutoff, z_hats, scale, z, known, regime, base, said, from_rows=~of_history)
+    lacked = (np.arange(len(cutoff)) < past.n_history)[:, None, None] & ~of_history
+    return Line(
+        z_hats, scale, z, learned_when(cutoff, cutoff, known, lacked, past.n_history), np.ones(len(cutoff), dtype=bool), group, base,
+        series_ids=seen.series_ids, cutoff=cutoff, known_us=known, n_history=past.n_history, lacked=lacked, regime=regime, said=said,
+    )  # fmt: skip
 
 
 def _came_true(grid: Grid, cutoff: np.ndarray, horizon_steps: int, z: np.ndarray, known_us: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

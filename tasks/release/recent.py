@@ -15,7 +15,7 @@ import numpy as np
 from tasks.release.combine import Recency, weigh
 from tasks.release.load import Release
 from tasks.release.origins import Look, columns_of
-from tasks.release.replay import Line, history_line
+from tasks.release.replay import Line, history_line, learned_when
 
 _FOLLOWS = 2.0
 
@@ -73,9 +73,8 @@ def follow(release: Release, recent: Recency, line: Line, seen: Look, asked_us: 
     times = np.concatenate([line.cutoff, np.array(asked_us, dtype=np.int64)])
     order = np.argsort(times, kind="stable")
     times, first = times[order], int(np.flatnonzero(order >= n_history)[0])
-    whole = int(np.flatnonzero(order < n_history).max(initial=-1)) + 1  # what the history lacks comes from rows, and counts after it
-    lacked = (np.arange(n_line) < n_history)[:, None, None] & line.from_rows
-    at = np.maximum(_learned_when(line, times), np.where(lacked, whole, 0))
+    whole = int(np.flatnonzero(order < n_history).max(initial=-1)) + 1
+    at = learned_when(times, line.cutoff, line.known_us, line.lacked, whole)
     learned = learned_at(np.moveaxis(line.said, -1, 0), line.z, line.scale, at, first, len(order), absolute=recent.absolute)
     losses = losses_at(learned, order[first:] < n_line, recent.half_life_cutoffs, _before(release, recent, line.series_ids, first))
     spoken = order >= n_history
@@ -93,20 +92,13 @@ def _based(release: Release, base: np.ndarray | None, z_hat: np.ndarray) -> np.n
     return None if base is None else np.where(own, base, z_hat[..., None])
 
 
-def _learned_when(line: Line, times: np.ndarray) -> np.ndarray:
-    """(K, S, H) index of the first of *times* that knows what came true and lies after the cutoff itself."""
-    later = np.searchsorted(times, line.cutoff, side="right")[:, None, None]
-    out: np.ndarray = np.maximum(np.searchsorted(times, line.known_us), later)
-    return out
-
-
 def _before(release: Release, recent: Recency, series_ids: tuple[str, ...], first: int) -> np.ndarray:
     """(2, M, S) what the *first* cutoffs of the history taught, as it counts at the next one; of all of them computed once for a release."""
     past = history_line(release)
     taught = release.kept.get("recent") if first == past.n_history else None
     if taught is None:
         assert past.said is not None
-        learned = learned_at(np.moveaxis(past.said, -1, 0), past.z, past.scale, _learned_when(past, past.cutoff), 0, first, absolute=recent.absolute)
+        learned = learned_at(np.moveaxis(past.said, -1, 0), past.z, past.scale, past.known_k, 0, first, absolute=recent.absolute)
         taught = np.tensordot(0.5 ** ((first - np.arange(first)) / recent.half_life_cutoffs), learned, axes=(0, 1))
         if first == past.n_history:
             release.kept["recent"] = taught
