@@ -15,7 +15,7 @@ import polars as pl
 
 from tasks.core.frames import FORECAST, SERIES, quantile_columns
 from tasks.edges.artifacts import read_frame, read_json, write_text
-from tasks.edges.params import read_about, read_dataset
+from tasks.edges.params import read_about, read_dataset, read_models
 from tasks.edges.settings import ROOT, settings
 
 INK, MUTED, GRID, BLUE, BAND, ORANGE, GREEN = "#1f2933", "#6b7785", "#e3e7eb", "#2463a6", "#bcd4ee", "#c8641e", "#3c8d5a"
@@ -95,7 +95,7 @@ def _walk(root: Path) -> str:
     about = read_about(root)
     table = pl.read_parquet(root / "data/features/table.parquet", columns=["series_id", "event_time", "y"])
     ids = table["series_id"].unique().sort().to_list()[:SERIES_SHOWN]
-    fits = {f.parent.name: read_json(f)["folds"] for f in sorted((root / "models/fits").glob("*/fit.json"))}
+    fits = {m: read_json(f)["folds"] for m in sorted(read_models(root)) if (f := root / "models/fits" / m / "fit.json").exists()}
     folds = max(fits.values(), key=len)
     gate_from = pl.Series([summary["seen_until"]]).str.to_datetime(time_zone="UTC")[0]
 
@@ -352,7 +352,7 @@ def _share(value: float | None) -> str:
 
 
 STYLE = f"""
-body{{font:15px/1.5 system-ui,sans-serif;color:{INK};background:#fbfcfd;margin:0}}main{{max-width:1000px;margin:0 auto;padding:24px}}
+body{{font:15px/1.5 system-ui,sans-serif;color:{INK};background:#fbfcfd;margin:0}}main{{max-width:1080px;margin:0 auto;padding:24px}}
 h1{{margin:0 0 4px;font-size:26px}}h2{{margin:36px 0 8px;font-size:18px;border-bottom:1px solid {GRID};padding-bottom:4px}}.lead{{color:{MUTED};margin:0}}
 img{{max-width:100%;display:block;margin:6px 0}}.wide{{overflow-x:auto}}
 table{{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}}th,td{{padding:4px 10px;border-bottom:1px solid {GRID};text-align:right;white-space:nowrap}}
