@@ -6,6 +6,7 @@ tasks/core/score_table.py, comparisons of two and more models in tasks/core/comp
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -240,3 +241,10 @@ def _scale(score: str, size: Callable[[Array], Array], y_train: Array, season_st
     if not scale > 0:
         raise ScoreInputError(f"{score} is undefined: the training part repeats exactly every {season_steps} steps, so its scale is {scale:g}.")
     return scale
+
+
+def judged_by(primary: str, quantile: float | None) -> tuple[str, Callable[[Array, Array, Yardstick | None], Array]]:
+    """Name and loss of each element by which a model is judged: the primary score's, or the pinball loss of the *quantile* that it forecasts."""
+    if quantile is None:
+        return primary, partial(primary_loss, primary)
+    return f"pinball of the quantile {quantile:g}", lambda y, y_hat, _: pinball(y, y_hat, quantile)

@@ -12,7 +12,7 @@ import numpy as np
 
 from tasks.core.about import About
 from tasks.core.errors import FoldError, ForecasterError, TidemillError
-from tasks.core.scores import Yardstick, primary_loss
+from tasks.core.scores import Yardstick, judged_by
 from tasks.core.seasonal import seasonal_of_panel
 from tasks.core.transform import from_z
 from tasks.core.windows import Fold, Panel, Superseded
@@ -49,7 +49,7 @@ class Trial(NamedTuple):
 
     @property
     def error(self) -> float:
-        """Mean primary loss of the inner walk."""
+        """Mean loss of the inner walk."""
         return self.values["error"]
 
 
@@ -75,6 +75,11 @@ class Inner(NamedTuple):
         if seasonal is None:
             return None
         return seasonal.yardstick(y, np.array(list(self.z))[:, None, None], np.arange(y.shape[1])[:, None], np.arange(1, y.shape[2] + 1))
+
+    @property
+    def judged_by(self) -> tuple[str, Callable[[np.ndarray, np.ndarray, Yardstick | None], np.ndarray]]:
+        """Name of the loss that trials are compared by, and the loss."""
+        return judged_by(self.about.primary_score, self.ground.own.get("quantile"))
 
 
 class Searched(NamedTuple):
@@ -260,7 +265,7 @@ def front(trials: list[Trial], objectives: tuple[str, ...]) -> list[Trial]:
     return [t for t, is_beaten in zip(complete, beaten, strict=True) if not is_beaten]
 
 
-def search_report(searched: Searched, ground: Ground, plan: Plan, fits: dict[int, bytes], score: str) -> dict[str, Any]:
+def search_report(searched: Searched, ground: Ground, plan: Plan, fits: dict[int, bytes]) -> dict[str, Any]:
     """What one search did, and what its gain was worth: the inner errors beside those of the cutoffs that its first fold serves, which it had not seen."""
     inner, search = searched.inner, searched.inner.search
     steady = _steady(search)
@@ -268,7 +273,7 @@ def search_report(searched: Searched, ground: Ground, plan: Plan, fits: dict[int
     said = None if searched.chosen is None else searched.chosen.number
     return {
         "as_of": ground.panel.cutoff[inner.at].isoformat(),
-        "score": score,
+        "score": inner.judged_by[0],
         "n_trials": len(searched.trials),
         "states": {state: sum(t.state == state for t in searched.trials) for state in ("complete", "pruned", "refused")},
         "chosen": {"trial": said, "params": {} if searched.chosen is None else searched.chosen.params, "own": searched.own},
@@ -298,7 +303,7 @@ def _try(inner: Inner, n: int, go_on: Callable[[], bool], done: Callable[[Trial]
 
 
 def _judge(inner: Inner, own: dict[str, Any]) -> Iterator[tuple[float, Forecaster]]:
-    """After each inner fold: the mean primary loss so far, and the fold's fit."""
+    """After each inner fold: the mean loss so far, and the fold's fit."""
     total, n = 0.0, 0
     yardstick = inner.yardstick
     for fold, reused in zip(inner.folds, inner.reused, strict=True):
@@ -307,7 +312,7 @@ def _judge(inner: Inner, own: dict[str, Any]) -> Iterator[tuple[float, Forecaste
         z = np.array([inner.z[int(origin)][series] for origin, series in where]).reshape(len(where), -1)
         y, y_hat = from_z(inner.about.target, z), from_z(inner.about.target, fit.predict(x))
         own_scale = yardstick and yardstick._replace(scale=yardstick.scale[np.searchsorted(list(inner.z), where[:, 0]), where[:, 1]])
-        loss = primary_loss(inner.about.primary_score, y, y_hat, own_scale)
+        loss = inner.judged_by[1](y, y_hat, own_scale)
         if not np.isfinite(y_hat[np.isfinite(y)]).all():
             raise ForecasterError("Some forecasts of the inner walk are no numbers.")
         total, n = total + float(np.nansum(loss)), n + int(np.isfinite(loss).sum())
@@ -369,20 +374,20 @@ def _outer(searched: Searched, ground: Ground, plan: Plan, fits: dict[int, bytes
     if fold.fit_at not in fits:
         return None
     fit = unpacked(fits[fold.fit_at], ground)
-    error = _loss(fit, searched.inner.about, ground.panel, fold.origins)
+    error = _loss(fit, searched.inner, ground.panel, fold.origins)
     try:
-        before = error if searched.chosen is None else _loss(ground.learn(fold.fit_at, ground.own), searched.inner.about, ground.panel, fold.origins)
+        before = error if searched.chosen is None else _loss(ground.learn(fold.fit_at, ground.own), searched.inner, ground.panel, fold.origins)
     except TidemillError:
         return {"error": error, "error_before": None, "gain": 0.0, "n_cutoffs": len(fold.origins)}
     return {"error": error, "error_before": before, "gain": 1 - error / before if before else 0.0, "n_cutoffs": len(fold.origins)}
 
 
-def _loss(fit: Forecaster, about: About, panel: Panel, origins: np.ndarray) -> float:
+def _loss(fit: Forecaster, inner: Inner, panel: Panel, origins: np.ndarray) -> float:
     x, where = panel.at(origins)
     z = panel.targets(int(origins[0]), int(origins[-1]) + 1)
-    y, seasonal = from_z(about.target, z[where[:, 0] - origins[0], where[:, 1]]), seasonal_of_panel(panel, about)
+    y, seasonal = from_z(inner.about.target, z[where[:, 0] - origins[0], where[:, 1]]), seasonal_of_panel(panel, inner.about)
     yardstick = None if seasonal is None else seasonal.yardstick(y, where[:, [0]], where[:, [1]], np.arange(1, y.shape[1] + 1))
-    loss = primary_loss(about.primary_score, y, from_z(about.target, fit.predict(x)), yardstick)
+    loss = inner.judged_by[1](y, from_z(inner.about.target, fit.predict(x)), yardstick)
     return float(np.nanmean(loss))
 
 

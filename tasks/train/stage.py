@@ -101,9 +101,7 @@ def train(
     trained = Trained(forecasts, gate, final, facts, score(forecasts, about, panel), kept, picture)
     if searches:
         started = ground._replace(searched=())
-        trained = trained._replace(
-            search=[search_report(s, started, plan, fits, about.primary_score) for s in searches], search_pictures=searches[-1].pictures()
-        )
+        trained = trained._replace(search=[search_report(s, started, plan, fits) for s in searches], search_pictures=searches[-1].pictures())
     return trained if own.select is None else trained._replace(selection=_selection(ground, plan, fits, schema))
 
 

@@ -91,7 +91,7 @@ def test_the_report_says_what_was_compared_where_and_what_each_member_brings(tmp
     selection = facts["selection"]
     assert [row["combiner"] for row in selection["combiners"] if row["chosen"]] == [facts["combiner"]]
     assert sorted(losses := [row["loss"] for row in selection["combiners"]]) == losses
-    assert {row["combiner"] for row in selection["combiners"] if row["not_servable"]} == {"recent", "stacking_trees", "per_series"}
+    assert {row["combiner"] for row in selection["combiners"] if row["not_servable"]} == {"stacking_trees", "per_series"}
     assert facts["scored_from"][0] < selection["fit_until"][:10] < selection["until"][:10] == facts["seen_until"][:10]
     assert all(brought > 0.02 for brought in facts["brings_frac"].values())  # independent errors: a third of the averaging gone
     error = (aligned.z - aligned.z_hat)[:, assembled.scored].reshape(3, -1)

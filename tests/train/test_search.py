@@ -16,6 +16,7 @@ from panels import feature_table
 from searched import FEW, N_TRIALS, PENALTY, WALK, judged_and_cut_off, kill_in_fit, train_small
 
 from tasks.core.errors import FoldError, ForecasterError, ParamsError, SettingsError
+from tasks.core.scores import pinball
 from tasks.edges.settings import settings
 from tasks.edges.tracking import pending, publish_runs
 from tasks.train import search as search_module
@@ -381,3 +382,14 @@ def test_the_same_search_gives_the_same_outputs_to_the_byte(tmp_path):
             trained = train_small(search=FEW, select={})
             seen.append(json.dumps([trained.search, trained.selection, trained.facts, trained.search_pictures]))
     assert seen[0] == seen[1]
+
+
+def test_a_model_of_a_quantile_is_judged_by_its_pinball_loss(tmp_path):
+    own = {"loss": "quantile", "quantile": 0.1, "n_trees": 5, "min_data_in_leaf": 5}
+    with at_home(tmp_path):
+        made = train_small("lightgbm", search={**FEW, "space": {"num_leaves": {"int": [3, 7]}}, "n_trials": 2}, **own)
+    (found,) = made.search
+    assert found["score"] == "pinball of the quantile 0.1"
+    first = made.forecasts["cutoff"].unique().sort().head(found["outer"]["n_cutoffs"])
+    of_outer = made.forecasts.filter(pl.col("cutoff").is_in(first.implode()))
+    assert found["outer"]["error"] == pytest.approx(pinball(of_outer["y"].to_numpy(), of_outer["y_hat"].to_numpy(), 0.1).mean(), rel=1e-5)
