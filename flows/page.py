@@ -145,6 +145,7 @@ def _models(root: Path) -> str:
             "ensemble is better by": f"{100 * versus[n]['gain_frac']:+.1f} %, p = {versus[n]['p']:.2g}" if n in versus else "",
             "Diebold-Mariano p": versus.get(n, {}).get("p_diebold_mariano", ""),
             "may be the best": "" if best is None else f"{'yes' if n in best['members'] else 'no'}, p = {best['p'][n]:.2g}",
+            "outcomes": f"{scores[n]['n']:,}{' of its own: too few to be compared' if n in summary['left_out'] else ''}",
             "mae": scores[n]["mae"],
             "rmse": scores[n]["rmse"],
             **{f"{summary['primary_score']} {s}": v for s, v in list(scores[n]["by_series"].items())[:SERIES_SHOWN]},

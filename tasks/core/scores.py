@@ -219,6 +219,13 @@ def primary_loss(score: str, y: Array, y_hat: Array, yardstick: Yardstick | None
     return out
 
 
+def judged_by(primary: str, quantile: float | None) -> tuple[str, Callable[[Array, Array, Yardstick | None], Array]]:
+    """Name and loss of each element by which a model is judged: the primary score's, or the pinball loss of the *quantile* that it forecasts."""
+    if quantile is None:
+        return primary, partial(primary_loss, primary)
+    return f"pinball of the quantile {quantile:g}", lambda y, y_hat, _: pinball(y, y_hat, quantile)
+
+
 SCALED_PRIMARY = ("mase", "owa")
 _PRIMARY: dict[str, Callable[[Array, Array], Array]] = {"qlike": qlike, "rmse": squared_error, "mae": absolute_error, "smape": smape}
 
@@ -241,10 +248,3 @@ def _scale(score: str, size: Callable[[Array], Array], y_train: Array, season_st
     if not scale > 0:
         raise ScoreInputError(f"{score} is undefined: the training part repeats exactly every {season_steps} steps, so its scale is {scale:g}.")
     return scale
-
-
-def judged_by(primary: str, quantile: float | None) -> tuple[str, Callable[[Array, Array, Yardstick | None], Array]]:
-    """Name and loss of each element by which a model is judged: the primary score's, or the pinball loss of the *quantile* that it forecasts."""
-    if quantile is None:
-        return primary, partial(primary_loss, primary)
-    return f"pinball of the quantile {quantile:g}", lambda y, y_hat, _: pinball(y, y_hat, quantile)
