@@ -15,7 +15,7 @@ import polars as pl
 
 from tasks.core.frames import FORECAST, SERIES, quantile_columns
 from tasks.edges.artifacts import read_frame, read_json, write_text
-from tasks.edges.params import read_about, read_dataset
+from tasks.edges.params import read_about, read_dataset, read_models
 from tasks.edges.settings import ROOT, settings
 
 INK, MUTED, GRID, BLUE, BAND, ORANGE, GREEN = "#1f2933", "#6b7785", "#e3e7eb", "#2463a6", "#bcd4ee", "#c8641e", "#3c8d5a"
@@ -95,7 +95,7 @@ def _walk(root: Path) -> str:
     about = read_about(root)
     table = pl.read_parquet(root / "data/features/table.parquet", columns=["series_id", "event_time", "y"])
     ids = table["series_id"].unique().sort().to_list()[:SERIES_SHOWN]
-    fits = {f.parent.name: read_json(f)["folds"] for f in sorted((root / "models/fits").glob("*/fit.json"))}
+    fits = {m: read_json(f)["folds"] for m in sorted(read_models(root)) if (f := root / "models/fits" / m / "fit.json").exists()}
     folds = max(fits.values(), key=len)
     gate_from = pl.Series([summary["seen_until"]]).str.to_datetime(time_zone="UTC")[0]
 
@@ -142,11 +142,12 @@ def _models(root: Path) -> str:
             summary["primary_score"]: scores[n]["primary"],
             f"against {summary['baseline']}": f"{100 * (scores[n]['primary'] / base - 1):+.1f} %",
             "on the gate": scores[n]["primary_gate"],
+            "ensemble is better by": f"{100 * versus[n]['gain_frac']:+.1f} %, p = {versus[n]['p']:.2g}" if n in versus else "",
+            "Diebold-Mariano p": versus.get(n, {}).get("p_diebold_mariano", ""),
+            "may be the best": "" if best is None else f"{'yes' if n in best['members'] else 'no'}, p = {best['p'][n]:.2g}",
+            "outcomes": f"{scores[n]['n']:,}{' of its own: too few to be compared' if n in summary['left_out'] else ''}",
             "mae": scores[n]["mae"],
             "rmse": scores[n]["rmse"],
-            "ensemble is better by": f"{100 * versus[n]['gain_frac']:+.1f} %, p = {versus[n]['p']:.3g}" if n in versus else "",
-            "Diebold-Mariano p": versus.get(n, {}).get("p_diebold_mariano"),
-            "may be the best": "" if best is None else f"{'yes' if n in best['members'] else 'no'}, p = {best['p'][n]:.3g}",
             **{f"{summary['primary_score']} {s}": v for s, v in list(scores[n]["by_series"].items())[:SERIES_SHOWN]},
         }
         for n in names
@@ -174,13 +175,14 @@ def _ensemble(root: Path) -> str:
     combiners = [
         {
             "combiner": row["combiner"] + (" (chosen)" if row["chosen"] else ""),
-            f"{summary['primary_score']} on the slice": row["loss"],
+            f"{summary['primary_score']} on the slice": "" if row["loss"] is None else f"{row['loss']:.5g}",
             f"below {summary['best_member']}": _percent(row["below_best_member_frac"]),
-            "p that the leader's lead over it is luck": row["p_lead_is_luck"],
-            "cannot be served, since": row["not_servable"] or "",
+            "p that the leader's lead over it is luck": "" if row["p_lead_is_luck"] is None else row["p_lead_is_luck"],
+            "cannot be served": "yes" if row["not_servable"] else "",
         }
         for row in selection["combiners"]
     ]
+    facts |= {f"{row['combiner']} cannot be served": row["not_servable"] for row in selection["combiners"] if row["not_servable"]}
     members = [
         {"member": m, "weight": weights[m], "loss rises without it by": _percent(summary["brings_frac"].get(m))}
         | {f"errors with {n}": r for n, r in zip(summary["correlation"], correlated, strict=True)}
@@ -211,9 +213,31 @@ def _coverage(root: Path) -> str:
         facts["regimes"] = (
             f"{regime['column']} at the origin, {', '.join(regime['names'])}: parted at {', '.join(f'{a:.3g}' for a in regime['above'])}"
         )
-    named = {"year": "by_year", "step": "by_step", "regime": "by_regime", "series": "by_series"}
-    parts = "".join(f"<details><summary>By {name}</summary>{_table(tables[part][:ROWS_SHOWN])}</details>" for name, part in named.items())
-    return _image((folder / "intervals.png").read_bytes(), "coverage, width and interval score") + _facts(facts) + parts
+    named = {"year": "year", "step": "step", "regime": "regime", "series": "series_id"}
+    parts = "".join(
+        f"<details><summary>By {name}</summary>{_table([_of_part(row, key, regime) for row in tables[f'by_{name}'][:ROWS_SHOWN]])}</details>"
+        for name, key in named.items()
+    )
+    starts = [
+        {
+            "quantile": f"{row['quantile']:g}",
+            "forecast by": ", ".join(row["members"]),
+            "came true below it": _share(row.get("own_below_frac")),
+            "below what was issued": _share(row.get("issued_below_frac")),
+            "its pinball": row.get("own_pinball"),
+            "pinball as issued": row.get("issued_pinball"),
+        }
+        for row in coverage["starts_from"]
+    ]
+    own = "<p>The intervals start from quantiles that models forecast themselves, and are moved by the errors of these.</p>" + _table(starts)
+    return _image((folder / "intervals.png").read_bytes(), "coverage, width and interval score") + _facts(facts) + (own if starts else "") + parts
+
+
+def _of_part(row: dict[str, Any], key: str, regime: dict[str, Any] | None) -> dict[str, Any]:
+    """A row of a table of the intervals, whose they are first."""
+    whose = regime["names"][row[key]] if regime and key == "regime" else str(row[key])
+    columns = {"outcomes": "n", "inside": "coverage_frac", "width": "width", "interval score": "interval_score", "pinball": "pinball", "crps": "crps"}
+    return {key.removesuffix("_id"): whose} | {name: _share(row[of]) if of == "coverage_frac" else row[of] for name, of in columns.items()}
 
 
 def _explain(root: Path) -> str:
@@ -329,11 +353,11 @@ def _share(value: float | None) -> str:
 
 
 STYLE = f"""
-body{{font:15px/1.5 system-ui,sans-serif;color:{INK};background:#fbfcfd;margin:0}}main{{max-width:1000px;margin:0 auto;padding:24px}}
+body{{font:15px/1.5 system-ui,sans-serif;color:{INK};background:#fbfcfd;margin:0}}main{{max-width:1080px;margin:0 auto;padding:24px}}
 h1{{margin:0 0 4px;font-size:26px}}h2{{margin:36px 0 8px;font-size:18px;border-bottom:1px solid {GRID};padding-bottom:4px}}.lead{{color:{MUTED};margin:0}}
 img{{max-width:100%;display:block;margin:6px 0}}.wide{{overflow-x:auto}}
 table{{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}}th,td{{padding:4px 10px;border-bottom:1px solid {GRID};text-align:right;white-space:nowrap}}
-th:first-child,td:first-child{{text-align:left}}th{{color:{MUTED};font-weight:600}}
+th:first-child,td:first-child{{text-align:left}}th{{color:{MUTED};font-weight:600;white-space:normal;vertical-align:bottom}}
 dl{{display:grid;grid-template-columns:max-content 1fr;gap:2px 16px;font-size:13.5px}}dt{{color:{MUTED}}}dd{{margin:0;overflow-wrap:anywhere}}
 .verdict{{font-weight:600}}.none{{color:{MUTED}}}code{{background:#eef2f6;padding:1px 5px;border-radius:3px}}.next li{{margin:4px 0}}summary{{cursor:pointer;color:{MUTED}}}
 """

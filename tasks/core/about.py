@@ -61,7 +61,7 @@ class About(Strict):
     every: length of a step as a polars duration (`1d`, `1h`, `5m`, `1mo`). integer_time: the source has no time, rows are steps and
     series are aligned at their last value. season_steps: 1 means no season. primary_score decides weights, the gate and the point
     forecast: `qlike` the root of the mean square, `rmse` the mean, `mae` the median; `smape` the median too, each step counted in percent,
-    so that small series count like large ones.
+    so that small series count like large ones; `mase` and `owa` the median, in units of the seasonal naive's error up to the cutoff, owa half in percent.
     """
 
     description: str
@@ -72,7 +72,7 @@ class About(Strict):
     horizon_steps: Annotated[int, Field(ge=1)]
     season_steps: Annotated[int, Field(ge=1)] = 1
     covariates: Covariates = Covariates()
-    primary_score: Literal["qlike", "rmse", "mae", "smape"] = "mae"
+    primary_score: Literal["qlike", "rmse", "mae", "smape", "mase", "owa"] = "mae"
     quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
     publish_delay_s: Annotated[float, Field(ge=0)] = 0.0
 
@@ -86,11 +86,11 @@ class About(Strict):
     def _box_cox_is_judged_by_a_median(self) -> "About":
         if self.target.transform == "box_cox" and not self.is_median:
             raise ValueError(
-                f"`about.primary_score` is {self.primary_score!r}, which asks for a mean, and none passes through box_cox. Take mae or smape, or another transform."
+                f"`about.primary_score` is {self.primary_score!r}, which asks for a mean, and none passes through box_cox. Take mae, smape, mase or owa, or another transform."
             )
         return self
 
     @property
     def is_median(self) -> bool:
         """Whether the primary score is least at the median, which passes through every transform."""
-        return self.primary_score in {"mae", "smape"}
+        return self.primary_score in {"mae", "smape", "mase", "owa"}

@@ -99,6 +99,7 @@ FORECAST = FrameSchema(
 # A body's history.parquet: out-of-sample forecasts of its ensemble before seen_until, in the space of z; they feed the conformal state.
 # scale: what residuals are divided by, at the origin. z and its known_at are as known at seen_until, null where it was not known yet.
 # regime: whose residuals its interval came from, where regimes are told apart. q_...: the members' own quantiles, where intervals start from them.
+# z_hat_<member>: what each member said alone, where weights follow recent losses.
 HISTORY = FrameSchema(
     "history",
     {

@@ -87,22 +87,31 @@ def series_scales(history: pl.DataFrame, season_steps: int) -> pl.DataFrame:
 
 
 def elements(
-    forecasts: pl.DataFrame, wanted: Sequence[str], *, primary: str | None = None, quantiles: Sequence[float] = (), scales: pl.DataFrame | None = None
+    forecasts: pl.DataFrame,
+    wanted: Sequence[str],
+    *,
+    primary: str | None = None,
+    quantiles: Sequence[float] = (),
+    scales: pl.DataFrame | None = None,
+    yardstick: scores.Yardstick | None = None,
 ) -> pl.DataFrame:
     """One row for each forecast with known y: what it had, `year` of its cutoff, and a column for each score of *wanted*, null where unknown.
 
-    forecasts: schema FORECAST with y. primary: adds the loss `primary` of that name (tasks.core.scores.PRIMARY). quantiles: those of the
-    columns `q_...`, for the scores of intervals. scales: see `series_scales`, for mase, rmsse and msis. Raises ScoreInputError for a
+    forecasts: schema FORECAST with y. primary: adds the loss `primary` of that name (tasks.core.scores.primary_loss). quantiles: those of the
+    columns `q_...`, for the scores of intervals. scales: see `series_scales`, for mase, rmsse and msis. yardstick: of a primary score that needs one, in the order of *forecasts*. Raises ScoreInputError for a
     score that there is not, one that lacks its quantiles or scales, and where a score is undefined.
     """
     _check_there_is(wanted, quantiles, scales)
-    known = forecasts.filter(pl.col("y").is_not_null() & pl.col("y").is_not_nan()).with_columns(year=pl.col("cutoff").dt.year())
+    is_known = forecasts.select(pl.col("y").is_not_null() & pl.col("y").is_not_nan()).to_series()
+    known = forecasts.filter(is_known).with_columns(year=pl.col("cutoff").dt.year())
     if scales is not None:
         known = known.join(scales, on="series_id", how="left", maintain_order="left")
     part = _part(known, tuple(quantiles), scaled=scales is not None)
     computed = {name: (_POINT | _INTERVAL | _SCALED)[name](part) for name in wanted}
     if primary is not None:
-        computed["primary"] = scores.PRIMARY[primary](part.y, part.y_hat)
+        computed["primary"] = scores.primary_loss(
+            primary, part.y, part.y_hat, yardstick and yardstick._replace(scale=yardstick.scale[is_known.to_numpy()])
+        )
     return known.drop(SCALE_COLUMNS, strict=False).with_columns(pl.Series(name, values).fill_nan(None) for name, values in computed.items())
 
 

@@ -6,6 +6,8 @@ tasks/core/score_table.py, comparisons of two and more models in tasks/core/comp
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -172,12 +174,60 @@ def coverage(y: Array, low: Array, high: Array) -> float:
     return float(np.mean((y >= low)[known] & (y <= high)[known])) if known.any() else float("nan")
 
 
-PRIMARY: dict[str, Callable[[Array, Array], Array]] = {
-    "qlike": qlike,
-    "rmse": squared_error,
-    "mae": absolute_error,
-    "smape": smape,
-}  # loss of each element
+class Yardstick(NamedTuple):
+    """What `mase` and `owa` measure with. scale: of y's shape, the divisor of MASE as each forecast's cutoff knew it, NaN where there is none.
+
+    naive_smape_pct, naive_mase: of the seasonal naive over all forecasts that are compared, the divisors of `owa`. See tasks/core/seasonal.py.
+    """
+
+    scale: Array
+    naive_smape_pct: float
+    naive_mase: float
+
+
+def yardstick_of(y: Array, naive: Array, scale: Array) -> Yardstick:
+    """From the seasonal naive's forecasts of y and the scales, all of one shape; means over what is known of all three."""
+    there = np.isfinite(y) & np.isfinite(naive) & np.isfinite(scale)
+    return Yardstick(scale, _mean(smape(y[there], naive[there])), _mean(absolute_error(y[there], naive[there]) / scale[there]))
+
+
+def primary_loss(score: str, y: Array, y_hat: Array, yardstick: Yardstick | None = None) -> Array:
+    """Loss of each element by the primary score of that name; its mean is what is compared, NaN does not count.
+
+    `mase`: |y - y_hat| over the scale. `owa`: the mean over all elements is M4's OWA, with the seasonal naive where M4 has Naive2; the
+    divisors are those of all forecasts compared, so a part of them may lie on either side of 1. Raises ScoreInputError for one of these
+    two without a yardstick, or when no series has a scale or the naive makes no error.
+    """
+    if score not in SCALED_PRIMARY:
+        return _PRIMARY[score](y, y_hat)
+    if yardstick is None:
+        raise ScoreInputError(
+            f"{score} needs the seasonal naive's errors up to each cutoff; give `primary_loss` a yardstick of tasks/core/seasonal.py."
+        )
+    if np.isfinite(y).any() and not np.isfinite(yardstick.scale).any():
+        raise ScoreInputError(
+            f"{score} is undefined: every series is shorter than a season, or repeats it exactly, so its scale is 0. Lower `about.season_steps`, or take mae."
+        )
+    scaled = absolute_error(y, y_hat) / yardstick.scale
+    if score == "mase" or not np.isfinite(scaled).any():
+        return scaled
+    if not (yardstick.naive_smape_pct > 0 and yardstick.naive_mase > 0):
+        raise ScoreInputError(
+            "owa is undefined: the seasonal naive makes no error, or is not known anywhere. Take mase or mae as `about.primary_score`."
+        )
+    out: Array = (smape(y, y_hat) / yardstick.naive_smape_pct + scaled / yardstick.naive_mase) / 2
+    return out
+
+
+def judged_by(primary: str, quantile: float | None) -> tuple[str, Callable[[Array, Array, Yardstick | None], Array]]:
+    """Name and loss of each element by which a model is judged: the primary score's, or the pinball loss of the *quantile* that it forecasts."""
+    if quantile is None:
+        return primary, partial(primary_loss, primary)
+    return f"pinball of the quantile {quantile:g}", lambda y, y_hat, _: pinball(y, y_hat, quantile)
+
+
+SCALED_PRIMARY = ("mase", "owa")
+_PRIMARY: dict[str, Callable[[Array, Array], Array]] = {"qlike": qlike, "rmse": squared_error, "mae": absolute_error, "smape": smape}
 
 
 def _error(y: Array, y_hat: Array) -> Array:

@@ -49,6 +49,7 @@ class Settings(BaseSettings):
     feed_member: str = "0"  # of several feed processes on one topic each has its own
     schema_registry: str = ""  # of a feed in Avro or Protobuf, http://USER:PASSWORD@HOST:8081
     feed_port: int = 9108  # the feed's metrics
+    keep_searches_mb: int = 50  # folders of earlier searches, the least recently used go first
     keep_fits_mb: int = 500  # fits of earlier trainings that are kept to be taken again; 0: none
 
     @property

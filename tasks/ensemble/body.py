@@ -13,6 +13,7 @@ from tasks.edges.artifacts import write_frame
 from tasks.ensemble.align import Aligned
 from tasks.ensemble.issue import Issuer, issued_frame, regimes
 from tasks.ensemble.stage import Candidate
+from tasks.release.combine import member_columns
 
 
 def write_members(folder: Path, members: Sequence[str], fits: Path) -> None:
@@ -43,6 +44,8 @@ def history_frame(candidate: Candidate, issuer: Issuer) -> pl.DataFrame:
         own = aligned.bases(issuer.about.quantiles, candidate.z_hat)[k]
         names = quantile_columns(issuer.about.quantiles)
         frame = frame.with_columns(pl.Series(name, own[..., i].ravel()).fill_nan(None) for i, name in enumerate(names))
+    for name, column in zip(candidate.how.members, member_columns(candidate.how), strict=False):  # no columns unless weights move
+        frame = frame.with_columns(pl.Series(column, aligned.z_hat[aligned.models.index(name), k].ravel()).fill_nan(None))
     return HISTORY.conform(frame.filter(pl.col("z_hat").is_not_nan()))
 
 

@@ -7,6 +7,7 @@ Combiners are fitted as of `fit_until` and stand still over the selection slice;
 The gate's rows choose nothing: what is chosen is fitted again as of seen_until and tested there by `promote`, once.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -53,10 +54,9 @@ def choose(losses: dict[str, np.ndarray], members: tuple[str, ...], shippable: t
 
     Whoever speaks for less than half of the outcomes is left out of the comparison. Where no outcome is known the simplest is taken, unchecked.
     """
-    spoken = {name: int(np.isfinite(loss).sum()) for name, loss in losses.items()}
-    losses = {name: loss for name, loss in losses.items() if 2 * spoken[name] >= max(spoken.values())}
+    compared, there = shared(losses)
+    losses = {name: losses[name] for name in compared}
     members, shippable = (tuple(name for name in names if name in losses) for names in (members, shippable))
-    there = np.logical_and.reduce([np.isfinite(loss) for loss in losses.values()])
     n = int(there.sum())
     means = {name: float(loss[there].mean()) if n else float("nan") for name, loss in losses.items()}
     best = min(members, key=lambda m: means[m])
@@ -70,6 +70,13 @@ def choose(losses: dict[str, np.ndarray], members: tuple[str, ...], shippable: t
     level = alpha / max(1, len(among) - 1)
     chosen = next(name for name in among if name == leader or p[name] > level)
     return Choice(chosen, leader, bool(good), best, means, p, n, _reason(means, chosen, leader, best, n, level, p, ships=bool(good)))
+
+
+def shared(losses: Mapping[str, np.ndarray]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Who is compared, and on which outcomes (k, S, H): those that all of them speak for. Who speaks for less than half of the outcomes is left out."""
+    spoken = {name: int(np.isfinite(loss).sum()) for name, loss in losses.items()}
+    compared = tuple(name for name in losses if 2 * spoken[name] >= max(spoken.values()))
+    return compared, np.logical_and.reduce([np.isfinite(losses[name]) for name in compared])
 
 
 def lead_is_luck(ours: np.ndarray, theirs: np.ndarray, there: np.ndarray) -> float:

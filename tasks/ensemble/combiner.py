@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from tasks.ensemble.align import Aligned
 from tasks.ensemble.known import Errors, Known
 from tasks.ensemble.params import EnsembleParams
 from tasks.release.combine import Combination, Ranks, Weights, combine
+from tasks.release.recent import learned_at, losses_at
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,16 @@ class Ground:
         losses = (known.absolute if self.absolute else np.diag(known.pooled)) / max(known.n, 1)
         best = min(losses[m] for m in members)
         return [m for m in members if losses[m] <= best * (1 + self.params.prune_above_frac)]
+
+    @cached_property
+    def recent(self) -> np.ndarray:
+        """(K, M, S) recent losses of each member, NaN where nothing is known; those of cutoffs off the stride teach nothing."""
+        aligned = self.aligned
+        n = len(aligned.origins)
+        later = np.arange(1, n + 1)[:, None, None]
+        at = np.where(np.isfinite(aligned.z) & aligned.learns[:, None, None], np.maximum(aligned.known_k, later), n)
+        learned = learned_at(aligned.z_hat, aligned.z, aligned.scale, at, 0, n, absolute=self.absolute)
+        return losses_at(learned, aligned.learns, self.params.recent_cutoffs)
 
     def names(self, members: Sequence[int]) -> tuple[str, ...]:
         """Names of these members."""

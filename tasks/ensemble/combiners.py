@@ -15,8 +15,9 @@ from tasks.core.schema import SERIES_KEY, series_key
 from tasks.ensemble.combiner import Combiner, Fitted, Ground
 from tasks.ensemble.known import Known
 from tasks.ensemble.params import EnsembleParams
-from tasks.ensemble.unserved import Recent, StackingTrees
-from tasks.release.combine import Combination, Ranks, Regime, Weights
+from tasks.ensemble.unserved import StackingTrees
+from tasks.release.combine import Combination, Ranks, Recency, Regime, Weights
+from tasks.release.recent import combined, weights_of
 
 PICKS = 50  # of greedy selection; a share is a multiple of 2 %
 BORROWED = 500  # outcomes that a series or a regime borrows from everybody: with as many of its own it is half its own
@@ -155,9 +156,29 @@ class Stacking(Fitted):
         return _weights(ground, kept, table[None], whole=True)
 
 
+class Recent(Fitted):
+    """Weights that follow the members' recent losses, series by series, from each cutoff to the next (tasks.release.recent)."""
+
+    name = "recent"
+
+    def fit(self, ground: Ground, k: int, members: Sequence[int]) -> Combination:
+        """The members that are kept from *k* on, and their mean weights there; those of each series go on moving."""
+        kept = ground.kept(ground.errors.at(k), members)
+        table = weights_of(ground.recent[k : k + 1, kept]).mean(axis=2)[:, :, None]
+        return _weights(ground, kept, table, recent=Recency(half_life_cutoffs=ground.params.recent_cutoffs, absolute=ground.absolute))
+
+    def run(self, ground: Ground, refits: Sequence[int], members: Sequence[int]) -> np.ndarray:
+        """See the class."""
+        out = np.empty(ground.aligned.z_hat.shape[1:])
+        for k, until in zip(refits, [*refits[1:], len(out)], strict=True):
+            kept = ground.kept(ground.errors.at(k), members)
+            out[k:until] = combined(weights_of(ground.recent[k:until, kept]), ground.aligned.z_hat[kept, k:until])
+        return out
+
+
 COMBINERS: tuple[Combiner, ...] = (
     Mean(), Ranked("median"), Ranked("voting"), Weighted("weighted"), Weighted("blending"), Greedy(),
-    PerStep(), PerRegime(), PerSeries(), Stacking(), StackingTrees(), Recent(),
+    PerStep(), PerRegime(), PerSeries(), Stacking(), Recent(), StackingTrees(),
 )  # fmt: skip
 
 

@@ -11,6 +11,8 @@ import polars as pl
 
 from tasks.core.frames import FORECAST
 from tasks.core.score_table import INTERVAL_SCORES, elements, mean_scores
+from tasks.core.scores import pinball
+from tasks.core.transform import from_z
 from tasks.ensemble.issue import Issuer, issued_frame, regimes
 from tasks.release.combine import Regime
 from tasks.release.conformal import Issued
@@ -47,8 +49,25 @@ def coverage(name: str, issued: Issued, issuer: Issuer, scored: np.ndarray, gate
         "by_series": {s: shares["by_series"].get(s) for s in aligned.panel.series_ids},
         "by_year": {str(year): share for year, share in shares["by_year"].items()},
         "regime": _described(issuer.regime),
+        "starts_from": _starts_from(issued, issuer, scored),
         "tables": tables,
     }
+
+
+def _starts_from(issued: Issued, issuer: Issuer, scored: np.ndarray) -> list[dict[str, Any]]:
+    """For CQR, of each quantile that members forecast: what they say themselves beside what was issued from it, over the scored outcomes of which both speak."""
+    about, y = issuer.about, issuer.aligned.y[scored]
+    rows = []
+    for quantile, members in issuer.quantile_members.items():
+        at = [f"{q:g}" for q in about.quantiles].index(quantile)
+        said = {"own": issuer.aligned.of_quantile[quantile][scored], "issued": issued.quantiles[scored, ..., at]}
+        both = np.isfinite(y) & np.isfinite(said["own"]) & np.isfinite(said["issued"])
+        row: dict[str, Any] = {"quantile": float(quantile), "members": list(members), "n": int(both.sum())}
+        for who, z_hat in said.items() if both.any() else ():
+            q_hat = from_z(about.target, z_hat[both])
+            row |= {f"{who}_below_frac": float((y[both] <= q_hat).mean()), f"{who}_pinball": float(pinball(y[both], q_hat, float(quantile)).mean())}
+        rows.append(row)
+    return rows
 
 
 _KEYS = {"by_step": "step", "by_series": "series_id", "by_year": "year"}

@@ -11,7 +11,8 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.errors import ParamsError
 from tasks.core.frames import FORECAST, quantile_columns
-from tasks.core.scores import PRIMARY
+from tasks.core.scores import Yardstick, primary_loss
+from tasks.core.seasonal import seasonal_of_panel
 from tasks.core.transform import from_z
 from tasks.core.windows import blocks
 from tasks.ensemble.align import Aligned
@@ -61,6 +62,14 @@ class Issuer:
             return regimes(self.aligned, self.regime)
         return np.broadcast_to(np.arange(n_series) if self.group == "series" else np.zeros(n_series, dtype=np.int64), shape)
 
+    @cached_property
+    def yardstick(self) -> Yardstick | None:
+        """Of every outcome, (K, S, H), where the primary score needs one."""
+        seasonal, y = seasonal_of_panel(self.aligned.panel, self.about), self.aligned.y
+        if seasonal is None:
+            return None
+        return seasonal.yardstick(y, self.aligned.origins[:, None, None], np.arange(y.shape[1])[:, None], np.arange(1, y.shape[2] + 1))
+
     def whole(self, z_hat: np.ndarray) -> Issued:
         """Quantiles and points of one set."""
         line = self.aligned.timeline(z_hat, self.groups)
@@ -80,9 +89,7 @@ class Issuer:
         y = self.aligned.y
         y_hat = from_z(self.about.target, point)
         there = np.isfinite(y_hat) & np.isfinite(y)
-        loss = np.full(y_hat.shape, np.nan)
-        loss[there] = PRIMARY[self.about.primary_score](y[there], y_hat[there])
-        return loss
+        return primary_loss(self.about.primary_score, np.where(there, y, np.nan), np.where(there, y_hat, np.nan), self.yardstick)
 
     def _beside(self, z_hats: Sequence[np.ndarray], wanted: np.ndarray) -> list[np.ndarray]:
         n, until, aligned = len(z_hats), int(np.flatnonzero(wanted).max(initial=-1)) + 1, self.aligned

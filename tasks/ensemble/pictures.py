@@ -94,11 +94,11 @@ def _brings(axes: Any, summary: dict[str, Any]) -> None:
 
 
 def _parts(summary: dict[str, Any], part: str) -> tuple[list[str], list[dict[str, Any]]]:
-    """Labels and rows of one table of the intervals."""
+    """Labels and rows of one table of the intervals; regimes with their number of outcomes, since they can be very unequal."""
     coverage = summary["coverage"]
     rows = coverage["tables"][part]
     if part == "by_regime":
-        return [coverage["regime"]["names"][row["regime"]] for row in rows], rows
+        return [f"{coverage['regime']['names'][row['regime']]}\n({row['n']} outcomes)" for row in rows], rows
     return [str(row["year" if part == "by_year" else "step"]) for row in rows], rows
 
 
@@ -110,12 +110,9 @@ def _covered(axes: Any, summary: dict[str, Any], part: str) -> None:
     axes.plot(labels, [row["coverage_frac"] for row in rows], "o-", color=BLUE, linewidth=1)
     axes.set_ylim(min([level - 0.2, *(row["coverage_frac"] - 0.02 for row in rows)]), 1.0)
     _few_ticks(axes, labels)
-    what = {
-        "by_year": "year",
-        "by_step": "step",
-        "by_regime": f"regime, by {summary['coverage']['regime']['column']}" if rows and part == "by_regime" else "regime",
-    }
-    _title(axes, f"Coverage by {what[part]}" if rows else f"No {what[part]} is told apart")
+    what = part.removeprefix("by_")
+    of = f" of {summary['coverage']['regime']['column']}" if rows and part == "by_regime" else ""
+    _title(axes, f"Coverage by {what}{of}" if rows else f"No {what} is told apart")
 
 
 def _costs(axes: Any, summary: dict[str, Any], part: str) -> None:
@@ -127,7 +124,7 @@ def _costs(axes: Any, summary: dict[str, Any], part: str) -> None:
     if rows:
         axes.legend(fontsize=7, frameon=False)
     axes.set_ylabel(summary["unit"], fontsize=7, color=MUTED)
-    _title(axes, "Width, and what misses add to it")
+    _title(axes, f"Width, and what misses add, by {part.removeprefix('by_')}")
 
 
 def _few_ticks(axes: Any, labels: list[str]) -> None:

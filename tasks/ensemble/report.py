@@ -68,9 +68,13 @@ def gains(compared: Mapping[str, Mapping[str, Any]], losses: Mapping[str, float]
     named |= {"median_member": ranked[len(ranked) // 2], "best_member": ranked[0]}
     out: dict[str, Any] = {role: {"model": m, "gain_frac": compared[m]["gain_frac"], "p": compared[m]["p"]} for role, m in named.items()}
     who = {"har": "HAR", "median_member": "{model}, the median member", "best_member": "{model}, the best member in hindsight"}
+    titles: dict[str, list[str]] = {}
+    for role, of in out.items():
+        title = who[role].format(**of)
+        titles[of["model"]] = [*titles[of["model"]], title.removeprefix(f"{of['model']}, ")] if of["model"] in titles else [title]
     said = [
-        f"{abs(of['gain_frac']):.1%} {'below' if of['gain_frac'] >= 0 else 'above'} {who[role].format(**of)} (p = {of['p']:.2g})"
-        for role, of in out.items()
+        f"{abs(compared[m]['gain_frac']):.1%} {'below' if compared[m]['gain_frac'] >= 0 else 'above'} {', '.join(roles)} (p = {compared[m]['p']:.2g})"
+        for m, roles in titles.items()
     ]
     return out | {"text": f"over {compared[ranked[0]]['n_cutoffs']} cutoffs the ensemble's mean loss is " + ", ".join(said)}
 

@@ -9,7 +9,7 @@ from tasks.core.about import About
 from tasks.core.errors import FoldError
 from tasks.core.transform import from_z
 from tasks.ensemble.align import Aligned
-from tasks.ensemble.choose import Choice, Slices, choose, slices
+from tasks.ensemble.choose import Choice, Slices, choose, shared, slices
 from tasks.ensemble.combiner import Combiner, Fitted, Ground, shares
 from tasks.ensemble.combiners import COMBINERS
 from tasks.ensemble.coverage import coverage
@@ -69,7 +69,8 @@ def assemble(aligned: Aligned, about: About, params: EnsembleParams) -> Assemble
     issuer = issuer_of(aligned, about, params, burn_in)
     candidates = _members(aligned, about, issuer)
     before = cut.scored[:, None, None] & aligned.known_by(aligned.n_walk - 1)
-    baseline = min(naive, key=lambda m: _mean(candidates[m].loss, before))
+    among, there = shared({m: np.where(before, c.loss, np.nan) for m, c in candidates.items()})
+    baseline = min([m for m in naive if m in among] or naive, key=lambda m: _mean(candidates[m].loss, there if m in among else before))
     last = aligned.n_walk - 1
     refits = refits_of(aligned.n_walk, params.reweight_every_cutoffs, [cut.fit_until, last])
     ground = Ground(aligned, Errors(aligned, refits, params.newest_frac), params, absolute=about.is_median)
@@ -149,7 +150,7 @@ def summary(assembled: Assembled, aligned: Aligned, about: About) -> dict[str, A
     scored, gate, chosen = assembled.scored, assembled.gate, assembled.candidates[ENSEMBLE]
     ids, cutoffs = aligned.panel.series_ids, aligned.panel.cutoff.gather(aligned.origins)
     overlap = overlap_of(aligned)
-    on = np.broadcast_to(scored[:, None, None], aligned.y.shape)
+    on, on_gate = (shared({m: np.where(part[:, None, None], c.loss, np.nan) for m, c in assembled.candidates.items()}) for part in (scored, gate))
     against = "har" if "har" in aligned.models else assembled.baseline
     compared = comparisons(chosen.loss[scored], {m: assembled.candidates[m].loss[scored] for m in aligned.models}, overlap)
     return {
@@ -167,9 +168,16 @@ def summary(assembled: Assembled, aligned: Aligned, about: About) -> dict[str, A
         "seen_until": cutoffs[aligned.n_walk - 1].isoformat(),
         "as_of": aligned.panel.cutoff[-1].isoformat(),
         "weights": dict(zip(aligned.models, assembled.weights[aligned.n_walk - 1].tolist(), strict=True)),
-        "scores": {name: _scores(c, aligned, about, ids, scored, gate) for name, c in assembled.candidates.items()},
+        "n_outcomes_shared": int(on[1].sum()),
+        "left_out": sorted(set(assembled.candidates) - set(on[0])),
+        "scores": {
+            name: _scores(
+                c, aligned, about, ids, *(there if name in among else part[:, None, None] for (among, there), part in ((on, scored), (on_gate, gate)))
+            )
+            for name, c in assembled.candidates.items()
+        },
         "comparisons": compared,
-        "gains": gains(compared, {m: _mean(assembled.candidates[m].loss, on) for m in aligned.models}, aligned.models),
+        "gains": gains(compared, {m: _mean(assembled.candidates[m].loss, on[1]) for m in on[0]}, tuple(m for m in aligned.models if m in on[0])),
         "gains_by_series": {
             "against": against,
             "series": gains_by_series(chosen.loss[scored], assembled.candidates[against].loss[scored], ids, overlap),
@@ -199,17 +207,19 @@ def _selection(assembled: Assembled, aligned: Aligned) -> dict[str, Any]:
 
 
 def _scores(c: Candidate, aligned: Aligned, about: About, ids: tuple[str, ...], scored: np.ndarray, gate: np.ndarray) -> dict[str, Any]:
-    error = aligned.y - from_z(about.target, c.issued.point)
+    """Means over the outcomes *scored* (primary_gate: over *gate*), which broadcast to (K, S, H): those that all compared candidates speak for."""
+    error, loss = np.where(scored, aligned.y - from_z(about.target, c.issued.point), np.nan), np.where(scored, c.loss, np.nan)
 
     def mean(values: np.ndarray) -> float | None:
         known = values[np.isfinite(values)]
         return float(known.mean()) if len(known) else None
 
     return {
-        "primary": mean(c.loss[scored]),
-        "primary_gate": mean(c.loss[gate]),
-        "mae": mean(np.abs(error[scored])),
-        "rmse": (mean(np.square(error[scored])) or 0.0) ** 0.5,
-        "by_series": {s: mean(c.loss[scored, i]) for i, s in enumerate(ids)},
-        "by_step": [mean(c.loss[scored, :, h]) for h in range(c.loss.shape[2])],
+        "primary": mean(loss),
+        "primary_gate": mean(np.where(gate, c.loss, np.nan)),
+        "mae": mean(np.abs(error)),
+        "rmse": (mean(np.square(error)) or 0.0) ** 0.5,
+        "n": int(np.isfinite(loss).sum()),
+        "by_series": {s: mean(loss[:, i]) for i, s in enumerate(ids)},
+        "by_step": [mean(loss[:, :, h]) for h in range(loss.shape[2])],
     }

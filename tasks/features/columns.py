@@ -144,7 +144,7 @@ def _last(column: str, name: str, role: Role, within: int) -> Column:
 
 
 def _lag(column: str, role: Role, k: int) -> Column:
-    return Column(f"{column}_lag_{k}", role, k, (received(column),), lambda past: past.lag(k))
+    return Column(f"{column}_lag_{k}", role, k, (received(column),), lambda past: past.before(k))
 
 
 def _window(spec: Window, w: int, role: Role) -> Column:

@@ -49,7 +49,7 @@ def lay_on_grid(rows: pl.DataFrame, calendar: Calendar, until: datetime | None =
 
 def series_starts(series_id: pl.Series) -> np.ndarray:
     """Where each run of one series begins."""
-    return np.flatnonzero((series_id != series_id.shift()).fill_null(value=True).to_numpy())
+    return np.append(0, np.flatnonzero((series_id[1:] != series_id[:-1]).to_numpy()) + 1)[: len(series_id)]
 
 
 def _lies_there(rows: pl.DataFrame, grid: pl.Series, until: datetime | None) -> bool:

@@ -56,6 +56,10 @@ class Past:
         self.values, self.whole = values, whole
         self._extremes: dict[str, list[Array]] = {"min": [values], "max": [values]}
 
+    def before(self, k: int) -> Array:
+        """The value *k* steps back of each step that has one in the stretch: *k* numbers fewer, and no copy."""
+        return self.values[: max(0, len(self.values) - k)]
+
     def lag(self, k: int) -> Array:
         """The value *k* steps back."""
         return _shift(self.values, k)

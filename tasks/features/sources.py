@@ -82,7 +82,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Column:
-    """One feature. compute: from the past of each source, in their order, to the column's numbers. code: hash of a user's function's source."""
+    """One feature. compute: from the past of each source, in their order, to the column's numbers, the last step's last. code: hash of a user's function's source."""
 
     name: str
     role: Role

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -46,7 +47,8 @@ def features_of(
         return pl.DataFrame(schema={**FEATURES.columns, **{c.name: pl.Float32 for c in columns}})
     laid = lay_on_grid(steps, calendar, until).with_columns(z=to_z(about.target))
     values = compute(Laid(laid, rows, about, calendar), columns)
-    features = [pl.Series(c.name, column, nan_to_null=True) for c, column in zip(columns, values, strict=True)]
+    with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
+        features = list(pool.map(lambda c, of_column: pl.Series(c.name, of_column, nan_to_null=True), columns, values))
     return laid.select(*_KEY, "is_gap", "y", "z").with_columns(features)
 
 

@@ -30,7 +30,8 @@ class NoParams(Strict):
 class Formula(ABC):
     """A forecaster whose forecast is one formula of x and of what it has learned.
 
-    Params: its parameters. learned: every number that `fit` found, by name; empty before.
+    Params: its parameters. learned: every number that `fit` found, by name; empty before. reused: what fits on the same rows leave for each other, where whoever
+    makes many of them gives it; it changes what a fit costs and nothing else.
     """
 
     Params: ClassVar[type[Strict]] = NoParams
@@ -41,6 +42,7 @@ class Formula(ABC):
         self.params: Any = self._checked(params)
         self.learned: dict[str, np.ndarray] = {}
         self.is_fitted = False
+        self.reused: dict[str, Any] | None = None
 
     @abstractmethod
     def learn(self, x: np.ndarray, z: np.ndarray) -> None:

@@ -33,7 +33,7 @@ class NetParams(Strict):
     the window, which then only stops, and keep the best weights; None: all epochs, on all rows. accumulate_batches: batches in an update.
     gradient_checkpointing: compute each layer twice instead of keeping what it made. warm_epochs: of a fit that goes on from an earlier one.
     checkpoint_every_epochs: how often a fit is kept, so that a killed one goes on. accelerator: `auto` takes a GPU where there is one, and
-    then numbers differ from those of the CPU; precision: less than `32-true` needs one. devices, strategy: processes that share a batch.
+    then numbers differ from those of the CPU; precision: `auto` is mixed on a GPU and `32-true` elsewhere, `16-mixed` needs one. devices, strategy: processes that share a batch.
     """
 
     base: Base = "auto"
@@ -54,7 +54,7 @@ class NetParams(Strict):
     gradient_checkpointing: bool = False
     checkpoint_every_epochs: Width | None = None
     accelerator: Literal["cpu", "auto"] = "cpu"
-    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"
     devices: Width = 1
     strategy: Literal["auto", "ddp"] = "auto"
 

@@ -12,11 +12,13 @@ import numpy as np
 
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import SERIES_KEY, FeatureSchema
+from tasks.core.windows import blocks
 from tasks.forecasters.arithmetic import Value, at_least, clip, fill, join, take
 
 Base = Literal["auto", "last", "seasonal"]
 CLIP_SD = 10.0  # an input further out is an accident; a linear model would follow it to anywhere
 _FLOOR_FRAC = 0.1  # of a small scale (5 % quantile): a series that has stood still must not divide by nothing
+_BLOCK_ROWS = 4096  # seen at a time while learning: of 340 columns 6 MB, which a cache holds
 _OUTLIERS = 5.0  # targets beyond this many times the 99 % quantile of |target| are cut there; a jump after standstill is one
 
 
@@ -37,6 +39,14 @@ def dispensable_columns(schema: FeatureSchema) -> tuple[str, ...]:
     """Columns without which there still are last value, season, scale and series: what the preamble fills when it is unknown."""
     needed = {schema.last, schema.scale, *schema.seasonal, *SERIES_KEY}
     return tuple(name for name in schema.names if name not in needed)
+
+
+def check_columns(columns: tuple[str, ...] | None, schema: FeatureSchema, model: str) -> None:
+    """Raises ForecasterError for a name in the parameter `columns` that the feature table has not."""
+    if unknown := sorted(set(columns or ()) - set(schema.names)):
+        raise ForecasterError(
+            f"`columns` of {model} names {unknown}, which the feature table has not. Declare them in `features.list`, or leave them out."
+        )
 
 
 def seasonal_values(schema: FeatureSchema, x: Value) -> Value:
@@ -66,20 +76,32 @@ class Preamble:
         """Learn medians, floor, means and standard deviations from x (n, F)."""
         if self.schema.scale is not None:
             self._learn_scale(x[:, self.schema.index(self.schema.scale)])
-        raw = self._raw(x)
-        n_levels = len(self.levels)
-        medians = np.concatenate(
-            [np.zeros(n_levels, dtype=np.float32), _medians(raw[:, n_levels:])]
-        )  # a level: the last value, as a distance from it
-        filled = fill(raw, medians)
-        mean = np.clip(filled.mean(axis=0, dtype=np.float64), -1e30, 1e30)
-        sd = np.sqrt(np.mean(np.square(np.clip(filled - mean, -1e30, 1e30)), axis=0))
+        parts = list(blocks(len(x), _BLOCK_ROWS))
+        others = np.concatenate([np.concatenate([x[part][:, :0], *self._others(x[part])], axis=1) for part in parts])
+        medians = np.concatenate([np.zeros(len(self.levels), dtype=np.float32), _medians(others)])  # a level: the last value, as a distance from it
+        total = sum(fill(self._raw(x[part]), medians).sum(axis=0, dtype=np.float64) for part in parts)
+        mean = np.clip(total / len(x), -1e30, 1e30)
+        squares = sum(np.square(np.clip(fill(self._raw(x[part]), medians) - mean, -1e30, 1e30)).sum(axis=0) for part in parts)
+        sd = np.sqrt(squares / len(x))
         self._keep(instead=medians, mean=mean, sd=np.where(sd > 1e-6 * np.abs(mean), sd, 1.0))
 
     def see(self, x: Value) -> Seen:
         """Last value, scale and inputs of x (n, F)."""
         inputs = (fill(self._raw(x), self._kept("instead")) - self._kept("mean")) / self._kept("sd")
-        return Seen(take(x, [self.schema.index(self.schema.last)]), self._scale(x), clip(inputs, CLIP_SD))
+        return Seen(take(x, [self.schema.index(self.schema.last)]), self.scale(x), clip(inputs, CLIP_SD))
+
+    def inputs(self, x: np.ndarray) -> np.ndarray:
+        """The inputs alone of many rows: (n, K), as `see` has them, without copies of their size beside them."""
+        out = np.empty((len(x), self.n_inputs), dtype=np.float32)
+        for part in blocks(len(x), _BLOCK_ROWS):
+            out[part] = self.see(x[part]).inputs
+        return out
+
+    def scale(self, x: Value) -> Value:
+        """What distances are divided by: (n, 1), or 1 without a scale column."""
+        if self.schema.scale is None:
+            return np.float32(1)
+        return at_least(fill(take(x, [self.schema.index(self.schema.scale)]), self._kept("scale")), self._kept("floor"))
 
     def base(self, x: Value, of: str) -> Value:
         """What a model adds its output to: (n, H)."""
@@ -89,12 +111,12 @@ class Preamble:
         """`last` or `seasonal`: as *wanted*, and for `auto` the one that is nearer to z over the training pairs."""
         if wanted != "auto" or not self.schema.seasonal:
             return "last" if wanted == "auto" else wanted
-        near = {of: _mean_known(np.abs(z - self.base(x, of)) / self._scale(x)) for of in ("last", "seasonal")}
+        near = {of: _mean_known(np.abs(z - self.base(x, of)) / self.scale(x)) for of in ("last", "seasonal")}
         return min(near, key=near.__getitem__)
 
     def target(self, x: np.ndarray, z: np.ndarray, base: np.ndarray) -> np.ndarray:
         """What a model learns: the distance of z from *base* in units of the scale, (n, H) float32, NaN where z is; far outliers are cut."""
-        distance = (z - base) / self._scale(x)
+        distance = (z - base) / self.scale(x)
         known = np.abs(distance[np.isfinite(distance)])
         bound = _OUTLIERS * float(np.quantile(known, 0.99)) if len(known) else 0.0
         return np.clip(distance, -bound, bound) if bound > 0 else distance
@@ -105,20 +127,18 @@ class Preamble:
             known = np.ones(1, dtype=np.float32)
         self._keep(scale=np.median(known), floor=max(_FLOOR_FRAC * float(np.quantile(known, 0.05)), 1e-30))
 
-    def _scale(self, x: Value) -> Value:
-        if self.schema.scale is None:
-            return np.float32(1)
-        return at_least(fill(take(x, [self.schema.index(self.schema.scale)]), self._kept("scale")), self._kept("floor"))
-
     def _raw(self, x: Value) -> Value:
-        last, scale = take(x, [self.schema.index(self.schema.last)]), self._scale(x)
-        parts = [
-            *([(take(x, self.levels) - last) / scale] if self.levels else []),
-            *([take(x, self.spreads) / scale] if self.spreads else []),
-            *([take(x, self.frees)] if self.frees else []),
-            *([last] if self.schema.scale is None else []),
-        ]
+        last, scale = take(x, [self.schema.index(self.schema.last)]), self.scale(x)
+        parts = [*([(take(x, self.levels) - last) / scale] if self.levels else []), *self._others(x)]
         return join(parts) if parts else last - last
+
+    def _others(self, x: Value) -> list[Value]:
+        """All raw inputs but the levels."""
+        return [
+            *([take(x, self.spreads) / self.scale(x)] if self.spreads else []),
+            *([take(x, self.frees)] if self.frees else []),
+            *([take(x, [self.schema.index(self.schema.last)])] if self.schema.scale is None else []),
+        ]
 
     def _keep(self, **numbers: np.ndarray | float) -> None:
         self.learned.update({f"preamble.{name}": np.asarray(value, dtype=np.float32) for name, value in numbers.items()})

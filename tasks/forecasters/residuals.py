@@ -3,7 +3,7 @@
 A library that knows nothing of series, steps or scales learns from them and corrects the simpler model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
@@ -17,13 +17,14 @@ from tasks.forecasters.arithmetic import Value, by_step, fill, join, take
 from tasks.forecasters.formula import Formula
 from tasks.forecasters.har import Har
 from tasks.forecasters.last_value import LastValue
-from tasks.forecasters.preamble import Preamble, Seen, dispensable_columns, last_values, seasonal_values
+from tasks.forecasters.preamble import Preamble, Seen, check_columns, dispensable_columns, last_values, seasonal_values
 from tasks.forecasters.ridge import Ridge
 from tasks.forecasters.seasonal_naive import SeasonalNaive
 from tasks.forecasters.subgraph import apply
 from tasks.forecasters.weight import RowWeight
 
 _BASES: dict[str, type[Formula]] = {"last": LastValue, "seasonal": SeasonalNaive, "har": Har, "ridge": Ridge}
+_MOST_REUSED = 8  # groundworks of the same rows; one of 20,000 pairs and 60 columns takes 5 MB
 
 
 class ResidualParams(Strict):
@@ -58,19 +59,25 @@ class Pairs(NamedTuple):
         return len(self.target) > 0 and bool(self.target.min() < self.target.max()) and bool((self.columns != self.columns[0]).any())
 
 
+class Groundwork(NamedTuple):
+    """What a fit learns before its part, and the pairs that it leaves to learn the part on."""
+
+    base: Formula
+    learned: dict[str, np.ndarray]
+    pairs: Pairs
+
+
 class OnResiduals(Formula):
     """z_hat = base + scale * part(inputs, categories, step, seasonal and aligned values of the step, as distances); `part` is a graph of its own."""
 
     Params: ClassVar[type[Strict]] = ResidualParams
+    groundwork_params: ClassVar[tuple[str, ...]] = tuple(ResidualParams.model_fields)  # all that the groundwork depends on; who adds to it adds here
 
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         super().__init__(schema, seed, **params)
         self.base = _BASES[self.params.base](schema, seed)
         self.aligned = [self._aligned(steps) for steps in self.params.aligned_steps]
-        if unknown := sorted(set(self.params.columns or ()) - set(schema.names)):
-            raise ForecasterError(
-                f"`columns` of {self.name} names {unknown}, which the feature table has not. Declare them in `features.list`, or leave them out."
-            )
+        check_columns(self.params.columns, schema, self.name)
 
     @property
     def dispensable(self) -> tuple[str, ...]:
@@ -99,6 +106,24 @@ class OnResiduals(Formula):
         loaded = super().load(folder)
         loaded.base = type(loaded.base).load(folder / "base")
         return loaded
+
+    def groundwork(self, make: Callable[[], Pairs], *rows: int) -> Pairs:
+        """The pairs that *make* returns when it has learned everything but the part; with `reused` it is called once for all fits that have its parameters.
+
+        rows: which of those that the fits share are learned from.
+        """
+        if self.reused is None:
+            return make()
+        key = f"{rows} {self.ignored} {self.params.model_dump_json(include=set(self.groundwork_params))}"
+        if (there := self.reused.get(key)) is None:
+            pairs = make()
+            there = Groundwork(self.base, dict(self.learned), pairs)
+            self.reused[key] = there
+            for old in list(self.reused)[:-_MOST_REUSED]:
+                self.reused.pop(old, None)
+        self.base = there.base
+        self.learned.update(there.learned)
+        return there.pairs
 
     @property
     def preamble(self) -> Preamble:

@@ -37,6 +37,7 @@ class Estimator(OnResiduals):
     """OnResiduals, where the part is a fitted estimator of scikit-learn."""
 
     Params: ClassVar[type[Strict]] = EstimatorParams
+    groundwork_params: ClassVar[tuple[str, ...]] = (*OnResiduals.groundwork_params, "steps")
 
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         super().__init__(schema, seed, **params)
@@ -44,9 +45,13 @@ class Estimator(OnResiduals):
 
     def learn(self, x: np.ndarray, z: np.ndarray) -> None:
         """Fit the base, then the estimator on its residuals, and turn it into a graph. Raises ForecasterError when it cannot be fitted or turned."""
-        self.preamble.learn(x)
-        self.base.fit(x, z)
-        columns, target, weight = self._whole_rows(x, z) if self.params.steps == "outputs" else self.pairs(x, z)[:3]
+
+        def make() -> Pairs:
+            self.preamble.learn(x)
+            self.base.fit(x, z)
+            return self._whole_rows(x, z) if self.params.steps == "outputs" else self.pairs(x, z)
+
+        columns, target, weight = self.groundwork(make)[:3]
         known = Pairs(columns, target.ravel(), None, {}, 0)
         if len(columns) >= _LEAST_PAIRS and known.can_split:
             self.learned["part"] = self._graph_of(self._fitted(columns, target, weight), columns, target)
@@ -55,15 +60,15 @@ class Estimator(OnResiduals):
         """See OnResiduals; all steps at once for `outputs`."""
         return apply(self.learned["part"], seen.inputs) if self.params.steps == "outputs" else super().part(x, seen, own)
 
-    def _whole_rows(self, x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Inputs, residuals (n, H) and weights of at most `max_rows` pairs in rows that know every step."""
+    def _whole_rows(self, x: np.ndarray, z: np.ndarray) -> Pairs:
+        """Inputs, residuals (n, H) as target, and weights of at most `max_rows` pairs in rows that know every step."""
         target = self.preamble.target(x, z, self.base.predict(x))
         rows = np.flatnonzero(np.isfinite(target).all(axis=1))
         most = max(1, self.params.max_rows // target.shape[1])
         if len(rows) > most:
             rows = np.sort(np.random.default_rng(self.seed).choice(rows, most, replace=False))
         weight = None if self.params.weight is None else self.params.weight.of(self.schema, self.preamble, x)[rows]
-        return self.preamble.see(x[rows]).inputs, target[rows], weight
+        return Pairs(self.preamble.see(x[rows]).inputs, target[rows], weight, {}, 0)
 
     def _build(self) -> Any:
         """The estimator, unfitted. Raises ForecasterError for a name or parameter that it has not, with close matches."""

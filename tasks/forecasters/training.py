@@ -196,11 +196,7 @@ class Newest(Callback):  # type: ignore[misc]  # as above
 def train_net(net: Net, weights: Weights, pairs: Pairs, held: Pairs | None, epochs: int) -> Weights:
     """The weights of *net* after training from *weights* on *pairs*; *held* stops it. Raises ForecasterError for a precision that this machine has not."""
     params = net.params
-    if params.precision != "32-true" and not (torch.cuda.is_available() and params.accelerator == "auto"):
-        raise ForecasterError(
-            f"{net.name} is to be trained with `precision: {params.precision}`, which needs a GPU and `accelerator: auto`; "
-            f"here is {'one, but `accelerator: cpu`' if torch.cuda.is_available() else 'no GPU'}. Set `precision: 32-true`."
-        )
+    precision_of(net)
     learner = Learner(net, weights, epochs * math.ceil(math.ceil(len(pairs.target) / params.batch_rows) / params.accumulate_batches))
     callbacks: list[Callback] = [Shared()]
     if params.patience_epochs is not None and held is not None:
@@ -216,6 +212,19 @@ def train_net(net: Net, weights: Weights, pairs: Pairs, held: Pairs | None, epoc
     return {name: value.detach().cpu().numpy().copy() for name, value in learner.weights.items()}
 
 
+def precision_of(net: Net) -> str:
+    """What the net is trained in on this machine; `auto` takes the wider of the two mixed ones that the GPU has. Raises ForecasterError for `16-mixed` without one."""
+    params, with_gpu = net.params, torch.cuda.is_available() and net.params.accelerator == "auto"
+    if params.precision == "auto":
+        return "32-true" if not with_gpu else "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    if params.precision == "16-mixed" and not with_gpu:
+        raise ForecasterError(
+            f"{net.name} is to be trained with `precision: 16-mixed`, which needs a GPU and `accelerator: auto`; "
+            f"here is {'one, but `accelerator: cpu`' if torch.cuda.is_available() else 'no GPU'}. Set `precision: auto`, or bf16-mixed, which a CPU has."
+        )
+    return str(params.precision)
+
+
 def _fit(learner: Learner, batches: Batches, callbacks: list[Callback], epochs: int, folder: Path | None) -> None:
     params, last = learner.net.params, None
     if folder is not None:
@@ -225,7 +234,7 @@ def _fit(learner: Learner, batches: Batches, callbacks: list[Callback], epochs: 
         last = folder / "last.ckpt"
     with tempfile.TemporaryDirectory() as scratch:  # where processes that share the work leave the weights
         trainer = Trainer(
-            max_epochs=epochs, accelerator=params.accelerator, devices=params.devices, precision=params.precision,
+            max_epochs=epochs, accelerator=params.accelerator, devices=params.devices, precision=precision_of(learner.net),
             strategy=_processes() if params.strategy == "ddp" else "auto", accumulate_grad_batches=params.accumulate_batches,
             callbacks=callbacks, default_root_dir=scratch, deterministic=True, logger=False, enable_checkpointing=folder is not None,
             enable_progress_bar=False, enable_model_summary=False, gradient_clip_val=1.0,
@@ -269,7 +278,14 @@ def _kept(net: Net, weights: Weights, pairs: Pairs, held: Pairs | None, epochs: 
 
 
 def _digest(net: Net, weights: Weights, pairs: Pairs, held: Pairs | None, epochs: int) -> str:
-    about = {"class": net.name, "schema": net.schema.hash, "seed": net.seed, "epochs": epochs, "params": net.params.model_dump(mode="json")}
+    about = {
+        "class": net.name,
+        "schema": net.schema.hash,
+        "seed": net.seed,
+        "epochs": epochs,
+        "params": net.params.model_dump(mode="json"),
+        "precision": precision_of(net),
+    }
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for part in (pairs, *([held] if held is not None else [])):
         for array in (*part.inputs, part.target):

@@ -72,6 +72,7 @@ class BoostedTrees(OnResiduals):
     """OnResiduals, where the part is the sum of trees; `recursive`: of the first step alone, repeated."""
 
     Params: ClassVar[type[Strict]] = TreesParams
+    groundwork_params: ClassVar[tuple[str, ...]] = (*OnResiduals.groundwork_params, "categorical", "strategy")
     releases_gil: ClassVar[bool] = True
     native_file: ClassVar[str]  # name of the library's own file in the folder of a fit
 
@@ -110,10 +111,14 @@ class BoostedTrees(OnResiduals):
 
     def learn_pairs(self, x: np.ndarray, z: np.ndarray, reach_rows: int) -> Pairs:
         """Learn everything but the trees; the pairs to grow them on."""
-        self.preamble.learn(x)
-        self.categories.learn(x)
-        self.base.fit(x, z)
-        return self.encoded(self.pairs(x, z, reach_rows))
+
+        def make() -> Pairs:
+            self.preamble.learn(x)
+            self.categories.learn(x)
+            self.base.fit(x, z)
+            return self.encoded(self.pairs(x, z, reach_rows))
+
+        return self.groundwork(make, len(x), reach_rows)
 
     def learn_on(self, x: np.ndarray, z: np.ndarray, start: Self) -> None:
         """Grow `more_trees` on top of the trees of *start*: its inputs and categories stay as it learned them, the base is fitted anew.
@@ -195,6 +200,7 @@ class BoostedTrees(OnResiduals):
                 f"Lower it, or set it to 0 and choose `n_trees` yourself."
             )
         older = type(self)(self.schema, self.seed, **self.params.model_dump())
+        older.reused = None if self.ignored else self.reused  # *x* is without what is ignored, of which *older* does not know
         pairs = older.learn_pairs(x[: cut - purge], z[: cut - purge], purge)
         held = older.pairs(x[cut:], z[cut:])
         if not self._enough(pairs) or not len(held.target):

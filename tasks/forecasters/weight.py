@@ -32,7 +32,7 @@ class RowWeight(Strict):
             known = values[np.isfinite(values)]
             weight += self.factor * np.where(np.isfinite(values), values, np.median(known) if len(known) else 0.0)
         if self.in_z:
-            weight *= np.broadcast_to(preamble.see(x).scale, (len(x), 1))[:, 0]
+            weight *= np.broadcast_to(preamble.scale(x), (len(x), 1))[:, 0]
         weight = np.maximum(weight, 0.0)
         if not weight.sum() > 0:
             raise ForecasterError(

@@ -9,7 +9,8 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.frames import quantile_column
-from tasks.core.scores import PRIMARY
+from tasks.core.scores import Yardstick, primary_loss
+from tasks.core.seasonal import seasonal_of_rows
 from tasks.features import derive_target
 
 Row = dict[str, object]
@@ -25,7 +26,8 @@ def outcomes(served: pl.DataFrame, rows: pl.DataFrame, about: About, calendar: C
     """
     key = ["digest", "series_id", "cutoff", "step"]
     distinct = served.sort("made_at", "prediction_id").unique(subset=key, keep="last", maintain_order=True).sort(key)
-    joined = distinct.join(_truth(rows, about, calendar), on=["series_id", "event_time"], how="left")
+    truth = _truth(rows, about, calendar)
+    joined = distinct.join(truth.drop("known_at"), on=["series_id", "event_time"], how="left")
     if seen_until:
         known = pl.DataFrame(
             {"digest": list(seen_until), "seen_until": list(seen_until.values())}, schema_overrides={"seen_until": pl.Datetime("us", "UTC")}
@@ -33,7 +35,8 @@ def outcomes(served: pl.DataFrame, rows: pl.DataFrame, about: About, calendar: C
         joined = joined.join(known, on="digest", how="left")
     else:
         joined = joined.with_columns(seen_until=pl.lit(None, dtype=pl.Datetime("us", "UTC")))
-    return _scored(joined, about).with_columns(
+    seasonal = seasonal_of_rows(truth, about, calendar)
+    return _scored(joined, about, None if seasonal is None else seasonal.yardstick_of_rows(joined)).with_columns(
         is_seen=(pl.col("cutoff") < pl.col("seen_until")).fill_null(value=False),
         is_late=pl.col("is_late").fill_null(value=False),
         is_corrected=pl.col("is_corrected").fill_null(value=False),
@@ -41,18 +44,18 @@ def outcomes(served: pl.DataFrame, rows: pl.DataFrame, about: About, calendar: C
 
 
 def _truth(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFrame:
-    """series_id, event_time, y (newest vintage, null when it took the value back), is_late, is_corrected."""
+    """series_id, event_time, y and its known_at (newest vintage, null when it took the value back), is_late, is_corrected."""
     vintages = derive_target(rows, about).sort("series_id", "event_time", "known_at")
     grouped = vintages.group_by("series_id", "event_time", maintain_order=True).agg(
-        y=pl.col("y").last(), first=pl.col("y").drop_nulls().first(), known_at=pl.col("known_at").first()
+        y=pl.col("y").last(), first=pl.col("y").drop_nulls().first(), known_at=pl.col("known_at").first(), newest_known_at=pl.col("known_at").last()
     )
     late = pl.col("known_at") > calendar.nominal_known_at()
-    return grouped.select("series_id", "event_time", "y", is_late=late, is_corrected=pl.col("y") != pl.col("first"))
+    return grouped.select("series_id", "event_time", "y", known_at="newest_known_at", is_late=late, is_corrected=pl.col("y") != pl.col("first"))
 
 
-def _scored(joined: pl.DataFrame, about: About) -> pl.DataFrame:
+def _scored(joined: pl.DataFrame, about: About, yardstick: Yardstick | None) -> pl.DataFrame:
     y, y_hat = (joined[c].fill_null(float("nan")).to_numpy() for c in ("y", "y_hat"))
-    loss = PRIMARY[about.primary_score](y, y_hat) if joined.height else np.empty(0)
+    loss = primary_loss(about.primary_score, y, y_hat, yardstick) if joined.height else np.empty(0)
     low, high = (quantile_column(q) for q in (min(about.quantiles), max(about.quantiles)))
     covered = pl.col("y").is_between(low, high) if {low, high} <= set(joined.columns) else pl.lit(None, dtype=pl.Boolean)
     return joined.with_columns(loss=pl.Series(loss, dtype=pl.Float64).fill_nan(None), error=pl.col("y_hat") - pl.col("y"), is_covered=covered)

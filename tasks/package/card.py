@@ -3,6 +3,7 @@
 from typing import Any
 
 from tasks.release import Manifest, Release
+from tasks.release.combine import recency_of
 
 LICENCE = "The code is under Apache-2.0. The data keep the licence of their source, and so may what is learned from them: look there before you pass this release on."
 
@@ -48,7 +49,8 @@ def _members(release: Release) -> str:
     table = _table(("member", "weight"), [(name, f"{weight:.4f}") for name, weight in sorted(release.weights.items(), key=lambda item: -item[1])])
     if len(release.weights) == 1:
         return table
-    shares = " A weight is a member's share over all steps, series and regimes." if release.blend.combination else ""
+    when = " as of seen_until; it moves with the members' recent losses" if recency_of(release.how) else ""
+    shares = f" A weight is a member's share over all steps, series and regimes{when}." if release.blend.combination else ""
     return f"Combined by `{release.blend.combiner}` (docs/how-to/read-the-ensemble-report.md).{shares}\n\n{table}"
 
 

@@ -9,7 +9,8 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.cosine import cosine_test
 from tasks.core.frames import UTC, FrameSchema, as_of, newest_known
-from tasks.core.scores import PRIMARY, coverage
+from tasks.core.scores import coverage, primary_loss
+from tasks.core.seasonal import Seasonal, seasonal_of_rows
 from tasks.features import derive_target
 from tasks.promote.params import PromoteParams
 from tasks.release import Release, forecasts
@@ -42,7 +43,7 @@ def run_gate(challenger: Release, opponent: Release, rows: pl.DataFrame, params:
     cutoffs = gate_cutoffs(challenger, opponent, rows)
     truth = known_truth(rows, challenger.about)
     issued = {side: _with_truth(forecasts(release, rows, cutoffs), truth) for side, release in zip(SIDES, (challenger, opponent), strict=True)}
-    return judge(issued["challenger"], issued["opponent"], challenger.about, params)
+    return judge(issued["challenger"], issued["opponent"], challenger.about, params, seasonal_of_rows(truth, challenger.about, challenger.calendar))
 
 
 def gate_cutoffs(challenger: Release, opponent: Release, rows: pl.DataFrame) -> list[datetime]:
@@ -58,18 +59,18 @@ def gate_cutoffs(challenger: Release, opponent: Release, rows: pl.DataFrame) -> 
 
 
 def known_truth(rows: pl.DataFrame, about: About) -> pl.DataFrame:
-    """series_id, event_time, y of every step whose value is known now, at its latest vintage."""
+    """series_id, event_time, known_at, y of every step whose value is known now, at its latest vintage."""
     newest = as_of(rows, newest_known(rows))
-    return derive_target(newest, about).select("series_id", "event_time", "y").filter(pl.col("y").is_not_null())
+    return derive_target(newest, about).select("series_id", "event_time", "known_at", "y").filter(pl.col("y").is_not_null())
 
 
-def judge(challenger: pl.DataFrame, opponent: pl.DataFrame, about: About, params: PromoteParams) -> Gate:
+def judge(challenger: pl.DataFrame, opponent: pl.DataFrame, about: About, params: PromoteParams, seasonal: Seasonal | None = None) -> Gate:
     """Compare two FORECAST frames with y: only pairs (series, cutoff, step) that both forecast and that came true count.
 
     Losses of a series are divided by the mean of both sides' mean losses there, so that a large series does not drown the others, and
     neither side chooses the unit: equal models stay equal when they change places. A cutoff counts with its mean over series and steps.
     """
-    pairs = _paired(challenger, opponent, about)
+    pairs = _paired(challenger, opponent, about, seasonal)
     losses = _by_cutoff(pairs)
     mean_loss = {side: float(pairs[side].to_numpy().mean()) if pairs.height else None for side in SIDES}
     covered = {"challenger": _coverage(challenger), "opponent": _coverage(opponent)}
@@ -88,15 +89,16 @@ def _gain(losses: pl.DataFrame) -> float:
     return 1.0 - ours / theirs if theirs > 0 else 0.0
 
 
-def _paired(challenger: pl.DataFrame, opponent: pl.DataFrame, about: About) -> pl.DataFrame:
+def _paired(challenger: pl.DataFrame, opponent: pl.DataFrame, about: About, seasonal: Seasonal | None) -> pl.DataFrame:
     """One row a pair: its key, the loss of each side, and each side's scaled loss."""
     right = opponent.select(*_PAIR, opponent_hat="y_hat")
     pairs = challenger.filter(pl.col("y").is_not_null()).join(right, on=_PAIR, how="inner").sort(_PAIR)
-    y, loss = pairs["y"].to_numpy(), PRIMARY[about.primary_score]
+    yardstick = None if seasonal is None else seasonal.yardstick_of_rows(pairs)
+    ours, theirs = (primary_loss(about.primary_score, pairs["y"].to_numpy(), pairs[hat].to_numpy(), yardstick) for hat in ("y_hat", "opponent_hat"))
     scored = pairs.select(
         *_PAIR,
-        challenger=pl.Series(loss(y, pairs["y_hat"].to_numpy()), dtype=pl.Float64),
-        opponent=pl.Series(loss(y, pairs["opponent_hat"].to_numpy()), dtype=pl.Float64),
+        challenger=pl.Series(ours, dtype=pl.Float64),
+        opponent=pl.Series(theirs, dtype=pl.Float64),
     ).filter(pl.col("challenger").is_finite() & pl.col("opponent").is_finite())
     series, ours, theirs = _places(scored["series_id"]), scored["challenger"].to_numpy(), scored["opponent"].to_numpy()
     size = (_means(series, ours) + _means(series, theirs)) / 2
@@ -120,7 +122,7 @@ def _means(at: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _with_truth(issued: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
-    return issued.join(truth, on=["series_id", "event_time"], how="left")
+    return issued.join(truth.drop("known_at"), on=["series_id", "event_time"], how="left")
 
 
 def _coverage(issued: pl.DataFrame) -> float | None:

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tasks.core.about import About
-from tasks.core.scores import PRIMARY
+from tasks.core.scores import judged_by
+from tasks.core.seasonal import seasonal_of_panel
 from tasks.core.transform import from_z
 from tasks.quantize.parity import GateRows, run_graph
 
@@ -24,7 +25,7 @@ _CALLS = 200  # of each in a round; one row each, as the service asks
 
 
 class Compared(NamedTuple):
-    """FP32 and INT8: bytes of the file, mean primary loss over the gate's rows; latency: INT8 over FP32, one figure a round."""
+    """FP32 and INT8: bytes of the file, mean loss over the gate's rows; latency: INT8 over FP32, one figure a round."""
 
     fp32_bytes: int
     int8_bytes: int
@@ -81,10 +82,10 @@ def _dequantized(graph: Any, weights: Any, output_axis: int) -> list[Any]:
     ]
 
 
-def compare(fp32: Path, int8: Path, rows: GateRows, about: About) -> Compared:
-    """Size, error and speed of both graphs."""
+def compare(fp32: Path, int8: Path, rows: GateRows, about: About, quantile: float | None = None) -> Compared:
+    """Size, error and speed of both graphs; the error of a net that forecasts a *quantile* is its pinball loss."""
     served, small = open_graph(fp32), open_graph(int8)
-    error, small_error = (mean_loss(run_graph(session, rows.x), rows, about) for session in (served, small))
+    error, small_error = (mean_loss(run_graph(session, rows.x), rows, about, quantile) for session in (served, small))
     return Compared(fp32.stat().st_size, int8.stat().st_size, error, small_error, _latency(served, small, rows.x[:1]))
 
 
@@ -100,9 +101,11 @@ def decide(found: Compared, max_error_frac: float) -> tuple[str, str]:
     return "INT8", f"The file is {saved:.0%} smaller and the net's error changes by {found.worsens_frac:+.2%}; up to {max_error_frac:.2%} is allowed."
 
 
-def mean_loss(z_hat: np.ndarray, rows: GateRows, about: About) -> float:
-    """Mean primary loss of z_hat (n, H) over the known y; NaN when none is known."""
-    loss = PRIMARY[about.primary_score](rows.y, from_z(about.target, z_hat))
+def mean_loss(z_hat: np.ndarray, rows: GateRows, about: About, quantile: float | None) -> float:
+    """Mean loss of z_hat (n, H) over the known y, the primary one or that of the *quantile*; NaN when none is known."""
+    seasonal = seasonal_of_panel(rows.panel, about)
+    yardstick = None if seasonal is None else seasonal.yardstick(rows.y, rows.where[:, [0]], rows.where[:, [1]], np.arange(1, rows.y.shape[1] + 1))
+    loss = judged_by(about.primary_score, quantile)[1](rows.y, from_z(about.target, z_hat), yardstick)
     known = loss[np.isfinite(loss)]
     return float(known.mean()) if len(known) else float("nan")
 

@@ -15,7 +15,7 @@ from tasks.release import Release
 def quantize(release: Release, rows: GateRows, fits: Path, models: tuple[str, ...], params: QuantizeParams, folder: Path) -> dict[str, Any]:
     """What decision.json says; leaves <net>.onnx in *folder* for each net whose decision is INT8, and the timings as `latency`.
 
-    fits: models/fits. models: those of this checkout. A net without weight in the release is examined all the same, and stays FP32.
+    fits: models/fits. models: those of this checkout. A net without a part in the release is examined all the same, and stays FP32.
     Raises ReleaseError when a graph does not say what its forecaster says, or a fit is missing.
     """
     parity = {name: check_parity(name, session, _fit(fits, name), rows) for name, session in sorted(release.members.items())}
@@ -39,16 +39,16 @@ def quantize(release: Release, rows: GateRows, fits: Path, models: tuple[str, ..
 
 def _examined(name: str, release: Release, rows: GateRows, fits: Path, params: QuantizeParams, folder: Path) -> tuple[dict[str, Any], list[float]]:
     """Decision, reason and figures of the net *name*, and its timings; its graph stays in *folder* when the decision is INT8."""
-    weight = release.weights.get(name, 0.0)
-    fp32, int8 = release.folder / "members" / f"{name}.onnx" if weight > 0 else fits / name / "model.onnx", folder / f"{name}.onnx"
+    shipped, net = name in release.members, load_forecaster(_fit(fits, name))
+    fp32, int8 = release.folder / "members" / f"{name}.onnx" if shipped else fits / name / "model.onnx", folder / f"{name}.onnx"
     write_int8(fp32, int8)
-    found = compare(fp32, int8, rows, release.about)
+    found = compare(fp32, int8, rows, release.about, net.params.quantile if isinstance(net, Net) else None)
     decision, reason = decide(found, params.max_error_frac)
-    if not weight > 0:
+    if not shipped:
         decision, reason = "FP32", f"The net has no weight in what is shipped. By itself: {decision}. {reason}"
     if decision == "FP32":
         int8.unlink()
-    return {"decision": decision, "reason": reason, **_figures(found, weight)}, found.latency
+    return {"decision": decision, "reason": reason, **_figures(found, release.weights.get(name, 0.0))}, found.latency
 
 
 def _figures(found: Compared, weight: float) -> dict[str, Any]:

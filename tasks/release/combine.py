@@ -1,4 +1,4 @@
-"""How members become one forecast: by weights, or by rank. The ensemble stage scores by this function, and what is served answers by it.
+"""How members become one forecast: by weights, that may move, or by rank. The ensemble stage scores by this function, and what is served answers by it.
 
 A member that says nothing (NaN) is left out and the weights of the others are scaled up to the same sum; a row says nothing when none
 that counts is left. Weights of either sign (stacking) cannot be scaled up safely: there, a row says nothing when one that counts is missing.
@@ -21,11 +21,19 @@ class Regime(Strict):
     above: tuple[float, ...]
 
 
+class Recency(Strict):
+    """Weights that move with each outcome (tasks.release.recent). absolute: recent losses are mean absolute errors, not squared ones."""
+
+    half_life_cutoffs: int
+    absolute: bool = False
+
+
 class Weights(Strict):
     """A weighted sum. members: order of the table. table: (G, M, H), or (G, M, 1) for one weight at every step; each sums to 1 over M.
 
     G groups of rows: one; or by *regime*, one more than its thresholds; or by *series*, keys (high, low) ascending, and a last group for
-    every series that is not among them. whole: a row says nothing as soon as a member with weight says nothing.
+    every series that is not among them. whole: a row says nothing as soon as a member with weight says nothing. recent: the weights move
+    with the members' losses, and the table is their mean over all series where they stood when this was made.
     """
 
     kind: Literal["weights"] = "weights"
@@ -34,6 +42,7 @@ class Weights(Strict):
     regime: Regime | None = None
     series: tuple[tuple[int, int], ...] = ()
     whole: bool = False
+    recent: Recency | None = None
 
 
 class Ranks(Strict):
@@ -61,9 +70,19 @@ def plain(weights: dict[str, float]) -> Weights:
 
 def plain_weights(how: Combination) -> dict[str, float] | None:
     """The weights of *how* when they are the same for every row and step and none is below 0, else None."""
-    if isinstance(how, Ranks) or how.whole or how.regime or how.series or np.shape(how.table)[2] != 1:
+    if isinstance(how, Ranks) or how.whole or how.regime or how.series or how.recent or np.shape(how.table)[2] != 1:
         return None
     return {name: of[0] for name, of in zip(how.members, how.table[0], strict=True)}
+
+
+def recency_of(how: Combination) -> Recency | None:
+    """How its weights move; None where they stay."""
+    return how.recent if isinstance(how, Weights) else None
+
+
+def member_columns(how: Combination) -> list[str]:
+    """Columns of HISTORY with what each member says alone, in the order of `how.members`; none unless weights move."""
+    return [f"z_hat_{name}" for name in how.members] if recency_of(how) else []
 
 
 def fault_of(how: Combination, schema: FeatureSchema) -> Fault | None:
@@ -100,19 +119,20 @@ def regime_of(regime: Regime, x: np.ndarray, schema: FeatureSchema) -> np.ndarra
 
 def combine(how: Combination, z_hats: np.ndarray, group: np.ndarray) -> np.ndarray:
     """(n, H) float64 of the members' forecasts (n, M, H), in the order of `how.members`; NaN where nothing can be said. group: (n,)."""
-    return _by_rank(how, z_hats) if isinstance(how, Ranks) else _by_weight(how, z_hats, group)
+    return _by_rank(how, z_hats) if isinstance(how, Ranks) else weigh(np.asarray(how.table), z_hats, group, whole=how.whole)
 
 
-def _by_weight(how: Weights, z_hats: np.ndarray, group: np.ndarray) -> np.ndarray:
+def weigh(table: np.ndarray, z_hats: np.ndarray, group: np.ndarray, *, whole: bool = False) -> np.ndarray:
+    """As `combine`, by the weights table (G, M, H or 1)."""
     out, left, lost = (np.zeros((len(z_hats), z_hats.shape[2])) for _ in range(3))
-    for of_member, said in zip(np.asarray(how.table).transpose(1, 0, 2), z_hats.transpose(1, 0, 2), strict=True):
+    for of_member, said in zip(table.transpose(1, 0, 2), z_hats.transpose(1, 0, 2), strict=True):
         weight, there = np.broadcast_to(of_member[group], said.shape), np.isfinite(said)
         out += np.where(there, weight * said.astype(np.float64), 0.0)
         left += np.where(there, weight, 0.0)
         lost += np.where(there, 0.0, np.abs(weight))
     if not lost.any():
         return out
-    sayable = (lost == 0) | ((left > 0) & (not how.whole))
+    sayable = (lost == 0) | ((left > 0) & (not whole))
     return np.where(sayable, out / np.where((lost > 0) & sayable, left, 1.0), np.nan)
 
 

@@ -16,6 +16,7 @@ The state is a pure function of what was issued and of what was known when; noth
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ Functional = Literal["mean_square", "mean", "median"]
 _BLOCK_SERIES = 16  # bounds the memory of many series that share a large pool
 _SORT_AGAIN = 64  # an entry set in its place takes 1 us, sorting 15 ns for each entry of the pool: with more than a 64th new, sorting is faster
 _FEW = 128  # rows, up to which one search after the other is faster: 1 us each against 150 us for all
+NEVER = np.iinfo(np.int64).max
 ENOUGH = 20  # residuals of its own before a cell stops borrowing from all groups; .1 and .9 quantiles of fewer are extremes
 
 
@@ -42,7 +44,7 @@ class Timeline:
     """Forecasts in the order in which they were issued: K cutoffs, S series, H steps.
 
     z_hat: (K, S, H), NaN where none. scale: (K, S). z: (K, S, H) what came true, NaN where unknown. known_k: (K, S, H) index of the
-    first cutoff that knows z, K where none does. learns: (K,) False for cutoffs that are asked for but lie off the stride: they
+    first later cutoff that knows z, K where none does. learns: (K,) False for cutoffs that are asked for but lie off the stride: they
     are issued, and nothing is learned from them. group: (S,), or (K, S) where it changes with the origin: the pool of each series; -1 uses
     all pools. base: (K, S, H, Q) the members' own quantiles, for CQR.
     """
@@ -54,6 +56,33 @@ class Timeline:
     learns: np.ndarray
     group: np.ndarray
     base: np.ndarray | None = None
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """(K, S)."""
+        return np.broadcast_to(self.group, self.scale.shape)
+
+    @cached_property
+    def residual(self) -> np.ndarray:
+        """(K, S, H, n_bases) in units of the scale, from z_hat and, with CQR, from the members' own quantiles."""
+        bases = self.z_hat[..., None] if self.base is None else np.concatenate([self.z_hat[..., None], self.base], axis=-1)
+        out: np.ndarray = (self.z[..., None] - bases) / self.scale[..., None, None]
+        return out
+
+    @cached_property
+    def due(self) -> np.ndarray:
+        """(K, S, H) index of the cutoff that learns it, K or more where the line ends before; NEVER where nothing is to be learned."""
+        usable = np.isfinite(self.residual).all(axis=-1) & (self.learns[:, None] & (self.groups >= 0))[:, :, None]
+        out: np.ndarray = np.where(usable, self.known_k, NEVER)
+        return out
+
+    @cached_property
+    def schedule(self) -> tuple[np.ndarray, np.ndarray]:
+        """Flat positions in the order in which they are learned, and for each cutoff where its part of them starts."""
+        n_cutoffs = len(self.z_hat)
+        due = np.minimum(self.due.ravel(), n_cutoffs)
+        order = np.argsort(due.astype(np.uint16) if n_cutoffs < np.iinfo(np.uint16).max else due, kind="stable")  # 16 bits are sorted in linear time
+        return order, np.searchsorted(due[order], np.arange(n_cutoffs + 1))
 
 
 class Issued(NamedTuple):
@@ -152,7 +181,7 @@ class Conformal:
             _replace(self._rows, rows.ravel(), old.ravel(), residual[here].ravel())
 
     def _move_levels(self, cell: np.ndarray, residual: np.ndarray, issued: np.ndarray) -> None:
-        if self.adapt_rate == 0 or not len(issued):
+        if self.adapt_rate == 0 or not issued.size:
             return
         judged = np.isfinite(issued).all(axis=1)
         below = (residual[judged][:, self._base_of] <= issued[judged]).astype(np.float64)
@@ -270,47 +299,49 @@ def _log_mean_exp(e: np.ndarray) -> np.ndarray:
     return out
 
 
+@dataclass
+class Walker:
+    """Where a walk along a timeline stands: the first *at* cutoffs are done. issued: (K, S, H, Q) quantiles of the scaled residual as issued, of no Q where only points are wanted."""
+
+    state: Conformal
+    issued: np.ndarray
+    at: int = 0
+
+    def advance(self, line: Timeline, until: int) -> None:
+        """Cutoff by cutoff, first learn what has become known, then issue."""
+        order, bounds = line.schedule
+        for k in range(self.at, until):
+            self.learn(line, order[bounds[k] : bounds[k + 1]], self.state)
+            there = np.isfinite(line.z_hat[k]).any(axis=1)
+            if self.issued.shape[-1] and there.any():
+                self.issued[k, there] = self.state.issue(line.groups[k, there])
+            self.at = k + 1
+
+    def learn(self, line: Timeline, flat: np.ndarray, state: Conformal) -> None:
+        """Teach *state* what came true at the flat positions."""
+        k, s, h = np.unravel_index(flat, line.z_hat.shape)
+        state.learn(line.groups[k, s], h, line.residual[k, s, h], self.issued[k, s, h])
+
+
 def replay(
     line: Timeline, state: Conformal, functional: Functional, transform: str, wanted: np.ndarray | None = None, *, only_points: bool = False
 ) -> Issued:
-    """Walk along *line*: at each cutoff first learn what has become known, then issue. *state* is moved on.
+    """Walk along *line*. *state* is moved on.
 
     wanted: (K,) cutoffs whose results are needed; others are issued only as far as learning asks. only_points: no quantiles, several times faster.
     """
-    n_cutoffs, n_series = line.z_hat.shape[:2]
     shape = (*line.z_hat.shape, 0 if only_points else len(state.quantiles))
-    quantiles, issued = np.full(shape, np.nan), np.full(shape, np.nan)  # in the space of z, and of the scaled residual
-    point = np.full(line.z_hat.shape, np.nan)
-    residual = residuals_of(line.z, line.z_hat, line.scale, line.base)
-    group = np.broadcast_to(line.group, (n_cutoffs, n_series))
-    usable = np.isfinite(residual).all(axis=-1) & line.learns[:, None, None] & (group >= 0)[:, :, None]
-    due = np.where(usable, line.known_k, n_cutoffs).ravel()
-    order = np.argsort(due.astype(np.uint16) if n_cutoffs < np.iinfo(np.uint16).max else due, kind="stable")  # 16 bits are sorted in linear time
-    bounds = np.searchsorted(due[order], np.arange(n_cutoffs + 1))
-    for k in range(n_cutoffs):
-        then, series, step = np.unravel_index(order[bounds[k] : bounds[k + 1]], line.z_hat.shape)
-        state.learn(group[then, series], step, residual[then, series, step], issued[then, series, step] if not only_points else _NOTHING)
+    walker = Walker(state, np.full(shape, np.nan))
+    quantiles, point = np.full(shape, np.nan), np.full(line.z_hat.shape, np.nan)
+    for k in range(len(line.z_hat)):
+        walker.advance(line, k + 1)
         there = np.isfinite(line.z_hat[k]).any(axis=1)
-        if not there.any():
-            continue
-        z_hat, scale = line.z_hat[k, there], line.scale[k, there]
-        if not only_points:
-            issued[k, there] = state.issue(group[k, there])
-        if wanted is None or wanted[k]:
+        if there.any() and (wanted is None or wanted[k]):
+            z_hat, scale = line.z_hat[k, there], line.scale[k, there]
             if not only_points:
-                quantiles[k, there] = in_z(issued[k, there], z_hat, scale, None if line.base is None else line.base[k, there])
-            point[k, there] = z_hat + state.shift(group[k, there], scale, functional, transform)
+                quantiles[k, there] = in_z(walker.issued[k, there], z_hat, scale, None if line.base is None else line.base[k, there])
+            point[k, there] = z_hat + state.shift(line.groups[k, there], scale, functional, transform)
     return Issued(quantiles, point)
-
-
-_NOTHING = np.empty((0, 1))  # nothing was issued, so no level moves
-
-
-def residuals_of(z: np.ndarray, z_hat: np.ndarray, scale: np.ndarray, base: np.ndarray | None) -> np.ndarray:
-    """Scaled residuals (..., S, H, n_bases) from z_hat (..., S, H) and, with CQR, from the members' own quantiles (..., S, H, Q)."""
-    bases = z_hat[..., None] if base is None else np.concatenate([z_hat[..., None], base], axis=-1)
-    out: np.ndarray = (z[..., None] - bases) / scale[..., None, None]
-    return out
 
 
 def in_z(offsets: np.ndarray, z_hat: np.ndarray, scale: np.ndarray, base: np.ndarray | None) -> np.ndarray:

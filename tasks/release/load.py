@@ -14,7 +14,7 @@ from tasks.core.errors import ReleaseError, TidemillError
 from tasks.core.frames import HISTORY, SERIES, UTC, FrameSchema
 from tasks.core.schema import FeatureSchema
 from tasks.features import FeatureParams, feature_schema
-from tasks.release.combine import Combination, fault_of
+from tasks.release.combine import Combination, fault_of, member_columns
 from tasks.release.manifest import MANIFEST, MEMBERS, Blend, Manifest, read_manifest, read_strict, verify
 
 
@@ -84,12 +84,13 @@ def open_body(folder: Path) -> Release:
     schema = read_strict(folder / "schema.json", FeatureSchema)
     blend = read_strict(folder / "ensemble.json", Blend)
     _check_schema(folder, about, features, schema)
-    _check_combination(folder, blend, schema)
+    history = _frame(folder / "history.parquet", HISTORY)
+    _check_combination(folder, blend, schema, history)
     return Release(
         folder, about, features, schema, blend,
         calendar=_calendar(folder, about),
         members={name: _session(folder / MEMBERS / f"{name}.onnx") for name in blend.members},
-        history=_frame(folder / "history.parquet", HISTORY),
+        history=history,
         rows=_frame(folder / "rows.parquet", SERIES) if (folder / "rows.parquet").exists() else pl.DataFrame(schema=SERIES.columns),
         manifest=read_manifest(folder) if (folder / MANIFEST).exists() else None,
     )  # fmt: skip
@@ -105,11 +106,13 @@ def _check_schema(folder: Path, about: About, features: FeatureParams, sealed: F
         )
 
 
-def _check_combination(folder: Path, blend: Blend, schema: FeatureSchema) -> None:
+def _check_combination(folder: Path, blend: Blend, schema: FeatureSchema, history: pl.DataFrame) -> None:
     if sorted(blend.how.members) != sorted(blend.weights):
         fact, rule = f"combines {sorted(blend.how.members)}", f"its weights name {sorted(blend.weights)}"
     elif fault := fault_of(blend.how, schema):
         fact, rule = fault
+    elif history.height and (missing := sorted(set(member_columns(blend.how)) - set(history.columns))):
+        fact, rule = f"history.parquet has no column {missing[0]!r}", "weights that move follow what each member said"
     else:
         return
     raise ReleaseError(f"{folder}: ensemble.json cannot combine its members: {fact}, and {rule}. Build it again with `dvc repro ensemble`.")

@@ -13,11 +13,11 @@ from tasks.core.errors import ReleaseError
 from tasks.core.transform import to_z
 from tasks.core.windows import blocks
 from tasks.features import build_features, derive_target
-from tasks.release.combine import combine, groups_of, regime_of
+from tasks.release.combine import combine, groups_of, recency_of, regime_of
+from tasks.release.conformal import NEVER
 from tasks.release.load import Release
 
 BLOCK_ROWS = 8192  # bounds the memory of one call into a graph; trees need a few kB for each row
-NEVER = np.iinfo(np.int64).max
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -55,7 +55,8 @@ class Grid:
 class Look:
     """What the members say at n points for S series. z_hat: (n, S, H), NaN for a series without a last value; scale, regime: (n, S).
 
-    base: (n, S, H, Q) the members' own quantiles, None where intervals do not start from them.
+    base: (n, S, H, Q) the members' own quantiles, None where intervals do not start from them. said: (n, S, H, M) each of them alone, where
+    weights move: only tasks.release.recent then says z_hat, which is 0 until it does.
     """
 
     series_ids: tuple[str, ...]
@@ -63,6 +64,7 @@ class Look:
     scale: np.ndarray
     regime: np.ndarray
     base: np.ndarray | None
+    said: np.ndarray | None = None
 
 
 def in_utc(at: datetime) -> datetime:
@@ -149,14 +151,18 @@ def look(release: Release, rows: pl.DataFrame, grid: Grid, points: Sequence[Poin
     there = np.isfinite(x[:, :, schema.index(schema.last)])
     out = np.full((*there.shape, schema.horizon_steps), np.nan)
     scale = np.full(there.shape, np.nan)
-    out[there], scale[there] = z_hat(release, x[there]), schema.scales(x[there])
+    said = None
+    if recency_of(release.how):
+        said = np.full((*out.shape, len(release.how.members)), np.nan)
+        said[there] = np.stack([_said(release, name, x[there]) for name in release.how.members], axis=-1)
+    out[there], scale[there] = z_hat(release, x[there]) if said is None else 0.0, schema.scales(x[there])
     regime = regime_of(release.blend.regime, x, schema) if release.blend.regime else np.zeros(there.shape, dtype=np.int64)
     bases = quantile_bases(release, x[there], out[there])
     if bases is None:
-        return Look(series_ids, out, scale, regime, None)
+        return Look(series_ids, out, scale, regime, None, said)
     base = np.full((*out.shape, bases.shape[-1]), np.nan)
     base[there] = bases
-    return Look(series_ids, out, scale, regime, base)
+    return Look(series_ids, out, scale, regime, base, said)
 
 
 def first_known(release: Release, rows: pl.DataFrame, grid: Grid, series_ids: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -13,9 +13,11 @@ import polars as pl
 from tasks.core.frames import FORECAST, UTC, as_of, quantile_columns
 from tasks.core.transform import from_z, to_z
 from tasks.features import derive_target
+from tasks.release.combine import recency_of
 from tasks.release.load import Release
 from tasks.release.origins import Grid, Look, Point, columns_of, cut, first_known, grid_of, in_utc, look, us, z_hat
-from tasks.release.replay import Answer, Ask, Line, answers, groups, history_line
+from tasks.release.recent import follow
+from tasks.release.replay import Answer, Ask, Line, answers, groups, history_line, learned_when
 
 __all__ = ["forecasts", "why_absent", "z_hat"]
 
@@ -40,6 +42,8 @@ def forecasts(release: Release, rows: pl.DataFrame, cutoffs: Sequence[datetime])
     series_ids = tuple(sorted({*release.series_ids, *rows["series_id"].unique()}))
     seen = look(release, rows, grid, replayed + asked, series_ids)
     line = _line(release, rows, grid, seen, replayed)
+    if recent := recency_of(release.how):
+        line, seen = follow(release, recent, line, seen, [point.at_us for point in asked])
     group = groups(release, seen.series_ids, seen.regime)
     asks = [
         Ask(point.at_us, seen.z_hat[i], seen.scale[i], group[i], None if seen.base is None else seen.base[i])
@@ -98,9 +102,14 @@ def _line(release: Release, rows: pl.DataFrame, grid: Grid, seen: Look, replayed
     known = np.where(of_history, with_past(past.known_us, true_known[past.n_history :], 0), true_known)
     z_hats, scale = with_past(past.z_hat, seen.z_hat[:n], np.nan), with_past(past.scale, seen.scale[:n], np.nan)
     base = None if past.base is None or seen.base is None else with_past(past.base, seen.base[:n], np.nan)
+    said = None if past.said is None or seen.said is None else with_past(past.said, seen.said[:n], np.nan)
     regime = with_past(past.regime, seen.regime[:n], 0)
     group = groups(release, seen.series_ids, regime)
-    return Line(seen.series_ids, group, past.n_history, cutoff, z_hats, scale, z, known, regime, base, from_rows=~of_history)
+    lacked = (np.arange(len(cutoff)) < past.n_history)[:, None, None] & ~of_history
+    return Line(
+        z_hats, scale, z, learned_when(cutoff, cutoff, known, lacked, past.n_history), np.ones(len(cutoff), dtype=bool), group, base,
+        series_ids=seen.series_ids, cutoff=cutoff, known_us=known, n_history=past.n_history, lacked=lacked, regime=regime, said=said,
+    )  # fmt: skip
 
 
 def _came_true(grid: Grid, cutoff: np.ndarray, horizon_steps: int, z: np.ndarray, known_us: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

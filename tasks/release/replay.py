@@ -8,65 +8,48 @@ past starts near its end.
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from tasks.core.frames import quantile_columns
-from tasks.release.conformal import Conformal, functional_of, in_z, residuals_of
+from tasks.release.combine import member_columns
+from tasks.release.conformal import NEVER, Conformal, Timeline, Walker, functional_of, in_z
 from tasks.release.load import Release
-from tasks.release.origins import NEVER, columns_of
+from tasks.release.origins import columns_of
 
 KEPT_EVERY = 32  # cutoffs between two standings that are kept: 10 ms of walking with two series
 KEPT_WALKS = 64
 KEPT_BYTES = 128 * 1024 * 1024  # a standing has 40 KB with two series and five steps, 40 MB with 400 series of a day's hours
 
 
-@dataclass(frozen=True)
-class Line:
-    """Forecasts on the stride: K cutoffs of S series over H steps, the release's history first.
+@dataclass(frozen=True, kw_only=True)
+class Line(Timeline):
+    """Forecasts on the stride, the release's history first; everything on it teaches.
 
-    cutoff: (K,) microseconds since 1970, ascending. z_hat, z: (K, S, H) and scale: (K, S), NaN where there is none. known_us: (K, S, H) when
-    z could first be known, NEVER where it was not. n_history: so many cutoffs come from the history. group: (K, S) pool of each series, -1
-    for one that the release has never seen: it borrows from all pools and teaches none. regime: (K, S). base: (K, S, H, Q) for CQR.
-    from_rows: (K, S, H) where z was looked up in rows.
+    cutoff: (K,) microseconds since 1970, ascending. known_us: (K, S, H) when z could first be known, NEVER where it was not. n_history: so
+    many cutoffs come from the history. lacked: (K, S, H) where the history lacks z, and rows have it. regime: (K, S). said: (K, S, H, M) what each
+    member says alone, where weights move. group: -1 for a series that the release has never seen: it borrows from all pools and teaches none.
     """
 
     series_ids: tuple[str, ...]
-    group: np.ndarray
-    n_history: int
     cutoff: np.ndarray
-    z_hat: np.ndarray
-    scale: np.ndarray
-    z: np.ndarray
     known_us: np.ndarray
+    n_history: int
+    lacked: np.ndarray
     regime: np.ndarray
-    base: np.ndarray | None = None
-    from_rows: np.ndarray | bool = False
+    said: np.ndarray | None = None
 
-    @cached_property
-    def residual(self) -> np.ndarray:
-        """(K, S, H, n_bases) in units of the scale."""
-        return residuals_of(self.z, self.z_hat, self.scale, self.base)
 
-    @cached_property
-    def due(self) -> np.ndarray:
-        """(K, S, H) index of the first later cutoff by which z was known; K or more where nothing is to be learned before the line ends."""
-        first = np.searchsorted(self.cutoff, self.known_us, side="left")
-        own = np.arange(len(self.cutoff))[:, None, None]
-        # What the history lacks comes from rows, and counts after it: the state at its end must follow from the history alone.
-        least = np.maximum(own + 1, np.where((own < self.n_history) & self.from_rows, self.n_history, 0))
-        usable = np.isfinite(self.residual).all(axis=-1) & (self.group >= 0)[:, :, None]
-        out: np.ndarray = np.where(usable, np.maximum(first, least), NEVER)
-        return out
+def learned_when(times: np.ndarray, cutoff: np.ndarray, known_us: np.ndarray, lacked: np.ndarray, n_history: int) -> np.ndarray:
+    """(K, S, H) index of the first of *times* (ascending) that knows what came true and lies after the cutoff (K,) itself.
 
-    @cached_property
-    def schedule(self) -> tuple[np.ndarray, np.ndarray]:
-        """Flat positions in the order in which they are learned, and for each cutoff where its part of them starts."""
-        due = self.due.ravel()
-        order = np.argsort(due, kind="stable")
-        return order, np.searchsorted(due[order], np.arange(len(self.cutoff) + 1))
+    lacked: (K, S, H) what the history lacks and rows say: it counts after the history's end, the first *n_history* times, since the state there must follow
+    from the history alone.
+    """
+    later = np.searchsorted(times, cutoff, side="right")[:, None, None]
+    out: np.ndarray = np.maximum(np.searchsorted(times, known_us), np.where(lacked, np.maximum(later, n_history), later))
+    return out
 
 
 class Ask(NamedTuple):
@@ -84,15 +67,6 @@ class Answer(NamedTuple):
 
     quantiles: np.ndarray
     point: np.ndarray
-
-
-@dataclass
-class Walker:
-    """Where a walk stands: the first *at* cutoffs are done. issued: (K, S, H, Q) quantiles of the scaled residual, as issued."""
-
-    state: Conformal
-    issued: np.ndarray
-    at: int
 
 
 def groups(release: Release, series_ids: Sequence[str], regime: np.ndarray) -> np.ndarray:
@@ -135,18 +109,15 @@ def _line_of(release: Release) -> Line:
     regime = np.zeros(shape[:2], dtype=np.int64)
     if release.blend.regime:
         regime[where[:2]] = frame["regime"].to_numpy()
+    cutoff, z = cutoffs.to_physical().to_numpy(), dense("z")
+    lacked = np.zeros(shape, dtype=bool)
+    own = quantile_columns(release.blend.quantiles) if release.blend.quantile_members else []
+    base, said = (np.stack([dense(name) for name in names], axis=-1) if names else None for names in (own, member_columns(release.how)))
     return Line(
-        release.series_ids,
-        groups(release, release.series_ids, regime),
-        len(cutoffs),
-        cutoffs.to_physical().to_numpy(),
-        dense("z_hat"),
-        scale,
-        dense("z"),
-        known,
-        regime,
-        np.stack([dense(name) for name in quantile_columns(release.blend.quantiles)], axis=-1) if release.blend.quantile_members else None,
-    )
+        dense("z_hat"), scale, z, learned_when(cutoff, cutoff, known, lacked, 0), np.ones(len(cutoff), dtype=bool),
+        groups(release, release.series_ids, regime), base,
+        series_ids=release.series_ids, cutoff=cutoff, known_us=known, n_history=len(cutoff), lacked=lacked, regime=regime, said=said,
+    )  # fmt: skip
 
 
 def answers(release: Release, line: Line, asks: Sequence[Ask]) -> list[Answer]:
@@ -204,25 +175,14 @@ def _fresh(release: Release, line: Line) -> Walker:
     n_groups = {"all": 1, "regime": len(blend.regime.above) + 1 if blend.regime else 1}.get(blend.group, max(1, len(release.series_ids)))
     n_bases = 1 + len(blend.quantiles) if blend.quantile_members else 1
     state = Conformal(n_groups, release.schema.horizon_steps, blend.quantiles, blend.residuals, blend.adapt_rate, blend.block, n_bases)
-    return Walker(state, np.full((*line.z_hat.shape, len(blend.quantiles)), np.nan), 0)
+    return Walker(state, np.full((*line.z_hat.shape, len(blend.quantiles)), np.nan))
 
 
 def _advance(release: Release, line: Line, walker: Walker, stop: int) -> None:
-    order, bounds = line.schedule
-    for k in range(walker.at, stop):
+    while walker.at < stop:
         if walker.at % KEPT_EVERY == 0 and walker.at:
             _keep(release, line, walker)
-        _learn(line, walker.state, walker.issued, order[bounds[k] : bounds[k + 1]])
-        there = np.isfinite(line.z_hat[k]).any(axis=1)
-        if there.any():
-            walker.issued[k, there] = walker.state.issue(line.group[k, there])
-        walker.at = k + 1
-
-
-def _learn(line: Line, state: Conformal, issued: np.ndarray, flat: np.ndarray) -> None:
-    if len(flat):
-        k, s, h = np.unravel_index(flat, line.z_hat.shape)
-        state.learn(line.group[k, s], h, line.residual[k, s, h], issued[k, s, h])
+        walker.advance(line, min(stop, (walker.at // KEPT_EVERY + 1) * KEPT_EVERY))
 
 
 def _answer(release: Release, line: Line, walker: Walker, ask: Ask) -> Answer:
@@ -231,7 +191,7 @@ def _answer(release: Release, line: Line, walker: Walker, ask: Ask) -> Answer:
         since = np.flatnonzero((line.due[:at] >= at) & (line.due[:at] != NEVER) & (line.known_us[:at] <= ask.at_us))
         if len(since):
             state = deepcopy(state)
-            _learn(line, state, walker.issued, since)
+            walker.learn(line, since, state)
     quantiles = np.full((*ask.z_hat.shape, len(release.blend.quantiles)), np.nan)
     point = np.full(ask.z_hat.shape, np.nan)
     there = np.isfinite(ask.z_hat).any(axis=1)

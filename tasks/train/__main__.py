@@ -8,7 +8,7 @@ from tasks.core.leaks import LeakVerdict, refuse_leaks, refuse_other
 from tasks.core.schema import FeatureSchema
 from tasks.edges.artifacts import file_hash, read_calendar, read_frame, read_json, replacing, write_frame, write_json, write_text
 from tasks.edges.door import open_door
-from tasks.edges.params import read_about, read_dataset, read_gate_steps, read_model_params, read_params
+from tasks.edges.params import read_about, read_dataset, read_gate_steps, read_model_params, read_models, read_params
 from tasks.edges.settings import ROOT
 from tasks.edges.tracking import log_training
 from tasks.train.params import TrainParams
@@ -20,6 +20,7 @@ def main() -> None:
     """Read the feature table, walk, write forecasts and fit, log the run."""
     if len(sys.argv) != 2:  # noqa: PLR2004  (the command and its one argument)
         raise ParamsError("`python -m tasks.train` needs the name of one model of params.yaml, for example `python -m tasks.train ridge`.")
+    read_models()  # a list that is not the entry's stops here, and not when every model has been trained
     model, about, source = sys.argv[1], read_about(), ROOT / "data/features"
     params, model_params = read_params("train", TrainParams), read_model_params(model)
     schema = FeatureSchema.model_validate(read_json(source / "schema.json"))
@@ -37,8 +38,8 @@ def main() -> None:
         write_json(folder / "metrics.json", trained.metrics)
         write_json(folder / "plan.json", trained.plan)
         write_text(folder / "folds.svg", trained.picture)
-        if trained.search_picture is not None:
-            write_text(folder / "search.svg", trained.search_picture)
+        for name, picture in (trained.search_pictures or {}).items():
+            write_text(folder / f"{name}.svg", picture)
     with replacing(ROOT / "models/fits" / model) as folder:
         trained.fit.save(folder)
         trained.fit.to_onnx(folder / "model.onnx")

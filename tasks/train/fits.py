@@ -23,6 +23,7 @@ from tasks.edges.fanout import Map, fan_out
 from tasks.edges.fold_cache import code_digest, fetch_fit, keep_fit, trim_fits
 from tasks.edges.settings import settings
 from tasks.forecasters import Forecaster, build_forecaster
+from tasks.forecasters.formula import Formula
 from tasks.train.select import SelectParams, columns_to_ignore, ignore_columns
 
 SAY_EVERY_S = 5.0
@@ -53,14 +54,16 @@ class Ground(NamedTuple):
         """The parameters of a fit as of the origin *at*."""
         return next((own for since, own in reversed(self.searched) if since <= at), self.own)
 
-    def learn(self, at: int, own: dict[str, Any], start: Forecaster | None = None) -> Forecaster:
-        """The fit as of the origin *at* with the parameters *own*. Raises ForecasterError when there is nothing to learn from."""
+    def learn(self, at: int, own: dict[str, Any], start: Forecaster | None = None, reused: dict[str, Any] | None = None) -> Forecaster:
+        """The fit as of the origin *at* with the parameters *own*. reused: what fits as of it leave for each other (see Formula). Raises ForecasterError when there is nothing to learn from."""
         x, z = self.panel.training(at, self.walk)
         if not len(x):
             raise ForecasterError(
                 f"No pair of origin and step is usable at the cutoff {self.panel.cutoff[at]:%F %R}Z. Raise `train.min_train_steps`, or look at the gaps."
             )
         forecaster = self.build(own)
+        if isinstance(forecaster, Formula):
+            forecaster.reused = reused
         if self.select is not None:
             ignore_columns(forecaster, columns_to_ignore(lambda: self.build(own), x, z, self.select))
         return forecaster.fit(x, z, start)

@@ -12,7 +12,8 @@ import numpy as np
 
 from tasks.core.about import About
 from tasks.core.errors import FoldError, ForecasterError, TidemillError
-from tasks.core.scores import PRIMARY
+from tasks.core.scores import Yardstick, judged_by
+from tasks.core.seasonal import seasonal_of_panel
 from tasks.core.transform import from_z
 from tasks.core.windows import Fold, Panel, Superseded
 from tasks.edges.artifacts import write_json, write_text
@@ -21,9 +22,10 @@ from tasks.edges.tracking import log_run
 from tasks.forecasters import Forecaster
 from tasks.train.fits import Ground, source_digest, unpacked
 from tasks.train.plan import Plan
+from tasks.train.search_importance import LEAST_TRIALS, Importance, importances
 from tasks.train.search_params import SearchParams, with_chosen
-from tasks.train.search_picture import front_svg, trials_svg
-from tasks.train.search_study import WHY, alone_with, begin_trial, drawn, finished, open_study, study_folder
+from tasks.train.search_picture import front_svg, importances_svg, trials_svg
+from tasks.train.search_study import WHY, alone_with, begin_trial, drawn, finished, open_study, study_folder, trim_studies
 
 _ROUNDS = 30  # of one answer each, for the latency
 VARIES = ("latency",)  # objectives that differ from run to run: never in an output of the stage
@@ -47,12 +49,15 @@ class Trial(NamedTuple):
 
     @property
     def error(self) -> float:
-        """Mean primary loss of the inner walk."""
+        """Mean loss of the inner walk."""
         return self.values["error"]
 
 
 class Inner(NamedTuple):
-    """What every trial of one search shares. ground: its panel ends with the origin *at*, the search's cutoff. folds: of the inner walk. z: {origin: (S, H)} as the cutoff knew it."""
+    """What every trial of one search shares. ground: its panel ends with the origin *at*, the search's cutoff. folds: of the inner walk. z: {origin: (S, H)} as the cutoff knew it.
+
+    reused: for each fold what its fits leave for each other, in this process.
+    """
 
     ground: Ground
     search: SearchParams
@@ -61,23 +66,41 @@ class Inner(NamedTuple):
     folds: list[Fold]
     z: dict[int, np.ndarray]
     key: str
+    reused: list[dict[str, Any]]
+
+    @property
+    def yardstick(self) -> Yardstick | None:
+        """Of all that the inner walk forecasts, (K, S, H), where the primary score needs one; so folds are measured alike."""
+        seasonal, y = seasonal_of_panel(self.ground.panel, self.about), from_z(self.about.target, np.stack(list(self.z.values())))
+        if seasonal is None:
+            return None
+        return seasonal.yardstick(y, np.array(list(self.z))[:, None, None], np.arange(y.shape[1])[:, None], np.arange(1, y.shape[2] + 1))
+
+    @property
+    def judged_by(self) -> tuple[str, Callable[[np.ndarray, np.ndarray, Yardstick | None], np.ndarray]]:
+        """Name of the loss that trials are compared by, and the loss."""
+        return judged_by(self.about.primary_score, self.ground.own.get("quantile"))
 
 
 class Searched(NamedTuple):
-    """own: the model's parameters with the chosen ones among them. trials: those that count. start_error: of the parameters before."""
+    """own: the model's parameters with the chosen ones among them. trials: those that count. start_error: of the parameters before. importances: of what was searched."""
 
     inner: Inner
     own: dict[str, Any]
     chosen: Trial | None
     trials: list[Trial]
     start_error: float
+    importances: list[Importance]
 
-    def picture(self) -> str:
-        """How the error fell from trial to trial, and where a steady objective stands beside it the front of the two, as SVG."""
-        steady = [o for o in self.inner.search.objectives[1:] if o not in VARIES]
-        if steady:
-            return front_svg(*_points(self.trials, steady[0]), steady[0])
-        return trials_svg([t.values.get("error") for t in self.trials], self.start_error)
+    def pictures(self) -> dict[str, str]:
+        """As SVG by the file's name: how the error fell from trial to trial, or where a steady objective stands beside it the front of the two; and the importances."""
+        others = _steady(self.inner.search)[1:]
+        tried = (
+            _front_picture(self.trials, others[0], self.chosen)
+            if others
+            else trials_svg([t.values.get("error") for t in self.trials], self.start_error, self.chosen and self.chosen.number)
+        )
+        return {"search": tried, "importances": importances_svg([(i.param, i.shares, i.n_trials) for i in self.importances], LEAST_TRIALS)}
 
 
 Tell = Callable[[str, int, Trial | None], None]
@@ -97,7 +120,9 @@ def search_walk(
     tell: called with a study's key, when it began (ns since 1970) and None, then with each trial that ended; also again with those of a search that was killed.
     """
     places = range(0, len(plan.folds) if search.every_folds and plan.refit != "frozen" else 1, search.every_folds or 1)
-    return [search_once(ground, plan.folds[i].fit_at, search, about, say, until, tell) for i in places]
+    searched = [search_once(ground, plan.folds[i].fit_at, search, about, say, until, tell) for i in places]
+    trim_studies()
+    return searched
 
 
 def search_once(
@@ -135,10 +160,14 @@ def search_once(
                 if until is None or stops < until:
                     study.set_user_attr(_ENDED, {**ended, str(search.budget_s): len(done)})
             study.set_user_attr("told", len(done))
-    trials = done[:wanted]
-    chosen = choose(trials, search, start_error)
-    _keep_fronts(inner.key, trials, search)
-    searched = Searched(inner, ground.own if chosen is None else with_chosen(ground.own, chosen.params), chosen, trials, start_error)
+        trials = done[:wanted]
+        chosen = choose(trials, search, start_error)
+        _keep_fronts(inner.key, trials, search, chosen)
+        complete = [t for t in finished(study)[:wanted] if t.state.name == "COMPLETE"]
+    for left in inner.reused:
+        left.clear()  # the search is over, the training goes on
+    weighed = importances(complete, list(search.space), {o: search.objectives.index(o) for o in _steady(search)}, ground.seed)
+    searched = Searched(inner, ground.own if chosen is None else with_chosen(ground.own, chosen.params), chosen, trials, start_error, weighed)
     say(f"search as of {ground.panel.cutoff[at]:%F}: {_said(searched)}")
     return searched
 
@@ -159,7 +188,7 @@ def inner_walk(ground: Ground, at: int, search: SearchParams, about: About) -> I
     folds = [Fold(int(part[0]), part) for part in np.array_split(origins, min(search.inner_refits, len(origins)))]
     z = {int(o): panel.targets(int(o), int(o) + 1, at, walk.embargo_steps)[0] for o in origins}
     window = walk if search.inner_window_steps is None else walk.model_copy(update={"window_steps": search.inner_window_steps})
-    inner = Inner(ground._replace(panel=panel, walk=window, searched=()), search, about, at, folds, z, "")
+    inner = Inner(ground._replace(panel=panel, walk=window, searched=()), search, about, at, folds, z, "", [{} for _ in folds])
     return inner._replace(key=_key(inner))
 
 
@@ -236,15 +265,15 @@ def front(trials: list[Trial], objectives: tuple[str, ...]) -> list[Trial]:
     return [t for t, is_beaten in zip(complete, beaten, strict=True) if not is_beaten]
 
 
-def search_report(searched: Searched, ground: Ground, plan: Plan, fits: dict[int, bytes], score: str) -> dict[str, Any]:
+def search_report(searched: Searched, ground: Ground, plan: Plan, fits: dict[int, bytes]) -> dict[str, Any]:
     """What one search did, and what its gain was worth: the inner errors beside those of the cutoffs that its first fold serves, which it had not seen."""
     inner, search = searched.inner, searched.inner.search
-    steady = tuple(o for o in search.objectives if o not in VARIES)
+    steady = _steady(search)
     outer = _outer(searched, ground, plan, fits)
     said = None if searched.chosen is None else searched.chosen.number
     return {
         "as_of": ground.panel.cutoff[inner.at].isoformat(),
-        "score": score,
+        "score": inner.judged_by[0],
         "n_trials": len(searched.trials),
         "states": {state: sum(t.state == state for t in searched.trials) for state in ("complete", "pruned", "refused")},
         "chosen": {"trial": said, "params": {} if searched.chosen is None else searched.chosen.params, "own": searched.own},
@@ -253,6 +282,7 @@ def search_report(searched: Searched, ground: Ground, plan: Plan, fits: dict[int
         "overfit": None if outer is None else _gain(searched) - outer["gain"],
         "inner_gain": _gain(searched),
         "front": [t.number for t in front(searched.trials, steady)],
+        "importances": [one.row() for one in searched.importances],
         "trials": [
             {"trial": t.number, "state": t.state, "params": t.params, **{o: t.values[o] for o in steady if o in t.values}, **({"why": t.why} if t.why else {})}
             for t in searched.trials
@@ -273,14 +303,16 @@ def _try(inner: Inner, n: int, go_on: Callable[[], bool], done: Callable[[Trial]
 
 
 def _judge(inner: Inner, own: dict[str, Any]) -> Iterator[tuple[float, Forecaster]]:
-    """After each inner fold: the mean primary loss so far, and the fold's fit."""
+    """After each inner fold: the mean loss so far, and the fold's fit."""
     total, n = 0.0, 0
-    for fold in inner.folds:
-        fit = inner.ground.learn(fold.fit_at, own)
+    yardstick = inner.yardstick
+    for fold, reused in zip(inner.folds, inner.reused, strict=True):
+        fit = inner.ground.learn(fold.fit_at, own, reused=reused)
         x, where = inner.ground.panel.at(fold.origins)
         z = np.array([inner.z[int(origin)][series] for origin, series in where]).reshape(len(where), -1)
         y, y_hat = from_z(inner.about.target, z), from_z(inner.about.target, fit.predict(x))
-        loss = PRIMARY[inner.about.primary_score](y, y_hat)
+        own_scale = yardstick and yardstick._replace(scale=yardstick.scale[np.searchsorted(list(inner.z), where[:, 0]), where[:, 1]])
+        loss = inner.judged_by[1](y, y_hat, own_scale)
         if not np.isfinite(y_hat[np.isfinite(y)]).all():
             raise ForecasterError("Some forecasts of the inner walk are no numbers.")
         total, n = total + float(np.nansum(loss)), n + int(np.isfinite(loss).sum())
@@ -342,19 +374,26 @@ def _outer(searched: Searched, ground: Ground, plan: Plan, fits: dict[int, bytes
     if fold.fit_at not in fits:
         return None
     fit = unpacked(fits[fold.fit_at], ground)
-    error = _loss(fit, searched.inner.about, ground.panel, fold.origins)
+    error = _loss(fit, searched.inner, ground.panel, fold.origins)
     try:
-        before = error if searched.chosen is None else _loss(ground.learn(fold.fit_at, ground.own), searched.inner.about, ground.panel, fold.origins)
+        before = error if searched.chosen is None else _loss(ground.learn(fold.fit_at, ground.own), searched.inner, ground.panel, fold.origins)
     except TidemillError:
         return {"error": error, "error_before": None, "gain": 0.0, "n_cutoffs": len(fold.origins)}
     return {"error": error, "error_before": before, "gain": 1 - error / before if before else 0.0, "n_cutoffs": len(fold.origins)}
 
 
-def _loss(fit: Forecaster, about: About, panel: Panel, origins: np.ndarray) -> float:
+def _loss(fit: Forecaster, inner: Inner, panel: Panel, origins: np.ndarray) -> float:
     x, where = panel.at(origins)
     z = panel.targets(int(origins[0]), int(origins[-1]) + 1)
-    loss = PRIMARY[about.primary_score](from_z(about.target, z[where[:, 0] - origins[0], where[:, 1]]), from_z(about.target, fit.predict(x)))
+    y, seasonal = from_z(inner.about.target, z[where[:, 0] - origins[0], where[:, 1]]), seasonal_of_panel(panel, inner.about)
+    yardstick = None if seasonal is None else seasonal.yardstick(y, where[:, [0]], where[:, [1]], np.arange(1, y.shape[1] + 1))
+    loss = inner.judged_by[1](y, from_z(inner.about.target, fit.predict(x)), yardstick)
     return float(np.nanmean(loss))
+
+
+def _steady(search: SearchParams) -> tuple[str, ...]:
+    """Objectives that are the same in each run, the error first."""
+    return tuple(o for o in search.objectives if o not in VARIES)
 
 
 def _finite(value: float) -> float | None:
@@ -396,24 +435,29 @@ def _key(inner: Inner) -> str:
     return hashed.hexdigest()[:32]
 
 
-def _keep_fronts(key: str, trials: list[Trial], search: SearchParams) -> None:
+def _keep_fronts(key: str, trials: list[Trial], search: SearchParams, chosen: Trial | None) -> None:
     """In the study's folder, since they may hold what varies: the front as a table, and a picture for each objective beside the error."""
     if search.objectives[1:]:
         best = front(trials, search.objectives)
         write_json(study_folder(key) / "front.json", [{"trial": t.number, "params": t.params, **t.values} for t in best])
         for objective in search.objectives[1:]:
-            write_text(study_folder(key) / f"front_{objective}.svg", front_svg(*_points(trials, objective), objective))
+            write_text(study_folder(key) / f"front_{objective}.svg", _front_picture(trials, objective, chosen))
 
 
-def _points(trials: list[Trial], objective: str) -> tuple[list[tuple[float, float]], set[int]]:
-    """(objective, error) of each complete trial, and which of them are on the front of the two."""
+def _front_picture(trials: list[Trial], objective: str, chosen: Trial | None) -> str:
+    """Every complete trial by *objective* and error, with the front of the two."""
     complete = [t for t in trials if t.state == "complete"]
-    best = {t.number for t in front(complete, ("error", objective))}
-    return [(t.values[objective], t.error) for t in complete], {i for i, t in enumerate(complete) if t.number in best}
+    best = front(complete, ("error", objective))
+    points = [(t.values[objective], t.error) for t in complete]
+    return front_svg(points, {i for i, t in enumerate(complete) if t in best}, objective, None if chosen is None else complete.index(chosen))
 
 
 def _said(searched: Searched) -> str:
-    n = f"{len(searched.trials)} trials, {sum(t.state == 'pruned' for t in searched.trials)} pruned"
+    weighed = [f"{one.param} {100 * one.shares['error']:.0f} %" for one in searched.importances if one.shares][:3]
+    depends = (
+        f"the error depends on {', '.join(weighed)}" if weighed else f"too few to say what the error depends on ({LEAST_TRIALS} must come to an end)"
+    )
+    n = f"{len(searched.trials)} trials, {sum(t.state == 'pruned' for t in searched.trials)} pruned; {depends}"
     if searched.chosen is None:
         return f"{n}; none is better than the parameters in params.yaml, inner error {searched.start_error:.4g}"
     return f"{n}; {searched.chosen.params}, inner error {searched.chosen.error:.4g}, before {searched.start_error:.4g}"

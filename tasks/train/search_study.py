@@ -1,16 +1,20 @@
 """Where the trials of a search are kept: an Optuna study that a kill does not harm.
 
-In TIDEMILL_HOME/search/<key> as a journal file, or in the database of TIDEMILL_SEARCH_STORAGE. One search at a time works on a study; its
-workers end with it. So a trial that still runs when a search begins is one that was killed: it is done again, once, with what it had drawn.
+In TIDEMILL_HOME/search/<key> as a journal file, or in the database of TIDEMILL_SEARCH_STORAGE. One search at a time works on a study, held apart
+by a lock that ends with its process: of a file, and in PostgreSQL of the database too. Its workers end with it. So a trial that still runs when a search begins is one that was killed: it is done again, once, with what it had drawn.
 """
 
+import contextlib
 import fcntl
+import hashlib
+import os
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -31,14 +35,35 @@ def study_folder(key: str) -> Path:
 
 @contextmanager
 def alone_with(key: str, search: SearchParams) -> Iterator[Any]:
-    """The study *key*, in which nobody else works, with what a kill left undone waiting to be done again; another search waits for its end."""
-    with (study_folder(key) / "lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        if not settings().search_storage:
-            _mend(study_folder(key) / "journal.log")
-        study = open_study(key, search)
-        _wait_again(study)
-        yield study
+    """The study *key*, in which nobody else works, with what a kill left undone waiting to be done again; another search waits for its end.
+
+    Raises SettingsError as `open_study`, and when the database goes away.
+    """
+    url, folder = settings().search_storage, study_folder(key)
+    with _answering(url):
+        if url:
+            _storage(url, folder)  # says first what is wrong with it
+        with _locked_in(url, key), _holding(folder / "lock"):
+            if not url:
+                _mend(folder / "journal.log")
+            study = open_study(key, search)
+            _wait_again(study)
+            yield study
+
+
+def trim_studies() -> None:
+    """Remove the folders of studies that were used longest ago, until the rest fits into the setting `keep_searches_mb`; none that is in use. What a database keeps stays."""
+    left = settings().keep_searches_mb * 1_000_000
+    locks = []
+    for lock in (settings().home / "search").glob("*/lock"):
+        with contextlib.suppress(FileNotFoundError):  # another search trims beside us
+            locks.append((lock.stat().st_mtime, sum(path.lstat().st_size for path in lock.parent.iterdir()), lock))
+    for _, size, lock in sorted(locks, reverse=True):
+        left -= size
+        if left < 0:
+            with contextlib.suppress(FileNotFoundError, BlockingIOError), lock.open("r+") as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def open_study(key: str, search: SearchParams) -> Any:
@@ -100,8 +125,32 @@ def _stale(study: Any) -> list[int]:
     return numbers
 
 
+@contextmanager
+def _holding(lock: Path) -> Iterator[None]:
+    """Nobody else holds *lock*, which was used now; one that went away while we waited for it, with its folder, is made anew."""
+    while (handle := _taken(lock)) is None:
+        pass
+    with handle:
+        yield
+
+
+def _taken(lock: Path) -> IO[str] | None:
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        handle = lock.open("w")
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.fstat(handle.fileno()).st_ino == lock.stat().st_ino:
+                os.utime(lock)
+                return handle
+        handle.close()
+    return None
+
+
 def _mend(journal: Path) -> None:
-    """Whoever was killed may have left its lock, and half of a line."""
+    """Whoever was killed may have left its lock, and half of a line; whoever trimmed, no journal at all, while we remember one."""
+    if not journal.exists():
+        _storage.cache_clear()
     journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
     if journal.exists() and not (content := journal.read_bytes()).endswith(b"\n"):
         with journal.open("r+b") as file:
@@ -116,9 +165,42 @@ def _storage(url: str, folder: Path) -> Any:
     if not url:
         return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
     try:
-        return RDBStorage(url)
-    except Exception as error:  # (of whatever driver)
+        with _answering(url), _locked_in(url, "tables"):  # two who make them at once would trip over each other
+            return RDBStorage(url)
+    except ImportError as error:
         raise SettingsError(
-            f"TIDEMILL_SEARCH_STORAGE does not answer: {type(error).__name__}: {str(error).splitlines()[0]}. Start the database and install its driver "
-            "(for PostgreSQL: psycopg), or unset the variable: then trials are kept in a file of TIDEMILL_HOME."
+            f"TIDEMILL_SEARCH_STORAGE asks for a driver that is not installed: {error}. For PostgreSQL write `postgresql+psycopg://...`, whose driver is."
+        ) from error
+
+
+@contextmanager
+def _locked_in(url: str, name: str) -> Iterator[None]:
+    """Nobody else holds *name* in the database of *url*, whatever machine it is on; the server lets go of it when the connection ends, with a killed process at once."""
+    if not url.startswith("postgresql"):
+        yield
+        return
+    from sqlalchemy import NullPool, create_engine, text  # noqa: PLC0415  (.3 s: only who has a database pays it)
+
+    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    number = int.from_bytes(hashlib.sha256(f"tidemill {name}".encode()).digest()[:8], signed=True)
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": number})
+        yield
+
+
+@contextmanager
+def _answering(url: str) -> Iterator[None]:
+    """What goes wrong with the database of *url* is said as that."""
+    if not url:
+        yield
+        return
+    from optuna.exceptions import StorageInternalError  # noqa: PLC0415  (as above)
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        raise SettingsError(
+            f"TIDEMILL_SEARCH_STORAGE does not answer: {type(error).__name__}: {str(error.__cause__ or error).splitlines()[0]}. Start the database and run again, which "
+            "goes on from what has ended; or unset the variable: then trials are kept in a file of TIDEMILL_HOME."
         ) from error

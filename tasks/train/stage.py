@@ -12,7 +12,8 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.schema import FeatureSchema
 from tasks.core.score_table import elements, mean_scores
-from tasks.core.windows import Fold, panel_of, plan_folds
+from tasks.core.seasonal import seasonal_of_panel
+from tasks.core.windows import Fold, Panel, panel_of, plan_folds
 from tasks.edges.fold_cache import code_digest
 from tasks.forecasters import Forecaster
 from tasks.train.fits import Ground, unpacked
@@ -27,7 +28,7 @@ from tasks.train.walk import Predicted, fits_of, forecast_frame, predicted
 
 
 class Trained(NamedTuple):
-    """forecasts: out of sample, before the gate's rows. gate: the final fit over them. metrics: see `score`. plan, picture: of the walk. search, its picture, selection: what was chosen inside the windows, None where nothing was."""
+    """forecasts: out of sample, before the gate's rows. gate: the final fit over them. metrics: see `score`. plan, picture: of the walk. search, its pictures, selection: what was chosen inside the windows, None where nothing was."""
 
     forecasts: pl.DataFrame
     gate: pl.DataFrame
@@ -37,7 +38,7 @@ class Trained(NamedTuple):
     plan: dict[str, Any]
     picture: str
     search: list[dict[str, Any]] | None = None
-    search_picture: str | None = None
+    search_pictures: dict[str, str] | None = None
     selection: dict[str, Any] | None = None
 
 
@@ -97,12 +98,10 @@ def train(
         "stride_steps": walk.stride_steps,
     }
     picture = folds_svg(plan, walk, about.horizon_steps, n_steps)
-    trained = Trained(forecasts, gate, final, facts, score(forecasts, about), kept, picture)
+    trained = Trained(forecasts, gate, final, facts, score(forecasts, about, panel), kept, picture)
     if searches:
         started = ground._replace(searched=())
-        trained = trained._replace(
-            search=[search_report(s, started, plan, fits, about.primary_score) for s in searches], search_picture=searches[-1].picture()
-        )
+        trained = trained._replace(search=[search_report(s, started, plan, fits) for s in searches], search_pictures=searches[-1].pictures())
     return trained if own.select is None else trained._replace(selection=_selection(ground, plan, fits, schema))
 
 
@@ -112,13 +111,15 @@ def _selection(ground: Ground, plan: Plan, fits: dict[int, bytes], schema: Featu
     return selection_report(schema, ground.build(ground.own_at(plan.shipped_at)).dispensable, kept)  # type: ignore[attr-defined]
 
 
-def score(forecasts: pl.DataFrame, about: About) -> dict[str, Any]:
+def score(forecasts: pl.DataFrame, about: About, panel: Panel) -> dict[str, Any]:
     """Mean losses over all cutoffs whose y is known: MAE, RMSE and bias in the target's unit and the primary loss, overall and by series, step, year and cutoff (counted from 1).
 
     Here each model speaks for itself, without the level factor that `ensemble` adds before it compares.
     """
     names = ("mae", "rmse", "bias")
-    scored = elements(forecasts, names, primary=about.primary_score)
+    seasonal = seasonal_of_panel(panel, about)
+    yardstick = None if seasonal is None else seasonal.yardstick_of_rows(forecasts)
+    scored = elements(forecasts, names, primary=about.primary_score, yardstick=yardstick)
 
     def means(*by: str) -> pl.DataFrame:
         return mean_scores(scored, by).select(*by, *names, pl.col("primary").alias(f"primary_{about.primary_score}"), "n")

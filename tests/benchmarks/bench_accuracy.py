@@ -42,7 +42,8 @@ MODELS = {
         "penalty": 1e-4,
         "loss": "absolute",
         "weight": WEIGHT,
-        "max_rows": 150_000,
+        "whole_rows": True,
+        "max_rows": 100_000,
         "groups": [{"column": "z_change_168_168", "over": "z_change_24_312", "parts": 4}, {"column": "z_mean_336", "parts": 2}],
     },
     "lightgbm": {

@@ -115,8 +115,16 @@ def test_cqr_starts_from_the_mean_of_the_members_own_quantiles_which_have_no_say
     inside = (aligned.z >= issued.quantiles[..., 0]) & (aligned.z <= issued.quantiles[..., -1])
     assert inside[60:][np.isfinite(aligned.z[60:])].mean() == pytest.approx(0.8, abs=0.04)
     np.testing.assert_array_equal(issued.point, issuer_of(aligned, small_about(), PARAMS, 50).whole(z_hat).point)
-    history = history_frame(assemble(aligned, small_about(), issuer.params).candidates["har"], issuer)
+    assembled = assemble(aligned, small_about(), issuer.params)
+    history = history_frame(assembled.candidates["har"], issuer)
     assert (history["q_0.9"] - history["q_0.1"]).to_numpy() == pytest.approx(1.6)
+    low, high = summary(assembled, aligned, small_about())["coverage"]["starts_from"]
+    assert (low["members"], high["members"]) == (["low"], ["high", "higher"])
+    y, own = aligned.y[assembled.scored], aligned.of_quantile["0.1"][assembled.scored]
+    assert low["own_below_frac"] == pytest.approx((y <= own).mean())  # the target has no transform
+    assert low["own_below_frac"] > 0.15  # too close to the centre, and put right:
+    assert low["issued_below_frac"] == pytest.approx(0.1, abs=0.02)
+    assert low["issued_pinball"] < low["own_pinball"] == pytest.approx(scores.pinball(y, own, 0.1).mean())
 
 
 @pytest.mark.parametrize(

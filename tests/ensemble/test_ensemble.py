@@ -56,6 +56,22 @@ def test_the_ensemble_is_not_worse_than_its_members_and_covers():
     assert sum(facts["weights"].values()) == pytest.approx(1.0)
 
 
+def test_a_member_that_was_cut_short_is_compared_on_the_outcomes_that_all_speak_for():
+    panel = small_panel()
+    aligned = aligned_of(small_members(panel), panel)
+    cut = aligned.z_hat.copy()
+    cut[2, :100] = np.nan
+    assembled = assemble(aligned.__class__(**{**aligned.__dict__, "z_hat": cut}), small_about(), PARAMS)
+    facts = summary(assembled, aligned, small_about())
+    assert facts["left_out"] == []
+    assert {facts["scores"][m]["n"] for m in facts["scores"]} == {facts["n_outcomes_shared"]}
+    assert facts["scores"]["last_value"]["primary"] == pytest.approx(np.nanmean(assembled.candidates["last_value"].loss[100 : aligned.n_walk]))
+    cut[2, :180] = np.nan
+    facts = summary(assemble(aligned.__class__(**{**aligned.__dict__, "z_hat": cut}), small_about(), PARAMS), aligned, small_about())
+    assert facts["left_out"] == ["noise"]
+    assert facts["scores"]["noise"]["n"] < facts["n_outcomes_shared"] == facts["scores"]["har"]["n"]
+
+
 def test_history_holds_no_outcome_that_seen_until_does_not_know():
     panel = small_panel()
     aligned = aligned_of(small_members(panel), panel)
@@ -91,7 +107,7 @@ def test_the_report_says_what_was_compared_where_and_what_each_member_brings(tmp
     selection = facts["selection"]
     assert [row["combiner"] for row in selection["combiners"] if row["chosen"]] == [facts["combiner"]]
     assert sorted(losses := [row["loss"] for row in selection["combiners"]]) == losses
-    assert {row["combiner"] for row in selection["combiners"] if row["not_servable"]} == {"recent", "stacking_trees", "per_series"}
+    assert {row["combiner"] for row in selection["combiners"] if row["not_servable"]} == {"stacking_trees", "per_series"}
     assert facts["scored_from"][0] < selection["fit_until"][:10] < selection["until"][:10] == facts["seen_until"][:10]
     assert all(brought > 0.02 for brought in facts["brings_frac"].values())  # independent errors: a third of the averaging gone
     error = (aligned.z - aligned.z_hat)[:, assembled.scored].reshape(3, -1)

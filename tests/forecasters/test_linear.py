@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tasks.core.errors import ForecasterError
-from tasks.core.schema import FeatureColumn, FeatureSchema
+from tasks.core.schema import SERIES_KEY, FeatureColumn, FeatureSchema
 from tasks.forecasters import build_forecaster
-from tasks.forecasters.linear import moments, solve
+from tasks.forecasters.linear import moments, reweighted, solve
 
 SCHEMA = FeatureSchema(
     columns=tuple(FeatureColumn(name=name, role=role, lookback_steps=1) for name, role in (("z_last", "level"), ("z_lag_1", "level"), ("kind_value", "free"))),
@@ -73,6 +73,79 @@ def test_a_weight_moves_the_fit_to_the_rows_that_count():
     half = build_forecaster("ridge", SCHEMA, 1, {"base": "last", "weight": {"constant": 1e-4, "column": "kind_value"}, "penalty": 1e-6}).fit(x, z)
     of_kind = x[:, 2] == 1
     assert np.abs(half.predict(x) - z)[of_kind].mean() < 0.05 < np.abs(half.predict(x) - z)[~of_kind].mean()
+
+
+def test_reweighting_by_blocks_is_weighted_least_squares():
+    """Over more rows than a block holds, and of the rows asked for alone; the weights of the squared loss stay, so that a closed form is the oracle."""
+    rng = np.random.default_rng(4)
+    inputs, target = rng.normal(size=(9000, 4)).astype(np.float32), rng.normal(size=(9000, 3)).astype(np.float32)
+    weight, rows = rng.uniform(0.1, 3, 9000).astype(np.float32), np.flatnonzero(rng.random(9000) < 0.9)
+    root = np.sqrt(weight[rows, None].astype(float))
+    slow, *_ = np.linalg.lstsq(np.column_stack([np.ones(len(rows)), inputs[rows]]) * root, target[rows] * root, rcond=None)
+    np.testing.assert_allclose(reweighted(inputs, target, weight, rows, 0.0, np.zeros((3, 5)), absolute=False), slow.T, atol=1e-5)
+
+
+def of_series(x, series):
+    """*x* with the columns that tell its series, and their schema."""
+    keys = tuple(FeatureColumn(name=name, role="free", lookback_steps=1) for name in SERIES_KEY)
+    return np.column_stack([x, series, series]).astype(np.float32), SCHEMA.model_copy(update={"columns": (*SCHEMA.columns, *keys)})
+
+
+@pytest.mark.parametrize(("by", "n_of_kind_0"), [({"by": "length", "parts": 2}, 300), ({"by": "series", "column": "kind_value", "parts": 2}, 600)])
+def test_groups_follow_the_series(by, n_of_kind_0):
+    """Two series of two kinds: one is longer, or differs in a median that single rows deny. A third one, never met, gets a forecast too."""
+    x, z = of_two_kinds()
+    kind = x[:, 2] == 1
+    keep = np.sort(np.concatenate([np.flatnonzero(~kind)[:n_of_kind_0], np.flatnonzero(kind)]))
+    x, z, kind = x[keep], z[keep], kind[keep]
+    x[::5, 2] = 1 - x[::5, 2]
+    rows, schema = of_series(x, kind)
+    fit = build_forecaster("ridge", schema, 1, {"base": "last", "penalty": 1e-6, "groups": [by], "columns": ["z_lag_1"]}).fit(rows, z)
+    assert np.abs(fit.predict(rows) - z).mean() < 0.01
+    rows[:, 3:] = 7
+    assert np.isfinite(fit.predict(rows)).all()
+
+
+def test_by_length_a_new_series_is_as_the_shortest():
+    x, z = of_two_kinds()
+    series = np.arange(len(x)) % 3 == 0  # 400 rows of one, 800 of the other
+    rows, schema = of_series(x, series)
+    fit = build_forecaster("ridge", schema, 1, {"base": "last", "groups": [{"by": "length", "parts": 2}]}).fit(rows, z)
+    met, new = rows[series], rows[series].copy()
+    new[:, 3:] = 7
+    assert (fit.predict(new) == fit.predict(met)).all()
+
+
+def test_whole_rows_keep_what_was_filled_out_of_the_fit():
+    """Half of the rows lack a lag that decides; a fit of the others is exact, and takes all when too few are whole."""
+    x, z = of_two_kinds()
+    whole, params = x[:, 2] == 1, {"base": "last", "penalty": 1e-6, "columns": ["z_lag_1"]}
+    x[~whole, 1] = np.nan
+    fit = build_forecaster("ridge", SCHEMA, 1, params | {"whole_rows": True}).fit(x, z)
+    assert (
+        np.abs(fit.predict(x) - z)[whole].mean() < 0.01 < np.abs(build_forecaster("ridge", SCHEMA, 1, params).fit(x, z).predict(x) - z)[whole].mean()
+    )
+    x[3:, 1] = np.nan
+    some, every = (build_forecaster("ridge", SCHEMA, 1, params | {"whole_rows": of}).fit(x, z) for of in (True, False))
+    assert (some.predict(x) == every.predict(x)).all()
+
+
+def test_what_ridge_does_not_see_moves_nothing():
+    x, z = of_two_kinds()
+    fit = build_forecaster("ridge", SCHEMA, 1, {"columns": ["z_lag_1"]}).fit(x, z)
+    other = x.copy()
+    other[:, 2] = 99
+    assert (fit.predict(other) == fit.predict(x)).all()
+
+
+def test_ridge_names_the_unknown_column():
+    with pytest.raises(ForecasterError, match=r"`columns` of Ridge names \['close_lag_1'\]"):
+        build_forecaster("ridge", SCHEMA, 1, {"columns": ["close_lag_1"]})
+
+
+def test_the_length_is_no_column():
+    with pytest.raises(ForecasterError, match="`by: length` counts rows"):
+        build_forecaster("ridge", SCHEMA, 1, {"groups": [{"by": "length", "column": "z_last", "parts": 2}]})
 
 
 def test_a_group_names_the_column_that_is_missing():

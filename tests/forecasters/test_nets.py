@@ -128,9 +128,46 @@ def test_parameters_that_do_not_fit_together_are_refused(params):
         build_forecaster("patch_transformer", schema_of(), 1, params)
 
 
-def test_less_precision_without_a_gpu_is_refused():
-    with pytest.raises(ForecasterError, match=r"precision: bf16-mixed.*needs a GPU"):
-        fitted(precision="bf16-mixed")
+def test_half_precision_without_a_gpu_is_refused():
+    with pytest.raises(ForecasterError, match=r"precision: 16-mixed.*needs a GPU"):
+        fitted(precision="16-mixed")
+
+
+@pytest.mark.parametrize(("has_gpu", "has_bf16", "accelerator", "found"), [
+    (False, False, "auto", "32-true"), (True, True, "cpu", "32-true"), (True, True, "auto", "bf16-mixed"), (True, False, "auto", "16-mixed"),
+])  # fmt: skip
+def test_precision_follows_the_machine(monkeypatch, has_gpu, has_bf16, accelerator, found):
+    """What torch says of a machine is all that differs between one with a GPU and this one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bf16)
+    assert training.precision_of(build_forecaster("gru", schema_of(), 1, {"accelerator": accelerator})) == found
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_mixed_precision_finds_about_what_full_precision_finds(net):
+    x, z = pairs()
+    mixed, whole = (fitted(net, x, z, precision=p).predict(x) for p in ("bf16-mixed", "32-true"))
+    assert np.abs(mixed - whole).max() > 0
+    assert np.sqrt(np.mean(np.square(mixed - whole))) < 0.03 * np.std(z)
+
+
+def test_a_disturbed_fit_in_mixed_precision_goes_on_and_ends_with_the_same_bytes(tmp_path, monkeypatch):
+    mixed, start = {**LONG, "precision": "bf16-mixed"}, training.Learner.on_train_epoch_start
+    monkeypatch.setattr(training, "settings", lambda: settings().model_copy(update={"home": tmp_path}))
+
+    def disturbed(self):
+        if self.current_epoch == 4:
+            raise RuntimeError("disturbed")
+        start(self)
+
+    with monkeypatch.context() as while_disturbed:
+        while_disturbed.setattr(training.Learner, "on_train_epoch_start", disturbed)
+        with pytest.raises(RuntimeError, match="disturbed"):
+            fitted(**mixed)
+    epochs = note_epochs(monkeypatch)
+    went_on = fitted(**mixed)
+    assert epochs == [4, 5, 6, 7]
+    assert saved(went_on, tmp_path / "a") == saved(fitted(**mixed), tmp_path / "b")
 
 
 # how batches are worked through

@@ -46,6 +46,10 @@ VARIANTS = {  # what parameters make of a model is under law too
         "ridge",
         {"groups": [{"column": "z_last", "parts": 3}, {"column": "z_lag_1", "over": "z_last", "parts": 2}], "penalty": 0.01},
     ),
+    "ridge of the series' groups": (
+        "ridge",
+        {"groups": [{"by": "series", "column": "z_lag_1", "over": "z_last", "parts": 2}, {"by": "length", "parts": 2}], "columns": ["z_lag_1"]},
+    ),
     "all steps of sklearn": ("sklearn:linear_model.LinearRegression", {"steps": "outputs", "base": "seasonal"}),
 }
 LOCAL = {"ets", "theta", "arima", "garch", "prophet"}  # they know each series by itself

@@ -98,3 +98,12 @@ def test_age_counts_from_the_last_training_that_was_judged(tmp_path, judged_days
         write_clean(root, rows)
         main(root)
         assert read_json(root / REPORT / "report.json")["champion"]["age_steps"] == age_steps
+
+
+def test_served_forecasts_are_judged_in_units_of_the_scale_that_their_cutoff_knew():
+    about = small_about(primary_score="mase")
+    found = outcomes(SERVED.conform(answer(30)), ROWS, about, calendar_for(about), {}).filter(pl.col("y").is_not_null())
+    past = ROWS.filter(pl.col("series_id") == "north", pl.col("known_at") <= cutoff_at(30)).sort("event_time")
+    scale = past[about.target.column].diff(about.season_steps).abs().mean()
+    assert found.height == 5
+    assert (found["loss"] - found["error"].abs() / scale).abs().max() < 1e-12

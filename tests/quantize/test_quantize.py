@@ -11,7 +11,7 @@ from small_release import SMALL_ABOUT, SMALL_FEATURES, build_small_body, small_a
 
 from tasks.core.calendar import calendar_for
 from tasks.core.errors import ReleaseError
-from tasks.core.scores import squared_error
+from tasks.core.scores import pinball, squared_error
 from tasks.core.transform import from_z
 from tasks.core.windows import WalkForward, panel_of
 from tasks.edges.params import STAGES
@@ -31,7 +31,11 @@ NETS = {
     "mlp": SHORT | {"hidden_sizes": [64, 64]}, "nlinear": SHORT, "gru": SHORT, "lstm": SHORT | {"layers": 2},
     "patch_transformer": SHORT | {"patch_steps": 2, "size": 32, "inside_size": 64},
 }  # fmt: skip
-PARAMS = NETS | {"tiny": {"forecaster": "mlp", "hidden_sizes": [1], "epochs": 1}, "lightgbm": {"min_data_in_leaf": 20}}
+PARAMS = NETS | {
+    "low": SHORT | {"forecaster": "gru", "loss": "quantile", "quantile": 0.1},
+    "tiny": {"forecaster": "mlp", "hidden_sizes": [1], "epochs": 1},
+    "lightgbm": {"min_data_in_leaf": 20},
+}
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +65,16 @@ def fits(panel, tmp_path_factory):
 def checkout(tmp_path, panel, fits):
     """A function that lays out a checkout whose challenger has the weights given."""
 
-    def lay(weights, models=("ridge", "lightgbm", "mlp"), max_error_frac=0.01, fitted=()):
+    def lay(weights, models=("ridge", "lightgbm", "mlp"), max_error_frac=0.01, fitted=(), quantile_members=()):
         """fitted: model -> whose fit it has, where its name is not that of its kind."""
         root, rows = tmp_path / "root", small_rows()
         body = build_small_body(root / "models/challenger/challenger", rows, GATE_STEPS)
         shutil.rmtree(body / "members")
         (body / "members").mkdir()
-        for name in weights:
+        for name in [*weights, *(name for names in dict(quantile_members).values() for name in names)]:
             shutil.copyfile(fits / dict(fitted).get(name, name) / "model.onnx", body / "members" / f"{name}.onnx")
         blend = json.loads((body / "ensemble.json").read_text())
-        (body / "ensemble.json").write_text(json.dumps(blend | {"weights": weights}))
+        (body / "ensemble.json").write_text(json.dumps(blend | {"weights": weights, "quantile_members": dict(quantile_members)}))
         shutil.copytree(fits, root / "models/fits")
         for name, kind in dict(fitted).items():
             shutil.copytree(fits / kind, root / "models/fits" / name)
@@ -153,6 +157,16 @@ def test_a_net_without_weight_is_examined_and_stays_fp32(checkout):
     assert said["nets"]["mlp"]["int8_bytes"] > 0
     assert set(said["parity_sd"]) == {"ridge", "mlp"}
     assert not (root / "models/quantized/mlp.onnx").exists()
+
+
+def test_a_net_of_a_quantile_is_judged_by_its_pinball_loss_and_shipped_though_it_has_no_weight(checkout, panel, fits):
+    root = checkout({"ridge": 1.0}, models=("ridge", "low"), quantile_members={"0.1": ["low"]})
+    found = decision_of(root)["nets"]["low"]
+    assert (found["decision"], found["weight"]) == ("INT8", 0.0)
+    assert (root / "models/quantized/low.onnx").exists()
+    rows = gate_rows(panel, GATE_STEPS)
+    loss = pinball(rows.y, from_z(small_about().target, run_graph(open_graph(fits / "low/model.onnx"), rows.x)), 0.1)
+    assert found["fp32_error"] == pytest.approx(np.nanmean(loss), rel=1e-6)
 
 
 def test_each_net_gets_a_decision_of_its_own(checkout):

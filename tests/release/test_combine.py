@@ -5,6 +5,7 @@ import json
 from itertools import combinations
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from tasks.explain.params import ExplainParams
 from tasks.explain.stage import explain
 from tasks.features import build_features
 from tasks.release import forecasts, load, open_body, z_hat
-from tasks.release.combine import Ranks, Regime, Weights, combine, groups_of, plain
+from tasks.release.combine import Ranks, Recency, Regime, Weights, combine, groups_of, plain
 
 MEMBERS = ("last_value", "ridge", "window_mean")
 MEDIAN = Ranks(members=MEMBERS, table=((0, 0, 0), (1, 0, 0), (0.5, 0.5, 0), (0, 1, 0)))
@@ -25,7 +26,10 @@ STEPS = Weights(members=MEMBERS, table=(tuple(tuple(row) for row in np.linspace(
 CALM, WILD = ((0.2,), (0.3,), (0.5,)), ((1.0,), (-0.5,), (0.5,))
 REGIME = Weights(members=MEMBERS, table=(CALM, WILD), regime=Regime(column="z_last", above=(5.0,)), whole=True)
 SERIES = Weights(members=MEMBERS, table=(CALM, WILD, ((0.0,), (1.0,), (0.0,))), series=tuple(sorted((series_key("north"), series_key("elsewhere")))))
-KINDS = pytest.mark.parametrize(("kind", "how"), [("median", MEDIAN), ("per_step", STEPS), ("regime", REGIME), ("per_series", SERIES)])
+MOVING = Weights(members=MEMBERS, table=(CALM,), recent=Recency(half_life_cutoffs=20))
+KINDS = pytest.mark.parametrize(
+    ("kind", "how"), [("median", MEDIAN), ("per_step", STEPS), ("regime", REGIME), ("per_series", SERIES), ("moving", MOVING)]
+)
 FEATURES = small_features(list=[*small_features().model_dump()["list"], {"kind": "series"}])
 
 
@@ -115,6 +119,13 @@ def test_what_cannot_be_combined_is_refused_at_loading(how, fault, bodies):
 
 
 said = arrays(np.float64, (4, 3, 2), elements=st.one_of(st.floats(-1e3, 1e3), st.just(np.nan)))
+
+
+def test_weights_that_move_need_what_each_member_said_along_the_history(tmp_path, rows):
+    folder = build_small_body(tmp_path / "body", rows, weights=dict.fromkeys(MEMBERS, 1 / 3), combination=MOVING.model_dump())
+    pl.read_parquet(folder / "history.parquet").drop("z_hat_ridge").write_parquet(folder / "history.parquet")
+    with pytest.raises(ReleaseError, match="no column 'z_hat_ridge'"):
+        open_body(folder)
 
 
 @given(z_hats=said)

@@ -12,13 +12,18 @@ from small_release import build_small_body, cutoff_at, small_rows
 
 from tasks.core.frames import FORECAST, SERIES
 from tasks.release import forecasts, open_body, why_absent
+from tasks.release.combine import Recency, Weights
+
+MOVING = Weights(
+    members=("last_value", "ridge", "window_mean"), table=(((0.2,), (0.6,), (0.2,)),), recent=Recency(half_life_cutoffs=5, absolute=True)
+).model_dump()
 
 
-@pytest.fixture(scope="module", params=[1, 4])
+@pytest.fixture(scope="module", params=[(1, {}), (4, {"combination": MOVING})])
 def body(request, tmp_path_factory):
-    """Its quantiles learn from every cutoff, or from every fourth."""
-    folder = tmp_path_factory.mktemp("body") / "body"
-    return open_body(build_small_body(folder, small_rows(n_steps=200), stride_steps=request.param, n_history=80 // request.param, gate_steps=40))
+    """Its quantiles learn from every cutoff, or from every fourth; so do its weights, where they move."""
+    folder, (stride, combined) = tmp_path_factory.mktemp("body") / "body", request.param
+    return open_body(build_small_body(folder, small_rows(n_steps=200), stride_steps=stride, n_history=80 // stride, gate_steps=40, **combined))
 
 
 @given(seed=st.integers(0, 10**6), asked=st.lists(st.integers(120 * 24, 203 * 24), min_size=2, max_size=4, unique=True))

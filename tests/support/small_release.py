@@ -18,7 +18,7 @@ from tasks.core.frames import HISTORY, SERIES
 from tasks.core.windows import Panel, panel_of
 from tasks.features import FeatureParams, build_features, feature_schema
 from tasks.release import Manifest, open_body, seal, z_hat
-from tasks.release.combine import regime_of
+from tasks.release.combine import member_columns, regime_of
 from tasks.release.origins import quantile_bases
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
@@ -169,6 +169,9 @@ def _history(body, panel: Panel, origins: np.ndarray, last_origin: int) -> pl.Da
     point = z_hat(body, x)
     own, regime = quantile_bases(body, x, point), body.blend.regime
     further = {} if own is None else {f"q_{q:g}": own[..., i].ravel() for i, q in enumerate(body.blend.quantiles)}
+    further |= {
+        c: body.members[m].run(["z_hat"], {"x": x})[0].astype(float).ravel() for m, c in zip(body.how.members, member_columns(body.how), strict=False)
+    }
     further |= {"regime": np.repeat(regime_of(regime, x, panel.schema), steps)} if regime else {}
     frame = pl.DataFrame(
         {

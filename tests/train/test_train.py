@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
-from panels import CALENDAR, feature_table, small_about, small_schema
+from panels import CALENDAR, feature_table, small_about, small_panel, small_schema
 
 from tasks.core.errors import FoldError, ForecasterError
 from tasks.train.params import TrainParams
@@ -83,7 +83,7 @@ def test_nothing_to_learn_from_names_the_cutoff():
 def test_scores_are_the_means_of_what_is_known():
     forecasts = _train("last_value", feature_table()).forecasts
     error = (forecasts["y"] - forecasts["y_hat"]).drop_nulls()
-    scored = score(forecasts, small_about())
+    scored = score(forecasts, small_about(), small_panel())
     assert scored["overall"]["mae"] == pytest.approx(error.abs().mean())
     assert scored["overall"]["rmse"] == pytest.approx((error**2).mean() ** 0.5)
     assert {row["series_id"] for row in scored["by_series"]} == {"s0", "s1"}
