@@ -62,6 +62,7 @@ class KafkaFeed:
         self._ends: dict[str, int] = {}
         self._wanted: dict[str, int] = {}
         self._revoked: set[str] = set()
+        self._was_assigned = False
         self._looked = time.monotonic()
 
     def open(self, marks: Callable[[], Marks]) -> None:
@@ -73,11 +74,15 @@ class KafkaFeed:
         """See Feed. Raises FeedError when the topic is gone or made anew, offsets are no longer kept, or access is refused."""
         if time.monotonic() - self._looked > _LOOK_S:
             self._refuse_another_topic()
+        self._was_assigned = False
         try:
             messages = self._consumer.consume(n_records, within_s)
         except KafkaException as error:
             self._refuse(error.args[0])
             messages = []
+        if self._was_assigned and messages:  # some may have been read before, from where the table's marks no longer are
+            messages = []
+            self.rewind()
         ends: dict[str, int] = {}
         records = []
         for message in messages:
@@ -118,6 +123,7 @@ class KafkaFeed:
         self._consumer.close()
 
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._was_assigned = True
         self._assign([p.partition for p in partitions])
 
     def _assign(self, partitions: list[int]) -> None:
