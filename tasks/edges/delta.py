@@ -85,10 +85,11 @@ class Table:
         """Append *rows* and move the marks from *begins* to *ends*, all or nothing. Returns the version; rows may be none.
 
         rows: this table's columns, in any order; a column that lacks is null. about: noted in the log.
-        Raises MarkMovedError when a mark is not where *rows* begin, or another writer moves one meanwhile: nothing was written.
+        A source that *begins* does not name is read from its beginning. Raises MarkMovedError when a mark is not where *rows* begin, or another writer moves one meanwhile: nothing was written.
         """
-        for source, begin in begins.items():
-            if (stored := self.mark(source)) is not None and stored != begin:
+        for source in {**begins, **ends}:
+            if (stored := self.mark(source)) is not None and stored != begins.get(source):
+                begin = begins.get(source, "its beginning")
                 raise MarkMovedError(
                     f"{source}: rows begin at {begin}, but {self.folder.name} has read up to {stored}. They are read again from there."
                 )
