@@ -2,11 +2,8 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from threading import Lock
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -86,7 +83,8 @@ class Formula(ABC):
                 f"{self.name} cannot learn from x {x.shape} and z {z.shape}; it needs at least one row, and z of {self.schema.horizon_steps} steps."
             )
         x = self._without_ignored(x)
-        with _one_thread(), np.errstate(over="ignore"):  # beyond float32 becomes infinite and is clipped
+        linear_algebra_on_one_thread()
+        with np.errstate(over="ignore"):  # beyond float32 becomes infinite and is clipped
             if start is None:
                 self.learn(x, z)
             else:
@@ -99,7 +97,8 @@ class Formula(ABC):
         self._check_fitted()
         self._check_columns(x)
         out = np.empty((len(x), self.schema.horizon_steps), dtype=np.float32)
-        with _one_thread(), np.errstate(over="ignore"):
+        linear_algebra_on_one_thread()
+        with np.errstate(over="ignore"):
             for part in blocks(len(x), _BLOCK_ROWS):
                 out[part] = self.formula(self._without_ignored(x[part].astype(np.float32, copy=False)))
         return out
@@ -164,26 +163,9 @@ class Formula(ABC):
 
 
 @cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()  # looks through the loaded libraries: a few ms, once
+def linear_algebra_on_one_thread() -> None:
+    """From the first fit or forecast on, in this process: sums depend on the number of threads, and on a busy machine two wait for each other.
 
-
-_counting = Lock()
-_limited: list[Any] = []  # one entry for each thread inside `_one_thread`, the first holds the limit that was set
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Linear algebra on one thread: sums depend on their number, and on a busy machine two threads wait for each other ten times as long.
-
-    The limit is the whole process's: of fits side by side the first sets it and the last one lifts it.
+    It is not lifted again: OpenBLAS answers each change with a thread that spins, and fits side by side then took twice their time.
     """
-    with _counting:
-        _limited.append(_blas().limit(limits=1) if not _limited else _limited[0])
-    try:
-        yield
-    finally:
-        with _counting:
-            limit = _limited.pop()
-            if not _limited:
-                limit.restore_original_limits()
+    ThreadpoolController().limit(limits=1)

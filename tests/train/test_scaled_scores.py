@@ -67,5 +67,5 @@ def test_int8_is_judged_by_it(score):
     panel, about = small_panel(), small_about(score)
     rows = gate_rows(panel, GATE)
     last = rows.x[:, [panel.schema.index("z_last")]] * np.ones(HORIZON)
-    measured = mean_loss(last, rows, about)
+    measured = mean_loss(last, rows, about, None)
     assert measured == pytest.approx(1.0) if score == "owa" else 0.5 < measured < 3
