@@ -20,6 +20,7 @@ from pydantic import Field
 from flows.server import POOL, api_url_at, log_path, prefect_environment, server_command, ui_url
 from flows.service import champions_target, serve_command, service_environment
 from tasks.core.about import Strict
+from tasks.core.errors import ParamsError
 from tasks.edges.artifacts import write_json
 from tasks.edges.params import read_dataset, read_section
 from tasks.edges.processes import Mark, answers, fetch, mark, start, stop
@@ -64,8 +65,11 @@ def ports(kafka: bool = False) -> dict[str, int]:
 
 
 def has_feed() -> bool:
-    """Whether the current dataset's entry has a section `feed`."""
-    return read_section("feed") is not None
+    """Whether the current dataset's entry has a section `feed`; a broken entry has none, and is found by those who need it."""
+    try:
+        return read_section("feed") is not None
+    except ParamsError:
+        return False
 
 
 def parts(kafka: bool = False) -> list[Part]:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from tasks.edges.params import STAGES
 
-COMMANDS = ("run", "up", "down", "forecast", "status", "doctor", "new", "use", "datasets", "leaks", "schema")
+COMMANDS = ("run", "up", "down", "forecast", "status", "doctor", "new", "use", "datasets", "leaks", "schema", "replay")
 
 
 @pytest.fixture(scope="module")
