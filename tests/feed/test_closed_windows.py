@@ -4,10 +4,26 @@ import json
 from datetime import timedelta
 
 import polars as pl
+import pytest
 from landed import NOON, bar, land, record, rows_of
 
+from tasks.core.calendar import Calendar
+from tasks.core.errors import SourceError
 from tasks.core.records import RECORDS
-from tasks.feed.window import window_of
+from tasks.edges.settings import settings
+from tasks.feed.window import NAME, window_of, write_window
+from tasks.ingest.feed import FeedRows
+from tasks.ingest.params import FeedSource
+from tasks.ingest.wizard.use import link_files, window_for
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """TIDEMILL_HOME of its own."""
+    monkeypatch.setenv("TIDEMILL_HOME", str(tmp_path))
+    settings.cache_clear()
+    yield tmp_path
+    settings.cache_clear()
 
 
 def _sent(*bars):
@@ -41,3 +57,38 @@ def test_a_window_changes_by_a_late_row_and_not_by_tidying(tmp_path):
     after = window_of(table, "1h", 3600, before)
     shown = rows_of(table).filter(pl.col("event_time") < NOON - timedelta(hours=1))
     assert (after["end"], after["n_rows"], shown.height) == (before["end"], before["n_rows"] + 1, before["n_rows"] + 1)
+
+
+def _shown(folder):
+    (file,) = FeedRows(FeedSource(kind="feed"), Calendar("continuous", "1m", 0.0), folder).read()
+    return file.rows.select("series_id", "event_time", "price").rows()
+
+
+def test_ingest_reads_the_closed_rows_before_and_after_tidying_and_whatever_lands_after(home):
+    folder, source = home / "feed" / "d" / "table", home / "source"
+    source.mkdir()
+    table = land(
+        folder, [_sent((0, bar("a", minutes=125, price=3.0), 0)), _sent((1, bar("a", minutes=65, price=4.0), 1), (2, bar("a", minutes=5), 2))]
+    )
+    write_window(source, window_of(table, "1h", 3600, None))
+    oracle = [("a", NOON - timedelta(minutes=125), 3.0), ("a", NOON - timedelta(minutes=65), 4.0)]
+    assert _shown(source) == oracle
+    table.tidy()
+    land(folder, [_sent((3, bar("a", minutes=64), 3))])
+    assert _shown(source) == oracle
+
+
+def test_a_table_that_lacks_rows_of_the_window_is_named(home):
+    folder = home / "feed" / "d" / "table"
+    window = window_of(land(folder, [_sent((0, bar("a", minutes=125), 0), (1, bar("a"), 1))]), "1h", 3600, None)
+    write_window(home, {**window, "n_rows": 7})
+    with pytest.raises(SourceError, match=f"speaks of 7 rows, but {folder} has 1 of them"):
+        _shown(home)
+
+
+def test_use_of_a_feed_keeps_its_window_and_takes_no_other(home):
+    source = home / "source"
+    link_files(source, "feed", [], {"dataset": "d", "end": "x"})
+    link_files(source, "feed", [], window_for("d", source))
+    assert json.loads((source / NAME).read_text()) == {"dataset": "d", "end": "x"}
+    assert window_for("other", source) is None

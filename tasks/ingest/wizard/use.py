@@ -32,7 +32,7 @@ def use(name: str, root: Path = ROOT) -> Used:
     entry = _entry(document, name)
     source = entry["ingest"]["source"]
     files = files_of(source.get("files") or (), name, root) if source["kind"] == "files" else []
-    window = _window(name, root / SOURCE) if source["kind"] == "feed" else None
+    window = window_for(name, root / SOURCE) if source["kind"] == "feed" else None
     links = link_files(root / SOURCE, source["kind"], files, window)
     models = tuple(entry["models"])
     document["dataset"] = name
@@ -61,7 +61,7 @@ def files_of(patterns: Iterable[str], name: str, root: Path) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _window(name: str, folder: Path) -> dict[str, Any] | None:
+def window_for(name: str, folder: Path) -> dict[str, Any] | None:
     """The window of the feed of *name* that closed last: as the feed wrote it, else as *folder* has it; None while none has closed."""
     for path in (settings().home / "feed" / name / WINDOW, folder / WINDOW):
         if path.exists():
