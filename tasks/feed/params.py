@@ -58,8 +58,8 @@ class FeedParams(Strict):
     continuous calendar (a trading day's bar is complete before its day ends).
     fields: further fields. What `validate.columns` names and is not among them is a float; nullable as it says there.
     id_fields: beside series and time (and known_at) what makes a record the same one; a tick's number for example. dedupe: off where nothing does.
-    window, silent_s: the chain sees rows up to the end of the last closed window of that length, counted from 1970; a series that is silent_s
-    behind the newest holds none open.
+    window, silent_s: the chain sees rows up to the end of the last closed window of that length, counted from 1970; a series whose newest row
+    was produced silent_s before the table's newest holds none open.
     lateness_s: a record that far behind its series' newest is late. max_ahead_s: one that far after its own production is no time.
     max_record_kb: larger ones are quarantined unread. max_added_fields: unknown fields that may become columns; 0: they are quarantined.
     commit_rows, commit_every_s: whichever comes first ends a commit. max_buffer_mb: of records held. max_ids: remembered by dedupe.

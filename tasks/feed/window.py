@@ -21,14 +21,12 @@ NAME = "window.json"
 def window_of(table: Table, every: str, silent_s: float, before: dict[str, Any] | None) -> dict[str, Any] | None:
     """The window that the table closes now; *before*, when nothing has changed in it; None when none has closed yet.
 
-    every: length of a window (`1h`, `1d`), counted from 1970. silent_s: a series that is that far behind the newest holds no window open.
+    every: length of a window (`1h`, `1d`), counted from 1970. silent_s: a series whose newest row was
+    produced that long before the table's newest holds no window open.
     """
-    last = table.greatest("event_time", {"place": ROW})
-    if last is None:
+    newest = _speaking(table, silent_s)
+    if newest is None:
         return None
-    speaks = last - timedelta(seconds=silent_s)
-    recent = table.scan({"place": ROW}, least={"event_time": speaks}, columns=["series_id", "event_time"])
-    newest = recent.group_by("series_id").agg(pl.col("event_time").max()).filter(pl.col("event_time") >= speaks).collect()
     watermark, end = newest.select(w=pl.col("event_time").min(), end=pl.col("event_time").min().dt.truncate(every)).row(0)
     marks = {source: mark for source, mark in table.marks().items() if source != TIDY}
     shown = table.count_below("event_time", end, {"place": ROW})
@@ -40,6 +38,19 @@ def window_of(table: Table, every: str, silent_s: float, before: dict[str, Any] 
         "kind": "feed", "dataset": table.folder.parent.name, "version": table.version, "marks": dict(sorted(marks.items())), "end": end.isoformat(),
         "watermark": watermark.isoformat(), "n_rows": shown, "n_series": newest.height,
     }  # fmt: skip
+
+
+def _speaking(table: Table, silent_s: float) -> pl.DataFrame | None:
+    """Newest event_time of each series that speaks; None for a table without rows. A row's own time of event silences nobody, however far ahead."""
+    last = table.greatest("_timestamp", {"place": ROW})
+    if last is None:
+        return None
+    speaks = last - timedelta(seconds=silent_s)
+    by_series = ["series_id", "event_time", "_timestamp"]
+    recent = table.scan({"place": ROW}, {"_timestamp": speaks}, by_series).filter(pl.col("_timestamp") >= speaks)
+    heard = recent.group_by("series_id").agg(pl.col("event_time").max()).collect()
+    rows = table.scan({"place": ROW}, {"event_time": heard["event_time"].min()}, by_series[:2])  # an older record may tell of a later time
+    return rows.join(heard.lazy().select("series_id"), on="series_id", how="semi").group_by("series_id").agg(pl.col("event_time").max()).collect()
 
 
 def write_window(folder: Path, window: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ class FeedRows:
         rows = table.scan({"place": "row"}).filter(below & (pl.col("event_time") < end)).collect()
         if rows.height != window["n_rows"]:
             raise SourceError(
-                f"{path} speaks of {window['n_rows']:,} rows, but the table {window['table']} has {rows.height:,} of them. The table was restored or replaced: `tidemill feed drain` writes the window anew."
+                f"{path} speaks of {window['n_rows']:,} rows, but {table.folder} has {rows.height:,} of them. The table was restored or replaced: `tidemill feed drain` writes the window anew."
             )
         nominal = self._calendar.nominal_known_at().cast(UTC)
         known = pl.col("known_at").fill_null(nominal if self._params.known_at == "nominal" else pl.max_horizontal(nominal, "_timestamp"))

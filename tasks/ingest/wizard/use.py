@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks.core.errors import ParamsError
-from tasks.edges.artifacts import replacing, write_json
-from tasks.edges.settings import ROOT
+from tasks.edges.artifacts import read_json, replacing, write_json
+from tasks.edges.settings import ROOT, settings
 from tasks.ingest.wizard.files import find_files, link_names
 from tasks.ingest.wizard.write import load_params, save_params
 
 SOURCE = "data/source"
+WINDOW = "window.json"  # of a feed: what the chain may see of it
 
 
 class Used(NamedTuple):
@@ -31,7 +32,8 @@ def use(name: str, root: Path = ROOT) -> Used:
     entry = _entry(document, name)
     source = entry["ingest"]["source"]
     files = files_of(source.get("files") or (), name, root) if source["kind"] == "files" else []
-    links = link_files(root / SOURCE, source["kind"], files)
+    window = window_for(name, root / SOURCE) if source["kind"] == "feed" else None
+    links = link_files(root / SOURCE, source["kind"], files, window)
     models = tuple(entry["models"])
     document["dataset"] = name
     document["models"].clear()  # in place: comments hang on the list
@@ -59,10 +61,22 @@ def files_of(patterns: Iterable[str], name: str, root: Path) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def link_files(folder: Path, kind: str, files: list[Path]) -> dict[str, Path]:
-    """Put links to *files* into *folder*, which is made anew. Returns {link: file}."""
+def window_for(name: str, folder: Path) -> dict[str, Any] | None:
+    """The window of the feed of *name* that closed last: as the feed wrote it, else as *folder* has it; None while none has closed."""
+    for path in (settings().home / "feed" / name / WINDOW, folder / WINDOW):
+        if path.exists():
+            window: dict[str, Any] = read_json(path)
+            if window["dataset"] == name:
+                return window
+    return None
+
+
+def link_files(folder: Path, kind: str, files: list[Path], window: dict[str, Any] | None = None) -> dict[str, Path]:
+    """Put links to *files*, and the *window* of a feed, into *folder*, which is made anew. Returns {link: file}."""
     links = dict(zip(link_names(files), files, strict=True))
     with replacing(folder) as fresh:
+        if window is not None:
+            write_json(fresh / WINDOW, window)
         for link, path in links.items():
             (fresh / link).symlink_to(path)
         write_json(fresh / "source.json", {"kind": kind} | ({"files": sorted(links)} if kind == "files" else {}))
