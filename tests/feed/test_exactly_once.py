@@ -89,38 +89,6 @@ def test_two_processes_on_one_table_with_all_partitions_each_land_every_record_o
     assert check(tmp_path / "table", tmp_path / "ledger") == {"rows": 20_000, "quarantined": 0}
 
 
-@pytest.mark.chaos
-@pytest.mark.timeout(600)
-def test_a_broker_that_is_killed_and_comes_back_costs_nothing(tmp_path):
-    from flows.broker import broker
-
-    def landed_within(seconds):
-        """Seconds until ledger and table agree; the last difference is raised when they do not."""
-        began = time.monotonic()
-        while True:
-            try:
-                check(tmp_path / "table", tmp_path / "ledger")
-                return time.monotonic() - began
-            except (AssertionError, OSError):
-                if time.monotonic() - began > seconds:
-                    raise
-            time.sleep(0.2)
-
-    with broker(tmp_path / "kafka") as cluster:
-        topic = make_topic(cluster.address)
-        produce(cluster.address, topic, tmp_path / "ledger", 8_000)
-        process = _land(cluster, topic, tmp_path / "table", "--ever")
-        landed_within(60)
-        cluster.stop(1, within_s=0)
-        cluster.start(1)
-        back = time.monotonic()
-        produce(cluster.address, topic, tmp_path / "ledger", 8_000, first=8_000)
-        produced = time.monotonic() - back
-        print(f"\nbroker killed and back: {produced:.1f} s until it had taken 8,000 more records, {landed_within(120):.1f} s more until all had landed")
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
 def test_files_and_log_stay_within_their_bound(kafka_cluster, topic, tmp_path):
     """A partition of the table has fewer than MERGE_FILES small files after `tidy`, whatever the number of commits."""
     from tasks.edges.delta import MERGE_FILES, open_for_reading
