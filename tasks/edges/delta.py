@@ -2,10 +2,14 @@
 
 delta-rs commits; the files are written here, because three things are not its business. It never syncs: parquet files are on disk before the
 commit names them, and the commit before `commit` returns. It stores an application's transaction and compares nothing: marks are compared
-with where the rows begin. It lets two writers remove the same file: whoever rewrites files moves the mark `tidy`, so that the second is refused.
+with where the rows begin. It lets two writers remove the same file: whoever rewrites files looks whether they are all still there.
 
-A commit goes out from the version at which its marks were compared. When anybody has moved one of them since, delta-rs refuses the commit;
-the files that it would have named are removed, and the caller reads its marks and its records again (docs/decisions/exactly-once.md).
+A commit becomes the very next version after the one at which it was compared, or none: delta-rs may not rebase it. When somebody was first, what
+they did is read, everything is compared again, and it is tried again or given up; files that it would have named are removed then, and the caller
+reads its marks and its records again (docs/decisions/exactly-once.md).
+
+Somebody else's RESTORE (delta-rs's own, Spark's) takes rows back and leaves the marks. It is found in the log before anything is committed after
+it, and `follow_rows` puts the marks where the rows end.
 """
 
 import contextlib
@@ -22,7 +26,6 @@ from uuid import uuid4
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Field, PostCommitHookProperties, Schema, Transaction
-from deltalake.exceptions import CommitFailedError
 from deltalake.schema import PrimitiveType
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -34,6 +37,7 @@ Marks = Mapping[str, int]  # source -> the next offset to read of it
 
 _ABOUT = "tidemill."  # before the keys of what we keep beside a column
 TIDY = "tidy"  # the mark that every rewriting of files moves by one
+_UNREAD = -1  # a mark that was taken back to before the first record; Delta cannot forget one
 REPLAY = "replay"  # the mark that every replay of quarantined records moves by one: what a landing remembers of the rows is old then
 _TYPES: dict[Any, str] = {
     pl.String(): "string", pl.Binary(): "binary", pl.Boolean(): "boolean", pl.Int32(): "integer", pl.Int64(): "long", pl.Float64(): "double", UTC: "timestamp",
@@ -57,11 +61,19 @@ class Table:
 
     def __init__(self, folder: Path, columns: Columns, partition_by: Sequence[str], *, sync: bool = True, keep_log_h: int = 6) -> None:
         self.folder, self.partition_by, self._sync = folder, list(partition_by), sync
+        self._log = folder / "_delta_log"
         if not DeltaTable.is_deltatable(str(folder)):
+            fresh = [path for path in (self._log, folder, *folder.parents) if not path.exists()]
             configuration = {"delta.logRetentionDuration": f"interval {keep_log_h} hours", "delta.checkpointInterval": "100"}
             DeltaTable.create(str(folder), _schema(columns), partition_by=self.partition_by, mode="ignore", configuration=configuration)
+            for made in fresh:
+                self._sync_folder(made.parent)
             durable("table created")
         self._table = DeltaTable(str(folder))
+        self._read = self._synced = -1  # versions up to which the log was read here, and was synced
+        self._sources: set[str] = set()
+        self._restored: int | None = None  # the version at which somebody else took rows back, and the marks have not followed
+        self._read_log()
 
     @property
     def version(self) -> int:
@@ -76,10 +88,12 @@ class Table:
     def refresh(self) -> None:
         """Read what others have committed."""
         self._table.update_incremental()
+        self._read_log()
 
     def mark(self, source: str) -> int | None:
-        """The next offset to read of *source*, as of this handle's version; None when nothing of it was committed."""
-        return self._table.transaction_version(source)
+        """The next offset to read of *source*, as of this handle's version; None when nothing of it is in the table."""
+        stored = self._table.transaction_version(source)
+        return None if stored == _UNREAD else stored
 
     def commit(self, rows: pl.DataFrame, begins: Marks, ends: Marks, about: Mapping[str, Any] | None = None) -> int:
         """Append *rows* and move the marks from *begins* to *ends*, all or nothing. Returns the version; rows may be none.
@@ -87,15 +101,21 @@ class Table:
         rows: this table's columns, in any order; a column that lacks is null. about: noted in the log.
         A source that *begins* does not name is read from its beginning. Raises MarkMovedError when a mark is not where *rows* begin, or another writer moves one meanwhile: nothing was written.
         """
-        for source in {**begins, **ends}:
-            if (stored := self.mark(source)) is not None and stored != begins.get(source):
-                begin = begins.get(source, "its beginning")
-                raise MarkMovedError(
-                    f"{source}: rows begin at {begin}, but {self.folder.name} has read up to {stored}. They are read again from there."
-                )
+
+        def stands() -> None:
+            self._refuse_restored()
+            for source in {**begins, **ends}:
+                stored = self._table.transaction_version(source)
+                if stored is not None and stored != begins.get(source, _UNREAD):
+                    begin = begins.get(source, "its beginning")
+                    raise MarkMovedError(
+                        f"{source}: rows begin at {begin}, but {self.folder.name} has read up to {stored}. They are read again from there."
+                    )
+
+        stands()
         written = self._write(rows)
         moves = [Transaction(source, end) for source, end in ends.items() if end != begins.get(source)]
-        self._act([add for add, _ in written], moves, about, [path for _, path in written])
+        self._act([add for add, _ in written], moves, about, stands, [path for _, path in written])
         return self.version
 
     def add_column(self, name: str, dtype: pl.DataType, about: Mapping[str, str] | None = None) -> None:
@@ -103,13 +123,17 @@ class Table:
 
         Raises FeedError when it is there with another type.
         """
+
+        def write(properties: CommitProperties) -> None:
+            told = {**(about or {}), "version": str(self.version + 1), "at": datetime.now(ZONE).isoformat()}
+            self._table.alter.add_columns([_field(name, dtype, told)], commit_properties=properties, post_commithook_properties=_NO_HOOKS)
+
         self.refresh()
         while name not in self.columns:
-            told = {**(about or {}), "version": str(self.version + 1), "at": datetime.now(ZONE).isoformat()}
-            with contextlib.suppress(CommitFailedError):  # another writer was first: look again
-                self._table.alter.add_columns([_field(name, dtype, told)])
-            self.refresh()
-            self._sync_log(self.version)
+            self._refuse_restored()
+            with contextlib.suppress(MarkMovedError):  # another writer was first: look again
+                self._commit(write, [], {"column": name}, self._give_up)
+            durable("column added")
         if (was := self.columns[name]) != dtype:
             raise FeedError(
                 f"Field {name!r} is declared {dtype}, but in {self.folder.name} it is {was}; a column never changes its type. "
@@ -179,25 +203,35 @@ class Table:
         return self._files({}, {}).height
 
     def marks(self) -> dict[str, int]:
-        """Every source's mark, as of this handle's version, found in the log and the last checkpoint."""
-        return {source: mark for source in self._sources() if source != REPLAY and (mark := self.mark(source)) is not None}
+        """Every source's mark, as of this handle's version."""
+        return {source: mark for source in sorted(self._sources - {REPLAY}) if (mark := self.mark(source)) is not None}
+
+    @property
+    def since_checkpoint(self) -> int:
+        """Versions since the last checkpoint; `tidy` makes one."""
+        last = self._log / "_last_checkpoint"
+        return self.version - (int(json.loads(last.read_bytes())["version"]) if last.exists() else 0)
 
     def tidy(self, say: Callable[[str], None] = lambda _: None, keep_h: float = 24.0) -> dict[str, int]:
         """Merge small files, make a checkpoint, remove log entries and files that nobody needs any more. Returns what was done, in files.
 
-        Afterwards each partition has fewer than MERGE_FILES files below SMALL_BYTES. A file that no version of the last *keep_h* hours has, and
-        that is older than that, is removed. Another writer may commit meanwhile; another `tidy` is refused and tries again at its next turn.
+        Afterwards each partition has fewer than MERGE_FILES files below SMALL_BYTES, and the log has the entries of the last `keep_log_h` hours. A
+        file that no version of the last *keep_h* hours has, and that is older than that, is removed, and what a kill left half-written in the log.
+        Another writer may commit meanwhile; another `tidy` may too, and then one of them merges less.
         """
         self.refresh()
         n_merged = sum(self._merge(group) for _, group in self._files({}, {}).group_by(self.partition_by))
         self._table.create_checkpoint()
-        self._sync_folder(self.folder / "_delta_log", self.folder.glob("_delta_log/*checkpoint*"))
+        self._sync_folder(self._log, self._log.glob("*checkpoint*"))
         durable("checkpoint made")
         self._table.cleanup_metadata()
-        n_removed = len(self._table.vacuum(retention_hours=int(keep_h), dry_run=False, enforce_retention_duration=False))
+        old = [self.folder / path for path in self._table.vacuum(retention_hours=int(keep_h), dry_run=True, enforce_retention_duration=False)]
+        old += [path for path in self._log.glob("*#*") if path.stat().st_mtime < time.time() - 3600 * keep_h]  # delta-rs's, before their rename
+        _remove(old)
+        durable("old files removed")
         self.refresh()
-        say(f"{self.folder.name}: {n_merged} small files merged, {n_removed} old ones removed")
-        return {"merged": n_merged, "removed": n_removed}
+        say(f"{self.folder.name}: {n_merged} small files merged, {len(old)} old ones removed")
+        return {"merged": n_merged, "removed": len(old)}
 
     def restore(self, version: int) -> int:
         """Make the table what it was at *version*, in one commit: its rows and its marks, so that what came later is read again.
@@ -205,19 +239,35 @@ class Table:
         Raises FeedError when that version cannot be read any more.
         """
         self.refresh()
-        try:
-            then = self._at(version)
-        except Exception as error:
-            raise FeedError(f"Version {version} of {self.folder.name} cannot be read ({error}). `tidemill feed status` says which can be.") from error
-        now, past = self._files({}, {}), then._files({}, {})  # noqa: SLF001  (our own)
-        added = past.join(now, on="path", how="anti")
-        if gone := [path for path in added["path"] if not (self.folder / path).exists()]:
-            raise FeedError(f"Version {version} of {self.folder.name} needs {gone[0]}, which was removed as old. Choose a later version.")
-        actions = [*self._adds(added, data_change=True), *self._removes(now.join(past, on="path", how="anti"), data_change=True)]
-        moves = [Transaction(source, mark) for source, mark in then.marks().items() if source != TIDY and mark != self.mark(source)]
-        unread = [Transaction(source, 0) for source in self._sources() if source != TIDY and then.mark(source) is None]
-        self._act(actions, [*moves, *unread, self._next_tidy()], {"restored": version})
+        then = self._at(version)
+        self._become(then, {source: mark for source, mark in then.marks().items() if source != TIDY}, {"restored": version})
         return self.version
+
+    def follow_rows(self) -> bool:
+        """Where somebody else has restored the table: put each source's mark where its rows end, in one commit. Returns whether that was so.
+
+        Rows that were committed after that RESTORE go with it, and are read again: the marks that they began at were wrong.
+        """
+        self.refresh()
+        if self._restored is None:
+            return False
+        restored, then = self._restored, self._at(self._restored)
+        last = then.scan(columns=["_source", "_offset"]).group_by("_source").agg(pl.col("_offset").max() + 1).collect()
+        self._become(then, dict(last.iter_rows()), {"followed": restored})
+        return True
+
+    def _become(self, then: "Table", marks: Marks, about: Mapping[str, Any]) -> None:
+        """Take the files of *then*, an earlier version, and *marks*; sources without one are unread."""
+        while True:
+            now, past = self._files({}, {}), then._files({}, {})  # noqa: SLF001  (our own)
+            added = past.join(now, on="path", how="anti")
+            if gone := [path for path in added["path"] if not (self.folder / path).exists()]:
+                raise FeedError(f"Version {then.version} of {self.folder.name} needs {gone[0]}, which was removed as old. Choose a later version.")
+            actions = [*self._adds(added, data_change=True), *self._removes(now.join(past, on="path", how="anti"), data_change=True)]
+            wanted = {**dict.fromkeys(self._sources, _UNREAD), **marks, **{own: (self.mark(own) or 0) + 1 for own in (TIDY, REPLAY)}}
+            moves = [Transaction(source, mark) for source, mark in wanted.items() if mark != self._table.transaction_version(source)]
+            with contextlib.suppress(MarkMovedError):  # somebody committed in between: compare with that
+                return self._act(actions, moves, about, self._give_up)
 
     def file_groups(self, only: Mapping[str, str], by: str, max_bytes: int = 64_000_000) -> list[pl.DataFrame]:
         """Files of this version by rising least value of *by*, in groups of about *max_bytes*; see `read` and `replace`."""
@@ -234,14 +284,19 @@ class Table:
 
         Raises MarkMovedError when another writer has rewritten files meanwhile: nothing was written.
         """
+        stands = self._while_there(files)
         written = self._write(rows)
         moves = [self._next_tidy(), Transaction(REPLAY, (self.mark(REPLAY) or 0) + 1)]
-        self._act([*(add for add, _ in written), *self._removes(files, data_change=True)], moves, about, [path for _, path in written])
+        self._act([*(add for add, _ in written), *self._removes(files, data_change=True)], moves, about, stands, [path for _, path in written])
         return self.version
 
     def _at(self, version: int) -> "Table":
+        """This table at an earlier version, for reading. Raises FeedError when it cannot be read any more."""
         then = copy(self)
-        then._table = DeltaTable(str(self.folder), version=version)  # noqa: SLF001  (our own)
+        try:
+            then._table = DeltaTable(str(self.folder), version=version)  # noqa: SLF001  (our own)
+        except Exception as error:
+            raise FeedError(f"Version {version} of {self.folder.name} cannot be read ({error}). `tidemill feed status` says which can be.") from error
         return then
 
     def _files(self, only: Mapping[str, str], least: Mapping[str, Any]) -> pl.DataFrame:
@@ -276,34 +331,83 @@ class Table:
                 _remove(path for _, path in written)
                 raise
             written.append((self._add(path, of, part), path))
+            durable("file written")
         durable("files written")
         return written
 
-    def _act(self, actions: list[Any], moves: list[Transaction], about: Mapping[str, Any] | None, written: Iterable[Path] = ()) -> None:
-        properties = CommitProperties(app_transactions=moves, custom_metadata={"tidemill": json.dumps(dict(about or {}), default=str)})
-        before = self.version
-        try:
+    def _act(
+        self, actions: list[Any], moves: list[Transaction], about: Mapping[str, Any] | None, stands: Callable[[], None], written: Iterable[Path] = ()
+    ) -> None:
+        """Commit *actions* and *moves*; see `_commit`. written: files that go when it is given up."""
+
+        def write(properties: CommitProperties) -> None:
             self._table.create_write_transaction(
                 actions, "append", self._table.schema(), self.partition_by, commit_properties=properties, post_commithook_properties=_NO_HOOKS
             )
-        except CommitFailedError as error:
+
+        try:
+            self._commit(write, moves, about, stands)
+        except (MarkMovedError, FeedError):  # nothing was committed
             _remove(written)
-            self.refresh()
-            raise MarkMovedError(
-                f"Another writer has moved a mark of {self.folder.name} meanwhile ({error}). What was read is read again from there."
-            ) from error
+            raise
+
+    def _commit(
+        self, write: Callable[[CommitProperties], Any], moves: list[Transaction], about: Mapping[str, Any] | None, stands: Callable[[], None]
+    ) -> None:
+        """Have *write* make the next version. When somebody else was first, *stands* is asked whether it may still be tried; it raises if not.
+
+        What *write* raises says little; the log says whether the commit is there. Raises FeedError when it is not, and nobody was first: the disk
+        is full, or the folder cannot be written to.
+        """
+        name = uuid4().hex
+        told = {"tidemill": json.dumps({"id": name, **(about or {})}, default=str)}
+        properties = CommitProperties(app_transactions=moves, custom_metadata=told, max_commit_retries=0)
+        while True:
+            before = self.version
+            try:
+                write(properties)
+            except Exception as error:  # whatever it is, the log decides
+                self.refresh()
+                if any(name in self._info(version).get("tidemill", "") for version in range(before + 1, self.version + 1)):
+                    break
+                if self.version == before:
+                    raise FeedError(
+                        f"{self.folder} takes no commit: {error}. Nothing was lost or half-written; look at the disk's room and at the folder's rights, then start again."
+                    ) from error
+                stands()
+            else:
+                break
         durable("committed")
         self.refresh()
-        for version in range(before + 1, self.version + 1):
-            self._sync_log(version)
+        self._sync_log()
         durable("commit synced")
+
+    def _give_up(self) -> None:
+        raise MarkMovedError(f"Another writer has committed to {self.folder.name} meanwhile.")
+
+    def _refuse_restored(self) -> None:
+        if self._restored is not None:
+            raise MarkMovedError(
+                f"Version {self._restored} of {self.folder.name} was restored by somebody else, who left the marks where they were. They follow the rows now."
+            )
+
+    def _while_there(self, files: pl.DataFrame) -> Callable[[], None]:
+        """A check that *files* are still there, and that nobody has rewritten any others."""
+        tidied = self.mark(TIDY)
+
+        def stands() -> None:
+            self._refuse_restored()
+            if self.mark(TIDY) != tidied or not set(files["path"]) <= set(self._files({}, {})["path"]):
+                raise MarkMovedError(f"Files of {self.folder.name} were rewritten by another process meanwhile.")
+
+        return stands
 
     def _merge(self, files: pl.DataFrame) -> int:
         """Rewrite one partition's small files as one; the number of files that went."""
         small = files.filter(pl.col("size_bytes") < SMALL_BYTES)
         if small.height < MERGE_FILES:
             return 0
-        of = small.row(0, named=True)
+        stands, of = self._while_there(small), small.row(0, named=True)
         stored = {name: dtype for name, dtype in self.columns.items() if name not in self.partition_by}
         paths = [str(self.folder / path) for path in small["path"]]
         rows = pl.scan_parquet(paths, schema=stored, missing_columns="insert", hive_partitioning=False, glob=False).collect()
@@ -311,8 +415,9 @@ class Table:
         written = self._write(rows)
         durable("merged files written")
         adds = [AddAction(a.path, a.size, a.partition_values, a.modification_time, False, a.stats) for a, _ in written]  # noqa: FBT003  (no new data)
+        actions = [*adds, *self._removes(small, data_change=False)]
         try:
-            self._act([*adds, *self._removes(small, data_change=False)], [self._next_tidy()], {"merged": small.height}, [path for _, path in written])
+            self._act(actions, [self._next_tidy()], {"merged": small.height}, stands, [path for _, path in written])
         except MarkMovedError:
             return 0
         return small.height
@@ -335,21 +440,44 @@ class Table:
             for f in files.iter_rows(named=True)
         ]
 
-    def _sources(self) -> list[str]:
-        """Sources with a mark: those that the log names, and those of the last checkpoint."""
-        log = self.folder / "_delta_log"
-        found: set[str] = set()
-        for entry in log.glob("*.json"):
-            if int(entry.stem) > self.version:
-                continue
-            for line in entry.read_bytes().splitlines():
+    def _read_log(self) -> None:
+        """Take note of the versions that came: sources with a mark, and whether the last word is somebody else's RESTORE."""
+        self._restored = self._restored_by_others()
+        first = self._read + 1
+        if self._read < 0 or not self._entry(first).exists():
+            checkpoint = self._last_checkpoint()
+            if checkpoint is not None:
+                kept = pl.read_parquet(checkpoint, columns=["txn"])["txn"].drop_nulls()
+                self._sources |= {row["appId"] for row in kept if row["appId"] is not None}
+                first = max(first, _version_of(checkpoint) + 1)
+        for version in range(first, self.version + 1):
+            for line in self._entry(version).read_bytes().splitlines():
                 if b'"txn"' in line[:8]:
-                    found.add(json.loads(line)["txn"]["appId"])
-        checkpoints = [path for path in sorted(log.glob("*.checkpoint.parquet")) if int(path.name.split(".")[0]) <= self.version]
-        if checkpoints:
-            kept = pl.read_parquet(checkpoints[-1], columns=["txn"])["txn"].drop_nulls()
-            found |= {row["appId"] for row in kept if row["appId"] is not None}
-        return sorted(found)
+                    self._sources.add(json.loads(line)["txn"]["appId"])
+        self._read = self.version
+
+    def _restored_by_others(self) -> int | None:
+        """The newest RESTORE that is not ours and has no commit of ours after it: those are made by who has looked."""
+        for version in range(self.version, self._read, -1):
+            if not (info := self._info(version)):
+                return version  # the log was cleaned since our last commit: nobody knows what happened to the rows
+            if "tidemill" in info:
+                return None
+            if info.get("operation") == "RESTORE":
+                return version
+        return self._restored
+
+    def _info(self, version: int) -> dict[str, Any]:
+        """Who made *version* and how; empty when the log does not say any more."""
+        entry = self._entry(version)
+        lines = entry.read_bytes().splitlines() if entry.exists() else []
+        return next((json.loads(line)["commitInfo"] for line in lines if b'"commitInfo"' in line[:14]), {})
+
+    def _entry(self, version: int) -> Path:
+        return self._log / f"{version:020d}.json"
+
+    def _last_checkpoint(self) -> Path | None:
+        return max((path for path in self._log.glob("*.checkpoint.parquet") if _version_of(path) <= self.version), default=None)
 
     def _sync_file(self, path: Path) -> None:
         if self._sync:
@@ -366,10 +494,16 @@ class Table:
             finally:
                 os.close(handle)
 
-    def _sync_log(self, version: int) -> None:
-        entry = self.folder / "_delta_log" / f"{version:020d}.json"
-        if self._sync and entry.exists():
-            self._sync_folder(entry.parent, [entry])
+    def _sync_log(self) -> None:
+        """Every entry that this handle has not synced: one of another process may lack below ours after a power cut."""
+        if not self._sync:
+            return
+        if self._synced < 0 and (checkpoint := self._last_checkpoint()) is not None:
+            self._sync_folder(self._log, self._log.glob("*checkpoint*"))
+            self._synced = _version_of(checkpoint)
+        entries = [entry for version in range(self._synced + 1, self.version + 1) if (entry := self._entry(version)).exists()]
+        self._sync_folder(self._log, entries)
+        self._synced = self.version
 
 
 def open_for_reading(folder: Path) -> Table:
@@ -416,6 +550,10 @@ def _as_statistics(n_rows: int, bounds: Mapping[str, Any], nulls: Mapping[str, i
         "maxValues": {c: text(bounds[f"max.{c}"]) for c in counted if bounds[f"max.{c}"] is not None},
         "nullCount": {c: int(nulls[c]) for c in counted},
     })  # fmt: skip
+
+
+def _version_of(path: Path) -> int:
+    return int(path.name.split(".")[0])
 
 
 def _remove(paths: Iterable[Path]) -> None:

@@ -11,14 +11,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import polars as pl
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import OFFSET_BEGINNING, Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from tasks.core.errors import FeedError, FencedError
 from tasks.core.records import RECORDS, Marks, Polled
 
 _QUEUED_KB = 16_384  # prefetched beside what we hold; a record of 20 MB still passes
 _ANSWER_S = 10.0
+_FAR = 2**63  # where nobody has said how far a source reaches
 _LOOK_S = 10.0  # how often the topic's id is asked for: a topic that is made anew has another one
 _TUNING = {
     "enable.auto.commit": False,
@@ -115,8 +116,18 @@ class KafkaFeed:
         return found
 
     def is_drained(self) -> bool:
-        """See Feed; False until the group has given us partitions."""
-        return bool(self._ours) and all(self._ends.get(source, 0) >= wanted for source, wanted in self._wanted.items())
+        """See Feed; False until the group has given us partitions, and while the broker does not say how far they reach."""
+        if fresh := [p for p, source in self._ours.items() if source not in self._wanted]:
+            self._wanted |= {self._source(p): offset for p, offset in self._reach(fresh, OffsetSpec.latest()).items()}
+        return bool(self._ours) and all(self._ends.get(source, 0) >= self._wanted.get(source, _FAR) for source in self._ours.values())
+
+    def kept_from(self) -> dict[str, int]:
+        """Source -> the first offset that the broker still keeps, of every partition. Raises FeedError when nobody answers."""
+        partitions = list(self._admin.list_topics(topic=self._topic, timeout=_ANSWER_S).topics[self._topic].partitions)
+        kept = self._reach(partitions, OffsetSpec.earliest())
+        if len(kept) < len(partitions):
+            raise FeedError(f"Kafka at {self._address} does not say what it keeps of {self._topic!r}. Try again when all its nodes are up.")
+        return {self._source(p): offset for p, offset in kept.items()}
 
     def close(self) -> None:
         """See Feed. The place in the group is kept for the session's time: the next start takes it without a rebalance."""
@@ -131,20 +142,24 @@ class KafkaFeed:
         self._ours = {p: self._source(p) for p in partitions}
         self._ends = {source: marks[source] for source in self._ours.values() if source in marks}
         self._consumer.assign([TopicPartition(self._topic, p, marks.get(source, OFFSET_BEGINNING)) for p, source in self._ours.items()])
-        self._wanted = {source: self._high(p) for p, source in self._ours.items()}
 
     def _taken(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         for p in partitions:
             if (source := self._ours.pop(p.partition, None)) is not None:
                 self._revoked.add(source)
 
-    def _high(self, partition: int) -> int:
-        """Offset after the last committed record; 0 where the partition is empty, since an EOF then says 0 too."""
-        try:
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=_ANSWER_S)
-        except KafkaException:
-            return 0  # the broker is away just now: what is there is polled all the same
-        return high if high > low else 0
+    def _reach(self, partitions: list[int], which: OffsetSpec) -> dict[int, int]:
+        """Partition -> its first or next offset, of committed records; those that nobody answers for lack.
+
+        The admin client asks: on the consumer's connection the question would wait behind a fetch that waits for records, half a second.
+        """
+        asked = {TopicPartition(self._topic, p): which for p in partitions}
+        answers = self._admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_ANSWER_S)
+        found = {}
+        for partition, answer in answers.items():
+            with contextlib.suppress(KafkaException):  # the broker is away just now
+                found[partition.partition] = answer.result().offset
+        return found
 
     def _source(self, partition: int) -> str:
         return f"kafka:{self._cluster}/{self._topic_id}/{partition}"

@@ -45,6 +45,7 @@ def open_table(folder: Path, params: FeedParams) -> Table:
     """The feed's table, made when it is not there, with a column for each field of *params*."""
     fields = {name: TYPES[spec.type] for name, spec in params.fields.items()}
     table = Table(folder, {**OWN, **fields}, PARTITIONS, sync=params.sync, keep_log_h=params.keep_log_h)
+    table.follow_rows()
     for name, dtype in fields.items():
         table.add_column(name, dtype, {"how": "declared"})
     return table
@@ -67,7 +68,7 @@ class Landing:
 
     def marks(self) -> dict[str, int]:
         """The table's marks, read anew, and with them what is remembered of its rows; nothing is held any more."""
-        self.table.refresh()
+        self.table.follow_rows()
         self._forget_held()
         self._memory = _recall(self.table, self._params)
         self._replays = self.table.mark(REPLAY) or 0
@@ -116,6 +117,7 @@ class Landing:
             self._held = [kept for frame in self._held if (kept := frame.filter(~pl.col("_source").is_in(polled.revoked))).height]
             self._ends = {source: end for source, end in self._ends.items() if source not in polled.revoked}
             self._n_held = sum(frame.height for frame in self._held)
+            self._bytes = sum(int(frame["_value"].bin.size().sum() or 0) for frame in self._held)
         if polled.records.height:
             if not self._n_held:
                 self._since = time.monotonic()

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from tasks.edges.artifacts import write_json
-from tasks.edges.delta import TIDY, Table
+from tasks.edges.delta import TIDY, Table, durable
 from tasks.feed.sort import ROW
 
 NAME = "window.json"
@@ -55,4 +55,6 @@ def _speaking(table: Table, silent_s: float) -> pl.DataFrame | None:
 
 def write_window(folder: Path, window: dict[str, Any]) -> None:
     """Put *window* into *folder* as window.json, by rename."""
+    durable("window closed")
     write_json(folder / NAME, window)
+    durable("window written")

@@ -1,5 +1,6 @@
 """Nothing lost, nothing doubled: whatever is killed, and whenever. The witness is tests/support/ledger.py, which shares nothing with the pipeline."""
 
+import json
 import os
 import random
 import signal
@@ -15,7 +16,10 @@ from ledger import check, live_files, produce
 
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
 # Each place between two durable writes; a new one must be reached by the landing below, or the first test says so.
-POINTS = ("table created", "files written", "committed", "commit synced", "merged files written", "checkpoint made")
+POINTS = (
+    "table created", "file written", "files written", "committed", "commit synced", "column added", "merged files written", "checkpoint made",
+    "old files removed", "window closed", "window written",
+)  # fmt: skip
 
 
 def _land(cluster, topic, folder, *more):
@@ -33,24 +37,35 @@ def topic(kafka_cluster):
     return make_topic(kafka_cluster.address)
 
 
-def test_each_named_point_is_reached_by_an_undisturbed_landing(kafka_cluster, topic, tmp_path):
-    produce(kafka_cluster.address, topic, tmp_path / "ledger", 12_000, poison_every=400)
-    _ended(_land(kafka_cluster, topic, tmp_path / "table", "--tidy"))
-    assert check(tmp_path / "table", tmp_path / "ledger") == {"rows": 11_970, "quarantined": 30}
-    assert set(Counter((tmp_path / "points.txt").read_text().splitlines())) == set(POINTS)
+@pytest.fixture(scope="module")
+def child():
+    """Runs a landing in a process that has everything imported; returns its exit status, -9 where it was killed."""
+    waiting = subprocess.Popen([sys.executable, str(SUPPORT / "landing_process.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def run(*arguments: object) -> int:
+        waiting.stdin.write(json.dumps([str(a) for a in arguments]) + "\n")
+        waiting.stdin.flush()
+        return os.waitstatus_to_exitcode(int(waiting.stdout.readline()))
+
+    yield run
+    waiting.communicate()
+
+
+def test_each_named_point_is_reached_by_an_undisturbed_landing(child, kafka_cluster, topic, tmp_path):
+    produce(kafka_cluster.address, topic, tmp_path / "ledger", 4_000, poison_every=400)
+    assert child(kafka_cluster.address, topic, tmp_path / "table", "--tidy", "--every=150") == 0
+    assert check(tmp_path / "table", tmp_path / "ledger") == {"rows": 3_990, "quarantined": 10}
+    assert set((tmp_path / "points.txt").read_text().splitlines()) == set(POINTS)
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_process_that_ends_there_twice_in_a_row_loses_and_doubles_nothing(point, kafka_cluster, topic, tmp_path):
-    produce(kafka_cluster.address, topic, tmp_path / "ledger", 12_000, poison_every=400)
-    deaths = 0
-    for nth in (1, 1) if point != "files written" else (1, 3):
-        process = _land(kafka_cluster, topic, tmp_path / "table", "--tidy", point, str(nth))
-        process.communicate(timeout=60)
-        deaths += process.returncode == -signal.SIGKILL
-    assert deaths == (1 if point == "table created" else 2)
-    _ended(_land(kafka_cluster, topic, tmp_path / "table", "--tidy"))
-    assert check(tmp_path / "table", tmp_path / "ledger") == {"rows": 11_970, "quarantined": 30}
+def test_a_process_that_ends_there_twice_in_a_row_loses_and_doubles_nothing(point, child, kafka_cluster, topic, tmp_path):
+    produce(kafka_cluster.address, topic, tmp_path / "ledger", 4_000, poison_every=400)
+    where, how = (kafka_cluster.address, topic, tmp_path / "table"), ("--tidy", "--every=150")
+    ends = [child(*where, point, 1, *how), child(*where, point, 1, *how)]
+    assert ends == [-signal.SIGKILL, 0 if point in {"table created", "column added"} else -signal.SIGKILL]  # these are written once for ever
+    assert child(*where, *how) == 0
+    assert check(tmp_path / "table", tmp_path / "ledger") == {"rows": 3_990, "quarantined": 10}
 
 
 def _campaign(cluster, topic, folder, n_records, n_kills, seed):

@@ -1,62 +1,88 @@
-"""A landing in a process of its own, which a test may end at a named point: `python landing_process.py ADDRESS TOPIC FOLDER [POINT N]`.
+"""A landing in a process of its own, which a test may end at a named point: `python landing_process.py ADDRESS TOPIC FOLDER [POINT N] [--...]`.
 
-With a point it ends without a word, as by kill -9, the N-th time it reaches it. Without `--ever` it ends when all that was there has landed.
+With a point it ends without a word, as by kill -9, the N-th time it reaches it; 0: it writes the points that it reaches beside FOLDER.
+--ever: it goes on when all that was there has landed. --tidy: each fourth commit is followed by a merge and by a look for closed windows.
+--group, --member, --every: another group, member number, number of rows a commit. --session: of the member, in ms.
+
+Without arguments it has imported everything and waits: each line on stdin (arguments as JSON) becomes a process, whose exit status is printed.
 """
 
+import json
 import os
 import signal
 import sys
+from argparse import ArgumentParser
 from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from tasks.core.errors import TidemillError
 from tasks.edges import delta
 from tasks.edges.kafka import KafkaFeed
+from tasks.feed import window
 from tasks.feed.land import Landing, drain, open_table
 from tasks.feed.params import FeedParams
 
-REACHED: Counter[str] = Counter()
 
-
-def main() -> None:
-    address, topic, folder = sys.argv[1:4]
-    ever = "--ever" in sys.argv
-    given = [a for a in sys.argv[4:] if not a.startswith("--")]
-    point, nth = (given[0], int(given[1])) if given else ("", 0)
-    trace = Path(folder).parent / "points.txt"
+def main(arguments: list[str]) -> None:
+    parser = ArgumentParser()
+    for name in ("address", "topic", "folder"):
+        parser.add_argument(name)
+    parser.add_argument("point", nargs="?", default="")
+    parser.add_argument("nth", nargs="?", type=int, default=0)
+    for name in ("--ever", "--tidy"):
+        parser.add_argument(name, action="store_true")
+    for name, default in (("--group", "0"), ("--member", "0"), ("--every", "500"), ("--session", "6000")):
+        parser.add_argument(name, default=default)
+    given = parser.parse_args(arguments)
+    folder, reached, n_commits = Path(given.folder), Counter(), 0
 
     def durable(name: str) -> None:
-        REACHED[name] += 1
-        if not point:
-            with trace.open("a") as file:
+        reached[name] += 1
+        if not given.nth:
+            with (folder.parent / "points.txt").open("a") as file:
                 file.write(f"{name}\n")
-        if name == point and REACHED[name] == nth:
+        elif name == given.point and reached[name] == given.nth:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    delta.durable = durable
+    delta.durable = window.durable = durable
     params = FeedParams(
-        source={"kind": "kafka", "topic": topic},
-        fields={"price": {}, "seq": {}},
-        commit_rows=500 if not ever else 5_000,
-        commit_every_s=0.1,
-        lateness_s=1e9,
+        source={"kind": "kafka", "topic": given.topic}, fields={"price": {}, "seq": {}}, commit_rows=int(given.every), commit_every_s=0.1, lateness_s=1e9,
         keep_h=1,
-    )
-    table = open_table(Path(folder), params)
-    group = next((a.removeprefix("--group=") for a in sys.argv if a.startswith("--group=")), "0")
-    feed = KafkaFeed(address, topic, f"g-{topic}-{group}", options={"session.timeout.ms": "6000"})
+    )  # fmt: skip
+    table = open_table(folder, params)
+    options = {"session.timeout.ms": given.session, "heartbeat.interval.ms": "500"}
+    feed = KafkaFeed(given.address, given.topic, f"g-{given.topic}-{given.group}", given.member, options)
     landing = Landing(table, params, None, feed)
-    n_commits = 0
+    landing.refused = lambda why: print(f"refused: {why}", file=sys.stderr, flush=True)
 
     def turn(landed) -> None:
         nonlocal n_commits
         n_commits += landed is not None
-        if landed is not None and n_commits % 4 == 0 and "--tidy" in sys.argv:
-            delta.open_for_reading(Path(folder)).tidy()
+        if landed is not None and n_commits % 4 == 0 and given.tidy:
+            delta.open_for_reading(folder).tidy()
+            if (closed := window.window_of(table, "1h", 1e9, None)) is not None:
+                window.write_window(folder.parent, closed)
 
-    drain(landing, feed, until_drained=not ever, turn=turn)
+    stopped = []
+    signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
+    drain(landing, feed, until_drained=not given.ever, stop=lambda: bool(stopped), turn=turn)
     feed.close()
 
 
-main()
+def wait_for_orders() -> None:
+    for line in sys.stdin:
+        child = os.fork()
+        if not child:
+            main(json.loads(line))
+            os._exit(0)
+        print(os.waitpid(child, 0)[1], flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:]) if len(sys.argv) > 1 else wait_for_orders()
+    except TidemillError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        raise SystemExit(2) from error

@@ -39,9 +39,10 @@ def produce(address: str, topic: str, ledger: Path, n: int, n_partitions: int = 
         if poison_every and i % poison_every == poison_every - 1:
             value, time = f"poison {i}".encode(), ""
         else:
-            value = json.dumps(
-                {"event_time": time, "series_id": f"s{partition}", "price": 100 + sequence % 97, "seq": sequence}, separators=(",", ":")
-            ).encode()
+            record = {"event_time": time, "series_id": f"s{partition}", "price": 100 + sequence % 97, "seq": sequence}
+            if sequence % 1000 == 999:  # a field that comes later becomes a column
+                record["lot"] = 1
+            value = json.dumps(record, separators=(",", ":")).encode()
         records.append((partition, value))
         lines.append(json.dumps(Sent(partition, sequence, hashlib.sha256(value).hexdigest(), time)))
     with ledger.open("a") as file:
