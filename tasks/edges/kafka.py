@@ -208,7 +208,7 @@ class KafkaFeed:
         if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001  (the library's name)
             raise FeedError(
                 f"{self._topic}: the offset to read next is not kept any more ({error.str()}). Retention removed what was not read, or the log was cut. "
-                "Nothing was skipped. `tidemill feed skip` notes the gap and goes on at the first record that is there."
+                "Nothing was skipped. Look first whether the records can be produced again; to go on without them, move the feed's folder `table` away: what the topic still has lands anew."
             )
         if error.code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}:  # noqa: SLF001  (the same)
             self._refuse_another_topic()
