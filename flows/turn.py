@@ -12,7 +12,8 @@ from collections.abc import Callable
 from rich.console import Console
 
 from flows._stages import Progress, watchers
-from tasks.core.errors import SettingsError, TidemillError
+from tasks.core.errors import SettingsError
+from tasks.edges.door import end_with_message
 from tasks.edges.lifeline import die_with_parent
 from tasks.edges.processes import answers, wait_for
 from tasks.edges.settings import settings
@@ -62,8 +63,4 @@ class Terminal:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except TidemillError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+    end_with_message(main)

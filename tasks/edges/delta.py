@@ -31,9 +31,9 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from tasks.core.errors import FeedError, MarkMovedError
 from tasks.core.frames import UTC
+from tasks.core.records import Marks
 
 Columns = Mapping[str, pl.DataType]
-Marks = Mapping[str, int]  # source -> the next offset to read of it
 
 _ABOUT = "tidemill."  # before the keys of what we keep beside a column
 TIDY = "tidy"  # the mark that every rewriting of files moves by one
@@ -225,7 +225,8 @@ class Table:
         self._sync_folder(self._log, self._log.glob("*checkpoint*"))
         durable("checkpoint made")
         self._table.cleanup_metadata()
-        old = [self.folder / path for path in self._table.vacuum(retention_hours=int(keep_h), dry_run=True, enforce_retention_duration=False)]
+        unused = self._table.vacuum(retention_hours=int(keep_h), dry_run=True, enforce_retention_duration=False, full=True)  # what kills left, too
+        old = [self.folder / path for path in unused]
         old += [path for path in self._log.glob("*#*") if path.stat().st_mtime < time.time() - 3600 * keep_h]  # delta-rs's, before their rename
         _remove(old)
         durable("old files removed")
@@ -296,7 +297,9 @@ class Table:
         try:
             then._table = DeltaTable(str(self.folder), version=version)  # noqa: SLF001  (our own)
         except Exception as error:
-            raise FeedError(f"Version {version} of {self.folder.name} cannot be read ({error}). `tidemill feed status` says which can be.") from error
+            raise FeedError(
+                f"Version {version} of {self.folder.name} cannot be read ({error}): its entries are gone from the log. Choose a later one."
+            ) from error
         return then
 
     def _files(self, only: Mapping[str, str], least: Mapping[str, Any]) -> pl.DataFrame:

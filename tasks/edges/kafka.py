@@ -118,16 +118,8 @@ class KafkaFeed:
     def is_drained(self) -> bool:
         """See Feed; False until the group has given us partitions, and while the broker does not say how far they reach."""
         if fresh := [p for p, source in self._ours.items() if source not in self._wanted]:
-            self._wanted |= {self._source(p): offset for p, offset in self._reach(fresh, OffsetSpec.latest()).items()}
+            self._wanted |= {self._source(p): offset for p, offset in self._reach(fresh).items()}
         return bool(self._ours) and all(self._ends.get(source, 0) >= self._wanted.get(source, _FAR) for source in self._ours.values())
-
-    def kept_from(self) -> dict[str, int]:
-        """Source -> the first offset that the broker still keeps, of every partition. Raises FeedError when nobody answers."""
-        partitions = list(self._admin.list_topics(topic=self._topic, timeout=_ANSWER_S).topics[self._topic].partitions)
-        kept = self._reach(partitions, OffsetSpec.earliest())
-        if len(kept) < len(partitions):
-            raise FeedError(f"Kafka at {self._address} does not say what it keeps of {self._topic!r}. Try again when all its nodes are up.")
-        return {self._source(p): offset for p, offset in kept.items()}
 
     def close(self) -> None:
         """See Feed. The place in the group is kept for the session's time: the next start takes it without a rebalance."""
@@ -148,12 +140,12 @@ class KafkaFeed:
             if (source := self._ours.pop(p.partition, None)) is not None:
                 self._revoked.add(source)
 
-    def _reach(self, partitions: list[int], which: OffsetSpec) -> dict[int, int]:
-        """Partition -> its first or next offset, of committed records; those that nobody answers for lack.
+    def _reach(self, partitions: list[int]) -> dict[int, int]:
+        """Partition -> its next offset, of committed records; those that nobody answers for lack.
 
         The admin client asks: on the consumer's connection the question would wait behind a fetch that waits for records, half a second.
         """
-        asked = {TopicPartition(self._topic, p): which for p in partitions}
+        asked = {TopicPartition(self._topic, p): OffsetSpec.latest() for p in partitions}
         answers = self._admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_ANSWER_S)
         found = {}
         for partition, answer in answers.items():

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import polars as pl
 
 RULE, DETAIL = "_rule", "_detail"
-NOT_THE_TABLES = frozenset({"place", "month", "series_id", "event_time", "known_at"})  # names that no new field may take
+NOT_THE_TABLES = frozenset({"place", "month", "series_id", "event_time", "known_at"})  # names that no field of a record may take
 
 _N_PATTERNS = 4  # orders in which producers write the fields of one topic
 _LEARN_FROM = 8  # records that no pattern lets through, before a new one is worth its compilation

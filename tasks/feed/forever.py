@@ -2,11 +2,10 @@
 
 import json
 import signal
-import sys
 import threading
 import time
 
-from tasks.core.errors import TidemillError
+from tasks.edges.door import end_with_message
 from tasks.feed.land import Landed
 from tasks.feed.service import run
 
@@ -16,7 +15,7 @@ def main() -> None:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    run(stop=stopping.is_set, until_drained="--drain" in sys.argv, say=_Teller().tell)
+    run(stop=stopping.is_set, until_drained=False, say=_Teller().tell)
 
 
 class _Teller:
@@ -38,8 +37,4 @@ class _Teller:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except TidemillError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+    end_with_message(main)

@@ -6,10 +6,10 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from tasks.core.about import Strict
+from tasks.feed.decode import NOT_THE_TABLES
 
 FieldType = Literal["float", "int", "string", "bool"]
 TYPES: dict[str, pl.DataType] = {"float": pl.Float64(), "int": pl.Int64(), "string": pl.String(), "bool": pl.Boolean()}
-RESERVED = frozenset({"place", "month", "series_id", "event_time", "known_at"})
 
 
 class KafkaSource(Strict):
@@ -102,7 +102,7 @@ class FeedParams(Strict):
 
     @model_validator(mode="after")
     def _names_are_free(self) -> "FeedParams":
-        if taken := sorted(name for name in self.fields if name in RESERVED or name.startswith("_")):
+        if taken := sorted(name for name in self.fields if name in NOT_THE_TABLES or name.startswith("_")):
             raise ValueError(
                 f"`feed.fields` has {taken}; these names (and those with a leading _) are the table's own. Rename the fields at the producer, or leave them out."
             )

@@ -80,6 +80,7 @@ def run(*, stop: Callable[[], bool], until_drained: bool, say: Callable[[Landed]
             raise
         finally:
             feed.close()
+            beside.finish()
         return {"counts": watch.counts, "window": beside.close_window()}
 
 
@@ -129,7 +130,6 @@ class _Beside:
         self._alarms = alarms
         self._folder, self._table, self._params, self._watch, self._say = folder, table, params, watch, say
         self._looked, self._seen = time.monotonic(), -1
-        self._n_commits = 0
         self._tidying = threading.Thread()
 
     def turn(self, landed: Landed | None) -> None:
@@ -140,8 +140,7 @@ class _Beside:
             return
         self._watch.landed(landed)
         self._alarms.landed(landed)
-        self._n_commits += 1
-        if self._n_commits % _TIDY_COMMITS == 0 and not self._tidying.is_alive():
+        if self._table.since_checkpoint >= _TIDY_COMMITS and not self._tidying.is_alive():
             self._tidying = threading.Thread(target=self._tidy, daemon=True)
             self._tidying.start()
         self._say(landed)
@@ -153,6 +152,11 @@ class _Beside:
             write_window(self._folder, window)
         self._looked, self._seen = time.monotonic(), self._table.version
         return window
+
+    def finish(self) -> None:
+        """Wait for what is under way; a table that is only ever drained in short runs is tidied by one of them."""
+        if self._tidying.is_alive():
+            self._tidying.join()
 
     def _tidy(self) -> None:
         """Beside the landing, with a table of its own: neither waits for the other."""

@@ -8,28 +8,17 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from kafka import make_topic
-from ledger import check, live_files, produce
+from ledger import check, live, live_files, produce, whole
+from lives import PROGRAM, ended, land
 
-SUPPORT = Path(__file__).resolve().parents[1] / "support"
 # Each place between two durable writes; a new one must be reached by the landing below, or the first test says so.
 POINTS = (
     "table created", "file written", "files written", "committed", "commit synced", "column added", "merged files written", "checkpoint made",
     "old files removed", "window closed", "window written",
 )  # fmt: skip
-
-
-def _land(cluster, topic, folder, *more):
-    command = [sys.executable, str(SUPPORT / "landing_process.py"), cluster.address, topic, str(folder), *more]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-
-def _ended(process):
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors[-2000:]
 
 
 @pytest.fixture
@@ -40,7 +29,7 @@ def topic(kafka_cluster):
 @pytest.fixture(scope="module")
 def child():
     """Runs a landing in a process that has everything imported; returns its exit status, -9 where it was killed."""
-    waiting = subprocess.Popen([sys.executable, str(SUPPORT / "landing_process.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    waiting = subprocess.Popen([sys.executable, str(PROGRAM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def run(*arguments: object) -> int:
         waiting.stdin.write(json.dumps([str(a) for a in arguments]) + "\n")
@@ -68,39 +57,58 @@ def test_a_process_that_ends_there_twice_in_a_row_loses_and_doubles_nothing(poin
     assert check(tmp_path / "table", tmp_path / "ledger") == {"rows": 3_990, "quarantined": 10}
 
 
-def _campaign(cluster, topic, folder, n_records, n_kills, seed):
-    """Kill a landing at random moments while a producer sends; what is left lands in the end."""
-    ledger, rng = folder / "ledger", random.Random(seed)
-    part = n_records // n_kills
-    for k in range(n_kills):
-        produce(cluster.address, topic, ledger, part, poison_every=1000, first=k * part)
-        process = _land(cluster, topic, folder / "table", "--ever", "--tidy")
-        time.sleep(rng.uniform(0.4, 1.6))
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-    _ended(_land(cluster, topic, folder / "table"))
+def _campaign(cluster, topic, folder, n_records, n_kills, seed, parts):
+    """Kill a landing at random moments, most of them with a backlog; what is left lands in the end. Prints where the table stood."""
+    ledger, rng, each = folder / "ledger", random.Random(seed), n_records // parts
+    for part in range(parts):
+        produce(cluster.address, topic, ledger, each, poison_every=1000, first=part * each)
+        for _ in range(n_kills // parts):
+            before = live(folder / "table")[1]
+            process = land(cluster.address, topic, folder / "table", "--ever", "--tidy", "--every=2000")
+            begun = time.monotonic()
+            if rng.random() < 0.7:  # while it lands; the others while it starts, or whenever it is
+                while live(folder / "table")[1] == before and time.monotonic() < begun + 5:
+                    time.sleep(0.02)
+            time.sleep(rng.uniform(0, 0.8))
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+        print(f"{(part + 1) * (n_kills // parts)} kills; marks {sorted(live(folder / 'table')[1].values())}", flush=True)
+    ended(land(cluster.address, topic, folder / "table", "--every=20000"), 600)
     return check(folder / "table", ledger)
 
 
 def test_five_random_kills_lose_and_double_nothing(kafka_cluster, topic, tmp_path):
-    found = _campaign(kafka_cluster, topic, tmp_path, 60_000, 5, seed=1)
+    found = _campaign(kafka_cluster, topic, tmp_path, 60_000, 5, seed=1, parts=1)
     assert sum(found.values()) == 60_000
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(3600)
-def test_three_hundred_random_kills_lose_and_double_nothing(kafka_cluster, topic, tmp_path):
-    found = _campaign(kafka_cluster, topic, tmp_path, 3_000_000, 300, seed=2)
+@pytest.mark.timeout(5400)
+def test_three_hundred_random_kills_over_ten_million_records_lose_and_double_nothing(kafka_cluster, topic, tmp_path):
+    found = _campaign(kafka_cluster, topic, tmp_path, 10_000_000, 300, seed=2, parts=10)
     print(f"\n300 kills over {sum(found.values()):,} records: {found}")
-    assert sum(found.values()) == 3_000_000
+    assert sum(found.values()) == 10_000_000
+
+
+def test_a_reader_beside_the_landing_never_sees_part_of_a_batch(kafka_cluster, topic, tmp_path):
+    produce(kafka_cluster.address, topic, tmp_path / "ledger", 20_000, poison_every=100)
+    process = land(kafka_cluster.address, topic, tmp_path / "table", "--tidy", "--every=700")
+    seen = []
+    while process.poll() is None:
+        if (tmp_path / "table" / "_delta_log").exists():
+            seen.append(whole(tmp_path / "table"))
+    ended(process)
+    assert len(set(seen)) >= 5
+    assert seen == sorted(seen)
+    assert whole(tmp_path / "table") == 20_000
 
 
 def test_two_processes_on_one_table_with_all_partitions_each_land_every_record_once(kafka_cluster, topic, tmp_path):
     """Two groups, so nobody shares: each commit that the other has overtaken is refused, and read again from the table's marks."""
     produce(kafka_cluster.address, topic, tmp_path / "ledger", 20_000)
-    both = [_land(kafka_cluster, topic, tmp_path / "table", f"--group={n}") for n in (1, 2)]
+    both = [land(kafka_cluster.address, topic, tmp_path / "table", f"--group={n}") for n in (1, 2)]
     for process in both:
-        _ended(process)
+        ended(process)
     assert check(tmp_path / "table", tmp_path / "ledger") == {"rows": 20_000, "quarantined": 0}
 
 
@@ -109,7 +117,7 @@ def test_files_and_log_stay_within_their_bound(kafka_cluster, topic, tmp_path):
     from tasks.edges.delta import MERGE_FILES, open_for_reading
 
     produce(kafka_cluster.address, topic, tmp_path / "ledger", 30_000)
-    _ended(_land(kafka_cluster, topic, tmp_path / "table"))
+    ended(land(kafka_cluster.address, topic, tmp_path / "table"))
     before = len(live_files(tmp_path / "table"))
     open_for_reading(tmp_path / "table").tidy()
     after = live_files(tmp_path / "table")

@@ -25,6 +25,8 @@ from tasks.explain.params import ExplainParams
 from tasks.features import FeatureParams
 from tasks.features.params import LeakParams
 from tasks.feed.events import EVENTS
+from tasks.feed.params import FeedParams, FieldSpec, KafkaSource
+from tasks.feed.params import FilesSource as PlayedSource
 from tasks.forecasters import FORECASTERS, forecaster_class
 from tasks.ingest.params import ArchSource, FilesSource
 from tasks.monitor.params import MonitorParams
@@ -44,6 +46,7 @@ CLASSES = {
     "ingest": (ArchSource, FilesSource), "validate": (ValidateParams, ColumnRule, RowRule), "features": (FeatureParams, LeakParams), "train": (TrainParams,),
     "ensemble": (EnsembleParams,), "explain": (ExplainParams,), "quantize": (QuantizeParams,), "package": (PackageParams,),
     "promote": (PromoteParams,), "monitor": (MonitorParams,), "retrain": (RetrainParams,),
+    "feed": (FeedParams, KafkaSource, PlayedSource, FieldSpec),
 }  # fmt: skip
 OURS = r"`((?:tasks|flows|deployments|tests|infra|docs)/[\w./-]*\w\.(?:py|yaml|md|toml|txt))"
 
@@ -104,7 +107,7 @@ def test_the_reference_of_params_names_every_key_and_no_other_section():
     assert [name for name in parts if name in STAGES] == list(STAGES)
     for stage, classes in CLASSES.items():
         for key in {key for kind in classes for key in kind.model_fields} - {"kind", "series_id"}:
-            assert re.search(rf"`(?:source\.)?{key}\b", parts[stage]), f"{stage}.{key}"
+            assert re.search(rf"`(?:source\.|feed\.)?{key}\b", parts[stage]), f"{stage}.{key}"
     for key in {*About.model_fields, *Target.model_fields}:
         assert f"`{key}`" in parts["about"], key
     for key in {*SearchParams.model_fields, *SelectParams.model_fields, *OwnTraining.model_fields}:

@@ -14,11 +14,11 @@ def kafka_cluster(tmp_path_factory):
         yield cluster
 
 
-def make_topic(address: str, n_partitions: int = 4, copies: int = -1, **config: str) -> str:
+def make_topic(address: str, n_partitions: int = 4, copies: int = -1, name: str = "", **config: str) -> str:
     """Name of a new topic that exists for every client. config: its settings, `_` for `.` (cleanup_policy="compact")."""
     from confluent_kafka.admin import AdminClient, NewTopic
 
-    name = f"t-{uuid4().hex[:10]}"
+    name = name or f"t-{uuid4().hex[:10]}"
     admin = AdminClient({"bootstrap.servers": address})
     settings = {key.replace("_", "."): value for key, value in config.items()}
     admin.create_topics([NewTopic(name, n_partitions, copies, config=settings)], operation_timeout=20)[name].result(30)

@@ -1,6 +1,7 @@
 """A landing in a process of its own, which a test may end at a named point: `python landing_process.py ADDRESS TOPIC FOLDER [POINT N] [--...]`.
 
 With a point it ends without a word, as by kill -9, the N-th time it reaches it; 0: it writes the points that it reaches beside FOLDER.
+--freeze: it stops there instead, as by SIGSTOP.
 --ever: it goes on when all that was there has landed. --tidy: each fourth commit is followed by a merge and by a look for closed windows.
 --group, --member, --every: another group, member number, number of rows a commit. --session: of the member, in ms.
 
@@ -31,7 +32,7 @@ def main(arguments: list[str]) -> None:
         parser.add_argument(name)
     parser.add_argument("point", nargs="?", default="")
     parser.add_argument("nth", nargs="?", type=int, default=0)
-    for name in ("--ever", "--tidy"):
+    for name in ("--ever", "--tidy", "--freeze"):
         parser.add_argument(name, action="store_true")
     for name, default in (("--group", "0"), ("--member", "0"), ("--every", "500"), ("--session", "6000")):
         parser.add_argument(name, default=default)
@@ -44,12 +45,11 @@ def main(arguments: list[str]) -> None:
             with (folder.parent / "points.txt").open("a") as file:
                 file.write(f"{name}\n")
         elif name == given.point and reached[name] == given.nth:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGSTOP if given.freeze else signal.SIGKILL)
 
     delta.durable = window.durable = durable
     params = FeedParams(
-        source={"kind": "kafka", "topic": given.topic}, fields={"price": {}, "seq": {}}, commit_rows=int(given.every), commit_every_s=0.1, lateness_s=1e9,
-        keep_h=1,
+        source={"kind": "kafka", "topic": given.topic}, fields={"price": {}, "seq": {}}, commit_rows=int(given.every), commit_every_s=0.1, dedupe=False, keep_h=1,  # marks alone must do
     )  # fmt: skip
     table = open_table(folder, params)
     options = {"session.timeout.ms": given.session, "heartbeat.interval.ms": "500"}

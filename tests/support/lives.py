@@ -1,0 +1,56 @@
+"""Landings as processes of their own, for tests that do something to them. What one prints is appended to landing.log beside its table."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ledger import check
+
+PROGRAM = Path(__file__).with_name("landing_process.py")
+
+
+def land(address: str, topic: str, folder: Path, *more: object, under: tuple[str, ...] = (), environment=None) -> subprocess.Popen:
+    """Start a landing. more: arguments of landing_process.py. under: a program that starts it."""
+    with (folder.parent / "landing.log").open("a") as log:
+        return subprocess.Popen([*under, sys.executable, str(PROGRAM), address, topic, str(folder), *map(str, more)], stderr=log, env=environment)
+
+
+def ended(process: subprocess.Popen, within_s: float = 60, code: int = 0) -> None:
+    """Wait for its end, which must be the one with *code*."""
+    assert process.wait(within_s) == code
+
+
+def stopped(*processes: subprocess.Popen) -> None:
+    """Ask them to end, and wait."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        ended(process)
+
+
+def landed_within(seconds: float, folder: Path, ledger: Path) -> float:
+    """Seconds until ledger and table agree; the last difference is raised when they do not by then."""
+    began = time.monotonic()
+    while True:
+        try:
+            check(folder, ledger)
+        except (AssertionError, OSError):
+            if time.monotonic() - began > seconds:
+                raise
+            time.sleep(0.2)
+        else:
+            return time.monotonic() - began
+
+
+def said(folder: Path) -> str:
+    """What the landings of this table printed."""
+    return (folder.parent / "landing.log").read_text()
+
+
+def until(condition, seconds: float = 30) -> None:
+    """Wait until it holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.02)
