@@ -96,7 +96,7 @@ class Cluster:
         template = string.Template((_INFRA / "server.properties").read_text())
         cluster_id = self.folder / "cluster.id"
         if not cluster_id.exists():
-            cluster_id.write_text(base64.urlsafe_b64encode(uuid4().bytes).decode().rstrip("="))
+            cluster_id.write_text(new_cluster_id())
         for node in self.nodes:
             filled = {
                 "node_id": node.number, "voters": voters, "host": host, "port": node.port, "controller_port": node.controller_port,
@@ -112,6 +112,12 @@ class Cluster:
                     raise SettingsError(
                         f"Kafka cannot use {node.folder}: {made.stdout}{made.stderr}. Remove the folder to begin with an empty cluster."
                     )
+
+
+def new_cluster_id() -> str:
+    """16 random bytes as Kafka writes them; never with a leading `-`, which its tool would take for an option."""
+    made = base64.urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")
+    return new_cluster_id() if made.startswith("-") else made
 
 
 def is_up(address: str) -> bool:
