@@ -47,7 +47,7 @@ class Calendar:
                 )
             return ahead
         slack = n_steps if self.kind == "continuous" else 2 * n_steps + 7
-        end = pl.Series([event_time], dtype=UTC_DTYPE).dt.offset_by(_times(self.every, slack))[0]
+        end = pl.Series([event_time], dtype=UTC_DTYPE).dt.offset_by(times(self.every, slack))[0]
         return self.grid(event_time, end).filter(self.grid(event_time, end) > event_time).head(n_steps)
 
     def holds(self, event_time: pl.Series) -> pl.Series:
@@ -125,7 +125,8 @@ def step_length(every: str) -> timedelta:
     return timedelta(days=count * _DAYS_IN[unit]) if unit in _DAYS_IN else timedelta(seconds=count * _SECONDS_IN[unit])
 
 
-def _times(every: str, n: int) -> str:
+def times(every: str, n: int) -> str:
+    """*n* steps as one duration: 3 times `15m` is `45m`."""
     count, unit = _parse(every)
     return f"{count * n}{unit}"
 

@@ -81,6 +81,11 @@ class Table:
         return self._table.version()
 
     @property
+    def is_restored(self) -> bool:
+        """Whether somebody else has taken rows back and left the marks; nothing is committed until `follow_rows`."""
+        return self._restored is not None
+
+    @property
     def columns(self) -> dict[str, pl.DataType]:
         """Name -> type, as of this handle's version."""
         return {field.name: _FRAME_TYPES[field.type.type] for field in self._table.schema().fields}

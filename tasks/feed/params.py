@@ -49,6 +49,48 @@ class FieldSpec(Strict):
     nullable: bool = False
 
 
+class BarColumn(Strict):
+    """One column of a bar: *by* of the field *of* over the ticks of a window, in event time. count without a field counts ticks."""
+
+    by: Literal["first", "last", "min", "max", "sum", "mean", "count"]
+    of: str | None = None
+
+    @model_validator(mode="after")
+    def _has_a_field(self) -> "BarColumn":
+        if self.of is None and self.by != "count":
+            raise ValueError(f"`by: {self.by}` needs `of`, the field it is taken of.")
+        return self
+
+
+class Aggregate(Strict):
+    """From ticks to bars, a row a series and window.
+
+    kind: `tumbling` windows are a step of *every* each; `sliding` ones end with each step and hold period_steps of them; a `session` ends where
+    a series says nothing for gap_s.
+    """
+
+    kind: Literal["tumbling", "sliding", "session"] = "tumbling"
+    every: Annotated[str, Field(pattern=r"^[1-9]\d*(mo|[yqwdhms]|ms|us)$")] = "1m"
+    period_steps: Annotated[int, Field(ge=1)] = 1
+    gap_s: Annotated[float, Field(gt=0)] | None = None
+    columns: Annotated[dict[str, BarColumn], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _kind_has_what_it_needs(self) -> "Aggregate":
+        if (self.period_steps > 1) != (self.kind == "sliding"):
+            raise ValueError(f"`period_steps: {self.period_steps}` with `kind: {self.kind}`: sliding windows have 2 steps or more, the others 1.")
+        if (self.gap_s is not None) != (self.kind == "session"):
+            raise ValueError(f"`gap_s: {self.gap_s}` with `kind: {self.kind}`: a session needs it, the others have none.")
+        if taken := sorted(name for name in self.columns if name in NOT_THE_TABLES or name.startswith("_")):
+            raise ValueError(f"`columns` has {taken}; these names (and those with a leading _) are the table's own. Choose others.")
+        return self
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields of a tick that it reads."""
+        return sorted({column.of for column in self.columns.values() if column.of is not None})
+
+
 class FeedParams(Strict):
     """The section `feed` of params.yaml, overlaid by the dataset's.
 
@@ -60,6 +102,7 @@ class FeedParams(Strict):
     id_fields: beside series and time (and known_at) what makes a record the same one; a tick's number for example. dedupe: off where nothing does.
     window, silent_s: the chain sees rows up to the end of the last closed window of that length, counted from 1970; a series whose newest row
     was produced silent_s before the table's newest holds none open.
+    aggregate: records are ticks, and the chain sees the bars that this makes of them; None: records are what it sees.
     lateness_s: a record that far behind its series' newest is late. max_ahead_s: one that far after its own production is no time.
     max_record_kb: larger ones are quarantined unread. max_added_fields: unknown fields that may become columns; 0: they are quarantined.
     commit_rows, commit_every_s: whichever comes first ends a commit. max_buffer_mb: of records held. max_ids: remembered by dedupe.
@@ -89,6 +132,7 @@ class FeedParams(Strict):
     max_ids: Annotated[int, Field(ge=0)] = 2_000_000
     window: str = "1d"
     silent_s: Annotated[float, Field(gt=0)] = 86_400.0
+    aggregate: Aggregate | None = None
     partition_by: Literal["year", "month", "day"] = "month"
     format: Literal["json", "avro", "protobuf"] = "json"
     schema_file: str | None = None
@@ -108,6 +152,12 @@ class FeedParams(Strict):
             )
         if unknown := sorted(set(self.id_fields) - set(self.fields)):
             raise ValueError(f"`feed.id_fields` names {unknown}, which `feed.fields` does not have.")
+        if self.aggregate is not None and (strange := [n for n in self.aggregate.fields if n not in self.fields or self.fields[n].type == "string"]):
+            raise ValueError(f"`feed.aggregate.columns` reads {strange}, which are no numbers of `feed.fields`. Declare them there.")
+        return self
+
+    @model_validator(mode="after")
+    def _format_has_what_it_needs(self) -> "FeedParams":
         if self.format == "json" and (self.schema_file or self.message):
             raise ValueError("`feed.schema_file` and `feed.message` say how avro or protobuf is read. Set `feed.format`, or remove them.")
         if self.format == "protobuf" and self.schema_file and not self.message:
@@ -115,7 +165,9 @@ class FeedParams(Strict):
         return self
 
     def with_contract(self, columns: dict[str, Any]) -> "FeedParams":
-        """These with the columns of the dataset's contract (`validate.columns`) as fields, unless they are named already."""
+        """These with the columns of the dataset's contract (`validate.columns`) as fields, unless they are named already, or are bars' columns."""
+        if self.aggregate is not None:
+            return self
         derived = {
             name: FieldSpec(nullable=bool((rules or {}).get("nullable", False)))
             for name, rules in columns.items()

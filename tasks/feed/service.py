@@ -196,5 +196,5 @@ def _turn(folder: Path) -> Iterator[_Ours]:
 
 
 def _bar_length(params: FeedParams, about: About) -> str | None:
-    by_time = about.calendar == "continuous" if params.closed_by_time is None else params.closed_by_time
+    by_time = about.calendar == "continuous" and params.aggregate is None if params.closed_by_time is None else params.closed_by_time
     return about.every if by_time and params.closed_field is None else None

@@ -9,11 +9,12 @@ from tasks.core.about import About
 from tasks.core.calendar import calendar_for
 from tasks.core.errors import ContractError
 from tasks.core.frames import QUARANTINE, SERIES
+from tasks.core.gaps import find_gaps
 from tasks.validate.contract import check_contract
 from tasks.validate.failure import Failure, split
 from tasks.validate.first import check_shape, first_failures
 from tasks.validate.params import ValidateParams
-from tasks.validate.profile import find_gaps, profile
+from tasks.validate.profile import profile
 
 FIRST_SHOWN = 3  # examples in a message; all of them are in the quarantine
 

@@ -17,6 +17,7 @@ from tasks.core.about import About, Target
 from tasks.core.calendar import Calendar, exchange_sessions
 from tasks.core.errors import ContractError
 from tasks.core.frames import QUARANTINE, SERIES
+from tasks.core.gaps import find_gaps
 from tasks.edges.artifacts import file_hash, read_frame, write_frame
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
@@ -24,7 +25,7 @@ from tasks.validate.__main__ import main
 from tasks.validate.contract import check_contract
 from tasks.validate.page import render
 from tasks.validate.params import ColumnRule, RowRule, ValidateParams
-from tasks.validate.profile import find_gaps, profile
+from tasks.validate.profile import profile
 from tasks.validate.stage import validate
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
