@@ -84,3 +84,20 @@ def events(as_json: AsJson = False) -> None:
         from flows.show import show_rows  # noqa: PLC0415  (rich)
 
         show_rows([{"at": one["at"][:19], "event": one["event"], "facts": json.dumps(one["facts"])} for one in found])
+
+
+@feed_app.command()
+def gaps(as_json: AsJson = False) -> None:
+    """Show the steps without a bar between the first and the last bar of each series, up to the window that closed last."""
+    from tasks.feed.service import gaps_of  # noqa: PLC0415  (likewise)
+
+    with told():
+        found = gaps_of().to_dicts()
+    if as_json:
+        print(json.dumps(found, indent=2, default=str))
+    elif not found:
+        print("No step is without its bar.")
+    else:
+        from flows.show import show_rows  # noqa: PLC0415  (rich)
+
+        show_rows(found)

@@ -71,6 +71,8 @@ def _show_table(console: Console, found: dict[str, Any]) -> None:
     console.print(f"{found['dataset']}: version {table['version']} in {table['n_files']} files; {rows}")
     window = found["window"]
     console.print(f"window: {window['n_rows']:,} rows up to {window['end']}" if window else "window: none has closed yet")
+    if found["n_gaps"] is not None:
+        console.print(f"gaps: {found['n_gaps']:,} between bars; `tidemill feed gaps` lists them")
     sources = Table("source", "next offset", "lag", "member")
     lags = {one["source"]: (one["lag"], member["member"]) for member in found["members"] if member["speaks"] for one in member["sources"]}
     for source, mark in table["marks"].items():

@@ -183,6 +183,11 @@ class Table:
             frames.append(frame.with_columns(fixed).select(list(wanted)))
         return pl.concat(frames) if frames else pl.LazyFrame(schema=wanted)
 
+    def least(self, column: str) -> Any:
+        """The least value of *column* by the files' statistics; None when there are no rows."""
+        files = self._files({}, {})
+        return files[f"min.{column}"].min() if files.height else None
+
     def greatest(self, column: str, only: Mapping[str, str] | None = None) -> Any:
         """The greatest value of *column* by the files' statistics; None when there are no rows."""
         files = self._files(only or {}, {})

@@ -12,12 +12,13 @@ from datetime import UTC as ZONE
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
+from tasks.core.calendar import Calendar
 from tasks.core.errors import FeedError, MarkMovedError
 from tasks.core.frames import UTC
+from tasks.core.gaps import GAPS, find_gaps
 from tasks.core.records import Marks
 from tasks.edges.delta import REPLAY, TIDY, Table
 from tasks.feed.aggregate import N_TICKS, TICK, aggregate, reach_before
@@ -31,6 +32,7 @@ _OWN = {"series_id": pl.String(), "event_time": UTC, "known_at": UTC, "month": p
 _TICKS = {"place": ROW}
 _EPOCH = datetime(1970, 1, 1, tzinfo=ZONE)
 _LONG_AGO = datetime(1, 1, 1, tzinfo=ZONE)
+_TRIES = 5  # commits that another member may be before
 
 
 class Bars:
@@ -50,41 +52,73 @@ class Bars:
     @property
     def marks(self) -> dict[str, int]:
         """Up to where the ticks of each log are in the bars."""
-        return {source: mark for source, mark in self.table.marks().items() if source not in {END, CLOSINGS, REPLAYED, TIDY}}
+        return {source: mark for source, mark in _marks_of(self.table).items() if source not in {END, CLOSINGS, REPLAYED}}
 
     @property
     def closings(self) -> int:
         """How many closings have been."""
         return self.table.mark(CLOSINGS) or 0
 
+    @property
+    def reach(self) -> tuple[datetime, datetime] | None:
+        """Times of the first and the last bar; None while there is none."""
+        least, greatest = self.table.least("event_time"), self.table.greatest("event_time")
+        return None if least is None or greatest is None else (least, greatest)
+
     def close(self, ticks: Table, end: datetime) -> bool:
         """Make the bars those of all *ticks* below *end*, or below where they ended before. Returns whether anything had to be done.
 
         Raises FeedError where somebody else's RESTORE has taken bars back.
         """
-        self.table.refresh()
-        end = max(end, self.end or end)
-        rows = self._changed(ticks, end)
-        if rows.is_empty() and end == self.end:
-            return False
-        marks = {source: mark for source, mark in ticks.marks().items() if source != TIDY}
-        ends = {**marks, END: (end - _EPOCH) // timedelta(microseconds=1), CLOSINGS: self.closings + 1, REPLAYED: ticks.mark(REPLAY) or 0}
-        try:
-            self.table.commit(rows, self.table.marks(), ends, {"bars": rows.height, "end": end.isoformat()})
-        except MarkMovedError as error:
-            if self.table.is_restored:
-                raise FeedError(f"{error} Bars do not follow: remove {self.table.folder}, and they are made anew from the ticks.") from error
-            return False  # another member has closed it
-        return True
+        for _ in range(_TRIES):
+            self.table.refresh()
+            if self._is_ahead_of(ticks):
+                return False
+            closed = max(end, self.end or end)
+            rows = self._changed(ticks, closed)
+            if rows.is_empty() and closed == self.end:
+                return False
+            begins = _marks_of(self.table)
+            ends = {
+                **_marks_of(ticks),
+                END: (closed - _EPOCH) // timedelta(microseconds=1),
+                CLOSINGS: self.closings + 1,
+                REPLAYED: ticks.mark(REPLAY) or 0,
+            }
+            try:
+                self.table.commit(rows, begins, ends, {"bars": rows.height, "end": closed.isoformat()})
+            except MarkMovedError as error:
+                if self.table.is_restored:
+                    raise FeedError(f"{error} Bars do not follow: remove {self.table.folder}, and they are made anew from the ticks.") from error
+            else:
+                return True
+        return False  # other members close it each time
 
-    def newest(self, closings: int | None = None, least: Any = None) -> pl.DataFrame:
-        """The newest vintage of each bar as of a closing (None: the last), sorted; sessions that were taken back are among them, with no ticks."""
+    def _is_ahead_of(self, ticks: Table) -> bool:
+        """Whether another member has put ticks into the bars that this handle of the ticks has not read."""
+        replays, marks = ticks.mark(REPLAY) or 0, _marks_of(ticks)
+        seen = self.table.mark(REPLAYED) or 0
+        return replays < seen or (replays == seen and any(marks.get(source, 0) < mark for source, mark in self.marks.items()))
+
+    def newest(self, least: datetime | None = None) -> pl.DataFrame:
+        """The newest vintage of each bar from *least* on, sorted; sessions that were taken back are among them, with no ticks."""
         rows = self.table.scan(None, None if least is None else {"event_time": least})
         if least is not None:
             rows = rows.filter(pl.col("event_time") >= least)
-        if closings is not None:
-            rows = rows.filter(pl.col(CLOSING) <= closings)
         return rows.collect().sort(*_KEY, VINTAGE).unique(_KEY, keep="last", maintain_order=True)
+
+    def changed_after(self, closings: int) -> pl.DataFrame:
+        """series_id, event_time of the bars that were there and that closings after that one have changed."""
+        rows = self.table.scan(None, {CLOSING: closings + 1}, [*_KEY, CLOSING, VINTAGE])
+        return rows.filter(pl.col(CLOSING) > closings, pl.col(VINTAGE) > 0).select(_KEY).unique().collect()
+
+    def gaps(self, calendar: Calendar) -> pl.DataFrame:
+        """GAPS: steps of *calendar* without a bar between the first and the last bar of each series. A session leaves none."""
+        if self._spec.gap_s is not None:
+            return pl.DataFrame(schema=dict(GAPS.columns))
+        rows = self.table.scan(columns=[*_KEY, N_TICKS, VINTAGE])
+        newest = rows.group_by(_KEY).agg(pl.col(N_TICKS).sort_by(VINTAGE).last()).filter(pl.col(N_TICKS) > 0)
+        return find_gaps(newest.select(_KEY).sort(_KEY).collect(), calendar)
 
     def _changed(self, ticks: Table, end: datetime) -> pl.DataFrame:
         """The vintages to append."""
@@ -92,10 +126,12 @@ class Bars:
         if since.is_empty():
             return pl.DataFrame(schema=self.table.columns)
         least = since["asked"].min()
-        rows = ticks.scan(_TICKS, {"event_time": least}, [*TICK, *self._spec.fields]).filter(pl.col("event_time") < end, pl.col("event_time") >= least)
+        rows = ticks.scan(_TICKS, {"event_time": least}, [*TICK, *self._spec.fields]).filter(
+            pl.col("event_time") < end, pl.col("event_time") >= least
+        )
         asked = rows.join(since.lazy(), on="series_id").filter(pl.col("event_time") >= pl.col("asked")).drop("asked", "bar").collect()
         made = _from(aggregate(asked, self._spec, end), since)
-        stored = _from(self.newest(least=since["bar"].min()), since)
+        stored = _from(self.newest(since["bar"].min()), since)  # type: ignore[arg-type]  # a datetime
         values = [N_TICKS, "_timestamp", *self._spec.columns]
         same = made.join(stored.select(*_KEY, *values), on=[*_KEY, *values], how="semi", nulls_equal=True).select(_KEY)
         fresh = made.join(same, on=_KEY, how="anti")
@@ -108,8 +144,8 @@ class Bars:
 
     def _since(self, ticks: Table, end: datetime) -> pl.DataFrame:
         """series_id; bar: from which of its bars on something may have changed; asked: the first tick that this asks. Only series with ticks there."""
-        marks = {} if self.table.mark(REPLAYED) != (ticks.mark(REPLAY) or 0) else self.marks  # rows were taken out or put in below the marks
-        least = {"_offset": min(marks.get(source, 0) for source in ticks.marks() if source != TIDY)} if marks else {}
+        marks = self.marks if self.table.mark(REPLAYED) == (ticks.mark(REPLAY) or 0) else {}  # rows were taken out or put in below the marks
+        least = {"_offset": min(marks.get(source, 0) for source in _marks_of(ticks))} if marks else {}
         rows = ticks.scan(_TICKS, least, ["series_id", "event_time", "_source", "_offset"])
         new = rows.filter(_is_new(marks), pl.col("event_time") < end).group_by("series_id").agg(first=pl.col("event_time").min()).collect()
         if not marks or self.end is None:
@@ -138,6 +174,10 @@ class Bars:
 def name_of(spec: Aggregate) -> str:
     """The folder of the bars that *spec* describes, beside the ticks' table."""
     return f"bars-{sha256(spec.model_dump_json().encode()).hexdigest()[:8]}"
+
+
+def _marks_of(table: Table) -> dict[str, int]:
+    return {source: mark for source, mark in table.marks().items() if source != TIDY}
 
 
 def _from(bars: pl.DataFrame, since: pl.DataFrame) -> pl.DataFrame:

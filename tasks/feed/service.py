@@ -10,38 +10,49 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from tasks.core.about import About
+from tasks.core.calendar import calendar_for
 from tasks.core.errors import FeedError, FencedError
-from tasks.edges.artifacts import read_json
+from tasks.core.gaps import GAPS
+from tasks.edges.artifacts import read_frame, read_json, write_frame
 from tasks.edges.delta import Table, open_for_reading
 from tasks.edges.params import checked, read_about, read_dataset, read_section
 from tasks.edges.run_stage import checkout_lock
 from tasks.edges.settings import ROOT, settings
+from tasks.feed.bars import Bars
 from tasks.feed.events import Alarms, raise_event
 from tasks.feed.formats import reader_of
 from tasks.feed.land import Landed, Landing, drain, open_table
 from tasks.feed.params import FeedParams
 from tasks.feed.sources import build_feed
 from tasks.feed.watch import Watch, describe, note_fault, read_status
-from tasks.feed.window import NAME, window_of, write_window
+from tasks.feed.window import NAME, window_of, window_of_bars, write_window
 
+GAPS_NAME = "gaps.parquet"
 _WINDOW_S = 5.0  # between two looks whether a window has closed
 _TIDY_COMMITS = 100  # a merge reads at most what these left small
 
 
 def folder_of(dataset: str) -> Path:
-    """What a dataset's feed leaves: `table`, window.json, and which process lands."""
+    """What a dataset's feed leaves: `table`, of ticks also the bars and gaps.parquet, window.json, and which process lands."""
     return settings().home / "feed" / dataset
 
 
 def read_feed_params(root: Path = ROOT) -> FeedParams:
-    """`feed` of the current dataset with the contract's columns. Raises ParamsError, or FeedError when the dataset has no feed."""
+    """`feed` of the current dataset with the contract's columns. Raises ParamsError, or FeedError when the dataset has no feed, or bars of another step."""
     dataset, section = read_dataset(root), read_section("feed", root)
     if section is None:
         raise FeedError(
             f"Dataset {dataset!r} has no section `feed`. docs/how-to/connect-a-topic.md says what to write there; `tidemill use NAME` changes the dataset."
         )
     params = checked(FeedParams, section, f"feed (with datasets.{dataset}.feed)")
+    bars, every = params.aggregate, read_about(root).every
+    if bars is not None and bars.gap_s is None and bars.every != every:
+        raise FeedError(
+            f"`feed.aggregate.every` is {bars.every!r}, but {dataset!r} has steps of {every!r} (`about.every`). Make one of them the other."
+        )
     return params.with_contract((read_section("validate", root) or {}).get("columns") or {})
 
 
@@ -70,7 +81,7 @@ def run(*, stop: Callable[[], bool], until_drained: bool, say: Callable[[Landed]
         port = None if until_drained else settings().feed_port
         watch = Watch(folder, dataset, settings().feed_member, landing, feed, port, settings().host)
         alarms = Alarms(params, partial(raise_event, folder))
-        beside = _Beside(folder, table, params, watch, say, alarms)
+        beside = _Beside(folder, table, params, read_about(root), watch, say, alarms)
         try:
             landing.refused = partial(_note_refused, folder, watch)
             drain(landing, feed, until_drained=until_drained, stop=stop, turn=beside.turn)
@@ -85,12 +96,36 @@ def run(*, stop: Callable[[], bool], until_drained: bool, say: Callable[[Landed]
 
 
 def look(root: Path = ROOT) -> dict[str, Any]:
-    """What can be seen of the current dataset's feed: {dataset, table, window, members}; the table is None before the first record."""
+    """What can be seen of the current dataset's feed: {dataset, table, window, members, n_gaps}.
+
+    The table is None before the first record, n_gaps where no bars are made.
+    """
     read_feed_params(root)
     dataset = read_dataset(root)
     folder = folder_of(dataset)
     table = describe(open_for_reading(folder / "table")) if (folder / "table" / "_delta_log").exists() else None
-    return {"dataset": dataset, "table": table, "window": read_window(folder), "members": read_status(folder)}
+    found = {"dataset": dataset, "table": table, "window": read_window(folder), "members": read_status(folder)}
+    return {**found, "n_gaps": read_frame(folder / GAPS_NAME, GAPS).height if (folder / GAPS_NAME).exists() else None}
+
+
+def gaps_of(root: Path = ROOT) -> pl.DataFrame:
+    """GAPS of the current dataset's bars as of the window that closed last. Raises FeedError where there is no such ledger."""
+    dataset, params = read_dataset(root), read_feed_params(root)
+    if params.aggregate is None:
+        raise FeedError(
+            f"The records of {dataset!r} are bars already. The chain's validate finds their gaps: data/clean/gaps.parquet, and the page of its report."
+        )
+    path = folder_of(dataset) / GAPS_NAME
+    if not path.exists():
+        raise FeedError(f"{path} is not there: no window has closed yet. `tidemill feed drain` lands what there is.")
+    return read_frame(path, GAPS)
+
+
+def write_gaps(folder: Path, bars: Bars, about: About) -> None:
+    """Put the ledger of gaps into *folder*, by rename."""
+    reach = bars.reach
+    gaps = pl.DataFrame(schema=dict(GAPS.columns)) if reach is None else bars.gaps(calendar_for(about, reach=reach))
+    write_frame(folder / GAPS_NAME, gaps, GAPS)
 
 
 def read_window(folder: Path) -> dict[str, Any] | None:
@@ -126,8 +161,11 @@ def replay_quarantine(rule: str | None, *, dry_run: bool, root: Path = ROOT) -> 
 class _Beside:
     """What happens beside the landing: it is watched, windows close, the table is tidied."""
 
-    def __init__(self, folder: Path, table: Table, params: FeedParams, watch: Watch, say: Callable[[Landed], Any], alarms: Alarms) -> None:
-        self._alarms = alarms
+    def __init__(
+        self, folder: Path, table: Table, params: FeedParams, about: About, watch: Watch, say: Callable[[Landed], Any], alarms: Alarms
+    ) -> None:
+        self._alarms, self._about = alarms, about
+        self._bars = Bars(folder, params, params.aggregate) if params.aggregate is not None else None
         self._folder, self._table, self._params, self._watch, self._say = folder, table, params, watch, say
         self._looked, self._seen = time.monotonic(), -1
         self._tidying = threading.Thread()
@@ -147,8 +185,11 @@ class _Beside:
 
     def close_window(self) -> dict[str, Any] | None:
         before = read_window(self._folder)
-        window = window_of(self._table, self._params.window, self._params.silent_s, before)
+        told = (self._table, self._params.window, self._params.silent_s, before)
+        window = window_of(*told) if self._bars is None else window_of_bars(self._bars, *told)
         if window is not None and window != before:
+            if self._bars is not None:
+                write_gaps(self._folder, self._bars, self._about)
             write_window(self._folder, window)
         self._looked, self._seen = time.monotonic(), self._table.version
         return window
@@ -160,7 +201,8 @@ class _Beside:
 
     def _tidy(self) -> None:
         """Beside the landing, with a table of its own: neither waits for the other."""
-        open_for_reading(self._folder / "table").tidy(keep_h=self._params.keep_h)
+        for table in (self._table, *((self._bars.table,) if self._bars else ())):
+            open_for_reading(table.folder).tidy(keep_h=self._params.keep_h)
 
 
 def _note_refused(folder: Path, watch: Watch, why: str) -> None:

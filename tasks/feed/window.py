@@ -5,7 +5,7 @@ marks: the same rows come out however the table was merged or vacuumed since. It
 window that was closed; DVC sees a changed dependency then, and the chain runs.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ import polars as pl
 
 from tasks.edges.artifacts import write_json
 from tasks.edges.delta import TIDY, Table, durable
+from tasks.feed.bars import Bars
 from tasks.feed.sort import ROW
 
 NAME = "window.json"
+MAX_CHANGED = 100  # bars that window.json names as changed; n_changed counts all
 
 
 def window_of(table: Table, every: str, silent_s: float, before: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -24,10 +26,9 @@ def window_of(table: Table, every: str, silent_s: float, before: dict[str, Any] 
     every: length of a window (`1h`, `1d`), counted from 1970. silent_s: a series whose newest row was
     produced that long before the table's newest holds no window open.
     """
-    newest = _speaking(table, silent_s)
-    if newest is None:
+    if (newest := _speaking(table, silent_s)) is None:
         return None
-    watermark, end = newest.select(w=pl.col("event_time").min(), end=pl.col("event_time").min().dt.truncate(every)).row(0)
+    watermark, end = _closes(newest, every)
     marks = {source: mark for source, mark in table.marks().items() if source != TIDY}
     shown = table.count_below("event_time", end, {"place": ROW})
     if not shown:
@@ -38,6 +39,37 @@ def window_of(table: Table, every: str, silent_s: float, before: dict[str, Any] 
         "kind": "feed", "dataset": table.folder.parent.name, "version": table.version, "marks": dict(sorted(marks.items())), "end": end.isoformat(),
         "watermark": watermark.isoformat(), "n_rows": shown, "n_series": newest.height,
     }  # fmt: skip
+
+
+def window_of_bars(bars: Bars, ticks: Table, every: str, silent_s: float, before: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The same of a feed of ticks; what closes now goes into *bars* first. None while there are no bars.
+
+    changed: bars that late ticks have changed since *before*, [series_id, event_time], the newest MAX_CHANGED of n_changed.
+    """
+    if (newest := _speaking(ticks, silent_s)) is None:
+        return None
+    watermark, end = _closes(newest, every)
+    bars.close(ticks, end)
+    n_rows = sum(bars.table.counts("month").values())
+    if not n_rows or bars.end is None:
+        return None
+    name, was = bars.table.folder.name, 0
+    if before is not None and before.get("bars") == name:
+        if before["closings"] == bars.closings:
+            return before
+        was = before["closings"]
+    changed = bars.changed_after(was)
+    return {
+        "kind": "feed", "dataset": ticks.folder.parent.name, "version": bars.table.version, "marks": dict(sorted(bars.marks.items())), "end": bars.end.isoformat(),
+        "watermark": watermark.isoformat(), "n_rows": n_rows, "n_series": newest.height, "bars": name, "closings": bars.closings,
+        "n_changed": changed.height, "changed": [[series, at.isoformat()] for series, at in changed.sort("event_time", "series_id").tail(MAX_CHANGED).iter_rows()],
+    }  # fmt: skip
+
+
+def _closes(newest: pl.DataFrame, every: str) -> tuple[datetime, datetime]:
+    """(the watermark, up to where windows of *every* are closed then)."""
+    watermark, end = newest.select(w=pl.col("event_time").min(), end=pl.col("event_time").min().dt.truncate(every)).row(0)
+    return watermark, end
 
 
 def _speaking(table: Table, silent_s: float) -> pl.DataFrame | None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -10,7 +11,7 @@ from tasks.core.calendar import Calendar
 from tasks.core.errors import SourceError
 from tasks.core.frames import UTC
 from tasks.edges.artifacts import file_hash, read_json
-from tasks.edges.delta import open_for_reading
+from tasks.edges.delta import Table, open_for_reading
 from tasks.edges.settings import settings
 from tasks.ingest.params import FeedSource
 from tasks.ingest.source import SourceFile
@@ -19,7 +20,10 @@ WINDOW = "window.json"
 
 
 class FeedRows:
-    """One "file": the rows below the window's marks and before its end. However the table was merged or vacuumed since, they are the same."""
+    """One "file": the rows below the window's marks and before its end; of a feed of ticks its bars, with the earlier vintages of those that changed.
+
+    However the table was merged or vacuumed since, they are the same.
+    """
 
     def __init__(self, params: FeedSource, calendar: Calendar, folder: Path) -> None:
         self._params, self._calendar, self._folder = params, calendar, folder
@@ -32,21 +36,31 @@ class FeedRows:
                 f"The dataset reads a feed, but {path} is not there: no window has closed yet. `tidemill feed drain` lands what there is and writes it."
             )
         window = read_json(path)
-        table = open_for_reading(settings().home / "feed" / window["dataset"] / "table")
+        is_of_bars = "bars" in window
+        table = open_for_reading(settings().home / "feed" / window["dataset"] / (window["bars"] if is_of_bars else "table"))
         numbers = [name for name, dtype in table.columns.items() if dtype.is_numeric() and not name.startswith("_")]
-        below = pl.lit(value=False)
-        for source, mark in window["marks"].items():
-            below |= (pl.col("_source") == source) & (pl.col("_offset") < mark)
-        end = datetime.fromisoformat(window["end"])
-        rows = table.scan({"place": "row"}).filter(below & (pl.col("event_time") < end)).collect()
+        rows = table.scan().filter(pl.col("_closing") <= window["closings"]).collect() if is_of_bars else _rows_below(table, window)
         if rows.height != window["n_rows"]:
             raise SourceError(
                 f"{path} speaks of {window['n_rows']:,} rows, but {table.folder} has {rows.height:,} of them. The table was restored or replaced: `tidemill feed drain` writes the window anew."
             )
         nominal = self._calendar.nominal_known_at().cast(UTC)
         known = pl.col("known_at").fill_null(nominal if self._params.known_at == "nominal" else pl.max_horizontal(nominal, "_timestamp"))
-        yield SourceFile(
-            window["dataset"],
-            file_hash(path),
-            rows.sort("_source", "_offset").select("series_id", "event_time", known.alias("known_at"), pl.col(numbers).cast(pl.Float64)),
-        )
+        ordered = (_standing(rows) if is_of_bars else rows.sort("_source", "_offset")).with_columns(known.alias("known_at"))
+        if is_of_bars:  # of what was known at one moment the last word
+            ordered = ordered.unique(["series_id", "event_time", "known_at"], keep="last", maintain_order=True)
+        yield SourceFile(window["dataset"], file_hash(path), ordered.select("series_id", "event_time", "known_at", pl.col(numbers).cast(pl.Float64)))
+
+
+def _rows_below(table: Table, window: dict[str, Any]) -> pl.DataFrame:
+    """The rows below the window's marks and before its end."""
+    below = pl.lit(value=False)
+    for source, mark in window["marks"].items():
+        below |= (pl.col("_source") == source) & (pl.col("_offset") < mark)
+    return table.scan({"place": "row"}).filter(below & (pl.col("event_time") < datetime.fromisoformat(window["end"]))).collect()
+
+
+def _standing(bars: pl.DataFrame) -> pl.DataFrame:
+    """All vintages, in their order, of the bars that have not been taken back."""
+    ordered = bars.sort("series_id", "event_time", "_vintage")
+    return ordered.filter(pl.col("_n_ticks").last().over("series_id", "event_time") > 0)

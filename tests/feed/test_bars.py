@@ -11,6 +11,7 @@ from landed import params_of
 from polars.testing import assert_frame_equal
 
 from tasks.core import frames
+from tasks.edges import delta
 from tasks.feed.aggregate import N_TICKS, TICK, aggregate
 from tasks.feed.bars import Bars
 from tasks.feed.land import open_table
@@ -55,8 +56,12 @@ def whole_frame(kind, ticks, end):
     if kind == "session":
         return _sessions_one_by_one(ordered, end)
     k = KINDS[kind].get("period_steps", 1)
-    long_before = ordered.unique("series_id").with_columns(pl.lit(START - timedelta(hours=1), frames.UTC).alias("event_time"), _offset=pl.lit(-1, pl.Int64))
-    told = pl.concat([long_before, ordered]).sort("series_id", "event_time", maintain_order=True)  # else polars leaves out windows that begin before a series' first tick
+    long_before = ordered.unique("series_id").with_columns(
+        pl.lit(START - timedelta(hours=1), frames.UTC).alias("event_time"), _offset=pl.lit(-1, pl.Int64)
+    )
+    told = pl.concat([long_before, ordered]).sort(
+        "series_id", "event_time", maintain_order=True
+    )  # else polars leaves out windows that begin before a series' first tick
     windows = told.group_by_dynamic("event_time", every="1m", period=f"{k}m", group_by="series_id").agg(**ORACLE, real=(pl.col("_offset") >= 0).any())
     named = windows.filter("real").drop("real").with_columns(pl.col("event_time").dt.offset_by(f"{k - 1}m"))  # by its last step
     return named.filter(pl.col("event_time").dt.offset_by("1m") <= end).sort("series_id", "event_time")
@@ -128,3 +133,56 @@ def test_bars_closed_batch_by_batch_are_those_of_the_whole_frame(kind, arrival, 
         assert_frame_equal(shown(bars), aggregate(ticks.head(until), params.aggregate, end).select(shown(bars).columns), check_exact=True)
         assert not bars.close(table, end)
     assert_frame_equal(shown(bars), whole_frame(kind, ticks, end), rel_tol=1e-12)
+
+
+def test_bars_outlive_tidying_replays_and_a_restored_table(tmp_path):
+    params = feed()
+    ticks = draw_ticks(np.random.default_rng(3), 300)
+    bars, end = Bars(tmp_path, params, params.aggregate), START + timedelta(minutes=18)
+    for k in range(20):
+        table = landed(tmp_path / "table", ticks.slice(k * 10, 10), params)
+        bars.close(table, end)
+    then, before = table.version, shown(bars)
+    bars.table.tidy()
+    table.tidy()
+    assert not bars.close(table, end)
+    table = landed(tmp_path / "table", ticks.slice(200), params)
+    assert bars.close(table, end)
+    assert_frame_equal(shown(bars), whole_frame("tumbling", ticks, end), rel_tol=1e-12)
+    table.restore(then)  # what came later is gone, and is read again
+    assert bars.close(table, end)
+    assert_frame_equal(shown(bars), before, check_exact=True)
+
+
+def test_a_member_that_has_read_less_changes_nothing(tmp_path):
+    params, ticks = feed(), draw_ticks(np.random.default_rng(4), 100)
+    end = START + timedelta(minutes=18)
+    behind = landed(tmp_path / "table", ticks.head(50), params)
+    ahead = landed(tmp_path / "table", ticks.slice(50), params)
+    first, second = (Bars(tmp_path, params, params.aggregate) for _ in range(2))
+    assert first.close(ahead, end)
+    assert not second.close(behind, end)
+    assert_frame_equal(shown(second), whole_frame("tumbling", ticks, end), rel_tol=1e-12)
+
+
+@pytest.mark.parametrize("point", ["file written", "files written", "committed", "commit synced"])
+def test_a_closing_that_ends_anywhere_is_made_once(point, tmp_path, monkeypatch):
+    params, ticks = feed(), draw_ticks(np.random.default_rng(5), 200)
+    table = landed(tmp_path / "table", ticks.head(100), params)
+    end = START + timedelta(minutes=18)
+    bars = Bars(tmp_path, params, params.aggregate)
+    bars.close(table, START + timedelta(minutes=5))
+    table = landed(tmp_path / "table", ticks.slice(100), params)
+
+    def ends(name):
+        if name == point:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(delta, "durable", ends)
+        bars.close(table, end)
+    again = Bars(tmp_path, params, params.aggregate)
+    assert again.close(table, end) == (point in {"file written", "files written"})
+    assert again.closings == 2
+    assert_frame_equal(shown(again), whole_frame("tumbling", ticks, end), rel_tol=1e-12)
+    assert again.table.scan().collect().height == again.newest().height + again.changed_after(1).height
