@@ -34,7 +34,7 @@ def feed(kafka_cluster, tmp_path, monkeypatch):
     entry = document["datasets"][document["dataset"]]
     entry["about"] = {**entry["about"], "every": "1m", "calendar": "continuous"}
     entry["feed"] = {
-        "source": {"kind": "kafka", "topic": topic}, "fields": {"price": {}, "size": {}, "nr": {"type": "int"}}, "id_fields": ["nr"], "window": "1m",
+        "source": {"kind": "kafka", "topic": topic, "group": topic}, "fields": {"price": {}, "size": {}, "nr": {"type": "int"}}, "id_fields": ["nr"], "window": "1m",
         "aggregate": {"kind": "tumbling", "every": "1m", "columns": COLUMNS},
     }  # fmt: skip
     path.write_text(yaml.safe_dump(document, sort_keys=False))
