@@ -55,7 +55,7 @@ def window_of_bars(bars: Bars, ticks: Table, every: str, silent_s: float, before
         return None
     name, was = bars.table.folder.name, 0
     if before is not None and before.get("bars") == name:
-        if before["closings"] == bars.closings:
+        if (before["closings"], before["n_rows"], before["end"]) == (bars.closings, n_rows, bars.end.isoformat()):
             return before
         was = before["closings"]
     changed = bars.changed_after(was)
