@@ -60,7 +60,7 @@ def window_of_bars(bars: Bars, ticks: Table, every: str, silent_s: float, before
         was = before["closings"]
     changed = bars.changed_after(was)
     return {
-        "kind": "feed", "dataset": ticks.folder.parent.name, "version": bars.table.version, "marks": dict(sorted(bars.marks.items())), "end": bars.end.isoformat(),
+        "kind": "feed", "dataset": ticks.folder.parent.name, "version": ticks.version, "marks": dict(sorted(bars.marks.items())), "end": bars.end.isoformat(),
         "watermark": watermark.isoformat(), "n_rows": n_rows, "n_series": newest.height, "bars": name, "closings": bars.closings,
         "n_changed": changed.height, "changed": [[series, at.isoformat()] for series, at in changed.sort("event_time", "series_id").tail(MAX_CHANGED).iter_rows()],
     }  # fmt: skip
