@@ -131,7 +131,8 @@ class Landing:
         if not self._n_held:
             return None
         begun = time.monotonic()
-        records = pl.concat(self._held, rechunk=True) if self._held else pl.DataFrame(schema=dict(RECORDS))
+        records = pl.concat(self._held) if self._held else pl.DataFrame(schema=dict(RECORDS))
+        self._held = []
         decoded = self._decode(records)
         rows, memory = sort_records(records, decoded, self._params, self._every, self._memory)
         counts = dict(rows["place"].value_counts().iter_rows())

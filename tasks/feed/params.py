@@ -85,7 +85,7 @@ class FeedParams(Strict):
     max_added_fields: Annotated[int, Field(ge=0)] = 20
     commit_rows: Annotated[int, Field(ge=1)] = 50_000
     commit_every_s: Annotated[float, Field(gt=0)] = 0.5
-    max_buffer_mb: Annotated[int, Field(ge=8)] = 64
+    max_buffer_mb: Annotated[int, Field(ge=8)] = 32
     max_ids: Annotated[int, Field(ge=0)] = 500_000
     window: str = "1d"
     silent_s: Annotated[float, Field(gt=0)] = 86_400.0
