@@ -49,15 +49,27 @@ _FENCED = {KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED}  # noqa: SLF001  (
 
 
 class KafkaFeed:
-    """One topic, read as member *member* of *group*. options: more settings of librdkafka (security); they win over ours."""
+    """One topic, read as member *member* of *group*. options: more settings of librdkafka (security); they win over ours.
 
-    def __init__(self, address: str, topic: str, group: str, member: str = "0", options: Mapping[str, Any] | None = None) -> None:
-        common = {"bootstrap.servers": address, "log_level": 3, **(options or {})}
+    away: told why when no broker answers any more, once until records come again. The client goes on trying.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        topic: str,
+        group: str,
+        member: str = "0",
+        options: Mapping[str, Any] | None = None,
+        away: Callable[[str], Any] = lambda _: None,
+    ) -> None:
+        common = {"bootstrap.servers": address, "log_level": 2, **(options or {})}  # with 3 it writes 20 lines a second while no broker is there
         self._topic, self._address = topic, address
         self._admin = AdminClient(admin_options(common))
         self._cluster, self._topic_id = self._look()
         identity = {"group.id": group, "group.instance.id": f"{group}-{member}", "client.id": f"{group}-{member}"}
-        self._consumer = Consumer({**_TUNING, **identity, **common})
+        self._away, self._is_away = away, False
+        self._consumer = Consumer({**_TUNING, **identity, **common, "error_cb": self._heard})
         self._marks: Callable[[], Marks] = dict
         self._ours: dict[int, str] = {}
         self._ends: dict[str, int] = {}
@@ -89,7 +101,9 @@ class KafkaFeed:
         for message in messages:
             if (fault := message.error()) is None:
                 records.append(message)
+                self._is_away = False
             elif fault.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  (the library's name)
+                self._is_away = False
                 if (source := self._ours.get(message.partition())) is not None:
                     ends[source] = message.offset()
             else:
@@ -124,6 +138,11 @@ class KafkaFeed:
     def close(self) -> None:
         """See Feed. The place in the group is kept for the session's time: the next start takes it without a rebalance."""
         self._consumer.close()
+
+    def _heard(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN and not self._is_away:  # noqa: SLF001  (the library's name)
+            self._is_away = True
+            self._away(f"Kafka at {self._address} does not answer: {error.str()}")
 
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         self._was_assigned = True

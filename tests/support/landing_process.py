@@ -14,6 +14,7 @@ import signal
 import sys
 from argparse import ArgumentParser
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> None:
     )  # fmt: skip
     table = open_table(folder, params)
     options = {"session.timeout.ms": given.session, "heartbeat.interval.ms": "500"}
-    feed = KafkaFeed(given.address, given.topic, f"g-{given.topic}-{given.group}", given.member, options)
+    feed = KafkaFeed(given.address, given.topic, f"g-{given.topic}-{given.group}", given.member, options, partial(print, "away:", file=sys.stderr))
     landing = Landing(table, params, None, feed)
     landing.refused = lambda why: print(f"refused: {why}", file=sys.stderr, flush=True)
 

@@ -10,6 +10,8 @@ topic holds. The producer is idempotent: its own retries double nothing.
 import hashlib
 import json
 import os
+import threading
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -80,6 +82,32 @@ def produce(address: str, topic: str, ledger: Path, n: int, n_partitions: int = 
     made = list(records(n, first, n_partitions, poison_every))
     note(ledger, made)
     send(producer_to(address), topic, made)
+
+
+@contextmanager
+def producing(address: str, topic: str, ledger: Path, per_s: int, poison_every: int = 0):
+    """Note and send about that many records a second while the block runs. Gives a function that says how many the broker has."""
+    sent, ending, producer, failed = 0, threading.Event(), producer_to(address), []
+
+    def work() -> None:
+        nonlocal sent
+        try:
+            while not ending.wait(0.2):
+                made = list(records(per_s // 5, sent, poison_every=poison_every))
+                note(ledger, made)
+                send(producer, topic, made)
+                sent += len(made)
+        except AssertionError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield lambda: sent
+    finally:
+        ending.set()
+        thread.join()
+        assert not failed, failed
 
 
 def check(folder: Path, ledger: Path) -> dict[str, int]:
