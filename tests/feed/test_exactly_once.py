@@ -61,7 +61,7 @@ def test_a_process_that_ends_there_twice_in_a_row_loses_and_doubles_nothing(poin
 
 
 def _campaign(cluster, topic, folder, n_records, n_kills, seed, parts):
-    """Kill a landing at random moments, most of them with a backlog; what is left lands in the end. Prints where the table stood."""
+    """Kill a landing at random moments, most of them with a backlog, in each of *parts* of the records; what is left of it lands then. Prints how far."""
     ledger, rng, each = folder / "ledger", random.Random(seed), n_records // parts
     for part in range(parts):
         produce(cluster.address, topic, ledger, each, poison_every=1000, first=part * each)
@@ -75,8 +75,9 @@ def _campaign(cluster, topic, folder, n_records, n_kills, seed, parts):
             time.sleep(rng.uniform(0, 0.8))
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
-        print(f"{(part + 1) * (n_kills // parts)} kills; marks {sorted(live(folder / 'table')[1].values())}", flush=True)
-    ended(land(cluster.address, topic, folder / "table", "--every=20000"), 600)
+        killed = sum(mark for source, mark in live(folder / "table")[1].items() if source.startswith("kafka:"))
+        ended(land(cluster.address, topic, folder / "table", "--tidy", "--every=20000"), 600)
+        print(f"{(part + 1) * (n_kills // parts)} kills at {part * each:,} to {killed:,} of {(part + 1) * each:,} records", flush=True)
     return check(folder / "table", ledger)
 
 
