@@ -54,14 +54,14 @@ def note(ledger: Path, made: list[Record]) -> None:
         os.fsync(file.fileno())
 
 
-def send(producer: Producer, topic: str, made: list[Record]) -> None:
-    """Send *made* and wait until the broker has them all. Raises AssertionError when it does not take one."""
-    failed = []
+def send(producer: Producer, topic: str, made: list[Record], at: datetime | None = None) -> None:
+    """Send *made* as produced *at* (None: now) and wait until the broker has them all. Raises AssertionError when it does not take one."""
+    failed, more = [], {"timestamp": int(at.timestamp() * 1000)} if at else {}
+    more["on_delivery"] = lambda error, _: failed.append(error) if error else None
     for r in made:
-        key = f"s{r.partition}"
         while True:
             try:
-                producer.produce(topic, r.value, key=key, partition=r.partition, on_delivery=lambda error, _: failed.append(error) if error else None)
+                producer.produce(topic, r.value, key=f"s{r.partition}", partition=r.partition, **more)
             except BufferError:
                 producer.poll(0.1)
             else:
