@@ -15,7 +15,7 @@ from tasks.edges.delta import REPLAY, TIDY, Table
 from tasks.feed.decode import DETAIL, RULE, Contract, Decoded, Decoder, Reader
 from tasks.feed.formats import decoder_of
 from tasks.feed.params import TYPES, FeedParams
-from tasks.feed.sort import DUPLICATE, EMPTY, QUARANTINE, ROW, Memory, forget, payload_hash, sort_records
+from tasks.feed.sort import DUPLICATE, EMPTY, QUARANTINE, ROW, Memory, forget, id_key, ids_of, sort_records
 
 OWN = {"series_id": pl.String(), "event_time": UTC, "known_at": UTC, "place": pl.String(), "month": pl.String(), "_source": pl.String(), "_offset": pl.Int64(),
         "_timestamp": UTC, "_key": pl.Binary(), "_headers": pl.String(), "_raw": pl.Binary(), RULE: pl.String(), DETAIL: pl.String()}  # fmt: skip
@@ -216,7 +216,7 @@ def _recall(table: Table, params: FeedParams) -> Memory:
     It is what the landing that wrote them remembered, with two bounds: the newest _RECALL_ROWS rows are asked, so a series that was silent
     longer begins anew; and where more than `feed.max_ids` ids lie within `feed.lateness_s`, the oldest are forgotten.
     """
-    key = ["series_id", "event_time", *(["known_at"] if params.known_at_field else []), *params.id_fields]
+    key = id_key(params)
     least = table.reaching("event_time", _RECALL_ROWS, {"place": ROW})
     if least is None:
         return EMPTY
@@ -232,5 +232,5 @@ def _recall(table: Table, params: FeedParams) -> Memory:
     behind = newest["newest"].min() - timedelta(seconds=params.lateness_s)  # type: ignore[operator]  # a datetime
     rows = table.scan({"place": ROW}, {"event_time": max(least, behind)}, [*key, *values])
     alive = rows.join(newest.lazy(), on="series_id").filter(pl.col("event_time") >= pl.col("newest") - pl.duration(seconds=params.lateness_s))
-    ids = alive.select(_id=pl.struct(key).hash(), _payload=payload_hash(values), series_id="series_id", event_time="event_time").collect()
+    ids = alive.select(ids_of(key, values)).collect()
     return Memory(newest, forget(ids, newest, params))

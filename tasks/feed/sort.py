@@ -21,19 +21,23 @@ ROW, LATE, UNCLOSED, TOMBSTONE, QUARANTINE, DUPLICATE = "row", "late", "unclosed
 LOST = "lost"  # no record: offsets that nobody can read any more, see tasks.feed.skip
 PLACES = (ROW, LATE, UNCLOSED, TOMBSTONE, QUARANTINE, LOST)  # that the table has; a duplicate is counted and not kept
 MONTH = {"year": "%Y", "month": "%Y-%m", "day": "%Y-%m-%d"}
-_TRIM_AT = 1.25  # ids beyond the bound before the oldest are forgotten
+_TRIM_AT = 50_000  # ids, at least, that came since the last look which of them are late by now
 
 
 class Memory(NamedTuple):
-    """What is known of rows that are in the table. newest: series_id, newest event_time. ids: _id, _payload (hashes), series_id, event_time."""
+    """What is known of rows that are in the table. newest: series_id, newest event_time. ids: see `ids_of`.
+
+    n_kept: of the ids, how many were left when the late ones were forgotten last.
+    """
 
     newest: pl.DataFrame
     ids: pl.DataFrame
+    n_kept: int = 0
 
 
 EMPTY = Memory(
     pl.DataFrame(schema={"series_id": pl.String, "newest": UTC}),
-    pl.DataFrame(schema={"_id": pl.UInt64, "_payload": pl.UInt64, "series_id": pl.String, "event_time": UTC}),
+    pl.DataFrame(schema={"_id": pl.UInt64, "_payload": pl.UInt64, "_series": pl.UInt64, "event_time": UTC}),
 )
 
 
@@ -113,13 +117,13 @@ def _judge_ids(fields: pl.DataFrame, params: FeedParams, memory: Memory) -> pl.D
     """The same id and payload: once. The same id with another payload: quarantined."""
     if not params.dedupe:
         return fields.with_columns(_id=pl.lit(None, pl.UInt64), _payload=pl.lit(None, pl.UInt64))
-    key = ["series_id", "event_time", *(["known_at"] if params.known_at_field else []), *params.id_fields]
+    key = id_key(params)
     mark = {params.closed_field} - set(params.fields)  # says what a record is, and is no value of it
     values = [c for c in fields.columns if not c.startswith("_") and c not in {"place", *key, *mark}]
-    hashed = fields.with_columns(_id=pl.struct(key).hash(), _payload=payload_hash(values))
+    hashed = fields.with_columns(ids_of(key, values)[:2])
     rows = hashed.select("_id", "_payload", is_row=pl.col("place") == ROW)
     ours = rows.filter("is_row")
-    known = memory.ids.join(ours.select("_id"), on="_id", how="semi").select("_id", _was="_payload")
+    known = memory.ids.select("_id", _was="_payload").join(ours.select("_id"), on="_id", how="semi")
     if known.is_empty() and ours["_id"].n_unique() == ours.height:
         return hashed
     judged = hashed.join(known, on="_id", how="left", maintain_order="left")
@@ -138,7 +142,22 @@ def _judge_ids(fields: pl.DataFrame, params: FeedParams, memory: Memory) -> pl.D
     ).drop("_was")
 
 
-def payload_hash(names: Sequence[str]) -> pl.Expr:
+def id_key(params: FeedParams) -> list[str]:
+    """The columns by which a row is known again."""
+    return ["series_id", "event_time", *(["known_at"] if params.known_at_field else []), *params.id_fields]
+
+
+def ids_of(key: Sequence[str], values: Sequence[str]) -> list[pl.Expr]:
+    """What is remembered of a row, 32 bytes: hashes _id of *key*, _payload of *values*, _series of its series, and event_time."""
+    return [
+        pl.struct(key).hash().alias("_id"),
+        _payload_hash(values).alias("_payload"),
+        pl.col("series_id").hash().alias("_series"),
+        pl.col("event_time"),
+    ]
+
+
+def _payload_hash(names: Sequence[str]) -> pl.Expr:
     """One number for the values of the columns *names*, whatever their order; a null counts for nothing, so that a new column changes no older row's."""
     hashes = (pl.when(pl.col(name).is_not_null()).then(pl.col(name).hash(crc32(name.encode()))).otherwise(pl.lit(0, pl.UInt64)) for name in names)
     return reduce(xor, hashes, pl.lit(0, pl.UInt64))
@@ -165,14 +184,18 @@ def _remember(fields: pl.DataFrame, params: FeedParams, memory: Memory) -> Memor
     newest = pl.concat([memory.newest, rows.select("series_id", newest="event_time")]).group_by("series_id").agg(pl.col("newest").max())
     if not params.dedupe:
         return Memory(newest, memory.ids)
-    ids = pl.concat([memory.ids, rows.select(memory.ids.columns)])
-    if ids.height > params.max_ids * _TRIM_AT:
-        ids = forget(ids, newest, params)
-    return Memory(newest, ids)
+    ids = pl.concat([memory.ids, rows.select("_id", "_payload", pl.col("series_id").hash().alias("_series"), "event_time")])
+    if ids.height < memory.n_kept * 1.25 + _TRIM_AT:
+        return Memory(newest, ids, memory.n_kept)
+    kept = forget(ids, newest, params)
+    return Memory(newest, kept, kept.height)
 
 
 def forget(ids: pl.DataFrame, newest: pl.DataFrame, params: FeedParams) -> pl.DataFrame:
-    """*ids* without those that would be late now, and of the rest the newest `max_ids`."""
-    horizon = pl.col("newest") - pl.duration(seconds=params.lateness_s)
-    alive = ids.join(newest, on="series_id").filter(pl.col("event_time") >= horizon).drop("newest")
-    return alive if alive.height <= params.max_ids else alive.sort("event_time").tail(params.max_ids)
+    """*ids* without those that would be late now, and of the rest the newest `max_ids`, or a few less where times are equal."""
+    by_series = newest.select(_series=pl.col("series_id").hash(), horizon=pl.col("newest") - pl.duration(seconds=params.lateness_s))
+    times = ids["event_time"]  # columns one by one: ids are many, and none is copied before it is known to stay
+    alive = times >= ids.select("_series").join(by_series, on="_series", how="left", maintain_order="left")["horizon"]
+    if (alive.sum() or 0) > params.max_ids:
+        alive &= times > times.filter(alive).sort(descending=True)[params.max_ids]
+    return ids.filter(alive)
