@@ -85,7 +85,9 @@ def run(*, stop: Callable[[], bool], until_drained: bool, say: Callable[[Landed]
             raise_event(folder, "offset_lost", member=settings().feed_member, said=str(error))
             raise
         except OSError as error:  # of what lies beside the table, which says its own
-            raise FeedError(f"{folder} cannot be written: {error}. Nothing is lost; look at the disk's room and the folder's rights, then start again.") from error
+            raise FeedError(
+                f"{folder} cannot be written: {error}. Nothing is lost; look at the disk's room and the folder's rights, then start again."
+            ) from error
         finally:
             feed.close()
             beside.finish()

@@ -13,16 +13,22 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import yaml
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from homes import at_home
 from kafka import make_topic
 from ledger import check, live, note, produce, producer_to, producing, records, send, whole
 from lives import ended, land, landed_within, said, stopped, until
+from small_checkout import small_checkout
 
 from flows.broker import broker
+from tasks.core.errors import FeedError
 from tasks.edges.delta import open_for_reading
+from tasks.edges.kafka import KafkaFeed
 from tasks.edges.settings import settings
+from tasks.feed.params import FeedParams
+from tasks.feed.skip import skip_lost
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
@@ -105,9 +111,11 @@ def test_a_log_that_lost_its_tail_stops_the_landing_and_is_not_skipped(tmp_path,
         log = next((cluster.nodes[0].folder / f"{topic}-0").glob("*.log"))
         os.truncate(log, log.stat().st_size // 2)
         cluster.start()
-        landing = land(cluster.address, topic, table, "--ever")
-        ended(landing, code=2)
-    assert "the log was cut" in said(table)
+        ended(land(cluster.address, topic, table, "--ever"), code=2)
+        assert "OffsetLostError" in said(table)
+        params, kept = FeedParams(source={"kind": "kafka", "topic": topic}), KafkaFeed(cluster.address, topic, "skip").kept()
+        with pytest.raises(FeedError, match="before 2,000"):
+            skip_lost(open_for_reading(table), params, kept)
     seen("log cut", table, ledger)
 
 
@@ -183,9 +191,7 @@ def test_a_topic_made_anew_under_a_running_landing_is_landed_whole_by_the_next(k
 def test_a_full_disk_ends_the_landing_with_its_reason_and_room_lets_it_go_on(kafka_cluster, table, ledger):
     topic = make_topic(kafka_cluster.address)
     produce(kafka_cluster.address, topic, ledger, 60_000, poison_every=500)
-    table.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "none", str(table)], check=True)
-    try:
+    with small_disk(table, "700k"):
         full = []
         for _ in range(3):
             ended(land(kafka_cluster.address, topic, table), code=2)
@@ -196,8 +202,36 @@ def test_a_full_disk_ends_the_landing_with_its_reason_and_room_lets_it_go_on(kaf
         subprocess.run(["mount", "-o", "remount,size=64m", str(table)], check=True)
         ended(land(kafka_cluster.address, topic, table, "--tidy"))
         seen("disk full", table, ledger, f"Full at {full} of 60,000 records")
+
+
+def test_a_full_disk_ends_tidemill_feed_drain_with_a_sentence_and_room_lets_it_go_on(tmp_path):
+    checkout = small_checkout(tmp_path)
+    path = checkout.root / "params.yaml"
+    document = yaml.safe_load(path.read_text())
+    entry = document["datasets"][document["dataset"]]
+    entry["validate"] = {**(entry.get("validate") or {}), "columns": {}}
+    entry["feed"] = {"source": {"kind": "files", "path": "records.jsonl", "speed": "max"}, "fields": {"price": {}, "seq": {}}, "commit_rows": 500}
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    (checkout.root / "records.jsonl").write_bytes(b"\n".join(r.value for r in records(30_000, n_partitions=1)))
+    with small_disk(checkout.home / "feed", "300k"):
+        ends = [checkout.tidemill("feed", "drain", code=2).stderr.splitlines()[-1] for _ in range(2)]
+        assert all(".tidemill/feed" in end and "cannot be written" in end for end in ends), ends
+        subprocess.run(["mount", "-o", "remount,size=64m", str(checkout.home / "feed")], check=True)
+        checkout.tidemill("feed", "drain")
+        rows = open_for_reading(next((checkout.home / "feed").glob("*/table"))).counts("place")
+    print(f"\nfull: {ends}")
+    assert rows == {"row": 30_000}
+
+
+@contextmanager
+def small_disk(folder: Path, size: str):
+    """A disk of that size at *folder* while the block runs."""
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)], check=True)
+    try:
+        yield
     finally:
-        subprocess.run(["umount", str(table)], check=True)
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("nth", [1, 4, 9, 16, 23])
