@@ -16,7 +16,8 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from datetime import UTC as ZONE
 from datetime import datetime
@@ -26,6 +27,7 @@ from uuid import uuid4
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Field, PostCommitHookProperties, Schema, Transaction
+from deltalake.exceptions import DeltaError
 from deltalake.schema import PrimitiveType
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -65,7 +67,8 @@ class Table:
         if not DeltaTable.is_deltatable(str(folder)):
             fresh = [path for path in (self._log, folder, *folder.parents) if not path.exists()]
             configuration = {"delta.logRetentionDuration": f"interval {keep_log_h} hours", "delta.checkpointInterval": "100"}
-            DeltaTable.create(str(folder), _schema(columns), partition_by=self.partition_by, mode="ignore", configuration=configuration)
+            with _told(folder):
+                DeltaTable.create(str(folder), _schema(columns), partition_by=self.partition_by, mode="ignore", configuration=configuration)
             for made in fresh:
                 self._sync_folder(made.parent)
             durable("table created")
@@ -92,8 +95,16 @@ class Table:
 
     def mark(self, source: str) -> int | None:
         """The next offset to read of *source*, as of this handle's version; None when nothing of it is in the table."""
-        stored = self._table.transaction_version(source)
+        stored = self._stored(source)
         return None if stored == _UNREAD else stored
+
+    def _stored(self, source: str) -> int | None:
+        """A mark as the log has it. A handle whose entries were cleaned away as old, while it stood still, reads what others have committed first."""
+        try:
+            return self._table.transaction_version(source)
+        except DeltaError:
+            self.refresh()
+            return self._table.transaction_version(source)
 
     def commit(self, rows: pl.DataFrame, begins: Marks, ends: Marks, about: Mapping[str, Any] | None = None) -> int:
         """Append *rows* and move the marks from *begins* to *ends*, all or nothing. Returns the version; rows may be none.
@@ -104,13 +115,16 @@ class Table:
 
         def stands() -> None:
             self._refuse_restored()
+            compared = self.version
             for source in {**begins, **ends}:
-                stored = self._table.transaction_version(source)
+                stored = self._stored(source)
                 if stored is not None and stored != begins.get(source, _UNREAD):
                     begin = begins.get(source, "its beginning")
                     raise MarkMovedError(
                         f"{source}: rows begin at {begin}, but {self.folder.name} has read up to {stored}. They are read again from there."
                     )
+            if self.version != compared:  # others' commits were read in between
+                stands()
 
         stands()
         written = self._write(rows)
@@ -266,7 +280,7 @@ class Table:
                 raise FeedError(f"Version {then.version} of {self.folder.name} needs {gone[0]}, which was removed as old. Choose a later version.")
             actions = [*self._adds(added, data_change=True), *self._removes(now.join(past, on="path", how="anti"), data_change=True)]
             wanted = {**dict.fromkeys(self._sources, _UNREAD), **marks, **{own: (self.mark(own) or 0) + 1 for own in (TIDY, REPLAY)}}
-            moves = [Transaction(source, mark) for source, mark in wanted.items() if mark != self._table.transaction_version(source)]
+            moves = [Transaction(source, mark) for source, mark in wanted.items() if mark != self._stored(source)]
             with contextlib.suppress(MarkMovedError):  # somebody committed in between: compare with that
                 return self._act(actions, moves, about, self._give_up)
 
@@ -320,10 +334,11 @@ class Table:
             of = dict(zip(self.partition_by, map(str, values), strict=True))
             folder = self.folder.joinpath(*(f"{name}={value}" for name, value in of.items()))
             fresh = not folder.exists()
-            folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"part-{uuid4().hex}.parquet"
             try:
-                part.write_parquet(path, compression="zstd", compression_level=1, statistics=False)
+                with _told(self.folder):
+                    folder.mkdir(parents=True, exist_ok=True)
+                    part.write_parquet(path, compression="zstd", compression_level=1, statistics=False)
                 self._sync_file(path)
                 self._sync_folder(folder)
                 if fresh:
@@ -374,9 +389,7 @@ class Table:
                 if any(name in self._info(version).get("tidemill", "") for version in range(before + 1, self.version + 1)):
                     break
                 if self.version == before:
-                    raise FeedError(
-                        f"{self.folder} takes no commit: {error}. Nothing was lost or half-written; look at the disk's room and at the folder's rights, then start again."
-                    ) from error
+                    raise _unwritable(self.folder, error) from error
                 stands()
             else:
                 break
@@ -484,7 +497,7 @@ class Table:
 
     def _sync_file(self, path: Path) -> None:
         if self._sync:
-            with path.open("rb") as handle:
+            with _told(self.folder), path.open("rb") as handle:
                 os.fsync(handle.fileno())
 
     def _sync_folder(self, folder: Path, files: Iterable[Path] = ()) -> None:
@@ -493,7 +506,8 @@ class Table:
                 self._sync_file(file)
             handle = os.open(folder, os.O_RDONLY)
             try:
-                os.fsync(handle)
+                with _told(self.folder):
+                    os.fsync(handle)
             finally:
                 os.close(handle)
 
@@ -515,6 +529,22 @@ def open_for_reading(folder: Path) -> Table:
         raise FeedError(f"{folder} holds no table. `tidemill feed` (or `tidemill feed drain`) makes it when the first records come.")
     table = DeltaTable(str(folder))
     return Table(folder, {}, table.metadata().partition_columns)
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """A disk that refuses, said as a FeedError that names the table's folder. A full disk is a ComputeError in polars's words."""
+    try:
+        yield
+    except (OSError, pl.exceptions.ComputeError, DeltaError) as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: Exception) -> FeedError:
+    return FeedError(
+        f"{folder} cannot be written: {error}. Nothing is lost or half-written: what is not in it is read again. "
+        "Look at the disk's room, its health and the folder's rights, then start again."
+    )
 
 
 def _schema(columns: Columns) -> Schema:

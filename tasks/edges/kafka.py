@@ -14,7 +14,7 @@ import polars as pl
 from confluent_kafka import OFFSET_BEGINNING, Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from tasks.core.errors import FeedError, FencedError
+from tasks.core.errors import FeedError, FencedError, OffsetLostError
 from tasks.core.records import RECORDS, Marks, Polled
 
 _QUEUED_KB = 8_192  # prefetched beside what we hold: 16 MB cost 60 MB more and gain nothing; a record of 20 MB still passes
@@ -51,15 +51,27 @@ _FENCED = {KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED}  # noqa: SLF001  (
 
 
 class KafkaFeed:
-    """One topic, read as member *member* of *group*. options: more settings of librdkafka (security); they win over ours."""
+    """One topic, read as member *member* of *group*. options: more settings of librdkafka (security); they win over ours.
 
-    def __init__(self, address: str, topic: str, group: str, member: str = "0", options: Mapping[str, Any] | None = None) -> None:
-        common = {"bootstrap.servers": address, "log_level": 3, **(options or {})}
+    away: told why when no broker answers any more, once until records come again. The client goes on trying.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        topic: str,
+        group: str,
+        member: str = "0",
+        options: Mapping[str, Any] | None = None,
+        away: Callable[[str], Any] = lambda _: None,
+    ) -> None:
+        common = {"bootstrap.servers": address, "log_level": 2, **(options or {})}  # with 3 it writes 20 lines a second while no broker is there
         self._topic, self._address = topic, address
         self._admin = AdminClient(admin_options(common))
         self._cluster, self._topic_id = self._look()
         identity = {"group.id": group, "group.instance.id": f"{group}-{member}", "client.id": f"{group}-{member}"}
-        self._consumer = Consumer({**_TUNING, **identity, **common})
+        self._away, self._is_away = away, False
+        self._consumer = Consumer({**_TUNING, **identity, **common, "error_cb": self._heard})
         self._marks: Callable[[], Marks] = dict
         self._ours: dict[int, str] = {}
         self._ends: dict[str, int] = {}
@@ -101,6 +113,7 @@ class KafkaFeed:
         for source, end in last.iter_rows():
             ends[source] = max(end, ends.get(source, 0))
         self._ends |= ends
+        self._is_away &= not ends
         revoked, self._revoked = frozenset(self._revoked), set()
         return Polled(frame, ends, revoked)
 
@@ -129,12 +142,26 @@ class KafkaFeed:
     def is_drained(self) -> bool:
         """See Feed; False until the group has given us partitions, and while the broker does not say how far they reach."""
         if fresh := [p for p, source in self._ours.items() if source not in self._wanted]:
-            self._wanted |= {self._source(p): offset for p, offset in self._reach(fresh).items()}
+            self._wanted |= {self._source(p): offset for p, offset in self._reach(fresh, OffsetSpec.latest()).items()}
         return bool(self._ours) and all(self._ends.get(source, 0) >= self._wanted.get(source, _FAR) for source in self._ours.values())
+
+    def kept(self) -> dict[str, tuple[int, int]]:
+        """Source -> (first offset that the topic has, next one to be written), of every partition. Raises FeedError when nobody answers."""
+        try:
+            partitions = list(self._admin.list_topics(topic=self._topic, timeout=_ANSWER_S).topics[self._topic].partitions)
+            first, end = (self._reach(partitions, spec) for spec in (OffsetSpec.earliest(), OffsetSpec.latest()))
+            return {self._source(p): (first[p], end[p]) for p in partitions}
+        except (KafkaException, KeyError) as error:
+            raise FeedError(f"Kafka at {self._address} does not say what it has of {self._topic!r}. Try again when all its nodes are up.") from error
 
     def close(self) -> None:
         """See Feed. The place in the group is kept for the session's time: the next start takes it without a rebalance."""
         self._consumer.close()
+
+    def _heard(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN and not self._is_away:  # noqa: SLF001  (the library's name)
+            self._is_away = True
+            self._away(f"Kafka at {self._address} does not answer: {error.str()}")
 
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         self._was_assigned = True
@@ -151,12 +178,12 @@ class KafkaFeed:
             if (source := self._ours.pop(p.partition, None)) is not None:
                 self._revoked.add(source)
 
-    def _reach(self, partitions: list[int]) -> dict[int, int]:
-        """Partition -> its next offset, of committed records; those that nobody answers for lack.
+    def _reach(self, partitions: list[int], wanted: OffsetSpec) -> dict[int, int]:
+        """Partition -> its first or next offset, of committed records; those that nobody answers for lack.
 
         The admin client asks: on the consumer's connection the question would wait behind a fetch that waits for records, half a second.
         """
-        asked = {TopicPartition(self._topic, p): OffsetSpec.latest() for p in partitions}
+        asked = dict.fromkeys((TopicPartition(self._topic, p) for p in partitions), wanted)
         answers = self._admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_ANSWER_S)
         found = {}
         for partition, answer in answers.items():
@@ -209,9 +236,9 @@ class KafkaFeed:
 
     def _refuse(self, error: KafkaError) -> None:
         if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001  (the library's name)
-            raise FeedError(
+            raise OffsetLostError(
                 f"{self._topic}: the offset to read next is not kept any more ({error.str()}). Retention removed what was not read, or the log was cut. "
-                "Nothing was skipped. Look first whether the records can be produced again; to go on without them, move the feed's folder `table` away: what the topic still has lands anew."
+                "Nothing was skipped. Look first whether the records can be produced again; `tidemill feed skip` notes the gap and goes on at the first record that is there."
             )
         if error.code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}:  # noqa: SLF001  (the same)
             self._refuse_another_topic()

@@ -18,8 +18,9 @@ from tasks.feed.params import FeedParams
 from tasks.feed.times import read_times
 
 ROW, LATE, UNCLOSED, TOMBSTONE, QUARANTINE, DUPLICATE = "row", "late", "unclosed", "tombstone", "quarantine", "duplicate"
-PLACES = (ROW, LATE, UNCLOSED, TOMBSTONE, QUARANTINE)  # that the table has; a duplicate is counted and not kept
-_MONTH = {"year": "%Y", "month": "%Y-%m", "day": "%Y-%m-%d"}
+LOST = "lost"  # no record: offsets that nobody can read any more, see tasks.feed.skip
+PLACES = (ROW, LATE, UNCLOSED, TOMBSTONE, QUARANTINE, LOST)  # that the table has; a duplicate is counted and not kept
+MONTH = {"year": "%Y", "month": "%Y-%m", "day": "%Y-%m-%d"}
 _TRIM_AT = 50_000  # ids, at least, that came since the last look which of them are late by now
 
 
@@ -166,9 +167,9 @@ def _finished(fields: pl.DataFrame, records: pl.DataFrame, params: FeedParams) -
     """Table rows. A quarantined record keeps its bytes and no fields: what did not pass cannot be trusted to be what it says."""
     is_bad = pl.col("place") == QUARANTINE
     values = [c for c in fields.columns if not c.startswith("_") and c not in {"place", "series_id", "event_time"}]
-    month = pl.coalesce("event_time", "_timestamp").dt.strftime(_MONTH[params.partition_by])
+    month = pl.coalesce("event_time", "_timestamp").dt.strftime(MONTH[params.partition_by])
     done = fields.with_columns(
-        records["_value"].alias("_raw"), month=pl.when(is_bad).then(pl.col("_timestamp").dt.strftime(_MONTH[params.partition_by])).otherwise(month)
+        records["_value"].alias("_raw"), month=pl.when(is_bad).then(pl.col("_timestamp").dt.strftime(MONTH[params.partition_by])).otherwise(month)
     )
     if (fields["place"] == QUARANTINE).any():
         nothing = [pl.when(~is_bad).then(name).alias(name) for name in values]

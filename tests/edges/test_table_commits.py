@@ -99,6 +99,18 @@ def test_a_restore_while_nobody_was_there_is_found_at_the_next_start(folder):
     assert live(folder)[1]["s"] == 10
 
 
+def test_a_writer_that_stood_still_while_its_entries_were_cleaned_from_the_log_goes_on(folder):
+    idle, busy = open_for_reading(folder), open_for_reading(folder)
+    for first in range(30, 60, 10):
+        busy.commit(rows(first, first + 10), {"s": first}, {"s": first + 10})
+    for entry in (folder / "_delta_log").glob("*.json"):
+        os.utime(entry, (1_600_000_000, 1_600_000_000))
+    busy.tidy()
+    assert not (folder / "_delta_log" / f"{idle.version:020d}.json").exists()
+    idle.commit(rows(0, 5, "t"), {}, {"t": 5})
+    assert (offsets(folder), offsets(folder, "t")) == (list(range(60)), list(range(5)))
+
+
 def test_a_merge_and_somebody_elses_optimize_at_once_double_nothing(folder, monkeypatch):
     table = open_for_reading(folder)
     for first in range(30, 190, 10):
