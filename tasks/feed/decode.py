@@ -83,9 +83,10 @@ class Decoder:
         added: dict[str, pl.DataType] = {}
         broken: dict[tuple[str, str], int] = {}
         found: list[tuple[Mapping[str, Any], str | None, str | None]] = []
-        for value in values.to_list():
+        heads = values.bin.slice(0, self.contract.max_bytes + 1)  # one of 20 MB is not copied to be found too large
+        for value, n_bytes in zip(heads.to_list(), values.bin.size().to_list(), strict=True):
             try:
-                found.append((self._one(value, added), None, None))
+                found.append((self._one(value, n_bytes, added), None, None))
             except UnreadableError as fault:
                 found.append(({}, fault.rule, fault.detail))
                 if fault.field is not None:
@@ -96,10 +97,10 @@ class Decoder:
         rules = {RULE: pl.Series([rule for _, rule, _ in found], dtype=pl.String), DETAIL: pl.Series([said for _, _, said in found], dtype=pl.String)}
         return Decoded(pl.DataFrame({**columns, **rules}), added, broken)
 
-    def _one(self, value: bytes, added: dict[str, pl.DataType]) -> Mapping[str, Any]:
+    def _one(self, value: bytes, n_bytes: int, added: dict[str, pl.DataType]) -> Mapping[str, Any]:
         """One record's fields; those that are new go to *added*."""
-        if len(value) > self.contract.max_bytes:
-            raise UnreadableError("too_large", f"{len(value):,} bytes, more than `feed.max_record_kb` allows")
+        if n_bytes > self.contract.max_bytes:
+            raise UnreadableError("too_large", f"{n_bytes:,} bytes, more than `feed.max_record_kb` allows")
         if not value:
             raise UnreadableError("empty", "the value has no bytes; a tombstone would be null")
         read = self._reader(value)
