@@ -39,7 +39,33 @@ class FilesSource(Strict):
         return self
 
 
-Source = Annotated[KafkaSource | FilesSource, Field(discriminator="kind")]
+class DatabaseSource(Strict):
+    """A table (or view) that is asked again and again. Where the database is stands in TIDEMILL_FEED_DATABASE.
+
+    table: `schema.table`. id: a unique whole number that rises as rows are inserted. updated_at: the time at which a row was inserted or changed; the
+    table is read by it then, and id tells rows of one second apart. produced_at: without updated_at, the time at which a row was made (None: when it is read).
+    columns: those that become fields; None: all. log: the name under which the table's marks are kept; None: host, port and database.
+    settle_s: no transaction stays open longer after it took its id, or its time. every_s: between two questions when nothing more is there.
+    """
+
+    kind: Literal["database"]
+    table: str
+    id: str = "id"
+    updated_at: str | None = None
+    produced_at: str | None = None
+    columns: tuple[str, ...] | None = None
+    log: str | None = None
+    settle_s: Annotated[float, Field(ge=0)] = 10.0
+    every_s: Annotated[float, Field(gt=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _one_time(self) -> "DatabaseSource":
+        if self.updated_at and self.produced_at:
+            raise ValueError("`feed.source` has updated_at, which says when a row was produced. Leave out produced_at.")
+        return self
+
+
+Source = Annotated[KafkaSource | FilesSource | DatabaseSource, Field(discriminator="kind")]
 
 
 class FieldSpec(Strict):

@@ -62,7 +62,7 @@ def run(*, stop: Callable[[], bool], until_drained: bool, say: Callable[[Landed]
         reader = reader_of(params, lambda why: raise_event(folder, "registry_down", said=why), root)
         table = open_table(folder / "table", params)
         try:
-            feed = build_feed(params, dataset, read_about(root), root)
+            feed = build_feed(params, dataset, read_about(root), partial(raise_event, folder), root)
         except FeedError as error:
             note_fault(folder, settings().feed_member, str(error))
             raise

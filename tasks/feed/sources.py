@@ -3,15 +3,31 @@
 from pathlib import Path
 
 from tasks.core.about import About
+from tasks.core.errors import FeedError
 from tasks.core.records import Feed
 from tasks.edges.settings import ROOT, settings
-from tasks.feed.params import FeedParams, FilesSource, KafkaSource
+from tasks.feed.events import Raise
+from tasks.feed.params import DatabaseSource, FeedParams, FilesSource, KafkaSource
 
 
-def build_feed(params: FeedParams, dataset: str, about: About, root: Path = ROOT) -> Feed:
-    """The source that *params* names. Raises FeedError when it is not there."""
+def build_feed(params: FeedParams, dataset: str, about: About, raise_: Raise, root: Path = ROOT) -> Feed:
+    """The source that *params* names. raise_: how it raises an event. Raises FeedError when it is not there."""
     source = params.source
-    return _kafka(source, dataset) if isinstance(source, KafkaSource) else _files(source, params, about, root)
+    if isinstance(source, KafkaSource):
+        return _kafka(source, dataset)
+    if isinstance(source, DatabaseSource):
+        return _database(source, raise_)
+    return _files(source, params, about, root)
+
+
+def _database(source: DatabaseSource, raise_: Raise) -> Feed:
+    from tasks.edges.database import DatabaseFeed  # noqa: PLC0415
+
+    if not (url := settings().feed_database):
+        raise FeedError(
+            "`feed.source` is a database, and nothing says where it is. Set TIDEMILL_FEED_DATABASE (postgresql+psycopg://USER:PASSWORD@HOST/NAME)."
+        )
+    return DatabaseFeed(url, **source.model_dump(exclude={"kind"}), told=lambda why: raise_("source_away", said=why))
 
 
 def _kafka(source: KafkaSource, dataset: str) -> Feed:
