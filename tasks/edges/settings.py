@@ -4,11 +4,14 @@ Variables start with `TIDEMILL_`, for example `TIDEMILL_HOME`, `TIDEMILL_SERVICE
 """
 
 import os
+import re
 from functools import cache
 from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tasks.core.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,6 +78,17 @@ def settings() -> Settings:
     for name, value in TELEMETRY_OFF.items():
         os.environ.setdefault(name, value)
     return Settings()
+
+
+def filled(text: str) -> str:
+    """*text* with each `${NAME}` replaced by the environment's value. Raises SettingsError when there is none."""
+
+    def value(name: re.Match[str]) -> str:
+        if (found := os.environ.get(name[1])) is None:
+            raise SettingsError(f"params.yaml names ${{{name[1]}}}, and the environment has no {name[1]}. Set it where the feed is started.")
+        return found
+
+    return re.sub(r"\$\{(\w+)\}", value, text)
 
 
 def child_environment(**extra: str) -> dict[str, str]:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, Protocol
 
 import polars as pl
 
+from tasks.core.records import what_is_lost
+
 RULE, DETAIL = "_rule", "_detail"
 NOT_THE_TABLES = frozenset({"place", "month", "series_id", "event_time", "known_at"})  # names that no field of a record may take
 
@@ -99,6 +101,8 @@ class Decoder:
         """One record's fields; those that are new go to *added*."""
         if len(value) > self.contract.max_bytes:
             raise UnreadableError("too_large", f"{len(value):,} bytes, more than `feed.max_record_kb` allows")
+        if (lost := what_is_lost(value)) is not None:
+            raise UnreadableError("lost", lost)
         if not value:
             raise UnreadableError("empty", "the value has no bytes; a tombstone would be null")
         read = self._reader(value)

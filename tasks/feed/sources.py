@@ -5,9 +5,9 @@ from pathlib import Path
 from tasks.core.about import About
 from tasks.core.errors import FeedError
 from tasks.core.records import Feed
-from tasks.edges.settings import ROOT, settings
+from tasks.edges.settings import ROOT, filled, settings
 from tasks.feed.events import Raise
-from tasks.feed.params import DatabaseSource, FeedParams, FilesSource, KafkaSource
+from tasks.feed.params import DatabaseSource, FeedParams, FilesSource, KafkaSource, WebsocketSource
 
 
 def build_feed(params: FeedParams, dataset: str, about: About, raise_: Raise, root: Path = ROOT) -> Feed:
@@ -17,6 +17,8 @@ def build_feed(params: FeedParams, dataset: str, about: About, raise_: Raise, ro
         return _kafka(source, dataset)
     if isinstance(source, DatabaseSource):
         return _database(source, raise_)
+    if isinstance(source, WebsocketSource):
+        return _websocket(source, raise_)
     return _files(source, params, about, root)
 
 
@@ -35,6 +37,23 @@ def _kafka(source: KafkaSource, dataset: str) -> Feed:
 
     s = settings()
     return KafkaFeed(s.kafka_address, source.topic, source.group or f"tidemill-{dataset}", s.feed_member, s.kafka_options)
+
+
+def _websocket(source: WebsocketSource, raise_: Raise) -> Feed:
+    from tasks.edges.websocket import WebsocketFeed  # noqa: PLC0415
+
+    return WebsocketFeed(
+        **{
+            **source.model_dump(exclude={"kind"}),
+            "log": source.log or source.url.partition("?")[0],
+            "url": filled(source.url),
+            "subscribe": tuple(map(filled, source.subscribe)),
+            "headers": {name: filled(value) for name, value in source.headers.items()},
+            "backfill_url": source.backfill_url and filled(source.backfill_url),
+        },
+        told=lambda why: raise_("source_away", said=why),
+        lost=lambda facts: raise_("records_lost", **facts),
+    )
 
 
 def _files(source: FilesSource, params: FeedParams, about: About, root: Path) -> Feed:
