@@ -107,6 +107,7 @@ class WebsocketFeed:
         self._asked_since: float | None = None  # of the gap before `_order[0]`
         self._ask_at, self._n_asked = 0.0, 0
         self._first: int | None = None  # the first offset that came
+        self._newest: tuple[int, _Waiting] | None = None  # the record of the greatest number that came
         self._was_silent = False  # nothing came for `silent_s`, at least once
         self._highest = -1  # the greatest number that came by this connection
         self._connect(0.0)
@@ -141,12 +142,14 @@ class WebsocketFeed:
         return Polled(pl.DataFrame(records, schema=dict(RECORDS)), {self._source: self._polled})
 
     def rewind(self) -> None:
-        """See Feed. What was polled and not committed is fetched again when the next message shows that it lacks; without numbers it is lost."""
+        """See Feed. What was polled and not committed is fetched from REST; without that, or without numbers, it is lost."""
         mark = self._marks().get(self._source)
         self._next = mark if mark is not None or self._sequence_field is None else self._begin_at
         self._polled = self._next or 0
         self._ready.clear()
         self._forget_waiting()
+        if self._newest is not None:
+            self._put(*self._newest)
         if self._connection is not None and self._sequence_field is None:
             self._note_silence()
 
@@ -254,7 +257,9 @@ class WebsocketFeed:
             for number, value in _numbered(message, self._records_field, self._sequence_field):
                 self._highest = max(self._highest, number)
                 self._first = number if self._first is None else self._first
-                self._put(number, _Waiting(time.monotonic(), now, value))
+                record = _Waiting(time.monotonic(), now, value)
+                self._newest = max(self._newest or (number, record), (number, record))
+                self._put(number, record)
 
     def _put(self, number: int, record: _Waiting) -> bool:
         """Keep a record until its turn comes; whether it is a new one."""

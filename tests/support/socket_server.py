@@ -18,8 +18,8 @@ DROP, SILENCE, STALL = "drop", "silence", "stall"
 
 
 def message(number):
-    """What the server says under *number*: a bar a minute."""
-    return {"n": number, "series_id": "a", "event_time": (START + timedelta(minutes=number)).strftime("%Y-%m-%dT%H:%M:%SZ"), "price": float(number)}
+    """What the server says under *number*: a record a minute."""
+    return {"n": number, "series_id": "a", "event_time": (START + timedelta(minutes=number)).strftime("%Y-%m-%dT%H:%M:%SZ"), "x": float(number)}
 
 
 class Server:
