@@ -13,11 +13,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC as ZONE
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import orjson
 import polars as pl
 from sqlalchemy import ColumnElement, Connection, DateTime, MetaData, Row, Select, Table, and_, create_engine, extract, func, make_url, null, select
 from sqlalchemy.engine import URL
@@ -29,7 +30,7 @@ from tasks.core.records import RECORDS, Marks, Polled
 
 ID_BITS = 31  # of an offset by time; 32 are left for the second since 1970, which last until 2106
 _AWAY = (OperationalError, InterfaceError)  # the server is not there, or does not answer just now
-# A server that is gone without a word is noticed within half a minute. What the address says itself wins.
+# A server that is gone without a word is noticed within half a minute.
 _TUNING = {"connect_timeout": "10", "keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3", "tcp_user_timeout": "20000"}
 
 
@@ -55,13 +56,16 @@ class DatabaseFeed:
         every_s: float = 1.0,
         told: Callable[[str], Any] = lambda _: None,
     ) -> None:
-        address = make_url(url)
+        try:
+            address = make_url(url)
+            self._engine = create_engine(address.update_query_dict(_tuning(address)), poolclass=NullPool)  # a connection a question: none is stale
+        except (SQLAlchemyError, ImportError) as error:
+            raise FeedError(
+                f"TIDEMILL_FEED_DATABASE is no address that SQLAlchemy has a driver for ({type(error).__name__}). Correct it, or install the driver."
+            ) from error
         self._name = f"{table} of {address.render_as_string(hide_password=True).partition('?')[0]}"
         self._source = f"database:{log or _place(address)}/{table}/{f'{updated_at}+{id}' if updated_at else id}"
         self._settle_s, self._every_s, self._told = settle_s, every_s, told
-        if address.get_backend_name() == "postgresql":
-            address = address.update_query_dict({key: value for key, value in _TUNING.items() if key not in address.query})
-        self._engine = create_engine(address, poolclass=NullPool)  # a connection a question: none is stale after the server was away
         self._is_sqlite = address.get_backend_name() == "sqlite"
         found = self._reflect(table)
         self._id = self._column(found, id)
@@ -78,7 +82,7 @@ class DatabaseFeed:
         self._wanted: int | None = None  # where reading has everything that was there at the first question
         self._high = -1  # the greatest id there is
         self._heights: deque[tuple[float, int]] = deque()  # (when it was seen, the greatest id), both rising
-        self._ask_at = 0.0
+        self._ask_at, self._has_more = 0.0, False
         self._is_away = self._is_closed = False
 
     def open(self, marks: Callable[[], Marks]) -> None:
@@ -93,6 +97,7 @@ class DatabaseFeed:
         if time.monotonic() < self._ask_at or self._is_closed:
             return Polled(pl.DataFrame(schema=dict(RECORDS)), {})
         rows: list[tuple[int, Row[Any]]] = []
+        self._has_more = False
         try:
             with self._engine.connect() as connection:
                 rows = (self._read_by_time if self._by_time else self._read_by_id)(connection, n_records)
@@ -101,7 +106,7 @@ class DatabaseFeed:
             self._say_away(error)
         except DBAPIError as error:
             raise FeedError(f"{self._name} cannot be read any more: {error.orig}. Look at the table and at the user's rights.") from error
-        self._ask_at = time.monotonic() + (0.0 if len(rows) == n_records else self._every_s)
+        self._ask_at = time.monotonic() + (0.0 if self._has_more else self._every_s)
         if not rows:
             return Polled(pl.DataFrame(schema=dict(RECORDS)), {})
         self._next = rows[-1][0] + 1
@@ -152,6 +157,7 @@ class DatabaseFeed:
                 break
             taken.append((number, row))
             expected = number + 1
+        self._has_more = len(taken) == n
         self._past = max(expected, settled + 1) if len(taken) == len(found) < n else expected
         return taken
 
@@ -166,7 +172,8 @@ class DatabaseFeed:
         second, number = divmod(self._next, 1 << ID_BITS)
         while second < bound:
             within = and_(self._since(second), ~self._since(second + 1), self._id >= number)
-            rows = list(connection.execute(self._select().where(within).order_by(self._id).limit(n)))
+            by_id = self._id + 0  # an index on the id would be walked from its beginning for the few rows of a second
+            rows = list(connection.execute(self._select().where(within).order_by(by_id).limit(n)))
             second, number = second + 1, 0
             if rest := n - len(rows):
                 beyond = and_(self._since(second), ~self._since(bound))
@@ -174,6 +181,7 @@ class DatabaseFeed:
                 second = _second(more[-1]) if len(more) == rest else bound  # the last second may go on beyond the limit
                 rows += sorted((row for row in more if _second(row) < second), key=lambda row: (_second(row), row[0]))
                 self._past = second << ID_BITS
+            self._has_more = second < bound or not rest
             if rows:
                 return [(_second(row) << ID_BITS | self._number(row[0]), row) for row in rows]
         return []
@@ -200,8 +208,8 @@ class DatabaseFeed:
         return value
 
     def _frame(self, rows: list[tuple[int, Row[Any]]]) -> pl.DataFrame:
-        names, now = [field.name for field in self._fields], datetime.now(ZONE)
-        values = [json.dumps(dict(zip(names, row[3:], strict=True)), separators=(",", ":"), default=_as_json).encode() for _, row in rows]
+        names, now = [str(field.name) for field in self._fields], datetime.now(ZONE)
+        values = [_as_record(names, row[3:]) for _, row in rows]
         return pl.DataFrame(
             {
                 "_source": [self._source] * len(rows),
@@ -238,6 +246,11 @@ class DatabaseFeed:
         self._is_away = True
 
 
+def _tuning(url: URL) -> dict[str, str]:
+    """What the address does not say itself."""
+    return {name: value for name, value in _TUNING.items() if name not in url.query} if url.get_backend_name() == "postgresql" else {}
+
+
 def _place(url: URL) -> str:
     """Host, port and database; of SQLite its file."""
     if url.get_backend_name() == "sqlite":
@@ -256,12 +269,17 @@ def _in_utc(value: datetime) -> datetime:
     return value.astimezone(ZONE) if value.tzinfo else value.replace(tzinfo=ZONE)
 
 
+def _as_record(names: Sequence[str], values: Sequence[Any]) -> bytes:
+    """A JSON object; times are ISO in UTC. What is no number stays so, where JSON would have null."""
+    fields = dict(zip(names, values, strict=True))
+    value = orjson.dumps(fields, _as_json, orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z)
+    if b"null" in value and any(one != one for one in values):  # noqa: PLR0124  (NaN)
+        return json.dumps(fields, default=str).encode()
+    return value
+
+
 def _as_json(value: Any) -> Any:
-    """What JSON has no word for: times as ISO in UTC, decimals as numbers, bytes as hexadecimal, anything else as its text."""
-    if isinstance(value, datetime):
-        return _in_utc(value).isoformat().replace("+00:00", "Z")
-    if isinstance(value, date):
-        return value.isoformat()
+    """What JSON has no word for: decimals as numbers, bytes as hexadecimal, anything else as its text."""
     if isinstance(value, Decimal):
         return float(value)
     return f"0x{bytes(value).hex()}" if isinstance(value, bytes | bytearray | memoryview) else str(value)

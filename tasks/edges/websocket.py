@@ -28,7 +28,7 @@ from tasks.core.records import RECORDS, Marks, Polled, lost_value
 
 _QUEUED = 16  # messages that the library holds
 _MOST = 4 << 20  # bytes of a message; a larger one ends the connection
-_OPEN_S, _CLOSE_S, _ANSWER_S = 5.0, 0.5, 10.0
+_OPEN_S, _CLOSE_S, _ANSWER_S = 5.0, 0.5, 5.0
 _FIRST_PAUSE_S = 0.25  # before the second attempt to connect; doubled each time, and drawn between half and the whole of it
 _ASK_AGAIN_S, _N_ASKED = 1.0, 3  # a number that came by the socket may be a moment late in REST
 _REFUSED = {401, 403, 407}

@@ -241,7 +241,7 @@ def test_a_table_that_was_made_anew_under_its_name_is_refused(url, tmp_path):
 @pytest.mark.parametrize(
     ("how", "said"),
     [({"table": "none"}, "There is no none"), ({"id": "x"}, "has no column 'x'; it has id, series_id"), ({"updated_at": "price"}, "not a column of times"),
-     ({"url": "sqlite:////nowhere/x.db"}, "does not answer"), ({"url": "postgresql+psycopg://u:secret@127.0.0.1:1/x"}, "does not answer")],
+     ({"url": "sqlite:////nowhere/x.db"}, "does not answer"), ({"url": "secret"}, "no address"), ({"url": "oracle://u:secret@x/y"}, "no address"), ({"url": "postgresql+psycopg://u:secret@127.0.0.1:1/x"}, "does not answer")],
 )  # fmt: skip
 def test_what_cannot_be_read_is_said_at_the_start_and_no_password_with_it(tmp_path, how, said):
     url = f"sqlite:///{tmp_path}/x.db"
@@ -262,14 +262,31 @@ def test_an_id_that_fits_into_no_offset_is_refused(tmp_path, number, how):
 
 
 def test_times_decimals_bytes_and_flags_become_json(server):
-    make = "create table bars (id int primary key, at timestamptz, day date, price numeric(20, 4), raw bytea, flag boolean, note jsonb)"
+    make = (
+        "create table bars (id int primary key, at timestamptz, day date, price numeric(20, 4), raw bytea, flag boolean, note jsonb, no_number float)"
+    )
     with table_in(server.url, make) as engine:
         with engine.begin() as connection:
-            connection.execute(text("insert into bars values (0, '2024-01-01 12:00+02', '2024-01-02', 1.25, '\\x00ff', true, '{\"a\": 1}')"))
+            connection.execute(
+                text(
+                    "insert into bars values (0, '2024-01-01 12:00+02', '2024-01-02', 1.25, '\\x00ff', true, '{\"a\": 1}', null), "
+                    "(1, '2024-01-01', null, null, null, null, null, 'NaN')"
+                )
+            )
         feed = DatabaseFeed(server.url, "bars", produced_at="at")
         feed.open(dict)
         records = feed.poll(10, 0.0).records
         feed.close()
-    expected = {"id": 0, "at": "2024-01-01T10:00:00Z", "day": "2024-01-02", "price": 1.25, "raw": "0x00ff", "flag": True, "note": {"a": 1}}
+    expected = {
+        "id": 0,
+        "at": "2024-01-01T10:00:00Z",
+        "day": "2024-01-02",
+        "price": 1.25,
+        "raw": "0x00ff",
+        "flag": True,
+        "note": {"a": 1},
+        "no_number": None,
+    }
     assert json.loads(records["_value"][0]) == expected
+    assert b"NaN" in records["_value"][1]  # no JSON, so it is quarantined, and no null
     assert records["_timestamp"][0] == datetime(2024, 1, 1, 10, tzinfo=UTC)
