@@ -73,6 +73,13 @@ def test_without_rest_a_gap_is_said_to_be_lost(tmp_path):
         assert land(feed_of(server, begin_at=0), tmp_path / "t", 10) == ([0, 1, 5, 9], [2, 3, 4, 6, 7, 8])
 
 
+def test_a_rest_that_gives_something_else_than_asked_for_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("tasks.edges.websocket._ASK_AGAIN_S", 0.02)
+    with Server([0, 5], rest=range(9), listens=False) as server:
+        assert land(feed_of(server, begin_at=0, backfill_url=server.backfill_url), tmp_path / "t", 6) == ([0, 5], [1, 2, 3, 4])
+        assert server.asked == [(1, 4)] * 3
+
+
 def test_a_rest_that_is_down_is_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr("tasks.edges.websocket._ASK_AGAIN_S", 0.02)
     with Server([0, 5], rest=range(6), faults=[503, 429, 500, 503, 500]) as server:

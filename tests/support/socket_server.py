@@ -26,11 +26,12 @@ class Server:
     """scripts: what is done on the first, second, ... connection: a number is sent, a text is sent as it is, a fraction is a pause in seconds, DROP cuts the wire, SILENCE says nothing
     more, STALL answers no ping either. After its script a connection stays open; further ones run the last script.
 
-    rest: the numbers that REST has, at most *page* an answer; before that it gives the statuses of *faults*. asked: the ranges that it was asked for.
+    rest: the numbers that REST has, at most *page* an answer; before that it gives the statuses of *faults*. listens: else it gives what was not asked for. asked: the ranges that it was asked for.
     """
 
-    def __init__(self, *scripts, rest=(), page=10, faults=()):
+    def __init__(self, *scripts, rest=(), page=10, faults=(), listens=True):
         self.scripts, self.rest, self.page, self.faults = list(scripts), set(rest), page, list(faults)
+        self.listens = listens
         self.asked, self.n_connections, self.received = [], 0, []
         self._stop, self._open = threading.Event(), []
 
@@ -100,7 +101,8 @@ class Server:
         first, last = (int(asked[name][0]) for name in ("first", "last"))
         self.asked.append((first, last))
         status = self.faults.pop(0) if self.faults else 200
-        found = [message(n) for n in range(first, last + 1) if n in self.rest][: self.page]
+        wanted = range(first, last + 1) if self.listens else range(last + 1, last + self.page)
+        found = [message(n) for n in wanted if n in self.rest][: self.page]
         body = json.dumps(found).encode()
         request.send_response(status)
         request.send_header("Content-Length", str(len(body)))
