@@ -53,7 +53,7 @@ _FENCED = {KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED}  # noqa: SLF001  (
 class KafkaFeed:
     """One topic, read as member *member* of *group*. options: more settings of librdkafka (security); they win over ours.
 
-    away: told why when no broker answers any more, once until records come again. The client goes on trying.
+    told: called with the reason when no broker answers any more, once until records come again. The client goes on trying.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class KafkaFeed:
         group: str,
         member: str = "0",
         options: Mapping[str, Any] | None = None,
-        away: Callable[[str], Any] = lambda _: None,
+        told: Callable[[str], Any] = lambda _: None,
     ) -> None:
         common = {"bootstrap.servers": address, "log_level": 2, **(options or {})}  # with 3 it writes 20 lines a second while no broker is there
         self._topic, self._address = topic, address
         self._admin = AdminClient(admin_options(common))
         self._cluster, self._topic_id = self._look()
         identity = {"group.id": group, "group.instance.id": f"{group}-{member}", "client.id": f"{group}-{member}"}
-        self._away, self._is_away = away, False
+        self._told, self._is_away = told, False
         self._consumer = Consumer({**_TUNING, **identity, **common, "error_cb": self._heard})
         self._marks: Callable[[], Marks] = dict
         self._ours: dict[int, str] = {}
@@ -161,7 +161,7 @@ class KafkaFeed:
     def _heard(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN and not self._is_away:  # noqa: SLF001  (the library's name)
             self._is_away = True
-            self._away(f"Kafka at {self._address} does not answer: {error.str()}")
+            self._told(f"Kafka at {self._address} does not answer: {error.str()}")
 
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         self._was_assigned = True

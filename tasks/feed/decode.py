@@ -14,7 +14,10 @@ from typing import Any, NamedTuple, Protocol
 
 import polars as pl
 
+from tasks.core.records import what_is_lost
+
 RULE, DETAIL = "_rule", "_detail"
+LOST = "lost"  # a record that stands for others which nobody can read any more, and the place of its row
 NOT_THE_TABLES = frozenset({"place", "month", "series_id", "event_time", "known_at"})  # names that no field of a record may take
 
 _N_PATTERNS = 4  # orders in which producers write the fields of one topic
@@ -101,6 +104,8 @@ class Decoder:
         """One record's fields; those that are new go to *added*."""
         if n_bytes > self.contract.max_bytes:
             raise UnreadableError("too_large", f"{n_bytes:,} bytes, more than `feed.max_record_kb` allows")
+        if (lost := what_is_lost(value)) is not None:
+            raise UnreadableError(LOST, lost)
         if not value:
             raise UnreadableError("empty", "the value has no bytes; a tombstone would be null")
         read = self._reader(value)

@@ -1,5 +1,6 @@
 """What a feed is told: where records come from, which fields they have, what is late, when rows are committed. `feed` of a dataset's entry."""
 
+import re
 from typing import Annotated, Any, Literal
 
 import polars as pl
@@ -39,7 +40,67 @@ class FilesSource(Strict):
         return self
 
 
-Source = Annotated[KafkaSource | FilesSource, Field(discriminator="kind")]
+class DatabaseSource(Strict):
+    """A table (or view) that is asked again and again. Where the database is stands in TIDEMILL_FEED_DATABASE.
+
+    table: `schema.table`. id: a unique whole number that rises as rows are inserted. updated_at: the time at which a row was inserted or changed; the
+    table is read by it then, and id tells rows of one second apart. produced_at: without updated_at, the time at which a row was made (None: when it is read).
+    columns: those that become fields; None: all. log: the name under which the table's marks are kept; None: host, port and database.
+    settle_s: no transaction stays open longer after it took its id, or its time. every_s: between two questions when nothing more is there.
+    """
+
+    kind: Literal["database"]
+    table: str
+    id: str = "id"
+    updated_at: str | None = None
+    produced_at: str | None = None
+    columns: tuple[str, ...] | None = None
+    log: str | None = None
+    settle_s: Annotated[float, Field(ge=0)] = 10.0
+    every_s: Annotated[float, Field(gt=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _one_time(self) -> "DatabaseSource":
+        if self.updated_at and self.produced_at:
+            raise ValueError("`feed.source` has updated_at, which says when a row was produced. Leave out produced_at.")
+        return self
+
+
+class WebsocketSource(Strict):
+    """A WebSocket. `${NAME}` in url, subscribe, headers and backfill_url is the environment's: secrets do not stand here.
+
+    See tasks.edges.websocket.WebsocketFeed; log: None: url without what follows `?`.
+    """
+
+    kind: Literal["websocket"]
+    url: str
+    log: str | None = None
+    subscribe: tuple[str, ...] = ()
+    headers: dict[str, str] = Field(default_factory=dict)
+    records_field: str | None = None
+    sequence_field: str | None = None
+    begin_at: Annotated[int, Field(ge=0)] | None = None
+    backfill_url: str | None = None
+    backfill_field: str | None = None
+    heartbeat_s: Annotated[float, Field(gt=0)] = 15.0
+    silent_s: Annotated[float, Field(gt=0)] = 60.0
+    reorder_s: Annotated[float, Field(ge=0)] = 1.0
+    reconnect_max_s: Annotated[float, Field(gt=0)] = 30.0
+    backfill_wait_s: Annotated[float, Field(ge=0)] = 300.0
+    buffer_mb: Annotated[int, Field(ge=1)] = 64
+
+    @model_validator(mode="after")
+    def _numbers_first(self) -> "WebsocketSource":
+        if self.sequence_field is None and (self.backfill_url is not None or self.begin_at is not None):
+            raise ValueError(
+                "`feed.source` has backfill_url or begin_at, and no sequence_field: only numbered records can be fetched again. Name it, or remove them."
+            )
+        if self.backfill_url is not None and not {"{first}", "{last}"} <= set(re.findall(r"\{\w+\}", self.backfill_url.replace("${", "$"))):
+            raise ValueError("`feed.source.backfill_url` must hold {first} and {last}, the numbers that are asked for.")
+        return self
+
+
+Source = Annotated[KafkaSource | FilesSource | DatabaseSource | WebsocketSource, Field(discriminator="kind")]
 
 
 class FieldSpec(Strict):
@@ -108,6 +169,8 @@ class FeedParams(Strict):
             )
         if unknown := sorted(set(self.id_fields) - set(self.fields)):
             raise ValueError(f"`feed.id_fields` names {unknown}, which `feed.fields` does not have.")
+        if self.format != "json" and isinstance(self.source, WebsocketSource):
+            raise ValueError(f"`feed.format` is {self.format}, and the records of a WebSocket are JSON. Remove it.")
         if self.format == "json" and (self.schema_file or self.message):
             raise ValueError("`feed.schema_file` and `feed.message` say how avro or protobuf is read. Set `feed.format`, or remove them.")
         if self.format == "protobuf" and self.schema_file and not self.message:

@@ -65,7 +65,7 @@ def run(*, stop: Callable[[], bool], until_drained: bool, say: Callable[[Landed]
         reader = reader_of(params, lambda why: raise_event(folder, "registry_down", said=why), root)
         table = open_table(folder / "table", params)
         try:
-            feed = build_feed(params, dataset, read_about(root), root, lambda why: raise_event(folder, "source_down", said=why))
+            feed = build_feed(params, dataset, read_about(root), partial(raise_event, folder), root)
         except FeedError as error:
             note_fault(folder, settings().feed_member, str(error))
             raise
@@ -139,9 +139,10 @@ def skip(root: Path = ROOT) -> "list[Gap]":
     from tasks.feed.skip import skip_lost  # noqa: PLC0415  (a landing never needs it)
 
     table, params = open_current(root)
-    with closing(build_feed(params, read_dataset(root), read_about(root), root)) as feed:
+    dataset = read_dataset(root)
+    with closing(build_feed(params, dataset, read_about(root), partial(raise_event, folder_of(dataset)), root)) as feed:
         if not isinstance(feed, KafkaFeed):
-            raise FeedError(f"The feed of {read_dataset(root)!r} reads {params.source.kind}; only a topic loses what was not read.")
+            raise FeedError(f"The feed of {dataset!r} reads {params.source.kind}; only a topic loses what was not read.")
         return skip_lost(table, params, feed.kept())
 
 

@@ -8,9 +8,9 @@ import polars as pl
 
 from tasks.core.errors import FeedError
 from tasks.edges.delta import Table
-from tasks.feed.decode import DETAIL
+from tasks.feed.decode import DETAIL, LOST, RULE
 from tasks.feed.params import FeedParams
-from tasks.feed.sort import LOST, MONTH
+from tasks.feed.sort import MONTH
 
 
 class Gap(NamedTuple):
@@ -43,7 +43,7 @@ def skip_lost(table: Table, params: FeedParams, kept: Mapping[str, tuple[int, in
         now = datetime.now(UTC)
         rows = [
             {"place": LOST, "month": now.strftime(MONTH[params.partition_by]), "_source": gap.source, "_offset": gap.end - 1, "_timestamp": now,
-             DETAIL: f"offsets {gap.first} to {gap.end - 1} were removed from the topic before they were read"}
+             RULE: LOST, DETAIL: f"offsets {gap.first} to {gap.end - 1} were removed from the topic before they were read"}
             for gap in gaps
         ]  # fmt: skip
         lost = pl.DataFrame(rows, schema={name: table.columns[name] for name in rows[0]})

@@ -13,12 +13,11 @@ from zlib import crc32
 import polars as pl
 
 from tasks.core.frames import UTC
-from tasks.feed.decode import DETAIL, RULE, Decoded, as_text
+from tasks.feed.decode import DETAIL, LOST, RULE, Decoded, as_text
 from tasks.feed.params import FeedParams
 from tasks.feed.times import read_times
 
 ROW, LATE, UNCLOSED, TOMBSTONE, QUARANTINE, DUPLICATE = "row", "late", "unclosed", "tombstone", "quarantine", "duplicate"
-LOST = "lost"  # no record: offsets that nobody can read any more, see tasks.feed.skip
 PLACES = (ROW, LATE, UNCLOSED, TOMBSTONE, QUARANTINE, LOST)  # that the table has; a duplicate is counted and not kept
 MONTH = {"year": "%Y", "month": "%Y-%m", "day": "%Y-%m-%d"}
 _TRIM_AT = 50_000  # ids, at least, that came since the last look which of them are late by now
@@ -95,6 +94,8 @@ def _judge_times(fields: pl.DataFrame, params: FeedParams, every: str | None) ->
     place = (
         pl.when(pl.col("place").is_not_null())
         .then("place")
+        .when(pl.col(RULE) == LOST)
+        .then(pl.lit(LOST))
         .when(pl.col(RULE).is_not_null())
         .then(pl.lit(QUARANTINE))
         .when(open_bar)
@@ -164,14 +165,14 @@ def _payload_hash(names: Sequence[str]) -> pl.Expr:
 
 
 def _finished(fields: pl.DataFrame, records: pl.DataFrame, params: FeedParams) -> pl.DataFrame:
-    """Table rows. A quarantined record keeps its bytes and no fields: what did not pass cannot be trusted to be what it says."""
-    is_bad = pl.col("place") == QUARANTINE
+    """Table rows. A quarantined record keeps its bytes and no fields: what did not pass cannot be trusted to be what it says. So does one that is lost."""
+    is_bad = pl.col("place").is_in([QUARANTINE, LOST])
     values = [c for c in fields.columns if not c.startswith("_") and c not in {"place", "series_id", "event_time"}]
     month = pl.coalesce("event_time", "_timestamp").dt.strftime(MONTH[params.partition_by])
     done = fields.with_columns(
         records["_value"].alias("_raw"), month=pl.when(is_bad).then(pl.col("_timestamp").dt.strftime(MONTH[params.partition_by])).otherwise(month)
     )
-    if (fields["place"] == QUARANTINE).any():
+    if fields["place"].is_in([QUARANTINE, LOST]).any():
         nothing = [pl.when(~is_bad).then(name).alias(name) for name in values]
         done = done.with_columns(*nothing, _raw=pl.when(is_bad).then("_raw"))
     else:
