@@ -51,6 +51,13 @@ class Feed(Protocol):
         """At most *n_records*, and what there is after *within_s*. Raises FeedError for what waiting does not mend."""
         ...
 
+    def is_same(self) -> bool:
+        """Whether what was polled is of the sources that it names; asked before each commit. False: nobody knows just now, ask again.
+
+        Raises FeedError when they are others now.
+        """
+        ...
+
     def rewind(self) -> None:
         """Begin again at the marks: another writer has moved them."""
         ...

@@ -95,16 +95,8 @@ class Table:
 
     def mark(self, source: str) -> int | None:
         """The next offset to read of *source*, as of this handle's version; None when nothing of it is in the table."""
-        stored = self._stored(source)
+        stored = self._table.transaction_version(source)
         return None if stored == _UNREAD else stored
-
-    def _stored(self, source: str) -> int | None:
-        """A mark as the log has it. A handle whose entries were cleaned away as old, while it stood still, reads what others have committed first."""
-        try:
-            return self._table.transaction_version(source)
-        except DeltaError:
-            self.refresh()
-            return self._table.transaction_version(source)
 
     def commit(self, rows: pl.DataFrame, begins: Marks, ends: Marks, about: Mapping[str, Any] | None = None) -> int:
         """Append *rows* and move the marks from *begins* to *ends*, all or nothing. Returns the version; rows may be none.
@@ -115,18 +107,19 @@ class Table:
 
         def stands() -> None:
             self._refuse_restored()
-            compared = self.version
             for source in {**begins, **ends}:
-                stored = self._stored(source)
+                stored = self._table.transaction_version(source)
                 if stored is not None and stored != begins.get(source, _UNREAD):
                     begin = begins.get(source, "its beginning")
                     raise MarkMovedError(
                         f"{source}: rows begin at {begin}, but {self.folder.name} has read up to {stored}. They are read again from there."
                     )
-            if self.version != compared:  # others' commits were read in between
-                stands()
 
-        stands()
+        try:
+            stands()
+        except DeltaError:  # the log's entries were cleaned away as old while this handle stood still
+            self.refresh()
+            stands()
         written = self._write(rows)
         moves = [Transaction(source, end) for source, end in ends.items() if end != begins.get(source)]
         self._act([add for add, _ in written], moves, about, stands, [path for _, path in written])
@@ -147,6 +140,7 @@ class Table:
             self._refuse_restored()
             with contextlib.suppress(MarkMovedError):  # another writer was first: look again
                 self._commit(write, [], {"column": name}, self._give_up)
+                self._committed()
             durable("column added")
         if (was := self.columns[name]) != dtype:
             raise FeedError(
@@ -280,7 +274,7 @@ class Table:
                 raise FeedError(f"Version {then.version} of {self.folder.name} needs {gone[0]}, which was removed as old. Choose a later version.")
             actions = [*self._adds(added, data_change=True), *self._removes(now.join(past, on="path", how="anti"), data_change=True)]
             wanted = {**dict.fromkeys(self._sources, _UNREAD), **marks, **{own: (self.mark(own) or 0) + 1 for own in (TIDY, REPLAY)}}
-            moves = [Transaction(source, mark) for source, mark in wanted.items() if mark != self._stored(source)]
+            moves = [Transaction(source, mark) for source, mark in wanted.items() if mark != self._table.transaction_version(source)]
             with contextlib.suppress(MarkMovedError):  # somebody committed in between: compare with that
                 return self._act(actions, moves, about, self._give_up)
 
@@ -368,6 +362,7 @@ class Table:
         except (MarkMovedError, FeedError):  # nothing was committed
             _remove(written)
             raise
+        self._committed()
 
     def _commit(
         self, write: Callable[[CommitProperties], Any], moves: list[Transaction], about: Mapping[str, Any] | None, stands: Callable[[], None]
@@ -393,6 +388,9 @@ class Table:
                 stands()
             else:
                 break
+
+    def _committed(self) -> None:
+        """Read what is committed now, and have it on disk. What it names stays, whatever happens here."""
         durable("committed")
         self.refresh()
         self._sync_log()
@@ -408,7 +406,7 @@ class Table:
             )
 
     def _while_there(self, files: pl.DataFrame) -> Callable[[], None]:
-        """A check that *files* are still there, and that nobody has rewritten any others."""
+        """A check that *files* are still there, and that nobody has rewritten any others. They are looked for at once, too: this handle may have moved since they were listed."""
         tidied = self.mark(TIDY)
 
         def stands() -> None:
@@ -416,6 +414,7 @@ class Table:
             if self.mark(TIDY) != tidied or not set(files["path"]) <= set(self._files({}, {})["path"]):
                 raise MarkMovedError(f"Files of {self.folder.name} were rewritten by another process meanwhile.")
 
+        stands()
         return stands
 
     def _merge(self, files: pl.DataFrame) -> int:
@@ -423,7 +422,11 @@ class Table:
         small = files.filter(pl.col("size_bytes") < SMALL_BYTES)
         if small.height < MERGE_FILES:
             return 0
-        stands, of = self._while_there(small), small.row(0, named=True)
+        of = small.row(0, named=True)
+        try:
+            stands = self._while_there(small)
+        except MarkMovedError:
+            return 0
         stored = {name: dtype for name, dtype in self.columns.items() if name not in self.partition_by}
         paths = [str(self.folder / path) for path in small["path"]]
         rows = pl.scan_parquet(paths, schema=stored, missing_columns="insert", hive_partitioning=False, glob=False).collect()

@@ -20,6 +20,7 @@ from tasks.core.records import RECORDS, Marks, Polled
 _QUEUED_KB = 8_192  # prefetched beside what we hold: 16 MB cost 60 MB more and gain nothing; a record of 20 MB still passes
 _POLL_BYTES, _PIECE, _PIECE_S = 8_000_000, 1_000, 0.01  # a poll ends when it has so much; looked at after each piece
 _ANSWER_S = 10.0
+_VOUCH_S = 2.0  # a commit waits for this answer
 _FAR = 2**63  # where nobody has said how far a source reaches
 _LOOK_S = 10.0  # how often the topic's id is asked for: a topic that is made anew has another one
 _TUNING = {
@@ -40,6 +41,7 @@ _TUNING = {
     "topic.metadata.refresh.interval.ms": 30_000,
     "allow.auto.create.topics": False,
 }
+_NO_TOPIC = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}  # noqa: SLF001  (the library's name)
 # What the client cannot mend by trying again.
 _FATAL = {
     KafkaError._AUTO_OFFSET_RESET, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED,  # noqa: SLF001  (the library's name)
@@ -116,6 +118,15 @@ class KafkaFeed:
         self._is_away &= not ends
         revoked, self._revoked = frozenset(self._revoked), set()
         return Polled(frame, ends, revoked)
+
+    def is_same(self) -> bool:
+        """See Feed: the client goes on reading a topic that was made anew as though it were the old one. One that is gone was still the one."""
+        try:
+            now = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=_VOUCH_S)[self._topic].result()
+        except KafkaException as error:
+            return error.args[0].code() in _NO_TOPIC
+        self._refuse_id(str(now.topic_id))
+        return True
 
     def _consume(self, n_records: int, within_s: float) -> list[Message]:
         """Piece by piece, since records of 20 MB may come where small ones are usual, and the client counts records alone."""
@@ -214,7 +225,7 @@ class KafkaFeed:
             cluster = self._admin.list_topics(topic=self._topic, timeout=_ANSWER_S).cluster_id
             found = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=_ANSWER_S)[self._topic].result()
         except KafkaException as error:
-            if error.args[0].code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}:  # noqa: SLF001  (the library's name)
+            if error.args[0].code() in _NO_TOPIC:
                 raise FeedError(f"Kafka at {self._address} has no topic {self._topic!r}. Make it, or correct `feed.source.topic`.") from error
             raise FeedError(
                 f"Kafka at {self._address} does not answer: {error.args[0].str()}. Start it (`tidemill up --kafka`), or set TIDEMILL_KAFKA."
@@ -229,6 +240,9 @@ class KafkaFeed:
             if "has no topic" in str(error):
                 raise
             return  # nobody answers just now; the client goes on trying
+        self._refuse_id(now)
+
+    def _refuse_id(self, now: str) -> None:
         if now != self._topic_id:
             raise FeedError(
                 f"Topic {self._topic!r} was made anew (id {now}, before {self._topic_id}): what it held and was not read is gone. Start again to read the new one from its beginning."

@@ -127,8 +127,11 @@ class Landing:
         self._ends |= polled.ends
 
     def commit(self) -> Landed | None:
-        """Commit what is held; None when another writer had read on: what was held is forgotten and read again from the table's marks."""
-        if not self._n_held:
+        """Commit what is held; None when the source does not vouch for it just now, and it stays held, or another writer had read on.
+
+        What was held is forgotten then, and read again from the table's marks.
+        """
+        if not self._n_held or not self._feed.is_same():
             return None
         begun = time.monotonic()
         records = pl.concat(self._held) if self._held else pl.DataFrame(schema=dict(RECORDS))

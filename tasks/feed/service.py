@@ -169,10 +169,14 @@ class _Beside:
         self._say(landed)
 
     def close_window(self) -> dict[str, Any] | None:
-        before = read_window(self._folder)
-        window = window_of(self._table, self._params.window, self._params.silent_s, before)
-        if window is not None and window != before:
-            write_window(self._folder, window)
+        with (self._folder / "window.lock").open("w") as lock:  # another member may be at it
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            before = read_window(self._folder)
+            if before is not None and before["version"] > self._table.version:  # ... and has read more of the table
+                self._table.refresh()
+            window = window_of(self._table, self._params.window, self._params.silent_s, before)
+            if window is not None and window != before:
+                write_window(self._folder, window)
         self._looked, self._seen = time.monotonic(), self._table.version
         return window
 

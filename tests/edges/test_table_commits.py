@@ -120,6 +120,37 @@ def test_a_merge_and_somebody_elses_optimize_at_once_double_nothing(folder, monk
     assert offsets(folder) == list(range(190))
 
 
+def test_two_who_tidy_several_partitions_at_once_double_nothing(folder, monkeypatch):
+    """The second is refused at one partition, and must not go on with what it had listed of the others."""
+    table = open_for_reading(folder)
+    for first in range(30, 190, 10):
+        both = pl.concat([rows(first, first + 5), rows(first + 5, first + 10).with_columns(place=pl.lit("quarantine"))])
+        table.commit(both, {"s": first}, {"s": first + 10})
+    begun = []
+
+    def other(point):
+        if point == "merged files written" and not begun:
+            begun.append(True)
+            open_for_reading(folder).tidy()
+
+    monkeypatch.setattr(delta, "durable", other)
+    assert table.tidy()["merged"] == 0
+    assert offsets(folder) == list(range(190))
+
+
+def test_a_sync_of_the_log_that_fails_after_the_commit_leaves_what_it_names(folder, monkeypatch):
+    table = open_for_reading(folder)
+
+    def fails(*given):
+        raise FeedError("cannot be written")
+
+    monkeypatch.setattr(Table, "_sync_log", fails)
+    with pytest.raises(FeedError):
+        table.commit(rows(30, 40), {"s": 30}, {"s": 40})
+    assert open_for_reading(folder).scan().collect().height == 40
+    assert offsets(folder) == list(range(40))
+
+
 def test_a_commit_that_was_made_and_not_told_counts_as_made(folder, monkeypatch):
     table = open_for_reading(folder)
     write = DeltaTable.create_write_transaction

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from deltalake import DeltaTable
 from homes import at_home
 from kafka import make_topic
 from ledger import check, live, note, produce, producer_to, producing, records, send, whole
@@ -186,6 +187,21 @@ def test_a_topic_made_anew_under_a_running_landing_is_landed_whole_by_the_next(k
     ended(landing, code=2)
     ended(land(address, topic, table))
     seen("topic made anew", table, ledger)
+
+
+def test_a_table_that_somebody_restores_under_a_running_landing_has_every_record_once_in_the_end(kafka_cluster, table, ledger):
+    address = kafka_cluster.address
+    topic = make_topic(address)
+    produce(address, topic, ledger, 4_000, poison_every=200)
+    process = land(address, topic, table, "--ever", "--every=150")
+    landed_within(30, table, ledger)
+    DeltaTable(str(table)).restore(open_for_reading(table).version // 2)
+    assert open_for_reading(table).scan().collect().height < 4_000
+    produce(address, topic, ledger, 400, first=4_000)  # its commit finds out
+    landed_within(30, table, ledger)
+    stopped(process)
+    assert "refused" in said(table)
+    assert whole(table) == 4_400
 
 
 def test_a_full_disk_ends_the_landing_with_its_reason_and_room_lets_it_go_on(kafka_cluster, table, ledger):

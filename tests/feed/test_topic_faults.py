@@ -100,19 +100,6 @@ def table_rows(folder):
     return found
 
 
-def test_a_table_that_somebody_restores_under_a_running_landing_has_every_record_once_in_the_end(address, topic, tmp_path):
-    produce(address, topic, tmp_path / "ledger", 4_000, poison_every=200)
-    process = land(address, topic, tmp_path / "table", "--ever", "--every=150")
-    landed_within(30, tmp_path / "table", tmp_path / "ledger")
-    DeltaTable(str(tmp_path / "table")).restore(open_for_reading(tmp_path / "table").version // 2)
-    assert sum(map(len, table_rows(tmp_path / "table").values())) < 4_000
-    produce(address, topic, tmp_path / "ledger", 400, first=4_000)  # its commit finds out
-    landed_within(30, tmp_path / "table", tmp_path / "ledger")
-    stopped(process)
-    assert "refused" in said(tmp_path / "table")
-    assert whole(tmp_path / "table") == 4_400
-
-
 def test_a_member_frozen_past_its_session_is_refused_when_it_goes_on_and_says_so(address, topic, tmp_path):
     produce(address, topic, tmp_path / "ledger", 4_000)
     frozen = land(address, topic, tmp_path / "table", "files written", 5, "--freeze", "--ever", "--session=2000", "--every=150")
