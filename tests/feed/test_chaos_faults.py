@@ -15,7 +15,6 @@ from uuid import uuid4
 import pytest
 import yaml
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
 from deltalake import DeltaTable
 from homes import at_home
 from kafka import make_topic
@@ -172,21 +171,6 @@ def read_all(address, topic):
         found[message.offset()] = message.value()
     consumer.close()
     return found
-
-
-def test_a_topic_made_anew_under_a_running_landing_is_landed_whole_by_the_next(kafka_cluster, table, ledger):
-    address = kafka_cluster.address
-    topic = make_topic(address)
-    produce(address, topic, ledger, 400)
-    landing = land(address, topic, table, "--ever")
-    landed_within(30, table, ledger)
-    admin = AdminClient({"bootstrap.servers": address})
-    admin.delete_topics([topic], operation_timeout=20)[topic].result(30)
-    make_topic(address, name=topic)
-    produce(address, topic, ledger, 2_000, first=400)  # more than the old one had: its marks lie inside
-    ended(landing, code=2)
-    ended(land(address, topic, table))
-    seen("topic made anew", table, ledger)
 
 
 def test_a_table_that_somebody_restores_under_a_running_landing_has_every_record_once_in_the_end(kafka_cluster, table, ledger):

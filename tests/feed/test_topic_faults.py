@@ -47,16 +47,19 @@ def test_aborted_transactions_land_nothing_and_a_drain_ends_behind_their_markers
     assert check(tmp_path / "table", tmp_path / "ledger")["rows"] == 200
 
 
-def test_a_topic_made_anew_is_read_from_its_beginning(address, topic, tmp_path):
-    produce(address, topic, tmp_path / "ledger", 200)
-    ended(land(address, topic, tmp_path / "table"))
+def test_a_topic_made_anew_under_a_running_landing_is_landed_whole_by_the_next(address, topic, tmp_path):
+    """The client reads on in the new topic, at the old one's offsets: none of that may land."""
+    produce(address, topic, tmp_path / "ledger", 400)
+    landing = land(address, topic, tmp_path / "table", "--ever")
+    landed_within(30, tmp_path / "table", tmp_path / "ledger")
     admin = AdminClient({"bootstrap.servers": address})
     admin.delete_topics([topic], operation_timeout=20)[topic].result(30)
     make_topic(address, name=topic)
-    produce(address, topic, tmp_path / "ledger", 100, first=200)
+    produce(address, topic, tmp_path / "ledger", 2_000, first=400)
+    ended(landing, code=2)
     ended(land(address, topic, tmp_path / "table"))
-    assert check(tmp_path / "table", tmp_path / "ledger")["rows"] == 300
-    assert sorted(mark for source, mark in live(tmp_path / "table")[1].items() if source.startswith("kafka:")) == [25] * 4 + [50] * 4
+    assert check(tmp_path / "table", tmp_path / "ledger")["rows"] == 2_400
+    assert sorted(mark for source, mark in live(tmp_path / "table")[1].items() if source.startswith("kafka:")) == [100] * 4 + [500] * 4
 
 
 def test_what_retention_removed_stops_the_landing_until_it_is_skipped_and_noted(address, topic, tmp_path):
