@@ -28,8 +28,8 @@ EVENTS: Mapping[str, str] = {
     "late_high": "more records than `feed.alert_late_frac` came too late to be rows",
     "commit_refused": "another writer had read on; what was held is read again",
     "member_fenced": "another process took this member's place in the group",
-    "source_away": "the database or the socket that is read does not answer; it is tried again",
-    "records_lost": "a socket did not bring some records, and nothing else has them; the range is in the quarantine",
+    "source_away": "the database, the socket or the exchange that is read does not answer; it is tried again",
+    "records_lost": "a socket or an exchange did not bring some records, and nothing else has them; the range is in the quarantine",
     "registry_down": "the schema registry does not answer; landing waits for it",
 }
 RAISED = Counter("tidemill_feed_events", "Alert events raised, by name.", ["event"], registry=None)
