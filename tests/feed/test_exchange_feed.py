@@ -74,6 +74,18 @@ def test_what_the_exchange_does_not_give_any_more_is_said_to_be_lost(tmp_path):
     assert len(lost) == 1
 
 
+def test_what_is_forgotten_between_two_polls_is_said_to_be_lost_even_one_record_a_poll():
+    with Exchange({"btcusd": minutes((0, 60))}) as exchange:
+        feed, offsets = feed_of(exchange), []
+        feed.open(dict)
+        assert feed.poll(5, 0.0).records.height == 5
+        exchange.forgets = minutes((20, 21))[0]
+        while len(offsets) < 3:
+            offsets += feed.poll(1, 0.0).records["_offset"].to_list()
+        feed.close()
+    assert offsets == [60_000 * (FIRST + 4) + 1, 60_000 * (FIRST + 20), 60_000 * (FIRST + 21)]
+
+
 def test_an_exchange_that_is_overloaded_is_asked_again_and_that_is_said_once(tmp_path):
     said = []
     with Exchange({"btcusd": minutes((0, 10))}, faults=[503, 502]) as exchange:
