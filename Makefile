@@ -58,7 +58,7 @@ $(STAMP): requirements.lock requirements-uv.txt pyproject.toml
 	@touch $@
 
 lock: $(STAMP)  ## renew requirements.lock within the ranges of pyproject.toml (ARGS=--upgrade for the newest)
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header --quiet -o requirements.lock $(ARGS)
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra exchanges --universal --python-version 3.11 --generate-hashes --no-header --quiet -o requirements.lock $(ARGS)
 
 clean:  ## remove the environment and what runs left behind; data, models and DVC's cache stay
 	rm -rf $(VENV) .tidemill .pytest_cache .mypy_cache .ruff_cache

@@ -7,6 +7,7 @@ import os
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -51,6 +52,7 @@ class Settings(BaseSettings):
     kafka_options: dict[str, str] = Field(default_factory=dict)  # more settings of the Kafka client as JSON: security.protocol, sasl.username, ...
     feed_member: str = "0"  # of several feed processes on one topic each has its own
     feed_database: str = ""  # of a feed that polls a table, postgresql+psycopg://USER:PASSWORD@HOST/NAME
+    feed_exchange: dict[str, Any] = Field(default_factory=dict)  # options of ccxt as JSON: apiKey, urls, ...
     schema_registry: str = ""  # of a feed in Avro or Protobuf, http://USER:PASSWORD@HOST:8081
     feed_port: int = 9108  # the feed's metrics
     keep_searches_mb: int = 50  # folders of earlier searches, the least recently used go first

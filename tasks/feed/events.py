@@ -30,7 +30,7 @@ EVENTS: Mapping[str, str] = {
     "offset_lost": "what is to be read next is not in the topic any more; landing has stopped",
     "source_down": "the feed's source does not answer; landing waits for it",
     "member_fenced": "another process took this member's place in the group",
-    "records_lost": "a socket did not bring some records, and nothing else has them; landing has gone on behind them",
+    "records_lost": "a socket or an exchange did not bring some records, and nothing else has them; landing has gone on behind them",
     "registry_down": "the schema registry does not answer; landing waits for it",
 }
 RAISED = Counter("tidemill_feed_events", "Alert events raised, by name.", ["event"], registry=None)

@@ -1,10 +1,11 @@
 """What a feed is told: where records come from, which fields they have, what is late, when rows are committed. `feed` of a dataset's entry."""
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import polars as pl
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tasks.core.about import Strict
 from tasks.feed.decode import NOT_THE_TABLES
@@ -100,7 +101,27 @@ class WebsocketSource(Strict):
         return self
 
 
-Source = Annotated[KafkaSource | FilesSource | DatabaseSource | WebsocketSource, Field(discriminator="kind")]
+class ExchangeSource(Strict):
+    """Closed bars of an exchange, by ccxt (`tidemill[exchanges]`). Keys and other options of ccxt stand in TIDEMILL_FEED_EXCHANGE.
+
+    See tasks.edges.exchange.ExchangeFeed. since: without a zone it is UTC.
+    """
+
+    kind: Literal["exchange"]
+    exchange: str
+    symbols: Annotated[tuple[str, ...], Field(min_length=1)]
+    timeframe: str
+    since: datetime | None = None
+    settle_s: Annotated[float, Field(ge=0)] = 5.0
+    every_s: Annotated[float, Field(gt=0)] = 5.0
+
+    @field_validator("since")
+    @classmethod
+    def _in_utc(cls, since: datetime | None) -> datetime | None:
+        return since.replace(tzinfo=UTC) if since is not None and since.tzinfo is None else since
+
+
+Source = Annotated[KafkaSource | FilesSource | DatabaseSource | WebsocketSource | ExchangeSource, Field(discriminator="kind")]
 
 
 class FieldSpec(Strict):

@@ -7,7 +7,7 @@ from tasks.core.errors import FeedError
 from tasks.core.records import Feed
 from tasks.edges.settings import ROOT, filled, settings
 from tasks.feed.events import Raise
-from tasks.feed.params import DatabaseSource, FeedParams, FilesSource, KafkaSource, WebsocketSource
+from tasks.feed.params import DatabaseSource, ExchangeSource, FeedParams, FilesSource, KafkaSource, WebsocketSource
 
 
 def build_feed(params: FeedParams, dataset: str, about: About, raise_: Raise, root: Path = ROOT) -> Feed:
@@ -19,6 +19,8 @@ def build_feed(params: FeedParams, dataset: str, about: About, raise_: Raise, ro
         return _database(source, raise_)
     if isinstance(source, WebsocketSource):
         return _websocket(source, raise_)
+    if isinstance(source, ExchangeSource):
+        return _exchange(source, raise_)
     return _files(source, params, about, root)
 
 
@@ -58,6 +60,17 @@ def _websocket(source: WebsocketSource, raise_: Raise) -> Feed:
             "headers": {name: filled(value) for name, value in source.headers.items()},
             "backfill_url": source.backfill_url and filled(source.backfill_url),
         },
+        told=lambda why: raise_("source_down", said=why),
+        lost=lambda facts: raise_("records_lost", **facts),
+    )
+
+
+def _exchange(source: ExchangeSource, raise_: Raise) -> Feed:
+    from tasks.edges.exchange import ExchangeFeed  # noqa: PLC0415
+
+    return ExchangeFeed(
+        **source.model_dump(exclude={"kind"}),
+        options=settings().feed_exchange,
         told=lambda why: raise_("source_down", said=why),
         lost=lambda facts: raise_("records_lost", **facts),
     )

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import polars as pl
 import pytest
+from exchange_server import Exchange
 from kafka import make_topic
 from landed import rows_of
 from socket_server import Server
@@ -20,6 +21,7 @@ from sqlalchemy.pool import NullPool
 from tasks.core.about import About, Target
 from tasks.core.records import RECORDS, Feed
 from tasks.edges.database import DatabaseFeed
+from tasks.edges.exchange import ExchangeFeed
 from tasks.edges.kafka import KafkaFeed
 from tasks.edges.kafka_producer import TopicWriter
 from tasks.edges.played import PlayedFeed
@@ -55,7 +57,7 @@ class Source(NamedTuple):
     keeps: tuple[str, ...] = tuple(RECORDS)
 
 
-@pytest.fixture(scope="module", params=["files", "kafka", "database by id", "database by time", "websocket with REST"])
+@pytest.fixture(scope="module", params=["files", "kafka", "database by id", "database by time", "websocket with REST", "exchange"])
 def source(request, played, tmp_path_factory):
     if request.param == "files":
         yield Source(lambda: PlayedFeed(played))
@@ -64,6 +66,12 @@ def source(request, played, tmp_path_factory):
         topic = make_topic(address, 2)
         replay(played, TopicWriter(address, topic), None)
         yield Source(lambda: KafkaFeed(address, topic, f"g-{uuid4().hex}"))
+    elif request.param == "exchange":
+        last = int(time.time()) // 60 - 2
+        with Exchange({"btcusd": [60 * (last - i) for i in range(2 * N, 0, -2)]}) as exchange:
+            begin = datetime.fromtimestamp(60 * (last - 2 * N), UTC)
+            how = {"since": begin, "settle_s": 0.0, "every_s": 0.01, "options": exchange.options}
+            yield Source(lambda: ExchangeFeed("bitstamp", ["BTC/USD"], "1m", **how))
     elif request.param == "websocket with REST":
         with Server([N - 1], rest=range(N), page=13) as server:
             how = {"sequence_field": "n", "begin_at": 0, "backfill_url": server.backfill_url, "reorder_s": 0.0}
@@ -124,7 +132,8 @@ def test_read_in_pieces_is_read_at_once_and_offsets_rise(source, n):
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_reopened_at_a_mark_nothing_is_missing_and_nothing_comes_twice(source, share):
     whole, ends = read(source, {}, 1000)
-    marks = {name: int(end * share) for name, end in ends.items()}
+    offsets = {name: whole.filter(pl.col("_source") == name)["_offset"].to_list() for name in ends}
+    marks = {name: [0, *(offset + 1 for offset in of)][int(len(of) * share)] for name, of in offsets.items()}
     before = pl.concat([whole.filter((pl.col("_source") == name) & (pl.col("_offset") < mark)) for name, mark in marks.items()])
     after, _ = read(source, marks, 1000)
     assert pl.concat([before, after]).sort("_source", "_offset").equals(whole)

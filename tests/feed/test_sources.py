@@ -1,8 +1,12 @@
 """What the parameters name becomes a feed; secrets come from the environment, and stand in no mark, event or message."""
 
+import json
+import time
+from datetime import UTC, datetime
 from functools import partial
 
 import pytest
+from exchange_server import Exchange
 from landed import rows_of
 from pydantic import ValidationError
 from socket_server import Server
@@ -27,8 +31,8 @@ def environment(monkeypatch):
     settings.cache_clear()
 
 
-def params_of(**source):
-    return FeedParams.model_validate({"source": source, "fields": {"x": {}}, "sync": False, "lateness_s": 1e9})
+def params_of(fields=None, **source):
+    return FeedParams.model_validate({"source": source, "fields": fields or {"x": {}}, "sync": False, "lateness_s": 1e9})
 
 
 def drained(params, folder):
@@ -68,6 +72,22 @@ def test_a_socket_lands_and_what_it_lost_is_an_event(tmp_path, environment, monk
     events = read_events(tmp_path)
     assert [(one["event"], one["facts"]["first"], one["facts"]["last"]) for one in events] == [("records_lost", 3, 3)]
     assert "secret" not in str(events) + str(rows.rows())
+
+
+def test_an_exchange_lands_with_options_from_the_environment(tmp_path, environment):
+    minute = int(time.time()) // 60 - 5
+    with Exchange({"btcusd": [60 * (minute + i) for i in range(5)]}) as exchange:
+        environment("TIDEMILL_FEED_EXCHANGE", json.dumps(exchange.options))
+        source = {
+            "kind": "exchange",
+            "exchange": "bitstamp",
+            "symbols": ["BTC/USD"],
+            "timeframe": "1m",
+            "settle_s": 60.0,
+            "since": f"{datetime.fromtimestamp(60 * (minute + 2), UTC):%Y-%m-%dT%H:%M:%S}",
+        }
+        rows = drained(params_of({"close": {}}, **source), tmp_path)
+    assert rows["close"].to_list() == [minute + 2, minute + 3]
 
 
 @pytest.mark.parametrize(
