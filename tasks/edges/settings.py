@@ -4,11 +4,15 @@ Variables start with `TIDEMILL_`, for example `TIDEMILL_HOME`, `TIDEMILL_SERVICE
 """
 
 import os
+import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tasks.core.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,6 +51,8 @@ class Settings(BaseSettings):
     kafka_port: int = 9092
     kafka_options: dict[str, str] = Field(default_factory=dict)  # more settings of the Kafka client as JSON: security.protocol, sasl.username, ...
     feed_member: str = "0"  # of several feed processes on one topic each has its own
+    feed_database: str = ""  # of a feed that polls a table, postgresql+psycopg://USER:PASSWORD@HOST/NAME
+    feed_exchange: dict[str, Any] = Field(default_factory=dict)  # options of ccxt as JSON: apiKey, urls, ...
     schema_registry: str = ""  # of a feed in Avro or Protobuf, http://USER:PASSWORD@HOST:8081
     feed_port: int = 9108  # the feed's metrics
     keep_searches_mb: int = 50  # folders of earlier searches, the least recently used go first
@@ -74,6 +80,17 @@ def settings() -> Settings:
     for name, value in TELEMETRY_OFF.items():
         os.environ.setdefault(name, value)
     return Settings()
+
+
+def filled(text: str) -> str:
+    """*text* with each `${NAME}` replaced by the environment's value. Raises SettingsError when there is none."""
+
+    def value(name: re.Match[str]) -> str:
+        if (found := os.environ.get(name[1])) is None:
+            raise SettingsError(f"params.yaml names ${{{name[1]}}}, and the environment has no {name[1]}. Set it where the feed is started.")
+        return found
+
+    return re.sub(r"\$\{(\w+)\}", value, text)
 
 
 def child_environment(**extra: str) -> dict[str, str]:

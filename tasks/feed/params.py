@@ -1,9 +1,11 @@
 """What a feed is told: where records come from, which fields they have, what is late, when rows are committed. `feed` of a dataset's entry."""
 
+import re
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import polars as pl
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tasks.core.about import Strict
 from tasks.feed.decode import NOT_THE_TABLES
@@ -39,7 +41,87 @@ class FilesSource(Strict):
         return self
 
 
-Source = Annotated[KafkaSource | FilesSource, Field(discriminator="kind")]
+class DatabaseSource(Strict):
+    """A table (or view) that is asked again and again. Where the database is stands in TIDEMILL_FEED_DATABASE.
+
+    table: `schema.table`. id: a unique whole number that rises as rows are inserted. updated_at: the time at which a row was inserted or changed; the
+    table is read by it then, and id tells rows of one second apart. produced_at: without updated_at, the time at which a row was made (None: when it is read).
+    columns: those that become fields; None: all. log: the name under which the table's marks are kept; None: host, port and database.
+    settle_s: no transaction stays open longer after it took its id, or its time. every_s: between two questions when nothing more is there.
+    """
+
+    kind: Literal["database"]
+    table: str
+    id: str = "id"
+    updated_at: str | None = None
+    produced_at: str | None = None
+    columns: tuple[str, ...] | None = None
+    log: str | None = None
+    settle_s: Annotated[float, Field(ge=0)] = 10.0
+    every_s: Annotated[float, Field(gt=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _one_time(self) -> "DatabaseSource":
+        if self.updated_at and self.produced_at:
+            raise ValueError("`feed.source` has updated_at, which says when a row was produced. Leave out produced_at.")
+        return self
+
+
+class WebsocketSource(Strict):
+    """A WebSocket. `${NAME}` in url, subscribe, headers and backfill_url is the environment's: secrets do not stand here.
+
+    See tasks.edges.websocket.WebsocketFeed; log: None: url without what follows `?`.
+    """
+
+    kind: Literal["websocket"]
+    url: str
+    log: str | None = None
+    subscribe: tuple[str, ...] = ()
+    headers: dict[str, str] = Field(default_factory=dict)
+    records_field: str | None = None
+    sequence_field: str | None = None
+    begin_at: Annotated[int, Field(ge=0)] | None = None
+    backfill_url: str | None = None
+    backfill_field: str | None = None
+    heartbeat_s: Annotated[float, Field(gt=0)] = 15.0
+    silent_s: Annotated[float, Field(gt=0)] = 60.0
+    reorder_s: Annotated[float, Field(ge=0)] = 1.0
+    reconnect_max_s: Annotated[float, Field(gt=0)] = 30.0
+    backfill_wait_s: Annotated[float, Field(ge=0)] = 300.0
+    buffer_mb: Annotated[int, Field(ge=1)] = 64
+
+    @model_validator(mode="after")
+    def _numbers_first(self) -> "WebsocketSource":
+        if self.sequence_field is None and (self.backfill_url is not None or self.begin_at is not None):
+            raise ValueError(
+                "`feed.source` has backfill_url or begin_at, and no sequence_field: only numbered records can be fetched again. Name it, or remove them."
+            )
+        if self.backfill_url is not None and not {"{first}", "{last}"} <= set(re.findall(r"\{\w+\}", self.backfill_url.replace("${", "$"))):
+            raise ValueError("`feed.source.backfill_url` must hold {first} and {last}, the numbers that are asked for.")
+        return self
+
+
+class ExchangeSource(Strict):
+    """Closed bars of an exchange, by ccxt (`tidemill[exchanges]`). Keys and other options of ccxt stand in TIDEMILL_FEED_EXCHANGE.
+
+    See tasks.edges.exchange.ExchangeFeed. since: without a zone it is UTC.
+    """
+
+    kind: Literal["exchange"]
+    exchange: str
+    symbols: Annotated[tuple[str, ...], Field(min_length=1)]
+    timeframe: str
+    since: datetime | None = None
+    settle_s: Annotated[float, Field(ge=0)] = 5.0
+    every_s: Annotated[float, Field(gt=0)] = 5.0
+
+    @field_validator("since")
+    @classmethod
+    def _in_utc(cls, since: datetime | None) -> datetime | None:
+        return since.replace(tzinfo=UTC) if since is not None and since.tzinfo is None else since
+
+
+Source = Annotated[KafkaSource | FilesSource | DatabaseSource | WebsocketSource | ExchangeSource, Field(discriminator="kind")]
 
 
 class FieldSpec(Strict):
@@ -105,7 +187,7 @@ class FeedParams(Strict):
     aggregate: records are ticks, and the chain sees the bars that this makes of them; None: records are what it sees.
     lateness_s: a record that far behind its series' newest is late. max_ahead_s: one that far after its own production is no time.
     max_record_kb: larger ones are quarantined unread. max_added_fields: unknown fields that may become columns; 0: they are quarantined.
-    commit_rows, commit_every_s: whichever comes first ends a commit. max_buffer_mb: of records held. max_ids: remembered by dedupe.
+    commit_rows, commit_every_s: whichever comes first ends a commit. max_buffer_mb: of records held. max_ids: remembered by dedupe, 32 bytes each.
     format: `json`; `avro` or `protobuf`: by the schema registry of TIDEMILL_SCHEMA_REGISTRY with its five bytes before each record, or by schema_file
     (an Avro schema; a Protobuf descriptor set, and message: the full name in it) without them.
     alert_quarantine_frac, alert_late_frac: an event is raised when more of the records of alert_window_s (by the clock) go there.
@@ -128,8 +210,8 @@ class FeedParams(Strict):
     max_added_fields: Annotated[int, Field(ge=0)] = 20
     commit_rows: Annotated[int, Field(ge=1)] = 50_000
     commit_every_s: Annotated[float, Field(gt=0)] = 0.5
-    max_buffer_mb: Annotated[int, Field(ge=8)] = 64
-    max_ids: Annotated[int, Field(ge=0)] = 2_000_000
+    max_buffer_mb: Annotated[int, Field(ge=8)] = 32
+    max_ids: Annotated[int, Field(ge=0)] = 500_000
     window: str = "1d"
     silent_s: Annotated[float, Field(gt=0)] = 86_400.0
     aggregate: Aggregate | None = None
@@ -154,6 +236,8 @@ class FeedParams(Strict):
             raise ValueError(f"`feed.id_fields` names {unknown}, which `feed.fields` does not have.")
         if self.aggregate is not None and (strange := [n for n in self.aggregate.fields if n not in self.fields or self.fields[n].type == "string"]):
             raise ValueError(f"`feed.aggregate.columns` reads {strange}, which are no numbers of `feed.fields`. Declare them there.")
+        if self.format != "json" and isinstance(self.source, WebsocketSource):
+            raise ValueError(f"`feed.format` is {self.format}, and the records of a WebSocket are JSON. Remove it.")
         return self
 
     @model_validator(mode="after")

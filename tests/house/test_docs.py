@@ -25,7 +25,7 @@ from tasks.explain.params import ExplainParams
 from tasks.features import FeatureParams
 from tasks.features.params import LeakParams
 from tasks.feed.events import EVENTS
-from tasks.feed.params import FeedParams, FieldSpec, KafkaSource
+from tasks.feed.params import DatabaseSource, ExchangeSource, FeedParams, FieldSpec, KafkaSource, WebsocketSource
 from tasks.feed.params import FilesSource as PlayedSource
 from tasks.forecasters import FORECASTERS, forecaster_class
 from tasks.ingest.params import ArchSource, FilesSource
@@ -46,7 +46,7 @@ CLASSES = {
     "ingest": (ArchSource, FilesSource), "validate": (ValidateParams, ColumnRule, RowRule), "features": (FeatureParams, LeakParams), "train": (TrainParams,),
     "ensemble": (EnsembleParams,), "explain": (ExplainParams,), "quantize": (QuantizeParams,), "package": (PackageParams,),
     "promote": (PromoteParams,), "monitor": (MonitorParams,), "retrain": (RetrainParams,),
-    "feed": (FeedParams, KafkaSource, PlayedSource, FieldSpec),
+    "feed": (FeedParams, KafkaSource, PlayedSource, DatabaseSource, WebsocketSource, ExchangeSource, FieldSpec),
 }  # fmt: skip
 OURS = r"`((?:tasks|flows|deployments|tests|infra|docs)/[\w./-]*\w\.(?:py|yaml|md|toml|txt))"
 

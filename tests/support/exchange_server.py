@@ -1,0 +1,70 @@
+"""The public REST of one exchange (Bitstamp's markets and bars) on this machine, for ccxt to be pointed to."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+MARKETS = [
+    {"name": f"{base}/USD", "market_symbol": f"{base.lower()}usd", "base_currency": base, "base_decimals": 8, "counter_currency": "USD", "counter_decimals": 2,
+     "minimum_order_value": "10", "trading": "Enabled", "description": f"{base} / U.S. dollar", "market_type": "SPOT"} for base in ("BTC", "ETH")
+]  # fmt: skip
+
+
+class Exchange:
+    """bars: market -> the seconds at which its minute bars begin, open one included; the price is the begin's minute. forgets: bars before are not given.
+
+    faults: statuses that are given first.
+    """
+
+    def __init__(self, bars, forgets=0, faults=()):
+        self.bars, self.forgets, self.faults, self.asked = bars, forgets, list(faults), 0
+
+    def __enter__(self):
+        outer = self
+
+        class Rest(BaseHTTPRequestHandler):
+            def do_GET(self):
+                outer._answer(self)
+
+            def log_message(self, *_):
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Rest)
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+    @property
+    def options(self):
+        return {"rateLimit": 1, "urls": {"api": {"public": f"http://127.0.0.1:{self._http.server_address[1]}/api"}}}
+
+    def _answer(self, request):
+        url = urlsplit(request.path)
+        status, body = 200, MARKETS
+        if "/ohlc/" in url.path:
+            self.asked += 1
+            status = self.faults.pop(0) if self.faults else 200
+            asked = {name: int(values[0]) for name, values in parse_qs(url.query).items()}
+            found = [
+                t for t in self.bars[url.path.strip("/").split("/")[-1]] if max(asked.get("start", 0), self.forgets) <= t <= asked.get("end", 1 << 40)
+            ]
+            body = {
+                "data": {
+                    "ohlc": [
+                        dict(zip(("timestamp", "open", "high", "low", "close", "volume"), map(str, (t, *[t // 60] * 5)), strict=True))
+                        for t in found[: asked["limit"]]
+                    ]
+                }
+            }
+        text = json.dumps(body).encode()
+        request.send_response(status)
+        request.send_header("Content-Type", "application/json")
+        request.send_header("Content-Length", str(len(text)))
+        request.end_headers()
+        request.wfile.write(text)
