@@ -1,6 +1,9 @@
 """Bars of ticks: whatever the order of arrival and the batches, they are those of the whole frame."""
 
+import os
+import signal
 from datetime import UTC, datetime, timedelta
+from multiprocessing import get_context
 
 import numpy as np
 import polars as pl
@@ -165,25 +168,27 @@ def test_a_member_that_has_read_less_changes_nothing(tmp_path):
     assert_frame_equal(shown(second), whole_frame("tumbling", ticks, end), rel_tol=1e-12)
 
 
+def _close_and_end_at(point, folder, end):
+    """In a process of its own: close, and end as by kill -9 at *point*."""
+    delta.durable = lambda name: os.kill(os.getpid(), signal.SIGKILL) if name == point else None
+    Bars(folder, feed(), feed().aggregate).close(open_table(folder / "table", feed()), end)
+
+
 @pytest.mark.parametrize("point", ["file written", "files written", "committed", "commit synced"])
-def test_a_closing_that_ends_anywhere_is_made_once(point, tmp_path, monkeypatch):
+def test_a_closing_that_is_killed_anywhere_is_made_once(point, tmp_path):
     params, ticks = feed(), draw_ticks(np.random.default_rng(5), 200)
     table = landed(tmp_path / "table", ticks.head(100), params)
     end = START + timedelta(minutes=18)
-    bars = Bars(tmp_path, params, params.aggregate)
-    bars.close(table, START + timedelta(minutes=5))
+    Bars(tmp_path, params, params.aggregate).close(table, START + timedelta(minutes=5))
     table = landed(tmp_path / "table", ticks.slice(100), params)
-
-    def ends(name):
-        if name == point:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(delta, "durable", ends)
-        with pytest.raises(KeyboardInterrupt):
-            bars.close(table, end)
+    was_made = point in {"committed", "commit synced"}
+    for code in (-signal.SIGKILL, 0 if was_made else -signal.SIGKILL):
+        process = get_context("spawn").Process(target=_close_and_end_at, args=(point, tmp_path, end))
+        process.start()
+        process.join(60)
+        assert process.exitcode == code
     again = Bars(tmp_path, params, params.aggregate)
-    assert again.close(table, end) == (point in {"file written", "files written"})
+    assert again.close(table, end) != was_made
     assert again.closings == 2
     assert_frame_equal(shown(again), whole_frame("tumbling", ticks, end), rel_tol=1e-12)
     assert again.table.scan().collect().height == again.newest().height + again.changed_after(1).height
