@@ -51,9 +51,10 @@ $(STAMP): requirements.lock requirements-uv.txt pyproject.toml
 	@touch $@
 
 # What benches compare with, in an environment of its own: its libraries would not go together with ours.
-.venv-peers/.installed: tests/benchmarks/peers/requirements.lock $(STAMP)
+.venv-peers/.installed: tests/benchmarks/peers/requirements.lock tests/benchmarks/peers/spark/pom.xml $(STAMP)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-peers
 	$(BIN)/uv pip install --python .venv-peers/bin/python --quiet --require-hashes -r $<
+	mvn -q -B -f tests/benchmarks/peers/spark/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/.venv-peers/jars
 	@touch $@
 
 lock: $(STAMP)  ## renew requirements.lock within the ranges of pyproject.toml (ARGS=--upgrade for the newest)

@@ -1,10 +1,11 @@
 """A real Apache Kafka without Docker: jars from Maven Central, one node or three, each a process that ends with whoever started it.
 
-What the nodes store lies in `<home>/kafka/`; started again in the same folder, a cluster goes on where it was, with its id and its topics.
+What the nodes store lies in `<home>/kafka/`; started again in the same folder, a cluster goes on where it was, with its id, its ports and its topics.
 """
 
 import base64
 import fcntl
+import json
 import os
 import shutil
 import string
@@ -17,7 +18,7 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from tasks.core.errors import SettingsError
-from tasks.edges.processes import Mark, free_port, start, stop, wait_healthy
+from tasks.edges.processes import Mark, free_port, is_free, start, stop, wait_healthy
 from tasks.edges.settings import ROOT, settings
 
 _INFRA = ROOT / "infra" / "kafka"
@@ -39,8 +40,7 @@ class Cluster:
 
     def __init__(self, folder: Path, n_nodes: int = 1, port: int | None = None) -> None:
         self.folder, self.jars = folder, _jars()
-        host = settings().host
-        self.nodes = [Node(n, port if port and n == 1 else free_port(host), free_port(host), folder / f"node-{n}") for n in range(1, n_nodes + 1)]
+        self.nodes = [Node(n, own, controller, folder / f"node-{n}") for n, (own, controller) in enumerate(self._ports(n_nodes, port), 1)]
         self._running: dict[int, tuple[subprocess.Popen[str], Mark]] = {}
         self._format()
 
@@ -64,17 +64,28 @@ class Cluster:
                 self._running[node.number][0], f"Kafka node {node.number}", partial(is_up, f"{settings().host}:{node.port}"), self._log(node.number)
             )
 
-    def stop(self, *numbers: int, within_s: float = _STOP_S) -> None:
-        """Stop these nodes (none: all): asked first; *within_s* 0 is kill -9."""
-        for number in numbers or tuple(self._running):
-            if number in self._running:
-                child, marked = self._running.pop(number)
-                stop(marked, within_s)
-                child.wait()
+    def stop(self) -> None:
+        """Stop every node: asked first, so that it writes what it holds."""
+        while self._running:
+            child, marked = self._running.popitem()[1]
+            stop(marked, _STOP_S)
+            child.wait()
 
-    def pid(self, number: int = 1) -> int:
-        """The Java process of a running node."""
-        return self._running[number][0].pid
+    def kill(self, number: int = 1) -> None:
+        """Kill -9 a node."""
+        child, _ = self._running.pop(number)
+        child.kill()
+        child.wait()
+
+    def _ports(self, n_nodes: int, port: int | None) -> list[list[int]]:
+        """[port, controller's port] of each node: those of last time while they are free, so that clients find it again. port: the first node's."""
+        kept, host = self.folder / "ports.json", settings().host
+        last = json.loads(kept.read_text()) if kept.exists() else [[0, 0]] * n_nodes
+        ports = [[one if one and is_free(host, one) else free_port(host) for one in node] for node in last]
+        ports[0][0] = port or ports[0][0]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(ports))
+        return ports
 
     def _node(self, number: int) -> Node:
         return self.nodes[number - 1]
@@ -90,7 +101,6 @@ class Cluster:
 
     def _format(self) -> None:
         """Write each node's settings, and give a new folder the cluster's id; a folder that has one keeps it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         host, copies = settings().host, len(self.nodes)
         voters = ",".join(f"{node.number}@{host}:{node.controller_port}" for node in self.nodes)
         template = string.Template((_INFRA / "server.properties").read_text())

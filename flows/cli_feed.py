@@ -84,3 +84,19 @@ def events(as_json: AsJson = False) -> None:
         from flows.show import show_rows  # noqa: PLC0415  (rich)
 
         show_rows([{"at": one["at"][:19], "event": one["event"], "facts": json.dumps(one["facts"])} for one in found])
+
+
+@feed_app.command()
+def skip(as_json: AsJson = False) -> None:
+    """Go on where a topic still has records, after it lost some that were not read; each gap is noted in the table."""
+    from tasks.feed.service import skip as skip_lost  # noqa: PLC0415  (likewise)
+
+    with told():
+        gaps = skip_lost()
+    if as_json:
+        print(json.dumps([gap._asdict() for gap in gaps], indent=2))
+        return
+    for gap in gaps:
+        print(f"{gap.source}: offsets {gap.first:,} to {gap.end - 1:,} are lost; reading goes on at {gap.end:,}.")
+    if not gaps:
+        print("Nothing is lost: the topic has everything from the table's marks on.")

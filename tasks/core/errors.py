@@ -65,5 +65,9 @@ class MarkMovedError(FeedError):
     """Another writer has read on; what is held must be forgotten and read again from the table's mark. Nothing was written."""
 
 
+class OffsetLostError(FeedError):
+    """What is to be read next is not in the source any more. Nothing was skipped."""
+
+
 class FencedError(FeedError):
     """Another process took this one's place in the group of a topic. Nothing that was held was committed."""

@@ -17,13 +17,13 @@ _LOST = b"\x00lost: "  # no text and no format begins like this
 
 
 def lost_value(what: str) -> bytes:
-    """The value of a record that stands for others that came and cannot be had. It ends in the quarantine under the rule `lost`."""
+    """The value of a record that stands for others that came and cannot be had any more. It becomes a row of the place `lost`."""
     return _LOST + what.encode()
 
 
 def what_is_lost(value: bytes) -> str | None:
     """What *value* says is lost; None when it is a record like any other."""
-    return value[len(_LOST) :].decode() if value.startswith(_LOST) else None
+    return value[len(_LOST) :].decode(errors="replace") if value.startswith(_LOST) else None
 
 
 Marks = Mapping[str, int]  # source -> the next offset to read of it
@@ -49,6 +49,13 @@ class Feed(Protocol):
 
     def poll(self, n_records: int, within_s: float) -> Polled:
         """At most *n_records*, and what there is after *within_s*. Raises FeedError for what waiting does not mend."""
+        ...
+
+    def is_same(self) -> bool:
+        """Whether what was polled is of the sources that it names; asked before each commit. False: nobody knows just now, ask again.
+
+        Raises FeedError when they are others now.
+        """
         ...
 
     def rewind(self) -> None:

@@ -103,7 +103,7 @@ def file_hash(path: Path) -> str:
 
 def _replace_file(path: Path, write: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     write(part)
     with part.open("rb") as handle:
         os.fsync(handle.fileno())

@@ -112,6 +112,10 @@ class DatabaseFeed:
         self._next = rows[-1][0] + 1
         return Polled(self._frame(rows), {self._source: self._next})
 
+    def is_same(self) -> bool:
+        """See Feed."""
+        return True
+
     def rewind(self) -> None:
         """See Feed."""
         self._next, self._past, self._ask_at = self._marks().get(self._source, 0), 0, 0.0

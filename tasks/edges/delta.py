@@ -16,7 +16,8 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from datetime import UTC as ZONE
 from datetime import datetime
@@ -26,6 +27,7 @@ from uuid import uuid4
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Field, PostCommitHookProperties, Schema, Transaction
+from deltalake.exceptions import DeltaError
 from deltalake.schema import PrimitiveType
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -65,7 +67,8 @@ class Table:
         if not DeltaTable.is_deltatable(str(folder)):
             fresh = [path for path in (self._log, folder, *folder.parents) if not path.exists()]
             configuration = {"delta.logRetentionDuration": f"interval {keep_log_h} hours", "delta.checkpointInterval": "100"}
-            DeltaTable.create(str(folder), _schema(columns), partition_by=self.partition_by, mode="ignore", configuration=configuration)
+            with _told(folder):
+                DeltaTable.create(str(folder), _schema(columns), partition_by=self.partition_by, mode="ignore", configuration=configuration)
             for made in fresh:
                 self._sync_folder(made.parent)
             durable("table created")
@@ -112,7 +115,11 @@ class Table:
                         f"{source}: rows begin at {begin}, but {self.folder.name} has read up to {stored}. They are read again from there."
                     )
 
-        stands()
+        try:
+            stands()
+        except DeltaError:  # the log's entries were cleaned away as old while this handle stood still
+            self.refresh()
+            stands()
         written = self._write(rows)
         moves = [Transaction(source, end) for source, end in ends.items() if end != begins.get(source)]
         self._act([add for add, _ in written], moves, about, stands, [path for _, path in written])
@@ -133,6 +140,7 @@ class Table:
             self._refuse_restored()
             with contextlib.suppress(MarkMovedError):  # another writer was first: look again
                 self._commit(write, [], {"column": name}, self._give_up)
+                self._committed()
             durable("column added")
         if (was := self.columns[name]) != dtype:
             raise FeedError(
@@ -320,10 +328,11 @@ class Table:
             of = dict(zip(self.partition_by, map(str, values), strict=True))
             folder = self.folder.joinpath(*(f"{name}={value}" for name, value in of.items()))
             fresh = not folder.exists()
-            folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"part-{uuid4().hex}.parquet"
             try:
-                part.write_parquet(path, compression="zstd", compression_level=1, statistics=False)
+                with _told(self.folder):
+                    folder.mkdir(parents=True, exist_ok=True)
+                    part.write_parquet(path, compression="zstd", compression_level=1, statistics=False)
                 self._sync_file(path)
                 self._sync_folder(folder)
                 if fresh:
@@ -353,6 +362,7 @@ class Table:
         except (MarkMovedError, FeedError):  # nothing was committed
             _remove(written)
             raise
+        self._committed()
 
     def _commit(
         self, write: Callable[[CommitProperties], Any], moves: list[Transaction], about: Mapping[str, Any] | None, stands: Callable[[], None]
@@ -374,12 +384,13 @@ class Table:
                 if any(name in self._info(version).get("tidemill", "") for version in range(before + 1, self.version + 1)):
                     break
                 if self.version == before:
-                    raise FeedError(
-                        f"{self.folder} takes no commit: {error}. Nothing was lost or half-written; look at the disk's room and at the folder's rights, then start again."
-                    ) from error
+                    raise _unwritable(self.folder, error) from error
                 stands()
             else:
                 break
+
+    def _committed(self) -> None:
+        """Read what is committed now, and have it on disk. What it names stays, whatever happens here."""
         durable("committed")
         self.refresh()
         self._sync_log()
@@ -395,7 +406,7 @@ class Table:
             )
 
     def _while_there(self, files: pl.DataFrame) -> Callable[[], None]:
-        """A check that *files* are still there, and that nobody has rewritten any others."""
+        """A check that *files* are still there, and that nobody has rewritten any others. They are looked for at once, too: this handle may have moved since they were listed."""
         tidied = self.mark(TIDY)
 
         def stands() -> None:
@@ -403,6 +414,7 @@ class Table:
             if self.mark(TIDY) != tidied or not set(files["path"]) <= set(self._files({}, {})["path"]):
                 raise MarkMovedError(f"Files of {self.folder.name} were rewritten by another process meanwhile.")
 
+        stands()
         return stands
 
     def _merge(self, files: pl.DataFrame) -> int:
@@ -410,7 +422,11 @@ class Table:
         small = files.filter(pl.col("size_bytes") < SMALL_BYTES)
         if small.height < MERGE_FILES:
             return 0
-        stands, of = self._while_there(small), small.row(0, named=True)
+        of = small.row(0, named=True)
+        try:
+            stands = self._while_there(small)
+        except MarkMovedError:
+            return 0
         stored = {name: dtype for name, dtype in self.columns.items() if name not in self.partition_by}
         paths = [str(self.folder / path) for path in small["path"]]
         rows = pl.scan_parquet(paths, schema=stored, missing_columns="insert", hive_partitioning=False, glob=False).collect()
@@ -484,7 +500,7 @@ class Table:
 
     def _sync_file(self, path: Path) -> None:
         if self._sync:
-            with path.open("rb") as handle:
+            with _told(self.folder), path.open("rb") as handle:
                 os.fsync(handle.fileno())
 
     def _sync_folder(self, folder: Path, files: Iterable[Path] = ()) -> None:
@@ -493,7 +509,8 @@ class Table:
                 self._sync_file(file)
             handle = os.open(folder, os.O_RDONLY)
             try:
-                os.fsync(handle)
+                with _told(self.folder):
+                    os.fsync(handle)
             finally:
                 os.close(handle)
 
@@ -515,6 +532,22 @@ def open_for_reading(folder: Path) -> Table:
         raise FeedError(f"{folder} holds no table. `tidemill feed` (or `tidemill feed drain`) makes it when the first records come.")
     table = DeltaTable(str(folder))
     return Table(folder, {}, table.metadata().partition_columns)
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """A disk that refuses, said as a FeedError that names the table's folder. A full disk is a ComputeError in polars's words."""
+    try:
+        yield
+    except (OSError, pl.exceptions.ComputeError, DeltaError) as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: Exception) -> FeedError:
+    return FeedError(
+        f"{folder} cannot be written: {error}. Nothing is lost or half-written: what is not in it is read again. "
+        "Look at the disk's room, its health and the folder's rights, then start again."
+    )
 
 
 def _schema(columns: Columns) -> Schema:

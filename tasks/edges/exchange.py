@@ -114,6 +114,10 @@ class ExchangeFeed:
         found = self._new(one, sorted(bars, key=lambda bar: bar[0]), limit, n_records)
         return Polled(_frame(one.source, found, self._length_ms), {one.source: one.next}) if found else nothing
 
+    def is_same(self) -> bool:
+        """See Feed."""
+        return True
+
     def rewind(self) -> None:
         """See Feed."""
         marks, names = self._marks(), {symbol: f"exchange:{self._exchange}/{symbol}/{self._timeframe}" for symbol in self._symbols}

@@ -14,11 +14,13 @@ import polars as pl
 from confluent_kafka import OFFSET_BEGINNING, Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from tasks.core.errors import FeedError, FencedError
+from tasks.core.errors import FeedError, FencedError, OffsetLostError
 from tasks.core.records import RECORDS, Marks, Polled
 
-_QUEUED_KB = 16_384  # prefetched beside what we hold; a record of 20 MB still passes
+_QUEUED_KB = 8_192  # prefetched beside what we hold: 16 MB cost 60 MB more and gain nothing; a record of 20 MB still passes
+_POLL_BYTES, _PIECE, _PIECE_S = 8_000_000, 1_000, 0.01  # a poll ends when it has so much; looked at after each piece
 _ANSWER_S = 10.0
+_VOUCH_S = 2.0  # a commit waits for this answer
 _FAR = 2**63  # where nobody has said how far a source reaches
 _LOOK_S = 10.0  # how often the topic's id is asked for: a topic that is made anew has another one
 _TUNING = {
@@ -31,6 +33,7 @@ _TUNING = {
     "queued.min.messages": 20_000,
     "queued.max.messages.kbytes": _QUEUED_KB,
     "fetch.message.max.bytes": 4_194_304,
+    "fetch.max.bytes": 8_388_608,  # of one answer, unless its first record alone is larger
     "partition.assignment.strategy": "range",
     "session.timeout.ms": 45_000,
     "reconnect.backoff.max.ms": 1_000,  # a broker that comes back is found within a second
@@ -38,6 +41,7 @@ _TUNING = {
     "topic.metadata.refresh.interval.ms": 30_000,
     "allow.auto.create.topics": False,
 }
+_NO_TOPIC = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}  # noqa: SLF001  (the library's name)
 # What the client cannot mend by trying again.
 _FATAL = {
     KafkaError._AUTO_OFFSET_RESET, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED,  # noqa: SLF001  (the library's name)
@@ -49,15 +53,27 @@ _FENCED = {KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED}  # noqa: SLF001  (
 
 
 class KafkaFeed:
-    """One topic, read as member *member* of *group*. options: more settings of librdkafka (security); they win over ours."""
+    """One topic, read as member *member* of *group*. options: more settings of librdkafka (security); they win over ours.
 
-    def __init__(self, address: str, topic: str, group: str, member: str = "0", options: Mapping[str, Any] | None = None) -> None:
-        common = {"bootstrap.servers": address, "log_level": 3, **(options or {})}
+    told: called with the reason when no broker answers any more, once until records come again. The client goes on trying.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        topic: str,
+        group: str,
+        member: str = "0",
+        options: Mapping[str, Any] | None = None,
+        told: Callable[[str], Any] = lambda _: None,
+    ) -> None:
+        common = {"bootstrap.servers": address, "log_level": 2, **(options or {})}  # with 3 it writes 20 lines a second while no broker is there
         self._topic, self._address = topic, address
         self._admin = AdminClient(admin_options(common))
         self._cluster, self._topic_id = self._look()
         identity = {"group.id": group, "group.instance.id": f"{group}-{member}", "client.id": f"{group}-{member}"}
-        self._consumer = Consumer({**_TUNING, **identity, **common})
+        self._told, self._is_away = told, False
+        self._consumer = Consumer({**_TUNING, **identity, **common, "error_cb": self._heard})
         self._marks: Callable[[], Marks] = dict
         self._ours: dict[int, str] = {}
         self._ends: dict[str, int] = {}
@@ -77,7 +93,7 @@ class KafkaFeed:
             self._refuse_another_topic()
         self._was_assigned = False
         try:
-            messages = self._consumer.consume(n_records, within_s)
+            messages = self._consume(n_records, within_s)
         except KafkaException as error:
             self._refuse(error.args[0])
             messages = []
@@ -99,8 +115,27 @@ class KafkaFeed:
         for source, end in last.iter_rows():
             ends[source] = max(end, ends.get(source, 0))
         self._ends |= ends
+        self._is_away &= not ends
         revoked, self._revoked = frozenset(self._revoked), set()
         return Polled(frame, ends, revoked)
+
+    def is_same(self) -> bool:
+        """See Feed: the client goes on reading a topic that was made anew as though it were the old one. One that is gone was still the one."""
+        try:
+            now = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=_VOUCH_S)[self._topic].result()
+        except KafkaException as error:
+            return error.args[0].code() in _NO_TOPIC
+        self._refuse_id(str(now.topic_id))
+        return True
+
+    def _consume(self, n_records: int, within_s: float) -> list[Message]:
+        """Piece by piece, since records of 20 MB may come where small ones are usual, and the client counts records alone."""
+        until, messages, n_bytes = time.monotonic() + within_s, list[Message](), 0
+        while len(messages) < n_records and n_bytes < _POLL_BYTES and (left := until - time.monotonic()) > 0:
+            piece = self._consumer.consume(min(n_records - len(messages), _PIECE), min(left, _PIECE_S))
+            n_bytes += sum(map(len, piece))
+            messages += piece
+        return messages
 
     def rewind(self) -> None:
         """See Feed."""
@@ -118,12 +153,26 @@ class KafkaFeed:
     def is_drained(self) -> bool:
         """See Feed; False until the group has given us partitions, and while the broker does not say how far they reach."""
         if fresh := [p for p, source in self._ours.items() if source not in self._wanted]:
-            self._wanted |= {self._source(p): offset for p, offset in self._reach(fresh).items()}
+            self._wanted |= {self._source(p): offset for p, offset in self._reach(fresh, OffsetSpec.latest()).items()}
         return bool(self._ours) and all(self._ends.get(source, 0) >= self._wanted.get(source, _FAR) for source in self._ours.values())
+
+    def kept(self) -> dict[str, tuple[int, int]]:
+        """Source -> (first offset that the topic has, next one to be written), of every partition. Raises FeedError when nobody answers."""
+        try:
+            partitions = list(self._admin.list_topics(topic=self._topic, timeout=_ANSWER_S).topics[self._topic].partitions)
+            first, end = (self._reach(partitions, spec) for spec in (OffsetSpec.earliest(), OffsetSpec.latest()))
+            return {self._source(p): (first[p], end[p]) for p in partitions}
+        except (KafkaException, KeyError) as error:
+            raise FeedError(f"Kafka at {self._address} does not say what it has of {self._topic!r}. Try again when all its nodes are up.") from error
 
     def close(self) -> None:
         """See Feed. The place in the group is kept for the session's time: the next start takes it without a rebalance."""
         self._consumer.close()
+
+    def _heard(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN and not self._is_away:  # noqa: SLF001  (the library's name)
+            self._is_away = True
+            self._told(f"Kafka at {self._address} does not answer: {error.str()}")
 
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         self._was_assigned = True
@@ -140,12 +189,12 @@ class KafkaFeed:
             if (source := self._ours.pop(p.partition, None)) is not None:
                 self._revoked.add(source)
 
-    def _reach(self, partitions: list[int]) -> dict[int, int]:
-        """Partition -> its next offset, of committed records; those that nobody answers for lack.
+    def _reach(self, partitions: list[int], wanted: OffsetSpec) -> dict[int, int]:
+        """Partition -> its first or next offset, of committed records; those that nobody answers for lack.
 
         The admin client asks: on the consumer's connection the question would wait behind a fetch that waits for records, half a second.
         """
-        asked = {TopicPartition(self._topic, p): OffsetSpec.latest() for p in partitions}
+        asked = dict.fromkeys((TopicPartition(self._topic, p) for p in partitions), wanted)
         answers = self._admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_ANSWER_S)
         found = {}
         for partition, answer in answers.items():
@@ -176,7 +225,7 @@ class KafkaFeed:
             cluster = self._admin.list_topics(topic=self._topic, timeout=_ANSWER_S).cluster_id
             found = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=_ANSWER_S)[self._topic].result()
         except KafkaException as error:
-            if error.args[0].code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}:  # noqa: SLF001  (the library's name)
+            if error.args[0].code() in _NO_TOPIC:
                 raise FeedError(f"Kafka at {self._address} has no topic {self._topic!r}. Make it, or correct `feed.source.topic`.") from error
             raise FeedError(
                 f"Kafka at {self._address} does not answer: {error.args[0].str()}. Start it (`tidemill up --kafka`), or set TIDEMILL_KAFKA."
@@ -191,6 +240,9 @@ class KafkaFeed:
             if "has no topic" in str(error):
                 raise
             return  # nobody answers just now; the client goes on trying
+        self._refuse_id(now)
+
+    def _refuse_id(self, now: str) -> None:
         if now != self._topic_id:
             raise FeedError(
                 f"Topic {self._topic!r} was made anew (id {now}, before {self._topic_id}): what it held and was not read is gone. Start again to read the new one from its beginning."
@@ -198,9 +250,9 @@ class KafkaFeed:
 
     def _refuse(self, error: KafkaError) -> None:
         if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001  (the library's name)
-            raise FeedError(
+            raise OffsetLostError(
                 f"{self._topic}: the offset to read next is not kept any more ({error.str()}). Retention removed what was not read, or the log was cut. "
-                "Nothing was skipped. Look first whether the records can be produced again; to go on without them, move the feed's folder `table` away: what the topic still has lands anew."
+                "Nothing was skipped. Look first whether the records can be produced again; `tidemill feed skip` notes the gap and goes on at the first record that is there."
             )
         if error.code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}:  # noqa: SLF001  (the same)
             self._refuse_another_topic()

@@ -141,6 +141,10 @@ class WebsocketFeed:
         }  # fmt: skip
         return Polled(pl.DataFrame(records, schema=dict(RECORDS)), {self._source: self._polled})
 
+    def is_same(self) -> bool:
+        """See Feed."""
+        return True
+
     def rewind(self) -> None:
         """See Feed. What was polled and not committed is fetched from REST; without that, or without numbers, it is lost."""
         mark = self._marks().get(self._source)

@@ -17,6 +17,7 @@ import polars as pl
 from tasks.core.records import what_is_lost
 
 RULE, DETAIL = "_rule", "_detail"
+LOST = "lost"  # a record that stands for others which nobody can read any more, and the place of its row
 NOT_THE_TABLES = frozenset({"place", "month", "series_id", "event_time", "known_at"})  # names that no field of a record may take
 
 _N_PATTERNS = 4  # orders in which producers write the fields of one topic
@@ -28,6 +29,7 @@ _PATTERNS: dict[Any, str] = {
 }  # fmt: skip
 _KINDS: dict[Any, type] = {pl.Float64: float, pl.Int64: int, pl.Boolean: bool, pl.String: str}
 _CHUNK = 256  # records
+_SLICE = 10_000  # records
 _KEY_END = re.compile(rb'"\s*:')
 
 
@@ -84,9 +86,10 @@ class Decoder:
         added: dict[str, pl.DataType] = {}
         broken: dict[tuple[str, str], int] = {}
         found: list[tuple[Mapping[str, Any], str | None, str | None]] = []
-        for value in values.to_list():
+        heads = values.bin.slice(0, self.contract.max_bytes + 1)  # one of 20 MB is not copied to be found too large
+        for value, n_bytes in zip(heads.to_list(), values.bin.size().to_list(), strict=True):
             try:
-                found.append((self._one(value, added), None, None))
+                found.append((self._one(value, n_bytes, added), None, None))
             except UnreadableError as fault:
                 found.append(({}, fault.rule, fault.detail))
                 if fault.field is not None:
@@ -97,12 +100,12 @@ class Decoder:
         rules = {RULE: pl.Series([rule for _, rule, _ in found], dtype=pl.String), DETAIL: pl.Series([said for _, _, said in found], dtype=pl.String)}
         return Decoded(pl.DataFrame({**columns, **rules}), added, broken)
 
-    def _one(self, value: bytes, added: dict[str, pl.DataType]) -> Mapping[str, Any]:
+    def _one(self, value: bytes, n_bytes: int, added: dict[str, pl.DataType]) -> Mapping[str, Any]:
         """One record's fields; those that are new go to *added*."""
-        if len(value) > self.contract.max_bytes:
-            raise UnreadableError("too_large", f"{len(value):,} bytes, more than `feed.max_record_kb` allows")
+        if n_bytes > self.contract.max_bytes:
+            raise UnreadableError("too_large", f"{n_bytes:,} bytes, more than `feed.max_record_kb` allows")
         if (lost := what_is_lost(value)) is not None:
-            raise UnreadableError("lost", lost)
+            raise UnreadableError(LOST, lost)
         if not value:
             raise UnreadableError("empty", "the value has no bytes; a tombstone would be null")
         read = self._reader(value)
@@ -200,8 +203,9 @@ class JsonDecoder(Decoder):
         return r"^\{" + ", ?".join(parts) + r"\}$"
 
     def _fast(self, text: pl.Series) -> pl.DataFrame:
-        frame = text.str.json_decode(pl.Struct(dict(self.contract.fields))).struct.unnest()
-        return frame.with_columns(pl.lit(None, pl.String).alias(RULE), pl.lit(None, pl.String).alias(DETAIL))
+        form = pl.Struct(dict(self.contract.fields))
+        slices = (text.slice(first, _SLICE).str.json_decode(form).struct.unnest() for first in range(0, len(text), _SLICE))  # its parser holds much
+        return pl.concat(slices).with_columns(pl.lit(None, pl.String).alias(RULE), pl.lit(None, pl.String).alias(DETAIL))
 
 
 def read_json_object(value: bytes) -> Mapping[str, Any]:

@@ -27,9 +27,10 @@ EVENTS: Mapping[str, str] = {
     "quarantine_high": "more records than `feed.alert_quarantine_frac` went to the quarantine",
     "late_high": "more records than `feed.alert_late_frac` came too late to be rows",
     "commit_refused": "another writer had read on; what was held is read again",
+    "offset_lost": "what is to be read next is not in the topic any more; landing has stopped",
+    "source_down": "the feed's source does not answer; landing waits for it",
     "member_fenced": "another process took this member's place in the group",
-    "source_away": "the database, the socket or the exchange that is read does not answer; it is tried again",
-    "records_lost": "a socket or an exchange did not bring some records, and nothing else has them; the range is in the quarantine",
+    "records_lost": "a socket or an exchange did not bring some records, and nothing else has them; landing has gone on behind them",
     "registry_down": "the schema registry does not answer; landing waits for it",
 }
 RAISED = Counter("tidemill_feed_events", "Alert events raised, by name.", ["event"], registry=None)

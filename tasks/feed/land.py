@@ -15,7 +15,7 @@ from tasks.edges.delta import REPLAY, TIDY, Table
 from tasks.feed.decode import DETAIL, RULE, Contract, Decoded, Decoder, Reader
 from tasks.feed.formats import decoder_of
 from tasks.feed.params import TYPES, FeedParams
-from tasks.feed.sort import DUPLICATE, EMPTY, QUARANTINE, ROW, Memory, forget, payload_hash, sort_records
+from tasks.feed.sort import DUPLICATE, EMPTY, QUARANTINE, ROW, Memory, forget, id_key, ids_of, sort_records
 
 OWN = {"series_id": pl.String(), "event_time": UTC, "known_at": UTC, "place": pl.String(), "month": pl.String(), "_source": pl.String(), "_offset": pl.Int64(),
         "_timestamp": UTC, "_key": pl.Binary(), "_headers": pl.String(), "_raw": pl.Binary(), RULE: pl.String(), DETAIL: pl.String()}  # fmt: skip
@@ -127,11 +127,15 @@ class Landing:
         self._ends |= polled.ends
 
     def commit(self) -> Landed | None:
-        """Commit what is held; None when another writer had read on: what was held is forgotten and read again from the table's marks."""
-        if not self._n_held:
+        """Commit what is held; None when the source does not vouch for it just now, and it stays held, or another writer had read on.
+
+        What was held is forgotten then, and read again from the table's marks.
+        """
+        if not self._n_held or not self._feed.is_same():
             return None
         begun = time.monotonic()
-        records = pl.concat(self._held, rechunk=True) if self._held else pl.DataFrame(schema=dict(RECORDS))
+        records = pl.concat(self._held) if self._held else pl.DataFrame(schema=dict(RECORDS))
+        self._held = []
         decoded = self._decode(records)
         rows, memory = sort_records(records, decoded, self._params, self._every, self._memory)
         counts = dict(rows["place"].value_counts().iter_rows())
@@ -216,7 +220,7 @@ def _recall(table: Table, params: FeedParams) -> Memory:
     It is what the landing that wrote them remembered, with two bounds: the newest _RECALL_ROWS rows are asked, so a series that was silent
     longer begins anew; and where more than `feed.max_ids` ids lie within `feed.lateness_s`, the oldest are forgotten.
     """
-    key = ["series_id", "event_time", *(["known_at"] if params.known_at_field else []), *params.id_fields]
+    key = id_key(params)
     least = table.reaching("event_time", _RECALL_ROWS, {"place": ROW})
     if least is None:
         return EMPTY
@@ -232,5 +236,5 @@ def _recall(table: Table, params: FeedParams) -> Memory:
     behind = newest["newest"].min() - timedelta(seconds=params.lateness_s)  # type: ignore[operator]  # a datetime
     rows = table.scan({"place": ROW}, {"event_time": max(least, behind)}, [*key, *values])
     alive = rows.join(newest.lazy(), on="series_id").filter(pl.col("event_time") >= pl.col("newest") - pl.duration(seconds=params.lateness_s))
-    ids = alive.select(_id=pl.struct(key).hash(), _payload=payload_hash(values), series_id="series_id", event_time="event_time").collect()
+    ids = alive.select(ids_of(key, values)).collect()
     return Memory(newest, forget(ids, newest, params))

@@ -144,7 +144,7 @@ class FeedParams(Strict):
     was produced silent_s before the table's newest holds none open.
     lateness_s: a record that far behind its series' newest is late. max_ahead_s: one that far after its own production is no time.
     max_record_kb: larger ones are quarantined unread. max_added_fields: unknown fields that may become columns; 0: they are quarantined.
-    commit_rows, commit_every_s: whichever comes first ends a commit. max_buffer_mb: of records held. max_ids: remembered by dedupe.
+    commit_rows, commit_every_s: whichever comes first ends a commit. max_buffer_mb: of records held. max_ids: remembered by dedupe, 32 bytes each.
     format: `json`; `avro` or `protobuf`: by the schema registry of TIDEMILL_SCHEMA_REGISTRY with its five bytes before each record, or by schema_file
     (an Avro schema; a Protobuf descriptor set, and message: the full name in it) without them.
     alert_quarantine_frac, alert_late_frac: an event is raised when more of the records of alert_window_s (by the clock) go there.
@@ -167,8 +167,8 @@ class FeedParams(Strict):
     max_added_fields: Annotated[int, Field(ge=0)] = 20
     commit_rows: Annotated[int, Field(ge=1)] = 50_000
     commit_every_s: Annotated[float, Field(gt=0)] = 0.5
-    max_buffer_mb: Annotated[int, Field(ge=8)] = 64
-    max_ids: Annotated[int, Field(ge=0)] = 2_000_000
+    max_buffer_mb: Annotated[int, Field(ge=8)] = 32
+    max_ids: Annotated[int, Field(ge=0)] = 500_000
     window: str = "1d"
     silent_s: Annotated[float, Field(gt=0)] = 86_400.0
     partition_by: Literal["year", "month", "day"] = "month"

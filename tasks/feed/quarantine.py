@@ -17,7 +17,7 @@ from tasks.feed.decode import DETAIL, RULE, Reader
 from tasks.feed.formats import decoder_of
 from tasks.feed.land import contract_of, take_added
 from tasks.feed.params import FeedParams
-from tasks.feed.sort import DUPLICATE, EMPTY, QUARANTINE, ROW, Memory, payload_hash, sort_records
+from tasks.feed.sort import DUPLICATE, EMPTY, QUARANTINE, ROW, Memory, id_key, ids_of, sort_records
 
 _TRIES = 5  # commits that another rewriting of files may refuse; each of those is over in a second
 _SHOWN = 10_000  # characters of a record that are shown
@@ -90,11 +90,11 @@ def _replay_files(
 def _as_it_was(table: Table, params: FeedParams, alone: pl.DataFrame) -> tuple[Memory, pl.Series]:
     """(the ids of the table's rows that *alone*'s rows may repeat; of each of *alone* its series' newest row before it in its log)."""
     rows = alone.filter(pl.col("place") == ROW)
-    key = ["series_id", "event_time", *(["known_at"] if params.known_at_field else []), *params.id_fields]
+    key = id_key(params)
     values = [name for name in table.columns if not name.startswith("_") and name not in {"place", "month", "known_at", *key}]
     theirs = table.scan({"place": ROW}).join(rows.lazy().select("series_id").unique(), on="series_id", how="semi")
     same = theirs.join(rows.lazy().select("series_id", "event_time").unique(), on=["series_id", "event_time"], how="semi")
-    ids = same.select(_id=pl.struct(key).hash(), _payload=payload_hash(values), series_id="series_id", event_time="event_time").collect()
+    ids = same.select(ids_of(key, values)).collect()
     log = theirs.select("_source", "series_id", "_offset", newest="event_time").sort("_offset").collect()
     log = log.with_columns(pl.col("newest").cum_max().over("_source", "series_id"))
     asked = alone.select("_source", "series_id", "_offset").with_row_index("_nth").sort("_offset")

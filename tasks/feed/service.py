@@ -5,13 +5,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.core.about import About
-from tasks.core.errors import FeedError, FencedError
+from tasks.core.errors import FeedError, FencedError, OffsetLostError
 from tasks.edges.artifacts import read_json
 from tasks.edges.delta import Table, open_for_reading
 from tasks.edges.params import checked, read_about, read_dataset, read_section
@@ -24,6 +24,9 @@ from tasks.feed.params import FeedParams
 from tasks.feed.sources import build_feed
 from tasks.feed.watch import Watch, describe, note_fault, read_status
 from tasks.feed.window import NAME, window_of, write_window
+
+if TYPE_CHECKING:
+    from tasks.feed.skip import Gap
 
 _WINDOW_S = 5.0  # between two looks whether a window has closed
 _TIDY_COMMITS = 100  # a merge reads at most what these left small
@@ -78,6 +81,13 @@ def run(*, stop: Callable[[], bool], until_drained: bool, say: Callable[[Landed]
         except FencedError as error:
             raise_event(folder, "member_fenced", member=settings().feed_member, said=str(error))
             raise
+        except OffsetLostError as error:
+            raise_event(folder, "offset_lost", member=settings().feed_member, said=str(error))
+            raise
+        except OSError as error:  # of what lies beside the table, which says its own
+            raise FeedError(
+                f"{folder} cannot be written: {error}. Nothing is lost; look at the disk's room and the folder's rights, then start again."
+            ) from error
         finally:
             feed.close()
             beside.finish()
@@ -123,6 +133,19 @@ def replay_quarantine(rule: str | None, *, dry_run: bool, root: Path = ROOT) -> 
     return replay(table, params, _bar_length(params, read_about(root)), reader_of(params, root=root), rule=rule, dry_run=dry_run)
 
 
+def skip(root: Path = ROOT) -> "list[Gap]":
+    """See tasks.feed.skip; of the current dataset's topic. Raises FeedError when its feed reads none."""
+    from tasks.edges.kafka import KafkaFeed  # noqa: PLC0415  (other sources need no Kafka)
+    from tasks.feed.skip import skip_lost  # noqa: PLC0415  (a landing never needs it)
+
+    table, params = open_current(root)
+    dataset = read_dataset(root)
+    with closing(build_feed(params, dataset, read_about(root), partial(raise_event, folder_of(dataset)), root)) as feed:
+        if not isinstance(feed, KafkaFeed):
+            raise FeedError(f"The feed of {dataset!r} reads {params.source.kind}; only a topic loses what was not read.")
+        return skip_lost(table, params, feed.kept())
+
+
 class _Beside:
     """What happens beside the landing: it is watched, windows close, the table is tidied."""
 
@@ -146,10 +169,14 @@ class _Beside:
         self._say(landed)
 
     def close_window(self) -> dict[str, Any] | None:
-        before = read_window(self._folder)
-        window = window_of(self._table, self._params.window, self._params.silent_s, before)
-        if window is not None and window != before:
-            write_window(self._folder, window)
+        with (self._folder / "window.lock").open("w") as lock:  # another member may be at it
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            before = read_window(self._folder)
+            if before is not None and before["version"] > self._table.version:  # ... and has read more of the table
+                self._table.refresh()
+            window = window_of(self._table, self._params.window, self._params.silent_s, before)
+            if window is not None and window != before:
+                write_window(self._folder, window)
         self._looked, self._seen = time.monotonic(), self._table.version
         return window
 

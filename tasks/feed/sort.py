@@ -13,26 +13,30 @@ from zlib import crc32
 import polars as pl
 
 from tasks.core.frames import UTC
-from tasks.feed.decode import DETAIL, RULE, Decoded, as_text
+from tasks.feed.decode import DETAIL, LOST, RULE, Decoded, as_text
 from tasks.feed.params import FeedParams
 from tasks.feed.times import read_times
 
 ROW, LATE, UNCLOSED, TOMBSTONE, QUARANTINE, DUPLICATE = "row", "late", "unclosed", "tombstone", "quarantine", "duplicate"
-PLACES = (ROW, LATE, UNCLOSED, TOMBSTONE, QUARANTINE)  # that the table has; a duplicate is counted and not kept
-_MONTH = {"year": "%Y", "month": "%Y-%m", "day": "%Y-%m-%d"}
-_TRIM_AT = 1.25  # ids beyond the bound before the oldest are forgotten
+PLACES = (ROW, LATE, UNCLOSED, TOMBSTONE, QUARANTINE, LOST)  # that the table has; a duplicate is counted and not kept
+MONTH = {"year": "%Y", "month": "%Y-%m", "day": "%Y-%m-%d"}
+_TRIM_AT = 50_000  # ids, at least, that came since the last look which of them are late by now
 
 
 class Memory(NamedTuple):
-    """What is known of rows that are in the table. newest: series_id, newest event_time. ids: _id, _payload (hashes), series_id, event_time."""
+    """What is known of rows that are in the table. newest: series_id, newest event_time. ids: see `ids_of`.
+
+    n_kept: of the ids, how many were left when the late ones were forgotten last.
+    """
 
     newest: pl.DataFrame
     ids: pl.DataFrame
+    n_kept: int = 0
 
 
 EMPTY = Memory(
     pl.DataFrame(schema={"series_id": pl.String, "newest": UTC}),
-    pl.DataFrame(schema={"_id": pl.UInt64, "_payload": pl.UInt64, "series_id": pl.String, "event_time": UTC}),
+    pl.DataFrame(schema={"_id": pl.UInt64, "_payload": pl.UInt64, "_series": pl.UInt64, "event_time": UTC}),
 )
 
 
@@ -90,6 +94,8 @@ def _judge_times(fields: pl.DataFrame, params: FeedParams, every: str | None) ->
     place = (
         pl.when(pl.col("place").is_not_null())
         .then("place")
+        .when(pl.col(RULE) == LOST)
+        .then(pl.lit(LOST))
         .when(pl.col(RULE).is_not_null())
         .then(pl.lit(QUARANTINE))
         .when(open_bar)
@@ -112,13 +118,13 @@ def _judge_ids(fields: pl.DataFrame, params: FeedParams, memory: Memory) -> pl.D
     """The same id and payload: once. The same id with another payload: quarantined."""
     if not params.dedupe:
         return fields.with_columns(_id=pl.lit(None, pl.UInt64), _payload=pl.lit(None, pl.UInt64))
-    key = ["series_id", "event_time", *(["known_at"] if params.known_at_field else []), *params.id_fields]
+    key = id_key(params)
     mark = {params.closed_field} - set(params.fields)  # says what a record is, and is no value of it
     values = [c for c in fields.columns if not c.startswith("_") and c not in {"place", *key, *mark}]
-    hashed = fields.with_columns(_id=pl.struct(key).hash(), _payload=payload_hash(values))
+    hashed = fields.with_columns(ids_of(key, values)[:2])
     rows = hashed.select("_id", "_payload", is_row=pl.col("place") == ROW)
     ours = rows.filter("is_row")
-    known = memory.ids.join(ours.select("_id"), on="_id", how="semi").select("_id", _was="_payload")
+    known = memory.ids.select("_id", _was="_payload").join(ours.select("_id"), on="_id", how="semi")
     if known.is_empty() and ours["_id"].n_unique() == ours.height:
         return hashed
     judged = hashed.join(known, on="_id", how="left", maintain_order="left")
@@ -137,21 +143,36 @@ def _judge_ids(fields: pl.DataFrame, params: FeedParams, memory: Memory) -> pl.D
     ).drop("_was")
 
 
-def payload_hash(names: Sequence[str]) -> pl.Expr:
+def id_key(params: FeedParams) -> list[str]:
+    """The columns by which a row is known again."""
+    return ["series_id", "event_time", *(["known_at"] if params.known_at_field else []), *params.id_fields]
+
+
+def ids_of(key: Sequence[str], values: Sequence[str]) -> list[pl.Expr]:
+    """What is remembered of a row, 32 bytes: hashes _id of *key*, _payload of *values*, _series of its series, and event_time."""
+    return [
+        pl.struct(key).hash().alias("_id"),
+        _payload_hash(values).alias("_payload"),
+        pl.col("series_id").hash().alias("_series"),
+        pl.col("event_time"),
+    ]
+
+
+def _payload_hash(names: Sequence[str]) -> pl.Expr:
     """One number for the values of the columns *names*, whatever their order; a null counts for nothing, so that a new column changes no older row's."""
     hashes = (pl.when(pl.col(name).is_not_null()).then(pl.col(name).hash(crc32(name.encode()))).otherwise(pl.lit(0, pl.UInt64)) for name in names)
     return reduce(xor, hashes, pl.lit(0, pl.UInt64))
 
 
 def _finished(fields: pl.DataFrame, records: pl.DataFrame, params: FeedParams) -> pl.DataFrame:
-    """Table rows. A quarantined record keeps its bytes and no fields: what did not pass cannot be trusted to be what it says."""
-    is_bad = pl.col("place") == QUARANTINE
+    """Table rows. A quarantined record keeps its bytes and no fields: what did not pass cannot be trusted to be what it says. So does one that is lost."""
+    is_bad = pl.col("place").is_in([QUARANTINE, LOST])
     values = [c for c in fields.columns if not c.startswith("_") and c not in {"place", "series_id", "event_time"}]
-    month = pl.coalesce("event_time", "_timestamp").dt.strftime(_MONTH[params.partition_by])
+    month = pl.coalesce("event_time", "_timestamp").dt.strftime(MONTH[params.partition_by])
     done = fields.with_columns(
-        records["_value"].alias("_raw"), month=pl.when(is_bad).then(pl.col("_timestamp").dt.strftime(_MONTH[params.partition_by])).otherwise(month)
+        records["_value"].alias("_raw"), month=pl.when(is_bad).then(pl.col("_timestamp").dt.strftime(MONTH[params.partition_by])).otherwise(month)
     )
-    if (fields["place"] == QUARANTINE).any():
+    if fields["place"].is_in([QUARANTINE, LOST]).any():
         nothing = [pl.when(~is_bad).then(name).alias(name) for name in values]
         done = done.with_columns(*nothing, _raw=pl.when(is_bad).then("_raw"))
     else:
@@ -164,14 +185,18 @@ def _remember(fields: pl.DataFrame, params: FeedParams, memory: Memory) -> Memor
     newest = pl.concat([memory.newest, rows.select("series_id", newest="event_time")]).group_by("series_id").agg(pl.col("newest").max())
     if not params.dedupe:
         return Memory(newest, memory.ids)
-    ids = pl.concat([memory.ids, rows.select(memory.ids.columns)])
-    if ids.height > params.max_ids * _TRIM_AT:
-        ids = forget(ids, newest, params)
-    return Memory(newest, ids)
+    ids = pl.concat([memory.ids, rows.select("_id", "_payload", pl.col("series_id").hash().alias("_series"), "event_time")])
+    if ids.height < memory.n_kept * 1.25 + _TRIM_AT:
+        return Memory(newest, ids, memory.n_kept)
+    kept = forget(ids, newest, params)
+    return Memory(newest, kept, kept.height)
 
 
 def forget(ids: pl.DataFrame, newest: pl.DataFrame, params: FeedParams) -> pl.DataFrame:
-    """*ids* without those that would be late now, and of the rest the newest `max_ids`."""
-    horizon = pl.col("newest") - pl.duration(seconds=params.lateness_s)
-    alive = ids.join(newest, on="series_id").filter(pl.col("event_time") >= horizon).drop("newest")
-    return alive if alive.height <= params.max_ids else alive.sort("event_time").tail(params.max_ids)
+    """*ids* without those that would be late now, and of the rest the newest `max_ids`, or a few less where times are equal."""
+    by_series = newest.select(_series=pl.col("series_id").hash(), horizon=pl.col("newest") - pl.duration(seconds=params.lateness_s))
+    times = ids["event_time"]  # columns one by one: ids are many, and none is copied before it is known to stay
+    alive = times >= ids.select("_series").join(by_series, on="_series", how="left", maintain_order="left")["horizon"]
+    if (alive.sum() or 0) > params.max_ids:
+        alive &= times > times.filter(alive).sort(descending=True)[params.max_ids]
+    return ids.filter(alive)

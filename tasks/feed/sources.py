@@ -14,7 +14,7 @@ def build_feed(params: FeedParams, dataset: str, about: About, raise_: Raise, ro
     """The source that *params* names. raise_: how it raises an event. Raises FeedError when it is not there."""
     source = params.source
     if isinstance(source, KafkaSource):
-        return _kafka(source, dataset)
+        return _kafka(source, dataset, raise_)
     if isinstance(source, DatabaseSource):
         return _database(source, raise_)
     if isinstance(source, WebsocketSource):
@@ -31,14 +31,21 @@ def _database(source: DatabaseSource, raise_: Raise) -> Feed:
         raise FeedError(
             "`feed.source` is a database, and nothing says where it is. Set TIDEMILL_FEED_DATABASE (postgresql+psycopg://USER:PASSWORD@HOST/NAME)."
         )
-    return DatabaseFeed(url, **source.model_dump(exclude={"kind"}), told=lambda why: raise_("source_away", said=why))
+    return DatabaseFeed(url, **source.model_dump(exclude={"kind"}), told=lambda why: raise_("source_down", said=why))
 
 
-def _kafka(source: KafkaSource, dataset: str) -> Feed:
+def _kafka(source: KafkaSource, dataset: str, raise_: Raise) -> Feed:
     from tasks.edges.kafka import KafkaFeed  # noqa: PLC0415
 
     s = settings()
-    return KafkaFeed(s.kafka_address, source.topic, source.group or f"tidemill-{dataset}", s.feed_member, s.kafka_options)
+    return KafkaFeed(
+        s.kafka_address,
+        source.topic,
+        source.group or f"tidemill-{dataset}",
+        s.feed_member,
+        s.kafka_options,
+        lambda why: raise_("source_down", said=why),
+    )
 
 
 def _websocket(source: WebsocketSource, raise_: Raise) -> Feed:
@@ -53,7 +60,7 @@ def _websocket(source: WebsocketSource, raise_: Raise) -> Feed:
             "headers": {name: filled(value) for name, value in source.headers.items()},
             "backfill_url": source.backfill_url and filled(source.backfill_url),
         },
-        told=lambda why: raise_("source_away", said=why),
+        told=lambda why: raise_("source_down", said=why),
         lost=lambda facts: raise_("records_lost", **facts),
     )
 
@@ -64,7 +71,7 @@ def _exchange(source: ExchangeSource, raise_: Raise) -> Feed:
     return ExchangeFeed(
         **source.model_dump(exclude={"kind"}),
         options=settings().feed_exchange,
-        told=lambda why: raise_("source_away", said=why),
+        told=lambda why: raise_("source_down", said=why),
         lost=lambda facts: raise_("records_lost", **facts),
     )
 

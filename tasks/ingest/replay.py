@@ -61,6 +61,8 @@ def _read(params: IngestParams, about: About, name: str, root: Path) -> Rows:
             link_files(folder, source.kind, files_of(source.files, name, root))
         files = list(build_source(source, about, folder).read())
     frame = pl.concat([file.rows for file in files]).sort("known_at", maintain_order=True)
+    if frame.is_empty():
+        raise SourceError(f"{name!r} has no rows, so there is nothing to play. Look at its files.")
     read_as = [source.model_dump(mode="json", exclude={"files"}), about.every, about.calendar, about.publish_delay_s]
     digest = hashlib.sha256(json.dumps([[(file.name, file.sha256) for file in files], read_as], sort_keys=True).encode())
     return Rows(frame, digest.hexdigest()[:16], about)

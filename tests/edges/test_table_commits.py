@@ -99,6 +99,18 @@ def test_a_restore_while_nobody_was_there_is_found_at_the_next_start(folder):
     assert live(folder)[1]["s"] == 10
 
 
+def test_a_writer_that_stood_still_while_its_entries_were_cleaned_from_the_log_goes_on(folder):
+    idle, busy = open_for_reading(folder), open_for_reading(folder)
+    for first in range(30, 60, 10):
+        busy.commit(rows(first, first + 10), {"s": first}, {"s": first + 10})
+    for entry in (folder / "_delta_log").glob("*.json"):
+        os.utime(entry, (1_600_000_000, 1_600_000_000))
+    busy.tidy()
+    assert not (folder / "_delta_log" / f"{idle.version:020d}.json").exists()
+    idle.commit(rows(0, 5, "t"), {}, {"t": 5})
+    assert (offsets(folder), offsets(folder, "t")) == (list(range(60)), list(range(5)))
+
+
 def test_a_merge_and_somebody_elses_optimize_at_once_double_nothing(folder, monkeypatch):
     table = open_for_reading(folder)
     for first in range(30, 190, 10):
@@ -106,6 +118,37 @@ def test_a_merge_and_somebody_elses_optimize_at_once_double_nothing(folder, monk
     monkeypatch.setattr(delta, "durable", lambda point: DeltaTable(str(folder)).optimize.compact() if point == "merged files written" else None)
     assert table.tidy()["merged"] == 0
     assert offsets(folder) == list(range(190))
+
+
+def test_two_who_tidy_several_partitions_at_once_double_nothing(folder, monkeypatch):
+    """The second is refused at one partition, and must not go on with what it had listed of the others."""
+    table = open_for_reading(folder)
+    for first in range(30, 190, 10):
+        both = pl.concat([rows(first, first + 5), rows(first + 5, first + 10).with_columns(place=pl.lit("quarantine"))])
+        table.commit(both, {"s": first}, {"s": first + 10})
+    begun = []
+
+    def other(point):
+        if point == "merged files written" and not begun:
+            begun.append(True)
+            open_for_reading(folder).tidy()
+
+    monkeypatch.setattr(delta, "durable", other)
+    assert table.tidy()["merged"] == 0
+    assert offsets(folder) == list(range(190))
+
+
+def test_a_sync_of_the_log_that_fails_after_the_commit_leaves_what_it_names(folder, monkeypatch):
+    table = open_for_reading(folder)
+
+    def fails(*given):
+        raise FeedError("cannot be written")
+
+    monkeypatch.setattr(Table, "_sync_log", fails)
+    with pytest.raises(FeedError):
+        table.commit(rows(30, 40), {"s": 30}, {"s": 40})
+    assert open_for_reading(folder).scan().collect().height == 40
+    assert offsets(folder) == list(range(40))
 
 
 def test_a_commit_that_was_made_and_not_told_counts_as_made(folder, monkeypatch):

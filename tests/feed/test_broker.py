@@ -1,9 +1,14 @@
-"""The broker that the tests share."""
+"""The broker that the tests share, and one that is killed."""
+
+import time
+from contextlib import ExitStack
 
 from confluent_kafka import Producer
 from kafka import make_topic
+from ledger import check, producing
+from lives import land, landed_within, said, stopped, until
 
-from flows.broker import is_up, new_cluster_id
+from flows.broker import broker, is_up, new_cluster_id
 
 
 def test_a_topic_takes_records(kafka_cluster):
@@ -17,3 +22,22 @@ def test_a_topic_takes_records(kafka_cluster):
 
 def test_no_cluster_id_looks_like_an_option():
     assert not [made for _ in range(2_000) if (made := new_cluster_id()).startswith("-") or len(made) != 22]
+
+
+def test_a_broker_that_is_killed_comes_back_in_its_folder_and_all_that_was_sent_lands_once(tmp_path):
+    """By another object, as on another day: at its address, with its topics and what it had taken. The producer and the landing wait for it."""
+    with ExitStack() as brokers:
+        first = brokers.enter_context(broker(tmp_path / "kafka"))
+        topic, where = make_topic(first.address), (tmp_path / "table", tmp_path / "ledger")
+        landing = land(first.address, topic, where[0], "--ever")
+        with producing(first.address, topic, where[1], 2_000, poison_every=100) as n_sent:
+            until(lambda: n_sent() > 2_000)
+            first.kill()
+            began, before = time.monotonic(), n_sent()
+            again = brokers.enter_context(broker(tmp_path / "kafka"))
+            assert again.address == first.address
+            until(lambda: n_sent() > before)
+        landed_within(120, *where)
+        print(f"\nall landed {time.monotonic() - began:.1f} s after the kill: {check(*where)}")
+        stopped(landing)
+    assert said(where[0]).count("away:") == len(said(where[0]).splitlines()) == 1

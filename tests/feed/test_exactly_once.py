@@ -19,6 +19,7 @@ POINTS = (
     "table created", "file written", "files written", "committed", "commit synced", "column added", "merged files written", "checkpoint made",
     "old files removed", "window closed", "window written",
 )  # fmt: skip
+TIDYING = ("--tidy", "--keep=0", "--every=150")
 
 
 @pytest.fixture
@@ -42,29 +43,31 @@ def child():
 
 def test_each_named_point_is_reached_by_an_undisturbed_landing(child, kafka_cluster, topic, tmp_path):
     produce(kafka_cluster.address, topic, tmp_path / "ledger", 4_000, poison_every=400)
-    assert child(kafka_cluster.address, topic, tmp_path / "table", "--tidy", "--every=150") == 0
+    assert child(kafka_cluster.address, topic, tmp_path / "table", *TIDYING) == 0
     assert check(tmp_path / "table", tmp_path / "ledger") == {"rows": 3_990, "quarantined": 10}
-    assert set((tmp_path / "points.txt").read_text().splitlines()) == set(POINTS)
+    reached = (tmp_path / "points.txt").read_text().splitlines()
+    assert set(reached) == set(POINTS)
+    assert len([*(tmp_path / "table").glob("place=*/*/*.parquet")]) < reached.count("file written"), "old files were really removed"
 
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_process_that_ends_there_twice_in_a_row_loses_and_doubles_nothing(point, child, kafka_cluster, topic, tmp_path):
     produce(kafka_cluster.address, topic, tmp_path / "ledger", 4_000, poison_every=400)
-    where, how = (kafka_cluster.address, topic, tmp_path / "table"), ("--tidy", "--every=150")
-    ends = [child(*where, point, 1, *how), child(*where, point, 1, *how)]
+    where = (kafka_cluster.address, topic, tmp_path / "table")
+    ends = [child(*where, point, 1, *TIDYING), child(*where, point, 1, *TIDYING)]
     assert ends == [-signal.SIGKILL, 0 if point in {"table created", "column added"} else -signal.SIGKILL]  # these are written once for ever
-    assert child(*where, *how) == 0
+    assert child(*where, *TIDYING) == 0
     assert check(tmp_path / "table", tmp_path / "ledger") == {"rows": 3_990, "quarantined": 10}
 
 
 def _campaign(cluster, topic, folder, n_records, n_kills, seed, parts):
-    """Kill a landing at random moments, most of them with a backlog; what is left lands in the end. Prints where the table stood."""
+    """Kill a landing at random moments, most of them with a backlog, in each of *parts* of the records; what is left of it lands then. Prints how far."""
     ledger, rng, each = folder / "ledger", random.Random(seed), n_records // parts
     for part in range(parts):
         produce(cluster.address, topic, ledger, each, poison_every=1000, first=part * each)
         for _ in range(n_kills // parts):
             before = live(folder / "table")[1]
-            process = land(cluster.address, topic, folder / "table", "--ever", "--tidy", "--every=2000")
+            process = land(cluster.address, topic, folder / "table", "--ever", "--tidy", "--keep=0", "--every=2000")
             begun = time.monotonic()
             if rng.random() < 0.7:  # while it lands; the others while it starts, or whenever it is
                 while live(folder / "table")[1] == before and time.monotonic() < begun + 5:
@@ -72,8 +75,9 @@ def _campaign(cluster, topic, folder, n_records, n_kills, seed, parts):
             time.sleep(rng.uniform(0, 0.8))
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
-        print(f"{(part + 1) * (n_kills // parts)} kills; marks {sorted(live(folder / 'table')[1].values())}", flush=True)
-    ended(land(cluster.address, topic, folder / "table", "--every=20000"), 600)
+        killed = sum(mark for source, mark in live(folder / "table")[1].items() if source.startswith("kafka:"))
+        ended(land(cluster.address, topic, folder / "table", "--tidy", "--every=20000"), 600)
+        print(f"{(part + 1) * (n_kills // parts)} kills at {part * each:,} to {killed:,} of {(part + 1) * each:,} records", flush=True)
     return check(folder / "table", ledger)
 
 

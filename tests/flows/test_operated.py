@@ -13,6 +13,7 @@ import time
 
 import httpx
 import pytest
+import yaml
 from small_checkout import small_checkout
 
 from tasks.edges.params import STAGES
@@ -23,8 +24,9 @@ PATIENCE_S = 240.0  # two cores, and perhaps other tests beside
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    ports = {f"TIDEMILL_{name}_PORT": str(_free_port()) for name in ("PREFECT", "MLFLOW", "SERVICE")}
+    ports = {f"TIDEMILL_{name}_PORT": str(_free_port()) for name in ("PREFECT", "MLFLOW", "SERVICE", "FEED")}
     found = small_checkout(tmp_path_factory.mktemp("operated"), **ports, PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS="5")  # 60 by default
+    _give_a_feed(found.root / "params.yaml")
     yield found
     found.tidemill("down")
 
@@ -87,7 +89,7 @@ def test_up_again_changes_nothing(checkout, up):
 def test_status_knows_champion_decisions_and_processes(checkout, done, up):
     found = json.loads(checkout.tidemill("status", "--json").stdout)
     assert found["champion"]["digest"] == done["forecast"]["model"]["digest"]
-    assert set(found["running"]) == {"prefect", "mlflow", "service", "worker"}
+    assert set(found["running"]) == {"feed", "prefect", "mlflow", "service", "worker"}
     assert all(found["decisions"].values())
 
 
@@ -120,6 +122,31 @@ def test_results_are_json(checkout, trained):
     assert [step["stage"] for run in stored if isinstance(run, list) for step in run if len(run) == 8][:8] == list(STAGES[:8])
 
 
+def test_the_feed_lands_beside_the_others_and_is_seen(checkout, up):
+    """The dataset's own files are played to it at once; whoever looks at its metrics and its status finds the same number of rows."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not ((found := _feed_status(checkout))["table"] and found["members"] and found["members"][0]["sources"][0]["lag"] == 0):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.5)
+    assert found["members"][0]["speaks"]
+    n_rows = found["table"]["rows"]["row"]
+    assert n_rows > 1000
+    assert f'tidemill_feed_records_total{{place="row"}} {float(n_rows)}' in httpx.get(up["addresses"]["feed"]).text
+
+
+def test_the_flow_feed_hands_a_closed_window_over(checkout, api):
+    """Beside a process that lands already, a bounded run lands nothing and hands over what that one closed."""
+    while _feed_status(checkout)["window"] is None:
+        time.sleep(0.5)
+    _prefect(checkout, api, "deployment", "run", "feed/feed", "--param", "train=false")
+    run = _wait_for_run(api, "feed", lambda _: True)
+    assert run["state_type"] == "COMPLETED", run["state"]
+    handed = json.loads((checkout.root / "data" / "source" / "window.json").read_text())
+    assert handed == _feed_status(checkout)["window"]
+    shown = api.post("/artifacts/filter", json={"artifacts": {"key": {"any_": ["feed-table"]}}}).json()
+    assert {row["what"] for row in json.loads(shown[0]["data"])} == {"row", *handed["marks"]}
+
+
 def test_a_scheduled_tick_comes_and_is_run(checkout, api):
     _prefect(checkout, api, "deployment", "schedule", "create", "monitoring/monitoring", "--interval", "15")
     run = _wait_for_run(api, "monitoring", lambda run: run["auto_scheduled"])
@@ -134,12 +161,23 @@ def test_down_stops_exactly_its_own(checkout, up):
     try:
         mark("bystander", bystander.pid)
         stopped = json.loads(checkout.tidemill("down", "--json").stdout)["stopped"]
-        assert set(stopped) == {"prefect", "mlflow", "service", "worker", "supervisor"}
+        assert set(stopped) == {"feed", "prefect", "mlflow", "service", "worker", "supervisor"}
         assert [line for line in checkout.alive() if "http.server" not in line] == []
         assert bystander.poll() is None
     finally:
         bystander.kill()
         bystander.wait()
+
+
+def _give_a_feed(params):
+    """The dataset's own files as a feed, all at once."""
+    document = yaml.safe_load(params.read_text())
+    document["datasets"][document["dataset"]]["feed"] = {"source": {"kind": "files", "dataset": document["dataset"], "speed": "max"}}
+    params.write_text(yaml.safe_dump(document, sort_keys=False))
+
+
+def _feed_status(checkout):
+    return json.loads(checkout.tidemill("feed", "status", "--json").stdout)
 
 
 def _prefect(checkout, api, *arguments):

@@ -2,7 +2,8 @@
 
 With a point it ends without a word, as by kill -9, the N-th time it reaches it; 0: it writes the points that it reaches beside FOLDER.
 --freeze: it stops there instead, as by SIGSTOP.
---ever: it goes on when all that was there has landed. --tidy: each fourth commit is followed by a merge and by a look for closed windows.
+--ever: it goes on when all that was there has landed. --tidy: each fourth commit is followed by a look for closed windows and by a merge.
+--keep: hours for which `--tidy` keeps files that no version has; 0 only where nobody else reads or writes.
 --group, --member, --every: another group, member number, number of rows a commit. --session: of the member, in ms.
 
 Without arguments it has imported everything and waits: each line on stdin (arguments as JSON) becomes a process, whose exit status is printed.
@@ -14,6 +15,7 @@ import signal
 import sys
 from argparse import ArgumentParser
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -34,7 +36,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("nth", nargs="?", type=int, default=0)
     for name in ("--ever", "--tidy", "--freeze"):
         parser.add_argument(name, action="store_true")
-    for name, default in (("--group", "0"), ("--member", "0"), ("--every", "500"), ("--session", "6000")):
+    for name, default in (("--keep", "24"), ("--group", "0"), ("--member", "0"), ("--every", "500"), ("--session", "6000")):
         parser.add_argument(name, default=default)
     given = parser.parse_args(arguments)
     folder, reached, n_commits = Path(given.folder), Counter(), 0
@@ -53,7 +55,7 @@ def main(arguments: list[str]) -> None:
     )  # fmt: skip
     table = open_table(folder, params)
     options = {"session.timeout.ms": given.session, "heartbeat.interval.ms": "500"}
-    feed = KafkaFeed(given.address, given.topic, f"g-{given.topic}-{given.group}", given.member, options)
+    feed = KafkaFeed(given.address, given.topic, f"g-{given.topic}-{given.group}", given.member, options, partial(print, "away:", file=sys.stderr))
     landing = Landing(table, params, None, feed)
     landing.refused = lambda why: print(f"refused: {why}", file=sys.stderr, flush=True)
 
@@ -61,9 +63,9 @@ def main(arguments: list[str]) -> None:
         nonlocal n_commits
         n_commits += landed is not None
         if landed is not None and n_commits % 4 == 0 and given.tidy:
-            delta.open_for_reading(folder).tidy()
             if (closed := window.window_of(table, "1h", 1e9, None)) is not None:
                 window.write_window(folder.parent, closed)
+            delta.open_for_reading(folder).tidy(keep_h=int(given.keep))
 
     stopped = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))

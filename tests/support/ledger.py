@@ -10,6 +10,8 @@ topic holds. The producer is idempotent: its own retries double nothing.
 import hashlib
 import json
 import os
+import threading
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +21,7 @@ import pyarrow.parquet as pq
 from confluent_kafka import Producer
 from pyarrow import csv
 
-START = datetime(2024, 1, 1, tzinfo=UTC)
+START = datetime(2020, 1, 1, tzinfo=UTC)  # ten million records in four series end in 2024
 
 
 class Record(NamedTuple):
@@ -52,14 +54,14 @@ def note(ledger: Path, made: list[Record]) -> None:
         os.fsync(file.fileno())
 
 
-def send(producer: Producer, topic: str, made: list[Record]) -> None:
-    """Send *made* and wait until the broker has them all. Raises AssertionError when it does not take one."""
-    failed = []
+def send(producer: Producer, topic: str, made: list[Record], at: datetime | None = None) -> None:
+    """Send *made* as produced *at* (None: now) and wait until the broker has them all. Raises AssertionError when it does not take one."""
+    failed, more = [], {"timestamp": int(at.timestamp() * 1000)} if at else {}
+    more["on_delivery"] = lambda error, _: failed.append(error) if error else None
     for r in made:
-        key = f"s{r.partition}"
         while True:
             try:
-                producer.produce(topic, r.value, key=key, partition=r.partition, on_delivery=lambda error, _: failed.append(error) if error else None)
+                producer.produce(topic, r.value, key=f"s{r.partition}", partition=r.partition, **more)
             except BufferError:
                 producer.poll(0.1)
             else:
@@ -80,6 +82,32 @@ def produce(address: str, topic: str, ledger: Path, n: int, n_partitions: int = 
     made = list(records(n, first, n_partitions, poison_every))
     note(ledger, made)
     send(producer_to(address), topic, made)
+
+
+@contextmanager
+def producing(address: str, topic: str, ledger: Path, per_s: int, poison_every: int = 0):
+    """Note and send about that many records a second while the block runs. Gives a function that says how many the broker has."""
+    sent, ending, producer, failed = 0, threading.Event(), producer_to(address), []
+
+    def work() -> None:
+        nonlocal sent
+        try:
+            while not ending.wait(0.2):
+                made = list(records(per_s // 5, sent, poison_every=poison_every))
+                note(ledger, made)
+                send(producer, topic, made)
+                sent += len(made)
+        except AssertionError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield lambda: sent
+    finally:
+        ending.set()
+        thread.join()
+        assert not failed, failed
 
 
 def check(folder: Path, ledger: Path) -> dict[str, int]:

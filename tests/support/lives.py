@@ -1,5 +1,6 @@
 """Landings as processes of their own, for tests that do something to them. What one prints is appended to landing.log beside its table."""
 
+import os
 import subprocess
 import sys
 import time
@@ -7,13 +8,18 @@ from pathlib import Path
 
 from ledger import check
 
+from tasks.edges import lifeline
+
 PROGRAM = Path(__file__).with_name("landing_process.py")
 
 
 def land(address: str, topic: str, folder: Path, *more: object, under: tuple[str, ...] = (), environment=None) -> subprocess.Popen:
-    """Start a landing. more: arguments of landing_process.py. under: a program that starts it."""
+    """Start a landing that ends with this process. more: arguments of landing_process.py. under: a program that starts it."""
+    ends_with_us = (sys.executable, lifeline.__file__, "--parent", str(os.getpid()))
     with (folder.parent / "landing.log").open("a") as log:
-        return subprocess.Popen([*under, sys.executable, str(PROGRAM), address, topic, str(folder), *map(str, more)], stderr=log, env=environment)
+        return subprocess.Popen(
+            [*ends_with_us, *under, sys.executable, str(PROGRAM), address, topic, str(folder), *map(str, more)], stderr=log, env=environment
+        )
 
 
 def ended(process: subprocess.Popen, within_s: float = 60, code: int = 0) -> None:
