@@ -238,6 +238,22 @@ def test_a_table_that_was_made_anew_under_its_name_is_refused(url, tmp_path):
             landed(url, tmp_path / "table")
 
 
+def test_a_view_in_a_schema_is_a_table(server):
+    with table_in(server.url) as engine:
+        put(engine, *(row(n) for n in range(6)))
+        with engine.begin() as connection:
+            connection.execute(text("create schema other"))
+            connection.execute(text("create view other.dear as select id, event_time, price from bars where price >= 3"))
+        feed = DatabaseFeed(server.url, "other.dear", produced_at="event_time", settle_s=0.0, every_s=0.01)
+        feed.open(dict)
+        assert not poll_all(feed)  # the first id is not settled yet
+        found = poll_all(feed)
+        feed.close()
+        with engine.begin() as connection:
+            connection.execute(text("drop schema other cascade"))
+    assert found == [(3, 3.0), (4, 4.0), (5, 5.0)]
+
+
 @pytest.mark.parametrize(
     ("how", "said"),
     [({"table": "none"}, "There is no none"), ({"id": "x"}, "has no column 'x'; it has id, series_id"), ({"updated_at": "price"}, "not a column of times"),

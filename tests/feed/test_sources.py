@@ -75,7 +75,7 @@ def test_a_socket_lands_and_what_it_lost_is_an_event(tmp_path, environment, monk
 
 
 def test_an_exchange_lands_with_options_from_the_environment(tmp_path, environment):
-    minute = int(time.time()) // 60 - 5
+    minute = int(time.time()) // 60 - 10
     with Exchange({"btcusd": [60 * (minute + i) for i in range(5)]}) as exchange:
         environment("TIDEMILL_FEED_EXCHANGE", json.dumps(exchange.options))
         source = {
@@ -83,11 +83,10 @@ def test_an_exchange_lands_with_options_from_the_environment(tmp_path, environme
             "exchange": "bitstamp",
             "symbols": ["BTC/USD"],
             "timeframe": "1m",
-            "settle_s": 60.0,
             "since": f"{datetime.fromtimestamp(60 * (minute + 2), UTC):%Y-%m-%dT%H:%M:%S}",
         }
         rows = drained(params_of({"close": {}}, **source), tmp_path)
-    assert rows["close"].to_list() == [minute + 2, minute + 3]
+    assert rows["close"].to_list() == [minute + 2, minute + 3, minute + 4]
 
 
 @pytest.mark.parametrize(
