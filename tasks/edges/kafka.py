@@ -70,8 +70,10 @@ class KafkaFeed:
         common = {"bootstrap.servers": address, "log_level": 2, **(options or {})}  # with 3 it writes 20 lines a second while no broker is there
         self._topic, self._address = topic, address
         self._admin = AdminClient(admin_options(common))
-        self._cluster, self._topic_id = self._look()
-        identity = {"group.id": group, "group.instance.id": f"{group}-{member}", "client.id": f"{group}-{member}"}
+        self._cluster, self._topic_id, n_partitions = self._look()
+        # A member that comes back under its id is given what it had, whatever it subscribes to now: of another topic, or of fewer partitions.
+        instance = f"{group}-{self._topic_id}-{n_partitions}-{member}"
+        identity = {"group.id": group, "group.instance.id": instance, "client.id": f"{group}-{member}"}
         self._told, self._is_away = told, False
         self._consumer = Consumer({**_TUNING, **identity, **common, "error_cb": self._heard})
         self._marks: Callable[[], Marks] = dict
@@ -219,8 +221,8 @@ class KafkaFeed:
             schema_overrides={**RECORDS, "_timestamp": pl.Int64()},
         ).with_columns(pl.col("_timestamp").cast(RECORDS["_timestamp"]))
 
-    def _look(self) -> tuple[str, str]:
-        """(cluster id, topic id). Raises FeedError when the topic is not there or nobody answers."""
+    def _look(self) -> tuple[str, str, int]:
+        """(cluster id, topic id, number of partitions). Raises FeedError when the topic is not there or nobody answers."""
         try:
             cluster = self._admin.list_topics(topic=self._topic, timeout=_ANSWER_S).cluster_id
             found = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=_ANSWER_S)[self._topic].result()
@@ -230,12 +232,12 @@ class KafkaFeed:
             raise FeedError(
                 f"Kafka at {self._address} does not answer: {error.args[0].str()}. Start it (`tidemill up --kafka`), or set TIDEMILL_KAFKA."
             ) from error
-        return str(cluster), str(found.topic_id)
+        return str(cluster), str(found.topic_id), len(found.partitions)
 
     def _refuse_another_topic(self) -> None:
         self._looked = time.monotonic()
         try:
-            _, now = self._look()
+            _, now, _ = self._look()
         except FeedError as error:
             if "has no topic" in str(error):
                 raise

@@ -15,7 +15,7 @@ TYPES: dict[str, pl.DataType] = {"float": pl.Float64(), "int": pl.Int64(), "stri
 
 
 class KafkaSource(Strict):
-    """A topic. Where the brokers are stands in TIDEMILL_KAFKA, security in TIDEMILL_KAFKA_OPTIONS. group: None: tidemill-<dataset>."""
+    """A topic. Where the brokers are stands in TIDEMILL_KAFKA, security in TIDEMILL_KAFKA_OPTIONS. group: None: tidemill-<dataset>-<topic>."""
 
     kind: Literal["kafka"]
     topic: str

@@ -41,7 +41,7 @@ def _kafka(source: KafkaSource, dataset: str, raise_: Raise) -> Feed:
     return KafkaFeed(
         s.kafka_address,
         source.topic,
-        source.group or f"tidemill-{dataset}",
+        source.group or f"tidemill-{dataset}-{source.topic}",
         s.feed_member,
         s.kafka_options,
         lambda why: raise_("source_down", said=why),

@@ -1,9 +1,11 @@
-"""Two processes under one member number: the second takes the place, the first says so and commits nothing more."""
+"""Members of a group: a second process under one number takes the place, and one that comes back to other partitions reads them all."""
 
 import time
+from uuid import uuid4
 
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewPartitions
 from kafka import make_topic
 
 from tasks.core.errors import FencedError
@@ -34,3 +36,31 @@ def test_a_member_whose_place_was_taken_is_fenced(kafka_cluster):
     finally:
         first.close()
         second.close()
+
+
+@pytest.mark.parametrize("change", ["another topic", "more partitions"])
+def test_a_member_that_comes_back_to_other_partitions_reads_them_all(change, kafka_cluster):
+    """A broker gives a static member what it had, unasked: the member of another topic, or of fewer partitions, must be another one."""
+    address, group = kafka_cluster.address, f"g-{uuid4().hex}"
+    topic = make_topic(address, n_partitions=1)
+    assert _drained(address, topic, group) == {0}
+    if change == "more partitions":
+        admin = AdminClient({"bootstrap.servers": address})
+        admin.create_partitions([NewPartitions(topic, 3)])[topic].result(20)
+    else:
+        topic = make_topic(address, n_partitions=3)
+    assert _drained(address, topic, group, n_partitions=3) == {0, 1, 2}
+
+
+def _drained(address, topic, group, n_partitions=1):
+    """Partitions from which records came, one having been sent to each."""
+    producer = Producer({"bootstrap.servers": address, "topic.metadata.refresh.interval.ms": 200})
+    for p in range(n_partitions):
+        producer.produce(topic, b"x", partition=p)
+    producer.flush(20)
+    feed, seen = KafkaFeed(address, topic, group, options={"session.timeout.ms": 3000, "heartbeat.interval.ms": 500}), set()
+    feed.open(dict)
+    while not feed.is_drained():
+        seen |= {int(source.rsplit("/", 1)[1]) for source in feed.poll(10, 0.1).records["_source"]}
+    feed.close()
+    return seen
