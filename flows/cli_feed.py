@@ -105,15 +105,15 @@ def gaps(as_json: AsJson = False) -> None:
 
 @feed_app.command()
 def skip(as_json: AsJson = False) -> None:
-    """Go on where a topic still has records, after it lost some that were not read; each gap is noted in the table."""
+    """Go on where a topic still has records, after it lost some that were not read; each range is noted in the table."""
     from tasks.feed.service import skip as skip_lost  # noqa: PLC0415  (likewise)
 
     with told():
-        gaps = skip_lost()
+        lost = skip_lost()
     if as_json:
-        print(json.dumps([gap._asdict() for gap in gaps], indent=2))
+        print(json.dumps([one._asdict() for one in lost], indent=2))
         return
-    for gap in gaps:
-        print(f"{gap.source}: offsets {gap.first:,} to {gap.end - 1:,} are lost; reading goes on at {gap.end:,}.")
-    if not gaps:
+    for one in lost:
+        print(f"{one.source}: offsets {one.first:,} to {one.end - 1:,} are lost; reading goes on at {one.end:,}.")
+    if not lost:
         print("Nothing is lost: the topic has everything from the table's marks on.")

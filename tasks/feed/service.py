@@ -31,7 +31,7 @@ from tasks.feed.watch import Watch, describe, note_fault, read_status
 from tasks.feed.window import NAME, window_of, window_of_bars, write_window
 
 if TYPE_CHECKING:
-    from tasks.feed.skip import Gap
+    from tasks.feed.skip import Lost
 
 GAPS_NAME = "gaps.parquet"
 _WINDOW_S = 5.0  # between two looks whether a window has closed
@@ -168,7 +168,7 @@ def replay_quarantine(rule: str | None, *, dry_run: bool, root: Path = ROOT) -> 
     return replay(table, params, _bar_length(params, read_about(root)), reader_of(params, root=root), rule=rule, dry_run=dry_run)
 
 
-def skip(root: Path = ROOT) -> "list[Gap]":
+def skip(root: Path = ROOT) -> "list[Lost]":
     """See tasks.feed.skip; of the current dataset's topic. Raises FeedError when its feed reads none."""
     from tasks.edges.kafka import KafkaFeed  # noqa: PLC0415  (other sources need no Kafka)
     from tasks.feed.skip import skip_lost  # noqa: PLC0415  (a landing never needs it)
