@@ -124,7 +124,9 @@ class KafkaFeed:
     def is_same(self) -> bool:
         """See Feed: the client goes on reading a topic that was made anew as though it were the old one. One that is gone was still the one."""
         try:
-            now = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=_VOUCH_S)[self._topic].result()
+            now = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=_VOUCH_S)[self._topic].result(2 * _VOUCH_S)
+        except TimeoutError:  # the client does not even say that nobody answers
+            return False
         except KafkaException as error:
             return error.args[0].code() in _NO_TOPIC
         self._refuse_id(str(now.topic_id))
