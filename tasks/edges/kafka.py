@@ -21,6 +21,7 @@ _QUEUED_KB = 8_192  # prefetched beside what we hold: 16 MB cost 60 MB more and 
 _POLL_BYTES, _PIECE, _PIECE_S = 8_000_000, 1_000, 0.01  # a poll ends when it has so much; looked at after each piece
 _ANSWER_S = 10.0
 _VOUCH_S = 2.0  # a commit waits for this answer
+_STILL_S = 5.0  # what comes so soon after the brokers went was in the client before
 _FAR = 2**63  # where nobody has said how far a source reaches
 _LOOK_S = 10.0  # how often the topic's id is asked for: a topic that is made anew has another one
 _TUNING = {
@@ -74,7 +75,8 @@ class KafkaFeed:
         # A member that comes back under its id is given what it had, whatever it subscribes to now: of another topic, or of fewer partitions.
         instance = f"{group}-{self._topic_id}-{n_partitions}-{member}"
         identity = {"group.id": group, "group.instance.id": instance, "client.id": f"{group}-{member}"}
-        self._told, self._is_away = told, False
+        self._told = told
+        self._away_since: float | None = None
         self._consumer = Consumer({**_TUNING, **identity, **common, "error_cb": self._heard})
         self._marks: Callable[[], Marks] = dict
         self._ours: dict[int, str] = {}
@@ -117,7 +119,8 @@ class KafkaFeed:
         for source, end in last.iter_rows():
             ends[source] = max(end, ends.get(source, 0))
         self._ends |= ends
-        self._is_away &= not ends
+        if ends and self._away_since is not None and time.monotonic() > self._away_since + _STILL_S:
+            self._away_since = None
         revoked, self._revoked = frozenset(self._revoked), set()
         return Polled(frame, ends, revoked)
 
@@ -174,8 +177,8 @@ class KafkaFeed:
         self._consumer.close()
 
     def _heard(self, error: KafkaError) -> None:
-        if error.code() == KafkaError._ALL_BROKERS_DOWN and not self._is_away:  # noqa: SLF001  (the library's name)
-            self._is_away = True
+        if error.code() == KafkaError._ALL_BROKERS_DOWN and self._away_since is None:  # noqa: SLF001  (the library's name)
+            self._away_since = time.monotonic()
             self._told(f"Kafka at {self._address} does not answer: {error.str()}")
 
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
@@ -227,7 +230,9 @@ class KafkaFeed:
         """(cluster id, topic id, number of partitions). Raises FeedError when the topic is not there or nobody answers."""
         try:
             cluster = self._admin.list_topics(topic=self._topic, timeout=_ANSWER_S).cluster_id
-            found = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=_ANSWER_S)[self._topic].result()
+            found = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=_ANSWER_S)[self._topic].result(2 * _ANSWER_S)
+        except TimeoutError as error:
+            raise FeedError(f"Kafka at {self._address} does not answer. Start it (`tidemill up --kafka`), or set TIDEMILL_KAFKA.") from error
         except KafkaException as error:
             if error.args[0].code() in _NO_TOPIC:
                 raise FeedError(f"Kafka at {self._address} has no topic {self._topic!r}. Make it, or correct `feed.source.topic`.") from error
