@@ -6,6 +6,7 @@ session's 45 s, and a second one under the same member number fences the first. 
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,6 +22,7 @@ _QUEUED_KB = 8_192  # prefetched beside what we hold: 16 MB cost 60 MB more and 
 _POLL_BYTES, _PIECE, _PIECE_S = 8_000_000, 1_000, 0.01  # a poll ends when it has so much; looked at after each piece
 _ANSWER_S = 10.0
 _VOUCH_S = 2.0  # a commit waits for this answer
+_AGAIN_S = 60.0  # who is fenced so soon after the brokers went was taken for another: the answer to its own return was lost with them
 _STILL_S = 5.0  # what comes so soon after the brokers went was in the client before
 _FAR = 2**63  # where nobody has said how far a source reaches
 _LOOK_S = 10.0  # how often the topic's id is asked for: a topic that is made anew has another one
@@ -75,9 +77,9 @@ class KafkaFeed:
         # A member that comes back under its id is given what it had, whatever it subscribes to now: of another topic, or of fewer partitions.
         instance = f"{group}-{self._topic_id}-{n_partitions}-{member}"
         identity = {"group.id": group, "group.instance.id": instance, "client.id": f"{group}-{member}"}
-        self._told = told
-        self._away_since: float | None = None
-        self._consumer = Consumer({**_TUNING, **identity, **common, "error_cb": self._heard})
+        self._told, self._is_away, self._away_at = told, False, -math.inf
+        self._settings = {**_TUNING, **identity, **common, "error_cb": self._heard}
+        self._consumer = Consumer(self._settings)
         self._marks: Callable[[], Marks] = dict
         self._ours: dict[int, str] = {}
         self._ends: dict[str, int] = {}
@@ -89,6 +91,9 @@ class KafkaFeed:
     def open(self, marks: Callable[[], Marks]) -> None:
         """Join the group. Partitions come with the first polls."""
         self._marks = marks
+        self._join()
+
+    def _join(self) -> None:
         self._consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._taken, on_lost=self._taken)
 
     def poll(self, n_records: int, within_s: float) -> Polled:
@@ -119,8 +124,7 @@ class KafkaFeed:
         for source, end in last.iter_rows():
             ends[source] = max(end, ends.get(source, 0))
         self._ends |= ends
-        if ends and self._away_since is not None and time.monotonic() > self._away_since + _STILL_S:
-            self._away_since = None
+        self._is_away &= not ends or time.monotonic() < self._away_at + _STILL_S
         revoked, self._revoked = frozenset(self._revoked), set()
         return Polled(frame, ends, revoked)
 
@@ -177,8 +181,11 @@ class KafkaFeed:
         self._consumer.close()
 
     def _heard(self, error: KafkaError) -> None:
-        if error.code() == KafkaError._ALL_BROKERS_DOWN and self._away_since is None:  # noqa: SLF001  (the library's name)
-            self._away_since = time.monotonic()
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  (the library's name)
+            return
+        self._away_at = time.monotonic()
+        if not self._is_away:
+            self._is_away = True
             self._told(f"Kafka at {self._address} does not answer: {error.str()}")
 
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
@@ -241,6 +248,15 @@ class KafkaFeed:
             ) from error
         return str(cluster), str(found.topic_id), len(found.partitions)
 
+    def _join_again(self) -> None:
+        """Take the place once more, as a start would; if somebody else has it after all, they are fenced, and say so."""
+        self._away_at = -math.inf
+        self._revoked |= set(self._ours.values())
+        self._ours = {}
+        self._consumer.close()
+        self._consumer = Consumer(self._settings)
+        self._join()
+
     def _refuse_another_topic(self) -> None:
         self._looked = time.monotonic()
         try:
@@ -266,9 +282,11 @@ class KafkaFeed:
         if error.code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}:  # noqa: SLF001  (the same)
             self._refuse_another_topic()
         elif error.code() in _FENCED or (error.code() == KafkaError._FATAL and "fenced" in error.str()):  # noqa: SLF001  (the same)
-            raise FencedError(
-                f"{self._topic}: {error.str()} ({error.name()}). Another process has the same TIDEMILL_FEED_MEMBER and took this one's place; what was held here is read there. End one of the two, or give it a member of its own."
-            )
+            if time.monotonic() > self._away_at + _AGAIN_S:
+                raise FencedError(
+                    f"{self._topic}: {error.str()} ({error.name()}). Another process has the same TIDEMILL_FEED_MEMBER and took this one's place; what was held here is read there. End one of the two, or give it a member of its own."
+                )
+            self._join_again()
         elif error.fatal() or error.code() in _FATAL:
             raise FeedError(f"{self._topic}: {error.str()} ({error.name()}). The client cannot mend it: look at access rights.")
 
