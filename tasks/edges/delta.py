@@ -245,7 +245,7 @@ class Table:
         self._table.cleanup_metadata()
         unused = self._table.vacuum(retention_hours=int(keep_h), dry_run=True, enforce_retention_duration=False, full=True)  # what kills left, too
         old = [self.folder / path for path in unused]
-        old += [path for path in self._log.glob("*#*") if path.stat().st_mtime < time.time() - 3600 * keep_h]  # delta-rs's, before their rename
+        old += [path for path in self._log.glob("*#*") if _is_older(path, 3600 * keep_h)]  # delta-rs's, before their rename
         _remove(old)
         durable("old files removed")
         self.refresh()
@@ -600,6 +600,14 @@ def _as_statistics(n_rows: int, bounds: Mapping[str, Any], nulls: Mapping[str, i
 
 def _version_of(path: Path) -> int:
     return int(path.name.split(".")[0])
+
+
+def _is_older(path: Path, seconds: float) -> bool:
+    """Whether a file is there and was written so long ago."""
+    try:
+        return path.stat().st_mtime < time.time() - seconds
+    except FileNotFoundError:
+        return False
 
 
 def _remove(paths: Iterable[Path]) -> None:
