@@ -31,7 +31,7 @@ def tidemill(given):
     params = FeedParams(source={"kind": "kafka", "topic": given.topic}, series_field="symbol", time_field="ts", fields=fields, **more)
 
     def land():
-        feed = KafkaFeed(given.address, given.topic, f"g-{Path(given.folder).name}")
+        feed = KafkaFeed(given.address, given.topic, f"g-{given.topic}-{Path(given.folder).name}")
         drain(Landing(open_table(Path(given.folder), params), params, "1m", feed), feed, until_drained=not given.ever)
         feed.close()
 
@@ -47,7 +47,7 @@ def bare(given):
 
     def land():
         more = {"enable.partition.eof": True, "enable.auto.commit": False}
-        consumer = Consumer({"bootstrap.servers": given.address, "group.id": f"g-{Path(given.folder).name}", **TUNING, **more})
+        consumer = Consumer({"bootstrap.servers": given.address, "group.id": f"g-{given.topic}-{Path(given.folder).name}", **TUNING, **more})
         partitions = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
         try:
             table = DeltaTable(given.folder)
@@ -136,7 +136,7 @@ def quix(given):
 
     def land():
         app = Application(
-            broker_address=given.address, consumer_group=f"g-{Path(given.folder).name}", auto_offset_reset="earliest", commit_every=EVERY, commit_interval=60,
+            broker_address=given.address, consumer_group=f"g-{given.topic}-{Path(given.folder).name}", auto_offset_reset="earliest", commit_every=EVERY, commit_interval=60,
             consumer_extra_config=TUNING, loglevel="ERROR",
         )  # fmt: skip
         app.dataframe(app.topic(given.topic, value_deserializer="json")).sink(Sink())
