@@ -10,7 +10,7 @@ import polars as pl
 
 from tasks.core.errors import MarkMovedError
 from tasks.core.frames import UTC
-from tasks.core.records import RECORDS, Feed, Polled
+from tasks.core.records import Feed, Polled
 from tasks.edges.delta import REPLAY, TIDY, Table
 from tasks.feed.decode import DETAIL, RULE, Contract, Decoded, Decoder, Reader
 from tasks.feed.formats import decoder_of
@@ -134,8 +134,8 @@ class Landing:
         if not self._n_held or not self._feed.is_same():
             return None
         begun = time.monotonic()
-        records = pl.concat(self._held) if self._held else pl.DataFrame(schema=dict(RECORDS))
-        self._held = []
+        records = pl.concat(self._held)
+        self._held = []  # else the frames live beside what is made of them
         decoded = self._decode(records)
         rows, memory = sort_records(records, decoded, self._params, self._every, self._memory)
         counts = dict(rows["place"].value_counts().iter_rows())

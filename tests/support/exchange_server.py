@@ -1,9 +1,8 @@
 """The public REST of one exchange (Bitstamp's markets and bars) on this machine, for ccxt to be pointed to."""
 
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
+
+from rest import Rest
 
 MARKETS = [
     {"name": f"{base}/USD", "market_symbol": f"{base.lower()}usd", "base_currency": base, "base_decimals": 8, "counter_currency": "USD", "counter_decimals": 2,
@@ -21,31 +20,18 @@ class Exchange:
         self.bars, self.forgets, self.faults, self.asked = bars, forgets, list(faults), 0
 
     def __enter__(self):
-        outer = self
-
-        class Rest(BaseHTTPRequestHandler):
-            def do_GET(self):
-                outer._answer(self)
-
-            def log_message(self, *_):
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Rest)
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        self._thread.start()
+        self._rest = Rest(self._answer)
         return self
 
     def __exit__(self, *_):
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
+        self._rest.stop()
 
     @property
     def options(self):
-        return {"rateLimit": 1, "urls": {"api": {"public": f"http://127.0.0.1:{self._http.server_address[1]}/api"}}}
+        return {"rateLimit": 1, "urls": {"api": {"public": f"{self._rest.url}/api"}}}
 
-    def _answer(self, request):
-        url = urlsplit(request.path)
+    def _answer(self, path):
+        url = urlsplit(path)
         status, body = 200, MARKETS
         if "/ohlc/" in url.path:
             self.asked += 1
@@ -62,9 +48,4 @@ class Exchange:
                     ]
                 }
             }
-        text = json.dumps(body).encode()
-        request.send_response(status)
-        request.send_header("Content-Type", "application/json")
-        request.send_header("Content-Length", str(len(text)))
-        request.end_headers()
-        request.wfile.write(text)
+        return status, body

@@ -5,11 +5,10 @@ import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import SHUT_RDWR
 from urllib.parse import parse_qs, urlsplit
 
+from rest import Rest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import serve
 
@@ -37,20 +36,9 @@ class Server:
 
     def __enter__(self):
         self._socket = serve(self._talk, "127.0.0.1", 0, ping_interval=None, close_timeout=0.2)
-        outer = self
-
-        class Rest(BaseHTTPRequestHandler):
-            def do_GET(self):
-                outer._answer(self)
-
-            def log_message(self, *_):
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Rest)
-        loops = (self._socket.serve_forever, partial(self._http.serve_forever, poll_interval=0.01))
-        self._threads = [threading.Thread(target=loop, daemon=True) for loop in loops]
-        for thread in self._threads:
-            thread.start()
+        self._thread = threading.Thread(target=self._socket.serve_forever, daemon=True)
+        self._thread.start()
+        self._rest = Rest(self._answer)
         return self
 
     def __exit__(self, *_):
@@ -59,10 +47,8 @@ class Server:
         for connection in self._open:
             with suppress(OSError):
                 connection.socket.shutdown(SHUT_RDWR)
-        self._http.shutdown()
-        self._http.server_close()
-        for thread in self._threads:
-            thread.join()
+        self._rest.stop()
+        self._thread.join()
 
     @property
     def url(self):
@@ -70,7 +56,7 @@ class Server:
 
     @property
     def backfill_url(self):
-        return f"http://127.0.0.1:{self._http.server_address[1]}/range?first={{first}}&last={{last}}"
+        return f"{self._rest.url}/range?first={{first}}&last={{last}}"
 
     def _talk(self, connection):
         script = self.scripts[min(self.n_connections, len(self.scripts) - 1)]
@@ -96,15 +82,10 @@ class Server:
         except (ConnectionClosed, OSError):
             pass
 
-    def _answer(self, request):
-        asked = parse_qs(urlsplit(request.path).query)
+    def _answer(self, path):
+        asked = parse_qs(urlsplit(path).query)
         first, last = (int(asked[name][0]) for name in ("first", "last"))
         self.asked.append((first, last))
         status = self.faults.pop(0) if self.faults else 200
         wanted = range(first, last + 1) if self.listens else range(last + 1, last + self.page)
-        found = [message(n) for n in wanted if n in self.rest][: self.page]
-        body = json.dumps(found).encode()
-        request.send_response(status)
-        request.send_header("Content-Length", str(len(body)))
-        request.end_headers()
-        request.wfile.write(body)
+        return status, [message(n) for n in wanted if n in self.rest][: self.page]
