@@ -56,6 +56,10 @@ def _show(found: dict[str, Any]) -> None:
     for rule, figures in found["checks"].items():
         if rule != "recomputed":
             print(f"  {rule}: " + ", ".join(f"{key} {value}" for key, value in figures.items() if value is not None))
+    if leading := max(found["leading"], key=lambda seen: seen["standard_errors"] / seen["limit"], default=None):
+        print(
+            f"  leading: columns {len(found['leading'])}, most {leading['column']} r {leading['r']} at {leading['kind']} {leading['lead_steps']}, r_now {leading['r_now']}"
+        )
     if not found["findings"]:
         print("No leak found.")
         return

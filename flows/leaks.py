@@ -52,7 +52,8 @@ def look_for_leaks(function: Function | None = None, files: "tuple[str, str, dic
     verdict = find_leaks(data.rows, data.about, params, table, calendar)
     if declared:
         verdict = _with_overlap(verdict, table, data.about, params, calendar, root)
-    return {"dataset": data.name, "features": table.columns[6:], "checks": verdict.checks, "findings": [f.model_dump() for f in verdict.findings]}
+    findings = [f.model_dump() for f in verdict.findings]
+    return {"dataset": data.name, "features": table.columns[6:], "checks": verdict.checks, "leading": verdict.leading, "findings": findings}
 
 
 def _current(root: Path) -> Data:

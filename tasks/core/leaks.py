@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic import Field
+
 from tasks.core.about import Strict
 from tasks.core.errors import LeakError
 
@@ -12,7 +14,7 @@ class Finding(Strict):
     """One way in which a feature knows too much.
 
     rule: which check found it. seen: what stands in the table, allowed: what could be known then (null: nothing), at *cutoff* of *series_id*
-    where the rule speaks of one row. n_rows: how many of the rows looked at break the rule. says: the same as a sentence, with the next move.
+    where the rule speaks of one row. lead_steps: how many steps after the cutoff it knows the target. n_rows: how many of the rows looked at break the rule. says: the same as a sentence, with the next move.
     """
 
     rule: str
@@ -21,6 +23,7 @@ class Finding(Strict):
     cutoff: str | None = None
     seen: float | None = None
     allowed: float | None = None
+    lead_steps: int | None = None
     n_rows: int = 1
     says: str
 
@@ -29,6 +32,7 @@ class LeakVerdict(Strict):
     """leaks.json. schema_hash, table, data_version: what was looked at (hash of the feature schema, of table.parquet, of data/clean/rows.parquet).
 
     checks: for each rule what was looked at and the bound that held, as plain figures. findings: empty when nothing leaks.
+    leading: each column's strongest agreement with the target later; in leading.json, not here, so that it is in no digest.
     """
 
     schema_hash: str
@@ -36,6 +40,7 @@ class LeakVerdict(Strict):
     data_version: str
     checks: dict[str, Any]
     findings: tuple[Finding, ...] = ()
+    leading: tuple[dict[str, Any], ...] = Field(default=(), exclude=True)
 
 
 def refuse_leaks(verdict: LeakVerdict, where: str) -> None:

@@ -35,6 +35,7 @@ def main(root: Path = ROOT) -> None:
         table_hash, data_version = file_hash(folder / "table.parquet"), file_hash(root / ROWS)
         verdict = find_leaks(rows, about, params, features.table, features.calendar, table_hash=table_hash, data_version=data_version)
         write_json(folder / "leaks.json", verdict.model_dump(mode="json"))
+        write_json(folder / "leading.json", list(verdict.leading))
     for finding in verdict.findings:
         print(f"leak ({finding.rule}): {finding.says}")
     n_gaps = int(features.table["is_gap"].sum())

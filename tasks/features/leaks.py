@@ -1,7 +1,7 @@
 """The leak gate: no feature may know what could not be known at its cutoff. A finding blocks train and promote.
 
 Rules: `look_ahead`, `known_at`, `lookback`, `not_repeatable` (recomputed from truncated history), `target_in_features`,
-`shuffled_target`, `too_good`; docs/how-to/leak-gate.md says what each catches and what none can. Train and validation rows are
+`leading`, `shuffled_target`, `too_good`; docs/how-to/leak-gate.md says what each catches and what none can. Train and validation rows are
 held apart by `tasks.core.windows`, and train checks that they are (`tasks.train.overlap`).
 """
 
@@ -10,8 +10,9 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.leaks import LeakVerdict
+from tasks.features.leaks_leading import find_leading
 from tasks.features.leaks_recomputed import look_ahead, unclosed_bars
-from tasks.features.leaks_scores import determined, shuffled, too_good
+from tasks.features.leaks_scores import determined, may_lead, shuffled, too_good
 from tasks.features.params import FeatureParams
 from tasks.features.table import feature_schema
 
@@ -26,6 +27,8 @@ def find_leaks(
     ahead, n_cutoffs, n_values = look_ahead(rows, about, params, table, calendar)
     bars = unclosed_bars(rows, about, calendar)
     target, of_target = determined(table, about, params)
+    named = {finding.feature for finding in target}
+    leading, agreements = find_leading(table, about, [name for name in may_lead(about, params) if name not in named])
     luck, of_luck = shuffled(rows, about, params, calendar)
     good, of_good = too_good(table, about, params)
     return LeakVerdict(
@@ -38,5 +41,6 @@ def find_leaks(
             "shuffled_target": of_luck,
             "too_good": of_good,
         },
-        findings=(*ahead, *bars, *target, *luck, *good),
+        findings=(*ahead, *bars, *target, *leading, *luck, *good),
+        leading=tuple(agreements),
     )

@@ -12,6 +12,7 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
+from tasks.core.errors import FeatureInputError
 from tasks.core.leaks import Finding
 from tasks.core.transform import to_z
 from tasks.features.ahead import is_said_ahead
@@ -59,7 +60,7 @@ class Scored(NamedTuple):
 
 def determined(table: pl.DataFrame, about: About, params: FeatureParams) -> tuple[list[Finding], dict[str, Any]]:
     """Columns, not made of the target itself, that explain nearly all that its own past leaves open of it, 1 or `horizon_steps` later."""
-    foreign = [c for c in declared_columns(about, params) if not _of_the_target(c, about)]
+    foreign = [c for c in declared_columns(about, params) if not _of_the_target(c, about) and c.name not in params.leaks.leading]
     bound, most = params.leaks.max_determined_frac, 0.0
     findings: dict[str, Finding] = {}
     for step in sorted({1, about.horizon_steps}) if foreign else ():
@@ -70,6 +71,23 @@ def determined(table: pl.DataFrame, about: About, params: FeatureParams) -> tupl
             if share > bound:
                 findings.setdefault(column.name, _determines(column.name, share, step, table, pairs))
     return list(findings.values()), {"n_columns": len(foreign), "most_frac": round(most, 3), "bound": bound}
+
+
+def may_lead(about: About, params: FeatureParams) -> list[str]:
+    """Names of the columns that might know the target later: those that come from outside, and a user's functions, whatever they read.
+
+    What is made of the target's past alone cannot; known-ahead columns may; `features.leaks.leading` lists those that do.
+    Raises FeatureInputError for a name there that is no feature.
+    """
+    columns = declared_columns(about, params)
+    allowed = set(params.leaks.leading)
+    if unknown := sorted(allowed - {c.name for c in columns}):
+        raise FeatureInputError(
+            f"`features.leaks.leading` has {unknown}, which no entry of `features.list` makes; there are {[c.name for c in columns]}. "
+            "Correct it in params.yaml."
+        )
+    foreign = (c for c in columns if c.code is not None or not _of_the_target(c, about))
+    return [c.name for c in foreign if c.sees not in {"row", "ahead"} and c.name not in allowed]
 
 
 def shuffled(rows: pl.DataFrame, about: About, params: FeatureParams, calendar: Calendar) -> tuple[list[Finding], dict[str, Any]]:
@@ -226,8 +244,9 @@ def _determines(name: str, share: float, step: int, table: pl.DataFrame, pairs: 
     row = table.row(int(pairs.rows[-1]), named=True)
     return Finding(
         rule="target_in_features", feature=name, series_id=row["series_id"], cutoff=row["known_at"].isoformat(), seen=round(share, 3), n_rows=len(pairs.y),
+        lead_steps=step,
         says=f"{name!r} explains {share:.1%} of what the target's own past leaves open of the target {step} step(s) later, over {len(pairs.y)} rows: its column holds what comes later, or is "
-        "the target by another name. Look where it comes from; a column that is honestly so good needs `features.leaks.max_determined_frac` above that.",
+        "the target by another name. Look where it comes from; a column that honestly leads the target belongs into `features.leaks.leading: [{name}]`.",
     )  # fmt: skip
 
 
