@@ -17,7 +17,7 @@ from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
 from tasks.forecasters.arithmetic import Value, clip, fill, join, take
 from tasks.forecasters.formula import Formula
-from tasks.forecasters.preamble import CLIP_SD, Base, Preamble, Seen
+from tasks.forecasters.preamble import CLIP_SD, Base, Preamble, Seen, wants_level
 
 Width = Annotated[int, Field(ge=1)]
 Weights = dict[str, Any]  # name -> array, or tensor where it is trained
@@ -27,7 +27,7 @@ _LEAST_HELD = 20  # rows to stop by; on fewer the loss is luck
 class NetParams(Strict):
     """What every net takes.
 
-    base: what the net corrects, as in ridge. loss: of the standardised error; `quantile` needs the *quantile* that is forecast.
+    base: what the net corrects, as in ridge. sees_level: whether the last value itself is an input, likewise. loss: of the standardised error; `quantile` needs the *quantile* that is forecast.
     max_rows: origins in a fit, drawn evenly over the window when there are more. schedule: how the learning rate falls after it has risen
     over the first *warmup_frac* of all updates. patience_epochs: stop when that many epochs brought nothing on the newest *held_frac* of
     the window, which then only stops, and keep the best weights; None: all epochs, on all rows. accumulate_batches: batches in an update.
@@ -37,6 +37,7 @@ class NetParams(Strict):
     """
 
     base: Base = "auto"
+    sees_level: bool | None = None
     loss: Literal["squared", "absolute", "quantile"] = "squared"
     quantile: Annotated[float, Field(gt=0, lt=1)] | None = None
     epochs: Width = 12
@@ -125,7 +126,7 @@ class Net(Formula):
 
     def formula(self, x: Value) -> Value:
         """See the class."""
-        preamble = self._preamble()
+        preamble = self.preamble
         base, seen = preamble.base(x, str(self.learned["base"])), preamble.see(x)
         weights = {name.removeprefix("net."): array for name, array in self.learned.items() if name.startswith("net.")}
         if not weights:  # there was no target, or only one value of it
@@ -136,7 +137,7 @@ class Net(Formula):
     def _learn(self, x: np.ndarray, z: np.ndarray, start: Self | None) -> None:
         older, newer = self._split(z)
         (held_x, held_z), (x, z) = self._drawn(x[newer], z[newer]), self._drawn(x[older], z[older])
-        preamble = self._preamble()
+        preamble = self.preamble
         preamble.learn(x)
         self._learn_sequence(x)
         wanted = str(start.learned["base"]) if start is not None and self.params.base == "auto" else self.params.base
@@ -178,7 +179,7 @@ class Net(Formula):
         return x[rows], z[rows]
 
     def _inputs(self, x: np.ndarray) -> Inputs:
-        seen = self._preamble().see(x)
+        seen = self.preamble.see(x)
         return Inputs(self._sequence(x, seen) if self.reads_sequence else np.empty((len(x), 0), dtype=np.float32), seen.inputs)
 
     def _sequence(self, x: Value, seen: Seen) -> Value:
@@ -187,16 +188,19 @@ class Net(Formula):
 
     def _learn_sequence(self, x: np.ndarray) -> None:
         if self.reads_sequence:
-            sd = np.sqrt(np.mean(np.square(np.clip(self._distances(x, self._preamble().see(x)), -1e30, 1e30), dtype=np.float64)))
+            sd = np.sqrt(np.mean(np.square(np.clip(self._distances(x, self.preamble.see(x)), -1e30, 1e30), dtype=np.float64)))
             self.learned["sequence.sd"] = np.array(sd if sd > 0 else 1.0, dtype=np.float32)
 
     def _distances(self, x: Value, seen: Seen) -> Value:
         steps = take(x, [self.schema.index(name) for name in self.steps])
         return fill((steps - seen.last) / seen.scale, np.zeros(1, dtype=np.float32))
 
-    def _preamble(self) -> Preamble:
+    @property
+    def preamble(self) -> Preamble:
+        """Of the columns beside the sequence."""
         beside = tuple(name for name in self.schema.names if name not in self.steps)
-        return Preamble(self.schema, self.learned, beside if self.reads_sequence else None)
+        sees_level = wants_level(self.params.sees_level, self.params.base, self.schema)
+        return Preamble(self.schema, self.learned, beside if self.reads_sequence else None, sees_level=sees_level)
 
     def _started(self, start: Self | None) -> Weights:
         return {} if start is None else {name.removeprefix("net."): array for name, array in start.learned.items() if name.startswith("net.")}
@@ -211,6 +215,8 @@ class Net(Formula):
                 for key in sorted(set(type(self.params).model_fields) - set(NetParams.model_fields))
                 if getattr(start.params, key) != getattr(self.params, key)
             ]
+            if start.preamble.sees_level != self.preamble.sees_level:
+                said.append(f"`sees_level` is {start.preamble.sees_level} there and {self.preamble.sees_level} here")
         mine, theirs = ([(c.name, c.role) for c in s.columns] for s in (self.schema, other))
         if mine != theirs:
             apart = sorted({name for name, _ in set(mine) ^ set(theirs)}) or "their order"

@@ -4,10 +4,16 @@ from tasks.forecasters.arithmetic import Value
 from tasks.forecasters.net import Aid, Draw, Inputs, Net, SequenceParams, Weights, beside, dense_weights
 
 
-class NLinear(Net):
-    """network = (sequence, other columns) . weights + intercept. What ridge is in closed form, with every loss that nets have."""
+class NLinearParams(SequenceParams):
+    """As every net that reads a sequence, but the last value itself is an input only with `sees_level: true`, whatever the base."""
 
-    Params = SequenceParams
+    sees_level: bool | None = False
+
+
+class NLinear(Net):
+    """network = (sequence, other columns) . weights + intercept. What ridge with `base: last` is in closed form, with every loss that nets have."""
+
+    Params = NLinearParams
 
     def first_weights(self, n_statics: int, draw: Draw) -> Weights:
         """Of the one map."""
