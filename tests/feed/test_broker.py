@@ -4,7 +4,7 @@ import time
 from contextlib import ExitStack
 
 from confluent_kafka import Producer
-from kafka import make_topic
+from kafka_support import make_topic
 from ledger import check, producing
 from lives import land, landed_within, said, stopped, until
 
