@@ -1,13 +1,11 @@
 """What all nets share: their inputs, their target, their loss, and the rule of going on from an earlier fit.
 
 A net sees the last steps of its series as a sequence, oldest first, and all other columns beside it; it forecasts all steps at once. Its
-layers are written once, by the functions of `arithmetic`: they are trained in torch (`training`), and forecast in numpy and ONNX without it.
+layers are written once, by the functions of `arithmetic` (`net_layers`): they are trained in torch (`training`), and forecast in numpy and ONNX without it.
 """
 
-import itertools
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -17,10 +15,9 @@ from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
 from tasks.forecasters.arithmetic import Value, clip, fill, join, take
 from tasks.forecasters.formula import Formula
+from tasks.forecasters.net_layers import Aid, Draw, Inputs, Weights, Width
 from tasks.forecasters.preamble import CLIP_SD, Base, Preamble, Seen, wants_level
 
-Width = Annotated[int, Field(ge=1)]
-Weights = dict[str, Any]  # name -> array, or tensor where it is trained
 _LEAST_HELD = 20  # rows to stop by; on fewer the loss is luck
 
 
@@ -74,25 +71,6 @@ class SequenceParams(NetParams):
     sequence_steps: Annotated[int, Field(ge=2)] | None = None
 
 
-class Inputs(NamedTuple):
-    """sequence: (n, L) distances from the last value, oldest first, (n, 0) where a net reads none; statics: (n, K), all other columns."""
-
-    sequence: Value
-    statics: Value
-
-
-class Aid:
-    """What training adds to the layers, here where nothing is trained: nothing."""
-
-    def drop(self, x: Value) -> Value:
-        """x, in training with a random part of it at 0."""
-        return x
-
-    def layer(self, compute: Callable[..., Value], *values: Value) -> Value:
-        """The layer *compute* of *values*, in training perhaps computed again instead of kept."""
-        return compute(*values)
-
-
 class Net(Formula):
     """z_hat = base + scale * (mean + sd * network(inputs)); the network learns the standardised target of each step."""
 
@@ -104,7 +82,7 @@ class Net(Formula):
         self.steps = lags_of(schema, self.params.sequence_steps, self.name) if self.reads_sequence else ()
 
     @abstractmethod
-    def first_weights(self, n_statics: int, draw: "Draw") -> Weights:
+    def first_weights(self, n_statics: int, draw: Draw) -> Weights:
         """Weights before training, by name."""
 
     @abstractmethod
@@ -229,30 +207,6 @@ class Net(Formula):
                 f"{self.name} cannot go on from that fit: {'; '.join(said)}. Weights go from net to net only between equal layers and equal columns: "
                 "give both datasets the same `features.list`, horizon and parameters of layers, or train with `refit: full`."
             )
-
-
-class Draw:
-    """First weights, drawn in order from one seed."""
-
-    def __init__(self, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
-
-    def matrix(self, n_in: int, n_out: int) -> np.ndarray:
-        """(n_in, n_out), uniform within 1/sqrt(n_in), torch's rule for a dense layer."""
-        return self.uniform((n_in, n_out), n_in)
-
-    def uniform(self, shape: tuple[int, ...], n_in: int) -> np.ndarray:
-        """Of any *shape*, within 1/sqrt(n_in)."""
-        bound = 1 / np.sqrt(n_in)
-        return self.rng.uniform(-bound, bound, shape).astype(np.float32)
-
-
-def dense_weights(draw: Draw, sizes: tuple[int, ...]) -> Weights:
-    """`weights_<layer>` (in, out) and `intercept_<layer>` (out,) of layers of these *sizes*."""
-    weights: Weights = {}
-    for layer, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
-        weights |= {f"weights_{layer}": draw.matrix(n_in, n_out), f"intercept_{layer}": draw.uniform((n_out,), n_in)}
-    return weights
 
 
 def beside(inputs: Inputs, state: Value) -> Value:

@@ -1,7 +1,8 @@
 """The last value subtracted and one linear map: hard to beat on long seasonal histories. Source: Zeng et al. 2023, arXiv:2205.13504 (NLinear)."""
 
 from tasks.forecasters.arithmetic import Value
-from tasks.forecasters.net import Aid, Draw, Inputs, Net, SequenceParams, Weights, beside, dense_weights
+from tasks.forecasters.net import Net, SequenceParams, beside
+from tasks.forecasters.net_layers import Aid, Draw, Inputs, Weights, dense_weights
 
 
 class NLinearParams(SequenceParams):
