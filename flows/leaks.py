@@ -60,7 +60,7 @@ def _current(root: Path) -> Data:
 
 def _of_files(pattern: str, kind: str, answers: dict[str, Any], root: Path) -> Data:
     """The files as `tidemill new` would have them, in a folder that is gone afterwards; nothing here changes."""
-    from tasks.ingest.params import IngestParams  # noqa: PLC0415  (this and the next: only files are ingested here, and need the wizard)
+    from tasks.ingest.params import IngestParams  # noqa: PLC0415  (this and the next: only files need ingest)
     from tasks.ingest.stage import ingest_source  # noqa: PLC0415
     from tasks.ingest.wizard.look import Asked, look  # noqa: PLC0415
     from tasks.ingest.wizard.propose import propose  # noqa: PLC0415

@@ -65,7 +65,8 @@ class TopicMissingError(FeedError):
     """The brokers at *address* answer, and have no topic of that name."""
 
     def __init__(self, address: str, topic: str) -> None:
-        super().__init__(f"Kafka at {address} has no topic {topic!r}. Make it, or correct `feed.source.topic`.")
+        message = f"Kafka at {address} has no topic {topic!r}. Make it, or correct `feed.source.topic`."
+        super().__init__(message)
         self.address, self.topic = address, topic
 
     def __reduce__(self) -> tuple[type["TopicMissingError"], tuple[str, str]]:

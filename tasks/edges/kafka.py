@@ -234,7 +234,10 @@ class KafkaFeed:
         ).with_columns(pl.col("_timestamp").cast(RECORDS["_timestamp"]))
 
     def _look(self) -> tuple[str, str, int]:
-        """(cluster id, topic id, number of partitions). Raises TopicMissingError when the topic is not there, FeedError when no broker answers."""
+        """(cluster id, topic id, number of partitions).
+
+        Raises TopicMissingError when the topic is not there, FeedError when no broker answers.
+        """
         try:
             cluster = self._admin.list_topics(topic=self._topic, timeout=_ANSWER_S).cluster_id
             found = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=_ANSWER_S)[self._topic].result(2 * _ANSWER_S)

@@ -1,7 +1,8 @@
 """What all nets share: their inputs, their target, their loss, and the rule of going on from an earlier fit.
 
 A net sees the last steps of its series as a sequence, oldest first, and all other columns beside it; it forecasts all steps at once. Its
-layers are written once, by the functions of `arithmetic` (`net_layers`): they are trained in torch (`training`), and forecast in numpy and ONNX without it.
+layers are written once, by the functions of `arithmetic` (`net_layers`): they are trained in torch
+(`training`), and forecast in numpy and ONNX without it.
 """
 
 from abc import abstractmethod
@@ -24,7 +25,8 @@ _LEAST_HELD = 20  # rows to stop by; on fewer the loss is luck
 class NetParams(Strict):
     """What every net takes.
 
-    base: what the net corrects, as in ridge. sees_level: whether the last value itself is an input, likewise. loss: of the standardised error; `quantile` needs the *quantile* that is forecast.
+    base, sees_level: what the net corrects, and whether the last value itself is an input, as in ridge.
+    loss: of the standardised error; `quantile` needs the *quantile* that is forecast.
     max_rows: origins in a fit, drawn evenly over the window when there are more. schedule: how the learning rate falls after it has risen
     over the first *warmup_frac* of all updates. patience_epochs: stop when that many epochs brought nothing on the newest *held_frac* of
     the window, which then only stops, and keep the best weights; None: all epochs, on all rows. accumulate_batches: batches in an update.
@@ -166,7 +168,8 @@ class Net(Formula):
 
     def _learn_sequence(self, x: np.ndarray) -> None:
         if self.reads_sequence:
-            sd = np.sqrt(np.mean(np.square(np.clip(self._distances(x, self.preamble.see(x)), -1e30, 1e30), dtype=np.float64)))
+            distances = np.clip(self._distances(x, self.preamble.see(x)), -1e30, 1e30)
+            sd = np.sqrt(np.mean(np.square(distances, dtype=np.float64)))
             self.learned["sequence.sd"] = np.array(sd if sd > 0 else 1.0, dtype=np.float32)
 
     def _distances(self, x: Value, seen: Seen) -> Value:
@@ -176,9 +179,11 @@ class Net(Formula):
     @property
     def preamble(self) -> Preamble:
         """Of the columns beside the sequence."""
-        beside = tuple(name for name in self.schema.names if name not in self.steps)
+        beside = None
+        if self.reads_sequence:
+            beside = tuple(name for name in self.schema.names if name not in self.steps)
         sees_level = wants_level(self.params.sees_level, self.params.base, self.schema)
-        return Preamble(self.schema, self.learned, beside if self.reads_sequence else None, sees_level=sees_level)
+        return Preamble(self.schema, self.learned, beside, sees_level=sees_level)
 
     def _started(self, start: Self | None) -> Weights:
         return {} if start is None else {name.removeprefix("net."): array for name, array in start.learned.items() if name.startswith("net.")}
@@ -193,8 +198,8 @@ class Net(Formula):
                 for key in sorted(set(type(self.params).model_fields) - set(NetParams.model_fields))
                 if getattr(start.params, key) != getattr(self.params, key)
             ]
-            if start.preamble.sees_level != self.preamble.sees_level:
-                said.append(f"`sees_level` is {start.preamble.sees_level} there and {self.preamble.sees_level} here")
+            there, here = start.preamble.sees_level, self.preamble.sees_level
+            said += [f"`sees_level` is {there} there and {here} here"] if there != here else []
         mine, theirs = ([(c.name, c.role) for c in s.columns] for s in (self.schema, other))
         if mine != theirs:
             apart = sorted({name for name, _ in set(mine) ^ set(theirs)}) or "their order"

@@ -1,4 +1,4 @@
-"""What the layers of a net are written with, and what training asks of a net; known to the nets and to their training."""
+"""What the layers of a net are written with, and what training asks of a net; nets and training know it."""
 
 import itertools
 from collections.abc import Callable
@@ -15,7 +15,11 @@ Weights = dict[str, Any]  # name -> array, or tensor where it is trained
 
 
 class Inputs(NamedTuple):
-    """sequence: (n, L) distances from the last value, oldest first, (n, 0) where a net reads none; statics: (n, K), all other columns."""
+    """What a net sees of n rows.
+
+    sequence: (n, L) distances from the last value, oldest first; (n, 0) where a net reads none.
+    statics: (n, K), all other columns.
+    """
 
     sequence: Value
     statics: Value
@@ -70,5 +74,8 @@ def dense_weights(draw: Draw, sizes: tuple[int, ...]) -> Weights:
     """`weights_<layer>` (in, out) and `intercept_<layer>` (out,) of layers of these *sizes*."""
     weights: Weights = {}
     for layer, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
-        weights |= {f"weights_{layer}": draw.matrix(n_in, n_out), f"intercept_{layer}": draw.uniform((n_out,), n_in)}
+        weights |= {
+            f"weights_{layer}": draw.matrix(n_in, n_out),
+            f"intercept_{layer}": draw.uniform((n_out,), n_in),
+        }
     return weights

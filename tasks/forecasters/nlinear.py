@@ -6,13 +6,16 @@ from tasks.forecasters.net_layers import Aid, Draw, Inputs, Weights, dense_weigh
 
 
 class NLinearParams(SequenceParams):
-    """As every net that reads a sequence, but the last value itself is an input only with `sees_level: true`, whatever the base."""
+    """As every net that reads a sequence; the last value itself is an input only with `sees_level: true`."""
 
     sees_level: bool | None = False
 
 
 class NLinear(Net):
-    """network = (sequence, other columns) . weights + intercept. What ridge with `base: last` is in closed form, with every loss that nets have."""
+    """network = (sequence, other columns) . weights + intercept.
+
+    What ridge with `base: last` is in closed form, with every loss that nets have.
+    """
 
     Params = NLinearParams
 

@@ -53,8 +53,8 @@ def check_columns(columns: tuple[str, ...] | None, schema: FeatureSchema, model:
 def wants_level(asked: bool | None, base: Base, schema: FeatureSchema) -> bool:
     """Whether the last value itself is among the inputs of a model that corrects *base*.
 
-    asked: its parameter `sees_level`; None: only where no scale column makes levels comparable, and never with `base: last` asked for,
-    which is there so that the correction does not depend on the level (Zeng et al. 2023, arXiv:2205.13504).
+    asked: its parameter `sees_level`; None: only where no scale column makes levels comparable, and never
+    with `base: last` asked for, whose correction is free of the level (Zeng et al. 2023, arXiv:2205.13504).
     """
     return schema.scale is None and base != "last" if asked is None else asked
 
@@ -70,7 +70,8 @@ class Preamble:
 
     columns: which level columns it uses; None: every column of every role but the series' keys, which are no quantities. learned: the dictionary that its numbers live in, under
     `preamble.<name>`.
-    sees_level: whether the last value itself is an input too. None: where there is no scale column, since then levels of all series compare.
+    sees_level: whether the last value itself is an input too. None: where there is no scale column, since
+    then levels of all series compare.
     """
 
     def __init__(
@@ -95,7 +96,8 @@ class Preamble:
     def sees_level(self) -> bool:
         """Whether the last value itself is an input.
 
-        After a fit: whether it was one then. A fit that does not say is older than the choice, and had it wherever there was no scale column.
+        After a fit: whether it was one then. A fit that does not say is older than the choice, and had it
+        wherever there was no scale column.
         """
         if "preamble.mean" not in self.learned:
             return self._wants_level

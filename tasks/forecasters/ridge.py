@@ -27,9 +27,10 @@ class RidgeParams(Strict):
 
     loss: of the residuals in units of the scale. weight: what a row counts. groups: rows that get coefficients of their own; one with fewer
     than two rows for each coefficient takes those of all. max_rows: origins in a fit, drawn evenly over the window when there are more. columns: the features that
-    are seen; None: every one that measures. whole_rows: learn only where each level that is seen is known, if such rows are enough.
-    sees_level: whether the last value itself is an input too; None: without `features.scale`, unless `base` is `last`. So with `base: last` on lags alone
-    this is NLinear (Zeng et al. 2023, arXiv:2205.13504) in closed form: the last value subtracted, a linear map with intercept, the last value added back.
+    are seen; None: every one that measures. whole_rows: learn only where each level that is seen is known, if
+    there are enough such rows. sees_level: whether the last value itself is an input too; None: without
+    `features.scale`, unless `base` is `last`. With `base: last` on lags alone this is NLinear in closed form
+    (Zeng et al. 2023, arXiv:2205.13504): the last value subtracted, a linear map, the last value added back.
     """
 
     penalty: Annotated[float, Field(ge=0)] | None = None

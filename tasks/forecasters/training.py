@@ -258,7 +258,13 @@ def _processes() -> DDPStrategy:
 
 
 @contextmanager
-def _kept(net: TrainableNet, weights: Weights, pairs: Pairs, held: Pairs | None, epochs: int) -> Iterator[Path | None]:
+def _kept(
+    net: TrainableNet,
+    weights: Weights,
+    pairs: Pairs,
+    held: Pairs | None,
+    epochs: int,
+) -> Iterator[Path | None]:
     """The folder of this fit's checkpoints, named by all that it follows from; gone when the fit is done. None where none are wanted."""
     if net.params.checkpoint_every_epochs is None:
         yield None

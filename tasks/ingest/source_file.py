@@ -1,4 +1,4 @@
-"""What every source yields: its files, each with its rows. Nothing else of the stage knows which source it was."""
+"""What every source yields: files with their rows. Nothing else of the stage knows which source it was."""
 
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
@@ -7,7 +7,10 @@ import polars as pl
 
 
 class SourceFile(NamedTuple):
-    """One file: name, sha256 of its bytes, and its rows (series_id, event_time, known_at, float64 values) in the file's order."""
+    """One file.
+
+    sha256: of its bytes. rows: series_id, event_time, known_at and float64 values, in the file's order.
+    """
 
     name: str
     sha256: str
@@ -18,5 +21,8 @@ class Source(Protocol):
     """Anything that ingest can read from."""
 
     def read(self) -> Iterator[SourceFile]:
-        """Each file once, in an order that depends on their names alone. Raises SourceError for what cannot be read."""
+        """Each file once, in an order that depends on their names alone.
+
+        Raises SourceError for what cannot be read.
+        """
         ...

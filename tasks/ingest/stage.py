@@ -26,10 +26,20 @@ class Ingested(NamedTuple):
     ledger: dict[str, Any]
 
 
-def ingest_source(params: SourceParams, about: About, folder: Path, say: Callable[[str], None] = print) -> Ingested:
-    """Read the source that *params* names, with its caps. folder: where its files are, data/source in a checkout. Nothing is written."""
-    caps = (params.max_rows_per_series, params.max_series) if isinstance(params, FilesSource) else (None, None)
-    return ingest(build_source(params, about, folder), about, *caps, say)
+def ingest_source(
+    params: SourceParams,
+    about: About,
+    folder: Path,
+    say: Callable[[str], None] = print,
+) -> Ingested:
+    """Read the source that *params* names, with its caps. Nothing is written.
+
+    folder: where its files are, data/source in a checkout.
+    """
+    source = build_source(params, about, folder)
+    if isinstance(params, FilesSource):
+        return ingest(source, about, params.max_rows_per_series, params.max_series, say)
+    return ingest(source, about, say=say)
 
 
 def ingest(

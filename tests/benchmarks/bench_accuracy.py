@@ -153,7 +153,7 @@ def _peers(found):
 
 @pytest.mark.parametrize(("horizon_steps", "reach", "published"), ETTH1)
 def test_etth1(shared_data, horizon_steps, reach, published):
-    """336 lags, the last value subtracted, all channels, all windows; the penalty was chosen on the validation part."""
+    """336 lags, the last value subtracted, all channels and windows; penalty by the validation part."""
     wide = pl.read_csv(shared_data / "ett/ETTh1.csv", try_parse_dates=True).head(14400)
     values = [c for c in wide.columns if c != "date"]
     scaled = wide.select(
@@ -161,7 +161,8 @@ def test_etth1(shared_data, horizon_steps, reach, published):
         *((pl.col(c) - pl.col(c).head(8640).mean()) / pl.col(c).head(8640).std(ddof=0) for c in values),
     )
     rows = SERIES.conform(scaled.unpivot(values, index="event_time", variable_name="series_id").with_columns(known_at=HOURLY.nominal_known_at()))
-    about = About(description="ETTh1", every="1h", target={"column": "value", "unit": "1"}, horizon_steps=horizon_steps)
+    target = {"column": "value", "unit": "1"}
+    about = About(description="ETTh1", every="1h", target=target, horizon_steps=horizon_steps)
     started = time.monotonic()
     params = FeatureParams.model_validate({"list": [LIST[0]], "last_within_steps": 1})
     panel = panel_of(build_features(rows, about, params, HOURLY), feature_schema(about, params), HOURLY)
@@ -170,7 +171,8 @@ def test_etth1(shared_data, horizon_steps, reach, published):
     x, where = panel.at(np.arange(11519, 14400 - horizon_steps))
     z_hat = fit.predict(x)
     seconds = time.monotonic() - started
-    error = np.stack([panel.y[where[:, 0] + s, where[:, 1]] for s in range(1, horizon_steps + 1)], axis=1) - z_hat
+    steps = range(1, horizon_steps + 1)
+    error = np.stack([panel.y[where[:, 0] + s, where[:, 1]] for s in steps], axis=1) - z_hat
     _say(
         f"ETTh1, h = {horizon_steps}, ridge of 336 lags: MSE / MAE",
         reach,

@@ -1,4 +1,4 @@
-"""Our Shapley values of every linear and tree member beside those of the library shap, which walks all coalitions."""
+"""Our Shapley values of every linear and tree member against the exact ones of the library shap."""
 
 import warnings
 
@@ -29,9 +29,16 @@ N_ORDERS = 300  # of the 120 that five columns have, drawn with repetition, each
 
 
 def make_schema():
-    roles = {"z_last": "level", "z_lag_1": "level", "z_lag_2": "level", "z_mean_3": "level", "temperature": "free"}
+    roles = {
+        "z_last": "level",
+        "z_lag_1": "level",
+        "z_lag_2": "level",
+        "z_mean_3": "level",
+        "temperature": "free",
+    }
     columns = tuple(FeatureColumn(name=name, role=role, lookback_steps=3) for name, role in roles.items())
-    return FeatureSchema(columns=columns, last="z_last", seasonal=("z_lag_1", "z_last"), horizon_steps=2, season_steps=2)
+    seasonal = ("z_lag_1", "z_last")
+    return FeatureSchema(columns=columns, last="z_last", seasonal=seasonal, horizon_steps=2, season_steps=2)
 
 
 def make_pairs(n=400):
@@ -45,20 +52,21 @@ def make_pairs(n=400):
 
 
 def explain_with_shap(f, x, background):
-    """(n, F, H) of the library: exact values over all coalitions, what is left out drawn from *background*."""
+    """(n, F, H) of the library: exact values, what is left out of a coalition drawn from *background*."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of matplotlib's and its own deprecated names, at its import
         import shap
 
-        explainer = shap.explainers.Exact(f, shap.maskers.Independent(background, max_samples=len(background)))
-        return explainer(x).values
+        masker = shap.maskers.Independent(background, max_samples=len(background))
+        return shap.explainers.Exact(f, masker)(x).values
 
 
 @pytest.mark.parametrize(("model", "own", "tolerance"), [
-    *((model, own, 1e-4) for model, own in LINEAR.items()), *((model, own, 0.05) for model, own in TREES.items()),
+    *((model, own, 1e-4) for model, own in LINEAR.items()),
+    *((model, own, 0.05) for model, own in TREES.items()),
 ])  # fmt: skip
 def test_parts_of_a_member_are_those_of_shap(model, own, tolerance):
-    """Of a linear member to the last digits of float32, whatever the order; of trees as near as the drawn orders come, in sd of the parts."""
+    """Linear members to float32's last digits, trees as near as the drawn orders come, in sd of the parts."""
     x, z = make_pairs()
     fit = build_forecaster(model, make_schema(), 1, own).fit(x, z)
 

@@ -33,9 +33,10 @@ def test_a_topic_that_is_not_there_is_named_with_its_brokers(kafka_cluster):
     assert (again.address, again.topic, str(again)) == (kafka_cluster.address, "absent", str(raised.value))
 
 
-@pytest.mark.parametrize(
-    ("error", "goes_on"), [(FeedError("no answer; this broker has no topic list"), True), (TopicMissingError("host", "t"), False)]
-)
+NO_ANSWER = FeedError("no answer; this broker has no topic list")
+
+
+@pytest.mark.parametrize(("error", "goes_on"), [(NO_ANSWER, True), (TopicMissingError("host", "t"), False)])
 def test_whether_a_topic_is_gone_is_not_read_from_the_text_of_an_error(error, goes_on, monkeypatch):
     feed = KafkaFeed.__new__(KafkaFeed)
     monkeypatch.setattr(feed, "_look", Mock(side_effect=error), raising=False)
