@@ -1,7 +1,5 @@
 """`tidemill leaks`: the leak gate alone, on the current dataset or on files, for all that is declared or for one function of your own."""
 
-import contextlib
-import io
 import shutil
 import tempfile
 from pathlib import Path
@@ -63,7 +61,8 @@ def _current(root: Path) -> Data:
 
 def _of_files(pattern: str, kind: str, answers: dict[str, Any], root: Path) -> Data:
     """The files as `tidemill new` would have them, in a folder that is gone afterwards; nothing here changes."""
-    from tasks.ingest.__main__ import main as ingest  # noqa: PLC0415  (this and the next: only files need the wizard)
+    from tasks.ingest.params import IngestParams  # noqa: PLC0415  (this and the next: only files need ingest)
+    from tasks.ingest.stage import ingest_source  # noqa: PLC0415
     from tasks.ingest.wizard.look import Asked, look  # noqa: PLC0415
     from tasks.ingest.wizard.propose import propose  # noqa: PLC0415
     from tasks.ingest.wizard.use import use  # noqa: PLC0415
@@ -76,9 +75,8 @@ def _of_files(pattern: str, kind: str, answers: dict[str, Any], root: Path) -> D
         shutil.copyfile(root / "params.yaml", there / "params.yaml")
         write_entry("files", propose(look(asked), asked), there, replace=True)
         use("files", there)
-        with contextlib.redirect_stdout(io.StringIO()):
-            ingest(there)
-        rows, about = read_frame(there / "data/raw/rows.parquet", SERIES), read_about(there)
+        about, source = read_about(there), read_params("ingest", IngestParams, there).source
+        rows = ingest_source(source, about, there / "data/source", say=lambda _: None).rows
         on_grid = calendar_for(about, reach=span(rows)).holds(rows["event_time"])  # the others are quarantined by validate
         return Data(pattern, about, read_params("features", FeatureParams, there), rows.filter(on_grid))
 

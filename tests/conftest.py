@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from kafka import kafka_cluster  # noqa: F401  (a fixture)
+from kafka_support import kafka_cluster  # noqa: F401  (a fixture)
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"

@@ -61,6 +61,19 @@ class FeedError(TidemillError):
     """The feed cannot go on as it is configured: a topic, a table, an offset or a schema is not what it should be."""
 
 
+class TopicMissingError(FeedError):
+    """The brokers at *address* answer, and have no topic of that name."""
+
+    def __init__(self, address: str, topic: str) -> None:
+        message = f"Kafka at {address} has no topic {topic!r}. Make it, or correct `feed.source.topic`."
+        super().__init__(message)
+        self.address, self.topic = address, topic
+
+    def __reduce__(self) -> tuple[type["TopicMissingError"], tuple[str, str]]:
+        """By its facts, so that it comes out of another process as it went in."""
+        return TopicMissingError, (self.address, self.topic)
+
+
 class MarkMovedError(FeedError):
     """Another writer has read on; what is held must be forgotten and read again from the table's mark. Nothing was written."""
 

@@ -15,7 +15,7 @@ import polars as pl
 from confluent_kafka import OFFSET_BEGINNING, Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from tasks.core.errors import FeedError, FencedError, OffsetLostError
+from tasks.core.errors import FeedError, FencedError, OffsetLostError, TopicMissingError
 from tasks.core.records import RECORDS, Marks, Polled
 
 _QUEUED_KB = 8_192  # prefetched beside what we hold: 16 MB cost 60 MB more and gain nothing; a record of 20 MB still passes
@@ -234,7 +234,10 @@ class KafkaFeed:
         ).with_columns(pl.col("_timestamp").cast(RECORDS["_timestamp"]))
 
     def _look(self) -> tuple[str, str, int]:
-        """(cluster id, topic id, number of partitions). Raises FeedError when the topic is not there or nobody answers."""
+        """(cluster id, topic id, number of partitions).
+
+        Raises TopicMissingError when the topic is not there, FeedError when no broker answers.
+        """
         try:
             cluster = self._admin.list_topics(topic=self._topic, timeout=_ANSWER_S).cluster_id
             found = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=_ANSWER_S)[self._topic].result(2 * _ANSWER_S)
@@ -242,7 +245,7 @@ class KafkaFeed:
             raise FeedError(f"Kafka at {self._address} does not answer. Start it (`tidemill up --kafka`), or set TIDEMILL_KAFKA.") from error
         except KafkaException as error:
             if error.args[0].code() in _NO_TOPIC:
-                raise FeedError(f"Kafka at {self._address} has no topic {self._topic!r}. Make it, or correct `feed.source.topic`.") from error
+                raise TopicMissingError(self._address, self._topic) from error
             raise FeedError(
                 f"Kafka at {self._address} does not answer: {error.args[0].str()}. Start it (`tidemill up --kafka`), or set TIDEMILL_KAFKA."
             ) from error
@@ -261,10 +264,10 @@ class KafkaFeed:
         self._looked = time.monotonic()
         try:
             _, now, _ = self._look()
-        except FeedError as error:
-            if "has no topic" in str(error):
-                raise
-            return  # nobody answers just now; the client goes on trying
+        except TopicMissingError:
+            raise
+        except FeedError:
+            return  # no broker answers just now; the client goes on trying
         self._refuse_id(now)
 
     def _refuse_id(self, now: str) -> None:

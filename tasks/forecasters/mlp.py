@@ -1,7 +1,8 @@
 """A small net of rectified layers over all columns, pooled over all series, all steps at once."""
 
 from tasks.forecasters.arithmetic import Value, relu
-from tasks.forecasters.net import Aid, Draw, Inputs, Net, NetParams, Weights, Width, dense_weights
+from tasks.forecasters.net import Net, NetParams
+from tasks.forecasters.net_layers import Aid, Draw, Inputs, Weights, Width, dense_weights
 from tasks.forecasters.preamble import dispensable_columns
 
 

@@ -1,13 +1,12 @@
 """What all nets share: their inputs, their target, their loss, and the rule of going on from an earlier fit.
 
 A net sees the last steps of its series as a sequence, oldest first, and all other columns beside it; it forecasts all steps at once. Its
-layers are written once, by the functions of `arithmetic`: they are trained in torch (`training`), and forecast in numpy and ONNX without it.
+layers are written once, by the functions of `arithmetic` (`net_layers`): they are trained in torch
+(`training`), and forecast in numpy and ONNX without it.
 """
 
-import itertools
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -17,17 +16,17 @@ from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
 from tasks.forecasters.arithmetic import Value, clip, fill, join, take
 from tasks.forecasters.formula import Formula
-from tasks.forecasters.preamble import CLIP_SD, Base, Preamble, Seen
+from tasks.forecasters.net_layers import Aid, Draw, Inputs, Weights, Width
+from tasks.forecasters.preamble import CLIP_SD, Base, Preamble, Seen, wants_level
 
-Width = Annotated[int, Field(ge=1)]
-Weights = dict[str, Any]  # name -> array, or tensor where it is trained
 _LEAST_HELD = 20  # rows to stop by; on fewer the loss is luck
 
 
 class NetParams(Strict):
     """What every net takes.
 
-    base: what the net corrects, as in ridge. loss: of the standardised error; `quantile` needs the *quantile* that is forecast.
+    base, sees_level: what the net corrects, and whether the last value itself is an input, as in ridge.
+    loss: of the standardised error; `quantile` needs the *quantile* that is forecast.
     max_rows: origins in a fit, drawn evenly over the window when there are more. schedule: how the learning rate falls after it has risen
     over the first *warmup_frac* of all updates. patience_epochs: stop when that many epochs brought nothing on the newest *held_frac* of
     the window, which then only stops, and keep the best weights; None: all epochs, on all rows. accumulate_batches: batches in an update.
@@ -37,6 +36,7 @@ class NetParams(Strict):
     """
 
     base: Base = "auto"
+    sees_level: bool | None = None
     loss: Literal["squared", "absolute", "quantile"] = "squared"
     quantile: Annotated[float, Field(gt=0, lt=1)] | None = None
     epochs: Width = 12
@@ -73,25 +73,6 @@ class SequenceParams(NetParams):
     sequence_steps: Annotated[int, Field(ge=2)] | None = None
 
 
-class Inputs(NamedTuple):
-    """sequence: (n, L) distances from the last value, oldest first, (n, 0) where a net reads none; statics: (n, K), all other columns."""
-
-    sequence: Value
-    statics: Value
-
-
-class Aid:
-    """What training adds to the layers, here where nothing is trained: nothing."""
-
-    def drop(self, x: Value) -> Value:
-        """x, in training with a random part of it at 0."""
-        return x
-
-    def layer(self, compute: Callable[..., Value], *values: Value) -> Value:
-        """The layer *compute* of *values*, in training perhaps computed again instead of kept."""
-        return compute(*values)
-
-
 class Net(Formula):
     """z_hat = base + scale * (mean + sd * network(inputs)); the network learns the standardised target of each step."""
 
@@ -103,7 +84,7 @@ class Net(Formula):
         self.steps = lags_of(schema, self.params.sequence_steps, self.name) if self.reads_sequence else ()
 
     @abstractmethod
-    def first_weights(self, n_statics: int, draw: "Draw") -> Weights:
+    def first_weights(self, n_statics: int, draw: Draw) -> Weights:
         """Weights before training, by name."""
 
     @abstractmethod
@@ -125,7 +106,7 @@ class Net(Formula):
 
     def formula(self, x: Value) -> Value:
         """See the class."""
-        preamble = self._preamble()
+        preamble = self.preamble
         base, seen = preamble.base(x, str(self.learned["base"])), preamble.see(x)
         weights = {name.removeprefix("net."): array for name, array in self.learned.items() if name.startswith("net.")}
         if not weights:  # there was no target, or only one value of it
@@ -136,7 +117,7 @@ class Net(Formula):
     def _learn(self, x: np.ndarray, z: np.ndarray, start: Self | None) -> None:
         older, newer = self._split(z)
         (held_x, held_z), (x, z) = self._drawn(x[newer], z[newer]), self._drawn(x[older], z[older])
-        preamble = self._preamble()
+        preamble = self.preamble
         preamble.learn(x)
         self._learn_sequence(x)
         wanted = str(start.learned["base"]) if start is not None and self.params.base == "auto" else self.params.base
@@ -178,7 +159,7 @@ class Net(Formula):
         return x[rows], z[rows]
 
     def _inputs(self, x: np.ndarray) -> Inputs:
-        seen = self._preamble().see(x)
+        seen = self.preamble.see(x)
         return Inputs(self._sequence(x, seen) if self.reads_sequence else np.empty((len(x), 0), dtype=np.float32), seen.inputs)
 
     def _sequence(self, x: Value, seen: Seen) -> Value:
@@ -187,16 +168,22 @@ class Net(Formula):
 
     def _learn_sequence(self, x: np.ndarray) -> None:
         if self.reads_sequence:
-            sd = np.sqrt(np.mean(np.square(np.clip(self._distances(x, self._preamble().see(x)), -1e30, 1e30), dtype=np.float64)))
+            distances = np.clip(self._distances(x, self.preamble.see(x)), -1e30, 1e30)
+            sd = np.sqrt(np.mean(np.square(distances, dtype=np.float64)))
             self.learned["sequence.sd"] = np.array(sd if sd > 0 else 1.0, dtype=np.float32)
 
     def _distances(self, x: Value, seen: Seen) -> Value:
         steps = take(x, [self.schema.index(name) for name in self.steps])
         return fill((steps - seen.last) / seen.scale, np.zeros(1, dtype=np.float32))
 
-    def _preamble(self) -> Preamble:
-        beside = tuple(name for name in self.schema.names if name not in self.steps)
-        return Preamble(self.schema, self.learned, beside if self.reads_sequence else None)
+    @property
+    def preamble(self) -> Preamble:
+        """Of the columns beside the sequence."""
+        beside = None
+        if self.reads_sequence:
+            beside = tuple(name for name in self.schema.names if name not in self.steps)
+        sees_level = wants_level(self.params.sees_level, self.params.base, self.schema)
+        return Preamble(self.schema, self.learned, beside, sees_level=sees_level)
 
     def _started(self, start: Self | None) -> Weights:
         return {} if start is None else {name.removeprefix("net."): array for name, array in start.learned.items() if name.startswith("net.")}
@@ -211,6 +198,8 @@ class Net(Formula):
                 for key in sorted(set(type(self.params).model_fields) - set(NetParams.model_fields))
                 if getattr(start.params, key) != getattr(self.params, key)
             ]
+            there, here = start.preamble.sees_level, self.preamble.sees_level
+            said += [f"`sees_level` is {there} there and {here} here"] if there != here else []
         mine, theirs = ([(c.name, c.role) for c in s.columns] for s in (self.schema, other))
         if mine != theirs:
             apart = sorted({name for name, _ in set(mine) ^ set(theirs)}) or "their order"
@@ -223,30 +212,6 @@ class Net(Formula):
                 f"{self.name} cannot go on from that fit: {'; '.join(said)}. Weights go from net to net only between equal layers and equal columns: "
                 "give both datasets the same `features.list`, horizon and parameters of layers, or train with `refit: full`."
             )
-
-
-class Draw:
-    """First weights, drawn in order from one seed."""
-
-    def __init__(self, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
-
-    def matrix(self, n_in: int, n_out: int) -> np.ndarray:
-        """(n_in, n_out), uniform within 1/sqrt(n_in), torch's rule for a dense layer."""
-        return self.uniform((n_in, n_out), n_in)
-
-    def uniform(self, shape: tuple[int, ...], n_in: int) -> np.ndarray:
-        """Of any *shape*, within 1/sqrt(n_in)."""
-        bound = 1 / np.sqrt(n_in)
-        return self.rng.uniform(-bound, bound, shape).astype(np.float32)
-
-
-def dense_weights(draw: Draw, sizes: tuple[int, ...]) -> Weights:
-    """`weights_<layer>` (in, out) and `intercept_<layer>` (out,) of layers of these *sizes*."""
-    weights: Weights = {}
-    for layer, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
-        weights |= {f"weights_{layer}": draw.matrix(n_in, n_out), f"intercept_{layer}": draw.uniform((n_out,), n_in)}
-    return weights
 
 
 def beside(inputs: Inputs, state: Value) -> Value:

@@ -1,13 +1,23 @@
 """The last value subtracted and one linear map: hard to beat on long seasonal histories. Source: Zeng et al. 2023, arXiv:2205.13504 (NLinear)."""
 
 from tasks.forecasters.arithmetic import Value
-from tasks.forecasters.net import Aid, Draw, Inputs, Net, SequenceParams, Weights, beside, dense_weights
+from tasks.forecasters.net import Net, SequenceParams, beside
+from tasks.forecasters.net_layers import Aid, Draw, Inputs, Weights, dense_weights
+
+
+class NLinearParams(SequenceParams):
+    """As every net that reads a sequence; the last value itself is an input only with `sees_level: true`."""
+
+    sees_level: bool | None = False
 
 
 class NLinear(Net):
-    """network = (sequence, other columns) . weights + intercept. What ridge is in closed form, with every loss that nets have."""
+    """network = (sequence, other columns) . weights + intercept.
 
-    Params = SequenceParams
+    What ridge with `base: last` is in closed form, with every loss that nets have.
+    """
+
+    Params = NLinearParams
 
     def first_weights(self, n_statics: int, draw: Draw) -> Weights:
         """Of the one map."""

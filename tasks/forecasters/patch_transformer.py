@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
 from tasks.forecasters.arithmetic import Value, layer_norm, relu, reshape, softmax, take, transpose
-from tasks.forecasters.net import Aid, Draw, Inputs, Net, SequenceParams, Weights, Width, beside, dense_weights
+from tasks.forecasters.net import Net, SequenceParams, beside
+from tasks.forecasters.net_layers import Aid, Draw, Inputs, Weights, Width, dense_weights
 from tasks.forecasters.recurrent import past, past_weights
 
 

@@ -16,6 +16,7 @@ from tasks.core.windows import blocks
 from tasks.forecasters.arithmetic import Value, at_least, clip, fill, join, take
 
 Base = Literal["auto", "last", "seasonal"]
+_SEES_LEVEL = "preamble.sees_level"  # among what is learned
 CLIP_SD = 10.0  # an input further out is an accident; a linear model would follow it to anywhere
 _FLOOR_FRAC = 0.1  # of a small scale (5 % quantile): a series that has stood still must not divide by nothing
 _BLOCK_ROWS = 4096  # seen at a time while learning: of 340 columns 6 MB, which a cache holds
@@ -49,6 +50,15 @@ def check_columns(columns: tuple[str, ...] | None, schema: FeatureSchema, model:
         )
 
 
+def wants_level(asked: bool | None, base: Base, schema: FeatureSchema) -> bool:
+    """Whether the last value itself is among the inputs of a model that corrects *base*.
+
+    asked: its parameter `sees_level`; None: only where no scale column makes levels comparable, and never
+    with `base: last` asked for, whose correction is free of the level (Zeng et al. 2023, arXiv:2205.13504).
+    """
+    return schema.scale is None and base != "last" if asked is None else asked
+
+
 def seasonal_values(schema: FeatureSchema, x: Value) -> Value:
     """z one season before each step, the last value where that is unknown or there is no season: (n, H)."""
     last = last_values(schema, x)
@@ -59,21 +69,43 @@ class Preamble:
     """The common first and last lines of every fitted model.
 
     columns: which level columns it uses; None: every column of every role but the series' keys, which are no quantities. learned: the dictionary that its numbers live in, under
-    `preamble.<name>`. Without a scale column the last value itself is an input too: then levels of all series compare.
+    `preamble.<name>`.
+    sees_level: whether the last value itself is an input too. None: where there is no scale column, since
+    then levels of all series compare.
     """
 
-    def __init__(self, schema: FeatureSchema, learned: dict[str, np.ndarray], columns: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self,
+        schema: FeatureSchema,
+        learned: dict[str, np.ndarray],
+        columns: tuple[str, ...] | None = None,
+        *,
+        sees_level: bool | None = None,
+    ) -> None:
         self.schema, self.learned = schema, learned
+        self._wants_level = schema.scale is None if sees_level is None else sees_level
         chosen = [c for c in schema.columns if c.name not in {schema.last, *SERIES_KEY} and (columns is None or c.name in columns)]
         self.levels, self.spreads, self.frees = ([schema.index(c.name) for c in chosen if c.role == role] for role in ("level", "spread", "free"))
 
     @property
     def n_inputs(self) -> int:
-        """How many inputs a model gets."""
-        return len(self.levels) + len(self.spreads) + len(self.frees) + (self.schema.scale is None)
+        """How many inputs a model gets; where there is nothing to see, one that is always 0."""
+        return max(1, len(self.levels) + len(self.spreads) + len(self.frees) + self.sees_level)
+
+    @property
+    def sees_level(self) -> bool:
+        """Whether the last value itself is an input.
+
+        After a fit: whether it was one then. A fit that does not say is older than the choice, and had it
+        wherever there was no scale column.
+        """
+        if "preamble.mean" not in self.learned:
+            return self._wants_level
+        return bool(self.learned.get(_SEES_LEVEL, self.schema.scale is None))
 
     def learn(self, x: np.ndarray) -> None:
         """Learn medians, floor, means and standard deviations from x (n, F)."""
+        self.learned[_SEES_LEVEL] = np.array(self._wants_level)
         if self.schema.scale is not None:
             self._learn_scale(x[:, self.schema.index(self.schema.scale)])
         parts = list(blocks(len(x), _BLOCK_ROWS))
@@ -129,16 +161,19 @@ class Preamble:
 
     def _raw(self, x: Value) -> Value:
         last, scale = take(x, [self.schema.index(self.schema.last)]), self.scale(x)
-        parts = [*([(take(x, self.levels) - last) / scale] if self.levels else []), *self._others(x)]
-        return join(parts) if parts else last - last
+        return join([*([(take(x, self.levels) - last) / scale] if self.levels else []), *self._others(x)])
 
     def _others(self, x: Value) -> list[Value]:
-        """All raw inputs but the levels."""
-        return [
+        """All raw inputs but the levels; a column of zeros where there would be no input at all."""
+        parts = [
             *([take(x, self.spreads) / self.scale(x)] if self.spreads else []),
             *([take(x, self.frees)] if self.frees else []),
-            *([take(x, [self.schema.index(self.schema.last)])] if self.schema.scale is None else []),
+            *([take(x, [self.schema.index(self.schema.last)])] if self.sees_level else []),
         ]
+        if parts or self.levels:
+            return parts
+        last = take(x, [self.schema.index(self.schema.last)])
+        return [last - last]
 
     def _keep(self, **numbers: np.ndarray | float) -> None:
         self.learned.update({f"preamble.{name}": np.asarray(value, dtype=np.float32) for name, value in numbers.items()})

@@ -3,7 +3,8 @@
 from typing import Any, ClassVar
 
 from tasks.forecasters.arithmetic import Value, newest, relu, reshape
-from tasks.forecasters.net import Aid, Draw, Inputs, Net, SequenceParams, Weights, Width, beside, dense_weights
+from tasks.forecasters.net import Net, SequenceParams, beside
+from tasks.forecasters.net_layers import Aid, Draw, Inputs, Weights, Width, dense_weights
 
 
 class RecurrentParams(SequenceParams):

@@ -12,7 +12,7 @@ from tasks.forecasters.arithmetic import Value, take
 from tasks.forecasters.formula import Formula
 from tasks.forecasters.groups import GroupBy, Groups
 from tasks.forecasters.linear import Moments, moments, reweighted, solve, squared_error
-from tasks.forecasters.preamble import Base, Preamble, check_columns, dispensable_columns
+from tasks.forecasters.preamble import Base, Preamble, check_columns, dispensable_columns, wants_level
 from tasks.forecasters.weight import RowWeight
 
 PENALTIES = tuple(10.0**k for k in range(-5, 1))  # as a share of the rows, on standardised inputs
@@ -27,8 +27,10 @@ class RidgeParams(Strict):
 
     loss: of the residuals in units of the scale. weight: what a row counts. groups: rows that get coefficients of their own; one with fewer
     than two rows for each coefficient takes those of all. max_rows: origins in a fit, drawn evenly over the window when there are more. columns: the features that
-    are seen; None: every one that measures. whole_rows: learn only where each level that is seen is known, if such rows are enough. NLinear (Zeng et al.
-    2022, arXiv:2205.13504) is `base: last` with lags alone.
+    are seen; None: every one that measures. whole_rows: learn only where each level that is seen is known, if
+    there are enough such rows. sees_level: whether the last value itself is an input too; None: without
+    `features.scale`, unless `base` is `last`. With `base: last` on lags alone this is NLinear in closed form
+    (Zeng et al. 2023, arXiv:2205.13504): the last value subtracted, a linear map, the last value added back.
     """
 
     penalty: Annotated[float, Field(ge=0)] | None = None
@@ -39,6 +41,7 @@ class RidgeParams(Strict):
     max_rows: Annotated[int, Field(ge=100)] | None = None
     columns: tuple[str, ...] | None = None
     whole_rows: bool = False
+    sees_level: bool | None = None
 
 
 class Ridge(Formula):
@@ -118,7 +121,8 @@ class Ridge(Formula):
         return Groups(self.schema, self.learned, self.params.groups, self.name)
 
     def _preamble(self) -> Preamble:
-        return Preamble(self.schema, self.learned, self.params.columns)
+        sees_level = wants_level(self.params.sees_level, self.params.base, self.schema)
+        return Preamble(self.schema, self.learned, self.params.columns, sees_level=sees_level)
 
 
 def _best_penalty(older: Moments, newer: Moments) -> float:

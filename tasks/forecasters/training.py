@@ -31,7 +31,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tasks.core.errors import ForecasterError
 from tasks.edges.settings import settings
-from tasks.forecasters.net import Aid, Inputs, Net, Weights
+from tasks.forecasters.net_layers import Aid, Inputs, TrainableNet, Weights
 
 _THREADS = 1  # sums depend on the number of threads, and the matrices are small
 _KEEP_CHECKPOINTS_S = 7 * 86_400  # a killed fit that nobody has started again for a week is not wanted any more
@@ -66,7 +66,7 @@ def batch_of(tensors: list[torch.Tensor], n_known: torch.Tensor, n_shares: int =
 class Learner(LightningModule):  # type: ignore[misc]  # lightning is not looked into by mypy, so its class is Any
     """The weights of *net* as parameters; the loss is that of its parameters, a mean over the known targets of a batch."""
 
-    def __init__(self, net: Net, weights: Weights, n_updates: int) -> None:
+    def __init__(self, net: TrainableNet, weights: Weights, n_updates: int) -> None:
         super().__init__()
         self.net, self.n_updates = net, n_updates
         self.weights = nn.ParameterDict({name: nn.Parameter(torch.from_numpy(np.array(array))) for name, array in weights.items()})
@@ -193,7 +193,7 @@ class Newest(Callback):  # type: ignore[misc]  # as above
         return total
 
 
-def train_net(net: Net, weights: Weights, pairs: Pairs, held: Pairs | None, epochs: int) -> Weights:
+def train_net(net: TrainableNet, weights: Weights, pairs: Pairs, held: Pairs | None, epochs: int) -> Weights:
     """The weights of *net* after training from *weights* on *pairs*; *held* stops it. Raises ForecasterError for a precision that this machine has not."""
     params = net.params
     precision_of(net)
@@ -212,7 +212,7 @@ def train_net(net: Net, weights: Weights, pairs: Pairs, held: Pairs | None, epoc
     return {name: value.detach().cpu().numpy().copy() for name, value in learner.weights.items()}
 
 
-def precision_of(net: Net) -> str:
+def precision_of(net: TrainableNet) -> str:
     """What the net is trained in on this machine; `auto` takes the wider of the two mixed ones that the GPU has. Raises ForecasterError for `16-mixed` without one."""
     params, with_gpu = net.params, torch.cuda.is_available() and net.params.accelerator == "auto"
     if params.precision == "auto":
@@ -258,7 +258,13 @@ def _processes() -> DDPStrategy:
 
 
 @contextmanager
-def _kept(net: Net, weights: Weights, pairs: Pairs, held: Pairs | None, epochs: int) -> Iterator[Path | None]:
+def _kept(
+    net: TrainableNet,
+    weights: Weights,
+    pairs: Pairs,
+    held: Pairs | None,
+    epochs: int,
+) -> Iterator[Path | None]:
     """The folder of this fit's checkpoints, named by all that it follows from; gone when the fit is done. None where none are wanted."""
     if net.params.checkpoint_every_epochs is None:
         yield None
@@ -277,7 +283,7 @@ def _kept(net: Net, weights: Weights, pairs: Pairs, held: Pairs | None, epochs: 
         os.close(handle)
 
 
-def _digest(net: Net, weights: Weights, pairs: Pairs, held: Pairs | None, epochs: int) -> str:
+def _digest(net: TrainableNet, weights: Weights, pairs: Pairs, held: Pairs | None, epochs: int) -> str:
     about = {
         "class": net.name,
         "schema": net.schema.hash,

@@ -7,16 +7,14 @@ from tasks.edges.artifacts import replacing, write_frame, write_json
 from tasks.edges.door import open_door
 from tasks.edges.params import read_about, read_params
 from tasks.edges.settings import ROOT
-from tasks.ingest.params import FilesSource, IngestParams
-from tasks.ingest.source import build_source
-from tasks.ingest.stage import ingest
+from tasks.ingest.params import IngestParams
+from tasks.ingest.stage import ingest_source
 
 
 def main(root: Path = ROOT) -> None:
     """Read the source, put rows.parquet, repeated.parquet and ledger.json in place together."""
     about, params = read_about(root), read_params("ingest", IngestParams, root).source
-    caps = (params.max_rows_per_series, params.max_series) if isinstance(params, FilesSource) else (None, None)
-    ingested = ingest(build_source(params, about, root / "data/source"), about, *caps)
+    ingested = ingest_source(params, about, root / "data/source")
     with replacing(root / "data/raw") as folder:
         write_frame(folder / "rows.parquet", ingested.rows, SERIES)
         write_frame(folder / "repeated.parquet", ingested.repeated, REPEATED)

@@ -14,7 +14,7 @@ from tasks.edges.artifacts import file_hash, read_json
 from tasks.edges.delta import Table, open_for_reading
 from tasks.edges.settings import settings
 from tasks.ingest.params import FeedSource
-from tasks.ingest.source import SourceFile
+from tasks.ingest.source_file import SourceFile
 
 WINDOW = "window.json"
 

@@ -78,7 +78,10 @@ class FeedSource(Strict):
     known_at: Literal["produced", "nominal"] = "produced"
 
 
+SourceParams = ArchSource | FilesSource | FeedSource
+
+
 class IngestParams(Strict):
     """The section `ingest` of params.yaml, overlaid by the dataset's."""
 
-    source: Annotated[ArchSource | FilesSource | FeedSource, Field(discriminator="kind")]
+    source: Annotated[SourceParams, Field(discriminator="kind")]

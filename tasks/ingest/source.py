@@ -1,11 +1,10 @@
-"""Where rows come from. A source yields what each of its files holds; nothing else of the stage knows which source it was."""
+"""Where rows come from: the sources that are files, and which source the parameters name."""
 
 from collections.abc import Iterator
 from datetime import UTC as UTC_ZONE
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 import polars as pl
 
@@ -15,7 +14,8 @@ from tasks.core.errors import SourceError
 from tasks.core.frames import UTC
 from tasks.edges.artifacts import file_hash, read_json
 from tasks.ingest.cells import read_cells
-from tasks.ingest.params import ArchSource, FeedSource, FilesSource
+from tasks.ingest.params import ArchSource, FeedSource, FilesSource, SourceParams
+from tasks.ingest.source_file import Source, SourceFile
 from tasks.ingest.tables import STEP, tabulate
 
 NOTE = "source.json"  # beside the files: which kind of source they are; not a file of the user's
@@ -23,23 +23,7 @@ NOTE = "source.json"  # beside the files: which kind of source they are; not a f
 LAST_STEP = datetime(2000, 1, 1, tzinfo=UTC_ZONE)
 
 
-class SourceFile(NamedTuple):
-    """One file: name, sha256 of its bytes, and its rows (series_id, event_time, known_at, float64 values) in the file's order."""
-
-    name: str
-    sha256: str
-    rows: pl.DataFrame
-
-
-class Source(Protocol):
-    """Anything that ingest can read from."""
-
-    def read(self) -> Iterator[SourceFile]:
-        """Each file once, in an order that depends on their names alone. Raises SourceError for what cannot be read."""
-        ...
-
-
-def build_source(params: ArchSource | FilesSource | FeedSource, about: About, folder: Path) -> Source:
+def build_source(params: SourceParams, about: About, folder: Path) -> Source:
     """The source that *params* names; *folder* is data/source."""
     calendar = Calendar(about.calendar, about.every, about.publish_delay_s)  # dates what is known when; the steps themselves are not needed here
     if isinstance(params, FeedSource):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -10,7 +11,9 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.errors import SourceError
 from tasks.core.frames import REPEATED, SERIES
-from tasks.ingest.source import Source, SourceFile
+from tasks.ingest.params import FilesSource, SourceParams
+from tasks.ingest.source import build_source
+from tasks.ingest.source_file import Source, SourceFile
 
 _KEY = list(SERIES.key)
 
@@ -21,6 +24,22 @@ class Ingested(NamedTuple):
     rows: pl.DataFrame
     repeated: pl.DataFrame
     ledger: dict[str, Any]
+
+
+def ingest_source(
+    params: SourceParams,
+    about: About,
+    folder: Path,
+    say: Callable[[str], None] = print,
+) -> Ingested:
+    """Read the source that *params* names, with its caps. Nothing is written.
+
+    folder: where its files are, data/source in a checkout.
+    """
+    source = build_source(params, about, folder)
+    if isinstance(params, FilesSource):
+        return ingest(source, about, params.max_rows_per_series, params.max_series, say)
+    return ingest(source, about, say=say)
 
 
 def ingest(

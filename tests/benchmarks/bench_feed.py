@@ -17,7 +17,7 @@ from statistics import median
 import polars as pl
 import pytest
 from confluent_kafka import Producer
-from kafka import make_topic
+from kafka_support import make_topic
 
 from tasks.edges.delta import open_for_reading
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import yaml
 from confluent_kafka import Producer
-from kafka import make_topic
+from kafka_support import make_topic
 from small_checkout import small_checkout
 
 from tasks.core.calendar import Calendar

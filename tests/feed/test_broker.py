@@ -1,14 +1,19 @@
 """The broker that the tests share, and one that is killed."""
 
+import pickle
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from unittest.mock import Mock
 
+import pytest
 from confluent_kafka import Producer
-from kafka import make_topic
+from kafka_support import make_topic
 from ledger import check, producing
 from lives import land, landed_within, said, stopped, until
 
 from flows.broker import broker, is_up, new_cluster_id
+from tasks.core.errors import FeedError, TopicMissingError
+from tasks.edges.kafka import KafkaFeed
 
 
 def test_a_topic_takes_records(kafka_cluster):
@@ -18,6 +23,25 @@ def test_a_topic_takes_records(kafka_cluster):
     assert producer.flush(20) == 0
     assert delivered == [(None, 1, 0)]
     assert is_up(kafka_cluster.address)
+
+
+def test_a_topic_that_is_not_there_is_named_with_its_brokers(kafka_cluster):
+    with pytest.raises(TopicMissingError, match="has no topic 'absent'") as raised:
+        KafkaFeed(kafka_cluster.address, "absent", "g-absent")
+    assert (raised.value.address, raised.value.topic) == (kafka_cluster.address, "absent")
+    again = pickle.loads(pickle.dumps(raised.value))
+    assert (again.address, again.topic, str(again)) == (kafka_cluster.address, "absent", str(raised.value))
+
+
+NO_ANSWER = FeedError("no answer; this broker has no topic list")
+
+
+@pytest.mark.parametrize(("error", "goes_on"), [(NO_ANSWER, True), (TopicMissingError("host", "t"), False)])
+def test_whether_a_topic_is_gone_is_not_read_from_the_text_of_an_error(error, goes_on, monkeypatch):
+    feed = KafkaFeed.__new__(KafkaFeed)
+    monkeypatch.setattr(feed, "_look", Mock(side_effect=error), raising=False)
+    with nullcontext() if goes_on else pytest.raises(TopicMissingError):
+        feed._refuse_another_topic()
 
 
 def test_no_cluster_id_looks_like_an_option():

@@ -17,7 +17,7 @@ import yaml
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from deltalake import DeltaTable
 from homes import at_home
-from kafka import make_topic
+from kafka_support import make_topic
 from ledger import check, live, note, produce, producer_to, producing, records, send, whole
 from lives import ended, land, landed_within, said, stopped, until
 from small_checkout import small_checkout

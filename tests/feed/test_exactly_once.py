@@ -10,7 +10,7 @@ import time
 from collections import Counter
 
 import pytest
-from kafka import make_topic
+from kafka_support import make_topic
 from ledger import check, live, live_files, produce, whole
 from lives import PROGRAM, ended, land
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import yaml
 from confluent_kafka import Producer
-from kafka import make_topic
+from kafka_support import make_topic
 from small_checkout import small_checkout
 
 

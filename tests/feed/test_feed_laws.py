@@ -12,7 +12,7 @@ from uuid import uuid4
 import polars as pl
 import pytest
 from exchange_server import Exchange
-from kafka import make_topic
+from kafka_support import make_topic
 from landed import rows_of
 from socket_server import Server
 from sqlalchemy import create_engine, text

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewPartitions
-from kafka import make_topic
+from kafka_support import make_topic
 
 from tasks.core.errors import FencedError
 from tasks.edges.kafka import KafkaFeed

@@ -3,7 +3,7 @@
 import json
 
 from confluent_kafka import Producer
-from kafka import make_topic
+from kafka_support import make_topic
 from landed import NOON, params_of, rows_of
 from poison import GOOD, POISON
 

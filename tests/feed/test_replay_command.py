@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
-from kafka import make_topic
+from kafka_support import make_topic
 from small_checkout import small_checkout
 
 N = 500

@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from deltalake import DeltaTable
-from kafka import make_topic
+from kafka_support import make_topic
 from ledger import check, live, note, produce, producer_to, records, send, whole
 from lives import ended, land, landed_within, said, stopped, until
 

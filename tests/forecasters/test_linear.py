@@ -119,7 +119,8 @@ def test_by_length_a_new_series_is_as_the_shortest():
 def test_whole_rows_keep_what_was_filled_out_of_the_fit():
     """Half of the rows lack a lag that decides; a fit of the others is exact, and takes all when too few are whole."""
     x, z = of_two_kinds()
-    whole, params = x[:, 2] == 1, {"base": "last", "penalty": 1e-6, "columns": ["z_lag_1"]}
+    whole = x[:, 2] == 1
+    params = {"base": "last", "penalty": 1e-6, "columns": ["z_lag_1"], "sees_level": True}
     x[~whole, 1] = np.nan
     fit = build_forecaster("ridge", SCHEMA, 1, params | {"whole_rows": True}).fit(x, z)
     assert (

@@ -19,7 +19,7 @@ from tasks.core.schema import FeatureColumn, FeatureSchema
 from tasks.core.windows import WalkForward, panel_of
 from tasks.edges.settings import ROOT, settings
 from tasks.forecasters import arithmetic, build_forecaster, training
-from tasks.forecasters.net import Draw, Inputs
+from tasks.forecasters.net_layers import Draw, Inputs
 
 STEPS, LAGS = 3, 6
 SMALL = {"epochs": 4, "batch_rows": 64}

@@ -185,3 +185,19 @@ def test_every_rule_of_the_quarantine_is_in_its_how_to():
     written = how_to("quarantine-and-replay.md")
     assert len(rules) > 15
     assert all(f"`{name}`" in written for pair in rules for name in pair if name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_table_row_has_as_many_cells_as_its_header_and_closes_what_it_quotes(name):
+    text = re.sub(r"^```.*?^```", "", (ROOT / name).read_text(), flags=re.MULTILINE | re.DOTALL)
+    for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        rows = table.splitlines()
+        n_cells = {len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", row))) for row in rows}
+        cut_off = [row for row in rows if row.count("`") % 2]
+        assert not cut_off
+        assert len(n_cells) == 1, table
+
+
+def test_the_glossary_has_each_word_once():
+    words = re.findall(r"^\| ([^|]+?) \|", (ROOT / "docs/glossary.md").read_text(), flags=re.MULTILINE)
+    assert sorted(words) == sorted(set(words))

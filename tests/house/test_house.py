@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,12 @@ def test_the_house_keeps_its_contracts():
         [shutil.which("lint-imports", path=str(Path(sys.executable).parent))], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_the_contract_that_names_prefect_and_bentoml_forbids_both():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (about_both,) = [c for c in contracts if c["name"] == "tasks know neither Prefect nor BentoML"]
+    assert set(about_both["forbidden_modules"]) == {"prefect", "bentoml"}
 
 
 def test_only_settings_reads_the_environment_and_only_params_reads_params_yaml():

@@ -1,0 +1,28 @@
+"""What every source yields: files with their rows. Nothing else of the stage knows which source it was."""
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import polars as pl
+
+
+class SourceFile(NamedTuple):
+    """One file.
+
+    sha256: of its bytes. rows: series_id, event_time, known_at and float64 values, in the file's order.
+    """
+
+    name: str
+    sha256: str
+    rows: pl.DataFrame
+
+
+class Source(Protocol):
+    """Anything that ingest can read from."""
+
+    def read(self) -> Iterator[SourceFile]:
+        """Each file once, in an order that depends on their names alone.
+
+        Raises SourceError for what cannot be read.
+        """
+        ...
