@@ -152,10 +152,13 @@ class _Keeper:
         self.n_starts: dict[str, int] = {}
         self.not_before: dict[str, float] = {}
         self.deployed = False
+        self.is_written = True
         self._write()
 
     def look(self) -> None:
         """One round: start who is due, note who has ended, deploy when the worker's pool is there."""
+        if not self.is_written:
+            self._write()
         for part in self.wanted:
             child = self.running.get(part.name)
             if child is not None and child.poll() is not None:
@@ -229,7 +232,12 @@ class _Keeper:
         addresses = {part.name: part.address for part in self.wanted}
         marks = tuple(self.marks.values())
         state = State(supervisor=self.me, parts=marks, commands=self.commands, addresses=addresses, deployed=self.deployed)
-        write_json(state_path(), state.model_dump())
+        try:
+            write_json(state_path(), state.model_dump())
+            self.is_written = True
+        except OSError as error:  # a full disk ends nothing that runs; the next round writes it
+            self.log.info("supervisor | %s cannot be written: %s", state_path(), error)
+            self.is_written = False
 
 
 def _service_command() -> list[str]:

@@ -10,6 +10,8 @@ import bentoml
 
 from deployments.forecaster.app import build_app
 from deployments.forecaster.source import ReleaseSource
+from tasks.core.errors import TidemillError
+from tasks.edges.served import check_served
 from tasks.edges.settings import settings
 
 # BentoML keeps each request alive until its timeout has passed (5 kB each), and every full collection walks them: a short one bounds that.
@@ -20,7 +22,8 @@ source = ReleaseSource()
 app = build_app(source)
 
 
-@bentoml.service(name="tidemill_forecaster", workers=1, traffic={"timeout": TIMEOUT_S})
+# BentoML's own metrics are off: they keep a label for each path that anybody asks for, in memory-mapped files of home.
+@bentoml.service(name="tidemill_forecaster", workers=1, traffic={"timeout": TIMEOUT_S}, metrics={"enabled": False})
 @bentoml.asgi_app(app, path="/")
 class Forecaster:
     """Holds the standing release; BentoML's own probes answer like ours."""
@@ -31,6 +34,10 @@ class Forecaster:
         gc.freeze()  # what is loaded now stays; collections need not walk it
 
     def __is_ready__(self) -> bool:
+        try:
+            check_served(source.dataset)
+        except TidemillError:
+            return False
         return source.standing is not None
 
 

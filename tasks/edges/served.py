@@ -7,6 +7,7 @@ JSON object per row, since releases differ in them.
 
 import json
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -22,6 +23,8 @@ from tasks.core.frames import UTC as UTC_DTYPE
 from tasks.edges.settings import settings
 
 _FORMAT = 1  # PRAGMA user_version of the file; a change is a new number and a migration
+RESERVE_BYTES = 16_000_000  # 1,000 series of 50 steps with 9 quantiles, 330 bytes a row
+_WAY_OUT = "No forecast is served that is not recorded; free the disk or correct the file's rights."
 _WAIT_S = 5.0  # for another process that is writing; it holds the lock for milliseconds
 
 _TIMES = [name for name, dtype in SERVED.columns.items() if dtype == UTC_DTYPE]
@@ -63,19 +66,22 @@ def append_served(dataset: str, frame: pl.DataFrame, *, own_history: bool = Fals
     """
     rows = _rows(SERVED.check(frame), own_history=own_history)
     path = served_path(dataset)
-    with _explained(path, "No forecast is served that is not recorded; free the disk or mend the file's rights."):
+    with _explained(path, _WAY_OUT):
         connection = _writer(path)
         with connection:
             connection.executemany(_INSERT, rows)
 
 
 def check_served(dataset: str) -> None:
-    """Raise ServedStoreError when a forecast could not be recorded now. Writes nothing into the table."""
+    """Raise ServedStoreError when a forecast could not be recorded now: by a write that is synced, and by the room left.
+
+    The write sets the file's format to what it is, so the table stays as it was.
+    """
     path = served_path(dataset)
-    with _explained(path, "No forecast is served that is not recorded; free the disk or mend the file's rights."):
-        connection = _writer(path)
-        connection.execute("BEGIN IMMEDIATE")
-        connection.rollback()
+    with _explained(path, _WAY_OUT):
+        _writer(path).execute(f"PRAGMA user_version={_FORMAT}")
+        if (free := shutil.disk_usage(path.parent).free) < RESERVE_BYTES:  # a small write may still find room in the log
+            raise OSError(f"{free / 1e6:.1f} MB are free on its disk, and a large answer takes up to {RESERVE_BYTES / 1e6:.0f} MB")
 
 
 def read_served(dataset: str, *, own_history: bool = False) -> pl.DataFrame:

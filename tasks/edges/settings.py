@@ -103,3 +103,11 @@ def set_for_mlflow(artifacts: Path) -> None:
     os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", str(artifacts))  # else its SQLite store makes ./mlruns in the current folder
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # instead of 7 with growing pauses: what is not delivered waits in the outbox
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+
+def keep_metrics_in_memory() -> None:
+    """Call it before prometheus_client is imported: then no figure of this process is a page of a file.
+
+    BentoML names a folder in home for such files, and a write to one on a full disk ends the process (SIGBUS).
+    """
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)

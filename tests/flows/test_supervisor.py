@@ -1,14 +1,16 @@
 """What the supervisor starts is asked at each start: the champion's own Bento, of the dataset that is current then."""
 
+import os
 import shutil
 import time
 
 import pytest
+from disks import small_disk
 from homes import at_home
 from servers import DATASET, crown, digest_of
 from small_release import build_small_release
 
-from flows.supervisor import _Keeper, parts, read_state
+from flows.supervisor import Part, _Keeper, parts, read_state
 from tasks.edges.processes import fetch, free_port, stop, wait_for
 from tasks.edges.settings import ROOT
 from tasks.package.bento import build_bento
@@ -86,6 +88,24 @@ def test_a_champion_that_cannot_be_read_delays_its_start_and_nothing_else(home, 
     record.write_bytes(content)
     assert wait_for(lambda: keeper.look() or "service" in keeper.running, 30)
     assert digest_of(with_bentos[0]) in " ".join(read_state().commands["service"])
+
+
+def test_a_full_disk_ends_nothing_and_the_state_is_written_when_there_is_room(tmp_path):
+    with small_disk(tmp_path / "home") as disk, at_home(disk.folder):
+        keeper = _Keeper([Part("sleeper", lambda: ["sleep", "600"], {}, "", lambda: True)])
+        disk.fill(os.getpid())
+        keeper.look()
+        child = keeper.running["sleeper"]
+        assert child.poll() is None
+        assert read_state().parts == ()
+        disk.free(os.getpid())
+        keeper.look()
+        assert [part.name for part in read_state().parts] == ["sleeper"]
+        keeper.close()
+        child.wait(30)
+        for handler in list(keeper.log.handlers):
+            keeper.log.removeHandler(handler)
+            handler.close()
 
 
 def test_the_probe_follows_the_registry(home, keeper, with_bentos):
