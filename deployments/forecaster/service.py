@@ -3,15 +3,13 @@
 `bentoml serve deployments.forecaster.service:Forecaster` from the checkout, or the Bento that the package stage builds.
 """
 
-import gc
 from typing import Any
 
 import bentoml
 
-from deployments.forecaster.app import build_app
+from deployments.forecaster.app import build_app, describe_readiness
+from deployments.forecaster.recorder import Recorder
 from deployments.forecaster.source import ReleaseSource
-from tasks.core.errors import TidemillError
-from tasks.edges.served import check_served
 from tasks.edges.settings import settings
 
 # BentoML keeps each request alive until its timeout has passed (5 kB each), and every full collection walks them: a short one bounds that.
@@ -19,7 +17,8 @@ TIMEOUT_S = 10
 
 settings()  # telemetry off before anything starts
 source = ReleaseSource()
-app = build_app(source)
+recorder = Recorder(source)
+app = build_app(source, recorder)
 
 
 # BentoML's own metrics are off: they keep a label for each path that anybody asks for, in memory-mapped files of home.
@@ -28,17 +27,8 @@ app = build_app(source)
 class Forecaster:
     """Holds the standing release; BentoML's own probes answer like ours."""
 
-    def __init__(self) -> None:
-        source.prepare()
-        gc.collect()
-        gc.freeze()  # what is loaded now stays; collections need not walk it
-
-    def __is_ready__(self) -> bool:
-        try:
-            check_served(source.dataset)
-        except TidemillError:
-            return False
-        return source.standing is not None
+    async def __is_ready__(self) -> bool:
+        return bool((await describe_readiness(source, recorder))["ready"])
 
 
 __all__: list[Any] = ["Forecaster", "app"]
