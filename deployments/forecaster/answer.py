@@ -16,7 +16,7 @@ from tasks.core.frames import SERIES, SERVED, quantile_column
 from tasks.features import column_names
 from tasks.release import Release, forecasts, why_absent
 
-LEARNED_STEPS = 10_000  # rows of an own history beyond what features look back on: .6 s of work, 40 years of trading days
+LEARNED_STEPS = 10_000  # of an own history beyond what features look back on: .6 s, 40 years of trading days
 QUICK_STEPS = 500  # 10 ms
 MAX_SPAN_STEPS = 1_000_000  # the grid is laid from the release's rows to the history: 8 MB; a typo in a year must not take all memory
 
@@ -114,7 +114,7 @@ def _own_rows(standing: Standing, ask: Ask) -> pl.DataFrame:
     history, columns = ask.history or [], value_columns(standing.release.rows)
     lookback = standing.release.schema.lookback_steps
     if len(history) > (most := lookback + 1 + LEARNED_STEPS):
-        rule = f"A history is what features look back on ({lookback} steps) and {LEARNED_STEPS:,} steps at most for intervals to learn from."
+        rule = f"Features look back {lookback} steps; intervals learn from at most {LEARNED_STEPS:,} more."
         raise ProblemError(422, "history", f"{len(history):,} rows", rule, f"Send the newest {most:,}.")
     content = read_columns(history, columns)
     dtypes = {"event_time": SERIES.columns["event_time"], **dict.fromkeys(columns, pl.Float64)}

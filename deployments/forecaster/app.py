@@ -1,7 +1,8 @@
 """The routes. One FastAPI app, the same under uvicorn and mounted in BentoML.
 
-Ordinary forecasts are made on the loop: a model takes microseconds, a thread pool costs more and has ten times the tail. What a request can
-make slow goes to a worker (worker.py): large bodies, own histories, times not asked for before, and the fsync of each answer.
+Ordinary forecasts are made on the loop: a model takes microseconds, a thread pool costs more and has ten
+times the tail. What a request can make slow goes to a worker (worker.py): large bodies, own histories,
+times not asked for before, and the fsync of each answer.
 """
 
 import gc
@@ -32,7 +33,7 @@ from deployments.forecaster.worker import BoundedWorker, WorkerBusyError
 
 QUICK_BYTES = 10_000  # of a body that is read on the loop: 2 ms at worst
 N_LARGE_WAITING = 7  # some 5 s; BentoML gives up after 10
-SWITCH_S = 0.001  # how long a worker's Python code may hold the loop up; 5 ms otherwise, at each of some ten waits of a request
+SWITCH_S = 0.001  # for which a worker's Python code may hold up the loop, some ten times a request; else 5 ms
 DRAINED_BYTES = 16 * MAX_BODY_BYTES  # of a body beyond the cap, so that its sender gets to read the 413
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": shapes.Problem, "description": "The body is no JSON, has a repeated key or a number that is not finite."},
@@ -42,7 +43,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         "model": shapes.Problem,
         "description": "The request asks for what cannot be: an unknown key, a time without a zone or before the first row.",
     },
-    429: {"model": shapes.Problem, "description": f"{N_LARGE_WAITING + 1} large or new requests are being worked on already."},
+    429: {"model": shapes.Problem, "description": f"{N_LARGE_WAITING + 1} large requests are worked on or wait."},
     503: {"model": shapes.Problem, "description": "No release stands, or the answer cannot be recorded."},
 }
 _log = logging.getLogger("tidemill.forecaster")
@@ -50,7 +51,10 @@ T = TypeVar("T")
 
 
 def build_app(release_source: ReleaseSource, recorder: Recorder) -> FastAPI:
-    """The app that answers from what *release_source* holds, once *recorder* has it; it loads when the app starts."""
+    """The app that answers from what *release_source* holds, once *recorder* has the answer.
+
+    It loads when the app starts.
+    """
     metrics = Metrics()
 
     @asynccontextmanager
@@ -136,8 +140,8 @@ def _add_health(app: FastAPI, source: ReleaseSource, recorder: Recorder, metrics
 
 
 def _add_pages(app: FastAPI, source: ReleaseSource) -> None:
-    document = lru_cache(maxsize=1)(partial(openapi, app))  # 50 ms, and every wrong address asks for its paths
-    app.openapi = lambda: document(source.standing)  # type: ignore[method-assign]  # FastAPI's own way to extend it
+    document = lru_cache(maxsize=1)(partial(openapi, app))  # 50 ms; every wrong address asks for its paths
+    app.openapi = lambda: document(source.standing)  # type: ignore[method-assign]  # FastAPI's way to extend it
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
@@ -184,7 +188,7 @@ async def _run_large(worker: BoundedWorker, work: Callable[..., T], *arguments: 
     try:
         return await worker.run(work, *arguments)
     except WorkerBusyError as error:
-        rule = "Large bodies, own histories and an as_of that is new take turns, so that all others are answered meanwhile."
+        rule = "Large bodies, own histories and a new as_of take turns; all others are answered meanwhile."
         raise ProblemError(429, "service", str(error), rule, "Ask again in a second.") from error
 
 

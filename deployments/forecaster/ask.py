@@ -20,9 +20,9 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class HistoryRow(BaseModel):
-    """One step of an own history: its start, and every value column of the dataset; null where a value is unknown.
+    """One step of an own history: its start and every value column; null where a value is unknown.
 
-    It describes rows in the document; `read_columns` checks them, up to the first fault and without an object for each.
+    It describes rows in the document; `read_columns` checks them, up to the first fault.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -63,7 +63,7 @@ def read_ask(body: bytes) -> Ask:
     """What *body* asks. Raises ProblemError: 400 when it is no JSON, 422 when it is JSON that asks for nothing we know."""
     if (n_opened := body.count(b"{") + body.count(b"[")) > MAX_OPENED:  # before any object is made of them
         rule = f"A body opens at most {MAX_OPENED:,} objects and lists."
-        raise ProblemError(400, "body", f"not accepted: it opens {n_opened:,}", rule, "Send fewer rows; the features look back on the last ones.")
+        raise ProblemError(400, "body", f"not accepted: it opens {n_opened:,}", rule, "Send the newest rows alone.")
     try:
         content = json.loads(body.decode(), object_pairs_hook=_no_repeats, parse_constant=_not_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
@@ -79,7 +79,8 @@ def read_ask(body: bytes) -> Ask:
     if ask.history is not None and not isinstance(ask.series_id, str):
         raise ProblemError(422, "series_id", "a list, beside a history", "An own history is one series.", "Send its name as a string.")
     if ask.history is not None and not (isinstance(ask.history, list) and ask.history):
-        raise ProblemError(422, "history", "no list with a row in it", "A history is a list of rows.", "See /docs for an example.")
+        rule = "A history is a list of rows."
+        raise ProblemError(422, "history", "no list with a row in it", rule, "See /docs for an example.")
     return ask
 
 
@@ -129,7 +130,8 @@ def _check_row(k: int, row: Any, names: set[str], columns: Sequence[str]) -> Non
         raise ProblemError(422, f"history.{k}", "no object", rule, "See /docs for an example.")
     if not isinstance(row.get("event_time"), str):
         fact = "no text" if "event_time" in row else "missing"
-        raise ProblemError(422, f"history.{k}.event_time", fact, rule, "Write for example 2018-12-31T21:00:00Z.")
+        way_out = "Write for example 2018-12-31T21:00:00Z."
+        raise ProblemError(422, f"history.{k}.event_time", fact, rule, way_out)
     if row.keys() == names:
         return
     if unknown := sorted(set(row) - names):
@@ -137,7 +139,8 @@ def _check_row(k: int, row: Any, names: set[str], columns: Sequence[str]) -> Non
         way_out = f"Did you mean {close[0]!r}?" if close else "Remove them."
         raise ProblemError(422, f"history[{k}]", f"unknown column(s) {unknown[:10]}"[:200], rule, way_out)
     missing = [c for c in columns if c not in row]
-    raise ProblemError(422, f"history[{k}]", f"column(s) {missing} are missing", rule, "Send null where a value is unknown.")
+    fact = f"column(s) {missing} are missing"
+    raise ProblemError(422, f"history[{k}]", fact, rule, "Send null where a value is unknown.")
 
 
 def _read_values(history: Sequence[Any], column: str) -> list[float | None]:
@@ -150,7 +153,8 @@ def _read_values(history: Sequence[Any], column: str) -> list[float | None]:
             values.append(None if value is None else float(value))
         except (TypeError, OverflowError) as error:
             rule = "A value is a number that a float64 holds, or null where it is unknown."
-            raise ProblemError(422, f"history.{k}.{column}", "no such number", rule, "Send a number or null.") from error
+            where = f"history.{k}.{column}"
+            raise ProblemError(422, where, "no such number", rule, "Send a number or null.") from error
     return values
 
 

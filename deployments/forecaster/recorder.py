@@ -1,4 +1,4 @@
-"""The store of served forecasts, as the event loop sees it: one thread writes, and nobody waits for it longer than it says."""
+"""The store of served forecasts, as the event loop sees it: one thread writes, each wait is bounded."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ class Recorder:
         self._check: asyncio.Task[None] | None = None
 
     async def record(self, made: Answer) -> None:
-        """Return once the answer is on disk. Raises ProblemError 503, soon after RECORD_S at the latest, when it is not."""
+        """Return once the answer is on disk; raise ProblemError 503 when it is not, RECORD_S later at most."""
         deadline = time.monotonic() + RECORD_S
 
         def append() -> None:
@@ -34,18 +34,20 @@ class Recorder:
         try:
             await self._worker.run(append)
         except (ServedStoreError, WorkerBusyError) as error:
-            rule = "Nothing is served that is not recorded."
-            raise ProblemError(503, "store of served forecasts", str(error), rule, "Tell the operator; then ask again.") from error
+            thing, rule = "store of served forecasts", "Nothing is served that is not recorded."
+            raise ProblemError(503, thing, str(error), rule, "Tell the operator; then ask again.") from error
 
     async def find_fault(self) -> str | None:
         """Why an answer could not be recorded now, known after CHECK_S at the latest; None when it could."""
         if self._check is None or self._check.done():  # one write for all who ask meanwhile
             self._check = asyncio.create_task(self._worker.run(self._write))
-            self._check.add_done_callback(lambda check: check.cancelled() or check.exception())  # all who asked may have left
+            # Its error is taken note of here, since all that asked may have left.
+            self._check.add_done_callback(lambda check: check.cancelled() or check.exception())
         try:
             await asyncio.wait_for(asyncio.shield(self._check), CHECK_S)
         except TimeoutError:
-            return f"The store of served forecasts did not take a write within {CHECK_S} s: another process holds it, or its disk is slow."
+            fact = "another process holds it, or its disk is slow"
+            return f"The store of served forecasts did not take a write within {CHECK_S} s: {fact}."
         except (TidemillError, WorkerBusyError) as error:
             return str(error)
         return None

@@ -21,8 +21,11 @@ recorder = Recorder(source)
 app = build_app(source, recorder)
 
 
-# BentoML's own metrics are off: they keep a label for each path that anybody asks for, in memory-mapped files of home.
-@bentoml.service(name="tidemill_forecaster", workers=1, traffic={"timeout": TIMEOUT_S}, metrics={"enabled": False})
+# BentoML's own metrics are off: they keep a label for each path that is asked for, in memory-mapped files.
+OPTIONS = {"workers": 1, "traffic": {"timeout": TIMEOUT_S}, "metrics": {"enabled": False}}
+
+
+@bentoml.service(name="tidemill_forecaster", **OPTIONS)
 @bentoml.asgi_app(app, path="/")
 class Forecaster:
     """Holds the standing release; BentoML's own probes answer like ours."""

@@ -9,7 +9,7 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -79,7 +79,7 @@ class Standing:
         with self.lock:
             self.kept[at] = made
             if self.newest_known in self.kept:
-                self.kept.move_to_end(self.newest_known)  # however many other times are asked, what most ask for stays
+                self.kept.move_to_end(self.newest_known)  # what most ask for stays
             while len(self.kept) > KEPT_TIMES or (len(self.kept) > 1 and sum(frame.height for frame in self.kept.values()) > KEPT_ROWS):
                 self.kept.popitem(last=False)
         return made
@@ -121,7 +121,7 @@ class ReleaseSource:
     async def refresh(self) -> Standing | None:
         """What answers now, loaded in threads.
 
-        A changed champion is loaded while the old one goes on; changed rows are waited for, by all who ask meanwhile.
+        A changed champion is loaded while the old one goes on; changed rows are waited for.
         """
         if self._loading is None and self._is_due():
             self._note_try()
@@ -174,7 +174,7 @@ class ReleaseSource:
         return self.standing is not None and _stamp(rows_path(self.dataset)) != self.standing.rows_stamp
 
     async def _renew_rows(self) -> None:
-        """Read changed rows for what stands; should another release stand by then, the next request looks again."""
+        """Read changed rows for what stands; if another release stands by then, the next request looks again."""
         try:
             if (now := self.standing) is not None:
                 renewed, fault = await asyncio.to_thread(self._with_newest_rows, now)
@@ -184,14 +184,14 @@ class ReleaseSource:
             self._reading = None
 
     def _with_newest_rows(self, now: Standing) -> tuple[Standing, str | None]:
-        """*now* on the newest rows, warm, and what is wrong with them; then it goes on with those that it has."""
+        """*now* on the newest rows, warm; on those that it has, and the fault, when something is wrong with them."""
         path = rows_path(self.dataset)
         stamp = _stamp(path)
         try:
             renewed = Standing(now.release, now.manifest, now.choice, *self._newest_rows(now.release))
             renewed.forecast(renewed.newest_known)
         except (TidemillError, OSError, pl.exceptions.PolarsError) as error:
-            return Standing(now.release, now.manifest, now.choice, now.rows, stamp, now.kept, now.lock), f"{path}: {error}"
+            return replace(now, rows_stamp=stamp), f"{path}: {error}"
         return renewed, None
 
     def _newest_rows(self, release: Release) -> tuple[pl.DataFrame, Stamp]:

@@ -1,7 +1,7 @@
 """A thread beside the event loop for what would hold it, with a bounded queue.
 
-Ordinary requests (stored series, a time that has been asked before) stay on the loop, where a model takes microseconds. What one request
-can make large or slow goes to a worker, and a worker whose queue is full refuses immediately.
+Ordinary requests (stored series, a time that has been asked before) stay on the loop, where a model takes
+microseconds. What one request can make large or slow goes to a worker, and one whose queue is full refuses.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ class WorkerBusyError(Exception):
 
 
 class BoundedWorker:
-    """One thread and its queue. One, since threads of Python code take turns: two would halve each other's speed.
+    """One thread and its queue; threads of Python code take turns, and two would halve each other's speed.
 
     n_waiting: length of the queue.
     """

@@ -166,7 +166,7 @@ def _delete_old_releases(dataset: str, former: Champion | None) -> None:
     in_use = _read_references() if (old := [folder for folder in folders if folder.exists()]) else set()
     for folder in old:
         if folder.name not in in_use:
-            leaving = folder.with_name(f".{folder.name}.{os.getpid()}.old")  # a kill leaves no half release under its digest
+            leaving = folder.with_name(f".{folder.name}.{os.getpid()}.old")  # so that a kill leaves no half of it
             shutil.rmtree(folder.rename(leaving), ignore_errors=True)
 
 

@@ -74,15 +74,16 @@ def append_served(dataset: str, frame: pl.DataFrame, *, own_history: bool = Fals
 
 
 def check_served(dataset: str, *, wait_s: float = _WAIT_S) -> None:
-    """Raise ServedStoreError when a forecast could not be recorded now: by a write that is synced, and by the room left.
+    """Raise ServedStoreError when a forecast could not be recorded now: by a synced write and the room left.
 
     The write sets the file's format to what it is, so the table stays as it was.
     """
     path = served_path(dataset)
     with _explained(path, _WAY_OUT):
         _writer(path, wait_s).execute(f"PRAGMA user_version={_FORMAT}")
-        if (free := shutil.disk_usage(path.parent).free) < RESERVE_BYTES:  # a small write may still find room in the log
-            raise OSError(f"{free / 1e6:.1f} MB are free on its disk, and a large answer takes up to {RESERVE_BYTES / 1e6:.0f} MB")
+        if (free := shutil.disk_usage(path.parent).free) < RESERVE_BYTES:  # a small write may find some in the log
+            needed = f"a large answer takes up to {RESERVE_BYTES / 1e6:.0f} MB"
+            raise OSError(f"{free / 1e6:.1f} MB are free on its disk, and {needed}")
 
 
 def read_served(dataset: str, *, own_history: bool = False) -> pl.DataFrame:

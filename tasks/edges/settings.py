@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     service_port: int = 3000
     release: Path | None = None  # the service loads this release instead of the champion
     keep_cache_mb: int = 5000  # DVC's cache beyond this loses what no current artifact needs
-    keep_releases: int = 5  # newest releases of a dataset that stay in home; champion, former champion and what is in use always do
+    keep_releases: int = 5  # newest releases of a dataset that stay in home; champion, former champion and what is used do
     jobs: int = 2  # models trained at the same time; more than 4 trips over DVC's repository lock
     workers: int = Field(default=0, ge=0)  # fits of one model made at the same time; 0: as many as there are cores, shared among the jobs of a flow
     dask_address: str = ""  # fits are made by the Dask cluster whose scheduler is there, tcp://host:port

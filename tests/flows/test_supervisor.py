@@ -61,7 +61,7 @@ def is_served(keeper, folder):
     return said is not None and digest_of(folder).encode() in said
 
 
-def test_after_more_promotions_than_are_kept_the_service_starts_again_as_the_champion(home, keeper, with_bentos):
+def test_after_more_promotions_than_are_kept_it_starts_again_as_the_champion(home, keeper, with_bentos):
     first, *others, last = with_bentos
     crown(home, first)
     run_until(keeper, lambda: is_served(keeper, first))

@@ -1,4 +1,4 @@
-"""A home on a disk that is really full: nothing is answered that is not recorded, nothing else stops, and room is enough to go on."""
+"""A home on a disk that is really full: what is not recorded is not answered, and nothing else stops."""
 
 import psutil
 import pytest
@@ -23,7 +23,10 @@ def running(disk, releases):
 
 def statuses(running):
     paths = ("/api/v1/health/ready", "/readyz", "/api/v1/health/live", "/api/v1/metrics")
-    return [running.predict(series_id="north").status_code, *(running.client.get(path).status_code for path in paths)]
+    return [
+        running.predict(series_id="north").status_code,
+        *(running.client.get(path).status_code for path in paths),
+    ]
 
 
 def test_a_full_disk_refuses_answers_and_readiness_alone_and_room_brings_them_back(running, disk):

@@ -1,4 +1,4 @@
-"""What one client can make slow holds nobody else: large bodies, long histories, a store that another process has locked."""
+"""What one client makes slow delays no other: large bodies, long histories, a store that is locked."""
 
 import json
 import sqlite3
@@ -78,7 +78,10 @@ def test_other_clients_wait_for_a_small_part_of_what_large_requests_take(busy, h
 
 
 def test_more_large_requests_than_there_is_room_for_are_refused_with_a_reason_and_others_are_not(busy, heavy):
-    with asked_meanwhile(busy, "POST", "/api/v1/predict", json={"series_id": "north"}), ThreadPoolExecutor(4 * N_HEAVY) as pool:
+    with (
+        asked_meanwhile(busy, "POST", "/api/v1/predict", json={"series_id": "north"}),
+        ThreadPoolExecutor(4 * N_HEAVY) as pool,
+    ):
         replies = list(pool.map(lambda _: post(busy, heavy), range(4 * N_HEAVY)))
     assert {reply.status_code for reply in replies} == {200, 429}
     refused = next(reply for reply in replies if reply.status_code == 429)
@@ -89,11 +92,23 @@ def test_more_large_requests_than_there_is_room_for_are_refused_with_a_reason_an
 @pytest.mark.parametrize(
     ("body", "status", "said"),
     [
-        (b'{"series_id": "mine", "history": [' + b",".join([b"{}"] * 300_000) + b"]}", 400, f"at most {MAX_OPENED:,} objects"),
+        (
+            b'{"series_id": "mine", "history": [' + b",".join([b"{}"] * 300_000) + b"]}",
+            400,
+            f"at most {MAX_OPENED:,} objects",
+        ),
         (history(LEARNED_STEPS + 1_000), 422, "Send the newest 10,0"),
         (json.dumps({"series_id": "mine", "history": [{}] * 20_000}).encode(), 422, "Send the newest 10,0"),
-        (json.dumps({"series_id": "mine", "history": [{"event_time": "", **{f"c{k}": "" for k in range(60_000)}}]}).encode(), 422, "unknown column"),
-        (json.dumps({"series_id": "north", **{f"key {k}": 0 for k in range(60_000)}}).encode(), 422, "'key 0'"),
+        (
+            json.dumps({"series_id": "mine", "history": [{"event_time": "", **{f"c{k}": "" for k in range(60_000)}}]}).encode(),
+            422,
+            "unknown column",
+        ),
+        (
+            json.dumps({"series_id": "north", **{f"key {k}": 0 for k in range(60_000)}}).encode(),
+            422,
+            "'key 0'",
+        ),
     ],
     ids=["empty rows", "more rows than count", "empty rows within the cap", "a wide row", "unknown keys"],
 )
@@ -104,16 +119,26 @@ def test_a_body_that_is_large_for_nothing_is_refused_at_its_first_fault(busy, bo
 
 
 def test_a_store_that_another_process_holds_refuses_answers_and_stops_nothing_else(busy):
-    with at(busy.home), closing(sqlite3.connect(served_path(DATASET))) as holder, ThreadPoolExecutor(20) as pool:
+    with (
+        at(busy.home),
+        closing(sqlite3.connect(served_path(DATASET))) as holder,
+        ThreadPoolExecutor(20) as pool,
+    ):
         n_before = read_served(DATASET)["prediction_id"].n_unique()
         holder.execute("BEGIN IMMEDIATE")
-        with asked_meanwhile(busy, "GET", "/api/v1/health/live") as live, asked_meanwhile(busy, "GET", "/api/v1/metrics") as scraped:
+        with (
+            asked_meanwhile(busy, "GET", "/api/v1/health/live") as live,
+            asked_meanwhile(busy, "GET", "/api/v1/metrics") as scraped,
+        ):
             replies = list(pool.map(lambda _: post(busy, b'{"series_id": "north"}'), range(20)))
             ready = busy.client.get("/api/v1/health/ready")
         holder.rollback()
         assert {reply.status_code for reply in replies} == {503}
         assert min(len(live), len(scraped)) > 100, "the loop went on"
-        assert (ready.status_code, "store of served forecasts" in ready.json()["faults"][0].lower()) == (503, True)
+        assert (ready.status_code, "store of served forecasts" in ready.json()["faults"][0].lower()) == (
+            503,
+            True,
+        )
         busy.wait_for(lambda said: said["ready"])
         assert busy.predict(series_id="north").status_code == 200
         assert read_served(DATASET)["prediction_id"].n_unique() == n_before + 1, "what was refused is not recorded"

@@ -1,4 +1,4 @@
-"""A disk that is really full for a process: a small tmpfs, or, where mounting is refused, a limit on the size of its files."""
+"""A disk that is really full for a process: a small tmpfs, or, where mounting is refused, a limit on its files."""
 
 import resource
 import subprocess
