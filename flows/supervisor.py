@@ -35,10 +35,15 @@ KAFKA = "--kafka"  # the supervisor's one argument
 
 
 class Part(NamedTuple):
-    """One program. ready: whether it does its work now. after: the part that must be ready before it starts."""
+    """One program.
+
+    command: asked at each start, since what is to be started may be another release by then.
+    ready: whether it does its work now.
+    after: the part that must be ready before it starts.
+    """
 
     name: str
-    command: list[str]
+    command: Callable[[], list[str]]
     environment: dict[str, str]
     address: str
     ready: Callable[[], bool]
@@ -46,10 +51,15 @@ class Part(NamedTuple):
 
 
 class State(Strict):
-    """Who runs. deployed: the deployments of deployments/prefect.yaml stand in Prefect."""
+    """What runs.
+
+    commands: what each part was started with; the registry keeps a release that is named here.
+    deployed: the deployments of deployments/prefect.yaml stand in Prefect.
+    """
 
     supervisor: Mark
     parts: tuple[Mark, ...] = ()
+    commands: dict[str, list[str]] = Field(default_factory=dict)
     addresses: dict[str, str] = Field(default_factory=dict)
     deployed: bool = False
 
@@ -81,23 +91,21 @@ def parts(kafka: bool = False) -> list[Part]:
     if "kafka" in ports(kafka):
         from flows.broker import is_up  # noqa: PLC0415  (Kafka's client: only with a broker)
 
-        out.append(Part("kafka", [sys.executable, "-m", "flows.broker"], {}, s.kafka_address, lambda: is_up(s.kafka_address)))
+        out.append(Part("kafka", lambda: [sys.executable, "-m", "flows.broker"], {}, s.kafka_address, lambda: is_up(s.kafka_address)))
     if "feed" in ports(kafka):
         metrics = f"http://{s.host}:{s.feed_port}/metrics"
-        command = [sys.executable, "-m", "tasks.feed.forever"]
         # Not waited for: without its topic it ends and starts again until the topic is there; `tidemill feed status` says what it lacks.
-        out.append(Part("feed", command, {}, metrics, lambda: True, after="kafka" if "kafka" in ports(kafka) else None))
+        after = "kafka" if "kafka" in ports(kafka) else None
+        out.append(Part("feed", lambda: [sys.executable, "-m", "tasks.feed.forever"], {}, metrics, lambda: True, after))
     if "prefect" in ports():
-        out.append(Part("prefect", server_command(s.prefect_port), prefect, ui_url(api), lambda: answers(f"{api}/health")))
+        out.append(Part("prefect", lambda: server_command(s.prefect_port), prefect, ui_url(api), lambda: answers(f"{api}/health")))
     if "mlflow" in ports():
         mlflow = f"http://{s.host}:{s.mlflow_port}"
-        out.append(Part("mlflow", _mlflow_command(), _MLFLOW, mlflow, lambda: answers(f"{mlflow}/health")))
+        out.append(Part("mlflow", _mlflow_command, _MLFLOW, mlflow, lambda: answers(f"{mlflow}/health")))
     service = f"http://{s.host}:{s.service_port}"
-    probe = "ready" if read_champion(read_dataset()) else "live"  # without a champion it waits for one, and answers 503 until then
-    command = serve_command(champions_target(), s.service_port)
-    out.append(Part("service", command, service_environment(), service, lambda: answers(f"{service}/api/v1/health/{probe}")))
+    out.append(Part("service", _service_command, service_environment(), service, lambda: _is_service_ready(service)))
     worker = ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", POOL]
-    out.append(Part("worker", worker, prefect, f"pool {POOL!r}", lambda: _is_online(api), after="prefect" if "prefect" in ports() else None))
+    out.append(Part("worker", lambda: worker, prefect, f"pool {POOL!r}", lambda: _is_online(api), after="prefect" if "prefect" in ports() else None))
     return out
 
 
@@ -140,13 +148,17 @@ class _Keeper:
         self.me = mark("supervisor", os.getpid())
         self.running: dict[str, subprocess.Popen[str]] = {}
         self.marks: dict[str, Mark] = {}
+        self.commands: dict[str, list[str]] = {}
         self.n_starts: dict[str, int] = {}
         self.not_before: dict[str, float] = {}
         self.deployed = False
+        self.is_written = True
         self._write()
 
     def look(self) -> None:
         """One round: start who is due, note who has ended, deploy when the worker's pool is there."""
+        if not self.is_written:
+            self._write()
         for part in self.wanted:
             child = self.running.get(part.name)
             if child is not None and child.poll() is not None:
@@ -174,19 +186,29 @@ class _Keeper:
         return time.monotonic() >= self.not_before.get(name, 0.0)
 
     def _start(self, part: Part) -> None:
-        child, self.marks[part.name] = start(part.name, part.command, subprocess.PIPE, part.environment)
+        try:
+            self.commands[part.name] = command = part.command()
+            self._write()  # before it starts: a promotion in between keeps the release that is named
+            child, self.marks[part.name] = start(part.name, command, subprocess.PIPE, part.environment)
+        except Exception as error:  # noqa: BLE001  (a file that is edited just now; the other parts go on)
+            self._postpone(part, f"cannot be started: {error}")
+            return
         self.running[part.name] = child
-        self.n_starts[part.name] = self.n_starts.get(part.name, 0) + 1
         threading.Thread(target=self._pump, args=(part.name, child), daemon=True).start()
-        self.log.info("supervisor | %s started as process %d: %s", part.name, child.pid, " ".join(part.command))
+        self.n_starts[part.name] = self.n_starts.get(part.name, 0) + 1
+        self.log.info("supervisor | %s started as process %d: %s", part.name, child.pid, " ".join(command))
         self._write()
 
-    def _note_end(self, part: Part, child: "subprocess.Popen[str]") -> None:
+    def _postpone(self, part: Part, fact: str) -> None:
+        self.n_starts.setdefault(part.name, 1)
         pause = min(2.0 ** self.n_starts[part.name], LONGEST_PAUSE_S)
-        self.log.info("supervisor | %s ended with code %s; again in %.0f s", part.name, child.returncode, pause)
+        self.log.info("supervisor | %s %s; again in %.0f s", part.name, fact, pause)
+        self.not_before[part.name] = time.monotonic() + pause
+
+    def _note_end(self, part: Part, child: "subprocess.Popen[str]") -> None:
         stop(self.marks.pop(part.name))  # what it may have left behind
         del self.running[part.name]
-        self.not_before[part.name] = time.monotonic() + pause
+        self._postpone(part, f"ended with code {child.returncode}")
         self._write()
 
     def _deploy(self) -> None:
@@ -198,17 +220,34 @@ class _Keeper:
 
     def _pump(self, name: str, child: "subprocess.Popen[str]") -> None:
         assert child.stdout
-        for line in child.stdout:
-            if line.strip():
-                self.log.info("%s | %s", name, line.rstrip())
+        with child.stdout as lines:
+            for line in lines:
+                if line.strip():
+                    self.log.info("%s | %s", name, line.rstrip())
 
     def _part(self, name: str) -> Part:
         return next(part for part in self.wanted if part.name == name)
 
     def _write(self) -> None:
         addresses = {part.name: part.address for part in self.wanted}
-        state = State(supervisor=self.me, parts=tuple(self.marks.values()), addresses=addresses, deployed=self.deployed)
-        write_json(state_path(), state.model_dump())
+        marks = tuple(self.marks.values())
+        state = State(supervisor=self.me, parts=marks, commands=self.commands, addresses=addresses, deployed=self.deployed)
+        try:
+            write_json(state_path(), state.model_dump())
+            self.is_written = True
+        except OSError as error:  # a full disk ends nothing that runs; the next round writes it
+            self.log.info("supervisor | %s cannot be written: %s", state_path(), error)
+            self.is_written = False
+
+
+def _service_command() -> list[str]:
+    return serve_command(champions_target(), settings().service_port)
+
+
+def _is_service_ready(address: str) -> bool:
+    """Without a champion the service waits for one, and answers 503 until then."""
+    probe = "ready" if read_champion(read_dataset()) else "live"
+    return answers(f"{address}/api/v1/health/{probe}")
 
 
 _MLFLOW = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}  # its job runner is another 260 MB and runs nothing of ours

@@ -16,6 +16,8 @@ from tasks.core.frames import SERIES, SERVED, quantile_column
 from tasks.features import column_names
 from tasks.release import Release, forecasts, why_absent
 
+LEARNED_STEPS = 10_000  # of an own history beyond what features look back on: .6 s, 40 years of trading days
+QUICK_STEPS = 500  # 10 ms
 MAX_SPAN_STEPS = 1_000_000  # the grid is laid from the release's rows to the history: 8 MB; a typo in a year must not take all memory
 
 
@@ -97,13 +99,24 @@ def _stored_rows(standing: Standing, ask: Ask) -> pl.DataFrame:
     return standing.rows.filter(pl.col("series_id").is_in(ask.series))
 
 
+def is_quick(standing: Standing, ask: Ask) -> bool:
+    """Whether `answer` takes no longer than a few milliseconds: its numbers are there, and they are few."""
+    at = ask.at or standing.newest_known
+    n_steps = len(ask.series) * standing.release.about.horizon_steps
+    return ask.history is None and n_steps <= QUICK_STEPS and at in standing.kept
+
+
 def _own_rows(standing: Standing, ask: Ask) -> pl.DataFrame:
     if beyond := column_names(standing.release.about, standing.release.features, "others", "ahead"):
         fact = f"this release reads {', '.join(beyond[:5])}{' and more' if len(beyond) > 5 else ''}"[:1000]  # noqa: PLR2004  (a line's worth)
         rule = "The rows of other series, and what was said ahead and when, are in no history of one series."
         raise ProblemError(422, "history", fact, rule, "Ask by series_id: the service then speaks from all rows that it holds.")
-    columns = value_columns(standing.release.rows)
-    content = read_columns(ask.history or [], columns)
+    history, columns = ask.history or [], value_columns(standing.release.rows)
+    lookback = standing.release.schema.lookback_steps
+    if len(history) > (most := lookback + 1 + LEARNED_STEPS):
+        rule = f"Features look back {lookback} steps; intervals learn from at most {LEARNED_STEPS:,} more."
+        raise ProblemError(422, "history", f"{len(history):,} rows", rule, f"Send the newest {most:,}.")
+    content = read_columns(history, columns)
     dtypes = {"event_time": SERIES.columns["event_time"], **dict.fromkeys(columns, pl.Float64)}
     frame = pl.DataFrame(content, schema=dtypes).sort("event_time")
     _check_steps(standing.release, frame["event_time"])

@@ -1,16 +1,20 @@
 """The routes. One FastAPI app, the same under uvicorn and mounted in BentoML.
 
-Handlers are `async` with the sessions called inline: a model takes microseconds, a thread pool costs more and has ten times the tail.
-What blocks the loop on purpose is the fsync that records each answer, about a millisecond.
+Ordinary forecasts are made on the loop: a model takes microseconds, a thread pool costs more and has ten
+times the tail. What a request can make slow goes to a worker (worker.py): large bodies, own histories,
+times not asked for before, and the fsync of each answer.
 """
 
+import gc
 import json
 import logging
+import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
@@ -18,15 +22,18 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.forecaster import shapes
-from deployments.forecaster.answer import answer, champion
+from deployments.forecaster.answer import Answer, answer, champion, is_quick
 from deployments.forecaster.ask import MAX_BODY_BYTES, Ask, read_ask
 from deployments.forecaster.metrics import UNIX_TYPE, Metrics
 from deployments.forecaster.pages import openapi, page
 from deployments.forecaster.problems import ProblemError
+from deployments.forecaster.recorder import Recorder
 from deployments.forecaster.source import ReleaseSource, Standing, describe
-from tasks.core.errors import TidemillError
-from tasks.edges.served import ServedStoreError, append_served, check_served
+from deployments.forecaster.worker import BoundedWorker, WorkerBusyError
 
+QUICK_BYTES = 10_000  # of a body that is read on the loop: 2 ms at worst
+N_LARGE_WAITING = 7  # some 5 s; BentoML gives up after 10
+SWITCH_S = 0.001  # for which a worker's Python code may hold up the loop, some ten times a request; else 5 ms
 DRAINED_BYTES = 16 * MAX_BODY_BYTES  # of a body beyond the cap, so that its sender gets to read the 413
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": shapes.Problem, "description": "The body is no JSON, has a repeated key or a number that is not finite."},
@@ -36,18 +43,26 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         "model": shapes.Problem,
         "description": "The request asks for what cannot be: an unknown key, a time without a zone or before the first row.",
     },
+    429: {"model": shapes.Problem, "description": f"{N_LARGE_WAITING + 1} large requests are worked on or wait."},
     503: {"model": shapes.Problem, "description": "No release stands, or the answer cannot be recorded."},
 }
 _log = logging.getLogger("tidemill.forecaster")
+T = TypeVar("T")
 
 
-def build_app(release_source: ReleaseSource) -> FastAPI:
-    """The app that answers from what *release_source* holds; it loads when the app starts."""
+def build_app(release_source: ReleaseSource, recorder: Recorder) -> FastAPI:
+    """The app that answers from what *release_source* holds, once *recorder* has the answer.
+
+    It loads when the app starts.
+    """
     metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         release_source.prepare()
+        gc.collect()
+        gc.freeze()  # what is loaded now stays; collections need not walk it
+        sys.setswitchinterval(SWITCH_S)
         yield
 
     app = FastAPI(
@@ -60,34 +75,41 @@ def build_app(release_source: ReleaseSource) -> FastAPI:
     )
     app.add_middleware(_Measured, metrics=metrics)
     _add_problems(app)
-    _add_forecasts(app, release_source, metrics)
-    _add_health(app, release_source, metrics)
+    _add_forecasts(app, release_source, recorder, metrics)
+    _add_health(app, release_source, recorder, metrics)
     _add_pages(app, release_source)
     return app
 
 
 def create_app() -> FastAPI:
     """The app of this process's settings, without BentoML: `uvicorn --factory deployments.forecaster.app:create_app`."""
-    return build_app(ReleaseSource())
+    source = ReleaseSource()
+    return build_app(source, Recorder(source))
 
 
-def _add_forecasts(app: FastAPI, source: ReleaseSource, metrics: Metrics) -> None:
+async def describe_readiness(source: ReleaseSource, recorder: Recorder) -> dict[str, Any]:
+    """What stands, and whether answers can be recorded."""
+    await source.refresh()
+    said, fault = describe(source), await recorder.find_fault()
+    return said if fault is None else {**said, "ready": False, "faults": [*said["faults"], fault]}
+
+
+def _add_forecasts(app: FastAPI, source: ReleaseSource, recorder: Recorder, metrics: Metrics) -> None:
     body = {"required": True, "content": {"application/json": {"schema": _inlined(Ask.model_json_schema())}}}
+
+    large = BoundedWorker("large", N_LARGE_WAITING)
 
     @app.post("/api/v1/predict", responses={200: {"model": shapes.Prediction}, **_PROBLEMS}, openapi_extra={"requestBody": body})
     async def predict(request: Request) -> Response:
         """Forecast one or several series from the rows the service holds, or one from the history in the request."""
-        ask = read_ask(await _body(request))
+        content = await _body(request)
+        ask = read_ask(content) if len(content) <= QUICK_BYTES else await _run_large(large, read_ask, content)
         standing = await _standing(source)
-        made = answer(standing, ask, datetime.now(UTC))
-        try:
-            append_served(source.dataset, made.served, own_history=made.own_history)
-        except ServedStoreError as error:
-            raise ProblemError(
-                503, "store of served forecasts", str(error), "Nothing is served that is not recorded.", "Tell the operator; then ask again."
-            ) from error
+        work = partial(_answer, standing, ask, datetime.now(UTC))
+        made, reply = work() if is_quick(standing, ask) else await _run_large(large, work)
+        await recorder.record(made)
         metrics.served.labels(standing.manifest.digest).inc(len(made.body["series"]))
-        return _json(made.body)
+        return reply
 
     @app.get("/api/v1/models", responses={200: {"model": shapes.Models}, 503: _PROBLEMS[503]})
     async def models() -> Response:
@@ -95,7 +117,7 @@ def _add_forecasts(app: FastAPI, source: ReleaseSource, metrics: Metrics) -> Non
         return _json({"champion": champion(await _standing(source))})
 
 
-def _add_health(app: FastAPI, source: ReleaseSource, metrics: Metrics) -> None:
+def _add_health(app: FastAPI, source: ReleaseSource, recorder: Recorder, metrics: Metrics) -> None:
     @app.get("/api/v1/health/live", responses={200: {"model": shapes.Live}})
     async def live() -> Response:
         """The process answers."""
@@ -107,12 +129,7 @@ def _add_health(app: FastAPI, source: ReleaseSource, metrics: Metrics) -> None:
     )
     async def ready() -> Response:
         """A verified release is loaded and answers can be recorded."""
-        await source.refresh()
-        said = describe(source)
-        try:
-            check_served(source.dataset)
-        except TidemillError as error:
-            said = {**said, "ready": False, "faults": [*said["faults"], str(error)]}
+        said = await describe_readiness(source, recorder)
         return _json(said, 200 if said["ready"] else 503)
 
     @app.get("/api/v1/metrics", response_class=Response, responses={200: {"content": {UNIX_TYPE: {}}}})
@@ -123,7 +140,8 @@ def _add_health(app: FastAPI, source: ReleaseSource, metrics: Metrics) -> None:
 
 
 def _add_pages(app: FastAPI, source: ReleaseSource) -> None:
-    app.openapi = lambda: openapi(app, source.standing)  # type: ignore[method-assign]  # FastAPI's own way to extend it
+    document = lru_cache(maxsize=1)(partial(openapi, app))  # 50 ms; every wrong address asks for its paths
+    app.openapi = lambda: document(source.standing)  # type: ignore[method-assign]  # FastAPI's way to extend it
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
@@ -159,6 +177,19 @@ async def _standing(source: ReleaseSource) -> Standing:
             503, "service", "; ".join(source.faults), "A verified release must be loaded first.", "Ask /api/v1/health/ready, then again."
         )
     return standing
+
+
+def _answer(standing: Standing, ask: Ask, made_at: datetime) -> tuple[Answer, Response]:
+    made = answer(standing, ask, made_at)
+    return made, _json(made.body)
+
+
+async def _run_large(worker: BoundedWorker, work: Callable[..., T], *arguments: Any) -> T:
+    try:
+        return await worker.run(work, *arguments)
+    except WorkerBusyError as error:
+        rule = "Large bodies, own histories and a new as_of take turns; all others are answered meanwhile."
+        raise ProblemError(429, "service", str(error), rule, "Ask again in a second.") from error
 
 
 async def _body(request: Request) -> bytes:

@@ -8,20 +8,24 @@ from difflib import get_close_matches
 from itertools import pairwise
 from typing import Annotated, Any, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, ValidationError
 
 from deployments.forecaster.problems import ProblemError
 
 MAX_BODY_BYTES = 1_000_000  # some 10,000 rows of own history; BentoML itself would take 100 MB
+MAX_OPENED = 25_000  # as many rows as the cap holds: one takes 40 bytes
 MAX_SERIES = 1_000
 T = TypeVar("T", str, datetime)
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class HistoryRow(BaseModel):
-    """One step of an own history: its start, and every value column of the dataset; null where a value is unknown."""
+    """One step of an own history: its start and every value column; null where a value is unknown.
 
-    model_config = ConfigDict(extra="allow", strict=True)
+    It describes rows in the document; `read_columns` checks them, up to the first fault.
+    """
+
+    model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, float | None]
 
     event_time: Annotated[str, Field(description="Start of the step, ISO 8601 with a zone.")]
@@ -37,7 +41,7 @@ class Ask(BaseModel):
         Field(description="One series, a list of them, or the name of the own history."),
     ]
     history: Annotated[
-        Annotated[list[HistoryRow], Field(min_length=1)] | None,
+        SkipValidation[Annotated[list[HistoryRow], Field(min_length=1)] | None],
         Field(description="Rows to forecast from instead of those the service holds, in any order."),
     ] = None
     as_of: Annotated[
@@ -57,6 +61,9 @@ class Ask(BaseModel):
 
 def read_ask(body: bytes) -> Ask:
     """What *body* asks. Raises ProblemError: 400 when it is no JSON, 422 when it is JSON that asks for nothing we know."""
+    if (n_opened := body.count(b"{") + body.count(b"[")) > MAX_OPENED:  # before any object is made of them
+        rule = f"A body opens at most {MAX_OPENED:,} objects and lists."
+        raise ProblemError(400, "body", f"not accepted: it opens {n_opened:,}", rule, "Send the newest rows alone.")
     try:
         content = json.loads(body.decode(), object_pairs_hook=_no_repeats, parse_constant=_not_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
@@ -64,13 +71,16 @@ def read_ask(body: bytes) -> Ask:
             400, "body", f"not accepted: {error}"[:300], "The body is one JSON object in UTF-8.", 'Send for example {"series_id": "sp500"}.'
         ) from error
     try:
-        ask = Ask.model_validate(content)
+        ask = Ask.model_validate(_without_all_but_one_unknown(content))
     except ValidationError as error:
         raise _invalid(error) from error
     if (repeated := _first_repeat(sorted(ask.series))) is not None:
         raise ProblemError(422, "series_id", f"{repeated!r} stands there twice", "Each series is asked for once.", "Remove the repeats.")
     if ask.history is not None and not isinstance(ask.series_id, str):
         raise ProblemError(422, "series_id", "a list, beside a history", "An own history is one series.", "Send its name as a string.")
+    if ask.history is not None and not (isinstance(ask.history, list) and ask.history):
+        rule = "A history is a list of rows."
+        raise ProblemError(422, "history", "no list with a row in it", rule, "See /docs for an example.")
     return ask
 
 
@@ -86,14 +96,18 @@ def read_time(text: str, where: str) -> datetime:
     raise ProblemError(422, where, f"{text[:60]!r} has no zone", rule, f"Write {time.isoformat()}Z when it is UTC.")
 
 
-def read_columns(history: Sequence[HistoryRow], columns: Sequence[str]) -> dict[str, list[Any]]:
-    """The history as columns: `event_time` and each of *columns*. Raises ProblemError for an unknown, missing or infinite one, or a repeated time."""
-    times = [read_time(row.event_time, f"history[{k}].event_time") for k, row in enumerate(history)]
+def read_columns(history: Sequence[Any], columns: Sequence[str]) -> dict[str, list[Any]]:
+    """The history as columns: `event_time` and each of *columns*.
+
+    Raises ProblemError for what is no row, an unknown, missing or infinite value, or a repeated time.
+    """
+    names = {"event_time", *columns}
+    for k, row in enumerate(history):
+        _check_row(k, row, names, columns)
+    times = [read_time(row["event_time"], f"history[{k}].event_time") for k, row in enumerate(history)]
     if (repeated := _first_repeat(sorted(times))) is not None:
         raise ProblemError(422, "history", f"{repeated:%FT%TZ} stands there twice", "One row for each step.", "Keep the row that holds.")
-    for k, row in enumerate(history):
-        _check_columns(f"history[{k}]", row.__pydantic_extra__, columns)
-    return {"event_time": times, **{c: [row.__pydantic_extra__[c] for row in history] for c in columns}}
+    return {"event_time": times, **{c: _read_values(history, c) for c in columns}}
 
 
 def unknown_series(asked: Sequence[str], known: Sequence[str]) -> ProblemError:
@@ -110,19 +124,53 @@ def unknown_series(asked: Sequence[str], known: Sequence[str]) -> ProblemError:
     )
 
 
-def _check_columns(where: str, row: dict[str, float | None], columns: Sequence[str]) -> None:
+def _check_row(k: int, row: Any, names: set[str], columns: Sequence[str]) -> None:
     rule = f"A row has event_time and exactly {', '.join(columns)}."
-    if unknown := sorted(set(row) - set(columns)):
+    if not isinstance(row, dict):
+        raise ProblemError(422, f"history.{k}", "no object", rule, "See /docs for an example.")
+    if not isinstance(row.get("event_time"), str):
+        fact = "no text" if "event_time" in row else "missing"
+        way_out = "Write for example 2018-12-31T21:00:00Z."
+        raise ProblemError(422, f"history.{k}.event_time", fact, rule, way_out)
+    if row.keys() == names:
+        return
+    if unknown := sorted(set(row) - names):
         close = get_close_matches(unknown[0], columns, n=1)
-        raise ProblemError(422, where, f"unknown column(s) {unknown}"[:200], rule, f"Did you mean {close[0]!r}?" if close else "Remove them.")
-    if missing := [c for c in columns if c not in row]:
-        raise ProblemError(422, where, f"column(s) {missing} are missing", rule, "Send null where a value is unknown.")
+        way_out = f"Did you mean {close[0]!r}?" if close else "Remove them."
+        raise ProblemError(422, f"history[{k}]", f"unknown column(s) {unknown[:10]}"[:200], rule, way_out)
+    missing = [c for c in columns if c not in row]
+    fact = f"column(s) {missing} are missing"
+    raise ProblemError(422, f"history[{k}]", fact, rule, "Send null where a value is unknown.")
+
+
+def _read_values(history: Sequence[Any], column: str) -> list[float | None]:
+    values: list[float | None] = []
+    for k, row in enumerate(history):
+        value = row[column]
+        try:
+            if isinstance(value, bool | str):
+                raise TypeError  # noqa: TRY301  (one place explains all; float would take both)
+            values.append(None if value is None else float(value))
+        except (TypeError, OverflowError) as error:
+            rule = "A value is a number that a float64 holds, or null where it is unknown."
+            where = f"history.{k}.{column}"
+            raise ProblemError(422, where, "no such number", rule, "Send a number or null.") from error
+    return values
+
+
+def _without_all_but_one_unknown(content: Any) -> Any:
+    """One unknown key is named, so that many cost nothing."""
+    if not isinstance(content, dict):
+        return content
+    unknown = next((key for key in content if key not in Ask.model_fields), None)
+    return {key: value for key, value in content.items() if key in Ask.model_fields or key == unknown}
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if (repeated := _first_repeat(sorted(key for key, _ in pairs))) is not None:
+    if len(content := dict(pairs)) < len(pairs):
+        repeated = _first_repeat(sorted(key for key, _ in pairs)) or ""
         raise ValueError(f"the key {repeated[:60]!r} repeats")
-    return dict(pairs)
+    return content
 
 
 def _first_repeat(ascending: list[T]) -> T | None:

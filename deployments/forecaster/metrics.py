@@ -1,8 +1,10 @@
 """What Prometheus scrapes: the service's own registry, so that a test or a second app in the process starts from nought."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
-
 from deployments.forecaster.source import Standing
+from tasks.edges.settings import keep_metrics_in_memory
+
+keep_metrics_in_memory()
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest  # noqa: E402
 
 # From a cached answer (about 1 ms) to a cold one over a long replay.
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)

@@ -3,12 +3,12 @@
 `bentoml serve deployments.forecaster.service:Forecaster` from the checkout, or the Bento that the package stage builds.
 """
 
-import gc
 from typing import Any
 
 import bentoml
 
-from deployments.forecaster.app import build_app
+from deployments.forecaster.app import build_app, describe_readiness
+from deployments.forecaster.recorder import Recorder
 from deployments.forecaster.source import ReleaseSource
 from tasks.edges.settings import settings
 
@@ -17,21 +17,21 @@ TIMEOUT_S = 10
 
 settings()  # telemetry off before anything starts
 source = ReleaseSource()
-app = build_app(source)
+recorder = Recorder(source)
+app = build_app(source, recorder)
 
 
-@bentoml.service(name="tidemill_forecaster", workers=1, traffic={"timeout": TIMEOUT_S})
+# BentoML's own metrics are off: they keep a label for each path that is asked for, in memory-mapped files.
+OPTIONS = {"workers": 1, "traffic": {"timeout": TIMEOUT_S}, "metrics": {"enabled": False}}
+
+
+@bentoml.service(name="tidemill_forecaster", **OPTIONS)
 @bentoml.asgi_app(app, path="/")
 class Forecaster:
     """Holds the standing release; BentoML's own probes answer like ours."""
 
-    def __init__(self) -> None:
-        source.prepare()
-        gc.collect()
-        gc.freeze()  # what is loaded now stays; collections need not walk it
-
-    def __is_ready__(self) -> bool:
-        return source.standing is not None
+    async def __is_ready__(self) -> bool:
+        return bool((await describe_readiness(source, recorder))["ready"])
 
 
 __all__: list[Any] = ["Forecaster", "app"]

@@ -6,9 +6,10 @@ The rows: `TIDEMILL_HOME/rows/<dataset>.parquet`, which promote publishes, else 
 
 import asyncio
 import json
+import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +50,7 @@ class Standing:
     rows: pl.DataFrame
     rows_stamp: Stamp  # of the published file; empty: the rows that travel in the release
     kept: OrderedDict[datetime, pl.DataFrame] = field(default_factory=OrderedDict)
+    lock: threading.Lock = field(default_factory=threading.Lock)  # around kept: several threads ask
 
     @cached_property
     def newest_known(self) -> datetime:
@@ -69,13 +71,17 @@ class Standing:
 
     def forecast(self, at: datetime) -> pl.DataFrame:
         """Forecasts of all series from what was known at *at*. Kept, since they are a pure function of release, rows and time."""
-        if at in self.kept:
-            self.kept.move_to_end(at)
-            return self.kept[at]
+        with self.lock:
+            if at in self.kept:
+                self.kept.move_to_end(at)
+                return self.kept[at]
         made = forecasts(self.release, self.rows, [at])
-        self.kept[at] = made
-        while len(self.kept) > KEPT_TIMES or (len(self.kept) > 1 and sum(frame.height for frame in self.kept.values()) > KEPT_ROWS):
-            self.kept.popitem(last=False)
+        with self.lock:
+            self.kept[at] = made
+            if self.newest_known in self.kept:
+                self.kept.move_to_end(self.newest_known)  # what most ask for stays
+            while len(self.kept) > KEPT_TIMES or (len(self.kept) > 1 and sum(frame.height for frame in self.kept.values()) > KEPT_ROWS):
+                self.kept.popitem(last=False)
         return made
 
 
@@ -93,6 +99,7 @@ class ReleaseSource:
         self._seen_choice: Stamp | None = None
         self._tried_at = -RETRY_S
         self._loading: asyncio.Task[Standing | str] | None = None
+        self._reading: asyncio.Task[None] | None = None
 
     @property
     def faults(self) -> list[str]:
@@ -110,10 +117,12 @@ class ReleaseSource:
         """Load what there is, waiting for it; a fault is kept in `fault`, not raised. For the start of the process."""
         self._note_try()
         self._adopt(self._load_or_say())
-        self._refresh_rows()
 
     async def refresh(self) -> Standing | None:
-        """What answers now. A changed champion is loaded in a thread while the old one goes on; changed rows are read at once."""
+        """What answers now, loaded in threads.
+
+        A changed champion is loaded while the old one goes on; changed rows are waited for.
+        """
         if self._loading is None and self._is_due():
             self._note_try()
             self._loading = asyncio.create_task(asyncio.to_thread(self._load_or_say))
@@ -122,7 +131,10 @@ class ReleaseSource:
             if self._loading is not None:
                 self._loading = None
                 self._adopt(loaded)
-        self._refresh_rows()
+        if self._reading is None and self._has_new_rows():
+            self._reading = asyncio.create_task(self._renew_rows())
+        if self._reading is not None:
+            await asyncio.shield(self._reading)
         return self.standing
 
     def _is_due(self) -> bool:
@@ -158,18 +170,29 @@ class ReleaseSource:
         standing.forecast(standing.newest_known)  # warm, and a release that cannot answer stops here
         return standing
 
-    def _refresh_rows(self) -> None:
-        now = self.standing
-        if now is None or (stamp := _stamp(rows_path(self.dataset))) == now.rows_stamp:
-            return
+    def _has_new_rows(self) -> bool:
+        return self.standing is not None and _stamp(rows_path(self.dataset)) != self.standing.rows_stamp
+
+    async def _renew_rows(self) -> None:
+        """Read changed rows for what stands; if another release stands by then, the next request looks again."""
         try:
-            rows, rows_stamp = self._newest_rows(now.release)
-            self.standing, self.rows_fault = Standing(now.release, now.manifest, now.choice, rows, rows_stamp), None
+            if (now := self.standing) is not None:
+                renewed, fault = await asyncio.to_thread(self._with_newest_rows, now)
+                if self.standing is now:
+                    self.standing, self.rows_fault = renewed, fault
+        finally:
+            self._reading = None
+
+    def _with_newest_rows(self, now: Standing) -> tuple[Standing, str | None]:
+        """*now* on the newest rows, warm; on those that it has, and the fault, when something is wrong with them."""
+        path = rows_path(self.dataset)
+        stamp = _stamp(path)
+        try:
+            renewed = Standing(now.release, now.manifest, now.choice, *self._newest_rows(now.release))
+            renewed.forecast(renewed.newest_known)
         except (TidemillError, OSError, pl.exceptions.PolarsError) as error:
-            self.standing, self.rows_fault = (
-                Standing(now.release, now.manifest, now.choice, now.rows, stamp, now.kept),
-                f"{rows_path(self.dataset)}: {error}",
-            )
+            return replace(now, rows_stamp=stamp), f"{path}: {error}"
+        return renewed, None
 
     def _newest_rows(self, release: Release) -> tuple[pl.DataFrame, Stamp]:
         path = rows_path(self.dataset)

@@ -7,9 +7,10 @@ holds the bytes, `rows/<dataset>.parquet` what the service looks back on. Light 
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 from tasks.core.about import Strict
 from tasks.core.errors import ReleaseError
 from tasks.edges.artifacts import file_hash, replacing, write_json
-from tasks.edges.settings import settings
+from tasks.edges.settings import ROOT, settings
 from tasks.edges.tracking import log_promotion
 
 MANIFEST = "manifest.json"
@@ -83,7 +84,7 @@ def apply_promotion(dataset: str, release_folder: Path, decision: Mapping[str, A
             _append(dataset, champion)
         log_promotion(dataset, champion.digest, champion.version, champion_folder(champion).absolute(), {"tidemill.model": champion.model})
         write_json(_folder(dataset) / "champion.json", champion.model_dump(mode="json"))
-        _forget_old(dataset, now)
+        _delete_old_releases(dataset, now)
     return champion
 
 
@@ -154,13 +155,37 @@ def _append(dataset: str, champion: Champion) -> None:
         os.fsync(handle.fileno())
 
 
-def _forget_old(dataset: str, former: Champion | None) -> None:
-    """Delete releases of this dataset beyond the newest `keep_releases`; the champion and the one before it always stay."""
+def _delete_old_releases(dataset: str, former: Champion | None) -> None:
+    """Delete releases of this dataset beyond the newest `keep_releases`.
+
+    former: the champion until now. It, its successor and what is in use always stay.
+    """
     newest_first = list(dict.fromkeys(champion.digest for champion in reversed(read_journal(dataset))))
     kept = set(newest_first[: max(settings().keep_releases, 2)]) | ({former.digest} if former else set())
-    for digest in newest_first:
-        if digest not in kept:
-            shutil.rmtree(settings().home / "releases" / digest, ignore_errors=True)
+    folders = [settings().home / "releases" / digest for digest in newest_first if digest not in kept]
+    in_use = _read_references() if (old := [folder for folder in folders if folder.exists()]) else set()
+    for folder in old:
+        if folder.name not in in_use:
+            leaving = folder.with_name(f".{folder.name}.{os.getpid()}.old")  # so that a kill leaves no half of it
+            shutil.rmtree(folder.rename(leaving), ignore_errors=True)
+
+
+def _read_references() -> set[str]:
+    """Words of what may name a release: records of home, decisions of the checkout, what processes run."""
+    import psutil  # noqa: PLC0415  (the service, which reads the registry, never deletes)
+
+    home, references = settings().home, [str((settings().release or Path()).resolve())]
+    for path in (
+        home / "up" / "state.json",
+        *home.glob("registry/*/champion.json"),
+        *ROOT.glob("data/decisions/*/decision.json"),
+    ):
+        with suppress(FileNotFoundError):
+            references.append(path.read_text(errors="replace"))
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # another user's, or ended meanwhile
+            references += [*process.cmdline(), process.cwd(), process.environ().get("TIDEMILL_RELEASE", "")]
+    return set(re.findall(r"\w+", "\n".join(references)))
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

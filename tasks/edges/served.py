@@ -7,6 +7,7 @@ JSON object per row, since releases differ in them.
 
 import json
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -22,6 +23,8 @@ from tasks.core.frames import UTC as UTC_DTYPE
 from tasks.edges.settings import settings
 
 _FORMAT = 1  # PRAGMA user_version of the file; a change is a new number and a migration
+RESERVE_BYTES = 16_000_000  # 1,000 series of 50 steps with 9 quantiles, 330 bytes a row
+_WAY_OUT = "No forecast is served that is not recorded; free the disk or correct the file's rights."
 _WAIT_S = 5.0  # for another process that is writing; it holds the lock for milliseconds
 
 _TIMES = [name for name, dtype in SERVED.columns.items() if dtype == UTC_DTYPE]
@@ -55,27 +58,32 @@ def served_path(dataset: str) -> Path:
     return settings().home / "served" / f"{dataset}.db"
 
 
-def append_served(dataset: str, frame: pl.DataFrame, *, own_history: bool = False) -> None:
+def append_served(dataset: str, frame: pl.DataFrame, *, own_history: bool = False, wait_s: float = _WAIT_S) -> None:
     """Record *frame* (SERVED) in one transaction; on return its bytes are on disk.
 
     own_history: the forecast spoke from rows that the request itself brought; `read_served` leaves such rows out unless asked.
+    wait_s: for another process that is writing.
     Raises FrameError when the frame is not SERVED, ServedStoreError when it cannot be written (an id that is there already too).
     """
     rows = _rows(SERVED.check(frame), own_history=own_history)
     path = served_path(dataset)
-    with _explained(path, "No forecast is served that is not recorded; free the disk or mend the file's rights."):
-        connection = _writer(path)
+    with _explained(path, _WAY_OUT):
+        connection = _writer(path, wait_s)
         with connection:
             connection.executemany(_INSERT, rows)
 
 
-def check_served(dataset: str) -> None:
-    """Raise ServedStoreError when a forecast could not be recorded now. Writes nothing into the table."""
+def check_served(dataset: str, *, wait_s: float = _WAIT_S) -> None:
+    """Raise ServedStoreError when a forecast could not be recorded now: by a synced write and the room left.
+
+    The write sets the file's format to what it is, so the table stays as it was.
+    """
     path = served_path(dataset)
-    with _explained(path, "No forecast is served that is not recorded; free the disk or mend the file's rights."):
-        connection = _writer(path)
-        connection.execute("BEGIN IMMEDIATE")
-        connection.rollback()
+    with _explained(path, _WAY_OUT):
+        _writer(path, wait_s).execute(f"PRAGMA user_version={_FORMAT}")
+        if (free := shutil.disk_usage(path.parent).free) < RESERVE_BYTES:  # a small write may find some in the log
+            needed = f"a large answer takes up to {RESERVE_BYTES / 1e6:.0f} MB"
+            raise OSError(f"{free / 1e6:.1f} MB are free on its disk, and {needed}")
 
 
 def read_served(dataset: str, *, own_history: bool = False) -> pl.DataFrame:
@@ -124,21 +132,22 @@ def _level(name: str) -> float:
 _own = threading.local()  # SQLite connections stay in their thread
 
 
-def _writer(path: Path) -> sqlite3.Connection:
+def _writer(path: Path, wait_s: float) -> sqlite3.Connection:
     """This thread's connection to the file that stands at *path* now; a new one when the file was moved away or the process forked."""
     path.parent.mkdir(parents=True, exist_ok=True)
     wanted = (os.getpid(), path, path.stat().st_ino if path.exists() else None)
     if getattr(_own, "key", None) != wanted:
-        connection = _open(path)
+        connection = _open(path, wait_s)
         _own.connection, _own.key = connection, (os.getpid(), path, path.stat().st_ino)
     found: sqlite3.Connection = _own.connection
+    found.execute(f"PRAGMA busy_timeout={int(1000 * wait_s)}")
     return found
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_WAIT_S)
+def _open(path: Path, wait_s: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=wait_s)
     try:
-        _into_wal(connection)
+        _into_wal(connection, wait_s)
         connection.execute("PRAGMA synchronous=FULL")
         found = connection.execute("PRAGMA user_version").fetchone()[0]
         if found not in {0, _FORMAT}:
@@ -153,9 +162,9 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _into_wal(connection: sqlite3.Connection) -> None:
+def _into_wal(connection: sqlite3.Connection, wait_s: float) -> None:
     """Switch to WAL. SQLite does not wait here when two processes meet at a new file, so we do."""
-    give_up = time.monotonic() + _WAIT_S
+    give_up = time.monotonic() + wait_s
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")

@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     service_port: int = 3000
     release: Path | None = None  # the service loads this release instead of the champion
     keep_cache_mb: int = 5000  # DVC's cache beyond this loses what no current artifact needs
-    keep_releases: int = 5  # newest releases of a dataset that stay in home; champion and former champion always do
+    keep_releases: int = 5  # newest releases of a dataset that stay in home; champion, former champion and what is used do
     jobs: int = 2  # models trained at the same time; more than 4 trips over DVC's repository lock
     workers: int = Field(default=0, ge=0)  # fits of one model made at the same time; 0: as many as there are cores, shared among the jobs of a flow
     dask_address: str = ""  # fits are made by the Dask cluster whose scheduler is there, tcp://host:port
@@ -103,3 +103,11 @@ def set_for_mlflow(artifacts: Path) -> None:
     os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", str(artifacts))  # else its SQLite store makes ./mlruns in the current folder
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # instead of 7 with growing pauses: what is not delivered waits in the outbox
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+
+def keep_metrics_in_memory() -> None:
+    """Call it before prometheus_client is imported: then no figure of this process is a page of a file.
+
+    BentoML names a folder in home for such files, and a write to one on a full disk ends the process (SIGBUS).
+    """
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)

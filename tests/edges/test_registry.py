@@ -1,13 +1,18 @@
 """The registry: copies, versions, the journal, what is kept, and kills in between."""
 
 import json
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 from homes import at_home
 
 from tasks.core.errors import ReleaseError
 from tasks.edges import registry
+from tasks.edges.artifacts import write_json
 from tasks.edges.registry import apply_promotion, champion_folder, read_champion, read_journal
 from tasks.edges.tracking import pending
 
@@ -79,6 +84,36 @@ def test_disk_is_bounded_and_champion_and_former_champion_stay(tmp_path, sealed)
         assert sorted(path.name for path in (home / "releases").iterdir()) == ["cc", "dd", "ee"]
 
 
+@pytest.mark.parametrize("kind", ["started", "working folder", "setting", "state.json"])
+def test_a_release_that_is_run_or_named_stays_until_it_is_not(tmp_path, sealed, kind):
+    with at_home(tmp_path / "home", TIDEMILL_KEEP_RELEASES="2") as home:
+        first, *others, last = [letter * 64 for letter in "abcde"]
+        folder = champion_folder(apply_promotion("tides", sealed(first), DECISION))
+        with _in_use(kind, folder, home):
+            for name in others:
+                apply_promotion("tides", sealed(name), DECISION)
+            assert sorted(path.name for path in (home / "releases").iterdir()) == [first, *others[-2:]]
+        apply_promotion("tides", sealed(last), DECISION)
+        assert sorted(path.name for path in (home / "releases").iterdir()) == [others[-1], last]
+
+
+@contextmanager
+def _in_use(kind, folder, home):
+    """A real process that runs from *folder* or is told of it, or a record that names it."""
+    if kind == "state.json":
+        write_json(home / "up/state.json", {"commands": {"service": ["bentoml", "serve", str(folder / "bento")]}})
+        yield
+        (home / "up/state.json").unlink()
+        return
+    where = {"started": {}, "working folder": {"cwd": folder}, "setting": {"env": {**os.environ, "TIDEMILL_RELEASE": str(folder)}}}
+    named = str(folder / "bento") if kind == "started" else "0"
+    process = subprocess.Popen([sys.executable, "-c", "input()", named], stdin=subprocess.PIPE, **where[kind])
+    try:
+        yield
+    finally:
+        process.communicate(b"\n")
+
+
 def test_a_release_of_another_dataset_is_refused(home, sealed):
     with pytest.raises(ReleaseError, match="not of 'tides'"):
         apply_promotion("tides", sealed("aa", "seas"), DECISION)
@@ -90,7 +125,7 @@ def test_an_unsealed_folder_is_refused(home, tmp_path):
         apply_promotion("tides", tmp_path / "empty", DECISION)
 
 
-@pytest.mark.parametrize("dies_in", ["_copy", "_append", "write_json", "_forget_old"])
+@pytest.mark.parametrize("dies_in", ["_copy", "_append", "write_json", "_delete_old_releases"])
 def test_a_promotion_that_died_leaves_a_champion_and_is_finished_by_the_next(home, sealed, monkeypatch, dies_in):
     old, new = sealed("aa"), sealed("bb")
     before = apply_promotion("tides", old, DECISION)

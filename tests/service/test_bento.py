@@ -1,16 +1,13 @@
 """The service under real BentoML, and what it does not need."""
 
-import socket
 import subprocess
 import sys
 
-import httpx
 import pytest
-from servers import at, serving
+from servers import at, serving, serving_bento
 from small_release import build_small_release
 
 from deployments.forecaster import shapes
-from tasks.edges.processes import answers, wait_healthy
 from tasks.edges.served import read_served
 from tasks.edges.settings import ROOT, child_environment
 
@@ -30,29 +27,14 @@ NOT_IN_THE_BENTO = (
 )
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return listening.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def bento(releases, tmp_path_factory):
-    home, port = tmp_path_factory.mktemp("bento"), free_port()
-    command = [sys.executable, "-m", "bentoml", "serve", "deployments.forecaster.service:Forecaster", "--host", "127.0.0.1", "--port", str(port)]
-    env = child_environment(TIDEMILL_HOME=str(home), TIDEMILL_RELEASE=str(releases / "first"), BENTOML_HOME=str(home / "bentoml"))
-    with (home / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
-    try:
-        wait_healthy(process, "the service", lambda: answers(f"http://127.0.0.1:{port}/api/v1/health/ready"), home / "log")
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            yield client, home
-    finally:
-        process.terminate()
-        process.wait(60)
+    with serving_bento(tmp_path_factory.mktemp("bento"), TIDEMILL_RELEASE=str(releases / "first")) as running:
+        yield running
 
 
 def test_under_bentoml_the_answers_are_the_same_and_recorded(bento, server):
-    client, home = bento
+    client, home = bento.client, bento.home
     ask = {"series_id": ["north", "south"], "as_of": "2021-01-30T00:00:00Z"}
     reply = client.post("/api/v1/predict", json=ask)
     assert shapes.Prediction.model_validate(reply.json()).series
@@ -62,12 +44,19 @@ def test_under_bentoml_the_answers_are_the_same_and_recorded(bento, server):
 
 
 def test_under_bentoml_strictness_and_pages_are_ours(bento):
-    client, _ = bento
+    client = bento.client
     assert client.post("/api/v1/predict", content=b'{"series_id": "north", "as_of": NaN}').status_code == 400
     assert client.post("/api/v1/predict", content=b" " * 2_000_000).status_code == 413
     assert "/api/v1/predict" in client.get("/docs").text
     assert "/api/v1/predict" in client.get("/openapi.json").json()["paths"]
     assert client.get("/readyz").status_code == 200
+
+
+def test_bentomls_own_metrics_are_off_and_no_figure_is_kept_in_a_file(bento):
+    """They had a label for each path, in memory-mapped files of home: 5,000 paths cost 220 MB."""
+    bento.client.get("/some/path")
+    assert bento.client.get("/metrics").status_code == 404
+    assert list((bento.home / "bentoml" / "prometheus_multiproc_dir").iterdir()) == []
 
 
 def test_the_service_needs_nothing_of_the_chain(releases, tmp_path):

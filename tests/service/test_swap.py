@@ -2,12 +2,14 @@
 
 import shutil
 import threading
+from datetime import timedelta
 
 import polars as pl
 import pytest
 from servers import DATASET, crown, digest_of, publish, serving
 from small_release import build_small_release
 
+from deployments.forecaster.source import Choice, Standing
 from tasks.edges.artifacts import read_json, write_json
 from tasks.release import forecasts, load
 
@@ -135,6 +137,17 @@ def test_without_a_release_it_lives_says_why_and_is_ready_once_there_is_one(tmp_
         crown(tmp_path, releases / "first")
         running.wait_for(lambda said: said["ready"])
         assert running.predict(series_id="north").status_code == 200
+
+
+def test_the_newest_time_stays_at_hand_however_many_others_are_asked(releases, monkeypatch):
+    monkeypatch.setattr("deployments.forecaster.source.KEPT_TIMES", 3)
+    release = load(releases / "first")
+    standing = Standing(release, release.manifest, Choice(release.folder, "1", "setting"), release.rows, ())
+    standing.forecast(standing.newest_known)
+    for days in range(1, 5):
+        standing.forecast(standing.newest_known - timedelta(days=days))
+    assert standing.newest_known in standing.kept
+    assert len(standing.kept) == 3
 
 
 def test_a_release_that_was_altered_is_not_served(releases, tmp_path):

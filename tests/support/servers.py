@@ -15,7 +15,7 @@ import pytest
 from tasks.core.frames import SERIES
 from tasks.edges.artifacts import write_frame
 from tasks.edges.params import read_dataset
-from tasks.edges.processes import START_S
+from tasks.edges.processes import START_S, answers, free_port, wait_healthy
 from tasks.edges.registry import apply_promotion, rows_path
 from tasks.edges.settings import ROOT, child_environment, settings
 from tasks.release.manifest import read_manifest
@@ -64,6 +64,25 @@ def serving(home: Path, root: Path = ROOT, **environment):
     finally:
         process.terminate()
         process.wait(30)
+
+
+@contextmanager
+def serving_bento(home: Path, **environment):
+    """The same under real BentoML, ready."""
+    port = free_port("127.0.0.1")
+    service = "deployments.forecaster.service:Forecaster"
+    command = [sys.executable, "-m", "bentoml", "serve", service, "--host", "127.0.0.1", "--port", str(port)]
+    env = child_environment(TIDEMILL_HOME=str(home), BENTOML_HOME=str(home / "bentoml"), **environment)
+    with (home / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        wait_healthy(process, "the service", lambda: answers(f"{address}/api/v1/health/ready"), home / "log")
+        with httpx.Client(base_url=address, timeout=60) as client:
+            yield Server(client, process, home)
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def crown(home: Path, folder: Path) -> str:
