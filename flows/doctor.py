@@ -18,6 +18,7 @@ from tasks.core.errors import TidemillError
 from tasks.edges.params import read_dataset, read_models
 from tasks.edges.processes import holder_of, is_alive, is_free, is_running
 from tasks.edges.settings import ROOT, child_environment, settings
+from tasks.edges.tracking import last_failure, outbox, pending, refused
 
 OLDEST, NEWEST = (3, 11), (3, 13)
 LEAST_FREE_BYTES = 2_000_000_000  # a run leaves some 100 MB; below this, a few releases and Prefect's database fill the disk
@@ -42,6 +43,7 @@ def examine(root: Path = ROOT) -> list[Finding]:
         _bytecode(),
         _params(root),
         *_ports(),
+        _mlflow(),
         _disk(),
         _dvc_lock(root),
         _checkout_lock(root),
@@ -128,6 +130,22 @@ def _ports() -> Iterator[Finding]:
         free = is_free(host, port)
         found = "free" if free else "ours, up" if up else f"held by {holder_of(port)}"
         yield Finding(f"port {port} ({name})", found, free or up, f"End that program, or set TIDEMILL_{name.upper()}_PORT.")
+
+
+def _mlflow() -> Finding:
+    """What MLflow has not taken yet, and what it refuses."""
+    n_waiting, set_aside, failure = len(pending()), refused(), last_failure()
+    deliver = "`.venv/bin/python -m tasks.edges.tracking` delivers"
+    found = [f"{n_waiting} entries wait in {outbox()}" + (f": {failure}" if failure else "")] if n_waiting else []
+    advice = [f"Start MLflow, or correct TIDEMILL_MLFLOW_URI; then {deliver}."] if failure else []
+    for folder, reason in list(set_aside.items())[:3]:
+        found.append(f"refused: {folder.name}: {reason[:300]}")
+    if set_aside:
+        folder = next(iter(set_aside)).parent
+        found.append(f"{len(set_aside)} entries set aside in {folder}")
+        again = f"move the entry into {outbox()}, and {deliver}"
+        advice.append(f"Correct what the reason names, {again}; or remove it, and MLflow goes without.")
+    return Finding("mlflow", "; ".join(found) or "everything is delivered", not advice, " ".join(advice))
 
 
 def _disk() -> Finding:

@@ -3,6 +3,7 @@
 Importing mlflow takes 4 s alone and 9 s with its database layer, so eleven stages must not each pay it. An entry of the outbox is
 `<home>/mlflow/outbox/<time>-<name>/` with `entry.json` and `artifacts/`; it appears by rename and goes when it is delivered.
 An address that does not answer, or a kill half-way, leaves the entry for the next delivery, and an entry delivered twice is one run.
+An entry that MLflow refuses for what it holds goes to `<home>/mlflow/refused/` with the reason, so that it stops no other.
 `python -m tasks.edges.tracking` delivers.
 """
 
@@ -21,12 +22,14 @@ from typing import Any
 
 from tasks.edges.artifacts import replacing, write_json, write_text
 from tasks.edges.lifeline import die_with_parent
+from tasks.edges.mlflow_names import mlflow_name, mlflow_names, tags_of_long_names
 from tasks.edges.settings import ROOT, set_for_mlflow, settings
 
 MAX_POINTS = 200  # of a stepped series; a picture shows no more, and MLflow keeps each as a row
 _BATCH = 900  # MLflow takes 1,000 metrics, 100 params and 100 tags in one call
 _WAIT_S = 120.0  # a first delivery makes the database: 13 s seen on a busy machine
-_FAILURES = 3
+_MAX_TRIES = 3  # deliveries in which MLflow answers and one entry fails all the same, before it is set aside
+_REASON = "refused.json"
 _KEY = "tidemill.entry"
 _KIND = {"mlflow.experimentKind": "custom_model_development"}  # opens as runs with figures; MLflow takes it for a chat application otherwise
 
@@ -91,7 +94,19 @@ def pending() -> list[Path]:
 def has_news() -> bool:
     """Whether an entry waits that no delivery has tried yet. False while an address does not answer, so that a run with nothing new stays quick."""
     waiting = pending()
-    return bool(waiting) and (not _tried().exists() or waiting[-1].name > _tried().read_text().strip())
+    return bool(waiting) and (not _tried().exists() or waiting[-1].name > _tried().read_text().split("\n")[0])
+
+
+def refused() -> dict[Path, str]:
+    """Entries that MLflow refuses, set aside, with the reason of each; oldest first. Moved back into the outbox, one is tried again."""
+    folders = sorted(path for path in (outbox().parent / "refused").glob("*") if (path / _REASON).exists())
+    return {folder: str(json.loads((folder / _REASON).read_text())["reason"]) for folder in folders}
+
+
+def last_failure() -> str | None:
+    """Why the last delivery ended early, None when it did not, or when nothing waits any more."""
+    lines = _tried().read_text().splitlines() if _tried().exists() and pending() else []
+    return lines[1] if len(lines) > 1 else None
 
 
 def outbox() -> Path:
@@ -133,29 +148,87 @@ def publish_runs() -> int:
         return 0
     try:
         with _alone():
-            _deliver_all(before)
+            n_delivered = _deliver_all(before)
     except Exception as error:  # noqa: BLE001  (MLflow is a log: whatever is wrong with it must not stop a stage)
-        write_text(_tried(), before[-1].name + "\n")
-        print(f"MLflow at {settings().tracking_uri}: {type(error).__name__}: {error}. {len(pending())} entries wait in {outbox()}.", file=sys.stderr)
-    return sum(not folder.exists() for folder in before)
+        _note_failure(before, error)
+        return sum(not folder.exists() for folder in before)
+    _tried().unlink(missing_ok=True)
+    return n_delivered
 
 
-def _deliver_all(folders: Sequence[Path]) -> None:
-    """Deliver each; one that fails stays and lets the others pass, the third failure ends it: then it is not the entry. Raises the last failure."""
+def _note_failure(tried: Sequence[Path], error: Exception) -> None:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    write_text(_tried(), f"{tried[-1].name}\n{reason}\n")
+    print(f"MLflow at {settings().tracking_uri}: {reason}. {len(pending())} entries wait in {outbox()}.", file=sys.stderr)
+
+
+def _deliver_all(folders: Sequence[Path]) -> int:
+    """Deliver each, oldest first; how many went. Raises what keeps entries waiting.
+
+    What MLflow refuses for good is set aside. A failure while MLflow does not answer ends the delivery, so that the order stays. A failure
+    of one entry while MLflow answers lets the others pass, but for later champions of the same dataset: the newest must stay champion.
+    """
     if not settings().mlflow_uri:
         _prepare()
-    client, failures = _client(), []
+    client, held, n_delivered = _client(), set[str](), 0
+    failure: Exception | None = None
+    client.search_experiments(max_results=1)  # whether it answers at all
     for folder in folders:
+        if not folder.exists() or (dataset := _champion_of(folder)) in held:
+            continue  # another process was faster, or an earlier champion waits
         try:
-            if folder.exists():  # else another process was faster
-                _deliver(client, folder)
-                shutil.rmtree(folder)
+            _deliver(client, folder)
+            shutil.rmtree(folder)
+            n_delivered += 1
+        except _WaitsError as error:
+            failure = error
         except Exception as error:  # noqa: BLE001  (of any of mlflow's parts)
-            failures.append(error)
-            if len(failures) == _FAILURES:
-                break
-    if failures:
-        raise failures[-1]
+            if not _is_permanent(error):
+                client.search_experiments(max_results=1)  # raises when it is not the entry
+                if _count_try(folder) < _MAX_TRIES:
+                    failure, held = error, held | ({dataset} if dataset is not None else set())
+                    continue
+            _set_aside(folder, error)
+    if failure is not None:
+        raise failure
+    return n_delivered
+
+
+class _WaitsError(Exception):
+    """The entry needs another one to be delivered first."""
+
+
+def _is_permanent(error: Exception) -> bool:
+    """Whether MLflow says that a value is wrong, so that trying again cannot help."""
+    return getattr(error, "error_code", None) in {"INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST"}
+
+
+def _champion_of(folder: Path) -> str | None:
+    """The dataset whose champion the entry *folder* names; None for any other entry."""
+    try:
+        entry = json.loads((folder / "entry.json").read_text())
+        return str(entry["dataset"]) if entry["kind"] == "champion" else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # its delivery fails, and says why
+
+
+def _count_try(folder: Path) -> int:
+    """Note one more try that failed; how many there are now."""
+    path = folder / "tries.json"
+    n_tries = int(json.loads(path.read_text())) + 1 if path.exists() else 1
+    write_json(path, n_tries)
+    return n_tries
+
+
+def _set_aside(folder: Path, error: Exception) -> None:
+    reason = f"{type(error).__name__}: {error}"
+    target = outbox().parent / "refused" / folder.name
+    (folder / "tries.json").unlink(missing_ok=True)
+    write_json(folder / _REASON, {"reason": reason})
+    target.parent.mkdir(exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    folder.rename(target)
+    print(f"MLflow refuses the entry {folder.name}: {reason}. It is in {target}; `tidemill doctor` says what to do.", file=sys.stderr)
 
 
 @contextmanager
@@ -179,6 +252,7 @@ def commit(root: Path = ROOT) -> str:
 
 
 def _put(entry: Mapping[str, Any], name: str, artifacts: Sequence[Path], ended_ns: int | None = None) -> str:
+    name = mlflow_name(name)[:150]  # of a folder, and in a filter of MLflow's
     key = f"{time.time_ns():020d}-{os.getpid()}-{name}" if ended_ns is None else f"{ended_ns:020d}-{name}"
     try:
         with replacing(outbox() / key) as folder:
@@ -209,22 +283,24 @@ def _deliver_run(client: Any, entry: Mapping[str, Any], folder: Path) -> None:
     run_id, is_open = _run_of(client, experiment_id, entry, folder.name, ended_ms)
     if not is_open:
         return
-    params, tags = [Param(k, v) for k, v in entry["params"].items()], [RunTag(k, v) for k, v in (entry["tags"] | nested).items()]
+    names = mlflow_names({*entry["params"], *entry["tags"], *(name for name, _, _ in entry["metrics"])})
+    params = [Param(names[k], v) for k, v in entry["params"].items()]
+    tags = [RunTag(k, v) for k, v in ({names[k]: v for k, v in entry["tags"].items()} | nested | tags_of_long_names(names)).items()]
     for start in range(0, max(len(params), len(tags), 1), 90):
         client.log_batch(run_id, params=params[start : start + 90], tags=tags[start : start + 90])
     for start in range(0, len(entry["metrics"]), _BATCH):
-        client.log_batch(run_id, metrics=[Metric(k, v, ended_ms, step) for k, v, step in entry["metrics"][start : start + _BATCH]])
+        client.log_batch(run_id, metrics=[Metric(names[k], v, ended_ms, step) for k, v, step in entry["metrics"][start : start + _BATCH]])
     if (folder / "artifacts").is_dir():
         client.log_artifacts(run_id, str(folder / "artifacts"))
     client.set_terminated(run_id, end_time=ended_ms)
 
 
 def _nested_in(client: Any, experiment_id: str, parent: str | None) -> dict[str, str]:
-    """The tag by which MLflow nests a run in that of the entry *parent*, if it is there. Raises LookupError while that entry waits itself."""
+    """The tag by which MLflow nests a run in that of the entry *parent*, if it is there. Raises _WaitsError while that entry waits itself."""
     for run in client.search_runs([experiment_id], filter_string=f"tags.`{_KEY}` = '{parent}'") if parent else ():
         return {"mlflow.parentRunId": run.info.run_id}
     if parent and (outbox() / parent).exists():
-        raise LookupError(f"the run {parent}, in which this one is nested, is not delivered yet")
+        raise _WaitsError(f"the run {parent}, in which this one is nested, is not delivered yet")
     return {}
 
 
@@ -232,11 +308,12 @@ def _run_of(client: Any, experiment_id: str, entry: Mapping[str, Any], key: str,
     """The run of this entry, begun now or by a delivery that was killed; whether it is still open."""
     for run in client.search_runs([experiment_id], filter_string=f"tags.`{_KEY}` = '{key}'"):
         return run.info.run_id, run.info.status == "RUNNING"
-    run = client.create_run(experiment_id, start_time=ended_ms, tags={_KEY: key}, run_name=entry["name"])
+    run = client.create_run(experiment_id, start_time=ended_ms, tags={_KEY: key}, run_name=entry["name"][:250])
     return run.info.run_id, True
 
 
-def _experiment(client: Any, name: str) -> str:
+def _experiment(client: Any, dataset: str) -> str:
+    name = mlflow_name(dataset)
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
@@ -244,14 +321,15 @@ def _experiment(client: Any, name: str) -> str:
 
 
 def _deliver_champion(client: Any, entry: Mapping[str, Any]) -> None:
-    name = entry["dataset"]
+    name, digest = mlflow_name(entry["dataset"]), entry["digest"]
     if not client.search_registered_models(filter_string=f"name = '{name}'"):
         client.create_registered_model(name)
     versions = client.search_model_versions(f"name = '{name}'")
-    found = next((v for v in versions if v.tags.get("tidemill.digest") == entry["digest"]), None)
-    version = found or client.create_model_version(
-        name, source=Path(entry["source"]).as_uri(), tags=entry["tags"], description=f"release {entry['digest']}"
-    )
+    found = next((v for v in versions if v.tags.get("tidemill.digest") == digest), None)
+    # A server does not take a path of this machine, and could not read it; the digest names the release all the same.
+    source = f"tidemill:/releases/{digest}" if settings().mlflow_uri.startswith("http") else Path(entry["source"]).as_uri()
+    tags = {mlflow_name(k): v for k, v in entry["tags"].items()}
+    version = found or client.create_model_version(name, source=source, tags=tags, description=f"release {digest}")
     client.set_registered_model_alias(name, "champion", version.version)
 
 
@@ -263,7 +341,7 @@ def _client() -> Any:
 
 
 def _tried() -> Path:
-    """The newest entry of the last delivery that failed."""
+    """Of the last delivery that failed: its newest entry, and why it failed."""
     return _database().with_name("tried")
 
 
