@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -21,7 +22,7 @@ from tasks.core.frames import SERVED
 from tasks.core.frames import UTC as UTC_DTYPE
 from tasks.edges.settings import settings
 
-_FORMAT = 1  # PRAGMA user_version of the file; a change is a new number and a migration
+_FORMAT = 2  # PRAGMA user_version of the file; a change is a new number and a migration
 _WAIT_S = 5.0  # for another process that is writing; it holds the lock for milliseconds
 
 _TIMES = [name for name, dtype in SERVED.columns.items() if dtype == UTC_DTYPE]
@@ -39,11 +40,24 @@ CREATE TABLE IF NOT EXISTS served (
     made_at INTEGER NOT NULL,
     digest TEXT NOT NULL,
     own_history INTEGER NOT NULL, -- 1: spoken from rows that the request brought
+    as_of INTEGER,                -- the time that the request asked for; NULL: none, or a row of format 1
+    is_news INTEGER,              -- 1: from the newest rows of the service; 0: as of a time or from own rows; NULL: format 1
     PRIMARY KEY (prediction_id, series_id, step)
 ) WITHOUT ROWID
 """
 _SELECT = f"SELECT {', '.join(_PLAIN)}, quantiles FROM served WHERE own_history <= ?"  # noqa: S608  (names from the schema)
-_INSERT = f"INSERT INTO served ({', '.join(_PLAIN)}, quantiles, own_history) VALUES ({', '.join('?' * (len(_PLAIN) + 2))})"  # noqa: S608  (names from the schema)
+# Of an answer that was given several times the last one: SQLite takes the other columns from the row of the maximum.
+_NEWS = f"""
+SELECT {", ".join(_PLAIN)}, quantiles, max(made_at) FROM served WHERE is_news = 1 AND cutoff >= ?
+GROUP BY digest, series_id, cutoff, step
+"""  # noqa: S608  (names from the schema)
+_COUNTS = """
+SELECT count(*), sum(is_news = 1), sum(own_history = 0 AND is_news = 0), sum(own_history), sum(own_history = 0 AND is_news IS NULL)
+FROM (SELECT prediction_id, own_history, {is_news} FROM served GROUP BY prediction_id)
+"""
+_ADDED = ("ALTER TABLE served ADD COLUMN as_of INTEGER", "ALTER TABLE served ADD COLUMN is_news INTEGER")  # by format 2
+_COLUMNS = (*_PLAIN, "quantiles", "own_history", "as_of", "is_news")
+_INSERT = f"INSERT INTO served ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608  (names from the schema)
 
 
 class ServedStoreError(TidemillError):
@@ -55,13 +69,14 @@ def served_path(dataset: str) -> Path:
     return settings().home / "served" / f"{dataset}.db"
 
 
-def append_served(dataset: str, frame: pl.DataFrame, *, own_history: bool = False) -> None:
+def append_served(dataset: str, frame: pl.DataFrame, *, own_history: bool = False, as_of: datetime | None = None) -> None:
     """Record *frame* (SERVED) in one transaction; on return its bytes are on disk.
 
     own_history: the forecast spoke from rows that the request itself brought; `read_served` leaves such rows out unless asked.
+    as_of: the time that the request asked for; None: it asked for none, so the newest rows answered.
     Raises FrameError when the frame is not SERVED, ServedStoreError when it cannot be written (an id that is there already too).
     """
-    rows = _rows(SERVED.check(frame), own_history=own_history)
+    rows = _rows(SERVED.check(frame), own_history=own_history, as_of=as_of)
     path = served_path(dataset)
     with _explained(path, "No forecast is served that is not recorded; free the disk or mend the file's rights."):
         connection = _writer(path)
@@ -87,11 +102,50 @@ def read_served(dataset: str, *, own_history: bool = False) -> pl.DataFrame:
     path = served_path(dataset)
     if not path.exists():
         return _frame([])
+    with _reading(path) as connection:
+        return _frame(connection.execute(_SELECT, [int(own_history)]).fetchall())
+
+
+def read_news(dataset: str, since: datetime) -> pl.DataFrame:
+    """Answers from the newest rows (no `as_of`, no own history) at cutoffs from *since* on, each forecast step once, as given last.
+
+    A SERVED frame. Answers that an older version recorded are left out: nothing says whether a time was asked for.
+    """
+    path = served_path(dataset)
+    if not path.exists():
+        return _frame([])
+    with _reading(path) as connection:
+        found = connection.execute(_NEWS, [_us(since)]).fetchall() if _format_of(connection) == _FORMAT else []
+    return _frame([row[:-1] for row in found])
+
+
+def count_served(dataset: str) -> dict[str, int]:
+    """How many answers there are: n_answers, of these n_news, n_as_of, n_own_history and n_unmarked (of an older version)."""
+    names, path = ("n_answers", "n_news", "n_as_of", "n_own_history", "n_unmarked"), served_path(dataset)
+    if not path.exists():
+        return dict.fromkeys(names, 0)
+    with _reading(path) as connection:
+        is_news = "is_news" if _format_of(connection) == _FORMAT else "NULL AS is_news"
+        found = connection.execute(_COUNTS.format(is_news=is_news)).fetchone()
+    return {name: int(n or 0) for name, n in zip(names, found, strict=True)}
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     with (
         _explained(path, "Restore the file from a backup, or move it away and start anew."),
         closing(sqlite3.connect(path, timeout=_WAIT_S)) as connection,
     ):
-        return _frame(connection.execute(_SELECT, [int(own_history)]).fetchall())
+        yield connection
+
+
+def _format_of(connection: sqlite3.Connection) -> int:
+    """0: a new file. An older format gets this version's columns with the next answer that is recorded."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _us(time: datetime) -> int:
+    return int(pl.Series([time], dtype=UTC_DTYPE).to_physical()[0])
 
 
 @contextmanager
@@ -102,11 +156,12 @@ def _explained(path: Path, way_out: str) -> Iterator[None]:
         raise ServedStoreError(f"The store of served forecasts {path} fails: {error}. {way_out}") from error
 
 
-def _rows(frame: pl.DataFrame, *, own_history: bool) -> list[tuple[object, ...]]:
+def _rows(frame: pl.DataFrame, *, own_history: bool, as_of: datetime | None) -> list[tuple[object, ...]]:
     names = [c for c in frame.columns if c not in SERVED.columns]
     plain = frame.select(_PLAIN).with_columns(pl.col(_TIMES).dt.epoch("us"))
     quantiles = frame.select(names).to_dicts() if names else [{}] * frame.height
-    return [(*row, json.dumps(q, allow_nan=False), int(own_history)) for row, q in zip(plain.iter_rows(), quantiles, strict=True)]
+    asked = (int(own_history), None if as_of is None else _us(as_of), int(not own_history and as_of is None))
+    return [(*row, json.dumps(q, allow_nan=False), *asked) for row, q in zip(plain.iter_rows(), quantiles, strict=True)]
 
 
 def _frame(found: Sequence[tuple[object, ...]]) -> pl.DataFrame:
@@ -140,17 +195,25 @@ def _open(path: Path) -> sqlite3.Connection:
     try:
         _into_wal(connection)
         connection.execute("PRAGMA synchronous=FULL")
-        found = connection.execute("PRAGMA user_version").fetchone()[0]
-        if found not in {0, _FORMAT}:
-            raise sqlite3.DatabaseError(f"it has format {found} and this code knows {_FORMAT}")  # noqa: TRY301  (one place explains all of them)
-        if found == 0:
-            connection.execute(_TABLE)
-            connection.execute(f"PRAGMA user_version={_FORMAT}")
+        _bring_up_to_date(connection)
     except BaseException:
         connection.close()
         raise
     _sync_folder(path.parent)
     return connection
+
+
+def _bring_up_to_date(connection: sqlite3.Connection) -> None:
+    """Make the table, or add the columns that an older format did not have. Of two processes one does it."""
+    if _format_of(connection) == _FORMAT:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    if (found := _format_of(connection)) > _FORMAT:
+        raise sqlite3.DatabaseError(f"it has format {found} and this code knows {_FORMAT}")
+    for statement in {0: (_TABLE,), 1: _ADDED}.get(found, ()):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version={_FORMAT}")
+    connection.commit()
 
 
 def _into_wal(connection: sqlite3.Connection) -> None:
