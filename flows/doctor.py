@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from flows.service import explain_served, served_dataset
 from flows.supervisor import ports, read_state
 from tasks.core.errors import TidemillError
+from tasks.edges.current import dataset_of
 from tasks.edges.params import read_dataset, read_models
 from tasks.edges.processes import holder_of, is_alive, is_free, is_running
 from tasks.edges.settings import ROOT, child_environment, settings
@@ -22,6 +24,7 @@ from tasks.edges.tracking import last_failure, outbox, pending, refused
 
 OLDEST, NEWEST = (3, 11), (3, 13)
 LEAST_FREE_BYTES = 2_000_000_000  # a run leaves some 100 MB; below this, a few releases and Prefect's database fill the disk
+_OUTPUTS = ("data/clean", "models/release", "data/decisions/promote", "data/reports/monitor", "data/decisions/retrain")
 PROGRAMS = ("git", "dvc", "prefect", "mlflow", "bentoml")
 
 
@@ -42,6 +45,7 @@ def examine(root: Path = ROOT) -> list[Finding]:
         *_path(),
         _bytecode(),
         _params(root),
+        *_datasets(root),
         *_ports(),
         _mlflow(),
         _disk(),
@@ -121,6 +125,19 @@ def _params(root: Path) -> Finding:
         return Finding("params", f"dataset {read_dataset(root)}, models {', '.join(read_models(root))}")
     except (TidemillError, KeyError, ValueError) as error:
         return Finding("params", str(error), well=False, advice="Correct params.yaml, or `git checkout params.yaml`.")
+
+
+def _datasets(root: Path) -> Iterator[Finding]:
+    """Whose files are here, and for whom the service answers, beside the current dataset."""
+    try:
+        dataset = read_dataset(root)
+    except (TidemillError, KeyError, ValueError):
+        return  # said already
+    others = {path: found for path in _OUTPUTS if (found := dataset_of(path, root)) not in {None, dataset}}
+    found = "; ".join(f"{path} is of {other!r}" for path, other in others.items())
+    yield Finding("files", f"{found}; `tidemill run` makes those of {dataset!r}" if found else f"none of another dataset than {dataset!r}")
+    if (served := served_dataset()) is not None:
+        yield Finding("service", f"serves {served!r}", served == dataset, f"{explain_served(served, dataset)}.")
 
 
 def _ports() -> Iterator[Finding]:

@@ -95,7 +95,7 @@ def parts(kafka: bool = False) -> list[Part]:
     service = f"http://{s.host}:{s.service_port}"
     probe = "ready" if read_champion(read_dataset()) else "live"  # without a champion it waits for one, and answers 503 until then
     command = serve_command(champions_target(), s.service_port)
-    out.append(Part("service", command, service_environment(), service, lambda: answers(f"{service}/api/v1/health/{probe}")))
+    out.append(Part("service", command, service_environment(follows=True), service, lambda: answers(f"{service}/api/v1/health/{probe}")))
     worker = ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", POOL]
     out.append(Part("worker", worker, prefect, f"pool {POOL!r}", lambda: _is_online(api), after="prefect" if "prefect" in ports() else None))
     return out

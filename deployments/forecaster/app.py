@@ -81,7 +81,7 @@ def _add_forecasts(app: FastAPI, source: ReleaseSource, metrics: Metrics) -> Non
         standing = await _standing(source)
         made = answer(standing, ask, datetime.now(UTC))
         try:
-            append_served(source.dataset, made.served, own_history=made.own_history, as_of=ask.at)
+            append_served(made.body["dataset"], made.served, own_history=made.own_history, as_of=made.as_of)
         except ServedStoreError as error:
             raise ProblemError(
                 503, "store of served forecasts", str(error), "Nothing is served that is not recorded.", "Tell the operator; then ask again."

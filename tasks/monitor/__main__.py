@@ -10,6 +10,7 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar, calendar_for
 from tasks.core.frames import FORECAST, SERIES
 from tasks.edges.artifacts import file_hash, read_calendar, read_frame, read_json, replacing, write_json, write_text
+from tasks.edges.current import check_current, read_named
 from tasks.edges.door import open_door
 from tasks.edges.params import read_about, read_dataset, read_params
 from tasks.edges.registry import Champion as RegistryChampion
@@ -26,6 +27,7 @@ _KEY = ("digest", "promoted_as_of", "trained_as_of")
 def main(root: Path = ROOT) -> None:
     """Report on what is new; with nothing new the last report stands. New answers alone change what it says of them, and no figure that decides."""
     dataset, params = read_dataset(root), read_params("monitor", MonitorParams, root)
+    check_current(ROWS, dataset, root)
     champion = _champion(dataset, root)
     key = {
         "dataset": dataset,
@@ -64,8 +66,7 @@ def _champion(dataset: str, root: Path) -> dict[str, Any] | None:
 def _trained_as_of(champion: RegistryChampion, root: Path) -> datetime:
     """Newest data of the last training that the gate has judged: one that lost says that the champion is not out of date."""
     own = read_json(champion_folder(champion) / "manifest.json")["as_of"]
-    decided = root / "data/decisions/promote/decision.json"
-    last = read_json(decided).get("challenger_as_of", own) if decided.exists() else own
+    last = read_named(root / "data/decisions/promote/decision.json", champion.dataset).get("challenger_as_of", own)
     return max(datetime.fromisoformat(own), datetime.fromisoformat(last))
 
 

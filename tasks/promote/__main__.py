@@ -5,7 +5,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from tasks.core.errors import OtherDatasetError
 from tasks.edges.artifacts import file_hash, read_json, replacing, write_json
+from tasks.edges.current import check_current
 from tasks.edges.door import open_door
 from tasks.edges.params import read_dataset, read_params
 from tasks.edges.registry import Champion, publish_rows_file, read_champion
@@ -23,6 +25,9 @@ def main(root: Path = ROOT, deliver: Callable[[], AbstractContextManager[None]] 
     deliver: what brings runs to MLflow beside the gate.
     """
     dataset, params = read_dataset(root), read_params("promote", PromoteParams, root)
+    check_current(ROWS, dataset, root)
+    if (found := read_json(root / "models/release/manifest.json")["dataset"]) != dataset:
+        raise OtherDatasetError("models/release", found, dataset)
     publish_rows_file(dataset, root / ROWS)
     key = _key(params, root)
     champion = read_champion(dataset)

@@ -76,15 +76,15 @@ def test_nothing_to_judge_is_said_and_costs_no_heavy_import(tmp_path, with_champ
     assert sorted(path.name for path in (root / REPORT).iterdir()) == ["report.json", "report.md"]
 
 
-@pytest.mark.parametrize(("judged_days_later", "age_steps"), [(0, 30), (20, 10)])
-def test_age_counts_from_the_last_training_that_was_judged(tmp_path, judged_days_later, age_steps):
-    """A challenger that lost on newer data says that the champion is not out of date."""
+@pytest.mark.parametrize(("judged_days_later", "dataset", "age_steps"), [(0, "small", 30), (20, "small", 10), (20, "other", 30)])
+def test_age_counts_from_the_last_training_that_was_judged(tmp_path, judged_days_later, dataset, age_steps):
+    """A challenger that lost on newer data says that the champion is not out of date; one of another dataset says nothing."""
     rows = small_rows(400)
     with at_home(tmp_path / "home"):
         root = small_root(tmp_path / "root", rows.filter(pl.col("event_time") < START + timedelta(days=370)))
         apply_promotion("small", root / "models/release", {"as_of": "2021-01-01T00:00:00+00:00"})
         judged = START + timedelta(days=370 + judged_days_later)
-        write_json(root / "data/decisions/promote/decision.json", {"challenger_as_of": judged.isoformat()})
+        write_json(root / "data/decisions/promote/decision.json", {"challenger_as_of": judged.isoformat(), "dataset": dataset})
         write_clean(root, rows)
         main(root)
         assert read_json(root / REPORT / "report.json")["champion"]["age_steps"] == age_steps
