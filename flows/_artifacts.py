@@ -1,7 +1,7 @@
 """What a stage shows in Prefect's UI: a table and a picture from the files it wrote, and links to where more is to be seen.
 
 It knows where a stage leaves its figures, and nothing about what they mean; a stage that writes one more figure shows one more row.
-The keys `<dataset>-<stage>-table`, `-picture` and `-link` stay the same, so that the UI keeps the history of each, and none has two datasets'.
+The keys `<dataset>-<stage>-table`, `-picture` and `-link` stay the same, so that the UI keeps the history of each.
 """
 
 import base64
@@ -57,7 +57,7 @@ def publish(stage: str, root: Path = ROOT) -> None:
 
 
 def artifact_key(stage: str, kind: str) -> str:
-    """Prefect's key of what a stage of the current dataset shows: small letters, digits and dashes, another one for each dataset."""
+    """Prefect's key of what a stage of the current dataset shows: small letters, digits, dashes; unlike any other dataset's."""
     dataset = read_dataset()
     plain = re.sub("[^a-z0-9]", "-", dataset.lower())
     unlike = "" if plain.replace("-", "_") == dataset else f"-{hashlib.sha256(dataset.encode()).hexdigest()[:6]}"

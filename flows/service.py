@@ -26,7 +26,7 @@ def serve_command(target: str, port: int) -> list[str]:
 
 
 def service_environment(*, follows: bool = False) -> dict[str, str]:
-    """Where the service finds champion and rows, where BentoML keeps its own files, and no log line per request: the metrics count them.
+    """Where the service finds champion and rows, where BentoML keeps its files; no log line per request: metrics count them.
 
     follows: it serves this checkout's current dataset, also when another one becomes current.
     """
@@ -58,19 +58,18 @@ def explain_served(served: str | None, current: str) -> str:
     if settings().release is not None:
         way = f"TIDEMILL_RELEASE names a release of {served!r}: unset it, then `tidemill down` and `tidemill up`"
     elif read_champion(current) is not None:
-        way = f"{ready} says why it does not change to the champion of {current!r}"
+        way = f"{ready} says why it does not change to the champion of {current!r}; `tidemill down` and `tidemill up` start that one"
     else:
         way = f"`tidemill run` makes a champion of {current!r}, and the service changes to it by itself; `tidemill use {served}` goes back"
     return f"the service serves {served!r}, and the current dataset is {current!r}; {way}"
 
 
 def _ask_dataset() -> str | None:
-    said = fetch(f"http://{settings().host}:{settings().service_port}/api/v1/health/ready")
+    said = fetch(f"http://{settings().host}:{settings().service_port}/api/v1/models")
     try:
-        found = json.loads(said or b"{}")
-    except ValueError:
+        return str(json.loads(said)["champion"]["dataset"]) if said else None
+    except (ValueError, KeyError, TypeError):
         return None  # another program has the port
-    return str(found["dataset"]) if isinstance(found, dict) and found.get("dataset") else None
 
 
 def champions_target(root: Path = ROOT) -> str:

@@ -21,7 +21,10 @@ DECISIONS = {
 
 
 def status(root: Path = ROOT) -> dict[str, Any]:
-    """Everything as plain data, of the current dataset alone; what is not there yet is null. served_dataset: what the running service answers for."""
+    """Everything as plain data, of the current dataset alone; what is not there yet is null.
+
+    served_dataset: what the running service answers for.
+    """
     dataset = read_dataset(root)
     champion = read_champion(dataset)
     ledger = _json(root / LEDGER) if is_current(LEDGER, dataset, root) else {}

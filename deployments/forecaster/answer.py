@@ -21,7 +21,10 @@ MAX_SPAN_STEPS = 1_000_000  # the grid is laid from the release's rows to the hi
 
 @dataclass(frozen=True)
 class Answer:
-    """body: what the caller gets. served: the same as a SERVED frame, to be recorded first. own_history: spoken from the request's rows. as_of: the time that it asked for."""
+    """body: what the caller gets. served: the same as a SERVED frame, to be recorded first.
+
+    own_history: spoken from the request's rows. as_of: the time that it asked for.
+    """
 
     body: dict[str, Any]
     served: pl.DataFrame

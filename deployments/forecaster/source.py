@@ -1,7 +1,8 @@
 """Which release speaks and on which rows. Both are looked after by `stat` at each request; a new one is loaded and verified beside the old one.
 
 The release: `TIDEMILL_RELEASE` if set, else the champion of the dataset in `TIDEMILL_HOME`, else the one embedded in the Bento (`release/` at the root).
-The dataset: that of a fixed release, else the current one of the checkout that `TIDEMILL_CHECKOUT` names, as soon as it has a champion, else the embedded one's.
+The dataset: that of a fixed release, else the current one of the checkout that `TIDEMILL_CHECKOUT` names, as soon as it has a
+champion, else the embedded one's.
 The rows: `TIDEMILL_HOME/rows/<dataset>.parquet`, which promote publishes, else those that travel in the release.
 """
 
@@ -84,7 +85,7 @@ class ReleaseSource:
     """Holds the standing of one dataset and renews it. Lives in one event loop, which alone assigns to it."""
 
     def __init__(self, embedded: Path = EMBEDDED, dataset: str | None = None) -> None:
-        """dataset: that of the fixed release by default, else the current one of the checkout that is followed, else the embedded one's."""
+        """dataset: by default that of the fixed release, else the followed checkout's current one, else the embedded one's."""
         self.embedded = embedded
         self.standing: Standing | None = None
         self.fault: str | None = "Nothing has been loaded yet."  # why the newest choice does not speak
@@ -117,7 +118,7 @@ class ReleaseSource:
         return self._dataset
 
     def _follow_checkout(self) -> None:
-        """Want the checkout's current dataset once it has a champion; until then the old one goes on, and `dataset_fault` says so."""
+        """Want the checkout's current dataset once it has a champion; until then the old one goes on, with a fault."""
         if self._checkout is None:
             return
         if (stamp := _stamp(self._checkout / "params.yaml")) != self._seen_params:
@@ -264,7 +265,7 @@ def _dataset_of(folder: Path | None) -> str | None:
 
 
 def _checkout_of(embedded: Path) -> Path | None:
-    """The checkout whose current dataset is followed: the one that the setting names, else ours when this is no Bento."""
+    """The checkout whose current dataset is followed: that of the setting, else ours when this is no Bento."""
     return settings().checkout or (None if embedded.is_dir() else ROOT)
 
 

@@ -1,6 +1,7 @@
-"""Whose files are in `data/` and `models/`. A checkout works on one dataset at a time; a change leaves the old one's files until the next run.
+"""Whose files are in `data/` and `models/`.
 
-A decision or a report names its dataset; of any other output dvc.lock says with which `dataset` its stage ran last.
+A checkout works on one dataset at a time; a change leaves the old one's files until the next run. A decision or a report names its
+dataset; of any other output dvc.lock says with which `dataset` its stage ran last.
 """
 
 import json
@@ -14,7 +15,10 @@ from tasks.edges.settings import ROOT
 
 
 def dataset_of(path: str, root: Path = ROOT) -> str | None:
-    """The dataset whose run wrote *path* (relative to *root*), None when it is not there or dvc.lock knows no run that wrote it."""
+    """The dataset whose run wrote *path*, None when it is not there or dvc.lock knows no run that wrote it.
+
+    path: a file or folder below a stage's output, relative to *root*.
+    """
     lock = root / "dvc.lock"
     if not lock.exists() or not (root / path).exists():
         return None

@@ -1,8 +1,8 @@
-"""Names that MLflow takes, and the names that they were: one reversible mapping for metrics, parameters, tags, experiments and models.
+"""Names that MLflow takes, and the names that they were: one reversible mapping for all that has a name there.
 
-A character that MLflow refuses, or takes only in some places, becomes `_xHHHH_`, its code point in hex, as in ISO 9075-14: series
-`^GSPC` gives the metric `series._x005e_GSPC.mae`. Ordinary names stay as they are. A name that is too long is cut, and a tag of the
-run keeps it whole.
+A character that MLflow refuses, or takes only in some places, becomes `_xHHHH_`, its code point in hex, as in ISO 9075-14:
+series `^GSPC` gives the metric `series._x005e_GSPC.mae`. Ordinary names stay as they are. A name that is too long is cut,
+and a tag of the run keeps it whole.
 """
 
 import hashlib
@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 MAX_CHARS = 250  # of a metric, parameter or tag; of a registered model it is 256
 TAG_VALUE_CHARS = 8_000
 LONG_NAME = "tidemill.name."  # tag: this and the cut name's hash; its value is the whole name
-_REFUSED = re.compile(r"[^\w.\- ]|_(?=x)|^\.|^ | $")  # a slash may make a path that is not normal, a colon stops a server on Windows
+# A slash may make a path that is not normal, a colon is refused by a server on Windows, an `_x` would look like an escape.
+_REFUSED = re.compile(r"[^\w.\- ]|_(?=x)|^\.|^ | $")
 _ESCAPED = re.compile(r"_x([0-9a-f]*)_")
 _CUT = re.compile(r"_xh([0-9a-f]{16})_$")
 
@@ -24,7 +25,10 @@ def mlflow_name(name: str) -> str:
 
 
 def mlflow_names(names: Iterable[str]) -> dict[str, str]:
-    """MLflow's name of each of *names* in one run. Of names that differ only in case, the capitals are escaped: some databases hold them equal."""
+    """MLflow's name of each of *names* in one run.
+
+    Of names that differ only in case the capitals are escaped: some databases hold them equal.
+    """
     escaped = {name: _escape(name) for name in names}
     n_equal = Counter(text.lower() for text in escaped.values())
     return {name: _cut("".join(map(_lower, text)) if n_equal[text.lower()] > 1 else text) for name, text in escaped.items()}

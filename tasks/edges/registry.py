@@ -39,7 +39,10 @@ class Champion(Strict):
 
 
 def read_champion(dataset: str) -> Champion | None:
-    """The champion of *dataset*, None before the first promotion. Raises ReleaseError when its record cannot be read or names another."""
+    """The champion of *dataset*, None before the first promotion.
+
+    Raises ReleaseError when its record cannot be read or names another dataset.
+    """
     path = _folder(dataset) / "champion.json"
     if not path.exists():
         return None

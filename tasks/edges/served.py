@@ -22,7 +22,7 @@ from tasks.core.frames import SERVED
 from tasks.core.frames import UTC as UTC_DTYPE
 from tasks.edges.settings import settings
 
-_FORMAT = 2  # PRAGMA user_version of the file; a change is a new number and a migration
+_FORMAT = 1  # PRAGMA user_version of the file; a change is a new number and a migration
 _WAIT_S = 5.0  # for another process that is writing; it holds the lock for milliseconds
 
 _TIMES = [name for name, dtype in SERVED.columns.items() if dtype == UTC_DTYPE]
@@ -40,8 +40,8 @@ CREATE TABLE IF NOT EXISTS served (
     made_at INTEGER NOT NULL,
     digest TEXT NOT NULL,
     own_history INTEGER NOT NULL, -- 1: spoken from rows that the request brought
-    as_of INTEGER,                -- the time that the request asked for; NULL: none, or a row of format 1
-    is_news INTEGER,              -- 1: from the newest rows of the service; 0: as of a time or from own rows; NULL: format 1
+    as_of INTEGER,                -- the time that the request asked for; NULL: none, or an older version wrote it
+    is_news INTEGER,              -- 1: from the newest rows of the service; 0: as of a time or from own rows; NULL: an older version
     PRIMARY KEY (prediction_id, series_id, step)
 ) WITHOUT ROWID
 """
@@ -55,7 +55,8 @@ _COUNTS = """
 SELECT count(*), sum(is_news = 1), sum(own_history = 0 AND is_news = 0), sum(own_history), sum(own_history = 0 AND is_news IS NULL)
 FROM (SELECT prediction_id, own_history, {is_news} FROM served GROUP BY prediction_id)
 """
-_ADDED = ("ALTER TABLE served ADD COLUMN as_of INTEGER", "ALTER TABLE served ADD COLUMN is_news INTEGER")  # by format 2
+# The format stays: a service of an older version, as in the Bento of an older champion, goes on writing into the file.
+_ADDED = ("ALTER TABLE served ADD COLUMN as_of INTEGER", "ALTER TABLE served ADD COLUMN is_news INTEGER")
 _COLUMNS = (*_PLAIN, "quantiles", "own_history", "as_of", "is_news")
 _INSERT = f"INSERT INTO served ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608  (names from the schema)
 
@@ -107,25 +108,25 @@ def read_served(dataset: str, *, own_history: bool = False) -> pl.DataFrame:
 
 
 def read_news(dataset: str, since: datetime) -> pl.DataFrame:
-    """Answers from the newest rows (no `as_of`, no own history) at cutoffs from *since* on, each forecast step once, as given last.
+    """Answers from the newest rows at cutoffs from *since* on, each forecast step once, as given last; a SERVED frame.
 
-    A SERVED frame. Answers that an older version recorded are left out: nothing says whether a time was asked for.
+    Those to requests with an `as_of` or an own history are no news. Answers that an older version recorded are left out: nothing says whether a time was asked for.
     """
     path = served_path(dataset)
     if not path.exists():
         return _frame([])
     with _reading(path) as connection:
-        found = connection.execute(_NEWS, [_us(since)]).fetchall() if _format_of(connection) == _FORMAT else []
+        found = connection.execute(_NEWS, [_us(since)]).fetchall() if _is_marked(connection) else []
     return _frame([row[:-1] for row in found])
 
 
 def count_served(dataset: str) -> dict[str, int]:
-    """How many answers there are: n_answers, of these n_news, n_as_of, n_own_history and n_unmarked (of an older version)."""
+    """How many answers there are: n_answers; of these n_news, n_as_of, n_own_history, and n_unmarked of an older version."""
     names, path = ("n_answers", "n_news", "n_as_of", "n_own_history", "n_unmarked"), served_path(dataset)
     if not path.exists():
         return dict.fromkeys(names, 0)
     with _reading(path) as connection:
-        is_news = "is_news" if _format_of(connection) == _FORMAT else "NULL AS is_news"
+        is_news = "is_news" if _is_marked(connection) else "NULL AS is_news"
         found = connection.execute(_COUNTS.format(is_news=is_news)).fetchone()
     return {name: int(n or 0) for name, n in zip(names, found, strict=True)}
 
@@ -139,9 +140,9 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def _format_of(connection: sqlite3.Connection) -> int:
-    """0: a new file. An older format gets this version's columns with the next answer that is recorded."""
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+def _is_marked(connection: sqlite3.Connection) -> bool:
+    """Whether the table says what was asked for; an older one gets the columns when this version records into it."""
+    return any(column[1] == "is_news" for column in connection.execute("PRAGMA table_info(served)"))
 
 
 def _us(time: datetime) -> int:
@@ -195,7 +196,14 @@ def _open(path: Path) -> sqlite3.Connection:
     try:
         _into_wal(connection)
         connection.execute("PRAGMA synchronous=FULL")
-        _bring_up_to_date(connection)
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
+        if found not in {0, _FORMAT}:
+            raise sqlite3.DatabaseError(f"it has format {found} and this code knows {_FORMAT}")  # noqa: TRY301  (one place explains all of them)
+        if found == 0:
+            connection.execute(_TABLE)
+            connection.execute(f"PRAGMA user_version={_FORMAT}")
+        if not _is_marked(connection):
+            _add_columns(connection)
     except BaseException:
         connection.close()
         raise
@@ -203,16 +211,11 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _bring_up_to_date(connection: sqlite3.Connection) -> None:
-    """Make the table, or add the columns that an older format did not have. Of two processes one does it."""
-    if _format_of(connection) == _FORMAT:
-        return
+def _add_columns(connection: sqlite3.Connection) -> None:
+    """Of two processes that meet at an older file one adds them."""
     connection.execute("BEGIN IMMEDIATE")
-    if (found := _format_of(connection)) > _FORMAT:
-        raise sqlite3.DatabaseError(f"it has format {found} and this code knows {_FORMAT}")
-    for statement in {0: (_TABLE,), 1: _ADDED}.get(found, ()):
+    for statement in () if _is_marked(connection) else _ADDED:
         connection.execute(statement)
-    connection.execute(f"PRAGMA user_version={_FORMAT}")
     connection.commit()
 
 

@@ -98,7 +98,7 @@ def has_news() -> bool:
 
 
 def refused() -> dict[Path, str]:
-    """Entries that MLflow refuses, set aside, with the reason of each; oldest first. Moved back into the outbox, one is tried again."""
+    """Entries that MLflow refuses, set aside, with their reasons; oldest first. Moved back into the outbox, one is tried again."""
     folders = sorted(path for path in (outbox().parent / "refused").glob("*") if (path / _REASON).exists())
     return {folder: str(json.loads((folder / _REASON).read_text())["reason"]) for folder in folders}
 

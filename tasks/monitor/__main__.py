@@ -25,7 +25,7 @@ _KEY = ("digest", "promoted_as_of", "trained_as_of")
 
 
 def main(root: Path = ROOT) -> None:
-    """Report on what is new; with nothing new the last report stands. New answers alone change what it says of them, and no figure that decides."""
+    """Report on what is new; with nothing new the last report stands. New answers alone change no figure that decides."""
     dataset, params = read_dataset(root), read_params("monitor", MonitorParams, root)
     check_current(ROWS, dataset, root)
     champion = _champion(dataset, root)
@@ -113,7 +113,7 @@ def _scheduled(dataset: str, rows: pl.DataFrame, calendar: Calendar, params: Mon
 
 
 def _served(dataset: str, answers: dict[str, int], rows: pl.DataFrame, about: About, calendar: Calendar) -> dict[str, Any]:
-    """What was answered, beside the figures that decide: counts, and the outcomes of answers from the newest rows, by release."""
+    """What was answered, for information: counts, and the outcomes of answers from the newest rows, by release."""
     from tasks.monitor.outcome import figures, outcomes  # noqa: PLC0415
 
     champion = read_champion(dataset)

@@ -62,9 +62,10 @@ def _scored(joined: pl.DataFrame, about: About, yardstick: Yardstick | None) -> 
 
 
 def figures(found: pl.DataFrame, by: list[str]) -> list[Row]:
-    """Counts and means of `outcomes` by *by* (all together for none). Means are over what came true and was not fitted on; None without any.
+    """Counts and means of `outcomes` by *by*, all together for none.
 
-    Means are summed row by row: sums of polars' threads differ in the last bit, and these figures decide.
+    Means are over what came true and was not fitted on; None without any. They are summed row by row: sums of polars' threads differ
+    in the last bit, and these figures decide.
     """
     judged = pl.col("y").is_not_null() & ~pl.col("is_seen")
     marked = found.with_columns(is_judged=judged, absolute=pl.col("error").abs(), is_covered=pl.col("is_covered").cast(pl.Float64))

@@ -17,7 +17,7 @@ class MonitorParams(Strict):
     """
 
     min_rows: Annotated[int, Field(ge=1)]
-    max_cutoffs: Annotated[int, Field(ge=1)] = 250  # as many as the default gate has, so that both means are over like spans
+    max_cutoffs: Annotated[int, Field(ge=1)] = 250  # as many as the default gate has
     cusum_slack: Annotated[float, Field(ge=0)] = 0.5
     cusum_limit: Annotated[float, Field(gt=0)] = 8.0
     sample: Annotated[int, Field(ge=100)] = 2000

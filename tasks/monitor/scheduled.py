@@ -16,9 +16,9 @@ MAX_STEPS = 2_000_000  # forecast steps of one report: 300 MB; 250 cutoffs of 33
 
 
 def select_cutoffs(rows: pl.DataFrame, calendar: Calendar, since: datetime, max_cutoffs: int) -> list[datetime]:
-    """The newest cutoffs, one a step like the gate's, from *since* on, at most *max_cutoffs*; not the last, of which nothing can be known.
+    """The newest cutoffs from *since* on, one a step like the gate's, at most *max_cutoffs*.
 
-    rows: SERIES, all vintages. since: the newest `known_at` of the data that decided the promotion.
+    Without the last, of which nothing can be known. rows: SERIES, all vintages. since: the newest `known_at` of the data that decided the promotion.
     """
     times = rows["event_time"].unique().sort()
     grid = calendar.grid(times[0], times[-1])
@@ -27,7 +27,10 @@ def select_cutoffs(rows: pl.DataFrame, calendar: Calendar, since: datetime, max_
 
 
 def build_forecasts(release: Release, digest: str, rows: pl.DataFrame, cutoffs: Sequence[datetime]) -> pl.DataFrame:
-    """FORECAST rows of *release* with its *digest*, each from the rows known by its cutoff; of many series fewer cutoffs, MAX_STEPS in all."""
+    """FORECAST rows of *release* with its *digest*, each from the rows known by its cutoff.
+
+    Of many series only the newest of *cutoffs*: MAX_STEPS rows in all.
+    """
     n_steps = rows["series_id"].n_unique() * release.schema.horizon_steps
     kept = list(cutoffs)[-max(1, MAX_STEPS // n_steps) :]
     return forecasts(release, rows, kept).with_columns(digest=pl.lit(digest))

@@ -94,7 +94,7 @@ def test_answers_are_told_apart_by_what_was_asked():
 
 
 def test_a_store_of_an_older_version_is_read_and_goes_on(home):
-    """Format 1 had no column that says what was asked for: its answers stay, and count for nothing but themselves."""
+    """It had no column that says what was asked for: its answers stay and count for nothing, and it can go on writing."""
     (home / "served").mkdir()
     with sqlite3.connect(served_path("old")) as connection:
         connection.execute(
@@ -105,12 +105,18 @@ def test_a_store_of_an_older_version_is_read_and_goes_on(home):
         connection.execute("INSERT INTO served VALUES ('before', 'sp500', 1, 1, 2, 'm', 0.5, '{}', 3, 'd', 0)")
         connection.execute("PRAGMA user_version=1")
     connection.close()
+    more = "INSERT INTO served (prediction_id, series_id, step, cutoff, event_time, model, y_hat, quantiles, made_at, digest, own_history) VALUES"
     expected = {"n_answers": 1, "n_news": 0, "n_as_of": 0, "n_own_history": 0, "n_unmarked": 1}
     assert count_served("old") == expected
     assert read_news("old", START).height == 0
     append_served("old", a_forecast("after"))
     assert count_served("old") == {**expected, "n_answers": 2, "n_news": 1}
-    assert set(read_served("old")["prediction_id"]) == {"before", "after"}
+    with sqlite3.connect(served_path("old")) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        connection.execute(f"{more} ('older', 'sp500', 1, 1, 2, 'm', 0.5, '{{}}', 3, 'd', 0)")
+    connection.close()
+    assert set(read_served("old")["prediction_id"]) == {"before", "after", "older"}
+    assert count_served("old")["n_unmarked"] == 2
 
 
 def test_an_id_that_is_there_is_refused_and_nothing_of_the_append_stays():

@@ -1,4 +1,4 @@
-"""What the champion forecasts at every cutoff since its promotion is what its service answers as of then, and the report is that of plain loops.
+"""What the champion forecasts since its promotion is what its service answers as of then; the report is that of plain loops.
 
 One value comes late, one is corrected. The answers were asked for over HTTP, each as of a past time, so that they decide nothing.
 """
