@@ -1,10 +1,11 @@
 """What a stage shows in Prefect's UI: a table and a picture from the files it wrote, and links to where more is to be seen.
 
 It knows where a stage leaves its figures, and nothing about what they mean; a stage that writes one more figure shows one more row.
-The keys `<stage>-table`, `<stage>-picture`, `<stage>-link` stay the same, so that the UI keeps each one's history.
+The keys `<dataset>-<stage>-table`, `-picture` and `-link` stay the same, so that the UI keeps the history of each.
 """
 
 import base64
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
+from tasks.edges.current import is_current
+from tasks.edges.params import read_dataset
 from tasks.edges.settings import ROOT, settings
 
 ROWS_SHOWN = 80
@@ -47,15 +50,24 @@ _NAMES = ("series_id", "stream", "file", "feature", "year", "step", "digest")  #
 def publish(stage: str, root: Path = ROOT) -> None:
     """Create the artifacts of *stage* in the run that we are in."""
     contents = figures(stage, root)
-    create_table_artifact(key=f"{stage}-table", table=table(contents), description=f"What `{stage}` wrote: {SHOWN[stage].figures}.")
-    create_markdown_artifact(key=f"{stage}-picture", markdown=picture(stage, contents, root), description=f"`{stage}` at a glance.")
+    create_table_artifact(key=artifact_key(stage, "table"), table=table(contents), description=f"What `{stage}` wrote: {SHOWN[stage].figures}.")
+    create_markdown_artifact(key=artifact_key(stage, "picture"), markdown=picture(stage, contents, root), description=f"`{stage}` at a glance.")
     for text, address in links(stage).items():
-        create_link_artifact(key=f"{stage}-link", link=address, link_text=text)
+        create_link_artifact(key=artifact_key(stage, "link"), link=address, link_text=text)
+
+
+def artifact_key(stage: str, kind: str) -> str:
+    """Prefect's key of what a stage of the current dataset shows: small letters, digits, dashes; unlike any other dataset's."""
+    dataset = read_dataset()
+    plain = re.sub("[^a-z0-9]", "-", dataset.lower())
+    unlike = "" if plain.replace("-", "_") == dataset else f"-{hashlib.sha256(dataset.encode()).hexdigest()[:6]}"
+    return f"{plain}{unlike}-{stage}-{kind}"
 
 
 def figures(stage: str, root: Path = ROOT) -> dict[str, dict[str, Any]]:
     """The stage's figures by dotted name; of several files of a kind by the folder each lies in. Empty where it has not run."""
-    paths = sorted(root.glob(SHOWN[stage].figures))
+    dataset = read_dataset(root)
+    paths = sorted(path for path in root.glob(SHOWN[stage].figures) if is_current(str(path.relative_to(root)), dataset, root))
     return {path.parent.name: dict(_leaves(json.loads(path.read_text()))) for path in paths}
 
 

@@ -13,14 +13,18 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from flows.service import explain_served, served_dataset
 from flows.supervisor import ports, read_state
 from tasks.core.errors import TidemillError
+from tasks.edges.current import dataset_of
 from tasks.edges.params import read_dataset, read_models
 from tasks.edges.processes import holder_of, is_alive, is_free, is_running
 from tasks.edges.settings import ROOT, child_environment, settings
+from tasks.edges.tracking import last_failure, outbox, pending, refused
 
 OLDEST, NEWEST = (3, 11), (3, 13)
 LEAST_FREE_BYTES = 2_000_000_000  # a run leaves some 100 MB; below this, a few releases and Prefect's database fill the disk
+_OUTPUTS = ("data/clean", "models/release", "data/decisions/promote", "data/reports/monitor", "data/decisions/retrain")
 PROGRAMS = ("git", "dvc", "prefect", "mlflow", "bentoml")
 
 
@@ -41,7 +45,9 @@ def examine(root: Path = ROOT) -> list[Finding]:
         *_path(),
         _bytecode(),
         _params(root),
+        *_datasets(root),
         *_ports(),
+        _mlflow(),
         _disk(),
         _dvc_lock(root),
         _checkout_lock(root),
@@ -121,6 +127,19 @@ def _params(root: Path) -> Finding:
         return Finding("params", str(error), well=False, advice="Correct params.yaml, or `git checkout params.yaml`.")
 
 
+def _datasets(root: Path) -> Iterator[Finding]:
+    """Whose files are here, and for whom the service answers, beside the current dataset."""
+    try:
+        dataset = read_dataset(root)
+    except (TidemillError, KeyError, ValueError):
+        return  # said already
+    others = {path: found for path in _OUTPUTS if (found := dataset_of(path, root)) not in {None, dataset}}
+    found = "; ".join(f"{path} is of {other!r}" for path, other in others.items())
+    yield Finding("files", f"{found}; `tidemill run` makes those of {dataset!r}" if found else f"none of another dataset than {dataset!r}")
+    if (served := served_dataset()) is not None:
+        yield Finding("service", f"serves {served!r}", served == dataset, f"{explain_served(served, dataset)}.")
+
+
 def _ports() -> Iterator[Finding]:
     state, host = read_state(), settings().host
     up = state is not None and is_running(state.supervisor)
@@ -128,6 +147,22 @@ def _ports() -> Iterator[Finding]:
         free = is_free(host, port)
         found = "free" if free else "ours, up" if up else f"held by {holder_of(port)}"
         yield Finding(f"port {port} ({name})", found, free or up, f"End that program, or set TIDEMILL_{name.upper()}_PORT.")
+
+
+def _mlflow() -> Finding:
+    """What MLflow has not taken yet, and what it refuses."""
+    n_waiting, set_aside, failure = len(pending()), refused(), last_failure()
+    deliver = "`.venv/bin/python -m tasks.edges.mlflow_delivery` delivers"
+    found = [f"{n_waiting} entries wait in {outbox()}" + (f": {failure}" if failure else "")] if n_waiting else []
+    advice = [f"Start MLflow, or correct TIDEMILL_MLFLOW_URI; then {deliver}."] if failure else []
+    for folder, reason in list(set_aside.items())[:3]:
+        found.append(f"refused: {folder.name}: {reason[:300]}")
+    if set_aside:
+        folder = next(iter(set_aside)).parent
+        found.append(f"{len(set_aside)} entries set aside in {folder}")
+        again = f"move the entry into {outbox()}, and {deliver}"
+        advice.append(f"Correct what the reason names, {again}; or remove it, and MLflow goes without.")
+    return Finding("mlflow", "; ".join(found) or "everything is delivered", not advice, " ".join(advice))
 
 
 def _disk() -> Finding:

@@ -6,6 +6,7 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from flows._artifacts import artifact_key
 from flows.promotion import promotion
 from flows.training import training
 
@@ -21,7 +22,9 @@ def feed(train: bool = True, limit_s: float = 3600.0) -> dict[str, Any]:
     done = _drain()
     window = done["window"]
     changed = hand_over(window) if window else False
-    create_table_artifact(key="feed-table", table=_as_table(look()), description="The feed: what landed of each source, what is behind, who lands.")
+    create_table_artifact(
+        key=artifact_key("feed", "table"), table=_as_table(look()), description="The feed: what landed of each source, what is behind, who lands."
+    )
     get_run_logger().info("Feed: %s; window %s", done["counts"], window["end"] if window else "none has closed yet")
     if changed and train:
         training(reason=f"the feed's window to {window['end']} has closed", limit_s=limit_s)

@@ -15,6 +15,7 @@ from tasks.core.frames import FEATURES, SERIES
 from tasks.core.leaks import LeakVerdict
 from tasks.core.windows import Fold, panel_of, plan_folds
 from tasks.edges.artifacts import file_hash, read_frame, read_json
+from tasks.edges.current import check_current
 from tasks.edges.params import read_about, read_dataset, read_gate_steps, read_params
 from tasks.edges.settings import ROOT
 from tasks.features import FeatureParams, feature_schema
@@ -55,8 +56,10 @@ def look_for_leaks(function: Function | None = None, files: "tuple[str, str, dic
 
 
 def _current(root: Path) -> Data:
-    rows = read_frame(root / "data/clean/rows.parquet", SERIES)
-    return Data(read_dataset(root), read_about(root), read_params("features", FeatureParams, root), rows)
+    dataset, path = read_dataset(root), "data/clean/rows.parquet"
+    check_current(path, dataset, root)
+    rows = read_frame(root / path, SERIES)
+    return Data(dataset, read_about(root), read_params("features", FeatureParams, root), rows)
 
 
 def _of_files(pattern: str, kind: str, answers: dict[str, Any], root: Path) -> Data:

@@ -1,4 +1,4 @@
-"""How right the served forecasts turned out to be."""
+"""How right the champion's forecasts turned out to be."""
 
 from typing import Any
 
@@ -9,5 +9,5 @@ from flows._stages import LIMIT_S, stage
 
 @flow(name="monitoring", persist_result=True, result_serializer="json")
 def monitoring(limit_s: float = LIMIT_S) -> list[dict[str, Any]]:
-    """Join what was served with what came true: error, coverage, drift of the inputs."""
+    """Join the champion's own forecasts with what came true: error, coverage, drift of the inputs."""
     return [stage("monitor", limit_s)]

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from flows.server import log_path
+from flows.service import explain_served, served_dataset
 from flows.supervisor import KAFKA, State, parts, ports, read_state, state_path
 from tasks.core.errors import SettingsError
+from tasks.edges.params import read_dataset
 from tasks.edges.processes import START_S, holder_of, is_alive, is_free, is_running, last_lines, stop, wait_for
 from tasks.edges.settings import ROOT, child_environment, settings
 
@@ -23,7 +25,7 @@ def up(say: Say, kafka: bool = False) -> dict[str, Any]:
     """
     state = read_state()
     if state is not None and is_running(state.supervisor):
-        say("Already up.")
+        say(f"Already up; {explain_served(served_dataset(), read_dataset())}.")
         return _described(state)
     _refuse_taken_ports(kafka)
     log = log_path("up")

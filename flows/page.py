@@ -15,6 +15,7 @@ import polars as pl
 
 from tasks.core.frames import FORECAST, SERIES, quantile_columns
 from tasks.edges.artifacts import read_frame, read_json, write_text
+from tasks.edges.current import is_current
 from tasks.edges.params import read_about, read_dataset, read_models
 from tasks.edges.settings import ROOT, settings
 
@@ -49,6 +50,7 @@ def build_page(root: Path = ROOT) -> str:
 
 def _section(title: str, draw: Callable[[Path], str], root: Path) -> str:
     missing = [p for p in NEEDS.get(draw.__name__, ()) if not (root / p).exists()]
+    missing += [f"{p} (what is there is another dataset's)" for p in NEEDS.get(draw.__name__, ()) if not is_current(p, read_dataset(root), root)]
     body = f"<p class=none>Not there yet: {', '.join(missing)}.</p>" if missing else draw(root)
     return f"<section><h2>{title}</h2>{body}</section>"
 

@@ -6,9 +6,9 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows._stages import LIMIT_S, stage
+from tasks.edges.mlflow_delivery import publish_runs
 from tasks.edges.run_stage import trim_cache
 from tasks.edges.settings import ROOT, settings
-from tasks.edges.tracking import publish_runs
 from tasks.promote.apply import apply_decision
 
 

@@ -7,7 +7,8 @@ from prefect import flow
 from flows._stages import LIMIT_S, stage
 from flows.promotion import promotion
 from flows.training import training
-from tasks.edges.artifacts import read_json
+from tasks.edges.current import read_named
+from tasks.edges.params import read_dataset
 from tasks.edges.settings import ROOT
 
 
@@ -15,7 +16,7 @@ from tasks.edges.settings import ROOT
 def retraining(start: bool = True, limit_s: float = LIMIT_S) -> list[dict[str, Any]]:
     """Decide whether retraining is due; when it is, train and promote, with the reason. start: False only decides."""
     done = [stage("retrain", limit_s)]
-    decision = read_json(ROOT / "data/decisions/retrain/decision.json")
-    if decision["due"] and start:
+    decision = read_named(ROOT / "data/decisions/retrain/decision.json", read_dataset())  # `tidemill use` may have come in between
+    if decision.get("due") and start:
         return [*done, *training(reason=str(decision["reason"]), limit_s=limit_s), *promotion(limit_s=limit_s)]
     return done

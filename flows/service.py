@@ -11,11 +11,12 @@ import httpx
 from flows.server import log_path
 from tasks.core.errors import SettingsError
 from tasks.edges.params import read_dataset
-from tasks.edges.processes import answers, free_port, is_free, start, stop, wait_healthy
+from tasks.edges.processes import answers, fetch, free_port, is_free, start, stop, wait_for, wait_healthy
 from tasks.edges.registry import champion_folder, read_champion
 from tasks.edges.settings import ROOT, settings
 
 FROM_CHECKOUT = "deployments.forecaster.service:Forecaster"
+SWITCH_S = 10.0  # a small release takes over within one; one with many series takes longer to load
 MAX_ASKED = 1_000  # what the service takes in one request
 
 
@@ -24,11 +25,51 @@ def serve_command(target: str, port: int) -> list[str]:
     return ["bentoml", "serve", target, "--host", settings().host, "--port", str(port)]
 
 
-def service_environment() -> dict[str, str]:
-    """Where the service finds champion and rows, where BentoML keeps its own files, and no log line per request: the metrics count them."""
+def service_environment(*, follows: bool = False) -> dict[str, str]:
+    """Where the service finds champion and rows, where BentoML keeps its files; no log line per request: metrics count them.
+
+    follows: it serves this checkout's current dataset, also when another one becomes current.
+    """
     home = settings().home.absolute()
     quiet = "api_server.logging.access.enabled=false"
-    return {"TIDEMILL_HOME": str(home), "BENTOML_HOME": str(home / "bentoml"), "BENTOML_CONFIG_OPTIONS": quiet}
+    checkout = {"TIDEMILL_CHECKOUT": str(ROOT)} if follows else {}
+    return {"TIDEMILL_HOME": str(home), "BENTOML_HOME": str(home / "bentoml"), "BENTOML_CONFIG_OPTIONS": quiet, **checkout}
+
+
+def served_dataset() -> str | None:
+    """The dataset that the service on our port answers for; None when none answers, or it is not ready.
+
+    It changes to the current one when it is asked, so it is asked again for SWITCH_S where there is one to change to.
+    """
+    served, current = _ask_dataset(), read_dataset()
+    if served in {None, current} or settings().release is not None or read_champion(current) is None:
+        return served
+    wait_for(lambda: _ask_dataset() == current, SWITCH_S)
+    return _ask_dataset()
+
+
+def explain_served(served: str | None, current: str) -> str:
+    """Which dataset the service answers for, and how it changes to *current* where that is another one."""
+    ready = f"http://{settings().host}:{settings().service_port}/api/v1/health/ready"
+    if served is None:
+        return f"the service is not ready, {ready} says why; without a champion of {current!r} `tidemill run` makes one"
+    if served == current:
+        return f"the service serves {served!r}"
+    if settings().release is not None:
+        way = f"TIDEMILL_RELEASE names a release of {served!r}: unset it, then `tidemill down` and `tidemill up`"
+    elif read_champion(current) is not None:
+        way = f"{ready} says why it does not change to the champion of {current!r}; `tidemill down` and `tidemill up` start that one"
+    else:
+        way = f"`tidemill run` makes a champion of {current!r}, and the service changes to it by itself; `tidemill use {served}` goes back"
+    return f"the service serves {served!r}, and the current dataset is {current!r}; {way}"
+
+
+def _ask_dataset() -> str | None:
+    said = fetch(f"http://{settings().host}:{settings().service_port}/api/v1/models")
+    try:
+        return str(json.loads(said)["champion"]["dataset"]) if said else None
+    except (ValueError, KeyError, TypeError):
+        return None  # another program has the port
 
 
 def champions_target(root: Path = ROOT) -> str:

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.doctor import Finding
+from flows.service import explain_served
 
 SERIES_SHOWN = 5
 
@@ -46,8 +47,10 @@ def show_status(found: dict[str, Any]) -> None:
         f"{champion['model']} {champion['version']}, digest {champion['digest'][:12]}" if champion else "none yet; `tidemill run` makes one",
     )
     for name, decision in found["decisions"].items():
-        table.add_row(name, "; ".join(f"{key} {value}" for key, value in decision.items()) if decision else "has not run")
+        table.add_row(name, "; ".join(f"{key} {value}" for key, value in decision.items()) if decision else f"has not run for {found['dataset']}")
     running = ", ".join(f"{name} {one['address']} (process {one['pid']})" for name, one in found["running"].items())
+    if running:
+        running += f"; {explain_served(found['served_dataset'], found['dataset'])}"
     table.add_row("running", running or "nothing; `tidemill up` starts what operators see")
     table.add_row("home", found["home"])
     _console().print(table)

@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from flows.service import served_dataset
 from flows.supervisor import read_state
+from tasks.edges.current import is_current, read_named
 from tasks.edges.params import read_dataset, read_models
 from tasks.edges.processes import is_running
 from tasks.edges.registry import read_champion
 from tasks.edges.settings import ROOT, settings
 
+LEDGER = "data/raw/ledger.json"
 DECISIONS = {
     "promote": ("data/decisions/promote/decision.json", ("decision", "reason", "as_of")),
     "monitor": ("data/reports/monitor/report.json", ("verdict", "reason", "as_of")),
@@ -18,17 +21,21 @@ DECISIONS = {
 
 
 def status(root: Path = ROOT) -> dict[str, Any]:
-    """Everything as plain data; what is not there yet is null."""
+    """Everything as plain data, of the current dataset alone; what is not there yet is null.
+
+    served_dataset: what the running service answers for.
+    """
     dataset = read_dataset(root)
     champion = read_champion(dataset)
-    ledger = _json(root / "data/raw/ledger.json")
+    ledger = _json(root / LEDGER) if is_current(LEDGER, dataset, root) else {}
     return {
         "dataset": dataset,
         "models": list(read_models(root)),
         "as_of": ledger.get("as_of"),
         "champion": champion.model_dump(mode="json", exclude={"decision"}) if champion else None,
-        "decisions": {name: _picked(_json(root / path), keys) for name, (path, keys) in DECISIONS.items()},
+        "decisions": {name: _picked(read_named(root / path, dataset), keys) for name, (path, keys) in DECISIONS.items()},
         "running": _running(),
+        "served_dataset": served_dataset(),
         "home": str(settings().home),
     }
 

@@ -103,7 +103,8 @@ def parts(kafka: bool = False) -> list[Part]:
         mlflow = f"http://{s.host}:{s.mlflow_port}"
         out.append(Part("mlflow", _mlflow_command, _MLFLOW, mlflow, lambda: answers(f"{mlflow}/health")))
     service = f"http://{s.host}:{s.service_port}"
-    out.append(Part("service", _service_command, service_environment(), service, lambda: _is_service_ready(service)))
+    environment = service_environment(follows=True)
+    out.append(Part("service", _service_command, environment, service, lambda: _is_service_ready(service)))
     worker = ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", POOL]
     out.append(Part("worker", lambda: worker, prefect, f"pool {POOL!r}", lambda: _is_online(api), after="prefect" if "prefect" in ports() else None))
     return out

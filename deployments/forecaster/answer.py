@@ -23,11 +23,15 @@ MAX_SPAN_STEPS = 1_000_000  # the grid is laid from the release's rows to the hi
 
 @dataclass(frozen=True)
 class Answer:
-    """body: what the caller gets. served: the same as a SERVED frame, to be recorded first. own_history: spoken from the request's rows."""
+    """body: what the caller gets. served: the same as a SERVED frame, to be recorded first.
+
+    own_history: spoken from the request's rows. as_of: the time that it asked for.
+    """
 
     body: dict[str, Any]
     served: pl.DataFrame
     own_history: bool
+    as_of: datetime | None
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def answer(standing: Standing, ask: Ask, made_at: datetime) -> Answer:
         fact = f"nothing can be forecast as of {iso(at)}: {reasons}"[:1000]
         raise ProblemError(422, "series_id", fact, "A forecast starts from a recent known value.", "Ask for another as_of, or send newer rows.")
     served = _served(made, made_at, standing.manifest.digest)
-    return Answer(_body(_Spoken(standing, ask, rows, at, made_at, served, absent)), served, own)
+    return Answer(_body(_Spoken(standing, ask, rows, at, made_at, served, absent)), served, own, ask.at)
 
 
 def _served(made: pl.DataFrame, made_at: datetime, digest: str) -> pl.DataFrame:

@@ -78,7 +78,8 @@ def _answer_examples(standing: Standing | None, requests: dict[str, dict[str, An
         "/api/v1/health/live": {"live": True},
         "/api/v1/metrics": '# TYPE tidemill_requests_total counter\ntidemill_requests_total{route="/api/v1/predict",status="200"} 1.0\n',
         "/api/v1/health/ready": {
-            "ready": True, "version": "1.0.0", "digest": "9f2c...", "chosen_by": "champion", "rows_from": "published", "as_of": "2018-12-31T00:00:00Z", "faults": [],
+            "ready": True, "dataset": "tides", "version": "1.0.0", "digest": "9f2c...", "chosen_by": "champion",
+            "rows_from": "published", "as_of": "2018-12-31T00:00:00Z", "faults": [],
         },
     }  # fmt: skip
     if standing:

@@ -29,7 +29,7 @@ class Recorder:
 
         def append() -> None:
             wait_s = max(deadline - time.monotonic(), 0.0)
-            append_served(self._source.dataset, made.served, own_history=made.own_history, wait_s=wait_s)
+            append_served(made.body["dataset"], made.served, own_history=made.own_history, as_of=made.as_of, wait_s=wait_s)
 
         try:
             await self._worker.run(append)

@@ -92,6 +92,7 @@ class Ready(_Shape):
     """Whether forecasts can be answered. faults: what does not load or cannot be written; with `ready` true the old release goes on."""
 
     ready: bool
+    dataset: str | None
     version: str | None
     digest: str | None
     chosen_by: str | None

@@ -1,6 +1,8 @@
 """Which release speaks and on which rows. Both are looked after by `stat` at each request; a new one is loaded and verified beside the old one.
 
 The release: `TIDEMILL_RELEASE` if set, else the champion of the dataset in `TIDEMILL_HOME`, else the one embedded in the Bento (`release/` at the root).
+The dataset: that of a fixed release, else the current one of the checkout that `TIDEMILL_CHECKOUT` names, as soon as it has a
+champion, else the embedded one's.
 The rows: `TIDEMILL_HOME/rows/<dataset>.parquet`, which promote publishes, else those that travel in the release.
 """
 
@@ -89,13 +91,17 @@ class ReleaseSource:
     """Holds the standing of one dataset and renews it. Lives in one event loop, which alone assigns to it."""
 
     def __init__(self, embedded: Path = EMBEDDED, dataset: str | None = None) -> None:
-        """dataset: that of the fixed or the embedded release by default, else the checkout's current one."""
+        """dataset: by default that of the fixed release, else the followed checkout's current one, else the embedded one's."""
         self.embedded = embedded
         self.standing: Standing | None = None
         self.fault: str | None = "Nothing has been loaded yet."  # why the newest choice does not speak
         self.rows_fault: str | None = None
+        self.dataset_fault: str | None = None
         self.n_swaps = 0
         self._dataset = dataset
+        self._checkout = None if dataset is not None or settings().release is not None else _checkout_of(embedded)
+        self._seen_params: Stamp | None = None
+        self._current: str | None = None  # of the checkout
         self._seen_choice: Stamp | None = None
         self._tried_at = -RETRY_S
         self._loading: asyncio.Task[Standing | str] | None = None
@@ -104,17 +110,43 @@ class ReleaseSource:
     @property
     def faults(self) -> list[str]:
         """What does not load now; with a standing release, that one goes on."""
-        return [fault for fault in (self.fault, self.rows_fault) if fault]
+        return [fault for fault in (self.fault, self.rows_fault, self.dataset_fault) if fault]
 
     @property
     def dataset(self) -> str:
-        """The dataset that is served. Raises TidemillError when neither a release nor a checkout says which."""
+        """The dataset that answers, or is to. Raises TidemillError when neither a release nor a checkout says which."""
+        if self.standing is not None:
+            return self.standing.manifest.dataset
+        return self._wanted()
+
+    def _wanted(self) -> str:
         if self._dataset is None:
-            self._dataset = _dataset_of(settings().release) or _dataset_of(self.embedded) or _dataset_of_checkout()
+            self._dataset = _dataset_of(settings().release) or _dataset_of(self.embedded) or _dataset_of_checkout(ROOT)
         return self._dataset
+
+    def _follow_checkout(self) -> None:
+        """Want the checkout's current dataset once it has a champion; until then the old one goes on, with a fault."""
+        if self._checkout is None:
+            return
+        if (stamp := _stamp(self._checkout / "params.yaml")) != self._seen_params:
+            self._seen_params, self.dataset_fault = stamp, None
+            try:
+                self._current = _dataset_of_checkout(self._checkout)
+            except Exception as error:  # noqa: BLE001  (a file that is being edited; the old dataset goes on)
+                self.dataset_fault = f"{type(error).__name__}: {error}"
+        if self._current is None or self._current == self._dataset:
+            return
+        if self.standing is None or _champion_path(self._current).exists():
+            self._dataset, self.dataset_fault = self._current, None
+        else:
+            self.dataset_fault = (
+                f"The checkout's current dataset {self._current!r} has no champion yet, so {self.dataset!r} goes on. "
+                "`tidemill run` makes one, and the service changes to it by itself."
+            )
 
     def prepare(self) -> None:
         """Load what there is, waiting for it; a fault is kept in `fault`, not raised. For the start of the process."""
+        self._follow_checkout()
         self._note_try()
         self._adopt(self._load_or_say())
 
@@ -123,6 +155,7 @@ class ReleaseSource:
 
         A changed champion is loaded while the old one goes on; changed rows are waited for.
         """
+        self._follow_checkout()
         if self._loading is None and self._is_due():
             self._note_try()
             self._loading = asyncio.create_task(asyncio.to_thread(self._load_or_say))
@@ -157,21 +190,20 @@ class ReleaseSource:
             return f"{type(error).__name__}: {error}"
 
     def _load(self) -> Standing:
-        choice = self._choose()
+        wanted = self._wanted()
+        choice = self._choose(wanted)
         now, manifest = self.standing, read_manifest(choice.folder)
         if now is not None and now.manifest == manifest and now.choice == choice:
             return now
         release = load(choice.folder)
-        if manifest.dataset != self.dataset:
-            raise ReleaseError(
-                f"{choice.folder} is a release of {manifest.dataset!r}, this service serves {self.dataset!r}. Start one for each dataset."
-            )
-        standing = Standing(release, manifest, choice, *self._newest_rows(release))
+        if manifest.dataset != wanted:
+            raise ReleaseError(f"{choice.folder} is a release of {manifest.dataset!r}, this service serves {wanted!r}. Start one for each dataset.")
+        standing = Standing(release, manifest, choice, *_newest_rows(release, wanted))
         standing.forecast(standing.newest_known)  # warm, and a release that cannot answer stops here
         return standing
 
     def _has_new_rows(self) -> bool:
-        return self.standing is not None and _stamp(rows_path(self.dataset)) != self.standing.rows_stamp
+        return self.standing is not None and _stamp(rows_path(self.standing.manifest.dataset)) != self.standing.rows_stamp
 
     async def _renew_rows(self) -> None:
         """Read changed rows for what stands; if another release stands by then, the next request looks again."""
@@ -185,48 +217,50 @@ class ReleaseSource:
 
     def _with_newest_rows(self, now: Standing) -> tuple[Standing, str | None]:
         """*now* on the newest rows, warm; on those that it has, and the fault, when something is wrong with them."""
-        path = rows_path(self.dataset)
+        path = rows_path(now.manifest.dataset)
         stamp = _stamp(path)
         try:
-            renewed = Standing(now.release, now.manifest, now.choice, *self._newest_rows(now.release))
+            renewed = Standing(now.release, now.manifest, now.choice, *_newest_rows(now.release, now.manifest.dataset))
             renewed.forecast(renewed.newest_known)
         except (TidemillError, OSError, pl.exceptions.PolarsError) as error:
             return replace(now, rows_stamp=stamp), f"{path}: {error}"
         return renewed, None
 
-    def _newest_rows(self, release: Release) -> tuple[pl.DataFrame, Stamp]:
-        path = rows_path(self.dataset)
-        stamp = _stamp(path)
-        rows = SERIES.check(pl.read_parquet(path)) if stamp else release.rows
-        if rows.is_empty():
-            raise ReleaseError(f"{path if stamp else release.folder} holds no rows, so there is nothing to forecast from. Run `dvc repro promote`.")
-        if missing := [c for c in value_columns(release.rows) if c not in rows.columns]:
-            raise ReleaseError(f"{path} lacks the columns {missing} of the release. Run `dvc repro promote`, which publishes the rows.")
-        return rows, stamp
-
-    def _choose(self) -> Choice:
+    def _choose(self, dataset: str) -> Choice:
         if (fixed := settings().release) is not None:
             return Choice(fixed, read_manifest(fixed).digest[:12], "setting")
-        if (champion := read_champion(self.dataset)) is not None:
+        if (champion := read_champion(dataset)) is not None:
             folder = champion_folder(champion)
             if (found := read_manifest(folder).digest) != champion.digest:
                 raise ReleaseError(
                     f"{folder} has digest {found[:12]}, the champion's is {champion.digest[:12]}. Promote again with `dvc repro promote`."
                 )
             return Choice(folder, champion.version, "champion")
-        if self.embedded.is_dir():
+        if _dataset_of(self.embedded) == dataset:
             return Choice(self.embedded, read_manifest(self.embedded).digest[:12], "embedded")
         raise ReleaseError(
-            f"No champion of {self.dataset!r} in {settings().home} and no embedded release. `tidemill run` makes one, or set TIDEMILL_RELEASE."
+            f"No champion of {dataset!r} in {settings().home} and no embedded release. `tidemill run` makes one, or set TIDEMILL_RELEASE."
         )
 
     def _stamp_of_choice(self) -> Stamp:
         if (fixed := settings().release) is not None:
             return _stamp(fixed / "manifest.json")
         try:
-            return _stamp(settings().home / "registry" / self.dataset / "champion.json") or _stamp(self.embedded / "manifest.json")
+            wanted = self._wanted()
+            return (wanted, *(_stamp(_champion_path(wanted)) or _stamp(self.embedded / "manifest.json")))
         except TidemillError as error:  # no dataset either
             return (str(error),)
+
+
+def _newest_rows(release: Release, dataset: str) -> tuple[pl.DataFrame, Stamp]:
+    path = rows_path(dataset)
+    stamp = _stamp(path)
+    rows = SERIES.check(pl.read_parquet(path)) if stamp else release.rows
+    if rows.is_empty():
+        raise ReleaseError(f"{path if stamp else release.folder} holds no rows, so there is nothing to forecast from. Run `dvc repro promote`.")
+    if missing := [c for c in value_columns(release.rows) if c not in rows.columns]:
+        raise ReleaseError(f"{path} lacks the columns {missing} of the release. Run `dvc repro promote`, which publishes the rows.")
+    return rows, stamp
 
 
 def describe(source: ReleaseSource) -> dict[str, Any]:
@@ -234,6 +268,7 @@ def describe(source: ReleaseSource) -> dict[str, Any]:
     now = source.standing
     return {
         "ready": now is not None,
+        "dataset": now.manifest.dataset if now else None,
         "version": now.choice.version if now else None,
         "digest": now.manifest.digest if now else None,
         "chosen_by": now.choice.chosen_by if now else None,
@@ -252,10 +287,19 @@ def _dataset_of(folder: Path | None) -> str | None:
     return read_manifest(folder).dataset if folder is not None and folder.is_dir() else None
 
 
-def _dataset_of_checkout() -> str:
+def _checkout_of(embedded: Path) -> Path | None:
+    """The checkout whose current dataset is followed: that of the setting, else ours when this is no Bento."""
+    return settings().checkout or (None if embedded.is_dir() else ROOT)
+
+
+def _dataset_of_checkout(checkout: Path) -> str:
     from tasks.edges.params import read_dataset  # noqa: PLC0415  (yaml, and only a checkout has params.yaml)
 
-    return read_dataset()
+    return read_dataset(checkout)
+
+
+def _champion_path(dataset: str) -> Path:
+    return settings().home / "registry" / dataset / "champion.json"
 
 
 def known_between(rows: pl.DataFrame) -> tuple[datetime, datetime]:

@@ -84,3 +84,15 @@ class OffsetLostError(FeedError):
 
 class FencedError(FeedError):
     """Another process took this one's place in the group of a topic. Nothing that was held was committed."""
+
+
+class OtherDatasetError(TidemillError):
+    """A file is another dataset's than the current one."""
+
+    def __init__(self, path: str, found: str, current: str) -> None:
+        """path: the file. found: the dataset that it is of."""
+        super().__init__(
+            f"{path} is of the dataset {found!r}, and the current dataset is {current!r}. A stage reads and changes its own dataset alone. "
+            f"`tidemill run` or `dvc repro` makes the files of {current!r}; `tidemill use {found}` goes back."
+        )
+        self.path, self.found, self.current = path, found, current

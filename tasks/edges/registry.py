@@ -40,16 +40,22 @@ class Champion(Strict):
 
 
 def read_champion(dataset: str) -> Champion | None:
-    """The champion of *dataset*, None before the first promotion. Raises ReleaseError when its record cannot be read."""
+    """The champion of *dataset*, None before the first promotion.
+
+    Raises ReleaseError when its record cannot be read or names another dataset.
+    """
     path = _folder(dataset) / "champion.json"
     if not path.exists():
         return None
     try:
-        return Champion.model_validate_json(path.read_bytes())
+        champion = Champion.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise ReleaseError(
             f"{path} cannot be read: {error.errors()[0]['msg']}. Restore it from the last line of journal.jsonl beside it, or remove it and promote again."
         ) from error
+    if champion.dataset != dataset:
+        raise ReleaseError(f"{path} names a champion of {champion.dataset!r}, not of {dataset!r}. Restore it from journal.jsonl beside it.")
+    return champion
 
 
 def champion_folder(champion: Champion) -> Path:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -42,11 +43,25 @@ CREATE TABLE IF NOT EXISTS served (
     made_at INTEGER NOT NULL,
     digest TEXT NOT NULL,
     own_history INTEGER NOT NULL, -- 1: spoken from rows that the request brought
+    as_of INTEGER,                -- the time that the request asked for; NULL: none, or an older version wrote it
+    is_news INTEGER,              -- 1: from the newest rows of the service; 0: as of a time or from own rows; NULL: an older version
     PRIMARY KEY (prediction_id, series_id, step)
 ) WITHOUT ROWID
 """
 _SELECT = f"SELECT {', '.join(_PLAIN)}, quantiles FROM served WHERE own_history <= ?"  # noqa: S608  (names from the schema)
-_INSERT = f"INSERT INTO served ({', '.join(_PLAIN)}, quantiles, own_history) VALUES ({', '.join('?' * (len(_PLAIN) + 2))})"  # noqa: S608  (names from the schema)
+# Of an answer that was given several times the last one: SQLite takes the other columns from the row of the maximum.
+_NEWS = f"""
+SELECT {", ".join(_PLAIN)}, quantiles, max(made_at) FROM served WHERE is_news = 1 AND cutoff >= ?
+GROUP BY digest, series_id, cutoff, step
+"""  # noqa: S608  (names from the schema)
+_COUNTS = """
+SELECT count(*), sum(is_news = 1), sum(own_history = 0 AND is_news = 0), sum(own_history), sum(own_history = 0 AND is_news IS NULL)
+FROM (SELECT prediction_id, own_history, {is_news} FROM served GROUP BY prediction_id)
+"""
+# The format stays: a service of an older version, as in the Bento of an older champion, goes on writing into the file.
+_ADDED = ("ALTER TABLE served ADD COLUMN as_of INTEGER", "ALTER TABLE served ADD COLUMN is_news INTEGER")
+_COLUMNS = (*_PLAIN, "quantiles", "own_history", "as_of", "is_news")
+_INSERT = f"INSERT INTO served ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608  (names from the schema)
 
 
 class ServedStoreError(TidemillError):
@@ -58,14 +73,15 @@ def served_path(dataset: str) -> Path:
     return settings().home / "served" / f"{dataset}.db"
 
 
-def append_served(dataset: str, frame: pl.DataFrame, *, own_history: bool = False, wait_s: float = _WAIT_S) -> None:
+def append_served(dataset: str, frame: pl.DataFrame, *, own_history: bool = False, as_of: datetime | None = None, wait_s: float = _WAIT_S) -> None:
     """Record *frame* (SERVED) in one transaction; on return its bytes are on disk.
 
     own_history: the forecast spoke from rows that the request itself brought; `read_served` leaves such rows out unless asked.
+    as_of: the time that the request asked for; None: it asked for none, so the newest rows answered.
     wait_s: for another process that is writing.
     Raises FrameError when the frame is not SERVED, ServedStoreError when it cannot be written (an id that is there already too).
     """
-    rows = _rows(SERVED.check(frame), own_history=own_history)
+    rows = _rows(SERVED.check(frame), own_history=own_history, as_of=as_of)
     path = served_path(dataset)
     with _explained(path, _WAY_OUT):
         connection = _writer(path, wait_s)
@@ -95,11 +111,50 @@ def read_served(dataset: str, *, own_history: bool = False) -> pl.DataFrame:
     path = served_path(dataset)
     if not path.exists():
         return _frame([])
+    with _reading(path) as connection:
+        return _frame(connection.execute(_SELECT, [int(own_history)]).fetchall())
+
+
+def read_news(dataset: str, since: datetime) -> pl.DataFrame:
+    """Answers from the newest rows at cutoffs from *since* on, each forecast step once, as given last; a SERVED frame.
+
+    Those to requests with an `as_of` or an own history are no news. Answers that an older version recorded are left out: nothing says whether a time was asked for.
+    """
+    path = served_path(dataset)
+    if not path.exists():
+        return _frame([])
+    with _reading(path) as connection:
+        found = connection.execute(_NEWS, [_us(since)]).fetchall() if _is_marked(connection) else []
+    return _frame([row[:-1] for row in found])
+
+
+def count_served(dataset: str) -> dict[str, int]:
+    """How many answers there are: n_answers; of these n_news, n_as_of, n_own_history, and n_unmarked of an older version."""
+    names, path = ("n_answers", "n_news", "n_as_of", "n_own_history", "n_unmarked"), served_path(dataset)
+    if not path.exists():
+        return dict.fromkeys(names, 0)
+    with _reading(path) as connection:
+        is_news = "is_news" if _is_marked(connection) else "NULL AS is_news"
+        found = connection.execute(_COUNTS.format(is_news=is_news)).fetchone()
+    return {name: int(n or 0) for name, n in zip(names, found, strict=True)}
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     with (
         _explained(path, "Restore the file from a backup, or move it away and start anew."),
         closing(sqlite3.connect(path, timeout=_WAIT_S)) as connection,
     ):
-        return _frame(connection.execute(_SELECT, [int(own_history)]).fetchall())
+        yield connection
+
+
+def _is_marked(connection: sqlite3.Connection) -> bool:
+    """Whether the table says what was asked for; an older one gets the columns when this version records into it."""
+    return any(column[1] == "is_news" for column in connection.execute("PRAGMA table_info(served)"))
+
+
+def _us(time: datetime) -> int:
+    return int(pl.Series([time], dtype=UTC_DTYPE).to_physical()[0])
 
 
 @contextmanager
@@ -110,11 +165,12 @@ def _explained(path: Path, way_out: str) -> Iterator[None]:
         raise ServedStoreError(f"The store of served forecasts {path} fails: {error}. {way_out}") from error
 
 
-def _rows(frame: pl.DataFrame, *, own_history: bool) -> list[tuple[object, ...]]:
+def _rows(frame: pl.DataFrame, *, own_history: bool, as_of: datetime | None) -> list[tuple[object, ...]]:
     names = [c for c in frame.columns if c not in SERVED.columns]
     plain = frame.select(_PLAIN).with_columns(pl.col(_TIMES).dt.epoch("us"))
     quantiles = frame.select(names).to_dicts() if names else [{}] * frame.height
-    return [(*row, json.dumps(q, allow_nan=False), int(own_history)) for row, q in zip(plain.iter_rows(), quantiles, strict=True)]
+    asked = (int(own_history), None if as_of is None else _us(as_of), int(not own_history and as_of is None))
+    return [(*row, json.dumps(q, allow_nan=False), *asked) for row, q in zip(plain.iter_rows(), quantiles, strict=True)]
 
 
 def _frame(found: Sequence[tuple[object, ...]]) -> pl.DataFrame:
@@ -155,11 +211,21 @@ def _open(path: Path, wait_s: float) -> sqlite3.Connection:
         if found == 0:
             connection.execute(_TABLE)
             connection.execute(f"PRAGMA user_version={_FORMAT}")
+        if not _is_marked(connection):
+            _add_columns(connection)
     except BaseException:
         connection.close()
         raise
     _sync_folder(path.parent)
     return connection
+
+
+def _add_columns(connection: sqlite3.Connection) -> None:
+    """Of two processes that meet at an older file one adds them."""
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in () if _is_marked(connection) else _ADDED:
+        connection.execute(statement)
+    connection.commit()
 
 
 def _into_wal(connection: sqlite3.Connection, wait_s: float) -> None:

@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     prefect_api_url: str = Field(default="", validation_alias="PREFECT_API_URL")  # empty: a server of our own on prefect_port
     mlflow_port: int = 5000
     service_port: int = 3000
+    checkout: Path | None = None  # the service serves the current dataset of the checkout in this folder; `tidemill up` sets it
     release: Path | None = None  # the service loads this release instead of the champion
     keep_cache_mb: int = 5000  # DVC's cache beyond this loses what no current artifact needs
     keep_releases: int = 5  # newest releases of a dataset that stay in home; champion, former champion and what is used do

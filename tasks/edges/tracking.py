@@ -1,12 +1,9 @@
-"""MLflow as a log. A stage leaves its run in an outbox within milliseconds; one process delivers the outbox with MLflow's own client.
+"""MLflow as a log. A stage leaves its run in an outbox within milliseconds; `tasks.edges.mlflow_delivery` delivers it.
 
 Importing mlflow takes 4 s alone and 9 s with its database layer, so eleven stages must not each pay it. An entry of the outbox is
 `<home>/mlflow/outbox/<time>-<name>/` with `entry.json` and `artifacts/`; it appears by rename and goes when it is delivered.
-An address that does not answer, or a kill half-way, leaves the entry for the next delivery, and an entry delivered twice is one run.
-`python -m tasks.edges.tracking` delivers.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -14,21 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tasks.edges.artifacts import replacing, write_json, write_text
-from tasks.edges.lifeline import die_with_parent
-from tasks.edges.settings import ROOT, set_for_mlflow, settings
+from tasks.edges.artifacts import replacing, write_json
+from tasks.edges.mlflow_names import mlflow_name
+from tasks.edges.settings import ROOT, settings
 
 MAX_POINTS = 200  # of a stepped series; a picture shows no more, and MLflow keeps each as a row
-_BATCH = 900  # MLflow takes 1,000 metrics, 100 params and 100 tags in one call
-_WAIT_S = 120.0  # a first delivery makes the database: 13 s seen on a busy machine
-_FAILURES = 3
-_KEY = "tidemill.entry"
-_KIND = {"mlflow.experimentKind": "custom_model_development"}  # opens as runs with figures; MLflow takes it for a chat application otherwise
+REASON = "refused.json"
 
 Steps = Mapping[str, Sequence[tuple[int, float]]]
 
@@ -91,85 +82,24 @@ def pending() -> list[Path]:
 def has_news() -> bool:
     """Whether an entry waits that no delivery has tried yet. False while an address does not answer, so that a run with nothing new stays quick."""
     waiting = pending()
-    return bool(waiting) and (not _tried().exists() or waiting[-1].name > _tried().read_text().strip())
+    return bool(waiting) and (not failure_path().exists() or waiting[-1].name > failure_path().read_text().split("\n")[0])
+
+
+def refused() -> dict[Path, str]:
+    """Entries that MLflow refuses, set aside, with their reasons; oldest first. Moved back into the outbox, one is tried again."""
+    folders = sorted(path for path in (outbox().parent / "refused").glob("*") if (path / REASON).exists())
+    return {folder: str(json.loads((folder / REASON).read_text())["reason"]) for folder in folders}
+
+
+def last_failure() -> str | None:
+    """Why the last delivery ended early, None when it did not, or when nothing waits any more."""
+    lines = failure_path().read_text().splitlines() if failure_path().exists() and pending() else []
+    return lines[1] if len(lines) > 1 else None
 
 
 def outbox() -> Path:
     """Where undelivered entries lie."""
     return settings().home / "mlflow" / "outbox"
-
-
-def _prepare() -> None:
-    """Create or migrate the local database. A new one takes its place by rename when it is whole: MLflow's migrations are no transaction."""
-    if _is_current():
-        return  # another process was faster
-    _home_of_artifacts()
-    from mlflow.store.db.utils import _upgrade_db, create_sqlalchemy_engine_with_retry  # noqa: PLC0415  (9 s; one process pays it)
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415
-
-    if _database().exists():
-        _upgrade_db(create_sqlalchemy_engine_with_retry(f"sqlite:///{_database()}"))
-    else:
-        fresh = _database().with_name(".mlflow.db.part")
-        fresh.unlink(missing_ok=True)
-        SqlAlchemyStore(f"sqlite:///{fresh}", str(_artifacts())).engine.dispose()
-        fresh.replace(_database())
-    write_text(_stamp(), version("mlflow") + "\n")
-
-
-def _is_current() -> bool:
-    return _database().exists() and _stamp().exists() and _stamp().read_text().strip() == version("mlflow")
-
-
-def _stamp() -> Path:
-    """Which MLflow made or migrated the database last."""
-    return _database().with_name("version")
-
-
-def publish_runs() -> int:
-    """Deliver the outbox; how many entries went. Without any, mlflow is not imported. A failure is said on stderr and leaves the rest for next time."""
-    before = pending()
-    if not before:
-        return 0
-    try:
-        with _alone():
-            _deliver_all(before)
-    except Exception as error:  # noqa: BLE001  (MLflow is a log: whatever is wrong with it must not stop a stage)
-        write_text(_tried(), before[-1].name + "\n")
-        print(f"MLflow at {settings().tracking_uri}: {type(error).__name__}: {error}. {len(pending())} entries wait in {outbox()}.", file=sys.stderr)
-    return sum(not folder.exists() for folder in before)
-
-
-def _deliver_all(folders: Sequence[Path]) -> None:
-    """Deliver each; one that fails stays and lets the others pass, the third failure ends it: then it is not the entry. Raises the last failure."""
-    if not settings().mlflow_uri:
-        _prepare()
-    client, failures = _client(), []
-    for folder in folders:
-        try:
-            if folder.exists():  # else another process was faster
-                _deliver(client, folder)
-                shutil.rmtree(folder)
-        except Exception as error:  # noqa: BLE001  (of any of mlflow's parts)
-            failures.append(error)
-            if len(failures) == _FAILURES:
-                break
-    if failures:
-        raise failures[-1]
-
-
-@contextmanager
-def publishing() -> Iterator[None]:
-    """Deliver the outbox beside the block's own work, in a process that ends with this one; what the block adds goes at its end."""
-    child = subprocess.Popen([sys.executable, "-m", "tasks.edges.tracking"], cwd=ROOT, stdin=subprocess.PIPE)
-    try:
-        yield
-    finally:
-        try:
-            child.communicate(timeout=_WAIT_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            print(f"MLflow at {settings().tracking_uri} took more than {_WAIT_S:g} s; {len(pending())} entries wait in {outbox()}.", file=sys.stderr)
 
 
 def commit(root: Path = ROOT) -> str:
@@ -179,6 +109,7 @@ def commit(root: Path = ROOT) -> str:
 
 
 def _put(entry: Mapping[str, Any], name: str, artifacts: Sequence[Path], ended_ns: int | None = None) -> str:
+    name = mlflow_name(name)[:150]  # of a folder, and in a filter of MLflow's
     key = f"{time.time_ns():020d}-{os.getpid()}-{name}" if ended_ns is None else f"{ended_ns:020d}-{name}"
     try:
         with replacing(outbox() / key) as folder:
@@ -192,102 +123,14 @@ def _put(entry: Mapping[str, Any], name: str, artifacts: Sequence[Path], ended_n
     return key
 
 
-def _deliver(client: Any, folder: Path) -> None:
-    entry = json.loads((folder / "entry.json").read_text())
-    if entry["kind"] == "champion":
-        _deliver_champion(client, entry)
-    else:
-        _deliver_run(client, entry, folder)
+def failure_path() -> Path:
+    """Of the last delivery that failed: its newest entry, and why it failed."""
+    return database_path().with_name("tried")
 
 
-def _deliver_run(client: Any, entry: Mapping[str, Any], folder: Path) -> None:
-    from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415  (4 s; one process pays it)
-
-    ended_ms = int(folder.name.split("-")[0]) // 1_000_000
-    experiment_id = _experiment(client, entry["experiment"])
-    nested = _nested_in(client, experiment_id, entry.get("parent"))
-    run_id, is_open = _run_of(client, experiment_id, entry, folder.name, ended_ms)
-    if not is_open:
-        return
-    params, tags = [Param(k, v) for k, v in entry["params"].items()], [RunTag(k, v) for k, v in (entry["tags"] | nested).items()]
-    for start in range(0, max(len(params), len(tags), 1), 90):
-        client.log_batch(run_id, params=params[start : start + 90], tags=tags[start : start + 90])
-    for start in range(0, len(entry["metrics"]), _BATCH):
-        client.log_batch(run_id, metrics=[Metric(k, v, ended_ms, step) for k, v, step in entry["metrics"][start : start + _BATCH]])
-    if (folder / "artifacts").is_dir():
-        client.log_artifacts(run_id, str(folder / "artifacts"))
-    client.set_terminated(run_id, end_time=ended_ms)
-
-
-def _nested_in(client: Any, experiment_id: str, parent: str | None) -> dict[str, str]:
-    """The tag by which MLflow nests a run in that of the entry *parent*, if it is there. Raises LookupError while that entry waits itself."""
-    for run in client.search_runs([experiment_id], filter_string=f"tags.`{_KEY}` = '{parent}'") if parent else ():
-        return {"mlflow.parentRunId": run.info.run_id}
-    if parent and (outbox() / parent).exists():
-        raise LookupError(f"the run {parent}, in which this one is nested, is not delivered yet")
-    return {}
-
-
-def _run_of(client: Any, experiment_id: str, entry: Mapping[str, Any], key: str, ended_ms: int) -> tuple[str, bool]:
-    """The run of this entry, begun now or by a delivery that was killed; whether it is still open."""
-    for run in client.search_runs([experiment_id], filter_string=f"tags.`{_KEY}` = '{key}'"):
-        return run.info.run_id, run.info.status == "RUNNING"
-    run = client.create_run(experiment_id, start_time=ended_ms, tags={_KEY: key}, run_name=entry["name"])
-    return run.info.run_id, True
-
-
-def _experiment(client: Any, name: str) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
-    return str(client.create_experiment(name, artifact_location=None if settings().mlflow_uri else f"{_artifacts().as_uri()}/{name}", tags=_KIND))
-
-
-def _deliver_champion(client: Any, entry: Mapping[str, Any]) -> None:
-    name = entry["dataset"]
-    if not client.search_registered_models(filter_string=f"name = '{name}'"):
-        client.create_registered_model(name)
-    versions = client.search_model_versions(f"name = '{name}'")
-    found = next((v for v in versions if v.tags.get("tidemill.digest") == entry["digest"]), None)
-    version = found or client.create_model_version(
-        name, source=Path(entry["source"]).as_uri(), tags=entry["tags"], description=f"release {entry['digest']}"
-    )
-    client.set_registered_model_alias(name, "champion", version.version)
-
-
-def _client() -> Any:
-    _home_of_artifacts()
-    from mlflow.tracking import MlflowClient  # noqa: PLC0415  (4 s; one process pays it)
-
-    return MlflowClient(tracking_uri=settings().tracking_uri, registry_uri=settings().tracking_uri)
-
-
-def _tried() -> Path:
-    """The newest entry of the last delivery that failed."""
-    return _database().with_name("tried")
-
-
-def _home_of_artifacts() -> None:
-    set_for_mlflow(_artifacts())
-    _artifacts().mkdir(parents=True, exist_ok=True)
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """One process at a time migrates the database and delivers."""
-    folder = settings().home / "mlflow"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def _database() -> Path:
+def database_path() -> Path:
+    """MLflow's local database."""
     return settings().home / "mlflow" / "mlflow.db"
-
-
-def _artifacts() -> Path:
-    return settings().home.absolute() / "mlflow" / "artifacts"
 
 
 def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -325,16 +168,3 @@ def _thinned(steps: Steps) -> Iterator[list[Any]]:
 
 def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and abs(float(value)) < float("inf")
-
-
-def main() -> None:
-    """Deliver; when another process started us, once more after it has closed our standard input."""
-    publish_runs()
-    if not sys.stdin.isatty():
-        sys.stdin.read()
-        publish_runs()
-
-
-if __name__ == "__main__":
-    die_with_parent()
-    main()

@@ -1,7 +1,6 @@
-"""`python -m tasks.monitor`: served forecasts and data/clean -> data/reports/monitor."""
+"""`python -m tasks.monitor`: the champion, data/clean and served forecasts -> data/reports/monitor."""
 
-import hashlib
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,38 +8,40 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar, calendar_for
-from tasks.core.frames import SERIES
+from tasks.core.frames import FORECAST, SERIES
 from tasks.edges.artifacts import file_hash, read_calendar, read_frame, read_json, replacing, write_json, write_text
+from tasks.edges.current import check_current, read_named
 from tasks.edges.door import open_door
 from tasks.edges.params import read_about, read_dataset, read_params
 from tasks.edges.registry import Champion as RegistryChampion
 from tasks.edges.registry import champion_folder, read_champion, read_journal
-from tasks.edges.served import read_served
+from tasks.edges.served import count_served, read_news
 from tasks.edges.settings import ROOT
 from tasks.monitor.params import MonitorParams
 
 ROWS = "data/clean/rows.parquet"
 REPORT = "data/reports/monitor"
+_KEY = ("digest", "promoted_as_of", "trained_as_of")
 
 
 def main(root: Path = ROOT) -> None:
-    """Report on what is new; with nothing new the last report stands."""
+    """Report on what is new; with nothing new the last report stands. New answers alone change no figure that decides."""
     dataset, params = read_dataset(root), read_params("monitor", MonitorParams, root)
-    served, champion = read_served(dataset), _champion(dataset, root)
+    check_current(ROWS, dataset, root)
+    champion = _champion(dataset, root)
     key = {
         "dataset": dataset,
-        "served": hashlib.sha256("\n".join(served["prediction_id"].unique().sort()).encode()).hexdigest(),
         "rows": file_hash(root / ROWS),
-        "champion": None if champion is None else [champion["digest"], champion["trained_as_of"].isoformat()],
+        "champion": None if champion is None else [champion[k] if k == "digest" else champion[k].isoformat() for k in _KEY],
         "params": params.model_dump(),
     }
-    path = root / REPORT / "report.json"
-    report = read_json(path) if path.exists() else {}
-    if report.get("key") == key:
-        write_json(path, report)
-        print(f"monitor: nothing new: {report['verdict']}: {report['reason']}")
+    path, answers = root / REPORT / "report.json", count_served(dataset)
+    last = read_json(path) if path.exists() else {}
+    if last.get("key") == key and last["served"]["answers"] == answers:
+        write_json(path, last)
+        print(f"monitor: nothing new: {last['verdict']}: {last['reason']}")
         return
-    report = _report(dataset, served, params, key, root)
+    report = _with_answers(last, answers, root) if last.get("key") == key else _report(dataset, answers, params, key, root)
     print(f"monitor: {report['verdict']}: {report['reason']}")
 
 
@@ -56,6 +57,7 @@ def _champion(dataset: str, root: Path) -> dict[str, Any] | None:
         "model": found.model,
         "version": found.version,
         "seen_until": found.seen_until,
+        "promoted_as_of": found.promoted_as_of,
         "trained_as_of": _trained_as_of(found, root),
         "gate_loss": losses.get(side),
     }
@@ -64,20 +66,18 @@ def _champion(dataset: str, root: Path) -> dict[str, Any] | None:
 def _trained_as_of(champion: RegistryChampion, root: Path) -> datetime:
     """Newest data of the last training that the gate has judged: one that lost says that the champion is not out of date."""
     own = read_json(champion_folder(champion) / "manifest.json")["as_of"]
-    decided = root / "data/decisions/promote/decision.json"
-    last = read_json(decided).get("challenger_as_of", own) if decided.exists() else own
+    last = read_named(root / "data/decisions/promote/decision.json", champion.dataset).get("challenger_as_of", own)
     return max(datetime.fromisoformat(own), datetime.fromisoformat(last))
 
 
-def _report(dataset: str, served: pl.DataFrame, params: MonitorParams, key: dict[str, Any], root: Path) -> dict[str, Any]:
+def _report(dataset: str, answers: dict[str, int], params: MonitorParams, key: dict[str, Any], root: Path) -> dict[str, Any]:
     from tasks.monitor.page import draw_steps, markdown, write_evidently  # noqa: PLC0415  (this and the next: a report that stands needs neither)
     from tasks.monitor.stage import Champion, monitor  # noqa: PLC0415
 
     rows, about, known = read_frame(root / ROWS, SERIES), read_about(root), _champion(dataset, root)
-    champion = None if known is None else Champion(**known)
-    seen_until = {past.digest: past.seen_until for past in read_journal(dataset)}
-    watched = monitor(served, rows, about, _calendar(dataset, about, rows), champion, seen_until, params)
-    report = {**watched.report, "dataset": dataset, "key": key}
+    champion, calendar = None if known is None else Champion(**known), _calendar(dataset, about, rows)
+    watched = monitor(_scheduled(dataset, rows, calendar, params), rows, about, calendar, champion, params)
+    report = {**watched.report, "served": _served(dataset, answers, rows, about, calendar), "dataset": dataset, "key": key}
     with replacing(root / REPORT) as folder:
         write_json(folder / "report.json", report)
         write_text(folder / "report.md", markdown(report))
@@ -86,6 +86,42 @@ def _report(dataset: str, served: pl.DataFrame, params: MonitorParams, key: dict
         if champion is not None and report["overall"]["n_known"] >= params.min_rows:
             write_evidently(folder / "evidently.html", watched.streams, champion.seen_until, params.sample)
     return report
+
+
+def _with_answers(last: dict[str, Any], answers: dict[str, int], root: Path) -> dict[str, Any]:
+    """The last report with what was served since; what decides stands as it is."""
+    from tasks.monitor.page import markdown  # noqa: PLC0415
+
+    dataset, rows, about = last["dataset"], read_frame(root / ROWS, SERIES), read_about(root)
+    report = {**last, "served": _served(dataset, answers, rows, about, _calendar(dataset, about, rows))}
+    write_json(root / REPORT / "report.json", report)
+    write_text(root / REPORT / "report.md", markdown(report))
+    return report
+
+
+def _scheduled(dataset: str, rows: pl.DataFrame, calendar: Calendar, params: MonitorParams) -> pl.DataFrame:
+    """The champion's own forecasts since its promotion; without a row that came since, without loading it."""
+    from tasks.monitor.scheduled import build_forecasts, select_cutoffs  # noqa: PLC0415
+
+    found = read_champion(dataset)
+    cutoffs = [] if found is None else select_cutoffs(rows, calendar, found.promoted_as_of, params.max_cutoffs)
+    if found is None or not cutoffs:
+        return pl.DataFrame(schema={**FORECAST.columns, "digest": pl.String})
+    from tasks.release import load  # noqa: PLC0415  (onnxruntime)
+
+    return build_forecasts(load(champion_folder(found)), found.digest, rows, cutoffs)
+
+
+def _served(dataset: str, answers: dict[str, int], rows: pl.DataFrame, about: About, calendar: Calendar) -> dict[str, Any]:
+    """What was answered, for information: counts, and the outcomes of answers from the newest rows, by release."""
+    from tasks.monitor.outcome import figures, outcomes  # noqa: PLC0415
+
+    champion = read_champion(dataset)
+    seen_until = {past.digest: past.seen_until for past in read_journal(dataset)}
+    news = read_news(dataset, min(seen_until.values(), default=datetime.max.replace(tzinfo=UTC)))
+    found = outcomes(news, rows, about, calendar, seen_until)
+    own = found.filter(pl.col("digest") == (champion.digest if champion else ""))
+    return {"answers": answers, "overall": figures(own, [])[0], "by_digest": figures(found, ["digest"])}
 
 
 def _calendar(dataset: str, about: About, rows: pl.DataFrame) -> Calendar:

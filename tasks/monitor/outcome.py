@@ -1,4 +1,4 @@
-"""What was served, beside what came true."""
+"""Forecasts and their outcomes."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -16,23 +16,23 @@ from tasks.features import derive_target
 Row = dict[str, object]
 
 
-def outcomes(served: pl.DataFrame, rows: pl.DataFrame, about: About, calendar: Calendar, seen_until: Mapping[str, datetime]) -> pl.DataFrame:
-    """One row per distinct forecast step (digest, series, cutoff, step), with y where it is known.
+def outcomes(forecasts: pl.DataFrame, rows: pl.DataFrame, about: About, calendar: Calendar, seen_until: Mapping[str, datetime]) -> pl.DataFrame:
+    """One row per forecast step, with y where it is known, sorted by digest, series, cutoff and step.
 
-    served: SERVED. rows: SERIES with vintages. seen_until: of each digest that is known; `is_seen` marks steps that the release was
-    fitted on, since forecasts may be asked for past days. An answer given several times counts once, as given last. `is_late`: the
+    forecasts: FORECAST rows with their digest, no step twice. rows: SERIES with vintages. seen_until: of each digest that is known;
+    `is_seen` marks steps that the release was fitted on, since it may answer from rows of that time. `is_late`: the
     first vintage came after its nominal time; `is_corrected`: the newest differs from the first. `loss`: primary score; `error`: y_hat - y;
     `is_covered`: y within the outermost quantiles of `about`.
     """
-    key = ["digest", "series_id", "cutoff", "step"]
-    distinct = served.sort("made_at", "prediction_id").unique(subset=key, keep="last", maintain_order=True).sort(key)
     truth = _truth(rows, about, calendar)
-    joined = distinct.join(truth.drop("known_at"), on=["series_id", "event_time"], how="left")
+    joined = forecasts.sort("digest", "series_id", "cutoff", "step").join(
+        truth.drop("known_at"), on=["series_id", "event_time"], how="left", maintain_order="left"
+    )
     if seen_until:
         known = pl.DataFrame(
             {"digest": list(seen_until), "seen_until": list(seen_until.values())}, schema_overrides={"seen_until": pl.Datetime("us", "UTC")}
         )
-        joined = joined.join(known, on="digest", how="left")
+        joined = joined.join(known, on="digest", how="left", maintain_order="left")
     else:
         joined = joined.with_columns(seen_until=pl.lit(None, dtype=pl.Datetime("us", "UTC")))
     seasonal = seasonal_of_rows(truth, about, calendar)
@@ -62,18 +62,33 @@ def _scored(joined: pl.DataFrame, about: About, yardstick: Yardstick | None) -> 
 
 
 def figures(found: pl.DataFrame, by: list[str]) -> list[Row]:
-    """Counts and means of `outcomes` by *by* (all together for none). Means are over what came true and was not fitted on; None without any."""
+    """Counts and means of `outcomes` by *by*, all together for none.
+
+    Means are over what came true and was not fitted on; None without any. They are summed row by row: sums of polars' threads differ
+    in the last bit, and these figures decide.
+    """
     judged = pl.col("y").is_not_null() & ~pl.col("is_seen")
-    parts = [
+    marked = found.with_columns(is_judged=judged, absolute=pl.col("error").abs(), is_covered=pl.col("is_covered").cast(pl.Float64))
+    counts = [
         pl.len().alias("n_steps"),
         (pl.col("y").is_null() & ~pl.col("is_seen")).sum().alias("n_open"),
         pl.col("is_seen").sum().alias("n_seen"),
-        judged.sum().alias("n_known"),
-        (judged & pl.col("is_late")).sum().alias("n_late"),
-        (judged & pl.col("is_corrected")).sum().alias("n_corrected"),
-        pl.col("loss").filter(judged).mean().alias("loss"),
-        pl.col("error").filter(judged).abs().mean().alias("mae"),
-        pl.col("error").filter(judged).mean().alias("bias"),
-        pl.col("is_covered").filter(judged).mean().alias("coverage_frac"),
+        pl.col("is_judged").sum().alias("n_known"),
+        (pl.col("is_judged") & pl.col("is_late")).sum().alias("n_late"),
+        (pl.col("is_judged") & pl.col("is_corrected")).sum().alias("n_corrected"),
     ]
-    return (found.group_by(by).agg(parts).sort(by) if by else found.select(parts)).to_dicts()
+    groups = marked.group_by(by).agg(counts).sort(by) if by else marked.select(counts)
+    group = marked.select(pl.struct(by).rank("dense")).to_series().to_numpy() - 1 if by else np.zeros(found.height)
+    means = {name: _means(marked, group.astype(np.int64), groups.height, column) for name, column in _MEANS.items()}
+    return [{**row, **{name: of[i] for name, of in means.items()}} for i, row in enumerate(groups.to_dicts())]
+
+
+_MEANS = {"loss": "loss", "mae": "absolute", "bias": "error", "coverage_frac": "is_covered"}
+
+
+def _means(marked: pl.DataFrame, group: np.ndarray, n_groups: int, column: str) -> list[float | None]:
+    """Mean of *column* over the judged rows of each group that have it, None without any."""
+    values = marked[column].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    kept = marked["is_judged"].to_numpy() & np.isfinite(values)
+    n, total = (np.bincount(group[kept], weights, n_groups) for weights in (None, values[kept]))
+    return [float(t / k) if k else None for t, k in zip(total, n, strict=True)]

@@ -12,14 +12,16 @@ _COLUMNS = ("step", "n_known", "n_open", "n_late", "n_corrected", "loss", "mae",
 def markdown(report: dict[str, Any]) -> str:
     """The report as text: verdict, figures by step, drift."""
     lines = [f"# Monitor: {report['verdict']}", "", f"As of {report['as_of']}: {report['reason']}.", ""]
+    lines += ["## The champion's own forecasts", ""] if report["by_step"] else []
     if report["by_step"]:
         lines += [" | ".join(("", *_COLUMNS, "")).strip(), "|" + "---|" * len(_COLUMNS)]
         lines += ["| " + " | ".join(_shown(row[c]) for c in _COLUMNS) + " |" for row in report["by_step"]]
         lines += [
             "",
-            f"Loss is {report['primary_score']}; `n_open` steps wait for their value. Steps that the release was fitted on are left out.",
+            f"Loss is {report['primary_score']}; `n_open` steps wait for their value. Forecasts of every series at every cutoff since the promotion.",
             "",
         ]
+    lines += _served_lines(report["served"])
     if (drift := report["drift"]) is not None:
         lines += [
             (
@@ -30,6 +32,24 @@ def markdown(report: dict[str, Any]) -> str:
             *(f"- {row['stream']}: since {row['alarm_at']}" for row in drift["streams"] if row["alarm_at"]),
         ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _served_lines(served: dict[str, Any]) -> list[str]:
+    """What was answered, for information: callers choose it, so it decides nothing."""
+    counts, figures = served["answers"], served["overall"]
+    lines = [
+        "## Served",
+        "",
+        (
+            f"{counts['n_answers']} answers: {counts['n_news']} from the newest rows, {counts['n_as_of']} as of a time asked for, "
+            f"{counts['n_own_history']} from own rows, {counts['n_unmarked']} of an older version. They decide nothing."
+        ),
+        "",
+    ]
+    if figures["n_known"]:
+        said = f"loss {figures['loss']:.4g} over {figures['n_known']} steps that came true, {figures['n_open']} are open"
+        lines += [f"The champion's answers from the newest rows: {said}.", ""]
+    return lines
 
 
 def draw_steps(path: Path, by_step: list[dict[str, Any]], level: float) -> None:

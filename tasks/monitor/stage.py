@@ -1,6 +1,5 @@
 """The stage in one screen: join, judge, watch for drift, say what it means."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -19,54 +18,55 @@ Facts = dict[str, Any]
 
 
 class Champion(NamedTuple):
-    """What the report needs of the champion. trained_as_of: newest `known_at` in the last training that was judged. gate_loss: its mean loss on the gate's rows."""
+    """What the report needs of the champion.
+
+    promoted_as_of: newest `known_at` of the data that decided its promotion. trained_as_of: of the last training that was judged.
+    gate_loss: its mean loss on the gate's rows.
+    """
 
     digest: str
     model: str
     version: str
     seen_until: datetime
+    promoted_as_of: datetime
     trained_as_of: datetime
     gate_loss: float | None
 
 
 class Watched(NamedTuple):
-    """report: report.json without the key. found: the joined steps, for pictures. values: (T, N) of every stream, with the row where watching begins."""
+    """report: report.json without its key and what was served. streams: event_time and a column for each value of each series."""
 
     report: Facts
-    found: pl.DataFrame
     streams: pl.DataFrame
 
 
 def monitor(
-    served: pl.DataFrame,
+    scheduled: pl.DataFrame,
     rows: pl.DataFrame,
     about: About,
     calendar: Calendar,
     champion: Champion | None,
-    seen_until: Mapping[str, datetime],
     params: MonitorParams,
 ) -> Watched:
-    """The report on *served* (SERVED) and *rows* (SERIES), as of the newest row. seen_until: by digest of every release ever promoted."""
-    found = outcomes(served, rows, about, calendar, seen_until)
+    """The report on the champion's own forecasts *scheduled* (FORECAST with digest) and *rows* (SERIES), as of the newest row."""
+    found = outcomes(scheduled, rows, about, calendar, {})
     streams = _streams(rows, about, calendar)
     report: Facts = {
         "as_of": newest_known(rows).isoformat(),
         "primary_score": about.primary_score,
-        "n_served": served["prediction_id"].n_unique(),
+        "n_cutoffs": found["cutoff"].n_unique(),
         "overall": figures(found, [])[0],
         "by_step": figures(found, ["step"]),
         "by_series": figures(found, ["series_id"])[:200],
-        "by_digest": figures(found, ["digest"]),
-        "by_digest_and_step": figures(found, ["digest", "step"]),
         "champion": None if champion is None else _of_champion(champion, found, streams["event_time"], calendar, params),
         "drift": None if champion is None else _drift(streams, champion.seen_until, about, calendar, params),
     }
     verdict, reason = _verdict(report, about, params)
-    return Watched({**report, "verdict": verdict, "reason": reason}, found, streams)
+    return Watched({**report, "verdict": verdict, "reason": reason}, streams)
 
 
 def _of_champion(champion: Champion, found: pl.DataFrame, grid: pl.Series, calendar: Calendar, params: MonitorParams) -> Facts:
-    own = figures(found.filter(pl.col("digest") == champion.digest), [])[0]
+    own = figures(found, [])[0]
     cutoffs = pl.DataFrame({"event_time": grid}).select(calendar.nominal_known_at()).to_series()
     enough = int(str(own["n_known"])) >= params.min_rows
     loss = float(str(own["loss"])) if enough and own["loss"] is not None else None
@@ -75,6 +75,7 @@ def _of_champion(champion: Champion, found: pl.DataFrame, grid: pl.Series, calen
         "model": champion.model,
         "version": champion.version,
         "seen_until": champion.seen_until.isoformat(),
+        "promoted_as_of": champion.promoted_as_of.isoformat(),
         "trained_as_of": champion.trained_as_of.isoformat(),
         "age_steps": int((cutoffs > champion.trained_as_of).sum()),
         "gate_loss": champion.gate_loss,
@@ -145,13 +146,11 @@ def _verdict(report: Facts, about: About, params: MonitorParams) -> tuple[str, s
         if drift["is_drifting"]
         else ""
     )
-    if report["n_served"] == 0:
-        return "insufficient", f"nothing has been served yet{drifting}"
     if champion["loss"] is None:
         return "insufficient", (
-            f"{champion['n_known']} forecast steps of the champion have come true, fewer than `monitor.min_rows` = {params.min_rows}{drifting}"
+            f"{champion['n_known']} steps that the champion forecast since its promotion have come true, fewer than `monitor.min_rows` = {params.min_rows}{drifting}"
         )
-    said = f"{about.primary_score} loss {champion['loss']:.4g} over {champion['n_known']} steps that came true"
+    said = f"{about.primary_score} loss {champion['loss']:.4g} over {champion['n_known']} steps of {report['n_cutoffs']} cutoffs since its promotion"
     said += f", {champion['error_ratio']:.2f} times the gate's" if champion["error_ratio"] is not None else ""
     said += f", {champion['coverage_frac']:.0%} within the interval" if champion["coverage_frac"] is not None else ""
     return ("drift" if drift["is_drifting"] else "measured"), said + drifting

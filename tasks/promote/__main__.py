@@ -5,12 +5,15 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from tasks.core.errors import OtherDatasetError
 from tasks.edges.artifacts import file_hash, read_json, replacing, write_json
+from tasks.edges.current import check_current
 from tasks.edges.door import open_door
+from tasks.edges.mlflow_delivery import publishing
 from tasks.edges.params import read_dataset, read_params
 from tasks.edges.registry import Champion, publish_rows_file, read_champion
 from tasks.edges.settings import ROOT, settings
-from tasks.edges.tracking import has_news, publishing
+from tasks.edges.tracking import has_news
 from tasks.promote.params import PromoteParams
 
 DECISION = "data/decisions/promote/decision.json"
@@ -23,6 +26,9 @@ def main(root: Path = ROOT, deliver: Callable[[], AbstractContextManager[None]] 
     deliver: what brings runs to MLflow beside the gate.
     """
     dataset, params = read_dataset(root), read_params("promote", PromoteParams, root)
+    check_current(ROWS, dataset, root)
+    if (found := read_json(root / "models/release/manifest.json")["dataset"]) != dataset:
+        raise OtherDatasetError("models/release", found, dataset)
     publish_rows_file(dataset, root / ROWS)
     key = _key(params, root)
     champion = read_champion(dataset)

@@ -8,7 +8,11 @@ from tasks.core.about import Strict
 
 
 class RetrainParams(Strict):
-    """max_age_steps: steps of data since the last training that the gate judged. max_error_ratio: served loss over the gate's. min_coverage_frac: of the interval."""
+    """When retraining is due.
+
+    max_age_steps: steps of data since the last training that the gate judged. max_error_ratio: loss of the champion's own forecasts
+    since its promotion over its loss in the gate. min_coverage_frac: of their intervals.
+    """
 
     max_age_steps: Annotated[int, Field(ge=1)]
     max_error_ratio: Annotated[float, Field(gt=0)]

@@ -15,14 +15,18 @@ def decide(report: dict[str, Any], params: RetrainParams) -> dict[str, Any]:
     age, ratio, covered = champion["age_steps"], champion["error_ratio"], champion["coverage_frac"]
     reasons = [
         *([f"{age} steps of data since the last training that was judged, more than {params.max_age_steps}"] if age > params.max_age_steps else []),
-        *([f"served loss is {ratio:.2f} times the gate's, more than {params.max_error_ratio:g}"] if ratio and ratio > params.max_error_ratio else []),
+        *(
+            [f"the loss since the promotion is {ratio:.2f} times the gate's, more than {params.max_error_ratio:g}"]
+            if ratio and ratio > params.max_error_ratio
+            else []
+        ),
         *(
             [f"{covered:.0%} of outcomes lie within the interval, less than {params.min_coverage_frac:.0%}"]
             if covered is not None and covered < params.min_coverage_frac
             else []
         ),
     ]
-    well = f"the last training is {age} steps old (of {params.max_age_steps}); served forecasts: {_said(ratio, covered, champion['n_known'])}"
+    well = f"the last training is {age} steps old (of {params.max_age_steps}); since the promotion: {_said(ratio, covered, champion['n_known'])}"
     return _decision(report, {k: champion[k] for k in FACTS}, reasons, well)
 
 

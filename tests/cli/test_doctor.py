@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -96,3 +97,21 @@ def test_what_a_killed_supervisor_left_is_found_and_down_clears_it(checkout):
     assert "left-over processes" in _wrong(checkout)
     checkout.tidemill("down")
     assert _wrong(checkout) == {}
+
+
+def test_what_mlflow_refuses_or_cannot_take_now_is_named_with_the_next_step(checkout):
+    """Left by a real delivery to an address where nothing answers."""
+    code = "from tasks.edges.mlflow_delivery import publish_runs; from tasks.edges.tracking import *; log_run('e', 'r', {}, {}, {'tidemill.data': 'd'}); publish_runs()"
+    away = {"TIDEMILL_MLFLOW_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    checkout.run(sys.executable, "-c", code, **away)
+    wrong = _wrong(checkout, **away)["mlflow"]
+    assert "1 entries wait" in wrong["found"]
+    assert "TIDEMILL_MLFLOW_URI" in wrong["advice"]
+    (entry,) = (checkout.home / "mlflow" / "outbox").iterdir()
+    (entry / "refused.json").write_text(json.dumps({"reason": "Invalid value"}))
+    (checkout.home / "mlflow" / "refused").mkdir()
+    entry.rename(checkout.home / "mlflow" / "refused" / entry.name)
+    wrong = _wrong(checkout, **away)["mlflow"]
+    assert f"refused: {entry.name}: Invalid value" in wrong["found"]
+    assert "outbox" in wrong["advice"]
+    shutil.rmtree(checkout.home / "mlflow")

@@ -61,6 +61,14 @@ def test_a_promotion_copies_the_release_and_names_it(home, sealed):
     assert [entry.name.split("-")[2] for entry in pending()] == ["champion"]
 
 
+def test_the_record_of_another_dataset_is_no_champion_of_this_one(home, sealed):
+    apply_promotion("tides", sealed("aa"), DECISION)
+    (home / "registry/other").mkdir()
+    (home / "registry/other/champion.json").write_bytes((home / "registry/tides/champion.json").read_bytes())
+    with pytest.raises(ReleaseError, match="'tides', not of 'other'"):
+        read_champion("other")
+
+
 def test_the_same_release_again_changes_nothing(home, sealed):
     folder = sealed("aa")
     first = apply_promotion("tides", folder, DECISION)

@@ -18,7 +18,7 @@ from polars.testing import assert_frame_equal
 
 from tasks.core.errors import FrameError
 from tasks.core.frames import SERVED
-from tasks.edges.served import ServedStoreError, append_served, check_served, read_served, served_path
+from tasks.edges.served import ServedStoreError, append_served, check_served, count_served, read_news, read_served, served_path
 from tasks.edges.settings import ROOT, child_environment, settings
 
 START = datetime(2018, 12, 31, tzinfo=UTC)
@@ -81,6 +81,42 @@ def test_forecasts_from_a_requests_own_rows_are_kept_apart():
     append_served("apart", a_forecast("theirs"), own_history=True)
     assert set(read_served("apart")["prediction_id"]) == {"ours"}
     assert set(read_served("apart", own_history=True)["prediction_id"]) == {"ours", "theirs"}
+
+
+def test_answers_are_told_apart_by_what_was_asked():
+    append_served("asked", a_forecast("news"))
+    append_served("asked", a_forecast("again", y_hat=0.02).with_columns(pl.col("made_at") + timedelta(seconds=1)))
+    append_served("asked", a_forecast("past"), as_of=START)
+    append_served("asked", a_forecast("theirs"), own_history=True)
+    assert read_news("asked", START)["y_hat"].to_list() == [0.02] * 3, "each step once, as given last"
+    assert read_news("asked", START + timedelta(microseconds=1)).height == 0
+    assert count_served("asked") == {"n_answers": 4, "n_news": 2, "n_as_of": 1, "n_own_history": 1, "n_unmarked": 0}
+
+
+def test_a_store_of_an_older_version_is_read_and_goes_on(home):
+    """It had no column that says what was asked for: its answers stay and count for nothing, and it can go on writing."""
+    (home / "served").mkdir()
+    with sqlite3.connect(served_path("old")) as connection:
+        connection.execute(
+            "CREATE TABLE served (prediction_id TEXT NOT NULL, series_id TEXT NOT NULL, step INTEGER NOT NULL, cutoff INTEGER NOT NULL, event_time INTEGER"
+            " NOT NULL, model TEXT NOT NULL, y_hat REAL, quantiles TEXT NOT NULL, made_at INTEGER NOT NULL, digest TEXT NOT NULL, own_history INTEGER NOT"
+            " NULL, PRIMARY KEY (prediction_id, series_id, step)) WITHOUT ROWID"
+        )
+        connection.execute("INSERT INTO served VALUES ('before', 'sp500', 1, 1, 2, 'm', 0.5, '{}', 3, 'd', 0)")
+        connection.execute("PRAGMA user_version=1")
+    connection.close()
+    more = "INSERT INTO served (prediction_id, series_id, step, cutoff, event_time, model, y_hat, quantiles, made_at, digest, own_history) VALUES"
+    expected = {"n_answers": 1, "n_news": 0, "n_as_of": 0, "n_own_history": 0, "n_unmarked": 1}
+    assert count_served("old") == expected
+    assert read_news("old", START).height == 0
+    append_served("old", a_forecast("after"))
+    assert count_served("old") == {**expected, "n_answers": 2, "n_news": 1}
+    with sqlite3.connect(served_path("old")) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        connection.execute(f"{more} ('older', 'sp500', 1, 1, 2, 'm', 0.5, '{{}}', 3, 'd', 0)")
+    connection.close()
+    assert set(read_served("old")["prediction_id"]) == {"before", "after", "older"}
+    assert count_served("old")["n_unmarked"] == 2
 
 
 def test_an_id_that_is_there_is_refused_and_nothing_of_the_append_stays():

@@ -1,23 +1,29 @@
 """MLflow as a log: entries are cheap and durable, one delivery makes real runs, nothing that is wrong with MLflow stops a stage."""
 
 import json
+import socket
 import subprocess
 import sys
 
 import pytest
 from homes import at_home
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tasks.edges.mlflow_delivery import publish_runs, publishing
+from tasks.edges.mlflow_names import MAX_CHARS, mlflow_name, mlflow_names, original_name, tags_of_long_names
+from tasks.edges.processes import answers, start, stop, wait_for
 from tasks.edges.settings import ROOT, child_environment, settings
 from tasks.edges.tracking import (
     MAX_POINTS,
     has_news,
+    last_failure,
     log_promotion,
     log_run,
     log_training,
     outbox,
     pending,
-    publish_runs,
-    publishing,
+    refused,
 )
 
 TAGS = {"tidemill.data": "d" * 64}
@@ -145,10 +151,108 @@ def test_an_entry_delivered_twice_is_one_run(delivered):
     assert run_named(delivered, "twice").data.metrics == {"m": 2.0}
 
 
-def test_an_entry_that_mlflow_refuses_lets_the_others_pass(delivered, capsys):
-    log_run("tides", "refused", {"a name with a | in it": 1}, {}, TAGS)
-    log_run("tides", "after", {}, {"m": 3.0}, TAGS)
-    assert publish_runs() == 1
-    assert "1 entries wait" in capsys.readouterr().err
-    assert run_named(delivered, "after").data.metrics == {"m": 3.0}
-    assert not has_news()
+@given(st.lists(st.text(max_size=300), unique=True))
+def test_names_are_taken_by_mlflow_stay_different_and_are_found_again(names):
+    from mlflow.utils.validation import _validate_metric_name, _validate_model_name
+
+    safe = mlflow_names(names)
+    for name, taken in safe.items():
+        _validate_metric_name(taken)
+        _validate_model_name(taken)
+        assert len(taken) <= MAX_CHARS
+        assert original_name(taken, tags_of_long_names(safe)) == name
+    assert len({taken.lower() for taken in safe.values()}) == len(names)
+
+
+@pytest.mark.parametrize("name", ["overall.mae", "series.north.mae", "walk.n_cutoffs", "series.Zürich Süd.mae", "tidemill.digest"])
+def test_an_ordinary_name_stays_as_it_is(name):
+    assert mlflow_name(name) == name
+
+
+HARD_NAMES = ["^GSPC", "EURUSD=X", "S&P 500", "#1", "a#b", "50%", "BTC/USD", "../up", "x\\y", "a:b", "", "x" * 400, "North", "north", "東京", "🌊"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """MLflow's own server over HTTP, on a database of its own: (address, folder)."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = ["mlflow", "server", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--port", str(port), "--workers", "1"]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
+    child, marked = start("mlflow", [*command, "--artifacts-destination", str(folder / "artifacts")], subprocess.DEVNULL, quiet)
+    try:
+        assert wait_for(lambda: child.poll() is not None or answers(f"http://127.0.0.1:{port}/health"), 120)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        stop(marked)
+        child.wait()
+
+
+def test_series_of_any_name_reach_a_server_and_hold_up_no_other_dataset(tmp_path, server):
+    """Also an entry that was left by a version which knew no safe names: it is made safe when it is delivered."""
+    from mlflow.tracking import MlflowClient
+
+    by_series = [{"series_id": name, "mae": float(k)} for k, name in enumerate(HARD_NAMES)]
+    with at_home(tmp_path, TIDEMILL_MLFLOW_URI=server):
+        log_training("hard", "it's", {"a|b": 1}, {"by_series": by_series}, data_hash="d" * 64)
+        log_training("other", "ridge", {}, METRICS, data_hash="d" * 64)
+        log_promotion("hard/names: #1", "aa", "1.0.0", tmp_path, {})
+        assert (publish_runs(), pending(), refused()) == (3, [], {})
+        client = MlflowClient(server, server)
+        (run,) = client.search_runs([client.get_experiment_by_name("hard").experiment_id])
+        found = {original_name(name, run.data.tags): value for name, value in run.data.metrics.items()}
+        assert found == {f"series.{name}.mae": float(k) for k, name in enumerate(HARD_NAMES)}
+        assert {original_name(name): value for name, value in run.data.params.items()} == {"a|b": "1"}
+        assert client.search_runs([client.get_experiment_by_name("other").experiment_id])[0].info.status == "FINISHED"
+        champion = client.get_model_version_by_alias(mlflow_name("hard/names: #1"), "champion")
+        assert (champion.tags["tidemill.digest"], champion.source) == ("aa", "tidemill:/releases/aa")
+
+
+def test_an_entry_that_mlflow_refuses_is_set_aside_with_the_reason(tmp_path, server, capsys):
+    """A person deleted the experiment in MLflow's page; restored, the entry that was put back goes."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(server, server)
+    experiment = client.create_experiment("gone")
+    client.delete_experiment(experiment)
+    with at_home(tmp_path, TIDEMILL_MLFLOW_URI=server):
+        log_run("gone", "refused", {}, {"m": 1.0}, TAGS)
+        log_run("tides", "after", {}, {"m": 3.0}, TAGS)
+        assert publish_runs() == 1
+        ((folder, reason),) = refused().items()
+        assert (pending(), has_news(), last_failure()) == ([], False, None)
+        assert "active" in reason
+        assert str(folder) in capsys.readouterr().err
+        client.restore_experiment(experiment)
+        folder.rename(outbox() / folder.name)
+        assert (publish_runs(), pending(), refused()) == (1, [], {})
+
+
+def test_a_fault_of_one_entry_alone_is_tried_again_and_then_set_aside(tmp_path, server):
+    with at_home(tmp_path, TIDEMILL_MLFLOW_URI=server):
+        log_run("tides", "cut", {}, {}, TAGS)
+        (pending()[0] / "entry.json").write_text('{"kind": "run"')
+        for expected in (1, 1, 0):
+            log_run("tides", "whole", {}, {}, TAGS)
+            assert publish_runs() == 1
+            assert len(pending()) == expected
+        assert "JSONDecodeError" in next(iter(refused().values()))
+
+
+def test_a_champion_that_waits_lets_no_later_one_of_its_dataset_pass(tmp_path, server):
+    """Delivered later, it would take the alias back."""
+    with at_home(tmp_path, TIDEMILL_MLFLOW_URI=server):
+        log_promotion("order", "aa", "1.0.0", tmp_path, {})
+        (first,) = pending()
+        whole = entry_of(first)
+        (first / "entry.json").write_text(json.dumps({k: v for k, v in whole.items() if k != "tags"}))
+        log_promotion("order", "bb", "1.1.0", tmp_path, {})
+        log_promotion("free", "cc", "1.0.0", tmp_path, {})
+        assert publish_runs() == 1
+        (first / "entry.json").write_text(json.dumps(whole))
+        assert publish_runs() == 2
+        from mlflow.tracking import MlflowClient
+
+        assert MlflowClient(server, server).get_model_version_by_alias("order", "champion").tags["tidemill.digest"] == "bb"

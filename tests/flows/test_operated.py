@@ -106,7 +106,7 @@ def test_a_deployment_runs_to_the_end_on_the_worker(trained):
 
 def test_each_stage_leaves_a_table_and_a_picture(api, trained):
     artifacts = api.post("/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [trained["id"]]}}, "limit": 200}).json()
-    by_key = {artifact["key"]: artifact for artifact in artifacts}
+    by_key = {artifact["key"].removeprefix("index-volatility-"): artifact for artifact in artifacts if artifact["key"]}
     for stage in STAGES[:8]:
         rows = json.loads(by_key[f"{stage}-table"]["data"])
         assert rows
@@ -143,7 +143,7 @@ def test_the_flow_feed_hands_a_closed_window_over(checkout, api):
     assert run["state_type"] == "COMPLETED", run["state"]
     handed = json.loads((checkout.root / "data" / "source" / "window.json").read_text())
     assert handed == _feed_status(checkout)["window"]
-    shown = api.post("/artifacts/filter", json={"artifacts": {"key": {"any_": ["feed-table"]}}}).json()
+    shown = api.post("/artifacts/filter", json={"artifacts": {"key": {"any_": ["index-volatility-feed-table"]}}}).json()
     assert {row["what"] for row in json.loads(shown[0]["data"])} == {"row", *handed["marks"]}
 
 
@@ -151,6 +151,31 @@ def test_a_scheduled_tick_comes_and_is_run(checkout, api):
     _prefect(checkout, api, "deployment", "schedule", "create", "monitoring/monitoring", "--interval", "15")
     run = _wait_for_run(api, "monitoring", lambda run: run["auto_scheduled"])
     assert run["state_type"] == "COMPLETED", run["state"]
+
+
+def test_another_dataset_is_served_after_its_run_and_nothing_of_the_first_is_shown(checkout, up, done, api):
+    """`use` and then `run --dataset` beside what is up: the service changes to it by itself."""
+    params = checkout.root / "params.yaml"
+    document = yaml.safe_load(params.read_text())
+    first, second = document["dataset"], "second"
+    document["datasets"][second] = {key: part for key, part in document["datasets"][first].items() if key != "feed"}
+    params.write_text(yaml.safe_dump(document, sort_keys=False))
+    checkout.tidemill("use", second)
+    said = checkout.tidemill("up").stderr
+    assert f"serves '{first}', and the current dataset is '{second}'" in said
+    found = json.loads(checkout.tidemill("status", "--json").stdout)
+    assert (found["dataset"], found["served_dataset"], found["champion"], found["as_of"]) == (second, first, None, None)
+    assert not any(found["decisions"].values())
+    assert "OtherDatasetError: data/clean/rows.parquet is of the dataset" in checkout.run(sys.executable, "-m", "tasks.monitor", code=2).stderr
+    made = json.loads(checkout.tidemill("run", "--dataset", second, "--json").stdout)
+    assert made["forecast"]["dataset"] == second
+    _wait_until_served(up, second)
+    assert f"the service serves '{second}'" in checkout.tidemill("up").stderr
+    found = json.loads(checkout.tidemill("status", "--json").stdout)
+    assert (found["served_dataset"], all(found["decisions"].values())) == (second, True)
+    checkout.tidemill("use", first)
+    _wait_until_served(up, first)
+    assert not any(json.loads(checkout.tidemill("status", "--json").stdout)["decisions"].values())
 
 
 def test_down_stops_exactly_its_own(checkout, up):
@@ -167,6 +192,15 @@ def test_down_stops_exactly_its_own(checkout, up):
     finally:
         bystander.kill()
         bystander.wait()
+
+
+def _wait_until_served(up, dataset):
+    """The service looks at what is current when it is asked."""
+    address = f"{up['addresses']['service']}/api/v1/health/ready"
+    deadline = time.monotonic() + 10
+    while (said := httpx.get(address).json())["faults"] or said["dataset"] != dataset:
+        assert time.monotonic() < deadline, said
+        time.sleep(0.1)
 
 
 def _give_a_feed(params):

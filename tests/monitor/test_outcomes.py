@@ -1,6 +1,6 @@
 """What counts, what waits, what is left out."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import polars as pl
 import pytest
@@ -8,7 +8,6 @@ from homes import at_home, small_root, write_clean
 from small_release import START, cutoff_at, small_about, small_rows
 
 from tasks.core.calendar import calendar_for
-from tasks.core.frames import SERVED
 from tasks.edges.artifacts import read_json, write_json
 from tasks.edges.registry import apply_promotion
 from tasks.monitor.__main__ import REPORT, main
@@ -18,7 +17,7 @@ ABOUT = small_about()
 ROWS = small_rows(60)
 
 
-def answer(day, prediction_id="a", digest="d", made_at=0, y_hat=100.0, width=20.0):
+def answer(day, digest="d", y_hat=100.0, width=20.0):
     """A forecast of `north`, five steps from *day* on."""
     return pl.DataFrame(
         {
@@ -28,8 +27,6 @@ def answer(day, prediction_id="a", digest="d", made_at=0, y_hat=100.0, width=20.
             "event_time": [START + timedelta(days=day + s) for s in range(1, 6)],
             "model": "m",
             "y_hat": y_hat,
-            "prediction_id": prediction_id,
-            "made_at": datetime(2024, 1, 1, tzinfo=UTC) + timedelta(seconds=made_at),
             "digest": digest,
             "q_0.1": y_hat - width,
             "q_0.5": y_hat,
@@ -39,22 +36,16 @@ def answer(day, prediction_id="a", digest="d", made_at=0, y_hat=100.0, width=20.
 
 
 def joined(*answers, rows=ROWS, seen_until=None):
-    return outcomes(SERVED.conform(pl.concat(answers)), rows, ABOUT, calendar_for(ABOUT), seen_until or {})
-
-
-def test_a_question_asked_again_counts_once_as_answered_last():
-    found = joined(answer(20, "a", made_at=0), answer(20, "b", made_at=9, y_hat=90.0))
-    assert found.height == 5
-    assert found["y_hat"].unique().to_list() == [90.0]
+    return outcomes(pl.concat(answers), rows, ABOUT, calendar_for(ABOUT), seen_until or {})
 
 
 def test_releases_are_told_apart():
-    found = joined(answer(20, "a"), answer(20, "b", digest="e", y_hat=90.0))
+    found = joined(answer(20), answer(20, digest="e", y_hat=90.0))
     assert [row["digest"] for row in figures(found, ["digest"])] == ["d", "e"]
 
 
 def test_steps_that_the_release_was_fitted_on_say_nothing():
-    found = joined(answer(20, "a"), answer(40, "b"), seen_until={"d": cutoff_at(30)})
+    found = joined(answer(20), answer(40), seen_until={"d": cutoff_at(30)})
     (overall,) = figures(found, [])
     assert (overall["n_steps"], overall["n_seen"], overall["n_known"]) == (10, 5, 5)
 
@@ -67,34 +58,33 @@ def test_a_value_that_was_taken_back_opens_its_step_again():
     assert (overall["n_open"], overall["n_known"], overall["n_corrected"]) == (1, 4, 0)
 
 
-def test_nothing_served_gives_counts_of_nought():
-    empty = SERVED.conform(answer(20).clear())
-    (overall,) = figures(outcomes(empty, ROWS, ABOUT, calendar_for(ABOUT), {}), [])
+def test_nothing_forecast_gives_counts_of_nought():
+    (overall,) = figures(outcomes(answer(20).clear(), ROWS, ABOUT, calendar_for(ABOUT), {}), [])
     assert (overall["n_steps"], overall["n_known"], overall["loss"]) == (0, 0, None)
 
 
 @pytest.mark.parametrize("with_champion", [True, False])
-def test_nothing_served_is_said_and_costs_no_heavy_import(tmp_path, with_champion):
+def test_nothing_to_judge_is_said_and_costs_no_heavy_import(tmp_path, with_champion):
     with at_home(tmp_path / "home"):
         root = small_root(tmp_path / "root", small_rows(400))
         if with_champion:
-            apply_promotion("small", root / "models/release", {"as_of": "2021-01-01T00:00:00+00:00"})
+            apply_promotion("small", root / "models/release", {"as_of": cutoff_at(399).isoformat()})
         main(root)
         report = read_json(root / REPORT / "report.json")
     assert report["verdict"] == "insufficient"
-    assert ("nothing has been served yet" if with_champion else "no champion") in report["reason"]
+    assert ("0 steps that the champion forecast since its promotion" if with_champion else "no champion") in report["reason"]
     assert sorted(path.name for path in (root / REPORT).iterdir()) == ["report.json", "report.md"]
 
 
-@pytest.mark.parametrize(("judged_days_later", "age_steps"), [(0, 30), (20, 10)])
-def test_age_counts_from_the_last_training_that_was_judged(tmp_path, judged_days_later, age_steps):
-    """A challenger that lost on newer data says that the champion is not out of date."""
+@pytest.mark.parametrize(("judged_days_later", "dataset", "age_steps"), [(0, "small", 30), (20, "small", 10), (20, "other", 30)])
+def test_age_counts_from_the_last_training_that_was_judged(tmp_path, judged_days_later, dataset, age_steps):
+    """A challenger that lost on newer data says that the champion is not out of date; one of another dataset says nothing."""
     rows = small_rows(400)
     with at_home(tmp_path / "home"):
         root = small_root(tmp_path / "root", rows.filter(pl.col("event_time") < START + timedelta(days=370)))
         apply_promotion("small", root / "models/release", {"as_of": "2021-01-01T00:00:00+00:00"})
         judged = START + timedelta(days=370 + judged_days_later)
-        write_json(root / "data/decisions/promote/decision.json", {"challenger_as_of": judged.isoformat()})
+        write_json(root / "data/decisions/promote/decision.json", {"challenger_as_of": judged.isoformat(), "dataset": dataset})
         write_clean(root, rows)
         main(root)
         assert read_json(root / REPORT / "report.json")["champion"]["age_steps"] == age_steps
@@ -102,7 +92,7 @@ def test_age_counts_from_the_last_training_that_was_judged(tmp_path, judged_days
 
 def test_served_forecasts_are_judged_in_units_of_the_scale_that_their_cutoff_knew():
     about = small_about(primary_score="mase")
-    found = outcomes(SERVED.conform(answer(30)), ROWS, about, calendar_for(about), {}).filter(pl.col("y").is_not_null())
+    found = outcomes(answer(30), ROWS, about, calendar_for(about), {}).filter(pl.col("y").is_not_null())
     past = ROWS.filter(pl.col("series_id") == "north", pl.col("known_at") <= cutoff_at(30)).sort("event_time")
     scale = past[about.target.column].diff(about.season_steps).abs().mean()
     assert found.height == 5

@@ -1,4 +1,7 @@
-"""250 forecasts served over HTTP as of past days, truth appended, one value late, one corrected: the report is that of plain loops."""
+"""What the champion forecasts since its promotion is what its service answers as of then; the report is that of plain loops.
+
+One value comes late, one is corrected. The answers were asked for over HTTP, each as of a past time, so that they decide nothing.
+"""
 
 import math
 from contextlib import nullcontext
@@ -10,56 +13,54 @@ from homes import at_home, small_root, write_clean
 from servers import serving
 from small_release import START, cutoff_at, small_rows
 
-from tasks.core.frames import SERIES
+from tasks.core.frames import SERIES, newest_known
 from tasks.edges.artifacts import read_json
-from tasks.edges.registry import champion_folder, read_champion
+from tasks.edges.registry import champion_folder, publish_rows_file, read_champion
 from tasks.edges.served import read_served
 from tasks.monitor.__main__ import REPORT, main
 from tasks.promote.__main__ import main as promote
 
-ROWS = small_rows(480)
-FIRST, LAST = 310, 434  # cutoffs served: 125 days of two series; the release has seen up to day 299
-LATE, CORRECTED = ("north", 437), ("south", 400)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A champion, its service, and what it answered. Rows end with the last cutoff, so the newest steps are still open."""
-    folder = tmp_path_factory.mktemp("monitor")
-    known = up_to(LAST)
-    with at_home(folder / "home") as home:
-        root = small_root(
-            folder / "root", known, challenger={"weights": {"ridge": 1.0}, "gate_steps": LAST - 299}, baseline={"gate_steps": LAST - 299}
-        )
-        promote(root, deliver=nullcontext)
-        with serving(home, TIDEMILL_RELEASE=str(champion_folder(read_champion("small")))) as server:
-            for day in range(FIRST, LAST + 1):
-                for name in ("north", "south"):
-                    reply = server.predict(series_id=name, as_of=cutoff_at(day).isoformat())
-                    assert reply.status_code == 200, reply.text
-        yield root
-
-
-def up_to(day):
-    return ROWS.filter(pl.col("event_time") <= START + timedelta(days=day))
+FIRST, LAST = 434, 554  # cutoffs since the promotion; the release has seen up to day 299
+LATE, CORRECTED = ("north", LAST - 2), ("south", 500)
 
 
 def appended():
-    """Five more days; one value comes three days late, an old one is corrected upwards."""
-    rows = up_to(LAST + 5)
+    """All days; one value comes three days late, an old one is corrected upwards."""
+    rows = small_rows(LAST + 1)
     late = (pl.col("series_id") == LATE[0]) & (pl.col("event_time") == START + timedelta(days=LATE[1]))
     rows = rows.with_columns(known_at=pl.when(late).then(pl.col("known_at") + timedelta(days=3)).otherwise("known_at"))
     old = rows.filter((pl.col("series_id") == CORRECTED[0]) & (pl.col("event_time") == START + timedelta(days=CORRECTED[1])))
     return SERIES.conform(pl.concat([rows, old.with_columns(pl.col("load") * 1.3, pl.col("known_at") + timedelta(days=20))]))
 
 
+def known_by(day):
+    return appended().filter(pl.col("known_at") <= cutoff_at(day))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A champion, its service, and what that answered as of each cutoff since the promotion."""
+    folder = tmp_path_factory.mktemp("monitor")
+    with at_home(folder / "home") as home:
+        gate = {"gate_steps": FIRST - 299}
+        root = small_root(folder / "root", known_by(FIRST), challenger={"weights": {"ridge": 1.0}, **gate}, baseline=gate)
+        promote(root, deliver=nullcontext)
+        write_clean(root, appended())
+        publish_rows_file("small", root / "data/clean/rows.parquet")
+        with serving(home, TIDEMILL_RELEASE=str(champion_folder(read_champion("small")))) as server:
+            for day in range(FIRST, LAST + 1):
+                reply = server.predict(series_id=["north", "south"], as_of=cutoff_at(day).isoformat())
+                assert reply.status_code == 200, reply.text
+        yield root
+
+
 def by_hand(rows):
-    """The same figures with dictionaries and loops; squared error is the primary loss."""
+    """The figures of what was answered, with dictionaries and loops; squared error is the primary loss."""
     vintages = {}
     for r in rows.sort("known_at").iter_rows(named=True):
         vintages.setdefault((r["series_id"], r["event_time"]), []).append((r["known_at"], r["load"]))
     out = {}
-    for f in read_served("small").iter_rows(named=True):
+    for f in read_served("small").filter(pl.col("cutoff") < newest_known(rows)).iter_rows(named=True):
         s = out.setdefault(
             f["step"], {"n_steps": 0, "n_open": 0, "n_late": 0, "n_corrected": 0, "losses": [], "absolute": [], "errors": [], "inside": []}
         )
@@ -82,7 +83,7 @@ def same(row, hand):
     assert {k: row[k] for k in ("n_steps", "n_open", "n_late", "n_corrected")} == {k: hand[k] for k in ("n_steps", "n_open", "n_late", "n_corrected")}
     assert row["n_known"] == len(hand["losses"])
     for name, values in {"loss": hand["losses"], "mae": hand["absolute"], "bias": hand["errors"], "coverage_frac": hand["inside"]}.items():
-        assert math.isclose(row[name], sum(values) / len(values), rel_tol=1e-12), name
+        assert math.isclose(row[name], sum(values) / len(values), rel_tol=1e-9), name
 
 
 def report_on(root, rows):
@@ -92,27 +93,29 @@ def report_on(root, rows):
 
 
 def test_what_has_not_come_true_stays_open(world):
-    report = report_on(world, up_to(LAST))
-    hand = by_hand(up_to(LAST))
-    assert report["n_served"] == 250
-    assert [row["n_open"] for row in report["by_step"]] == [2, 4, 6, 8, 10]
+    report, hand = report_on(world, known_by(540)), by_hand(known_by(540))
+    assert [row["n_open"] for row in report["by_step"]] == [0, 2, 4, 6, 8]
     for row in report["by_step"]:
         same(row, hand[row["step"]])
 
 
 def test_late_and_corrected_values_count_as_they_are_now(world):
     report, hand = report_on(world, appended()), by_hand(appended())
-    assert report["overall"]["n_steps"] == 1250
-    assert report["overall"]["n_open"] == 0
-    assert (report["overall"]["n_late"], report["overall"]["n_corrected"]) == (3, 5)  # day 437 lies 3 to 5 steps ahead of cutoffs up to 434
+    assert report["n_cutoffs"] == LAST - FIRST + 1
+    assert (report["overall"]["n_late"], report["overall"]["n_corrected"]) == (5, 5)  # a step ago to five steps ago
     for row in report["by_step"]:
         same(row, hand[row["step"]])
-    (of_digest,) = report["by_digest"]
-    assert of_digest["digest"] == report["champion"]["digest"] == read_champion("small").digest
     losses = [v for s in hand.values() for v in s["losses"]]
     gate = read_champion("small").decision["mean_loss"]["challenger"]
-    assert report["champion"]["error_ratio"] == pytest.approx(sum(losses) / len(losses) / gate, rel=1e-12)
+    assert report["champion"]["error_ratio"] == pytest.approx(sum(losses) / len(losses) / gate, rel=1e-9)
     assert report["verdict"] in {"measured", "drift"}
+
+
+def test_answers_as_of_a_time_are_counted_and_are_no_service(world):
+    served = report_on(world, appended())["served"]
+    n = LAST - FIRST + 1
+    assert served["answers"] == {"n_answers": n, "n_news": 0, "n_as_of": n, "n_own_history": 0, "n_unmarked": 0}
+    assert (served["overall"]["n_steps"], served["by_digest"]) == (0, [])
 
 
 def test_there_is_a_page_to_look_at(world):
@@ -121,6 +124,7 @@ def test_there_is_a_page_to_look_at(world):
     assert "north:load" in (folder / "evidently.html").read_text()
     assert (folder / "steps.png").stat().st_size > 5_000
     assert "| 5 |" in (folder / "report.md").read_text()
+    assert f"{LAST - FIRST + 1} as of a time asked for" in (folder / "report.md").read_text()
 
 
 def test_with_nothing_new_the_report_stands(world, capsys):

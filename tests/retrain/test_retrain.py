@@ -60,7 +60,21 @@ def test_the_command_writes_its_decision(tmp_path, capsys):
     from tasks.retrain.__main__ import main
 
     root = small_root(tmp_path, small_rows(400))
-    write_json(root / "data/reports/monitor/report.json", report(age_steps=100))
+    write_json(root / "data/reports/monitor/report.json", report(age_steps=100) | {"dataset": "small"})
     main(root)
     assert read_json(root / "data/decisions/retrain/decision.json")["due"]
     assert "retrain: due: 100 steps" in capsys.readouterr().out
+
+
+def test_the_report_of_another_dataset_decides_nothing(tmp_path):
+    from homes import small_root
+    from small_release import small_rows
+
+    from tasks.core.errors import OtherDatasetError
+    from tasks.retrain.__main__ import main
+
+    root = small_root(tmp_path, small_rows(400))
+    write_json(root / "data/reports/monitor/report.json", report(age_steps=100))
+    with pytest.raises(OtherDatasetError, match=r"'tides', and the current dataset is 'small'.*tidemill use tides"):
+        main(root)
+    assert not (root / "data/decisions/retrain").exists()

@@ -6,11 +6,12 @@ from datetime import timedelta
 
 import polars as pl
 import pytest
-from servers import DATASET, crown, digest_of, publish, serving
+from servers import DATASET, at, crown, digest_of, publish, serving
 from small_release import build_small_release
 
 from deployments.forecaster.source import Choice, Standing
-from tasks.edges.artifacts import read_json, write_json
+from tasks.edges.artifacts import read_json, write_json, write_text
+from tasks.edges.served import count_served, read_served
 from tasks.release import forecasts, load
 
 
@@ -94,6 +95,36 @@ def test_a_champion_of_another_dataset_is_refused(crowned, home, tmp_path):
     write_json(ours, read_json(theirs))
     assert "'other'" in crowned.wait_for(lambda said: said["faults"])["faults"][0]
     assert crowned.predict(series_id="north").status_code == 200
+
+
+def test_the_checkouts_current_dataset_is_followed_as_soon_as_it_has_a_champion(releases, tmp_path):
+    """As `tidemill use` and `tidemill run` change it under a running service; each answer is recorded for the dataset that it is of."""
+    build_small_release(tmp_path / "theirs", dataset="theirs")
+    home, params = tmp_path / "home", tmp_path / "params.yaml"
+
+    def use(name):
+        write_text(params, f"dataset: {name}\ndatasets: {{{DATASET}: {{}}, theirs: {{}}}}\n")
+
+    use(DATASET)
+    crown(home, releases / "first")
+    with serving(home, TIDEMILL_CHECKOUT=str(tmp_path)) as server:
+        assert server.wait_for(lambda said: said["ready"])["dataset"] == DATASET
+        use("theirs")
+        said = server.wait_for(lambda said: said["faults"])
+        assert (said["ready"], said["dataset"]) == (True, DATASET)
+        assert "'theirs' has no champion yet" in said["faults"][0]
+        assert server.predict(series_id="north").json()["dataset"] == DATASET
+        crown(home, tmp_path / "theirs")
+        assert server.wait_for(lambda said: said["dataset"] == "theirs")["faults"] == []
+        made = server.predict(series_id="north").json()
+        assert (made["dataset"], made["model"]["digest"]) == ("theirs", digest_of(tmp_path / "theirs"))
+        write_text(params, "dataset: [")
+        assert server.wait_for(lambda said: said["faults"])["dataset"] == "theirs"
+        use(DATASET)
+        assert server.wait_for(lambda said: said["dataset"] == DATASET)["faults"] == []
+    with at(home):
+        assert (count_served(DATASET)["n_answers"], count_served("theirs")["n_answers"]) == (1, 1)
+        assert read_served("theirs")["digest"].unique().to_list() == [digest_of(tmp_path / "theirs")]
 
 
 def test_published_rows_are_looked_back_on_as_soon_as_they_are_there(crowned, home, releases, all_rows):

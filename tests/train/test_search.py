@@ -17,8 +17,9 @@ from searched import FEW, N_TRIALS, PENALTY, WALK, judged_and_cut_off, kill_in_f
 
 from tasks.core.errors import FoldError, ForecasterError, ParamsError, SettingsError
 from tasks.core.scores import pinball
+from tasks.edges.mlflow_delivery import publish_runs
 from tasks.edges.settings import settings
-from tasks.edges.tracking import pending, publish_runs
+from tasks.edges.tracking import pending
 from tasks.train import search as search_module
 from tasks.train.search import Trial, front, tell_mlflow
 from tasks.train.search_params import SearchParams, with_chosen
