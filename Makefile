@@ -21,7 +21,7 @@ down: $(STAMP)  ## stop exactly those
 	$(BIN)/tidemill down
 
 kafka-up: $(STAMP)  ## a Kafka broker alone, in the foreground (Java 17 and Maven fetch it the first time)
-	$(BIN)/python -m flows.broker
+	$(BIN)/python -m deployments.ops.kafka_broker
 
 test: $(STAMP)  ## everything the tests need, then the tests, with coverage
 	$(BIN)/pytest tests -m "$(TESTS)" -n 2 --dist loadfile --durations=25 --cov=tasks --cov=flows --cov=deployments --cov-report=term:skip-covered $(ARGS)

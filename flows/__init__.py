@@ -1,1 +1,1 @@
-"""When and where the stages run: Prefect flows that read like the map and decide nothing about data, and `tidemill` for people."""
+"""When and where the stages run: Prefect flows that read like the map and decide nothing about data."""

@@ -1,7 +1,7 @@
 """The space in which models work: z = transform(y). Each transform is one object that goes both ways, in float64, and has its laws in tests/core.
 
 There are `none`, `log`, `log1p` and `box_cox` with the target's `power` (Box & Cox 1964, J. of the Royal Statistical Society B 26(2)). Differences are no transform of y: models learn the distance from
-the last or the seasonal value (`base`), and size is taken out by `features.scale`; both live in tasks/forecasters/preamble.py.
+the last or the seasonal value (`base`), and size is taken out by `features.scale`; both live in tasks/forecasters/parts/preamble.py.
 """
 
 from dataclasses import dataclass

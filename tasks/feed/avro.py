@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tasks.core.errors import FeedError
-from tasks.edges.schema_registry import SchemaRegistry
+from tasks.edges.feeds.schema_registry import SchemaRegistry
 from tasks.feed.decode import Reader, UnreadableError
 from tasks.feed.wire import numbered
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import FeedError, ParamsError
-from tasks.edges.schema_registry import SchemaRegistry
+from tasks.edges.feeds.schema_registry import SchemaRegistry
 from tasks.edges.settings import ROOT, settings
 from tasks.feed.decode import Contract, Decoder, JsonDecoder, Reader
 from tasks.feed.params import FeedParams

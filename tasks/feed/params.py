@@ -70,7 +70,7 @@ class DatabaseSource(Strict):
 class WebsocketSource(Strict):
     """A WebSocket. `${NAME}` in url, subscribe, headers and backfill_url is the environment's: secrets do not stand here.
 
-    See tasks.edges.websocket.WebsocketFeed; log: None: url without what follows `?`.
+    See tasks.edges.feeds.websocket.WebsocketFeed; log: None: url without what follows `?`.
     """
 
     kind: Literal["websocket"]
@@ -104,7 +104,7 @@ class WebsocketSource(Strict):
 class ExchangeSource(Strict):
     """Closed bars of an exchange, by ccxt (`tidemill[exchanges]`). Keys and other options of ccxt stand in TIDEMILL_FEED_EXCHANGE.
 
-    See tasks.edges.exchange.ExchangeFeed. since: without a zone it is UTC.
+    See tasks.edges.feeds.exchange.ExchangeFeed. since: without a zone it is UTC.
     """
 
     kind: Literal["exchange"]

@@ -13,7 +13,7 @@ from tasks.core.calendar import Calendar, step_length
 from tasks.core.errors import FeedError
 from tasks.core.frames import UTC
 from tasks.edges.artifacts import file_hash
-from tasks.edges.played import Played
+from tasks.edges.feeds.played import Played
 from tasks.edges.settings import ROOT
 from tasks.feed.params import TYPES, FeedParams
 from tasks.feed.times import PER_SECOND, read_times

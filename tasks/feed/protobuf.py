@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from tasks.core.errors import FeedError
-from tasks.edges.schema_registry import Found, SchemaRegistry
+from tasks.edges.feeds.schema_registry import Found, SchemaRegistry
 from tasks.feed.decode import Reader, UnreadableError
 from tasks.feed.wire import numbered
 

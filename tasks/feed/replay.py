@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 import polars as pl
 
-from tasks.edges.played import Pace, Played
+from tasks.edges.feeds.played import Pace, Played
 
 _BATCH = 5_000  # records between two looks at the clock
 _WAIT_S = 0.2

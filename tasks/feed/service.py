@@ -170,7 +170,7 @@ def replay_quarantine(rule: str | None, *, dry_run: bool, root: Path = ROOT) -> 
 
 def skip(root: Path = ROOT) -> "list[Lost]":
     """See tasks.feed.skip; of the current dataset's topic. Raises FeedError when its feed reads none."""
-    from tasks.edges.kafka import KafkaFeed  # noqa: PLC0415  (other sources need no Kafka)
+    from tasks.edges.feeds.kafka import KafkaFeed  # noqa: PLC0415  (other sources need no Kafka)
     from tasks.feed.skip import skip_lost  # noqa: PLC0415  (a landing never needs it)
 
     table, params = open_current(root)

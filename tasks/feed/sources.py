@@ -25,7 +25,7 @@ def build_feed(params: FeedParams, dataset: str, about: About, raise_: Raise, ro
 
 
 def _database(source: DatabaseSource, raise_: Raise) -> Feed:
-    from tasks.edges.database import DatabaseFeed  # noqa: PLC0415
+    from tasks.edges.feeds.database import DatabaseFeed  # noqa: PLC0415
 
     if not (url := settings().feed_database):
         raise FeedError(
@@ -35,7 +35,7 @@ def _database(source: DatabaseSource, raise_: Raise) -> Feed:
 
 
 def _kafka(source: KafkaSource, dataset: str, raise_: Raise) -> Feed:
-    from tasks.edges.kafka import KafkaFeed  # noqa: PLC0415
+    from tasks.edges.feeds.kafka import KafkaFeed  # noqa: PLC0415
 
     s = settings()
     return KafkaFeed(
@@ -49,7 +49,7 @@ def _kafka(source: KafkaSource, dataset: str, raise_: Raise) -> Feed:
 
 
 def _websocket(source: WebsocketSource, raise_: Raise) -> Feed:
-    from tasks.edges.websocket import WebsocketFeed  # noqa: PLC0415
+    from tasks.edges.feeds.websocket import WebsocketFeed  # noqa: PLC0415
 
     return WebsocketFeed(
         **{
@@ -66,7 +66,7 @@ def _websocket(source: WebsocketSource, raise_: Raise) -> Feed:
 
 
 def _exchange(source: ExchangeSource, raise_: Raise) -> Feed:
-    from tasks.edges.exchange import ExchangeFeed  # noqa: PLC0415
+    from tasks.edges.feeds.exchange import ExchangeFeed  # noqa: PLC0415
 
     return ExchangeFeed(
         **source.model_dump(exclude={"kind"}),
@@ -77,7 +77,7 @@ def _exchange(source: ExchangeSource, raise_: Raise) -> Feed:
 
 
 def _files(source: FilesSource, params: FeedParams, about: About, root: Path) -> Feed:
-    from tasks.edges.played import PlayedFeed  # noqa: PLC0415
+    from tasks.edges.feeds.played import PlayedFeed  # noqa: PLC0415
     from tasks.feed.played import play, play_lines  # noqa: PLC0415
 
     if source.path is not None:

@@ -17,25 +17,25 @@ from tasks.core.schema import FeatureSchema
 from tasks.edges.settings import ROOT
 
 FORECASTERS = {
-    "last_value": "tasks.forecasters.last_value:LastValue",
-    "window_mean": "tasks.forecasters.window_mean:WindowMean",
-    "seasonal_naive": "tasks.forecasters.seasonal_naive:SeasonalNaive",
-    "har": "tasks.forecasters.har:Har",
-    "ridge": "tasks.forecasters.ridge:Ridge",
-    "lightgbm": "tasks.forecasters.lightgbm:LightGbm",
-    "xgboost": "tasks.forecasters.xgboost:XgBoost",
-    "catboost": "tasks.forecasters.catboost:CatBoost",
-    "sklearn": "tasks.forecasters.sklearn:Estimator",
-    "mlp": "tasks.forecasters.mlp:Mlp",
-    "nlinear": "tasks.forecasters.nlinear:NLinear",
-    "gru": "tasks.forecasters.gru:Gru",
-    "lstm": "tasks.forecasters.lstm:Lstm",
-    "patch_transformer": "tasks.forecasters.patch_transformer:PatchTransformer",
-    "ets": "tasks.forecasters.ets:Ets",
-    "theta": "tasks.forecasters.theta:Theta",
-    "arima": "tasks.forecasters.arima:Arima",
-    "garch": "tasks.forecasters.garch:Garch",
-    "prophet": "tasks.forecasters.prophet:Prophet",
+    "last_value": "tasks.forecasters.models.naive.last_value:LastValue",
+    "window_mean": "tasks.forecasters.models.naive.window_mean:WindowMean",
+    "seasonal_naive": "tasks.forecasters.models.naive.seasonal_naive:SeasonalNaive",
+    "har": "tasks.forecasters.models.linear.har:Har",
+    "ridge": "tasks.forecasters.models.linear.ridge:Ridge",
+    "lightgbm": "tasks.forecasters.models.trees.lightgbm:LightGbm",
+    "xgboost": "tasks.forecasters.models.trees.xgboost:XgBoost",
+    "catboost": "tasks.forecasters.models.trees.catboost:CatBoost",
+    "sklearn": "tasks.forecasters.models.trees.sklearn:Estimator",
+    "mlp": "tasks.forecasters.models.nets.mlp:Mlp",
+    "nlinear": "tasks.forecasters.models.nets.nlinear:NLinear",
+    "gru": "tasks.forecasters.models.nets.gru:Gru",
+    "lstm": "tasks.forecasters.models.nets.lstm:Lstm",
+    "patch_transformer": "tasks.forecasters.models.nets.patch_transformer:PatchTransformer",
+    "ets": "tasks.forecasters.models.local.ets:Ets",
+    "theta": "tasks.forecasters.models.local.theta:Theta",
+    "arima": "tasks.forecasters.models.local.arima:Arima",
+    "garch": "tasks.forecasters.models.local.garch:Garch",
+    "prophet": "tasks.forecasters.models.local.prophet:Prophet",
 }
 
 SKLEARN = "sklearn:"  # what follows is a regressor of scikit-learn
@@ -128,7 +128,7 @@ def _own_class(module: str, attribute: str) -> Any:
     lacking = [part for part in ("fit", "predict", "save", "load", "to_onnx") if not callable(getattr(found, part, None))]
     if not isinstance(found, type) or lacking:
         raise ForecasterError(
-            f"`{module}:{attribute}` is no forecaster: it lacks {lacking or 'a class'}. Derive it from tasks.forecasters.formula.Formula, which has them "
+            f"`{module}:{attribute}` is no forecaster: it lacks {lacking or 'a class'}. Derive it from tasks.forecasters.graph.formula.Formula, which has them "
             "(docs/how-to/add-a-model.md)."
         )
     return found

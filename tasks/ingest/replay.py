@@ -37,8 +37,8 @@ def rows_of_dataset(name: str, root: Path = ROOT) -> Rows:
 
 def rows_of_file(pattern: str) -> Rows:
     """The rows of a file (or of files, by a glob) as `tidemill new` would read them. Raises SourceError for what it cannot read."""
-    from tasks.ingest.wizard.look import Asked, look  # noqa: PLC0415  (a dataset needs no wizard)
-    from tasks.ingest.wizard.propose import propose  # noqa: PLC0415
+    from tasks.ingest.wizard.decide.propose import propose  # noqa: PLC0415
+    from tasks.ingest.wizard.inspect.look import Asked, look  # noqa: PLC0415  (a dataset needs no wizard)
 
     suffixes = [s for s in Path(pattern).suffixes if s != ".gz"]
     if not suffixes or (form := _FORMATS.get(suffixes[-1].lower())) is None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from tasks.core.errors import ReleaseError
 from tasks.forecasters import load_forecaster
-from tasks.forecasters.net import Net
+from tasks.forecasters.parts.net import Net
 from tasks.quantize.int8 import MAX_LATENCY_RATIO, Compared, compare, decide, open_graph, write_int8
 from tasks.quantize.params import QuantizeParams
 from tasks.quantize.parity import MAX_PARITY_SD, GateRows, check_parity

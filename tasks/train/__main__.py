@@ -12,7 +12,7 @@ from tasks.edges.params import read_about, read_dataset, read_gate_steps, read_m
 from tasks.edges.settings import ROOT
 from tasks.edges.tracking import log_training
 from tasks.train.params import TrainParams
-from tasks.train.search import tell_mlflow
+from tasks.train.search.search import tell_mlflow
 from tasks.train.stage import train
 
 

@@ -19,11 +19,11 @@ import numpy as np
 
 from tasks.core.errors import FoldError, ForecasterError
 from tasks.core.windows import Panel, WalkForward
-from tasks.edges.fanout import Map, fan_out
 from tasks.edges.fold_cache import code_digest, fetch_fit, keep_fit, trim_fits
 from tasks.edges.settings import settings
+from tasks.edges.workers.fanout import Map, fan_out
 from tasks.forecasters import Forecaster, build_forecaster
-from tasks.forecasters.formula import Formula
+from tasks.forecasters.graph.formula import Formula
 from tasks.train.select import SelectParams, columns_to_ignore, ignore_columns
 
 SAY_EVERY_S = 5.0

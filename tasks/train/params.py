@@ -7,7 +7,7 @@ from pydantic import Field, ValidationError, model_validator
 from tasks.core.about import Strict
 from tasks.core.errors import ParamsError
 from tasks.core.windows import WalkForward
-from tasks.train.search_params import SearchParams
+from tasks.train.search.params import SearchParams
 from tasks.train.select import SelectParams
 
 

@@ -10,7 +10,7 @@ from tasks.core.about import Strict
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
 from tasks.forecasters import Forecaster
-from tasks.forecasters.trees import rows_in_reach
+from tasks.forecasters.parts.trees import rows_in_reach
 
 _JUDGED_ROWS = (
     2000  # of the held ones, evenly: the mean error of 2,000 rows moves by a few percent, and columns worth less than that are not told apart

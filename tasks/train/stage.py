@@ -21,7 +21,7 @@ from tasks.train.overlap import refuse_overlap
 from tasks.train.params import TrainParams, split_own
 from tasks.train.picture import folds_svg
 from tasks.train.plan import Plan, described, plan_fits, plan_json
-from tasks.train.search import Tell, search_report, search_walk
+from tasks.train.search.search import Tell, search_report, search_walk
 from tasks.train.select import selection_report
 from tasks.train.transfer import starting_fit
 from tasks.train.walk import Predicted, fits_of, forecast_frame, predicted

@@ -16,7 +16,7 @@ from tasks.core.about import About
 from tasks.core.frames import SERIES
 from tasks.core.transform import from_z
 from tasks.core.windows import WalkForward, panel_of
-from tasks.edges.fanout import Map, fan_out
+from tasks.edges.workers.fanout import Map, fan_out
 from tasks.ensemble.align import align
 from tasks.ensemble.combiner import shares
 from tasks.ensemble.params import EnsembleParams

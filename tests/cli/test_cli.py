@@ -10,7 +10,7 @@ import pytest
 from small_checkout import small_checkout
 from typer.testing import CliRunner
 
-from flows.cli import app
+from deployments.cli.app import app
 from tasks.edges.params import STAGES
 
 COMMANDS = ("run", "up", "down", "forecast", "status", "doctor", "new", "use", "datasets", "leaks", "schema", "replay")
@@ -37,7 +37,9 @@ def test_every_command_has_help_and_json(command):
 
 def test_help_imports_nothing_heavy():
     """`--help` answers at once, so a heavy import in one command must not reach the others."""
-    code = "import sys, flows.cli; print(*sorted({'prefect', 'polars', 'mlflow', 'bentoml', 'numpy', 'pydantic', 'httpx'} & set(sys.modules)))"
+    code = (
+        "import sys, deployments.cli.app; print(*sorted({'prefect', 'polars', 'mlflow', 'bentoml', 'numpy', 'pydantic', 'httpx'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 

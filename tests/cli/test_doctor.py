@@ -24,7 +24,7 @@ def checkout(tmp_path_factory):
 def _wrong(checkout, **environment):
     """What doctor calls wrong, by name; its exit code must agree."""
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "doctor", "--json"],
+        [sys.executable, "-m", "deployments.cli", "doctor", "--json"],
         cwd=checkout.root,
         env={**checkout.environment, **environment},
         capture_output=True,

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
-from flows.leaks import look_for_leaks
+from deployments.cli.app import app
+from deployments.ops.leaks import look_for_leaks
 
 MINE = "import numpy as np\ndef smoothed(values):\n    return np.convolve(values, np.ones(5) / 5)[: len(values)] if len(values) > 4 else values * np.nan\n"
 MINE += "def centred(values):\n    return np.convolve(values, np.ones(5) / 5)[2:][: len(values)] if len(values) > 4 else values * np.nan\n"

@@ -5,9 +5,9 @@ import yaml
 from homes import at_home, small_root
 from small_release import small_rows
 
-from flows.doctor import _datasets
-from flows.page import build_page
-from flows.status import status
+from deployments.console.pages.run import build_page
+from deployments.ops.doctor import _datasets
+from deployments.ops.status import status
 from tasks.core.errors import OtherDatasetError
 from tasks.edges.artifacts import write_json
 from tasks.edges.current import dataset_of, read_named

@@ -13,9 +13,9 @@ import pytest
 from homes import at_home
 
 from tasks.core.errors import SettingsError
-from tasks.edges import fanout
-from tasks.edges.fanout import Map, fan_out, processes_pay
 from tasks.edges.processes import free_port, start, stop, wait_for
+from tasks.edges.workers import fanout
+from tasks.edges.workers.fanout import Map, fan_out, processes_pay
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = {"weights": np.arange(1000.0), "empty": np.empty(0)}

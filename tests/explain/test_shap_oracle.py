@@ -8,7 +8,7 @@ import pytest
 from tasks.core.schema import FeatureColumn, FeatureSchema
 from tasks.explain.shapley import shapley
 from tasks.forecasters import FORECASTERS, build_forecaster, forecaster_class
-from tasks.forecasters.trees import BoostedTrees
+from tasks.forecasters.parts.trees import BoostedTrees
 
 LINEAR = {
     "last_value": {},

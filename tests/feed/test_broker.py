@@ -11,9 +11,9 @@ from kafka_support import make_topic
 from ledger import check, producing
 from lives import land, landed_within, said, stopped, until
 
-from flows.broker import broker, is_up, new_cluster_id
+from deployments.ops.kafka_broker import broker, is_up, new_cluster_id
 from tasks.core.errors import FeedError, TopicMissingError
-from tasks.edges.kafka import KafkaFeed
+from tasks.edges.feeds.kafka import KafkaFeed
 
 
 def test_a_topic_takes_records(kafka_cluster):

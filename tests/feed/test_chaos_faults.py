@@ -22,10 +22,10 @@ from ledger import check, live, note, produce, producer_to, producing, records, 
 from lives import ended, land, landed_within, said, stopped, until
 from small_checkout import small_checkout
 
-from flows.broker import broker
+from deployments.ops.kafka_broker import broker
 from tasks.core.errors import FeedError
 from tasks.edges.delta import open_for_reading
-from tasks.edges.kafka import KafkaFeed
+from tasks.edges.feeds.kafka import KafkaFeed
 from tasks.edges.settings import settings
 from tasks.feed.params import FeedParams
 from tasks.feed.skip import skip_lost

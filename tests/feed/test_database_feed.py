@@ -16,9 +16,9 @@ from postgres import postgres
 from sqlalchemy import create_engine, text
 
 from tasks.core.errors import FeedError
-from tasks.edges import database
-from tasks.edges.database import DatabaseFeed
 from tasks.edges.delta import open_for_reading
+from tasks.edges.feeds import database
+from tasks.edges.feeds.database import DatabaseFeed
 from tasks.feed.land import Landing, drain, open_table
 from tasks.feed.params import FeedParams
 

@@ -9,7 +9,7 @@ from exchange_server import Exchange
 from landed import rows_of
 
 from tasks.core.errors import FeedError
-from tasks.edges.exchange import ExchangeFeed
+from tasks.edges.feeds.exchange import ExchangeFeed
 from tasks.feed.land import Landing, drain, open_table
 from tasks.feed.params import FeedParams
 

@@ -20,12 +20,12 @@ from sqlalchemy.pool import NullPool
 
 from tasks.core.about import About, Target
 from tasks.core.records import RECORDS, Feed
-from tasks.edges.database import DatabaseFeed
-from tasks.edges.exchange import ExchangeFeed
-from tasks.edges.kafka import KafkaFeed
-from tasks.edges.kafka_producer import TopicWriter
-from tasks.edges.played import PlayedFeed
-from tasks.edges.websocket import WebsocketFeed
+from tasks.edges.feeds.database import DatabaseFeed
+from tasks.edges.feeds.exchange import ExchangeFeed
+from tasks.edges.feeds.kafka import KafkaFeed
+from tasks.edges.feeds.kafka_producer import TopicWriter
+from tasks.edges.feeds.played import PlayedFeed
+from tasks.edges.feeds.websocket import WebsocketFeed
 from tasks.feed.land import Landing, drain, open_table
 from tasks.feed.params import FeedParams
 from tasks.feed.played import play_lines

@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 from kafka_support import make_topic
 
 from tasks.core.errors import FencedError
-from tasks.edges.kafka import KafkaFeed
+from tasks.edges.feeds.kafka import KafkaFeed
 
 
 def until(seconds, poll):

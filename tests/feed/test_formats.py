@@ -18,7 +18,7 @@ from landed import Given, params_of, records_of, rows_of
 
 from tasks.core.errors import FeedError
 from tasks.core.records import Polled
-from tasks.edges.schema_registry import SchemaRegistry
+from tasks.edges.feeds.schema_registry import SchemaRegistry
 from tasks.feed import avro, protobuf
 from tasks.feed.decode import RULE, Decoder
 from tasks.feed.land import Landing, contract_of, open_table
@@ -191,7 +191,7 @@ def test_any_bytes_have_an_answer_in_every_format(value):
 def test_a_registry_that_is_away_is_waited_for_and_quarantines_nothing(registry, tmp_path, monkeypatch):
     """It comes back while it is waited for: the record lands. It stays away: the landing ends, and the table is as it was."""
     value = in_avro({"series_id": "a", "event_time": NOON_MS, "price": 1.5, "volume": 2.0, "unit": "usd"}, fastavro.parse_schema(alone(BAR)), 1)
-    monkeypatch.setattr("tasks.edges.schema_registry._PAUSE_S", 0.02)
+    monkeypatch.setattr("tasks.edges.feeds.schema_registry._PAUSE_S", 0.02)
     registry.status, said = 503, []
     with pytest.raises(FeedError, match="read again"):
         landed(tmp_path, [value], MILLIS, avro.by_registry(SchemaRegistry(registry.url, wait_s=0.1, told=said.append)))

@@ -7,7 +7,7 @@ from kafka_support import make_topic
 from landed import NOON, params_of, rows_of
 from poison import GOOD, POISON
 
-from tasks.edges.kafka import KafkaFeed
+from tasks.edges.feeds.kafka import KafkaFeed
 from tasks.feed.land import Landing, drain, open_table
 
 

@@ -64,7 +64,7 @@ def test_now_moves_the_last_row_to_the_last_full_hour(checkout, kafka_cluster, t
 
 def test_control_c_ends_it_with_what_was_sent_until_then(checkout, kafka_cluster, topic):
     """At 36,000 times real time ten hours pass in a second, so that the 250 of the file take 25."""
-    command = [sys.executable, "-m", "flows.cli", "replay", "loads.csv", "--topic", topic, "--speed", "36000x", "--json"]
+    command = [sys.executable, "-m", "deployments.cli", "replay", "loads.csv", "--topic", topic, "--speed", "36000x", "--json"]
     process = checkout.start(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     while not (n_before := len(held(kafka_cluster.address, topic))):
         time.sleep(0.2)
@@ -80,5 +80,5 @@ def test_control_c_ends_it_with_what_was_sent_until_then(checkout, kafka_cluster
 ])  # fmt: skip
 def test_what_cannot_be_played_is_said(checkout, arguments, says):
     (checkout.root / "empty.csv").write_text("region,time,load\n")
-    failed = checkout.run(sys.executable, "-m", "flows.cli", "replay", *arguments, code=2)
+    failed = checkout.run(sys.executable, "-m", "deployments.cli", "replay", *arguments, code=2)
     assert says in failed.stdout + failed.stderr

@@ -14,7 +14,7 @@ from lives import ended, land, landed_within, said, stopped, until
 
 from tasks.core.errors import FeedError
 from tasks.edges.delta import open_for_reading
-from tasks.edges.kafka import KafkaFeed
+from tasks.edges.feeds.kafka import KafkaFeed
 from tasks.feed.params import FeedParams
 from tasks.feed.skip import skip_lost
 

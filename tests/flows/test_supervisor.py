@@ -10,7 +10,7 @@ from homes import at_home
 from servers import DATASET, crown, digest_of
 from small_release import build_small_release
 
-from flows.supervisor import Part, _Keeper, parts, read_state
+from deployments.ops.supervisor import Part, _Keeper, parts, read_state
 from tasks.edges.processes import fetch, free_port, stop, wait_for
 from tasks.edges.settings import ROOT
 from tasks.package.bento import build_bento

@@ -6,8 +6,8 @@ import pytest
 
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import SERIES_KEY, FeatureColumn, FeatureSchema, series_key
-from tasks.forecasters.arithmetic import write_graph
-from tasks.forecasters.identity import Identity
+from tasks.forecasters.graph.arithmetic import write_graph
+from tasks.forecasters.parts.identity import Identity
 
 NAMES = ("z_last", *SERIES_KEY)
 SCHEMA = FeatureSchema(

@@ -6,7 +6,7 @@ import pytest
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import SERIES_KEY, FeatureColumn, FeatureSchema
 from tasks.forecasters import build_forecaster
-from tasks.forecasters.linear import moments, reweighted, solve
+from tasks.forecasters.parts.linear import moments, reweighted, solve
 
 SCHEMA = FeatureSchema(
     columns=tuple(FeatureColumn(name=name, role=role, lookback_steps=1) for name, role in (("z_last", "level"), ("z_lag_1", "level"), ("kind_value", "free"))),

@@ -18,8 +18,10 @@ from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureColumn, FeatureSchema
 from tasks.core.windows import WalkForward, panel_of
 from tasks.edges.settings import ROOT, settings
-from tasks.forecasters import arithmetic, build_forecaster, training
-from tasks.forecasters.net_layers import Draw, Inputs
+from tasks.forecasters import build_forecaster
+from tasks.forecasters.graph import arithmetic
+from tasks.forecasters.parts.net_layers import Draw, Inputs
+from tasks.forecasters.training.lightning import lightning as training
 
 STEPS, LAGS = 3, 6
 SMALL = {"epochs": 4, "batch_rows": 64}
@@ -253,7 +255,7 @@ def test_too_few_rows_to_stop_by_run_all_epochs():
 KILLED = """
 import sys, time
 sys.path[:0] = ["tests/support", "tests/forecasters"]
-from tasks.forecasters import training
+from tasks.forecasters.training.lightning import lightning as training
 slow = training.Learner.on_train_epoch_start
 training.Learner.on_train_epoch_start = lambda self: (time.sleep(0.2 if self.current_epoch < 4 else 60), slow(self))
 from test_nets import LONG, fitted

@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_info
 
 from tasks.core.windows import WalkForward
 from tasks.forecasters import FORECASTERS, build_forecaster, forecaster_class
-from tasks.forecasters.formula import linear_algebra_on_one_thread
+from tasks.forecasters.graph.formula import linear_algebra_on_one_thread
 
 WALK = WalkForward(n_cutoffs=1, stride_steps=1, refit_every_cutoffs=1, min_train_steps=1)
 PARAMS = {"har": {"windows_steps": [1, 5]}, "lightgbm": {"min_data_in_leaf": 20}}

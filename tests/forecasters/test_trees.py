@@ -9,11 +9,11 @@ import pytest
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import SERIES_KEY, FeatureColumn, FeatureSchema, series_key
 from tasks.forecasters import build_forecaster, load_forecaster
-from tasks.forecasters.moving import Moving
-from tasks.forecasters.residuals import Pairs
-from tasks.forecasters.subgraph import apply
-from tasks.forecasters.tree_graph import trees_graph
-from tasks.forecasters.trees import rows_in_reach
+from tasks.forecasters.graph.subgraph import apply
+from tasks.forecasters.graph.tree_graph import trees_graph
+from tasks.forecasters.parts.moving import Moving
+from tasks.forecasters.parts.residuals import Pairs
+from tasks.forecasters.parts.trees import rows_in_reach
 
 LIBRARIES = ("lightgbm", "xgboost", "catboost")
 SMALL = {"lightgbm": {"min_data_in_leaf": 20}, "xgboost": {"min_child_weight": 20}, "catboost": {"depth": 4}}

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from typer.main import get_command
 
+from deployments.cli.app import app
 from deployments.forecaster.app import create_app
-from flows.cli import app
 from tasks.core import frames
 from tasks.core.about import About, Target
 from tasks.core.frames import FrameSchema
@@ -35,7 +35,7 @@ from tasks.promote.params import PromoteParams
 from tasks.quantize.params import QuantizeParams
 from tasks.retrain.params import RetrainParams
 from tasks.train.params import OwnTraining, TrainParams
-from tasks.train.search_params import SearchParams
+from tasks.train.search.params import SearchParams
 from tasks.train.select import SelectParams
 from tasks.validate.params import ColumnRule, RowRule, ValidateParams
 

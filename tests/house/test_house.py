@@ -80,7 +80,7 @@ def test_every_listed_model_is_a_forecaster():
 
 def test_documented_make_targets_and_commands_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    listed = subprocess.run([sys.executable, "-m", "flows.cli", "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run([sys.executable, "-m", "deployments.cli", "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for path in DOCS:
         text = path.read_text()
         assert set(re.findall(r"`make ([a-z-]+)", text)) <= targets, path

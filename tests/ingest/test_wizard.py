@@ -11,9 +11,9 @@ import pytest
 import wizard_runs as runs
 
 from tasks.core.errors import ParamsError, SourceError
-from tasks.ingest.wizard.bars import by_invariants
-from tasks.ingest.wizard.look import Asked, look
-from tasks.ingest.wizard.propose import contract
+from tasks.ingest.wizard.decide.propose import contract
+from tasks.ingest.wizard.inspect.bars import by_invariants
+from tasks.ingest.wizard.inspect.look import Asked, look
 from tasks.ingest.wizard.write import check_name
 
 START = datetime(2022, 1, 3, tzinfo=UTC)  # a Monday

@@ -11,7 +11,7 @@ import wizard_runs as runs
 import yaml
 from typer.testing import CliRunner
 
-from flows import cli_datasets
+from deployments.cli import datasets as cli_datasets
 from tasks.core.errors import ParamsError, SourceError
 from tasks.edges.params import read_dataset, read_models
 from tasks.ingest.wizard import use as use_module

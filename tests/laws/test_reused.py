@@ -7,7 +7,7 @@ import pytest
 from test_forecasters import pairs, schema_of
 
 from tasks.forecasters import build_forecaster
-from tasks.forecasters.ridge import Ridge
+from tasks.forecasters.models.linear.ridge import Ridge
 
 OF_ALL = [
     {},

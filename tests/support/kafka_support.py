@@ -4,7 +4,7 @@ from uuid import uuid4
 
 import pytest
 
-from flows.broker import broker
+from deployments.ops.kafka_broker import broker
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tasks.core.errors import TidemillError
 from tasks.edges import delta
-from tasks.edges.kafka import KafkaFeed
+from tasks.edges.feeds.kafka import KafkaFeed
 from tasks.feed import window
 from tasks.feed.land import Landing, drain, open_table
 from tasks.feed.params import FeedParams

@@ -5,7 +5,7 @@ import os
 import signal
 from pathlib import Path
 
-from tasks.forecasters.ridge import Ridge
+from tasks.forecasters.models.linear.ridge import Ridge
 
 
 class Mortal(Ridge):

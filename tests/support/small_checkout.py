@@ -55,7 +55,7 @@ class SmallCheckout:
 
     def tidemill(self, *arguments, code=0, **environment) -> subprocess.CompletedProcess:
         """Run the command line in the checkout."""
-        return self.run(sys.executable, "-m", "flows.cli", *arguments, code=code, **environment)
+        return self.run(sys.executable, "-m", "deployments.cli", *arguments, code=code, **environment)
 
     def repro(self, *arguments) -> subprocess.CompletedProcess:
         """`dvc repro`."""

@@ -12,8 +12,8 @@ from tasks.features import FeatureParams, feature_schema
 from tasks.forecasters import build_forecaster
 from tasks.ingest.__main__ import main as ingest
 from tasks.ingest.params import IngestParams
-from tasks.ingest.wizard.look import Asked, look
-from tasks.ingest.wizard.propose import propose
+from tasks.ingest.wizard.decide.propose import propose
+from tasks.ingest.wizard.inspect.look import Asked, look
 from tasks.ingest.wizard.use import use
 from tasks.ingest.wizard.write import write_entry
 from tasks.train.params import TrainParams

@@ -10,9 +10,9 @@ from panels import CALENDAR, feature_table, small_about, small_schema
 from tasks.edges.settings import ROOT, child_environment, settings
 from tasks.train.fits import Ground
 from tasks.train.params import TrainParams
-from tasks.train.search import tell_mlflow
-from tasks.train.search_params import SearchParams
-from tasks.train.search_study import open_study
+from tasks.train.search.params import SearchParams
+from tasks.train.search.search import tell_mlflow
+from tasks.train.search.study import open_study
 from tasks.train.stage import train
 
 WALK = TrainParams(n_cutoffs=40, stride_steps=2, refit_every_cutoffs=10, min_train_steps=100)

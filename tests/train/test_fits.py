@@ -17,13 +17,14 @@ from panels import CALENDAR, feature_table, small_about, small_schema
 from tasks.core.errors import FoldError, ForecasterError, ParamsError
 from tasks.core.frames import FORECAST
 from tasks.core.windows import panel_of, plan_folds
-from tasks.edges import fanout, fold_cache
+from tasks.edges import fold_cache
 from tasks.edges.settings import child_environment
+from tasks.edges.workers import fanout
 from tasks.ensemble.align import align
 from tasks.ensemble.params import EnsembleParams
 from tasks.ensemble.stage import assemble
 from tasks.forecasters import FORECASTERS
-from tasks.forecasters.ridge import Ridge
+from tasks.forecasters.models.linear.ridge import Ridge
 from tasks.train import fits, stage
 from tasks.train.params import TrainParams
 from tasks.train.picture import folds_svg

@@ -20,10 +20,10 @@ from tasks.core.scores import pinball
 from tasks.edges.mlflow_delivery import publish_runs
 from tasks.edges.settings import settings
 from tasks.edges.tracking import pending
-from tasks.train import search as search_module
-from tasks.train.search import Trial, front, tell_mlflow
-from tasks.train.search_params import SearchParams, with_chosen
-from tasks.train.search_study import alone_with, begin_trial, drawn, finished, open_study, study_folder, trim_studies
+from tasks.train.search.params import SearchParams, with_chosen
+from tasks.train.search.search import Trial, front, tell_mlflow
+from tasks.train.search.search import search as search_module
+from tasks.train.search.study import alone_with, begin_trial, drawn, finished, open_study, study_folder, trim_studies
 
 
 def test_a_search_killed_twice_loses_no_trial_repeats_none_and_answers_as_if_nothing_had_been(tmp_path):

@@ -7,8 +7,8 @@ import optuna
 import pytest
 from searched import FEW, N_TRIALS, train_small
 
-from tasks.train.search_importance import LEAST_TRIALS, importances
-from tasks.train.search_picture import importances_svg
+from tasks.train.search.charts import importances_svg
+from tasks.train.search.importance import LEAST_TRIALS, importances
 
 
 def tried(n, value, space, seed=0):

@@ -10,7 +10,7 @@ from postgres import postgres
 from searched import FEW, N_TRIALS, begin, judged_and_cut_off, stand_still, train_small
 
 from tasks.core.errors import SettingsError
-from tasks.edges import fanout
+from tasks.edges.workers import fanout
 
 
 @pytest.fixture(scope="module")

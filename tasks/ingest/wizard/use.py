@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from tasks.core.errors import ParamsError
 from tasks.edges.artifacts import read_json, replacing, write_json
 from tasks.edges.settings import ROOT, settings
-from tasks.ingest.wizard.files import find_files, link_names
+from tasks.ingest.wizard.inspect.files import find_files, link_names
 from tasks.ingest.wizard.write import load_params, save_params
 
 SOURCE = "data/source"

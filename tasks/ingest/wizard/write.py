@@ -14,7 +14,7 @@ from ruamel.yaml.tokens import CommentToken
 from tasks.core.errors import ParamsError
 from tasks.edges.artifacts import write_text
 from tasks.edges.settings import ROOT
-from tasks.ingest.wizard.propose import Proposal
+from tasks.ingest.wizard.decide.propose import Proposal
 
 _NAME = r"[a-z][a-z0-9_]{0,39}"
 _PLAIN = r"[A-Za-z][\w /().:-]*[\w)]|[A-Za-z]|[1-9]\d*(mo|[a-df-z])"  # what needs no quotes; `1e5` would be a number

@@ -22,7 +22,7 @@ TUNING = {"queued.min.messages": 20_000, "fetch.queue.backoff.ms": 5}
 
 def tidemill(given):
     sys.path.insert(0, str(Path.cwd()))
-    from tasks.edges.kafka import KafkaFeed
+    from tasks.edges.feeds.kafka import KafkaFeed
     from tasks.feed.land import Landing, drain, open_table
     from tasks.feed.params import FeedParams
 

@@ -1,0 +1,1 @@
+"""`tidemill`, for people: one file per noun, results as text or JSON."""

@@ -1,0 +1,153 @@
+"""`tidemill`, for people. Thin: everything in it is a flow, a stage or a service started. Results on stdout, progress on stderr."""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from deployments.cli.datasets import register
+from deployments.cli.feed import register as register_feed
+from deployments.cli.leaks import register as register_leaks
+from deployments.cli.quarantine import register as register_quarantine
+from deployments.cli.replay import register as register_replay
+from tasks.core.errors import TidemillError
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+class _Group(TyperGroup):
+    """An error that a person can mend ends a command with its message alone and exit code 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except TidemillError as error:
+            typer.echo(f"{type(error).__name__}: {error}", err=True)
+            raise typer.Exit(2) from error
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="From a feed to a forecast with honest intervals that stays right. `tidemill run` turns the whole mill once.",
+)
+
+
+@app.command()
+def run(
+    dataset: Annotated[str | None, typer.Option(help="Make this dataset current first.", metavar="NAME")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the whole chain on a Prefect server, then ask the built service for a forecast and write the page."""
+    from deployments.console.pages.run import NEXT  # noqa: PLC0415  (this and every import below: `--help` stays fast)
+    from deployments.ops.run import run as turn_once  # noqa: PLC0415
+
+    done = turn_once(dataset, _say)
+    if as_json:
+        _print_json({**done, "next": [command for command, _ in NEXT]})
+        return
+    from deployments.cli.tables import show_forecast  # noqa: PLC0415
+
+    show_forecast(done["forecast"])
+    print(f"\nGate: {done['decision']['decision']}. {done['decision']['reason']}")
+    print(f"Page: {done['page']}")
+    print("Next:")
+    for command, why in NEXT:
+        print(f"  {command:<30} {why}")
+
+
+@app.command()
+def up(
+    kafka: Annotated[bool, typer.Option("--kafka", help="Start a Kafka broker too (Java 17 and Maven fetch it the first time).")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start Prefect, MLflow, the service, a worker and the dataset's feed if it has one, wait until each answers, and leave them running."""
+    from deployments.ops.operate import up as start_all  # noqa: PLC0415
+
+    done = start_all(_say, kafka)
+    if as_json:
+        _print_json(done)
+        return
+    for name, address in done["addresses"].items():
+        print(f"{name:<10}{address}")
+    print(f"{'log':<10}{done['log']}")
+    print("`tidemill down` stops them.")
+
+
+@app.command()
+def down(as_json: AsJson = False) -> None:
+    """Stop what `up` started, and nothing else."""
+    from deployments.ops.operate import down as stop_all  # noqa: PLC0415
+
+    done = stop_all(_say)
+    if as_json:
+        _print_json(done)
+
+
+@app.command()
+def forecast(
+    as_of: Annotated[
+        str | None, typer.Option(help="Speak from what was known at this time (ISO 8601, UTC unless it says otherwise).", metavar="T")
+    ] = None,
+    series: Annotated[str | None, typer.Option(help="One series; all by default.", metavar="NAME")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Forecast with the champion, without a server."""
+    from deployments.cli.tables import show_forecast  # noqa: PLC0415
+    from deployments.ops.forecast import forecast as make  # noqa: PLC0415
+
+    made = make(as_of, series)
+    if as_json:
+        _print_json(made)
+    else:
+        show_forecast(made)
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """Show dataset, champion, last decisions, the age of the data, and what runs."""
+    from deployments.ops.status import status as look  # noqa: PLC0415
+
+    found = look()
+    if as_json:
+        _print_json(found)
+        return
+    from deployments.cli.tables import show_status  # noqa: PLC0415
+
+    show_status(found)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Look for what is wrong here and say what to do; exit code 1 when something is."""
+    from deployments.ops.doctor import as_data, examine  # noqa: PLC0415
+
+    findings = examine()
+    if as_json:
+        _print_json(as_data(findings))
+    else:
+        from deployments.cli.tables import show_findings  # noqa: PLC0415
+
+        show_findings(findings)
+    if not all(finding.well for finding in findings):
+        raise typer.Exit(1)
+
+
+register(app)
+register_leaks(app)
+register_feed(app)
+register_quarantine(app)
+register_replay(app)
+
+
+def _print_json(content: Any) -> None:
+    print(json.dumps(content, indent=2, default=str))
+
+
+_say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731

@@ -1,0 +1,1 @@
+"""Pages and charts for people who run a feed."""

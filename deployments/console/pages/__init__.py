@@ -1,0 +1,1 @@
+"""One file per page: from what stages wrote to HTML."""

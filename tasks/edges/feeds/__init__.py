@@ -1,0 +1,1 @@
+"""Sources that a feed reads, one file each."""

@@ -1,0 +1,1 @@
+"""Independent jobs on threads, processes or a cluster."""

@@ -1,0 +1,69 @@
+"""Trees of any library as one list of nodes, and that list as ONNX-ML's TreeEnsembleRegressor.
+
+Written by hand: converters round a threshold to the nearest float32, which moves rows at the threshold to the other side, and none of
+them takes LightGBM's, XGBoost's and CatBoost's trees alike. Inputs are float32, so each library's comparison has an exact counterpart.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tasks.forecasters.graph.subgraph import packed
+
+LEQ, LT, EQ, LEAF = "BRANCH_LEQ", "BRANCH_LT", "BRANCH_EQ", "LEAF"
+
+
+class Node(NamedTuple):
+    """A question to one column, or a leaf. mode: `column <= value`, `column < value`, `column == value`, or LEAF, where value is the answer.
+
+    yes, no: positions in the tree's list of the nodes that follow.
+    """
+
+    mode: str
+    value: float
+    column: int = 0
+    yes: int = 0
+    no: int = 0
+
+
+def is_one_of(nodes: list[Node], at: int, column: int, values: Sequence[float], yes: int, no: int) -> None:
+    """Put the question whether *column* is one of *values* at position *at*: a row of questions for one each, the later ones at the end of *nodes*."""
+    for i, value in enumerate(values):
+        following = no if i == len(values) - 1 else len(nodes)
+        nodes[at] = Node(EQ, value, column, yes, following)
+        if following != no:
+            at = following
+            nodes.append(Node(LEAF, 0.0))  # the next question takes this place
+    if not values:
+        nodes[at] = Node(LEQ, np.inf, column, no, no)
+
+
+def trees_graph(trees: Iterable[list[Node]], constant: float, n_columns: int) -> np.ndarray:
+    """The graph whose output (n, 1) is *constant* plus the sum of the trees at x (n, n_columns), packed; the first node of each is its root."""
+    from onnx import helper  # noqa: PLC0415  (0.3 s: predicting does without)
+
+    nodes = [(tree_id, node_id, node) for tree_id, tree in enumerate(trees) for node_id, node in enumerate(tree)]
+    leaves = [(tree_id, node_id, node) for tree_id, node_id, node in nodes if node.mode == LEAF]
+    attributes: dict[str, Any] = {
+        "nodes_treeids": [tree_id for tree_id, _, _ in nodes],
+        "nodes_nodeids": [node_id for _, node_id, _ in nodes],
+        "nodes_featureids": [node.column for _, _, node in nodes],
+        "nodes_modes": [node.mode for _, _, node in nodes],
+        "nodes_values": [0.0 if node.mode == LEAF else float(node.value) for _, _, node in nodes],
+        "nodes_truenodeids": [node.yes for _, _, node in nodes],
+        "nodes_falsenodeids": [node.no for _, _, node in nodes],
+        "target_treeids": [tree_id for tree_id, _, _ in leaves],
+        "target_nodeids": [node_id for _, node_id, _ in leaves],
+        "target_ids": [0] * len(leaves),
+        "target_weights": [float(node.value) for _, _, node in leaves],
+        "base_values": [float(constant)],
+        "n_targets": 1,
+    }
+    return packed([helper.make_node("TreeEnsembleRegressor", ["x"], ["sum"], domain="ai.onnx.ml", **attributes)], [], n_columns, "sum")
+
+
+def floor32(threshold: float) -> float:
+    """The largest float32 that is not above *threshold*: for a float32 x, x <= it means x <= *threshold* in float64."""
+    near = np.float32(threshold)
+    return float(near if float(near) <= threshold else np.nextafter(near, np.float32(-np.inf)))

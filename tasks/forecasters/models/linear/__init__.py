@@ -1,0 +1,1 @@
+"""Least squares, pooled over series."""

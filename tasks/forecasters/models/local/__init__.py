@@ -1,0 +1,1 @@
+"""Models of one series each, with parameters estimated by a library."""

@@ -1,0 +1,1 @@
+"""What any forecast must beat."""

@@ -1,0 +1,36 @@
+"""The mean of the last window, for every step."""
+
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from tasks.core.about import Strict
+from tasks.core.schema import FeatureSchema
+from tasks.forecasters.graph.arithmetic import Value, fill, take
+from tasks.forecasters.graph.formula import Formula
+from tasks.forecasters.parts.preamble import last_values, level_column
+
+
+class WindowMeanParams(Strict):
+    """window_steps: how many steps are averaged; the feature `z_mean_<window_steps>` must be declared."""
+
+    window_steps: Annotated[int, Field(ge=1)] = 22
+
+
+class WindowMean(Formula):
+    """z_hat = mean of z over the window, the last value where it is unknown."""
+
+    Params = WindowMeanParams
+
+    def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
+        super().__init__(schema, seed, **params)
+        self.column = level_column(schema, self.params.window_steps, self.name)
+
+    def learn(self, x: np.ndarray, z: np.ndarray) -> None:
+        """Nothing to learn."""
+
+    def formula(self, x: Value) -> Value:
+        """See the class."""
+        mean = take(x, [self.schema.index(self.column)] * self.schema.horizon_steps)
+        return fill(mean, last_values(self.schema, x))

@@ -1,0 +1,10 @@
+"""A gated recurrent unit along the sequence: as good as the LSTM on short series, with a quarter fewer weights."""
+
+from tasks.forecasters.graph.arithmetic import gru
+from tasks.forecasters.parts.recurrent import Recurrent
+
+
+class Gru(Recurrent):
+    """See `Recurrent`; three gates."""
+
+    n_gates, unit = 3, gru

@@ -1,0 +1,36 @@
+"""A small net of rectified layers over all columns, pooled over all series, all steps at once."""
+
+from tasks.forecasters.graph.arithmetic import Value, relu
+from tasks.forecasters.parts.net import Net, NetParams
+from tasks.forecasters.parts.net_layers import Aid, Draw, Inputs, Weights, Width, dense_weights
+from tasks.forecasters.parts.preamble import dispensable_columns
+
+
+class MlpParams(NetParams):
+    """hidden_sizes: outputs of each hidden layer."""
+
+    hidden_sizes: tuple[Width, ...] = (64, 64)
+
+
+class Mlp(Net):
+    """network = layers of relu(inputs . weights + intercept), the last one without relu."""
+
+    Params = MlpParams
+    reads_sequence = False
+
+    @property
+    def dispensable(self) -> tuple[str, ...]:
+        """All that the preamble fills."""
+        return dispensable_columns(self.schema)
+
+    def first_weights(self, n_statics: int, draw: Draw) -> Weights:
+        """Of all layers."""
+        return dense_weights(draw, (n_statics, *self.params.hidden_sizes, self.schema.horizon_steps))
+
+    def network(self, weights: Weights, inputs: Inputs, aid: Aid) -> Value:
+        """See the class."""
+        out, last = inputs.statics, len(self.params.hidden_sizes)
+        for layer in range(last + 1):
+            out = out @ weights[f"weights_{layer}"] + weights[f"intercept_{layer}"]
+            out = aid.drop(relu(out)) if layer < last else out
+        return out

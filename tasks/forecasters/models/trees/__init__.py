@@ -1,0 +1,1 @@
+"""Boosted trees and scikit-learn's regressors, on what a simpler model leaves over."""

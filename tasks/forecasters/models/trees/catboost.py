@@ -1,0 +1,133 @@
+"""CatBoost's oblivious trees on what a simpler model leaves over."""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from tasks.forecasters.graph.arithmetic import Value
+from tasks.forecasters.graph.tree_graph import LEAF, LEQ, Node
+from tasks.forecasters.parts.residuals import Pairs
+from tasks.forecasters.parts.trees import BoostedTrees, Grown, TreesParams
+
+_PRIOR_PAIRS = 10  # a category of ten pairs is believed by half
+_LOSSES = {"squared": "RMSE", "absolute": "MAE", "quantile": "Quantile"}
+
+
+class CatBoostParams(TreesParams):
+    """As all trees; the rest are CatBoost's own parameters."""
+
+    depth: Annotated[int, Field(ge=1, le=10)] = 6
+    l2_leaf_reg: Annotated[float, Field(ge=0)] = 10.0
+    rsm: Annotated[float, Field(gt=0, le=1)] = 0.7
+
+
+class CatBoost(BoostedTrees):
+    """See BoostedTrees; all nodes of a level ask the same question.
+
+    A category is seen as the mean target of its pairs, shrunk to 0; in a fit, of those pairs alone whose targets were known before. That is
+    CatBoost's ordered statistic with time as the order; its own draws an order, may look ahead in it, and has no counterpart in ONNX.
+    Source: Prokhorenkova et al. 2018, https://arxiv.org/abs/1706.09516, section 3.
+    """
+
+    Params = CatBoostParams
+    native_file = "booster.json"
+
+    @property
+    def least_pairs(self) -> int:
+        """Ten for each leaf of a tree."""
+        return 10 * 2 ** int(self.params.depth)
+
+    def grow(self, pairs: Pairs, n_trees: int, start: bytes = b"", held: Pairs | None = None) -> Grown:
+        """See BoostedTrees."""
+        from catboost import CatBoostRegressor  # noqa: PLC0415  (0.5 s: other models do without; it ships no types)
+
+        params = self.params
+        loss = _LOSSES[params.loss] + (f":alpha={params.quantile:g}" if params.quantile is not None else "")
+        own = {name: getattr(params, name) for name in ("learning_rate", "depth", "l2_leaf_reg", "rsm")}
+        fixed = {
+            "random_seed": self.seed,
+            "thread_count": 1,
+            "border_count": 63,
+            "nan_mode": "Forbidden",
+            "verbose": False,
+            "allow_writing_files": False,
+        }
+        model = CatBoostRegressor(iterations=n_trees, loss_function=loss, **own, **fixed)
+        stop = {} if held is None else {"eval_set": _pool(held), "early_stopping_rounds": params.patience_trees, "use_best_model": True}
+        model.fit(_pool(pairs), init_model=_read(start) if start else None, **stop)
+        return Grown(_written(model), model.tree_count_)
+
+    def named(self, x: Value) -> list[Value]:
+        """Numbers until the statistics are learned, then those."""
+        if not all(f"statistic.{name}" in self.learned for name in self.params.categorical):
+            return super().named(x)
+        return [self.categories.of(name, x, self.learned[f"statistic.{name}"]) for name in self.params.categorical]
+
+    def encoded(self, pairs: Pairs) -> Pairs:
+        """See the class."""
+        columns = pairs.columns.copy()
+        for name, at in pairs.categorical.items():
+            number = columns[:, at].astype(np.int64)
+            columns[:, at] = _means_before(number, pairs.target, pairs.in_reach)
+            self.learned[f"statistic.{name}"] = _means(number, pairs.target, self.categories.count(name))
+        return pairs._replace(columns=columns)
+
+    def trees(self, native: bytes) -> tuple[list[list[Node]], float]:
+        """See BoostedTrees."""
+        whole = json.loads(native)
+        factor, (constant,) = whole["scale_and_bias"]
+        return [_nodes(tree, factor) for tree in whole["oblivious_trees"]], constant
+
+
+def _means(number: np.ndarray, target: np.ndarray, n_numbers: int) -> np.ndarray:
+    """Mean of *target* for each number (n_numbers,), shrunk as if _PRIOR_PAIRS more were 0; 0 for one without pairs."""
+    total, count = np.bincount(number, target, n_numbers), np.bincount(number, minlength=n_numbers)
+    return (total / (count + _PRIOR_PAIRS)).astype(np.float32)
+
+
+def _means_before(number: np.ndarray, target: np.ndarray, in_reach: int) -> np.ndarray:
+    """As `_means`, for each pair over those of its number that lie more than *in_reach* pairs before it."""
+    out = np.zeros(len(number), dtype=np.float32)
+    for one in np.unique(number):
+        at = np.flatnonzero(number == one)
+        before = np.searchsorted(at, at - in_reach)
+        total = np.append(0.0, np.cumsum(target[at], dtype=np.float64))
+        out[at] = total[before] / (before + _PRIOR_PAIRS)
+    return out
+
+
+def _pool(pairs: Pairs) -> Any:
+    from catboost import Pool  # noqa: PLC0415  (as above)
+
+    return Pool(pairs.columns, pairs.target, weight=pairs.weight, thread_count=1)
+
+
+def _written(model: Any) -> bytes:
+    """CatBoost's JSON without `model_info`, which holds the time and a random id: the same fit gives the same bytes. It reads and writes files only."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "booster.json"
+        model.save_model(str(path), format="json")
+        whole = json.loads(path.read_text())
+    return json.dumps(whole | {"model_info": {}}, sort_keys=True).encode()
+
+
+def _read(native: bytes) -> Any:
+    from catboost import CatBoostRegressor  # noqa: PLC0415  (as above; it ships no types)
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "booster.json"
+        path.write_bytes(native)
+        return CatBoostRegressor().load_model(str(path), format="json")
+
+
+def _nodes(tree: dict[str, Any], factor: float) -> list[Node]:
+    """A whole binary tree. Of the number of a leaf, bit i is the answer to split i (above its border: 1), so the last split is asked first."""
+    splits, nodes = (tree["splits"] or [])[::-1], []
+    for at in range(2 ** len(splits) - 1):
+        split = splits[(at + 1).bit_length() - 1]
+        nodes.append(Node(LEQ, split["border"], split["float_feature_index"], 2 * at + 1, 2 * at + 2))
+    return nodes + [Node(LEAF, factor * value) for value in tree["leaf_values"]]

@@ -1,0 +1,82 @@
+"""XGBoost's trees on what a simpler model leaves over."""
+
+import json
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from tasks.forecasters.graph.tree_graph import LEAF, LT, Node, is_one_of
+from tasks.forecasters.parts.residuals import Pairs
+from tasks.forecasters.parts.trees import BoostedTrees, Grown, TreesParams
+
+_OBJECTIVES = {"squared": "reg:squarederror", "absolute": "reg:absoluteerror", "quantile": "reg:quantileerror"}
+
+
+class XgBoostParams(TreesParams):
+    """As all trees; the rest are XGBoost's own parameters (`reg_lambda` is its `lambda`)."""
+
+    max_depth: Annotated[int, Field(ge=1, le=12)] = 3
+    min_child_weight: Annotated[float, Field(ge=0)] = 100.0
+    colsample_bytree: Annotated[float, Field(gt=0, le=1)] = 0.7
+    reg_lambda: Annotated[float, Field(ge=0)] = 1.0
+
+
+class XgBoost(BoostedTrees):
+    """See BoostedTrees; level by level, categories as sets."""
+
+    Params = XgBoostParams
+    native_file = "booster.json"
+
+    @property
+    def least_pairs(self) -> int:
+        """Two leaves."""
+        return max(2, 2 * int(self.params.min_child_weight))
+
+    def grow(self, pairs: Pairs, n_trees: int, start: bytes = b"", held: Pairs | None = None) -> Grown:
+        """See BoostedTrees."""
+        import xgboost  # noqa: PLC0415  (1-3 s: other models do without)
+
+        params = self.params
+        own = {name: getattr(params, name) for name in ("learning_rate", "max_depth", "min_child_weight", "colsample_bytree", "reg_lambda")}
+        fixed: dict[str, Any] = {
+            "objective": _OBJECTIVES[params.loss],
+            "tree_method": "hist",
+            "max_bin": 64,
+            "nthread": 1,
+            "seed": self.seed,
+            "verbosity": 0,
+        }
+        if params.quantile is not None:
+            fixed["quantile_alpha"] = params.quantile
+        stop = {} if held is None else {"evals": [(_matrix(held), "held")], "early_stopping_rounds": params.patience_trees, "verbose_eval": False}
+        earlier = xgboost.Booster(model_file=bytearray(start)) if start else None
+        booster = xgboost.train(own | fixed, _matrix(pairs), num_boost_round=n_trees, xgb_model=earlier, **stop)
+        n_best = booster.best_iteration + 1 if held is not None else booster.num_boosted_rounds()
+        return Grown(bytes(booster.save_raw("json")), n_best)
+
+    def trees(self, native: bytes) -> tuple[list[list[Node]], float]:
+        """See BoostedTrees."""
+        learner = json.loads(native)["learner"]
+        constant = float(learner["learner_model_param"]["base_score"].strip("[]"))
+        return [_nodes(tree) for tree in learner["gradient_booster"]["model"]["trees"]], constant
+
+
+def _matrix(pairs: Pairs) -> Any:
+    import xgboost  # noqa: PLC0415  (as above)
+
+    kinds = ["c" if k in pairs.categorical.values() else "q" for k in range(pairs.columns.shape[1])]
+    return xgboost.DMatrix(pairs.columns, pairs.target, weight=pairs.weight, feature_types=kinds, enable_categorical=True, nthread=1)
+
+
+def _nodes(tree: dict[str, list[Any]]) -> list[Node]:
+    """Left is `<` for numbers; of categories the listed ones go right, all others, strangers too, go left."""
+    sets = {
+        node: [float(c) for c in tree["categories"][start : start + size]]
+        for node, start, size in zip(tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True)
+    }
+    split = list(zip(tree["left_children"], tree["right_children"], tree["split_indices"], tree["split_conditions"], strict=True))
+    nodes = [Node(LEAF, value) if left < 0 else Node(LT, value, column, left, right) for left, right, column, value in split]
+    for at, chosen in sets.items():
+        left, right, column, _ = split[at]
+        is_one_of(nodes, at, column, chosen, right, left)
+    return nodes

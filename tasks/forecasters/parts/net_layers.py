@@ -1,0 +1,81 @@
+"""What the layers of a net are written with, and what training asks of a net; nets and training know it."""
+
+import itertools
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple, Protocol
+
+import numpy as np
+from pydantic import Field
+
+from tasks.core.schema import FeatureSchema
+from tasks.forecasters.graph.arithmetic import Value
+
+Width = Annotated[int, Field(ge=1)]
+Weights = dict[str, Any]  # name -> array, or tensor where it is trained
+
+
+class Inputs(NamedTuple):
+    """What a net sees of n rows.
+
+    sequence: (n, L) distances from the last value, oldest first; (n, 0) where a net reads none.
+    statics: (n, K), all other columns.
+    """
+
+    sequence: Value
+    statics: Value
+
+
+class Aid:
+    """What training adds to the layers, here where nothing is trained: nothing."""
+
+    def drop(self, x: Value) -> Value:
+        """x, in training with a random part of it at 0."""
+        return x
+
+    def layer(self, compute: Callable[..., Value], *values: Value) -> Value:
+        """The layer *compute* of *values*, in training perhaps computed again instead of kept."""
+        return compute(*values)
+
+
+class TrainableNet(Protocol):
+    """What training asks of a net: its parameters, its seed and its layers."""
+
+    schema: FeatureSchema
+    seed: int
+    params: Any
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        ...
+
+    def network(self, weights: Weights, inputs: Inputs, aid: Aid) -> Value:
+        """(n, H) of *inputs*, by the functions of `arithmetic` that know tensors."""
+        ...
+
+
+class Draw:
+    """First weights, drawn in order from one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def matrix(self, n_in: int, n_out: int) -> np.ndarray:
+        """(n_in, n_out), uniform within 1/sqrt(n_in), torch's rule for a dense layer."""
+        return self.uniform((n_in, n_out), n_in)
+
+    def uniform(self, shape: tuple[int, ...], n_in: int) -> np.ndarray:
+        """Of any *shape*, within 1/sqrt(n_in)."""
+        bound = 1 / np.sqrt(n_in)
+        return self.rng.uniform(-bound, bound, shape).astype(np.float32)
+
+
+def dense_weights(draw: Draw, sizes: tuple[int, ...]) -> Weights:
+    """`weights_<layer>` (in, out) and `intercept_<layer>` (out,) of layers of these *sizes*."""
+    weights: Weights = {}
+    for layer, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
+        weights |= {
+            f"weights_{layer}": draw.matrix(n_in, n_out),
+            f"intercept_{layer}": draw.uniform((n_out,), n_in),
+        }
+    return weights

@@ -1,0 +1,1 @@
+"""From what files are to the entry's choices, each with its reason."""

@@ -1,0 +1,1 @@
+"""What files are: columns, times, series, grid."""

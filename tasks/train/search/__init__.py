@@ -1,0 +1,1 @@
+"""Searching a model's parameters inside the training window."""
