@@ -209,9 +209,10 @@ def _parts(panel: _Panel, rows: Array) -> Iterator[tuple[int, Array]]:
 
 def _spans(n_steps: int) -> list[int]:
     """Lengths of means: each up to 12, then a sixth longer each time."""
-    spans = list(range(2, min(n_steps, 12) + 1))
-    while spans and spans[-1] * 7 // 6 <= n_steps:
-        spans.append(spans[-1] * 7 // 6)
+    spans, longer = list(range(2, min(n_steps, 12) + 1)), 14
+    while longer <= n_steps:
+        spans.append(longer)
+        longer = longer * 7 // 6
     return spans
 
 

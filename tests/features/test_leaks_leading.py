@@ -93,6 +93,16 @@ def test_a_name_that_leads_nothing_is_refused(led):
         plants.verdict_of(led, 6, leading=["x"])
 
 
+@pytest.mark.parametrize("horizon", [1, 2, 4])
+def test_short_horizons_are_looked_at_too(horizon):
+    rng = np.random.default_rng(horizon)
+    y, x = plants.honest_pair(rng, "weather", "season", N_ROWS)
+    held = plants.leak(rng, y, "value", horizon, 1.0, 1.0)
+    rows = plants.rows_of({"s": {"load": y, "x": x, "held": held}}, ["load", "x", "held"])
+    listed = [{"kind": "value", "column": c} for c in ("x", "held")]
+    assert [(f.feature, f.lead_steps) for f in plants.verdict_of(rows, horizon, listed).findings] == [("held_value", horizon)]
+
+
 def test_a_leak_up_to_a_date_or_in_known_rows_alone_is_found():
     rng = np.random.default_rng(3)
     y = plants.target(rng, "slow", 3 * N_ROWS)

@@ -39,7 +39,7 @@ CLASSES = {
     "Source": 2,
     "Table": 2,
 }  # how many classes of the code have a name that is not theirs alone
-LONG_LINES = {"tasks": 3238, "flows": 282, "deployments": 126, "tests": 1652}  # in each folder
+LONG_LINES = {"tasks": 3238, "flows": 45, "deployments": 365, "tests": 1652}  # in each folder
 
 
 @pytest.fixture(scope="module")
