@@ -21,7 +21,7 @@ from tasks.edges.settings import ROOT, settings
 from tasks.forecasters import build_forecaster
 from tasks.forecasters.graph import arithmetic
 from tasks.forecasters.parts.net_layers import Draw, Inputs
-from tasks.forecasters.training.lightning import lightning as training
+from tasks.forecasters.training import lightning as training
 
 STEPS, LAGS = 3, 6
 SMALL = {"epochs": 4, "batch_rows": 64}
@@ -255,7 +255,7 @@ def test_too_few_rows_to_stop_by_run_all_epochs():
 KILLED = """
 import sys, time
 sys.path[:0] = ["tests/support", "tests/forecasters"]
-from tasks.forecasters.training.lightning import lightning as training
+from tasks.forecasters.training import lightning as training
 slow = training.Learner.on_train_epoch_start
 training.Learner.on_train_epoch_start = lambda self: (time.sleep(0.2 if self.current_epoch < 4 else 60), slow(self))
 from test_nets import LONG, fitted

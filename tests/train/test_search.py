@@ -20,9 +20,9 @@ from tasks.core.scores import pinball
 from tasks.edges.mlflow_delivery import publish_runs
 from tasks.edges.settings import settings
 from tasks.edges.tracking import pending
+from tasks.train.search import search as search_module
 from tasks.train.search.params import SearchParams, with_chosen
 from tasks.train.search.search import Trial, front, tell_mlflow
-from tasks.train.search.search import search as search_module
 from tasks.train.search.study import alone_with, begin_trial, drawn, finished, open_study, study_folder, trim_studies
 
 
