@@ -79,7 +79,7 @@ def test_processes_are_started_only_when_they_pay():
 
 def test_workers_end_with_the_one_who_started_them(tmp_path):
     code = (
-        "import fanned\nfrom tasks.edges import fanout\nfanout.START_S = -1e6\n"
+        "import fanned\nfrom tasks.edges.workers import fanout\nfanout.START_S = -1e6\n"
         f"if __name__ == '__main__': fanout.fan_out(fanned.slowly, {str(tmp_path)!r}, range(400), fanout.Map(2, releases_gil=False))"
     )
     script = tmp_path / "parent.py"
