@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 
-from flows._stages import LIMIT_S, stage
+from flows._stages import LIMIT_S, run_flow_stage
 
 STAGES = ("ingest", "validate", "features", "train", "ensemble", "explain", "quantize", "package")
 
@@ -16,4 +16,4 @@ def training(reason: str = "asked for", limit_s: float = LIMIT_S) -> list[dict[s
     reason: why it runs, shown with the run. limit_s: seconds that one stage may take.
     """
     get_run_logger().info("Training: %s", reason)
-    return [stage(name, limit_s) for name in STAGES]
+    return [run_flow_stage(name, limit_s) for name in STAGES]

@@ -5,13 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
-from deployments.cli.datasets import one_file, told
+from deployments.cli.datasets import ReportedErrors, select_one_file
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 _File = str | None
 
 
-def register(app: typer.Typer) -> None:
+def add_leaks_command(app: typer.Typer) -> None:
     """Put the command on *app*."""
     app.command("leaks")(leaks)
 
@@ -33,21 +33,21 @@ def leaks(
     as_json: AsJson = False,
 ) -> None:
     """Look whether a feature knows what could not be known at its cutoff; exit code 1 when one does."""
-    from deployments.ops.leaks import function_of, look_for_leaks  # noqa: PLC0415  (polars: a `--help` need not pay for it)
+    from deployments.ops.leaks import build_function, build_leak_report  # noqa: PLC0415  (polars: a `--help` need not pay for it)
 
-    with told():
+    with ReportedErrors():
         given = {"csv": csv, "parquet": parquet, "json": json_file, "jsonl": jsonl}
-        files = (*one_file(given), {"target": target}) if any(given.values()) else None  # type: ignore[arg-type]  # keys are formats
-        found = look_for_leaks(function_of(function, column, columns, lookback_steps) if function else None, files)
+        files = (*select_one_file(given), {"target": target}) if any(given.values()) else None  # type: ignore[arg-type]  # keys are formats
+        found = build_leak_report(build_function(function, column, columns, lookback_steps) if function else None, files)
     if as_json:
         print(json.dumps(found, indent=2, default=str))
     else:
-        _show(found)
+        _report_findings(found)
     if found["findings"]:
         raise typer.Exit(1)
 
 
-def _show(found: dict[str, Any]) -> None:
+def _report_findings(found: dict[str, Any]) -> None:
     from rich.console import Console  # noqa: PLC0415  (only a table needs it)
     from rich.table import Table  # noqa: PLC0415
 

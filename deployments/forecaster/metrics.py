@@ -1,9 +1,9 @@
 """What Prometheus scrapes: the service's own registry, so that a test or a second app in the process starts from nought."""
 
-from deployments.forecaster.source import Standing
-from tasks.edges.settings import keep_metrics_in_memory
+from deployments.forecaster.source import LoadedRelease
+from tasks.edges.settings import apply_in_memory_metrics
 
-keep_metrics_in_memory()
+apply_in_memory_metrics()
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest  # noqa: E402
 
 # From a cached answer (about 1 ms) to a cold one over a long replay.
@@ -13,7 +13,7 @@ UNIX_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody asks for
 
 
-class Metrics:
+class ServiceMetrics:
     """Counters and gauges. Times as gauges are unix seconds of event time, so that an alert computes their age."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Metrics:
         self.requests.labels(route, str(status)).inc()
         self.latency.labels(route).observe(seconds)
 
-    def show(self, standing: Standing | None, n_swaps: int, *, faulty: bool) -> None:
+    def show(self, standing: LoadedRelease | None, n_swaps: int, *, faulty: bool) -> None:
         """Say what stands now."""
         self.fault.set(faulty)
         self.swaps.inc(n_swaps - self._n_swaps)

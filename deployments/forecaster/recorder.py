@@ -3,19 +3,19 @@
 import asyncio
 import time
 
-from deployments.forecaster.answer import Answer
+from deployments.forecaster.answer import ForecastResponse
 from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.source import ReleaseSource
 from deployments.forecaster.worker import BoundedWorker, WorkerBusyError
 from tasks.core.errors import TidemillError
-from tasks.edges.served import ServedStoreError, append_served, check_served
+from tasks.edges.served import ServedStoreError, check_served, write_served
 
 N_WAITING = 64  # a millisecond each
 RECORD_S = 2.0  # for another process that holds the store; then the answer is refused
 CHECK_S = 0.5  # the same for readiness
 
 
-class Recorder:
+class ResponseRecorder:
     """Records answers and says whether it could. Lives in one event loop."""
 
     def __init__(self, source: ReleaseSource) -> None:
@@ -23,13 +23,13 @@ class Recorder:
         self._worker = BoundedWorker("recorder", N_WAITING)
         self._check: asyncio.Task[None] | None = None
 
-    async def record(self, made: Answer) -> None:
+    async def write_response(self, made: ForecastResponse) -> None:
         """Return once the answer is on disk; raise ProblemError 503 when it is not, RECORD_S later at most."""
         deadline = time.monotonic() + RECORD_S
 
         def append() -> None:
             wait_s = max(deadline - time.monotonic(), 0.0)
-            append_served(made.body["dataset"], made.served, own_history=made.own_history, as_of=made.as_of, wait_s=wait_s)
+            write_served(made.body["dataset"], made.served, own_history=made.own_history, as_of=made.as_of, wait_s=wait_s)
 
         try:
             await self._worker.run(append)

@@ -1,6 +1,6 @@
 """The BentoML service: packaging, process and port. Every route is the FastAPI app's; the class has no API methods of its own.
 
-`bentoml serve deployments.forecaster.service:Forecaster` from the checkout, or the Bento that the package stage builds.
+`bentoml serve deployments.forecaster.service:ForecasterService` from the checkout, or the Bento that the package stage builds.
 """
 
 from typing import Any
@@ -8,16 +8,16 @@ from typing import Any
 import bentoml
 
 from deployments.forecaster.app import build_app, describe_readiness
-from deployments.forecaster.recorder import Recorder
+from deployments.forecaster.recorder import ResponseRecorder
 from deployments.forecaster.source import ReleaseSource
-from tasks.edges.settings import settings
+from tasks.edges.settings import read_settings
 
 # BentoML keeps each request alive until its timeout has passed (5 kB each), and every full collection walks them: a short one bounds that.
 TIMEOUT_S = 10
 
-settings()  # telemetry off before anything starts
+read_settings()  # telemetry off before anything starts
 source = ReleaseSource()
-recorder = Recorder(source)
+recorder = ResponseRecorder(source)
 app = build_app(source, recorder)
 
 
@@ -27,11 +27,11 @@ OPTIONS = {"workers": 1, "traffic": {"timeout": TIMEOUT_S}, "metrics": {"enabled
 
 @bentoml.service(name="tidemill_forecaster", **OPTIONS)
 @bentoml.asgi_app(app, path="/")
-class Forecaster:
+class ForecasterService:
     """Holds the standing release; BentoML's own probes answer like ours."""
 
     async def __is_ready__(self) -> bool:
         return bool((await describe_readiness(source, recorder))["ready"])
 
 
-__all__: list[Any] = ["Forecaster", "app"]
+__all__: list[Any] = ["ForecasterService", "app"]

@@ -58,7 +58,7 @@ class Prediction(_Shape):
     warnings: list[str]
 
 
-class Champion(Model):
+class ChampionModel(Model):
     """The release that answers. metrics: what its evaluation found out of sample, as far as the release carries it."""
 
     dataset: str
@@ -79,7 +79,7 @@ class Champion(Model):
 class Models(_Shape):
     """The releases in the service's slots."""
 
-    champion: Champion
+    champion: ChampionModel
 
 
 class Live(_Shape):
@@ -101,7 +101,7 @@ class Ready(_Shape):
     faults: list[str]
 
 
-class Fault(_Shape):
+class ProblemDetail(_Shape):
     """What is wrong: the thing, the fact, the rule, the next move."""
 
     thing: str
@@ -113,4 +113,4 @@ class Fault(_Shape):
 class Problem(_Shape):
     """Every error has this shape."""
 
-    error: Fault
+    error: ProblemDetail

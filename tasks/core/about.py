@@ -29,7 +29,7 @@ class Target(Strict):
     floor: float | None = None
 
     @model_validator(mode="after")
-    def _power_is_of_box_cox(self) -> "Target":
+    def _check_power(self) -> "Target":
         if (self.power is not None) != (self.transform == "box_cox"):
             raise ValueError(
                 f"`about.target` has transform {self.transform!r} and power {self.power}; `power` stands with `box_cox`, and only there."
@@ -77,13 +77,13 @@ class About(Strict):
     publish_delay_s: Annotated[float, Field(ge=0)] = 0.0
 
     @model_validator(mode="after")
-    def _quantiles_are_ordered(self) -> "About":
+    def _check_quantiles(self) -> "About":
         if list(self.quantiles) != sorted(set(self.quantiles)) or not all(0 < q < 1 for q in self.quantiles):
             raise ValueError(f"`about.quantiles` is {list(self.quantiles)}; they must rise strictly and lie between 0 and 1.")
         return self
 
     @model_validator(mode="after")
-    def _box_cox_is_judged_by_a_median(self) -> "About":
+    def _check_box_cox_score(self) -> "About":
         if self.target.transform == "box_cox" and not self.is_median:
             raise ValueError(
                 f"`about.primary_score` is {self.primary_score!r}, which asks for a mean, and none passes through box_cox. Take mae, smape, mase or owa, or another transform."

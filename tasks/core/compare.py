@@ -61,7 +61,7 @@ def diebold_mariano(differences: np.ndarray, overlap: int = 1) -> DieboldMariano
     return DieboldMariano(t, float(stdtr(n - 1, -t)), lags)
 
 
-def block_of(n: int, overlap: int = 1) -> int:
+def compute_block_size(n: int, overlap: int = 1) -> int:
     """Block for `model_confidence_set` of *n* cutoffs: 2 sqrt(n), so that it outlasts the losses' memory, and at most a quarter of them.
 
     Measured on four equal models, alpha 10 %: 250 cutoffs with autocorrelation 0, .5, .8 lose one in 8, 9, 13 % of samples at a block
@@ -74,7 +74,7 @@ def model_confidence_set(losses: np.ndarray, block: int, seed: int, n_bootstrap:
     """p of each model from mean losses (n, M), n cutoffs in order of time: the models that may be the best, as far as the losses can tell.
 
     As long as equality is refused, the model that is worst beside the others' mean leaves (statistic T_max). The distribution comes from
-    a circular bootstrap of blocks of *block* cutoffs, see `block_of`; each draw is studentised by its own blocks, which keeps the level
+    a circular bootstrap of blocks of *block* cutoffs, see `compute_block_size`; each draw is studentised by its own blocks, which keeps the level
     with few long ones. The same draws serve every round. Raises ScoreInputError for fewer than 8 cutoffs, losses that are not known, or a
     block longer than half of the sample.
     Source: Hansen, Lunde & Nason 2011, doi:10.3982/ECTA5771; studentised blocks: Goetze & Kuensch 1996, doi:10.1214/aos/1069362303.
@@ -90,7 +90,7 @@ def model_confidence_set(losses: np.ndarray, block: int, seed: int, n_bootstrap:
     drawn = rng.integers(0, n, (n_bootstrap, round(n / block)))
     p, left, highest = np.ones(n_models), np.arange(n_models), 0.0
     while len(left) > 1:
-        t, t_drawn = _t_max(mean[left], blocks[:, left], drawn)
+        t, t_drawn = _compute_t_max(mean[left], blocks[:, left], drawn)
         highest = max(highest, float(np.mean(t_drawn >= t.max())))
         worst = int(np.argmax(t))
         p[left[worst]] = highest
@@ -98,7 +98,7 @@ def model_confidence_set(losses: np.ndarray, block: int, seed: int, n_bootstrap:
     return ConfidenceSet(p)
 
 
-def _t_max(mean: np.ndarray, blocks: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _compute_t_max(mean: np.ndarray, blocks: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How far each model (M,) is above the mean of all, in standard errors; and the highest such figure of each draw (n_bootstrap,)."""
     n_blocks, least = drawn.shape[1], 1e-12 * np.abs(mean).max()  # below it are models that are one and the same
     around = blocks - blocks.mean(axis=1, keepdims=True)

@@ -13,7 +13,7 @@ class CosineTest(NamedTuple):
     n_terms: int
 
 
-def cosine_test(differences: np.ndarray) -> CosineTest:
+def compute_cosine_test(differences: np.ndarray) -> CosineTest:
     """Test of mean(differences) <= 0 against > 0, for differences (n,) in order of time, n >= 2.
 
     The long-run variance is the mean square of the first B = .41 n^(2/3) cosine coefficients, and t has B degrees of freedom, which
@@ -21,11 +21,11 @@ def cosine_test(differences: np.ndarray) -> CosineTest:
     p = 0 or 1 by their sign, and 1 when they are 0.
     Source: Lazarus, Lewis, Stock & Watson 2018, doi:10.1080/07350015.2018.1506926.
     """
-    t, p, n_terms = cosine_tests(np.asarray(differences, dtype=np.float64)[None, :])
+    t, p, n_terms = compute_cosine_tests(np.asarray(differences, dtype=np.float64)[None, :])
     return CosineTest(float(t[0]), float(p[0]), n_terms)
 
 
-def cosine_tests(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+def compute_cosine_tests(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """The same for many series at once, (m, n): t (m,), p (m,) and the common number of cosine terms."""
     from scipy.special import stdtr  # noqa: PLC0415  (scipy: .2 s that a repeated verdict does not pay)
 

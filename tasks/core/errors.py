@@ -74,7 +74,7 @@ class TopicMissingError(FeedError):
         return TopicMissingError, (self.address, self.topic)
 
 
-class MarkMovedError(FeedError):
+class OffsetMovedError(FeedError):
     """Another writer has read on; what is held must be forgotten and read again from the table's mark. Nothing was written."""
 
 

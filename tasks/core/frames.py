@@ -126,23 +126,23 @@ SERVED = FrameSchema(
 )
 
 
-def quantile_column(quantile: float) -> str:
+def format_quantile_column(quantile: float) -> str:
     """0.1 -> `q_0.1`."""
     return f"q_{quantile:g}"
 
 
-def quantile_columns(quantiles: Iterable[float]) -> list[str]:
+def format_quantile_columns(quantiles: Iterable[float]) -> list[str]:
     """Names of the quantile columns, in the order given."""
-    return [quantile_column(q) for q in quantiles]
+    return [format_quantile_column(q) for q in quantiles]
 
 
-def as_of(frame: pl.DataFrame, at: datetime) -> pl.DataFrame:
+def select_as_of(frame: pl.DataFrame, at: datetime) -> pl.DataFrame:
     """What was known at *at*: of each (series_id, event_time) the latest vintage with `known_at` <= *at*; sorted by the key."""
     known = frame.filter(pl.col("known_at") <= at).sort("series_id", "event_time", "known_at")
     return known.unique(subset=["series_id", "event_time"], keep="last", maintain_order=True)
 
 
-def newest_known(frame: pl.DataFrame) -> datetime:
+def get_newest_known_at(frame: pl.DataFrame) -> datetime:
     """The newest `known_at`: the data's own now. Raises FrameError when there are no rows."""
     newest = frame["known_at"].max()
     if not isinstance(newest, datetime):

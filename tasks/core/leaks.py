@@ -10,7 +10,7 @@ from tasks.core.errors import LeakError
 SHOWN = 3  # findings in an error; all of them stand in leaks.json
 
 
-class Finding(Strict):
+class LeakFinding(Strict):
     """One way in which a feature knows too much.
 
     rule: which check found it. seen: what stands in the table, allowed: what could be known then (null: nothing), at *cutoff* of *series_id*
@@ -39,11 +39,11 @@ class LeakVerdict(Strict):
     table: str
     data_version: str
     checks: dict[str, Any]
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[LeakFinding, ...] = ()
     leading: tuple[dict[str, Any], ...] = Field(default=(), exclude=True)
 
 
-def refuse_leaks(verdict: LeakVerdict, where: str) -> None:
+def check_leaks(verdict: LeakVerdict, where: str) -> None:
     """Raise LeakError with the first findings; *where* says who refuses."""
     if verdict.findings:
         said = "\n".join(f"  {finding.says}" for finding in verdict.findings[:SHOWN])
@@ -51,7 +51,7 @@ def refuse_leaks(verdict: LeakVerdict, where: str) -> None:
         raise LeakError(f"{where}: the leak gate has {len(verdict.findings)} finding(s). `tidemill leaks` shows all.\n{said}{more}")
 
 
-def refuse_other(verdict: LeakVerdict, where: str, **found: str) -> None:
+def check_verdict_inputs(verdict: LeakVerdict, where: str, **found: str) -> None:
     """Raise LeakError when *verdict* is about something else than what was *found* (hash by field)."""
     for field, here in found.items():
         if (said := getattr(verdict, field)) != here:

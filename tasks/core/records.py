@@ -16,12 +16,12 @@ RECORDS: Mapping[str, pl.DataType] = {
 _LOST = b"\x00lost: "  # no text and no format begins like this
 
 
-def lost_value(what: str) -> bytes:
+def encode_loss(what: str) -> bytes:
     """The value of a record that stands for others that came and cannot be had any more. It becomes a row of the place `lost`."""
     return _LOST + what.encode()
 
 
-def what_is_lost(value: bytes) -> str | None:
+def decode_loss(value: bytes) -> str | None:
     """What *value* says is lost; None when it is a record like any other."""
     return value[len(_LOST) :].decode(errors="replace") if value.startswith(_LOST) else None
 
@@ -29,7 +29,7 @@ def what_is_lost(value: bytes) -> str | None:
 Marks = Mapping[str, int]  # source -> the next offset to read of it
 
 
-class Polled(NamedTuple):
+class PolledRecords(NamedTuple):
     """records: RECORDS in the order of reading. ends: the next offset of each source that was read or is known to hold no more.
 
     revoked: sources that are no longer ours; what is held of them must be forgotten.
@@ -47,7 +47,7 @@ class Feed(Protocol):
         """Begin where *marks* says, now and whenever sources are handed over; a source without a mark is read from its beginning."""
         ...
 
-    def poll(self, n_records: int, within_s: float) -> Polled:
+    def poll(self, n_records: int, within_s: float) -> PolledRecords:
         """At most *n_records*, and what there is after *within_s*. Raises FeedError for what waiting does not mend."""
         ...
 
@@ -66,7 +66,7 @@ class Feed(Protocol):
         """Records that each source of ours holds beyond what was polled, as far as the feed knows without asking."""
         ...
 
-    def is_drained(self) -> bool:
+    def is_caught_up(self) -> bool:
         """Whether all that was there at `open` has been polled."""
         ...
 

@@ -11,7 +11,7 @@ from tasks.core.about import Strict
 SERIES_KEY = ("series_key_high", "series_key_low")  # the columns of the feature kind `series`; together they name a series
 
 
-def series_key(series_id: str) -> tuple[int, int]:
+def encode_series_id(series_id: str) -> tuple[int, int]:
     """The id as two whole numbers below 2^24: the first 48 bits of its BLAKE2b hash, the same on every machine; of 10,000 ids two meet with a chance of 2e-7."""
     whole = int.from_bytes(hashlib.blake2b(series_id.encode(), digest_size=6).digest(), "big")
     return whole >> 24, whole & 0xFFFFFF
@@ -63,7 +63,7 @@ class FeatureSchema(Strict):
         said["columns"] = [{k: v for k, v in column.items() if k != "code" or v} for column in said["columns"]]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
-    def scales(self, x: np.ndarray) -> np.ndarray:
+    def get_scales(self, x: np.ndarray) -> np.ndarray:
         """What residuals are divided by at each row of x (n, F): (n,) float64 of the scale column; 1 without one, or where it is unknown or 0."""
         if self.scale is None:
             return np.ones(len(x))

@@ -18,12 +18,12 @@ Array = np.ndarray
 
 def absolute_error(y: Array, y_hat: Array) -> Array:
     """|y - y_hat| of each element, in the unit of y."""
-    return np.abs(_error(y, y_hat))
+    return np.abs(_compute_error(y, y_hat))
 
 
 def squared_error(y: Array, y_hat: Array) -> Array:
     """(y - y_hat)^2 of each element."""
-    return np.square(_error(y, y_hat))
+    return np.square(_compute_error(y, y_hat))
 
 
 def qlike(y: Array, y_hat: Array) -> Array:
@@ -54,7 +54,7 @@ def absolute_percentage_error(y: Array, y_hat: Array) -> Array:
 
 def pinball(y: Array, q_hat: Array, quantile: float) -> Array:
     """Quantile loss of each element; its mean is least at the true quantile. Source: Koenker & Bassett 1978, doi:10.2307/1913643."""
-    gap = _error(y, q_hat)
+    gap = _compute_error(y, q_hat)
     return np.maximum(quantile * gap, (quantile - 1.0) * gap)
 
 
@@ -65,7 +65,7 @@ def interval_score(y: Array, low: Array, high: Array, level: float) -> Array:
     """
     if not 0 < level < 1:
         raise ScoreInputError(f"An interval's level lies between 0 and 1; {level:g} does not. Between the quantiles 0.1 and 0.9 it is 0.8.")
-    outside = np.maximum(_error(low, y), 0.0) + np.maximum(_error(y, high), 0.0)
+    outside = np.maximum(_compute_error(low, y), 0.0) + np.maximum(_compute_error(y, high), 0.0)
     return high - low + 2.0 / (1.0 - level) * outside
 
 
@@ -100,22 +100,22 @@ def crps_from_samples(y: Array, samples: Array) -> Array:
 
 def mae(y: Array, y_hat: Array) -> float:
     """Mean absolute error, in the unit of y."""
-    return _mean(absolute_error(y, y_hat))
+    return _compute_mean(absolute_error(y, y_hat))
 
 
 def rmse(y: Array, y_hat: Array) -> float:
     """Root of the mean squared error, in the unit of y."""
-    return float(np.sqrt(_mean(squared_error(y, y_hat))))
+    return float(np.sqrt(_compute_mean(squared_error(y, y_hat))))
 
 
 def bias(y: Array, y_hat: Array) -> float:
     """Mean of y_hat - y, in the unit of y: above 0 when forecasts are too high."""
-    return _mean(_error(y_hat, y))
+    return _compute_mean(_compute_error(y_hat, y))
 
 
 def mape(y: Array, y_hat: Array) -> float:
     """Mean absolute percentage error. Raises ScoreInputError where y is 0."""
-    return _mean(absolute_percentage_error(y, y_hat))
+    return _compute_mean(absolute_percentage_error(y, y_hat))
 
 
 def mase_scale(y_train: Array, season_steps: int) -> float:
@@ -124,12 +124,12 @@ def mase_scale(y_train: Array, season_steps: int) -> float:
     y_train: (n,) oldest first, n > season_steps. Raises ScoreInputError when it is 0 or the series is too short.
     Source: Hyndman & Koehler 2006, doi:10.1016/j.ijforecast.2006.03.001.
     """
-    return _scale("MASE", np.abs, y_train, season_steps)
+    return _compute_scale("MASE", np.abs, y_train, season_steps)
 
 
 def rmsse_scale(y_train: Array, season_steps: int) -> float:
     """In-sample root mean squared error of the seasonal naive forecast, the divisor of RMSSE; else as `mase_scale`."""
-    return float(np.sqrt(_scale("RMSSE", np.square, y_train, season_steps)))
+    return float(np.sqrt(_compute_scale("RMSSE", np.square, y_train, season_steps)))
 
 
 def mase(y: Array, y_hat: Array, y_train: Array, season_steps: int) -> float:
@@ -150,7 +150,7 @@ def msis(y: Array, low: Array, high: Array, level: float, y_train: Array, season
 
     Source: Makridakis et al. 2020, doi:10.1016/j.ijforecast.2019.04.014.
     """
-    return _mean(interval_score(y, low, high, level)) / mase_scale(y_train, season_steps)
+    return _compute_mean(interval_score(y, low, high, level)) / mase_scale(y_train, season_steps)
 
 
 def owa(smape_pct: float, mase_value: float, naive2_smape_pct: float, naive2_mase: float) -> float:
@@ -174,7 +174,7 @@ def coverage(y: Array, low: Array, high: Array) -> float:
     return float(np.mean((y >= low)[known] & (y <= high)[known])) if known.any() else float("nan")
 
 
-class Yardstick(NamedTuple):
+class ScalingErrors(NamedTuple):
     """What `mase` and `owa` measure with. scale: of y's shape, the divisor of MASE as each forecast's cutoff knew it, NaN where there is none.
 
     naive_smape_pct, naive_mase: of the seasonal naive over all forecasts that are compared, the divisors of `owa`. See tasks/core/seasonal.py.
@@ -185,13 +185,13 @@ class Yardstick(NamedTuple):
     naive_mase: float
 
 
-def yardstick_of(y: Array, naive: Array, scale: Array) -> Yardstick:
+def compute_scaling_errors(y: Array, naive: Array, scale: Array) -> ScalingErrors:
     """From the seasonal naive's forecasts of y and the scales, all of one shape; means over what is known of all three."""
     there = np.isfinite(y) & np.isfinite(naive) & np.isfinite(scale)
-    return Yardstick(scale, _mean(smape(y[there], naive[there])), _mean(absolute_error(y[there], naive[there]) / scale[there]))
+    return ScalingErrors(scale, _compute_mean(smape(y[there], naive[there])), _compute_mean(absolute_error(y[there], naive[there]) / scale[there]))
 
 
-def primary_loss(score: str, y: Array, y_hat: Array, yardstick: Yardstick | None = None) -> Array:
+def compute_primary_loss(score: str, y: Array, y_hat: Array, yardstick: ScalingErrors | None = None) -> Array:
     """Loss of each element by the primary score of that name; its mean is what is compared, NaN does not count.
 
     `mase`: |y - y_hat| over the scale. `owa`: the mean over all elements is M4's OWA, with the seasonal naive where M4 has Naive2; the
@@ -202,7 +202,7 @@ def primary_loss(score: str, y: Array, y_hat: Array, yardstick: Yardstick | None
         return _PRIMARY[score](y, y_hat)
     if yardstick is None:
         raise ScoreInputError(
-            f"{score} needs the seasonal naive's errors up to each cutoff; give `primary_loss` a yardstick of tasks/core/seasonal.py."
+            f"{score} needs the seasonal naive's errors up to each cutoff; give `compute_primary_loss` a yardstick of tasks/core/seasonal.py."
         )
     if np.isfinite(y).any() and not np.isfinite(yardstick.scale).any():
         raise ScoreInputError(
@@ -219,10 +219,10 @@ def primary_loss(score: str, y: Array, y_hat: Array, yardstick: Yardstick | None
     return out
 
 
-def judged_by(primary: str, quantile: float | None) -> tuple[str, Callable[[Array, Array, Yardstick | None], Array]]:
+def select_loss(primary: str, quantile: float | None) -> tuple[str, Callable[[Array, Array, ScalingErrors | None], Array]]:
     """Name and loss of each element by which a model is judged: the primary score's, or the pinball loss of the *quantile* that it forecasts."""
     if quantile is None:
-        return primary, partial(primary_loss, primary)
+        return primary, partial(compute_primary_loss, primary)
     return f"pinball of the quantile {quantile:g}", lambda y, y_hat, _: pinball(y, y_hat, quantile)
 
 
@@ -230,21 +230,21 @@ SCALED_PRIMARY = ("mase", "owa")
 _PRIMARY: dict[str, Callable[[Array, Array], Array]] = {"qlike": qlike, "rmse": squared_error, "mae": absolute_error, "smape": smape}
 
 
-def _error(y: Array, y_hat: Array) -> Array:
+def _compute_error(y: Array, y_hat: Array) -> Array:
     if np.shape(y) != np.shape(y_hat):
         raise ScoreInputError(f"y has shape {np.shape(y)} and y_hat {np.shape(y_hat)}; a score compares elements of one shape.")
     return np.subtract(y, y_hat)
 
 
-def _mean(loss: Array) -> float:
+def _compute_mean(loss: Array) -> float:
     known = loss[np.isfinite(loss)]
     return float(known.mean()) if len(known) else float("nan")
 
 
-def _scale(score: str, size: Callable[[Array], Array], y_train: Array, season_steps: int) -> float:
+def _compute_scale(score: str, size: Callable[[Array], Array], y_train: Array, season_steps: int) -> float:
     if len(y_train) <= season_steps:
         raise ScoreInputError(f"{score} needs more than season_steps = {season_steps} training values; there are {len(y_train)}.")
-    scale = _mean(size(y_train[season_steps:] - y_train[:-season_steps]))
+    scale = _compute_mean(size(y_train[season_steps:] - y_train[:-season_steps]))
     if not scale > 0:
         raise ScoreInputError(f"{score} is undefined: the training part repeats exactly every {season_steps} steps, so its scale is {scale:g}.")
     return scale

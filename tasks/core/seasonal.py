@@ -11,7 +11,7 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
-from tasks.core.scores import SCALED_PRIMARY, Yardstick, yardstick_of
+from tasks.core.scores import SCALED_PRIMARY, ScalingErrors, compute_scaling_errors
 from tasks.core.windows import Panel
 
 Array = np.ndarray
@@ -50,11 +50,11 @@ class Seasonal:
         at = np.maximum(back, 0)
         return np.where((back >= 0) & (self.known_pos[at, series] <= origin), self.y[at, series], np.nan)
 
-    def yardstick(self, y: Array, origin: Array, series: Array, step: Array) -> Yardstick:
+    def scaling_errors(self, y: Array, origin: Array, series: Array, step: Array) -> ScalingErrors:
         """For outcomes *y* of forecasts from *origin* (grid position) of *series* (place) at *step*, which broadcast to y's shape."""
-        return yardstick_of(y, self.naive(origin, series, step), np.broadcast_to(self.scale[origin, series], y.shape))
+        return compute_scaling_errors(y, self.naive(origin, series, step), np.broadcast_to(self.scale[origin, series], y.shape))
 
-    def yardstick_of_rows(self, rows: pl.DataFrame) -> Yardstick:
+    def scaling_errors_of_rows(self, rows: pl.DataFrame) -> ScalingErrors:
         """The same for rows with series_id, event_time, step and y; NaN for a series or a step that is not on this grid."""
         pos, series = (
             self.event_time.search_sorted(rows["event_time"]).to_numpy(),
@@ -63,18 +63,18 @@ class Seasonal:
         origin = pos.astype(np.int64) - rows["step"].to_numpy()
         there = (pos < len(self.event_time)) & (origin >= 0) & rows["series_id"].is_in(list(self.series_ids)).to_numpy()
         y = np.where(there, rows["y"].fill_null(np.nan).to_numpy(), np.nan)
-        found = self.yardstick(y, np.where(there, origin, 0), np.where(there, series, 0), rows["step"].to_numpy())
+        found = self.scaling_errors(y, np.where(there, origin, 0), np.where(there, series, 0), rows["step"].to_numpy())
         return found._replace(scale=np.where(there, found.scale, np.nan))
 
 
-def seasonal_of_panel(panel: Panel, about: About) -> Seasonal | None:
+def build_seasonal_from_panel(panel: Panel, about: About) -> Seasonal | None:
     """None where the primary score needs none."""
     if about.primary_score not in SCALED_PRIMARY:
         return None
     return Seasonal(panel.event_time, panel.series_ids, panel.y, panel.known_pos, about.season_steps)
 
 
-def seasonal_of_rows(rows: pl.DataFrame, about: About, calendar: Calendar) -> Seasonal | None:
+def build_seasonal_from_rows(rows: pl.DataFrame, about: About, calendar: Calendar) -> Seasonal | None:
     """From rows with series_id, event_time, known_at and y, one for each step that is known; None where the primary score needs none."""
     if about.primary_score not in SCALED_PRIMARY or rows.is_empty():
         return None

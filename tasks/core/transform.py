@@ -24,9 +24,9 @@ class Transform:
     def forward(self, y: pl.Expr) -> pl.Expr:
         """z of y; null where y is null, not finite, or below the least."""
         usable = y.is_finite() & ((y >= self.least) if self.closed else (y > self.least))
-        return pl.when(usable).then(self._z(y))
+        return pl.when(usable).then(self._transform_values(y))
 
-    def _z(self, y: pl.Expr) -> pl.Expr:
+    def _transform_values(self, y: pl.Expr) -> pl.Expr:
         if self.power is None:
             return y
         if self.power == 0:
@@ -45,7 +45,7 @@ class Transform:
         return out
 
 
-def transform_of(target: Target) -> Transform:
+def build_target_transform(target: Target) -> Transform:
     """The target's transform, with its floor."""
     least, power, shift = {"none": (-np.inf, None, 0.0), "log": (0.0, 0.0, 0.0), "log1p": (-1.0, 0.0, 1.0), "box_cox": (0.0, target.power, 0.0)}[
         target.transform
@@ -55,16 +55,16 @@ def transform_of(target: Target) -> Transform:
     return Transform(least, closed=target.transform == "none", power=power, shift=shift)
 
 
-def to_z(target: Target, column: str = "y") -> pl.Expr:
+def transform_target(target: Target, column: str = "y") -> pl.Expr:
     """z of the target *column*; null where y is null, not finite, or below the floor (log and box_cox need y > 0, log1p y > -1)."""
-    return transform_of(target).forward(pl.col(column).cast(pl.Float64))
+    return build_target_transform(target).forward(pl.col(column).cast(pl.Float64))
 
 
-def to_z_array(target: Target, y: np.ndarray) -> np.ndarray:
+def transform_target_array(target: Target, y: np.ndarray) -> np.ndarray:
     """The same for an array of any shape; NaN where undefined."""
-    return pl.DataFrame({"y": np.ravel(y)}).select(to_z(target)).to_series().fill_null(np.nan).to_numpy().reshape(np.shape(y))
+    return pl.DataFrame({"y": np.ravel(y)}).select(transform_target(target)).to_series().fill_null(np.nan).to_numpy().reshape(np.shape(y))
 
 
-def from_z(target: Target, z: np.ndarray) -> np.ndarray:
+def inverse_transform_target(target: Target, z: np.ndarray) -> np.ndarray:
     """y of z, in the target's unit."""
-    return transform_of(target).backward(np.asarray(z, dtype=np.float64))
+    return build_target_transform(target).backward(np.asarray(z, dtype=np.float64))

@@ -44,7 +44,7 @@ class Fold(NamedTuple):
     origins: np.ndarray
 
 
-def plan_folds(n_steps: int, last_origin: int, horizon_steps: int, walk: WalkForward) -> list[Fold]:
+def build_folds(n_steps: int, last_origin: int, horizon_steps: int, walk: WalkForward) -> list[Fold]:
     """Folds over a grid of *n_steps*, the last cutoff's origin at *last_origin* (usually the last position before the gate's rows).
 
     Cutoffs are counted back from the last. Refits stand still: every `stride_steps` x `refit_every_cutoffs` steps from the first origin
@@ -66,7 +66,7 @@ def plan_folds(n_steps: int, last_origin: int, horizon_steps: int, walk: WalkFor
     return [Fold(int(at), origins[fit_at == at]) for at in np.unique(fit_at)]
 
 
-class Superseded(NamedTuple):
+class SupersededValues(NamedTuple):
     """Values that a later vintage replaced: z (n,), NaN where it was none, of the steps (pos, series), each known to the cutoffs whose origin lies in from_pos..until_pos-1."""
 
     pos: np.ndarray
@@ -77,7 +77,7 @@ class Superseded(NamedTuple):
 
 
 _NONE = np.empty(0, dtype=np.int64)
-NOTHING_SUPERSEDED = Superseded(_NONE, _NONE, _NONE, _NONE, np.empty(0))
+NOTHING_SUPERSEDED = SupersededValues(_NONE, _NONE, _NONE, _NONE, np.empty(0))
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,9 @@ class Panel:
     z: np.ndarray
     known_pos: np.ndarray
     schema: FeatureSchema
-    superseded: Superseded = NOTHING_SUPERSEDED
+    superseded: SupersededValues = NOTHING_SUPERSEDED
 
-    def targets(self, start: int, stop: int, at: int | None = None, embargo_steps: int = 0) -> np.ndarray:
+    def get_targets(self, start: int, stop: int, at: int | None = None, embargo_steps: int = 0) -> np.ndarray:
         """z of the horizon for origins start..stop-1: (stop-start, S, H) float32.
 
         With *at* the cutoff's origin, each as that cutoff knew it, *embargo_steps* kept, and NaN where it did not; without, everything there is.
@@ -121,7 +121,7 @@ class Panel:
         """
         start = 0 if walk.window_steps is None else max(0, at + 1 - walk.window_steps)
         x = self.x[start : at + 1].reshape(-1, self.x.shape[2])
-        z = self.targets(start, at + 1, at, walk.embargo_steps).reshape(len(x), -1)
+        z = self.get_targets(start, at + 1, at, walk.embargo_steps).reshape(len(x), -1)
         keep = np.flatnonzero(np.isfinite(x[:, self.schema.index(self.schema.last)]) & np.isfinite(z).any(axis=1))
         together = len(keep) > 0 and keep[-1] + 1 - keep[0] == len(keep)
         rows = slice(keep[0], keep[-1] + 1) if together else keep
@@ -145,7 +145,7 @@ class Panel:
         return x[keep], np.column_stack([origins[where[:, 0]], where[:, 1]])
 
 
-def panel_of(features: pl.DataFrame, schema: FeatureSchema, calendar: Calendar, vintages: pl.DataFrame | None = None) -> Panel:
+def build_panel(features: pl.DataFrame, schema: FeatureSchema, calendar: Calendar, vintages: pl.DataFrame | None = None) -> Panel:
     """Dense arrays from a feature table (schema FEATURES). Series that start late or end early are NaN outside their span.
 
     vintages: earlier ones of its values (schema VINTAGES); only learning needs them.
@@ -165,7 +165,7 @@ def panel_of(features: pl.DataFrame, schema: FeatureSchema, calendar: Calendar, 
     known = cutoffs.search_sorted(features["known_at"], side="left").to_numpy()
     known = np.where(features["z"].is_null().to_numpy(), len(grid), known)
     x = np.full((*shape, len(schema.names)), np.nan, dtype=np.float32)
-    for part in blocks(features.height, _BLOCK_ROWS):
+    for part in split_blocks(features.height, _BLOCK_ROWS):
         values = features[part].select(pl.col(schema.names).fill_null(float("nan"))).to_numpy()
         x[rows[part], cols[part]] = values
     return Panel(
@@ -173,17 +173,17 @@ def panel_of(features: pl.DataFrame, schema: FeatureSchema, calendar: Calendar, 
         dense(features["y"].fill_null(float("nan")).to_numpy(), np.float64, np.nan),
         dense(features["z"].fill_null(float("nan")).to_numpy(), np.float64, np.nan),
         dense(known, np.int64, len(grid)), schema,
-        NOTHING_SUPERSEDED if vintages is None or vintages.is_empty() else _superseded(vintages, features, grid, cutoffs, pl.Series(ids)),
+        NOTHING_SUPERSEDED if vintages is None or vintages.is_empty() else _find_superseded(vintages, features, grid, cutoffs, pl.Series(ids)),
     )  # fmt: skip
 
 
-def _superseded(vintages: pl.DataFrame, features: pl.DataFrame, grid: pl.Series, cutoffs: pl.Series, ids: pl.Series) -> Superseded:
+def _find_superseded(vintages: pl.DataFrame, features: pl.DataFrame, grid: pl.Series, cutoffs: pl.Series, ids: pl.Series) -> SupersededValues:
     """Each of *vintages* is known until the next one of its step is, the last until that of *features*."""
     step = ["series_id", "event_time"]
     newest = features.select(*step, "known_at", z=pl.lit(None, dtype=pl.Float64), old=False).join(vintages, on=step, how="semi")
     line = pl.concat([vintages.select(*step, "known_at", "z", old=True), newest]).sort(*step, "known_at")
     old = line.with_columns(until=pl.col("known_at").shift(-1)).filter("old")
-    return Superseded(
+    return SupersededValues(
         grid.search_sorted(old["event_time"]).to_numpy().astype(np.int64),
         ids.search_sorted(old["series_id"]).to_numpy().astype(np.int64),
         cutoffs.search_sorted(old["known_at"]).to_numpy().astype(np.int64),
@@ -192,7 +192,7 @@ def _superseded(vintages: pl.DataFrame, features: pl.DataFrame, grid: pl.Series,
     )
 
 
-def blocks(n: int, size: int) -> Iterator[slice]:
+def split_blocks(n: int, size: int) -> Iterator[slice]:
     """Slices that cover range(n), each at most *size* long: bounds the memory of a long prediction."""
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))

@@ -13,12 +13,12 @@ import zipfile
 from functools import cache
 from pathlib import Path
 
-from tasks.edges.settings import ROOT, settings
+from tasks.edges.settings import ROOT, read_settings
 
 
-def fetch_fit(key: str) -> bytes | None:
+def read_cached_fit(key: str) -> bytes | None:
     """The entry of *key*, whole, or None."""
-    path = _place(key)
+    path = _get_fit_path(key)
     try:
         content = path.read_bytes()
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -34,22 +34,22 @@ def fetch_fit(key: str) -> bytes | None:
     return content
 
 
-def keep_fit(key: str, archive: bytes) -> None:
+def write_cached_fit(key: str, archive: bytes) -> None:
     """Make *archive* the entry of *key*; nothing when entries are not kept."""
-    if settings().keep_fits_mb <= 0:
+    if read_settings().keep_fits_mb <= 0:
         return
-    path = _place(key)
+    path = _get_fit_path(key)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_bytes(archive)
     part.replace(path)
 
 
-def trim_fits() -> None:
+def delete_old_fits() -> None:
     """Remove the entries that were used longest ago, until the rest fits into the setting `keep_fits_mb`."""
-    left = settings().keep_fits_mb * 1_000_000
+    left = read_settings().keep_fits_mb * 1_000_000
     files = []
-    for path in _place("").parent.glob("*.zip"):
+    for path in _get_fit_path("").parent.glob("*.zip"):
         try:
             seen = path.stat()
         except FileNotFoundError:  # another training trims beside us
@@ -62,7 +62,7 @@ def trim_fits() -> None:
 
 
 @cache
-def code_digest() -> str:
+def compute_code_digest() -> str:
     """sha256 over the code that makes fits and over which libraries, in which versions, on which kind of machine, run it."""
     hashed = hashlib.sha256(f"{platform.python_version()} {platform.machine()}".encode())
     for package in ("core", "forecasters", "train"):
@@ -73,5 +73,5 @@ def code_digest() -> str:
     return hashed.hexdigest()
 
 
-def _place(key: str) -> Path:
-    return settings().home / "fits" / f"{key}.zip"
+def _get_fit_path(key: str) -> Path:
+    return read_settings().home / "fits" / f"{key}.zip"

@@ -12,7 +12,7 @@ import sys
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def die_with_parent(parent: int | None = None) -> None:
+def stop_with_parent(parent: int | None = None) -> None:
     """Have the kernel kill this process when its parent ends. Linux only; elsewhere nothing.
 
     parent: the process that must still be our parent; None: whoever is it now.
@@ -28,6 +28,6 @@ def die_with_parent(parent: int | None = None) -> None:
 if __name__ == "__main__":
     program = sys.argv[1:]
     known = int(program[1]) if program[0] == "--parent" else None
-    die_with_parent(known)
+    stop_with_parent(known)
     program = program if known is None else program[2:]
     os.execvp(program[0], program)  # noqa: S606  (becoming the program is the point)

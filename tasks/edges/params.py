@@ -38,12 +38,12 @@ def read_dataset(root: Path = ROOT) -> str:
 
 def read_about(root: Path = ROOT) -> About:
     """What the current dataset is."""
-    return checked(About, _entry(root)["about"], f"datasets.{read_dataset(root)}.about")
+    return parse_params(About, _read_current_entry(root)["about"], f"datasets.{read_dataset(root)}.about")
 
 
 def read_models(root: Path = ROOT) -> tuple[str, ...]:
     """The models of this checkout: the top-level `models`, which must be those of the current dataset's entry."""
-    listed, entry = read_document(root)["models"], list(_entry(root)["models"])
+    listed, entry = read_document(root)["models"], list(_read_current_entry(root)["models"])
     if listed != entry:
         raise ParamsError(
             f"`models` is {listed}, but dataset {read_dataset(root)!r} has {entry}. Run `tidemill use {read_dataset(root)}`, which writes the list."
@@ -53,19 +53,19 @@ def read_models(root: Path = ROOT) -> tuple[str, ...]:
 
 def read_model_params(model: str, root: Path = ROOT) -> dict[str, Any]:
     """Parameters of one model for the current dataset."""
-    return dict(_entry(root)["models"].get(model) or {})
+    return dict(_read_current_entry(root)["models"].get(model) or {})
 
 
 def read_params(stage: str, kind: type[P], root: Path = ROOT) -> P:
     """Parameters of *stage* for the current dataset. Raises ParamsError that names the key, the value and the file."""
     document = read_document(root)
-    merged = {**(document.get(stage) or {}), **(_entry(root).get(stage) or {})}
-    return checked(kind, merged, f"{stage} (with datasets.{read_dataset(root)}.{stage})")
+    merged = {**(document.get(stage) or {}), **(_read_current_entry(root).get(stage) or {})}
+    return parse_params(kind, merged, f"{stage} (with datasets.{read_dataset(root)}.{stage})")
 
 
 def read_section(name: str, root: Path = ROOT) -> dict[str, Any] | None:
     """A section that a dataset's entry need not have (`feed`), over the one of the same name for all; None when the entry has none."""
-    own = _entry(root).get(name)
+    own = _read_current_entry(root).get(name)
     return None if own is None else {**(read_document(root).get(name) or {}), **own}
 
 
@@ -80,10 +80,10 @@ def read_entry(name: str, root: Path = ROOT) -> dict[str, Any]:
 def read_gate_steps(root: Path = ROOT) -> int:
     """`promote.gate_steps`: how many steps at the end no fit, weight or conformal state of a challenger may see."""
     document = read_document(root)
-    return int({**document["promote"], **(_entry(root)["promote"] or {})}["gate_steps"])
+    return int({**document["promote"], **(_read_current_entry(root)["promote"] or {})}["gate_steps"])
 
 
-def _entry(root: Path) -> dict[str, Any]:
+def _read_current_entry(root: Path) -> dict[str, Any]:
     entry: dict[str, Any] = read_document(root)["datasets"][read_dataset(root)]
     if missing := [key for key in ("about", "models", *STAGES) if key not in entry]:
         raise ParamsError(
@@ -92,7 +92,7 @@ def _entry(root: Path) -> dict[str, Any]:
     return entry
 
 
-def checked(kind: type[P], content: dict[str, Any], where: str) -> P:
+def parse_params(kind: type[P], content: dict[str, Any], where: str) -> P:
     """*content* as *kind*. Raises ParamsError that names each fault, *where* it is and what was found."""
     try:
         return kind.model_validate(content)

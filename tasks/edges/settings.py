@@ -76,14 +76,14 @@ class Settings(BaseSettings):
 
 
 @cache
-def settings() -> Settings:
+def read_settings() -> Settings:
     """The settings of this process, read once; telemetry of all libraries is switched off on the way."""
     for name, value in TELEMETRY_OFF.items():
         os.environ.setdefault(name, value)
     return Settings()
 
 
-def filled(text: str) -> str:
+def resolve_placeholders(text: str) -> str:
     """*text* with each `${NAME}` replaced by the environment's value. Raises SettingsError when there is none."""
 
     def value(name: re.Match[str]) -> str:
@@ -94,19 +94,19 @@ def filled(text: str) -> str:
     return re.sub(r"\$\{(\w+)\}", value, text)
 
 
-def child_environment(**extra: str) -> dict[str, str]:
+def build_child_environment(**extra: str) -> dict[str, str]:
     """Environment for a process we start: this one's, telemetry off, *extra* on top."""
     return {**os.environ, **{k: os.environ.get(k, v) for k, v in TELEMETRY_OFF.items()}, **extra}
 
 
-def set_for_mlflow(artifacts: Path) -> None:
+def apply_mlflow_environment(artifacts: Path) -> None:
     """Set what MLflow's client reads from the environment, unless already set."""
     os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", str(artifacts))  # else its SQLite store makes ./mlruns in the current folder
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # instead of 7 with growing pauses: what is not delivered waits in the outbox
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 
-def keep_metrics_in_memory() -> None:
+def apply_in_memory_metrics() -> None:
     """Call it before prometheus_client is imported: then no figure of this process is a page of a file.
 
     BentoML names a folder in home for such files, and a write to one on a full disk ends the process (SIGBUS).

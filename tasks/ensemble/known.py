@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tasks.core.windows import blocks
-from tasks.ensemble.align import Aligned
+from tasks.core.windows import split_blocks
+from tasks.ensemble.align import AlignedForecasts
 
 N_REGIMES = 3  # terciles: calm, usual, wild where the target is a volatility
 _BLOCK_SERIES = 256  # bounds the memory of the products of many series
 
 
-class Known(NamedTuple):
+class KnownErrors(NamedTuple):
     """Sums over the forecasts whose outcome was known by a cutoff, M members.
 
     by_step: (H, M, M), by_series: (S, M, M), by_regime: (N_REGIMES, M, M), newest: (M, M) of the last slice of the past.
@@ -49,14 +49,14 @@ class Known(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Errors:
+class MemberErrors:
     """Errors of the members of *aligned*, summed between the cutoffs *refits* (indices, ascending). newest_frac: share of the past that is its last slice."""
 
-    aligned: Aligned
+    aligned: AlignedForecasts
     refits: tuple[int, ...]
     newest_frac: float
 
-    def at(self, k: int) -> Known:
+    def at(self, k: int) -> KnownErrors:
         """What the cutoff with index *k*, one of refits, knows."""
         r = self.refits.index(k)
         sums = self._sums
@@ -65,7 +65,7 @@ class Errors:
         first = int(np.searchsorted(np.cumsum(n[r::-1]), self.newest_frac * count)) + 1  # so many of the newest parts hold that share
         newest = slice(max(0, r + 1 - first), r + 1)
         whole = {name: part[: r + 1].sum(axis=0) for name, part in sums.items()}
-        return Known(**whole, newest=pooled[newest].sum(axis=0) if count else total, n_newest=int(n[newest].sum()), above=self.above[r])
+        return KnownErrors(**whole, newest=pooled[newest].sum(axis=0) if count else total, n_newest=int(n[newest].sum()), above=self.above[r])
 
     @cached_property
     def above(self) -> list[tuple[float, ...]]:
@@ -106,7 +106,7 @@ class Errors:
         sums["absolute"] = np.zeros((len(self.refits), n_members))
         for r in range(len(self.refits)):
             rows = np.flatnonzero((part_of == r).any(axis=(1, 2)))
-            for columns in blocks(n_series, _BLOCK_SERIES):
+            for columns in split_blocks(n_series, _BLOCK_SERIES):
                 self._add(sums, r, rows, columns, part_of)
         return sums
 
@@ -129,6 +129,6 @@ class Errors:
             sums["n_regime"][r, g] += (here & (self.regime[rows, columns] == g)[:, :, None]).sum()
 
 
-def refits_of(n_walk: int, every: int, at: Sequence[int]) -> tuple[int, ...]:
+def list_refits(n_walk: int, every: int, at: Sequence[int]) -> tuple[int, ...]:
     """Cutoffs at which combiners are fitted anew along the walk: every *every* of them, at least eight times, and those *at*."""
     return tuple(sorted({*range(0, n_walk, max(1, min(every, n_walk // 8))), *at}))

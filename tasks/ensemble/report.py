@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from tasks.core.compare import LEAST, block_of, diebold_mariano, model_confidence_set
-from tasks.core.cosine import cosine_test
-from tasks.ensemble.align import Aligned
-from tasks.ensemble.choose import LEAST_PAIRED, Choice
+from tasks.core.compare import LEAST, compute_block_size, diebold_mariano, model_confidence_set
+from tasks.core.cosine import compute_cosine_test
+from tasks.ensemble.align import AlignedForecasts
+from tasks.ensemble.choose import LEAST_PAIRED, CombinerChoice
 
 MCS_ALPHA = 0.1  # the set that holds the best model with a chance of 90 %, as is usual
 
 
-def comparisons(ours: np.ndarray, losses: Mapping[str, np.ndarray], overlap: int) -> dict[str, dict[str, Any]]:
+def compare_models(ours: np.ndarray, losses: Mapping[str, np.ndarray], overlap: int) -> dict[str, dict[str, Any]]:
     """By model: how much lower the mean of *ours* (k, S, H) is than that of its losses (gain_frac), and the one-sided p that it is not lower at all.
 
     p: by the cosine test, as the gate judges. p_diebold_mariano: by the field's own test, for *overlap* cutoffs that share outcomes.
@@ -28,13 +28,13 @@ def comparisons(ours: np.ndarray, losses: Mapping[str, np.ndarray], overlap: int
         mean_ours, mean_theirs = (np.where(both, loss, 0.0).sum(axis=(1, 2))[n > 0] / n[n > 0] for loss in (ours, theirs))
         gain = 1.0 - float(mean_ours.mean() / mean_theirs.mean()) if mean_theirs.mean() > 0 else 0.0
         difference = mean_theirs - mean_ours
-        out[name] = {"gain_frac": gain, "p": cosine_test(difference).p, "n_cutoffs": len(difference)}
+        out[name] = {"gain_frac": gain, "p": compute_cosine_test(difference).p, "n_cutoffs": len(difference)}
         if LEAST <= len(difference) > 2 * overlap:
             out[name]["p_diebold_mariano"] = diebold_mariano(difference, overlap).p
     return out
 
 
-def confidence_set(losses: Mapping[str, np.ndarray], overlap: int) -> dict[str, Any] | None:
+def compute_confidence_set(losses: Mapping[str, np.ndarray], overlap: int) -> dict[str, Any] | None:
     """Models that may be the best of all at MCS_ALPHA, with their p, on the forecasts (k, S, H) that all of them made; None for too few cutoffs."""
     stacked = np.stack(list(losses.values()), axis=-1)
     both = np.isfinite(stacked).all(axis=-1)
@@ -42,7 +42,7 @@ def confidence_set(losses: Mapping[str, np.ndarray], overlap: int) -> dict[str, 
     if (n > 0).sum() < LEAST:
         return None
     means = np.where(both[..., None], stacked, 0.0).sum(axis=(1, 2))[n > 0] / n[n > 0, None]
-    block = block_of(len(means), overlap)
+    block = compute_block_size(len(means), overlap)
     found = model_confidence_set(means, block, seed=0)
     return {
         "alpha": MCS_ALPHA,
@@ -53,13 +53,13 @@ def confidence_set(losses: Mapping[str, np.ndarray], overlap: int) -> dict[str, 
     }
 
 
-def overlap_of(aligned: Aligned) -> int:
+def count_overlap(aligned: AlignedForecasts) -> int:
     """How many neighbouring cutoffs of the walk share outcomes: the horizon in strides."""
     stride = int(np.diff(aligned.origins[: aligned.n_walk]).min(initial=aligned.y.shape[2]))
     return max(1, -(-aligned.y.shape[2] // max(1, stride)))
 
 
-def gains(compared: Mapping[str, Mapping[str, Any]], losses: Mapping[str, float], members: tuple[str, ...]) -> dict[str, Any]:
+def compute_gains(compared: Mapping[str, Mapping[str, Any]], losses: Mapping[str, float], members: tuple[str, ...]) -> dict[str, Any]:
     """The honest line: the ensemble against HAR where there is one, the median member and the best single one, which hindsight picks. losses: mean of each."""
     ranked = sorted((m for m in members if m in compared), key=lambda m: losses[m])
     if not ranked:
@@ -79,13 +79,13 @@ def gains(compared: Mapping[str, Mapping[str, Any]], losses: Mapping[str, float]
     return out | {"text": f"over {compared[ranked[0]]['n_cutoffs']} cutoffs the ensemble's mean loss is " + ", ".join(said)}
 
 
-def gains_by_series(ours: np.ndarray, theirs: np.ndarray, series_ids: tuple[str, ...], overlap: int) -> dict[str, dict[str, Any]]:
+def compute_gains_by_series(ours: np.ndarray, theirs: np.ndarray, series_ids: tuple[str, ...], overlap: int) -> dict[str, dict[str, Any]]:
     """As `comparisons`, of losses (k, S, H) against one model's, by series."""
-    found = {s: comparisons(ours[:, [i]], {s: theirs[:, [i]]}, overlap) for i, s in enumerate(series_ids)}
+    found = {s: compare_models(ours[:, [i]], {s: theirs[:, [i]]}, overlap) for i, s in enumerate(series_ids)}
     return {s: by_name[s] for s, by_name in found.items() if by_name}
 
 
-def correlation(models: tuple[str, ...], error: np.ndarray) -> dict[str, list[float | None]]:
+def compute_correlation(models: tuple[str, ...], error: np.ndarray) -> dict[str, list[float | None]]:
     """Pearson correlations of the members' errors (M, k, S, H) in the space of z: a row for each by name, columns in the order of the names.
 
     None where one does not vary, or fewer than two errors are known.
@@ -100,13 +100,13 @@ def correlation(models: tuple[str, ...], error: np.ndarray) -> dict[str, list[fl
     return {models[m]: [float(r) if np.isfinite(r) else None for r in row] for m, row in zip(order, of, strict=True)}
 
 
-def brings(losses: Mapping[str, float]) -> dict[str, float]:
+def compute_marginal_contributions(losses: Mapping[str, float]) -> dict[str, float]:
     """By member: how much higher the loss is without it, as a share of the loss with all (key ""); below 0 where it harms. Empty where nothing is known."""
     whole = losses[""]
     return {m: loss / whole - 1 for m, loss in losses.items() if m and whole > 0 and math.isfinite(loss)}
 
 
-def combiner_rows(choice: Choice, names: tuple[str, ...], unservable: Mapping[str, str]) -> list[dict[str, Any]]:
+def build_combiner_rows(choice: CombinerChoice, names: tuple[str, ...], unservable: Mapping[str, str]) -> list[dict[str, Any]]:
     """One row for each combiner, the least loss on the selection slice first."""
     losses = choice.losses if choice.n else {}
     best = losses.get(choice.best_member, 0.0)

@@ -8,9 +8,9 @@ import polars as pl
 from tasks.core.errors import StageError
 from tasks.core.schema import SERIES_KEY
 from tasks.explain.params import ExplainParams
-from tasks.explain.shapley import Explained, affordable, read_columns, shapley
-from tasks.features import build_features, newest_step
-from tasks.release import Release, z_hat
+from tasks.explain.shapley import ShapleyParts, compute_shapley, decide_budget, find_used_columns
+from tasks.features import build_features, find_newest_step
+from tasks.release import Release, predict_ensemble
 
 MAX_GAP_SD = 1e-4  # base + parts may miss z_hat by this many sd of z: the graphs compute in float32
 _SEED = 1
@@ -25,9 +25,9 @@ class Explanation(NamedTuple):
     summary: dict[str, Any]
 
 
-def explain(release: Release, rows: pl.DataFrame, params: ExplainParams) -> Explanation:
+def explain_release(release: Release, rows: pl.DataFrame, params: ExplainParams) -> Explanation:
     """Explain the last forecast of each series and a sample of earlier ones. Raises StageError when parts do not add up."""
-    table = build_features(rows, release.about, release.features, release.calendar, until=newest_step(rows, release.about, release.calendar))
+    table = build_features(rows, release.about, release.features, release.calendar, until=find_newest_step(rows, release.about, release.calendar))
     rng = np.random.default_rng(_SEED)
     possible = table.filter(pl.col(release.schema.last).is_not_null())
     if possible.is_empty():
@@ -35,29 +35,29 @@ def explain(release: Release, rows: pl.DataFrame, params: ExplainParams) -> Expl
             f"explain: no row of {table['series_id'].n_unique()} series has a value in its last steps, so nothing can be forecast. Look into data/clean."
         )
     last = possible.filter(pl.col("event_time") == table["event_time"].max())
-    sample = _some(possible, params.n_sample, rng)
-    background = _x(release, _some(possible.filter(pl.col("known_at") <= release.seen_until), params.n_background, rng))
+    sample = _select_sample(possible, params.n_sample, rng)
+    background = _build_x(release, _select_sample(possible.filter(pl.col("known_at") <= release.seen_until), params.n_background, rng))
 
     def f(x: np.ndarray) -> np.ndarray:
-        return z_hat(release, x)
+        return predict_ensemble(release, x)
 
     every = np.arange(len(release.schema.names))
     high, low = SERIES_KEY
     tied = {release.schema.index(low): release.schema.index(high)} if low in release.schema.names else {}
-    for columns in (read_columns(f, _x(release, sample.head(_N_PROBES)), background), every):  # all of them, should one have looked unread
-        n_rows, n_orders = affordable(
+    for columns in (find_used_columns(f, _build_x(release, sample.head(_N_PROBES)), background), every):  # all of them, should one have looked unread
+        n_rows, n_orders = decide_budget(
             last.height + sample.height, len(columns), len(background), release.schema.horizon_steps, params.max_evaluations
         )
-        last, sample = _within(last, sample, n_rows)
+        last, sample = _select_within(last, sample, n_rows)
         picked = pl.concat([last, sample])
-        explained = shapley(f, _x(release, picked), background, columns, n_orders, _SEED, tied)
+        explained = compute_shapley(f, _build_x(release, picked), background, columns, n_orders, _SEED, tied)
         most = MAX_GAP_SD * (table.select(pl.col("z").std()).item() or 1.0)
         if explained.gap.max() <= most:
             break
-    _check(explained, picked, most)
+    _check_sums(explained, picked, most)
     return Explanation(
-        _attributions(release, picked, last.height, columns, explained),
-        _importance(release, explained.parts[last.height :], columns),
+        _build_attributions(release, picked, last.height, columns, explained),
+        _build_importance(release, explained.parts[last.height :], columns),
         {
             "n_series_now": table["series_id"].n_unique(), "n_last": last.height, "n_sample": sample.height, "n_background": len(background),
             "n_orders": n_orders, "n_features": len(release.schema.names), "max_abs_gap": float(explained.gap.max()),
@@ -66,22 +66,22 @@ def explain(release: Release, rows: pl.DataFrame, params: ExplainParams) -> Expl
     )  # fmt: skip
 
 
-def _some(table: pl.DataFrame, n: int, rng: np.random.Generator) -> pl.DataFrame:
+def _select_sample(table: pl.DataFrame, n: int, rng: np.random.Generator) -> pl.DataFrame:
     """*n* rows at random, in the table's order."""
     return table[np.sort(rng.choice(table.height, size=min(n, table.height), replace=False))]
 
 
-def _within(last: pl.DataFrame, sample: pl.DataFrame, n_rows: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _select_within(last: pl.DataFrame, sample: pl.DataFrame, n_rows: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     """At most *n_rows* of both; at least half of them are last forecasts, as far as there are any."""
     n_last = min(last.height, max(n_rows - sample.height, -(-n_rows // 2)))
     return last.head(n_last), sample.head(n_rows - n_last)
 
 
-def _x(release: Release, table: pl.DataFrame) -> np.ndarray:
+def _build_x(release: Release, table: pl.DataFrame) -> np.ndarray:
     return table.select(pl.col(release.schema.names).fill_null(float("nan"))).to_numpy()
 
 
-def _check(explained: Explained, picked: pl.DataFrame, most: float) -> None:
+def _check_sums(explained: ShapleyParts, picked: pl.DataFrame, most: float) -> None:
     gap = explained.gap.max(axis=1)
     worst = int(gap.argmax())
     if not gap[worst] <= most:
@@ -92,10 +92,10 @@ def _check(explained: Explained, picked: pl.DataFrame, most: float) -> None:
         )
 
 
-def _attributions(release: Release, picked: pl.DataFrame, n_last: int, columns: np.ndarray, explained: Explained) -> pl.DataFrame:
+def _build_attributions(release: Release, picked: pl.DataFrame, n_last: int, columns: np.ndarray, explained: ShapleyParts) -> pl.DataFrame:
     steps, names = release.schema.horizon_steps, [release.schema.names[j] for j in columns]
     n_rows, n_names = picked.height, len(names)
-    ahead = [release.calendar.following(at, steps) for at in picked["event_time"]]
+    ahead = [release.calendar.list_next_steps(at, steps) for at in picked["event_time"]]
     of_row = picked.select("series_id", cutoff=release.calendar.nominal_known_at(), is_last=pl.int_range(pl.len()) < n_last)
     frame = of_row[np.repeat(np.arange(n_rows), steps * n_names)]
     return frame.with_columns(
@@ -108,7 +108,7 @@ def _attributions(release: Release, picked: pl.DataFrame, n_last: int, columns: 
     )
 
 
-def _importance(release: Release, parts: np.ndarray, columns: np.ndarray) -> list[dict[str, Any]]:
+def _build_importance(release: Release, parts: np.ndarray, columns: np.ndarray) -> list[dict[str, Any]]:
     size = np.abs(parts).mean(axis=(0, 2)) if len(parts) else np.zeros(len(release.schema.names))
     ordered = sorted(columns, key=lambda j: (-size[j], release.schema.names[j]))
     return [{"feature": release.schema.names[j], "mean_abs_part": float(size[j])} for j in ordered]

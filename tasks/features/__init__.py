@@ -5,18 +5,18 @@ Promised: no feature looks ahead (the stage's table shows each origin what was k
 `lookback_steps` steps before it alone (`ahead`: on what was said by then of the horizon), so the service, which calls the same functions on a tail, gets the batch's numbers. Nothing here is fitted.
 """
 
-from tasks.features.known import features_as_known
+from tasks.features.known import build_features_as_known
 from tasks.features.params import FeatureParams, FeatureSpec
-from tasks.features.table import build_features, column_names, derive_target, feature_schema, gap_ledger, newest_step
+from tasks.features.table import add_target, build_feature_schema, build_features, build_gap_ledger, find_newest_step, list_column_names
 
 __all__ = [
     "FeatureParams",
     "FeatureSpec",
+    "add_target",
+    "build_feature_schema",
     "build_features",
-    "column_names",
-    "derive_target",
-    "feature_schema",
-    "features_as_known",
-    "gap_ledger",
-    "newest_step",
+    "build_features_as_known",
+    "build_gap_ledger",
+    "find_newest_step",
+    "list_column_names",
 ]

@@ -13,22 +13,22 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.errors import FeatureInputError
-from tasks.features.grid import positions
+from tasks.features.grid import find_grid_positions
 from tasks.features.params import Ahead
-from tasks.features.sources import Column, Laid, Source, finite
+from tasks.features.sources import Column, FeatureSource, GriddedRows, filter_finite
 
 
-def is_said_ahead(calendar: Calendar) -> pl.Expr:
+def is_known_ahead(calendar: Calendar) -> pl.Expr:
     """Which rows, with their target as y, are said ahead."""
     return pl.col("y").is_null() & (pl.col("known_at") < calendar.nominal_known_at())
 
 
-def ahead_columns(spec: Ahead, about: About) -> Iterator[Column]:
+def build_ahead_columns(spec: Ahead, about: About) -> Iterator[Column]:
     """`<column>_ahead_<s>` for each step s of the horizon. Raises FeatureInputError for a column that is not declared as known ahead."""
     check_declared("ahead", spec.column, "known_ahead", about.covariates.known_ahead)
     for s in range(1, about.horizon_steps + 1):
         name = f"{spec.column}_ahead_{s}"
-        source = Source(name, lambda laid, s=s: _read(laid, spec.column, s), (spec.column,), sees="ahead")  # type: ignore[misc]  # a default binds the loop's s
+        source = FeatureSource(name, lambda laid, s=s: _read_ahead(laid, spec.column, s), (spec.column,), sees="ahead")  # type: ignore[misc]  # a default binds the loop's s
         yield Column(name, "free", 0, (source,), lambda past: past.values)
 
 
@@ -40,9 +40,9 @@ def check_declared(kind: str, column: str, key: str, declared: tuple[str, ...]) 
         )
 
 
-def check_said_ahead(specs: tuple[object, ...], rows: pl.DataFrame, calendar: Calendar) -> None:
+def check_known_ahead(specs: tuple[object, ...], rows: pl.DataFrame, calendar: Calendar) -> None:
     """Raise FeatureInputError for an `ahead` of a column of which *rows*, which have y, never say anything ahead: its features would be empty."""
-    said = rows.filter(is_said_ahead(calendar))
+    said = rows.filter(is_known_ahead(calendar))
     for spec in specs:
         if isinstance(spec, Ahead) and said[spec.column].null_count() == said.height:
             raise FeatureInputError(
@@ -51,7 +51,7 @@ def check_said_ahead(specs: tuple[object, ...], rows: pl.DataFrame, calendar: Ca
             )
 
 
-def _read(laid: Laid, column: str, s: int) -> np.ndarray:
+def _read_ahead(laid: GriddedRows, column: str, s: int) -> np.ndarray:
     """The value *s* steps after each row, by the newest vintage that the row's cutoff knows."""
     said = laid.rows.filter((pl.col("known_at") < laid.calendar.nominal_known_at()) & (pl.col("event_time").to_physical() <= laid.steps[-1]))
     said = said.filter(pl.col("event_time").to_physical() >= laid.steps[0])
@@ -60,7 +60,7 @@ def _read(laid: Laid, column: str, s: int) -> np.ndarray:
     said = said.filter(pl.col("series_id").is_in(ids.implode()))
     if said.is_empty():
         return np.full(laid.frame.height, np.nan)
-    place, owner = positions(said, grid, laid.calendar), ids.search_sorted(said["series_id"]).to_numpy().astype(np.int64)
+    place, owner = find_grid_positions(said, grid, laid.calendar), ids.search_sorted(said["series_id"]).to_numpy().astype(np.int64)
     known_us = said["known_at"].to_physical().to_numpy()
     moments = np.unique(known_us)
     cutoff_us = laid.frame.select(laid.calendar.nominal_known_at()).to_series().to_physical().to_numpy()
@@ -76,5 +76,5 @@ def _read(laid: Laid, column: str, s: int) -> np.ndarray:
     found = np.searchsorted(vintages[order], asked, side="right") - 1
     newest = vintages[order][np.maximum(found, 0)]
     known = (found >= 0) & (newest // (len(moments) + 1) == asked // (len(moments) + 1))
-    values = said.select(finite(pl.col(column)).fill_null(float("nan"))).to_series().to_numpy()[order]
+    values = said.select(filter_finite(pl.col(column)).fill_null(float("nan"))).to_series().to_numpy()[order]
     return np.where(known, values[np.maximum(found, 0)], np.nan)

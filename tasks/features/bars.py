@@ -16,6 +16,6 @@ def garman_klass() -> pl.Expr:
     return (0.5 * wide.pow(2) - (2 * math.log(2) - 1) * moved.pow(2)).clip(lower_bound=0).sqrt()
 
 
-def bar_return() -> pl.Expr:
+def build_bar_return() -> pl.Expr:
     """ln(close / open) of a bar: its return, without what happens between bars."""
     return (pl.col("close") / pl.col("open")).log()

@@ -11,10 +11,10 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.leaks import LeakVerdict
 from tasks.features.leaks_leading import find_leading
-from tasks.features.leaks_recomputed import look_ahead, unclosed_bars
-from tasks.features.leaks_scores import determined, may_lead, shuffled, too_good
+from tasks.features.leaks_recomputed import find_look_ahead, find_unclosed_bars
+from tasks.features.leaks_scores import find_determined, find_shuffled_forecasts, find_too_good, list_possible_leads
 from tasks.features.params import FeatureParams
-from tasks.features.table import feature_schema
+from tasks.features.table import build_feature_schema
 
 
 def find_leaks(
@@ -24,15 +24,15 @@ def find_leaks(
 
     table_hash, data_version: which files these are, for whoever reads the verdict later.
     """
-    ahead, n_cutoffs, n_values = look_ahead(rows, about, params, table, calendar)
-    bars = unclosed_bars(rows, about, calendar)
-    target, of_target = determined(table, about, params)
+    ahead, n_cutoffs, n_values = find_look_ahead(rows, about, params, table, calendar)
+    bars = find_unclosed_bars(rows, about, calendar)
+    target, of_target = find_determined(table, about, params)
     named = {finding.feature for finding in target}
-    leading, agreements = find_leading(table, about, [name for name in may_lead(about, params) if name not in named])
-    luck, of_luck = shuffled(rows, about, params, calendar)
-    good, of_good = too_good(table, about, params)
+    leading, agreements = find_leading(table, about, [name for name in list_possible_leads(about, params) if name not in named])
+    luck, of_luck = find_shuffled_forecasts(rows, about, params, calendar)
+    good, of_good = find_too_good(table, about, params)
     return LeakVerdict(
-        schema_hash=feature_schema(about, params).hash,
+        schema_hash=build_feature_schema(about, params).hash,
         table=table_hash,
         data_version=data_version,
         checks={

@@ -21,7 +21,7 @@ HolidayPart = Literal["is", "until", "since", "ahead"]
 CrossOf = Literal["mean", "median", "std", "others_mean", "rank", "share", "series"]
 
 
-def _at_least(where: str, numbers: tuple[float, ...], least: int, why: str) -> None:
+def _check_at_least(where: str, numbers: tuple[float, ...], least: int, why: str) -> None:
     if not numbers:
         raise FeatureInputError(f"`features.list`: {where} is empty; give at least one number, or drop the entry from params.yaml.")
     if bad := [n for n in numbers if n < least]:
@@ -36,8 +36,8 @@ class Lag(Strict):
     steps: tuple[int, ...]
 
     @model_validator(mode="after")
-    def _looks_back(self) -> "Lag":
-        _at_least(f"lag of {self.column!r}", self.steps, 1, "a lag looks back at least 1 step")
+    def _check_lookback(self) -> "Lag":
+        _check_at_least(f"lag of {self.column!r}", self.steps, 1, "a lag looks back at least 1 step")
         return self
 
 
@@ -49,9 +49,9 @@ class Window(Strict):
     window_steps: tuple[int, ...]
 
     @model_validator(mode="after")
-    def _is_wide_enough(self) -> "Window":
+    def _check_width(self) -> "Window":
         least = 2 if self.kind in {"std", "zscore"} else 1
-        _at_least(f"{self.kind} of {self.column!r}", self.window_steps, least, f"its window needs at least {least} step(s)")
+        _check_at_least(f"{self.kind} of {self.column!r}", self.window_steps, least, f"its window needs at least {least} step(s)")
         return self
 
 
@@ -64,8 +64,8 @@ class Quantile(Strict):
     q: float
 
     @model_validator(mode="after")
-    def _is_a_quantile(self) -> "Quantile":
-        _at_least(f"quantile of {self.column!r}", self.window_steps, 1, "its window needs at least 1 step")
+    def _check_q(self) -> "Quantile":
+        _check_at_least(f"quantile of {self.column!r}", self.window_steps, 1, "its window needs at least 1 step")
         if not 0 < self.q < 1:
             raise FeatureInputError(
                 f"`features.list`: quantile of {self.column!r} has q {self.q}; q lies between 0 and 1, and `min` and `max` are kinds of their own."
@@ -81,8 +81,8 @@ class Ewm(Strict):
     span_steps: tuple[int, ...]
 
     @model_validator(mode="after")
-    def _has_a_span(self) -> "Ewm":
-        _at_least(f"ewm of {self.column!r}", self.span_steps, 1, "a span has at least 1 step")
+    def _check_span(self) -> "Ewm":
+        _check_at_least(f"ewm of {self.column!r}", self.span_steps, 1, "a span has at least 1 step")
         return self
 
 
@@ -94,8 +94,8 @@ class Return(Strict):
     steps: tuple[int, ...]
 
     @model_validator(mode="after")
-    def _looks_back(self) -> "Return":
-        _at_least(f"{self.kind} of {self.column!r}", self.steps, 1, "a return looks back at least 1 step")
+    def _check_lookback(self) -> "Return":
+        _check_at_least(f"{self.kind} of {self.column!r}", self.steps, 1, "a return looks back at least 1 step")
         return self
 
 
@@ -112,12 +112,12 @@ class Change(Strict):
     window_steps: Annotated[int, Field(ge=1)]
 
     @model_validator(mode="after")
-    def _looks_back(self) -> "Change":
-        _at_least(f"{self.kind} of {self.column!r}", self.steps, 1, "a change looks back at least 1 step")
+    def _check_lookback(self) -> "Change":
+        _check_at_least(f"{self.kind} of {self.column!r}", self.steps, 1, "a change looks back at least 1 step")
         return self
 
 
-class Calendar(Strict):
+class CalendarFeature(Strict):
     """Parts of the step's start in UTC, as numbers: weekday 0 (Monday) to 6, month 1 to 12, and so on."""
 
     kind: Literal["calendar"]
@@ -131,7 +131,7 @@ class GarmanKlass(Strict):
 
 
 class SeriesKey(Strict):
-    """Whose row it is, for models that know series: two columns of 24 bits each of the id's hash, which float32 holds exactly (see `series_key`)."""
+    """Whose row it is, for models that know series: two columns of 24 bits each of the id's hash, which float32 holds exactly (see `encode_series_id`)."""
 
     kind: Literal["series"]
 
@@ -151,8 +151,8 @@ class Rsi(Strict):
     window_steps: tuple[int, ...]
 
     @model_validator(mode="after")
-    def _is_wide_enough(self) -> "Rsi":
-        _at_least(f"rsi of {self.column!r}", self.window_steps, 2, "its window needs at least 2 steps")
+    def _check_width(self) -> "Rsi":
+        _check_at_least(f"rsi of {self.column!r}", self.window_steps, 2, "its window needs at least 2 steps")
         return self
 
 
@@ -166,7 +166,7 @@ class Macd(Strict):
     signal_steps: Annotated[int, Field(ge=1)] = 9
 
     @model_validator(mode="after")
-    def _fast_is_faster(self) -> "Macd":
+    def _check_fast_slow(self) -> "Macd":
         if self.fast_steps >= self.slow_steps:
             raise FeatureInputError(
                 f"`features.list`: macd of {self.column!r} has fast_steps {self.fast_steps} and slow_steps {self.slow_steps}; fast is the smaller one."
@@ -183,20 +183,20 @@ class Bollinger(Strict):
     width: Annotated[float, Field(gt=0)] = 2.0
 
     @model_validator(mode="after")
-    def _is_wide_enough(self) -> "Bollinger":
-        _at_least(f"bollinger of {self.column!r}", self.window_steps, 2, "its window needs at least 2 steps")
+    def _check_width(self) -> "Bollinger":
+        _check_at_least(f"bollinger of {self.column!r}", self.window_steps, 2, "its window needs at least 2 steps")
         return self
 
 
-class Bars(Strict):
+class BarFeature(Strict):
     """Indicators that read a bar: open, high, low, close; `obv_change` close and volume (see `tasks/features/indicators.py`)."""
 
     kind: Literal["atr", "atr_frac", "stochastic", "obv_change", "parkinson", "rogers_satchell"]
     window_steps: tuple[int, ...]
 
     @model_validator(mode="after")
-    def _is_wide_enough(self) -> "Bars":
-        _at_least(self.kind, self.window_steps, 1, "its window needs at least 1 step")
+    def _check_width(self) -> "BarFeature":
+        _check_at_least(self.kind, self.window_steps, 1, "its window needs at least 1 step")
         return self
 
 
@@ -210,7 +210,7 @@ class Fourier(Strict):
     order: Annotated[int, Field(ge=1)]
 
     @model_validator(mode="after")
-    def _has_one_period(self) -> "Fourier":
+    def _check_period(self) -> "Fourier":
         if [self.period, self.period_days, self.period_steps].count(None) != 2:  # noqa: PLR2004  (two of three are not given)
             raise FeatureInputError(
                 "`features.list`: fourier needs exactly one of `period` (day, week, month, year), `period_days` and `period_steps`."
@@ -252,7 +252,7 @@ class Cross(Strict):
     series_id: str | None = None
 
     @model_validator(mode="after")
-    def _names_a_series_for_series(self) -> "Cross":
+    def _check_series(self) -> "Cross":
         if not self.of or ("series" in self.of) != (self.series_id is not None):
             raise FeatureInputError(f"`features.list`: cross of {self.column!r} needs `of`, and `series_id` with `of: [series]` and only then.")
         return self
@@ -276,7 +276,7 @@ class Function(Strict):
     """A function of your own: `of` is `module:function`, the module one file in the folder `own`; see `tasks.features.user` for what it gets and gives.
 
     column: it gets this column's values. columns: it gets a frame of event_time and these. lookback_steps: how many steps before the row
-    it reads. source: the module's text; `bind_functions` fills it in, and it travels so in a release's features.json.
+    it reads. source: the module's text; `resolve_functions` fills it in, and it travels so in a release's features.json.
     """
 
     kind: Literal["function"]
@@ -288,12 +288,12 @@ class Function(Strict):
     source: str = ""
 
     @property
-    def reads(self) -> tuple[str, ...]:
+    def columns_read(self) -> tuple[str, ...]:
         """The columns that it gets."""
         return self.columns if self.column is None else (self.column,)
 
     @model_validator(mode="after")
-    def _reads_one_way(self) -> "Function":
+    def _check_reads(self) -> "Function":
         if (self.column is None) == (not self.columns):
             raise FeatureInputError(
                 f"`features.list`: function {self.of!r} has column {self.column!r} and columns {list(self.columns)}; give `column` for an array of its values, "
@@ -320,7 +320,7 @@ class LeakParams(Strict):
 
 
 FeatureSpec = Annotated[
-    Lag | Window | Quantile | Ewm | Return | Change | Rsi | Macd | Bollinger | Bars | Calendar | Fourier | Time | Holiday
+    Lag | Window | Quantile | Ewm | Return | Change | Rsi | Macd | Bollinger | BarFeature | CalendarFeature | Fourier | Time | Holiday
     | GarmanKlass | SeriesKey | Value | Static | Ahead | Cross | Function,
     Field(discriminator="kind"),
 ]  # fmt: skip

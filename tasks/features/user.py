@@ -24,38 +24,38 @@ import polars as pl
 
 from tasks.core.errors import FeatureInputError
 from tasks.features.params import FeatureParams, Function
-from tasks.features.sources import Column, Laid, Source
+from tasks.features.sources import Column, FeatureSource, GriddedRows
 
 FOLDER = "own"  # of the checkout; a dependency of the stage `features`, so that a changed function runs it again
 MAY_IMPORT = frozenset({"numpy", "polars"})
 
 
-def bind_functions(params: FeatureParams, *folders: Path) -> FeatureParams:
+def resolve_functions(params: FeatureParams, *folders: Path) -> FeatureParams:
     """*params* with each function's source, from the first of *folders* that has its module. Raises FeatureInputError when none has, or it cannot be shipped."""
-    bound = tuple(_bound(spec, folders) if isinstance(spec, Function) and not spec.source else spec for spec in params.list)
+    bound = tuple(_resolve_function(spec, folders) if isinstance(spec, Function) and not spec.source else spec for spec in params.list)
     return params.model_copy(update={"list": bound})
 
 
-def function_column(spec: Function) -> Column:
+def build_function_column(spec: Function) -> Column:
     """`<columns>_<function>_<lookback_steps>`. The function is called for each series, with all its steps that are there to compute on."""
-    name = f"{'_'.join(spec.reads)}_{spec.of.partition(':')[2]}_{spec.lookback_steps}"
-    source = Source(name, lambda laid: _of_each_series(laid, spec), spec.reads)
+    name = f"{'_'.join(spec.columns_read)}_{spec.of.partition(':')[2]}_{spec.lookback_steps}"
+    source = FeatureSource(name, lambda laid: _compute_each_series(laid, spec), spec.columns_read)
     code = hashlib.sha256(spec.source.encode()).hexdigest()  # all that the module says; `of` says which of its functions
     return Column(name, spec.role, spec.lookback_steps, (source,), lambda past: past.values, code)
 
 
-def evaluate(function: Function, frame: pl.DataFrame, series_id: str) -> np.ndarray:
+def compute_function(function: Function, frame: pl.DataFrame, series_id: str) -> np.ndarray:
     """The feature at every step of one series, (n,) float64. frame: event_time and what the function reads, float64 with NaN where unknown.
 
     Raises FeatureInputError with the series and what happened: it raised, or gave other than n numbers.
     """
-    values = frame[function.reads[0]].to_numpy() if function.column is not None else frame.with_columns(pl.col(pl.Float64).fill_nan(None))
+    values = frame[function.columns_read[0]].to_numpy() if function.column is not None else frame.with_columns(pl.col(pl.Float64).fill_nan(None))
     if isinstance(values, np.ndarray):
         values.flags.writeable = False  # it sees what other features see
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # the mean of nothing is unknown, which is what is wanted
-            given = _function(function)(values)
+            given = _load_function(function)(values)
         series = given if isinstance(given, pl.Series) else pl.Series(np.asarray(given))
         numbers = series.cast(pl.Float64).fill_null(float("nan")).to_numpy()
     except FeatureInputError:
@@ -72,14 +72,14 @@ def evaluate(function: Function, frame: pl.DataFrame, series_id: str) -> np.ndar
     return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
-def _of_each_series(laid: Laid, spec: Function) -> np.ndarray:
-    given = laid.frame.select("event_time", *(pl.Series(name, laid.values(name)) for name in spec.reads))
+def _compute_each_series(laid: GriddedRows, spec: Function) -> np.ndarray:
+    given = laid.frame.select("event_time", *(pl.Series(name, laid.values(name)) for name in spec.columns_read))
     ids, ends = laid.frame["series_id"].gather(laid.starts), [*laid.starts[1:].tolist(), laid.frame.height]
     parts = zip(ids, laid.starts.tolist(), ends, strict=True)
-    return np.concatenate([evaluate(spec, given[start:end], name) for name, start, end in parts])
+    return np.concatenate([compute_function(spec, given[start:end], name) for name, start, end in parts])
 
 
-def _bound(function: Function, folders: tuple[Path, ...]) -> Function:
+def _resolve_function(function: Function, folders: tuple[Path, ...]) -> Function:
     module, _, name = function.of.partition(":")
     found = next((folder / f"{module}.py" for folder in folders if (folder / f"{module}.py").is_file()), None)
     if found is None:
@@ -91,7 +91,7 @@ def _bound(function: Function, folders: tuple[Path, ...]) -> Function:
     source = found.read_text()
     _check_imports(found, source)
     bound = function.model_copy(update={"source": source})
-    if not callable(getattr(_module(module, source), name, None)):
+    if not callable(getattr(_load_module(module, source), name, None)):
         raise FeatureInputError(f"{found.name} has no function {name!r}, which `features.list` names. Define it, or correct `of` in params.yaml.")
     return bound
 
@@ -110,16 +110,16 @@ def _check_imports(path: Path, source: str) -> None:
         )
 
 
-def _function(function: Function) -> Callable[[Any], Any]:
+def _load_function(function: Function) -> Callable[[Any], Any]:
     if not function.source:
-        raise FeatureInputError(f"Function {function.of!r} has no source yet. `bind_functions` reads it from {FOLDER}/ before features are computed.")
+        raise FeatureInputError(f"Function {function.of!r} has no source yet. `resolve_functions` reads it from {FOLDER}/ before features are computed.")
     module, _, name = function.of.partition(":")
-    found: Callable[[Any], Any] = getattr(_module(module, function.source), name)
+    found: Callable[[Any], Any] = getattr(_load_module(module, function.source), name)
     return found
 
 
 @cache
-def _module(name: str, source: str) -> ModuleType:
+def _load_module(name: str, source: str) -> ModuleType:
     """The module of this text, run once in a process; it stands in no table of Python's, so two releases may each have their own."""
     module = ModuleType(name)
     try:

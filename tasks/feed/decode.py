@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 import polars as pl
 
-from tasks.core.records import what_is_lost
+from tasks.core.records import decode_loss
 
 RULE, DETAIL = "_rule", "_detail"
 LOST = "lost"  # a record that stands for others which nobody can read any more, and the place of its row
@@ -33,7 +33,7 @@ _SLICE = 10_000  # records
 _KEY_END = re.compile(rb'"\s*:')
 
 
-class Decoded(NamedTuple):
+class DecodedBatch(NamedTuple):
     """What became of a batch.
 
     fields: one row a record in its order, the fields' columns and RULE, DETAIL (null where the record is well). added: name -> type of fields
@@ -53,7 +53,7 @@ class UnreadableError(Exception):
         self.rule, self.detail, self.field = rule, detail, field
 
 
-class Reader(Protocol):
+class RecordReader(Protocol):
     """A format: bytes to fields by name. A field that is absent is not in them. Raises UnreadableError."""
 
     def __call__(self, value: bytes) -> Mapping[str, Any]:
@@ -61,7 +61,7 @@ class Reader(Protocol):
         ...
 
 
-class Contract(NamedTuple):
+class RecordContract(NamedTuple):
     """What a record must be. fields: name -> type. nullable: those that may be null or absent. arrived: those that evolution added, all nullable.
 
     max_bytes: of a record. n_addable: how many unknown fields may still be added.
@@ -74,14 +74,14 @@ class Contract(NamedTuple):
     n_addable: int
 
 
-class Decoder:
+class RecordDecoder:
     """One record after the other, in any format."""
 
-    def __init__(self, contract: Contract, read: Reader) -> None:
+    def __init__(self, contract: RecordContract, read: RecordReader) -> None:
         self.contract, self._reader = contract, read
         self._usual: list[tuple[str, Any]] = [(name, _KINDS[type(dtype)]) for name, dtype in contract.fields.items()]
 
-    def decode(self, values: pl.Series) -> Decoded:
+    def decode(self, values: pl.Series) -> DecodedBatch:
         """Decode *values* (Binary, none null)."""
         added: dict[str, pl.DataType] = {}
         broken: dict[tuple[str, str], int] = {}
@@ -89,22 +89,22 @@ class Decoder:
         heads = values.bin.slice(0, self.contract.max_bytes + 1)  # one of 20 MB is not copied to be found too large
         for value, n_bytes in zip(heads.to_list(), values.bin.size().to_list(), strict=True):
             try:
-                found.append((self._one(value, n_bytes, added), None, None))
+                found.append((self._decode_one(value, n_bytes, added), None, None))
             except UnreadableError as fault:
                 found.append(({}, fault.rule, fault.detail))
                 if fault.field is not None:
                     broken[fault.rule, fault.field] = broken.get((fault.rule, fault.field), 0) + 1
         columns = {
-            name: _column(name, dtype, [fields.get(name) for fields, _, _ in found]) for name, dtype in {**self.contract.fields, **added}.items()
+            name: _build_column(name, dtype, [fields.get(name) for fields, _, _ in found]) for name, dtype in {**self.contract.fields, **added}.items()
         }
         rules = {RULE: pl.Series([rule for _, rule, _ in found], dtype=pl.String), DETAIL: pl.Series([said for _, _, said in found], dtype=pl.String)}
-        return Decoded(pl.DataFrame({**columns, **rules}), added, broken)
+        return DecodedBatch(pl.DataFrame({**columns, **rules}), added, broken)
 
-    def _one(self, value: bytes, n_bytes: int, added: dict[str, pl.DataType]) -> Mapping[str, Any]:
+    def _decode_one(self, value: bytes, n_bytes: int, added: dict[str, pl.DataType]) -> Mapping[str, Any]:
         """One record's fields; those that are new go to *added*."""
         if n_bytes > self.contract.max_bytes:
             raise UnreadableError("too_large", f"{n_bytes:,} bytes, more than `feed.max_record_kb` allows")
-        if (lost := what_is_lost(value)) is not None:
+        if (lost := decode_loss(value)) is not None:
             raise UnreadableError(LOST, lost)
         if not value:
             raise UnreadableError("empty", "the value has no bytes; a tombstone would be null")
@@ -118,9 +118,9 @@ class Decoder:
         fresh: dict[str, pl.DataType] = {}
         for name in new:
             if read[name] is not None:
-                fresh[name] = _new_type(name, read[name], [*known, *fresh])
+                fresh[name] = _decide_new_type(name, read[name], [*known, *fresh])
         if len(added) + len(fresh) > self.contract.n_addable:
-            raise UnreadableError("unknown_field", f"{_names(fresh)}: no more fields may be added (`feed.max_added_fields`)")
+            raise UnreadableError("unknown_field", f"{_format_names(fresh)}: no more fields may be added (`feed.max_added_fields`)")
         added |= fresh
         return read
 
@@ -134,40 +134,40 @@ class Decoder:
 
     def _check(self, name: str, dtype: pl.DataType, read: Mapping[str, Any], new: list[str]) -> None:
         if (given := read.get(name)) is not None:
-            if (rule := _misfit(given, dtype)) is not None:
-                raise UnreadableError(rule, f"{name} is {_said(given)}, not {dtype}", name)
+            if (rule := _find_misfit(given, dtype)) is not None:
+                raise UnreadableError(rule, f"{name} is {_format_value(given)}, not {dtype}", name)
             return
         if name not in self.contract.fields or name in self.contract.arrived:
             return  # came by evolution: it may be absent, beside whatever
         if name not in read and new:
-            raise UnreadableError("renamed", f"{name} is absent, and {_names(new)} is new: a renamed field must be declared in `feed.fields`", name)
+            raise UnreadableError("renamed", f"{name} is absent, and {_format_names(new)} is new: a renamed field must be declared in `feed.fields`", name)
         if name not in self.contract.nullable:
             raise UnreadableError("missing", f"{name} is null or absent", name)
 
 
-class JsonDecoder(Decoder):
+class JsonDecoder(RecordDecoder):
     """Flat JSON objects."""
 
-    def __init__(self, contract: Contract) -> None:
-        super().__init__(contract, read_json_object)
+    def __init__(self, contract: RecordContract) -> None:
+        super().__init__(contract, parse_json_object)
         self._patterns: list[str] = []
 
-    def decode(self, values: pl.Series) -> Decoded:
+    def decode(self, values: pl.Series) -> DecodedBatch:
         """See Decoder."""
-        plain, text = self.plain(values)
+        plain, text = self.find_plain(values)
         if not plain.any():
             return super().decode(values)
-        fast = self._fast(text if plain.all() else text.filter(plain))
+        fast = self._decode_fast(text if plain.all() else text.filter(plain))
         if plain.all():
-            return Decoded(fast, {}, {})
+            return DecodedBatch(fast, {}, {})
         slow = super().decode(values.filter(~plain))
         order = pl.concat([plain.arg_true(), (~plain).arg_true()])
         both = pl.concat([fast, slow.fields], how="diagonal").with_columns(order.alias("_order")).sort("_order").drop("_order")
-        return Decoded(both, slow.added, slow.broken)
+        return DecodedBatch(both, slow.added, slow.broken)
 
-    def plain(self, values: pl.Series) -> tuple[pl.Series, pl.Series]:
+    def find_plain(self, values: pl.Series) -> tuple[pl.Series, pl.Series]:
         """(whether the fast way reads a record as the slow way would, the records as text)."""
-        text = as_text(values.set(values.bin.size() > self.contract.max_bytes, None))
+        text = convert_to_text(values.set(values.bin.size() > self.contract.max_bytes, None))
         passes = pl.repeat(value=False, n=len(text), dtype=pl.Boolean, eager=True)
         for nth in range(_N_PATTERNS):
             rest = text if nth == 0 else text.set(passes, None)
@@ -184,31 +184,31 @@ class JsonDecoder(Decoder):
         if len(rest) < _LEARN_FROM:
             return False
         for one in rest.head(2 * _LEARN_FROM):
-            pattern = self._pattern(one)
+            pattern = self._build_pattern(one)
             if pattern is not None and pattern not in self._patterns:
                 self._patterns.append(pattern)
                 return True
         return False
 
-    def _pattern(self, one: str) -> str | None:
+    def _build_pattern(self, one: str) -> str | None:
         """Records with the fields of *one* in its order; None when its fields are not those of the contract."""
         try:
-            names = list(read_json_object(one.encode()))
+            names = list(parse_json_object(one.encode()))
         except UnreadableError:
             return None
         fields = self.contract.fields
         if not set(names) <= set(fields) or not {name for name in fields if name not in self.contract.nullable} <= set(names):
             return None
-        parts = [f'"{_literal(name)}": ?(?:{_PATTERNS[type(fields[name])]}{"|null" if name in self.contract.nullable else ""})' for name in names]
+        parts = [f'"{_build_literal_pattern(name)}": ?(?:{_PATTERNS[type(fields[name])]}{"|null" if name in self.contract.nullable else ""})' for name in names]
         return r"^\{" + ", ?".join(parts) + r"\}$"
 
-    def _fast(self, text: pl.Series) -> pl.DataFrame:
+    def _decode_fast(self, text: pl.Series) -> pl.DataFrame:
         form = pl.Struct(dict(self.contract.fields))
         slices = (text.slice(first, _SLICE).str.json_decode(form).struct.unnest() for first in range(0, len(text), _SLICE))  # its parser holds much
         return pl.concat(slices).with_columns(pl.lit(None, pl.String).alias(RULE), pl.lit(None, pl.String).alias(DETAIL))
 
 
-def read_json_object(value: bytes) -> Mapping[str, Any]:
+def parse_json_object(value: bytes) -> Mapping[str, Any]:
     """One JSON object. A key that comes twice is refused: parsers take the first, or the last."""
     import orjson  # noqa: PLC0415  (feeds of other formats never need it)
 
@@ -217,17 +217,17 @@ def read_json_object(value: bytes) -> Mapping[str, Any]:
     except orjson.JSONDecodeError as error:
         raise UnreadableError("not_json", str(error)[:200]) from error
     if not isinstance(read, dict):
-        raise UnreadableError("not_an_object", f"the record is {_said(read)}")
+        raise UnreadableError("not_an_object", f"the record is {_format_value(read)}")
     if len(_KEY_END.findall(value)) != len(read):  # a key twice, or an object inside, or a text that looks like a key's end
-        _refuse_equal_keys(value)
+        _check_unique_keys(value)
     return read
 
 
-def _refuse_equal_keys(value: bytes) -> None:
+def _check_unique_keys(value: bytes) -> None:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         if len(set(names)) < len(names):
-            raise UnreadableError("equal_keys", f"{_name(max(names, key=names.count))} comes twice in one object")
+            raise UnreadableError("equal_keys", f"{_format_name(max(names, key=names.count))} comes twice in one object")
         return dict(pairs)
 
     try:
@@ -236,17 +236,17 @@ def _refuse_equal_keys(value: bytes) -> None:
         raise UnreadableError("not_json", "nested too deeply") from error
 
 
-def as_text(values: pl.Series) -> pl.Series:
+def convert_to_text(values: pl.Series) -> pl.Series:
     """Text, null where the bytes are none."""
     try:
         return values.cast(pl.String)
     except pl.exceptions.PolarsError:
         told = values.to_list()
-        kept = [None if bad else value for value, bad in zip(told, _no_text(told), strict=True)]
+        kept = [None if bad else value for value, bad in zip(told, _find_non_text(told), strict=True)]
         return pl.Series(values.name, kept, pl.Binary).cast(pl.String)
 
 
-def _no_text(values: list[bytes | None]) -> list[bool]:
+def _find_non_text(values: list[bytes | None]) -> list[bool]:
     """Which of *values* are bytes and no text: most chunks hold none, and are looked at as one."""
     found: list[bool] = []
     for start in range(0, len(values), _CHUNK):
@@ -264,17 +264,17 @@ def _is_text(value: bytes) -> bool:
     return True
 
 
-def _literal(text: str) -> str:
+def _build_literal_pattern(text: str) -> str:
     """*text* as a pattern that means itself."""
     return "".join(c if c.isascii() and c.isalnum() else f"\\x{{{ord(c):x}}}" for c in text)
 
 
-def _column(name: str, dtype: pl.DataType, values: list[Any]) -> pl.Series:
+def _build_column(name: str, dtype: pl.DataType, values: list[Any]) -> pl.Series:
     """*values*, all of which fit; a whole number as the float that its column holds, since polars would make a large one null."""
     return pl.Series(name, [None if value is None else float(value) for value in values] if dtype.is_float() else values, dtype)
 
 
-def _misfit(value: Any, dtype: pl.DataType) -> str | None:
+def _find_misfit(value: Any, dtype: pl.DataType) -> str | None:
     """The rule that *value* breaks as *dtype*."""
     wanted = (int, float) if dtype.is_float() else int if dtype.is_integer() else bool if dtype == pl.Boolean else str
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
@@ -290,29 +290,29 @@ def _is_finite(value: Any) -> bool:
         return False
 
 
-def _new_type(name: str, value: Any, known: Iterable[str]) -> pl.DataType:
+def _decide_new_type(name: str, value: Any, known: Iterable[str]) -> pl.DataType:
     """The type of a new column *name* for *value*. Raises UnreadableError when it can be none."""
     dtype = pl.Boolean() if isinstance(value, bool) else pl.Float64() if isinstance(value, int | float) else pl.String()
     if not isinstance(value, bool | int | float | str):
-        raise UnreadableError("unknown_field", f"{_name(name)} is not a field of this feed, and {_said(value)} can be no column")
+        raise UnreadableError("unknown_field", f"{_format_name(name)} is not a field of this feed, and {_format_value(value)} can be no column")
     if not name.isidentifier() or name.startswith("_") or len(name) > _MAX_NAME or name.lower() in NOT_THE_TABLES:
-        raise UnreadableError("unknown_field", f"{_name(name)} is not a field of this feed, and can be no column's name")
+        raise UnreadableError("unknown_field", f"{_format_name(name)} is not a field of this feed, and can be no column's name")
     if same := next((other for other in known if other.lower() == name.lower()), None):
-        raise UnreadableError("unknown_field", f"{_name(name)} is not a field of this feed, and differs from {same} in capitals alone")
+        raise UnreadableError("unknown_field", f"{_format_name(name)} is not a field of this feed, and differs from {same} in capitals alone")
     if dtype.is_float() and not _is_finite(value):
-        raise UnreadableError("not_finite", f"{_name(name)} is {_said(value)}")
+        raise UnreadableError("not_finite", f"{_format_name(name)} is {_format_value(value)}")
     return dtype
 
 
-def _names(names: Iterable[str]) -> str:
-    shown = [_name(name) for name in names]
+def _format_names(names: Iterable[str]) -> str:
+    shown = [_format_name(name) for name in names]
     return ", ".join(shown[:3]) + (f" and {len(shown) - 3:,} more" if len(shown) > 3 else "")  # noqa: PLR2004  (a line of a table)
 
 
-def _name(name: str) -> str:
+def _format_name(name: str) -> str:
     return ascii(name if len(name) <= 60 else f"{name[:60]}...")  # noqa: PLR2004  (likewise)
 
 
-def _said(value: Any) -> str:
+def _format_value(value: Any) -> str:
     text = ascii(value) if not isinstance(value, list | dict) else f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
     return text if len(text) <= 60 else f"{text[:60]}..."  # noqa: PLR2004  (likewise)

@@ -5,9 +5,9 @@ import signal
 import threading
 import time
 
-from tasks.edges.door import end_with_message
-from tasks.feed.land import Landed
-from tasks.feed.service import run
+from tasks.edges.door import run_or_exit
+from tasks.feed.land import LandedCommit
+from tasks.feed.service import run_feed
 
 
 def main() -> None:
@@ -15,16 +15,16 @@ def main() -> None:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    run(stop=stopping.is_set, until_drained=False, say=_Teller().tell)
+    run_feed(stop=stopping.is_set, until_drained=False, say=_ProgressReporter().tell)
 
 
-class _Teller:
+class _ProgressReporter:
     """Sums what landed, and says it every ten seconds."""
 
     def __init__(self) -> None:
         self._since, self._counts = time.monotonic(), dict[str, int]()
 
-    def tell(self, landed: Landed) -> None:
+    def tell(self, landed: LandedCommit) -> None:
         for place, n in landed.counts.items():
             self._counts[place] = self._counts.get(place, 0) + n
         if (passed := time.monotonic() - self._since) >= 10.0:  # noqa: PLR2004  (seconds)
@@ -37,4 +37,4 @@ class _Teller:
 
 
 if __name__ == "__main__":
-    end_with_message(main)
+    run_or_exit(main)

@@ -22,7 +22,7 @@ class KafkaSource(Strict):
     group: str | None = None
 
 
-class FilesSource(Strict):
+class ReplayedFilesSource(Strict):
     """Files that are played as a feed; no broker is needed.
 
     dataset: whose own files (its `ingest.source`), as ingest reads them; each row is a record, known at the end of its step plus the publish delay.
@@ -35,7 +35,7 @@ class FilesSource(Strict):
     speed: Annotated[float, Field(gt=0)] | Literal["max"] = 1.0
 
     @model_validator(mode="after")
-    def _one_of_the_two(self) -> "FilesSource":
+    def _check_one_source(self) -> "ReplayedFilesSource":
         if (self.dataset is None) == (self.path is None):
             raise ValueError("`feed.source` of kind files needs either `dataset` (whose files are played) or `path` (a file of JSON lines).")
         return self
@@ -61,7 +61,7 @@ class DatabaseSource(Strict):
     every_s: Annotated[float, Field(gt=0)] = 1.0
 
     @model_validator(mode="after")
-    def _one_time(self) -> "DatabaseSource":
+    def _check_one_time(self) -> "DatabaseSource":
         if self.updated_at and self.produced_at:
             raise ValueError("`feed.source` has updated_at, which says when a row was produced. Leave out produced_at.")
         return self
@@ -91,7 +91,7 @@ class WebsocketSource(Strict):
     buffer_mb: Annotated[int, Field(ge=1)] = 64
 
     @model_validator(mode="after")
-    def _numbers_first(self) -> "WebsocketSource":
+    def _check_sequence_field(self) -> "WebsocketSource":
         if self.sequence_field is None and (self.backfill_url is not None or self.begin_at is not None):
             raise ValueError(
                 "`feed.source` has backfill_url or begin_at, and no sequence_field: only numbered records can be fetched again. Name it, or remove them."
@@ -117,11 +117,11 @@ class ExchangeSource(Strict):
 
     @field_validator("since")
     @classmethod
-    def _in_utc(cls, since: datetime | None) -> datetime | None:
+    def _convert_since_to_utc(cls, since: datetime | None) -> datetime | None:
         return since.replace(tzinfo=UTC) if since is not None and since.tzinfo is None else since
 
 
-Source = Annotated[KafkaSource | FilesSource | DatabaseSource | WebsocketSource | ExchangeSource, Field(discriminator="kind")]
+Source = Annotated[KafkaSource | ReplayedFilesSource | DatabaseSource | WebsocketSource | ExchangeSource, Field(discriminator="kind")]
 
 
 class FieldSpec(Strict):
@@ -144,7 +144,7 @@ class BarColumn(Strict):
         return self
 
 
-class Aggregate(Strict):
+class AggregateParams(Strict):
     """From ticks to bars, a row a series and window.
 
     kind: `tumbling` windows are a step of *every* each; `sliding` ones end with each step and hold period_steps of them; a `session` ends where
@@ -158,7 +158,7 @@ class Aggregate(Strict):
     columns: Annotated[dict[str, BarColumn], Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _kind_has_what_it_needs(self) -> "Aggregate":
+    def _check_kind(self) -> "AggregateParams":
         if (self.period_steps > 1) != (self.kind == "sliding"):
             raise ValueError(f"`period_steps: {self.period_steps}` with `kind: {self.kind}`: sliding windows have 2 steps or more, the others 1.")
         if (self.gap_s is not None) != (self.kind == "session"):
@@ -214,7 +214,7 @@ class FeedParams(Strict):
     max_ids: Annotated[int, Field(ge=0)] = 500_000
     window: str = "1d"
     silent_s: Annotated[float, Field(gt=0)] = 86_400.0
-    aggregate: Aggregate | None = None
+    aggregate: AggregateParams | None = None
     partition_by: Literal["year", "month", "day"] = "month"
     format: Literal["json", "avro", "protobuf"] = "json"
     schema_file: str | None = None
@@ -227,7 +227,7 @@ class FeedParams(Strict):
     keep_log_h: Annotated[int, Field(ge=1)] = 6
 
     @model_validator(mode="after")
-    def _names_are_free(self) -> "FeedParams":
+    def _check_free_names(self) -> "FeedParams":
         if taken := sorted(name for name in self.fields if name in NOT_THE_TABLES or name.startswith("_")):
             raise ValueError(
                 f"`feed.fields` has {taken}; these names (and those with a leading _) are the table's own. Rename the fields at the producer, or leave them out."
@@ -241,14 +241,14 @@ class FeedParams(Strict):
         return self
 
     @model_validator(mode="after")
-    def _format_has_what_it_needs(self) -> "FeedParams":
+    def _check_format(self) -> "FeedParams":
         if self.format == "json" and (self.schema_file or self.message):
             raise ValueError("`feed.schema_file` and `feed.message` say how avro or protobuf is read. Set `feed.format`, or remove them.")
         if self.format == "protobuf" and self.schema_file and not self.message:
             raise ValueError("`feed.schema_file` may describe many messages. Name the one that records are in `feed.message`, with its package.")
         return self
 
-    def with_contract(self, columns: dict[str, Any]) -> "FeedParams":
+    def add_contract(self, columns: dict[str, Any]) -> "FeedParams":
         """These with the columns of the dataset's contract (`validate.columns`) as fields, unless they are named already, or are bars' columns."""
         if self.aggregate is not None:
             return self

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import polars as pl
 
 from tasks.core.errors import FeedError
-from tasks.edges.delta import Table
+from tasks.edges.delta import VersionedTable
 from tasks.feed.decode import DETAIL, LOST, RULE
 from tasks.feed.params import FeedParams
 from tasks.feed.sort import MONTH
 
 
-class Lost(NamedTuple):
+class LostOffsets(NamedTuple):
     """Offsets of *source* from *first* to before *end*, never read."""
 
     source: str
@@ -21,13 +21,13 @@ class Lost(NamedTuple):
     end: int
 
 
-def skip_lost(table: Table, params: FeedParams, kept: Mapping[str, tuple[int, int]]) -> list[Lost]:
+def skip_lost(table: VersionedTable, params: FeedParams, kept: Mapping[str, tuple[int, int]]) -> list[LostOffsets]:
     """Move marks to what the topic still has. kept: source -> (first offset that is there, next one to be written).
 
     Each range is a row of the place `lost` at its last offset, in the commit that moves the mark, so that marks that follow the rows follow it too.
     Raises FeedError when a topic ends before its mark, MarkMovedError when a process lands that source meanwhile; nothing was skipped then.
     """
-    table.follow_rows()
+    table.align_offsets()
     found = []
     for source, (first, end) in sorted(kept.items()):
         if (mark := table.mark(source)) is None:
@@ -38,7 +38,7 @@ def skip_lost(table: Table, params: FeedParams, kept: Mapping[str, tuple[int, in
                 "Which of its records are new cannot be told, so nothing is skipped. Have what came since the cut produced to a topic made anew, which is read from its beginning."
             )
         if mark < first:
-            found.append(Lost(source, mark, first))
+            found.append(LostOffsets(source, mark, first))
     if found:
         now = datetime.now(UTC)
         rows = [

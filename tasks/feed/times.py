@@ -10,7 +10,7 @@ _ZULU = "%Y-%m-%dT%H:%M:%S%.fZ"
 _ZONED = "%Y-%m-%dT%H:%M:%S%.f%#z"
 
 
-def read_times(written: pl.Series, form: str) -> pl.Series:
+def parse_utc_times(written: pl.Series, form: str) -> pl.Series:
     """UTC times; null where *written* is none, or none between 1900 and 2200. form: `iso` (with Z or an offset), or an epoch in s, ms, us."""
     if form == "iso":
         read = written.str.to_datetime(_ZULU, strict=False, time_unit="us")

@@ -12,23 +12,23 @@ from typing import Any
 import polars as pl
 
 from tasks.edges.artifacts import write_json
-from tasks.edges.delta import TIDY, Table, durable
-from tasks.feed.bars import Bars
+from tasks.edges.delta import TIDY, VersionedTable, run_durability_hook
+from tasks.feed.bars import BarsTable
 from tasks.feed.sort import ROW
 
 NAME = "window.json"
 MAX_CHANGED = 100  # bars that window.json names as changed; n_changed counts all
 
 
-def window_of(table: Table, every: str, silent_s: float, before: dict[str, Any] | None) -> dict[str, Any] | None:
+def build_window(table: VersionedTable, every: str, silent_s: float, before: dict[str, Any] | None) -> dict[str, Any] | None:
     """The window that the table closes now; *before*, when nothing has changed in it; None when none has closed yet.
 
     every: length of a window (`1h`, `1d`), counted from 1970. silent_s: a series whose newest row was
     produced that long before the table's newest holds no window open.
     """
-    if (newest := _speaking(table, silent_s)) is None:
+    if (newest := _select_active_series(table, silent_s)) is None:
         return None
-    watermark, end = _closes(newest, every)
+    watermark, end = _compute_window_end(newest, every)
     marks = {source: mark for source, mark in table.marks().items() if source != TIDY}
     shown = table.count_below("event_time", end, {"place": ROW})
     if not shown:
@@ -41,38 +41,38 @@ def window_of(table: Table, every: str, silent_s: float, before: dict[str, Any] 
     }  # fmt: skip
 
 
-def window_of_bars(bars: Bars, ticks: Table, every: str, silent_s: float, before: dict[str, Any] | None) -> dict[str, Any] | None:
+def build_bars_window(bars: BarsTable, ticks: VersionedTable, every: str, silent_s: float, before: dict[str, Any] | None) -> dict[str, Any] | None:
     """The same of a feed of ticks; what closes now goes into *bars* first. None while there are no bars.
 
     changed: bars that late ticks have changed since *before*, [series_id, event_time], the newest MAX_CHANGED of n_changed.
     """
-    if (newest := _speaking(ticks, silent_s)) is None:
+    if (newest := _select_active_series(ticks, silent_s)) is None:
         return None
-    watermark, end = _closes(newest, every)
+    watermark, end = _compute_window_end(newest, every)
     bars.close(ticks, end)
     n_rows = sum(bars.table.counts("month").values())
     if not n_rows or bars.end is None:
         return None
     name, was = bars.table.folder.name, 0
     if before is not None and before.get("bars") == name:
-        if (before["closings"], before["n_rows"], before["end"]) == (bars.closings, n_rows, bars.end.isoformat()):
+        if (before["closings"], before["n_rows"], before["end"]) == (bars.n_closings, n_rows, bars.end.isoformat()):
             return before
         was = before["closings"]
-    changed = bars.changed_after(was)
+    changed = bars.find_changed_after(was)
     return {
         "kind": "feed", "dataset": ticks.folder.parent.name, "version": ticks.version, "marks": dict(sorted(bars.marks.items())), "end": bars.end.isoformat(),
-        "watermark": watermark.isoformat(), "n_rows": n_rows, "n_series": newest.height, "bars": name, "closings": bars.closings,
+        "watermark": watermark.isoformat(), "n_rows": n_rows, "n_series": newest.height, "bars": name, "closings": bars.n_closings,
         "n_changed": changed.height, "changed": [[series, at.isoformat()] for series, at in changed.sort("event_time", "series_id").tail(MAX_CHANGED).iter_rows()],
     }  # fmt: skip
 
 
-def _closes(newest: pl.DataFrame, every: str) -> tuple[datetime, datetime]:
+def _compute_window_end(newest: pl.DataFrame, every: str) -> tuple[datetime, datetime]:
     """(the watermark, up to where windows of *every* are closed then)."""
     watermark, end = newest.select(w=pl.col("event_time").min(), end=pl.col("event_time").min().dt.truncate(every)).row(0)
     return watermark, end
 
 
-def _speaking(table: Table, silent_s: float) -> pl.DataFrame | None:
+def _select_active_series(table: VersionedTable, silent_s: float) -> pl.DataFrame | None:
     """Newest event_time of each series that speaks; None for a table without rows. A row's own time of event silences nobody, however far ahead."""
     last = table.greatest("_timestamp", {"place": ROW})
     if last is None:
@@ -87,6 +87,6 @@ def _speaking(table: Table, silent_s: float) -> pl.DataFrame | None:
 
 def write_window(folder: Path, window: dict[str, Any]) -> None:
     """Put *window* into *folder* as window.json, by rename."""
-    durable("window closed")
+    run_durability_hook("window closed")
     write_json(folder / NAME, window)
-    durable("window written")
+    run_durability_hook("window written")

@@ -7,7 +7,7 @@ from tasks.feed.decode import UnreadableError
 _HEAD = struct.Struct(">bI")
 
 
-def numbered(value: bytes) -> tuple[int, bytes]:
+def split_schema_number(value: bytes) -> tuple[int, bytes]:
     """(number of the schema, the record). Raises UnreadableError when *value* does not begin so."""
     if len(value) < _HEAD.size or value[0] != 0:
         raise UnreadableError("no_schema_number", "the record does not begin with a zero and a schema's number")

@@ -67,7 +67,7 @@ class Forecaster(Protocol):
         """Read what `save` wrote."""
 
     def to_onnx(self, path: Path) -> None:
-        """Write one graph: input `x` (n, F) float32, output `z_hat` (n, H) float32, n free."""
+        """Write one graph: input `x` (n, F) float32, output `predict_ensemble` (n, H) float32, n free."""
 
 
 def build_forecaster(name: str, schema: FeatureSchema, seed: int, params: dict[str, Any]) -> Forecaster:
@@ -75,7 +75,7 @@ def build_forecaster(name: str, schema: FeatureSchema, seed: int, params: dict[s
     estimator = {"estimator": name.removeprefix(SKLEARN)} if name.startswith(SKLEARN) else {}
     if estimator and "estimator" in params:
         raise ForecasterError(f"`forecaster: {name}` names its estimator, and `estimator: {params['estimator']}` another. Remove one of them.")
-    return forecaster_class(name)(schema, seed, **estimator, **params)
+    return get_forecaster_class(name)(schema, seed, **estimator, **params)
 
 
 def load_forecaster(folder: Path) -> Forecaster:
@@ -84,15 +84,15 @@ def load_forecaster(folder: Path) -> Forecaster:
     wrote = json.loads(path.read_text())["class"] if path.exists() else ""
     for name, place in FORECASTERS.items():
         if place.rpartition(":")[2] == wrote:
-            loaded: Forecaster = forecaster_class(name).load(folder)
+            loaded: Forecaster = get_forecaster_class(name).load(folder)
             return loaded
     if ":" in wrote:
-        own: Forecaster = forecaster_class(wrote).load(folder)
+        own: Forecaster = get_forecaster_class(wrote).load(folder)
         return own
     raise ForecasterError(f"{folder} holds no fit of a known forecaster (class {wrote!r}). Train it again: `dvc repro train`.")
 
 
-def forecaster_class(name: str) -> type[Any]:
+def get_forecaster_class(name: str) -> type[Any]:
     """Class of the forecaster *name*: one of FORECASTERS, `sklearn:<module>.<Class>`, or your own as `<module>:<Class>`, found in `own/` or installed.
 
     Raises ForecasterError with the known names, or with what its class lacks.
@@ -107,11 +107,11 @@ def forecaster_class(name: str) -> type[Any]:
             "and your own as `<module>:<Class>`. Correct `models` in params.yaml, or write one (docs/how-to/add-a-model.md)."
         )
     module, _, attribute = FORECASTERS.get(known, known).partition(":")
-    loaded: type[Any] = getattr(import_module(module), attribute) if known in FORECASTERS else _own_class(module, attribute)
+    loaded: type[Any] = getattr(import_module(module), attribute) if known in FORECASTERS else _get_own_class(module, attribute)
     return loaded
 
 
-def _own_class(module: str, attribute: str) -> Any:
+def _get_own_class(module: str, attribute: str) -> Any:
     """A class outside our code; `own/` comes last on the path, so that a file there hides no library."""
     if str(OWN) not in sys.path:
         sys.path.append(str(OWN))

@@ -16,7 +16,7 @@ NULLS = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-"})
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-class Cells(NamedTuple):
+class FileCells(NamedTuple):
     """One file. first_row: the row of the file, from 1, that is the frame's first; messages count as an editor does."""
 
     name: str
@@ -28,7 +28,7 @@ class Cells(NamedTuple):
         return f"{self.name}, row {index + self.first_row}, column {column!r}"
 
 
-def read_cells(path: Path, source: FilesSource) -> Cells:
+def read_cells(path: Path, source: FilesSource) -> FileCells:
     """Read one file as *source* says. Raises SourceError for a file that is absent, empty, broken, ragged or not of its format."""
     try:
         raw = path.read_bytes()
@@ -41,40 +41,40 @@ def read_cells(path: Path, source: FilesSource) -> Cells:
         raise SourceError(f"{path.name} does not unpack ({error}). Fetch it again; `gzip -t FILE` tells whether it is whole.") from error
     if not raw.strip():
         raise SourceError(f"{path.name} is empty. Remove it from the dataset, or fetch it again.")
-    read = {"csv": _csv, "parquet": _parquet, "json": _json, "jsonl": _jsonl}[source.format]
+    read = {"csv": _read_csv, "parquet": _read_parquet, "json": _read_json, "jsonl": _read_jsonl}[source.format]
     cells = read(path.name, raw, source)
     if not cells.frame.height:
         raise SourceError(f"{path.name} holds no rows. Remove it from the dataset, or fetch it again.")
     return cells
 
 
-def _csv(name: str, raw: bytes, source: FilesSource) -> Cells:
+def _read_csv(name: str, raw: bytes, source: FilesSource) -> FileCells:
     try:
         frame = pl.read_csv(raw, separator=source.separator, has_header=source.header, infer_schema=False, null_values=sorted(NULLS))
     except pl.exceptions.PolarsError as error:
-        _refuse_ragged(name, raw, source)
+        _check_not_ragged(name, raw, source)
         raise SourceError(
             f"{name} is not CSV ({str(error).splitlines()[0][:120]}). Look at its quotes and at `separator` of the dataset's entry."
         ) from error
     if frame.height and frame.to_series(-1).null_count():  # a row too short looks like one whose last cells are empty
-        _refuse_ragged(name, raw, source)
+        _check_not_ragged(name, raw, source)
     names = (
         [c.strip().removeprefix("\ufeff") or f"column_{i}" for i, c in enumerate(frame.columns, 1)]
         if source.header
-        else _names(name, frame.width, source)
+        else _list_names(name, frame.width, source)
     )
     frame.columns = names
     padded = frame.select(pl.all().str.contains(r"^\s|\s$").any()).row(0)
-    trimmed = [_text(c) for c, is_padded in zip(names, padded, strict=True) if is_padded]
-    return Cells(name, frame.with_columns(trimmed), first_row=2 if source.header else 1)
+    trimmed = [_build_text(c) for c, is_padded in zip(names, padded, strict=True) if is_padded]
+    return FileCells(name, frame.with_columns(trimmed), first_row=2 if source.header else 1)
 
 
-def _text(column: str) -> pl.Expr:
+def _build_text(column: str) -> pl.Expr:
     bare = pl.col(column).str.strip_chars()
     return pl.when(~bare.is_in(sorted(NULLS))).then(bare).alias(column)
 
 
-def _refuse_ragged(name: str, raw: bytes, source: FilesSource) -> None:
+def _check_not_ragged(name: str, raw: bytes, source: FilesSource) -> None:
     lines = io.StringIO(raw.decode("utf-8-sig", errors="replace"))
     widths = pl.Series([len(row) for row in csv.reader(lines, delimiter=source.separator)], dtype=pl.Int64)
     usual = int(widths.filter(widths > 0).mode().sort()[-1])
@@ -87,7 +87,7 @@ def _refuse_ragged(name: str, raw: bytes, source: FilesSource) -> None:
         )
 
 
-def _names(name: str, width: int, source: FilesSource) -> list[str]:
+def _list_names(name: str, width: int, source: FilesSource) -> list[str]:
     if source.columns is None:
         return [f"column_{i}" for i in range(1, width + 1)]
     if len(source.columns) != width:
@@ -97,52 +97,52 @@ def _names(name: str, width: int, source: FilesSource) -> list[str]:
     return list(source.columns)
 
 
-def _parquet(name: str, raw: bytes, _: FilesSource) -> Cells:
+def _read_parquet(name: str, raw: bytes, _: FilesSource) -> FileCells:
     try:
-        return Cells(name, pl.read_parquet(io.BytesIO(raw)))
+        return FileCells(name, pl.read_parquet(io.BytesIO(raw)))
     except (pl.exceptions.PolarsError, OSError) as error:
         raise SourceError(f"{name} is not Parquet ({str(error).splitlines()[0][:80]}). Correct `format` in the dataset's entry.") from error
 
 
-def _json(name: str, raw: bytes, source: FilesSource) -> Cells:
+def _read_json(name: str, raw: bytes, source: FilesSource) -> FileCells:
     try:
         content = json.loads(raw)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         row = getattr(error, "lineno", 1)
         raise SourceError(f"{name}, row {row}: not JSON ({error}). One record a line is format `jsonl`; else export the file again.") from error
-    return _records(name, content, source)
+    return _build_cells(name, content, source)
 
 
-def _jsonl(name: str, raw: bytes, source: FilesSource) -> Cells:
+def _read_jsonl(name: str, raw: bytes, source: FilesSource) -> FileCells:
     records = []
     for number, line in enumerate(raw.splitlines(), 1):
         try:
             records.extend([json.loads(line)] if line.strip() else [])
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise SourceError(f"{name}, row {number}: not JSON ({error}). Mend or remove the line.") from error
-    return _records(name, records, source)
+    return _build_cells(name, records, source)
 
 
-def _records(name: str, content: Any, source: FilesSource) -> Cells:
-    if not isinstance(content, list) or not content or not (_all_are(content, list) or _all_are(content, dict)):
+def _build_cells(name: str, content: Any, source: FilesSource) -> FileCells:
+    if not isinstance(content, list) or not content or not (_has_only(content, list) or _has_only(content, dict)):
         raise SourceError(f"{name} is no list of lists and no list of objects. Export it as one of the two.")
     if isinstance(content[0], dict):
         columns = list(dict.fromkeys(key for record in content for key in record))
         rows = [[record.get(key) for key in columns] for record in content]
     else:
-        columns, rows = _names(name, len(content[0]), source), content
+        columns, rows = _list_names(name, len(content[0]), source), content
         if odd := [i for i, row in enumerate(rows) if len(row) != len(columns)]:
             raise SourceError(
                 f"{name}, row {odd[0] + 1} has {len(rows[odd[0]])} fields, the first has {len(columns)} ({len(odd)} such rows). Mend the file."
             )
-    return Cells(name, pl.DataFrame([_column(column, [row[i] for row in rows], name) for i, column in enumerate(columns)]))
+    return FileCells(name, pl.DataFrame([_build_column(column, [row[i] for row in rows], name) for i, column in enumerate(columns)]))
 
 
-def _all_are(content: list[Any], kind: type) -> bool:
+def _has_only(content: list[Any], kind: type) -> bool:
     return all(isinstance(record, kind) for record in content)
 
 
-def _column(column: str, values: list[Any], name: str) -> pl.Series:
+def _build_column(column: str, values: list[Any], name: str) -> pl.Series:
     """Numbers as numbers, anything mixed as text, so that a bad cell can be shown as it stands."""
     if odd := [i for i, v in enumerate(values) if isinstance(v, list | dict)]:
         raise SourceError(

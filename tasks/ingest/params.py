@@ -53,7 +53,7 @@ class FilesSource(Strict):
     max_series: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
-    def _layout_has_what_it_needs(self) -> "FilesSource":
+    def _check_layout(self) -> "FilesSource":
         if self.layout != "row_per_series" and not self.value_columns:
             raise ValueError(f"layout `{self.layout}` needs `value_columns`: the columns that hold numbers.")
         if self.layout == "row_per_series" and self.time_column is not None:

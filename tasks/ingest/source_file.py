@@ -17,7 +17,7 @@ class SourceFile(NamedTuple):
     rows: pl.DataFrame
 
 
-class Source(Protocol):
+class IngestSource(Protocol):
     """Anything that ingest can read from."""
 
     def read(self) -> Iterator[SourceFile]:

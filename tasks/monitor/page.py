@@ -9,19 +9,19 @@ import polars as pl
 _COLUMNS = ("step", "n_known", "n_open", "n_late", "n_corrected", "loss", "mae", "bias", "coverage_frac")
 
 
-def markdown(report: dict[str, Any]) -> str:
+def render_markdown(report: dict[str, Any]) -> str:
     """The report as text: verdict, figures by step, drift."""
     lines = [f"# Monitor: {report['verdict']}", "", f"As of {report['as_of']}: {report['reason']}.", ""]
     lines += ["## The champion's own forecasts", ""] if report["by_step"] else []
     if report["by_step"]:
         lines += [" | ".join(("", *_COLUMNS, "")).strip(), "|" + "---|" * len(_COLUMNS)]
-        lines += ["| " + " | ".join(_shown(row[c]) for c in _COLUMNS) + " |" for row in report["by_step"]]
+        lines += ["| " + " | ".join(_format_value(row[c]) for c in _COLUMNS) + " |" for row in report["by_step"]]
         lines += [
             "",
             f"Loss is {report['primary_score']}; `n_open` steps wait for their value. Forecasts of every series at every cutoff since the promotion.",
             "",
         ]
-    lines += _served_lines(report["served"])
+    lines += _format_served(report["served"])
     if (drift := report["drift"]) is not None:
         lines += [
             (
@@ -34,7 +34,7 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _served_lines(served: dict[str, Any]) -> list[str]:
+def _format_served(served: dict[str, Any]) -> list[str]:
     """What was answered, for information: callers choose it, so it decides nothing."""
     counts, figures = served["answers"], served["overall"]
     lines = [
@@ -85,15 +85,15 @@ def write_evidently(path: Path, streams: pl.DataFrame, since: datetime, sample: 
         from evidently import Dataset, Report  # noqa: PLC0415  (5-8 s: only when there is a page to make)
         from evidently.presets import DataDriftPreset  # noqa: PLC0415
 
-        reference, current = (Dataset.from_pandas(_sampled(part.select(names), sample).to_pandas()) for part in (before, after))
+        reference, current = (Dataset.from_pandas(_select_sample(part.select(names), sample).to_pandas()) for part in (before, after))
         Report([DataDriftPreset()]).run(current, reference).save_html(str(path))
     return True
 
 
-def _sampled(frame: pl.DataFrame, sample: int) -> pl.DataFrame:
+def _select_sample(frame: pl.DataFrame, sample: int) -> pl.DataFrame:
     """Every k-th row, so that the sample covers the whole span."""
     return frame[:: max(1, -(-frame.height // sample))]
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

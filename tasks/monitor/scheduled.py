@@ -9,8 +9,8 @@ from datetime import datetime
 import polars as pl
 
 from tasks.core.calendar import Calendar
-from tasks.core.frames import newest_known
-from tasks.release import Release, forecasts
+from tasks.core.frames import get_newest_known_at
+from tasks.release import Release, predict_cutoffs
 
 MAX_STEPS = 2_000_000  # forecast steps of one report: 300 MB; 250 cutoffs of 330 series with a day's hours
 
@@ -23,7 +23,7 @@ def select_cutoffs(rows: pl.DataFrame, calendar: Calendar, since: datetime, max_
     times = rows["event_time"].unique().sort()
     grid = calendar.grid(times[0], times[-1])
     cutoffs = pl.DataFrame({"event_time": grid}).select(calendar.nominal_known_at()).to_series()
-    return cutoffs.filter((cutoffs >= since) & (cutoffs < newest_known(rows))).to_list()[-max_cutoffs:]
+    return cutoffs.filter((cutoffs >= since) & (cutoffs < get_newest_known_at(rows))).to_list()[-max_cutoffs:]
 
 
 def build_forecasts(release: Release, digest: str, rows: pl.DataFrame, cutoffs: Sequence[datetime]) -> pl.DataFrame:
@@ -33,4 +33,4 @@ def build_forecasts(release: Release, digest: str, rows: pl.DataFrame, cutoffs: 
     """
     n_steps = rows["series_id"].n_unique() * release.schema.horizon_steps
     kept = list(cutoffs)[-max(1, MAX_STEPS // n_steps) :]
-    return forecasts(release, rows, kept).with_columns(digest=pl.lit(digest))
+    return predict_cutoffs(release, rows, kept).with_columns(digest=pl.lit(digest))

@@ -15,10 +15,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tasks.core.errors import ReleaseError
-from tasks.edges.settings import child_environment
+from tasks.edges.settings import build_child_environment
 from tasks.release.manifest import read_manifest
 
-SERVICE = "deployments.forecaster.service:Forecaster"
+SERVICE = "deployments.forecaster.service:ForecasterService"
 NAME = "tidemill_forecaster"
 OURS = ("tasks", "deployments")
 BUILD_S = 300.0  # 5 s on a free machine; one that hangs is ended
@@ -29,19 +29,19 @@ def build_bento(release: Path, checkout: Path, folder: Path) -> None:
     work = folder.with_name(f"{folder.name}.build")
     context, home = work / "context", work / "home"
     try:
-        sources = service_sources(checkout)
+        sources = list_service_sources(checkout)
         for source in sources:
             (context / source).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(checkout / source, context / source)
         shutil.copytree(release, context / "release", ignore=shutil.ignore_patterns(work.name, "bento", "baseline"))
-        (context / "bentofile.yaml").write_text(_bentofile(sources, requirements(checkout), read_manifest(release).digest))
+        (context / "bentofile.yaml").write_text(_render_bentofile(sources, list_requirements(checkout), read_manifest(release).digest))
         _run_build(checkout, context, home)
-        shutil.move(_built(home), folder)
+        shutil.move(_find_bento(home), folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def service_sources(checkout: Path) -> list[Path]:
+def list_service_sources(checkout: Path) -> list[Path]:
     """Files of ours that the service imports, directly or through others, relative to *checkout*; sorted."""
     wanted = [path.relative_to(checkout) for path in sorted((checkout / "deployments/forecaster").glob("*.py"))]
     found: set[Path] = set()
@@ -49,19 +49,19 @@ def service_sources(checkout: Path) -> list[Path]:
         source = wanted.pop()
         if source not in found:
             found.add(source)
-            wanted += _imported(checkout, source)
+            wanted += _list_imports(checkout, source)
             wanted += [parent / "__init__.py" for parent in source.parents[:-1] if (checkout / parent / "__init__.py").exists()]
     return sorted(found)
 
 
-def requirements(checkout: Path) -> list[str]:
+def list_requirements(checkout: Path) -> list[str]:
     """The service's own requirements, at the versions installed here: what was tested is what is shipped."""
     lines = (checkout / "deployments/forecaster/requirements.txt").read_text().splitlines()
     names = [match[0] for line in lines if (match := re.match(r"[A-Za-z0-9._-]+", line))]
     return [f"{name}=={version(name)}" for name in names]
 
 
-def size_of(folder: Path) -> dict[str, int]:
+def compute_sizes(folder: Path) -> dict[str, int]:
     """Bytes by the first two parts of the path, and `total`."""
     sizes: dict[str, int] = {}
     for path in sorted(folder.rglob("*")):
@@ -71,7 +71,7 @@ def size_of(folder: Path) -> dict[str, int]:
     return {**sizes, "total": sum(sizes.values())}
 
 
-def _imported(checkout: Path, source: Path) -> Iterator[Path]:
+def _list_imports(checkout: Path, source: Path) -> Iterator[Path]:
     for node in ast.walk(ast.parse((checkout / source).read_text())):
         names = []
         if isinstance(node, ast.Import):
@@ -84,7 +84,7 @@ def _imported(checkout: Path, source: Path) -> Iterator[Path]:
                 yield from (p for p in (path.with_suffix(".py"), path / "__init__.py") if (checkout / p).is_file())
 
 
-def _bentofile(sources: list[Path], packages: list[str], digest: str) -> str:
+def _render_bentofile(sources: list[Path], packages: list[str], digest: str) -> str:
     lines = [
         f"service: {SERVICE}",
         f"name: {NAME}",
@@ -107,7 +107,7 @@ def _run_build(checkout: Path, context: Path, home: Path) -> None:
     bentofile = str(context / "bentofile.yaml")  # named, or BentoML refuses it below a hidden folder, such as the one this stage writes in
     command = [sys.executable, "-m", "bentoml", "build", "-f", bentofile, "--version", version_name, "--output", "tag", str(context)]
     lifeline = checkout / "tasks/edges/lifeline.py"  # by path: in its folder, `tasks` would be the copy, which lacks it
-    environment = child_environment(BENTOML_HOME=str(home), PYTHONDONTWRITEBYTECODE="1")
+    environment = build_child_environment(BENTOML_HOME=str(home), PYTHONDONTWRITEBYTECODE="1")
     try:
         built = subprocess.run(
             [sys.executable, str(lifeline), *command], cwd=context, env=environment, capture_output=True, text=True, timeout=BUILD_S, check=False
@@ -119,7 +119,7 @@ def _run_build(checkout: Path, context: Path, home: Path) -> None:
         raise ReleaseError(f"The Bento cannot be built: `bentoml build` ended with {built.returncode} and said:\n{said}")
 
 
-def _built(home: Path) -> str:
+def _find_bento(home: Path) -> str:
     found = [path.parent for path in (home / "bentos" / NAME).glob("*/bento.yaml")]
     if len(found) != 1:
         raise ReleaseError(f"`bentoml build` left {len(found)} Bentos, one was expected. Run the stage again: `dvc repro -f package`.")

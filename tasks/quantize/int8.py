@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tasks.core.about import About
-from tasks.core.scores import judged_by
-from tasks.core.seasonal import seasonal_of_panel
-from tasks.core.transform import from_z
+from tasks.core.scores import select_loss
+from tasks.core.seasonal import build_seasonal_from_panel
+from tasks.core.transform import inverse_transform_target
 from tasks.quantize.parity import GateRows, run_graph
 
 _MATRICES = {
@@ -24,7 +24,7 @@ _ROUNDS = 7
 _CALLS = 200  # of each in a round; one row each, as the service asks
 
 
-class Compared(NamedTuple):
+class GraphComparison(NamedTuple):
     """FP32 and INT8: bytes of the file, mean loss over the gate's rows; latency: INT8 over FP32, one figure a round."""
 
     fp32_bytes: int
@@ -58,7 +58,7 @@ def write_int8(fp32: Path, int8: Path) -> None:
         for position in _MATRICES.get(node.op_type, ()):
             if (weights := constants.get(node.input[position])) is None:
                 continue
-            for made in reversed(_dequantized(model.graph, weights, _OUTPUT_AXIS[node.op_type])):
+            for made in reversed(_add_dequantized(model.graph, weights, _OUTPUT_AXIS[node.op_type])):
                 model.graph.node.insert(place, made)
             node.input[position] = f"{weights.name}_float"
             model.graph.initializer.remove(weights)
@@ -66,7 +66,7 @@ def write_int8(fp32: Path, int8: Path) -> None:
     int8.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _dequantized(graph: Any, weights: Any, output_axis: int) -> list[Any]:
+def _add_dequantized(graph: Any, weights: Any, output_axis: int) -> list[Any]:
     """Add 8-bit integers and scales of *weights* to *graph*, a scale for each place of *output_axis*; the nodes that multiply them, which onnxruntime does once, at load."""
     from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415  (as above)
 
@@ -82,14 +82,14 @@ def _dequantized(graph: Any, weights: Any, output_axis: int) -> list[Any]:
     ]
 
 
-def compare(fp32: Path, int8: Path, rows: GateRows, about: About, quantile: float | None = None) -> Compared:
+def compare_graphs(fp32: Path, int8: Path, rows: GateRows, about: About, quantile: float | None = None) -> GraphComparison:
     """Size, error and speed of both graphs; the error of a net that forecasts a *quantile* is its pinball loss."""
     served, small = open_graph(fp32), open_graph(int8)
-    error, small_error = (mean_loss(run_graph(session, rows.x), rows, about, quantile) for session in (served, small))
-    return Compared(fp32.stat().st_size, int8.stat().st_size, error, small_error, _latency(served, small, rows.x[:1]))
+    error, small_error = (score_mean_loss(run_graph(session, rows.x), rows, about, quantile) for session in (served, small))
+    return GraphComparison(fp32.stat().st_size, int8.stat().st_size, error, small_error, _compare_latency(served, small, rows.x[:1]))
 
 
-def decide(found: Compared, max_error_frac: float) -> tuple[str, str]:
+def decide_precision(found: GraphComparison, max_error_frac: float) -> tuple[str, str]:
     """INT8 or FP32, with the reason: the error decides, then the size; speed only forbids."""
     if not found.worsens_frac <= max_error_frac:
         return "FP32", f"INT8 would worsen the net's error by {found.worsens_frac:.2%}; at most {max_error_frac:.2%} is allowed."
@@ -101,11 +101,11 @@ def decide(found: Compared, max_error_frac: float) -> tuple[str, str]:
     return "INT8", f"The file is {saved:.0%} smaller and the net's error changes by {found.worsens_frac:+.2%}; up to {max_error_frac:.2%} is allowed."
 
 
-def mean_loss(z_hat: np.ndarray, rows: GateRows, about: About, quantile: float | None) -> float:
+def score_mean_loss(z_hat: np.ndarray, rows: GateRows, about: About, quantile: float | None) -> float:
     """Mean loss of z_hat (n, H) over the known y, the primary one or that of the *quantile*; NaN when none is known."""
-    seasonal = seasonal_of_panel(rows.panel, about)
-    yardstick = None if seasonal is None else seasonal.yardstick(rows.y, rows.where[:, [0]], rows.where[:, [1]], np.arange(1, rows.y.shape[1] + 1))
-    loss = judged_by(about.primary_score, quantile)[1](rows.y, from_z(about.target, z_hat), yardstick)
+    seasonal = build_seasonal_from_panel(rows.panel, about)
+    yardstick = None if seasonal is None else seasonal.scaling_errors(rows.y, rows.where[:, [0]], rows.where[:, [1]], np.arange(1, rows.y.shape[1] + 1))
+    loss = select_loss(about.primary_score, quantile)[1](rows.y, inverse_transform_target(about.target, z_hat), yardstick)
     known = loss[np.isfinite(loss)]
     return float(known.mean()) if len(known) else float("nan")
 
@@ -120,19 +120,19 @@ def open_graph(path: Path) -> Any:
     return ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
 
 
-def _latency(fp32: Any, int8: Any, row: np.ndarray) -> list[float]:
+def _compare_latency(fp32: Any, int8: Any, row: np.ndarray) -> list[float]:
     """INT8 over FP32 by round: medians of calls made in turn, so that what else the machine does meets both, and no stall counts."""
     for session in (fp32, int8):
-        _seconds(session, row)  # the first call allocates
+        _compute_seconds(session, row)  # the first call allocates
     rounds = []
     for _ in range(_ROUNDS):
-        turns = [(_seconds(fp32, row), _seconds(int8, row)) for _ in range(_CALLS)]
+        turns = [(_compute_seconds(fp32, row), _compute_seconds(int8, row)) for _ in range(_CALLS)]
         of_fp32, of_int8 = np.median(turns, axis=0)
         rounds.append(float(of_int8 / of_fp32))
     return rounds
 
 
-def _seconds(session: Any, row: np.ndarray) -> float:
+def _compute_seconds(session: Any, row: np.ndarray) -> float:
     started = time.perf_counter()
     session.run(["z_hat"], {"x": row})
     return time.perf_counter() - started

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tasks.core.errors import ReleaseError
-from tasks.core.windows import Panel, blocks
+from tasks.core.windows import Panel, split_blocks
 from tasks.forecasters import load_forecaster
 
 MAX_PARITY_SD = 1e-5
@@ -31,7 +31,7 @@ class GateRows:
         return next((sd for sd in spreads if sd > 0), 1.0)
 
 
-def gate_rows(panel: Panel, gate_steps: int) -> GateRows:
+def build_gate_rows(panel: Panel, gate_steps: int) -> GateRows:
     """From the origin of seen_until to the last. Raises ReleaseError when no series has a value there."""
     n_steps, steps = len(panel.event_time), panel.schema.horizon_steps
     x, where = panel.at(np.arange(n_steps - 1 - gate_steps, n_steps))
@@ -45,7 +45,7 @@ def gate_rows(panel: Panel, gate_steps: int) -> GateRows:
 
 def run_graph(session: Any, x: np.ndarray) -> np.ndarray:
     """z_hat (n, H) of a session over x (n, F)."""
-    return np.concatenate([session.run(["z_hat"], {"x": x[part]})[0] for part in blocks(len(x), _BLOCK_ROWS)])
+    return np.concatenate([session.run(["z_hat"], {"x": x[part]})[0] for part in split_blocks(len(x), _BLOCK_ROWS)])
 
 
 def check_parity(name: str, session: Any, fit: Path, rows: GateRows) -> float:

@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from tasks.core.about import About
-from tasks.core.windows import blocks
+from tasks.core.windows import split_blocks
 
 Functional = Literal["mean_square", "mean", "median"]
 
@@ -33,7 +33,7 @@ NEVER = np.iinfo(np.int64).max
 ENOUGH = 20  # residuals of its own before a cell stops borrowing from all groups; .1 and .9 quantiles of fewer are extremes
 
 
-def functional_of(about: About) -> Functional:
+def select_functional(about: About) -> Functional:
     """What the point forecast must be for the primary score: QLIKE is minimised by the mean square, squared error by the mean."""
     by_score: dict[str, Functional] = {"qlike": "mean_square", "rmse": "mean"}
     return "median" if about.is_median else by_score[about.primary_score]
@@ -85,7 +85,7 @@ class Timeline:
         return order, np.searchsorted(due[order], np.arange(n_cutoffs + 1))
 
 
-class Issued(NamedTuple):
+class IssuedForecasts(NamedTuple):
     """quantiles: (K, S, H, Q) and point: (K, S, H), both in the space of z; NaN before anything is known."""
 
     quantiles: np.ndarray
@@ -138,9 +138,9 @@ class Conformal:
         for of_own in (True, False):
             here = own[which] == of_own
             if here.any():
-                residuals = self.pool[groups[own], :, 0] if of_own else self._of_everyone()[None, :, 0]
+                residuals = self.pool[groups[own], :, 0] if of_own else self._sort_all_residuals()[None, :, 0]
                 place = (np.cumsum(own) - 1)[which[here]] if of_own else np.zeros(here.sum(), dtype=np.int64)
-                out[here] = point_shift(residuals, place, scale[here], functional, transform)
+                out[here] = compute_point_shift(residuals, place, scale[here], functional, transform)
         return out
 
     def learn(self, group: np.ndarray, step: np.ndarray, residual: np.ndarray, issued: np.ndarray) -> None:
@@ -149,7 +149,7 @@ class Conformal:
             return
         self._everyone = None
         cell = group * self.pool.shape[1] + step
-        self._move_levels(cell, residual, issued)
+        self._update_levels(cell, residual, issued)
         order = np.argsort(cell, kind="stable")
         cell, residual = cell[order], residual[order]
         rank = np.arange(len(cell)) - np.searchsorted(cell, cell)
@@ -157,10 +157,10 @@ class Conformal:
         n_new = np.bincount(cell, minlength=len(count))
         newest = rank >= n_new[cell] - size  # more than a pool at once: the last ones stay
         cell, residual, rank = cell[newest], residual[newest], rank[newest]
-        self._set(cell, count[cell] + rank, rank - rank.min(), residual)
+        self._update_pool(cell, count[cell] + rank, rank - rank.min(), residual)
         count += n_new
 
-    def _set(self, cell: np.ndarray, place: np.ndarray, rank: np.ndarray, residual: np.ndarray) -> None:
+    def _update_pool(self, cell: np.ndarray, place: np.ndarray, rank: np.ndarray, residual: np.ndarray) -> None:
         """Put residuals (m, n_bases) where *place* says, counted without end; of one rank each cell has one at most."""
         n_bases, size = self.pool.shape[2:]
         pool, slot = self.pool.reshape(-1, n_bases, size), place % size
@@ -178,9 +178,9 @@ class Conformal:
             old[np.isnan(old)] = np.inf
             pool[cell[here], :, slot[here]] = residual[here]
             rows = (cell[here, None] * n_bases + np.arange(n_bases)) * self.block + slot[here, None] % self.block
-            _replace(self._rows, rows.ravel(), old.ravel(), residual[here].ravel())
+            _update_sorted(self._rows, rows.ravel(), old.ravel(), residual[here].ravel())
 
-    def _move_levels(self, cell: np.ndarray, residual: np.ndarray, issued: np.ndarray) -> None:
+    def _update_levels(self, cell: np.ndarray, residual: np.ndarray, issued: np.ndarray) -> None:
         if self.adapt_rate == 0 or not issued.size:
             return
         judged = np.isfinite(issued).all(axis=1)
@@ -199,7 +199,7 @@ class Conformal:
             return groups >= 0
         return (groups >= 0) & (self.count[groups].min(axis=1) >= ENOUGH)
 
-    def _of_everyone(self) -> np.ndarray:
+    def _sort_all_residuals(self) -> np.ndarray:
         """(H, n_bases, W) residuals of all groups, ascending, NaN last; kept until the next outcome."""
         if self._everyone is None:
             filled = max(1, min(int(self.count.max()), self.pool.shape[3]))
@@ -216,22 +216,22 @@ class Conformal:
             row = (cell[..., None] * n_bases + base) * self.block
             filled = np.minimum(self.count.reshape(-1)[cell], size)[..., None]
             parts = [
-                _at(self._rows, row + b, np.broadcast_to((filled - b + self.block - 1) // self.block, row.shape), levels[own])
+                _compute_quantiles(self._rows, row + b, np.broadcast_to((filled - b + self.block - 1) // self.block, row.shape), levels[own])
                 for b in range(self.block)
             ]
-            out[own] = parts[0] if self.block == 1 else _mean_of_known(np.stack(parts))
+            out[own] = parts[0] if self.block == 1 else _compute_known_mean(np.stack(parts))
         if not own.all():
-            everyone = self._of_everyone()
+            everyone = self._sort_all_residuals()
             n = np.isfinite(everyone).sum(axis=-1)
             row = np.arange(n_steps)[:, None] * n_bases + base
             here = levels[~own]
-            out[~own] = _at(
+            out[~own] = _compute_quantiles(
                 everyone.reshape(n_steps * n_bases, -1), np.broadcast_to(row, here.shape), np.broadcast_to(n.reshape(-1)[row], here.shape), here
             )
         return out
 
 
-def _at(rows: np.ndarray, row: np.ndarray, n: np.ndarray, levels: np.ndarray) -> np.ndarray:
+def _compute_quantiles(rows: np.ndarray, row: np.ndarray, n: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """Quantiles of the first *n* entries of rows[row], which ascend: position level x (n + 1), between order statistics; NaN when empty. Any one shape."""
     last = np.maximum(n - 1, 0)
     position = np.clip(levels * (n + 1) - 1, 0, last)
@@ -242,13 +242,13 @@ def _at(rows: np.ndarray, row: np.ndarray, n: np.ndarray, levels: np.ndarray) ->
     return out
 
 
-def _mean_of_known(values: np.ndarray) -> np.ndarray:
+def _compute_known_mean(values: np.ndarray) -> np.ndarray:
     n = np.isfinite(values).sum(axis=0)
     out: np.ndarray = np.where(n > 0, np.nansum(values, axis=0) / np.maximum(n, 1), np.nan)
     return out
 
 
-def _replace(rows: np.ndarray, row: np.ndarray, old: np.ndarray, new: np.ndarray) -> None:
+def _update_sorted(rows: np.ndarray, row: np.ndarray, old: np.ndarray, new: np.ndarray) -> None:
     """In each of the distinct rows[row], which ascend, put *new* in the place of one entry *old*."""
     start, to = _count_below(rows, row, old), _count_below(rows, row, new)
     for r, i, j, value in zip(row.tolist(), start.tolist(), to.tolist(), new.tolist(), strict=True):
@@ -273,24 +273,24 @@ def _count_below(rows: np.ndarray, row: np.ndarray, values: np.ndarray) -> np.nd
     return low
 
 
-def point_shift(residuals: np.ndarray, which: np.ndarray, scale: np.ndarray, functional: Functional, transform: str) -> np.ndarray:
+def compute_point_shift(residuals: np.ndarray, which: np.ndarray, scale: np.ndarray, functional: Functional, transform: str) -> np.ndarray:
     """`Conformal.shift` from pools (C, H, N), NaN where none; which: (m,) the pool of each series, many may share one."""
     n = np.isfinite(residuals).sum(axis=-1)
     if functional == "median":
         ordered = np.sort(residuals, axis=-1).reshape(-1, residuals.shape[-1])
-        middle = _at(ordered, np.arange(len(ordered)), n.ravel(), np.full(len(ordered), 0.5)).reshape(n.shape)
+        middle = _compute_quantiles(ordered, np.arange(len(ordered)), n.ravel(), np.full(len(ordered), 0.5)).reshape(n.shape)
         shift = middle[which] * scale[:, None]
     elif transform == "none":
         shift = (np.nansum(residuals, axis=-1) / np.maximum(n, 1))[which] * scale[:, None]
     else:
         power = 2.0 if functional == "mean_square" else 1.0
-        parts = [_log_mean_exp(power * scale[b, None, None] * residuals[which[b]]) for b in blocks(len(scale), _BLOCK_SERIES)]
+        parts = [_compute_log_mean_exp(power * scale[b, None, None] * residuals[which[b]]) for b in split_blocks(len(scale), _BLOCK_SERIES)]
         shift = np.concatenate(parts) / power
     out: np.ndarray = np.where(n[which] > 0, shift, 0.0)
     return out
 
 
-def _log_mean_exp(e: np.ndarray) -> np.ndarray:
+def _compute_log_mean_exp(e: np.ndarray) -> np.ndarray:
     """log of the mean of exp(e) over the last axis, NaN ignored; 0 where there is nothing."""
     n = np.isfinite(e).sum(axis=-1)
     top = np.max(np.where(np.isfinite(e), e, -np.inf), axis=-1, initial=-1e300)
@@ -300,14 +300,14 @@ def _log_mean_exp(e: np.ndarray) -> np.ndarray:
 
 
 @dataclass
-class Walker:
+class ReplayCursor:
     """Where a walk along a timeline stands: the first *at* cutoffs are done. issued: (K, S, H, Q) quantiles of the scaled residual as issued, of no Q where only points are wanted."""
 
     state: Conformal
     issued: np.ndarray
     at: int = 0
 
-    def advance(self, line: Timeline, until: int) -> None:
+    def walk_forward(self, line: Timeline, until: int) -> None:
         """Cutoff by cutoff, first learn what has become known, then issue."""
         order, bounds = line.schedule
         for k in range(self.at, until):
@@ -323,28 +323,28 @@ class Walker:
         state.learn(line.groups[k, s], h, line.residual[k, s, h], self.issued[k, s, h])
 
 
-def replay(
+def run_conformal(
     line: Timeline, state: Conformal, functional: Functional, transform: str, wanted: np.ndarray | None = None, *, only_points: bool = False
-) -> Issued:
+) -> IssuedForecasts:
     """Walk along *line*. *state* is moved on.
 
     wanted: (K,) cutoffs whose results are needed; others are issued only as far as learning asks. only_points: no quantiles, several times faster.
     """
     shape = (*line.z_hat.shape, 0 if only_points else len(state.quantiles))
-    walker = Walker(state, np.full(shape, np.nan))
+    walker = ReplayCursor(state, np.full(shape, np.nan))
     quantiles, point = np.full(shape, np.nan), np.full(line.z_hat.shape, np.nan)
     for k in range(len(line.z_hat)):
-        walker.advance(line, k + 1)
+        walker.walk_forward(line, k + 1)
         there = np.isfinite(line.z_hat[k]).any(axis=1)
         if there.any() and (wanted is None or wanted[k]):
             z_hat, scale = line.z_hat[k, there], line.scale[k, there]
             if not only_points:
-                quantiles[k, there] = in_z(walker.issued[k, there], z_hat, scale, None if line.base is None else line.base[k, there])
+                quantiles[k, there] = compute_z_quantiles(walker.issued[k, there], z_hat, scale, None if line.base is None else line.base[k, there])
             point[k, there] = z_hat + state.shift(line.groups[k, there], scale, functional, transform)
-    return Issued(quantiles, point)
+    return IssuedForecasts(quantiles, point)
 
 
-def in_z(offsets: np.ndarray, z_hat: np.ndarray, scale: np.ndarray, base: np.ndarray | None) -> np.ndarray:
+def compute_z_quantiles(offsets: np.ndarray, z_hat: np.ndarray, scale: np.ndarray, base: np.ndarray | None) -> np.ndarray:
     """Quantiles (m, H, Q) in the space of z from those of the scaled residual; of several bases they are put in order, which never makes them worse.
 
     Source: Chernozhukov, Fernandez-Val & Galichon 2010, doi:10.3982/ECTA7880.

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from tasks.core.about import Strict
 from tasks.core.errors import ReleaseError
 from tasks.core.schema import FeatureSchema
-from tasks.release.combine import Ranks, Regime, Weights, plain
+from tasks.release.combine import Ranks, Regime, Weights, build_plain_weights
 
 MANIFEST = "manifest.json"
 REQUIRED = ("about.json", "ensemble.json", "features.json", "history.parquet", "rows.parquet", "schema.json")
@@ -25,7 +25,7 @@ MEMBERS = "members"
 S = TypeVar("S", bound=Strict)  # the syntax `def f[S]` needs 3.12
 
 
-class Blend(Strict):
+class EnsembleSpec(Strict):
     """ensemble.json: how members become one forecast, how quantiles follow, and from what all of it was made.
 
     weights: share of each member, above 0; what combines them where there is no *combination*. combiner: its name. group: whose residuals a series' quantiles come from, its own or everybody's. residuals: newest kept
@@ -60,7 +60,7 @@ class Blend(Strict):
     @property
     def how(self) -> Weights | Ranks:
         """How members become one forecast."""
-        return self.combination or plain(self.weights)
+        return self.combination or build_plain_weights(self.weights)
 
 
 class Manifest(Strict):
@@ -75,20 +75,20 @@ class Manifest(Strict):
     files: dict[str, str]
 
 
-def seal(folder: Path) -> Manifest:
+def write_manifest(folder: Path) -> Manifest:
     """Write manifest.json for the release in *folder*; what it says beside hashes comes from ensemble.json.
 
     Raises ReleaseError that names the first file a release must have and this folder has not.
     """
-    manifest = _manifest_of(folder)
+    manifest = _build_manifest(folder)
     (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True) + "\n")
     return manifest
 
 
-def verify(folder: Path) -> Manifest:
+def check_manifest(folder: Path) -> Manifest:
     """Compute everything again and compare. Raises ReleaseError that names the first missing, altered or added file."""
     sealed = read_manifest(folder)
-    present = set(covered(folder))
+    present = set(list_covered_files(folder))
     if missing := sorted(set(sealed.files) - present):
         raise ReleaseError(
             f"{folder}: {missing[0]} is missing, but the manifest lists it. Take the release again from where it was built; `dvc repro package` builds it."
@@ -98,11 +98,11 @@ def verify(folder: Path) -> Manifest:
             f"{folder}: {added[0]} was added after the release was sealed. Remove it, or build the release again with `dvc repro package`."
         )
     for name, expected in sorted(sealed.files.items()):
-        if (found := sha256_of(folder / name)) != expected:
+        if (found := compute_sha256(folder / name)) != expected:
             raise ReleaseError(
                 f"{folder}: {name} was altered: sha256 {found[:12]}, the manifest says {expected[:12]}. Take the release again from where it was built."
             )
-    if (again := _manifest_of(folder)) != sealed:
+    if (again := _build_manifest(folder)) != sealed:
         raise ReleaseError(
             f"{folder}: manifest.json was altered: its files give digest {again.digest[:12]}, it says {sealed.digest[:12]}. Take the release again."
         )
@@ -114,14 +114,14 @@ def read_manifest(folder: Path) -> Manifest:
     return read_strict(folder / MANIFEST, Manifest)
 
 
-def covered(folder: Path) -> list[str]:
+def list_covered_files(folder: Path) -> list[str]:
     """Paths of the files that the digest covers, sorted. Everything under members/ counts, so nothing can hide there."""
     plain = [name for name in (*REQUIRED, *OPTIONAL) if (folder / name).is_file()]
     members = [path.relative_to(folder).as_posix() for path in (folder / MEMBERS).rglob("*") if not path.is_dir()]
     return sorted(plain + members)
 
 
-def sha256_of(path: Path) -> str:
+def compute_sha256(path: Path) -> str:
     """sha256 of a file's bytes, in hex."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
@@ -140,14 +140,14 @@ def read_strict(path: Path, kind: type[S]) -> S:
         ) from error
 
 
-def _manifest_of(folder: Path) -> Manifest:
-    files = covered(folder)
+def _build_manifest(folder: Path) -> Manifest:
+    files = list_covered_files(folder)
     if missing := [name for name in REQUIRED if name not in files]:
         raise ReleaseError(
             f"{folder}: {missing[0]} is missing; a release needs {', '.join(REQUIRED)} and {MEMBERS}/*.onnx. `dvc repro package` builds it."
         )
-    blend = read_strict(folder / "ensemble.json", Blend)
-    hashes = {name: sha256_of(folder / name) for name in files}
+    blend = read_strict(folder / "ensemble.json", EnsembleSpec)
+    hashes = {name: compute_sha256(folder / name) for name in files}
     said = {
         "files": hashes,
         "schema": read_strict(folder / "schema.json", FeatureSchema).hash,

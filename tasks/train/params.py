@@ -35,7 +35,7 @@ class OwnTraining(Strict):
     select: SelectParams | None = None
 
     @model_validator(mode="after")
-    def _fits_go_on_from_their_like(self) -> "OwnTraining":
+    def _check_warm_start(self) -> "OwnTraining":
         goes_on = "refit: warm" if self.refit == "warm" else "start_from" if self.start_from else None
         changes = "select" if self.select else "search.every_folds" if self.search and self.search.every_folds else None
         if goes_on and changes:
@@ -43,7 +43,7 @@ class OwnTraining(Strict):
         return self
 
 
-def split_own(model: str, given: dict[str, Any]) -> tuple[OwnTraining, dict[str, Any]]:
+def split_model_params(model: str, given: dict[str, Any]) -> tuple[OwnTraining, dict[str, Any]]:
     """Those of *given* that `train` reads, and those that the forecaster does. Raises ParamsError that names model, key and value."""
     ours = {k: v for k, v in given.items() if k in OwnTraining.model_fields}
     try:

@@ -8,7 +8,7 @@ from tasks.core.windows import Fold, Panel, WalkForward
 from tasks.train.params import OwnTraining
 
 
-class Plan(NamedTuple):
+class FitPlan(NamedTuple):
     """The fits of a walk and what they serve.
 
     folds: ascending. ats: origins as of which something is fitted, the most wanted first (`warm`: ascending). rows: of each of *ats*, how
@@ -21,32 +21,32 @@ class Plan(NamedTuple):
     last_origin: int
     refit: str
 
-    def served_by(self, fold: Fold) -> int:
+    def get_fit_origin(self, fold: Fold) -> int:
         """The origin as of which the fit was made that serves *fold*."""
         return self.folds[0].fit_at if self.refit == "frozen" else fold.fit_at
 
     @property
-    def shipped_at(self) -> int:
+    def release_cutoff(self) -> int:
         """The origin as of which the fit was made that is shipped, and forecasts the gate's rows."""
         return self.folds[0].fit_at if self.refit == "frozen" else self.last_origin
 
 
-def plan_fits(panel: Panel, folds: list[Fold], walk: WalkForward, last_origin: int, own: OwnTraining) -> Plan:
+def plan_fits(panel: Panel, folds: list[Fold], walk: WalkForward, last_origin: int, own: OwnTraining) -> FitPlan:
     """Which fits *folds* and the release need. Of independent ones the newest come first, since a budget takes the last."""
     every = [folds[0].fit_at] if own.refit == "frozen" else sorted({f.fit_at for f in folds} | {last_origin})
     ats = every if own.refit == "warm" else every[::-1]
     known = np.isfinite(panel.x[:, :, panel.schema.index(panel.schema.last)]).sum(axis=1)
     until = np.concatenate([[0], np.cumsum(known)])
-    rows = [int(until[at + 1] - until[window_start(at, walk)]) for at in ats]
-    return Plan(folds, ats, rows, last_origin, own.refit)
+    rows = [int(until[at + 1] - until[get_window_start(at, walk)]) for at in ats]
+    return FitPlan(folds, ats, rows, last_origin, own.refit)
 
 
-def window_start(at: int, walk: WalkForward) -> int:
+def get_window_start(at: int, walk: WalkForward) -> int:
     """The first origin that a fit as of the origin *at* learns from."""
     return 0 if walk.window_steps is None else max(0, at + 1 - walk.window_steps)
 
 
-def described(plan: Plan, panel: Panel, walk: WalkForward) -> str:
+def describe_plan(plan: FitPlan, panel: Panel, walk: WalkForward) -> str:
     """The plan as a sentence."""
     first, last = panel.cutoff[int(plan.folds[0].origins[0])], panel.cutoff[plan.last_origin]
     window = "all that is known" if walk.window_steps is None else f"the last {walk.window_steps} steps"
@@ -56,7 +56,7 @@ def described(plan: Plan, panel: Panel, walk: WalkForward) -> str:
     )
 
 
-def plan_json(plan: Plan, panel: Panel, walk: WalkForward, done: set[int]) -> dict[str, Any]:
+def build_plan_json(plan: FitPlan, panel: Panel, walk: WalkForward, done: set[int]) -> dict[str, Any]:
     """The plan as plain data. done: origins as of which a fit is there; folds without one were left out when the budget ended."""
     rows = dict(zip(plan.ats, plan.rows, strict=True))
     return {
@@ -65,13 +65,13 @@ def plan_json(plan: Plan, panel: Panel, walk: WalkForward, done: set[int]) -> di
         "n_series": len(panel.series_ids),
         "n_fits": len(plan.ats),
         "n_cutoffs": walk.n_cutoffs,
-        "n_cutoffs_left_out": sum(len(f.origins) for f in plan.folds if plan.served_by(f) not in done),
+        "n_cutoffs_left_out": sum(len(f.origins) for f in plan.folds if plan.get_fit_origin(f) not in done),
         "seen_until": panel.cutoff[plan.last_origin].isoformat(),
         "walk": walk.model_dump(include=set(WalkForward.model_fields)),
         "folds": [
             {
-                "fit_at": panel.cutoff[(at := plan.served_by(f))].isoformat(),
-                "learns_from": panel.event_time[window_start(at, walk)].isoformat(),
+                "fit_at": panel.cutoff[(at := plan.get_fit_origin(f))].isoformat(),
+                "learns_from": panel.event_time[get_window_start(at, walk)].isoformat(),
                 "n_rows": rows[at],
                 "first_cutoff": panel.cutoff[int(f.origins[0])].isoformat(),
                 "last_cutoff": panel.cutoff[int(f.origins[-1])].isoformat(),

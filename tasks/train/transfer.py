@@ -6,11 +6,11 @@ from datetime import datetime
 from tasks.core.errors import FoldError, ForecasterError
 from tasks.core.schema import FeatureSchema
 from tasks.edges.settings import ROOT
-from tasks.train.fits import Ground, packed
-from tasks.train.plan import Plan
+from tasks.train.fits import FitContext, encode_fit
+from tasks.train.plan import FitPlan
 
 
-def starting_fit(folder_name: str, ground: Ground, plan: Plan) -> bytes:
+def load_starting_fit(folder_name: str, ground: FitContext, plan: FitPlan) -> bytes:
     """The fit in *folder_name* (relative: from the checkout), as train leaves it in models/fits/<model>.
 
     Raises ForecasterError when there is none, or one of another kind or other columns; FoldError when it has seen what our first fit must not.
@@ -35,4 +35,4 @@ def starting_fit(folder_name: str, ground: Ground, plan: Plan) -> bytes:
             f"`start_from: {folder_name}` has seen everything until {seen_until}, and the first fit stands at {first.isoformat()}: its forecasts would not be "
             "out of sample. Train the other with a larger `promote.gate_steps`, or lower `train.n_cutoffs` here."
         )
-    return packed(fit)
+    return encode_fit(fit)

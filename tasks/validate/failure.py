@@ -6,7 +6,7 @@ from typing import NamedTuple
 import polars as pl
 
 
-class Failure(NamedTuple):
+class RuleFailure(NamedTuple):
     """One rule and the rows that break it. at: their positions in the received frame, ascending. reason: over that frame, as text."""
 
     rule: str
@@ -14,7 +14,7 @@ class Failure(NamedTuple):
     reason: pl.Expr
 
 
-def split(rows: pl.DataFrame, failures: Iterable[Failure]) -> tuple[pl.DataFrame, pl.DataFrame]:
+def split_quarantined(rows: pl.DataFrame, failures: Iterable[RuleFailure]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """(clean, quarantined). A row that breaks several rules is quarantined once: `rule` is the first, `reason` names all."""
     numbered = rows.with_row_index("_at")
     broken = [
@@ -28,6 +28,6 @@ def split(rows: pl.DataFrame, failures: Iterable[Failure]) -> tuple[pl.DataFrame
     return numbered.join(of_row, on="_at", how="anti", maintain_order="left").drop("_at"), quarantined
 
 
-def said(*parts: str | pl.Expr) -> pl.Expr:
+def build_reason(*parts: str | pl.Expr) -> pl.Expr:
     """One text of literal words and values, per row."""
     return pl.concat_str([pl.lit(part) if isinstance(part, str) else part.cast(pl.String) for part in parts])

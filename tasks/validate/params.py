@@ -17,7 +17,7 @@ class ColumnRule(Strict):
     values: tuple[float, ...] | None = None
 
     @model_validator(mode="after")
-    def _bounds_are_bounds(self) -> "ColumnRule":
+    def _check_bounds(self) -> "ColumnRule":
         if self.strict_min and self.min is None:
             raise ValueError("`strict_min` needs a `min` to be above of.")
         if self.min is not None and self.max is not None and self.min > self.max:

@@ -7,7 +7,7 @@ import polars as pl
 from tasks.core.frames import SERIES
 
 
-def profile(rows: pl.DataFrame) -> dict[str, Any]:
+def build_profile(rows: pl.DataFrame) -> dict[str, Any]:
     """For each series and value column: n rows, n_null, min, max, mean, sd (of the sample), and the first and last event_time, ISO."""
     columns = [c for c in rows.columns if c not in SERIES.key]
     time = pl.col("event_time")

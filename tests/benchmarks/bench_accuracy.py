@@ -14,16 +14,16 @@ from small_checkout import ROOT
 
 from tasks.core.about import About
 from tasks.core.frames import SERIES
-from tasks.core.transform import from_z
-from tasks.core.windows import WalkForward, panel_of
-from tasks.edges.workers.fanout import Map, fan_out
-from tasks.ensemble.align import align
-from tasks.ensemble.combiner import shares
+from tasks.core.transform import inverse_transform_target
+from tasks.core.windows import WalkForward, build_panel
+from tasks.edges.workers.fanout import MapOptions, run_jobs
+from tasks.ensemble.align import align_forecasts
+from tasks.ensemble.combiner import compute_shares
 from tasks.ensemble.params import EnsembleParams
-from tasks.ensemble.stage import ENSEMBLE, assemble
-from tasks.features import FeatureParams, build_features, feature_schema
-from tasks.forecasters import build_forecaster, forecaster_class
-from tasks.train.walk import Predicted, forecast_frame
+from tasks.ensemble.stage import ENSEMBLE, build_ensemble
+from tasks.features import FeatureParams, build_feature_schema, build_features
+from tasks.forecasters import build_forecaster, get_forecaster_class
+from tasks.train.walk import WalkForecasts, build_forecast_frame
 
 pytestmark = [pytest.mark.bench, pytest.mark.shared]
 
@@ -79,26 +79,26 @@ def test_m4_hourly(shared_data, tmp_path):
         horizon_steps=HORIZON, season_steps=SEASON, primary_score="smape",
     )  # fmt: skip
     params = FeatureParams.model_validate({"list": LIST, "last_within_steps": 1})
-    panel = panel_of(build_features(m4_rows(series), about, params, HOURLY), feature_schema(about, params), HOURLY)
+    panel = build_panel(build_features(m4_rows(series), about, params, HOURLY), build_feature_schema(about, params), HOURLY)
     test = len(panel.event_time) - 1 - HORIZON
     walk, gate, seconds = {}, {}, {}
     for name, own in MODELS.items():
         begun = time.monotonic()
-        how = Map(2, forecaster_class(name).releases_gil)
-        parts = fan_out(_window, (panel, name, own), [test - back * HORIZON for back in range(WALK.n_cutoffs - 1, 0, -1)], how)
+        how = MapOptions(2, get_forecaster_class(name).releases_gil)
+        parts = run_jobs(_window, (panel, name, own), [test - back * HORIZON for back in range(WALK.n_cutoffs - 1, 0, -1)], how)
         walked = time.monotonic()
         parts.append(_window((panel, name, own), test))
         seconds[name] = walked - begun, time.monotonic() - walked
-        predicted = Predicted(np.concatenate([p.where for p in parts]), np.concatenate([p.z_hat for p in parts]))
-        walk[name] = gate[name] = forecast_frame(panel, predicted, about, HOURLY, name)
+        predicted = WalkForecasts(np.concatenate([p.where for p in parts]), np.concatenate([p.z_hat for p in parts]))
+        walk[name] = gate[name] = build_forecast_frame(panel, predicted, about, HOURLY, name)
         windows = [m4_scores(series, _by_series(panel, about, part), back=(WALK.n_cutoffs - 1 - i) * HORIZON)[2] for i, part in enumerate(parts)]
         _say(f"M4 Hourly, {name}: test OWA; mean of 4 windows before", "", f"{windows[-1]:.4f}; {np.mean(windows[:-1]):.4f}")
-    aligned = align(walk, gate, panel, HOURLY, about, HORIZON)
-    found = assemble(aligned, about, EnsembleParams(prune_above_frac=0.1, shrink_frac=0.25, residuals=500, adapt_rate=0.02))
-    point = from_z(about.target, found.candidates[ENSEMBLE].issued.point[aligned.n_walk - 1])
+    aligned = align_forecasts(walk, gate, panel, HOURLY, about, HORIZON)
+    found = build_ensemble(aligned, about, EnsembleParams(prune_above_frac=0.1, shrink_frac=0.25, residuals=500, adapt_rate=0.02))
+    point = inverse_transform_target(about.target, found.candidates[ENSEMBLE].issued.point[aligned.n_walk - 1])
     ours = m4_scores(series, dict(zip(panel.series_ids, point, strict=True)))
     _say("M4 Hourly, ensemble: sMAPE / MASE / OWA on the test", "OWA <= .375", "{:.2f} / {:.3f} / {:.4f}".format(*ours))
-    share = shares(found.candidates[ENSEMBLE].how, aligned.models)
+    share = compute_shares(found.candidates[ENSEMBLE].how, aligned.models)
     _say("  its shares", found.choice.combiner, {m: round(float(w), 3) for m, w in zip(aligned.models, share, strict=True)})
     _say("  fit + predict of all members", "<= 20 s", f"{sum(alone for _, alone in seconds.values()):.1f} s")
     _say(
@@ -114,11 +114,11 @@ def _window(shared, origin):
     panel, name, own = shared
     fit = build_forecaster(name, panel.schema, 1, own).fit(*panel.training(origin, WALK))
     x, where = panel.at(np.array([origin]))
-    return Predicted(where, fit.predict(x))
+    return WalkForecasts(where, fit.predict(x))
 
 
 def _by_series(panel, about, predicted):
-    return {panel.series_ids[s]: from_z(about.target, z_hat) for (_, s), z_hat in zip(predicted.where, predicted.z_hat, strict=True)}
+    return {panel.series_ids[s]: inverse_transform_target(about.target, z_hat) for (_, s), z_hat in zip(predicted.where, predicted.z_hat, strict=True)}
 
 
 def _peer(series, tmp_path):
@@ -165,7 +165,7 @@ def test_etth1(shared_data, horizon_steps, reach, published):
     about = About(description="ETTh1", every="1h", target=target, horizon_steps=horizon_steps)
     started = time.monotonic()
     params = FeatureParams.model_validate({"list": [LIST[0]], "last_within_steps": 1})
-    panel = panel_of(build_features(rows, about, params, HOURLY), feature_schema(about, params), HOURLY)
+    panel = build_panel(build_features(rows, about, params, HOURLY), build_feature_schema(about, params), HOURLY)
     once = WalkForward(n_cutoffs=1, stride_steps=1, refit_every_cutoffs=1, min_train_steps=336)
     fit = build_forecaster("ridge", panel.schema, 1, {"penalty": 0.01, "base": "last"}).fit(*panel.training(8639, once))
     x, where = panel.at(np.arange(11519, 14400 - horizon_steps))

@@ -11,12 +11,12 @@ import pytest
 from poison import POISON
 
 from tasks.feed import avro
-from tasks.feed.decode import Contract, Decoder, JsonDecoder, read_json_object
+from tasks.feed.decode import JsonDecoder, RecordContract, RecordDecoder, parse_json_object
 
 pytestmark = pytest.mark.bench
 N = 50_000
 NUMBERS = ("open", "high", "low", "close", "volume")
-CONTRACT = Contract(
+CONTRACT = RecordContract(
     {"series_id": pl.String(), "event_time": pl.String(), **dict.fromkeys(NUMBERS, pl.Float64())}, frozenset({"volume"}), frozenset(), 1 << 20, 5
 )
 SCHEMA = {"type": "record", "name": "Bar", "fields": [{"name": n, "type": "double" if n in NUMBERS else "string"} for n in CONTRACT.fields]}
@@ -54,7 +54,7 @@ def test_decoding():
         ("clean", JsonDecoder(CONTRACT), clean),
         ("1 % poison", JsonDecoder(CONTRACT), poison),
         ("two orders", JsonDecoder(CONTRACT), two),
-        ("slow way", Decoder(CONTRACT, read_json_object), clean),
-        ("avro", Decoder(CONTRACT, avro.by_schema(orjson.dumps(SCHEMA).decode())), [in_avro(one, schema) for one in bars()]),
+        ("slow way", RecordDecoder(CONTRACT, parse_json_object), clean),
+        ("avro", RecordDecoder(CONTRACT, avro.build_avro_reader(orjson.dumps(SCHEMA).decode())), [in_avro(one, schema) for one in bars()]),
     ):
         print(f"{name:<12}{best_ms(decoder, values):6.1f} ms for {N:,} records")

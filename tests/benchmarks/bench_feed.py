@@ -19,7 +19,7 @@ import pytest
 from confluent_kafka import Producer
 from kafka_support import make_topic
 
-from tasks.edges.delta import open_for_reading
+from tasks.edges.delta import open_existing_table
 
 pytestmark = [pytest.mark.bench, pytest.mark.shared]
 N, N_SERIES, N_ROUNDS = 1_000_000, 16, 3
@@ -102,7 +102,7 @@ def test_a_million_records(kafka_cluster, clean, values, tmp_path):
         shown = " / ".join(f"{rate:.0f}" for rate in (min(rates), median(rates), max(rates)))
         times = f"{median(one['seconds'] for one in rounds) / ours:.2f} x"
         print(f"{name:<12}{shown:<24}{times:<14}{max(one['peak_mb'] for one in rounds):.0f}")
-    print(f"1 % poison: {open_for_reading(tmp_path / '1-%-poison-0').counts('place')}")
+    print(f"1 % poison: {open_existing_table(tmp_path / '1-%-poison-0').counts('place')}")
 
 
 def test_memory_with_records_of_twenty_megabytes(kafka_cluster, tmp_path):
@@ -116,7 +116,7 @@ def test_memory_with_records_of_twenty_megabytes(kafka_cluster, tmp_path):
         produce(kafka_cluster.address, topic, [*small, large[nth % 3], large[(nth + 1) % 3], large[(nth + 2) % 3]])
     done = land("tidemill", kafka_cluster.address, topic, tmp_path / "table", "dedupe=false")
     print(
-        f"\n60 records of 20 MB among 100,000: {done['seconds']:.1f} s, peak {done['peak_mb']:.0f} MB, {open_for_reading(tmp_path / 'table').counts('place')}"
+        f"\n60 records of 20 MB among 100,000: {done['seconds']:.1f} s, peak {done['peak_mb']:.0f} MB, {open_existing_table(tmp_path / 'table').counts('place')}"
     )
 
 
@@ -133,7 +133,7 @@ def test_produced_to_readable(kafka_cluster, values, tmp_path):
     finally:
         child.kill()
         child.communicate()
-    table = open_for_reading(folder)
+    table = open_existing_table(folder)
     rows = table.scan(columns=["_source", "_offset", "_timestamp"]).collect().sort("_offset")
     waited = rows.join_asof(seen.sort("_upto"), left_on="_offset", right_on="_upto", by="_source", strategy="forward", check_sortedness=False)
     steady = waited.filter(pl.col("_timestamp") > pl.col("_timestamp").min() + pl.duration(seconds=3))  # the process has started by then
@@ -149,7 +149,7 @@ def _watch(folder, n_rows):
     until = time.monotonic() + 60
     while time.monotonic() < until:
         if table is None and (folder / "_delta_log" / f"{0:020d}.json").exists():
-            table = open_for_reading(folder)
+            table = open_existing_table(folder)
         if table is not None:
             table.refresh()
             if table.version != version:

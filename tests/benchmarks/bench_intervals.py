@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from tasks.core.frames import FORECAST
-from tasks.core.score_table import INTERVAL_SCORES, elements, mean_scores
-from tasks.release.conformal import Conformal, Timeline, replay
+from tasks.core.score_table import INTERVAL_SCORES, compute_mean_scores, score_elements
+from tasks.release.conformal import Conformal, Timeline, run_conformal
 
 pytestmark = pytest.mark.bench
 N_SERIES, N_STEPS, N_CUTOFFS, QUANTILES = 414, 48, 100, (0.1, 0.5, 0.9)
@@ -25,7 +25,7 @@ def test_walk_of_many_series(groups, n_residuals):
     for only_points in (False, True):
         state = Conformal(int(group.max()) + 1, N_STEPS, QUANTILES, n_residuals, 0.02)
         start = time.process_time()
-        replay(line, state, "median", "log", only_points=only_points)
+        run_conformal(line, state, "median", "log", only_points=only_points)
         what = "points alone" if only_points else "quantiles and points"
         print(f"\n{N_CUTOFFS} cutoffs x {N_SERIES} series x {N_STEPS} steps, pools by {groups}, {what}: {time.process_time() - start:.1f} s")
 
@@ -45,8 +45,8 @@ def test_tables_of_many_forecasts():
     ).with_columns(event_time=pl.col("cutoff") + pl.duration(hours=pl.col("step") - 1))  # fmt: skip
     frame = FORECAST.conform(frame)
     start = time.process_time()
-    scored = elements(frame, ["mae", "rmse", "bias", "smape_pct", *INTERVAL_SCORES], primary="mae", quantiles=QUANTILES)
+    scored = score_elements(frame, ["mae", "rmse", "bias", "smape_pct", *INTERVAL_SCORES], primary="mae", quantiles=QUANTILES)
     between = time.process_time()
     for by in ("series_id", "step", "cutoff", "year"):
-        mean_scores(scored, [by])
+        compute_mean_scores(scored, [by])
     print(f"\n{n:,} forecasts, 9 scores: {between - start:.1f} s, then four tables {time.process_time() - between:.1f} s")

@@ -11,10 +11,10 @@ from small_checkout import ROOT
 from tasks.edges.params import read_about, read_gate_steps, read_model_params, read_models, read_params
 from tasks.features import FeatureParams
 from tasks.features.leaks import find_leaks
-from tasks.features.stage import featurize
+from tasks.features.stage import build_feature_set
 from tasks.ingest.__main__ import main as ingest
 from tasks.train.params import TrainParams
-from tasks.train.stage import train
+from tasks.train.stage import fit_model
 
 pytestmark = pytest.mark.bench
 
@@ -34,7 +34,7 @@ def timed(work):
 def gate(root, rows):
     """(features, verdict, seconds of features, seconds of the gate)."""
     about, params = read_about(root), read_params("features", FeatureParams, root)
-    made, of_features = timed(lambda: featurize(rows, about, params))
+    made, of_features = timed(lambda: build_feature_set(rows, about, params))
     verdict, of_gate = timed(lambda: find_leaks(rows, about, params, made.table, made.calendar))
     return made, verdict, of_features, of_gate
 
@@ -48,7 +48,7 @@ def test_seconds_on_the_default_data(tmp_path, capsys):
     for model in read_models(tmp_path):
         own = read_model_params(model, tmp_path)
         _, of_train[model] = timed(
-            lambda m=model, o=own: train(m, made.table, made.schema, about, made.calendar, walk, o, gate_steps, say=lambda _: None)
+            lambda m=model, o=own: fit_model(m, made.table, made.schema, about, made.calendar, walk, o, gate_steps, say=lambda _: None)
         )
     whole = sum(of_train.values())
     with capsys.disabled():

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from tasks.edges.settings import ROOT, child_environment
+from tasks.edges.settings import ROOT, build_child_environment
 
 pytestmark = [pytest.mark.bench, pytest.mark.shared]
 
@@ -23,12 +23,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 import polars as pl
 from tasks.core.about import About
-from tasks.core.calendar import calendar_for
+from tasks.core.calendar import build_calendar
 from tasks.core.frames import SERIES
 from tasks.features import FeatureParams
-from tasks.features.stage import featurize
+from tasks.features.stage import build_feature_set
 from tasks.train.params import TrainParams
-from tasks.train.stage import train
+from tasks.train.stage import fit_model
 
 folder, source, workers, n_trials = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 about = About(description="M4 Hourly", every="1h", target={"column": "value", "unit": "1", "transform": "log"}, horizon_steps=48, season_steps=24, primary_score="mae")
@@ -40,14 +40,14 @@ rows = pl.concat(frames).with_columns(pl.col("event_time").cast(pl.Datetime("us"
 params = FeatureParams.model_validate({"scale": "z_std_168", "list": [
     {"kind": "lag", "column": "z", "steps": [1, 2, 3, 24, 48, 168]}, {"kind": "mean", "column": "z", "window_steps": [24, 168]},
     {"kind": "std", "column": "z", "window_steps": [24, 168]}, {"kind": "calendar", "parts": ["hour", "weekday"]}]})
-made = featurize(SERIES.conform(rows.with_columns(known_at=pl.col("event_time").dt.offset_by("1h"))), about, params)
+made = build_feature_set(SERIES.conform(rows.with_columns(known_at=pl.col("event_time").dt.offset_by("1h"))), about, params)
 space = {
     "num_leaves": {"int": [4, 63], "log": True}, "learning_rate": {"float": [0.02, 0.3], "log": True}, "n_trees": {"int": [20, 120]},
     "min_data_in_leaf": {"int": [20, 400], "log": True}, "feature_fraction": {"float": [0.4, 1.0]}, "lambda_l2": {"float": [0.01, 100.0], "log": True},
 }
 search = {"space": space, "n_trials": n_trials, "workers": workers, "inner_cutoffs": 4, "inner_stride_steps": 24, "inner_refits": 2}
 walk = TrainParams(n_cutoffs=3, stride_steps=24, refit_every_cutoffs=3, min_train_steps=500)
-trained = train("lightgbm", made.table, made.schema, about, made.calendar, walk, {"search": search}, 48)
+trained = fit_model("lightgbm", made.table, made.schema, about, made.calendar, walk, {"search": search}, 48)
 print("RESULT" + json.dumps(trained.search[0]))
 """
 LOOK = """
@@ -65,7 +65,7 @@ print(json.dumps([[t.number, t.state.name, t.params, "whole" in t.user_attrs, t.
 
 def _start(folder, shared_data):
     command = [sys.executable, "-c", RUN, str(folder), str(shared_data / "m4/Hourly-train.csv"), str(N_WORKERS), str(N_TRIALS)]
-    environment = child_environment(TIDEMILL_HOME=str(folder), TIDEMILL_WORKERS=str(N_WORKERS))
+    environment = build_child_environment(TIDEMILL_HOME=str(folder), TIDEMILL_WORKERS=str(N_WORKERS))
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
 

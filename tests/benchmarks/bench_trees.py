@@ -13,7 +13,7 @@ from tasks.core.scores import qlike
 from tasks.edges.artifacts import read_calendar, read_frame
 from tasks.edges.params import read_about
 from tasks.train.params import TrainParams
-from tasks.train.stage import train
+from tasks.train.stage import fit_model
 
 pytestmark = pytest.mark.bench
 
@@ -42,7 +42,7 @@ def test_boosters_and_estimators_beside_har(tmp_path):
     scores = {}
     for name, (forecaster, params) in MODELS.items():
         started = time.process_time()
-        trained = train(forecaster, table, schema, about, calendar, WALK, params, GATE_STEPS, say=lambda _: None)
+        trained = fit_model(forecaster, table, schema, about, calendar, WALK, params, GATE_STEPS, say=lambda _: None)
         seconds = (time.process_time() - started) / (len(trained.facts["folds"]) + 1)
         scores[name] = _qlike(trained.forecasts.sort("series_id", "cutoff", "step"), about.horizon_steps)
         against = ", ".join(f"{100 * (one / har - 1):+.1f} %" for one, har in zip(scores[name], scores["har"], strict=True))

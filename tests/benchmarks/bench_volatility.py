@@ -14,16 +14,16 @@ from tasks.core.compare import diebold_mariano
 from tasks.core.frames import FEATURES
 from tasks.core.schema import FeatureSchema
 from tasks.core.scores import qlike
-from tasks.core.windows import panel_of
+from tasks.core.windows import build_panel
 from tasks.edges.artifacts import read_calendar, read_frame, read_json
 from tasks.edges.params import read_about, read_model_params, read_models, read_params
-from tasks.ensemble.align import align
-from tasks.ensemble.coverage import coverage
+from tasks.ensemble.align import align_forecasts
+from tasks.ensemble.coverage import build_coverage
 from tasks.ensemble.params import EnsembleParams
-from tasks.ensemble.report import overlap_of
-from tasks.ensemble.stage import ENSEMBLE, assemble
+from tasks.ensemble.report import count_overlap
+from tasks.ensemble.stage import ENSEMBLE, build_ensemble
 from tasks.train.params import TrainParams
-from tasks.train.stage import train
+from tasks.train.stage import fit_model
 
 pytestmark = pytest.mark.bench
 
@@ -43,10 +43,10 @@ def compare(table, schema, about, calendar):
     """Train every model of the default data, combine, print both protocols and the years' coverage."""
     params, trained = read_params("train", TrainParams), {}
     for model in read_models():
-        trained[model] = train(model, table, schema, about, calendar, params, read_model_params(model), GATE_STEPS, say=lambda _: None)
+        trained[model] = fit_model(model, table, schema, about, calendar, params, read_model_params(model), GATE_STEPS, say=lambda _: None)
     walk, gate = ({m: getattr(t, part) for m, t in trained.items()} for part in ("forecasts", "gate"))
-    aligned = align(walk, gate, panel_of(table, schema, calendar), calendar, about, params.stride_steps)
-    assembled = assemble(aligned, about, read_params("ensemble", EnsembleParams))
+    aligned = align_forecasts(walk, gate, build_panel(table, schema, calendar), calendar, about, params.stride_steps)
+    assembled = build_ensemble(aligned, about, read_params("ensemble", EnsembleParams))
     scored, ids = assembled.scored, aligned.panel.series_ids
     losses = {name: _losses(c, aligned, scored) for name, c in assembled.candidates.items()}
     print(
@@ -54,11 +54,11 @@ def compare(table, schema, about, calendar):
     )
     for name, of in losses.items():
         if name != HAR:
-            print(f"  {name:<14}" + "".join(f" | {what} {_gains(of[what], losses[HAR][what], overlap_of(aligned))}" for what in of))
+            print(f"  {name:<14}" + "".join(f" | {what} {_gains(of[what], losses[HAR][what], count_overlap(aligned))}" for what in of))
     print("  HAR itself    " + "".join(f" | {what} " + ", ".join(f"{q:.4f}" for q in of.mean(axis=0)) for what, of in losses[HAR].items()))
     for name in dict.fromkeys((ENSEMBLE, assembled.choice.best_member)):
         issued = assembled.issuer.whole(assembled.candidates[name].z_hat)
-        years = coverage(name, issued, assembled.issuer, scored, assembled.gate)["by_year"]
+        years = build_coverage(name, issued, assembled.issuer, scored, assembled.gate)["by_year"]
         print(f"  80 % interval of {name}, inside: " + ", ".join(f"{year} {share:.1%}" for year, share in years.items()))
 
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tasks.edges.settings import ROOT, child_environment
+from tasks.edges.settings import ROOT, build_child_environment
 
 pytestmark = pytest.mark.bench
 
@@ -20,11 +20,11 @@ import numpy as np, polars as pl
 from tasks.core.about import About
 from tasks.core.frames import FEATURES, SERIES
 from tasks.features import FeatureParams
-from tasks.features.stage import featurize
-from tasks.core.calendar import calendar_for
+from tasks.features.stage import build_feature_set
+from tasks.core.calendar import build_calendar
 from tasks.core.schema import FeatureSchema
 from tasks.train.params import TrainParams
-from tasks.train.stage import train
+from tasks.train.stage import fit_model
 
 folder, n_series, n_steps = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 about = About(description="bench", every="1d", target={"column": "y", "unit": "1", "transform": "log1p"}, horizon_steps=7, season_steps=7, primary_score="mae")
@@ -42,7 +42,7 @@ level = rng.gamma(2.0, 50.0, n_series)[:, None] * (1 + 0.3 * np.sin(np.arange(n_
 y = rng.poisson(level * np.exp(np.cumsum(rng.normal(0, 0.02, (n_series, n_steps)), axis=1))).astype(float)
 times = pl.Series(np.arange(n_steps) * 86_400_000_000 + 1_577_836_800_000_000).cast(pl.Datetime("us", "UTC"))
 rows = pl.DataFrame({"series_id": np.repeat([f"s{i:05d}" for i in range(n_series)], n_steps), "event_time": pl.concat([times] * n_series), "y": y.ravel()})
-features = featurize(SERIES.conform(rows.with_columns(known_at=pl.col("event_time").dt.offset_by("1d"))), about, params)
+features = build_feature_set(SERIES.conform(rows.with_columns(known_at=pl.col("event_time").dt.offset_by("1d"))), about, params)
 features.table.write_parquet(folder / "table.parquet")
 (folder / "schema.json").write_text(features.schema.model_dump_json())
 end(columns=len(features.schema.columns))
@@ -54,7 +54,7 @@ said = []
 def read():
     table = pl.read_parquet(folder / "table.parquet")
     return table.filter(pl.col("event_time") < table["event_time"].max() - pl.duration(days=int(sys.argv[5]))) if sys.argv[5] != "0" else table
-trained = train(sys.argv[4], read(), schema, about, calendar_for(about), walk, {}, 28, said.append)
+trained = fit_model(sys.argv[4], read(), schema, about, build_calendar(about), walk, {}, 28, said.append)
 end(n_fits=trained.plan["n_fits"], said=said, mae=trained.metrics["overall"]["mae"])
 """
 
@@ -62,7 +62,7 @@ end(n_fits=trained.plan["n_fits"], said=said, mae=trained.metrics["overall"]["ma
 def _run(code, folder, *arguments):
     command = [sys.executable, "-c", PRELUDE + code, str(folder), *map(str, arguments)]
     done = subprocess.run(
-        command, cwd=ROOT, env=child_environment(TIDEMILL_HOME=str(folder / "home"), TIDEMILL_WORKERS="1"), capture_output=True, text=True, check=True
+        command, cwd=ROOT, env=build_child_environment(TIDEMILL_HOME=str(folder / "home"), TIDEMILL_WORKERS="1"), capture_output=True, text=True, check=True
     )
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -10,8 +10,8 @@ import pytest
 from landed import params_of
 
 from tasks.core.calendar import Calendar
-from tasks.feed.aggregate import aggregate
-from tasks.feed.bars import Bars
+from tasks.feed.aggregate import build_bars
+from tasks.feed.bars import BarsTable
 from tasks.feed.land import open_table
 
 pytestmark = pytest.mark.bench
@@ -56,15 +56,15 @@ def in_batches(frame):
     for batch in frame.iter_slices(BATCH):
         held = pl.concat([held, batch])
         end = (batch["event_time"].max() - timedelta(seconds=31)).replace(second=0, microsecond=0)  # what is late by 30 s is there
-        made.append(aggregate(held, PARAMS.aggregate, end))
+        made.append(build_bars(held, PARAMS.aggregate, end))
         held = held.filter(pl.col("event_time") >= end)
-    made.append(aggregate(held, PARAMS.aggregate, datetime(2025, 1, 1, tzinfo=UTC)))
+    made.append(build_bars(held, PARAMS.aggregate, datetime(2025, 1, 1, tzinfo=UTC)))
     return pl.concat(made), time.perf_counter() - begun
 
 
 def through_tables(frame, folder):
     """The feed's way: each batch lands in its table (not timed), then its window closes: ticks are read, bars compared, appended and synced."""
-    table, bars, seconds = open_table(folder / "table", PARAMS), Bars(folder, PARAMS, PARAMS.aggregate), 0.0
+    table, bars, seconds = open_table(folder / "table", PARAMS), BarsTable(folder, PARAMS, PARAMS.aggregate), 0.0
     for k, batch in enumerate(frame.iter_slices(BATCH)):
         table.commit(batch, {"kafka:c/t/0": k * BATCH} if k else {}, {"kafka:c/t/0": (k + 1) * BATCH})
         last = datetime(2025, 1, 1, tzinfo=UTC) if (k + 1) * BATCH == N else batch["event_time"].max().replace(second=0, microsecond=0)

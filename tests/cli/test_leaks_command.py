@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deployments.cli.app import app
-from deployments.ops.leaks import look_for_leaks
+from deployments.ops.leaks import build_leak_report
 
 MINE = "import numpy as np\ndef smoothed(values):\n    return np.convolve(values, np.ones(5) / 5)[: len(values)] if len(values) > 4 else values * np.nan\n"
 MINE += "def centred(values):\n    return np.convolve(values, np.ones(5) / 5)[2:][: len(values)] if len(values) > 4 else values * np.nan\n"
@@ -60,11 +60,11 @@ def test_a_module_that_is_not_there_is_said(folder):
 def test_the_current_dataset_is_looked_at_as_train_would_read_it(tmp_path):
     """Before the stage has run, and after it; a table that somebody touched is what is looked at, not a fresh one."""
     root = runs.root_of(tmp_path, runs.loads(), [{"kind": "lag", "column": "z", "steps": [1]}])
-    fresh = look_for_leaks(root=root)
+    fresh = build_leak_report(root=root)
     runs.verdict_of(root)
-    built = look_for_leaks(root=root)
+    built = build_leak_report(root=root)
     assert fresh == built
     assert (built["findings"], built["checks"]["overlap"]["n_folds"]) == ([], 4)
     path = root / "data/features/table.parquet"
     pl.read_parquet(path).with_columns(pl.col("z_lag_1").shift(-2).over("series_id")).write_parquet(path)
-    assert {(f["rule"], f["feature"]) for f in look_for_leaks(root=root)["findings"]} == {("not_repeatable", "z_lag_1")}
+    assert {(f["rule"], f["feature"]) for f in build_leak_report(root=root)["findings"]} == {("not_repeatable", "z_lag_1")}

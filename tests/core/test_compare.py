@@ -7,8 +7,8 @@ from arch.bootstrap import MCS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.core.compare import block_of, diebold_mariano, model_confidence_set
-from tasks.core.cosine import cosine_test
+from tasks.core.compare import compute_block_size, diebold_mariano, model_confidence_set
+from tasks.core.cosine import compute_cosine_test
 from tasks.core.errors import ScoreInputError
 
 
@@ -40,7 +40,7 @@ def test_equal_models_are_told_apart_about_as_rarely_as_stated():
     rng = np.random.default_rng(0)
     long = [diebold_mariano(_memory(rng, 250, rho=0.3)[:, 0]).p < 0.05 for _ in range(2000)]
     assert 0.035 <= np.mean(long) <= 0.075
-    short = [(diebold_mariano(d).p < 0.05, cosine_test(d).p < 0.05) for d in (_memory(rng, 60, rho=0.7)[:, 0] for _ in range(2000))]
+    short = [(diebold_mariano(d).p < 0.05, compute_cosine_test(d).p < 0.05) for d in (_memory(rng, 60, rho=0.7)[:, 0] for _ in range(2000))]
     ours, gates = np.mean(short, axis=0)
     assert gates <= 0.09 <= ours <= 0.18
 
@@ -61,7 +61,7 @@ def test_the_confidence_set_is_that_of_another_implementation(seed):
 def test_the_best_of_equal_models_is_lost_about_as_rarely_as_stated(rho):
     """Four equal models: all of them are best, and the set of alpha 10 % holds all in about 90 % of 400 samples of 250 cutoffs."""
     rng = np.random.default_rng(1)
-    whole = [model_confidence_set(_memory(rng, 250, 4, rho), block_of(250), i, 300).members(0.1).all() for i in range(400)]
+    whole = [model_confidence_set(_memory(rng, 250, 4, rho), compute_block_size(250), i, 300).members(0.1).all() for i in range(400)]
     assert 0.86 <= np.mean(whole) <= 0.95
 
 

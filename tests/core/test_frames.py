@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from tasks.core.errors import FrameError
-from tasks.core.frames import FEATURES, FORECAST, HISTORY, QUARANTINE, REPEATED, SERIES, SERVED, FrameSchema, as_of, quantile_columns
+from tasks.core.frames import FEATURES, FORECAST, HISTORY, QUARANTINE, REPEATED, SERIES, SERVED, FrameSchema, format_quantile_columns, select_as_of
 from tasks.core.frames import UTC as UTC_DTYPE
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -85,7 +85,7 @@ def test_as_of_picks_the_latest_vintage_known_by_then(rows, at):
     for series, event, known in sorted(rows):
         if known <= at:
             wanted[series, hours(event)] = hours(known)
-    got = as_of(frame, hours(at))
+    got = select_as_of(frame, hours(at))
     assert {row[:2]: row[2] for row in got.select("series_id", "event_time", "known_at").iter_rows()} == wanted
     assert got.height == len(wanted)
     assert SERIES.check(got).equals(got)
@@ -96,9 +96,9 @@ def test_as_of_picks_the_latest_vintage_known_by_then(rows, at):
 def test_as_of_does_not_see_what_was_known_later(rows, at, later):
     """Rows known after the moment change nothing, and looking earlier at a later look is looking earlier."""
     frame = series_of(rows)
-    assert_frame_equal(as_of(frame, hours(at)), as_of(frame.filter(pl.col("known_at") <= hours(at)), hours(at)))
-    assert_frame_equal(as_of(frame.sample(fraction=1, shuffle=True, seed=later), hours(at)), as_of(frame, hours(at)))
+    assert_frame_equal(select_as_of(frame, hours(at)), select_as_of(frame.filter(pl.col("known_at") <= hours(at)), hours(at)))
+    assert_frame_equal(select_as_of(frame.sample(fraction=1, shuffle=True, seed=later), hours(at)), select_as_of(frame, hours(at)))
 
 
 def test_quantile_columns_are_named_by_their_quantile():
-    assert quantile_columns([0.1, 0.5, 0.975]) == ["q_0.1", "q_0.5", "q_0.975"]
+    assert format_quantile_columns([0.1, 0.5, 0.975]) == ["q_0.1", "q_0.5", "q_0.975"]

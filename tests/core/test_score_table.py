@@ -7,7 +7,7 @@ import pytest
 from tasks.core import scores
 from tasks.core.errors import ScoreInputError
 from tasks.core.frames import FORECAST
-from tasks.core.score_table import INTERVAL_SCORES, SCORES, elements, mean_scores, series_scales, skill_table
+from tasks.core.score_table import INTERVAL_SCORES, SCORES, build_skill_table, compute_mean_scores, compute_series_scales, score_elements
 
 QUANTILES = (0.1, 0.5, 0.9)
 START = datetime(2020, 11, 1, tzinfo=UTC)
@@ -44,7 +44,7 @@ def _history(seed=1):
 def test_a_table_holds_the_scores_of_its_parts(by):
     """Against the free functions, part by part."""
     history, forecasts = _history(), _forecasts()
-    table = mean_scores(elements(forecasts, SCORES, primary="mae", quantiles=QUANTILES, scales=series_scales(history, SEASON)), by)
+    table = compute_mean_scores(score_elements(forecasts, SCORES, primary="mae", quantiles=QUANTILES, scales=compute_series_scales(history, SEASON)), by)
     parts = forecasts.drop_nulls("y").with_columns(year=pl.col("cutoff").dt.year()).partition_by("model", *by, as_dict=True)
     assert table.height == len(parts)
     for row in table.iter_rows(named=True):
@@ -69,24 +69,24 @@ def test_skill_compares_only_what_both_have_forecast():
     forecasts = _forecasts()
     known = forecasts.drop_nulls("y")
     half = forecasts.filter((pl.col("model") == "m") | (pl.col("series_id") == "a"))
-    row = skill_table(elements(half, ["mae", "rmse"]), "naive", "mae").filter(model="m").row(0, named=True)
+    row = build_skill_table(score_elements(half, ["mae", "rmse"]), "naive", "mae").filter(model="m").row(0, named=True)
     ours, theirs = (known.filter(model=m, series_id="a") for m in ("m", "naive"))
     assert row["n_shared"] == ours.height
     expected = scores.skill(
         scores.mae(ours["y"].to_numpy(), ours["y_hat"].to_numpy()), scores.mae(theirs["y"].to_numpy(), theirs["y_hat"].to_numpy())
     )
     assert row["skill_frac"] == pytest.approx(expected)
-    assert skill_table(elements(half, ["rmse"]), "naive", "rmse", by=["step"]).filter(model="naive")["skill_frac"].to_list() == [0.0] * 3
+    assert build_skill_table(score_elements(half, ["rmse"]), "naive", "rmse", by=["step"]).filter(model="naive")["skill_frac"].to_list() == [0.0] * 3
 
 
 def test_nothing_known_gives_an_empty_table():
     nothing = _forecasts().with_columns(y=pl.lit(None, dtype=pl.Float64))
-    assert mean_scores(elements(nothing, ["mae", *INTERVAL_SCORES], quantiles=QUANTILES), ["step"]).is_empty()
+    assert compute_mean_scores(score_elements(nothing, ["mae", *INTERVAL_SCORES], quantiles=QUANTILES), ["step"]).is_empty()
 
 
 def test_a_series_without_a_scale_gets_no_scaled_score_and_the_others_keep_theirs():
     flat = _history().with_columns(y=pl.when(pl.col("series_id") == "a").then(1.0).otherwise("y"))
-    table = mean_scores(elements(_forecasts(), ["mase"], scales=series_scales(flat, SEASON)), ["series_id"])
+    table = compute_mean_scores(score_elements(_forecasts(), ["mase"], scales=compute_series_scales(flat, SEASON)), ["series_id"])
     assert table.filter(series_id="a")["mase"].null_count() == 2
     assert table.filter(series_id="b")["mase"].null_count() == 0
 
@@ -94,12 +94,12 @@ def test_a_series_without_a_scale_gets_no_scaled_score_and_the_others_keep_their
 @pytest.mark.parametrize(("wanted", "says"), [("mea", "no score 'mea'"), ("crps", "needs quantiles"), ("mase", "series_scales")])
 def test_a_score_that_cannot_be_had_says_what_it_needs(wanted, says):
     with pytest.raises(ScoreInputError, match=says):
-        elements(_forecasts(), [wanted])
+        score_elements(_forecasts(), [wanted])
 
 
 def test_skill_refuses_what_is_no_loss_and_a_baseline_that_is_not_there():
-    scored = elements(_forecasts(), ["mae", "bias"])
+    scored = score_elements(_forecasts(), ["mae", "bias"])
     with pytest.raises(ScoreInputError, match="no loss 'bias'"):
-        skill_table(scored, "naive", "bias")
+        build_skill_table(scored, "naive", "bias")
     with pytest.raises(ScoreInputError, match="'last_value' has no known forecast"):
-        skill_table(scored, "last_value", "mae")
+        build_skill_table(scored, "last_value", "mae")

@@ -12,7 +12,7 @@ from tasks.core.calendar import Calendar
 from tasks.core.errors import FoldError
 from tasks.core.frames import FEATURES, VINTAGES
 from tasks.core.schema import FeatureColumn, FeatureSchema
-from tasks.core.windows import WalkForward, blocks, panel_of, plan_folds
+from tasks.core.windows import WalkForward, build_folds, build_panel, split_blocks
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 CALENDAR = Calendar("continuous", "1h", publish_delay_s=600)
@@ -53,7 +53,7 @@ def tables(draw):
 def test_folds_serve_every_cutoff_once_up_to_the_last_origin(spare, n_cutoffs, stride, refit_every, min_train, embargo):
     walk = walk_of(n_cutoffs=n_cutoffs, stride_steps=stride, refit_every_cutoffs=refit_every, min_train_steps=min_train, embargo_steps=embargo)
     last_origin = min_train + HORIZON + embargo + stride * (n_cutoffs - 1) - 1 + spare
-    folds = plan_folds(last_origin + 50, last_origin, HORIZON, walk)
+    folds = build_folds(last_origin + 50, last_origin, HORIZON, walk)
     origins = np.concatenate([fold.origins for fold in folds])
     assert origins.tolist() == list(range(last_origin - stride * (n_cutoffs - 1), last_origin + 1, stride))
     period = stride * refit_every
@@ -67,7 +67,7 @@ def test_folds_serve_every_cutoff_once_up_to_the_last_origin(spare, n_cutoffs, s
 def test_a_longer_history_repeats_the_refits_of_the_shorter(spare, n_cutoffs, stride, refit_every, longer):
     walk = walk_of(n_cutoffs=n_cutoffs, stride_steps=stride, refit_every_cutoffs=refit_every)
     last_origin = 4 + HORIZON + stride * (n_cutoffs - 1) - 1 + spare
-    before, after = ({fold.fit_at for fold in plan_folds(last + 1, last, HORIZON, walk)} for last in (last_origin, last_origin + longer))
+    before, after = ({fold.fit_at for fold in build_folds(last + 1, last, HORIZON, walk)} for last in (last_origin, last_origin + longer))
     assert {at for at in after if at <= last_origin and at >= min(before)} == {at for at in before if at >= min(after)}
 
 
@@ -78,15 +78,15 @@ def test_a_plan_that_does_not_fit_names_the_number_that_does(last_origin, min_tr
     if last_origin + 1 >= min_train + HORIZON + embargo + 99 * stride:
         return
     with pytest.raises(FoldError, match="100 cutoffs every") as told:
-        plan_folds(last_origin + 1, last_origin, HORIZON, walk)
+        build_folds(last_origin + 1, last_origin, HORIZON, walk)
     if "to at most" in str(told.value):
         fitting = int(str(told.value).split("to at most ")[1].split(",")[0])
-        plan_folds(last_origin + 1, last_origin, HORIZON, walk.model_copy(update={"n_cutoffs": fitting}))
+        build_folds(last_origin + 1, last_origin, HORIZON, walk.model_copy(update={"n_cutoffs": fitting}))
         with pytest.raises(FoldError):
-            plan_folds(last_origin + 1, last_origin, HORIZON, walk.model_copy(update={"n_cutoffs": fitting + 1}))
+            build_folds(last_origin + 1, last_origin, HORIZON, walk.model_copy(update={"n_cutoffs": fitting + 1}))
     else:
         with pytest.raises(FoldError):
-            plan_folds(last_origin + 1, last_origin, HORIZON, walk.model_copy(update={"n_cutoffs": 1}))
+            build_folds(last_origin + 1, last_origin, HORIZON, walk.model_copy(update={"n_cutoffs": 1}))
 
 
 @pytest.mark.parametrize("key", ["n_cutoffs", "stride_steps", "refit_every_cutoffs", "min_train_steps", "window_steps"])
@@ -98,7 +98,7 @@ def test_a_walk_without_a_step_is_refused(key):
 @law
 @given(tables())
 def test_a_panel_holds_the_table_and_nothing_else(table):
-    panel = panel_of(table, SCHEMA, CALENDAR)
+    panel = build_panel(table, SCHEMA, CALENDAR)
     assert panel.event_time.to_list() == CALENDAR.grid(table["event_time"].min(), table["event_time"].max()).to_list()
     assert panel.x.shape == (*panel.z.shape, 2)
     assert panel.x.dtype == np.float32
@@ -107,13 +107,13 @@ def test_a_panel_holds_the_table_and_nothing_else(table):
         values = [row["y"], row["z"], row["z_last"], row["calendar_hour"]]
         np.testing.assert_array_equal(seen.pop((row["event_time"], row["series_id"])), [np.nan if v is None else v for v in values])
     assert all(np.isnan(values).all() for values in seen.values())
-    assert panel.cutoff.to_list() == [CALENDAR.cutoff_of(t) for t in panel.event_time]
+    assert panel.cutoff.to_list() == [CALENDAR.get_cutoff(t) for t in panel.event_time]
 
 
 @law
 @given(tables(), st.data())
 def test_no_pair_is_learned_whose_truth_was_unknown_at_the_cutoff(table, data):
-    panel = panel_of(table, SCHEMA, CALENDAR)
+    panel = build_panel(table, SCHEMA, CALENDAR)
     at = data.draw(st.integers(0, len(panel.event_time) - 1))
     embargo, window = data.draw(st.integers(0, 4)), data.draw(st.sampled_from([None, 1, 6]))
     x, z = panel.training(at, walk_of(embargo_steps=embargo, window_steps=window))
@@ -134,11 +134,11 @@ def test_no_pair_is_learned_whose_truth_was_unknown_at_the_cutoff(table, data):
 @law
 @given(tables(), st.data())
 def test_targets_are_the_steps_after_the_origin(table, data):
-    panel = panel_of(table, SCHEMA, CALENDAR)
+    panel = build_panel(table, SCHEMA, CALENDAR)
     n_steps = len(panel.event_time)
     start = data.draw(st.integers(0, n_steps))
     stop = data.draw(st.integers(start, n_steps))
-    z = panel.targets(start, stop)
+    z = panel.get_targets(start, stop)
     assert z.shape == (stop - start, len(panel.series_ids), HORIZON)
     for t, s, h in np.ndindex(z.shape):
         target = start + t + h + 1
@@ -148,7 +148,7 @@ def test_targets_are_the_steps_after_the_origin(table, data):
 @law
 @given(tables(), st.data())
 def test_only_origins_with_a_last_value_are_asked(table, data):
-    panel = panel_of(table, SCHEMA, CALENDAR)
+    panel = build_panel(table, SCHEMA, CALENDAR)
     origins = np.array(sorted(data.draw(st.sets(st.integers(0, len(panel.event_time) - 1), min_size=1))))
     x, where = panel.at(origins)
     assert np.isfinite(x[:, 0]).all()
@@ -163,9 +163,9 @@ def test_a_value_published_late_waits_until_the_cutoff_that_knows_it():
     table = pl.DataFrame(
         {"series_id": "a", "event_time": [START + timedelta(hours=h) for h in range(10)], "is_gap": False, "z": [float(h) for h in range(10)]}
     )
-    known = [CALENDAR.cutoff_of(t) + (timedelta(hours=2, minutes=1) if t.hour == 4 else timedelta()) for t in table["event_time"]]
+    known = [CALENDAR.get_cutoff(t) + (timedelta(hours=2, minutes=1) if t.hour == 4 else timedelta()) for t in table["event_time"]]
     table = table.with_columns(known_at=pl.Series(known), y="z", z_last=pl.col("z").cast(pl.Float32), calendar_hour=pl.lit(0.0, pl.Float32))
-    panel = panel_of(FEATURES.conform(table.with_columns(pl.col("event_time").cast(pl.Datetime("us", "UTC")))), SCHEMA, CALENDAR)
+    panel = build_panel(FEATURES.conform(table.with_columns(pl.col("event_time").cast(pl.Datetime("us", "UTC")))), SCHEMA, CALENDAR)
     assert panel.known_pos[:, 0].tolist() == [0, 1, 2, 3, 7, 5, 6, 7, 8, 9]
     learned = {at: 4.0 in panel.training(at, walk_of())[1] for at in (5, 6, 7)}
     assert learned == {5: False, 6: False, 7: True}
@@ -181,9 +181,9 @@ def test_a_pair_has_the_vintage_that_its_cutoff_knew(table, data):
         old.append({**{k: row[k] for k in ("series_id", "event_time")}, "known_at": before, "z": data.draw(st.sampled_from([None, -1.0, -2.0]))})
     vintages = pl.DataFrame(old, schema={c: VINTAGES.columns[c] for c in ("series_id", "event_time", "known_at", "z")}).with_columns(y="z")
     vintages = VINTAGES.conform(vintages.unique(subset=list(VINTAGES.key), keep="first"))
-    panel = panel_of(table, SCHEMA, CALENDAR, vintages)
+    panel = build_panel(table, SCHEMA, CALENDAR, vintages)
     at, embargo = data.draw(st.integers(0, len(panel.event_time) - 1)), data.draw(st.integers(0, 4))
-    seen = panel.targets(0, at + 1, at, embargo)
+    seen = panel.get_targets(0, at + 1, at, embargo)
     allowed = panel.cutoff[at - embargo] if at >= embargo else START - timedelta(days=1)
     rows = [
         *table.select("series_id", "event_time", "known_at", "z").iter_rows(),
@@ -205,7 +205,7 @@ def test_a_fold_is_a_slice_of_the_panel_and_cannot_be_written():
     table = table.with_columns(event_time=pl.col("event_time").cast(pl.Datetime("us", "UTC"))).with_columns(
         known_at=CALENDAR.nominal_known_at(), y="z", z_last=pl.col("z").cast(pl.Float32), calendar_hour=pl.lit(0.0, pl.Float32)
     )
-    panel = panel_of(FEATURES.conform(table), SCHEMA, CALENDAR)
+    panel = build_panel(FEATURES.conform(table), SCHEMA, CALENDAR)
     x, _ = panel.training(20, walk_of())
     assert np.shares_memory(x, panel.x)
     with pytest.raises(ValueError, match="read-only"):
@@ -215,6 +215,6 @@ def test_a_fold_is_a_slice_of_the_panel_and_cannot_be_written():
 @law
 @given(st.integers(0, 50), st.integers(1, 9))
 def test_blocks_cover_everything_once(n, size):
-    covered = [i for part in blocks(n, size) for i in range(n)[part]]
+    covered = [i for part in split_blocks(n, size) for i in range(n)[part]]
     assert covered == list(range(n))
-    assert all(part.stop - part.start <= size for part in blocks(n, size))
+    assert all(part.stop - part.start <= size for part in split_blocks(n, size))

@@ -10,18 +10,18 @@ import pytest
 
 from tasks.core.errors import FrameError
 from tasks.core.frames import SERIES
-from tasks.edges.artifacts import read_frame, read_json, replacing, sweep, write_frame, write_json
+from tasks.edges.artifacts import delete_leftovers, read_frame, read_json, write_folder, write_frame, write_json
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     target = tmp_path / "out"
-    with replacing(target) as folder:
+    with write_folder(target) as folder:
         (folder / "a").write_text("1")
         assert not target.exists()
     assert (target / "a").read_text() == "1"
 
     def write_badly():
-        with replacing(target) as folder:
+        with write_folder(target) as folder:
             (folder / "a").write_text("2")
             raise RuntimeError
 
@@ -32,7 +32,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
 
 
 def test_what_a_killed_writer_left_is_swept(tmp_path):
-    code = "import sys,time,pathlib\nfrom tasks.edges.artifacts import replacing\nwith replacing(pathlib.Path(sys.argv[1])) as f:\n (f/'a').write_text('x'); print('in', flush=True); time.sleep(60)"
+    code = "import sys,time,pathlib\nfrom tasks.edges.artifacts import write_folder\nwith write_folder(pathlib.Path(sys.argv[1])) as f:\n (f/'a').write_text('x'); print('in', flush=True); time.sleep(60)"
     child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True)
     with child:
         assert child.stdout.readline() == "in\n"
@@ -40,9 +40,9 @@ def test_what_a_killed_writer_left_is_swept(tmp_path):
     assert not (tmp_path / "out").exists()
     (tmp_path / f".key.zip.{child.pid}.part").touch()
     assert len(list(tmp_path.iterdir())) == 2
-    sweep(tmp_path)
+    delete_leftovers(tmp_path)
     assert list(tmp_path.iterdir()) == []
-    with replacing(tmp_path / "out") as folder:
+    with write_folder(tmp_path / "out") as folder:
         (folder / "a").write_text("y")
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 

@@ -10,12 +10,12 @@ import yaml
 from polars.testing import assert_frame_equal
 
 from tasks.core.about import About, Covariates, Target
-from tasks.core.calendar import calendar_for
+from tasks.core.calendar import build_calendar
 from tasks.core.errors import CalendarError, FeatureInputError
 from tasks.core.frames import FEATURES, SERIES
 from tasks.core.schema import FeatureSchema
 from tasks.edges.artifacts import read_frame, write_frame
-from tasks.features import FeatureParams, build_features, derive_target, feature_schema, gap_ledger
+from tasks.features import FeatureParams, add_target, build_feature_schema, build_features, build_gap_ledger
 from tasks.features import compute as computing
 from tasks.features.__main__ import main
 from tasks.features.rolling import Past
@@ -32,7 +32,7 @@ def rows_of(steps=range(10), series="a", **columns):
 
 
 def build(rows, *specs, about=ABOUT, until=None, **params):
-    return build_features(rows, about, FeatureParams.model_validate({"list": list(specs), **params}), calendar_for(about), until)
+    return build_features(rows, about, FeatureParams.model_validate({"list": list(specs), **params}), build_calendar(about), until)
 
 
 @pytest.mark.parametrize(
@@ -59,10 +59,10 @@ def test_an_unknown_key_or_kind_is_refused():
 
 def test_a_scale_must_be_a_std_column_of_z():
     specs = [{"kind": "std", "column": "z", "window_steps": [24]}, {"kind": "mean", "column": "z", "window_steps": [24]}]
-    assert feature_schema(ABOUT, FeatureParams.model_validate({"list": specs, "scale": "z_std_24"})).scale == "z_std_24"
+    assert build_feature_schema(ABOUT, FeatureParams.model_validate({"list": specs, "scale": "z_std_24"})).scale == "z_std_24"
     for scale in ("z_std_42", "z_mean_24"):
         with pytest.raises(FeatureInputError, match=f"`features.scale` is '{scale}'.*z_std_24"):
-            feature_schema(ABOUT, FeatureParams.model_validate({"list": specs, "scale": scale}))
+            build_feature_schema(ABOUT, FeatureParams.model_validate({"list": specs, "scale": scale}))
 
 
 def test_a_row_beside_the_grid_is_named():
@@ -78,23 +78,23 @@ def test_a_row_beside_the_grid_is_named():
 
 def test_a_missing_target_column_names_those_there():
     with pytest.raises(FeatureInputError, match=r"needs column\(s\) \['load'\]; there are \['volume'\]"):
-        derive_target(rows_of(volume=[1.0] * 10), ABOUT)
+        add_target(rows_of(volume=[1.0] * 10), ABOUT)
 
 
 def test_a_covariate_may_not_take_the_targets_names():
     with pytest.raises(FeatureInputError, match=r"\['z'\]"):
-        derive_target(rows_of(load=[1.0] * 10, z=[1.0] * 10), ABOUT.model_copy(update={"covariates": Covariates(past=("z",))}))
+        add_target(rows_of(load=[1.0] * 10, z=[1.0] * 10), ABOUT.model_copy(update={"covariates": Covariates(past=("z",))}))
     as_y = ABOUT.model_copy(update={"target": Target(column="y", unit="1")})
-    assert derive_target(rows_of(y=[2.0] * 10), as_y)["y"].to_list() == [2.0] * 10
+    assert add_target(rows_of(y=[2.0] * 10), as_y)["y"].to_list() == [2.0] * 10
 
 
 def test_the_target_may_be_called_by_its_own_name_and_is_level_when_untransformed():
     specs = [{"kind": "lag", "column": c, "steps": [2]} for c in ("load", "y", "z")]
     table = build(rows_of(), *specs)
     assert table["load_lag_2"].to_list() == table["z_lag_2"].to_list() == table["y_lag_2"].to_list()
-    assert {c.role for c in feature_schema(ABOUT, FeatureParams.model_validate({"list": specs})).columns} == {"level"}
+    assert {c.role for c in build_feature_schema(ABOUT, FeatureParams.model_validate({"list": specs})).columns} == {"level"}
     logged = ABOUT.model_copy(update={"target": Target(column="load", unit="MW", transform="log")})
-    assert [c.role for c in feature_schema(logged, FeatureParams.model_validate({"list": specs})).columns] == ["level", "free", "free", "level"]
+    assert [c.role for c in build_feature_schema(logged, FeatureParams.model_validate({"list": specs})).columns] == ["level", "free", "free", "level"]
 
 
 def test_z_is_null_where_the_transform_is_undefined_but_y_stays():
@@ -122,7 +122,7 @@ def test_until_lays_a_series_that_stopped_up_to_the_step_asked_for():
 
 def test_seasonal_lags_fall_on_the_same_place_of_the_season():
     about = ABOUT.model_copy(update={"season_steps": 4, "horizon_steps": 6})
-    table, schema = build(rows_of(steps=range(40)), about=about), feature_schema(about, FeatureParams())
+    table, schema = build(rows_of(steps=range(40)), about=about), build_feature_schema(about, FeatureParams())
     assert schema.names == ["z_last", "z_lag_3", "z_lag_2", "z_lag_1"]
     at_30 = table.row(30, named=True)
     assert [at_30[name] % 4 for name in schema.seasonal] == [(30 + s) % 4 for s in range(1, 7)]
@@ -217,7 +217,7 @@ def test_blocks_threads_and_the_short_way_leave_the_bits_as_they_are(monkeypatch
 
 
 def test_the_gap_ledger_names_the_longest_run():
-    ledger = gap_ledger(build(pl.concat([rows_of([0, 3, 4, 8]), rows_of([0, 1], "b")])))
+    ledger = build_gap_ledger(build(pl.concat([rows_of([0, 3, 4, 8]), rows_of([0, 1], "b")])))
     assert ledger == {
         "a": {"n_steps": 9, "n_gap_steps": 5, "longest_gap": {"n_steps": 3, "first": START + timedelta(hours=5), "last": START + timedelta(hours=7)}},
         "b": {"n_steps": 2, "n_gap_steps": 0, "longest_gap": None},

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from tasks.core.errors import LeakError
-from tasks.core.leaks import refuse_leaks, refuse_other
+from tasks.core.leaks import check_leaks, check_verdict_inputs
 
 PLANTED = '''
 import numpy as np
@@ -278,7 +278,7 @@ def test_the_verdict_is_the_same_twice_and_refuses_by_name(tmp_path):
     assert runs.verdict_of(root) == first
     assert (root / "data/features/leaks.json").read_bytes() == written
     with pytest.raises(LeakError, match=r"(?s)train ridge: the leak gate has \d finding.*'z_centred_mean_1' of series 'north' at the cutoff"):
-        refuse_leaks(first, "train ridge")
-    refuse_other(first, "train ridge", schema_hash=first.schema_hash)
+        check_leaks(first, "train ridge")
+    check_verdict_inputs(first, "train ridge", schema_hash=first.schema_hash)
     with pytest.raises(LeakError, match=r"about table .* but here is 0000"):
-        refuse_other(first, "train ridge", table="0" * 64)
+        check_verdict_inputs(first, "train ridge", table="0" * 64)

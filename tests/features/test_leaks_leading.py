@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tasks.core.errors import FeatureInputError, LeakError
-from tasks.core.leaks import refuse_leaks
+from tasks.core.leaks import check_leaks
 from tasks.features import FeatureParams
 
 N_LEAKS, N_ROWS = 60, 2500
@@ -69,7 +69,7 @@ def test_the_target_itself_is_found_at_every_lead_and_in_features_made_of_it(for
     assert found["x_value"].lead_steps == lead
     assert found["x_lag_1"].lead_steps in {lead - 1, lead}
     with pytest.raises(LeakError, match=f"'x_value' knows what the target is.* {lead}"):
-        refuse_leaks(verdict, "train ridge")
+        check_leaks(verdict, "train ridge")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from tasks.core.about import About, Target
-from tasks.core.calendar import calendar_for
+from tasks.core.calendar import build_calendar
 from tasks.core.errors import FeatureInputError
 from tasks.core.frames import SERIES
 from tasks.features import FeatureParams, build_features
@@ -19,7 +19,7 @@ def table_of(times, *specs, every="1h", calendar="continuous", horizon_steps=2):
     about = About(description="t", every=every, calendar=calendar, target=Target(column="load", unit="MW"), horizon_steps=horizon_steps)
     rows = pl.DataFrame({"series_id": "a", "event_time": times, "load": 1.0}).with_columns(known_at=pl.col("event_time").dt.offset_by(every))
     rows = SERIES.conform(rows.with_columns(pl.col("event_time", "known_at").cast(pl.Datetime("us", "UTC"))))
-    laid = calendar_for(about, reach=(min(times), max(times)))
+    laid = build_calendar(about, reach=(min(times), max(times)))
     return build_features(rows, about, FeatureParams.model_validate({"list": list(specs)}), laid)
 
 

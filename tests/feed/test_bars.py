@@ -15,8 +15,8 @@ from polars.testing import assert_frame_equal
 
 from tasks.core import frames
 from tasks.edges import delta
-from tasks.feed.aggregate import N_TICKS, TICK, aggregate
-from tasks.feed.bars import Bars
+from tasks.feed.aggregate import N_TICKS, TICK, build_bars
+from tasks.feed.bars import BarsTable
 from tasks.feed.land import open_table
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -115,9 +115,9 @@ def arrivals(draw):
 def test_bars_are_those_of_the_oracle_to_the_bit_in_any_order(kind, arrival):
     ticks, _, rng = arrival
     spec, end = feed(kind).aggregate, START + timedelta(minutes=int(rng.integers(1, 25)))
-    made = aggregate(ticks, spec, end)
+    made = build_bars(ticks, spec, end)
     assert_frame_equal(made.select("series_id", "event_time", *COLUMNS), whole_frame(kind, ticks, end), rel_tol=1e-12)
-    assert_frame_equal(aggregate(ticks.sample(fraction=1, shuffle=True, seed=1), spec, end), made, check_exact=True)
+    assert_frame_equal(build_bars(ticks.sample(fraction=1, shuffle=True, seed=1), spec, end), made, check_exact=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -126,14 +126,14 @@ def test_bars_are_those_of_the_oracle_to_the_bit_in_any_order(kind, arrival):
 def test_bars_closed_batch_by_batch_are_those_of_the_whole_frame(kind, arrival, tmp_path_factory):
     ticks, cuts, rng = arrival
     folder, params = tmp_path_factory.mktemp("bars"), feed(kind)
-    bars, end = Bars(folder, params, params.aggregate), START
+    bars, end = BarsTable(folder, params, params.aggregate), START
     for begin, until in zip([0, *cuts[:-1]], cuts, strict=True):
         table = landed(folder / "table", ticks.slice(begin, until - begin), params)
         if rng.random() < 0.4:
-            bars = Bars(folder, params, params.aggregate)  # another process goes on
+            bars = BarsTable(folder, params, params.aggregate)  # another process goes on
         end = max(end, ticks.head(until)["event_time"].max().replace(second=0) - timedelta(minutes=int(rng.integers(0, 3))))
         bars.close(table, end)
-        assert_frame_equal(shown(bars), aggregate(ticks.head(until), params.aggregate, end).select(shown(bars).columns), check_exact=True)
+        assert_frame_equal(shown(bars), build_bars(ticks.head(until), params.aggregate, end).select(shown(bars).columns), check_exact=True)
         assert not bars.close(table, end)
     assert_frame_equal(shown(bars), whole_frame(kind, ticks, end), rel_tol=1e-12)
 
@@ -141,13 +141,13 @@ def test_bars_closed_batch_by_batch_are_those_of_the_whole_frame(kind, arrival, 
 def test_bars_outlive_tidying_replays_and_a_restored_table(tmp_path):
     params = feed()
     ticks = draw_ticks(np.random.default_rng(3), 300)
-    bars, end = Bars(tmp_path, params, params.aggregate), START + timedelta(minutes=18)
+    bars, end = BarsTable(tmp_path, params, params.aggregate), START + timedelta(minutes=18)
     for k in range(20):
         table = landed(tmp_path / "table", ticks.slice(k * 10, 10), params)
         bars.close(table, end)
     then, before = table.version, shown(bars)
-    bars.table.tidy()
-    table.tidy()
+    bars.table.compact()
+    table.compact()
     assert not bars.close(table, end)
     table = landed(tmp_path / "table", ticks.slice(200), params)
     assert bars.close(table, end)
@@ -162,7 +162,7 @@ def test_a_member_that_has_read_less_changes_nothing(tmp_path):
     end = START + timedelta(minutes=18)
     behind = landed(tmp_path / "table", ticks.head(50), params)
     ahead = landed(tmp_path / "table", ticks.slice(50), params)
-    first, second = (Bars(tmp_path, params, params.aggregate) for _ in range(2))
+    first, second = (BarsTable(tmp_path, params, params.aggregate) for _ in range(2))
     assert first.close(ahead, end)
     assert not second.close(behind, end)
     assert_frame_equal(shown(second), whole_frame("tumbling", ticks, end), rel_tol=1e-12)
@@ -170,8 +170,8 @@ def test_a_member_that_has_read_less_changes_nothing(tmp_path):
 
 def _close_and_end_at(point, folder, end):
     """In a process of its own: close, and end as by kill -9 at *point*."""
-    delta.durable = lambda name: os.kill(os.getpid(), signal.SIGKILL) if name == point else None
-    Bars(folder, feed(), feed().aggregate).close(open_table(folder / "table", feed()), end)
+    delta.run_durability_hook = lambda name: os.kill(os.getpid(), signal.SIGKILL) if name == point else None
+    BarsTable(folder, feed(), feed().aggregate).close(open_table(folder / "table", feed()), end)
 
 
 @pytest.mark.parametrize("point", ["file written", "files written", "committed", "commit synced"])
@@ -179,7 +179,7 @@ def test_a_closing_that_is_killed_anywhere_is_made_once(point, tmp_path):
     params, ticks = feed(), draw_ticks(np.random.default_rng(5), 200)
     table = landed(tmp_path / "table", ticks.head(100), params)
     end = START + timedelta(minutes=18)
-    Bars(tmp_path, params, params.aggregate).close(table, START + timedelta(minutes=5))
+    BarsTable(tmp_path, params, params.aggregate).close(table, START + timedelta(minutes=5))
     table = landed(tmp_path / "table", ticks.slice(100), params)
     was_made = point in {"committed", "commit synced"}
     for code in (-signal.SIGKILL, 0 if was_made else -signal.SIGKILL):
@@ -187,8 +187,8 @@ def test_a_closing_that_is_killed_anywhere_is_made_once(point, tmp_path):
         process.start()
         process.join(60)
         assert process.exitcode == code
-    again = Bars(tmp_path, params, params.aggregate)
+    again = BarsTable(tmp_path, params, params.aggregate)
     assert again.close(table, end) != was_made
-    assert again.closings == 2
+    assert again.n_closings == 2
     assert_frame_equal(shown(again), whole_frame("tumbling", ticks, end), rel_tol=1e-12)
-    assert again.table.scan().collect().height == again.newest().height + again.changed_after(1).height
+    assert again.table.scan().collect().height == again.newest().height + again.find_changed_after(1).height

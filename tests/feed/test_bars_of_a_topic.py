@@ -12,9 +12,9 @@ from kafka_support import make_topic
 from small_checkout import small_checkout
 
 from tasks.core.calendar import Calendar
-from tasks.edges.delta import open_for_reading
-from tasks.edges.settings import settings
-from tasks.feed.service import folder_of, gaps_of, hand_over, look, run
+from tasks.edges.delta import open_existing_table
+from tasks.edges.settings import read_settings
+from tasks.feed.service import get_feed_folder, list_feed_gaps, publish_window, read_feed_status, run_feed
 from tasks.ingest.feed import FeedRows
 from tasks.ingest.params import FeedSource
 
@@ -40,9 +40,9 @@ def feed(kafka_cluster, tmp_path, monkeypatch):
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     monkeypatch.setenv("TIDEMILL_HOME", str(checkout.home))
     monkeypatch.setenv("TIDEMILL_KAFKA", kafka_cluster.address)
-    settings.cache_clear()
+    read_settings.cache_clear()
     yield checkout, topic
-    settings.cache_clear()
+    read_settings.cache_clear()
 
 
 def _ticks(n, seed=1):
@@ -79,8 +79,8 @@ def _oracle(ticks, end):
 
 
 def _drained(checkout):
-    done = run(stop=lambda: False, until_drained=True, say=lambda _: None, root=checkout.root)
-    assert hand_over(done["window"], checkout.root)
+    done = run_feed(stop=lambda: False, until_drained=True, say=lambda _: None, root=checkout.root)
+    assert publish_window(done["window"], checkout.root)
     return done["window"]
 
 
@@ -104,21 +104,21 @@ def test_ticks_of_a_topic_are_the_bars_of_an_oracle_after_a_late_tick_and_after_
     assert len(bars) > 40
     assert _shown(checkout) == bars
     gap = {"series_id": "a", "start": start + timedelta(minutes=7), "end": start + timedelta(minutes=9), "n_steps": 3}
-    assert gaps_of(checkout.root).to_dicts() == [gap]
-    assert look(checkout.root)["n_gaps"] == 1
+    assert list_feed_gaps(checkout.root).to_dicts() == [gap]
+    assert read_feed_status(checkout.root)["n_gaps"] == 1
     late = [{"series_id": "a", "event_time": start + timedelta(minutes=8, seconds=5), "price": 5.0, "size": 1.0, "nr": 5000},
             {"series_id": "b", "event_time": start + timedelta(minutes=3, seconds=30), "price": 5000.0, "size": 1.0, "nr": 5001}]  # fmt: skip
     _send(kafka_cluster.address, topic, late)
     third = _drained(checkout)
     assert (third["n_changed"], third["changed"]) == (1, [["b", (start + timedelta(minutes=3)).isoformat()]])
-    assert [(one["series_id"], one["n_steps"]) for one in gaps_of(checkout.root).to_dicts()] == [("a", 1), ("a", 1)]
+    assert [(one["series_id"], one["n_steps"]) for one in list_feed_gaps(checkout.root).to_dicts()] == [("a", 1), ("a", 1)]
     bars = _oracle([*ticks, *late], datetime.fromisoformat(third["end"]))
     assert _shown(checkout) == bars
     for name in ("table", third["bars"]):
-        open_for_reading(folder_of(third["dataset"]) / name).tidy()
-    assert run(stop=lambda: False, until_drained=True, say=lambda _: None, root=checkout.root)["window"] == third
+        open_existing_table(get_feed_folder(third["dataset"]) / name).compact()
+    assert run_feed(stop=lambda: False, until_drained=True, say=lambda _: None, root=checkout.root)["window"] == third
     assert _shown(checkout) == bars
     assert len(json.loads(checkout.tidemill("feed", "gaps", "--json").stdout)) == 2
     assert not any(
-        pl.read_parquet(path).is_empty() for path in (folder_of(third["dataset"]) / third["bars"]).rglob("*.parquet") if "_delta_log" not in str(path)
+        pl.read_parquet(path).is_empty() for path in (get_feed_folder(third["dataset"]) / third["bars"]).rglob("*.parquet") if "_delta_log" not in str(path)
     )

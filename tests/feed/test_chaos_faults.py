@@ -22,11 +22,11 @@ from ledger import check, live, note, produce, producer_to, producing, records, 
 from lives import ended, land, landed_within, said, stopped, until
 from small_checkout import small_checkout
 
-from deployments.ops.kafka_broker import broker
+from deployments.ops.kafka_broker import run_broker
 from tasks.core.errors import FeedError
-from tasks.edges.delta import open_for_reading
+from tasks.edges.delta import open_existing_table
 from tasks.edges.feeds.kafka import KafkaFeed
-from tasks.edges.settings import settings
+from tasks.edges.settings import read_settings
 from tasks.feed.params import FeedParams
 from tasks.feed.skip import skip_lost
 
@@ -84,7 +84,7 @@ def until_no_lag(landing: Supervised, address: str, topic: str, folder: Path) ->
 
 def test_a_broker_that_is_killed_three_times_under_load_costs_at_most_thirty_seconds_of_lag(tmp_path, table, ledger):
     waited = []
-    with broker(tmp_path / "kafka") as cluster:
+    with run_broker(tmp_path / "kafka") as cluster:
         topic = make_topic(cluster.address)
         landing = Supervised(cluster.address, topic, table, "--ever", "--tidy", "--every=5000")
         with producing(cluster.address, topic, ledger, 5_000, poison_every=500):
@@ -109,7 +109,7 @@ def test_a_broker_that_is_killed_three_times_under_load_costs_at_most_thirty_sec
 
 
 def test_with_three_brokers_one_may_be_killed_at_any_time(tmp_path, table, ledger):
-    with broker(tmp_path / "kafka", 3) as cluster:
+    with run_broker(tmp_path / "kafka", 3) as cluster:
         topic = make_topic(cluster.address, copies=3)
         landing = Supervised(cluster.address, topic, table, "--ever", "--tidy", "--every=2000")
         with producing(cluster.address, topic, ledger, 2_000, poison_every=500) as n_sent:
@@ -128,7 +128,7 @@ def test_with_three_brokers_one_may_be_killed_at_any_time(tmp_path, table, ledge
 
 def test_a_log_that_lost_its_tail_stops_the_landing_and_is_not_skipped(tmp_path, table, ledger):
     """A broker that lost power: its log ends before what was read from it."""
-    with broker(tmp_path / "kafka") as cluster:
+    with run_broker(tmp_path / "kafka") as cluster:
         topic = make_topic(cluster.address, n_partitions=1)
         for first in (0, 1_000):
             produce(cluster.address, topic, ledger, 1_000, n_partitions=1, first=first)
@@ -141,7 +141,7 @@ def test_a_log_that_lost_its_tail_stops_the_landing_and_is_not_skipped(tmp_path,
         assert "OffsetLostError" in said(table)
         params, kept = FeedParams(source={"kind": "kafka", "topic": topic}), KafkaFeed(cluster.address, topic, "skip").kept()
         with pytest.raises(FeedError, match="before 2,000"):
-            skip_lost(open_for_reading(table), params, kept)
+            skip_lost(open_existing_table(table), params, kept)
     seen("log cut", table, ledger)
 
 
@@ -182,7 +182,7 @@ def test_a_compacted_topic_with_holes_and_tombstones_lands_as_an_independent_con
         time.sleep(2)
     ended(land(kafka_cluster.address, topic, table))
     there = read_all(kafka_cluster.address, topic)
-    rows = open_for_reading(table).scan(columns=["_offset", "place"]).collect()
+    rows = open_existing_table(table).scan(columns=["_offset", "place"]).collect()
     assert sorted(rows["_offset"]) == sorted(there)
     assert sorted(rows.filter(rows["place"] == "tombstone")["_offset"]) == sorted(o for o, value in there.items() if value is None)
     print(f"\ncompacted: {len(there)} records are left of {max(there) + 1} offsets, {len(rows)} landed")
@@ -205,8 +205,8 @@ def test_a_table_that_somebody_restores_under_a_running_landing_has_every_record
     produce(address, topic, ledger, 4_000, poison_every=200)
     process = land(address, topic, table, "--ever", "--every=150")
     landed_within(30, table, ledger)
-    DeltaTable(str(table)).restore(open_for_reading(table).version // 2)
-    assert open_for_reading(table).scan().collect().height < 4_000
+    DeltaTable(str(table)).restore(open_existing_table(table).version // 2)
+    assert open_existing_table(table).scan().collect().height < 4_000
     produce(address, topic, ledger, 400, first=4_000)  # its commit finds out
     landed_within(30, table, ledger)
     stopped(process)
@@ -244,7 +244,7 @@ def test_a_full_disk_ends_tidemill_feed_drain_with_a_sentence_and_room_lets_it_g
         assert all(".tidemill/feed" in end and "cannot be written" in end for end in ends), ends
         subprocess.run(["mount", "-o", "remount,size=64m", str(checkout.home / "feed")], check=True)
         checkout.tidemill("feed", "drain")
-        rows = open_for_reading(next((checkout.home / "feed").glob("*/table"))).counts("place")
+        rows = open_existing_table(next((checkout.home / "feed").glob("*/table"))).counts("place")
     print(f"\nfull: {ends}")
     assert rows == {"row": 30_000}
 
@@ -290,7 +290,7 @@ def test_tidying_without_a_pause_beside_the_landing(kafka_cluster, table, ledger
     with producing(kafka_cluster.address, topic, ledger, 10_000, poison_every=500):
         until((table / "place=row").exists)
         for _ in range(30):
-            open_for_reading(table).tidy(keep_h=1)
+            open_existing_table(table).compact(keep_h=1)
             whole(table)
     landed_within(60, table, ledger)
     stopped(landing)
@@ -320,9 +320,9 @@ def namespace(ours: str, theirs: str):
 
 def test_a_slow_network_that_drops_packets_and_is_cut_twice_costs_time_alone(tmp_path, table, ledger):
     """The landing lives behind a wire of a megabit a second, whose queue drops what is beyond 50 ms (`tc tbf`), and which is cut past the session."""
-    with namespace("10.213.47.1", "10.213.47.2") as (name, wire), at_home(settings().home.absolute(), TIDEMILL_HOST="10.213.47.1"):
+    with namespace("10.213.47.1", "10.213.47.2") as (name, wire), at_home(read_settings().home.absolute(), TIDEMILL_HOST="10.213.47.1"):
         subprocess.run(["tc", "qdisc", "add", "dev", wire, "root", "tbf", "rate", "1mbit", "burst", "4kb", "latency", "50ms"], check=True)
-        with broker(tmp_path / "kafka") as cluster:
+        with run_broker(tmp_path / "kafka") as cluster:
             topic = make_topic(cluster.address)
             landing = land(cluster.address, topic, table, "--ever", under=("ip", "netns", "exec", name))
             with producing(cluster.address, topic, ledger, 5_000, poison_every=500):

@@ -16,10 +16,10 @@ from postgres import postgres
 from sqlalchemy import create_engine, text
 
 from tasks.core.errors import FeedError
-from tasks.edges.delta import open_for_reading
+from tasks.edges.delta import open_existing_table
 from tasks.edges.feeds import database
 from tasks.edges.feeds.database import DatabaseFeed
-from tasks.feed.land import Landing, drain, open_table
+from tasks.feed.land import LandingBuffer, open_table, run_loop
 from tasks.feed.params import FeedParams
 
 SOURCE = {"kind": "database", "table": "bars"}
@@ -92,7 +92,7 @@ def lives(url, patch, events, n_turns, ends, **how):
     """Offsets that were committed, of a feed that polls twice a second while *events* (when, what) happen, and is killed before the turns *ends*."""
     clock, feed, found, marks = Clock(), None, [], {}
     patch.setattr(database, "time", clock)
-    patch.setattr(DatabaseFeed, "_now", lambda self, _: clock.now)
+    patch.setattr(DatabaseFeed, "_fetch_now", lambda self, _: clock.now)
     waiting = sorted(events, key=lambda event: event[0])
     for turn in range(n_turns):
         clock.now = NOW + turn * 0.5
@@ -107,7 +107,7 @@ def lives(url, patch, events, n_turns, ends, **how):
             marks |= polled.ends
     clock.now += 30.0
     found += poll_all(feed)
-    assert feed.is_drained()
+    assert feed.is_caught_up()
     feed.close()
     return found
 
@@ -158,7 +158,7 @@ def landed(url, folder, **how):
     """The prices of the table after one drain of the feed, as a process of its own would do it."""
     feed = DatabaseFeed(url, "bars", columns=COLUMNS, **{"settle_s": 0.2, "every_s": 0.02, **how})
     table = open_table(folder, params_of())
-    drain(Landing(table, params_of(), None, feed), feed, until_drained=True)
+    run_loop(LandingBuffer(table, params_of(), None, feed), feed, until_drained=True)
     feed.close()
     return rows_of(table)["price"].to_list()
 
@@ -196,10 +196,10 @@ def test_a_transaction_that_commits_after_a_later_one_is_waited_for(server):
             assert second.execute(insert, {"price": 3}).scalar() == 3
             second.commit()
             assert poll_all(feed) == [(1, 1.0)]
-            assert not feed.is_drained()
+            assert not feed.is_caught_up()
             first.commit()
         assert poll_all(feed) == [(2, 2.0), (3, 3.0)]
-        assert feed.is_drained()
+        assert feed.is_caught_up()
         feed.close()
 
 
@@ -210,8 +210,8 @@ def test_a_server_that_goes_and_comes_back_costs_no_row_and_doubles_none(server,
         said, stop = [], threading.Event()
         feed = DatabaseFeed(server.url, "bars", columns=COLUMNS, settle_s=0.1, every_s=0.02, told=said.append)
         table = open_table(tmp_path / "table", params_of(commit_every_s=0.05))
-        landing = Landing(table, params_of(commit_every_s=0.05), None, feed)
-        running = threading.Thread(target=drain, args=(landing, feed), kwargs={"until_drained": False, "stop": stop.is_set})
+        landing = LandingBuffer(table, params_of(commit_every_s=0.05), None, feed)
+        running = threading.Thread(target=run_loop, args=(landing, feed), kwargs={"until_drained": False, "stop": stop.is_set})
         running.start()
         time.sleep(0.3)
         server.stop()
@@ -219,7 +219,7 @@ def test_a_server_that_goes_and_comes_back_costs_no_row_and_doubles_none(server,
         server.start()
         put(engine_again := create_engine(server.url), *(row(n) for n in range(100, 150)))
         engine_again.dispose()
-        until(lambda: len(rows_of(open_for_reading(tmp_path / "table"))) == 150)
+        until(lambda: len(rows_of(open_existing_table(tmp_path / "table"))) == 150)
         stop.set()
         running.join()
         feed.close()

@@ -118,12 +118,12 @@ def test_two_processes_on_one_table_with_all_partitions_each_land_every_record_o
 
 def test_files_and_log_stay_within_their_bound(kafka_cluster, topic, tmp_path):
     """A partition of the table has fewer than MERGE_FILES small files after `tidy`, whatever the number of commits."""
-    from tasks.edges.delta import MERGE_FILES, open_for_reading
+    from tasks.edges.delta import MERGE_FILES, open_existing_table
 
     produce(kafka_cluster.address, topic, tmp_path / "ledger", 30_000)
     ended(land(kafka_cluster.address, topic, tmp_path / "table"))
     before = len(live_files(tmp_path / "table"))
-    open_for_reading(tmp_path / "table").tidy()
+    open_existing_table(tmp_path / "table").compact()
     after = live_files(tmp_path / "table")
     assert before >= 50
     assert max(Counter(path.rsplit("/", 1)[0] for path in after).values()) < MERGE_FILES

@@ -10,7 +10,7 @@ from landed import rows_of
 
 from tasks.core.errors import FeedError
 from tasks.edges.feeds.exchange import ExchangeFeed
-from tasks.feed.land import Landing, drain, open_table
+from tasks.feed.land import LandingBuffer, open_table, run_loop
 from tasks.feed.params import FeedParams
 
 VALUES = ("open", "high", "low", "close", "volume")
@@ -36,7 +36,7 @@ def feed_of(exchange, *symbols, **how):
 def land(exchange, folder, *symbols, **how):
     """The table after a drain."""
     feed, table = feed_of(exchange, *symbols, **how), open_table(folder, PARAMS)
-    drain(Landing(table, PARAMS, None, feed), feed, until_drained=True)
+    run_loop(LandingBuffer(table, PARAMS, None, feed), feed, until_drained=True)
     feed.close()
     return rows_of(table)
 

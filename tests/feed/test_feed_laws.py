@@ -24,12 +24,12 @@ from tasks.edges.feeds.database import DatabaseFeed
 from tasks.edges.feeds.exchange import ExchangeFeed
 from tasks.edges.feeds.kafka import KafkaFeed
 from tasks.edges.feeds.kafka_producer import TopicWriter
-from tasks.edges.feeds.played import PlayedFeed
+from tasks.edges.feeds.played import ReplayedFeed
 from tasks.edges.feeds.websocket import WebsocketFeed
-from tasks.feed.land import Landing, drain, open_table
+from tasks.feed.land import LandingBuffer, open_table, run_loop
 from tasks.feed.params import FeedParams
-from tasks.feed.played import play_lines
-from tasks.feed.replay import replay
+from tasks.feed.played import read_replayed_lines
+from tasks.feed.replay import run_replay
 
 N = 60
 ABOUT = About(description="law", every="1h", target=Target(column="x", unit="1"), horizon_steps=1, publish_delay_s=30)
@@ -47,7 +47,7 @@ def played(tmp_path_factory):
     path = tmp_path_factory.mktemp("lines") / "x.jsonl"
     lines = [json.dumps({"series_id": f"s{i % 3}", "event_time": f"{at(i):%Y-%m-%dT%H:%M:%SZ}", "x": i}) for i in range(N - 1)]
     path.write_text("\n".join(["not json", *lines[30:], *lines[:30]]))
-    return play_lines(path, PARAMS, ABOUT)
+    return read_replayed_lines(path, PARAMS, ABOUT)
 
 
 class Source(NamedTuple):
@@ -60,11 +60,11 @@ class Source(NamedTuple):
 @pytest.fixture(scope="module", params=["files", "kafka", "database by id", "database by time", "websocket with REST", "exchange"])
 def source(request, played, tmp_path_factory):
     if request.param == "files":
-        yield Source(lambda: PlayedFeed(played))
+        yield Source(lambda: ReplayedFeed(played))
     elif request.param == "kafka":
         address = request.getfixturevalue("kafka_cluster").address
         topic = make_topic(address, 2)
-        replay(played, TopicWriter(address, topic), None)
+        run_replay(played, TopicWriter(address, topic), None)
         yield Source(lambda: KafkaFeed(address, topic, f"g-{uuid4().hex}"))
     elif request.param == "exchange":
         last = int(time.time()) // 60 - 2
@@ -98,7 +98,7 @@ def make_rows(url):
 def polls(feed, n):
     """What comes until it is drained, *n* records at most a time."""
     until = time.monotonic() + 20
-    while not feed.is_drained():
+    while not feed.is_caught_up():
         assert time.monotonic() < until
         polled = feed.poll(n, 0.05)
         assert polled.records.height <= n
@@ -161,14 +161,14 @@ def rows_landed(source, folder, n_lives):
     """The table after *n_lives* processes that ended with records polled and not committed, and one that drained."""
     for _ in range(n_lives):
         feed = source.again()
-        landing = Landing(open_table(folder, LANDS), LANDS, None, feed)
+        landing = LandingBuffer(open_table(folder, LANDS), LANDS, None, feed)
         for n_held, polled in enumerate(islice((p for p in polls(feed, 4) if p.records.height), 3)):
-            landing.hold(polled)
+            landing.add_records(polled)
             if n_held == 1:
                 landing.commit()
         feed.close()
     feed, table = source.again(), open_table(folder, LANDS)
-    drain(Landing(table, LANDS, None, feed), feed, until_drained=True)
+    run_loop(LandingBuffer(table, LANDS, None, feed), feed, until_drained=True)
     feed.close()
     return rows_of(table).select(sorted({*table.columns} - ({*RECORDS} - {*source.keeps})))
 
@@ -181,17 +181,17 @@ def test_killed_between_poll_and_commit_or_not_the_table_is_the_same(source, tmp
 
 
 def test_lines_are_played_in_the_order_in_which_they_were_known(played):
-    whole, _ = read(Source(lambda: PlayedFeed(played)), {}, 1000)
+    whole, _ = read(Source(lambda: ReplayedFeed(played)), {}, 1000)
     times = [json.loads(v)["event_time"] for v in whole["_value"] if v != b"not json"]
     assert times == sorted(times)
     assert whole["_timestamp"].max() == at(N - 1).replace(second=30)
 
 
 def test_a_speed_makes_records_due_by_their_distance(played):
-    feed = PlayedFeed(played, speed=3600 * 20.0)  # 20 records a second
+    feed = ReplayedFeed(played, speed=3600 * 20.0)  # 20 records a second
     feed.open(dict)
     began, n = time.monotonic(), 0
     while n < 12:
         n += feed.poll(1000, 0.05).records.height
     assert time.monotonic() - began >= 0.45
-    assert not feed.is_drained()
+    assert not feed.is_caught_up()

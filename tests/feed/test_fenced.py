@@ -60,7 +60,7 @@ def _drained(address, topic, group, n_partitions=1):
     producer.flush(20)
     feed, seen = KafkaFeed(address, topic, group, options={"session.timeout.ms": 3000, "heartbeat.interval.ms": 500}), set()
     feed.open(dict)
-    while not feed.is_drained():
+    while not feed.is_caught_up():
         seen |= {int(source.rsplit("/", 1)[1]) for source in feed.poll(10, 0.1).records["_source"]}
     feed.close()
     return seen

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from landed import Given, params_of, records_of, rows_of
 
 from tasks.core.errors import FeedError
-from tasks.core.records import Polled
+from tasks.core.records import PolledRecords
 from tasks.edges.feeds.schema_registry import SchemaRegistry
 from tasks.feed import avro, protobuf
-from tasks.feed.decode import RULE, Decoder
-from tasks.feed.land import Landing, contract_of, open_table
+from tasks.feed.decode import RULE, RecordDecoder
+from tasks.feed.land import LandingBuffer, build_contract, open_table
 from tasks.feed.params import FeedParams
 
 UNIT = {"type": "enum", "name": "Unit", "symbols": ["usd", "eur"]}
@@ -31,7 +31,7 @@ BAR = {"type": "record", "name": "Bar", "fields": [
 ]}  # fmt: skip
 MILLIS = params_of(time_format="ms")
 NOON_MS = 1_704_196_800_000
-CONTRACT = contract_of(MILLIS, {})
+CONTRACT = build_contract(MILLIS, {})
 
 
 def in_avro(record, schema, number=None):
@@ -113,14 +113,14 @@ def registry():
 
 
 def rules(reader, values, params=MILLIS):
-    return Decoder(contract_of(params, {}), reader).decode(pl.Series(values, dtype=pl.Binary)).fields[RULE].to_list()
+    return RecordDecoder(build_contract(params, {}), reader).decode(pl.Series(values, dtype=pl.Binary)).fields[RULE].to_list()
 
 
 def landed(folder, values, params, reader):
     records = records_of(values)
     table = open_table(folder, params)
-    landing = Landing(table, params, None, Given([]), reader)
-    landing.hold(Polled(records, {"kafka:c/t/0": len(values)}))
+    landing = LandingBuffer(table, params, None, Given([]), reader)
+    landing.add_records(PolledRecords(records, {"kafka:c/t/0": len(values)}))
     landing.commit()
     return rows_of(table)
 
@@ -131,7 +131,7 @@ def test_avro_of_a_registry_lands_with_references_and_asks_once_for_a_schema(reg
     schema = fastavro.parse_schema(BAR, named_schemas=named)
     one = {"series_id": "a", "event_time": NOON_MS, "price": 1.5, "volume": None, "unit": "eur"}
     values = [in_avro({**one, "event_time": NOON_MS - 60_000 * i}, schema, 1) for i in range(3)]
-    rows = landed(tmp_path, values, MILLIS, avro.by_registry(SchemaRegistry(registry.url)))
+    rows = landed(tmp_path, values, MILLIS, avro.build_registered_avro_reader(SchemaRegistry(registry.url)))
     assert rows.select("place", "price", "volume", "unit").rows() == [("row", 1.5, None, "eur")] * 3
     assert rows["event_time"].dt.epoch("ms").to_list() == [NOON_MS, NOON_MS - 60_000, NOON_MS - 120_000]
     assert registry.asked == ["/schemas/ids/1", "/subjects/unit/versions/3"]
@@ -144,29 +144,29 @@ def test_what_avro_cannot_read_is_quarantined_with_its_rule(registry):
         b"\x00\x00\x00\x00\x02" + good[5:]: "bad_schema", b"{}": "no_schema_number", b"\x01" + good[1:]: "no_schema_number", b"": "empty",
         good.replace(struct.pack("<d", 1.5), struct.pack("<d", float("nan"))): "not_finite",
     }  # fmt: skip
-    assert rules(avro.by_registry(SchemaRegistry(registry.url)), list(poison)) == list(poison.values())
+    assert rules(avro.build_registered_avro_reader(SchemaRegistry(registry.url)), list(poison)) == list(poison.values())
     assert registry.asked.count("/schemas/ids/99") == 1
 
 
 def test_avro_by_a_file_reads_bare_records_of_its_schema():
-    reader = avro.by_schema(json.dumps(alone(BAR)))
+    reader = avro.build_avro_reader(json.dumps(alone(BAR)))
     one = {"series_id": "a", "event_time": NOON_MS, "price": 1.5, "volume": 2.0, "unit": "usd"}
     assert reader(in_avro(one, fastavro.parse_schema(alone(BAR)))) == one
     with pytest.raises(FeedError, match="none"):
-        avro.by_schema('{"type": "nothing"}')
+        avro.build_avro_reader('{"type": "nothing"}')
 
 
 def test_protobuf_lands_by_a_registry_and_by_a_descriptor_set(registry, tmp_path):
     value = in_protobuf(volume=2.0)
     head = struct.pack(">bI", 0, 7)
-    by_registry = protobuf.by_registry(SchemaRegistry(registry.url))
+    by_registry = protobuf.build_registered_protobuf_reader(SchemaRegistry(registry.url))
     rows = landed(tmp_path / "r", [head + b"\x00" + value, head + b"\x02\x00" + in_protobuf()], params_of(dedupe=False), by_registry)
     assert rows.select("place", "series_id", "price", "volume").rows() == [("row", "a", 1.5, 2.0), ("row", "a", 1.5, None)]
     assert str(rows["event_time"][0]) == "2024-01-02 11:00:00.250000+00:00"
-    by_file = protobuf.by_descriptor_set(descriptor_pb2.FileDescriptorSet(file=[bar_proto()]).SerializeToString(), "p.Bar")
+    by_file = protobuf.build_protobuf_reader(descriptor_pb2.FileDescriptorSet(file=[bar_proto()]).SerializeToString(), "p.Bar")
     assert by_file(value) == by_registry(head + b"\x00" + value)
     with pytest.raises(FeedError, match=r"p\.Other"):
-        protobuf.by_descriptor_set(descriptor_pb2.FileDescriptorSet(file=[bar_proto()]).SerializeToString(), "p.Other")
+        protobuf.build_protobuf_reader(descriptor_pb2.FileDescriptorSet(file=[bar_proto()]).SerializeToString(), "p.Other")
 
 
 def test_what_protobuf_cannot_read_is_quarantined_with_its_rule(registry):
@@ -177,14 +177,14 @@ def test_what_protobuf_cannot_read_is_quarantined_with_its_rule(registry):
         head + b"\x02\x08" + good: "not_protobuf", head + b"\xff" * 12: "not_protobuf", struct.pack(">bI", 0, 2) + b"\x00" + good: "bad_schema",
         struct.pack(">bI", 0, 99) + b"\x00" + good: "unknown_schema", head + b"\x00" + good.replace(b"a", b"\xff", 1): "not_protobuf",
     }  # fmt: skip
-    assert rules(protobuf.by_registry(SchemaRegistry(registry.url)), list(poison), params_of()) == list(poison.values())
+    assert rules(protobuf.build_registered_protobuf_reader(SchemaRegistry(registry.url)), list(poison), params_of()) == list(poison.values())
 
 
 @settings(deadline=None)
 @given(value=st.binary(max_size=60))
 def test_any_bytes_have_an_answer_in_every_format(value):
-    text = avro.by_schema(json.dumps(alone(BAR)))
-    message = protobuf.by_descriptor_set(descriptor_pb2.FileDescriptorSet(file=[bar_proto()]).SerializeToString(), "p.Bar")
+    text = avro.build_avro_reader(json.dumps(alone(BAR)))
+    message = protobuf.build_protobuf_reader(descriptor_pb2.FileDescriptorSet(file=[bar_proto()]).SerializeToString(), "p.Bar")
     assert len(rules(text, [value])) == len(rules(message, [value], params_of())) == 1
 
 
@@ -194,10 +194,10 @@ def test_a_registry_that_is_away_is_waited_for_and_quarantines_nothing(registry,
     monkeypatch.setattr("tasks.edges.feeds.schema_registry._PAUSE_S", 0.02)
     registry.status, said = 503, []
     with pytest.raises(FeedError, match="read again"):
-        landed(tmp_path, [value], MILLIS, avro.by_registry(SchemaRegistry(registry.url, wait_s=0.1, told=said.append)))
+        landed(tmp_path, [value], MILLIS, avro.build_registered_avro_reader(SchemaRegistry(registry.url, wait_s=0.1, told=said.append)))
     assert rows_of(open_table(tmp_path, MILLIS)).is_empty()
     waiting = SchemaRegistry(registry.url, wait_s=20, told=lambda _: setattr(registry, "status", 200))
-    assert landed(tmp_path, [value], MILLIS, avro.by_registry(waiting))["place"].to_list() == ["row"]
+    assert landed(tmp_path, [value], MILLIS, avro.build_registered_avro_reader(waiting))["place"].to_list() == ["row"]
     assert len(said) == 1
     registry.status = 401
     with pytest.raises(FeedError, match="user and password"):

@@ -10,10 +10,10 @@ from landed import NOON, bar, land, params_of, records_of, rows_of
 from poison import GOOD, POISON
 from polars.testing import assert_frame_equal
 
-from tasks.feed.decode import DETAIL, RULE, Contract, Decoder, JsonDecoder, read_json_object
+from tasks.feed.decode import DETAIL, RULE, JsonDecoder, RecordContract, RecordDecoder, parse_json_object
 
 FIELDS = {"series_id": pl.String(), "event_time": pl.String(), "price": pl.Float64(), "n": pl.Int64(), "up": pl.Boolean(), "volume": pl.Float64()}
-CONTRACT = Contract(FIELDS, frozenset({"volume", "up"}), frozenset(), 4096, 3)
+CONTRACT = RecordContract(FIELDS, frozenset({"volume", "up"}), frozenset(), 4096, 3)
 
 
 @pytest.mark.parametrize("kind", POISON)
@@ -34,7 +34,7 @@ def test_poison_lands_in_quarantine_with_its_bytes_and_rule_and_the_rest_goes_on
 def both_ways(values):
     """What the fast way and the slow one say of *values*."""
     series = pl.Series(values, dtype=pl.Binary)
-    return JsonDecoder(CONTRACT).decode(series), Decoder(CONTRACT, read_json_object).decode(series)
+    return JsonDecoder(CONTRACT).decode(series), RecordDecoder(CONTRACT, parse_json_object).decode(series)
 
 
 numbers = st.one_of(
@@ -83,7 +83,7 @@ def test_most_records_of_a_usual_feed_go_the_fast_way():
     one = {"series_id": "a", "event_time": "2024-01-02T11:00:00Z", "price": 1.5, "n": 1, "up": None, "volume": -2e-5}
     values = [json.dumps(one).encode(), json.dumps(one, separators=(",", ":")).encode(), json.dumps(dict(reversed(one.items()))).encode()]
     values += [json.dumps({k: v for k, v in one.items() if k != "up"}).encode()]
-    plain, _ = JsonDecoder(CONTRACT).plain(pl.Series(values * 10, dtype=pl.Binary))
+    plain, _ = JsonDecoder(CONTRACT).find_plain(pl.Series(values * 10, dtype=pl.Binary))
     assert plain.all()
 
 

@@ -7,8 +7,8 @@ import yaml
 from landed import SOURCE, bar, land, params_of, records_of, rows_of
 from small_checkout import small_checkout
 
-from tasks.edges.delta import open_for_reading
-from tasks.feed.events import raise_event
+from tasks.edges.delta import open_existing_table
+from tasks.feed.events import report_event
 
 FEED = {"source": SOURCE, "fields": {"volume": {"nullable": True}}, "lateness_s": 3600}
 
@@ -26,7 +26,7 @@ def checkout(tmp_path_factory):
     without = {k: v for k, v in bar(volume=1).items() if k != "price"}
     values = [json.dumps(one).encode() for one in (bar(minutes=9, volume=1), without, {**without, "series_id": "b"})]
     land(folder / "table", [records_of([*values, b"\xff"])], params_of())
-    raise_event(folder, "quarantine_high", frac=0.75)
+    report_event(folder, "quarantine_high", frac=0.75)
     return made, folder
 
 
@@ -46,7 +46,7 @@ def test_the_quarantine_is_listed_shown_and_replayed_once(checkout):
     assert "Nothing was changed" in made.tidemill("quarantine", "replay", "--dry-run").stdout
     assert answer(made, "quarantine", "replay")["rules"] == {"missing": {"row": 2}, "not_json": {"quarantine": 1}}
     assert answer(made, "quarantine", "replay")["rules"] == {"not_json": {"quarantine": 1}}
-    assert rows_of(open_for_reading(folder / "table"))["place"].to_list() == ["row", "row", "row", "quarantine"]
+    assert rows_of(open_existing_table(folder / "table"))["place"].to_list() == ["row", "row", "row", "quarantine"]
 
 
 def test_schema_and_events_are_shown(checkout):

@@ -15,9 +15,9 @@ from sqlalchemy.pool import NullPool
 
 from tasks.core.about import About, Target
 from tasks.core.errors import FeedError, SettingsError
-from tasks.edges.settings import settings
-from tasks.feed.events import raise_event, read_events
-from tasks.feed.land import Landing, drain, open_table
+from tasks.edges.settings import read_settings
+from tasks.feed.events import read_events, report_event
+from tasks.feed.land import LandingBuffer, open_table, run_loop
 from tasks.feed.params import FeedParams
 from tasks.feed.sources import build_feed
 
@@ -26,9 +26,9 @@ ABOUT = About(description="sources", every="1m", target=Target(column="x", unit=
 
 @pytest.fixture
 def environment(monkeypatch):
-    settings.cache_clear()
+    read_settings.cache_clear()
     yield monkeypatch.setenv
-    settings.cache_clear()
+    read_settings.cache_clear()
 
 
 def params_of(fields=None, **source):
@@ -36,9 +36,9 @@ def params_of(fields=None, **source):
 
 
 def drained(params, folder):
-    feed = build_feed(params, "d", ABOUT, partial(raise_event, folder))
+    feed = build_feed(params, "d", ABOUT, partial(report_event, folder))
     table = open_table(folder / "table", params)
-    drain(Landing(table, params, None, feed), feed, until_drained=True)
+    run_loop(LandingBuffer(table, params, None, feed), feed, until_drained=True)
     feed.close()
     return rows_of(table)
 
@@ -47,7 +47,7 @@ def test_a_database_lands_and_its_address_comes_from_the_environment(tmp_path, e
     params = params_of(kind="database", table="bars", columns=["series_id", "event_time", "x"], produced_at="event_time", settle_s=0.0, every_s=0.01)
     with pytest.raises(FeedError, match="Set TIDEMILL_FEED_DATABASE"):
         drained(params, tmp_path)
-    settings.cache_clear()
+    read_settings.cache_clear()
     environment("TIDEMILL_FEED_DATABASE", url := f"sqlite:///{tmp_path}/x.db")
     with create_engine(url, poolclass=NullPool).begin() as connection:
         connection.execute(text("create table bars (id integer primary key, series_id text, event_time timestamp, x real)"))

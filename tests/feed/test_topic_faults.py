@@ -13,7 +13,7 @@ from ledger import check, live, note, produce, producer_to, records, send, whole
 from lives import ended, land, landed_within, said, stopped, until
 
 from tasks.core.errors import FeedError
-from tasks.edges.delta import open_for_reading
+from tasks.edges.delta import open_existing_table
 from tasks.edges.feeds.kafka import KafkaFeed
 from tasks.feed.params import FeedParams
 from tasks.feed.skip import skip_lost
@@ -71,7 +71,7 @@ def test_what_retention_removed_stops_the_landing_until_it_is_skipped_and_noted(
     for _ in range(2):
         ended(land(address, topic, tmp_path / "table"), code=2)
     assert said(tmp_path / "table").count("tidemill feed skip") == 2
-    table, params = open_for_reading(tmp_path / "table"), FeedParams(source={"kind": "kafka", "topic": topic})
+    table, params = open_existing_table(tmp_path / "table"), FeedParams(source={"kind": "kafka", "topic": topic})
     kept = KafkaFeed(address, topic, "skip").kept()
     assert [(gap.source[-2:], gap.first, gap.end) for gap in skip_lost(table, params, kept)] == [("/0", 100, 150)]
     assert skip_lost(table, params, kept) == []
@@ -86,17 +86,17 @@ def test_what_retention_removed_stops_the_landing_until_it_is_skipped_and_noted(
 def test_a_log_that_was_cut_below_the_mark_is_not_skipped(address, topic, tmp_path):
     produce(address, topic, tmp_path / "ledger", 400)
     ended(land(address, topic, tmp_path / "table"))
-    table, params = open_for_reading(tmp_path / "table"), FeedParams(source={"kind": "kafka", "topic": topic})
+    table, params = open_existing_table(tmp_path / "table"), FeedParams(source={"kind": "kafka", "topic": topic})
     before = table.marks()
     cut = {source: (20, 99 if source.endswith("/2") else 100) for source in KafkaFeed(address, topic, "skip").kept()}
     with pytest.raises(FeedError, match=r"/2 ends at offset 99, before 100.*log was cut"):
         skip_lost(table, params, cut)
-    assert open_for_reading(tmp_path / "table").marks() == before
+    assert open_existing_table(tmp_path / "table").marks() == before
 
 
 def table_rows(folder):
     """place -> (partition, offset) of its rows."""
-    table = open_for_reading(folder)
+    table = open_existing_table(folder)
     found = {}
     for place, source, offset in table.scan(columns=["place", "_source", "_offset"]).collect().iter_rows():
         found.setdefault(place, []).append((int(source.rsplit("/", 1)[1]), offset))

@@ -14,7 +14,7 @@ from socket_server import DROP, SILENCE, STALL, Server, message
 
 from tasks.core.errors import FeedError
 from tasks.edges.feeds.websocket import WebsocketFeed
-from tasks.feed.land import Landing, drain, open_table
+from tasks.feed.land import LandingBuffer, open_table, run_loop
 from tasks.feed.params import FeedParams
 
 PARAMS = FeedParams.model_validate(
@@ -31,13 +31,13 @@ def feed_of(server, **how):
 def land(feed, folder, until, within_s=20.0):
     """(landed messages, lost ranges) once the mark is at *until*."""
     table = open_table(folder, PARAMS)
-    landing, end = Landing(table, PARAMS, None, feed), time.monotonic() + within_s
+    landing, end = LandingBuffer(table, PARAMS, None, feed), time.monotonic() + within_s
 
     def stop():
         assert time.monotonic() < end, (landing.begins, feed.lag())
         return landing.begins.get("websocket:x", 0) >= until
 
-    drain(landing, feed, until_drained=False, stop=stop)
+    run_loop(landing, feed, until_drained=False, stop=stop)
     feed.close()
     return told(table)
 
@@ -136,7 +136,7 @@ def test_without_numbers_the_time_without_a_connection_is_said_to_be_lost(tmp_pa
     with Server([*(json.dumps(message(n)) for n in range(3)), DROP], [3, 4, SILENCE]) as server:
         feed, table = feed_of(server, sequence_field=None), open_table(tmp_path / "t", PARAMS)
         until = time.monotonic() + 10
-        drain(Landing(table, PARAMS, None, feed), feed, until_drained=False, stop=lambda: len(rows_of(table)) >= 6 or time.monotonic() > until)
+        run_loop(LandingBuffer(table, PARAMS, None, feed), feed, until_drained=False, stop=lambda: len(rows_of(table)) >= 6 or time.monotonic() > until)
         feed.close()
         rows = rows_of(table)
         assert rows["n"].to_list() == [0, 1, 2, None, 3, 4]
@@ -180,8 +180,8 @@ def test_a_full_buffer_stops_reading_and_nothing_is_lost(tmp_path):
         feed._buffer_bytes = 2_000
         seen = []
         table = open_table(tmp_path / "t", PARAMS)
-        landing = Landing(table, PARAMS, None, feed)
-        drain(
+        landing = LandingBuffer(table, PARAMS, None, feed)
+        run_loop(
             landing,
             feed,
             until_drained=False,
@@ -213,6 +213,6 @@ def test_a_drain_ends_when_what_came_before_the_first_message_has_landed_or_noth
     for script, n_landed in (([], 0), ([7], 8), ([], 8)):
         with Server(script, rest=range(8)) as server:
             feed = feed_of(server, begin_at=0, backfill_url=server.backfill_url, silent_s=0.2)
-            drain(Landing(table, PARAMS, None, feed), feed, until_drained=True)
+            run_loop(LandingBuffer(table, PARAMS, None, feed), feed, until_drained=True)
             feed.close()
         assert told(table) == (list(range(n_landed)), [])

@@ -17,7 +17,7 @@ import yaml
 from small_checkout import small_checkout
 
 from tasks.edges.params import STAGES
-from tasks.edges.processes import mark
+from tasks.edges.processes import build_process_identity
 
 PATIENCE_S = 240.0  # two cores, and perhaps other tests beside
 
@@ -184,7 +184,7 @@ def test_down_stops_exactly_its_own(checkout, up):
         [sys.executable, "-m", "http.server", "0", "--bind", "127.0.0.1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        mark("bystander", bystander.pid)
+        build_process_identity("bystander", bystander.pid)
         stopped = json.loads(checkout.tidemill("down", "--json").stdout)["stopped"]
         assert set(stopped) == {"feed", "prefect", "mlflow", "service", "worker", "supervisor"}
         assert [line for line in checkout.alive() if "http.server" not in line] == []

@@ -6,7 +6,7 @@ import pytest
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import SERIES_KEY, FeatureColumn, FeatureSchema
 from tasks.forecasters import build_forecaster
-from tasks.forecasters.parts.linear import moments, reweighted, solve
+from tasks.forecasters.parts.linear import build_normal_equations, fit_coefficients, fit_reweighted
 
 SCHEMA = FeatureSchema(
     columns=tuple(FeatureColumn(name=name, role=role, lookback_steps=1) for name, role in (("z_last", "level"), ("z_lag_1", "level"), ("kind_value", "free"))),
@@ -20,7 +20,7 @@ def test_each_step_is_solved_on_the_rows_that_know_it():
     rng = np.random.default_rng(0)
     inputs, target = rng.normal(size=(300, 4)).astype(np.float32), rng.normal(size=(300, 3)).astype(np.float32)
     target[rng.random(target.shape) < 0.3] = np.nan
-    found = solve(moments(inputs, target), 0.0)
+    found = fit_coefficients(build_normal_equations(inputs, target), 0.0)
     for step in range(3):
         known = np.isfinite(target[:, step])
         slow, *_ = np.linalg.lstsq(
@@ -82,7 +82,7 @@ def test_reweighting_by_blocks_is_weighted_least_squares():
     weight, rows = rng.uniform(0.1, 3, 9000).astype(np.float32), np.flatnonzero(rng.random(9000) < 0.9)
     root = np.sqrt(weight[rows, None].astype(float))
     slow, *_ = np.linalg.lstsq(np.column_stack([np.ones(len(rows)), inputs[rows]]) * root, target[rows] * root, rcond=None)
-    np.testing.assert_allclose(reweighted(inputs, target, weight, rows, 0.0, np.zeros((3, 5)), absolute=False), slow.T, atol=1e-5)
+    np.testing.assert_allclose(fit_reweighted(inputs, target, weight, rows, 0.0, np.zeros((3, 5)), absolute=False), slow.T, atol=1e-5)
 
 
 def of_series(x, series):

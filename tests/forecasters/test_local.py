@@ -12,7 +12,7 @@ from statsmodels.tsa.forecasting.theta import ThetaModel
 from statsmodels.tsa.statespace.sarimax import SARIMAX
 
 from tasks.core.errors import ForecasterError
-from tasks.core.schema import SERIES_KEY, FeatureColumn, FeatureSchema, series_key
+from tasks.core.schema import SERIES_KEY, FeatureColumn, FeatureSchema, encode_series_id
 from tasks.forecasters import build_forecaster
 
 SEASON, STEPS = 4, 6
@@ -35,7 +35,7 @@ def pairs_of(y, n_lags, name="a", extra=()):
     """Training pairs of all origins of *y* whose lags are there, NaN where a target lies beyond its end, and the row at the end."""
     at = np.arange(n_lags, len(y))
     lags = [y[at - k] for k in range(n_lags + 1)]
-    x = np.column_stack([*lags, *(column[at] for column in extra), *(np.full(len(at), part) for part in series_key(name))]).astype(np.float32)
+    x = np.column_stack([*lags, *(column[at] for column in extra), *(np.full(len(at), part) for part in encode_series_id(name))]).astype(np.float32)
     padded = np.append(y, np.full(STEPS, np.nan))
     z = np.column_stack([padded[at + s] for s in range(1, STEPS + 1)]).astype(np.float32)
     return x[:-1], z[:-1], x[-1:]

@@ -16,12 +16,12 @@ from panels import CALENDAR, feature_table, small_schema
 
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureColumn, FeatureSchema
-from tasks.core.windows import WalkForward, panel_of
-from tasks.edges.settings import ROOT, settings
+from tasks.core.windows import WalkForward, build_panel
+from tasks.edges.settings import ROOT, read_settings
 from tasks.forecasters import build_forecaster
 from tasks.forecasters.graph import arithmetic
-from tasks.forecasters.parts.net_layers import Draw, Inputs
-from tasks.forecasters.training.lightning import lightning as training
+from tasks.forecasters.parts.net_layers import NetInputs, WeightInitializer
+from tasks.forecasters.training import lightning as training
 
 STEPS, LAGS = 3, 6
 SMALL = {"epochs": 4, "batch_rows": 64}
@@ -86,7 +86,7 @@ def test_units_are_those_of_torch(ours, theirs):
 def test_attention_is_that_of_torch():
     """The whole layer: normalise, look, normalise, change, beside torch.nn.TransformerEncoderLayer with the same weights."""
     net = build_forecaster("patch_transformer", schema_of(), 1, {"size": 8, "heads": 2, "inside_size": 12})
-    weights = net.first_weights(1, Draw(1))
+    weights = net.build_initial_weights(1, WeightInitializer(1))
     theirs = torch.nn.TransformerEncoderLayer(8, 2, 12, dropout=0, norm_first=True, batch_first=True)
     own = {name: torch.from_numpy(a) for name, a in weights.items()}
     layer = {
@@ -97,7 +97,7 @@ def test_attention_is_that_of_torch():
     }  # fmt: skip
     theirs.load_state_dict(layer)
     seen = np.random.default_rng(1).standard_normal((5, len(net.patches), 8)).astype(np.float32)
-    np.testing.assert_allclose(net._layer(weights, seen, 0, training.Aid()), theirs(torch.from_numpy(seen)).detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(net._apply_layer(weights, seen, 0, training.TrainingHooks()), theirs(torch.from_numpy(seen)).detach().numpy(), atol=1e-6)
 
 
 # loss
@@ -109,11 +109,11 @@ def test_attention_is_that_of_torch():
 def test_the_loss_is_its_formula_over_the_known_pairs(params, loss):
     net, (x, z) = build_forecaster("nlinear", schema_of(), 1, params), pairs(64)
     z[::3, 1] = np.nan
-    weights = net.first_weights(2, Draw(1))
-    inputs = Inputs(x[:, :LAGS], x[:, LAGS - 1 :])
+    weights = net.build_initial_weights(2, WeightInitializer(1))
+    inputs = NetInputs(x[:, :LAGS], x[:, LAGS - 1 :])
     learner = training.Learner(net, weights, 1)
-    batch = training.batch_of([torch.from_numpy(a) for a in (*inputs, z)], torch.tensor(100))
-    error = z - net.network(weights, inputs, training.Aid())
+    batch = training.build_batch([torch.from_numpy(a) for a in (*inputs, z)], torch.tensor(100))
+    error = z - net.forward(weights, inputs, training.TrainingHooks())
     assert learner.training_step(batch, 0).item() == pytest.approx(np.nansum(loss(error)) / 100, rel=1e-5)
 
 
@@ -142,7 +142,7 @@ def test_precision_follows_the_machine(monkeypatch, has_gpu, has_bf16, accelerat
     """What torch says of a machine is all that differs between one with a GPU and this one."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bf16)
-    assert training.precision_of(build_forecaster("gru", schema_of(), 1, {"accelerator": accelerator})) == found
+    assert training.get_precision(build_forecaster("gru", schema_of(), 1, {"accelerator": accelerator})) == found
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -155,7 +155,7 @@ def test_mixed_precision_finds_about_what_full_precision_finds(net):
 
 def test_a_disturbed_fit_in_mixed_precision_goes_on_and_ends_with_the_same_bytes(tmp_path, monkeypatch):
     mixed, start = {**LONG, "precision": "bf16-mixed"}, training.Learner.on_train_epoch_start
-    monkeypatch.setattr(training, "settings", lambda: settings().model_copy(update={"home": tmp_path}))
+    monkeypatch.setattr(training, "read_settings", lambda: read_settings().model_copy(update={"home": tmp_path}))
 
     def disturbed(self):
         if self.current_epoch == 4:
@@ -193,7 +193,7 @@ def kept_bytes(net):
     """What autograd keeps of one batch until it goes back."""
     kept, (x, z) = [], pairs(256)
     learner = training.Learner(net, net._started(net), 1)
-    batch = training.batch_of([torch.from_numpy(np.ascontiguousarray(a)) for a in (*net._inputs(x), z)], torch.tensor(1))
+    batch = training.build_batch([torch.from_numpy(np.ascontiguousarray(a)) for a in (*net._build_inputs(x), z)], torch.tensor(1))
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes), lambda t: t):
         learner.train().training_step(batch, 0)
     return sum(kept)
@@ -212,13 +212,13 @@ def test_two_processes_find_what_one_finds():
 
 
 def test_the_best_epoch_is_kept_and_the_rest_is_not_run(monkeypatch):
-    losses, find = [], training.Newest._loss
+    losses, find = [], training.EarlyStopping._loss
 
     def noted(self, learner):
         losses.append(find(self, learner))
         return losses[-1]
 
-    monkeypatch.setattr(training.Newest, "_loss", noted)
+    monkeypatch.setattr(training.EarlyStopping, "_loss", noted)
     x, z = pairs(300)
     z = np.random.default_rng(1).permutation(z)  # nothing to learn, so it soon gets worse
     fit = fitted("mlp", x, z, epochs=200, learning_rate=0.05, patience_epochs=3)
@@ -232,13 +232,13 @@ def test_the_best_epoch_is_kept_and_the_rest_is_not_run(monkeypatch):
 
 def test_no_target_of_the_older_rows_lies_after_the_first_held_origin():
     """Over a panel of several series: origins and targets are written into x and z, and read back from what the net divides."""
-    panel = panel_of(feature_table(n_steps=120), small_schema(), CALENDAR)
+    panel = build_panel(feature_table(n_steps=120), small_schema(), CALENDAR)
     walk = WalkForward(n_cutoffs=1, stride_steps=1, refit_every_cutoffs=1, min_train_steps=10)
     steps = np.arange(len(panel.event_time), dtype=np.float32)
     panel.x[:] = np.where(np.isfinite(panel.x), steps[:, None, None], np.nan)
     panel.z[:] = np.where(np.isfinite(panel.z), steps[:, None], np.nan)
     x, z = panel.training(100, walk)
-    older, newer = build_forecaster("mlp", small_schema(), 1, {"patience_epochs": 1})._split(z)
+    older, newer = build_forecaster("mlp", small_schema(), 1, {"patience_epochs": 1})._split_rows(z)
     origin = np.nanmax(x, axis=1)
     assert len(x[newer]) >= 20
     assert np.nanmax(z[older]) <= origin[newer].min()
@@ -255,7 +255,7 @@ def test_too_few_rows_to_stop_by_run_all_epochs():
 KILLED = """
 import sys, time
 sys.path[:0] = ["tests/support", "tests/forecasters"]
-from tasks.forecasters.training.lightning import lightning as training
+from tasks.forecasters.training import lightning as training
 slow = training.Learner.on_train_epoch_start
 training.Learner.on_train_epoch_start = lambda self: (time.sleep(0.2 if self.current_epoch < 4 else 60), slow(self))
 from test_nets import LONG, fitted
@@ -270,7 +270,7 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(tmp_path, monkeypatch
     process.send_signal(signal.SIGKILL)
     process.wait()
     epochs = note_epochs(monkeypatch)
-    monkeypatch.setattr(training, "settings", lambda: settings().model_copy(update={"home": tmp_path}))
+    monkeypatch.setattr(training, "read_settings", lambda: read_settings().model_copy(update={"home": tmp_path}))
     went_on = fitted(**LONG)
     assert epochs == [4, 5, 6, 7]
     undisturbed = fitted(**LONG)

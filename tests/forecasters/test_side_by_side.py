@@ -8,13 +8,13 @@ from panels import small_panel, small_schema
 from threadpoolctl import threadpool_info
 
 from tasks.core.windows import WalkForward
-from tasks.forecasters import FORECASTERS, build_forecaster, forecaster_class
-from tasks.forecasters.graph.formula import linear_algebra_on_one_thread
+from tasks.forecasters import FORECASTERS, build_forecaster, get_forecaster_class
+from tasks.forecasters.graph.formula import apply_one_blas_thread
 
 WALK = WalkForward(n_cutoffs=1, stride_steps=1, refit_every_cutoffs=1, min_train_steps=1)
 PARAMS = {"har": {"windows_steps": [1, 5]}, "lightgbm": {"min_data_in_leaf": 20}}
 ATS = [150, 200, 250, 300, 350, 399] * 2
-SIDE_BY_SIDE = [name for name in FORECASTERS if getattr(forecaster_class(name), "releases_gil", False)]
+SIDE_BY_SIDE = [name for name in FORECASTERS if getattr(get_forecaster_class(name), "releases_gil", False)]
 
 
 def _blas_threads():
@@ -36,5 +36,5 @@ def test_a_fit_in_a_thread_is_the_fit_alone(name):
 
 
 def test_linear_algebra_stays_on_one_thread_after_a_fit():
-    linear_algebra_on_one_thread()
+    apply_one_blas_thread()
     assert _blas_threads() == {1}

@@ -45,8 +45,8 @@ def test_all_steps_at_once_are_the_estimators_own_answer(name, tmp_path):
     x, z = walk_of(600)
     fit = unfitted(name, steps="outputs", params=ESTIMATORS[name]).fit(x, z)
     whole = np.isfinite(z).all(axis=1)
-    inputs = fit.preamble.see(x).inputs
-    estimator = fit._build().fit(inputs[whole], fit.preamble.target(x, z, x[:, :1])[whole])
+    inputs = fit.normalizer.transform(x).inputs
+    estimator = fit._build_estimator().fit(inputs[whole], fit.normalizer.target(x, z, x[:, :1])[whole])
     np.testing.assert_allclose(fit.predict(x), x[:, :1] + estimator.predict(inputs), atol=1e-4)
 
 

@@ -7,13 +7,13 @@ import onnxruntime as ort
 import pytest
 
 from tasks.core.errors import ForecasterError
-from tasks.core.schema import SERIES_KEY, FeatureColumn, FeatureSchema, series_key
+from tasks.core.schema import SERIES_KEY, FeatureColumn, FeatureSchema, encode_series_id
 from tasks.forecasters import build_forecaster, load_forecaster
-from tasks.forecasters.graph.subgraph import apply
-from tasks.forecasters.graph.tree_graph import trees_graph
-from tasks.forecasters.parts.moving import Moving
-from tasks.forecasters.parts.residuals import Pairs
-from tasks.forecasters.parts.trees import rows_in_reach
+from tasks.forecasters.graph.subgraph import run_subgraph
+from tasks.forecasters.graph.tree_graph import build_tree_graph
+from tasks.forecasters.parts.moving import RecursiveInputs
+from tasks.forecasters.parts.residuals import ResidualPairs
+from tasks.forecasters.parts.trees import count_rows_in_reach
 
 LIBRARIES = ("lightgbm", "xgboost", "catboost")
 SMALL = {"lightgbm": {"min_data_in_leaf": 20}, "xgboost": {"min_child_weight": 20}, "catboost": {"depth": 4}}
@@ -65,7 +65,7 @@ def tree_pairs(n=4000, seed=0, categories=12):
     rng = np.random.default_rng(seed)
     columns = np.column_stack([np.round(rng.standard_normal((n, 3)), 1), rng.integers(0, categories, n)]).astype(np.float32)
     target = columns[:, 0] + np.abs(columns[:, 1]) + 2 * (columns[:, 3] % 3 == 0) + 0.3 * rng.standard_normal(n)
-    return Pairs(columns, target.astype(np.float32), np.linspace(0.5, 1.5, n, dtype=np.float32), {"named": 3}, 0)
+    return ResidualPairs(columns, target.astype(np.float32), np.linspace(0.5, 1.5, n, dtype=np.float32), {"named": 3}, 0)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -74,9 +74,9 @@ def test_the_graph_says_what_the_library_says(name, loss, tmp_path):
     """Also at the thresholds and one float32 beside them, and for categories that the fit has never met."""
     pairs = tree_pairs() if name != "catboost" else tree_pairs()._replace(categorical={})
     trees = unfitted(name, **LOSSES[loss])
-    native = trees.grow(pairs, 30).native
-    nodes, constant = trees.trees(native)
-    graph = trees_graph(nodes, constant, 4)
+    native = trees.fit_trees(pairs, 30).native
+    nodes, constant = trees.parse_trees(native)
+    graph = build_tree_graph(nodes, constant, 4)
     edges = np.array(
         [node.value for tree in nodes for node in tree if node.mode in {"BRANCH_LEQ", "BRANCH_LT"} and node.column < 3], dtype=np.float32
     )
@@ -84,7 +84,7 @@ def test_the_graph_says_what_the_library_says(name, loss, tmp_path):
     asked = np.column_stack([edges, np.roll(edges, 1), np.roll(edges, 2), np.arange(len(edges)) % 15]).astype(np.float32)
     for columns in (pairs.columns, asked):
         expected = native_predict(name, native, pairs._replace(columns=columns), tmp_path)
-        np.testing.assert_allclose(apply(graph, columns)[:, 0], expected, atol=2e-5)
+        np.testing.assert_allclose(run_subgraph(graph, columns)[:, 0], expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
@@ -114,7 +114,7 @@ def test_the_newest_rows_decide_how_many_trees(name):
     counts = {}
     for kind, target in {"signal": z, "noise": noise}.items():
         fit = unfitted(name, held_frac=0.2, n_trees=200, patience_trees=10).fit(x, target)
-        counts[kind] = len(fit.trees(fit.native)[0])
+        counts[kind] = len(fit.parse_trees(fit.native)[0])
     assert counts["noise"] < 10 < counts["signal"] < 200
 
 
@@ -124,13 +124,13 @@ def test_no_pair_of_the_held_part_overlaps_the_fitted_part():
     known_until = n_origins  # position of the last value that is known
     origin = np.repeat(np.arange(n_origins), n_series)
     z = np.where(origin[:, None] + np.arange(1, steps + 1) <= known_until, 1.0, np.nan)
-    assert rows_in_reach(z) == steps * n_series
+    assert count_rows_in_reach(z) == steps * n_series
     with pytest.raises(ForecasterError, match="held_frac"):
         unfitted("lightgbm", held_frac=0.5).fit(*walk_of(4, steps=3))
 
 
 def keyed(n_rows, series):
-    keys = np.array([series_key(s) for s in series], dtype=np.float32)
+    keys = np.array([encode_series_id(s) for s in series], dtype=np.float32)
     return np.repeat(keys[None], n_rows, axis=0).reshape(-1, 2)
 
 
@@ -147,7 +147,7 @@ def test_categories_are_learned_and_a_stranger_is_answered(name, tmp_path):
     errors = [np.mean(np.square(fit.predict(x) - z)) for fit in (plain, named)]
     assert errors[1] < 0.1 * errors[0]
     strange = np.concatenate([x[:20], x[:20]])
-    strange[:20, 5:] = series_key("never met")
+    strange[:20, 5:] = encode_series_id("never met")
     strange[10:30, 4] = np.nan
     strange[30:, 4] = 99
     named.save(tmp_path)
@@ -166,7 +166,7 @@ def test_a_category_is_coded_by_what_was_known_before():
     for spoiled in (pairs.target, np.where(np.arange(500) < 300, pairs.target, 99)):
         cat = unfitted("catboost", schema_of("close_value"), categorical=["close_value"])
         cat.learned["categories.close_value"] = np.arange(12, dtype=np.float32)
-        codes.append(cat.encoded(pairs._replace(target=spoiled, categorical={"close_value": 3})).columns[:, 3])
+        codes.append(cat.encode_pairs(pairs._replace(target=spoiled, categorical={"close_value": 3})).columns[:, 3])
     np.testing.assert_array_equal(codes[0][:307], codes[1][:307])
     assert (codes[0][320:] != codes[1][320:]).mean() > 0.9
 
@@ -176,15 +176,15 @@ def test_a_warm_start_adds_its_trees_and_keeps_the_earlier_ones(name, tmp_path):
     x, z = walk_of(3000)
     first = unfitted(name, n_trees=10).fit(x[:1500], z[:1500])
     on = unfitted(name, more_trees=15, max_trees=40).fit(x, z, start=first)
-    assert [len(f.trees(f.native)[0]) for f in (first, on)] == [10, 25]
+    assert [len(f.parse_trees(f.native)[0]) for f in (first, on)] == [10, 25]
     columns = np.random.default_rng(0).standard_normal((200, 6)).astype(np.float32)
-    kept, there = (apply(trees_graph(f.trees(f.native)[0][:10], 0.0, 6), columns) for f in (on, first))
+    kept, there = (run_subgraph(build_tree_graph(f.parse_trees(f.native)[0][:10], 0.0, 6), columns) for f in (on, first))
     np.testing.assert_array_equal(kept, there)
     errors = [np.nanmean(np.square(f.predict(x) - z)) for f in (first, on)]
     assert errors[1] < errors[0]
     on.save(tmp_path)
     again = unfitted(name, more_trees=15, max_trees=40).fit(x, z, start=load_forecaster(tmp_path))
-    assert len(again.trees(again.native)[0]) == 40
+    assert len(again.parse_trees(again.native)[0]) == 40
     with pytest.raises(ForecasterError, match=r"40 trees and 15 more.*max_trees: 40"):
         unfitted(name, more_trees=15, max_trees=40).fit(x, z, start=again)
     with pytest.raises(ForecasterError, match="cannot go on from this"):
@@ -199,11 +199,11 @@ def test_rows_move_on_exactly_where_they_can():
     z = np.random.default_rng(0).standard_normal(60).astype(np.float32)
     at = np.arange(10, 50)
     rows = lambda now: np.column_stack([*(z[now - k] for k in (0, 1, 2, 3, 9)), now % 7]).astype(np.float32)  # noqa: E731  (one line of a test)
-    moving = Moving(schema)
+    moving = RecursiveInputs(schema)
     assert moving.columns == ("z_last", "z_lag_1", "z_lag_2", "z_lag_3")
     for steps in range(4):
         ahead = [z[at + s][:, None] for s in range(1, steps + 1)]
-        moved = moving.moved(rows(at), ahead)
+        moved = moving.build_next_inputs(rows(at), ahead)
         np.testing.assert_array_equal(moved[:, :4], rows(at + steps)[:, :4])
         np.testing.assert_array_equal(moving.season(rows(at), ahead, moved[:, :1])[:, 0], z[at + steps - 1])
 

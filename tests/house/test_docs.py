@@ -26,8 +26,8 @@ from tasks.features import FeatureParams
 from tasks.features.params import LeakParams
 from tasks.feed.events import EVENTS
 from tasks.feed.params import DatabaseSource, ExchangeSource, FeedParams, FieldSpec, KafkaSource, WebsocketSource
-from tasks.feed.params import FilesSource as PlayedSource
-from tasks.forecasters import FORECASTERS, forecaster_class
+from tasks.feed.params import ReplayedFilesSource as PlayedSource
+from tasks.forecasters import FORECASTERS, get_forecaster_class
 from tasks.ingest.params import ArchSource, FilesSource
 from tasks.monitor.params import MonitorParams
 from tasks.package.params import PackageParams
@@ -113,7 +113,7 @@ def test_the_reference_of_params_names_every_key_and_no_other_section():
     for key in {*SearchParams.model_fields, *SelectParams.model_fields, *OwnTraining.model_fields}:
         assert re.search(rf"`(?:search\.|select\.)?{key}\b", parts["models"]), key
     for model in FORECASTERS:
-        for key in (model, *forecaster_class(model).Params.model_fields):
+        for key in (model, *get_forecaster_class(model).Params.model_fields):
             assert f"`{key}`" in parts["models"], f"{model}.{key}"
 
 

@@ -16,29 +16,8 @@ MODULES = {
     "tasks/ingest/wizard/decide/propose.py": 438,
     "tasks/train/search/search.py": 479,
 }  # lines of a module with more
-FUNCTIONS = {"tasks/train/stage.py:train": 61}  # of a function with more
-CLASSES = {
-    "Alarms": 2,
-    "Answer": 2,
-    "Ask": 2,
-    "Bars": 3,
-    "Calendar": 2,
-    "Champion": 3,
-    "Choice": 3,
-    "Fault": 2,
-    "FilesSource": 2,
-    "Finding": 2,
-    "Forecaster": 2,
-    "Grid": 2,
-    "Ground": 2,
-    "Look": 3,
-    "Moments": 2,
-    "Node": 2,
-    "Pairs": 3,
-    "Part": 2,
-    "Source": 2,
-    "Table": 2,
-}  # how many classes of the code have a name that is not theirs alone
+FUNCTIONS = {"tasks/train/stage.py:fit_model": 61}  # of a function with more
+CLASSES: dict[str, int] = {}  # how many classes of the code have a name that is not theirs alone
 LONG_LINES = {"tasks": 3238, "flows": 45, "deployments": 365, "tests": 1654}  # in each folder
 
 

@@ -15,13 +15,13 @@ from ingest_runs import START, about_of, files_source, run_ingest
 from polars.testing import assert_frame_equal
 
 from tasks.core.frames import REPEATED, SERIES
-from tasks.edges.artifacts import file_hash, read_frame
+from tasks.edges.artifacts import compute_file_hash, read_frame
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.ingest.__main__ import main
 from tasks.ingest.params import ArchSource
 from tasks.ingest.source import build_source
-from tasks.ingest.stage import ingest
+from tasks.ingest.stage import read_source
 
 ROW = st.tuples(st.sampled_from("abc"), st.integers(0, 6), st.floats(-5, 5, allow_nan=False))
 FILES = st.dictionaries(st.sampled_from(["1.csv", "2.csv", "3.csv"]), st.lists(ROW, min_size=1, max_size=12), min_size=1)
@@ -90,7 +90,7 @@ def test_caps_are_said_aloud(tmp_path):
     rows = [("a", h, 1.0) for h in range(5)] + [("b", 0, 1.0)]
     (tmp_path / "f.csv").write_text(as_csv(rows))
     (tmp_path / "source.json").write_text('{"kind": "files"}')
-    ingest(build_source(SOURCE, about_of(), tmp_path), about_of(), max_rows_per_series=3, max_series=1, say=said.append)
+    read_source(build_source(SOURCE, about_of(), tmp_path), about_of(), max_rows_per_series=3, max_series=1, say=said.append)
     assert said == [
         "ingest: f.csv: 6 rows of 2 series, 2024-01-01 00:00 to 2024-01-01 04:00 UTC",
         "ingest: 3 rows left out by `max_rows_per_series: 3` and `max_series: 1`; the newest rows and first series stay",
@@ -111,7 +111,7 @@ def test_times_off_the_grid_are_counted(tmp_path):
 def test_embedded_bars_equal_those_that_arch_loads(tmp_path):
     """arch is read from its files, since importing it takes 11 s; the numbers are the same."""
     about = about_of("1d")
-    got = ingest(build_source(ArchSource(kind="arch"), about, tmp_path), about, say=lambda _: None).rows
+    got = read_source(build_source(ArchSource(kind="arch"), about, tmp_path), about, say=lambda _: None).rows
     for series in ("sp500", "nasdaq"):
         table = pl.read_csv(f"{build_source(ArchSource(kind='arch'), about, tmp_path)._folder()}/{series}/{series}.csv.gz")
         part = got.filter(series_id=series)
@@ -139,10 +139,10 @@ def checkout(tmp_path):
 
 def test_stage_on_disk_keeps_schemas_and_repeats_to_the_byte(checkout):
     main(checkout)
-    before = {path.name: file_hash(path) for path in (checkout / "data/raw").iterdir()}
+    before = {path.name: compute_file_hash(path) for path in (checkout / "data/raw").iterdir()}
     assert read_frame(checkout / "data/raw/rows.parquet", SERIES).height == 2
     assert read_frame(checkout / "data/raw/repeated.parquet", REPEATED)["file"].to_list() == ["1.csv"]
     totals = json.loads((checkout / "data/raw/ledger.json").read_text())["totals"]
     assert totals == {"rows_read": 4, "rows_kept": 2, "rows_repeated": 1, "rows_capped": 1, "rows_off_grid": 0, "series": 2}
     main(checkout)
-    assert before == {path.name: file_hash(path) for path in (checkout / "data/raw").iterdir()}
+    assert before == {path.name: compute_file_hash(path) for path in (checkout / "data/raw").iterdir()}

@@ -11,9 +11,9 @@ import pytest
 import wizard_runs as runs
 
 from tasks.core.errors import ParamsError, SourceError
-from tasks.ingest.wizard.decide.propose import contract
-from tasks.ingest.wizard.inspect.bars import by_invariants
-from tasks.ingest.wizard.inspect.look import Asked, look
+from tasks.ingest.wizard.decide.propose import build_column_rule
+from tasks.ingest.wizard.inspect.bars import find_bars_by_invariants
+from tasks.ingest.wizard.inspect.look import OwnerAnswers, inspect_files
 from tasks.ingest.wizard.write import check_name
 
 START = datetime(2022, 1, 3, tzinfo=UTC)  # a Monday
@@ -35,7 +35,7 @@ def csv(path, header, *columns, separator=","):
 
 
 def seen(path, kind="csv", **said):
-    return look(Asked(str(path), kind, **said))
+    return inspect_files(OwnerAnswers(str(path), kind, **said))
 
 
 def test_a_long_file_is_split_by_the_column_that_makes_times_unique(tmp_path):
@@ -165,7 +165,7 @@ def test_bars_without_names_are_recognised_in_any_order():
         opening, closing = price, price * math.exp(draw.gauss(0, 0.01))
         rows.append((min(opening, closing) * 0.999, draw.uniform(1, 9), closing, max(opening, closing) * 1.001, opening))
         price = closing
-    prices, sure = by_invariants(pl.DataFrame(rows, orient="row", schema=["a", "b", "c", "d", "e"]), ["a", "b", "c", "d", "e"])
+    prices, sure = find_bars_by_invariants(pl.DataFrame(rows, orient="row", schema=["a", "b", "c", "d", "e"]), ["a", "b", "c", "d", "e"])
     assert prices == {"open": "e", "high": "d", "low": "a", "close": "c"}
     assert sure
 
@@ -184,11 +184,11 @@ def test_what_is_said_overrules_what_is_seen(tmp_path):
 
 
 def test_a_contract_leaves_slack_around_what_was_seen():
-    rule, why = contract(pl.Series([10.0, 20.0, None]))
+    rule, why = build_column_rule(pl.Series([10.0, 20.0, None]))
     assert rule == {"min": 0, "max": 30, "strict_min": True, "nullable": True}
     assert "seen 10 to 20" in why
-    assert contract(pl.Series([-5.0, 5.0]))[0] == {"min": -15, "max": 15}
-    assert contract(pl.Series([0.0, 50.0]))[0] == {"min": 0, "max": 500}
+    assert build_column_rule(pl.Series([-5.0, 5.0]))[0] == {"min": -15, "max": 15}
+    assert build_column_rule(pl.Series([0.0, 50.0]))[0] == {"min": 0, "max": 500}
 
 
 # --- what cannot be read ----------------------------------------------------------------------------------------------------------

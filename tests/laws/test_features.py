@@ -14,9 +14,9 @@ from polars.testing import assert_frame_equal
 from support.feeds import BARS, feeds
 from support.slow_features import SLOW_BARS, at, between, slow_bollinger, slow_macd, slow_row, slow_rsi, smooth, standing, window
 
-from tasks.core.calendar import calendar_for
-from tasks.core.frames import FEATURES, SERIES, as_of
-from tasks.features import FeatureParams, build_features, feature_schema, features_as_known
+from tasks.core.calendar import build_calendar
+from tasks.core.frames import FEATURES, SERIES, select_as_of
+from tasks.features import FeatureParams, build_feature_schema, build_features, build_features_as_known
 
 LIST = [
     {"kind": "lag", "column": "z", "steps": [1, 4]},
@@ -72,7 +72,7 @@ law = settings(max_examples=25, deadline=None, suppress_health_check=[HealthChec
 
 
 def build(rows, about, params=PARAMS, **extra):
-    return build_features(rows, about, params, calendar_for(about), **extra)
+    return build_features(rows, about, params, build_calendar(about), **extra)
 
 
 # --- the oracle: plain loops over lists, None where missing
@@ -80,7 +80,7 @@ def build(rows, about, params=PARAMS, **extra):
 
 def oracle(rows, about, params):
     """Rows of {name: value} by (series_id, event_time), from the declared list, written without any of the product's helpers."""
-    grid = calendar_for(about).grid(rows["event_time"].min(), rows["event_time"].max()).to_list()
+    grid = build_calendar(about).grid(rows["event_time"].min(), rows["event_time"].max()).to_list()
     found = {}
     for (name,), part in rows.group_by("series_id"):
         received = {r["event_time"]: r for r in part.iter_rows(named=True)}
@@ -95,7 +95,7 @@ def oracle(rows, about, params):
             for s in range(1, about.horizon_steps + 1):
                 k = next(k for k in range(about.season_steps) if (s + k) % about.season_steps == 0)
                 row |= {f"z_lag_{k}": at(columns["z"], i - k)} if k else {}
-            ahead = calendar_for(about).following(t, about.horizon_steps).to_list()
+            ahead = build_calendar(about).list_next_steps(t, about.horizon_steps).to_list()
             for spec in LIST:
                 row |= slow_series(name) if spec["kind"] == "series" else slow_row(spec, t, ahead, about) or slow(spec, columns, i, t)
             found[name, t] = row
@@ -206,9 +206,9 @@ def test_dropping_later_rows_changes_nothing_before(feed, data):
 def test_the_tail_of_lookback_steps_gives_the_batchs_numbers_for_every_feature(feed, data):
     rows, about = feed
     batch = build(rows, about)
-    schema = feature_schema(about, PARAMS)
+    schema = build_feature_schema(about, PARAMS)
     picked = batch.row(data.draw(st.integers(0, batch.height - 1)), named=True)
-    grid = calendar_for(about).grid(rows["event_time"].min(), picked["event_time"])
+    grid = build_calendar(about).grid(rows["event_time"].min(), picked["event_time"])
     own = rows.filter(pl.col("series_id") == picked["series_id"], pl.col("event_time") <= picked["event_time"])
     for lookback in {c.lookback_steps for c in schema.columns}:
         names = [c.name for c in schema.columns if c.lookback_steps <= lookback]
@@ -258,7 +258,7 @@ def test_of_several_vintages_the_latest_given_counts(feed, data):
     both = SERIES.conform(pl.concat([rows, corrected]))
     replaced = pl.concat([rows[:picked], corrected, rows[picked + 1 :]])
     assert_frame_equal(build(both, about), build(replaced, about), check_exact=True)
-    before = as_of(both, rows["known_at"][picked])
+    before = select_as_of(both, rows["known_at"][picked])
     assert_frame_equal(build(before, about), build(rows.filter(pl.col("known_at") <= rows["known_at"][picked]), about), check_exact=True)
 
 
@@ -272,13 +272,13 @@ def test_an_origin_sees_what_was_known_at_its_cutoff_late_rows_and_corrections_i
         pl.col("known_at") + timedelta(hours=31), *(pl.col(c) * 1.01 for c in BARS)
     )
     rows = SERIES.conform(pl.concat([rows, corrected]))
-    calendar = calendar_for(about)
-    table = FEATURES.check(features_as_known(rows, about, PARAMS, calendar))
+    calendar = build_calendar(about)
+    table = FEATURES.check(build_features_as_known(rows, about, PARAMS, calendar))
     newest = build(rows, about)
     assert_frame_equal(table.select(newest.columns[:6]), newest.select(newest.columns[:6]))
     for row in table.iter_rows(named=True):
         own = rows.filter(pl.col("series_id") == row["series_id"])
-        then = as_of(own, calendar.cutoff_of(row["event_time"]))
+        then = select_as_of(own, calendar.get_cutoff(row["event_time"]))
         seen = build(then, about, until=row["event_time"])
         expected = seen.row(-1, named=True) if seen.height else dict.fromkeys(newest.columns)
         names = [n for n in newest.columns[6:] if seen.height or not n.startswith(OF_THE_ROW)]
@@ -296,14 +296,14 @@ def test_the_grid_holds_every_step_and_gaps_are_marked(feed):
     assert gaps["y"].is_null().all()
     assert gaps["z"].is_null().all()
     for (_,), own in table.group_by("series_id"):
-        assert own["event_time"].to_list() == calendar_for(about).grid(own["event_time"].min(), own["event_time"].max()).to_list()
+        assert own["event_time"].to_list() == build_calendar(about).grid(own["event_time"].min(), own["event_time"].max()).to_list()
 
 
 @law
 @given(feeds())
 def test_the_schema_names_the_tables_columns_and_roles(feed):
     rows, about = feed
-    schema = feature_schema(about, PARAMS)
+    schema = build_feature_schema(about, PARAMS)
     assert schema.names == build(rows, about).columns[6:]
     roles = {c.name: c.role for c in schema.columns}
     assert [roles[n] for n in ("z_last", "z_lag_1", "z_std_7", "close_std_6", "close_return_1")] == ["level", "level", "spread", "free", "free"]

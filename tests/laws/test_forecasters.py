@@ -14,9 +14,9 @@ from nets import NETS
 from panels import CALENDAR, feature_table, small_schema
 
 from tasks.core.errors import ForecasterError
-from tasks.core.schema import SERIES_KEY, FeatureColumn, FeatureSchema, series_key
-from tasks.core.windows import WalkForward, panel_of
-from tasks.forecasters import FORECASTERS, Forecaster, build_forecaster, forecaster_class, load_forecaster
+from tasks.core.schema import SERIES_KEY, FeatureColumn, FeatureSchema, encode_series_id
+from tasks.core.windows import WalkForward, build_panel
+from tasks.forecasters import FORECASTERS, Forecaster, build_forecaster, get_forecaster_class, load_forecaster
 
 STEPS = 4
 SHORT = {"epochs": 3, "batch_rows": 256}  # of a net
@@ -53,7 +53,7 @@ VARIANTS = {  # what parameters make of a model is under law too
     "all steps of sklearn": ("sklearn:linear_model.LinearRegression", {"steps": "outputs", "base": "seasonal"}),
 }
 LOCAL = {"ets", "theta", "arima", "garch", "prophet"}  # they know each series by itself
-KEYS = [series_key("a"), series_key("b")]
+KEYS = [encode_series_id("a"), encode_series_id("b")]
 OF_THE_ROW = ("time_days", "time_day_frac", *SERIES_KEY)  # always known
 NAMES = list(CHOSEN) or sorted([*FORECASTERS, *VARIANTS])
 law = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
@@ -149,7 +149,7 @@ def test_forecasts_are_finite_whatever_is_unknown(name, fits, rows):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_series_without_history_is_answered_by_global_models_alone(name, fits, tmp_path):
     x = pairs()[0]
-    x[:, -2:] = series_key("stranger")
+    x[:, -2:] = encode_series_id("stranger")
     assert np.isfinite(fits[name].predict(x)).all() == (name not in LOCAL)
     assert np.isfinite(through_onnx(fits[name], x, tmp_path / "model.onnx")).all() == (name not in LOCAL)
 
@@ -212,7 +212,7 @@ def known_series(table):
     """The small table and its schema with a price, the row's time and its series' keys beside."""
     price = (pl.col("z") / 10).exp().cast(pl.Float32)
     keys = [
-        pl.col("series_id").map_elements(lambda s, i=i: float(series_key(s)[i]), return_dtype=pl.Float64).cast(pl.Float32).alias(name)
+        pl.col("series_id").map_elements(lambda s, i=i: float(encode_series_id(s)[i]), return_dtype=pl.Float64).cast(pl.Float32).alias(name)
         for i, name in enumerate(SERIES_KEY)
     ]
     day = pl.col("event_time").dt.epoch("d").cast(pl.Float32)
@@ -234,7 +234,7 @@ def test_later_rows_change_no_forecast(name):
     variants = [table, table.filter(~later), table.filter(~later).vstack(nonsense.filter(later)).sort("series_id", "event_time")]
     forecasts = []
     for variant in variants:
-        panel = panel_of(variant, schema, CALENDAR)
+        panel = build_panel(variant, schema, CALENDAR)
         x, _ = panel.at(np.array([at]))
         forecasts.append(unfitted(name, schema, **params).fit(*panel.training(at, walk)).predict(x))
     np.testing.assert_array_equal(forecasts[1], forecasts[0])
@@ -316,7 +316,7 @@ def test_an_unfitted_or_foreign_model_says_so(name, fits, tmp_path):
     fits[name].save(tmp_path)
     other = "har" if name.startswith("ridge") else "ridge"
     with pytest.raises(ForecasterError, match="Load it with the class that wrote it"):
-        forecaster_class(other).load(tmp_path)
+        get_forecaster_class(other).load(tmp_path)
     with pytest.raises(ForecasterError, match="holds no readable"):
         type(fits[name]).load(tmp_path / "nowhere")
 

@@ -17,7 +17,7 @@ from small_release import START, cutoff_at, small_rows
 from tasks.core.frames import SERVED
 from tasks.edges.artifacts import read_json
 from tasks.edges.registry import publish_rows_file, read_champion
-from tasks.edges.served import append_served, served_path
+from tasks.edges.served import get_served_path, write_served
 from tasks.monitor.__main__ import REPORT, main
 from tasks.promote.__main__ import main as promote
 from tasks.retrain.__main__ import main as retrain
@@ -79,7 +79,7 @@ answers = st.builds(
 @given(load=st.lists(answers, max_size=12))
 @tries(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_traffic_leaves_every_figure_that_decides_as_it_is(world, without_traffic, load):
-    for file in served_path("small").parent.glob("small.db*"):
+    for file in get_served_path("small").parent.glob("small.db*"):
         file.unlink()
     for k, asked in enumerate(load):
         for again in range(asked["n_times"]):
@@ -103,15 +103,15 @@ def _record(prediction_id, asked):
         for name in asked["series"]
         for step in range(1, 6)
     ]  # fmt: skip
-    append_served("small", SERVED.conform(pl.DataFrame(rows)), own_history=asked["own_history"], as_of=at if asked["as_of"] else None)
+    write_served("small", SERVED.conform(pl.DataFrame(rows)), own_history=asked["own_history"], as_of=at if asked["as_of"] else None)
 
 
 def test_bad_days_asked_for_over_http_make_no_retraining_due(world, without_traffic, tmp_path):
     """The service marks each answer: as of a time (the newest too), from own rows, or from the newest rows, which alone are served news."""
     history = [{"event_time": (START + timedelta(days=day)).isoformat(), "load": 1.0} for day in range(440, 470)]
-    for file in served_path("small").parent.glob("small.db*"):
+    for file in get_served_path("small").parent.glob("small.db*"):
         file.unlink()
-    with serving(served_path("small").parent.parent, root=world.parent, TIDEMILL_RELEASE=str(_folder())) as server:
+    with serving(get_served_path("small").parent.parent, root=world.parent, TIDEMILL_RELEASE=str(_folder())) as server:
         asked = [{"as_of": cutoff_at(day).isoformat()} for day in (457, 458, 459, NEWEST)] + [{"history": history}, {}, {}]
         for more in asked:
             assert server.predict(series_id="north", **more).status_code == 200
@@ -122,6 +122,6 @@ def test_bad_days_asked_for_over_http_make_no_retraining_due(world, without_traf
 
 
 def _folder():
-    from tasks.edges.registry import champion_folder
+    from tasks.edges.registry import get_champion_folder
 
-    return champion_folder(read_champion("small")).absolute()
+    return get_champion_folder(read_champion("small")).absolute()

@@ -13,9 +13,9 @@ from homes import at_home, small_root, write_clean
 from servers import serving
 from small_release import START, cutoff_at, small_rows
 
-from tasks.core.frames import SERIES, newest_known
+from tasks.core.frames import SERIES, get_newest_known_at
 from tasks.edges.artifacts import read_json
-from tasks.edges.registry import champion_folder, publish_rows_file, read_champion
+from tasks.edges.registry import get_champion_folder, publish_rows_file, read_champion
 from tasks.edges.served import read_served
 from tasks.monitor.__main__ import REPORT, main
 from tasks.promote.__main__ import main as promote
@@ -47,7 +47,7 @@ def world(tmp_path_factory):
         promote(root, deliver=nullcontext)
         write_clean(root, appended())
         publish_rows_file("small", root / "data/clean/rows.parquet")
-        with serving(home, TIDEMILL_RELEASE=str(champion_folder(read_champion("small")))) as server:
+        with serving(home, TIDEMILL_RELEASE=str(get_champion_folder(read_champion("small")))) as server:
             for day in range(FIRST, LAST + 1):
                 reply = server.predict(series_id=["north", "south"], as_of=cutoff_at(day).isoformat())
                 assert reply.status_code == 200, reply.text
@@ -60,7 +60,7 @@ def by_hand(rows):
     for r in rows.sort("known_at").iter_rows(named=True):
         vintages.setdefault((r["series_id"], r["event_time"]), []).append((r["known_at"], r["load"]))
     out = {}
-    for f in read_served("small").filter(pl.col("cutoff") < newest_known(rows)).iter_rows(named=True):
+    for f in read_served("small").filter(pl.col("cutoff") < get_newest_known_at(rows)).iter_rows(named=True):
         s = out.setdefault(
             f["step"], {"n_steps": 0, "n_open": 0, "n_late": 0, "n_corrected": 0, "losses": [], "absolute": [], "errors": [], "inside": []}
         )

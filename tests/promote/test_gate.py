@@ -11,14 +11,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small_release import START, build_small_release, cutoff_at, small_about, small_features, small_rows
 
-from tasks.core.calendar import calendar_for
+from tasks.core.calendar import build_calendar
 from tasks.core.frames import FORECAST
-from tasks.core.windows import panel_of
-from tasks.features import build_features, feature_schema
-from tasks.promote.gate import gate_cutoffs, judge, run_gate
+from tasks.core.windows import build_panel
+from tasks.features import build_feature_schema, build_features
+from tasks.promote.gate import compare_forecasts, list_gate_cutoffs, run_gate
 from tasks.promote.params import PromoteParams
-from tasks.promote.stage import decide
-from tasks.release import load, seal
+from tasks.promote.stage import decide_promotion
+from tasks.release import load_release, write_manifest
 
 PARAMS = PromoteParams(gate_steps=150, min_gate_rows=60, alpha=0.05, min_gain_frac=0.005)
 ROWS = small_rows(500)
@@ -38,7 +38,7 @@ def built(tmp_path_factory):
     for name, weights in recipes.items():
         build_small_release(folder / name, rows=ROWS, gate_steps=GATE, weights=weights, model=name)
     memoriser(folder / "memoriser")
-    return {name: load(folder / name) for name in (*recipes, "memoriser")}
+    return {name: load_release(folder / name) for name in (*recipes, "memoriser")}
 
 
 def test_a_truly_better_release_passes(built):
@@ -60,7 +60,7 @@ def test_the_opponents_forecasts_with_noise_on_top_never_pass():
     rng = np.random.default_rng(5)
     truth, right = drawn(rng, n=80)
     passed = sum(
-        bool(judge(frame(right * np.exp(rng.normal(0, 0.03, right.shape)), truth), frame(right, truth), small_about(), PARAMS).passed)
+        bool(compare_forecasts(frame(right * np.exp(rng.normal(0, 0.03, right.shape)), truth), frame(right, truth), small_about(), PARAMS).passed)
         for _ in range(200)
     )
     assert passed <= 0.05 * 200
@@ -68,7 +68,7 @@ def test_the_opponents_forecasts_with_noise_on_top_never_pass():
 
 def test_a_memoriser_loses(built):
     """It knows every row that it was trained on by heart, and nothing else."""
-    found = decide(built["memoriser"], built["ridge"], built["last"], ROWS, PARAMS)
+    found = decide_promotion(built["memoriser"], built["ridge"], built["last"], ROWS, PARAMS)
     seen = [cutoff_at(day) for day in range(100, 330)]
     assert in_sample_loss(built["memoriser"], seen) < 0.05 * in_sample_loss(built["ridge"], seen)
     assert found.decision["decision"] == "keep"
@@ -82,7 +82,7 @@ def test_equal_models_pass_no_more_often_than_stated():
     for _ in range(400):
         truth, _ = drawn(rng, n=60)
         ours, theirs = (frame(truth * np.exp(errors(rng, truth.shape)), truth) for _ in range(2))
-        passed += bool(judge(ours, theirs, small_about(), PARAMS).passed)
+        passed += bool(compare_forecasts(ours, theirs, small_about(), PARAMS).passed)
     assert passed / 400 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
 
 
@@ -94,14 +94,14 @@ def test_a_large_series_does_not_drown_the_others():
     noisy = right * np.exp(rng.normal(0, 0.3, right.shape))
     ours, theirs = right.copy(), noisy.copy()
     ours[:, 0], theirs[:, 0] = noisy[:, 0], right[:, 0]
-    assert judge(frame(ours * size, truth * size), frame(theirs * size, truth * size), small_about(), PARAMS).gain_frac > 0.1
+    assert compare_forecasts(frame(ours * size, truth * size), frame(theirs * size, truth * size), small_about(), PARAMS).gain_frac > 0.1
 
 
 def test_changing_places_changes_the_sign_and_nothing_else():
     rng = np.random.default_rng(8)
     truth, right = drawn(rng, n=90)
     noisy = frame(right * np.exp(rng.normal(0, 0.1, right.shape)), truth)
-    one, other = (judge(a, b, small_about(), PARAMS) for a, b in ((frame(right, truth), noisy), (noisy, frame(right, truth))))
+    one, other = (compare_forecasts(a, b, small_about(), PARAMS) for a, b in ((frame(right, truth), noisy), (noisy, frame(right, truth))))
     assert one.p == pytest.approx(1 - other.p)
     assert (1 - one.gain_frac) * (1 - other.gain_frac) == pytest.approx(1.0)
 
@@ -110,9 +110,9 @@ def test_only_pairs_that_both_forecast_and_that_came_true_count():
     truth, right = drawn(np.random.default_rng(4), n=80)
     whole, unknown = frame(right, truth), truth.copy()
     unknown[70:] = np.nan
-    gate = judge(whole.filter(pl.col("cutoff") >= cutoff_at(3)), frame(right * 1.1, unknown), small_about(), PARAMS)
+    gate = compare_forecasts(whole.filter(pl.col("cutoff") >= cutoff_at(3)), frame(right * 1.1, unknown), small_about(), PARAMS)
     assert gate.n_cutoffs == 77  # the challenger's y counts; the opponent's is the same truth
-    assert judge(frame(right, unknown), whole, small_about(), PARAMS).n_cutoffs == 70
+    assert compare_forecasts(frame(right, unknown), whole, small_about(), PARAMS).n_cutoffs == 70
 
 
 def test_too_few_cutoffs_decide_nothing(built):
@@ -121,38 +121,38 @@ def test_too_few_cutoffs_decide_nothing(built):
     gate = run_gate(built["ridge"], built["last"], early, PARAMS)
     assert (gate.passed, gate.n_cutoffs) == (None, 58)
     assert "min_gate_rows" in gate.reason
-    assert decide(built["ridge"], built["last"], built["seasonal"], early, PARAMS).decision["decision"] == "inconclusive"
+    assert decide_promotion(built["ridge"], built["last"], built["seasonal"], early, PARAMS).decision["decision"] == "inconclusive"
 
 
 def test_the_gate_begins_where_the_later_of_both_ends(built, tmp_path):
     build_small_release(tmp_path / "newer", rows=ROWS, gate_steps=100)
-    cutoffs = gate_cutoffs(load(tmp_path / "newer"), built["last"], ROWS)
-    assert cutoffs[0] == load(tmp_path / "newer").seen_until
+    cutoffs = list_gate_cutoffs(load_release(tmp_path / "newer"), built["last"], ROWS)
+    assert cutoffs[0] == load_release(tmp_path / "newer").seen_until
     assert len(cutoffs) == 100 - 5 + 1
 
 
 def test_the_same_release_is_nothing_to_decide(built):
-    found = decide(built["ridge"], built["ridge"], built["last"], ROWS, PARAMS)
+    found = decide_promotion(built["ridge"], built["ridge"], built["last"], ROWS, PARAMS)
     assert (found.decision["decision"], found.decision["winner_digest"]) == ("nothing", None)
 
 
 def test_the_first_model_is_judged_against_the_baseline(built):
-    better = decide(built["ridge"], None, built["last"], ROWS, PARAMS).decision
+    better = decide_promotion(built["ridge"], None, built["last"], ROWS, PARAMS).decision
     assert (better["decision"], better["winner_digest"]) == ("promote", built["ridge"].manifest.digest)
-    worse = decide(built["last"], None, built["ridge"], ROWS, PARAMS).decision
+    worse = decide_promotion(built["last"], None, built["ridge"], ROWS, PARAMS).decision
     assert (worse["decision"], worse["winner_digest"]) == ("baseline", built["ridge"].manifest.digest)
     assert "the baseline answers" in worse["reason"]
 
 
 def test_losses_are_those_of_a_slow_twin(built):
     """Plain loops over the forecasts of both, squared errors, each series divided by the mean of both sides there."""
-    from tasks.release import forecasts
+    from tasks.release import predict_cutoffs
 
-    cutoffs = gate_cutoffs(built["mixed"], built["last"], ROWS)
+    cutoffs = list_gate_cutoffs(built["mixed"], built["last"], ROWS)
     truth = {(r["series_id"], r["event_time"]): r["load"] for r in ROWS.iter_rows(named=True)}
     loss = {side: {} for side in ("mixed", "last")}
     for side, of_side in loss.items():
-        for r in forecasts(built[side], ROWS, cutoffs).iter_rows(named=True):
+        for r in predict_cutoffs(built[side], ROWS, cutoffs).iter_rows(named=True):
             of_side[r["series_id"], r["cutoff"], r["step"]] = (r["y_hat"] - truth[r["series_id"], r["event_time"]]) ** 2
     size = {}
     for name in ("north", "south"):
@@ -168,15 +168,15 @@ def memoriser(folder):
     """A release whose only member answers with the target of the nearest training row; its past looks perfect."""
     build_small_release(folder, rows=ROWS, gate_steps=GATE, weights={"ridge": 1.0}, model="memoriser")
     about, features = small_about(), small_features()
-    schema, calendar = feature_schema(about, features), calendar_for(about)
-    panel = panel_of(build_features(ROWS, about, features, calendar), schema, calendar)
+    schema, calendar = build_feature_schema(about, features), build_calendar(about)
+    panel = build_panel(build_features(ROWS, about, features, calendar), schema, calendar)
     last = len(panel.event_time) - 1 - GATE
-    x, z = panel.x[: last - 4].reshape(-1, len(schema.columns)), panel.targets(0, last - 4).reshape(-1, 5)
+    x, z = panel.x[: last - 4].reshape(-1, len(schema.columns)), panel.get_targets(0, last - 4).reshape(-1, 5)
     whole = np.isfinite(x).all(axis=1) & np.isfinite(z).all(axis=1)
     write_nearest(folder / "members/ridge.onnx", x[whole], z[whole])
     history = pl.read_parquet(folder / "history.parquet")
     history.with_columns(z_hat=pl.col("z").fill_null(pl.col("z_hat"))).write_parquet(folder / "history.parquet")
-    seal(folder)
+    write_manifest(folder)
 
 
 def write_nearest(path, x, z):
@@ -200,15 +200,15 @@ def write_nearest(path, x, z):
 
 
 def in_sample_loss(release, cutoffs):
-    from tasks.release import z_hat
+    from tasks.release import predict_ensemble
 
     about, features = small_about(), small_features()
-    schema, calendar = feature_schema(about, features), calendar_for(about)
-    panel = panel_of(build_features(ROWS, about, features, calendar), schema, calendar)
+    schema, calendar = build_feature_schema(about, features), build_calendar(about)
+    panel = build_panel(build_features(ROWS, about, features, calendar), schema, calendar)
     rows = panel.cutoff.search_sorted(pl.Series(cutoffs)).to_numpy()
     x = panel.x[rows].reshape(-1, len(schema.columns))
-    z = panel.targets(0, rows[-1] + 1)[rows].reshape(-1, 5)
-    return float(np.mean((z_hat(release, x) - z) ** 2))
+    z = panel.get_targets(0, rows[-1] + 1)[rows].reshape(-1, 5)
+    return float(np.mean((predict_ensemble(release, x) - z) ** 2))
 
 
 def drawn(rng, n, n_series=2, steps=5):

@@ -10,7 +10,7 @@ from small_release import small_rows
 from tasks.core.errors import LeakError, ReleaseError
 from tasks.edges.registry import read_champion
 from tasks.promote.__main__ import main
-from tasks.release import seal
+from tasks.release import write_manifest
 
 FINDING = {"rule": "look_ahead", "feature": "z_mean_7", "says": "'z_mean_7' of series 'north' reads later steps."}
 
@@ -18,7 +18,7 @@ FINDING = {"rule": "look_ahead", "feature": "z_mean_7", "says": "'z_mean_7' of s
 def changed(folder, **changes):
     path = folder / "leaks.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-    seal(folder)
+    write_manifest(folder)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def changed(folder, **changes):
             LeakError,
             "about data_version 222222222222, but here is 000000000000",
         ),
-        ("models/release", lambda folder: ((folder / "leaks.json").unlink(), seal(folder)), ReleaseError, "leaks.json is missing"),
+        ("models/release", lambda folder: ((folder / "leaks.json").unlink(), write_manifest(folder)), ReleaseError, "leaks.json is missing"),
     ],
 )
 def test_a_release_that_leaks_or_was_not_looked_at_is_refused(tmp_path, where, spoil, error, words):

@@ -9,21 +9,21 @@ import yaml
 from onnx import numpy_helper
 from small_release import SMALL_ABOUT, SMALL_FEATURES, build_small_body, small_about, small_features, small_rows
 
-from tasks.core.calendar import calendar_for
+from tasks.core.calendar import build_calendar
 from tasks.core.errors import ReleaseError
 from tasks.core.scores import pinball, squared_error
-from tasks.core.transform import from_z
-from tasks.core.windows import WalkForward, panel_of
+from tasks.core.transform import inverse_transform_target
+from tasks.core.windows import WalkForward, build_panel
 from tasks.edges.params import STAGES
-from tasks.features import build_features, feature_schema
+from tasks.features import build_feature_schema, build_features
 from tasks.forecasters import build_forecaster
-from tasks.package.assemble import assemble
+from tasks.package.assemble import build_release
 from tasks.quantize.__main__ import main
-from tasks.quantize.int8 import Compared, decide, open_graph, write_int8
+from tasks.quantize.int8 import GraphComparison, decide_precision, open_graph, write_int8
 from tasks.quantize.params import QuantizeParams
-from tasks.quantize.parity import MAX_PARITY_SD, gate_rows, run_graph
-from tasks.quantize.stage import quantize
-from tasks.release import forecasts, load, open_body
+from tasks.quantize.parity import MAX_PARITY_SD, build_gate_rows, run_graph
+from tasks.quantize.stage import quantize_nets
+from tasks.release import load_release, load_unsealed_release, predict_cutoffs
 
 GATE_STEPS = 60
 SHORT = {"epochs": 4, "batch_rows": 64}
@@ -41,9 +41,9 @@ PARAMS = NETS | {
 @pytest.fixture(scope="module")
 def panel():
     about, rows = small_about(), small_rows()
-    calendar = calendar_for(about, reach=(rows["event_time"].min(), rows["event_time"].max()))
+    calendar = build_calendar(about, reach=(rows["event_time"].min(), rows["event_time"].max()))
     features = small_features()
-    return panel_of(build_features(rows, about, features, calendar), feature_schema(about, features), calendar)
+    return build_panel(build_features(rows, about, features, calendar), build_feature_schema(about, features), calendar)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def checkout(tmp_path, panel, fits):
 
 def build_table(rows):
     about = small_about()
-    calendar = calendar_for(about, reach=(rows["event_time"].min(), rows["event_time"].max()))
+    calendar = build_calendar(about, reach=(rows["event_time"].min(), rows["event_time"].max()))
     return build_features(rows, about, small_features(), calendar)
 
 
@@ -123,7 +123,7 @@ def test_the_errors_are_those_of_an_independent_computation(checkout, panel):
         for origin in range(n - 1 - GATE_STEPS, n):
             z_hat = run_graph(session, panel.x[origin])
             for s in range(1, min(steps, n - 1 - origin) + 1):
-                losses += list(squared_error(panel.y[origin + s], from_z(small_about().target, z_hat[:, s - 1])))
+                losses += list(squared_error(panel.y[origin + s], inverse_transform_target(small_about().target, z_hat[:, s - 1])))
         assert said["nets"]["mlp"][key] == pytest.approx(np.mean(losses), rel=1e-6)
 
 
@@ -141,9 +141,9 @@ def test_the_same_inputs_give_the_same_graph_and_decision(checkout):
 def test_int8_stays_out_where_the_error_gate_does_not_hold(checkout, panel, tmp_path):
     """Had the net been right to the last digit, eight bits could only be worse."""
     root = checkout({"mlp": 1.0})
-    release, rows = open_body(root / "models/challenger/challenger"), gate_rows(panel, GATE_STEPS)
-    rows = replace(rows, y=from_z(release.about.target, run_graph(release.members["mlp"], rows.x)))
-    said = quantize(release, rows, root / "models/fits", ("mlp",), QuantizeParams(max_error_frac=0.5), tmp_path)
+    release, rows = load_unsealed_release(root / "models/challenger/challenger"), build_gate_rows(panel, GATE_STEPS)
+    rows = replace(rows, y=inverse_transform_target(release.about.target, run_graph(release.members["mlp"], rows.x)))
+    said = quantize_nets(release, rows, root / "models/fits", ("mlp",), QuantizeParams(max_error_frac=0.5), tmp_path)
     assert said["decision"] == "FP32"
     assert "worsen" in said["reason"]
     assert not (tmp_path / "mlp.onnx").exists()
@@ -164,8 +164,8 @@ def test_a_net_of_a_quantile_is_judged_by_its_pinball_loss_and_shipped_though_it
     found = decision_of(root)["nets"]["low"]
     assert (found["decision"], found["weight"]) == ("INT8", 0.0)
     assert (root / "models/quantized/low.onnx").exists()
-    rows = gate_rows(panel, GATE_STEPS)
-    loss = pinball(rows.y, from_z(small_about().target, run_graph(open_graph(fits / "low/model.onnx"), rows.x)), 0.1)
+    rows = build_gate_rows(panel, GATE_STEPS)
+    loss = pinball(rows.y, inverse_transform_target(small_about().target, run_graph(open_graph(fits / "low/model.onnx"), rows.x)), 0.1)
     assert found["fp32_error"] == pytest.approx(np.nanmean(loss), rel=1e-6)
 
 
@@ -220,7 +220,7 @@ def test_a_missing_fit_names_the_command_that_makes_it(checkout):
 @pytest.mark.parametrize("net", NETS)
 def test_a_quantized_row_is_forecast_alike_in_any_company(net, panel, fits, tmp_path):
     write_int8(fits / net / "model.onnx", tmp_path / "int8.onnx")
-    session, x = open_graph(tmp_path / "int8.onnx"), gate_rows(panel, GATE_STEPS).x
+    session, x = open_graph(tmp_path / "int8.onnx"), build_gate_rows(panel, GATE_STEPS).x
     one_by_one = np.concatenate([run_graph(session, x[i : i + 1]) for i in range(len(x))])
     np.testing.assert_allclose(run_graph(session, x), one_by_one, atol=1e-6)
 
@@ -252,28 +252,28 @@ def test_a_packaged_int8_net_serves_the_numbers_of_its_graph(checkout, tmp_path)
     assert decision_of(root)["decision"] == "INT8"
     rows = small_rows()
     (tmp_path / "release").mkdir()
-    assemble(root / "models/challenger/challenger", root / "models/quantized", rows, 400, tmp_path / "release")
-    release = load(tmp_path / "release")
+    build_release(root / "models/challenger/challenger", root / "models/quantized", rows, 400, tmp_path / "release")
+    release = load_release(tmp_path / "release")
     cutoff = rows["known_at"].max()
-    both = forecasts(release, rows, [cutoff]).filter(series_id="north")["y_hat"]
-    alone = forecasts(release, rows.filter(series_id="north"), [cutoff]).filter(series_id="north")["y_hat"]
+    both = predict_cutoffs(release, rows, [cutoff]).filter(series_id="north")["y_hat"]
+    alone = predict_cutoffs(release, rows.filter(series_id="north"), [cutoff]).filter(series_id="north")["y_hat"]
     np.testing.assert_allclose(both.to_numpy(), alone.to_numpy(), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("found", "decision", "why"),
     [
-        (Compared(1000, 400, 1.0, 1.009, [1.0] * 7), "INT8", "60% smaller"),
-        (Compared(1000, 400, 1.0, 1.011, [1.0] * 7), "FP32", "worsen"),
-        (Compared(1000, 400, 1.0, float("nan"), [1.0] * 7), "FP32", "worsen"),
-        (Compared(1000, 1000, 1.0, 1.0, [1.0] * 7), "FP32", "not smaller"),
-        (Compared(1000, 400, 1.0, 0.9, [1.0, 1.0, 1.0, 1.3, 1.3, 1.3, 1.3]), "FP32", "as long"),
-        (Compared(1000, 400, 1.0, 0.9, [1.1, 1.1, 1.1, 1.1, 9.0, 9.0, 9.0]), "INT8", "smaller"),
-        (Compared(1000, 400, 0.0, 0.0, [1.0] * 7), "INT8", "smaller"),
-        (Compared(1000, 400, 0.0, 0.1, [1.0] * 7), "FP32", "worsen"),
+        (GraphComparison(1000, 400, 1.0, 1.009, [1.0] * 7), "INT8", "60% smaller"),
+        (GraphComparison(1000, 400, 1.0, 1.011, [1.0] * 7), "FP32", "worsen"),
+        (GraphComparison(1000, 400, 1.0, float("nan"), [1.0] * 7), "FP32", "worsen"),
+        (GraphComparison(1000, 1000, 1.0, 1.0, [1.0] * 7), "FP32", "not smaller"),
+        (GraphComparison(1000, 400, 1.0, 0.9, [1.0, 1.0, 1.0, 1.3, 1.3, 1.3, 1.3]), "FP32", "as long"),
+        (GraphComparison(1000, 400, 1.0, 0.9, [1.1, 1.1, 1.1, 1.1, 9.0, 9.0, 9.0]), "INT8", "smaller"),
+        (GraphComparison(1000, 400, 0.0, 0.0, [1.0] * 7), "INT8", "smaller"),
+        (GraphComparison(1000, 400, 0.0, 0.1, [1.0] * 7), "FP32", "worsen"),
     ],
 )
 def test_the_error_decides_then_the_size_and_speed_only_forbids(found, decision, why):
-    said, reason = decide(found, 0.01)
+    said, reason = decide_precision(found, 0.01)
     assert said == decision
     assert why in reason

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.release.conformal import Conformal, Timeline, point_shift, replay
+from tasks.release.conformal import Conformal, Timeline, compute_point_shift, run_conformal
 
 QUANTILES = (0.1, 0.5, 0.9)
 
@@ -20,7 +20,7 @@ def _timeline(rng, n_cutoffs=300, n_series=2, n_steps=3, spread=None):
 def _issue(line, n_residuals=200, rate=0.02, transform="none", functional="mean", block=1):
     n_bases = 1 if line.base is None else 1 + len(QUANTILES)
     state = Conformal(int(line.group.max()) + 1, line.z.shape[2], QUANTILES, n_residuals, rate, block, n_bases)
-    return replay(line, state, functional, transform)
+    return run_conformal(line, state, functional, transform)
 
 
 def _covered(line, issued, since, until=None):
@@ -217,10 +217,10 @@ def test_point_shift_is_the_functional_of_the_pool():
     rng = np.random.default_rng(1)
     residuals = np.append(rng.normal(size=400), np.full(100, np.nan)).reshape(1, 1, -1)
     e, scale, which = residuals[0, 0, :400] * 0.5, np.array([0.5]), np.zeros(1, dtype=int)
-    assert point_shift(residuals, which, scale, "mean_square", "log")[0, 0] == pytest.approx(0.5 * np.log(np.mean(np.exp(2 * e))))
-    assert point_shift(residuals, which, scale, "mean", "log")[0, 0] == pytest.approx(np.log(np.mean(np.exp(e))))
-    assert point_shift(residuals, which, scale, "mean", "none")[0, 0] == pytest.approx(e.mean())
-    assert point_shift(residuals, which, scale, "median", "log")[0, 0] == pytest.approx(np.median(e))
+    assert compute_point_shift(residuals, which, scale, "mean_square", "log")[0, 0] == pytest.approx(0.5 * np.log(np.mean(np.exp(2 * e))))
+    assert compute_point_shift(residuals, which, scale, "mean", "log")[0, 0] == pytest.approx(np.log(np.mean(np.exp(e))))
+    assert compute_point_shift(residuals, which, scale, "mean", "none")[0, 0] == pytest.approx(e.mean())
+    assert compute_point_shift(residuals, which, scale, "median", "log")[0, 0] == pytest.approx(np.median(e))
 
 
 @pytest.mark.parametrize("functional", ["mean_square", "mean", "median"])
@@ -236,7 +236,7 @@ def test_the_state_shifts_each_series_by_its_own_pool(functional, transform):
     found = state.shift(group, scale, functional, transform)
     for i, h in np.ndindex(20, 2):
         own = known[group[i], h] if group[i] in (0, 1) else np.concatenate([known[g, h] for g in range(3)])
-        alone = point_shift(own[None, None, :], np.zeros(1, dtype=int), scale[i : i + 1], functional, transform)
+        alone = compute_point_shift(own[None, None, :], np.zeros(1, dtype=int), scale[i : i + 1], functional, transform)
         assert found[i, h] == pytest.approx(alone[0, 0], rel=1e-12)
 
 
@@ -245,5 +245,5 @@ def test_points_alone_are_the_points_of_the_full_replay():
     for functional in ("mean", "median"):
         state = Conformal(2, 3, QUANTILES, 50, 0.02)
         np.testing.assert_array_equal(
-            replay(line, state, functional, "none", only_points=True).point, _issue(line, n_residuals=50, functional=functional).point
+            run_conformal(line, state, functional, "none", only_points=True).point, _issue(line, n_residuals=50, functional=functional).point
         )

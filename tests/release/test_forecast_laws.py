@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 from small_release import build_small_body, cutoff_at, small_rows
 
 from tasks.core.frames import FORECAST, SERIES
-from tasks.release import forecasts, open_body, why_absent
+from tasks.release import find_absence_reasons, load_unsealed_release, predict_cutoffs
 from tasks.release.combine import Recency, Weights
 
 MOVING = Weights(
@@ -23,7 +23,7 @@ MOVING = Weights(
 def body(request, tmp_path_factory):
     """Its quantiles learn from every cutoff, or from every fourth; so do its weights, where they move."""
     folder, (stride, combined) = tmp_path_factory.mktemp("body") / "body", request.param
-    return open_body(build_small_body(folder, small_rows(n_steps=200), stride_steps=stride, n_history=80 // stride, gate_steps=40, **combined))
+    return load_unsealed_release(build_small_body(folder, small_rows(n_steps=200), stride_steps=stride, n_history=80 // stride, gate_steps=40, **combined))
 
 
 @given(seed=st.integers(0, 10**6), asked=st.lists(st.integers(120 * 24, 203 * 24), min_size=2, max_size=4, unique=True))
@@ -31,13 +31,13 @@ def body(request, tmp_path_factory):
 def test_a_forecast_follows_from_what_was_known_at_its_cutoff(body, seed, asked):
     rows = _as_they_come(small_rows(n_steps=200), np.random.default_rng(seed))
     cutoffs = [cutoff_at(-1) + timedelta(hours=hours) for hours in sorted(asked)]
-    batch = forecasts(body, rows, cutoffs)
+    batch = predict_cutoffs(body, rows, cutoffs)
     latest = {}
     for at in cutoffs:
         known = rows.filter(pl.col("known_at") <= at)
-        alone = forecasts(body, known, [at])
-        assert set(alone["series_id"]) | set(why_absent(body, rows, at)) == {"north", "south"}
-        assert not set(alone["series_id"]) & set(why_absent(body, rows, at))
+        alone = predict_cutoffs(body, known, [at])
+        assert set(alone["series_id"]) | set(find_absence_reasons(body, rows, at)) == {"north", "south"}
+        assert not set(alone["series_id"]) & set(find_absence_reasons(body, rows, at))
         latest |= dict.fromkeys(alone["cutoff"].unique(), alone)  # two cutoffs on one step: the later one counts
     expected = pl.concat([alone.filter(cutoff=cutoff) for cutoff, alone in latest.items()] or [batch.clear()])
     assert_frame_equal(batch, FORECAST.conform(expected), rel_tol=1e-9)

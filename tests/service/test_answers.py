@@ -17,14 +17,14 @@ from deployments.forecaster import shapes
 from tasks.core.frames import SERIES
 from tasks.edges.served import read_served
 from tasks.features import build_features
-from tasks.release import forecasts, load
+from tasks.release import load_release, predict_cutoffs
 
 TOLERANCE = 1e-6
 
 
 @pytest.fixture(scope="module")
 def release(releases):
-    return load(releases / "first")
+    return load_release(releases / "first")
 
 
 def as_frame(body: dict) -> pl.DataFrame:
@@ -60,7 +60,7 @@ def test_answers_are_the_forecasts_of_the_release_at_any_time(server, release, a
     reply = server.predict(series_id=which, as_of=at.isoformat())
     assert reply.status_code == 200, reply.text
     body = reply.json()
-    same_numbers(body, forecasts(release, all_rows, [at]).filter(pl.col("series_id").is_in(which)))
+    same_numbers(body, predict_cutoffs(release, all_rows, [at]).filter(pl.col("series_id").is_in(which)))
     assert [s["series_id"] for s in body["series"]] == which
     assert {s["cutoff"] for s in body["series"]} == {f"{cutoff_at(day):%FT%TZ}"}
 
@@ -68,7 +68,7 @@ def test_answers_are_the_forecasts_of_the_release_at_any_time(server, release, a
 def test_without_as_of_the_newest_known_rows_speak(server, release, all_rows):
     body = server.predict(series_id="south").json()
     newest = all_rows["known_at"].max()
-    same_numbers(body, forecasts(release, all_rows, [newest]).filter(pl.col("series_id") == "south"))
+    same_numbers(body, predict_cutoffs(release, all_rows, [newest]).filter(pl.col("series_id") == "south"))
     assert body["series"][0]["as_of"] == f"{newest:%FT%TZ}"
 
 
@@ -91,14 +91,14 @@ def test_a_history_of_the_same_rows_gets_the_same_numbers(server, release, all_r
     """The tail from where quantiles began to learn, plus what the features look back on, is all that an answer reads."""
     own = all_rows.filter(pl.col("series_id") == "north").tail(60 + release.schema.lookback_steps + 2)
     body = server.predict(series_id="north", history=as_history(own)).json()
-    same_numbers(body, forecasts(release, all_rows, [all_rows["known_at"].max()]).filter(pl.col("series_id") == "north"))
+    same_numbers(body, predict_cutoffs(release, all_rows, [all_rows["known_at"].max()]).filter(pl.col("series_id") == "north"))
 
 
 def test_a_history_under_a_name_of_its_own_is_forecast_in_any_order(server, release, all_rows):
     own = all_rows.filter(pl.col("series_id") == "north").tail(40)
     body = server.predict(series_id="mine", history=as_history(own.reverse())).json()
     renamed = SERIES.conform(own.with_columns(series_id=pl.lit("mine")))
-    same_numbers(body, forecasts(release, renamed, [renamed["known_at"].max()]))
+    same_numbers(body, predict_cutoffs(release, renamed, [renamed["known_at"].max()]))
 
 
 def test_a_history_can_be_asked_as_of_a_time_inside_it(server, release, all_rows):
@@ -106,7 +106,7 @@ def test_a_history_can_be_asked_as_of_a_time_inside_it(server, release, all_rows
     at = own["known_at"][-6]
     body = server.predict(series_id="mine", history=as_history(own), as_of=at.isoformat()).json()
     renamed = own.with_columns(series_id=pl.lit("mine"))
-    same_numbers(body, forecasts(release, renamed, [at]))
+    same_numbers(body, predict_cutoffs(release, renamed, [at]))
     assert body["series"][0]["as_of"] == f"{at:%FT%TZ}"
 
 

@@ -9,7 +9,7 @@ from small_release import build_small_release
 
 from deployments.forecaster import shapes
 from tasks.edges.served import read_served
-from tasks.edges.settings import ROOT, child_environment
+from tasks.edges.settings import ROOT, build_child_environment
 
 NOT_IN_THE_BENTO = (
     "prefect",
@@ -72,13 +72,13 @@ from datetime import UTC, datetime
 from deployments.forecaster import service
 from deployments.forecaster.answer import answer
 from deployments.forecaster.ask import read_ask
-from tasks.edges.served import append_served
+from tasks.edges.served import write_served
 service.source.prepare()
 made = answer(service.source.standing, read_ask(b'{{"series_id": "north"}}'), datetime.now(UTC))
-append_served(service.source.dataset, made.served)
+write_served(service.source.dataset, made.served)
 print(made.body["prediction_id"])
 """
-    env = child_environment(TIDEMILL_HOME=str(tmp_path), TIDEMILL_RELEASE=str(releases / "first"))
+    env = build_child_environment(TIDEMILL_HOME=str(tmp_path), TIDEMILL_RELEASE=str(releases / "first"))
     ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert len(ended.stdout.strip()) == 36

@@ -17,7 +17,7 @@ from small_release import START
 from deployments.forecaster.answer import LEARNED_STEPS
 from deployments.forecaster.app import N_LARGE_WAITING
 from deployments.forecaster.ask import MAX_OPENED
-from tasks.edges.served import read_served, served_path
+from tasks.edges.served import get_served_path, read_served
 
 N_HEAVY = N_LARGE_WAITING + 1
 
@@ -121,7 +121,7 @@ def test_a_body_that_is_large_for_nothing_is_refused_at_its_first_fault(busy, bo
 def test_a_store_that_another_process_holds_refuses_answers_and_stops_nothing_else(busy):
     with (
         at(busy.home),
-        closing(sqlite3.connect(served_path(DATASET))) as holder,
+        closing(sqlite3.connect(get_served_path(DATASET))) as holder,
         ThreadPoolExecutor(20) as pool,
     ):
         n_before = read_served(DATASET)["prediction_id"].n_unique()

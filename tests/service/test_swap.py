@@ -9,10 +9,10 @@ import pytest
 from servers import DATASET, at, crown, digest_of, publish, serving
 from small_release import build_small_release
 
-from deployments.forecaster.source import Choice, Standing
+from deployments.forecaster.source import LoadedRelease, ReleaseChoice
 from tasks.edges.artifacts import read_json, write_json, write_text
 from tasks.edges.served import count_served, read_served
-from tasks.release import forecasts, load
+from tasks.release import load_release, predict_cutoffs
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_published_rows_are_looked_back_on_as_soon_as_they_are_there(crowned, ho
     for rows in (early, all_rows):
         publish(home, rows)
         body = crowned.predict(series_id="north").json()
-        expected = forecasts(load(releases / "first"), rows, [rows["known_at"].max()]).filter(pl.col("series_id") == "north")
+        expected = predict_cutoffs(load_release(releases / "first"), rows, [rows["known_at"].max()]).filter(pl.col("series_id") == "north")
         assert [s["y_hat"] for s in body["series"][0]["steps"]] == pytest.approx(expected["y_hat"].to_list(), abs=1e-6)
     assert crowned.client.get("/api/v1/health/ready").json()["rows_from"] == "published"
 
@@ -172,8 +172,8 @@ def test_without_a_release_it_lives_says_why_and_is_ready_once_there_is_one(tmp_
 
 def test_the_newest_time_stays_at_hand_however_many_others_are_asked(releases, monkeypatch):
     monkeypatch.setattr("deployments.forecaster.source.KEPT_TIMES", 3)
-    release = load(releases / "first")
-    standing = Standing(release, release.manifest, Choice(release.folder, "1", "setting"), release.rows, ())
+    release = load_release(releases / "first")
+    standing = LoadedRelease(release, release.manifest, ReleaseChoice(release.folder, "1", "setting"), release.rows, ())
     standing.forecast(standing.newest_known)
     for days in range(1, 5):
         standing.forecast(standing.newest_known - timedelta(days=days))

@@ -7,7 +7,7 @@ import polars as pl
 from hypothesis import strategies as st
 
 from tasks.core.about import About, Covariates, Target
-from tasks.core.calendar import calendar_for
+from tasks.core.calendar import build_calendar
 from tasks.core.frames import SERIES
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -26,7 +26,7 @@ def feeds(draw, n_series=3):
     """(rows, about): a few series with holes, missing values and prices from .01 to 1e5, some of which hardly move."""
     about = about_of(draw(st.sampled_from(["continuous", "weekdays"])))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    grid = calendar_for(about).grid(START, START + timedelta(days=200))
+    grid = build_calendar(about).grid(START, START + timedelta(days=200))
     frames = []
     for k in range(draw(st.integers(1, n_series))):
         n, first = draw(st.integers(1, 45)), draw(st.integers(0, 10))
@@ -49,5 +49,5 @@ def feeds(draw, n_series=3):
         frame = frame.with_columns(pl.when(~pl.Series(missing)).then(pl.col(c)) for c in BARS)
         kept = rng.random(n) >= draw(st.sampled_from([0.0, 0.3, 0.7]))
         frames.append(frame.filter(pl.Series(kept) if kept.any() else pl.Series([True] + [False] * (n - 1))))
-    rows = pl.concat(frames).with_columns(known_at=calendar_for(about).nominal_known_at())
+    rows = pl.concat(frames).with_columns(known_at=build_calendar(about).nominal_known_at())
     return SERIES.conform(rows), about

@@ -9,7 +9,7 @@ import yaml
 from small_release import SMALL_ABOUT, SMALL_FEATURES, build_small_release, small_rows
 
 from tasks.edges.params import STAGES
-from tasks.edges.settings import settings
+from tasks.edges.settings import read_settings
 
 PROMOTE = {"gate_steps": 120, "min_gate_rows": 60, "alpha": 0.05, "min_gain_frac": 0.005}
 BASELINE = {"last_value": 1.0}
@@ -21,9 +21,9 @@ def at_home(home: Path, **environment: str):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"TIDEMILL_HOME": str(home), **environment}.items():
             patch.setenv(name, value)
-        settings.cache_clear()
+        read_settings.cache_clear()
         yield home
-    settings.cache_clear()
+    read_settings.cache_clear()
 
 
 def small_root(folder: Path, rows: pl.DataFrame | None = None, challenger=None, baseline=None, **sections) -> Path:

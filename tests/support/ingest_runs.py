@@ -8,7 +8,7 @@ import polars as pl
 from tasks.core.about import About, Target
 from tasks.ingest.params import FilesSource
 from tasks.ingest.source import build_source
-from tasks.ingest.stage import ingest
+from tasks.ingest.stage import read_source
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -37,7 +37,7 @@ def fill(folder, files):
 
 def run_ingest(folder, files, source, about=None, **caps):
     about = about or about_of()
-    return ingest(build_source(source, about, fill(folder, files)), about, say=lambda _: None, **caps)
+    return read_source(build_source(source, about, fill(folder, files)), about, say=lambda _: None, **caps)
 
 
 def hourly(values, series="a", start=START):

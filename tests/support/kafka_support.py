@@ -4,13 +4,13 @@ from uuid import uuid4
 
 import pytest
 
-from deployments.ops.kafka_broker import broker
+from deployments.ops.kafka_broker import run_broker
 
 
 @pytest.fixture(scope="session")
 def kafka_cluster(tmp_path_factory):
     """A running broker; `.address` is what clients are given. It ends with the tests."""
-    with broker(tmp_path_factory.mktemp("kafka")) as cluster:
+    with run_broker(tmp_path_factory.mktemp("kafka")) as cluster:
         yield cluster
 
 

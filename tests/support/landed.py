@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from tasks.core.records import RECORDS, Polled
-from tasks.feed.land import Landing, drain, open_table
+from tasks.core.records import RECORDS, PolledRecords
+from tasks.feed.land import LandingBuffer, open_table, run_loop
 from tasks.feed.params import FeedParams
 
 NOON = datetime(2024, 1, 2, 12, tzinfo=UTC)
@@ -49,7 +49,7 @@ class Given:
         mine = [f["_offset"] >= self._at.get(f["_source"], 0) for f in frame.iter_rows(named=True)]
         frame = frame.filter(pl.Series(mine, dtype=pl.Boolean))
         ends = dict(frame.group_by("_source").agg(pl.col("_offset").max() + 1).iter_rows())
-        return Polled(frame, ends)
+        return PolledRecords(frame, ends)
 
     def is_same(self):
         return True
@@ -57,7 +57,7 @@ class Given:
     def lag(self):
         return {}
 
-    def is_drained(self):
+    def is_caught_up(self):
         return self._next >= len(self._batches)
 
     def close(self):
@@ -67,9 +67,9 @@ class Given:
 def land(folder, batches, params=None, every=None):
     """The table after each of *batches* was landed in a commit of its own, by one process."""
     table = open_table(folder, params or params_of())
-    landing = Landing(table, params or params_of(), every, Given([]))
+    landing = LandingBuffer(table, params or params_of(), every, Given([]))
     for batch in batches:
-        landing.hold(Polled(batch, dict(batch.group_by("_source").agg(pl.col("_offset").max() + 1).iter_rows())))
+        landing.add_records(PolledRecords(batch, dict(batch.group_by("_source").agg(pl.col("_offset").max() + 1).iter_rows())))
         landing.commit()
     return table
 
@@ -78,7 +78,7 @@ def land_all(folder, records, params=None):
     """The table after *records* were drained."""
     table = open_table(folder, params or params_of())
     feed = Given([records])
-    drain(Landing(table, params or params_of(), None, feed), feed, until_drained=True)
+    run_loop(LandingBuffer(table, params or params_of(), None, feed), feed, until_drained=True)
     return table
 
 

@@ -24,7 +24,7 @@ from tasks.core.errors import TidemillError
 from tasks.edges import delta
 from tasks.edges.feeds.kafka import KafkaFeed
 from tasks.feed import window
-from tasks.feed.land import Landing, drain, open_table
+from tasks.feed.land import LandingBuffer, open_table, run_loop
 from tasks.feed.params import FeedParams
 
 
@@ -49,27 +49,27 @@ def main(arguments: list[str]) -> None:
         elif name == given.point and reached[name] == given.nth:
             os.kill(os.getpid(), signal.SIGSTOP if given.freeze else signal.SIGKILL)
 
-    delta.durable = window.durable = durable
+    delta.run_durability_hook = window.run_durability_hook = durable
     params = FeedParams(
         source={"kind": "kafka", "topic": given.topic}, fields={"price": {}, "seq": {}}, commit_rows=int(given.every), commit_every_s=0.1, dedupe=False, keep_h=1,  # marks alone must do
     )  # fmt: skip
     table = open_table(folder, params)
     options = {"session.timeout.ms": given.session, "heartbeat.interval.ms": "500"}
     feed = KafkaFeed(given.address, given.topic, f"g-{given.topic}-{given.group}", given.member, options, partial(print, "away:", file=sys.stderr))
-    landing = Landing(table, params, None, feed)
+    landing = LandingBuffer(table, params, None, feed)
     landing.refused = lambda why: print(f"refused: {why}", file=sys.stderr, flush=True)
 
     def turn(landed) -> None:
         nonlocal n_commits
         n_commits += landed is not None
-        if landed is not None and n_commits % 4 == 0 and given.tidy:
-            if (closed := window.window_of(table, "1h", 1e9, None)) is not None:
+        if landed is not None and n_commits % 4 == 0 and given.compact:
+            if (closed := window.build_window(table, "1h", 1e9, None)) is not None:
                 window.write_window(folder.parent, closed)
-            delta.open_for_reading(folder).tidy(keep_h=int(given.keep))
+            delta.open_existing_table(folder).compact(keep_h=int(given.keep))
 
     stopped = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
-    drain(landing, feed, until_drained=not given.ever, stop=lambda: bool(stopped), turn=turn)
+    run_loop(landing, feed, until_drained=not given.ever, stop=lambda: bool(stopped), turn=turn)
     feed.close()
 
 

@@ -9,7 +9,7 @@ from tasks.core.about import About
 from tasks.core.frames import SERIES
 from tasks.features import FeatureParams
 from tasks.features.leaks import find_leaks
-from tasks.features.stage import featurize
+from tasks.features.stage import build_feature_set
 
 SEASON = 24
 TARGETS = ("season", "autoregression", "walk", "slow", "heavy")
@@ -114,5 +114,5 @@ def verdict_of(rows, horizon_steps, listed=None, **params):
         target={"column": "load", "unit": "1"}, covariates={"past": ("x",)},
     )  # fmt: skip
     declared = FeatureParams.model_validate({"list": listed or [{"kind": "value", "column": "x"}], "leaks": {"n_cutoffs": 1, **params}})
-    made = featurize(rows, about, declared)
+    made = build_feature_set(rows, about, declared)
     return find_leaks(rows, about, declared, made.table, made.calendar)

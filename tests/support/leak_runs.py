@@ -16,8 +16,8 @@ from tasks.edges.params import STAGES, read_about, read_params
 from tasks.features import FeatureParams, build_features
 from tasks.features.__main__ import main as features
 from tasks.features.leaks import find_leaks
-from tasks.features.stage import featurize
-from tasks.features.user import bind_functions
+from tasks.features.stage import build_feature_set
+from tasks.features.user import resolve_functions
 from tasks.ingest.__main__ import main as ingest
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -99,18 +99,18 @@ def verdict_of(root: Path) -> LeakVerdict:
 def verdict_on(root: Path, table: pl.DataFrame) -> LeakVerdict:
     """What the gate says of another table of the same rows and features."""
     rows, about, params = inputs(root)
-    return find_leaks(rows, about, params, FEATURES.check(table), featurize(rows, about, params).calendar)
+    return find_leaks(rows, about, params, FEATURES.check(table), build_feature_set(rows, about, params).calendar)
 
 
 def newest_table(root: Path) -> pl.DataFrame:
     """The table that a stage without vintages would write: every origin sees what is known by now."""
     rows, about, params = inputs(root)
-    return build_features(rows, about, params, featurize(rows, about, params).calendar)
+    return build_features(rows, about, params, build_feature_set(rows, about, params).calendar)
 
 
 def inputs(root: Path):
     rows = read_frame(root / "data/clean/rows.parquet", SERIES)
-    return rows, read_about(root), bind_functions(read_params("features", FeatureParams, root), root / "own")
+    return rows, read_about(root), resolve_functions(read_params("features", FeatureParams, root), root / "own")
 
 
 def rules(verdict: LeakVerdict) -> set[tuple[str, str]]:

@@ -8,7 +8,7 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.schema import FeatureColumn, FeatureSchema
-from tasks.core.windows import Panel, panel_of
+from tasks.core.windows import Panel, build_panel
 
 HORIZON = 3
 CALENDAR = Calendar("continuous", "1d")
@@ -60,4 +60,4 @@ def feature_table(n_steps=400, n_series=2, seed=0, phi=0.7):
 
 
 def small_panel(**kwargs) -> Panel:
-    return panel_of(feature_table(**kwargs), small_schema(), CALENDAR)
+    return build_panel(feature_table(**kwargs), small_schema(), CALENDAR)

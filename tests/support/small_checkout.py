@@ -37,9 +37,9 @@ class SmallCheckout:
     @property
     def environment(self) -> dict[str, str]:
         """Nothing of the caller's Tidemill or Prefect, this environment's programs first, compiled code kept."""
-        from tasks.edges.settings import child_environment
+        from tasks.edges.settings import build_child_environment
 
-        ours = {name: value for name, value in child_environment().items() if not name.startswith(("TIDEMILL_", "PREFECT_API", "PYTHONDONT"))}
+        ours = {name: value for name, value in build_child_environment().items() if not name.startswith(("TIDEMILL_", "PREFECT_API", "PYTHONDONT"))}
         ours["PATH"] = f"{Path(sys.executable).parent}:{ours['PATH']}"
         return {**ours, "TIDEMILL_HOME": str(self.home), "PYTHONPATH": str(self.root), **self.settings}
 

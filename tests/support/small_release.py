@@ -13,13 +13,13 @@ import polars as pl
 from onnx import TensorProto, helper, numpy_helper
 
 from tasks.core.about import About
-from tasks.core.calendar import calendar_for
+from tasks.core.calendar import build_calendar
 from tasks.core.frames import HISTORY, SERIES
-from tasks.core.windows import Panel, panel_of
-from tasks.features import FeatureParams, build_features, feature_schema
-from tasks.release import Manifest, open_body, seal, z_hat
-from tasks.release.combine import member_columns, regime_of
-from tasks.release.origins import quantile_bases
+from tasks.core.windows import Panel, build_panel
+from tasks.features import FeatureParams, build_feature_schema, build_features
+from tasks.release import Manifest, load_unsealed_release, predict_ensemble, write_manifest
+from tasks.release.combine import compute_regime, list_member_columns
+from tasks.release.origins import predict_quantile_bases
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 SMALL_ABOUT = {
@@ -78,7 +78,7 @@ def build_small_release(folder: Path, rows=None, gate_steps=60, rows_steps=None,
     build_small_body(folder, rows, gate_steps, **body)
     first = rows["event_time"].min() if rows_steps is None else rows["event_time"].max() - timedelta(days=rows_steps - 1)
     rows.filter(pl.col("event_time") >= first).write_parquet(folder / "rows.parquet")
-    return seal(folder)
+    return write_manifest(folder)
 
 
 def build_small_body(
@@ -91,8 +91,8 @@ def build_small_body(
     """
     about, features = about or small_about(), features or small_features()
     weights = weights or {"last_value": 0.2, "window_mean": 0.2, "ridge": 0.6}
-    schema, calendar = feature_schema(about, features), calendar_for(about, reach=(rows["event_time"].min(), rows["event_time"].max()))
-    panel = panel_of(build_features(rows, about, features, calendar), schema, calendar)
+    schema, calendar = build_feature_schema(about, features), build_calendar(about, reach=(rows["event_time"].min(), rows["event_time"].max()))
+    panel = build_panel(build_features(rows, about, features, calendar), schema, calendar)
     last_origin = len(panel.event_time) - 1 - gate_steps
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "members").mkdir(exist_ok=True)
@@ -121,12 +121,12 @@ def build_small_body(
     HISTORY.conform(pl.DataFrame(schema=HISTORY.columns)).write_parquet(folder / "history.parquet")
     if n_history:
         origins = last_origin - stride_steps * np.arange(n_history - 1, -1, -1)
-        _history(open_body(folder), panel, origins[origins >= schema.lookback_steps], last_origin).write_parquet(folder / "history.parquet")
+        _history(load_unsealed_release(folder), panel, origins[origins >= schema.lookback_steps], last_origin).write_parquet(folder / "history.parquet")
     return folder
 
 
 def write_linear_graph(path: Path, weights: np.ndarray, intercept: np.ndarray) -> None:
-    """A graph `x` (n, F) -> `z_hat` (n, H): x @ weights + intercept, unknown features counting as 0."""
+    """A graph `x` (n, F) -> `predict_ensemble` (n, H): x @ weights + intercept, unknown features counting as 0."""
     nodes = [
         helper.make_node("IsNaN", ["x"], ["unknown"]),
         helper.make_node("Where", ["unknown", "zero", "x"], ["known"]),
@@ -153,7 +153,7 @@ def _coefficients(name: str, panel: Panel, last_origin: int, bias: float) -> tup
             weights[schema.index(column), s] = 1.0
         return weights, intercept
     x = panel.x[: last_origin + 1 - steps].reshape(-1, len(schema.columns))
-    z = panel.targets(0, last_origin + 1 - steps).reshape(len(x), steps)
+    z = panel.get_targets(0, last_origin + 1 - steps).reshape(len(x), steps)
     whole = np.isfinite(x).all(axis=1) & np.isfinite(z).all(axis=1)
     design = np.column_stack([x[whole], np.ones(whole.sum())]).astype(np.float64)
     fitted = np.linalg.solve(design.T @ design + 0.1 * np.eye(design.shape[1]), design.T @ z[whole])
@@ -166,13 +166,13 @@ def _history(body, panel: Panel, origins: np.ndarray, last_origin: int) -> pl.Da
     origin, series, step = np.repeat(where[:, 0], steps), np.repeat(where[:, 1], steps), np.tile(np.arange(1, steps + 1), len(where))
     target = origin + step
     known = panel.known_pos[target, series] <= last_origin
-    point = z_hat(body, x)
-    own, regime = quantile_bases(body, x, point), body.blend.regime
+    point = predict_ensemble(body, x)
+    own, regime = predict_quantile_bases(body, x, point), body.blend.regime
     further = {} if own is None else {f"q_{q:g}": own[..., i].ravel() for i, q in enumerate(body.blend.quantiles)}
     further |= {
-        c: body.members[m].run(["z_hat"], {"x": x})[0].astype(float).ravel() for m, c in zip(body.how.members, member_columns(body.how), strict=False)
+        c: body.members[m].run(["z_hat"], {"x": x})[0].astype(float).ravel() for m, c in zip(body.how.members, list_member_columns(body.how), strict=False)
     }
-    further |= {"regime": np.repeat(regime_of(regime, x, panel.schema), steps)} if regime else {}
+    further |= {"regime": np.repeat(compute_regime(regime, x, panel.schema), steps)} if regime else {}
     frame = pl.DataFrame(
         {
             "series_id": pl.Series(panel.series_ids).gather(series),
@@ -180,7 +180,7 @@ def _history(body, panel: Panel, origins: np.ndarray, last_origin: int) -> pl.Da
             "step": step,
             "event_time": panel.event_time.gather(target),
             "z_hat": point.ravel(),
-            "scale": np.repeat(panel.schema.scales(x), steps),
+            "scale": np.repeat(panel.schema.get_scales(x), steps),
             "z": pl.Series(np.where(known, panel.z[target, series], np.nan)).fill_nan(None),
             "known_at": panel.cutoff.gather(panel.known_pos[target, series].clip(max=len(panel.cutoff) - 1)),
             **further,

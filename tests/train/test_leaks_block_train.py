@@ -11,8 +11,8 @@ from panels import CALENDAR, feature_table, small_schema
 from small_checkout import small_checkout
 
 from tasks.core.errors import LeakError
-from tasks.core.windows import WalkForward, panel_of, plan_folds
-from tasks.train.overlap import find_overlap, refuse_overlap
+from tasks.core.windows import WalkForward, build_folds, build_panel
+from tasks.train.overlap import check_overlap, find_overlap
 
 NEXT = "import numpy as np\ndef following(values):\n    return np.append(values[1:], np.nan)\n"
 PLANTED = {"kind": "function", "of": "planted:following", "column": "z", "lookback_steps": 0}
@@ -56,19 +56,19 @@ def late():
 
 
 def test_the_walks_own_pairs_are_all_known_by_their_cutoff(late):
-    panel = panel_of(late, small_schema(), CALENDAR)
-    folds = plan_folds(len(panel.event_time), len(panel.event_time) - 31, 3, WALK)
+    panel = build_panel(late, small_schema(), CALENDAR)
+    folds = build_folds(len(panel.event_time), len(panel.event_time) - 31, 3, WALK)
     assert find_overlap(late, panel, folds, WALK) is None
 
 
 def test_a_walk_that_forgets_when_values_were_known_or_its_embargo_is_refused(late):
-    panel = panel_of(late, small_schema(), CALENDAR)
-    folds = plan_folds(len(panel.event_time), len(panel.event_time) - 31, 3, WALK)
+    panel = build_panel(late, small_schema(), CALENDAR)
+    folds = build_folds(len(panel.event_time), len(panel.event_time) - 31, 3, WALK)
     nominal = np.where(panel.known_pos < len(panel.event_time), np.arange(len(panel.event_time))[:, None], panel.known_pos)
     with pytest.raises(
         LeakError,
         match=r"The fold of the cutoff .* would learn from series 's[01]', origin .*, step 1: its value of .* was known at .*, after the cutoff",
     ):
-        refuse_overlap(late, replace(panel, known_pos=nominal), folds, WALK)
+        check_overlap(late, replace(panel, known_pos=nominal), folds, WALK)
     hasty = replace(panel, known_pos=np.maximum(panel.known_pos - WALK.embargo_steps, 0))
     assert find_overlap(late, hasty, folds, WALK).rule == "overlap"

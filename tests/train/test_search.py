@@ -18,12 +18,12 @@ from searched import FEW, N_TRIALS, PENALTY, WALK, judged_and_cut_off, kill_in_f
 from tasks.core.errors import FoldError, ForecasterError, ParamsError, SettingsError
 from tasks.core.scores import pinball
 from tasks.edges.mlflow_delivery import publish_runs
-from tasks.edges.settings import settings
-from tasks.edges.tracking import pending
-from tasks.train.search.params import SearchParams, with_chosen
-from tasks.train.search.search import Trial, front, tell_mlflow
-from tasks.train.search.search import search as search_module
-from tasks.train.search.study import alone_with, begin_trial, drawn, finished, open_study, study_folder, trim_studies
+from tasks.edges.settings import read_settings
+from tasks.edges.tracking import list_pending_entries
+from tasks.train.search import search as search_module
+from tasks.train.search.params import SearchParams, merge_params
+from tasks.train.search.search import SearchTrial, build_mlflow_logger, find_pareto_front
+from tasks.train.search.study import delete_old_studies, get_study_folder, list_finished, open_locked_study, open_study, register_drawn, start_trial
 
 
 def test_a_search_killed_twice_loses_no_trial_repeats_none_and_answers_as_if_nothing_had_been(tmp_path):
@@ -81,7 +81,7 @@ def test_half_a_line_and_a_lock_of_a_killed_search_do_no_harm(home):
 
 def _weigh(key, used):
     """Make the folder of the study *key* one of 700 kB, used at second *used*."""
-    folder = study_folder(key)
+    folder = get_study_folder(key)
     (folder / "front.json").write_bytes(b" " * 700_000)
     os.utime(folder / "lock", (used, used))
     return folder
@@ -91,15 +91,15 @@ def test_studies_stay_within_their_bound_the_newest_used_stay_and_none_in_use_go
     search = SearchParams.model_validate(FEW)
     with at_home(tmp_path, TIDEMILL_KEEP_SEARCHES_MB="2"):
         for key in "abcd":
-            with alone_with(key, search):
+            with open_locked_study(key, search):
                 pass
         folders = {key: _weigh(key, used) for used, key in enumerate("abcd")}
-        with alone_with("a", search):
+        with open_locked_study("a", search):
             os.utime(folders["a"] / "lock", (0, 0))
-            trim_studies()
+            delete_old_studies()
             assert [key for key, folder in folders.items() if folder.exists()] == ["a", "c", "d"]
         os.utime(folders["a"] / "lock", (0, 0))
-        trim_studies()
+        delete_old_studies()
         assert [key for key, folder in folders.items() if folder.exists()] == ["c", "d"]
 
 
@@ -112,10 +112,10 @@ def test_a_study_that_was_trimmed_begins_anew_also_in_a_process_that_remembers_i
 
 def test_who_waits_for_a_study_that_is_trimmed_meanwhile_holds_a_lock_that_others_see(home):
     search = SearchParams.model_validate(FEW)
-    found, folder = [], study_folder("a")
+    found, folder = [], get_study_folder("a")
 
     def wait():
-        with alone_with("a", search):
+        with open_locked_study("a", search):
             found.append((folder / "lock").exists())
 
     with (folder / "lock").open("w") as handle:
@@ -256,8 +256,8 @@ def test_error_and_size_have_a_front_and_the_smaller_graph_is_taken_where_it_cos
 
 
 def test_the_front_is_what_none_beats():
-    trials = [Trial(i, "complete", {}, {"error": e, "size": s}, None, i, 0) for i, (e, s) in enumerate([(1, 9), (2, 5), (2, 6), (3, 5), (4, 1)])]
-    assert [t.number for t in front(trials, ("error", "size"))] == [0, 1, 4]
+    trials = [SearchTrial(i, "complete", {}, {"error": e, "size": s}, None, i, 0) for i, (e, s) in enumerate([(1, 9), (2, 5), (2, 6), (3, 5), (4, 1)])]
+    assert [t.number for t in find_pareto_front(trials, ("error", "size"))] == [0, 1, 4]
 
 
 def test_pruned_trials_end_early_and_are_never_chosen():
@@ -268,14 +268,14 @@ def test_pruned_trials_end_early_and_are_never_chosen():
 
 
 def test_every_trial_is_a_run_nested_in_the_search():
-    tell = tell_mlflow("small", "ridge", "d" * 64)
+    tell = build_mlflow_logger("small", "ridge", "d" * 64)
     found = train_small(search={**FEW, "n_trials": 3}, tell=tell).search[0]
-    assert len(pending()) == 4
+    assert len(list_pending_entries()) == 4
     publish_runs()
 
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(tracking_uri=settings().tracking_uri)
+    client = MlflowClient(tracking_uri=read_settings().tracking_uri)
     runs = client.search_runs([client.get_experiment_by_name("small").experiment_id])
     (parent,) = (r for r in runs if "mlflow.parentRunId" not in r.data.tags)
     nested = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
@@ -294,12 +294,12 @@ def test_a_database_by_url_keeps_the_trials_and_takes_up_what_was_killed(tmp_pat
         (folder,) = (home / "search").iterdir()
         assert not (folder / "journal.log").exists()
         study = open_study(folder.name, search)
-        trial = begin_trial(study, search, WALK.seed)  # drawn and never told, as a kill leaves it
+        trial = start_trial(study, search, WALK.seed)  # drawn and never told, as a kill leaves it
         search.space["penalty"].draw(trial, "penalty")
-        drawn(trial)
+        register_drawn(trial)
         assert train_small(search=FEW).search == expected
-        with alone_with(folder.name, search) as study:
-            assert len(finished(study)) == N_TRIALS
+        with open_locked_study(folder.name, search) as study:
+            assert len(list_finished(study)) == N_TRIALS
             assert len(study.get_trials()) == N_TRIALS + 1
 
 
@@ -307,9 +307,9 @@ def test_a_trial_that_waits_to_be_done_again_outlives_a_kill_before_it_is_drawn(
     expected = train_small(search={**FEW, "n_trials": 4}).search[0]["trials"][3]["params"]["penalty"]
     (folder,) = (home / "search").iterdir()
     search, wanted = SearchParams.model_validate(FEW), 0.123
-    with alone_with(folder.name, search) as study:
+    with open_locked_study(folder.name, search) as study:
         study.enqueue_trial({"penalty": wanted})
-        begin_trial(study, search, WALK.seed)  # taken from the queue, and killed
+        start_trial(study, search, WALK.seed)  # taken from the queue, and killed
     judged = [t["params"]["penalty"] for t in train_small(search={**FEW, "n_trials": 6}).search[0]["trials"]]
     assert judged.count(wanted) == 1
     assert judged[3] == expected
@@ -373,7 +373,7 @@ def test_an_inner_window_leaves_older_steps_out_of_the_inner_fits():
 
 
 def test_a_dotted_name_reaches_inside():
-    assert with_chosen({"params": {"alpha": 1, "tol": 2}}, {"params.alpha": 3, "base": "last"}) == {"params": {"alpha": 3, "tol": 2}, "base": "last"}
+    assert merge_params({"params": {"alpha": 1, "tol": 2}}, {"params.alpha": 3, "base": "last"}) == {"params": {"alpha": 3, "tol": 2}, "base": "last"}
 
 
 def test_the_same_search_gives_the_same_outputs_to_the_byte(tmp_path):

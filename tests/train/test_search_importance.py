@@ -7,8 +7,8 @@ import optuna
 import pytest
 from searched import FEW, N_TRIALS, train_small
 
-from tasks.train.search.charts import importances_svg
-from tasks.train.search.importance import LEAST_TRIALS, importances
+from tasks.train.search.charts import render_importances
+from tasks.train.search.importance import LEAST_TRIALS, compute_importances
 
 
 def tried(n, value, space, seed=0):
@@ -31,13 +31,13 @@ def always(_):
 
 
 def shares_of(trials, names, seed=1):
-    return {one.param: one for one in importances(trials, names, {"error": 0, "size": 1}, seed)}
+    return {one.param: one for one in compute_importances(trials, names, {"error": 0, "size": 1}, seed)}
 
 
 def test_shares_are_those_of_an_additive_function_whose_variance_is_known():
     """Of 3 a + b the parts vary as 9 : 1, since both are drawn evenly; the size depends on c alone."""
     trials = tried(100, lambda p: [3 * p["a"] + p["b"], p["c"]], dict.fromkeys("cba", always))
-    found = importances(trials, ["c", "b", "a"], {"error": 0, "size": 1}, 1)
+    found = compute_importances(trials, ["c", "b", "a"], {"error": 0, "size": 1}, 1)
     assert [one.param for one in found] == ["a", "b", "c"]
     assert [one.shares["error"] for one in found] == pytest.approx([0.9, 0.1, 0.0], abs=0.06)
     assert [one.shares["size"] for one in found] == pytest.approx([0.0, 0.0, 1.0], abs=0.06)
@@ -92,7 +92,7 @@ def test_the_size_is_weighed_by_itself_whatever_varies_beside_it():
 
 
 def test_the_picture_has_a_bar_for_each_share_and_a_word_where_there_is_none():
-    svg = importances_svg([("params.a<b", {"error": 0.5, "size": 0.25}, 30), ("rare", {}, 3)], 20)
+    svg = render_importances([("params.a<b", {"error": 0.5, "size": 0.25}, 30), ("rare", {}, 3)], 20)
     page = ET.fromstring(svg)
     bars = [float(r.get("width")) for r in page.findall(".//{*}rect") if r.get("height") == "12"]
     words = [t.text for t in page.findall(".//{*}text")]

@@ -7,7 +7,7 @@ from panels import CALENDAR, feature_table, small_about, small_panel, small_sche
 
 from tasks.core.errors import FoldError, ForecasterError
 from tasks.train.params import TrainParams
-from tasks.train.stage import score, train
+from tasks.train.stage import fit_model, score
 
 WALK = TrainParams(n_cutoffs=40, stride_steps=2, refit_every_cutoffs=10, min_train_steps=100)
 GATE = 30
@@ -15,7 +15,7 @@ LEARNERS = ["ridge", "lightgbm"]
 
 
 def _train(model, table, gate_steps=GATE, walk=WALK, **model_params):
-    return train(model, table, small_schema(), small_about(), CALENDAR, walk, model_params, gate_steps, say=lambda _: None)
+    return fit_model(model, table, small_schema(), small_about(), CALENDAR, walk, model_params, gate_steps, say=lambda _: None)
 
 
 @pytest.mark.parametrize("model", LEARNERS)

@@ -14,19 +14,19 @@ from polars.testing import assert_frame_equal
 from pydantic import ValidationError
 
 from tasks.core.about import About, Target
-from tasks.core.calendar import Calendar, exchange_sessions
+from tasks.core.calendar import Calendar, list_exchange_sessions
 from tasks.core.errors import ContractError
 from tasks.core.frames import QUARANTINE, SERIES
 from tasks.core.gaps import find_gaps
-from tasks.edges.artifacts import file_hash, read_frame, write_frame
+from tasks.edges.artifacts import compute_file_hash, read_frame, write_frame
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.validate.__main__ import main
 from tasks.validate.contract import check_contract
-from tasks.validate.page import render
+from tasks.validate.page import render_validation
 from tasks.validate.params import ColumnRule, RowRule, ValidateParams
-from tasks.validate.profile import profile
-from tasks.validate.stage import validate
+from tasks.validate.profile import build_profile
+from tasks.validate.stage import validate_rows
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 INF, NAN = float("inf"), float("nan")
@@ -75,7 +75,7 @@ def test_each_row_is_clean_or_quarantined_as_an_independent_oracle_says(drawn):
     rows = frame_of(*map(list, list(zip(*drawn, strict=True))[:3]), times=times)
     minutes = [t.minute for t in times]
     phase = (min(minutes, key=lambda m: (-minutes.count(m), m)), 0)
-    got = validate(rows, about_of(), PARAMS, say=lambda _: None)
+    got = validate_rows(rows, about_of(), PARAMS, say=lambda _: None)
     broken = [oracle(row, phase) for row in rows.select("a", "b", "c", "event_time").iter_rows()]
     assert got.clean.height + got.quarantined.height == rows.height
     assert_frame_equal(pl.concat([got.clean, got.quarantined.drop("rule", "reason")]).sort(SERIES.key), rows)
@@ -106,19 +106,19 @@ def test_planted_fault_is_quarantined_with_its_rule_and_reason(rule, tmp_path):
     rows = frame_of([5.0] * 9)
     hit = rows["event_time"] == rows["event_time"][4]
     rows = rows.with_columns(pl.when(hit).then(pl.lit(v, pl.Float64)).otherwise(pl.col(c)).alias(c) for c, v in cells.items())
-    got = validate(rows, about_of(), PARAMS, say=lambda _: None)
+    got = validate_rows(rows, about_of(), PARAMS, say=lambda _: None)
     assert got.quarantined.select("event_time", "rule", "reason").rows() == [(START + timedelta(hours=4), rule, reason)]
     assert got.clean.height == 8
 
 
 def test_null_passes_where_the_contract_allows_it():
-    got = validate(frame_of([5.0] * 4, b=[None, 1.0, None, 1.0]), about_of(), PARAMS, say=lambda _: None)
+    got = validate_rows(frame_of([5.0] * 4, b=[None, 1.0, None, 1.0]), about_of(), PARAMS, say=lambda _: None)
     assert (got.clean.height, got.clean["b"].null_count()) == (4, 2)
 
 
 def test_row_between_the_steps_is_quarantined():
     times = [START + timedelta(hours=i, minutes=17 if i == 2 else 30) for i in range(6)]
-    got = validate(frame_of([5.0] * 6, times=times), about_of(), PARAMS, say=lambda _: None)
+    got = validate_rows(frame_of([5.0] * 6, times=times), about_of(), PARAMS, say=lambda _: None)
     assert got.quarantined.select("rule", "reason").rows() == [("on_grid", "2024-01-01 02:17:00 is no step every 1h as most rows are")]
 
 
@@ -126,20 +126,20 @@ def test_row_between_the_steps_is_quarantined():
 def test_row_on_a_day_off_is_quarantined(calendar, day):
     days = ["2024-07-02", "2024-07-03", "2024-07-05", day]
     rows = frame_of([5.0] * 4, times=[datetime.fromisoformat(d).replace(tzinfo=UTC) for d in days])
-    got = validate(rows, about_of("1d", calendar), PARAMS, say=lambda _: None)
+    got = validate_rows(rows, about_of("1d", calendar), PARAMS, say=lambda _: None)
     assert got.quarantined.select("rule", "reason").rows() == [("on_calendar", f"{day} 00:00:00 is no step of {calendar}")]
 
 
 def test_too_few_rows_stop_the_stage():
     with pytest.raises(ContractError, match=r"data/raw has 2 rows, `validate.min_rows` asks for 3.*ledger.json"):
-        validate(frame_of([1.0] * 2), about_of(), PARAMS.model_copy(update={"min_rows": 3}))
+        validate_rows(frame_of([1.0] * 2), about_of(), PARAMS.model_copy(update={"min_rows": 3}))
     with pytest.raises(ContractError, match="has 0 rows"):  # a suite passes on nothing
-        validate(frame_of([1.0]).clear(), about_of(), PARAMS)
+        validate_rows(frame_of([1.0]).clear(), about_of(), PARAMS)
 
 
 def test_missing_column_stops_the_stage():
     with pytest.raises(ContractError, match=r"speaks of column\(s\) \['c'\], but data/raw has \['a', 'b'\]"):
-        validate(frame_of([1.0]).drop("c"), about_of(), PARAMS)
+        validate_rows(frame_of([1.0]).drop("c"), about_of(), PARAMS)
 
 
 def test_expectation_that_raises_is_no_bad_data():
@@ -150,7 +150,7 @@ def test_expectation_that_raises_is_no_bad_data():
 
 
 def test_contract_without_rules_lets_all_finite_rows_through():
-    got = validate(frame_of([1.0, INF, 1.0]), about_of(), ValidateParams(max_quarantine_frac=1, columns={}), say=lambda _: None)
+    got = validate_rows(frame_of([1.0, INF, 1.0]), about_of(), ValidateParams(max_quarantine_frac=1, columns={}), say=lambda _: None)
     assert got.quarantined["rule"].to_list() == ["a is finite"]
 
 
@@ -166,7 +166,7 @@ def test_rule_that_cannot_be_is_refused(rule):
     calendar=st.sampled_from(["continuous", "weekdays", "exchange:XNYS"]),
 )
 def test_gaps_and_rows_together_are_every_step_between_first_and_last(kept, calendar):
-    sessions = exchange_sessions("XNYS", START, START + timedelta(days=60)) if calendar.startswith("exchange") else None
+    sessions = list_exchange_sessions("XNYS", START, START + timedelta(days=60)) if calendar.startswith("exchange") else None
     steps = Calendar(calendar, "1d", 0.0, sessions)
     grid = steps.grid(START + timedelta(days=1), START + timedelta(days=50))
     rows = pl.concat([frame_of([1.0] * len(k), times=[grid[i] for i in sorted(k)], series=f"s{j}") for j, k in enumerate(kept)])
@@ -185,7 +185,7 @@ def test_gap_of_a_month_counts_months():
 
 def test_profile_has_the_figures_of_numpy():
     values = [3.0, None, 4.5, -1.0]
-    figures = profile(frame_of(values))["s"]["a"]
+    figures = build_profile(frame_of(values))["s"]["a"]
     known = np.array([v for v in values if v is not None])
     assert (figures["n"], figures["n_null"]) == (4, 1)
     assert [figures[k] for k in ("min", "max", "mean", "sd")] == pytest.approx([known.min(), known.max(), known.mean(), known.std(ddof=1)])
@@ -194,8 +194,8 @@ def test_profile_has_the_figures_of_numpy():
 
 def test_page_needs_nothing_from_elsewhere_and_escapes_what_it_shows():
     rows = frame_of([5.0, -1.0, 5.0, 5.0], times=[START + timedelta(hours=h) for h in (0, 1, 2, 9)], series="<script>")
-    got = validate(rows, about_of(), PARAMS, say=lambda _: None)
-    page = render(got.summary, got.result, got.quarantined, got.profile, got.gaps)
+    got = validate_rows(rows, about_of(), PARAMS, say=lambda _: None)
+    page = render_validation(got.summary, got.result, got.quarantined, got.profile, got.gaps)
     assert not re.search(r"(src|href|url\()", page)
     assert "<script>" not in page
     for text in (
@@ -225,7 +225,7 @@ def write_raw(root, n_bad):
 
 
 def hashes(root):
-    return {str(path.relative_to(root)): file_hash(path) for path in sorted((root / "data").rglob("*")) if path.is_file() and "raw" not in path.parts}
+    return {str(path.relative_to(root)): compute_file_hash(path) for path in sorted((root / "data").rglob("*")) if path.is_file() and "raw" not in path.parts}
 
 
 def test_stage_on_disk_keeps_schemas_and_repeats_to_the_byte(checkout):

@@ -15,7 +15,7 @@ import orjson
 import polars as pl
 
 from tasks.core.errors import FeedError
-from tasks.core.records import RECORDS, Marks, Polled, lost_value
+from tasks.core.records import RECORDS, Marks, PolledRecords, encode_loss
 
 _PAGE = 500  # bars that every exchange gives at once, or fewer
 _VALUES = ("open", "high", "low", "close", "volume")
@@ -31,7 +31,7 @@ class _Symbol:
         self.ask_at = 0.0
 
 
-class _Found(NamedTuple):
+class _FetchedBar(NamedTuple):
     """A record with its place and the place after it."""
 
     offset: int
@@ -90,9 +90,9 @@ class ExchangeFeed:
         self._marks = marks
         self.rewind()
 
-    def poll(self, n_records: int, within_s: float) -> Polled:
+    def poll(self, n_records: int, within_s: float) -> PolledRecords:
         """See Feed; of one symbol. While the exchange does not answer there are no records. Raises FeedError when it refuses."""
-        nothing = Polled(pl.DataFrame(schema=dict(RECORDS)), {})
+        nothing = PolledRecords(pl.DataFrame(schema=dict(RECORDS)), {})
         one = min(self._all, key=lambda symbol: symbol.ask_at)
         if self._is_closed or (wait_s := one.ask_at - time.monotonic()) > within_s:
             time.sleep(within_s)
@@ -111,8 +111,8 @@ class ExchangeFeed:
             raise FeedError(
                 f"{self._exchange} refuses bars of {one.symbol}: {type(error).__name__} {error}. Look at `feed.source` and TIDEMILL_FEED_EXCHANGE."
             ) from error
-        found = self._new(one, sorted(bars, key=lambda bar: bar[0]), limit, n_records)
-        return Polled(_frame(one.source, found, self._length_ms), {one.source: one.next}) if found else nothing
+        found = self._select_new(one, sorted(bars, key=lambda bar: bar[0]), limit, n_records)
+        return PolledRecords(_build_frame(one.source, found, self._length_ms), {one.source: one.next}) if found else nothing
 
     def is_same(self) -> bool:
         """See Feed."""
@@ -125,10 +125,10 @@ class ExchangeFeed:
 
     def lag(self) -> dict[str, int]:
         """Bars that have closed since the one polled last, by the clock; some may not exist."""
-        until = self._closed_until()
+        until = self._compute_closed_ms()
         return {one.source: max((until - one.next) // self._length_ms, 0) if one.next else 0 for one in self._all}
 
-    def is_drained(self) -> bool:
+    def is_caught_up(self) -> bool:
         """Whether each symbol was read up to a question that brought no closed bar more."""
         return all(one.is_caught_up for one in self._all)
 
@@ -137,15 +137,15 @@ class ExchangeFeed:
         self._is_closed = True
         self._client.session.close()
 
-    def _closed_until(self) -> int:
+    def _compute_closed_ms(self) -> int:
         """Bars that begin before it are closed."""
         return int(self._client.milliseconds()) + self._ahead_ms - self._settle_ms - self._length_ms + 1
 
-    def _new(self, one: _Symbol, bars: list[list[Any]], limit: int, n: int) -> list[_Found]:
+    def _select_new(self, one: _Symbol, bars: list[list[Any]], limit: int, n: int) -> list[_FetchedBar]:
         """The closed bars that were not read, *n* at most, a lost range before them where there is one; says when to ask next."""
-        until = self._closed_until()
+        until = self._compute_closed_ms()
         one.saw_last = one.saw_last or any(bar[0] < one.next for bar in bars)
-        new = [_Found(bar[0], _value(one.symbol, bar), bar[0] + 1) for bar in bars if one.begins <= bar[0] < until]
+        new = [_FetchedBar(bar[0], _encode_value(one.symbol, bar), bar[0] + 1) for bar in bars if one.begins <= bar[0] < until]
         if not new:
             beyond = one.asks_from + (limit - 2) * self._length_ms  # up to there the answer would have held bars
             is_last = not one.begins or beyond >= until
@@ -154,16 +154,16 @@ class ExchangeFeed:
             one.ask_at = time.monotonic() + (max(self._every_s, (one.next + self._length_ms - until) / 1000) if is_last else 0.0)
             return []
         if one.next < (first := new[0].offset) and one.next and not one.saw_last:
-            lost = {"since": _time(one.next), "until": _time(first)}
+            lost = {"since": _format_time(one.next), "until": _format_time(first)}
             said = f"bars of {one.symbol} from {lost['since']} until {lost['until']}: {self._exchange} does not reach back so far"
-            new.insert(0, _Found(one.next, lost_value(said), first))
+            new.insert(0, _FetchedBar(one.next, encode_loss(said), first))
             self._lost({"source": one.source, **lost})
         one.next = one.begins = one.asks_from = new[:n][-1].end
         one.saw_last = False
         return new[:n]
 
 
-def _frame(source: str, found: list[_Found], length_ms: int) -> pl.DataFrame:
+def _build_frame(source: str, found: list[_FetchedBar], length_ms: int) -> pl.DataFrame:
     columns = {
         "_source": [source] * len(found), "_offset": [one.offset for one in found],
         "_timestamp": pl.Series([(one.offset + length_ms) * 1000 for one in found], dtype=pl.Int64).cast(RECORDS["_timestamp"]),
@@ -172,9 +172,9 @@ def _frame(source: str, found: list[_Found], length_ms: int) -> pl.DataFrame:
     return pl.DataFrame(columns, schema=dict(RECORDS))
 
 
-def _value(symbol: str, bar: list[Any]) -> bytes:
-    return orjson.dumps({"series_id": symbol, "event_time": _time(bar[0]), **dict(zip(_VALUES, bar[1:], strict=False))})
+def _encode_value(symbol: str, bar: list[Any]) -> bytes:
+    return orjson.dumps({"series_id": symbol, "event_time": _format_time(bar[0]), **dict(zip(_VALUES, bar[1:], strict=False))})
 
 
-def _time(ms: int) -> str:
+def _format_time(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, ZONE).isoformat().replace("+00:00", "Z")

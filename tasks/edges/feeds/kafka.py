@@ -16,7 +16,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, IsolationLevel, KafkaErr
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from tasks.core.errors import FeedError, FencedError, OffsetLostError, TopicMissingError
-from tasks.core.records import RECORDS, Marks, Polled
+from tasks.core.records import RECORDS, Marks, PolledRecords
 
 _QUEUED_KB = 8_192  # prefetched beside what we hold: 16 MB cost 60 MB more and gain nothing; a record of 20 MB still passes
 _POLL_BYTES, _PIECE, _PIECE_S = 8_000_000, 1_000, 0.01  # a poll ends when it has so much; looked at after each piece
@@ -72,8 +72,8 @@ class KafkaFeed:
     ) -> None:
         common = {"bootstrap.servers": address, "log_level": 2, **(options or {})}  # with 3 it writes 20 lines a second while no broker is there
         self._topic, self._address = topic, address
-        self._admin = AdminClient(admin_options(common))
-        self._cluster, self._topic_id, n_partitions = self._look()
+        self._admin = AdminClient(select_admin_options(common))
+        self._cluster, self._topic_id, n_partitions = self._fetch_topic_ids()
         # A member that comes back under its id is given what it had, whatever it subscribes to now: of another topic, or of fewer partitions.
         instance = f"{group}-{self._topic_id}-{n_partitions}-{member}"
         identity = {"group.id": group, "group.instance.id": instance, "client.id": f"{group}-{member}"}
@@ -91,20 +91,20 @@ class KafkaFeed:
     def open(self, marks: Callable[[], Marks]) -> None:
         """Join the group. Partitions come with the first polls."""
         self._marks = marks
-        self._join()
+        self._join_group()
 
-    def _join(self) -> None:
-        self._consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._taken, on_lost=self._taken)
+    def _join_group(self) -> None:
+        self._consumer.subscribe([self._topic], on_assign=self._apply_assignment, on_revoke=self._apply_revocation, on_lost=self._apply_revocation)
 
-    def poll(self, n_records: int, within_s: float) -> Polled:
+    def poll(self, n_records: int, within_s: float) -> PolledRecords:
         """See Feed. Raises FeedError when the topic is gone or made anew, offsets are no longer kept, or access is refused."""
         if time.monotonic() - self._looked > _LOOK_S:
-            self._refuse_another_topic()
+            self._check_same_topic()
         self._was_assigned = False
         try:
-            messages = self._consume(n_records, within_s)
+            messages = self._fetch_messages(n_records, within_s)
         except KafkaException as error:
-            self._refuse(error.args[0])
+            self._check_fault(error.args[0])
             messages = []
         if self._was_assigned and messages:  # some may have been read before, from where the table's marks no longer are
             messages = []
@@ -118,15 +118,15 @@ class KafkaFeed:
                 if (source := self._ours.get(message.partition())) is not None:
                     ends[source] = message.offset()
             else:
-                self._refuse(fault)
-        frame = self._frame([m for m in records if m.partition() in self._ours])
+                self._check_fault(fault)
+        frame = self._build_frame([m for m in records if m.partition() in self._ours])
         last = frame.group_by("_source").agg(pl.col("_offset").max() + 1)
         for source, end in last.iter_rows():
             ends[source] = max(end, ends.get(source, 0))
         self._ends |= ends
         self._is_away &= not ends or time.monotonic() < self._away_at + _STILL_S
         revoked, self._revoked = frozenset(self._revoked), set()
-        return Polled(frame, ends, revoked)
+        return PolledRecords(frame, ends, revoked)
 
     def is_same(self) -> bool:
         """See Feed: the client goes on reading a topic that was made anew as though it were the old one. One that is gone was still the one."""
@@ -136,10 +136,10 @@ class KafkaFeed:
             return False
         except KafkaException as error:
             return error.args[0].code() in _NO_TOPIC
-        self._refuse_id(str(now.topic_id))
+        self._check_topic_id(str(now.topic_id))
         return True
 
-    def _consume(self, n_records: int, within_s: float) -> list[Message]:
+    def _fetch_messages(self, n_records: int, within_s: float) -> list[Message]:
         """Piece by piece, since records of 20 MB may come where small ones are usual, and the client counts records alone."""
         until, messages, n_bytes = time.monotonic() + within_s, list[Message](), 0
         while len(messages) < n_records and n_bytes < _POLL_BYTES and (left := until - time.monotonic()) > 0:
@@ -150,7 +150,7 @@ class KafkaFeed:
 
     def rewind(self) -> None:
         """See Feed."""
-        self._assign(list(self._ours))
+        self._start_partitions(list(self._ours))
 
     def lag(self) -> dict[str, int]:
         """See Feed."""
@@ -161,7 +161,7 @@ class KafkaFeed:
                 found[source] = max(high - self._ends.get(source, 0), 0)
         return found
 
-    def is_drained(self) -> bool:
+    def is_caught_up(self) -> bool:
         """See Feed; False until the group has given us partitions, and while the broker does not say how far they reach."""
         if fresh := [p for p, source in self._ours.items() if source not in self._wanted]:
             self._wanted |= {self._source(p): offset for p, offset in self._reach(fresh, OffsetSpec.latest()).items()}
@@ -188,17 +188,17 @@ class KafkaFeed:
             self._is_away = True
             self._told(f"Kafka at {self._address} does not answer: {error.str()}")
 
-    def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+    def _apply_assignment(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         self._was_assigned = True
-        self._assign([p.partition for p in partitions])
+        self._start_partitions([p.partition for p in partitions])
 
-    def _assign(self, partitions: list[int]) -> None:
+    def _start_partitions(self, partitions: list[int]) -> None:
         marks = self._marks()
         self._ours = {p: self._source(p) for p in partitions}
         self._ends = {source: marks[source] for source in self._ours.values() if source in marks}
         self._consumer.assign([TopicPartition(self._topic, p, marks.get(source, OFFSET_BEGINNING)) for p, source in self._ours.items()])
 
-    def _taken(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+    def _apply_revocation(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         for p in partitions:
             if (source := self._ours.pop(p.partition, None)) is not None:
                 self._revoked.add(source)
@@ -219,7 +219,7 @@ class KafkaFeed:
     def _source(self, partition: int) -> str:
         return f"kafka:{self._cluster}/{self._topic_id}/{partition}"
 
-    def _frame(self, messages: list[Message]) -> pl.DataFrame:
+    def _build_frame(self, messages: list[Message]) -> pl.DataFrame:
         names = self._ours
         return pl.DataFrame(
             {
@@ -228,12 +228,12 @@ class KafkaFeed:
                 "_timestamp": pl.Series([m.timestamp()[1] for m in messages], dtype=pl.Int64) * 1000,
                 "_key": [m.key() for m in messages],
                 "_value": [m.value() for m in messages],
-                "_headers": [_headers(m.headers()) for m in messages],
+                "_headers": [_encode_headers(m.headers()) for m in messages],
             },
             schema_overrides={**RECORDS, "_timestamp": pl.Int64()},
         ).with_columns(pl.col("_timestamp").cast(RECORDS["_timestamp"]))
 
-    def _look(self) -> tuple[str, str, int]:
+    def _fetch_topic_ids(self) -> tuple[str, str, int]:
         """(cluster id, topic id, number of partitions).
 
         Raises TopicMissingError when the topic is not there, FeedError when no broker answers.
@@ -258,32 +258,32 @@ class KafkaFeed:
         self._ours = {}
         self._consumer.close()
         self._consumer = Consumer(self._settings)
-        self._join()
+        self._join_group()
 
-    def _refuse_another_topic(self) -> None:
+    def _check_same_topic(self) -> None:
         self._looked = time.monotonic()
         try:
-            _, now, _ = self._look()
+            _, now, _ = self._fetch_topic_ids()
         except TopicMissingError:
             raise
         except FeedError:
             return  # no broker answers just now; the client goes on trying
-        self._refuse_id(now)
+        self._check_topic_id(now)
 
-    def _refuse_id(self, now: str) -> None:
+    def _check_topic_id(self, now: str) -> None:
         if now != self._topic_id:
             raise FeedError(
                 f"Topic {self._topic!r} was made anew (id {now}, before {self._topic_id}): what it held and was not read is gone. Start again to read the new one from its beginning."
             )
 
-    def _refuse(self, error: KafkaError) -> None:
+    def _check_fault(self, error: KafkaError) -> None:
         if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001  (the library's name)
             raise OffsetLostError(
                 f"{self._topic}: the offset to read next is not kept any more ({error.str()}). Retention removed what was not read, or the log was cut. "
                 "Nothing was skipped. Look first whether the records can be produced again; `tidemill feed skip` notes the gap and goes on at the first record that is there."
             )
         if error.code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}:  # noqa: SLF001  (the same)
-            self._refuse_another_topic()
+            self._check_same_topic()
         elif error.code() in _FENCED or (error.code() == KafkaError._FATAL and "fenced" in error.str()):  # noqa: SLF001  (the same)
             if time.monotonic() > self._away_at + _AGAIN_S:
                 raise FencedError(
@@ -294,20 +294,20 @@ class KafkaFeed:
             raise FeedError(f"{self._topic}: {error.str()} ({error.name()}). The client cannot mend it: look at access rights.")
 
 
-def _headers(headers: list[tuple[str, bytes | None]] | None) -> str | None:
+def _encode_headers(headers: list[tuple[str, bytes | None]] | None) -> str | None:
     """Headers as JSON, bytes that are no text as hexadecimal."""
     if not headers:
         return None
-    return json.dumps([[name, None if value is None else _text(value)] for name, value in headers])
+    return json.dumps([[name, None if value is None else _decode_text(value)] for name, value in headers])
 
 
-def _text(value: bytes) -> str:
+def _decode_text(value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError:
         return f"0x{value.hex()}"
 
 
-def admin_options(options: Mapping[str, Any]) -> dict[str, Any]:
+def select_admin_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """What of *options* an admin client knows: addresses, security, logging."""
     return {k: v for k, v in options.items() if k.split(".")[0] in {"bootstrap", "security", "sasl", "ssl", "socket", "log_level", "broker"}}

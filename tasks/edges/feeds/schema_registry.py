@@ -17,7 +17,7 @@ _REFUSED = {401, 403, 407}
 _LATER = {408, 429}  # try again
 
 
-class Found(NamedTuple):
+class RegisteredSchema(NamedTuple):
     """A schema's text, and the texts that it refers to by the name under which it does so, those that others need first."""
 
     text: str
@@ -36,10 +36,10 @@ class SchemaRegistry:
         self._client = httpx.Client(base_url=url, timeout=_ANSWER_S, headers={"Accept": "application/vnd.schemaregistry.v1+json, application/json"})
         self._wait_s, self._told = wait_s, told
         self._host = httpx.URL(url).host
-        self._kept: dict[tuple[int, str], Found] = {}
+        self._kept: dict[tuple[int, str], RegisteredSchema] = {}
         self._unknown_until: dict[tuple[int, str], float] = {}
 
-    def schema(self, number: int, form: str = "") -> Found | None:
+    def schema(self, number: int, form: str = "") -> RegisteredSchema | None:
         """The schema of *number*; None when the registry has none, or lacks one that it refers to. form: `serialized` for Protobuf.
 
         Raises FeedError when the registry refuses us, or has not answered for `wait_s`: that says nothing about the record, which is read again.
@@ -47,25 +47,25 @@ class SchemaRegistry:
         key = (number, form)
         if key in self._kept or time.monotonic() < self._unknown_until.get(key, 0.0):
             return self._kept.get(key)
-        answer = self._get(f"/schemas/ids/{number}", form)
-        references = {} if answer is None else self._references(answer, form)
+        answer = self._fetch_json(f"/schemas/ids/{number}", form)
+        references = {} if answer is None else self._fetch_references(answer, form)
         if answer is None or references is None:
             self._unknown_until[key] = time.monotonic() + _UNKNOWN_S
             return None
-        self._kept[key] = Found(answer["schema"], references)
+        self._kept[key] = RegisteredSchema(answer["schema"], references)
         return self._kept[key]
 
-    def _references(self, answer: dict[str, Any], form: str) -> dict[str, str] | None:
+    def _fetch_references(self, answer: dict[str, Any], form: str) -> dict[str, str] | None:
         found: dict[str, str] = {}
         for one in answer.get("references") or ():
-            other = self._get(f"/subjects/{one['subject']}/versions/{one['version']}", form)
-            theirs = None if other is None else self._references(other, form)
+            other = self._fetch_json(f"/subjects/{one['subject']}/versions/{one['version']}", form)
+            theirs = None if other is None else self._fetch_references(other, form)
             if other is None or theirs is None:
                 return None
             found |= {**theirs, one["name"]: other["schema"]}
         return found
 
-    def _get(self, route: str, form: str) -> dict[str, Any] | None:
+    def _fetch_json(self, route: str, form: str) -> dict[str, Any] | None:
         """The answer; None when there is no such thing."""
         import httpx  # noqa: PLC0415  (likewise)
 

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from tasks.core.errors import FeedError
-from tasks.core.records import RECORDS, Marks, Polled, lost_value
+from tasks.core.records import RECORDS, Marks, PolledRecords, encode_loss
 
 _QUEUED = 16  # messages that the library holds
 _MOST = 4 << 20  # bytes of a message; a larger one ends the connection
@@ -36,7 +36,7 @@ _LATER = {408, 425, 429}
 _MOST_NUMBER = (1 << 63) - 1
 
 
-class _Ready(NamedTuple):
+class _ReadyRecord(NamedTuple):
     """A record with its place and the place after it."""
 
     offset: int
@@ -45,7 +45,7 @@ class _Ready(NamedTuple):
     end: int
 
 
-class _Waiting(NamedTuple):
+class _WaitingRecord(NamedTuple):
     """A record before which others lack. since: by a clock that only goes forward, when it came by the socket; 0: from REST."""
 
     since: float
@@ -88,7 +88,7 @@ class WebsocketFeed:
     ) -> None:
         self._url, self._log, self._subscribe, self._headers = url, log, subscribe, dict(headers or {})
         self._records_field, self._sequence_field, self._begin_at = records_field, sequence_field, begin_at
-        self._rest = _Rest(backfill_url, backfill_field, sequence_field, self._headers, log) if backfill_url and sequence_field else None
+        self._rest = _RestBackfill(backfill_url, backfill_field, sequence_field, self._headers, log) if backfill_url and sequence_field else None
         self._heartbeat_s, self._silent_s, self._reorder_s = heartbeat_s, silent_s, reorder_s
         self._reconnect_max_s, self._backfill_wait_s, self._buffer_bytes = reconnect_max_s, backfill_wait_s, buffer_mb * 1_000_000
         self._told, self._lost = told, lost
@@ -98,8 +98,8 @@ class WebsocketFeed:
         self._n_failed, self._connect_at, self._fault, self._is_away, self._is_closed = 0, 0.0, "", False, False
         self._listened = self._heard = self._pinged = 0.0  # seconds of listening: so far, when a message came last, when a ping was sent
         self._pong: Any = None
-        self._ready: deque[_Ready] = deque()
-        self._waiting: dict[int, _Waiting] = {}  # by number, at or beyond `_next`
+        self._ready: deque[_ReadyRecord] = deque()
+        self._waiting: dict[int, _WaitingRecord] = {}  # by number, at or beyond `_next`
         self._order: list[int] = []  # their numbers, a heap
         self._waiting_bytes = 0
         self._next: int | None = None  # what `_ready` gets next; None: not known yet
@@ -107,10 +107,10 @@ class WebsocketFeed:
         self._asked_since: float | None = None  # of the gap before `_order[0]`
         self._ask_at, self._n_asked = 0.0, 0
         self._first: int | None = None  # the first offset that came
-        self._newest: tuple[int, _Waiting] | None = None  # the record of the greatest number that came
+        self._newest: tuple[int, _WaitingRecord] | None = None  # the record of the greatest number that came
         self._was_silent = False  # nothing came for `silent_s`, at least once
         self._highest = -1  # the greatest number that came by this connection
-        self._connect(0.0)
+        self._open_connection(0.0)
         if self._connection is None:
             raise FeedError(f"{log}: no connection: {self._fault}. Start its server, or correct `feed.source.url`.")
 
@@ -119,27 +119,27 @@ class WebsocketFeed:
         self._marks = marks
         self.rewind()
 
-    def poll(self, n_records: int, within_s: float) -> Polled:
+    def poll(self, n_records: int, within_s: float) -> PolledRecords:
         """See Feed. While there is no connection there are no records. Raises FeedError when access is refused, or the numbers have begun anew."""
         end = time.monotonic() + within_s
-        self._fill(n_records, end)
+        self._sort_ready(n_records, end)
         while len(self._ready) < n_records and (left := end - time.monotonic()) > 0:
             if self._is_closed or self._waiting_bytes > self._buffer_bytes:
                 time.sleep(min(left, 0.05))
             elif self._connection is None:
-                self._connect(left)
+                self._open_connection(left)
             else:
-                self._receive(left)
-            self._fill(n_records, end)
+                self._read_message(left)
+            self._sort_ready(n_records, end)
         taken = [self._ready.popleft() for _ in range(min(n_records, len(self._ready)))]
         if not taken:
-            return Polled(pl.DataFrame(schema=dict(RECORDS)), {})
+            return PolledRecords(pl.DataFrame(schema=dict(RECORDS)), {})
         self._polled = taken[-1].end
         records = {
             "_source": [self._source] * len(taken), "_offset": [one.offset for one in taken], "_timestamp": [one.at for one in taken],
             "_key": [None] * len(taken), "_value": [one.value for one in taken], "_headers": [None] * len(taken),
         }  # fmt: skip
-        return Polled(pl.DataFrame(records, schema=dict(RECORDS)), {self._source: self._polled})
+        return PolledRecords(pl.DataFrame(records, schema=dict(RECORDS)), {self._source: self._polled})
 
     def is_same(self) -> bool:
         """See Feed."""
@@ -151,17 +151,17 @@ class WebsocketFeed:
         self._next = mark if mark is not None or self._sequence_field is None else self._begin_at
         self._polled = self._next or 0
         self._ready.clear()
-        self._forget_waiting()
+        self._delete_waiting()
         if self._newest is not None:
-            self._put(*self._newest)
+            self._add_waiting(*self._newest)
         if self._connection is not None and self._sequence_field is None:
-            self._note_silence()
+            self._report_silence()
 
     def lag(self) -> dict[str, int]:
         """See Feed: what was received and not polled, and numbers up to the greatest that was seen."""
         return {self._source: max(len(self._ready) + len(self._waiting), self._highest + 1 - self._polled if self._sequence_field else 0)}
 
-    def is_drained(self) -> bool:
+    def is_caught_up(self) -> bool:
         """Whether all was polled that came before the first message since `open`, or nothing came for `silent_s`: a socket has no end."""
         return self._polled > self._first if self._first is not None else self._was_silent
 
@@ -169,14 +169,14 @@ class WebsocketFeed:
         """See Feed."""
         self._is_closed = True
         self._ready.clear()
-        self._forget_waiting()
-        self._drop("")
+        self._delete_waiting()
+        self._close_connection("")
         if self._rest is not None:
             self._rest.close()
 
     # The connection
 
-    def _connect(self, within_s: float) -> None:
+    def _open_connection(self, within_s: float) -> None:
         from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException  # noqa: PLC0415  (only with a socket)
         from websockets.sync.client import connect  # noqa: PLC0415  (the same)
 
@@ -197,18 +197,18 @@ class WebsocketFeed:
                 raise FeedError(
                     f"{self._log} refuses us: {status}. Look at `feed.source.url` and `feed.source.headers`, and at the secrets in them."
                 ) from error
-            self._drop(f"it answers with status {status}")
+            self._close_connection(f"it answers with status {status}")
         except WebSocketException as error:  # its text may hold the address
-            self._drop(type(error).__name__)
+            self._close_connection(type(error).__name__)
         except OSError as error:
-            self._drop(f"{type(error).__name__} {error}")
+            self._close_connection(f"{type(error).__name__} {error}")
         else:
             self._listened = self._heard = self._pinged = 0.0
             self._pong, self._highest = None, -1
             if self._sequence_field is None:
-                self._note_silence()
+                self._report_silence()
 
-    def _receive(self, within_s: float) -> None:
+    def _read_message(self, within_s: float) -> None:
         from websockets.exceptions import ConnectionClosed  # noqa: PLC0415  (only with a socket)
 
         begun = time.monotonic()
@@ -219,24 +219,24 @@ class WebsocketFeed:
             self._listened += time.monotonic() - begun
             if message is not None:
                 self._heard, self._n_failed, self._is_away = self._listened, 0, False
-                self._take(message)
-            self._judge_link()
+                self._parse_message(message)
+            self._test_link()
         except ConnectionClosed:
-            self._drop("the connection ended")
+            self._close_connection("the connection ended")
 
-    def _judge_link(self) -> None:
+    def _test_link(self) -> None:
         """Give up a connection that is silent, or whose other end does not answer."""
         if self._listened - self._heard > self._silent_s:
             self._was_silent = True
-            self._drop(f"nothing came for {self._silent_s:.0f} s")
+            self._close_connection(f"nothing came for {self._silent_s:.0f} s")
         elif self._listened - self._pinged >= self._heartbeat_s:
             if self._pong is not None and not self._pong.is_set():
-                self._drop(f"a ping was not answered for {self._heartbeat_s:.0f} s")
+                self._close_connection(f"a ping was not answered for {self._heartbeat_s:.0f} s")
                 return
-            self._refuse_new_numbers()
+            self._check_numbers()
             self._pinged, self._pong = self._listened, self._connection.ping(ack_on_close=True)
 
-    def _drop(self, why: str) -> None:
+    def _close_connection(self, why: str) -> None:
         """Before the next attempt: longer each time, until a message has come, and never the same for all clients of a server that comes back."""
         if self._connection is not None:
             self._connection.close()
@@ -251,21 +251,21 @@ class WebsocketFeed:
 
     # What comes
 
-    def _take(self, message: bytes) -> None:
+    def _parse_message(self, message: bytes) -> None:
         now = datetime.now(ZONE)
         if self._sequence_field is None:
-            for value in _values(message, self._records_field):
-                self._first = self._append(max(self._next or 0, _micros(now)), now, value)
+            for value in _parse_values(message, self._records_field):
+                self._first = self._add_ready(max(self._next or 0, _convert_to_micros(now)), now, value)
             return
         with contextlib.suppress(ValueError):
-            for number, value in _numbered(message, self._records_field, self._sequence_field):
+            for number, value in _parse_numbered(message, self._records_field, self._sequence_field):
                 self._highest = max(self._highest, number)
                 self._first = number if self._first is None else self._first
-                record = _Waiting(time.monotonic(), now, value)
+                record = _WaitingRecord(time.monotonic(), now, value)
                 self._newest = max(self._newest or (number, record), (number, record))
-                self._put(number, record)
+                self._add_waiting(number, record)
 
-    def _put(self, number: int, record: _Waiting) -> bool:
+    def _add_waiting(self, number: int, record: _WaitingRecord) -> bool:
         """Keep a record until its turn comes; whether it is a new one."""
         if number < (self._next or 0) or number in self._waiting:
             return False
@@ -274,18 +274,18 @@ class WebsocketFeed:
         heapq.heappush(self._order, number)
         return True
 
-    def _append(self, offset: int, at: datetime, value: bytes, end: int | None = None) -> int:
+    def _add_ready(self, offset: int, at: datetime, value: bytes, end: int | None = None) -> int:
         self._next = offset + 1 if end is None else end
-        self._ready.append(_Ready(offset, at, value, self._next))
+        self._ready.append(_ReadyRecord(offset, at, value, self._next))
         return offset
 
-    def _fill(self, n: int, until: float) -> None:
+    def _sort_ready(self, n: int, until: float) -> None:
         """Make ready what is in order, then see to the gap before the rest: until *n* are ready, or time is up."""
         while self._order and len(self._ready) < n:
             if self._order[0] == self._next:
                 record = self._waiting.pop(heapq.heappop(self._order))
                 self._waiting_bytes -= len(record.value)
-                self._append(self._next, record.at, record.value)
+                self._add_ready(self._next, record.at, record.value)
                 self._asked_since, self._ask_at, self._n_asked = None, 0.0, 0
             elif (
                 time.monotonic() < max(self._waiting[self._order[0]].since + self._reorder_s, self._ask_at)
@@ -302,7 +302,7 @@ class WebsocketFeed:
         first, last = self._next, self._order[0] - 1
         answer = [] if self._rest is None else self._rest.fetch(first, last)
         at = datetime.now(ZONE)
-        if sum(self._put(number, _Waiting(0.0, at, value)) for number, value in answer or () if number <= last):
+        if sum(self._add_waiting(number, _WaitingRecord(0.0, at, value)) for number, value in answer or () if number <= last):
             self._asked_since, self._ask_at, self._n_asked = None, 0.0, 0
             return True
         now = time.monotonic()
@@ -311,37 +311,37 @@ class WebsocketFeed:
         self._ask_at = now + _ASK_AGAIN_S
         if self._rest is not None and self._n_asked < _N_ASKED and now - self._asked_since < self._backfill_wait_s:
             return False
-        self._append(first, at, lost_value(f"numbers {first} to {last} came neither by the socket nor from REST"), last + 1)
+        self._add_ready(first, at, encode_loss(f"numbers {first} to {last} came neither by the socket nor from REST"), last + 1)
         self._asked_since, self._ask_at, self._n_asked = None, 0.0, 0
         self._lost({"source": self._source, "first": first, "last": last, "n": last - first + 1})
         return True
 
-    def _note_silence(self) -> None:
+    def _report_silence(self) -> None:
         """Say that what came since the last message, or since the mark, is lost: nobody numbered it."""
         now = datetime.now(ZONE)
-        since, self._next = self._next, max(self._next or 0, _micros(now))
+        since, self._next = self._next, max(self._next or 0, _convert_to_micros(now))
         if since is not None:
-            span = {"since": _time(since), "until": now.isoformat()}
-            self._append(
-                since, now, lost_value(f"what came from {span['since']} to {span['until']}, without a connection"), max(self._next, since + 1)
+            span = {"since": _format_time(since), "until": now.isoformat()}
+            self._add_ready(
+                since, now, encode_loss(f"what came from {span['since']} to {span['until']}, without a connection"), max(self._next, since + 1)
             )
             self._lost({"source": self._source, **span})
 
-    def _refuse_new_numbers(self) -> None:
+    def _check_numbers(self) -> None:
         if self._next is not None and -1 < self._highest < self._next - 1 and self._listened > self._silent_s:
             raise FeedError(
                 f"{self._log}: for {self._silent_s:.0f} s its numbers have been below {self._next}, up to which the table has read; the greatest was {self._highest}. It has begun to count "
                 "anew. Nothing of it was taken for a repeat and dropped that was committed; to go on with the new numbers name another `feed.source.log`."
             )
 
-    def _forget_waiting(self) -> None:
+    def _delete_waiting(self) -> None:
         self._waiting.clear()
         self._order.clear()
         self._waiting_bytes = 0
         self._asked_since, self._ask_at, self._n_asked = None, 0.0, 0
 
 
-class _Rest:
+class _RestBackfill:
     """Where numbers are fetched that the socket did not bring."""
 
     def __init__(self, url: str, field: str | None, sequence_field: str, headers: Mapping[str, str], log: str) -> None:
@@ -362,7 +362,7 @@ class _Rest:
                 )
             if answer.is_server_error or answer.status_code in _LATER:
                 return None
-            return _numbered(answer.content, self._field, self._sequence_field) if answer.is_success else []
+            return _parse_numbered(answer.content, self._field, self._sequence_field) if answer.is_success else []
         except (httpx.HTTPError, ValueError):
             return None
 
@@ -371,7 +371,7 @@ class _Rest:
         self._client.close()
 
 
-def _objects(message: bytes, field: str | None) -> list[tuple[dict[str, Any], bytes]]:
+def _parse_objects(message: bytes, field: str | None) -> list[tuple[dict[str, Any], bytes]]:
     """The records of *message*, read and as bytes. Raises ValueError when it is no JSON."""
     import orjson  # noqa: PLC0415  (only with a socket)
 
@@ -382,24 +382,24 @@ def _objects(message: bytes, field: str | None) -> list[tuple[dict[str, Any], by
     return [(one, orjson.dumps(one)) for one in (found if isinstance(found, list) else [found]) if isinstance(one, dict)]
 
 
-def _numbered(message: bytes, field: str | None, sequence_field: str) -> list[tuple[int, bytes]]:
+def _parse_numbered(message: bytes, field: str | None, sequence_field: str) -> list[tuple[int, bytes]]:
     """Those records of *message* that have a number, which may be written as a text. Raises ValueError when it is no JSON."""
-    told = ((one.get(sequence_field), value) for one, value in _objects(message, field))
+    told = ((one.get(sequence_field), value) for one, value in _parse_objects(message, field))
     read = ((int(number) if isinstance(number, str) and number.isdecimal() else number, value) for number, value in told)
     return [(number, value) for number, value in read if type(number) is int and 0 <= number < _MOST_NUMBER]
 
 
-def _values(message: bytes, field: str | None) -> list[bytes]:
+def _parse_values(message: bytes, field: str | None) -> list[bytes]:
     if field is None:
         return [message]
     with contextlib.suppress(ValueError):
-        return [value for _, value in _objects(message, field)]
+        return [value for _, value in _parse_objects(message, field)]
     return []
 
 
-def _micros(at: datetime) -> int:
+def _convert_to_micros(at: datetime) -> int:
     return int(at.timestamp() * 1_000_000)
 
 
-def _time(micros: int) -> str:
+def _format_time(micros: int) -> str:
     return datetime.fromtimestamp(micros / 1_000_000, ZONE).isoformat()

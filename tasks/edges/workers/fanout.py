@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from tasks.core.errors import SettingsError
-from tasks.edges.lifeline import die_with_parent
-from tasks.edges.settings import settings
+from tasks.edges.lifeline import stop_with_parent
+from tasks.edges.settings import read_settings
 
 S = TypeVar("S")
 J = TypeVar("J")
@@ -38,18 +38,18 @@ _PROBED = 2  # jobs done here before processes are considered; the first also pa
 _alone = threading.Lock()
 
 
-class Map(NamedTuple):
+class MapOptions(NamedTuple):
     """How to map. workers: how many at most. releases_gil: the work may run in threads of one process side by side, and gains by it."""
 
     workers: int
     releases_gil: bool
 
 
-def fan_out(
+def run_jobs(
     work: Callable[[S, J], R],
     shared: S,
     jobs: Sequence[J],
-    how: Map,
+    how: MapOptions,
     done: Callable[[int, R], None] = lambda _i, _r: None,
     go_on: Callable[[], bool] = lambda: True,
 ) -> list[R]:
@@ -65,13 +65,13 @@ def fan_out(
         results[index] = result
         done(index, result)
 
-    if settings().dask_address:
-        _on_cluster(work, shared, jobs, take, go_on)
+    if read_settings().dask_address:
+        _run_on_cluster(work, shared, jobs, take, go_on)
     elif how.workers > 1 and len(jobs) > 1 and how.releases_gil:
         with ThreadPoolExecutor(how.workers) as pool:
-            _in_pool(pool, lambda job: work(shared, job), list(enumerate(jobs)), how.workers, take, go_on)
+            _run_in_pool(pool, lambda job: work(shared, job), list(enumerate(jobs)), how.workers, take, go_on)
     else:
-        _here_or_in_processes(work, shared, jobs, how.workers, take, go_on)
+        _run_here_or_in_processes(work, shared, jobs, how.workers, take, go_on)
     in_order = []
     for index in range(len(jobs)):
         if index not in results:
@@ -80,14 +80,14 @@ def fan_out(
     return in_order
 
 
-def _here_or_in_processes(
+def _run_here_or_in_processes(
     work: Callable[[S, J], R], shared: S, jobs: Sequence[J], workers: int, take: Callable[[int, R], None], go_on: Callable[[], bool]
 ) -> None:
     seconds: list[float] = []
     for index, job in enumerate(jobs):
-        if index == _PROBED and workers > 1 and processes_pay(seconds, len(jobs) - index, workers):
-            with _processes(work, shared, min(workers, len(jobs) - index)) as pool:
-                _in_pool(pool, _mapped, list(enumerate(jobs))[index:], workers, take, go_on)
+        if index == _PROBED and workers > 1 and is_pool_faster(seconds, len(jobs) - index, workers):
+            with _start_pool(work, shared, min(workers, len(jobs) - index)) as pool:
+                _run_in_pool(pool, _run_job, list(enumerate(jobs))[index:], workers, take, go_on)
             return
         if not go_on():
             return
@@ -97,14 +97,14 @@ def _here_or_in_processes(
         take(index, result)
 
 
-def processes_pay(probed_s: Sequence[float], n_left: int, workers: int) -> bool:
+def is_pool_faster(probed_s: Sequence[float], n_left: int, workers: int) -> bool:
     """Whether *workers* processes save more time on *n_left* jobs than twice what their start takes, the imports that the first job paid for included."""
     first, usual = probed_s[0], min(probed_s)
     saved = n_left * usual * (1 - 1 / workers)
     return saved > 2 * (START_S + first - usual)
 
 
-def _in_pool(
+def _run_in_pool(
     pool: Executor, work: Callable[[J], R], jobs: list[tuple[int, J]], workers: int, take: Callable[[int, R], None], go_on: Callable[[], bool]
 ) -> None:
     """Jobs are handed in one by one as workers become free, so that *go_on* is asked when a job really begins."""
@@ -133,31 +133,31 @@ def _in_pool(
 
 
 @contextlib.contextmanager
-def _processes(work: Callable[[S, J], R], shared: S, workers: int) -> Iterator[ProcessPoolExecutor]:
+def _start_pool(work: Callable[[S, J], R], shared: S, workers: int) -> Iterator[ProcessPoolExecutor]:
     """Fresh processes (a fork would copy threads of polars and OpenMP in the middle of something) that see *shared* through files in home."""
-    settings().home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".fanout.{os.getpid()}.", dir=settings().home) as folder:
-        _write(Path(folder), (work, shared))
-        with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (os.getpid(), folder)) as pool:
+    read_settings().home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".fanout.{os.getpid()}.", dir=read_settings().home) as folder:
+        _write_shared(Path(folder), (work, shared))
+        with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (os.getpid(), folder)) as pool:
             yield pool
 
 
 _held: Any = None
 
 
-def _begin(parent: int, folder: str) -> None:
+def _start_worker(parent: int, folder: str) -> None:
     """In a new worker."""
     global _held  # noqa: PLW0603  (a process of a pool has no other place for what its jobs share)
-    die_with_parent(parent)
-    _held = _read(Path(folder))
+    stop_with_parent(parent)
+    _held = _read_shared(Path(folder))
 
 
-def _mapped(job: Any) -> Any:
+def _run_job(job: Any) -> Any:
     work, shared = _held
     return work(shared, job)
 
 
-def _write(folder: Path, content: Any) -> None:
+def _write_shared(folder: Path, content: Any) -> None:
     """Pickle *content*; its arrays go into files of their own."""
     n = 0
 
@@ -169,7 +169,7 @@ def _write(folder: Path, content: Any) -> None:
     (folder / "content").write_bytes(pickle.dumps(content, protocol=5, buffer_callback=aside))
 
 
-def _read(folder: Path) -> Any:
+def _read_shared(folder: Path) -> Any:
     """What `_write` wrote, its arrays read only and shared by all who read them."""
     buffers = []
     for n in range(len(list(folder.glob("*.array")))):
@@ -179,13 +179,13 @@ def _read(folder: Path) -> Any:
     return pickle.loads((folder / "content").read_bytes(), buffers=buffers)  # noqa: S301  (our own process wrote it a moment ago)
 
 
-def _on_cluster(work: Callable[[S, J], R], shared: S, jobs: Sequence[J], take: Callable[[int, R], None], go_on: Callable[[], bool]) -> None:
+def _run_on_cluster(work: Callable[[S, J], R], shared: S, jobs: Sequence[J], take: Callable[[int, R], None], go_on: Callable[[], bool]) -> None:
     from distributed import Client  # noqa: PLC0415  (1 s: only who has a cluster pays it)
     from distributed import as_completed as completed  # noqa: PLC0415
     from distributed.client import FutureCancelledError  # noqa: PLC0415
     from distributed.scheduler import KilledWorker  # noqa: PLC0415
 
-    address = settings().dask_address
+    address = read_settings().dask_address
     try:
         client = Client(address, timeout=CONNECT_S, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
@@ -194,7 +194,7 @@ def _on_cluster(work: Callable[[S, J], R], shared: S, jobs: Sequence[J], take: C
         ) from error
     with client:
         (everywhere,) = client.scatter([shared], broadcast=True, hash=False)
-        asked = [client.submit(_one_at_a_time, work, everywhere, pickle.dumps(job), pure=False, retries=2) for job in jobs]
+        asked = [client.submit(_run_locked, work, everywhere, pickle.dumps(job), pure=False, retries=2) for job in jobs]
         index_of = {future: i for i, future in enumerate(asked)}
         try:
             for future in completed(list(index_of), loop=client.loop):
@@ -205,7 +205,7 @@ def _on_cluster(work: Callable[[S, J], R], shared: S, jobs: Sequence[J], take: C
             raise SettingsError(f"The Dask cluster at {address} lost its workers: {error}. What they had finished is kept; run again.") from error
 
 
-def _one_at_a_time(work: Callable[[S, J], R], shared: S, job: bytes) -> R:
+def _run_locked(work: Callable[[S, J], R], shared: S, job: bytes) -> R:
     """In a Dask worker, whose threads would let models meet that set threads and seeds for their whole process. job: pickled, or Dask would look into it."""
     with _alone:
         return work(shared, pickle.loads(job))  # noqa: S301  (whoever may hand a cluster a function may hand it anything)

@@ -13,7 +13,7 @@ from threadpoolctl import ThreadpoolController
 from tasks.core.about import Strict
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
-from tasks.core.windows import blocks
+from tasks.core.windows import split_blocks
 from tasks.forecasters.graph.arithmetic import Value, write_graph
 
 _BLOCK_ROWS = 8192  # bounds the memory of a long prediction: a hundred columns and 48 steps take 160 MB
@@ -36,7 +36,7 @@ class Formula(ABC):
 
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         self.schema, self.seed = schema, seed
-        self.params: Any = self._checked(params)
+        self.params: Any = self._parse_params(params)
         self.learned: dict[str, np.ndarray] = {}
         self.is_fitted = False
         self.reused: dict[str, Any] | None = None
@@ -82,8 +82,8 @@ class Formula(ABC):
             raise ForecasterError(
                 f"{self.name} cannot learn from x {x.shape} and z {z.shape}; it needs at least one row, and z of {self.schema.horizon_steps} steps."
             )
-        x = self._without_ignored(x)
-        linear_algebra_on_one_thread()
+        x = self._apply_ignored(x)
+        apply_one_blas_thread()
         with np.errstate(over="ignore"):  # beyond float32 becomes infinite and is clipped
             if start is None:
                 self.learn(x, z)
@@ -97,16 +97,16 @@ class Formula(ABC):
         self._check_fitted()
         self._check_columns(x)
         out = np.empty((len(x), self.schema.horizon_steps), dtype=np.float32)
-        linear_algebra_on_one_thread()
+        apply_one_blas_thread()
         with np.errstate(over="ignore"):
-            for part in blocks(len(x), _BLOCK_ROWS):
-                out[part] = self.formula(self._without_ignored(x[part].astype(np.float32, copy=False)))
+            for part in split_blocks(len(x), _BLOCK_ROWS):
+                out[part] = self.formula(self._apply_ignored(x[part].astype(np.float32, copy=False)))
         return out
 
     def save(self, folder: Path) -> None:
         """Write forecaster.json and learned.npz into *folder*."""
         self._check_fitted()
-        about = {"class": self._written_as(), "schema": self.schema.model_dump(), "seed": self.seed, "params": self.params.model_dump(mode="json")}
+        about = {"class": self._format_class_name(), "schema": self.schema.model_dump(), "seed": self.seed, "params": self.params.model_dump(mode="json")}
         (folder / "forecaster.json").write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
         np.savez(folder / "learned.npz", allow_pickle=False, **self.learned)
 
@@ -119,8 +119,8 @@ class Formula(ABC):
                 learned = dict(arrays)
         except (OSError, ValueError) as error:
             raise ForecasterError(f"{folder} holds no readable {cls.__name__}: {error}. Train it again: `dvc repro train`.") from error
-        if about["class"] != cls._written_as():
-            raise ForecasterError(f"{folder} holds a {about['class']}, not a {cls._written_as()}. Load it with the class that wrote it.")
+        if about["class"] != cls._format_class_name():
+            raise ForecasterError(f"{folder} holds a {about['class']}, not a {cls._format_class_name()}. Load it with the class that wrote it.")
         loaded = cls(FeatureSchema.model_validate(about["schema"]), about["seed"], **about["params"])
         loaded.learned, loaded.is_fitted = learned, True
         return loaded
@@ -128,7 +128,7 @@ class Formula(ABC):
     def to_onnx(self, path: Path) -> None:
         """Write the formula as one graph."""
         self._check_fitted()
-        write_graph(path, len(self.schema.columns), self.schema.horizon_steps, lambda x: self.formula(self._without_ignored(x)))
+        write_graph(path, len(self.schema.columns), self.schema.horizon_steps, lambda x: self.formula(self._apply_ignored(x)))
 
     @property
     def name(self) -> str:
@@ -136,11 +136,11 @@ class Formula(ABC):
         return type(self).__name__
 
     @classmethod
-    def _written_as(cls) -> str:
+    def _format_class_name(cls) -> str:
         """The class in forecaster.json; with its module where it is not ours, so that `load_forecaster` finds it."""
         return cls.__name__ if cls.__module__.startswith("tasks.") else f"{cls.__module__}:{cls.__qualname__}"
 
-    def _checked(self, params: dict[str, Any]) -> Strict:
+    def _parse_params(self, params: dict[str, Any]) -> Strict:
         try:
             return self.Params.model_validate(params)
         except ValidationError as error:
@@ -148,7 +148,7 @@ class Formula(ABC):
             known = sorted(self.Params.model_fields)
             raise ForecasterError(f"{self.name}: {faults}. Its parameters are {known}; correct `models` of the dataset in params.yaml.") from error
 
-    def _without_ignored(self, x: Value) -> Value:
+    def _apply_ignored(self, x: Value) -> Value:
         return x + self.learned[_IGNORED] if _IGNORED in self.learned else x
 
     def _check_fitted(self) -> None:
@@ -163,7 +163,7 @@ class Formula(ABC):
 
 
 @cache
-def linear_algebra_on_one_thread() -> None:
+def apply_one_blas_thread() -> None:
     """From the first fit or forecast on, in this process: sums depend on the number of threads, and on a busy machine two wait for each other.
 
     It is not lifted again: OpenBLAS answers each change with a thread that spins, and fits side by side then took twice their time.

@@ -4,13 +4,13 @@ import numpy as np
 
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
-from tasks.forecasters.graph.arithmetic import Value, Wire, take
-from tasks.forecasters.parts.identity import Identity
+from tasks.forecasters.graph.arithmetic import GraphValue, Value, take
+from tasks.forecasters.parts.identity import SeriesEncoder
 
 SERIES = "series"
 
 
-class Categories:
+class CategoryEncoder:
     """The numbers of each name in *names*: `series`, or a column of role free. learned: keeps the values met under `categories.<name>`."""
 
     def __init__(self, schema: FeatureSchema, learned: dict[str, np.ndarray], names: tuple[str, ...], model: str) -> None:
@@ -19,7 +19,7 @@ class Categories:
             raise ForecasterError(f"{model}: `categorical` has {strange}, which are no columns of role `free`. There are {free}, and `{SERIES}`.")
         self.schema, self.learned, self.names = schema, learned, names
         self.series_learned: dict[str, np.ndarray] = {}
-        self.identity = Identity(schema, learned, model) if SERIES in names else None
+        self.identity = SeriesEncoder(schema, learned, model) if SERIES in names else None
 
     def learn(self, x: np.ndarray) -> None:
         """Number what x (n, F) holds."""
@@ -43,7 +43,7 @@ class Categories:
         if name == SERIES and self.identity is not None:
             return self.identity.of(x, table[:, None])
         met, column = self.learned[f"categories.{name}"], take(x, [self.schema.index(name)])
-        if not isinstance(x, Wire):
+        if not isinstance(x, GraphValue):
             place = np.searchsorted(met, column)
             there = np.append(met, np.float32(np.nan))[place] == column
             return table[np.where(there, place, len(met))]

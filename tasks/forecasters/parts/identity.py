@@ -4,10 +4,10 @@ import numpy as np
 
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import SERIES_KEY, FeatureSchema
-from tasks.forecasters.graph.arithmetic import Value, Wire, take
+from tasks.forecasters.graph.arithmetic import GraphValue, Value, take
 
 
-class Identity:
+class SeriesEncoder:
     """The series of a fit, numbered 0..S-1 by their keys; what a fit has never met has the number S. learned: keeps the keys under `identity.keys`."""
 
     def __init__(self, schema: FeatureSchema, learned: dict[str, np.ndarray], model: str) -> None:
@@ -34,7 +34,7 @@ class Identity:
     def of(self, x: Value, table: np.ndarray) -> Value:
         """Each row's row of *table* (S + 1, K): (n, K). The last one is for a series that the fit has never met."""
         high, low = self.learned["identity.keys"].T
-        if isinstance(x, Wire):
+        if isinstance(x, GraphValue):
             node = x.graph.node
             met = node("And", node("Equal", take(x, self.columns[:1]), high[None, :]), node("Equal", take(x, self.columns[1:]), low[None, :]))
             there = node("Cast", met, to=1)  # 1: float32

@@ -13,7 +13,7 @@ import numpy as np
 _RCOND = 1e-9  # directions of the first state that the window does not show
 
 
-class Innovations(NamedTuple):
+class InnovationsModel(NamedTuple):
     """F (m, m), g (m,), w (m,)."""
 
     transition: np.ndarray
@@ -21,7 +21,7 @@ class Innovations(NamedTuple):
     observed: np.ndarray
 
 
-def forecast_weights(model: Innovations, n_values: int, n_steps: int) -> np.ndarray:
+def compute_forecast_weights(model: InnovationsModel, n_values: int, n_steps: int) -> np.ndarray:
     """Weights (n_values, n_steps) of the last *n_values* values, newest first, in the forecast of each step."""
     discount = model.transition - np.outer(model.gain, model.observed)
     size = len(model.gain)
@@ -42,7 +42,7 @@ def forecast_weights(model: Innovations, n_values: int, n_steps: int) -> np.ndar
     return out
 
 
-def smoothing(alpha: float, beta: float | None, phi: float, gamma: float | None, season_steps: int) -> Innovations:
+def build_smoothing(alpha: float, beta: float | None, phi: float, gamma: float | None, season_steps: int) -> InnovationsModel:
     """Additive exponential smoothing: level, trend when *beta* is given (damped by *phi*), season of *season_steps* when *gamma* is given.
 
     Source: Hyndman et al. 2008, section 3.4, ETS(A, A or Ad, A).
@@ -59,13 +59,13 @@ def smoothing(alpha: float, beta: float | None, phi: float, gamma: float | None,
         at = 1 + n_trend
         transition[at, -1], gain[at], observed[-1] = 1.0, gamma, 1.0
         transition[np.arange(at + 1, size), np.arange(at, size - 1)] = 1.0
-    return Innovations(transition, gain, observed)
+    return InnovationsModel(transition, gain, observed)
 
 
-def arima(ar: np.ndarray, ma: np.ndarray) -> Innovations:
+def build_arima(ar: np.ndarray, ma: np.ndarray) -> InnovationsModel:
     """y_t = sum ar_i y_{t-i} + e_t + sum ma_j e_{t-j}; differences stand in *ar*. Source: Hyndman et al. 2008, section 11.1."""
     size = max(len(ar), len(ma), 1)
     ar, ma = np.pad(ar, (0, size - len(ar))), np.pad(ma, (0, size - len(ma)))
     transition = np.eye(size, k=1)
     transition[:, 0] += ar
-    return Innovations(transition, ar + ma, np.eye(size)[0])
+    return InnovationsModel(transition, ar + ma, np.eye(size)[0])

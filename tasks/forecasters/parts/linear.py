@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tasks.core.windows import blocks
+from tasks.core.windows import split_blocks
 
 _MOMENT_ROWS = 65_536  # rows turned to float64 at a time
 _BLOCK_ROWS = 4096  # rows multiplied at a time: what a cache holds; sums of blocks are kept in float64
@@ -17,7 +17,7 @@ ROUNDS = 3  # of reweighting; on M4 Hourly two and eight differ by .0002 OWA
 _LEAST_ERROR = 0.05  # quantile of the rows' errors below which a row's weight grows no further
 
 
-class Moments(NamedTuple):
+class NormalEquations(NamedTuple):
     """Of H steps and K inputs with a leading 1: xx (H, K+1, K+1), xz (H, K+1), zz (H,), n (H,) how many targets are known."""
 
     xx: np.ndarray
@@ -25,20 +25,20 @@ class Moments(NamedTuple):
     zz: np.ndarray
     n: np.ndarray
 
-    def __add__(self, other: "Moments") -> "Moments":  # type: ignore[override]
-        return Moments(*(a + b for a, b in zip(self, other, strict=True)))
+    def __add__(self, other: "NormalEquations") -> "NormalEquations":  # type: ignore[override]
+        return NormalEquations(*(a + b for a, b in zip(self, other, strict=True)))
 
 
-def moments(inputs: np.ndarray, target: np.ndarray) -> Moments:
+def build_normal_equations(inputs: np.ndarray, target: np.ndarray) -> NormalEquations:
     """Products of inputs (n, K) and target (n, H), NaN where unknown, summed over the rows."""
     n_inputs, n_steps = inputs.shape[1] + 1, target.shape[1]
-    total = Moments(np.zeros((n_steps, n_inputs, n_inputs)), np.zeros((n_steps, n_inputs)), np.zeros(n_steps), np.zeros(n_steps))
-    for part in blocks(len(inputs), _MOMENT_ROWS):
-        total = total + _moments(inputs[part], target[part])
+    total = NormalEquations(np.zeros((n_steps, n_inputs, n_inputs)), np.zeros((n_steps, n_inputs)), np.zeros(n_steps), np.zeros(n_steps))
+    for part in split_blocks(len(inputs), _MOMENT_ROWS):
+        total = total + _compute_normal_equations(inputs[part], target[part])
     return total
 
 
-def _moments(inputs: np.ndarray, target: np.ndarray) -> Moments:
+def _compute_normal_equations(inputs: np.ndarray, target: np.ndarray) -> NormalEquations:
     ones = np.column_stack([np.ones(len(inputs)), inputs.astype(np.float64)])
     known = np.isfinite(target)
     z = np.where(known, target, 0.0).astype(np.float64)
@@ -47,14 +47,14 @@ def _moments(inputs: np.ndarray, target: np.ndarray) -> Moments:
     rows = np.flatnonzero(~known.all(axis=1))
     patterns, which = np.unique(known[rows], axis=0, return_inverse=True)  # rows that miss the same steps share one product
     of = np.split(rows[np.argsort(which.reshape(-1), kind="stable")], np.cumsum(np.bincount(which.reshape(-1), minlength=len(patterns))))
-    for part in blocks(len(patterns), _BLOCK_PATTERNS):
+    for part in split_blocks(len(patterns), _BLOCK_PATTERNS):
         products = np.stack([(ones[at].T @ ones[at]).ravel() for at in of[part]])
         xx -= (~patterns[part]).T.astype(np.float64) @ products
     xx = xx.reshape(n_steps, n_inputs, n_inputs)
-    return Moments(xx, (ones.T @ z).T, np.square(z).sum(axis=0), known.sum(axis=0).astype(np.float64))
+    return NormalEquations(xx, (ones.T @ z).T, np.square(z).sum(axis=0), known.sum(axis=0).astype(np.float64))
 
 
-def solve(of: Moments, penalty: float) -> np.ndarray:
+def fit_coefficients(of: NormalEquations, penalty: float) -> np.ndarray:
     """Coefficients (H, K+1), the intercept first and free; zeros for a step without targets.
 
     penalty: added to each squared coefficient, as a share of the number of rows (inputs are standardised).
@@ -66,13 +66,13 @@ def solve(of: Moments, penalty: float) -> np.ndarray:
     return np.where(of.n[:, None] > 0, out, 0.0)
 
 
-def squared_error(of: Moments, coefficients: np.ndarray) -> float:
+def compute_squared_error(of: NormalEquations, coefficients: np.ndarray) -> float:
     """Summed squared error over the rows and steps of *of*."""
     fitted = np.einsum("hi,hij,hj->h", coefficients, of.xx, coefficients)
     return float((of.zz - 2 * np.einsum("hi,hi->h", coefficients, of.xz) + fitted).sum())
 
 
-def reweighted(
+def fit_reweighted(
     inputs: np.ndarray, target: np.ndarray, weight: np.ndarray, rows: np.ndarray, penalty: float, start: np.ndarray, *, absolute: bool
 ) -> np.ndarray:
     """Coefficients (H, K+1) after `ROUNDS` of weighted least squares from *start* (H, K+1), with one product for all steps.
@@ -82,7 +82,7 @@ def reweighted(
     doi:10.1080/03610927708827533; for the unknown Dempster, Laird & Rubin 1977, J. of the Royal Statistical Society B 39(1).
     """
     target, weight = target[rows], weight[rows]
-    known, coefficients, parts = np.isfinite(target), start, list(blocks(len(rows), _BLOCK_ROWS))
+    known, coefficients, parts = np.isfinite(target), start, list(split_blocks(len(rows), _BLOCK_ROWS))
     fitted = np.empty_like(target)
     for _ in range(ROUNDS):
         own = coefficients.T.astype(np.float32)
@@ -93,7 +93,7 @@ def reweighted(
         root = np.sqrt(scaled / scaled.mean()).astype(np.float32)[:, None]
         products = np.zeros((len(own) + target.shape[1],) * 2)
         for part in parts:
-            products += _product(root[part], inputs[rows[part]], np.where(known[part], target[part], fitted[part]))
+            products += _compute_product(root[part], inputs[rows[part]], np.where(known[part], target[part], fitted[part]))
         xx, xz = np.split(products[: len(own)], [len(own)], axis=1)
         diagonal = np.full(len(xx), max(penalty, 1e-6) * len(rows))
         diagonal[0] = 0.0
@@ -101,7 +101,7 @@ def reweighted(
     return coefficients
 
 
-def _product(root: np.ndarray, inputs: np.ndarray, target: np.ndarray) -> np.ndarray:
+def _compute_product(root: np.ndarray, inputs: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Of 1, *inputs* and *target* side by side, each row times its *root*, with themselves: symmetric, which BLAS computes at half the cost."""
     beside = np.concatenate([np.ones_like(root), inputs, target], axis=1)
     beside *= root

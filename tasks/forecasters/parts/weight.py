@@ -5,7 +5,7 @@ import numpy as np
 from tasks.core.about import Strict
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
-from tasks.forecasters.parts.preamble import Preamble
+from tasks.forecasters.parts.preamble import Normalizer
 
 
 class RowWeight(Strict):
@@ -20,7 +20,7 @@ class RowWeight(Strict):
     column: str | None = None
     in_z: bool = False
 
-    def of(self, schema: FeatureSchema, preamble: Preamble, x: np.ndarray) -> np.ndarray:
+    def of(self, schema: FeatureSchema, preamble: Normalizer, x: np.ndarray) -> np.ndarray:
         """Weight of each row of x (n, F): (n,) float32, mean 1 over the rows. Raises ForecasterError for a column that is not there, or when all weigh nothing."""
         weight = np.full(len(x), self.constant, dtype=np.float64)
         if self.column is not None:

@@ -11,7 +11,7 @@ LEAST_TRIALS = 20  # that came to an end and drew the parameter; with fewer the 
 _MOST_TRIALS = 300  # the first, drawn most evenly, take 2 s; a thousand would take 17
 
 
-class Importance(NamedTuple):
+class ParamImportance(NamedTuple):
     """Of one parameter: how many complete trials drew it, and of each objective the share that it explains among them; none where they are too few. The rest to 1 lies in the others and in what they do together."""
 
     param: str
@@ -24,7 +24,7 @@ class Importance(NamedTuple):
         return {"param": self.param, "n_trials": self.n_trials, **self.shares, **why}
 
 
-def importances(complete: Sequence[Any], names: Sequence[str], objectives: Mapping[str, int], seed: int) -> list[Importance]:
+def compute_importances(complete: Sequence[Any], names: Sequence[str], objectives: Mapping[str, int], seed: int) -> list[ParamImportance]:
     """Of each of *names*, what most of the error depends on first. complete: Optuna's trials. objectives: where each, `error` among them, stands among a trial's values."""
     known: dict[tuple[int, ...], dict[str, dict[str, float]]] = {}
     found = []
@@ -33,12 +33,12 @@ def importances(complete: Sequence[Any], names: Sequence[str], objectives: Mappi
         drew = all_that_drew[:_MOST_TRIALS]
         place = tuple(t.number for t in drew)
         if len(drew) >= LEAST_TRIALS and place not in known:
-            known[place] = _shares(drew, [n for n in names if all(n in t.params for t in drew)], objectives, seed)
-        found.append(Importance(name, len(all_that_drew), known[place][name] if place in known else {}))
+            known[place] = _compute_shares(drew, [n for n in names if all(n in t.params for t in drew)], objectives, seed)
+        found.append(ParamImportance(name, len(all_that_drew), known[place][name] if place in known else {}))
     return sorted(found, key=lambda one: -one.shares.get("error", -1.0))
 
 
-def _shares(trials: Sequence[Any], params: list[str], objectives: Mapping[str, int], seed: int) -> dict[str, dict[str, float]]:
+def _compute_shares(trials: Sequence[Any], params: list[str], objectives: Mapping[str, int], seed: int) -> dict[str, dict[str, float]]:
     """For each of *params*, which all *trials* drew, and each objective."""
     import optuna  # noqa: PLC0415  (.7 s: only who searches pays it)
 

@@ -11,7 +11,7 @@ from tasks.core.about import Strict
 Objective = Literal["error", "latency", "size"]
 
 
-class Axis(Strict):
+class SearchAxis(Strict):
     """What one parameter may be: whole numbers (`int: [low, high]`), numbers (`float: [low, high]`) or one of a list (`choice`).
 
     log: drawn evenly over the orders of magnitude. when: only where other parameters have this value, or one of these.
@@ -26,7 +26,7 @@ class Axis(Strict):
     when: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _is_one_of_three(self) -> "Axis":
+    def _check_one_kind(self) -> "SearchAxis":
         given = [name for name, value in (("int", self.whole), ("float", self.real), ("choice", self.choice)) if value is not None]
         if len(given) != 1:
             raise ValueError(f"it has {given or 'no range'}; give one of `int: [low, high]`, `float: [low, high]`, `choice: [...]`")
@@ -49,7 +49,7 @@ class Axis(Strict):
         """The value of what the study kept."""
         return json.loads(drawn) if self.choice is not None else drawn
 
-    def applies(self, given: Mapping[str, Any]) -> bool:
+    def is_applicable(self, given: Mapping[str, Any]) -> bool:
         """Whether `when` holds for the parameters *given*."""
         return all(given.get(name) in (wanted if isinstance(wanted, list) else [wanted]) for name, wanted in self.when.items())
 
@@ -64,7 +64,7 @@ class SearchParams(Strict):
     within_frac above the least, the one that has least of it. every_folds: search anew as of every k-th fold (None: once, as of the first).
     """
 
-    space: Annotated[dict[str, Axis], Field(min_length=1)]
+    space: Annotated[dict[str, SearchAxis], Field(min_length=1)]
     n_trials: Annotated[int, Field(ge=1)] = 50
     budget_s: Annotated[float, Field(gt=0)] | None = None
     workers: Annotated[int, Field(ge=1)] = 1
@@ -79,7 +79,7 @@ class SearchParams(Strict):
     every_folds: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
-    def _fits_together(self) -> "SearchParams":
+    def _check_search(self) -> "SearchParams":
         if self.objectives[:1] != ("error",) or len(set(self.objectives)) != len(self.objectives):
             raise ValueError(f"`objectives` is {list(self.objectives)}; `error` comes first, and none comes twice")
         if self.prefer not in self.objectives:
@@ -91,15 +91,15 @@ class SearchParams(Strict):
         return self
 
     @property
-    def what_is_tried(self) -> dict[str, Any]:
+    def trial_inputs(self) -> dict[str, Any]:
         """Everything that a trial's outcome depends on: with another number of trials, budget or preference the same study goes on."""
         return self.model_dump(by_alias=True, exclude={"n_trials", "budget_s", "workers", "prefer", "within_frac", "every_folds"})
 
 
-def with_chosen(own: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+def merge_params(own: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
     """A model's *own* parameters with the *chosen* ones in their place; `params.alpha` is `alpha` among `params`."""
     merged = dict(own)
     for name, value in chosen.items():
         outer, _, inner = name.partition(".")
-        merged[outer] = with_chosen(merged.get(outer) or {}, {inner: value}) if inner else value
+        merged[outer] = merge_params(merged.get(outer) or {}, {inner: value}) if inner else value
     return merged

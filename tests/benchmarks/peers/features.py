@@ -30,7 +30,7 @@ def panel():
 def tidemill():
     sys.path.insert(0, str(Path.cwd()))
     from tasks.core.about import About, Target
-    from tasks.core.calendar import calendar_for
+    from tasks.core.calendar import build_calendar
     from tasks.features import FeatureParams, build_features
 
     about = About(description="bench", every="1h", target=Target(column="y", unit="1"), horizon_steps=1)
@@ -42,7 +42,7 @@ def tidemill():
     rows, params, calendar = (
         panel().with_columns(known_at=pl.col("event_time").dt.offset_by("1h")),
         FeatureParams.model_validate({"list": declared}),
-        calendar_for(about),
+        build_calendar(about),
     )
     return lambda: build_features(rows, about, params, calendar), 6
 

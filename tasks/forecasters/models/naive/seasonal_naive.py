@@ -4,7 +4,7 @@ import numpy as np
 
 from tasks.forecasters.graph.arithmetic import Value
 from tasks.forecasters.graph.formula import Formula
-from tasks.forecasters.parts.preamble import seasonal_values
+from tasks.forecasters.parts.preamble import select_seasonal_values
 
 
 class SeasonalNaive(Formula):
@@ -15,4 +15,4 @@ class SeasonalNaive(Formula):
 
     def formula(self, x: Value) -> Value:
         """See the class."""
-        return seasonal_values(self.schema, x)
+        return select_seasonal_values(self.schema, x)

@@ -19,7 +19,7 @@ LIGHTGBM_ROWS = 30_000  # about a second a fit
 
 
 @dataclass(frozen=True)
-class Budget:
+class WalkForwardBudget:
     """Caps (None: not needed), the walk, the gate. Counted in steps of the grid, except *max_rows_per_series*."""
 
     n_cutoffs: int
@@ -38,14 +38,14 @@ class Budget:
         return self.stride_steps * self.refit_every_cutoffs
 
 
-def caps(n_series: int, longest: int) -> tuple[int | None, int | None]:
+def compute_caps(n_series: int, longest: int) -> tuple[int | None, int | None]:
     """(max_rows_per_series, max_series) for *n_series* of which the longest has *longest* rows; None where no cap is needed."""
     rows = min(MOST_STEPS, max(LEAST_STEPS, TABLE_ROWS // n_series))
     series = MOST_TABLE_ROWS // min(longest, rows)
     return (rows if longest > rows else None), (series if n_series > series else None)
 
 
-def plan(n_steps: int, n_series: int, horizon_steps: int, season_steps: int, lookback_steps: int) -> Budget:
+def plan_budget(n_steps: int, n_series: int, horizon_steps: int, season_steps: int, lookback_steps: int) -> WalkForwardBudget:
     """Fit the walk into *n_steps* of grid, of *n_series*. Raises SourceError with the length that would do when it is too short."""
     cutoff_rows = n_series * horizon_steps
     matured = 24  # cutoffs whose whole horizon is known; a smaller sample decides nothing
@@ -61,27 +61,27 @@ def plan(n_steps: int, n_series: int, horizon_steps: int, season_steps: int, loo
             f"Give a longer history, or a shorter horizon: `--horizon {max(1, horizon_steps // 2)}`."
         )
     n_cutoffs = max(FEW_CUTOFFS, min(MOST_CUTOFFS, FORECAST_ROWS // cutoff_rows, room))
-    stride = _off_season(max(1, room // n_cutoffs), season_steps)
+    stride = _select_off_season_stride(max(1, room // n_cutoffs), season_steps)
     n_cutoffs = min(n_cutoffs, 1 + (room - 1) // stride)
     pairs = n_series * (n_steps - gate) * horizon_steps
     net = pairs >= NET_PAIRS
-    seconds = _refit_s(n_series * (n_steps - gate), horizon_steps, net)
+    seconds = _compute_refit_s(n_series * (n_steps - gate), horizon_steps, net)
     n_refits = max(2, min(10, int(REFIT_S / seconds), n_cutoffs // 2))
     refit_every = -(-n_cutoffs // n_refits)
-    return Budget(
+    return WalkForwardBudget(
         n_cutoffs, stride, refit_every, -(-n_cutoffs // refit_every), min_train, gate,
         max(8, min(60, (gate - horizon_steps) // 2 + 1)), net, seconds,
     )  # fmt: skip
 
 
-def _off_season(stride: int, season_steps: int) -> int:
+def _select_off_season_stride(stride: int, season_steps: int) -> int:
     """The nearest smaller stride without a common divisor with the season, or every cutoff would fall on the same hours."""
     while stride > 1 and gcd(stride, season_steps) > 1:
         stride -= 1
     return stride
 
 
-def _refit_s(rows: int, horizon_steps: int, net: bool) -> float:
+def _compute_refit_s(rows: int, horizon_steps: int, net: bool) -> float:
     """Seconds of one refit of all models on one core, as measured on 20,000 to 300,000 rows with 33 features.
 
     The linear parts cost 80 ns a pair of origin and step, four times (har, ridge, and ridge twice below the trees: fitted and subtracted),

@@ -10,7 +10,7 @@ from typing import Literal
 import polars as pl
 
 from tasks.core.errors import SourceError
-from tasks.ingest.cells import NULLS, Cells, read_cells
+from tasks.ingest.cells import NULLS, FileCells, read_cells
 from tasks.ingest.params import FilesSource
 
 Format = Literal["csv", "parquet", "json", "jsonl"]
@@ -21,7 +21,7 @@ _SAMPLE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Table:
+class FileTable:
     """One file. Cells are text where the format has no types; *name* is that of its link in data/source; *header*: whether the file names its columns; *first_row* as in Cells."""
 
     path: Path
@@ -32,9 +32,9 @@ class Table:
     first_row: int
 
     @property
-    def cells(self) -> Cells:
+    def cells(self) -> FileCells:
         """The same, as ingest holds it; messages show the whole path."""
-        return Cells(str(self.path), self.frame, self.first_row)
+        return FileCells(str(self.path), self.frame, self.first_row)
 
     def row(self, index: int) -> str:
         """Where the frame's row *index* stands, for a message."""
@@ -52,19 +52,19 @@ def find_files(pattern: str) -> list[Path]:
     return files
 
 
-def link_names(files: list[Path]) -> list[str]:
+def build_link_names(files: list[Path]) -> list[str]:
     """What each file is called in data/source: its name, with its folder's before it where two have the same."""
     names = [path.name for path in files]
     return [path.name if names.count(path.name) == 1 else f"{path.parent.name}_{path.name}" for path in files]
 
 
-def read_table(path: Path, name: str, kind: Format, columns: tuple[str, ...] = ()) -> Table:
+def read_table(path: Path, name: str, kind: Format, columns: tuple[str, ...] = ()) -> FileTable:
     """The file's cells; *columns* name those of a file without a header. Raises SourceError for an empty, binary, ragged or broken file, with the row."""
     header, separator = True, ","
     if kind != "parquet":
-        head = _text_head(path)
+        head = _read_text_head(path)
         if kind == "csv":
-            header, separator = _csv_form(path, head)
+            header, separator = _find_csv_form(path, head)
             header = header and not columns
         else:
             records = head.lstrip() if kind == "jsonl" else head.lstrip().removeprefix("[").lstrip()
@@ -73,10 +73,10 @@ def read_table(path: Path, name: str, kind: Format, columns: tuple[str, ...] = (
         kind="files", format=kind, layout="long", time_column=None, value_columns=("?",), header=header, separator=separator, columns=columns or None
     )
     cells = read_cells(path, source)
-    return Table(path, name, cells.frame, header, separator, cells.first_row)
+    return FileTable(path, name, cells.frame, header, separator, cells.first_row)
 
 
-def _text_head(path: Path) -> str:
+def _read_text_head(path: Path) -> str:
     """The file's first whole lines. Raises SourceError for what is no text; ingest's reader finds the rest."""
     raw = path.read_bytes()
     try:
@@ -104,10 +104,10 @@ def _text_head(path: Path) -> str:
     return head.decode("utf-8-sig", errors="ignore")
 
 
-def _csv_form(path: Path, head: str) -> tuple[bool, str]:
+def _find_csv_form(path: Path, head: str) -> tuple[bool, str]:
     """(whether there is a header, separator), from the first lines."""
     sample = [line for line in head.splitlines()[:_SAMPLE_LINES] if line.strip()]
-    separator = _separator(sample)
+    separator = _find_separator(sample)
     rows = [row for row in csv.reader(sample, delimiter=separator) if row]
     widths = [len(row) for row in rows]
     usual = max(set(widths), key=widths.count)
@@ -118,7 +118,7 @@ def _csv_form(path: Path, head: str) -> tuple[bool, str]:
     return _has_header([row for row in rows if len(row) == usual]), separator
 
 
-def _separator(sample: list[str]) -> str:
+def _find_separator(sample: list[str]) -> str:
     """The one that splits all sample lines into the same number of fields, more than one; a comma when none does."""
 
     def fields(separator: str) -> tuple[bool, int]:
