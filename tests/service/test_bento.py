@@ -70,11 +70,11 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 from datetime import UTC, datetime
 from deployments.forecaster import service
-from deployments.forecaster.answer import answer
-from deployments.forecaster.ask import read_ask
+from deployments.forecaster.answer import build_response
+from deployments.forecaster.ask import parse_request
 from tasks.edges.served import write_served
-service.source.prepare()
-made = answer(service.source.standing, read_ask(b'{{"series_id": "north"}}'), datetime.now(UTC))
+service.source.load_initial()
+made = build_response(service.source.standing, parse_request(b'{{"series_id": "north"}}'), datetime.now(UTC))
 write_served(service.source.dataset, made.served)
 print(made.body["prediction_id"])
 """
