@@ -1,4 +1,5 @@
-"""A stage as a Prefect task, named after it: retries, a time limit, a JSON result, a table and a picture in the UI.
+"""A stage as a Prefect task, named after it: retries, a time limit, a JSON result, a table and a
+picture in the UI.
 
 What the stage does, and whether it must run at all, is `run_stage`'s and DVC's business.
 """
@@ -17,8 +18,11 @@ from tasks.edges.run_stage import run_stage
 
 LIMIT_S = 3600.0  # forty times what the slowest stage takes on the default data; longer means that it hangs
 
-# What may well go away by itself: another process at DVC's repository lock (it waits 3 s only), or a kill from outside, by a signal.
-_PASSING = re.compile(r"LockError|is busy, it is being blocked|[Uu]nable to acquire lock|exited with -\d+|ended with code -\d+")
+# What may well go away by itself: another process at DVC's repository lock (it waits 3 s only), or
+# a kill from outside, by a signal.
+_PASSING = re.compile(
+    r"LockError|is busy, it is being blocked|[Uu]nable to acquire lock|exited with -\d+|ended with code -\d+"
+)
 
 
 class StageProgress(NamedTuple):
@@ -28,11 +32,15 @@ class StageProgress(NamedTuple):
     result: dict[str, Any] | None
 
 
-watchers: list[Callable[[StageProgress], None]] = []  # who shows progress in this process, for example `tidemill run`
+# Who shows progress in this process, for example `tidemill run`
+watchers: list[Callable[[StageProgress], None]] = []
 
 
 def run_flow_stage(name: str, limit_s: float = LIMIT_S) -> dict[str, Any]:
-    """Bring the stage *name* up to date and show what came out. Returns {stage, ran, seconds}; raises StageError."""
+    """Bring the stage *name* up to date and show what came out.
+
+    Returns {stage, ran, seconds}; raises StageError.
+    """
     return _run.with_options(name=name, task_run_name=name)(name, limit_s)
 
 

@@ -16,18 +16,23 @@ from tasks.promote.apply import apply_decision
 def promotion(limit_s: float = LIMIT_S) -> list[dict[str, Any]]:
     """Decide whether the challenger becomes champion, on rows that neither has seen, and apply it.
 
-    The stage applies it to this checkout's own registry. A shared registry is changed here alone, after checking that the release's
-    bytes and the champion are still those of the decision, so that no old checkout moves production.
+    The stage applies it to this checkout's own registry. A shared registry is changed here alone,
+    after checking that the release's bytes and the champion are still those of the decision, so
+    that no old checkout moves production.
     """
     done = [run_flow_stage("promote", limit_s)]
     if read_settings().mlflow_uri:
         _apply()
     if delete_unused_cache():
-        get_run_logger().info("DVC's cache was above TIDEMILL_KEEP_CACHE_MB; what no current artifact needs is gone")
+        get_run_logger().info(
+            "DVC's cache was above TIDEMILL_KEEP_CACHE_MB; what no current artifact needs is gone"
+        )
     return done
 
 
-@task(name="apply", task_run_name="apply", persist_result=True, result_serializer="json", cache_policy=NO_CACHE)
+@task(
+    name="apply", task_run_name="apply", persist_result=True, result_serializer="json", cache_policy=NO_CACHE
+)
 def _apply() -> str | None:
     champion = apply_decision(ROOT / "data/decisions/promote/decision.json")
     get_run_logger().info("Champion: %s", champion.version if champion else "as before")

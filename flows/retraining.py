@@ -14,9 +14,16 @@ from tasks.edges.settings import ROOT
 
 @flow(name="retraining", persist_result=True, result_serializer="json")
 def retraining(start: bool = True, limit_s: float = LIMIT_S) -> list[dict[str, Any]]:
-    """Decide whether retraining is due; when it is, train and promote, with the reason. start: False only decides."""
+    """Decide whether retraining is due; when it is, train and promote, with the reason. start:
+    False only decides.
+    """
     done = [run_flow_stage("retrain", limit_s)]
-    decision = read_json_of_dataset(ROOT / "data/decisions/retrain/decision.json", read_dataset())  # `tidemill use` may have come in between
+    # `tidemill use` may have come in between
+    decision = read_json_of_dataset(ROOT / "data/decisions/retrain/decision.json", read_dataset())
     if decision.get("due") and start:
-        return [*done, *training(reason=str(decision["reason"]), limit_s=limit_s), *promotion(limit_s=limit_s)]
+        return [
+            *done,
+            *training(reason=str(decision["reason"]), limit_s=limit_s),
+            *promotion(limit_s=limit_s),
+        ]
     return done

@@ -11,8 +11,9 @@ STAGES = ("ingest", "validate", "features", "train", "ensemble", "explain", "qua
 
 @flow(name="training", persist_result=True, result_serializer="json")
 def training(reason: str = "asked for", limit_s: float = LIMIT_S) -> list[dict[str, Any]]:
-    """Rebuild every stage up to the packaged challenger. Promotion is another flow, with its own gate.
+    """Rebuild every stage up to the packaged challenger.
 
+    Promotion is another flow, with its own gate.
     reason: why it runs, shown with the run. limit_s: seconds that one stage may take.
     """
     get_run_logger().info("Training: %s", reason)

@@ -1,4 +1,8 @@
-"""`tidemill`, for people. Thin: everything in it is a flow, a stage or a service started. Results on stdout, progress on stderr."""
+"""`tidemill`, for people.
+
+Thin: everything in it is a flow, a stage or a service started. Results on stdout, progress on
+stderr.
+"""
 
 import json
 import sys
@@ -35,24 +39,32 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    help="From a feed to a forecast with honest intervals that stays right. `tidemill run` turns the whole mill once.",
+    help=(
+        "From a feed to a forecast with honest intervals that stays right. `tidemill run` turns the whole"
+        " mill once."
+    ),
 )
 
 
 @app.command()
 def run(
-    dataset: Annotated[str | None, typer.Option(help="Make this dataset current first.", metavar="NAME")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Make this dataset current first.", metavar="NAME")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run the whole chain on a Prefect server, then ask the built service for a forecast and write the page."""
-    from deployments.console.pages.run import NEXT  # noqa: PLC0415  (this and every import below: `--help` stays fast)
-    from deployments.ops.run import run_chain as turn_once  # noqa: PLC0415
+    """Run the whole chain on a Prefect server, then ask the built service for a forecast and
+    write the page.
+    """
+    # This and every import below: `--help` stays fast
+    from deployments.console.pages.run import NEXT
+    from deployments.ops.run import run_chain as turn_once
 
     done = turn_once(dataset, _say)
     if as_json:
         _report_json({**done, "next": [command for command, _ in NEXT]})
         return
-    from deployments.cli.tables import report_forecast  # noqa: PLC0415
+    from deployments.cli.tables import report_forecast
 
     report_forecast(done["forecast"])
     print(f"\nGate: {done['decision']['decision']}. {done['decision']['reason']}")
@@ -64,11 +76,16 @@ def run(
 
 @app.command()
 def up(
-    kafka: Annotated[bool, typer.Option("--kafka", help="Start a Kafka broker too (Java 17 and Maven fetch it the first time).")] = False,
+    kafka: Annotated[
+        bool,
+        typer.Option("--kafka", help="Start a Kafka broker too (Java 17 and Maven fetch it the first time)."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start Prefect, MLflow, the service, a worker and the dataset's feed if it has one, wait until each answers, and leave them running."""
-    from deployments.ops.operate import start_parts as start_all  # noqa: PLC0415
+    """Start Prefect, MLflow, the service, a worker and the dataset's feed if it has one, wait
+    until each answers, and leave them running.
+    """
+    from deployments.ops.operate import start_parts as start_all
 
     done = start_all(_say, kafka)
     if as_json:
@@ -83,7 +100,7 @@ def up(
 @app.command()
 def down(as_json: AsJson = False) -> None:
     """Stop what `up` started, and nothing else."""
-    from deployments.ops.operate import stop_parts as stop_all  # noqa: PLC0415
+    from deployments.ops.operate import stop_parts as stop_all
 
     done = stop_all(_say)
     if as_json:
@@ -93,14 +110,18 @@ def down(as_json: AsJson = False) -> None:
 @app.command()
 def forecast(
     as_of: Annotated[
-        str | None, typer.Option(help="Speak from what was known at this time (ISO 8601, UTC unless it says otherwise).", metavar="T")
+        str | None,
+        typer.Option(
+            help="Speak from what was known at this time (ISO 8601, UTC unless it says otherwise).",
+            metavar="T",
+        ),
     ] = None,
     series: Annotated[str | None, typer.Option(help="One series; all by default.", metavar="NAME")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Forecast with the champion, without a server."""
-    from deployments.cli.tables import report_forecast  # noqa: PLC0415
-    from deployments.ops.forecast import make_forecast as make  # noqa: PLC0415
+    from deployments.cli.tables import report_forecast
+    from deployments.ops.forecast import make_forecast as make
 
     made = make(as_of, series)
     if as_json:
@@ -112,13 +133,13 @@ def forecast(
 @app.command()
 def status(as_json: AsJson = False) -> None:
     """Show dataset, champion, last decisions, the age of the data, and what runs."""
-    from deployments.ops.status import build_status as look  # noqa: PLC0415
+    from deployments.ops.status import build_status as look
 
     found = look()
     if as_json:
         _report_json(found)
         return
-    from deployments.cli.tables import report_status  # noqa: PLC0415
+    from deployments.cli.tables import report_status
 
     report_status(found)
 
@@ -126,13 +147,13 @@ def status(as_json: AsJson = False) -> None:
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Look for what is wrong here and say what to do; exit code 1 when something is."""
-    from deployments.ops.doctor import convert_findings, list_findings  # noqa: PLC0415
+    from deployments.ops.doctor import convert_findings, list_findings
 
     findings = list_findings()
     if as_json:
         _report_json(convert_findings(findings))
     else:
-        from deployments.cli.tables import report_findings  # noqa: PLC0415
+        from deployments.cli.tables import report_findings
 
         report_findings(findings)
     if not all(finding.well for finding in findings):

@@ -1,4 +1,6 @@
-"""`tidemill replay`: a dataset or a file produced into a topic, so that there is a live feed to look at."""
+"""`tidemill replay`: a dataset or a file produced into a topic, so that there is a live feed to
+look at.
+"""
 
 import json
 import signal
@@ -24,18 +26,37 @@ def add_replay_command(app: typer.Typer) -> None:
 
 
 def replay(
-    what: Annotated[str, typer.Argument(help="A dataset of params.yaml, or a file (csv, parquet, json, jsonl, also gz; a glob in quotes).")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A dataset of params.yaml, or a file (csv, parquet, json, jsonl, also gz; a glob in quotes)."
+        ),
+    ],
     to: Annotated[str, typer.Option(help="Where to: kafka (TIDEMILL_KAFKA).")] = "kafka",
-    topic: Annotated[str | None, typer.Option(help="The topic; the current dataset's `feed.source.topic` if it has one, else the name.")] = None,
-    speed: Annotated[str, typer.Option(help="How many times faster than it happened: 1x, 100x; `max`: at once.")] = "100x",
-    now: Annotated[bool, typer.Option("--now", help="Move all times, so that the last record becomes known just now.")] = False,
+    topic: Annotated[
+        str | None,
+        typer.Option(
+            help="The topic; the current dataset's `feed.source.topic` if it has one, else the name."
+        ),
+    ] = None,
+    speed: Annotated[
+        str, typer.Option(help="How many times faster than it happened: 1x, 100x; `max`: at once.")
+    ] = "100x",
+    now: Annotated[
+        bool, typer.Option("--now", help="Move all times, so that the last record becomes known just now.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Produce a dataset's rows, or a file's, into a topic as JSON records with the times at which they became known. Ctrl-C ends it cleanly."""
-    from tasks.edges.feeds.kafka_producer import TopicWriter  # noqa: PLC0415  (this and what follows: a `--help` need not pay for it)
-    from tasks.edges.settings import read_settings  # noqa: PLC0415
-    from tasks.feed.played import build_replayed_feed  # noqa: PLC0415
-    from tasks.feed.replay import run_replay as produce  # noqa: PLC0415
+    """Produce a dataset's rows, or a file's, into a topic as JSON records with the times at which
+    they became known.
+
+    Ctrl-C ends it cleanly.
+    """
+    # This and what follows: a `--help` need not pay for it
+    from tasks.edges.feeds.kafka_producer import TopicWriter
+    from tasks.edges.settings import read_settings
+    from tasks.feed.played import build_replayed_feed
+    from tasks.feed.replay import run_replay as produce
 
     with ReportedErrors():
         if to != "kafka":
@@ -47,11 +68,20 @@ def replay(
         writer = TopicWriter(read_settings().kafka_address, chosen, read_settings().kafka_options)
         made = writer.make_topic()
         n, first, last = len(played.known_at), played.known_at[0], played.known_at[-1]
-        _report_line(f"{n:,} records, known {first:%F %R} to {last:%F %R} UTC, to topic {chosen!r}{' (made)' if made else ''} at {speed}")
+        _report_line(
+            f"{n:,} records, known {first:%F %R} to {last:%F %R} UTC, to topic"
+            f" {chosen!r}{' (made)' if made else ''} at {speed}"
+        )
         stopping = threading.Event()
         before = signal.signal(signal.SIGINT, lambda *_: stopping.set())
         try:
-            done = produce(played, writer, times, stopping.is_set, lambda at, s: _report_line(f"  {at:,} of {n:,} ({at / n:.0%}), {at / s:,.0f}/s"))
+            done = produce(
+                played,
+                writer,
+                times,
+                stopping.is_set,
+                lambda at, s: _report_line(f"  {at:,} of {n:,} ({at / n:.0%}), {at / s:,.0f}/s"),
+            )
         finally:
             signal.signal(signal.SIGINT, before)
     rate = done.n_sent / done.seconds
@@ -71,7 +101,10 @@ def replay(
             )
         )
     else:
-        print(f"{done.n_sent:,} records in {done.seconds:.1f} s ({rate:,.0f}/s){'; stopped before the end' if done.stopped else ''}.")
+        print(
+            f"{done.n_sent:,} records in {done.seconds:.1f} s"
+            f" ({rate:,.0f}/s){'; stopped before the end' if done.stopped else ''}."
+        )
 
 
 def _parse_speed(speed: str) -> float | None:
@@ -88,11 +121,15 @@ def _parse_speed(speed: str) -> float | None:
 
 def _read_feed_params() -> "FeedParams":
     """The fields that the current dataset's feed reads; the usual ones where it has no feed."""
-    from tasks.edges.params import read_section  # noqa: PLC0415
-    from tasks.feed.params import FeedParams, KafkaSource  # noqa: PLC0415
-    from tasks.feed.service import read_feed_params  # noqa: PLC0415
+    from tasks.edges.params import read_section
+    from tasks.feed.params import FeedParams, KafkaSource
+    from tasks.feed.service import read_feed_params
 
-    return FeedParams(source=KafkaSource(kind="kafka", topic="")) if read_section("feed") is None else read_feed_params()
+    return (
+        FeedParams(source=KafkaSource(kind="kafka", topic=""))
+        if read_section("feed") is None
+        else read_feed_params()
+    )
 
 
 def _find_topic(params: "FeedParams") -> str | None:

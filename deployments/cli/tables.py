@@ -25,7 +25,11 @@ def report_forecast(made: dict[str, Any]) -> None:
             title_justify="left",
         )
         for step in steps:
-            table.add_row(_format_date(step["event_time"]), _format_number(step["y_hat"]), *(_format_number(step["quantiles"][q]) for q in quantiles))
+            table.add_row(
+                _format_date(step["event_time"]),
+                _format_number(step["y_hat"]),
+                *(_format_number(step["quantiles"][q]) for q in quantiles),
+            )
         console.print(table)
         console.print(f"  spoken from what was known at {series['cutoff']}")
     if (rest := len(made["series"]) - SERIES_SHOWN) > 0:
@@ -44,11 +48,24 @@ def report_status(found: dict[str, Any]) -> None:
     table.add_row("data as of", str(found["as_of"] or "nothing ingested yet"))
     table.add_row(
         "champion",
-        f"{champion['model']} {champion['version']}, digest {champion['digest'][:12]}" if champion else "none yet; `tidemill run` makes one",
+        (
+            f"{champion['model']} {champion['version']}, digest {champion['digest'][:12]}"
+            if champion
+            else "none yet; `tidemill run` makes one"
+        ),
     )
     for name, decision in found["decisions"].items():
-        table.add_row(name, "; ".join(f"{key} {value}" for key, value in decision.items()) if decision else f"has not run for {found['dataset']}")
-    running = ", ".join(f"{name} {one['address']} (process {one['pid']})" for name, one in found["running"].items())
+        table.add_row(
+            name,
+            (
+                "; ".join(f"{key} {value}" for key, value in decision.items())
+                if decision
+                else f"has not run for {found['dataset']}"
+            ),
+        )
+    running = ", ".join(
+        f"{name} {one['address']} (process {one['pid']})" for name, one in found["running"].items()
+    )
     if running:
         running += f"; {describe_served_dataset(found['served_dataset'], found['dataset'])}"
     table.add_row("running", running or "nothing; `tidemill up` starts what operators see")
@@ -61,7 +78,10 @@ def report_feed(found: dict[str, Any]) -> None:
     console = _build_console()
     table = found["table"]
     if table is None:
-        console.print(f"{found['dataset']}: no record has landed yet. `tidemill feed` or `tidemill feed drain` lands them.")
+        console.print(
+            f"{found['dataset']}: no record has landed yet. `tidemill feed` or `tidemill feed drain` lands"
+            " them."
+        )
     else:
         _report_table(console, found)
     for member in found["members"]:
@@ -73,11 +93,20 @@ def _report_table(console: Console, found: dict[str, Any]) -> None:
     rows = ", ".join(f"{n:,} {place}" for place, n in table["rows"].items()) or "no rows"
     console.print(f"{found['dataset']}: version {table['version']} in {table['n_files']} files; {rows}")
     window = found["window"]
-    console.print(f"window: {window['n_rows']:,} rows up to {window['end']}" if window else "window: none has closed yet")
+    console.print(
+        f"window: {window['n_rows']:,} rows up to {window['end']}"
+        if window
+        else "window: none has closed yet"
+    )
     if found["n_gaps"] is not None:
         console.print(f"gaps: {found['n_gaps']:,} between bars; `tidemill feed gaps` lists them")
     sources = Table("source", "next offset", "lag", "member")
-    lags = {one["source"]: (one["lag"], member["member"]) for member in found["members"] if member["speaks"] for one in member["sources"]}
+    lags = {
+        one["source"]: (one["lag"], member["member"])
+        for member in found["members"]
+        if member["speaks"]
+        for one in member["sources"]
+    }
     for source, mark in table["marks"].items():
         lag, member = lags.get(source, ("nobody reads it", "-"))
         sources.add_row(source, f"{mark:,}", f"{lag:,}" if isinstance(lag, int) else lag, member)
@@ -98,7 +127,18 @@ def report_rows(rows: list[dict[str, Any]]) -> None:
     names = list(dict.fromkeys(name for row in rows for name in row))
     shown = Table(*names)
     for row in rows:
-        shown.add_row(*("" if row.get(name) is None else f"{row[name]:,}" if type(row[name]) is int else str(row[name]) for name in names))
+        shown.add_row(
+            *(
+                (
+                    ""
+                    if row.get(name) is None
+                    else f"{row[name]:,}"
+                    if type(row[name]) is int
+                    else str(row[name])
+                )
+                for name in names
+            )
+        )
     _build_console().print(shown)
 
 

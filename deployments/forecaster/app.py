@@ -1,8 +1,8 @@
 """The routes. One FastAPI app, the same under uvicorn and mounted in BentoML.
 
-Ordinary forecasts are made on the loop: a model takes microseconds, a thread pool costs more and has ten
-times the tail. What a request can make slow goes to a worker (worker.py): large bodies, own histories,
-times not asked for before, and the fsync of each answer.
+Ordinary forecasts are made on the loop: a model takes microseconds, a thread pool costs more and
+has ten times the tail. What a request can make slow goes to a worker (worker.py): large bodies, own
+histories, times not asked for before, and the fsync of each answer.
 """
 
 import gc
@@ -36,14 +36,23 @@ N_LARGE_WAITING = 7  # some 5 s; BentoML gives up after 10
 SWITCH_S = 0.001  # for which a worker's Python code may hold up the loop, some ten times a request; else 5 ms
 DRAINED_BYTES = 16 * MAX_BODY_BYTES  # of a body beyond the cap, so that its sender gets to read the 413
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
-    400: {"model": shapes.Problem, "description": "The body is no JSON, has a repeated key or a number that is not finite."},
+    400: {
+        "model": shapes.Problem,
+        "description": "The body is no JSON, has a repeated key or a number that is not finite.",
+    },
     404: {"model": shapes.Problem, "description": "A series is unknown; close matches are named."},
     413: {"model": shapes.Problem, "description": f"The body has more than {MAX_BODY_BYTES:,} bytes."},
     422: {
         "model": shapes.Problem,
-        "description": "The request asks for what cannot be: an unknown key, a time without a zone or before the first row.",
+        "description": (
+            "The request asks for what cannot be: an unknown key, a time without a zone or before the first"
+            " row."
+        ),
     },
-    429: {"model": shapes.Problem, "description": f"{N_LARGE_WAITING + 1} large requests are worked on or wait."},
+    429: {
+        "model": shapes.Problem,
+        "description": f"{N_LARGE_WAITING + 1} large requests are worked on or wait.",
+    },
     503: {"model": shapes.Problem, "description": "No release stands, or the answer cannot be recorded."},
 }
 _log = logging.getLogger("tidemill.forecaster")
@@ -82,7 +91,9 @@ def build_app(release_source: ReleaseSource, recorder: ResponseRecorder) -> Fast
 
 
 def create_app() -> FastAPI:
-    """The app of this process's settings, without BentoML: `uvicorn --factory deployments.forecaster.app:create_app`."""
+    """The app of this process's settings, without BentoML: `uvicorn --factory
+    deployments.forecaster.app:create_app`.
+    """
     source = ReleaseSource()
     return build_app(source, ResponseRecorder(source))
 
@@ -94,16 +105,33 @@ async def describe_readiness(source: ReleaseSource, recorder: ResponseRecorder) 
     return said if fault is None else {**said, "ready": False, "faults": [*said["faults"], fault]}
 
 
-def _add_forecasts(app: FastAPI, source: ReleaseSource, recorder: ResponseRecorder, metrics: ServiceMetrics) -> None:
-    body = {"required": True, "content": {"application/json": {"schema": _resolve_schema_refs(ForecastRequest.model_json_schema())}}}
+def _add_forecasts(
+    app: FastAPI, source: ReleaseSource, recorder: ResponseRecorder, metrics: ServiceMetrics
+) -> None:
+    body = {
+        "required": True,
+        "content": {
+            "application/json": {"schema": _resolve_schema_refs(ForecastRequest.model_json_schema())}
+        },
+    }
 
     large = BoundedWorker("large", N_LARGE_WAITING)
 
-    @app.post("/api/v1/predict", responses={200: {"model": shapes.Prediction}, **_PROBLEMS}, openapi_extra={"requestBody": body})
+    @app.post(
+        "/api/v1/predict",
+        responses={200: {"model": shapes.Prediction}, **_PROBLEMS},
+        openapi_extra={"requestBody": body},
+    )
     async def predict(request: Request) -> Response:
-        """Forecast one or several series from the rows the service holds, or one from the history in the request."""
+        """Forecast one or several series from the rows the service holds, or one from the
+        history in the request.
+        """
         content = await _read_request_bytes(request)
-        ask = parse_request(content) if len(content) <= QUICK_BYTES else await _run_large_request(large, parse_request, content)
+        ask = (
+            parse_request(content)
+            if len(content) <= QUICK_BYTES
+            else await _run_large_request(large, parse_request, content)
+        )
         standing = await _get_loaded_release(source)
         work = partial(_build_http_response, standing, ask, datetime.now(UTC))
         made, reply = work() if is_quick(standing, ask) else await _run_large_request(large, work)
@@ -113,11 +141,15 @@ def _add_forecasts(app: FastAPI, source: ReleaseSource, recorder: ResponseRecord
 
     @app.get("/api/v1/models", responses={200: {"model": shapes.Models}, 503: _PROBLEMS[503]})
     async def models() -> Response:
-        """The release that answers: its name, version, digest, members and what its evaluation found."""
+        """The release that answers: its name, version, digest, members and what its evaluation
+        found.
+        """
         return _build_json_response({"champion": describe_champion(await _get_loaded_release(source))})
 
 
-def _add_health(app: FastAPI, source: ReleaseSource, recorder: ResponseRecorder, metrics: ServiceMetrics) -> None:
+def _add_health(
+    app: FastAPI, source: ReleaseSource, recorder: ResponseRecorder, metrics: ServiceMetrics
+) -> None:
     @app.get("/api/v1/health/live", responses={200: {"model": shapes.Live}})
     async def live() -> Response:
         """The process answers."""
@@ -125,7 +157,10 @@ def _add_health(app: FastAPI, source: ReleaseSource, recorder: ResponseRecorder,
 
     @app.get(
         "/api/v1/health/ready",
-        responses={200: {"model": shapes.Ready}, 503: {"model": shapes.Ready, "description": "Not ready; the faults say why."}},
+        responses={
+            200: {"model": shapes.Ready},
+            503: {"model": shapes.Ready, "description": "Not ready; the faults say why."},
+        },
     )
     async def ready() -> Response:
         """A verified release is loaded and answers can be recorded."""
@@ -140,8 +175,10 @@ def _add_health(app: FastAPI, source: ReleaseSource, recorder: ResponseRecorder,
 
 
 def _add_pages(app: FastAPI, source: ReleaseSource) -> None:
-    document = lru_cache(maxsize=1)(partial(build_openapi, app))  # 50 ms; every wrong address asks for its paths
-    app.openapi = lambda: document(source.standing)  # type: ignore[method-assign]  # FastAPI's way to extend it
+    # 50 ms; every wrong address asks for its paths
+    document = lru_cache(maxsize=1)(partial(build_openapi, app))
+    # FastAPI's way to extend it
+    app.openapi = lambda: document(source.standing)  # type: ignore[method-assign]
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
@@ -161,25 +198,37 @@ def _add_problems(app: FastAPI) -> None:
     async def no_route(request: Request, error: HTTPException) -> Response:
         paths = ", ".join(sorted(app.openapi()["paths"]))
         return ProblemError(
-            error.status_code, f"{request.method} {request.url.path}"[:200], error.detail, f"There are {paths}.", "See /docs."
+            error.status_code,
+            f"{request.method} {request.url.path}"[:200],
+            error.detail,
+            f"There are {paths}.",
+            "See /docs.",
         ).response()
 
     @app.exception_handler(Exception)
     async def unforeseen(_: Request, error: Exception) -> Response:
         _log.error("unforeseen", exc_info=error)
         fact = f"{type(error).__name__}; the log has the details"
-        return ProblemError(500, "service", fact, "This should not happen.", "Tell the operator the time of the request.").response()
+        return ProblemError(
+            500, "service", fact, "This should not happen.", "Tell the operator the time of the request."
+        ).response()
 
 
 async def _get_loaded_release(source: ReleaseSource) -> LoadedRelease:
     if (standing := await source.refresh()) is None:
         raise ProblemError(
-            503, "service", "; ".join(source.faults), "A verified release must be loaded first.", "Ask /api/v1/health/ready, then again."
+            503,
+            "service",
+            "; ".join(source.faults),
+            "A verified release must be loaded first.",
+            "Ask /api/v1/health/ready, then again.",
         )
     return standing
 
 
-def _build_http_response(standing: LoadedRelease, ask: ForecastRequest, made_at: datetime) -> tuple[ForecastResponse, Response]:
+def _build_http_response(
+    standing: LoadedRelease, ask: ForecastRequest, made_at: datetime
+) -> tuple[ForecastResponse, Response]:
     made = build_response(standing, ask, made_at)
     return made, _build_json_response(made.body)
 
@@ -202,7 +251,11 @@ async def _read_request_bytes(request: Request) -> bytes:
             break
     if n_bytes > MAX_BODY_BYTES:
         raise ProblemError(
-            413, "body", f"more than {MAX_BODY_BYTES:,} bytes", "A body is capped.", "Send fewer rows; the features look back on the last ones only."
+            413,
+            "body",
+            f"more than {MAX_BODY_BYTES:,} bytes",
+            "A body is capped.",
+            "Send fewer rows; the features look back on the last ones only.",
         )
     return bytes(body)
 
@@ -212,7 +265,9 @@ def _build_json_response(content: dict[str, Any], status: int = 200) -> Response
 
 
 def _resolve_schema_refs(schema: dict[str, Any]) -> dict[str, Any]:
-    """*schema* with its `$defs` put where they are referred to, so that it can stand anywhere in a document."""
+    """*schema* with its `$defs` put where they are referred to, so that it can stand anywhere in
+    a document.
+    """
     defs = schema.pop("$defs", {})
 
     def walk(node: Any) -> Any:
@@ -227,7 +282,10 @@ def _resolve_schema_refs(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 class _RequestMeter:
-    """Counts requests and their time by route. Plain ASGI: FastAPI's own middleware class halves the throughput."""
+    """Counts requests and their time by route.
+
+    Plain ASGI: FastAPI's own middleware class halves the throughput.
+    """
 
     def __init__(self, app: ASGIApp, metrics: ServiceMetrics) -> None:
         self.app, self.metrics = app, metrics

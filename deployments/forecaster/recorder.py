@@ -1,4 +1,6 @@
-"""The store of served forecasts, as the event loop sees it: one thread writes, each wait is bounded."""
+"""The store of served forecasts, as the event loop sees it: one thread writes, each wait is
+bounded.
+"""
 
 import asyncio
 import time
@@ -24,12 +26,20 @@ class ResponseRecorder:
         self._check: asyncio.Task[None] | None = None
 
     async def write_response(self, made: ForecastResponse) -> None:
-        """Return once the answer is on disk; raise ProblemError 503 when it is not, RECORD_S later at most."""
+        """Return once the answer is on disk; raise ProblemError 503 when it is not, RECORD_S
+        later at most.
+        """
         deadline = time.monotonic() + RECORD_S
 
         def append() -> None:
             wait_s = max(deadline - time.monotonic(), 0.0)
-            write_served(made.body["dataset"], made.served, own_history=made.own_history, as_of=made.as_of, wait_s=wait_s)
+            write_served(
+                made.body["dataset"],
+                made.served,
+                own_history=made.own_history,
+                as_of=made.as_of,
+                wait_s=wait_s,
+            )
 
         try:
             await self._worker.run(append)
@@ -38,7 +48,9 @@ class ResponseRecorder:
             raise ProblemError(503, thing, str(error), rule, "Tell the operator; then ask again.") from error
 
     async def find_fault(self) -> str | None:
-        """Why an answer could not be recorded now, known after CHECK_S at the latest; None when it could."""
+        """Why an answer could not be recorded now, known after CHECK_S at the latest; None when
+        it could.
+        """
         if self._check is None or self._check.done():  # one write for all who ask meanwhile
             self._check = asyncio.create_task(self._worker.run(self._write))
             # Its error is taken note of here, since all that asked may have left.

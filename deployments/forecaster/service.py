@@ -1,6 +1,8 @@
-"""The BentoML service: packaging, process and port. Every route is the FastAPI app's; the class has no API methods of its own.
+"""The BentoML service: packaging, process and port.
 
-`bentoml serve deployments.forecaster.service:ForecasterService` from the checkout, or the Bento that the package stage builds.
+Every route is the FastAPI app's; the class has no API methods of its own. `bentoml serve
+deployments.forecaster.service:ForecasterService` from the checkout, or the Bento that the package
+stage builds.
 """
 
 from typing import Any
@@ -12,7 +14,8 @@ from deployments.forecaster.recorder import ResponseRecorder
 from deployments.forecaster.source import ReleaseSource
 from tasks.edges.settings import read_settings
 
-# BentoML keeps each request alive until its timeout has passed (5 kB each), and every full collection walks them: a short one bounds that.
+# BentoML keeps each request alive until its timeout has passed (5 kB each), and every full
+# collection walks them: a short one bounds that.
 TIMEOUT_S = 10
 
 read_settings()  # telemetry off before anything starts
@@ -21,7 +24,8 @@ recorder = ResponseRecorder(source)
 app = build_app(source, recorder)
 
 
-# BentoML's own metrics are off: they keep a label for each path that is asked for, in memory-mapped files.
+# BentoML's own metrics are off: they keep a label for each path that is asked for, in memory-mapped
+# files.
 OPTIONS = {"workers": 1, "traffic": {"timeout": TIMEOUT_S}, "metrics": {"enabled": False}}
 
 

@@ -1,9 +1,11 @@
-"""Which release speaks and on which rows. Both are looked after by `stat` at each request; a new one is loaded and verified beside the old one.
+"""Which release speaks and on which rows.
 
-The release: `TIDEMILL_RELEASE` if set, else the champion of the dataset in `TIDEMILL_HOME`, else the one embedded in the Bento (`release/` at the root).
-The dataset: that of a fixed release, else the current one of the checkout that `TIDEMILL_CHECKOUT` names, as soon as it has a
-champion, else the embedded one's.
-The rows: `TIDEMILL_HOME/rows/<dataset>.parquet`, which promote publishes, else those that travel in the release.
+Both are looked after by `stat` at each request; a new one is loaded and verified beside the old
+one. The release: `TIDEMILL_RELEASE` if set, else the champion of the dataset in `TIDEMILL_HOME`,
+else the one embedded in the Bento (`release/` at the root). The dataset: that of a fixed release,
+else the current one of the checkout that `TIDEMILL_CHECKOUT` names, as soon as it has a champion,
+else the embedded one's. The rows: `TIDEMILL_HOME/rows/<dataset>.parquet`, which promote publishes,
+else those that travel in the release.
 """
 
 import asyncio
@@ -44,7 +46,10 @@ class ReleaseChoice:
 
 @dataclass(frozen=True, eq=False)
 class LoadedRelease:
-    """What answers now. One object, swapped whole, so that a request sees one release and one set of rows."""
+    """What answers now.
+
+    One object, swapped whole, so that a request sees one release and one set of rows.
+    """
 
     release: Release
     manifest: Manifest
@@ -72,7 +77,10 @@ class LoadedRelease:
         return self.rows["series_id"].unique().sort().to_list()
 
     def forecast(self, at: datetime) -> pl.DataFrame:
-        """Forecasts of all series from what was known at *at*. Kept, since they are a pure function of release, rows and time."""
+        """Forecasts of all series from what was known at *at*.
+
+        Kept, since they are a pure function of release, rows and time.
+        """
         with self.lock:
             if at in self.kept:
                 self.kept.move_to_end(at)
@@ -82,16 +90,23 @@ class LoadedRelease:
             self.kept[at] = made
             if self.newest_known in self.kept:
                 self.kept.move_to_end(self.newest_known)  # what most ask for stays
-            while len(self.kept) > KEPT_TIMES or (len(self.kept) > 1 and sum(frame.height for frame in self.kept.values()) > KEPT_ROWS):
+            while len(self.kept) > KEPT_TIMES or (
+                len(self.kept) > 1 and sum(frame.height for frame in self.kept.values()) > KEPT_ROWS
+            ):
                 self.kept.popitem(last=False)
         return made
 
 
 class ReleaseSource:
-    """Holds the standing of one dataset and renews it. Lives in one event loop, which alone assigns to it."""
+    """Holds the standing of one dataset and renews it.
+
+    Lives in one event loop, which alone assigns to it.
+    """
 
     def __init__(self, embedded: Path = EMBEDDED, dataset: str | None = None) -> None:
-        """dataset: by default that of the fixed release, else the followed checkout's current one, else the embedded one's."""
+        """dataset: by default that of the fixed release, else the followed checkout's current
+        one, else the embedded one's.
+        """
         self.embedded = embedded
         self.standing: LoadedRelease | None = None
         self.fault: str | None = "Nothing has been loaded yet."  # why the newest choice does not speak
@@ -99,7 +114,9 @@ class ReleaseSource:
         self.dataset_fault: str | None = None
         self.n_swaps = 0
         self._dataset = dataset
-        self._checkout = None if dataset is not None or read_settings().release is not None else _find_checkout(embedded)
+        self._checkout = (
+            None if dataset is not None or read_settings().release is not None else _find_checkout(embedded)
+        )
         self._seen_params: Stamp | None = None
         self._current: str | None = None  # of the checkout
         self._seen_choice: Stamp | None = None
@@ -114,18 +131,27 @@ class ReleaseSource:
 
     @property
     def dataset(self) -> str:
-        """The dataset that answers, or is to. Raises TidemillError when neither a release nor a checkout says which."""
+        """The dataset that answers, or is to.
+
+        Raises TidemillError when neither a release nor a checkout says which.
+        """
         if self.standing is not None:
             return self.standing.manifest.dataset
         return self._wanted()
 
     def _wanted(self) -> str:
         if self._dataset is None:
-            self._dataset = _find_dataset(read_settings().release) or _find_dataset(self.embedded) or _read_checkout_dataset(ROOT)
+            self._dataset = (
+                _find_dataset(read_settings().release)
+                or _find_dataset(self.embedded)
+                or _read_checkout_dataset(ROOT)
+            )
         return self._dataset
 
     def _update_from_checkout(self) -> None:
-        """Want the checkout's current dataset once it has a champion; until then the old one goes on, with a fault."""
+        """Want the checkout's current dataset once it has a champion; until then the old one
+        goes on, with a fault.
+        """
         if self._checkout is None:
             return
         if (stamp := _read_stamp(self._checkout / "params.yaml")) != self._seen_params:
@@ -140,12 +166,15 @@ class ReleaseSource:
             self._dataset, self.dataset_fault = self._current, None
         else:
             self.dataset_fault = (
-                f"The checkout's current dataset {self._current!r} has no champion yet, so {self.dataset!r} goes on. "
-                "`tidemill run` makes one, and the service changes to it by itself."
+                f"The checkout's current dataset {self._current!r} has no champion yet, so {self.dataset!r}"
+                " goes on. `tidemill run` makes one, and the service changes to it by itself."
             )
 
     def load_initial(self) -> None:
-        """Load what there is, waiting for it; a fault is kept in `fault`, not raised. For the start of the process."""
+        """Load what there is, waiting for it; a fault is kept in `fault`, not raised.
+
+        For the start of the process.
+        """
         self._update_from_checkout()
         self._update_last_try()
         self._apply_loaded(self._load_or_report())
@@ -180,7 +209,9 @@ class ReleaseSource:
     def _apply_loaded(self, loaded: LoadedRelease | str) -> None:
         self.fault = loaded if isinstance(loaded, str) else None
         if isinstance(loaded, LoadedRelease):
-            self.n_swaps += self.standing is not None and loaded.manifest.digest != self.standing.manifest.digest
+            self.n_swaps += (
+                self.standing is not None and loaded.manifest.digest != self.standing.manifest.digest
+            )
             self.standing = loaded
 
     def _load_or_report(self) -> LoadedRelease | str:
@@ -197,16 +228,24 @@ class ReleaseSource:
             return now
         release = load_release(choice.folder)
         if manifest.dataset != wanted:
-            raise ReleaseError(f"{choice.folder} is a release of {manifest.dataset!r}, this service serves {wanted!r}. Start one for each dataset.")
+            raise ReleaseError(
+                f"{choice.folder} is a release of {manifest.dataset!r}, this service serves {wanted!r}. Start"
+                " one for each dataset."
+            )
         standing = LoadedRelease(release, manifest, choice, *_read_newest_rows(release, wanted))
         standing.forecast(standing.newest_known)  # warm, and a release that cannot answer stops here
         return standing
 
     def _has_new_rows(self) -> bool:
-        return self.standing is not None and _read_stamp(get_rows_path(self.standing.manifest.dataset)) != self.standing.rows_stamp
+        return (
+            self.standing is not None
+            and _read_stamp(get_rows_path(self.standing.manifest.dataset)) != self.standing.rows_stamp
+        )
 
     async def _update_rows(self) -> None:
-        """Read changed rows for what stands; if another release stands by then, the next request looks again."""
+        """Read changed rows for what stands; if another release stands by then, the next request
+        looks again.
+        """
         try:
             if (now := self.standing) is not None:
                 renewed, fault = await asyncio.to_thread(self._load_newest_rows, now)
@@ -216,11 +255,15 @@ class ReleaseSource:
             self._reading = None
 
     def _load_newest_rows(self, now: LoadedRelease) -> tuple[LoadedRelease, str | None]:
-        """*now* on the newest rows, warm; on those that it has, and the fault, when something is wrong with them."""
+        """*now* on the newest rows, warm; on those that it has, and the fault, when something is
+        wrong with them.
+        """
         path = get_rows_path(now.manifest.dataset)
         stamp = _read_stamp(path)
         try:
-            renewed = LoadedRelease(now.release, now.manifest, now.choice, *_read_newest_rows(now.release, now.manifest.dataset))
+            renewed = LoadedRelease(
+                now.release, now.manifest, now.choice, *_read_newest_rows(now.release, now.manifest.dataset)
+            )
             renewed.forecast(renewed.newest_known)
         except (TidemillError, OSError, pl.exceptions.PolarsError) as error:
             return replace(now, rows_stamp=stamp), f"{path}: {error}"
@@ -233,13 +276,15 @@ class ReleaseSource:
             folder = get_champion_folder(champion)
             if (found := read_manifest(folder).digest) != champion.digest:
                 raise ReleaseError(
-                    f"{folder} has digest {found[:12]}, the champion's is {champion.digest[:12]}. Promote again with `dvc repro promote`."
+                    f"{folder} has digest {found[:12]}, the champion's is {champion.digest[:12]}. Promote"
+                    " again with `dvc repro promote`."
                 )
             return ReleaseChoice(folder, champion.version, "champion")
         if _find_dataset(self.embedded) == dataset:
             return ReleaseChoice(self.embedded, read_manifest(self.embedded).digest[:12], "embedded")
         raise ReleaseError(
-            f"No champion of {dataset!r} in {read_settings().home} and no embedded release. `tidemill run` makes one, or set TIDEMILL_RELEASE."
+            f"No champion of {dataset!r} in {read_settings().home} and no embedded release. `tidemill run`"
+            " makes one, or set TIDEMILL_RELEASE."
         )
 
     def _read_choice_stamp(self) -> Stamp:
@@ -247,7 +292,10 @@ class ReleaseSource:
             return _read_stamp(fixed / "manifest.json")
         try:
             wanted = self._wanted()
-            return (wanted, *(_read_stamp(_get_champion_path(wanted)) or _read_stamp(self.embedded / "manifest.json")))
+            return (
+                wanted,
+                *(_read_stamp(_get_champion_path(wanted)) or _read_stamp(self.embedded / "manifest.json")),
+            )
         except TidemillError as error:  # no dataset either
             return (str(error),)
 
@@ -257,9 +305,15 @@ def _read_newest_rows(release: Release, dataset: str) -> tuple[pl.DataFrame, Sta
     stamp = _read_stamp(path)
     rows = SERIES.check(pl.read_parquet(path)) if stamp else release.rows
     if rows.is_empty():
-        raise ReleaseError(f"{path if stamp else release.folder} holds no rows, so there is nothing to forecast from. Run `dvc repro promote`.")
+        raise ReleaseError(
+            f"{path if stamp else release.folder} holds no rows, so there is nothing to forecast from. Run"
+            " `dvc repro promote`."
+        )
     if missing := [c for c in list_value_columns(release.rows) if c not in rows.columns]:
-        raise ReleaseError(f"{path} lacks the columns {missing} of the release. Run `dvc repro promote`, which publishes the rows.")
+        raise ReleaseError(
+            f"{path} lacks the columns {missing} of the release. Run `dvc repro promote`, which publishes the"
+            " rows."
+        )
     return rows, stamp
 
 
@@ -272,7 +326,7 @@ def describe_source(source: ReleaseSource) -> dict[str, Any]:
         "version": now.choice.version if now else None,
         "digest": now.manifest.digest if now else None,
         "chosen_by": now.choice.chosen_by if now else None,
-        "rows_from": (("published" if now.rows_stamp else "release") if now else None),
+        "rows_from": ("published" if now.rows_stamp else "release") if now else None,
         "as_of": format_iso(now.newest_known) if now else None,
         "faults": source.faults,
     }
@@ -288,12 +342,14 @@ def _find_dataset(folder: Path | None) -> str | None:
 
 
 def _find_checkout(embedded: Path) -> Path | None:
-    """The checkout whose current dataset is followed: that of the setting, else ours when this is no Bento."""
+    """The checkout whose current dataset is followed: that of the setting, else ours when this
+    is no Bento.
+    """
     return read_settings().checkout or (None if embedded.is_dir() else ROOT)
 
 
 def _read_checkout_dataset(checkout: Path) -> str:
-    from tasks.edges.params import read_dataset  # noqa: PLC0415  (yaml, and only a checkout has params.yaml)
+    from tasks.edges.params import read_dataset
 
     return read_dataset(checkout)
 

@@ -20,11 +20,23 @@ from tasks.edges.current import find_dataset_of_file
 from tasks.edges.params import read_dataset, read_models
 from tasks.edges.processes import find_port_holder, is_alive, is_free, is_running
 from tasks.edges.settings import ROOT, build_child_environment, read_settings
-from tasks.edges.tracking import get_outbox_folder, list_pending_entries, list_refused_entries, read_last_failure
+from tasks.edges.tracking import (
+    get_outbox_folder,
+    list_pending_entries,
+    list_refused_entries,
+    read_last_failure,
+)
 
 OLDEST, NEWEST = (3, 11), (3, 13)
-LEAST_FREE_BYTES = 2_000_000_000  # a run leaves some 100 MB; below this, a few releases and Prefect's database fill the disk
-_OUTPUTS = ("data/clean", "models/release", "data/decisions/promote", "data/reports/monitor", "data/decisions/retrain")
+# A run leaves some 100 MB; below this, a few releases and Prefect's database fill the disk
+LEAST_FREE_BYTES = 2_000_000_000
+_OUTPUTS = (
+    "data/clean",
+    "models/release",
+    "data/decisions/promote",
+    "data/reports/monitor",
+    "data/decisions/retrain",
+)
 PROGRAMS = ("git", "dvc", "prefect", "mlflow", "bentoml")
 
 
@@ -68,8 +80,10 @@ def _report_python() -> DoctorFinding:
 
 
 def _report_versions(root: Path) -> DoctorFinding:
-    """Installed versions against requirements.lock; markers of other platforms are not ours to judge."""
-    from packaging.requirements import Requirement  # noqa: PLC0415  (with its version parser, 50 ms)
+    """Installed versions against requirements.lock; markers of other platforms are not ours to
+    judge.
+    """
+    from packaging.requirements import Requirement
 
     wrong = []
     for line in _parse_pins(root / "requirements.lock"):
@@ -78,9 +92,13 @@ def _report_versions(root: Path) -> DoctorFinding:
             continue
         if (have := _find_installed_version(wanted.name)) is None or have not in wanted.specifier:
             wrong.append(f"{wanted.name} is {have or 'missing'}, locked {wanted.specifier}")
-    found = "; ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")  # noqa: PLR2004  (five are enough to see)
+    # Five are enough to see
+    found = "; ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
     return DoctorFinding(
-        "versions", found or "as in requirements.lock", not wrong, "Install what is locked: `rm -f .venv/.installed-*` and `make install`."
+        "versions",
+        found or "as in requirements.lock",
+        not wrong,
+        "Install what is locked: `rm -f .venv/.installed-*` and `make install`.",
     )
 
 
@@ -100,12 +118,17 @@ def _find_installed_version(name: str) -> str | None:
 def _report_path() -> Iterator[DoctorFinding]:
     bin_folder = Path(sys.executable).parent
     for name in PROGRAMS:
-        path = shutil.which(name, path=f"{bin_folder}{os.pathsep}{build_child_environment().get('PATH', os.defpath)}")
+        path = shutil.which(
+            name, path=f"{bin_folder}{os.pathsep}{build_child_environment().get('PATH', os.defpath)}"
+        )
         ours = path is not None and (name == "git" or Path(path).parent == bin_folder)
         advice = (
             "Install git."
             if name == "git"
-            else "Install what is locked: `make install`; then start with `.venv/bin/tidemill` or put .venv/bin first on PATH."
+            else (
+                "Install what is locked: `make install`; then start with `.venv/bin/tidemill` or put"
+                " .venv/bin first on PATH."
+            )
         )
         yield DoctorFinding(f"program {name}", path or "not found", ours, advice)
 
@@ -124,7 +147,9 @@ def _report_params(root: Path) -> DoctorFinding:
     try:
         return DoctorFinding("params", f"dataset {read_dataset(root)}, models {', '.join(read_models(root))}")
     except (TidemillError, KeyError, ValueError) as error:
-        return DoctorFinding("params", str(error), well=False, advice="Correct params.yaml, or `git checkout params.yaml`.")
+        return DoctorFinding(
+            "params", str(error), well=False, advice="Correct params.yaml, or `git checkout params.yaml`."
+        )
 
 
 def _report_datasets(root: Path) -> Iterator[DoctorFinding]:
@@ -133,11 +158,22 @@ def _report_datasets(root: Path) -> Iterator[DoctorFinding]:
         dataset = read_dataset(root)
     except (TidemillError, KeyError, ValueError):
         return  # said already
-    others = {path: found for path in _OUTPUTS if (found := find_dataset_of_file(path, root)) not in {None, dataset}}
+    others = {
+        path: found for path in _OUTPUTS if (found := find_dataset_of_file(path, root)) not in {None, dataset}
+    }
     found = "; ".join(f"{path} is of {other!r}" for path, other in others.items())
-    yield DoctorFinding("files", f"{found}; `tidemill run` makes those of {dataset!r}" if found else f"none of another dataset than {dataset!r}")
+    yield DoctorFinding(
+        "files",
+        (
+            f"{found}; `tidemill run` makes those of {dataset!r}"
+            if found
+            else f"none of another dataset than {dataset!r}"
+        ),
+    )
     if (served := find_served_dataset()) is not None:
-        yield DoctorFinding("service", f"serves {served!r}", served == dataset, f"{describe_served_dataset(served, dataset)}.")
+        yield DoctorFinding(
+            "service", f"serves {served!r}", served == dataset, f"{describe_served_dataset(served, dataset)}."
+        )
 
 
 def _report_ports() -> Iterator[DoctorFinding]:
@@ -146,14 +182,23 @@ def _report_ports() -> Iterator[DoctorFinding]:
     for name, port in list_ports().items():
         free = is_free(host, port)
         found = "free" if free else "ours, up" if up else f"held by {find_port_holder(port)}"
-        yield DoctorFinding(f"port {port} ({name})", found, free or up, f"End that program, or set TIDEMILL_{name.upper()}_PORT.")
+        yield DoctorFinding(
+            f"port {port} ({name})",
+            found,
+            free or up,
+            f"End that program, or set TIDEMILL_{name.upper()}_PORT.",
+        )
 
 
 def _report_mlflow() -> DoctorFinding:
     """What MLflow has not taken yet, and what it refuses."""
     n_waiting, set_aside, failure = len(list_pending_entries()), list_refused_entries(), read_last_failure()
     deliver = "`.venv/bin/python -m tasks.edges.mlflow_delivery` delivers"
-    found = [f"{n_waiting} entries wait in {get_outbox_folder()}" + (f": {failure}" if failure else "")] if n_waiting else []
+    found = (
+        [f"{n_waiting} entries wait in {get_outbox_folder()}" + (f": {failure}" if failure else "")]
+        if n_waiting
+        else []
+    )
     advice = [f"Start MLflow, or correct TIDEMILL_MLFLOW_URI; then {deliver}."] if failure else []
     for folder, reason in list(set_aside.items())[:3]:
         found.append(f"refused: {folder.name}: {reason[:300]}")
@@ -162,7 +207,9 @@ def _report_mlflow() -> DoctorFinding:
         found.append(f"{len(set_aside)} entries set aside in {folder}")
         again = f"move the entry into {get_outbox_folder()}, and {deliver}"
         advice.append(f"Correct what the reason names, {again}; or remove it, and MLflow goes without.")
-    return DoctorFinding("mlflow", "; ".join(found) or "everything is delivered", not advice, " ".join(advice))
+    return DoctorFinding(
+        "mlflow", "; ".join(found) or "everything is delivered", not advice, " ".join(advice)
+    )
 
 
 def _report_disk() -> DoctorFinding:
@@ -177,20 +224,38 @@ def _report_disk() -> DoctorFinding:
 
 
 def _report_dvc_lock(root: Path) -> DoctorFinding:
-    """DVC's own lock: a file that names its holder; zc.lockfile leaves it behind, harmless unless somebody holds it."""
+    """DVC's own lock: a file that names its holder; zc.lockfile leaves it behind, harmless
+    unless somebody holds it.
+    """
     path = root / ".dvc" / "tmp" / "rwlock"
     content = path.read_text() if path.exists() else ""
     try:
         held = json.loads(content or "{}")
     except ValueError:
-        return DoctorFinding("dvc lock", f"{path} cannot be read", well=False, advice=f"Remove it when no DVC runs: `rm {path}`.")
+        return DoctorFinding(
+            "dvc lock",
+            f"{path} cannot be read",
+            well=False,
+            advice=f"Remove it when no DVC runs: `rm {path}`.",
+        )
     pids = {
-        entry["pid"] for holders in held.values() for entries in holders.values() for entry in (entries if isinstance(entries, list) else [entries])
+        entry["pid"]
+        for holders in held.values()
+        for entries in holders.values()
+        for entry in (entries if isinstance(entries, list) else [entries])
     }
     dead = sorted(pid for pid in pids if not psutil.pid_exists(pid))
     alive = sorted(pids - set(dead))
-    found = f"left by process {dead[0]}, which has ended" if dead else f"held by process {alive[0]}" if alive else "free"
-    return DoctorFinding("dvc lock", found, not dead, f"DVC forgets it by itself at the next run; if it does not: `rm {path}`.")
+    found = (
+        f"left by process {dead[0]}, which has ended"
+        if dead
+        else f"held by process {alive[0]}"
+        if alive
+        else "free"
+    )
+    return DoctorFinding(
+        "dvc lock", found, not dead, f"DVC forgets it by itself at the next run; if it does not: `rm {path}`."
+    )
 
 
 def _report_checkout_lock(root: Path) -> DoctorFinding:
@@ -218,14 +283,21 @@ def _report_leftovers() -> DoctorFinding:
         return DoctorFinding("left-over processes", "none")
     left = [f"{marked.name} (process {marked.pid})" for marked in state.parts if is_alive(marked)]
     found = ", ".join(left) or f"none, but {read_settings().home / 'up' / 'state.json'} is there"
-    return DoctorFinding("left-over processes", found, well=False, advice="The supervisor of `tidemill up` was killed. `tidemill down` cleans up.")
+    return DoctorFinding(
+        "left-over processes",
+        found,
+        well=False,
+        advice="The supervisor of `tidemill up` was killed. `tidemill down` cleans up.",
+    )
 
 
 def _report_folder_sizes(root: Path) -> DoctorFinding:
     places = [*_list_folders(read_settings().home), root / ".dvc" / "cache", root / "data", root / "models"]
     sizes = {str(path): _count_bytes(path) for path in places if path.exists()}
     largest = sorted(sizes.items(), key=lambda item: -item[1])[:8]
-    return DoctorFinding("room", ", ".join(f"{Path(path).name} {size / 1e6:.0f} MB" for path, size in largest) or "nothing yet")
+    return DoctorFinding(
+        "room", ", ".join(f"{Path(path).name} {size / 1e6:.0f} MB" for path, size in largest) or "nothing yet"
+    )
 
 
 def _list_folders(home: Path) -> list[Path]:

@@ -1,8 +1,10 @@
-"""One turn of the mill in a process of its own, for `tidemill run`: `python -m deployments.ops.flow_process training promotion`.
+"""One turn of the mill in a process of its own, for `tidemill run`: `python -m
+deployments.ops.flow_process training promotion`.
 
 Progress goes to stderr, the name of each flow that has ended to stdout.
 
-It starts while the Prefect server is still coming up, since both take seconds to import, and waits for it.
+It starts while the Prefect server is still coming up, since both take seconds to import, and waits
+for it.
 """
 
 import sys
@@ -24,10 +26,11 @@ WAIT_S = 180.0  # longer than the one who started us waits for its server
 def main() -> None:
     """Run the flows that the arguments name, one after the other; the first that fails ends it."""
     stop_with_parent()
-    from flows.monitoring import monitoring  # noqa: PLC0415  (Prefect takes 3 s, and a parent that is gone should not pay it)
-    from flows.promotion import promotion  # noqa: PLC0415
-    from flows.retraining import retraining  # noqa: PLC0415
-    from flows.training import training  # noqa: PLC0415
+    # Prefect takes 3 s, and a parent that is gone should not pay it
+    from flows.monitoring import monitoring
+    from flows.promotion import promotion
+    from flows.retraining import retraining
+    from flows.training import training
 
     known: dict[str, Callable[[], object]] = {
         "training": lambda: training("tidemill run"),
@@ -45,7 +48,9 @@ def main() -> None:
 
 
 class TerminalProgress:
-    """Progress for people: a line per stage, a clock beside the one that runs when somebody is looking."""
+    """Progress for people: a line per stage, a clock beside the one that runs when somebody is
+    looking.
+    """
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
@@ -59,7 +64,9 @@ class TerminalProgress:
             return
         self.status.stop()
         seconds = f"{progress.result['seconds']:6.1f} s"
-        self.console.print(f"  {progress.stage:<10}{seconds if progress.result['ran'] else 'unchanged':>10}", highlight=False)
+        self.console.print(
+            f"  {progress.stage:<10}{seconds if progress.result['ran'] else 'unchanged':>10}", highlight=False
+        )
 
 
 if __name__ == "__main__":

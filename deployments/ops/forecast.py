@@ -1,4 +1,6 @@
-"""`tidemill forecast`: the champion's forecast without a server, from the rows that the service would look back on."""
+"""`tidemill forecast`: the champion's forecast without a server, from the rows that the service
+would look back on.
+"""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +16,11 @@ from tasks.release import find_absence_reasons, load_release, predict_cutoffs
 
 
 def make_forecast(as_of: str | None, series: str | None) -> dict[str, Any]:
-    """The champion's forecast as of *as_of* (ISO 8601; None: the newest known) in the form the service answers in. Raises what a person can mend."""
+    """The champion's forecast as of *as_of* (ISO 8601; None: the newest known) in the form the
+    service answers in.
+
+    Raises what a person can mend.
+    """
     dataset = read_dataset()
     champion = read_champion(dataset)
     if champion is None:
@@ -27,7 +33,10 @@ def make_forecast(as_of: str | None, series: str | None) -> dict[str, Any]:
     asked = known if series is None else [series]
     absent = find_absence_reasons(release, rows, at) if series not in {None, *known} else {}
     if series is not None and series not in known:
-        raise ParamsError(f"Series {series!r} cannot be forecast as of {at:%F %R}Z: {absent.get(series, f'there are {known[:20]}')}.")
+        raise ParamsError(
+            f"Series {series!r} cannot be forecast as of {at:%F %R}Z:"
+            f" {absent.get(series, f'there are {known[:20]}')}."
+        )
     about = release.about
     return {
         "dataset": dataset,
@@ -35,14 +44,21 @@ def make_forecast(as_of: str | None, series: str | None) -> dict[str, Any]:
         "unit": about.target.unit,
         "as_of": _format_iso(at),
         "model": {"name": release.model, "version": champion.version, "digest": champion.digest},
-        "series": [_build_series(made.filter(pl.col("series_id") == name), about.quantiles) for name in asked],
+        "series": [
+            _build_series(made.filter(pl.col("series_id") == name), about.quantiles) for name in asked
+        ],
     }
 
 
 def _build_series(frame: pl.DataFrame, quantiles: tuple[float, ...]) -> dict[str, Any]:
     columns = dict(zip(map(str, quantiles), format_quantile_columns(quantiles), strict=True))
     steps = [
-        {"step": row["step"], "event_time": _format_iso(row["event_time"]), "y_hat": row["y_hat"], "quantiles": {q: row.get(c) for q, c in columns.items()}}
+        {
+            "step": row["step"],
+            "event_time": _format_iso(row["event_time"]),
+            "y_hat": row["y_hat"],
+            "quantiles": {q: row.get(c) for q, c in columns.items()},
+        }
         for row in frame.sort("step").to_dicts()
     ]
     return {"series_id": frame["series_id"][0], "cutoff": _format_iso(frame["cutoff"][0]), "steps": steps}
@@ -52,7 +68,9 @@ def _parse_time(text: str) -> datetime:
     try:
         at = datetime.fromisoformat(text)
     except ValueError as error:
-        raise ParamsError(f"--as-of is {text!r}; give ISO 8601, for example 2018-06-01 or 2018-06-01T21:00Z.") from error
+        raise ParamsError(
+            f"--as-of is {text!r}; give ISO 8601, for example 2018-06-01 or 2018-06-01T21:00Z."
+        ) from error
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 

@@ -1,4 +1,6 @@
-"""`tidemill up` and `tidemill down`: start the supervisor, wait until everything answers; stop exactly what it started."""
+"""`tidemill up` and `tidemill down`: start the supervisor, wait until everything answers; stop
+exactly what it started.
+"""
 
 import subprocess
 import sys
@@ -8,10 +10,26 @@ from typing import Any
 
 from deployments.ops.forecaster_process import describe_served_dataset, find_served_dataset
 from deployments.ops.prefect_server import get_log_path
-from deployments.ops.supervisor import KAFKA, SupervisorState, get_state_path, list_parts, list_ports, read_state
+from deployments.ops.supervisor import (
+    KAFKA,
+    SupervisorState,
+    get_state_path,
+    list_parts,
+    list_ports,
+    read_state,
+)
 from tasks.core.errors import SettingsError
 from tasks.edges.params import read_dataset
-from tasks.edges.processes import START_S, find_port_holder, is_alive, is_free, is_running, read_last_lines, stop_process, wait_for
+from tasks.edges.processes import (
+    START_S,
+    find_port_holder,
+    is_alive,
+    is_free,
+    is_running,
+    read_last_lines,
+    stop_process,
+    wait_for,
+)
 from tasks.edges.settings import ROOT, build_child_environment, read_settings
 
 STOP_S = 20.0  # the supervisor gives each part 5 s before it uses force
@@ -69,13 +87,24 @@ def stop_parts(say: Say) -> dict[str, Any]:
 def _wait_for_parts(child: "subprocess.Popen[bytes]", say: Say, kafka: bool) -> None:
     deadline = time.monotonic() + START_S
     for part in list_parts(kafka):
-        if not wait_for(lambda part=part: child.poll() is not None or part.ready(), max(deadline - time.monotonic(), 1.0)):  # type: ignore[misc]
-            raise SettingsError(f"{part.name} did not get ready within {START_S:.0f} s. {read_last_lines(get_log_path('up'), containing=f' {part.name} | ')}")
+        if not wait_for(
+            lambda part=part: child.poll() is not None or part.ready(),  # type: ignore[misc]
+            max(deadline - time.monotonic(), 1.0),
+        ):
+            raise SettingsError(
+                f"{part.name} did not get ready within {START_S:.0f} s."
+                f" {read_last_lines(get_log_path('up'), containing=f' {part.name} | ')}"
+            )
         if child.poll() is not None:
-            raise SettingsError(f"The supervisor ended with code {child.returncode}. {read_last_lines(get_log_path('up'))}")
+            raise SettingsError(
+                f"The supervisor ended with code {child.returncode}. {read_last_lines(get_log_path('up'))}"
+            )
         say(f"  {part.name:<8} {part.address}")
     if not wait_for(_is_deployed, max(deadline - time.monotonic(), 1.0)):
-        raise SettingsError(f"The deployments could not be made. {read_last_lines(get_log_path('up'), containing=' deploy | ')}")
+        raise SettingsError(
+            "The deployments could not be made."
+            f" {read_last_lines(get_log_path('up'), containing=' deploy | ')}"
+        )
 
 
 def _is_deployed() -> bool:
@@ -84,11 +113,17 @@ def _is_deployed() -> bool:
 
 
 def _check_ports_are_free(kafka: bool) -> None:
-    taken = {name: port for name, port in list_ports(kafka).items() if not is_free(read_settings().host, port)}
+    taken = {
+        name: port for name, port in list_ports(kafka).items() if not is_free(read_settings().host, port)
+    }
     if taken:
-        said = "; ".join(f"{name}'s port {port} is held by {find_port_holder(port)}" for name, port in taken.items())
+        said = "; ".join(
+            f"{name}'s port {port} is held by {find_port_holder(port)}" for name, port in taken.items()
+        )
         variables = ", ".join(f"TIDEMILL_{name.upper()}_PORT" for name in taken)
-        raise SettingsError(f"{said}. End that program or `tidemill run`, or choose other ports with {variables}.")
+        raise SettingsError(
+            f"{said}. End that program or `tidemill run`, or choose other ports with {variables}."
+        )
 
 
 def _describe_state(state: SupervisorState) -> dict[str, Any]:

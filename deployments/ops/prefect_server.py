@@ -1,6 +1,7 @@
-"""A real Prefect server: the one that is named, the one that is up, or one of our own. Never an ephemeral one: it takes longer and fails under load.
+"""A real Prefect server: the one that is named, the one that is up, or one of our own.
 
-Everything that speaks to Prefect gets `build_prefect_environment`: its home and database in TIDEMILL_HOME, results as JSON.
+Never an ephemeral one: it takes longer and fails under load. Everything that speaks to Prefect gets
+`build_prefect_environment`: its home and database in TIDEMILL_HOME, results as JSON.
 """
 
 import json
@@ -10,12 +11,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tasks.core.errors import SettingsError
-from tasks.edges.processes import fetch_url, find_free_port, is_answering, is_free, start_process, stop_process, wait_healthy
+from tasks.edges.processes import (
+    fetch_url,
+    find_free_port,
+    is_answering,
+    is_free,
+    start_process,
+    stop_process,
+    wait_healthy,
+)
 from tasks.edges.settings import ROOT, read_settings
 
 POOL = "tidemill"
-# What a server that only records one run need not do. Beside saving work it is needed: these services write into the same SQLite file, and
-# now and then one of them made an artifact of the run wait for 60 s, SQLite's time limit in Prefect.
+# What a server that only records one run need not do. Beside saving work it is needed: these
+# services write into the same SQLite file, and
+# now and then one of them made an artifact of the run wait for 60 s, SQLite's time limit in
+# Prefect.
 ONLY_RECORDING = {
     f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false"
     for name in ("SCHEDULER", "LATE_RUNS", "FOREMAN", "CANCELLATION_CLEANUP", "PAUSE_EXPIRATIONS", "TRIGGERS")
@@ -32,7 +43,8 @@ def build_prefect_environment(api_url: str) -> dict[str, str]:
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # pickle otherwise
         "PREFECT_WORKER_QUERY_SECONDS": "2",  # 10 by default; a person who presses Run waits for it
         "PREFECT_CLI_PROMPT": "false",
-        "PYTHONPATH": str(ROOT),  # flow runs start in folders of their own, and import this checkout's packages
+        # Flow runs start in folders of their own, and import this checkout's packages
+        "PYTHONPATH": str(ROOT),
     }
 
 
@@ -61,14 +73,16 @@ def is_prefect(api_url: str) -> bool:
 
 
 def find_running_server() -> str | None:
-    """Address of the API that PREFECT_API_URL names, or of the server that is up on our port; None when there is none.
+    """Address of the API that PREFECT_API_URL names, or of the server that is up on our port; None
+    when there is none.
 
     Raises SettingsError when the named one does not answer.
     """
     named = read_settings().prefect_api_url
     if named and not is_answering(f"{named}/health"):
         raise SettingsError(
-            f"PREFECT_API_URL is {named}, and nothing answers there. Start that server or unset the variable; `dvc repro` does the same without Prefect."
+            f"PREFECT_API_URL is {named}, and nothing answers there. Start that server or unset the variable;"
+            " `dvc repro` does the same without Prefect."
         )
     ours = build_api_url(read_settings().prefect_port)
     return named or (ours if is_prefect(ours) else None)
@@ -76,9 +90,11 @@ def find_running_server() -> str | None:
 
 @contextmanager
 def run_prefect_server(say: Say, meanwhile: Callable[[str], None] = lambda _: None) -> Iterator[str]:
-    """Address of a Prefect API. Starts a server when none is up, and stops exactly that one at the end.
+    """Address of a Prefect API.
 
-    meanwhile: gets the address before anybody answers there, so that others can start at the same time. Raises SettingsError that says why Prefect cannot start.
+    Starts a server when none is up, and stops exactly that one at the end.
+    meanwhile: gets the address before anybody answers there, so that others can start at the same
+    time. Raises SettingsError that says why Prefect cannot start.
     """
     if (found := find_running_server()) is not None:
         say(f"Prefect server: {build_ui_url(found)} (was up)")
@@ -86,10 +102,17 @@ def run_prefect_server(say: Say, meanwhile: Callable[[str], None] = lambda _: No
         yield found
         return
     settled = read_settings()
-    port = settled.prefect_port if is_free(settled.host, settled.prefect_port) else find_free_port(settled.host)
+    port = (
+        settled.prefect_port if is_free(settled.host, settled.prefect_port) else find_free_port(settled.host)
+    )
     url, log = build_api_url(port), get_log_path("prefect-server")
     with log.open("w") as output:
-        child, marked = start_process("Prefect's server", build_server_command(port), output, build_prefect_environment(url) | ONLY_RECORDING)
+        child, marked = start_process(
+            "Prefect's server",
+            build_server_command(port),
+            output,
+            build_prefect_environment(url) | ONLY_RECORDING,
+        )
     try:
         meanwhile(url)
         _wait_for_server(child, url, log)

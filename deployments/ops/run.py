@@ -1,4 +1,6 @@
-"""`tidemill run`: the whole chain on a real Prefect server, then a forecast from the built Bento over HTTP, then the page."""
+"""`tidemill run`: the whole chain on a real Prefect server, then a forecast from the built Bento
+over HTTP, then the page.
+"""
 
 import fcntl
 import os
@@ -22,11 +24,14 @@ Say = Callable[[str], None]
 
 
 def run_chain(dataset: str | None, say: Say) -> dict[str, Any]:
-    """Run the chain on *dataset* (None: the current one). Returns decision, forecast, page and seconds; raises what a person can mend."""
+    """Run the chain on *dataset* (None: the current one).
+
+    Returns decision, forecast, page and seconds; raises what a person can mend.
+    """
     started = time.monotonic()
     with _open_run_lock(say):
         if dataset is not None:
-            from tasks.ingest.wizard.use import apply_dataset  # noqa: PLC0415  (only when asked to change it)
+            from tasks.ingest.wizard.use import apply_dataset
 
             apply_dataset(dataset)
         say(f"Dataset: {read_dataset()}")
@@ -41,10 +46,16 @@ def run_chain(dataset: str | None, say: Say) -> dict[str, Any]:
 
 
 def _run_flows_and_service(say: Say) -> dict[str, Any]:
-    """All flows on a Prefect server, and what the built Bento answers; it starts when promotion is over, beside the flows that follow."""
+    """All flows on a Prefect server, and what the built Bento answers; it starts when promotion
+    is over, beside the flows that follow.
+    """
     with ExitStack() as stack:
         begun: list[subprocess.Popen[str]] = []
-        stack.enter_context(run_prefect_server(say, meanwhile=lambda url: begun.append(stack.enter_context(_start_flows(url)))))
+        stack.enter_context(
+            run_prefect_server(
+                say, meanwhile=lambda url: begun.append(stack.enter_context(_start_flows(url)))
+            )
+        )
         if not _wait_for_flow(begun[0], "promotion"):
             _check_exit_code(begun[0].wait())
         with run_service(ROOT / "models/release/bento") as address:
@@ -56,10 +67,16 @@ def _run_flows_and_service(say: Say) -> dict[str, Any]:
 
 @contextmanager
 def _start_flows(url: str) -> Iterator["subprocess.Popen[str]"]:
-    """A process that runs all flows, one after the other, and says on stdout which has ended. It does not outlive the block."""
-    quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}  # its log is in the UI; the terminal has a line per stage
+    """A process that runs all flows, one after the other, and says on stdout which has ended.
+
+    It does not outlive the block.
+    """
+    # Its log is in the UI; the terminal has a line per stage
+    quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
     command = [sys.executable, "-m", "deployments.ops.flow_process", *FLOWS]
-    child, marked = start_process("The flows", command, subprocess.PIPE, build_prefect_environment(url) | quiet, errors=2)
+    child, marked = start_process(
+        "The flows", command, subprocess.PIPE, build_prefect_environment(url) | quiet, errors=2
+    )
     try:
         yield child
     finally:
@@ -75,12 +92,17 @@ def _wait_for_flow(child: "subprocess.Popen[str]", flow: str) -> bool:
 
 def _check_exit_code(code: int) -> None:
     if code:
-        raise StageError(f"The flows ended with code {code}; the reason stands above. After mending it, `tidemill run` goes on where it stopped.")
+        raise StageError(
+            f"The flows ended with code {code}; the reason stands above. After mending it, `tidemill run`"
+            " goes on where it stopped."
+        )
 
 
 @contextmanager
 def _open_run_lock(say: Say) -> Iterator[None]:
-    """One `tidemill run` at a time in a home: the second would use a Prefect server that the first one stops."""
+    """One `tidemill run` at a time in a home: the second would use a Prefect server that the
+    first one stops.
+    """
     path = read_settings().home / "run.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as handle:
@@ -97,6 +119,6 @@ def _open_run_lock(say: Say) -> Iterator[None]:
 
 
 def _write_run_page() -> str:
-    from deployments.console.pages.run import write_page  # noqa: PLC0415  (matplotlib)
+    from deployments.console.pages.run import write_page
 
     return str(write_page())

@@ -33,7 +33,10 @@ def build_status(root: Path = ROOT) -> dict[str, Any]:
         "models": list(read_models(root)),
         "as_of": ledger.get("as_of"),
         "champion": champion.model_dump(mode="json", exclude={"decision"}) if champion else None,
-        "decisions": {name: _select_keys(read_json_of_dataset(root / path, dataset), keys) for name, (path, keys) in DECISIONS.items()},
+        "decisions": {
+            name: _select_keys(read_json_of_dataset(root / path, dataset), keys)
+            for name, (path, keys) in DECISIONS.items()
+        },
         "running": _read_running(),
         "served_dataset": find_served_dataset(),
         "home": str(read_settings().home),
@@ -44,7 +47,11 @@ def _read_running() -> dict[str, Any]:
     state = read_state()
     if state is None or not is_running(state.supervisor):
         return {}
-    return {marked.name: {"pid": marked.pid, "address": state.addresses.get(marked.name)} for marked in state.parts if is_running(marked)}
+    return {
+        marked.name: {"pid": marked.pid, "address": state.addresses.get(marked.name)}
+        for marked in state.parts
+        if is_running(marked)
+    }
 
 
 def _select_keys(content: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any] | None:

@@ -1,6 +1,8 @@
-"""What `tidemill up` keeps running: Prefect's server, MLflow's, the service and a worker, under one process with one log.
+"""What `tidemill up` keeps running: Prefect's server, MLflow's, the service and a worker, under one
+process with one log.
 
-Whoever ends is started again, later each time. `state.json` in home says who runs, so that `tidemill down` stops exactly those.
+Whoever ends is started again, later each time. `state.json` in home says who runs, so that
+`tidemill down` stops exactly those.
 """
 
 import logging
@@ -17,13 +19,31 @@ from typing import Any, NamedTuple, NoReturn
 
 from pydantic import Field
 
-from deployments.ops.forecaster_process import build_serve_command, build_service_environment, find_champion_target
-from deployments.ops.prefect_server import POOL, build_api_url, build_prefect_environment, build_server_command, build_ui_url, get_log_path
+from deployments.ops.forecaster_process import (
+    build_serve_command,
+    build_service_environment,
+    find_champion_target,
+)
+from deployments.ops.prefect_server import (
+    POOL,
+    build_api_url,
+    build_prefect_environment,
+    build_server_command,
+    build_ui_url,
+    get_log_path,
+)
 from tasks.core.about import Strict
 from tasks.core.errors import ParamsError
 from tasks.edges.artifacts import write_json
 from tasks.edges.params import read_dataset, read_section
-from tasks.edges.processes import ProcessIdentity, build_process_identity, fetch_url, is_answering, start_process, stop_process
+from tasks.edges.processes import (
+    ProcessIdentity,
+    build_process_identity,
+    fetch_url,
+    is_answering,
+    start_process,
+    stop_process,
+)
 from tasks.edges.registry import read_champion
 from tasks.edges.settings import read_settings
 
@@ -65,7 +85,10 @@ class SupervisorState(Strict):
 
 
 def list_ports(kafka: bool = False) -> dict[str, int]:
-    """Ports that our parts listen on, by part; `TIDEMILL_<PART>_PORT` moves one. What a setting places elsewhere needs none here."""
+    """Ports that our parts listen on, by part; `TIDEMILL_<PART>_PORT` moves one.
+
+    What a setting places elsewhere needs none here.
+    """
     s = read_settings()
     feed = {"feed": s.feed_port} if has_feed() else {}
     broker = {"kafka": s.kafka_port} if kafka and not s.kafka else {}
@@ -75,7 +98,9 @@ def list_ports(kafka: bool = False) -> dict[str, int]:
 
 
 def has_feed() -> bool:
-    """Whether the current dataset's entry has a section `feed`; a broken entry has none, and is found by those who need it."""
+    """Whether the current dataset's entry has a section `feed`; a broken entry has none, and is
+    found by those who need it.
+    """
     try:
         return read_section("feed") is not None
     except ParamsError:
@@ -83,30 +108,71 @@ def has_feed() -> bool:
 
 
 def list_parts(kafka: bool = False) -> list[SupervisedPart]:
-    """Programs to run, in the order of their start; *kafka*: a broker too. What a setting places elsewhere is not started here."""
+    """Programs to run, in the order of their start; *kafka*: a broker too.
+
+    What a setting places elsewhere is not started here.
+    """
     s = read_settings()
     api = s.prefect_api_url or build_api_url(s.prefect_port)
     prefect = build_prefect_environment(api)
     out = []
     if "kafka" in list_ports(kafka):
-        from deployments.ops.kafka_broker import is_up  # noqa: PLC0415  (Kafka's client: only with a broker)
+        from deployments.ops.kafka_broker import is_up
 
-        out.append(SupervisedPart("kafka", lambda: [sys.executable, "-m", "deployments.ops.kafka_broker"], {}, s.kafka_address, lambda: is_up(s.kafka_address)))
+        out.append(
+            SupervisedPart(
+                "kafka",
+                lambda: [sys.executable, "-m", "deployments.ops.kafka_broker"],
+                {},
+                s.kafka_address,
+                lambda: is_up(s.kafka_address),
+            )
+        )
     if "feed" in list_ports(kafka):
         metrics = f"http://{s.host}:{s.feed_port}/metrics"
-        # Not waited for: without its topic it ends and starts again until the topic is there; `tidemill feed status` says what it lacks.
+        # Not waited for: without its topic it ends and starts again until the topic is there;
+        # `tidemill feed status` says what it lacks.
         after = "kafka" if "kafka" in list_ports(kafka) else None
-        out.append(SupervisedPart("feed", lambda: [sys.executable, "-m", "tasks.feed.forever"], {}, metrics, lambda: True, after))
+        out.append(
+            SupervisedPart(
+                "feed", lambda: [sys.executable, "-m", "tasks.feed.forever"], {}, metrics, lambda: True, after
+            )
+        )
     if "prefect" in list_ports():
-        out.append(SupervisedPart("prefect", lambda: build_server_command(s.prefect_port), prefect, build_ui_url(api), lambda: is_answering(f"{api}/health")))
+        out.append(
+            SupervisedPart(
+                "prefect",
+                lambda: build_server_command(s.prefect_port),
+                prefect,
+                build_ui_url(api),
+                lambda: is_answering(f"{api}/health"),
+            )
+        )
     if "mlflow" in list_ports():
         mlflow = f"http://{s.host}:{s.mlflow_port}"
-        out.append(SupervisedPart("mlflow", _build_mlflow_command, _MLFLOW, mlflow, lambda: is_answering(f"{mlflow}/health")))
+        out.append(
+            SupervisedPart(
+                "mlflow", _build_mlflow_command, _MLFLOW, mlflow, lambda: is_answering(f"{mlflow}/health")
+            )
+        )
     service = f"http://{s.host}:{s.service_port}"
     environment = build_service_environment(follows=True)
-    out.append(SupervisedPart("service", _build_service_command, environment, service, lambda: _is_service_ready(service)))
+    out.append(
+        SupervisedPart(
+            "service", _build_service_command, environment, service, lambda: _is_service_ready(service)
+        )
+    )
     worker = ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", POOL]
-    out.append(SupervisedPart("worker", lambda: worker, prefect, f"pool {POOL!r}", lambda: _is_online(api), after="prefect" if "prefect" in list_ports() else None))
+    out.append(
+        SupervisedPart(
+            "worker",
+            lambda: worker,
+            prefect,
+            f"pool {POOL!r}",
+            lambda: _is_online(api),
+            after="prefect" if "prefect" in list_ports() else None,
+        )
+    )
     return out
 
 
@@ -127,7 +193,9 @@ def read_state() -> SupervisorState | None:
 
 
 def run_supervisor(kafka: bool = False) -> NoReturn:
-    """Start the parts (*kafka*: a broker too) and keep them running until SIGTERM or SIGINT, then stop them."""
+    """Start the parts (*kafka*: a broker too) and keep them running until SIGTERM or SIGINT,
+    then stop them.
+    """
     signal.signal(signal.SIGTERM, _stop_on_signal)
     signal.signal(signal.SIGINT, _stop_on_signal)
     keeper = _PartKeeper(list_parts(kafka))
@@ -157,7 +225,9 @@ class _PartKeeper:
         self._write()
 
     def look(self) -> None:
-        """One round: start who is due, note who has ended, deploy when the worker's pool is there."""
+        """One round: start who is due, note who has ended, deploy when the worker's pool is
+        there.
+        """
         if not self.is_written:
             self._write()
         for part in self.wanted:
@@ -166,7 +236,12 @@ class _PartKeeper:
                 self._log_end(part, child)
             elif child is None and self._is_due(part):
                 self._start_part(part)
-        if not self.deployed and "worker" in self.running and self._get_part("worker").ready() and self._is_allowed(_DEPLOY):
+        if (
+            not self.deployed
+            and "worker" in self.running
+            and self._get_part("worker").ready()
+            and self._is_allowed(_DEPLOY)
+        ):
             self._run_deploy()
 
     def close(self) -> None:
@@ -190,7 +265,9 @@ class _PartKeeper:
         try:
             self.commands[part.name] = command = part.command()
             self._write()  # before it starts: a promotion in between keeps the release that is named
-            child, self.marks[part.name] = start_process(part.name, command, subprocess.PIPE, part.environment)
+            child, self.marks[part.name] = start_process(
+                part.name, command, subprocess.PIPE, part.environment
+            )
         except Exception as error:  # noqa: BLE001  (a file that is edited just now; the other parts go on)
             self._log_delay(part, f"cannot be started: {error}")
             return
@@ -213,7 +290,9 @@ class _PartKeeper:
         self._write()
 
     def _run_deploy(self) -> None:
-        child, _ = start_process(_DEPLOY, build_deploy_command(), subprocess.PIPE, self._get_part("worker").environment)
+        child, _ = start_process(
+            _DEPLOY, build_deploy_command(), subprocess.PIPE, self._get_part("worker").environment
+        )
         self._log_output(_DEPLOY, child)
         self.deployed = child.wait() == 0
         self.not_before[_DEPLOY] = time.monotonic() + LONGEST_PAUSE_S
@@ -232,7 +311,13 @@ class _PartKeeper:
     def _write(self) -> None:
         addresses = {part.name: part.address for part in self.wanted}
         marks = tuple(self.marks.values())
-        state = SupervisorState(supervisor=self.me, parts=marks, commands=self.commands, addresses=addresses, deployed=self.deployed)
+        state = SupervisorState(
+            supervisor=self.me,
+            parts=marks,
+            commands=self.commands,
+            addresses=addresses,
+            deployed=self.deployed,
+        )
         try:
             write_json(get_state_path(), state.model_dump())
             self.is_written = True
@@ -251,13 +336,26 @@ def _is_service_ready(address: str) -> bool:
     return is_answering(f"{address}/api/v1/health/{probe}")
 
 
-_MLFLOW = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}  # its job runner is another 260 MB and runs nothing of ours
+# Its job runner is another 260 MB and runs nothing of ours
+_MLFLOW = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
 
 
 def _build_mlflow_command() -> list[str]:
     s = read_settings()
     store = s.mlflow_uri or f"sqlite:///{s.home.absolute() / 'mlflow' / 'mlflow.db'}"
-    return ["mlflow", "server", "--backend-store-uri", store, "--host", s.host, "--port", str(s.mlflow_port), "--workers", "1", *_build_artifact_options()]
+    return [
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        store,
+        "--host",
+        s.host,
+        "--port",
+        str(s.mlflow_port),
+        "--workers",
+        "1",
+        *_build_artifact_options(),
+    ]
 
 
 def _build_artifact_options() -> list[str]:

@@ -1,7 +1,8 @@
 """Whose files are in `data/` and `models/`.
 
-A checkout works on one dataset at a time; a change leaves the old one's files until the next run. A decision or a report names its
-dataset; of any other output dvc.lock says with which `dataset` its stage ran last.
+A checkout works on one dataset at a time; a change leaves the old one's files until the next run. A
+decision or a report names its dataset; of any other output dvc.lock says with which `dataset` its
+stage ran last.
 """
 
 import json
@@ -15,7 +16,8 @@ from tasks.edges.settings import ROOT
 
 
 def find_dataset_of_file(path: str, root: Path = ROOT) -> str | None:
-    """The dataset whose run wrote *path*, None when it is not there or dvc.lock knows no run that wrote it.
+    """The dataset whose run wrote *path*, None when it is not there or dvc.lock knows no run that
+    wrote it.
 
     path: a file or folder below a stage's output, relative to *root*.
     """

@@ -1,4 +1,6 @@
-"""The door of every stage command: telemetry off, what a killed run left is swept, it dies with its parent, prints one clean message on an error that a person can mend."""
+"""The door of every stage command: telemetry off, what a killed run left is swept, it dies with
+its parent, prints one clean message on an error that a person can mend.
+"""
 
 import sys
 from collections.abc import Callable
@@ -10,7 +12,8 @@ from tasks.edges.settings import ROOT, read_settings
 
 def run_stage_command(main: Callable[[], None]) -> None:
     """Run a stage's *main* as a DVC command."""
-    from tasks.edges.artifacts import delete_leftovers  # noqa: PLC0415  (polars: who only ends by its message need not have it)
+    # polars: who only ends by its message need not have it
+    from tasks.edges.artifacts import delete_leftovers
 
     stop_with_parent()
     delete_leftovers(ROOT / "data", ROOT / "models", read_settings().home)
@@ -18,7 +21,9 @@ def run_stage_command(main: Callable[[], None]) -> None:
 
 
 def run_or_exit(main: Callable[[], None]) -> None:
-    """Run *main*; an error that a person can mend ends the process with its message alone and exit code 2."""
+    """Run *main*; an error that a person can mend ends the process with its message alone and
+    exit code 2.
+    """
     try:
         main()
     except TidemillError as error:

@@ -1,7 +1,9 @@
-"""Fits that need not be made again: files named by everything that a fit depends on, in TIDEMILL_HOME/fits, bounded in size.
+"""Fits that need not be made again: files named by everything that a fit depends on, in
+TIDEMILL_HOME/fits, bounded in size.
 
-A training that was killed goes on where it was, and a longer history adds only its new folds. Entries are zip archives, which carry
-checksums: one that is damaged is no entry. They appear by rename; the oldest used go first.
+A training that was killed goes on where it was, and a longer history adds only its new folds.
+Entries are zip archives, which carry checksums: one that is damaged is no entry. They appear by
+rename; the oldest used go first.
 """
 
 import hashlib
@@ -46,7 +48,9 @@ def write_cached_fit(key: str, archive: bytes) -> None:
 
 
 def delete_old_fits() -> None:
-    """Remove the entries that were used longest ago, until the rest fits into the setting `keep_fits_mb`."""
+    """Remove the entries that were used longest ago, until the rest fits into the setting
+    `keep_fits_mb`.
+    """
     left = read_settings().keep_fits_mb * 1_000_000
     files = []
     for path in _get_fit_path("").parent.glob("*.zip"):
@@ -63,7 +67,9 @@ def delete_old_fits() -> None:
 
 @cache
 def compute_code_digest() -> str:
-    """sha256 over the code that makes fits and over which libraries, in which versions, on which kind of machine, run it."""
+    """sha256 over the code that makes fits and over which libraries, in which versions, on which
+    kind of machine, run it.
+    """
     hashed = hashlib.sha256(f"{platform.python_version()} {platform.machine()}".encode())
     for package in ("core", "forecasters", "train"):
         for path in sorted((ROOT / "tasks" / package).rglob("*.py")):

@@ -1,7 +1,9 @@
-"""A killed run leaves nobody writing: processes that we start end when the one that started them does.
+"""A killed run leaves nobody writing: processes that we start end when the one that started them
+does.
 
-`python -m tasks.edges.lifeline [--parent ID] PROGRAM ARGUMENTS...` becomes PROGRAM with that promise, which an exec keeps. Light on imports,
-so that little time passes in which the parent could end unnoticed; a shell that knows its own parent says so with `--parent $PPID`.
+`python -m tasks.edges.lifeline [--parent ID] PROGRAM ARGUMENTS...` becomes PROGRAM with that
+promise, which an exec keeps. Light on imports, so that little time passes in which the parent could
+end unnoticed; a shell that knows its own parent says so with `--parent $PPID`.
 """
 
 import ctypes

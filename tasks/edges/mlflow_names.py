@@ -1,8 +1,9 @@
-"""Names that MLflow takes, and the names that they were: one reversible mapping for all that has a name there.
+"""Names that MLflow takes, and the names that they were: one reversible mapping for all that has a
+name there.
 
-A character that MLflow refuses, or takes only in some places, becomes `_xHHHH_`, its code point in hex, as in ISO 9075-14:
-series `^GSPC` gives the metric `series._x005e_GSPC.mae`. Ordinary names stay as they are. A name that is too long is cut,
-and a tag of the run keeps it whole.
+A character that MLflow refuses, or takes only in some places, becomes `_xHHHH_`, its code point in
+hex, as in ISO 9075-14: series `^GSPC` gives the metric `series._x005e_GSPC.mae`. Ordinary names
+stay as they are. A name that is too long is cut, and a tag of the run keeps it whole.
 """
 
 import hashlib
@@ -13,7 +14,8 @@ from collections.abc import Iterable, Mapping
 MAX_CHARS = 250  # of a metric, parameter or tag; of a registered model it is 256
 TAG_VALUE_CHARS = 8_000
 LONG_NAME = "tidemill.name."  # tag: this and the cut name's hash; its value is the whole name
-# A slash may make a path that is not normal, a colon is refused by a server on Windows, an `_x` would look like an escape.
+# A slash may make a path that is not normal, a colon is refused by a server on Windows, an `_x`
+# would look like an escape.
 _REFUSED = re.compile(r"[^\w.\- ]|_(?=x)|^\.|^ | $")
 _ESCAPED = re.compile(r"_x([0-9a-f]*)_")
 _CUT = re.compile(r"_xh([0-9a-f]{16})_$")
@@ -31,17 +33,24 @@ def encode_mlflow_names(names: Iterable[str]) -> dict[str, str]:
     """
     escaped = {name: _encode_refused_chars(name) for name in names}
     n_equal = Counter(text.lower() for text in escaped.values())
-    return {name: _encode_long_text("".join(map(_encode_capital, text)) if n_equal[text.lower()] > 1 else text) for name, text in escaped.items()}
+    return {
+        name: _encode_long_text("".join(map(_encode_capital, text)) if n_equal[text.lower()] > 1 else text)
+        for name, text in escaped.items()
+    }
 
 
 def build_long_name_tags(names: Mapping[str, str]) -> dict[str, str]:
-    """Tags that keep the whole of each name of *names* (as `encode_mlflow_names` gives them) that was cut."""
+    """Tags that keep the whole of each name of *names* (as `encode_mlflow_names` gives them)
+    that was cut.
+    """
     cut = {_CUT.search(safe): name for name, safe in names.items()}
     return {f"{LONG_NAME}{match[1]}": name[:TAG_VALUE_CHARS] for match, name in cut.items() if match}
 
 
 def decode_mlflow_name(name: str, tags: Mapping[str, str] | None = None) -> str:
-    """The name that MLflow shows as *name*. tags: of its run, where a name that was cut is kept whole."""
+    """The name that MLflow shows as *name*. tags: of its run, where a name that was cut is kept
+    whole.
+    """
     if (match := _CUT.search(name)) and (whole := (tags or {}).get(f"{LONG_NAME}{match[1]}")) is not None:
         return whole
     return _ESCAPED.sub(lambda match: chr(int(match[1], 16)) if match[1] else "", name)

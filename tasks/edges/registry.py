@@ -1,7 +1,9 @@
-"""The registry: which release of a dataset is champion. Files in home, each changed by rename; MLflow hears of it and is never asked.
+"""The registry: which release of a dataset is champion.
 
-`registry/<dataset>/champion.json` names the champion, `journal.jsonl` beside it keeps every promotion in order, `releases/<digest>/`
-holds the bytes, `rows/<dataset>.parquet` what the service looks back on. Light on imports: the service reads it.
+Files in home, each changed by rename; MLflow hears of it and is never asked.
+`registry/<dataset>/champion.json` names the champion, `journal.jsonl` beside it keeps every
+promotion in order, `releases/<digest>/` holds the bytes, `rows/<dataset>.parquet` what the service
+looks back on. Light on imports: the service reads it.
 """
 
 import fcntl
@@ -27,7 +29,9 @@ MANIFEST = "manifest.json"
 
 
 class ChampionRecord(Strict):
-    """The release that answers. path: relative to home. promoted_as_of: newest `known_at` of the data that decided. decision: what promote wrote."""
+    """The release that answers. path: relative to home. promoted_as_of: newest `known_at` of the
+    data that decided. decision: what promote wrote.
+    """
 
     dataset: str
     digest: str
@@ -51,10 +55,14 @@ def read_champion(dataset: str) -> ChampionRecord | None:
         champion = ChampionRecord.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise ReleaseError(
-            f"{path} cannot be read: {error.errors()[0]['msg']}. Restore it from the last line of journal.jsonl beside it, or remove it and promote again."
+            f"{path} cannot be read: {error.errors()[0]['msg']}. Restore it from the last line of"
+            " journal.jsonl beside it, or remove it and promote again."
         ) from error
     if champion.dataset != dataset:
-        raise ReleaseError(f"{path} names a champion of {champion.dataset!r}, not of {dataset!r}. Restore it from journal.jsonl beside it.")
+        raise ReleaseError(
+            f"{path} names a champion of {champion.dataset!r}, not of {dataset!r}. Restore it from"
+            " journal.jsonl beside it."
+        )
     return champion
 
 
@@ -64,21 +72,29 @@ def get_champion_folder(champion: ChampionRecord) -> Path:
 
 
 def read_journal(dataset: str) -> list[ChampionRecord]:
-    """Every promotion of *dataset*, oldest first. A last line that a kill cut off counts as not written."""
+    """Every promotion of *dataset*, oldest first.
+
+    A last line that a kill cut off counts as not written.
+    """
     path = _get_dataset_folder(dataset) / "journal.jsonl"
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     return [ChampionRecord.model_validate_json(line) for line in lines]
 
 
 def apply_promotion(dataset: str, release_folder: Path, decision: Mapping[str, Any]) -> ChampionRecord:
-    """Make the sealed release in *release_folder* the champion; *decision* must hold `as_of`. Doing it again changes nothing.
+    """Make the sealed release in *release_folder* the champion; *decision* must hold `as_of`.
 
-    In order: the bytes are copied, the journal gets its line and MLflow's outbox its entry, champion.json is replaced, old releases go. A kill in between leaves the
-    old champion whole, and the next call ends the work. Raises ReleaseError when the folder has no manifest or is of another dataset.
+    Doing it again changes nothing. In order: the bytes are copied, the journal gets its line and
+    MLflow's outbox its entry, champion.json is replaced, old releases go. A kill in between leaves
+    the old champion whole, and the next call ends the work. Raises ReleaseError when the folder has
+    no manifest or is of another dataset.
     """
     manifest = _read_release_manifest(release_folder)
     if manifest["dataset"] != dataset:
-        raise ReleaseError(f"{release_folder} is a release of {manifest['dataset']!r}, not of {dataset!r}. Promote it in its own checkout.")
+        raise ReleaseError(
+            f"{release_folder} is a release of {manifest['dataset']!r}, not of {dataset!r}. Promote it in its"
+            " own checkout."
+        )
     with _wait_for_promotion_lock(dataset):
         now = read_champion(dataset)
         if now is not None and now.digest == manifest["digest"]:
@@ -88,14 +104,22 @@ def apply_promotion(dataset: str, release_folder: Path, decision: Mapping[str, A
         _write_release_copy(release_folder, get_champion_folder(champion))
         if not journal or journal[-1].digest != champion.digest:
             _write_journal_line(dataset, champion)
-        log_promotion(dataset, champion.digest, champion.version, get_champion_folder(champion).absolute(), {"tidemill.model": champion.model})
+        log_promotion(
+            dataset,
+            champion.digest,
+            champion.version,
+            get_champion_folder(champion).absolute(),
+            {"tidemill.model": champion.model},
+        )
         write_json(_get_dataset_folder(dataset) / "champion.json", champion.model_dump(mode="json"))
         _delete_old_releases(dataset, now)
     return champion
 
 
 def publish_rows_file(dataset: str, path: Path) -> None:
-    """Put a parquet file of SERIES rows where the service reads them, by rename, as its bytes stand; without work when they are there already."""
+    """Put a parquet file of SERIES rows where the service reads them, by rename, as its bytes
+    stand; without work when they are there already.
+    """
     target = get_rows_path(dataset)
     if not path.exists():
         raise ReleaseError(f"{path} is not there. `dvc repro validate` writes the clean rows.")
@@ -114,7 +138,9 @@ def get_rows_path(dataset: str) -> Path:
     return read_settings().home / "rows" / f"{dataset}.parquet"
 
 
-def _build_champion(dataset: str, manifest: Mapping[str, Any], decision: Mapping[str, Any], journal: Sequence[ChampionRecord]) -> ChampionRecord:
+def _build_champion(
+    dataset: str, manifest: Mapping[str, Any], decision: Mapping[str, Any], journal: Sequence[ChampionRecord]
+) -> ChampionRecord:
     digest = str(manifest["digest"])
     return ChampionRecord(
         dataset=dataset,
@@ -129,13 +155,17 @@ def _build_champion(dataset: str, manifest: Mapping[str, Any], decision: Mapping
 
 
 def _decide_version(digest: str, journal: Sequence[ChampionRecord]) -> str:
-    """1.0.0, 1.1.0, ...: each new digest counts the minor number up; one that comes back keeps its own."""
+    """1.0.0, 1.1.0, ...: each new digest counts the minor number up; one that comes back keeps
+    its own.
+    """
     versions = {champion.digest: champion.version for champion in journal}
     return versions.get(digest, f"1.{len(versions)}.0")
 
 
 def _write_release_copy(source: Path, target: Path) -> None:
-    """The release without releases nested in it (the baseline travels in models/release, and is another release)."""
+    """The release without releases nested in it (the baseline travels in models/release, and is
+    another release).
+    """
     if target.exists():
         return  # named by its digest, put there by rename: whole
 
@@ -172,13 +202,16 @@ def _delete_old_releases(dataset: str, former: ChampionRecord | None) -> None:
     in_use = _read_references() if (old := [folder for folder in folders if folder.exists()]) else set()
     for folder in old:
         if folder.name not in in_use:
-            leaving = folder.with_name(f".{folder.name}.{os.getpid()}.old")  # so that a kill leaves no half of it
+            # So that a kill leaves no half of it
+            leaving = folder.with_name(f".{folder.name}.{os.getpid()}.old")
             shutil.rmtree(folder.rename(leaving), ignore_errors=True)
 
 
 def _read_references() -> set[str]:
-    """Words of what may name a release: records of home, decisions of the checkout, what processes run."""
-    import psutil  # noqa: PLC0415  (the service, which reads the registry, never deletes)
+    """Words of what may name a release: records of home, decisions of the checkout, what
+    processes run.
+    """
+    import psutil
 
     home, references = read_settings().home, [str((read_settings().release or Path()).resolve())]
     for path in (
@@ -197,7 +230,9 @@ def _read_references() -> set[str]:
 def _read_release_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.exists():
-        raise ReleaseError(f"{folder} has no {MANIFEST}, so it is no sealed release. `dvc repro package` builds one.")
+        raise ReleaseError(
+            f"{folder} has no {MANIFEST}, so it is no sealed release. `dvc repro package` builds one."
+        )
     content: dict[str, Any] = json.loads(path.read_text())
     return content
 

@@ -1,6 +1,7 @@
-"""One stage, run by DVC, in a process group of its own that dies with us. Both doors, laptop and flow, end here.
+"""One stage, run by DVC, in a process group of its own that dies with us.
 
-DVC decides whether the stage must run. One run at a time works in a checkout: a lock file names the process that holds it.
+Both doors, laptop and flow, end here. DVC decides whether the stage must run. One run at a time
+works in a checkout: a lock file names the process that holds it.
 """
 
 import fcntl
@@ -38,10 +39,13 @@ class StageResult:
     log: str
 
 
-def run_stage(stage: str, root: Path = ROOT, on_line: Lines | None = None, limit_s: float | None = None) -> StageResult:
+def run_stage(
+    stage: str, root: Path = ROOT, on_line: Lines | None = None, limit_s: float | None = None
+) -> StageResult:
     """Bring *stage* up to date, models of `train` side by side.
 
-    Raises StageError with the stage's last lines when it fails, or takes longer than *limit_s* after the lock was ours; it is ended then.
+    Raises StageError with the stage's last lines when it fails, or takes longer than *limit_s*
+    after the lock was ours; it is ended then.
     """
     if stage not in STAGES:
         raise StageError(f"No stage {stage!r}; there are {', '.join(STAGES)}.")
@@ -51,25 +55,39 @@ def run_stage(stage: str, root: Path = ROOT, on_line: Lines | None = None, limit
         side_by_side = min(read_settings().jobs, len(targets))
         workers = read_settings().workers or max(1, read_settings().n_workers // side_by_side)
         with ThreadPoolExecutor(side_by_side) as pool:
-            results = list(pool.map(lambda target: _run_dvc(target, root, on_line, limit_s, workers), targets))
+            results = list(
+                pool.map(lambda target: _run_dvc(target, root, on_line, limit_s, workers), targets)
+            )
     ran = any(ran for ran, _ in results)
     return StageResult(stage, ran, time.monotonic() - started, "\n".join(log for _, log in results))
 
 
 def delete_unused_cache(root: Path = ROOT) -> bool:
-    """Keep DVC's cache within the setting `keep_cache_mb`: beyond it, everything goes that no current artifact needs. Returns whether it did."""
+    """Keep DVC's cache within the setting `keep_cache_mb`: beyond it, everything goes that no
+    current artifact needs.
+
+    Returns whether it did.
+    """
     cache = root / ".dvc" / "cache"
     size = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
     if size <= read_settings().keep_cache_mb * 1_000_000:
         return False
     with wait_for_checkout_lock(root):
-        subprocess.run([sys.executable, "-m", "dvc", "gc", "--workspace", "--force", "--quiet"], cwd=root, env=build_child_environment(), check=True)
+        subprocess.run(
+            [sys.executable, "-m", "dvc", "gc", "--workspace", "--force", "--quiet"],
+            cwd=root,
+            env=build_child_environment(),
+            check=True,
+        )
     return True
 
 
 @contextmanager
 def wait_for_checkout_lock(root: Path, on_line: Lines | None = None) -> Iterator[None]:
-    """Hold the checkout. Waits for another run and says so; raises StageError with its process id after LOCK_WAIT_S."""
+    """Hold the checkout.
+
+    Waits for another run and says so; raises StageError with its process id after LOCK_WAIT_S.
+    """
     path = root / ".dvc" / "tmp" / "tidemill.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as handle:
@@ -90,7 +108,8 @@ def _wait_for_lock(descriptor: int, path: Path, on_line: Lines | None) -> None:
             holder = path.read_text() or "unknown"
             if time.monotonic() > deadline:
                 raise StageError(
-                    f"Another run (process {holder}) has held {path} for {LOCK_WAIT_S:.0f} s. Wait for it or stop it; one run works in a checkout."
+                    f"Another run (process {holder}) has held {path} for {LOCK_WAIT_S:.0f} s. Wait for it or"
+                    " stop it; one run works in a checkout."
                 ) from None
             if on_line and not told:
                 on_line(f"waiting for the run of process {holder} in this checkout")
@@ -100,11 +119,27 @@ def _wait_for_lock(descriptor: int, path: Path, on_line: Lines | None) -> None:
             return
 
 
-def _run_dvc(target: str, root: Path, on_line: Lines | None, limit_s: float | None, workers: int) -> tuple[bool, str]:
+def _run_dvc(
+    target: str, root: Path, on_line: Lines | None, limit_s: float | None, workers: int
+) -> tuple[bool, str]:
     python = sys.executable
-    command = [python, "-m", "tasks.edges.lifeline", "--parent", str(os.getpid()), python, "-m", "dvc", "repro", "--single-item", target]
+    command = [
+        python,
+        "-m",
+        "tasks.edges.lifeline",
+        "--parent",
+        str(os.getpid()),
+        python,
+        "-m",
+        "dvc",
+        "repro",
+        "--single-item",
+        target,
+    ]
     environment = build_child_environment(
-        PATH=f"{Path(python).parent}{os.pathsep}{os.environ.get('PATH', '')}", PYTHONUNBUFFERED="1", TIDEMILL_WORKERS=str(workers)
+        PATH=f"{Path(python).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        PYTHONUNBUFFERED="1",
+        TIDEMILL_WORKERS=str(workers),
     )
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     ran = False
@@ -143,7 +178,10 @@ def _run_dvc(target: str, root: Path, on_line: Lines | None, limit_s: float | No
         alarm.cancel()
         output.close()
     if over.is_set():
-        raise StageError(f"Stage {target!r} took longer than its limit of {limit_s:.0f} s and was ended. Its last lines:\n" + "\n".join(tail))
+        raise StageError(
+            f"Stage {target!r} took longer than its limit of {limit_s:.0f} s and was ended. Its last lines:\n"
+            + "\n".join(tail)
+        )
     if code != 0:
         raise StageError(f"Stage {target!r} ended with code {code}. Its last lines:\n" + "\n".join(tail))
     return ran, "\n".join(tail)

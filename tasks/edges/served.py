@@ -1,8 +1,10 @@
-"""What the service has answered, kept for ever: one row per forecast step, durable before the answer leaves.
+"""What the service has answered, kept for ever: one row per forecast step, durable before the
+answer leaves.
 
-A SQLite file per dataset, `<home>/served/<dataset>.db`, in WAL mode with `synchronous=FULL`: each append is one transaction and one
-fsync (about a millisecond on a local disk), and several processes may append and read at the same time. Quantiles are data, a
-JSON object per row, since releases differ in them.
+A SQLite file per dataset, `<home>/served/<dataset>.db`, in WAL mode with `synchronous=FULL`: each
+append is one transaction and one fsync (about a millisecond on a local disk), and several processes
+may append and read at the same time. Quantiles are data, a JSON object per row, since releases
+differ in them.
 """
 
 import json
@@ -48,8 +50,10 @@ CREATE TABLE IF NOT EXISTS served (
     PRIMARY KEY (prediction_id, series_id, step)
 ) WITHOUT ROWID
 """
-_SELECT = f"SELECT {', '.join(_PLAIN)}, quantiles FROM served WHERE own_history <= ?"  # noqa: S608  (names from the schema)
-# Of an answer that was given several times the last one: SQLite takes the other columns from the row of the maximum.
+# Names from the schema
+_SELECT = f"SELECT {', '.join(_PLAIN)}, quantiles FROM served WHERE own_history <= ?"  # noqa: S608
+# Of an answer that was given several times the last one: SQLite takes the other columns from the
+# row of the maximum.
 _NEWS = f"""
 SELECT {", ".join(_PLAIN)}, quantiles, max(made_at) FROM served WHERE is_news = 1 AND cutoff >= ?
 GROUP BY digest, series_id, cutoff, step
@@ -58,10 +62,12 @@ _COUNTS = """
 SELECT count(*), sum(is_news = 1), sum(own_history = 0 AND is_news = 0), sum(own_history), sum(own_history = 0 AND is_news IS NULL)
 FROM (SELECT prediction_id, own_history, {is_news} FROM served GROUP BY prediction_id)
 """
-# The format stays: a service of an older version, as in the Bento of an older champion, goes on writing into the file.
+# The format stays: a service of an older version, as in the Bento of an older champion, goes on
+# writing into the file.
 _ADDED = ("ALTER TABLE served ADD COLUMN as_of INTEGER", "ALTER TABLE served ADD COLUMN is_news INTEGER")
 _COLUMNS = (*_PLAIN, "quantiles", "own_history", "as_of", "is_news")
-_INSERT = f"INSERT INTO served ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608  (names from the schema)
+# Names from the schema
+_INSERT = f"INSERT INTO served ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
 
 
 class ServedStoreError(TidemillError):
@@ -73,13 +79,23 @@ def get_served_path(dataset: str) -> Path:
     return read_settings().home / "served" / f"{dataset}.db"
 
 
-def write_served(dataset: str, frame: pl.DataFrame, *, own_history: bool = False, as_of: datetime | None = None, wait_s: float = _WAIT_S) -> None:
+def write_served(
+    dataset: str,
+    frame: pl.DataFrame,
+    *,
+    own_history: bool = False,
+    as_of: datetime | None = None,
+    wait_s: float = _WAIT_S,
+) -> None:
     """Record *frame* (SERVED) in one transaction; on return its bytes are on disk.
 
-    own_history: the forecast spoke from rows that the request itself brought; `read_served` leaves such rows out unless asked.
-    as_of: the time that the request asked for; None: it asked for none, so the newest rows answered.
+    own_history: the forecast spoke from rows that the request itself brought; `read_served` leaves
+    such rows out unless asked.
+    as_of: the time that the request asked for; None: it asked for none, so the newest rows
+    answered.
     wait_s: for another process that is writing.
-    Raises FrameError when the frame is not SERVED, ServedStoreError when it cannot be written (an id that is there already too).
+    Raises FrameError when the frame is not SERVED, ServedStoreError when it cannot be written (an
+    id that is there already too).
     """
     rows = _build_rows(SERVED.check(frame), own_history=own_history, as_of=as_of)
     path = get_served_path(dataset)
@@ -90,20 +106,23 @@ def write_served(dataset: str, frame: pl.DataFrame, *, own_history: bool = False
 
 
 def check_served(dataset: str, *, wait_s: float = _WAIT_S) -> None:
-    """Raise ServedStoreError when a forecast could not be recorded now: by a synced write and the room left.
+    """Raise ServedStoreError when a forecast could not be recorded now: by a synced write and the
+    room left.
 
     The write sets the file's format to what it is, so the table stays as it was.
     """
     path = get_served_path(dataset)
     with _convert_store_errors(path, _WAY_OUT):
         _get_writer(path, wait_s).execute(f"PRAGMA user_version={_FORMAT}")
-        if (free := shutil.disk_usage(path.parent).free) < RESERVE_BYTES:  # a small write may find some in the log
+        # A small write may find some in the log
+        if (free := shutil.disk_usage(path.parent).free) < RESERVE_BYTES:
             needed = f"a large answer takes up to {RESERVE_BYTES / 1e6:.0f} MB"
             raise OSError(f"{free / 1e6:.1f} MB are free on its disk, and {needed}")
 
 
 def read_served(dataset: str, *, own_history: bool = False) -> pl.DataFrame:
-    """All served forecasts of *dataset* as a SERVED frame, with a column for each quantile that any of them had; empty when none.
+    """All served forecasts of *dataset* as a SERVED frame, with a column for each quantile that any
+    of them had; empty when none.
 
     own_history: also those spoken from rows that a request brought, whose series may be anything.
     Raises ServedStoreError when the file is there and cannot be read.
@@ -116,20 +135,26 @@ def read_served(dataset: str, *, own_history: bool = False) -> pl.DataFrame:
 
 
 def read_news(dataset: str, since: datetime) -> pl.DataFrame:
-    """Answers from the newest rows at cutoffs from *since* on, each forecast step once, as given last; a SERVED frame.
+    """Answers from the newest rows at cutoffs from *since* on, each forecast step once, as given
+    last; a SERVED frame.
 
-    Those to requests with an `as_of` or an own history are no news. Answers that an older version recorded are left out: nothing says whether a time was asked for.
+    Those to requests with an `as_of` or an own history are no news. Answers that an older version
+    recorded are left out: nothing says whether a time was asked for.
     """
     path = get_served_path(dataset)
     if not path.exists():
         return _build_frame([])
     with _open_for_reading(path) as connection:
-        found = connection.execute(_NEWS, [_convert_to_us(since)]).fetchall() if _is_marked(connection) else []
+        found = (
+            connection.execute(_NEWS, [_convert_to_us(since)]).fetchall() if _is_marked(connection) else []
+        )
     return _build_frame([row[:-1] for row in found])
 
 
 def count_served(dataset: str) -> dict[str, int]:
-    """How many answers there are: n_answers; of these n_news, n_as_of, n_own_history, and n_unmarked of an older version."""
+    """How many answers there are: n_answers; of these n_news, n_as_of, n_own_history, and
+    n_unmarked of an older version.
+    """
     names, path = ("n_answers", "n_news", "n_as_of", "n_own_history", "n_unmarked"), get_served_path(dataset)
     if not path.exists():
         return dict.fromkeys(names, 0)
@@ -149,7 +174,9 @@ def _open_for_reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _is_marked(connection: sqlite3.Connection) -> bool:
-    """Whether the table says what was asked for; an older one gets the columns when this version records into it."""
+    """Whether the table says what was asked for; an older one gets the columns when this version
+    records into it.
+    """
     return any(column[1] == "is_news" for column in connection.execute("PRAGMA table_info(served)"))
 
 
@@ -165,20 +192,35 @@ def _convert_store_errors(path: Path, way_out: str) -> Iterator[None]:
         raise ServedStoreError(f"The store of served forecasts {path} fails: {error}. {way_out}") from error
 
 
-def _build_rows(frame: pl.DataFrame, *, own_history: bool, as_of: datetime | None) -> list[tuple[object, ...]]:
+def _build_rows(
+    frame: pl.DataFrame, *, own_history: bool, as_of: datetime | None
+) -> list[tuple[object, ...]]:
     names = [c for c in frame.columns if c not in SERVED.columns]
     plain = frame.select(_PLAIN).with_columns(pl.col(_TIMES).dt.epoch("us"))
     quantiles = frame.select(names).to_dicts() if names else [{}] * frame.height
-    asked = (int(own_history), None if as_of is None else _convert_to_us(as_of), int(not own_history and as_of is None))
-    return [(*row, json.dumps(q, allow_nan=False), *asked) for row, q in zip(plain.iter_rows(), quantiles, strict=True)]
+    asked = (
+        int(own_history),
+        None if as_of is None else _convert_to_us(as_of),
+        int(not own_history and as_of is None),
+    )
+    return [
+        (*row, json.dumps(q, allow_nan=False), *asked)
+        for row, q in zip(plain.iter_rows(), quantiles, strict=True)
+    ]
 
 
 def _build_frame(found: Sequence[tuple[object, ...]]) -> pl.DataFrame:
     dtypes = {**SERVED.columns, **dict.fromkeys(_TIMES, pl.Int64)}
-    plain = pl.DataFrame([row[:-1] for row in found], schema=dtypes, orient="row").with_columns(pl.col(_TIMES).cast(UTC_DTYPE))
+    plain = pl.DataFrame([row[:-1] for row in found], schema=dtypes, orient="row").with_columns(
+        pl.col(_TIMES).cast(UTC_DTYPE)
+    )
     quantiles = [json.loads(str(row[-1])) for row in found]
     names = sorted({name for row in quantiles for name in row}, key=_parse_level)
-    return SERVED.conform(plain.with_columns(pl.Series(name, [row.get(name) for row in quantiles], dtype=pl.Float64) for name in names))
+    return SERVED.conform(
+        plain.with_columns(
+            pl.Series(name, [row.get(name) for row in quantiles], dtype=pl.Float64) for name in names
+        )
+    )
 
 
 def _parse_level(name: str) -> float:
@@ -189,7 +231,9 @@ _own = threading.local()  # SQLite connections stay in their thread
 
 
 def _get_writer(path: Path, wait_s: float) -> sqlite3.Connection:
-    """This thread's connection to the file that stands at *path* now; a new one when the file was moved away or the process forked."""
+    """This thread's connection to the file that stands at *path* now; a new one when the file
+    was moved away or the process forked.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     wanted = (os.getpid(), path, path.stat().st_ino if path.exists() else None)
     if getattr(_own, "key", None) != wanted:
@@ -207,7 +251,8 @@ def _open_connection(path: Path, wait_s: float) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous=FULL")
         found = connection.execute("PRAGMA user_version").fetchone()[0]
         if found not in {0, _FORMAT}:
-            raise sqlite3.DatabaseError(f"it has format {found} and this code knows {_FORMAT}")  # noqa: TRY301  (one place explains all of them)
+            # One place explains all of them
+            raise sqlite3.DatabaseError(f"it has format {found} and this code knows {_FORMAT}")  # noqa: TRY301
         if found == 0:
             connection.execute(_TABLE)
             connection.execute(f"PRAGMA user_version={_FORMAT}")

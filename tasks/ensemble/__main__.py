@@ -8,7 +8,16 @@ from tasks.core.calendar import Calendar
 from tasks.core.frames import FEATURES, FORECAST, HISTORY
 from tasks.core.schema import FeatureSchema
 from tasks.core.windows import build_panel
-from tasks.edges.artifacts import compute_file_hash, read_calendar, read_frame, read_json, write_folder, write_frame, write_json, write_sessions
+from tasks.edges.artifacts import (
+    compute_file_hash,
+    read_calendar,
+    read_frame,
+    read_json,
+    write_folder,
+    write_frame,
+    write_json,
+    write_sessions,
+)
 from tasks.edges.door import run_stage_command
 from tasks.edges.params import read_about, read_dataset, read_model_params, read_models, read_params
 from tasks.edges.settings import ROOT
@@ -36,7 +45,15 @@ def main() -> None:
             (folder / role).mkdir()
             write_unsealed_release(folder / role, name, assembled, aligned, about, calendar, stride_steps)
     with write_folder(ROOT / "data/reports/ensemble") as folder:
-        write_frames(folder, assembled.candidates[ENSEMBLE], assembled.candidates, aligned, about, assembled.scored, assembled.gate)
+        write_frames(
+            folder,
+            assembled.candidates[ENSEMBLE],
+            assembled.candidates,
+            aligned,
+            about,
+            assembled.scored,
+            assembled.gate,
+        )
         facts = build_summary(assembled, aligned, about)
         write_json(folder / "summary.json", facts)
         draw_ensemble(facts, folder / "ensemble.png")
@@ -45,23 +62,41 @@ def main() -> None:
 
 
 def read_aligned(about: About, calendar: Calendar) -> tuple[AlignedForecasts, int]:
-    """Forecasts of exactly the models listed, and the stride of their cutoffs. A model that forecasts a quantile has no say in the point."""
+    """Forecasts of exactly the models listed, and the stride of their cutoffs.
+
+    A model that forecasts a quantile has no say in the point.
+    """
     models = read_models()
     quantile_of = {m: float(q) for m in models if (q := read_model_params(m).get("quantile")) is not None}
     if quantile_of:
         print(f"not combined, since they forecast quantiles: {', '.join(quantile_of)}")
     schema = FeatureSchema.model_validate(read_json(FEATURES_FOLDER / "schema.json"))
     panel = build_panel(read_frame(FEATURES_FOLDER / "table.parquet", FEATURES), schema, calendar)
-    walk, gate = ({m: read_frame(ROOT / "data/forecasts" / m / f"{part}.parquet", FORECAST) for m in models} for part in ("forecast", "gate"))
+    walk, gate = (
+        {m: read_frame(ROOT / "data/forecasts" / m / f"{part}.parquet", FORECAST) for m in models}
+        for part in ("forecast", "gate")
+    )
     stride_steps = int(read_json(ROOT / "models/fits" / models[0] / "fit.json")["stride_steps"])
     return align_forecasts(walk, gate, panel, calendar, about, stride_steps, quantile_of), stride_steps
 
 
-def write_unsealed_release(folder: Path, name: str, assembled: AssembledEnsemble, aligned: AlignedForecasts, about: About, calendar: Calendar, stride_steps: int) -> None:
+def write_unsealed_release(
+    folder: Path,
+    name: str,
+    assembled: AssembledEnsemble,
+    aligned: AlignedForecasts,
+    about: About,
+    calendar: Calendar,
+    stride_steps: int,
+) -> None:
     """What the service loads, without the rows and the manifest that `package` adds."""
     candidate = assembled.candidates[name]
     simple = find_plain_weights(candidate.how)
-    weights = simple or {m: float(w) for m, w in zip(aligned.models, compute_shares(candidate.how, aligned.models), strict=True) if w > 0}
+    weights = simple or {
+        m: float(w)
+        for m, w in zip(aligned.models, compute_shares(candidate.how, aligned.models), strict=True)
+        if w > 0
+    }
     blend = EnsembleSpec(
         model=name,
         weights=weights,

@@ -1,4 +1,6 @@
-"""What every combiner is: it stands on the members' forecasts and on what is known of their errors, and combines along the walk."""
+"""What every combiner is: it stands on the members' forecasts and on what is known of their
+errors, and combines along the walk.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -17,7 +19,9 @@ from tasks.release.recent import compute_learned_losses, compute_recent_losses
 
 @dataclass(frozen=True)
 class CombinerContext:
-    """What combiners work on. absolute: members are pruned by mean absolute instead of mean squared scaled error, as the primary score asks."""
+    """What combiners work on. absolute: members are pruned by mean absolute instead of mean
+    squared scaled error, as the primary score asks.
+    """
 
     aligned: AlignedForecasts
     errors: MemberErrors
@@ -32,12 +36,18 @@ class CombinerContext:
 
     @cached_property
     def recent(self) -> np.ndarray:
-        """(K, M, S) recent losses of each member, NaN where nothing is known; those of cutoffs off the stride teach nothing."""
+        """(K, M, S) recent losses of each member, NaN where nothing is known; those of cutoffs
+        off the stride teach nothing.
+        """
         aligned = self.aligned
         n = len(aligned.origins)
         later = np.arange(1, n + 1)[:, None, None]
-        at = np.where(np.isfinite(aligned.z) & aligned.learns[:, None, None], np.maximum(aligned.known_k, later), n)
-        learned = compute_learned_losses(aligned.z_hat, aligned.z, aligned.scale, at, 0, n, absolute=self.absolute)
+        at = np.where(
+            np.isfinite(aligned.z) & aligned.learns[:, None, None], np.maximum(aligned.known_k, later), n
+        )
+        learned = compute_learned_losses(
+            aligned.z_hat, aligned.z, aligned.scale, at, 0, n, absolute=self.absolute
+        )
         return compute_recent_losses(learned, aligned.learns, self.params.recent_cutoffs)
 
     def names(self, members: Sequence[int]) -> tuple[str, ...]:
@@ -56,7 +66,9 @@ class Combiner(ABC):
 
     @abstractmethod
     def run(self, ground: CombinerContext, refits: Sequence[int], members: Sequence[int]) -> np.ndarray:
-        """Combinations (K, S, H) of *members* along the timeline, at each cutoff by the last fit of *refits*, the first of which is 0."""
+        """Combinations (K, S, H) of *members* along the timeline, at each cutoff by the last fit
+        of *refits*, the first of which is 0.
+        """
 
 
 class FittedCombiner(Combiner):
@@ -64,7 +76,9 @@ class FittedCombiner(Combiner):
 
     @abstractmethod
     def fit(self, ground: CombinerContext, k: int, members: Sequence[int]) -> Combination:
-        """The combination of *members* as of the cutoff with index *k*, from forecasts whose outcome was known by then."""
+        """The combination of *members* as of the cutoff with index *k*, from forecasts whose
+        outcome was known by then.
+        """
 
     def run(self, ground: CombinerContext, refits: Sequence[int], members: Sequence[int]) -> np.ndarray:
         """See Combiner."""
@@ -85,8 +99,14 @@ class FittedCombiner(Combiner):
 
 
 def compute_shares(how: Combination, models: Sequence[str]) -> np.ndarray:
-    """(M,) share of each model, sum 1: the mean of its weights over groups and steps, by size where they have a sign; equal ones by rank."""
+    """(M,) share of each model, sum 1: the mean of its weights over groups and steps, by size
+    where they have a sign; equal ones by rank.
+    """
     out = np.zeros(len(models))
-    size = np.ones(len(how.members)) if isinstance(how, Ranks) else np.abs(np.asarray(how.table)).mean(axis=(0, 2))
+    size = (
+        np.ones(len(how.members))
+        if isinstance(how, Ranks)
+        else np.abs(np.asarray(how.table)).mean(axis=(0, 2))
+    )
     out[[list(models).index(name) for name in how.members]] = size / size.sum()
     return out

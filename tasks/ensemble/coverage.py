@@ -1,6 +1,8 @@
-"""Are the intervals honest? Coverage, width, pinball loss, CRPS and interval score, overall and by year, step, series and regime.
+"""Are the intervals honest?
 
-Coverage alone can be had by wide intervals, and narrow ones are easily wrong: read it beside the interval score, which pays for both.
+Coverage, width, pinball loss, CRPS and interval score, overall and by year, step, series and
+regime. Coverage alone can be had by wide intervals, and narrow ones are easily wrong: read it
+beside the interval score, which pays for both.
 """
 
 from collections.abc import Sequence
@@ -20,17 +22,26 @@ from tasks.release.conformal import IssuedForecasts
 _REGIMES = {2: ("low", "high"), 3: ("low", "middle", "high")}
 
 
-def build_coverage(name: str, issued: IssuedForecasts, issuer: IntervalIssuer, scored: np.ndarray, gate: np.ndarray) -> dict[str, Any]:
-    """Plain data: shares of outcomes inside the interval as they always were, and `tables` with every score of the intervals by part.
+def build_coverage(
+    name: str, issued: IssuedForecasts, issuer: IntervalIssuer, scored: np.ndarray, gate: np.ndarray
+) -> dict[str, Any]:
+    """Plain data: shares of outcomes inside the interval as they always were, and `tables` with
+    every score of the intervals by part.
 
-    scored, gate: (K,) cutoffs. Everything is of the scored ones, except `gate` and the years: the gate's rows are out of sample too, so the
-    last year is whole. Shares are None, and tables empty, where nothing is known.
+    scored, gate: (K,) cutoffs. Everything is of the scored ones, except `gate` and the years: the
+    gate's rows are out of sample too, so the last year is whole. Shares are None, and tables empty,
+    where nothing is known.
     """
     about, aligned = issuer.about, issuer.aligned
     frame = build_issued_frame(name, issued, aligned, about, scored | gate)
-    scores = score_elements(_add_regime(frame, issuer, scored | gate), INTERVAL_SCORES, quantiles=about.quantiles).drop_nulls("coverage_frac")
+    scores = score_elements(
+        _add_regime(frame, issuer, scored | gate), INTERVAL_SCORES, quantiles=about.quantiles
+    ).drop_nulls("coverage_frac")
     first_of_gate = aligned.panel.cutoff[int(aligned.origins[aligned.n_walk - 1])]
-    before, of_gate = scores.filter(pl.col("cutoff") <= first_of_gate), scores.filter(pl.col("cutoff") > first_of_gate)
+    before, of_gate = (
+        scores.filter(pl.col("cutoff") <= first_of_gate),
+        scores.filter(pl.col("cutoff") > first_of_gate),
+    )
     tables = {
         "overall": _build_table(before),
         "gate": _build_table(of_gate),
@@ -54,18 +65,28 @@ def build_coverage(name: str, issued: IssuedForecasts, issuer: IntervalIssuer, s
     }
 
 
-def _build_base_scores(issued: IssuedForecasts, issuer: IntervalIssuer, scored: np.ndarray) -> list[dict[str, Any]]:
-    """For CQR, of each quantile that members forecast: what they say themselves beside what was issued from it, over the scored outcomes of which both speak."""
+def _build_base_scores(
+    issued: IssuedForecasts, issuer: IntervalIssuer, scored: np.ndarray
+) -> list[dict[str, Any]]:
+    """For CQR, of each quantile that members forecast: what they say themselves beside what was
+    issued from it, over the scored outcomes of which both speak.
+    """
     about, y = issuer.about, issuer.aligned.y[scored]
     rows = []
     for quantile, members in issuer.quantile_members.items():
         at = [f"{q:g}" for q in about.quantiles].index(quantile)
-        said = {"own": issuer.aligned.of_quantile[quantile][scored], "issued": issued.quantiles[scored, ..., at]}
+        said = {
+            "own": issuer.aligned.of_quantile[quantile][scored],
+            "issued": issued.quantiles[scored, ..., at],
+        }
         both = np.isfinite(y) & np.isfinite(said["own"]) & np.isfinite(said["issued"])
         row: dict[str, Any] = {"quantile": float(quantile), "members": list(members), "n": int(both.sum())}
         for who, z_hat in said.items() if both.any() else ():
             q_hat = inverse_transform_target(about.target, z_hat[both])
-            row |= {f"{who}_below_frac": float((y[both] <= q_hat).mean()), f"{who}_pinball": float(pinball(y[both], q_hat, float(quantile)).mean())}
+            row |= {
+                f"{who}_below_frac": float((y[both] <= q_hat).mean()),
+                f"{who}_pinball": float(pinball(y[both], q_hat, float(quantile)).mean()),
+            }
         rows.append(row)
     return rows
 
@@ -81,7 +102,9 @@ def _add_regime(frame: pl.DataFrame, issuer: IntervalIssuer, rows: np.ndarray) -
     of = pl.DataFrame(
         {
             "series_id": list(aligned.panel.series_ids) * len(k),
-            "cutoff": aligned.panel.cutoff.gather(np.repeat(aligned.origins[k], len(aligned.panel.series_ids))),
+            "cutoff": aligned.panel.cutoff.gather(
+                np.repeat(aligned.origins[k], len(aligned.panel.series_ids))
+            ),
             "regime": compute_regimes(aligned, issuer.regime)[k].ravel(),
         },
         schema_overrides={"series_id": pl.String, "cutoff": FORECAST.columns["cutoff"]},
@@ -94,7 +117,11 @@ def _describe_regime(regime: Regime | None) -> dict[str, Any] | None:
     if regime is None:
         return None
     n = len(regime.above) + 1
-    return {"column": regime.column, "above": list(regime.above), "names": list(_REGIMES.get(n, tuple(str(i + 1) for i in range(n))))}
+    return {
+        "column": regime.column,
+        "above": list(regime.above),
+        "names": list(_REGIMES.get(n, tuple(str(i + 1) for i in range(n)))),
+    }
 
 
 def _build_table(scores: pl.DataFrame, by: Sequence[str] = ()) -> list[dict[str, Any]]:

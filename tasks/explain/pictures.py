@@ -29,14 +29,18 @@ def draw_importance(importance: list[dict[str, Any]], model: str, path: Path) ->
 
 
 def draw_last(attributions: pl.DataFrame, series_id: str, target: Target, path: Path) -> None:
-    """From the base to the last forecast of one series at its first and its last step, feature by feature."""
+    """From the base to the last forecast of one series at its first and its last step, feature
+    by feature.
+    """
     own = attributions.filter("is_last", pl.col("series_id") == series_id)
     steps = own["step"].unique().sort().to_list()
     steps = [steps[0], steps[-1]] if len(steps) > 1 else steps
     figure, panels = _build_canvas(6.2 * len(steps), 5.2, len(steps))
     for axes, step in zip(np.atleast_1d(panels), steps, strict=True):
         _draw_waterfall(axes, own.filter(pl.col("step") == step), target)
-    figure.suptitle(f"{series_id}: why the forecast of {own['cutoff'][0]:%F %R}Z says what it says", x=0.01, ha="left")
+    figure.suptitle(
+        f"{series_id}: why the forecast of {own['cutoff'][0]:%F %R}Z says what it says", x=0.01, ha="left"
+    )
     figure.savefig(path, metadata={"Software": None})
 
 
@@ -48,7 +52,10 @@ def build_file_name(series_id: str) -> str:
 def _draw_waterfall(axes: Any, own: pl.DataFrame, target: Target) -> None:
     base, z_hat = own["base"][0], own["z_hat"][0]
     by_size = own.sort(pl.col("part").abs(), descending=True, maintain_order=True)
-    names, parts = by_size["feature"].to_list()[:N_STEPS_OF_WATERFALL], by_size["part"].to_list()[:N_STEPS_OF_WATERFALL]
+    names, parts = (
+        by_size["feature"].to_list()[:N_STEPS_OF_WATERFALL],
+        by_size["part"].to_list()[:N_STEPS_OF_WATERFALL],
+    )
     if rest := by_size["part"].to_list()[N_STEPS_OF_WATERFALL:]:
         names, parts = [*names, f"{len(rest)} others"], [*parts, sum(rest)]
     ends = base + np.cumsum(parts)
@@ -57,10 +64,20 @@ def _draw_waterfall(axes: Any, own: pl.DataFrame, target: Target) -> None:
     axes.barh(y, parts, left=starts, color=[_UP if p > 0 else _DOWN for p in parts], height=0.7)
     axes.vlines(ends[:-1], y[:-1] - 1.35, y[:-1] + 0.35, color=_PLAIN, linewidth=0.6)
     for place, start, end, part in zip(y, starts, ends, parts, strict=True):
-        axes.annotate(f"{part:+.3g}", (max(start, end), place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.annotate(
+            f"{part:+.3g}",
+            (max(start, end), place),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
     for value in (base, z_hat):
         axes.axvline(value, color=_PLAIN, linewidth=0.8, linestyle=":")
-    axes.set_yticks([len(parts) + 1, *y, 0], [f"base: {_format_in_unit(base, target)}", *names, f"forecast: {_format_in_unit(z_hat, target)}"])
+    axes.set_yticks(
+        [len(parts) + 1, *y, 0],
+        [f"base: {_format_in_unit(base, target)}", *names, f"forecast: {_format_in_unit(z_hat, target)}"],
+    )
     axes.plot([base, z_hat], [len(parts) + 1, 0], "o", color=_PLAIN, markersize=5)
     axes.use_sticky_edges = False  # bars may not touch the frame: the figures stand beside them
     axes.margins(x=0.15, y=0.04)
@@ -74,8 +91,9 @@ def _format_in_unit(z: float, target: Target) -> str:
 
 
 def _build_canvas(width: float, height: float, n_panels: int = 1) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  (half a second, and only drawing needs it)
-    from matplotlib.figure import Figure  # noqa: PLC0415  (as above)
+    # Half a second, and only drawing needs it
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)

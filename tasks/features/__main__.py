@@ -3,7 +3,14 @@
 from pathlib import Path
 
 from tasks.core.frames import FEATURES, SERIES, VINTAGES
-from tasks.edges.artifacts import compute_file_hash, read_frame, write_folder, write_frame, write_json, write_sessions
+from tasks.edges.artifacts import (
+    compute_file_hash,
+    read_frame,
+    write_folder,
+    write_frame,
+    write_json,
+    write_sessions,
+)
 from tasks.edges.door import run_stage_command
 from tasks.edges.params import read_about, read_params
 from tasks.edges.settings import ROOT
@@ -16,9 +23,11 @@ ROWS = "data/clean/rows.parquet"
 
 
 def main(root: Path = ROOT) -> None:
-    """Read the clean rows, compute, look for leaks, and put table, schema, verdict and what else there is in place together.
+    """Read the clean rows, compute, look for leaks, and put table, schema, verdict and what else
+    there is in place together.
 
-    A finding does not stop here: the verdict stands beside the table, and train and promote refuse both.
+    A finding does not stop here: the verdict stands beside the table, and train and promote refuse
+    both.
     """
     rows, about = read_frame(root / ROWS, SERIES), read_about(root)
     params = resolve_functions(read_params("features", FeatureParams, root), root / FOLDER)
@@ -31,16 +40,26 @@ def main(root: Path = ROOT) -> None:
         write_json(
             folder / "features.json", params.model_dump(mode="json")
         )  # as computed, a user's functions with their source: a release computes by it
-        write_sessions(folder, features.calendar)  # so that later stages date steps without the exchange library
+        # So that later stages date steps without the exchange library
+        write_sessions(folder, features.calendar)
         table_hash, data_version = compute_file_hash(folder / "table.parquet"), compute_file_hash(root / ROWS)
-        verdict = find_leaks(rows, about, params, features.table, features.calendar, table_hash=table_hash, data_version=data_version)
+        verdict = find_leaks(
+            rows,
+            about,
+            params,
+            features.table,
+            features.calendar,
+            table_hash=table_hash,
+            data_version=data_version,
+        )
         write_json(folder / "leaks.json", verdict.model_dump(mode="json"))
         write_json(folder / "leading.json", list(verdict.leading))
     for finding in verdict.findings:
         print(f"leak ({finding.rule}): {finding.says}")
     n_gaps = int(features.table["is_gap"].sum())
     print(
-        f"features: {features.table.height} steps of {len(features.gaps)} series, {n_gaps} of them gaps; {len(features.schema.columns)} columns; {len(verdict.findings)} leaks found"
+        f"features: {features.table.height} steps of {len(features.gaps)} series, {n_gaps} of them gaps;"
+        f" {len(features.schema.columns)} columns; {len(verdict.findings)} leaks found"
     )
 
 

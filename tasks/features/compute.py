@@ -1,9 +1,10 @@
 """The numbers of the columns, block by block over threads, in float64 and kept in float32.
 
-Where nothing is missing, a window needs to know of no hole and of no neighbour: all series are taken as one stretch, and whole windows come out
-right. The rows whose lookback has a hole in it or reaches before their series are computed once more, each run of them as a stretch with its own
-past before it. Both ways do the same operations in the same order on the same window, so a row's bits do not depend on which way it went, nor on
-the blocks or the number of threads.
+Where nothing is missing, a window needs to know of no hole and of no neighbour: all series are
+taken as one stretch, and whole windows come out right. The rows whose lookback has a hole in it or
+reaches before their series are computed once more, each run of them as a stretch with its own past
+before it. Both ways do the same operations in the same order on the same window, so a row's bits do
+not depend on which way it went, nor on the blocks or the number of threads.
 """
 
 from collections.abc import Iterator
@@ -17,12 +18,17 @@ import polars as pl
 from tasks.features.rolling import Past
 from tasks.features.sources import Column, FeatureSource, GriddedRows
 
-_BLOCK_STEPS = 65_536  # 512 KiB a column: a join stays in the second cache, and threads seldom meet at the interpreter's lock; 16,384 took .03 s more
+# 512 KiB a column: a join stays in the second cache, and threads seldom meet at the interpreter's
+# lock; 16,384 took .03 s more
+_BLOCK_STEPS = 65_536
 _MOSTLY_HOLES_FRAC = 0.5  # above it, the short way would be gone for little
 
 
 class Block(NamedTuple):
-    """A stretch to compute. steps: which rows it reads, -1 where nothing was; n: the last of them, behind the lookback's; keep: which of the n count, all without one; rows: where these go."""
+    """A stretch to compute. steps: which rows it reads, -1 where nothing was; n: the last of
+    them, behind the lookback's; keep: which of the n count, all without one; rows: where these
+    go.
+    """
 
     steps: slice | np.ndarray
     n: int
@@ -39,7 +45,10 @@ class Runs(NamedTuple):
 
 def compute_columns(laid: GriddedRows, columns: list[Column]) -> np.ndarray:
     """(F, N) float32, NaN where unknown or beyond float32."""
-    sources = {source: source.read(laid).astype(np.float64, copy=False) for source in dict.fromkeys(s for c in columns for s in c.sources)}
+    sources = {
+        source: source.read(laid).astype(np.float64, copy=False)
+        for source in dict.fromkeys(s for c in columns for s in c.sources)
+    }
     n, lookback = laid.frame.height, max(c.lookback_steps for c in columns)
     out = np.empty((len(columns), n), dtype=np.float32)
     looked_back_on = {s for c in columns if c.lookback_steps for s in c.sources}
@@ -58,7 +67,9 @@ def _find_holes(laid: GriddedRows, values: list[np.ndarray], lookback: int) -> R
     missing = np.flatnonzero(reduce(np.logical_or, map(np.isnan, values), np.zeros(n, dtype=bool)))
     owner = np.concatenate([np.arange(len(heads)), np.searchsorted(heads, missing, side="right") - 1])
     start = np.concatenate([heads, missing])
-    stop = np.minimum(np.concatenate([heads + lookback, missing + lookback + 1]), np.append(heads[1:], n)[owner])
+    stop = np.minimum(
+        np.concatenate([heads + lookback, missing + lookback + 1]), np.append(heads[1:], n)[owner]
+    )
     order = np.argsort(start, kind="stable")  # a head before the row itself, if that is missing
     start, stop = start[order], stop[order]
     new = np.ones(len(start), dtype=bool)
@@ -76,7 +87,9 @@ def _iterate_flat_blocks(n: int, lookback: int) -> Iterator[Block]:
 
 
 def _iterate_stretches(laid: GriddedRows, wanted: Runs, lookback: int) -> Iterator[Block]:
-    """The *wanted* rows, each run of them behind the *lookback* steps before it; what would lie before its series is missing."""
+    """The *wanted* rows, each run of them behind the *lookback* steps before it; what would lie
+    before its series is missing.
+    """
     length = wanted.stop - wanted.start + lookback
     head = laid.starts[np.searchsorted(laid.starts, wanted.start, side="right") - 1]
     row = np.arange(length.sum()) + np.repeat(wanted.start - lookback - np.cumsum(length) + length, length)
@@ -90,7 +103,9 @@ def _iterate_stretches(laid: GriddedRows, wanted: Runs, lookback: int) -> Iterat
             yield Block(row[start - lookback : stop], stop - start, keep, row[start:stop][keep])
 
 
-def _compute_blocks(out: np.ndarray, columns: list[Column], sources: dict[FeatureSource, np.ndarray], blocks: Iterator[Block]) -> None:
+def _compute_blocks(
+    out: np.ndarray, columns: list[Column], sources: dict[FeatureSource, np.ndarray], blocks: Iterator[Block]
+) -> None:
     found = list(blocks)
     if len(found) == 1:
         _compute_block(out, columns, sources, found[0])
@@ -100,9 +115,13 @@ def _compute_blocks(out: np.ndarray, columns: list[Column], sources: dict[Featur
             pass
 
 
-def _compute_block(out: np.ndarray, columns: list[Column], sources: dict[FeatureSource, np.ndarray], block: Block) -> None:
+def _compute_block(
+    out: np.ndarray, columns: list[Column], sources: dict[FeatureSource, np.ndarray], block: Block
+) -> None:
     pasts = {source: _build_past(values, block.steps) for source, values in sources.items()}
-    infinite: list[str] = []  # all sources are finite, so an infinity comes with one of these two flags, also where float32 ends
+    # All sources are finite, so an infinity comes with one of these two flags, also where float32
+    # ends
+    infinite: list[str] = []
     with np.errstate(all="ignore", over="call", divide="call", call=lambda kind, _: infinite.append(kind)):
         for k, column in enumerate(columns):
             found = column.compute(*(pasts[source] for source in column.sources))[-block.n :]
@@ -113,5 +132,11 @@ def _compute_block(out: np.ndarray, columns: list[Column], sources: dict[Feature
 
 
 def _build_past(values: np.ndarray, steps: slice | np.ndarray) -> Past:
-    """What stands in the table as it is promises to be whole (`compute` sees to the rest); what is put together does not."""
-    return Past(values[steps], whole=True) if isinstance(steps, slice) else Past(np.where(steps >= 0, values[steps], np.nan))
+    """What stands in the table as it is promises to be whole (`compute` sees to the rest); what
+    is put together does not.
+    """
+    return (
+        Past(values[steps], whole=True)
+        if isinstance(steps, slice)
+        else Past(np.where(steps >= 0, values[steps], np.nan))
+    )

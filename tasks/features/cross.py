@@ -1,6 +1,8 @@
-"""Across series: what those that have a value at a step say together. Of the row's own step alone, so nothing late is in it: at the cutoff, a row that came later was not there.
+"""Across series: what those that have a value at a step say together.
 
-Sums run over the series by name, so that the order of rows, and other steps, leave the bits as they are.
+Of the row's own step alone, so nothing late is in it: at the cutoff, a row that came later was not
+there. Sums run over the series by name, so that the order of rows, and other steps, leave the bits
+as they are.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +17,9 @@ from tasks.features.sources import Column, FeatureSource, GriddedRows, Role
 
 
 class CrossSection(NamedTuple):
-    """The values that are there, step after step and series by name. row: of each in the frame. step: of each row of the frame, 0 to n - 1. start, n: of each step."""
+    """The values that are there, step after step and series by name. row: of each in the frame.
+    step: of each row of the frame, 0 to n - 1. start, n: of each step.
+    """
 
     values: np.ndarray
     row: np.ndarray
@@ -29,9 +33,19 @@ def build_cross_columns(spec: Cross, role: Role) -> Iterator[Column]:
     for of in spec.of:
         name = f"{spec.column}_cross_{of}" + (f"_{spec.series_id}" if of == "series" else "")
         column = spec.column
-        read = _build_reader(column, _READ[of]) if of != "series" else lambda laid, c=column: _read_series(laid, c, str(spec.series_id))
+        read = (
+            _build_reader(column, _READ[of])
+            if of != "series"
+            else lambda laid, c=column: _read_series(laid, c, str(spec.series_id))
+        )
         in_z: Role = "spread" if of == "std" else "free" if of in {"rank", "share"} else "level"
-        yield Column(name, in_z if role == "level" else "free", 0, (FeatureSource(name, read, (column,), sees="others"),), lambda past: past.values)
+        yield Column(
+            name,
+            in_z if role == "level" else "free",
+            0,
+            (FeatureSource(name, read, (column,), sees="others"),),
+            lambda past: past.values,
+        )
 
 
 def check_named_series(specs: tuple[object, ...], rows: pl.DataFrame) -> None:
@@ -39,13 +53,17 @@ def check_named_series(specs: tuple[object, ...], rows: pl.DataFrame) -> None:
     known = rows["series_id"].unique().sort().to_list()
     for spec in specs:
         if isinstance(spec, Cross) and spec.series_id is not None and spec.series_id not in known:
-            shown = f"{known[:8]}" + (" and more" if len(known) > 8 else "")  # noqa: PLR2004  (a line's worth)
+            # A line's worth
+            shown = f"{known[:8]}" + (" and more" if len(known) > 8 else "")
             raise FeatureInputError(
-                f"`features.list`: cross of {spec.column!r} reads series {spec.series_id!r}, which is not there; there are {shown}."
+                f"`features.list`: cross of {spec.column!r} reads series {spec.series_id!r}, which is not"
+                f" there; there are {shown}."
             )
 
 
-def _build_reader(column: str, of: Callable[[CrossSection, np.ndarray], np.ndarray]) -> Callable[[GriddedRows], np.ndarray]:
+def _build_reader(
+    column: str, of: Callable[[CrossSection, np.ndarray], np.ndarray]
+) -> Callable[[GriddedRows], np.ndarray]:
     def read(laid: GriddedRows) -> np.ndarray:
         values = laid.values(column)
         return of(_build_cross_section(values, laid.place), values)
@@ -78,7 +96,12 @@ def _compute_mean(steps: CrossSection, _values: np.ndarray) -> np.ndarray:
 
 def _compute_std(steps: CrossSection, _values: np.ndarray) -> np.ndarray:
     apart = steps.values - np.repeat(_compute_sum(steps.values, steps) / steps.n, steps.n)
-    return _align_to_rows(np.where(steps.n > 1, np.sqrt(_compute_sum(apart * apart, steps) / np.maximum(steps.n - 1, 1)), np.nan), steps)
+    return _align_to_rows(
+        np.where(
+            steps.n > 1, np.sqrt(_compute_sum(apart * apart, steps) / np.maximum(steps.n - 1, 1)), np.nan
+        ),
+        steps,
+    )
 
 
 def _sort_values(steps: CrossSection) -> np.ndarray:
@@ -88,13 +111,20 @@ def _sort_values(steps: CrossSection) -> np.ndarray:
 
 def _compute_median(steps: CrossSection, _values: np.ndarray) -> np.ndarray:
     values = steps.values[_sort_values(steps)]
-    low, high = (values[steps.start + half] for half in ((steps.n - 1) // 2, steps.n // 2)) if len(steps.n) else (np.zeros(0),) * 2
+    low, high = (
+        (values[steps.start + half] for half in ((steps.n - 1) // 2, steps.n // 2))
+        if len(steps.n)
+        else (np.zeros(0),) * 2
+    )
     return _align_to_rows(low + (high - low) / 2, steps)
 
 
 def _compute_others_mean(steps: CrossSection, values: np.ndarray) -> np.ndarray:
     there = ~np.isnan(values)
-    total, n = _align_to_rows(_compute_sum(steps.values, steps), steps), _align_to_rows(steps.n.astype(np.float64), steps) - there
+    total, n = (
+        _align_to_rows(_compute_sum(steps.values, steps), steps),
+        _align_to_rows(steps.n.astype(np.float64), steps) - there,
+    )
     return np.where(n > 0, (total - np.where(there, values, 0.0)) / np.maximum(n, 1), np.nan)
 
 
@@ -127,5 +157,10 @@ def _read_series(laid: GriddedRows, column: str, series_id: str) -> np.ndarray:
 
 
 _READ: dict[str, Callable[[CrossSection, np.ndarray], np.ndarray]] = {
-    "mean": _compute_mean, "median": _compute_median, "std": _compute_std, "others_mean": _compute_others_mean, "rank": _compute_rank, "share": _compute_share,
-}  # fmt: skip
+    "mean": _compute_mean,
+    "median": _compute_median,
+    "std": _compute_std,
+    "others_mean": _compute_others_mean,
+    "rank": _compute_rank,
+    "share": _compute_share,
+}

@@ -1,8 +1,9 @@
 """Windows over a stretch of one column, in float64, NaN where missing.
 
-A window's result is built from windows of half its length (1, 2, 4, ... steps), joined in a fixed order. So it costs log2(w) passes over the
-stretch, and it depends on the window's own content alone: no running sum carries anything in from before, which is what makes the tail
-of a series give the batch's numbers, also for prices of 1e5 whose variance is tiny.
+A window's result is built from windows of half its length (1, 2, 4, ... steps), joined in a fixed
+order. So it costs log2(w) passes over the stretch, and it depends on the window's own content
+alone: no running sum carries anything in from before, which is what makes the tail of a series give
+the batch's numbers, also for prices of 1e5 whose variance is tiny.
 """
 
 from collections.abc import Iterator
@@ -18,20 +19,31 @@ Array = np.ndarray
 
 
 class WindowMoments(NamedTuple):
-    """Of each window: how many values are there (one number for all, where none is missing), their mean, and the sum of squared distances from it."""
+    """Of each window: how many values are there (one number for all, where none is missing),
+    their mean, and the sum of squared distances from it.
+    """
 
     n: Array | float
     mean: Array
     square: Array
 
     def join(self, earlier: "WindowMoments", k: int) -> "WindowMoments":
-        """These windows together with those that end *k* steps before. Source: Chan, Golub & LeVeque 1983, doi:10.1080/00031305.1983.10483115.
+        """These windows together with those that end *k* steps before.
 
-        With one n for all, the same operations in the same order: a window without holes has the same bits in both forms.
+        Source: Chan, Golub & LeVeque 1983, doi:10.1080/00031305.1983.10483115. With one n for all,
+        the same operations in the same order: a window without holes has the same bits in both
+        forms.
         """
         late, early = slice(k, None), slice(0, max(0, len(self.mean) - k))
-        n = self.n + earlier.n if isinstance(self.n, float) or isinstance(earlier.n, float) else _join_shifted(np.add, self.n, earlier.n, k)
-        n_late, n_early, n_both = (m if isinstance(m, float) else m[part] for m, part in ((self.n, late), (earlier.n, early), (n, late)))
+        n = (
+            self.n + earlier.n
+            if isinstance(self.n, float) or isinstance(earlier.n, float)
+            else _join_shifted(np.add, self.n, earlier.n, k)
+        )
+        n_late, n_early, n_both = (
+            m if isinstance(m, float) else m[part]
+            for m, part in ((self.n, late), (earlier.n, early), (n, late))
+        )
         share = n_early / np.maximum(n_both, 1.0)
         mean, square = np.empty_like(self.mean), np.empty_like(self.square)
         mean[:k], square[:k] = self.mean[:k], self.square[:k]
@@ -48,8 +60,9 @@ class WindowMoments(NamedTuple):
 class Past:
     """One column over a stretch of steps; the windows that features ask for share their halves.
 
-    whole: promises that no value that counts is missing, and takes the shorter way. A window that has a hole in it, or reaches before the
-    stretch, is then NaN or wrong: whoever promises looks after them.
+    whole: promises that no value that counts is missing, and takes the shorter way. A window that
+    has a hole in it, or reaches before the stretch, is then NaN or wrong: whoever promises looks
+    after them.
     """
 
     def __init__(self, values: Array, *, whole: bool = False) -> None:
@@ -57,7 +70,9 @@ class Past:
         self._extremes: dict[str, list[Array]] = {"min": [values], "max": [values]}
 
     def get_before(self, k: int) -> Array:
-        """The value *k* steps back of each step that has one in the stretch: *k* numbers fewer, and no copy."""
+        """The value *k* steps back of each step that has one in the stretch: *k* numbers fewer,
+        and no copy.
+        """
         return self.values[: max(0, len(self.values) - k)]
 
     def lag(self, k: int) -> Array:
@@ -79,7 +94,9 @@ class Past:
         return self._filter_enough(self._compute_moments(w).mean, w)
 
     def std(self, w: int, ddof: int = 1) -> Array:
-        """Standard deviation (n - *ddof*) of the last *w* steps; more than *ddof* values at least."""
+        """Standard deviation (n - *ddof*) of the last *w* steps; more than *ddof* values at
+        least.
+        """
         n, _, square = self._compute_moments(w)
         spread = np.sqrt(square / np.maximum(n - ddof, 1.0))
         return self._filter_enough(spread if isinstance(n, float) else np.where(n > ddof, spread, np.nan), w)
@@ -99,19 +116,29 @@ class Past:
         return found.fill_null(np.nan).to_numpy()
 
     def ewm(self, span: int) -> Array:
-        """Mean with weights (1 - 2 / (span + 1)) ** age over the last 4 spans, of the values that are there."""
+        """Mean with weights (1 - 2 / (span + 1)) ** age over the last 4 spans, of the values
+        that are there.
+        """
         return self.get_decaying_mean(1 - 2 / (span + 1), EWM_CUT_SPANS * span)
 
     def get_decaying_mean(self, keep: float, w: int) -> Array:
         """Mean with weights *keep* ** age over the last *w* steps, of the values that are there."""
         if self.whole:
-            return self._compute_decayed_sum(self.values, keep, w) / self._compute_decayed_sum(np.ones(w), keep, w)[-1]
+            return (
+                self._compute_decayed_sum(self.values, keep, w)
+                / self._compute_decayed_sum(np.ones(w), keep, w)[-1]
+            )
         there = ~np.isnan(self.values)
-        top, weight = self._compute_decayed_sum(np.where(there, self.values, 0.0), keep, w), self._compute_decayed_sum(there.astype(np.float64), keep, w)
+        top, weight = (
+            self._compute_decayed_sum(np.where(there, self.values, 0.0), keep, w),
+            self._compute_decayed_sum(there.astype(np.float64), keep, w),
+        )
         return self._filter_enough(np.where(weight > 0, top / np.where(weight > 0, weight, 1.0), np.nan), w)
 
     def log_return(self, k: int) -> Array:
-        """ln(value / value *k* steps back), exact to the last digits for small moves; NaN unless both are positive."""
+        """ln(value / value *k* steps back), exact to the last digits for small moves; NaN unless
+        both are positive.
+        """
         before = _align_shifted(self.values, k)
         both = (self.values > 0) & (before > 0)
         return np.where(both, np.log1p((self.values - before) / np.where(both, before, 1.0)), np.nan)
@@ -135,13 +162,19 @@ class Past:
         if self.whole:
             return [WindowMoments(1.0, self.values, np.zeros(len(self.values)))]
         there = ~np.isnan(self.values)
-        return [WindowMoments(there.astype(np.float64), np.where(there, self.values, 0.0), np.zeros(len(there)))]
+        return [
+            WindowMoments(there.astype(np.float64), np.where(there, self.values, 0.0), np.zeros(len(there)))
+        ]
 
     def _compute_moments(self, w: int) -> WindowMoments:
         if w not in self._known:
             parts = list(_split_window(w))
             while len(self._doubled_moments) <= parts[0][0]:
-                self._doubled_moments.append(self._doubled_moments[-1].join(self._doubled_moments[-1], 1 << (len(self._doubled_moments) - 1)))
+                self._doubled_moments.append(
+                    self._doubled_moments[-1].join(
+                        self._doubled_moments[-1], 1 << (len(self._doubled_moments) - 1)
+                    )
+                )
             found = self._doubled_moments[parts[0][0]]
             for power, before in parts[1:]:
                 found = found.join(self._doubled_moments[power], before)
@@ -157,7 +190,8 @@ class Past:
         levels, power = self._extremes[kind], w.bit_length() - 1
         while len(levels) <= power:
             levels.append(_join_shifted(pick, levels[-1], levels[-1], 1 << (len(levels) - 1)))
-        return _join_shifted(pick, levels[power], levels[power], w - (1 << power))  # two windows that overlap: an extreme does not count twice
+        # Two windows that overlap: an extreme does not count twice
+        return _join_shifted(pick, levels[power], levels[power], w - (1 << power))
 
     @staticmethod
     def _compute_decayed_sum(values: Array, keep: float, w: int) -> Array:
@@ -174,7 +208,9 @@ class Past:
 
 
 def _split_window(w: int) -> Iterator[tuple[int, int]]:
-    """*w* as powers of two, largest first: (exponent, how many steps lie between the row and the part's end)."""
+    """*w* as powers of two, largest first: (exponent, how many steps lie between the row and the
+    part's end).
+    """
     before = 0
     for power in range(w.bit_length() - 1, -1, -1):
         if w >> power & 1:

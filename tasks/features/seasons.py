@@ -1,6 +1,8 @@
-"""Seasons and time of a row's step: sine and cosine of calendar periods, and a trend that float32 keeps.
+"""Seasons and time of a row's step: sine and cosine of calendar periods, and a trend that float32
+keeps.
 
-A phase is computed from whole microseconds in float64, so it does not drift over decades; float32 comes last.
+A phase is computed from whole microseconds in float64, so it does not drift over decades; float32
+comes last.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,12 +34,17 @@ CALENDAR = {
 def build_calendar_columns(parts: tuple[str, ...]) -> Iterator[Column]:
     """`calendar_<part>`, as numbers, of the step's start in UTC."""
     for part in parts:
-        yield build_row_column(f"calendar_{part}", lambda laid, part=part: laid.numbers(CALENDAR[part]))  # type: ignore[misc]  # a default binds the loop's part
+        # A default binds the loop's part
+        yield build_row_column(f"calendar_{part}", lambda laid, part=part: laid.numbers(CALENDAR[part]))  # type: ignore[misc]
 
 
 def build_time_columns() -> Iterator[Column]:
-    """`time_days`, whole days since 1970, exact until the year 47,900; `time_day_frac`, the part of the day that is gone, to 5 ms."""
-    yield build_row_column("time_days", lambda laid: np.floor_divide(laid.event_us, _DAY_US).astype(np.float64))
+    """`time_days`, whole days since 1970, exact until the year 47,900; `time_day_frac`, the part
+    of the day that is gone, to 5 ms.
+    """
+    yield build_row_column(
+        "time_days", lambda laid: np.floor_divide(laid.event_us, _DAY_US).astype(np.float64)
+    )
     yield build_row_column("time_day_frac", lambda laid: (laid.event_us % _DAY_US) / _DAY_US)
 
 
@@ -48,7 +55,11 @@ def build_fourier_columns(spec: Fourier) -> Iterator[Column]:
     for k in range(1, spec.order + 1):
         for wave, compute in (("sin", np.sin), ("cos", np.cos)):
             yield Column(
-                f"fourier_{name}_{wave}_{k}", "free", 0, (whole,), lambda past, k=k, compute=compute: compute(2 * np.pi * (k * past.values % 1.0))
+                f"fourier_{name}_{wave}_{k}",
+                "free",
+                0,
+                (whole,),
+                lambda past, k=k, compute=compute: compute(2 * np.pi * (k * past.values % 1.0)),
             )
 
 
@@ -60,7 +71,15 @@ def build_row_column(name: str, read: Callable[[GriddedRows], np.ndarray]) -> Co
 def _build_season_phase(spec: Fourier) -> tuple[str, Callable[[GriddedRows], np.ndarray]]:
     """The period's name, and where in it each row's step starts, 0 to 1."""
     if spec.period is not None:
-        return spec.period, {"day": _compute_day_phase, "week": _compute_week_phase, "month": _compute_month_phase, "year": _compute_year_phase}[spec.period]
+        return (
+            spec.period,
+            {
+                "day": _compute_day_phase,
+                "week": _compute_week_phase,
+                "month": _compute_month_phase,
+                "year": _compute_year_phase,
+            }[spec.period],
+        )
     if spec.period_days is not None:
         days = spec.period_days
         return f"{days:g}_days", lambda laid: laid.event_us % (days * _DAY_US) / (days * _DAY_US)
@@ -86,22 +105,36 @@ def _compute_year_phase(laid: GriddedRows) -> np.ndarray:
 
 
 def _compute_period_phase(laid: GriddedRows, every: str) -> np.ndarray:
-    """How much of its own month or year is gone at each step; these differ in length, so each is its own measure."""
+    """How much of its own month or year is gone at each step; these differ in length, so each is
+    its own measure.
+    """
     start = pl.col("event_time").dt.truncate(every)
-    gone, length = (pl.col("event_time") - start).dt.total_microseconds(), (start.dt.offset_by(every) - start).dt.total_microseconds()
+    gone, length = (
+        (pl.col("event_time") - start).dt.total_microseconds(),
+        (start.dt.offset_by(every) - start).dt.total_microseconds(),
+    )
     return laid.numbers(gone / length)
 
 
 def count_steps_since_1970(laid: GriddedRows) -> np.ndarray:
-    """Steps from 1970 on, a pure function of the time. Raises FeatureInputError for an exchange, whose sessions before its first known one nobody counts."""
+    """Steps from 1970 on, a pure function of the time.
+
+    Raises FeatureInputError for an exchange, whose sessions before its first known one nobody
+    counts.
+    """
     kind, every = laid.calendar.kind, laid.calendar.every
     if kind == "weekdays":
-        return np.busday_count("1970-01-01", laid.frame["event_time"].to_numpy().astype("datetime64[D]")).astype(np.float64)
+        return np.busday_count(
+            "1970-01-01", laid.frame["event_time"].to_numpy().astype("datetime64[D]")
+        ).astype(np.float64)
     if kind != "continuous":
         raise FeatureInputError(
-            f"`features.list`: `fourier` counts `period_steps` from 1970, which calendar {kind!r} does not reach. Give `period` or `period_days`."
+            f"`features.list`: `fourier` counts `period_steps` from 1970, which calendar {kind!r} does not"
+            " reach. Give `period` or `period_days`."
         )
     if every.endswith(("mo", "q", "y")):
         count, unit = int(every.rstrip("moqy")), {"o": 1, "q": 3, "y": 12}[every[-1]]
-        return laid.numbers(pl.col("event_time").dt.year().cast(pl.Int64) * 12 + pl.col("event_time").dt.month()) / (count * unit)
+        return laid.numbers(
+            pl.col("event_time").dt.year().cast(pl.Int64) * 12 + pl.col("event_time").dt.month()
+        ) / (count * unit)
     return laid.event_us / (parse_step_length(every) / timedelta(microseconds=1))

@@ -1,8 +1,10 @@
 """What columns read: float64 numbers at every row of the grid, NaN where unknown.
 
-A source says how far it sees, since three things follow from that. `own`: values of the row's series, up to the row; late rows change them.
-`row`: known from the row's key alone (a date, whose row it is). `others`: values of other series at the row's step. `ahead`: rows after the
-origin, as known at its cutoff. A request that brings the history of one series can give the first two and not the others.
+A source says how far it sees, since three things follow from that. `own`: values of the row's
+series, up to the row; late rows change them.
+`row`: known from the row's key alone (a date, whose row it is). `others`: values of other series at
+the row's step. `ahead`: rows after the origin, as known at its cutoff. A request that brings the
+history of one series can give the first two and not the others.
 """
 
 from collections.abc import Callable
@@ -25,7 +27,9 @@ Sees = Literal["own", "row", "others", "ahead"]
 
 @dataclass(frozen=True)
 class GriddedRows:
-    """The grid that sources are read from. frame: as `align_to_grid` gives it, with y and z. rows: what was laid, all vintages given."""
+    """The grid that sources are read from. frame: as `align_to_grid` gives it, with y and z.
+    rows: what was laid, all vintages given.
+    """
 
     frame: pl.DataFrame
     rows: pl.DataFrame
@@ -45,10 +49,15 @@ class GriddedRows:
 
     @cached_property
     def steps(self) -> np.ndarray:
-        """Microseconds since 1970 of the grid under all rows, ascending, the horizon of the last origin included."""
+        """Microseconds since 1970 of the grid under all rows, ascending, the horizon of the last
+        origin included.
+        """
         times = self.frame["event_time"]
         first, last = times.min(), times.max()
-        grid = pl.concat([self.calendar.grid(first, last), self.calendar.list_next_steps(last, self.about.horizon_steps)])  # type: ignore[arg-type]  # of a frame with rows
+        # Of a frame with rows
+        grid = pl.concat(
+            [self.calendar.grid(first, last), self.calendar.list_next_steps(last, self.about.horizon_steps)]  # type: ignore[arg-type]
+        )
         return grid.to_physical().to_numpy()
 
     @cached_property
@@ -72,7 +81,9 @@ class GriddedRows:
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """Numbers to read. name: of two with one name only one is read. needs: received columns, y or z, without which there is nothing to read."""
+    """Numbers to read. name: of two with one name only one is read. needs: received columns, y
+    or z, without which there is nothing to read.
+    """
 
     name: str
     read: Callable[[GriddedRows], np.ndarray] = field(compare=False, repr=False)
@@ -82,7 +93,9 @@ class FeatureSource:
 
 @dataclass(frozen=True)
 class Column:
-    """One feature. compute: from the past of each source, in their order, to the column's numbers, the last step's last. code: hash of a user's function's source."""
+    """One feature. compute: from the past of each source, in their order, to the column's
+    numbers, the last step's last. code: hash of a user's function's source.
+    """
 
     name: str
     role: Role
@@ -94,7 +107,9 @@ class Column:
     @property
     def described(self) -> FeatureColumn:
         """Its entry in the schema."""
-        return FeatureColumn(name=self.name, role=self.role, lookback_steps=self.lookback_steps, code=self.code)
+        return FeatureColumn(
+            name=self.name, role=self.role, lookback_steps=self.lookback_steps, code=self.code
+        )
 
     @property
     def sees(self) -> Sees:

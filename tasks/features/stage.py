@@ -18,7 +18,9 @@ from tasks.features.table import add_target, build_feature_schema, build_gap_led
 
 
 class FeatureSet(NamedTuple):
-    """What the stage leaves behind: the table (FEATURES), earlier vintages of its values (VINTAGES), its schema, the gaps of each series, and the calendar it was laid on."""
+    """What the stage leaves behind: the table (FEATURES), earlier vintages of its values
+    (VINTAGES), its schema, the gaps of each series, and the calendar it was laid on.
+    """
 
     table: pl.DataFrame
     vintages: pl.DataFrame
@@ -28,9 +30,15 @@ class FeatureSet(NamedTuple):
 
 
 def build_feature_set(rows: pl.DataFrame, about: About, params: FeatureParams) -> FeatureSet:
-    """Features of all clean *rows* (SERIES with all vintages), as each origin could know them. Raises FeatureInputError when there are none."""
+    """Features of all clean *rows* (SERIES with all vintages), as each origin could know them.
+
+    Raises FeatureInputError when there are none.
+    """
     if rows.is_empty():
-        raise FeatureInputError("data/clean/rows.parquet has no rows, so there is nothing to compute features of. Look into data/quarantine.")
+        raise FeatureInputError(
+            "data/clean/rows.parquet has no rows, so there is nothing to compute features of. Look into"
+            " data/quarantine."
+        )
     calendar = build_calendar(about, reach=get_time_span(rows))
     schema = build_feature_schema(about, params)
     check_sources(build_declared_columns(about, params), [*rows.columns, "y", "z", about.target.column])
@@ -38,4 +46,6 @@ def build_feature_set(rows: pl.DataFrame, about: About, params: FeatureParams) -
     check_known_ahead(params.list, add_target(rows, about), calendar)
     check_static(rows, about)
     table = build_features_as_known(rows, about, params, calendar)
-    return FeatureSet(table, select_superseded(rows, about, calendar), schema, build_gap_ledger(table), calendar)
+    return FeatureSet(
+        table, select_superseded(rows, about, calendar), schema, build_gap_ledger(table), calendar
+    )

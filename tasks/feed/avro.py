@@ -1,6 +1,7 @@
 """Avro records: with a registry's number before each, or by one schema for all.
 
-Logical types are read as what they are stored as (a timestamp-millis is a number, and `feed.time_format: ms` says what it means).
+Logical types are read as what they are stored as (a timestamp-millis is a number, and
+`feed.time_format: ms` says what it means).
 """
 
 import io
@@ -39,7 +40,7 @@ def build_registered_avro_reader(registry: SchemaRegistry) -> RecordReader:
 
 
 def _parse_schema(text: str, references: Mapping[str, str]) -> Any:
-    import fastavro  # noqa: PLC0415  (only with Avro)
+    import fastavro
 
     named: dict[str, Any] = {}
     try:
@@ -47,18 +48,22 @@ def _parse_schema(text: str, references: Mapping[str, str]) -> Any:
             fastavro.parse_schema(_convert_to_stored_schema(json.loads(reference)), named_schemas=named)
         return fastavro.parse_schema(_convert_to_stored_schema(json.loads(text)), named_schemas=named)
     except Exception as error:
-        raise UnreadableError("bad_schema", f"what should be an Avro schema is none: {error}"[:200]) from error
+        raise UnreadableError(
+            "bad_schema", f"what should be an Avro schema is none: {error}"[:200]
+        ) from error
 
 
 def _convert_to_stored_schema(schema: Any) -> Any:
     """*schema* without logical types."""
     if isinstance(schema, dict):
-        return {key: _convert_to_stored_schema(value) for key, value in schema.items() if key != "logicalType"}
+        return {
+            key: _convert_to_stored_schema(value) for key, value in schema.items() if key != "logicalType"
+        }
     return [_convert_to_stored_schema(one) for one in schema] if isinstance(schema, list) else schema
 
 
 def _read_record(value: bytes, schema: Any) -> Mapping[str, Any]:
-    import fastavro  # noqa: PLC0415  (likewise)
+    import fastavro
 
     stream = io.BytesIO(value)
     try:

@@ -1,6 +1,8 @@
-"""Alert events: what somebody should look at, said once when it begins, each with its runbook in docs/runbooks/.
+"""Alert events: what somebody should look at, said once when it begins, each with its runbook in
+docs/runbooks/.
 
-An event is one line of JSON in `events.jsonl` beside the feed's table, and one on stderr; Prometheus counts it by name.
+An event is one line of JSON in `events.jsonl` beside the feed's table, and one on stderr;
+Prometheus counts it by name.
 """
 
 import json
@@ -30,7 +32,10 @@ EVENTS: Mapping[str, str] = {
     "offset_lost": "what is to be read next is not in the topic any more; landing has stopped",
     "source_down": "the feed's source does not answer; landing waits for it",
     "member_fenced": "another process took this member's place in the group",
-    "records_lost": "a socket or an exchange did not bring some records, and nothing else has them; landing has gone on behind them",
+    "records_lost": (
+        "a socket or an exchange did not bring some records, and nothing else has them; landing has gone on"
+        " behind them"
+    ),
     "registry_down": "the schema registry does not answer; landing waits for it",
 }
 RAISED = Counter("tidemill_feed_events", "Alert events raised, by name.", ["event"], registry=None)
@@ -51,7 +56,10 @@ class EventReporter(Protocol):
 
 def report_event(folder: Path, name: str, **facts: Any) -> None:
     """Raise event *name* (one of EVENTS) with *facts*. folder: of the dataset's feed."""
-    line = json.dumps({"event": name, "at": datetime.now(UTC).isoformat(), "about": EVENTS[name], "facts": facts}, default=str)
+    line = json.dumps(
+        {"event": name, "at": datetime.now(UTC).isoformat(), "about": EVENTS[name], "facts": facts},
+        default=str,
+    )
     path = folder / NAME
     if path.exists() and path.stat().st_size > _MAX_BYTES:
         path.replace(path.with_suffix(".jsonl.1"))
@@ -74,7 +82,10 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
 
 
 class FeedAlarms:
-    """Watches what lands and raises an event when a state begins, once until it has ended. Shares count over `feed.alert_window_s` of clock time."""
+    """Watches what lands and raises an event when a state begins, once until it has ended.
+
+    Shares count over `feed.alert_window_s` of clock time.
+    """
 
     def __init__(self, params: FeedParams, raise_: EventReporter) -> None:
         self._params, self._raise = params, raise_
@@ -96,11 +107,16 @@ class FeedAlarms:
             ("late_high", LATE, self._params.alert_late_frac),
         ):
             share = sum(one.counts.get(place, 0) for one in recent) / n
-            self._update_alarm((name, ""), share, bound, {"frac": round(share, 6), "n_records": n, "version": landed.version})
+            self._update_alarm(
+                (name, ""), share, bound, {"frac": round(share, 6), "n_records": n, "version": landed.version}
+            )
         for rule, field in self._seen(recent):
             n_broken = sum(one.broken.get((rule, field), 0) for one in recent)
             self._update_alarm(
-                (_BROKEN[rule], field), n_broken / n, _MOST, {"field": field, "n_broken": n_broken, "n_records": n, "version": landed.version}
+                (_BROKEN[rule], field),
+                n_broken / n,
+                _MOST,
+                {"field": field, "n_broken": n_broken, "n_records": n, "version": landed.version},
             )
 
     def _seen(self, recent: Iterable[LandedCommit]) -> set[tuple[str, str]]:
@@ -109,7 +125,9 @@ class FeedAlarms:
         said = {(rule_of[event], field) for event, field in self._on if event in rule_of}
         return said | {key for one in recent for key in one.broken if key[0] in _BROKEN}
 
-    def _update_alarm(self, key: tuple[str, str], share: float, bound: float, facts: Mapping[str, Any]) -> None:
+    def _update_alarm(
+        self, key: tuple[str, str], share: float, bound: float, facts: Mapping[str, Any]
+    ) -> None:
         if key not in self._on and share > bound:
             self._on.add(key)
             self._raise(key[0], **facts)

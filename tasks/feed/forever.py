@@ -1,4 +1,7 @@
-"""The feed for ever: `python -m tasks.feed.forever`, which `tidemill feed` and `tidemill up` start. SIGTERM ends it after the commit under way."""
+"""The feed for ever: `python -m tasks.feed.forever`, which `tidemill feed` and `tidemill up` start.
+
+SIGTERM ends it after the commit under way.
+"""
 
 import json
 import signal
@@ -11,7 +14,9 @@ from tasks.feed.service import run_feed
 
 
 def main() -> None:
-    """Land records until asked to stop; a line on stdout for each ten seconds in which something landed."""
+    """Land records until asked to stop; a line on stdout for each ten seconds in which something
+    landed.
+    """
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -27,10 +32,11 @@ class _ProgressReporter:
     def tell(self, landed: LandedCommit) -> None:
         for place, n in landed.counts.items():
             self._counts[place] = self._counts.get(place, 0) + n
-        if (passed := time.monotonic() - self._since) >= 10.0:  # noqa: PLR2004  (seconds)
+        if (passed := time.monotonic() - self._since) >= 10.0:
             total = sum(self._counts.values())
             print(
-                f"feed: {total:,} records in {passed:.0f} s ({total / passed:,.0f}/s), version {landed.version}: {json.dumps(self._counts)}",
+                f"feed: {total:,} records in {passed:.0f} s ({total / passed:,.0f}/s), version"
+                f" {landed.version}: {json.dumps(self._counts)}",
                 flush=True,
             )
             self._since, self._counts = time.monotonic(), {}

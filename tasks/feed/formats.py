@@ -11,24 +11,31 @@ from tasks.feed.decode import JsonDecoder, RecordContract, RecordDecoder, Record
 from tasks.feed.params import FeedParams
 
 
-def build_reader(params: FeedParams, told: Callable[[str], Any] = lambda _: None, root: Path = ROOT) -> RecordReader | None:
-    """How records of *params*' format are read; None for JSON. told: called when the schema registry does not answer.
+def build_reader(
+    params: FeedParams, told: Callable[[str], Any] = lambda _: None, root: Path = ROOT
+) -> RecordReader | None:
+    """How records of *params*' format are read; None for JSON. told: called when the schema
+    registry does not answer.
 
-    Raises ParamsError when the schema's file is not there, FeedError when it is none, or nothing says where a registry is.
+    Raises ParamsError when the schema's file is not there, FeedError when it is none, or nothing
+    says where a registry is.
     """
     if params.format == "json":
         return None
-    from tasks.feed import avro, protobuf  # noqa: PLC0415  (most feeds never need them)
+    from tasks.feed import avro, protobuf
 
     if params.schema_file is None:
         if not (url := read_settings().schema_registry):
             raise FeedError(
-                f"`feed.format` is {params.format}, and nothing says by which schema. Set `feed.schema_file`, or TIDEMILL_SCHEMA_REGISTRY."
+                f"`feed.format` is {params.format}, and nothing says by which schema. Set `feed.schema_file`,"
+                " or TIDEMILL_SCHEMA_REGISTRY."
             )
         return (avro if params.format == "avro" else protobuf).by_registry(SchemaRegistry(url, told=told))
     path = root / params.schema_file
     if not path.is_file():
-        raise ParamsError(f"`feed.schema_file` names {path}, which is not there. Paths count from the checkout's root.")
+        raise ParamsError(
+            f"`feed.schema_file` names {path}, which is not there. Paths count from the checkout's root."
+        )
     if params.format == "avro":
         return avro.build_avro_reader(path.read_text())
     return protobuf.build_protobuf_reader(path.read_bytes(), params.message or "")

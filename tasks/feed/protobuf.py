@@ -1,7 +1,8 @@
-"""Protobuf records: with a registry's number before each, or by one message of a descriptor set for all.
+"""Protobuf records: with a registry's number before each, or by one message of a descriptor set for
+all.
 
-A field number that the schema lacks is refused: its name is not known, so it could only be dropped in silence.
-A google.protobuf.Timestamp is read as ISO text, an enum as the name of its value.
+A field number that the schema lacks is refused: its name is not known, so it could only be dropped
+in silence. A google.protobuf.Timestamp is read as ISO text, an enum as the name of its value.
 """
 
 import base64
@@ -20,18 +21,20 @@ _VARINT_MORE, _VARINT_BITS = 0x80, 7
 
 
 def build_protobuf_reader(content: bytes, message: str) -> RecordReader:
-    """A reader of bare records that are *message*, of the descriptor set *content* (protoc --include_imports --descriptor_set_out).
+    """A reader of bare records that are *message*, of the descriptor set *content* (protoc
+    --include_imports --descriptor_set_out).
 
     Raises FeedError when *content* is none or has no such message.
     """
-    from google.protobuf import descriptor_pb2  # noqa: PLC0415  (only with Protobuf)
+    from google.protobuf import descriptor_pb2
 
     try:
         files = descriptor_pb2.FileDescriptorSet.FromString(content).file
         reader = _build_message_reader(_build_pool(files).FindMessageTypeByName(message))
     except Exception as error:
         raise FeedError(
-            f"`feed.schema_file` is no descriptor set with a message {message!r}: {error}. Make it by `protoc --include_imports --descriptor_set_out`."
+            f"`feed.schema_file` is no descriptor set with a message {message!r}: {error}. Make it by `protoc"
+            " --include_imports --descriptor_set_out`."
         ) from error
     return reader
 
@@ -53,7 +56,7 @@ def build_registered_protobuf_reader(registry: SchemaRegistry) -> RecordReader:
 
 
 def _find_message(found: RegisteredSchema, path: tuple[int, ...]) -> Any:
-    from google.protobuf import descriptor_pb2  # noqa: PLC0415  (likewise)
+    from google.protobuf import descriptor_pb2
 
     files = []
     try:
@@ -62,7 +65,9 @@ def _find_message(found: RegisteredSchema, path: tuple[int, ...]) -> Any:
             files[-1].name = name
         of = _build_pool(files).FindFileByName("record.proto")
     except Exception as error:
-        raise UnreadableError("bad_schema", f"what should be a Protobuf schema is none: {error}"[:200]) from error
+        raise UnreadableError(
+            "bad_schema", f"what should be a Protobuf schema is none: {error}"[:200]
+        ) from error
     try:
         message = list(of.message_types_by_name.values())[path[0]]
         for nth in path[1:]:
@@ -74,7 +79,7 @@ def _find_message(found: RegisteredSchema, path: tuple[int, ...]) -> Any:
 
 def _build_pool(files: Any) -> Any:
     """A pool of *files* and of Google's own that they import."""
-    from google.protobuf import descriptor_pb2, descriptor_pool, timestamp_pb2  # noqa: PLC0415  (likewise)
+    from google.protobuf import descriptor_pb2, descriptor_pool, timestamp_pb2
 
     pool, given = descriptor_pool.DescriptorPool(), {one.name for one in files}
     if timestamp_pb2.DESCRIPTOR.name not in given:
@@ -87,7 +92,9 @@ def _build_pool(files: Any) -> Any:
 
 
 def _parse_message_path(value: bytes) -> tuple[tuple[int, ...], bytes]:
-    """(which message, and which inside it, ...; the record): a count and indexes as zigzag varints, one zero for the first message."""
+    """(which message, and which inside it, ...; the record): a count and indexes as zigzag
+    varints, one zero for the first message.
+    """
     count, at = _parse_varint(value, 0)
     if not 0 <= count <= len(value):
         raise UnreadableError("not_protobuf", f"{count} is no number of message indexes")
@@ -112,7 +119,7 @@ def _parse_varint(value: bytes, at: int) -> tuple[int, int]:
 
 
 def _build_message_reader(descriptor: Any) -> RecordReader:
-    from google.protobuf import message_factory, unknown_fields  # noqa: PLC0415  (likewise)
+    from google.protobuf import message_factory, unknown_fields
 
     made = message_factory.GetMessageClass(descriptor)
     fields = [(field.name, field.has_presence, _build_value_getter(field)) for field in descriptor.fields]
@@ -124,8 +131,15 @@ def _build_message_reader(descriptor: Any) -> RecordReader:
         except Exception as error:
             raise UnreadableError("not_protobuf", f"{type(error).__name__}: {error}"[:200]) from error
         if strange := [one.field_number for one in unknown_fields.UnknownFieldSet(message)]:
-            raise UnreadableError("unknown_field", f"field {strange[0]} is not in the schema. Give `feed.schema_file` the producer's newest one")
-        return {name: of(getattr(message, name)) for name, has_presence, of in fields if not has_presence or message.HasField(name)}
+            raise UnreadableError(
+                "unknown_field",
+                f"field {strange[0]} is not in the schema. Give `feed.schema_file` the producer's newest one",
+            )
+        return {
+            name: of(getattr(message, name))
+            for name, has_presence, of in fields
+            if not has_presence or message.HasField(name)
+        }
 
     return read
 
@@ -144,7 +158,9 @@ def _build_value_getter(field: Any) -> Callable[[Any], Any]:
 
 def _format_iso(timestamp: Any) -> str:
     try:
-        time = datetime(1970, 1, 1, tzinfo=ZONE) + timedelta(seconds=timestamp.seconds, microseconds=timestamp.nanos // 1000)
+        time = datetime(1970, 1, 1, tzinfo=ZONE) + timedelta(
+            seconds=timestamp.seconds, microseconds=timestamp.nanos // 1000
+        )
     except OverflowError:
         return "no time"
     return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,4 +1,6 @@
-"""A replay: what a dataset or a file holds is produced again, at a multiple of the time that lay between the records."""
+"""A replay: what a dataset or a file holds is produced again, at a multiple of the time that lay
+between the records.
+"""
 
 import time
 from collections.abc import Callable
@@ -41,7 +43,9 @@ def run_replay(
     stop: Callable[[], bool] = lambda: False,
     say: Callable[[int, float], None] = lambda _n, _s: None,
 ) -> ReplayResult:
-    """Write *played* at *speed* (None: at once) until its end or *stop*. say: (records so far, seconds), every five seconds."""
+    """Write *played* at *speed* (None: at once) until its end or *stop*. say: (records so far,
+    seconds), every five seconds.
+    """
     n, at = len(played.known_at), 0
     pace = ReplayPace(played.known_at, speed)
     started = said = time.monotonic()

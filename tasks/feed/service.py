@@ -1,4 +1,6 @@
-"""The feed of the current dataset, put together: its source, its table, one landing process a member, and the windows that close meanwhile."""
+"""The feed of the current dataset, put together: its source, its table, one landing process a
+member, and the windows that close meanwhile.
+"""
 
 import fcntl
 import os
@@ -39,37 +41,49 @@ _TIDY_COMMITS = 100  # a merge reads at most what these left small
 
 
 def get_feed_folder(dataset: str) -> Path:
-    """What a dataset's feed leaves: `table`, of ticks also the bars and gaps.parquet, window.json, and which process lands."""
+    """What a dataset's feed leaves: `table`, of ticks also the bars and gaps.parquet,
+    window.json, and which process lands.
+    """
     return read_settings().home / "feed" / dataset
 
 
 def read_feed_params(root: Path = ROOT) -> FeedParams:
-    """`feed` of the current dataset with the contract's columns. Raises ParamsError, or FeedError when the dataset has no feed, or bars of another step."""
+    """`feed` of the current dataset with the contract's columns.
+
+    Raises ParamsError, or FeedError when the dataset has no feed, or bars of another step.
+    """
     dataset, section = read_dataset(root), read_section("feed", root)
     if section is None:
         raise FeedError(
-            f"Dataset {dataset!r} has no section `feed`. docs/how-to/connect-a-topic.md says what to write there; `tidemill use NAME` changes the dataset."
+            f"Dataset {dataset!r} has no section `feed`. docs/how-to/connect-a-topic.md says what to write"
+            " there; `tidemill use NAME` changes the dataset."
         )
     params = parse_params(FeedParams, section, f"feed (with datasets.{dataset}.feed)")
     bars, every = params.aggregate, read_about(root).every
     if bars is not None and bars.gap_s is None and bars.every != every:
         raise FeedError(
-            f"`feed.aggregate.every` is {bars.every!r}, but {dataset!r} has steps of {every!r} (`about.every`). Make one of them the other."
+            f"`feed.aggregate.every` is {bars.every!r}, but {dataset!r} has steps of {every!r}"
+            " (`about.every`). Make one of them the other."
         )
     return params.add_contract((read_section("validate", root) or {}).get("columns") or {})
 
 
-def run_feed(*, stop: Callable[[], bool], until_drained: bool, say: Callable[[LandedCommit], Any], root: Path = ROOT) -> dict[str, Any]:
-    """Land records of the current dataset's feed. Returns {counts, window}; the window is None while none has closed.
+def run_feed(
+    *, stop: Callable[[], bool], until_drained: bool, say: Callable[[LandedCommit], Any], root: Path = ROOT
+) -> dict[str, Any]:
+    """Land records of the current dataset's feed.
 
-    Where a process of this member lands already, a bounded run has nothing to do and says what that one left; an endless one raises FeedError.
+    Returns {counts, window}; the window is None while none has closed. Where a process of this
+    member lands already, a bounded run has nothing to do and says what that one left; an endless
+    one raises FeedError.
     """
     dataset, params = read_dataset(root), read_feed_params(root)
     folder = get_feed_folder(dataset)
     with _open_run_lock(folder) as ours:
         if not ours and not until_drained:
             raise FeedError(
-                f"Process {ours.holder} lands this feed as member {read_settings().feed_member} already. Another process needs another TIDEMILL_FEED_MEMBER; it takes a share of the partitions."
+                f"Process {ours.holder} lands this feed as member {read_settings().feed_member} already."
+                " Another process needs another TIDEMILL_FEED_MEMBER; it takes a share of the partitions."
             )
         if not ours:
             return {"counts": {}, "window": read_window(folder)}
@@ -82,7 +96,9 @@ def run_feed(*, stop: Callable[[], bool], until_drained: bool, say: Callable[[La
             raise
         landing = LandingBuffer(table, params, _find_bar_length(params, read_about(root)), feed, reader)
         port = None if until_drained else read_settings().feed_port
-        watch = LandingWatch(folder, dataset, read_settings().feed_member, landing, feed, port, read_settings().host)
+        watch = LandingWatch(
+            folder, dataset, read_settings().feed_member, landing, feed, port, read_settings().host
+        )
         alarms = FeedAlarms(params, partial(report_event, folder))
         beside = _LandingUpkeep(folder, table, params, read_about(root), watch, say, alarms)
         try:
@@ -97,7 +113,8 @@ def run_feed(*, stop: Callable[[], bool], until_drained: bool, say: Callable[[La
             raise
         except OSError as error:  # of what lies beside the table, which says its own
             raise FeedError(
-                f"{folder} cannot be written: {error}. Nothing is lost; look at the disk's room and the folder's rights, then start again."
+                f"{folder} cannot be written: {error}. Nothing is lost; look at the disk's room and the"
+                " folder's rights, then start again."
             ) from error
         finally:
             feed.close()
@@ -113,28 +130,50 @@ def read_feed_status(root: Path = ROOT) -> dict[str, Any]:
     read_feed_params(root)
     dataset = read_dataset(root)
     folder = get_feed_folder(dataset)
-    table = describe_table(open_existing_table(folder / "table")) if (folder / "table" / "_delta_log").exists() else None
-    found = {"dataset": dataset, "table": table, "window": read_window(folder), "members": read_status(folder)}
-    return {**found, "n_gaps": read_frame(folder / GAPS_NAME, GAPS).height if (folder / GAPS_NAME).exists() else None}
+    table = (
+        describe_table(open_existing_table(folder / "table"))
+        if (folder / "table" / "_delta_log").exists()
+        else None
+    )
+    found = {
+        "dataset": dataset,
+        "table": table,
+        "window": read_window(folder),
+        "members": read_status(folder),
+    }
+    return {
+        **found,
+        "n_gaps": read_frame(folder / GAPS_NAME, GAPS).height if (folder / GAPS_NAME).exists() else None,
+    }
 
 
 def list_feed_gaps(root: Path = ROOT) -> pl.DataFrame:
-    """GAPS of the current dataset's bars as of the window that closed last. Raises FeedError where there is no such ledger."""
+    """GAPS of the current dataset's bars as of the window that closed last.
+
+    Raises FeedError where there is no such ledger.
+    """
     dataset, params = read_dataset(root), read_feed_params(root)
     if params.aggregate is None:
         raise FeedError(
-            f"The records of {dataset!r} are bars already. The chain's validate finds their gaps: data/clean/gaps.parquet, and the page of its report."
+            f"The records of {dataset!r} are bars already. The chain's validate finds their gaps:"
+            " data/clean/gaps.parquet, and the page of its report."
         )
     path = get_feed_folder(dataset) / GAPS_NAME
     if not path.exists():
-        raise FeedError(f"{path} is not there: no window has closed yet. `tidemill feed drain` lands what there is.")
+        raise FeedError(
+            f"{path} is not there: no window has closed yet. `tidemill feed drain` lands what there is."
+        )
     return read_frame(path, GAPS)
 
 
 def write_gaps(folder: Path, bars: BarsTable, about: About) -> None:
     """Put the ledger of gaps into *folder*, by rename."""
     reach = bars.time_span
-    gaps = pl.DataFrame(schema=dict(GAPS.columns)) if reach is None else bars.gaps(build_calendar(about, reach=reach))
+    gaps = (
+        pl.DataFrame(schema=dict(GAPS.columns))
+        if reach is None
+        else bars.gaps(build_calendar(about, reach=reach))
+    )
     write_frame(folder / GAPS_NAME, gaps, GAPS)
 
 
@@ -145,7 +184,10 @@ def read_window(folder: Path) -> dict[str, Any] | None:
 
 
 def publish_window(window: dict[str, Any], root: Path = ROOT) -> bool:
-    """Put *window* into data/source, where ingest reads it. Returns whether it is another than was there."""
+    """Put *window* into data/source, where ingest reads it.
+
+    Returns whether it is another than was there.
+    """
     source = root / "data" / "source"
     with wait_for_checkout_lock(root):
         if read_window(source) == window:
@@ -155,29 +197,48 @@ def publish_window(window: dict[str, Any], root: Path = ROOT) -> bool:
 
 
 def open_current_table(root: Path = ROOT) -> tuple[VersionedTable, FeedParams]:
-    """(the table of the current dataset's feed, what the feed is told). Raises FeedError when nothing has landed yet."""
+    """(the table of the current dataset's feed, what the feed is told).
+
+    Raises FeedError when nothing has landed yet.
+    """
     params = read_feed_params(root)
     return open_existing_table(get_feed_folder(read_dataset(root)) / "table"), params
 
 
-def replay_current_quarantine(rule: str | None, *, dry_run: bool, root: Path = ROOT) -> dict[str, dict[str, int]]:
+def replay_current_quarantine(
+    rule: str | None, *, dry_run: bool, root: Path = ROOT
+) -> dict[str, dict[str, int]]:
     """See tasks.feed.quarantine.replay_quarantined; of the current dataset's feed."""
-    from tasks.feed.quarantine import replay_quarantined  # noqa: PLC0415  (a landing never needs it)
+    from tasks.feed.quarantine import replay_quarantined
 
     table, params = open_current_table(root)
-    return replay_quarantined(table, params, _find_bar_length(params, read_about(root)), build_reader(params, root=root), rule=rule, dry_run=dry_run)
+    return replay_quarantined(
+        table,
+        params,
+        _find_bar_length(params, read_about(root)),
+        build_reader(params, root=root),
+        rule=rule,
+        dry_run=dry_run,
+    )
 
 
 def skip_lost_records(root: Path = ROOT) -> "list[LostOffsets]":
-    """See tasks.feed.skip; of the current dataset's topic. Raises FeedError when its feed reads none."""
-    from tasks.edges.feeds.kafka import KafkaFeed  # noqa: PLC0415  (other sources need no Kafka)
-    from tasks.feed.skip import skip_lost  # noqa: PLC0415  (a landing never needs it)
+    """See tasks.feed.skip; of the current dataset's topic.
+
+    Raises FeedError when its feed reads none.
+    """
+    from tasks.edges.feeds.kafka import KafkaFeed
+    from tasks.feed.skip import skip_lost
 
     table, params = open_current_table(root)
     dataset = read_dataset(root)
-    with closing(build_feed(params, dataset, read_about(root), partial(report_event, get_feed_folder(dataset)), root)) as feed:
+    with closing(
+        build_feed(params, dataset, read_about(root), partial(report_event, get_feed_folder(dataset)), root)
+    ) as feed:
         if not isinstance(feed, KafkaFeed):
-            raise FeedError(f"The feed of {dataset!r} reads {params.source.kind}; only a topic loses what was not read.")
+            raise FeedError(
+                f"The feed of {dataset!r} reads {params.source.kind}; only a topic loses what was not read."
+            )
         return skip_lost(table, params, feed.kept())
 
 
@@ -185,7 +246,14 @@ class _LandingUpkeep:
     """What happens beside the landing: it is watched, windows close, the table is tidied."""
 
     def __init__(
-        self, folder: Path, table: VersionedTable, params: FeedParams, about: About, watch: LandingWatch, say: Callable[[LandedCommit], Any], alarms: FeedAlarms
+        self,
+        folder: Path,
+        table: VersionedTable,
+        params: FeedParams,
+        about: About,
+        watch: LandingWatch,
+        say: Callable[[LandedCommit], Any],
+        alarms: FeedAlarms,
     ) -> None:
         self._alarms, self._about = alarms, about
         self._bars = BarsTable(folder, params, params.aggregate) if params.aggregate is not None else None
@@ -210,7 +278,8 @@ class _LandingUpkeep:
         with (self._folder / "window.lock").open("w") as lock:  # another member may be at it
             fcntl.flock(lock, fcntl.LOCK_EX)
             before = read_window(self._folder)
-            if before is not None and before["version"] > self._table.version:  # ... and has read more of the table
+            # ... and has read more of the table
+            if before is not None and before["version"] > self._table.version:
                 self._table.refresh()
             told = (self._table, self._params.window, self._params.silent_s, before)
             window = build_window(*told) if self._bars is None else build_bars_window(self._bars, *told)
@@ -222,7 +291,9 @@ class _LandingUpkeep:
         return window
 
     def wait_for_upkeep(self) -> None:
-        """Wait for what is under way; a table that is only ever drained in short runs is tidied by one of them."""
+        """Wait for what is under way; a table that is only ever drained in short runs is tidied
+        by one of them.
+        """
         if self._tidying.is_alive():
             self._tidying.join()
 
@@ -265,5 +336,9 @@ def _open_run_lock(folder: Path) -> Iterator[_RunLock]:
 
 
 def _find_bar_length(params: FeedParams, about: About) -> str | None:
-    by_time = about.calendar == "continuous" and params.aggregate is None if params.closed_by_time is None else params.closed_by_time
+    by_time = (
+        about.calendar == "continuous" and params.aggregate is None
+        if params.closed_by_time is None
+        else params.closed_by_time
+    )
     return about.every if by_time and params.closed_field is None else None

@@ -1,4 +1,7 @@
-"""Which feed the parameters name. Each keeps to the same protocol; what they need is imported only where it is used."""
+"""Which feed the parameters name.
+
+Each keeps to the same protocol; what they need is imported only where it is used.
+"""
 
 from pathlib import Path
 
@@ -7,11 +10,23 @@ from tasks.core.errors import FeedError
 from tasks.core.records import Feed
 from tasks.edges.settings import ROOT, read_settings, resolve_placeholders
 from tasks.feed.events import EventReporter
-from tasks.feed.params import DatabaseSource, ExchangeSource, FeedParams, KafkaSource, ReplayedFilesSource, WebsocketSource
+from tasks.feed.params import (
+    DatabaseSource,
+    ExchangeSource,
+    FeedParams,
+    KafkaSource,
+    ReplayedFilesSource,
+    WebsocketSource,
+)
 
 
-def build_feed(params: FeedParams, dataset: str, about: About, raise_: EventReporter, root: Path = ROOT) -> Feed:
-    """The source that *params* names. raise_: how it raises an event. Raises FeedError when it is not there."""
+def build_feed(
+    params: FeedParams, dataset: str, about: About, raise_: EventReporter, root: Path = ROOT
+) -> Feed:
+    """The source that *params* names. raise_: how it raises an event.
+
+    Raises FeedError when it is not there.
+    """
     source = params.source
     if isinstance(source, KafkaSource):
         return _build_kafka_feed(source, dataset, raise_)
@@ -25,17 +40,20 @@ def build_feed(params: FeedParams, dataset: str, about: About, raise_: EventRepo
 
 
 def _build_database_feed(source: DatabaseSource, raise_: EventReporter) -> Feed:
-    from tasks.edges.feeds.database import DatabaseFeed  # noqa: PLC0415
+    from tasks.edges.feeds.database import DatabaseFeed
 
     if not (url := read_settings().feed_database):
         raise FeedError(
-            "`feed.source` is a database, and nothing says where it is. Set TIDEMILL_FEED_DATABASE (postgresql+psycopg://USER:PASSWORD@HOST/NAME)."
+            "`feed.source` is a database, and nothing says where it is. Set TIDEMILL_FEED_DATABASE"
+            " (postgresql+psycopg://USER:PASSWORD@HOST/NAME)."
         )
-    return DatabaseFeed(url, **source.model_dump(exclude={"kind"}), told=lambda why: raise_("source_down", said=why))
+    return DatabaseFeed(
+        url, **source.model_dump(exclude={"kind"}), told=lambda why: raise_("source_down", said=why)
+    )
 
 
 def _build_kafka_feed(source: KafkaSource, dataset: str, raise_: EventReporter) -> Feed:
-    from tasks.edges.feeds.kafka import KafkaFeed  # noqa: PLC0415
+    from tasks.edges.feeds.kafka import KafkaFeed
 
     s = read_settings()
     return KafkaFeed(
@@ -49,7 +67,7 @@ def _build_kafka_feed(source: KafkaSource, dataset: str, raise_: EventReporter) 
 
 
 def _build_websocket_feed(source: WebsocketSource, raise_: EventReporter) -> Feed:
-    from tasks.edges.feeds.websocket import WebsocketFeed  # noqa: PLC0415
+    from tasks.edges.feeds.websocket import WebsocketFeed
 
     return WebsocketFeed(
         **{
@@ -66,7 +84,7 @@ def _build_websocket_feed(source: WebsocketSource, raise_: EventReporter) -> Fee
 
 
 def _build_exchange_feed(source: ExchangeSource, raise_: EventReporter) -> Feed:
-    from tasks.edges.feeds.exchange import ExchangeFeed  # noqa: PLC0415
+    from tasks.edges.feeds.exchange import ExchangeFeed
 
     return ExchangeFeed(
         **source.model_dump(exclude={"kind"}),
@@ -77,8 +95,8 @@ def _build_exchange_feed(source: ExchangeSource, raise_: EventReporter) -> Feed:
 
 
 def _build_files_feed(source: ReplayedFilesSource, params: FeedParams, about: About, root: Path) -> Feed:
-    from tasks.edges.feeds.played import ReplayedFeed  # noqa: PLC0415
-    from tasks.feed.played import build_replayed_feed, read_replayed_lines  # noqa: PLC0415
+    from tasks.edges.feeds.played import ReplayedFeed
+    from tasks.feed.played import build_replayed_feed, read_replayed_lines
 
     if source.path is not None:
         played = read_replayed_lines(root / Path(source.path).expanduser(), params, about)

@@ -21,7 +21,8 @@ def main(root: Path = ROOT) -> None:
         write_json(folder / "ledger.json", ingested.ledger)
     totals = ingested.ledger["totals"]
     print(
-        f"ingest: {totals['rows_kept']:,} rows kept, {totals['rows_repeated']:,} repeated, {totals['rows_capped']:,} capped; as of {ingested.ledger['as_of']}"
+        f"ingest: {totals['rows_kept']:,} rows kept, {totals['rows_repeated']:,} repeated,"
+        f" {totals['rows_capped']:,} capped; as of {ingested.ledger['as_of']}"
     )
 
 

@@ -1,4 +1,7 @@
-"""A file as its cells: opened, unpacked, split into named columns. Cells are text where the format has no types."""
+"""A file as its cells: opened, unpacked, split into named columns.
+
+Cells are text where the format has no types.
+"""
 
 import csv
 import gzip
@@ -17,7 +20,9 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 
 class FileCells(NamedTuple):
-    """One file. first_row: the row of the file, from 1, that is the frame's first; messages count as an editor does."""
+    """One file. first_row: the row of the file, from 1, that is the frame's first; messages
+    count as an editor does.
+    """
 
     name: str
     frame: pl.DataFrame
@@ -29,19 +34,28 @@ class FileCells(NamedTuple):
 
 
 def read_cells(path: Path, source: FilesSource) -> FileCells:
-    """Read one file as *source* says. Raises SourceError for a file that is absent, empty, broken, ragged or not of its format."""
+    """Read one file as *source* says.
+
+    Raises SourceError for a file that is absent, empty, broken, ragged or not of its format.
+    """
     try:
         raw = path.read_bytes()
         raw = gzip.decompress(raw) if raw.startswith(_GZIP_MAGIC) else raw
     except FileNotFoundError as error:
         raise SourceError(
-            f"{path.name} is a link to {path.readlink() if path.is_symlink() else path}, which is not there. Run `tidemill use NAME` again."
+            f"{path.name} is a link to {path.readlink() if path.is_symlink() else path}, which is not there."
+            " Run `tidemill use NAME` again."
         ) from error
     except (EOFError, OSError) as error:
-        raise SourceError(f"{path.name} does not unpack ({error}). Fetch it again; `gzip -t FILE` tells whether it is whole.") from error
+        raise SourceError(
+            f"{path.name} does not unpack ({error}). Fetch it again; `gzip -t FILE` tells whether it is"
+            " whole."
+        ) from error
     if not raw.strip():
         raise SourceError(f"{path.name} is empty. Remove it from the dataset, or fetch it again.")
-    read = {"csv": _read_csv, "parquet": _read_parquet, "json": _read_json, "jsonl": _read_jsonl}[source.format]
+    read = {"csv": _read_csv, "parquet": _read_parquet, "json": _read_json, "jsonl": _read_jsonl}[
+        source.format
+    ]
     cells = read(path.name, raw, source)
     if not cells.frame.height:
         raise SourceError(f"{path.name} holds no rows. Remove it from the dataset, or fetch it again.")
@@ -50,13 +64,21 @@ def read_cells(path: Path, source: FilesSource) -> FileCells:
 
 def _read_csv(name: str, raw: bytes, source: FilesSource) -> FileCells:
     try:
-        frame = pl.read_csv(raw, separator=source.separator, has_header=source.header, infer_schema=False, null_values=sorted(NULLS))
+        frame = pl.read_csv(
+            raw,
+            separator=source.separator,
+            has_header=source.header,
+            infer_schema=False,
+            null_values=sorted(NULLS),
+        )
     except pl.exceptions.PolarsError as error:
         _check_not_ragged(name, raw, source)
         raise SourceError(
-            f"{name} is not CSV ({str(error).splitlines()[0][:120]}). Look at its quotes and at `separator` of the dataset's entry."
+            f"{name} is not CSV ({str(error).splitlines()[0][:120]}). Look at its quotes and at `separator`"
+            " of the dataset's entry."
         ) from error
-    if frame.height and frame.to_series(-1).null_count():  # a row too short looks like one whose last cells are empty
+    # A row too short looks like one whose last cells are empty
+    if frame.height and frame.to_series(-1).null_count():
         _check_not_ragged(name, raw, source)
     names = (
         [c.strip().removeprefix("\ufeff") or f"column_{i}" for i, c in enumerate(frame.columns, 1)]
@@ -82,8 +104,9 @@ def _check_not_ragged(name: str, raw: bytes, source: FilesSource) -> None:
     if len(odd):
         row = int(odd[0])
         raise SourceError(
-            f"{name}, row {row + 1} has {widths[row]} fields, the file's rows usually have {usual} ({len(odd)} such rows). "
-            "Mend or remove the row; a text that holds the separator must stand in double quotes."
+            f"{name}, row {row + 1} has {widths[row]} fields, the file's rows usually have {usual}"
+            f" ({len(odd)} such rows). Mend or remove the row; a text that holds the separator must stand in"
+            " double quotes."
         )
 
 
@@ -92,7 +115,8 @@ def _list_names(name: str, width: int, source: FilesSource) -> list[str]:
         return [f"column_{i}" for i in range(1, width + 1)]
     if len(source.columns) != width:
         raise SourceError(
-            f"{name} has {width} columns, `columns` names {len(source.columns)}: {list(source.columns)}. Name each column once, in the file's order."
+            f"{name} has {width} columns, `columns` names {len(source.columns)}: {list(source.columns)}. Name"
+            " each column once, in the file's order."
         )
     return list(source.columns)
 
@@ -101,7 +125,10 @@ def _read_parquet(name: str, raw: bytes, _: FilesSource) -> FileCells:
     try:
         return FileCells(name, pl.read_parquet(io.BytesIO(raw)))
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise SourceError(f"{name} is not Parquet ({str(error).splitlines()[0][:80]}). Correct `format` in the dataset's entry.") from error
+        raise SourceError(
+            f"{name} is not Parquet ({str(error).splitlines()[0][:80]}). Correct `format` in the dataset's"
+            " entry."
+        ) from error
 
 
 def _read_json(name: str, raw: bytes, source: FilesSource) -> FileCells:
@@ -109,7 +136,10 @@ def _read_json(name: str, raw: bytes, source: FilesSource) -> FileCells:
         content = json.loads(raw)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         row = getattr(error, "lineno", 1)
-        raise SourceError(f"{name}, row {row}: not JSON ({error}). One record a line is format `jsonl`; else export the file again.") from error
+        raise SourceError(
+            f"{name}, row {row}: not JSON ({error}). One record a line is format `jsonl`; else export the"
+            " file again."
+        ) from error
     return _build_cells(name, content, source)
 
 
@@ -119,12 +149,18 @@ def _read_jsonl(name: str, raw: bytes, source: FilesSource) -> FileCells:
         try:
             records.extend([json.loads(line)] if line.strip() else [])
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise SourceError(f"{name}, row {number}: not JSON ({error}). Mend or remove the line.") from error
+            raise SourceError(
+                f"{name}, row {number}: not JSON ({error}). Mend or remove the line."
+            ) from error
     return _build_cells(name, records, source)
 
 
 def _build_cells(name: str, content: Any, source: FilesSource) -> FileCells:
-    if not isinstance(content, list) or not content or not (_has_only(content, list) or _has_only(content, dict)):
+    if (
+        not isinstance(content, list)
+        or not content
+        or not (_has_only(content, list) or _has_only(content, dict))
+    ):
         raise SourceError(f"{name} is no list of lists and no list of objects. Export it as one of the two.")
     if isinstance(content[0], dict):
         columns = list(dict.fromkeys(key for record in content for key in record))
@@ -133,9 +169,15 @@ def _build_cells(name: str, content: Any, source: FilesSource) -> FileCells:
         columns, rows = _list_names(name, len(content[0]), source), content
         if odd := [i for i, row in enumerate(rows) if len(row) != len(columns)]:
             raise SourceError(
-                f"{name}, row {odd[0] + 1} has {len(rows[odd[0]])} fields, the first has {len(columns)} ({len(odd)} such rows). Mend the file."
+                f"{name}, row {odd[0] + 1} has {len(rows[odd[0]])} fields, the first has {len(columns)}"
+                f" ({len(odd)} such rows). Mend the file."
             )
-    return FileCells(name, pl.DataFrame([_build_column(column, [row[i] for row in rows], name) for i, column in enumerate(columns)]))
+    return FileCells(
+        name,
+        pl.DataFrame(
+            [_build_column(column, [row[i] for row in rows], name) for i, column in enumerate(columns)]
+        ),
+    )
 
 
 def _has_only(content: list[Any], kind: type) -> bool:
@@ -146,10 +188,17 @@ def _build_column(column: str, values: list[Any], name: str) -> pl.Series:
     """Numbers as numbers, anything mixed as text, so that a bad cell can be shown as it stands."""
     if odd := [i for i, v in enumerate(values) if isinstance(v, list | dict)]:
         raise SourceError(
-            f"{name}, row {odd[0] + 1}, column {column!r} holds a list or an object; a cell is a number, a text or a time. Flatten it first."
+            f"{name}, row {odd[0] + 1}, column {column!r} holds a list or an object; a cell is a number, a"
+            " text or a time. Flatten it first."
         )
-    if all(v is None or (isinstance(v, int) and not isinstance(v, bool) and abs(v) < 1 << 63) for v in values):
+    if all(
+        v is None or (isinstance(v, int) and not isinstance(v, bool) and abs(v) < 1 << 63) for v in values
+    ):
         return pl.Series(column, values, dtype=pl.Int64)
     if all(v is None or (isinstance(v, int | float) and not isinstance(v, bool)) for v in values):
         return pl.Series(column, [None if v is None else float(v) for v in values], dtype=pl.Float64)
-    return pl.Series(column, [None if v is None or str(v).strip() in NULLS else str(v).strip() for v in values], dtype=pl.String)
+    return pl.Series(
+        column,
+        [None if v is None or str(v).strip() in NULLS else str(v).strip() for v in values],
+        dtype=pl.String,
+    )

@@ -1,4 +1,6 @@
-"""All rows of a dataset, or of a file that belongs to none, in the order in which they were known: what a replay plays."""
+"""All rows of a dataset, or of a file that belongs to none, in the order in which they were
+known: what a replay plays.
+"""
 
 import hashlib
 import json
@@ -20,7 +22,9 @@ _FORMATS = {".csv": "csv", ".parquet": "parquet", ".json": "json", ".jsonl": "js
 
 
 class ReplayRows(NamedTuple):
-    """frame: series_id, event_time, known_at, values; by known_at, then as they stand in the files. digest: other files, or another reading, have another."""
+    """frame: series_id, event_time, known_at, values; by known_at, then as they stand in the
+    files. digest: other files, or another reading, have another.
+    """
 
     frame: pl.DataFrame
     digest: str
@@ -28,7 +32,10 @@ class ReplayRows(NamedTuple):
 
 
 def read_dataset_rows(name: str, root: Path = ROOT) -> ReplayRows:
-    """The rows of a dataset's own files, whichever is current. Raises SourceError when it has none, ParamsError when it is not there."""
+    """The rows of a dataset's own files, whichever is current.
+
+    Raises SourceError when it has none, ParamsError when it is not there.
+    """
     entry = read_entry(name, root)
     about = parse_params(About, entry["about"], f"datasets.{name}.about")
     merged = {**(read_document(root).get("ingest") or {}), **(entry["ingest"] or {})}
@@ -36,14 +43,20 @@ def read_dataset_rows(name: str, root: Path = ROOT) -> ReplayRows:
 
 
 def read_file_rows(pattern: str) -> ReplayRows:
-    """The rows of a file (or of files, by a glob) as `tidemill new` would read them. Raises SourceError for what it cannot read."""
-    from tasks.ingest.wizard.decide.propose import build_proposal  # noqa: PLC0415
-    from tasks.ingest.wizard.inspect.look import OwnerAnswers, inspect_files  # noqa: PLC0415  (a dataset needs no wizard)
+    """The rows of a file (or of files, by a glob) as `tidemill new` would read them.
+
+    Raises SourceError for what it cannot read.
+    """
+    from tasks.ingest.wizard.decide.propose import build_proposal
+
+    # A dataset needs no wizard
+    from tasks.ingest.wizard.inspect.look import OwnerAnswers, inspect_files
 
     suffixes = [s for s in Path(pattern).suffixes if s != ".gz"]
     if not suffixes or (form := _FORMATS.get(suffixes[-1].lower())) is None:
         raise SourceError(
-            f"{pattern!r} is neither a dataset nor a file that ends in {', '.join(_FORMATS)} (also .gz). `tidemill datasets` lists what there is."
+            f"{pattern!r} is neither a dataset nor a file that ends in {', '.join(_FORMATS)} (also .gz)."
+            " `tidemill datasets` lists what there is."
         )
     asked = OwnerAnswers(pattern, form)  # type: ignore[arg-type]  # one of the literals
     entry = build_proposal(inspect_files(asked), asked).entry
@@ -54,7 +67,10 @@ def read_file_rows(pattern: str) -> ReplayRows:
 def _read_rows(params: IngestParams, about: About, name: str, root: Path) -> ReplayRows:
     source = params.source
     if source.kind == "feed":
-        raise SourceError(f"Dataset {name!r} reads a feed and has no files of its own to play. Name the dataset whose files they are, or a file.")
+        raise SourceError(
+            f"Dataset {name!r} reads a feed and has no files of its own to play. Name the dataset whose files"
+            " they are, or a file."
+        )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "source"
         if isinstance(source, FilesSource):
@@ -63,6 +79,13 @@ def _read_rows(params: IngestParams, about: About, name: str, root: Path) -> Rep
     frame = pl.concat([file.rows for file in files]).sort("known_at", maintain_order=True)
     if frame.is_empty():
         raise SourceError(f"{name!r} has no rows, so there is nothing to play. Look at its files.")
-    read_as = [source.model_dump(mode="json", exclude={"files"}), about.every, about.calendar, about.publish_delay_s]
-    digest = hashlib.sha256(json.dumps([[(file.name, file.sha256) for file in files], read_as], sort_keys=True).encode())
+    read_as = [
+        source.model_dump(mode="json", exclude={"files"}),
+        about.every,
+        about.calendar,
+        about.publish_delay_s,
+    ]
+    digest = hashlib.sha256(
+        json.dumps([[(file.name, file.sha256) for file in files], read_as], sort_keys=True).encode()
+    )
     return ReplayRows(frame, digest.hexdigest()[:16], about)

@@ -1,8 +1,11 @@
-"""Has the input changed? CUSUM on whitened block means, with a budget of false alarms, over all series and columns at once.
+"""Has the input changed?
 
-Whitening uses the reference alone: the mean of each place in the season goes, then an AR(1). Values that are positive throughout are
-looked at in logs; a column whose AR(1) is nearly a random walk in its changes. A block is one season (a day of hours, a week of days), so
-what repeats within it cannot alarm. Why not Evidently's daily rule: it alarms on each column each day of a stationary seasonal stream.
+CUSUM on whitened block means, with a budget of false alarms, over all series and columns at once.
+Whitening uses the reference alone: the mean of each place in the season goes, then an AR(1). Values
+that are positive throughout are looked at in logs; a column whose AR(1) is nearly a random walk in
+its changes. A block is one season (a day of hours, a week of days), so what repeats within it
+cannot alarm. Why not Evidently's daily rule: it alarms on each column each day of a stationary
+seasonal stream.
 Source: Page 1954, doi:10.1093/biomet/41.1-2.100; figures in the design's findings.
 """
 
@@ -18,7 +21,9 @@ FALSE_PER_BLOCK = 0.001  # budget: .03 alarms per stream and 30 daily blocks
 
 
 class StreamWhitener(NamedTuple):
-    """What the reference said of each stream (N,): season means (P, N), AR(1) coefficient, and mean and sd of whitened block means."""
+    """What the reference said of each stream (N,): season means (P, N), AR(1) coefficient, and
+    mean and sd of whitened block means.
+    """
 
     is_log: np.ndarray
     season: np.ndarray
@@ -29,7 +34,9 @@ class StreamWhitener(NamedTuple):
 
 
 class DriftAlarms(NamedTuple):
-    """first: (N,) index of the block of the first alarm, -1 for none. statistic: (N,) the larger of both sums now. n_blocks: watched. sd of NaN streams: not watched."""
+    """first: (N,) index of the block of the first alarm, -1 for none. statistic: (N,) the larger
+    of both sums now. n_blocks: watched. sd of NaN streams: not watched.
+    """
 
     first: np.ndarray
     statistic: np.ndarray
@@ -38,7 +45,9 @@ class DriftAlarms(NamedTuple):
 
 
 def fit_whitener(reference: np.ndarray, season_steps: int) -> StreamWhitener:
-    """From *reference* (T, N), rows being grid steps, NaN where missing; the first row is place 0 of the season."""
+    """From *reference* (T, N), rows being grid steps, NaN where missing; the first row is place
+    0 of the season.
+    """
     is_log = np.all(np.isnan(reference) | (reference > 0), axis=0)
     values = _transform_to_logs(reference, is_log)
     season = np.stack([_compute_nanmean(values[place::season_steps]) for place in range(season_steps)])
@@ -48,12 +57,20 @@ def fit_whitener(reference: np.ndarray, season_steps: int) -> StreamWhitener:
     means = _compute_block_means(_compute_innovations(left, phi), block_steps)
     enough = np.isfinite(means).sum(axis=0) >= MIN_BLOCKS
     sd = np.where(enough, np.sqrt(_compute_nanmean(np.square(means - _compute_nanmean(means)))), np.nan)
-    return StreamWhitener(is_log, season, phi, _compute_nanmean(means), np.where(sd > 0, sd, np.nan), block_steps)
+    return StreamWhitener(
+        is_log, season, phi, _compute_nanmean(means), np.where(sd > 0, sd, np.nan), block_steps
+    )
 
 
-def compute_alarms(whitener: StreamWhitener, current: np.ndarray, place: int, slack: float, limit: float) -> DriftAlarms:
-    """Run both CUSUMs over *current* (T, N), whose first row is *place* in the season. limit, slack: in sd of a block mean."""
-    left = _transform_to_logs(current, whitener.is_log) - _build_repeated_season(whitener.season, len(current), place)
+def compute_alarms(
+    whitener: StreamWhitener, current: np.ndarray, place: int, slack: float, limit: float
+) -> DriftAlarms:
+    """Run both CUSUMs over *current* (T, N), whose first row is *place* in the season. limit,
+    slack: in sd of a block mean.
+    """
+    left = _transform_to_logs(current, whitener.is_log) - _build_repeated_season(
+        whitener.season, len(current), place
+    )
     means = _compute_block_means(_compute_innovations(left, whitener.phi), whitener.block_steps)
     scaled = np.nan_to_num(np.clip((means - whitener.mean) / whitener.sd, -CLIP_SD, CLIP_SD))
     n_streams = current.shape[1]
@@ -65,13 +82,15 @@ def compute_alarms(whitener: StreamWhitener, current: np.ndarray, place: int, sl
 
 
 def compute_chance_alarms(n_streams: int, n_blocks: int) -> int:
-    """The most streams that alarm within the budget without any drift, in 99 of 100 cases (Poisson)."""
-    from math import exp  # noqa: PLC0415  (stands with its only use)
+    """The most streams that alarm within the budget without any drift, in 99 of 100 cases
+    (Poisson).
+    """
+    from math import exp
 
     expected = n_streams * n_blocks * FALSE_PER_BLOCK
     n, term = 0, exp(-expected)
     below = term
-    while below < 0.99:  # noqa: PLR2004  (the docstring's number)
+    while below < 0.99:
         n += 1
         term *= expected / n
         below += term
@@ -108,7 +127,9 @@ def _compute_block_means(values: np.ndarray, block_steps: int) -> np.ndarray:
     n_blocks = len(values) // block_steps
     blocks = values[: n_blocks * block_steps].reshape(n_blocks, block_steps, values.shape[1])
     there = np.isfinite(blocks).sum(axis=1)
-    out: np.ndarray = np.where(2 * there >= block_steps, np.nansum(blocks, axis=1) / np.maximum(there, 1), np.nan)
+    out: np.ndarray = np.where(
+        2 * there >= block_steps, np.nansum(blocks, axis=1) / np.maximum(there, 1), np.nan
+    )
     return out
 
 

@@ -17,9 +17,12 @@ def main(root: Path = ROOT) -> None:
     rows = read_frame(root / "data/clean/rows.parquet", SERIES)
     with write_folder(root / "models/release") as folder:
         built = build_package(root, ROOT, rows, params, folder)
-    by_folder = ", ".join(f"{name} {size / 1e3:.0f} kB" for name, size in built.bento_bytes.items() if name != "total")
+    by_folder = ", ".join(
+        f"{name} {size / 1e3:.0f} kB" for name, size in built.bento_bytes.items() if name != "total"
+    )
     print(
-        f"package: {built.challenger.model} {built.challenger.digest[:12]}, seen until {built.challenger.seen_until:%F}; baseline {built.baseline.model}"
+        f"package: {built.challenger.model} {built.challenger.digest[:12]}, seen until"
+        f" {built.challenger.seen_until:%F}; baseline {built.baseline.model}"
     )
     print(f"package: Bento {built.bento_bytes['total'] / 1e6:.2f} MB ({by_folder})")
 

@@ -1,4 +1,6 @@
-"""From a body to a sealed release: its files, the quantized member where one was chosen, and the rows that it looks back on."""
+"""From a body to a sealed release: its files, the quantized member where one was chosen, and the
+rows that it looks back on.
+"""
 
 import json
 import shutil
@@ -12,7 +14,10 @@ from tasks.release.manifest import MEMBERS, OPTIONAL, REQUIRED
 
 
 def build_release(body: Path, quantized: Path, rows: pl.DataFrame, rows_steps: int, folder: Path) -> Manifest:
-    """Put the release of *body* into the existing *folder* and seal it. Raises ReleaseError when the body cannot be opened."""
+    """Put the release of *body* into the existing *folder* and seal it.
+
+    Raises ReleaseError when the body cannot be opened.
+    """
     opened = load_unsealed_release(body)
     (folder / MEMBERS).mkdir(parents=True)
     for name in (*REQUIRED, *OPTIONAL):
@@ -25,13 +30,16 @@ def build_release(body: Path, quantized: Path, rows: pl.DataFrame, rows_steps: i
 
 
 def select_rows_tail(release: Release, rows: pl.DataFrame, rows_steps: int) -> pl.DataFrame:
-    """The newest *rows_steps* steps of each series, and all that the release looks back on from the first cutoff of its history."""
+    """The newest *rows_steps* steps of each series, and all that the release looks back on from
+    the first cutoff of its history.
+    """
     newest = pl.col("event_time").rank("dense", descending=True).over("series_id") <= rows_steps
     if release.history.is_empty():
         return rows.filter(newest)
     times = rows["event_time"].unique().sort()
     first = int(times.search_sorted(release.history.select(pl.col("cutoff").min()).item()))
-    since = times[max(0, first - release.schema.lookback_steps - 2)]  # the origin lies one step before its cutoff; rows with gaps reach further back
+    # The origin lies one step before its cutoff; rows with gaps reach further back
+    since = times[max(0, first - release.schema.lookback_steps - 2)]
     return rows.filter(newest | (pl.col("event_time") >= since))
 
 

@@ -24,8 +24,12 @@ class PackageResult(NamedTuple):
     bento_bytes: dict[str, int]
 
 
-def build_package(root: Path, checkout: Path, rows: pl.DataFrame, params: PackageParams, folder: Path) -> PackageResult:
-    """Build the release into the empty *folder*: data and models from *root*, code from *checkout*."""
+def build_package(
+    root: Path, checkout: Path, rows: pl.DataFrame, params: PackageParams, folder: Path
+) -> PackageResult:
+    """Build the release into the empty *folder*: data and models from *root*, code from
+    *checkout*.
+    """
     bodies, quantized = root / "models/challenger", root / "models/quantized"
     sealed = build_release(bodies / "challenger", quantized, rows, params.rows_steps, folder)
     release = load_release(folder)
@@ -39,10 +43,16 @@ def build_package(root: Path, checkout: Path, rows: pl.DataFrame, params: Packag
     for name in ("dvc.lock", "params.yaml"):
         if (root / name).exists():
             shutil.copyfile(root / name, folder / name)
-    return PackageResult(sealed, build_release(bodies / "baseline", quantized, rows, params.rows_steps, folder / "baseline"), size)
+    return PackageResult(
+        sealed,
+        build_release(bodies / "baseline", quantized, rows, params.rows_steps, folder / "baseline"),
+        size,
+    )
 
 
-def _build_provenance(checkout: Path, sealed: Manifest, summary: dict[str, Any], decision: dict[str, Any]) -> dict[str, Any]:
+def _build_provenance(
+    checkout: Path, sealed: Manifest, summary: dict[str, Any], decision: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "digest": sealed.digest,
         "code": read_code_state(checkout),

@@ -1,4 +1,6 @@
-"""`python -m tasks.promote`: models/release and data/clean -> data/decisions/promote, the published rows, the registry."""
+"""`python -m tasks.promote`: models/release and data/clean -> data/decisions/promote, the
+published rows, the registry.
+"""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -21,7 +23,8 @@ ROWS = "data/clean/rows.parquet"
 
 
 def main(root: Path = ROOT, deliver: Callable[[], AbstractContextManager[None]] = publish_alongside) -> None:
-    """Decide on what is new, apply to our own registry, publish the rows; with nothing new the last verdict stands.
+    """Decide on what is new, apply to our own registry, publish the rows; with nothing new the last
+    verdict stands.
 
     deliver: what brings runs to MLflow beside the gate.
     """
@@ -58,31 +61,45 @@ def _read_last_decision(root: Path) -> Any:
     return read_json(root / DECISION) if (root / DECISION).exists() else None
 
 
-def _is_unchanged(last: dict[str, Any], dataset: str, key: dict[str, Any], champion: ChampionRecord | None) -> bool:
-    """Nothing is new: the same bytes were judged, and the registry is as the verdict left it, or went back to the champion before."""
+def _is_unchanged(
+    last: dict[str, Any], dataset: str, key: dict[str, Any], champion: ChampionRecord | None
+) -> bool:
+    """Nothing is new: the same bytes were judged, and the registry is as the verdict left it, or
+    went back to the champion before.
+    """
     if champion is None or (last.get("dataset"), last.get("key")) != (dataset, key):
         return False
-    still_to_apply = last["winner_digest"] is not None and not last["applied"] and not read_settings().mlflow_uri
-    return champion.digest == last["winner_digest"] or (champion.digest == last["champion_digest"] and not still_to_apply)
+    still_to_apply = (
+        last["winner_digest"] is not None and not last["applied"] and not read_settings().mlflow_uri
+    )
+    return champion.digest == last["winner_digest"] or (
+        champion.digest == last["champion_digest"] and not still_to_apply
+    )
 
 
 def _find_opponent(champion: ChampionRecord | None, key: dict[str, Any]) -> str | None:
-    """Digest of the champion to judge against. A run that was killed after it had changed the registry judges what it judged before."""
+    """Digest of the champion to judge against.
+
+    A run that was killed after it had changed the registry judges what it judged before.
+    """
     if champion is None:
         return None
     before: str | None = champion.decision.get("champion_digest")
     return before if champion.decision.get("key") == key else champion.digest
 
 
-def _build_decision(dataset: str, params: PromoteParams, key: dict[str, Any], opponent: str | None, root: Path) -> dict[str, Any]:
-    from tasks.core.frames import SERIES, get_newest_known_at  # noqa: PLC0415  (this and the next: a verdict that stands needs neither onnxruntime nor features)
-    from tasks.edges.artifacts import read_frame, write_frame  # noqa: PLC0415
-    from tasks.promote.apply import apply_winner  # noqa: PLC0415
-    from tasks.promote.gate import LOSSES  # noqa: PLC0415
-    from tasks.promote.leaks import check_release_is_leak_free  # noqa: PLC0415
-    from tasks.promote.picture import draw_losses  # noqa: PLC0415
-    from tasks.promote.stage import decide_promotion  # noqa: PLC0415
-    from tasks.release import load_release  # noqa: PLC0415
+def _build_decision(
+    dataset: str, params: PromoteParams, key: dict[str, Any], opponent: str | None, root: Path
+) -> dict[str, Any]:
+    # This and the next: a verdict that stands needs neither onnxruntime nor features
+    from tasks.core.frames import SERIES, get_newest_known_at
+    from tasks.edges.artifacts import read_frame, write_frame
+    from tasks.promote.apply import apply_winner
+    from tasks.promote.gate import LOSSES
+    from tasks.promote.leaks import check_release_is_leak_free
+    from tasks.promote.picture import draw_losses
+    from tasks.promote.stage import decide_promotion
+    from tasks.release import load_release
 
     rows, release = read_frame(root / ROWS, SERIES), root / "models/release"
     champion = None if opponent is None else load_release(read_settings().home / "releases" / opponent)
@@ -92,7 +109,13 @@ def _build_decision(dataset: str, params: PromoteParams, key: dict[str, Any], op
     verdict = decide_promotion(challenger, champion, baseline, rows, params)
     own = not read_settings().mlflow_uri  # a shared registry is changed by flows/promotion alone
     applied = own and verdict.decision["winner_digest"] is not None
-    decision = {**verdict.decision, "dataset": dataset, "key": key, "as_of": get_newest_known_at(rows).isoformat(), "applied": applied}
+    decision = {
+        **verdict.decision,
+        "dataset": dataset,
+        "key": key,
+        "as_of": get_newest_known_at(rows).isoformat(),
+        "applied": applied,
+    }
     with write_folder(root / "data/decisions/promote") as folder:
         write_json(folder / "decision.json", decision)
         write_frame(folder / "losses.parquet", verdict.losses, LOSSES)

@@ -11,9 +11,11 @@ from tasks.release import check_manifest
 
 
 def apply_decision(decision_path: Path, root: Path = ROOT) -> ChampionRecord | None:
-    """Apply what a decision.json says: the winner's release becomes champion. None when it says that nothing changes.
+    """Apply what a decision.json says: the winner's release becomes champion.
 
-    Raises ReleaseError when the world is no longer the one that was decided on: the release's bytes are others, or another champion stands.
+    None when it says that nothing changes.
+    Raises ReleaseError when the world is no longer the one that was decided on: the release's bytes
+    are others, or another champion stands.
     """
     return apply_winner(read_json(decision_path), root)
 
@@ -28,12 +30,13 @@ def apply_winner(decision: dict[str, Any], root: Path = ROOT) -> ChampionRecord 
         return now
     if (standing := None if now is None else now.digest) != decision["champion_digest"]:
         raise ReleaseError(
-            f"The decision was made against the champion {_format_digest(decision['champion_digest'])}, but {_format_digest(standing)} answers for {dataset!r} now. "
-            "Decide again with `dvc repro promote`."
+            f"The decision was made against the champion {_format_digest(decision['champion_digest'])}, but"
+            f" {_format_digest(standing)} answers for {dataset!r} now. Decide again with `dvc repro promote`."
         )
     if (found := check_manifest(folder).digest) != decision["winner_digest"]:
         raise ReleaseError(
-            f"{folder} has digest {_format_digest(found)}, the decision is about {_format_digest(decision['winner_digest'])}. Decide again with `dvc repro promote`."
+            f"{folder} has digest {_format_digest(found)}, the decision is about"
+            f" {_format_digest(decision['winner_digest'])}. Decide again with `dvc repro promote`."
         )
     return apply_promotion(dataset, folder, decision)
 

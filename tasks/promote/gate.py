@@ -1,4 +1,6 @@
-"""The gate: two releases, loaded as served, over the same cutoffs that neither has seen; paired losses; one verdict."""
+"""The gate: two releases, loaded as served, over the same cutoffs that neither has seen; paired
+losses; one verdict.
+"""
 
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -23,9 +25,10 @@ _PAIR = ["series_id", "cutoff", "step"]
 class GateResult(NamedTuple):
     """What the gate saw.
 
-    passed: None when there are too few cutoffs to say. losses: one row per cutoff (challenger, opponent: mean scaled loss). mean_loss:
-    of each side, in the primary score's own unit. gain_frac: part by which the challenger's scaled loss lies below. coverage_frac: of
-    each side, share of outcomes within its outermost quantiles.
+    passed: None when there are too few cutoffs to say. losses: one row per cutoff (challenger,
+    opponent: mean scaled loss). mean_loss: of each side, in the primary score's own unit.
+    gain_frac: part by which the challenger's scaled loss lies below. coverage_frac: of each side,
+    share of outcomes within its outermost quantiles.
     """
 
     passed: bool | None
@@ -39,36 +42,69 @@ class GateResult(NamedTuple):
 
 
 def run_gate(challenger: Release, opponent: Release, rows: pl.DataFrame, params: PromoteParams) -> GateResult:
-    """Let both forecast at every cutoff since the later `seen_until` whose whole horizon has come true, and compare."""
+    """Let both forecast at every cutoff since the later `seen_until` whose whole horizon has
+    come true, and compare.
+    """
     cutoffs = list_gate_cutoffs(challenger, opponent, rows)
     truth = select_known_truth(rows, challenger.about)
-    issued = {side: _join_truth(predict_cutoffs(release, rows, cutoffs), truth) for side, release in zip(SIDES, (challenger, opponent), strict=True)}
-    return compare_forecasts(issued["challenger"], issued["opponent"], challenger.about, params, build_seasonal_from_rows(truth, challenger.about, challenger.calendar))
+    issued = {
+        side: _join_truth(predict_cutoffs(release, rows, cutoffs), truth)
+        for side, release in zip(SIDES, (challenger, opponent), strict=True)
+    }
+    return compare_forecasts(
+        issued["challenger"],
+        issued["opponent"],
+        challenger.about,
+        params,
+        build_seasonal_from_rows(truth, challenger.about, challenger.calendar),
+    )
 
 
 def list_gate_cutoffs(challenger: Release, opponent: Release, rows: pl.DataFrame) -> list[datetime]:
-    """Cutoffs, one a step, from the later `seen_until` to the last whose horizon lies within the data.
+    """Cutoffs, one a step, from the later `seen_until` to the last whose horizon lies within the
+    data.
 
     The cutoff at `seen_until` itself counts: what it forecasts was known after it.
     """
-    calendar, horizon = challenger.calendar, max(challenger.schema.horizon_steps, opponent.schema.horizon_steps)
+    calendar, horizon = (
+        challenger.calendar,
+        max(challenger.schema.horizon_steps, opponent.schema.horizon_steps),
+    )
     times = rows["event_time"].unique().sort()
     grid = calendar.grid(times[0], times[-1])
-    at = pl.DataFrame({"event_time": grid[: max(0, len(grid) - horizon)]}).select(calendar.nominal_known_at()).to_series()
+    at = (
+        pl.DataFrame({"event_time": grid[: max(0, len(grid) - horizon)]})
+        .select(calendar.nominal_known_at())
+        .to_series()
+    )
     return at.filter(at >= max(challenger.seen_until, opponent.seen_until)).to_list()
 
 
 def select_known_truth(rows: pl.DataFrame, about: About) -> pl.DataFrame:
-    """series_id, event_time, known_at, y of every step whose value is known now, at its latest vintage."""
+    """series_id, event_time, known_at, y of every step whose value is known now, at its latest
+    vintage.
+    """
     newest = select_as_of(rows, get_newest_known_at(rows))
-    return add_target(newest, about).select("series_id", "event_time", "known_at", "y").filter(pl.col("y").is_not_null())
+    return (
+        add_target(newest, about)
+        .select("series_id", "event_time", "known_at", "y")
+        .filter(pl.col("y").is_not_null())
+    )
 
 
-def compare_forecasts(challenger: pl.DataFrame, opponent: pl.DataFrame, about: About, params: PromoteParams, seasonal: Seasonal | None = None) -> GateResult:
-    """Compare two FORECAST frames with y: only pairs (series, cutoff, step) that both forecast and that came true count.
+def compare_forecasts(
+    challenger: pl.DataFrame,
+    opponent: pl.DataFrame,
+    about: About,
+    params: PromoteParams,
+    seasonal: Seasonal | None = None,
+) -> GateResult:
+    """Compare two FORECAST frames with y: only pairs (series, cutoff, step) that both forecast and
+    that came true count.
 
-    Losses of a series are divided by the mean of both sides' mean losses there, so that a large series does not drown the others, and
-    neither side chooses the unit: equal models stay equal when they change places. A cutoff counts with its mean over series and steps.
+    Losses of a series are divided by the mean of both sides' mean losses there, so that a large
+    series does not drown the others, and neither side chooses the unit: equal models stay equal
+    when they change places. A cutoff counts with its mean over series and steps.
     """
     pairs = _join_pairs(challenger, opponent, about, seasonal)
     losses = _compute_cutoff_means(pairs)
@@ -76,12 +112,17 @@ def compare_forecasts(challenger: pl.DataFrame, opponent: pl.DataFrame, about: A
     covered = {"challenger": _compute_coverage(challenger), "opponent": _compute_coverage(opponent)}
     n = losses.height
     if n < params.min_gate_rows:
-        reason = f"{n} cutoffs have come true since both were fitted, fewer than `promote.min_gate_rows` = {params.min_gate_rows}"
+        reason = (
+            f"{n} cutoffs have come true since both were fitted, fewer than `promote.min_gate_rows` ="
+            f" {params.min_gate_rows}"
+        )
         return GateResult(None, reason, n, None, None, mean_loss, covered, losses)
     test = compute_cosine_test((losses["opponent"] - losses["challenger"]).to_numpy())
     gain = _compute_gain(losses)
     passed = test.p <= params.alpha and gain >= params.min_gain_frac
-    return GateResult(passed, _format_reason(gain, test.p, n, about, params), n, gain, test.p, mean_loss, covered, losses)
+    return GateResult(
+        passed, _format_reason(gain, test.p, n, about, params), n, gain, test.p, mean_loss, covered, losses
+    )
 
 
 def _compute_gain(losses: pl.DataFrame) -> float:
@@ -89,26 +130,42 @@ def _compute_gain(losses: pl.DataFrame) -> float:
     return 1.0 - ours / theirs if theirs > 0 else 0.0
 
 
-def _join_pairs(challenger: pl.DataFrame, opponent: pl.DataFrame, about: About, seasonal: Seasonal | None) -> pl.DataFrame:
+def _join_pairs(
+    challenger: pl.DataFrame, opponent: pl.DataFrame, about: About, seasonal: Seasonal | None
+) -> pl.DataFrame:
     """One row a pair: its key, the loss of each side, and each side's scaled loss."""
     right = opponent.select(*_PAIR, opponent_hat="y_hat")
     pairs = challenger.filter(pl.col("y").is_not_null()).join(right, on=_PAIR, how="inner").sort(_PAIR)
     yardstick = None if seasonal is None else seasonal.scaling_errors_of_rows(pairs)
-    ours, theirs = (compute_primary_loss(about.primary_score, pairs["y"].to_numpy(), pairs[hat].to_numpy(), yardstick) for hat in ("y_hat", "opponent_hat"))
+    ours, theirs = (
+        compute_primary_loss(about.primary_score, pairs["y"].to_numpy(), pairs[hat].to_numpy(), yardstick)
+        for hat in ("y_hat", "opponent_hat")
+    )
     scored = pairs.select(
         *_PAIR,
         challenger=pl.Series(ours, dtype=pl.Float64),
         opponent=pl.Series(theirs, dtype=pl.Float64),
     ).filter(pl.col("challenger").is_finite() & pl.col("opponent").is_finite())
-    series, ours, theirs = _compute_key_index(scored["series_id"]), scored["challenger"].to_numpy(), scored["opponent"].to_numpy()
+    series, ours, theirs = (
+        _compute_key_index(scored["series_id"]),
+        scored["challenger"].to_numpy(),
+        scored["opponent"].to_numpy(),
+    )
     size = (_compute_index_means(series, ours) + _compute_index_means(series, theirs)) / 2
     unit = np.where(size > 0, size, 1.0)[series]
-    return scored.with_columns(challenger_scaled=pl.Series(ours / unit), opponent_scaled=pl.Series(theirs / unit))
+    return scored.with_columns(
+        challenger_scaled=pl.Series(ours / unit), opponent_scaled=pl.Series(theirs / unit)
+    )
 
 
 def _compute_cutoff_means(pairs: pl.DataFrame) -> pl.DataFrame:
     at = _compute_key_index(pairs["cutoff"])
-    return pl.DataFrame({"cutoff": pairs["cutoff"].unique().sort(), **{side: _compute_index_means(at, pairs[f"{side}_scaled"].to_numpy()) for side in SIDES}})
+    return pl.DataFrame(
+        {
+            "cutoff": pairs["cutoff"].unique().sort(),
+            **{side: _compute_index_means(at, pairs[f"{side}_scaled"].to_numpy()) for side in SIDES},
+        }
+    )
 
 
 def _compute_key_index(key: pl.Series) -> np.ndarray:
@@ -117,7 +174,10 @@ def _compute_key_index(key: pl.Series) -> np.ndarray:
 
 
 def _compute_index_means(at: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Mean of *values* at each place. Summed row by row, so that a verdict repeats to its last bit: sums of polars' threads do not."""
+    """Mean of *values* at each place.
+
+    Summed row by row, so that a verdict repeats to its last bit: sums of polars' threads do not.
+    """
     return np.bincount(at, values) / np.bincount(at)
 
 
@@ -126,19 +186,30 @@ def _join_truth(issued: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
 
 
 def _compute_coverage(issued: pl.DataFrame) -> float | None:
-    levels = sorted((c for c in issued.columns if c.startswith("q_")), key=lambda c: float(c.removeprefix("q_")))
-    if len(levels) < 2:  # noqa: PLR2004  (an interval has two ends)
+    levels = sorted(
+        (c for c in issued.columns if c.startswith("q_")), key=lambda c: float(c.removeprefix("q_"))
+    )
+    if len(levels) < 2:
         return None
-    y, low, high = (issued[c].cast(pl.Float64).fill_null(float("nan")).to_numpy() for c in ("y", levels[0], levels[-1]))
+    y, low, high = (
+        issued[c].cast(pl.Float64).fill_null(float("nan")).to_numpy() for c in ("y", levels[0], levels[-1])
+    )
     found = coverage(y, low, high)
     return found if np.isfinite(found) else None
 
 
 def _format_reason(gain: float, p: float, n: int, about: About, params: PromoteParams) -> str:
     side = "below" if gain >= 0 else "above"
-    said = f"its {about.primary_score} loss lies {abs(gain):.1%} {side} the other's over {n} cutoffs that neither has seen, p = {p:.3f}"
+    said = (
+        f"its {about.primary_score} loss lies {abs(gain):.1%} {side} the other's over {n} cutoffs that"
+        f" neither has seen, p = {p:.3f}"
+    )
     faults = [
-        *([f"a gain of at least {params.min_gain_frac:.1%} is asked for"] if gain < params.min_gain_frac else []),
+        *(
+            [f"a gain of at least {params.min_gain_frac:.1%} is asked for"]
+            if gain < params.min_gain_frac
+            else []
+        ),
         *([f"luck is not ruled out at {params.alpha:g}"] if p > params.alpha else []),
     ]
     return said + ("; " + " and ".join(faults) if faults else "")

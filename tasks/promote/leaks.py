@@ -1,4 +1,6 @@
-"""No release without the leak gate's word: it must speak of this release's features and data, and have nothing to say against them."""
+"""No release without the leak gate's word: it must speak of this release's features and data,
+and have nothing to say against them.
+"""
 
 from tasks.core.leaks import LeakVerdict, check_leaks, check_verdict_inputs
 from tasks.release import Release
@@ -6,8 +8,12 @@ from tasks.release.manifest import read_strict
 
 
 def check_release_is_leak_free(release: Release) -> None:
-    """Raise LeakError or ReleaseError unless the verdict that the release carries is about its own schema and rows, and is clean."""
+    """Raise LeakError or ReleaseError unless the verdict that the release carries is about its
+    own schema and rows, and is clean.
+    """
     where = f"promote {release.model}"
     verdict = read_strict(release.folder / "leaks.json", LeakVerdict)
-    check_verdict_inputs(verdict, where, schema_hash=release.schema.hash, data_version=release.blend.data_version)
+    check_verdict_inputs(
+        verdict, where, schema_hash=release.schema.hash, data_version=release.blend.data_version
+    )
     check_leaks(verdict, where)

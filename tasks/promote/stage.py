@@ -1,4 +1,6 @@
-"""The stage in one screen: challenger against champion, or against the best naive baseline when there is none yet."""
+"""The stage in one screen: challenger against champion, or against the best naive baseline when
+there is none yet.
+"""
 
 from typing import Any, NamedTuple
 
@@ -12,44 +14,71 @@ Facts = dict[str, Any]
 
 
 class PromotionVerdict(NamedTuple):
-    """decision.json without the keys that the door adds, and the losses behind it (empty when nothing was compared)."""
+    """decision.json without the keys that the door adds, and the losses behind it (empty when
+    nothing was compared).
+    """
 
     decision: Facts
     losses: pl.DataFrame
 
 
-def decide_promotion(challenger: Release, champion: Release | None, baseline: Release, rows: pl.DataFrame, params: PromoteParams) -> PromotionVerdict:
+def decide_promotion(
+    challenger: Release,
+    champion: Release | None,
+    baseline: Release,
+    rows: pl.DataFrame,
+    params: PromoteParams,
+) -> PromotionVerdict:
     """Who should answer from now on.
 
-    `promote`: the challenger passed the gate. `keep`: the champion stays. `inconclusive`: too few cutoffs, the champion stays.
-    `nothing`: the challenger is the champion. `baseline`: there is no champion and the challenger did not pass, so the baseline answers.
+    `promote`: the challenger passed the gate. `keep`: the champion stays. `inconclusive`: too few
+    cutoffs, the champion stays.
+    `nothing`: the challenger is the champion. `baseline`: there is no champion and the challenger
+    did not pass, so the baseline answers.
     """
     if champion is not None and _get_digest(champion) == _get_digest(challenger):
         return PromotionVerdict(
-            {**_build_facts(challenger, champion, None, "nothing", "challenger and champion are the same release"), "winner_digest": None}, _NONE
+            {
+                **_build_facts(
+                    challenger, champion, None, "nothing", "challenger and champion are the same release"
+                ),
+                "winner_digest": None,
+            },
+            _NONE,
         )
     comparable = champion is not None and champion.about.target == challenger.about.target
     opponent = champion if champion is not None and comparable else baseline
     gate = run_gate(challenger, opponent, rows, params)
     decision, reason = _describe_verdict(gate, comparable=comparable)
     if champion is not None and not comparable:
-        reason = f"the champion forecasts another target ({champion.about.target.column}, {champion.about.target.unit}), so the baseline stood in; {reason}"
+        reason = (
+            f"the champion forecasts another target ({champion.about.target.column},"
+            f" {champion.about.target.unit}), so the baseline stood in; {reason}"
+        )
     winner = {"promote": _get_digest(challenger), "baseline": _get_digest(baseline)}.get(decision)
     facts = _build_facts(challenger, champion, gate, decision, reason)
-    return PromotionVerdict({**facts, "opponent_digest": _get_digest(opponent), "winner_digest": winner, "alpha": params.alpha}, gate.losses)
+    return PromotionVerdict(
+        {**facts, "opponent_digest": _get_digest(opponent), "winner_digest": winner, "alpha": params.alpha},
+        gate.losses,
+    )
 
 
 def _describe_verdict(gate: GateResult, *, comparable: bool) -> tuple[str, str]:
     if gate.passed:
         return "promote", f"the challenger takes over: {gate.reason}"
     if not comparable:
-        return "baseline", f"the baseline answers, since the challenger is not shown to be better: {gate.reason}"
+        return (
+            "baseline",
+            f"the baseline answers, since the challenger is not shown to be better: {gate.reason}",
+        )
     if gate.passed is None:
         return "inconclusive", f"the champion stays: {gate.reason}"
     return "keep", f"the champion stays, since the challenger is not shown to be better: {gate.reason}"
 
 
-def _build_facts(challenger: Release, champion: Release | None, gate: GateResult | None, decision: str, reason: str) -> Facts:
+def _build_facts(
+    challenger: Release, champion: Release | None, gate: GateResult | None, decision: str, reason: str
+) -> Facts:
     return {
         "decision": decision,
         "reason": reason,
@@ -69,7 +98,9 @@ def _build_facts(challenger: Release, champion: Release | None, gate: GateResult
 
 def _get_digest(release: Release) -> str:
     if release.manifest is None:
-        raise ValueError(f"{release.folder} is a body, not a sealed release: the gate compares what would be served.")
+        raise ValueError(
+            f"{release.folder} is a body, not a sealed release: the gate compares what would be served."
+        )
     return release.manifest.digest
 
 

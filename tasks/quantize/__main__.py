@@ -20,11 +20,21 @@ def main(root: Path = ROOT) -> None:
     table = read_frame(root / "data/features/table.parquet", FEATURES)
     rows = build_gate_rows(build_panel(table, release.schema, release.calendar), read_gate_steps(root))
     with write_folder(root / "models/quantized") as folder:
-        said = quantize_nets(release, rows, root / "models/fits", read_models(root), read_params("quantize", QuantizeParams, root), folder)
+        said = quantize_nets(
+            release,
+            rows,
+            root / "models/fits",
+            read_models(root),
+            read_params("quantize", QuantizeParams, root),
+            folder,
+        )
         write_json(folder / "latency.json", {"int8_over_fp32_by_round": said.pop("latency")})
         write_json(folder / "decision.json", said)
     worst = max(said["parity_sd"].values())
-    print(f"quantize: {said['n_gate_rows']} gate rows, graphs differ from their forecasters by at most {worst:.1e} sd")
+    print(
+        f"quantize: {said['n_gate_rows']} gate rows, graphs differ from their forecasters by at most"
+        f" {worst:.1e} sd"
+    )
     print(f"quantize: {said['decision']}. {said['reason']}")
 
 

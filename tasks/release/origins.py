@@ -1,4 +1,6 @@
-"""Origins: from cutoffs to grid steps, and from what was known at a cutoff to the members' forecast there."""
+"""Origins: from cutoffs to grid steps, and from what was known at a cutoff to the members'
+forecast there.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +24,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class OriginPoint(NamedTuple):
-    """A forecast to make: the grid position of its origin, and the time (microseconds since 1970) as of which rows are looked at."""
+    """A forecast to make: the grid position of its origin, and the time (microseconds since
+    1970) as of which rows are looked at.
+    """
 
     pos: int
     at_us: int
@@ -32,8 +36,9 @@ class OriginPoint(NamedTuple):
 class OriginGrid:
     """T steps, the horizon of the last possible origin included.
 
-    event_time: (T,). event_us, cutoff_us: (T,) microseconds since 1970, of the steps and of the cutoffs they are origins of. first, last:
-    positions of the first row and of the last origin that still lies within reach of a row.
+    event_time: (T,). event_us, cutoff_us: (T,) microseconds since 1970, of the steps and of the
+    cutoffs they are origins of. first, last: positions of the first row and of the last origin that
+    still lies within reach of a row.
     """
 
     event_time: pl.Series
@@ -53,10 +58,12 @@ class OriginGrid:
 
 @dataclass(frozen=True)
 class MemberForecasts:
-    """What the members say at n points for S series. z_hat: (n, S, H), NaN for a series without a last value; scale, regime: (n, S).
+    """What the members say at n points for S series. z_hat: (n, S, H), NaN for a series without a
+    last value; scale, regime: (n, S).
 
-    base: (n, S, H, Q) the members' own quantiles, None where intervals do not start from them. said: (n, S, H, M) each of them alone, where
-    weights move: only tasks.release.recent then says z_hat, which is 0 until it does.
+    base: (n, S, H, Q) the members' own quantiles, None where intervals do not start from them.
+    said: (n, S, H, M) each of them alone, where weights move: only tasks.release.recent then says
+    z_hat, which is 0 until it does.
     """
 
     series_ids: tuple[str, ...]
@@ -68,9 +75,14 @@ class MemberForecasts:
 
 
 def convert_to_utc(at: datetime) -> datetime:
-    """The same moment in UTC. Raises ReleaseError for a time without a zone, which could be any of 24 moments."""
+    """The same moment in UTC.
+
+    Raises ReleaseError for a time without a zone, which could be any of 24 moments.
+    """
     if at.tzinfo is None:
-        raise ReleaseError(f"Cutoff {at} has no time zone. Give it one, for example {at.replace(tzinfo=UTC).isoformat()}.")
+        raise ReleaseError(
+            f"Cutoff {at} has no time zone. Give it one, for example {at.replace(tzinfo=UTC).isoformat()}."
+        )
     return at.astimezone(UTC)
 
 
@@ -80,50 +92,72 @@ def convert_to_us(at: datetime) -> int:
 
 
 def predict_ensemble(release: Release, x: np.ndarray) -> np.ndarray:
-    """What the members say together (n, H) float64 in the space of z, for feature rows x (n, F) float32 in the order of the schema; n may be 0."""
+    """What the members say together (n, H) float64 in the space of z, for feature rows x (n, F)
+    float32 in the order of the schema; n may be 0.
+    """
     out = np.zeros((len(x), release.schema.horizon_steps))
     for part in split_blocks(len(x), BLOCK_ROWS):
         block = np.ascontiguousarray(x[part], dtype=np.float32)
         said = [release.members[name].run(["z_hat"], {"x": block})[0] for name in release.how.members]
-        out[part] = apply_combination(release.how, np.stack(said, axis=1), compute_weight_groups(release.how, block, release.schema))
+        out[part] = apply_combination(
+            release.how, np.stack(said, axis=1), compute_weight_groups(release.how, block, release.schema)
+        )
     return out
 
 
 def predict_quantile_bases(release: Release, x: np.ndarray, point: np.ndarray) -> np.ndarray | None:
-    """The members' own quantiles (n, H, Q) for feature rows x (n, F); *point* (n, H) stands for a quantile that none forecasts. None without CQR."""
+    """The members' own quantiles (n, H, Q) for feature rows x (n, F); *point* (n, H) stands for a
+    quantile that none forecasts.
+
+    None without CQR.
+    """
     named = release.blend.quantile_members
     if not named:
         return None
     block = np.ascontiguousarray(x, dtype=np.float32)
-    said = {m: _predict_member(release, m, block) for m in {name for names in named.values() for name in names}}
+    said = {
+        m: _predict_member(release, m, block) for m in {name for names in named.values() for name in names}
+    }
     of = [[said[m] for m in named.get(f"{q:g}", ())] for q in release.blend.quantiles]
     return np.stack([np.mean(each, axis=0) if each else point for each in of], axis=-1)
 
 
 def _predict_member(release: Release, name: str, x: np.ndarray) -> np.ndarray:
-    parts = [release.members[name].run(["z_hat"], {"x": x[part]})[0].astype(np.float64) for part in split_blocks(len(x), BLOCK_ROWS)]
+    parts = [
+        release.members[name].run(["z_hat"], {"x": x[part]})[0].astype(np.float64)
+        for part in split_blocks(len(x), BLOCK_ROWS)
+    ]
     return np.concatenate(parts) if parts else np.zeros((0, release.schema.horizon_steps))
 
 
 def select_relevant_rows(release: Release, rows: pl.DataFrame, cutoffs: Sequence[datetime]) -> pl.DataFrame:
-    """The rows that can matter: known by the last cutoff, and not far before what is looked back on. A generous bound, for speed alone."""
+    """The rows that can matter: known by the last cutoff, and not far before what is looked back
+    on.
+
+    A generous bound, for speed alone.
+    """
     earliest = min([release.seen_until, *cutoffs])
     if release.history.height:
         earliest = min(earliest, release.history.select(pl.col("cutoff").max()).item())
     steps = release.schema.lookback_steps + release.schema.horizon_steps + 2
-    bound = earliest - 2 * steps * parse_step_length(release.about.every) - timedelta(days=30)  # weekends and holidays: 2 days hold a session
+    # Weekends and holidays: 2 days hold a session
+    bound = earliest - 2 * steps * parse_step_length(release.about.every) - timedelta(days=30)
     sessions = release.calendar.sessions
     since = bound if sessions is None else max(bound, sessions[0])
     return rows.filter((pl.col("known_at") <= max(cutoffs)) & (pl.col("event_time") >= since))
 
 
 def build_origin_grid(release: Release, rows: pl.DataFrame) -> OriginGrid:
-    """The grid under *rows* (not empty), from the history's last origin on when that lies before them."""
+    """The grid under *rows* (not empty), from the history's last origin on when that lies before
+    them.
+    """
     calendar, schema = release.calendar, release.schema
     first, last = rows.select(first=pl.col("event_time").min(), last=pl.col("event_time").max()).row(0)
     start = first
     if release.history.height:
-        newest = release.history.select(pl.col("cutoff").max() - timedelta(seconds=release.about.publish_delay_s)).to_series()
+        newest = release.history.select(
+            pl.col("cutoff").max() - timedelta(seconds=release.about.publish_delay_s)
+        ).to_series()
         start = min(start, newest.dt.offset_by(f"-{release.about.every}")[0])
     if calendar.sessions is not None:
         start = max(start, calendar.sessions[0])
@@ -136,10 +170,17 @@ def build_origin_grid(release: Release, rows: pl.DataFrame) -> OriginGrid:
     return OriginGrid(steps, event_us, cutoff.to_physical().to_numpy(), int(at[0]), int(at[1]) + reach)
 
 
-def predict_members(release: Release, rows: pl.DataFrame, grid: OriginGrid, points: Sequence[OriginPoint], series_ids: tuple[str, ...]) -> MemberForecasts:
+def predict_members(
+    release: Release,
+    rows: pl.DataFrame,
+    grid: OriginGrid,
+    points: Sequence[OriginPoint],
+    series_ids: tuple[str, ...],
+) -> MemberForecasts:
     """The members' forecasts at *points*, each from the rows known at its time.
 
-    Features are causal, so one table serves all points, except those at which a row that lies in their past was still unknown.
+    Features are causal, so one table serves all points, except those at which a row that lies in
+    their past was still unknown.
     """
     schema = release.schema
     x = _build_inputs(release, rows, grid, points, series_ids)
@@ -154,9 +195,18 @@ def predict_members(release: Release, rows: pl.DataFrame, grid: OriginGrid, poin
     said = None
     if find_recency(release.how):
         said = np.full((*out.shape, len(release.how.members)), np.nan)
-        said[there] = np.stack([_predict_member(release, name, x[there]) for name in release.how.members], axis=-1)
-    out[there], scale[there] = predict_ensemble(release, x[there]) if said is None else 0.0, schema.get_scales(x[there])
-    regime = compute_regime(release.blend.regime, x, schema) if release.blend.regime else np.zeros(there.shape, dtype=np.int64)
+        said[there] = np.stack(
+            [_predict_member(release, name, x[there]) for name in release.how.members], axis=-1
+        )
+    out[there], scale[there] = (
+        (predict_ensemble(release, x[there]) if said is None else 0.0),
+        schema.get_scales(x[there]),
+    )
+    regime = (
+        compute_regime(release.blend.regime, x, schema)
+        if release.blend.regime
+        else np.zeros(there.shape, dtype=np.int64)
+    )
     bases = predict_quantile_bases(release, x[there], out[there])
     if bases is None:
         return MemberForecasts(series_ids, out, scale, regime, None, said)
@@ -165,8 +215,12 @@ def predict_members(release: Release, rows: pl.DataFrame, grid: OriginGrid, poin
     return MemberForecasts(series_ids, out, scale, regime, base, said)
 
 
-def select_first_known(release: Release, rows: pl.DataFrame, grid: OriginGrid, series_ids: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """z (T, S) by its first vintage, NaN where there is none, and when it was known (T, S), NEVER where it is not: errors are learned once."""
+def select_first_known(
+    release: Release, rows: pl.DataFrame, grid: OriginGrid, series_ids: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """z (T, S) by its first vintage, NaN where there is none, and when it was known (T, S),
+    NEVER where it is not: errors are learned once.
+    """
     z = np.full((len(grid.event_us), len(series_ids)), np.nan)
     known_us = np.full(z.shape, NEVER)
     target = (
@@ -174,8 +228,13 @@ def select_first_known(release: Release, rows: pl.DataFrame, grid: OriginGrid, s
         .select("series_id", "event_time", "known_at", z=transform_target(release.about.target))
         .filter(pl.col("z").is_not_null())
     )
-    earliest = target.sort("known_at").unique(subset=["series_id", "event_time"], keep="first", maintain_order=True)
-    where = (grid.get_positions(earliest["event_time"]), find_series_positions(series_ids, earliest["series_id"].to_list()))
+    earliest = target.sort("known_at").unique(
+        subset=["series_id", "event_time"], keep="first", maintain_order=True
+    )
+    where = (
+        grid.get_positions(earliest["event_time"]),
+        find_series_positions(series_ids, earliest["series_id"].to_list()),
+    )
     z[where], known_us[where] = earliest["z"].to_numpy(), earliest["known_at"].to_physical().to_numpy()
     return z, known_us
 
@@ -185,22 +244,42 @@ def find_series_positions(all_ids: Sequence[str], some_ids: Sequence[str]) -> np
     return np.searchsorted(np.asarray(all_ids, dtype=str), np.asarray(some_ids, dtype=str))
 
 
-def _build_inputs(release: Release, rows: pl.DataFrame, grid: OriginGrid, points: Sequence[OriginPoint], series_ids: tuple[str, ...]) -> np.ndarray:
-    """x (n, S, F) at *points* from one table over the newest vintage of *rows*; NaN where a series has no row."""
+def _build_inputs(
+    release: Release,
+    rows: pl.DataFrame,
+    grid: OriginGrid,
+    points: Sequence[OriginPoint],
+    series_ids: tuple[str, ...],
+) -> np.ndarray:
+    """x (n, S, F) at *points* from one table over the newest vintage of *rows*; NaN where a
+    series has no row.
+    """
     positions = np.unique([point.pos for point in points])
-    start, until = grid.event_time[max(0, int(positions[0]) - release.schema.lookback_steps)], grid.event_time[int(positions[-1])]
-    end = grid.event_time[int(positions[-1]) + release.schema.horizon_steps] if release.about.covariates.known_ahead else until
+    start, until = (
+        grid.event_time[max(0, int(positions[0]) - release.schema.lookback_steps)],
+        grid.event_time[int(positions[-1])],
+    )
+    end = (
+        grid.event_time[int(positions[-1]) + release.schema.horizon_steps]
+        if release.about.covariates.known_ahead
+        else until
+    )
     x = np.full((len(positions), len(series_ids), len(release.schema.columns)), np.nan, dtype=np.float32)
     part = rows.filter((pl.col("event_time") >= start) & (pl.col("event_time") <= end))
     if part.height:
         table = build_features(part, release.about, release.features, release.calendar, until)
         table = table.filter(pl.col("event_time").is_in(grid.event_time[positions].implode()))
         values = table.select(pl.col(release.schema.names).fill_null(float("nan"))).to_numpy()
-        x[np.searchsorted(positions, grid.get_positions(table["event_time"])), find_series_positions(series_ids, table["series_id"].to_list())] = values
+        x[
+            np.searchsorted(positions, grid.get_positions(table["event_time"])),
+            find_series_positions(series_ids, table["series_id"].to_list()),
+        ] = values
     return x[np.searchsorted(positions, [point.pos for point in points])]
 
 
-def _find_surprised_points(grid: OriginGrid, rows: pl.DataFrame, points: Sequence[OriginPoint], lookback_steps: int) -> list[int]:
+def _find_surprised_points(
+    grid: OriginGrid, rows: pl.DataFrame, points: Sequence[OriginPoint], lookback_steps: int
+) -> list[int]:
     """Points in whose past lies a row that became known only later: a late one, or a correction."""
     pos = grid.get_positions(rows["event_time"])
     known = rows["known_at"].to_physical().to_numpy()
@@ -208,4 +287,8 @@ def _find_surprised_points(grid: OriginGrid, rows: pl.DataFrame, points: Sequenc
     pos, known = pos[late], known[late]
     if not len(pos):
         return []
-    return [i for i, p in enumerate(points) if ((known > p.at_us) & (pos <= p.pos) & (pos >= p.pos - lookback_steps)).any()]
+    return [
+        i
+        for i, p in enumerate(points)
+        if ((known > p.at_us) & (pos <= p.pos) & (pos >= p.pos - lookback_steps)).any()
+    ]

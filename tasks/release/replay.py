@@ -1,8 +1,9 @@
-"""The state of the quantiles at any cutoff, replayed: what was issued on the stride, and what of it had become known.
+"""The state of the quantiles at any cutoff, replayed: what was issued on the stride, and what of it
+had become known.
 
-Cutoffs on the stride move the state on; a cutoff that is only asked for looks at a copy of it, so that asking changes nothing and a
-batch of cutoffs gives the numbers of one at a time. Where a walk came past is kept beside the release, so that the next one on the same
-past starts near its end.
+Cutoffs on the stride move the state on; a cutoff that is only asked for looks at a copy of it, so
+that asking changes nothing and a batch of cutoffs gives the numbers of one at a time. Where a walk
+came past is kept beside the release, so that the next one on the same past starts near its end.
 """
 
 from collections.abc import Sequence
@@ -14,22 +15,32 @@ import numpy as np
 
 from tasks.core.frames import format_quantile_columns
 from tasks.release.combine import list_member_columns
-from tasks.release.conformal import NEVER, Conformal, ReplayCursor, Timeline, compute_z_quantiles, select_functional
+from tasks.release.conformal import (
+    NEVER,
+    Conformal,
+    ReplayCursor,
+    Timeline,
+    compute_z_quantiles,
+    select_functional,
+)
 from tasks.release.load import Release
 from tasks.release.origins import find_series_positions
 
 KEPT_EVERY = 32  # cutoffs between two standings that are kept: 10 ms of walking with two series
 KEPT_WALKS = 64
-KEPT_BYTES = 128 * 1024 * 1024  # a standing has 40 KB with two series and five steps, 40 MB with 400 series of a day's hours
+# A standing has 40 KB with two series and five steps, 40 MB with 400 series of a day's hours
+KEPT_BYTES = 128 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayTimeline(Timeline):
     """Forecasts on the stride, the release's history first; everything on it teaches.
 
-    cutoff: (K,) microseconds since 1970, ascending. known_us: (K, S, H) when z could first be known, NEVER where it was not. n_history: so
-    many cutoffs come from the history. lacked: (K, S, H) where the history lacks z, and rows have it. regime: (K, S). said: (K, S, H, M) what each
-    member says alone, where weights move. group: -1 for a series that the release has never seen: it borrows from all pools and teaches none.
+    cutoff: (K,) microseconds since 1970, ascending. known_us: (K, S, H) when z could first be
+    known, NEVER where it was not. n_history: so many cutoffs come from the history. lacked: (K, S,
+    H) where the history lacks z, and rows have it. regime: (K, S). said: (K, S, H, M) what each
+    member says alone, where weights move. group: -1 for a series that the release has never seen:
+    it borrows from all pools and teaches none.
     """
 
     series_ids: tuple[str, ...]
@@ -41,19 +52,26 @@ class ReplayTimeline(Timeline):
     said: np.ndarray | None = None
 
 
-def find_learning_cutoffs(times: np.ndarray, cutoff: np.ndarray, known_us: np.ndarray, lacked: np.ndarray, n_history: int) -> np.ndarray:
-    """(K, S, H) index of the first of *times* (ascending) that knows what came true and lies after the cutoff (K,) itself.
+def find_learning_cutoffs(
+    times: np.ndarray, cutoff: np.ndarray, known_us: np.ndarray, lacked: np.ndarray, n_history: int
+) -> np.ndarray:
+    """(K, S, H) index of the first of *times* (ascending) that knows what came true and lies after
+    the cutoff (K,) itself.
 
-    lacked: (K, S, H) what the history lacks and rows say: it counts after the history's end, the first *n_history* times, since the state there must follow
-    from the history alone.
+    lacked: (K, S, H) what the history lacks and rows say: it counts after the history's end, the
+    first *n_history* times, since the state there must follow from the history alone.
     """
     later = np.searchsorted(times, cutoff, side="right")[:, None, None]
-    out: np.ndarray = np.maximum(np.searchsorted(times, known_us), np.where(lacked, np.maximum(later, n_history), later))
+    out: np.ndarray = np.maximum(
+        np.searchsorted(times, known_us), np.where(lacked, np.maximum(later, n_history), later)
+    )
     return out
 
 
 class ReplayRequest(NamedTuple):
-    """One cutoff that is asked for, *at_us*: z_hat (S, H), rows of NaN for series without a forecast, scale and group (S,), base (S, H, Q) for CQR."""
+    """One cutoff that is asked for, *at_us*: z_hat (S, H), rows of NaN for series without a
+    forecast, scale and group (S,), base (S, H, Q) for CQR.
+    """
 
     at_us: int
     z_hat: np.ndarray
@@ -63,7 +81,9 @@ class ReplayRequest(NamedTuple):
 
 
 class ReplayedForecast(NamedTuple):
-    """In the space of z: quantiles (S, H, Q), NaN when no error is known yet, and the point (S, H)."""
+    """In the space of z: quantiles (S, H, Q), NaN when no error is known yet, and the point (S,
+    H).
+    """
 
     quantiles: np.ndarray
     point: np.ndarray
@@ -112,15 +132,31 @@ def _build_history_timeline(release: Release) -> ReplayTimeline:
     cutoff, z = cutoffs.to_physical().to_numpy(), dense("z")
     lacked = np.zeros(shape, dtype=bool)
     own = format_quantile_columns(release.blend.quantiles) if release.blend.quantile_members else []
-    base, said = (np.stack([dense(name) for name in names], axis=-1) if names else None for names in (own, list_member_columns(release.how)))
+    base, said = (
+        np.stack([dense(name) for name in names], axis=-1) if names else None
+        for names in (own, list_member_columns(release.how))
+    )
     return ReplayTimeline(
-        dense("z_hat"), scale, z, find_learning_cutoffs(cutoff, cutoff, known, lacked, 0), np.ones(len(cutoff), dtype=bool),
-        build_pool_groups(release, release.series_ids, regime), base,
-        series_ids=release.series_ids, cutoff=cutoff, known_us=known, n_history=len(cutoff), lacked=lacked, regime=regime, said=said,
-    )  # fmt: skip
+        dense("z_hat"),
+        scale,
+        z,
+        find_learning_cutoffs(cutoff, cutoff, known, lacked, 0),
+        np.ones(len(cutoff), dtype=bool),
+        build_pool_groups(release, release.series_ids, regime),
+        base,
+        series_ids=release.series_ids,
+        cutoff=cutoff,
+        known_us=known,
+        n_history=len(cutoff),
+        lacked=lacked,
+        regime=regime,
+        said=said,
+    )
 
 
-def predict_requests(release: Release, line: ReplayTimeline, asks: Sequence[ReplayRequest]) -> list[ReplayedForecast]:
+def predict_requests(
+    release: Release, line: ReplayTimeline, asks: Sequence[ReplayRequest]
+) -> list[ReplayedForecast]:
     """One answer for each of *asks*, which ascend in time."""
     done = [int(n) for n in np.searchsorted(line.cutoff, [ask.at_us for ask in asks], side="right")]
     out = []
@@ -133,7 +169,9 @@ def predict_requests(release: Release, line: ReplayTimeline, asks: Sequence[Repl
 
 
 def _start_cursor(release: Release, line: ReplayTimeline, first: int) -> ReplayCursor:
-    """A walker that stands as far as another one came on the same past, at most at *first*; at the beginning when there is none."""
+    """A walker that stands as far as another one came on the same past, at most at *first*; at
+    the beginning when there is none.
+    """
     walks: dict[int, tuple[ReplayTimeline, ReplayCursor]] = release.kept.get("walks", {})
     for at in sorted((at for at in list(walks) if at <= first), reverse=True):
         past, walker = walks[at]
@@ -145,8 +183,15 @@ def _start_cursor(release: Release, line: ReplayTimeline, first: int) -> ReplayC
 
 
 def _is_past_of(past: ReplayTimeline, line: ReplayTimeline, at: int) -> bool:
-    """Whether the first *at* cutoffs of both lines issue and teach the same. Exact: what is kept never changes an answer."""
-    if len(past.cutoff) < at or not set(past.series_ids) <= set(line.series_ids) or not np.array_equal(past.cutoff[:at], line.cutoff[:at]):
+    """Whether the first *at* cutoffs of both lines issue and teach the same.
+
+    Exact: what is kept never changes an answer.
+    """
+    if (
+        len(past.cutoff) < at
+        or not set(past.series_ids) <= set(line.series_ids)
+        or not np.array_equal(past.cutoff[:at], line.cutoff[:at])
+    ):
         return False
     shared = find_series_positions(line.series_ids, past.series_ids)
     further = np.setdiff1d(np.arange(len(line.series_ids)), shared)
@@ -156,7 +201,9 @@ def _is_past_of(past: ReplayTimeline, line: ReplayTimeline, at: int) -> bool:
     learned = before < at
     return (
         np.array_equal(due[:, shared], before)
-        and np.array_equal(np.isfinite(line.z_hat[:at, shared]).any(axis=2), np.isfinite(past.z_hat[:at]).any(axis=2))
+        and np.array_equal(
+            np.isfinite(line.z_hat[:at, shared]).any(axis=2), np.isfinite(past.z_hat[:at]).any(axis=2)
+        )
         and np.array_equal(line.residual[:at, shared][learned], past.residual[:at][learned])
         and np.array_equal(line.group[:at, shared], past.group[:at])
     )
@@ -172,9 +219,19 @@ def _save_cursor(release: Release, line: ReplayTimeline, walker: ReplayCursor) -
 
 def _build_cursor(release: Release, line: ReplayTimeline) -> ReplayCursor:
     blend = release.blend
-    n_groups = {"all": 1, "regime": len(blend.regime.above) + 1 if blend.regime else 1}.get(blend.group, max(1, len(release.series_ids)))
+    n_groups = {"all": 1, "regime": len(blend.regime.above) + 1 if blend.regime else 1}.get(
+        blend.group, max(1, len(release.series_ids))
+    )
     n_bases = 1 + len(blend.quantiles) if blend.quantile_members else 1
-    state = Conformal(n_groups, release.schema.horizon_steps, blend.quantiles, blend.residuals, blend.adapt_rate, blend.block, n_bases)
+    state = Conformal(
+        n_groups,
+        release.schema.horizon_steps,
+        blend.quantiles,
+        blend.residuals,
+        blend.adapt_rate,
+        blend.block,
+        n_bases,
+    )
     return ReplayCursor(state, np.full((*line.z_hat.shape, len(blend.quantiles)), np.nan))
 
 
@@ -185,10 +242,15 @@ def _run_cursor(release: Release, line: ReplayTimeline, walker: ReplayCursor, st
         walker.walk_forward(line, min(stop, (walker.at // KEPT_EVERY + 1) * KEPT_EVERY))
 
 
-def _predict_request(release: Release, line: ReplayTimeline, walker: ReplayCursor, ask: ReplayRequest) -> ReplayedForecast:
+def _predict_request(
+    release: Release, line: ReplayTimeline, walker: ReplayCursor, ask: ReplayRequest
+) -> ReplayedForecast:
     state, at = walker.state, walker.at
-    if at and line.cutoff[at - 1] < ask.at_us:  # between two cutoffs of the stride: what became known since the last one counts too
-        since = np.flatnonzero((line.due[:at] >= at) & (line.due[:at] != NEVER) & (line.known_us[:at] <= ask.at_us))
+    # Between two cutoffs of the stride: what became known since the last one counts too
+    if at and line.cutoff[at - 1] < ask.at_us:
+        since = np.flatnonzero(
+            (line.due[:at] >= at) & (line.due[:at] != NEVER) & (line.known_us[:at] <= ask.at_us)
+        )
         if len(since):
             state = deepcopy(state)
             walker.learn(line, since, state)
@@ -197,6 +259,10 @@ def _predict_request(release: Release, line: ReplayTimeline, walker: ReplayCurso
     there = np.isfinite(ask.z_hat).any(axis=1)
     if there.any():
         z_hat, scale, group = ask.z_hat[there], ask.scale[there], ask.group[there]
-        quantiles[there] = compute_z_quantiles(state.issue(group), z_hat, scale, None if ask.base is None else ask.base[there])
-        point[there] = z_hat + state.shift(group, scale, select_functional(release.about), release.about.target.transform)
+        quantiles[there] = compute_z_quantiles(
+            state.issue(group), z_hat, scale, None if ask.base is None else ask.base[there]
+        )
+        point[there] = z_hat + state.shift(
+            group, scale, select_functional(release.about), release.about.target.transform
+        )
     return ReplayedForecast(quantiles, point)

@@ -1,4 +1,7 @@
-"""What a walk is going to do, before it does it: said, and kept beside the forecasts. Nothing in it changes from run to run."""
+"""What a walk is going to do, before it does it: said, and kept beside the forecasts.
+
+Nothing in it changes from run to run.
+"""
 
 from typing import Any, NamedTuple
 
@@ -11,8 +14,9 @@ from tasks.train.params import OwnTraining
 class FitPlan(NamedTuple):
     """The fits of a walk and what they serve.
 
-    folds: ascending. ats: origins as of which something is fitted, the most wanted first (`warm`: ascending). rows: of each of *ats*, how
-    many rows its window holds. last_origin: that of seen_until, as of which the shipped fit is made. refit: as in OwnTraining.
+    folds: ascending. ats: origins as of which something is fitted, the most wanted first (`warm`:
+    ascending). rows: of each of *ats*, how many rows its window holds. last_origin: that of
+    seen_until, as of which the shipped fit is made. refit: as in OwnTraining.
     """
 
     folds: list[Fold]
@@ -27,12 +31,19 @@ class FitPlan(NamedTuple):
 
     @property
     def release_cutoff(self) -> int:
-        """The origin as of which the fit was made that is shipped, and forecasts the gate's rows."""
+        """The origin as of which the fit was made that is shipped, and forecasts the gate's
+        rows.
+        """
         return self.folds[0].fit_at if self.refit == "frozen" else self.last_origin
 
 
-def plan_fits(panel: Panel, folds: list[Fold], walk: WalkForward, last_origin: int, own: OwnTraining) -> FitPlan:
-    """Which fits *folds* and the release need. Of independent ones the newest come first, since a budget takes the last."""
+def plan_fits(
+    panel: Panel, folds: list[Fold], walk: WalkForward, last_origin: int, own: OwnTraining
+) -> FitPlan:
+    """Which fits *folds* and the release need.
+
+    Of independent ones the newest come first, since a budget takes the last.
+    """
     every = [folds[0].fit_at] if own.refit == "frozen" else sorted({f.fit_at for f in folds} | {last_origin})
     ats = every if own.refit == "warm" else every[::-1]
     known = np.isfinite(panel.x[:, :, panel.schema.index(panel.schema.last)]).sum(axis=1)
@@ -51,13 +62,16 @@ def describe_plan(plan: FitPlan, panel: Panel, walk: WalkForward) -> str:
     first, last = panel.cutoff[int(plan.folds[0].origins[0])], panel.cutoff[plan.last_origin]
     window = "all that is known" if walk.window_steps is None else f"the last {walk.window_steps} steps"
     return (
-        f"{walk.n_cutoffs} cutoffs from {first:%F} to {last:%F} in {len(plan.folds)} folds, {len(panel.series_ids)} series; "
-        f"{len(plan.ats)} fits ({plan.refit}) on {window}, {min(plan.rows)} to {max(plan.rows)} rows, embargo {walk.embargo_steps} steps"
+        f"{walk.n_cutoffs} cutoffs from {first:%F} to {last:%F} in {len(plan.folds)} folds,"
+        f" {len(panel.series_ids)} series; {len(plan.ats)} fits ({plan.refit}) on {window}, {min(plan.rows)}"
+        f" to {max(plan.rows)} rows, embargo {walk.embargo_steps} steps"
     )
 
 
 def build_plan_json(plan: FitPlan, panel: Panel, walk: WalkForward, done: set[int]) -> dict[str, Any]:
-    """The plan as plain data. done: origins as of which a fit is there; folds without one were left out when the budget ended."""
+    """The plan as plain data. done: origins as of which a fit is there; folds without one were
+    left out when the budget ended.
+    """
     rows = dict(zip(plan.ats, plan.rows, strict=True))
     return {
         "refit": plan.refit,

@@ -1,4 +1,6 @@
-"""The stage in one screen: plan the folds, make the fits, forecast out of sample, then the gate's rows by the fit as of seen_until."""
+"""The stage in one screen: plan the folds, make the fits, forecast out of sample, then the
+gate's rows by the fit as of seen_until.
+"""
 
 import hashlib
 import time
@@ -28,7 +30,10 @@ from tasks.train.walk import WalkForecasts, build_forecast_frame, predict_walk, 
 
 
 class TrainResult(NamedTuple):
-    """forecasts: out of sample, before the gate's rows. gate: the final fit over them. metrics: see `score`. plan, picture: of the walk. search, its pictures, selection: what was chosen inside the windows, None where nothing was."""
+    """forecasts: out of sample, before the gate's rows. gate: the final fit over them. metrics:
+    see `score`. plan, picture: of the walk. search, its pictures, selection: what was chosen
+    inside the windows, None where nothing was.
+    """
 
     forecasts: pl.DataFrame
     gate: pl.DataFrame
@@ -55,13 +60,19 @@ def fit_model(
     vintages: pl.DataFrame | None = None,
     tell: TrialLogger | None = None,
 ) -> TrainResult:
-    """Walk *model* forward over the features (FEATURES) and earlier vintages of their values (VINTAGES).
+    """Walk *model* forward over the features (FEATURES) and earlier vintages of their values
+    (VINTAGES).
 
-    model_params: the model's own, some of which `OwnTraining` takes. tell: hears of every trial of a search.
+    model_params: the model's own, some of which `OwnTraining` takes. tell: hears of every trial of
+    a search.
     """
     until = None if params.budget_s is None else time.monotonic() + params.budget_s
     own, of_forecaster = split_model_params(model, model_params)
-    walk = params if own.refit_every_cutoffs is None else params.model_copy(update={"refit_every_cutoffs": own.refit_every_cutoffs})
+    walk = (
+        params
+        if own.refit_every_cutoffs is None
+        else params.model_copy(update={"refit_every_cutoffs": own.refit_every_cutoffs})
+    )
     panel = build_panel(features, schema, calendar, vintages)
     n_steps = len(panel.event_time)
     last_origin = n_steps - 1 - gate_steps
@@ -71,16 +82,23 @@ def fit_model(
     plan = plan_fits(panel, folds, walk, last_origin, own)
     say(f"{model}: {describe_plan(plan, panel, walk)}")
 
-    ground = FitContext(panel, walk, own.forecaster or model, walk.seed, of_forecaster, compute_code_digest(), (), own.select)
-    searches = [] if own.search is None else run_searches(ground, plan, own.search, about, say, until, *([] if tell is None else [tell]))
+    ground = FitContext(
+        panel, walk, own.forecaster or model, walk.seed, of_forecaster, compute_code_digest(), (), own.select
+    )
+    searches = (
+        []
+        if own.search is None
+        else run_searches(ground, plan, own.search, about, say, until, *([] if tell is None else [tell]))
+    )
     ground = ground._replace(searched=tuple((s.inner.at, s.own) for s in searches))
     start = None if own.start_from is None else load_starting_fit(own.start_from, ground, plan)
     fits = run_fits(ground, plan, say, until, start)
     kept = build_plan_json(plan, panel, walk, set(fits))
     if left_out := kept["n_cutoffs_left_out"]:
         say(
-            f"{model}: THE BUDGET of {params.budget_s:g} s ended after {len(fits)} of {len(plan.ats)} fits. The oldest {left_out} of {walk.n_cutoffs} cutoffs have no "
-            "forecasts. What is done is kept: raise `train.budget_s` and run again to go on from there."
+            f"{model}: THE BUDGET of {params.budget_s:g} s ended after {len(fits)} of {len(plan.ats)} fits."
+            f" The oldest {left_out} of {walk.n_cutoffs} cutoffs have no forecasts. What is done is kept:"
+            " raise `train.budget_s` and run again to go on from there."
         )
     final = decode_fit(fits[plan.release_cutoff], ground)
     x, where = panel.at(np.arange(last_origin, n_steps))
@@ -91,30 +109,54 @@ def fit_model(
         "forecaster": ground.forecaster,
         "seen_until": panel.cutoff[last_origin].isoformat(),
         "as_of": panel.cutoff[-1].isoformat(),
-        "folds": [{"fit_at": fold["fit_at"], "n_cutoffs": fold["n_cutoffs"]} for fold in kept["folds"] if fold["done"]],
+        "folds": [
+            {"fit_at": fold["fit_at"], "n_cutoffs": fold["n_cutoffs"]}
+            for fold in kept["folds"]
+            if fold["done"]
+        ],
         "params": ground.get_params_at(plan.release_cutoff),
         "refit": own.refit,
-        "start_from": None if start is None else {"folder": own.start_from, "sha256": hashlib.sha256(start).hexdigest()},
+        "start_from": (
+            None if start is None else {"folder": own.start_from, "sha256": hashlib.sha256(start).hexdigest()}
+        ),
         "stride_steps": walk.stride_steps,
     }
     picture = render_folds(plan, walk, about.horizon_steps, n_steps)
     trained = TrainResult(forecasts, gate, final, facts, score(forecasts, about, panel), kept, picture)
     if searches:
         started = ground._replace(searched=())
-        trained = trained._replace(search=[build_search_report(s, started, plan, fits) for s in searches], search_pictures=searches[-1].pictures())
-    return trained if own.select is None else trained._replace(selection=_build_selection(ground, plan, fits, schema))
+        trained = trained._replace(
+            search=[build_search_report(s, started, plan, fits) for s in searches],
+            search_pictures=searches[-1].pictures(),
+        )
+    return (
+        trained
+        if own.select is None
+        else trained._replace(selection=_build_selection(ground, plan, fits, schema))
+    )
 
 
-def _build_selection(ground: FitContext, plan: FitPlan, fits: dict[int, bytes], schema: FeatureSchema) -> dict[str, Any]:
+def _build_selection(
+    ground: FitContext, plan: FitPlan, fits: dict[int, bytes], schema: FeatureSchema
+) -> dict[str, Any]:
     """Which columns the fit of each fold kept, and the shipped one."""
-    kept = [(ground.panel.cutoff[at].isoformat(), set(schema.names) - set(decode_fit(fits[at], ground).ignored)) for at in sorted(fits)]  # type: ignore[attr-defined]
-    return build_selection_report(schema, ground.build(ground.get_params_at(plan.release_cutoff)).dispensable, kept)  # type: ignore[attr-defined]
+    kept = [
+        (ground.panel.cutoff[at].isoformat(), set(schema.names) - set(decode_fit(fits[at], ground).ignored))  # type: ignore[attr-defined]
+        for at in sorted(fits)
+    ]
+    return build_selection_report(
+        schema,
+        ground.build(ground.get_params_at(plan.release_cutoff)).dispensable,  # type: ignore[attr-defined]
+        kept,
+    )
 
 
 def score(forecasts: pl.DataFrame, about: About, panel: Panel) -> dict[str, Any]:
-    """Mean losses over all cutoffs whose y is known: MAE, RMSE and bias in the target's unit and the primary loss, overall and by series, step, year and cutoff (counted from 1).
+    """Mean losses over all cutoffs whose y is known: MAE, RMSE and bias in the target's unit and
+    the primary loss, overall and by series, step, year and cutoff (counted from 1).
 
-    Here each model speaks for itself, without the level factor that `ensemble` adds before it compares.
+    Here each model speaks for itself, without the level factor that `ensemble` adds before it
+    compares.
     """
     names = ("mae", "rmse", "bias")
     seasonal = build_seasonal_from_panel(panel, about)
@@ -122,7 +164,9 @@ def score(forecasts: pl.DataFrame, about: About, panel: Panel) -> dict[str, Any]
     scored = score_elements(forecasts, names, primary=about.primary_score, yardstick=yardstick)
 
     def means(*by: str) -> pl.DataFrame:
-        return compute_mean_scores(scored, by).select(*by, *names, pl.col("primary").alias(f"primary_{about.primary_score}"), "n")
+        return compute_mean_scores(scored, by).select(
+            *by, *names, pl.col("primary").alias(f"primary_{about.primary_score}"), "n"
+        )
 
     numbered = means("cutoff").with_columns(cutoff=pl.col("cutoff").rank("dense").cast(pl.Int64))
     return {

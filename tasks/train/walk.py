@@ -22,14 +22,25 @@ class WalkForecasts(NamedTuple):
     z_hat: np.ndarray
 
 
-def run_fits(ground: FitContext, plan: FitPlan, say: Callable[[str], None], until: float | None = None, start: bytes | None = None) -> dict[int, bytes]:
-    """The fit of each origin in *plan.ats*; of independent ones those that the clock (*until*, monotonic) left time for, the newest first."""
+def run_fits(
+    ground: FitContext,
+    plan: FitPlan,
+    say: Callable[[str], None],
+    until: float | None = None,
+    start: bytes | None = None,
+) -> dict[int, bytes]:
+    """The fit of each origin in *plan.ats*; of independent ones those that the clock (*until*,
+    monotonic) left time for, the newest first.
+    """
     make = run_chained_fits if plan.refit == "warm" else run_independent_fits
     return dict(zip(plan.ats, make(ground, plan.ats, plan.rows, say, until, start), strict=False))
 
 
 def predict_walk(ground: FitContext, plan: FitPlan, fits: Mapping[int, bytes]) -> WalkForecasts:
-    """What each fit says at the cutoffs it serves. Out of sample by construction: a fit saw `panel.training(fit_at)` and nothing else."""
+    """What each fit says at the cutoffs it serves.
+
+    Out of sample by construction: a fit saw `panel.training(fit_at)` and nothing else.
+    """
     parts = []
     for fold in plan.folds:
         if (fit := fits.get(plan.get_fit_origin(fold))) is not None:
@@ -38,7 +49,9 @@ def predict_walk(ground: FitContext, plan: FitPlan, fits: Mapping[int, bytes]) -
     return WalkForecasts(np.concatenate([p.where for p in parts]), np.concatenate([p.z_hat for p in parts]))
 
 
-def build_forecast_frame(panel: Panel, predicted: WalkForecasts, about: About, calendar: Calendar, model: str) -> pl.DataFrame:
+def build_forecast_frame(
+    panel: Panel, predicted: WalkForecasts, about: About, calendar: Calendar, model: str
+) -> pl.DataFrame:
     """FORECAST rows with y where it is known, in the target's unit."""
     steps = panel.schema.horizon_steps
     order = np.lexsort(predicted.where.T)  # by series, then origin: the order of the frame

@@ -1,4 +1,6 @@
-"""The DVC command `python -m tasks.validate`: data/raw -> data/clean, data/quarantine, data/reports/validate."""
+"""The DVC command `python -m tasks.validate`: data/raw -> data/clean, data/quarantine,
+data/reports/validate.
+"""
 
 import shutil
 from pathlib import Path
@@ -14,11 +16,14 @@ from tasks.validate.stage import ValidatedRows, build_limit_error, is_over_limit
 
 
 def main(root: Path = ROOT, home: Path | None = None) -> None:
-    """Read the raw rows, split them, write both parts and the report; above the limit nothing but the copy in *home* is written."""
+    """Read the raw rows, split them, write both parts and the report; above the limit nothing
+    but the copy in *home* is written.
+    """
     params = read_params("validate", ValidateParams, root)
     validated = validate_rows(read_frame(root / "data/raw/rows.parquet", SERIES), read_about(root), params)
     failed = (home or read_settings().home) / "failed" / "validate"
-    if is_over_limit(validated, params):  # DVC's outs change only when the stage succeeds, so what stops it is written beside them
+    # DVC's outs change only when the stage succeeds, so what stops it is written beside them
+    if is_over_limit(validated, params):
         with write_folder(failed) as folder:
             write_frame(folder / "rows.parquet", validated.quarantined, QUARANTINE)
             _write_report(folder, validated)
@@ -34,7 +39,8 @@ def main(root: Path = ROOT, home: Path | None = None) -> None:
         _write_report(folder, validated)
     summary = validated.summary
     print(
-        f"validate: {summary['clean']:,} rows clean, {summary['quarantined']:,} in quarantine ({summary['quarantined_frac']:.3%}); {validated.gaps.height:,} gaps"
+        f"validate: {summary['clean']:,} rows clean, {summary['quarantined']:,} in quarantine"
+        f" ({summary['quarantined_frac']:.3%}); {validated.gaps.height:,} gaps"
     )
 
 
@@ -42,7 +48,12 @@ def _write_report(folder: Path, validated: ValidatedRows) -> None:
     write_json(folder / "suite.json", validated.suite)
     write_json(folder / "result.json", validated.result)
     write_json(folder / "summary.json", validated.summary)
-    write_text(folder / "index.html", render_validation(validated.summary, validated.result, validated.quarantined, validated.profile, validated.gaps))
+    write_text(
+        folder / "index.html",
+        render_validation(
+            validated.summary, validated.result, validated.quarantined, validated.profile, validated.gaps
+        ),
+    )
 
 
 if __name__ == "__main__":

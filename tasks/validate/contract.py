@@ -13,7 +13,9 @@ from tasks.validate.params import ColumnRule, ValidateParams
 
 
 class RuleExpectation(NamedTuple):
-    """One rule: its name, the expectation's type and arguments, and the reason a failing row gets."""
+    """One rule: its name, the expectation's type and arguments, and the reason a failing row
+    gets.
+    """
 
     rule: str
     kind: str
@@ -22,7 +24,9 @@ class RuleExpectation(NamedTuple):
 
 
 class ContractCheck(NamedTuple):
-    """failures: for each rule, in the contract's order. suite, result: as Great Expectations states them, without times and ids."""
+    """failures: for each rule, in the contract's order. suite, result: as Great Expectations
+    states them, without times and ids.
+    """
 
     failures: list[RuleFailure]
     suite: dict[str, Any]
@@ -45,17 +49,37 @@ def build_expectations(params: ValidateParams) -> Iterator[RuleExpectation]:
 
 def _build_column_expectations(column: str, rule: ColumnRule) -> Iterator[RuleExpectation]:
     if not rule.nullable:
-        yield RuleExpectation(f"{column} is known", "ExpectColumnValuesToNotBeNull", {"column": column}, pl.lit(f"{column} is missing"))
+        yield RuleExpectation(
+            f"{column} is known",
+            "ExpectColumnValuesToNotBeNull",
+            {"column": column},
+            pl.lit(f"{column} is missing"),
+        )
     if rule.min is not None:
         sign = ">" if rule.strict_min else ">="
         arguments = {"column": column, "min_value": rule.min, "strict_min": rule.strict_min}
-        yield RuleExpectation(f"{column} {sign} {rule.min:g}", "ExpectColumnValuesToBeBetween", arguments, _format_seen(column, f"{sign} {rule.min:g}"))
+        yield RuleExpectation(
+            f"{column} {sign} {rule.min:g}",
+            "ExpectColumnValuesToBeBetween",
+            arguments,
+            _format_seen(column, f"{sign} {rule.min:g}"),
+        )
     if rule.max is not None:
         arguments = {"column": column, "max_value": rule.max}
-        yield RuleExpectation(f"{column} <= {rule.max:g}", "ExpectColumnValuesToBeBetween", arguments, _format_seen(column, f"<= {rule.max:g}"))
+        yield RuleExpectation(
+            f"{column} <= {rule.max:g}",
+            "ExpectColumnValuesToBeBetween",
+            arguments,
+            _format_seen(column, f"<= {rule.max:g}"),
+        )
     if rule.values is not None:
         arguments = {"column": column, "value_set": list(rule.values)}
-        yield RuleExpectation(f"{column} in set", "ExpectColumnValuesToBeInSet", arguments, _format_seen(column, f"one of {list(rule.values)}"))
+        yield RuleExpectation(
+            f"{column} in set",
+            "ExpectColumnValuesToBeInSet",
+            arguments,
+            _format_seen(column, f"one of {list(rule.values)}"),
+        )
 
 
 def _format_seen(column: str, wanted: str) -> pl.Expr:
@@ -63,14 +87,19 @@ def _format_seen(column: str, wanted: str) -> pl.Expr:
 
 
 def check_contract(rows: pl.DataFrame, params: ValidateParams) -> ContractCheck:
-    """Run the suite over *rows*, which are not empty. Raises ContractError when an expectation could not be computed."""
+    """Run the suite over *rows*, which are not empty.
+
+    Raises ContractError when an expectation could not be computed.
+    """
     listed = list(build_expectations(params))
     if not listed:
         return ContractCheck([], {"name": "contract", "expectations": []}, {"success": True, "results": []})
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Great Expectations imports sre_constants, which Python deprecates
+        # Great Expectations imports sre_constants, which Python deprecates
+        warnings.simplefilter("ignore", DeprecationWarning)
         suite, results = _run_suite(rows.select(params.names), listed)
-    by_rule = {result.expectation_config.meta["rule"]: result for result in results}  # in another order than the suite's
+    # In another order than the suite's
+    by_rule = {result.expectation_config.meta["rule"]: result for result in results}
     failures = []
     for expected in listed:
         result = by_rule[expected.rule]
@@ -78,16 +107,24 @@ def check_contract(rows: pl.DataFrame, params: ValidateParams) -> ContractCheck:
         at = pl.Series(sorted(result.result.get("unexpected_index_list") or []), dtype=pl.UInt32)
         if len(at) != result.result["unexpected_count"] or result.success != (len(at) == 0):
             raise ContractError(
-                f"Great Expectations counts {result.result['unexpected_count']} rows against {expected.rule!r}, but lists {len(at)}. Report it."
+                f"Great Expectations counts {result.result['unexpected_count']} rows against"
+                f" {expected.rule!r}, but lists {len(at)}. Report it."
             )
         failures.append(RuleFailure(expected.rule, at, expected.reason))
-    return ContractCheck(failures, suite, {"success": all(r.success for r in by_rule.values()), "results": [_select_facts(by_rule[e.rule]) for e in listed]})
+    return ContractCheck(
+        failures,
+        suite,
+        {
+            "success": all(r.success for r in by_rule.values()),
+            "results": [_select_facts(by_rule[e.rule]) for e in listed],
+        },
+    )
 
 
 def _run_suite(values: pl.DataFrame, listed: list[RuleExpectation]) -> tuple[dict[str, Any], list[Any]]:
     read_settings()  # telemetry off, before the import reads the environment
-    import great_expectations as gx  # noqa: PLC0415  (6 s; only this stage pays it)
-    import pandas as pd  # noqa: PLC0415  (comes with great_expectations)
+    import great_expectations as gx
+    import pandas as pd
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
@@ -96,7 +133,9 @@ def _run_suite(values: pl.DataFrame, listed: list[RuleExpectation]) -> tuple[dic
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": frame})
     expected = [getattr(gx.expectations, e.kind)(**e.arguments, meta={"rule": e.rule}) for e in listed]
     suite = gx.ExpectationSuite(name="contract", expectations=expected)
-    results = batch.validate(suite, result_format={"result_format": "COMPLETE", "exclude_unexpected_values": True}).results
+    results = batch.validate(
+        suite, result_format={"result_format": "COMPLETE", "exclude_unexpected_values": True}
+    ).results
     return suite.to_json_dict(), results
 
 
@@ -106,7 +145,8 @@ def _check_no_exception(rule: str, info: dict[str, Any]) -> None:
     for part in raised:
         if part["raised_exception"]:
             raise ContractError(
-                f"The rule {rule!r} could not be computed: {part['exception_message']}. Correct it in the dataset's `validate` section."
+                f"The rule {rule!r} could not be computed: {part['exception_message']}. Correct it in the"
+                " dataset's `validate` section."
             )
 
 
@@ -115,4 +155,10 @@ def _select_facts(result: Any) -> dict[str, Any]:
     kept = ("element_count", "missing_count", "unexpected_count", "unexpected_percent")
     arguments = {k: v for k, v in config.kwargs.items() if k != "batch_id"}
     facts = {k: result.result[k] for k in kept if k in result.result}
-    return {"rule": config.meta["rule"], "type": config.type, "kwargs": arguments, "success": bool(result.success), "result": facts}
+    return {
+        "rule": config.meta["rule"],
+        "type": config.type,
+        "kwargs": arguments,
+        "success": bool(result.success),
+        "result": facts,
+    }

@@ -8,7 +8,10 @@ from tasks.core.about import Strict
 
 
 class ColumnRule(Strict):
-    """What a value of one column may be, in the column's unit. A null is allowed only where `nullable`, an infinite value never."""
+    """What a value of one column may be, in the column's unit.
+
+    A null is allowed only where `nullable`, an infinite value never.
+    """
 
     min: float | None = None
     max: float | None = None
@@ -32,7 +35,9 @@ class RowRule(Strict):
 
 
 class ValidateParams(Strict):
-    """max_quarantine_frac: of the received rows, above which the stage stops. min_rows: received rows, all series together."""
+    """max_quarantine_frac: of the received rows, above which the stage stops. min_rows: received
+    rows, all series together.
+    """
 
     max_quarantine_frac: Annotated[float, Field(ge=0, le=1)]
     min_rows: Annotated[int, Field(ge=1)] = 1

@@ -1,6 +1,8 @@
-"""50 LightGBM trials on windows of M4 Hourly, killed twice from outside while they run: seconds altogether, and whether a trial was lost or repeated; prints, asserts nothing.
+"""50 LightGBM trials on windows of M4 Hourly, killed twice from outside while they run: seconds
+altogether, and whether a trial was lost or repeated; prints, asserts nothing.
 
-Beside it the same search undisturbed, and what its gain was worth on cutoffs that no trial saw. Inner fits learn from all hours. The competition's test part is not read.
+Beside it the same search undisturbed, and what its gain was worth on cutoffs that no trial saw.
+Inner fits learn from all hours. The competition's test part is not read.
 """
 
 import json
@@ -64,20 +66,39 @@ print(json.dumps([[t.number, t.state.name, t.params, "whole" in t.user_attrs, t.
 
 
 def _start(folder, shared_data):
-    command = [sys.executable, "-c", RUN, str(folder), str(shared_data / "m4/Hourly-train.csv"), str(N_WORKERS), str(N_TRIALS)]
+    command = [
+        sys.executable,
+        "-c",
+        RUN,
+        str(folder),
+        str(shared_data / "m4/Hourly-train.csv"),
+        str(N_WORKERS),
+        str(N_TRIALS),
+    ]
     environment = build_child_environment(TIDEMILL_HOME=str(folder), TIDEMILL_WORKERS=str(N_WORKERS))
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def _n_ended(folder):
-    """How many lines of the journal end a trial: 6 is Optuna's word for a new state, 1 to 3 are those of an end."""
-    said = [json.loads(line) for path in folder.glob("search/*/journal.log") for line in path.read_text().split("\n")[:-1]]
+    """How many lines of the journal end a trial: 6 is Optuna's word for a new state, 1 to 3 are
+    those of an end."""
+    said = [
+        json.loads(line)
+        for path in folder.glob("search/*/journal.log")
+        for line in path.read_text().split("\n")[:-1]
+    ]
     return sum(line["op_code"] == 6 and line["state"] in {1, 2, 3} for line in said)
 
 
 def _trials(folder):
     (journal,) = folder.glob("search/*/journal.log")
-    return json.loads(subprocess.run([sys.executable, "-c", LOOK, str(journal)], capture_output=True, text=True, check=True).stdout)
+    return json.loads(
+        subprocess.run(
+            [sys.executable, "-c", LOOK, str(journal)], capture_output=True, text=True, check=True
+        ).stdout
+    )
 
 
 def _finish(folder, shared_data):
@@ -107,14 +128,17 @@ def test_fifty_trials_killed_twice(shared_data, tmp_path, capsys):
     lost = [t for t in cut_off if t[3] and ended.count(json.dumps(t[2])) != 1]
     with capsys.disabled():
         print(
-            f"\nsearch: {N_TRIALS} LightGBM trials on M4 Hourly windows, {N_WORKERS} workers; reach: killed twice <= 300 s, no trial lost or repeated"
+            f"\nsearch: {N_TRIALS} LightGBM trials on M4 Hourly windows, {N_WORKERS} workers; reach: killed"
+            " twice <= 300 s, no trial lost or repeated"
         )
         print(
-            f"  killed after {KILLED_AFTER} trials: {killed_s:.0f} s with features and walk, {len(ended)} ended, {len(cut_off)} cut off and done again"
+            f"  killed after {KILLED_AFTER} trials: {killed_s:.0f} s with features and walk, {len(ended)}"
+            f" ended, {len(cut_off)} cut off and done again"
         )
         print(f"  lost {len(lost)}, repeated {len(ended) - len(set(ended))}; undisturbed {calm_s:.0f} s")
         for name, seen in (("killed", found), ("undisturbed", calm)):
             gain = (
-                f"inner gain {100 * seen['inner_gain']:.1f} %, outer {100 * seen['outer']['gain']:.1f} %, overfit {100 * seen['overfit']:.1f} points"
+                f"inner gain {100 * seen['inner_gain']:.1f} %, outer {100 * seen['outer']['gain']:.1f} %,"
+                f" overfit {100 * seen['overfit']:.1f} points"
             )
             print(f"  {name}: {seen['states']}, {gain}")

@@ -1,6 +1,8 @@
-"""10,000 series x 500 rows through the features and the train stage's own functions, 4 cutoffs with a refit each: seconds and peak memory of each process.
+"""10,000 series x 500 rows through the features and the train stage's own functions, 4 cutoffs with
+a refit each: seconds and peak memory of each process.
 
-Beside it, what a second training costs whose fits are all kept, and how many fits a history needs that is a month longer. Printed, not asserted.
+Beside it, what a second training costs whose fits are all kept, and how many fits a history needs
+that is a month longer. Printed, not asserted.
 """
 
 import json
@@ -62,7 +64,12 @@ end(n_fits=trained.plan["n_fits"], said=said, mae=trained.metrics["overall"]["ma
 def _run(code, folder, *arguments):
     command = [sys.executable, "-c", PRELUDE + code, str(folder), *map(str, arguments)]
     done = subprocess.run(
-        command, cwd=ROOT, env=build_child_environment(TIDEMILL_HOME=str(folder / "home"), TIDEMILL_WORKERS="1"), capture_output=True, text=True, check=True
+        command,
+        cwd=ROOT,
+        env=build_child_environment(TIDEMILL_HOME=str(folder / "home"), TIDEMILL_WORKERS="1"),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -72,7 +79,8 @@ def test_ten_thousand_series(tmp_path, capsys):
     with capsys.disabled():
         made = _run(MAKE, tmp_path, *size)
         print(
-            f"\n{size[0]:,} series x {size[1]} rows, {made['columns']} columns, 4 cutoffs, one worker; reach: ridge and lightgbm together <= 600 s, <= 4 GB"
+            f"\n{size[0]:,} series x {size[1]} rows, {made['columns']} columns, 4 cutoffs, one worker; reach:"
+            " ridge and lightgbm together <= 600 s, <= 4 GB"
         )
         print(f"  features            {made['seconds']:6.1f} s  peak {made['peak_gb']:.2f} GB")
         total = 0.0
@@ -80,8 +88,15 @@ def test_ten_thousand_series(tmp_path, capsys):
             shorter, longer, again = (_run(WALK, tmp_path, *size, model, days) for days in (28, 0, 0))
             total += shorter["seconds"]
             print(
-                f"  {model:<8} fresh      {shorter['seconds']:6.1f} s  peak {shorter['peak_gb']:.2f} GB, {shorter['n_fits']} fits, MAE {shorter['mae']:.3f}"
+                f"  {model:<8} fresh      {shorter['seconds']:6.1f} s  peak {shorter['peak_gb']:.2f} GB,"
+                f" {shorter['n_fits']} fits, MAE {shorter['mae']:.3f}"
             )
-            print(f"  {model:<8} 28 d later {longer['seconds']:6.1f} s  peak {longer['peak_gb']:.2f} GB, {longer['said'][1]}")
-            print(f"  {model:<8} again      {again['seconds']:6.1f} s  peak {again['peak_gb']:.2f} GB, {again['said'][1]}")
+            print(
+                f"  {model:<8} 28 d later {longer['seconds']:6.1f} s  peak {longer['peak_gb']:.2f} GB,"
+                f" {longer['said'][1]}"
+            )
+            print(
+                f"  {model:<8} again      {again['seconds']:6.1f} s  peak {again['peak_gb']:.2f} GB,"
+                f" {again['said'][1]}"
+            )
         print(f"  together            {total:6.1f} s")

@@ -1,4 +1,5 @@
-"""Grids: which steps exist, which come next, and that the end of the data does not change the steps before it."""
+"""Grids: which steps exist, which come next, and that the end of the data does not change the
+steps before it."""
 
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
@@ -22,7 +23,14 @@ def day(year, month, date=1):
 
 
 def about_of(calendar, every="1d", **more):
-    return About(description="t", every=every, calendar=calendar, target=Target(column="y", unit="u"), horizon_steps=2, **more)
+    return About(
+        description="t",
+        every=every,
+        calendar=calendar,
+        target=Target(column="y", unit="u"),
+        horizon_steps=2,
+        **more,
+    )
 
 
 XNYS = build_calendar(about_of("exchange:XNYS"), reach=(day(1999, 1, 4), day(2018, 12, 31)))
@@ -41,13 +49,18 @@ def test_sessions_of_new_york_are_exactly_the_days_of_the_embedded_bars(index):
 
 
 def test_days_off_of_the_exchange_are_no_steps():
-    off = [day(2001, 9, 11), day(2012, 10, 29), day(2018, 12, 5), day(2018, 12, 25)]  # attack, hurricane, mourning, holiday
+    # attack, hurricane, mourning, holiday
+    off = [day(2001, 9, 11), day(2012, 10, 29), day(2018, 12, 5), day(2018, 12, 25)]
     assert not XNYS.is_on_grid(pl.Series(off, dtype=UTC_DTYPE)).any()
     assert XNYS.is_on_grid(pl.Series([day(2018, 12, 24), day(2018, 12, 26)], dtype=UTC_DTYPE)).all()
 
 
 def test_following_sessions_cross_the_year_end():
-    assert XNYS.list_next_steps(day(2018, 12, 31), 3).to_list() == [day(2019, 1, 2), day(2019, 1, 3), day(2019, 1, 4)]
+    assert XNYS.list_next_steps(day(2018, 12, 31), 3).to_list() == [
+        day(2019, 1, 2),
+        day(2019, 1, 3),
+        day(2019, 1, 4),
+    ]
 
 
 def test_following_weekdays_cross_weekend_and_year_end():
@@ -56,8 +69,15 @@ def test_following_weekdays_cross_weekend_and_year_end():
 
 
 def test_following_months_cross_the_year_end_and_keep_their_day():
-    assert Calendar("continuous", "1mo").list_next_steps(day(2023, 11), 3).to_list() == [day(2023, 12), day(2024, 1), day(2024, 2)]
-    assert Calendar("continuous", "1q").list_next_steps(day(2023, 10), 2).to_list() == [day(2024, 1), day(2024, 4)]
+    assert Calendar("continuous", "1mo").list_next_steps(day(2023, 11), 3).to_list() == [
+        day(2023, 12),
+        day(2024, 1),
+        day(2024, 2),
+    ]
+    assert Calendar("continuous", "1q").list_next_steps(day(2023, 10), 2).to_list() == [
+        day(2024, 1),
+        day(2024, 4),
+    ]
 
 
 def test_following_hours_cross_a_leap_day():
@@ -66,7 +86,12 @@ def test_following_hours_cross_a_leap_day():
 
 
 @settings(deadline=None)
-@given(kind=st.sampled_from(sorted(CALENDARS)), start=st.integers(0, 5_000), n=st.integers(1, 60), k=st.integers(0, 60))
+@given(
+    kind=st.sampled_from(sorted(CALENDARS)),
+    start=st.integers(0, 5_000),
+    n=st.integers(1, 60),
+    k=st.integers(0, 60),
+)
 def test_following_is_the_grid_further_on(kind, start, n, k):
     """Steps ahead do not depend on how they are asked for: n + k at once, or n and then k."""
     calendar = CALENDARS[kind]
@@ -81,11 +106,20 @@ def first_step(calendar, start):
     """A step at or after day *start* of 2000; the first of a month, where months are steps."""
     days = [day(2000, 1) + timedelta(days=start + i) for i in range(3)]
     months = calendar.every.endswith(("mo", "q", "y"))
-    return day(2000 + start % 40, 1 + start % 12) if months else next(d for d in days if calendar.kind != "weekdays" or d.weekday() < 5)
+    return (
+        day(2000 + start % 40, 1 + start % 12)
+        if months
+        else next(d for d in days if calendar.kind != "weekdays" or d.weekday() < 5)
+    )
 
 
 @settings(deadline=None)
-@given(kind=st.sampled_from(sorted(CALENDARS)), start=st.integers(0, 4_000), n=st.integers(1, 80), cut=st.integers(0, 80))
+@given(
+    kind=st.sampled_from(sorted(CALENDARS)),
+    start=st.integers(0, 4_000),
+    n=st.integers(1, 80),
+    cut=st.integers(0, 80),
+)
 def test_truncated_grid_is_the_head_of_the_whole(kind, start, n, cut):
     calendar = CALENDARS[kind]
     origin = XNYS.sessions[start + 20] if kind == "exchange" else first_step(calendar, start)
@@ -109,7 +143,10 @@ def test_calendar_holds_its_own_steps_and_no_moment_between(kind, start, data):
 
 
 def test_ends_of_months_are_a_grid():
-    ends = pl.Series([day(2023, 12, 31), day(2024, 1, 31), day(2024, 2, 29), day(2024, 3, 31), day(2024, 4, 30)], dtype=UTC_DTYPE)
+    ends = pl.Series(
+        [day(2023, 12, 31), day(2024, 1, 31), day(2024, 2, 29), day(2024, 3, 31), day(2024, 4, 30)],
+        dtype=UTC_DTYPE,
+    )
     calendar = Calendar("continuous", "1mo")
     assert calendar.is_on_grid(ends).all()
     assert calendar.grid(ends[0], ends[-1]).to_list() == ends.to_list()
@@ -132,8 +169,12 @@ def test_cutoff_of_a_step_is_when_its_value_is_known(every):
     steps = calendar.grid(day(2024, 1), day(2026, 1)).head(20).to_frame()
     known = steps.select(calendar.nominal_known_at()).to_series().to_list()
     assert known == [calendar.get_cutoff(t) for t in steps["event_time"]]
-    assert known[:-1] == [t + timedelta(seconds=12.5) for t in steps["event_time"][1:]]  # a step ends where the next begins
-    assert all(k - t <= parse_step_length(every) + timedelta(seconds=12.5) for k, t in zip(known, steps["event_time"], strict=True))
+    # A step ends where the next begins
+    assert known[:-1] == [t + timedelta(seconds=12.5) for t in steps["event_time"][1:]]
+    assert all(
+        k - t <= parse_step_length(every) + timedelta(seconds=12.5)
+        for k, t in zip(known, steps["event_time"], strict=True)
+    )
 
 
 def test_sessions_that_travel_need_no_exchange_library():
@@ -145,7 +186,9 @@ def test_following_past_the_last_session_says_where_the_calendar_ends():
     carried = build_calendar(about_of("exchange:XNYS"), sessions=XNYS.sessions.head(100))
     with pytest.raises(CalendarError, match=r"ends 1999-05-14, fewer than 5 steps after 1999-05-14"):
         carried.list_next_steps(carried.sessions[-1], 5)
-    with pytest.raises(CalendarError, match=r"holds 1998-12-21 to 1999-05-\d\d; asked for 1999-01-04 to 2010"):
+    with pytest.raises(
+        CalendarError, match=r"holds 1998-12-21 to 1999-05-\d\d; asked for 1999-01-04 to 2010"
+    ):
         carried.grid(day(1999, 1, 4), day(2010, 1))
 
 

@@ -1,4 +1,5 @@
-"""Laws of every transform: there and back, rising, nothing below its least value, what a Box-Cox power lies between."""
+"""Laws of every transform: there and back, rising, nothing below its least value, what a Box-Cox
+power lies between."""
 
 import numpy as np
 import pytest
@@ -11,14 +12,18 @@ from tasks.core.about import About, Target
 from tasks.core.transform import inverse_transform_target, transform_target_array
 
 LEAST = {"none": -np.inf, "log": 0.0, "log1p": -1.0, "box_cox": 0.0}
-TARGETS = [Target(column="y", unit="1", transform=name, power=0.3 if name == "box_cox" else None) for name in LEAST]
+TARGETS = [
+    Target(column="y", unit="1", transform=name, power=0.3 if name == "box_cox" else None) for name in LEAST
+]
 every_transform = pytest.mark.parametrize("target", TARGETS, ids=list(LEAST))
 
 
 @every_transform
 @given(y=st.lists(st.floats(1e-6, 1e9), min_size=1, max_size=20))
 def test_there_and_back_is_where_it_was(target, y):
-    np.testing.assert_allclose(inverse_transform_target(target, transform_target_array(target, np.array(y))), y, rtol=1e-9)
+    np.testing.assert_allclose(
+        inverse_transform_target(target, transform_target_array(target, np.array(y))), y, rtol=1e-9
+    )
 
 
 @every_transform
@@ -32,7 +37,18 @@ def test_the_order_of_values_stays(target, y):
 
 @every_transform
 def test_what_has_no_z_is_missing(target):
-    z = transform_target_array(target, np.array([np.nan, np.inf, -np.inf, LEAST[target.transform], np.nextafter(max(LEAST[target.transform], -1e300), np.inf)]))
+    z = transform_target_array(
+        target,
+        np.array(
+            [
+                np.nan,
+                np.inf,
+                -np.inf,
+                LEAST[target.transform],
+                np.nextafter(max(LEAST[target.transform], -1e300), np.inf),
+            ]
+        ),
+    )
     assert np.isnan(z[:4]).all()
     assert np.isfinite(z[4])
 

@@ -10,7 +10,14 @@ import pytest
 
 from tasks.core.errors import FrameError
 from tasks.core.frames import SERIES
-from tasks.edges.artifacts import delete_leftovers, read_frame, read_json, write_folder, write_frame, write_json
+from tasks.edges.artifacts import (
+    delete_leftovers,
+    read_frame,
+    read_json,
+    write_folder,
+    write_frame,
+    write_json,
+)
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
@@ -32,8 +39,14 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
 
 
 def test_what_a_killed_writer_left_is_swept(tmp_path):
-    code = "import sys,time,pathlib\nfrom tasks.edges.artifacts import write_folder\nwith write_folder(pathlib.Path(sys.argv[1])) as f:\n (f/'a').write_text('x'); print('in', flush=True); time.sleep(60)"
-    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True)
+    code = (
+        "import sys,time,pathlib\nfrom tasks.edges.artifacts import write_folder\nwith"
+        " write_folder(pathlib.Path(sys.argv[1])) as f:\n (f/'a').write_text('x'); print('in', flush=True);"
+        " time.sleep(60)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True
+    )
     with child:
         assert child.stdout.readline() == "in\n"
         os.kill(child.pid, signal.SIGKILL)
@@ -73,8 +86,14 @@ def test_json_is_the_same_bytes_for_the_same_content(tmp_path):
 
 
 def test_a_process_started_on_the_lifeline_ends_with_its_parent(tmp_path):
-    """The outer process starts a sleeper on the lifeline and is killed; the sleeper must be gone at once."""
-    code = "import subprocess,sys\np=subprocess.Popen([sys.executable,'-m','tasks.edges.lifeline',sys.executable,'-c','import time; print(1,flush=True); time.sleep(60)'],stdout=subprocess.PIPE)\np.stdout.readline(); print(p.pid, flush=True); p.wait()"
+    """The outer process starts a sleeper on the lifeline and is killed; the sleeper must be gone
+    at once."""
+    code = (
+        "import"
+        " subprocess,sys\np=subprocess.Popen([sys.executable,'-m','tasks.edges.lifeline',sys.executable,'-c','import"
+        " time; print(1,flush=True); time.sleep(60)'],stdout=subprocess.PIPE)\np.stdout.readline();"
+        " print(p.pid, flush=True); p.wait()"
+    )
     outer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     with outer:
         sleeper = int(outer.stdout.readline())

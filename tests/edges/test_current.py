@@ -18,7 +18,10 @@ from tasks.promote.__main__ import main as promote
 
 def lock(root, dataset, *paths):
     """dvc.lock as a run with *dataset* leaves it, with a stage for each of *paths*."""
-    stages = {f"stage{k}": {"params": {"params.yaml": {"dataset": dataset}}, "outs": [{"path": path}]} for k, path in enumerate(paths)}
+    stages = {
+        f"stage{k}": {"params": {"params.yaml": {"dataset": dataset}}, "outs": [{"path": path}]}
+        for k, path in enumerate(paths)
+    }
     (root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
 
 
@@ -28,8 +31,14 @@ def left(tmp_path):
     with at_home(tmp_path / "home"):
         root = small_root(tmp_path / "root", small_rows(400))
         write_json(root / "data/raw/ledger.json", {"as_of": "1999-01-01T00:00:00Z"})
-        write_json(root / "data/decisions/promote/decision.json", {"dataset": "other", "decision": "promote", "reason": "r", "as_of": "t"})
-        write_json(root / "data/decisions/retrain/decision.json", {"dataset": "small", "due": False, "reason": "r", "as_of": "t"})
+        write_json(
+            root / "data/decisions/promote/decision.json",
+            {"dataset": "other", "decision": "promote", "reason": "r", "as_of": "t"},
+        )
+        write_json(
+            root / "data/decisions/retrain/decision.json",
+            {"dataset": "small", "due": False, "reason": "r", "as_of": "t"},
+        )
         lock(root, "other", "data/raw", "data/clean", "data/decisions/promote")
         yield root
 

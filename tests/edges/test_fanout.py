@@ -20,7 +20,11 @@ from tasks.edges.workers.fanout import MapOptions, is_pool_faster, run_jobs
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = {"weights": np.arange(1000.0), "empty": np.empty(0)}
 JOBS = list(range(8))
-HERE, THREADS, PROCESSES = MapOptions(1, releases_gil=False), MapOptions(3, releases_gil=True), MapOptions(2, releases_gil=False)
+HERE, THREADS, PROCESSES = (
+    MapOptions(1, releases_gil=False),
+    MapOptions(3, releases_gil=True),
+    MapOptions(2, releases_gil=False),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +58,9 @@ def test_processes_look_at_one_copy_of_what_is_shared_and_leave_nothing_in_home(
 @pytest.mark.parametrize("how", [HERE, THREADS, PROCESSES])
 def test_no_job_begins_after_the_end_of_the_budget_and_the_list_ends_there(how, processes_at_once):
     answers = iter([True] * 4 + [False] * 100)
-    assert run_jobs(fanned.scaled, SHARED, JOBS, how, go_on=lambda: next(answers)) == [fanned.scaled(SHARED, job) for job in JOBS[:4]]
+    assert run_jobs(fanned.scaled, SHARED, JOBS, how, go_on=lambda: next(answers)) == [
+        fanned.scaled(SHARED, job) for job in JOBS[:4]
+    ]
 
 
 @pytest.mark.parametrize("how", [HERE, THREADS, PROCESSES])
@@ -73,14 +79,16 @@ def test_a_killed_process_is_a_clear_error_and_what_was_done_has_been_told(proce
 
 def test_processes_are_started_only_when_they_pay():
     assert not is_pool_faster([0.01, 0.01], n_left=40, workers=8)
-    assert not is_pool_faster([12.0, 1.2], n_left=5, workers=2)  # a net: most of the first job is an import that each process would pay again
+    # A net: most of the first job is an import that each process would pay again
+    assert not is_pool_faster([12.0, 1.2], n_left=5, workers=2)
     assert is_pool_faster([3.0, 3.0], n_left=20, workers=4)
 
 
 def test_workers_end_with_the_one_who_started_them(tmp_path):
     code = (
-        "import fanned\nfrom tasks.edges.workers import fanout\nfanout.START_S = -1e6\n"
-        f"if __name__ == '__main__': fanout.run_jobs(fanned.slowly, {str(tmp_path)!r}, range(400), fanout.MapOptions(2, releases_gil=False))"
+        "import fanned\nfrom tasks.edges.workers import fanout\nfanout.START_S = -1e6\nif __name__ =="
+        f" '__main__': fanout.run_jobs(fanned.slowly, {str(tmp_path)!r}, range(400), fanout.MapOptions(2,"
+        " releases_gil=False))"
     )
     script = tmp_path / "parent.py"
     script.write_text(code)
@@ -88,7 +96,12 @@ def test_workers_end_with_the_one_who_started_them(tmp_path):
     parent = subprocess.Popen([sys.executable, str(script)], env=environment)
     with parent:
         workers = {parent.pid}
-        assert wait_for(lambda: len(workers.update(int(p.suffix[1:]) for p in tmp_path.glob("[0-9]*.[0-9]*")) or workers) == 3, 60)
+        assert wait_for(
+            lambda: (
+                len(workers.update(int(p.suffix[1:]) for p in tmp_path.glob("[0-9]*.[0-9]*")) or workers) == 3
+            ),
+            60,
+        )
         os.kill(parent.pid, signal.SIGKILL)
     assert wait_for(lambda: not any(psutil.pid_exists(pid) for pid in workers), 10)
 
@@ -98,7 +111,10 @@ def test_a_cluster_that_loses_a_worker_in_mid_run_gives_complete_and_equal_resul
     address = f"tcp://127.0.0.1:{port}"
     environment = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/support'}"}
     worker = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(tmp_path), address]
-    commands = [["dask", "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"], *[["dask", "worker", *worker]] * 2]
+    commands = [
+        ["dask", "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"],
+        *[["dask", "worker", *worker]] * 2,
+    ]
     marks = tmp_path / "marks"
     marks.mkdir()
     with (tmp_path / "log").open("w") as log:
@@ -126,5 +142,8 @@ def test_a_cluster_that_loses_a_worker_in_mid_run_gives_complete_and_equal_resul
 
 def test_no_scheduler_says_which_setting_and_what_to_start(tmp_path, monkeypatch):
     monkeypatch.setattr(fanout, "CONNECT_S", 1.0)
-    with at_home(tmp_path, TIDEMILL_DASK_ADDRESS=f"tcp://127.0.0.1:{find_free_port('127.0.0.1')}"), pytest.raises(SettingsError, match="dask scheduler"):
+    with (
+        at_home(tmp_path, TIDEMILL_DASK_ADDRESS=f"tcp://127.0.0.1:{find_free_port('127.0.0.1')}"),
+        pytest.raises(SettingsError, match="dask scheduler"),
+    ):
         run_jobs(fanned.scaled, SHARED, JOBS, HERE)

@@ -27,9 +27,16 @@ from tasks.edges.processes import (
 )
 
 SLEEPER = "import time; time.sleep(600)"
-# A parent whose child leads a session of its own, as BentoML's and Prefect's do; the child's id goes to the log.
-PARENT = f"import subprocess, sys, time; print(subprocess.Popen([sys.executable, '-c', {SLEEPER!r}], start_new_session=True).pid, flush=True); time.sleep(600)"
-DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+# A parent whose child leads a session of its own, as BentoML's and Prefect's do; the child's id
+# goes to the log.
+PARENT = (
+    f"import subprocess, sys, time; print(subprocess.Popen([sys.executable, '-c', {SLEEPER!r}],"
+    " start_new_session=True).pid, flush=True); time.sleep(600)"
+)
+DEAF = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True);"
+    " time.sleep(600)"
+)
 
 
 def _started(code):
@@ -41,7 +48,10 @@ def test_a_stopped_process_takes_its_descendants_with_it():
     child, marked, grandchild = _started(PARENT)
     stop_process(marked)
     child.wait()
-    assert not psutil.pid_exists(int(grandchild)) or psutil.Process(int(grandchild)).status() == psutil.STATUS_ZOMBIE
+    assert (
+        not psutil.pid_exists(int(grandchild))
+        or psutil.Process(int(grandchild)).status() == psutil.STATUS_ZOMBIE
+    )
     child.stdout.close()
 
 
@@ -53,7 +63,13 @@ def test_descendants_of_a_killed_process_are_found_and_stopped():
     assert is_alive(marked)
     stop_process(marked)
     assert not is_alive(marked)
-    assert wait_for(lambda: not psutil.pid_exists(int(grandchild)) or psutil.Process(int(grandchild)).status() == psutil.STATUS_ZOMBIE, STOP_S)
+    assert wait_for(
+        lambda: (
+            not psutil.pid_exists(int(grandchild))
+            or psutil.Process(int(grandchild)).status() == psutil.STATUS_ZOMBIE
+        ),
+        STOP_S,
+    )
     child.stdout.close()
 
 
@@ -67,7 +83,12 @@ def test_who_does_not_listen_is_ended_by_force():
 def test_an_id_that_was_given_to_somebody_else_is_left_alone():
     bystander = subprocess.Popen([sys.executable, "-c", SLEEPER], start_new_session=True)
     try:
-        earlier = ProcessIdentity(name="ours", pid=bystander.pid, started=build_process_identity("bystander", bystander.pid).started - 3600, token="0" * 32)
+        earlier = ProcessIdentity(
+            name="ours",
+            pid=bystander.pid,
+            started=build_process_identity("bystander", bystander.pid).started - 3600,
+            token="0" * 32,
+        )
         assert not is_running(earlier)
         stop_process(earlier, within_s=0.5)
         assert bystander.poll() is None
@@ -79,18 +100,24 @@ def test_an_id_that_was_given_to_somebody_else_is_left_alone():
 def test_a_child_ends_with_the_process_that_started_it():
     talker = f"print('here', flush=True); {SLEEPER}"
     code = (
-        "import os, sys, subprocess; from tasks.edges.processes import start_process; "
-        f"child, _ = start_process('x', [sys.executable, '-c', {talker!r}], subprocess.PIPE, {{}}); child.stdout.readline(); "
-        "print(child.pid, flush=True); os.kill(os.getpid(), 9)"
+        "import os, sys, subprocess; from tasks.edges.processes import start_process; child, _ ="
+        f" start_process('x', [sys.executable, '-c', {talker!r}], subprocess.PIPE, {{}});"
+        " child.stdout.readline(); print(child.pid, flush=True); os.kill(os.getpid(), 9)"
     )
-    pid = int(subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=False).stdout)
-    assert wait_for(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, STOP_S)
+    pid = int(
+        subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=False).stdout
+    )
+    assert wait_for(
+        lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, STOP_S
+    )
 
 
 def test_a_server_that_ends_instead_of_starting_is_told_with_its_last_words(tmp_path):
     log = tmp_path / "server.log"
     with log.open("w") as output:
-        child, _ = start_process("The server", [sys.executable, "-c", "print('no disk'); raise SystemExit(3)"], output, {})
+        child, _ = start_process(
+            "The server", [sys.executable, "-c", "print('no disk'); raise SystemExit(3)"], output, {}
+        )
     with pytest.raises(SettingsError, match=r"The server ended with code 3(.|\n)*no disk"):
         wait_healthy(child, "The server", lambda: False, log)
 

@@ -57,7 +57,9 @@ def test_a_promotion_copies_the_release_and_names_it(home, sealed):
     assert read_champion("tides") == champion
     assert (champion.version, champion.path, champion.decision) == ("1.0.0", "releases/aa", DECISION)
     assert (get_champion_folder(champion) / "members/ridge.onnx").read_bytes() == b"aa"
-    assert not (get_champion_folder(champion) / "baseline").exists(), "a release nested in it is another release"
+    assert not (get_champion_folder(champion) / "baseline").exists(), (
+        "a release nested in it is another release"
+    )
     assert [entry.name.split("-")[2] for entry in list_pending_entries()] == ["champion"]
 
 
@@ -80,7 +82,12 @@ def test_the_same_release_again_changes_nothing(home, sealed):
 
 def test_versions_count_up_and_a_release_that_comes_back_keeps_its_own(home, sealed):
     folders = {name: sealed(name) for name in ("aa", "bb", "cc")}
-    assert [apply_promotion("tides", folders[n], DECISION).version for n in ("aa", "bb", "aa", "cc")] == ["1.0.0", "1.1.0", "1.0.0", "1.2.0"]
+    assert [apply_promotion("tides", folders[n], DECISION).version for n in ("aa", "bb", "aa", "cc")] == [
+        "1.0.0",
+        "1.1.0",
+        "1.0.0",
+        "1.2.0",
+    ]
     assert [c.digest for c in read_journal("tides")] == ["aa", "bb", "aa", "cc"]
 
 
@@ -109,11 +116,17 @@ def test_a_release_that_is_run_or_named_stays_until_it_is_not(tmp_path, sealed, 
 def _in_use(kind, folder, home):
     """A real process that runs from *folder* or is told of it, or a record that names it."""
     if kind == "state.json":
-        write_json(home / "up/state.json", {"commands": {"service": ["bentoml", "serve", str(folder / "bento")]}})
+        write_json(
+            home / "up/state.json", {"commands": {"service": ["bentoml", "serve", str(folder / "bento")]}}
+        )
         yield
         (home / "up/state.json").unlink()
         return
-    where = {"started": {}, "working folder": {"cwd": folder}, "setting": {"env": {**os.environ, "TIDEMILL_RELEASE": str(folder)}}}
+    where = {
+        "started": {},
+        "working folder": {"cwd": folder},
+        "setting": {"env": {**os.environ, "TIDEMILL_RELEASE": str(folder)}},
+    }
     named = str(folder / "bento") if kind == "started" else "0"
     process = subprocess.Popen([sys.executable, "-c", "input()", named], stdin=subprocess.PIPE, **where[kind])
     try:
@@ -133,8 +146,12 @@ def test_an_unsealed_folder_is_refused(home, tmp_path):
         apply_promotion("tides", tmp_path / "empty", DECISION)
 
 
-@pytest.mark.parametrize("dies_in", ["_write_release_copy", "_write_journal_line", "write_json", "_delete_old_releases"])
-def test_a_promotion_that_died_leaves_a_champion_and_is_finished_by_the_next(home, sealed, monkeypatch, dies_in):
+@pytest.mark.parametrize(
+    "dies_in", ["_write_release_copy", "_write_journal_line", "write_json", "_delete_old_releases"]
+)
+def test_a_promotion_that_died_leaves_a_champion_and_is_finished_by_the_next(
+    home, sealed, monkeypatch, dies_in
+):
     old, new = sealed("aa"), sealed("bb")
     before = apply_promotion("tides", old, DECISION)
 

@@ -22,11 +22,19 @@ def checkout(tmp_path):
         "ingest": {"cmd": "exec python -c \"open('raw','w').write('x'); print('read it')\"", "outs": ["raw"]},
         "validate": {"cmd": "echo the reason; exit 3"},
         "features": {"cmd": "exec sleep 60"},
-        "train": {"matrix": {"model": ["a", "b"]}, "cmd": "exec sh -c 'echo $TIDEMILL_WORKERS > ${item.model}'", "outs": ["${item.model}"]},
+        "train": {
+            "matrix": {"model": ["a", "b"]},
+            "cmd": "exec sh -c 'echo $TIDEMILL_WORKERS > ${item.model}'",
+            "outs": ["${item.model}"],
+        },
     }
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
     entry = {stage: {} for stage in STAGES}
-    document = {"dataset": "d", "models": ["a", "b"], "datasets": {"d": {"about": {}, "models": {"a": {}, "b": {}}, **entry}}}
+    document = {
+        "dataset": "d",
+        "models": ["a", "b"],
+        "datasets": {"d": {"about": {}, "models": {"a": {}, "b": {}}, **entry}},
+    }
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
         subprocess.run(command, cwd=tmp_path, check=True)
@@ -88,7 +96,9 @@ def test_the_cache_is_trimmed_to_what_is_current(checkout, monkeypatch):
     stale = checkout / ".dvc/cache/files/md5/00/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
     stale.parent.mkdir(parents=True)
     stale.write_text("nobody needs this")
-    monkeypatch.setattr("tasks.edges.run_stage.read_settings", lambda: read_settings().model_copy(update={"keep_cache_mb": 0}))
+    monkeypatch.setattr(
+        "tasks.edges.run_stage.read_settings", lambda: read_settings().model_copy(update={"keep_cache_mb": 0})
+    )
     assert delete_unused_cache(checkout)
     assert not stale.exists()
     assert any(file.is_file() for file in (checkout / ".dvc/cache").rglob("*"))

@@ -18,7 +18,15 @@ from polars.testing import assert_frame_equal
 
 from tasks.core.errors import FrameError
 from tasks.core.frames import SERVED
-from tasks.edges.served import ServedStoreError, check_served, count_served, get_served_path, read_news, read_served, write_served
+from tasks.edges.served import (
+    ServedStoreError,
+    check_served,
+    count_served,
+    get_served_path,
+    read_news,
+    read_served,
+    write_served,
+)
 from tasks.edges.settings import ROOT, build_child_environment, read_settings
 
 START = datetime(2018, 12, 31, tzinfo=UTC)
@@ -57,11 +65,16 @@ def test_the_store_of_a_dataset_never_served_is_an_empty_served_frame():
     assert SERVED.check(empty).columns == list(SERVED.columns)
 
 
-@given(numbers=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=3, max_size=3), delay_us=st.integers(0, 10**12))
+@given(
+    numbers=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=3, max_size=3),
+    delay_us=st.integers(0, 10**12),
+)
 @tries(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_read_is_what_was_appended_to_the_last_bit(numbers, delay_us):
     y_hat, low, high = numbers
-    frame = a_forecast("a", y_hat=y_hat, q01=low, q09=high).with_columns(pl.col("made_at") + timedelta(microseconds=delay_us))
+    frame = a_forecast("a", y_hat=y_hat, q01=low, q09=high).with_columns(
+        pl.col("made_at") + timedelta(microseconds=delay_us)
+    )
     get_served_path("bits").unlink(missing_ok=True)
     write_served("bits", frame)
     assert_frame_equal(read_served("bits"), frame, check_exact=True)
@@ -73,7 +86,9 @@ def test_releases_with_different_quantiles_live_in_one_store():
     write_served("mixed", a_forecast("c"))
     found = read_served("mixed")
     assert found.columns == [*SERVED.columns, "q_0.1", "q_0.25", "q_0.5"]
-    assert found.group_by("prediction_id").agg(pl.col("q_0.25").null_count()).sort("prediction_id").rows() == [("a", 3), ("b", 0), ("c", 3)]
+    assert found.group_by("prediction_id").agg(pl.col("q_0.25").null_count()).sort(
+        "prediction_id"
+    ).rows() == [("a", 3), ("b", 0), ("c", 3)]
 
 
 def test_forecasts_from_a_requests_own_rows_are_kept_apart():
@@ -85,27 +100,42 @@ def test_forecasts_from_a_requests_own_rows_are_kept_apart():
 
 def test_answers_are_told_apart_by_what_was_asked():
     write_served("asked", a_forecast("news"))
-    write_served("asked", a_forecast("again", y_hat=0.02).with_columns(pl.col("made_at") + timedelta(seconds=1)))
+    write_served(
+        "asked", a_forecast("again", y_hat=0.02).with_columns(pl.col("made_at") + timedelta(seconds=1))
+    )
     write_served("asked", a_forecast("past"), as_of=START)
     write_served("asked", a_forecast("theirs"), own_history=True)
     assert read_news("asked", START)["y_hat"].to_list() == [0.02] * 3, "each step once, as given last"
     assert read_news("asked", START + timedelta(microseconds=1)).height == 0
-    assert count_served("asked") == {"n_answers": 4, "n_news": 2, "n_as_of": 1, "n_own_history": 1, "n_unmarked": 0}
+    assert count_served("asked") == {
+        "n_answers": 4,
+        "n_news": 2,
+        "n_as_of": 1,
+        "n_own_history": 1,
+        "n_unmarked": 0,
+    }
 
 
 def test_a_store_of_an_older_version_is_read_and_goes_on(home):
-    """It had no column that says what was asked for: its answers stay and count for nothing, and it can go on writing."""
+    """It had no column that says what was asked for: its answers stay and count for nothing, and
+    it can go on writing."""
     (home / "served").mkdir()
     with sqlite3.connect(get_served_path("old")) as connection:
         connection.execute(
-            "CREATE TABLE served (prediction_id TEXT NOT NULL, series_id TEXT NOT NULL, step INTEGER NOT NULL, cutoff INTEGER NOT NULL, event_time INTEGER"
-            " NOT NULL, model TEXT NOT NULL, y_hat REAL, quantiles TEXT NOT NULL, made_at INTEGER NOT NULL, digest TEXT NOT NULL, own_history INTEGER NOT"
-            " NULL, PRIMARY KEY (prediction_id, series_id, step)) WITHOUT ROWID"
+            "CREATE TABLE served (prediction_id TEXT NOT NULL, series_id TEXT NOT NULL, step INTEGER NOT"
+            " NULL, cutoff INTEGER NOT NULL, event_time INTEGER NOT NULL, model TEXT NOT NULL, y_hat REAL,"
+            " quantiles TEXT NOT NULL, made_at INTEGER NOT NULL, digest TEXT NOT NULL, own_history INTEGER"
+            " NOT NULL, PRIMARY KEY (prediction_id, series_id, step)) WITHOUT ROWID"
         )
-        connection.execute("INSERT INTO served VALUES ('before', 'sp500', 1, 1, 2, 'm', 0.5, '{}', 3, 'd', 0)")
+        connection.execute(
+            "INSERT INTO served VALUES ('before', 'sp500', 1, 1, 2, 'm', 0.5, '{}', 3, 'd', 0)"
+        )
         connection.execute("PRAGMA user_version=1")
     connection.close()
-    more = "INSERT INTO served (prediction_id, series_id, step, cutoff, event_time, model, y_hat, quantiles, made_at, digest, own_history) VALUES"
+    more = (
+        "INSERT INTO served (prediction_id, series_id, step, cutoff, event_time, model, y_hat, quantiles,"
+        " made_at, digest, own_history) VALUES"
+    )
     expected = {"n_answers": 1, "n_news": 0, "n_as_of": 0, "n_own_history": 0, "n_unmarked": 1}
     assert count_served("old") == expected
     assert read_news("old", START).height == 0
@@ -170,7 +200,9 @@ def _append_many(worker: int, n: int) -> None:
 
 
 def test_several_processes_append_everything_once():
-    workers = [multiprocessing.get_context("spawn").Process(target=_append_many, args=(w, 20)) for w in range(3)]
+    workers = [
+        multiprocessing.get_context("spawn").Process(target=_append_many, args=(w, 20)) for w in range(3)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -188,7 +220,11 @@ for k in range(10**6):
     print(k, flush=True)
 """
     with subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT, env=build_child_environment(TIDEMILL_HOME=str(home))
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=build_child_environment(TIDEMILL_HOME=str(home)),
     ) as child:
         for line in child.stdout:
             if int(line) >= 50:

@@ -1,4 +1,7 @@
-"""Commits of the feed's table beside other writers: ours, plain delta-rs, a full disk. Rows are read by hand (tests/support/ledger.py)."""
+"""Commits of the feed's table beside other writers: ours, plain delta-rs, a full disk.
+
+Rows are read by hand (tests/support/ledger.py).
+"""
 
 import errno
 import os
@@ -18,11 +21,16 @@ COLUMNS = {"_source": pl.String(), "_offset": pl.Int64(), "place": pl.String()}
 
 
 def rows(first, end, source="s"):
-    return pl.DataFrame({"_source": source, "_offset": range(first, end), "place": "row"}, schema=dict(COLUMNS))
+    return pl.DataFrame(
+        {"_source": source, "_offset": range(first, end), "place": "row"}, schema=dict(COLUMNS)
+    )
 
 
 def offsets(folder, source="s"):
-    files = [pq.ParquetFile(folder / path).read(columns=["_source", "_offset"]).to_pylist() for path in live_files(folder)]
+    files = [
+        pq.ParquetFile(folder / path).read(columns=["_source", "_offset"]).to_pylist()
+        for path in live_files(folder)
+    ]
     return sorted(row["_offset"] for file in files for row in file if row["_source"] == source)
 
 
@@ -69,7 +77,8 @@ def test_our_restore_takes_rows_and_marks_back_and_a_running_writer_is_refused(f
 
 @pytest.mark.parametrize("landed_after", [False, True])
 def test_after_somebody_elses_restore_marks_follow_the_rows(folder, landed_after):
-    """Also where a program that knows nothing of it committed in between: its rows go with the restore, and are read again."""
+    """Also where a program that knows nothing of it committed in between: its rows go with the
+    restore, and are read again."""
     running = open_existing_table(folder)
     DeltaTable(str(folder)).restore(2)
     if landed_after:
@@ -115,16 +124,23 @@ def test_a_merge_and_somebody_elses_optimize_at_once_double_nothing(folder, monk
     table = open_existing_table(folder)
     for first in range(30, 190, 10):
         table.commit(rows(first, first + 10), {"s": first}, {"s": first + 10})
-    monkeypatch.setattr(delta, "run_durability_hook", lambda point: DeltaTable(str(folder)).optimize.compact() if point == "merged files written" else None)
+    monkeypatch.setattr(
+        delta,
+        "run_durability_hook",
+        lambda point: DeltaTable(str(folder)).optimize.compact() if point == "merged files written" else None,
+    )
     assert table.compact()["merged"] == 0
     assert offsets(folder) == list(range(190))
 
 
 def test_two_who_tidy_several_partitions_at_once_double_nothing(folder, monkeypatch):
-    """The second is refused at one partition, and must not go on with what it had listed of the others."""
+    """The second is refused at one partition, and must not go on with what it had listed of the
+    others."""
     table = open_existing_table(folder)
     for first in range(30, 190, 10):
-        both = pl.concat([rows(first, first + 5), rows(first + 5, first + 10).with_columns(place=pl.lit("quarantine"))])
+        both = pl.concat(
+            [rows(first, first + 5), rows(first + 5, first + 10).with_columns(place=pl.lit("quarantine"))]
+        )
         table.commit(both, {"s": first}, {"s": first + 10})
     begun = []
 
@@ -180,7 +196,9 @@ def test_a_log_that_cannot_be_written_ends_the_commit_with_its_reason_and_leaves
     assert offsets(folder) == list(range(40))
 
 
-def test_entries_of_a_process_that_was_killed_before_it_synced_are_synced_with_the_next_commit(folder, monkeypatch):
+def test_entries_of_a_process_that_was_killed_before_it_synced_are_synced_with_the_next_commit(
+    folder, monkeypatch
+):
     synced = []
     monkeypatch.setattr(os, "fsync", lambda handle: synced.append(Path(f"/proc/self/fd/{handle}").readlink()))
     killed = open_existing_table(folder)
@@ -194,7 +212,8 @@ def test_entries_of_a_process_that_was_killed_before_it_synced_are_synced_with_t
 
 
 def test_files_and_log_stay_within_their_bound_whatever_was_committed(folder):
-    """After `tidy`: fewer than MERGE_FILES small files a partition, entries of `keep_log_h` hours, no file that nobody names and that is old."""
+    """After `tidy`: fewer than MERGE_FILES small files a partition, entries of `keep_log_h`
+    hours, no file that nobody names and that is old."""
     table = open_existing_table(folder)
     for first in range(30, 630, 10):
         table.commit(rows(first, first + 10), {"s": first}, {"s": first + 10})

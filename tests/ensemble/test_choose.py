@@ -1,4 +1,5 @@
-"""Which combiner ships: simple before complex, a margin beyond luck, never worse than the best member, on a slice of its own."""
+"""Which combiner ships: simple before complex, a margin beyond luck, never worse than the best
+member, on a slice of its own."""
 
 from dataclasses import replace
 
@@ -45,21 +46,35 @@ def test_the_best_member_ships_when_it_beats_every_combiner_and_that_is_said():
 
 
 def test_luck_promotes_the_less_simple_combiner_no_more_often_than_asked():
-    """Three equal combiners, 400 times: alpha bounds how often one that is not the simplest is taken."""
+    """Three equal combiners, 400 times: alpha bounds how often one that is not the simplest is
+    taken."""
     taken = [
-        decide_combiner(losses(seed, (60, 1, 1), har=5, mean=0, weighted=0, stacking=0), ("har",), SHIPPABLE, 0.05).combiner != "mean" for seed in range(400)
+        decide_combiner(
+            losses(seed, (60, 1, 1), har=5, mean=0, weighted=0, stacking=0), ("har",), SHIPPABLE, 0.05
+        ).combiner
+        != "mean"
+        for seed in range(400)
     ]
     assert np.mean(taken) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)
 
 
 def test_few_cutoffs_of_many_series_are_paired_by_series():
-    made = decide_combiner(losses(0, (2, 80, 4), har=1, mean=0.1, weighted=0.1, stacking=0), ("har",), SHIPPABLE, 0.05)
+    made = decide_combiner(
+        losses(0, (2, 80, 4), har=1, mean=0.1, weighted=0.1, stacking=0), ("har",), SHIPPABLE, 0.05
+    )
     assert made.combiner == "stacking"
-    assert decide_combiner(losses(0, (2, 3, 4), har=1, mean=0.1, weighted=0.1, stacking=0), ("har",), SHIPPABLE, 0.05).combiner == "mean"
+    assert (
+        decide_combiner(
+            losses(0, (2, 3, 4), har=1, mean=0.1, weighted=0.1, stacking=0), ("har",), SHIPPABLE, 0.05
+        ).combiner
+        == "mean"
+    )
 
 
 def test_without_outcomes_the_simplest_is_taken_unchecked():
-    made = decide_combiner(dict.fromkeys(("har", *SHIPPABLE), np.full((3, 2, 1), np.nan)), ("har",), SHIPPABLE, 0.05)
+    made = decide_combiner(
+        dict.fromkeys(("har", *SHIPPABLE), np.full((3, 2, 1), np.nan)), ("har",), SHIPPABLE, 0.05
+    )
     assert (made.combiner, made.ships) == ("mean", True)
     assert "unchecked" in made.reason
 
@@ -90,4 +105,8 @@ def test_a_walk_of_a_few_cutoffs_has_a_selection_slice_with_outcomes():
     cut = build_slices(aligned, min(PARAMS.burn_in_cutoffs, aligned.n_walk // 4), 0.25)
     known = aligned.is_known_by(aligned.n_walk - 1)
     assert known[cut.select].any()
-    assert not build_slices(replace(aligned, z=np.full_like(aligned.z, np.nan)), 1, 0.25).gate[: aligned.n_walk].any()
+    assert (
+        not build_slices(replace(aligned, z=np.full_like(aligned.z, np.nan)), 1, 0.25)
+        .gate[: aligned.n_walk]
+        .any()
+    )

@@ -22,7 +22,9 @@ from tasks.ensemble.combiners import (
 )
 
 every = pytest.mark.parametrize("combiner", COMBINERS, ids=lambda c: c.name)
-served = pytest.mark.parametrize("combiner", [c for c in COMBINERS if isinstance(c, FittedCombiner)], ids=lambda c: c.name)
+served = pytest.mark.parametrize(
+    "combiner", [c for c in COMBINERS if isinstance(c, FittedCombiner)], ids=lambda c: c.name
+)
 NOISES = {"last_value": 0.4, "har": 0.5, "ridge": 0.6, "mlp": 0.45, "lightgbm": 0.5}
 
 
@@ -52,7 +54,11 @@ def test_equal_members_combine_to_that_member(combiner, panel):
 @every
 def test_the_order_of_members_does_not_matter(combiner, aligned):
     turned = replace(aligned, models=aligned.models[::-1], z_hat=aligned.z_hat[::-1])
-    np.testing.assert_allclose(run(combiner, aligned), run(combiner, turned), atol=0.02 if combiner.name == "stacking_trees" else 1e-6)
+    np.testing.assert_allclose(
+        run(combiner, aligned),
+        run(combiner, turned),
+        atol=0.02 if combiner.name == "stacking_trees" else 1e-6,
+    )
 
 
 @every
@@ -66,7 +72,8 @@ def test_a_shift_of_everything_shifts_the_combination(combiner, aligned):
 
 @every
 def test_dropping_later_cutoffs_changes_no_earlier_combination(combiner, aligned):
-    """No look-ahead, by truncation: outcomes that a cutoff does not know are as good as not there."""
+    """No look-ahead, by truncation: outcomes that a cutoff does not know are as good as not
+    there."""
     until = 120
     unknown = aligned.known_k > until
     blind = replace(aligned, z=np.where(unknown, np.nan, aligned.z), y=np.where(unknown, np.nan, aligned.y))
@@ -74,13 +81,17 @@ def test_dropping_later_cutoffs_changes_no_earlier_combination(combiner, aligned
         ground, again = (ground_of(a, at=(until,)) for a in (one, other))
         refits = [k for k in ground.errors.refits if k <= until]
         again = replace(again, errors=replace(again.errors, refits=tuple(refits)))
-        whole, part = (combiner.run(g, refits, range(len(aligned.models)))[: until + 1] for g in (ground, again))
+        whole, part = (
+            combiner.run(g, refits, range(len(aligned.models)))[: until + 1] for g in (ground, again)
+        )
         np.testing.assert_array_equal(whole, part)
 
 
 def _cut(aligned, n):
     first = {name: getattr(aligned, name)[:n] for name in ("origins", "y", "z", "scale", "learns")}
-    return replace(aligned, **first, z_hat=aligned.z_hat[:, :n], known_k=np.minimum(aligned.known_k[:n], n), n_walk=n)
+    return replace(
+        aligned, **first, z_hat=aligned.z_hat[:, :n], known_k=np.minimum(aligned.known_k[:n], n), n_walk=n
+    )
 
 
 @every
@@ -89,7 +100,8 @@ def test_every_member_left_out_is_borne_and_nothing_is_made_of_nothing(combiner,
     z_hat[2, -20:-10], z_hat[:, -10:] = np.nan, np.nan
     said = run(combiner, replace(aligned, z_hat=z_hat))
     assert np.isnan(said[-10:]).all()
-    if combiner.name not in {"stacking", "stacking_trees"}:  # declared: these say nothing when one that counts is missing
+    # declared: these say nothing when one that counts is missing
+    if combiner.name not in {"stacking", "stacking_trees"}:
         assert np.isfinite(said[-20:-10]).all()
         assert (said[-20:-10] <= z_hat[:, -20:-10][[0, 1, 3, 4]].max(axis=0) + 1e-9).all()
 
@@ -105,7 +117,9 @@ def test_weights_sum_to_one_and_only_stacking_has_negative_ones(combiner, aligne
     ground = ground_of(aligned)
     how = combiner.fit(ground, aligned.n_walk - 1, range(len(aligned.models)))
     table = np.asarray(how.table)
-    np.testing.assert_allclose(table[1:].sum(axis=1) if how.kind == "ranks" else table.sum(axis=1), 1, atol=1e-9)
+    np.testing.assert_allclose(
+        table[1:].sum(axis=1) if how.kind == "ranks" else table.sum(axis=1), 1, atol=1e-9
+    )
     assert combiner.name == "stacking" or (table >= 0).all()
     assert compute_shares(how, aligned.models).sum() == pytest.approx(1)
 
@@ -131,9 +145,12 @@ def test_weighted_is_the_least_squares_solution_of_another_solver(aligned):
     known = aligned.is_known_by(k)
     error = aligned.z_hat[:, known] - aligned.z[known]
     found = minimize(
-        lambda w: np.square(w @ error).mean(), np.full(5, 0.2), bounds=[(0, 1)] * 5, constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
+        lambda w: np.square(w @ error).mean(),
+        np.full(5, 0.2),
+        bounds=[(0, 1)] * 5,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
         tol=1e-12,
-    )  # fmt: skip
+    )
     how = WeightedCombiner("weighted").fit(ground, k, range(5))
     np.testing.assert_allclose(compute_shares(how, aligned.models), found.x, atol=2e-3)
 
@@ -157,20 +174,30 @@ def test_greedy_is_the_selection_by_hand(aligned):
     z_hat, z = aligned.z_hat[:, known], aligned.z[known]
     picked = []
     for _ in range(50):
-        tried = [np.square((z_hat[picked].sum(axis=0) + z_hat[m]) / (len(picked) + 1) - z).mean() for m in range(5)]
+        tried = [
+            np.square((z_hat[picked].sum(axis=0) + z_hat[m]) / (len(picked) + 1) - z).mean() for m in range(5)
+        ]
         picked.append(int(np.argmin(tried)))
-    np.testing.assert_allclose(compute_shares(GreedyCombiner().fit(ground, k, range(5)), aligned.models), np.bincount(picked, minlength=5) / 50)
+    np.testing.assert_allclose(
+        compute_shares(GreedyCombiner().fit(ground, k, range(5)), aligned.models),
+        np.bincount(picked, minlength=5) / 50,
+    )
 
 
 def test_median_and_voting_are_those_of_numpy_and_scipy(aligned):
     from scipy.stats import trim_mean
 
-    np.testing.assert_allclose(run(RankCombiner("median"), aligned, prune_above_frac=10.0), np.median(aligned.z_hat, axis=0))
-    np.testing.assert_allclose(run(RankCombiner("voting"), aligned, prune_above_frac=10.0), trim_mean(aligned.z_hat, 0.25, axis=0))
+    np.testing.assert_allclose(
+        run(RankCombiner("median"), aligned, prune_above_frac=10.0), np.median(aligned.z_hat, axis=0)
+    )
+    np.testing.assert_allclose(
+        run(RankCombiner("voting"), aligned, prune_above_frac=10.0), trim_mean(aligned.z_hat, 0.25, axis=0)
+    )
 
 
 def test_a_step_a_series_and_a_regime_get_the_member_that_is_good_there(panel):
-    """Two members, each exact where the other is not; weights of their own find that, one weight for all cannot."""
+    """Two members, each exact where the other is not; weights of their own find that, one weight
+    for all cannot."""
     for combiner, mine in (
         (StepCombiner(), lambda o, s: np.arange(3) == 1),
         (SeriesCombiner(), lambda o, s: np.full(3, s == 1)),
@@ -178,11 +205,16 @@ def test_a_step_a_series_and_a_regime_get_the_member_that_is_good_there(panel):
     ):
         good, bad = (noisy_members(panel, {"har": noise})["har"] for noise in (0.0, 3.0))
         members = {
-            "last_value": lambda o, s, mine=mine, good=good, bad=bad: np.where(mine(o, s), good(o, s), bad(o, s)),
+            "last_value": lambda o, s, mine=mine, good=good, bad=bad: np.where(
+                mine(o, s), good(o, s), bad(o, s)
+            ),
             "har": lambda o, s, mine=mine, good=good, bad=bad: np.where(mine(o, s), bad(o, s), good(o, s)),
         }
         aligned = aligned_of(members, panel)
-        error, shared = (np.nanmean(np.square(run(c, aligned, prune_above_frac=10.0) - aligned.z)[100:]) for c in (combiner, WeightedCombiner("weighted")))
+        error, shared = (
+            np.nanmean(np.square(run(c, aligned, prune_above_frac=10.0) - aligned.z)[100:])
+            for c in (combiner, WeightedCombiner("weighted"))
+        )
         assert error < 0.75 * shared, combiner.name
 
 
@@ -196,8 +228,13 @@ def test_weights_of_a_series_are_found_by_its_key_and_a_stranger_gets_everybodys
 def test_recent_weights_turn_to_the_member_that_became_better(panel):
     best = noisy_members(panel, {"a": 0.2, "b": 2.0})
     middle = len(panel.event_time) - GATE - 100
-    members = {"last_value": lambda o, s: best["a" if o < middle else "b"](o, s), "har": lambda o, s: best["b" if o < middle else "a"](o, s)}
+    members = {
+        "last_value": lambda o, s: best["a" if o < middle else "b"](o, s),
+        "har": lambda o, s: best["b" if o < middle else "a"](o, s),
+    }
     aligned = aligned_of(members, panel)
     recent = next(c for c in COMBINERS if c.name == "recent")
     said = run(recent, aligned, prune_above_frac=50.0, recent_cutoffs=10)[-50:]
-    assert np.nanmean(np.abs(said - aligned.z_hat[1, -50:])) < 0.2 * np.nanmean(np.abs(said - aligned.z_hat[0, -50:]))
+    assert np.nanmean(np.abs(said - aligned.z_hat[1, -50:])) < 0.2 * np.nanmean(
+        np.abs(said - aligned.z_hat[0, -50:])
+    )

@@ -1,4 +1,5 @@
-"""Hourly crypto returns through the whole engine: nothing here can forecast them, so whoever seems to has leaked, and the naive champion stays."""
+"""Hourly crypto returns through the whole engine: nothing here can forecast them, so whoever
+seems to has leaked, and the naive champion stays."""
 
 import json
 
@@ -51,9 +52,17 @@ def trained(coins, tmp_path_factory):
     root = runs.root_of(tmp_path_factory.mktemp("coins"), coins, LIST, target=TARGET, about=about)
     verdict, about = runs.verdict_of(root), runs.inputs(root)[1]
     folder = root / "data/features"
-    table, schema = read_frame(folder / "table.parquet", FEATURES), FeatureSchema.model_validate(read_json(folder / "schema.json"))
+    table, schema = (
+        read_frame(folder / "table.parquet", FEATURES),
+        FeatureSchema.model_validate(read_json(folder / "schema.json")),
+    )
     walk = TrainParams(n_cutoffs=2000, stride_steps=1, refit_every_cutoffs=1000, min_train_steps=1000)
-    walked = {m: fit_model(m, table, schema, about, read_calendar(folder, about), walk, own, GATE_STEPS, say=lambda _: None) for m, own in MODELS.items()}
+    walked = {
+        m: fit_model(
+            m, table, schema, about, read_calendar(folder, about), walk, own, GATE_STEPS, say=lambda _: None
+        )
+        for m, own in MODELS.items()
+    }
     return verdict, about, walked
 
 

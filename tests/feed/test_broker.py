@@ -19,7 +19,12 @@ from tasks.edges.feeds.kafka import KafkaFeed
 def test_a_topic_takes_records(kafka_cluster):
     topic, delivered = make_topic(kafka_cluster.address, n_partitions=2), []
     producer = Producer({"bootstrap.servers": kafka_cluster.address})
-    producer.produce(topic, b"x", partition=1, on_delivery=lambda error, message: delivered.append((error, message.partition(), message.offset())))
+    producer.produce(
+        topic,
+        b"x",
+        partition=1,
+        on_delivery=lambda error, message: delivered.append((error, message.partition(), message.offset())),
+    )
     assert producer.flush(20) == 0
     assert delivered == [(None, 1, 0)]
     assert is_up(kafka_cluster.address)
@@ -29,7 +34,8 @@ def test_a_topic_that_is_not_there_is_named_with_its_brokers(kafka_cluster):
     with pytest.raises(TopicMissingError, match="has no topic 'absent'") as raised:
         KafkaFeed(kafka_cluster.address, "absent", "g-absent")
     assert (raised.value.address, raised.value.topic) == (kafka_cluster.address, "absent")
-    raised.value.__cause__ = None  # some libraries make pickle take an error's cause along, and the client's cannot be pickled
+    # Some libraries make pickle take an error's cause along, and the client's cannot be pickled
+    raised.value.__cause__ = None
     again = pickle.loads(pickle.dumps(raised.value))
     assert (again.address, again.topic, str(again)) == (kafka_cluster.address, "absent", str(raised.value))
 
@@ -50,7 +56,10 @@ def test_no_cluster_id_looks_like_an_option():
 
 
 def test_a_broker_that_is_killed_comes_back_in_its_folder_and_all_that_was_sent_lands_once(tmp_path):
-    """By another object, as on another day: at its address, with its topics and what it had taken. The producer and the landing wait for it."""
+    """By another object, as on another day: at its address, with its topics and what it had taken.
+
+    The producer and the landing wait for it.
+    """
     with ExitStack() as brokers:
         first = brokers.enter_context(run_broker(tmp_path / "kafka"))
         topic, where = make_topic(first.address), (tmp_path / "table", tmp_path / "ledger")

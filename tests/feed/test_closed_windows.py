@@ -28,21 +28,30 @@ def home(tmp_path, monkeypatch):
 
 def _sent(*bars):
     """A batch of (offset, bar, minutes after noon at which it was produced)."""
-    rows = [record(json.dumps(one).encode(), offset, at=NOON + timedelta(minutes=minutes)) for offset, one, minutes in bars]
+    rows = [
+        record(json.dumps(one).encode(), offset, at=NOON + timedelta(minutes=minutes))
+        for offset, one, minutes in bars
+    ]
     return pl.DataFrame(rows, schema=dict(RECORDS))
 
 
 def test_a_series_far_ahead_in_event_time_silences_no_other(tmp_path):
     rogue = bar("rogue", minutes=-20 * 60)  # 20 hours ahead of its production
-    table = land(tmp_path / "d" / "table", [_sent((0, bar("a", minutes=125), 0), (1, bar("a", minutes=5), 1), (2, rogue, 2))])
+    table = land(
+        tmp_path / "d" / "table",
+        [_sent((0, bar("a", minutes=125), 0), (1, bar("a", minutes=5), 1), (2, rogue, 2))],
+    )
     window = build_window(table, "1h", 3600, None)
     assert (window["end"], window["n_series"]) == ((NOON - timedelta(hours=1)).isoformat(), 2)
 
 
 def test_a_series_that_is_silent_by_arrival_holds_no_window_open(tmp_path):
-    table = land(tmp_path / "d" / "table", [_sent((0, bar("quiet", minutes=300), 0), (1, bar("a", minutes=-121), 130))])
+    table = land(
+        tmp_path / "d" / "table", [_sent((0, bar("quiet", minutes=300), 0), (1, bar("a", minutes=-121), 130))]
+    )
     assert build_window(table, "1h", 3600, None)["end"] == (NOON + timedelta(hours=2)).isoformat()
-    assert build_window(table, "1h", 3 * 3600, None) is None  # heard of, it holds all of them open: nothing lies before its only row
+    # Heard of, it holds all of them open: nothing lies before its only row
+    assert build_window(table, "1h", 3 * 3600, None) is None
 
 
 def test_a_window_changes_by_a_late_row_and_not_by_tidying(tmp_path):
@@ -56,7 +65,11 @@ def test_a_window_changes_by_a_late_row_and_not_by_tidying(tmp_path):
     table = land(folder, [_sent((3, bar("a", minutes=64), 3))])
     after = build_window(table, "1h", 3600, before)
     shown = rows_of(table).filter(pl.col("event_time") < NOON - timedelta(hours=1))
-    assert (after["end"], after["n_rows"], shown.height) == (before["end"], before["n_rows"] + 1, before["n_rows"] + 1)
+    assert (after["end"], after["n_rows"], shown.height) == (
+        before["end"],
+        before["n_rows"] + 1,
+        before["n_rows"] + 1,
+    )
 
 
 def _shown(folder):
@@ -68,7 +81,11 @@ def test_ingest_reads_the_closed_rows_before_and_after_tidying_and_whatever_land
     folder, source = home / "feed" / "d" / "table", home / "source"
     source.mkdir()
     table = land(
-        folder, [_sent((0, bar("a", minutes=125, price=3.0), 0)), _sent((1, bar("a", minutes=65, price=4.0), 1), (2, bar("a", minutes=5), 2))]
+        folder,
+        [
+            _sent((0, bar("a", minutes=125, price=3.0), 0)),
+            _sent((1, bar("a", minutes=65, price=4.0), 1), (2, bar("a", minutes=5), 2)),
+        ],
     )
     write_window(source, build_window(table, "1h", 3600, None))
     oracle = [("a", NOON - timedelta(minutes=125), 3.0), ("a", NOON - timedelta(minutes=65), 4.0)]
@@ -80,7 +97,9 @@ def test_ingest_reads_the_closed_rows_before_and_after_tidying_and_whatever_land
 
 def test_a_table_that_lacks_rows_of_the_window_is_named(home):
     folder = home / "feed" / "d" / "table"
-    window = build_window(land(folder, [_sent((0, bar("a", minutes=125), 0), (1, bar("a"), 1))]), "1h", 3600, None)
+    window = build_window(
+        land(folder, [_sent((0, bar("a", minutes=125), 0), (1, bar("a"), 1))]), "1h", 3600, None
+    )
     write_window(home, {**window, "n_rows": 7})
     with pytest.raises(SourceError, match=f"speaks of 7 rows, but {folder} has 1 of them"):
         _shown(home)

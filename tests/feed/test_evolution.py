@@ -22,27 +22,51 @@ def test_an_added_field_lands_and_its_history_says_when_and_by_which_version(tmp
     table = land(tmp_path, [batch[:1], batch[1:]])
     assert rows_of(table)["extra"].to_list() == [None, 7.0, None]
     history = {one["field"]: one for one in read_history(table, params_of())}
-    assert (history["price"]["came"], history["price"]["version"], history["price"]["last_seen"]) == ("first", None, NOON)
+    assert (history["price"]["came"], history["price"]["version"], history["price"]["last_seen"]) == (
+        "first",
+        None,
+        NOON,
+    )
     extra = history["extra"]
-    assert (extra["came"], extra["type"], extra["version"], extra["nullable"]) == ("arrived", "Float64", 2, True)
+    assert (extra["came"], extra["type"], extra["version"], extra["nullable"]) == (
+        "arrived",
+        "Float64",
+        2,
+        True,
+    )
     assert extra["at"].startswith("20")
     assert (extra["last_seen"], history["volume"]["last_seen"]) == (rows_of(table)["event_time"][1],) * 2
     table.compact(keep_h=1)
-    assert {one["field"]: one for one in read_history(table, params_of())} == history, "merged, checkpointed: the history is in the table"
+    assert {one["field"]: one for one in read_history(table, params_of())} == history, (
+        "merged, checkpointed: the history is in the table"
+    )
 
 
-def test_a_field_that_came_may_be_declared_later_and_one_of_another_type_is_refused_with_the_way_out(tmp_path):
+def test_a_field_that_came_may_be_declared_later_and_one_of_another_type_is_refused_with_the_way_out(
+    tmp_path,
+):
     land(tmp_path, [encoded({**bar(volume=1), "extra": 7})])
     declared = params_of(fields={"price": {}, "volume": {"nullable": True}, "extra": {}})
-    rows = rows_of(land(tmp_path, [encoded(bar(), {**bar("b", volume=1), "extra": 8}, bar("c", volume=1))[1:]], declared))
-    assert rows.select("place", "_rule", "extra").rows() == [("row", None, 7.0), ("row", None, 8.0), ("quarantine", "missing", None)]
-    with pytest.raises(FeedError, match=r"'extra' is declared String.*it is Float64.*Declare it as it is, or under another name"):
+    rows = rows_of(
+        land(tmp_path, [encoded(bar(), {**bar("b", volume=1), "extra": 8}, bar("c", volume=1))[1:]], declared)
+    )
+    assert rows.select("place", "_rule", "extra").rows() == [
+        ("row", None, 7.0),
+        ("row", None, 8.0),
+        ("quarantine", "missing", None),
+    ]
+    with pytest.raises(
+        FeedError,
+        match=r"'extra' is declared String.*it is Float64.*Declare it as it is, or under another name",
+    ):
         open_table(tmp_path, params_of(fields={"extra": {"type": "string"}}))
 
 
 def test_a_declared_new_field_is_in_the_history_as_declared(tmp_path):
     land(tmp_path, [encoded(bar())])
-    declared = params_of(fields={"price": {}, "volume": {"nullable": True}, "size": {"type": "int", "nullable": True}})
+    declared = params_of(
+        fields={"price": {}, "volume": {"nullable": True}, "size": {"type": "int", "nullable": True}}
+    )
     table = open_table(tmp_path, declared)
     (size,) = [one for one in read_history(table, declared) if one["field"] == "size"]
     assert (size["came"], size["type"], size["version"], size["last_seen"]) == ("declared", "Int64", 2, None)
@@ -50,23 +74,29 @@ def test_a_declared_new_field_is_in_the_history_as_declared(tmp_path):
 
 def test_no_more_fields_than_allowed_become_columns_and_a_refused_record_adds_none(tmp_path):
     many = {**bar(volume=1), "x1": 1, "x2": 2, "x3": 3}
-    table = land(tmp_path, [encoded(many, {**bar("b", volume=1), "x1": 1, "x2": 2})], params_of(max_added_fields=2))
+    table = land(
+        tmp_path, [encoded(many, {**bar("b", volume=1), "x1": 1, "x2": 2})], params_of(max_added_fields=2)
+    )
     assert rows_of(table)["place"].to_list() == ["quarantine", "row"]
     assert {"x1", "x2"} <= set(table.columns)
     assert "x3" not in table.columns
 
 
 CHANGES = {
-    "field_removed": {k: v for k, v in bar(volume=1).items() if k != "price"}, "field_retyped": {**bar(volume=1), "price": "1.0"},
+    "field_removed": {k: v for k, v in bar(volume=1).items() if k != "price"},
+    "field_retyped": {**bar(volume=1), "price": "1.0"},
     "field_renamed": {("prize" if k == "price" else k): v for k, v in bar(volume=1).items()},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("event", CHANGES)
 def test_a_changed_field_quarantines_the_rows_and_raises_its_event_once(event, tmp_path):
     table, raised = open_table(tmp_path, params_of()), []
     alarms = FeedAlarms(params_of(), lambda name, **facts: raised.append((name, facts)))
-    batches = [encoded(*[bar(minutes=i, volume=1) for i in range(5)]), *[encoded(*[CHANGES[event]] * 40)[5 + 10 * k : 15 + 10 * k] for k in range(3)]]
+    batches = [
+        encoded(*[bar(minutes=i, volume=1) for i in range(5)]),
+        *[encoded(*[CHANGES[event]] * 40)[5 + 10 * k : 15 + 10 * k] for k in range(3)],
+    ]
     feed = Given(batches)
     landing = LandingBuffer(table, params_of(commit_every_s=1e-9), None, feed)
     run_loop(landing, feed, until_drained=True, turn=lambda landed: landed and alarms.add_commit(landed))
@@ -82,7 +112,9 @@ def committed(version=1, broken=None, **counts):
 
 def test_an_event_comes_again_only_after_its_state_has_ended():
     raised = []
-    alarms = FeedAlarms(params_of(alert_window_s=10, alert_late_frac=0.1), lambda name, **_: raised.append(name))
+    alarms = FeedAlarms(
+        params_of(alert_window_s=10, alert_late_frac=0.1), lambda name, **_: raised.append(name)
+    )
     for at, late in ((0, 0), (1, 50), (2, 50), (20, 0), (21, 50)):
         alarms.add_commit(committed(row=50, late=late), now=at)
     assert raised == ["late_high", "late_high"]
@@ -103,7 +135,11 @@ def test_an_event_is_a_line_in_the_file_and_on_stderr_and_is_counted(tmp_path, c
     with (tmp_path / "events.jsonl").open("a") as handle:
         handle.write('{"event": "cut o')
     (read,) = read_events(tmp_path)
-    assert (read["event"], read["about"], read["facts"]) == ("commit_refused", EVENTS["commit_refused"], {"member": "0", "said": "x"})
+    assert (read["event"], read["about"], read["facts"]) == (
+        "commit_refused",
+        EVENTS["commit_refused"],
+        {"member": "0", "said": "x"},
+    )
     assert registry.get_sample_value("tidemill_feed_events_total", {"event": "commit_refused"}) == before + 1
     assert "event {" in capsys.readouterr().err
     with pytest.raises(KeyError):

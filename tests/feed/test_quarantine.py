@@ -29,7 +29,16 @@ def quarantined(folder):
     """Ten good bars, among them two without a price and one that is no JSON."""
     bars = [bar(minutes=600 - 60 * i, volume=1) for i in range(10)]
     return land(
-        folder, [encoded(*bars[:3], spoilt(event_time="2024-01-02T05:30:00Z"), b"\xff", *bars[3:], spoilt(event_time="2024-01-02T11:59:00Z"))]
+        folder,
+        [
+            encoded(
+                *bars[:3],
+                spoilt(event_time="2024-01-02T05:30:00Z"),
+                b"\xff",
+                *bars[3:],
+                spoilt(event_time="2024-01-02T11:59:00Z"),
+            )
+        ],
     )
 
 
@@ -47,10 +56,14 @@ def test_the_list_counts_by_rule_and_a_record_is_shown_with_its_bytes(tmp_path):
 
 
 def test_a_replay_by_a_mended_contract_takes_out_what_passes_in_one_commit_and_doubles_nothing(tmp_path):
-    """Seven hours old, with a lateness of one: judged by what was before it in its log, it is a row; the rest stays as it was."""
+    """Seven hours old, with a lateness of one: judged by what was before it in its log, it is a
+    row; the rest stays as it was."""
     before = rows_of(quarantined(tmp_path))
     table = open_existing_table(tmp_path)
-    assert replay_quarantined(table, LEGACY, None, dry_run=True) == {"missing": {"row": 2}, "not_json": {"quarantine": 1}}
+    assert replay_quarantined(table, LEGACY, None, dry_run=True) == {
+        "missing": {"row": 2},
+        "not_json": {"quarantine": 1},
+    }
     assert rows_of(table).equals(before)
     version = table.version
     assert replay_quarantined(table, LEGACY, None) == {"missing": {"row": 2}, "not_json": {"quarantine": 1}}
@@ -67,7 +80,9 @@ def test_a_replay_by_a_mended_contract_takes_out_what_passes_in_one_commit_and_d
 
 def test_only_a_rule_that_was_named_is_replayed(tmp_path):
     quarantined(tmp_path)
-    assert replay_quarantined(open_existing_table(tmp_path), LEGACY, None, rule="not_json") == {"not_json": {"quarantine": 1}}
+    assert replay_quarantined(open_existing_table(tmp_path), LEGACY, None, rule="not_json") == {
+        "not_json": {"quarantine": 1}
+    }
 
 
 @pytest.mark.parametrize("point", ["files written", "committed", "commit synced"])
@@ -95,11 +110,15 @@ def test_a_replayed_record_that_is_a_row_already_is_dropped_and_a_contradicting_
     land(tmp_path, [encoded(*long, bar())], params_of(max_record_kb=1))
     table = open_existing_table(tmp_path)
     assert replay_quarantined(table, params_of(), None) == {"too_large": {"duplicate": 1, "quarantine": 1}}
-    assert rows_of(table).select("_offset", "place", "_rule").rows() == [(1, "quarantine", "too_large"), (2, "row", None)]
+    assert rows_of(table).select("_offset", "place", "_rule").rows() == [
+        (1, "quarantine", "too_large"),
+        (2, "row", None),
+    ]
 
 
 def test_what_a_landing_remembers_is_recalled_after_a_replay(tmp_path):
-    """A running landing meets a producer's repeat of a record that was replayed meanwhile: it is refused once, recalls, and knows it."""
+    """A running landing meets a producer's repeat of a record that was replayed meanwhile: it is
+    refused once, recalls, and knows it."""
     quarantined(tmp_path)
     again = encoded(*[b""] * 13, spoilt(event_time="2024-01-02T11:59:00Z"), bar(minutes=-1, volume=1)).tail(2)
     feed, refused = Given([again]), []

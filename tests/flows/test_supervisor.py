@@ -1,4 +1,5 @@
-"""What the supervisor starts is asked at each start: the champion's own Bento, of the dataset that is current then."""
+"""What the supervisor starts is asked at each start: the champion's own Bento, of the dataset
+that is current then."""
 
 import os
 import shutil
@@ -20,10 +21,13 @@ N_PROMOTIONS = 4  # two more than are kept
 
 @pytest.fixture(scope="module")
 def with_bentos(tmp_path_factory):
-    """Releases that differ by a weight, each with a Bento; the code in it is the same, so that one build is enough."""
+    """Releases that differ by a weight, each with a Bento; the code in it is the same, so that
+    one build is enough."""
     folders = [tmp_path_factory.mktemp("releases") / str(k) for k in range(N_PROMOTIONS + 2)]
     for k, folder in enumerate(folders):
-        build_small_release(folder, weights={"last_value": 0.1 + k / 10, "ridge": 0.9 - k / 10}, dataset=DATASET)
+        build_small_release(
+            folder, weights={"last_value": 0.1 + k / 10, "ridge": 0.9 - k / 10}, dataset=DATASET
+        )
         if k == 0:
             build_bento(folder, ROOT, folder / "bento")
         else:
@@ -34,7 +38,9 @@ def with_bentos(tmp_path_factory):
 @pytest.fixture
 def home(tmp_path):
     port = str(find_free_port("127.0.0.1"))
-    with at_home(tmp_path, TIDEMILL_KEEP_RELEASES="2", TIDEMILL_SERVICE_PORT=port, TIDEMILL_HOST="127.0.0.1") as home:
+    with at_home(
+        tmp_path, TIDEMILL_KEEP_RELEASES="2", TIDEMILL_SERVICE_PORT=port, TIDEMILL_HOST="127.0.0.1"
+    ) as home:
         yield home
 
 
@@ -69,13 +75,17 @@ def test_after_more_promotions_than_are_kept_it_starts_again_as_the_champion(hom
         crown(home, folder)
     run_until(keeper, lambda: is_served(keeper, others[-1]))
     releases = home / "releases"
-    assert {path.name for path in releases.iterdir()} == {digest_of(folder) for folder in (first, *others[-2:])}, "one runs, two are kept"
+    assert {path.name for path in releases.iterdir()} == {
+        digest_of(folder) for folder in (first, *others[-2:])
+    }, "one runs, two are kept"
 
     stop_process(keeper.marks["service"])
     run_until(keeper, lambda: keeper.n_starts["service"] == 2 and is_served(keeper, others[-1]))
     assert digest_of(others[-1]) in " ".join(read_state().commands["service"])
     crown(home, last)
-    assert {path.name for path in releases.iterdir()} == {digest_of(folder) for folder in (others[-1], last)}, "the first runs no more"
+    assert {path.name for path in releases.iterdir()} == {
+        digest_of(folder) for folder in (others[-1], last)
+    }, "the first runs no more"
 
 
 def test_a_champion_that_cannot_be_read_delays_its_start_and_nothing_else(home, keeper, with_bentos):

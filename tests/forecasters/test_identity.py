@@ -11,9 +11,13 @@ from tasks.forecasters.parts.identity import SeriesEncoder
 
 NAMES = ("z_last", *SERIES_KEY)
 SCHEMA = FeatureSchema(
-    columns=tuple(FeatureColumn(name=n, role="level" if n == "z_last" else "free", lookback_steps=0) for n in NAMES),
-    last="z_last", horizon_steps=2, season_steps=1,
-)  # fmt: skip
+    columns=tuple(
+        FeatureColumn(name=n, role="level" if n == "z_last" else "free", lookback_steps=0) for n in NAMES
+    ),
+    last="z_last",
+    horizon_steps=2,
+    season_steps=1,
+)
 
 
 def rows_of(*series):
@@ -29,10 +33,17 @@ def test_each_series_gets_its_row_and_a_stranger_the_last_one(tmp_path):
     assert (number[:50] == number[50:]).all()
     table = np.arange(102, dtype=np.float32).reshape(51, 2)
     x = rows_of("s7", "stranger", "s49", "s0")
-    expected = [table[number[7]].tolist(), [100.0, 101.0], table[number[49]].tolist(), table[number[0]].tolist()]
+    expected = [
+        table[number[7]].tolist(),
+        [100.0, 101.0],
+        table[number[49]].tolist(),
+        table[number[0]].tolist(),
+    ]
     assert identity.of(x, table).tolist() == expected
     write_graph(tmp_path / "of.onnx", len(NAMES), 2, lambda wire: identity.of(wire, table))
-    served = ort.InferenceSession(tmp_path / "of.onnx", providers=["CPUExecutionProvider"]).run(["z_hat"], {"x": x})[0]
+    served = ort.InferenceSession(tmp_path / "of.onnx", providers=["CPUExecutionProvider"]).run(
+        ["z_hat"], {"x": x}
+    )[0]
     assert served.tolist() == expected
 
 

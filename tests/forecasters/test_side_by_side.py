@@ -1,4 +1,5 @@
-"""Fits in threads of one process: each is what it is alone, and numpy's linear algebra stays on one thread."""
+"""Fits in threads of one process: each is what it is alone, and numpy's linear algebra stays on
+one thread."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,7 +19,11 @@ SIDE_BY_SIDE = [name for name in FORECASTERS if getattr(get_forecaster_class(nam
 
 
 def _blas_threads():
-    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas" and "numpy" in library["filepath"]}
+    return {
+        library["num_threads"]
+        for library in threadpool_info()
+        if library["user_api"] == "blas" and "numpy" in library["filepath"]
+    }
 
 
 @pytest.mark.parametrize("name", SIDE_BY_SIDE)
@@ -27,7 +32,11 @@ def test_a_fit_in_a_thread_is_the_fit_alone(name):
     x, _ = panel.at(np.arange(300, 400))
 
     def forecast(at):
-        return build_forecaster(name, small_schema(), 1, PARAMS.get(name, {})).fit(*panel.training(at, WALK)).predict(x)
+        return (
+            build_forecaster(name, small_schema(), 1, PARAMS.get(name, {}))
+            .fit(*panel.training(at, WALK))
+            .predict(x)
+        )
 
     alone = [forecast(at) for at in ATS]
     with ThreadPoolExecutor(4) as pool:

@@ -1,9 +1,10 @@
-"""The numbers of a small fixed chain, so that a rename or a move can show that it changed none of them.
+"""The numbers of a small fixed chain, so that a rename or a move can show that it changed none of
+them.
 
-Real bars through features, five models and the ensemble, in this process. Numbers are held to a part in
-100,000, since another processor's linear algebra rounds differently; `-s` prints the sha256 of their bytes,
-which two commits on one machine must share. A change that is meant to change numbers writes the new ones
-here (`-s` prints them, too) and says in CHANGELOG.md which fits change.
+Real bars through features, five models and the ensemble, in this process. Numbers are held to a
+part in 100,000, since another processor's linear algebra rounds differently; `-s` prints the sha256
+of their bytes, which two commits on one machine must share. A change that is meant to change
+numbers writes the new ones here (`-s` prints them, too) and says in CHANGELOG.md which fits change.
 """
 
 import hashlib
@@ -66,8 +67,8 @@ PINNED = {  # by `summarize`; z_hat of the models is in logs, so is what the ens
 def made(tmp_path_factory):
     """(name -> array, name -> fit).
 
-    Arrays: each model's z_hat over walk and gate, the ensemble's points and quantiles as issued. Fits: the
-    shipped ones.
+    Arrays: each model's z_hat over walk and gate, the ensemble's points and quantiles as issued.
+    Fits: the shipped ones.
     """
     with at_home(tmp_path_factory.mktemp("home"), TIDEMILL_WORKERS="1", TIDEMILL_KEEP_FITS_MB="0"):
         rows = read_configured_source(ArchSource(kind="arch"), ABOUT, Path(), say=lambda _: None).rows
@@ -80,7 +81,9 @@ def made(tmp_path_factory):
         given = (table, schema, ABOUT, calendar, WALK)
         trained = {m: fit_model(m, *given, own, GATE_STEPS, lambda _: None) for m, own in MODELS.items()}
         walk, gate = ({m: getattr(t, part) for m, t in trained.items()} for part in ("forecasts", "gate"))
-        aligned = align_forecasts(walk, gate, build_panel(table, schema, calendar), calendar, ABOUT, WALK.stride_steps)
+        aligned = align_forecasts(
+            walk, gate, build_panel(table, schema, calendar), calendar, ABOUT, WALK.stride_steps
+        )
         combined = build_ensemble(
             aligned,
             ABOUT,

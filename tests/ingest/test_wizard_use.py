@@ -22,7 +22,10 @@ from tasks.ingest.wizard.write import write_entry
 
 def feed(folder, name="feed.csv", n=400):
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [f"{datetime(2022, 1, 1, tzinfo=UTC) + timedelta(hours=i):%F %T},{100 + i % 24 + i % 7}" for i in range(n)]
+    lines = [
+        f"{datetime(2022, 1, 1, tzinfo=UTC) + timedelta(hours=i):%F %T},{100 + i % 24 + i % 7}"
+        for i in range(n)
+    ]
     path = folder / name
     path.write_text("date,load\n" + "\n".join(lines) + "\n")
     return path
@@ -37,7 +40,12 @@ def root(tmp_path):
 @pytest.fixture
 def tidemill(root, monkeypatch):
     """The three commands, working on *root* instead of this checkout."""
-    for function in (write_module.write_entry, write_module.read_commented_params, write_module.write_commented_params, use_module.apply_dataset):
+    for function in (
+        write_module.write_entry,
+        write_module.read_commented_params,
+        write_module.write_commented_params,
+        use_module.apply_dataset,
+    ):
         monkeypatch.setattr(function, "__defaults__", (root,))
     from tasks.edges import params
 
@@ -53,7 +61,17 @@ def test_reasons_stand_beside_their_values_and_the_rest_stays_as_it_was(root):
     after = (root / "params.yaml").read_text()
     assert after.startswith(before)
     entry = after.removeprefix(before)
-    for key in ("every", "calendar", "season_steps", "transform", "horizon_steps", "n_cutoffs", "stride_steps", "gate_steps", "max_age_steps"):
+    for key in (
+        "every",
+        "calendar",
+        "season_steps",
+        "transform",
+        "horizon_steps",
+        "n_cutoffs",
+        "stride_steps",
+        "gate_steps",
+        "max_age_steps",
+    ):
         assert any(line.strip().startswith(f"{key}:") and " # " in line for line in entry.splitlines()), key
 
 
@@ -84,7 +102,8 @@ def test_files_of_one_name_in_two_folders_get_names_of_their_own(root):
         feed(root / "in" / folder)
     write_entry("feed", runs.proposed(root / "in/*/feed.csv"), root)
     assert sorted(apply_dataset("feed", root).links) == ["north_feed.csv", "south_feed.csv"]
-    assert runs.ingested(root)["series_id"].unique().sort().to_list() == ["north", "south"]  # what the names share says nothing
+    # What the names share says nothing
+    assert runs.ingested(root)["series_id"].unique().sort().to_list() == ["north", "south"]
 
 
 def test_use_of_an_unknown_name_suggests_close_ones_and_changes_nothing(root):
@@ -123,7 +142,9 @@ def test_new_then_use_then_datasets_as_typed(root, tidemill):
     used = json.loads(tidemill("use", "feed", "--json").output)
     assert used["files"] == {"feed.csv": str(path.resolve())}
     listed = json.loads(tidemill("datasets", "--json").output)
-    assert {row["name"]: row["current"] for row in listed} == {name: name == "feed" for name in (r["name"] for r in listed)}
+    assert {row["name"]: row["current"] for row in listed} == {
+        name: name == "feed" for name in (r["name"] for r in listed)
+    }
     assert "feed" in tidemill("datasets").output
 
 
@@ -143,7 +164,13 @@ def test_new_tells_machines_its_reasons_and_questions(root, tidemill):
 
 
 @pytest.mark.parametrize(
-    "words", [("new", "feed"), ("new", "feed", "--csv", "a", "--jsonl", "b"), ("use", "nothing"), ("new", "feed", "--csv", "nothing.csv")]
+    "words",
+    [
+        ("new", "feed"),
+        ("new", "feed", "--csv", "a", "--jsonl", "b"),
+        ("use", "nothing"),
+        ("new", "feed", "--csv", "nothing.csv"),
+    ],
 )
 def test_what_cannot_be_done_ends_with_one_message_and_code_2(tidemill, words):
     ended = tidemill(*words)

@@ -1,4 +1,5 @@
-"""Laws of the features that see more than the past of their own series: across series, and ahead of the origin."""
+"""Laws of the features that see more than the past of their own series: across series, and ahead
+of the origin."""
 
 import statistics
 from datetime import timedelta
@@ -29,12 +30,17 @@ law = settings(max_examples=15, deadline=None, suppress_health_check=[HealthChec
 
 @st.composite
 def feeds_with_plans(draw):
-    """(rows, about): bars, some of them late or corrected, and rows that say something of `plan` up to 9 steps ahead, some of them twice."""
+    """(rows, about): bars, some of them late or corrected, and rows that say something of `plan`
+    up to 9 steps ahead, some of them twice."""
     rows, about = draw(feeds())
     about = about.model_copy(update={"covariates": Covariates(past=BARS, known_ahead=("plan",))})
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    late = pl.Series(rng.integers(1, 60, rows.height) * (rng.random(rows.height) < draw(st.sampled_from([0.0, 0.2]))))
-    rows = rows.with_columns(pl.col("known_at") + pl.duration(hours=late), plan=pl.Series(rng.standard_normal(rows.height)))
+    late = pl.Series(
+        rng.integers(1, 60, rows.height) * (rng.random(rows.height) < draw(st.sampled_from([0.0, 0.2])))
+    )
+    rows = rows.with_columns(
+        pl.col("known_at") + pl.duration(hours=late), plan=pl.Series(rng.standard_normal(rows.height))
+    )
     corrected = rows.filter(pl.Series(rng.random(rows.height) < 0.1)).with_columns(
         pl.col("known_at") + timedelta(hours=31), *(pl.col(c) * 1.01 for c in BARS)
     )
@@ -46,7 +52,11 @@ def feeds_with_plans(draw):
             at = steps.filter(pl.Series(rng.random(len(steps)) < 0.7))
             before = pl.Series(rng.integers(1, 9 * 6, len(at)))
             frame = pl.DataFrame(
-                {"series_id": pl.repeat(name, len(at), eager=True, dtype=pl.String), "event_time": at, "plan": rng.standard_normal(len(at)) + k}
+                {
+                    "series_id": pl.repeat(name, len(at), eager=True, dtype=pl.String),
+                    "event_time": at,
+                    "plan": rng.standard_normal(len(at)) + k,
+                }
             )
             said.append(frame.with_columns(known_at=calendar.nominal_known_at() - pl.duration(hours=before)))
     planned = pl.concat(said).with_columns(pl.lit(None, pl.Float64).alias(c) for c in BARS)
@@ -65,12 +75,18 @@ def slow_cross(own, values):
     if not values:
         return dict.fromkeys(OF)
     others = [v for v in values if v is not own]
-    below, same = (sum(op(v) for v in values) for op in (lambda v: own is not None and v < own, lambda v: v == own))
+    below, same = (
+        sum(op(v) for v in values) for op in (lambda v: own is not None and v < own, lambda v: v == own)
+    )
     rank = None if own is None else (below + (same - 1) / 2) / (len(values) - 1) if len(values) > 1 else 0.5
     return {
-        "mean": statistics.fmean(values), "median": statistics.median(values), "std": statistics.stdev(values) if len(values) > 1 else None,
-        "others_mean": statistics.fmean(others) if others else None, "rank": rank, "share": None if own is None else own / sum(values),
-    }  # fmt: skip
+        "mean": statistics.fmean(values),
+        "median": statistics.median(values),
+        "std": statistics.stdev(values) if len(values) > 1 else None,
+        "others_mean": statistics.fmean(others) if others else None,
+        "rank": rank,
+        "share": None if own is None else own / sum(values),
+    }
 
 
 @law
@@ -81,11 +97,20 @@ def test_columns_across_and_ahead_equal_the_slow_oracle_at_each_cutoff(feed):
     for row in table.iter_rows(named=True):
         cutoff = calendar.get_cutoff(row["event_time"])
         then = rows.filter(pl.col("known_at") <= cutoff)
-        now = select_as_of(then.filter(pl.col("event_time") == row["event_time"], pl.col("known_at") >= cutoff), cutoff)
+        now = select_as_of(
+            then.filter(pl.col("event_time") == row["event_time"], pl.col("known_at") >= cutoff), cutoff
+        )
         close = dict(now.select("series_id", "close").iter_rows())
-        expected = {f"close_cross_{of}": v for of, v in slow_cross(close.get(row["series_id"]), [v for v in close.values() if v is not None]).items()}
+        expected = {
+            f"close_cross_{of}": v
+            for of, v in slow_cross(
+                close.get(row["series_id"]), [v for v in close.values() if v is not None]
+            ).items()
+        }
         for s, at in enumerate(calendar.list_next_steps(row["event_time"], about.horizon_steps), 1):
-            said = then.filter(pl.col("series_id") == row["series_id"], pl.col("event_time") == at).sort("known_at")["plan"]
+            said = then.filter(pl.col("series_id") == row["series_id"], pl.col("event_time") == at).sort(
+                "known_at"
+            )["plan"]
             expected[f"plan_ahead_{s}"] = said[-1] if len(said) else None
         for name, value in expected.items():
             assert (row[name] is None) == (value is None), (name, row, value)
@@ -140,7 +165,9 @@ def test_the_order_of_rows_and_of_series_does_not_matter(feed, random):
     assert_frame_equal(known(shuffled, about), known(rows, about), check_exact=True)
     other = {"s0": "s2", "s2": "s0"}
     renamed = SERIES.conform(rows.with_columns(pl.col("series_id").replace(other)))
-    back = known(renamed, about).with_columns(pl.col("series_id").replace(other)).sort("series_id", "event_time")
+    back = (
+        known(renamed, about).with_columns(pl.col("series_id").replace(other)).sort("series_id", "event_time")
+    )
     assert_frame_equal(back, known(rows, about), rel_tol=1e-6)
 
 

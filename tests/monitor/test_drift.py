@@ -27,11 +27,14 @@ def streams():
 
 def watched(streams, season_steps=24):
     start = REFERENCE_DAYS * 24
-    return compute_alarms(fit_whitener(streams[:start], season_steps), streams[start:], start % season_steps, 0.5, 8.0)
+    return compute_alarms(
+        fit_whitener(streams[:start], season_steps), streams[start:], start % season_steps, 0.5, 8.0
+    )
 
 
 def test_false_alarms_stay_within_the_budget(streams):
-    """A season of a week is unknown to it here: only the day is taken out, and the budget holds all the same."""
+    """A season of a week is unknown to it here: only the day is taken out, and the budget holds
+    all the same."""
     alarms = watched(streams)
     per_30_days = np.mean(alarms.first >= 0) / DAYS * 30
     assert per_30_days <= 0.05
@@ -39,7 +42,8 @@ def test_false_alarms_stay_within_the_budget(streams):
 
 
 def test_a_shift_of_one_standard_deviation_is_found_within_ten_days(streams):
-    """One standard deviation of the stream, its season included; median delay over those that had been silent until then."""
+    """One standard deviation of the stream, its season included; median delay over those that
+    had been silent until then."""
     at = 150
     shifted = streams.copy()
     shifted[(REFERENCE_DAYS + at) * 24 :] += streams.std()
@@ -61,12 +65,18 @@ def test_missing_values_and_a_single_blow_are_no_drift():
     values = rng.normal(size=(2000, 1))
     values[rng.random((2000, 1)) < 0.2] = np.nan
     values[1500] = 1000.0
-    assert compute_alarms(fit_whitener(values[:1000], 7), values[1000:], 1000 % 7, 0.5, 8.0).first.tolist() == [-1]
+    assert compute_alarms(
+        fit_whitener(values[:1000], 7), values[1000:], 1000 % 7, 0.5, 8.0
+    ).first.tolist() == [-1]
 
 
 def test_a_stream_without_a_past_is_not_watched():
-    values = np.column_stack([np.random.default_rng(1).normal(size=400), np.full(400, np.nan), np.full(400, 3.0)])
-    assert compute_alarms(fit_whitener(values[:300], 7), values[300:], 300 % 7, 0.5, 8.0).is_watched.tolist() == [True, False, False]
+    values = np.column_stack(
+        [np.random.default_rng(1).normal(size=400), np.full(400, np.nan), np.full(400, 3.0)]
+    )
+    assert compute_alarms(
+        fit_whitener(values[:300], 7), values[300:], 300 % 7, 0.5, 8.0
+    ).is_watched.tolist() == [True, False, False]
 
 
 def test_the_cusum_is_that_of_a_slow_twin():

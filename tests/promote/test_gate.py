@@ -56,11 +56,21 @@ def test_a_random_walk_does_not_pass(built):
 
 
 def test_the_opponents_forecasts_with_noise_on_top_never_pass():
-    """Symmetric noise in 200 draws: a lower mean by luck is not enough. At the level of 5 %, a loss on average makes it rarer still."""
+    """Symmetric noise in 200 draws: a lower mean by luck is not enough.
+
+    At the level of 5 %, a loss on average makes it rarer still.
+    """
     rng = np.random.default_rng(5)
     truth, right = drawn(rng, n=80)
     passed = sum(
-        bool(compare_forecasts(frame(right * np.exp(rng.normal(0, 0.03, right.shape)), truth), frame(right, truth), small_about(), PARAMS).passed)
+        bool(
+            compare_forecasts(
+                frame(right * np.exp(rng.normal(0, 0.03, right.shape)), truth),
+                frame(right, truth),
+                small_about(),
+                PARAMS,
+            ).passed
+        )
         for _ in range(200)
     )
     assert passed <= 0.05 * 200
@@ -76,7 +86,8 @@ def test_a_memoriser_loses(built):
 
 
 def test_equal_models_pass_no_more_often_than_stated():
-    """A/A: two forecasts with errors of the same law, drawn afresh each time; the margin makes it rarer than alpha."""
+    """A/A: two forecasts with errors of the same law, drawn afresh each time; the margin makes
+    it rarer than alpha."""
     rng = np.random.default_rng(17)
     passed = 0
     for _ in range(400):
@@ -87,21 +98,30 @@ def test_equal_models_pass_no_more_often_than_stated():
 
 
 def test_a_large_series_does_not_drown_the_others():
-    """Better on two of three series, worse on one that is a thousand times larger: the verdict goes by parts, not by kWh."""
+    """Better on two of three series, worse on one that is a thousand times larger: the verdict
+    goes by parts, not by kWh."""
     rng = np.random.default_rng(2)
     truth, right = drawn(rng, n=100, n_series=3)
     size = np.array([1000.0, 1.0, 1.0])[None, :, None]
     noisy = right * np.exp(rng.normal(0, 0.3, right.shape))
     ours, theirs = right.copy(), noisy.copy()
     ours[:, 0], theirs[:, 0] = noisy[:, 0], right[:, 0]
-    assert compare_forecasts(frame(ours * size, truth * size), frame(theirs * size, truth * size), small_about(), PARAMS).gain_frac > 0.1
+    assert (
+        compare_forecasts(
+            frame(ours * size, truth * size), frame(theirs * size, truth * size), small_about(), PARAMS
+        ).gain_frac
+        > 0.1
+    )
 
 
 def test_changing_places_changes_the_sign_and_nothing_else():
     rng = np.random.default_rng(8)
     truth, right = drawn(rng, n=90)
     noisy = frame(right * np.exp(rng.normal(0, 0.1, right.shape)), truth)
-    one, other = (compare_forecasts(a, b, small_about(), PARAMS) for a, b in ((frame(right, truth), noisy), (noisy, frame(right, truth))))
+    one, other = (
+        compare_forecasts(a, b, small_about(), PARAMS)
+        for a, b in ((frame(right, truth), noisy), (noisy, frame(right, truth)))
+    )
     assert one.p == pytest.approx(1 - other.p)
     assert (1 - one.gain_frac) * (1 - other.gain_frac) == pytest.approx(1.0)
 
@@ -110,7 +130,9 @@ def test_only_pairs_that_both_forecast_and_that_came_true_count():
     truth, right = drawn(np.random.default_rng(4), n=80)
     whole, unknown = frame(right, truth), truth.copy()
     unknown[70:] = np.nan
-    gate = compare_forecasts(whole.filter(pl.col("cutoff") >= cutoff_at(3)), frame(right * 1.1, unknown), small_about(), PARAMS)
+    gate = compare_forecasts(
+        whole.filter(pl.col("cutoff") >= cutoff_at(3)), frame(right * 1.1, unknown), small_about(), PARAMS
+    )
     assert gate.n_cutoffs == 77  # the challenger's y counts; the opponent's is the same truth
     assert compare_forecasts(frame(right, unknown), whole, small_about(), PARAMS).n_cutoffs == 70
 
@@ -121,7 +143,10 @@ def test_too_few_cutoffs_decide_nothing(built):
     gate = run_gate(built["ridge"], built["last"], early, PARAMS)
     assert (gate.passed, gate.n_cutoffs) == (None, 58)
     assert "min_gate_rows" in gate.reason
-    assert decide_promotion(built["ridge"], built["last"], built["seasonal"], early, PARAMS).decision["decision"] == "inconclusive"
+    assert (
+        decide_promotion(built["ridge"], built["last"], built["seasonal"], early, PARAMS).decision["decision"]
+        == "inconclusive"
+    )
 
 
 def test_the_gate_begins_where_the_later_of_both_ends(built, tmp_path):
@@ -145,7 +170,8 @@ def test_the_first_model_is_judged_against_the_baseline(built):
 
 
 def test_losses_are_those_of_a_slow_twin(built):
-    """Plain loops over the forecasts of both, squared errors, each series divided by the mean of both sides there."""
+    """Plain loops over the forecasts of both, squared errors, each series divided by the mean of
+    both sides there."""
     from tasks.release import predict_cutoffs
 
     cutoffs = list_gate_cutoffs(built["mixed"], built["last"], ROWS)
@@ -153,19 +179,25 @@ def test_losses_are_those_of_a_slow_twin(built):
     loss = {side: {} for side in ("mixed", "last")}
     for side, of_side in loss.items():
         for r in predict_cutoffs(built[side], ROWS, cutoffs).iter_rows(named=True):
-            of_side[r["series_id"], r["cutoff"], r["step"]] = (r["y_hat"] - truth[r["series_id"], r["event_time"]]) ** 2
+            of_side[r["series_id"], r["cutoff"], r["step"]] = (
+                r["y_hat"] - truth[r["series_id"], r["event_time"]]
+            ) ** 2
     size = {}
     for name in ("north", "south"):
         both = [v for of_side in loss.values() for (series, _, _), v in of_side.items() if series == name]
         size[name] = sum(both) / len(both)
-    means = {side: np.mean([v / size[series] for (series, _, _), v in of_side.items()]) for side, of_side in loss.items()}
+    means = {
+        side: np.mean([v / size[series] for (series, _, _), v in of_side.items()])
+        for side, of_side in loss.items()
+    }
     gate = run_gate(built["mixed"], built["last"], ROWS, PARAMS)
     assert gate.gain_frac == pytest.approx(1 - means["mixed"] / means["last"], rel=1e-9)
     assert gate.mean_loss["challenger"] == pytest.approx(np.mean(list(loss["mixed"].values())), rel=1e-9)
 
 
 def memoriser(folder):
-    """A release whose only member answers with the target of the nearest training row; its past looks perfect."""
+    """A release whose only member answers with the target of the nearest training row; its past
+    looks perfect."""
     build_small_release(folder, rows=ROWS, gate_steps=GATE, weights={"ridge": 1.0}, model="memoriser")
     about, features = small_about(), small_features()
     schema, calendar = build_feature_schema(about, features), build_calendar(about)
@@ -175,7 +207,9 @@ def memoriser(folder):
     whole = np.isfinite(x).all(axis=1) & np.isfinite(z).all(axis=1)
     write_nearest(folder / "members/ridge.onnx", x[whole], z[whole])
     history = pl.read_parquet(folder / "history.parquet")
-    history.with_columns(z_hat=pl.col("z").fill_null(pl.col("z_hat"))).write_parquet(folder / "history.parquet")
+    history.with_columns(z_hat=pl.col("z").fill_null(pl.col("z_hat"))).write_parquet(
+        folder / "history.parquet"
+    )
     write_manifest(folder)
 
 
@@ -189,13 +223,19 @@ def write_nearest(path, x, z):
         helper.make_node("ArgMin", ["distance"], ["nearest"], axis=1, keepdims=0),
         helper.make_node("Gather", ["targets", "nearest"], ["z_hat"], axis=0),
     ]
-    constants = {"zero": np.zeros(1), "turned": -2 * x.T, "length": (x.astype(float) ** 2).sum(axis=1), "targets": z}
+    constants = {
+        "zero": np.zeros(1),
+        "turned": -2 * x.T,
+        "length": (x.astype(float) ** 2).sum(axis=1),
+        "targets": z,
+    }
     graph = helper.make_graph(
-        nodes, "nearest",
+        nodes,
+        "nearest",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", x.shape[1]])],
         [helper.make_tensor_value_info("z_hat", TensorProto.FLOAT, ["n", z.shape[1]])],
         [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
-    )  # fmt: skip
+    )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
 
 
@@ -227,7 +267,9 @@ def errors(rng, shape, rho=0.5, sd=0.1):
 
 def frame(y_hat, y):
     """FORECAST with y from arrays (n, S, H)."""
-    return FORECAST.conform(keys(*y.shape).with_columns(y_hat=pl.Series(y_hat.ravel()), y=pl.Series(y.ravel()).fill_nan(None)))
+    return FORECAST.conform(
+        keys(*y.shape).with_columns(y_hat=pl.Series(y_hat.ravel()), y=pl.Series(y.ravel()).fill_nan(None))
+    )
 
 
 @cache
@@ -235,4 +277,6 @@ def keys(n, n_series, steps):
     series = pl.DataFrame({"series_id": [f"s{i}" for i in range(n_series)]})
     cutoffs = pl.DataFrame({"cutoff": [cutoff_at(k) for k in range(n)]})
     crossed = cutoffs.join(series, how="cross").join(pl.DataFrame({"step": range(1, steps + 1)}), how="cross")
-    return crossed.with_columns(event_time=pl.col("cutoff") + pl.duration(days=pl.col("step") - 1), model=pl.lit("m"))
+    return crossed.with_columns(
+        event_time=pl.col("cutoff") + pl.duration(days=pl.col("step") - 1), model=pl.lit("m")
+    )

@@ -24,7 +24,11 @@ def report(**champion):
 
 @pytest.mark.parametrize(
     ("changed", "word"),
-    [({"age_steps": 64}, "64 steps of data"), ({"error_ratio": 1.3}, "1.30 times the gate's"), ({"coverage_frac": 0.65}, "65% of outcomes")],
+    [
+        ({"age_steps": 64}, "64 steps of data"),
+        ({"error_ratio": 1.3}, "1.30 times the gate's"),
+        ({"coverage_frac": 0.65}, "65% of outcomes"),
+    ],
 )
 def test_each_limit_alone_makes_it_due_and_is_named(changed, word):
     decision = decide_retraining(report(**changed), PARAMS)
@@ -39,7 +43,10 @@ def test_at_the_limit_it_is_not_due():
 
 
 def test_all_reasons_are_named():
-    assert len(decide_retraining(report(age_steps=99, error_ratio=9.0, coverage_frac=0.1), PARAMS)["reasons"]) == 3
+    assert (
+        len(decide_retraining(report(age_steps=99, error_ratio=9.0, coverage_frac=0.1), PARAMS)["reasons"])
+        == 3
+    )
 
 
 def test_too_little_data_is_no_reason():
@@ -75,6 +82,8 @@ def test_the_report_of_another_dataset_decides_nothing(tmp_path):
 
     root = small_root(tmp_path, small_rows(400))
     write_json(root / "data/reports/monitor/report.json", report(age_steps=100))
-    with pytest.raises(OtherDatasetError, match=r"'tides', and the current dataset is 'small'.*tidemill use tides"):
+    with pytest.raises(
+        OtherDatasetError, match=r"'tides', and the current dataset is 'small'.*tidemill use tides"
+    ):
         main(root)
     assert not (root / "data/decisions/retrain").exists()

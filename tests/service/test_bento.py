@@ -79,7 +79,9 @@ write_served(service.source.dataset, made.served)
 print(made.body["prediction_id"])
 """
     env = build_child_environment(TIDEMILL_HOME=str(tmp_path), TIDEMILL_RELEASE=str(releases / "first"))
-    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
     assert ended.returncode == 0, ended.stderr
     assert len(ended.stdout.strip()) == 36
 
@@ -87,13 +89,18 @@ print(made.body["prediction_id"])
 def test_requirements_are_ranges_of_the_project_and_nothing_of_the_chain():
     import tomllib
 
-    wanted = [line for line in (ROOT / "deployments/forecaster/requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
+    wanted = [
+        line
+        for line in (ROOT / "deployments/forecaster/requirements.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     assert set(wanted) <= set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
     assert not {name.partition(">")[0] for name in wanted} & set(NOT_IN_THE_BENTO)
 
 
 def test_a_release_embedded_beside_the_code_speaks_when_there_is_no_champion(tmp_path):
-    """As in a Bento: the code of ours that the service imports, `release/` beside it, and no params.yaml."""
+    """As in a Bento: the code of ours that the service imports, `release/` beside it, and no
+    params.yaml."""
     import shutil
 
     for package in ("tasks", "deployments"):

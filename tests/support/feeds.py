@@ -1,4 +1,5 @@
-"""Feeds drawn by hypothesis: bars of a few series, with holes, missing values and prices of all sizes."""
+"""Feeds drawn by hypothesis: bars of a few series, with holes, missing values and prices of all
+sizes."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -16,14 +17,21 @@ BARS = ("open", "high", "low", "close", "volume")
 
 def about_of(calendar="continuous"):
     return About(
-        description="law", every="1d" if calendar == "weekdays" else "6h", calendar=calendar, target=Target(column="gk", unit="1", derive="garman_klass", transform="log1p"),
-        covariates=Covariates(past=BARS), horizon_steps=4, season_steps=3, publish_delay_s=60,
-    )  # fmt: skip
+        description="law",
+        every="1d" if calendar == "weekdays" else "6h",
+        calendar=calendar,
+        target=Target(column="gk", unit="1", derive="garman_klass", transform="log1p"),
+        covariates=Covariates(past=BARS),
+        horizon_steps=4,
+        season_steps=3,
+        publish_delay_s=60,
+    )
 
 
 @st.composite
 def feeds(draw, n_series=3):
-    """(rows, about): a few series with holes, missing values and prices from .01 to 1e5, some of which hardly move."""
+    """(rows, about): a few series with holes, missing values and prices from .01 to 1e5, some of
+    which hardly move."""
     about = about_of(draw(st.sampled_from(["continuous", "weekdays"])))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     grid = build_calendar(about).grid(START, START + timedelta(days=200))
@@ -33,7 +41,10 @@ def feeds(draw, n_series=3):
         base, move = draw(st.sampled_from([(0.01, 0.1), (100.0, 0.02), (1e5, 1e-7)]))
         close = base * np.exp(move * rng.standard_normal(n).cumsum())
         open_ = close * np.exp(move * rng.standard_normal(n))
-        high, low = np.maximum(open_, close) * np.exp(move * rng.random(n)), np.minimum(open_, close) * np.exp(-move * rng.random(n))
+        high, low = (
+            np.maximum(open_, close) * np.exp(move * rng.random(n)),
+            np.minimum(open_, close) * np.exp(-move * rng.random(n)),
+        )
         frame = pl.DataFrame(
             {
                 "series_id": f"s{k}",

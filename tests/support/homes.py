@@ -1,4 +1,5 @@
-"""A home of its own for a test, and a checkout's folder with a sealed challenger, a baseline and clean rows in it."""
+"""A home of its own for a test, and a checkout's folder with a sealed challenger, a baseline and
+clean rows in it."""
 
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,18 +27,32 @@ def at_home(home: Path, **environment: str):
     read_settings.cache_clear()
 
 
-def small_root(folder: Path, rows: pl.DataFrame | None = None, challenger=None, baseline=None, **sections) -> Path:
-    """A root with params.yaml, data/clean and models/release. challenger, baseline: options of `build_small_release`; sections: of params.yaml."""
+def small_root(
+    folder: Path, rows: pl.DataFrame | None = None, challenger=None, baseline=None, **sections
+) -> Path:
+    """A root with params.yaml, data/clean and models/release. challenger, baseline: options of
+    `build_small_release`; sections: of params.yaml."""
     rows = small_rows(500) if rows is None else rows
-    defaults = {"promote": PROMOTE, "monitor": {"min_rows": 20}, "retrain": {"max_age_steps": 63, "max_error_ratio": 1.25, "min_coverage_frac": 0.7}}
-    entry = {"about": SMALL_ABOUT, "models": {}, **{stage: {} for stage in STAGES}, "features": SMALL_FEATURES}
+    defaults = {
+        "promote": PROMOTE,
+        "monitor": {"min_rows": 20},
+        "retrain": {"max_age_steps": 63, "max_error_ratio": 1.25, "min_coverage_frac": 0.7},
+    }
+    entry = {
+        "about": SMALL_ABOUT,
+        "models": {},
+        **{stage: {} for stage in STAGES},
+        "features": SMALL_FEATURES,
+    }
     document = {"dataset": "small", "models": [], **defaults, **sections, "datasets": {"small": entry}}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "params.yaml").write_text(yaml.safe_dump(document))
     write_clean(folder, rows)
     put_release(folder, rows, **(challenger or {}))
     build_small_release(
-        folder / "models/release/baseline", rows=rows, **{"gate_steps": 120, "weights": BASELINE, "model": "last_value", **(baseline or {})}
+        folder / "models/release/baseline",
+        rows=rows,
+        **{"gate_steps": 120, "weights": BASELINE, "model": "last_value", **(baseline or {})},
     )
     return folder
 

@@ -15,11 +15,14 @@ def kafka_cluster(tmp_path_factory):
 
 
 def make_topic(address: str, n_partitions: int = 4, copies: int = -1, name: str = "", **config: str) -> str:
-    """Name of a new topic that exists for every client. config: its settings, `_` for `.` (cleanup_policy="compact")."""
+    """Name of a new topic that exists for every client. config: its settings, `_` for `.`
+    (cleanup_policy="compact")."""
     from confluent_kafka.admin import AdminClient, NewTopic
 
     name = name or f"t-{uuid4().hex[:10]}"
     admin = AdminClient({"bootstrap.servers": address})
     settings = {key.replace("_", "."): value for key, value in config.items()}
-    admin.create_topics([NewTopic(name, n_partitions, copies, config=settings)], operation_timeout=20)[name].result(30)
+    admin.create_topics([NewTopic(name, n_partitions, copies, config=settings)], operation_timeout=20)[
+        name
+    ].result(30)
     return name

@@ -1,4 +1,5 @@
-"""A landing without a broker: records go through the decoder, the sorting and a real table, in whatever batches a test wants."""
+"""A landing without a broker: records go through the decoder, the sorting and a real table, in
+whatever batches a test wants."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -15,19 +16,35 @@ SOURCE = {"kind": "kafka", "topic": "t"}
 def params_of(**more) -> FeedParams:
     """A feed of prices with a nullable volume."""
     fields = {"price": {}, "volume": {"nullable": True}}
-    return FeedParams.model_validate({"source": SOURCE, "fields": fields, "sync": False, "lateness_s": 3600, **more})
+    return FeedParams.model_validate(
+        {"source": SOURCE, "fields": fields, "sync": False, "lateness_s": 3600, **more}
+    )
 
 
 def record(value, offset=0, source="kafka:c/t/0", at=NOON, key=None, headers=None):
-    return {"_source": source, "_offset": offset, "_timestamp": at, "_key": key, "_value": value, "_headers": headers}
+    return {
+        "_source": source,
+        "_offset": offset,
+        "_timestamp": at,
+        "_key": key,
+        "_value": value,
+        "_headers": headers,
+    }
 
 
 def records_of(values, **more) -> pl.DataFrame:
-    return pl.DataFrame([record(value, offset, **more) for offset, value in enumerate(values)], schema=dict(RECORDS))
+    return pl.DataFrame(
+        [record(value, offset, **more) for offset, value in enumerate(values)], schema=dict(RECORDS)
+    )
 
 
 def bar(series="a", minutes=0, price=1.0, **more) -> dict:
-    return {"series_id": series, "event_time": (NOON - timedelta(minutes=minutes)).strftime("%Y-%m-%dT%H:%M:%SZ"), "price": price, **more}
+    return {
+        "series_id": series,
+        "event_time": (NOON - timedelta(minutes=minutes)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "price": price,
+        **more,
+    }
 
 
 class Given:
@@ -44,7 +61,11 @@ class Given:
         self._at, self._next = dict(self._marks()), 0
 
     def poll(self, n_records, within_s):
-        frame = self._batches[self._next] if self._next < len(self._batches) else pl.DataFrame(schema=dict(RECORDS))
+        frame = (
+            self._batches[self._next]
+            if self._next < len(self._batches)
+            else pl.DataFrame(schema=dict(RECORDS))
+        )
         self._next += 1
         mine = [f["_offset"] >= self._at.get(f["_source"], 0) for f in frame.iter_rows(named=True)]
         frame = frame.filter(pl.Series(mine, dtype=pl.Boolean))
@@ -69,7 +90,9 @@ def land(folder, batches, params=None, every=None):
     table = open_table(folder, params or params_of())
     landing = LandingBuffer(table, params or params_of(), every, Given([]))
     for batch in batches:
-        landing.add_records(PolledRecords(batch, dict(batch.group_by("_source").agg(pl.col("_offset").max() + 1).iter_rows())))
+        landing.add_records(
+            PolledRecords(batch, dict(batch.group_by("_source").agg(pl.col("_offset").max() + 1).iter_rows()))
+        )
         landing.commit()
     return table
 

@@ -1,12 +1,15 @@
-"""A landing in a process of its own, which a test may end at a named point: `python landing_process.py ADDRESS TOPIC FOLDER [POINT N] [--...]`.
+"""A landing in a process of its own, which a test may end at a named point: `python
+landing_process.py ADDRESS TOPIC FOLDER [POINT N] [--...]`.
 
-With a point it ends without a word, as by kill -9, the N-th time it reaches it; 0: it writes the points that it reaches beside FOLDER.
---freeze: it stops there instead, as by SIGSTOP.
---ever: it goes on when all that was there has landed. --tidy: each fourth commit is followed by a look for closed windows and by a merge.
---keep: hours for which `--tidy` keeps files that no version has; 0 only where nobody else reads or writes.
---group, --member, --every: another group, member number, number of rows a commit. --session: of the member, in ms.
+With a point it ends without a word, as by kill -9, the N-th time it reaches it; 0: it writes the
+points that it reaches beside FOLDER. --freeze: it stops there instead, as by SIGSTOP. --ever: it
+goes on when all that was there has landed. --tidy: each fourth commit is followed by a look for
+closed windows and by a merge. --keep: hours for which `--tidy` keeps files that no version has; 0
+only where nobody else reads or writes. --group, --member, --every: another group, member number,
+number of rows a commit. --session: of the member, in ms.
 
-Without arguments it has imported everything and waits: each line on stdin (arguments as JSON) becomes a process, whose exit status is printed.
+Without arguments it has imported everything and waits: each line on stdin (arguments as JSON)
+becomes a process, whose exit status is printed.
 """
 
 import json
@@ -36,7 +39,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("nth", nargs="?", type=int, default=0)
     for name in ("--ever", "--tidy", "--freeze"):
         parser.add_argument(name, action="store_true")
-    for name, default in (("--keep", "24"), ("--group", "0"), ("--member", "0"), ("--every", "500"), ("--session", "6000")):
+    for name, default in (
+        ("--keep", "24"),
+        ("--group", "0"),
+        ("--member", "0"),
+        ("--every", "500"),
+        ("--session", "6000"),
+    ):
         parser.add_argument(name, default=default)
     given = parser.parse_args(arguments)
     folder, reached, n_commits = Path(given.folder), Counter(), 0
@@ -51,11 +60,24 @@ def main(arguments: list[str]) -> None:
 
     delta.run_durability_hook = window.run_durability_hook = durable
     params = FeedParams(
-        source={"kind": "kafka", "topic": given.topic}, fields={"price": {}, "seq": {}}, commit_rows=int(given.every), commit_every_s=0.1, dedupe=False, keep_h=1,  # marks alone must do
-    )  # fmt: skip
+        # Marks alone must do
+        source={"kind": "kafka", "topic": given.topic},
+        fields={"price": {}, "seq": {}},
+        commit_rows=int(given.every),
+        commit_every_s=0.1,
+        dedupe=False,
+        keep_h=1,
+    )
     table = open_table(folder, params)
     options = {"session.timeout.ms": given.session, "heartbeat.interval.ms": "500"}
-    feed = KafkaFeed(given.address, given.topic, f"g-{given.topic}-{given.group}", given.member, options, partial(print, "away:", file=sys.stderr))
+    feed = KafkaFeed(
+        given.address,
+        given.topic,
+        f"g-{given.topic}-{given.group}",
+        given.member,
+        options,
+        partial(print, "away:", file=sys.stderr),
+    )
     landing = LandingBuffer(table, params, None, feed)
     landing.refused = lambda why: print(f"refused: {why}", file=sys.stderr, flush=True)
 

@@ -9,7 +9,14 @@ from tasks.ensemble.known import MemberErrors, list_refits
 from tasks.ensemble.params import EnsembleParams
 from tasks.train.walk import WalkForecasts, build_forecast_frame
 
-PARAMS = EnsembleParams(prune_above_frac=0.1, shrink_frac=0.25, residuals=100, adapt_rate=0.02, reweight_every_cutoffs=20, burn_in_cutoffs=30)
+PARAMS = EnsembleParams(
+    prune_above_frac=0.1,
+    shrink_frac=0.25,
+    residuals=100,
+    adapt_rate=0.02,
+    reweight_every_cutoffs=20,
+    burn_in_cutoffs=30,
+)
 GATE = 40
 
 
@@ -42,7 +49,10 @@ def small_members(panel, phi=0.7):
 def noisy_members(panel, noises, phi=0.7, seed=3):
     """The best that can be, each with an error of its own of this size."""
     steps, rng = np.arange(1, 4), np.random.default_rng(seed)
-    return {name: (lambda o, s, noise=noise: 10 + phi**steps * (panel.z[o, s] - 10) + noise * rng.normal(size=3)) for name, noise in noises.items()}
+    return {
+        name: lambda o, s, noise=noise: 10 + phi**steps * (panel.z[o, s] - 10) + noise * rng.normal(size=3)
+        for name, noise in noises.items()
+    }
 
 
 def ground_of(aligned, params=PARAMS, at=(), **changes) -> CombinerContext:

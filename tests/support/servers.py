@@ -22,7 +22,8 @@ from tasks.release.manifest import read_manifest
 
 DATASET = read_dataset()  # a server without a release of its own serves the checkout's
 
-# Not `uvicorn --fd`: it takes the socket for a Unix one, without TCP_NODELAY, and each answer waits 40 ms.
+# Not `uvicorn --fd`: it takes the socket for a Unix one, without TCP_NODELAY, and each answer waits
+# 40 ms.
 _RUN = """
 import socket, sys, uvicorn
 from deployments.forecaster.app import create_app
@@ -52,7 +53,8 @@ class Server:
 
 @contextmanager
 def serving(home: Path, root: Path = ROOT, **environment):
-    """The app under uvicorn in a process of its own; its socket listens before it starts, so the first request waits for it."""
+    """The app under uvicorn in a process of its own; its socket listens before it starts, so the
+    first request waits for it."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         fd, port = listening.fileno(), listening.getsockname()[1]
         command = [sys.executable, "-c", _RUN, str(fd)]
@@ -77,7 +79,9 @@ def serving_bento(home: Path, **environment):
         process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
     try:
-        wait_healthy(process, "the service", lambda: is_answering(f"{address}/api/v1/health/ready"), home / "log")
+        wait_healthy(
+            process, "the service", lambda: is_answering(f"{address}/api/v1/health/ready"), home / "log"
+        )
         with httpx.Client(base_url=address, timeout=60) as client:
             yield Server(client, process, home)
     finally:
@@ -86,10 +90,15 @@ def serving_bento(home: Path, **environment):
 
 
 def crown(home: Path, folder: Path) -> str:
-    """Promote the sealed release in *folder*, as the promote stage does. Returns the version it got."""
+    """Promote the sealed release in *folder*, as the promote stage does.
+
+    Returns the version it got.
+    """
     as_of = read_manifest(folder).as_of.isoformat()
     with at(home):
-        return apply_promotion(read_manifest(folder).dataset, folder, {"as_of": as_of, "promote": True}).version
+        return apply_promotion(
+            read_manifest(folder).dataset, folder, {"as_of": as_of, "promote": True}
+        ).version
 
 
 @contextmanager

@@ -1,4 +1,5 @@
-"""A proposal taken all the way that a user's would go: into params.yaml of a root of its own, made current, ingested."""
+"""A proposal taken all the way that a user's would go: into params.yaml of a root of its own,
+made current, ingested."""
 
 import shutil
 from pathlib import Path
@@ -43,14 +44,16 @@ def ingested(root):
 
 
 def assert_every_stage_accepts(root, rows):
-    """Each stage's parameters are read, the models find their columns, the walk fits into the history."""
+    """Each stage's parameters are read, the models find their columns, the walk fits into the
+    history."""
     about, train = read_about(root), read_params("train", TrainParams, root)
     read_params("ingest", IngestParams, root)
     contract = read_params("validate", ValidateParams, root)
     schema = build_feature_schema(about, read_params("features", FeatureParams, root))
     entry = {model: read_model_params(model, root) for model in read_models(root)}
     for model, own in entry.items():
-        build_forecaster(model, schema, 1, own)  # refuses unknown parameters and columns that are not declared
+        # Refuses unknown parameters and columns that are not declared
+        build_forecaster(model, schema, 1, own)
     spans = [entry["window_mean"]["window_steps"], *(w for w in entry["har"]["windows_steps"] if w > 1)]
     assert {f"z_mean_{w}" for w in spans} <= set(schema.names)
     assert set(contract.columns) == set(rows.columns) - {"series_id", "event_time", "known_at"}

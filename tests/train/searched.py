@@ -22,7 +22,18 @@ FEW = {"space": PENALTY, "n_trials": N_TRIALS, "inner_cutoffs": 6, "prune": Fals
 
 
 def train_small(model="ridge", table=None, walk=WALK, say=lambda _: None, tell=None, **own):
-    return fit_model(model, feature_table() if table is None else table, small_schema(), small_about(), CALENDAR, walk, own, 30, say, tell=tell)
+    return fit_model(
+        model,
+        feature_table() if table is None else table,
+        small_schema(),
+        small_about(),
+        CALENDAR,
+        walk,
+        own,
+        30,
+        say,
+        tell=tell,
+    )
 
 
 def the_study():
@@ -34,11 +45,14 @@ def the_study():
 def judged_and_cut_off():
     """Trials of the one study that have a value, and those that a kill ended."""
     trials = the_study().get_trials()
-    return [t.params["penalty"] for t in trials if t.state.name == "COMPLETE"], [t for t in trials if t.state.name == "FAIL"]
+    return [t.params["penalty"] for t in trials if t.state.name == "COMPLETE"], [
+        t for t in trials if t.state.name == "FAIL"
+    ]
 
 
 def train_until_fit(number, workers, stop):
-    """In a process of its own: a training whose *number*-th inner fit does what *stop* says and never comes back."""
+    """In a process of its own: a training whose *number*-th inner fit does what *stop* says and
+    never comes back."""
     learn, made = FitContext.learn, []
 
     def last(self, *arguments, **named):
@@ -62,11 +76,19 @@ def stand_still():
 
 def begin(home, number, stop, workers=1, **environment):
     """`train_until_fit` in a process with this home."""
-    code = f"import sys; sys.path[:0] = ['tests/support', 'tests/train']; import searched; searched.train_until_fit({number}, {workers}, searched.{stop.__name__})"
+    code = (
+        "import sys; sys.path[:0] = ['tests/support', 'tests/train']; import searched;"
+        f" searched.train_until_fit({number}, {workers}, searched.{stop.__name__})"
+    )
     return subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, env=build_child_environment(TIDEMILL_HOME=str(home), **environment),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=build_child_environment(TIDEMILL_HOME=str(home), **environment),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def kill_in_fit(home, number, workers=1, **environment):

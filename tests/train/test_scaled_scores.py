@@ -1,4 +1,5 @@
-"""`mase` and `owa` as primary scores decide the ensemble, a training and its search, the gate and INT8."""
+"""`mase` and `owa` as primary scores decide the ensemble, a training and its search, the gate
+and INT8."""
 
 import numpy as np
 import pytest
@@ -39,27 +40,45 @@ def test_the_ensemble_is_chosen_and_reported_by_it(score):
 @SCALED
 def test_training_and_its_search_are_judged_by_it(score):
     about = small_about(score)
-    own = {"search": {"space": {"penalty": {"float": [1e-4, 10.0], "log": True}}, "n_trials": 3, "inner_cutoffs": 6, "prune": False}}
-    trained = fit_model("ridge", feature_table(), small_schema(), about, CALENDAR, WALK, own, 30, lambda _: None)
+    own = {
+        "search": {
+            "space": {"penalty": {"float": [1e-4, 10.0], "log": True}},
+            "n_trials": 3,
+            "inner_cutoffs": 6,
+            "prune": False,
+        }
+    }
+    trained = fit_model(
+        "ridge", feature_table(), small_schema(), about, CALENDAR, WALK, own, 30, lambda _: None
+    )
     known = trained.forecasts.drop_nulls("y")
     found = build_seasonal_from_panel(small_panel(), about).scaling_errors_of_rows(known)
     expected = compute_primary_loss(score, known["y"].to_numpy(), known["y_hat"].to_numpy(), found).mean()
     assert trained.metrics["overall"][f"primary_{score}"] == pytest.approx(expected)
     outer = trained.search[0]["outer"]
-    assert np.isfinite([trained.search[0]["inner"]["error_before"], outer["error"], outer["error_before"]]).all()
+    assert np.isfinite(
+        [trained.search[0]["inner"]["error_before"], outer["error"], outer["error_before"]]
+    ).all()
 
 
 @SCALED
 def test_the_gate_passes_the_better_by_it_and_only_the_better(score):
     about, table = small_about(score), feature_table()
-    naive, ridge = (fit_model(name, table, small_schema(), about, CALENDAR, WALK, {}, 30, lambda _: None).gate for name in ("last_value", "ridge"))
+    naive, ridge = (
+        fit_model(name, table, small_schema(), about, CALENDAR, WALK, {}, 30, lambda _: None).gate
+        for name in ("last_value", "ridge")
+    )
     measured = build_seasonal_from_rows(table, about, CALENDAR)
-    better, worse = compare_forecasts(ridge, naive, about, GATE_PARAMS, measured), compare_forecasts(naive, ridge, about, GATE_PARAMS, measured)
+    better, worse = (
+        compare_forecasts(ridge, naive, about, GATE_PARAMS, measured),
+        compare_forecasts(naive, ridge, about, GATE_PARAMS, measured),
+    )
     assert better.gain_frac > 0 > worse.gain_frac
     assert worse.passed is False
     assert score in better.reason
     if score == "owa":
-        assert worse.mean_loss["challenger"] == pytest.approx(1.0)  # last value is the seasonal naive of a season of 1
+        # Last value is the seasonal naive of a season of 1
+        assert worse.mean_loss["challenger"] == pytest.approx(1.0)
 
 
 @SCALED

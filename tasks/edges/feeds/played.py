@@ -1,4 +1,6 @@
-"""Records that are there already, played as a feed: in the order in which they were known, at a multiple of the time that lay between them."""
+"""Records that are there already, played as a feed: in the order in which they were known, at a
+multiple of the time that lay between them.
+"""
 
 import time
 from collections.abc import Callable
@@ -13,7 +15,8 @@ from tasks.core.records import RECORDS, Marks, PolledRecords
 class ReplayedRecords(NamedTuple):
     """What is played.
 
-    log: its name; other contents have another one. known_at: when each record was known, rising. records: (first, number) -> _key and _value of those.
+    log: its name; other contents have another one. known_at: when each record was known, rising.
+    records: (first, number) -> _key and _value of those.
     """
 
     log: str
@@ -22,7 +25,10 @@ class ReplayedRecords(NamedTuple):
 
 
 class ReplayPace:
-    """Which records are due. speed: times real time; None: all at once. The one at *begin* is due now, the others by their distance from it."""
+    """Which records are due. speed: times real time; None: all at once.
+
+    The one at *begin* is due now, the others by their distance from it.
+    """
 
     def __init__(self, known_at: pl.Series, speed: float | None, begin: int = 0) -> None:
         self._us = known_at.dt.timestamp("us").to_numpy()
@@ -34,17 +40,26 @@ class ReplayPace:
         """How many of all records are due by now."""
         if self._speed is None:
             return len(self._us)
-        return int(np.searchsorted(self._us, self._from + (time.monotonic() - self._started) * self._speed * 1e6, side="right"))
+        return int(
+            np.searchsorted(
+                self._us, self._from + (time.monotonic() - self._started) * self._speed * 1e6, side="right"
+            )
+        )
 
     def compute_wait_s(self, at: int) -> float:
         """Seconds until the record *at* is due; 0 when it is, or when there is none."""
         if self._speed is None or at >= len(self._us):
             return 0.0
-        return max(float(self._us[at] - self._from) / 1e6 / self._speed - (time.monotonic() - self._started), 0.0)
+        return max(
+            float(self._us[at] - self._from) / 1e6 / self._speed - (time.monotonic() - self._started), 0.0
+        )
 
 
 class ReplayedFeed:
-    """A feed of one source. Offsets are places in the order of playing; opened at a mark, the record there is due at once."""
+    """A feed of one source.
+
+    Offsets are places in the order of playing; opened at a mark, the record there is due at once.
+    """
 
     def __init__(self, played: ReplayedRecords, speed: float | None = None) -> None:
         self._played, self._speed = played, speed
@@ -72,7 +87,10 @@ class ReplayedFeed:
             self._played.known_at.slice(first, n).alias("_timestamp"),
             pl.lit(None, pl.String).alias("_headers"),
         )
-        return PolledRecords(records.select(pl.col(name).cast(dtype) for name, dtype in RECORDS.items()), {self._played.log: self._at})
+        return PolledRecords(
+            records.select(pl.col(name).cast(dtype) for name, dtype in RECORDS.items()),
+            {self._played.log: self._at},
+        )
 
     def is_same(self) -> bool:
         """See Feed."""

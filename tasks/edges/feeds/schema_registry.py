@@ -1,7 +1,10 @@
-"""A schema registry over HTTP, as Confluent's: a schema by its number, and those that it refers to. Answers are kept: a number never means another one.
+"""A schema registry over HTTP, as Confluent's: a schema by its number, and those that it refers to.
 
-Routes: `/schemas/ids/{id}` and `/subjects/{subject}/versions/{version}`, for Protobuf with `?format=serialized` (a FileDescriptorProto in base64).
-Source: Confluent's Schema Registry API reference, "Schemas" and "Subjects"; wire format: magic byte 0, the number in four bytes, the record.
+Answers are kept: a number never means another one. Routes: `/schemas/ids/{id}` and
+`/subjects/{subject}/versions/{version}`, for Protobuf with `?format=serialized` (a
+FileDescriptorProto in base64).
+Source: Confluent's Schema Registry API reference, "Schemas" and "Subjects"; wire format: magic byte
+0, the number in four bytes, the record.
 """
 
 import time
@@ -18,31 +21,40 @@ _LATER = {408, 429}  # try again
 
 
 class RegisteredSchema(NamedTuple):
-    """A schema's text, and the texts that it refers to by the name under which it does so, those that others need first."""
+    """A schema's text, and the texts that it refers to by the name under which it does so, those
+    that others need first.
+    """
 
     text: str
     references: dict[str, str]
 
 
 class SchemaRegistry:
-    """url: of the registry, with user and password where it asks for them. wait_s: how long a registry that does not answer is waited for.
+    """url: of the registry, with user and password where it asks for them. wait_s: how long a
+    registry that does not answer is waited for.
 
     told: called once when waiting begins, with why.
     """
 
     def __init__(self, url: str, wait_s: float = 60.0, told: Callable[[str], Any] = lambda _: None) -> None:
-        import httpx  # noqa: PLC0415  (only with a registry)
+        import httpx
 
-        self._client = httpx.Client(base_url=url, timeout=_ANSWER_S, headers={"Accept": "application/vnd.schemaregistry.v1+json, application/json"})
+        self._client = httpx.Client(
+            base_url=url,
+            timeout=_ANSWER_S,
+            headers={"Accept": "application/vnd.schemaregistry.v1+json, application/json"},
+        )
         self._wait_s, self._told = wait_s, told
         self._host = httpx.URL(url).host
         self._kept: dict[tuple[int, str], RegisteredSchema] = {}
         self._unknown_until: dict[tuple[int, str], float] = {}
 
     def schema(self, number: int, form: str = "") -> RegisteredSchema | None:
-        """The schema of *number*; None when the registry has none, or lacks one that it refers to. form: `serialized` for Protobuf.
+        """The schema of *number*; None when the registry has none, or lacks one that it refers to.
+        form: `serialized` for Protobuf.
 
-        Raises FeedError when the registry refuses us, or has not answered for `wait_s`: that says nothing about the record, which is read again.
+        Raises FeedError when the registry refuses us, or has not answered for `wait_s`: that says
+        nothing about the record, which is read again.
         """
         key = (number, form)
         if key in self._kept or time.monotonic() < self._unknown_until.get(key, 0.0):
@@ -67,7 +79,7 @@ class SchemaRegistry:
 
     def _fetch_json(self, route: str, form: str) -> dict[str, Any] | None:
         """The answer; None when there is no such thing."""
-        import httpx  # noqa: PLC0415  (likewise)
+        import httpx
 
         begun, why = time.monotonic(), ""
         while True:
@@ -75,7 +87,8 @@ class SchemaRegistry:
                 answer = self._client.get(route, params={"format": form} if form else {})
                 if answer.status_code in _REFUSED:
                     raise FeedError(
-                        f"The schema registry at {self._host} refuses {route}: {answer.status_code}. Look at user and password in TIDEMILL_SCHEMA_REGISTRY."
+                        f"The schema registry at {self._host} refuses {route}: {answer.status_code}. Look at"
+                        " user and password in TIDEMILL_SCHEMA_REGISTRY."
                     )
                 if answer.is_client_error and answer.status_code not in _LATER:
                     return None
@@ -86,6 +99,7 @@ class SchemaRegistry:
                     self._told(why)
                 if time.monotonic() - begun > self._wait_s:
                     raise FeedError(
-                        f"{why}. Nothing was quarantined for it, and what was read is read again. Start it, or correct TIDEMILL_SCHEMA_REGISTRY."
+                        f"{why}. Nothing was quarantined for it, and what was read is read again. Start it,"
+                        " or correct TIDEMILL_SCHEMA_REGISTRY."
                     ) from error
                 time.sleep(_PAUSE_S)

@@ -1,10 +1,13 @@
-"""One formula, two evaluations: on arrays it computes in numpy, on a Wire it writes the nodes of an ONNX graph.
+"""One formula, two evaluations: on arrays it computes in numpy, on a Wire it writes the nodes of an
+ONNX graph.
 
-So a forecaster states its forecast once, and what is served is what was scored. Everything is float32. Elementwise operations give the
-same bits in both; matrix products may differ in their last bits, so nothing that follows one may compare (no tree below a product).
+So a forecaster states its forecast once, and what is served is what was scored. Everything is
+float32. Elementwise operations give the same bits in both; matrix products may differ in their last
+bits, so nothing that follows one may compare (no tree below a product).
 
-The functions that nets use have a third evaluation: on tensors they compute in torch, with gradients. So a net is trained by the very
-lines that forecast, and its layers are written down once. They import no torch unless they are given a tensor of it.
+The functions that nets use have a third evaluation: on tensors they compute in torch, with
+gradients. So a net is trained by the very lines that forecast, and its layers are written down
+once. They import no torch unless they are given a tensor of it.
 """
 
 from collections.abc import Sequence
@@ -19,7 +22,9 @@ Value: TypeAlias = Any  # np.ndarray of float32, or Wire; where a net is trained
 
 
 class GraphBuilder:
-    """Nodes and constants in the order in which a formula made them, so that the same formula gives the same bytes."""
+    """Nodes and constants in the order in which a formula made them, so that the same formula
+    gives the same bytes.
+    """
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
@@ -27,20 +32,24 @@ class GraphBuilder:
 
     def node(self, op: str, *inputs: Any, domain: str = "", **attributes: Any) -> "GraphValue":
         """Add a node; its one output."""
-        from onnx import helper  # noqa: PLC0415  (0.3 s: predicting does without)
+        from onnx import helper
 
         name = f"{op.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, [self._resolve_name(i) for i in inputs], [name], domain=domain, **attributes))
+        self.nodes.append(
+            helper.make_node(op, [self._resolve_name(i) for i in inputs], [name], domain=domain, **attributes)
+        )
         return GraphValue(self, name)
 
     def _resolve_name(self, value: Any) -> str:
         if isinstance(value, GraphValue):
             return value.name
-        from onnx import numpy_helper  # noqa: PLC0415  (as above)
+        from onnx import numpy_helper
 
         array = np.asarray(value)
         name = f"constant_{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(array if array.dtype == np.int64 else array.astype(np.float32), name))
+        self.constants.append(
+            numpy_helper.from_array(array if array.dtype == np.int64 else array.astype(np.float32), name)
+        )
         return name
 
 
@@ -83,7 +92,11 @@ def cos(x: Value) -> Value:
 
 def fmod(x: Value, by: float) -> Value:
     """What is left of x divided by *by*, with the sign of x."""
-    return x.graph.node("Mod", x, np.float32(by), fmod=1) if isinstance(x, GraphValue) else np.fmod(x, np.float32(by))
+    return (
+        x.graph.node("Mod", x, np.float32(by), fmod=1)
+        if isinstance(x, GraphValue)
+        else np.fmod(x, np.float32(by))
+    )
 
 
 def take(x: Value, columns: Sequence[int]) -> Value:
@@ -98,7 +111,11 @@ def take(x: Value, columns: Sequence[int]) -> Value:
 
 def fill_nan(x: Value, instead: Value) -> Value:
     """x with *instead* where it is NaN."""
-    return x.graph.node("Where", x.graph.node("IsNaN", x), instead, x) if isinstance(x, GraphValue) else np.where(np.isnan(x), instead, x)
+    return (
+        x.graph.node("Where", x.graph.node("IsNaN", x), instead, x)
+        if isinstance(x, GraphValue)
+        else np.where(np.isnan(x), instead, x)
+    )
 
 
 def maximum(x: Value, floor: np.ndarray) -> Value:
@@ -131,20 +148,31 @@ def softmax(x: Value) -> Value:
 
 
 def layer_norm(x: Value, gain: Value, shift: Value) -> Value:
-    """x with mean 0 and variance 1 along its last axis, times *gain*, plus *shift*, both (K,). Source: Ba et al. 2016, arXiv:1607.06450."""
+    """x with mean 0 and variance 1 along its last axis, times *gain*, plus *shift*, both (K,).
+
+    Source: Ba et al. 2016, arXiv:1607.06450.
+    """
     if isinstance(x, GraphValue):
         return x.graph.node("LayerNormalization", x, gain, shift, axis=-1, epsilon=_NORM_EPSILON)
     if not isinstance(x, np.ndarray):
-        import torch  # noqa: PLC0415  (whoever gives a tensor has it)
+        import torch
 
         return torch.nn.functional.layer_norm(x, gain.shape, gain, shift, _NORM_EPSILON)
     centred = x - x.mean(axis=-1, keepdims=True)
-    return centred / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + np.float32(_NORM_EPSILON)) * gain + shift
+    return (
+        centred / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + np.float32(_NORM_EPSILON)) * gain
+        + shift
+    )
 
 
 def reshape(x: Value, *shape: int) -> Value:
     """The same numbers of each row in another *shape*, the rows (n) not counted."""
-    return x.graph.node("Reshape", x, np.array([0, *shape])) if isinstance(x, GraphValue) else x.reshape(len(x), *shape)  # 0: as many rows as there are
+    # 0: as many rows as there are
+    return (
+        x.graph.node("Reshape", x, np.array([0, *shape]))
+        if isinstance(x, GraphValue)
+        else x.reshape(len(x), *shape)
+    )
 
 
 def transpose(x: Value, *order: int) -> Value:
@@ -160,15 +188,20 @@ def take_last_step(x: Value, n_steps: int) -> Value:
 
 
 def gru(x: Value, inner: Value, outer: Value, shift: Value, outer_shift: Value) -> Value:
-    """States (n, L, K) of a gated recurrent unit along x (n, L, I), the first one after step 1; it starts at 0.
+    """States (n, L, K) of a gated recurrent unit along x (n, L, I), the first one after step 1; it
+    starts at 0.
 
-    inner: (3K, I), outer: (3K, K), shift and outer_shift: (3K,), the gates reset, update, candidate below each other, as torch has them.
-    Source: Cho et al. 2014, arXiv:1406.1078, with the reset after the product, as cuDNN and torch compute it.
+    inner: (3K, I), outer: (3K, K), shift and outer_shift: (3K,), the gates reset, update, candidate
+    below each other, as torch has them.
+    Source: Cho et al. 2014, arXiv:1406.1078, with the reset after the product, as cuDNN and torch
+    compute it.
     """
     if isinstance(x, GraphValue):
         given = (_build_onnx_gates(a, (1, 0, 2)) for a in (inner, outer))
         shifts = np.concatenate([_build_onnx_gates(a, (1, 0, 2)) for a in (shift, outer_shift)], axis=1)
-        return _add_recurrent_node("GRU", x, *given, shifts, hidden_size=outer.shape[1], linear_before_reset=1)
+        return _add_recurrent_node(
+            "GRU", x, *given, shifts, hidden_size=outer.shape[1], linear_before_reset=1
+        )
     if not isinstance(x, np.ndarray):
         return _run_torch("gru", x, inner, outer, shift, outer_shift)
     k = outer.shape[1]
@@ -176,7 +209,10 @@ def gru(x: Value, inner: Value, outer: Value, shift: Value, outer_shift: Value) 
     state = np.zeros((len(x), k), dtype=np.float32)
     for step in range(x.shape[1]):
         fresh, kept = x[:, step] @ inner.T + shift, state @ outer.T + outer_shift
-        reset, update = _sigmoid(fresh[:, :k] + kept[:, :k]), _sigmoid(fresh[:, k : 2 * k] + kept[:, k : 2 * k])
+        reset, update = (
+            _sigmoid(fresh[:, :k] + kept[:, :k]),
+            _sigmoid(fresh[:, k : 2 * k] + kept[:, k : 2 * k]),
+        )
         candidate = np.tanh(fresh[:, 2 * k :] + reset * kept[:, 2 * k :])
         out[:, step] = state = candidate + update * (state - candidate)
     return out
@@ -185,8 +221,10 @@ def gru(x: Value, inner: Value, outer: Value, shift: Value, outer_shift: Value) 
 def lstm(x: Value, inner: Value, outer: Value, shift: Value, outer_shift: Value) -> Value:
     """States (n, L, K) of a long short-term memory along x (n, L, I); state and cell start at 0.
 
-    inner: (4K, I), outer: (4K, K), shift and outer_shift: (4K,), the gates input, forget, cell, output below each other, as torch has them.
-    Source: Hochreiter & Schmidhuber 1997, doi:10.1162/neco.1997.9.8.1735, with the forget gate of Gers et al. 2000.
+    inner: (4K, I), outer: (4K, K), shift and outer_shift: (4K,), the gates input, forget, cell,
+    output below each other, as torch has them.
+    Source: Hochreiter & Schmidhuber 1997, doi:10.1162/neco.1997.9.8.1735, with the forget gate of
+    Gers et al. 2000.
     """
     if isinstance(x, GraphValue):
         given = (_build_onnx_gates(a, (0, 3, 1, 2)) for a in (inner, outer))
@@ -206,11 +244,13 @@ def lstm(x: Value, inner: Value, outer: Value, shift: Value, outer_shift: Value)
 
 
 def _run_torch(unit: str, x: Any, *weights: Any) -> Any:
-    import torch  # noqa: PLC0415  (whoever gives a tensor has it)
+    import torch
 
     zero = x.new_zeros(1, len(x), weights[1].shape[1])
     shape = {"has_biases": True, "num_layers": 1, "dropout": 0.0, "bidirectional": False, "batch_first": True}
-    return getattr(torch, unit)(x, zero if unit == "gru" else (zero, zero), list(weights), train=torch.is_grad_enabled(), **shape)[0]
+    return getattr(torch, unit)(
+        x, zero if unit == "gru" else (zero, zero), list(weights), train=torch.is_grad_enabled(), **shape
+    )[0]
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -224,7 +264,9 @@ def _build_onnx_gates(stacked: np.ndarray, order: tuple[int, ...]) -> np.ndarray
 
 
 def _add_recurrent_node(op: str, x: GraphValue, *constants: np.ndarray, **attributes: Any) -> GraphValue:
-    """ONNX's recurrent operators count steps first and have an axis for the direction; one node whatever the number of steps."""
+    """ONNX's recurrent operators count steps first and have an axis for the direction; one node
+    whatever the number of steps.
+    """
     states = x.graph.node(op, transpose(x, 1, 0, 2), *constants, **attributes)
     return transpose(x.graph.node("Squeeze", states, np.array([1])), 1, 0, 2)
 
@@ -242,38 +284,52 @@ def join_columns(parts: Sequence[Value]) -> Value:
         return first.graph.node("Concat", *parts, axis=1)
     if isinstance(first, np.ndarray):
         return np.concatenate(parts, axis=1)
-    import torch  # noqa: PLC0415  (whoever gives a tensor has it)
+    import torch
 
     return torch.cat(list(parts), dim=1)
 
 
 def matmul_by_row(x: Value, matrices: Value, n_columns: int, n_steps: int) -> Value:
-    """Each row of x (n, n_columns) times a matrix of its own, the rows of *matrices* (n, n_columns * n_steps): (n, n_steps)."""
+    """Each row of x (n, n_columns) times a matrix of its own, the rows of *matrices* (n,
+    n_columns * n_steps): (n, n_steps).
+    """
     if not isinstance(x, GraphValue):
         return (x[:, None, :] @ matrices.reshape(-1, n_columns, n_steps))[:, 0, :]
     node = x.graph.node
-    product = node("MatMul", node("Unsqueeze", x, np.array([1])), node("Reshape", matrices, np.array([-1, n_columns, n_steps])))
+    product = node(
+        "MatMul",
+        node("Unsqueeze", x, np.array([1])),
+        node("Reshape", matrices, np.array([-1, n_columns, n_steps])),
+    )
     return node("Reshape", product, np.array([-1, n_steps]))
 
 
 def build_step_rows(shared: Value, own: Sequence[Value], n_columns: int, n_steps: int) -> Value:
-    """A row for each (row, step): the columns of *shared*, the step 1..n_steps, and the step's own column of each of *own*.
+    """A row for each (row, step): the columns of *shared*, the step 1..n_steps, and the step's own
+    column of each of *own*.
 
-    shared: (n, n_columns); own: at least one (n, n_steps), finite. Returns (n * n_steps, n_columns + 1 + len(own)).
+    shared: (n, n_columns); own: at least one (n, n_steps), finite. Returns (n * n_steps, n_columns
+    + 1 + len(own)).
     """
     steps = np.arange(1, n_steps + 1, dtype=np.float32)
     if not isinstance(shared, GraphValue):
-        return np.column_stack([np.repeat(shared, n_steps, axis=0), np.tile(steps, len(shared)), *(np.ravel(of) for of in own)])
+        return np.column_stack(
+            [np.repeat(shared, n_steps, axis=0), np.tile(steps, len(shared)), *(np.ravel(of) for of in own)]
+        )
     node = shared.graph.node
     repeated = node("Expand", node("Unsqueeze", shared, np.array([1])), np.array([1, n_steps, 1]))
     each = [node("Unsqueeze", of, np.array([2])) for of in own]
     step = each[0] * np.float32(0) + steps.reshape(1, -1, 1)
-    return node("Reshape", node("Concat", repeated, step, *each, axis=2), np.array([-1, n_columns + 1 + len(own)]))
+    return node(
+        "Reshape", node("Concat", repeated, step, *each, axis=2), np.array([-1, n_columns + 1 + len(own)])
+    )
 
 
 def write_graph(path: Path, n_columns: int, n_steps: int, formula: Any) -> None:
-    """Write the graph of *formula*: input `x` (n, n_columns), output `predict_ensemble` (n, n_steps), both float32, n free; same formula, same bytes."""
-    from onnx import TensorProto, checker, helper  # noqa: PLC0415  (0.3 s: predicting does without)
+    """Write the graph of *formula*: input `x` (n, n_columns), output `predict_ensemble` (n,
+    n_steps), both float32, n free; same formula, same bytes.
+    """
+    from onnx import TensorProto, checker, helper
 
     graph = GraphBuilder()
     graph.node("Identity", formula(GraphValue(graph, "x")))

@@ -1,7 +1,9 @@
-"""A part of a formula that numpy cannot say (trees, a fitted estimator), kept as a small ONNX graph of its own.
+"""A part of a formula that numpy cannot say (trees, a fitted estimator), kept as a small ONNX graph
+of its own.
 
-On arrays onnxruntime computes it, on a Wire its nodes are copied into the forecaster's graph. So both run the same kernels over the same
-nodes and give the same bits, and a forecast may follow such a part and be compared again, as a recursive one is.
+On arrays onnxruntime computes it, on a Wire its nodes are copied into the forecaster's graph. So
+both run the same kernels over the same nodes and give the same bits, and a forecast may follow such
+a part and be compared again, as a recursive one is.
 """
 
 from functools import lru_cache
@@ -13,16 +15,22 @@ from tasks.forecasters.graph.arithmetic import IR_VERSION, ML_OPSET, OPSET, Grap
 
 
 def run_subgraph(graph: np.ndarray, x: Value) -> Value:
-    """The one output (n, K) of the serialised *graph* (uint8, see `packed`) for its one input x (n, F), float32."""
+    """The one output (n, K) of the serialised *graph* (uint8, see `packed`) for its one input x
+    (n, F), float32.
+    """
     if isinstance(x, GraphValue):
         return _add_subgraph(graph.tobytes(), x)
-    out: np.ndarray = _open_session(graph.tobytes()).run(None, {"x": np.ascontiguousarray(x, dtype=np.float32)})[0]
+    out: np.ndarray = _open_session(graph.tobytes()).run(
+        None, {"x": np.ascontiguousarray(x, dtype=np.float32)}
+    )[0]
     return out
 
 
 def build_subgraph(nodes: list[Any], constants: list[Any], n_columns: int, output: str) -> np.ndarray:
-    """The graph of *nodes* from `x` (n, n_columns) to *output* (n, K) as bytes (uint8), so that it is saved like every other number that was learned."""
-    from onnx import TensorProto, checker, helper  # noqa: PLC0415  (0.3 s: predicting does without)
+    """The graph of *nodes* from `x` (n, n_columns) to *output* (n, K) as bytes (uint8), so that
+    it is saved like every other number that was learned.
+    """
+    from onnx import TensorProto, checker, helper
 
     given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", n_columns])
     wanted = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["n", None])
@@ -34,8 +42,10 @@ def build_subgraph(nodes: list[Any], constants: list[Any], n_columns: int, outpu
 
 
 def build_canonical_subgraph(model: bytes) -> np.ndarray:
-    """A graph that another library wrote, packed, under names that follow from its order alone, since a converter's count on through the process."""
-    import onnx  # noqa: PLC0415  (0.3 s: predicting does without)
+    """A graph that another library wrote, packed, under names that follow from its order alone,
+    since a converter's count on through the process.
+    """
+    import onnx
 
     graph = onnx.load_from_string(model).graph
     n_columns, output = graph.input[0].type.tensor_type.shape.dim[1].dim_value, graph.output[0].name
@@ -46,7 +56,7 @@ def build_canonical_subgraph(model: bytes) -> np.ndarray:
 
 def _add_subgraph(graph: bytes, x: GraphValue) -> GraphValue:
     """The graph's nodes behind *x*, under names that no other part of the whole graph has."""
-    import onnx  # noqa: PLC0415  (0.3 s: predicting does without)
+    import onnx
 
     part = onnx.load_from_string(graph).graph
     names = {part.input[0].name: x.name}
@@ -57,7 +67,9 @@ def _add_subgraph(graph: bytes, x: GraphValue) -> GraphValue:
 
 
 def _update_names(graph: Any, prefix: str, names: dict[str, str]) -> None:
-    """Name everything in *graph* anew, by its position behind *prefix*, and the bodies of its loops likewise; *names* holds the names from outside and gets those given here."""
+    """Name everything in *graph* anew, by its position behind *prefix*, and the bodies of its
+    loops likewise; *names* holds the names from outside and gets those given here.
+    """
     names[""] = ""  # an input that is left out
     for i, constant in enumerate(graph.initializer):
         names[constant.name] = constant.name = f"{prefix}c{i}"
@@ -82,9 +94,10 @@ def _update_body_names(body: Any, prefix: str, names: dict[str, str]) -> None:
 
 @lru_cache(maxsize=8)
 def _open_session(graph: bytes) -> Any:
-    import onnxruntime  # noqa: PLC0415  (0.2 s: models without such a part do without)
+    import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # the order of a sum must not depend on the machine
+    # The order of a sum must not depend on the machine
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -1,4 +1,6 @@
-"""What the layers of a net are written with, and what training asks of a net; nets and training know it."""
+"""What the layers of a net are written with, and what training asks of a net; nets and training
+know it.
+"""
 
 import itertools
 from collections.abc import Callable

@@ -1,6 +1,8 @@
-"""What a simpler model leaves over, as rows to learn from: one for each pair of origin and step, with the step as a column.
+"""What a simpler model leaves over, as rows to learn from: one for each pair of origin and step,
+with the step as a column.
 
-A library that knows nothing of series, steps or scales learns from them and corrects the simpler model.
+A library that knows nothing of series, steps or scales learns from them and corrects the simpler
+model.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,10 +37,13 @@ _MOST_REUSED = 8  # groundworks of the same rows; one of 20,000 pairs and 60 col
 
 
 class ResidualParams(Strict):
-    """base: whose residuals are learned. max_rows: pairs of origin and step in a fit, drawn evenly over the window when there are more. weight: what a row counts.
+    """base: whose residuals are learned. max_rows: pairs of origin and step in a fit, drawn evenly
+    over the window when there are more. weight: what a row counts.
 
-    columns: the features that are seen, for example a few of the many lags that a linear model takes; None: every one that measures.
-    aligned_steps: for each of them every step sees z so many steps before its own time, or twice, three times as many where that is not known yet.
+    columns: the features that are seen, for example a few of the many lags that a linear model
+    takes; None: every one that measures.
+    aligned_steps: for each of them every step sees z so many steps before its own time, or twice,
+    three times as many where that is not known yet.
     """
 
     base: Literal["last", "seasonal", "har", "ridge"] = "ridge"
@@ -49,7 +54,8 @@ class ResidualParams(Strict):
 
 
 class ResidualPairs(NamedTuple):
-    """Pairs of origin and step, in order of time. columns: (m, K) float32; target: (m,); weight: (m,) or None; categorical: names and where each is among the columns.
+    """Pairs of origin and step, in order of time. columns: (m, K) float32; target: (m,); weight:
+    (m,) or None; categorical: names and where each is among the columns.
 
     in_reach: how many pairs before one may have targets after its origin.
     """
@@ -63,7 +69,11 @@ class ResidualPairs(NamedTuple):
     @property
     def is_splittable(self) -> bool:
         """Whether there is anything to learn and anything to tell it by."""
-        return len(self.target) > 0 and bool(self.target.min() < self.target.max()) and bool((self.columns != self.columns[0]).any())
+        return (
+            len(self.target) > 0
+            and bool(self.target.min() < self.target.max())
+            and bool((self.columns != self.columns[0]).any())
+        )
 
 
 class FittedBase(NamedTuple):
@@ -75,10 +85,13 @@ class FittedBase(NamedTuple):
 
 
 class OnResiduals(Formula):
-    """z_hat = base + scale * part(inputs, categories, step, seasonal and aligned values of the step, as distances); `part` is a graph of its own."""
+    """z_hat = base + scale * part(inputs, categories, step, seasonal and aligned values of the
+    step, as distances); `part` is a graph of its own.
+    """
 
     Params: ClassVar[type[Strict]] = ResidualParams
-    groundwork_params: ClassVar[tuple[str, ...]] = tuple(ResidualParams.model_fields)  # all that the groundwork depends on; who adds to it adds here
+    # All that the groundwork depends on; who adds to it adds here
+    groundwork_params: ClassVar[tuple[str, ...]] = tuple(ResidualParams.model_fields)
 
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         super().__init__(schema, seed, **params)
@@ -90,7 +103,11 @@ class OnResiduals(Formula):
     def dispensable(self) -> tuple[str, ...]:
         """What the preamble fills and neither base, weight nor categories name."""
         weight = self.params.weight
-        named = {*self.names, *(self.base.columns if isinstance(self.base, Har) else ()), *(() if weight is None else (weight.column,))}
+        named = {
+            *self.names,
+            *(self.base.columns if isinstance(self.base, Har) else ()),
+            *(() if weight is None else (weight.column,)),
+        }
         return tuple(name for name in list_dispensable_columns(self.schema) if name not in named)
 
     def formula(self, x: Value) -> Value:
@@ -115,7 +132,8 @@ class OnResiduals(Formula):
         return loaded
 
     def get_shared_pairs(self, make: Callable[[], ResidualPairs], *rows: int) -> ResidualPairs:
-        """The pairs that *make* returns when it has learned everything but the part; with `reused` it is called once for all fits that have its parameters.
+        """The pairs that *make* returns when it has learned everything but the part; with `reused`
+        it is called once for all fits that have its parameters.
 
         rows: which of those that the fits share are learned from.
         """
@@ -136,7 +154,9 @@ class OnResiduals(Formula):
     def normalizer(self) -> Normalizer:
         """Of the columns that are seen."""
         measures = tuple(name for name in self.schema.names if name not in SERIES_KEY)
-        return Normalizer(self.schema, self.learned, measures if self.params.columns is None else self.params.columns)
+        return Normalizer(
+            self.schema, self.learned, measures if self.params.columns is None else self.params.columns
+        )
 
     @property
     def n_steps(self) -> int:
@@ -153,12 +173,17 @@ class OnResiduals(Formula):
         return []
 
     def predict_part(self, x: Value, seen: NormalizedInputs, own: Sequence[Value]) -> Value:
-        """What was learned, at each row and step of *own* (n, steps) each. No output of the base goes in: trees compare, and a product's last bits differ in ONNX."""
+        """What was learned, at each row and step of *own* (n, steps) each.
+
+        No output of the base goes in: trees compare, and a product's last bits differ in ONNX.
+        """
         shared = self.shared(x, seen)
         n_shared = self.normalizer.n_inputs + len(self.names)
         values = run_subgraph(self.learned["part"], build_step_rows(shared, own, n_shared, self.n_steps))
         return (
-            values.reshape(-1, self.n_steps) if isinstance(values, np.ndarray) else values.graph.node("Reshape", values, np.array([-1, self.n_steps]))
+            values.reshape(-1, self.n_steps)
+            if isinstance(values, np.ndarray)
+            else values.graph.node("Reshape", values, np.array([-1, self.n_steps]))
         )
 
     def shared(self, x: Value, seen: NormalizedInputs) -> Value:
@@ -166,7 +191,9 @@ class OnResiduals(Formula):
         return join_columns([seen.inputs, *self.encode_categories(x)])
 
     def own(self, x: Value, seen: NormalizedInputs) -> list[Value]:
-        """The seasonal value of each step as a distance from the last, the aligned ones as distances from the seasonal one, 0 where unknown: (n, H) each."""
+        """The seasonal value of each step as a distance from the last, the aligned ones as
+        distances from the seasonal one, 0 where unknown: (n, H) each.
+        """
         season = select_seasonal_values(self.schema, x)
         return [
             (season - select_last_values(self.schema, x)) / seen.scale,
@@ -174,18 +201,27 @@ class OnResiduals(Formula):
         ]
 
     def _get_aligned_columns(self, steps: int) -> list[int]:
-        """For each step of the horizon the column with z *steps*, or the next multiple that is known, before it. Raises ForecasterError with what to declare."""
+        """For each step of the horizon the column with z *steps*, or the next multiple that is
+        known, before it.
+
+        Raises ForecasterError with what to declare.
+        """
         back = [-s % steps for s in range(1, self.schema.horizon_steps + 1)]
         names = [f"z_lag_{k}" if k else self.schema.last for k in back]
-        if missing := sorted({k for k, name in zip(back, names, strict=True) if name not in self.schema.names}):
+        if missing := sorted(
+            {k for k, name in zip(back, names, strict=True) if name not in self.schema.names}
+        ):
             raise ForecasterError(
-                f"`aligned_steps` of {self.name} has {steps}, which needs z_lag_{missing[0]} to z_lag_{missing[-1]} ({len(missing)} columns are missing). "
-                f"Declare {{kind: lag, column: z, steps: [{missing[0]}, ..., {missing[-1]}]}} in `features.list`, or leave it out."
+                f"`aligned_steps` of {self.name} has {steps}, which needs z_lag_{missing[0]} to"
+                f" z_lag_{missing[-1]} ({len(missing)} columns are missing). Declare {{kind: lag, column: z,"
+                f" steps: [{missing[0]}, ..., {missing[-1]}]}} in `features.list`, or leave it out."
             )
         return [self.schema.index(name) for name in names]
 
     def pairs(self, x: np.ndarray, z: np.ndarray, reach_rows: int = 0) -> ResidualPairs:
-        """At most `max_rows` of the known pairs, of the residuals that the base leaves; preamble and base are fitted."""
+        """At most `max_rows` of the known pairs, of the residuals that the base leaves; preamble
+        and base are fitted.
+        """
         preamble, weight = self.normalizer, self.params.weight
         target = preamble.target(x, z[:, : self.n_steps], self.base.predict(x)[:, : self.n_steps])
         at = np.flatnonzero(np.isfinite(target))
@@ -198,4 +234,6 @@ class OnResiduals(Formula):
         columns = np.column_stack([self.shared(x[drawn], seen)[place], (steps + 1).astype(np.float32), *own])
         categorical = {name: preamble.n_inputs + i for i, name in enumerate(self.names)}
         counts = None if weight is None else weight.of(self.schema, preamble, x)[rows]
-        return ResidualPairs(columns, target.ravel()[at], counts, categorical, int(np.ceil(reach_rows * len(at) / len(x))))
+        return ResidualPairs(
+            columns, target.ravel()[at], counts, categorical, int(np.ceil(reach_rows * len(at) / len(x)))
+        )

@@ -1,4 +1,6 @@
-"""Making a dataset current: its name and models at the top of params.yaml, its files in data/source."""
+"""Making a dataset current: its name and models at the top of params.yaml, its files in
+data/source.
+"""
 
 import difflib
 from collections.abc import Iterable
@@ -16,7 +18,9 @@ WINDOW = "window.json"  # of a feed: what the chain may see of it
 
 
 class AppliedDataset(NamedTuple):
-    """What is current now. links: names in data/source and the files they lead to; empty for an embedded source."""
+    """What is current now. links: names in data/source and the files they lead to; empty for an
+    embedded source.
+    """
 
     dataset: str
     models: tuple[str, ...]
@@ -24,9 +28,11 @@ class AppliedDataset(NamedTuple):
 
 
 def apply_dataset(name: str, root: Path = ROOT) -> AppliedDataset:
-    """Make *name* current. Raises ParamsError for an unknown name (with close matches), SourceError when its files are not there.
+    """Make *name* current.
 
-    data/source is filled first: a run that is killed in between leaves `dataset` as it was, and `tidemill use NAME` again mends it.
+    Raises ParamsError for an unknown name (with close matches), SourceError when its files are not
+    there. data/source is filled first: a run that is killed in between leaves `dataset` as it was,
+    and `tidemill use NAME` again mends it.
     """
     document = read_commented_params(root)
     entry = _get_entry(document, name)
@@ -47,22 +53,33 @@ def _get_entry(document: Any, name: str) -> Any:
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3)
         raise ParamsError(
-            f"There is no dataset {name!r}" + (f"; did you mean {' or '.join(close)}?" if close else f", but {', '.join(known)}.")
+            f"There is no dataset {name!r}"
+            + (f"; did you mean {' or '.join(close)}?" if close else f", but {', '.join(known)}.")
             + " `tidemill new NAME --csv FILE` makes one, `tidemill datasets` lists them."
-        )  # fmt: skip
+        )
     return document["datasets"][name]
 
 
 def list_dataset_files(patterns: Iterable[str], name: str, root: Path) -> list[Path]:
-    """The files that a dataset's entry names. Raises ParamsError or SourceError when there are none."""
-    found = [path.resolve() for pattern in patterns for path in find_files(str(root / Path(pattern).expanduser()))]
+    """The files that a dataset's entry names.
+
+    Raises ParamsError or SourceError when there are none.
+    """
+    found = [
+        path.resolve() for pattern in patterns for path in find_files(str(root / Path(pattern).expanduser()))
+    ]
     if not found:
-        raise ParamsError(f"datasets.{name}.ingest.source has no `files`. Give paths or globs, relative to the checkout or absolute.")
+        raise ParamsError(
+            f"datasets.{name}.ingest.source has no `files`. Give paths or globs, relative to the checkout or"
+            " absolute."
+        )
     return list(dict.fromkeys(found))
 
 
 def find_window(name: str, folder: Path) -> dict[str, Any] | None:
-    """The window of the feed of *name* that closed last: as the feed wrote it, else as *folder* has it; None while none has closed."""
+    """The window of the feed of *name* that closed last: as the feed wrote it, else as *folder*
+    has it; None while none has closed.
+    """
     for path in (read_settings().home / "feed" / name / WINDOW, folder / WINDOW):
         if path.exists():
             window: dict[str, Any] = read_json(path)
@@ -71,13 +88,20 @@ def find_window(name: str, folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def write_links(folder: Path, kind: str, files: list[Path], window: dict[str, Any] | None = None) -> dict[str, Path]:
-    """Put links to *files*, and the *window* of a feed, into *folder*, which is made anew. Returns {link: file}."""
+def write_links(
+    folder: Path, kind: str, files: list[Path], window: dict[str, Any] | None = None
+) -> dict[str, Path]:
+    """Put links to *files*, and the *window* of a feed, into *folder*, which is made anew.
+
+    Returns {link: file}.
+    """
     links = dict(zip(build_link_names(files), files, strict=True))
     with write_folder(folder) as fresh:
         if window is not None:
             write_json(fresh / WINDOW, window)
         for link, path in links.items():
             (fresh / link).symlink_to(path)
-        write_json(fresh / "source.json", {"kind": kind} | ({"files": sorted(links)} if kind == "files" else {}))
+        write_json(
+            fresh / "source.json", {"kind": kind} | ({"files": sorted(links)} if kind == "files" else {})
+        )
     return links

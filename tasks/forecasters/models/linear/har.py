@@ -1,4 +1,5 @@
-"""Heterogeneous autoregression: least squares on means over a few windows, pooled over series, one equation a step.
+"""Heterogeneous autoregression: least squares on means over a few windows, pooled over series, one
+equation a step.
 
 Source: Corsi 2009, doi:10.1093/jjfinec/nbp001. On logs it is the bar for daily volatility.
 """
@@ -19,13 +20,17 @@ Window = Annotated[int, Field(ge=1)]
 
 
 class HarParams(Strict):
-    """windows_steps: spans of the means; 1 is the last value, of the others the feature `z_mean_<window>` must be declared."""
+    """windows_steps: spans of the means; 1 is the last value, of the others the feature
+    `z_mean_<window>` must be declared.
+    """
 
     windows_steps: Annotated[tuple[Window, ...], Field(min_length=1)] = (1, 5, 22)
 
 
 class Har(Formula):
-    """z_hat = last value + scale * (a_s + sum of b_sw * (mean of window w - last value)), and the last value itself where levels compare."""
+    """z_hat = last value + scale * (a_s + sum of b_sw * (mean of window w - last value)), and
+    the last value itself where levels compare.
+    """
 
     Params = HarParams
     releases_gil = True
@@ -39,13 +44,17 @@ class Har(Formula):
         preamble = self._build_normalizer()
         preamble.learn(x)
         target = preamble.target(x, z, preamble.base(x, "last"))
-        self.learned["coefficients"] = fit_coefficients(build_normal_equations(preamble.transform(x).inputs, target), 0.0).astype(np.float32)
+        self.learned["coefficients"] = fit_coefficients(
+            build_normal_equations(preamble.transform(x).inputs, target), 0.0
+        ).astype(np.float32)
 
     def formula(self, x: Value) -> Value:
         """See the class."""
         preamble, coefficients = self._build_normalizer(), self.learned["coefficients"]
         seen = preamble.transform(x)
-        return preamble.base(x, "last") + (seen.inputs @ coefficients[:, 1:].T + coefficients[:, 0]) * seen.scale
+        return (
+            preamble.base(x, "last") + (seen.inputs @ coefficients[:, 1:].T + coefficients[:, 0]) * seen.scale
+        )
 
     def _build_normalizer(self) -> Normalizer:
         return Normalizer(self.schema, self.learned, self.columns)

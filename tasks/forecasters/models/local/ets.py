@@ -1,4 +1,6 @@
-"""Exponential smoothing of each series: level, trend and season, additive, which of them chosen by AICc; parameters by statsmodels."""
+"""Exponential smoothing of each series: level, trend and season, additive, which of them chosen
+by AICc; parameters by statsmodels.
+"""
 
 from itertools import product
 from typing import Literal
@@ -10,9 +12,10 @@ from tasks.forecasters.parts.local import LocalForecaster, LocalParams, Weighted
 
 
 class EtsParams(LocalParams):
-    """trend, seasonal: `auto` tries without and with it, and keeps what has the lower AICc. A trend is damped.
+    """trend, seasonal: `auto` tries without and with it, and keeps what has the lower AICc.
 
-    A series with fewer than two seasons of history has none, whatever is asked for.
+    A trend is damped. A series with fewer than two seasons of history has none, whatever is asked
+    for.
     """
 
     trend: Literal["auto", "none", "damped"] = "auto"
@@ -20,19 +23,31 @@ class EtsParams(LocalParams):
 
 
 class Ets(LocalForecaster):
-    """ETS(A, N or Ad, N or A). Source: Hyndman & Athanasopoulos, Forecasting: Principles and Practice, 3rd ed., chapter 8."""
+    """ETS(A, N or Ad, N or A).
+
+    Source: Hyndman & Athanasopoulos, Forecasting: Principles and Practice, 3rd ed., chapter 8.
+    """
 
     Params = EtsParams
 
     def fit_series(self, history: np.ndarray) -> WeightedSum:
-        """Maximum likelihood of each form that is asked for and that the window of values can show."""
-        from statsmodels.tsa.exponential_smoothing.ets import ETSModel  # noqa: PLC0415  (1.5 s: other models do without)
+        """Maximum likelihood of each form that is asked for and that the window of values can
+        show.
+        """
+        # 1.5 s: other models do without
+        from statsmodels.tsa.exponential_smoothing.ets import ETSModel
 
         season, n_values, steps = self.schema.season_steps, len(self.lags) + 1, self.schema.horizon_steps
         forms = product(self._list_trends(), self._list_seasonals(len(history), n_values))
         with filter_warnings():
             fits = [
-                ETSModel(history, trend=t, damped_trend=t is not None, seasonal=s, seasonal_periods=season if s else None).fit(disp=False)
+                ETSModel(
+                    history,
+                    trend=t,
+                    damped_trend=t is not None,
+                    seasonal=s,
+                    seasonal_periods=season if s else None,
+                ).fit(disp=False)
                 for t, s in forms
             ]
         best = min(fits, key=lambda fit: fit.aicc if np.isfinite(fit.aicc) else np.inf)
@@ -45,7 +60,11 @@ class Ets(LocalForecaster):
         return both[self.params.trend]
 
     def _list_seasonals(self, n_history: int, n_values: int) -> list[str | None]:
-        """What to try. A season needs two of its lengths, in the history and among the values that a forecast is a sum of."""
+        """What to try.
+
+        A season needs two of its lengths, in the history and among the values that a forecast is a
+        sum of.
+        """
         season, wanted = self.schema.season_steps, self.params.seasonal
         if wanted == "none" or (season == 1 and wanted == "auto"):
             return [None]

@@ -13,7 +13,9 @@ from tasks.forecasters.parts.preamble import get_level_column, select_last_value
 
 
 class WindowMeanParams(Strict):
-    """window_steps: how many steps are averaged; the feature `z_mean_<window_steps>` must be declared."""
+    """window_steps: how many steps are averaged; the feature `z_mean_<window_steps>` must be
+    declared.
+    """
 
     window_steps: Annotated[int, Field(ge=1)] = 22
 

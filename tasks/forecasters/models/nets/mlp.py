@@ -2,7 +2,14 @@
 
 from tasks.forecasters.graph.arithmetic import Value, relu
 from tasks.forecasters.parts.net import Net, NetParams
-from tasks.forecasters.parts.net_layers import NetInputs, TrainingHooks, WeightInitializer, Weights, Width, build_dense_weights
+from tasks.forecasters.parts.net_layers import (
+    NetInputs,
+    TrainingHooks,
+    WeightInitializer,
+    Weights,
+    Width,
+    build_dense_weights,
+)
 from tasks.forecasters.parts.preamble import list_dispensable_columns
 
 

@@ -28,8 +28,9 @@ class CatBoostParams(TreesParams):
 class CatBoost(BoostedTrees):
     """See BoostedTrees; all nodes of a level ask the same question.
 
-    A category is seen as the mean target of its pairs, shrunk to 0; in a fit, of those pairs alone whose targets were known before. That is
-    CatBoost's ordered statistic with time as the order; its own draws an order, may look ahead in it, and has no counterpart in ONNX.
+    A category is seen as the mean target of its pairs, shrunk to 0; in a fit, of those pairs alone
+    whose targets were known before. That is CatBoost's ordered statistic with time as the order;
+    its own draws an order, may look ahead in it, and has no counterpart in ONNX.
     Source: Prokhorenkova et al. 2018, https://arxiv.org/abs/1706.09516, section 3.
     """
 
@@ -41,9 +42,12 @@ class CatBoost(BoostedTrees):
         """Ten for each leaf of a tree."""
         return 10 * 2 ** int(self.params.depth)
 
-    def fit_trees(self, pairs: ResidualPairs, n_trees: int, start: bytes = b"", held: ResidualPairs | None = None) -> FittedBooster:
+    def fit_trees(
+        self, pairs: ResidualPairs, n_trees: int, start: bytes = b"", held: ResidualPairs | None = None
+    ) -> FittedBooster:
         """See BoostedTrees."""
-        from catboost import CatBoostRegressor  # noqa: PLC0415  (0.5 s: other models do without; it ships no types)
+        # 0.5 s: other models do without; it ships no types
+        from catboost import CatBoostRegressor
 
         params = self.params
         loss = _LOSSES[params.loss] + (f":alpha={params.quantile:g}" if params.quantile is not None else "")
@@ -57,7 +61,15 @@ class CatBoost(BoostedTrees):
             "allow_writing_files": False,
         }
         model = CatBoostRegressor(iterations=n_trees, loss_function=loss, **own, **fixed)
-        stop = {} if held is None else {"eval_set": _build_pool(held), "early_stopping_rounds": params.patience_trees, "use_best_model": True}
+        stop = (
+            {}
+            if held is None
+            else {
+                "eval_set": _build_pool(held),
+                "early_stopping_rounds": params.patience_trees,
+                "use_best_model": True,
+            }
+        )
         model.fit(_build_pool(pairs), init_model=_decode_model(start) if start else None, **stop)
         return FittedBooster(_encode_model(model), model.tree_count_)
 
@@ -65,7 +77,9 @@ class CatBoost(BoostedTrees):
         """Numbers until the statistics are learned, then those."""
         if not all(f"statistic.{name}" in self.learned for name in self.params.categorical):
             return super().encode_categories(x)
-        return [self.categories.of(name, x, self.learned[f"statistic.{name}"]) for name in self.params.categorical]
+        return [
+            self.categories.of(name, x, self.learned[f"statistic.{name}"]) for name in self.params.categorical
+        ]
 
     def encode_pairs(self, pairs: ResidualPairs) -> ResidualPairs:
         """See the class."""
@@ -73,7 +87,9 @@ class CatBoost(BoostedTrees):
         for name, at in pairs.categorical.items():
             number = columns[:, at].astype(np.int64)
             columns[:, at] = _compute_means_before(number, pairs.target, pairs.in_reach)
-            self.learned[f"statistic.{name}"] = _compute_means(number, pairs.target, self.categories.count(name))
+            self.learned[f"statistic.{name}"] = _compute_means(
+                number, pairs.target, self.categories.count(name)
+            )
         return pairs._replace(columns=columns)
 
     def parse_trees(self, native: bytes) -> tuple[list[list[TreeNode]], float]:
@@ -84,13 +100,17 @@ class CatBoost(BoostedTrees):
 
 
 def _compute_means(number: np.ndarray, target: np.ndarray, n_numbers: int) -> np.ndarray:
-    """Mean of *target* for each number (n_numbers,), shrunk as if _PRIOR_PAIRS more were 0; 0 for one without pairs."""
+    """Mean of *target* for each number (n_numbers,), shrunk as if _PRIOR_PAIRS more were 0; 0
+    for one without pairs.
+    """
     total, count = np.bincount(number, target, n_numbers), np.bincount(number, minlength=n_numbers)
     return (total / (count + _PRIOR_PAIRS)).astype(np.float32)
 
 
 def _compute_means_before(number: np.ndarray, target: np.ndarray, in_reach: int) -> np.ndarray:
-    """As `_means`, for each pair over those of its number that lie more than *in_reach* pairs before it."""
+    """As `_means`, for each pair over those of its number that lie more than *in_reach* pairs
+    before it.
+    """
     out = np.zeros(len(number), dtype=np.float32)
     for one in np.unique(number):
         at = np.flatnonzero(number == one)
@@ -101,13 +121,17 @@ def _compute_means_before(number: np.ndarray, target: np.ndarray, in_reach: int)
 
 
 def _build_pool(pairs: ResidualPairs) -> Any:
-    from catboost import Pool  # noqa: PLC0415  (as above)
+    from catboost import Pool
 
     return Pool(pairs.columns, pairs.target, weight=pairs.weight, thread_count=1)
 
 
 def _encode_model(model: Any) -> bytes:
-    """CatBoost's JSON without `model_info`, which holds the time and a random id: the same fit gives the same bytes. It reads and writes files only."""
+    """CatBoost's JSON without `model_info`, which holds the time and a random id: the same fit
+    gives the same bytes.
+
+    It reads and writes files only.
+    """
     with TemporaryDirectory() as folder:
         path = Path(folder) / "booster.json"
         model.save_model(str(path), format="json")
@@ -116,7 +140,7 @@ def _encode_model(model: Any) -> bytes:
 
 
 def _decode_model(native: bytes) -> Any:
-    from catboost import CatBoostRegressor  # noqa: PLC0415  (as above; it ships no types)
+    from catboost import CatBoostRegressor
 
     with TemporaryDirectory() as folder:
         path = Path(folder) / "booster.json"
@@ -125,7 +149,11 @@ def _decode_model(native: bytes) -> Any:
 
 
 def _parse_tree(tree: dict[str, Any], factor: float) -> list[TreeNode]:
-    """A whole binary tree. Of the number of a leaf, bit i is the answer to split i (above its border: 1), so the last split is asked first."""
+    """A whole binary tree.
+
+    Of the number of a leaf, bit i is the answer to split i (above its border: 1), so the last split
+    is asked first.
+    """
     splits, nodes = (tree["splits"] or [])[::-1], []
     for at in range(2 ** len(splits) - 1):
         split = splits[(at + 1).bit_length() - 1]

@@ -9,7 +9,11 @@ from tasks.forecasters.graph.tree_graph import LEAF, LT, TreeNode, add_category_
 from tasks.forecasters.parts.residuals import ResidualPairs
 from tasks.forecasters.parts.trees import BoostedTrees, FittedBooster, TreesParams
 
-_OBJECTIVES = {"squared": "reg:squarederror", "absolute": "reg:absoluteerror", "quantile": "reg:quantileerror"}
+_OBJECTIVES = {
+    "squared": "reg:squarederror",
+    "absolute": "reg:absoluteerror",
+    "quantile": "reg:quantileerror",
+}
 
 
 class XgBoostParams(TreesParams):
@@ -32,12 +36,17 @@ class XgBoost(BoostedTrees):
         """Two leaves."""
         return max(2, 2 * int(self.params.min_child_weight))
 
-    def fit_trees(self, pairs: ResidualPairs, n_trees: int, start: bytes = b"", held: ResidualPairs | None = None) -> FittedBooster:
+    def fit_trees(
+        self, pairs: ResidualPairs, n_trees: int, start: bytes = b"", held: ResidualPairs | None = None
+    ) -> FittedBooster:
         """See BoostedTrees."""
-        import xgboost  # noqa: PLC0415  (1-3 s: other models do without)
+        import xgboost
 
         params = self.params
-        own = {name: getattr(params, name) for name in ("learning_rate", "max_depth", "min_child_weight", "colsample_bytree", "reg_lambda")}
+        own = {
+            name: getattr(params, name)
+            for name in ("learning_rate", "max_depth", "min_child_weight", "colsample_bytree", "reg_lambda")
+        }
         fixed: dict[str, Any] = {
             "objective": _OBJECTIVES[params.loss],
             "tree_method": "hist",
@@ -48,9 +57,19 @@ class XgBoost(BoostedTrees):
         }
         if params.quantile is not None:
             fixed["quantile_alpha"] = params.quantile
-        stop = {} if held is None else {"evals": [(_build_matrix(held), "held")], "early_stopping_rounds": params.patience_trees, "verbose_eval": False}
+        stop = (
+            {}
+            if held is None
+            else {
+                "evals": [(_build_matrix(held), "held")],
+                "early_stopping_rounds": params.patience_trees,
+                "verbose_eval": False,
+            }
+        )
         earlier = xgboost.Booster(model_file=bytearray(start)) if start else None
-        booster = xgboost.train(own | fixed, _build_matrix(pairs), num_boost_round=n_trees, xgb_model=earlier, **stop)
+        booster = xgboost.train(
+            own | fixed, _build_matrix(pairs), num_boost_round=n_trees, xgb_model=earlier, **stop
+        )
         n_best = booster.best_iteration + 1 if held is not None else booster.num_boosted_rounds()
         return FittedBooster(bytes(booster.save_raw("json")), n_best)
 
@@ -62,20 +81,42 @@ class XgBoost(BoostedTrees):
 
 
 def _build_matrix(pairs: ResidualPairs) -> Any:
-    import xgboost  # noqa: PLC0415  (as above)
+    import xgboost
 
     kinds = ["c" if k in pairs.categorical.values() else "q" for k in range(pairs.columns.shape[1])]
-    return xgboost.DMatrix(pairs.columns, pairs.target, weight=pairs.weight, feature_types=kinds, enable_categorical=True, nthread=1)
+    return xgboost.DMatrix(
+        pairs.columns,
+        pairs.target,
+        weight=pairs.weight,
+        feature_types=kinds,
+        enable_categorical=True,
+        nthread=1,
+    )
 
 
 def _parse_tree(tree: dict[str, list[Any]]) -> list[TreeNode]:
-    """Left is `<` for numbers; of categories the listed ones go right, all others, strangers too, go left."""
+    """Left is `<` for numbers; of categories the listed ones go right, all others, strangers
+    too, go left.
+    """
     sets = {
         node: [float(c) for c in tree["categories"][start : start + size]]
-        for node, start, size in zip(tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True)
+        for node, start, size in zip(
+            tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True
+        )
     }
-    split = list(zip(tree["left_children"], tree["right_children"], tree["split_indices"], tree["split_conditions"], strict=True))
-    nodes = [TreeNode(LEAF, value) if left < 0 else TreeNode(LT, value, column, left, right) for left, right, column, value in split]
+    split = list(
+        zip(
+            tree["left_children"],
+            tree["right_children"],
+            tree["split_indices"],
+            tree["split_conditions"],
+            strict=True,
+        )
+    )
+    nodes = [
+        TreeNode(LEAF, value) if left < 0 else TreeNode(LT, value, column, left, right)
+        for left, right, column, value in split
+    ]
     for at, chosen in sets.items():
         left, right, column, _ = split[at]
         add_category_splits(nodes, at, column, chosen, right, left)

@@ -1,4 +1,6 @@
-"""Statistics of polars columns as plain numbers: polars types them as anything that a column can hold."""
+"""Statistics of polars columns as plain numbers: polars types them as anything that a column can
+hold.
+"""
 
 from typing import Any
 
