@@ -1,1 +1,3 @@
-"""When and where the stages run: Prefect flows that read like the map and decide nothing about data."""
+"""When and where the stages run: Prefect flows that read like the map and decide nothing about
+data.
+"""

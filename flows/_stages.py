@@ -1,4 +1,5 @@
-"""A stage as a Prefect task, named after it: retries, a time limit, a JSON result, a table and a picture in the UI.
+"""A stage as a Prefect task, named after it: retries, a time limit, a JSON result, a table and a
+picture in the UI.
 
 What the stage does, and whether it must run at all, is `run_stage`'s and DVC's business.
 """
@@ -12,27 +13,34 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 from prefect.tasks import exponential_backoff
 
-from flows._artifacts import publish
+from flows._artifacts import publish_artifacts
 from tasks.edges.run_stage import run_stage
 
 LIMIT_S = 3600.0  # forty times what the slowest stage takes on the default data; longer means that it hangs
 
-# What may well go away by itself: another process at DVC's repository lock (it waits 3 s only), or a kill from outside, by a signal.
-_PASSING = re.compile(r"LockError|is busy, it is being blocked|[Uu]nable to acquire lock|exited with -\d+|ended with code -\d+")
+# What may well go away by itself: another process at DVC's repository lock (it waits 3 s only), or
+# a kill from outside, by a signal.
+_PASSING = re.compile(
+    r"LockError|is busy, it is being blocked|[Uu]nable to acquire lock|exited with -\d+|ended with code -\d+"
+)
 
 
-class Progress(NamedTuple):
+class StageProgress(NamedTuple):
     """A stage begins (*result* is None) or has ended."""
 
     stage: str
     result: dict[str, Any] | None
 
 
-watchers: list[Callable[[Progress], None]] = []  # who shows progress in this process, for example `tidemill run`
+# Who shows progress in this process, for example `tidemill run`
+watchers: list[Callable[[StageProgress], None]] = []
 
 
-def stage(name: str, limit_s: float = LIMIT_S) -> dict[str, Any]:
-    """Bring the stage *name* up to date and show what came out. Returns {stage, ran, seconds}; raises StageError."""
+def run_flow_stage(name: str, limit_s: float = LIMIT_S) -> dict[str, Any]:
+    """Bring the stage *name* up to date and show what came out.
+
+    Returns {stage, ran, seconds}; raises StageError.
+    """
     return _run.with_options(name=name, task_run_name=name)(name, limit_s)
 
 
@@ -51,14 +59,14 @@ def _is_passing(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool
     retry_condition_fn=_is_passing,
 )
 def _run(name: str, limit_s: float) -> dict[str, Any]:
-    _tell(Progress(name, None))
+    _report_progress(StageProgress(name, None))
     done = run_stage(name, on_line=get_run_logger().info, limit_s=limit_s)
     result = {"stage": done.stage, "ran": done.ran, "seconds": round(done.seconds, 2)}
-    publish(name)
-    _tell(Progress(name, result))
+    publish_artifacts(name)
+    _report_progress(StageProgress(name, result))
     return result
 
 
-def _tell(progress: Progress) -> None:
+def _report_progress(progress: StageProgress) -> None:
     for watcher in watchers:
         watcher(progress)

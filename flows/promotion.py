@@ -5,10 +5,10 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from flows._stages import LIMIT_S, stage
+from flows._stages import LIMIT_S, run_flow_stage
 from tasks.edges.mlflow_delivery import publish_runs
-from tasks.edges.run_stage import trim_cache
-from tasks.edges.settings import ROOT, settings
+from tasks.edges.run_stage import delete_unused_cache
+from tasks.edges.settings import ROOT, read_settings
 from tasks.promote.apply import apply_decision
 
 
@@ -16,18 +16,23 @@ from tasks.promote.apply import apply_decision
 def promotion(limit_s: float = LIMIT_S) -> list[dict[str, Any]]:
     """Decide whether the challenger becomes champion, on rows that neither has seen, and apply it.
 
-    The stage applies it to this checkout's own registry. A shared registry is changed here alone, after checking that the release's
-    bytes and the champion are still those of the decision, so that no old checkout moves production.
+    The stage applies it to this checkout's own registry. A shared registry is changed here alone,
+    after checking that the release's bytes and the champion are still those of the decision, so
+    that no old checkout moves production.
     """
-    done = [stage("promote", limit_s)]
-    if settings().mlflow_uri:
+    done = [run_flow_stage("promote", limit_s)]
+    if read_settings().mlflow_uri:
         _apply()
-    if trim_cache():
-        get_run_logger().info("DVC's cache was above TIDEMILL_KEEP_CACHE_MB; what no current artifact needs is gone")
+    if delete_unused_cache():
+        get_run_logger().info(
+            "DVC's cache was above TIDEMILL_KEEP_CACHE_MB; what no current artifact needs is gone"
+        )
     return done
 
 
-@task(name="apply", task_run_name="apply", persist_result=True, result_serializer="json", cache_policy=NO_CACHE)
+@task(
+    name="apply", task_run_name="apply", persist_result=True, result_serializer="json", cache_policy=NO_CACHE
+)
 def _apply() -> str | None:
     champion = apply_decision(ROOT / "data/decisions/promote/decision.json")
     get_run_logger().info("Champion: %s", champion.version if champion else "as before")

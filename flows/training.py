@@ -4,16 +4,17 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 
-from flows._stages import LIMIT_S, stage
+from flows._stages import LIMIT_S, run_flow_stage
 
 STAGES = ("ingest", "validate", "features", "train", "ensemble", "explain", "quantize", "package")
 
 
 @flow(name="training", persist_result=True, result_serializer="json")
 def training(reason: str = "asked for", limit_s: float = LIMIT_S) -> list[dict[str, Any]]:
-    """Rebuild every stage up to the packaged challenger. Promotion is another flow, with its own gate.
+    """Rebuild every stage up to the packaged challenger.
 
+    Promotion is another flow, with its own gate.
     reason: why it runs, shown with the run. limit_s: seconds that one stage may take.
     """
     get_run_logger().info("Training: %s", reason)
-    return [stage(name, limit_s) for name in STAGES]
+    return [run_flow_stage(name, limit_s) for name in STAGES]

@@ -1,4 +1,5 @@
-"""What all tests share: the real data beside the project, and one printed line where it is absent."""
+"""What all tests share: the real data beside the project, and one printed line where it is
+absent."""
 
 from pathlib import Path
 
@@ -27,7 +28,11 @@ def shared_data():
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """A small checkout whose whole chain has run once, undisturbed; shared, since a chain takes a minute. Leave its params.yaml as it was."""
+    """A small checkout whose whole chain has run once, undisturbed; shared, since a chain takes a
+    minute.
+
+    Leave its params.yaml as it was.
+    """
     from small_checkout import small_checkout
 
     checkout = small_checkout(tmp_path_factory.mktemp("built"))

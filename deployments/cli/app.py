@@ -1,4 +1,8 @@
-"""`tidemill`, for people. Thin: everything in it is a flow, a stage or a service started. Results on stdout, progress on stderr."""
+"""`tidemill`, for people.
+
+Thin: everything in it is a flow, a stage or a service started. Results on stdout, progress on
+stderr.
+"""
 
 import json
 import sys
@@ -8,17 +12,17 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from deployments.cli.datasets import register
-from deployments.cli.feed import register as register_feed
-from deployments.cli.leaks import register as register_leaks
-from deployments.cli.quarantine import register as register_quarantine
-from deployments.cli.replay import register as register_replay
+from deployments.cli.datasets import add_dataset_commands
+from deployments.cli.feed import add_feed_commands as register_feed
+from deployments.cli.leaks import add_leaks_command as register_leaks
+from deployments.cli.quarantine import add_quarantine_commands as register_quarantine
+from deployments.cli.replay import add_replay_command as register_replay
 from tasks.core.errors import TidemillError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
-class _Group(TyperGroup):
+class _ErrorReportingGroup(TyperGroup):
     """An error that a person can mend ends a command with its message alone and exit code 2."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -31,30 +35,38 @@ class _Group(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_Group,
+    cls=_ErrorReportingGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    help="From a feed to a forecast with honest intervals that stays right. `tidemill run` turns the whole mill once.",
+    help=(
+        "From a feed to a forecast with honest intervals that stays right. `tidemill run` turns the whole"
+        " mill once."
+    ),
 )
 
 
 @app.command()
 def run(
-    dataset: Annotated[str | None, typer.Option(help="Make this dataset current first.", metavar="NAME")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Make this dataset current first.", metavar="NAME")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run the whole chain on a Prefect server, then ask the built service for a forecast and write the page."""
-    from deployments.console.pages.run import NEXT  # noqa: PLC0415  (this and every import below: `--help` stays fast)
-    from deployments.ops.run import run as turn_once  # noqa: PLC0415
+    """Run the whole chain on a Prefect server, then ask the built service for a forecast and
+    write the page.
+    """
+    # This and every import below: `--help` stays fast
+    from deployments.console.pages.run import NEXT
+    from deployments.ops.run import run_chain as turn_once
 
     done = turn_once(dataset, _say)
     if as_json:
-        _print_json({**done, "next": [command for command, _ in NEXT]})
+        _report_json({**done, "next": [command for command, _ in NEXT]})
         return
-    from deployments.cli.tables import show_forecast  # noqa: PLC0415
+    from deployments.cli.tables import report_forecast
 
-    show_forecast(done["forecast"])
+    report_forecast(done["forecast"])
     print(f"\nGate: {done['decision']['decision']}. {done['decision']['reason']}")
     print(f"Page: {done['page']}")
     print("Next:")
@@ -64,15 +76,20 @@ def run(
 
 @app.command()
 def up(
-    kafka: Annotated[bool, typer.Option("--kafka", help="Start a Kafka broker too (Java 17 and Maven fetch it the first time).")] = False,
+    kafka: Annotated[
+        bool,
+        typer.Option("--kafka", help="Start a Kafka broker too (Java 17 and Maven fetch it the first time)."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start Prefect, MLflow, the service, a worker and the dataset's feed if it has one, wait until each answers, and leave them running."""
-    from deployments.ops.operate import up as start_all  # noqa: PLC0415
+    """Start Prefect, MLflow, the service, a worker and the dataset's feed if it has one, wait
+    until each answers, and leave them running.
+    """
+    from deployments.ops.operate import start_parts as start_all
 
     done = start_all(_say, kafka)
     if as_json:
-        _print_json(done)
+        _report_json(done)
         return
     for name, address in done["addresses"].items():
         print(f"{name:<10}{address}")
@@ -83,70 +100,74 @@ def up(
 @app.command()
 def down(as_json: AsJson = False) -> None:
     """Stop what `up` started, and nothing else."""
-    from deployments.ops.operate import down as stop_all  # noqa: PLC0415
+    from deployments.ops.operate import stop_parts as stop_all
 
     done = stop_all(_say)
     if as_json:
-        _print_json(done)
+        _report_json(done)
 
 
 @app.command()
 def forecast(
     as_of: Annotated[
-        str | None, typer.Option(help="Speak from what was known at this time (ISO 8601, UTC unless it says otherwise).", metavar="T")
+        str | None,
+        typer.Option(
+            help="Speak from what was known at this time (ISO 8601, UTC unless it says otherwise).",
+            metavar="T",
+        ),
     ] = None,
     series: Annotated[str | None, typer.Option(help="One series; all by default.", metavar="NAME")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Forecast with the champion, without a server."""
-    from deployments.cli.tables import show_forecast  # noqa: PLC0415
-    from deployments.ops.forecast import forecast as make  # noqa: PLC0415
+    from deployments.cli.tables import report_forecast
+    from deployments.ops.forecast import make_forecast as make
 
     made = make(as_of, series)
     if as_json:
-        _print_json(made)
+        _report_json(made)
     else:
-        show_forecast(made)
+        report_forecast(made)
 
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
     """Show dataset, champion, last decisions, the age of the data, and what runs."""
-    from deployments.ops.status import status as look  # noqa: PLC0415
+    from deployments.ops.status import build_status as look
 
     found = look()
     if as_json:
-        _print_json(found)
+        _report_json(found)
         return
-    from deployments.cli.tables import show_status  # noqa: PLC0415
+    from deployments.cli.tables import report_status
 
-    show_status(found)
+    report_status(found)
 
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Look for what is wrong here and say what to do; exit code 1 when something is."""
-    from deployments.ops.doctor import as_data, examine  # noqa: PLC0415
+    from deployments.ops.doctor import convert_findings, list_findings
 
-    findings = examine()
+    findings = list_findings()
     if as_json:
-        _print_json(as_data(findings))
+        _report_json(convert_findings(findings))
     else:
-        from deployments.cli.tables import show_findings  # noqa: PLC0415
+        from deployments.cli.tables import report_findings
 
-        show_findings(findings)
+        report_findings(findings)
     if not all(finding.well for finding in findings):
         raise typer.Exit(1)
 
 
-register(app)
+add_dataset_commands(app)
 register_leaks(app)
 register_feed(app)
 register_quarantine(app)
 register_replay(app)
 
 
-def _print_json(content: Any) -> None:
+def _report_json(content: Any) -> None:
     print(json.dumps(content, indent=2, default=str))
 
 

@@ -9,7 +9,7 @@ import typer
 from tasks.core.errors import ParamsError, TidemillError
 
 if TYPE_CHECKING:
-    from tasks.ingest.wizard.decide.propose import Proposal
+    from tasks.ingest.wizard.decide.propose import EntryProposal
     from tasks.ingest.wizard.inspect.files import Format
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -17,7 +17,7 @@ ABOUT_CHARS = 60  # the rest is in params.yaml and in --json
 _File = str | None
 
 
-def register(app: typer.Typer) -> None:
+def add_dataset_commands(app: typer.Typer) -> None:
     """Put the three commands on *app*."""
     app.command("new")(new)
     app.command("use")(use)
@@ -25,55 +25,92 @@ def register(app: typer.Typer) -> None:
 
 
 def new(
-    name: Annotated[str, typer.Argument(help="What the dataset shall be called: small letters, digits and _.")],
-    csv: Annotated[_File, typer.Option(help="A CSV file, also gz, or a glob in quotes.", metavar="FILE")] = None,
-    parquet: Annotated[_File, typer.Option(help="A Parquet file or a glob in quotes.", metavar="FILE")] = None,
-    json_file: Annotated[_File, typer.Option(help="A JSON file (list of lists or of objects), also gz, or a glob in quotes.", metavar="FILE")] = None,
-    jsonl: Annotated[_File, typer.Option(help="A file with a JSON record a line, also gz, or a glob in quotes.", metavar="FILE")] = None,
-    columns: Annotated[str | None, typer.Option(help="Names of the columns of a file without header, in its order: a,b,c.")] = None,
+    name: Annotated[
+        str, typer.Argument(help="What the dataset shall be called: small letters, digits and _.")
+    ],
+    csv: Annotated[
+        _File, typer.Option(help="A CSV file, also gz, or a glob in quotes.", metavar="FILE")
+    ] = None,
+    parquet: Annotated[
+        _File, typer.Option(help="A Parquet file or a glob in quotes.", metavar="FILE")
+    ] = None,
+    json_file: Annotated[
+        _File,
+        typer.Option(
+            help="A JSON file (list of lists or of objects), also gz, or a glob in quotes.", metavar="FILE"
+        ),
+    ] = None,
+    jsonl: Annotated[
+        _File,
+        typer.Option(help="A file with a JSON record a line, also gz, or a glob in quotes.", metavar="FILE"),
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Names of the columns of a file without header, in its order: a,b,c.")
+    ] = None,
     target: Annotated[str | None, typer.Option(help="The column to forecast.")] = None,
     time: Annotated[str | None, typer.Option(help="The column of time; `none` when rows are steps.")] = None,
-    time_format: Annotated[str | None, typer.Option(help="How times are written: iso, s, ms, us or a strptime pattern.")] = None,
-    time_zone: Annotated[str | None, typer.Option(help="Zone of times that name none, for example Europe/Berlin.")] = None,
+    time_format: Annotated[
+        str | None, typer.Option(help="How times are written: iso, s, ms, us or a strptime pattern.")
+    ] = None,
+    time_zone: Annotated[
+        str | None, typer.Option(help="Zone of times that name none, for example Europe/Berlin.")
+    ] = None,
     series: Annotated[str | None, typer.Option(help="The column that names the series.")] = None,
     every: Annotated[str | None, typer.Option(help="Length of a step: 5m, 1h, 1d, 1mo.")] = None,
     season: Annotated[int | None, typer.Option(help="Steps in a season; 1 for none.", min=1)] = None,
     horizon: Annotated[int | None, typer.Option(help="Steps to forecast.", min=1)] = None,
     unit: Annotated[str | None, typer.Option(help="Unit of the target.")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Overwrite the entry when there is one of this name.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Overwrite the entry when there is one of this name.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the entry, write nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look into a file and write the dataset's entry, each choice with its reason, into params.yaml."""
-    from tasks.ingest.wizard.decide.propose import propose  # noqa: PLC0415
-    from tasks.ingest.wizard.inspect.look import Asked, look  # noqa: PLC0415  (polars: a `--help` need not pay for it)
-    from tasks.ingest.wizard.write import check_name, render, write_entry  # noqa: PLC0415
+    """Look into a file and write the dataset's entry, each choice with its reason, into
+    params.yaml.
+    """
+    from tasks.ingest.wizard.decide.propose import build_proposal
 
-    with told():
+    # polars: a `--help` need not pay for it
+    from tasks.ingest.wizard.inspect.look import OwnerAnswers, inspect_files
+    from tasks.ingest.wizard.write import check_name, render_entry, write_entry
+
+    with ReportedErrors():
         check_name(name)
-        pattern, kind = one_file({"csv": csv, "parquet": parquet, "json": json_file, "jsonl": jsonl})
+        pattern, kind = select_one_file({"csv": csv, "parquet": parquet, "json": json_file, "jsonl": jsonl})
         named = tuple(c.strip() for c in columns.split(",")) if columns else ()
-        asked = Asked(pattern, kind, named, target, time, time_format, time_zone, series, every, season, horizon, unit)
-        proposal = propose(look(asked), asked)
+        asked = OwnerAnswers(
+            pattern, kind, named, target, time, time_format, time_zone, series, every, season, horizon, unit
+        )
+        proposal = build_proposal(inspect_files(asked), asked)
         if not dry_run:
             write_entry(name, proposal, replace=replace)
     if as_json:
-        _print_json(_described(name, proposal, written=not dry_run))
+        _report_json(_describe_proposal(name, proposal, written=not dry_run))
     else:
-        _print_proposal(name, proposal, render(name, proposal) if dry_run else "")
+        _report_proposal(name, proposal, render_entry(name, proposal) if dry_run else "")
 
 
 def use(
     name: Annotated[str, typer.Argument(help="A dataset of params.yaml.")],
     as_json: AsJson = False,
 ) -> None:
-    """Make a dataset current: its name and models in params.yaml, links to its files in data/source."""
-    from tasks.ingest.wizard.use import use as make_current  # noqa: PLC0415  (ruamel.yaml and polars)
+    """Make a dataset current: its name and models in params.yaml, links to its files in
+    data/source.
+    """
+    # ruamel.yaml and polars
+    from tasks.ingest.wizard.use import apply_dataset as make_current
 
-    with told():
+    with ReportedErrors():
         used = make_current(name)
     if as_json:
-        _print_json({"dataset": used.dataset, "models": list(used.models), "files": {link: str(path) for link, path in used.links.items()}})
+        _report_json(
+            {
+                "dataset": used.dataset,
+                "models": list(used.models),
+                "files": {link: str(path) for link, path in used.links.items()},
+            }
+        )
         return
     source = f"data/source links to {len(used.links)} file(s)" if used.links else "its source needs no files"
     print(f"{used.dataset} is the current dataset; {source}; models: {', '.join(used.models)}.")
@@ -82,23 +119,36 @@ def use(
 
 def datasets(as_json: AsJson = False) -> None:
     """List the datasets of params.yaml; the current one has a star."""
-    with told():
-        rows = _listed()
+    with ReportedErrors():
+        rows = _list_datasets()
     if as_json:
-        _print_json(rows)
+        _report_json(rows)
         return
-    from rich.console import Console  # noqa: PLC0415  (only a table needs it)
-    from rich.table import Column, Table  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Column, Table
 
     table = Table("", Column("name", no_wrap=True), "every", "target", "horizon", "season", "source", "about")
     for row in rows:
         star = "*" if row["current"] else ""
-        about = row["description"] if len(row["description"]) < ABOUT_CHARS else row["description"][:ABOUT_CHARS] + "..."
-        table.add_row(star, row["name"], row["every"], row["target"], str(row["horizon_steps"]), str(row["season_steps"]), row["source"], about)
+        about = (
+            row["description"]
+            if len(row["description"]) < ABOUT_CHARS
+            else row["description"][:ABOUT_CHARS] + "..."
+        )
+        table.add_row(
+            star,
+            row["name"],
+            row["every"],
+            row["target"],
+            str(row["horizon_steps"]),
+            str(row["season_steps"]),
+            row["source"],
+            about,
+        )
     Console().print(table)
 
 
-class told:  # noqa: N801  (reads as a word in `with`)
+class ReportedErrors:
     """An error that a person can mend ends the command with its message alone and exit code 2."""
 
     def __enter__(self) -> None:
@@ -110,29 +160,42 @@ class told:  # noqa: N801  (reads as a word in `with`)
             raise typer.Exit(2) from error
 
 
-def one_file(given: "dict[Format, str | None]") -> "tuple[str, Format]":
-    """(pattern, format) of the one option that was given; the pattern relative to the checkout when it lies in it, else absolute."""
+def select_one_file(given: "dict[Format, str | None]") -> "tuple[str, Format]":
+    """(pattern, format) of the one option that was given; the pattern relative to the checkout
+    when it lies in it, else absolute.
+    """
     chosen = [(pattern, kind) for kind, pattern in given.items() if pattern is not None]
     if len(chosen) != 1:
-        raise ParamsError("Give the data with exactly one of `--csv`, `--parquet`, `--json-file`, `--jsonl`; a glob takes several files of one form.")
+        raise ParamsError(
+            "Give the data with exactly one of `--csv`, `--parquet`, `--json-file`, `--jsonl`; a glob takes"
+            " several files of one form."
+        )
     pattern, kind = chosen[0]
-    from tasks.edges.settings import ROOT  # noqa: PLC0415  (pydantic: half a second for a `--help`)
+    from tasks.edges.settings import ROOT
 
     path = Path.cwd() / Path(pattern).expanduser()
     return str(path.relative_to(ROOT) if Path.cwd() == ROOT and path.is_relative_to(ROOT) else path), kind
 
 
-def _described(name: str, proposal: "Proposal", *, written: bool) -> dict[str, Any]:
+def _describe_proposal(name: str, proposal: "EntryProposal", *, written: bool) -> dict[str, Any]:
     reasons = {".".join(map(str, path)): reason for path, reason in proposal.reasons.items()}
-    return {"name": name, "written": written, "entry": proposal.entry, "reasons": reasons, "said": proposal.said, "questions": proposal.questions}
+    return {
+        "name": name,
+        "written": written,
+        "entry": proposal.entry,
+        "reasons": reasons,
+        "said": proposal.said,
+        "questions": proposal.questions,
+    }
 
 
-def _print_proposal(name: str, proposal: "Proposal", entry: str) -> None:
+def _report_proposal(name: str, proposal: "EntryProposal", entry: str) -> None:
     about = proposal.entry["about"]
     target = about["target"]
     print(f"{name}: {about['description']}")
     print(
-        f"Forecasts {target['column']} ({target['unit']}) {about['horizon_steps']} steps of {about['every']} ahead; season {about['season_steps']}; {about['primary_score']}."
+        f"Forecasts {target['column']} ({target['unit']}) {about['horizon_steps']} steps of {about['every']}"
+        f" ahead; season {about['season_steps']}; {about['primary_score']}."
     )
     for line in proposal.said:
         print(f"  - {line}")
@@ -146,23 +209,33 @@ def _print_proposal(name: str, proposal: "Proposal", entry: str) -> None:
     print(f"Next: `tidemill run --dataset {name}`, or `tidemill use {name}` and then `dvc repro`.")
 
 
-def _listed() -> list[dict[str, Any]]:
-    from tasks.edges.params import read_document  # noqa: PLC0415  (pydantic)
+def _list_datasets() -> list[dict[str, Any]]:
+    from tasks.edges.params import read_document
 
     document = read_document()
     return [
         {
-            "name": name, "current": name == document["dataset"], "source": entry["ingest"]["source"]["kind"],
-            "target": entry["about"]["target"]["column"], "unit": entry["about"]["target"]["unit"],
+            "name": name,
+            "current": name == document["dataset"],
+            "source": entry["ingest"]["source"]["kind"],
+            "target": entry["about"]["target"]["column"],
+            "unit": entry["about"]["target"]["unit"],
             "transform": entry["about"]["target"].get("transform", "none"),
         }
         | {key: entry["about"].get(key, default) for key, default in _DEFAULTS.items()}
         for name, entry in document["datasets"].items()
-    ]  # fmt: skip
+    ]
 
 
-_DEFAULTS = {"description": "", "every": "", "calendar": "continuous", "horizon_steps": None, "season_steps": 1, "primary_score": "mae"}
+_DEFAULTS = {
+    "description": "",
+    "every": "",
+    "calendar": "continuous",
+    "horizon_steps": None,
+    "season_steps": 1,
+    "primary_score": "mae",
+}
 
 
-def _print_json(content: Any) -> None:
+def _report_json(content: Any) -> None:
     print(json.dumps(content, indent=2, default=str))

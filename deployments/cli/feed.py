@@ -7,44 +7,63 @@ from typing import Annotated, Any
 
 import typer
 
-from deployments.cli.datasets import told
+from deployments.cli.datasets import ReportedErrors
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
-feed_app = typer.Typer(help="Land the current dataset's feed in its table, for ever; `drain` does it once.", invoke_without_command=True)
+feed_app = typer.Typer(
+    help="Land the current dataset's feed in its table, for ever; `drain` does it once.",
+    invoke_without_command=True,
+)
 
 
-def register(app: typer.Typer) -> None:
+def add_feed_commands(app: typer.Typer) -> None:
     """Put the commands on *app*."""
     app.add_typer(feed_app, name="feed")
 
 
 @feed_app.callback()
 def feed(ctx: typer.Context) -> None:
-    """Land the current dataset's feed in its table until stopped (Ctrl-C); `tidemill up` does it in the background."""
+    """Land the current dataset's feed in its table until stopped (Ctrl-C); `tidemill up` does it
+    in the background.
+    """
     if ctx.invoked_subcommand is None:
-        os.execv(sys.executable, [sys.executable, "-m", "tasks.feed.forever"])  # noqa: S606  (the same program, without the CLI's imports)
+        # The same program, without the CLI's imports
+        os.execv(sys.executable, [sys.executable, "-m", "tasks.feed.forever"])  # noqa: S606
 
 
 @feed_app.command()
 def drain(as_json: AsJson = False) -> None:
-    """Land what is there now, then end; the closed window goes to data/source, so that the chain sees it."""
-    from tasks.feed.service import hand_over, run  # noqa: PLC0415  (a `--help` need not pay for it)
+    """Land what is there now, then end; the closed window goes to data/source, so that the chain
+    sees it.
+    """
+    from tasks.feed.service import publish_window, run_feed
 
-    with told():
-        done = run(stop=lambda: False, until_drained=True, say=lambda landed: print(f"version {landed.version}: {landed.counts}", file=sys.stderr))
-        changed = hand_over(done["window"]) if done["window"] else False
-    _print({**done, "changed": changed}, as_json=as_json)
+    with ReportedErrors():
+        done = run_feed(
+            stop=lambda: False,
+            until_drained=True,
+            say=lambda landed: print(f"version {landed.version}: {landed.counts}", file=sys.stderr),
+        )
+        changed = publish_window(done["window"]) if done["window"] else False
+    _report_result({**done, "changed": changed}, as_json=as_json)
 
 
-def _print(done: dict[str, Any], *, as_json: bool) -> None:
+def _report_result(done: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(done, indent=2, default=str))
         return
     total = sum(done["counts"].values())
-    print(f"{total:,} records: " + (", ".join(f"{n:,} {place}" for place, n in sorted(done["counts"].items())) or "nothing new") + ".")
+    print(
+        f"{total:,} records: "
+        + (", ".join(f"{n:,} {place}" for place, n in sorted(done["counts"].items())) or "nothing new")
+        + "."
+    )
     if done["window"] is None:
-        print("No window has closed yet: the chain sees nothing of the feed before `feed.window` has passed in event time.")
+        print(
+            "No window has closed yet: the chain sees nothing of the feed before `feed.window` has passed in"
+            " event time."
+        )
     else:
         print(
             f"Window: {done['window']['n_rows']:,} rows up to {done['window']['end']}"
@@ -55,65 +74,79 @@ def _print(done: dict[str, Any], *, as_json: bool) -> None:
 @feed_app.command()
 def status(as_json: AsJson = False) -> None:
     """Show the feed's table and each landing process: rate, lag, marks, quarantine, watermark."""
-    from tasks.feed.service import look  # noqa: PLC0415  (likewise)
+    from tasks.feed.service import read_feed_status
 
-    with told():
-        found = look()
+    with ReportedErrors():
+        found = read_feed_status()
     if as_json:
         print(json.dumps(found, indent=2, default=str))
         return
-    from deployments.cli.tables import show_feed  # noqa: PLC0415  (rich)
+    from deployments.cli.tables import report_feed
 
-    show_feed(found)
+    report_feed(found)
 
 
 @feed_app.command()
 def events(as_json: AsJson = False) -> None:
-    """Show the alert events of the current dataset's feed, newest last; docs/runbooks says what to do about each."""
-    from tasks.edges.params import read_dataset  # noqa: PLC0415  (likewise)
-    from tasks.feed.events import read_events  # noqa: PLC0415
-    from tasks.feed.service import folder_of  # noqa: PLC0415
+    """Show the alert events of the current dataset's feed, newest last; docs/runbooks says what
+    to do about each.
+    """
+    from tasks.edges.params import read_dataset
+    from tasks.feed.events import read_events
+    from tasks.feed.service import get_feed_folder
 
-    with told():
-        found = read_events(folder_of(read_dataset()))
+    with ReportedErrors():
+        found = read_events(get_feed_folder(read_dataset()))
     if as_json:
         print(json.dumps(found, indent=2))
     elif not found:
         print("No event has been raised.")
     else:
-        from deployments.cli.tables import show_rows  # noqa: PLC0415  (rich)
+        from deployments.cli.tables import report_rows
 
-        show_rows([{"at": one["at"][:19], "event": one["event"], "facts": json.dumps(one["facts"])} for one in found])
+        report_rows(
+            [
+                {"at": one["at"][:19], "event": one["event"], "facts": json.dumps(one["facts"])}
+                for one in found
+            ]
+        )
 
 
 @feed_app.command()
 def gaps(as_json: AsJson = False) -> None:
-    """Show the steps without a bar between the first and the last bar of each series, up to the window that closed last."""
-    from tasks.feed.service import gaps_of  # noqa: PLC0415  (likewise)
+    """Show the steps without a bar between the first and the last bar of each series, up to the
+    window that closed last.
+    """
+    from tasks.feed.service import list_feed_gaps
 
-    with told():
-        found = gaps_of().to_dicts()
+    with ReportedErrors():
+        found = list_feed_gaps().to_dicts()
     if as_json:
         print(json.dumps(found, indent=2, default=str))
     elif not found:
         print("No step is without its bar.")
     else:
-        from deployments.cli.tables import show_rows  # noqa: PLC0415  (rich)
+        from deployments.cli.tables import report_rows
 
-        show_rows(found)
+        report_rows(found)
 
 
 @feed_app.command()
 def skip(as_json: AsJson = False) -> None:
-    """Go on where a topic still has records, after it lost some that were not read; each range is noted in the table."""
-    from tasks.feed.service import skip as skip_lost  # noqa: PLC0415  (likewise)
+    """Go on where a topic still has records, after it lost some that were not read; each range
+    is noted in the table.
+    """
+    from tasks.feed.service import skip_lost_records as skip_lost
 
-    with told():
+    with ReportedErrors():
         lost = skip_lost()
     if as_json:
         print(json.dumps([one._asdict() for one in lost], indent=2))
         return
     for one in lost:
-        print(f"{one.source}: offsets {one.first:,} to {one.end - 1:,} are lost; reading goes on at {one.end:,}.")
+        print(
+            f"{one.source}: offsets {one.first:,} to {one.end - 1:,} are lost; reading goes on at"
+            f" {one.end:,}."
+        )
     if not lost:
         print("Nothing is lost: the topic has everything from the table's marks on.")

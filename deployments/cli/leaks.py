@@ -5,60 +5,94 @@ from typing import Annotated, Any
 
 import typer
 
-from deployments.cli.datasets import one_file, told
+from deployments.cli.datasets import ReportedErrors, select_one_file
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 _File = str | None
 
 
-def register(app: typer.Typer) -> None:
+def add_leaks_command(app: typer.Typer) -> None:
     """Put the command on *app*."""
     app.command("leaks")(leaks)
 
 
 def leaks(
     function: Annotated[
-        str | None, typer.Option(help="Look at this function alone: a file own/my_module.py, or one here.", metavar="my_module:my_feature")
+        str | None,
+        typer.Option(
+            help="Look at this function alone: a file own/my_module.py, or one here.",
+            metavar="my_module:my_feature",
+        ),
     ] = None,
-    column: Annotated[str | None, typer.Option(help="The function gets this column's values; z by default, the target as models see it.")] = None,
-    columns: Annotated[str | None, typer.Option(help="The function gets a frame of event_time and these columns: a,b,c.")] = None,
-    lookback_steps: Annotated[int, typer.Option(help="How many steps before the row the function reads.", min=0)] = 0,
+    column: Annotated[
+        str | None,
+        typer.Option(
+            help="The function gets this column's values; z by default, the target as models see it."
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="The function gets a frame of event_time and these columns: a,b,c.")
+    ] = None,
+    lookback_steps: Annotated[
+        int, typer.Option(help="How many steps before the row the function reads.", min=0)
+    ] = 0,
     csv: Annotated[
-        _File, typer.Option(help="Look at this CSV file instead of the current dataset, read as `tidemill new` would.", metavar="FILE")
+        _File,
+        typer.Option(
+            help="Look at this CSV file instead of the current dataset, read as `tidemill new` would.",
+            metavar="FILE",
+        ),
     ] = None,
     parquet: Annotated[_File, typer.Option(help="Likewise a Parquet file.", metavar="FILE")] = None,
     json_file: Annotated[_File, typer.Option(help="Likewise a JSON file.", metavar="FILE")] = None,
-    jsonl: Annotated[_File, typer.Option(help="Likewise a file with a JSON record a line.", metavar="FILE")] = None,
+    jsonl: Annotated[
+        _File, typer.Option(help="Likewise a file with a JSON record a line.", metavar="FILE")
+    ] = None,
     target: Annotated[str | None, typer.Option(help="The file's column to forecast.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look whether a feature knows what could not be known at its cutoff; exit code 1 when one does."""
-    from deployments.ops.leaks import function_of, look_for_leaks  # noqa: PLC0415  (polars: a `--help` need not pay for it)
+    """Look whether a feature knows what could not be known at its cutoff; exit code 1 when one
+    does.
+    """
+    # polars: a `--help` need not pay for it
+    from deployments.ops.leaks import build_function, build_leak_report
 
-    with told():
+    with ReportedErrors():
         given = {"csv": csv, "parquet": parquet, "json": json_file, "jsonl": jsonl}
-        files = (*one_file(given), {"target": target}) if any(given.values()) else None  # type: ignore[arg-type]  # keys are formats
-        found = look_for_leaks(function_of(function, column, columns, lookback_steps) if function else None, files)
+        # Keys are formats
+        files = (*select_one_file(given), {"target": target}) if any(given.values()) else None  # type: ignore[arg-type]
+        found = build_leak_report(
+            build_function(function, column, columns, lookback_steps) if function else None, files
+        )
     if as_json:
         print(json.dumps(found, indent=2, default=str))
     else:
-        _show(found)
+        _report_findings(found)
     if found["findings"]:
         raise typer.Exit(1)
 
 
-def _show(found: dict[str, Any]) -> None:
-    from rich.console import Console  # noqa: PLC0415  (only a table needs it)
-    from rich.table import Table  # noqa: PLC0415
+def _report_findings(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
 
     looked = found["checks"]["recomputed"]
-    print(f"{found['dataset']}: {len(found['features'])} features, {looked['n_values']} values recomputed at {looked['n_cutoffs']} cutoffs.")
+    print(
+        f"{found['dataset']}: {len(found['features'])} features, {looked['n_values']} values recomputed at"
+        f" {looked['n_cutoffs']} cutoffs."
+    )
     for rule, figures in found["checks"].items():
         if rule != "recomputed":
-            print(f"  {rule}: " + ", ".join(f"{key} {value}" for key, value in figures.items() if value is not None))
-    if leading := max(found["leading"], key=lambda seen: seen["standard_errors"] / seen["limit"], default=None):
+            print(
+                f"  {rule}: "
+                + ", ".join(f"{key} {value}" for key, value in figures.items() if value is not None)
+            )
+    if leading := max(
+        found["leading"], key=lambda seen: seen["standard_errors"] / seen["limit"], default=None
+    ):
         print(
-            f"  leading: columns {len(found['leading'])}, most {leading['column']} r {leading['r']} at {leading['kind']} {leading['lead_steps']}, r_now {leading['r_now']}"
+            f"  leading: columns {len(found['leading'])}, most {leading['column']} r {leading['r']} at"
+            f" {leading['kind']} {leading['lead_steps']}, r_now {leading['r_now']}"
         )
     if not found["findings"]:
         print("No leak found.")
@@ -66,7 +100,10 @@ def _show(found: dict[str, Any]) -> None:
     table = Table("rule", "feature", "series", "cutoff", "value seen", "value allowed")
     for finding in found["findings"]:
         table.add_row(
-            *(str(finding[key]) if finding[key] is not None else "-" for key in ("rule", "feature", "series_id", "cutoff", "seen", "allowed"))
+            *(
+                str(finding[key]) if finding[key] is not None else "-"
+                for key in ("rule", "feature", "series_id", "cutoff", "seen", "allowed")
+            )
         )
     Console().print(table)
     for finding in found["findings"]:

@@ -1,18 +1,22 @@
-"""`tidemill quarantine` and `tidemill schema`: what did not pass, how it gets out, and how the fields came to be."""
+"""`tidemill quarantine` and `tidemill schema`: what did not pass, how it gets out, and how the
+fields came to be.
+"""
 
 import json
 from typing import Annotated, Any
 
 import typer
 
-from deployments.cli.datasets import told
+from deployments.cli.datasets import ReportedErrors
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
-quarantine_app = typer.Typer(help="Records of the current dataset's feed that broke a rule: list, show, replay.", no_args_is_help=True)
+quarantine_app = typer.Typer(
+    help="Records of the current dataset's feed that broke a rule: list, show, replay.", no_args_is_help=True
+)
 
 
-def register(app: typer.Typer) -> None:
+def add_quarantine_commands(app: typer.Typer) -> None:
     """Put the commands on *app*."""
     app.add_typer(quarantine_app, name="quarantine")
     app.command()(schema)
@@ -21,31 +25,37 @@ def register(app: typer.Typer) -> None:
 @quarantine_app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """Show which rules were broken, how often, first and last when (time of production)."""
-    from tasks.feed.quarantine import list_rules  # noqa: PLC0415  (this and every import below: `--help` stays fast)
-    from tasks.feed.service import open_current  # noqa: PLC0415
+    # This and every import below: `--help` stays fast
+    from tasks.feed.quarantine import list_rules
+    from tasks.feed.service import open_current_table
 
-    with told():
-        found = list_rules(open_current()[0])
+    with ReportedErrors():
+        found = list_rules(open_current_table()[0])
     if as_json:
-        _print_json(found)
+        _report_json(found)
     else:
-        _show(found, "The quarantine is empty.")
+        _report_rows(found, "The quarantine is empty.")
 
 
 @quarantine_app.command()
 def show(
     offset: Annotated[int, typer.Argument(help="Of the record in its source.")],
-    source: Annotated[str, typer.Option(help="End of the source's name, `/2` for partition 2; all by default.", metavar="END")] = "",
+    source: Annotated[
+        str,
+        typer.Option(help="End of the source's name, `/2` for partition 2; all by default.", metavar="END"),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show a quarantined record: source, key, headers, bytes as text (0x...: hexadecimal), the rule and how it was broken."""
-    from tasks.feed.quarantine import show_record  # noqa: PLC0415
-    from tasks.feed.service import open_current  # noqa: PLC0415
+    """Show a quarantined record: source, key, headers, bytes as text (0x...: hexadecimal), the
+    rule and how it was broken.
+    """
+    from tasks.feed.quarantine import find_records
+    from tasks.feed.service import open_current_table
 
-    with told():
-        found = show_record(open_current()[0], offset, source)
+    with ReportedErrors():
+        found = find_records(open_current_table()[0], offset, source)
     if as_json:
-        _print_json(found)
+        _report_json(found)
         return
     for one in found:
         for name, value in one.items():
@@ -56,50 +66,60 @@ def show(
 @quarantine_app.command()
 def replay(
     rule: Annotated[str | None, typer.Option(help="Only what broke this rule.", metavar="NAME")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, change nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would happen, change nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Decode quarantined records by today's settings and take out those that pass, each once; the rest stays."""
-    from tasks.feed.service import replay_quarantine  # noqa: PLC0415
+    """Decode quarantined records by today's settings and take out those that pass, each once;
+    the rest stays.
+    """
+    from tasks.feed.service import replay_current_quarantine
 
-    with told():
-        counts = replay_quarantine(rule, dry_run=dry_run)
+    with ReportedErrors():
+        counts = replay_current_quarantine(rule, dry_run=dry_run)
     if as_json:
-        _print_json({"dry_run": dry_run, "rules": counts})
+        _report_json({"dry_run": dry_run, "rules": counts})
         return
     places = [
-        {"rule": was, **{"stays" if place == "quarantine" else place: n for place, n in sorted(to.items())}} for was, to in sorted(counts.items())
+        {"rule": was, **{"stays" if place == "quarantine" else place: n for place, n in sorted(to.items())}}
+        for was, to in sorted(counts.items())
     ]
-    _show(places, "The quarantine holds no such record.")
+    _report_rows(places, "The quarantine holds no such record.")
     if any(place != "quarantine" for to in counts.values() for place in to):
         print(
             "Nothing was changed (--dry-run)."
             if dry_run
-            else "The chain sees the new rows with the next window: `tidemill feed drain`, unless the feed is running."
+            else (
+                "The chain sees the new rows with the next window: `tidemill feed drain`, unless the feed is"
+                " running."
+            )
         )
 
 
 def schema(as_json: AsJson = False) -> None:
-    """Show the fields of the current dataset's feed: type, when and how each came, when it was last seen."""
-    from tasks.feed.history import history_of  # noqa: PLC0415
-    from tasks.feed.service import open_current  # noqa: PLC0415
+    """Show the fields of the current dataset's feed: type, when and how each came, when it was
+    last seen.
+    """
+    from tasks.feed.history import read_history
+    from tasks.feed.service import open_current_table
 
-    with told():
-        found = history_of(*open_current())
+    with ReportedErrors():
+        found = read_history(*open_current_table())
     if as_json:
-        _print_json(found)
+        _report_json(found)
     else:
-        _show(found, "The table has no fields.")
+        _report_rows(found, "The table has no fields.")
 
 
-def _show(rows: list[dict[str, Any]], nothing: str) -> None:
-    from deployments.cli.tables import show_rows  # noqa: PLC0415  (rich)
+def _report_rows(rows: list[dict[str, Any]], nothing: str) -> None:
+    from deployments.cli.tables import report_rows
 
     if rows:
-        show_rows(rows)
+        report_rows(rows)
     else:
         print(nothing)
 
 
-def _print_json(content: Any) -> None:
+def _report_json(content: Any) -> None:
     print(json.dumps(content, indent=2, default=str))

@@ -1,4 +1,6 @@
-"""`tidemill replay`: a dataset or a file produced into a topic, so that there is a live feed to look at."""
+"""`tidemill replay`: a dataset or a file produced into a topic, so that there is a live feed to
+look at.
+"""
 
 import json
 import signal
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deployments.cli.datasets import told
+from deployments.cli.datasets import ReportedErrors
 
 if TYPE_CHECKING:
     from tasks.feed.params import FeedParams
@@ -18,40 +20,68 @@ if TYPE_CHECKING:
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
-def register(app: typer.Typer) -> None:
+def add_replay_command(app: typer.Typer) -> None:
     """Put the command on *app*."""
     app.command("replay")(replay)
 
 
 def replay(
-    what: Annotated[str, typer.Argument(help="A dataset of params.yaml, or a file (csv, parquet, json, jsonl, also gz; a glob in quotes).")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A dataset of params.yaml, or a file (csv, parquet, json, jsonl, also gz; a glob in quotes)."
+        ),
+    ],
     to: Annotated[str, typer.Option(help="Where to: kafka (TIDEMILL_KAFKA).")] = "kafka",
-    topic: Annotated[str | None, typer.Option(help="The topic; the current dataset's `feed.source.topic` if it has one, else the name.")] = None,
-    speed: Annotated[str, typer.Option(help="How many times faster than it happened: 1x, 100x; `max`: at once.")] = "100x",
-    now: Annotated[bool, typer.Option("--now", help="Move all times, so that the last record becomes known just now.")] = False,
+    topic: Annotated[
+        str | None,
+        typer.Option(
+            help="The topic; the current dataset's `feed.source.topic` if it has one, else the name."
+        ),
+    ] = None,
+    speed: Annotated[
+        str, typer.Option(help="How many times faster than it happened: 1x, 100x; `max`: at once.")
+    ] = "100x",
+    now: Annotated[
+        bool, typer.Option("--now", help="Move all times, so that the last record becomes known just now.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Produce a dataset's rows, or a file's, into a topic as JSON records with the times at which they became known. Ctrl-C ends it cleanly."""
-    from tasks.edges.feeds.kafka_producer import TopicWriter  # noqa: PLC0415  (this and what follows: a `--help` need not pay for it)
-    from tasks.edges.settings import settings  # noqa: PLC0415
-    from tasks.feed.played import play  # noqa: PLC0415
-    from tasks.feed.replay import replay as produce  # noqa: PLC0415
+    """Produce a dataset's rows, or a file's, into a topic as JSON records with the times at which
+    they became known.
 
-    with told():
+    Ctrl-C ends it cleanly.
+    """
+    # This and what follows: a `--help` need not pay for it
+    from tasks.edges.feeds.kafka_producer import TopicWriter
+    from tasks.edges.settings import read_settings
+    from tasks.feed.played import build_replayed_feed
+    from tasks.feed.replay import run_replay as produce
+
+    with ReportedErrors():
         if to != "kafka":
             raise typer.BadParameter(f"{to!r} is no place to replay to; `kafka` is.", param_hint="--to")
-        times = _times(speed)
-        params = _params_of_current()
-        chosen = topic or _topic_of(params) or Path(what).name.split(".")[0]
-        played = play(what, params, datetime.now(UTC) if now else None)
-        writer = TopicWriter(settings().kafka_address, chosen, settings().kafka_options)
+        times = _parse_speed(speed)
+        params = _read_feed_params()
+        chosen = topic or _find_topic(params) or Path(what).name.split(".")[0]
+        played = build_replayed_feed(what, params, datetime.now(UTC) if now else None)
+        writer = TopicWriter(read_settings().kafka_address, chosen, read_settings().kafka_options)
         made = writer.make_topic()
         n, first, last = len(played.known_at), played.known_at[0], played.known_at[-1]
-        _say(f"{n:,} records, known {first:%F %R} to {last:%F %R} UTC, to topic {chosen!r}{' (made)' if made else ''} at {speed}")
+        _report_line(
+            f"{n:,} records, known {first:%F %R} to {last:%F %R} UTC, to topic"
+            f" {chosen!r}{' (made)' if made else ''} at {speed}"
+        )
         stopping = threading.Event()
         before = signal.signal(signal.SIGINT, lambda *_: stopping.set())
         try:
-            done = produce(played, writer, times, stopping.is_set, lambda at, s: _say(f"  {at:,} of {n:,} ({at / n:.0%}), {at / s:,.0f}/s"))
+            done = produce(
+                played,
+                writer,
+                times,
+                stopping.is_set,
+                lambda at, s: _report_line(f"  {at:,} of {n:,} ({at / n:.0%}), {at / s:,.0f}/s"),
+            )
         finally:
             signal.signal(signal.SIGINT, before)
     rate = done.n_sent / done.seconds
@@ -71,10 +101,13 @@ def replay(
             )
         )
     else:
-        print(f"{done.n_sent:,} records in {done.seconds:.1f} s ({rate:,.0f}/s){'; stopped before the end' if done.stopped else ''}.")
+        print(
+            f"{done.n_sent:,} records in {done.seconds:.1f} s"
+            f" ({rate:,.0f}/s){'; stopped before the end' if done.stopped else ''}."
+        )
 
 
-def _times(speed: str) -> float | None:
+def _parse_speed(speed: str) -> float | None:
     if speed == "max":
         return None
     try:
@@ -86,18 +119,22 @@ def _times(speed: str) -> float | None:
     return times
 
 
-def _params_of_current() -> "FeedParams":
+def _read_feed_params() -> "FeedParams":
     """The fields that the current dataset's feed reads; the usual ones where it has no feed."""
-    from tasks.edges.params import read_section  # noqa: PLC0415
-    from tasks.feed.params import FeedParams, KafkaSource  # noqa: PLC0415
-    from tasks.feed.service import read_feed_params  # noqa: PLC0415
+    from tasks.edges.params import read_section
+    from tasks.feed.params import FeedParams, KafkaSource
+    from tasks.feed.service import read_feed_params
 
-    return FeedParams(source=KafkaSource(kind="kafka", topic="")) if read_section("feed") is None else read_feed_params()
+    return (
+        FeedParams(source=KafkaSource(kind="kafka", topic=""))
+        if read_section("feed") is None
+        else read_feed_params()
+    )
 
 
-def _topic_of(params: "FeedParams") -> str | None:
+def _find_topic(params: "FeedParams") -> str | None:
     return getattr(params.source, "topic", None) or None
 
 
-def _say(line: str) -> None:
+def _report_line(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,7 @@
-"""From the bytes of a request to what is asked. Strict: finite numbers, no unknown and no repeated keys, a zone on every time."""
+"""From the bytes of a request to what is asked.
+
+Strict: finite numbers, no unknown and no repeated keys, a zone on every time.
+"""
 
 import json
 import math
@@ -31,7 +34,7 @@ class HistoryRow(BaseModel):
     event_time: Annotated[str, Field(description="Start of the step, ISO 8601 with a zone.")]
 
 
-class Ask(BaseModel):
+class ForecastRequest(BaseModel):
     """A forecast of stored series, or of the history that comes along."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -45,7 +48,13 @@ class Ask(BaseModel):
         Field(description="Rows to forecast from instead of those the service holds, in any order."),
     ] = None
     as_of: Annotated[
-        str | None, Field(description="Forecast from what was known at this time, ISO 8601 with a zone; without it, from the newest known.")
+        str | None,
+        Field(
+            description=(
+                "Forecast from what was known at this time, ISO 8601 with a zone; without it, from the newest"
+                " known."
+            )
+        ),
     ] = None
 
     @property
@@ -56,35 +65,61 @@ class Ask(BaseModel):
     @property
     def at(self) -> datetime | None:
         """as_of in UTC. Raises ProblemError when it is no time or has no zone."""
-        return None if self.as_of is None else read_time(self.as_of, "as_of")
+        return None if self.as_of is None else parse_time(self.as_of, "as_of")
 
 
-def read_ask(body: bytes) -> Ask:
-    """What *body* asks. Raises ProblemError: 400 when it is no JSON, 422 when it is JSON that asks for nothing we know."""
+def parse_request(body: bytes) -> ForecastRequest:
+    """What *body* asks.
+
+    Raises ProblemError: 400 when it is no JSON, 422 when it is JSON that asks for nothing we know.
+    """
     if (n_opened := body.count(b"{") + body.count(b"[")) > MAX_OPENED:  # before any object is made of them
         rule = f"A body opens at most {MAX_OPENED:,} objects and lists."
-        raise ProblemError(400, "body", f"not accepted: it opens {n_opened:,}", rule, "Send the newest rows alone.")
+        raise ProblemError(
+            400, "body", f"not accepted: it opens {n_opened:,}", rule, "Send the newest rows alone."
+        )
     try:
-        content = json.loads(body.decode(), object_pairs_hook=_no_repeats, parse_constant=_not_finite, parse_float=_finite)
+        content = json.loads(
+            body.decode(),
+            object_pairs_hook=_parse_unique_pairs,
+            parse_constant=_check_no_constant,
+            parse_float=_parse_finite,
+        )
     except (ValueError, RecursionError) as error:
         raise ProblemError(
-            400, "body", f"not accepted: {error}"[:300], "The body is one JSON object in UTF-8.", 'Send for example {"series_id": "sp500"}.'
+            400,
+            "body",
+            f"not accepted: {error}"[:300],
+            "The body is one JSON object in UTF-8.",
+            'Send for example {"series_id": "sp500"}.',
         ) from error
     try:
-        ask = Ask.model_validate(_without_all_but_one_unknown(content))
+        ask = ForecastRequest.model_validate(_filter_unknown_keys(content))
     except ValidationError as error:
-        raise _invalid(error) from error
-    if (repeated := _first_repeat(sorted(ask.series))) is not None:
-        raise ProblemError(422, "series_id", f"{repeated!r} stands there twice", "Each series is asked for once.", "Remove the repeats.")
+        raise _build_invalid_error(error) from error
+    if (repeated := _find_first_repeat(sorted(ask.series))) is not None:
+        raise ProblemError(
+            422,
+            "series_id",
+            f"{repeated!r} stands there twice",
+            "Each series is asked for once.",
+            "Remove the repeats.",
+        )
     if ask.history is not None and not isinstance(ask.series_id, str):
-        raise ProblemError(422, "series_id", "a list, beside a history", "An own history is one series.", "Send its name as a string.")
+        raise ProblemError(
+            422,
+            "series_id",
+            "a list, beside a history",
+            "An own history is one series.",
+            "Send its name as a string.",
+        )
     if ask.history is not None and not (isinstance(ask.history, list) and ask.history):
         rule = "A history is a list of rows."
         raise ProblemError(422, "history", "no list with a row in it", rule, "See /docs for an example.")
     return ask
 
 
-def read_time(text: str, where: str) -> datetime:
+def parse_time(text: str, where: str) -> datetime:
     """A time in UTC. Raises ProblemError 422 when *text* is no ISO 8601 time or has no zone."""
     rule = "Times are ISO 8601 with a zone, so that nobody guesses."
     try:
@@ -92,25 +127,36 @@ def read_time(text: str, where: str) -> datetime:
         if time.tzinfo is not None:
             return time.astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise ProblemError(422, where, f"{text[:60]!r} is no time", rule, "Write for example 2018-12-31T21:00:00Z.") from error
-    raise ProblemError(422, where, f"{text[:60]!r} has no zone", rule, f"Write {time.isoformat()}Z when it is UTC.")
+        raise ProblemError(
+            422, where, f"{text[:60]!r} is no time", rule, "Write for example 2018-12-31T21:00:00Z."
+        ) from error
+    raise ProblemError(
+        422, where, f"{text[:60]!r} has no zone", rule, f"Write {time.isoformat()}Z when it is UTC."
+    )
 
 
-def read_columns(history: Sequence[Any], columns: Sequence[str]) -> dict[str, list[Any]]:
+def build_history_columns(history: Sequence[Any], columns: Sequence[str]) -> dict[str, list[Any]]:
     """The history as columns: `event_time` and each of *columns*.
 
-    Raises ProblemError for what is no row, an unknown, missing or infinite value, or a repeated time.
+    Raises ProblemError for what is no row, an unknown, missing or infinite value, or a repeated
+    time.
     """
     names = {"event_time", *columns}
     for k, row in enumerate(history):
         _check_row(k, row, names, columns)
-    times = [read_time(row["event_time"], f"history[{k}].event_time") for k, row in enumerate(history)]
-    if (repeated := _first_repeat(sorted(times))) is not None:
-        raise ProblemError(422, "history", f"{repeated:%FT%TZ} stands there twice", "One row for each step.", "Keep the row that holds.")
-    return {"event_time": times, **{c: _read_values(history, c) for c in columns}}
+    times = [parse_time(row["event_time"], f"history[{k}].event_time") for k, row in enumerate(history)]
+    if (repeated := _find_first_repeat(sorted(times))) is not None:
+        raise ProblemError(
+            422,
+            "history",
+            f"{repeated:%FT%TZ} stands there twice",
+            "One row for each step.",
+            "Keep the row that holds.",
+        )
+    return {"event_time": times, **{c: _convert_values(history, c) for c in columns}}
 
 
-def unknown_series(asked: Sequence[str], known: Sequence[str]) -> ProblemError:
+def build_unknown_series_error(asked: Sequence[str], known: Sequence[str]) -> ProblemError:
     """404 with the names that come closest."""
     unknown = [s for s in asked if s not in set(known)]
     close = {s[:60]: get_close_matches(s, known, n=3, cutoff=0.5) for s in unknown[:10]}
@@ -119,7 +165,8 @@ def unknown_series(asked: Sequence[str], known: Sequence[str]) -> ProblemError:
         404,
         "series_id",
         f"no series {', '.join(map(repr, close))}",
-        f"The service holds {len(known)} series: {', '.join(known[:20])}{' ...' if len(known) > 20 else ''}.",  # noqa: PLR2004  (a line, not a list)
+        # A line, not a list
+        f"The service holds {len(known)} series: {', '.join(known[:20])}{' ...' if len(known) > 20 else ''}.",
         f"Did you mean {meant}?" if meant else "Take one of these, or send a history of your own.",
     )
 
@@ -143,7 +190,7 @@ def _check_row(k: int, row: Any, names: set[str], columns: Sequence[str]) -> Non
     raise ProblemError(422, f"history[{k}]", fact, rule, "Send null where a value is unknown.")
 
 
-def _read_values(history: Sequence[Any], column: str) -> list[float | None]:
+def _convert_values(history: Sequence[Any], column: str) -> list[float | None]:
     values: list[float | None] = []
     for k, row in enumerate(history):
         value = row[column]
@@ -158,40 +205,61 @@ def _read_values(history: Sequence[Any], column: str) -> list[float | None]:
     return values
 
 
-def _without_all_but_one_unknown(content: Any) -> Any:
+def _filter_unknown_keys(content: Any) -> Any:
     """One unknown key is named, so that many cost nothing."""
     if not isinstance(content, dict):
         return content
-    unknown = next((key for key in content if key not in Ask.model_fields), None)
-    return {key: value for key, value in content.items() if key in Ask.model_fields or key == unknown}
+    unknown = next((key for key in content if key not in ForecastRequest.model_fields), None)
+    return {
+        key: value for key, value in content.items() if key in ForecastRequest.model_fields or key == unknown
+    }
 
 
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _parse_unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content := dict(pairs)) < len(pairs):
-        repeated = _first_repeat(sorted(key for key, _ in pairs)) or ""
+        repeated = _find_first_repeat(sorted(key for key, _ in pairs)) or ""
         raise ValueError(f"the key {repeated[:60]!r} repeats")
     return content
 
 
-def _first_repeat(ascending: list[T]) -> T | None:
+def _find_first_repeat(ascending: list[T]) -> T | None:
     return next((a for a, b in pairwise(ascending) if a == b), None)
 
 
-def _not_finite(token: str) -> NoReturn:
+def _check_no_constant(token: str) -> NoReturn:
     raise ValueError(f"{token} is no JSON and no finite number; a missing value is null")
 
 
-def _finite(token: str) -> float:
+def _parse_finite(token: str) -> float:
     if not math.isfinite(value := float(token)):
         raise ValueError(f"{token[:30]} is beyond what a float64 holds")
     return value
 
 
-def _invalid(error: ValidationError) -> ProblemError:
+def _build_invalid_error(error: ValidationError) -> ProblemError:
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"] if part not in {"str", "constrained-str", "list[constrained-str]"}) or "body"
-    fields = ", ".join(Ask.model_fields)
+    where = (
+        ".".join(
+            str(part)
+            for part in first["loc"]
+            if part not in {"str", "constrained-str", "list[constrained-str]"}
+        )
+        or "body"
+    )
+    fields = ", ".join(ForecastRequest.model_fields)
     if first["type"] == "extra_forbidden":
-        close = get_close_matches(where, list(Ask.model_fields), n=1)
-        return ProblemError(422, where[:60], "unknown key", f"Keys are {fields}.", f"Did you mean {close[0]!r}?" if close else "Remove it.")
-    return ProblemError(422, where, first["msg"], f"Keys are {fields}; series_id is always there.", "See /docs for an example of each request.")
+        close = get_close_matches(where, list(ForecastRequest.model_fields), n=1)
+        return ProblemError(
+            422,
+            where[:60],
+            "unknown key",
+            f"Keys are {fields}.",
+            f"Did you mean {close[0]!r}?" if close else "Remove it.",
+        )
+    return ProblemError(
+        422,
+        where,
+        first["msg"],
+        f"Keys are {fields}; series_id is always there.",
+        "See /docs for an example of each request.",
+    )

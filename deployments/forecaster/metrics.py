@@ -1,39 +1,82 @@
-"""What Prometheus scrapes: the service's own registry, so that a test or a second app in the process starts from nought."""
+"""What Prometheus scrapes: the service's own registry, so that a test or a second app in the
+process starts from nought.
+"""
 
-from deployments.forecaster.source import Standing
-from tasks.edges.settings import keep_metrics_in_memory
+from deployments.forecaster.source import LoadedRelease
+from tasks.edges.settings import apply_in_memory_metrics
 
-keep_metrics_in_memory()
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest  # noqa: E402
+apply_in_memory_metrics()
+from prometheus_client import (  # noqa: E402
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 
 # From a cached answer (about 1 ms) to a cold one over a long replay.
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 UNIX_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody asks for
+# A second series for each counter, which nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
-class Metrics:
-    """Counters and gauges. Times as gauges are unix seconds of event time, so that an alert computes their age."""
+class ServiceMetrics:
+    """Counters and gauges.
+
+    Times as gauges are unix seconds of event time, so that an alert computes their age.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         own = self.registry
-        self.requests = Counter("tidemill_requests", "Requests by route and status.", ["route", "status"], registry=own)
-        self.latency = Histogram(
-            "tidemill_request_seconds", "From the first byte in to the last byte out.", ["route"], buckets=BUCKETS_S, registry=own
+        self.requests = Counter(
+            "tidemill_requests", "Requests by route and status.", ["route", "status"], registry=own
         )
-        self.served = Counter("tidemill_forecasts_served", "Forecasts (one series at one cutoff) answered and recorded.", ["digest"], registry=own)
-        self.swaps = Counter("tidemill_release_swaps", "Releases that took over from another one.", registry=own)
+        self.latency = Histogram(
+            "tidemill_request_seconds",
+            "From the first byte in to the last byte out.",
+            ["route"],
+            buckets=BUCKETS_S,
+            registry=own,
+        )
+        self.served = Counter(
+            "tidemill_forecasts_served",
+            "Forecasts (one series at one cutoff) answered and recorded.",
+            ["digest"],
+            registry=own,
+        )
+        self.swaps = Counter(
+            "tidemill_release_swaps", "Releases that took over from another one.", registry=own
+        )
         self.fault = Gauge(
-            "tidemill_release_fault", "1 while the newest choice of release or rows does not load and the old one goes on.", registry=own
+            "tidemill_release_fault",
+            "1 while the newest choice of release or rows does not load and the old one goes on.",
+            registry=own,
         )
         self.release = Gauge(
-            "tidemill_release_info", "1 for the release that answers.", ["dataset", "model", "version", "digest", "chosen_by"], registry=own
+            "tidemill_release_info",
+            "1 for the release that answers.",
+            ["dataset", "model", "version", "digest", "chosen_by"],
+            registry=own,
         )
-        self.rows_as_of = Gauge("tidemill_rows_as_of_seconds", "Newest known_at of the rows looked back on, unix time.", registry=own)
-        self.seen_until = Gauge("tidemill_release_seen_until_seconds", "What the release was fitted on ends here, unix time.", registry=own)
-        self.age = Gauge("tidemill_release_age_event_seconds", "Newest known_at minus seen_until: the model's age in event time.", registry=own)
+        self.rows_as_of = Gauge(
+            "tidemill_rows_as_of_seconds",
+            "Newest known_at of the rows looked back on, unix time.",
+            registry=own,
+        )
+        self.seen_until = Gauge(
+            "tidemill_release_seen_until_seconds",
+            "What the release was fitted on ends here, unix time.",
+            registry=own,
+        )
+        self.age = Gauge(
+            "tidemill_release_age_event_seconds",
+            "Newest known_at minus seen_until: the model's age in event time.",
+            registry=own,
+        )
         self._shown: tuple[str, str] | None = None
         self._n_swaps = 0
 
@@ -42,7 +85,7 @@ class Metrics:
         self.requests.labels(route, str(status)).inc()
         self.latency.labels(route).observe(seconds)
 
-    def show(self, standing: Standing | None, n_swaps: int, *, faulty: bool) -> None:
+    def show(self, standing: LoadedRelease | None, n_swaps: int, *, faulty: bool) -> None:
         """Say what stands now."""
         self.fault.set(faulty)
         self.swaps.inc(n_swaps - self._n_swaps)
@@ -52,7 +95,9 @@ class Metrics:
         manifest, choice = standing.manifest, standing.choice
         if self._shown != (manifest.digest, choice.version):
             self.release.clear()
-            self.release.labels(manifest.dataset, manifest.model, choice.version, manifest.digest, choice.chosen_by).set(1)
+            self.release.labels(
+                manifest.dataset, manifest.model, choice.version, manifest.digest, choice.chosen_by
+            ).set(1)
             self._shown = (manifest.digest, choice.version)
         self.rows_as_of.set(standing.newest_known.timestamp())
         self.seen_until.set(manifest.seen_until.timestamp())

@@ -1,4 +1,6 @@
-"""What a caller gets instead of an answer: one shape for every error, with the thing, the fact, the rule and the next move."""
+"""What a caller gets instead of an answer: one shape for every error, with the thing, the fact,
+the rule and the next move.
+"""
 
 import json
 

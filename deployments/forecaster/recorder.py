@@ -1,21 +1,23 @@
-"""The store of served forecasts, as the event loop sees it: one thread writes, each wait is bounded."""
+"""The store of served forecasts, as the event loop sees it: one thread writes, each wait is
+bounded.
+"""
 
 import asyncio
 import time
 
-from deployments.forecaster.answer import Answer
+from deployments.forecaster.answer import ForecastResponse
 from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.source import ReleaseSource
 from deployments.forecaster.worker import BoundedWorker, WorkerBusyError
 from tasks.core.errors import TidemillError
-from tasks.edges.served import ServedStoreError, append_served, check_served
+from tasks.edges.served import ServedStoreError, check_served, write_served
 
 N_WAITING = 64  # a millisecond each
 RECORD_S = 2.0  # for another process that holds the store; then the answer is refused
 CHECK_S = 0.5  # the same for readiness
 
 
-class Recorder:
+class ResponseRecorder:
     """Records answers and says whether it could. Lives in one event loop."""
 
     def __init__(self, source: ReleaseSource) -> None:
@@ -23,13 +25,21 @@ class Recorder:
         self._worker = BoundedWorker("recorder", N_WAITING)
         self._check: asyncio.Task[None] | None = None
 
-    async def record(self, made: Answer) -> None:
-        """Return once the answer is on disk; raise ProblemError 503 when it is not, RECORD_S later at most."""
+    async def write_response(self, made: ForecastResponse) -> None:
+        """Return once the answer is on disk; raise ProblemError 503 when it is not, RECORD_S
+        later at most.
+        """
         deadline = time.monotonic() + RECORD_S
 
         def append() -> None:
             wait_s = max(deadline - time.monotonic(), 0.0)
-            append_served(made.body["dataset"], made.served, own_history=made.own_history, as_of=made.as_of, wait_s=wait_s)
+            write_served(
+                made.body["dataset"],
+                made.served,
+                own_history=made.own_history,
+                as_of=made.as_of,
+                wait_s=wait_s,
+            )
 
         try:
             await self._worker.run(append)
@@ -38,7 +48,9 @@ class Recorder:
             raise ProblemError(503, thing, str(error), rule, "Tell the operator; then ask again.") from error
 
     async def find_fault(self) -> str | None:
-        """Why an answer could not be recorded now, known after CHECK_S at the latest; None when it could."""
+        """Why an answer could not be recorded now, known after CHECK_S at the latest; None when
+        it could.
+        """
         if self._check is None or self._check.done():  # one write for all who ask meanwhile
             self._check = asyncio.create_task(self._worker.run(self._write))
             # Its error is taken note of here, since all that asked may have left.

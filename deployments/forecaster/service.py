@@ -1,6 +1,8 @@
-"""The BentoML service: packaging, process and port. Every route is the FastAPI app's; the class has no API methods of its own.
+"""The BentoML service: packaging, process and port.
 
-`bentoml serve deployments.forecaster.service:Forecaster` from the checkout, or the Bento that the package stage builds.
+Every route is the FastAPI app's; the class has no API methods of its own. `bentoml serve
+deployments.forecaster.service:ForecasterService` from the checkout, or the Bento that the package
+stage builds.
 """
 
 from typing import Any
@@ -8,30 +10,32 @@ from typing import Any
 import bentoml
 
 from deployments.forecaster.app import build_app, describe_readiness
-from deployments.forecaster.recorder import Recorder
+from deployments.forecaster.recorder import ResponseRecorder
 from deployments.forecaster.source import ReleaseSource
-from tasks.edges.settings import settings
+from tasks.edges.settings import read_settings
 
-# BentoML keeps each request alive until its timeout has passed (5 kB each), and every full collection walks them: a short one bounds that.
+# BentoML keeps each request alive until its timeout has passed (5 kB each), and every full
+# collection walks them: a short one bounds that.
 TIMEOUT_S = 10
 
-settings()  # telemetry off before anything starts
+read_settings()  # telemetry off before anything starts
 source = ReleaseSource()
-recorder = Recorder(source)
+recorder = ResponseRecorder(source)
 app = build_app(source, recorder)
 
 
-# BentoML's own metrics are off: they keep a label for each path that is asked for, in memory-mapped files.
+# BentoML's own metrics are off: they keep a label for each path that is asked for, in memory-mapped
+# files.
 OPTIONS = {"workers": 1, "traffic": {"timeout": TIMEOUT_S}, "metrics": {"enabled": False}}
 
 
 @bentoml.service(name="tidemill_forecaster", **OPTIONS)
 @bentoml.asgi_app(app, path="/")
-class Forecaster:
+class ForecasterService:
     """Holds the standing release; BentoML's own probes answer like ours."""
 
     async def __is_ready__(self) -> bool:
         return bool((await describe_readiness(source, recorder))["ready"])
 
 
-__all__: list[Any] = ["Forecaster", "app"]
+__all__: list[Any] = ["ForecasterService", "app"]

@@ -1,4 +1,7 @@
-"""The shapes of what goes out, for the OpenAPI page and for clients that generate code. Times are ISO 8601 in UTC, with Z."""
+"""The shapes of what goes out, for the OpenAPI page and for clients that generate code.
+
+Times are ISO 8601 in UTC, with Z.
+"""
 
 from typing import Annotated
 
@@ -10,7 +13,9 @@ class _Shape(BaseModel):
 
 
 class Step(_Shape):
-    """One step ahead. y_hat and quantiles are in the answer's unit; quantiles by their probability, null while no error is known."""
+    """One step ahead. y_hat and quantiles are in the answer's unit; quantiles by their
+    probability, null while no error is known.
+    """
 
     step: Annotated[int, Field(description="1 is the first step after the cutoff's own.")]
     event_time: Annotated[str, Field(description="Start of the step that is forecast.")]
@@ -19,7 +24,9 @@ class Step(_Shape):
 
 
 class Series(_Shape):
-    """One series. cutoff: nothing that became known later was used. as_of: `known_at` of the newest row that was."""
+    """One series. cutoff: nothing that became known later was used. as_of: `known_at` of the
+    newest row that was.
+    """
 
     series_id: str
     cutoff: str
@@ -58,16 +65,30 @@ class Prediction(_Shape):
     warnings: list[str]
 
 
-class Champion(Model):
-    """The release that answers. metrics: what its evaluation found out of sample, as far as the release carries it."""
+class ChampionModel(Model):
+    """The release that answers. metrics: what its evaluation found out of sample, as far as the
+    release carries it.
+    """
 
     dataset: str
-    chosen_by: Annotated[str, Field(description="`champion` of the registry, `setting` (TIDEMILL_RELEASE) or `embedded` in the Bento.")]
+    chosen_by: Annotated[
+        str,
+        Field(
+            description="`champion` of the registry, `setting` (TIDEMILL_RELEASE) or `embedded` in the Bento."
+        ),
+    ]
     data_version: str
     as_of: Annotated[str, Field(description="Newest `known_at` of the data it was built from.")]
-    combiner: Annotated[str, Field(description="How members become one forecast: `mean`, `median`, `weighted`, ...")]
+    combiner: Annotated[
+        str, Field(description="How members become one forecast: `mean`, `median`, `weighted`, ...")
+    ]
     members: Annotated[
-        dict[str, float], Field(description="Weight of each member; its share where the weight is not the same for all rows and steps.")
+        dict[str, float],
+        Field(
+            description=(
+                "Weight of each member; its share where the weight is not the same for all rows and steps."
+            )
+        ),
     ]
     horizon_steps: int
     every: str
@@ -79,7 +100,7 @@ class Champion(Model):
 class Models(_Shape):
     """The releases in the service's slots."""
 
-    champion: Champion
+    champion: ChampionModel
 
 
 class Live(_Shape):
@@ -89,7 +110,9 @@ class Live(_Shape):
 
 
 class Ready(_Shape):
-    """Whether forecasts can be answered. faults: what does not load or cannot be written; with `ready` true the old release goes on."""
+    """Whether forecasts can be answered. faults: what does not load or cannot be written; with
+    `ready` true the old release goes on.
+    """
 
     ready: bool
     dataset: str | None
@@ -101,7 +124,7 @@ class Ready(_Shape):
     faults: list[str]
 
 
-class Fault(_Shape):
+class ProblemDetail(_Shape):
     """What is wrong: the thing, the fact, the rule, the next move."""
 
     thing: str
@@ -113,4 +136,4 @@ class Fault(_Shape):
 class Problem(_Shape):
     """Every error has this shape."""
 
-    error: Fault
+    error: ProblemDetail

@@ -1,7 +1,8 @@
 """A thread beside the event loop for what would hold it, with a bounded queue.
 
-Ordinary requests (stored series, a time that has been asked before) stay on the loop, where a model takes
-microseconds. What one request can make large or slow goes to a worker, and one whose queue is full refuses.
+Ordinary requests (stored series, a time that has been asked before) stay on the loop, where a model
+takes microseconds. What one request can make large or slow goes to a worker, and one whose queue is
+full refuses.
 """
 
 import asyncio
@@ -22,7 +23,8 @@ class WorkerBusyError(Exception):
 
 
 class BoundedWorker:
-    """One thread and its queue; threads of Python code take turns, and two would halve each other's speed.
+    """One thread and its queue; threads of Python code take turns, and two would halve each other's
+    speed.
 
     n_waiting: length of the queue.
     """
@@ -33,9 +35,10 @@ class BoundedWorker:
         self._free = threading.BoundedSemaphore(self._n_room)
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
-        """What *function* returns or raises. Raises WorkerBusyError immediately when the queue is full.
+        """What *function* returns or raises.
 
-        A caller that is gone keeps its place only while its work runs.
+        Raises WorkerBusyError immediately when the queue is full. A caller that is gone keeps its
+        place only while its work runs.
         """
         if not self._free.acquire(blocking=False):
             raise WorkerBusyError(self._n_room)

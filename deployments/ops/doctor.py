@@ -13,22 +13,34 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from deployments.ops.forecaster_process import explain_served, served_dataset
-from deployments.ops.supervisor import ports, read_state
+from deployments.ops.forecaster_process import describe_served_dataset, find_served_dataset
+from deployments.ops.supervisor import list_ports, read_state
 from tasks.core.errors import TidemillError
-from tasks.edges.current import dataset_of
+from tasks.edges.current import find_dataset_of_file
 from tasks.edges.params import read_dataset, read_models
-from tasks.edges.processes import holder_of, is_alive, is_free, is_running
-from tasks.edges.settings import ROOT, child_environment, settings
-from tasks.edges.tracking import last_failure, outbox, pending, refused
+from tasks.edges.processes import find_port_holder, is_alive, is_free, is_running
+from tasks.edges.settings import ROOT, build_child_environment, read_settings
+from tasks.edges.tracking import (
+    get_outbox_folder,
+    list_pending_entries,
+    list_refused_entries,
+    read_last_failure,
+)
 
 OLDEST, NEWEST = (3, 11), (3, 13)
-LEAST_FREE_BYTES = 2_000_000_000  # a run leaves some 100 MB; below this, a few releases and Prefect's database fill the disk
-_OUTPUTS = ("data/clean", "models/release", "data/decisions/promote", "data/reports/monitor", "data/decisions/retrain")
+# A run leaves some 100 MB; below this, a few releases and Prefect's database fill the disk
+LEAST_FREE_BYTES = 2_000_000_000
+_OUTPUTS = (
+    "data/clean",
+    "models/release",
+    "data/decisions/promote",
+    "data/reports/monitor",
+    "data/decisions/retrain",
+)
 PROGRAMS = ("git", "dvc", "prefect", "mlflow", "bentoml")
 
 
-class Finding(NamedTuple):
+class DoctorFinding(NamedTuple):
     """One look. advice: what to do; empty when it is well."""
 
     what: str
@@ -37,29 +49,29 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
-def examine(root: Path = ROOT) -> list[Finding]:
+def list_findings(root: Path = ROOT) -> list[DoctorFinding]:
     """Every look, in the order in which things are needed."""
     looks = (
-        _python(),
-        _versions(root),
-        *_path(),
-        _bytecode(),
-        _params(root),
-        *_datasets(root),
-        *_ports(),
-        _mlflow(),
-        _disk(),
-        _dvc_lock(root),
-        _checkout_lock(root),
-        _leftovers(),
-        _room(root),
+        _report_python(),
+        _report_versions(root),
+        *_report_path(),
+        _report_bytecode(),
+        _report_params(root),
+        *_report_datasets(root),
+        *_report_ports(),
+        _report_mlflow(),
+        _report_disk(),
+        _report_dvc_lock(root),
+        _report_checkout_lock(root),
+        _report_leftovers(),
+        _report_folder_sizes(root),
     )
     return list(looks)
 
 
-def _python() -> Finding:
+def _report_python() -> DoctorFinding:
     version = sys.version_info[:2]
-    return Finding(
+    return DoctorFinding(
         "python",
         sys.version.split()[0],
         OLDEST <= version <= NEWEST,
@@ -67,52 +79,63 @@ def _python() -> Finding:
     )
 
 
-def _versions(root: Path) -> Finding:
-    """Installed versions against requirements.lock; markers of other platforms are not ours to judge."""
-    from packaging.requirements import Requirement  # noqa: PLC0415  (with its version parser, 50 ms)
+def _report_versions(root: Path) -> DoctorFinding:
+    """Installed versions against requirements.lock; markers of other platforms are not ours to
+    judge.
+    """
+    from packaging.requirements import Requirement
 
     wrong = []
-    for line in _pins(root / "requirements.lock"):
+    for line in _parse_pins(root / "requirements.lock"):
         wanted = Requirement(line)
         if wanted.marker is not None and not wanted.marker.evaluate():
             continue
-        if (have := _installed(wanted.name)) is None or have not in wanted.specifier:
+        if (have := _find_installed_version(wanted.name)) is None or have not in wanted.specifier:
             wrong.append(f"{wanted.name} is {have or 'missing'}, locked {wanted.specifier}")
-    found = "; ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")  # noqa: PLR2004  (five are enough to see)
-    return Finding(
-        "versions", found or "as in requirements.lock", not wrong, "Install what is locked: `rm -f .venv/.installed-*` and `make install`."
+    # Five are enough to see
+    found = "; ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+    return DoctorFinding(
+        "versions",
+        found or "as in requirements.lock",
+        not wrong,
+        "Install what is locked: `rm -f .venv/.installed-*` and `make install`.",
     )
 
 
-def _pins(lock: Path) -> Iterator[str]:
+def _parse_pins(lock: Path) -> Iterator[str]:
     for line in lock.read_text().splitlines():
         if re.match(r"[A-Za-z0-9]", line):
             yield line.removesuffix("\\").strip()
 
 
-def _installed(name: str) -> str | None:
+def _find_installed_version(name: str) -> str | None:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
 
 
-def _path() -> Iterator[Finding]:
+def _report_path() -> Iterator[DoctorFinding]:
     bin_folder = Path(sys.executable).parent
     for name in PROGRAMS:
-        path = shutil.which(name, path=f"{bin_folder}{os.pathsep}{child_environment().get('PATH', os.defpath)}")
+        path = shutil.which(
+            name, path=f"{bin_folder}{os.pathsep}{build_child_environment().get('PATH', os.defpath)}"
+        )
         ours = path is not None and (name == "git" or Path(path).parent == bin_folder)
         advice = (
             "Install git."
             if name == "git"
-            else "Install what is locked: `make install`; then start with `.venv/bin/tidemill` or put .venv/bin first on PATH."
+            else (
+                "Install what is locked: `make install`; then start with `.venv/bin/tidemill` or put"
+                " .venv/bin first on PATH."
+            )
         )
-        yield Finding(f"program {name}", path or "not found", ours, advice)
+        yield DoctorFinding(f"program {name}", path or "not found", ours, advice)
 
 
-def _bytecode() -> Finding:
+def _report_bytecode() -> DoctorFinding:
     writes = not sys.dont_write_bytecode
-    return Finding(
+    return DoctorFinding(
         "bytecode",
         "kept" if writes else "not kept: every stage compiles its libraries again, 5-10 s each",
         writes,
@@ -120,55 +143,79 @@ def _bytecode() -> Finding:
     )
 
 
-def _params(root: Path) -> Finding:
+def _report_params(root: Path) -> DoctorFinding:
     try:
-        return Finding("params", f"dataset {read_dataset(root)}, models {', '.join(read_models(root))}")
+        return DoctorFinding("params", f"dataset {read_dataset(root)}, models {', '.join(read_models(root))}")
     except (TidemillError, KeyError, ValueError) as error:
-        return Finding("params", str(error), well=False, advice="Correct params.yaml, or `git checkout params.yaml`.")
+        return DoctorFinding(
+            "params", str(error), well=False, advice="Correct params.yaml, or `git checkout params.yaml`."
+        )
 
 
-def _datasets(root: Path) -> Iterator[Finding]:
+def _report_datasets(root: Path) -> Iterator[DoctorFinding]:
     """Whose files are here, and for whom the service answers, beside the current dataset."""
     try:
         dataset = read_dataset(root)
     except (TidemillError, KeyError, ValueError):
         return  # said already
-    others = {path: found for path in _OUTPUTS if (found := dataset_of(path, root)) not in {None, dataset}}
+    others = {
+        path: found for path in _OUTPUTS if (found := find_dataset_of_file(path, root)) not in {None, dataset}
+    }
     found = "; ".join(f"{path} is of {other!r}" for path, other in others.items())
-    yield Finding("files", f"{found}; `tidemill run` makes those of {dataset!r}" if found else f"none of another dataset than {dataset!r}")
-    if (served := served_dataset()) is not None:
-        yield Finding("service", f"serves {served!r}", served == dataset, f"{explain_served(served, dataset)}.")
+    yield DoctorFinding(
+        "files",
+        (
+            f"{found}; `tidemill run` makes those of {dataset!r}"
+            if found
+            else f"none of another dataset than {dataset!r}"
+        ),
+    )
+    if (served := find_served_dataset()) is not None:
+        yield DoctorFinding(
+            "service", f"serves {served!r}", served == dataset, f"{describe_served_dataset(served, dataset)}."
+        )
 
 
-def _ports() -> Iterator[Finding]:
-    state, host = read_state(), settings().host
+def _report_ports() -> Iterator[DoctorFinding]:
+    state, host = read_state(), read_settings().host
     up = state is not None and is_running(state.supervisor)
-    for name, port in ports().items():
+    for name, port in list_ports().items():
         free = is_free(host, port)
-        found = "free" if free else "ours, up" if up else f"held by {holder_of(port)}"
-        yield Finding(f"port {port} ({name})", found, free or up, f"End that program, or set TIDEMILL_{name.upper()}_PORT.")
+        found = "free" if free else "ours, up" if up else f"held by {find_port_holder(port)}"
+        yield DoctorFinding(
+            f"port {port} ({name})",
+            found,
+            free or up,
+            f"End that program, or set TIDEMILL_{name.upper()}_PORT.",
+        )
 
 
-def _mlflow() -> Finding:
+def _report_mlflow() -> DoctorFinding:
     """What MLflow has not taken yet, and what it refuses."""
-    n_waiting, set_aside, failure = len(pending()), refused(), last_failure()
+    n_waiting, set_aside, failure = len(list_pending_entries()), list_refused_entries(), read_last_failure()
     deliver = "`.venv/bin/python -m tasks.edges.mlflow_delivery` delivers"
-    found = [f"{n_waiting} entries wait in {outbox()}" + (f": {failure}" if failure else "")] if n_waiting else []
+    found = (
+        [f"{n_waiting} entries wait in {get_outbox_folder()}" + (f": {failure}" if failure else "")]
+        if n_waiting
+        else []
+    )
     advice = [f"Start MLflow, or correct TIDEMILL_MLFLOW_URI; then {deliver}."] if failure else []
     for folder, reason in list(set_aside.items())[:3]:
         found.append(f"refused: {folder.name}: {reason[:300]}")
     if set_aside:
         folder = next(iter(set_aside)).parent
         found.append(f"{len(set_aside)} entries set aside in {folder}")
-        again = f"move the entry into {outbox()}, and {deliver}"
+        again = f"move the entry into {get_outbox_folder()}, and {deliver}"
         advice.append(f"Correct what the reason names, {again}; or remove it, and MLflow goes without.")
-    return Finding("mlflow", "; ".join(found) or "everything is delivered", not advice, " ".join(advice))
+    return DoctorFinding(
+        "mlflow", "; ".join(found) or "everything is delivered", not advice, " ".join(advice)
+    )
 
 
-def _disk() -> Finding:
-    home = settings().home
+def _report_disk() -> DoctorFinding:
+    home = read_settings().home
     free = shutil.disk_usage(home if home.exists() else ROOT).free
-    return Finding(
+    return DoctorFinding(
         "disk",
         f"{free / 1e9:.1f} GB free",
         free >= LEAST_FREE_BYTES,
@@ -176,30 +223,48 @@ def _disk() -> Finding:
     )
 
 
-def _dvc_lock(root: Path) -> Finding:
-    """DVC's own lock: a file that names its holder; zc.lockfile leaves it behind, harmless unless somebody holds it."""
+def _report_dvc_lock(root: Path) -> DoctorFinding:
+    """DVC's own lock: a file that names its holder; zc.lockfile leaves it behind, harmless
+    unless somebody holds it.
+    """
     path = root / ".dvc" / "tmp" / "rwlock"
     content = path.read_text() if path.exists() else ""
     try:
         held = json.loads(content or "{}")
     except ValueError:
-        return Finding("dvc lock", f"{path} cannot be read", well=False, advice=f"Remove it when no DVC runs: `rm {path}`.")
+        return DoctorFinding(
+            "dvc lock",
+            f"{path} cannot be read",
+            well=False,
+            advice=f"Remove it when no DVC runs: `rm {path}`.",
+        )
     pids = {
-        entry["pid"] for holders in held.values() for entries in holders.values() for entry in (entries if isinstance(entries, list) else [entries])
+        entry["pid"]
+        for holders in held.values()
+        for entries in holders.values()
+        for entry in (entries if isinstance(entries, list) else [entries])
     }
     dead = sorted(pid for pid in pids if not psutil.pid_exists(pid))
     alive = sorted(pids - set(dead))
-    found = f"left by process {dead[0]}, which has ended" if dead else f"held by process {alive[0]}" if alive else "free"
-    return Finding("dvc lock", found, not dead, f"DVC forgets it by itself at the next run; if it does not: `rm {path}`.")
+    found = (
+        f"left by process {dead[0]}, which has ended"
+        if dead
+        else f"held by process {alive[0]}"
+        if alive
+        else "free"
+    )
+    return DoctorFinding(
+        "dvc lock", found, not dead, f"DVC forgets it by itself at the next run; if it does not: `rm {path}`."
+    )
 
 
-def _checkout_lock(root: Path) -> Finding:
+def _report_checkout_lock(root: Path) -> DoctorFinding:
     path = root / ".dvc" / "tmp" / "tidemill.lock"
-    holder = _holder(path)
-    return Finding("run lock", f"held by the run of process {holder}" if holder else "free")
+    holder = _find_lock_holder(path)
+    return DoctorFinding("run lock", f"held by the run of process {holder}" if holder else "free")
 
 
-def _holder(path: Path) -> str | None:
+def _find_lock_holder(path: Path) -> str | None:
     """Process id in a lock file that somebody holds, None when nobody does."""
     if not path.exists():
         return None
@@ -211,31 +276,38 @@ def _holder(path: Path) -> str | None:
     return None
 
 
-def _leftovers() -> Finding:
+def _report_leftovers() -> DoctorFinding:
     """Parts of an `up` whose supervisor is gone."""
     state = read_state()
     if state is None or is_running(state.supervisor):
-        return Finding("left-over processes", "none")
+        return DoctorFinding("left-over processes", "none")
     left = [f"{marked.name} (process {marked.pid})" for marked in state.parts if is_alive(marked)]
-    found = ", ".join(left) or f"none, but {settings().home / 'up' / 'state.json'} is there"
-    return Finding("left-over processes", found, well=False, advice="The supervisor of `tidemill up` was killed. `tidemill down` cleans up.")
+    found = ", ".join(left) or f"none, but {read_settings().home / 'up' / 'state.json'} is there"
+    return DoctorFinding(
+        "left-over processes",
+        found,
+        well=False,
+        advice="The supervisor of `tidemill up` was killed. `tidemill down` cleans up.",
+    )
 
 
-def _room(root: Path) -> Finding:
-    places = [*_folders(settings().home), root / ".dvc" / "cache", root / "data", root / "models"]
-    sizes = {str(path): _bytes(path) for path in places if path.exists()}
+def _report_folder_sizes(root: Path) -> DoctorFinding:
+    places = [*_list_folders(read_settings().home), root / ".dvc" / "cache", root / "data", root / "models"]
+    sizes = {str(path): _count_bytes(path) for path in places if path.exists()}
     largest = sorted(sizes.items(), key=lambda item: -item[1])[:8]
-    return Finding("room", ", ".join(f"{Path(path).name} {size / 1e6:.0f} MB" for path, size in largest) or "nothing yet")
+    return DoctorFinding(
+        "room", ", ".join(f"{Path(path).name} {size / 1e6:.0f} MB" for path, size in largest) or "nothing yet"
+    )
 
 
-def _folders(home: Path) -> list[Path]:
+def _list_folders(home: Path) -> list[Path]:
     return sorted(path for path in home.iterdir() if path.is_dir()) if home.exists() else []
 
 
-def _bytes(folder: Path) -> int:
+def _count_bytes(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
-def as_data(findings: list[Finding]) -> list[dict[str, Any]]:
+def convert_findings(findings: list[DoctorFinding]) -> list[dict[str, Any]]:
     """Findings as plain data, advice only where something is wrong."""
     return [{**f._asdict(), "advice": "" if f.well else f.advice} for f in findings]

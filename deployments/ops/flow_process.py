@@ -1,8 +1,10 @@
-"""One turn of the mill in a process of its own, for `tidemill run`: `python -m deployments.ops.flow_process training promotion`.
+"""One turn of the mill in a process of its own, for `tidemill run`: `python -m
+deployments.ops.flow_process training promotion`.
 
 Progress goes to stderr, the name of each flow that has ended to stdout.
 
-It starts while the Prefect server is still coming up, since both take seconds to import, and waits for it.
+It starts while the Prefect server is still coming up, since both take seconds to import, and waits
+for it.
 """
 
 import sys
@@ -11,23 +13,24 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from flows._stages import Progress, watchers
+from flows._stages import StageProgress, watchers
 from tasks.core.errors import SettingsError
-from tasks.edges.door import end_with_message
-from tasks.edges.lifeline import die_with_parent
-from tasks.edges.processes import answers, wait_for
-from tasks.edges.settings import settings
+from tasks.edges.door import run_or_exit
+from tasks.edges.lifeline import stop_with_parent
+from tasks.edges.processes import is_answering, wait_for
+from tasks.edges.settings import read_settings
 
 WAIT_S = 180.0  # longer than the one who started us waits for its server
 
 
 def main() -> None:
     """Run the flows that the arguments name, one after the other; the first that fails ends it."""
-    die_with_parent()
-    from flows.monitoring import monitoring  # noqa: PLC0415  (Prefect takes 3 s, and a parent that is gone should not pay it)
-    from flows.promotion import promotion  # noqa: PLC0415
-    from flows.retraining import retraining  # noqa: PLC0415
-    from flows.training import training  # noqa: PLC0415
+    stop_with_parent()
+    # Prefect takes 3 s, and a parent that is gone should not pay it
+    from flows.monitoring import monitoring
+    from flows.promotion import promotion
+    from flows.retraining import retraining
+    from flows.training import training
 
     known: dict[str, Callable[[], object]] = {
         "training": lambda: training("tidemill run"),
@@ -35,23 +38,25 @@ def main() -> None:
         "monitoring": monitoring,
         "retraining": lambda: retraining(start=False),
     }
-    api = settings().prefect_api_url
-    if not wait_for(lambda: answers(f"{api}/health"), WAIT_S):
+    api = read_settings().prefect_api_url
+    if not wait_for(lambda: is_answering(f"{api}/health"), WAIT_S):
         raise SettingsError(f"No Prefect server answers at {api}. `dvc repro` does the same without it.")
-    watchers.append(Terminal().show)
+    watchers.append(TerminalProgress().show)
     for name in sys.argv[1:]:
         known[name]()
         print(name, flush=True)
 
 
-class Terminal:
-    """Progress for people: a line per stage, a clock beside the one that runs when somebody is looking."""
+class TerminalProgress:
+    """Progress for people: a line per stage, a clock beside the one that runs when somebody is
+    looking.
+    """
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
         self.status = self.console.status("")
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: StageProgress) -> None:
         """Say what begins or has ended."""
         if progress.result is None:
             self.status.update(f"{progress.stage} ... (since {time.strftime('%H:%M:%S')})")
@@ -59,8 +64,10 @@ class Terminal:
             return
         self.status.stop()
         seconds = f"{progress.result['seconds']:6.1f} s"
-        self.console.print(f"  {progress.stage:<10}{seconds if progress.result['ran'] else 'unchanged':>10}", highlight=False)
+        self.console.print(
+            f"  {progress.stage:<10}{seconds if progress.result['ran'] else 'unchanged':>10}", highlight=False
+        )
 
 
 if __name__ == "__main__":
-    end_with_message(main)
+    run_or_exit(main)

@@ -1,4 +1,6 @@
-"""`tidemill forecast`: the champion's forecast without a server, from the rows that the service would look back on."""
+"""`tidemill forecast`: the champion's forecast without a server, from the rows that the service
+would look back on.
+"""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -6,55 +8,71 @@ from typing import Any
 import polars as pl
 
 from tasks.core.errors import ParamsError, ReleaseError
-from tasks.core.frames import SERIES, newest_known, quantile_columns
+from tasks.core.frames import SERIES, format_quantile_columns, get_newest_known_at
 from tasks.edges.artifacts import read_frame
 from tasks.edges.params import read_dataset
-from tasks.edges.registry import champion_folder, read_champion, rows_path
-from tasks.release import forecasts, load, why_absent
+from tasks.edges.registry import get_champion_folder, get_rows_path, read_champion
+from tasks.release import find_absence_reasons, load_release, predict_cutoffs
 
 
-def forecast(as_of: str | None, series: str | None) -> dict[str, Any]:
-    """The champion's forecast as of *as_of* (ISO 8601; None: the newest known) in the form the service answers in. Raises what a person can mend."""
+def make_forecast(as_of: str | None, series: str | None) -> dict[str, Any]:
+    """The champion's forecast as of *as_of* (ISO 8601; None: the newest known) in the form the
+    service answers in.
+
+    Raises what a person can mend.
+    """
     dataset = read_dataset()
     champion = read_champion(dataset)
     if champion is None:
         raise ReleaseError(f"No champion of {dataset!r} yet. `tidemill run` or `dvc repro` makes one.")
-    release = load(champion_folder(champion))
-    rows = read_frame(rows_path(dataset), SERIES) if rows_path(dataset).exists() else release.rows
-    at = newest_known(rows) if as_of is None else _time(as_of)
-    made = forecasts(release, rows, [at])
+    release = load_release(get_champion_folder(champion))
+    rows = read_frame(get_rows_path(dataset), SERIES) if get_rows_path(dataset).exists() else release.rows
+    at = get_newest_known_at(rows) if as_of is None else _parse_time(as_of)
+    made = predict_cutoffs(release, rows, [at])
     known = made["series_id"].unique().sort().to_list()
     asked = known if series is None else [series]
-    absent = why_absent(release, rows, at) if series not in {None, *known} else {}
+    absent = find_absence_reasons(release, rows, at) if series not in {None, *known} else {}
     if series is not None and series not in known:
-        raise ParamsError(f"Series {series!r} cannot be forecast as of {at:%F %R}Z: {absent.get(series, f'there are {known[:20]}')}.")
+        raise ParamsError(
+            f"Series {series!r} cannot be forecast as of {at:%F %R}Z:"
+            f" {absent.get(series, f'there are {known[:20]}')}."
+        )
     about = release.about
     return {
         "dataset": dataset,
         "target": about.target.column,
         "unit": about.target.unit,
-        "as_of": _iso(at),
+        "as_of": _format_iso(at),
         "model": {"name": release.model, "version": champion.version, "digest": champion.digest},
-        "series": [_series(made.filter(pl.col("series_id") == name), about.quantiles) for name in asked],
+        "series": [
+            _build_series(made.filter(pl.col("series_id") == name), about.quantiles) for name in asked
+        ],
     }
 
 
-def _series(frame: pl.DataFrame, quantiles: tuple[float, ...]) -> dict[str, Any]:
-    columns = dict(zip(map(str, quantiles), quantile_columns(quantiles), strict=True))
+def _build_series(frame: pl.DataFrame, quantiles: tuple[float, ...]) -> dict[str, Any]:
+    columns = dict(zip(map(str, quantiles), format_quantile_columns(quantiles), strict=True))
     steps = [
-        {"step": row["step"], "event_time": _iso(row["event_time"]), "y_hat": row["y_hat"], "quantiles": {q: row.get(c) for q, c in columns.items()}}
+        {
+            "step": row["step"],
+            "event_time": _format_iso(row["event_time"]),
+            "y_hat": row["y_hat"],
+            "quantiles": {q: row.get(c) for q, c in columns.items()},
+        }
         for row in frame.sort("step").to_dicts()
     ]
-    return {"series_id": frame["series_id"][0], "cutoff": _iso(frame["cutoff"][0]), "steps": steps}
+    return {"series_id": frame["series_id"][0], "cutoff": _format_iso(frame["cutoff"][0]), "steps": steps}
 
 
-def _time(text: str) -> datetime:
+def _parse_time(text: str) -> datetime:
     try:
         at = datetime.fromisoformat(text)
     except ValueError as error:
-        raise ParamsError(f"--as-of is {text!r}; give ISO 8601, for example 2018-06-01 or 2018-06-01T21:00Z.") from error
+        raise ParamsError(
+            f"--as-of is {text!r}; give ISO 8601, for example 2018-06-01 or 2018-06-01T21:00Z."
+        ) from error
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
-def _iso(at: datetime) -> str:
+def _format_iso(at: datetime) -> str:
     return at.isoformat().replace("+00:00", "Z")

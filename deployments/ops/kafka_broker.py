@@ -1,6 +1,8 @@
-"""A real Apache Kafka without Docker: jars from Maven Central, one node or three, each a process that ends with whoever started it.
+"""A real Apache Kafka without Docker: jars from Maven Central, one node or three, each a process
+that ends with whoever started it.
 
-What the nodes store lies in `<home>/kafka/`; started again in the same folder, a cluster goes on where it was, with its id, its ports and its topics.
+What the nodes store lies in `<home>/kafka/`; started again in the same folder, a cluster goes on
+where it was, with its id, its ports and its topics.
 """
 
 import base64
@@ -18,15 +20,22 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from tasks.core.errors import SettingsError
-from tasks.edges.processes import Mark, free_port, is_free, start, stop, wait_healthy
-from tasks.edges.settings import ROOT, settings
+from tasks.edges.processes import (
+    ProcessIdentity,
+    find_free_port,
+    is_free,
+    start_process,
+    stop_process,
+    wait_healthy,
+)
+from tasks.edges.settings import ROOT, read_settings
 
 _INFRA = ROOT / "infra" / "kafka"
 _HEAP = ("-Xms128m", "-Xmx512m")  # a laptop's broker; 330 MB resident
 _STOP_S = 20.0  # a broker that is asked to stop writes what it holds
 
 
-class Node(NamedTuple):
+class BrokerNode(NamedTuple):
     """One broker: its number from 1, its two ports and the folder of its log."""
 
     number: int
@@ -35,40 +44,54 @@ class Node(NamedTuple):
     folder: Path
 
 
-class Cluster:
-    """Brokers that form one cluster. *folder* keeps their logs; *n_nodes* is 1 or 3. Nothing runs until `start` is called."""
+class BrokerCluster:
+    """Brokers that form one cluster.
+
+    *folder* keeps their logs; *n_nodes* is 1 or 3. Nothing runs until `start` is called.
+    """
 
     def __init__(self, folder: Path, n_nodes: int = 1, port: int | None = None) -> None:
-        self.folder, self.jars = folder, _jars()
-        self.nodes = [Node(n, own, controller, folder / f"node-{n}") for n, (own, controller) in enumerate(self._ports(n_nodes, port), 1)]
-        self._running: dict[int, tuple[subprocess.Popen[str], Mark]] = {}
-        self._format()
+        self.folder, self.jars = folder, _find_jars()
+        self.nodes = [
+            BrokerNode(n, own, controller, folder / f"node-{n}")
+            for n, (own, controller) in enumerate(self._select_ports(n_nodes, port), 1)
+        ]
+        self._running: dict[int, tuple[subprocess.Popen[str], ProcessIdentity]] = {}
+        self._write_log_format()
 
     @property
     def address(self) -> str:
         """What clients are given: every broker."""
-        return ",".join(f"{settings().host}:{node.port}" for node in self.nodes)
+        return ",".join(f"{read_settings().host}:{node.port}" for node in self.nodes)
 
     def command(self, number: int) -> list[str]:
         """The command that runs one node in the foreground."""
-        return self._java("kafka.Kafka", str(self._properties(number)))
+        return self._build_java_command("kafka.Kafka", str(self._get_properties_path(number)))
 
     def start(self, *numbers: int) -> None:
-        """Start these nodes (none: all) and wait until each answers. Raises SettingsError with the last lines of its log."""
-        wanted = [self._node(n) for n in numbers or range(1, len(self.nodes) + 1)]
+        """Start these nodes (none: all) and wait until each answers.
+
+        Raises SettingsError with the last lines of its log.
+        """
+        wanted = [self._get_node(n) for n in numbers or range(1, len(self.nodes) + 1)]
         for node in wanted:
             with self._log(node.number).open("a") as log:
-                self._running[node.number] = start(f"kafka-{node.number}", self.command(node.number), log, {})
+                self._running[node.number] = start_process(
+                    f"kafka-{node.number}", self.command(node.number), log, {}
+                )
         for node in wanted:
             wait_healthy(
-                self._running[node.number][0], f"Kafka node {node.number}", partial(is_up, f"{settings().host}:{node.port}"), self._log(node.number)
+                self._running[node.number][0],
+                f"Kafka node {node.number}",
+                partial(is_up, f"{read_settings().host}:{node.port}"),
+                self._log(node.number),
             )
 
     def stop(self) -> None:
         """Stop every node: asked first, so that it writes what it holds."""
         while self._running:
             child, marked = self._running.popitem()[1]
-            stop(marked, _STOP_S)
+            stop_process(marked, _STOP_S)
             child.wait()
 
     def kill(self, number: int = 1) -> None:
@@ -77,63 +100,94 @@ class Cluster:
         child.kill()
         child.wait()
 
-    def _ports(self, n_nodes: int, port: int | None) -> list[list[int]]:
-        """[port, controller's port] of each node: those of last time while they are free, so that clients find it again. port: the first node's."""
-        kept, host = self.folder / "ports.json", settings().host
+    def _select_ports(self, n_nodes: int, port: int | None) -> list[list[int]]:
+        """[port, controller's port] of each node: those of last time while they are free, so
+        that clients find it again. port: the first node's.
+        """
+        kept, host = self.folder / "ports.json", read_settings().host
         last = json.loads(kept.read_text()) if kept.exists() else [[0, 0]] * n_nodes
-        ports = [[one if one and is_free(host, one) else free_port(host) for one in node] for node in last]
+        ports = [
+            [one if one and is_free(host, one) else find_free_port(host) for one in node] for node in last
+        ]
         ports[0][0] = port or ports[0][0]
         self.folder.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(ports))
         return ports
 
-    def _node(self, number: int) -> Node:
+    def _get_node(self, number: int) -> BrokerNode:
         return self.nodes[number - 1]
 
     def _log(self, number: int) -> Path:
         return self.folder / f"node-{number}.log"
 
-    def _java(self, *arguments: str) -> list[str]:
-        return ["java", *_HEAP, f"-Dlog4j2.configurationFile={_INFRA / 'log4j2.properties'}", "-cp", f"{self.jars}/*", *arguments]
+    def _build_java_command(self, *arguments: str) -> list[str]:
+        return [
+            "java",
+            *_HEAP,
+            f"-Dlog4j2.configurationFile={_INFRA / 'log4j2.properties'}",
+            "-cp",
+            f"{self.jars}/*",
+            *arguments,
+        ]
 
-    def _properties(self, number: int) -> Path:
+    def _get_properties_path(self, number: int) -> Path:
         return self.folder / f"node-{number}.properties"
 
-    def _format(self) -> None:
-        """Write each node's settings, and give a new folder the cluster's id; a folder that has one keeps it."""
-        host, copies = settings().host, len(self.nodes)
+    def _write_log_format(self) -> None:
+        """Write each node's settings, and give a new folder the cluster's id; a folder that has
+        one keeps it.
+        """
+        host, copies = read_settings().host, len(self.nodes)
         voters = ",".join(f"{node.number}@{host}:{node.controller_port}" for node in self.nodes)
         template = string.Template((_INFRA / "server.properties").read_text())
         cluster_id = self.folder / "cluster.id"
         if not cluster_id.exists():
-            cluster_id.write_text(new_cluster_id())
+            cluster_id.write_text(make_cluster_id())
         for node in self.nodes:
             filled = {
-                "node_id": node.number, "voters": voters, "host": host, "port": node.port, "controller_port": node.controller_port,
-                "log_dir": node.folder, "copies": copies, "in_step": max(copies - 1, 1),
-            }  # fmt: skip
-            self._properties(node.number).write_text(template.safe_substitute(filled))
+                "node_id": node.number,
+                "voters": voters,
+                "host": host,
+                "port": node.port,
+                "controller_port": node.controller_port,
+                "log_dir": node.folder,
+                "copies": copies,
+                "in_step": max(copies - 1, 1),
+            }
+            self._get_properties_path(node.number).write_text(template.safe_substitute(filled))
             if not (node.folder / "meta.properties").exists():
                 made = subprocess.run(
-                    self._java("kafka.tools.StorageTool", "format", "-t", cluster_id.read_text(), "-c", str(self._properties(node.number))),
-                    capture_output=True, text=True, check=False,
-                )  # fmt: skip
+                    self._build_java_command(
+                        "kafka.tools.StorageTool",
+                        "format",
+                        "-t",
+                        cluster_id.read_text(),
+                        "-c",
+                        str(self._get_properties_path(node.number)),
+                    ),
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
                 if made.returncode:
                     raise SettingsError(
-                        f"Kafka cannot use {node.folder}: {made.stdout}{made.stderr}. Remove the folder to begin with an empty cluster."
+                        f"Kafka cannot use {node.folder}: {made.stdout}{made.stderr}. Remove the folder to"
+                        " begin with an empty cluster."
                     )
 
 
-def new_cluster_id() -> str:
-    """16 random bytes as Kafka writes them; never with a leading `-`, which its tool would take for an option."""
+def make_cluster_id() -> str:
+    """16 random bytes as Kafka writes them; never with a leading `-`, which its tool would take
+    for an option.
+    """
     made = base64.urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")
-    return new_cluster_id() if made.startswith("-") else made
+    return make_cluster_id() if made.startswith("-") else made
 
 
 def is_up(address: str) -> bool:
     """Whether a broker answers there."""
-    from confluent_kafka import KafkaException  # noqa: PLC0415  (only with Kafka)
-    from confluent_kafka.admin import AdminClient  # noqa: PLC0415
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
 
     try:
         admin = AdminClient({"bootstrap.servers": address, "log_level": 0, "socket.timeout.ms": 2000})
@@ -143,9 +197,9 @@ def is_up(address: str) -> bool:
 
 
 @contextmanager
-def broker(folder: Path, n_nodes: int = 1) -> Iterator[Cluster]:
+def run_broker(folder: Path, n_nodes: int = 1) -> Iterator[BrokerCluster]:
     """A running cluster that ends with the block."""
-    cluster = Cluster(folder, n_nodes)
+    cluster = BrokerCluster(folder, n_nodes)
     try:
         cluster.start()
         yield cluster
@@ -153,9 +207,12 @@ def broker(folder: Path, n_nodes: int = 1) -> Iterator[Cluster]:
         cluster.stop()
 
 
-def _jars() -> Path:
-    """Folder of the jars; they come with Maven the first time. Raises SettingsError that names what is missing."""
-    folder = settings().home / "kafka" / "jars"
+def _find_jars() -> Path:
+    """Folder of the jars; they come with Maven the first time.
+
+    Raises SettingsError that names what is missing.
+    """
+    folder = read_settings().home / "kafka" / "jars"
     wanted = _INFRA / "pom.xml"
     seal = folder / "pom.xml"  # written last: the jars of this very pom are all there
     if seal.exists() and seal.read_bytes() == wanted.read_bytes():
@@ -163,30 +220,42 @@ def _jars() -> Path:
     for program, package in (("java", "openjdk-17-jre-headless"), ("mvn", "maven")):
         if shutil.which(program) is None:
             raise SettingsError(
-                f"`{program}` is not there; Kafka needs Java 17 and Maven to fetch it. Install {package} (Debian's name), or set TIDEMILL_KAFKA to a broker."
+                f"`{program}` is not there; Kafka needs Java 17 and Maven to fetch it. Install {package}"
+                " (Debian's name), or set TIDEMILL_KAFKA to a broker."
             )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / "jars.lock").open("w") as lock:  # two at once would take each other's away
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (seal.exists() and seal.read_bytes() == wanted.read_bytes()):
-            _fetch(folder, wanted)
+            _fetch_jars(folder, wanted)
             seal.write_bytes(wanted.read_bytes())
     return folder.absolute()
 
 
-def _fetch(folder: Path, wanted: Path) -> None:
+def _fetch_jars(folder: Path, wanted: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    command = ["mvn", "-q", "-B", "-f", str(wanted), "dependency:copy-dependencies", f"-DoutputDirectory={folder.absolute()}"]
+    command = [
+        "mvn",
+        "-q",
+        "-B",
+        "-f",
+        str(wanted),
+        "dependency:copy-dependencies",
+        f"-DoutputDirectory={folder.absolute()}",
+    ]
     fetched = subprocess.run(command, capture_output=True, text=True, check=False)
     if fetched.returncode:
         raise SettingsError(
-            f"Maven could not bring Kafka's jars: {fetched.stdout[-2000:]}{fetched.stderr[-500:]}. Look whether Maven Central can be reached."
+            f"Maven could not bring Kafka's jars: {fetched.stdout[-2000:]}{fetched.stderr[-500:]}. Look"
+            " whether Maven Central can be reached."
         )
 
 
 def main() -> None:
     """Run one node on the setting's port until stopped."""
-    cluster = Cluster(settings().home.absolute() / "kafka" / "cluster", port=settings().kafka_port)
+    cluster = BrokerCluster(
+        read_settings().home.absolute() / "kafka" / "cluster", port=read_settings().kafka_port
+    )
     print(f"Kafka: {cluster.address}; Ctrl-C stops it", flush=True)
     command = cluster.command(1)
     os.execvp(command[0], command)  # noqa: S606  (the broker takes our place: signals reach it)

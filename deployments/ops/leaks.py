@@ -1,4 +1,6 @@
-"""`tidemill leaks`: the leak gate alone, on the current dataset or on files, for all that is declared or for one function of your own."""
+"""`tidemill leaks`: the leak gate alone, on the current dataset or on files, for all that is
+declared or for one function of your own.
+"""
 
 import shutil
 import tempfile
@@ -9,26 +11,26 @@ import numpy as np
 import polars as pl
 
 from tasks.core.about import About
-from tasks.core.calendar import Calendar, calendar_for
+from tasks.core.calendar import Calendar, build_calendar
 from tasks.core.errors import FoldError, ParamsError
 from tasks.core.frames import FEATURES, SERIES
 from tasks.core.leaks import LeakVerdict
-from tasks.core.windows import Fold, panel_of, plan_folds
-from tasks.edges.artifacts import file_hash, read_frame, read_json
+from tasks.core.windows import Fold, build_folds, build_panel
+from tasks.edges.artifacts import compute_file_hash, read_frame, read_json
 from tasks.edges.current import check_current
 from tasks.edges.params import read_about, read_dataset, read_gate_steps, read_params
 from tasks.edges.settings import ROOT
-from tasks.features import FeatureParams, feature_schema
-from tasks.features.grid import span
+from tasks.features import FeatureParams, build_feature_schema
+from tasks.features.grid import get_time_span
 from tasks.features.leaks import find_leaks
 from tasks.features.params import Function
-from tasks.features.stage import featurize
-from tasks.features.user import FOLDER, bind_functions
+from tasks.features.stage import build_feature_set
+from tasks.features.user import FOLDER, resolve_functions
 from tasks.train.overlap import find_overlap
 from tasks.train.params import TrainParams
 
 
-class Data(NamedTuple):
+class LeakCheckInputs(NamedTuple):
     """What is looked at: the dataset's name, what it is, its features and rows."""
 
     name: str
@@ -37,84 +39,132 @@ class Data(NamedTuple):
     rows: pl.DataFrame
 
 
-def look_for_leaks(function: Function | None = None, files: "tuple[str, str, dict[str, Any]] | None" = None, root: Path = ROOT) -> dict[str, Any]:
-    """The gate's verdict with the dataset's name. function: look at this one alone. files: (pattern, format, answers for the wizard) instead of the current dataset."""
-    data = _current(root) if files is None else _of_files(*files, root)
+def build_leak_report(
+    function: Function | None = None,
+    files: "tuple[str, str, dict[str, Any]] | None" = None,
+    root: Path = ROOT,
+) -> dict[str, Any]:
+    """The gate's verdict with the dataset's name. function: look at this one alone. files:
+    (pattern, format, answers for the wizard) instead of the current dataset.
+    """
+    data = _read_current(root) if files is None else _read_from_files(*files, root)
     folders = (root / FOLDER, Path.cwd())
-    params = bind_functions(data.params if function is None else FeatureParams(list=(function,), leaks=data.params.leaks), *folders)
+    params = resolve_functions(
+        data.params if function is None else FeatureParams(list=(function,), leaks=data.params.leaks),
+        *folders,
+    )
     declared = function is None and files is None
-    table = _built_table(root, feature_schema(data.about, params).hash) if declared else None
+    table = _find_built_table(root, build_feature_schema(data.about, params).hash) if declared else None
     if table is None:
-        table, calendar = (made := featurize(data.rows, data.about, params)).table, made.calendar
+        table, calendar = (made := build_feature_set(data.rows, data.about, params)).table, made.calendar
     else:
-        calendar = calendar_for(data.about, reach=span(data.rows))
+        calendar = build_calendar(data.about, reach=get_time_span(data.rows))
     verdict = find_leaks(data.rows, data.about, params, table, calendar)
     if declared:
-        verdict = _with_overlap(verdict, table, data.about, params, calendar, root)
+        verdict = _add_overlap(verdict, table, data.about, params, calendar, root)
     findings = [f.model_dump() for f in verdict.findings]
-    return {"dataset": data.name, "features": table.columns[6:], "checks": verdict.checks, "leading": verdict.leading, "findings": findings}
+    return {
+        "dataset": data.name,
+        "features": table.columns[6:],
+        "checks": verdict.checks,
+        "leading": verdict.leading,
+        "findings": findings,
+    }
 
 
-def _current(root: Path) -> Data:
+def _read_current(root: Path) -> LeakCheckInputs:
     dataset, path = read_dataset(root), "data/clean/rows.parquet"
     check_current(path, dataset, root)
     rows = read_frame(root / path, SERIES)
-    return Data(dataset, read_about(root), read_params("features", FeatureParams, root), rows)
+    return LeakCheckInputs(dataset, read_about(root), read_params("features", FeatureParams, root), rows)
 
 
-def _of_files(pattern: str, kind: str, answers: dict[str, Any], root: Path) -> Data:
-    """The files as `tidemill new` would have them, in a folder that is gone afterwards; nothing here changes."""
-    from tasks.ingest.params import IngestParams  # noqa: PLC0415  (this and the next: only files need ingest)
-    from tasks.ingest.stage import ingest_source  # noqa: PLC0415
-    from tasks.ingest.wizard.decide.propose import propose  # noqa: PLC0415
-    from tasks.ingest.wizard.inspect.look import Asked, look  # noqa: PLC0415
-    from tasks.ingest.wizard.use import use  # noqa: PLC0415
-    from tasks.ingest.wizard.write import write_entry  # noqa: PLC0415
+def _read_from_files(pattern: str, kind: str, answers: dict[str, Any], root: Path) -> LeakCheckInputs:
+    """The files as `tidemill new` would have them, in a folder that is gone afterwards; nothing
+    here changes.
+    """
+    from tasks.ingest.params import IngestParams
+    from tasks.ingest.stage import read_configured_source
+    from tasks.ingest.wizard.decide.propose import build_proposal
+    from tasks.ingest.wizard.inspect.look import OwnerAnswers, inspect_files
+    from tasks.ingest.wizard.use import apply_dataset
+    from tasks.ingest.wizard.write import write_entry
 
     pattern = str(root / pattern)  # one in the checkout is said relative to it
-    asked = Asked(pattern, kind, **answers)  # type: ignore[arg-type]  # the command offers no other format
+    # The command offers no other format
+    asked = OwnerAnswers(pattern, kind, **answers)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
         there = Path(folder)
         shutil.copyfile(root / "params.yaml", there / "params.yaml")
-        write_entry("files", propose(look(asked), asked), there, replace=True)
-        use("files", there)
+        write_entry("files", build_proposal(inspect_files(asked), asked), there, replace=True)
+        apply_dataset("files", there)
         about, source = read_about(there), read_params("ingest", IngestParams, there).source
-        rows = ingest_source(source, about, there / "data/source", say=lambda _: None).rows
-        on_grid = calendar_for(about, reach=span(rows)).holds(rows["event_time"])  # the others are quarantined by validate
-        return Data(pattern, about, read_params("features", FeatureParams, there), rows.filter(on_grid))
+        rows = read_configured_source(source, about, there / "data/source", say=lambda _: None).rows
+        # The others are quarantined by validate
+        on_grid = build_calendar(about, reach=get_time_span(rows)).is_on_grid(rows["event_time"])
+        return LeakCheckInputs(
+            pattern, about, read_params("features", FeatureParams, there), rows.filter(on_grid)
+        )
 
 
-def _built_table(root: Path, schema_hash: str) -> pl.DataFrame | None:
-    """The table that train would read, when it is of these features and of the rows that are there."""
+def _find_built_table(root: Path, schema_hash: str) -> pl.DataFrame | None:
+    """The table that train would read, when it is of these features and of the rows that are
+    there.
+    """
     folder = root / "data/features"
     if not (folder / "leaks.json").exists():
         return None
     verdict = LeakVerdict.model_validate(read_json(folder / "leaks.json"))
-    same = verdict.schema_hash == schema_hash and verdict.data_version == file_hash(root / "data/clean/rows.parquet")
+    same = verdict.schema_hash == schema_hash and verdict.data_version == compute_file_hash(
+        root / "data/clean/rows.parquet"
+    )
     return read_frame(folder / "table.parquet", FEATURES) if same else None
 
 
-def _with_overlap(verdict: LeakVerdict, table: pl.DataFrame, about: About, params: FeatureParams, calendar: Calendar, root: Path) -> LeakVerdict:
+def _add_overlap(
+    verdict: LeakVerdict,
+    table: pl.DataFrame,
+    about: About,
+    params: FeatureParams,
+    calendar: Calendar,
+    root: Path,
+) -> LeakVerdict:
     """*verdict* with what train would find: pairs that a fold may not learn from."""
     walk = read_params("train", TrainParams, root)
-    panel = panel_of(table, feature_schema(about, params), calendar)
+    panel = build_panel(table, build_feature_schema(about, params), calendar)
     n_steps = len(panel.event_time)
     last = n_steps - 1 - read_gate_steps(root)
     try:
-        folds = [*plan_folds(n_steps, last, about.horizon_steps, walk), Fold(last, np.array([], dtype=np.int64))]
+        folds = [
+            *build_folds(n_steps, last, about.horizon_steps, walk),
+            Fold(last, np.array([], dtype=np.int64)),
+        ]
     except FoldError as error:
-        return verdict.model_copy(update={"checks": {**verdict.checks, "overlap": {"n_folds": 0, "said": str(error)}}})
+        return verdict.model_copy(
+            update={"checks": {**verdict.checks, "overlap": {"n_folds": 0, "said": str(error)}}}
+        )
     found = find_overlap(table, panel, folds, walk)
     findings = verdict.findings if found is None else (*verdict.findings, found)
-    return verdict.model_copy(update={"checks": {**verdict.checks, "overlap": {"n_folds": len(folds)}}, "findings": findings})
+    return verdict.model_copy(
+        update={"checks": {**verdict.checks, "overlap": {"n_folds": len(folds)}}, "findings": findings}
+    )
 
 
-def function_of(of: str, column: str | None, columns: str | None, lookback_steps: int) -> Function:
-    """What the command line says as an entry of `features.list`; the column is `z` when none is named."""
+def build_function(of: str, column: str | None, columns: str | None, lookback_steps: int) -> Function:
+    """What the command line says as an entry of `features.list`; the column is `z` when none is
+    named.
+    """
     several = tuple(name.strip() for name in columns.split(",")) if columns else ()
     try:
-        return Function(kind="function", of=of, column=column if column or several else "z", columns=several, lookback_steps=lookback_steps)
+        return Function(
+            kind="function",
+            of=of,
+            column=column if column or several else "z",
+            columns=several,
+            lookback_steps=lookback_steps,
+        )
     except ValueError as error:
         raise ParamsError(
-            f"--function {of!r} with lookback {lookback_steps}: {error}. Give it as module:function, for example my_module:my_feature."
+            f"--function {of!r} with lookback {lookback_steps}: {error}. Give it as module:function, for"
+            " example my_module:my_feature."
         ) from error

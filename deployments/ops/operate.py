@@ -1,4 +1,6 @@
-"""`tidemill up` and `tidemill down`: start the supervisor, wait until everything answers; stop exactly what it started."""
+"""`tidemill up` and `tidemill down`: start the supervisor, wait until everything answers; stop
+exactly what it started.
+"""
 
 import subprocess
 import sys
@@ -6,76 +8,103 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from deployments.ops.forecaster_process import explain_served, served_dataset
-from deployments.ops.prefect_server import log_path
-from deployments.ops.supervisor import KAFKA, State, parts, ports, read_state, state_path
+from deployments.ops.forecaster_process import describe_served_dataset, find_served_dataset
+from deployments.ops.prefect_server import get_log_path
+from deployments.ops.supervisor import (
+    KAFKA,
+    SupervisorState,
+    get_state_path,
+    list_parts,
+    list_ports,
+    read_state,
+)
 from tasks.core.errors import SettingsError
 from tasks.edges.params import read_dataset
-from tasks.edges.processes import START_S, holder_of, is_alive, is_free, is_running, last_lines, stop, wait_for
-from tasks.edges.settings import ROOT, child_environment, settings
+from tasks.edges.processes import (
+    START_S,
+    find_port_holder,
+    is_alive,
+    is_free,
+    is_running,
+    read_last_lines,
+    stop_process,
+    wait_for,
+)
+from tasks.edges.settings import ROOT, build_child_environment, read_settings
 
 STOP_S = 20.0  # the supervisor gives each part 5 s before it uses force
 Say = Callable[[str], None]
 
 
-def up(say: Say, kafka: bool = False) -> dict[str, Any]:
+def start_parts(say: Say, kafka: bool = False) -> dict[str, Any]:
     """Start everything that is not up (*kafka*: a broker too), wait until it answers.
 
     Returns {addresses, log}; raises SettingsError that names who failed.
     """
     state = read_state()
     if state is not None and is_running(state.supervisor):
-        say(f"Already up; {explain_served(served_dataset(), read_dataset())}.")
-        return _described(state)
-    _refuse_taken_ports(kafka)
-    log = log_path("up")
+        say(f"Already up; {describe_served_dataset(find_served_dataset(), read_dataset())}.")
+        return _describe_state(state)
+    _check_ports_are_free(kafka)
+    log = get_log_path("up")
     say(f"Starting; the log is {log}")
     with log.open("a") as output:
         child = subprocess.Popen(
             [sys.executable, "-m", "deployments.ops.supervisor", *([KAFKA] if kafka else [])],
             cwd=ROOT,
-            env=child_environment(TIDEMILL_HOME=str(settings().home.absolute())),
+            env=build_child_environment(TIDEMILL_HOME=str(read_settings().home.absolute())),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,  # it goes on when this terminal closes
         )
     try:
-        _wait(child, say, kafka)
+        _wait_for_parts(child, say, kafka)
     except BaseException:
-        down(lambda _: None)
+        stop_parts(lambda _: None)
         child.wait()
         raise
     found = read_state()
     assert found is not None, "it answers, so it has written its state"
-    return _described(found)
+    return _describe_state(found)
 
 
-def down(say: Say) -> dict[str, Any]:
+def stop_parts(say: Say) -> dict[str, Any]:
     """Stop what `up` started, and nobody else. Returns {stopped: names}."""
     state = read_state()
     if state is None:
         say("Nothing is up.")
         return {"stopped": []}
     names = [marked.name for marked in (*state.parts, state.supervisor) if is_alive(marked)]
-    stop(state.supervisor, STOP_S)
+    stop_process(state.supervisor, STOP_S)
     for marked in state.parts:  # after a kill -9 of the supervisor
-        stop(marked)
-    state_path().unlink(missing_ok=True)
+        stop_process(marked)
+    get_state_path().unlink(missing_ok=True)
     say(f"Stopped: {', '.join(names) or 'nothing was running any more'}.")
     return {"stopped": names}
 
 
-def _wait(child: "subprocess.Popen[bytes]", say: Say, kafka: bool) -> None:
+def _wait_for_parts(child: "subprocess.Popen[bytes]", say: Say, kafka: bool) -> None:
     deadline = time.monotonic() + START_S
-    for part in parts(kafka):
-        if not wait_for(lambda part=part: child.poll() is not None or part.ready(), max(deadline - time.monotonic(), 1.0)):  # type: ignore[misc]
-            raise SettingsError(f"{part.name} did not get ready within {START_S:.0f} s. {last_lines(log_path('up'), containing=f' {part.name} | ')}")
+    for part in list_parts(kafka):
+        if not wait_for(
+            lambda part=part: child.poll() is not None or part.ready(),  # type: ignore[misc]
+            max(deadline - time.monotonic(), 1.0),
+        ):
+            raise SettingsError(
+                f"{part.name} did not get ready within {START_S:.0f} s."
+                f" {read_last_lines(get_log_path('up'), containing=f' {part.name} | ')}"
+            )
         if child.poll() is not None:
-            raise SettingsError(f"The supervisor ended with code {child.returncode}. {last_lines(log_path('up'))}")
+            raise SettingsError(
+                f"The supervisor ended with code {child.returncode}. {read_last_lines(get_log_path('up'))}"
+            )
         say(f"  {part.name:<8} {part.address}")
     if not wait_for(_is_deployed, max(deadline - time.monotonic(), 1.0)):
-        raise SettingsError(f"The deployments could not be made. {last_lines(log_path('up'), containing=' deploy | ')}")
+        raise SettingsError(
+            "The deployments could not be made."
+            f" {read_last_lines(get_log_path('up'), containing=' deploy | ')}"
+        )
 
 
 def _is_deployed() -> bool:
@@ -83,13 +112,19 @@ def _is_deployed() -> bool:
     return state is not None and state.deployed
 
 
-def _refuse_taken_ports(kafka: bool) -> None:
-    taken = {name: port for name, port in ports(kafka).items() if not is_free(settings().host, port)}
+def _check_ports_are_free(kafka: bool) -> None:
+    taken = {
+        name: port for name, port in list_ports(kafka).items() if not is_free(read_settings().host, port)
+    }
     if taken:
-        said = "; ".join(f"{name}'s port {port} is held by {holder_of(port)}" for name, port in taken.items())
+        said = "; ".join(
+            f"{name}'s port {port} is held by {find_port_holder(port)}" for name, port in taken.items()
+        )
         variables = ", ".join(f"TIDEMILL_{name.upper()}_PORT" for name in taken)
-        raise SettingsError(f"{said}. End that program or `tidemill run`, or choose other ports with {variables}.")
+        raise SettingsError(
+            f"{said}. End that program or `tidemill run`, or choose other ports with {variables}."
+        )
 
 
-def _described(state: State) -> dict[str, Any]:
-    return {"addresses": state.addresses, "log": str(log_path("up")), "supervisor": state.supervisor.pid}
+def _describe_state(state: SupervisorState) -> dict[str, Any]:
+    return {"addresses": state.addresses, "log": str(get_log_path("up")), "supervisor": state.supervisor.pid}

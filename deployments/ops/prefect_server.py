@@ -1,6 +1,7 @@
-"""A real Prefect server: the one that is named, the one that is up, or one of our own. Never an ephemeral one: it takes longer and fails under load.
+"""A real Prefect server: the one that is named, the one that is up, or one of our own.
 
-Everything that speaks to Prefect gets `prefect_environment`: its home and database in TIDEMILL_HOME, results as JSON.
+Never an ephemeral one: it takes longer and fails under load. Everything that speaks to Prefect gets
+`build_prefect_environment`: its home and database in TIDEMILL_HOME, results as JSON.
 """
 
 import json
@@ -10,12 +11,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tasks.core.errors import SettingsError
-from tasks.edges.processes import answers, fetch, free_port, is_free, start, stop, wait_healthy
-from tasks.edges.settings import ROOT, settings
+from tasks.edges.processes import (
+    fetch_url,
+    find_free_port,
+    is_answering,
+    is_free,
+    start_process,
+    stop_process,
+    wait_healthy,
+)
+from tasks.edges.settings import ROOT, read_settings
 
 POOL = "tidemill"
-# What a server that only records one run need not do. Beside saving work it is needed: these services write into the same SQLite file, and
-# now and then one of them made an artifact of the run wait for 60 s, SQLite's time limit in Prefect.
+# What a server that only records one run need not do. Beside saving work it is needed: these
+# services write into the same SQLite file, and
+# now and then one of them made an artifact of the run wait for 60 s, SQLite's time limit in
+# Prefect.
 ONLY_RECORDING = {
     f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false"
     for name in ("SCHEDULER", "LATE_RUNS", "FOREMAN", "CANCELLATION_CLEANUP", "PAUSE_EXPIRATIONS", "TRIGGERS")
@@ -23,92 +34,104 @@ ONLY_RECORDING = {
 Say = Callable[[str], None]
 
 
-def prefect_environment(api_url: str) -> dict[str, str]:
+def build_prefect_environment(api_url: str) -> dict[str, str]:
     """Environment of Prefect's server, workers, flow runs and command line."""
     return {
         "PREFECT_API_URL": api_url,
-        "PREFECT_HOME": str(settings().home.absolute() / "prefect"),
+        "PREFECT_HOME": str(read_settings().home.absolute() / "prefect"),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # pickle otherwise
         "PREFECT_WORKER_QUERY_SECONDS": "2",  # 10 by default; a person who presses Run waits for it
         "PREFECT_CLI_PROMPT": "false",
-        "PYTHONPATH": str(ROOT),  # flow runs start in folders of their own, and import this checkout's packages
+        # Flow runs start in folders of their own, and import this checkout's packages
+        "PYTHONPATH": str(ROOT),
     }
 
 
-def server_command(port: int) -> list[str]:
+def build_server_command(port: int) -> list[str]:
     """The command that serves Prefect's API and UI on *port*."""
-    return ["prefect", "server", "start", "--host", settings().host, "--port", str(port)]
+    return ["prefect", "server", "start", "--host", read_settings().host, "--port", str(port)]
 
 
-def api_url_at(port: int) -> str:
+def build_api_url(port: int) -> str:
     """Address of Prefect's API on one of our ports."""
-    return f"http://{settings().host}:{port}/api"
+    return f"http://{read_settings().host}:{port}/api"
 
 
-def ui_url(api_url: str) -> str:
+def build_ui_url(api_url: str) -> str:
     """Where people look."""
     return api_url.removesuffix("/api")
 
 
 def is_prefect(api_url: str) -> bool:
     """Whether a Prefect server of our version's API answers there."""
-    said = fetch(f"{api_url}/admin/version")
+    said = fetch_url(f"{api_url}/admin/version")
     try:
         return said is not None and str(json.loads(said)).startswith("3.")
     except ValueError:
         return False
 
 
-def running_server() -> str | None:
-    """Address of the API that PREFECT_API_URL names, or of the server that is up on our port; None when there is none.
+def find_running_server() -> str | None:
+    """Address of the API that PREFECT_API_URL names, or of the server that is up on our port; None
+    when there is none.
 
     Raises SettingsError when the named one does not answer.
     """
-    named = settings().prefect_api_url
-    if named and not answers(f"{named}/health"):
+    named = read_settings().prefect_api_url
+    if named and not is_answering(f"{named}/health"):
         raise SettingsError(
-            f"PREFECT_API_URL is {named}, and nothing answers there. Start that server or unset the variable; `dvc repro` does the same without Prefect."
+            f"PREFECT_API_URL is {named}, and nothing answers there. Start that server or unset the variable;"
+            " `dvc repro` does the same without Prefect."
         )
-    ours = api_url_at(settings().prefect_port)
+    ours = build_api_url(read_settings().prefect_port)
     return named or (ours if is_prefect(ours) else None)
 
 
 @contextmanager
-def prefect_server(say: Say, meanwhile: Callable[[str], None] = lambda _: None) -> Iterator[str]:
-    """Address of a Prefect API. Starts a server when none is up, and stops exactly that one at the end.
+def run_prefect_server(say: Say, meanwhile: Callable[[str], None] = lambda _: None) -> Iterator[str]:
+    """Address of a Prefect API.
 
-    meanwhile: gets the address before anybody answers there, so that others can start at the same time. Raises SettingsError that says why Prefect cannot start.
+    Starts a server when none is up, and stops exactly that one at the end.
+    meanwhile: gets the address before anybody answers there, so that others can start at the same
+    time. Raises SettingsError that says why Prefect cannot start.
     """
-    if (found := running_server()) is not None:
-        say(f"Prefect server: {ui_url(found)} (was up)")
+    if (found := find_running_server()) is not None:
+        say(f"Prefect server: {build_ui_url(found)} (was up)")
         meanwhile(found)
         yield found
         return
-    settled = settings()
-    port = settled.prefect_port if is_free(settled.host, settled.prefect_port) else free_port(settled.host)
-    url, log = api_url_at(port), log_path("prefect-server")
+    settled = read_settings()
+    port = (
+        settled.prefect_port if is_free(settled.host, settled.prefect_port) else find_free_port(settled.host)
+    )
+    url, log = build_api_url(port), get_log_path("prefect-server")
     with log.open("w") as output:
-        child, marked = start("Prefect's server", server_command(port), output, prefect_environment(url) | ONLY_RECORDING)
+        child, marked = start_process(
+            "Prefect's server",
+            build_server_command(port),
+            output,
+            build_prefect_environment(url) | ONLY_RECORDING,
+        )
     try:
         meanwhile(url)
         _wait_for_server(child, url, log)
-        say(f"Prefect server: {ui_url(url)} (stopped at the end; `tidemill up` shows the run)")
+        say(f"Prefect server: {build_ui_url(url)} (stopped at the end; `tidemill up` shows the run)")
         yield url
     finally:
-        stop(marked)
+        stop_process(marked)
         child.wait()
 
 
-def log_path(name: str) -> Path:
+def get_log_path(name: str) -> Path:
     """The file in TIDEMILL_HOME where a program that we start writes."""
-    path = settings().home / "logs" / f"{name}.log"
+    path = read_settings().home / "logs" / f"{name}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def _wait_for_server(child: "subprocess.Popen[str]", url: str, log: Path) -> None:
     try:
-        wait_healthy(child, "Prefect's server", lambda: answers(f"{url}/health"), log)
+        wait_healthy(child, "Prefect's server", lambda: is_answering(f"{url}/health"), log)
     except SettingsError as error:
         raise SettingsError(f"{error}\n`dvc repro` does the same work without Prefect.") from error

@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from deployments.ops.forecaster_process import served_dataset
+from deployments.ops.forecaster_process import find_served_dataset
 from deployments.ops.supervisor import read_state
-from tasks.edges.current import is_current, read_named
+from tasks.edges.current import is_current, read_json_of_dataset
 from tasks.edges.params import read_dataset, read_models
 from tasks.edges.processes import is_running
 from tasks.edges.registry import read_champion
-from tasks.edges.settings import ROOT, settings
+from tasks.edges.settings import ROOT, read_settings
 
 LEDGER = "data/raw/ledger.json"
 DECISIONS = {
@@ -20,37 +20,44 @@ DECISIONS = {
 }
 
 
-def status(root: Path = ROOT) -> dict[str, Any]:
+def build_status(root: Path = ROOT) -> dict[str, Any]:
     """Everything as plain data, of the current dataset alone; what is not there yet is null.
 
     served_dataset: what the running service answers for.
     """
     dataset = read_dataset(root)
     champion = read_champion(dataset)
-    ledger = _json(root / LEDGER) if is_current(LEDGER, dataset, root) else {}
+    ledger = _read_json_file(root / LEDGER) if is_current(LEDGER, dataset, root) else {}
     return {
         "dataset": dataset,
         "models": list(read_models(root)),
         "as_of": ledger.get("as_of"),
         "champion": champion.model_dump(mode="json", exclude={"decision"}) if champion else None,
-        "decisions": {name: _picked(read_named(root / path, dataset), keys) for name, (path, keys) in DECISIONS.items()},
-        "running": _running(),
-        "served_dataset": served_dataset(),
-        "home": str(settings().home),
+        "decisions": {
+            name: _select_keys(read_json_of_dataset(root / path, dataset), keys)
+            for name, (path, keys) in DECISIONS.items()
+        },
+        "running": _read_running(),
+        "served_dataset": find_served_dataset(),
+        "home": str(read_settings().home),
     }
 
 
-def _running() -> dict[str, Any]:
+def _read_running() -> dict[str, Any]:
     state = read_state()
     if state is None or not is_running(state.supervisor):
         return {}
-    return {marked.name: {"pid": marked.pid, "address": state.addresses.get(marked.name)} for marked in state.parts if is_running(marked)}
+    return {
+        marked.name: {"pid": marked.pid, "address": state.addresses.get(marked.name)}
+        for marked in state.parts
+        if is_running(marked)
+    }
 
 
-def _picked(content: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any] | None:
+def _select_keys(content: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any] | None:
     return {key: content[key] for key in keys if key in content} or None
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json_file(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return content

@@ -1,6 +1,8 @@
-"""What `tidemill up` keeps running: Prefect's server, MLflow's, the service and a worker, under one process with one log.
+"""What `tidemill up` keeps running: Prefect's server, MLflow's, the service and a worker, under one
+process with one log.
 
-Whoever ends is started again, later each time. `state.json` in home says who runs, so that `tidemill down` stops exactly those.
+Whoever ends is started again, later each time. `state.json` in home says who runs, so that
+`tidemill down` stops exactly those.
 """
 
 import logging
@@ -17,15 +19,33 @@ from typing import Any, NamedTuple, NoReturn
 
 from pydantic import Field
 
-from deployments.ops.forecaster_process import champions_target, serve_command, service_environment
-from deployments.ops.prefect_server import POOL, api_url_at, log_path, prefect_environment, server_command, ui_url
+from deployments.ops.forecaster_process import (
+    build_serve_command,
+    build_service_environment,
+    find_champion_target,
+)
+from deployments.ops.prefect_server import (
+    POOL,
+    build_api_url,
+    build_prefect_environment,
+    build_server_command,
+    build_ui_url,
+    get_log_path,
+)
 from tasks.core.about import Strict
 from tasks.core.errors import ParamsError
 from tasks.edges.artifacts import write_json
 from tasks.edges.params import read_dataset, read_section
-from tasks.edges.processes import Mark, answers, fetch, mark, start, stop
+from tasks.edges.processes import (
+    ProcessIdentity,
+    build_process_identity,
+    fetch_url,
+    is_answering,
+    start_process,
+    stop_process,
+)
 from tasks.edges.registry import read_champion
-from tasks.edges.settings import settings
+from tasks.edges.settings import read_settings
 
 LOG_BYTES = 5_000_000  # and one older file of that size
 LONGEST_PAUSE_S = 60.0
@@ -34,7 +54,7 @@ _DEPLOY = "deploy"
 KAFKA = "--kafka"  # the supervisor's one argument
 
 
-class Part(NamedTuple):
+class SupervisedPart(NamedTuple):
     """One program.
 
     command: asked at each start, since what is to be started may be another release by then.
@@ -50,23 +70,26 @@ class Part(NamedTuple):
     after: str | None = None
 
 
-class State(Strict):
+class SupervisorState(Strict):
     """What runs.
 
     commands: what each part was started with; the registry keeps a release that is named here.
     deployed: the deployments of deployments/prefect.yaml stand in Prefect.
     """
 
-    supervisor: Mark
-    parts: tuple[Mark, ...] = ()
+    supervisor: ProcessIdentity
+    parts: tuple[ProcessIdentity, ...] = ()
     commands: dict[str, list[str]] = Field(default_factory=dict)
     addresses: dict[str, str] = Field(default_factory=dict)
     deployed: bool = False
 
 
-def ports(kafka: bool = False) -> dict[str, int]:
-    """Ports that our parts listen on, by part; `TIDEMILL_<PART>_PORT` moves one. What a setting places elsewhere needs none here."""
-    s = settings()
+def list_ports(kafka: bool = False) -> dict[str, int]:
+    """Ports that our parts listen on, by part; `TIDEMILL_<PART>_PORT` moves one.
+
+    What a setting places elsewhere needs none here.
+    """
+    s = read_settings()
     feed = {"feed": s.feed_port} if has_feed() else {}
     broker = {"kafka": s.kafka_port} if kafka and not s.kafka else {}
     prefect = {} if s.prefect_api_url else {"prefect": s.prefect_port}
@@ -75,62 +98,107 @@ def ports(kafka: bool = False) -> dict[str, int]:
 
 
 def has_feed() -> bool:
-    """Whether the current dataset's entry has a section `feed`; a broken entry has none, and is found by those who need it."""
+    """Whether the current dataset's entry has a section `feed`; a broken entry has none, and is
+    found by those who need it.
+    """
     try:
         return read_section("feed") is not None
     except ParamsError:
         return False
 
 
-def parts(kafka: bool = False) -> list[Part]:
-    """Programs to run, in the order of their start; *kafka*: a broker too. What a setting places elsewhere is not started here."""
-    s = settings()
-    api = s.prefect_api_url or api_url_at(s.prefect_port)
-    prefect = prefect_environment(api)
-    out = []
-    if "kafka" in ports(kafka):
-        from deployments.ops.kafka_broker import is_up  # noqa: PLC0415  (Kafka's client: only with a broker)
+def list_parts(kafka: bool = False) -> list[SupervisedPart]:
+    """Programs to run, in the order of their start; *kafka*: a broker too.
 
-        out.append(Part("kafka", lambda: [sys.executable, "-m", "deployments.ops.kafka_broker"], {}, s.kafka_address, lambda: is_up(s.kafka_address)))
-    if "feed" in ports(kafka):
+    What a setting places elsewhere is not started here.
+    """
+    s = read_settings()
+    api = s.prefect_api_url or build_api_url(s.prefect_port)
+    prefect = build_prefect_environment(api)
+    out = []
+    if "kafka" in list_ports(kafka):
+        from deployments.ops.kafka_broker import is_up
+
+        out.append(
+            SupervisedPart(
+                "kafka",
+                lambda: [sys.executable, "-m", "deployments.ops.kafka_broker"],
+                {},
+                s.kafka_address,
+                lambda: is_up(s.kafka_address),
+            )
+        )
+    if "feed" in list_ports(kafka):
         metrics = f"http://{s.host}:{s.feed_port}/metrics"
-        # Not waited for: without its topic it ends and starts again until the topic is there; `tidemill feed status` says what it lacks.
-        after = "kafka" if "kafka" in ports(kafka) else None
-        out.append(Part("feed", lambda: [sys.executable, "-m", "tasks.feed.forever"], {}, metrics, lambda: True, after))
-    if "prefect" in ports():
-        out.append(Part("prefect", lambda: server_command(s.prefect_port), prefect, ui_url(api), lambda: answers(f"{api}/health")))
-    if "mlflow" in ports():
+        # Not waited for: without its topic it ends and starts again until the topic is there;
+        # `tidemill feed status` says what it lacks.
+        after = "kafka" if "kafka" in list_ports(kafka) else None
+        out.append(
+            SupervisedPart(
+                "feed", lambda: [sys.executable, "-m", "tasks.feed.forever"], {}, metrics, lambda: True, after
+            )
+        )
+    if "prefect" in list_ports():
+        out.append(
+            SupervisedPart(
+                "prefect",
+                lambda: build_server_command(s.prefect_port),
+                prefect,
+                build_ui_url(api),
+                lambda: is_answering(f"{api}/health"),
+            )
+        )
+    if "mlflow" in list_ports():
         mlflow = f"http://{s.host}:{s.mlflow_port}"
-        out.append(Part("mlflow", _mlflow_command, _MLFLOW, mlflow, lambda: answers(f"{mlflow}/health")))
+        out.append(
+            SupervisedPart(
+                "mlflow", _build_mlflow_command, _MLFLOW, mlflow, lambda: is_answering(f"{mlflow}/health")
+            )
+        )
     service = f"http://{s.host}:{s.service_port}"
-    environment = service_environment(follows=True)
-    out.append(Part("service", _service_command, environment, service, lambda: _is_service_ready(service)))
+    environment = build_service_environment(follows=True)
+    out.append(
+        SupervisedPart(
+            "service", _build_service_command, environment, service, lambda: _is_service_ready(service)
+        )
+    )
     worker = ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", POOL]
-    out.append(Part("worker", lambda: worker, prefect, f"pool {POOL!r}", lambda: _is_online(api), after="prefect" if "prefect" in ports() else None))
+    out.append(
+        SupervisedPart(
+            "worker",
+            lambda: worker,
+            prefect,
+            f"pool {POOL!r}",
+            lambda: _is_online(api),
+            after="prefect" if "prefect" in list_ports() else None,
+        )
+    )
     return out
 
 
-def deploy_command() -> list[str]:
+def build_deploy_command() -> list[str]:
     """The command that puts the deployments into Prefect; the work pool must be there."""
     return ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml"]
 
 
-def state_path() -> Path:
+def get_state_path() -> Path:
     """Where the supervisor says who runs."""
-    return settings().home / "up" / "state.json"
+    return read_settings().home / "up" / "state.json"
 
 
-def read_state() -> State | None:
+def read_state() -> SupervisorState | None:
     """The state that a supervisor left, running or not; None when there is none."""
-    path = state_path()
-    return State.model_validate_json(path.read_bytes()) if path.exists() else None
+    path = get_state_path()
+    return SupervisorState.model_validate_json(path.read_bytes()) if path.exists() else None
 
 
-def supervise(kafka: bool = False) -> NoReturn:
-    """Start the parts (*kafka*: a broker too) and keep them running until SIGTERM or SIGINT, then stop them."""
-    signal.signal(signal.SIGTERM, _leave)
-    signal.signal(signal.SIGINT, _leave)
-    keeper = _Keeper(parts(kafka))
+def run_supervisor(kafka: bool = False) -> NoReturn:
+    """Start the parts (*kafka*: a broker too) and keep them running until SIGTERM or SIGINT,
+    then stop them.
+    """
+    signal.signal(signal.SIGTERM, _stop_on_signal)
+    signal.signal(signal.SIGINT, _stop_on_signal)
+    keeper = _PartKeeper(list_parts(kafka))
     try:
         while True:
             keeper.look()
@@ -140,15 +208,15 @@ def supervise(kafka: bool = False) -> NoReturn:
         keeper.close()
 
 
-class _Keeper:
+class _PartKeeper:
     """Starts, watches and stops the parts."""
 
-    def __init__(self, wanted: list[Part]) -> None:
+    def __init__(self, wanted: list[SupervisedPart]) -> None:
         self.wanted = wanted
-        self.log = _logger()
-        self.me = mark("supervisor", os.getpid())
+        self.log = _build_logger()
+        self.me = build_process_identity("supervisor", os.getpid())
         self.running: dict[str, subprocess.Popen[str]] = {}
-        self.marks: dict[str, Mark] = {}
+        self.marks: dict[str, ProcessIdentity] = {}
         self.commands: dict[str, list[str]] = {}
         self.n_starts: dict[str, int] = {}
         self.not_before: dict[str, float] = {}
@@ -157,120 +225,150 @@ class _Keeper:
         self._write()
 
     def look(self) -> None:
-        """One round: start who is due, note who has ended, deploy when the worker's pool is there."""
+        """One round: start who is due, note who has ended, deploy when the worker's pool is
+        there.
+        """
         if not self.is_written:
             self._write()
         for part in self.wanted:
             child = self.running.get(part.name)
             if child is not None and child.poll() is not None:
-                self._note_end(part, child)
+                self._log_end(part, child)
             elif child is None and self._is_due(part):
-                self._start(part)
-        if not self.deployed and "worker" in self.running and self._part("worker").ready() and self._may(_DEPLOY):
-            self._deploy()
+                self._start_part(part)
+        if (
+            not self.deployed
+            and "worker" in self.running
+            and self._get_part("worker").ready()
+            and self._is_allowed(_DEPLOY)
+        ):
+            self._run_deploy()
 
     def close(self) -> None:
         """Stop every part, all at the same time."""
-        stoppers = [threading.Thread(target=stop, args=(marked,)) for marked in self.marks.values()]
+        stoppers = [threading.Thread(target=stop_process, args=(marked,)) for marked in self.marks.values()]
         for stopper in stoppers:
             stopper.start()
         for stopper in stoppers:
             stopper.join()
-        state_path().unlink(missing_ok=True)
+        get_state_path().unlink(missing_ok=True)
         self.log.info("supervisor | all stopped")
 
-    def _is_due(self, part: Part) -> bool:
-        waits = part.after is not None and not self._part(part.after).ready()
-        return not waits and self._may(part.name)
+    def _is_due(self, part: SupervisedPart) -> bool:
+        waits = part.after is not None and not self._get_part(part.after).ready()
+        return not waits and self._is_allowed(part.name)
 
-    def _may(self, name: str) -> bool:
+    def _is_allowed(self, name: str) -> bool:
         return time.monotonic() >= self.not_before.get(name, 0.0)
 
-    def _start(self, part: Part) -> None:
+    def _start_part(self, part: SupervisedPart) -> None:
         try:
             self.commands[part.name] = command = part.command()
             self._write()  # before it starts: a promotion in between keeps the release that is named
-            child, self.marks[part.name] = start(part.name, command, subprocess.PIPE, part.environment)
+            child, self.marks[part.name] = start_process(
+                part.name, command, subprocess.PIPE, part.environment
+            )
         except Exception as error:  # noqa: BLE001  (a file that is edited just now; the other parts go on)
-            self._postpone(part, f"cannot be started: {error}")
+            self._log_delay(part, f"cannot be started: {error}")
             return
         self.running[part.name] = child
-        threading.Thread(target=self._pump, args=(part.name, child), daemon=True).start()
+        threading.Thread(target=self._log_output, args=(part.name, child), daemon=True).start()
         self.n_starts[part.name] = self.n_starts.get(part.name, 0) + 1
         self.log.info("supervisor | %s started as process %d: %s", part.name, child.pid, " ".join(command))
         self._write()
 
-    def _postpone(self, part: Part, fact: str) -> None:
+    def _log_delay(self, part: SupervisedPart, fact: str) -> None:
         self.n_starts.setdefault(part.name, 1)
         pause = min(2.0 ** self.n_starts[part.name], LONGEST_PAUSE_S)
         self.log.info("supervisor | %s %s; again in %.0f s", part.name, fact, pause)
         self.not_before[part.name] = time.monotonic() + pause
 
-    def _note_end(self, part: Part, child: "subprocess.Popen[str]") -> None:
-        stop(self.marks.pop(part.name))  # what it may have left behind
+    def _log_end(self, part: SupervisedPart, child: "subprocess.Popen[str]") -> None:
+        stop_process(self.marks.pop(part.name))  # what it may have left behind
         del self.running[part.name]
-        self._postpone(part, f"ended with code {child.returncode}")
+        self._log_delay(part, f"ended with code {child.returncode}")
         self._write()
 
-    def _deploy(self) -> None:
-        child, _ = start(_DEPLOY, deploy_command(), subprocess.PIPE, self._part("worker").environment)
-        self._pump(_DEPLOY, child)
+    def _run_deploy(self) -> None:
+        child, _ = start_process(
+            _DEPLOY, build_deploy_command(), subprocess.PIPE, self._get_part("worker").environment
+        )
+        self._log_output(_DEPLOY, child)
         self.deployed = child.wait() == 0
         self.not_before[_DEPLOY] = time.monotonic() + LONGEST_PAUSE_S
         self._write()
 
-    def _pump(self, name: str, child: "subprocess.Popen[str]") -> None:
+    def _log_output(self, name: str, child: "subprocess.Popen[str]") -> None:
         assert child.stdout
         with child.stdout as lines:
             for line in lines:
                 if line.strip():
                     self.log.info("%s | %s", name, line.rstrip())
 
-    def _part(self, name: str) -> Part:
+    def _get_part(self, name: str) -> SupervisedPart:
         return next(part for part in self.wanted if part.name == name)
 
     def _write(self) -> None:
         addresses = {part.name: part.address for part in self.wanted}
         marks = tuple(self.marks.values())
-        state = State(supervisor=self.me, parts=marks, commands=self.commands, addresses=addresses, deployed=self.deployed)
+        state = SupervisorState(
+            supervisor=self.me,
+            parts=marks,
+            commands=self.commands,
+            addresses=addresses,
+            deployed=self.deployed,
+        )
         try:
-            write_json(state_path(), state.model_dump())
+            write_json(get_state_path(), state.model_dump())
             self.is_written = True
         except OSError as error:  # a full disk ends nothing that runs; the next round writes it
-            self.log.info("supervisor | %s cannot be written: %s", state_path(), error)
+            self.log.info("supervisor | %s cannot be written: %s", get_state_path(), error)
             self.is_written = False
 
 
-def _service_command() -> list[str]:
-    return serve_command(champions_target(), settings().service_port)
+def _build_service_command() -> list[str]:
+    return build_serve_command(find_champion_target(), read_settings().service_port)
 
 
 def _is_service_ready(address: str) -> bool:
     """Without a champion the service waits for one, and answers 503 until then."""
     probe = "ready" if read_champion(read_dataset()) else "live"
-    return answers(f"{address}/api/v1/health/{probe}")
+    return is_answering(f"{address}/api/v1/health/{probe}")
 
 
-_MLFLOW = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}  # its job runner is another 260 MB and runs nothing of ours
+# Its job runner is another 260 MB and runs nothing of ours
+_MLFLOW = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
 
 
-def _mlflow_command() -> list[str]:
-    s = settings()
+def _build_mlflow_command() -> list[str]:
+    s = read_settings()
     store = s.mlflow_uri or f"sqlite:///{s.home.absolute() / 'mlflow' / 'mlflow.db'}"
-    return ["mlflow", "server", "--backend-store-uri", store, "--host", s.host, "--port", str(s.mlflow_port), "--workers", "1", *_artifacts()]
+    return [
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        store,
+        "--host",
+        s.host,
+        "--port",
+        str(s.mlflow_port),
+        "--workers",
+        "1",
+        *_build_artifact_options(),
+    ]
 
 
-def _artifacts() -> list[str]:
-    return ["--artifacts-destination", str(settings().home.absolute() / "mlflow" / "artifacts")]
+def _build_artifact_options() -> list[str]:
+    return ["--artifacts-destination", str(read_settings().home.absolute() / "mlflow" / "artifacts")]
 
 
 def _is_online(api: str) -> bool:
-    said = fetch(f"{api}/work_pools/{POOL}/workers/filter", body=b"{}")
+    said = fetch_url(f"{api}/work_pools/{POOL}/workers/filter", body=b"{}")
     return said is not None and b'"ONLINE"' in said
 
 
-def _logger() -> logging.Logger:
-    handler = RotatingFileHandler(log_path("up"), maxBytes=LOG_BYTES, backupCount=1)
+def _build_logger() -> logging.Logger:
+    handler = RotatingFileHandler(get_log_path("up"), maxBytes=LOG_BYTES, backupCount=1)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%F %T"))
     log = logging.getLogger("tidemill.up")
     log.setLevel(logging.INFO)
@@ -279,10 +377,10 @@ def _logger() -> logging.Logger:
     return log
 
 
-def _leave(*_: Any) -> NoReturn:
+def _stop_on_signal(*_: Any) -> NoReturn:
     raise SystemExit(0)
 
 
 if __name__ == "__main__":
-    settings()
-    supervise(kafka=KAFKA in sys.argv)
+    read_settings()
+    run_supervisor(kafka=KAFKA in sys.argv)

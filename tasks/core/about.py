@@ -1,4 +1,7 @@
-"""What a dataset is: the `about` part of its entry. Data, not code; every stage and the service read the same object."""
+"""What a dataset is: the `about` part of its entry.
+
+Data, not code; every stage and the service read the same object.
+"""
 
 from math import inf
 from typing import Annotated, Literal
@@ -15,9 +18,10 @@ class Strict(BaseModel):
 class Target(Strict):
     """What is forecast.
 
-    column: the value column, or the name the derived column gets. derive: how it comes from other columns (`bar_return`: ln(close/open);
-    None: it is received).
-    transform: z = transform(y), the space in which models work. power: of `box_cox` alone, which lies between log (0) and none (1).
+    column: the value column, or the name the derived column gets. derive: how it comes from other
+    columns (`bar_return`: ln(close/open); None: it is received).
+    transform: z = transform(y), the space in which models work. power: of `box_cox` alone, which
+    lies between log (0) and none (1).
     floor: y below it counts as missing, in the target's unit.
     """
 
@@ -29,20 +33,28 @@ class Target(Strict):
     floor: float | None = None
 
     @model_validator(mode="after")
-    def _power_is_of_box_cox(self) -> "Target":
+    def _check_power(self) -> "Target":
         if (self.power is not None) != (self.transform == "box_cox"):
             raise ValueError(
-                f"`about.target` has transform {self.transform!r} and power {self.power}; `power` stands with `box_cox`, and only there."
+                f"`about.target` has transform {self.transform!r} and power {self.power}; `power` stands with"
+                " `box_cox`, and only there."
             )
-        if self.floor is not None and self.floor <= {"log": 0.0, "log1p": -1.0, "box_cox": 0.0}.get(self.transform, -inf):
-            raise ValueError(f"`about.target.floor` is {self.floor:g}, where {self.transform} is not defined. Raise it, or leave it out.")
+        if self.floor is not None and self.floor <= {"log": 0.0, "log1p": -1.0, "box_cox": 0.0}.get(
+            self.transform, -inf
+        ):
+            raise ValueError(
+                f"`about.target.floor` is {self.floor:g}, where {self.transform} is not defined. Raise it, or"
+                " leave it out."
+            )
         return self
 
 
 class Covariates(Strict):
-    """Further value columns: `past` are known up to the cutoff, `known_ahead` over the horizon too, `static` has one value a series.
+    """Further value columns: `past` are known up to the cutoff, `known_ahead` over the horizon too,
+    `static` has one value a series.
 
-    What is known ahead comes in rows of its own, without a target and with the `known_at` at which it was said (see docs/how-to/add-a-feature.md).
+    What is known ahead comes in rows of its own, without a target and with the `known_at` at which
+    it was said (see docs/how-to/add-a-feature.md).
     """
 
     past: tuple[str, ...] = ()
@@ -58,10 +70,12 @@ class Covariates(Strict):
 class About(Strict):
     """One dataset: its grid, its target, its horizon and how forecasts are judged.
 
-    every: length of a step as a polars duration (`1d`, `1h`, `5m`, `1mo`). integer_time: the source has no time, rows are steps and
-    series are aligned at their last value. season_steps: 1 means no season. primary_score decides weights, the gate and the point
-    forecast: `qlike` the root of the mean square, `rmse` the mean, `mae` the median; `smape` the median too, each step counted in percent,
-    so that small series count like large ones; `mase` and `owa` the median, in units of the seasonal naive's error up to the cutoff, owa half in percent.
+    every: length of a step as a polars duration (`1d`, `1h`, `5m`, `1mo`). integer_time: the source
+    has no time, rows are steps and series are aligned at their last value. season_steps: 1 means no
+    season. primary_score decides weights, the gate and the point forecast: `qlike` the root of the
+    mean square, `rmse` the mean, `mae` the median; `smape` the median too, each step counted in
+    percent, so that small series count like large ones; `mase` and `owa` the median, in units of
+    the seasonal naive's error up to the cutoff, owa half in percent.
     """
 
     description: str
@@ -77,20 +91,26 @@ class About(Strict):
     publish_delay_s: Annotated[float, Field(ge=0)] = 0.0
 
     @model_validator(mode="after")
-    def _quantiles_are_ordered(self) -> "About":
+    def _check_quantiles(self) -> "About":
         if list(self.quantiles) != sorted(set(self.quantiles)) or not all(0 < q < 1 for q in self.quantiles):
-            raise ValueError(f"`about.quantiles` is {list(self.quantiles)}; they must rise strictly and lie between 0 and 1.")
+            raise ValueError(
+                f"`about.quantiles` is {list(self.quantiles)}; they must rise strictly and lie between 0"
+                " and 1."
+            )
         return self
 
     @model_validator(mode="after")
-    def _box_cox_is_judged_by_a_median(self) -> "About":
+    def _check_box_cox_score(self) -> "About":
         if self.target.transform == "box_cox" and not self.is_median:
             raise ValueError(
-                f"`about.primary_score` is {self.primary_score!r}, which asks for a mean, and none passes through box_cox. Take mae, smape, mase or owa, or another transform."
+                f"`about.primary_score` is {self.primary_score!r}, which asks for a mean, and none passes"
+                " through box_cox. Take mae, smape, mase or owa, or another transform."
             )
         return self
 
     @property
     def is_median(self) -> bool:
-        """Whether the primary score is least at the median, which passes through every transform."""
+        """Whether the primary score is least at the median, which passes through every
+        transform.
+        """
         return self.primary_score in {"mae", "smape", "mase", "owa"}

@@ -1,7 +1,9 @@
-"""Grids: which steps exist. A lag is k steps back on the grid, never k rows; the same calendar dates the future steps.
+"""Grids: which steps exist.
 
-Three kinds: `continuous` (every step of the given length), `weekdays` (Monday to Friday, daily), `exchange:<code>` (the trading
-sessions of an exchange, daily; codes are those of the library exchange_calendars, e.g. `exchange:XNYS`).
+A lag is k steps back on the grid, never k rows; the same calendar dates the future steps. Three
+kinds: `continuous` (every step of the given length), `weekdays` (Monday to Friday, daily),
+`exchange:<code>` (the trading sessions of an exchange, daily; codes are those of the library
+exchange_calendars, e.g. `exchange:XNYS`).
 """
 
 import re
@@ -21,7 +23,10 @@ _SECONDS_IN = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 @dataclass(frozen=True)
 class Calendar:
-    """The steps of one dataset. *sessions* holds the steps of an exchange, ascending; None for the other kinds."""
+    """The steps of one dataset.
+
+    *sessions* holds the steps of an exchange, ascending; None for the other kinds.
+    """
 
     kind: str
     every: str
@@ -29,7 +34,10 @@ class Calendar:
     sessions: pl.Series | None = None
 
     def grid(self, start: datetime, end: datetime) -> pl.Series:
-        """All steps from *start* to *end*, both included, as `event_time`. For `continuous`, *start* fixes the phase."""
+        """All steps from *start* to *end*, both included, as `event_time`.
+
+        For `continuous`, *start* fixes the phase.
+        """
         if self.sessions is not None:
             self._check_reach(self.sessions, start, end)
             return self.sessions.filter((self.sessions >= start) & (self.sessions <= end)).alias("event_time")
@@ -37,35 +45,46 @@ class Calendar:
         steps = steps.cast(UTC_DTYPE) if steps.dtype != UTC_DTYPE else steps
         return steps.filter(steps.dt.weekday() <= _FRIDAY) if self.kind == "weekdays" else steps
 
-    def following(self, event_time: datetime, n_steps: int) -> pl.Series:
-        """The *n_steps* steps after the one that starts at *event_time*. Raises CalendarError past the calendar's end."""
+    def list_next_steps(self, event_time: datetime, n_steps: int) -> pl.Series:
+        """The *n_steps* steps after the one that starts at *event_time*.
+
+        Raises CalendarError past the calendar's end.
+        """
         if self.sessions is not None:
             ahead = self.sessions.filter(self.sessions > event_time).head(n_steps).alias("event_time")
             if len(ahead) < n_steps:
                 raise CalendarError(
-                    f"Calendar {self.kind!r} ends {self.sessions[-1]:%F}, fewer than {n_steps} steps after {event_time:%F}. Rebuild the release to carry later sessions."
+                    f"Calendar {self.kind!r} ends {self.sessions[-1]:%F}, fewer than {n_steps} steps after"
+                    f" {event_time:%F}. Rebuild the release to carry later sessions."
                 )
             return ahead
         slack = n_steps if self.kind == "continuous" else 2 * n_steps + 7
-        end = pl.Series([event_time], dtype=UTC_DTYPE).dt.offset_by(times(self.every, slack))[0]
+        end = pl.Series([event_time], dtype=UTC_DTYPE).dt.offset_by(format_step_multiple(self.every, slack))[
+            0
+        ]
         return self.grid(event_time, end).filter(self.grid(event_time, end) > event_time).head(n_steps)
 
-    def holds(self, event_time: pl.Series) -> pl.Series:
-        """Which of *event_time* (UTC, no nulls, any order) are steps. Where the calendar leaves the phase open, the commonest one counts."""
+    def is_on_grid(self, event_time: pl.Series) -> pl.Series:
+        """Which of *event_time* (UTC, no nulls, any order) are steps.
+
+        Where the calendar leaves the phase open, the commonest one counts.
+        """
         if self.sessions is not None:
             return event_time.is_in(self.sessions.implode())
         if event_time.is_empty():
             return pl.Series([], dtype=pl.Boolean)
-        _, unit = _parse(self.every)
+        _, unit = _parse_every(self.every)
         if unit in {"mo", "q", "y"}:
-            return self._holds_dates(event_time)
-        length_us = int(step_length(self.every) / timedelta(microseconds=1))
+            return self._is_on_date_grid(event_time)
+        length_us = int(parse_step_length(self.every) / timedelta(microseconds=1))
         phase = event_time.dt.epoch("us") % length_us
         on_grid = phase == phase.mode().min()
         return on_grid & (event_time.dt.weekday() <= _FRIDAY) if self.kind == "weekdays" else on_grid
 
-    def _holds_dates(self, event_time: pl.Series) -> pl.Series:
-        """Months differ in length: the grid runs from the first step with the commonest day and time."""
+    def _is_on_date_grid(self, event_time: pl.Series) -> pl.Series:
+        """Months differ in length: the grid runs from the first step with the commonest day and
+        time.
+        """
         within = event_time.dt.strftime("%d %T%.f")
         of_phase = event_time.filter(within == within.mode().min()).sort()
         return event_time.is_in(self.grid(of_phase[0], event_time.sort()[-1]).implode())
@@ -74,8 +93,10 @@ class Calendar:
         """When the value of a step is known at the earliest: its end plus the publishing delay."""
         return pl.col(column).dt.offset_by(self.every) + timedelta(seconds=self.publish_delay_s)
 
-    def cutoff_of(self, event_time: datetime) -> datetime:
-        """The cutoff whose origin is the step at *event_time*: the moment that step's value is known."""
+    def get_cutoff(self, event_time: datetime) -> datetime:
+        """The cutoff whose origin is the step at *event_time*: the moment that step's value is
+        known.
+        """
         known: datetime = pl.Series([event_time], dtype=UTC_DTYPE).dt.offset_by(self.every)[0]
         return known + timedelta(seconds=self.publish_delay_s)
 
@@ -83,15 +104,20 @@ class Calendar:
         first, last = sessions[0], sessions[-1]
         if start < first - timedelta(days=10) or end > last + timedelta(days=10):
             raise CalendarError(
-                f"Calendar {self.kind!r} holds {first:%F} to {last:%F}; asked for {start:%F} to {end:%F}. Rebuild the release or the features."
+                f"Calendar {self.kind!r} holds {first:%F} to {last:%F}; asked for {start:%F} to {end:%F}."
+                " Rebuild the release or the features."
             )
 
 
-def calendar_for(about: About, sessions: pl.Series | None = None, reach: tuple[datetime, datetime] | None = None) -> Calendar:
+def build_calendar(
+    about: About, sessions: pl.Series | None = None, reach: tuple[datetime, datetime] | None = None
+) -> Calendar:
     """The calendar that *about* names.
 
-    sessions: steps of an exchange that travel with a release, so that serving needs no exchange library.
-    reach: first and last time to look up otherwise; two years are added after the end, so that the future can be dated.
+    sessions: steps of an exchange that travel with a release, so that serving needs no exchange
+    library.
+    reach: first and last time to look up otherwise; two years are added after the end, so that the
+    future can be dated.
     """
     kind = about.calendar
     if kind in {"continuous", "weekdays"}:
@@ -99,40 +125,60 @@ def calendar_for(about: About, sessions: pl.Series | None = None, reach: tuple[d
             raise CalendarError(f"`about.calendar: weekdays` needs `every: 1d`, not {about.every!r}.")
         return Calendar(kind, about.every, about.publish_delay_s)
     if not kind.startswith("exchange:"):
-        raise CalendarError(f"`about.calendar` is {kind!r}; use `continuous`, `weekdays` or `exchange:<code>`, for example `exchange:XNYS`.")
+        raise CalendarError(
+            f"`about.calendar` is {kind!r}; use `continuous`, `weekdays` or `exchange:<code>`, for example"
+            " `exchange:XNYS`."
+        )
     if sessions is None:
         if reach is None:
-            raise CalendarError(f"Calendar {kind!r} was asked for without its sessions and without a time range.")
-        sessions = exchange_sessions(kind.removeprefix("exchange:"), reach[0] - timedelta(days=14), reach[1] + timedelta(days=730))
+            raise CalendarError(
+                f"Calendar {kind!r} was asked for without its sessions and without a time range."
+            )
+        sessions = list_exchange_sessions(
+            kind.removeprefix("exchange:"), reach[0] - timedelta(days=14), reach[1] + timedelta(days=730)
+        )
     return Calendar(kind, about.every, about.publish_delay_s, sessions.cast(UTC_DTYPE).alias("event_time"))
 
 
-def exchange_sessions(code: str, start: datetime, end: datetime) -> pl.Series:
-    """Trading days of the exchange *code* from *start* to *end*, each at 00:00 UTC. Raises CalendarError for an unknown code."""
-    import exchange_calendars as xcals  # noqa: PLC0415  (pandas and 1 s of import: only datasets with an exchange pay it)
+def list_exchange_sessions(code: str, start: datetime, end: datetime) -> pl.Series:
+    """Trading days of the exchange *code* from *start* to *end*, each at 00:00 UTC.
+
+    Raises CalendarError for an unknown code.
+    """
+    # Pandas and 1 s of import: only datasets with an exchange pay it
+    import exchange_calendars as xcals
 
     try:
         calendar = xcals.get_calendar(code, start=f"{start:%F}", end=f"{end:%F}")
     except xcals.errors.InvalidCalendarName as error:
-        raise CalendarError(f"No exchange {code!r} in exchange_calendars. Known codes start {sorted(xcals.get_calendar_names())[:8]}.") from error
+        raise CalendarError(
+            f"No exchange {code!r} in exchange_calendars. Known codes start"
+            f" {sorted(xcals.get_calendar_names())[:8]}."
+        ) from error
     days = [datetime(d.year, d.month, d.day, tzinfo=UTC) for d in calendar.sessions]
     return pl.Series("event_time", days, dtype=UTC_DTYPE)
 
 
-def step_length(every: str) -> timedelta:
+def parse_step_length(every: str) -> timedelta:
     """Longest length of one step. Months, quarters and years count their longest form."""
-    count, unit = _parse(every)
-    return timedelta(days=count * _DAYS_IN[unit]) if unit in _DAYS_IN else timedelta(seconds=count * _SECONDS_IN[unit])
+    count, unit = _parse_every(every)
+    return (
+        timedelta(days=count * _DAYS_IN[unit])
+        if unit in _DAYS_IN
+        else timedelta(seconds=count * _SECONDS_IN[unit])
+    )
 
 
-def times(every: str, n: int) -> str:
+def format_step_multiple(every: str, n: int) -> str:
     """*n* steps as one duration: 3 times `15m` is `45m`."""
-    count, unit = _parse(every)
+    count, unit = _parse_every(every)
     return f"{count * n}{unit}"
 
 
-def _parse(every: str) -> tuple[int, str]:
+def _parse_every(every: str) -> tuple[int, str]:
     match = re.fullmatch(r"(\d+)(mo|ms|us|[yqwdhms])", every)
     if not match or int(match[1]) < 1:
-        raise CalendarError(f"`about.every` is {every!r}; use a number and a unit, for example `1d`, `1h`, `15m`, `1mo`.")
+        raise CalendarError(
+            f"`about.every` is {every!r}; use a number and a unit, for example `1d`, `1h`, `15m`, `1mo`."
+        )
     return int(match[1]), match[2]

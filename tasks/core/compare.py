@@ -1,9 +1,11 @@
-"""Is one model better than another, and which of many may be the best? On mean losses by cutoff, in order of time.
+"""Is one model better than another, and which of many may be the best?
 
-Which test is for what: the gate decides by the cosine test (tasks/core/cosine.py), which keeps its level on 60 autocorrelated days. The
-Diebold-Mariano test is the field's own, so that figures can be held beside papers'; it has more power and, on short autocorrelated
-samples, a level up to twice the nominal one. Neither may be read for the best of many models: choosing is a look, too. For that there is
-the model confidence set, which holds the best model with the probability that was asked for.
+On mean losses by cutoff, in order of time. Which test is for what: the gate decides by the cosine
+test (tasks/core/cosine.py), which keeps its level on 60 autocorrelated days. The Diebold-Mariano
+test is the field's own, so that figures can be held beside papers'; it has more power and, on short
+autocorrelated samples, a level up to twice the nominal one. Neither may be read for the best of
+many models: choosing is a look, too. For that there is the model confidence set, which holds the
+best model with the probability that was asked for.
 """
 
 from typing import NamedTuple
@@ -16,7 +18,9 @@ LEAST = 8  # cutoffs; fewer say nothing about a long-run variance
 
 
 class DieboldMariano(NamedTuple):
-    """t: mean difference over its standard error, with Harvey's correction. p: one-sided, small when the mean is above 0. lags: of the variance."""
+    """t: mean difference over its standard error, with Harvey's correction. p: one-sided, small
+    when the mean is above 0. lags: of the variance.
+    """
 
     t: float
     p: float
@@ -24,7 +28,11 @@ class DieboldMariano(NamedTuple):
 
 
 class ConfidenceSet(NamedTuple):
-    """p: (M,) of each model; those with p >= alpha are the set. p falls in the order in which models leave. 1 for the last one."""
+    """p: (M,) of each model; those with p >= alpha are the set. p falls in the order in which
+    models leave.
+
+    1 for the last one.
+    """
 
     p: np.ndarray
 
@@ -35,54 +43,69 @@ class ConfidenceSet(NamedTuple):
 
 
 def diebold_mariano(differences: np.ndarray, overlap: int = 1) -> DieboldMariano:
-    """Test of mean(differences) <= 0 against > 0 for loss differences (n,) in order of time: the other model's loss minus ours.
+    """Test of mean(differences) <= 0 against > 0 for loss differences (n,) in order of time: the
+    other model's loss minus ours.
 
-    overlap: how many neighbouring differences share outcomes, the horizon in strides; 1 when none do. The long-run variance is that of
-    Newey & West with a Bartlett kernel over max(overlap - 1, 4 (n / 100)^(2/9)) lags, so it is never negative; t is shrunk for small
-    samples by Harvey's factor and has n - 1 degrees of freedom. Differences without any spread give p = 0 or 1 by their sign, 1 when 0.
+    overlap: how many neighbouring differences share outcomes, the horizon in strides; 1 when none
+    do. The long-run variance is that of Newey & West with a Bartlett kernel over max(overlap - 1, 4
+    (n / 100)^(2/9)) lags, so it is never negative; t is shrunk for small samples by Harvey's factor
+    and has n - 1 degrees of freedom. Differences without any spread give p = 0 or 1 by their sign,
+    1 when 0.
     Raises ScoreInputError for fewer than 8 differences or an overlap that leaves none.
-    Source: Diebold & Mariano 1995, doi:10.1080/07350015.1995.10524599; Newey & West 1987, doi:10.2307/1913610, lags: 1994, doi:10.2307/2297912;
-    Harvey, Leybourne & Newbold 1997, doi:10.1016/S0169-2070(96)00719-4.
+    Source: Diebold & Mariano 1995, doi:10.1080/07350015.1995.10524599; Newey & West 1987,
+    doi:10.2307/1913610, lags: 1994, doi:10.2307/2297912; Harvey, Leybourne & Newbold 1997,
+    doi:10.1016/S0169-2070(96)00719-4.
     """
-    from scipy.special import stdtr  # noqa: PLC0415  (scipy: .2 s that a repeated verdict does not pay)
+    from scipy.special import stdtr
 
     d = np.asarray(differences, dtype=np.float64)
     n = len(d)
     if n < LEAST or not 1 <= overlap < n / 2:
-        raise ScoreInputError(f"Diebold-Mariano needs {LEAST} cutoffs and more than twice the overlap; there are {n} with an overlap of {overlap}.")
+        raise ScoreInputError(
+            f"Diebold-Mariano needs {LEAST} cutoffs and more than twice the overlap; there are {n} with an"
+            f" overlap of {overlap}."
+        )
     lags = min(n - 1, max(overlap - 1, int(4 * (n / 100) ** (2 / 9))))
     mean, centred = float(d.mean()), d - d.mean()
     covariances = np.array([centred[lag:] @ centred[: n - lag] for lag in range(lags + 1)]) / n
     variance = covariances[0] + 2 * np.sum((1 - np.arange(1, lags + 1) / (lags + 1)) * covariances[1:])
     if np.sqrt(max(variance, 0.0)) <= 1e-12 * max(abs(mean), 1e-300):  # rounding of a constant
-        return DieboldMariano(float(np.copysign(np.inf, mean)) if mean else 0.0, 0.0 if mean > 0 else 1.0, lags)
+        return DieboldMariano(
+            float(np.copysign(np.inf, mean)) if mean else 0.0, 0.0 if mean > 0 else 1.0, lags
+        )
     harvey = np.sqrt((n + 1 - 2 * overlap + overlap * (overlap - 1) / n) / n)
     t = float(harvey * mean / np.sqrt(variance / n))
     return DieboldMariano(t, float(stdtr(n - 1, -t)), lags)
 
 
-def block_of(n: int, overlap: int = 1) -> int:
-    """Block for `model_confidence_set` of *n* cutoffs: 2 sqrt(n), so that it outlasts the losses' memory, and at most a quarter of them.
+def compute_block_size(n: int, overlap: int = 1) -> int:
+    """Block for `model_confidence_set` of *n* cutoffs: 2 sqrt(n), so that it outlasts the losses'
+    memory, and at most a quarter of them.
 
-    Measured on four equal models, alpha 10 %: 250 cutoffs with autocorrelation 0, .5, .8 lose one in 8, 9, 13 % of samples at a block
-    of 32, in 9, 14, 29 % at 8 (1,000 cutoffs: 9, 10, 13 % at 32).
+    Measured on four equal models, alpha 10 %: 250 cutoffs with autocorrelation 0, .5, .8 lose one
+    in 8, 9, 13 % of samples at a block of 32, in 9, 14, 29 % at 8 (1,000 cutoffs: 9, 10, 13 % at
+    32).
     """
     return max(1, min(n // 4, max(2 * overlap, round(2 * np.sqrt(n)))))
 
 
 def model_confidence_set(losses: np.ndarray, block: int, seed: int, n_bootstrap: int = 1000) -> ConfidenceSet:
-    """p of each model from mean losses (n, M), n cutoffs in order of time: the models that may be the best, as far as the losses can tell.
+    """p of each model from mean losses (n, M), n cutoffs in order of time: the models that may be
+    the best, as far as the losses can tell.
 
-    As long as equality is refused, the model that is worst beside the others' mean leaves (statistic T_max). The distribution comes from
-    a circular bootstrap of blocks of *block* cutoffs, see `block_of`; each draw is studentised by its own blocks, which keeps the level
-    with few long ones. The same draws serve every round. Raises ScoreInputError for fewer than 8 cutoffs, losses that are not known, or a
-    block longer than half of the sample.
-    Source: Hansen, Lunde & Nason 2011, doi:10.3982/ECTA5771; studentised blocks: Goetze & Kuensch 1996, doi:10.1214/aos/1069362303.
+    As long as equality is refused, the model that is worst beside the others' mean leaves
+    (statistic T_max). The distribution comes from a circular bootstrap of blocks of *block*
+    cutoffs, see `compute_block_size`; each draw is studentised by its own blocks, which keeps the
+    level with few long ones. The same draws serve every round. Raises ScoreInputError for fewer
+    than 8 cutoffs, losses that are not known, or a block longer than half of the sample.
+    Source: Hansen, Lunde & Nason 2011, doi:10.3982/ECTA5771; studentised blocks: Goetze & Kuensch
+    1996, doi:10.1214/aos/1069362303.
     """
     n, n_models = losses.shape
     if n < LEAST or not np.isfinite(losses).all() or not 1 <= block <= n // 2:
         raise ScoreInputError(
-            f"A confidence set needs {LEAST} cutoffs with every loss known, and a block of at most half of them; there are {n}, the block has {block}."
+            f"A confidence set needs {LEAST} cutoffs with every loss known, and a block of at most half of"
+            f" them; there are {n}, the block has {block}."
         )
     rng, mean = np.random.default_rng(seed), losses.mean(axis=0)
     sums = np.cumsum(np.vstack([np.zeros(n_models), losses - mean, (losses - mean)[: block - 1]]), axis=0)
@@ -90,7 +113,7 @@ def model_confidence_set(losses: np.ndarray, block: int, seed: int, n_bootstrap:
     drawn = rng.integers(0, n, (n_bootstrap, round(n / block)))
     p, left, highest = np.ones(n_models), np.arange(n_models), 0.0
     while len(left) > 1:
-        t, t_drawn = _t_max(mean[left], blocks[:, left], drawn)
+        t, t_drawn = _compute_t_max(mean[left], blocks[:, left], drawn)
         highest = max(highest, float(np.mean(t_drawn >= t.max())))
         worst = int(np.argmax(t))
         p[left[worst]] = highest
@@ -98,9 +121,12 @@ def model_confidence_set(losses: np.ndarray, block: int, seed: int, n_bootstrap:
     return ConfidenceSet(p)
 
 
-def _t_max(mean: np.ndarray, blocks: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How far each model (M,) is above the mean of all, in standard errors; and the highest such figure of each draw (n_bootstrap,)."""
-    n_blocks, least = drawn.shape[1], 1e-12 * np.abs(mean).max()  # below it are models that are one and the same
+def _compute_t_max(mean: np.ndarray, blocks: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far each model (M,) is above the mean of all, in standard errors; and the highest such
+    figure of each draw (n_bootstrap,).
+    """
+    # Below it are models that are one and the same
+    n_blocks, least = drawn.shape[1], 1e-12 * np.abs(mean).max()
     around = blocks - blocks.mean(axis=1, keepdims=True)
     parts = around[drawn]
     error, means = np.sqrt(np.square(around).mean(axis=0) / n_blocks), parts.mean(axis=1)

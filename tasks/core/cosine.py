@@ -6,28 +6,33 @@ import numpy as np
 
 
 class CosineTest(NamedTuple):
-    """t: mean over its standard error. p: one-sided, small when the mean is above 0. n_terms: cosine weights, which are t's degrees of freedom."""
+    """t: mean over its standard error. p: one-sided, small when the mean is above 0. n_terms:
+    cosine weights, which are t's degrees of freedom.
+    """
 
     t: float
     p: float
     n_terms: int
 
 
-def cosine_test(differences: np.ndarray) -> CosineTest:
+def compute_cosine_test(differences: np.ndarray) -> CosineTest:
     """Test of mean(differences) <= 0 against > 0, for differences (n,) in order of time, n >= 2.
 
-    The long-run variance is the mean square of the first B = .41 n^(2/3) cosine coefficients, and t has B degrees of freedom, which
-    keeps the level near 5 % at n = 60 up to an autocorrelation of .7, where Newey-West is at 12 %. Differences without any spread give
-    p = 0 or 1 by their sign, and 1 when they are 0.
+    The long-run variance is the mean square of the first B = .41 n^(2/3) cosine coefficients, and t
+    has B degrees of freedom, which keeps the level near 5 % at n = 60 up to an autocorrelation of
+    .7, where Newey-West is at 12 %. Differences without any spread give p = 0 or 1 by their sign,
+    and 1 when they are 0.
     Source: Lazarus, Lewis, Stock & Watson 2018, doi:10.1080/07350015.2018.1506926.
     """
-    t, p, n_terms = cosine_tests(np.asarray(differences, dtype=np.float64)[None, :])
+    t, p, n_terms = compute_cosine_tests(np.asarray(differences, dtype=np.float64)[None, :])
     return CosineTest(float(t[0]), float(p[0]), n_terms)
 
 
-def cosine_tests(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """The same for many series at once, (m, n): t (m,), p (m,) and the common number of cosine terms."""
-    from scipy.special import stdtr  # noqa: PLC0415  (scipy: .2 s that a repeated verdict does not pay)
+def compute_cosine_tests(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """The same for many series at once, (m, n): t (m,), p (m,) and the common number of cosine
+    terms.
+    """
+    from scipy.special import stdtr
 
     n = differences.shape[1]
     n_terms = max(1, int(0.41 * n ** (2 / 3)))

@@ -1,4 +1,7 @@
-"""Errors, split by who has to act. Each message names the thing, the fact, the rule and the next move."""
+"""Errors, split by who has to act.
+
+Each message names the thing, the fact, the rule and the next move.
+"""
 
 
 class TidemillError(Exception):
@@ -14,7 +17,9 @@ class SettingsError(TidemillError):
 
 
 class SourceError(TidemillError):
-    """A file, table or stream cannot be read as the dataset's entry says; names file and row where there is one."""
+    """A file, table or stream cannot be read as the dataset's entry says; names file and row
+    where there is one.
+    """
 
 
 class FrameError(TidemillError):
@@ -34,7 +39,9 @@ class FeatureInputError(TidemillError):
 
 
 class LeakError(TidemillError):
-    """A feature knows what could not be known at its cutoff, or nobody has looked whether it does."""
+    """A feature knows what could not be known at its cutoff, or nobody has looked whether it
+    does.
+    """
 
 
 class FoldError(TidemillError):
@@ -58,7 +65,9 @@ class StageError(TidemillError):
 
 
 class FeedError(TidemillError):
-    """The feed cannot go on as it is configured: a topic, a table, an offset or a schema is not what it should be."""
+    """The feed cannot go on as it is configured: a topic, a table, an offset or a schema is not
+    what it should be.
+    """
 
 
 class TopicMissingError(FeedError):
@@ -74,8 +83,12 @@ class TopicMissingError(FeedError):
         return TopicMissingError, (self.address, self.topic)
 
 
-class MarkMovedError(FeedError):
-    """Another writer has read on; what is held must be forgotten and read again from the table's mark. Nothing was written."""
+class OffsetMovedError(FeedError):
+    """Another writer has read on; what is held must be forgotten and read again from the table's
+    mark.
+
+    Nothing was written.
+    """
 
 
 class OffsetLostError(FeedError):
@@ -83,7 +96,10 @@ class OffsetLostError(FeedError):
 
 
 class FencedError(FeedError):
-    """Another process took this one's place in the group of a topic. Nothing that was held was committed."""
+    """Another process took this one's place in the group of a topic.
+
+    Nothing that was held was committed.
+    """
 
 
 class OtherDatasetError(TidemillError):
@@ -92,7 +108,8 @@ class OtherDatasetError(TidemillError):
     def __init__(self, path: str, found: str, current: str) -> None:
         """path: the file. found: the dataset that it is of."""
         super().__init__(
-            f"{path} is of the dataset {found!r}, and the current dataset is {current!r}. A stage reads and changes its own dataset alone. "
-            f"`tidemill run` or `dvc repro` makes the files of {current!r}; `tidemill use {found}` goes back."
+            f"{path} is of the dataset {found!r}, and the current dataset is {current!r}. A stage reads and"
+            f" changes its own dataset alone. `tidemill run` or `dvc repro` makes the files of {current!r};"
+            f" `tidemill use {found}` goes back."
         )
         self.path, self.found, self.current = path, found, current

@@ -1,7 +1,8 @@
-"""One schema per artifact: which columns, which types, which order. The doors check it on the way in and on the way out.
+"""One schema per artifact: which columns, which types, which order.
 
-Every frame is long and sorted by its key. Times are UTC with microseconds; `event_time` is the start of a step,
-`known_at` the moment a value could first be known. A correction is a new row with a later `known_at` (a vintage).
+The doors check it on the way in and on the way out. Every frame is long and sorted by its key.
+Times are UTC with microseconds; `event_time` is the start of a step, `known_at` the moment a value
+could first be known. A correction is a new row with a later `known_at` (a vintage).
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,9 @@ Columns = Mapping[str, pl.DataType | type[pl.DataType]]
 
 @dataclass(frozen=True)
 class FrameSchema:
-    """Columns a frame must have, the key it is sorted by, and the type of any further column (None: no further columns)."""
+    """Columns a frame must have, the key it is sorted by, and the type of any further column
+    (None: no further columns).
+    """
 
     name: str
     columns: Columns
@@ -28,12 +31,17 @@ class FrameSchema:
     optional: Columns = field(default_factory=dict)
 
     def check(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Return *frame* as it is. Raises FrameError that names the column and what was expected of it."""
+        """Return *frame* as it is.
+
+        Raises FrameError that names the column and what was expected of it.
+        """
         known = {**self.columns, **self.optional}
         self._check_complete(frame)
         for column, dtype in frame.schema.items():
             if column in known and dtype != known[column]:
-                raise FrameError(f"{self.name}: column {column!r} is {dtype}, the schema says {known[column]}.")
+                raise FrameError(
+                    f"{self.name}: column {column!r} is {dtype}, the schema says {known[column]}."
+                )
             if column not in known and (self.further is None or dtype not in self.further):
                 raise FrameError(f"{self.name}: column {column!r} ({dtype}) is not part of the schema.")
         unsorted, repeats = self._order(frame)
@@ -44,7 +52,11 @@ class FrameSchema:
         return frame
 
     def _order(self, frame: pl.DataFrame) -> tuple[bool, bool]:
-        """Whether some key lies before that of the row above, nulls first, and whether some key equals it. Column by column: structs take twice the time."""
+        """Whether some key lies before that of the row above, nulls first, and whether some key
+        equals it.
+
+        Column by column: structs take twice the time.
+        """
         back, tie = pl.lit(value=False), pl.lit(value=True)
         for column in self.key:
             key, last = pl.col(column), pl.col(column).shift(1)
@@ -55,7 +67,10 @@ class FrameSchema:
 
     def _check_complete(self, frame: pl.DataFrame) -> None:
         if missing := [c for c in self.columns if c not in frame.columns]:
-            raise FrameError(f"{self.name}: column(s) {missing} are missing; there are {frame.columns}. Rebuild the stage that writes it.")
+            raise FrameError(
+                f"{self.name}: column(s) {missing} are missing; there are {frame.columns}. Rebuild the stage"
+                " that writes it."
+            )
 
     def conform(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Cast the schema's columns, put them first, sort by the key, then check."""
@@ -72,33 +87,61 @@ _KEY: Columns = {"series_id": pl.String, "event_time": UTC, "known_at": UTC}
 SERIES = FrameSchema("series", _KEY, ("series_id", "event_time", "known_at"), further=(pl.Float64,))
 
 # data/raw/repeated.parquet: rows whose key had come before, with the file that brought them again.
-REPEATED = FrameSchema("repeated", {**_KEY, "file": pl.String}, ("series_id", "event_time", "known_at"), further=(pl.Float64,), unique=False)
+REPEATED = FrameSchema(
+    "repeated",
+    {**_KEY, "file": pl.String},
+    ("series_id", "event_time", "known_at"),
+    further=(pl.Float64,),
+    unique=False,
+)
 
 # data/quarantine: the rows that failed, with the rule and the reason.
 QUARANTINE = FrameSchema(
-    "quarantine", {**_KEY, "rule": pl.String, "reason": pl.String}, ("series_id", "event_time", "known_at"), further=(pl.Float64,), unique=False
+    "quarantine",
+    {**_KEY, "rule": pl.String, "reason": pl.String},
+    ("series_id", "event_time", "known_at"),
+    further=(pl.Float64,),
+    unique=False,
 )
 
-# data/features: one row per grid step. y: target in its unit; z: target after its transform; features are float32, null where unknown.
+# data/features: one row per grid step. y: target in its unit; z: target after its transform;
+# features are float32, null where unknown.
 FEATURES = FrameSchema(
-    "features", {**_KEY, "is_gap": pl.Boolean, "y": pl.Float64, "z": pl.Float64}, ("series_id", "event_time"), further=(pl.Float32,)
+    "features",
+    {**_KEY, "is_gap": pl.Boolean, "y": pl.Float64, "z": pl.Float64},
+    ("series_id", "event_time"),
+    further=(pl.Float32,),
 )
 
-# data/features/vintages.parquet: y and z of the rows that a later vintage corrected, as they were known from known_at on. The table has the newest.
-VINTAGES = FrameSchema("vintages", {**_KEY, "y": pl.Float64, "z": pl.Float64}, ("series_id", "event_time", "known_at"))
+# data/features/vintages.parquet: y and z of the rows that a later vintage corrected, as they were
+# known from known_at on. The table has the newest.
+VINTAGES = FrameSchema(
+    "vintages", {**_KEY, "y": pl.Float64, "z": pl.Float64}, ("series_id", "event_time", "known_at")
+)
 
-# data/forecasts/<model> and everything that is served or scored; y_hat, quantiles and y in the target's unit; y null until known.
+# data/forecasts/<model> and everything that is served or scored; y_hat, quantiles and y in the
+# target's unit; y null until known.
 FORECAST = FrameSchema(
     "forecast",
-    {"series_id": pl.String, "cutoff": UTC, "step": pl.Int32, "event_time": UTC, "model": pl.String, "y_hat": pl.Float64},
+    {
+        "series_id": pl.String,
+        "cutoff": UTC,
+        "step": pl.Int32,
+        "event_time": UTC,
+        "model": pl.String,
+        "y_hat": pl.Float64,
+    },
     ("model", "series_id", "cutoff", "step"),
     further=(pl.Float64,),
     optional={"y": pl.Float64},
 )
 
-# A body's history.parquet: out-of-sample forecasts of its ensemble before seen_until, in the space of z; they feed the conformal state.
-# scale: what residuals are divided by, at the origin. z and its known_at are as known at seen_until, null where it was not known yet.
-# regime: whose residuals its interval came from, where regimes are told apart. q_...: the members' own quantiles, where intervals start from them.
+# A body's history.parquet: out-of-sample forecasts of its ensemble before seen_until, in the space
+# of z; they feed the conformal state.
+# scale: what residuals are divided by, at the origin. z and its known_at are as known at
+# seen_until, null where it was not known yet.
+# regime: whose residuals its interval came from, where regimes are told apart. q_...: the members'
+# own quantiles, where intervals start from them.
 # z_hat_<member>: what each member said alone, where weights follow recent losses.
 HISTORY = FrameSchema(
     "history",
@@ -117,7 +160,8 @@ HISTORY = FrameSchema(
     optional={"regime": pl.Int32},
 )
 
-# What the service stores of each answer: the forecast, its id, the wall clock, the release that spoke.
+# What the service stores of each answer: the forecast, its id, the wall clock, the release that
+# spoke.
 SERVED = FrameSchema(
     "served",
     {**FORECAST.columns, "prediction_id": pl.String, "made_at": UTC, "digest": pl.String},
@@ -126,25 +170,30 @@ SERVED = FrameSchema(
 )
 
 
-def quantile_column(quantile: float) -> str:
+def format_quantile_column(quantile: float) -> str:
     """0.1 -> `q_0.1`."""
     return f"q_{quantile:g}"
 
 
-def quantile_columns(quantiles: Iterable[float]) -> list[str]:
+def format_quantile_columns(quantiles: Iterable[float]) -> list[str]:
     """Names of the quantile columns, in the order given."""
-    return [quantile_column(q) for q in quantiles]
+    return [format_quantile_column(q) for q in quantiles]
 
 
-def as_of(frame: pl.DataFrame, at: datetime) -> pl.DataFrame:
-    """What was known at *at*: of each (series_id, event_time) the latest vintage with `known_at` <= *at*; sorted by the key."""
+def select_as_of(frame: pl.DataFrame, at: datetime) -> pl.DataFrame:
+    """What was known at *at*: of each (series_id, event_time) the latest vintage with `known_at`
+    <= *at*; sorted by the key.
+    """
     known = frame.filter(pl.col("known_at") <= at).sort("series_id", "event_time", "known_at")
     return known.unique(subset=["series_id", "event_time"], keep="last", maintain_order=True)
 
 
-def newest_known(frame: pl.DataFrame) -> datetime:
+def get_newest_known_at(frame: pl.DataFrame) -> datetime:
     """The newest `known_at`: the data's own now. Raises FrameError when there are no rows."""
     newest = frame["known_at"].max()
     if not isinstance(newest, datetime):
-        raise FrameError("There are no rows, so nothing is known at any time. Look into data/quarantine, or bring rows with `tidemill use`.")
+        raise FrameError(
+            "There are no rows, so nothing is known at any time. Look into data/quarantine, or bring rows"
+            " with `tidemill use`."
+        )
     return newest

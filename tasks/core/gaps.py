@@ -5,11 +5,16 @@ import polars as pl
 from tasks.core.calendar import Calendar
 from tasks.core.frames import UTC, FrameSchema
 
-GAPS = FrameSchema("gaps", {"series_id": pl.String(), "start": UTC, "end": UTC, "n_steps": pl.Int64()}, ("series_id", "start"))
+GAPS = FrameSchema(
+    "gaps",
+    {"series_id": pl.String(), "start": UTC, "end": UTC, "n_steps": pl.Int64()},
+    ("series_id", "start"),
+)
 
 
 def find_gaps(rows: pl.DataFrame, calendar: Calendar) -> pl.DataFrame:
-    """Runs of steps without a row between the first and the last row of each series: series_id, start, end (both missing), n_steps.
+    """Runs of steps without a row between the first and the last row of each series: series_id,
+    start, end (both missing), n_steps.
 
     rows: event_time rises within each series.
     """
@@ -22,6 +27,6 @@ def find_gaps(rows: pl.DataFrame, calendar: Calendar) -> pl.DataFrame:
     before = pl.col("at").shift().over("series_id")
     holes = steps.with_columns(n_steps=pl.col("at") - before - 1).filter(pl.col("n_steps") > 0)
     start, end = grid.gather(holes["at"] - holes["n_steps"]), grid.gather(holes["at"] - 1)
-    return pl.DataFrame([holes["series_id"], start.alias("start"), end.alias("end"), holes["n_steps"]]).select(
-        pl.col(c).cast(t) for c, t in GAPS.columns.items()
-    )
+    return pl.DataFrame(
+        [holes["series_id"], start.alias("start"), end.alias("end"), holes["n_steps"]]
+    ).select(pl.col(c).cast(t) for c, t in GAPS.columns.items())

@@ -1,4 +1,6 @@
-"""What the leak gate says of a feature table: one verdict, which train and promote ask for and which travels with the release."""
+"""What the leak gate says of a feature table: one verdict, which train and promote ask for and
+which travels with the release.
+"""
 
 from typing import Any
 
@@ -10,11 +12,13 @@ from tasks.core.errors import LeakError
 SHOWN = 3  # findings in an error; all of them stand in leaks.json
 
 
-class Finding(Strict):
+class LeakFinding(Strict):
     """One way in which a feature knows too much.
 
-    rule: which check found it. seen: what stands in the table, allowed: what could be known then (null: nothing), at *cutoff* of *series_id*
-    where the rule speaks of one row. lead_steps: how many steps after the cutoff it knows the target. n_rows: how many of the rows looked at break the rule. says: the same as a sentence, with the next move.
+    rule: which check found it. seen: what stands in the table, allowed: what could be known then
+    (null: nothing), at *cutoff* of *series_id* where the rule speaks of one row. lead_steps: how
+    many steps after the cutoff it knows the target. n_rows: how many of the rows looked at break
+    the rule. says: the same as a sentence, with the next move.
     """
 
     rule: str
@@ -29,33 +33,41 @@ class Finding(Strict):
 
 
 class LeakVerdict(Strict):
-    """leaks.json. schema_hash, table, data_version: what was looked at (hash of the feature schema, of table.parquet, of data/clean/rows.parquet).
+    """leaks.json. schema_hash, table, data_version: what was looked at (hash of the feature schema,
+    of table.parquet, of data/clean/rows.parquet).
 
-    checks: for each rule what was looked at and the bound that held, as plain figures. findings: empty when nothing leaks.
-    leading: each column's strongest agreement with the target later; in leading.json, not here, so that it is in no digest.
+    checks: for each rule what was looked at and the bound that held, as plain figures. findings:
+    empty when nothing leaks.
+    leading: each column's strongest agreement with the target later; in leading.json, not here, so
+    that it is in no digest.
     """
 
     schema_hash: str
     table: str
     data_version: str
     checks: dict[str, Any]
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[LeakFinding, ...] = ()
     leading: tuple[dict[str, Any], ...] = Field(default=(), exclude=True)
 
 
-def refuse_leaks(verdict: LeakVerdict, where: str) -> None:
+def check_leaks(verdict: LeakVerdict, where: str) -> None:
     """Raise LeakError with the first findings; *where* says who refuses."""
     if verdict.findings:
         said = "\n".join(f"  {finding.says}" for finding in verdict.findings[:SHOWN])
         more = f"\n  and {len(verdict.findings) - SHOWN} more" if len(verdict.findings) > SHOWN else ""
-        raise LeakError(f"{where}: the leak gate has {len(verdict.findings)} finding(s). `tidemill leaks` shows all.\n{said}{more}")
+        raise LeakError(
+            f"{where}: the leak gate has {len(verdict.findings)} finding(s). `tidemill leaks` shows"
+            f" all.\n{said}{more}"
+        )
 
 
-def refuse_other(verdict: LeakVerdict, where: str, **found: str) -> None:
-    """Raise LeakError when *verdict* is about something else than what was *found* (hash by field)."""
+def check_verdict_inputs(verdict: LeakVerdict, where: str, **found: str) -> None:
+    """Raise LeakError when *verdict* is about something else than what was *found* (hash by
+    field).
+    """
     for field, here in found.items():
         if (said := getattr(verdict, field)) != here:
             raise LeakError(
-                f"{where}: the leak gate's verdict is about {field} {said[:12]}, but here is {here[:12]}: what it found does not hold for these. "
-                "Run `dvc repro features` and what follows again."
+                f"{where}: the leak gate's verdict is about {field} {said[:12]}, but here is {here[:12]}:"
+                " what it found does not hold for these. Run `dvc repro features` and what follows again."
             )

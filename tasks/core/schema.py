@@ -1,4 +1,7 @@
-"""The feature schema: which columns a model sees, in which order, and which part each plays. Its hash is part of every release."""
+"""The feature schema: which columns a model sees, in which order, and which part each plays.
+
+Its hash is part of every release.
+"""
 
 import hashlib
 import json
@@ -8,11 +11,14 @@ import numpy as np
 
 from tasks.core.about import Strict
 
-SERIES_KEY = ("series_key_high", "series_key_low")  # the columns of the feature kind `series`; together they name a series
+# The columns of the feature kind `series`; together they name a series
+SERIES_KEY = ("series_key_high", "series_key_low")
 
 
-def series_key(series_id: str) -> tuple[int, int]:
-    """The id as two whole numbers below 2^24: the first 48 bits of its BLAKE2b hash, the same on every machine; of 10,000 ids two meet with a chance of 2e-7."""
+def encode_series_id(series_id: str) -> tuple[int, int]:
+    """The id as two whole numbers below 2^24: the first 48 bits of its BLAKE2b hash, the same on
+    every machine; of 10,000 ids two meet with a chance of 2e-7.
+    """
     whole = int.from_bytes(hashlib.blake2b(series_id.encode(), digest_size=6).digest(), "big")
     return whole >> 24, whole & 0xFFFFFF
 
@@ -20,9 +26,11 @@ def series_key(series_id: str) -> tuple[int, int]:
 class FeatureColumn(Strict):
     """One float32 column.
 
-    role: `level` is in the space of z and moves with it (a lag, a mean); `spread` is a distance in that space (a standard
-    deviation); `free` stands for itself (a weekday, a return). lookback_steps: how many steps before the row it reads.
-    code: sha256 of the source of a user's function, so that its name fixes its computation, too; None for the kinds that are ours.
+    role: `level` is in the space of z and moves with it (a lag, a mean); `spread` is a distance in
+    that space (a standard deviation); `free` stands for itself (a weekday, a return).
+    lookback_steps: how many steps before the row it reads.
+    code: sha256 of the source of a user's function, so that its name fixes its computation, too;
+    None for the kinds that are ours.
     """
 
     name: str
@@ -34,9 +42,10 @@ class FeatureColumn(Strict):
 class FeatureSchema(Strict):
     """What a forecaster gets: x is (n, len(columns)) in this order.
 
-    last: the column with the last known z at the origin; a row without it cannot be forecast. seasonal: for each step 1..horizon the
-    column holding z one season before that step's time; empty without a season. scale: the spread column that makes series of
-    different size alike, or None.
+    last: the column with the last known z at the origin; a row without it cannot be forecast.
+    seasonal: for each step 1..horizon the column holding z one season before that step's time;
+    empty without a season. scale: the spread column that makes series of different size alike, or
+    None.
     """
 
     columns: tuple[FeatureColumn, ...]
@@ -53,18 +62,26 @@ class FeatureSchema(Strict):
 
     @property
     def lookback_steps(self) -> int:
-        """Steps before a row that all features together read; the tail of exactly that length gives the batch's numbers."""
+        """Steps before a row that all features together read; the tail of exactly that length
+        gives the batch's numbers.
+        """
         return max(c.lookback_steps for c in self.columns)
 
     @property
     def hash(self) -> str:
-        """sha256 over the canonical JSON; `code` counts only where there is some, so releases older than it keep their hash."""
+        """sha256 over the canonical JSON; `code` counts only where there is some, so releases
+        older than it keep their hash.
+        """
         said = self.model_dump()
-        said["columns"] = [{k: v for k, v in column.items() if k != "code" or v} for column in said["columns"]]
+        said["columns"] = [
+            {k: v for k, v in column.items() if k != "code" or v} for column in said["columns"]
+        ]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
-    def scales(self, x: np.ndarray) -> np.ndarray:
-        """What residuals are divided by at each row of x (n, F): (n,) float64 of the scale column; 1 without one, or where it is unknown or 0."""
+    def get_scales(self, x: np.ndarray) -> np.ndarray:
+        """What residuals are divided by at each row of x (n, F): (n,) float64 of the scale
+        column; 1 without one, or where it is unknown or 0.
+        """
         if self.scale is None:
             return np.ones(len(x))
         spread = x[:, self.index(self.scale)].astype(np.float64)

@@ -1,7 +1,9 @@
-"""Tables of scores: from forecasts whose y is known to means by series, step, cutoff, year, or whatever column tells parts apart.
+"""Tables of scores: from forecasts whose y is known to means by series, step, cutoff, year, or
+whatever column tells parts apart.
 
-First `elements`: one value for each forecast and score, by the functions of tasks/core/scores.py. Then `mean_scores` over any parts, and
-`skill_table` beside a baseline. The elements are computed once, however many tables are made of them.
+First `elements`: one value for each forecast and score, by the functions of tasks/core/scores.py.
+Then `compute_mean_scores` over any parts, and `build_skill_table` beside a baseline. The elements
+are computed once, however many tables are made of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,15 +14,17 @@ import polars as pl
 
 from tasks.core import scores
 from tasks.core.errors import ScoreInputError
-from tasks.core.frames import quantile_columns
+from tasks.core.frames import format_quantile_columns
 
 Array = np.ndarray
 PAIR = ("series_id", "cutoff", "step")  # what two models' forecasts are compared on
 SCALE_COLUMNS = ("mase_scale", "rmsse_scale")
 
 
-class Part(NamedTuple):
-    """What an element is computed from. y, y_hat: (n,). q_hat: (n, Q) and quantiles (Q,), Q may be 0. mase_scale, rmsse_scale: (n,), NaN where there is none."""
+class ScoreInputs(NamedTuple):
+    """What an element is computed from. y, y_hat: (n,). q_hat: (n, Q) and quantiles (Q,), Q may
+    be 0. mase_scale, rmsse_scale: (n,), NaN where there is none.
+    """
 
     y: Array
     y_hat: Array
@@ -40,17 +44,17 @@ class Part(NamedTuple):
         return scores.interval_score(self.y, self.q_hat[:, 0], self.q_hat[:, -1], self.level)
 
 
-def _inside(p: Part) -> Array:
+def _compute_coverage(p: ScoreInputs) -> Array:
     low, high = p.q_hat[:, 0], p.q_hat[:, -1]
     return np.where(np.isfinite(low) & np.isfinite(high), (p.y >= low) & (p.y <= high), np.nan)
 
 
-def _pinball(p: Part) -> Array:
+def _compute_pinball(p: ScoreInputs) -> Array:
     out: Array = np.mean([scores.pinball(p.y, p.q_hat[:, i], q) for i, q in enumerate(p.quantiles)], axis=0)
     return out
 
 
-_POINT: dict[str, Callable[[Part], Array]] = {
+_POINT: dict[str, Callable[[ScoreInputs], Array]] = {
     "mae": lambda p: scores.absolute_error(p.y, p.y_hat),
     "rmse": lambda p: scores.squared_error(p.y, p.y_hat),
     "bias": lambda p: p.y_hat - p.y,
@@ -58,14 +62,14 @@ _POINT: dict[str, Callable[[Part], Array]] = {
     "mape_pct": lambda p: scores.absolute_percentage_error(p.y, p.y_hat),
     "qlike": lambda p: scores.qlike(p.y, p.y_hat),
 }
-_INTERVAL: dict[str, Callable[[Part], Array]] = {
-    "coverage_frac": _inside,
+_INTERVAL: dict[str, Callable[[ScoreInputs], Array]] = {
+    "coverage_frac": _compute_coverage,
     "width": lambda p: p.q_hat[:, -1] - p.q_hat[:, 0],
-    "pinball": _pinball,
+    "pinball": _compute_pinball,
     "crps": lambda p: scores.crps_from_quantiles(p.y, p.q_hat, p.quantiles),
     "interval_score": lambda p: p.interval_score,
 }
-_SCALED: dict[str, Callable[[Part], Array]] = {
+_SCALED: dict[str, Callable[[ScoreInputs], Array]] = {
     "mase": lambda p: scores.absolute_error(p.y, p.y_hat) / p.mase_scale,
     "rmsse": lambda p: scores.squared_error(p.y, p.y_hat) / np.square(p.rmsse_scale),
     "msis": lambda p: p.interval_score / p.mase_scale,
@@ -75,89 +79,130 @@ INTERVAL_SCORES = tuple(_INTERVAL)
 SCORES = (*_POINT, *_INTERVAL, *_SCALED)
 
 
-def series_scales(history: pl.DataFrame, season_steps: int) -> pl.DataFrame:
-    """series_id, mase_scale, rmsse_scale from the training part: series_id, event_time, y, a row for each step of the grid, null in gaps.
+def compute_series_scales(history: pl.DataFrame, season_steps: int) -> pl.DataFrame:
+    """series_id, mase_scale, rmsse_scale from the training part: series_id, event_time, y, a row
+    for each step of the grid, null in gaps.
 
-    Null for a series whose scale is undefined (too short, or it repeats exactly): it gets no scaled score, and the others keep theirs.
+    Null for a series whose scale is undefined (too short, or it repeats exactly): it gets no scaled
+    score, and the others keep theirs.
     """
     back = pl.col("y").fill_nan(None).diff(season_steps).over("series_id", order_by="event_time")
-    means = history.select("series_id", back=back).group_by("series_id").agg(pl.col("back").abs().mean(), squared=pl.col("back").pow(2).mean().sqrt())
+    means = (
+        history.select("series_id", back=back)
+        .group_by("series_id")
+        .agg(pl.col("back").abs().mean(), squared=pl.col("back").pow(2).mean().sqrt())
+    )
     defined = pl.col("back") > 0
-    return means.select("series_id", mase_scale=pl.when(defined).then("back"), rmsse_scale=pl.when(defined).then("squared")).sort("series_id")
+    return means.select(
+        "series_id", mase_scale=pl.when(defined).then("back"), rmsse_scale=pl.when(defined).then("squared")
+    ).sort("series_id")
 
 
-def elements(
+def score_elements(
     forecasts: pl.DataFrame,
     wanted: Sequence[str],
     *,
     primary: str | None = None,
     quantiles: Sequence[float] = (),
     scales: pl.DataFrame | None = None,
-    yardstick: scores.Yardstick | None = None,
+    yardstick: scores.ScalingErrors | None = None,
 ) -> pl.DataFrame:
-    """One row for each forecast with known y: what it had, `year` of its cutoff, and a column for each score of *wanted*, null where unknown.
+    """One row for each forecast with known y: what it had, `year` of its cutoff, and a column for
+    each score of *wanted*, null where unknown.
 
-    forecasts: schema FORECAST with y. primary: adds the loss `primary` of that name (tasks.core.scores.primary_loss). quantiles: those of the
-    columns `q_...`, for the scores of intervals. scales: see `series_scales`, for mase, rmsse and msis. yardstick: of a primary score that needs one, in the order of *forecasts*. Raises ScoreInputError for a
+    forecasts: schema FORECAST with y. primary: adds the loss `primary` of that name
+    (tasks.core.scores.compute_primary_loss). quantiles: those of the columns `q_...`, for the
+    scores of intervals. scales: see `compute_series_scales`, for mase, rmsse and msis. yardstick:
+    of a primary score that needs one, in the order of *forecasts*. Raises ScoreInputError for a
     score that there is not, one that lacks its quantiles or scales, and where a score is undefined.
     """
-    _check_there_is(wanted, quantiles, scales)
+    _check_scores(wanted, quantiles, scales)
     is_known = forecasts.select(pl.col("y").is_not_null() & pl.col("y").is_not_nan()).to_series()
     known = forecasts.filter(is_known).with_columns(year=pl.col("cutoff").dt.year())
     if scales is not None:
         known = known.join(scales, on="series_id", how="left", maintain_order="left")
-    part = _part(known, tuple(quantiles), scaled=scales is not None)
+    part = _build_score_inputs(known, tuple(quantiles), scaled=scales is not None)
     computed = {name: (_POINT | _INTERVAL | _SCALED)[name](part) for name in wanted}
     if primary is not None:
-        computed["primary"] = scores.primary_loss(
-            primary, part.y, part.y_hat, yardstick and yardstick._replace(scale=yardstick.scale[is_known.to_numpy()])
+        computed["primary"] = scores.compute_primary_loss(
+            primary,
+            part.y,
+            part.y_hat,
+            yardstick and yardstick._replace(scale=yardstick.scale[is_known.to_numpy()]),
         )
-    return known.drop(SCALE_COLUMNS, strict=False).with_columns(pl.Series(name, values).fill_nan(None) for name, values in computed.items())
+    return known.drop(SCALE_COLUMNS, strict=False).with_columns(
+        pl.Series(name, values).fill_nan(None) for name, values in computed.items()
+    )
 
 
-def mean_scores(scored: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataFrame:
-    """`model`, *by*, n, and each score of `elements` as the mean over its known elements; sorted. RMSE and RMSSE are roots of the mean.
+def compute_mean_scores(scored: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataFrame:
+    """`model`, *by*, n, and each score of `elements` as the mean over its known elements; sorted.
 
-    by: any columns, such as series_id, step, cutoff, year. Scaled errors are averaged over forecasts, so a longer series weighs more.
+    RMSE and RMSSE are roots of the mean.
+    by: any columns, such as series_id, step, cutoff, year. Scaled errors are averaged over
+    forecasts, so a longer series weighs more.
     """
     keys, names = ["model", *by], [name for name in (*SCORES, "primary") if name in scored.columns]
     means = [pl.col(name).mean().sqrt() if name in _ROOTED else pl.col(name).mean() for name in names]
     return scored.group_by(keys).agg(pl.len().alias("n"), *means).sort(keys)
 
 
-def skill_table(scored: pl.DataFrame, baseline: str, score: str = "primary", by: Sequence[str] = ()) -> pl.DataFrame:
-    """`model`, *by*, n_shared, skill_frac: 1 - mean of *score* / that of *baseline* on the forecasts that both made, so in the same units.
+def build_skill_table(
+    scored: pl.DataFrame, baseline: str, score: str = "primary", by: Sequence[str] = ()
+) -> pl.DataFrame:
+    """`model`, *by*, n_shared, skill_frac: 1 - mean of *score* / that of *baseline* on the
+    forecasts that both made, so in the same units.
 
-    Null where the baseline makes no error. For rmse and rmsse the roots are compared. Raises ScoreInputError when there is no such baseline or score.
+    Null where the baseline makes no error. For rmse and rmsse the roots are compared. Raises
+    ScoreInputError when there is no such baseline or score.
     """
     if score not in scored.columns or score in ("bias", "coverage_frac", "width"):
-        raise ScoreInputError(f"There is no loss {score!r} to compare; give `elements` one that is least when right, such as 'mae'.")
+        raise ScoreInputError(
+            f"There is no loss {score!r} to compare; give `elements` one that is least when right, such as"
+            " 'mae'."
+        )
     theirs = scored.filter(model=baseline).select(*PAIR, _theirs=score)
     if theirs.is_empty():
-        raise ScoreInputError(f"The baseline {baseline!r} has no known forecast; there are {scored['model'].unique().sort().to_list()}.")
+        raise ScoreInputError(
+            f"The baseline {baseline!r} has no known forecast; there are"
+            f" {scored['model'].unique().sort().to_list()}."
+        )
     keys = ["model", *by]
     means = (
-        scored.join(theirs, on=PAIR).drop_nulls([score, "_theirs"]).group_by(keys).agg(pl.len().alias("n_shared"), pl.col(score, "_theirs").mean())
+        scored.join(theirs, on=PAIR)
+        .drop_nulls([score, "_theirs"])
+        .group_by(keys)
+        .agg(pl.len().alias("n_shared"), pl.col(score, "_theirs").mean())
     )
     ratio = pl.col(score) / pl.col("_theirs")
     skill = 1.0 - (ratio.sqrt() if score in _ROOTED else ratio)
     return means.select(*keys, "n_shared", skill_frac=pl.when(pl.col("_theirs") > 0).then(skill)).sort(keys)
 
 
-def _part(known: pl.DataFrame, quantiles: tuple[float, ...], *, scaled: bool) -> Part:
+def _build_score_inputs(known: pl.DataFrame, quantiles: tuple[float, ...], *, scaled: bool) -> ScoreInputs:
     def values(column: str) -> Array:
         return known[column].fill_null(np.nan).to_numpy()
 
-    q_hat = np.column_stack([values(c) for c in quantile_columns(quantiles)]) if quantiles else np.empty((known.height, 0))
+    q_hat = (
+        np.column_stack([values(c) for c in format_quantile_columns(quantiles)])
+        if quantiles
+        else np.empty((known.height, 0))
+    )
     unknown = np.full(known.height, np.nan)
     mase_scale, rmsse_scale = (values(c) if scaled else unknown for c in SCALE_COLUMNS)
-    return Part(values("y"), values("y_hat"), q_hat, quantiles, mase_scale, rmsse_scale)
+    return ScoreInputs(values("y"), values("y_hat"), q_hat, quantiles, mase_scale, rmsse_scale)
 
 
-def _check_there_is(wanted: Sequence[str], quantiles: Sequence[float], scales: pl.DataFrame | None) -> None:
+def _check_scores(wanted: Sequence[str], quantiles: Sequence[float], scales: pl.DataFrame | None) -> None:
     if unknown := [name for name in wanted if name not in SCORES]:
         raise ScoreInputError(f"There is no score {unknown[0]!r}; there are {', '.join(SCORES)}.")
     if not quantiles and (lacking := [name for name in wanted if name in (*_INTERVAL, "msis")]):
-        raise ScoreInputError(f"{lacking[0]} needs quantiles; give those of the forecast's columns q_..., such as (0.1, 0.5, 0.9).")
+        raise ScoreInputError(
+            f"{lacking[0]} needs quantiles; give those of the forecast's columns q_..., such as (0.1, 0.5,"
+            " 0.9)."
+        )
     if scales is None and (lacking := [name for name in wanted if name in _SCALED]):
-        raise ScoreInputError(f"{lacking[0]} needs the scale of each series; make it with `series_scales` from the training part.")
+        raise ScoreInputError(
+            f"{lacking[0]} needs the scale of each series; make it with `compute_series_scales` from the"
+            " training part."
+        )

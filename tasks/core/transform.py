@@ -1,7 +1,10 @@
-"""The space in which models work: z = transform(y). Each transform is one object that goes both ways, in float64, and has its laws in tests/core.
+"""The space in which models work: z = transform(y).
 
-There are `none`, `log`, `log1p` and `box_cox` with the target's `power` (Box & Cox 1964, J. of the Royal Statistical Society B 26(2)). Differences are no transform of y: models learn the distance from
-the last or the seasonal value (`base`), and size is taken out by `features.scale`; both live in tasks/forecasters/parts/preamble.py.
+Each transform is one object that goes both ways, in float64, and has its laws in tests/core. There
+are `none`, `log`, `log1p` and `box_cox` with the target's `power` (Box & Cox 1964, J. of the Royal
+Statistical Society B 26(2)). Differences are no transform of y: models learn the distance from the
+last or the seasonal value (`base`), and size is taken out by `features.scale`; both live in
+tasks/forecasters/parts/preamble.py.
 """
 
 from dataclasses import dataclass
@@ -14,24 +17,28 @@ from tasks.core.about import Target
 
 @dataclass(frozen=True)
 class Transform:
-    """y must lie above *least* (at or above it with *closed*), else z is null. forward, backward: inverse to each other, both rising."""
+    """y must lie above *least* (at or above it with *closed*), else z is null. forward,
+    backward: inverse to each other, both rising.
+    """
 
     least: float
     closed: bool
-    power: float | None = None  # None: the identity; 0: the logarithm of y + shift; else (y^power - 1) / power
+    # None: the identity; 0: the logarithm of y + shift; else (y^power - 1) / power
+    power: float | None = None
     shift: float = 0.0
 
     def forward(self, y: pl.Expr) -> pl.Expr:
         """z of y; null where y is null, not finite, or below the least."""
         usable = y.is_finite() & ((y >= self.least) if self.closed else (y > self.least))
-        return pl.when(usable).then(self._z(y))
+        return pl.when(usable).then(self._transform_values(y))
 
-    def _z(self, y: pl.Expr) -> pl.Expr:
+    def _transform_values(self, y: pl.Expr) -> pl.Expr:
         if self.power is None:
             return y
         if self.power == 0:
             return y.log1p() if self.shift else y.log()
-        half = y.log() * (self.power / 2)  # e^x - 1 = 2 sinh(x/2) e^(x/2): of a small x the difference itself would lose its digits
+        # e^x - 1 = 2 sinh(x/2) e^(x/2): of a small x the difference itself would lose its digits
+        half = y.log() * (self.power / 2)
         return half.sinh() * half.exp() * (2 / self.power)
 
     def backward(self, z: np.ndarray) -> np.ndarray:
@@ -45,26 +52,38 @@ class Transform:
         return out
 
 
-def transform_of(target: Target) -> Transform:
+def build_target_transform(target: Target) -> Transform:
     """The target's transform, with its floor."""
-    least, power, shift = {"none": (-np.inf, None, 0.0), "log": (0.0, 0.0, 0.0), "log1p": (-1.0, 0.0, 1.0), "box_cox": (0.0, target.power, 0.0)}[
-        target.transform
-    ]
+    least, power, shift = {
+        "none": (-np.inf, None, 0.0),
+        "log": (0.0, 0.0, 0.0),
+        "log1p": (-1.0, 0.0, 1.0),
+        "box_cox": (0.0, target.power, 0.0),
+    }[target.transform]
     if target.floor is not None:
         return Transform(target.floor, closed=True, power=power, shift=shift)
     return Transform(least, closed=target.transform == "none", power=power, shift=shift)
 
 
-def to_z(target: Target, column: str = "y") -> pl.Expr:
-    """z of the target *column*; null where y is null, not finite, or below the floor (log and box_cox need y > 0, log1p y > -1)."""
-    return transform_of(target).forward(pl.col(column).cast(pl.Float64))
+def transform_target(target: Target, column: str = "y") -> pl.Expr:
+    """z of the target *column*; null where y is null, not finite, or below the floor (log and
+    box_cox need y > 0, log1p y > -1).
+    """
+    return build_target_transform(target).forward(pl.col(column).cast(pl.Float64))
 
 
-def to_z_array(target: Target, y: np.ndarray) -> np.ndarray:
+def transform_target_array(target: Target, y: np.ndarray) -> np.ndarray:
     """The same for an array of any shape; NaN where undefined."""
-    return pl.DataFrame({"y": np.ravel(y)}).select(to_z(target)).to_series().fill_null(np.nan).to_numpy().reshape(np.shape(y))
+    return (
+        pl.DataFrame({"y": np.ravel(y)})
+        .select(transform_target(target))
+        .to_series()
+        .fill_null(np.nan)
+        .to_numpy()
+        .reshape(np.shape(y))
+    )
 
 
-def from_z(target: Target, z: np.ndarray) -> np.ndarray:
+def inverse_transform_target(target: Target, z: np.ndarray) -> np.ndarray:
     """y of z, in the target's unit."""
-    return transform_of(target).backward(np.asarray(z, dtype=np.float64))
+    return build_target_transform(target).backward(np.asarray(z, dtype=np.float64))

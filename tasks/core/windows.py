@@ -1,8 +1,10 @@
 """Walking forward: cutoffs, folds, and which pairs of origin and step a fold may learn from.
 
-Everything counts in positions on the dataset's grid. The origin of a cutoff is the last step whose value is nominally known by it.
-A pair (origin t, step s) may be used at the cutoff with origin c iff y[t+s] was known by then: known_pos[t+s] <= c - embargo_steps.
-That is the purge. Of a value that was corrected later, the vintage known by then is used. A fold is a refit and the cutoffs it serves.
+Everything counts in positions on the dataset's grid. The origin of a cutoff is the last step whose
+value is nominally known by it. A pair (origin t, step s) may be used at the cutoff with origin c
+iff y[t+s] was known by then: known_pos[t+s] <= c - embargo_steps. That is the purge. Of a value
+that was corrected later, the vintage known by then is used. A fold is a refit and the cutoffs it
+serves.
 """
 
 from collections.abc import Iterator
@@ -24,9 +26,10 @@ _BLOCK_ROWS = 65_536  # rows of the table turned to an array at a time
 class WalkForward(Strict):
     """How to walk.
 
-    n_cutoffs: how many, counted back from the last usable origin. stride_steps: distance between them. refit_every_cutoffs: every k-th
-    refits, in between the last fit predicts with its state moved on. window_steps: sliding window; None expands. min_train_steps:
-    least history before the first cutoff. embargo_steps: distance on top of the purge.
+    n_cutoffs: how many, counted back from the last usable origin. stride_steps: distance between
+    them. refit_every_cutoffs: every k-th refits, in between the last fit predicts with its state
+    moved on. window_steps: sliding window; None expands. min_train_steps: least history before the
+    first cutoff. embargo_steps: distance on top of the purge.
     """
 
     n_cutoffs: Annotated[int, Field(ge=1)]
@@ -38,36 +41,46 @@ class WalkForward(Strict):
 
 
 class Fold(NamedTuple):
-    """One refit as of the origin *fit_at* (grid position), and the origins (m,) it serves, ascending, none before *fit_at*."""
+    """One refit as of the origin *fit_at* (grid position), and the origins (m,) it serves,
+    ascending, none before *fit_at*.
+    """
 
     fit_at: int
     origins: np.ndarray
 
 
-def plan_folds(n_steps: int, last_origin: int, horizon_steps: int, walk: WalkForward) -> list[Fold]:
-    """Folds over a grid of *n_steps*, the last cutoff's origin at *last_origin* (usually the last position before the gate's rows).
+def build_folds(n_steps: int, last_origin: int, horizon_steps: int, walk: WalkForward) -> list[Fold]:
+    """Folds over a grid of *n_steps*, the last cutoff's origin at *last_origin* (usually the last
+    position before the gate's rows).
 
-    Cutoffs are counted back from the last. Refits stand still: every `stride_steps` x `refit_every_cutoffs` steps from the first origin
-    with enough history on, so that a longer history brings new fits and repeats the old ones (docs/decisions/refits-stand-still.md).
-    Raises FoldError when the first cutoff would have fewer than `min_train_steps` steps of usable history.
+    Cutoffs are counted back from the last. Refits stand still: every `stride_steps` x
+    `refit_every_cutoffs` steps from the first origin with enough history on, so that a longer
+    history brings new fits and repeats the old ones (docs/decisions/refits-stand-still.md).
+    Raises FoldError when the first cutoff would have fewer than `min_train_steps` steps of usable
+    history.
     """
     origins = last_origin - walk.stride_steps * np.arange(walk.n_cutoffs - 1, -1, -1)
     needed = walk.min_train_steps + horizon_steps + walk.embargo_steps
     if origins[0] + 1 < needed:
         fitting = (last_origin + 1 - needed) // walk.stride_steps + 1
         way_out = (
-            f"Set `train.n_cutoffs` to at most {fitting}, or `train.min_train_steps` lower." if fitting > 0 else "Set `train.min_train_steps` lower."
+            f"Set `train.n_cutoffs` to at most {fitting}, or `train.min_train_steps` lower."
+            if fitting > 0
+            else "Set `train.min_train_steps` lower."
         )
         raise FoldError(
-            f"{walk.n_cutoffs} cutoffs every {walk.stride_steps} steps need {needed + (walk.n_cutoffs - 1) * walk.stride_steps} steps of history, "
-            f"but there are {last_origin + 1} of {n_steps} before the gate's rows. {way_out}"
+            f"{walk.n_cutoffs} cutoffs every {walk.stride_steps} steps need"
+            f" {needed + (walk.n_cutoffs - 1) * walk.stride_steps} steps of history, but there are"
+            f" {last_origin + 1} of {n_steps} before the gate's rows. {way_out}"
         )
     fit_at = origins - (origins - (needed - 1)) % (walk.stride_steps * walk.refit_every_cutoffs)
     return [Fold(int(at), origins[fit_at == at]) for at in np.unique(fit_at)]
 
 
-class Superseded(NamedTuple):
-    """Values that a later vintage replaced: z (n,), NaN where it was none, of the steps (pos, series), each known to the cutoffs whose origin lies in from_pos..until_pos-1."""
+class SupersededValues(NamedTuple):
+    """Values that a later vintage replaced: z (n,), NaN where it was none, of the steps (pos,
+    series), each known to the cutoffs whose origin lies in from_pos..until_pos-1.
+    """
 
     pos: np.ndarray
     series: np.ndarray
@@ -77,16 +90,17 @@ class Superseded(NamedTuple):
 
 
 _NONE = np.empty(0, dtype=np.int64)
-NOTHING_SUPERSEDED = Superseded(_NONE, _NONE, _NONE, _NONE, np.empty(0))
+NOTHING_SUPERSEDED = SupersededValues(_NONE, _NONE, _NONE, _NONE, np.empty(0))
 
 
 @dataclass(frozen=True)
 class Panel:
     """The feature table as dense arrays, time first, so that a window is a slice and not a copy.
 
-    T grid steps, S series, F features. x: (T, S, F) float32, NaN where unknown. y, z: (T, S) float64, the newest vintage. known_pos: (T, S)
-    the grid position of the first cutoff that knows it, T where never. event_time, cutoff: (T,) of each step and of the cutoff it is the
-    origin of. superseded: what was known of corrected values before.
+    T grid steps, S series, F features. x: (T, S, F) float32, NaN where unknown. y, z: (T, S)
+    float64, the newest vintage. known_pos: (T, S) the grid position of the first cutoff that knows
+    it, T where never. event_time, cutoff: (T,) of each step and of the cutoff it is the origin of.
+    superseded: what was known of corrected values before.
     """
 
     series_ids: tuple[str, ...]
@@ -97,12 +111,13 @@ class Panel:
     z: np.ndarray
     known_pos: np.ndarray
     schema: FeatureSchema
-    superseded: Superseded = NOTHING_SUPERSEDED
+    superseded: SupersededValues = NOTHING_SUPERSEDED
 
-    def targets(self, start: int, stop: int, at: int | None = None, embargo_steps: int = 0) -> np.ndarray:
+    def get_targets(self, start: int, stop: int, at: int | None = None, embargo_steps: int = 0) -> np.ndarray:
         """z of the horizon for origins start..stop-1: (stop-start, S, H) float32.
 
-        With *at* the cutoff's origin, each as that cutoff knew it, *embargo_steps* kept, and NaN where it did not; without, everything there is.
+        With *at* the cutoff's origin, each as that cutoff knew it, *embargo_steps* kept, and NaN
+        where it did not; without, everything there is.
         """
         n_steps, n_series = self.z.shape
         steps = self.schema.horizon_steps
@@ -115,14 +130,18 @@ class Panel:
         return out
 
     def training(self, at: int, walk: WalkForward) -> tuple[np.ndarray, np.ndarray]:
-        """x (n, F) and z (n, H) that the cutoff with origin *at* may learn from; origins without last value or without any target are left out.
+        """x (n, F) and z (n, H) that the cutoff with origin *at* may learn from; origins without
+        last value or without any target are left out.
 
-        Read only: where no row between the first and the last is left out, x is a slice of the panel's.
+        Read only: where no row between the first and the last is left out, x is a slice of the
+        panel's.
         """
         start = 0 if walk.window_steps is None else max(0, at + 1 - walk.window_steps)
         x = self.x[start : at + 1].reshape(-1, self.x.shape[2])
-        z = self.targets(start, at + 1, at, walk.embargo_steps).reshape(len(x), -1)
-        keep = np.flatnonzero(np.isfinite(x[:, self.schema.index(self.schema.last)]) & np.isfinite(z).any(axis=1))
+        z = self.get_targets(start, at + 1, at, walk.embargo_steps).reshape(len(x), -1)
+        keep = np.flatnonzero(
+            np.isfinite(x[:, self.schema.index(self.schema.last)]) & np.isfinite(z).any(axis=1)
+        )
         together = len(keep) > 0 and keep[-1] + 1 - keep[0] == len(keep)
         rows = slice(keep[0], keep[-1] + 1) if together else keep
         x, z = x[rows], z[rows]
@@ -138,23 +157,33 @@ class Panel:
         return z
 
     def at(self, origins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """x (m, F) of all forecastable (origin, series) pairs, and their (m, 2) positions (origin, series)."""
+        """x (m, F) of all forecastable (origin, series) pairs, and their (m, 2) positions
+        (origin, series).
+        """
         x = self.x[origins]
         keep = np.isfinite(x[:, :, self.schema.index(self.schema.last)])
         where = np.argwhere(keep)
         return x[keep], np.column_stack([origins[where[:, 0]], where[:, 1]])
 
 
-def panel_of(features: pl.DataFrame, schema: FeatureSchema, calendar: Calendar, vintages: pl.DataFrame | None = None) -> Panel:
-    """Dense arrays from a feature table (schema FEATURES). Series that start late or end early are NaN outside their span.
+def build_panel(
+    features: pl.DataFrame, schema: FeatureSchema, calendar: Calendar, vintages: pl.DataFrame | None = None
+) -> Panel:
+    """Dense arrays from a feature table (schema FEATURES).
 
+    Series that start late or end early are NaN outside their span.
     vintages: earlier ones of its values (schema VINTAGES); only learning needs them.
     """
     times = features["event_time"].unique().sort()
     grid = calendar.grid(times[0], times[-1])
     ids = tuple(features["series_id"].unique().sort())
-    cutoffs = pl.DataFrame({"event_time": grid}).select(calendar.nominal_known_at())["event_time"].alias("cutoff")
-    rows, cols = (at.search_sorted(features[c]).to_numpy() for at, c in ((grid, "event_time"), (pl.Series(ids), "series_id")))
+    cutoffs = (
+        pl.DataFrame({"event_time": grid}).select(calendar.nominal_known_at())["event_time"].alias("cutoff")
+    )
+    rows, cols = (
+        at.search_sorted(features[c]).to_numpy()
+        for at, c in ((grid, "event_time"), (pl.Series(ids), "series_id"))
+    )
     shape = (len(grid), len(ids))
 
     def dense(values: np.ndarray, dtype: type, fill: float) -> np.ndarray:
@@ -165,25 +194,37 @@ def panel_of(features: pl.DataFrame, schema: FeatureSchema, calendar: Calendar, 
     known = cutoffs.search_sorted(features["known_at"], side="left").to_numpy()
     known = np.where(features["z"].is_null().to_numpy(), len(grid), known)
     x = np.full((*shape, len(schema.names)), np.nan, dtype=np.float32)
-    for part in blocks(features.height, _BLOCK_ROWS):
+    for part in split_blocks(features.height, _BLOCK_ROWS):
         values = features[part].select(pl.col(schema.names).fill_null(float("nan"))).to_numpy()
         x[rows[part], cols[part]] = values
     return Panel(
-        ids, grid, cutoffs, x,
+        ids,
+        grid,
+        cutoffs,
+        x,
         dense(features["y"].fill_null(float("nan")).to_numpy(), np.float64, np.nan),
         dense(features["z"].fill_null(float("nan")).to_numpy(), np.float64, np.nan),
-        dense(known, np.int64, len(grid)), schema,
-        NOTHING_SUPERSEDED if vintages is None or vintages.is_empty() else _superseded(vintages, features, grid, cutoffs, pl.Series(ids)),
-    )  # fmt: skip
+        dense(known, np.int64, len(grid)),
+        schema,
+        NOTHING_SUPERSEDED
+        if vintages is None or vintages.is_empty()
+        else _find_superseded(vintages, features, grid, cutoffs, pl.Series(ids)),
+    )
 
 
-def _superseded(vintages: pl.DataFrame, features: pl.DataFrame, grid: pl.Series, cutoffs: pl.Series, ids: pl.Series) -> Superseded:
-    """Each of *vintages* is known until the next one of its step is, the last until that of *features*."""
+def _find_superseded(
+    vintages: pl.DataFrame, features: pl.DataFrame, grid: pl.Series, cutoffs: pl.Series, ids: pl.Series
+) -> SupersededValues:
+    """Each of *vintages* is known until the next one of its step is, the last until that of
+    *features*.
+    """
     step = ["series_id", "event_time"]
-    newest = features.select(*step, "known_at", z=pl.lit(None, dtype=pl.Float64), old=False).join(vintages, on=step, how="semi")
+    newest = features.select(*step, "known_at", z=pl.lit(None, dtype=pl.Float64), old=False).join(
+        vintages, on=step, how="semi"
+    )
     line = pl.concat([vintages.select(*step, "known_at", "z", old=True), newest]).sort(*step, "known_at")
     old = line.with_columns(until=pl.col("known_at").shift(-1)).filter("old")
-    return Superseded(
+    return SupersededValues(
         grid.search_sorted(old["event_time"]).to_numpy().astype(np.int64),
         ids.search_sorted(old["series_id"]).to_numpy().astype(np.int64),
         cutoffs.search_sorted(old["known_at"]).to_numpy().astype(np.int64),
@@ -192,7 +233,9 @@ def _superseded(vintages: pl.DataFrame, features: pl.DataFrame, grid: pl.Series,
     )
 
 
-def blocks(n: int, size: int) -> Iterator[slice]:
-    """Slices that cover range(n), each at most *size* long: bounds the memory of a long prediction."""
+def split_blocks(n: int, size: int) -> Iterator[slice]:
+    """Slices that cover range(n), each at most *size* long: bounds the memory of a long
+    prediction.
+    """
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))

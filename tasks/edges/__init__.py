@@ -1,1 +1,3 @@
-"""The only modules that touch the world: params, settings, artifacts, processes, the feed, the registry."""
+"""The only modules that touch the world: params, settings, artifacts, processes, the feed, the
+registry.
+"""

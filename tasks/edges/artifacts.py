@@ -1,4 +1,7 @@
-"""Reading and writing artifacts. Nothing is ever half-written: files appear by rename, after their bytes are on disk."""
+"""Reading and writing artifacts.
+
+Nothing is ever half-written: files appear by rename, after their bytes are on disk.
+"""
 
 import hashlib
 import json
@@ -14,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from tasks.core.about import About
-from tasks.core.calendar import Calendar, calendar_for
+from tasks.core.calendar import Calendar, build_calendar
 from tasks.core.errors import FrameError
 from tasks.core.frames import UTC, FrameSchema
 
@@ -22,14 +25,16 @@ _UNFINISHED = re.compile(r"\..+\.(?P<process>\d+)\.[^.]+(\.old)?")
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary folder beside *path* that takes its place when the block ends well, and vanishes when it does not."""
+def write_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside *path* that takes its place when the block ends well, and
+    vanishes when it does not.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.{os.getpid()}.", dir=path.parent))
     try:
         yield fresh
         fresh.chmod(0o755)
-        _sync(fresh)
+        _sync_folder(fresh)
         if path.exists():
             old = fresh.with_name(fresh.name + ".old")
             path.rename(old)
@@ -41,67 +46,90 @@ def replacing(path: Path) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def sweep(*folders: Path) -> None:
-    """Remove what killed writers left in *folders* and one or two levels below: `.<name>.<process>.<random>` of a process that is gone."""
-    import psutil  # noqa: PLC0415  (the service, which reads artifacts, never sweeps)
+def delete_leftovers(*folders: Path) -> None:
+    """Remove what killed writers left in *folders* and one or two levels below:
+    `.<name>.<process>.<random>` of a process that is gone.
+    """
+    import psutil
 
     for folder in folders:
         for pattern in (".*", "*/.*", "*/*/.*"):
             for left in folder.glob(pattern):
                 named = _UNFINISHED.fullmatch(left.name)
                 if named and not psutil.pid_exists(int(named["process"])):
-                    left.unlink(missing_ok=True) if left.is_file() else shutil.rmtree(left, ignore_errors=True)
+                    (
+                        left.unlink(missing_ok=True)
+                        if left.is_file()
+                        else shutil.rmtree(left, ignore_errors=True)
+                    )
 
 
 def write_frame(path: Path, frame: pl.DataFrame, schema: FrameSchema) -> None:
     """Conform *frame* to *schema* and write it as parquet, by rename."""
-    _replace_file(path, lambda part: schema.conform(frame).write_parquet(part))
+    _write_file(path, lambda part: schema.conform(frame).write_parquet(part))
 
 
 def read_frame(path: Path, schema: FrameSchema) -> pl.DataFrame:
-    """Read a parquet file and check it against *schema*. Raises FrameError that names the stage to run when it is missing."""
+    """Read a parquet file and check it against *schema*.
+
+    Raises FrameError that names the stage to run when it is missing.
+    """
     if not path.exists():
-        raise FrameError(f"{path} is not there. Run the stage that writes it: `dvc repro` builds everything that is missing.")
+        raise FrameError(
+            f"{path} is not there. Run the stage that writes it: `dvc repro` builds everything that is"
+            " missing."
+        )
     return schema.check(pl.read_parquet(path))
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write canonical JSON (sorted keys, two spaces, final newline), by rename."""
-    _replace_file(path, lambda part: part.write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n"))
+    _write_file(
+        path, lambda part: part.write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
+    )
 
 
 def read_json(path: Path) -> Any:
     """Read JSON. Raises FrameError when the file is missing."""
     if not path.exists():
-        raise FrameError(f"{path} is not there. Run the stage that writes it: `dvc repro` builds everything that is missing.")
+        raise FrameError(
+            f"{path} is not there. Run the stage that writes it: `dvc repro` builds everything that is"
+            " missing."
+        )
     return json.loads(path.read_text())
 
 
 def write_text(path: Path, content: str) -> None:
     """Write text, by rename."""
-    _replace_file(path, lambda part: part.write_text(content))
+    _write_file(path, lambda part: part.write_text(content))
 
 
 def read_calendar(folder: Path, about: About) -> Calendar:
-    """The calendar of *about*, with the exchange's sessions that `write_sessions` left in *folder*: no exchange library is needed."""
+    """The calendar of *about*, with the exchange's sessions that `write_sessions` left in
+    *folder*: no exchange library is needed.
+    """
     path = folder / "sessions.parquet"
-    return calendar_for(about, pl.read_parquet(path)["event_time"] if path.exists() else None)
+    return build_calendar(about, pl.read_parquet(path)["event_time"] if path.exists() else None)
 
 
 def write_sessions(folder: Path, calendar: Calendar) -> None:
-    """Keep an exchange's sessions beside what was computed on them; other calendars need no file."""
+    """Keep an exchange's sessions beside what was computed on them; other calendars need no
+    file.
+    """
     if calendar.sessions is not None:
         path = folder / "sessions.parquet"
-        _replace_file(path, lambda part: calendar.sessions.cast(UTC).alias("event_time").to_frame().write_parquet(part))
+        _write_file(
+            path, lambda part: calendar.sessions.cast(UTC).alias("event_time").to_frame().write_parquet(part)
+        )
 
 
-def file_hash(path: Path) -> str:
+def compute_file_hash(path: Path) -> str:
     """sha256 of a file's bytes."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _replace_file(path: Path, write: Any) -> None:
+def _write_file(path: Path, write: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     write(part)
@@ -110,7 +138,7 @@ def _replace_file(path: Path, write: Any) -> None:
     part.replace(path)
 
 
-def _sync(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     for file in folder.rglob("*"):
         if file.is_file():
             with file.open("rb") as handle:

@@ -1,7 +1,8 @@
 """Whose files are in `data/` and `models/`.
 
-A checkout works on one dataset at a time; a change leaves the old one's files until the next run. A decision or a report names its
-dataset; of any other output dvc.lock says with which `dataset` its stage ran last.
+A checkout works on one dataset at a time; a change leaves the old one's files until the next run. A
+decision or a report names its dataset; of any other output dvc.lock says with which `dataset` its
+stage ran last.
 """
 
 import json
@@ -14,8 +15,9 @@ from tasks.core.errors import OtherDatasetError
 from tasks.edges.settings import ROOT
 
 
-def dataset_of(path: str, root: Path = ROOT) -> str | None:
-    """The dataset whose run wrote *path*, None when it is not there or dvc.lock knows no run that wrote it.
+def find_dataset_of_file(path: str, root: Path = ROOT) -> str | None:
+    """The dataset whose run wrote *path*, None when it is not there or dvc.lock knows no run that
+    wrote it.
 
     path: a file or folder below a stage's output, relative to *root*.
     """
@@ -32,16 +34,16 @@ def dataset_of(path: str, root: Path = ROOT) -> str | None:
 
 def is_current(path: str, dataset: str, root: Path = ROOT) -> bool:
     """Whether *path* may be taken for *dataset*'s: no other dataset's run wrote it."""
-    return dataset_of(path, root) in {None, dataset}
+    return find_dataset_of_file(path, root) in {None, dataset}
 
 
 def check_current(path: str, dataset: str, root: Path = ROOT) -> None:
     """Raise OtherDatasetError when the run of another dataset than *dataset* wrote *path*."""
-    if (found := dataset_of(path, root)) not in {None, dataset}:
+    if (found := find_dataset_of_file(path, root)) not in {None, dataset}:
         raise OtherDatasetError(path, str(found), dataset)
 
 
-def read_named(path: Path, dataset: str) -> dict[str, Any]:
+def read_json_of_dataset(path: Path, dataset: str) -> dict[str, Any]:
     """The JSON file *path* when it names *dataset*; empty when it is not there or names another."""
     content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return content if content.get("dataset") == dataset else {}

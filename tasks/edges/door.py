@@ -1,24 +1,29 @@
-"""The door of every stage command: telemetry off, what a killed run left is swept, it dies with its parent, prints one clean message on an error that a person can mend."""
+"""The door of every stage command: telemetry off, what a killed run left is swept, it dies with
+its parent, prints one clean message on an error that a person can mend.
+"""
 
 import sys
 from collections.abc import Callable
 
 from tasks.core.errors import TidemillError
-from tasks.edges.lifeline import die_with_parent
-from tasks.edges.settings import ROOT, settings
+from tasks.edges.lifeline import stop_with_parent
+from tasks.edges.settings import ROOT, read_settings
 
 
-def open_door(main: Callable[[], None]) -> None:
+def run_stage_command(main: Callable[[], None]) -> None:
     """Run a stage's *main* as a DVC command."""
-    from tasks.edges.artifacts import sweep  # noqa: PLC0415  (polars: who only ends by its message need not have it)
+    # polars: who only ends by its message need not have it
+    from tasks.edges.artifacts import delete_leftovers
 
-    die_with_parent()
-    sweep(ROOT / "data", ROOT / "models", settings().home)
-    end_with_message(main)
+    stop_with_parent()
+    delete_leftovers(ROOT / "data", ROOT / "models", read_settings().home)
+    run_or_exit(main)
 
 
-def end_with_message(main: Callable[[], None]) -> None:
-    """Run *main*; an error that a person can mend ends the process with its message alone and exit code 2."""
+def run_or_exit(main: Callable[[], None]) -> None:
+    """Run *main*; an error that a person can mend ends the process with its message alone and
+    exit code 2.
+    """
     try:
         main()
     except TidemillError as error:

@@ -1,7 +1,9 @@
-"""Fits that need not be made again: files named by everything that a fit depends on, in TIDEMILL_HOME/fits, bounded in size.
+"""Fits that need not be made again: files named by everything that a fit depends on, in
+TIDEMILL_HOME/fits, bounded in size.
 
-A training that was killed goes on where it was, and a longer history adds only its new folds. Entries are zip archives, which carry
-checksums: one that is damaged is no entry. They appear by rename; the oldest used go first.
+A training that was killed goes on where it was, and a longer history adds only its new folds.
+Entries are zip archives, which carry checksums: one that is damaged is no entry. They appear by
+rename; the oldest used go first.
 """
 
 import hashlib
@@ -13,12 +15,12 @@ import zipfile
 from functools import cache
 from pathlib import Path
 
-from tasks.edges.settings import ROOT, settings
+from tasks.edges.settings import ROOT, read_settings
 
 
-def fetch_fit(key: str) -> bytes | None:
+def read_cached_fit(key: str) -> bytes | None:
     """The entry of *key*, whole, or None."""
-    path = _place(key)
+    path = _get_fit_path(key)
     try:
         content = path.read_bytes()
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -34,22 +36,24 @@ def fetch_fit(key: str) -> bytes | None:
     return content
 
 
-def keep_fit(key: str, archive: bytes) -> None:
+def write_cached_fit(key: str, archive: bytes) -> None:
     """Make *archive* the entry of *key*; nothing when entries are not kept."""
-    if settings().keep_fits_mb <= 0:
+    if read_settings().keep_fits_mb <= 0:
         return
-    path = _place(key)
+    path = _get_fit_path(key)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_bytes(archive)
     part.replace(path)
 
 
-def trim_fits() -> None:
-    """Remove the entries that were used longest ago, until the rest fits into the setting `keep_fits_mb`."""
-    left = settings().keep_fits_mb * 1_000_000
+def delete_old_fits() -> None:
+    """Remove the entries that were used longest ago, until the rest fits into the setting
+    `keep_fits_mb`.
+    """
+    left = read_settings().keep_fits_mb * 1_000_000
     files = []
-    for path in _place("").parent.glob("*.zip"):
+    for path in _get_fit_path("").parent.glob("*.zip"):
         try:
             seen = path.stat()
         except FileNotFoundError:  # another training trims beside us
@@ -62,8 +66,10 @@ def trim_fits() -> None:
 
 
 @cache
-def code_digest() -> str:
-    """sha256 over the code that makes fits and over which libraries, in which versions, on which kind of machine, run it."""
+def compute_code_digest() -> str:
+    """sha256 over the code that makes fits and over which libraries, in which versions, on which
+    kind of machine, run it.
+    """
     hashed = hashlib.sha256(f"{platform.python_version()} {platform.machine()}".encode())
     for package in ("core", "forecasters", "train"):
         for path in sorted((ROOT / "tasks" / package).rglob("*.py")):
@@ -73,5 +79,5 @@ def code_digest() -> str:
     return hashed.hexdigest()
 
 
-def _place(key: str) -> Path:
-    return settings().home / "fits" / f"{key}.zip"
+def _get_fit_path(key: str) -> Path:
+    return read_settings().home / "fits" / f"{key}.zip"

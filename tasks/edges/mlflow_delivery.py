@@ -1,7 +1,9 @@
-"""One process delivers the outbox of `tasks.edges.tracking` with MLflow's own client: `python -m tasks.edges.mlflow_delivery`.
+"""One process delivers the outbox of `tasks.edges.tracking` with MLflow's own client: `python -m
+tasks.edges.mlflow_delivery`.
 
-An address that does not answer, or a kill half-way, leaves the entry for the next delivery, and an entry delivered twice is one run.
-An entry that MLflow refuses for what it holds goes to `<home>/mlflow/refused/` with the reason, so that it stops no other.
+An address that does not answer, or a kill half-way, leaves the entry for the next delivery, and an
+entry delivered twice is one run. An entry that MLflow refuses for what it holds goes to
+`<home>/mlflow/refused/` with the reason, so that it stops no other.
 """
 
 import fcntl
@@ -16,82 +18,106 @@ from pathlib import Path
 from typing import Any
 
 from tasks.edges.artifacts import write_json, write_text
-from tasks.edges.lifeline import die_with_parent
-from tasks.edges.mlflow_names import mlflow_name, mlflow_names, tags_of_long_names
-from tasks.edges.settings import ROOT, set_for_mlflow, settings
-from tasks.edges.tracking import REASON, database_path, failure_path, outbox, pending
+from tasks.edges.lifeline import stop_with_parent
+from tasks.edges.mlflow_names import build_long_name_tags, encode_mlflow_name, encode_mlflow_names
+from tasks.edges.settings import ROOT, apply_mlflow_environment, read_settings
+from tasks.edges.tracking import (
+    REASON,
+    get_database_path,
+    get_failure_path,
+    get_outbox_folder,
+    list_pending_entries,
+)
 
 _BATCH = 900  # MLflow takes 1,000 metrics, 100 params and 100 tags in one call
 _WAIT_S = 120.0  # a first delivery makes the database: 13 s seen on a busy machine
 _MAX_TRIES = 3  # deliveries in which MLflow answers and one entry fails all the same, before it is set aside
 _KEY = "tidemill.entry"
-_KIND = {"mlflow.experimentKind": "custom_model_development"}  # opens as runs with figures; MLflow takes it for a chat application otherwise
+# Opens as runs with figures; MLflow takes it for a chat application otherwise
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
-def _prepare() -> None:
-    """Create or migrate the local database. A new one takes its place by rename when it is whole: MLflow's migrations are no transaction."""
+def _update_database() -> None:
+    """Create or migrate the local database.
+
+    A new one takes its place by rename when it is whole: MLflow's migrations are no transaction.
+    """
     if _is_current():
         return  # another process was faster
-    _home_of_artifacts()
-    from mlflow.store.db.utils import _upgrade_db, create_sqlalchemy_engine_with_retry  # noqa: PLC0415  (9 s; one process pays it)
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415
+    _make_artifacts_folder()
+    # 9 s; one process pays it
+    from mlflow.store.db.utils import _upgrade_db, create_sqlalchemy_engine_with_retry
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    if database_path().exists():
-        _upgrade_db(create_sqlalchemy_engine_with_retry(f"sqlite:///{database_path()}"))
+    if get_database_path().exists():
+        _upgrade_db(create_sqlalchemy_engine_with_retry(f"sqlite:///{get_database_path()}"))
     else:
-        fresh = database_path().with_name(".mlflow.db.part")
+        fresh = get_database_path().with_name(".mlflow.db.part")
         fresh.unlink(missing_ok=True)
-        SqlAlchemyStore(f"sqlite:///{fresh}", str(_artifacts())).engine.dispose()
-        fresh.replace(database_path())
-    write_text(_stamp(), version("mlflow") + "\n")
+        SqlAlchemyStore(f"sqlite:///{fresh}", str(_get_artifacts_folder())).engine.dispose()
+        fresh.replace(get_database_path())
+    write_text(_get_version_path(), version("mlflow") + "\n")
 
 
 def _is_current() -> bool:
-    return database_path().exists() and _stamp().exists() and _stamp().read_text().strip() == version("mlflow")
+    return (
+        get_database_path().exists()
+        and _get_version_path().exists()
+        and _get_version_path().read_text().strip() == version("mlflow")
+    )
 
 
-def _stamp() -> Path:
+def _get_version_path() -> Path:
     """Which MLflow made or migrated the database last."""
-    return database_path().with_name("version")
+    return get_database_path().with_name("version")
 
 
 def publish_runs() -> int:
-    """Deliver the outbox; how many entries went. Without any, mlflow is not imported. A failure is said on stderr and leaves the rest for next time."""
-    before = pending()
+    """Deliver the outbox; how many entries went.
+
+    Without any, mlflow is not imported. A failure is said on stderr and leaves the rest for next
+    time.
+    """
+    before = list_pending_entries()
     if not before:
         return 0
     try:
-        with _alone():
-            n_delivered = _deliver_all(before)
+        with _wait_for_delivery_lock():
+            n_delivered = _publish_entries(before)
     except Exception as error:  # noqa: BLE001  (MLflow is a log: whatever is wrong with it must not stop a stage)
-        _note_failure(before, error)
+        _log_failure(before, error)
         return sum(not folder.exists() for folder in before)
-    failure_path().unlink(missing_ok=True)
+    get_failure_path().unlink(missing_ok=True)
     return n_delivered
 
 
-def _note_failure(tried: Sequence[Path], error: Exception) -> None:
+def _log_failure(tried: Sequence[Path], error: Exception) -> None:
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-    write_text(failure_path(), f"{tried[-1].name}\n{reason}\n")
-    print(f"MLflow at {settings().tracking_uri}: {reason}. {len(pending())} entries wait in {outbox()}.", file=sys.stderr)
+    write_text(get_failure_path(), f"{tried[-1].name}\n{reason}\n")
+    print(
+        f"MLflow at {read_settings().tracking_uri}: {reason}. {len(list_pending_entries())} entries wait in"
+        f" {get_outbox_folder()}.",
+        file=sys.stderr,
+    )
 
 
-def _deliver_all(folders: Sequence[Path]) -> int:
+def _publish_entries(folders: Sequence[Path]) -> int:
     """Deliver each, oldest first; how many went. Raises what keeps entries waiting.
 
-    What MLflow refuses for good is set aside. A failure while MLflow does not answer ends the delivery, so that the order stays. A failure
-    of one entry while MLflow answers lets the others pass, but for later champions of the same dataset: the newest must stay champion.
+    What MLflow refuses for good is set aside. A failure while MLflow does not answer ends the
+    delivery, so that the order stays. A failure of one entry while MLflow answers lets the others
+    pass, but for later champions of the same dataset: the newest must stay champion.
     """
-    if not settings().mlflow_uri:
-        _prepare()
-    client, held, n_delivered = _client(), set[str](), 0
+    if not read_settings().mlflow_uri:
+        _update_database()
+    client, held, n_delivered = _build_client(), set[str](), 0
     failure: Exception | None = None
     client.search_experiments(max_results=1)  # whether it answers at all
     for folder in folders:
-        if not folder.exists() or (dataset := _champion_of(folder)) in held:
+        if not folder.exists() or (dataset := _find_champion_dataset(folder)) in held:
             continue  # another process was faster, or an earlier champion waits
         try:
-            _deliver(client, folder)
+            _publish_entry(client, folder)
             shutil.rmtree(folder)
             n_delivered += 1
         except _WaitsError as error:
@@ -102,7 +128,7 @@ def _deliver_all(folders: Sequence[Path]) -> int:
                 if _count_try(folder) < _MAX_TRIES:
                     failure, held = error, held | ({dataset} if dataset is not None else set())
                     continue
-            _set_aside(folder, error)
+            _write_refused_entry(folder, error)
     if failure is not None:
         raise failure
     return n_delivered
@@ -117,7 +143,7 @@ def _is_permanent(error: Exception) -> bool:
     return getattr(error, "error_code", None) in {"INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST"}
 
 
-def _champion_of(folder: Path) -> str | None:
+def _find_champion_dataset(folder: Path) -> str | None:
     """The dataset whose champion the entry *folder* names; None for any other entry."""
     try:
         entry = json.loads((folder / "entry.json").read_text())
@@ -134,21 +160,29 @@ def _count_try(folder: Path) -> int:
     return n_tries
 
 
-def _set_aside(folder: Path, error: Exception) -> None:
+def _write_refused_entry(folder: Path, error: Exception) -> None:
     reason = f"{type(error).__name__}: {error}"
-    target = outbox().parent / "refused" / folder.name
+    target = get_outbox_folder().parent / "refused" / folder.name
     (folder / "tries.json").unlink(missing_ok=True)
     write_json(folder / REASON, {"reason": reason})
     target.parent.mkdir(exist_ok=True)
     shutil.rmtree(target, ignore_errors=True)
     folder.rename(target)
-    print(f"MLflow refuses the entry {folder.name}: {reason}. It is in {target}; `tidemill doctor` says what to do.", file=sys.stderr)
+    print(
+        f"MLflow refuses the entry {folder.name}: {reason}. It is in {target}; `tidemill doctor` says what"
+        " to do.",
+        file=sys.stderr,
+    )
 
 
 @contextmanager
-def publishing() -> Iterator[None]:
-    """Deliver the outbox beside the block's own work, in a process that ends with this one; what the block adds goes at its end."""
-    child = subprocess.Popen([sys.executable, "-m", "tasks.edges.mlflow_delivery"], cwd=ROOT, stdin=subprocess.PIPE)
+def publish_alongside() -> Iterator[None]:
+    """Deliver the outbox beside the block's own work, in a process that ends with this one; what
+    the block adds goes at its end.
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tasks.edges.mlflow_delivery"], cwd=ROOT, stdin=subprocess.PIPE
+    )
     try:
         yield
     finally:
@@ -156,104 +190,148 @@ def publishing() -> Iterator[None]:
             child.communicate(timeout=_WAIT_S)
         except subprocess.TimeoutExpired:
             child.kill()
-            print(f"MLflow at {settings().tracking_uri} took more than {_WAIT_S:g} s; {len(pending())} entries wait in {outbox()}.", file=sys.stderr)
+            print(
+                f"MLflow at {read_settings().tracking_uri} took more than {_WAIT_S:g} s;"
+                f" {len(list_pending_entries())} entries wait in {get_outbox_folder()}.",
+                file=sys.stderr,
+            )
 
 
-def _deliver(client: Any, folder: Path) -> None:
+def _publish_entry(client: Any, folder: Path) -> None:
     entry = json.loads((folder / "entry.json").read_text())
     if entry["kind"] == "champion":
-        _deliver_champion(client, entry)
+        _publish_champion(client, entry)
     else:
-        _deliver_run(client, entry, folder)
+        _publish_run(client, entry, folder)
 
 
-def _deliver_run(client: Any, entry: Mapping[str, Any], folder: Path) -> None:
-    from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415  (4 s; one process pays it)
+def _publish_run(client: Any, entry: Mapping[str, Any], folder: Path) -> None:
+    from mlflow.entities import Metric, Param, RunTag
 
     ended_ms = int(folder.name.split("-")[0]) // 1_000_000
-    experiment_id = _experiment(client, entry["experiment"])
-    nested = _nested_in(client, experiment_id, entry.get("parent"))
-    run_id, is_open = _run_of(client, experiment_id, entry, folder.name, ended_ms)
+    experiment_id = _get_experiment(client, entry["experiment"])
+    nested = _find_parent_tag(client, experiment_id, entry.get("parent"))
+    run_id, is_open = _find_or_start_run(client, experiment_id, entry, folder.name, ended_ms)
     if not is_open:
         return
-    names = mlflow_names({*entry["params"], *entry["tags"], *(name for name, _, _ in entry["metrics"])})
+    names = encode_mlflow_names(
+        {*entry["params"], *entry["tags"], *(name for name, _, _ in entry["metrics"])}
+    )
     params = [Param(names[k], v) for k, v in entry["params"].items()]
-    tags = [RunTag(k, v) for k, v in ({names[k]: v for k, v in entry["tags"].items()} | nested | tags_of_long_names(names)).items()]
+    tags = [
+        RunTag(k, v)
+        for k, v in (
+            {names[k]: v for k, v in entry["tags"].items()} | nested | build_long_name_tags(names)
+        ).items()
+    ]
     for start in range(0, max(len(params), len(tags), 1), 90):
         client.log_batch(run_id, params=params[start : start + 90], tags=tags[start : start + 90])
     for start in range(0, len(entry["metrics"]), _BATCH):
-        client.log_batch(run_id, metrics=[Metric(names[k], v, ended_ms, step) for k, v, step in entry["metrics"][start : start + _BATCH]])
+        client.log_batch(
+            run_id,
+            metrics=[
+                Metric(names[k], v, ended_ms, step) for k, v, step in entry["metrics"][start : start + _BATCH]
+            ],
+        )
     if (folder / "artifacts").is_dir():
         client.log_artifacts(run_id, str(folder / "artifacts"))
     client.set_terminated(run_id, end_time=ended_ms)
 
 
-def _nested_in(client: Any, experiment_id: str, parent: str | None) -> dict[str, str]:
-    """The tag by which MLflow nests a run in that of the entry *parent*, if it is there. Raises _WaitsError while that entry waits itself."""
-    for run in client.search_runs([experiment_id], filter_string=f"tags.`{_KEY}` = '{parent}'") if parent else ():
+def _find_parent_tag(client: Any, experiment_id: str, parent: str | None) -> dict[str, str]:
+    """The tag by which MLflow nests a run in that of the entry *parent*, if it is there.
+
+    Raises _WaitsError while that entry waits itself.
+    """
+    for run in (
+        client.search_runs([experiment_id], filter_string=f"tags.`{_KEY}` = '{parent}'") if parent else ()
+    ):
         return {"mlflow.parentRunId": run.info.run_id}
-    if parent and (outbox() / parent).exists():
+    if parent and (get_outbox_folder() / parent).exists():
         raise _WaitsError(f"the run {parent}, in which this one is nested, is not delivered yet")
     return {}
 
 
-def _run_of(client: Any, experiment_id: str, entry: Mapping[str, Any], key: str, ended_ms: int) -> tuple[str, bool]:
-    """The run of this entry, begun now or by a delivery that was killed; whether it is still open."""
+def _find_or_start_run(
+    client: Any, experiment_id: str, entry: Mapping[str, Any], key: str, ended_ms: int
+) -> tuple[str, bool]:
+    """The run of this entry, begun now or by a delivery that was killed; whether it is still
+    open.
+    """
     for run in client.search_runs([experiment_id], filter_string=f"tags.`{_KEY}` = '{key}'"):
         return run.info.run_id, run.info.status == "RUNNING"
-    run = client.create_run(experiment_id, start_time=ended_ms, tags={_KEY: key}, run_name=entry["name"][:250])
+    run = client.create_run(
+        experiment_id, start_time=ended_ms, tags={_KEY: key}, run_name=entry["name"][:250]
+    )
     return run.info.run_id, True
 
 
-def _experiment(client: Any, dataset: str) -> str:
-    name = mlflow_name(dataset)
+def _get_experiment(client: Any, dataset: str) -> str:
+    name = encode_mlflow_name(dataset)
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    return str(client.create_experiment(name, artifact_location=None if settings().mlflow_uri else f"{_artifacts().as_uri()}/{name}", tags=_KIND))
+    return str(
+        client.create_experiment(
+            name,
+            artifact_location=(
+                None if read_settings().mlflow_uri else f"{_get_artifacts_folder().as_uri()}/{name}"
+            ),
+            tags=_KIND,
+        )
+    )
 
 
-def _deliver_champion(client: Any, entry: Mapping[str, Any]) -> None:
-    name, digest = mlflow_name(entry["dataset"]), entry["digest"]
+def _publish_champion(client: Any, entry: Mapping[str, Any]) -> None:
+    name, digest = encode_mlflow_name(entry["dataset"]), entry["digest"]
     if not client.search_registered_models(filter_string=f"name = '{name}'"):
         client.create_registered_model(name)
     versions = client.search_model_versions(f"name = '{name}'")
     found = next((v for v in versions if v.tags.get("tidemill.digest") == digest), None)
-    # A server does not take a path of this machine, and could not read it; the digest names the release all the same.
-    source = f"tidemill:/releases/{digest}" if settings().mlflow_uri.startswith("http") else Path(entry["source"]).as_uri()
-    tags = {mlflow_name(k): v for k, v in entry["tags"].items()}
-    version = found or client.create_model_version(name, source=source, tags=tags, description=f"release {digest}")
+    # A server does not take a path of this machine, and could not read it; the digest names the
+    # release all the same.
+    source = (
+        f"tidemill:/releases/{digest}"
+        if read_settings().mlflow_uri.startswith("http")
+        else Path(entry["source"]).as_uri()
+    )
+    tags = {encode_mlflow_name(k): v for k, v in entry["tags"].items()}
+    version = found or client.create_model_version(
+        name, source=source, tags=tags, description=f"release {digest}"
+    )
     client.set_registered_model_alias(name, "champion", version.version)
 
 
-def _client() -> Any:
-    _home_of_artifacts()
-    from mlflow.tracking import MlflowClient  # noqa: PLC0415  (4 s; one process pays it)
+def _build_client() -> Any:
+    _make_artifacts_folder()
+    from mlflow.tracking import MlflowClient
 
-    return MlflowClient(tracking_uri=settings().tracking_uri, registry_uri=settings().tracking_uri)
+    return MlflowClient(tracking_uri=read_settings().tracking_uri, registry_uri=read_settings().tracking_uri)
 
 
-def _home_of_artifacts() -> None:
-    set_for_mlflow(_artifacts())
-    _artifacts().mkdir(parents=True, exist_ok=True)
+def _make_artifacts_folder() -> None:
+    apply_mlflow_environment(_get_artifacts_folder())
+    _get_artifacts_folder().mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def _wait_for_delivery_lock() -> Iterator[None]:
     """One process at a time migrates the database and delivers."""
-    folder = settings().home / "mlflow"
+    folder = read_settings().home / "mlflow"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
-def _artifacts() -> Path:
-    return settings().home.absolute() / "mlflow" / "artifacts"
+def _get_artifacts_folder() -> Path:
+    return read_settings().home.absolute() / "mlflow" / "artifacts"
 
 
 def main() -> None:
-    """Deliver; when another process started us, once more after it has closed our standard input."""
+    """Deliver; when another process started us, once more after it has closed our standard
+    input.
+    """
     publish_runs()
     if not sys.stdin.isatty():
         sys.stdin.read()
@@ -261,5 +339,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    die_with_parent()
+    stop_with_parent()
     main()

@@ -1,8 +1,9 @@
-"""Names that MLflow takes, and the names that they were: one reversible mapping for all that has a name there.
+"""Names that MLflow takes, and the names that they were: one reversible mapping for all that has a
+name there.
 
-A character that MLflow refuses, or takes only in some places, becomes `_xHHHH_`, its code point in hex, as in ISO 9075-14:
-series `^GSPC` gives the metric `series._x005e_GSPC.mae`. Ordinary names stay as they are. A name that is too long is cut,
-and a tag of the run keeps it whole.
+A character that MLflow refuses, or takes only in some places, becomes `_xHHHH_`, its code point in
+hex, as in ISO 9075-14: series `^GSPC` gives the metric `series._x005e_GSPC.mae`. Ordinary names
+stay as they are. A name that is too long is cut, and a tag of the run keeps it whole.
 """
 
 import hashlib
@@ -13,49 +14,57 @@ from collections.abc import Iterable, Mapping
 MAX_CHARS = 250  # of a metric, parameter or tag; of a registered model it is 256
 TAG_VALUE_CHARS = 8_000
 LONG_NAME = "tidemill.name."  # tag: this and the cut name's hash; its value is the whole name
-# A slash may make a path that is not normal, a colon is refused by a server on Windows, an `_x` would look like an escape.
+# A slash may make a path that is not normal, a colon is refused by a server on Windows, an `_x`
+# would look like an escape.
 _REFUSED = re.compile(r"[^\w.\- ]|_(?=x)|^\.|^ | $")
 _ESCAPED = re.compile(r"_x([0-9a-f]*)_")
 _CUT = re.compile(r"_xh([0-9a-f]{16})_$")
 
 
-def mlflow_name(name: str) -> str:
+def encode_mlflow_name(name: str) -> str:
     """*name* as MLflow takes it; different names stay different. Nothing (`""`) is `_x_`."""
-    return _cut(_escape(name))
+    return _encode_long_text(_encode_refused_chars(name))
 
 
-def mlflow_names(names: Iterable[str]) -> dict[str, str]:
+def encode_mlflow_names(names: Iterable[str]) -> dict[str, str]:
     """MLflow's name of each of *names* in one run.
 
     Of names that differ only in case the capitals are escaped: some databases hold them equal.
     """
-    escaped = {name: _escape(name) for name in names}
+    escaped = {name: _encode_refused_chars(name) for name in names}
     n_equal = Counter(text.lower() for text in escaped.values())
-    return {name: _cut("".join(map(_lower, text)) if n_equal[text.lower()] > 1 else text) for name, text in escaped.items()}
+    return {
+        name: _encode_long_text("".join(map(_encode_capital, text)) if n_equal[text.lower()] > 1 else text)
+        for name, text in escaped.items()
+    }
 
 
-def tags_of_long_names(names: Mapping[str, str]) -> dict[str, str]:
-    """Tags that keep the whole of each name of *names* (as `mlflow_names` gives them) that was cut."""
+def build_long_name_tags(names: Mapping[str, str]) -> dict[str, str]:
+    """Tags that keep the whole of each name of *names* (as `encode_mlflow_names` gives them)
+    that was cut.
+    """
     cut = {_CUT.search(safe): name for name, safe in names.items()}
     return {f"{LONG_NAME}{match[1]}": name[:TAG_VALUE_CHARS] for match, name in cut.items() if match}
 
 
-def original_name(name: str, tags: Mapping[str, str] | None = None) -> str:
-    """The name that MLflow shows as *name*. tags: of its run, where a name that was cut is kept whole."""
+def decode_mlflow_name(name: str, tags: Mapping[str, str] | None = None) -> str:
+    """The name that MLflow shows as *name*. tags: of its run, where a name that was cut is kept
+    whole.
+    """
     if (match := _CUT.search(name)) and (whole := (tags or {}).get(f"{LONG_NAME}{match[1]}")) is not None:
         return whole
     return _ESCAPED.sub(lambda match: chr(int(match[1], 16)) if match[1] else "", name)
 
 
-def _escape(name: str) -> str:
+def _encode_refused_chars(name: str) -> str:
     return _REFUSED.sub(lambda match: f"_x{ord(match[0]):04x}_", name) or "_x_"
 
 
-def _lower(char: str) -> str:
+def _encode_capital(char: str) -> str:
     return f"_x{ord(char):04x}_" if char != char.lower() else char
 
 
-def _cut(text: str) -> str:
+def _encode_long_text(text: str) -> str:
     if len(text) <= MAX_CHARS:
         return text
     mark = f"_xh{hashlib.sha256(text.encode()).hexdigest()[:16]}_"

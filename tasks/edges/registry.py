@@ -1,7 +1,9 @@
-"""The registry: which release of a dataset is champion. Files in home, each changed by rename; MLflow hears of it and is never asked.
+"""The registry: which release of a dataset is champion.
 
-`registry/<dataset>/champion.json` names the champion, `journal.jsonl` beside it keeps every promotion in order, `releases/<digest>/`
-holds the bytes, `rows/<dataset>.parquet` what the service looks back on. Light on imports: the service reads it.
+Files in home, each changed by rename; MLflow hears of it and is never asked.
+`registry/<dataset>/champion.json` names the champion, `journal.jsonl` beside it keeps every
+promotion in order, `releases/<digest>/` holds the bytes, `rows/<dataset>.parquet` what the service
+looks back on. Light on imports: the service reads it.
 """
 
 import fcntl
@@ -19,15 +21,17 @@ from pydantic import ValidationError
 
 from tasks.core.about import Strict
 from tasks.core.errors import ReleaseError
-from tasks.edges.artifacts import file_hash, replacing, write_json
-from tasks.edges.settings import ROOT, settings
+from tasks.edges.artifacts import compute_file_hash, write_folder, write_json
+from tasks.edges.settings import ROOT, read_settings
 from tasks.edges.tracking import log_promotion
 
 MANIFEST = "manifest.json"
 
 
-class Champion(Strict):
-    """The release that answers. path: relative to home. promoted_as_of: newest `known_at` of the data that decided. decision: what promote wrote."""
+class ChampionRecord(Strict):
+    """The release that answers. path: relative to home. promoted_as_of: newest `known_at` of the
+    data that decided. decision: what promote wrote.
+    """
 
     dataset: str
     digest: str
@@ -39,67 +43,87 @@ class Champion(Strict):
     decision: dict[str, Any]
 
 
-def read_champion(dataset: str) -> Champion | None:
+def read_champion(dataset: str) -> ChampionRecord | None:
     """The champion of *dataset*, None before the first promotion.
 
     Raises ReleaseError when its record cannot be read or names another dataset.
     """
-    path = _folder(dataset) / "champion.json"
+    path = _get_dataset_folder(dataset) / "champion.json"
     if not path.exists():
         return None
     try:
-        champion = Champion.model_validate_json(path.read_bytes())
+        champion = ChampionRecord.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise ReleaseError(
-            f"{path} cannot be read: {error.errors()[0]['msg']}. Restore it from the last line of journal.jsonl beside it, or remove it and promote again."
+            f"{path} cannot be read: {error.errors()[0]['msg']}. Restore it from the last line of"
+            " journal.jsonl beside it, or remove it and promote again."
         ) from error
     if champion.dataset != dataset:
-        raise ReleaseError(f"{path} names a champion of {champion.dataset!r}, not of {dataset!r}. Restore it from journal.jsonl beside it.")
+        raise ReleaseError(
+            f"{path} names a champion of {champion.dataset!r}, not of {dataset!r}. Restore it from"
+            " journal.jsonl beside it."
+        )
     return champion
 
 
-def champion_folder(champion: Champion) -> Path:
+def get_champion_folder(champion: ChampionRecord) -> Path:
     """Where the champion's release lies."""
-    return settings().home / champion.path
+    return read_settings().home / champion.path
 
 
-def read_journal(dataset: str) -> list[Champion]:
-    """Every promotion of *dataset*, oldest first. A last line that a kill cut off counts as not written."""
-    path = _folder(dataset) / "journal.jsonl"
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    return [Champion.model_validate_json(line) for line in lines]
+def read_journal(dataset: str) -> list[ChampionRecord]:
+    """Every promotion of *dataset*, oldest first.
 
-
-def apply_promotion(dataset: str, release_folder: Path, decision: Mapping[str, Any]) -> Champion:
-    """Make the sealed release in *release_folder* the champion; *decision* must hold `as_of`. Doing it again changes nothing.
-
-    In order: the bytes are copied, the journal gets its line and MLflow's outbox its entry, champion.json is replaced, old releases go. A kill in between leaves the
-    old champion whole, and the next call ends the work. Raises ReleaseError when the folder has no manifest or is of another dataset.
+    A last line that a kill cut off counts as not written.
     """
-    manifest = _manifest(release_folder)
+    path = _get_dataset_folder(dataset) / "journal.jsonl"
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return [ChampionRecord.model_validate_json(line) for line in lines]
+
+
+def apply_promotion(dataset: str, release_folder: Path, decision: Mapping[str, Any]) -> ChampionRecord:
+    """Make the sealed release in *release_folder* the champion; *decision* must hold `as_of`.
+
+    Doing it again changes nothing. In order: the bytes are copied, the journal gets its line and
+    MLflow's outbox its entry, champion.json is replaced, old releases go. A kill in between leaves
+    the old champion whole, and the next call ends the work. Raises ReleaseError when the folder has
+    no manifest or is of another dataset.
+    """
+    manifest = _read_release_manifest(release_folder)
     if manifest["dataset"] != dataset:
-        raise ReleaseError(f"{release_folder} is a release of {manifest['dataset']!r}, not of {dataset!r}. Promote it in its own checkout.")
-    with _alone(dataset):
+        raise ReleaseError(
+            f"{release_folder} is a release of {manifest['dataset']!r}, not of {dataset!r}. Promote it in its"
+            " own checkout."
+        )
+    with _wait_for_promotion_lock(dataset):
         now = read_champion(dataset)
         if now is not None and now.digest == manifest["digest"]:
             return now
-        journal = _mended_journal(dataset)
-        champion = _champion(dataset, manifest, decision, journal)
-        _copy(release_folder, champion_folder(champion))
+        journal = _read_repaired_journal(dataset)
+        champion = _build_champion(dataset, manifest, decision, journal)
+        _write_release_copy(release_folder, get_champion_folder(champion))
         if not journal or journal[-1].digest != champion.digest:
-            _append(dataset, champion)
-        log_promotion(dataset, champion.digest, champion.version, champion_folder(champion).absolute(), {"tidemill.model": champion.model})
-        write_json(_folder(dataset) / "champion.json", champion.model_dump(mode="json"))
+            _write_journal_line(dataset, champion)
+        log_promotion(
+            dataset,
+            champion.digest,
+            champion.version,
+            get_champion_folder(champion).absolute(),
+            {"tidemill.model": champion.model},
+        )
+        write_json(_get_dataset_folder(dataset) / "champion.json", champion.model_dump(mode="json"))
         _delete_old_releases(dataset, now)
     return champion
 
 
 def publish_rows_file(dataset: str, path: Path) -> None:
-    """Put a parquet file of SERIES rows where the service reads them, by rename, as its bytes stand; without work when they are there already."""
-    target = rows_path(dataset)
+    """Put a parquet file of SERIES rows where the service reads them, by rename, as its bytes
+    stand; without work when they are there already.
+    """
+    target = get_rows_path(dataset)
     if not path.exists():
         raise ReleaseError(f"{path} is not there. `dvc repro validate` writes the clean rows.")
-    if target.exists() and file_hash(target) == file_hash(path):
+    if target.exists() and compute_file_hash(target) == compute_file_hash(path):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
@@ -109,18 +133,20 @@ def publish_rows_file(dataset: str, path: Path) -> None:
     part.replace(target)
 
 
-def rows_path(dataset: str) -> Path:
+def get_rows_path(dataset: str) -> Path:
     """Where the published rows of *dataset* lie."""
-    return settings().home / "rows" / f"{dataset}.parquet"
+    return read_settings().home / "rows" / f"{dataset}.parquet"
 
 
-def _champion(dataset: str, manifest: Mapping[str, Any], decision: Mapping[str, Any], journal: Sequence[Champion]) -> Champion:
+def _build_champion(
+    dataset: str, manifest: Mapping[str, Any], decision: Mapping[str, Any], journal: Sequence[ChampionRecord]
+) -> ChampionRecord:
     digest = str(manifest["digest"])
-    return Champion(
+    return ChampionRecord(
         dataset=dataset,
         digest=digest,
         path=f"releases/{digest}",
-        version=_version(digest, journal),
+        version=_decide_version(digest, journal),
         model=manifest["model"],
         seen_until=manifest["seen_until"],
         promoted_as_of=decision["as_of"],
@@ -128,14 +154,18 @@ def _champion(dataset: str, manifest: Mapping[str, Any], decision: Mapping[str, 
     )
 
 
-def _version(digest: str, journal: Sequence[Champion]) -> str:
-    """1.0.0, 1.1.0, ...: each new digest counts the minor number up; one that comes back keeps its own."""
+def _decide_version(digest: str, journal: Sequence[ChampionRecord]) -> str:
+    """1.0.0, 1.1.0, ...: each new digest counts the minor number up; one that comes back keeps
+    its own.
+    """
     versions = {champion.digest: champion.version for champion in journal}
     return versions.get(digest, f"1.{len(versions)}.0")
 
 
-def _copy(source: Path, target: Path) -> None:
-    """The release without releases nested in it (the baseline travels in models/release, and is another release)."""
+def _write_release_copy(source: Path, target: Path) -> None:
+    """The release without releases nested in it (the baseline travels in models/release, and is
+    another release).
+    """
     if target.exists():
         return  # named by its digest, put there by rename: whole
 
@@ -143,44 +173,47 @@ def _copy(source: Path, target: Path) -> None:
         beside = Path(folder) == source  # the release inside the Bento is part of it
         return {name for name in names if beside and (Path(folder) / name / MANIFEST).exists()}
 
-    with replacing(target) as fresh:
+    with write_folder(target) as fresh:
         shutil.copytree(source, fresh, dirs_exist_ok=True, ignore=nested)
 
 
-def _mended_journal(dataset: str) -> list[Champion]:
-    path = _folder(dataset) / "journal.jsonl"
+def _read_repaired_journal(dataset: str) -> list[ChampionRecord]:
+    path = _get_dataset_folder(dataset) / "journal.jsonl"
     if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
         os.truncate(path, content.rfind(b"\n") + 1)
     return read_journal(dataset)
 
 
-def _append(dataset: str, champion: Champion) -> None:
-    with (_folder(dataset) / "journal.jsonl").open("a") as handle:
+def _write_journal_line(dataset: str, champion: ChampionRecord) -> None:
+    with (_get_dataset_folder(dataset) / "journal.jsonl").open("a") as handle:
         handle.write(json.dumps(champion.model_dump(mode="json"), sort_keys=True) + "\n")
         handle.flush()
         os.fsync(handle.fileno())
 
 
-def _delete_old_releases(dataset: str, former: Champion | None) -> None:
+def _delete_old_releases(dataset: str, former: ChampionRecord | None) -> None:
     """Delete releases of this dataset beyond the newest `keep_releases`.
 
     former: the champion until now. It, its successor and what is in use always stay.
     """
     newest_first = list(dict.fromkeys(champion.digest for champion in reversed(read_journal(dataset))))
-    kept = set(newest_first[: max(settings().keep_releases, 2)]) | ({former.digest} if former else set())
-    folders = [settings().home / "releases" / digest for digest in newest_first if digest not in kept]
+    kept = set(newest_first[: max(read_settings().keep_releases, 2)]) | ({former.digest} if former else set())
+    folders = [read_settings().home / "releases" / digest for digest in newest_first if digest not in kept]
     in_use = _read_references() if (old := [folder for folder in folders if folder.exists()]) else set()
     for folder in old:
         if folder.name not in in_use:
-            leaving = folder.with_name(f".{folder.name}.{os.getpid()}.old")  # so that a kill leaves no half of it
+            # So that a kill leaves no half of it
+            leaving = folder.with_name(f".{folder.name}.{os.getpid()}.old")
             shutil.rmtree(folder.rename(leaving), ignore_errors=True)
 
 
 def _read_references() -> set[str]:
-    """Words of what may name a release: records of home, decisions of the checkout, what processes run."""
-    import psutil  # noqa: PLC0415  (the service, which reads the registry, never deletes)
+    """Words of what may name a release: records of home, decisions of the checkout, what
+    processes run.
+    """
+    import psutil
 
-    home, references = settings().home, [str((settings().release or Path()).resolve())]
+    home, references = read_settings().home, [str((read_settings().release or Path()).resolve())]
     for path in (
         home / "up" / "state.json",
         *home.glob("registry/*/champion.json"),
@@ -194,22 +227,24 @@ def _read_references() -> set[str]:
     return set(re.findall(r"\w+", "\n".join(references)))
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def _read_release_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.exists():
-        raise ReleaseError(f"{folder} has no {MANIFEST}, so it is no sealed release. `dvc repro package` builds one.")
+        raise ReleaseError(
+            f"{folder} has no {MANIFEST}, so it is no sealed release. `dvc repro package` builds one."
+        )
     content: dict[str, Any] = json.loads(path.read_text())
     return content
 
 
 @contextmanager
-def _alone(dataset: str) -> Iterator[None]:
+def _wait_for_promotion_lock(dataset: str) -> Iterator[None]:
     """One promotion of a dataset at a time."""
-    _folder(dataset).mkdir(parents=True, exist_ok=True)
-    with (_folder(dataset) / "lock").open("w") as handle:
+    _get_dataset_folder(dataset).mkdir(parents=True, exist_ok=True)
+    with (_get_dataset_folder(dataset) / "lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
-def _folder(dataset: str) -> Path:
-    return settings().home / "registry" / dataset
+def _get_dataset_folder(dataset: str) -> Path:
+    return read_settings().home / "registry" / dataset

@@ -1,6 +1,7 @@
-"""One stage, run by DVC, in a process group of its own that dies with us. Both doors, laptop and flow, end here.
+"""One stage, run by DVC, in a process group of its own that dies with us.
 
-DVC decides whether the stage must run. One run at a time works in a checkout: a lock file names the process that holds it.
+Both doors, laptop and flow, end here. DVC decides whether the stage must run. One run at a time
+works in a checkout: a lock file names the process that holds it.
 """
 
 import fcntl
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from tasks.core.errors import StageError
 from tasks.edges.params import STAGES, read_models
-from tasks.edges.settings import ROOT, child_environment, settings
+from tasks.edges.settings import ROOT, build_child_environment, read_settings
 
 LOCK_WAIT_S = 900.0  # a whole run on two cores takes a few minutes; longer means that something hangs
 _TAIL_LINES = 40
@@ -38,49 +39,66 @@ class StageResult:
     log: str
 
 
-def run_stage(stage: str, root: Path = ROOT, on_line: Lines | None = None, limit_s: float | None = None) -> StageResult:
+def run_stage(
+    stage: str, root: Path = ROOT, on_line: Lines | None = None, limit_s: float | None = None
+) -> StageResult:
     """Bring *stage* up to date, models of `train` side by side.
 
-    Raises StageError with the stage's last lines when it fails, or takes longer than *limit_s* after the lock was ours; it is ended then.
+    Raises StageError with the stage's last lines when it fails, or takes longer than *limit_s*
+    after the lock was ours; it is ended then.
     """
     if stage not in STAGES:
         raise StageError(f"No stage {stage!r}; there are {', '.join(STAGES)}.")
     started = time.monotonic()
-    with checkout_lock(root, on_line):
+    with wait_for_checkout_lock(root, on_line):
         targets = [f"train@{model}" for model in reversed(read_models(root))] if stage == "train" else [stage]
-        side_by_side = min(settings().jobs, len(targets))
-        workers = settings().workers or max(1, settings().n_workers // side_by_side)
+        side_by_side = min(read_settings().jobs, len(targets))
+        workers = read_settings().workers or max(1, read_settings().n_workers // side_by_side)
         with ThreadPoolExecutor(side_by_side) as pool:
-            results = list(pool.map(lambda target: _reproduce(target, root, on_line, limit_s, workers), targets))
+            results = list(
+                pool.map(lambda target: _run_dvc(target, root, on_line, limit_s, workers), targets)
+            )
     ran = any(ran for ran, _ in results)
     return StageResult(stage, ran, time.monotonic() - started, "\n".join(log for _, log in results))
 
 
-def trim_cache(root: Path = ROOT) -> bool:
-    """Keep DVC's cache within the setting `keep_cache_mb`: beyond it, everything goes that no current artifact needs. Returns whether it did."""
+def delete_unused_cache(root: Path = ROOT) -> bool:
+    """Keep DVC's cache within the setting `keep_cache_mb`: beyond it, everything goes that no
+    current artifact needs.
+
+    Returns whether it did.
+    """
     cache = root / ".dvc" / "cache"
     size = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
-    if size <= settings().keep_cache_mb * 1_000_000:
+    if size <= read_settings().keep_cache_mb * 1_000_000:
         return False
-    with checkout_lock(root):
-        subprocess.run([sys.executable, "-m", "dvc", "gc", "--workspace", "--force", "--quiet"], cwd=root, env=child_environment(), check=True)
+    with wait_for_checkout_lock(root):
+        subprocess.run(
+            [sys.executable, "-m", "dvc", "gc", "--workspace", "--force", "--quiet"],
+            cwd=root,
+            env=build_child_environment(),
+            check=True,
+        )
     return True
 
 
 @contextmanager
-def checkout_lock(root: Path, on_line: Lines | None = None) -> Iterator[None]:
-    """Hold the checkout. Waits for another run and says so; raises StageError with its process id after LOCK_WAIT_S."""
+def wait_for_checkout_lock(root: Path, on_line: Lines | None = None) -> Iterator[None]:
+    """Hold the checkout.
+
+    Waits for another run and says so; raises StageError with its process id after LOCK_WAIT_S.
+    """
     path = root / ".dvc" / "tmp" / "tidemill.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as handle:
-        _wait_for(handle.fileno(), path, on_line)
+        _wait_for_lock(handle.fileno(), path, on_line)
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()
         yield  # the kernel lets go of the lock with the file, also after kill -9
 
 
-def _wait_for(descriptor: int, path: Path, on_line: Lines | None) -> None:
+def _wait_for_lock(descriptor: int, path: Path, on_line: Lines | None) -> None:
     deadline = time.monotonic() + LOCK_WAIT_S
     told = False
     while True:
@@ -90,7 +108,8 @@ def _wait_for(descriptor: int, path: Path, on_line: Lines | None) -> None:
             holder = path.read_text() or "unknown"
             if time.monotonic() > deadline:
                 raise StageError(
-                    f"Another run (process {holder}) has held {path} for {LOCK_WAIT_S:.0f} s. Wait for it or stop it; one run works in a checkout."
+                    f"Another run (process {holder}) has held {path} for {LOCK_WAIT_S:.0f} s. Wait for it or"
+                    " stop it; one run works in a checkout."
                 ) from None
             if on_line and not told:
                 on_line(f"waiting for the run of process {holder} in this checkout")
@@ -100,11 +119,27 @@ def _wait_for(descriptor: int, path: Path, on_line: Lines | None) -> None:
             return
 
 
-def _reproduce(target: str, root: Path, on_line: Lines | None, limit_s: float | None, workers: int) -> tuple[bool, str]:
+def _run_dvc(
+    target: str, root: Path, on_line: Lines | None, limit_s: float | None, workers: int
+) -> tuple[bool, str]:
     python = sys.executable
-    command = [python, "-m", "tasks.edges.lifeline", "--parent", str(os.getpid()), python, "-m", "dvc", "repro", "--single-item", target]
-    environment = child_environment(
-        PATH=f"{Path(python).parent}{os.pathsep}{os.environ.get('PATH', '')}", PYTHONUNBUFFERED="1", TIDEMILL_WORKERS=str(workers)
+    command = [
+        python,
+        "-m",
+        "tasks.edges.lifeline",
+        "--parent",
+        str(os.getpid()),
+        python,
+        "-m",
+        "dvc",
+        "repro",
+        "--single-item",
+        target,
+    ]
+    environment = build_child_environment(
+        PATH=f"{Path(python).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        PYTHONUNBUFFERED="1",
+        TIDEMILL_WORKERS=str(workers),
     )
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     ran = False
@@ -124,7 +159,7 @@ def _reproduce(target: str, root: Path, on_line: Lines | None, limit_s: float | 
 
     def end() -> None:
         over.set()
-        stop_group(child)
+        stop_process_group(child)
 
     alarm = threading.Timer(limit_s or 0.0, end)
     if limit_s:
@@ -137,19 +172,22 @@ def _reproduce(target: str, root: Path, on_line: Lines | None, limit_s: float | 
                 on_line(line.rstrip())
         code = child.wait()
     except BaseException:
-        stop_group(child)
+        stop_process_group(child)
         raise
     finally:
         alarm.cancel()
         output.close()
     if over.is_set():
-        raise StageError(f"Stage {target!r} took longer than its limit of {limit_s:.0f} s and was ended. Its last lines:\n" + "\n".join(tail))
+        raise StageError(
+            f"Stage {target!r} took longer than its limit of {limit_s:.0f} s and was ended. Its last lines:\n"
+            + "\n".join(tail)
+        )
     if code != 0:
         raise StageError(f"Stage {target!r} ended with code {code}. Its last lines:\n" + "\n".join(tail))
     return ran, "\n".join(tail)
 
 
-def stop_group(child: "subprocess.Popen[str]") -> None:
+def stop_process_group(child: "subprocess.Popen[str]") -> None:
     """End a child's whole process group: asked first, then by force."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:

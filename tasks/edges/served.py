@@ -1,8 +1,10 @@
-"""What the service has answered, kept for ever: one row per forecast step, durable before the answer leaves.
+"""What the service has answered, kept for ever: one row per forecast step, durable before the
+answer leaves.
 
-A SQLite file per dataset, `<home>/served/<dataset>.db`, in WAL mode with `synchronous=FULL`: each append is one transaction and one
-fsync (about a millisecond on a local disk), and several processes may append and read at the same time. Quantiles are data, a
-JSON object per row, since releases differ in them.
+A SQLite file per dataset, `<home>/served/<dataset>.db`, in WAL mode with `synchronous=FULL`: each
+append is one transaction and one fsync (about a millisecond on a local disk), and several processes
+may append and read at the same time. Quantiles are data, a JSON object per row, since releases
+differ in them.
 """
 
 import json
@@ -21,7 +23,7 @@ import polars as pl
 from tasks.core.errors import TidemillError
 from tasks.core.frames import SERVED
 from tasks.core.frames import UTC as UTC_DTYPE
-from tasks.edges.settings import settings
+from tasks.edges.settings import read_settings
 
 _FORMAT = 1  # PRAGMA user_version of the file; a change is a new number and a migration
 RESERVE_BYTES = 16_000_000  # 1,000 series of 50 steps with 9 quantiles, 330 bytes a row
@@ -48,8 +50,10 @@ CREATE TABLE IF NOT EXISTS served (
     PRIMARY KEY (prediction_id, series_id, step)
 ) WITHOUT ROWID
 """
-_SELECT = f"SELECT {', '.join(_PLAIN)}, quantiles FROM served WHERE own_history <= ?"  # noqa: S608  (names from the schema)
-# Of an answer that was given several times the last one: SQLite takes the other columns from the row of the maximum.
+# Names from the schema
+_SELECT = f"SELECT {', '.join(_PLAIN)}, quantiles FROM served WHERE own_history <= ?"  # noqa: S608
+# Of an answer that was given several times the last one: SQLite takes the other columns from the
+# row of the maximum.
 _NEWS = f"""
 SELECT {", ".join(_PLAIN)}, quantiles, max(made_at) FROM served WHERE is_news = 1 AND cutoff >= ?
 GROUP BY digest, series_id, cutoff, step
@@ -58,156 +62,197 @@ _COUNTS = """
 SELECT count(*), sum(is_news = 1), sum(own_history = 0 AND is_news = 0), sum(own_history), sum(own_history = 0 AND is_news IS NULL)
 FROM (SELECT prediction_id, own_history, {is_news} FROM served GROUP BY prediction_id)
 """
-# The format stays: a service of an older version, as in the Bento of an older champion, goes on writing into the file.
+# The format stays: a service of an older version, as in the Bento of an older champion, goes on
+# writing into the file.
 _ADDED = ("ALTER TABLE served ADD COLUMN as_of INTEGER", "ALTER TABLE served ADD COLUMN is_news INTEGER")
 _COLUMNS = (*_PLAIN, "quantiles", "own_history", "as_of", "is_news")
-_INSERT = f"INSERT INTO served ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608  (names from the schema)
+# Names from the schema
+_INSERT = f"INSERT INTO served ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
 
 
 class ServedStoreError(TidemillError):
     """Served forecasts cannot be recorded or read, so nothing may be served."""
 
 
-def served_path(dataset: str) -> Path:
+def get_served_path(dataset: str) -> Path:
     """Where the served forecasts of *dataset* are kept."""
-    return settings().home / "served" / f"{dataset}.db"
+    return read_settings().home / "served" / f"{dataset}.db"
 
 
-def append_served(dataset: str, frame: pl.DataFrame, *, own_history: bool = False, as_of: datetime | None = None, wait_s: float = _WAIT_S) -> None:
+def write_served(
+    dataset: str,
+    frame: pl.DataFrame,
+    *,
+    own_history: bool = False,
+    as_of: datetime | None = None,
+    wait_s: float = _WAIT_S,
+) -> None:
     """Record *frame* (SERVED) in one transaction; on return its bytes are on disk.
 
-    own_history: the forecast spoke from rows that the request itself brought; `read_served` leaves such rows out unless asked.
-    as_of: the time that the request asked for; None: it asked for none, so the newest rows answered.
+    own_history: the forecast spoke from rows that the request itself brought; `read_served` leaves
+    such rows out unless asked.
+    as_of: the time that the request asked for; None: it asked for none, so the newest rows
+    answered.
     wait_s: for another process that is writing.
-    Raises FrameError when the frame is not SERVED, ServedStoreError when it cannot be written (an id that is there already too).
+    Raises FrameError when the frame is not SERVED, ServedStoreError when it cannot be written (an
+    id that is there already too).
     """
-    rows = _rows(SERVED.check(frame), own_history=own_history, as_of=as_of)
-    path = served_path(dataset)
-    with _explained(path, _WAY_OUT):
-        connection = _writer(path, wait_s)
+    rows = _build_rows(SERVED.check(frame), own_history=own_history, as_of=as_of)
+    path = get_served_path(dataset)
+    with _convert_store_errors(path, _WAY_OUT):
+        connection = _get_writer(path, wait_s)
         with connection:
             connection.executemany(_INSERT, rows)
 
 
 def check_served(dataset: str, *, wait_s: float = _WAIT_S) -> None:
-    """Raise ServedStoreError when a forecast could not be recorded now: by a synced write and the room left.
+    """Raise ServedStoreError when a forecast could not be recorded now: by a synced write and the
+    room left.
 
     The write sets the file's format to what it is, so the table stays as it was.
     """
-    path = served_path(dataset)
-    with _explained(path, _WAY_OUT):
-        _writer(path, wait_s).execute(f"PRAGMA user_version={_FORMAT}")
-        if (free := shutil.disk_usage(path.parent).free) < RESERVE_BYTES:  # a small write may find some in the log
+    path = get_served_path(dataset)
+    with _convert_store_errors(path, _WAY_OUT):
+        _get_writer(path, wait_s).execute(f"PRAGMA user_version={_FORMAT}")
+        # A small write may find some in the log
+        if (free := shutil.disk_usage(path.parent).free) < RESERVE_BYTES:
             needed = f"a large answer takes up to {RESERVE_BYTES / 1e6:.0f} MB"
             raise OSError(f"{free / 1e6:.1f} MB are free on its disk, and {needed}")
 
 
 def read_served(dataset: str, *, own_history: bool = False) -> pl.DataFrame:
-    """All served forecasts of *dataset* as a SERVED frame, with a column for each quantile that any of them had; empty when none.
+    """All served forecasts of *dataset* as a SERVED frame, with a column for each quantile that any
+    of them had; empty when none.
 
     own_history: also those spoken from rows that a request brought, whose series may be anything.
     Raises ServedStoreError when the file is there and cannot be read.
     """
-    path = served_path(dataset)
+    path = get_served_path(dataset)
     if not path.exists():
-        return _frame([])
-    with _reading(path) as connection:
-        return _frame(connection.execute(_SELECT, [int(own_history)]).fetchall())
+        return _build_frame([])
+    with _open_for_reading(path) as connection:
+        return _build_frame(connection.execute(_SELECT, [int(own_history)]).fetchall())
 
 
 def read_news(dataset: str, since: datetime) -> pl.DataFrame:
-    """Answers from the newest rows at cutoffs from *since* on, each forecast step once, as given last; a SERVED frame.
+    """Answers from the newest rows at cutoffs from *since* on, each forecast step once, as given
+    last; a SERVED frame.
 
-    Those to requests with an `as_of` or an own history are no news. Answers that an older version recorded are left out: nothing says whether a time was asked for.
+    Those to requests with an `as_of` or an own history are no news. Answers that an older version
+    recorded are left out: nothing says whether a time was asked for.
     """
-    path = served_path(dataset)
+    path = get_served_path(dataset)
     if not path.exists():
-        return _frame([])
-    with _reading(path) as connection:
-        found = connection.execute(_NEWS, [_us(since)]).fetchall() if _is_marked(connection) else []
-    return _frame([row[:-1] for row in found])
+        return _build_frame([])
+    with _open_for_reading(path) as connection:
+        found = (
+            connection.execute(_NEWS, [_convert_to_us(since)]).fetchall() if _is_marked(connection) else []
+        )
+    return _build_frame([row[:-1] for row in found])
 
 
 def count_served(dataset: str) -> dict[str, int]:
-    """How many answers there are: n_answers; of these n_news, n_as_of, n_own_history, and n_unmarked of an older version."""
-    names, path = ("n_answers", "n_news", "n_as_of", "n_own_history", "n_unmarked"), served_path(dataset)
+    """How many answers there are: n_answers; of these n_news, n_as_of, n_own_history, and
+    n_unmarked of an older version.
+    """
+    names, path = ("n_answers", "n_news", "n_as_of", "n_own_history", "n_unmarked"), get_served_path(dataset)
     if not path.exists():
         return dict.fromkeys(names, 0)
-    with _reading(path) as connection:
+    with _open_for_reading(path) as connection:
         is_news = "is_news" if _is_marked(connection) else "NULL AS is_news"
         found = connection.execute(_COUNTS.format(is_news=is_news)).fetchone()
     return {name: int(n or 0) for name, n in zip(names, found, strict=True)}
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+def _open_for_reading(path: Path) -> Iterator[sqlite3.Connection]:
     with (
-        _explained(path, "Restore the file from a backup, or move it away and start anew."),
+        _convert_store_errors(path, "Restore the file from a backup, or move it away and start anew."),
         closing(sqlite3.connect(path, timeout=_WAIT_S)) as connection,
     ):
         yield connection
 
 
 def _is_marked(connection: sqlite3.Connection) -> bool:
-    """Whether the table says what was asked for; an older one gets the columns when this version records into it."""
+    """Whether the table says what was asked for; an older one gets the columns when this version
+    records into it.
+    """
     return any(column[1] == "is_news" for column in connection.execute("PRAGMA table_info(served)"))
 
 
-def _us(time: datetime) -> int:
+def _convert_to_us(time: datetime) -> int:
     return int(pl.Series([time], dtype=UTC_DTYPE).to_physical()[0])
 
 
 @contextmanager
-def _explained(path: Path, way_out: str) -> Iterator[None]:
+def _convert_store_errors(path: Path, way_out: str) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
         raise ServedStoreError(f"The store of served forecasts {path} fails: {error}. {way_out}") from error
 
 
-def _rows(frame: pl.DataFrame, *, own_history: bool, as_of: datetime | None) -> list[tuple[object, ...]]:
+def _build_rows(
+    frame: pl.DataFrame, *, own_history: bool, as_of: datetime | None
+) -> list[tuple[object, ...]]:
     names = [c for c in frame.columns if c not in SERVED.columns]
     plain = frame.select(_PLAIN).with_columns(pl.col(_TIMES).dt.epoch("us"))
     quantiles = frame.select(names).to_dicts() if names else [{}] * frame.height
-    asked = (int(own_history), None if as_of is None else _us(as_of), int(not own_history and as_of is None))
-    return [(*row, json.dumps(q, allow_nan=False), *asked) for row, q in zip(plain.iter_rows(), quantiles, strict=True)]
+    asked = (
+        int(own_history),
+        None if as_of is None else _convert_to_us(as_of),
+        int(not own_history and as_of is None),
+    )
+    return [
+        (*row, json.dumps(q, allow_nan=False), *asked)
+        for row, q in zip(plain.iter_rows(), quantiles, strict=True)
+    ]
 
 
-def _frame(found: Sequence[tuple[object, ...]]) -> pl.DataFrame:
+def _build_frame(found: Sequence[tuple[object, ...]]) -> pl.DataFrame:
     dtypes = {**SERVED.columns, **dict.fromkeys(_TIMES, pl.Int64)}
-    plain = pl.DataFrame([row[:-1] for row in found], schema=dtypes, orient="row").with_columns(pl.col(_TIMES).cast(UTC_DTYPE))
+    plain = pl.DataFrame([row[:-1] for row in found], schema=dtypes, orient="row").with_columns(
+        pl.col(_TIMES).cast(UTC_DTYPE)
+    )
     quantiles = [json.loads(str(row[-1])) for row in found]
-    names = sorted({name for row in quantiles for name in row}, key=_level)
-    return SERVED.conform(plain.with_columns(pl.Series(name, [row.get(name) for row in quantiles], dtype=pl.Float64) for name in names))
+    names = sorted({name for row in quantiles for name in row}, key=_parse_level)
+    return SERVED.conform(
+        plain.with_columns(
+            pl.Series(name, [row.get(name) for row in quantiles], dtype=pl.Float64) for name in names
+        )
+    )
 
 
-def _level(name: str) -> float:
+def _parse_level(name: str) -> float:
     return float(name.removeprefix("q_"))
 
 
 _own = threading.local()  # SQLite connections stay in their thread
 
 
-def _writer(path: Path, wait_s: float) -> sqlite3.Connection:
-    """This thread's connection to the file that stands at *path* now; a new one when the file was moved away or the process forked."""
+def _get_writer(path: Path, wait_s: float) -> sqlite3.Connection:
+    """This thread's connection to the file that stands at *path* now; a new one when the file
+    was moved away or the process forked.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     wanted = (os.getpid(), path, path.stat().st_ino if path.exists() else None)
     if getattr(_own, "key", None) != wanted:
-        connection = _open(path, wait_s)
+        connection = _open_connection(path, wait_s)
         _own.connection, _own.key = connection, (os.getpid(), path, path.stat().st_ino)
     found: sqlite3.Connection = _own.connection
     found.execute(f"PRAGMA busy_timeout={int(1000 * wait_s)}")
     return found
 
 
-def _open(path: Path, wait_s: float) -> sqlite3.Connection:
+def _open_connection(path: Path, wait_s: float) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=wait_s)
     try:
-        _into_wal(connection, wait_s)
+        _apply_wal_mode(connection, wait_s)
         connection.execute("PRAGMA synchronous=FULL")
         found = connection.execute("PRAGMA user_version").fetchone()[0]
         if found not in {0, _FORMAT}:
-            raise sqlite3.DatabaseError(f"it has format {found} and this code knows {_FORMAT}")  # noqa: TRY301  (one place explains all of them)
+            # One place explains all of them
+            raise sqlite3.DatabaseError(f"it has format {found} and this code knows {_FORMAT}")  # noqa: TRY301
         if found == 0:
             connection.execute(_TABLE)
             connection.execute(f"PRAGMA user_version={_FORMAT}")
@@ -228,7 +273,7 @@ def _add_columns(connection: sqlite3.Connection) -> None:
     connection.commit()
 
 
-def _into_wal(connection: sqlite3.Connection, wait_s: float) -> None:
+def _apply_wal_mode(connection: sqlite3.Connection, wait_s: float) -> None:
     """Switch to WAL. SQLite does not wait here when two processes meet at a new file, so we do."""
     give_up = time.monotonic() + wait_s
     while True:

@@ -1,6 +1,7 @@
-"""The environment, read in one place: where things are, which ports, which addresses. What changes a result stands in params.yaml instead.
+"""The environment, read in one place: where things are, which ports, which addresses.
 
-Variables start with `TIDEMILL_`, for example `TIDEMILL_HOME`, `TIDEMILL_SERVICE_PORT`. Prefect keeps its own `PREFECT_*` names.
+What changes a result stands in params.yaml instead. Variables start with `TIDEMILL_`, for example
+`TIDEMILL_HOME`, `TIDEMILL_SERVICE_PORT`. Prefect keeps its own `PREFECT_*` names.
 """
 
 import os
@@ -16,7 +17,8 @@ from tasks.core.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Nothing phones home unless somebody asks for it: these are set for every process that we start, unless already set.
+# Nothing phones home unless somebody asks for it: these are set for every process that we start,
+# unless already set.
 TELEMETRY_OFF = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -29,7 +31,10 @@ TELEMETRY_OFF = {
 
 
 class Settings(BaseSettings):
-    """Where things are. Every field is an environment variable of the same name in capitals, prefixed with TIDEMILL_."""
+    """Where things are.
+
+    Every field is an environment variable of the same name in capitals, prefixed with TIDEMILL_.
+    """
 
     model_config = SettingsConfigDict(env_prefix="TIDEMILL_", frozen=True, extra="ignore")
 
@@ -37,20 +42,28 @@ class Settings(BaseSettings):
     mlflow_uri: str = ""  # empty: SQLite in home
     host: str = "127.0.0.1"
     prefect_port: int = 4200
-    prefect_api_url: str = Field(default="", validation_alias="PREFECT_API_URL")  # empty: a server of our own on prefect_port
+    # empty: a server of our own on prefect_port
+    prefect_api_url: str = Field(default="", validation_alias="PREFECT_API_URL")
     mlflow_port: int = 5000
     service_port: int = 3000
-    checkout: Path | None = None  # the service serves the current dataset of the checkout in this folder; `tidemill up` sets it
+    # The service serves the current dataset of the checkout in this folder; `tidemill up` sets it
+    checkout: Path | None = None
     release: Path | None = None  # the service loads this release instead of the champion
     keep_cache_mb: int = 5000  # DVC's cache beyond this loses what no current artifact needs
-    keep_releases: int = 5  # newest releases of a dataset that stay in home; champion, former champion and what is used do
+    # Newest releases of a dataset that stay in home; champion, former champion and what is used do
+    keep_releases: int = 5
     jobs: int = 2  # models trained at the same time; more than 4 trips over DVC's repository lock
-    workers: int = Field(default=0, ge=0)  # fits of one model made at the same time; 0: as many as there are cores, shared among the jobs of a flow
+    # Fits of one model made at the same time; 0: as many as there are cores, shared among the jobs
+    # of a flow
+    workers: int = Field(default=0, ge=0)
     dask_address: str = ""  # fits are made by the Dask cluster whose scheduler is there, tcp://host:port
-    search_storage: str = ""  # database that keeps the trials of a search, postgresql+psycopg://...; empty: a journal file in home
+    # Database that keeps the trials of a search, postgresql+psycopg://...; empty: a journal file in
+    # home
+    search_storage: str = ""
     kafka: str = ""  # brokers, host:port,host:port; empty: the one of `tidemill up --kafka` on kafka_port
     kafka_port: int = 9092
-    kafka_options: dict[str, str] = Field(default_factory=dict)  # more settings of the Kafka client as JSON: security.protocol, sasl.username, ...
+    # More settings of the Kafka client as JSON: security.protocol, sasl.username, ...
+    kafka_options: dict[str, str] = Field(default_factory=dict)
     feed_member: str = "0"  # of several feed processes on one topic each has its own
     feed_database: str = ""  # of a feed that polls a table, postgresql+psycopg://USER:PASSWORD@HOST/NAME
     feed_exchange: dict[str, Any] = Field(default_factory=dict)  # options of ccxt as JSON: apiKey, urls, ...
@@ -76,39 +89,51 @@ class Settings(BaseSettings):
 
 
 @cache
-def settings() -> Settings:
-    """The settings of this process, read once; telemetry of all libraries is switched off on the way."""
+def read_settings() -> Settings:
+    """The settings of this process, read once; telemetry of all libraries is switched off on the
+    way.
+    """
     for name, value in TELEMETRY_OFF.items():
         os.environ.setdefault(name, value)
     return Settings()
 
 
-def filled(text: str) -> str:
-    """*text* with each `${NAME}` replaced by the environment's value. Raises SettingsError when there is none."""
+def resolve_placeholders(text: str) -> str:
+    """*text* with each `${NAME}` replaced by the environment's value.
+
+    Raises SettingsError when there is none.
+    """
 
     def value(name: re.Match[str]) -> str:
         if (found := os.environ.get(name[1])) is None:
-            raise SettingsError(f"params.yaml names ${{{name[1]}}}, and the environment has no {name[1]}. Set it where the feed is started.")
+            raise SettingsError(
+                f"params.yaml names ${{{name[1]}}}, and the environment has no {name[1]}. Set it where the"
+                " feed is started."
+            )
         return found
 
     return re.sub(r"\$\{(\w+)\}", value, text)
 
 
-def child_environment(**extra: str) -> dict[str, str]:
+def build_child_environment(**extra: str) -> dict[str, str]:
     """Environment for a process we start: this one's, telemetry off, *extra* on top."""
     return {**os.environ, **{k: os.environ.get(k, v) for k, v in TELEMETRY_OFF.items()}, **extra}
 
 
-def set_for_mlflow(artifacts: Path) -> None:
+def apply_mlflow_environment(artifacts: Path) -> None:
     """Set what MLflow's client reads from the environment, unless already set."""
-    os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", str(artifacts))  # else its SQLite store makes ./mlruns in the current folder
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # instead of 7 with growing pauses: what is not delivered waits in the outbox
+    # Else its SQLite store makes ./mlruns in the current folder
+    os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", str(artifacts))
+    # Instead of 7 with growing pauses: what is not delivered waits in the outbox
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 
-def keep_metrics_in_memory() -> None:
-    """Call it before prometheus_client is imported: then no figure of this process is a page of a file.
+def apply_in_memory_metrics() -> None:
+    """Call it before prometheus_client is imported: then no figure of this process is a page of a
+    file.
 
-    BentoML names a folder in home for such files, and a write to one on a full disk ends the process (SIGBUS).
+    BentoML names a folder in home for such files, and a write to one on a full disk ends the
+    process (SIGBUS).
     """
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)

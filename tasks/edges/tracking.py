@@ -1,7 +1,9 @@
-"""MLflow as a log. A stage leaves its run in an outbox within milliseconds; `tasks.edges.mlflow_delivery` delivers it.
+"""MLflow as a log.
 
-Importing mlflow takes 4 s alone and 9 s with its database layer, so eleven stages must not each pay it. An entry of the outbox is
-`<home>/mlflow/outbox/<time>-<name>/` with `entry.json` and `artifacts/`; it appears by rename and goes when it is delivered.
+A stage leaves its run in an outbox within milliseconds; `tasks.edges.mlflow_delivery` delivers it.
+Importing mlflow takes 4 s alone and 9 s with its database layer, so eleven stages must not each pay
+it. An entry of the outbox is `<home>/mlflow/outbox/<time>-<name>/` with `entry.json` and
+`artifacts/`; it appears by rename and goes when it is delivered.
 """
 
 import json
@@ -14,9 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.edges.artifacts import replacing, write_json
-from tasks.edges.mlflow_names import mlflow_name
-from tasks.edges.settings import ROOT, settings
+from tasks.edges.artifacts import write_folder, write_json
+from tasks.edges.mlflow_names import encode_mlflow_name
+from tasks.edges.settings import ROOT, read_settings
 
 MAX_POINTS = 200  # of a stepped series; a picture shows no more, and MLflow keeps each as a row
 REASON = "refused.json"
@@ -37,82 +39,125 @@ def log_run(
 ) -> str:
     """Leave one finished run in the outbox; its key there.
 
-    params: nested mappings become dotted names. metrics: NaN and infinite ones are left out. tags must hold `tidemill.digest`, or
-    `tidemill.data` (the hash of the data); the commit is added. artifacts: files or folders, copied now. steps: series over cutoffs
-    as (step, value), thinned to MAX_POINTS. parent: key of the run that it is nested in. ended_ns: when it ended (None: now); with it the same run_name is
-    the same run, however often it is left. It never fails the stage: a full disk is said on stderr.
+    params: nested mappings become dotted names. metrics: NaN and infinite ones are left out. tags
+    must hold `tidemill.digest`, or `tidemill.data` (the hash of the data); the commit is added.
+    artifacts: files or folders, copied now. steps: series over cutoffs as (step, value), thinned to
+    MAX_POINTS. parent: key of the run that it is nested in. ended_ns: when it ended (None: now);
+    with it the same run_name is the same run, however often it is left. It never fails the stage: a
+    full disk is said on stderr.
     """
     if not {"tidemill.digest", "tidemill.data"} & set(tags):
-        raise ValueError(f"Run {run_name!r} has tags {sorted(tags)}; it needs `tidemill.digest` or `tidemill.data`, by which runs are found.")
+        raise ValueError(
+            f"Run {run_name!r} has tags {sorted(tags)}; it needs `tidemill.digest` or `tidemill.data`, by"
+            " which runs are found."
+        )
     entry = {
         "kind": "run",
         "experiment": experiment,
         "name": run_name,
-        "params": {k: str(v)[:6000] for k, v in _flat(params)},
-        "metrics": [[k, float(v), 0] for k, v in metrics.items() if _finite(v)] + list(_thinned(steps or {})),
-        "tags": {"tidemill.commit": commit(), **{k: str(v)[:5000] for k, v in tags.items()}},
+        "params": {k: str(v)[:6000] for k, v in _iterate_params(params)},
+        "metrics": (
+            [[k, float(v), 0] for k, v in metrics.items() if _is_finite(v)]
+            + list(_iterate_thinned(steps or {}))
+        ),
+        "tags": {"tidemill.commit": fetch_commit_id(), **{k: str(v)[:5000] for k, v in tags.items()}},
         "parent": parent,
     }
-    return _put(entry, run_name, artifacts, ended_ns)
+    return _write_entry(entry, run_name, artifacts, ended_ns)
 
 
-def log_training(dataset: str, model: str, params: Mapping[str, Any], metrics: Mapping[str, Any], data_hash: str) -> None:
-    """The run of one model: `metrics` as `tasks.train` scores them; overall and by series as figures, lists by year or cutoff as series."""
-    plain = {f"{part}.{k}": v for part, k, v in _figures(metrics)}
-    log_run(dataset, model, params, plain, {"tidemill.data": data_hash, "tidemill.dataset": dataset, "tidemill.model": model}, steps=_series(metrics))
+def log_training(
+    dataset: str, model: str, params: Mapping[str, Any], metrics: Mapping[str, Any], data_hash: str
+) -> None:
+    """The run of one model: `metrics` as `tasks.train` scores them; overall and by series as
+    figures, lists by year or cutoff as series.
+    """
+    plain = {f"{part}.{k}": v for part, k, v in _iterate_figures(metrics)}
+    log_run(
+        dataset,
+        model,
+        params,
+        plain,
+        {"tidemill.data": data_hash, "tidemill.dataset": dataset, "tidemill.model": model},
+        steps=_build_metric_series(metrics),
+    )
 
 
 def log_promotion(dataset: str, digest: str, version: str, folder: Path, tags: Mapping[str, str]) -> None:
-    """Leave the registration of a new champion in the outbox: a version of the registered model *dataset* with the alias `champion`."""
+    """Leave the registration of a new champion in the outbox: a version of the registered model
+    *dataset* with the alias `champion`.
+    """
     entry = {
         "kind": "champion",
         "dataset": dataset,
         "digest": digest,
         "source": str(folder),
-        "tags": {"tidemill.digest": digest, "tidemill.version": version, **{k: str(v)[:5000] for k, v in tags.items()}},
+        "tags": {
+            "tidemill.digest": digest,
+            "tidemill.version": version,
+            **{k: str(v)[:5000] for k, v in tags.items()},
+        },
     }
-    _put(entry, f"champion-{version}", ())
+    _write_entry(entry, f"champion-{version}", ())
 
 
-def pending() -> list[Path]:
+def list_pending_entries() -> list[Path]:
     """Entries of the outbox that are not delivered yet, oldest first."""
-    return sorted(path for path in outbox().glob("*") if not path.name.startswith("."))
+    return sorted(path for path in get_outbox_folder().glob("*") if not path.name.startswith("."))
 
 
 def has_news() -> bool:
-    """Whether an entry waits that no delivery has tried yet. False while an address does not answer, so that a run with nothing new stays quick."""
-    waiting = pending()
-    return bool(waiting) and (not failure_path().exists() or waiting[-1].name > failure_path().read_text().split("\n")[0])
+    """Whether an entry waits that no delivery has tried yet.
+
+    False while an address does not answer, so that a run with nothing new stays quick.
+    """
+    waiting = list_pending_entries()
+    return bool(waiting) and (
+        not get_failure_path().exists() or waiting[-1].name > get_failure_path().read_text().split("\n")[0]
+    )
 
 
-def refused() -> dict[Path, str]:
-    """Entries that MLflow refuses, set aside, with their reasons; oldest first. Moved back into the outbox, one is tried again."""
-    folders = sorted(path for path in (outbox().parent / "refused").glob("*") if (path / REASON).exists())
+def list_refused_entries() -> dict[Path, str]:
+    """Entries that MLflow refuses, set aside, with their reasons; oldest first.
+
+    Moved back into the outbox, one is tried again.
+    """
+    folders = sorted(
+        path for path in (get_outbox_folder().parent / "refused").glob("*") if (path / REASON).exists()
+    )
     return {folder: str(json.loads((folder / REASON).read_text())["reason"]) for folder in folders}
 
 
-def last_failure() -> str | None:
+def read_last_failure() -> str | None:
     """Why the last delivery ended early, None when it did not, or when nothing waits any more."""
-    lines = failure_path().read_text().splitlines() if failure_path().exists() and pending() else []
+    lines = (
+        get_failure_path().read_text().splitlines()
+        if get_failure_path().exists() and list_pending_entries()
+        else []
+    )
     return lines[1] if len(lines) > 1 else None
 
 
-def outbox() -> Path:
+def get_outbox_folder() -> Path:
     """Where undelivered entries lie."""
-    return settings().home / "mlflow" / "outbox"
+    return read_settings().home / "mlflow" / "outbox"
 
 
-def commit(root: Path = ROOT) -> str:
+def fetch_commit_id(root: Path = ROOT) -> str:
     """The commit that is checked out, `unknown` where there is no git."""
-    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False
+    )
     return found.stdout.strip() or "unknown"
 
 
-def _put(entry: Mapping[str, Any], name: str, artifacts: Sequence[Path], ended_ns: int | None = None) -> str:
-    name = mlflow_name(name)[:150]  # of a folder, and in a filter of MLflow's
+def _write_entry(
+    entry: Mapping[str, Any], name: str, artifacts: Sequence[Path], ended_ns: int | None = None
+) -> str:
+    name = encode_mlflow_name(name)[:150]  # of a folder, and in a filter of MLflow's
     key = f"{time.time_ns():020d}-{os.getpid()}-{name}" if ended_ns is None else f"{ended_ns:020d}-{name}"
     try:
-        with replacing(outbox() / key) as folder:
+        with write_folder(get_outbox_folder() / key) as folder:
             write_json(folder / "entry.json", entry)
             for path in artifacts:
                 (folder / "artifacts").mkdir(exist_ok=True)
@@ -123,48 +168,57 @@ def _put(entry: Mapping[str, Any], name: str, artifacts: Sequence[Path], ended_n
     return key
 
 
-def failure_path() -> Path:
+def get_failure_path() -> Path:
     """Of the last delivery that failed: its newest entry, and why it failed."""
-    return database_path().with_name("tried")
+    return get_database_path().with_name("tried")
 
 
-def database_path() -> Path:
+def get_database_path() -> Path:
     """MLflow's local database."""
-    return settings().home / "mlflow" / "mlflow.db"
+    return read_settings().home / "mlflow" / "mlflow.db"
 
 
-def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _iterate_params(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in params.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from _iterate_params(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
-def _figures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
-    """(part, name, figure) of `overall`, and of each row of `by_series` with the series in the part."""
-    parts = [("overall", metrics.get("overall", {})), *((f"series.{row['series_id']}", row) for row in metrics.get("by_series", ())[:MAX_POINTS])]
+def _iterate_figures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
+    """(part, name, figure) of `overall`, and of each row of `by_series` with the series in the
+    part.
+    """
+    parts = [
+        ("overall", metrics.get("overall", {})),
+        *((f"series.{row['series_id']}", row) for row in metrics.get("by_series", ())[:MAX_POINTS]),
+    ]
     for part, row in parts:
         yield from ((part, k, v) for k, v in row.items() if isinstance(v, int | float))
 
 
-def _series(metrics: Mapping[str, Any]) -> dict[str, list[tuple[int, float]]]:
-    """Lists of rows `by_year` and `by_cutoff` become series: the year, or the cutoff's number, is the step."""
+def _build_metric_series(metrics: Mapping[str, Any]) -> dict[str, list[tuple[int, float]]]:
+    """Lists of rows `by_year` and `by_cutoff` become series: the year, or the cutoff's number,
+    is the step.
+    """
     out: dict[str, list[tuple[int, float]]] = {}
     for part in ("by_year", "by_cutoff"):
         for place, row in enumerate(metrics.get(part, ())):
             for k, v in row.items():
                 if k not in {"year", "cutoff"} and isinstance(v, int | float):
-                    out.setdefault(f"{part}.{k}", []).append((row.get("year", row.get("cutoff", place)), float(v)))
+                    out.setdefault(f"{part}.{k}", []).append(
+                        (row.get("year", row.get("cutoff", place)), float(v))
+                    )
     return out
 
 
-def _thinned(steps: Steps) -> Iterator[list[Any]]:
+def _iterate_thinned(steps: Steps) -> Iterator[list[Any]]:
     for name, points in steps.items():
-        known = [p for p in points if _finite(p[1])]
+        known = [p for p in points if _is_finite(p[1])]
         every = max(1, -(-len(known) // MAX_POINTS))
         yield from ([name, float(value), int(step)] for step, value in known[::every])
 
 
-def _finite(value: Any) -> bool:
+def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and abs(float(value)) < float("inf")

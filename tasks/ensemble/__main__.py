@@ -7,19 +7,28 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.frames import FEATURES, FORECAST, HISTORY
 from tasks.core.schema import FeatureSchema
-from tasks.core.windows import panel_of
-from tasks.edges.artifacts import file_hash, read_calendar, read_frame, read_json, replacing, write_frame, write_json, write_sessions
-from tasks.edges.door import open_door
+from tasks.core.windows import build_panel
+from tasks.edges.artifacts import (
+    compute_file_hash,
+    read_calendar,
+    read_frame,
+    read_json,
+    write_folder,
+    write_frame,
+    write_json,
+    write_sessions,
+)
+from tasks.edges.door import run_stage_command
 from tasks.edges.params import read_about, read_dataset, read_model_params, read_models, read_params
 from tasks.edges.settings import ROOT
-from tasks.ensemble.align import Aligned, align
-from tasks.ensemble.body import history_frame, write_frames, write_members
-from tasks.ensemble.combiner import shares
+from tasks.ensemble.align import AlignedForecasts, align_forecasts
+from tasks.ensemble.body import build_history_frame, write_frames, write_members
+from tasks.ensemble.combiner import compute_shares
 from tasks.ensemble.params import EnsembleParams
 from tasks.ensemble.pictures import draw_ensemble, draw_intervals
-from tasks.ensemble.stage import ENSEMBLE, Assembled, assemble, summary
-from tasks.release import Blend
-from tasks.release.combine import plain_weights
+from tasks.ensemble.stage import ENSEMBLE, AssembledEnsemble, build_ensemble, build_summary
+from tasks.release import EnsembleSpec
+from tasks.release.combine import find_plain_weights
 
 FEATURES_FOLDER = ROOT / "data/features"
 
@@ -29,40 +38,66 @@ def main() -> None:
     about, params = read_about(), read_params("ensemble", EnsembleParams)
     calendar = read_calendar(FEATURES_FOLDER, about)
     aligned, stride_steps = read_aligned(about, calendar)
-    assembled = assemble(aligned, about, params)
+    assembled = build_ensemble(aligned, about, params)
     print(assembled.choice.reason)
-    with replacing(ROOT / "models/challenger") as folder:
+    with write_folder(ROOT / "models/challenger") as folder:
         for role, name in (("challenger", assembled.shipped), ("baseline", assembled.baseline)):
             (folder / role).mkdir()
-            write_body(folder / role, name, assembled, aligned, about, calendar, stride_steps)
-    with replacing(ROOT / "data/reports/ensemble") as folder:
-        write_frames(folder, assembled.candidates[ENSEMBLE], assembled.candidates, aligned, about, assembled.scored, assembled.gate)
-        facts = summary(assembled, aligned, about)
+            write_unsealed_release(folder / role, name, assembled, aligned, about, calendar, stride_steps)
+    with write_folder(ROOT / "data/reports/ensemble") as folder:
+        write_frames(
+            folder,
+            assembled.candidates[ENSEMBLE],
+            assembled.candidates,
+            aligned,
+            about,
+            assembled.scored,
+            assembled.gate,
+        )
+        facts = build_summary(assembled, aligned, about)
         write_json(folder / "summary.json", facts)
         draw_ensemble(facts, folder / "ensemble.png")
         draw_intervals(facts, folder / "intervals.png")
     print(facts["gains"]["text"])
 
 
-def read_aligned(about: About, calendar: Calendar) -> tuple[Aligned, int]:
-    """Forecasts of exactly the models listed, and the stride of their cutoffs. A model that forecasts a quantile has no say in the point."""
+def read_aligned(about: About, calendar: Calendar) -> tuple[AlignedForecasts, int]:
+    """Forecasts of exactly the models listed, and the stride of their cutoffs.
+
+    A model that forecasts a quantile has no say in the point.
+    """
     models = read_models()
     quantile_of = {m: float(q) for m in models if (q := read_model_params(m).get("quantile")) is not None}
     if quantile_of:
         print(f"not combined, since they forecast quantiles: {', '.join(quantile_of)}")
     schema = FeatureSchema.model_validate(read_json(FEATURES_FOLDER / "schema.json"))
-    panel = panel_of(read_frame(FEATURES_FOLDER / "table.parquet", FEATURES), schema, calendar)
-    walk, gate = ({m: read_frame(ROOT / "data/forecasts" / m / f"{part}.parquet", FORECAST) for m in models} for part in ("forecast", "gate"))
+    panel = build_panel(read_frame(FEATURES_FOLDER / "table.parquet", FEATURES), schema, calendar)
+    walk, gate = (
+        {m: read_frame(ROOT / "data/forecasts" / m / f"{part}.parquet", FORECAST) for m in models}
+        for part in ("forecast", "gate")
+    )
     stride_steps = int(read_json(ROOT / "models/fits" / models[0] / "fit.json")["stride_steps"])
-    return align(walk, gate, panel, calendar, about, stride_steps, quantile_of), stride_steps
+    return align_forecasts(walk, gate, panel, calendar, about, stride_steps, quantile_of), stride_steps
 
 
-def write_body(folder: Path, name: str, assembled: Assembled, aligned: Aligned, about: About, calendar: Calendar, stride_steps: int) -> None:
+def write_unsealed_release(
+    folder: Path,
+    name: str,
+    assembled: AssembledEnsemble,
+    aligned: AlignedForecasts,
+    about: About,
+    calendar: Calendar,
+    stride_steps: int,
+) -> None:
     """What the service loads, without the rows and the manifest that `package` adds."""
     candidate = assembled.candidates[name]
-    simple = plain_weights(candidate.how)
-    weights = simple or {m: float(w) for m, w in zip(aligned.models, shares(candidate.how, aligned.models), strict=True) if w > 0}
-    blend = Blend(
+    simple = find_plain_weights(candidate.how)
+    weights = simple or {
+        m: float(w)
+        for m, w in zip(aligned.models, compute_shares(candidate.how, aligned.models), strict=True)
+        if w > 0
+    }
+    blend = EnsembleSpec(
         model=name,
         weights=weights,
         quantiles=about.quantiles,
@@ -76,12 +111,12 @@ def write_body(folder: Path, name: str, assembled: Assembled, aligned: Aligned, 
         seen_until=aligned.panel.cutoff[int(aligned.origins[aligned.n_walk - 1])],
         as_of=aligned.panel.cutoff[-1],
         dataset=read_dataset(),
-        data_version=file_hash(ROOT / "data/clean/rows.parquet"),
+        data_version=compute_file_hash(ROOT / "data/clean/rows.parquet"),
         combiner=assembled.choice.combiner if name == ENSEMBLE else "weighted",
         combination=None if simple else candidate.how,
     )
     write_members(folder, blend.members, ROOT / "models/fits")
-    write_frame(folder / "history.parquet", history_frame(candidate, assembled.issuer), HISTORY)
+    write_frame(folder / "history.parquet", build_history_frame(candidate, assembled.issuer), HISTORY)
     write_json(folder / "ensemble.json", blend.model_dump(mode="json", exclude_defaults=True))
     write_json(folder / "about.json", about.model_dump(mode="json"))
     for file in ("features.json", "schema.json", "leaks.json"):
@@ -90,4 +125,4 @@ def write_body(folder: Path, name: str, assembled: Assembled, aligned: Aligned, 
 
 
 if __name__ == "__main__":
-    open_door(main)
+    run_stage_command(main)

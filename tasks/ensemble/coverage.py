@@ -1,6 +1,8 @@
-"""Are the intervals honest? Coverage, width, pinball loss, CRPS and interval score, overall and by year, step, series and regime.
+"""Are the intervals honest?
 
-Coverage alone can be had by wide intervals, and narrow ones are easily wrong: read it beside the interval score, which pays for both.
+Coverage, width, pinball loss, CRPS and interval score, overall and by year, step, series and
+regime. Coverage alone can be had by wide intervals, and narrow ones are easily wrong: read it
+beside the interval score, which pays for both.
 """
 
 from collections.abc import Sequence
@@ -10,62 +12,81 @@ import numpy as np
 import polars as pl
 
 from tasks.core.frames import FORECAST
-from tasks.core.score_table import INTERVAL_SCORES, elements, mean_scores
+from tasks.core.score_table import INTERVAL_SCORES, compute_mean_scores, score_elements
 from tasks.core.scores import pinball
-from tasks.core.transform import from_z
-from tasks.ensemble.issue import Issuer, issued_frame, regimes
+from tasks.core.transform import inverse_transform_target
+from tasks.ensemble.issue import IntervalIssuer, build_issued_frame, compute_regimes
 from tasks.release.combine import Regime
-from tasks.release.conformal import Issued
+from tasks.release.conformal import IssuedForecasts
 
 _REGIMES = {2: ("low", "high"), 3: ("low", "middle", "high")}
 
 
-def coverage(name: str, issued: Issued, issuer: Issuer, scored: np.ndarray, gate: np.ndarray) -> dict[str, Any]:
-    """Plain data: shares of outcomes inside the interval as they always were, and `tables` with every score of the intervals by part.
+def build_coverage(
+    name: str, issued: IssuedForecasts, issuer: IntervalIssuer, scored: np.ndarray, gate: np.ndarray
+) -> dict[str, Any]:
+    """Plain data: shares of outcomes inside the interval as they always were, and `tables` with
+    every score of the intervals by part.
 
-    scored, gate: (K,) cutoffs. Everything is of the scored ones, except `gate` and the years: the gate's rows are out of sample too, so the
-    last year is whole. Shares are None, and tables empty, where nothing is known.
+    scored, gate: (K,) cutoffs. Everything is of the scored ones, except `gate` and the years: the
+    gate's rows are out of sample too, so the last year is whole. Shares are None, and tables empty,
+    where nothing is known.
     """
     about, aligned = issuer.about, issuer.aligned
-    frame = issued_frame(name, issued, aligned, about, scored | gate)
-    scores = elements(_with_regime(frame, issuer, scored | gate), INTERVAL_SCORES, quantiles=about.quantiles).drop_nulls("coverage_frac")
+    frame = build_issued_frame(name, issued, aligned, about, scored | gate)
+    scores = score_elements(
+        _add_regime(frame, issuer, scored | gate), INTERVAL_SCORES, quantiles=about.quantiles
+    ).drop_nulls("coverage_frac")
     first_of_gate = aligned.panel.cutoff[int(aligned.origins[aligned.n_walk - 1])]
-    before, of_gate = scores.filter(pl.col("cutoff") <= first_of_gate), scores.filter(pl.col("cutoff") > first_of_gate)
+    before, of_gate = (
+        scores.filter(pl.col("cutoff") <= first_of_gate),
+        scores.filter(pl.col("cutoff") > first_of_gate),
+    )
     tables = {
-        "overall": _table(before),
-        "gate": _table(of_gate),
-        "by_year": _table(scores, ["year"]),
-        "by_step": _table(before, ["step"]),
-        "by_series": _table(before, ["series_id"]),
-        "by_regime": _table(before.drop_nulls("regime"), ["regime"]) if issuer.regime else [],
+        "overall": _build_table(before),
+        "gate": _build_table(of_gate),
+        "by_year": _build_table(scores, ["year"]),
+        "by_step": _build_table(before, ["step"]),
+        "by_series": _build_table(before, ["series_id"]),
+        "by_regime": _build_table(before.drop_nulls("regime"), ["regime"]) if issuer.regime else [],
     }
     shares = {by: {row[key]: row["coverage_frac"] for row in tables[by]} for by, key in _KEYS.items()}
     return {
         "level": about.quantiles[-1] - about.quantiles[0],
         "method": issuer.params.intervals,
-        "overall": _only(tables["overall"]),
-        "gate": _only(tables["gate"]),
+        "overall": _get_only(tables["overall"]),
+        "gate": _get_only(tables["gate"]),
         "by_step": [shares["by_step"].get(step) for step in range(1, aligned.y.shape[2] + 1)],
         "by_series": {s: shares["by_series"].get(s) for s in aligned.panel.series_ids},
         "by_year": {str(year): share for year, share in shares["by_year"].items()},
-        "regime": _described(issuer.regime),
-        "starts_from": _starts_from(issued, issuer, scored),
+        "regime": _describe_regime(issuer.regime),
+        "starts_from": _build_base_scores(issued, issuer, scored),
         "tables": tables,
     }
 
 
-def _starts_from(issued: Issued, issuer: Issuer, scored: np.ndarray) -> list[dict[str, Any]]:
-    """For CQR, of each quantile that members forecast: what they say themselves beside what was issued from it, over the scored outcomes of which both speak."""
+def _build_base_scores(
+    issued: IssuedForecasts, issuer: IntervalIssuer, scored: np.ndarray
+) -> list[dict[str, Any]]:
+    """For CQR, of each quantile that members forecast: what they say themselves beside what was
+    issued from it, over the scored outcomes of which both speak.
+    """
     about, y = issuer.about, issuer.aligned.y[scored]
     rows = []
     for quantile, members in issuer.quantile_members.items():
         at = [f"{q:g}" for q in about.quantiles].index(quantile)
-        said = {"own": issuer.aligned.of_quantile[quantile][scored], "issued": issued.quantiles[scored, ..., at]}
+        said = {
+            "own": issuer.aligned.of_quantile[quantile][scored],
+            "issued": issued.quantiles[scored, ..., at],
+        }
         both = np.isfinite(y) & np.isfinite(said["own"]) & np.isfinite(said["issued"])
         row: dict[str, Any] = {"quantile": float(quantile), "members": list(members), "n": int(both.sum())}
         for who, z_hat in said.items() if both.any() else ():
-            q_hat = from_z(about.target, z_hat[both])
-            row |= {f"{who}_below_frac": float((y[both] <= q_hat).mean()), f"{who}_pinball": float(pinball(y[both], q_hat, float(quantile)).mean())}
+            q_hat = inverse_transform_target(about.target, z_hat[both])
+            row |= {
+                f"{who}_below_frac": float((y[both] <= q_hat).mean()),
+                f"{who}_pinball": float(pinball(y[both], q_hat, float(quantile)).mean()),
+            }
         rows.append(row)
     return rows
 
@@ -73,7 +94,7 @@ def _starts_from(issued: Issued, issuer: Issuer, scored: np.ndarray) -> list[dic
 _KEYS = {"by_step": "step", "by_series": "series_id", "by_year": "year"}
 
 
-def _with_regime(frame: pl.DataFrame, issuer: Issuer, rows: np.ndarray) -> pl.DataFrame:
+def _add_regime(frame: pl.DataFrame, issuer: IntervalIssuer, rows: np.ndarray) -> pl.DataFrame:
     """The frame with `regime` at each origin, from 0 up."""
     if issuer.regime is None:
         return frame
@@ -81,25 +102,31 @@ def _with_regime(frame: pl.DataFrame, issuer: Issuer, rows: np.ndarray) -> pl.Da
     of = pl.DataFrame(
         {
             "series_id": list(aligned.panel.series_ids) * len(k),
-            "cutoff": aligned.panel.cutoff.gather(np.repeat(aligned.origins[k], len(aligned.panel.series_ids))),
-            "regime": regimes(aligned, issuer.regime)[k].ravel(),
+            "cutoff": aligned.panel.cutoff.gather(
+                np.repeat(aligned.origins[k], len(aligned.panel.series_ids))
+            ),
+            "regime": compute_regimes(aligned, issuer.regime)[k].ravel(),
         },
         schema_overrides={"series_id": pl.String, "cutoff": FORECAST.columns["cutoff"]},
     )
     return frame.join(of, on=["series_id", "cutoff"], how="left", maintain_order="left")
 
 
-def _described(regime: Regime | None) -> dict[str, Any] | None:
+def _describe_regime(regime: Regime | None) -> dict[str, Any] | None:
     """Column, thresholds and a word for each regime, the lowest first."""
     if regime is None:
         return None
     n = len(regime.above) + 1
-    return {"column": regime.column, "above": list(regime.above), "names": list(_REGIMES.get(n, tuple(str(i + 1) for i in range(n))))}
+    return {
+        "column": regime.column,
+        "above": list(regime.above),
+        "names": list(_REGIMES.get(n, tuple(str(i + 1) for i in range(n)))),
+    }
 
 
-def _table(scores: pl.DataFrame, by: Sequence[str] = ()) -> list[dict[str, Any]]:
-    return mean_scores(scores, by).drop("model").to_dicts()
+def _build_table(scores: pl.DataFrame, by: Sequence[str] = ()) -> list[dict[str, Any]]:
+    return compute_mean_scores(scores, by).drop("model").to_dicts()
 
 
-def _only(table: list[dict[str, Any]]) -> float | None:
+def _get_only(table: list[dict[str, Any]]) -> float | None:
     return table[0]["coverage_frac"] if table else None

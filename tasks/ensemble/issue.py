@@ -1,4 +1,6 @@
-"""What sets of forecasts would have issued, walked along time: points that suit the primary score, quantiles, and losses."""
+"""What sets of forecasts would have issued, walked along time: points that suit the primary
+score, quantiles, and losses.
+"""
 
 import difflib
 from collections.abc import Sequence
@@ -10,29 +12,31 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.errors import ParamsError
-from tasks.core.frames import FORECAST, quantile_columns
-from tasks.core.scores import Yardstick, primary_loss
-from tasks.core.seasonal import seasonal_of_panel
-from tasks.core.transform import from_z
-from tasks.core.windows import blocks
-from tasks.ensemble.align import Aligned
+from tasks.core.frames import FORECAST, format_quantile_columns
+from tasks.core.scores import ScalingErrors, compute_primary_loss
+from tasks.core.seasonal import build_seasonal_from_panel
+from tasks.core.transform import inverse_transform_target
+from tasks.core.windows import split_blocks
+from tasks.ensemble.align import AlignedForecasts
 from tasks.ensemble.known import N_REGIMES
 from tasks.ensemble.params import EnsembleParams
-from tasks.release.combine import Regime, regime_of
-from tasks.release.conformal import Conformal, Issued, Timeline, functional_of, replay
+from tasks.release.combine import Regime, compute_regime
+from tasks.release.conformal import Conformal, IssuedForecasts, Timeline, run_conformal, select_functional
 
 OWN_POOL_CUTOFFS = 100  # fewer outcomes a series and step cannot carry .1 and .9 quantiles of their own
 _BESIDE = 2_000_000  # forecasts that are walked along side by side: half a GB
 
 
 @dataclass(frozen=True)
-class Issuer:
-    """Issues forecasts (K, S, H) made on *aligned*. group: whose residuals a series' intervals come from, `series`, `all` or `regime`.
+class IntervalIssuer:
+    """Issues forecasts (K, S, H) made on *aligned*. group: whose residuals a series' intervals come
+    from, `series`, `all` or `regime`.
 
-    n_residuals: of each pool. regime: tells regimes apart, None where there is no column that could.
+    n_residuals: of each pool. regime: tells regimes apart, None where there is no column that
+    could.
     """
 
-    aligned: Aligned
+    aligned: AlignedForecasts
     about: About
     params: EnsembleParams
     group: str
@@ -51,7 +55,9 @@ class Issuer:
 
     @property
     def quantile_members(self) -> dict[str, tuple[str, ...]]:
-        """By quantile the members whose forecasts of it the intervals start from; none but for CQR."""
+        """By quantile the members whose forecasts of it the intervals start from; none but for
+        CQR.
+        """
         return self.aligned.quantile_members if self.params.intervals == "cqr" else {}
 
     @cached_property
@@ -59,55 +65,85 @@ class Issuer:
         """(K, S) pool of each series at each cutoff."""
         n_series, shape = len(self.aligned.panel.series_ids), self.aligned.scale.shape
         if self.group == "regime" and self.regime:
-            return regimes(self.aligned, self.regime)
-        return np.broadcast_to(np.arange(n_series) if self.group == "series" else np.zeros(n_series, dtype=np.int64), shape)
+            return compute_regimes(self.aligned, self.regime)
+        return np.broadcast_to(
+            np.arange(n_series) if self.group == "series" else np.zeros(n_series, dtype=np.int64), shape
+        )
 
     @cached_property
-    def yardstick(self) -> Yardstick | None:
+    def scaling_errors(self) -> ScalingErrors | None:
         """Of every outcome, (K, S, H), where the primary score needs one."""
-        seasonal, y = seasonal_of_panel(self.aligned.panel, self.about), self.aligned.y
+        seasonal, y = build_seasonal_from_panel(self.aligned.panel, self.about), self.aligned.y
         if seasonal is None:
             return None
-        return seasonal.yardstick(y, self.aligned.origins[:, None, None], np.arange(y.shape[1])[:, None], np.arange(1, y.shape[2] + 1))
+        return seasonal.scaling_errors(
+            y,
+            self.aligned.origins[:, None, None],
+            np.arange(y.shape[1])[:, None],
+            np.arange(1, y.shape[2] + 1),
+        )
 
-    def whole(self, z_hat: np.ndarray) -> Issued:
+    def whole(self, z_hat: np.ndarray) -> IssuedForecasts:
         """Quantiles and points of one set."""
-        line = self.aligned.timeline(z_hat, self.groups)
+        line = self.aligned.build_timeline(z_hat, self.groups)
         if self.quantile_members:
-            line = replace(line, base=self.aligned.bases(self.about.quantiles, z_hat))
-        return replay(line, self._state(1), functional_of(self.about), self.about.target.transform)
+            line = replace(line, base=self.aligned.build_base_quantiles(self.about.quantiles, z_hat))
+        return run_conformal(
+            line, self._build_state(1), select_functional(self.about), self.about.target.transform
+        )
 
-    def points(self, z_hats: Sequence[np.ndarray], wanted: np.ndarray) -> list[np.ndarray]:
-        """Points (K, S, H) of several sets at the cutoffs *wanted* (K,), NaN elsewhere. Side by side as if they were further series: one walk over time for all."""
+    def predict_points(self, z_hats: Sequence[np.ndarray], wanted: np.ndarray) -> list[np.ndarray]:
+        """Points (K, S, H) of several sets at the cutoffs *wanted* (K,), NaN elsewhere.
+
+        Side by side as if they were further series: one walk over time for all.
+        """
         out: list[np.ndarray] = []
-        for part in blocks(len(z_hats), max(1, _BESIDE // self.aligned.y.size)):
-            out += self._beside(z_hats[part], wanted)
+        for part in split_blocks(len(z_hats), max(1, _BESIDE // self.aligned.y.size)):
+            out += self._predict_together(z_hats[part], wanted)
         return out
 
     def loss(self, point: np.ndarray) -> np.ndarray:
         """(K, S, H) primary loss of points, NaN where there is none or y is not known."""
         y = self.aligned.y
-        y_hat = from_z(self.about.target, point)
+        y_hat = inverse_transform_target(self.about.target, point)
         there = np.isfinite(y_hat) & np.isfinite(y)
-        return primary_loss(self.about.primary_score, np.where(there, y, np.nan), np.where(there, y_hat, np.nan), self.yardstick)
+        return compute_primary_loss(
+            self.about.primary_score,
+            np.where(there, y, np.nan),
+            np.where(there, y_hat, np.nan),
+            self.scaling_errors,
+        )
 
-    def _beside(self, z_hats: Sequence[np.ndarray], wanted: np.ndarray) -> list[np.ndarray]:
+    def _predict_together(self, z_hats: Sequence[np.ndarray], wanted: np.ndarray) -> list[np.ndarray]:
         n, until, aligned = len(z_hats), int(np.flatnonzero(wanted).max(initial=-1)) + 1, self.aligned
         groups = self.groups[:until]
         line = Timeline(
-            np.concatenate([z_hat[:until] for z_hat in z_hats], axis=1), np.tile(aligned.scale[:until], n), np.tile(aligned.z[:until], (1, n, 1)),
-            np.minimum(np.tile(aligned.known_k[:until], (1, n, 1)), until), aligned.learns[:until],
+            np.concatenate([z_hat[:until] for z_hat in z_hats], axis=1),
+            np.tile(aligned.scale[:until], n),
+            np.tile(aligned.z[:until], (1, n, 1)),
+            np.minimum(np.tile(aligned.known_k[:until], (1, n, 1)), until),
+            aligned.learns[:until],
             np.concatenate([groups + i * self._n_groups for i in range(n)], axis=1),
-        )  # fmt: skip
-        issued = replay(line, self._state(n), functional_of(self.about), self.about.target.transform, wanted[:until], only_points=True)
+        )
+        issued = run_conformal(
+            line,
+            self._build_state(n),
+            select_functional(self.about),
+            self.about.target.transform,
+            wanted[:until],
+            only_points=True,
+        )
         out = np.full((len(wanted), *issued.point.shape[1:]), np.nan)
         out[:until] = issued.point
         return np.split(out, n, axis=1)
 
-    def _state(self, n_sets: int) -> Conformal:
-        n_bases = 1 + len(self.about.quantiles) if n_sets == 1 and self.quantile_members else 1  # several sets are asked for points alone
+    def _build_state(self, n_sets: int) -> Conformal:
+        # Several sets are asked for points alone
+        n_bases = 1 + len(self.about.quantiles) if n_sets == 1 and self.quantile_members else 1
         n_groups, n_steps = n_sets * self._n_groups, self.aligned.y.shape[2]
-        return Conformal(n_groups, n_steps, self.about.quantiles, self.n_residuals, self.adapt_rate, self.block, n_bases)
+        return Conformal(
+            n_groups, n_steps, self.about.quantiles, self.n_residuals, self.adapt_rate, self.block, n_bases
+        )
 
     @property
     def _n_groups(self) -> int:
@@ -115,49 +151,71 @@ class Issuer:
         return {"all": 1, "regime": by_regime}.get(self.group, len(self.aligned.panel.series_ids))
 
 
-def issuer_of(aligned: Aligned, about: About, params: EnsembleParams, burn_in: int) -> Issuer:
-    """Unless `interval_groups` says whose, intervals come from a series' own residuals when each series has enough outcomes, else from everybody's.
+def build_issuer(
+    aligned: AlignedForecasts, about: About, params: EnsembleParams, burn_in: int
+) -> IntervalIssuer:
+    """Unless `interval_groups` says whose, intervals come from a series' own residuals when each
+    series has enough outcomes, else from everybody's.
 
-    Regimes are told apart by what was there in the first *burn_in* cutoffs, which are not scored. Raises ParamsError for a way to make
-    intervals that these members, series or features do not allow.
+    Regimes are told apart by what was there in the first *burn_in* cutoffs, which are not scored.
+    Raises ParamsError for a way to make intervals that these members, series or features do not
+    allow.
     """
     n_series = len(aligned.panel.series_ids)
-    known = (np.isfinite(aligned.z[: aligned.n_walk]) & np.isfinite(aligned.scale[: aligned.n_walk, :, None])).sum(axis=0)
+    known = (
+        np.isfinite(aligned.z[: aligned.n_walk]) & np.isfinite(aligned.scale[: aligned.n_walk, :, None])
+    ).sum(axis=0)
     own = bool(known.size) and int(known.min()) >= OWN_POOL_CUTOFFS
     group = params.interval_groups if params.interval_groups != "auto" else "series" if own else "all"
-    regime = _regime(aligned, params, burn_in)
+    regime = _fit_regime(aligned, params, burn_in)
     if group == "regime" and regime is None:
         raise ParamsError(
-            f"`ensemble.interval_groups` is regime, but {burn_in} cutoffs of burn-in and `regime_column` {params.regime_column!r} tell none apart. "
-            "Name a feature column that varies there, such as a rolling standard deviation."
+            f"`ensemble.interval_groups` is regime, but {burn_in} cutoffs of burn-in and `regime_column`"
+            f" {params.regime_column!r} tell none apart. Name a feature column that varies there, such as a"
+            " rolling standard deviation."
         )
     if params.intervals == "block" and group != "series" and n_series > 1:
         raise ParamsError(
-            f"`ensemble.intervals` is block, which needs a pool for each series, but the pools are by {group}. Set `interval_groups: series`, or another method."
+            "`ensemble.intervals` is block, which needs a pool for each series, but the pools are by"
+            f" {group}. Set `interval_groups: series`, or another method."
         )
     if params.intervals == "cqr" and not aligned.quantile_members:
         raise ParamsError(
-            f"`ensemble.intervals` is cqr, but no model forecasts one of the quantiles {list(about.quantiles)}. Add models with `loss: quantile`, or another method."
+            "`ensemble.intervals` is cqr, but no model forecasts one of the quantiles"
+            f" {list(about.quantiles)}. Add models with `loss: quantile`, or another method."
         )
-    return Issuer(aligned, about, params, group, params.residuals if group == "series" else min(10 * n_series + params.residuals, 5000), regime)
+    return IntervalIssuer(
+        aligned,
+        about,
+        params,
+        group,
+        params.residuals if group == "series" else min(10 * n_series + params.residuals, 5000),
+        regime,
+    )
 
 
-def regimes(aligned: Aligned, regime: Regime) -> np.ndarray:
+def compute_regimes(aligned: AlignedForecasts, regime: Regime) -> np.ndarray:
     """(K, S) regime at each origin."""
-    return regime_of(regime, aligned.panel.x[aligned.origins], aligned.panel.schema)
+    return compute_regime(regime, aligned.panel.x[aligned.origins], aligned.panel.schema)
 
 
-def issued_frame(name: str, issued: Issued, aligned: Aligned, about: About, rows: np.ndarray) -> pl.DataFrame:
-    """FORECAST with quantiles and y of the cutoffs marked in *rows* (K,), as the candidate *name* would have issued them."""
+def build_issued_frame(
+    name: str, issued: IssuedForecasts, aligned: AlignedForecasts, about: About, rows: np.ndarray
+) -> pl.DataFrame:
+    """FORECAST with quantiles and y of the cutoffs marked in *rows* (K,), as the candidate
+    *name* would have issued them.
+    """
     k = np.flatnonzero(rows)
-    columns = {"y_hat": from_z(about.target, issued.point[k]), "y": aligned.y[k]}
-    for i, column in enumerate(quantile_columns(about.quantiles)):
-        columns[column] = from_z(about.target, issued.quantiles[k, :, :, i])
-    frame = aligned.keys(k).with_columns(model=pl.lit(name), **{c: pl.Series(values.ravel()).fill_nan(None) for c, values in columns.items()})
+    columns = {"y_hat": inverse_transform_target(about.target, issued.point[k]), "y": aligned.y[k]}
+    for i, column in enumerate(format_quantile_columns(about.quantiles)):
+        columns[column] = inverse_transform_target(about.target, issued.quantiles[k, :, :, i])
+    frame = aligned.keys(k).with_columns(
+        model=pl.lit(name), **{c: pl.Series(values.ravel()).fill_nan(None) for c, values in columns.items()}
+    )
     return FORECAST.conform(frame.filter(pl.col("y_hat").is_not_null()))
 
 
-def _regime(aligned: Aligned, params: EnsembleParams, burn_in: int) -> Regime | None:
+def _fit_regime(aligned: AlignedForecasts, params: EnsembleParams, burn_in: int) -> Regime | None:
     schema = aligned.panel.schema
     spread = schema.scale or next((c.name for c in schema.columns if c.role == "spread"), None)
     column = params.regime_column or spread
@@ -166,7 +224,10 @@ def _regime(aligned: Aligned, params: EnsembleParams, burn_in: int) -> Regime | 
     if column not in schema.names:
         close = difflib.get_close_matches(column, schema.names, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ParamsError(f"`ensemble.regime_column` is {column!r}, which is no feature; see data/features/schema.json.{hint}")
+        raise ParamsError(
+            f"`ensemble.regime_column` is {column!r}, which is no feature; see"
+            f" data/features/schema.json.{hint}"
+        )
     values = aligned.panel.x[aligned.origins[:burn_in], :, schema.index(column)].astype(np.float64)
     there = values[np.isfinite(values)]
     if len(there) < N_REGIMES:

@@ -1,7 +1,9 @@
-"""What is known of the members' errors by a cutoff, as sums of products: from them every weighting follows, however long the past is.
+"""What is known of the members' errors by a cutoff, as sums of products: from them every weighting
+follows, however long the past is.
 
-With weights w that sum to 1 the error of the combination is the same weighted sum of the members' errors e, so its squared error is
-w' E[ee'] w. Errors are scaled; only forecasts count for which every member says something.
+With weights w that sum to 1 the error of the combination is the same weighted sum of the members'
+errors e, so its squared error is w' E[ee'] w. Errors are scaled; only forecasts count for which
+every member says something.
 """
 
 from collections.abc import Sequence
@@ -11,18 +13,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tasks.core.windows import blocks
-from tasks.ensemble.align import Aligned
+from tasks.core.windows import split_blocks
+from tasks.ensemble.align import AlignedForecasts
 
 N_REGIMES = 3  # terciles: calm, usual, wild where the target is a volatility
 _BLOCK_SERIES = 256  # bounds the memory of the products of many series
 
 
-class Known(NamedTuple):
+class KnownErrors(NamedTuple):
     """Sums over the forecasts whose outcome was known by a cutoff, M members.
 
-    by_step: (H, M, M), by_series: (S, M, M), by_regime: (N_REGIMES, M, M), newest: (M, M) of the last slice of the past.
-    n_*: how many forecasts each sums over. absolute: (M,) summed |e|. above: thresholds of the regimes as of the cutoff.
+    by_step: (H, M, M), by_series: (S, M, M), by_regime: (N_REGIMES, M, M), newest: (M, M) of the
+    last slice of the past.
+    n_*: how many forecasts each sums over. absolute: (M,) summed |e|. above: thresholds of the
+    regimes as of the cutoff.
     """
 
     by_step: np.ndarray
@@ -49,32 +53,46 @@ class Known(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Errors:
-    """Errors of the members of *aligned*, summed between the cutoffs *refits* (indices, ascending). newest_frac: share of the past that is its last slice."""
+class MemberErrors:
+    """Errors of the members of *aligned*, summed between the cutoffs *refits* (indices,
+    ascending). newest_frac: share of the past that is its last slice.
+    """
 
-    aligned: Aligned
+    aligned: AlignedForecasts
     refits: tuple[int, ...]
     newest_frac: float
 
-    def at(self, k: int) -> Known:
+    def at(self, k: int) -> KnownErrors:
         """What the cutoff with index *k*, one of refits, knows."""
         r = self.refits.index(k)
         sums = self._sums
         pooled, n = sums["by_step"].sum(axis=1), sums["n_step"].sum(axis=1)
         total, count = pooled[: r + 1].sum(axis=0), int(n[: r + 1].sum())
-        first = int(np.searchsorted(np.cumsum(n[r::-1]), self.newest_frac * count)) + 1  # so many of the newest parts hold that share
+        # So many of the newest parts hold that share
+        first = int(np.searchsorted(np.cumsum(n[r::-1]), self.newest_frac * count)) + 1
         newest = slice(max(0, r + 1 - first), r + 1)
         whole = {name: part[: r + 1].sum(axis=0) for name, part in sums.items()}
-        return Known(**whole, newest=pooled[newest].sum(axis=0) if count else total, n_newest=int(n[newest].sum()), above=self.above[r])
+        return KnownErrors(
+            **whole,
+            newest=pooled[newest].sum(axis=0) if count else total,
+            n_newest=int(n[newest].sum()),
+            above=self.above[r],
+        )
 
     @cached_property
     def above(self) -> list[tuple[float, ...]]:
-        """Thresholds of the regimes as of each refit: terciles of the last known values at the cutoffs so far."""
+        """Thresholds of the regimes as of each refit: terciles of the last known values at the
+        cutoffs so far.
+        """
         out = []
         for k in self.refits:
             so_far = self.last[: k + 1]
             there = so_far[np.isfinite(so_far)]
-            cuts = np.quantile(there, np.arange(1, N_REGIMES) / N_REGIMES) if len(there) else np.zeros(N_REGIMES - 1)
+            cuts = (
+                np.quantile(there, np.arange(1, N_REGIMES) / N_REGIMES)
+                if len(there)
+                else np.zeros(N_REGIMES - 1)
+            )
             out.append(tuple(float(c) for c in cuts))
         return out
 
@@ -82,12 +100,16 @@ class Errors:
     def last(self) -> np.ndarray:
         """(K, S) last known z at the cutoff."""
         panel = self.aligned.panel
-        values: np.ndarray = panel.x[self.aligned.origins][:, :, panel.schema.index(panel.schema.last)].astype(np.float64)
+        values: np.ndarray = panel.x[self.aligned.origins][
+            :, :, panel.schema.index(panel.schema.last)
+        ].astype(np.float64)
         return values
 
     @cached_property
     def regime(self) -> np.ndarray:
-        """(K, S) regime of each forecast, by the thresholds of the last refit before it; it never changes afterwards."""
+        """(K, S) regime of each forecast, by the thresholds of the last refit before it; it
+        never changes afterwards.
+        """
         which = np.searchsorted(self.refits, np.arange(len(self.aligned.origins)), side="right") - 1
         cuts = np.array(self.above)[np.maximum(which, 0)]
         out: np.ndarray = (self.last[:, :, None] > cuts[:, None, :]).sum(axis=2)
@@ -97,23 +119,33 @@ class Errors:
     def _sums(self) -> dict[str, np.ndarray]:
         aligned = self.aligned
         n_members, n_cutoffs, n_series, n_steps = aligned.z_hat.shape
-        usable = np.isfinite(aligned.z) & np.isfinite(aligned.z_hat).all(axis=0) & np.isfinite(aligned.scale)[:, :, None]
+        usable = (
+            np.isfinite(aligned.z)
+            & np.isfinite(aligned.z_hat).all(axis=0)
+            & np.isfinite(aligned.scale)[:, :, None]
+        )
         first = np.maximum(aligned.known_k, np.arange(1, n_cutoffs + 1)[:, None, None])
         part_of = np.where(usable, np.searchsorted(self.refits, first), len(self.refits))
         shapes = {"step": n_steps, "series": n_series, "regime": N_REGIMES}
-        sums = {f"by_{name}": np.zeros((len(self.refits), n, n_members, n_members)) for name, n in shapes.items()}
+        sums = {
+            f"by_{name}": np.zeros((len(self.refits), n, n_members, n_members)) for name, n in shapes.items()
+        }
         sums |= {f"n_{name}": np.zeros((len(self.refits), n), dtype=np.int64) for name, n in shapes.items()}
         sums["absolute"] = np.zeros((len(self.refits), n_members))
         for r in range(len(self.refits)):
             rows = np.flatnonzero((part_of == r).any(axis=(1, 2)))
-            for columns in blocks(n_series, _BLOCK_SERIES):
+            for columns in split_blocks(n_series, _BLOCK_SERIES):
                 self._add(sums, r, rows, columns, part_of)
         return sums
 
-    def _add(self, sums: dict[str, np.ndarray], r: int, rows: np.ndarray, columns: slice, part_of: np.ndarray) -> None:
+    def _add(
+        self, sums: dict[str, np.ndarray], r: int, rows: np.ndarray, columns: slice, part_of: np.ndarray
+    ) -> None:
         aligned = self.aligned
         here = part_of[rows, columns] == r
-        error = (aligned.z_hat[:, rows, columns] - aligned.z[rows, columns]) / aligned.scale[rows, columns, None]
+        error = (aligned.z_hat[:, rows, columns] - aligned.z[rows, columns]) / aligned.scale[
+            rows, columns, None
+        ]
         error = np.where(here, error, 0.0)
         by_row = error.transpose(2, 3, 0, 1)  # (S, H, M, k)
         products = by_row @ by_row.transpose(0, 1, 3, 2)
@@ -129,6 +161,8 @@ class Errors:
             sums["n_regime"][r, g] += (here & (self.regime[rows, columns] == g)[:, :, None]).sum()
 
 
-def refits_of(n_walk: int, every: int, at: Sequence[int]) -> tuple[int, ...]:
-    """Cutoffs at which combiners are fitted anew along the walk: every *every* of them, at least eight times, and those *at*."""
+def list_refits(n_walk: int, every: int, at: Sequence[int]) -> tuple[int, ...]:
+    """Cutoffs at which combiners are fitted anew along the walk: every *every* of them, at least
+    eight times, and those *at*.
+    """
     return tuple(sorted({*range(0, n_walk, max(1, min(every, n_walk // 8))), *at}))

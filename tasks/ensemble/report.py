@@ -1,4 +1,8 @@
-"""What the report says beside scores: gains with the chance that they are luck, how alike members err, what each brings. Pure figures."""
+"""What the report says beside scores: gains with the chance that they are luck, how alike members
+err, what each brings.
+
+Pure figures.
+"""
 
 import math
 from collections.abc import Mapping
@@ -6,18 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from tasks.core.compare import LEAST, block_of, diebold_mariano, model_confidence_set
-from tasks.core.cosine import cosine_test
-from tasks.ensemble.align import Aligned
-from tasks.ensemble.choose import LEAST_PAIRED, Choice
+from tasks.core.compare import LEAST, compute_block_size, diebold_mariano, model_confidence_set
+from tasks.core.cosine import compute_cosine_test
+from tasks.ensemble.align import AlignedForecasts
+from tasks.ensemble.choose import LEAST_PAIRED, CombinerChoice
 
 MCS_ALPHA = 0.1  # the set that holds the best model with a chance of 90 %, as is usual
 
 
-def comparisons(ours: np.ndarray, losses: Mapping[str, np.ndarray], overlap: int) -> dict[str, dict[str, Any]]:
-    """By model: how much lower the mean of *ours* (k, S, H) is than that of its losses (gain_frac), and the one-sided p that it is not lower at all.
+def compare_models(
+    ours: np.ndarray, losses: Mapping[str, np.ndarray], overlap: int
+) -> dict[str, dict[str, Any]]:
+    """By model: how much lower the mean of *ours* (k, S, H) is than that of its losses (gain_frac),
+    and the one-sided p that it is not lower at all.
 
-    p: by the cosine test, as the gate judges. p_diebold_mariano: by the field's own test, for *overlap* cutoffs that share outcomes.
+    p: by the cosine test, as the gate judges. p_diebold_mariano: by the field's own test, for
+    *overlap* cutoffs that share outcomes.
     """
     out = {}
     for name, theirs in losses.items():
@@ -25,24 +33,28 @@ def comparisons(ours: np.ndarray, losses: Mapping[str, np.ndarray], overlap: int
         n = both.sum(axis=(1, 2))
         if (n > 0).sum() < LEAST_PAIRED:
             continue
-        mean_ours, mean_theirs = (np.where(both, loss, 0.0).sum(axis=(1, 2))[n > 0] / n[n > 0] for loss in (ours, theirs))
+        mean_ours, mean_theirs = (
+            np.where(both, loss, 0.0).sum(axis=(1, 2))[n > 0] / n[n > 0] for loss in (ours, theirs)
+        )
         gain = 1.0 - float(mean_ours.mean() / mean_theirs.mean()) if mean_theirs.mean() > 0 else 0.0
         difference = mean_theirs - mean_ours
-        out[name] = {"gain_frac": gain, "p": cosine_test(difference).p, "n_cutoffs": len(difference)}
+        out[name] = {"gain_frac": gain, "p": compute_cosine_test(difference).p, "n_cutoffs": len(difference)}
         if LEAST <= len(difference) > 2 * overlap:
             out[name]["p_diebold_mariano"] = diebold_mariano(difference, overlap).p
     return out
 
 
-def confidence_set(losses: Mapping[str, np.ndarray], overlap: int) -> dict[str, Any] | None:
-    """Models that may be the best of all at MCS_ALPHA, with their p, on the forecasts (k, S, H) that all of them made; None for too few cutoffs."""
+def compute_confidence_set(losses: Mapping[str, np.ndarray], overlap: int) -> dict[str, Any] | None:
+    """Models that may be the best of all at MCS_ALPHA, with their p, on the forecasts (k, S, H)
+    that all of them made; None for too few cutoffs.
+    """
     stacked = np.stack(list(losses.values()), axis=-1)
     both = np.isfinite(stacked).all(axis=-1)
     n = both.sum(axis=(1, 2))
     if (n > 0).sum() < LEAST:
         return None
     means = np.where(both[..., None], stacked, 0.0).sum(axis=(1, 2))[n > 0] / n[n > 0, None]
-    block = block_of(len(means), overlap)
+    block = compute_block_size(len(means), overlap)
     found = model_confidence_set(means, block, seed=0)
     return {
         "alpha": MCS_ALPHA,
@@ -53,40 +65,67 @@ def confidence_set(losses: Mapping[str, np.ndarray], overlap: int) -> dict[str, 
     }
 
 
-def overlap_of(aligned: Aligned) -> int:
+def count_overlap(aligned: AlignedForecasts) -> int:
     """How many neighbouring cutoffs of the walk share outcomes: the horizon in strides."""
     stride = int(np.diff(aligned.origins[: aligned.n_walk]).min(initial=aligned.y.shape[2]))
     return max(1, -(-aligned.y.shape[2] // max(1, stride)))
 
 
-def gains(compared: Mapping[str, Mapping[str, Any]], losses: Mapping[str, float], members: tuple[str, ...]) -> dict[str, Any]:
-    """The honest line: the ensemble against HAR where there is one, the median member and the best single one, which hindsight picks. losses: mean of each."""
+def compute_gains(
+    compared: Mapping[str, Mapping[str, Any]], losses: Mapping[str, float], members: tuple[str, ...]
+) -> dict[str, Any]:
+    """The honest line: the ensemble against HAR where there is one, the median member and the
+    best single one, which hindsight picks. losses: mean of each.
+    """
     ranked = sorted((m for m in members if m in compared), key=lambda m: losses[m])
     if not ranked:
-        return {"text": f"fewer than {LEAST_PAIRED} scored cutoffs have outcomes, so no gain can be told from luck"}
+        return {
+            "text": (
+                f"fewer than {LEAST_PAIRED} scored cutoffs have outcomes, so no gain can be told from luck"
+            )
+        }
     named = {"har": "har"} if "har" in ranked else {}
     named |= {"median_member": ranked[len(ranked) // 2], "best_member": ranked[0]}
-    out: dict[str, Any] = {role: {"model": m, "gain_frac": compared[m]["gain_frac"], "p": compared[m]["p"]} for role, m in named.items()}
-    who = {"har": "HAR", "median_member": "{model}, the median member", "best_member": "{model}, the best member in hindsight"}
+    out: dict[str, Any] = {
+        role: {"model": m, "gain_frac": compared[m]["gain_frac"], "p": compared[m]["p"]}
+        for role, m in named.items()
+    }
+    who = {
+        "har": "HAR",
+        "median_member": "{model}, the median member",
+        "best_member": "{model}, the best member in hindsight",
+    }
     titles: dict[str, list[str]] = {}
     for role, of in out.items():
         title = who[role].format(**of)
-        titles[of["model"]] = [*titles[of["model"]], title.removeprefix(f"{of['model']}, ")] if of["model"] in titles else [title]
+        titles[of["model"]] = (
+            [*titles[of["model"]], title.removeprefix(f"{of['model']}, ")]
+            if of["model"] in titles
+            else [title]
+        )
     said = [
-        f"{abs(compared[m]['gain_frac']):.1%} {'below' if compared[m]['gain_frac'] >= 0 else 'above'} {', '.join(roles)} (p = {compared[m]['p']:.2g})"
+        f"{abs(compared[m]['gain_frac']):.1%} {'below' if compared[m]['gain_frac'] >= 0 else 'above'}"
+        f" {', '.join(roles)} (p = {compared[m]['p']:.2g})"
         for m, roles in titles.items()
     ]
-    return out | {"text": f"over {compared[ranked[0]]['n_cutoffs']} cutoffs the ensemble's mean loss is " + ", ".join(said)}
+    return out | {
+        "text": (
+            f"over {compared[ranked[0]]['n_cutoffs']} cutoffs the ensemble's mean loss is " + ", ".join(said)
+        )
+    }
 
 
-def gains_by_series(ours: np.ndarray, theirs: np.ndarray, series_ids: tuple[str, ...], overlap: int) -> dict[str, dict[str, Any]]:
+def compute_gains_by_series(
+    ours: np.ndarray, theirs: np.ndarray, series_ids: tuple[str, ...], overlap: int
+) -> dict[str, dict[str, Any]]:
     """As `comparisons`, of losses (k, S, H) against one model's, by series."""
-    found = {s: comparisons(ours[:, [i]], {s: theirs[:, [i]]}, overlap) for i, s in enumerate(series_ids)}
+    found = {s: compare_models(ours[:, [i]], {s: theirs[:, [i]]}, overlap) for i, s in enumerate(series_ids)}
     return {s: by_name[s] for s, by_name in found.items() if by_name}
 
 
-def correlation(models: tuple[str, ...], error: np.ndarray) -> dict[str, list[float | None]]:
-    """Pearson correlations of the members' errors (M, k, S, H) in the space of z: a row for each by name, columns in the order of the names.
+def compute_correlation(models: tuple[str, ...], error: np.ndarray) -> dict[str, list[float | None]]:
+    """Pearson correlations of the members' errors (M, k, S, H) in the space of z: a row for each by
+    name, columns in the order of the names.
 
     None where one does not vary, or fewer than two errors are known.
     """
@@ -97,16 +136,25 @@ def correlation(models: tuple[str, ...], error: np.ndarray) -> dict[str, list[fl
     spread = np.sqrt(np.square(centred).sum(axis=1))
     with np.errstate(divide="ignore", invalid="ignore"):
         of = np.clip((centred @ centred.T) / np.outer(spread, spread), -1, 1)
-    return {models[m]: [float(r) if np.isfinite(r) else None for r in row] for m, row in zip(order, of, strict=True)}
+    return {
+        models[m]: [float(r) if np.isfinite(r) else None for r in row]
+        for m, row in zip(order, of, strict=True)
+    }
 
 
-def brings(losses: Mapping[str, float]) -> dict[str, float]:
-    """By member: how much higher the loss is without it, as a share of the loss with all (key ""); below 0 where it harms. Empty where nothing is known."""
+def compute_marginal_contributions(losses: Mapping[str, float]) -> dict[str, float]:
+    """By member: how much higher the loss is without it, as a share of the loss with all (key "");
+    below 0 where it harms.
+
+    Empty where nothing is known.
+    """
     whole = losses[""]
     return {m: loss / whole - 1 for m, loss in losses.items() if m and whole > 0 and math.isfinite(loss)}
 
 
-def combiner_rows(choice: Choice, names: tuple[str, ...], unservable: Mapping[str, str]) -> list[dict[str, Any]]:
+def build_combiner_rows(
+    choice: CombinerChoice, names: tuple[str, ...], unservable: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """One row for each combiner, the least loss on the selection slice first."""
     losses = choice.losses if choice.n else {}
     best = losses.get(choice.best_member, 0.0)

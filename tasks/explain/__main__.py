@@ -1,39 +1,53 @@
-"""`python -m tasks.explain`: models/challenger/challenger and data/clean -> data/reports/explain."""
+"""`python -m tasks.explain`: models/challenger/challenger and data/clean ->
+data/reports/explain.
+"""
 
 from pathlib import Path
 
 from tasks.core.frames import SERIES
-from tasks.edges.artifacts import read_frame, replacing, write_json
-from tasks.edges.door import open_door
+from tasks.edges.artifacts import read_frame, write_folder, write_json
+from tasks.edges.door import run_stage_command
 from tasks.edges.params import read_params
 from tasks.edges.settings import ROOT
 from tasks.explain.params import ExplainParams
-from tasks.explain.pictures import draw_importance, draw_last, file_name
-from tasks.explain.stage import explain
-from tasks.release import open_body
+from tasks.explain.pictures import build_file_name, draw_importance, draw_last
+from tasks.explain.stage import explain_release
+from tasks.release import load_unsealed_release
 
 N_PICTURES = 4  # series whose last forecast is drawn; the table has all that were explained
 
 
 def main(root: Path = ROOT) -> None:
     """Explain, and put tables and pictures in place together."""
-    release = open_body(root / "models/challenger/challenger")
-    found = explain(release, read_frame(root / "data/clean/rows.parquet", SERIES), read_params("explain", ExplainParams, root))
-    with replacing(root / "data/reports/explain") as folder:
+    release = load_unsealed_release(root / "models/challenger/challenger")
+    found = explain_release(
+        release,
+        read_frame(root / "data/clean/rows.parquet", SERIES),
+        read_params("explain", ExplainParams, root),
+    )
+    with write_folder(root / "data/reports/explain") as folder:
         found.attributions.write_parquet(folder / "attributions.parquet")
         write_json(folder / "importance.json", found.importance)
         write_json(folder / "summary.json", found.summary)
         draw_importance(found.importance, release.model, folder / "importance.png")
         for series_id in found.summary["series_last"][:N_PICTURES]:
-            draw_last(found.attributions, series_id, release.about.target, folder / file_name(series_id))
-    _say(found.summary)
+            draw_last(
+                found.attributions, series_id, release.about.target, folder / build_file_name(series_id)
+            )
+    _report_summary(found.summary)
 
 
-def _say(summary: dict[str, int]) -> None:
-    print(f"explain: {summary['n_last']} last forecasts and {summary['n_sample']} others; parts add up to {summary['max_abs_gap']:.1e}")
+def _report_summary(summary: dict[str, int]) -> None:
+    print(
+        f"explain: {summary['n_last']} last forecasts and {summary['n_sample']} others; parts add up to"
+        f" {summary['max_abs_gap']:.1e}"
+    )
     if left_out := summary["n_series_now"] - summary["n_last"]:
-        print(f"explain: {left_out} series have no part in it: their last forecast is beyond `explain.max_evaluations`, or they ended earlier")
+        print(
+            f"explain: {left_out} series have no part in it: their last forecast is beyond"
+            " `explain.max_evaluations`, or they ended earlier"
+        )
 
 
 if __name__ == "__main__":
-    open_door(main)
+    run_stage_command(main)

@@ -1,10 +1,12 @@
 """Shapley values of a function of feature rows, by orders of the features tried forth and back.
 
-A coalition S of features is worth the mean of f over the background, the features of S taken from the row explained: what is left out is
-drawn, not guessed. Following one order from the empty coalition to the whole one, each feature gets what its arrival adds; these sum to
-f(x) minus the base whatever the order, so the parts add up exactly however few orders are tried. Each order is also followed backwards,
-which makes pairs of interacting features fair at once. Source: Strumbelj & Kononenko 2014, doi:10.1007/s10115-013-0679-x; both ways:
-Mitchell et al. 2022, jmlr.org/papers/v23/21-0439.html. The library shap does the same and takes 8 s to import.
+A coalition S of features is worth the mean of f over the background, the features of S taken from
+the row explained: what is left out is drawn, not guessed. Following one order from the empty
+coalition to the whole one, each feature gets what its arrival adds; these sum to f(x) minus the
+base whatever the order, so the parts add up exactly however few orders are tried. Each order is
+also followed backwards, which makes pairs of interacting features fair at once. Source: Strumbelj &
+Kononenko 2014, doi:10.1007/s10115-013-0679-x; both ways: Mitchell et al. 2022,
+jmlr.org/papers/v23/21-0439.html. The library shap does the same and takes 8 s to import.
 """
 
 from collections.abc import Callable
@@ -17,7 +19,7 @@ Function = Callable[[np.ndarray], np.ndarray]
 MAX_ORDERS = 10  # beyond this the parts move by less than the background's own luck
 
 
-class Explained(NamedTuple):
+class ShapleyParts(NamedTuple):
     """base: (H,) mean of f over the background. parts: (n, F, H). z_hat: (n, H) f of the rows."""
 
     base: np.ndarray
@@ -31,13 +33,21 @@ class Explained(NamedTuple):
         return out
 
 
-def shapley(
-    f: Function, x: np.ndarray, background: np.ndarray, columns: np.ndarray, n_orders: int, seed: int, tied: dict[int, int] | None = None
-) -> Explained:
+def compute_shapley(
+    f: Function,
+    x: np.ndarray,
+    background: np.ndarray,
+    columns: np.ndarray,
+    n_orders: int,
+    seed: int,
+    tied: dict[int, int] | None = None,
+) -> ShapleyParts:
     """Parts of f, (n, F) -> (n, H), at the rows x (n, F) against *background* (B, F).
 
-    columns: positions of those that f reads; the others stay at the row's own values and get 0. n_orders: orders tried for each row.
-    tied: columns that go with another one ({follower: leader}), and whose part the leader gets: halves of one fact mean nothing alone.
+    columns: positions of those that f reads; the others stay at the row's own values and get 0.
+    n_orders: orders tried for each row.
+    tied: columns that go with another one ({follower: leader}), and whose part the leader gets:
+    halves of one fact mean nothing alone.
     """
     follows = {j: leader for j, leader in (tied or {}).items() if j in columns}
     columns = np.unique([follows.get(int(j), int(j)) for j in columns])
@@ -48,25 +58,38 @@ def shapley(
         for _ in range(n_orders):
             order = rng.permutation(columns)
             for way in (order, order[::-1]):
-                part[way] += np.diff(_worths(f, row, background, way, follows), axis=0)
-    return Explained(base, parts / (2 * n_orders), z_hat)
+                part[way] += np.diff(_compute_worths(f, row, background, way, follows), axis=0)
+    return ShapleyParts(base, parts / (2 * n_orders), z_hat)
 
 
-def read_columns(f: Function, x: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """Positions of the columns that f reads: those where giving rows each other's values, or none, changes its result."""
+def find_used_columns(f: Function, x: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """Positions of the columns that f reads: those where giving rows each other's values, or
+    none, changes its result.
+    """
     rows = np.concatenate([x, background])
     before = f(rows)
-    return np.array([j for j in range(rows.shape[1]) if any((f(other) != before).any() for other in _disturbed(rows, j))], dtype=np.int64)
+    return np.array(
+        [
+            j
+            for j in range(rows.shape[1])
+            if any((f(other) != before).any() for other in _build_disturbed(rows, j))
+        ],
+        dtype=np.int64,
+    )
 
 
-def affordable(n_rows: int, n_columns: int, n_background: int, n_steps: int, max_evaluations: int) -> tuple[int, int]:
+def decide_budget(
+    n_rows: int, n_columns: int, n_background: int, n_steps: int, max_evaluations: int
+) -> tuple[int, int]:
     """(rows, orders) within the budget: at least one row and one order, whatever they cost."""
     of_an_order = max(1, 2 * (n_columns + 1) * n_background * n_steps)
     rows = max(1, min(n_rows, max_evaluations // of_an_order))
     return rows, max(1, min(MAX_ORDERS, max_evaluations // (rows * of_an_order)))
 
 
-def _worths(f: Function, row: np.ndarray, background: np.ndarray, order: np.ndarray, follows: dict[int, int]) -> np.ndarray:
+def _compute_worths(
+    f: Function, row: np.ndarray, background: np.ndarray, order: np.ndarray, follows: dict[int, int]
+) -> np.ndarray:
     """(len(order) + 1, H) worth of each coalition on the way."""
     arrived = np.zeros((len(order) + 1, len(row)), dtype=bool)
     arrived[:, np.setdiff1d(np.arange(len(row)), order)] = True
@@ -75,14 +98,21 @@ def _worths(f: Function, row: np.ndarray, background: np.ndarray, order: np.ndar
     for j, leader in follows.items():
         arrived[:, j] = arrived[:, leader]
     mixed = np.where(arrived[:, None, :], row, background)
-    worths: np.ndarray = f(mixed.reshape(-1, len(row))).reshape(len(arrived), len(background), -1).mean(axis=1)
+    worths: np.ndarray = (
+        f(mixed.reshape(-1, len(row))).reshape(len(arrived), len(background), -1).mean(axis=1)
+    )
     return worths
 
 
-def _disturbed(rows: np.ndarray, column: int) -> list[np.ndarray]:
+def _build_disturbed(rows: np.ndarray, column: int) -> list[np.ndarray]:
     disturbed = []
     values = rows[:, column]
-    for other in (np.roll(values, 1), np.roll(values, len(values) // 2), np.flip(values), np.full(len(values), np.nan)):
+    for other in (
+        np.roll(values, 1),
+        np.roll(values, len(values) // 2),
+        np.flip(values),
+        np.full(len(values), np.nan),
+    ):
         changed = rows.copy()
         changed[:, column] = other
         disturbed.append(changed)

@@ -1,4 +1,6 @@
-"""The stage in one screen: pick rows, explain the whole ensemble there, check that the parts add up, sum up."""
+"""The stage in one screen: pick rows, explain the whole ensemble there, check that the parts add
+up, sum up.
+"""
 
 from typing import Any, NamedTuple
 
@@ -8,9 +10,9 @@ import polars as pl
 from tasks.core.errors import StageError
 from tasks.core.schema import SERIES_KEY
 from tasks.explain.params import ExplainParams
-from tasks.explain.shapley import Explained, affordable, read_columns, shapley
-from tasks.features import build_features, newest_step
-from tasks.release import Release, z_hat
+from tasks.explain.shapley import ShapleyParts, compute_shapley, decide_budget, find_used_columns
+from tasks.features import build_features, find_newest_step
+from tasks.release import Release, predict_ensemble
 
 MAX_GAP_SD = 1e-4  # base + parts may miss z_hat by this many sd of z: the graphs compute in float32
 _SEED = 1
@@ -18,85 +20,120 @@ _N_PROBES = 10  # rows that, with the background, show which columns are read
 
 
 class Explanation(NamedTuple):
-    """attributions: one row per (series_id, cutoff, step, feature). importance: features by mean absolute part. summary: figures of the stage."""
+    """attributions: one row per (series_id, cutoff, step, feature). importance: features by mean
+    absolute part. summary: figures of the stage.
+    """
 
     attributions: pl.DataFrame
     importance: list[dict[str, Any]]
     summary: dict[str, Any]
 
 
-def explain(release: Release, rows: pl.DataFrame, params: ExplainParams) -> Explanation:
-    """Explain the last forecast of each series and a sample of earlier ones. Raises StageError when parts do not add up."""
-    table = build_features(rows, release.about, release.features, release.calendar, until=newest_step(rows, release.about, release.calendar))
+def explain_release(release: Release, rows: pl.DataFrame, params: ExplainParams) -> Explanation:
+    """Explain the last forecast of each series and a sample of earlier ones.
+
+    Raises StageError when parts do not add up.
+    """
+    table = build_features(
+        rows,
+        release.about,
+        release.features,
+        release.calendar,
+        until=find_newest_step(rows, release.about, release.calendar),
+    )
     rng = np.random.default_rng(_SEED)
     possible = table.filter(pl.col(release.schema.last).is_not_null())
     if possible.is_empty():
         raise StageError(
-            f"explain: no row of {table['series_id'].n_unique()} series has a value in its last steps, so nothing can be forecast. Look into data/clean."
+            f"explain: no row of {table['series_id'].n_unique()} series has a value in its last steps, so"
+            " nothing can be forecast. Look into data/clean."
         )
     last = possible.filter(pl.col("event_time") == table["event_time"].max())
-    sample = _some(possible, params.n_sample, rng)
-    background = _x(release, _some(possible.filter(pl.col("known_at") <= release.seen_until), params.n_background, rng))
+    sample = _select_sample(possible, params.n_sample, rng)
+    background = _build_x(
+        release,
+        _select_sample(possible.filter(pl.col("known_at") <= release.seen_until), params.n_background, rng),
+    )
 
     def f(x: np.ndarray) -> np.ndarray:
-        return z_hat(release, x)
+        return predict_ensemble(release, x)
 
     every = np.arange(len(release.schema.names))
     high, low = SERIES_KEY
     tied = {release.schema.index(low): release.schema.index(high)} if low in release.schema.names else {}
-    for columns in (read_columns(f, _x(release, sample.head(_N_PROBES)), background), every):  # all of them, should one have looked unread
-        n_rows, n_orders = affordable(
-            last.height + sample.height, len(columns), len(background), release.schema.horizon_steps, params.max_evaluations
+    # All of them, should one have looked unread
+    for columns in (find_used_columns(f, _build_x(release, sample.head(_N_PROBES)), background), every):
+        n_rows, n_orders = decide_budget(
+            last.height + sample.height,
+            len(columns),
+            len(background),
+            release.schema.horizon_steps,
+            params.max_evaluations,
         )
-        last, sample = _within(last, sample, n_rows)
+        last, sample = _select_within(last, sample, n_rows)
         picked = pl.concat([last, sample])
-        explained = shapley(f, _x(release, picked), background, columns, n_orders, _SEED, tied)
+        explained = compute_shapley(f, _build_x(release, picked), background, columns, n_orders, _SEED, tied)
         most = MAX_GAP_SD * (table.select(pl.col("z").std()).item() or 1.0)
         if explained.gap.max() <= most:
             break
-    _check(explained, picked, most)
+    _check_sums(explained, picked, most)
     return Explanation(
-        _attributions(release, picked, last.height, columns, explained),
-        _importance(release, explained.parts[last.height :], columns),
+        _build_attributions(release, picked, last.height, columns, explained),
+        _build_importance(release, explained.parts[last.height :], columns),
         {
-            "n_series_now": table["series_id"].n_unique(), "n_last": last.height, "n_sample": sample.height, "n_background": len(background),
-            "n_orders": n_orders, "n_features": len(release.schema.names), "max_abs_gap": float(explained.gap.max()),
-            "series_last": last["series_id"].to_list(), "unread": [name for j, name in enumerate(release.schema.names) if j not in columns],
+            "n_series_now": table["series_id"].n_unique(),
+            "n_last": last.height,
+            "n_sample": sample.height,
+            "n_background": len(background),
+            "n_orders": n_orders,
+            "n_features": len(release.schema.names),
+            "max_abs_gap": float(explained.gap.max()),
+            "series_last": last["series_id"].to_list(),
+            "unread": [name for j, name in enumerate(release.schema.names) if j not in columns],
         },
-    )  # fmt: skip
+    )
 
 
-def _some(table: pl.DataFrame, n: int, rng: np.random.Generator) -> pl.DataFrame:
+def _select_sample(table: pl.DataFrame, n: int, rng: np.random.Generator) -> pl.DataFrame:
     """*n* rows at random, in the table's order."""
     return table[np.sort(rng.choice(table.height, size=min(n, table.height), replace=False))]
 
 
-def _within(last: pl.DataFrame, sample: pl.DataFrame, n_rows: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """At most *n_rows* of both; at least half of them are last forecasts, as far as there are any."""
+def _select_within(
+    last: pl.DataFrame, sample: pl.DataFrame, n_rows: int
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """At most *n_rows* of both; at least half of them are last forecasts, as far as there are
+    any.
+    """
     n_last = min(last.height, max(n_rows - sample.height, -(-n_rows // 2)))
     return last.head(n_last), sample.head(n_rows - n_last)
 
 
-def _x(release: Release, table: pl.DataFrame) -> np.ndarray:
+def _build_x(release: Release, table: pl.DataFrame) -> np.ndarray:
     return table.select(pl.col(release.schema.names).fill_null(float("nan"))).to_numpy()
 
 
-def _check(explained: Explained, picked: pl.DataFrame, most: float) -> None:
+def _check_sums(explained: ShapleyParts, picked: pl.DataFrame, most: float) -> None:
     gap = explained.gap.max(axis=1)
     worst = int(gap.argmax())
     if not gap[worst] <= most:
         raise StageError(
-            f"explain: base and parts miss z_hat by {gap[worst]:.2g} for series {picked['series_id'][worst]!r} at {picked['event_time'][worst]:%F %T}Z; "
-            f"float32 explains {most:.2g} at most ({MAX_GAP_SD:g} sd of z). A member's result depends on what else is in the batch: "
-            "compare `tasks.release.z_hat` of that row alone with that of many."
+            f"explain: base and parts miss z_hat by {gap[worst]:.2g} for series"
+            f" {picked['series_id'][worst]!r} at {picked['event_time'][worst]:%F %T}Z; float32 explains"
+            f" {most:.2g} at most ({MAX_GAP_SD:g} sd of z). A member's result depends on what else is in the"
+            " batch: compare `tasks.release.z_hat` of that row alone with that of many."
         )
 
 
-def _attributions(release: Release, picked: pl.DataFrame, n_last: int, columns: np.ndarray, explained: Explained) -> pl.DataFrame:
+def _build_attributions(
+    release: Release, picked: pl.DataFrame, n_last: int, columns: np.ndarray, explained: ShapleyParts
+) -> pl.DataFrame:
     steps, names = release.schema.horizon_steps, [release.schema.names[j] for j in columns]
     n_rows, n_names = picked.height, len(names)
-    ahead = [release.calendar.following(at, steps) for at in picked["event_time"]]
-    of_row = picked.select("series_id", cutoff=release.calendar.nominal_known_at(), is_last=pl.int_range(pl.len()) < n_last)
+    ahead = [release.calendar.list_next_steps(at, steps) for at in picked["event_time"]]
+    of_row = picked.select(
+        "series_id", cutoff=release.calendar.nominal_known_at(), is_last=pl.int_range(pl.len()) < n_last
+    )
     frame = of_row[np.repeat(np.arange(n_rows), steps * n_names)]
     return frame.with_columns(
         pl.Series("step", np.tile(np.repeat(np.arange(1, steps + 1, dtype=np.int32), n_names), n_rows)),
@@ -108,7 +145,7 @@ def _attributions(release: Release, picked: pl.DataFrame, n_last: int, columns: 
     )
 
 
-def _importance(release: Release, parts: np.ndarray, columns: np.ndarray) -> list[dict[str, Any]]:
+def _build_importance(release: Release, parts: np.ndarray, columns: np.ndarray) -> list[dict[str, Any]]:
     size = np.abs(parts).mean(axis=(0, 2)) if len(parts) else np.zeros(len(release.schema.names))
     ordered = sorted(columns, key=lambda j: (-size[j], release.schema.names[j]))
     return [{"feature": release.schema.names[j], "mean_abs_part": float(size[j])} for j in ordered]

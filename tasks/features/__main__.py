@@ -3,27 +3,36 @@
 from pathlib import Path
 
 from tasks.core.frames import FEATURES, SERIES, VINTAGES
-from tasks.edges.artifacts import file_hash, read_frame, replacing, write_frame, write_json, write_sessions
-from tasks.edges.door import open_door
+from tasks.edges.artifacts import (
+    compute_file_hash,
+    read_frame,
+    write_folder,
+    write_frame,
+    write_json,
+    write_sessions,
+)
+from tasks.edges.door import run_stage_command
 from tasks.edges.params import read_about, read_params
 from tasks.edges.settings import ROOT
 from tasks.features.leaks import find_leaks
 from tasks.features.params import FeatureParams
-from tasks.features.stage import featurize
-from tasks.features.user import FOLDER, bind_functions
+from tasks.features.stage import build_feature_set
+from tasks.features.user import FOLDER, resolve_functions
 
 ROWS = "data/clean/rows.parquet"
 
 
 def main(root: Path = ROOT) -> None:
-    """Read the clean rows, compute, look for leaks, and put table, schema, verdict and what else there is in place together.
+    """Read the clean rows, compute, look for leaks, and put table, schema, verdict and what else
+    there is in place together.
 
-    A finding does not stop here: the verdict stands beside the table, and train and promote refuse both.
+    A finding does not stop here: the verdict stands beside the table, and train and promote refuse
+    both.
     """
     rows, about = read_frame(root / ROWS, SERIES), read_about(root)
-    params = bind_functions(read_params("features", FeatureParams, root), root / FOLDER)
-    features = featurize(rows, about, params)
-    with replacing(root / "data/features") as folder:
+    params = resolve_functions(read_params("features", FeatureParams, root), root / FOLDER)
+    features = build_feature_set(rows, about, params)
+    with write_folder(root / "data/features") as folder:
         write_frame(folder / "table.parquet", features.table, FEATURES)
         write_frame(folder / "vintages.parquet", features.vintages, VINTAGES)
         write_json(folder / "schema.json", features.schema.model_dump())
@@ -31,18 +40,28 @@ def main(root: Path = ROOT) -> None:
         write_json(
             folder / "features.json", params.model_dump(mode="json")
         )  # as computed, a user's functions with their source: a release computes by it
-        write_sessions(folder, features.calendar)  # so that later stages date steps without the exchange library
-        table_hash, data_version = file_hash(folder / "table.parquet"), file_hash(root / ROWS)
-        verdict = find_leaks(rows, about, params, features.table, features.calendar, table_hash=table_hash, data_version=data_version)
+        # So that later stages date steps without the exchange library
+        write_sessions(folder, features.calendar)
+        table_hash, data_version = compute_file_hash(folder / "table.parquet"), compute_file_hash(root / ROWS)
+        verdict = find_leaks(
+            rows,
+            about,
+            params,
+            features.table,
+            features.calendar,
+            table_hash=table_hash,
+            data_version=data_version,
+        )
         write_json(folder / "leaks.json", verdict.model_dump(mode="json"))
         write_json(folder / "leading.json", list(verdict.leading))
     for finding in verdict.findings:
         print(f"leak ({finding.rule}): {finding.says}")
     n_gaps = int(features.table["is_gap"].sum())
     print(
-        f"features: {features.table.height} steps of {len(features.gaps)} series, {n_gaps} of them gaps; {len(features.schema.columns)} columns; {len(verdict.findings)} leaks found"
+        f"features: {features.table.height} steps of {len(features.gaps)} series, {n_gaps} of them gaps;"
+        f" {len(features.schema.columns)} columns; {len(verdict.findings)} leaks found"
     )
 
 
 if __name__ == "__main__":
-    open_door(main)
+    run_stage_command(main)

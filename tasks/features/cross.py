@@ -1,6 +1,8 @@
-"""Across series: what those that have a value at a step say together. Of the row's own step alone, so nothing late is in it: at the cutoff, a row that came later was not there.
+"""Across series: what those that have a value at a step say together.
 
-Sums run over the series by name, so that the order of rows, and other steps, leave the bits as they are.
+Of the row's own step alone, so nothing late is in it: at the cutoff, a row that came later was not
+there. Sums run over the series by name, so that the order of rows, and other steps, leave the bits
+as they are.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,11 +13,13 @@ import polars as pl
 
 from tasks.core.errors import FeatureInputError
 from tasks.features.params import Cross
-from tasks.features.sources import Column, Laid, Role, Source
+from tasks.features.sources import Column, FeatureSource, GriddedRows, Role
 
 
-class Steps(NamedTuple):
-    """The values that are there, step after step and series by name. row: of each in the frame. step: of each row of the frame, 0 to n - 1. start, n: of each step."""
+class CrossSection(NamedTuple):
+    """The values that are there, step after step and series by name. row: of each in the frame.
+    step: of each row of the frame, 0 to n - 1. start, n: of each step.
+    """
 
     values: np.ndarray
     row: np.ndarray
@@ -24,14 +28,24 @@ class Steps(NamedTuple):
     n: np.ndarray
 
 
-def cross_columns(spec: Cross, role: Role) -> Iterator[Column]:
+def build_cross_columns(spec: Cross, role: Role) -> Iterator[Column]:
     """`<column>_cross_<of>`; of a named series `<column>_cross_series_<id>`."""
     for of in spec.of:
         name = f"{spec.column}_cross_{of}" + (f"_{spec.series_id}" if of == "series" else "")
         column = spec.column
-        read = _reader(column, _READ[of]) if of != "series" else lambda laid, c=column: _of_series(laid, c, str(spec.series_id))
+        read = (
+            _build_reader(column, _READ[of])
+            if of != "series"
+            else lambda laid, c=column: _read_series(laid, c, str(spec.series_id))
+        )
         in_z: Role = "spread" if of == "std" else "free" if of in {"rank", "share"} else "level"
-        yield Column(name, in_z if role == "level" else "free", 0, (Source(name, read, (column,), sees="others"),), lambda past: past.values)
+        yield Column(
+            name,
+            in_z if role == "level" else "free",
+            0,
+            (FeatureSource(name, read, (column,), sees="others"),),
+            lambda past: past.values,
+        )
 
 
 def check_named_series(specs: tuple[object, ...], rows: pl.DataFrame) -> None:
@@ -39,73 +53,89 @@ def check_named_series(specs: tuple[object, ...], rows: pl.DataFrame) -> None:
     known = rows["series_id"].unique().sort().to_list()
     for spec in specs:
         if isinstance(spec, Cross) and spec.series_id is not None and spec.series_id not in known:
-            shown = f"{known[:8]}" + (" and more" if len(known) > 8 else "")  # noqa: PLR2004  (a line's worth)
+            # A line's worth
+            shown = f"{known[:8]}" + (" and more" if len(known) > 8 else "")
             raise FeatureInputError(
-                f"`features.list`: cross of {spec.column!r} reads series {spec.series_id!r}, which is not there; there are {shown}."
+                f"`features.list`: cross of {spec.column!r} reads series {spec.series_id!r}, which is not"
+                f" there; there are {shown}."
             )
 
 
-def _reader(column: str, of: Callable[[Steps, np.ndarray], np.ndarray]) -> Callable[[Laid], np.ndarray]:
-    def read(laid: Laid) -> np.ndarray:
+def _build_reader(
+    column: str, of: Callable[[CrossSection, np.ndarray], np.ndarray]
+) -> Callable[[GriddedRows], np.ndarray]:
+    def read(laid: GriddedRows) -> np.ndarray:
         values = laid.values(column)
-        return of(_steps(values, laid.place), values)
+        return of(_build_cross_section(values, laid.place), values)
 
     return read
 
 
-def _steps(values: np.ndarray, place: np.ndarray) -> Steps:
+def _build_cross_section(values: np.ndarray, place: np.ndarray) -> CrossSection:
     order = np.argsort(place, kind="stable")
     row = order[~np.isnan(values[order])]
     steps, start, n = np.unique(place[row], return_index=True, return_counts=True)
     step = np.searchsorted(steps, place)
     there = step < len(steps)
     there[there] = steps[step[there]] == place[there]
-    return Steps(values[row], row, np.where(there, step, len(steps)), start, n)
+    return CrossSection(values[row], row, np.where(there, step, len(steps)), start, n)
 
 
-def _spread_out(of_step: np.ndarray, steps: Steps) -> np.ndarray:
+def _align_to_rows(of_step: np.ndarray, steps: CrossSection) -> np.ndarray:
     """A number of each step at every row; NaN at steps where no series has a value."""
     return np.append(of_step, np.nan)[steps.step]
 
 
-def _sum(values: np.ndarray, steps: Steps) -> np.ndarray:
+def _compute_sum(values: np.ndarray, steps: CrossSection) -> np.ndarray:
     return np.add.reduceat(values, steps.start) if len(steps.start) else np.zeros(0)
 
 
-def _mean(steps: Steps, _values: np.ndarray) -> np.ndarray:
-    return _spread_out(_sum(steps.values, steps) / steps.n, steps)
+def _compute_mean(steps: CrossSection, _values: np.ndarray) -> np.ndarray:
+    return _align_to_rows(_compute_sum(steps.values, steps) / steps.n, steps)
 
 
-def _std(steps: Steps, _values: np.ndarray) -> np.ndarray:
-    apart = steps.values - np.repeat(_sum(steps.values, steps) / steps.n, steps.n)
-    return _spread_out(np.where(steps.n > 1, np.sqrt(_sum(apart * apart, steps) / np.maximum(steps.n - 1, 1)), np.nan), steps)
+def _compute_std(steps: CrossSection, _values: np.ndarray) -> np.ndarray:
+    apart = steps.values - np.repeat(_compute_sum(steps.values, steps) / steps.n, steps.n)
+    return _align_to_rows(
+        np.where(
+            steps.n > 1, np.sqrt(_compute_sum(apart * apart, steps) / np.maximum(steps.n - 1, 1)), np.nan
+        ),
+        steps,
+    )
 
 
-def _ordered(steps: Steps) -> np.ndarray:
+def _sort_values(steps: CrossSection) -> np.ndarray:
     """Positions in `values`, those of each step from the lowest value to the highest."""
     return np.lexsort((steps.values, np.repeat(np.arange(len(steps.n)), steps.n)))
 
 
-def _median(steps: Steps, _values: np.ndarray) -> np.ndarray:
-    values = steps.values[_ordered(steps)]
-    low, high = (values[steps.start + half] for half in ((steps.n - 1) // 2, steps.n // 2)) if len(steps.n) else (np.zeros(0),) * 2
-    return _spread_out(low + (high - low) / 2, steps)
+def _compute_median(steps: CrossSection, _values: np.ndarray) -> np.ndarray:
+    values = steps.values[_sort_values(steps)]
+    low, high = (
+        (values[steps.start + half] for half in ((steps.n - 1) // 2, steps.n // 2))
+        if len(steps.n)
+        else (np.zeros(0),) * 2
+    )
+    return _align_to_rows(low + (high - low) / 2, steps)
 
 
-def _others_mean(steps: Steps, values: np.ndarray) -> np.ndarray:
+def _compute_others_mean(steps: CrossSection, values: np.ndarray) -> np.ndarray:
     there = ~np.isnan(values)
-    total, n = _spread_out(_sum(steps.values, steps), steps), _spread_out(steps.n.astype(np.float64), steps) - there
+    total, n = (
+        _align_to_rows(_compute_sum(steps.values, steps), steps),
+        _align_to_rows(steps.n.astype(np.float64), steps) - there,
+    )
     return np.where(n > 0, (total - np.where(there, values, 0.0)) / np.maximum(n, 1), np.nan)
 
 
-def _share(steps: Steps, values: np.ndarray) -> np.ndarray:
-    total = _spread_out(_sum(steps.values, steps), steps)
+def _compute_share(steps: CrossSection, values: np.ndarray) -> np.ndarray:
+    total = _align_to_rows(_compute_sum(steps.values, steps), steps)
     return np.where(total != 0, values / np.where(total != 0, total, 1.0), np.nan)
 
 
-def _rank(steps: Steps, _values: np.ndarray) -> np.ndarray:
+def _compute_rank(steps: CrossSection, _values: np.ndarray) -> np.ndarray:
     """Equal values share the middle of their ranks; a series that is alone stands at .5."""
-    order = _ordered(steps)
+    order = _sort_values(steps)
     values, owner = steps.values[order], np.repeat(np.arange(len(steps.n)), steps.n)
     new = np.ones(len(values), dtype=bool)
     new[1:] = (values[1:] != values[:-1]) | (owner[1:] != owner[:-1])
@@ -119,13 +149,18 @@ def _rank(steps: Steps, _values: np.ndarray) -> np.ndarray:
     return found
 
 
-def _of_series(laid: Laid, column: str, series_id: str) -> np.ndarray:
+def _read_series(laid: GriddedRows, column: str, series_id: str) -> np.ndarray:
     own = laid.frame.select(pl.col("series_id") == series_id).to_series().to_numpy()
     of_step = np.full(len(laid.steps), np.nan)
     of_step[laid.place[own]] = laid.values(column)[own]
     return of_step[laid.place]
 
 
-_READ: dict[str, Callable[[Steps, np.ndarray], np.ndarray]] = {
-    "mean": _mean, "median": _median, "std": _std, "others_mean": _others_mean, "rank": _rank, "share": _share,
-}  # fmt: skip
+_READ: dict[str, Callable[[CrossSection, np.ndarray], np.ndarray]] = {
+    "mean": _compute_mean,
+    "median": _compute_median,
+    "std": _compute_std,
+    "others_mean": _compute_others_mean,
+    "rank": _compute_rank,
+    "share": _compute_share,
+}

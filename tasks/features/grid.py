@@ -9,21 +9,27 @@ from tasks.core.calendar import Calendar
 from tasks.core.errors import CalendarError
 
 
-def lay_on_grid(rows: pl.DataFrame, calendar: Calendar, until: datetime | None = None) -> pl.DataFrame:
-    """One row per series and grid step, from each series' first step to its last (or to *until*), sorted, with `is_gap`.
+def align_to_grid(rows: pl.DataFrame, calendar: Calendar, until: datetime | None = None) -> pl.DataFrame:
+    """One row per series and grid step, from each series' first step to its last (or to *until*),
+    sorted, with `is_gap`.
 
-    rows: SERIES, not empty, in any order; of each (series_id, event_time) the latest vintage counts. A step without a row is a gap:
-    its values are null and its `known_at` is the nominal one. Raises CalendarError naming the first row that is not on the grid.
+    rows: SERIES, not empty, in any order; of each (series_id, event_time) the latest vintage
+    counts. A step without a row is a gap: its values are null and its `known_at` is the nominal
+    one. Raises CalendarError naming the first row that is not on the grid.
     """
-    start, end = span(rows)
+    start, end = get_time_span(rows)
     grid = calendar.grid(start, end if until is None else max(end, until))
-    if _lies_there(rows, grid, until):
+    if _is_gridded(rows, grid, until):
         return rows.select(
-            "series_id", "event_time", "known_at", pl.lit(value=False).alias("is_gap"), pl.exclude("series_id", "event_time", "known_at")
+            "series_id",
+            "event_time",
+            "known_at",
+            pl.lit(value=False).alias("is_gap"),
+            pl.exclude("series_id", "event_time", "known_at"),
         )
     ids = rows["series_id"].unique().sort()
     series = rows["series_id"].cast(pl.Enum(ids)).to_physical().to_numpy().astype(np.int64)
-    step = positions(rows, grid, calendar)
+    step = find_grid_positions(rows, grid, calendar)
 
     first, last = np.full(len(ids), len(grid)), np.zeros(len(ids), dtype=np.int64)
     np.minimum.at(first, series, step)
@@ -32,11 +38,13 @@ def lay_on_grid(rows: pl.DataFrame, calendar: Calendar, until: datetime | None =
         last = np.maximum(last, grid.search_sorted(until, side="right") - 1)
     lengths = last - first + 1
     offset = np.concatenate([[0], np.cumsum(lengths)])
-    received = _latest(rows, offset[series] + step - first[series], int(offset[-1]))
+    received = _find_latest(rows, offset[series] + step - first[series], int(offset[-1]))
 
     owner = np.repeat(np.arange(len(ids)), lengths)
     when = np.arange(offset[-1]) - offset[owner] + first[owner]
-    nominal = pl.DataFrame({"event_time": grid}).select("event_time", known_at=calendar.nominal_known_at())[when]
+    nominal = pl.DataFrame({"event_time": grid}).select("event_time", known_at=calendar.nominal_known_at())[
+        when
+    ]
     laid = rows.select(pl.all().exclude("series_id", "event_time").gather(received))
     return laid.select(
         ids.gather(owner).alias("series_id"),
@@ -47,14 +55,16 @@ def lay_on_grid(rows: pl.DataFrame, calendar: Calendar, until: datetime | None =
     )
 
 
-def series_starts(series_id: pl.Series) -> np.ndarray:
+def find_series_starts(series_id: pl.Series) -> np.ndarray:
     """Where each run of one series begins."""
     return np.append(0, np.flatnonzero((series_id[1:] != series_id[:-1]).to_numpy()) + 1)[: len(series_id)]
 
 
-def _lies_there(rows: pl.DataFrame, grid: pl.Series, until: datetime | None) -> bool:
-    """Whether *rows* are as they will be laid: series in order, one row for each step without a hole, and up to *until*."""
-    starts = series_starts(rows["series_id"])
+def _is_gridded(rows: pl.DataFrame, grid: pl.Series, until: datetime | None) -> bool:
+    """Whether *rows* are as they will be laid: series in order, one row for each step without a
+    hole, and up to *until*.
+    """
+    starts = find_series_starts(rows["series_id"])
     names = rows["series_id"].gather(starts)
     if not (names[:-1] < names[1:]).all():
         return False
@@ -62,41 +72,57 @@ def _lies_there(rows: pl.DataFrame, grid: pl.Series, until: datetime | None) -> 
     stops = np.append(starts[1:], len(times))
     first = np.searchsorted(steps, times[starts])
     fits = first + stops - starts <= len(steps)
-    if not fits.all() or (until is not None and (first + stops - starts != np.searchsorted(steps, times.dtype.type(_us(until)), side="right")).any()):
+    if not fits.all() or (
+        until is not None
+        and (
+            first + stops - starts
+            != np.searchsorted(steps, times.dtype.type(_convert_to_us(until)), side="right")
+        ).any()
+    ):
         return False
-    return all(np.array_equal(times[start:stop], steps[at : at + stop - start]) for start, stop, at in zip(starts, stops, first, strict=True))
+    return all(
+        np.array_equal(times[start:stop], steps[at : at + stop - start])
+        for start, stop, at in zip(starts, stops, first, strict=True)
+    )
 
 
-def _us(at: datetime) -> int:
+def _convert_to_us(at: datetime) -> int:
     """Microseconds since 1970."""
     return int(pl.Series([at], dtype=pl.Datetime("us", "UTC")).to_physical()[0])
 
 
-def span(rows: pl.DataFrame) -> tuple[datetime, datetime]:
+def get_time_span(rows: pl.DataFrame) -> tuple[datetime, datetime]:
     """First and last `event_time` of *rows*, which are not empty."""
     first, last = rows.select(first=pl.col("event_time").min(), last=pl.col("event_time").max()).row(0)
     return first, last
 
 
-def positions(rows: pl.DataFrame, grid: pl.Series, calendar: Calendar) -> np.ndarray:
-    """Position of each row on *grid*, ascending. Raises CalendarError naming the first row that is not on it."""
+def find_grid_positions(rows: pl.DataFrame, grid: pl.Series, calendar: Calendar) -> np.ndarray:
+    """Position of each row on *grid*, ascending.
+
+    Raises CalendarError naming the first row that is not on it.
+    """
     step = grid.search_sorted(rows["event_time"]).to_numpy().astype(np.int64)
     beside = (
-        (step >= len(grid)) | (grid.gather(np.minimum(step, max(len(grid) - 1, 0))) != rows["event_time"]).to_numpy()
+        (step >= len(grid))
+        | (grid.gather(np.minimum(step, max(len(grid) - 1, 0))) != rows["event_time"]).to_numpy()
         if len(grid)
         else np.ones(len(step), bool)
     )
     if beside.any():
         row = rows.row(int(np.flatnonzero(beside)[0]), named=True)
         raise CalendarError(
-            f"Series {row['series_id']!r} has a row at {row['event_time']:%F %T}Z, which is no step of calendar {calendar.kind!r} every {calendar.every!r} "
-            f"({int(beside.sum())} such rows). Quarantine them in validate, or correct `about.calendar` and `about.every`."
+            f"Series {row['series_id']!r} has a row at {row['event_time']:%F %T}Z, which is no step of"
+            f" calendar {calendar.kind!r} every {calendar.every!r} ({int(beside.sum())} such rows)."
+            " Quarantine them in validate, or correct `about.calendar` and `about.every`."
         )
     return step
 
 
-def _latest(rows: pl.DataFrame, place: np.ndarray, n: int) -> pl.Series:
-    """For each of *n* grid rows the index of the row received for it, null for a gap; of several vintages the one known last."""
+def _find_latest(rows: pl.DataFrame, place: np.ndarray, n: int) -> pl.Series:
+    """For each of *n* grid rows the index of the row received for it, null for a gap; of several
+    vintages the one known last.
+    """
     index = np.arange(len(place))
     if np.bincount(place, minlength=n).max() > 1:
         index = rows["known_at"].arg_sort().to_numpy().astype(np.int64)

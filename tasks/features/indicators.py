@@ -1,7 +1,9 @@
-"""Technical indicators, each a function of the pasts of the columns it reads. NaN where unknown; half of a window must be there, as for a mean.
+"""Technical indicators, each a function of the pasts of the columns it reads.
 
-Where the source smooths without end (Wilder's averages, MACD), the average is cut at 4 spans like every ewm here, so that a tail gives the
-batch's numbers. Wilder's average over w steps has weights (1 - 1 / w) ** age, which is an ewm with a span of 2 w - 1.
+NaN where unknown; half of a window must be there, as for a mean. Where the source smooths without
+end (Wilder's averages, MACD), the average is cut at 4 spans like every ewm here, so that a tail
+gives the batch's numbers. Wilder's average over w steps has weights (1 - 1 / w) ** age, which is an
+ewm with a span of 2 w - 1.
 """
 
 import math
@@ -12,20 +14,27 @@ from tasks.features.params import EWM_CUT_SPANS
 from tasks.features.rolling import Array, Past
 
 
-def wilder_steps(w: int) -> int:
+def count_wilder_steps(w: int) -> int:
     """How many steps Wilder's average over *w* reads."""
     return EWM_CUT_SPANS * (2 * w - 1)
 
 
 def rsi(past: Past, w: int) -> Array:
-    """Relative strength index, 0 to 100: the share of rises in all moves, Wilder-averaged; 50 where nothing moved. Source: Wilder 1978, New Concepts in Technical Trading Systems, VI."""
+    """Relative strength index, 0 to 100: the share of rises in all moves, Wilder-averaged; 50 where
+    nothing moved.
+
+    Source: Wilder 1978, New Concepts in Technical Trading Systems, VI.
+    """
     moved = past.values - past.lag(1)
-    up, both = _wilder(np.maximum(moved, 0.0), w), _wilder(np.abs(moved), w)
-    return _ratio(100.0 * up, both, where_zero=50.0)
+    up, both = _compute_wilder_mean(np.maximum(moved, 0.0), w), _compute_wilder_mean(np.abs(moved), w)
+    return _compute_ratio(100.0 * up, both, where_zero=50.0)
 
 
 def macd(past: Past, fast: int, slow: int) -> Array:
-    """Fast less slow ewm, in the column's unit. Source: Appel 2005, Technical Analysis: Power Tools for Active Investors, 8."""
+    """Fast less slow ewm, in the column's unit.
+
+    Source: Appel 2005, Technical Analysis: Power Tools for Active Investors, 8.
+    """
     return past.ewm(fast) - past.ewm(slow)
 
 
@@ -35,81 +44,115 @@ def macd_signal(past: Past, fast: int, slow: int, signal: int) -> Array:
 
 
 def band_position(past: Past, w: int, width: float) -> Array:
-    """Where the value stands between Bollinger's bands: 0 on the lower, 1 on the upper; .5 where they meet. Source: Bollinger 2001, Bollinger on Bollinger Bands, 8 (%b)."""
-    return 0.5 + _ratio(past.values - past.mean(w), 2 * width * past.std(w, ddof=0), where_zero=0.0)
+    """Where the value stands between Bollinger's bands: 0 on the lower, 1 on the upper; .5 where
+    they meet.
+
+    Source: Bollinger 2001, Bollinger on Bollinger Bands, 8 (%b).
+    """
+    return 0.5 + _compute_ratio(past.values - past.mean(w), 2 * width * past.std(w, ddof=0), where_zero=0.0)
 
 
 def band_width(past: Past, w: int, width: float) -> Array:
-    """Distance of Bollinger's bands over their middle, which has to be positive. Source: as for `band_position` (BandWidth)."""
-    return _ratio(2 * width * past.std(w, ddof=0), _positive(past.mean(w)))
+    """Distance of Bollinger's bands over their middle, which has to be positive.
+
+    Source: as for `band_position` (BandWidth).
+    """
+    return _compute_ratio(2 * width * past.std(w, ddof=0), _filter_positive(past.mean(w)))
 
 
 def rate_of_change(past: Past, k: int) -> Array:
-    """value / value *k* steps back, less 1; NaN unless the earlier one is positive. Source: Murphy 1999, Technical Analysis of the Financial Markets, 10."""
-    before = _positive(past.lag(k))
+    """value / value *k* steps back, less 1; NaN unless the earlier one is positive.
+
+    Source: Murphy 1999, Technical Analysis of the Financial Markets, 10.
+    """
+    before = _filter_positive(past.lag(k))
     return (past.values - before) / before
 
 
 def zscore(past: Past, w: int) -> Array:
-    """Distance from the mean of the last *w* steps in their standard deviations; 0 where they do not differ. Source: the definition."""
-    return _ratio(past.values - past.mean(w), past.std(w), where_zero=0.0)
+    """Distance from the mean of the last *w* steps in their standard deviations; 0 where they do
+    not differ.
+
+    Source: the definition.
+    """
+    return _compute_ratio(past.values - past.mean(w), past.std(w), where_zero=0.0)
 
 
 def drawdown(past: Past, w: int) -> Array:
-    """value / highest value of the last *w* steps, less 1, which has to be positive. Source: Magdon-Ismail & Atiya 2004, Risk 17(10), within a window."""
-    top = _positive(past.most(w))
+    """value / highest value of the last *w* steps, less 1, which has to be positive.
+
+    Source: Magdon-Ismail & Atiya 2004, Risk 17(10), within a window.
+    """
+    top = _filter_positive(past.most(w))
     return (past.values - top) / top
 
 
 def atr(high: Past, low: Past, close: Past, w: int) -> Array:
     """Average true range, Wilder-averaged, in the unit of the price. Source: Wilder 1978, III."""
     before = close.lag(1)
-    true_range = np.maximum(high.values - low.values, np.maximum(np.abs(high.values - before), np.abs(low.values - before)))
-    return _wilder(true_range, w)
+    true_range = np.maximum(
+        high.values - low.values, np.maximum(np.abs(high.values - before), np.abs(low.values - before))
+    )
+    return _compute_wilder_mean(true_range, w)
 
 
 def atr_frac(high: Past, low: Past, close: Past, w: int) -> Array:
     """The same over the close, so that prices of any size are alike."""
-    return atr(high, low, close, w) / _positive(close.values)
+    return atr(high, low, close, w) / _filter_positive(close.values)
 
 
 def stochastic(high: Past, low: Past, close: Past, w: int) -> Array:
-    """%K, 0 to 100: where the close stands in the range of the last *w* steps; 50 in a range of 0. Source: Lane 1984, Stocks & Commodities 2(3)."""
+    """%K, 0 to 100: where the close stands in the range of the last *w* steps; 50 in a range of 0.
+
+    Source: Lane 1984, Stocks & Commodities 2(3).
+    """
     bottom = low.least(w)
-    return _ratio(100.0 * (close.values - bottom), high.most(w) - bottom, where_zero=50.0)
+    return _compute_ratio(100.0 * (close.values - bottom), high.most(w) - bottom, where_zero=50.0)
 
 
 def obv_change(close: Past, volume: Past, w: int) -> Array:
-    """Change of the on-balance volume over *w* steps, as a share of what was traded in them, -1 to 1; 0 where nothing was. Source: Granville 1963, New Key to Stock Market Profits."""
+    """Change of the on-balance volume over *w* steps, as a share of what was traded in them, -1 to
+    1; 0 where nothing was.
+
+    Source: Granville 1963, New Key to Stock Market Profits.
+    """
     signed = np.sign(close.values - close.lag(1)) * volume.values
     traded = np.where(np.isnan(signed), np.nan, volume.values)
-    return _ratio(Past(signed).mean(w), Past(traded).mean(w), where_zero=0.0)
+    return _compute_ratio(Past(signed).mean(w), Past(traded).mean(w), where_zero=0.0)
 
 
 def parkinson(high: Past, low: Past, w: int) -> Array:
-    """Volatility per step from the ranges of the last *w* bars, as a fraction. Source: Parkinson 1980, J. of Business 53(1)."""
-    return np.sqrt(Past(_log_ratio(high, low) ** 2).mean(w) / (4 * math.log(2)))
+    """Volatility per step from the ranges of the last *w* bars, as a fraction.
+
+    Source: Parkinson 1980, J. of Business 53(1).
+    """
+    return np.sqrt(Past(_compute_log_ratio(high, low) ** 2).mean(w) / (4 * math.log(2)))
 
 
 def rogers_satchell(open_: Past, high: Past, low: Past, close: Past, w: int) -> Array:
-    """Volatility per step from the last *w* bars, right under any drift, as a fraction. Source: Rogers & Satchell 1991, Annals of Applied Probability 1(4)."""
-    variance = _log_ratio(high, close) * _log_ratio(high, open_) + _log_ratio(low, close) * _log_ratio(low, open_)
+    """Volatility per step from the last *w* bars, right under any drift, as a fraction.
+
+    Source: Rogers & Satchell 1991, Annals of Applied Probability 1(4).
+    """
+    variance = _compute_log_ratio(high, close) * _compute_log_ratio(high, open_) + _compute_log_ratio(
+        low, close
+    ) * _compute_log_ratio(low, open_)
     return np.sqrt(np.maximum(Past(variance).mean(w), 0.0))  # of clean bars never below 0 but by rounding
 
 
-def _wilder(values: Array, w: int) -> Array:
-    return Past(values).decaying(1 - 1 / w, wilder_steps(w))
+def _compute_wilder_mean(values: Array, w: int) -> Array:
+    return Past(values).get_decaying_mean(1 - 1 / w, count_wilder_steps(w))
 
 
-def _positive(values: Array) -> Array:
+def _filter_positive(values: Array) -> Array:
     return np.where(values > 0, values, np.nan)
 
 
-def _log_ratio(top: Past, bottom: Past) -> Array:
-    return np.log(_positive(top.values)) - np.log(_positive(bottom.values))
+def _compute_log_ratio(top: Past, bottom: Past) -> Array:
+    return np.log(_filter_positive(top.values)) - np.log(_filter_positive(bottom.values))
 
 
-def _ratio(top: Array, bottom: Array, where_zero: float = math.nan) -> Array:
+def _compute_ratio(top: Array, bottom: Array, where_zero: float = math.nan) -> Array:
     """top / bottom; *where_zero* where the bottom is 0 and the top is known."""
     zero = bottom == 0
     return np.where(zero, np.where(np.isnan(top), np.nan, where_zero), top / np.where(zero, 1.0, bottom))

@@ -1,7 +1,8 @@
-"""The leak gate: no feature may know what could not be known at its cutoff. A finding blocks train and promote.
+"""The leak gate: no feature may know what could not be known at its cutoff.
 
-Rules: `look_ahead`, `known_at`, `lookback`, `not_repeatable` (recomputed from truncated history), `target_in_features`,
-`leading`, `shuffled_target`, `too_good`; docs/how-to/leak-gate.md says what each catches and what none can. Train and validation rows are
+A finding blocks train and promote. Rules: `look_ahead`, `known_at`, `lookback`, `not_repeatable`
+(recomputed from truncated history), `target_in_features`, `leading`, `shuffled_target`, `too_good`;
+docs/how-to/leak-gate.md says what each catches and what none can. Train and validation rows are
 held apart by `tasks.core.windows`, and train checks that they are (`tasks.train.overlap`).
 """
 
@@ -11,28 +12,43 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.leaks import LeakVerdict
 from tasks.features.leaks_leading import find_leading
-from tasks.features.leaks_recomputed import look_ahead, unclosed_bars
-from tasks.features.leaks_scores import determined, may_lead, shuffled, too_good
+from tasks.features.leaks_recomputed import find_look_ahead, find_unclosed_bars
+from tasks.features.leaks_scores import (
+    find_determined,
+    find_shuffled_forecasts,
+    find_too_good,
+    list_possible_leads,
+)
 from tasks.features.params import FeatureParams
-from tasks.features.table import feature_schema
+from tasks.features.table import build_feature_schema
 
 
 def find_leaks(
-    rows: pl.DataFrame, about: About, params: FeatureParams, table: pl.DataFrame, calendar: Calendar, *, table_hash: str = "", data_version: str = ""
+    rows: pl.DataFrame,
+    about: About,
+    params: FeatureParams,
+    table: pl.DataFrame,
+    calendar: Calendar,
+    *,
+    table_hash: str = "",
+    data_version: str = "",
 ) -> LeakVerdict:
-    """What is wrong with *table* (FEATURES), computed from *rows* (SERIES with all vintages). The same input gives the same verdict.
+    """What is wrong with *table* (FEATURES), computed from *rows* (SERIES with all vintages).
 
+    The same input gives the same verdict.
     table_hash, data_version: which files these are, for whoever reads the verdict later.
     """
-    ahead, n_cutoffs, n_values = look_ahead(rows, about, params, table, calendar)
-    bars = unclosed_bars(rows, about, calendar)
-    target, of_target = determined(table, about, params)
+    ahead, n_cutoffs, n_values = find_look_ahead(rows, about, params, table, calendar)
+    bars = find_unclosed_bars(rows, about, calendar)
+    target, of_target = find_determined(table, about, params)
     named = {finding.feature for finding in target}
-    leading, agreements = find_leading(table, about, [name for name in may_lead(about, params) if name not in named])
-    luck, of_luck = shuffled(rows, about, params, calendar)
-    good, of_good = too_good(table, about, params)
+    leading, agreements = find_leading(
+        table, about, [name for name in list_possible_leads(about, params) if name not in named]
+    )
+    luck, of_luck = find_shuffled_forecasts(rows, about, params, calendar)
+    good, of_good = find_too_good(table, about, params)
     return LeakVerdict(
-        schema_hash=feature_schema(about, params).hash,
+        schema_hash=build_feature_schema(about, params).hash,
         table=table_hash,
         data_version=data_version,
         checks={

@@ -1,7 +1,9 @@
-"""Is a feature set too good? Three questions to a ridge, answered on a sample: each catches what a recomputation cannot see or did not sample.
+"""Is a feature set too good?
 
-A column that nearly determines the future target: the source itself holds what came later. Rows drawn anew, so that no past says
-anything of a future, and the features computed from them: whoever scores there reads ahead. A skill beyond what the target can have.
+Three questions to a ridge, answered on a sample: each catches what a recomputation cannot see or
+did not sample. A column that nearly determines the future target: the source itself holds what came
+later. Rows drawn anew, so that no past says anything of a future, and the features computed from
+them: whoever scores there reads ahead. A skill beyond what the target can have.
 """
 
 from collections.abc import Iterator
@@ -13,13 +15,13 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.errors import FeatureInputError
-from tasks.core.leaks import Finding
-from tasks.core.transform import to_z
-from tasks.features.ahead import is_said_ahead
-from tasks.features.columns import declared_columns, seasonal_lags
+from tasks.core.leaks import LeakFinding
+from tasks.core.transform import transform_target
+from tasks.features.ahead import is_known_ahead
+from tasks.features.columns import build_declared_columns, list_seasonal_lags
 from tasks.features.params import FeatureParams
 from tasks.features.sources import OHLC_VOLATILITY, Column
-from tasks.features.table import build_features, derive_target
+from tasks.features.table import add_target, build_features
 
 MAX_ROWS = 20_000  # of a fit, evenly over time: a second's work at 100 columns
 LEAST_ROWS = 100  # fewer say nothing
@@ -27,16 +29,18 @@ SHUFFLED_STEPS, SHUFFLED_SERIES = 2000, 8
 BEYOND_LUCK = 4.5  # standard errors: chance does this once in 300,000 feature sets
 TRAIN_FRAC = 0.6
 PENALTY = 1e-3  # of the ridge, for each row and standardized column
-RETURN_R2, RETURN_HIT_FRAC = 0.01, 0.53  # an honest walk gives R2 near 0 and 50.7 to 51.5 % on hourly crypto returns
+# An honest walk gives R2 near 0 and 50.7 to 51.5 % on hourly crypto returns
+RETURN_R2, RETURN_HIT_FRAC = 0.01, 0.53
 WHITE_MEAN_SD = 0.1  # a return's mean lies within so many standard deviations of 0
 
 Array = np.ndarray
 
 
-class Pairs(NamedTuple):
+class OriginPairs(NamedTuple):
     """Origins of a table as arrays, each series scaled by its own mean and spread.
 
-    x: (n, F) 0 where unknown. past: (n, P) 1, and z at and before the origin. y: (n,) z `step` steps later, sign: (n,) of it unscaled.
+    x: (n, F) 0 where unknown. past: (n, P) 1, and z at and before the origin. y: (n,) z `step`
+    steps later, sign: (n,) of it unscaled.
     when: (n,) microseconds of the origin. rows: (n,) their places in the table.
     """
 
@@ -48,8 +52,10 @@ class Pairs(NamedTuple):
     rows: Array
 
 
-class Scored(NamedTuple):
-    """Of a ridge on the last part of the rows: r2 against the best naive forecast, hit_frac of its signs, r its correlation with what came, n pairs, n_origins distinct origins."""
+class RidgeScores(NamedTuple):
+    """Of a ridge on the last part of the rows: r2 against the best naive forecast, hit_frac of
+    its signs, r its correlation with what came, n pairs, n_origins distinct origins.
+    """
 
     r2: float
     hit_frac: float
@@ -58,148 +64,216 @@ class Scored(NamedTuple):
     n_origins: int
 
 
-def determined(table: pl.DataFrame, about: About, params: FeatureParams) -> tuple[list[Finding], dict[str, Any]]:
-    """Columns, not made of the target itself, that explain nearly all that its own past leaves open of it, 1 or `horizon_steps` later."""
-    foreign = [c for c in declared_columns(about, params) if not _of_the_target(c, about) and c.name not in params.leaks.leading]
+def find_determined(
+    table: pl.DataFrame, about: About, params: FeatureParams
+) -> tuple[list[LeakFinding], dict[str, Any]]:
+    """Columns, not made of the target itself, that explain nearly all that its own past leaves
+    open of it, 1 or `horizon_steps` later.
+    """
+    foreign = [
+        c
+        for c in build_declared_columns(about, params)
+        if not _is_of_target(c, about) and c.name not in params.leaks.leading
+    ]
     bound, most = params.leaks.max_determined_frac, 0.0
-    findings: dict[str, Finding] = {}
+    findings: dict[str, LeakFinding] = {}
     for step in sorted({1, about.horizon_steps}) if foreign else ():
-        pairs = _pairs(table, about, [], step)
+        pairs = _build_pairs(table, about, [], step)
         for column in foreign:
-            share = max(_partial_r2(x, pairs) for x in _in_both_scales(table, column.name, about))
+            share = max(_compute_partial_r2(x, pairs) for x in _iterate_scales(table, column.name, about))
             most = max(most, share)
             if share > bound:
-                findings.setdefault(column.name, _determines(column.name, share, step, table, pairs))
+                findings.setdefault(
+                    column.name, _build_determined_finding(column.name, share, step, table, pairs)
+                )
     return list(findings.values()), {"n_columns": len(foreign), "most_frac": round(most, 3), "bound": bound}
 
 
-def may_lead(about: About, params: FeatureParams) -> list[str]:
-    """Names of the columns that might know the target later: those that come from outside, and a user's functions, whatever they read.
+def list_possible_leads(about: About, params: FeatureParams) -> list[str]:
+    """Names of the columns that might know the target later: those that come from outside, and a
+    user's functions, whatever they read.
 
-    What is made of the target's past alone cannot; known-ahead columns may; `features.leaks.leading` lists those that do.
+    What is made of the target's past alone cannot; known-ahead columns may;
+    `features.leaks.leading` lists those that do.
     Raises FeatureInputError for a name there that is no feature.
     """
-    columns = declared_columns(about, params)
+    columns = build_declared_columns(about, params)
     allowed = set(params.leaks.leading)
     if unknown := sorted(allowed - {c.name for c in columns}):
         raise FeatureInputError(
-            f"`features.leaks.leading` has {unknown}, which no entry of `features.list` makes; there are {[c.name for c in columns]}. "
-            "Correct it in params.yaml."
+            f"`features.leaks.leading` has {unknown}, which no entry of `features.list` makes; there are"
+            f" {[c.name for c in columns]}. Correct it in params.yaml."
         )
-    foreign = (c for c in columns if c.code is not None or not _of_the_target(c, about))
+    foreign = (c for c in columns if c.code is not None or not _is_of_target(c, about))
     return [c.name for c in foreign if c.sees not in {"row", "ahead"} and c.name not in allowed]
 
 
-def shuffled(rows: pl.DataFrame, about: About, params: FeatureParams, calendar: Calendar) -> tuple[list[Finding], dict[str, Any]]:
-    """Features of rows drawn anew from each series' own, in which no past says anything of a future: nothing may be forecast there.
+def find_shuffled_forecasts(
+    rows: pl.DataFrame, about: About, params: FeatureParams, calendar: Calendar
+) -> tuple[list[LeakFinding], dict[str, Any]]:
+    """Features of rows drawn anew from each series' own, in which no past says anything of a
+    future: nothing may be forecast there.
 
-    What is declared as known ahead stays where it is. The target is taken by its rank, so that one huge value decides nothing.
+    What is declared as known ahead stays where it is. The target is taken by its rank, so that one
+    huge value decides nothing.
     """
-    drawn = _drawn_anew(rows, about, calendar)
+    drawn = _draw_rows(rows, about, calendar)
     if drawn.is_empty():
         return [], {"n": 0}
     table = build_features(drawn, about, params, calendar)
     names, figures = table.columns[6:], {"bound": BEYOND_LUCK}
-    findings: list[Finding] = []
+    findings: list[LeakFinding] = []
     for step in sorted({1, about.horizon_steps}):
-        pairs = _pairs(table, about, names, step)
+        pairs = _build_pairs(table, about, names, step)
         if len(pairs.y) < LEAST_ROWS:
             continue
-        scored = _score(pairs._replace(y=_ranks(pairs.y)))
+        scored = _score_ridge(pairs._replace(y=_compute_ranks(pairs.y)))
         errors = scored.r * float(np.sqrt(scored.n))
         figures |= {f"n_step_{step}": scored.n, f"standard_errors_step_{step}": round(errors, 2)}
         if errors > BEYOND_LUCK and not findings:
-            feature = _strongest(pairs, names)
+            feature = _find_strongest_column(pairs, names)
             findings.append(
-                Finding(
-                    rule="shuffled_target", feature=feature, seen=round(scored.r, 3), allowed=0.0, n_rows=scored.n,
-                    says=f"A ridge forecasts rows that were drawn at random {step} step(s) ahead: correlation {scored.r:.3f} over {scored.n} pairs, {errors:.1f} standard errors from 0. "
-                    f"Only a feature that reads later steps can; the strongest is {feature!r}. Compute it from the step and those before it.",
+                LeakFinding(
+                    rule="shuffled_target",
+                    feature=feature,
+                    seen=round(scored.r, 3),
+                    allowed=0.0,
+                    n_rows=scored.n,
+                    says=f"A ridge forecasts rows that were drawn at random {step} step(s) ahead: "
+                    f"correlation {scored.r:.3f} over {scored.n} pairs, {errors:.1f} standard errors from 0. "
+                    f"Only a feature that reads later steps can; the strongest is {feature!r}. Compute it "
+                    f"from the step and those before it.",
                 )
-            )  # fmt: skip
+            )
     return findings, figures
 
 
-def too_good(table: pl.DataFrame, about: About, params: FeatureParams) -> tuple[list[Finding], dict[str, Any]]:
-    """A ridge over all features, one step ahead, must stay within the dataset's bounds: those of params, or those of a return where the target is like one."""
+def find_too_good(
+    table: pl.DataFrame, about: About, params: FeatureParams
+) -> tuple[list[LeakFinding], dict[str, Any]]:
+    """A ridge over all features, one step ahead, must stay within the dataset's bounds: those of
+    params, or those of a return where the target is like one.
+    """
     names = table.columns[6:]
-    pairs = _pairs(table, about, names, 1)
+    pairs = _build_pairs(table, about, names, 1)
     if len(pairs.y) < LEAST_ROWS:
         return [], {"n": len(pairs.y), "said": f"fewer than {LEAST_ROWS} pairs say nothing"}
-    of_past, scored = _score(pairs._replace(x=pairs.past)), _score(pairs)
-    max_r2, max_hit, said = _bounds(table, about, params, of_past)
+    of_past, scored = _score_ridge(pairs._replace(x=pairs.past)), _score_ridge(pairs)
+    max_r2, max_hit, said = _decide_bounds(table, about, params, of_past)
     r2_error = 2 * np.sqrt(max(scored.r2, 0.0)) * (1 - scored.r2) / np.sqrt(scored.n_origins)  # delta method
     hit_error = 0.5 / np.sqrt(scored.n_origins)
     figures = {
-        "r2": round(scored.r2, 3), "r2_of_own_past": round(of_past.r2, 3), "hit_frac": round(scored.hit_frac, 3),
-        "max_r2": max_r2, "max_hit_frac": max_hit, "n_origins": scored.n_origins, "said": said,
-    }  # fmt: skip
+        "r2": round(scored.r2, 3),
+        "r2_of_own_past": round(of_past.r2, 3),
+        "hit_frac": round(scored.hit_frac, 3),
+        "max_r2": max_r2,
+        "max_hit_frac": max_hit,
+        "n_origins": scored.n_origins,
+        "said": said,
+    }
     broken = []
     if max_r2 is not None and scored.r2 - 3 * r2_error > max_r2:
         broken.append(("R2", scored.r2, max_r2, "max_r2"))
     if max_hit is not None and scored.hit_frac - 3 * hit_error > max_hit:
         broken.append(("hit rate", scored.hit_frac, max_hit, "max_hit_frac"))
-    feature = _strongest(pairs, names) if broken else ""
+    feature = _find_strongest_column(pairs, names) if broken else ""
     return [
-        Finding(
-            rule="too_good", feature=feature, seen=round(seen, 3), allowed=bound, n_rows=scored.n,
-            says=f"A ridge over all features has an out-of-sample {what} of {seen:.3f} one step ahead over {scored.n_origins} origins; the bound is {bound:g} ({said}). The strongest feature is {feature!r}. "
-            f"Look where its column comes from and when it was known; if it is honest, set `features.leaks.{key}` above it.",
+        LeakFinding(
+            rule="too_good",
+            feature=feature,
+            seen=round(seen, 3),
+            allowed=bound,
+            n_rows=scored.n,
+            says=f"A ridge over all features has an out-of-sample {what} of {seen:.3f} one step ahead over "
+            f"{scored.n_origins} origins; the bound is {bound:g} ({said}). The strongest feature is "
+            f"{feature!r}. "
+            f"Look where its column comes from and when it was known; if it is honest, set "
+            f"`features.leaks.{key}` above it.",
         )
         for what, seen, bound, key in broken
-    ], figures  # fmt: skip
+    ], figures
 
 
-def _bounds(table: pl.DataFrame, about: About, params: FeatureParams, of_past: Scored) -> tuple[float | None, float | None, str]:
+def _decide_bounds(
+    table: pl.DataFrame, about: About, params: FeatureParams, of_past: RidgeScores
+) -> tuple[float | None, float | None, str]:
     """max_r2, max_hit_frac, and where they come from."""
     given = params.leaks
     z = table["z"].drop_nulls().to_numpy()
-    like_return = about.target.transform == "none" and abs(z.mean()) < WHITE_MEAN_SD * max(z.std(), 1e-300) and of_past.r**2 < RETURN_R2
+    like_return = (
+        about.target.transform == "none"
+        and abs(z.mean()) < WHITE_MEAN_SD * max(z.std(), 1e-300)
+        and of_past.r**2 < RETURN_R2
+    )
     if about.target.derive == "bar_return" or like_return:
-        why = "a return: its own past explains nothing of it" if given.max_r2 is None else "set in params.yaml"
+        why = (
+            "a return: its own past explains nothing of it" if given.max_r2 is None else "set in params.yaml"
+        )
         return given.max_r2 or RETURN_R2, given.max_hit_frac or RETURN_HIT_FRAC, why
     if given.max_r2 is None and given.max_hit_frac is None:
         return (
             None,
             None,
-            f"no bound: the target's own past explains {max(of_past.r2, 0.0):.2f} more than the best naive forecast; `features.leaks.max_r2` sets one",
+            (
+                f"no bound: the target's own past explains {max(of_past.r2, 0.0):.2f} more than the best"
+                " naive forecast; `features.leaks.max_r2` sets one"
+            ),
         )
     return given.max_r2, given.max_hit_frac, "set in params.yaml"
 
 
-def _of_the_target(column: Column, about: About) -> bool:
-    """Made of the target's own past, of the time, or of the series' name: whether it reads ahead, a recomputation shows."""
+def _is_of_target(column: Column, about: About) -> bool:
+    """Made of the target's own past, of the time, or of the series' name: whether it reads
+    ahead, a recomputation shows.
+    """
     own = {"z", "y", about.target.column}
     return all(
-        source.sees == "row" or source == OHLC_VOLATILITY or (source.sees != "ahead" and own.issuperset(source.needs)) for source in column.sources
+        source.sees == "row"
+        or source == OHLC_VOLATILITY
+        or (source.sees != "ahead" and own.issuperset(source.needs))
+        for source in column.sources
     )
 
 
-def _pairs(table: pl.DataFrame, about: About, names: list[str], step: int) -> Pairs:
-    """The pairs (origin, origin + step) whose own past and future are known, at most MAX_ROWS, evenly over the table."""
-    z, code = _numbers(table["z"]), _codes(table)
-    scaled = _by_series(z, code)
-    season = seasonal_lags(about)
+def _build_pairs(table: pl.DataFrame, about: About, names: list[str], step: int) -> OriginPairs:
+    """The pairs (origin, origin + step) whose own past and future are known, at most MAX_ROWS,
+    evenly over the table.
+    """
+    z, code = _convert_to_numbers(table["z"]), _encode_series(table)
+    scaled = _transform_by_series(z, code)
+    season = list_seasonal_lags(about)
     lags = sorted({0, 1, 2, *([season[step - 1]] if season else [])})
-    past = np.column_stack([np.ones(len(z)), *(_moved(scaled, code, lag) for lag in lags)])
-    y = _moved(scaled, code, -step)
+    past = np.column_stack([np.ones(len(z)), *(_align_lagged(scaled, code, lag) for lag in lags)])
+    y = _align_lagged(scaled, code, -step)
     rows = np.flatnonzero(np.isfinite(past).all(axis=1) & np.isfinite(y))
     rows = rows[:: max(1, -(-len(rows) // MAX_ROWS))]
-    x = np.column_stack([np.empty((len(rows), 0)), *(_by_series(_numbers(table[name]), code)[rows] for name in names)])
-    sign = np.sign(_moved(z, code, -step)[rows])
-    return Pairs(np.where(np.isfinite(x), x, 0.0), past[rows], y[rows], sign, table["event_time"].to_physical().to_numpy()[rows], rows)
+    x = np.column_stack(
+        [
+            np.empty((len(rows), 0)),
+            *(_transform_by_series(_convert_to_numbers(table[name]), code)[rows] for name in names),
+        ]
+    )
+    sign = np.sign(_align_lagged(z, code, -step)[rows])
+    return OriginPairs(
+        np.where(np.isfinite(x), x, 0.0),
+        past[rows],
+        y[rows],
+        sign,
+        table["event_time"].to_physical().to_numpy()[rows],
+        rows,
+    )
 
 
-def _numbers(column: pl.Series) -> Array:
+def _convert_to_numbers(column: pl.Series) -> Array:
     return column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
 
 
-def _codes(table: pl.DataFrame) -> Array:
+def _encode_series(table: pl.DataFrame) -> Array:
     """Which series each row belongs to, counted from 0."""
     return table["series_id"].rle_id().to_numpy().astype(np.int64)
 
 
-def _by_series(values: Array, code: Array) -> Array:
+def _transform_by_series(values: Array, code: Array) -> Array:
     """Less the series' mean, over its standard deviation; a constant becomes 0."""
     there = np.isfinite(values)
     n = np.maximum(np.bincount(code, there), 1.0)
@@ -209,24 +283,32 @@ def _by_series(values: Array, code: Array) -> Array:
     return apart / np.where(sd > 1e-12 * np.abs(mean), sd, np.inf)[code]
 
 
-def _moved(values: Array, code: Array, lag: int) -> Array:
-    """The value *lag* steps back in the same series (ahead where negative), NaN where there is none."""
+def _align_lagged(values: Array, code: Array, lag: int) -> Array:
+    """The value *lag* steps back in the same series (ahead where negative), NaN where there is
+    none.
+    """
     place = np.arange(len(values)) - lag
     inside = (place >= 0) & (place < len(values))
     place = np.where(inside, place, 0)
     return np.where(inside & (code[place] == code), values[place], np.nan)
 
 
-def _in_both_scales(table: pl.DataFrame, name: str, about: About) -> Iterator[Array]:
-    """The column at every row and, where the target works in another space, the column brought there: a source has it in the target's unit."""
-    code = _codes(table)
-    yield _by_series(_numbers(table[name]), code)
+def _iterate_scales(table: pl.DataFrame, name: str, about: About) -> Iterator[Array]:
+    """The column at every row and, where the target works in another space, the column brought
+    there: a source has it in the target's unit.
+    """
+    code = _encode_series(table)
+    yield _transform_by_series(_convert_to_numbers(table[name]), code)
     if about.target.transform != "none":
-        yield _by_series(_numbers(table.select(to_z(about.target, name)).to_series()), code)
+        yield _transform_by_series(
+            _convert_to_numbers(table.select(transform_target(about.target, name)).to_series()), code
+        )
 
 
-def _partial_r2(column: Array, pairs: Pairs) -> float:
-    """Share of what the own past leaves open of y that the column explains, of the same rows; 0 when it follows from the past itself."""
+def _compute_partial_r2(column: Array, pairs: OriginPairs) -> float:
+    """Share of what the own past leaves open of y that the column explains, of the same rows; 0
+    when it follows from the past itself.
+    """
     x = column[pairs.rows]
     keep = np.isfinite(x)
     if keep.sum() < LEAST_ROWS:
@@ -240,22 +322,33 @@ def _partial_r2(column: Array, pairs: Pairs) -> float:
     return float((left[:, 0] @ left[:, 1]) ** 2 / size.prod())
 
 
-def _determines(name: str, share: float, step: int, table: pl.DataFrame, pairs: Pairs) -> Finding:
+def _build_determined_finding(
+    name: str, share: float, step: int, table: pl.DataFrame, pairs: OriginPairs
+) -> LeakFinding:
     row = table.row(int(pairs.rows[-1]), named=True)
-    return Finding(
-        rule="target_in_features", feature=name, series_id=row["series_id"], cutoff=row["known_at"].isoformat(), seen=round(share, 3), n_rows=len(pairs.y),
+    return LeakFinding(
+        rule="target_in_features",
+        feature=name,
+        series_id=row["series_id"],
+        cutoff=row["known_at"].isoformat(),
+        seen=round(share, 3),
+        n_rows=len(pairs.y),
         lead_steps=step,
-        says=f"{name!r} explains {share:.1%} of what the target's own past leaves open of the target {step} step(s) later, over {len(pairs.y)} rows: its column holds what comes later, or is "
-        "the target by another name. Look where it comes from; a column that honestly leads the target belongs into `features.leaks.leading: [{name}]`.",
-    )  # fmt: skip
+        says=f"{name!r} explains {share:.1%} of what the target's own past leaves open of the target {step} "
+        f"step(s) later, over {len(pairs.y)} rows: its column holds what comes later, or is "
+        "the target by another name. Look where it comes from; a column that honestly leads the target "
+        f"belongs into `features.leaks.leading: [{name}]`.",
+    )
 
 
-def _score(pairs: Pairs) -> Scored:
-    """Fit on the first part of the origins, score on the rest; nothing is said when all lie at one time."""
+def _score_ridge(pairs: OriginPairs) -> RidgeScores:
+    """Fit on the first part of the origins, score on the rest; nothing is said when all lie at
+    one time.
+    """
     border = np.quantile(pairs.when, TRAIN_FRAC)
     before, after = pairs.when < border, pairs.when > border
     if not before.any() or not after.any():
-        return Scored(r2=0.0, hit_frac=0.5, r=0.0, n=0, n_origins=1)
+        return RidgeScores(r2=0.0, hit_frac=0.5, r=0.0, n=0, n_origins=1)
     x = np.column_stack([np.ones(len(pairs.y)), pairs.x])
     gram = x[before].T @ x[before] + PENALTY * before.sum() * np.eye(x.shape[1])
     y_hat, y = x[after] @ np.linalg.solve(gram, x[before].T @ pairs.y[before]), pairs.y[after]
@@ -263,7 +356,7 @@ def _score(pairs: Pairs) -> Scored:
     left = min(float(np.square(y - guess).sum()) for guess in naive)
     moving = y_hat.std() > 0 and y.std() > 0
     sign = pairs.sign[after]
-    return Scored(
+    return RidgeScores(
         r2=1.0 - float(np.square(y - y_hat).sum()) / left if left > 0 else 0.0,
         hit_frac=float((np.sign(y_hat) == sign)[sign != 0].mean()) if sign.any() else 0.5,
         r=float(np.corrcoef(y_hat, y)[0, 1]) if moving else 0.0,
@@ -272,7 +365,7 @@ def _score(pairs: Pairs) -> Scored:
     )
 
 
-def _strongest(pairs: Pairs, names: list[str]) -> str:
+def _find_strongest_column(pairs: OriginPairs, names: list[str]) -> str:
     """The column that goes most with y."""
     x = pairs.x - pairs.x.mean(axis=0)
     size = np.sqrt(np.square(x).sum(axis=0))
@@ -280,24 +373,41 @@ def _strongest(pairs: Pairs, names: list[str]) -> str:
     return names[int(np.argmax(r))]
 
 
-def _ranks(y: Array) -> Array:
+def _compute_ranks(y: Array) -> Array:
     """Ranks, brought between -1 and 1; ties share one."""
     rank = pl.Series(y).rank("average").to_numpy()
     return (2 * rank - 1) / len(y) - 1
 
 
-def _drawn_anew(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFrame:
-    """The newest steps of some series, each with the values of a step drawn at random from the same series' (with replacement, so that the rest tells nothing either)."""
+def _draw_rows(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFrame:
+    """The newest steps of some series, each with the values of a step drawn at random from the
+    same series' (with replacement, so that the rest tells nothing either).
+    """
     columns = rows.columns
-    rows = derive_target(rows, about).filter(~is_said_ahead(calendar)).select(columns)
+    rows = add_target(rows, about).filter(~is_known_ahead(calendar)).select(columns)
     ids = rows["series_id"].unique().sort()
-    some = ids.gather(np.unique(np.linspace(0, len(ids) - 1, min(len(ids), SHUFFLED_SERIES)).astype(np.int64))) if len(ids) else ids
+    some = (
+        ids.gather(np.unique(np.linspace(0, len(ids) - 1, min(len(ids), SHUFFLED_SERIES)).astype(np.int64)))
+        if len(ids)
+        else ids
+    )
     newest = pl.col("event_time").rank("dense", descending=True).over("series_id") <= SHUFFLED_STEPS
     part = rows.filter(pl.col("series_id").is_in(some.implode())).sort("series_id", "event_time", "known_at")
     part = part.unique(["series_id", "event_time"], keep="last", maintain_order=True).filter(newest)
-    runs = part["series_id"].rle().struct.field("len").to_numpy().astype(np.int64) if part.height else np.array([], dtype=np.int64)
+    runs = (
+        part["series_id"].rle().struct.field("len").to_numpy().astype(np.int64)
+        if part.height
+        else np.array([], dtype=np.int64)
+    )
     rng = np.random.default_rng(0)
     start = np.cumsum(runs) - runs
-    drawn = np.concatenate([first + rng.integers(0, n, n) for first, n in zip(start, runs, strict=True)]) if len(runs) else runs
+    drawn = (
+        np.concatenate([first + rng.integers(0, n, n) for first, n in zip(start, runs, strict=True)])
+        if len(runs)
+        else runs
+    )
     kept = ("series_id", "event_time", "known_at", *about.covariates.known_ahead)
-    return part.with_columns(calendar.nominal_known_at().alias("known_at"), *(part[c].gather(drawn) for c in part.columns if c not in kept))
+    return part.with_columns(
+        calendar.nominal_known_at().alias("known_at"),
+        *(part[c].gather(drawn) for c in part.columns if c not in kept),
+    )

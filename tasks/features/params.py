@@ -1,7 +1,9 @@
-"""The declared features. Each entry of `features.list` has a `kind`; a feature's name, `<column>_<kind>_<argument>`, fixes its computation for ever.
+"""The declared features.
 
-`column` is a received value column, `z` (the target after its transform) or `y` (the target in its unit). A window of w steps is the row
-itself and the w - 1 steps before it; a lag of k is k steps before the row.
+Each entry of `features.list` has a `kind`; a feature's name, `<column>_<kind>_<argument>`, fixes
+its computation for ever. `column` is a received value column, `z` (the target after its transform)
+or `y` (the target in its unit). A window of w steps is the row itself and the w - 1 steps before
+it; a lag of k is k steps before the row.
 """
 
 from typing import Annotated, Literal
@@ -12,7 +14,9 @@ from tasks.core.about import Strict
 from tasks.core.errors import FeatureInputError
 
 EWM_CUT_SPANS = (
-    4  # an ewm reads this many spans; what lies beyond has exp(-8) = 0.03 % of the weight. A constant, since the name must fix the computation
+    # An ewm reads this many spans; what lies beyond has exp(-8) = 0.03 % of the weight. A constant,
+    # since the name must fix the computation
+    4
 )
 
 CalendarPart = Literal["minute", "hour", "weekday", "day", "day_of_year", "week", "month", "quarter"]
@@ -21,42 +25,56 @@ HolidayPart = Literal["is", "until", "since", "ahead"]
 CrossOf = Literal["mean", "median", "std", "others_mean", "rank", "share", "series"]
 
 
-def _at_least(where: str, numbers: tuple[float, ...], least: int, why: str) -> None:
+def _check_at_least(where: str, numbers: tuple[float, ...], least: int, why: str) -> None:
     if not numbers:
-        raise FeatureInputError(f"`features.list`: {where} is empty; give at least one number, or drop the entry from params.yaml.")
+        raise FeatureInputError(
+            f"`features.list`: {where} is empty; give at least one number, or drop the entry from"
+            " params.yaml."
+        )
     if bad := [n for n in numbers if n < least]:
         raise FeatureInputError(f"`features.list`: {where} has {bad}; {why}. Correct it in params.yaml.")
 
 
 class Lag(Strict):
-    """The value `steps` steps back, null where there is none: never filled, never borrowed from another series."""
+    """The value `steps` steps back, null where there is none: never filled, never borrowed from
+    another series.
+    """
 
     kind: Literal["lag"]
     column: str
     steps: tuple[int, ...]
 
     @model_validator(mode="after")
-    def _looks_back(self) -> "Lag":
-        _at_least(f"lag of {self.column!r}", self.steps, 1, "a lag looks back at least 1 step")
+    def _check_lookback(self) -> "Lag":
+        _check_at_least(f"lag of {self.column!r}", self.steps, 1, "a lag looks back at least 1 step")
         return self
 
 
 class Window(Strict):
-    """Mean, standard deviation (n - 1), minimum, maximum, z-score or drawdown over the last `window_steps` steps: of what is there, null when less than half is."""
+    """Mean, standard deviation (n - 1), minimum, maximum, z-score or drawdown over the last
+    `window_steps` steps: of what is there, null when less than half is.
+    """
 
     kind: Literal["mean", "std", "min", "max", "zscore", "drawdown"]
     column: str
     window_steps: tuple[int, ...]
 
     @model_validator(mode="after")
-    def _is_wide_enough(self) -> "Window":
+    def _check_width(self) -> "Window":
         least = 2 if self.kind in {"std", "zscore"} else 1
-        _at_least(f"{self.kind} of {self.column!r}", self.window_steps, least, f"its window needs at least {least} step(s)")
+        _check_at_least(
+            f"{self.kind} of {self.column!r}",
+            self.window_steps,
+            least,
+            f"its window needs at least {least} step(s)",
+        )
         return self
 
 
 class Quantile(Strict):
-    """The quantile `q` of the last `window_steps` steps, linear between order statistics; missing values as for a mean."""
+    """The quantile `q` of the last `window_steps` steps, linear between order statistics;
+    missing values as for a mean.
+    """
 
     kind: Literal["quantile"]
     column: str
@@ -64,46 +82,59 @@ class Quantile(Strict):
     q: float
 
     @model_validator(mode="after")
-    def _is_a_quantile(self) -> "Quantile":
-        _at_least(f"quantile of {self.column!r}", self.window_steps, 1, "its window needs at least 1 step")
+    def _check_q(self) -> "Quantile":
+        _check_at_least(
+            f"quantile of {self.column!r}", self.window_steps, 1, "its window needs at least 1 step"
+        )
         if not 0 < self.q < 1:
             raise FeatureInputError(
-                f"`features.list`: quantile of {self.column!r} has q {self.q}; q lies between 0 and 1, and `min` and `max` are kinds of their own."
+                f"`features.list`: quantile of {self.column!r} has q {self.q}; q lies between 0 and 1, and"
+                " `min` and `max` are kinds of their own."
             )
         return self
 
 
 class Ewm(Strict):
-    """Mean with weights (1 - 2 / (span + 1)) ** age, cut at 4 spans; missing values have no weight, and half of the steps must be there."""
+    """Mean with weights (1 - 2 / (span + 1)) ** age, cut at 4 spans; missing values have no
+    weight, and half of the steps must be there.
+    """
 
     kind: Literal["ewm"]
     column: str
     span_steps: tuple[int, ...]
 
     @model_validator(mode="after")
-    def _has_a_span(self) -> "Ewm":
-        _at_least(f"ewm of {self.column!r}", self.span_steps, 1, "a span has at least 1 step")
+    def _check_span(self) -> "Ewm":
+        _check_at_least(f"ewm of {self.column!r}", self.span_steps, 1, "a span has at least 1 step")
         return self
 
 
 class Return(Strict):
-    """ln(value / value `steps` steps back); its absolute value; min(return, 0); or value / value `steps` steps back - 1. Null unless what is divided by is positive, and for logarithms both."""
+    """ln(value / value `steps` steps back); its absolute value; min(return, 0); or value / value
+    `steps` steps back - 1.
+
+    Null unless what is divided by is positive, and for logarithms both.
+    """
 
     kind: Literal["return", "abs_return", "negative_return", "roc"]
     column: str
     steps: tuple[int, ...]
 
     @model_validator(mode="after")
-    def _looks_back(self) -> "Return":
-        _at_least(f"{self.kind} of {self.column!r}", self.steps, 1, "a return looks back at least 1 step")
+    def _check_lookback(self) -> "Return":
+        _check_at_least(
+            f"{self.kind} of {self.column!r}", self.steps, 1, "a return looks back at least 1 step"
+        )
         return self
 
 
 class Change(Strict):
-    """How much the column moves over `steps` steps: the mean |value - value `steps` back| of the last `window_steps` steps, null when less than half is there.
+    """How much the column moves over `steps` steps: the mean |value - value `steps` back| of the
+    last `window_steps` steps, null when less than half is there.
 
-    `steadiness` is the size of the column's mean over the same window in units of that: of a target it says how many times the seasonal
-    naive error fits into the level, which turns an error in percent into one in MASE's units.
+    `steadiness` is the size of the column's mean over the same window in units of that: of a target
+    it says how many times the seasonal naive error fits into the level, which turns an error in
+    percent into one in MASE's units.
     """
 
     kind: Literal["change", "steadiness"]
@@ -112,26 +143,34 @@ class Change(Strict):
     window_steps: Annotated[int, Field(ge=1)]
 
     @model_validator(mode="after")
-    def _looks_back(self) -> "Change":
-        _at_least(f"{self.kind} of {self.column!r}", self.steps, 1, "a change looks back at least 1 step")
+    def _check_lookback(self) -> "Change":
+        _check_at_least(
+            f"{self.kind} of {self.column!r}", self.steps, 1, "a change looks back at least 1 step"
+        )
         return self
 
 
-class Calendar(Strict):
-    """Parts of the step's start in UTC, as numbers: weekday 0 (Monday) to 6, month 1 to 12, and so on."""
+class CalendarFeature(Strict):
+    """Parts of the step's start in UTC, as numbers: weekday 0 (Monday) to 6, month 1 to 12, and
+    so on.
+    """
 
     kind: Literal["calendar"]
     parts: tuple[CalendarPart, ...]
 
 
 class GarmanKlass(Strict):
-    """The step's own Garman-Klass volatility from open, high, low and close (see `garman_klass`)."""
+    """The step's own Garman-Klass volatility from open, high, low and close (see
+    `garman_klass`).
+    """
 
     kind: Literal["garman_klass"]
 
 
 class SeriesKey(Strict):
-    """Whose row it is, for models that know series: two columns of 24 bits each of the id's hash, which float32 holds exactly (see `series_key`)."""
+    """Whose row it is, for models that know series: two columns of 24 bits each of the id's
+    hash, which float32 holds exactly (see `encode_series_id`).
+    """
 
     kind: Literal["series"]
 
@@ -151,13 +190,15 @@ class Rsi(Strict):
     window_steps: tuple[int, ...]
 
     @model_validator(mode="after")
-    def _is_wide_enough(self) -> "Rsi":
-        _at_least(f"rsi of {self.column!r}", self.window_steps, 2, "its window needs at least 2 steps")
+    def _check_width(self) -> "Rsi":
+        _check_at_least(f"rsi of {self.column!r}", self.window_steps, 2, "its window needs at least 2 steps")
         return self
 
 
 class Macd(Strict):
-    """Fast less slow ewm (`line`), the ewm of that (`signal`), and their difference (`histogram`); null as an ewm is."""
+    """Fast less slow ewm (`line`), the ewm of that (`signal`), and their difference
+    (`histogram`); null as an ewm is.
+    """
 
     kind: Literal["macd"]
     column: str
@@ -166,16 +207,19 @@ class Macd(Strict):
     signal_steps: Annotated[int, Field(ge=1)] = 9
 
     @model_validator(mode="after")
-    def _fast_is_faster(self) -> "Macd":
+    def _check_fast_slow(self) -> "Macd":
         if self.fast_steps >= self.slow_steps:
             raise FeatureInputError(
-                f"`features.list`: macd of {self.column!r} has fast_steps {self.fast_steps} and slow_steps {self.slow_steps}; fast is the smaller one."
+                f"`features.list`: macd of {self.column!r} has fast_steps {self.fast_steps} and slow_steps"
+                f" {self.slow_steps}; fast is the smaller one."
             )
         return self
 
 
 class Bollinger(Strict):
-    """Where the value stands between the bands mean +- `width` standard deviations (n) over `window_steps`, and how far these are apart."""
+    """Where the value stands between the bands mean +- `width` standard deviations (n) over
+    `window_steps`, and how far these are apart.
+    """
 
     kind: Literal["bollinger"]
     column: str
@@ -183,25 +227,31 @@ class Bollinger(Strict):
     width: Annotated[float, Field(gt=0)] = 2.0
 
     @model_validator(mode="after")
-    def _is_wide_enough(self) -> "Bollinger":
-        _at_least(f"bollinger of {self.column!r}", self.window_steps, 2, "its window needs at least 2 steps")
+    def _check_width(self) -> "Bollinger":
+        _check_at_least(
+            f"bollinger of {self.column!r}", self.window_steps, 2, "its window needs at least 2 steps"
+        )
         return self
 
 
-class Bars(Strict):
-    """Indicators that read a bar: open, high, low, close; `obv_change` close and volume (see `tasks/features/indicators.py`)."""
+class BarFeature(Strict):
+    """Indicators that read a bar: open, high, low, close; `obv_change` close and volume (see
+    `tasks/features/indicators.py`).
+    """
 
     kind: Literal["atr", "atr_frac", "stochastic", "obv_change", "parkinson", "rogers_satchell"]
     window_steps: tuple[int, ...]
 
     @model_validator(mode="after")
-    def _is_wide_enough(self) -> "Bars":
-        _at_least(self.kind, self.window_steps, 1, "its window needs at least 1 step")
+    def _check_width(self) -> "BarFeature":
+        _check_at_least(self.kind, self.window_steps, 1, "its window needs at least 1 step")
         return self
 
 
 class Fourier(Strict):
-    """sin and cos of 1 to `order` turns a period, at the origin: a calendar's `period`, or so many days or steps, counted from 1970."""
+    """sin and cos of 1 to `order` turns a period, at the origin: a calendar's `period`, or so
+    many days or steps, counted from 1970.
+    """
 
     kind: Literal["fourier"]
     period: Period | None = None
@@ -210,25 +260,34 @@ class Fourier(Strict):
     order: Annotated[int, Field(ge=1)]
 
     @model_validator(mode="after")
-    def _has_one_period(self) -> "Fourier":
-        if [self.period, self.period_days, self.period_steps].count(None) != 2:  # noqa: PLR2004  (two of three are not given)
+    def _check_period(self) -> "Fourier":
+        # Two of three are not given
+        if [self.period, self.period_days, self.period_steps].count(None) != 2:
             raise FeatureInputError(
-                "`features.list`: fourier needs exactly one of `period` (day, week, month, year), `period_days` and `period_steps`."
+                "`features.list`: fourier needs exactly one of `period` (day, week, month, year),"
+                " `period_days` and `period_steps`."
             )
         return self
 
 
 class Time(Strict):
-    """Time as two numbers that float32 holds: whole days since 1970 (exact) and the part of the day that is gone (to 5 ms). Their sum is the trend."""
+    """Time as two numbers that float32 holds: whole days since 1970 (exact) and the part of the day
+    that is gone (to 5 ms).
+
+    Their sum is the trend.
+    """
 
     kind: Literal["time"]
 
 
 class Holiday(Strict):
-    """Holidays of a country: whether the row's date is one, the days until the next and since the last, and whether each step ahead falls on one.
+    """Holidays of a country: whether the row's date is one, the days until the next and since the
+    last, and whether each step ahead falls on one.
 
-    country, subdivision: codes of the library `holidays`, for example DE and BY. time_zone: whose dates count; UTC without one.
-    within_days: no more days are counted. parts: what of it; `ahead` gives a column for each step of the horizon.
+    country, subdivision: codes of the library `holidays`, for example DE and BY. time_zone: whose
+    dates count; UTC without one.
+    within_days: no more days are counted. parts: what of it; `ahead` gives a column for each step
+    of the horizon.
     """
 
     kind: Literal["holiday"]
@@ -240,10 +299,12 @@ class Holiday(Strict):
 
 
 class Cross(Strict):
-    """What the series that have a value at the origin's own step say together, as known at its cutoff.
+    """What the series that have a value at the origin's own step say together, as known at its
+    cutoff.
 
-    of: mean, median, std (n - 1) of all; others_mean: of all but the row's own; rank: from 0, the lowest, to 1, and share of the sum: of the
-    row's own value among them; series: the value of the one that `series_id` names, for example an index.
+    of: mean, median, std (n - 1) of all; others_mean: of all but the row's own; rank: from 0, the
+    lowest, to 1, and share of the sum: of the row's own value among them; series: the value of the
+    one that `series_id` names, for example an index.
     """
 
     kind: Literal["cross"]
@@ -252,31 +313,40 @@ class Cross(Strict):
     series_id: str | None = None
 
     @model_validator(mode="after")
-    def _names_a_series_for_series(self) -> "Cross":
+    def _check_series(self) -> "Cross":
         if not self.of or ("series" in self.of) != (self.series_id is not None):
-            raise FeatureInputError(f"`features.list`: cross of {self.column!r} needs `of`, and `series_id` with `of: [series]` and only then.")
+            raise FeatureInputError(
+                f"`features.list`: cross of {self.column!r} needs `of`, and `series_id` with `of: [series]`"
+                " and only then."
+            )
         return self
 
 
 class Static(Strict):
-    """The one value that a series has in a column of `about.covariates.static`, taken from the last `last_within_steps` steps."""
+    """The one value that a series has in a column of `about.covariates.static`, taken from the
+    last `last_within_steps` steps.
+    """
 
     kind: Literal["static"]
     column: str
 
 
 class Ahead(Strict):
-    """The value of a column of `about.covariates.known_ahead` at each step of the horizon, by the newest row that the origin's cutoff knows."""
+    """The value of a column of `about.covariates.known_ahead` at each step of the horizon, by
+    the newest row that the origin's cutoff knows.
+    """
 
     kind: Literal["ahead"]
     column: str
 
 
 class Function(Strict):
-    """A function of your own: `of` is `module:function`, the module one file in the folder `own`; see `tasks.features.user` for what it gets and gives.
+    """A function of your own: `of` is `module:function`, the module one file in the folder `own`;
+    see `tasks.features.user` for what it gets and gives.
 
-    column: it gets this column's values. columns: it gets a frame of event_time and these. lookback_steps: how many steps before the row
-    it reads. source: the module's text; `bind_functions` fills it in, and it travels so in a release's features.json.
+    column: it gets this column's values. columns: it gets a frame of event_time and these.
+    lookback_steps: how many steps before the row it reads. source: the module's text;
+    `resolve_functions` fills it in, and it travels so in a release's features.json.
     """
 
     kind: Literal["function"]
@@ -288,16 +358,16 @@ class Function(Strict):
     source: str = ""
 
     @property
-    def reads(self) -> tuple[str, ...]:
+    def columns_read(self) -> tuple[str, ...]:
         """The columns that it gets."""
         return self.columns if self.column is None else (self.column,)
 
     @model_validator(mode="after")
-    def _reads_one_way(self) -> "Function":
+    def _check_reads(self) -> "Function":
         if (self.column is None) == (not self.columns):
             raise FeatureInputError(
-                f"`features.list`: function {self.of!r} has column {self.column!r} and columns {list(self.columns)}; give `column` for an array of its values, "
-                "or `columns` for a frame."
+                f"`features.list`: function {self.of!r} has column {self.column!r} and columns"
+                f" {list(self.columns)}; give `column` for an array of its values, or `columns` for a frame."
             )
         return self
 
@@ -305,11 +375,14 @@ class Function(Strict):
 class LeakParams(Strict):
     """How closely the leak gate looks, and what is too good to be true (`tasks.features.leaks`).
 
-    n_cutoffs: how many cutoffs are computed again from truncated history, besides the newest and those before late rows.
-    max_determined_frac: share of a future target's variance, beyond what its own past explains, that a column which is not made of the
-    target may explain. max_r2: of a ridge over all features, one step ahead, out of sample, against the best naive forecast. max_hit_frac: how
-    often it may find the sign. None: .01 and .53 for a target that behaves like a return, no bound for others. leading: features that
-    honestly know the target ahead (an upstream gauge, orders before deliveries), which are not tested for it.
+    n_cutoffs: how many cutoffs are computed again from truncated history, besides the newest and
+    those before late rows.
+    max_determined_frac: share of a future target's variance, beyond what its own past explains,
+    that a column which is not made of the target may explain. max_r2: of a ridge over all features,
+    one step ahead, out of sample, against the best naive forecast. max_hit_frac: how often it may
+    find the sign. None: .01 and .53 for a target that behaves like a return, no bound for others.
+    leading: features that honestly know the target ahead (an upstream gauge, orders before
+    deliveries), which are not tested for it.
     """
 
     n_cutoffs: Annotated[int, Field(ge=1)] = 64
@@ -320,17 +393,38 @@ class LeakParams(Strict):
 
 
 FeatureSpec = Annotated[
-    Lag | Window | Quantile | Ewm | Return | Change | Rsi | Macd | Bollinger | Bars | Calendar | Fourier | Time | Holiday
-    | GarmanKlass | SeriesKey | Value | Static | Ahead | Cross | Function,
+    Lag
+    | Window
+    | Quantile
+    | Ewm
+    | Return
+    | Change
+    | Rsi
+    | Macd
+    | Bollinger
+    | BarFeature
+    | CalendarFeature
+    | Fourier
+    | Time
+    | Holiday
+    | GarmanKlass
+    | SeriesKey
+    | Value
+    | Static
+    | Ahead
+    | Cross
+    | Function,
     Field(discriminator="kind"),
-]  # fmt: skip
+]
 
 
 class FeatureParams(Strict):
     """What is computed besides `z_last` and the seasonal lags, which are always there.
 
-    last_within_steps: how many steps before the origin the last known z may lie; without one the row cannot be forecast.
-    scale: the std column that makes series of different size alike, for example `z_std_22`; None: they are alike as they come.
+    last_within_steps: how many steps before the origin the last known z may lie; without one the
+    row cannot be forecast.
+    scale: the std column that makes series of different size alike, for example `z_std_22`; None:
+    they are alike as they come.
     leaks: how closely the leak gate looks at all of it.
     """
 

@@ -13,124 +13,186 @@ from tasks.core.calendar import Calendar
 from tasks.core.errors import FeatureInputError
 from tasks.core.frames import FEATURES
 from tasks.core.schema import FeatureSchema
-from tasks.core.transform import to_z
-from tasks.features.ahead import is_said_ahead
-from tasks.features.bars import OHLC, bar_return, garman_klass
-from tasks.features.columns import LAST, check_sources, declared_columns, seasonal_names
-from tasks.features.compute import compute
-from tasks.features.grid import lay_on_grid
+from tasks.core.transform import transform_target
+from tasks.features.ahead import is_known_ahead
+from tasks.features.bars import OHLC, build_bar_return, garman_klass
+from tasks.features.columns import LAST, build_declared_columns, check_sources, list_seasonal_names
+from tasks.features.compute import compute_columns
+from tasks.features.grid import align_to_grid
 from tasks.features.params import FeatureParams
-from tasks.features.sources import Column, Laid, Sees, finite
+from tasks.features.sources import Column, GriddedRows, Sees, filter_finite
 
 _KEY = ("series_id", "event_time", "known_at")
 
 
-def build_features(rows: pl.DataFrame, about: About, params: FeatureParams, calendar: Calendar, until: datetime | None = None) -> pl.DataFrame:
-    """Features at every grid step of every series (schema FEATURES), from the latest vintage of each row given.
-
-    rows: SERIES, in any order; cut with `as_of` before, to see what was known at a time. until: lay every series up to this step, also
-    one that stopped earlier (its missing steps are gaps); None: each ends with its last row. Rows said ahead (see `tasks.features.ahead`) are no
-    steps; of them each origin sees what its cutoff knows. Features are computed in float64, kept in float32.
-    Raises CalendarError for a row off the grid, FeatureInputError for a feature whose column is not there.
-    """
-    columns = declared_columns(about, params)
-    with_y = derive_target(rows, about)
-    check_sources(columns, _sources(with_y, about))
-    return features_of(steps_of(with_y, about, calendar), with_y, columns, about, calendar, until)
-
-
-def features_of(
-    steps: pl.DataFrame, rows: pl.DataFrame, columns: list[Column], about: About, calendar: Calendar, until: datetime | None = None
+def build_features(
+    rows: pl.DataFrame, about: About, params: FeatureParams, calendar: Calendar, until: datetime | None = None
 ) -> pl.DataFrame:
-    """*columns* at every grid step of *steps*; `ahead` reads *rows*. Both have y; see `build_features`."""
+    """Features at every grid step of every series (schema FEATURES), from the latest vintage of
+    each row given.
+
+    rows: SERIES, in any order; cut with `as_of` before, to see what was known at a time. until: lay
+    every series up to this step, also one that stopped earlier (its missing steps are gaps); None:
+    each ends with its last row. Rows said ahead (see `tasks.features.ahead`) are no steps; of them
+    each origin sees what its cutoff knows. Features are computed in float64, kept in float32.
+    Raises CalendarError for a row off the grid, FeatureInputError for a feature whose column is not
+    there.
+    """
+    columns = build_declared_columns(about, params)
+    with_y = add_target(rows, about)
+    check_sources(columns, _list_sources(with_y, about))
+    return build_feature_columns(
+        filter_steps(with_y, about, calendar), with_y, columns, about, calendar, until
+    )
+
+
+def build_feature_columns(
+    steps: pl.DataFrame,
+    rows: pl.DataFrame,
+    columns: list[Column],
+    about: About,
+    calendar: Calendar,
+    until: datetime | None = None,
+) -> pl.DataFrame:
+    """*columns* at every grid step of *steps*; `ahead` reads *rows*.
+
+    Both have y; see `build_features`.
+    """
     if steps.is_empty():
         return pl.DataFrame(schema={**FEATURES.columns, **{c.name: pl.Float32 for c in columns}})
-    laid = lay_on_grid(steps, calendar, until).with_columns(z=to_z(about.target))
-    values = compute(Laid(laid, rows, about, calendar), columns)
+    laid = align_to_grid(steps, calendar, until).with_columns(z=transform_target(about.target))
+    values = compute_columns(GriddedRows(laid, rows, about, calendar), columns)
     with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
-        features = list(pool.map(lambda c, of_column: pl.Series(c.name, of_column, nan_to_null=True), columns, values))
+        features = list(
+            pool.map(lambda c, of_column: pl.Series(c.name, of_column, nan_to_null=True), columns, values)
+        )
     return laid.select(*_KEY, "is_gap", "y", "z").with_columns(features)
 
 
-def steps_of(with_y: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFrame:
+def filter_steps(with_y: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFrame:
     """The rows that are steps: all but those said ahead, where the dataset has such."""
-    return with_y.filter(~is_said_ahead(calendar)) if about.covariates.known_ahead else with_y
+    return with_y.filter(~is_known_ahead(calendar)) if about.covariates.known_ahead else with_y
 
 
-def newest_step(rows: pl.DataFrame, about: About, calendar: Calendar) -> datetime | None:
+def find_newest_step(rows: pl.DataFrame, about: About, calendar: Calendar) -> datetime | None:
     """The last step that *rows* bring, what is said ahead left aside; None when there is none."""
-    newest: datetime | None = steps_of(derive_target(rows, about), about, calendar).select(pl.col("event_time").max()).item()
+    newest: datetime | None = (
+        filter_steps(add_target(rows, about), about, calendar).select(pl.col("event_time").max()).item()
+    )
     return newest
 
 
-def column_names(about: About, params: FeatureParams, *sees: Sees) -> list[str]:
+def list_column_names(about: About, params: FeatureParams, *sees: Sees) -> list[str]:
     """Names of the columns that see so far, in the table's order."""
-    return [c.name for c in declared_columns(about, params) if c.sees in sees]
+    return [c.name for c in build_declared_columns(about, params) if c.sees in sees]
 
 
-def feature_schema(about: About, params: FeatureParams) -> FeatureSchema:
-    """The columns of the table in order, the part each plays, and how far each looks back. Raises FeatureInputError for a `scale` that is no std column."""
-    columns = declared_columns(about, params)
+def build_feature_schema(about: About, params: FeatureParams) -> FeatureSchema:
+    """The columns of the table in order, the part each plays, and how far each looks back.
+
+    Raises FeatureInputError for a `scale` that is no std column.
+    """
+    columns = build_declared_columns(about, params)
     spreads = [c.name for c in columns if c.role == "spread"]
     if params.scale is not None and params.scale not in spreads:
         close = difflib.get_close_matches(params.scale, spreads, n=1)
         raise FeatureInputError(
             f"`features.scale` is {params.scale!r}, which is no std column of z; there are {spreads}."
-            + (f" Did you mean {close[0]!r}?" if close else " Add `{kind: std, column: z, window_steps: [...]}` to `features.list`, or drop `scale`.")
+            + (
+                f" Did you mean {close[0]!r}?"
+                if close
+                else " Add `{kind: std, column: z, window_steps: [...]}` to `features.list`, or drop `scale`."
+            )
         )
     return FeatureSchema(
-        columns=tuple(c.described for c in columns), last=LAST, seasonal=seasonal_names(about), scale=params.scale,
-        horizon_steps=about.horizon_steps, season_steps=about.season_steps,
-    )  # fmt: skip
+        columns=tuple(c.described for c in columns),
+        last=LAST,
+        seasonal=list_seasonal_names(about),
+        scale=params.scale,
+        horizon_steps=about.horizon_steps,
+        season_steps=about.season_steps,
+    )
 
 
-def derive_target(rows: pl.DataFrame, about: About) -> pl.DataFrame:
-    """*rows* with the target as float64 column `y`: received, or computed from other columns; null where it is missing or not finite.
+def add_target(rows: pl.DataFrame, about: About) -> pl.DataFrame:
+    """*rows* with the target as float64 column `y`: received, or computed from other columns; null
+    where it is missing or not finite.
 
-    Raises FeatureInputError naming what is missing, or a covariate called `y` or `z`: these names are the target's.
+    Raises FeatureInputError naming what is missing, or a covariate called `y` or `z`: these names
+    are the target's.
     """
     target = about.target
     if clash := {"y", "z"} & about.covariates.all - {target.column}:
         raise FeatureInputError(
-            f"`about.covariates` has {sorted(clash)}, but `y` and `z` name the target in features. Rename the column under `ingest`."
+            f"`about.covariates` has {sorted(clash)}, but `y` and `z` name the target in features. Rename the"
+            " column under `ingest`."
         )
     needed = {"garman_klass": OHLC, "bar_return": ("open", "close"), None: (target.column,)}[target.derive]
     if missing := [c for c in needed if c not in rows.columns]:
         raise FeatureInputError(
-            f"Target {target.column!r} needs column(s) {missing}; there are {_value_columns(rows)}. Correct `about.target` in params.yaml."
+            f"Target {target.column!r} needs column(s) {missing}; there are {_list_value_columns(rows)}."
+            " Correct `about.target` in params.yaml."
         )
-    y = {"garman_klass": garman_klass(), "bar_return": bar_return(), None: pl.col(target.column)}[target.derive]
-    return rows.with_columns(finite(y).alias("y"))
+    y = {"garman_klass": garman_klass(), "bar_return": build_bar_return(), None: pl.col(target.column)}[
+        target.derive
+    ]
+    return rows.with_columns(filter_finite(y).alias("y"))
 
 
 def check_static(rows: pl.DataFrame, about: About) -> None:
-    """Raise FeatureInputError for a column of `about.covariates.static` that has two values in one series of *rows*."""
+    """Raise FeatureInputError for a column of `about.covariates.static` that has two values in
+    one series of *rows*.
+    """
     for column in about.covariates.static:
         if column not in rows.columns:
-            raise FeatureInputError(f"`about.covariates.static` has {column!r}, which is not there; there are {_value_columns(rows)}.")
-        spans = rows.group_by("series_id").agg(low=pl.col(column).min(), high=pl.col(column).max()).filter(pl.col("low") < pl.col("high"))
+            raise FeatureInputError(
+                f"`about.covariates.static` has {column!r}, which is not there; there are"
+                f" {_list_value_columns(rows)}."
+            )
+        spans = (
+            rows.group_by("series_id")
+            .agg(low=pl.col(column).min(), high=pl.col(column).max())
+            .filter(pl.col("low") < pl.col("high"))
+        )
         if spans.height:
             name, low, high = spans.sort("series_id").row(0)
             raise FeatureInputError(
-                f"`about.covariates.static` has {column!r}, but series {name!r} has {low:g} and {high:g} there. "
-                f"What changes over time belongs into `past` or `known_ahead`."
+                f"`about.covariates.static` has {column!r}, but series {name!r} has {low:g} and {high:g}"
+                " there. What changes over time belongs into `past` or `known_ahead`."
             )
 
 
-def gap_ledger(table: pl.DataFrame) -> dict[str, Any]:
-    """Of each series: steps, gap steps, and the longest run of gaps with its first and last step."""
+def build_gap_ledger(table: pl.DataFrame) -> dict[str, Any]:
+    """Of each series: steps, gap steps, and the longest run of gaps with its first and last
+    step.
+    """
     runs = table.with_columns(run=pl.struct("series_id", "is_gap").rle_id()).filter("is_gap")
-    runs = runs.group_by("series_id", "run").agg(n_steps=pl.len(), first=pl.col("event_time").min(), last=pl.col("event_time").max())
-    longest = runs.sort("series_id", "n_steps", "first", descending=[False, True, False]).unique("series_id", keep="first", maintain_order=True)
-    longest_of = {row["series_id"]: {k: row[k] for k in ("n_steps", "first", "last")} for row in longest.iter_rows(named=True)}
-    counts = table.group_by("series_id").agg(n_steps=pl.len(), n_gap_steps=pl.col("is_gap").sum()).sort("series_id")
-    return {row.pop("series_id"): {**row, "longest_gap": longest_of.get(name)} for row in counts.iter_rows(named=True) for name in [row["series_id"]]}
+    runs = runs.group_by("series_id", "run").agg(
+        n_steps=pl.len(), first=pl.col("event_time").min(), last=pl.col("event_time").max()
+    )
+    longest = runs.sort("series_id", "n_steps", "first", descending=[False, True, False]).unique(
+        "series_id", keep="first", maintain_order=True
+    )
+    longest_of = {
+        row["series_id"]: {k: row[k] for k in ("n_steps", "first", "last")}
+        for row in longest.iter_rows(named=True)
+    }
+    counts = (
+        table.group_by("series_id")
+        .agg(n_steps=pl.len(), n_gap_steps=pl.col("is_gap").sum())
+        .sort("series_id")
+    )
+    return {
+        row.pop("series_id"): {**row, "longest_gap": longest_of.get(name)}
+        for row in counts.iter_rows(named=True)
+        for name in [row["series_id"]]
+    }
 
 
-def _sources(rows: pl.DataFrame, about: About) -> Iterable[str]:
+def _list_sources(rows: pl.DataFrame, about: About) -> Iterable[str]:
     """What features may read."""
-    return {*_value_columns(rows), "y", "z", about.target.column}
+    return {*_list_value_columns(rows), "y", "z", about.target.column}
 
 
-def _value_columns(rows: pl.DataFrame) -> list[str]:
+def _list_value_columns(rows: pl.DataFrame) -> list[str]:
     return [c for c in rows.columns if c not in _KEY]

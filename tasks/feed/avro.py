@@ -1,6 +1,7 @@
 """Avro records: with a registry's number before each, or by one schema for all.
 
-Logical types are read as what they are stored as (a timestamp-millis is a number, and `feed.time_format: ms` says what it means).
+Logical types are read as what they are stored as (a timestamp-millis is a number, and
+`feed.time_format: ms` says what it means).
 """
 
 import io
@@ -10,55 +11,59 @@ from typing import Any
 
 from tasks.core.errors import FeedError
 from tasks.edges.feeds.schema_registry import SchemaRegistry
-from tasks.feed.decode import Reader, UnreadableError
-from tasks.feed.wire import numbered
+from tasks.feed.decode import RecordReader, UnreadableError
+from tasks.feed.wire import split_schema_number
 
 
-def by_schema(text: str) -> Reader:
+def build_avro_reader(text: str) -> RecordReader:
     """A reader of bare records by the schema *text*. Raises FeedError when it is none."""
     try:
-        schema = _parsed(text, {})
+        schema = _parse_schema(text, {})
     except UnreadableError as error:
         raise FeedError(f"`feed.schema_file`: {error.detail}.") from error
-    return lambda value: _read(value, schema)
+    return lambda value: _read_record(value, schema)
 
 
-def by_registry(registry: SchemaRegistry) -> Reader:
+def build_registered_avro_reader(registry: SchemaRegistry) -> RecordReader:
     """A reader of records with their schema's number."""
     schemas: dict[int, Any] = {}
 
     def read(value: bytes) -> Mapping[str, Any]:
-        number, rest = numbered(value)
+        number, rest = split_schema_number(value)
         if number not in schemas:
             if (found := registry.schema(number)) is None:
                 raise UnreadableError("unknown_schema", f"the registry has no schema {number}")
-            schemas[number] = _parsed(found.text, found.references)
-        return _read(rest, schemas[number])
+            schemas[number] = _parse_schema(found.text, found.references)
+        return _read_record(rest, schemas[number])
 
     return read
 
 
-def _parsed(text: str, references: Mapping[str, str]) -> Any:
-    import fastavro  # noqa: PLC0415  (only with Avro)
+def _parse_schema(text: str, references: Mapping[str, str]) -> Any:
+    import fastavro
 
     named: dict[str, Any] = {}
     try:
         for reference in references.values():
-            fastavro.parse_schema(_stored(json.loads(reference)), named_schemas=named)
-        return fastavro.parse_schema(_stored(json.loads(text)), named_schemas=named)
+            fastavro.parse_schema(_convert_to_stored_schema(json.loads(reference)), named_schemas=named)
+        return fastavro.parse_schema(_convert_to_stored_schema(json.loads(text)), named_schemas=named)
     except Exception as error:
-        raise UnreadableError("bad_schema", f"what should be an Avro schema is none: {error}"[:200]) from error
+        raise UnreadableError(
+            "bad_schema", f"what should be an Avro schema is none: {error}"[:200]
+        ) from error
 
 
-def _stored(schema: Any) -> Any:
+def _convert_to_stored_schema(schema: Any) -> Any:
     """*schema* without logical types."""
     if isinstance(schema, dict):
-        return {key: _stored(value) for key, value in schema.items() if key != "logicalType"}
-    return [_stored(one) for one in schema] if isinstance(schema, list) else schema
+        return {
+            key: _convert_to_stored_schema(value) for key, value in schema.items() if key != "logicalType"
+        }
+    return [_convert_to_stored_schema(one) for one in schema] if isinstance(schema, list) else schema
 
 
-def _read(value: bytes, schema: Any) -> Mapping[str, Any]:
-    import fastavro  # noqa: PLC0415  (likewise)
+def _read_record(value: bytes, schema: Any) -> Mapping[str, Any]:
+    import fastavro
 
     stream = io.BytesIO(value)
     try:

@@ -1,11 +1,14 @@
-"""Bars of a feed of ticks, in a Delta table of their own beside the ticks' table. Rows are appended and never change.
+"""Bars of a feed of ticks, in a Delta table of their own beside the ticks' table.
 
-What is known of the bars is in the bars' commits alone: for each log the mark up to which its ticks are in them, and the end up to which windows
-are closed. So a process that was killed goes on where the last commit was, and a second one that closes the same window is refused.
+Rows are appended and never change. What is known of the bars is in the bars' commits alone: for
+each log the mark up to which its ticks are in them, and the end up to which windows are closed. So
+a process that was killed goes on where the last commit was, and a second one that closes the same
+window is refused.
 
-A closing asks, for each series, the ticks from the earliest moment on at which anything may have changed: where the last closing ended, or where a tick
-came late. What comes out otherwise than it is in the table is appended as the bar's next vintage. A session that two others have become, or that was
-joined to another, is taken back by a vintage of no ticks.
+A closing asks, for each series, the ticks from the earliest moment on at which anything may have
+changed: where the last closing ended, or where a tick came late. What comes out otherwise than it
+is in the table is appended as the bar's next vintage. A session that two others have become, or
+that was joined to another, is taken back by a vintage of no ticks.
 """
 
 from datetime import UTC as ZONE
@@ -16,32 +19,48 @@ from pathlib import Path
 import polars as pl
 
 from tasks.core.calendar import Calendar
-from tasks.core.errors import FeedError, MarkMovedError
+from tasks.core.errors import FeedError, OffsetMovedError
 from tasks.core.frames import UTC
 from tasks.core.gaps import GAPS, find_gaps
 from tasks.core.records import Marks
-from tasks.edges.delta import REPLAY, TIDY, Table
-from tasks.feed.aggregate import N_TICKS, TICK, aggregate, reach_before
-from tasks.feed.params import Aggregate, FeedParams
+from tasks.edges.delta import REPLAY, TIDY, VersionedTable
+from tasks.feed.aggregate import N_TICKS, TICK, build_bars, compute_reach_before
+from tasks.feed.params import AggregateParams, FeedParams
 from tasks.feed.sort import ROW
 
-CLOSING, VINTAGE = "_closing", "_vintage"  # of a row: the closing that appended it, from 1; how often the bar had been there before
-END, CLOSINGS, REPLAYED = "end", "closings", "replayed"  # marks beside those of the logs: microseconds since 1970; how many; the ticks' REPLAY
+# Of a row: the closing that appended it, from 1; how often the bar had been there before
+CLOSING, VINTAGE = "_closing", "_vintage"
+# Marks beside those of the logs: microseconds since 1970; how many; the ticks' REPLAY
+END, CLOSINGS, REPLAYED = "end", "closings", "replayed"
 _KEY = ["series_id", "event_time"]
-_OWN = {"series_id": pl.String(), "event_time": UTC, "known_at": UTC, "month": pl.String(), N_TICKS: pl.Int64(), "_timestamp": UTC, VINTAGE: pl.Int64(), CLOSING: pl.Int64()}  # fmt: skip
+_OWN = {
+    "series_id": pl.String(),
+    "event_time": UTC,
+    "known_at": UTC,
+    "month": pl.String(),
+    N_TICKS: pl.Int64(),
+    "_timestamp": UTC,
+    VINTAGE: pl.Int64(),
+    CLOSING: pl.Int64(),
+}
 _TICKS = {"place": ROW}
 _EPOCH = datetime(1970, 1, 1, tzinfo=ZONE)
 _LONG_AGO = datetime(1, 1, 1, tzinfo=ZONE)
 _TRIES = 5  # commits that another member may be before
 
 
-class Bars:
-    """The bars that feed.aggregate makes of the ticks in *folder*. The table's name has a digest of it: other bars are another table."""
+class BarsTable:
+    """The bars that feed.aggregate makes of the ticks in *folder*.
 
-    def __init__(self, folder: Path, params: FeedParams, spec: Aggregate) -> None:
+    The table's name has a digest of it: other bars are another table.
+    """
+
+    def __init__(self, folder: Path, params: FeedParams, spec: AggregateParams) -> None:
         self._spec = spec
         columns = {**_OWN, **dict.fromkeys(spec.columns, pl.Float64())}
-        self.table = Table(folder / name_of(spec), columns, ["month"], sync=params.sync, keep_log_h=params.keep_log_h)
+        self.table = VersionedTable(
+            folder / build_bars_name(spec), columns, ["month"], sync=params.sync, keep_log_h=params.keep_log_h
+        )
 
     @property
     def end(self) -> datetime | None:
@@ -52,22 +71,27 @@ class Bars:
     @property
     def marks(self) -> dict[str, int]:
         """Up to where the ticks of each log are in the bars."""
-        return {source: mark for source, mark in _marks_of(self.table).items() if source not in {END, CLOSINGS, REPLAYED}}
+        return {
+            source: mark
+            for source, mark in _get_offsets(self.table).items()
+            if source not in {END, CLOSINGS, REPLAYED}
+        }
 
     @property
-    def closings(self) -> int:
+    def n_closings(self) -> int:
         """How many closings have been."""
         return self.table.mark(CLOSINGS) or 0
 
     @property
-    def reach(self) -> tuple[datetime, datetime] | None:
+    def time_span(self) -> tuple[datetime, datetime] | None:
         """Times of the first and the last bar; None while there is none."""
         least, greatest = self.table.least("event_time"), self.table.greatest("event_time")
         return None if least is None or greatest is None else (least, greatest)
 
-    def close(self, ticks: Table, end: datetime) -> bool:
-        """Make the bars those of all *ticks* below *end*, or below where they ended before. Returns whether anything had to be done.
+    def close(self, ticks: VersionedTable, end: datetime) -> bool:
+        """Make the bars those of all *ticks* below *end*, or below where they ended before.
 
+        Returns whether anything had to be done.
         Raises FeedError where somebody else's RESTORE has taken bars back.
         """
         for _ in range(_TRIES):
@@ -75,52 +99,67 @@ class Bars:
             if self._is_ahead_of(ticks):
                 return False
             closed = max(end, self.end or end)
-            rows = self._changed(ticks, closed)
+            rows = self._build_vintages(ticks, closed)
             if rows.is_empty() and closed == self.end:
                 return False
-            begins = _marks_of(self.table)
+            begins = _get_offsets(self.table)
             ends = {
-                **_marks_of(ticks),
+                **_get_offsets(ticks),
                 END: (closed - _EPOCH) // timedelta(microseconds=1),
-                CLOSINGS: self.closings + 1,
+                CLOSINGS: self.n_closings + 1,
                 REPLAYED: ticks.mark(REPLAY) or 0,
             }
             try:
                 self.table.commit(rows, begins, ends, {"bars": rows.height, "end": closed.isoformat()})
-            except MarkMovedError as error:
+            except OffsetMovedError as error:
                 if self.table.is_restored:
-                    raise FeedError(f"{error} Bars do not follow: remove {self.table.folder}, and they are made anew from the ticks.") from error
+                    raise FeedError(
+                        f"{error} Bars do not follow: remove {self.table.folder}, and they are made anew from"
+                        " the ticks."
+                    ) from error
             else:
                 return True
         return False  # other members close it each time
 
-    def _is_ahead_of(self, ticks: Table) -> bool:
-        """Whether another member has put ticks into the bars that this handle of the ticks has not read."""
-        replays, marks = ticks.mark(REPLAY) or 0, _marks_of(ticks)
+    def _is_ahead_of(self, ticks: VersionedTable) -> bool:
+        """Whether another member has put ticks into the bars that this handle of the ticks has
+        not read.
+        """
+        replays, marks = ticks.mark(REPLAY) or 0, _get_offsets(ticks)
         seen = self.table.mark(REPLAYED) or 0
-        return replays < seen or (replays == seen and any(marks.get(source, 0) < mark for source, mark in self.marks.items()))
+        return replays < seen or (
+            replays == seen and any(marks.get(source, 0) < mark for source, mark in self.marks.items())
+        )
 
     def newest(self, least: datetime | None = None) -> pl.DataFrame:
-        """The newest vintage of each bar from *least* on, sorted; sessions that were taken back are among them, with no ticks."""
+        """The newest vintage of each bar from *least* on, sorted; sessions that were taken back
+        are among them, with no ticks.
+        """
         rows = self.table.scan(None, None if least is None else {"event_time": least})
         if least is not None:
             rows = rows.filter(pl.col("event_time") >= least)
         return rows.collect().sort(*_KEY, VINTAGE).unique(_KEY, keep="last", maintain_order=True)
 
-    def changed_after(self, closings: int) -> pl.DataFrame:
-        """series_id, event_time of the bars that were there and that closings after that one have changed."""
+    def find_changed_after(self, closings: int) -> pl.DataFrame:
+        """series_id, event_time of the bars that were there and that closings after that one
+        have changed.
+        """
         rows = self.table.scan(None, {CLOSING: closings + 1}, [*_KEY, CLOSING, VINTAGE])
         return rows.filter(pl.col(CLOSING) > closings, pl.col(VINTAGE) > 0).select(_KEY).unique().collect()
 
     def gaps(self, calendar: Calendar) -> pl.DataFrame:
-        """GAPS: steps of *calendar* without a bar between the first and the last bar of each series. A session leaves none."""
+        """GAPS: steps of *calendar* without a bar between the first and the last bar of each
+        series.
+
+        A session leaves none.
+        """
         if self._spec.gap_s is not None:
             return pl.DataFrame(schema=dict(GAPS.columns))
         rows = self.table.scan(columns=[*_KEY, N_TICKS, VINTAGE])
         newest = rows.group_by(_KEY).agg(pl.col(N_TICKS).sort_by(VINTAGE).last()).filter(pl.col(N_TICKS) > 0)
         return find_gaps(newest.select(_KEY).sort(_KEY).collect(), calendar)
 
-    def _changed(self, ticks: Table, end: datetime) -> pl.DataFrame:
+    def _build_vintages(self, ticks: VersionedTable, end: datetime) -> pl.DataFrame:
         """The vintages to append."""
         since = self._since(ticks, end)
         if since.is_empty():
@@ -129,59 +168,99 @@ class Bars:
         rows = ticks.scan(_TICKS, {"event_time": least}, [*TICK, *self._spec.fields]).filter(
             pl.col("event_time") < end, pl.col("event_time") >= least
         )
-        asked = rows.join(since.lazy(), on="series_id").filter(pl.col("event_time") >= pl.col("asked")).drop("asked", "bar").collect()
-        made = _from(aggregate(asked, self._spec, end), since)
-        stored = _from(self.newest(since["bar"].min()), since)  # type: ignore[arg-type]  # a datetime
+        asked = (
+            rows.join(since.lazy(), on="series_id")
+            .filter(pl.col("event_time") >= pl.col("asked"))
+            .drop("asked", "bar")
+            .collect()
+        )
+        made = _filter_since(build_bars(asked, self._spec, end), since)
+        stored = _filter_since(self.newest(since["bar"].min()), since)  # type: ignore[arg-type]  # a datetime
         values = [N_TICKS, "_timestamp", *self._spec.columns]
-        same = made.join(stored.select(*_KEY, *values), on=[*_KEY, *values], how="semi", nulls_equal=True).select(_KEY)
+        same = made.join(
+            stored.select(*_KEY, *values), on=[*_KEY, *values], how="semi", nulls_equal=True
+        ).select(_KEY)
         fresh = made.join(same, on=_KEY, how="anti")
         gone = stored.filter(pl.col(N_TICKS) > 0).join(made, on=_KEY, how="anti")
         empty = gone.select(*_KEY, "known_at", "_timestamp").with_columns(pl.lit(0, pl.Int64).alias(N_TICKS))
-        both = pl.concat([fresh, empty], how="diagonal").join(stored.select(*_KEY, VINTAGE), on=_KEY, how="left")
+        both = pl.concat([fresh, empty], how="diagonal").join(
+            stored.select(*_KEY, VINTAGE), on=_KEY, how="left"
+        )
         return both.with_columns(
-            (pl.col(VINTAGE) + 1).fill_null(0).alias(VINTAGE), pl.lit(self.closings + 1, pl.Int64).alias(CLOSING), month=pl.col("event_time").dt.strftime("%Y-%m")
-        ).sort(_KEY)  # fmt: skip
+            (pl.col(VINTAGE) + 1).fill_null(0).alias(VINTAGE),
+            pl.lit(self.n_closings + 1, pl.Int64).alias(CLOSING),
+            month=pl.col("event_time").dt.strftime("%Y-%m"),
+        ).sort(_KEY)
 
-    def _since(self, ticks: Table, end: datetime) -> pl.DataFrame:
-        """series_id; bar: from which of its bars on something may have changed; asked: the first tick that this asks. Only series with ticks there."""
-        marks = self.marks if self.table.mark(REPLAYED) == (ticks.mark(REPLAY) or 0) else {}  # rows were taken out or put in below the marks
-        least = {"_offset": min(marks.get(source, 0) for source in _marks_of(ticks))} if marks else {}
+    def _since(self, ticks: VersionedTable, end: datetime) -> pl.DataFrame:
+        """series_id; bar: from which of its bars on something may have changed; asked: the first
+        tick that this asks.
+
+        Only series with ticks there.
+        """
+        # Rows were taken out or put in below the marks
+        marks = self.marks if self.table.mark(REPLAYED) == (ticks.mark(REPLAY) or 0) else {}
+        least = {"_offset": min(marks.get(source, 0) for source in _get_offsets(ticks))} if marks else {}
         rows = ticks.scan(_TICKS, least, ["series_id", "event_time", "_source", "_offset"])
-        new = rows.filter(_is_new(marks), pl.col("event_time") < end).group_by("series_id").agg(first=pl.col("event_time").min()).collect()
+        new = (
+            rows.filter(_is_new(marks), pl.col("event_time") < end)
+            .group_by("series_id")
+            .agg(first=pl.col("event_time").min())
+            .collect()
+        )
         if not marks or self.end is None:
             every = pl.concat([new["series_id"], self.newest()["series_id"]]).unique().to_frame()
             return every.with_columns(bar=pl.lit(_LONG_AGO, UTC), asked=pl.lit(_LONG_AGO, UTC))
         if self._spec.gap_s is not None:
-            return self._since_sessions(ticks, new, end)
-        before = pl.Series([self.end], dtype=UTC).dt.offset_by(f"-{self._spec.every}").item()  # the first bar that was open, or the last that was not
-        there = ticks.scan(_TICKS, {"event_time": before}, _KEY).filter(pl.col("event_time") >= before, pl.col("event_time") < end)
-        first = pl.concat([new, there.select("series_id").unique().collect().with_columns(first=pl.lit(before, UTC))])
-        bar, asked = reach_before(self._spec, pl.col("first").min())
+            return self._find_changed_sessions(ticks, new, end)
+        # The first bar that was open, or the last that was not
+        before = pl.Series([self.end], dtype=UTC).dt.offset_by(f"-{self._spec.every}").item()
+        there = ticks.scan(_TICKS, {"event_time": before}, _KEY).filter(
+            pl.col("event_time") >= before, pl.col("event_time") < end
+        )
+        first = pl.concat(
+            [new, there.select("series_id").unique().collect().with_columns(first=pl.lit(before, UTC))]
+        )
+        bar, asked = compute_reach_before(self._spec, pl.col("first").min())
         return first.group_by("series_id").agg(bar=bar, asked=asked)
 
-    def _since_sessions(self, ticks: Table, new: pl.DataFrame, end: datetime) -> pl.DataFrame:
-        """A session that may change begins at the series' newest one that began before what is new, or after that."""
+    def _find_changed_sessions(self, ticks: VersionedTable, new: pl.DataFrame, end: datetime) -> pl.DataFrame:
+        """A session that may change begins at the series' newest one that began before what is
+        new, or after that.
+        """
         before = (self.end or end) - timedelta(seconds=self._spec.gap_s or 0.0)
-        there = ticks.scan(_TICKS, {"event_time": before}, _KEY).filter(pl.col("event_time") >= before, pl.col("event_time") < end)
+        there = ticks.scan(_TICKS, {"event_time": before}, _KEY).filter(
+            pl.col("event_time") >= before, pl.col("event_time") < end
+        )
         spoke = there.group_by("series_id").agg(first=pl.col("event_time").min()).collect()
         first = pl.concat([new, spoke]).group_by("series_id").agg(pl.col("first").min())
-        begun = first.join(self.newest().filter(pl.col(N_TICKS) > 0), on="series_id").filter(pl.col("event_time") <= pl.col("first"))
+        begun = first.join(self.newest().filter(pl.col(N_TICKS) > 0), on="series_id").filter(
+            pl.col("event_time") <= pl.col("first")
+        )
         last = begun.group_by("series_id").agg(bar=pl.col("event_time").max())
-        told = first.select("series_id").join(last, on="series_id", how="left").with_columns(pl.col("bar").fill_null(pl.lit(_LONG_AGO, UTC)))
+        told = (
+            first.select("series_id")
+            .join(last, on="series_id", how="left")
+            .with_columns(pl.col("bar").fill_null(pl.lit(_LONG_AGO, UTC)))
+        )
         return told.with_columns(asked="bar")
 
 
-def name_of(spec: Aggregate) -> str:
+def build_bars_name(spec: AggregateParams) -> str:
     """The folder of the bars that *spec* describes, beside the ticks' table."""
     return f"bars-{sha256(spec.model_dump_json().encode()).hexdigest()[:8]}"
 
 
-def _marks_of(table: Table) -> dict[str, int]:
+def _get_offsets(table: VersionedTable) -> dict[str, int]:
     return {source: mark for source, mark in table.marks().items() if source != TIDY}
 
 
-def _from(bars: pl.DataFrame, since: pl.DataFrame) -> pl.DataFrame:
-    return bars.join(since.select("series_id", "bar"), on="series_id").filter(pl.col("event_time") >= pl.col("bar")).drop("bar")
+def _filter_since(bars: pl.DataFrame, since: pl.DataFrame) -> pl.DataFrame:
+    return (
+        bars.join(since.select("series_id", "bar"), on="series_id")
+        .filter(pl.col("event_time") >= pl.col("bar"))
+        .drop("bar")
+    )
 
 
 def _is_new(marks: Marks) -> pl.Expr:

@@ -1,6 +1,8 @@
-"""Alert events: what somebody should look at, said once when it begins, each with its runbook in docs/runbooks/.
+"""Alert events: what somebody should look at, said once when it begins, each with its runbook in
+docs/runbooks/.
 
-An event is one line of JSON in `events.jsonl` beside the feed's table, and one on stderr; Prometheus counts it by name.
+An event is one line of JSON in `events.jsonl` beside the feed's table, and one on stderr;
+Prometheus counts it by name.
 """
 
 import json
@@ -14,7 +16,7 @@ from typing import Any, Protocol
 
 from prometheus_client import Counter
 
-from tasks.feed.land import Landed
+from tasks.feed.land import LandedCommit
 from tasks.feed.params import FeedParams
 from tasks.feed.sort import LATE, QUARANTINE
 
@@ -30,7 +32,10 @@ EVENTS: Mapping[str, str] = {
     "offset_lost": "what is to be read next is not in the topic any more; landing has stopped",
     "source_down": "the feed's source does not answer; landing waits for it",
     "member_fenced": "another process took this member's place in the group",
-    "records_lost": "a socket or an exchange did not bring some records, and nothing else has them; landing has gone on behind them",
+    "records_lost": (
+        "a socket or an exchange did not bring some records, and nothing else has them; landing has gone on"
+        " behind them"
+    ),
     "registry_down": "the schema registry does not answer; landing waits for it",
 }
 RAISED = Counter("tidemill_feed_events", "Alert events raised, by name.", ["event"], registry=None)
@@ -41,7 +46,7 @@ _MOST = 0.5  # of the records of the window: a change of the producer, not dirt
 _CALM = 0.5  # of its threshold, below which a state has ended and may be said again
 
 
-class Raise(Protocol):
+class EventReporter(Protocol):
     """How an event is raised where the folder is known."""
 
     def __call__(self, name: str, **facts: Any) -> None:
@@ -49,9 +54,12 @@ class Raise(Protocol):
         ...
 
 
-def raise_event(folder: Path, name: str, **facts: Any) -> None:
+def report_event(folder: Path, name: str, **facts: Any) -> None:
     """Raise event *name* (one of EVENTS) with *facts*. folder: of the dataset's feed."""
-    line = json.dumps({"event": name, "at": datetime.now(UTC).isoformat(), "about": EVENTS[name], "facts": facts}, default=str)
+    line = json.dumps(
+        {"event": name, "at": datetime.now(UTC).isoformat(), "about": EVENTS[name], "facts": facts},
+        default=str,
+    )
     path = folder / NAME
     if path.exists() and path.stat().st_size > _MAX_BYTES:
         path.replace(path.with_suffix(".jsonl.1"))
@@ -73,15 +81,18 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-class Alarms:
-    """Watches what lands and raises an event when a state begins, once until it has ended. Shares count over `feed.alert_window_s` of clock time."""
+class FeedAlarms:
+    """Watches what lands and raises an event when a state begins, once until it has ended.
 
-    def __init__(self, params: FeedParams, raise_: Raise) -> None:
+    Shares count over `feed.alert_window_s` of clock time.
+    """
+
+    def __init__(self, params: FeedParams, raise_: EventReporter) -> None:
         self._params, self._raise = params, raise_
-        self._window: deque[tuple[float, Landed]] = deque()
+        self._window: deque[tuple[float, LandedCommit]] = deque()
         self._on: set[tuple[str, str]] = set()
 
-    def landed(self, landed: Landed, now: float | None = None) -> None:
+    def add_commit(self, landed: LandedCommit, now: float | None = None) -> None:
         """Look at one more commit. now: seconds of a clock that only goes forward."""
         now = time.monotonic() if now is None else now
         if landed.added:
@@ -96,20 +107,27 @@ class Alarms:
             ("late_high", LATE, self._params.alert_late_frac),
         ):
             share = sum(one.counts.get(place, 0) for one in recent) / n
-            self._judge((name, ""), share, bound, {"frac": round(share, 6), "n_records": n, "version": landed.version})
+            self._update_alarm(
+                (name, ""), share, bound, {"frac": round(share, 6), "n_records": n, "version": landed.version}
+            )
         for rule, field in self._seen(recent):
             n_broken = sum(one.broken.get((rule, field), 0) for one in recent)
-            self._judge(
-                (_BROKEN[rule], field), n_broken / n, _MOST, {"field": field, "n_broken": n_broken, "n_records": n, "version": landed.version}
+            self._update_alarm(
+                (_BROKEN[rule], field),
+                n_broken / n,
+                _MOST,
+                {"field": field, "n_broken": n_broken, "n_records": n, "version": landed.version},
             )
 
-    def _seen(self, recent: Iterable[Landed]) -> set[tuple[str, str]]:
+    def _seen(self, recent: Iterable[LandedCommit]) -> set[tuple[str, str]]:
         """(rule, field) that is broken somewhere, or was said to be."""
         rule_of = {event: rule for rule, event in _BROKEN.items()}
         said = {(rule_of[event], field) for event, field in self._on if event in rule_of}
         return said | {key for one in recent for key in one.broken if key[0] in _BROKEN}
 
-    def _judge(self, key: tuple[str, str], share: float, bound: float, facts: Mapping[str, Any]) -> None:
+    def _update_alarm(
+        self, key: tuple[str, str], share: float, bound: float, facts: Mapping[str, Any]
+    ) -> None:
         if key not in self._on and share > bound:
             self._on.add(key)
             self._raise(key[0], **facts)

@@ -1,41 +1,52 @@
-"""How the table's fields came to be: which were there at the beginning, which came when and by which version, when each was last seen."""
+"""How the table's fields came to be: which were there at the beginning, which came when and by
+which version, when each was last seen.
+"""
 
 from typing import Any
 
 import polars as pl
 
-from tasks.edges.delta import Table
+from tasks.edges.delta import VersionedTable
 from tasks.feed.land import OWN
 from tasks.feed.params import FeedParams
 from tasks.feed.sort import ROW
 
 
-def history_of(table: Table, params: FeedParams) -> list[dict[str, Any]]:
+def read_history(table: VersionedTable, params: FeedParams) -> list[dict[str, Any]]:
     """{field, type, nullable, came, version, at, last_seen}, in the order of coming.
 
-    came: `first` (with the table), `declared` (in params.yaml, later), `arrived` (in a record). version, at: of the coming; None for the first.
-    last_seen: newest event time of a row in which it is not null; None when there is none. nullable: whether a record may lack it today.
+    came: `first` (with the table), `declared` (in params.yaml, later), `arrived` (in a record).
+    version, at: of the coming; None for the first.
+    last_seen: newest event time of a row in which it is not null; None when there is none.
+    nullable: whether a record may lack it today.
     """
     told = {name: about for name, about in table.described().items() if name not in OWN}
-    seen = _last_seen(table, list(told))
+    seen = _read_last_seen(table, list(told))
     return [
         {
-            "field": name, "type": about["type"], "nullable": name not in params.fields or params.fields[name].nullable, "came": about.get("how", "first"),
-            "version": int(about["version"]) if "version" in about else None, "at": about.get("at"), "last_seen": seen.get(name),
+            "field": name,
+            "type": about["type"],
+            "nullable": name not in params.fields or params.fields[name].nullable,
+            "came": about.get("how", "first"),
+            "version": int(about["version"]) if "version" in about else None,
+            "at": about.get("at"),
+            "last_seen": seen.get(name),
         }
         for name, about in told.items()
-    ]  # fmt: skip
+    ]
 
 
-def _last_seen(table: Table, fields: list[str]) -> dict[str, Any]:
+def _read_last_seen(table: VersionedTable, fields: list[str]) -> dict[str, Any]:
     """Newest files first, until each field has been seen."""
     found: dict[str, Any] = {}
-    for files in reversed(table.file_groups({"place": ROW}, "event_time")):
+    for files in reversed(table.list_file_groups({"place": ROW}, "event_time")):
         wanted = [name for name in fields if name not in found]
         if not wanted:
             break
         newest = table.read(files, ["event_time", *wanted]).select(
             pl.col("event_time").filter(pl.col(n).is_not_null()).max().alias(n) for n in wanted
         )
-        found |= {name: last for name, last in newest.collect().row(0, named=True).items() if last is not None}
+        found |= {
+            name: last for name, last in newest.collect().row(0, named=True).items() if last is not None
+        }
     return found

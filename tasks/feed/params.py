@@ -1,4 +1,8 @@
-"""What a feed is told: where records come from, which fields they have, what is late, when rows are committed. `feed` of a dataset's entry."""
+"""What a feed is told: where records come from, which fields they have, what is late, when rows are
+committed.
+
+`feed` of a dataset's entry.
+"""
 
 import re
 from datetime import UTC, datetime
@@ -11,22 +15,33 @@ from tasks.core.about import Strict
 from tasks.feed.decode import NOT_THE_TABLES
 
 FieldType = Literal["float", "int", "string", "bool"]
-TYPES: dict[str, pl.DataType] = {"float": pl.Float64(), "int": pl.Int64(), "string": pl.String(), "bool": pl.Boolean()}
+TYPES: dict[str, pl.DataType] = {
+    "float": pl.Float64(),
+    "int": pl.Int64(),
+    "string": pl.String(),
+    "bool": pl.Boolean(),
+}
 
 
 class KafkaSource(Strict):
-    """A topic. Where the brokers are stands in TIDEMILL_KAFKA, security in TIDEMILL_KAFKA_OPTIONS. group: None: tidemill-<dataset>-<topic>."""
+    """A topic.
+
+    Where the brokers are stands in TIDEMILL_KAFKA, security in TIDEMILL_KAFKA_OPTIONS. group: None:
+    tidemill-<dataset>-<topic>.
+    """
 
     kind: Literal["kafka"]
     topic: str
     group: str | None = None
 
 
-class FilesSource(Strict):
+class ReplayedFilesSource(Strict):
     """Files that are played as a feed; no broker is needed.
 
-    dataset: whose own files (its `ingest.source`), as ingest reads them; each row is a record, known at the end of its step plus the publish delay.
-    path: a file of one JSON record a line instead, as they stand (also .gz). speed: times the time that lay between records, or `max`.
+    dataset: whose own files (its `ingest.source`), as ingest reads them; each row is a record,
+    known at the end of its step plus the publish delay.
+    path: a file of one JSON record a line instead, as they stand (also .gz). speed: times the time
+    that lay between records, or `max`.
     """
 
     kind: Literal["files"]
@@ -35,19 +50,27 @@ class FilesSource(Strict):
     speed: Annotated[float, Field(gt=0)] | Literal["max"] = 1.0
 
     @model_validator(mode="after")
-    def _one_of_the_two(self) -> "FilesSource":
+    def _check_one_source(self) -> "ReplayedFilesSource":
         if (self.dataset is None) == (self.path is None):
-            raise ValueError("`feed.source` of kind files needs either `dataset` (whose files are played) or `path` (a file of JSON lines).")
+            raise ValueError(
+                "`feed.source` of kind files needs either `dataset` (whose files are played) or `path` (a"
+                " file of JSON lines)."
+            )
         return self
 
 
 class DatabaseSource(Strict):
-    """A table (or view) that is asked again and again. Where the database is stands in TIDEMILL_FEED_DATABASE.
+    """A table (or view) that is asked again and again.
 
-    table: `schema.table`. id: a unique whole number that rises as rows are inserted. updated_at: the time at which a row was inserted or changed; the
-    table is read by it then, and id tells rows of one second apart. produced_at: without updated_at, the time at which a row was made (None: when it is read).
-    columns: those that become fields; None: all. log: the name under which the table's marks are kept; None: host, port and database.
-    settle_s: no transaction stays open longer after it took its id, or its time. every_s: between two questions when nothing more is there.
+    Where the database is stands in TIDEMILL_FEED_DATABASE.
+    table: `schema.table`. id: a unique whole number that rises as rows are inserted. updated_at:
+    the time at which a row was inserted or changed; the table is read by it then, and id tells rows
+    of one second apart. produced_at: without updated_at, the time at which a row was made (None:
+    when it is read).
+    columns: those that become fields; None: all. log: the name under which the table's marks are
+    kept; None: host, port and database.
+    settle_s: no transaction stays open longer after it took its id, or its time. every_s: between
+    two questions when nothing more is there.
     """
 
     kind: Literal["database"]
@@ -61,16 +84,19 @@ class DatabaseSource(Strict):
     every_s: Annotated[float, Field(gt=0)] = 1.0
 
     @model_validator(mode="after")
-    def _one_time(self) -> "DatabaseSource":
+    def _check_one_time(self) -> "DatabaseSource":
         if self.updated_at and self.produced_at:
-            raise ValueError("`feed.source` has updated_at, which says when a row was produced. Leave out produced_at.")
+            raise ValueError(
+                "`feed.source` has updated_at, which says when a row was produced. Leave out produced_at."
+            )
         return self
 
 
 class WebsocketSource(Strict):
-    """A WebSocket. `${NAME}` in url, subscribe, headers and backfill_url is the environment's: secrets do not stand here.
+    """A WebSocket.
 
-    See tasks.edges.feeds.websocket.WebsocketFeed; log: None: url without what follows `?`.
+    `${NAME}` in url, subscribe, headers and backfill_url is the environment's: secrets do not stand
+    here. See tasks.edges.feeds.websocket.WebsocketFeed; log: None: url without what follows `?`.
     """
 
     kind: Literal["websocket"]
@@ -91,20 +117,26 @@ class WebsocketSource(Strict):
     buffer_mb: Annotated[int, Field(ge=1)] = 64
 
     @model_validator(mode="after")
-    def _numbers_first(self) -> "WebsocketSource":
+    def _check_sequence_field(self) -> "WebsocketSource":
         if self.sequence_field is None and (self.backfill_url is not None or self.begin_at is not None):
             raise ValueError(
-                "`feed.source` has backfill_url or begin_at, and no sequence_field: only numbered records can be fetched again. Name it, or remove them."
+                "`feed.source` has backfill_url or begin_at, and no sequence_field: only numbered records can"
+                " be fetched again. Name it, or remove them."
             )
-        if self.backfill_url is not None and not {"{first}", "{last}"} <= set(re.findall(r"\{\w+\}", self.backfill_url.replace("${", "$"))):
-            raise ValueError("`feed.source.backfill_url` must hold {first} and {last}, the numbers that are asked for.")
+        if self.backfill_url is not None and not {"{first}", "{last}"} <= set(
+            re.findall(r"\{\w+\}", self.backfill_url.replace("${", "$"))
+        ):
+            raise ValueError(
+                "`feed.source.backfill_url` must hold {first} and {last}, the numbers that are asked for."
+            )
         return self
 
 
 class ExchangeSource(Strict):
-    """Closed bars of an exchange, by ccxt (`tidemill[exchanges]`). Keys and other options of ccxt stand in TIDEMILL_FEED_EXCHANGE.
+    """Closed bars of an exchange, by ccxt (`tidemill[exchanges]`).
 
-    See tasks.edges.feeds.exchange.ExchangeFeed. since: without a zone it is UTC.
+    Keys and other options of ccxt stand in TIDEMILL_FEED_EXCHANGE. See
+    tasks.edges.feeds.exchange.ExchangeFeed. since: without a zone it is UTC.
     """
 
     kind: Literal["exchange"]
@@ -117,11 +149,14 @@ class ExchangeSource(Strict):
 
     @field_validator("since")
     @classmethod
-    def _in_utc(cls, since: datetime | None) -> datetime | None:
+    def _convert_since_to_utc(cls, since: datetime | None) -> datetime | None:
         return since.replace(tzinfo=UTC) if since is not None and since.tzinfo is None else since
 
 
-Source = Annotated[KafkaSource | FilesSource | DatabaseSource | WebsocketSource | ExchangeSource, Field(discriminator="kind")]
+Source = Annotated[
+    KafkaSource | ReplayedFilesSource | DatabaseSource | WebsocketSource | ExchangeSource,
+    Field(discriminator="kind"),
+]
 
 
 class FieldSpec(Strict):
@@ -132,7 +167,9 @@ class FieldSpec(Strict):
 
 
 class BarColumn(Strict):
-    """One column of a bar: *by* of the field *of* over the ticks of a window, in event time. count without a field counts ticks."""
+    """One column of a bar: *by* of the field *of* over the ticks of a window, in event time.
+    count without a field counts ticks.
+    """
 
     by: Literal["first", "last", "min", "max", "sum", "mean", "count"]
     of: str | None = None
@@ -144,11 +181,11 @@ class BarColumn(Strict):
         return self
 
 
-class Aggregate(Strict):
+class AggregateParams(Strict):
     """From ticks to bars, a row a series and window.
 
-    kind: `tumbling` windows are a step of *every* each; `sliding` ones end with each step and hold period_steps of them; a `session` ends where
-    a series says nothing for gap_s.
+    kind: `tumbling` windows are a step of *every* each; `sliding` ones end with each step and hold
+    period_steps of them; a `session` ends where a series says nothing for gap_s.
     """
 
     kind: Literal["tumbling", "sliding", "session"] = "tumbling"
@@ -158,13 +195,21 @@ class Aggregate(Strict):
     columns: Annotated[dict[str, BarColumn], Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _kind_has_what_it_needs(self) -> "Aggregate":
+    def _check_kind(self) -> "AggregateParams":
         if (self.period_steps > 1) != (self.kind == "sliding"):
-            raise ValueError(f"`period_steps: {self.period_steps}` with `kind: {self.kind}`: sliding windows have 2 steps or more, the others 1.")
+            raise ValueError(
+                f"`period_steps: {self.period_steps}` with `kind: {self.kind}`: sliding windows have 2 steps"
+                " or more, the others 1."
+            )
         if (self.gap_s is not None) != (self.kind == "session"):
-            raise ValueError(f"`gap_s: {self.gap_s}` with `kind: {self.kind}`: a session needs it, the others have none.")
+            raise ValueError(
+                f"`gap_s: {self.gap_s}` with `kind: {self.kind}`: a session needs it, the others have none."
+            )
         if taken := sorted(name for name in self.columns if name in NOT_THE_TABLES or name.startswith("_")):
-            raise ValueError(f"`columns` has {taken}; these names (and those with a leading _) are the table's own. Choose others.")
+            raise ValueError(
+                f"`columns` has {taken}; these names (and those with a leading _) are the table's own. Choose"
+                " others."
+            )
         return self
 
     @property
@@ -176,22 +221,34 @@ class Aggregate(Strict):
 class FeedParams(Strict):
     """The section `feed` of params.yaml, overlaid by the dataset's.
 
-    series_field: names the series; None: the record's key does. time_field: start of the step (or moment of the tick); time_format: `iso`,
-    or an epoch in `s`, `ms`, `us`. known_at_field: when the values were known; None: the step's end plus `about.publish_delay_s`.
-    closed_field: true in a record whose bar is closed. closed_by_time: a bar that was produced before its step ended is not closed; None: so on a
-    continuous calendar (a trading day's bar is complete before its day ends).
-    fields: further fields. What `validate.columns` names and is not among them is a float; nullable as it says there.
-    id_fields: beside series and time (and known_at) what makes a record the same one; a tick's number for example. dedupe: off where nothing does.
-    window, silent_s: the chain sees rows up to the end of the last closed window of that length, counted from 1970; a series whose newest row
-    was produced silent_s before the table's newest holds none open.
-    aggregate: records are ticks, and the chain sees the bars that this makes of them; None: records are what it sees.
-    lateness_s: a record that far behind its series' newest is late. max_ahead_s: one that far after its own production is no time.
-    max_record_kb: larger ones are quarantined unread. max_added_fields: unknown fields that may become columns; 0: they are quarantined.
-    commit_rows, commit_every_s: whichever comes first ends a commit. max_buffer_mb: of records held. max_ids: remembered by dedupe, 32 bytes each.
-    format: `json`; `avro` or `protobuf`: by the schema registry of TIDEMILL_SCHEMA_REGISTRY with its five bytes before each record, or by schema_file
-    (an Avro schema; a Protobuf descriptor set, and message: the full name in it) without them.
-    alert_quarantine_frac, alert_late_frac: an event is raised when more of the records of alert_window_s (by the clock) go there.
-    sync: files and log are on disk before a commit counts. keep_h: files that no version needs are removed after that; keep_log_h: versions.
+    series_field: names the series; None: the record's key does. time_field: start of the step (or
+    moment of the tick); time_format: `iso`, or an epoch in `s`, `ms`, `us`. known_at_field: when
+    the values were known; None: the step's end plus `about.publish_delay_s`.
+    closed_field: true in a record whose bar is closed. closed_by_time: a bar that was produced
+    before its step ended is not closed; None: so on a continuous calendar (a trading day's bar is
+    complete before its day ends).
+    fields: further fields. What `validate.columns` names and is not among them is a float; nullable
+    as it says there.
+    id_fields: beside series and time (and known_at) what makes a record the same one; a tick's
+    number for example. dedupe: off where nothing does.
+    window, silent_s: the chain sees rows up to the end of the last closed window of that length,
+    counted from 1970; a series whose newest row was produced silent_s before the table's newest
+    holds none open.
+    aggregate: records are ticks, and the chain sees the bars that this makes of them; None: records
+    are what it sees.
+    lateness_s: a record that far behind its series' newest is late. max_ahead_s: one that far after
+    its own production is no time.
+    max_record_kb: larger ones are quarantined unread. max_added_fields: unknown fields that may
+    become columns; 0: they are quarantined.
+    commit_rows, commit_every_s: whichever comes first ends a commit. max_buffer_mb: of records
+    held. max_ids: remembered by dedupe, 32 bytes each.
+    format: `json`; `avro` or `protobuf`: by the schema registry of TIDEMILL_SCHEMA_REGISTRY with
+    its five bytes before each record, or by schema_file (an Avro schema; a Protobuf descriptor set,
+    and message: the full name in it) without them.
+    alert_quarantine_frac, alert_late_frac: an event is raised when more of the records of
+    alert_window_s (by the clock) go there.
+    sync: files and log are on disk before a commit counts. keep_h: files that no version needs are
+    removed after that; keep_log_h: versions.
     """
 
     source: Source
@@ -214,7 +271,7 @@ class FeedParams(Strict):
     max_ids: Annotated[int, Field(ge=0)] = 500_000
     window: str = "1d"
     silent_s: Annotated[float, Field(gt=0)] = 86_400.0
-    aggregate: Aggregate | None = None
+    aggregate: AggregateParams | None = None
     partition_by: Literal["year", "month", "day"] = "month"
     format: Literal["json", "avro", "protobuf"] = "json"
     schema_file: str | None = None
@@ -227,29 +284,47 @@ class FeedParams(Strict):
     keep_log_h: Annotated[int, Field(ge=1)] = 6
 
     @model_validator(mode="after")
-    def _names_are_free(self) -> "FeedParams":
+    def _check_free_names(self) -> "FeedParams":
         if taken := sorted(name for name in self.fields if name in NOT_THE_TABLES or name.startswith("_")):
             raise ValueError(
-                f"`feed.fields` has {taken}; these names (and those with a leading _) are the table's own. Rename the fields at the producer, or leave them out."
+                f"`feed.fields` has {taken}; these names (and those with a leading _) are the table's own."
+                " Rename the fields at the producer, or leave them out."
             )
         if unknown := sorted(set(self.id_fields) - set(self.fields)):
             raise ValueError(f"`feed.id_fields` names {unknown}, which `feed.fields` does not have.")
-        if self.aggregate is not None and (strange := [n for n in self.aggregate.fields if n not in self.fields or self.fields[n].type == "string"]):
-            raise ValueError(f"`feed.aggregate.columns` reads {strange}, which are no numbers of `feed.fields`. Declare them there.")
+        if self.aggregate is not None and (
+            strange := [
+                n for n in self.aggregate.fields if n not in self.fields or self.fields[n].type == "string"
+            ]
+        ):
+            raise ValueError(
+                f"`feed.aggregate.columns` reads {strange}, which are no numbers of `feed.fields`. Declare"
+                " them there."
+            )
         if self.format != "json" and isinstance(self.source, WebsocketSource):
-            raise ValueError(f"`feed.format` is {self.format}, and the records of a WebSocket are JSON. Remove it.")
+            raise ValueError(
+                f"`feed.format` is {self.format}, and the records of a WebSocket are JSON. Remove it."
+            )
         return self
 
     @model_validator(mode="after")
-    def _format_has_what_it_needs(self) -> "FeedParams":
+    def _check_format(self) -> "FeedParams":
         if self.format == "json" and (self.schema_file or self.message):
-            raise ValueError("`feed.schema_file` and `feed.message` say how avro or protobuf is read. Set `feed.format`, or remove them.")
+            raise ValueError(
+                "`feed.schema_file` and `feed.message` say how avro or protobuf is read. Set `feed.format`,"
+                " or remove them."
+            )
         if self.format == "protobuf" and self.schema_file and not self.message:
-            raise ValueError("`feed.schema_file` may describe many messages. Name the one that records are in `feed.message`, with its package.")
+            raise ValueError(
+                "`feed.schema_file` may describe many messages. Name the one that records are in"
+                " `feed.message`, with its package."
+            )
         return self
 
-    def with_contract(self, columns: dict[str, Any]) -> "FeedParams":
-        """These with the columns of the dataset's contract (`validate.columns`) as fields, unless they are named already, or are bars' columns."""
+    def add_contract(self, columns: dict[str, Any]) -> "FeedParams":
+        """These with the columns of the dataset's contract (`validate.columns`) as fields,
+        unless they are named already, or are bars' columns.
+        """
         if self.aggregate is not None:
             return self
         derived = {

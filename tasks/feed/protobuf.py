@@ -1,7 +1,8 @@
-"""Protobuf records: with a registry's number before each, or by one message of a descriptor set for all.
+"""Protobuf records: with a registry's number before each, or by one message of a descriptor set for
+all.
 
-A field number that the schema lacks is refused: its name is not known, so it could only be dropped in silence.
-A google.protobuf.Timestamp is read as ISO text, an enum as the name of its value.
+A field number that the schema lacks is refused: its name is not known, so it could only be dropped
+in silence. A google.protobuf.Timestamp is read as ISO text, an enum as the name of its value.
 """
 
 import base64
@@ -11,58 +12,62 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from tasks.core.errors import FeedError
-from tasks.edges.feeds.schema_registry import Found, SchemaRegistry
-from tasks.feed.decode import Reader, UnreadableError
-from tasks.feed.wire import numbered
+from tasks.edges.feeds.schema_registry import RegisteredSchema, SchemaRegistry
+from tasks.feed.decode import RecordReader, UnreadableError
+from tasks.feed.wire import split_schema_number
 
 _TIMESTAMP = "google.protobuf.Timestamp"
 _VARINT_MORE, _VARINT_BITS = 0x80, 7
 
 
-def by_descriptor_set(content: bytes, message: str) -> Reader:
-    """A reader of bare records that are *message*, of the descriptor set *content* (protoc --include_imports --descriptor_set_out).
+def build_protobuf_reader(content: bytes, message: str) -> RecordReader:
+    """A reader of bare records that are *message*, of the descriptor set *content* (protoc
+    --include_imports --descriptor_set_out).
 
     Raises FeedError when *content* is none or has no such message.
     """
-    from google.protobuf import descriptor_pb2  # noqa: PLC0415  (only with Protobuf)
+    from google.protobuf import descriptor_pb2
 
     try:
         files = descriptor_pb2.FileDescriptorSet.FromString(content).file
-        reader = _reader_of(_pool(files).FindMessageTypeByName(message))
+        reader = _build_message_reader(_build_pool(files).FindMessageTypeByName(message))
     except Exception as error:
         raise FeedError(
-            f"`feed.schema_file` is no descriptor set with a message {message!r}: {error}. Make it by `protoc --include_imports --descriptor_set_out`."
+            f"`feed.schema_file` is no descriptor set with a message {message!r}: {error}. Make it by `protoc"
+            " --include_imports --descriptor_set_out`."
         ) from error
     return reader
 
 
-def by_registry(registry: SchemaRegistry) -> Reader:
+def build_registered_protobuf_reader(registry: SchemaRegistry) -> RecordReader:
     """A reader of records with their schema's number and the place of their message in it."""
-    readers: dict[tuple[int, tuple[int, ...]], Reader] = {}
+    readers: dict[tuple[int, tuple[int, ...]], RecordReader] = {}
 
     def read(value: bytes) -> Mapping[str, Any]:
-        number, rest = numbered(value)
-        path, rest = _message_path(rest)
+        number, rest = split_schema_number(value)
+        path, rest = _parse_message_path(rest)
         if (number, path) not in readers:
             if (found := registry.schema(number, "serialized")) is None:
                 raise UnreadableError("unknown_schema", f"the registry has no schema {number}")
-            readers[number, path] = _reader_of(_message(found, path))
+            readers[number, path] = _build_message_reader(_find_message(found, path))
         return readers[number, path](rest)
 
     return read
 
 
-def _message(found: Found, path: tuple[int, ...]) -> Any:
-    from google.protobuf import descriptor_pb2  # noqa: PLC0415  (likewise)
+def _find_message(found: RegisteredSchema, path: tuple[int, ...]) -> Any:
+    from google.protobuf import descriptor_pb2
 
     files = []
     try:
         for name, text in {**found.references, "record.proto": found.text}.items():
             files.append(descriptor_pb2.FileDescriptorProto.FromString(base64.b64decode(text)))
             files[-1].name = name
-        of = _pool(files).FindFileByName("record.proto")
+        of = _build_pool(files).FindFileByName("record.proto")
     except Exception as error:
-        raise UnreadableError("bad_schema", f"what should be a Protobuf schema is none: {error}"[:200]) from error
+        raise UnreadableError(
+            "bad_schema", f"what should be a Protobuf schema is none: {error}"[:200]
+        ) from error
     try:
         message = list(of.message_types_by_name.values())[path[0]]
         for nth in path[1:]:
@@ -72,9 +77,9 @@ def _message(found: Found, path: tuple[int, ...]) -> Any:
     return message
 
 
-def _pool(files: Any) -> Any:
+def _build_pool(files: Any) -> Any:
     """A pool of *files* and of Google's own that they import."""
-    from google.protobuf import descriptor_pb2, descriptor_pool, timestamp_pb2  # noqa: PLC0415  (likewise)
+    from google.protobuf import descriptor_pb2, descriptor_pool, timestamp_pb2
 
     pool, given = descriptor_pool.DescriptorPool(), {one.name for one in files}
     if timestamp_pb2.DESCRIPTOR.name not in given:
@@ -86,21 +91,23 @@ def _pool(files: Any) -> Any:
     return pool
 
 
-def _message_path(value: bytes) -> tuple[tuple[int, ...], bytes]:
-    """(which message, and which inside it, ...; the record): a count and indexes as zigzag varints, one zero for the first message."""
-    count, at = _varint(value, 0)
+def _parse_message_path(value: bytes) -> tuple[tuple[int, ...], bytes]:
+    """(which message, and which inside it, ...; the record): a count and indexes as zigzag
+    varints, one zero for the first message.
+    """
+    count, at = _parse_varint(value, 0)
     if not 0 <= count <= len(value):
         raise UnreadableError("not_protobuf", f"{count} is no number of message indexes")
     path = []
     for _ in range(count):
-        index, at = _varint(value, at)
+        index, at = _parse_varint(value, at)
         path.append(index)
     if any(index < 0 for index in path):
         raise UnreadableError("not_protobuf", f"{path} is no place of a message")
     return tuple(path) or (0,), value[at:]
 
 
-def _varint(value: bytes, at: int) -> tuple[int, int]:
+def _parse_varint(value: bytes, at: int) -> tuple[int, int]:
     number = shift = 0
     while at < len(value):
         byte = value[at]
@@ -111,11 +118,11 @@ def _varint(value: bytes, at: int) -> tuple[int, int]:
     raise UnreadableError("not_protobuf", "the record ends before its message is named")
 
 
-def _reader_of(descriptor: Any) -> Reader:
-    from google.protobuf import message_factory, unknown_fields  # noqa: PLC0415  (likewise)
+def _build_message_reader(descriptor: Any) -> RecordReader:
+    from google.protobuf import message_factory, unknown_fields
 
     made = message_factory.GetMessageClass(descriptor)
-    fields = [(field.name, field.has_presence, _value_of(field)) for field in descriptor.fields]
+    fields = [(field.name, field.has_presence, _build_value_getter(field)) for field in descriptor.fields]
 
     def read(value: bytes) -> Mapping[str, Any]:
         message = made()
@@ -124,13 +131,20 @@ def _reader_of(descriptor: Any) -> Reader:
         except Exception as error:
             raise UnreadableError("not_protobuf", f"{type(error).__name__}: {error}"[:200]) from error
         if strange := [one.field_number for one in unknown_fields.UnknownFieldSet(message)]:
-            raise UnreadableError("unknown_field", f"field {strange[0]} is not in the schema. Give `feed.schema_file` the producer's newest one")
-        return {name: of(getattr(message, name)) for name, has_presence, of in fields if not has_presence or message.HasField(name)}
+            raise UnreadableError(
+                "unknown_field",
+                f"field {strange[0]} is not in the schema. Give `feed.schema_file` the producer's newest one",
+            )
+        return {
+            name: of(getattr(message, name))
+            for name, has_presence, of in fields
+            if not has_presence or message.HasField(name)
+        }
 
     return read
 
 
-def _value_of(field: Any) -> Callable[[Any], Any]:
+def _build_value_getter(field: Any) -> Callable[[Any], Any]:
     """How the value of *field* is told."""
     if field.is_repeated:
         return list
@@ -138,13 +152,15 @@ def _value_of(field: Any) -> Callable[[Any], Any]:
         names = {number: value.name for number, value in field.enum_type.values_by_number.items()}
         return lambda number: names.get(number, str(number))
     if field.message_type is not None and field.message_type.full_name == _TIMESTAMP:
-        return _iso
+        return _format_iso
     return lambda value: {} if field.message_type is not None else value
 
 
-def _iso(timestamp: Any) -> str:
+def _format_iso(timestamp: Any) -> str:
     try:
-        time = datetime(1970, 1, 1, tzinfo=ZONE) + timedelta(seconds=timestamp.seconds, microseconds=timestamp.nanos // 1000)
+        time = datetime(1970, 1, 1, tzinfo=ZONE) + timedelta(
+            seconds=timestamp.seconds, microseconds=timestamp.nanos // 1000
+        )
     except OverflowError:
         return "no time"
     return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,4 +1,6 @@
-"""A replay: what a dataset or a file holds is produced again, at a multiple of the time that lay between the records."""
+"""A replay: what a dataset or a file holds is produced again, at a multiple of the time that lay
+between the records.
+"""
 
 import time
 from collections.abc import Callable
@@ -6,14 +8,14 @@ from typing import NamedTuple, Protocol
 
 import polars as pl
 
-from tasks.edges.feeds.played import Pace, Played
+from tasks.edges.feeds.played import ReplayedRecords, ReplayPace
 
 _BATCH = 5_000  # records between two looks at the clock
 _WAIT_S = 0.2
 _SAY_S = 5.0
 
 
-class Writer(Protocol):
+class RecordWriter(Protocol):
     """Where records go."""
 
     def write(self, records: pl.DataFrame) -> None:
@@ -25,7 +27,7 @@ class Writer(Protocol):
         ...
 
 
-class Replayed(NamedTuple):
+class ReplayResult(NamedTuple):
     """What a replay did. stopped: before its end."""
 
     n_sent: int
@@ -34,16 +36,18 @@ class Replayed(NamedTuple):
     stopped: bool
 
 
-def replay(
-    played: Played,
-    writer: Writer,
+def run_replay(
+    played: ReplayedRecords,
+    writer: RecordWriter,
     speed: float | None,
     stop: Callable[[], bool] = lambda: False,
     say: Callable[[int, float], None] = lambda _n, _s: None,
-) -> Replayed:
-    """Write *played* at *speed* (None: at once) until its end or *stop*. say: (records so far, seconds), every five seconds."""
+) -> ReplayResult:
+    """Write *played* at *speed* (None: at once) until its end or *stop*. say: (records so far,
+    seconds), every five seconds.
+    """
     n, at = len(played.known_at), 0
-    pace = Pace(played.known_at, speed)
+    pace = ReplayPace(played.known_at, speed)
     started = said = time.monotonic()
     while at < n and not stop():
         if (due := min(pace.due(), at + _BATCH)) > at:
@@ -51,9 +55,9 @@ def replay(
             writer.write(records.with_columns(played.known_at.slice(at, due - at).alias("_timestamp")))
             at = due
         else:
-            time.sleep(min(pace.wait_s(at), _WAIT_S))
+            time.sleep(min(pace.compute_wait_s(at), _WAIT_S))
         if time.monotonic() - said >= _SAY_S:
             said = time.monotonic()
             say(at, said - started)
     n_sent = writer.flush()
-    return Replayed(n_sent, n, time.monotonic() - started, at < n)
+    return ReplayResult(n_sent, n, time.monotonic() - started, at < n)

@@ -1,4 +1,6 @@
-"""The feed of the current dataset, put together: its source, its table, one landing process a member, and the windows that close meanwhile."""
+"""The feed of the current dataset, put together: its source, its table, one landing process a
+member, and the windows that close meanwhile.
+"""
 
 import fcntl
 import os
@@ -13,128 +15,165 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from tasks.core.about import About
-from tasks.core.calendar import calendar_for
+from tasks.core.calendar import build_calendar
 from tasks.core.errors import FeedError, FencedError, OffsetLostError
 from tasks.core.gaps import GAPS
 from tasks.edges.artifacts import read_frame, read_json, write_frame
-from tasks.edges.delta import Table, open_for_reading
-from tasks.edges.params import checked, read_about, read_dataset, read_section
-from tasks.edges.run_stage import checkout_lock
-from tasks.edges.settings import ROOT, settings
-from tasks.feed.bars import Bars
-from tasks.feed.events import Alarms, raise_event
-from tasks.feed.formats import reader_of
-from tasks.feed.land import Landed, Landing, drain, open_table
+from tasks.edges.delta import VersionedTable, open_existing_table
+from tasks.edges.params import parse_params, read_about, read_dataset, read_section
+from tasks.edges.run_stage import wait_for_checkout_lock
+from tasks.edges.settings import ROOT, read_settings
+from tasks.feed.bars import BarsTable
+from tasks.feed.events import FeedAlarms, report_event
+from tasks.feed.formats import build_reader
+from tasks.feed.land import LandedCommit, LandingBuffer, open_table, run_loop
 from tasks.feed.params import FeedParams
 from tasks.feed.sources import build_feed
-from tasks.feed.watch import Watch, describe, note_fault, read_status
-from tasks.feed.window import NAME, window_of, window_of_bars, write_window
+from tasks.feed.watch import LandingWatch, describe_table, read_status, write_fault
+from tasks.feed.window import NAME, build_bars_window, build_window, write_window
 
 if TYPE_CHECKING:
-    from tasks.feed.skip import Lost
+    from tasks.feed.skip import LostOffsets
 
 GAPS_NAME = "gaps.parquet"
 _WINDOW_S = 5.0  # between two looks whether a window has closed
 _TIDY_COMMITS = 100  # a merge reads at most what these left small
 
 
-def folder_of(dataset: str) -> Path:
-    """What a dataset's feed leaves: `table`, of ticks also the bars and gaps.parquet, window.json, and which process lands."""
-    return settings().home / "feed" / dataset
+def get_feed_folder(dataset: str) -> Path:
+    """What a dataset's feed leaves: `table`, of ticks also the bars and gaps.parquet,
+    window.json, and which process lands.
+    """
+    return read_settings().home / "feed" / dataset
 
 
 def read_feed_params(root: Path = ROOT) -> FeedParams:
-    """`feed` of the current dataset with the contract's columns. Raises ParamsError, or FeedError when the dataset has no feed, or bars of another step."""
+    """`feed` of the current dataset with the contract's columns.
+
+    Raises ParamsError, or FeedError when the dataset has no feed, or bars of another step.
+    """
     dataset, section = read_dataset(root), read_section("feed", root)
     if section is None:
         raise FeedError(
-            f"Dataset {dataset!r} has no section `feed`. docs/how-to/connect-a-topic.md says what to write there; `tidemill use NAME` changes the dataset."
+            f"Dataset {dataset!r} has no section `feed`. docs/how-to/connect-a-topic.md says what to write"
+            " there; `tidemill use NAME` changes the dataset."
         )
-    params = checked(FeedParams, section, f"feed (with datasets.{dataset}.feed)")
+    params = parse_params(FeedParams, section, f"feed (with datasets.{dataset}.feed)")
     bars, every = params.aggregate, read_about(root).every
     if bars is not None and bars.gap_s is None and bars.every != every:
         raise FeedError(
-            f"`feed.aggregate.every` is {bars.every!r}, but {dataset!r} has steps of {every!r} (`about.every`). Make one of them the other."
+            f"`feed.aggregate.every` is {bars.every!r}, but {dataset!r} has steps of {every!r}"
+            " (`about.every`). Make one of them the other."
         )
-    return params.with_contract((read_section("validate", root) or {}).get("columns") or {})
+    return params.add_contract((read_section("validate", root) or {}).get("columns") or {})
 
 
-def run(*, stop: Callable[[], bool], until_drained: bool, say: Callable[[Landed], Any], root: Path = ROOT) -> dict[str, Any]:
-    """Land records of the current dataset's feed. Returns {counts, window}; the window is None while none has closed.
+def run_feed(
+    *, stop: Callable[[], bool], until_drained: bool, say: Callable[[LandedCommit], Any], root: Path = ROOT
+) -> dict[str, Any]:
+    """Land records of the current dataset's feed.
 
-    Where a process of this member lands already, a bounded run has nothing to do and says what that one left; an endless one raises FeedError.
+    Returns {counts, window}; the window is None while none has closed. Where a process of this
+    member lands already, a bounded run has nothing to do and says what that one left; an endless
+    one raises FeedError.
     """
     dataset, params = read_dataset(root), read_feed_params(root)
-    folder = folder_of(dataset)
-    with _turn(folder) as ours:
+    folder = get_feed_folder(dataset)
+    with _open_run_lock(folder) as ours:
         if not ours and not until_drained:
             raise FeedError(
-                f"Process {ours.holder} lands this feed as member {settings().feed_member} already. Another process needs another TIDEMILL_FEED_MEMBER; it takes a share of the partitions."
+                f"Process {ours.holder} lands this feed as member {read_settings().feed_member} already."
+                " Another process needs another TIDEMILL_FEED_MEMBER; it takes a share of the partitions."
             )
         if not ours:
             return {"counts": {}, "window": read_window(folder)}
-        reader = reader_of(params, lambda why: raise_event(folder, "registry_down", said=why), root)
+        reader = build_reader(params, lambda why: report_event(folder, "registry_down", said=why), root)
         table = open_table(folder / "table", params)
         try:
-            feed = build_feed(params, dataset, read_about(root), partial(raise_event, folder), root)
+            feed = build_feed(params, dataset, read_about(root), partial(report_event, folder), root)
         except FeedError as error:
-            note_fault(folder, settings().feed_member, str(error))
+            write_fault(folder, read_settings().feed_member, str(error))
             raise
-        landing = Landing(table, params, _bar_length(params, read_about(root)), feed, reader)
-        port = None if until_drained else settings().feed_port
-        watch = Watch(folder, dataset, settings().feed_member, landing, feed, port, settings().host)
-        alarms = Alarms(params, partial(raise_event, folder))
-        beside = _Beside(folder, table, params, read_about(root), watch, say, alarms)
+        landing = LandingBuffer(table, params, _find_bar_length(params, read_about(root)), feed, reader)
+        port = None if until_drained else read_settings().feed_port
+        watch = LandingWatch(
+            folder, dataset, read_settings().feed_member, landing, feed, port, read_settings().host
+        )
+        alarms = FeedAlarms(params, partial(report_event, folder))
+        beside = _LandingUpkeep(folder, table, params, read_about(root), watch, say, alarms)
         try:
-            landing.refused = partial(_note_refused, folder, watch)
-            drain(landing, feed, until_drained=until_drained, stop=stop, turn=beside.turn)
-            watch.beat(at_once=True)
+            landing.refused = partial(_write_refusal, folder, watch)
+            run_loop(landing, feed, until_drained=until_drained, stop=stop, turn=beside.run_upkeep)
+            watch.write_heartbeat(at_once=True)
         except FencedError as error:
-            raise_event(folder, "member_fenced", member=settings().feed_member, said=str(error))
+            report_event(folder, "member_fenced", member=read_settings().feed_member, said=str(error))
             raise
         except OffsetLostError as error:
-            raise_event(folder, "offset_lost", member=settings().feed_member, said=str(error))
+            report_event(folder, "offset_lost", member=read_settings().feed_member, said=str(error))
             raise
         except OSError as error:  # of what lies beside the table, which says its own
             raise FeedError(
-                f"{folder} cannot be written: {error}. Nothing is lost; look at the disk's room and the folder's rights, then start again."
+                f"{folder} cannot be written: {error}. Nothing is lost; look at the disk's room and the"
+                " folder's rights, then start again."
             ) from error
         finally:
             feed.close()
-            beside.finish()
+            beside.wait_for_upkeep()
         return {"counts": watch.counts, "window": beside.close_window()}
 
 
-def look(root: Path = ROOT) -> dict[str, Any]:
+def read_feed_status(root: Path = ROOT) -> dict[str, Any]:
     """What can be seen of the current dataset's feed: {dataset, table, window, members, n_gaps}.
 
     The table is None before the first record, n_gaps where no bars are made.
     """
     read_feed_params(root)
     dataset = read_dataset(root)
-    folder = folder_of(dataset)
-    table = describe(open_for_reading(folder / "table")) if (folder / "table" / "_delta_log").exists() else None
-    found = {"dataset": dataset, "table": table, "window": read_window(folder), "members": read_status(folder)}
-    return {**found, "n_gaps": read_frame(folder / GAPS_NAME, GAPS).height if (folder / GAPS_NAME).exists() else None}
+    folder = get_feed_folder(dataset)
+    table = (
+        describe_table(open_existing_table(folder / "table"))
+        if (folder / "table" / "_delta_log").exists()
+        else None
+    )
+    found = {
+        "dataset": dataset,
+        "table": table,
+        "window": read_window(folder),
+        "members": read_status(folder),
+    }
+    return {
+        **found,
+        "n_gaps": read_frame(folder / GAPS_NAME, GAPS).height if (folder / GAPS_NAME).exists() else None,
+    }
 
 
-def gaps_of(root: Path = ROOT) -> pl.DataFrame:
-    """GAPS of the current dataset's bars as of the window that closed last. Raises FeedError where there is no such ledger."""
+def list_feed_gaps(root: Path = ROOT) -> pl.DataFrame:
+    """GAPS of the current dataset's bars as of the window that closed last.
+
+    Raises FeedError where there is no such ledger.
+    """
     dataset, params = read_dataset(root), read_feed_params(root)
     if params.aggregate is None:
         raise FeedError(
-            f"The records of {dataset!r} are bars already. The chain's validate finds their gaps: data/clean/gaps.parquet, and the page of its report."
+            f"The records of {dataset!r} are bars already. The chain's validate finds their gaps:"
+            " data/clean/gaps.parquet, and the page of its report."
         )
-    path = folder_of(dataset) / GAPS_NAME
+    path = get_feed_folder(dataset) / GAPS_NAME
     if not path.exists():
-        raise FeedError(f"{path} is not there: no window has closed yet. `tidemill feed drain` lands what there is.")
+        raise FeedError(
+            f"{path} is not there: no window has closed yet. `tidemill feed drain` lands what there is."
+        )
     return read_frame(path, GAPS)
 
 
-def write_gaps(folder: Path, bars: Bars, about: About) -> None:
+def write_gaps(folder: Path, bars: BarsTable, about: About) -> None:
     """Put the ledger of gaps into *folder*, by rename."""
-    reach = bars.reach
-    gaps = pl.DataFrame(schema=dict(GAPS.columns)) if reach is None else bars.gaps(calendar_for(about, reach=reach))
+    reach = bars.time_span
+    gaps = (
+        pl.DataFrame(schema=dict(GAPS.columns))
+        if reach is None
+        else bars.gaps(build_calendar(about, reach=reach))
+    )
     write_frame(folder / GAPS_NAME, gaps, GAPS)
 
 
@@ -144,65 +183,94 @@ def read_window(folder: Path) -> dict[str, Any] | None:
     return window
 
 
-def hand_over(window: dict[str, Any], root: Path = ROOT) -> bool:
-    """Put *window* into data/source, where ingest reads it. Returns whether it is another than was there."""
+def publish_window(window: dict[str, Any], root: Path = ROOT) -> bool:
+    """Put *window* into data/source, where ingest reads it.
+
+    Returns whether it is another than was there.
+    """
     source = root / "data" / "source"
-    with checkout_lock(root):
+    with wait_for_checkout_lock(root):
         if read_window(source) == window:
             return False
         write_window(source, window)
     return True
 
 
-def open_current(root: Path = ROOT) -> tuple[Table, FeedParams]:
-    """(the table of the current dataset's feed, what the feed is told). Raises FeedError when nothing has landed yet."""
+def open_current_table(root: Path = ROOT) -> tuple[VersionedTable, FeedParams]:
+    """(the table of the current dataset's feed, what the feed is told).
+
+    Raises FeedError when nothing has landed yet.
+    """
     params = read_feed_params(root)
-    return open_for_reading(folder_of(read_dataset(root)) / "table"), params
+    return open_existing_table(get_feed_folder(read_dataset(root)) / "table"), params
 
 
-def replay_quarantine(rule: str | None, *, dry_run: bool, root: Path = ROOT) -> dict[str, dict[str, int]]:
-    """See tasks.feed.quarantine.replay; of the current dataset's feed."""
-    from tasks.feed.quarantine import replay  # noqa: PLC0415  (a landing never needs it)
+def replay_current_quarantine(
+    rule: str | None, *, dry_run: bool, root: Path = ROOT
+) -> dict[str, dict[str, int]]:
+    """See tasks.feed.quarantine.replay_quarantined; of the current dataset's feed."""
+    from tasks.feed.quarantine import replay_quarantined
 
-    table, params = open_current(root)
-    return replay(table, params, _bar_length(params, read_about(root)), reader_of(params, root=root), rule=rule, dry_run=dry_run)
+    table, params = open_current_table(root)
+    return replay_quarantined(
+        table,
+        params,
+        _find_bar_length(params, read_about(root)),
+        build_reader(params, root=root),
+        rule=rule,
+        dry_run=dry_run,
+    )
 
 
-def skip(root: Path = ROOT) -> "list[Lost]":
-    """See tasks.feed.skip; of the current dataset's topic. Raises FeedError when its feed reads none."""
-    from tasks.edges.feeds.kafka import KafkaFeed  # noqa: PLC0415  (other sources need no Kafka)
-    from tasks.feed.skip import skip_lost  # noqa: PLC0415  (a landing never needs it)
+def skip_lost_records(root: Path = ROOT) -> "list[LostOffsets]":
+    """See tasks.feed.skip; of the current dataset's topic.
 
-    table, params = open_current(root)
+    Raises FeedError when its feed reads none.
+    """
+    from tasks.edges.feeds.kafka import KafkaFeed
+    from tasks.feed.skip import skip_lost
+
+    table, params = open_current_table(root)
     dataset = read_dataset(root)
-    with closing(build_feed(params, dataset, read_about(root), partial(raise_event, folder_of(dataset)), root)) as feed:
+    with closing(
+        build_feed(params, dataset, read_about(root), partial(report_event, get_feed_folder(dataset)), root)
+    ) as feed:
         if not isinstance(feed, KafkaFeed):
-            raise FeedError(f"The feed of {dataset!r} reads {params.source.kind}; only a topic loses what was not read.")
+            raise FeedError(
+                f"The feed of {dataset!r} reads {params.source.kind}; only a topic loses what was not read."
+            )
         return skip_lost(table, params, feed.kept())
 
 
-class _Beside:
+class _LandingUpkeep:
     """What happens beside the landing: it is watched, windows close, the table is tidied."""
 
     def __init__(
-        self, folder: Path, table: Table, params: FeedParams, about: About, watch: Watch, say: Callable[[Landed], Any], alarms: Alarms
+        self,
+        folder: Path,
+        table: VersionedTable,
+        params: FeedParams,
+        about: About,
+        watch: LandingWatch,
+        say: Callable[[LandedCommit], Any],
+        alarms: FeedAlarms,
     ) -> None:
         self._alarms, self._about = alarms, about
-        self._bars = Bars(folder, params, params.aggregate) if params.aggregate is not None else None
+        self._bars = BarsTable(folder, params, params.aggregate) if params.aggregate is not None else None
         self._folder, self._table, self._params, self._watch, self._say = folder, table, params, watch, say
         self._looked, self._seen = time.monotonic(), -1
         self._tidying = threading.Thread()
 
-    def turn(self, landed: Landed | None) -> None:
-        self._watch.beat()
+    def run_upkeep(self, landed: LandedCommit | None) -> None:
+        self._watch.write_heartbeat()
         if time.monotonic() - self._looked >= _WINDOW_S and self._table.version != self._seen:
             self.close_window()
         if landed is None:
             return
-        self._watch.landed(landed)
-        self._alarms.landed(landed)
-        if self._table.since_checkpoint >= _TIDY_COMMITS and not self._tidying.is_alive():
-            self._tidying = threading.Thread(target=self._tidy, daemon=True)
+        self._watch.add_commit(landed)
+        self._alarms.add_commit(landed)
+        if self._table.n_versions_since_checkpoint >= _TIDY_COMMITS and not self._tidying.is_alive():
+            self._tidying = threading.Thread(target=self._compact_table, daemon=True)
             self._tidying.start()
         self._say(landed)
 
@@ -210,10 +278,11 @@ class _Beside:
         with (self._folder / "window.lock").open("w") as lock:  # another member may be at it
             fcntl.flock(lock, fcntl.LOCK_EX)
             before = read_window(self._folder)
-            if before is not None and before["version"] > self._table.version:  # ... and has read more of the table
+            # ... and has read more of the table
+            if before is not None and before["version"] > self._table.version:
                 self._table.refresh()
             told = (self._table, self._params.window, self._params.silent_s, before)
-            window = window_of(*told) if self._bars is None else window_of_bars(self._bars, *told)
+            window = build_window(*told) if self._bars is None else build_bars_window(self._bars, *told)
             if window is not None and window != before:
                 if self._bars is not None:
                     write_gaps(self._folder, self._bars, self._about)
@@ -221,23 +290,25 @@ class _Beside:
         self._looked, self._seen = time.monotonic(), self._table.version
         return window
 
-    def finish(self) -> None:
-        """Wait for what is under way; a table that is only ever drained in short runs is tidied by one of them."""
+    def wait_for_upkeep(self) -> None:
+        """Wait for what is under way; a table that is only ever drained in short runs is tidied
+        by one of them.
+        """
         if self._tidying.is_alive():
             self._tidying.join()
 
-    def _tidy(self) -> None:
+    def _compact_table(self) -> None:
         """Beside the landing, with a table of its own: neither waits for the other."""
         for table in (self._table, *((self._bars.table,) if self._bars else ())):
-            open_for_reading(table.folder).tidy(keep_h=self._params.keep_h)
+            open_existing_table(table.folder).compact(keep_h=self._params.keep_h)
 
 
-def _note_refused(folder: Path, watch: Watch, why: str) -> None:
+def _write_refusal(folder: Path, watch: LandingWatch, why: str) -> None:
     watch.refused()
-    raise_event(folder, "commit_refused", member=settings().feed_member, said=why)
+    report_event(folder, "commit_refused", member=read_settings().feed_member, said=why)
 
 
-class _Ours:
+class _RunLock:
     """Whether the turn is ours; else who has it."""
 
     def __init__(self, holder: str = "") -> None:
@@ -248,22 +319,26 @@ class _Ours:
 
 
 @contextmanager
-def _turn(folder: Path) -> Iterator[_Ours]:
+def _open_run_lock(folder: Path) -> Iterator[_RunLock]:
     """The turn of this member, which the kernel takes back when the process ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"member-{settings().feed_member}.lock").open("a+") as handle:
+    with (folder / f"member-{read_settings().feed_member}.lock").open("a+") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             handle.seek(0)
-            yield _Ours(handle.read() or "?")
+            yield _RunLock(handle.read() or "?")
             return
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()
-        yield _Ours()
+        yield _RunLock()
 
 
-def _bar_length(params: FeedParams, about: About) -> str | None:
-    by_time = about.calendar == "continuous" and params.aggregate is None if params.closed_by_time is None else params.closed_by_time
+def _find_bar_length(params: FeedParams, about: About) -> str | None:
+    by_time = (
+        about.calendar == "continuous" and params.aggregate is None
+        if params.closed_by_time is None
+        else params.closed_by_time
+    )
     return about.every if by_time and params.closed_field is None else None

@@ -10,8 +10,10 @@ _ZULU = "%Y-%m-%dT%H:%M:%S%.fZ"
 _ZONED = "%Y-%m-%dT%H:%M:%S%.f%#z"
 
 
-def read_times(written: pl.Series, form: str) -> pl.Series:
-    """UTC times; null where *written* is none, or none between 1900 and 2200. form: `iso` (with Z or an offset), or an epoch in s, ms, us."""
+def parse_utc_times(written: pl.Series, form: str) -> pl.Series:
+    """UTC times; null where *written* is none, or none between 1900 and 2200. form: `iso` (with
+    Z or an offset), or an epoch in s, ms, us.
+    """
     if form == "iso":
         read = written.str.to_datetime(_ZULU, strict=False, time_unit="us")
         read = read.dt.replace_time_zone("UTC")
@@ -23,6 +25,10 @@ def read_times(written: pl.Series, form: str) -> pl.Series:
         factor = 1_000_000 // PER_SECOND[form]
         bound = _LAST * PER_SECOND[form]
         whole = written.set(~written.is_between(-bound, bound).fill_null(value=False), None)
-        read = (whole * factor).round().cast(pl.Int64).cast(UTC) if whole.dtype.is_float() else (whole * factor).cast(UTC)
+        read = (
+            (whole * factor).round().cast(pl.Int64).cast(UTC)
+            if whole.dtype.is_float()
+            else (whole * factor).cast(UTC)
+        )
     seconds = read.dt.epoch("s")
     return read.set(~seconds.is_between(_FIRST, _LAST).fill_null(value=False), None)

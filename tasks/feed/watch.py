@@ -1,6 +1,8 @@
-"""What can be seen of a landing from outside: Prometheus metrics, and a status file for those who have no Prometheus.
+"""What can be seen of a landing from outside: Prometheus metrics, and a status file for those who
+have no Prometheus.
 
-The status is written every two seconds; whoever reads it sees by `at` whether the process still speaks.
+The status is written every two seconds; whoever reads it sees by `at` whether the process still
+speaks.
 """
 
 import os
@@ -13,22 +15,31 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 
 from tasks.core.records import Feed
 from tasks.edges.artifacts import read_json, write_json
-from tasks.edges.delta import Table
+from tasks.edges.delta import VersionedTable
 from tasks.feed.events import RAISED
-from tasks.feed.land import Landed, Landing
+from tasks.feed.land import LandedCommit, LandingBuffer
 
 LOOK_S = 2.0
 SPEAKS_S = 10.0  # a status older than this is of a process that hangs or is gone
 _COMMIT_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
-class Watch:
-    """Counts what lands and writes it down. port: where Prometheus finds the metrics; None: nowhere."""
+class LandingWatch:
+    """Counts what lands and writes it down. port: where Prometheus finds the metrics; None:
+    nowhere.
+    """
 
     def __init__(
-        self, folder: Path, dataset: str, member: str, landing: Landing, feed: Feed, port: int | None = None, host: str = "127.0.0.1"
+        self,
+        folder: Path,
+        dataset: str,
+        member: str,
+        landing: LandingBuffer,
+        feed: Feed,
+        port: int | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
-        self._path, self._landing, self._feed = status_path(folder, member), landing, feed
+        self._path, self._landing, self._feed = get_status_path(folder, member), landing, feed
         self._dataset, self._member = dataset, member
         self._looked = 0.0
         self._n_before, self._rate = 0, 0.0
@@ -36,25 +47,51 @@ class Watch:
         self.counts: dict[str, int] = {}
         self._watermark: datetime | None = None
         registry = CollectorRegistry()
-        self._records = Counter("tidemill_feed_records", "Records read, by the place they went to.", ["place"], registry=registry)
+        self._records = Counter(
+            "tidemill_feed_records", "Records read, by the place they went to.", ["place"], registry=registry
+        )
         self._bytes = Counter("tidemill_feed_bytes", "Bytes of records read.", registry=registry)
         self._commit_s = Histogram(
-            "tidemill_feed_commit_seconds", "Decoding, sorting and committing one batch.", buckets=_COMMIT_S, registry=registry
+            "tidemill_feed_commit_seconds",
+            "Decoding, sorting and committing one batch.",
+            buckets=_COMMIT_S,
+            registry=registry,
         )
-        self._held_s = Histogram("tidemill_feed_held_seconds", "From the first record held to its commit.", buckets=_COMMIT_S, registry=registry)
+        self._held_s = Histogram(
+            "tidemill_feed_held_seconds",
+            "From the first record held to its commit.",
+            buckets=_COMMIT_S,
+            registry=registry,
+        )
         self._refused = Counter(
-            "tidemill_feed_commits_refused", "Commits that another writer had overtaken; what was held was read again.", registry=registry
+            "tidemill_feed_commits_refused",
+            "Commits that another writer had overtaken; what was held was read again.",
+            registry=registry,
         )
-        self._lag = Gauge("tidemill_feed_lag_records", "Records of a source that were not polled yet.", ["source"], registry=registry)
-        self._offset = Gauge("tidemill_feed_next_offset", "The table's mark: the next offset to read.", ["source"], registry=registry)
+        self._lag = Gauge(
+            "tidemill_feed_lag_records",
+            "Records of a source that were not polled yet.",
+            ["source"],
+            registry=registry,
+        )
+        self._offset = Gauge(
+            "tidemill_feed_next_offset",
+            "The table's mark: the next offset to read.",
+            ["source"],
+            registry=registry,
+        )
         self._buffer = Gauge("tidemill_feed_buffer_bytes", "Bytes of records held.", registry=registry)
-        self._watermark_s = Gauge("tidemill_feed_watermark_seconds", "Newest event time landed, seconds since 1970.", registry=registry)
+        self._watermark_s = Gauge(
+            "tidemill_feed_watermark_seconds",
+            "Newest event time landed, seconds since 1970.",
+            registry=registry,
+        )
         self._version = Gauge("tidemill_feed_table_version", "Version of the table.", registry=registry)
         registry.register(RAISED)
         if port is not None:
             start_http_server(port, host, registry)
 
-    def landed(self, landed: Landed) -> None:
+    def add_commit(self, landed: LandedCommit) -> None:
         """Count one commit."""
         for place, n in landed.counts.items():
             self.counts[place] = self.counts.get(place, 0) + n
@@ -71,7 +108,7 @@ class Watch:
         """Count a commit that was refused."""
         self._refused.inc()
 
-    def beat(self, *, at_once: bool = False) -> None:
+    def write_heartbeat(self, *, at_once: bool = False) -> None:
         """Every LOOK_S: lag, marks and buffer into the metrics, everything into the status file."""
         now = time.monotonic()
         if not at_once and now - self._looked < LOOK_S:
@@ -83,24 +120,47 @@ class Watch:
         for source in lag:
             self._lag.labels(source).set(lag[source])
             self._offset.labels(source).set(marks.get(source, 0))
-        self._buffer.set(self._landing.held_bytes)
-        sources = [{"source": source, "next_offset": marks.get(source, 0), "lag": lag[source]} for source in sorted(lag)]
-        write_json(self._path, {
-            "dataset": self._dataset, "member": self._member, "pid": os.getpid(), "at": datetime.now(UTC).isoformat(), "started": self._started.isoformat(),
-            "records_per_s": round(self._rate, 1), "counts": self.counts, "quarantine_frac": round(self.counts.get("quarantine", 0) / n, 6) if n else 0.0,
-            "fault": None, "version": self._landing.table.version, "watermark": self._watermark.isoformat() if self._watermark else None, "buffer_bytes": self._landing.held_bytes, "sources": sources,
-        })  # fmt: skip
+        self._buffer.set(self._landing.n_held_bytes)
+        sources = [
+            {"source": source, "next_offset": marks.get(source, 0), "lag": lag[source]}
+            for source in sorted(lag)
+        ]
+        write_json(
+            self._path,
+            {
+                "dataset": self._dataset,
+                "member": self._member,
+                "pid": os.getpid(),
+                "at": datetime.now(UTC).isoformat(),
+                "started": self._started.isoformat(),
+                "records_per_s": round(self._rate, 1),
+                "counts": self.counts,
+                "quarantine_frac": round(self.counts.get("quarantine", 0) / n, 6) if n else 0.0,
+                "fault": None,
+                "version": self._landing.table.version,
+                "watermark": self._watermark.isoformat() if self._watermark else None,
+                "buffer_bytes": self._landing.n_held_bytes,
+                "sources": sources,
+            },
+        )
 
 
-def status_path(folder: Path, member: str) -> Path:
+def get_status_path(folder: Path, member: str) -> Path:
     """Where a member's status lies."""
     return folder / f"status-{member}.json"
 
 
-def note_fault(folder: Path, member: str, fault: str) -> None:
+def write_fault(folder: Path, member: str, fault: str) -> None:
     """Say in the status why this member does not land."""
     write_json(
-        status_path(folder, member), {"member": member, "pid": os.getpid(), "at": datetime.now(UTC).isoformat(), "fault": fault, "sources": []}
+        get_status_path(folder, member),
+        {
+            "member": member,
+            "pid": os.getpid(),
+            "at": datetime.now(UTC).isoformat(),
+            "fault": fault,
+            "sources": [],
+        },
     )
 
 
@@ -108,10 +168,13 @@ def read_status(folder: Path) -> list[dict[str, Any]]:
     """What each member said last, with `speaks`: whether it has said so within SPEAKS_S."""
     found = [read_json(path) for path in sorted(folder.glob("status-*.json"))]
     now = datetime.now(UTC)
-    return [{**one, "speaks": (now - datetime.fromisoformat(one["at"])).total_seconds() < SPEAKS_S} for one in found]
+    return [
+        {**one, "speaks": (now - datetime.fromisoformat(one["at"])).total_seconds() < SPEAKS_S}
+        for one in found
+    ]
 
 
-def describe(table: Table) -> dict[str, Any]:
+def describe_table(table: VersionedTable) -> dict[str, Any]:
     """The table by itself: version, rows by place, marks, files."""
     return {
         "version": table.version,

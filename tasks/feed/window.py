@@ -1,8 +1,10 @@
-"""What the chain may see of the feed: rows below certain marks, up to a moment at which a window of event time has closed.
+"""What the chain may see of the feed: rows below certain marks, up to a moment at which a window of
+event time has closed.
 
-A window closes when the newest row of every series that still speaks lies past its end. `window.json` says up to where rows are meant, by
-marks: the same rows come out however the table was merged or vacuumed since. It changes when a window closes, or when a late row changes a
-window that was closed; DVC sees a changed dependency then, and the chain runs.
+A window closes when the newest row of every series that still speaks lies past its end.
+`window.json` says up to where rows are meant, by marks: the same rows come out however the table
+was merged or vacuumed since. It changes when a window closes, or when a late row changes a window
+that was closed; DVC sees a changed dependency then, and the chain runs.
 """
 
 from datetime import datetime, timedelta
@@ -12,23 +14,26 @@ from typing import Any
 import polars as pl
 
 from tasks.edges.artifacts import write_json
-from tasks.edges.delta import TIDY, Table, durable
-from tasks.feed.bars import Bars
+from tasks.edges.delta import TIDY, VersionedTable, run_durability_hook
+from tasks.feed.bars import BarsTable
 from tasks.feed.sort import ROW
 
 NAME = "window.json"
 MAX_CHANGED = 100  # bars that window.json names as changed; n_changed counts all
 
 
-def window_of(table: Table, every: str, silent_s: float, before: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The window that the table closes now; *before*, when nothing has changed in it; None when none has closed yet.
+def build_window(
+    table: VersionedTable, every: str, silent_s: float, before: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """The window that the table closes now; *before*, when nothing has changed in it; None when
+    none has closed yet.
 
-    every: length of a window (`1h`, `1d`), counted from 1970. silent_s: a series whose newest row was
-    produced that long before the table's newest holds no window open.
+    every: length of a window (`1h`, `1d`), counted from 1970. silent_s: a series whose newest row
+    was produced that long before the table's newest holds no window open.
     """
-    if (newest := _speaking(table, silent_s)) is None:
+    if (newest := _select_active_series(table, silent_s)) is None:
         return None
-    watermark, end = _closes(newest, every)
+    watermark, end = _compute_window_end(newest, every)
     marks = {source: mark for source, mark in table.marks().items() if source != TIDY}
     shown = table.count_below("event_time", end, {"place": ROW})
     if not shown:
@@ -36,57 +41,96 @@ def window_of(table: Table, every: str, silent_s: float, before: dict[str, Any] 
     if before is not None and before["end"] == end.isoformat() and before["n_rows"] == shown:
         return before
     return {
-        "kind": "feed", "dataset": table.folder.parent.name, "version": table.version, "marks": dict(sorted(marks.items())), "end": end.isoformat(),
-        "watermark": watermark.isoformat(), "n_rows": shown, "n_series": newest.height,
-    }  # fmt: skip
+        "kind": "feed",
+        "dataset": table.folder.parent.name,
+        "version": table.version,
+        "marks": dict(sorted(marks.items())),
+        "end": end.isoformat(),
+        "watermark": watermark.isoformat(),
+        "n_rows": shown,
+        "n_series": newest.height,
+    }
 
 
-def window_of_bars(bars: Bars, ticks: Table, every: str, silent_s: float, before: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The same of a feed of ticks; what closes now goes into *bars* first. None while there are no bars.
+def build_bars_window(
+    bars: BarsTable, ticks: VersionedTable, every: str, silent_s: float, before: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """The same of a feed of ticks; what closes now goes into *bars* first.
 
-    changed: bars that late ticks have changed since *before*, [series_id, event_time], the newest MAX_CHANGED of n_changed.
+    None while there are no bars.
+    changed: bars that late ticks have changed since *before*, [series_id, event_time], the newest
+    MAX_CHANGED of n_changed.
     """
-    if (newest := _speaking(ticks, silent_s)) is None:
+    if (newest := _select_active_series(ticks, silent_s)) is None:
         return None
-    watermark, end = _closes(newest, every)
+    watermark, end = _compute_window_end(newest, every)
     bars.close(ticks, end)
     n_rows = sum(bars.table.counts("month").values())
     if not n_rows or bars.end is None:
         return None
     name, was = bars.table.folder.name, 0
     if before is not None and before.get("bars") == name:
-        if (before["closings"], before["n_rows"], before["end"]) == (bars.closings, n_rows, bars.end.isoformat()):
+        if (before["closings"], before["n_rows"], before["end"]) == (
+            bars.n_closings,
+            n_rows,
+            bars.end.isoformat(),
+        ):
             return before
         was = before["closings"]
-    changed = bars.changed_after(was)
+    changed = bars.find_changed_after(was)
     return {
-        "kind": "feed", "dataset": ticks.folder.parent.name, "version": ticks.version, "marks": dict(sorted(bars.marks.items())), "end": bars.end.isoformat(),
-        "watermark": watermark.isoformat(), "n_rows": n_rows, "n_series": newest.height, "bars": name, "closings": bars.closings,
-        "n_changed": changed.height, "changed": [[series, at.isoformat()] for series, at in changed.sort("event_time", "series_id").tail(MAX_CHANGED).iter_rows()],
-    }  # fmt: skip
+        "kind": "feed",
+        "dataset": ticks.folder.parent.name,
+        "version": ticks.version,
+        "marks": dict(sorted(bars.marks.items())),
+        "end": bars.end.isoformat(),
+        "watermark": watermark.isoformat(),
+        "n_rows": n_rows,
+        "n_series": newest.height,
+        "bars": name,
+        "closings": bars.n_closings,
+        "n_changed": changed.height,
+        "changed": [
+            [series, at.isoformat()]
+            for series, at in changed.sort("event_time", "series_id").tail(MAX_CHANGED).iter_rows()
+        ],
+    }
 
 
-def _closes(newest: pl.DataFrame, every: str) -> tuple[datetime, datetime]:
+def _compute_window_end(newest: pl.DataFrame, every: str) -> tuple[datetime, datetime]:
     """(the watermark, up to where windows of *every* are closed then)."""
-    watermark, end = newest.select(w=pl.col("event_time").min(), end=pl.col("event_time").min().dt.truncate(every)).row(0)
+    watermark, end = newest.select(
+        w=pl.col("event_time").min(), end=pl.col("event_time").min().dt.truncate(every)
+    ).row(0)
     return watermark, end
 
 
-def _speaking(table: Table, silent_s: float) -> pl.DataFrame | None:
-    """Newest event_time of each series that speaks; None for a table without rows. A row's own time of event silences nobody, however far ahead."""
+def _select_active_series(table: VersionedTable, silent_s: float) -> pl.DataFrame | None:
+    """Newest event_time of each series that speaks; None for a table without rows.
+
+    A row's own time of event silences nobody, however far ahead.
+    """
     last = table.greatest("_timestamp", {"place": ROW})
     if last is None:
         return None
     speaks = last - timedelta(seconds=silent_s)
     by_series = ["series_id", "event_time", "_timestamp"]
-    recent = table.scan({"place": ROW}, {"_timestamp": speaks}, by_series).filter(pl.col("_timestamp") >= speaks)
+    recent = table.scan({"place": ROW}, {"_timestamp": speaks}, by_series).filter(
+        pl.col("_timestamp") >= speaks
+    )
     heard = recent.group_by("series_id").agg(pl.col("event_time").max()).collect()
-    rows = table.scan({"place": ROW}, {"event_time": heard["event_time"].min()}, by_series[:2])  # an older record may tell of a later time
-    return rows.join(heard.lazy().select("series_id"), on="series_id", how="semi").group_by("series_id").agg(pl.col("event_time").max()).collect()
+    # An older record may tell of a later time
+    rows = table.scan({"place": ROW}, {"event_time": heard["event_time"].min()}, by_series[:2])
+    return (
+        rows.join(heard.lazy().select("series_id"), on="series_id", how="semi")
+        .group_by("series_id")
+        .agg(pl.col("event_time").max())
+        .collect()
+    )
 
 
 def write_window(folder: Path, window: dict[str, Any]) -> None:
     """Put *window* into *folder* as window.json, by rename."""
-    durable("window closed")
+    run_durability_hook("window closed")
     write_json(folder / NAME, window)
-    durable("window written")
+    run_durability_hook("window written")

@@ -1,4 +1,6 @@
-"""What stands before a record whose schema a registry has: a zero, and the schema's number in four bytes (Confluent's wire format)."""
+"""What stands before a record whose schema a registry has: a zero, and the schema's number in
+four bytes (Confluent's wire format).
+"""
 
 import struct
 
@@ -7,8 +9,10 @@ from tasks.feed.decode import UnreadableError
 _HEAD = struct.Struct(">bI")
 
 
-def numbered(value: bytes) -> tuple[int, bytes]:
+def split_schema_number(value: bytes) -> tuple[int, bytes]:
     """(number of the schema, the record). Raises UnreadableError when *value* does not begin so."""
     if len(value) < _HEAD.size or value[0] != 0:
-        raise UnreadableError("no_schema_number", "the record does not begin with a zero and a schema's number")
+        raise UnreadableError(
+            "no_schema_number", "the record does not begin with a zero and a schema's number"
+        )
     return _HEAD.unpack_from(value)[1], value[_HEAD.size :]

@@ -1,6 +1,7 @@
-"""One file per model, one protocol. A forecaster maps feature rows at origins to the horizon in the space of z.
+"""One file per model, one protocol.
 
-FORECASTERS names them; heavy imports stay inside functions, so that a stage pays only for the model it runs.
+A forecaster maps feature rows at origins to the horizon in the space of z. FORECASTERS names them;
+heavy imports stay inside functions, so that a stage pays only for the model it runs.
 """
 
 import difflib
@@ -45,19 +46,27 @@ BASELINES = ("last_value", "window_mean", "seasonal_naive")  # what a first mode
 
 @runtime_checkable
 class Forecaster(Protocol):
-    """x: (n, F) float32 in the order of the schema, NaN where unknown; the schema's `last` column is always finite.
+    """x: (n, F) float32 in the order of the schema, NaN where unknown; the schema's `last` column
+    is always finite.
 
-    z: (n, H) float32, the horizon's values in the space of z, NaN where the fold may not use them or they are missing.
+    z: (n, H) float32, the horizon's values in the space of z, NaN where the fold may not use them
+    or they are missing.
     """
 
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         """Raises ForecasterError for unknown or impossible parameters."""
 
     def fit(self, x: np.ndarray, z: np.ndarray, start: Self | None = None) -> Self:
-        """Learn from the pairs of one fold, going on from the earlier fit *start* if one is given. Inputs stay untouched; same seed, same result."""
+        """Learn from the pairs of one fold, going on from the earlier fit *start* if one is given.
+
+        Inputs stay untouched; same seed, same result.
+        """
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """(n, H) float32 in the space of z; finite for every row. A model that knows each series by itself says NaN for one that its fit has not met."""
+        """(n, H) float32 in the space of z; finite for every row.
+
+        A model that knows each series by itself says NaN for one that its fit has not met.
+        """
 
     def save(self, folder: Path) -> None:
         """Write the fit into an existing folder; no pickle."""
@@ -67,33 +76,44 @@ class Forecaster(Protocol):
         """Read what `save` wrote."""
 
     def to_onnx(self, path: Path) -> None:
-        """Write one graph: input `x` (n, F) float32, output `z_hat` (n, H) float32, n free."""
+        """Write one graph: input `x` (n, F) float32, output `predict_ensemble` (n, H) float32, n
+        free.
+        """
 
 
 def build_forecaster(name: str, schema: FeatureSchema, seed: int, params: dict[str, Any]) -> Forecaster:
     """The forecaster *name*, unfitted. Raises ForecasterError with the known names."""
     estimator = {"estimator": name.removeprefix(SKLEARN)} if name.startswith(SKLEARN) else {}
     if estimator and "estimator" in params:
-        raise ForecasterError(f"`forecaster: {name}` names its estimator, and `estimator: {params['estimator']}` another. Remove one of them.")
-    return forecaster_class(name)(schema, seed, **estimator, **params)
+        raise ForecasterError(
+            f"`forecaster: {name}` names its estimator, and `estimator: {params['estimator']}` another."
+            " Remove one of them."
+        )
+    return get_forecaster_class(name)(schema, seed, **estimator, **params)
 
 
 def load_forecaster(folder: Path) -> Forecaster:
-    """The fit that `save` wrote into *folder*, whatever model it is of. Raises ForecasterError when there is none of a known class."""
+    """The fit that `save` wrote into *folder*, whatever model it is of.
+
+    Raises ForecasterError when there is none of a known class.
+    """
     path = folder / "forecaster.json"
     wrote = json.loads(path.read_text())["class"] if path.exists() else ""
     for name, place in FORECASTERS.items():
         if place.rpartition(":")[2] == wrote:
-            loaded: Forecaster = forecaster_class(name).load(folder)
+            loaded: Forecaster = get_forecaster_class(name).load(folder)
             return loaded
     if ":" in wrote:
-        own: Forecaster = forecaster_class(wrote).load(folder)
+        own: Forecaster = get_forecaster_class(wrote).load(folder)
         return own
-    raise ForecasterError(f"{folder} holds no fit of a known forecaster (class {wrote!r}). Train it again: `dvc repro train`.")
+    raise ForecasterError(
+        f"{folder} holds no fit of a known forecaster (class {wrote!r}). Train it again: `dvc repro train`."
+    )
 
 
-def forecaster_class(name: str) -> type[Any]:
-    """Class of the forecaster *name*: one of FORECASTERS, `sklearn:<module>.<Class>`, or your own as `<module>:<Class>`, found in `own/` or installed.
+def get_forecaster_class(name: str) -> type[Any]:
+    """Class of the forecaster *name*: one of FORECASTERS, `sklearn:<module>.<Class>`, or your own
+    as `<module>:<Class>`, found in `own/` or installed.
 
     Raises ForecasterError with the known names, or with what its class lacks.
     """
@@ -103,32 +123,50 @@ def forecaster_class(name: str) -> type[Any]:
         raise ForecasterError(
             f"No forecaster {name!r}"
             + (f" (did you mean {near[0]!r}?)" if near else "")
-            + f"; there are {sorted(FORECASTERS)}, `sklearn:<module>.<Class>` "
-            "and your own as `<module>:<Class>`. Correct `models` in params.yaml, or write one (docs/how-to/add-a-model.md)."
+            + f"; there are {sorted(FORECASTERS)}, `sklearn:<module>.<Class>` and your own as"
+            " `<module>:<Class>`. Correct `models` in params.yaml, or write one"
+            " (docs/how-to/add-a-model.md)."
         )
     module, _, attribute = FORECASTERS.get(known, known).partition(":")
-    loaded: type[Any] = getattr(import_module(module), attribute) if known in FORECASTERS else _own_class(module, attribute)
+    loaded: type[Any] = (
+        getattr(import_module(module), attribute)
+        if known in FORECASTERS
+        else _get_own_class(module, attribute)
+    )
     return loaded
 
 
-def _own_class(module: str, attribute: str) -> Any:
-    """A class outside our code; `own/` comes last on the path, so that a file there hides no library."""
+def _get_own_class(module: str, attribute: str) -> Any:
+    """A class outside our code; `own/` comes last on the path, so that a file there hides no
+    library.
+    """
     if str(OWN) not in sys.path:
         sys.path.append(str(OWN))
     try:
         found = getattr(import_module(module), attribute, None)
     except ModuleNotFoundError as error:
         if error.name != module:
-            raise ForecasterError(f"{module}.py needs {error.name!r}, which is not installed. Install it into .venv, or write it without.") from error
+            raise ForecasterError(
+                f"{module}.py needs {error.name!r}, which is not installed. Install it into .venv, or write"
+                " it without."
+            ) from error
         raise ForecasterError(
-            f"No module {module!r} for the forecaster `{module}:{attribute}`. Put {module}.py into {OWN}, or install its package."
+            f"No module {module!r} for the forecaster `{module}:{attribute}`. Put {module}.py into {OWN}, or"
+            " install its package."
         ) from error
     if found is None:
-        raise ForecasterError(f"The module {module!r} has no {attribute!r}. Correct the name behind the colon, `{module}:<Class>`.")
-    lacking = [part for part in ("fit", "predict", "save", "load", "to_onnx") if not callable(getattr(found, part, None))]
+        raise ForecasterError(
+            f"The module {module!r} has no {attribute!r}. Correct the name behind the colon,"
+            f" `{module}:<Class>`."
+        )
+    lacking = [
+        part
+        for part in ("fit", "predict", "save", "load", "to_onnx")
+        if not callable(getattr(found, part, None))
+    ]
     if not isinstance(found, type) or lacking:
         raise ForecasterError(
-            f"`{module}:{attribute}` is no forecaster: it lacks {lacking or 'a class'}. Derive it from tasks.forecasters.graph.formula.Formula, which has them "
-            "(docs/how-to/add-a-model.md)."
+            f"`{module}:{attribute}` is no forecaster: it lacks {lacking or 'a class'}. Derive it from"
+            " tasks.forecasters.graph.formula.Formula, which has them (docs/how-to/add-a-model.md)."
         )
     return found

@@ -3,27 +3,28 @@
 from pathlib import Path
 
 from tasks.core.frames import REPEATED, SERIES
-from tasks.edges.artifacts import replacing, write_frame, write_json
-from tasks.edges.door import open_door
+from tasks.edges.artifacts import write_folder, write_frame, write_json
+from tasks.edges.door import run_stage_command
 from tasks.edges.params import read_about, read_params
 from tasks.edges.settings import ROOT
 from tasks.ingest.params import IngestParams
-from tasks.ingest.stage import ingest_source
+from tasks.ingest.stage import read_configured_source
 
 
 def main(root: Path = ROOT) -> None:
     """Read the source, put rows.parquet, repeated.parquet and ledger.json in place together."""
     about, params = read_about(root), read_params("ingest", IngestParams, root).source
-    ingested = ingest_source(params, about, root / "data/source")
-    with replacing(root / "data/raw") as folder:
+    ingested = read_configured_source(params, about, root / "data/source")
+    with write_folder(root / "data/raw") as folder:
         write_frame(folder / "rows.parquet", ingested.rows, SERIES)
         write_frame(folder / "repeated.parquet", ingested.repeated, REPEATED)
         write_json(folder / "ledger.json", ingested.ledger)
     totals = ingested.ledger["totals"]
     print(
-        f"ingest: {totals['rows_kept']:,} rows kept, {totals['rows_repeated']:,} repeated, {totals['rows_capped']:,} capped; as of {ingested.ledger['as_of']}"
+        f"ingest: {totals['rows_kept']:,} rows kept, {totals['rows_repeated']:,} repeated,"
+        f" {totals['rows_capped']:,} capped; as of {ingested.ledger['as_of']}"
     )
 
 
 if __name__ == "__main__":
-    open_door(main)
+    run_stage_command(main)

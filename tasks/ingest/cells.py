@@ -1,4 +1,7 @@
-"""A file as its cells: opened, unpacked, split into named columns. Cells are text where the format has no types."""
+"""A file as its cells: opened, unpacked, split into named columns.
+
+Cells are text where the format has no types.
+"""
 
 import csv
 import gzip
@@ -16,8 +19,10 @@ NULLS = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-"})
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-class Cells(NamedTuple):
-    """One file. first_row: the row of the file, from 1, that is the frame's first; messages count as an editor does."""
+class FileCells(NamedTuple):
+    """One file. first_row: the row of the file, from 1, that is the frame's first; messages
+    count as an editor does.
+    """
 
     name: str
     frame: pl.DataFrame
@@ -28,53 +33,70 @@ class Cells(NamedTuple):
         return f"{self.name}, row {index + self.first_row}, column {column!r}"
 
 
-def read_cells(path: Path, source: FilesSource) -> Cells:
-    """Read one file as *source* says. Raises SourceError for a file that is absent, empty, broken, ragged or not of its format."""
+def read_cells(path: Path, source: FilesSource) -> FileCells:
+    """Read one file as *source* says.
+
+    Raises SourceError for a file that is absent, empty, broken, ragged or not of its format.
+    """
     try:
         raw = path.read_bytes()
         raw = gzip.decompress(raw) if raw.startswith(_GZIP_MAGIC) else raw
     except FileNotFoundError as error:
         raise SourceError(
-            f"{path.name} is a link to {path.readlink() if path.is_symlink() else path}, which is not there. Run `tidemill use NAME` again."
+            f"{path.name} is a link to {path.readlink() if path.is_symlink() else path}, which is not there."
+            " Run `tidemill use NAME` again."
         ) from error
     except (EOFError, OSError) as error:
-        raise SourceError(f"{path.name} does not unpack ({error}). Fetch it again; `gzip -t FILE` tells whether it is whole.") from error
+        raise SourceError(
+            f"{path.name} does not unpack ({error}). Fetch it again; `gzip -t FILE` tells whether it is"
+            " whole."
+        ) from error
     if not raw.strip():
         raise SourceError(f"{path.name} is empty. Remove it from the dataset, or fetch it again.")
-    read = {"csv": _csv, "parquet": _parquet, "json": _json, "jsonl": _jsonl}[source.format]
+    read = {"csv": _read_csv, "parquet": _read_parquet, "json": _read_json, "jsonl": _read_jsonl}[
+        source.format
+    ]
     cells = read(path.name, raw, source)
     if not cells.frame.height:
         raise SourceError(f"{path.name} holds no rows. Remove it from the dataset, or fetch it again.")
     return cells
 
 
-def _csv(name: str, raw: bytes, source: FilesSource) -> Cells:
+def _read_csv(name: str, raw: bytes, source: FilesSource) -> FileCells:
     try:
-        frame = pl.read_csv(raw, separator=source.separator, has_header=source.header, infer_schema=False, null_values=sorted(NULLS))
+        frame = pl.read_csv(
+            raw,
+            separator=source.separator,
+            has_header=source.header,
+            infer_schema=False,
+            null_values=sorted(NULLS),
+        )
     except pl.exceptions.PolarsError as error:
-        _refuse_ragged(name, raw, source)
+        _check_not_ragged(name, raw, source)
         raise SourceError(
-            f"{name} is not CSV ({str(error).splitlines()[0][:120]}). Look at its quotes and at `separator` of the dataset's entry."
+            f"{name} is not CSV ({str(error).splitlines()[0][:120]}). Look at its quotes and at `separator`"
+            " of the dataset's entry."
         ) from error
-    if frame.height and frame.to_series(-1).null_count():  # a row too short looks like one whose last cells are empty
-        _refuse_ragged(name, raw, source)
+    # A row too short looks like one whose last cells are empty
+    if frame.height and frame.to_series(-1).null_count():
+        _check_not_ragged(name, raw, source)
     names = (
         [c.strip().removeprefix("\ufeff") or f"column_{i}" for i, c in enumerate(frame.columns, 1)]
         if source.header
-        else _names(name, frame.width, source)
+        else _list_names(name, frame.width, source)
     )
     frame.columns = names
     padded = frame.select(pl.all().str.contains(r"^\s|\s$").any()).row(0)
-    trimmed = [_text(c) for c, is_padded in zip(names, padded, strict=True) if is_padded]
-    return Cells(name, frame.with_columns(trimmed), first_row=2 if source.header else 1)
+    trimmed = [_build_text(c) for c, is_padded in zip(names, padded, strict=True) if is_padded]
+    return FileCells(name, frame.with_columns(trimmed), first_row=2 if source.header else 1)
 
 
-def _text(column: str) -> pl.Expr:
+def _build_text(column: str) -> pl.Expr:
     bare = pl.col(column).str.strip_chars()
     return pl.when(~bare.is_in(sorted(NULLS))).then(bare).alias(column)
 
 
-def _refuse_ragged(name: str, raw: bytes, source: FilesSource) -> None:
+def _check_not_ragged(name: str, raw: bytes, source: FilesSource) -> None:
     lines = io.StringIO(raw.decode("utf-8-sig", errors="replace"))
     widths = pl.Series([len(row) for row in csv.reader(lines, delimiter=source.separator)], dtype=pl.Int64)
     usual = int(widths.filter(widths > 0).mode().sort()[-1])
@@ -82,74 +104,101 @@ def _refuse_ragged(name: str, raw: bytes, source: FilesSource) -> None:
     if len(odd):
         row = int(odd[0])
         raise SourceError(
-            f"{name}, row {row + 1} has {widths[row]} fields, the file's rows usually have {usual} ({len(odd)} such rows). "
-            "Mend or remove the row; a text that holds the separator must stand in double quotes."
+            f"{name}, row {row + 1} has {widths[row]} fields, the file's rows usually have {usual}"
+            f" ({len(odd)} such rows). Mend or remove the row; a text that holds the separator must stand in"
+            " double quotes."
         )
 
 
-def _names(name: str, width: int, source: FilesSource) -> list[str]:
+def _list_names(name: str, width: int, source: FilesSource) -> list[str]:
     if source.columns is None:
         return [f"column_{i}" for i in range(1, width + 1)]
     if len(source.columns) != width:
         raise SourceError(
-            f"{name} has {width} columns, `columns` names {len(source.columns)}: {list(source.columns)}. Name each column once, in the file's order."
+            f"{name} has {width} columns, `columns` names {len(source.columns)}: {list(source.columns)}. Name"
+            " each column once, in the file's order."
         )
     return list(source.columns)
 
 
-def _parquet(name: str, raw: bytes, _: FilesSource) -> Cells:
+def _read_parquet(name: str, raw: bytes, _: FilesSource) -> FileCells:
     try:
-        return Cells(name, pl.read_parquet(io.BytesIO(raw)))
+        return FileCells(name, pl.read_parquet(io.BytesIO(raw)))
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise SourceError(f"{name} is not Parquet ({str(error).splitlines()[0][:80]}). Correct `format` in the dataset's entry.") from error
+        raise SourceError(
+            f"{name} is not Parquet ({str(error).splitlines()[0][:80]}). Correct `format` in the dataset's"
+            " entry."
+        ) from error
 
 
-def _json(name: str, raw: bytes, source: FilesSource) -> Cells:
+def _read_json(name: str, raw: bytes, source: FilesSource) -> FileCells:
     try:
         content = json.loads(raw)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         row = getattr(error, "lineno", 1)
-        raise SourceError(f"{name}, row {row}: not JSON ({error}). One record a line is format `jsonl`; else export the file again.") from error
-    return _records(name, content, source)
+        raise SourceError(
+            f"{name}, row {row}: not JSON ({error}). One record a line is format `jsonl`; else export the"
+            " file again."
+        ) from error
+    return _build_cells(name, content, source)
 
 
-def _jsonl(name: str, raw: bytes, source: FilesSource) -> Cells:
+def _read_jsonl(name: str, raw: bytes, source: FilesSource) -> FileCells:
     records = []
     for number, line in enumerate(raw.splitlines(), 1):
         try:
             records.extend([json.loads(line)] if line.strip() else [])
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise SourceError(f"{name}, row {number}: not JSON ({error}). Mend or remove the line.") from error
-    return _records(name, records, source)
+            raise SourceError(
+                f"{name}, row {number}: not JSON ({error}). Mend or remove the line."
+            ) from error
+    return _build_cells(name, records, source)
 
 
-def _records(name: str, content: Any, source: FilesSource) -> Cells:
-    if not isinstance(content, list) or not content or not (_all_are(content, list) or _all_are(content, dict)):
+def _build_cells(name: str, content: Any, source: FilesSource) -> FileCells:
+    if (
+        not isinstance(content, list)
+        or not content
+        or not (_has_only(content, list) or _has_only(content, dict))
+    ):
         raise SourceError(f"{name} is no list of lists and no list of objects. Export it as one of the two.")
     if isinstance(content[0], dict):
         columns = list(dict.fromkeys(key for record in content for key in record))
         rows = [[record.get(key) for key in columns] for record in content]
     else:
-        columns, rows = _names(name, len(content[0]), source), content
+        columns, rows = _list_names(name, len(content[0]), source), content
         if odd := [i for i, row in enumerate(rows) if len(row) != len(columns)]:
             raise SourceError(
-                f"{name}, row {odd[0] + 1} has {len(rows[odd[0]])} fields, the first has {len(columns)} ({len(odd)} such rows). Mend the file."
+                f"{name}, row {odd[0] + 1} has {len(rows[odd[0]])} fields, the first has {len(columns)}"
+                f" ({len(odd)} such rows). Mend the file."
             )
-    return Cells(name, pl.DataFrame([_column(column, [row[i] for row in rows], name) for i, column in enumerate(columns)]))
+    return FileCells(
+        name,
+        pl.DataFrame(
+            [_build_column(column, [row[i] for row in rows], name) for i, column in enumerate(columns)]
+        ),
+    )
 
 
-def _all_are(content: list[Any], kind: type) -> bool:
+def _has_only(content: list[Any], kind: type) -> bool:
     return all(isinstance(record, kind) for record in content)
 
 
-def _column(column: str, values: list[Any], name: str) -> pl.Series:
+def _build_column(column: str, values: list[Any], name: str) -> pl.Series:
     """Numbers as numbers, anything mixed as text, so that a bad cell can be shown as it stands."""
     if odd := [i for i, v in enumerate(values) if isinstance(v, list | dict)]:
         raise SourceError(
-            f"{name}, row {odd[0] + 1}, column {column!r} holds a list or an object; a cell is a number, a text or a time. Flatten it first."
+            f"{name}, row {odd[0] + 1}, column {column!r} holds a list or an object; a cell is a number, a"
+            " text or a time. Flatten it first."
         )
-    if all(v is None or (isinstance(v, int) and not isinstance(v, bool) and abs(v) < 1 << 63) for v in values):
+    if all(
+        v is None or (isinstance(v, int) and not isinstance(v, bool) and abs(v) < 1 << 63) for v in values
+    ):
         return pl.Series(column, values, dtype=pl.Int64)
     if all(v is None or (isinstance(v, int | float) and not isinstance(v, bool)) for v in values):
         return pl.Series(column, [None if v is None else float(v) for v in values], dtype=pl.Float64)
-    return pl.Series(column, [None if v is None or str(v).strip() in NULLS else str(v).strip() for v in values], dtype=pl.String)
+    return pl.Series(
+        column,
+        [None if v is None or str(v).strip() in NULLS else str(v).strip() for v in values],
+        dtype=pl.String,
+    )

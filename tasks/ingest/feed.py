@@ -10,9 +10,9 @@ import polars as pl
 from tasks.core.calendar import Calendar
 from tasks.core.errors import SourceError
 from tasks.core.frames import UTC
-from tasks.edges.artifacts import file_hash, read_json
-from tasks.edges.delta import Table, open_for_reading
-from tasks.edges.settings import settings
+from tasks.edges.artifacts import compute_file_hash, read_json
+from tasks.edges.delta import VersionedTable, open_existing_table
+from tasks.edges.settings import read_settings
 from tasks.ingest.params import FeedSource
 from tasks.ingest.source_file import SourceFile
 
@@ -20,7 +20,8 @@ WINDOW = "window.json"
 
 
 class FeedRows:
-    """One "file": the rows below the window's marks and before its end; of a feed of ticks its bars, with the earlier vintages of those that changed.
+    """One "file": the rows below the window's marks and before its end; of a feed of ticks its
+    bars, with the earlier vintages of those that changed.
 
     However the table was merged or vacuumed since, they are the same.
     """
@@ -33,34 +34,58 @@ class FeedRows:
         path = self._folder / WINDOW
         if not path.exists():
             raise SourceError(
-                f"The dataset reads a feed, but {path} is not there: no window has closed yet. `tidemill feed drain` lands what there is and writes it."
+                f"The dataset reads a feed, but {path} is not there: no window has closed yet. `tidemill feed"
+                " drain` lands what there is and writes it."
             )
         window = read_json(path)
         is_of_bars = "bars" in window
-        table = open_for_reading(settings().home / "feed" / window["dataset"] / (window["bars"] if is_of_bars else "table"))
-        numbers = [name for name, dtype in table.columns.items() if dtype.is_numeric() and not name.startswith("_")]
-        rows = table.scan().filter(pl.col("_closing") <= window["closings"]).collect() if is_of_bars else _rows_below(table, window)
+        table = open_existing_table(
+            read_settings().home / "feed" / window["dataset"] / (window["bars"] if is_of_bars else "table")
+        )
+        numbers = [
+            name for name, dtype in table.columns.items() if dtype.is_numeric() and not name.startswith("_")
+        ]
+        rows = (
+            table.scan().filter(pl.col("_closing") <= window["closings"]).collect()
+            if is_of_bars
+            else _select_rows_below(table, window)
+        )
         if rows.height != window["n_rows"]:
             raise SourceError(
-                f"{path} speaks of {window['n_rows']:,} rows, but {table.folder} has {rows.height:,} of them. The table was restored or replaced: `tidemill feed drain` writes the window anew."
+                f"{path} speaks of {window['n_rows']:,} rows, but {table.folder} has {rows.height:,} of them."
+                " The table was restored or replaced: `tidemill feed drain` writes the window anew."
             )
         nominal = self._calendar.nominal_known_at().cast(UTC)
-        known = pl.col("known_at").fill_null(nominal if self._params.known_at == "nominal" else pl.max_horizontal(nominal, "_timestamp"))
-        ordered = (_standing(rows) if is_of_bars else rows.sort("_source", "_offset")).with_columns(known.alias("known_at"))
+        known = pl.col("known_at").fill_null(
+            nominal if self._params.known_at == "nominal" else pl.max_horizontal(nominal, "_timestamp")
+        )
+        ordered = (_filter_withdrawn(rows) if is_of_bars else rows.sort("_source", "_offset")).with_columns(
+            known.alias("known_at")
+        )
         if is_of_bars:  # of what was known at one moment the last word
-            ordered = ordered.unique(["series_id", "event_time", "known_at"], keep="last", maintain_order=True)
-        yield SourceFile(window["dataset"], file_hash(path), ordered.select("series_id", "event_time", "known_at", pl.col(numbers).cast(pl.Float64)))
+            ordered = ordered.unique(
+                ["series_id", "event_time", "known_at"], keep="last", maintain_order=True
+            )
+        yield SourceFile(
+            window["dataset"],
+            compute_file_hash(path),
+            ordered.select("series_id", "event_time", "known_at", pl.col(numbers).cast(pl.Float64)),
+        )
 
 
-def _rows_below(table: Table, window: dict[str, Any]) -> pl.DataFrame:
+def _select_rows_below(table: VersionedTable, window: dict[str, Any]) -> pl.DataFrame:
     """The rows below the window's marks and before its end."""
     below = pl.lit(value=False)
     for source, mark in window["marks"].items():
         below |= (pl.col("_source") == source) & (pl.col("_offset") < mark)
-    return table.scan({"place": "row"}).filter(below & (pl.col("event_time") < datetime.fromisoformat(window["end"]))).collect()
+    return (
+        table.scan({"place": "row"})
+        .filter(below & (pl.col("event_time") < datetime.fromisoformat(window["end"])))
+        .collect()
+    )
 
 
-def _standing(bars: pl.DataFrame) -> pl.DataFrame:
+def _filter_withdrawn(bars: pl.DataFrame) -> pl.DataFrame:
     """All vintages, in their order, of the bars that have not been taken back."""
     ordered = bars.sort("series_id", "event_time", "_vintage")
     return ordered.filter(pl.col("_n_ticks").last().over("series_id", "event_time") > 0)

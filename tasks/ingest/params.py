@@ -1,4 +1,7 @@
-"""What `ingest` is told: where the rows come from and how their cells become columns. The wizard writes the same structure."""
+"""What `ingest` is told: where the rows come from and how their cells become columns.
+
+The wizard writes the same structure.
+"""
 
 import re
 from typing import Annotated, Literal
@@ -20,15 +23,24 @@ class ArchSource(Strict):
 class FilesSource(Strict):
     """Every file in data/source but source.json, read the same way.
 
-    files: paths or globs that `tidemill use` links into data/source; relative ones count from the checkout. Ingest itself reads the links.
-    layout: `long` has a row per series and step, `wide` a column per series, `row_per_series` a row per series and a column per step.
-    columns: names where the file has none: no header, or JSON that is a list of lists. time_column: None means that rows are steps.
-    time_format: `iso`, an epoch unit (`s`, `ms`, `us`) or a strptime pattern. time_zone: of times that carry no offset of their own.
-    series_column: names the series of a row (`long`, `row_per_series`); without it series_from does, with `constant` from series_id.
-    series_pattern: a regular expression on the file name; its one group is the series (before series_from).
-    value_columns: `long`: the columns to keep; `wide`: the columns that are series; `row_per_series`: nothing (all the others).
-    snap_times: move each time back to the start of its step (counted from 1970), for clocks that jitter or series whose steps begin apart.
-    value_name: the value column of `wide` and `row_per_series`. max_rows_per_series keeps the newest, max_series the first by name.
+    files: paths or globs that `tidemill use` links into data/source; relative ones count from the
+    checkout. Ingest itself reads the links.
+    layout: `long` has a row per series and step, `wide` a column per series, `row_per_series` a row
+    per series and a column per step.
+    columns: names where the file has none: no header, or JSON that is a list of lists. time_column:
+    None means that rows are steps.
+    time_format: `iso`, an epoch unit (`s`, `ms`, `us`) or a strptime pattern. time_zone: of times
+    that carry no offset of their own.
+    series_column: names the series of a row (`long`, `row_per_series`); without it series_from
+    does, with `constant` from series_id.
+    series_pattern: a regular expression on the file name; its one group is the series (before
+    series_from).
+    value_columns: `long`: the columns to keep; `wide`: the columns that are series;
+    `row_per_series`: nothing (all the others).
+    snap_times: move each time back to the start of its step (counted from 1970), for clocks that
+    jitter or series whose steps begin apart.
+    value_name: the value column of `wide` and `row_per_series`. max_rows_per_series keeps the
+    newest, max_series the first by name.
     """
 
     kind: Literal["files"]
@@ -53,25 +65,33 @@ class FilesSource(Strict):
     max_series: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
-    def _layout_has_what_it_needs(self) -> "FilesSource":
+    def _check_layout(self) -> "FilesSource":
         if self.layout != "row_per_series" and not self.value_columns:
             raise ValueError(f"layout `{self.layout}` needs `value_columns`: the columns that hold numbers.")
         if self.layout == "row_per_series" and self.time_column is not None:
-            raise ValueError("layout `row_per_series` has no time in its rows: set `time_column: null`, steps are counted from the last value.")
+            raise ValueError(
+                "layout `row_per_series` has no time in its rows: set `time_column: null`, steps are counted"
+                " from the last value."
+            )
         if self.layout == "wide" and self.series_column is not None:
             raise ValueError("layout `wide` takes its series from the column names: remove `series_column`.")
         if taken := _TIMES & {self.value_name, *(self.value_columns if self.layout == "long" else ())}:
             raise ValueError(f"{sorted(taken)} are the names of the key; a value column needs another name.")
         if self.series_pattern is not None and re.compile(self.series_pattern).groups != 1:
-            raise ValueError(f"`series_pattern` {self.series_pattern!r} needs exactly one group: the part of the file name that is the series.")
+            raise ValueError(
+                f"`series_pattern` {self.series_pattern!r} needs exactly one group: the part of the file name"
+                " that is the series."
+            )
         return self
 
 
 class FeedSource(Strict):
-    """The feed's table, as far as data/source/window.json says (tasks.feed writes it). Its columns are the feed's.
+    """The feed's table, as far as data/source/window.json says (tasks.feed writes it).
 
-    known_at: of rows that do not say it themselves. `produced`: not before the record was; `nominal`: the step's end plus the publish delay
-    whenever the record came, for a topic into which history was filled afterwards.
+    Its columns are the feed's.
+    known_at: of rows that do not say it themselves. `produced`: not before the record was;
+    `nominal`: the step's end plus the publish delay whenever the record came, for a topic into
+    which history was filled afterwards.
     """
 
     kind: Literal["feed"]

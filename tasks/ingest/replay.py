@@ -1,4 +1,6 @@
-"""All rows of a dataset, or of a file that belongs to none, in the order in which they were known: what a replay plays."""
+"""All rows of a dataset, or of a file that belongs to none, in the order in which they were
+known: what a replay plays.
+"""
 
 import hashlib
 import json
@@ -10,59 +12,80 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.errors import SourceError
-from tasks.edges.params import checked, read_document, read_entry
+from tasks.edges.params import parse_params, read_document, read_entry
 from tasks.edges.settings import ROOT
 from tasks.ingest.params import FilesSource, IngestParams
 from tasks.ingest.source import build_source
-from tasks.ingest.wizard.use import files_of, link_files
+from tasks.ingest.wizard.use import list_dataset_files, write_links
 
 _FORMATS = {".csv": "csv", ".parquet": "parquet", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
-class Rows(NamedTuple):
-    """frame: series_id, event_time, known_at, values; by known_at, then as they stand in the files. digest: other files, or another reading, have another."""
+class ReplayRows(NamedTuple):
+    """frame: series_id, event_time, known_at, values; by known_at, then as they stand in the
+    files. digest: other files, or another reading, have another.
+    """
 
     frame: pl.DataFrame
     digest: str
     about: About
 
 
-def rows_of_dataset(name: str, root: Path = ROOT) -> Rows:
-    """The rows of a dataset's own files, whichever is current. Raises SourceError when it has none, ParamsError when it is not there."""
+def read_dataset_rows(name: str, root: Path = ROOT) -> ReplayRows:
+    """The rows of a dataset's own files, whichever is current.
+
+    Raises SourceError when it has none, ParamsError when it is not there.
+    """
     entry = read_entry(name, root)
-    about = checked(About, entry["about"], f"datasets.{name}.about")
+    about = parse_params(About, entry["about"], f"datasets.{name}.about")
     merged = {**(read_document(root).get("ingest") or {}), **(entry["ingest"] or {})}
-    return _read(checked(IngestParams, merged, f"datasets.{name}.ingest"), about, name, root)
+    return _read_rows(parse_params(IngestParams, merged, f"datasets.{name}.ingest"), about, name, root)
 
 
-def rows_of_file(pattern: str) -> Rows:
-    """The rows of a file (or of files, by a glob) as `tidemill new` would read them. Raises SourceError for what it cannot read."""
-    from tasks.ingest.wizard.decide.propose import propose  # noqa: PLC0415
-    from tasks.ingest.wizard.inspect.look import Asked, look  # noqa: PLC0415  (a dataset needs no wizard)
+def read_file_rows(pattern: str) -> ReplayRows:
+    """The rows of a file (or of files, by a glob) as `tidemill new` would read them.
+
+    Raises SourceError for what it cannot read.
+    """
+    from tasks.ingest.wizard.decide.propose import build_proposal
+
+    # A dataset needs no wizard
+    from tasks.ingest.wizard.inspect.look import OwnerAnswers, inspect_files
 
     suffixes = [s for s in Path(pattern).suffixes if s != ".gz"]
     if not suffixes or (form := _FORMATS.get(suffixes[-1].lower())) is None:
         raise SourceError(
-            f"{pattern!r} is neither a dataset nor a file that ends in {', '.join(_FORMATS)} (also .gz). `tidemill datasets` lists what there is."
+            f"{pattern!r} is neither a dataset nor a file that ends in {', '.join(_FORMATS)} (also .gz)."
+            " `tidemill datasets` lists what there is."
         )
-    asked = Asked(pattern, form)  # type: ignore[arg-type]  # one of the literals
-    entry = propose(look(asked), asked).entry
-    about = checked(About, entry["about"], pattern)
-    return _read(checked(IngestParams, entry["ingest"], pattern), about, pattern, Path())
+    asked = OwnerAnswers(pattern, form)  # type: ignore[arg-type]  # one of the literals
+    entry = build_proposal(inspect_files(asked), asked).entry
+    about = parse_params(About, entry["about"], pattern)
+    return _read_rows(parse_params(IngestParams, entry["ingest"], pattern), about, pattern, Path())
 
 
-def _read(params: IngestParams, about: About, name: str, root: Path) -> Rows:
+def _read_rows(params: IngestParams, about: About, name: str, root: Path) -> ReplayRows:
     source = params.source
     if source.kind == "feed":
-        raise SourceError(f"Dataset {name!r} reads a feed and has no files of its own to play. Name the dataset whose files they are, or a file.")
+        raise SourceError(
+            f"Dataset {name!r} reads a feed and has no files of its own to play. Name the dataset whose files"
+            " they are, or a file."
+        )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "source"
         if isinstance(source, FilesSource):
-            link_files(folder, source.kind, files_of(source.files, name, root))
+            write_links(folder, source.kind, list_dataset_files(source.files, name, root))
         files = list(build_source(source, about, folder).read())
     frame = pl.concat([file.rows for file in files]).sort("known_at", maintain_order=True)
     if frame.is_empty():
         raise SourceError(f"{name!r} has no rows, so there is nothing to play. Look at its files.")
-    read_as = [source.model_dump(mode="json", exclude={"files"}), about.every, about.calendar, about.publish_delay_s]
-    digest = hashlib.sha256(json.dumps([[(file.name, file.sha256) for file in files], read_as], sort_keys=True).encode())
-    return Rows(frame, digest.hexdigest()[:16], about)
+    read_as = [
+        source.model_dump(mode="json", exclude={"files"}),
+        about.every,
+        about.calendar,
+        about.publish_delay_s,
+    ]
+    digest = hashlib.sha256(
+        json.dumps([[(file.name, file.sha256) for file in files], read_as], sort_keys=True).encode()
+    )
+    return ReplayRows(frame, digest.hexdigest()[:16], about)

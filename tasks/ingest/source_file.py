@@ -1,4 +1,7 @@
-"""What every source yields: files with their rows. Nothing else of the stage knows which source it was."""
+"""What every source yields: files with their rows.
+
+Nothing else of the stage knows which source it was.
+"""
 
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
@@ -9,7 +12,8 @@ import polars as pl
 class SourceFile(NamedTuple):
     """One file.
 
-    sha256: of its bytes. rows: series_id, event_time, known_at and float64 values, in the file's order.
+    sha256: of its bytes. rows: series_id, event_time, known_at and float64 values, in the file's
+    order.
     """
 
     name: str
@@ -17,7 +21,7 @@ class SourceFile(NamedTuple):
     rows: pl.DataFrame
 
 
-class Source(Protocol):
+class IngestSource(Protocol):
     """Anything that ingest can read from."""
 
     def read(self) -> Iterator[SourceFile]:

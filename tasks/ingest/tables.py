@@ -10,80 +10,108 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.errors import SourceError
 from tasks.core.frames import UTC
-from tasks.ingest.cells import NULLS, Cells
+from tasks.ingest.cells import NULLS, FileCells
 from tasks.ingest.params import FilesSource
 from tasks.ingest.times import parse_times
 
 STEP = "step"  # stands for event_time where rows are steps, until the last one of each series is known
 
 
-def tabulate(cells: Cells, source: FilesSource, about: About, calendar: Calendar) -> pl.DataFrame:
-    """Rows of one file in the file's order: series_id, event_time and known_at (or STEP where rows are steps), values in float64.
+def build_file_rows(cells: FileCells, source: FilesSource, about: About, calendar: Calendar) -> pl.DataFrame:
+    """Rows of one file in the file's order: series_id, event_time and known_at (or STEP where rows
+    are steps), values in float64.
 
-    `wide` and `row_per_series` give a row per cell; in `row_per_series` the empty cells before a series begins and after it ends are
-    padding, not rows. Raises SourceError for a column that is not there and for a cell that is no number, with its place.
+    `wide` and `row_per_series` give a row per cell; in `row_per_series` the empty cells before a
+    series begins and after it ends are padding, not rows. Raises SourceError for a column that is
+    not there and for a cell that is no number, with its place.
     """
-    _require(cells, [source.time_column, source.series_column, source.known_at_column, *source.value_columns])
+    _check_columns(
+        cells, [source.time_column, source.series_column, source.known_at_column, *source.value_columns]
+    )
     if source.layout == "row_per_series":
-        return _rows_of_series(cells, source)
-    keys = _keys(cells, source, about, calendar)
-    values = pl.DataFrame([_numbers(cells, column) for column in source.value_columns])
+        return _build_series_rows(cells, source)
+    keys = _build_keys(cells, source, about, calendar)
+    values = pl.DataFrame([_parse_numbers(cells, column) for column in source.value_columns])
     if source.layout == "long":
         return keys.hstack(values)
     melted = (
         keys.drop("series_id")
         .hstack(values)
-        .unpivot(source.value_columns, index=keys.columns[1:], variable_name="series_id", value_name=source.value_name)
+        .unpivot(
+            source.value_columns,
+            index=keys.columns[1:],
+            variable_name="series_id",
+            value_name=source.value_name,
+        )
     )
     return melted.select("series_id", *keys.columns[1:], source.value_name)
 
 
-def _require(cells: Cells, columns: Iterable[str | None]) -> None:
+def _check_columns(cells: FileCells, columns: Iterable[str | None]) -> None:
     for column in columns:
         if column is not None and column not in cells.frame.columns:
             close = difflib.get_close_matches(column, cells.frame.columns, n=3)
             raise SourceError(
-                f"{cells.name} has no column {column!r}{f'; close are {close}' if close else ''}. It has {cells.frame.columns[:12]}. Correct the dataset's `ingest.source`."
+                f"{cells.name} has no column {column!r}{f'; close are {close}' if close else ''}. It has"
+                f" {cells.frame.columns[:12]}. Correct the dataset's `ingest.source`."
             )
 
 
-def _keys(cells: Cells, source: FilesSource, about: About, calendar: Calendar) -> pl.DataFrame:
-    series = _series(cells, source)
+def _build_keys(cells: FileCells, source: FilesSource, about: About, calendar: Calendar) -> pl.DataFrame:
+    series = _build_series_column(cells, source)
     if source.time_column is None:
-        return pl.DataFrame([series]).with_columns(pl.int_range(pl.len(), dtype=pl.Int64).over("series_id").alias(STEP))
+        return pl.DataFrame([series]).with_columns(
+            pl.int_range(pl.len(), dtype=pl.Int64).over("series_id").alias(STEP)
+        )
     dates = about.every.rstrip("0123456789")[-1:] in {"d", "w", "q", "y"} or about.every.endswith("mo")
-    times = parse_times(cells, source.time_column, source.time_format, source.time_zone, dates=dates, series=series)
+    times = parse_times(
+        cells, source.time_column, source.time_format, source.time_zone, dates=dates, series=series
+    )
     times = times.dt.truncate(about.every) if source.snap_times else times
-    keys = pl.DataFrame([series, times.alias("event_time")]).with_columns(calendar.nominal_known_at().cast(UTC).alias("known_at"))
+    keys = pl.DataFrame([series, times.alias("event_time")]).with_columns(
+        calendar.nominal_known_at().cast(UTC).alias("known_at")
+    )
     if source.known_at_column is None:
         return keys
-    return keys.with_columns(parse_times(cells, source.known_at_column, source.time_format, source.time_zone, dates=False).alias("known_at"))
+    return keys.with_columns(
+        parse_times(cells, source.known_at_column, source.time_format, source.time_zone, dates=False).alias(
+            "known_at"
+        )
+    )
 
 
-def _series(cells: Cells, source: FilesSource) -> pl.Series:
+def _build_series_column(cells: FileCells, source: FilesSource) -> pl.Series:
     if source.series_column is None:
-        return pl.Series("series_id", [series_of_file(cells.name, source)] * cells.frame.height, dtype=pl.String)
+        return pl.Series(
+            "series_id", [parse_series_of_file(cells.name, source)] * cells.frame.height, dtype=pl.String
+        )
     found = cells.frame[source.series_column].cast(pl.String).alias("series_id")
     if found.null_count():
         raise SourceError(
-            f"{cells.place(int(found.is_null().arg_true()[0]), source.series_column)}: no series in {found.null_count()} rows. Mend or remove them."
+            f"{cells.place(int(found.is_null().arg_true()[0]), source.series_column)}: no series in"
+            f" {found.null_count()} rows. Mend or remove them."
         )
     return found
 
 
-def series_of_file(name: str, source: FilesSource) -> str:
-    """The series that a file's name stands for: the group of `series_pattern`, the name without its suffixes, or the constant."""
+def parse_series_of_file(name: str, source: FilesSource) -> str:
+    """The series that a file's name stands for: the group of `series_pattern`, the name without
+    its suffixes, or the constant.
+    """
     if source.series_pattern is not None:
         found = re.search(source.series_pattern, name)
         if found is None:
             raise SourceError(
-                f"The file name {name!r} does not match `series_pattern` {source.series_pattern!r}. Correct the pattern, or remove the file."
+                f"The file name {name!r} does not match `series_pattern` {source.series_pattern!r}. Correct"
+                " the pattern, or remove the file."
             )
         return found[1]
-    return name.removesuffix(".gz").rsplit(".", 1)[0] if source.series_from == "file_stem" else source.series_id
+    return (
+        name.removesuffix(".gz").rsplit(".", 1)[0] if source.series_from == "file_stem" else source.series_id
+    )
 
 
-def _numbers(cells: Cells, column: str) -> pl.Series:
+def _parse_numbers(cells: FileCells, column: str) -> pl.Series:
     given = cells.frame[column]
     if given.dtype == pl.String:
         given = given.set(given.is_in(sorted(NULLS)), None)
@@ -96,28 +124,39 @@ def _numbers(cells: Cells, column: str) -> pl.Series:
     if len(bad):
         cell, n = given[int(bad[0])], len(bad)
         way_out = (
-            "Write it without thousands separators, with a decimal point" if any(c.isdigit() for c in str(cell)) else "Mend the cell, leave it empty"
+            "Write it without thousands separators, with a decimal point"
+            if any(c.isdigit() for c in str(cell))
+            else "Mend the cell, leave it empty"
         )
         raise SourceError(
-            f"{cells.place(int(bad[0]), column)}: {cell!r} is not a number ({n} such cells). {way_out}, or leave the column out of `value_columns`."
+            f"{cells.place(int(bad[0]), column)}: {cell!r} is not a number ({n} such cells). {way_out}, or"
+            " leave the column out of `value_columns`."
         )
     return numbers.fill_nan(None)
 
 
-def _rows_of_series(cells: Cells, source: FilesSource) -> pl.DataFrame:
+def _build_series_rows(cells: FileCells, source: FilesSource) -> pl.DataFrame:
     columns = list(source.value_columns) or [c for c in cells.frame.columns if c != source.series_column]
     if source.series_column is not None:
-        ids = _series(cells, source)
+        ids = _build_series_column(cells, source)
     else:
-        base = series_of_file(cells.name, source)
-        ids = pl.Series("series_id", [base if cells.frame.height == 1 else f"{base}_{i}" for i in range(1, cells.frame.height + 1)])
+        base = parse_series_of_file(cells.name, source)
+        ids = pl.Series(
+            "series_id",
+            [base if cells.frame.height == 1 else f"{base}_{i}" for i in range(1, cells.frame.height + 1)],
+        )
     if ids.is_duplicated().any():
         raise SourceError(
-            f"{cells.name}: series {ids.filter(ids.is_duplicated())[0]!r} has several rows. In layout `row_per_series` each series has one."
+            f"{cells.name}: series {ids.filter(ids.is_duplicated())[0]!r} has several rows. In layout"
+            " `row_per_series` each series has one."
         )
     order = pl.int_range(pl.len(), dtype=pl.Int64)
-    wide = pl.DataFrame([ids, *(_numbers(cells, column) for column in columns)]).with_columns(order.alias("_row"))
-    melted = wide.unpivot(columns, index=["_row", "series_id"], value_name=source.value_name).with_columns(order.over("_row").alias(STEP))
+    wide = pl.DataFrame([ids, *(_parse_numbers(cells, column) for column in columns)]).with_columns(
+        order.alias("_row")
+    )
+    melted = wide.unpivot(columns, index=["_row", "series_id"], value_name=source.value_name).with_columns(
+        order.over("_row").alias(STEP)
+    )
     known = pl.col(STEP).filter(pl.col(source.value_name).is_not_null())
     inside = pl.col(STEP).is_between(known.min().over("_row"), known.max().over("_row"))
     return melted.filter(inside).sort("_row", STEP).select("series_id", STEP, source.value_name)

@@ -7,7 +7,7 @@ import polars as pl
 
 from tasks.core.errors import SourceError
 from tasks.core.frames import UTC
-from tasks.ingest.cells import Cells
+from tasks.ingest.cells import FileCells
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000}
 _NAIVE = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
@@ -15,104 +15,140 @@ _ZONED = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z")
 _LOCAL = pl.Datetime("us")
 
 
-def parse_times(cells: Cells, column: str, form: str, zone: str, *, dates: bool, series: pl.Series | None = None) -> pl.Series:
-    """The column's times, named as it is. Raises SourceError with the row for a cell that is empty or no time.
+def parse_times(
+    cells: FileCells, column: str, form: str, zone: str, *, dates: bool, series: pl.Series | None = None
+) -> pl.Series:
+    """The column's times, named as it is.
 
-    form: `iso`, an epoch unit or a strptime pattern; zone: that of times that name none. dates: steps of a day or more, whose local
-    date is the step (00:00 UTC of that date); the zone's clock would otherwise put summer and winter on different grids.
-    An hour that the clock repeats is the first one, and the second one when it comes again in the same *series* (None: always the
-    second, for a `known_at` must not be too early); an hour that the clock skips moves on by one.
+    Raises SourceError with the row for a cell that is empty or no time.
+    form: `iso`, an epoch unit or a strptime pattern; zone: that of times that name none. dates:
+    steps of a day or more, whose local date is the step (00:00 UTC of that date); the zone's clock
+    would otherwise put summer and winter on different grids. An hour that the clock repeats is the
+    first one, and the second one when it comes again in the same *series* (None: always the second,
+    for a `known_at` must not be too early); an hour that the clock skips moves on by one.
     """
     _check_zone(zone)
     texts = cells.frame[column]
-    moments, local = _parsed(texts, form)
+    moments, local = _parse_texts(texts, form)
     lost = (moments.is_null() & local.is_null()).arg_true()
     if len(lost):
         cell, n = texts[int(lost[0])], len(lost)
         raise SourceError(
-            f"{cells.place(int(lost[0]), column)}: {'the cell is empty' if cell is None else repr(cell) + ' is no time'} of the form {form!r} ({n} such rows). "
-            "Mend the rows, or set `time_format` to `iso`, `s`, `ms`, `us` or a strptime pattern."
+            f"{cells.place(int(lost[0]), column)}:"
+            f" {'the cell is empty' if cell is None else repr(cell) + ' is no time'} of the form {form!r}"
+            f" ({n} such rows). Mend the rows, or set `time_format` to `iso`, `s`, `ms`, `us` or a strptime"
+            " pattern."
         )
     if dates and zone != "UTC":
         day = moments.dt.convert_time_zone(zone).dt.replace_time_zone(None)
-        return _either(local, day).cast(UTC).alias(column)
-    return _either(moments, _in_zone(local, zone, series)).alias(column)
+        return _merge_times(local, day).cast(UTC).alias(column)
+    return _merge_times(moments, _convert_to_utc(local, zone, series)).alias(column)
 
 
-def _either(first: pl.Series, second: pl.Series) -> pl.Series:
+def _merge_times(first: pl.Series, second: pl.Series) -> pl.Series:
     return first.zip_with(first.is_not_null(), second)
 
 
-def _parsed(texts: pl.Series, form: str) -> tuple[pl.Series, pl.Series]:
+def _parse_texts(texts: pl.Series, form: str) -> tuple[pl.Series, pl.Series]:
     """(moments in UTC, local times): of each row at most one is not null."""
-    no_moment, no_local = pl.Series([None] * len(texts), dtype=UTC), pl.Series([None] * len(texts), dtype=_LOCAL)
+    no_moment, no_local = (
+        pl.Series([None] * len(texts), dtype=UTC),
+        pl.Series([None] * len(texts), dtype=_LOCAL),
+    )
     if texts.dtype.is_temporal():
         zoned = getattr(texts.dtype, "time_zone", None) is not None
         return (texts.cast(UTC), no_local) if zoned else (no_moment, texts.cast(_LOCAL))
     if form in _PER_SECOND:
-        return _epochs(texts, _PER_SECOND[form]), no_local
+        return _parse_epochs(texts, _PER_SECOND[form]), no_local
     texts = texts.cast(pl.String)
     if form != "iso":
-        return _by_pattern(texts, form, no_moment, no_local)
-    texts = texts.str.replace(r"^(\S{10})[ ]+", "${1}T").str.replace(r"\s*Z$", "+00:00").str.replace(" ", "", literal=True)
+        return _parse_by_pattern(texts, form, no_moment, no_local)
+    texts = (
+        texts.str.replace(r"^(\S{10})[ ]+", "${1}T")
+        .str.replace(r"\s*Z$", "+00:00")
+        .str.replace(" ", "", literal=True)
+    )
     has_zone = texts.str.contains(r"T.*[+-]\d{2}:?\d{2}$").fill_null(value=False)
-    local = _first_that_reads(texts.set(has_zone, None), _NAIVE, no_local) if not has_zone.all() else no_local
-    return (_first_that_reads(texts.set(~has_zone, None), _ZONED, no_moment) if has_zone.any() else no_moment), local
+    local = (
+        _parse_by_first_match(texts.set(has_zone, None), _NAIVE, no_local) if not has_zone.all() else no_local
+    )
+    return (
+        _parse_by_first_match(texts.set(~has_zone, None), _ZONED, no_moment) if has_zone.any() else no_moment
+    ), local
 
 
-def _first_that_reads(texts: pl.Series, patterns: tuple[str, ...], nothing: pl.Series) -> pl.Series:
+def _parse_by_first_match(texts: pl.Series, patterns: tuple[str, ...], nothing: pl.Series) -> pl.Series:
     read = nothing
     for pattern in patterns:
         if read.null_count() == texts.null_count():
             break
         zone = "UTC" if nothing.dtype == UTC else None
-        read = _either(read, texts.str.to_datetime(pattern, strict=False, time_unit="us", time_zone=zone))
+        read = _merge_times(
+            read, texts.str.to_datetime(pattern, strict=False, time_unit="us", time_zone=zone)
+        )
     return read
 
 
-def _epochs(cells: pl.Series, per_second: int) -> pl.Series:
+def _parse_epochs(cells: pl.Series, per_second: int) -> pl.Series:
     factor = 1_000_000 // per_second
-    whole = cells.cast(pl.Int64, strict=False) if not cells.dtype.is_float() else pl.Series([None] * len(cells), dtype=pl.Int64)
+    whole = (
+        cells.cast(pl.Int64, strict=False)
+        if not cells.dtype.is_float()
+        else pl.Series([None] * len(cells), dtype=pl.Int64)
+    )
     micros = whole * factor
     if micros.null_count():  # a fraction of a second, or a number written 1.5e12
-        micros = _either(micros, (cells.cast(pl.Float64, strict=False).fill_nan(None) * factor).round().cast(pl.Int64, strict=False))
+        micros = _merge_times(
+            micros,
+            (cells.cast(pl.Float64, strict=False).fill_nan(None) * factor)
+            .round()
+            .cast(pl.Int64, strict=False),
+        )
     return micros.cast(UTC)
 
 
-def _by_pattern(texts: pl.Series, form: str, no_moment: pl.Series, no_local: pl.Series) -> tuple[pl.Series, pl.Series]:
+def _parse_by_pattern(
+    texts: pl.Series, form: str, no_moment: pl.Series, no_local: pl.Series
+) -> tuple[pl.Series, pl.Series]:
     try:
         if "%z" in form or "%#z" in form:
             return texts.str.to_datetime(form, strict=False, time_unit="us", time_zone="UTC"), no_local
-        if not any(mark in form for mark in ("%d", "%e", "%j", "%D", "%F", "%s")):  # a month, read as its first day
+        # A month, read as its first day
+        if not any(mark in form for mark in ("%d", "%e", "%j", "%D", "%F", "%s")):
             return no_moment, (texts + " 01").str.to_datetime(form + " %d", strict=False, time_unit="us")
         if not any(mark in form for mark in ("%H", "%I", "%T", "%R", "%s")):
             return no_moment, texts.str.to_date(form, strict=False).cast(_LOCAL)
         return no_moment, texts.str.to_datetime(form, strict=False, time_unit="us")
     except pl.exceptions.PolarsError as error:
         raise SourceError(
-            f"`time_format` {form!r} is no strptime pattern ({str(error).splitlines()[0][:80]}), for example `%d.%m.%Y %H:%M`."
+            f"`time_format` {form!r} is no strptime pattern ({str(error).splitlines()[0][:80]}), for example"
+            " `%d.%m.%Y %H:%M`."
         ) from error
 
 
-def _in_zone(local: pl.Series, zone: str, series: pl.Series | None) -> pl.Series:
+def _convert_to_utc(local: pl.Series, zone: str, series: pl.Series | None) -> pl.Series:
     if zone == "UTC":
         return local.cast(UTC)
-    late = _moments(local, zone, "latest")
+    late = _convert_local_times(local, zone, "latest")
     if series is None:
         return late
     seen = pl.DataFrame({"series": series, "local": local})
-    comes_again = seen.select((pl.int_range(pl.len()).over("series", "local") > 0) & pl.col("local").is_not_null()).to_series()
-    return late.zip_with(comes_again, _moments(local, zone, "earliest"))
+    comes_again = seen.select(
+        (pl.int_range(pl.len()).over("series", "local") > 0) & pl.col("local").is_not_null()
+    ).to_series()
+    return late.zip_with(comes_again, _convert_local_times(local, zone, "earliest"))
 
 
-def _moments(local: pl.Series, zone: str, ambiguous: Literal["earliest", "latest"]) -> pl.Series:
+def _convert_local_times(local: pl.Series, zone: str, ambiguous: Literal["earliest", "latest"]) -> pl.Series:
     found = local.dt.replace_time_zone(zone, ambiguous=ambiguous, non_existent="null")
     moved = local.dt.offset_by("1h").dt.replace_time_zone(zone, ambiguous=ambiguous, non_existent="null")
-    return _either(found, moved).dt.convert_time_zone("UTC")
+    return _merge_times(found, moved).dt.convert_time_zone("UTC")
 
 
 def _check_zone(zone: str) -> None:
     try:
         ZoneInfo(zone)
     except (KeyError, ValueError, OSError) as error:
-        raise SourceError(f"No time zone {zone!r}. Use an IANA name, for example `Europe/Berlin` or `UTC`.") from error
+        raise SourceError(
+            f"No time zone {zone!r}. Use an IANA name, for example `Europe/Berlin` or `UTC`."
+        ) from error

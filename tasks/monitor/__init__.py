@@ -1,7 +1,10 @@
-"""Watch the champion and what came in: error and coverage, and whether the input still looks like the past.
+"""Watch the champion and what came in: error and coverage, and whether the input still looks like
+the past.
 
-In: the champion, the clean rows, the served forecasts. Out: data/reports/monitor (report.json, report.md, pictures, and
-Evidently's page once there is something to show). Promised: the figures that decide are of the champion's own forecasts of every series at every
-cutoff since its promotion, so no caller has a part in them; what was served is reported beside them. A step without its value stays
-open, a late value is joined when it comes, a correction counts with its newest value; the same rows give the same report.
+In: the champion, the clean rows, the served forecasts. Out: data/reports/monitor (report.json,
+report.md, pictures, and Evidently's page once there is something to show). Promised: the figures
+that decide are of the champion's own forecasts of every series at every cutoff since its promotion,
+so no caller has a part in them; what was served is reported beside them. A step without its value
+stays open, a late value is joined when it comes, a correction counts with its newest value; the
+same rows give the same report.
 """

@@ -1,4 +1,6 @@
-"""`python -m tasks.monitor`: the champion, data/clean and served forecasts -> data/reports/monitor."""
+"""`python -m tasks.monitor`: the champion, data/clean and served forecasts ->
+data/reports/monitor.
+"""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,14 +9,22 @@ from typing import Any
 import polars as pl
 
 from tasks.core.about import About
-from tasks.core.calendar import Calendar, calendar_for
+from tasks.core.calendar import Calendar, build_calendar
 from tasks.core.frames import FORECAST, SERIES
-from tasks.edges.artifacts import file_hash, read_calendar, read_frame, read_json, replacing, write_json, write_text
-from tasks.edges.current import check_current, read_named
-from tasks.edges.door import open_door
+from tasks.edges.artifacts import (
+    compute_file_hash,
+    read_calendar,
+    read_frame,
+    read_json,
+    write_folder,
+    write_json,
+    write_text,
+)
+from tasks.edges.current import check_current, read_json_of_dataset
+from tasks.edges.door import run_stage_command
 from tasks.edges.params import read_about, read_dataset, read_params
-from tasks.edges.registry import Champion as RegistryChampion
-from tasks.edges.registry import champion_folder, read_champion, read_journal
+from tasks.edges.registry import ChampionRecord as RegistryChampion
+from tasks.edges.registry import get_champion_folder, read_champion, read_journal
 from tasks.edges.served import count_served, read_news
 from tasks.edges.settings import ROOT
 from tasks.monitor.params import MonitorParams
@@ -25,14 +35,21 @@ _KEY = ("digest", "promoted_as_of", "trained_as_of")
 
 
 def main(root: Path = ROOT) -> None:
-    """Report on what is new; with nothing new the last report stands. New answers alone change no figure that decides."""
+    """Report on what is new; with nothing new the last report stands.
+
+    New answers alone change no figure that decides.
+    """
     dataset, params = read_dataset(root), read_params("monitor", MonitorParams, root)
     check_current(ROWS, dataset, root)
-    champion = _champion(dataset, root)
+    champion = _read_champion(dataset, root)
     key = {
         "dataset": dataset,
-        "rows": file_hash(root / ROWS),
-        "champion": None if champion is None else [champion[k] if k == "digest" else champion[k].isoformat() for k in _KEY],
+        "rows": compute_file_hash(root / ROWS),
+        "champion": (
+            None
+            if champion is None
+            else [champion[k] if k == "digest" else champion[k].isoformat() for k in _KEY]
+        ),
         "params": params.model_dump(),
     }
     path, answers = root / REPORT / "report.json", count_served(dataset)
@@ -41,12 +58,16 @@ def main(root: Path = ROOT) -> None:
         write_json(path, last)
         print(f"monitor: nothing new: {last['verdict']}: {last['reason']}")
         return
-    report = _with_answers(last, answers, root) if last.get("key") == key else _report(dataset, answers, params, key, root)
+    report = (
+        _update_served(last, answers, root)
+        if last.get("key") == key
+        else _build_report(dataset, answers, params, key, root)
+    )
     print(f"monitor: {report['verdict']}: {report['reason']}")
 
 
-def _champion(dataset: str, root: Path) -> dict[str, Any] | None:
-    """The champion as `tasks.monitor.stage.Champion` has it."""
+def _read_champion(dataset: str, root: Path) -> dict[str, Any] | None:
+    """The champion as `tasks.monitor.stage.MonitoredChampion` has it."""
     found = read_champion(dataset)
     if found is None:
         return None
@@ -58,29 +79,46 @@ def _champion(dataset: str, root: Path) -> dict[str, Any] | None:
         "version": found.version,
         "seen_until": found.seen_until,
         "promoted_as_of": found.promoted_as_of,
-        "trained_as_of": _trained_as_of(found, root),
+        "trained_as_of": _read_trained_as_of(found, root),
         "gate_loss": losses.get(side),
     }
 
 
-def _trained_as_of(champion: RegistryChampion, root: Path) -> datetime:
-    """Newest data of the last training that the gate has judged: one that lost says that the champion is not out of date."""
-    own = read_json(champion_folder(champion) / "manifest.json")["as_of"]
-    last = read_named(root / "data/decisions/promote/decision.json", champion.dataset).get("challenger_as_of", own)
+def _read_trained_as_of(champion: RegistryChampion, root: Path) -> datetime:
+    """Newest data of the last training that the gate has judged: one that lost says that the
+    champion is not out of date.
+    """
+    own = read_json(get_champion_folder(champion) / "manifest.json")["as_of"]
+    last = read_json_of_dataset(root / "data/decisions/promote/decision.json", champion.dataset).get(
+        "challenger_as_of", own
+    )
     return max(datetime.fromisoformat(own), datetime.fromisoformat(last))
 
 
-def _report(dataset: str, answers: dict[str, int], params: MonitorParams, key: dict[str, Any], root: Path) -> dict[str, Any]:
-    from tasks.monitor.page import draw_steps, markdown, write_evidently  # noqa: PLC0415  (this and the next: a report that stands needs neither)
-    from tasks.monitor.stage import Champion, monitor  # noqa: PLC0415
+def _build_report(
+    dataset: str, answers: dict[str, int], params: MonitorParams, key: dict[str, Any], root: Path
+) -> dict[str, Any]:
+    # This and the next: a report that stands needs neither
+    from tasks.monitor.page import draw_steps, render_markdown, write_evidently
+    from tasks.monitor.stage import MonitoredChampion, build_monitor_report
 
-    rows, about, known = read_frame(root / ROWS, SERIES), read_about(root), _champion(dataset, root)
-    champion, calendar = None if known is None else Champion(**known), _calendar(dataset, about, rows)
-    watched = monitor(_scheduled(dataset, rows, calendar, params), rows, about, calendar, champion, params)
-    report = {**watched.report, "served": _served(dataset, answers, rows, about, calendar), "dataset": dataset, "key": key}
-    with replacing(root / REPORT) as folder:
+    rows, about, known = read_frame(root / ROWS, SERIES), read_about(root), _read_champion(dataset, root)
+    champion, calendar = (
+        None if known is None else MonitoredChampion(**known),
+        _build_calendar(dataset, about, rows),
+    )
+    watched = build_monitor_report(
+        _build_scheduled(dataset, rows, calendar, params), rows, about, calendar, champion, params
+    )
+    report = {
+        **watched.report,
+        "served": _build_served(dataset, answers, rows, about, calendar),
+        "dataset": dataset,
+        "key": key,
+    }
+    with write_folder(root / REPORT) as folder:
         write_json(folder / "report.json", report)
-        write_text(folder / "report.md", markdown(report))
+        write_text(folder / "report.md", render_markdown(report))
         if report["overall"]["n_known"]:
             draw_steps(folder / "steps.png", report["by_step"], max(about.quantiles) - min(about.quantiles))
         if champion is not None and report["overall"]["n_known"] >= params.min_rows:
@@ -88,51 +126,74 @@ def _report(dataset: str, answers: dict[str, int], params: MonitorParams, key: d
     return report
 
 
-def _with_answers(last: dict[str, Any], answers: dict[str, int], root: Path) -> dict[str, Any]:
+def _update_served(last: dict[str, Any], answers: dict[str, int], root: Path) -> dict[str, Any]:
     """The last report with what was served since; what decides stands as it is."""
-    from tasks.monitor.page import markdown  # noqa: PLC0415
+    from tasks.monitor.page import render_markdown
 
     dataset, rows, about = last["dataset"], read_frame(root / ROWS, SERIES), read_about(root)
-    report = {**last, "served": _served(dataset, answers, rows, about, _calendar(dataset, about, rows))}
+    report = {
+        **last,
+        "served": _build_served(dataset, answers, rows, about, _build_calendar(dataset, about, rows)),
+    }
     write_json(root / REPORT / "report.json", report)
-    write_text(root / REPORT / "report.md", markdown(report))
+    write_text(root / REPORT / "report.md", render_markdown(report))
     return report
 
 
-def _scheduled(dataset: str, rows: pl.DataFrame, calendar: Calendar, params: MonitorParams) -> pl.DataFrame:
-    """The champion's own forecasts since its promotion; without a row that came since, without loading it."""
-    from tasks.monitor.scheduled import build_forecasts, select_cutoffs  # noqa: PLC0415
+def _build_scheduled(
+    dataset: str, rows: pl.DataFrame, calendar: Calendar, params: MonitorParams
+) -> pl.DataFrame:
+    """The champion's own forecasts since its promotion; without a row that came since, without
+    loading it.
+    """
+    from tasks.monitor.scheduled import build_forecasts, select_cutoffs
 
     found = read_champion(dataset)
-    cutoffs = [] if found is None else select_cutoffs(rows, calendar, found.promoted_as_of, params.max_cutoffs)
+    cutoffs = (
+        [] if found is None else select_cutoffs(rows, calendar, found.promoted_as_of, params.max_cutoffs)
+    )
     if found is None or not cutoffs:
         return pl.DataFrame(schema={**FORECAST.columns, "digest": pl.String})
-    from tasks.release import load  # noqa: PLC0415  (onnxruntime)
+    from tasks.release import load_release
 
-    return build_forecasts(load(champion_folder(found)), found.digest, rows, cutoffs)
+    return build_forecasts(load_release(get_champion_folder(found)), found.digest, rows, cutoffs)
 
 
-def _served(dataset: str, answers: dict[str, int], rows: pl.DataFrame, about: About, calendar: Calendar) -> dict[str, Any]:
-    """What was answered, for information: counts, and the outcomes of answers from the newest rows, by release."""
-    from tasks.monitor.outcome import figures, outcomes  # noqa: PLC0415
+def _build_served(
+    dataset: str, answers: dict[str, int], rows: pl.DataFrame, about: About, calendar: Calendar
+) -> dict[str, Any]:
+    """What was answered, for information: counts, and the outcomes of answers from the newest
+    rows, by release.
+    """
+    from tasks.monitor.outcome import build_outcomes, compute_figures
 
     champion = read_champion(dataset)
     seen_until = {past.digest: past.seen_until for past in read_journal(dataset)}
     news = read_news(dataset, min(seen_until.values(), default=datetime.max.replace(tzinfo=UTC)))
-    found = outcomes(news, rows, about, calendar, seen_until)
+    found = build_outcomes(news, rows, about, calendar, seen_until)
     own = found.filter(pl.col("digest") == (champion.digest if champion else ""))
-    return {"answers": answers, "overall": figures(own, [])[0], "by_digest": figures(found, ["digest"])}
+    return {
+        "answers": answers,
+        "overall": compute_figures(own, [])[0],
+        "by_digest": compute_figures(found, ["digest"]),
+    }
 
 
-def _calendar(dataset: str, about: About, rows: pl.DataFrame) -> Calendar:
-    """The calendar that travels with the champion where it reaches far enough, so that no exchange library is needed; else looked up."""
+def _build_calendar(dataset: str, about: About, rows: pl.DataFrame) -> Calendar:
+    """The calendar that travels with the champion where it reaches far enough, so that no
+    exchange library is needed; else looked up.
+    """
     champion, times = read_champion(dataset), rows["event_time"].unique().sort()
-    if champion is not None and (champion_folder(champion) / "sessions.parquet").exists():
-        calendar = read_calendar(champion_folder(champion), about)
-        if calendar.sessions is not None and calendar.sessions[0] <= times[0] and calendar.sessions[-1] >= times[-1]:
+    if champion is not None and (get_champion_folder(champion) / "sessions.parquet").exists():
+        calendar = read_calendar(get_champion_folder(champion), about)
+        if (
+            calendar.sessions is not None
+            and calendar.sessions[0] <= times[0]
+            and calendar.sessions[-1] >= times[-1]
+        ):
             return calendar
-    return calendar_for(about, reach=(times[0], times[-1]))
+    return build_calendar(about, reach=(times[0], times[-1]))
 
 
 if __name__ == "__main__":
-    open_door(main)
+    run_stage_command(main)

@@ -8,67 +8,101 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
-from tasks.core.frames import quantile_column
-from tasks.core.scores import Yardstick, primary_loss
-from tasks.core.seasonal import seasonal_of_rows
-from tasks.features import derive_target
+from tasks.core.frames import format_quantile_column
+from tasks.core.scores import ScalingErrors, compute_primary_loss
+from tasks.core.seasonal import build_seasonal_from_rows
+from tasks.features import add_target
 
 Row = dict[str, object]
 
 
-def outcomes(forecasts: pl.DataFrame, rows: pl.DataFrame, about: About, calendar: Calendar, seen_until: Mapping[str, datetime]) -> pl.DataFrame:
-    """One row per forecast step, with y where it is known, sorted by digest, series, cutoff and step.
+def build_outcomes(
+    forecasts: pl.DataFrame,
+    rows: pl.DataFrame,
+    about: About,
+    calendar: Calendar,
+    seen_until: Mapping[str, datetime],
+) -> pl.DataFrame:
+    """One row per forecast step, with y where it is known, sorted by digest, series, cutoff and
+    step.
 
-    forecasts: FORECAST rows with their digest, no step twice. rows: SERIES with vintages. seen_until: of each digest that is known;
-    `is_seen` marks steps that the release was fitted on, since it may answer from rows of that time. `is_late`: the
-    first vintage came after its nominal time; `is_corrected`: the newest differs from the first. `loss`: primary score; `error`: y_hat - y;
+    forecasts: FORECAST rows with their digest, no step twice. rows: SERIES with vintages.
+    seen_until: of each digest that is known; `is_seen` marks steps that the release was fitted on,
+    since it may answer from rows of that time. `is_late`: the first vintage came after its nominal
+    time; `is_corrected`: the newest differs from the first. `loss`: primary score; `error`: y_hat -
+    y;
     `is_covered`: y within the outermost quantiles of `about`.
     """
-    truth = _truth(rows, about, calendar)
+    truth = _build_truth(rows, about, calendar)
     joined = forecasts.sort("digest", "series_id", "cutoff", "step").join(
         truth.drop("known_at"), on=["series_id", "event_time"], how="left", maintain_order="left"
     )
     if seen_until:
         known = pl.DataFrame(
-            {"digest": list(seen_until), "seen_until": list(seen_until.values())}, schema_overrides={"seen_until": pl.Datetime("us", "UTC")}
+            {"digest": list(seen_until), "seen_until": list(seen_until.values())},
+            schema_overrides={"seen_until": pl.Datetime("us", "UTC")},
         )
         joined = joined.join(known, on="digest", how="left", maintain_order="left")
     else:
         joined = joined.with_columns(seen_until=pl.lit(None, dtype=pl.Datetime("us", "UTC")))
-    seasonal = seasonal_of_rows(truth, about, calendar)
-    return _scored(joined, about, None if seasonal is None else seasonal.yardstick_of_rows(joined)).with_columns(
+    seasonal = build_seasonal_from_rows(truth, about, calendar)
+    return _score_outcomes(
+        joined, about, None if seasonal is None else seasonal.scaling_errors_of_rows(joined)
+    ).with_columns(
         is_seen=(pl.col("cutoff") < pl.col("seen_until")).fill_null(value=False),
         is_late=pl.col("is_late").fill_null(value=False),
         is_corrected=pl.col("is_corrected").fill_null(value=False),
     )
 
 
-def _truth(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFrame:
-    """series_id, event_time, y and its known_at (newest vintage, null when it took the value back), is_late, is_corrected."""
-    vintages = derive_target(rows, about).sort("series_id", "event_time", "known_at")
+def _build_truth(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFrame:
+    """series_id, event_time, y and its known_at (newest vintage, null when it took the value
+    back), is_late, is_corrected.
+    """
+    vintages = add_target(rows, about).sort("series_id", "event_time", "known_at")
     grouped = vintages.group_by("series_id", "event_time", maintain_order=True).agg(
-        y=pl.col("y").last(), first=pl.col("y").drop_nulls().first(), known_at=pl.col("known_at").first(), newest_known_at=pl.col("known_at").last()
+        y=pl.col("y").last(),
+        first=pl.col("y").drop_nulls().first(),
+        known_at=pl.col("known_at").first(),
+        newest_known_at=pl.col("known_at").last(),
     )
     late = pl.col("known_at") > calendar.nominal_known_at()
-    return grouped.select("series_id", "event_time", "y", known_at="newest_known_at", is_late=late, is_corrected=pl.col("y") != pl.col("first"))
+    return grouped.select(
+        "series_id",
+        "event_time",
+        "y",
+        known_at="newest_known_at",
+        is_late=late,
+        is_corrected=pl.col("y") != pl.col("first"),
+    )
 
 
-def _scored(joined: pl.DataFrame, about: About, yardstick: Yardstick | None) -> pl.DataFrame:
+def _score_outcomes(joined: pl.DataFrame, about: About, yardstick: ScalingErrors | None) -> pl.DataFrame:
     y, y_hat = (joined[c].fill_null(float("nan")).to_numpy() for c in ("y", "y_hat"))
-    loss = primary_loss(about.primary_score, y, y_hat, yardstick) if joined.height else np.empty(0)
-    low, high = (quantile_column(q) for q in (min(about.quantiles), max(about.quantiles)))
-    covered = pl.col("y").is_between(low, high) if {low, high} <= set(joined.columns) else pl.lit(None, dtype=pl.Boolean)
-    return joined.with_columns(loss=pl.Series(loss, dtype=pl.Float64).fill_nan(None), error=pl.col("y_hat") - pl.col("y"), is_covered=covered)
+    loss = compute_primary_loss(about.primary_score, y, y_hat, yardstick) if joined.height else np.empty(0)
+    low, high = (format_quantile_column(q) for q in (min(about.quantiles), max(about.quantiles)))
+    covered = (
+        pl.col("y").is_between(low, high)
+        if {low, high} <= set(joined.columns)
+        else pl.lit(None, dtype=pl.Boolean)
+    )
+    return joined.with_columns(
+        loss=pl.Series(loss, dtype=pl.Float64).fill_nan(None),
+        error=pl.col("y_hat") - pl.col("y"),
+        is_covered=covered,
+    )
 
 
-def figures(found: pl.DataFrame, by: list[str]) -> list[Row]:
+def compute_figures(found: pl.DataFrame, by: list[str]) -> list[Row]:
     """Counts and means of `outcomes` by *by*, all together for none.
 
-    Means are over what came true and was not fitted on; None without any. They are summed row by row: sums of polars' threads differ
-    in the last bit, and these figures decide.
+    Means are over what came true and was not fitted on; None without any. They are summed row by
+    row: sums of polars' threads differ in the last bit, and these figures decide.
     """
     judged = pl.col("y").is_not_null() & ~pl.col("is_seen")
-    marked = found.with_columns(is_judged=judged, absolute=pl.col("error").abs(), is_covered=pl.col("is_covered").cast(pl.Float64))
+    marked = found.with_columns(
+        is_judged=judged, absolute=pl.col("error").abs(), is_covered=pl.col("is_covered").cast(pl.Float64)
+    )
     counts = [
         pl.len().alias("n_steps"),
         (pl.col("y").is_null() & ~pl.col("is_seen")).sum().alias("n_open"),
@@ -78,15 +112,22 @@ def figures(found: pl.DataFrame, by: list[str]) -> list[Row]:
         (pl.col("is_judged") & pl.col("is_corrected")).sum().alias("n_corrected"),
     ]
     groups = marked.group_by(by).agg(counts).sort(by) if by else marked.select(counts)
-    group = marked.select(pl.struct(by).rank("dense")).to_series().to_numpy() - 1 if by else np.zeros(found.height)
-    means = {name: _means(marked, group.astype(np.int64), groups.height, column) for name, column in _MEANS.items()}
+    group = (
+        marked.select(pl.struct(by).rank("dense")).to_series().to_numpy() - 1
+        if by
+        else np.zeros(found.height)
+    )
+    means = {
+        name: _compute_means(marked, group.astype(np.int64), groups.height, column)
+        for name, column in _MEANS.items()
+    }
     return [{**row, **{name: of[i] for name, of in means.items()}} for i, row in enumerate(groups.to_dicts())]
 
 
 _MEANS = {"loss": "loss", "mae": "absolute", "bias": "error", "coverage_frac": "is_covered"}
 
 
-def _means(marked: pl.DataFrame, group: np.ndarray, n_groups: int, column: str) -> list[float | None]:
+def _compute_means(marked: pl.DataFrame, group: np.ndarray, n_groups: int, column: str) -> list[float | None]:
     """Mean of *column* over the judged rows of each group that have it, None without any."""
     values = marked[column].cast(pl.Float64).fill_null(float("nan")).to_numpy()
     kept = marked["is_judged"].to_numpy() & np.isfinite(values)

@@ -1,4 +1,6 @@
-"""What people look at: a table in Markdown, a picture of error and coverage by step, and Evidently's page of the inputs."""
+"""What people look at: a table in Markdown, a picture of error and coverage by step, and
+Evidently's page of the inputs.
+"""
 
 from datetime import datetime
 from pathlib import Path
@@ -9,24 +11,30 @@ import polars as pl
 _COLUMNS = ("step", "n_known", "n_open", "n_late", "n_corrected", "loss", "mae", "bias", "coverage_frac")
 
 
-def markdown(report: dict[str, Any]) -> str:
+def render_markdown(report: dict[str, Any]) -> str:
     """The report as text: verdict, figures by step, drift."""
     lines = [f"# Monitor: {report['verdict']}", "", f"As of {report['as_of']}: {report['reason']}.", ""]
     lines += ["## The champion's own forecasts", ""] if report["by_step"] else []
     if report["by_step"]:
         lines += [" | ".join(("", *_COLUMNS, "")).strip(), "|" + "---|" * len(_COLUMNS)]
-        lines += ["| " + " | ".join(_shown(row[c]) for c in _COLUMNS) + " |" for row in report["by_step"]]
+        lines += [
+            "| " + " | ".join(_format_value(row[c]) for c in _COLUMNS) + " |" for row in report["by_step"]
+        ]
         lines += [
             "",
-            f"Loss is {report['primary_score']}; `n_open` steps wait for their value. Forecasts of every series at every cutoff since the promotion.",
+            (
+                f"Loss is {report['primary_score']}; `n_open` steps wait for their value. Forecasts of every"
+                " series at every cutoff since the promotion."
+            ),
             "",
         ]
-    lines += _served_lines(report["served"])
+    lines += _format_served(report["served"])
     if (drift := report["drift"]) is not None:
         lines += [
             (
-                f"Drift since {drift['reference_until']}: {drift['n_alarmed']} of {drift['n_streams']} streams alarm over {drift['n_blocks']} blocks of "
-                f"{drift['block_steps']} steps; up to {drift['n_by_luck']} would by luck."
+                f"Drift since {drift['reference_until']}: {drift['n_alarmed']} of {drift['n_streams']}"
+                f" streams alarm over {drift['n_blocks']} blocks of {drift['block_steps']} steps; up to"
+                f" {drift['n_by_luck']} would by luck."
             ),
             "",
             *(f"- {row['stream']}: since {row['alarm_at']}" for row in drift["streams"] if row["alarm_at"]),
@@ -34,27 +42,31 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _served_lines(served: dict[str, Any]) -> list[str]:
+def _format_served(served: dict[str, Any]) -> list[str]:
     """What was answered, for information: callers choose it, so it decides nothing."""
     counts, figures = served["answers"], served["overall"]
     lines = [
         "## Served",
         "",
         (
-            f"{counts['n_answers']} answers: {counts['n_news']} from the newest rows, {counts['n_as_of']} as of a time asked for, "
-            f"{counts['n_own_history']} from own rows, {counts['n_unmarked']} of an older version. They decide nothing."
+            f"{counts['n_answers']} answers: {counts['n_news']} from the newest rows, {counts['n_as_of']} as"
+            f" of a time asked for, {counts['n_own_history']} from own rows, {counts['n_unmarked']} of an"
+            " older version. They decide nothing."
         ),
         "",
     ]
     if figures["n_known"]:
-        said = f"loss {figures['loss']:.4g} over {figures['n_known']} steps that came true, {figures['n_open']} are open"
+        said = (
+            f"loss {figures['loss']:.4g} over {figures['n_known']} steps that came true, {figures['n_open']}"
+            " are open"
+        )
         lines += [f"The champion's answers from the newest rows: {said}.", ""]
     return lines
 
 
 def draw_steps(path: Path, by_step: list[dict[str, Any]], level: float) -> None:
     """Loss and coverage by step; steps that have not come true are left out."""
-    from matplotlib.figure import Figure  # noqa: PLC0415  (1 s: nothing served, nothing drawn)
+    from matplotlib.figure import Figure
 
     known = [row for row in by_step if row["n_known"]]
     steps = [row["step"] for row in known]
@@ -70,30 +82,39 @@ def draw_steps(path: Path, by_step: list[dict[str, Any]], level: float) -> None:
 
 
 def write_evidently(path: Path, streams: pl.DataFrame, since: datetime, sample: int) -> bool:
-    """Evidently's page on the values before and after *since*, at most *sample* rows and 40 streams each; False when one side is empty.
+    """Evidently's page on the values before and after *since*, at most *sample* rows and 40 streams
+    each; False when one side is empty.
 
-    For looking, not for alarms: its default rule calls a stationary seasonal stream drifted each day.
+    For looking, not for alarms: its default rule calls a stationary seasonal stream drifted each
+    day.
     """
-    before, after = (streams.filter(keep).drop("event_time") for keep in (pl.col("event_time") < since, pl.col("event_time") >= since))
+    before, after = (
+        streams.filter(keep).drop("event_time")
+        for keep in (pl.col("event_time") < since, pl.col("event_time") >= since)
+    )
     names = [c for c in before.columns if before[c].is_finite().any() and after[c].is_finite().any()][:40]
     if not names:
         return False
-    import warnings  # noqa: PLC0415  (with the library whose warnings it is for)
+    import warnings
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Evidently's own dependencies warn on import; nothing here is ours to mend
-        from evidently import Dataset, Report  # noqa: PLC0415  (5-8 s: only when there is a page to make)
-        from evidently.presets import DataDriftPreset  # noqa: PLC0415
+        # Evidently's own dependencies warn on import; nothing here is ours to mend
+        warnings.simplefilter("ignore")
+        from evidently import Dataset, Report
+        from evidently.presets import DataDriftPreset
 
-        reference, current = (Dataset.from_pandas(_sampled(part.select(names), sample).to_pandas()) for part in (before, after))
+        reference, current = (
+            Dataset.from_pandas(_select_sample(part.select(names), sample).to_pandas())
+            for part in (before, after)
+        )
         Report([DataDriftPreset()]).run(current, reference).save_html(str(path))
     return True
 
 
-def _sampled(frame: pl.DataFrame, sample: int) -> pl.DataFrame:
+def _select_sample(frame: pl.DataFrame, sample: int) -> pl.DataFrame:
     """Every k-th row, so that the sample covers the whole span."""
     return frame[:: max(1, -(-frame.height // sample))]
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,6 +1,8 @@
-"""The champion's own forecasts since it was promoted: of every series, at every cutoff, as it would have answered then.
+"""The champion's own forecasts since it was promoted: of every series, at every cutoff, as it would
+have answered then.
 
-They are what the monitor judges. Who asks the service, for which series, as of when and how often, has no part in them.
+They are what the monitor judges. Who asks the service, for which series, as of when and how often,
+has no part in them.
 """
 
 from collections.abc import Sequence
@@ -9,28 +11,33 @@ from datetime import datetime
 import polars as pl
 
 from tasks.core.calendar import Calendar
-from tasks.core.frames import newest_known
-from tasks.release import Release, forecasts
+from tasks.core.frames import get_newest_known_at
+from tasks.release import Release, predict_cutoffs
 
 MAX_STEPS = 2_000_000  # forecast steps of one report: 300 MB; 250 cutoffs of 330 series with a day's hours
 
 
-def select_cutoffs(rows: pl.DataFrame, calendar: Calendar, since: datetime, max_cutoffs: int) -> list[datetime]:
+def select_cutoffs(
+    rows: pl.DataFrame, calendar: Calendar, since: datetime, max_cutoffs: int
+) -> list[datetime]:
     """The newest cutoffs from *since* on, one a step like the gate's, at most *max_cutoffs*.
 
-    Without the last, of which nothing can be known. rows: SERIES, all vintages. since: the newest `known_at` of the data that decided the promotion.
+    Without the last, of which nothing can be known. rows: SERIES, all vintages. since: the newest
+    `known_at` of the data that decided the promotion.
     """
     times = rows["event_time"].unique().sort()
     grid = calendar.grid(times[0], times[-1])
     cutoffs = pl.DataFrame({"event_time": grid}).select(calendar.nominal_known_at()).to_series()
-    return cutoffs.filter((cutoffs >= since) & (cutoffs < newest_known(rows))).to_list()[-max_cutoffs:]
+    return cutoffs.filter((cutoffs >= since) & (cutoffs < get_newest_known_at(rows))).to_list()[-max_cutoffs:]
 
 
-def build_forecasts(release: Release, digest: str, rows: pl.DataFrame, cutoffs: Sequence[datetime]) -> pl.DataFrame:
+def build_forecasts(
+    release: Release, digest: str, rows: pl.DataFrame, cutoffs: Sequence[datetime]
+) -> pl.DataFrame:
     """FORECAST rows of *release* with its *digest*, each from the rows known by its cutoff.
 
     Of many series only the newest of *cutoffs*: MAX_STEPS rows in all.
     """
     n_steps = rows["series_id"].n_unique() * release.schema.horizon_steps
     kept = list(cutoffs)[-max(1, MAX_STEPS // n_steps) :]
-    return forecasts(release, rows, kept).with_columns(digest=pl.lit(digest))
+    return predict_cutoffs(release, rows, kept).with_columns(digest=pl.lit(digest))

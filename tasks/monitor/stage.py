@@ -8,19 +8,20 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
-from tasks.core.frames import as_of, newest_known
-from tasks.features import derive_target
-from tasks.monitor.drift import alarms_by_luck, fit_whitener, watch
-from tasks.monitor.outcome import figures, outcomes
+from tasks.core.frames import get_newest_known_at, select_as_of
+from tasks.features import add_target
+from tasks.monitor.drift import compute_alarms, compute_chance_alarms, fit_whitener
+from tasks.monitor.outcome import build_outcomes, compute_figures
 from tasks.monitor.params import MonitorParams
 
 Facts = dict[str, Any]
 
 
-class Champion(NamedTuple):
+class MonitoredChampion(NamedTuple):
     """What the report needs of the champion.
 
-    promoted_as_of: newest `known_at` of the data that decided its promotion. trained_as_of: of the last training that was judged.
+    promoted_as_of: newest `known_at` of the data that decided its promotion. trained_as_of: of the
+    last training that was judged.
     gate_loss: its mean loss on the gate's rows.
     """
 
@@ -33,40 +34,58 @@ class Champion(NamedTuple):
     gate_loss: float | None
 
 
-class Watched(NamedTuple):
-    """report: report.json without its key and what was served. streams: event_time and a column for each value of each series."""
+class MonitorResult(NamedTuple):
+    """report: report.json without its key and what was served. streams: event_time and a column
+    for each value of each series.
+    """
 
     report: Facts
     streams: pl.DataFrame
 
 
-def monitor(
+def build_monitor_report(
     scheduled: pl.DataFrame,
     rows: pl.DataFrame,
     about: About,
     calendar: Calendar,
-    champion: Champion | None,
+    champion: MonitoredChampion | None,
     params: MonitorParams,
-) -> Watched:
-    """The report on the champion's own forecasts *scheduled* (FORECAST with digest) and *rows* (SERIES), as of the newest row."""
-    found = outcomes(scheduled, rows, about, calendar, {})
-    streams = _streams(rows, about, calendar)
+) -> MonitorResult:
+    """The report on the champion's own forecasts *scheduled* (FORECAST with digest) and *rows*
+    (SERIES), as of the newest row.
+    """
+    found = build_outcomes(scheduled, rows, about, calendar, {})
+    streams = _build_streams(rows, about, calendar)
     report: Facts = {
-        "as_of": newest_known(rows).isoformat(),
+        "as_of": get_newest_known_at(rows).isoformat(),
         "primary_score": about.primary_score,
         "n_cutoffs": found["cutoff"].n_unique(),
-        "overall": figures(found, [])[0],
-        "by_step": figures(found, ["step"]),
-        "by_series": figures(found, ["series_id"])[:200],
-        "champion": None if champion is None else _of_champion(champion, found, streams["event_time"], calendar, params),
-        "drift": None if champion is None else _drift(streams, champion.seen_until, about, calendar, params),
+        "overall": compute_figures(found, [])[0],
+        "by_step": compute_figures(found, ["step"]),
+        "by_series": compute_figures(found, ["series_id"])[:200],
+        "champion": (
+            None
+            if champion is None
+            else _compute_champion_facts(champion, found, streams["event_time"], calendar, params)
+        ),
+        "drift": (
+            None
+            if champion is None
+            else _compute_drift(streams, champion.seen_until, about, calendar, params)
+        ),
     }
-    verdict, reason = _verdict(report, about, params)
-    return Watched({**report, "verdict": verdict, "reason": reason}, streams)
+    verdict, reason = _decide_verdict(report, about, params)
+    return MonitorResult({**report, "verdict": verdict, "reason": reason}, streams)
 
 
-def _of_champion(champion: Champion, found: pl.DataFrame, grid: pl.Series, calendar: Calendar, params: MonitorParams) -> Facts:
-    own = figures(found, [])[0]
+def _compute_champion_facts(
+    champion: MonitoredChampion,
+    found: pl.DataFrame,
+    grid: pl.Series,
+    calendar: Calendar,
+    params: MonitorParams,
+) -> Facts:
+    own = compute_figures(found, [])[0]
     cutoffs = pl.DataFrame({"event_time": grid}).select(calendar.nominal_known_at()).to_series()
     enough = int(str(own["n_known"])) >= params.min_rows
     loss = float(str(own["loss"])) if enough and own["loss"] is not None else None
@@ -86,26 +105,36 @@ def _of_champion(champion: Champion, found: pl.DataFrame, grid: pl.Series, calen
     }
 
 
-def _drift(streams: pl.DataFrame, since: datetime, about: About, calendar: Calendar, params: MonitorParams) -> Facts:
-    """CUSUM over all streams: the reference is what the champion was fitted on, watched is what came since."""
+def _compute_drift(
+    streams: pl.DataFrame, since: datetime, about: About, calendar: Calendar, params: MonitorParams
+) -> Facts:
+    """CUSUM over all streams: the reference is what the champion was fitted on, watched is what
+    came since.
+    """
     names = streams.columns[1:]
     values = streams.select(names).to_numpy()
     cutoffs = streams.select(calendar.nominal_known_at()).to_series()
     start = int((cutoffs <= since).sum())
     whitener = fit_whitener(values[:start], about.season_steps)
-    alarms = watch(whitener, values[start:], start % about.season_steps, params.cusum_slack, params.cusum_limit)
+    alarms = compute_alarms(
+        whitener, values[start:], start % about.season_steps, params.cusum_slack, params.cusum_limit
+    )
     times = streams["event_time"]
     by_stream = [
         {
             "stream": name,
             "statistic": round(float(alarms.statistic[i]), 3),
-            "alarm_at": times[start + (int(alarms.first[i]) + 1) * whitener.block_steps - 1].isoformat() if alarms.first[i] >= 0 else None,
+            "alarm_at": (
+                times[start + (int(alarms.first[i]) + 1) * whitener.block_steps - 1].isoformat()
+                if alarms.first[i] >= 0
+                else None
+            ),
         }
         for i, name in enumerate(names)
         if alarms.is_watched[i]
     ]
     n_alarmed = int((alarms.first[alarms.is_watched] >= 0).sum())
-    by_luck = alarms_by_luck(int(alarms.is_watched.sum()), alarms.n_blocks)
+    by_luck = compute_chance_alarms(int(alarms.is_watched.sum()), alarms.n_blocks)
     return {
         "reference_until": since.isoformat(),
         "n_streams": len(by_stream),
@@ -114,20 +143,29 @@ def _drift(streams: pl.DataFrame, since: datetime, about: About, calendar: Calen
         "n_alarmed": n_alarmed,
         "n_by_luck": by_luck,
         "is_drifting": n_alarmed > by_luck,
-        "streams": sorted(by_stream, key=lambda row: (-row["statistic"], row["stream"]))[:100],  # type: ignore[operator]  # a float
+        # A float
+        "streams": sorted(by_stream, key=lambda row: (-row["statistic"], row["stream"]))[:100],  # type: ignore[operator]
     }
 
 
-def _streams(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFrame:
-    """event_time and one float column `<series>:<column>` for each series and value column (the target too), on the grid, NaN where missing."""
-    newest = derive_target(as_of(rows, newest_known(rows)), about)
+def _build_streams(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFrame:
+    """event_time and one float column `<series>:<column>` for each series and value column (the
+    target too), on the grid, NaN where missing.
+    """
+    newest = add_target(select_as_of(rows, get_newest_known_at(rows)), about)
     columns = [
-        c for c in newest.columns if c not in {"series_id", "event_time", "known_at"} and not (c == "y" and about.target.column in newest.columns)
+        c
+        for c in newest.columns
+        if c not in {"series_id", "event_time", "known_at"}
+        and not (c == "y" and about.target.column in newest.columns)
     ]
     times = newest["event_time"].unique().sort()
     grid = calendar.grid(times[0], times[-1])
     ids = newest["series_id"].unique().sort()
-    row, column = grid.search_sorted(newest["event_time"]).to_numpy(), ids.search_sorted(newest["series_id"]).to_numpy()
+    row, column = (
+        grid.search_sorted(newest["event_time"]).to_numpy(),
+        ids.search_sorted(newest["series_id"]).to_numpy(),
+    )
     laid = {}
     for name in columns:
         dense = np.full((len(grid), len(ids)), np.nan)
@@ -137,20 +175,35 @@ def _streams(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFra
     return pl.DataFrame({"event_time": grid, **laid})
 
 
-def _verdict(report: Facts, about: About, params: MonitorParams) -> tuple[str, str]:
+def _decide_verdict(report: Facts, about: About, params: MonitorParams) -> tuple[str, str]:
     champion, drift = report["champion"], report["drift"]
     if champion is None:
-        return "insufficient", "no champion is registered here, so there is nothing to watch; `dvc repro promote` makes one"
+        return (
+            "insufficient",
+            "no champion is registered here, so there is nothing to watch; `dvc repro promote` makes one",
+        )
     drifting = (
-        f"; the input drifts: {drift['n_alarmed']} of {drift['n_streams']} streams alarm, {drift['n_by_luck']} would by luck"
+        f"; the input drifts: {drift['n_alarmed']} of {drift['n_streams']} streams alarm,"
+        f" {drift['n_by_luck']} would by luck"
         if drift["is_drifting"]
         else ""
     )
     if champion["loss"] is None:
-        return "insufficient", (
-            f"{champion['n_known']} steps that the champion forecast since its promotion have come true, fewer than `monitor.min_rows` = {params.min_rows}{drifting}"
+        return (
+            "insufficient",
+            (
+                f"{champion['n_known']} steps that the champion forecast since its promotion have come true,"
+                f" fewer than `monitor.min_rows` = {params.min_rows}{drifting}"
+            ),
         )
-    said = f"{about.primary_score} loss {champion['loss']:.4g} over {champion['n_known']} steps of {report['n_cutoffs']} cutoffs since its promotion"
+    said = (
+        f"{about.primary_score} loss {champion['loss']:.4g} over {champion['n_known']} steps of"
+        f" {report['n_cutoffs']} cutoffs since its promotion"
+    )
     said += f", {champion['error_ratio']:.2f} times the gate's" if champion["error_ratio"] is not None else ""
-    said += f", {champion['coverage_frac']:.0%} within the interval" if champion["coverage_frac"] is not None else ""
+    said += (
+        f", {champion['coverage_frac']:.0%} within the interval"
+        if champion["coverage_frac"] is not None
+        else ""
+    )
     return ("drift" if drift["is_drifting"] else "measured"), said + drifting

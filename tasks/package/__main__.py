@@ -3,26 +3,29 @@
 from pathlib import Path
 
 from tasks.core.frames import SERIES
-from tasks.edges.artifacts import read_frame, replacing
-from tasks.edges.door import open_door
+from tasks.edges.artifacts import read_frame, write_folder
+from tasks.edges.door import run_stage_command
 from tasks.edges.params import read_params
 from tasks.edges.settings import ROOT
 from tasks.package.params import PackageParams
-from tasks.package.stage import package
+from tasks.package.stage import build_package
 
 
 def main(root: Path = ROOT) -> None:
     """Read rows and parameters, build the release, and put the whole folder in place at once."""
     params = read_params("package", PackageParams, root)
     rows = read_frame(root / "data/clean/rows.parquet", SERIES)
-    with replacing(root / "models/release") as folder:
-        built = package(root, ROOT, rows, params, folder)
-    by_folder = ", ".join(f"{name} {size / 1e3:.0f} kB" for name, size in built.bento_bytes.items() if name != "total")
+    with write_folder(root / "models/release") as folder:
+        built = build_package(root, ROOT, rows, params, folder)
+    by_folder = ", ".join(
+        f"{name} {size / 1e3:.0f} kB" for name, size in built.bento_bytes.items() if name != "total"
+    )
     print(
-        f"package: {built.challenger.model} {built.challenger.digest[:12]}, seen until {built.challenger.seen_until:%F}; baseline {built.baseline.model}"
+        f"package: {built.challenger.model} {built.challenger.digest[:12]}, seen until"
+        f" {built.challenger.seen_until:%F}; baseline {built.baseline.model}"
     )
     print(f"package: Bento {built.bento_bytes['total'] / 1e6:.2f} MB ({by_folder})")
 
 
 if __name__ == "__main__":
-    open_door(main)
+    run_stage_command(main)

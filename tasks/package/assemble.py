@@ -1,4 +1,6 @@
-"""From a body to a sealed release: its files, the quantized member where one was chosen, and the rows that it looks back on."""
+"""From a body to a sealed release: its files, the quantized member where one was chosen, and the
+rows that it looks back on.
+"""
 
 import json
 import shutil
@@ -7,31 +9,37 @@ from pathlib import Path
 import polars as pl
 
 from tasks.core.frames import SERIES
-from tasks.release import Manifest, Release, open_body, seal
+from tasks.release import Manifest, Release, load_unsealed_release, write_manifest
 from tasks.release.manifest import MEMBERS, OPTIONAL, REQUIRED
 
 
-def assemble(body: Path, quantized: Path, rows: pl.DataFrame, rows_steps: int, folder: Path) -> Manifest:
-    """Put the release of *body* into the existing *folder* and seal it. Raises ReleaseError when the body cannot be opened."""
-    opened = open_body(body)
+def build_release(body: Path, quantized: Path, rows: pl.DataFrame, rows_steps: int, folder: Path) -> Manifest:
+    """Put the release of *body* into the existing *folder* and seal it.
+
+    Raises ReleaseError when the body cannot be opened.
+    """
+    opened = load_unsealed_release(body)
     (folder / MEMBERS).mkdir(parents=True)
     for name in (*REQUIRED, *OPTIONAL):
         if name != "rows.parquet" and (body / name).exists():
             shutil.copyfile(body / name, folder / name)
     for name in opened.members:
-        shutil.copyfile(_graph(body, quantized, name), folder / MEMBERS / f"{name}.onnx")
-    SERIES.conform(rows_tail(opened, rows, rows_steps)).write_parquet(folder / "rows.parquet")
-    return seal(folder)
+        shutil.copyfile(_find_graph(body, quantized, name), folder / MEMBERS / f"{name}.onnx")
+    SERIES.conform(select_rows_tail(opened, rows, rows_steps)).write_parquet(folder / "rows.parquet")
+    return write_manifest(folder)
 
 
-def rows_tail(release: Release, rows: pl.DataFrame, rows_steps: int) -> pl.DataFrame:
-    """The newest *rows_steps* steps of each series, and all that the release looks back on from the first cutoff of its history."""
+def select_rows_tail(release: Release, rows: pl.DataFrame, rows_steps: int) -> pl.DataFrame:
+    """The newest *rows_steps* steps of each series, and all that the release looks back on from
+    the first cutoff of its history.
+    """
     newest = pl.col("event_time").rank("dense", descending=True).over("series_id") <= rows_steps
     if release.history.is_empty():
         return rows.filter(newest)
     times = rows["event_time"].unique().sort()
     first = int(times.search_sorted(release.history.select(pl.col("cutoff").min()).item()))
-    since = times[max(0, first - release.schema.lookback_steps - 2)]  # the origin lies one step before its cutoff; rows with gaps reach further back
+    # The origin lies one step before its cutoff; rows with gaps reach further back
+    since = times[max(0, first - release.schema.lookback_steps - 2)]
     return rows.filter(newest | (pl.col("event_time") >= since))
 
 
@@ -42,7 +50,7 @@ def read_decision(quantized: Path) -> dict[str, object]:
     return said
 
 
-def _graph(body: Path, quantized: Path, name: str) -> Path:
+def _find_graph(body: Path, quantized: Path, name: str) -> Path:
     """The graph of a member to ship: quantize leaves one only where INT8 was chosen."""
     graph = quantized / f"{name}.onnx"
     return graph if graph.exists() else body / MEMBERS / f"{name}.onnx"

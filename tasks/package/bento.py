@@ -1,8 +1,9 @@
-"""The Bento: the code that the service imports, the sealed release, a list of requirements of its own, as a plain folder.
+"""The Bento: the code that the service imports, the sealed release, a list of requirements of its
+own, as a plain folder.
 
-`bentoml serve <folder>` runs it, `bentoml containerize` takes it after `bentoml import`. What goes in is found by reading the service's
-imports, so the chain (Prefect, DVC, torch, MLflow) stays out, and the build, which imports the service from these files alone, shows that
-nothing is missing.
+`bentoml serve <folder>` runs it, `bentoml containerize` takes it after `bentoml import`. What goes
+in is found by reading the service's imports, so the chain (Prefect, DVC, torch, MLflow) stays out,
+and the build, which imports the service from these files alone, shows that nothing is missing.
 """
 
 import ast
@@ -15,53 +16,70 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tasks.core.errors import ReleaseError
-from tasks.edges.settings import child_environment
+from tasks.edges.settings import build_child_environment
 from tasks.release.manifest import read_manifest
 
-SERVICE = "deployments.forecaster.service:Forecaster"
+SERVICE = "deployments.forecaster.service:ForecasterService"
 NAME = "tidemill_forecaster"
 OURS = ("tasks", "deployments")
 BUILD_S = 300.0  # 5 s on a free machine; one that hangs is ended
 
 
 def build_bento(release: Path, checkout: Path, folder: Path) -> None:
-    """Build the Bento of the sealed *release* with the code of *checkout* into the new *folder*. Raises ReleaseError with what the build said."""
+    """Build the Bento of the sealed *release* with the code of *checkout* into the new *folder*.
+
+    Raises ReleaseError with what the build said.
+    """
     work = folder.with_name(f"{folder.name}.build")
     context, home = work / "context", work / "home"
     try:
-        sources = service_sources(checkout)
+        sources = list_service_sources(checkout)
         for source in sources:
             (context / source).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(checkout / source, context / source)
-        shutil.copytree(release, context / "release", ignore=shutil.ignore_patterns(work.name, "bento", "baseline"))
-        (context / "bentofile.yaml").write_text(_bentofile(sources, requirements(checkout), read_manifest(release).digest))
+        shutil.copytree(
+            release, context / "release", ignore=shutil.ignore_patterns(work.name, "bento", "baseline")
+        )
+        (context / "bentofile.yaml").write_text(
+            _render_bentofile(sources, list_requirements(checkout), read_manifest(release).digest)
+        )
         _run_build(checkout, context, home)
-        shutil.move(_built(home), folder)
+        shutil.move(_find_bento(home), folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def service_sources(checkout: Path) -> list[Path]:
-    """Files of ours that the service imports, directly or through others, relative to *checkout*; sorted."""
-    wanted = [path.relative_to(checkout) for path in sorted((checkout / "deployments/forecaster").glob("*.py"))]
+def list_service_sources(checkout: Path) -> list[Path]:
+    """Files of ours that the service imports, directly or through others, relative to
+    *checkout*; sorted.
+    """
+    wanted = [
+        path.relative_to(checkout) for path in sorted((checkout / "deployments/forecaster").glob("*.py"))
+    ]
     found: set[Path] = set()
     while wanted:
         source = wanted.pop()
         if source not in found:
             found.add(source)
-            wanted += _imported(checkout, source)
-            wanted += [parent / "__init__.py" for parent in source.parents[:-1] if (checkout / parent / "__init__.py").exists()]
+            wanted += _list_imports(checkout, source)
+            wanted += [
+                parent / "__init__.py"
+                for parent in source.parents[:-1]
+                if (checkout / parent / "__init__.py").exists()
+            ]
     return sorted(found)
 
 
-def requirements(checkout: Path) -> list[str]:
-    """The service's own requirements, at the versions installed here: what was tested is what is shipped."""
+def list_requirements(checkout: Path) -> list[str]:
+    """The service's own requirements, at the versions installed here: what was tested is what is
+    shipped.
+    """
     lines = (checkout / "deployments/forecaster/requirements.txt").read_text().splitlines()
     names = [match[0] for line in lines if (match := re.match(r"[A-Za-z0-9._-]+", line))]
     return [f"{name}=={version(name)}" for name in names]
 
 
-def size_of(folder: Path) -> dict[str, int]:
+def compute_sizes(folder: Path) -> dict[str, int]:
     """Bytes by the first two parts of the path, and `total`."""
     sizes: dict[str, int] = {}
     for path in sorted(folder.rglob("*")):
@@ -71,7 +89,7 @@ def size_of(folder: Path) -> dict[str, int]:
     return {**sizes, "total": sum(sizes.values())}
 
 
-def _imported(checkout: Path, source: Path) -> Iterator[Path]:
+def _list_imports(checkout: Path, source: Path) -> Iterator[Path]:
     for node in ast.walk(ast.parse((checkout / source).read_text())):
         names = []
         if isinstance(node, ast.Import):
@@ -81,10 +99,12 @@ def _imported(checkout: Path, source: Path) -> Iterator[Path]:
         for name in names:
             if name.split(".")[0] in OURS:
                 path = Path(*name.split("."))
-                yield from (p for p in (path.with_suffix(".py"), path / "__init__.py") if (checkout / p).is_file())
+                yield from (
+                    p for p in (path.with_suffix(".py"), path / "__init__.py") if (checkout / p).is_file()
+                )
 
 
-def _bentofile(sources: list[Path], packages: list[str], digest: str) -> str:
+def _render_bentofile(sources: list[Path], packages: list[str], digest: str) -> str:
     lines = [
         f"service: {SERVICE}",
         f"name: {NAME}",
@@ -104,23 +124,51 @@ def _bentofile(sources: list[Path], packages: list[str], digest: str) -> str:
 
 def _run_build(checkout: Path, context: Path, home: Path) -> None:
     version_name = read_manifest(context / "release").digest[:12]
-    bentofile = str(context / "bentofile.yaml")  # named, or BentoML refuses it below a hidden folder, such as the one this stage writes in
-    command = [sys.executable, "-m", "bentoml", "build", "-f", bentofile, "--version", version_name, "--output", "tag", str(context)]
-    lifeline = checkout / "tasks/edges/lifeline.py"  # by path: in its folder, `tasks` would be the copy, which lacks it
-    environment = child_environment(BENTOML_HOME=str(home), PYTHONDONTWRITEBYTECODE="1")
+    # named, or BentoML refuses it below a hidden folder, such as the one this stage writes in
+    bentofile = str(context / "bentofile.yaml")
+    command = [
+        sys.executable,
+        "-m",
+        "bentoml",
+        "build",
+        "-f",
+        bentofile,
+        "--version",
+        version_name,
+        "--output",
+        "tag",
+        str(context),
+    ]
+    # By path: in its folder, `tasks` would be the copy, which lacks it
+    lifeline = checkout / "tasks/edges/lifeline.py"
+    environment = build_child_environment(BENTOML_HOME=str(home), PYTHONDONTWRITEBYTECODE="1")
     try:
         built = subprocess.run(
-            [sys.executable, str(lifeline), *command], cwd=context, env=environment, capture_output=True, text=True, timeout=BUILD_S, check=False
+            [sys.executable, str(lifeline), *command],
+            cwd=context,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=BUILD_S,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise ReleaseError(f"`bentoml build` did not end within {BUILD_S:.0f} s. Run the stage again: `dvc repro -f package`.") from error
+        raise ReleaseError(
+            f"`bentoml build` did not end within {BUILD_S:.0f} s. Run the stage again: `dvc repro -f"
+            " package`."
+        ) from error
     if built.returncode:
         said = "\n".join((built.stdout + built.stderr).strip().splitlines()[-15:])
-        raise ReleaseError(f"The Bento cannot be built: `bentoml build` ended with {built.returncode} and said:\n{said}")
+        raise ReleaseError(
+            f"The Bento cannot be built: `bentoml build` ended with {built.returncode} and said:\n{said}"
+        )
 
 
-def _built(home: Path) -> str:
+def _find_bento(home: Path) -> str:
     found = [path.parent for path in (home / "bentos" / NAME).glob("*/bento.yaml")]
     if len(found) != 1:
-        raise ReleaseError(f"`bentoml build` left {len(found)} Bentos, one was expected. Run the stage again: `dvc repro -f package`.")
+        raise ReleaseError(
+            f"`bentoml build` left {len(found)} Bentos, one was expected. Run the stage again: `dvc repro -f"
+            " package`."
+        )
     return str(found[0])

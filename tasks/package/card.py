@@ -1,138 +1,211 @@
-"""The model card: Markdown for the person who has to decide whether to trust this release. Outside the digest."""
+"""The model card: Markdown for the person who has to decide whether to trust this release.
+
+Outside the digest.
+"""
 
 from typing import Any
 
 from tasks.release import Manifest, Release
-from tasks.release.combine import recency_of
+from tasks.release.combine import find_recency
 
-LICENCE = "The code is under Apache-2.0. The data keep the licence of their source, and so may what is learned from them: look there before you pass this release on."
+LICENCE = (
+    "The code is under Apache-2.0. The data keep the licence of their source, and so may what is learned from"
+    " them: look there before you pass this release on."
+)
 
 
-def model_card(release: Release, manifest: Manifest, summary: dict[str, Any], decision: dict[str, Any], provenance: dict[str, Any]) -> str:
-    """The card as Markdown. summary: of data/reports/ensemble, decision: of models/quantized; either may be empty, and then the card says so."""
+def render_model_card(
+    release: Release,
+    manifest: Manifest,
+    summary: dict[str, Any],
+    decision: dict[str, Any],
+    provenance: dict[str, Any],
+) -> str:
+    """The card as Markdown. summary: of data/reports/ensemble, decision: of models/quantized;
+    either may be empty, and then the card says so.
+    """
     parts = [
         f"# {manifest.dataset}: {manifest.model}",
-        _what(release, manifest),
+        _render_overview(release, manifest),
         "## Members",
-        _members(release),
+        _render_members(release),
         "## Scores, out of sample",
-        _scores(release, summary),
+        _render_scores(release, summary),
         "## Intervals",
-        _coverage(release, summary.get("coverage", {})),
+        _render_coverage(release, summary.get("coverage", {})),
         "## INT8",
-        _decision(decision),
+        _render_decision(decision),
         "## Limits",
-        _limits(release),
+        _render_limits(release),
         "## Where it comes from",
-        _provenance(provenance),
+        _render_provenance(provenance),
         "## Licence",
         LICENCE,
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _what(release: Release, manifest: Manifest) -> str:
+def _render_overview(release: Release, manifest: Manifest) -> str:
     about = release.about
     rows = [
         ("digest", f"`{manifest.digest}`"),
         ("target", f"{about.target.column}, {about.target.unit}"),
         ("horizon", f"{about.horizon_steps} steps of {about.every}, calendar {about.calendar}"),
-        ("series", f"{len(release.series_ids)}: {', '.join(release.series_ids[:8])}{' …' if len(release.series_ids) > 8 else ''}"),  # noqa: PLR2004  (a line's worth)
-        ("seen until", f"{manifest.seen_until:%F %T}Z; nothing known later went into fits, weights or intervals"),
+        # A line's worth
+        (
+            "series",
+            (
+                f"{len(release.series_ids)}:"
+                f" {', '.join(release.series_ids[:8])}{' …' if len(release.series_ids) > 8 else ''}"
+            ),
+        ),
+        (
+            "seen until",
+            f"{manifest.seen_until:%F %T}Z; nothing known later went into fits, weights or intervals",
+        ),
         ("data as of", f"{manifest.as_of:%F %T}Z"),
         ("data version", f"`{manifest.data_version}`"),
     ]
-    return f"{about.description}\n\n" + _table(("what", "is"), rows)
+    return f"{about.description}\n\n" + _render_table(("what", "is"), rows)
 
 
-def _members(release: Release) -> str:
-    table = _table(("member", "weight"), [(name, f"{weight:.4f}") for name, weight in sorted(release.weights.items(), key=lambda item: -item[1])])
+def _render_members(release: Release) -> str:
+    table = _render_table(
+        ("member", "weight"),
+        [
+            (name, f"{weight:.4f}")
+            for name, weight in sorted(release.weights.items(), key=lambda item: -item[1])
+        ],
+    )
     if len(release.weights) == 1:
         return table
-    when = " as of seen_until; it moves with the members' recent losses" if recency_of(release.how) else ""
-    shares = f" A weight is a member's share over all steps, series and regimes{when}." if release.blend.combination else ""
-    return f"Combined by `{release.blend.combiner}` (docs/how-to/read-the-ensemble-report.md).{shares}\n\n{table}"
+    when = " as of seen_until; it moves with the members' recent losses" if find_recency(release.how) else ""
+    shares = (
+        f" A weight is a member's share over all steps, series and regimes{when}."
+        if release.blend.combination
+        else ""
+    )
+    return (
+        f"Combined by `{release.blend.combiner}`"
+        f" (docs/how-to/read-the-ensemble-report.md).{shares}\n\n{table}"
+    )
 
 
-def _scores(release: Release, summary: dict[str, Any]) -> str:
+def _render_scores(release: Release, summary: dict[str, Any]) -> str:
     scores = summary.get("scores", {})
     if not scores:
         return "No evaluation was found (data/reports/ensemble/summary.json)."
     score = summary.get("primary_score", release.about.primary_score)
-    ranked = sorted(scores.items(), key=lambda item: _number(item[1].get("primary")))
+    ranked = sorted(scores.items(), key=lambda item: _parse_number(item[1].get("primary")))
     rows = [
-        (f"**{name}**" if name == release.model else name, *(_figure(said.get(k)) for k in ("primary", "primary_gate", "mae", "rmse")))
+        (
+            f"**{name}**" if name == release.model else name,
+            *(_format_figure(said.get(k)) for k in ("primary", "primary_gate", "mae", "rmse")),
+        )
         for name, said in ranked
     ]
-    head = f"Over {summary.get('n_cutoffs_scored')} cutoffs before {summary.get('seen_until')}, and over the {summary.get('n_cutoffs_gate')} of the gate after it. "
-    head += f"Baseline: {summary.get('baseline')}. {str(summary.get('reason', '')).capitalize()}."
-    return head + "\n\n" + _table(("model", score, f"{score} on the gate's rows", "MAE", "RMSE"), rows)
-
-
-def _coverage(release: Release, coverage: dict[str, Any]) -> str:
-    blend = release.blend
-    whose = {"series": "each series", "regime": f"all series in one regime of {blend.regime.column if blend.regime else '?'}"}.get(
-        blend.group, "all series together"
+    head = (
+        f"Over {summary.get('n_cutoffs_scored')} cutoffs before {summary.get('seen_until')}, and over the"
+        f" {summary.get('n_cutoffs_gate')} of the gate after it. "
     )
+    head += f"Baseline: {summary.get('baseline')}. {str(summary.get('reason', '')).capitalize()}."
+    return head + "\n\n" + _render_table(("model", score, f"{score} on the gate's rows", "MAE", "RMSE"), rows)
+
+
+def _render_coverage(release: Release, coverage: dict[str, Any]) -> str:
+    blend = release.blend
+    whose = {
+        "series": "each series",
+        "regime": f"all series in one regime of {blend.regime.column if blend.regime else '?'}",
+    }.get(blend.group, "all series together")
     of_what = (
-        f"the members' own quantiles ({', '.join(name for names in blend.quantile_members.values() for name in names)})"
+        "the members' own quantiles"
+        f" ({', '.join(name for names in blend.quantile_members.values() for name in names)})"
         if blend.quantile_members
         else "the forecast"
     )
     how = (
-        f"{'Adaptive conformal' if blend.adapt_rate else 'Conformal'} quantiles {', '.join(f'{q:g}' for q in blend.quantiles)} around {of_what}, from the newest "
-        f"{blend.residuals} errors of {whose} and each step"
+        f"{'Adaptive conformal' if blend.adapt_rate else 'Conformal'} quantiles"
+        f" {', '.join(f'{q:g}' for q in blend.quantiles)} around {of_what}, from the newest {blend.residuals}"
+        f" errors of {whose} and each step"
         + (f", read as {blend.block} sets" if blend.block > 1 else "")
         + (f"; they follow their own misses at rate {blend.adapt_rate:g}." if blend.adapt_rate else ".")
     )
     if not coverage:
         return how
-    by_step = ", ".join(_figure(share) for share in coverage.get("by_step", []))
-    rows = [("overall", _figure(coverage.get("overall"))), ("gate's rows", _figure(coverage.get("gate"))), ("by step", by_step)]
-    rows += [(str(year), _figure(share)) for year, share in coverage.get("by_year", {}).items()]
-    return f"{how} The outer two should hold {_figure(coverage.get('level'))} of what comes.\n\n" + _table(("where", "share inside"), rows)
+    by_step = ", ".join(_format_figure(share) for share in coverage.get("by_step", []))
+    rows = [
+        ("overall", _format_figure(coverage.get("overall"))),
+        ("gate's rows", _format_figure(coverage.get("gate"))),
+        ("by step", by_step),
+    ]
+    rows += [(str(year), _format_figure(share)) for year, share in coverage.get("by_year", {}).items()]
+    return (
+        f"{how} The outer two should hold {_format_figure(coverage.get('level'))} of what comes.\n\n"
+        + _render_table(("where", "share inside"), rows)
+    )
 
 
-def _decision(decision: dict[str, Any]) -> str:
+def _render_decision(decision: dict[str, Any]) -> str:
     if not decision:
         return "Not examined."
-    return _table(("figure", "value"), [(name, _figure(value)) for name, value in _flat(decision)])
+    return _render_table(
+        ("figure", "value"), [(name, _format_figure(value)) for name, value in _list_entries(decision)]
+    )
 
 
-def _limits(release: Release) -> str:
+def _render_limits(release: Release) -> str:
     about = release.about
     lines = [
         about.description,
-        f"It forecasts {about.horizon_steps} steps and no further; a series without a value in the last {release.features.last_within_steps} steps gets no forecast.",
-        f"A series it has not seen borrows the intervals of {'all' if release.blend.group == 'series' else 'the'} others.",
-        "Intervals adapt to what has come true: after a jump in noise they need some tens of steps to follow.",
+        (
+            f"It forecasts {about.horizon_steps} steps and no further; a series without a value in the last"
+            f" {release.features.last_within_steps} steps gets no forecast."
+        ),
+        (
+            "A series it has not seen borrows the intervals of"
+            f" {'all' if release.blend.group == 'series' else 'the'} others."
+        ),
+        (
+            "Intervals adapt to what has come true: after a jump in noise they need some tens of steps to"
+            " follow."
+        ),
     ]
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _provenance(provenance: dict[str, Any]) -> str:
+def _render_provenance(provenance: dict[str, Any]) -> str:
     code = provenance.get("code", {})
     commit = code.get("commit") or "unknown (built without git)"
-    changed = f", with uncommitted changes (sha256 `{code['uncommitted'][:12]}`)" if code.get("uncommitted") else ""
+    changed = (
+        f", with uncommitted changes (sha256 `{code['uncommitted'][:12]}`)" if code.get("uncommitted") else ""
+    )
     libraries = ", ".join(f"{name} {number}" for name, number in provenance.get("versions", {}).items())
-    return f"Commit `{commit}`{changed}. {libraries}. All of it stands in provenance.json; dvc.lock and params.yaml lie beside it."
+    return (
+        f"Commit `{commit}`{changed}. {libraries}. All of it stands in provenance.json; dvc.lock and"
+        " params.yaml lie beside it."
+    )
 
 
-def _flat(said: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def _list_entries(said: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     rows: list[tuple[str, Any]] = []
     for name, value in said.items():
-        rows += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
+        rows += (
+            _list_entries(value, f"{prefix}{name}.")
+            if isinstance(value, dict)
+            else [(f"{prefix}{name}", value)]
+        )
     return rows
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+def _render_table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "/") for cell in line) + " |" for line in lines)
 
 
-def _number(value: Any) -> float:
+def _parse_number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else float("inf")
 
 
-def _figure(value: Any) -> str:
+def _format_figure(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)

@@ -8,6 +8,8 @@ from tasks.core.about import Strict
 
 
 class PackageParams(Strict):
-    """rows_steps: at least so many steps of each series travel with the release, so that it answers before any table is published."""
+    """rows_steps: at least so many steps of each series travel with the release, so that it
+    answers before any table is published.
+    """
 
     rows_steps: Annotated[int, Field(ge=1)] = 1500

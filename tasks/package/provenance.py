@@ -1,4 +1,7 @@
-"""Where a release comes from: commit, uncommitted code, versions, the evaluation's figures. Outside the digest, and free of host names and paths."""
+"""Where a release comes from: commit, uncommitted code, versions, the evaluation's figures.
+
+Outside the digest, and free of host names and paths.
+"""
 
 import hashlib
 import platform
@@ -25,30 +28,52 @@ LIBRARIES = (
     "torch",
     "xgboost",
 )  # fmt: skip  (those whose version can change an answer, or who gives it)
-CODE = ("tasks", "flows", "deployments", "own", "dvc.yaml", "params.yaml", "pyproject.toml", "requirements.lock")  # dvc.lock is written by runs
+# dvc.lock is written by runs
+CODE = (
+    "tasks",
+    "flows",
+    "deployments",
+    "own",
+    "dvc.yaml",
+    "params.yaml",
+    "pyproject.toml",
+    "requirements.lock",
+)
 
 
-def code_state(checkout: Path) -> dict[str, str | None]:
-    """commit: of the checkout. uncommitted: sha256 of what differs from it, untracked files included; None when nothing does, or without git."""
-    commit = _git(checkout, "rev-parse", "HEAD")
+def read_code_state(checkout: Path) -> dict[str, str | None]:
+    """commit: of the checkout. uncommitted: sha256 of what differs from it, untracked files
+    included; None when nothing does, or without git.
+    """
+    commit = _run_git(checkout, "rev-parse", "HEAD")
     if commit is None:
         return {"commit": None, "uncommitted": None}
-    changed = _git(checkout, "diff", "HEAD", "--no-ext-diff", "--binary", "--", *CODE) or b""
-    untracked = (_git(checkout, "ls-files", "--others", "--exclude-standard", "-z", "--", *CODE) or b"").split(b"\0")
+    changed = _run_git(checkout, "diff", "HEAD", "--no-ext-diff", "--binary", "--", *CODE) or b""
+    untracked = (
+        _run_git(checkout, "ls-files", "--others", "--exclude-standard", "-z", "--", *CODE) or b""
+    ).split(b"\0")
     digest = hashlib.sha256(changed)
     for name in filter(None, sorted(untracked)):
         path = checkout / name.decode()
         digest.update(name + b"\0" + (path.read_bytes() if path.is_file() else b""))
-    return {"commit": commit.decode().strip(), "uncommitted": digest.hexdigest() if changed or any(untracked) else None}
+    return {
+        "commit": commit.decode().strip(),
+        "uncommitted": digest.hexdigest() if changed or any(untracked) else None,
+    }
 
 
-def versions() -> dict[str, str]:
+def list_versions() -> dict[str, str]:
     """Python and the libraries behind an answer."""
-    return {"python": platform.python_version(), **{name: found for name in LIBRARIES if (found := _version(name))}}
+    return {
+        "python": platform.python_version(),
+        **{name: found for name in LIBRARIES if (found := _find_version(name))},
+    }
 
 
-def metrics(summary: dict[str, Any], model: str) -> dict[str, Any]:
-    """The figures that the service and the card show, from data/reports/ensemble/summary.json; empty without it."""
+def build_metrics(summary: dict[str, Any], model: str) -> dict[str, Any]:
+    """The figures that the service and the card show, from data/reports/ensemble/summary.json;
+    empty without it.
+    """
     scores = summary.get("scores", {})
     if not scores:
         return {}
@@ -65,15 +90,17 @@ def metrics(summary: dict[str, Any], model: str) -> dict[str, Any]:
     }
 
 
-def _version(name: str) -> str | None:
+def _find_version(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:
         return None
 
 
-def _git(checkout: Path, *arguments: str) -> bytes | None:
+def _run_git(checkout: Path, *arguments: str) -> bytes | None:
     try:
-        return subprocess.run(["git", "-C", str(checkout), *arguments], check=True, capture_output=True).stdout
+        return subprocess.run(
+            ["git", "-C", str(checkout), *arguments], check=True, capture_output=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None  # a release can be built from an archive, where there is no git

@@ -5,43 +5,46 @@ from typing import Any
 
 from tasks.core.errors import ReleaseError
 from tasks.edges.artifacts import read_json
-from tasks.edges.registry import Champion, apply_promotion, read_champion
+from tasks.edges.registry import ChampionRecord, apply_promotion, read_champion
 from tasks.edges.settings import ROOT
-from tasks.release import verify
+from tasks.release import check_manifest
 
 
-def apply_decision(decision_path: Path, root: Path = ROOT) -> Champion | None:
-    """Apply what a decision.json says: the winner's release becomes champion. None when it says that nothing changes.
+def apply_decision(decision_path: Path, root: Path = ROOT) -> ChampionRecord | None:
+    """Apply what a decision.json says: the winner's release becomes champion.
 
-    Raises ReleaseError when the world is no longer the one that was decided on: the release's bytes are others, or another champion stands.
+    None when it says that nothing changes.
+    Raises ReleaseError when the world is no longer the one that was decided on: the release's bytes
+    are others, or another champion stands.
     """
-    return apply(read_json(decision_path), root)
+    return apply_winner(read_json(decision_path), root)
 
 
-def apply(decision: dict[str, Any], root: Path = ROOT) -> Champion | None:
+def apply_winner(decision: dict[str, Any], root: Path = ROOT) -> ChampionRecord | None:
     """The same for a decision at hand. A winner that is champion already is left alone."""
     if decision["winner_digest"] is None:
         return None
-    dataset, folder = decision["dataset"], winner_folder(decision, root)
+    dataset, folder = decision["dataset"], get_winner_folder(decision, root)
     now = read_champion(dataset)
     if now is not None and now.digest == decision["winner_digest"]:
         return now
     if (standing := None if now is None else now.digest) != decision["champion_digest"]:
         raise ReleaseError(
-            f"The decision was made against the champion {_short(decision['champion_digest'])}, but {_short(standing)} answers for {dataset!r} now. "
-            "Decide again with `dvc repro promote`."
+            f"The decision was made against the champion {_format_digest(decision['champion_digest'])}, but"
+            f" {_format_digest(standing)} answers for {dataset!r} now. Decide again with `dvc repro promote`."
         )
-    if (found := verify(folder).digest) != decision["winner_digest"]:
+    if (found := check_manifest(folder).digest) != decision["winner_digest"]:
         raise ReleaseError(
-            f"{folder} has digest {_short(found)}, the decision is about {_short(decision['winner_digest'])}. Decide again with `dvc repro promote`."
+            f"{folder} has digest {_format_digest(found)}, the decision is about"
+            f" {_format_digest(decision['winner_digest'])}. Decide again with `dvc repro promote`."
         )
     return apply_promotion(dataset, folder, decision)
 
 
-def winner_folder(decision: dict[str, Any], root: Path = ROOT) -> Path:
+def get_winner_folder(decision: dict[str, Any], root: Path = ROOT) -> Path:
     """Where the release lies that the decision makes champion."""
     return root / "models/release" / ("baseline" if decision["decision"] == "baseline" else "")
 
 
-def _short(digest: str | None) -> str:
+def _format_digest(digest: str | None) -> str:
     return "none" if digest is None else digest[:12]

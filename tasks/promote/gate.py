@@ -1,4 +1,6 @@
-"""The gate: two releases, loaded as served, over the same cutoffs that neither has seen; paired losses; one verdict."""
+"""The gate: two releases, loaded as served, over the same cutoffs that neither has seen; paired
+losses; one verdict.
+"""
 
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -7,25 +9,26 @@ import numpy as np
 import polars as pl
 
 from tasks.core.about import About
-from tasks.core.cosine import cosine_test
-from tasks.core.frames import UTC, FrameSchema, as_of, newest_known
-from tasks.core.scores import coverage, primary_loss
-from tasks.core.seasonal import Seasonal, seasonal_of_rows
-from tasks.features import derive_target
+from tasks.core.cosine import compute_cosine_test
+from tasks.core.frames import UTC, FrameSchema, get_newest_known_at, select_as_of
+from tasks.core.scores import compute_primary_loss, coverage
+from tasks.core.seasonal import Seasonal, build_seasonal_from_rows
+from tasks.features import add_target
 from tasks.promote.params import PromoteParams
-from tasks.release import Release, forecasts
+from tasks.release import Release, predict_cutoffs
 
 LOSSES = FrameSchema("losses", {"cutoff": UTC, "challenger": pl.Float64, "opponent": pl.Float64}, ("cutoff",))
 SIDES = ("challenger", "opponent")
 _PAIR = ["series_id", "cutoff", "step"]
 
 
-class Gate(NamedTuple):
+class GateResult(NamedTuple):
     """What the gate saw.
 
-    passed: None when there are too few cutoffs to say. losses: one row per cutoff (challenger, opponent: mean scaled loss). mean_loss:
-    of each side, in the primary score's own unit. gain_frac: part by which the challenger's scaled loss lies below. coverage_frac: of
-    each side, share of outcomes within its outermost quantiles.
+    passed: None when there are too few cutoffs to say. losses: one row per cutoff (challenger,
+    opponent: mean scaled loss). mean_loss: of each side, in the primary score's own unit.
+    gain_frac: part by which the challenger's scaled loss lies below. coverage_frac: of each side,
+    share of outcomes within its outermost quantiles.
     """
 
     passed: bool | None
@@ -38,107 +41,175 @@ class Gate(NamedTuple):
     losses: pl.DataFrame
 
 
-def run_gate(challenger: Release, opponent: Release, rows: pl.DataFrame, params: PromoteParams) -> Gate:
-    """Let both forecast at every cutoff since the later `seen_until` whose whole horizon has come true, and compare."""
-    cutoffs = gate_cutoffs(challenger, opponent, rows)
-    truth = known_truth(rows, challenger.about)
-    issued = {side: _with_truth(forecasts(release, rows, cutoffs), truth) for side, release in zip(SIDES, (challenger, opponent), strict=True)}
-    return judge(issued["challenger"], issued["opponent"], challenger.about, params, seasonal_of_rows(truth, challenger.about, challenger.calendar))
+def run_gate(challenger: Release, opponent: Release, rows: pl.DataFrame, params: PromoteParams) -> GateResult:
+    """Let both forecast at every cutoff since the later `seen_until` whose whole horizon has
+    come true, and compare.
+    """
+    cutoffs = list_gate_cutoffs(challenger, opponent, rows)
+    truth = select_known_truth(rows, challenger.about)
+    issued = {
+        side: _join_truth(predict_cutoffs(release, rows, cutoffs), truth)
+        for side, release in zip(SIDES, (challenger, opponent), strict=True)
+    }
+    return compare_forecasts(
+        issued["challenger"],
+        issued["opponent"],
+        challenger.about,
+        params,
+        build_seasonal_from_rows(truth, challenger.about, challenger.calendar),
+    )
 
 
-def gate_cutoffs(challenger: Release, opponent: Release, rows: pl.DataFrame) -> list[datetime]:
-    """Cutoffs, one a step, from the later `seen_until` to the last whose horizon lies within the data.
+def list_gate_cutoffs(challenger: Release, opponent: Release, rows: pl.DataFrame) -> list[datetime]:
+    """Cutoffs, one a step, from the later `seen_until` to the last whose horizon lies within the
+    data.
 
     The cutoff at `seen_until` itself counts: what it forecasts was known after it.
     """
-    calendar, horizon = challenger.calendar, max(challenger.schema.horizon_steps, opponent.schema.horizon_steps)
+    calendar, horizon = (
+        challenger.calendar,
+        max(challenger.schema.horizon_steps, opponent.schema.horizon_steps),
+    )
     times = rows["event_time"].unique().sort()
     grid = calendar.grid(times[0], times[-1])
-    at = pl.DataFrame({"event_time": grid[: max(0, len(grid) - horizon)]}).select(calendar.nominal_known_at()).to_series()
+    at = (
+        pl.DataFrame({"event_time": grid[: max(0, len(grid) - horizon)]})
+        .select(calendar.nominal_known_at())
+        .to_series()
+    )
     return at.filter(at >= max(challenger.seen_until, opponent.seen_until)).to_list()
 
 
-def known_truth(rows: pl.DataFrame, about: About) -> pl.DataFrame:
-    """series_id, event_time, known_at, y of every step whose value is known now, at its latest vintage."""
-    newest = as_of(rows, newest_known(rows))
-    return derive_target(newest, about).select("series_id", "event_time", "known_at", "y").filter(pl.col("y").is_not_null())
-
-
-def judge(challenger: pl.DataFrame, opponent: pl.DataFrame, about: About, params: PromoteParams, seasonal: Seasonal | None = None) -> Gate:
-    """Compare two FORECAST frames with y: only pairs (series, cutoff, step) that both forecast and that came true count.
-
-    Losses of a series are divided by the mean of both sides' mean losses there, so that a large series does not drown the others, and
-    neither side chooses the unit: equal models stay equal when they change places. A cutoff counts with its mean over series and steps.
+def select_known_truth(rows: pl.DataFrame, about: About) -> pl.DataFrame:
+    """series_id, event_time, known_at, y of every step whose value is known now, at its latest
+    vintage.
     """
-    pairs = _paired(challenger, opponent, about, seasonal)
-    losses = _by_cutoff(pairs)
+    newest = select_as_of(rows, get_newest_known_at(rows))
+    return (
+        add_target(newest, about)
+        .select("series_id", "event_time", "known_at", "y")
+        .filter(pl.col("y").is_not_null())
+    )
+
+
+def compare_forecasts(
+    challenger: pl.DataFrame,
+    opponent: pl.DataFrame,
+    about: About,
+    params: PromoteParams,
+    seasonal: Seasonal | None = None,
+) -> GateResult:
+    """Compare two FORECAST frames with y: only pairs (series, cutoff, step) that both forecast and
+    that came true count.
+
+    Losses of a series are divided by the mean of both sides' mean losses there, so that a large
+    series does not drown the others, and neither side chooses the unit: equal models stay equal
+    when they change places. A cutoff counts with its mean over series and steps.
+    """
+    pairs = _join_pairs(challenger, opponent, about, seasonal)
+    losses = _compute_cutoff_means(pairs)
     mean_loss = {side: float(pairs[side].to_numpy().mean()) if pairs.height else None for side in SIDES}
-    covered = {"challenger": _coverage(challenger), "opponent": _coverage(opponent)}
+    covered = {"challenger": _compute_coverage(challenger), "opponent": _compute_coverage(opponent)}
     n = losses.height
     if n < params.min_gate_rows:
-        reason = f"{n} cutoffs have come true since both were fitted, fewer than `promote.min_gate_rows` = {params.min_gate_rows}"
-        return Gate(None, reason, n, None, None, mean_loss, covered, losses)
-    test = cosine_test((losses["opponent"] - losses["challenger"]).to_numpy())
-    gain = _gain(losses)
+        reason = (
+            f"{n} cutoffs have come true since both were fitted, fewer than `promote.min_gate_rows` ="
+            f" {params.min_gate_rows}"
+        )
+        return GateResult(None, reason, n, None, None, mean_loss, covered, losses)
+    test = compute_cosine_test((losses["opponent"] - losses["challenger"]).to_numpy())
+    gain = _compute_gain(losses)
     passed = test.p <= params.alpha and gain >= params.min_gain_frac
-    return Gate(passed, _reason(gain, test.p, n, about, params), n, gain, test.p, mean_loss, covered, losses)
+    return GateResult(
+        passed, _format_reason(gain, test.p, n, about, params), n, gain, test.p, mean_loss, covered, losses
+    )
 
 
-def _gain(losses: pl.DataFrame) -> float:
+def _compute_gain(losses: pl.DataFrame) -> float:
     ours, theirs = (float(losses[side].to_numpy().mean()) for side in SIDES)
     return 1.0 - ours / theirs if theirs > 0 else 0.0
 
 
-def _paired(challenger: pl.DataFrame, opponent: pl.DataFrame, about: About, seasonal: Seasonal | None) -> pl.DataFrame:
+def _join_pairs(
+    challenger: pl.DataFrame, opponent: pl.DataFrame, about: About, seasonal: Seasonal | None
+) -> pl.DataFrame:
     """One row a pair: its key, the loss of each side, and each side's scaled loss."""
     right = opponent.select(*_PAIR, opponent_hat="y_hat")
     pairs = challenger.filter(pl.col("y").is_not_null()).join(right, on=_PAIR, how="inner").sort(_PAIR)
-    yardstick = None if seasonal is None else seasonal.yardstick_of_rows(pairs)
-    ours, theirs = (primary_loss(about.primary_score, pairs["y"].to_numpy(), pairs[hat].to_numpy(), yardstick) for hat in ("y_hat", "opponent_hat"))
+    yardstick = None if seasonal is None else seasonal.scaling_errors_of_rows(pairs)
+    ours, theirs = (
+        compute_primary_loss(about.primary_score, pairs["y"].to_numpy(), pairs[hat].to_numpy(), yardstick)
+        for hat in ("y_hat", "opponent_hat")
+    )
     scored = pairs.select(
         *_PAIR,
         challenger=pl.Series(ours, dtype=pl.Float64),
         opponent=pl.Series(theirs, dtype=pl.Float64),
     ).filter(pl.col("challenger").is_finite() & pl.col("opponent").is_finite())
-    series, ours, theirs = _places(scored["series_id"]), scored["challenger"].to_numpy(), scored["opponent"].to_numpy()
-    size = (_means(series, ours) + _means(series, theirs)) / 2
+    series, ours, theirs = (
+        _compute_key_index(scored["series_id"]),
+        scored["challenger"].to_numpy(),
+        scored["opponent"].to_numpy(),
+    )
+    size = (_compute_index_means(series, ours) + _compute_index_means(series, theirs)) / 2
     unit = np.where(size > 0, size, 1.0)[series]
-    return scored.with_columns(challenger_scaled=pl.Series(ours / unit), opponent_scaled=pl.Series(theirs / unit))
+    return scored.with_columns(
+        challenger_scaled=pl.Series(ours / unit), opponent_scaled=pl.Series(theirs / unit)
+    )
 
 
-def _by_cutoff(pairs: pl.DataFrame) -> pl.DataFrame:
-    at = _places(pairs["cutoff"])
-    return pl.DataFrame({"cutoff": pairs["cutoff"].unique().sort(), **{side: _means(at, pairs[f"{side}_scaled"].to_numpy()) for side in SIDES}})
+def _compute_cutoff_means(pairs: pl.DataFrame) -> pl.DataFrame:
+    at = _compute_key_index(pairs["cutoff"])
+    return pl.DataFrame(
+        {
+            "cutoff": pairs["cutoff"].unique().sort(),
+            **{side: _compute_index_means(at, pairs[f"{side}_scaled"].to_numpy()) for side in SIDES},
+        }
+    )
 
 
-def _places(key: pl.Series) -> np.ndarray:
+def _compute_key_index(key: pl.Series) -> np.ndarray:
     """(m,) place of each row's key among the keys, ascending from 0."""
     return key.rank("dense").to_numpy().astype(np.int64) - 1
 
 
-def _means(at: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Mean of *values* at each place. Summed row by row, so that a verdict repeats to its last bit: sums of polars' threads do not."""
+def _compute_index_means(at: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Mean of *values* at each place.
+
+    Summed row by row, so that a verdict repeats to its last bit: sums of polars' threads do not.
+    """
     return np.bincount(at, values) / np.bincount(at)
 
 
-def _with_truth(issued: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
+def _join_truth(issued: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
     return issued.join(truth.drop("known_at"), on=["series_id", "event_time"], how="left")
 
 
-def _coverage(issued: pl.DataFrame) -> float | None:
-    levels = sorted((c for c in issued.columns if c.startswith("q_")), key=lambda c: float(c.removeprefix("q_")))
-    if len(levels) < 2:  # noqa: PLR2004  (an interval has two ends)
+def _compute_coverage(issued: pl.DataFrame) -> float | None:
+    levels = sorted(
+        (c for c in issued.columns if c.startswith("q_")), key=lambda c: float(c.removeprefix("q_"))
+    )
+    if len(levels) < 2:
         return None
-    y, low, high = (issued[c].cast(pl.Float64).fill_null(float("nan")).to_numpy() for c in ("y", levels[0], levels[-1]))
+    y, low, high = (
+        issued[c].cast(pl.Float64).fill_null(float("nan")).to_numpy() for c in ("y", levels[0], levels[-1])
+    )
     found = coverage(y, low, high)
     return found if np.isfinite(found) else None
 
 
-def _reason(gain: float, p: float, n: int, about: About, params: PromoteParams) -> str:
+def _format_reason(gain: float, p: float, n: int, about: About, params: PromoteParams) -> str:
     side = "below" if gain >= 0 else "above"
-    said = f"its {about.primary_score} loss lies {abs(gain):.1%} {side} the other's over {n} cutoffs that neither has seen, p = {p:.3f}"
+    said = (
+        f"its {about.primary_score} loss lies {abs(gain):.1%} {side} the other's over {n} cutoffs that"
+        f" neither has seen, p = {p:.3f}"
+    )
     faults = [
-        *([f"a gain of at least {params.min_gain_frac:.1%} is asked for"] if gain < params.min_gain_frac else []),
+        *(
+            [f"a gain of at least {params.min_gain_frac:.1%} is asked for"]
+            if gain < params.min_gain_frac
+            else []
+        ),
         *([f"luck is not ruled out at {params.alpha:g}"] if p > params.alpha else []),
     ]
     return said + ("; " + " and ".join(faults) if faults else "")

@@ -6,12 +6,18 @@ import polars as pl
 
 
 def draw_losses(path: Path, losses: pl.DataFrame, title: str) -> None:
-    """Cumulated difference of scaled losses (other minus challenger): a line that rises is a challenger that wins."""
-    from matplotlib.figure import Figure  # noqa: PLC0415  (1 s that a repeated verdict does not pay)
+    """Cumulated difference of scaled losses (other minus challenger): a line that rises is a
+    challenger that wins.
+    """
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
-    axes.plot(losses["cutoff"].to_list(), (losses["opponent"] - losses["challenger"]).cum_sum().to_list(), linewidth=1.4)
+    axes.plot(
+        losses["cutoff"].to_list(),
+        (losses["opponent"] - losses["challenger"]).cum_sum().to_list(),
+        linewidth=1.4,
+    )
     axes.axhline(0, linewidth=0.8, color="black")
     axes.set_title(title, fontsize=9)
     axes.set_ylabel("loss saved so far (scaled)")

@@ -1,60 +1,89 @@
-"""The stage in one screen: challenger against champion, or against the best naive baseline when there is none yet."""
+"""The stage in one screen: challenger against champion, or against the best naive baseline when
+there is none yet.
+"""
 
 from typing import Any, NamedTuple
 
 import polars as pl
 
-from tasks.promote.gate import LOSSES, Gate, run_gate
+from tasks.promote.gate import LOSSES, GateResult, run_gate
 from tasks.promote.params import PromoteParams
 from tasks.release import Release
 
 Facts = dict[str, Any]
 
 
-class Verdict(NamedTuple):
-    """decision.json without the keys that the door adds, and the losses behind it (empty when nothing was compared)."""
+class PromotionVerdict(NamedTuple):
+    """decision.json without the keys that the door adds, and the losses behind it (empty when
+    nothing was compared).
+    """
 
     decision: Facts
     losses: pl.DataFrame
 
 
-def decide(challenger: Release, champion: Release | None, baseline: Release, rows: pl.DataFrame, params: PromoteParams) -> Verdict:
+def decide_promotion(
+    challenger: Release,
+    champion: Release | None,
+    baseline: Release,
+    rows: pl.DataFrame,
+    params: PromoteParams,
+) -> PromotionVerdict:
     """Who should answer from now on.
 
-    `promote`: the challenger passed the gate. `keep`: the champion stays. `inconclusive`: too few cutoffs, the champion stays.
-    `nothing`: the challenger is the champion. `baseline`: there is no champion and the challenger did not pass, so the baseline answers.
+    `promote`: the challenger passed the gate. `keep`: the champion stays. `inconclusive`: too few
+    cutoffs, the champion stays.
+    `nothing`: the challenger is the champion. `baseline`: there is no champion and the challenger
+    did not pass, so the baseline answers.
     """
-    if champion is not None and _digest(champion) == _digest(challenger):
-        return Verdict(
-            {**_facts(challenger, champion, None, "nothing", "challenger and champion are the same release"), "winner_digest": None}, _NONE
+    if champion is not None and _get_digest(champion) == _get_digest(challenger):
+        return PromotionVerdict(
+            {
+                **_build_facts(
+                    challenger, champion, None, "nothing", "challenger and champion are the same release"
+                ),
+                "winner_digest": None,
+            },
+            _NONE,
         )
     comparable = champion is not None and champion.about.target == challenger.about.target
     opponent = champion if champion is not None and comparable else baseline
     gate = run_gate(challenger, opponent, rows, params)
-    decision, reason = _named(gate, comparable=comparable)
+    decision, reason = _describe_verdict(gate, comparable=comparable)
     if champion is not None and not comparable:
-        reason = f"the champion forecasts another target ({champion.about.target.column}, {champion.about.target.unit}), so the baseline stood in; {reason}"
-    winner = {"promote": _digest(challenger), "baseline": _digest(baseline)}.get(decision)
-    facts = _facts(challenger, champion, gate, decision, reason)
-    return Verdict({**facts, "opponent_digest": _digest(opponent), "winner_digest": winner, "alpha": params.alpha}, gate.losses)
+        reason = (
+            f"the champion forecasts another target ({champion.about.target.column},"
+            f" {champion.about.target.unit}), so the baseline stood in; {reason}"
+        )
+    winner = {"promote": _get_digest(challenger), "baseline": _get_digest(baseline)}.get(decision)
+    facts = _build_facts(challenger, champion, gate, decision, reason)
+    return PromotionVerdict(
+        {**facts, "opponent_digest": _get_digest(opponent), "winner_digest": winner, "alpha": params.alpha},
+        gate.losses,
+    )
 
 
-def _named(gate: Gate, *, comparable: bool) -> tuple[str, str]:
+def _describe_verdict(gate: GateResult, *, comparable: bool) -> tuple[str, str]:
     if gate.passed:
         return "promote", f"the challenger takes over: {gate.reason}"
     if not comparable:
-        return "baseline", f"the baseline answers, since the challenger is not shown to be better: {gate.reason}"
+        return (
+            "baseline",
+            f"the baseline answers, since the challenger is not shown to be better: {gate.reason}",
+        )
     if gate.passed is None:
         return "inconclusive", f"the champion stays: {gate.reason}"
     return "keep", f"the champion stays, since the challenger is not shown to be better: {gate.reason}"
 
 
-def _facts(challenger: Release, champion: Release | None, gate: Gate | None, decision: str, reason: str) -> Facts:
+def _build_facts(
+    challenger: Release, champion: Release | None, gate: GateResult | None, decision: str, reason: str
+) -> Facts:
     return {
         "decision": decision,
         "reason": reason,
-        "challenger_digest": _digest(challenger),
-        "champion_digest": None if champion is None else _digest(champion),
+        "challenger_digest": _get_digest(challenger),
+        "champion_digest": None if champion is None else _get_digest(champion),
         "challenger_as_of": challenger.blend.as_of.isoformat(),
         "primary_score": challenger.about.primary_score,
         "seen_until": challenger.seen_until.isoformat(),
@@ -67,9 +96,11 @@ def _facts(challenger: Release, champion: Release | None, gate: Gate | None, dec
     }
 
 
-def _digest(release: Release) -> str:
+def _get_digest(release: Release) -> str:
     if release.manifest is None:
-        raise ValueError(f"{release.folder} is a body, not a sealed release: the gate compares what would be served.")
+        raise ValueError(
+            f"{release.folder} is a body, not a sealed release: the gate compares what would be served."
+        )
     return release.manifest.digest
 
 

@@ -3,30 +3,40 @@
 from pathlib import Path
 
 from tasks.core.frames import FEATURES
-from tasks.core.windows import panel_of
-from tasks.edges.artifacts import read_frame, replacing, write_json
-from tasks.edges.door import open_door
+from tasks.core.windows import build_panel
+from tasks.edges.artifacts import read_frame, write_folder, write_json
+from tasks.edges.door import run_stage_command
 from tasks.edges.params import read_gate_steps, read_models, read_params
 from tasks.edges.settings import ROOT
 from tasks.quantize.params import QuantizeParams
-from tasks.quantize.parity import gate_rows
-from tasks.quantize.stage import quantize
-from tasks.release import open_body
+from tasks.quantize.parity import build_gate_rows
+from tasks.quantize.stage import quantize_nets
+from tasks.release import load_unsealed_release
 
 
 def main(root: Path = ROOT) -> None:
     """Compare, decide, and put decision, timings and the INT8 graphs in place together."""
-    release = open_body(root / "models/challenger/challenger")
+    release = load_unsealed_release(root / "models/challenger/challenger")
     table = read_frame(root / "data/features/table.parquet", FEATURES)
-    rows = gate_rows(panel_of(table, release.schema, release.calendar), read_gate_steps(root))
-    with replacing(root / "models/quantized") as folder:
-        said = quantize(release, rows, root / "models/fits", read_models(root), read_params("quantize", QuantizeParams, root), folder)
+    rows = build_gate_rows(build_panel(table, release.schema, release.calendar), read_gate_steps(root))
+    with write_folder(root / "models/quantized") as folder:
+        said = quantize_nets(
+            release,
+            rows,
+            root / "models/fits",
+            read_models(root),
+            read_params("quantize", QuantizeParams, root),
+            folder,
+        )
         write_json(folder / "latency.json", {"int8_over_fp32_by_round": said.pop("latency")})
         write_json(folder / "decision.json", said)
     worst = max(said["parity_sd"].values())
-    print(f"quantize: {said['n_gate_rows']} gate rows, graphs differ from their forecasters by at most {worst:.1e} sd")
+    print(
+        f"quantize: {said['n_gate_rows']} gate rows, graphs differ from their forecasters by at most"
+        f" {worst:.1e} sd"
+    )
     print(f"quantize: {said['decision']}. {said['reason']}")
 
 
 if __name__ == "__main__":
-    open_door(main)
+    run_stage_command(main)

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tasks.core.about import About
-from tasks.core.scores import judged_by
-from tasks.core.seasonal import seasonal_of_panel
-from tasks.core.transform import from_z
+from tasks.core.scores import select_loss
+from tasks.core.seasonal import build_seasonal_from_panel
+from tasks.core.transform import inverse_transform_target
 from tasks.quantize.parity import GateRows, run_graph
 
 _MATRICES = {
@@ -17,15 +17,18 @@ _MATRICES = {
     "GRU": (1, 2),
     "LSTM": (1, 2),
 }  # operator -> its inputs that are matrices of weights; intercepts and norms are a few numbers
-_OUTPUT_AXIS = {"MatMul": -1, "GRU": -2, "LSTM": -2}  # of such a matrix; recurrent operators hold (direction, gates, in)
+# Of such a matrix; recurrent operators hold (direction, gates, in)
+_OUTPUT_AXIS = {"MatMul": -1, "GRU": -2, "LSTM": -2}
 _INT8_MAX = 127  # symmetric: -128 is not used
 MAX_LATENCY_RATIO = 1.2  # below that a wall clock on a shared machine says nothing
 _ROUNDS = 7
 _CALLS = 200  # of each in a round; one row each, as the service asks
 
 
-class Compared(NamedTuple):
-    """FP32 and INT8: bytes of the file, mean loss over the gate's rows; latency: INT8 over FP32, one figure a round."""
+class GraphComparison(NamedTuple):
+    """FP32 and INT8: bytes of the file, mean loss over the gate's rows; latency: INT8 over FP32,
+    one figure a round.
+    """
 
     fp32_bytes: int
     int8_bytes: int
@@ -45,12 +48,15 @@ class Compared(NamedTuple):
 
 
 def write_int8(fp32: Path, int8: Path) -> None:
-    """Write *fp32* with the weights of its matrix products in 8 bits, one scale for each output; the same graph gives the same bytes.
+    """Write *fp32* with the weights of its matrix products in 8 bits, one scale for each output;
+    the same graph gives the same bytes.
 
-    So are those of recurrent units and of attention; products of two wires, as attention has, hold no weights. Inputs of a product stay float32. onnxruntime's dynamic quantization scales them by the batch, so that a row's forecast would depend
-    on the rows beside it, and its 8-bit products overflow on processors without VNNI: neither could be recomputed.
+    So are those of recurrent units and of attention; products of two wires, as attention has, hold
+    no weights. Inputs of a product stay float32. onnxruntime's dynamic quantization scales them by
+    the batch, so that a row's forecast would depend on the rows beside it, and its 8-bit products
+    overflow on processors without VNNI: neither could be recomputed.
     """
-    import onnx  # noqa: PLC0415  (0.3 s; the package is imported for its constants too)
+    import onnx
 
     model = onnx.load(fp32)
     constants = {constant.name: constant for constant in model.graph.initializer}
@@ -58,7 +64,7 @@ def write_int8(fp32: Path, int8: Path) -> None:
         for position in _MATRICES.get(node.op_type, ()):
             if (weights := constants.get(node.input[position])) is None:
                 continue
-            for made in reversed(_dequantized(model.graph, weights, _OUTPUT_AXIS[node.op_type])):
+            for made in reversed(_add_dequantized(model.graph, weights, _OUTPUT_AXIS[node.op_type])):
                 model.graph.node.insert(place, made)
             node.input[position] = f"{weights.name}_float"
             model.graph.initializer.remove(weights)
@@ -66,53 +72,103 @@ def write_int8(fp32: Path, int8: Path) -> None:
     int8.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _dequantized(graph: Any, weights: Any, output_axis: int) -> list[Any]:
-    """Add 8-bit integers and scales of *weights* to *graph*, a scale for each place of *output_axis*; the nodes that multiply them, which onnxruntime does once, at load."""
-    from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415  (as above)
+def _add_dequantized(graph: Any, weights: Any, output_axis: int) -> list[Any]:
+    """Add 8-bit integers and scales of *weights* to *graph*, a scale for each place of
+    *output_axis*; the nodes that multiply them, which onnxruntime does once, at load.
+    """
+    from onnx import TensorProto, helper, numpy_helper
 
     values, name = numpy_helper.to_array(weights), weights.name
     others = tuple(axis for axis in range(values.ndim) if axis != output_axis % values.ndim)
     largest = np.abs(values).max(axis=others, keepdims=True)
     scale = np.where(largest > 0, largest, 1).astype(np.float32) / np.float32(_INT8_MAX)
     integers = np.clip(np.rint(values / scale), -_INT8_MAX, _INT8_MAX).astype(np.int8)
-    graph.initializer.extend([numpy_helper.from_array(integers, f"{name}_int8"), numpy_helper.from_array(scale, f"{name}_scale")])
+    graph.initializer.extend(
+        [numpy_helper.from_array(integers, f"{name}_int8"), numpy_helper.from_array(scale, f"{name}_scale")]
+    )
     return [
         helper.make_node("Cast", [f"{name}_int8"], [f"{name}_cast"], to=TensorProto.FLOAT),
         helper.make_node("Mul", [f"{name}_cast", f"{name}_scale"], [f"{name}_float"]),
     ]
 
 
-def compare(fp32: Path, int8: Path, rows: GateRows, about: About, quantile: float | None = None) -> Compared:
-    """Size, error and speed of both graphs; the error of a net that forecasts a *quantile* is its pinball loss."""
+def compare_graphs(
+    fp32: Path, int8: Path, rows: GateRows, about: About, quantile: float | None = None
+) -> GraphComparison:
+    """Size, error and speed of both graphs; the error of a net that forecasts a *quantile* is
+    its pinball loss.
+    """
     served, small = open_graph(fp32), open_graph(int8)
-    error, small_error = (mean_loss(run_graph(session, rows.x), rows, about, quantile) for session in (served, small))
-    return Compared(fp32.stat().st_size, int8.stat().st_size, error, small_error, _latency(served, small, rows.x[:1]))
+    error, small_error = (
+        score_mean_loss(run_graph(session, rows.x), rows, about, quantile) for session in (served, small)
+    )
+    return GraphComparison(
+        fp32.stat().st_size,
+        int8.stat().st_size,
+        error,
+        small_error,
+        _compare_latency(served, small, rows.x[:1]),
+    )
 
 
-def decide(found: Compared, max_error_frac: float) -> tuple[str, str]:
+def decide_precision(found: GraphComparison, max_error_frac: float) -> tuple[str, str]:
     """INT8 or FP32, with the reason: the error decides, then the size; speed only forbids."""
     if not found.worsens_frac <= max_error_frac:
-        return "FP32", f"INT8 would worsen the net's error by {found.worsens_frac:.2%}; at most {max_error_frac:.2%} is allowed."
+        return (
+            "FP32",
+            (
+                f"INT8 would worsen the net's error by {found.worsens_frac:.2%}; at most {max_error_frac:.2%}"
+                " is allowed."
+            ),
+        )
     if found.int8_bytes >= found.fp32_bytes:
-        return "FP32", f"INT8 is not smaller: {found.int8_bytes} bytes against {found.fp32_bytes}; the net is so small that the scales outweigh it."
+        return (
+            "FP32",
+            (
+                f"INT8 is not smaller: {found.int8_bytes} bytes against {found.fp32_bytes}; the net is so"
+                " small that the scales outweigh it."
+            ),
+        )
     if found.latency_ratio > MAX_LATENCY_RATIO:
-        return "FP32", f"INT8 takes {found.latency_ratio:.1f} times as long for a row; at most {MAX_LATENCY_RATIO:g} is allowed."
+        return (
+            "FP32",
+            (
+                f"INT8 takes {found.latency_ratio:.1f} times as long for a row; at most {MAX_LATENCY_RATIO:g}"
+                " is allowed."
+            ),
+        )
     saved = 1 - found.int8_bytes / found.fp32_bytes
-    return "INT8", f"The file is {saved:.0%} smaller and the net's error changes by {found.worsens_frac:+.2%}; up to {max_error_frac:.2%} is allowed."
+    return (
+        "INT8",
+        (
+            f"The file is {saved:.0%} smaller and the net's error changes by {found.worsens_frac:+.2%}; up to"
+            f" {max_error_frac:.2%} is allowed."
+        ),
+    )
 
 
-def mean_loss(z_hat: np.ndarray, rows: GateRows, about: About, quantile: float | None) -> float:
-    """Mean loss of z_hat (n, H) over the known y, the primary one or that of the *quantile*; NaN when none is known."""
-    seasonal = seasonal_of_panel(rows.panel, about)
-    yardstick = None if seasonal is None else seasonal.yardstick(rows.y, rows.where[:, [0]], rows.where[:, [1]], np.arange(1, rows.y.shape[1] + 1))
-    loss = judged_by(about.primary_score, quantile)[1](rows.y, from_z(about.target, z_hat), yardstick)
+def score_mean_loss(z_hat: np.ndarray, rows: GateRows, about: About, quantile: float | None) -> float:
+    """Mean loss of z_hat (n, H) over the known y, the primary one or that of the *quantile*; NaN
+    when none is known.
+    """
+    seasonal = build_seasonal_from_panel(rows.panel, about)
+    yardstick = (
+        None
+        if seasonal is None
+        else seasonal.scaling_errors(
+            rows.y, rows.where[:, [0]], rows.where[:, [1]], np.arange(1, rows.y.shape[1] + 1)
+        )
+    )
+    loss = select_loss(about.primary_score, quantile)[1](
+        rows.y, inverse_transform_target(about.target, z_hat), yardstick
+    )
     known = loss[np.isfinite(loss)]
     return float(known.mean()) if len(known) else float("nan")
 
 
 def open_graph(path: Path) -> Any:
     """A session as the service opens it: one thread."""
-    import onnxruntime as ort  # noqa: PLC0415  (0.2 s; the package is imported for its constants too)
+    import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -120,19 +176,21 @@ def open_graph(path: Path) -> Any:
     return ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
 
 
-def _latency(fp32: Any, int8: Any, row: np.ndarray) -> list[float]:
-    """INT8 over FP32 by round: medians of calls made in turn, so that what else the machine does meets both, and no stall counts."""
+def _compare_latency(fp32: Any, int8: Any, row: np.ndarray) -> list[float]:
+    """INT8 over FP32 by round: medians of calls made in turn, so that what else the machine does
+    meets both, and no stall counts.
+    """
     for session in (fp32, int8):
-        _seconds(session, row)  # the first call allocates
+        _compute_seconds(session, row)  # the first call allocates
     rounds = []
     for _ in range(_ROUNDS):
-        turns = [(_seconds(fp32, row), _seconds(int8, row)) for _ in range(_CALLS)]
+        turns = [(_compute_seconds(fp32, row), _compute_seconds(int8, row)) for _ in range(_CALLS)]
         of_fp32, of_int8 = np.median(turns, axis=0)
         rounds.append(float(of_int8 / of_fp32))
     return rounds
 
 
-def _seconds(session: Any, row: np.ndarray) -> float:
+def _compute_seconds(session: Any, row: np.ndarray) -> float:
     started = time.perf_counter()
     session.run(["z_hat"], {"x": row})
     return time.perf_counter() - started

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tasks.core.errors import ReleaseError
-from tasks.core.windows import Panel, blocks
+from tasks.core.windows import Panel, split_blocks
 from tasks.forecasters import load_forecaster
 
 MAX_PARITY_SD = 1e-5
@@ -16,7 +16,9 @@ _BLOCK_ROWS = 8192  # bounds the memory of a graph over many series
 
 @dataclass(frozen=True)
 class GateRows:
-    """The rows after seen_until that can be forecast. x: (n, F); where: (n, 2) positions of (origin, series); y, z: (n, H), NaN until known."""
+    """The rows after seen_until that can be forecast. x: (n, F); where: (n, 2) positions of
+    (origin, series); y, z: (n, H), NaN until known.
+    """
 
     panel: Panel
     x: np.ndarray
@@ -26,38 +28,59 @@ class GateRows:
 
     @property
     def sd(self) -> float:
-        """Standard deviation of z over these rows; over the whole table where it is 0 here, and 1 where it is 0 there too."""
+        """Standard deviation of z over these rows; over the whole table where it is 0 here, and
+        1 where it is 0 there too.
+        """
         spreads = (float(np.std(known)) for z in (self.z, self.panel.z) if len(known := z[np.isfinite(z)]))
         return next((sd for sd in spreads if sd > 0), 1.0)
 
 
-def gate_rows(panel: Panel, gate_steps: int) -> GateRows:
-    """From the origin of seen_until to the last. Raises ReleaseError when no series has a value there."""
+def build_gate_rows(panel: Panel, gate_steps: int) -> GateRows:
+    """From the origin of seen_until to the last.
+
+    Raises ReleaseError when no series has a value there.
+    """
     n_steps, steps = len(panel.event_time), panel.schema.horizon_steps
     x, where = panel.at(np.arange(n_steps - 1 - gate_steps, n_steps))
     if not len(x):
-        raise ReleaseError(f"None of the last {gate_steps + 1} steps has a known value, so no graph can be compared. Lower `promote.gate_steps`.")
+        raise ReleaseError(
+            f"None of the last {gate_steps + 1} steps has a known value, so no graph can be compared. Lower"
+            " `promote.gate_steps`."
+        )
     ahead = where[:, :1] + np.arange(1, steps + 1)
     inside, series = ahead < n_steps, where[:, 1:]
-    y, z = (np.where(inside, values[np.minimum(ahead, n_steps - 1), series], np.nan) for values in (panel.y, panel.z))
+    y, z = (
+        np.where(inside, values[np.minimum(ahead, n_steps - 1), series], np.nan)
+        for values in (panel.y, panel.z)
+    )
     return GateRows(panel, x, where, y, z)
 
 
 def run_graph(session: Any, x: np.ndarray) -> np.ndarray:
     """z_hat (n, H) of a session over x (n, F)."""
-    return np.concatenate([session.run(["z_hat"], {"x": x[part]})[0] for part in blocks(len(x), _BLOCK_ROWS)])
+    return np.concatenate(
+        [session.run(["z_hat"], {"x": x[part]})[0] for part in split_blocks(len(x), _BLOCK_ROWS)]
+    )
 
 
 def check_parity(name: str, session: Any, fit: Path, rows: GateRows) -> float:
-    """Largest difference in standard deviations of z. Raises ReleaseError that names the worst row when it is above MAX_PARITY_SD, or not finite."""
-    scored, served = load_forecaster(fit).predict(rows.x).astype(np.float64), run_graph(session, rows.x).astype(np.float64)
+    """Largest difference in standard deviations of z.
+
+    Raises ReleaseError that names the worst row when it is above MAX_PARITY_SD, or not finite.
+    """
+    scored, served = (
+        load_forecaster(fit).predict(rows.x).astype(np.float64),
+        run_graph(session, rows.x).astype(np.float64),
+    )
     apart = np.abs(served - scored) / rows.sd
     worst = np.unravel_index(int(np.argmax(np.where(np.isfinite(apart), apart, np.inf))), apart.shape)
     if not apart[worst] <= MAX_PARITY_SD:
         origin, series = rows.where[worst[0]]
         raise ReleaseError(
-            f"The graph of {name!r} says {served[worst]:.9g} where the forecaster says {scored[worst]:.9g}: series {rows.panel.series_ids[series]!r}, "
-            f"cutoff {rows.panel.cutoff[int(origin)]:%F %T}Z, step {worst[1] + 1}, {apart[worst]:.1e} standard deviations apart; at most {MAX_PARITY_SD:g} "
-            f"is allowed. Train {name!r} again (`dvc repro -f train@{name}`); if it stays, its `formula` compares after a matrix product."
+            f"The graph of {name!r} says {served[worst]:.9g} where the forecaster says {scored[worst]:.9g}:"
+            f" series {rows.panel.series_ids[series]!r}, cutoff {rows.panel.cutoff[int(origin)]:%F %T}Z, step"
+            f" {worst[1] + 1}, {apart[worst]:.1e} standard deviations apart; at most {MAX_PARITY_SD:g} is"
+            f" allowed. Train {name!r} again (`dvc repro -f train@{name}`); if it stays, its `formula`"
+            " compares after a matrix product."
         )
     return float(apart[worst])

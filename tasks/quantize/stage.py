@@ -6,29 +6,62 @@ from typing import Any
 from tasks.core.errors import ReleaseError
 from tasks.forecasters import load_forecaster
 from tasks.forecasters.parts.net import Net
-from tasks.quantize.int8 import MAX_LATENCY_RATIO, Compared, compare, decide, open_graph, write_int8
+from tasks.quantize.int8 import (
+    MAX_LATENCY_RATIO,
+    GraphComparison,
+    compare_graphs,
+    decide_precision,
+    open_graph,
+    write_int8,
+)
 from tasks.quantize.params import QuantizeParams
 from tasks.quantize.parity import MAX_PARITY_SD, GateRows, check_parity
 from tasks.release import Release
 
 
-def quantize(release: Release, rows: GateRows, fits: Path, models: tuple[str, ...], params: QuantizeParams, folder: Path) -> dict[str, Any]:
-    """What decision.json says; leaves <net>.onnx in *folder* for each net whose decision is INT8, and the timings as `latency`.
+def quantize_nets(
+    release: Release,
+    rows: GateRows,
+    fits: Path,
+    models: tuple[str, ...],
+    params: QuantizeParams,
+    folder: Path,
+) -> dict[str, Any]:
+    """What decision.json says; leaves <net>.onnx in *folder* for each net whose decision is INT8,
+    and the timings as `latency`.
 
-    fits: models/fits. models: those of this checkout. A net without a part in the release is examined all the same, and stays FP32.
+    fits: models/fits. models: those of this checkout. A net without a part in the release is
+    examined all the same, and stays FP32.
     Raises ReleaseError when a graph does not say what its forecaster says, or a fit is missing.
     """
-    parity = {name: check_parity(name, session, _fit(fits, name), rows) for name, session in sorted(release.members.items())}
-    limits = {"max_error_frac": params.max_error_frac, "max_latency_ratio": MAX_LATENCY_RATIO, "max_parity_sd": MAX_PARITY_SD}
+    parity = {
+        name: check_parity(name, session, _find_fit_folder(fits, name), rows)
+        for name, session in sorted(release.members.items())
+    }
+    limits = {
+        "max_error_frac": params.max_error_frac,
+        "max_latency_ratio": MAX_LATENCY_RATIO,
+        "max_parity_sd": MAX_PARITY_SD,
+    }
     nets, latency = {}, {}
-    for name in (name for name in models if isinstance(load_forecaster(_fit(fits, name)), Net)):  # trees and naive models have no matrices of weights
+    # Trees and naive models have no matrices of weights
+    for name in (name for name in models if isinstance(load_forecaster(_find_fit_folder(fits, name)), Net)):
         if name not in parity:
             parity[name] = check_parity(name, open_graph(fits / name / "model.onnx"), fits / name, rows)
-        nets[name], latency[name] = _examined(name, release, rows, fits, params, folder)
-    said = {"n_gate_rows": len(rows.x), "parity_sd": parity, "limits": limits, "nets": nets, "latency": latency}
+        nets[name], latency[name] = _compare_net(name, release, rows, fits, params, folder)
+    said = {
+        "n_gate_rows": len(rows.x),
+        "parity_sd": parity,
+        "limits": limits,
+        "nets": nets,
+        "latency": latency,
+    }
     small = [name for name, net in nets.items() if net["decision"] == "INT8"]
     if not nets:
-        return said | {"decision": "FP32", "reason": "There is no net among the models, so there is nothing to quantize."}
+        return said | {
+            "decision": "FP32",
+            "reason": "There is no net among the models, so there is nothing to quantize.",
+        }
     reason = " ".join(f"{name}: {net['decision']}. {net['reason']}" for name, net in nets.items())
     return said | {
         "decision": "INT8" if small else "FP32",
@@ -37,21 +70,37 @@ def quantize(release: Release, rows: GateRows, fits: Path, models: tuple[str, ..
     }
 
 
-def _examined(name: str, release: Release, rows: GateRows, fits: Path, params: QuantizeParams, folder: Path) -> tuple[dict[str, Any], list[float]]:
-    """Decision, reason and figures of the net *name*, and its timings; its graph stays in *folder* when the decision is INT8."""
-    shipped, net = name in release.members, load_forecaster(_fit(fits, name))
-    fp32, int8 = release.folder / "members" / f"{name}.onnx" if shipped else fits / name / "model.onnx", folder / f"{name}.onnx"
+def _compare_net(
+    name: str, release: Release, rows: GateRows, fits: Path, params: QuantizeParams, folder: Path
+) -> tuple[dict[str, Any], list[float]]:
+    """Decision, reason and figures of the net *name*, and its timings; its graph stays in
+    *folder* when the decision is INT8.
+    """
+    shipped, net = name in release.members, load_forecaster(_find_fit_folder(fits, name))
+    fp32, int8 = (
+        (release.folder / "members" / f"{name}.onnx" if shipped else fits / name / "model.onnx"),
+        folder / f"{name}.onnx",
+    )
     write_int8(fp32, int8)
-    found = compare(fp32, int8, rows, release.about, net.params.quantile if isinstance(net, Net) else None)
-    decision, reason = decide(found, params.max_error_frac)
+    found = compare_graphs(
+        fp32, int8, rows, release.about, net.params.quantile if isinstance(net, Net) else None
+    )
+    decision, reason = decide_precision(found, params.max_error_frac)
     if not shipped:
-        decision, reason = "FP32", f"The net has no weight in what is shipped. By itself: {decision}. {reason}"
+        decision, reason = (
+            "FP32",
+            f"The net has no weight in what is shipped. By itself: {decision}. {reason}",
+        )
     if decision == "FP32":
         int8.unlink()
-    return {"decision": decision, "reason": reason, **_figures(found, release.weights.get(name, 0.0))}, found.latency
+    return {
+        "decision": decision,
+        "reason": reason,
+        **_build_figures(found, release.weights.get(name, 0.0)),
+    }, found.latency
 
 
-def _figures(found: Compared, weight: float) -> dict[str, Any]:
+def _build_figures(found: GraphComparison, weight: float) -> dict[str, Any]:
     """Figures of a net; the ratio has one digit, since more would be another number at each run."""
     return {
         "weight": weight,
@@ -64,8 +113,11 @@ def _figures(found: Compared, weight: float) -> dict[str, Any]:
     }
 
 
-def _fit(fits: Path, name: str) -> Path:
+def _find_fit_folder(fits: Path, name: str) -> Path:
     folder = fits / name
     if not (folder / "model.onnx").exists():
-        raise ReleaseError(f"{folder} has no model.onnx, so the graph of {name!r} cannot be compared. Train it again: `dvc repro train@{name}`.")
+        raise ReleaseError(
+            f"{folder} has no model.onnx, so the graph of {name!r} cannot be compared. Train it again: `dvc"
+            f" repro train@{name}`."
+        )
     return folder

@@ -1,11 +1,24 @@
-"""The one inference path: verify, load, predict. Explain, the parity check, promote and the service all answer through it.
+"""The one inference path: verify, load, predict.
 
-In: a body (models/challenger/*) or a sealed release (models/release), and rows. Out: forecasts with quantiles in the target's unit.
-Promised: polars, numpy and onnxruntime alone; a forecast is a pure function of the release, the cutoff and the rows known by it.
+Explain, the parity check, promote and the service all answer through it. In: a body
+(models/challenger/*) or a sealed release (models/release), and rows. Out: forecasts with quantiles
+in the target's unit. Promised: polars, numpy and onnxruntime alone; a forecast is a pure function
+of the release, the cutoff and the rows known by it.
 """
 
-from tasks.release.load import Release, load, open_body
-from tasks.release.manifest import Blend, Manifest, seal, verify
-from tasks.release.predict import forecasts, why_absent, z_hat
+from tasks.release.load import Release, load_release, load_unsealed_release
+from tasks.release.manifest import EnsembleSpec, Manifest, check_manifest, write_manifest
+from tasks.release.predict import find_absence_reasons, predict_cutoffs, predict_ensemble
 
-__all__ = ["Blend", "Manifest", "Release", "forecasts", "load", "open_body", "seal", "verify", "why_absent", "z_hat"]
+__all__ = [
+    "EnsembleSpec",
+    "Manifest",
+    "Release",
+    "check_manifest",
+    "find_absence_reasons",
+    "load_release",
+    "load_unsealed_release",
+    "predict_cutoffs",
+    "predict_ensemble",
+    "write_manifest",
+]

@@ -1,18 +1,25 @@
-"""Conformal quantiles and the point forecast that goes with the primary score, from residuals known by the cutoff.
+"""Conformal quantiles and the point forecast that goes with the primary score, from residuals known
+by the cutoff.
 
-One pool of the newest scaled residuals r = (z - base) / scale for each cell (group, step). The base is the point forecast z_hat, or, for
-conformalized quantile regression (CQR), the quantile that the members forecast themselves: then each quantile has a pool of its own.
+One pool of the newest scaled residuals r = (z - base) / scale for each cell (group, step). The base
+is the point forecast z_hat, or, for conformalized quantile regression (CQR), the quantile that the
+members forecast themselves: then each quantile has a pool of its own.
 Source: Romano, Patterson & Candes 2019, arXiv:1905.03222, theorem 2 (each end by itself).
 
-A level for each quantile says where in the pool it is read. With `adapt_rate` above 0 it moves: after each outcome up by rate x (q - 1)
-when the value lay below the issued quantile, by rate x q when above, so that the share below returns to q whatever the errors do.
-Source: Gibbs & Candes 2021, arXiv:2106.00170, applied to each quantile. At 0 this is split conformal with a sliding pool.
+A level for each quantile says where in the pool it is read. With `adapt_rate` above 0 it moves:
+after each outcome up by rate x (q - 1) when the value lay below the issued quantile, by rate x q
+when above, so that the share below returns to q whatever the errors do.
+Source: Gibbs & Candes 2021, arXiv:2106.00170, applied to each quantile. At 0 this is split
+conformal with a sliding pool.
 
-Residuals that resemble their neighbours in time say less than their number: quantiles of such a pool are too narrow on average. With
-`block` b the pool is read as b sets of residuals b apart, nearly independent within each, and the b quantiles are averaged.
-Source: independent blocks of Yu 1994, doi:10.1214/aop/1176988849; conformal by blocks: Chernozhukov, Wuthrich & Zhu 2018, arXiv:1802.06300.
+Residuals that resemble their neighbours in time say less than their number: quantiles of such a
+pool are too narrow on average. With `block` b the pool is read as b sets of residuals b apart,
+nearly independent within each, and the b quantiles are averaged.
+Source: independent blocks of Yu 1994, doi:10.1214/aop/1176988849; conformal by blocks:
+Chernozhukov, Wuthrich & Zhu 2018, arXiv:1802.06300.
 
-The state is a pure function of what was issued and of what was known when; nothing is stored but the forecasts themselves.
+The state is a pure function of what was issued and of what was known when; nothing is stored but
+the forecasts themselves.
 """
 
 from dataclasses import dataclass
@@ -22,19 +29,25 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from tasks.core.about import About
-from tasks.core.windows import blocks
+from tasks.core.windows import split_blocks
 
 Functional = Literal["mean_square", "mean", "median"]
 
 _BLOCK_SERIES = 16  # bounds the memory of many series that share a large pool
-_SORT_AGAIN = 64  # an entry set in its place takes 1 us, sorting 15 ns for each entry of the pool: with more than a 64th new, sorting is faster
+# An entry set in its place takes 1 us, sorting 15 ns for each entry of the pool: with more than a
+# 64th new, sorting is faster
+_SORT_AGAIN = 64
 _FEW = 128  # rows, up to which one search after the other is faster: 1 us each against 150 us for all
 NEVER = np.iinfo(np.int64).max
-ENOUGH = 20  # residuals of its own before a cell stops borrowing from all groups; .1 and .9 quantiles of fewer are extremes
+# Residuals of its own before a cell stops borrowing from all groups; .1 and .9 quantiles of fewer
+# are extremes
+ENOUGH = 20
 
 
-def functional_of(about: About) -> Functional:
-    """What the point forecast must be for the primary score: QLIKE is minimised by the mean square, squared error by the mean."""
+def select_functional(about: About) -> Functional:
+    """What the point forecast must be for the primary score: QLIKE is minimised by the mean
+    square, squared error by the mean.
+    """
     by_score: dict[str, Functional] = {"qlike": "mean_square", "rmse": "mean"}
     return "median" if about.is_median else by_score[about.primary_score]
 
@@ -43,10 +56,11 @@ def functional_of(about: About) -> Functional:
 class Timeline:
     """Forecasts in the order in which they were issued: K cutoffs, S series, H steps.
 
-    z_hat: (K, S, H), NaN where none. scale: (K, S). z: (K, S, H) what came true, NaN where unknown. known_k: (K, S, H) index of the
-    first later cutoff that knows z, K where none does. learns: (K,) False for cutoffs that are asked for but lie off the stride: they
-    are issued, and nothing is learned from them. group: (S,), or (K, S) where it changes with the origin: the pool of each series; -1 uses
-    all pools. base: (K, S, H, Q) the members' own quantiles, for CQR.
+    z_hat: (K, S, H), NaN where none. scale: (K, S). z: (K, S, H) what came true, NaN where unknown.
+    known_k: (K, S, H) index of the first later cutoff that knows z, K where none does. learns: (K,)
+    False for cutoffs that are asked for but lie off the stride: they are issued, and nothing is
+    learned from them. group: (S,), or (K, S) where it changes with the origin: the pool of each
+    series; -1 uses all pools. base: (K, S, H, Q) the members' own quantiles, for CQR.
     """
 
     z_hat: np.ndarray
@@ -64,29 +78,46 @@ class Timeline:
 
     @cached_property
     def residual(self) -> np.ndarray:
-        """(K, S, H, n_bases) in units of the scale, from z_hat and, with CQR, from the members' own quantiles."""
-        bases = self.z_hat[..., None] if self.base is None else np.concatenate([self.z_hat[..., None], self.base], axis=-1)
+        """(K, S, H, n_bases) in units of the scale, from z_hat and, with CQR, from the members'
+        own quantiles.
+        """
+        bases = (
+            self.z_hat[..., None]
+            if self.base is None
+            else np.concatenate([self.z_hat[..., None], self.base], axis=-1)
+        )
         out: np.ndarray = (self.z[..., None] - bases) / self.scale[..., None, None]
         return out
 
     @cached_property
     def due(self) -> np.ndarray:
-        """(K, S, H) index of the cutoff that learns it, K or more where the line ends before; NEVER where nothing is to be learned."""
-        usable = np.isfinite(self.residual).all(axis=-1) & (self.learns[:, None] & (self.groups >= 0))[:, :, None]
+        """(K, S, H) index of the cutoff that learns it, K or more where the line ends before;
+        NEVER where nothing is to be learned.
+        """
+        usable = (
+            np.isfinite(self.residual).all(axis=-1) & (self.learns[:, None] & (self.groups >= 0))[:, :, None]
+        )
         out: np.ndarray = np.where(usable, self.known_k, NEVER)
         return out
 
     @cached_property
     def schedule(self) -> tuple[np.ndarray, np.ndarray]:
-        """Flat positions in the order in which they are learned, and for each cutoff where its part of them starts."""
+        """Flat positions in the order in which they are learned, and for each cutoff where its
+        part of them starts.
+        """
         n_cutoffs = len(self.z_hat)
         due = np.minimum(self.due.ravel(), n_cutoffs)
-        order = np.argsort(due.astype(np.uint16) if n_cutoffs < np.iinfo(np.uint16).max else due, kind="stable")  # 16 bits are sorted in linear time
+        # 16 bits are sorted in linear time
+        order = np.argsort(
+            due.astype(np.uint16) if n_cutoffs < np.iinfo(np.uint16).max else due, kind="stable"
+        )
         return order, np.searchsorted(due[order], np.arange(n_cutoffs + 1))
 
 
-class Issued(NamedTuple):
-    """quantiles: (K, S, H, Q) and point: (K, S, H), both in the space of z; NaN before anything is known."""
+class IssuedForecasts(NamedTuple):
+    """quantiles: (K, S, H, Q) and point: (K, S, H), both in the space of z; NaN before anything
+    is known.
+    """
 
     quantiles: np.ndarray
     point: np.ndarray
@@ -95,19 +126,29 @@ class Issued(NamedTuple):
 class Conformal:
     """Pools and levels; `issue`, then `learn`, cutoff by cutoff.
 
-    n_bases: 1 when every quantile is read from the residuals of z_hat; 1 + Q for CQR, the first still being z_hat's, for the point.
+    n_bases: 1 when every quantile is read from the residuals of z_hat; 1 + Q for CQR, the first
+    still being z_hat's, for the point.
     """
 
     def __init__(
-        self, n_groups: int, horizon_steps: int, quantiles: tuple[float, ...], n_residuals: int, adapt_rate: float, block: int = 1, n_bases: int = 1
+        self,
+        n_groups: int,
+        horizon_steps: int,
+        quantiles: tuple[float, ...],
+        n_residuals: int,
+        adapt_rate: float,
+        block: int = 1,
+        n_bases: int = 1,
     ) -> None:
         self.quantiles = np.asarray(quantiles)
         self.adapt_rate, self.block = adapt_rate, block
         size = max(1, n_residuals // block)
-        self.pool = np.full((n_groups, horizon_steps, n_bases, size * block), np.nan)  # the newest lies at count - 1, around the end
+        # The newest lies at count - 1, around the end
+        self.pool = np.full((n_groups, horizon_steps, n_bases, size * block), np.nan)
         self.count = np.zeros((n_groups, horizon_steps), dtype=np.int64)
         self.levels = np.tile(self.quantiles, (n_groups, horizon_steps, 1))
-        # The same in ascending order, every block-th slot a row of its own; infinite where there is none yet.
+        # The same in ascending order, every block-th slot a row of its own; infinite where there is
+        # none yet.
         self._rows = np.full((n_groups * horizon_steps * n_bases * block, size), np.inf)
         self._base_of = np.arange(1, n_bases) if n_bases > 1 else np.zeros(len(quantiles), dtype=np.int64)
         self._everyone: np.ndarray | None = None
@@ -118,38 +159,52 @@ class Conformal:
         return self.pool.nbytes + self._rows.nbytes
 
     def issue(self, group: np.ndarray) -> np.ndarray:
-        """Quantiles (m, H, Q) of the scaled residual for series of these groups (m,), NaN where nothing is known. Of one base they never cross."""
+        """Quantiles (m, H, Q) of the scaled residual for series of these groups (m,), NaN where
+        nothing is known.
+
+        Of one base they never cross.
+        """
         groups, which = np.unique(group, return_inverse=True)
         levels = np.where(groups[:, None, None] >= 0, self.levels[groups], self.levels.mean(axis=0))
         out = self._read(groups, self._base_of, levels)
         return (np.sort(out, axis=-1) if self.pool.shape[2] == 1 else out)[which]
 
-    def shift(self, group: np.ndarray, scale: np.ndarray, functional: Functional, transform: str) -> np.ndarray:
-        """What to add to z_hat so that from_z of the sum is the wanted functional of y: (m, H) for series of these groups with scales (m,).
+    def shift(
+        self, group: np.ndarray, scale: np.ndarray, functional: Functional, transform: str
+    ) -> np.ndarray:
+        """What to add to z_hat so that from_z of the sum is the wanted functional of y: (m, H) for
+        series of these groups with scales (m,).
 
-        With logs, mean: log mean exp(e); mean square: half the log of mean exp(2e). Without, mean and median of e. 0 for an empty pool.
+        With logs, mean: log mean exp(e); mean square: half the log of mean exp(2e). Without, mean
+        and median of e. 0 for an empty pool.
         """
         groups, which = np.unique(group, return_inverse=True)
         if functional == "median" and self.block == 1:
-            middle = self._read(groups, np.zeros(1, dtype=np.int64), np.full((len(groups), self.pool.shape[1], 1), 0.5))[..., 0]
+            middle = self._read(
+                groups, np.zeros(1, dtype=np.int64), np.full((len(groups), self.pool.shape[1], 1), 0.5)
+            )[..., 0]
             return np.nan_to_num(middle)[which] * scale[:, None]
         own = self._has_own(groups)
         out = np.zeros((len(group), self.pool.shape[1]))
         for of_own in (True, False):
             here = own[which] == of_own
             if here.any():
-                residuals = self.pool[groups[own], :, 0] if of_own else self._of_everyone()[None, :, 0]
+                residuals = self.pool[groups[own], :, 0] if of_own else self._sort_all_residuals()[None, :, 0]
                 place = (np.cumsum(own) - 1)[which[here]] if of_own else np.zeros(here.sum(), dtype=np.int64)
-                out[here] = point_shift(residuals, place, scale[here], functional, transform)
+                out[here] = compute_point_shift(residuals, place, scale[here], functional, transform)
         return out
 
     def learn(self, group: np.ndarray, step: np.ndarray, residual: np.ndarray, issued: np.ndarray) -> None:
-        """Take in outcomes (m,): scaled residuals (m, n_bases), with the quantiles (m, Q) that had been issued for them. *step* counts from 0."""
+        """Take in outcomes (m,): scaled residuals (m, n_bases), with the quantiles (m, Q) that had
+        been issued for them.
+
+        *step* counts from 0.
+        """
         if not len(group):
             return
         self._everyone = None
         cell = group * self.pool.shape[1] + step
-        self._move_levels(cell, residual, issued)
+        self._update_levels(cell, residual, issued)
         order = np.argsort(cell, kind="stable")
         cell, residual = cell[order], residual[order]
         rank = np.arange(len(cell)) - np.searchsorted(cell, cell)
@@ -157,11 +212,15 @@ class Conformal:
         n_new = np.bincount(cell, minlength=len(count))
         newest = rank >= n_new[cell] - size  # more than a pool at once: the last ones stay
         cell, residual, rank = cell[newest], residual[newest], rank[newest]
-        self._set(cell, count[cell] + rank, rank - rank.min(), residual)
+        self._update_pool(cell, count[cell] + rank, rank - rank.min(), residual)
         count += n_new
 
-    def _set(self, cell: np.ndarray, place: np.ndarray, rank: np.ndarray, residual: np.ndarray) -> None:
-        """Put residuals (m, n_bases) where *place* says, counted without end; of one rank each cell has one at most."""
+    def _update_pool(
+        self, cell: np.ndarray, place: np.ndarray, rank: np.ndarray, residual: np.ndarray
+    ) -> None:
+        """Put residuals (m, n_bases) where *place* says, counted without end; of one rank each
+        cell has one at most.
+        """
         n_bases, size = self.pool.shape[2:]
         pool, slot = self.pool.reshape(-1, n_bases, size), place % size
         n_rows = len(np.unique(cell))
@@ -177,10 +236,12 @@ class Conformal:
             old = pool[cell[here], :, slot[here]]
             old[np.isnan(old)] = np.inf
             pool[cell[here], :, slot[here]] = residual[here]
-            rows = (cell[here, None] * n_bases + np.arange(n_bases)) * self.block + slot[here, None] % self.block
-            _replace(self._rows, rows.ravel(), old.ravel(), residual[here].ravel())
+            rows = (cell[here, None] * n_bases + np.arange(n_bases)) * self.block + slot[
+                here, None
+            ] % self.block
+            _update_sorted(self._rows, rows.ravel(), old.ravel(), residual[here].ravel())
 
-    def _move_levels(self, cell: np.ndarray, residual: np.ndarray, issued: np.ndarray) -> None:
+    def _update_levels(self, cell: np.ndarray, residual: np.ndarray, issued: np.ndarray) -> None:
         if self.adapt_rate == 0 or not issued.size:
             return
         judged = np.isfinite(issued).all(axis=1)
@@ -194,13 +255,17 @@ class Conformal:
             np.clip(level, 0.0, 1.0, out=level)
 
     def _has_own(self, groups: np.ndarray) -> np.ndarray:
-        """(C,) whether a group speaks for itself: the only one always does, others once each step has residuals enough."""
+        """(C,) whether a group speaks for itself: the only one always does, others once each
+        step has residuals enough.
+        """
         if len(self.pool) == 1:
             return groups >= 0
         return (groups >= 0) & (self.count[groups].min(axis=1) >= ENOUGH)
 
-    def _of_everyone(self) -> np.ndarray:
-        """(H, n_bases, W) residuals of all groups, ascending, NaN last; kept until the next outcome."""
+    def _sort_all_residuals(self) -> np.ndarray:
+        """(H, n_bases, W) residuals of all groups, ascending, NaN last; kept until the next
+        outcome.
+        """
         if self._everyone is None:
             filled = max(1, min(int(self.count.max()), self.pool.shape[3]))
             by_step = self.pool[..., :filled].transpose(1, 2, 0, 3)
@@ -208,7 +273,9 @@ class Conformal:
         return self._everyone
 
     def _read(self, groups: np.ndarray, base: np.ndarray, levels: np.ndarray) -> np.ndarray:
-        """Quantiles (C, H, Q) at *levels* of the residuals from *base* (Q,), for distinct groups (C,)."""
+        """Quantiles (C, H, Q) at *levels* of the residuals from *base* (Q,), for distinct groups
+        (C,).
+        """
         (_, n_steps, n_bases, size), own = self.pool.shape, self._has_own(groups)
         out = np.empty(levels.shape)
         if own.any():
@@ -216,23 +283,35 @@ class Conformal:
             row = (cell[..., None] * n_bases + base) * self.block
             filled = np.minimum(self.count.reshape(-1)[cell], size)[..., None]
             parts = [
-                _at(self._rows, row + b, np.broadcast_to((filled - b + self.block - 1) // self.block, row.shape), levels[own])
+                _compute_quantiles(
+                    self._rows,
+                    row + b,
+                    np.broadcast_to((filled - b + self.block - 1) // self.block, row.shape),
+                    levels[own],
+                )
                 for b in range(self.block)
             ]
-            out[own] = parts[0] if self.block == 1 else _mean_of_known(np.stack(parts))
+            out[own] = parts[0] if self.block == 1 else _compute_known_mean(np.stack(parts))
         if not own.all():
-            everyone = self._of_everyone()
+            everyone = self._sort_all_residuals()
             n = np.isfinite(everyone).sum(axis=-1)
             row = np.arange(n_steps)[:, None] * n_bases + base
             here = levels[~own]
-            out[~own] = _at(
-                everyone.reshape(n_steps * n_bases, -1), np.broadcast_to(row, here.shape), np.broadcast_to(n.reshape(-1)[row], here.shape), here
+            out[~own] = _compute_quantiles(
+                everyone.reshape(n_steps * n_bases, -1),
+                np.broadcast_to(row, here.shape),
+                np.broadcast_to(n.reshape(-1)[row], here.shape),
+                here,
             )
         return out
 
 
-def _at(rows: np.ndarray, row: np.ndarray, n: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Quantiles of the first *n* entries of rows[row], which ascend: position level x (n + 1), between order statistics; NaN when empty. Any one shape."""
+def _compute_quantiles(rows: np.ndarray, row: np.ndarray, n: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Quantiles of the first *n* entries of rows[row], which ascend: position level x (n + 1),
+    between order statistics; NaN when empty.
+
+    Any one shape.
+    """
     last = np.maximum(n - 1, 0)
     position = np.clip(levels * (n + 1) - 1, 0, last)
     low = position.astype(np.int64)
@@ -242,14 +321,16 @@ def _at(rows: np.ndarray, row: np.ndarray, n: np.ndarray, levels: np.ndarray) ->
     return out
 
 
-def _mean_of_known(values: np.ndarray) -> np.ndarray:
+def _compute_known_mean(values: np.ndarray) -> np.ndarray:
     n = np.isfinite(values).sum(axis=0)
     out: np.ndarray = np.where(n > 0, np.nansum(values, axis=0) / np.maximum(n, 1), np.nan)
     return out
 
 
-def _replace(rows: np.ndarray, row: np.ndarray, old: np.ndarray, new: np.ndarray) -> None:
-    """In each of the distinct rows[row], which ascend, put *new* in the place of one entry *old*."""
+def _update_sorted(rows: np.ndarray, row: np.ndarray, old: np.ndarray, new: np.ndarray) -> None:
+    """In each of the distinct rows[row], which ascend, put *new* in the place of one entry
+    *old*.
+    """
     start, to = _count_below(rows, row, old), _count_below(rows, row, new)
     for r, i, j, value in zip(row.tolist(), start.tolist(), to.tolist(), new.tolist(), strict=True):
         line = rows[r]
@@ -262,9 +343,13 @@ def _replace(rows: np.ndarray, row: np.ndarray, old: np.ndarray, new: np.ndarray
 
 
 def _count_below(rows: np.ndarray, row: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """How many entries of rows[row] lie below each value: a binary search, for many rows in all of them at once."""
+    """How many entries of rows[row] lie below each value: a binary search, for many rows in all
+    of them at once.
+    """
     if len(row) <= _FEW:
-        return np.array([rows[r].searchsorted(value) for r, value in zip(row.tolist(), values.tolist(), strict=True)])
+        return np.array(
+            [rows[r].searchsorted(value) for r, value in zip(row.tolist(), values.tolist(), strict=True)]
+        )
     low, high = np.zeros(len(row), dtype=np.int64), np.full(len(row), rows.shape[1])
     for _ in range(int(rows.shape[1]).bit_length()):
         middle = (low + high) // 2
@@ -273,24 +358,33 @@ def _count_below(rows: np.ndarray, row: np.ndarray, values: np.ndarray) -> np.nd
     return low
 
 
-def point_shift(residuals: np.ndarray, which: np.ndarray, scale: np.ndarray, functional: Functional, transform: str) -> np.ndarray:
-    """`Conformal.shift` from pools (C, H, N), NaN where none; which: (m,) the pool of each series, many may share one."""
+def compute_point_shift(
+    residuals: np.ndarray, which: np.ndarray, scale: np.ndarray, functional: Functional, transform: str
+) -> np.ndarray:
+    """`Conformal.shift` from pools (C, H, N), NaN where none; which: (m,) the pool of each
+    series, many may share one.
+    """
     n = np.isfinite(residuals).sum(axis=-1)
     if functional == "median":
         ordered = np.sort(residuals, axis=-1).reshape(-1, residuals.shape[-1])
-        middle = _at(ordered, np.arange(len(ordered)), n.ravel(), np.full(len(ordered), 0.5)).reshape(n.shape)
+        middle = _compute_quantiles(
+            ordered, np.arange(len(ordered)), n.ravel(), np.full(len(ordered), 0.5)
+        ).reshape(n.shape)
         shift = middle[which] * scale[:, None]
     elif transform == "none":
         shift = (np.nansum(residuals, axis=-1) / np.maximum(n, 1))[which] * scale[:, None]
     else:
         power = 2.0 if functional == "mean_square" else 1.0
-        parts = [_log_mean_exp(power * scale[b, None, None] * residuals[which[b]]) for b in blocks(len(scale), _BLOCK_SERIES)]
+        parts = [
+            _compute_log_mean_exp(power * scale[b, None, None] * residuals[which[b]])
+            for b in split_blocks(len(scale), _BLOCK_SERIES)
+        ]
         shift = np.concatenate(parts) / power
     out: np.ndarray = np.where(n[which] > 0, shift, 0.0)
     return out
 
 
-def _log_mean_exp(e: np.ndarray) -> np.ndarray:
+def _compute_log_mean_exp(e: np.ndarray) -> np.ndarray:
     """log of the mean of exp(e) over the last axis, NaN ignored; 0 where there is nothing."""
     n = np.isfinite(e).sum(axis=-1)
     top = np.max(np.where(np.isfinite(e), e, -np.inf), axis=-1, initial=-1e300)
@@ -300,14 +394,16 @@ def _log_mean_exp(e: np.ndarray) -> np.ndarray:
 
 
 @dataclass
-class Walker:
-    """Where a walk along a timeline stands: the first *at* cutoffs are done. issued: (K, S, H, Q) quantiles of the scaled residual as issued, of no Q where only points are wanted."""
+class ReplayCursor:
+    """Where a walk along a timeline stands: the first *at* cutoffs are done. issued: (K, S, H,
+    Q) quantiles of the scaled residual as issued, of no Q where only points are wanted.
+    """
 
     state: Conformal
     issued: np.ndarray
     at: int = 0
 
-    def advance(self, line: Timeline, until: int) -> None:
+    def walk_forward(self, line: Timeline, until: int) -> None:
         """Cutoff by cutoff, first learn what has become known, then issue."""
         order, bounds = line.schedule
         for k in range(self.at, until):
@@ -323,29 +419,41 @@ class Walker:
         state.learn(line.groups[k, s], h, line.residual[k, s, h], self.issued[k, s, h])
 
 
-def replay(
-    line: Timeline, state: Conformal, functional: Functional, transform: str, wanted: np.ndarray | None = None, *, only_points: bool = False
-) -> Issued:
+def run_conformal(
+    line: Timeline,
+    state: Conformal,
+    functional: Functional,
+    transform: str,
+    wanted: np.ndarray | None = None,
+    *,
+    only_points: bool = False,
+) -> IssuedForecasts:
     """Walk along *line*. *state* is moved on.
 
-    wanted: (K,) cutoffs whose results are needed; others are issued only as far as learning asks. only_points: no quantiles, several times faster.
+    wanted: (K,) cutoffs whose results are needed; others are issued only as far as learning asks.
+    only_points: no quantiles, several times faster.
     """
     shape = (*line.z_hat.shape, 0 if only_points else len(state.quantiles))
-    walker = Walker(state, np.full(shape, np.nan))
+    walker = ReplayCursor(state, np.full(shape, np.nan))
     quantiles, point = np.full(shape, np.nan), np.full(line.z_hat.shape, np.nan)
     for k in range(len(line.z_hat)):
-        walker.advance(line, k + 1)
+        walker.walk_forward(line, k + 1)
         there = np.isfinite(line.z_hat[k]).any(axis=1)
         if there.any() and (wanted is None or wanted[k]):
             z_hat, scale = line.z_hat[k, there], line.scale[k, there]
             if not only_points:
-                quantiles[k, there] = in_z(walker.issued[k, there], z_hat, scale, None if line.base is None else line.base[k, there])
+                quantiles[k, there] = compute_z_quantiles(
+                    walker.issued[k, there], z_hat, scale, None if line.base is None else line.base[k, there]
+                )
             point[k, there] = z_hat + state.shift(line.groups[k, there], scale, functional, transform)
-    return Issued(quantiles, point)
+    return IssuedForecasts(quantiles, point)
 
 
-def in_z(offsets: np.ndarray, z_hat: np.ndarray, scale: np.ndarray, base: np.ndarray | None) -> np.ndarray:
-    """Quantiles (m, H, Q) in the space of z from those of the scaled residual; of several bases they are put in order, which never makes them worse.
+def compute_z_quantiles(
+    offsets: np.ndarray, z_hat: np.ndarray, scale: np.ndarray, base: np.ndarray | None
+) -> np.ndarray:
+    """Quantiles (m, H, Q) in the space of z from those of the scaled residual; of several bases
+    they are put in order, which never makes them worse.
 
     Source: Chernozhukov, Fernandez-Val & Galichon 2010, doi:10.3982/ECTA7880.
     """

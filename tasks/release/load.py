@@ -1,4 +1,7 @@
-"""From a folder to something that answers. A body is what the ensemble stage writes; a release is a body with rows and a manifest."""
+"""From a folder to something that answers.
+
+A body is what the ensemble stage writes; a release is a body with rows and a manifest.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,27 +12,37 @@ from typing import Any
 import polars as pl
 
 from tasks.core.about import About
-from tasks.core.calendar import Calendar, calendar_for
+from tasks.core.calendar import Calendar, build_calendar
 from tasks.core.errors import ReleaseError, TidemillError
 from tasks.core.frames import HISTORY, SERIES, UTC, FrameSchema
 from tasks.core.schema import FeatureSchema
-from tasks.features import FeatureParams, feature_schema
-from tasks.release.combine import Combination, fault_of, member_columns
-from tasks.release.manifest import MANIFEST, MEMBERS, Blend, Manifest, read_manifest, read_strict, verify
+from tasks.features import FeatureParams, build_feature_schema
+from tasks.release.combine import Combination, find_combination_fault, list_member_columns
+from tasks.release.manifest import (
+    MANIFEST,
+    MEMBERS,
+    EnsembleSpec,
+    Manifest,
+    check_manifest,
+    read_manifest,
+    read_strict,
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Release:
-    """A loaded release or body. rows: the tail that travels with it, empty for a body. manifest: None for a body.
+    """A loaded release or body. rows: the tail that travels with it, empty for a body. manifest:
+    None for a body.
 
-    members: one onnxruntime session for each weight, single-threaded, so that the same rows give the same bits on the same machine.
+    members: one onnxruntime session for each weight, single-threaded, so that the same rows give
+    the same bits on the same machine.
     """
 
     folder: Path
     about: About
     features: FeatureParams
     schema: FeatureSchema
-    blend: Blend
+    blend: EnsembleSpec
     calendar: Calendar
     members: dict[str, Any]
     history: pl.DataFrame
@@ -63,93 +76,123 @@ class Release:
 
     @cached_property
     def kept(self) -> dict[str, Any]:
-        """Room for what follows from the release alone and is computed once (tasks.release.predict)."""
+        """Room for what follows from the release alone and is computed once
+        (tasks.release.predict).
+        """
         return {}
 
 
-def load(folder: Path) -> Release:
+def load_release(folder: Path) -> Release:
     """Verify, then open. Raises ReleaseError that names the missing, altered or added file."""
-    verify(folder)
-    return open_body(folder)
+    check_manifest(folder)
+    return load_unsealed_release(folder)
 
 
-def open_body(folder: Path) -> Release:
+def load_unsealed_release(folder: Path) -> Release:
     """Open a body or a release without checking digests.
 
-    Raises ReleaseError when a file is missing or unreadable, a weight has no member, or the feature code here no longer computes what
-    the release was trained on (its schema hash differs).
+    Raises ReleaseError when a file is missing or unreadable, a weight has no member, or the feature
+    code here no longer computes what the release was trained on (its schema hash differs).
     """
     about = read_strict(folder / "about.json", About)
     features = read_strict(folder / "features.json", FeatureParams)
     schema = read_strict(folder / "schema.json", FeatureSchema)
-    blend = read_strict(folder / "ensemble.json", Blend)
+    blend = read_strict(folder / "ensemble.json", EnsembleSpec)
     _check_schema(folder, about, features, schema)
-    history = _frame(folder / "history.parquet", HISTORY)
+    history = _read_checked_frame(folder / "history.parquet", HISTORY)
     _check_combination(folder, blend, schema, history)
     return Release(
-        folder, about, features, schema, blend,
-        calendar=_calendar(folder, about),
-        members={name: _session(folder / MEMBERS / f"{name}.onnx") for name in blend.members},
+        folder,
+        about,
+        features,
+        schema,
+        blend,
+        calendar=_build_release_calendar(folder, about),
+        members={name: _load_session(folder / MEMBERS / f"{name}.onnx") for name in blend.members},
         history=history,
-        rows=_frame(folder / "rows.parquet", SERIES) if (folder / "rows.parquet").exists() else pl.DataFrame(schema=SERIES.columns),
+        rows=_read_checked_frame(folder / "rows.parquet", SERIES)
+        if (folder / "rows.parquet").exists()
+        else pl.DataFrame(schema=SERIES.columns),
         manifest=read_manifest(folder) if (folder / MANIFEST).exists() else None,
-    )  # fmt: skip
+    )
 
 
 def _check_schema(folder: Path, about: About, features: FeatureParams, sealed: FeatureSchema) -> None:
-    here = feature_schema(about, features)
+    here = build_feature_schema(about, features)
     if here.hash != sealed.hash:
-        differing = sorted(set(here.names) ^ set(sealed.names)) or [a.name for a, b in zip(here.columns, sealed.columns, strict=True) if a != b]
+        differing = sorted(set(here.names) ^ set(sealed.names)) or [
+            a.name for a, b in zip(here.columns, sealed.columns, strict=True) if a != b
+        ]
         raise ReleaseError(
-            f"{folder}: this code computes other features than the release was trained on (schema {here.hash[:12]}, release {sealed.hash[:12]}; "
-            f"differing: {differing[:5]}). A feature's name fixes its computation: give the changed one a new name, or use the code in the release's provenance.json."
+            f"{folder}: this code computes other features than the release was trained on (schema"
+            f" {here.hash[:12]}, release {sealed.hash[:12]}; differing: {differing[:5]}). A feature's name"
+            " fixes its computation: give the changed one a new name, or use the code in the release's"
+            " provenance.json."
         )
 
 
-def _check_combination(folder: Path, blend: Blend, schema: FeatureSchema, history: pl.DataFrame) -> None:
+def _check_combination(
+    folder: Path, blend: EnsembleSpec, schema: FeatureSchema, history: pl.DataFrame
+) -> None:
     if sorted(blend.how.members) != sorted(blend.weights):
         fact, rule = f"combines {sorted(blend.how.members)}", f"its weights name {sorted(blend.weights)}"
-    elif fault := fault_of(blend.how, schema):
+    elif fault := find_combination_fault(blend.how, schema):
         fact, rule = fault
-    elif history.height and (missing := sorted(set(member_columns(blend.how)) - set(history.columns))):
-        fact, rule = f"history.parquet has no column {missing[0]!r}", "weights that move follow what each member said"
+    elif history.height and (missing := sorted(set(list_member_columns(blend.how)) - set(history.columns))):
+        fact, rule = (
+            f"history.parquet has no column {missing[0]!r}",
+            "weights that move follow what each member said",
+        )
     else:
         return
-    raise ReleaseError(f"{folder}: ensemble.json cannot combine its members: {fact}, and {rule}. Build it again with `dvc repro ensemble`.")
+    raise ReleaseError(
+        f"{folder}: ensemble.json cannot combine its members: {fact}, and {rule}. Build it again with `dvc"
+        " repro ensemble`."
+    )
 
 
-def _calendar(folder: Path, about: About) -> Calendar:
+def _build_release_calendar(folder: Path, about: About) -> Calendar:
     if not about.calendar.startswith("exchange:"):
-        return calendar_for(about)
+        return build_calendar(about)
     path = folder / "sessions.parquet"
     if not path.exists():
         raise ReleaseError(
-            f"{folder}: sessions.parquet is missing, and `about.calendar` is {about.calendar!r}. Build the release again with `dvc repro package`."
+            f"{folder}: sessions.parquet is missing, and `about.calendar` is {about.calendar!r}. Build the"
+            " release again with `dvc repro package`."
         )
-    return calendar_for(about, sessions=_frame(path, _SESSIONS)["event_time"])
+    return build_calendar(about, sessions=_read_checked_frame(path, _SESSIONS)["event_time"])
 
 
 _SESSIONS = FrameSchema("sessions", {"event_time": UTC}, ("event_time",))
 
 
-def _frame(path: Path, schema: FrameSchema) -> pl.DataFrame:
+def _read_checked_frame(path: Path, schema: FrameSchema) -> pl.DataFrame:
     if not path.exists():
-        raise ReleaseError(f"{path} is missing. A release is built by `dvc repro package`, a body by `dvc repro ensemble`.")
+        raise ReleaseError(
+            f"{path} is missing. A release is built by `dvc repro package`, a body by `dvc repro ensemble`."
+        )
     try:
         return schema.check(pl.read_parquet(path))
     except (pl.exceptions.PolarsError, OSError, TidemillError) as error:
-        raise ReleaseError(f"{path} cannot be read: {error}. It was altered, or written by another version; build it again.") from error
+        raise ReleaseError(
+            f"{path} cannot be read: {error}. It was altered, or written by another version; build it again."
+        ) from error
 
 
-def _session(path: Path) -> Any:
-    import onnxruntime as ort  # noqa: PLC0415  (0.2 s: sealing and verifying do without)
+def _load_session(path: Path) -> Any:
+    import onnxruntime as ort
 
     if not path.exists():
-        raise ReleaseError(f"{path} is missing, but ensemble.json gives it a weight. Build the release again with `dvc repro package`.")
+        raise ReleaseError(
+            f"{path} is missing, but ensemble.json gives it a weight. Build the release again with `dvc repro"
+            " package`."
+        )
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
         return ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own C++ binding, without a common base
-        raise ReleaseError(f"{path} is no graph that onnxruntime can load: {error}. Build the release again.") from error
+        raise ReleaseError(
+            f"{path} is no graph that onnxruntime can load: {error}. Build the release again."
+        ) from error

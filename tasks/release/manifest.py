@@ -1,7 +1,8 @@
-"""What makes a release this release: the hash of every file that the service loads, and one digest over them.
+"""What makes a release this release: the hash of every file that the service loads, and one digest
+over them.
 
-The digest covers what changes answers and nothing else: no wall time, no run id, no provenance, no report. Two trainings from the same
-data, parameters and code give the same digest, on any machine.
+The digest covers what changes answers and nothing else: no wall time, no run id, no provenance, no
+report. Two trainings from the same data, parameters and code give the same digest, on any machine.
 """
 
 import hashlib
@@ -15,24 +16,29 @@ from pydantic import Field, ValidationError
 from tasks.core.about import Strict
 from tasks.core.errors import ReleaseError
 from tasks.core.schema import FeatureSchema
-from tasks.release.combine import Ranks, Regime, Weights, plain
+from tasks.release.combine import Ranks, Regime, Weights, build_plain_weights
 
 MANIFEST = "manifest.json"
 REQUIRED = ("about.json", "ensemble.json", "features.json", "history.parquet", "rows.parquet", "schema.json")
-OPTIONAL = ("sessions.parquet", "leaks.json")  # exchange calendars only; promote asks for the leak gate's verdict, a served release has passed it
+# Exchange calendars only; promote asks for the leak gate's verdict, a served release has passed it
+OPTIONAL = ("sessions.parquet", "leaks.json")
 MEMBERS = "members"
 
 S = TypeVar("S", bound=Strict)  # the syntax `def f[S]` needs 3.12
 
 
-class Blend(Strict):
-    """ensemble.json: how members become one forecast, how quantiles follow, and from what all of it was made.
+class EnsembleSpec(Strict):
+    """ensemble.json: how members become one forecast, how quantiles follow, and from what all of it
+    was made.
 
-    weights: share of each member, above 0; what combines them where there is no *combination*. combiner: its name. group: whose residuals a series' quantiles come from, its own or everybody's. residuals: newest kept
-    for each group and step. adapt_rate: how fast quantile levels follow misses. stride_steps: distance of the cutoffs from which the
-    quantiles learn. seen_until: everything here was fitted, weighted and calibrated on values known by then. as_of: newest `known_at`
-    of the data. data_version: sha256 of the rows. block: residuals so far apart in time count as independent. regime: tells the pools apart
-    where group is `regime`. quantile_members: for CQR, by quantile (`0.1`) the members whose forecasts of it are averaged.
+    weights: share of each member, above 0; what combines them where there is no *combination*.
+    combiner: its name. group: whose residuals a series' quantiles come from, its own or
+    everybody's. residuals: newest kept for each group and step. adapt_rate: how fast quantile
+    levels follow misses. stride_steps: distance of the cutoffs from which the quantiles learn.
+    seen_until: everything here was fitted, weighted and calibrated on values known by then. as_of:
+    newest `known_at` of the data. data_version: sha256 of the rows. block: residuals so far apart
+    in time count as independent. regime: tells the pools apart where group is `regime`.
+    quantile_members: for CQR, by quantile (`0.1`) the members whose forecasts of it are averaged.
     """
 
     model: str
@@ -60,11 +66,13 @@ class Blend(Strict):
     @property
     def how(self) -> Weights | Ranks:
         """How members become one forecast."""
-        return self.combination or plain(self.weights)
+        return self.combination or build_plain_weights(self.weights)
 
 
 class Manifest(Strict):
-    """manifest.json. files: sha256 by path relative to the release, of exactly what the service loads."""
+    """manifest.json. files: sha256 by path relative to the release, of exactly what the service
+    loads.
+    """
 
     digest: str
     dataset: str
@@ -75,84 +83,114 @@ class Manifest(Strict):
     files: dict[str, str]
 
 
-def seal(folder: Path) -> Manifest:
-    """Write manifest.json for the release in *folder*; what it says beside hashes comes from ensemble.json.
+def write_manifest(folder: Path) -> Manifest:
+    """Write manifest.json for the release in *folder*; what it says beside hashes comes from
+    ensemble.json.
 
     Raises ReleaseError that names the first file a release must have and this folder has not.
     """
-    manifest = _manifest_of(folder)
-    (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True) + "\n")
+    manifest = _build_manifest(folder)
+    (folder / MANIFEST).write_text(
+        json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
+    )
     return manifest
 
 
-def verify(folder: Path) -> Manifest:
-    """Compute everything again and compare. Raises ReleaseError that names the first missing, altered or added file."""
+def check_manifest(folder: Path) -> Manifest:
+    """Compute everything again and compare.
+
+    Raises ReleaseError that names the first missing, altered or added file.
+    """
     sealed = read_manifest(folder)
-    present = set(covered(folder))
+    present = set(list_covered_files(folder))
     if missing := sorted(set(sealed.files) - present):
         raise ReleaseError(
-            f"{folder}: {missing[0]} is missing, but the manifest lists it. Take the release again from where it was built; `dvc repro package` builds it."
+            f"{folder}: {missing[0]} is missing, but the manifest lists it. Take the release again from where"
+            " it was built; `dvc repro package` builds it."
         )
     if added := sorted(present - set(sealed.files)):
         raise ReleaseError(
-            f"{folder}: {added[0]} was added after the release was sealed. Remove it, or build the release again with `dvc repro package`."
+            f"{folder}: {added[0]} was added after the release was sealed. Remove it, or build the release"
+            " again with `dvc repro package`."
         )
     for name, expected in sorted(sealed.files.items()):
-        if (found := sha256_of(folder / name)) != expected:
+        if (found := compute_sha256(folder / name)) != expected:
             raise ReleaseError(
-                f"{folder}: {name} was altered: sha256 {found[:12]}, the manifest says {expected[:12]}. Take the release again from where it was built."
+                f"{folder}: {name} was altered: sha256 {found[:12]}, the manifest says {expected[:12]}. Take"
+                " the release again from where it was built."
             )
-    if (again := _manifest_of(folder)) != sealed:
+    if (again := _build_manifest(folder)) != sealed:
         raise ReleaseError(
-            f"{folder}: manifest.json was altered: its files give digest {again.digest[:12]}, it says {sealed.digest[:12]}. Take the release again."
+            f"{folder}: manifest.json was altered: its files give digest {again.digest[:12]}, it says"
+            f" {sealed.digest[:12]}. Take the release again."
         )
     return sealed
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest as it is written, nothing checked against it. Raises ReleaseError when there is none or it cannot be read."""
+    """The manifest as it is written, nothing checked against it.
+
+    Raises ReleaseError when there is none or it cannot be read.
+    """
     return read_strict(folder / MANIFEST, Manifest)
 
 
-def covered(folder: Path) -> list[str]:
-    """Paths of the files that the digest covers, sorted. Everything under members/ counts, so nothing can hide there."""
+def list_covered_files(folder: Path) -> list[str]:
+    """Paths of the files that the digest covers, sorted.
+
+    Everything under members/ counts, so nothing can hide there.
+    """
     plain = [name for name in (*REQUIRED, *OPTIONAL) if (folder / name).is_file()]
-    members = [path.relative_to(folder).as_posix() for path in (folder / MEMBERS).rglob("*") if not path.is_dir()]
+    members = [
+        path.relative_to(folder).as_posix() for path in (folder / MEMBERS).rglob("*") if not path.is_dir()
+    ]
     return sorted(plain + members)
 
 
-def sha256_of(path: Path) -> str:
+def compute_sha256(path: Path) -> str:
     """sha256 of a file's bytes, in hex."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def read_strict(path: Path, kind: type[S]) -> S:
-    """A JSON file of the release as its typed object. Raises ReleaseError that names file and fault."""
+    """A JSON file of the release as its typed object.
+
+    Raises ReleaseError that names file and fault.
+    """
     if not path.is_file():
-        raise ReleaseError(f"{path} is missing. A release is built by `dvc repro package`, a body by `dvc repro ensemble`.")
+        raise ReleaseError(
+            f"{path} is missing. A release is built by `dvc repro package`, a body by `dvc repro ensemble`."
+        )
     try:
         return kind.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         raise ReleaseError(
-            f"{path}: {'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}. It was altered, or written by another version; build it again."
+            f"{path}: {'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}. It was altered, or"
+            " written by another version; build it again."
         ) from error
 
 
-def _manifest_of(folder: Path) -> Manifest:
-    files = covered(folder)
+def _build_manifest(folder: Path) -> Manifest:
+    files = list_covered_files(folder)
     if missing := [name for name in REQUIRED if name not in files]:
         raise ReleaseError(
-            f"{folder}: {missing[0]} is missing; a release needs {', '.join(REQUIRED)} and {MEMBERS}/*.onnx. `dvc repro package` builds it."
+            f"{folder}: {missing[0]} is missing; a release needs {', '.join(REQUIRED)} and {MEMBERS}/*.onnx."
+            " `dvc repro package` builds it."
         )
-    blend = read_strict(folder / "ensemble.json", Blend)
-    hashes = {name: sha256_of(folder / name) for name in files}
+    blend = read_strict(folder / "ensemble.json", EnsembleSpec)
+    hashes = {name: compute_sha256(folder / name) for name in files}
     said = {
         "files": hashes,
         "schema": read_strict(folder / "schema.json", FeatureSchema).hash,
         "data_version": blend.data_version,
-        "parameters": blend.model_dump(mode="json", exclude_defaults=True),  # so a release from before a key was there keeps its digest
+        # So a release from before a key was there keeps its digest
+        "parameters": blend.model_dump(mode="json", exclude_defaults=True),
     }
     digest = hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-    return Manifest(digest=digest, files=hashes, **{k: getattr(blend, k) for k in ("dataset", "model", "seen_until", "as_of", "data_version")})
+    return Manifest(
+        digest=digest,
+        files=hashes,
+        **{k: getattr(blend, k) for k in ("dataset", "model", "seen_until", "as_of", "data_version")},
+    )

@@ -1,7 +1,8 @@
 """Forecasts of a release: features of what was known, the members' sum, adaptive quantiles.
 
-A forecast is a pure function of (release, cutoff, rows known by it). The state of the quantiles is not stored; it is replayed from the
-release's history and from its own forecasts since, made `stride_steps` apart, each from what was known at its cutoff.
+A forecast is a pure function of (release, cutoff, rows known by it). The state of the quantiles is
+not stored; it is replayed from the release's history and from its own forecasts since, made
+`stride_steps` apart, each from what was known at its cutoff.
 """
 
 from collections.abc import Sequence
@@ -10,85 +11,129 @@ from datetime import datetime
 import numpy as np
 import polars as pl
 
-from tasks.core.frames import FORECAST, UTC, as_of, quantile_columns
-from tasks.core.transform import from_z, to_z
-from tasks.features import derive_target
-from tasks.release.combine import recency_of
+from tasks.core.frames import FORECAST, UTC, format_quantile_columns, select_as_of
+from tasks.core.transform import inverse_transform_target, transform_target
+from tasks.features import add_target
+from tasks.release.combine import find_recency
 from tasks.release.load import Release
-from tasks.release.origins import Grid, Look, Point, columns_of, cut, first_known, grid_of, in_utc, look, us, z_hat
-from tasks.release.recent import follow
-from tasks.release.replay import Answer, Ask, Line, answers, groups, history_line, learned_when
+from tasks.release.origins import (
+    MemberForecasts,
+    OriginGrid,
+    OriginPoint,
+    build_origin_grid,
+    convert_to_us,
+    convert_to_utc,
+    find_series_positions,
+    predict_ensemble,
+    predict_members,
+    select_first_known,
+    select_relevant_rows,
+)
+from tasks.release.recent import apply_recency
+from tasks.release.replay import (
+    ReplayedForecast,
+    ReplayRequest,
+    ReplayTimeline,
+    build_pool_groups,
+    find_learning_cutoffs,
+    get_history_timeline,
+    predict_requests,
+)
 
-__all__ = ["forecasts", "why_absent", "z_hat"]
+__all__ = ["find_absence_reasons", "predict_cutoffs", "predict_ensemble"]
 
 
-def forecasts(release: Release, rows: pl.DataFrame, cutoffs: Sequence[datetime]) -> pl.DataFrame:
+def predict_cutoffs(release: Release, rows: pl.DataFrame, cutoffs: Sequence[datetime]) -> pl.DataFrame:
     """Forecasts at each cutoff from the rows known by it (schema FORECAST, quantile columns, no y).
 
-    rows: SERIES, vintages and later rows included; a tail is enough, as long as it reaches `schema.lookback_steps` before the first
-    replayed cutoff. A cutoff between two steps speaks from the last step known by then; the column `cutoff` holds that step's own
-    cutoff, and of several that fall on one step the latest counts. Series without a value in the last steps are absent (`why_absent`).
-    Quantiles are null when no error is known yet. Raises ReleaseError for a cutoff without a time zone.
+    rows: SERIES, vintages and later rows included; a tail is enough, as long as it reaches
+    `schema.lookback_steps` before the first replayed cutoff. A cutoff between two steps speaks from
+    the last step known by then; the column `cutoff` holds that step's own cutoff, and of several
+    that fall on one step the latest counts. Series without a value in the last steps are absent
+    (`find_absence_reasons`). Quantiles are null when no error is known yet. Raises ReleaseError for
+    a cutoff without a time zone.
     """
-    cutoffs = [in_utc(at) for at in cutoffs]
-    rows = cut(release, rows, cutoffs) if cutoffs else rows.clear()
+    cutoffs = [convert_to_utc(at) for at in cutoffs]
+    rows = select_relevant_rows(release, rows, cutoffs) if cutoffs else rows.clear()
     if rows.is_empty():
-        return _no_forecasts(release)
-    grid = grid_of(release, rows)
-    asked = _asked(grid, cutoffs)
+        return _build_empty_frame(release)
+    grid = build_origin_grid(release, rows)
+    asked = _select_asked_points(grid, cutoffs)
     if not asked:
-        return _no_forecasts(release)
-    replayed = _replayed(release, grid, asked[-1])
+        return _build_empty_frame(release)
+    replayed = _select_replayed_points(release, grid, asked[-1])
     series_ids = tuple(sorted({*release.series_ids, *rows["series_id"].unique()}))
-    seen = look(release, rows, grid, replayed + asked, series_ids)
-    line = _line(release, rows, grid, seen, replayed)
-    if recent := recency_of(release.how):
-        line, seen = follow(release, recent, line, seen, [point.at_us for point in asked])
-    group = groups(release, seen.series_ids, seen.regime)
+    seen = predict_members(release, rows, grid, replayed + asked, series_ids)
+    line = _build_timeline(release, rows, grid, seen, replayed)
+    if recent := find_recency(release.how):
+        line, seen = apply_recency(release, recent, line, seen, [point.at_us for point in asked])
+    group = build_pool_groups(release, seen.series_ids, seen.regime)
     asks = [
-        Ask(point.at_us, seen.z_hat[i], seen.scale[i], group[i], None if seen.base is None else seen.base[i])
+        ReplayRequest(
+            point.at_us, seen.z_hat[i], seen.scale[i], group[i], None if seen.base is None else seen.base[i]
+        )
         for i, point in enumerate(asked, start=len(replayed))
     ]
-    return _frame(release, grid, asked, series_ids, asks, answers(release, line, asks))
+    return _build_frame(release, grid, asked, series_ids, asks, predict_requests(release, line, asks))
 
 
-def why_absent(release: Release, rows: pl.DataFrame, cutoff: datetime) -> dict[str, str]:
-    """Reason for each series of *rows* or of the release that `forecasts` leaves out at *cutoff*, by series."""
-    reach, cutoff = release.features.last_within_steps, in_utc(cutoff)
-    known = as_of(rows, cutoff)
-    values = derive_target(known, release.about).select("series_id", "event_time", z=to_z(release.about.target)).filter(pl.col("z").is_not_null())
+def find_absence_reasons(release: Release, rows: pl.DataFrame, cutoff: datetime) -> dict[str, str]:
+    """Reason for each series of *rows* or of the release that `forecasts` leaves out at
+    *cutoff*, by series.
+    """
+    reach, cutoff = release.features.last_within_steps, convert_to_utc(cutoff)
+    known = select_as_of(rows, cutoff)
+    values = (
+        add_target(known, release.about)
+        .select("series_id", "event_time", z=transform_target(release.about.target))
+        .filter(pl.col("z").is_not_null())
+    )
     newest = dict(values.group_by("series_id").agg(pl.col("event_time").max()).iter_rows())
     out = {}
     for name in sorted({*release.series_ids, *rows["series_id"].unique()}):
         if name not in newest:
             out[name] = f"no value of {release.about.target.column} known by {cutoff:%F %T}Z"
             continue
-        reached = release.calendar.following(newest[name], reach + 1)[-1]  # the first origin that no longer reaches the value
-        if release.calendar.cutoff_of(reached) <= cutoff:
-            out[name] = f"its last value is of {newest[name]:%F %T}Z, more than {reach} steps before {cutoff:%F %T}Z (`features.last_within_steps`)"
+        # The first origin that no longer reaches the value
+        reached = release.calendar.list_next_steps(newest[name], reach + 1)[-1]
+        if release.calendar.get_cutoff(reached) <= cutoff:
+            out[name] = (
+                f"its last value is of {newest[name]:%F %T}Z, more than {reach} steps before {cutoff:%F %T}Z"
+                " (`features.last_within_steps`)"
+            )
     return out
 
 
-def _asked(grid: Grid, cutoffs: Sequence[datetime]) -> list[Point]:
+def _select_asked_points(grid: OriginGrid, cutoffs: Sequence[datetime]) -> list[OriginPoint]:
     """One point for each origin, ascending; those out of every row's reach are left out."""
-    latest = {grid.origin_of(at): at for at in sorted(map(us, cutoffs))}
-    return [Point(pos, at) for pos, at in sorted(latest.items()) if grid.first <= pos <= grid.last]
+    latest = {grid.find_origin(at): at for at in sorted(map(convert_to_us, cutoffs))}
+    return [OriginPoint(pos, at) for pos, at in sorted(latest.items()) if grid.first <= pos <= grid.last]
 
 
-def _replayed(release: Release, grid: Grid, newest: Point) -> list[Point]:
-    """The cutoffs since seen_until from which the quantiles learn: on the history's stride, up to the newest that is asked for."""
-    seen_until, stride = us(release.seen_until), release.blend.stride_steps
-    past = history_line(release).cutoff
-    start = grid.origin_of(past[-1]) + stride if len(past) else int(np.searchsorted(grid.cutoff_us, seen_until))
+def _select_replayed_points(release: Release, grid: OriginGrid, newest: OriginPoint) -> list[OriginPoint]:
+    """The cutoffs since seen_until from which the quantiles learn: on the history's stride, up
+    to the newest that is asked for.
+    """
+    seen_until, stride = convert_to_us(release.seen_until), release.blend.stride_steps
+    past = get_history_timeline(release).cutoff
+    start = (
+        grid.find_origin(past[-1]) + stride if len(past) else int(np.searchsorted(grid.cutoff_us, seen_until))
+    )
     on_stride = range(start, min(newest.pos, grid.last) + 1, stride)
-    return [Point(pos, int(grid.cutoff_us[pos])) for pos in on_stride if pos >= grid.first and grid.cutoff_us[pos] >= seen_until]
+    return [
+        OriginPoint(pos, int(grid.cutoff_us[pos]))
+        for pos in on_stride
+        if pos >= grid.first and grid.cutoff_us[pos] >= seen_until
+    ]
 
 
-def _line(release: Release, rows: pl.DataFrame, grid: Grid, seen: Look, replayed: list[Point]) -> Line:
+def _build_timeline(
+    release: Release, rows: pl.DataFrame, grid: OriginGrid, seen: MemberForecasts, replayed: list[OriginPoint]
+) -> ReplayTimeline:
     """The history and what was replayed since, with what has come true."""
-    past = history_line(release)
+    past = get_history_timeline(release)
     n, shape = len(replayed), (past.n_history, len(seen.series_ids), release.schema.horizon_steps)
-    columns = columns_of(seen.series_ids, past.series_ids)
+    columns = find_series_positions(seen.series_ids, past.series_ids)
 
     def with_past(of_past: np.ndarray, since: np.ndarray, fill: float) -> np.ndarray:
         before = np.full((past.n_history, *since.shape[1:]), fill, dtype=since.dtype)
@@ -96,56 +141,97 @@ def _line(release: Release, rows: pl.DataFrame, grid: Grid, seen: Look, replayed
         return np.concatenate([before, since])
 
     cutoff = np.concatenate([past.cutoff, np.array([point.at_us for point in replayed], dtype=np.int64)])
-    true_z, true_known = _came_true(grid, cutoff, shape[2], *first_known(release, rows, grid, seen.series_ids))
+    true_z, true_known = _align_actuals(
+        grid, cutoff, shape[2], *select_first_known(release, rows, grid, seen.series_ids)
+    )
     of_history = with_past(np.isfinite(past.z), np.zeros((n, *shape[1:]), dtype=bool), fill=False)
     z = np.where(of_history, with_past(past.z, true_z[past.n_history :], np.nan), true_z)
     known = np.where(of_history, with_past(past.known_us, true_known[past.n_history :], 0), true_known)
-    z_hats, scale = with_past(past.z_hat, seen.z_hat[:n], np.nan), with_past(past.scale, seen.scale[:n], np.nan)
+    z_hats, scale = (
+        with_past(past.z_hat, seen.z_hat[:n], np.nan),
+        with_past(past.scale, seen.scale[:n], np.nan),
+    )
     base = None if past.base is None or seen.base is None else with_past(past.base, seen.base[:n], np.nan)
     said = None if past.said is None or seen.said is None else with_past(past.said, seen.said[:n], np.nan)
     regime = with_past(past.regime, seen.regime[:n], 0)
-    group = groups(release, seen.series_ids, regime)
+    group = build_pool_groups(release, seen.series_ids, regime)
     lacked = (np.arange(len(cutoff)) < past.n_history)[:, None, None] & ~of_history
-    return Line(
-        z_hats, scale, z, learned_when(cutoff, cutoff, known, lacked, past.n_history), np.ones(len(cutoff), dtype=bool), group, base,
-        series_ids=seen.series_ids, cutoff=cutoff, known_us=known, n_history=past.n_history, lacked=lacked, regime=regime, said=said,
-    )  # fmt: skip
+    return ReplayTimeline(
+        z_hats,
+        scale,
+        z,
+        find_learning_cutoffs(cutoff, cutoff, known, lacked, past.n_history),
+        np.ones(len(cutoff), dtype=bool),
+        group,
+        base,
+        series_ids=seen.series_ids,
+        cutoff=cutoff,
+        known_us=known,
+        n_history=past.n_history,
+        lacked=lacked,
+        regime=regime,
+        said=said,
+    )
 
 
-def _came_true(grid: Grid, cutoff: np.ndarray, horizon_steps: int, z: np.ndarray, known_us: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _align_actuals(
+    grid: OriginGrid, cutoff: np.ndarray, horizon_steps: int, z: np.ndarray, known_us: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """z and when it was known, (T, S) by step, laid out by cutoff and horizon (K, S, H)."""
     origin = np.searchsorted(grid.cutoff_us, cutoff)
-    on_grid = (origin < len(grid.cutoff_us)) & (grid.cutoff_us[np.minimum(origin, len(grid.cutoff_us) - 1)] == cutoff)
+    on_grid = (origin < len(grid.cutoff_us)) & (
+        grid.cutoff_us[np.minimum(origin, len(grid.cutoff_us) - 1)] == cutoff
+    )
     target = origin[:, None] + np.arange(1, horizon_steps + 1)
     inside = on_grid[:, None] & (target < len(z))
     target = np.where(inside, target, len(z))  # one step further: nothing known there
-    z, known_us = np.vstack([z, np.full((1, z.shape[1]), np.nan)]), np.vstack([known_us, np.full((1, z.shape[1]), np.iinfo(np.int64).max)])
+    z, known_us = (
+        np.vstack([z, np.full((1, z.shape[1]), np.nan)]),
+        np.vstack([known_us, np.full((1, z.shape[1]), np.iinfo(np.int64).max)]),
+    )
     return z[target].transpose(0, 2, 1), known_us[target].transpose(0, 2, 1)
 
 
-def _frame(release: Release, grid: Grid, asked: list[Point], series_ids: tuple[str, ...], asks: list[Ask], given: list[Answer]) -> pl.DataFrame:
+def _build_frame(
+    release: Release,
+    grid: OriginGrid,
+    asked: list[OriginPoint],
+    series_ids: tuple[str, ...],
+    asks: list[ReplayRequest],
+    given: list[ReplayedForecast],
+) -> pl.DataFrame:
     """One row for each (asked cutoff, series with a forecast, step)."""
     steps = release.schema.horizon_steps
     there = np.stack([np.isfinite(ask.z_hat).all(axis=1) for ask in asks])
     i, s = np.nonzero(there)
     origin = np.array([point.pos for point in asked])[i]
-    point = from_z(release.about.target, np.stack([a.point for a in given])[there])
-    quantiles = from_z(release.about.target, np.stack([a.quantiles for a in given])[there])
+    point = inverse_transform_target(release.about.target, np.stack([a.point for a in given])[there])
+    quantiles = inverse_transform_target(release.about.target, np.stack([a.quantiles for a in given])[there])
     return FORECAST.conform(
         pl.DataFrame(
             {
                 "series_id": [series_ids[k] for k in np.repeat(s, steps)],
                 "cutoff": pl.Series(np.repeat(grid.cutoff_us[origin], steps)).cast(UTC),
                 "step": np.tile(np.arange(1, steps + 1, dtype=np.int32), len(i)),
-                "event_time": pl.Series(grid.event_us[origin[:, None] + np.arange(1, steps + 1)].ravel()).cast(UTC),
+                "event_time": (
+                    pl.Series(grid.event_us[origin[:, None] + np.arange(1, steps + 1)].ravel()).cast(UTC)
+                ),
                 "model": pl.repeat(release.model, len(i) * steps, eager=True),
                 "y_hat": point.ravel(),
-                **{name: pl.Series(quantiles[:, :, q].ravel()).fill_nan(None) for q, name in enumerate(quantile_columns(release.blend.quantiles))},
+                **{
+                    name: pl.Series(quantiles[:, :, q].ravel()).fill_nan(None)
+                    for q, name in enumerate(format_quantile_columns(release.blend.quantiles))
+                },
             },
             schema_overrides={"series_id": pl.String},
         )
     )
 
 
-def _no_forecasts(release: Release) -> pl.DataFrame:
-    return pl.DataFrame(schema={**FORECAST.columns, **dict.fromkeys(quantile_columns(release.blend.quantiles), pl.Float64)})
+def _build_empty_frame(release: Release) -> pl.DataFrame:
+    return pl.DataFrame(
+        schema={
+            **FORECAST.columns,
+            **dict.fromkeys(format_quantile_columns(release.blend.quantiles), pl.Float64),
+        }
+    )

@@ -1,8 +1,9 @@
-"""The state of the quantiles at any cutoff, replayed: what was issued on the stride, and what of it had become known.
+"""The state of the quantiles at any cutoff, replayed: what was issued on the stride, and what of it
+had become known.
 
-Cutoffs on the stride move the state on; a cutoff that is only asked for looks at a copy of it, so that asking changes nothing and a
-batch of cutoffs gives the numbers of one at a time. Where a walk came past is kept beside the release, so that the next one on the same
-past starts near its end.
+Cutoffs on the stride move the state on; a cutoff that is only asked for looks at a copy of it, so
+that asking changes nothing and a batch of cutoffs gives the numbers of one at a time. Where a walk
+came past is kept beside the release, so that the next one on the same past starts near its end.
 """
 
 from collections.abc import Sequence
@@ -12,24 +13,34 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tasks.core.frames import quantile_columns
-from tasks.release.combine import member_columns
-from tasks.release.conformal import NEVER, Conformal, Timeline, Walker, functional_of, in_z
+from tasks.core.frames import format_quantile_columns
+from tasks.release.combine import list_member_columns
+from tasks.release.conformal import (
+    NEVER,
+    Conformal,
+    ReplayCursor,
+    Timeline,
+    compute_z_quantiles,
+    select_functional,
+)
 from tasks.release.load import Release
-from tasks.release.origins import columns_of
+from tasks.release.origins import find_series_positions
 
 KEPT_EVERY = 32  # cutoffs between two standings that are kept: 10 ms of walking with two series
 KEPT_WALKS = 64
-KEPT_BYTES = 128 * 1024 * 1024  # a standing has 40 KB with two series and five steps, 40 MB with 400 series of a day's hours
+# A standing has 40 KB with two series and five steps, 40 MB with 400 series of a day's hours
+KEPT_BYTES = 128 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line(Timeline):
+class ReplayTimeline(Timeline):
     """Forecasts on the stride, the release's history first; everything on it teaches.
 
-    cutoff: (K,) microseconds since 1970, ascending. known_us: (K, S, H) when z could first be known, NEVER where it was not. n_history: so
-    many cutoffs come from the history. lacked: (K, S, H) where the history lacks z, and rows have it. regime: (K, S). said: (K, S, H, M) what each
-    member says alone, where weights move. group: -1 for a series that the release has never seen: it borrows from all pools and teaches none.
+    cutoff: (K,) microseconds since 1970, ascending. known_us: (K, S, H) when z could first be
+    known, NEVER where it was not. n_history: so many cutoffs come from the history. lacked: (K, S,
+    H) where the history lacks z, and rows have it. regime: (K, S). said: (K, S, H, M) what each
+    member says alone, where weights move. group: -1 for a series that the release has never seen:
+    it borrows from all pools and teaches none.
     """
 
     series_ids: tuple[str, ...]
@@ -41,19 +52,26 @@ class Line(Timeline):
     said: np.ndarray | None = None
 
 
-def learned_when(times: np.ndarray, cutoff: np.ndarray, known_us: np.ndarray, lacked: np.ndarray, n_history: int) -> np.ndarray:
-    """(K, S, H) index of the first of *times* (ascending) that knows what came true and lies after the cutoff (K,) itself.
+def find_learning_cutoffs(
+    times: np.ndarray, cutoff: np.ndarray, known_us: np.ndarray, lacked: np.ndarray, n_history: int
+) -> np.ndarray:
+    """(K, S, H) index of the first of *times* (ascending) that knows what came true and lies after
+    the cutoff (K,) itself.
 
-    lacked: (K, S, H) what the history lacks and rows say: it counts after the history's end, the first *n_history* times, since the state there must follow
-    from the history alone.
+    lacked: (K, S, H) what the history lacks and rows say: it counts after the history's end, the
+    first *n_history* times, since the state there must follow from the history alone.
     """
     later = np.searchsorted(times, cutoff, side="right")[:, None, None]
-    out: np.ndarray = np.maximum(np.searchsorted(times, known_us), np.where(lacked, np.maximum(later, n_history), later))
+    out: np.ndarray = np.maximum(
+        np.searchsorted(times, known_us), np.where(lacked, np.maximum(later, n_history), later)
+    )
     return out
 
 
-class Ask(NamedTuple):
-    """One cutoff that is asked for, *at_us*: z_hat (S, H), rows of NaN for series without a forecast, scale and group (S,), base (S, H, Q) for CQR."""
+class ReplayRequest(NamedTuple):
+    """One cutoff that is asked for, *at_us*: z_hat (S, H), rows of NaN for series without a
+    forecast, scale and group (S,), base (S, H, Q) for CQR.
+    """
 
     at_us: int
     z_hat: np.ndarray
@@ -62,14 +80,16 @@ class Ask(NamedTuple):
     base: np.ndarray | None
 
 
-class Answer(NamedTuple):
-    """In the space of z: quantiles (S, H, Q), NaN when no error is known yet, and the point (S, H)."""
+class ReplayedForecast(NamedTuple):
+    """In the space of z: quantiles (S, H, Q), NaN when no error is known yet, and the point (S,
+    H).
+    """
 
     quantiles: np.ndarray
     point: np.ndarray
 
 
-def groups(release: Release, series_ids: Sequence[str], regime: np.ndarray) -> np.ndarray:
+def build_pool_groups(release: Release, series_ids: Sequence[str], regime: np.ndarray) -> np.ndarray:
     """(K, S) pool of each series at each cutoff, for its regime (K, S) there."""
     if release.blend.group == "regime":
         return regime
@@ -79,15 +99,15 @@ def groups(release: Release, series_ids: Sequence[str], regime: np.ndarray) -> n
     return np.broadcast_to(np.array([own.get(name, -1) for name in series_ids], dtype=np.int64), regime.shape)
 
 
-def history_line(release: Release) -> Line:
+def get_history_timeline(release: Release) -> ReplayTimeline:
     """The release's history as a line over its own series; computed once for a release."""
     if "line" not in release.kept:
-        release.kept["line"] = _line_of(release)
-    line: Line = release.kept["line"]
+        release.kept["line"] = _build_history_timeline(release)
+    line: ReplayTimeline = release.kept["line"]
     return line
 
 
-def _line_of(release: Release) -> Line:
+def _build_history_timeline(release: Release) -> ReplayTimeline:
     frame = release.history
     cutoffs = frame["cutoff"].unique().sort()
     where = (
@@ -111,44 +131,69 @@ def _line_of(release: Release) -> Line:
         regime[where[:2]] = frame["regime"].to_numpy()
     cutoff, z = cutoffs.to_physical().to_numpy(), dense("z")
     lacked = np.zeros(shape, dtype=bool)
-    own = quantile_columns(release.blend.quantiles) if release.blend.quantile_members else []
-    base, said = (np.stack([dense(name) for name in names], axis=-1) if names else None for names in (own, member_columns(release.how)))
-    return Line(
-        dense("z_hat"), scale, z, learned_when(cutoff, cutoff, known, lacked, 0), np.ones(len(cutoff), dtype=bool),
-        groups(release, release.series_ids, regime), base,
-        series_ids=release.series_ids, cutoff=cutoff, known_us=known, n_history=len(cutoff), lacked=lacked, regime=regime, said=said,
-    )  # fmt: skip
+    own = format_quantile_columns(release.blend.quantiles) if release.blend.quantile_members else []
+    base, said = (
+        np.stack([dense(name) for name in names], axis=-1) if names else None
+        for names in (own, list_member_columns(release.how))
+    )
+    return ReplayTimeline(
+        dense("z_hat"),
+        scale,
+        z,
+        find_learning_cutoffs(cutoff, cutoff, known, lacked, 0),
+        np.ones(len(cutoff), dtype=bool),
+        build_pool_groups(release, release.series_ids, regime),
+        base,
+        series_ids=release.series_ids,
+        cutoff=cutoff,
+        known_us=known,
+        n_history=len(cutoff),
+        lacked=lacked,
+        regime=regime,
+        said=said,
+    )
 
 
-def answers(release: Release, line: Line, asks: Sequence[Ask]) -> list[Answer]:
+def predict_requests(
+    release: Release, line: ReplayTimeline, asks: Sequence[ReplayRequest]
+) -> list[ReplayedForecast]:
     """One answer for each of *asks*, which ascend in time."""
     done = [int(n) for n in np.searchsorted(line.cutoff, [ask.at_us for ask in asks], side="right")]
     out = []
-    walker = _start(release, line, done[0]) if done else None
+    walker = _start_cursor(release, line, done[0]) if done else None
     for ask, stop in zip(asks, done, strict=True):
         assert walker is not None
-        _advance(release, line, walker, stop)
-        out.append(_answer(release, line, walker, ask))
+        _run_cursor(release, line, walker, stop)
+        out.append(_predict_request(release, line, walker, ask))
     return out
 
 
-def _start(release: Release, line: Line, first: int) -> Walker:
-    """A walker that stands as far as another one came on the same past, at most at *first*; at the beginning when there is none."""
-    walks: dict[int, tuple[Line, Walker]] = release.kept.get("walks", {})
+def _start_cursor(release: Release, line: ReplayTimeline, first: int) -> ReplayCursor:
+    """A walker that stands as far as another one came on the same past, at most at *first*; at
+    the beginning when there is none.
+    """
+    walks: dict[int, tuple[ReplayTimeline, ReplayCursor]] = release.kept.get("walks", {})
     for at in sorted((at for at in list(walks) if at <= first), reverse=True):
         past, walker = walks[at]
         if _is_past_of(past, line, at):
             issued = np.full((*line.z_hat.shape, len(release.blend.quantiles)), np.nan)
-            issued[:at, columns_of(line.series_ids, past.series_ids)] = walker.issued[:at]
-            return Walker(deepcopy(walker.state), issued, at)
-    return _fresh(release, line)
+            issued[:at, find_series_positions(line.series_ids, past.series_ids)] = walker.issued[:at]
+            return ReplayCursor(deepcopy(walker.state), issued, at)
+    return _build_cursor(release, line)
 
 
-def _is_past_of(past: Line, line: Line, at: int) -> bool:
-    """Whether the first *at* cutoffs of both lines issue and teach the same. Exact: what is kept never changes an answer."""
-    if len(past.cutoff) < at or not set(past.series_ids) <= set(line.series_ids) or not np.array_equal(past.cutoff[:at], line.cutoff[:at]):
+def _is_past_of(past: ReplayTimeline, line: ReplayTimeline, at: int) -> bool:
+    """Whether the first *at* cutoffs of both lines issue and teach the same.
+
+    Exact: what is kept never changes an answer.
+    """
+    if (
+        len(past.cutoff) < at
+        or not set(past.series_ids) <= set(line.series_ids)
+        or not np.array_equal(past.cutoff[:at], line.cutoff[:at])
+    ):
         return False
-    shared = columns_of(line.series_ids, past.series_ids)
+    shared = find_series_positions(line.series_ids, past.series_ids)
     further = np.setdiff1d(np.arange(len(line.series_ids)), shared)
     if np.isfinite(line.z_hat[:at, further]).any():
         return False
@@ -156,39 +201,56 @@ def _is_past_of(past: Line, line: Line, at: int) -> bool:
     learned = before < at
     return (
         np.array_equal(due[:, shared], before)
-        and np.array_equal(np.isfinite(line.z_hat[:at, shared]).any(axis=2), np.isfinite(past.z_hat[:at]).any(axis=2))
+        and np.array_equal(
+            np.isfinite(line.z_hat[:at, shared]).any(axis=2), np.isfinite(past.z_hat[:at]).any(axis=2)
+        )
         and np.array_equal(line.residual[:at, shared][learned], past.residual[:at][learned])
         and np.array_equal(line.group[:at, shared], past.group[:at])
     )
 
 
-def _keep(release: Release, line: Line, walker: Walker) -> None:
+def _save_cursor(release: Release, line: ReplayTimeline, walker: ReplayCursor) -> None:
     walks = release.kept.setdefault("walks", {})
     walks.pop(walker.at, None)
-    walks[walker.at] = (line, Walker(deepcopy(walker.state), walker.issued, walker.at))
+    walks[walker.at] = (line, ReplayCursor(deepcopy(walker.state), walker.issued, walker.at))
     while len(walks) > max(2, min(KEPT_WALKS, KEPT_BYTES // walker.state.nbytes)):
         del walks[next(iter(walks))]
 
 
-def _fresh(release: Release, line: Line) -> Walker:
+def _build_cursor(release: Release, line: ReplayTimeline) -> ReplayCursor:
     blend = release.blend
-    n_groups = {"all": 1, "regime": len(blend.regime.above) + 1 if blend.regime else 1}.get(blend.group, max(1, len(release.series_ids)))
+    n_groups = {"all": 1, "regime": len(blend.regime.above) + 1 if blend.regime else 1}.get(
+        blend.group, max(1, len(release.series_ids))
+    )
     n_bases = 1 + len(blend.quantiles) if blend.quantile_members else 1
-    state = Conformal(n_groups, release.schema.horizon_steps, blend.quantiles, blend.residuals, blend.adapt_rate, blend.block, n_bases)
-    return Walker(state, np.full((*line.z_hat.shape, len(blend.quantiles)), np.nan))
+    state = Conformal(
+        n_groups,
+        release.schema.horizon_steps,
+        blend.quantiles,
+        blend.residuals,
+        blend.adapt_rate,
+        blend.block,
+        n_bases,
+    )
+    return ReplayCursor(state, np.full((*line.z_hat.shape, len(blend.quantiles)), np.nan))
 
 
-def _advance(release: Release, line: Line, walker: Walker, stop: int) -> None:
+def _run_cursor(release: Release, line: ReplayTimeline, walker: ReplayCursor, stop: int) -> None:
     while walker.at < stop:
         if walker.at % KEPT_EVERY == 0 and walker.at:
-            _keep(release, line, walker)
-        walker.advance(line, min(stop, (walker.at // KEPT_EVERY + 1) * KEPT_EVERY))
+            _save_cursor(release, line, walker)
+        walker.walk_forward(line, min(stop, (walker.at // KEPT_EVERY + 1) * KEPT_EVERY))
 
 
-def _answer(release: Release, line: Line, walker: Walker, ask: Ask) -> Answer:
+def _predict_request(
+    release: Release, line: ReplayTimeline, walker: ReplayCursor, ask: ReplayRequest
+) -> ReplayedForecast:
     state, at = walker.state, walker.at
-    if at and line.cutoff[at - 1] < ask.at_us:  # between two cutoffs of the stride: what became known since the last one counts too
-        since = np.flatnonzero((line.due[:at] >= at) & (line.due[:at] != NEVER) & (line.known_us[:at] <= ask.at_us))
+    # Between two cutoffs of the stride: what became known since the last one counts too
+    if at and line.cutoff[at - 1] < ask.at_us:
+        since = np.flatnonzero(
+            (line.due[:at] >= at) & (line.due[:at] != NEVER) & (line.known_us[:at] <= ask.at_us)
+        )
         if len(since):
             state = deepcopy(state)
             walker.learn(line, since, state)
@@ -197,6 +259,10 @@ def _answer(release: Release, line: Line, walker: Walker, ask: Ask) -> Answer:
     there = np.isfinite(ask.z_hat).any(axis=1)
     if there.any():
         z_hat, scale, group = ask.z_hat[there], ask.scale[there], ask.group[there]
-        quantiles[there] = in_z(state.issue(group), z_hat, scale, None if ask.base is None else ask.base[there])
-        point[there] = z_hat + state.shift(group, scale, functional_of(release.about), release.about.target.transform)
-    return Answer(quantiles, point)
+        quantiles[there] = compute_z_quantiles(
+            state.issue(group), z_hat, scale, None if ask.base is None else ask.base[there]
+        )
+        point[there] = z_hat + state.shift(
+            group, scale, select_functional(release.about), release.about.target.transform
+        )
+    return ReplayedForecast(quantiles, point)

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from tasks.core.errors import OtherDatasetError
-from tasks.edges.artifacts import read_json, replacing, write_json
-from tasks.edges.door import open_door
+from tasks.edges.artifacts import read_json, write_folder, write_json
+from tasks.edges.door import run_stage_command
 from tasks.edges.params import read_dataset, read_params
 from tasks.edges.settings import ROOT
 from tasks.retrain.params import RetrainParams
-from tasks.retrain.stage import decide
+from tasks.retrain.stage import decide_retraining
 
 REPORT = "data/reports/monitor/report.json"
 
@@ -18,11 +18,11 @@ def main(root: Path = ROOT) -> None:
     report = read_json(root / REPORT)
     if report["dataset"] != (dataset := read_dataset(root)):
         raise OtherDatasetError(REPORT, report["dataset"], dataset)
-    decision = decide(report, read_params("retrain", RetrainParams, root))
-    with replacing(root / "data/decisions/retrain") as folder:
+    decision = decide_retraining(report, read_params("retrain", RetrainParams, root))
+    with write_folder(root / "data/decisions/retrain") as folder:
         write_json(folder / "decision.json", decision)
     print(f"retrain: {'due' if decision['due'] else 'not due'}: {decision['reason']}")
 
 
 if __name__ == "__main__":
-    open_door(main)
+    run_stage_command(main)

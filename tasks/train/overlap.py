@@ -1,72 +1,106 @@
-"""Training and validation rows are held apart: looked up once more in the table's own times, not in the positions that the walk counts in."""
+"""Training and validation rows are held apart: looked up once more in the table's own times, not
+in the positions that the walk counts in.
+"""
 
 import numpy as np
 import polars as pl
 
 from tasks.core.errors import LeakError
-from tasks.core.leaks import Finding
+from tasks.core.leaks import LeakFinding
 from tasks.core.windows import Fold, Panel, WalkForward
 
 CHECKED_FOLDS = 8  # evenly over the walk, the first and the last among them
 
 
-def refuse_overlap(features: pl.DataFrame, panel: Panel, folds: list[Fold], walk: WalkForward, vintages: pl.DataFrame | None = None) -> None:
+def check_overlap(
+    features: pl.DataFrame,
+    panel: Panel,
+    folds: list[Fold],
+    walk: WalkForward,
+    vintages: pl.DataFrame | None = None,
+) -> None:
     """Raise LeakError that names the first pair (origin, step) which a fold may not learn from."""
     if (found := find_overlap(features, panel, folds, walk, vintages)) is not None:
         raise LeakError(found.says)
 
 
-def find_overlap(features: pl.DataFrame, panel: Panel, folds: list[Fold], walk: WalkForward, vintages: pl.DataFrame | None = None) -> Finding | None:
-    """The first pair that a fold would learn from before its cutoff, less the embargo, knew what came true.
+def find_overlap(
+    features: pl.DataFrame,
+    panel: Panel,
+    folds: list[Fold],
+    walk: WalkForward,
+    vintages: pl.DataFrame | None = None,
+) -> LeakFinding | None:
+    """The first pair that a fold would learn from before its cutoff, less the embargo, knew what
+    came true.
 
-    vintages: earlier ones of corrected values (VINTAGES); the newest of them that was known then may be learned in place of the correction.
-    What a fold is scored on comes after its cutoff, so nothing that it learned from can be among it.
+    vintages: earlier ones of corrected values (VINTAGES); the newest of them that was known then
+    may be learned in place of the correction. What a fold is scored on comes after its cutoff, so
+    nothing that it learned from can be among it.
     """
-    known = _known_at(features, panel)
+    known = _build_known_at(features, panel)
     cutoff_us = panel.cutoff.to_physical().to_numpy()
     for k in np.unique(np.linspace(0, len(folds) - 1, min(len(folds), CHECKED_FOLDS)).astype(np.int64)):
         at = folds[k].fit_at
         allowed = cutoff_us[at - walk.embargo_steps] if at >= walk.embargo_steps else np.iinfo(np.int64).min
         start = 0 if walk.window_steps is None else max(0, at + 1 - walk.window_steps)
-        targets, before = panel.targets(start, at + 1, at, walk.embargo_steps), _before(vintages, panel, allowed)
+        targets, before = (
+            panel.get_targets(start, at + 1, at, walk.embargo_steps),
+            _build_values_before(vintages, panel, allowed),
+        )
         learned = np.isfinite(targets)
         for s in range(1, learned.shape[2] + 1):
             n = max(0, min(len(learned), len(known) - start - s))
             early = (
-                learned[:n, :, s - 1] & (known[start + s : start + s + n] > allowed) & (targets[:n, :, s - 1] != before[start + s : start + s + n])
+                learned[:n, :, s - 1]
+                & (known[start + s : start + s + n] > allowed)
+                & (targets[:n, :, s - 1] != before[start + s : start + s + n])
             )
             if early.any():
                 origin, series = np.argwhere(early)[0]
-                return _finding(panel, at, start + int(origin), int(series), s, known)
+                return _build_finding(panel, at, start + int(origin), int(series), s, known)
     return None
 
 
-def _before(vintages: pl.DataFrame | None, panel: Panel, by_us: int) -> np.ndarray:
-    """z (T, S) float32 of corrected values as they were known at *by_us*, NaN where there was none."""
+def _build_values_before(vintages: pl.DataFrame | None, panel: Panel, by_us: int) -> np.ndarray:
+    """z (T, S) float32 of corrected values as they were known at *by_us*, NaN where there was
+    none.
+    """
     z = np.full((len(panel.event_time), len(panel.series_ids)), np.nan, dtype=np.float32)
     if vintages is not None:
-        then = vintages.filter(pl.col("known_at").to_physical() <= by_us)  # in order of known_at: of several the last assignment stays
-        z[_place(then, panel)] = then["z"].fill_null(float("nan")).to_numpy()
+        # In order of known_at: of several the last assignment stays
+        then = vintages.filter(pl.col("known_at").to_physical() <= by_us)
+        z[_find_positions(then, panel)] = then["z"].fill_null(float("nan")).to_numpy()
     return z
 
 
-def _place(rows: pl.DataFrame, panel: Panel) -> tuple[np.ndarray, np.ndarray]:
-    return panel.event_time.search_sorted(rows["event_time"]).to_numpy(), pl.Series(panel.series_ids).search_sorted(rows["series_id"]).to_numpy()
+def _find_positions(rows: pl.DataFrame, panel: Panel) -> tuple[np.ndarray, np.ndarray]:
+    return (
+        panel.event_time.search_sorted(rows["event_time"]).to_numpy(),
+        pl.Series(panel.series_ids).search_sorted(rows["series_id"]).to_numpy(),
+    )
 
 
-def _known_at(features: pl.DataFrame, panel: Panel) -> np.ndarray:
+def _build_known_at(features: pl.DataFrame, panel: Panel) -> np.ndarray:
     """When y was known, (T, S) microseconds; far future where it is not."""
     known = np.full((len(panel.event_time), len(panel.series_ids)), np.iinfo(np.int64).max)
     there = features.filter(pl.col("z").is_not_null())
-    known[_place(there, panel)] = there["known_at"].to_physical().to_numpy()
+    known[_find_positions(there, panel)] = there["known_at"].to_physical().to_numpy()
     return known
 
 
-def _finding(panel: Panel, at: int, origin: int, series: int, step: int, known: np.ndarray) -> Finding:
+def _build_finding(
+    panel: Panel, at: int, origin: int, series: int, step: int, known: np.ndarray
+) -> LeakFinding:
     when = pl.Series([known[origin + step, series]]).cast(panel.cutoff.dtype)[0]
-    return Finding(
-        rule="overlap", feature=panel.schema.last, series_id=panel.series_ids[series], cutoff=panel.cutoff[at].isoformat(),
-        says=f"The fold of the cutoff {panel.cutoff[at]:%F %T}Z would learn from series {panel.series_ids[series]!r}, origin {panel.event_time[origin]:%F %T}Z, step {step}: "
-        f"its value of {panel.event_time[origin + step]:%F %T}Z was known at {when:%F %T}Z, after the cutoff less its embargo. "
+    return LeakFinding(
+        rule="overlap",
+        feature=panel.schema.last,
+        series_id=panel.series_ids[series],
+        cutoff=panel.cutoff[at].isoformat(),
+        says=f"The fold of the cutoff {panel.cutoff[at]:%F %T}Z would learn from series "
+        f"{panel.series_ids[series]!r}, origin {panel.event_time[origin]:%F %T}Z, step {step}: "
+        f"its value of {panel.event_time[origin + step]:%F %T}Z was known at {when:%F %T}Z, after the "
+        f"cutoff less its embargo. "
         "A fold learns from what its cutoff knew: raise `train.embargo_steps`, or rebuild the features.",
-    )  # fmt: skip
+    )

@@ -12,7 +12,9 @@ from tasks.train.select import SelectParams
 
 
 class TrainParams(WalkForward):
-    """How to walk, the seed of everything random, and for how long: budget_s seconds, after which no further fit begins (None: until it is done)."""
+    """How to walk, the seed of everything random, and for how long: budget_s seconds, after
+    which no further fit begins (None: until it is done).
+    """
 
     seed: int = 1
     budget_s: Annotated[float, Field(gt=0)] | None = None
@@ -21,10 +23,11 @@ class TrainParams(WalkForward):
 class OwnTraining(Strict):
     """What stands among a model's own parameters for `train` to read.
 
-    forecaster: its kind, when its name is not that of one. refit_every_cutoffs: when it refits more rarely than the others. refit: `full`
-    from nothing, `warm` on from the fit before, `frozen` never again: the first fit serves all cutoffs. start_from: folder with a fit of
-    the same kind and columns that the first fit goes on from (all of them with `full`). search: parameters that are chosen inside the
-    window. select: columns that are, in each window.
+    forecaster: its kind, when its name is not that of one. refit_every_cutoffs: when it refits more
+    rarely than the others. refit: `full` from nothing, `warm` on from the fit before, `frozen`
+    never again: the first fit serves all cutoffs. start_from: folder with a fit of the same kind
+    and columns that the first fit goes on from (all of them with `full`). search: parameters that
+    are chosen inside the window. select: columns that are, in each window.
     """
 
     forecaster: str | None = None
@@ -35,19 +38,36 @@ class OwnTraining(Strict):
     select: SelectParams | None = None
 
     @model_validator(mode="after")
-    def _fits_go_on_from_their_like(self) -> "OwnTraining":
+    def _check_warm_start(self) -> "OwnTraining":
         goes_on = "refit: warm" if self.refit == "warm" else "start_from" if self.start_from else None
-        changes = "select" if self.select else "search.every_folds" if self.search and self.search.every_folds else None
+        changes = (
+            "select"
+            if self.select
+            else "search.every_folds"
+            if self.search and self.search.every_folds
+            else None
+        )
         if goes_on and changes:
-            raise ValueError(f"`{goes_on}` goes on from an earlier fit, which `{changes}` makes another model; take one of them away")
+            raise ValueError(
+                f"`{goes_on}` goes on from an earlier fit, which `{changes}` makes another model; take one of"
+                " them away"
+            )
         return self
 
 
-def split_own(model: str, given: dict[str, Any]) -> tuple[OwnTraining, dict[str, Any]]:
-    """Those of *given* that `train` reads, and those that the forecaster does. Raises ParamsError that names model, key and value."""
+def split_model_params(model: str, given: dict[str, Any]) -> tuple[OwnTraining, dict[str, Any]]:
+    """Those of *given* that `train` reads, and those that the forecaster does.
+
+    Raises ParamsError that names model, key and value.
+    """
     ours = {k: v for k, v in given.items() if k in OwnTraining.model_fields}
     try:
         return OwnTraining.model_validate(ours), {k: v for k, v in given.items() if k not in ours}
     except ValidationError as error:
-        faults = "; ".join(f"`{'.'.join(map(str, e['loc']))}`: {e['msg']} (found {str(e['input'])[:60]!r})" for e in error.errors())
-        raise ParamsError(f"params.yaml, models.{model}: {faults}. Correct it in the dataset's entry.") from error
+        faults = "; ".join(
+            f"`{'.'.join(map(str, e['loc']))}`: {e['msg']} (found {str(e['input'])[:60]!r})"
+            for e in error.errors()
+        )
+        raise ParamsError(
+            f"params.yaml, models.{model}: {faults}. Correct it in the dataset's entry."
+        ) from error

@@ -1,4 +1,7 @@
-"""What a walk is going to do, before it does it: said, and kept beside the forecasts. Nothing in it changes from run to run."""
+"""What a walk is going to do, before it does it: said, and kept beside the forecasts.
+
+Nothing in it changes from run to run.
+"""
 
 from typing import Any, NamedTuple
 
@@ -8,11 +11,12 @@ from tasks.core.windows import Fold, Panel, WalkForward
 from tasks.train.params import OwnTraining
 
 
-class Plan(NamedTuple):
+class FitPlan(NamedTuple):
     """The fits of a walk and what they serve.
 
-    folds: ascending. ats: origins as of which something is fitted, the most wanted first (`warm`: ascending). rows: of each of *ats*, how
-    many rows its window holds. last_origin: that of seen_until, as of which the shipped fit is made. refit: as in OwnTraining.
+    folds: ascending. ats: origins as of which something is fitted, the most wanted first (`warm`:
+    ascending). rows: of each of *ats*, how many rows its window holds. last_origin: that of
+    seen_until, as of which the shipped fit is made. refit: as in OwnTraining.
     """
 
     folds: list[Fold]
@@ -21,43 +25,53 @@ class Plan(NamedTuple):
     last_origin: int
     refit: str
 
-    def served_by(self, fold: Fold) -> int:
+    def get_fit_origin(self, fold: Fold) -> int:
         """The origin as of which the fit was made that serves *fold*."""
         return self.folds[0].fit_at if self.refit == "frozen" else fold.fit_at
 
     @property
-    def shipped_at(self) -> int:
-        """The origin as of which the fit was made that is shipped, and forecasts the gate's rows."""
+    def release_cutoff(self) -> int:
+        """The origin as of which the fit was made that is shipped, and forecasts the gate's
+        rows.
+        """
         return self.folds[0].fit_at if self.refit == "frozen" else self.last_origin
 
 
-def plan_fits(panel: Panel, folds: list[Fold], walk: WalkForward, last_origin: int, own: OwnTraining) -> Plan:
-    """Which fits *folds* and the release need. Of independent ones the newest come first, since a budget takes the last."""
+def plan_fits(
+    panel: Panel, folds: list[Fold], walk: WalkForward, last_origin: int, own: OwnTraining
+) -> FitPlan:
+    """Which fits *folds* and the release need.
+
+    Of independent ones the newest come first, since a budget takes the last.
+    """
     every = [folds[0].fit_at] if own.refit == "frozen" else sorted({f.fit_at for f in folds} | {last_origin})
     ats = every if own.refit == "warm" else every[::-1]
     known = np.isfinite(panel.x[:, :, panel.schema.index(panel.schema.last)]).sum(axis=1)
     until = np.concatenate([[0], np.cumsum(known)])
-    rows = [int(until[at + 1] - until[window_start(at, walk)]) for at in ats]
-    return Plan(folds, ats, rows, last_origin, own.refit)
+    rows = [int(until[at + 1] - until[get_window_start(at, walk)]) for at in ats]
+    return FitPlan(folds, ats, rows, last_origin, own.refit)
 
 
-def window_start(at: int, walk: WalkForward) -> int:
+def get_window_start(at: int, walk: WalkForward) -> int:
     """The first origin that a fit as of the origin *at* learns from."""
     return 0 if walk.window_steps is None else max(0, at + 1 - walk.window_steps)
 
 
-def described(plan: Plan, panel: Panel, walk: WalkForward) -> str:
+def describe_plan(plan: FitPlan, panel: Panel, walk: WalkForward) -> str:
     """The plan as a sentence."""
     first, last = panel.cutoff[int(plan.folds[0].origins[0])], panel.cutoff[plan.last_origin]
     window = "all that is known" if walk.window_steps is None else f"the last {walk.window_steps} steps"
     return (
-        f"{walk.n_cutoffs} cutoffs from {first:%F} to {last:%F} in {len(plan.folds)} folds, {len(panel.series_ids)} series; "
-        f"{len(plan.ats)} fits ({plan.refit}) on {window}, {min(plan.rows)} to {max(plan.rows)} rows, embargo {walk.embargo_steps} steps"
+        f"{walk.n_cutoffs} cutoffs from {first:%F} to {last:%F} in {len(plan.folds)} folds,"
+        f" {len(panel.series_ids)} series; {len(plan.ats)} fits ({plan.refit}) on {window}, {min(plan.rows)}"
+        f" to {max(plan.rows)} rows, embargo {walk.embargo_steps} steps"
     )
 
 
-def plan_json(plan: Plan, panel: Panel, walk: WalkForward, done: set[int]) -> dict[str, Any]:
-    """The plan as plain data. done: origins as of which a fit is there; folds without one were left out when the budget ended."""
+def build_plan_json(plan: FitPlan, panel: Panel, walk: WalkForward, done: set[int]) -> dict[str, Any]:
+    """The plan as plain data. done: origins as of which a fit is there; folds without one were
+    left out when the budget ended.
+    """
     rows = dict(zip(plan.ats, plan.rows, strict=True))
     return {
         "refit": plan.refit,
@@ -65,13 +79,13 @@ def plan_json(plan: Plan, panel: Panel, walk: WalkForward, done: set[int]) -> di
         "n_series": len(panel.series_ids),
         "n_fits": len(plan.ats),
         "n_cutoffs": walk.n_cutoffs,
-        "n_cutoffs_left_out": sum(len(f.origins) for f in plan.folds if plan.served_by(f) not in done),
+        "n_cutoffs_left_out": sum(len(f.origins) for f in plan.folds if plan.get_fit_origin(f) not in done),
         "seen_until": panel.cutoff[plan.last_origin].isoformat(),
         "walk": walk.model_dump(include=set(WalkForward.model_fields)),
         "folds": [
             {
-                "fit_at": panel.cutoff[(at := plan.served_by(f))].isoformat(),
-                "learns_from": panel.event_time[window_start(at, walk)].isoformat(),
+                "fit_at": panel.cutoff[(at := plan.get_fit_origin(f))].isoformat(),
+                "learns_from": panel.event_time[get_window_start(at, walk)].isoformat(),
                 "n_rows": rows[at],
                 "first_cutoff": panel.cutoff[int(f.origins[0])].isoformat(),
                 "last_cutoff": panel.cutoff[int(f.origins[-1])].isoformat(),

@@ -1,4 +1,6 @@
-"""Choosing columns inside a window: those whose shuffling harms forecasts of the window's newest rows, for a fit on the rows before them."""
+"""Choosing columns inside a window: those whose shuffling harms forecasts of the window's newest
+rows, for a fit on the rows before them.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -10,71 +12,98 @@ from tasks.core.about import Strict
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
 from tasks.forecasters import Forecaster
-from tasks.forecasters.parts.trees import rows_in_reach
+from tasks.forecasters.parts.trees import count_rows_in_reach
 
 _JUDGED_ROWS = (
-    2000  # of the held ones, evenly: the mean error of 2,000 rows moves by a few percent, and columns worth less than that are not told apart
+    # Of the held ones, evenly: the mean error of 2,000 rows moves by a few percent, and columns
+    # worth less than that are not told apart
+    2000
 )
 
 
 class SelectParams(Strict):
-    """held_frac: newest share of the window on which columns are judged. repeats: how often each is shuffled. min_gain_frac: a column stays when shuffling it raises the error by more than this."""
+    """held_frac: newest share of the window on which columns are judged. repeats: how often each
+    is shuffled. min_gain_frac: a column stays when shuffling it raises the error by more than
+    this.
+    """
 
     held_frac: Annotated[float, Field(gt=0, lt=1)] = 0.2
     repeats: Annotated[int, Field(ge=1)] = 3
     min_gain_frac: Annotated[float, Field(ge=0)] = 0.0
 
 
-def columns_to_ignore(build: Callable[[], Forecaster], x: np.ndarray, z: np.ndarray, select: SelectParams) -> tuple[str, ...]:
-    """Of x (n, F) in order of time with z (n, H), both of one window: the columns that bring nothing; none when without them the held rows are forecast worse.
+def find_ignored_columns(
+    build: Callable[[], Forecaster], x: np.ndarray, z: np.ndarray, select: SelectParams
+) -> tuple[str, ...]:
+    """Of x (n, F) in order of time with z (n, H), both of one window: the columns that bring
+    nothing; none when without them the held rows are forecast worse.
 
-    Permutation importance on rows that the fit has not seen: Breiman 2001, doi:10.1023/A:1010933404324. Columns that say the same share
-    their importance, so both may go; the comparison at the end is there for that. Raises ForecasterError for a model without dispensable columns.
+    Permutation importance on rows that the fit has not seen: Breiman 2001,
+    doi:10.1023/A:1010933404324. Columns that say the same share their importance, so both may go;
+    the comparison at the end is there for that. Raises ForecasterError for a model without
+    dispensable columns.
     """
     forecaster = build()
     dispensable = tuple(getattr(forecaster, "dispensable", ()))
     if not dispensable:
         raise ForecasterError(
-            f"`select` chooses among columns that a model can do without, and {type(forecaster).__name__} names none. Remove `select` from it in params.yaml."
+            f"`select` chooses among columns that a model can do without, and {type(forecaster).__name__}"
+            " names none. Remove `select` from it in params.yaml."
         )
     schema: FeatureSchema = forecaster.schema  # type: ignore[attr-defined]
-    cut, reach = int(len(x) * (1 - select.held_frac)), rows_in_reach(z)
+    cut, reach = int(len(x) * (1 - select.held_frac)), count_rows_in_reach(z)
     if cut - reach < len(schema.columns):
         return ()  # too few rows to judge anything by
-    older, held = (x[: cut - reach], z[: cut - reach]), np.unique(np.linspace(cut, len(x) - 1, _JUDGED_ROWS).astype(np.int64))
+    older, held = (
+        (x[: cut - reach], z[: cut - reach]),
+        np.unique(np.linspace(cut, len(x) - 1, _JUDGED_ROWS).astype(np.int64)),
+    )
     x_held, z_held = x[held], z[held]
     forecaster.fit(*older)
-    whole = _error(forecaster, schema, x_held, z_held)
-    ignored = tuple(name for name in dispensable if not _harm(forecaster, schema, name, x_held, z_held, select) > whole * (1 + select.min_gain_frac))
+    whole = _score_mae(forecaster, schema, x_held, z_held)
+    ignored = tuple(
+        name
+        for name in dispensable
+        if not _score_shuffled(forecaster, schema, name, x_held, z_held, select)
+        > whole * (1 + select.min_gain_frac)
+    )
     less = build()
-    ignore_columns(less, ignored)
-    return ignored if ignored and _error(less.fit(*older), schema, x_held, z_held) <= whole else ()
+    apply_ignored_columns(less, ignored)
+    return ignored if ignored and _score_mae(less.fit(*older), schema, x_held, z_held) <= whole else ()
 
 
-def ignore_columns(forecaster: Any, columns: tuple[str, ...]) -> None:
+def apply_ignored_columns(forecaster: Any, columns: tuple[str, ...]) -> None:
     """Have *forecaster*, which is not fitted yet, see *columns* as unknown."""
     forecaster.ignore(columns)
 
 
-def selection_report(schema: FeatureSchema, dispensable: Sequence[str], kept: Sequence[tuple[str, set[str]]]) -> dict[str, Any]:
-    """Which of the *dispensable* columns each fold kept (cutoff, names), how often each was kept, and how alike the choices are."""
+def build_selection_report(
+    schema: FeatureSchema, dispensable: Sequence[str], kept: Sequence[tuple[str, set[str]]]
+) -> dict[str, Any]:
+    """Which of the *dispensable* columns each fold kept (cutoff, names), how often each was
+    kept, and how alike the choices are.
+    """
     names = [name for name in schema.names if name in set(dispensable)]
-    table = np.array([[name in chosen for name in names] for _, chosen in kept], dtype=np.float64).reshape(len(kept), len(names))
+    table = np.array([[name in chosen for name in names] for _, chosen in kept], dtype=np.float64).reshape(
+        len(kept), len(names)
+    )
     return {
         "folds": [{"fit_at": at, "kept": [name for name in names if name in chosen]} for at, chosen in kept],
         "kept_frac": dict(zip(names, table.mean(axis=0).tolist(), strict=True)),
-        "stability": stability(table),
+        "stability": compute_stability(table),
     }
 
 
-def stability(table: np.ndarray) -> float | None:
-    """How alike M choices among d columns are, (M, d) of 0 and 1: 1 is always the same, 0 what chance gives; None for one choice, or of all or nothing.
+def compute_stability(table: np.ndarray) -> float | None:
+    """How alike M choices among d columns are, (M, d) of 0 and 1: 1 is always the same, 0 what
+    chance gives; None for one choice, or of all or nothing.
 
-    1 - mean over columns of M/(M-1) p(1-p) / ((k/d)(1 - k/d)), p the share of choices that have the column, k their mean size.
+    1 - mean over columns of M/(M-1) p(1-p) / ((k/d)(1 - k/d)), p the share of choices that have the
+    column, k their mean size.
     Source: Nogueira, Sechidis & Brown 2018, JMLR 18(174), definition 4.
     """
     n_choices, n_columns = table.shape
-    if n_choices < 2:  # noqa: PLR2004  (one choice is like nothing else)
+    if n_choices < 2:
         return None
     share = table.mean(axis=0)
     size = float(table.sum(axis=1).mean()) / n_columns
@@ -83,16 +112,23 @@ def stability(table: np.ndarray) -> float | None:
     return float(1 - (n_choices / (n_choices - 1) * share * (1 - share)).mean() / (size * (1 - size)))
 
 
-def _harm(forecaster: Forecaster, schema: FeatureSchema, name: str, x: np.ndarray, z: np.ndarray, select: SelectParams) -> float:
+def _score_shuffled(
+    forecaster: Forecaster,
+    schema: FeatureSchema,
+    name: str,
+    x: np.ndarray,
+    z: np.ndarray,
+    select: SelectParams,
+) -> float:
     """Mean error with the column shuffled, by the same orders for every column."""
     rng, place, errors = np.random.default_rng(0), schema.index(name), []
     for _ in range(select.repeats):
         shuffled = x.copy()
         shuffled[:, place] = x[rng.permutation(len(x)), place]
-        errors.append(_error(forecaster, schema, shuffled, z))
+        errors.append(_score_mae(forecaster, schema, shuffled, z))
     return float(np.mean(errors))
 
 
-def _error(forecaster: Forecaster, schema: FeatureSchema, x: np.ndarray, z: np.ndarray) -> float:
+def _score_mae(forecaster: Forecaster, schema: FeatureSchema, x: np.ndarray, z: np.ndarray) -> float:
     """Mean absolute error of z in units of the scale column, over what is known."""
-    return float(np.nanmean(np.abs(forecaster.predict(x) - z) / schema.scales(x)[:, None]))
+    return float(np.nanmean(np.abs(forecaster.predict(x) - z) / schema.get_scales(x)[:, None]))

@@ -6,33 +6,50 @@ from datetime import datetime
 from tasks.core.errors import FoldError, ForecasterError
 from tasks.core.schema import FeatureSchema
 from tasks.edges.settings import ROOT
-from tasks.train.fits import Ground, packed
-from tasks.train.plan import Plan
+from tasks.train.fits import FitContext, encode_fit
+from tasks.train.plan import FitPlan
 
 
-def starting_fit(folder_name: str, ground: Ground, plan: Plan) -> bytes:
-    """The fit in *folder_name* (relative: from the checkout), as train leaves it in models/fits/<model>.
+def load_starting_fit(folder_name: str, ground: FitContext, plan: FitPlan) -> bytes:
+    """The fit in *folder_name* (relative: from the checkout), as train leaves it in
+    models/fits/<model>.
 
-    Raises ForecasterError when there is none, or one of another kind or other columns; FoldError when it has seen what our first fit must not.
+    Raises ForecasterError when there is none, or one of another kind or other columns; FoldError
+    when it has seen what our first fit must not.
     """
     folder, kind = ROOT / folder_name, type(ground.build())
     try:
-        about, seen_until = json.loads((folder / "forecaster.json").read_text()), json.loads((folder / "fit.json").read_text())["seen_until"]
+        about, seen_until = (
+            json.loads((folder / "forecaster.json").read_text()),
+            json.loads((folder / "fit.json").read_text())["seen_until"],
+        )
     except (OSError, ValueError, KeyError) as error:
-        raise ForecasterError(f"`start_from: {folder_name}` holds no fit: {error}. Name a folder that train wrote, models/fits/<model>.") from error
+        raise ForecasterError(
+            f"`start_from: {folder_name}` holds no fit: {error}. Name a folder that train wrote,"
+            " models/fits/<model>."
+        ) from error
     fit = kind.load(folder)  # refuses one of another kind by itself
     theirs, ours = FeatureSchema.model_validate(about["schema"]), ground.panel.schema
     if theirs != ours:
-        only = {"there": sorted(set(theirs.names) - set(ours.names)), "here": sorted(set(ours.names) - set(theirs.names))}
-        other = [name for name in FeatureSchema.model_fields if name != "columns" and getattr(theirs, name) != getattr(ours, name)]
+        only = {
+            "there": sorted(set(theirs.names) - set(ours.names)),
+            "here": sorted(set(ours.names) - set(theirs.names)),
+        }
+        other = [
+            name
+            for name in FeatureSchema.model_fields
+            if name != "columns" and getattr(theirs, name) != getattr(ours, name)
+        ]
         raise ForecasterError(
-            f"`start_from: {folder_name}` was fitted on other columns: only there {only['there'][:8]}, only here {only['here'][:8]}"
-            f"{f', and {other} differ' if other else ''}. Declare the same `features`, horizon and season for both datasets."
+            f"`start_from: {folder_name}` was fitted on other columns: only there {only['there'][:8]}, only"
+            f" here {only['here'][:8]}{f', and {other} differ' if other else ''}. Declare the same"
+            " `features`, horizon and season for both datasets."
         )
     first = ground.panel.cutoff[min(plan.ats)]
     if datetime.fromisoformat(seen_until) > first:
         raise FoldError(
-            f"`start_from: {folder_name}` has seen everything until {seen_until}, and the first fit stands at {first.isoformat()}: its forecasts would not be "
-            "out of sample. Train the other with a larger `promote.gate_steps`, or lower `train.n_cutoffs` here."
+            f"`start_from: {folder_name}` has seen everything until {seen_until}, and the first fit stands at"
+            f" {first.isoformat()}: its forecasts would not be out of sample. Train the other with a larger"
+            " `promote.gate_steps`, or lower `train.n_cutoffs` here."
         )
-    return packed(fit)
+    return encode_fit(fit)

@@ -9,41 +9,54 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.frames import FORECAST
-from tasks.core.transform import from_z
+from tasks.core.transform import inverse_transform_target
 from tasks.core.windows import Panel
-from tasks.train.fits import Ground, chained_fits, independent_fits, unpacked
-from tasks.train.plan import Plan
+from tasks.train.fits import FitContext, decode_fit, run_chained_fits, run_independent_fits
+from tasks.train.plan import FitPlan
 
 
-class Predicted(NamedTuple):
+class WalkForecasts(NamedTuple):
     """where: (m, 2) positions of (origin, series); z_hat: (m, H)."""
 
     where: np.ndarray
     z_hat: np.ndarray
 
 
-def fits_of(ground: Ground, plan: Plan, say: Callable[[str], None], until: float | None = None, start: bytes | None = None) -> dict[int, bytes]:
-    """The fit of each origin in *plan.ats*; of independent ones those that the clock (*until*, monotonic) left time for, the newest first."""
-    make = chained_fits if plan.refit == "warm" else independent_fits
+def run_fits(
+    ground: FitContext,
+    plan: FitPlan,
+    say: Callable[[str], None],
+    until: float | None = None,
+    start: bytes | None = None,
+) -> dict[int, bytes]:
+    """The fit of each origin in *plan.ats*; of independent ones those that the clock (*until*,
+    monotonic) left time for, the newest first.
+    """
+    make = run_chained_fits if plan.refit == "warm" else run_independent_fits
     return dict(zip(plan.ats, make(ground, plan.ats, plan.rows, say, until, start), strict=False))
 
 
-def predicted(ground: Ground, plan: Plan, fits: Mapping[int, bytes]) -> Predicted:
-    """What each fit says at the cutoffs it serves. Out of sample by construction: a fit saw `panel.training(fit_at)` and nothing else."""
+def predict_walk(ground: FitContext, plan: FitPlan, fits: Mapping[int, bytes]) -> WalkForecasts:
+    """What each fit says at the cutoffs it serves.
+
+    Out of sample by construction: a fit saw `panel.training(fit_at)` and nothing else.
+    """
     parts = []
     for fold in plan.folds:
-        if (fit := fits.get(plan.served_by(fold))) is not None:
+        if (fit := fits.get(plan.get_fit_origin(fold))) is not None:
             x, where = ground.panel.at(fold.origins)
-            parts.append(Predicted(where, unpacked(fit, ground).predict(x)))
-    return Predicted(np.concatenate([p.where for p in parts]), np.concatenate([p.z_hat for p in parts]))
+            parts.append(WalkForecasts(where, decode_fit(fit, ground).predict(x)))
+    return WalkForecasts(np.concatenate([p.where for p in parts]), np.concatenate([p.z_hat for p in parts]))
 
 
-def forecast_frame(panel: Panel, predicted: Predicted, about: About, calendar: Calendar, model: str) -> pl.DataFrame:
+def build_forecast_frame(
+    panel: Panel, predicted: WalkForecasts, about: About, calendar: Calendar, model: str
+) -> pl.DataFrame:
     """FORECAST rows with y where it is known, in the target's unit."""
     steps = panel.schema.horizon_steps
     order = np.lexsort(predicted.where.T)  # by series, then origin: the order of the frame
     (origin, series), z_hat = predicted.where[order].T, predicted.z_hat[order]
-    times = pl.concat([panel.event_time, calendar.following(panel.event_time[-1], steps)])
+    times = pl.concat([panel.event_time, calendar.list_next_steps(panel.event_time[-1], steps)])
     n_steps = len(panel.event_time)
     ahead = origin[:, None] + np.arange(1, steps + 1)
     y = np.where(ahead < n_steps, panel.y[np.minimum(ahead, n_steps - 1), series[:, None]], np.nan)
@@ -55,7 +68,7 @@ def forecast_frame(panel: Panel, predicted: Predicted, about: About, calendar: C
             "step": np.tile(np.arange(1, steps + 1, dtype=np.int32), len(origin)),
             "event_time": times.gather(ahead.ravel()),
             "model": pl.Series([model]).gather(np.zeros(len(rows), dtype=np.int64)),
-            "y_hat": from_z(about.target, z_hat).ravel(),
+            "y_hat": inverse_transform_target(about.target, z_hat).ravel(),
             "y": pl.Series(y.ravel()).fill_nan(None),
         }
     )

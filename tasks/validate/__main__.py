@@ -1,49 +1,60 @@
-"""The DVC command `python -m tasks.validate`: data/raw -> data/clean, data/quarantine, data/reports/validate."""
+"""The DVC command `python -m tasks.validate`: data/raw -> data/clean, data/quarantine,
+data/reports/validate.
+"""
 
 import shutil
 from pathlib import Path
 
 from tasks.core.frames import QUARANTINE, SERIES
-from tasks.edges.artifacts import read_frame, replacing, write_frame, write_json, write_text
-from tasks.edges.door import open_door
+from tasks.edges.artifacts import read_frame, write_folder, write_frame, write_json, write_text
+from tasks.edges.door import run_stage_command
 from tasks.edges.params import read_about, read_params
-from tasks.edges.settings import ROOT, settings
-from tasks.validate.page import render
+from tasks.edges.settings import ROOT, read_settings
+from tasks.validate.page import render_validation
 from tasks.validate.params import ValidateParams
-from tasks.validate.stage import Validated, breaks_limit, too_many, validate
+from tasks.validate.stage import ValidatedRows, build_limit_error, is_over_limit, validate_rows
 
 
 def main(root: Path = ROOT, home: Path | None = None) -> None:
-    """Read the raw rows, split them, write both parts and the report; above the limit nothing but the copy in *home* is written."""
+    """Read the raw rows, split them, write both parts and the report; above the limit nothing
+    but the copy in *home* is written.
+    """
     params = read_params("validate", ValidateParams, root)
-    validated = validate(read_frame(root / "data/raw/rows.parquet", SERIES), read_about(root), params)
-    failed = (home or settings().home) / "failed" / "validate"
-    if breaks_limit(validated, params):  # DVC's outs change only when the stage succeeds, so what stops it is written beside them
-        with replacing(failed) as folder:
+    validated = validate_rows(read_frame(root / "data/raw/rows.parquet", SERIES), read_about(root), params)
+    failed = (home or read_settings().home) / "failed" / "validate"
+    # DVC's outs change only when the stage succeeds, so what stops it is written beside them
+    if is_over_limit(validated, params):
+        with write_folder(failed) as folder:
             write_frame(folder / "rows.parquet", validated.quarantined, QUARANTINE)
             _write_report(folder, validated)
-        raise too_many(validated, params, f"{failed} (rows.parquet, index.html)")
+        raise build_limit_error(validated, params, f"{failed} (rows.parquet, index.html)")
     shutil.rmtree(failed, ignore_errors=True)  # an old failure must not be taken for this run's
-    with replacing(root / "data/clean") as folder:
+    with write_folder(root / "data/clean") as folder:
         write_frame(folder / "rows.parquet", validated.clean, SERIES)
         write_json(folder / "profile.json", validated.profile)
         validated.gaps.write_parquet(folder / "gaps.parquet")
-    with replacing(root / "data/quarantine") as folder:
+    with write_folder(root / "data/quarantine") as folder:
         write_frame(folder / "rows.parquet", validated.quarantined, QUARANTINE)
-    with replacing(root / "data/reports/validate") as folder:
+    with write_folder(root / "data/reports/validate") as folder:
         _write_report(folder, validated)
     summary = validated.summary
     print(
-        f"validate: {summary['clean']:,} rows clean, {summary['quarantined']:,} in quarantine ({summary['quarantined_frac']:.3%}); {validated.gaps.height:,} gaps"
+        f"validate: {summary['clean']:,} rows clean, {summary['quarantined']:,} in quarantine"
+        f" ({summary['quarantined_frac']:.3%}); {validated.gaps.height:,} gaps"
     )
 
 
-def _write_report(folder: Path, validated: Validated) -> None:
+def _write_report(folder: Path, validated: ValidatedRows) -> None:
     write_json(folder / "suite.json", validated.suite)
     write_json(folder / "result.json", validated.result)
     write_json(folder / "summary.json", validated.summary)
-    write_text(folder / "index.html", render(validated.summary, validated.result, validated.quarantined, validated.profile, validated.gaps))
+    write_text(
+        folder / "index.html",
+        render_validation(
+            validated.summary, validated.result, validated.quarantined, validated.profile, validated.gaps
+        ),
+    )
 
 
 if __name__ == "__main__":
-    open_door(main)
+    run_stage_command(main)

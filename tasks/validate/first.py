@@ -7,32 +7,46 @@ import polars as pl
 from tasks.core.calendar import Calendar
 from tasks.core.errors import ContractError
 from tasks.core.frames import SERIES
-from tasks.validate.failure import Failure, said
+from tasks.validate.failure import RuleFailure, build_reason
 from tasks.validate.params import ValidateParams
 
 
 def check_shape(rows: pl.DataFrame, params: ValidateParams) -> None:
-    """Raises ContractError for fewer than `min_rows` rows and for a column of the contract that is not there; a suite passes on 0 rows."""
+    """Raises ContractError for fewer than `min_rows` rows and for a column of the contract that
+    is not there; a suite passes on 0 rows.
+    """
     if rows.height < params.min_rows:
         raise ContractError(
-            f"data/raw has {rows.height} rows, `validate.min_rows` asks for {params.min_rows}. "
-            "Look into data/raw/ledger.json for what each file brought, or lower `min_rows` in the dataset's entry."
+            f"data/raw has {rows.height} rows, `validate.min_rows` asks for {params.min_rows}. Look into"
+            " data/raw/ledger.json for what each file brought, or lower `min_rows` in the dataset's entry."
         )
     if missing := [c for c in params.names if c not in rows.columns]:
         raise ContractError(
-            f"The contract speaks of column(s) {missing}, but data/raw has {_values(rows)}. Correct `validate.columns` and `validate.rows`."
+            f"The contract speaks of column(s) {missing}, but data/raw has {_list_value_columns(rows)}."
+            " Correct `validate.columns` and `validate.rows`."
         )
 
 
-def first_failures(rows: pl.DataFrame, calendar: Calendar) -> Iterator[Failure]:
-    """Values that are no finite numbers, in any column; steps that are not on the calendar. A null is left to the contract."""
-    for column in _values(rows):
+def find_first_failures(rows: pl.DataFrame, calendar: Calendar) -> Iterator[RuleFailure]:
+    """Values that are no finite numbers, in any column; steps that are not on the calendar.
+
+    A null is left to the contract.
+    """
+    for column in _list_value_columns(rows):
         bad = rows.select((~pl.col(column).is_finite()).fill_null(value=False).arg_true()).to_series()
-        yield Failure(f"{column} is finite", bad, said(f"{column} is ", pl.col(column), ", not a finite number"))
-    off = (~calendar.holds(rows["event_time"])).arg_true()
-    rule, what = ("on_grid", f"every {calendar.every} as most rows are") if calendar.kind == "continuous" else ("on_calendar", f"of {calendar.kind}")
-    yield Failure(rule, off, said(pl.col("event_time").dt.strftime("%F %T"), f" is no step {what}"))
+        yield RuleFailure(
+            f"{column} is finite", bad, build_reason(f"{column} is ", pl.col(column), ", not a finite number")
+        )
+    off = (~calendar.is_on_grid(rows["event_time"])).arg_true()
+    rule, what = (
+        ("on_grid", f"every {calendar.every} as most rows are")
+        if calendar.kind == "continuous"
+        else ("on_calendar", f"of {calendar.kind}")
+    )
+    yield RuleFailure(
+        rule, off, build_reason(pl.col("event_time").dt.strftime("%F %T"), f" is no step {what}")
+    )
 
 
-def _values(rows: pl.DataFrame) -> list[str]:
+def _list_value_columns(rows: pl.DataFrame) -> list[str]:
     return [c for c in rows.columns if c not in SERIES.key]

@@ -6,7 +6,9 @@ from typing import Any
 
 import polars as pl
 
-SHOWN_ROWS = 50  # quarantined rows, gaps and series on the page; all of them are in the parquet files and in profile.json
+# Quarantined rows, gaps and series on the page; all of them are in the parquet files and in
+# profile.json
+SHOWN_ROWS = 50
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 68rem; padding: 0 1rem; color: #1b2733; background: #fff }
@@ -18,43 +20,77 @@ th { color: #5b6b7b; font-weight: 600 } td.wide { white-space: normal }
 """
 
 
-def render(summary: dict[str, Any], result: dict[str, Any], quarantined: pl.DataFrame, profile: dict[str, Any], gaps: pl.DataFrame) -> str:
-    """HTML of one validation: the counts, each rule, rows in quarantine, figures of each series, the longest gaps."""
+def render_validation(
+    summary: dict[str, Any],
+    result: dict[str, Any],
+    quarantined: pl.DataFrame,
+    profile: dict[str, Any],
+    gaps: pl.DataFrame,
+) -> str:
+    """HTML of one validation: the counts, each rule, rows in quarantine, figures of each series,
+    the longest gaps.
+    """
     head = (
-        f"<p>{summary['received']:,} rows of {summary['series']:,} series received: <b>{summary['clean']:,} clean</b>, "
-        f"<b>{summary['quarantined']:,} in quarantine</b> ({summary['quarantined_frac']:.3%}).</p>"
+        f"<p>{summary['received']:,} rows of {summary['series']:,} series received: <b>{summary['clean']:,}"
+        f" clean</b>, <b>{summary['quarantined']:,} in quarantine</b>"
+        f" ({summary['quarantined_frac']:.3%}).</p>"
     )
-    parts = [head, _rules(summary, result), _quarantine(quarantined), _figures(profile), _gaps(gaps)]
-    return f"<!doctype html><html lang='en'><meta charset='utf-8'><title>validate</title><style>{_STYLE}</style><h1>validate</h1>{''.join(parts)}</html>\n"
+    parts = [
+        head,
+        _render_rules(summary, result),
+        _render_quarantine(quarantined),
+        _render_figures(profile),
+        _render_gaps(gaps),
+    ]
+    return (
+        "<!doctype html><html lang='en'><meta"
+        f" charset='utf-8'><title>validate</title><style>{_STYLE}</style><h1>validate</h1>{''.join(parts)}</html>\n"
+    )
 
 
-def _rules(summary: dict[str, Any], result: dict[str, Any]) -> str:
+def _render_rules(summary: dict[str, Any], result: dict[str, Any]) -> str:
     of_suite = {r["rule"]: r["type"] for r in result["results"]}
     rows = [
-        (escape(rule), _held(n), f"{n:,}", f"{n / summary['received']:.3%}", escape(of_suite.get(rule, "first check")))
+        (
+            escape(rule),
+            _format_held(n),
+            f"{n:,}",
+            f"{n / summary['received']:.3%}",
+            escape(of_suite.get(rule, "first check")),
+        )
         for rule, n in summary["by_rule"].items()
     ]
-    return _section("Rules", "A row may break several.", ("rule", "", "rows", "share", "checked by"), rows)
+    return _render_section(
+        "Rules", "A row may break several.", ("rule", "", "rows", "share", "checked by"), rows
+    )
 
 
-def _held(n: int) -> str:
+def _format_held(n: int) -> str:
     return "<span class='broken'>broken</span>" if n else "<span class='held'>holds</span>"
 
 
-def _quarantine(quarantined: pl.DataFrame) -> str:
+def _render_quarantine(quarantined: pl.DataFrame) -> str:
     shown = quarantined.head(SHOWN_ROWS).iter_rows(named=True)
-    rows = [(escape(r["series_id"]), f"{r['event_time']:%F %T}", escape(r["rule"]), escape(r["reason"])) for r in shown]
-    return _section("Quarantine", _of(len(rows), quarantined.height, "rows"), ("series", "event_time (UTC)", "rule", "reason"), rows)
+    rows = [
+        (escape(r["series_id"]), f"{r['event_time']:%F %T}", escape(r["rule"]), escape(r["reason"]))
+        for r in shown
+    ]
+    return _render_section(
+        "Quarantine",
+        _format_share(len(rows), quarantined.height, "rows"),
+        ("series", "event_time (UTC)", "rule", "reason"),
+        rows,
+    )
 
 
-def _figures(profile: dict[str, Any]) -> str:
+def _render_figures(profile: dict[str, Any]) -> str:
     rows = [
         (
             escape(series),
             escape(column),
             f"{f['n']:,}",
             f"{f['n_null']:,}",
-            *(_number(f[k]) for k in ("min", "mean", "max", "sd")),
+            *(_format_number(f[k]) for k in ("min", "mean", "max", "sd")),
             f["first"][:16],
             f["last"][:16],
         )
@@ -62,25 +98,37 @@ def _figures(profile: dict[str, Any]) -> str:
         for column, f in profile[series].items()
     ]
     names = ("series", "column", "rows", "null", "min", "mean", "max", "sd", "first", "last")
-    return _section("Clean rows", _of(min(len(profile), SHOWN_ROWS), len(profile), "series"), names, rows)
+    return _render_section(
+        "Clean rows", _format_share(min(len(profile), SHOWN_ROWS), len(profile), "series"), names, rows
+    )
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
 
 
-def _gaps(gaps: pl.DataFrame) -> str:
-    longest = gaps.sort(["n_steps", "series_id", "start"], descending=[True, False, False]).head(SHOWN_ROWS).iter_rows(named=True)
-    rows = [(escape(g["series_id"]), f"{g['start']:%F %T}", f"{g['end']:%F %T}", f"{g['n_steps']:,}") for g in longest]
-    note = f"{gaps['n_steps'].sum():,} steps of the calendar without a row, in {gaps.height:,} gaps. {_of(len(rows), gaps.height, 'gaps, longest first')}"
-    return _section("Gaps", note, ("series", "first missing", "last missing", "steps"), rows)
+def _render_gaps(gaps: pl.DataFrame) -> str:
+    longest = (
+        gaps.sort(["n_steps", "series_id", "start"], descending=[True, False, False])
+        .head(SHOWN_ROWS)
+        .iter_rows(named=True)
+    )
+    rows = [
+        (escape(g["series_id"]), f"{g['start']:%F %T}", f"{g['end']:%F %T}", f"{g['n_steps']:,}")
+        for g in longest
+    ]
+    note = (
+        f"{gaps['n_steps'].sum():,} steps of the calendar without a row, in {gaps.height:,} gaps."
+        f" {_format_share(len(rows), gaps.height, 'gaps, longest first')}"
+    )
+    return _render_section("Gaps", note, ("series", "first missing", "last missing", "steps"), rows)
 
 
-def _of(n: int, total: int, what: str) -> str:
+def _format_share(n: int, total: int, what: str) -> str:
     return f"{n:,} of {total:,} {what}." if n < total else f"{total:,} {what}."
 
 
-def _section(title: str, note: str, names: Iterable[str], rows: Sequence[tuple[str, ...]]) -> str:
+def _render_section(title: str, note: str, names: Iterable[str], rows: Sequence[tuple[str, ...]]) -> str:
     head = "".join(f"<th>{name}</th>" for name in names)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     table = f"<table><tr>{head}</tr>{body}</table>" if rows else ""

@@ -8,7 +8,10 @@ from tasks.core.about import Strict
 
 
 class ColumnRule(Strict):
-    """What a value of one column may be, in the column's unit. A null is allowed only where `nullable`, an infinite value never."""
+    """What a value of one column may be, in the column's unit.
+
+    A null is allowed only where `nullable`, an infinite value never.
+    """
 
     min: float | None = None
     max: float | None = None
@@ -17,7 +20,7 @@ class ColumnRule(Strict):
     values: tuple[float, ...] | None = None
 
     @model_validator(mode="after")
-    def _bounds_are_bounds(self) -> "ColumnRule":
+    def _check_bounds(self) -> "ColumnRule":
         if self.strict_min and self.min is None:
             raise ValueError("`strict_min` needs a `min` to be above of.")
         if self.min is not None and self.max is not None and self.min > self.max:
@@ -32,7 +35,9 @@ class RowRule(Strict):
 
 
 class ValidateParams(Strict):
-    """max_quarantine_frac: of the received rows, above which the stage stops. min_rows: received rows, all series together."""
+    """max_quarantine_frac: of the received rows, above which the stage stops. min_rows: received
+    rows, all series together.
+    """
 
     max_quarantine_frac: Annotated[float, Field(ge=0, le=1)]
     min_rows: Annotated[int, Field(ge=1)] = 1

@@ -1,4 +1,6 @@
-"""The stage in one screen: first checks, the contract, the split, and what there is to say about both parts."""
+"""The stage in one screen: first checks, the contract, the split, and what there is to say about
+both parts.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,21 +8,23 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from tasks.core.about import About
-from tasks.core.calendar import calendar_for
+from tasks.core.calendar import build_calendar
 from tasks.core.errors import ContractError
 from tasks.core.frames import QUARANTINE, SERIES
 from tasks.core.gaps import find_gaps
 from tasks.validate.contract import check_contract
-from tasks.validate.failure import Failure, split
-from tasks.validate.first import check_shape, first_failures
+from tasks.validate.failure import RuleFailure, split_quarantined
+from tasks.validate.first import check_shape, find_first_failures
 from tasks.validate.params import ValidateParams
-from tasks.validate.profile import profile
+from tasks.validate.profile import build_profile
 
 FIRST_SHOWN = 3  # examples in a message; all of them are in the quarantine
 
 
-class Validated(NamedTuple):
-    """clean: SERIES. quarantined: QUARANTINE. gaps: see `find_gaps`. suite, result: of Great Expectations. summary: the counts."""
+class ValidatedRows(NamedTuple):
+    """clean: SERIES. quarantined: QUARANTINE. gaps: see `find_gaps`. suite, result: of Great
+    Expectations. summary: the counts.
+    """
 
     clean: pl.DataFrame
     quarantined: pl.DataFrame
@@ -31,43 +35,69 @@ class Validated(NamedTuple):
     summary: dict[str, Any]
 
 
-def validate(rows: pl.DataFrame, about: About, params: ValidateParams, say: Callable[[str], None] = print) -> Validated:
-    """Split *rows* (SERIES) into those that keep the contract and those that break it. Raises ContractError as `check_shape` does."""
+def validate_rows(
+    rows: pl.DataFrame, about: About, params: ValidateParams, say: Callable[[str], None] = print
+) -> ValidatedRows:
+    """Split *rows* (SERIES) into those that keep the contract and those that break it.
+
+    Raises ContractError as `check_shape` does.
+    """
     check_shape(rows, params)
-    calendar = calendar_for(about, reach=rows.select(first=pl.col("event_time").min(), last=pl.col("event_time").max()).row(0))
-    say(f"validate: checking the contract on {rows.height:,} rows (Great Expectations takes some seconds to load)")
+    calendar = build_calendar(
+        about, reach=rows.select(first=pl.col("event_time").min(), last=pl.col("event_time").max()).row(0)
+    )
+    say(
+        f"validate: checking the contract on {rows.height:,} rows (Great Expectations takes some seconds to"
+        " load)"
+    )
     checked = check_contract(rows, params)
-    failures = [*first_failures(rows, calendar), *checked.failures]
-    kept, broken = split(rows, failures)
+    failures = [*find_first_failures(rows, calendar), *checked.failures]
+    kept, broken = split_quarantined(rows, failures)
     clean, quarantined = SERIES.conform(kept), QUARANTINE.conform(broken)
     if clean.height + quarantined.height != rows.height:
         raise ContractError(
-            f"{clean.height} clean and {quarantined.height} quarantined rows are not the {rows.height} received. This is a fault in validate."
+            f"{clean.height} clean and {quarantined.height} quarantined rows are not the {rows.height}"
+            " received. This is a fault in validate."
         )
-    return Validated(
-        clean, quarantined, profile(clean), find_gaps(clean, calendar), checked.suite, checked.result, _summary(rows, clean, quarantined, failures)
+    return ValidatedRows(
+        clean,
+        quarantined,
+        build_profile(clean),
+        find_gaps(clean, calendar),
+        checked.suite,
+        checked.result,
+        _build_summary(rows, clean, quarantined, failures),
     )
 
 
-def breaks_limit(validated: Validated, params: ValidateParams) -> bool:
+def is_over_limit(validated: ValidatedRows, params: ValidateParams) -> bool:
     """Whether more than `max_quarantine_frac` of the rows are quarantined, or all of them."""
     return validated.clean.is_empty() or validated.summary["quarantined_frac"] > params.max_quarantine_frac
 
 
-def too_many(validated: Validated, params: ValidateParams, kept_at: str) -> ContractError:
-    """The error that stops the stage: counts by rule, first examples, and *kept_at*, where the rows and the report lie."""
+def build_limit_error(validated: ValidatedRows, params: ValidateParams, kept_at: str) -> ContractError:
+    """The error that stops the stage: counts by rule, first examples, and *kept_at*, where the
+    rows and the report lie.
+    """
     summary = validated.summary
-    by_rule = ", ".join(f"{rule}: {n:,}" for rule, n in sorted(summary["by_rule"].items(), key=lambda item: (-item[1], item[0])) if n)
+    by_rule = ", ".join(
+        f"{rule}: {n:,}"
+        for rule, n in sorted(summary["by_rule"].items(), key=lambda item: (-item[1], item[0]))
+        if n
+    )
     shown = validated.quarantined.head(FIRST_SHOWN).iter_rows(named=True)
     first = "; ".join(f"{row['series_id']} {row['event_time']:%F %T}: {row['reason']}" for row in shown)
     return ContractError(
-        f"{summary['quarantined']:,} of {summary['received']:,} rows ({summary['quarantined_frac']:.2%}) break the contract, "
-        f"`validate.max_quarantine_frac` allows {params.max_quarantine_frac:.2%}. By rule: {by_rule}. First: {first}. "
-        f"All of them are in {kept_at}; data/clean stays as it was. Mend the feed, or correct the contract in the dataset's `validate` section."
+        f"{summary['quarantined']:,} of {summary['received']:,} rows ({summary['quarantined_frac']:.2%})"
+        f" break the contract, `validate.max_quarantine_frac` allows {params.max_quarantine_frac:.2%}. By"
+        f" rule: {by_rule}. First: {first}. All of them are in {kept_at}; data/clean stays as it was. Mend"
+        " the feed, or correct the contract in the dataset's `validate` section."
     )
 
 
-def _summary(rows: pl.DataFrame, clean: pl.DataFrame, quarantined: pl.DataFrame, failures: list[Failure]) -> dict[str, Any]:
+def _build_summary(
+    rows: pl.DataFrame, clean: pl.DataFrame, quarantined: pl.DataFrame, failures: list[RuleFailure]
+) -> dict[str, Any]:
     """by_rule counts every rule that a row breaks, so its sum can exceed `quarantined`."""
     return {
         "received": rows.height,

@@ -1,4 +1,5 @@
-"""The leak gate: its seconds beside those of train on the default data, and what it says of real data where nothing was planted; prints, asserts nothing."""
+"""The leak gate: its seconds beside those of train on the default data, and what it says of real
+data where nothing was planted; prints, asserts nothing."""
 
 import shutil
 import time
@@ -11,19 +12,27 @@ from small_checkout import ROOT
 from tasks.edges.params import read_about, read_gate_steps, read_model_params, read_models, read_params
 from tasks.features import FeatureParams
 from tasks.features.leaks import find_leaks
-from tasks.features.stage import featurize
+from tasks.features.stage import build_feature_set
 from tasks.ingest.__main__ import main as ingest
 from tasks.train.params import TrainParams
-from tasks.train.stage import train
+from tasks.train.stage import fit_model
 
 pytestmark = pytest.mark.bench
 
 FILES = {
-    "ett/ETTh1.csv": {}, "nab/data/realKnownCause/nyc_taxi.csv": {}, "prophet/example_retail_sales.csv": {}, "prophet/example_yosemite_temps.csv": {},
-    "prophet/example_wp_log_peyton_manning.csv": {}, "prophet/example_wp_log_R_outliers1.csv": {}, "nab/data/realAWSCloudwatch/ec2_cpu*.csv": {},
-    "nab/data/realKnownCause/machine_temperature_system_failure.csv": {}, "nab/data/realKnownCause/rogue_agent_key_hold.csv": {},
-    "nab/data/artificialNoAnomaly/art_daily_small_noise.csv": {}, "m4/Hourly-train.csv": {}, "binance_1h/*.json": {"kind": "json"},
-}  # fmt: skip
+    "ett/ETTh1.csv": {},
+    "nab/data/realKnownCause/nyc_taxi.csv": {},
+    "prophet/example_retail_sales.csv": {},
+    "prophet/example_yosemite_temps.csv": {},
+    "prophet/example_wp_log_peyton_manning.csv": {},
+    "prophet/example_wp_log_R_outliers1.csv": {},
+    "nab/data/realAWSCloudwatch/ec2_cpu*.csv": {},
+    "nab/data/realKnownCause/machine_temperature_system_failure.csv": {},
+    "nab/data/realKnownCause/rogue_agent_key_hold.csv": {},
+    "nab/data/artificialNoAnomaly/art_daily_small_noise.csv": {},
+    "m4/Hourly-train.csv": {},
+    "binance_1h/*.json": {"kind": "json"},
+}
 
 
 def timed(work):
@@ -34,7 +43,7 @@ def timed(work):
 def gate(root, rows):
     """(features, verdict, seconds of features, seconds of the gate)."""
     about, params = read_about(root), read_params("features", FeatureParams, root)
-    made, of_features = timed(lambda: featurize(rows, about, params))
+    made, of_features = timed(lambda: build_feature_set(rows, about, params))
     verdict, of_gate = timed(lambda: find_leaks(rows, about, params, made.table, made.calendar))
     return made, verdict, of_features, of_gate
 
@@ -44,18 +53,30 @@ def test_seconds_on_the_default_data(tmp_path, capsys):
     shutil.copytree(ROOT / "data/source", tmp_path / "data/source")
     ingest(tmp_path)
     made, verdict, of_features, of_gate = gate(tmp_path, pl.read_parquet(tmp_path / "data/raw/rows.parquet"))
-    about, walk, gate_steps, of_train = read_about(tmp_path), read_params("train", TrainParams, tmp_path), read_gate_steps(tmp_path), {}
+    about, walk, gate_steps, of_train = (
+        read_about(tmp_path),
+        read_params("train", TrainParams, tmp_path),
+        read_gate_steps(tmp_path),
+        {},
+    )
     for model in read_models(tmp_path):
         own = read_model_params(model, tmp_path)
         _, of_train[model] = timed(
-            lambda m=model, o=own: train(m, made.table, made.schema, about, made.calendar, walk, o, gate_steps, say=lambda _: None)
+            lambda m=model, o=own: fit_model(
+                m, made.table, made.schema, about, made.calendar, walk, o, gate_steps, say=lambda _: None
+            )
         )
     whole = sum(of_train.values())
     with capsys.disabled():
         print(
-            f"\nleak gate, default data: reach <= 15 % on top of train; seen {100 * of_gate / whole:.1f} %: gate {of_gate:.2f} s, features {of_features:.2f} s, train {whole:.1f} s"
+            f"\nleak gate, default data: reach <= 15 % on top of train; seen {100 * of_gate / whole:.1f} %:"
+            f" gate {of_gate:.2f} s, features {of_features:.2f} s, train {whole:.1f} s"
         )
-        print("  " + ", ".join(f"{model} {seconds:.1f} s" for model, seconds in of_train.items()) + f"; {len(verdict.findings)} findings")
+        print(
+            "  "
+            + ", ".join(f"{model} {seconds:.1f} s" for model, seconds in of_train.items())
+            + f"; {len(verdict.findings)} findings"
+        )
 
 
 @pytest.mark.shared
@@ -69,6 +90,7 @@ def test_no_false_alarm_on_real_data(shared_data, tmp_path, capsys):
         good = verdict.checks["too_good"]
         with capsys.disabled():
             print(
-                f"{name:<66} {rows.height:>8,} rows x {made.table.width - 6:>2}: features {of_features:5.2f} s, gate {of_gate:5.2f} s, {len(verdict.findings)} findings; "
-                f"R2 against the best naive {good.get('r2')}, of its own past {good.get('r2_of_own_past')}; bound {good.get('max_r2')}"
+                f"{name:<66} {rows.height:>8,} rows x {made.table.width - 6:>2}: features {of_features:5.2f}"
+                f" s, gate {of_gate:5.2f} s, {len(verdict.findings)} findings; R2 against the best naive"
+                f" {good.get('r2')}, of its own past {good.get('r2_of_own_past')}; bound {good.get('max_r2')}"
             )

@@ -1,6 +1,8 @@
-"""ETTh1, all channels, 96 and 336 hours ahead, by the published protocol: two nets beside published figures.
+"""ETTh1, all channels, 96 and 336 hours ahead, by the published protocol: two nets beside published
+figures.
 
-Rows 0-8640 train, windows of 11520-14400 are scored, z-scores by the training part (../shared/data/README.md). Nothing is chosen on what is scored.
+Rows 0-8640 train, windows of 11520-14400 are scored, z-scores by the training part
+(../shared/data/README.md). Nothing is chosen on what is scored.
 """
 
 import time
@@ -22,13 +24,17 @@ PUBLISHED = {
 }
 COMMON = {"max_rows": 100_000, "loss": "absolute"}
 NETS = {
-    "nlinear": COMMON | {"epochs": 8},  # of 4, 6, 8 and both losses the best by MAE on the windows of 8640-11520
-    "patch_transformer": COMMON | {"epochs": 4, "max_rows": 20_000, "patch_steps": 24, "stride_steps": 24, "dropout_frac": 0.2},
+    # Of 4, 6, 8 and both losses the best by MAE on the windows of 8640-11520
+    "nlinear": COMMON | {"epochs": 8},
+    "patch_transformer": (
+        COMMON | {"epochs": 4, "max_rows": 20_000, "patch_steps": 24, "stride_steps": 24, "dropout_frac": 0.2}
+    ),
 }
 
 
 class Scored(NamedTuple):
-    """Mean squared and absolute error on z-scores, and seconds of processor time of the fit, on one thread."""
+    """Mean squared and absolute error on z-scores, and seconds of processor time of the fit, on
+    one thread."""
 
     mse: float
     mae: float
@@ -44,9 +50,12 @@ def test_etth1(capsys, shared_data, horizon_steps):
     columns = tuple(FeatureColumn(name=name, role="level", lookback_steps=LAGS) for name in names)
     schema = FeatureSchema(columns=columns, last="z_last", horizon_steps=horizon_steps, season_steps=24)
     x, ahead = rows(z, range(LAGS - 1, TRAIN - horizon_steps), horizon_steps)
-    build_forecaster("nlinear", schema, 1, {"epochs": 1}).fit(x[:1000], ahead[:1000])  # imports torch and Lightning
+    # Imports torch and Lightning
+    build_forecaster("nlinear", schema, 1, {"epochs": 1}).fit(x[:1000], ahead[:1000])
     found = {"repeat last": scored(build_forecaster("last_value", schema, 1, {}), x, ahead, z)}
-    found |= {name: scored(build_forecaster(name, schema, 1, params), x, ahead, z) for name, params in NETS.items()}
+    found |= {
+        name: scored(build_forecaster(name, schema, 1, params), x, ahead, z) for name, params in NETS.items()
+    }
     with capsys.disabled():
         print(f"\nETTh1, h = {horizon_steps}, MSE/MAE. Published: {PUBLISHED[horizon_steps]}")
         for name, of in found.items():
@@ -71,5 +80,9 @@ def scored(forecaster, x, ahead, z):
     for start in range(FIRST_TEST, END - horizon_steps, 500):
         at_origins, came = rows(z, range(start, min(start + 500, END - horizon_steps)), horizon_steps)
         error = (fit.predict(at_origins) - came).astype(np.float64)
-        squared, absolute, n = squared + np.square(error).sum(), absolute + np.abs(error).sum(), n + error.size
+        squared, absolute, n = (
+            squared + np.square(error).sum(),
+            absolute + np.abs(error).sum(),
+            n + error.size,
+        )
     return Scored(squared / n, absolute / n, fit_s)

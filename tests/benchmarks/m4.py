@@ -1,4 +1,5 @@
-"""M4 Hourly for the benches: the files as SERIES rows that end together, and the competition's scores."""
+"""M4 Hourly for the benches: the files as SERIES rows that end together, and the competition's
+scores."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -17,9 +18,12 @@ _END = datetime(2000, 1, 1, tzinfo=UTC)
 
 def m4_series(folder):
     """{series_id: (history, test)}."""
-    known, ahead = (pl.read_csv(folder / f"Hourly-{part}.csv", infer_schema_length=None) for part in ("train", "test"))
+    known, ahead = (
+        pl.read_csv(folder / f"Hourly-{part}.csv", infer_schema_length=None) for part in ("train", "test")
+    )
     return {
-        a[0]: tuple(np.array([float(v) for v in row[1:] if v is not None]) for row in (a, b)) for a, b in zip(known.rows(), ahead.rows(), strict=True)
+        a[0]: tuple(np.array([float(v) for v in row[1:] if v is not None]) for row in (a, b))
+        for a, b in zip(known.rows(), ahead.rows(), strict=True)
     }
 
 
@@ -34,7 +38,8 @@ def m4_rows(series):
 
 
 def m4_scores(series, y_hat, back=0):
-    """sMAPE, MASE, OWA of y_hat {series_id: (48,)} for the test part, or for the 48 steps *back* steps before it."""
+    """sMAPE, MASE, OWA of y_hat {series_id: (48,)} for the test part, or for the 48 steps *back*
+    steps before it."""
     errors, scaled = [], []
     for name, (history, test) in series.items():
         y = np.concatenate([history, test])
@@ -42,4 +47,8 @@ def m4_scores(series, y_hat, back=0):
         truth = y[start : start + HORIZON]
         errors.append(smape(truth, y_hat[name]).mean())
         scaled.append(np.abs(truth - y_hat[name]).mean() / mase_scale(y[:start], SEASON))
-    return float(np.mean(errors)), float(np.mean(scaled)), owa(float(np.mean(errors)), float(np.mean(scaled)), NAIVE2_SMAPE_PCT, NAIVE2_MASE)
+    return (
+        float(np.mean(errors)),
+        float(np.mean(scaled)),
+        owa(float(np.mean(errors)), float(np.mean(scaled)), NAIVE2_SMAPE_PCT, NAIVE2_MASE),
+    )

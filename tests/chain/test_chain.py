@@ -1,7 +1,8 @@
-"""The whole chain by `dvc repro`: what runs again and what does not, what a kill leaves, and the chain on files that the wizard has never seen.
+"""The whole chain by `dvc repro`: what runs again and what does not, what a kill leaves, and the
+chain on files that the wizard has never seen.
 
-One file, so that one worker runs it and the checkout whose chain takes a minute is built once. The watcher of the kills stands outside:
-it knows processes and files, nothing of the code.
+One file, so that one worker runs it and the checkout whose chain takes a minute is built once. The
+watcher of the kills stands outside: it knows processes and files, nothing of the code.
 """
 
 import json
@@ -34,7 +35,11 @@ REAL_FILES = {
 
 MOMENTS = ("start", "mid_write", "after_write")
 VICTIMS = ("dvc", "group")
-SHORT = [("features", "mid_write", "group"), ("package", "after_write", "dvc"), ("promote", "mid_write", "dvc")]
+SHORT = [
+    ("features", "mid_write", "group"),
+    ("package", "after_write", "dvc"),
+    ("promote", "mid_write", "dvc"),
+]
 LONG = [(s, m, v) for s in STAGES for m in MOMENTS for v in VICTIMS]
 PATIENCE_S = 120.0
 
@@ -59,7 +64,15 @@ def _edit(checkout, change):
 
 
 def test_every_stage_leaves_what_it_promises(built):
-    for made in ("data/raw", "data/clean", "data/quarantine", "data/features", "models/challenger", "models/quantized", "models/release/bento"):
+    for made in (
+        "data/raw",
+        "data/clean",
+        "data/quarantine",
+        "data/features",
+        "models/challenger",
+        "models/quantized",
+        "models/release/bento",
+    ):
         assert (built.root / made).is_dir(), made
     decision = json.loads((built.root / "data/decisions/promote/decision.json").read_text())
     assert decision["decision"] in {"promote", "baseline"}
@@ -139,10 +152,24 @@ def test_a_kill_anywhere_changes_nothing(built, stage, moment, victim):
 
 
 def _kill_and_run_again(built, stage, moment, victim):
-    """Promised: the undisturbed digest, no stale lock, no half-written artifact, nobody writing 2 s later."""
+    """Promised: the undisturbed digest, no stale lock, no half-written artifact, nobody writing
+    2 s later."""
     before = _digest(built)
     target = f"train@{built.models[-1]}" if stage == "train" else stage
-    child = built.start([sys.executable, "-m", "tasks.edges.lifeline", sys.executable, "-m", "dvc", "repro", "-f", "-s", target])
+    child = built.start(
+        [
+            sys.executable,
+            "-m",
+            "tasks.edges.lifeline",
+            sys.executable,
+            "-m",
+            "dvc",
+            "repro",
+            "-f",
+            "-s",
+            target,
+        ]
+    )
     try:
         _wait_for(child, lambda: _has_come(built.root, stage, moment, child))
         with suppress(ProcessLookupError):  # a stage with nothing new may be over before the watcher looks
@@ -189,7 +216,8 @@ def _wait_for(child, come):
         except (psutil.Error, FileNotFoundError):
             continue
         assert time.monotonic() < deadline, "the moment never came"
-    # The stage was over before the watcher saw the moment: a kill after everything is as good a kill, and the checks are the same.
+    # The stage was over before the watcher saw the moment: a kill after everything is as good a
+    # kill, and the checks are the same.
 
 
 def _hidden(root):

@@ -1,4 +1,5 @@
-"""Every command explains itself, speaks JSON, and ends with one clean message when a person has to act."""
+"""Every command explains itself, speaks JSON, and ends with one clean message when a person has
+to act."""
 
 import json
 import re
@@ -13,7 +14,20 @@ from typer.testing import CliRunner
 from deployments.cli.app import app
 from tasks.edges.params import STAGES
 
-COMMANDS = ("run", "up", "down", "forecast", "status", "doctor", "new", "use", "datasets", "leaks", "schema", "replay")
+COMMANDS = (
+    "run",
+    "up",
+    "down",
+    "forecast",
+    "status",
+    "doctor",
+    "new",
+    "use",
+    "datasets",
+    "leaks",
+    "schema",
+    "replay",
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +52,8 @@ def test_every_command_has_help_and_json(command):
 def test_help_imports_nothing_heavy():
     """`--help` answers at once, so a heavy import in one command must not reach the others."""
     code = (
-        "import sys, deployments.cli.app; print(*sorted({'prefect', 'polars', 'mlflow', 'bentoml', 'numpy', 'pydantic', 'httpx'} & set(sys.modules)))"
+        "import sys, deployments.cli.app; print(*sorted({'prefect', 'polars', 'mlflow', 'bentoml', 'numpy',"
+        " 'pydantic', 'httpx'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
@@ -48,7 +63,9 @@ def test_status_and_datasets_before_any_run(checkout):
     found = json.loads(checkout.tidemill("status", "--json").stdout)
     assert found["champion"] is None
     assert found["running"] == {}
-    assert found["dataset"] in [row["name"] for row in json.loads(checkout.tidemill("datasets", "--json").stdout)]
+    assert found["dataset"] in [
+        row["name"] for row in json.loads(checkout.tidemill("datasets", "--json").stdout)
+    ]
     assert "none yet" in checkout.tidemill("status").stdout
 
 
@@ -80,7 +97,9 @@ def test_up_refuses_a_port_that_somebody_holds(checkout):
 
 
 def test_when_prefect_cannot_start_the_error_says_why_and_the_way_without_it(checkout):
-    done = checkout.tidemill("run", code=2, PREFECT_API_DATABASE_CONNECTION_URL="sqlite+aiosqlite:////no/such/folder/prefect.db")
+    done = checkout.tidemill(
+        "run", code=2, PREFECT_API_DATABASE_CONNECTION_URL="sqlite+aiosqlite:////no/such/folder/prefect.db"
+    )
     assert "unable to open database file" in done.stderr
     assert "`dvc repro` does the same work without Prefect" in done.stderr
     assert checkout.alive() == []

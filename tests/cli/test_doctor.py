@@ -1,4 +1,5 @@
-"""`tidemill doctor` finds planted faults, says what to do, and ends with 1; a sound checkout passes."""
+"""`tidemill doctor` finds planted faults, says what to do, and ends with 1; a sound checkout
+passes."""
 
 import json
 import re
@@ -101,7 +102,10 @@ def test_what_a_killed_supervisor_left_is_found_and_down_clears_it(checkout):
 
 def test_what_mlflow_refuses_or_cannot_take_now_is_named_with_the_next_step(checkout):
     """Left by a real delivery to an address where nothing answers."""
-    code = "from tasks.edges.mlflow_delivery import publish_runs; from tasks.edges.tracking import *; log_run('e', 'r', {}, {}, {'tidemill.data': 'd'}); publish_runs()"
+    code = (
+        "from tasks.edges.mlflow_delivery import publish_runs; from tasks.edges.tracking import *;"
+        " log_run('e', 'r', {}, {}, {'tidemill.data': 'd'}); publish_runs()"
+    )
     away = {"TIDEMILL_MLFLOW_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     checkout.run(sys.executable, "-c", code, **away)
     wrong = _wrong(checkout, **away)["mlflow"]

@@ -1,4 +1,5 @@
-"""`tidemill leaks` on a user's own function and data: exit code 1 and what is wrong, 0 when nothing is, 2 when it cannot look."""
+"""`tidemill leaks` on a user's own function and data: exit code 1 and what is wrong, 0 when
+nothing is, 2 when it cannot look."""
 
 import json
 
@@ -8,10 +9,16 @@ import pytest
 from typer.testing import CliRunner
 
 from deployments.cli.app import app
-from deployments.ops.leaks import look_for_leaks
+from deployments.ops.leaks import build_leak_report
 
-MINE = "import numpy as np\ndef smoothed(values):\n    return np.convolve(values, np.ones(5) / 5)[: len(values)] if len(values) > 4 else values * np.nan\n"
-MINE += "def centred(values):\n    return np.convolve(values, np.ones(5) / 5)[2:][: len(values)] if len(values) > 4 else values * np.nan\n"
+MINE = (
+    "import numpy as np\ndef smoothed(values):\n    return np.convolve(values, np.ones(5) / 5)[: len(values)]"
+    " if len(values) > 4 else values * np.nan\n"
+)
+MINE += (
+    "def centred(values):\n    return np.convolve(values, np.ones(5) / 5)[2:][: len(values)] if len(values) >"
+    " 4 else values * np.nan\n"
+)
 
 
 @pytest.fixture
@@ -24,7 +31,11 @@ def folder(tmp_path, monkeypatch):
 
 
 def leaks(*arguments):
-    return CliRunner().invoke(app, ["leaks", "--csv", "loads.csv", "--target", "load", *arguments], env={"COLUMNS": "200", "TERM": "dumb"})
+    return CliRunner().invoke(
+        app,
+        ["leaks", "--csv", "loads.csv", "--target", "load", *arguments],
+        env={"COLUMNS": "200", "TERM": "dumb"},
+    )
 
 
 def test_a_function_of_ones_own_is_looked_at_on_ones_own_file(folder):
@@ -58,13 +69,16 @@ def test_a_module_that_is_not_there_is_said(folder):
 
 
 def test_the_current_dataset_is_looked_at_as_train_would_read_it(tmp_path):
-    """Before the stage has run, and after it; a table that somebody touched is what is looked at, not a fresh one."""
+    """Before the stage has run, and after it; a table that somebody touched is what is looked
+    at, not a fresh one."""
     root = runs.root_of(tmp_path, runs.loads(), [{"kind": "lag", "column": "z", "steps": [1]}])
-    fresh = look_for_leaks(root=root)
+    fresh = build_leak_report(root=root)
     runs.verdict_of(root)
-    built = look_for_leaks(root=root)
+    built = build_leak_report(root=root)
     assert fresh == built
     assert (built["findings"], built["checks"]["overlap"]["n_folds"]) == ([], 4)
     path = root / "data/features/table.parquet"
     pl.read_parquet(path).with_columns(pl.col("z_lag_1").shift(-2).over("series_id")).write_parquet(path)
-    assert {(f["rule"], f["feature"]) for f in look_for_leaks(root=root)["findings"]} == {("not_repeatable", "z_lag_1")}
+    assert {(f["rule"], f["feature"]) for f in build_leak_report(root=root)["findings"]} == {
+        ("not_repeatable", "z_lag_1")
+    }

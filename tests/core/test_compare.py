@@ -1,4 +1,5 @@
-"""Comparisons: against statsmodels and arch, which were written by others, and by the share of wrong verdicts that they state."""
+"""Comparisons: against statsmodels and arch, which were written by others, and by the share of
+wrong verdicts that they state."""
 
 import numpy as np
 import pytest
@@ -7,8 +8,8 @@ from arch.bootstrap import MCS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.core.compare import block_of, diebold_mariano, model_confidence_set
-from tasks.core.cosine import cosine_test
+from tasks.core.compare import compute_block_size, diebold_mariano, model_confidence_set
+from tasks.core.cosine import compute_cosine_test
 from tasks.core.errors import ScoreInputError
 
 
@@ -25,7 +26,9 @@ def _memory(rng, n, m=1, rho=0.5):
 def test_diebold_mariano_is_a_regression_on_a_constant_with_newey_west_errors(seed, n, overlap):
     d = _memory(np.random.default_rng(seed), n)[:, 0] + 0.1
     test = diebold_mariano(d, overlap)
-    fitted = sm.OLS(d, np.ones(n)).fit(cov_type="HAC", cov_kwds={"maxlags": test.lags, "use_correction": False})
+    fitted = sm.OLS(d, np.ones(n)).fit(
+        cov_type="HAC", cov_kwds={"maxlags": test.lags, "use_correction": False}
+    )
     harvey = np.sqrt((n + 1 - 2 * overlap + overlap * (overlap - 1) / n) / n)
     assert test.t == pytest.approx(fitted.tvalues[0] * harvey)
     assert diebold_mariano(-d, overlap).p == pytest.approx(1 - test.p)
@@ -36,18 +39,23 @@ def test_diebold_mariano_of_constants_goes_by_the_sign():
 
 
 def test_equal_models_are_told_apart_about_as_rarely_as_stated():
-    """2,000 A/A pairs of 250 cutoffs at a nominal 5 %; on 60 with memory Diebold-Mariano is known to say it too often, the gate's test is not."""
+    """2,000 A/A pairs of 250 cutoffs at a nominal 5 %; on 60 with memory Diebold-Mariano is
+    known to say it too often, the gate's test is not."""
     rng = np.random.default_rng(0)
     long = [diebold_mariano(_memory(rng, 250, rho=0.3)[:, 0]).p < 0.05 for _ in range(2000)]
     assert 0.035 <= np.mean(long) <= 0.075
-    short = [(diebold_mariano(d).p < 0.05, cosine_test(d).p < 0.05) for d in (_memory(rng, 60, rho=0.7)[:, 0] for _ in range(2000))]
+    short = [
+        (diebold_mariano(d).p < 0.05, compute_cosine_test(d).p < 0.05)
+        for d in (_memory(rng, 60, rho=0.7)[:, 0] for _ in range(2000))
+    ]
     ours, gates = np.mean(short, axis=0)
     assert gates <= 0.09 <= ours <= 0.18
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_confidence_set_is_that_of_another_implementation(seed):
-    """arch's own, T_max, moving blocks of the same length: p of each model to the noise of 2,000 draws."""
+    """arch's own, T_max, moving blocks of the same length: p of each model to the noise of 2,000
+    draws."""
     rng = np.random.default_rng(seed)
     losses = _memory(rng, 400, 5) + np.array([0.0, 0.02, 0.12, 0.2, 0.6])
     theirs = MCS(losses, size=0.1, block_size=8, reps=2000, method="max", bootstrap="circular", seed=seed)
@@ -59,9 +67,13 @@ def test_the_confidence_set_is_that_of_another_implementation(seed):
 
 @pytest.mark.parametrize("rho", [0.0, 0.5])
 def test_the_best_of_equal_models_is_lost_about_as_rarely_as_stated(rho):
-    """Four equal models: all of them are best, and the set of alpha 10 % holds all in about 90 % of 400 samples of 250 cutoffs."""
+    """Four equal models: all of them are best, and the set of alpha 10 % holds all in about 90 %
+    of 400 samples of 250 cutoffs."""
     rng = np.random.default_rng(1)
-    whole = [model_confidence_set(_memory(rng, 250, 4, rho), block_of(250), i, 300).members(0.1).all() for i in range(400)]
+    whole = [
+        model_confidence_set(_memory(rng, 250, 4, rho), compute_block_size(250), i, 300).members(0.1).all()
+        for i in range(400)
+    ]
     assert 0.86 <= np.mean(whole) <= 0.95
 
 

@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn.metrics import mean_absolute_error, mean_absolute_percentage_error, mean_pinball_loss, mean_squared_error
+from sklearn.metrics import (
+    mean_absolute_error,
+    mean_absolute_percentage_error,
+    mean_pinball_loss,
+    mean_squared_error,
+)
 
 from tasks.core.errors import ScoreInputError
 from tasks.core.scores import (
@@ -92,7 +97,13 @@ def test_what_is_not_known_does_not_count(values, data):
         assert score(gaps, y_hat) == pytest.approx(score(y[~hidden], y_hat[~hidden]))
         assert np.isnan(score(np.full(12, np.nan), y_hat))
     assert coverage(gaps, low, high) == coverage(y[~hidden], low[~hidden], high[~hidden])
-    losses = (absolute_error, squared_error, smape, lambda y, q: pinball(y, q, 0.3), lambda y, q: interval_score(y, q, q + 1, 0.5))
+    losses = (
+        absolute_error,
+        squared_error,
+        smape,
+        lambda y, q: pinball(y, q, 0.3),
+        lambda y, q: interval_score(y, q, q + 1, 0.5),
+    )
     assert all((np.isnan(loss(gaps, y_hat)) == hidden).all() for loss in losses)
 
 
@@ -103,7 +114,10 @@ def test_percentages_by_hand():
 
 
 def test_interval_scores_by_hand():
-    """Level .8: a width of 2, and 10 for each unit outside. Training 0 1 0 2, season 2, has scale .5."""
+    """Level .8: a width of 2, and 10 for each unit outside.
+
+    Training 0 1 0 2, season 2, has scale .5.
+    """
     y, low, high = np.array([1.0, 3.0, -1.0]), np.zeros(3), np.full(3, 2.0)
     assert interval_score(y, low, high, 0.8).tolist() == pytest.approx([2.0, 12.0, 12.0])
     assert msis(y, low, high, 0.8, np.array([0.0, 1.0, 0.0, 2.0]), 2) == pytest.approx(26 / 3 / 0.5)
@@ -112,14 +126,16 @@ def test_interval_scores_by_hand():
 
 
 def test_crps_of_samples_is_the_area_between_both_distribution_functions():
-    """Integral of (F - 1[x >= y])^2, piece by piece between the sorted draws and y: an independent route."""
+    """Integral of (F - 1[x >= y])^2, piece by piece between the sorted draws and y: an
+    independent route."""
     samples, y = RNG.normal(size=9), 0.3
     edges = np.sort(np.append(samples, y))
     middle = (edges[1:] + edges[:-1]) / 2
     share = (samples[None, :] <= middle[:, None]).mean(axis=1)
     area = np.sum(np.square(share - (middle >= y)) * np.diff(edges))
     assert crps_from_samples(np.array(y), samples) == pytest.approx(area)
-    assert crps_from_samples(np.array([2.0]), np.array([[5.0]])).tolist() == [3.0]  # one draw is a point, and the score its error
+    # One draw is a point, and the score its error
+    assert crps_from_samples(np.array([2.0]), np.array([[5.0]])).tolist() == [3.0]
 
 
 def test_crps_of_many_quantiles_is_that_of_a_normal_by_its_formula():
@@ -128,7 +144,9 @@ def test_crps_of_many_quantiles_is_that_of_a_normal_by_its_formula():
 
     levels = (np.arange(2000) + 0.5) / 2000
     exact = 2 * norm.pdf(0) - 1 / np.sqrt(np.pi)
-    assert crps_from_quantiles(np.array(0.0), norm.ppf(levels), tuple(levels)) == pytest.approx(exact, abs=1e-4)
+    assert crps_from_quantiles(np.array(0.0), norm.ppf(levels), tuple(levels)) == pytest.approx(
+        exact, abs=1e-4
+    )
     assert crps_from_samples(np.array(0.0), norm.ppf(levels)) == pytest.approx(exact, abs=1e-3)
 
 
@@ -146,7 +164,9 @@ def test_shapes_that_differ_are_refused_and_not_spread():
 
 def test_rmsse_by_hand():
     """Training 0 1 0 2, season 1: squares 1, 1, 4; errors 1 and 3: sqrt(5) / sqrt(2)."""
-    assert rmsse(np.array([1.0, 3.0]), np.zeros(2), np.array([0.0, 1.0, 0.0, 2.0])) == pytest.approx(np.sqrt(5 / 2))
+    assert rmsse(np.array([1.0, 3.0]), np.zeros(2), np.array([0.0, 1.0, 0.0, 2.0])) == pytest.approx(
+        np.sqrt(5 / 2)
+    )
     with pytest.raises(ScoreInputError, match="RMSSE is undefined"):
         rmsse_scale(np.ones(5), 1)
 

@@ -1,4 +1,5 @@
-"""Laws of walking forward: folds cover what they promise, and no pair is learned before it was known."""
+"""Laws of walking forward: folds cover what they promise, and no pair is learned before it was
+known."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -12,25 +13,33 @@ from tasks.core.calendar import Calendar
 from tasks.core.errors import FoldError
 from tasks.core.frames import FEATURES, VINTAGES
 from tasks.core.schema import FeatureColumn, FeatureSchema
-from tasks.core.windows import WalkForward, blocks, panel_of, plan_folds
+from tasks.core.windows import WalkForward, build_folds, build_panel, split_blocks
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 CALENDAR = Calendar("continuous", "1h", publish_delay_s=600)
 HORIZON = 3
 SCHEMA = FeatureSchema(
-    columns=(FeatureColumn(name="z_last", role="level", lookback_steps=2), FeatureColumn(name="calendar_hour", role="free", lookback_steps=0)),
-    last="z_last", horizon_steps=HORIZON, season_steps=1,
-)  # fmt: skip
+    columns=(
+        FeatureColumn(name="z_last", role="level", lookback_steps=2),
+        FeatureColumn(name="calendar_hour", role="free", lookback_steps=0),
+    ),
+    last="z_last",
+    horizon_steps=HORIZON,
+    season_steps=1,
+)
 law = settings(max_examples=40, deadline=None)
 
 
 def walk_of(**changes):
-    return WalkForward(**{"n_cutoffs": 5, "stride_steps": 1, "refit_every_cutoffs": 2, "min_train_steps": 4} | changes)
+    return WalkForward(
+        **{"n_cutoffs": 5, "stride_steps": 1, "refit_every_cutoffs": 2, "min_train_steps": 4} | changes
+    )
 
 
 @st.composite
 def tables(draw):
-    """FEATURES of ragged series with gaps; z names its own place (100 x series + position); some values were known late."""
+    """FEATURES of ragged series with gaps; z names its own place (100 x series + position); some
+    values were known late."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     frames = []
     for k in range(draw(st.integers(1, 3))):
@@ -43,23 +52,42 @@ def tables(draw):
             pl.DataFrame({"series_id": f"s{k}", "event_time": [START + timedelta(hours=int(p)) for p in pos]})
             .with_columns(known_at=CALENDAR.nominal_known_at() + pl.duration(hours=pl.Series(late)))
             .with_columns(is_gap=pl.Series(gap), y=pl.Series(z).fill_nan(None), z=pl.Series(z).fill_nan(None))
-            .with_columns(z_last=pl.col("z").forward_fill(2).cast(pl.Float32), calendar_hour=pl.col("event_time").dt.hour().cast(pl.Float32))
+            .with_columns(
+                z_last=pl.col("z").forward_fill(2).cast(pl.Float32),
+                calendar_hour=pl.col("event_time").dt.hour().cast(pl.Float32),
+            )
         )
     return FEATURES.conform(pl.concat(frames))
 
 
 @law
-@given(st.integers(0, 400), st.integers(1, 60), st.integers(1, 7), st.integers(1, 9), st.integers(1, 30), st.integers(0, 3))
-def test_folds_serve_every_cutoff_once_up_to_the_last_origin(spare, n_cutoffs, stride, refit_every, min_train, embargo):
-    walk = walk_of(n_cutoffs=n_cutoffs, stride_steps=stride, refit_every_cutoffs=refit_every, min_train_steps=min_train, embargo_steps=embargo)
+@given(
+    st.integers(0, 400),
+    st.integers(1, 60),
+    st.integers(1, 7),
+    st.integers(1, 9),
+    st.integers(1, 30),
+    st.integers(0, 3),
+)
+def test_folds_serve_every_cutoff_once_up_to_the_last_origin(
+    spare, n_cutoffs, stride, refit_every, min_train, embargo
+):
+    walk = walk_of(
+        n_cutoffs=n_cutoffs,
+        stride_steps=stride,
+        refit_every_cutoffs=refit_every,
+        min_train_steps=min_train,
+        embargo_steps=embargo,
+    )
     last_origin = min_train + HORIZON + embargo + stride * (n_cutoffs - 1) - 1 + spare
-    folds = plan_folds(last_origin + 50, last_origin, HORIZON, walk)
+    folds = build_folds(last_origin + 50, last_origin, HORIZON, walk)
     origins = np.concatenate([fold.origins for fold in folds])
     assert origins.tolist() == list(range(last_origin - stride * (n_cutoffs - 1), last_origin + 1, stride))
     period = stride * refit_every
     assert all(fold.fit_at <= fold.origins[0] and fold.origins[-1] < fold.fit_at + period for fold in folds)
     assert np.diff([fold.fit_at for fold in folds]).tolist() == [period] * (len(folds) - 1)
-    assert folds[0].fit_at - HORIZON - embargo + 1 >= min_train  # so many origins have their whole horizon usable at the first cutoff
+    # So many origins have their whole horizon usable at the first cutoff
+    assert folds[0].fit_at - HORIZON - embargo + 1 >= min_train
 
 
 @law
@@ -67,8 +95,13 @@ def test_folds_serve_every_cutoff_once_up_to_the_last_origin(spare, n_cutoffs, s
 def test_a_longer_history_repeats_the_refits_of_the_shorter(spare, n_cutoffs, stride, refit_every, longer):
     walk = walk_of(n_cutoffs=n_cutoffs, stride_steps=stride, refit_every_cutoffs=refit_every)
     last_origin = 4 + HORIZON + stride * (n_cutoffs - 1) - 1 + spare
-    before, after = ({fold.fit_at for fold in plan_folds(last + 1, last, HORIZON, walk)} for last in (last_origin, last_origin + longer))
-    assert {at for at in after if at <= last_origin and at >= min(before)} == {at for at in before if at >= min(after)}
+    before, after = (
+        {fold.fit_at for fold in build_folds(last + 1, last, HORIZON, walk)}
+        for last in (last_origin, last_origin + longer)
+    )
+    assert {at for at in after if at <= last_origin and at >= min(before)} == {
+        at for at in before if at >= min(after)
+    }
 
 
 @law
@@ -78,18 +111,22 @@ def test_a_plan_that_does_not_fit_names_the_number_that_does(last_origin, min_tr
     if last_origin + 1 >= min_train + HORIZON + embargo + 99 * stride:
         return
     with pytest.raises(FoldError, match="100 cutoffs every") as told:
-        plan_folds(last_origin + 1, last_origin, HORIZON, walk)
+        build_folds(last_origin + 1, last_origin, HORIZON, walk)
     if "to at most" in str(told.value):
         fitting = int(str(told.value).split("to at most ")[1].split(",")[0])
-        plan_folds(last_origin + 1, last_origin, HORIZON, walk.model_copy(update={"n_cutoffs": fitting}))
+        build_folds(last_origin + 1, last_origin, HORIZON, walk.model_copy(update={"n_cutoffs": fitting}))
         with pytest.raises(FoldError):
-            plan_folds(last_origin + 1, last_origin, HORIZON, walk.model_copy(update={"n_cutoffs": fitting + 1}))
+            build_folds(
+                last_origin + 1, last_origin, HORIZON, walk.model_copy(update={"n_cutoffs": fitting + 1})
+            )
     else:
         with pytest.raises(FoldError):
-            plan_folds(last_origin + 1, last_origin, HORIZON, walk.model_copy(update={"n_cutoffs": 1}))
+            build_folds(last_origin + 1, last_origin, HORIZON, walk.model_copy(update={"n_cutoffs": 1}))
 
 
-@pytest.mark.parametrize("key", ["n_cutoffs", "stride_steps", "refit_every_cutoffs", "min_train_steps", "window_steps"])
+@pytest.mark.parametrize(
+    "key", ["n_cutoffs", "stride_steps", "refit_every_cutoffs", "min_train_steps", "window_steps"]
+)
 def test_a_walk_without_a_step_is_refused(key):
     with pytest.raises(ValueError, match=key):
         walk_of(**{key: 0})
@@ -98,31 +135,46 @@ def test_a_walk_without_a_step_is_refused(key):
 @law
 @given(tables())
 def test_a_panel_holds_the_table_and_nothing_else(table):
-    panel = panel_of(table, SCHEMA, CALENDAR)
-    assert panel.event_time.to_list() == CALENDAR.grid(table["event_time"].min(), table["event_time"].max()).to_list()
+    panel = build_panel(table, SCHEMA, CALENDAR)
+    assert (
+        panel.event_time.to_list()
+        == CALENDAR.grid(table["event_time"].min(), table["event_time"].max()).to_list()
+    )
     assert panel.x.shape == (*panel.z.shape, 2)
     assert panel.x.dtype == np.float32
-    seen = {(panel.event_time[int(t)], panel.series_ids[s]): (panel.y[t, s], panel.z[t, s], *panel.x[t, s]) for t, s in np.ndindex(panel.z.shape)}
+    seen = {
+        (panel.event_time[int(t)], panel.series_ids[s]): (panel.y[t, s], panel.z[t, s], *panel.x[t, s])
+        for t, s in np.ndindex(panel.z.shape)
+    }
     for row in table.iter_rows(named=True):
         values = [row["y"], row["z"], row["z_last"], row["calendar_hour"]]
-        np.testing.assert_array_equal(seen.pop((row["event_time"], row["series_id"])), [np.nan if v is None else v for v in values])
+        np.testing.assert_array_equal(
+            seen.pop((row["event_time"], row["series_id"])), [np.nan if v is None else v for v in values]
+        )
     assert all(np.isnan(values).all() for values in seen.values())
-    assert panel.cutoff.to_list() == [CALENDAR.cutoff_of(t) for t in panel.event_time]
+    assert panel.cutoff.to_list() == [CALENDAR.get_cutoff(t) for t in panel.event_time]
 
 
 @law
 @given(tables(), st.data())
 def test_no_pair_is_learned_whose_truth_was_unknown_at_the_cutoff(table, data):
-    panel = panel_of(table, SCHEMA, CALENDAR)
+    panel = build_panel(table, SCHEMA, CALENDAR)
     at = data.draw(st.integers(0, len(panel.event_time) - 1))
     embargo, window = data.draw(st.integers(0, 4)), data.draw(st.sampled_from([None, 1, 6]))
     x, z = panel.training(at, walk_of(embargo_steps=embargo, window_steps=window))
     allowed = panel.cutoff[at - embargo] if at >= embargo else START - timedelta(days=1)
-    known = {(r["series_id"], r["event_time"]): r["z"] for r in table.iter_rows(named=True) if r["z"] is not None and r["known_at"] <= allowed}
+    known = {
+        (r["series_id"], r["event_time"]): r["z"]
+        for r in table.iter_rows(named=True)
+        if r["z"] is not None and r["known_at"] <= allowed
+    }
     expected = []
     for t in range(0 if window is None else max(0, at + 1 - window), at + 1):
         for s, name in enumerate(panel.series_ids):
-            ahead = [known.get((name, panel.event_time[t] + timedelta(hours=h)), np.nan) for h in range(1, HORIZON + 1)]
+            ahead = [
+                known.get((name, panel.event_time[t] + timedelta(hours=h)), np.nan)
+                for h in range(1, HORIZON + 1)
+            ]
             if np.isfinite(ahead).any() and np.isfinite(panel.x[t, s, 0]):
                 expected.append((panel.x[t, s], ahead))
     assert len(x) == len(z) == len(expected)
@@ -134,26 +186,31 @@ def test_no_pair_is_learned_whose_truth_was_unknown_at_the_cutoff(table, data):
 @law
 @given(tables(), st.data())
 def test_targets_are_the_steps_after_the_origin(table, data):
-    panel = panel_of(table, SCHEMA, CALENDAR)
+    panel = build_panel(table, SCHEMA, CALENDAR)
     n_steps = len(panel.event_time)
     start = data.draw(st.integers(0, n_steps))
     stop = data.draw(st.integers(start, n_steps))
-    z = panel.targets(start, stop)
+    z = panel.get_targets(start, stop)
     assert z.shape == (stop - start, len(panel.series_ids), HORIZON)
     for t, s, h in np.ndindex(z.shape):
         target = start + t + h + 1
-        np.testing.assert_equal(z[t, s, h], np.float32(panel.z[target, s]) if target < n_steps else np.float32(np.nan))
+        np.testing.assert_equal(
+            z[t, s, h], np.float32(panel.z[target, s]) if target < n_steps else np.float32(np.nan)
+        )
 
 
 @law
 @given(tables(), st.data())
 def test_only_origins_with_a_last_value_are_asked(table, data):
-    panel = panel_of(table, SCHEMA, CALENDAR)
+    panel = build_panel(table, SCHEMA, CALENDAR)
     origins = np.array(sorted(data.draw(st.sets(st.integers(0, len(panel.event_time) - 1), min_size=1))))
     x, where = panel.at(origins)
     assert np.isfinite(x[:, 0]).all()
     assert {tuple(w) for w in where.tolist()} == {
-        (t, s) for t in origins.tolist() for s in range(len(panel.series_ids)) if np.isfinite(panel.x[t, s, 0])
+        (t, s)
+        for t in origins.tolist()
+        for s in range(len(panel.series_ids))
+        if np.isfinite(panel.x[t, s, 0])
     }
     for row, (t, s) in zip(x, where, strict=True):
         np.testing.assert_array_equal(row, panel.x[t, s])
@@ -161,11 +218,28 @@ def test_only_origins_with_a_last_value_are_asked(table, data):
 
 def test_a_value_published_late_waits_until_the_cutoff_that_knows_it():
     table = pl.DataFrame(
-        {"series_id": "a", "event_time": [START + timedelta(hours=h) for h in range(10)], "is_gap": False, "z": [float(h) for h in range(10)]}
+        {
+            "series_id": "a",
+            "event_time": [START + timedelta(hours=h) for h in range(10)],
+            "is_gap": False,
+            "z": [float(h) for h in range(10)],
+        }
     )
-    known = [CALENDAR.cutoff_of(t) + (timedelta(hours=2, minutes=1) if t.hour == 4 else timedelta()) for t in table["event_time"]]
-    table = table.with_columns(known_at=pl.Series(known), y="z", z_last=pl.col("z").cast(pl.Float32), calendar_hour=pl.lit(0.0, pl.Float32))
-    panel = panel_of(FEATURES.conform(table.with_columns(pl.col("event_time").cast(pl.Datetime("us", "UTC")))), SCHEMA, CALENDAR)
+    known = [
+        CALENDAR.get_cutoff(t) + (timedelta(hours=2, minutes=1) if t.hour == 4 else timedelta())
+        for t in table["event_time"]
+    ]
+    table = table.with_columns(
+        known_at=pl.Series(known),
+        y="z",
+        z_last=pl.col("z").cast(pl.Float32),
+        calendar_hour=pl.lit(0.0, pl.Float32),
+    )
+    panel = build_panel(
+        FEATURES.conform(table.with_columns(pl.col("event_time").cast(pl.Datetime("us", "UTC")))),
+        SCHEMA,
+        CALENDAR,
+    )
     assert panel.known_pos[:, 0].tolist() == [0, 1, 2, 3, 7, 5, 6, 7, 8, 9]
     learned = {at: 4.0 in panel.training(at, walk_of())[1] for at in (5, 6, 7)}
     assert learned == {5: False, 6: False, 7: True}
@@ -178,12 +252,20 @@ def test_a_pair_has_the_vintage_that_its_cutoff_knew(table, data):
     old = []
     for row in data.draw(st.lists(st.sampled_from(table.rows(named=True)), max_size=8)):
         before = row["known_at"] - timedelta(minutes=data.draw(st.integers(1, 400)))
-        old.append({**{k: row[k] for k in ("series_id", "event_time")}, "known_at": before, "z": data.draw(st.sampled_from([None, -1.0, -2.0]))})
-    vintages = pl.DataFrame(old, schema={c: VINTAGES.columns[c] for c in ("series_id", "event_time", "known_at", "z")}).with_columns(y="z")
+        old.append(
+            {
+                **{k: row[k] for k in ("series_id", "event_time")},
+                "known_at": before,
+                "z": data.draw(st.sampled_from([None, -1.0, -2.0])),
+            }
+        )
+    vintages = pl.DataFrame(
+        old, schema={c: VINTAGES.columns[c] for c in ("series_id", "event_time", "known_at", "z")}
+    ).with_columns(y="z")
     vintages = VINTAGES.conform(vintages.unique(subset=list(VINTAGES.key), keep="first"))
-    panel = panel_of(table, SCHEMA, CALENDAR, vintages)
+    panel = build_panel(table, SCHEMA, CALENDAR, vintages)
     at, embargo = data.draw(st.integers(0, len(panel.event_time) - 1)), data.draw(st.integers(0, 4))
-    seen = panel.targets(0, at + 1, at, embargo)
+    seen = panel.get_targets(0, at + 1, at, embargo)
     allowed = panel.cutoff[at - embargo] if at >= embargo else START - timedelta(days=1)
     rows = [
         *table.select("series_id", "event_time", "known_at", "z").iter_rows(),
@@ -192,7 +274,9 @@ def test_a_pair_has_the_vintage_that_its_cutoff_knew(table, data):
     for t, s, h in np.ndindex(seen.shape):
         step = (panel.series_ids[s], panel.event_time[t] + timedelta(hours=h + 1))
         known = max(
-            ((known_at, z) for *key, known_at, z in rows if tuple(key) == step and known_at <= allowed), key=lambda v: v[0], default=(None, None)
+            ((known_at, z) for *key, known_at, z in rows if tuple(key) == step and known_at <= allowed),
+            key=lambda v: v[0],
+            default=(None, None),
         )
         np.testing.assert_equal(seen[t, s, h], np.float32(np.nan if known[1] is None else known[1]))
 
@@ -200,12 +284,20 @@ def test_a_pair_has_the_vintage_that_its_cutoff_knew(table, data):
 def test_a_fold_is_a_slice_of_the_panel_and_cannot_be_written():
     n = 30
     table = pl.DataFrame(
-        {"series_id": "a", "event_time": [START + timedelta(hours=h) for h in range(n)], "is_gap": False, "z": [float(h) for h in range(n)]}
+        {
+            "series_id": "a",
+            "event_time": [START + timedelta(hours=h) for h in range(n)],
+            "is_gap": False,
+            "z": [float(h) for h in range(n)],
+        }
     )
     table = table.with_columns(event_time=pl.col("event_time").cast(pl.Datetime("us", "UTC"))).with_columns(
-        known_at=CALENDAR.nominal_known_at(), y="z", z_last=pl.col("z").cast(pl.Float32), calendar_hour=pl.lit(0.0, pl.Float32)
+        known_at=CALENDAR.nominal_known_at(),
+        y="z",
+        z_last=pl.col("z").cast(pl.Float32),
+        calendar_hour=pl.lit(0.0, pl.Float32),
     )
-    panel = panel_of(FEATURES.conform(table), SCHEMA, CALENDAR)
+    panel = build_panel(FEATURES.conform(table), SCHEMA, CALENDAR)
     x, _ = panel.training(20, walk_of())
     assert np.shares_memory(x, panel.x)
     with pytest.raises(ValueError, match="read-only"):
@@ -215,6 +307,6 @@ def test_a_fold_is_a_slice_of_the_panel_and_cannot_be_written():
 @law
 @given(st.integers(0, 50), st.integers(1, 9))
 def test_blocks_cover_everything_once(n, size):
-    covered = [i for part in blocks(n, size) for i in range(n)[part]]
+    covered = [i for part in split_blocks(n, size) for i in range(n)[part]]
     assert covered == list(range(n))
-    assert all(part.stop - part.start <= size for part in blocks(n, size))
+    assert all(part.stop - part.start <= size for part in split_blocks(n, size))

@@ -10,18 +10,25 @@ import pytest
 
 from tasks.core.errors import FrameError
 from tasks.core.frames import SERIES
-from tasks.edges.artifacts import read_frame, read_json, replacing, sweep, write_frame, write_json
+from tasks.edges.artifacts import (
+    delete_leftovers,
+    read_frame,
+    read_json,
+    write_folder,
+    write_frame,
+    write_json,
+)
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     target = tmp_path / "out"
-    with replacing(target) as folder:
+    with write_folder(target) as folder:
         (folder / "a").write_text("1")
         assert not target.exists()
     assert (target / "a").read_text() == "1"
 
     def write_badly():
-        with replacing(target) as folder:
+        with write_folder(target) as folder:
             (folder / "a").write_text("2")
             raise RuntimeError
 
@@ -32,17 +39,23 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
 
 
 def test_what_a_killed_writer_left_is_swept(tmp_path):
-    code = "import sys,time,pathlib\nfrom tasks.edges.artifacts import replacing\nwith replacing(pathlib.Path(sys.argv[1])) as f:\n (f/'a').write_text('x'); print('in', flush=True); time.sleep(60)"
-    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True)
+    code = (
+        "import sys,time,pathlib\nfrom tasks.edges.artifacts import write_folder\nwith"
+        " write_folder(pathlib.Path(sys.argv[1])) as f:\n (f/'a').write_text('x'); print('in', flush=True);"
+        " time.sleep(60)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True
+    )
     with child:
         assert child.stdout.readline() == "in\n"
         os.kill(child.pid, signal.SIGKILL)
     assert not (tmp_path / "out").exists()
     (tmp_path / f".key.zip.{child.pid}.part").touch()
     assert len(list(tmp_path.iterdir())) == 2
-    sweep(tmp_path)
+    delete_leftovers(tmp_path)
     assert list(tmp_path.iterdir()) == []
-    with replacing(tmp_path / "out") as folder:
+    with write_folder(tmp_path / "out") as folder:
         (folder / "a").write_text("y")
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
@@ -73,8 +86,14 @@ def test_json_is_the_same_bytes_for_the_same_content(tmp_path):
 
 
 def test_a_process_started_on_the_lifeline_ends_with_its_parent(tmp_path):
-    """The outer process starts a sleeper on the lifeline and is killed; the sleeper must be gone at once."""
-    code = "import subprocess,sys\np=subprocess.Popen([sys.executable,'-m','tasks.edges.lifeline',sys.executable,'-c','import time; print(1,flush=True); time.sleep(60)'],stdout=subprocess.PIPE)\np.stdout.readline(); print(p.pid, flush=True); p.wait()"
+    """The outer process starts a sleeper on the lifeline and is killed; the sleeper must be gone
+    at once."""
+    code = (
+        "import"
+        " subprocess,sys\np=subprocess.Popen([sys.executable,'-m','tasks.edges.lifeline',sys.executable,'-c','import"
+        " time; print(1,flush=True); time.sleep(60)'],stdout=subprocess.PIPE)\np.stdout.readline();"
+        " print(p.pid, flush=True); p.wait()"
+    )
     outer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     with outer:
         sleeper = int(outer.stdout.readline())

@@ -6,19 +6,22 @@ from homes import at_home, small_root
 from small_release import small_rows
 
 from deployments.console.pages.run import build_page
-from deployments.ops.doctor import _datasets
-from deployments.ops.status import status
+from deployments.ops.doctor import _report_datasets
+from deployments.ops.status import build_status
 from tasks.core.errors import OtherDatasetError
 from tasks.edges.artifacts import write_json
-from tasks.edges.current import dataset_of, read_named
-from tasks.edges.registry import rows_path
+from tasks.edges.current import find_dataset_of_file, read_json_of_dataset
+from tasks.edges.registry import get_rows_path
 from tasks.monitor.__main__ import main as monitor
 from tasks.promote.__main__ import main as promote
 
 
 def lock(root, dataset, *paths):
     """dvc.lock as a run with *dataset* leaves it, with a stage for each of *paths*."""
-    stages = {f"stage{k}": {"params": {"params.yaml": {"dataset": dataset}}, "outs": [{"path": path}]} for k, path in enumerate(paths)}
+    stages = {
+        f"stage{k}": {"params": {"params.yaml": {"dataset": dataset}}, "outs": [{"path": path}]}
+        for k, path in enumerate(paths)
+    }
     (root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
 
 
@@ -28,20 +31,26 @@ def left(tmp_path):
     with at_home(tmp_path / "home"):
         root = small_root(tmp_path / "root", small_rows(400))
         write_json(root / "data/raw/ledger.json", {"as_of": "1999-01-01T00:00:00Z"})
-        write_json(root / "data/decisions/promote/decision.json", {"dataset": "other", "decision": "promote", "reason": "r", "as_of": "t"})
-        write_json(root / "data/decisions/retrain/decision.json", {"dataset": "small", "due": False, "reason": "r", "as_of": "t"})
+        write_json(
+            root / "data/decisions/promote/decision.json",
+            {"dataset": "other", "decision": "promote", "reason": "r", "as_of": "t"},
+        )
+        write_json(
+            root / "data/decisions/retrain/decision.json",
+            {"dataset": "small", "due": False, "reason": "r", "as_of": "t"},
+        )
         lock(root, "other", "data/raw", "data/clean", "data/decisions/promote")
         yield root
 
 
 def test_an_output_is_of_the_dataset_of_the_run_that_wrote_it(left):
-    assert dataset_of("data/clean/rows.parquet", left) == "other"
-    assert dataset_of("data/clean", left) == "other"
-    assert dataset_of("data/cleaner", left) is None
-    assert dataset_of("models/release/manifest.json", left) is None, "no run is recorded"
+    assert find_dataset_of_file("data/clean/rows.parquet", left) == "other"
+    assert find_dataset_of_file("data/clean", left) == "other"
+    assert find_dataset_of_file("data/cleaner", left) is None
+    assert find_dataset_of_file("models/release/manifest.json", left) is None, "no run is recorded"
     (left / "dvc.lock").unlink()
-    assert dataset_of("data/clean/rows.parquet", left) is None
-    assert read_named(left / "data/decisions/promote/decision.json", "small") == {}
+    assert find_dataset_of_file("data/clean/rows.parquet", left) is None
+    assert read_json_of_dataset(left / "data/decisions/promote/decision.json", "small") == {}
 
 
 @pytest.mark.parametrize("stage", [promote, monitor])
@@ -49,7 +58,7 @@ def test_a_stage_that_looks_at_the_world_refuses_another_datasets_rows(left, sta
     """Promote published them as the current dataset's."""
     with pytest.raises(OtherDatasetError, match=r"data/clean/rows\.parquet is of the dataset 'other'"):
         stage(left)
-    assert not rows_path("small").exists()
+    assert not get_rows_path("small").exists()
 
 
 def test_promote_refuses_another_datasets_release_before_it_publishes_a_row(left):
@@ -58,11 +67,11 @@ def test_promote_refuses_another_datasets_release_before_it_publishes_a_row(left
     manifest.write_text(manifest.read_text().replace('"dataset": "small"', '"dataset": "other"'))
     with pytest.raises(OtherDatasetError, match="models/release is of the dataset 'other'"):
         promote(left)
-    assert not rows_path("small").exists()
+    assert not get_rows_path("small").exists()
 
 
 def test_status_shows_what_is_of_the_current_dataset_alone(left):
-    found = status(left)
+    found = build_status(left)
     assert found["as_of"] is None
     assert found["decisions"]["promote"] is None
     assert found["decisions"]["retrain"]["due"] is False
@@ -70,5 +79,5 @@ def test_status_shows_what_is_of_the_current_dataset_alone(left):
 
 def test_the_page_and_doctor_say_that_the_files_are_another_datasets(left):
     assert "data/decisions/promote/decision.json (what is there is another dataset's)" in build_page(left)
-    (files,) = [finding for finding in _datasets(left) if finding.what == "files"]
+    (files,) = [finding for finding in _report_datasets(left) if finding.what == "files"]
     assert "data/clean is of 'other'" in files.found

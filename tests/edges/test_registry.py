@@ -13,8 +13,8 @@ from homes import at_home
 from tasks.core.errors import ReleaseError
 from tasks.edges import registry
 from tasks.edges.artifacts import write_json
-from tasks.edges.registry import apply_promotion, champion_folder, read_champion, read_journal
-from tasks.edges.tracking import pending
+from tasks.edges.registry import apply_promotion, get_champion_folder, read_champion, read_journal
+from tasks.edges.tracking import list_pending_entries
 
 DECISION = {"as_of": "2024-01-02T00:00:00+00:00", "decision": "promote"}
 
@@ -56,9 +56,11 @@ def test_a_promotion_copies_the_release_and_names_it(home, sealed):
     champion = apply_promotion("tides", sealed("aa"), DECISION)
     assert read_champion("tides") == champion
     assert (champion.version, champion.path, champion.decision) == ("1.0.0", "releases/aa", DECISION)
-    assert (champion_folder(champion) / "members/ridge.onnx").read_bytes() == b"aa"
-    assert not (champion_folder(champion) / "baseline").exists(), "a release nested in it is another release"
-    assert [entry.name.split("-")[2] for entry in pending()] == ["champion"]
+    assert (get_champion_folder(champion) / "members/ridge.onnx").read_bytes() == b"aa"
+    assert not (get_champion_folder(champion) / "baseline").exists(), (
+        "a release nested in it is another release"
+    )
+    assert [entry.name.split("-")[2] for entry in list_pending_entries()] == ["champion"]
 
 
 def test_the_record_of_another_dataset_is_no_champion_of_this_one(home, sealed):
@@ -75,12 +77,17 @@ def test_the_same_release_again_changes_nothing(home, sealed):
     again = apply_promotion("tides", folder, {**DECISION, "as_of": "2025-01-01T00:00:00+00:00"})
     assert again == first
     assert read_journal("tides") == [first]
-    assert len(pending()) == 1
+    assert len(list_pending_entries()) == 1
 
 
 def test_versions_count_up_and_a_release_that_comes_back_keeps_its_own(home, sealed):
     folders = {name: sealed(name) for name in ("aa", "bb", "cc")}
-    assert [apply_promotion("tides", folders[n], DECISION).version for n in ("aa", "bb", "aa", "cc")] == ["1.0.0", "1.1.0", "1.0.0", "1.2.0"]
+    assert [apply_promotion("tides", folders[n], DECISION).version for n in ("aa", "bb", "aa", "cc")] == [
+        "1.0.0",
+        "1.1.0",
+        "1.0.0",
+        "1.2.0",
+    ]
     assert [c.digest for c in read_journal("tides")] == ["aa", "bb", "aa", "cc"]
 
 
@@ -96,7 +103,7 @@ def test_disk_is_bounded_and_champion_and_former_champion_stay(tmp_path, sealed)
 def test_a_release_that_is_run_or_named_stays_until_it_is_not(tmp_path, sealed, kind):
     with at_home(tmp_path / "home", TIDEMILL_KEEP_RELEASES="2") as home:
         first, *others, last = [letter * 64 for letter in "abcde"]
-        folder = champion_folder(apply_promotion("tides", sealed(first), DECISION))
+        folder = get_champion_folder(apply_promotion("tides", sealed(first), DECISION))
         with _in_use(kind, folder, home):
             for name in others:
                 apply_promotion("tides", sealed(name), DECISION)
@@ -109,11 +116,17 @@ def test_a_release_that_is_run_or_named_stays_until_it_is_not(tmp_path, sealed, 
 def _in_use(kind, folder, home):
     """A real process that runs from *folder* or is told of it, or a record that names it."""
     if kind == "state.json":
-        write_json(home / "up/state.json", {"commands": {"service": ["bentoml", "serve", str(folder / "bento")]}})
+        write_json(
+            home / "up/state.json", {"commands": {"service": ["bentoml", "serve", str(folder / "bento")]}}
+        )
         yield
         (home / "up/state.json").unlink()
         return
-    where = {"started": {}, "working folder": {"cwd": folder}, "setting": {"env": {**os.environ, "TIDEMILL_RELEASE": str(folder)}}}
+    where = {
+        "started": {},
+        "working folder": {"cwd": folder},
+        "setting": {"env": {**os.environ, "TIDEMILL_RELEASE": str(folder)}},
+    }
     named = str(folder / "bento") if kind == "started" else "0"
     process = subprocess.Popen([sys.executable, "-c", "input()", named], stdin=subprocess.PIPE, **where[kind])
     try:
@@ -133,8 +146,12 @@ def test_an_unsealed_folder_is_refused(home, tmp_path):
         apply_promotion("tides", tmp_path / "empty", DECISION)
 
 
-@pytest.mark.parametrize("dies_in", ["_copy", "_append", "write_json", "_delete_old_releases"])
-def test_a_promotion_that_died_leaves_a_champion_and_is_finished_by_the_next(home, sealed, monkeypatch, dies_in):
+@pytest.mark.parametrize(
+    "dies_in", ["_write_release_copy", "_write_journal_line", "write_json", "_delete_old_releases"]
+)
+def test_a_promotion_that_died_leaves_a_champion_and_is_finished_by_the_next(
+    home, sealed, monkeypatch, dies_in
+):
     old, new = sealed("aa"), sealed("bb")
     before = apply_promotion("tides", old, DECISION)
 
@@ -146,7 +163,7 @@ def test_a_promotion_that_died_leaves_a_champion_and_is_finished_by_the_next(hom
         with pytest.raises(KeyboardInterrupt):
             apply_promotion("tides", new, DECISION)
     assert read_champion("tides").digest in {before.digest, "bb"}
-    assert (champion_folder(read_champion("tides")) / "manifest.json").exists()
+    assert (get_champion_folder(read_champion("tides")) / "manifest.json").exists()
     assert apply_promotion("tides", new, DECISION).version == "1.1.0"
     assert [c.digest for c in read_journal("tides")] == ["aa", "bb"]
 

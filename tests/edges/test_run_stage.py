@@ -12,8 +12,8 @@ import yaml
 
 from tasks.core.errors import StageError
 from tasks.edges.params import STAGES
-from tasks.edges.run_stage import run_stage, trim_cache
-from tasks.edges.settings import settings
+from tasks.edges.run_stage import delete_unused_cache, run_stage
+from tasks.edges.settings import read_settings
 
 
 @pytest.fixture
@@ -22,11 +22,19 @@ def checkout(tmp_path):
         "ingest": {"cmd": "exec python -c \"open('raw','w').write('x'); print('read it')\"", "outs": ["raw"]},
         "validate": {"cmd": "echo the reason; exit 3"},
         "features": {"cmd": "exec sleep 60"},
-        "train": {"matrix": {"model": ["a", "b"]}, "cmd": "exec sh -c 'echo $TIDEMILL_WORKERS > ${item.model}'", "outs": ["${item.model}"]},
+        "train": {
+            "matrix": {"model": ["a", "b"]},
+            "cmd": "exec sh -c 'echo $TIDEMILL_WORKERS > ${item.model}'",
+            "outs": ["${item.model}"],
+        },
     }
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
     entry = {stage: {} for stage in STAGES}
-    document = {"dataset": "d", "models": ["a", "b"], "datasets": {"d": {"about": {}, "models": {"a": {}, "b": {}}, **entry}}}
+    document = {
+        "dataset": "d",
+        "models": ["a", "b"],
+        "datasets": {"d": {"about": {}, "models": {"a": {}, "b": {}}, **entry}},
+    }
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
         subprocess.run(command, cwd=tmp_path, check=True)
@@ -43,7 +51,7 @@ def test_a_stage_runs_once_and_then_only_when_something_changed(checkout):
 
 def test_all_models_of_train_are_brought_up_to_date_and_share_the_cores(checkout):
     assert run_stage("train", checkout).ran
-    share = max(1, settings().n_workers // 2)
+    share = max(1, read_settings().n_workers // 2)
     assert [int((checkout / model).read_text()) for model in "ab"] == [share, share]
 
 
@@ -84,11 +92,13 @@ def test_a_second_run_waits_for_the_first_and_says_for_whom(checkout):
 
 def test_the_cache_is_trimmed_to_what_is_current(checkout, monkeypatch):
     run_stage("ingest", checkout)
-    assert not trim_cache(checkout)
+    assert not delete_unused_cache(checkout)
     stale = checkout / ".dvc/cache/files/md5/00/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
     stale.parent.mkdir(parents=True)
     stale.write_text("nobody needs this")
-    monkeypatch.setattr("tasks.edges.run_stage.settings", lambda: settings().model_copy(update={"keep_cache_mb": 0}))
-    assert trim_cache(checkout)
+    monkeypatch.setattr(
+        "tasks.edges.run_stage.read_settings", lambda: read_settings().model_copy(update={"keep_cache_mb": 0})
+    )
+    assert delete_unused_cache(checkout)
     assert not stale.exists()
     assert any(file.is_file() for file in (checkout / ".dvc/cache").rglob("*"))

@@ -1,4 +1,5 @@
-"""MLflow as a log: entries are cheap and durable, one delivery makes real runs, nothing that is wrong with MLflow stops a stage."""
+"""MLflow as a log: entries are cheap and durable, one delivery makes real runs, nothing that is
+wrong with MLflow stops a stage."""
 
 import json
 import socket
@@ -10,20 +11,26 @@ from homes import at_home
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.edges.mlflow_delivery import publish_runs, publishing
-from tasks.edges.mlflow_names import MAX_CHARS, mlflow_name, mlflow_names, original_name, tags_of_long_names
-from tasks.edges.processes import answers, start, stop, wait_for
-from tasks.edges.settings import ROOT, child_environment, settings
+from tasks.edges.mlflow_delivery import publish_alongside, publish_runs
+from tasks.edges.mlflow_names import (
+    MAX_CHARS,
+    build_long_name_tags,
+    decode_mlflow_name,
+    encode_mlflow_name,
+    encode_mlflow_names,
+)
+from tasks.edges.processes import is_answering, start_process, stop_process, wait_for
+from tasks.edges.settings import ROOT, build_child_environment, read_settings
 from tasks.edges.tracking import (
     MAX_POINTS,
+    get_outbox_folder,
     has_news,
-    last_failure,
+    list_pending_entries,
+    list_refused_entries,
     log_promotion,
     log_run,
     log_training,
-    outbox,
-    pending,
-    refused,
+    read_last_failure,
 )
 
 TAGS = {"tidemill.data": "d" * 64}
@@ -39,13 +46,21 @@ def entry_of(folder):
 
 
 def test_a_run_waits_in_the_outbox_and_mlflow_is_not_imported(tmp_path):
-    code = "import sys; from tasks.edges.tracking import log_run; log_run('e', 'r', {'a': 1}, {'m': 1.0}, {'tidemill.data': 'd'}); print('mlflow' in sys.modules)"
+    code = (
+        "import sys; from tasks.edges.tracking import log_run; log_run('e', 'r', {'a': 1}, {'m': 1.0},"
+        " {'tidemill.data': 'd'}); print('mlflow' in sys.modules)"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=child_environment(TIDEMILL_HOME=str(tmp_path)), capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=build_child_environment(TIDEMILL_HOME=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.strip() == "False"
     with at_home(tmp_path):
-        assert [entry_of(folder)["name"] for folder in pending()] == ["r"]
+        assert [entry_of(folder)["name"] for folder in list_pending_entries()] == ["r"]
 
 
 def test_a_run_without_its_data_or_digest_is_a_mistake(tmp_path):
@@ -55,8 +70,15 @@ def test_a_run_without_its_data_or_digest_is_a_mistake(tmp_path):
 
 def test_figures_that_are_no_numbers_stay_out_and_long_series_are_thinned(tmp_path):
     with at_home(tmp_path):
-        log_run("e", "r", {}, {"good": 1.0, "bad": float("nan")}, TAGS, steps={"loss": [(k, 0.1) for k in range(5 * MAX_POINTS)]})
-        metrics = entry_of(pending()[0])["metrics"]
+        log_run(
+            "e",
+            "r",
+            {},
+            {"good": 1.0, "bad": float("nan")},
+            TAGS,
+            steps={"loss": [(k, 0.1) for k in range(5 * MAX_POINTS)]},
+        )
+        metrics = entry_of(list_pending_entries()[0])["metrics"]
     assert [m for m in metrics if m[0] != "loss"] == [["good", 1.0, 0]]
     assert len([m for m in metrics if m[0] == "loss"]) == MAX_POINTS
 
@@ -73,7 +95,7 @@ def test_an_address_that_does_not_answer_keeps_the_entries(tmp_path, capsys):
         log_run("e", "r", {}, {"m": 1.0}, TAGS)
         assert has_news()
         assert publish_runs() == 0
-        assert len(pending()) == 1
+        assert len(list_pending_entries()) == 1
         assert not has_news()
         log_run("e", "r", {}, {"m": 1.0}, TAGS)
         assert has_news()
@@ -88,21 +110,28 @@ def test_nothing_to_deliver_is_no_work(tmp_path):
 
 @pytest.fixture(scope="module")
 def delivered(tmp_path_factory):
-    """One home with everything delivered by the real command, and MLflow's own client on it. Making the database takes seconds, so once."""
+    """One home with everything delivered by the real command, and MLflow's own client on it.
+
+    Making the database takes seconds, so once.
+    """
     home, picture = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("pictures") / "curve.png"
     picture.write_bytes(b"png")
     release = home / "releases/aa"
     release.mkdir(parents=True)
     with at_home(home):
-        with publishing():
-            log_training("tides", "ridge", {"alpha": 1.0, "walk": {"n_cutoffs": 9}}, METRICS, data_hash="d" * 64)
+        with publish_alongside():
+            log_training(
+                "tides", "ridge", {"alpha": 1.0, "walk": {"n_cutoffs": 9}}, METRICS, data_hash="d" * 64
+            )
             log_run("tides", "gate", {}, {"p": 0.01}, {"tidemill.digest": "aa"}, artifacts=[picture])
             for version, digest in (("1.0.0", "aa"), ("1.1.0", "bb"), ("1.0.0", "aa")):
                 log_promotion("tides", digest, version, release, {})
-        assert pending() == []
+        assert list_pending_entries() == []
         from mlflow.tracking import MlflowClient
 
-        yield MlflowClient(tracking_uri=settings().tracking_uri, registry_uri=settings().tracking_uri)
+        yield MlflowClient(
+            tracking_uri=read_settings().tracking_uri, registry_uri=read_settings().tracking_uri
+        )
 
 
 def run_named(client, name):
@@ -118,8 +147,10 @@ def test_a_delivered_run_has_its_figures_parameters_and_tags(delivered):
     assert run.data.metrics["overall.mae"] == 0.5
     assert run.data.metrics["series.north.mae"] == 0.4
     assert {k: run.data.tags[k] for k in ("tidemill.data", "tidemill.model", "tidemill.dataset")} == {
-        "tidemill.data": "d" * 64, "tidemill.model": "ridge", "tidemill.dataset": "tides",
-    }  # fmt: skip
+        "tidemill.data": "d" * 64,
+        "tidemill.model": "ridge",
+        "tidemill.dataset": "tides",
+    }
     assert len(run.data.tags["tidemill.commit"]) == 40
 
 
@@ -136,17 +167,20 @@ def test_runs_are_found_by_digest_with_their_pictures(delivered):
 
 def test_the_alias_follows_the_champion_and_a_release_is_registered_once(delivered):
     assert delivered.get_model_version_by_alias("tides", "champion").tags["tidemill.version"] == "1.0.0"
-    assert sorted(v.tags["tidemill.digest"] for v in delivered.search_model_versions("name = 'tides'")) == ["aa", "bb"]
+    assert sorted(v.tags["tidemill.digest"] for v in delivered.search_model_versions("name = 'tides'")) == [
+        "aa",
+        "bb",
+    ]
 
 
 def test_an_entry_delivered_twice_is_one_run(delivered):
     """A kill between the run's end and the entry's removal leaves the entry."""
     log_run("tides", "twice", {"a": 1}, {"m": 2.0}, TAGS)
-    kept = entry_of(pending()[0])
-    name = pending()[0].name
+    kept = entry_of(list_pending_entries()[0])
+    name = list_pending_entries()[0].name
     assert publish_runs() == 1
-    (outbox() / name).mkdir()
-    (outbox() / name / "entry.json").write_text(json.dumps(kept))
+    (get_outbox_folder() / name).mkdir()
+    (get_outbox_folder() / name / "entry.json").write_text(json.dumps(kept))
     assert publish_runs() == 1
     assert run_named(delivered, "twice").data.metrics == {"m": 2.0}
 
@@ -155,21 +189,40 @@ def test_an_entry_delivered_twice_is_one_run(delivered):
 def test_names_are_taken_by_mlflow_stay_different_and_are_found_again(names):
     from mlflow.utils.validation import _validate_metric_name, _validate_model_name
 
-    safe = mlflow_names(names)
+    safe = encode_mlflow_names(names)
     for name, taken in safe.items():
         _validate_metric_name(taken)
         _validate_model_name(taken)
         assert len(taken) <= MAX_CHARS
-        assert original_name(taken, tags_of_long_names(safe)) == name
+        assert decode_mlflow_name(taken, build_long_name_tags(safe)) == name
     assert len({taken.lower() for taken in safe.values()}) == len(names)
 
 
-@pytest.mark.parametrize("name", ["overall.mae", "series.north.mae", "walk.n_cutoffs", "series.Zürich Süd.mae", "tidemill.digest"])
+@pytest.mark.parametrize(
+    "name", ["overall.mae", "series.north.mae", "walk.n_cutoffs", "series.Zürich Süd.mae", "tidemill.digest"]
+)
 def test_an_ordinary_name_stays_as_it_is(name):
-    assert mlflow_name(name) == name
+    assert encode_mlflow_name(name) == name
 
 
-HARD_NAMES = ["^GSPC", "EURUSD=X", "S&P 500", "#1", "a#b", "50%", "BTC/USD", "../up", "x\\y", "a:b", "", "x" * 400, "North", "north", "東京", "🌊"]
+HARD_NAMES = [
+    "^GSPC",
+    "EURUSD=X",
+    "S&P 500",
+    "#1",
+    "a#b",
+    "50%",
+    "BTC/USD",
+    "../up",
+    "x\\y",
+    "a:b",
+    "",
+    "x" * 400,
+    "North",
+    "north",
+    "東京",
+    "🌊",
+]
 
 
 @pytest.fixture(scope="module")
@@ -179,19 +232,33 @@ def server(tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = ["mlflow", "server", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--port", str(port), "--workers", "1"]
+    command = [
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        f"sqlite:///{folder / 'mlflow.db'}",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
-    child, marked = start("mlflow", [*command, "--artifacts-destination", str(folder / "artifacts")], subprocess.DEVNULL, quiet)
+    child, marked = start_process(
+        "mlflow", [*command, "--artifacts-destination", str(folder / "artifacts")], subprocess.DEVNULL, quiet
+    )
     try:
-        assert wait_for(lambda: child.poll() is not None or answers(f"http://127.0.0.1:{port}/health"), 120)
+        assert wait_for(
+            lambda: child.poll() is not None or is_answering(f"http://127.0.0.1:{port}/health"), 120
+        )
         yield f"http://127.0.0.1:{port}"
     finally:
-        stop(marked)
+        stop_process(marked)
         child.wait()
 
 
 def test_series_of_any_name_reach_a_server_and_hold_up_no_other_dataset(tmp_path, server):
-    """Also an entry that was left by a version which knew no safe names: it is made safe when it is delivered."""
+    """Also an entry that was left by a version which knew no safe names: it is made safe when it
+    is delivered."""
     from mlflow.tracking import MlflowClient
 
     by_series = [{"series_id": name, "mae": float(k)} for k, name in enumerate(HARD_NAMES)]
@@ -199,19 +266,23 @@ def test_series_of_any_name_reach_a_server_and_hold_up_no_other_dataset(tmp_path
         log_training("hard", "it's", {"a|b": 1}, {"by_series": by_series}, data_hash="d" * 64)
         log_training("other", "ridge", {}, METRICS, data_hash="d" * 64)
         log_promotion("hard/names: #1", "aa", "1.0.0", tmp_path, {})
-        assert (publish_runs(), pending(), refused()) == (3, [], {})
+        assert (publish_runs(), list_pending_entries(), list_refused_entries()) == (3, [], {})
         client = MlflowClient(server, server)
         (run,) = client.search_runs([client.get_experiment_by_name("hard").experiment_id])
-        found = {original_name(name, run.data.tags): value for name, value in run.data.metrics.items()}
+        found = {decode_mlflow_name(name, run.data.tags): value for name, value in run.data.metrics.items()}
         assert found == {f"series.{name}.mae": float(k) for k, name in enumerate(HARD_NAMES)}
-        assert {original_name(name): value for name, value in run.data.params.items()} == {"a|b": "1"}
-        assert client.search_runs([client.get_experiment_by_name("other").experiment_id])[0].info.status == "FINISHED"
-        champion = client.get_model_version_by_alias(mlflow_name("hard/names: #1"), "champion")
+        assert {decode_mlflow_name(name): value for name, value in run.data.params.items()} == {"a|b": "1"}
+        assert (
+            client.search_runs([client.get_experiment_by_name("other").experiment_id])[0].info.status
+            == "FINISHED"
+        )
+        champion = client.get_model_version_by_alias(encode_mlflow_name("hard/names: #1"), "champion")
         assert (champion.tags["tidemill.digest"], champion.source) == ("aa", "tidemill:/releases/aa")
 
 
 def test_an_entry_that_mlflow_refuses_is_set_aside_with_the_reason(tmp_path, server, capsys):
-    """A person deleted the experiment in MLflow's page; restored, the entry that was put back goes."""
+    """A person deleted the experiment in MLflow's page; restored, the entry that was put back
+    goes."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(server, server)
@@ -221,31 +292,31 @@ def test_an_entry_that_mlflow_refuses_is_set_aside_with_the_reason(tmp_path, ser
         log_run("gone", "refused", {}, {"m": 1.0}, TAGS)
         log_run("tides", "after", {}, {"m": 3.0}, TAGS)
         assert publish_runs() == 1
-        ((folder, reason),) = refused().items()
-        assert (pending(), has_news(), last_failure()) == ([], False, None)
+        ((folder, reason),) = list_refused_entries().items()
+        assert (list_pending_entries(), has_news(), read_last_failure()) == ([], False, None)
         assert "active" in reason
         assert str(folder) in capsys.readouterr().err
         client.restore_experiment(experiment)
-        folder.rename(outbox() / folder.name)
-        assert (publish_runs(), pending(), refused()) == (1, [], {})
+        folder.rename(get_outbox_folder() / folder.name)
+        assert (publish_runs(), list_pending_entries(), list_refused_entries()) == (1, [], {})
 
 
 def test_a_fault_of_one_entry_alone_is_tried_again_and_then_set_aside(tmp_path, server):
     with at_home(tmp_path, TIDEMILL_MLFLOW_URI=server):
         log_run("tides", "cut", {}, {}, TAGS)
-        (pending()[0] / "entry.json").write_text('{"kind": "run"')
+        (list_pending_entries()[0] / "entry.json").write_text('{"kind": "run"')
         for expected in (1, 1, 0):
             log_run("tides", "whole", {}, {}, TAGS)
             assert publish_runs() == 1
-            assert len(pending()) == expected
-        assert "JSONDecodeError" in next(iter(refused().values()))
+            assert len(list_pending_entries()) == expected
+        assert "JSONDecodeError" in next(iter(list_refused_entries().values()))
 
 
 def test_a_champion_that_waits_lets_no_later_one_of_its_dataset_pass(tmp_path, server):
     """Delivered later, it would take the alias back."""
     with at_home(tmp_path, TIDEMILL_MLFLOW_URI=server):
         log_promotion("order", "aa", "1.0.0", tmp_path, {})
-        (first,) = pending()
+        (first,) = list_pending_entries()
         whole = entry_of(first)
         (first / "entry.json").write_text(json.dumps({k: v for k, v in whole.items() if k != "tags"}))
         log_promotion("order", "bb", "1.1.0", tmp_path, {})
@@ -255,4 +326,9 @@ def test_a_champion_that_waits_lets_no_later_one_of_its_dataset_pass(tmp_path, s
         assert publish_runs() == 2
         from mlflow.tracking import MlflowClient
 
-        assert MlflowClient(server, server).get_model_version_by_alias("order", "champion").tags["tidemill.digest"] == "bb"
+        assert (
+            MlflowClient(server, server)
+            .get_model_version_by_alias("order", "champion")
+            .tags["tidemill.digest"]
+            == "bb"
+        )

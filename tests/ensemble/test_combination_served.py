@@ -1,4 +1,5 @@
-"""What is served is what was scored: for every combiner that can ship, the release says what the walk's combination said."""
+"""What is served is what was scored: for every combiner that can ship, the release says what the
+walk's combination said."""
 
 import json
 import shutil
@@ -10,21 +11,21 @@ from members import PARAMS, ground_of
 from polars.testing import assert_frame_equal
 from small_release import build_small_body, small_about, small_features, small_rows
 
-from tasks.core.calendar import calendar_for
+from tasks.core.calendar import build_calendar
 from tasks.core.frames import HISTORY
-from tasks.core.windows import WalkForward, panel_of
+from tasks.core.windows import WalkForward, build_panel
 from tasks.edges.artifacts import write_frame
-from tasks.ensemble.align import align
-from tasks.ensemble.body import history_frame
-from tasks.ensemble.combiner import Fitted, shares
+from tasks.ensemble.align import align_forecasts
+from tasks.ensemble.body import build_history_frame
+from tasks.ensemble.combiner import FittedCombiner, compute_shares
 from tasks.ensemble.combiners import COMBINERS
-from tasks.ensemble.issue import issued_frame, issuer_of
+from tasks.ensemble.issue import build_issued_frame, build_issuer
 from tasks.ensemble.stage import Candidate
-from tasks.features import build_features, feature_schema
+from tasks.features import build_feature_schema, build_features
 from tasks.forecasters import build_forecaster
-from tasks.release import forecasts, open_body, z_hat
-from tasks.release.combine import plain_weights
-from tasks.train.walk import Predicted, forecast_frame
+from tasks.release import load_unsealed_release, predict_cutoffs, predict_ensemble
+from tasks.release.combine import find_plain_weights
+from tasks.train.walk import WalkForecasts, build_forecast_frame
 
 MEMBERS = ("last_value", "ridge", "seasonal_naive", "window_mean")
 GATE = 40
@@ -36,39 +37,60 @@ def walked(tmp_path_factory):
 
 
 def walk_of(folder, stride=1, **quantile_of):
-    """A body of four linear members and a net for each quantile, and what they said along 200 steps and the gate's rows."""
+    """A body of four linear members and a net for each quantile, and what they said along 200
+    steps and the gate's rows."""
     rows, about = small_rows(), small_about()
     features = small_features(list=[*small_features().model_dump()["list"], {"kind": "series"}])
     named = {f"{q:g}": [name] for name, q in quantile_of.items()}
     even = dict.fromkeys(MEMBERS, 0.25)
-    build_small_body(folder, rows, GATE, even, features=features, n_history=0, stride_steps=stride, quantile_members=named)
-    calendar = calendar_for(about, reach=(rows["event_time"].min(), rows["event_time"].max()))
-    panel = panel_of(build_features(rows, about, features, calendar), feature_schema(about, features), calendar)
+    build_small_body(
+        folder, rows, GATE, even, features=features, n_history=0, stride_steps=stride, quantile_members=named
+    )
+    calendar = build_calendar(about, reach=(rows["event_time"].min(), rows["event_time"].max()))
+    panel = build_panel(
+        build_features(rows, about, features, calendar), build_feature_schema(about, features), calendar
+    )
     last = len(panel.event_time) - 1 - GATE
-    learned = panel.training(last - 199, WalkForward(n_cutoffs=1, stride_steps=1, refit_every_cutoffs=1, min_train_steps=1))
+    learned = panel.training(
+        last - 199, WalkForward(n_cutoffs=1, stride_steps=1, refit_every_cutoffs=1, min_train_steps=1)
+    )
     for name, q in quantile_of.items():
-        net = build_forecaster("mlp", panel.schema, 1, {"loss": "quantile", "quantile": q, "hidden_sizes": [8], "batch_rows": 32}).fit(*learned)
+        net = build_forecaster(
+            "mlp", panel.schema, 1, {"loss": "quantile", "quantile": q, "hidden_sizes": [8], "batch_rows": 32}
+        ).fit(*learned)
         net.to_onnx(folder / f"members/{name}.onnx")
-    body = open_body(folder)
+    body = load_unsealed_release(folder)
 
     def frame(name, origins):
         x, where = panel.at(np.array(origins))
-        return forecast_frame(panel, Predicted(where, body.members[name].run(["z_hat"], {"x": x})[0]), about, calendar, name)
+        return build_forecast_frame(
+            panel, WalkForecasts(where, body.members[name].run(["z_hat"], {"x": x})[0]), about, calendar, name
+        )
 
-    parts = [{m: frame(m, range(*ends)) for m in (*MEMBERS, *quantile_of)} for ends in ((last - 198, last + 1, stride), (last, last + GATE + 1))]
-    return folder, align(*parts, panel, calendar, about, stride, quantile_of)
+    parts = [
+        {m: frame(m, range(*ends)) for m in (*MEMBERS, *quantile_of)}
+        for ends in ((last - 198, last + 1, stride), (last, last + GATE + 1))
+    ]
+    return folder, align_forecasts(*parts, panel, calendar, about, stride, quantile_of)
 
 
 def written(folder, how, aligned):
     """Into ensemble.json of *folder* how members are combined."""
-    simple = plain_weights(how)
-    weights = simple or {m: float(w) for m, w in zip(aligned.models, shares(how, aligned.models), strict=True) if w > 0}
-    blend = json.loads((folder / "ensemble.json").read_text()) | {"weights": weights, "combination": None if simple else how.model_dump()}
+    simple = find_plain_weights(how)
+    weights = simple or {
+        m: float(w) for m, w in zip(aligned.models, compute_shares(how, aligned.models), strict=True) if w > 0
+    }
+    blend = json.loads((folder / "ensemble.json").read_text()) | {
+        "weights": weights,
+        "combination": None if simple else how.model_dump(),
+    }
     (folder / "ensemble.json").write_text(json.dumps(blend))
     return bool(simple)
 
 
-@pytest.mark.parametrize("name", [c.name for c in COMBINERS if isinstance(c, Fitted) and c.name != "recent"])
+@pytest.mark.parametrize(
+    "name", [c.name for c in COMBINERS if isinstance(c, FittedCombiner) and c.name != "recent"]
+)
 def test_a_release_says_what_the_walk_said(walked, name, tmp_path):
     folder, aligned = walked
     ground = ground_of(aligned, prune_above_frac=10.0)
@@ -80,28 +102,58 @@ def test_a_release_says_what_the_walk_said(walked, name, tmp_path):
     x, where = aligned.panel.at(aligned.origins[aligned.n_walk :])
     scored = combiner.run(ground, ground.errors.refits, range(len(MEMBERS)))
     of_row = scored[np.searchsorted(aligned.origins, where[:, 0]), where[:, 1]]
-    np.testing.assert_allclose(z_hat(open_body(tmp_path / "body"), x), of_row, atol=1e-9)
+    np.testing.assert_allclose(
+        predict_ensemble(load_unsealed_release(tmp_path / "body"), x), of_row, atol=1e-9
+    )
     assert simple == (name in {"mean", "weighted", "blending", "greedy"})
 
 
 @pytest.mark.parametrize(
     ("name", "stride", "quantile_of"),
-    [("recent", 1, {}), ("recent", 3, {}), ("recent", 1, {"low": 0.1, "high": 0.9}), ("per_step", 3, {"high": 0.9})],
+    [
+        ("recent", 1, {}),
+        ("recent", 3, {}),
+        ("recent", 1, {"low": 0.1, "high": 0.9}),
+        ("per_step", 3, {"high": 0.9}),
+    ],
 )
 def test_points_and_quantiles_are_served_as_they_were_scored(name, stride, quantile_of, tmp_path):
-    """Along the end of the walk and the gate, also between two cutoffs that teach; from the history and the rows alone, by a release that never walked there."""
+    """Along the end of the walk and the gate, also between two cutoffs that teach; from the
+    history and the rows alone, by a release that never walked there."""
     folder, aligned = walk_of(tmp_path / "body", stride, **quantile_of)
-    ground, combiner = ground_of(aligned, prune_above_frac=10.0, recent_cutoffs=20), next(c for c in COMBINERS if c.name == name)
-    how, z_hat = combiner.fit(ground, aligned.n_walk - 1, range(4)), combiner.run(ground, ground.errors.refits, range(4))
+    ground, combiner = (
+        ground_of(aligned, prune_above_frac=10.0, recent_cutoffs=20),
+        next(c for c in COMBINERS if c.name == name),
+    )
+    how, z_hat = (
+        combiner.fit(ground, aligned.n_walk - 1, range(4)),
+        combiner.run(ground, ground.errors.refits, range(4)),
+    )
     assert not written(folder, how, aligned)
-    params = PARAMS.model_copy(update={"interval_groups": "series", "intervals": "cqr" if quantile_of else "adaptive"})
-    issuer = issuer_of(aligned, small_about(), params, 30)
+    params = PARAMS.model_copy(
+        update={"interval_groups": "series", "intervals": "cqr" if quantile_of else "adaptive"}
+    )
+    issuer = build_issuer(aligned, small_about(), params, 30)
     issued = issuer.whole(z_hat)
-    write_frame(folder / "history.parquet", history_frame(Candidate("ensemble", how, z_hat, issued, issued.point), issuer), HISTORY)
-    expected = issued_frame("ensemble", issued, aligned, small_about(), np.arange(len(aligned.origins)) >= aligned.n_walk - (name == "recent") * 5)
-    body, cutoffs = open_body(folder), expected["cutoff"].unique().sort().to_list()
+    write_frame(
+        folder / "history.parquet",
+        build_history_frame(Candidate("ensemble", how, z_hat, issued, issued.point), issuer),
+        HISTORY,
+    )
+    expected = build_issued_frame(
+        "ensemble",
+        issued,
+        aligned,
+        small_about(),
+        np.arange(len(aligned.origins)) >= aligned.n_walk - (name == "recent") * 5,
+    )
+    body, cutoffs = load_unsealed_release(folder), expected["cutoff"].unique().sort().to_list()
     for at in (cutoffs, cutoffs[-2:], cutoffs[9:10]):
-        made = forecasts(open_body(folder), small_rows(), at)
-        assert_frame_equal(made, expected.filter(pl.col("cutoff").is_in(at)).select(made.columns), rel_tol=1e-5)
-        one_by_one = pl.concat([forecasts(body, small_rows(), [one]) for one in at]).sort("series_id", "cutoff", "step")
+        made = predict_cutoffs(load_unsealed_release(folder), small_rows(), at)
+        assert_frame_equal(
+            made, expected.filter(pl.col("cutoff").is_in(at)).select(made.columns), rel_tol=1e-5
+        )
+        one_by_one = pl.concat([predict_cutoffs(body, small_rows(), [one]) for one in at]).sort(
+            "series_id", "cutoff", "step"
+        )
         assert_frame_equal(made, one_by_one, rel_tol=1e-9)

@@ -1,4 +1,5 @@
-"""The report of the intervals, and intervals by parameter from end to end: what the stage says is what the release answers."""
+"""The report of the intervals, and intervals by parameter from end to end: what the stage says
+is what the release answers."""
 
 import numpy as np
 import polars as pl
@@ -8,12 +9,12 @@ from panels import CALENDAR, small_about, small_panel
 
 from tasks.core import scores
 from tasks.core.errors import ParamsError
-from tasks.ensemble.align import align
-from tasks.ensemble.body import history_frame
-from tasks.ensemble.issue import issued_frame, issuer_of, regimes
+from tasks.ensemble.align import align_forecasts
+from tasks.ensemble.body import build_history_frame
+from tasks.ensemble.issue import build_issued_frame, build_issuer, compute_regimes
 from tasks.ensemble.pictures import draw_intervals
-from tasks.ensemble.report import confidence_set
-from tasks.ensemble.stage import ENSEMBLE, assemble, summary
+from tasks.ensemble.report import compute_confidence_set
+from tasks.ensemble.stage import ENSEMBLE, build_ensemble, build_summary
 
 BY = {"by_year": "year", "by_step": "step", "by_series": "series_id", "by_regime": "regime"}
 
@@ -22,35 +23,52 @@ def _assembled(**changes):
     panel = small_panel(n_steps=500)
     aligned = aligned_of(small_members(panel), panel, n_walk=350)
     params = PARAMS.model_copy(update={"regime_column": "z_mean_5", **changes})
-    return aligned, assemble(aligned, small_about(), params)
+    return aligned, build_ensemble(aligned, small_about(), params)
 
 
 @pytest.fixture(scope="module")
 def reported():
     aligned, assembled = _assembled()
-    return aligned, assembled, summary(assembled, aligned, small_about())
+    return aligned, assembled, build_summary(assembled, aligned, small_about())
 
 
 def test_each_part_has_the_scores_of_its_own_forecasts(reported):
     aligned, assembled, facts = reported
-    frame = issued_frame(ENSEMBLE, assembled.candidates[ENSEMBLE].issued, aligned, small_about(), assembled.scored | assembled.gate)
-    of = regimes(aligned, assembled.issuer.regime)
+    frame = build_issued_frame(
+        ENSEMBLE,
+        assembled.candidates[ENSEMBLE].issued,
+        aligned,
+        small_about(),
+        assembled.scored | assembled.gate,
+    )
+    of = compute_regimes(aligned, assembled.issuer.regime)
     cutoffs = aligned.panel.cutoff.gather(aligned.origins)
-    where = (cutoffs.search_sorted(frame["cutoff"]).to_numpy(), frame["series_id"].str.strip_prefix("s").cast(pl.Int64).to_numpy())
-    frame = frame.with_columns(regime=pl.Series(of[where]), year=pl.col("cutoff").dt.year()).drop_nulls(["y", "q_0.1"])
+    where = (
+        cutoffs.search_sorted(frame["cutoff"]).to_numpy(),
+        frame["series_id"].str.strip_prefix("s").cast(pl.Int64).to_numpy(),
+    )
+    frame = frame.with_columns(regime=pl.Series(of[where]), year=pl.col("cutoff").dt.year()).drop_nulls(
+        ["y", "q_0.1"]
+    )
     seen_until = cutoffs[aligned.n_walk - 1]
     for part, key in BY.items():
         rows = facts["coverage"]["tables"][part]
         own = frame if part == "by_year" else frame.filter(pl.col("cutoff") <= seen_until)
         assert sorted(row[key] for row in rows) == sorted(own[key].unique())
         for row in rows:
-            y, low, middle, high = own.filter(pl.col(key) == row[key]).select("y", "q_0.1", "q_0.5", "q_0.9").to_numpy().T
+            y, low, middle, high = (
+                own.filter(pl.col(key) == row[key]).select("y", "q_0.1", "q_0.5", "q_0.9").to_numpy().T
+            )
             expected = {
                 "n": len(y),
                 "coverage_frac": scores.coverage(y, low, high),
                 "width": (high - low).mean(),
                 "interval_score": scores.interval_score(y, low, high, 0.8).mean(),
-                "crps": scores.crps_from_quantiles(y, np.column_stack([low, middle, high]), (0.1, 0.5, 0.9)).mean(),
+                "crps": (
+                    scores.crps_from_quantiles(
+                        y, np.column_stack([low, middle, high]), (0.1, 0.5, 0.9)
+                    ).mean()
+                ),
             }
             assert {name: row[name] for name in expected} == pytest.approx(expected)
 
@@ -59,7 +77,9 @@ def test_regimes_are_parted_by_the_burn_in_alone(reported):
     aligned, assembled, facts = reported
     burn_in = int(np.flatnonzero(assembled.scored)[0])
     column = aligned.panel.x[aligned.origins[:burn_in], :, aligned.panel.schema.index("z_mean_5")]
-    assert facts["coverage"]["regime"]["above"] == pytest.approx(np.quantile(column.astype(float), [1 / 3, 2 / 3]))
+    assert facts["coverage"]["regime"]["above"] == pytest.approx(
+        np.quantile(column.astype(float), [1 / 3, 2 / 3])
+    )
 
 
 def test_the_report_says_who_may_be_the_best(reported):
@@ -67,7 +87,7 @@ def test_the_report_says_who_may_be_the_best(reported):
     assert {"ensemble", "har"} & set(facts["confidence_set"]["members"])
     assert "noise" not in facts["confidence_set"]["members"]
     assert facts["comparisons"]["noise"]["p_diebold_mariano"] < 0.01
-    assert confidence_set({"a": np.full((5, 1, 1), np.nan), "b": np.ones((5, 1, 1))}, 1) is None
+    assert compute_confidence_set({"a": np.full((5, 1, 1), np.nan), "b": np.ones((5, 1, 1))}, 1) is None
 
 
 def test_the_picture_is_drawn(reported, tmp_path):
@@ -77,17 +97,23 @@ def test_the_picture_is_drawn(reported, tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"intervals": "split"}, {"intervals": "block", "block_cutoffs": 3}, {"interval_groups": "regime"}, {"interval_groups": "all"}],
+    [
+        {"intervals": "split"},
+        {"intervals": "block", "block_cutoffs": 3},
+        {"interval_groups": "regime"},
+        {"interval_groups": "all"},
+    ],
 )
 def test_every_way_covers(changes):
     aligned, assembled = _assembled(**changes)
-    facts = summary(assembled, aligned, small_about())["coverage"]
+    facts = build_summary(assembled, aligned, small_about())["coverage"]
     assert facts["overall"] == pytest.approx(0.8, abs=0.06)
     assert facts["method"] == changes.get("intervals", "adaptive")
 
 
 def _with_quantile_members(panel, n_walk=300):
-    """Members of the quantiles 0.1 and 0.9, the second by two models: half a unit too close to the centre."""
+    """Members of the quantiles 0.1 and 0.9, the second by two models: half a unit too close to
+    the centre."""
     last = len(panel.event_time) - 1 - GATE
     steps = np.arange(1, 4)
     centre = lambda o, s: 10 + 0.7**steps * (panel.z[o, s] - 10)  # noqa: E731  (one line for one line)
@@ -98,7 +124,9 @@ def _with_quantile_members(panel, n_walk=300):
     }
     walk = {n: member(panel, n, f, range(last - n_walk + 1, last + 1)) for n, f in values.items()}
     gate = {n: member(panel, n, f, range(last, last + GATE + 1)) for n, f in values.items()}
-    return align(walk, gate, panel, CALENDAR, small_about(), 1, {"low": 0.1, "high": 0.9, "higher": 0.9})
+    return align_forecasts(
+        walk, gate, panel, CALENDAR, small_about(), 1, {"low": 0.1, "high": 0.9, "higher": 0.9}
+    )
 
 
 def test_cqr_starts_from_the_mean_of_the_members_own_quantiles_which_have_no_say_in_the_point():
@@ -106,19 +134,21 @@ def test_cqr_starts_from_the_mean_of_the_members_own_quantiles_which_have_no_say
     aligned = _with_quantile_members(panel)
     assert aligned.models == ("last_value", "har", "noise")
     assert aligned.quantile_members == {"0.1": ("low",), "0.9": ("high", "higher")}
-    issuer = issuer_of(aligned, small_about(), PARAMS.model_copy(update={"intervals": "cqr"}), 50)
+    issuer = build_issuer(aligned, small_about(), PARAMS.model_copy(update={"intervals": "cqr"}), 50)
     z_hat = aligned.z_hat[1]
-    base = aligned.bases((0.1, 0.5, 0.9), z_hat)
+    base = aligned.build_base_quantiles((0.1, 0.5, 0.9), z_hat)
     np.testing.assert_allclose(base[..., 2] - base[..., 0], 1.6)
     np.testing.assert_array_equal(base[..., 1], z_hat)
     issued = issuer.whole(z_hat)
     inside = (aligned.z >= issued.quantiles[..., 0]) & (aligned.z <= issued.quantiles[..., -1])
     assert inside[60:][np.isfinite(aligned.z[60:])].mean() == pytest.approx(0.8, abs=0.04)
-    np.testing.assert_array_equal(issued.point, issuer_of(aligned, small_about(), PARAMS, 50).whole(z_hat).point)
-    assembled = assemble(aligned, small_about(), issuer.params)
-    history = history_frame(assembled.candidates["har"], issuer)
+    np.testing.assert_array_equal(
+        issued.point, build_issuer(aligned, small_about(), PARAMS, 50).whole(z_hat).point
+    )
+    assembled = build_ensemble(aligned, small_about(), issuer.params)
+    history = build_history_frame(assembled.candidates["har"], issuer)
     assert (history["q_0.9"] - history["q_0.1"]).to_numpy() == pytest.approx(1.6)
-    low, high = summary(assembled, aligned, small_about())["coverage"]["starts_from"]
+    low, high = build_summary(assembled, aligned, small_about())["coverage"]["starts_from"]
     assert (low["members"], high["members"]) == (["low"], ["high", "higher"])
     y, own = aligned.y[assembled.scored], aligned.of_quantile["0.1"][assembled.scored]
     assert low["own_below_frac"] == pytest.approx((y <= own).mean())  # the target has no transform

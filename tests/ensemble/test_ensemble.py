@@ -7,10 +7,10 @@ from members import GATE, PARAMS, aligned_of, noisy_members, small_members
 from panels import small_about, small_panel
 
 from tasks.core.errors import FoldError
-from tasks.ensemble.body import history_frame
-from tasks.ensemble.issue import issued_frame
+from tasks.ensemble.body import build_history_frame
+from tasks.ensemble.issue import build_issued_frame
 from tasks.ensemble.pictures import draw_ensemble
-from tasks.ensemble.stage import ENSEMBLE, assemble, summary
+from tasks.ensemble.stage import ENSEMBLE, build_ensemble, build_summary
 
 
 def test_truth_and_availability_come_from_the_panel():
@@ -20,7 +20,7 @@ def test_truth_and_availability_come_from_the_panel():
     k = 50
     np.testing.assert_array_equal(aligned.z[k, :, 1], panel.z[aligned.origins[k] + 2])
     assert (aligned.known_k[k] == k + np.arange(1, 4)).all()
-    assert not aligned.known_by(k)[k:].any()
+    assert not aligned.is_known_by(k)[k:].any()
 
 
 def test_a_stride_makes_an_outcome_known_at_the_next_cutoff_on_it():
@@ -32,12 +32,15 @@ def test_a_stride_makes_an_outcome_known_at_the_next_cutoff_on_it():
 
 
 def test_the_gates_rows_choose_nothing():
-    """Whatever comes true after seen_until: combiner, weights, best member and what is shipped stay."""
+    """Whatever comes true after seen_until: combiner, weights, best member and what is shipped
+    stay."""
     panel = small_panel()
     aligned = aligned_of(small_members(panel), panel)
     late = aligned.known_k >= aligned.n_walk
-    spoilt = aligned.__class__(**{**aligned.__dict__, "z": np.where(late, 1e3, aligned.z), "y": np.where(late, 1e3, aligned.y)})
-    one, other = (assemble(a, small_about(), PARAMS) for a in (aligned, spoilt))
+    spoilt = aligned.__class__(
+        **{**aligned.__dict__, "z": np.where(late, 1e3, aligned.z), "y": np.where(late, 1e3, aligned.y)}
+    )
+    one, other = (build_ensemble(a, small_about(), PARAMS) for a in (aligned, spoilt))
     assert one.choice == other.choice
     assert (one.shipped, one.baseline) == (other.shipped, other.baseline)
     assert one.candidates[ENSEMBLE].how == other.candidates[ENSEMBLE].how
@@ -47,8 +50,8 @@ def test_the_gates_rows_choose_nothing():
 def test_the_ensemble_is_not_worse_than_its_members_and_covers():
     panel = small_panel(n_steps=1200)
     aligned = aligned_of(small_members(panel), panel, n_walk=901)
-    assembled = assemble(aligned, small_about(), PARAMS)
-    facts = summary(assembled, aligned, small_about())
+    assembled = build_ensemble(aligned, small_about(), PARAMS)
+    facts = build_summary(assembled, aligned, small_about())
     assert assembled.choice.best_member == "har"
     assert assembled.baseline == "last_value"
     assert facts["scores"][ENSEMBLE]["primary"] <= 1.02 * facts["scores"]["har"]["primary"]
@@ -61,13 +64,19 @@ def test_a_member_that_was_cut_short_is_compared_on_the_outcomes_that_all_speak_
     aligned = aligned_of(small_members(panel), panel)
     cut = aligned.z_hat.copy()
     cut[2, :100] = np.nan
-    assembled = assemble(aligned.__class__(**{**aligned.__dict__, "z_hat": cut}), small_about(), PARAMS)
-    facts = summary(assembled, aligned, small_about())
+    assembled = build_ensemble(aligned.__class__(**{**aligned.__dict__, "z_hat": cut}), small_about(), PARAMS)
+    facts = build_summary(assembled, aligned, small_about())
     assert facts["left_out"] == []
     assert {facts["scores"][m]["n"] for m in facts["scores"]} == {facts["n_outcomes_shared"]}
-    assert facts["scores"]["last_value"]["primary"] == pytest.approx(np.nanmean(assembled.candidates["last_value"].loss[100 : aligned.n_walk]))
+    assert facts["scores"]["last_value"]["primary"] == pytest.approx(
+        np.nanmean(assembled.candidates["last_value"].loss[100 : aligned.n_walk])
+    )
     cut[2, :180] = np.nan
-    facts = summary(assemble(aligned.__class__(**{**aligned.__dict__, "z_hat": cut}), small_about(), PARAMS), aligned, small_about())
+    facts = build_summary(
+        build_ensemble(aligned.__class__(**{**aligned.__dict__, "z_hat": cut}), small_about(), PARAMS),
+        aligned,
+        small_about(),
+    )
     assert facts["left_out"] == ["noise"]
     assert facts["scores"]["noise"]["n"] < facts["n_outcomes_shared"] == facts["scores"]["har"]["n"]
 
@@ -75,8 +84,8 @@ def test_a_member_that_was_cut_short_is_compared_on_the_outcomes_that_all_speak_
 def test_history_holds_no_outcome_that_seen_until_does_not_know():
     panel = small_panel()
     aligned = aligned_of(small_members(panel), panel)
-    assembled = assemble(aligned, small_about(), PARAMS)
-    history = history_frame(assembled.candidates[ENSEMBLE], assembled.issuer)
+    assembled = build_ensemble(aligned, small_about(), PARAMS)
+    history = build_history_frame(assembled.candidates[ENSEMBLE], assembled.issuer)
     seen_until = panel.cutoff[int(aligned.origins[aligned.n_walk - 1])]
     known = history.drop_nulls("z")
     assert history["cutoff"].n_unique() == aligned.n_walk
@@ -89,8 +98,10 @@ def test_history_holds_no_outcome_that_seen_until_does_not_know():
 def test_the_report_holds_the_forecast_that_was_issued():
     panel = small_panel()
     aligned = aligned_of(small_members(panel), panel)
-    assembled = assemble(aligned, small_about(), PARAMS)
-    frame = issued_frame(ENSEMBLE, assembled.candidates[ENSEMBLE].issued, aligned, small_about(), assembled.gate)
+    assembled = build_ensemble(aligned, small_about(), PARAMS)
+    frame = build_issued_frame(
+        ENSEMBLE, assembled.candidates[ENSEMBLE].issued, aligned, small_about(), assembled.gate
+    )
     assert frame["cutoff"].n_unique() == GATE
     row = frame.filter(pl.col("series_id") == "s1", pl.col("step") == 2).row(3, named=True)
     k = int(np.flatnonzero(assembled.gate)[3])
@@ -101,22 +112,38 @@ def test_the_report_holds_the_forecast_that_was_issued():
 
 def test_the_report_says_what_was_compared_where_and_what_each_member_brings(tmp_path):
     panel = small_panel(n_steps=700)
-    aligned = aligned_of(noisy_members(panel, {"last_value": 0.9, "har": 0.9, "ridge": 0.9}), panel, n_walk=501)
-    assembled = assemble(aligned, small_about(), PARAMS)
-    facts = summary(assembled, aligned, small_about())
+    aligned = aligned_of(
+        noisy_members(panel, {"last_value": 0.9, "har": 0.9, "ridge": 0.9}), panel, n_walk=501
+    )
+    assembled = build_ensemble(aligned, small_about(), PARAMS)
+    facts = build_summary(assembled, aligned, small_about())
     selection = facts["selection"]
     assert [row["combiner"] for row in selection["combiners"] if row["chosen"]] == [facts["combiner"]]
     assert sorted(losses := [row["loss"] for row in selection["combiners"]]) == losses
-    assert {row["combiner"] for row in selection["combiners"] if row["not_servable"]} == {"stacking_trees", "per_series"}
-    assert facts["scored_from"][0] < selection["fit_until"][:10] < selection["until"][:10] == facts["seen_until"][:10]
-    assert all(brought > 0.02 for brought in facts["brings_frac"].values())  # independent errors: a third of the averaging gone
+    assert {row["combiner"] for row in selection["combiners"] if row["not_servable"]} == {
+        "stacking_trees",
+        "per_series",
+    }
+    assert (
+        facts["scored_from"][0]
+        < selection["fit_until"][:10]
+        < selection["until"][:10]
+        == facts["seen_until"][:10]
+    )
+    # Independent errors: a third of the averaging gone
+    assert all(brought > 0.02 for brought in facts["brings_frac"].values())
     error = (aligned.z - aligned.z_hat)[:, assembled.scored].reshape(3, -1)
-    expected = np.corrcoef(error[:, np.isfinite(error).all(axis=0)])[np.ix_([1, 0, 2], [1, 0, 2])]  # by name: har, last_value, ridge
+    # By name: har, last_value, ridge
+    expected = np.corrcoef(error[:, np.isfinite(error).all(axis=0)])[np.ix_([1, 0, 2], [1, 0, 2])]
     np.testing.assert_allclose(list(facts["correlation"].values()), expected)
-    assert facts["gains"]["best_member"]["gain_frac"] == min(c["gain_frac"] for c in facts["comparisons"].values())
+    assert facts["gains"]["best_member"]["gain_frac"] == min(
+        c["gain_frac"] for c in facts["comparisons"].values()
+    )
     assert "below HAR" in facts["gains"]["text"]
     by_series = facts["gains_by_series"]["series"]
-    assert by_series["s0"]["gain_frac"] == pytest.approx(1 - facts["scores"][ENSEMBLE]["by_series"]["s0"] / facts["scores"]["har"]["by_series"]["s0"])
+    assert by_series["s0"]["gain_frac"] == pytest.approx(
+        1 - facts["scores"][ENSEMBLE]["by_series"]["s0"] / facts["scores"]["har"]["by_series"]["s0"]
+    )
     assert all(gain["p"] < 0.01 for gain in by_series.values())
     for name in ("one.png", "two.png"):
         draw_ensemble(json.loads(json.dumps(facts, sort_keys=True)), tmp_path / name)
@@ -128,4 +155,4 @@ def test_a_member_that_says_nothing_stops_the_stage_by_name():
     aligned = aligned_of(small_members(panel), panel)
     aligned.z_hat[2] = np.nan
     with pytest.raises(FoldError, match=r"noise has no forecast.*train@noise"):
-        assemble(aligned, small_about(), PARAMS)
+        build_ensemble(aligned, small_about(), PARAMS)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tasks.core.schema import FeatureColumn, FeatureSchema
-from tasks.explain.shapley import shapley
-from tasks.forecasters import FORECASTERS, build_forecaster, forecaster_class
+from tasks.explain.shapley import compute_shapley
+from tasks.forecasters import FORECASTERS, build_forecaster, get_forecaster_class
 from tasks.forecasters.parts.trees import BoostedTrees
 
 LINEAR = {
@@ -52,7 +52,8 @@ def make_pairs(n=400):
 
 
 def explain_with_shap(f, x, background):
-    """(n, F, H) of the library: exact values, what is left out of a coalition drawn from *background*."""
+    """(n, F, H) of the library: exact values, what is left out of a coalition drawn from
+    *background*."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of matplotlib's and its own deprecated names, at its import
         import shap
@@ -61,12 +62,16 @@ def explain_with_shap(f, x, background):
         return shap.explainers.Exact(f, masker)(x).values
 
 
-@pytest.mark.parametrize(("model", "own", "tolerance"), [
-    *((model, own, 1e-4) for model, own in LINEAR.items()),
-    *((model, own, 0.05) for model, own in TREES.items()),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "own", "tolerance"),
+    [
+        *((model, own, 1e-4) for model, own in LINEAR.items()),
+        *((model, own, 0.05) for model, own in TREES.items()),
+    ],
+)
 def test_parts_of_a_member_are_those_of_shap(model, own, tolerance):
-    """Linear members to float32's last digits, trees as near as the drawn orders come, in sd of the parts."""
+    """Linear members to float32's last digits, trees as near as the drawn orders come, in sd of
+    the parts."""
     x, z = make_pairs()
     fit = build_forecaster(model, make_schema(), 1, own).fit(x, z)
 
@@ -74,7 +79,9 @@ def test_parts_of_a_member_are_those_of_shap(model, own, tolerance):
         return fit.predict(rows.astype(np.float32)).astype(np.float64)
 
     background, rows = x[:8].astype(np.float64), x[8:12].astype(np.float64)
-    ours = shapley(f, rows, background, np.arange(x.shape[1]), 1 if model in LINEAR else N_ORDERS, seed=1)
+    ours = compute_shapley(
+        f, rows, background, np.arange(x.shape[1]), 1 if model in LINEAR else N_ORDERS, seed=1
+    )
     theirs = explain_with_shap(f, rows, background)
     np.testing.assert_allclose(ours.parts, theirs, atol=tolerance * theirs.std())
     assert theirs.std() > 0.1
@@ -82,5 +89,5 @@ def test_parts_of_a_member_are_those_of_shap(model, own, tolerance):
 
 
 def test_every_tree_is_compared():
-    trees = {name for name in FORECASTERS if issubclass(forecaster_class(name), BoostedTrees)}
+    trees = {name for name in FORECASTERS if issubclass(get_forecaster_class(name), BoostedTrees)}
     assert trees <= set(TREES)

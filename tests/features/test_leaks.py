@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from tasks.core.errors import LeakError
-from tasks.core.leaks import refuse_leaks, refuse_other
+from tasks.core.leaks import check_leaks, check_verdict_inputs
 
 PLANTED = '''
 import numpy as np
@@ -117,7 +117,9 @@ def function(name, lookback_steps=0, *columns):
         ("backfilled", 0, ()),
     ],
 )
-def test_a_function_that_reads_later_steps_is_named_with_what_it_may_know(tmp_path, name, lookback_steps, columns):
+def test_a_function_that_reads_later_steps_is_named_with_what_it_may_know(
+    tmp_path, name, lookback_steps, columns
+):
     root = runs.root_of(tmp_path, runs.loads(), [function(name, lookback_steps, *columns)], PLANTED)
     feature = f"{'_'.join(columns or ('z',))}_{name}_{lookback_steps}"
     verdict = runs.verdict_of(root)
@@ -155,33 +157,50 @@ HONEST_LIST = [
 
 @pytest.fixture(scope="module")
 def late_and_corrected():
-    """The loads with a price that is said a day ahead; some rows come hours late, some are corrected hours later."""
+    """The loads with a price that is said a day ahead; some rows come hours late, some are
+    corrected hours later."""
     table = runs.loads().with_columns(known=pl.col("time") + timedelta(hours=1))
     rng = np.random.default_rng(5)
     late = pl.Series(rng.random(table.height) < 0.006)
-    table = table.with_columns(known=pl.when(late).then(pl.col("known") + timedelta(hours=5)).otherwise("known"))
-    corrected = table.filter(pl.Series(rng.random(table.height) < 0.006)).with_columns(pl.col("load") * 1.5, pl.col("known") + timedelta(hours=7))
+    table = table.with_columns(
+        known=pl.when(late).then(pl.col("known") + timedelta(hours=5)).otherwise("known")
+    )
+    corrected = table.filter(pl.Series(rng.random(table.height) < 0.006)).with_columns(
+        pl.col("load") * 1.5, pl.col("known") + timedelta(hours=7)
+    )
     plan = table.select("time", "meter", "plan", known=pl.col("time") - timedelta(hours=24))
     return pl.concat([table, corrected, plan], how="diagonal")
 
 
-def test_honest_features_pass_late_rows_corrections_and_what_is_said_ahead_included(tmp_path, late_and_corrected):
+def test_honest_features_pass_late_rows_corrections_and_what_is_said_ahead_included(
+    tmp_path, late_and_corrected
+):
     listed = [*HONEST_LIST, {"kind": "ahead", "column": "plan"}]
-    for folder, table, of_table in (("on_time", runs.loads(), HONEST_LIST), ("late", late_and_corrected, listed)):
+    for folder, table, of_table in (
+        ("on_time", runs.loads(), HONEST_LIST),
+        ("late", late_and_corrected, listed),
+    ):
         source = {"known_at_column": "known"} if folder == "late" else {}
-        verdict = runs.verdict_of(runs.root_of(tmp_path / folder, table, of_table, HONEST, source=source, leaks={"n_cutoffs": 16}))
+        verdict = runs.verdict_of(
+            runs.root_of(tmp_path / folder, table, of_table, HONEST, source=source, leaks={"n_cutoffs": 16})
+        )
         assert verdict.findings == ()
         assert verdict.checks["recomputed"]["n_values"] > 16 * len(of_table)
 
 
 def test_a_table_that_knows_corrections_before_they_came_is_refused(tmp_path, late_and_corrected):
-    """A late row, a correction, a covariate that is filled in afterwards: the table of the newest values has them all, the stage's has none."""
+    """A late row, a correction, a covariate that is filled in afterwards: the table of the
+    newest values has them all, the stage's has none."""
     settled = runs.loads().with_columns(known=pl.col("time") + timedelta(hours=1))
     afterwards = pl.concat(
-        [settled.with_columns(temperature=None), settled.with_columns(pl.col("known") + timedelta(days=3))], how="vertical_relaxed"
+        [settled.with_columns(temperature=None), settled.with_columns(pl.col("known") + timedelta(days=3))],
+        how="vertical_relaxed",
     )
     source = {"known_at_column": "known"}
-    for folder, table, feature in (("late", late_and_corrected, "z_lag_1"), ("afterwards", afterwards, "temperature_value")):
+    for folder, table, feature in (
+        ("late", late_and_corrected, "z_lag_1"),
+        ("afterwards", afterwards, "temperature_value"),
+    ):
         listed = [{"kind": "lag", "column": "z", "steps": [1]}, {"kind": "value", "column": "temperature"}]
         root = runs.root_of(tmp_path / folder, table, listed, source=source)
         assert runs.verdict_of(root).findings == ()
@@ -200,27 +219,40 @@ def test_a_bar_that_was_still_open_is_refused_and_its_closed_vintage_mends_it(tm
         verdict = runs.verdict_of(runs.root_of(tmp_path / derive, table, target=target, source=source))
         assert runs.rules(verdict) == {("known_at", "made")}
         assert "before it was closed" in verdict.findings[0].says
-        assert runs.verdict_of(runs.root_of(tmp_path / derive, pl.concat([table, closed]), target=target, source=source)).findings == ()
+        assert (
+            runs.verdict_of(
+                runs.root_of(tmp_path / derive, pl.concat([table, closed]), target=target, source=source)
+            ).findings
+            == ()
+        )
 
 
 @pytest.mark.parametrize("transform", ["none", "log"])
 def test_a_column_that_holds_the_future_target_is_refused_and_a_helpful_one_is_not(tmp_path, transform):
-    """The source itself is wrong: its `settled` is what the load of the next hour will be, give or take a per mille."""
+    """The source itself is wrong: its `settled` is what the load of the next hour will be, give
+    or take a per mille."""
     noise = np.random.default_rng(4).normal(0, 0.001, 2 * runs.HOURS)
     table = runs.loads().with_columns(settled=pl.col("load").shift(-1).over("meter") * (1 + pl.Series(noise)))
     listed = [{"kind": "value", "column": c} for c in ("temperature", "settled")]
-    verdict = runs.verdict_of(runs.root_of(tmp_path, table, listed, target={"column": "load", "unit": "kW", "transform": transform}))
+    verdict = runs.verdict_of(
+        runs.root_of(tmp_path, table, listed, target={"column": "load", "unit": "kW", "transform": transform})
+    )
     assert runs.rules(verdict) == {("target_in_features", "settled_value")}
     assert "1 step(s) later" in verdict.findings[0].says
 
 
 def test_a_return_that_can_be_forecast_is_too_good_until_its_owner_says_otherwise(tmp_path):
-    """A column with a fifth of the next hour's return is far from determining it, and far beyond what a return can have."""
+    """A column with a fifth of the next hour's return is far from determining it, and far beyond
+    what a return can have."""
     table = runs.bars(3000)
     ahead = (table["close"] / table["open"]).log().shift(-1)
-    table = table.with_columns(flow=ahead + 2 * pl.Series(np.random.default_rng(6).permutation(ahead.fill_null(0.0))))
+    table = table.with_columns(
+        flow=ahead + 2 * pl.Series(np.random.default_rng(6).permutation(ahead.fill_null(0.0)))
+    )
     target = {"column": "r", "unit": "log return", "derive": "bar_return"}
-    honest = runs.verdict_of(runs.root_of(tmp_path, table, [{"kind": "lag", "column": "z", "steps": [1, 2, 3]}], target=target))
+    honest = runs.verdict_of(
+        runs.root_of(tmp_path, table, [{"kind": "lag", "column": "z", "steps": [1, 2, 3]}], target=target)
+    )
     assert honest.findings == ()
     assert (honest.checks["too_good"]["max_r2"], honest.checks["too_good"]["max_hit_frac"]) == (0.01, 0.53)
     listed = [{"kind": "value", "column": "flow"}]
@@ -235,38 +267,59 @@ def test_what_moves_slowly_around_zero_is_no_return(tmp_path):
     """The last value is the best naive forecast of it, and its past explains a lot."""
     noise = np.random.default_rng(7).standard_normal(1500)
     slow = np.convolve(noise, 0.95 ** np.arange(60))[:1500]
-    table = pl.DataFrame({"time": runs.loads(1500)["time"][:1500], "meter": "one", "load": slow - slow.mean()})
+    table = pl.DataFrame(
+        {"time": runs.loads(1500)["time"][:1500], "meter": "one", "load": slow - slow.mean()}
+    )
     verdict = runs.verdict_of(runs.root_of(tmp_path, table, [{"kind": "lag", "column": "z", "steps": [1]}]))
     assert verdict.findings == ()
     assert "no bound" in verdict.checks["too_good"]["said"]
 
 
-@pytest.mark.parametrize(("n_series", "n_steps", "constant"), [(1, 1, False), (2, 30, False), (150, 4, False), (2, 300, True)])
+@pytest.mark.parametrize(
+    ("n_series", "n_steps", "constant"), [(1, 1, False), (2, 30, False), (150, 4, False), (2, 300, True)]
+)
 def test_a_feed_that_says_little_gets_no_finding(tmp_path, n_series, n_steps, constant):
     rng = np.random.default_rng(8)
     times = runs.loads(n_steps)["time"][:n_steps]
     values = [np.full(n_steps, 7.0) if constant else rng.standard_normal(n_steps) for _ in range(n_series)]
-    table = pl.concat([pl.DataFrame({"time": times, "meter": f"m{i:03d}", "load": value, "other": value**2}) for i, value in enumerate(values)])
+    table = pl.concat(
+        [
+            pl.DataFrame({"time": times, "meter": f"m{i:03d}", "load": value, "other": value**2})
+            for i, value in enumerate(values)
+        ]
+    )
     listed = [{"kind": "lag", "column": "z", "steps": [1]}, {"kind": "value", "column": "other"}]
     assert runs.verdict_of(runs.root_of(tmp_path, table, listed, about={"season_steps": 1})).findings == ()
 
 
 def test_rows_drawn_at_random_betray_a_function_that_the_sample_of_cutoffs_missed(tmp_path):
-    """It reads ahead in one hour of the day; of two cutoffs none falls there, of 1,600 random pairs enough do."""
-    once_a_day = "def once_a_day(frame):\n    x = frame['load']\n    return x.shift(-1).zip_with(frame['event_time'].dt.hour() < 6, x.shift(1))\n"
-    root = runs.root_of(tmp_path, runs.loads(), [function("once_a_day", 1, "load")], once_a_day, leaks={"n_cutoffs": 1})
+    """It reads ahead in one hour of the day; of two cutoffs none falls there, of 1,600 random
+    pairs enough do."""
+    once_a_day = (
+        "def once_a_day(frame):\n    x = frame['load']\n    return"
+        " x.shift(-1).zip_with(frame['event_time'].dt.hour() < 6, x.shift(1))\n"
+    )
+    root = runs.root_of(
+        tmp_path, runs.loads(), [function("once_a_day", 1, "load")], once_a_day, leaks={"n_cutoffs": 1}
+    )
     assert runs.rules(runs.verdict_of(root)) >= {("shuffled_target", "load_once_a_day_1")}
 
 
 def test_a_function_that_reads_further_back_than_it_declares_is_told_so(tmp_path):
-    reads = "import numpy as np\ndef so_far(values):\n    return np.cumsum(np.nan_to_num(values)) / np.arange(1, len(values) + 1)\n"
+    reads = (
+        "import numpy as np\ndef so_far(values):\n    return np.cumsum(np.nan_to_num(values)) / np.arange(1,"
+        " len(values) + 1)\n"
+    )
     verdict = runs.verdict_of(runs.root_of(tmp_path, runs.loads(), [function("so_far", 24)], reads))
     assert runs.rules(verdict) == {("lookback", "z_so_far_24")}
     assert "the service would give other numbers" in verdict.findings[0].says
 
 
 def test_a_function_that_is_not_the_same_twice_is_told_so(tmp_path):
-    draws = "import numpy as np\nrng = np.random.default_rng()\ndef drawn(values):\n    return values + rng.normal(size=len(values))\n"
+    draws = (
+        "import numpy as np\nrng = np.random.default_rng()\ndef drawn(values):\n    return values +"
+        " rng.normal(size=len(values))\n"
+    )
     verdict = runs.verdict_of(runs.root_of(tmp_path, runs.loads(), [function("drawn")], draws))
     assert runs.rules(verdict) == {("not_repeatable", "z_drawn_0")}
 
@@ -277,8 +330,14 @@ def test_the_verdict_is_the_same_twice_and_refuses_by_name(tmp_path):
     written = (root / "data/features/leaks.json").read_bytes()
     assert runs.verdict_of(root) == first
     assert (root / "data/features/leaks.json").read_bytes() == written
-    with pytest.raises(LeakError, match=r"(?s)train ridge: the leak gate has \d finding.*'z_centred_mean_1' of series 'north' at the cutoff"):
-        refuse_leaks(first, "train ridge")
-    refuse_other(first, "train ridge", schema_hash=first.schema_hash)
+    with pytest.raises(
+        LeakError,
+        match=(
+            r"(?s)train ridge: the leak gate has \d finding.*'z_centred_mean_1' of series 'north' at the"
+            r" cutoff"
+        ),
+    ):
+        check_leaks(first, "train ridge")
+    check_verdict_inputs(first, "train ridge", schema_hash=first.schema_hash)
     with pytest.raises(LeakError, match=r"about table .* but here is 0000"):
-        refuse_other(first, "train ridge", table="0" * 64)
+        check_verdict_inputs(first, "train ridge", table="0" * 64)

@@ -1,11 +1,12 @@
-"""A column that holds what comes later is refused at whatever lead, in whatever form; one that is honest passes."""
+"""A column that holds what comes later is refused at whatever lead, in whatever form; one that
+is honest passes."""
 
 import leak_plants as plants
 import numpy as np
 import pytest
 
 from tasks.core.errors import FeatureInputError, LeakError
-from tasks.core.leaks import refuse_leaks
+from tasks.core.leaks import check_leaks
 from tasks.features import FeatureParams
 
 N_LEAKS, N_ROWS = 60, 2500
@@ -23,7 +24,10 @@ def drawn(rng):
         y = plants.target(rng, kind, N_ROWS)
         x = plants.leak(rng, y, form, lead, noise, share)
         series[f"s{i}"] = {"load": y, "x": x if leaking in {None, i} else rng.permutation(x)}
-    what = f"{form} of {kind}, lead {lead} of {2 * horizon}, noise {noise:.1f} sd, share {share:.2f}, in {leaking} of {n_series}"
+    what = (
+        f"{form} of {kind}, lead {lead} of {2 * horizon}, noise {noise:.1f} sd, share {share:.2f}, in"
+        f" {leaking} of {n_series}"
+    )
     return what, plants.rows_of(series, ["load", "x"]), horizon
 
 
@@ -52,29 +56,39 @@ def test_an_honest_column_passes_whatever_its_target(kind):
     for of_target in plants.TARGETS:
         for n_series in (1, 3):
             pairs = [plants.honest_pair(rng, kind, of_target, N_ROWS) for _ in range(n_series)]
-            rows = plants.rows_of({f"s{i}": {"load": y, "x": x} for i, (y, x) in enumerate(pairs)}, ["load", "x"])
+            rows = plants.rows_of(
+                {f"s{i}": {"load": y, "x": x} for i, (y, x) in enumerate(pairs)}, ["load", "x"]
+            )
             assert plants.verdict_of(rows, horizon_steps=6).findings == (), of_target
 
 
-@pytest.mark.parametrize(("form", "lead"), [("value", 2), ("value", 6), ("value", 12), ("value", 48), ("centred mean", 12)])
+@pytest.mark.parametrize(
+    ("form", "lead"), [("value", 2), ("value", 6), ("value", 12), ("value", 48), ("centred mean", 12)]
+)
 def test_the_target_itself_is_found_at_every_lead_and_in_features_made_of_it(form, lead):
-    """The five that once went through the gate; one of them was promoted, 38 % better than the honest model."""
+    """The five that once went through the gate; one of them was promoted, 38 % better than the
+    honest model."""
     rng = np.random.default_rng(lead)
     y = plants.target(rng, "season", N_ROWS)
     rows = plants.rows_of({"s": {"load": y, "x": plants.leak(rng, y, form, lead, 0.0, 1.0)}}, ["load", "x"])
-    listed = [{"kind": "value", "column": "x"}, {"kind": "lag", "column": "x", "steps": [1]}, {"kind": "value", "column": "load"}]
+    listed = [
+        {"kind": "value", "column": "x"},
+        {"kind": "lag", "column": "x", "steps": [1]},
+        {"kind": "value", "column": "load"},
+    ]
     verdict = plants.verdict_of(rows, 24, listed)
     found = {f.feature: f for f in verdict.findings}
     assert set(found) == {"x_value", "x_lag_1"}
     assert found["x_value"].lead_steps == lead
     assert found["x_lag_1"].lead_steps in {lead - 1, lead}
     with pytest.raises(LeakError, match=f"'x_value' knows what the target is.* {lead}"):
-        refuse_leaks(verdict, "train ridge")
+        check_leaks(verdict, "train ridge")
 
 
 @pytest.fixture(scope="module")
 def led():
-    """A white driver that the target answers three steps later with most of its movement: honest, and no gate can know that."""
+    """A white driver that the target answers three steps later with most of its movement:
+    honest, and no gate can know that."""
     rng = np.random.default_rng(7)
     driver = rng.normal(size=N_ROWS)
     load = np.append(np.zeros(3), driver[:-3]) + 0.3 * plants.autoregression(rng, N_ROWS, 0.5)
@@ -89,7 +103,10 @@ def test_a_column_that_honestly_leads_passes_when_its_owner_says_so(led):
 
 
 def test_a_name_that_leads_nothing_is_refused(led):
-    with pytest.raises(FeatureInputError, match=r"`features.leaks.leading` has \['x'\], which no entry of `features.list` makes"):
+    with pytest.raises(
+        FeatureInputError,
+        match=r"`features.leaks.leading` has \['x'\], which no entry of `features.list` makes",
+    ):
         plants.verdict_of(led, 6, leading=["x"])
 
 
@@ -100,7 +117,9 @@ def test_short_horizons_are_looked_at_too(horizon):
     held = plants.leak(rng, y, "value", horizon, 1.0, 1.0)
     rows = plants.rows_of({"s": {"load": y, "x": x, "held": held}}, ["load", "x", "held"])
     listed = [{"kind": "value", "column": c} for c in ("x", "held")]
-    assert [(f.feature, f.lead_steps) for f in plants.verdict_of(rows, horizon, listed).findings] == [("held_value", horizon)]
+    assert [(f.feature, f.lead_steps) for f in plants.verdict_of(rows, horizon, listed).findings] == [
+        ("held_value", horizon)
+    ]
 
 
 def test_a_leak_up_to_a_date_or_in_known_rows_alone_is_found():

@@ -1,4 +1,5 @@
-"""Hourly crypto returns through the whole engine: nothing here can forecast them, so whoever seems to has leaked, and the naive champion stays."""
+"""Hourly crypto returns through the whole engine: nothing here can forecast them, so whoever
+seems to has leaked, and the naive champion stays."""
 
 import json
 
@@ -10,10 +11,10 @@ import pytest
 from tasks.core.frames import FEATURES
 from tasks.core.schema import FeatureSchema
 from tasks.edges.artifacts import read_calendar, read_frame, read_json
-from tasks.promote.gate import judge
+from tasks.promote.gate import compare_forecasts
 from tasks.promote.params import PromoteParams
 from tasks.train.params import TrainParams
-from tasks.train.stage import train
+from tasks.train.stage import fit_model
 
 pytestmark = pytest.mark.shared
 
@@ -51,9 +52,17 @@ def trained(coins, tmp_path_factory):
     root = runs.root_of(tmp_path_factory.mktemp("coins"), coins, LIST, target=TARGET, about=about)
     verdict, about = runs.verdict_of(root), runs.inputs(root)[1]
     folder = root / "data/features"
-    table, schema = read_frame(folder / "table.parquet", FEATURES), FeatureSchema.model_validate(read_json(folder / "schema.json"))
+    table, schema = (
+        read_frame(folder / "table.parquet", FEATURES),
+        FeatureSchema.model_validate(read_json(folder / "schema.json")),
+    )
     walk = TrainParams(n_cutoffs=2000, stride_steps=1, refit_every_cutoffs=1000, min_train_steps=1000)
-    walked = {m: train(m, table, schema, about, read_calendar(folder, about), walk, own, GATE_STEPS, say=lambda _: None) for m, own in MODELS.items()}
+    walked = {
+        m: fit_model(
+            m, table, schema, about, read_calendar(folder, about), walk, own, GATE_STEPS, say=lambda _: None
+        )
+        for m, own in MODELS.items()
+    }
     return verdict, about, walked
 
 
@@ -78,6 +87,6 @@ def test_no_model_explains_a_hundredth_of_them_out_of_sample(trained, model):
 def test_promotion_keeps_the_naive_champion(trained, model):
     _, about, walked = trained
     params = PromoteParams(gate_steps=GATE_STEPS, min_gate_rows=60, alpha=0.05, min_gain_frac=0.005)
-    gate = judge(walked[model].gate, walked["window_mean"].gate, about, params)
+    gate = compare_forecasts(walked[model].gate, walked["window_mean"].gate, about, params)
     assert gate.n_cutoffs >= GATE_STEPS - 2
     assert gate.passed is False

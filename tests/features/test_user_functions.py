@@ -1,4 +1,5 @@
-"""A function of one's own is a feature like ours: computed per series, named for ever, carried by the release, told clearly when it cannot be."""
+"""A function of one's own is a feature like ours: computed per series, named for ever, carried
+by the release, told clearly when it cannot be."""
 
 from pathlib import Path
 
@@ -9,11 +10,11 @@ from polars.testing import assert_frame_equal
 from servers import DATASET, at, serving
 from small_release import SMALL_FEATURES, build_small_release, cutoff_at, small_about, small_rows
 
-from tasks.core.calendar import calendar_for
+from tasks.core.calendar import build_calendar
 from tasks.core.errors import FeatureInputError
-from tasks.features import FeatureParams, build_features, feature_schema
-from tasks.features.user import bind_functions
-from tasks.release import forecasts, load, verify
+from tasks.features import FeatureParams, build_feature_schema, build_features
+from tasks.features.user import resolve_functions
+from tasks.release import check_manifest, load_release, predict_cutoffs
 
 OWN = '''
 import numpy as np
@@ -41,12 +42,14 @@ def own(tmp_path):
 
 
 def bound(folder, *listed):
-    return bind_functions(FeatureParams.model_validate({**SMALL_FEATURES, "list": [*SMALL_FEATURES["list"], *listed]}), folder)
+    return resolve_functions(
+        FeatureParams.model_validate({**SMALL_FEATURES, "list": [*SMALL_FEATURES["list"], *listed]}), folder
+    )
 
 
 def table_of(params, rows):
     about = small_about()
-    return build_features(rows, about, params, calendar_for(about))
+    return build_features(rows, about, params, build_calendar(about))
 
 
 def test_each_series_is_computed_by_itself_and_holes_are_nan(own):
@@ -54,18 +57,21 @@ def test_each_series_is_computed_by_itself_and_holes_are_nan(own):
     table = table_of(bound(own, ARRAY, FRAME), rows)
     expected = table.select(
         z_above_last_week_7=(pl.col("z") - pl.col("z").shift(7).over("series_id")).cast(pl.Float32),
-        load_weekend_load_0=pl.when(pl.col("event_time").dt.weekday() > 5).then(pl.col("y")).otherwise(0.0).cast(pl.Float32),
+        load_weekend_load_0=pl.when(pl.col("event_time").dt.weekday() > 5)
+        .then(pl.col("y"))
+        .otherwise(0.0)
+        .cast(pl.Float32),
     )
     assert table["is_gap"].sum() == 2
     assert_frame_equal(table.select(expected.columns), expected, abs_tol=1e-6)
 
 
 def test_the_schema_holds_the_hash_of_the_code_so_a_name_stays_what_it_was(own):
-    before = feature_schema(small_about(), bound(own, ARRAY))
+    before = build_feature_schema(small_about(), bound(own, ARRAY))
     assert [c.code is None for c in before.columns] == [True] * (len(before.columns) - 1) + [False]
     assert (before.columns[-1].name, before.columns[-1].lookback_steps) == ("z_above_last_week_7", 7)
     (own / "mine.py").write_text(OWN.replace("the one a week ago", "the one seven days ago"))
-    assert feature_schema(small_about(), bound(own, ARRAY)).hash != before.hash
+    assert build_feature_schema(small_about(), bound(own, ARRAY)).hash != before.hash
 
 
 @pytest.mark.parametrize(
@@ -73,7 +79,11 @@ def test_the_schema_holds_the_hash_of_the_code_so_a_name_stays_what_it_was(own):
     [
         (OWN, {**ARRAY, "of": "yours:f"}, r"'yours:f' needs the file yours.py in own/; there are \['mine'\]"),
         (OWN, {**ARRAY, "of": "mine:f"}, "mine.py has no function 'f'"),
-        ("import pandas\nfrom tasks.core import frames\n", ARRAY, r"imports \['pandas', 'tasks.core'\]; its text alone travels"),
+        (
+            "import pandas\nfrom tasks.core import frames\n",
+            ARRAY,
+            r"imports \['pandas', 'tasks.core'\]; its text alone travels",
+        ),
         ("from . import other\n", ARRAY, r"imports \['.'\]"),
         ("def f(:\n", ARRAY, "mine.py, line 1: invalid syntax"),
         ("raise ValueError('not today')\n", ARRAY, "mine.py cannot be imported: ValueError: not today"),
@@ -103,7 +113,9 @@ def test_a_function_that_gives_no_number_a_step_is_told_where(own, body, words):
 
 def test_an_entry_says_one_way_of_reading_and_a_source_that_is_there(own):
     for listed in ({**ARRAY, "columns": ["load"]}, {k: v for k, v in ARRAY.items() if k != "column"}):
-        with pytest.raises(FeatureInputError, match="give `column` for an array of its values, or `columns` for a frame"):
+        with pytest.raises(
+            FeatureInputError, match="give `column` for an array of its values, or `columns` for a frame"
+        ):
             bound(own, listed)
     with pytest.raises(FeatureInputError, match=r"'laod', which is not there.* Did you mean 'load'"):
         table_of(bound(own, {**FRAME, "columns": ["laod"]}), small_rows(60))
@@ -117,33 +129,45 @@ def release(tmp_path_factory):
     folder = tmp_path_factory.mktemp("released")
     (folder / "own").mkdir()
     (folder / "own/mine.py").write_text(OWN)
-    build_small_release(folder / "release", features=bound(folder / "own", ARRAY, FRAME), weights={"ridge": 1.0}, dataset=DATASET)
+    build_small_release(
+        folder / "release",
+        features=bound(folder / "own", ARRAY, FRAME),
+        weights={"ridge": 1.0},
+        dataset=DATASET,
+    )
     (folder / "own/mine.py").unlink()
     return folder / "release"
 
 
 def test_a_release_computes_with_the_code_it_carries_under_its_digest(release, tmp_path):
-    rows, loaded = small_rows(), load(release)
+    rows, loaded = small_rows(), load_release(release)
     assert OWN in (loaded.features.list[-1].source, loaded.features.list[-2].source)
-    made = forecasts(loaded, rows.filter(pl.col("event_time") >= cutoff_at(300)), [cutoff_at(399)])
+    made = predict_cutoffs(loaded, rows.filter(pl.col("event_time") >= cutoff_at(300)), [cutoff_at(399)])
     assert made.height == 10
-    assert_frame_equal(made, forecasts(loaded, rows, [cutoff_at(399)]), rel_tol=1e-9)
+    assert_frame_equal(made, predict_cutoffs(loaded, rows, [cutoff_at(399)]), rel_tol=1e-9)
     own = tmp_path / "own"
     own.mkdir()
     (own / "mine.py").write_text(OWN + "\n# as before\n")
-    build_small_release(tmp_path / "release", features=bound(own, ARRAY, FRAME), weights={"ridge": 1.0}, dataset=DATASET)
-    assert verify(tmp_path / "release").digest != verify(release).digest
+    build_small_release(
+        tmp_path / "release", features=bound(own, ARRAY, FRAME), weights={"ridge": 1.0}, dataset=DATASET
+    )
+    assert check_manifest(tmp_path / "release").digest != check_manifest(release).digest
 
 
 def test_a_tail_gives_a_functions_numbers_as_the_batch_does(release):
-    loaded, rows = load(release), small_rows()
+    loaded, rows = load_release(release), small_rows()
     batch = table_of(loaded.features, rows)
     names = ["z_above_last_week_7", "load_weekend_load_0"]
     for day in (50, 200, 399):
         until = cutoff_at(day - 1)
-        tail = rows.filter((pl.col("event_time") <= until) & (pl.col("event_time") >= cutoff_at(day - 1 - loaded.schema.lookback_steps)))
+        tail = rows.filter(
+            (pl.col("event_time") <= until)
+            & (pl.col("event_time") >= cutoff_at(day - 1 - loaded.schema.lookback_steps))
+        )
         online = table_of(loaded.features, tail).filter(pl.col("event_time") == until).select(names)
-        np.testing.assert_allclose(online.to_numpy(), batch.filter(pl.col("event_time") == until).select(names).to_numpy(), rtol=1e-6)
+        np.testing.assert_allclose(
+            online.to_numpy(), batch.filter(pl.col("event_time") == until).select(names).to_numpy(), rtol=1e-6
+        )
 
 
 def test_the_service_answers_with_the_function_and_without_its_file(release, tmp_path):
@@ -151,5 +175,7 @@ def test_the_service_answers_with_the_function_and_without_its_file(release, tmp
         reply = running.predict(series_id="north", as_of=cutoff_at(399).isoformat())
     assert not Path("own/mine.py").exists()
     steps = reply.json()["series"][0]["steps"]
-    expected = forecasts(load(release), small_rows(), [cutoff_at(399)]).filter(pl.col("series_id") == "north")["y_hat"]
+    expected = predict_cutoffs(load_release(release), small_rows(), [cutoff_at(399)]).filter(
+        pl.col("series_id") == "north"
+    )["y_hat"]
     np.testing.assert_allclose([step["y_hat"] for step in steps], expected, rtol=1e-6)

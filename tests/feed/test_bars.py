@@ -1,4 +1,5 @@
-"""Bars of ticks: whatever the order of arrival and the batches, they are those of the whole frame."""
+"""Bars of ticks: whatever the order of arrival and the batches, they are those of the whole
+frame."""
 
 import os
 import signal
@@ -15,42 +16,66 @@ from polars.testing import assert_frame_equal
 
 from tasks.core import frames
 from tasks.edges import delta
-from tasks.feed.aggregate import N_TICKS, TICK, aggregate
-from tasks.feed.bars import Bars
+from tasks.feed.aggregate import N_TICKS, TICK, build_bars
+from tasks.feed.bars import BarsTable
 from tasks.feed.land import open_table
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 COLUMNS = {
-    "open": {"by": "first", "of": "price"}, "high": {"by": "max", "of": "price"}, "low": {"by": "min", "of": "price"}, "close": {"by": "last", "of": "price"},
-    "volume": {"by": "sum", "of": "size"}, "average": {"by": "mean", "of": "price"}, "n": {"by": "count"},
-}  # fmt: skip
+    "open": {"by": "first", "of": "price"},
+    "high": {"by": "max", "of": "price"},
+    "low": {"by": "min", "of": "price"},
+    "close": {"by": "last", "of": "price"},
+    "volume": {"by": "sum", "of": "size"},
+    "average": {"by": "mean", "of": "price"},
+    "n": {"by": "count"},
+}
 PRICE = pl.col("price").drop_nulls()
 ORACLE = {
-    "open": PRICE.first(), "high": PRICE.max(), "low": PRICE.min(), "close": PRICE.last(),
-    "volume": pl.col("size").sum(), "average": PRICE.mean(), "n": pl.len().cast(pl.Float64),
-}  # fmt: skip
+    "open": PRICE.first(),
+    "high": PRICE.max(),
+    "low": PRICE.min(),
+    "close": PRICE.last(),
+    "volume": pl.col("size").sum(),
+    "average": PRICE.mean(),
+    "n": pl.len().cast(pl.Float64),
+}
 KINDS = {"tumbling": {"every": "1m"}, "sliding": {"every": "1m", "period_steps": 3}, "session": {"gap_s": 90}}
 FIELDS = {"price": {"nullable": True}, "size": {}}
 
 
 def feed(kind="tumbling", **more):
-    return params_of(fields=FIELDS, dedupe=False, aggregate={"kind": kind, **KINDS[kind], "columns": COLUMNS}, **more)
+    return params_of(
+        fields=FIELDS, dedupe=False, aggregate={"kind": kind, **KINDS[kind], "columns": COLUMNS}, **more
+    )
 
 
 def draw_ticks(rng, n, n_series=3, span_s=1200):
-    """Ticks of three logs in the order in which they come; some at one microsecond, some without a price, some long after their time."""
+    """Ticks of three logs in the order in which they come; some at one microsecond, some without
+    a price, some long after their time."""
     seconds = rng.integers(0, span_s * 2, n) / 2
-    order = np.argsort(seconds + rng.choice([0.0, 0.0, 200.0], n) * rng.random(n), kind="stable") if rng.random() < 0.7 else rng.permutation(n)
+    order = (
+        np.argsort(seconds + rng.choice([0.0, 0.0, 200.0], n) * rng.random(n), kind="stable")
+        if rng.random() < 0.7
+        else rng.permutation(n)
+    )
     seconds, series, logs = seconds[order], rng.integers(0, n_series, n), rng.integers(0, 3, n)
     offsets = [int((logs[:i] == logs[i]).sum()) for i in range(n)]
     return pl.DataFrame(
         {
-            "series_id": [f"s{k}" for k in series], "event_time": [START + timedelta(seconds=s) for s in seconds], "_source": [f"log{k}" for k in logs],
-            "_offset": offsets, "_timestamp": [START + timedelta(seconds=s) for s in np.maximum.accumulate(seconds) + 0.5],
-            "price": pl.Series([None if rng.random() < 0.1 else float(p) / 8 for p in rng.integers(1, 1000, n)], dtype=pl.Float64), "size": rng.integers(1, 50, n) / 7,
+            "series_id": [f"s{k}" for k in series],
+            "event_time": [START + timedelta(seconds=s) for s in seconds],
+            "_source": [f"log{k}" for k in logs],
+            "_offset": offsets,
+            "_timestamp": [START + timedelta(seconds=s) for s in np.maximum.accumulate(seconds) + 0.5],
+            "price": pl.Series(
+                [None if rng.random() < 0.1 else float(p) / 8 for p in rng.integers(1, 1000, n)],
+                dtype=pl.Float64,
+            ),
+            "size": rng.integers(1, 50, n) / 7,
         },
         schema_overrides=TICK,
-    )  # fmt: skip
+    )
 
 
 def whole_frame(kind, ticks, end):
@@ -65,8 +90,11 @@ def whole_frame(kind, ticks, end):
     told = pl.concat([long_before, ordered]).sort(
         "series_id", "event_time", maintain_order=True
     )  # else polars leaves out windows that begin before a series' first tick
-    windows = told.group_by_dynamic("event_time", every="1m", period=f"{k}m", group_by="series_id").agg(**ORACLE, real=(pl.col("_offset") >= 0).any())
-    named = windows.filter("real").drop("real").with_columns(pl.col("event_time").dt.offset_by(f"{k - 1}m"))  # by its last step
+    windows = told.group_by_dynamic("event_time", every="1m", period=f"{k}m", group_by="series_id").agg(
+        **ORACLE, real=(pl.col("_offset") >= 0).any()
+    )
+    # By its last step
+    named = windows.filter("real").drop("real").with_columns(pl.col("event_time").dt.offset_by(f"{k - 1}m"))
     return named.filter(pl.col("event_time").dt.offset_by("1m") <= end).sort("series_id", "event_time")
 
 
@@ -84,8 +112,21 @@ def _sessions_one_by_one(ordered, end):
                 prices = [tick["price"] for tick in group if tick["price"] is not None]
                 told = (prices[0], max(prices), min(prices), prices[-1]) if prices else (None,) * 4
                 mean = float(np.mean(prices)) if prices else None
-                found.append((series, group[0]["event_time"], *told, sum(t["size"] for t in group), mean, float(len(group))))
-    return pl.DataFrame(found, schema={"series_id": pl.String, "event_time": frames.UTC, **dict.fromkeys(COLUMNS, pl.Float64)}, orient="row")
+                found.append(
+                    (
+                        series,
+                        group[0]["event_time"],
+                        *told,
+                        sum(t["size"] for t in group),
+                        mean,
+                        float(len(group)),
+                    )
+                )
+    return pl.DataFrame(
+        found,
+        schema={"series_id": pl.String, "event_time": frames.UTC, **dict.fromkeys(COLUMNS, pl.Float64)},
+        orient="row",
+    )
 
 
 def landed(folder, ticks, params):
@@ -94,7 +135,9 @@ def landed(folder, ticks, params):
     ends = dict(ticks.group_by("_source").agg(pl.col("_offset").max() + 1).iter_rows())
     month = pl.col("event_time").dt.strftime("%Y-%m")
     marks = table.marks()
-    table.commit(ticks.with_columns(place=pl.lit("row"), month=month), {s: marks[s] for s in ends if s in marks}, ends)
+    table.commit(
+        ticks.with_columns(place=pl.lit("row"), month=month), {s: marks[s] for s in ends if s in marks}, ends
+    )
     return table
 
 
@@ -115,9 +158,13 @@ def arrivals(draw):
 def test_bars_are_those_of_the_oracle_to_the_bit_in_any_order(kind, arrival):
     ticks, _, rng = arrival
     spec, end = feed(kind).aggregate, START + timedelta(minutes=int(rng.integers(1, 25)))
-    made = aggregate(ticks, spec, end)
-    assert_frame_equal(made.select("series_id", "event_time", *COLUMNS), whole_frame(kind, ticks, end), rel_tol=1e-12)
-    assert_frame_equal(aggregate(ticks.sample(fraction=1, shuffle=True, seed=1), spec, end), made, check_exact=True)
+    made = build_bars(ticks, spec, end)
+    assert_frame_equal(
+        made.select("series_id", "event_time", *COLUMNS), whole_frame(kind, ticks, end), rel_tol=1e-12
+    )
+    assert_frame_equal(
+        build_bars(ticks.sample(fraction=1, shuffle=True, seed=1), spec, end), made, check_exact=True
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -126,14 +173,22 @@ def test_bars_are_those_of_the_oracle_to_the_bit_in_any_order(kind, arrival):
 def test_bars_closed_batch_by_batch_are_those_of_the_whole_frame(kind, arrival, tmp_path_factory):
     ticks, cuts, rng = arrival
     folder, params = tmp_path_factory.mktemp("bars"), feed(kind)
-    bars, end = Bars(folder, params, params.aggregate), START
+    bars, end = BarsTable(folder, params, params.aggregate), START
     for begin, until in zip([0, *cuts[:-1]], cuts, strict=True):
         table = landed(folder / "table", ticks.slice(begin, until - begin), params)
         if rng.random() < 0.4:
-            bars = Bars(folder, params, params.aggregate)  # another process goes on
-        end = max(end, ticks.head(until)["event_time"].max().replace(second=0) - timedelta(minutes=int(rng.integers(0, 3))))
+            bars = BarsTable(folder, params, params.aggregate)  # another process goes on
+        end = max(
+            end,
+            ticks.head(until)["event_time"].max().replace(second=0)
+            - timedelta(minutes=int(rng.integers(0, 3))),
+        )
         bars.close(table, end)
-        assert_frame_equal(shown(bars), aggregate(ticks.head(until), params.aggregate, end).select(shown(bars).columns), check_exact=True)
+        assert_frame_equal(
+            shown(bars),
+            build_bars(ticks.head(until), params.aggregate, end).select(shown(bars).columns),
+            check_exact=True,
+        )
         assert not bars.close(table, end)
     assert_frame_equal(shown(bars), whole_frame(kind, ticks, end), rel_tol=1e-12)
 
@@ -141,13 +196,13 @@ def test_bars_closed_batch_by_batch_are_those_of_the_whole_frame(kind, arrival, 
 def test_bars_outlive_tidying_replays_and_a_restored_table(tmp_path):
     params = feed()
     ticks = draw_ticks(np.random.default_rng(3), 300)
-    bars, end = Bars(tmp_path, params, params.aggregate), START + timedelta(minutes=18)
+    bars, end = BarsTable(tmp_path, params, params.aggregate), START + timedelta(minutes=18)
     for k in range(20):
         table = landed(tmp_path / "table", ticks.slice(k * 10, 10), params)
         bars.close(table, end)
     then, before = table.version, shown(bars)
-    bars.table.tidy()
-    table.tidy()
+    bars.table.compact()
+    table.compact()
     assert not bars.close(table, end)
     table = landed(tmp_path / "table", ticks.slice(200), params)
     assert bars.close(table, end)
@@ -162,7 +217,7 @@ def test_a_member_that_has_read_less_changes_nothing(tmp_path):
     end = START + timedelta(minutes=18)
     behind = landed(tmp_path / "table", ticks.head(50), params)
     ahead = landed(tmp_path / "table", ticks.slice(50), params)
-    first, second = (Bars(tmp_path, params, params.aggregate) for _ in range(2))
+    first, second = (BarsTable(tmp_path, params, params.aggregate) for _ in range(2))
     assert first.close(ahead, end)
     assert not second.close(behind, end)
     assert_frame_equal(shown(second), whole_frame("tumbling", ticks, end), rel_tol=1e-12)
@@ -170,8 +225,8 @@ def test_a_member_that_has_read_less_changes_nothing(tmp_path):
 
 def _close_and_end_at(point, folder, end):
     """In a process of its own: close, and end as by kill -9 at *point*."""
-    delta.durable = lambda name: os.kill(os.getpid(), signal.SIGKILL) if name == point else None
-    Bars(folder, feed(), feed().aggregate).close(open_table(folder / "table", feed()), end)
+    delta.run_durability_hook = lambda name: os.kill(os.getpid(), signal.SIGKILL) if name == point else None
+    BarsTable(folder, feed(), feed().aggregate).close(open_table(folder / "table", feed()), end)
 
 
 @pytest.mark.parametrize("point", ["file written", "files written", "committed", "commit synced"])
@@ -179,7 +234,7 @@ def test_a_closing_that_is_killed_anywhere_is_made_once(point, tmp_path):
     params, ticks = feed(), draw_ticks(np.random.default_rng(5), 200)
     table = landed(tmp_path / "table", ticks.head(100), params)
     end = START + timedelta(minutes=18)
-    Bars(tmp_path, params, params.aggregate).close(table, START + timedelta(minutes=5))
+    BarsTable(tmp_path, params, params.aggregate).close(table, START + timedelta(minutes=5))
     table = landed(tmp_path / "table", ticks.slice(100), params)
     was_made = point in {"committed", "commit synced"}
     for code in (-signal.SIGKILL, 0 if was_made else -signal.SIGKILL):
@@ -187,8 +242,8 @@ def test_a_closing_that_is_killed_anywhere_is_made_once(point, tmp_path):
         process.start()
         process.join(60)
         assert process.exitcode == code
-    again = Bars(tmp_path, params, params.aggregate)
+    again = BarsTable(tmp_path, params, params.aggregate)
     assert again.close(table, end) != was_made
-    assert again.closings == 2
+    assert again.n_closings == 2
     assert_frame_equal(shown(again), whole_frame("tumbling", ticks, end), rel_tol=1e-12)
-    assert again.table.scan().collect().height == again.newest().height + again.changed_after(1).height
+    assert again.table.scan().collect().height == again.newest().height + again.find_changed_after(1).height

@@ -1,6 +1,8 @@
-"""The longer faults, `make chaos`: brokers, groups that change, a full disk, failing syncs, clocks, a slow network. The ledger is compared after each.
+"""The longer faults, `make chaos`: brokers, groups that change, a full disk, failing syncs, clocks,
+a slow network.
 
-Needs root (a small tmpfs is mounted, a network namespace is made), strace and iproute2 besides what `make test` needs.
+The ledger is compared after each. Needs root (a small tmpfs is mounted, a network namespace is
+made), strace and iproute2 besides what `make test` needs.
 """
 
 import os
@@ -22,11 +24,11 @@ from ledger import check, live, note, produce, producer_to, producing, records, 
 from lives import ended, land, landed_within, said, stopped, until
 from small_checkout import small_checkout
 
-from deployments.ops.kafka_broker import broker
+from deployments.ops.kafka_broker import run_broker
 from tasks.core.errors import FeedError
-from tasks.edges.delta import open_for_reading
+from tasks.edges.delta import open_existing_table
 from tasks.edges.feeds.kafka import KafkaFeed
-from tasks.edges.settings import settings
+from tasks.edges.settings import read_settings
 from tasks.feed.params import FeedParams
 from tasks.feed.skip import skip_lost
 
@@ -45,7 +47,10 @@ def ledger(tmp_path):
 
 def seen(fault: str, table: Path, ledger: Path, more: str = "") -> None:
     """Compare once more and print the figures."""
-    print(f"\n{fault}: {check(table, ledger)}; {said(table).count('refused:')} commits refused. {more}", flush=True)
+    print(
+        f"\n{fault}: {check(table, ledger)}; {said(table).count('refused:')} commits refused. {more}",
+        flush=True,
+    )
 
 
 class Supervised:
@@ -68,7 +73,9 @@ def until_no_lag(landing: Supervised, address: str, topic: str, folder: Path) ->
 
     def is_told() -> bool:
         with suppress(KafkaException):  # its leader is not known yet
-            wanted.update({p: asking.get_watermark_offsets(TopicPartition(topic, p), timeout=5)[1] for p in range(4)})
+            wanted.update(
+                {p: asking.get_watermark_offsets(TopicPartition(topic, p), timeout=5)[1] for p in range(4)}
+            )
         return bool(wanted)
 
     until(is_told, 60)
@@ -76,15 +83,21 @@ def until_no_lag(landing: Supervised, address: str, topic: str, folder: Path) ->
 
     def is_there() -> bool:
         landing.look()
-        marks = {int(source.rsplit("/", 1)[1]): mark for source, mark in live(folder)[1].items() if source.startswith("kafka:")}
+        marks = {
+            int(source.rsplit("/", 1)[1]): mark
+            for source, mark in live(folder)[1].items()
+            if source.startswith("kafka:")
+        }
         return all(marks.get(p, 0) >= offset for p, offset in wanted.items())
 
     until(is_there, 60)
 
 
-def test_a_broker_that_is_killed_three_times_under_load_costs_at_most_thirty_seconds_of_lag(tmp_path, table, ledger):
+def test_a_broker_that_is_killed_three_times_under_load_costs_at_most_thirty_seconds_of_lag(
+    tmp_path, table, ledger
+):
     waited = []
-    with broker(tmp_path / "kafka") as cluster:
+    with run_broker(tmp_path / "kafka") as cluster:
         topic = make_topic(cluster.address)
         landing = Supervised(cluster.address, topic, table, "--ever", "--tidy", "--every=5000")
         with producing(cluster.address, topic, ledger, 5_000, poison_every=500):
@@ -103,13 +116,14 @@ def test_a_broker_that_is_killed_three_times_under_load_costs_at_most_thirty_sec
         "broker killed under load",
         table,
         ledger,
-        f"After the restart (it answers, no lag), s: {waited}; the landing was restarted {landing.ends} times",
+        f"After the restart (it answers, no lag), s: {waited}; the landing was restarted {landing.ends}"
+        " times",
     )
     assert max(lag for _, lag in waited) <= 30
 
 
 def test_with_three_brokers_one_may_be_killed_at_any_time(tmp_path, table, ledger):
-    with broker(tmp_path / "kafka", 3) as cluster:
+    with run_broker(tmp_path / "kafka", 3) as cluster:
         topic = make_topic(cluster.address, copies=3)
         landing = Supervised(cluster.address, topic, table, "--ever", "--tidy", "--every=2000")
         with producing(cluster.address, topic, ledger, 2_000, poison_every=500) as n_sent:
@@ -128,7 +142,7 @@ def test_with_three_brokers_one_may_be_killed_at_any_time(tmp_path, table, ledge
 
 def test_a_log_that_lost_its_tail_stops_the_landing_and_is_not_skipped(tmp_path, table, ledger):
     """A broker that lost power: its log ends before what was read from it."""
-    with broker(tmp_path / "kafka") as cluster:
+    with run_broker(tmp_path / "kafka") as cluster:
         topic = make_topic(cluster.address, n_partitions=1)
         for first in (0, 1_000):
             produce(cluster.address, topic, ledger, 1_000, n_partitions=1, first=first)
@@ -139,16 +153,21 @@ def test_a_log_that_lost_its_tail_stops_the_landing_and_is_not_skipped(tmp_path,
         cluster.start()
         ended(land(cluster.address, topic, table, "--ever"), code=2)
         assert "OffsetLostError" in said(table)
-        params, kept = FeedParams(source={"kind": "kafka", "topic": topic}), KafkaFeed(cluster.address, topic, "skip").kept()
+        params, kept = (
+            FeedParams(source={"kind": "kafka", "topic": topic}),
+            KafkaFeed(cluster.address, topic, "skip").kept(),
+        )
         with pytest.raises(FeedError, match="before 2,000"):
-            skip_lost(open_for_reading(table), params, kept)
+            skip_lost(open_existing_table(table), params, kept)
     seen("log cut", table, ledger)
 
 
 def test_members_that_join_and_leave_every_five_seconds(kafka_cluster, table, ledger):
     """Two and three members of one group; half of those that leave are killed."""
     topic, rng = make_topic(kafka_cluster.address), random.Random(3)
-    members = {n: land(kafka_cluster.address, topic, table, "--ever", "--tidy", f"--member={n}") for n in (0, 1)}
+    members = {
+        n: land(kafka_cluster.address, topic, table, "--ever", "--tidy", f"--member={n}") for n in (0, 1)
+    }
     with producing(kafka_cluster.address, topic, ledger, 3_000, poison_every=500):
         for turn in range(16):
             time.sleep(5)
@@ -158,14 +177,23 @@ def test_members_that_join_and_leave_every_five_seconds(kafka_cluster, table, le
                 leaving.wait()
             else:
                 number = min({0, 1, 2} - set(members))
-                members[number] = land(kafka_cluster.address, topic, table, "--ever", "--tidy", f"--member={number}")
+                members[number] = land(
+                    kafka_cluster.address, topic, table, "--ever", "--tidy", f"--member={number}"
+                )
     landed_within(60, table, ledger)
     stopped(*members.values())
     seen("16 joins and leaves", table, ledger)
 
 
-def test_a_compacted_topic_with_holes_and_tombstones_lands_as_an_independent_consumer_reads_it(kafka_cluster, table):
-    config = {"cleanup_policy": "compact", "min_cleanable_dirty_ratio": "0.01", "segment_ms": "200", "max_compaction_lag_ms": "500"}
+def test_a_compacted_topic_with_holes_and_tombstones_lands_as_an_independent_consumer_reads_it(
+    kafka_cluster, table
+):
+    config = {
+        "cleanup_policy": "compact",
+        "min_cleanable_dirty_ratio": "0.01",
+        "segment_ms": "200",
+        "max_compaction_lag_ms": "500",
+    }
     topic = make_topic(kafka_cluster.address, n_partitions=1, **config)
     producer = Producer({"bootstrap.servers": kafka_cluster.address})
     for turn in range(8):
@@ -182,15 +210,24 @@ def test_a_compacted_topic_with_holes_and_tombstones_lands_as_an_independent_con
         time.sleep(2)
     ended(land(kafka_cluster.address, topic, table))
     there = read_all(kafka_cluster.address, topic)
-    rows = open_for_reading(table).scan(columns=["_offset", "place"]).collect()
+    rows = open_existing_table(table).scan(columns=["_offset", "place"]).collect()
     assert sorted(rows["_offset"]) == sorted(there)
-    assert sorted(rows.filter(rows["place"] == "tombstone")["_offset"]) == sorted(o for o, value in there.items() if value is None)
+    assert sorted(rows.filter(rows["place"] == "tombstone")["_offset"]) == sorted(
+        o for o, value in there.items() if value is None
+    )
     print(f"\ncompacted: {len(there)} records are left of {max(there) + 1} offsets, {len(rows)} landed")
 
 
 def read_all(address, topic):
     """Offset -> value of everything that is in partition 0 now."""
-    consumer = Consumer({"bootstrap.servers": address, "group.id": uuid4().hex, "enable.partition.eof": True, "auto.offset.reset": "earliest"})
+    consumer = Consumer(
+        {
+            "bootstrap.servers": address,
+            "group.id": uuid4().hex,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+        }
+    )
     consumer.subscribe([topic])
     found = {}
     while (message := consumer.poll(20)) is not None and message.error() is None:
@@ -199,14 +236,16 @@ def read_all(address, topic):
     return found
 
 
-def test_a_table_that_somebody_restores_under_a_running_landing_has_every_record_once_in_the_end(kafka_cluster, table, ledger):
+def test_a_table_that_somebody_restores_under_a_running_landing_has_every_record_once_in_the_end(
+    kafka_cluster, table, ledger
+):
     address = kafka_cluster.address
     topic = make_topic(address)
     produce(address, topic, ledger, 4_000, poison_every=200)
     process = land(address, topic, table, "--ever", "--every=150")
     landed_within(30, table, ledger)
-    DeltaTable(str(table)).restore(open_for_reading(table).version // 2)
-    assert open_for_reading(table).scan().collect().height < 4_000
+    DeltaTable(str(table)).restore(open_existing_table(table).version // 2)
+    assert open_existing_table(table).scan().collect().height < 4_000
     produce(address, topic, ledger, 400, first=4_000)  # its commit finds out
     landed_within(30, table, ledger)
     stopped(process)
@@ -236,15 +275,21 @@ def test_a_full_disk_ends_tidemill_feed_drain_with_a_sentence_and_room_lets_it_g
     document = yaml.safe_load(path.read_text())
     entry = document["datasets"][document["dataset"]]
     entry["validate"] = {**(entry.get("validate") or {}), "columns": {}}
-    entry["feed"] = {"source": {"kind": "files", "path": "records.jsonl", "speed": "max"}, "fields": {"price": {}, "seq": {}}, "commit_rows": 500}
+    entry["feed"] = {
+        "source": {"kind": "files", "path": "records.jsonl", "speed": "max"},
+        "fields": {"price": {}, "seq": {}},
+        "commit_rows": 500,
+    }
     path.write_text(yaml.safe_dump(document, sort_keys=False))
-    (checkout.root / "records.jsonl").write_bytes(b"\n".join(r.value for r in records(30_000, n_partitions=1)))
+    (checkout.root / "records.jsonl").write_bytes(
+        b"\n".join(r.value for r in records(30_000, n_partitions=1))
+    )
     with small_disk(checkout.home / "feed", "300k"):
         ends = [checkout.tidemill("feed", "drain", code=2).stderr.splitlines()[-1] for _ in range(2)]
         assert all(".tidemill/feed" in end and "cannot be written" in end for end in ends), ends
         subprocess.run(["mount", "-o", "remount,size=64m", str(checkout.home / "feed")], check=True)
         checkout.tidemill("feed", "drain")
-        rows = open_for_reading(next((checkout.home / "feed").glob("*/table"))).counts("place")
+        rows = open_existing_table(next((checkout.home / "feed").glob("*/table"))).counts("place")
     print(f"\nfull: {ends}")
     assert rows == {"row": 30_000}
 
@@ -261,10 +306,21 @@ def small_disk(folder: Path, size: str):
 
 
 @pytest.mark.parametrize("nth", [1, 4, 9, 16, 23])
-def test_a_sync_that_fails_ends_the_landing_with_its_reason_and_the_next_goes_on(nth, kafka_cluster, tmp_path, table, ledger):
+def test_a_sync_that_fails_ends_the_landing_with_its_reason_and_the_next_goes_on(
+    nth, kafka_cluster, tmp_path, table, ledger
+):
     topic, trace = make_topic(kafka_cluster.address), tmp_path / "trace"
     produce(kafka_cluster.address, topic, ledger, 8_000, poison_every=500)
-    failing = ("strace", "-f", "-o", str(trace), "-e", "trace=fsync,fdatasync", "-e", f"inject=fsync,fdatasync:error=EIO:when={nth}")
+    failing = (
+        "strace",
+        "-f",
+        "-o",
+        str(trace),
+        "-e",
+        "trace=fsync,fdatasync",
+        "-e",
+        f"inject=fsync,fdatasync:error=EIO:when={nth}",
+    )
     ended(land(kafka_cluster.address, topic, table, under=failing), 120, code=2)
     assert "INJECTED" in trace.read_text()
     assert f"FeedError: {table}" in said(table)
@@ -273,7 +329,8 @@ def test_a_sync_that_fails_ends_the_landing_with_its_reason_and_the_next_goes_on
 
 
 def test_a_producer_whose_clock_jumps_changes_nothing(kafka_cluster, table, ledger):
-    """The time of production, by which poison is filed and times ahead are judged, goes back and forth by days."""
+    """The time of production, by which poison is filed and times ahead are judged, goes back and
+    forth by days."""
     topic = make_topic(kafka_cluster.address, retention_ms="-1", message_timestamp_after_max_ms=str(2**62))
     producer = producer_to(kafka_cluster.address)
     for n in range(40):
@@ -290,7 +347,7 @@ def test_tidying_without_a_pause_beside_the_landing(kafka_cluster, table, ledger
     with producing(kafka_cluster.address, topic, ledger, 10_000, poison_every=500):
         until((table / "place=row").exists)
         for _ in range(30):
-            open_for_reading(table).tidy(keep_h=1)
+            open_existing_table(table).compact(keep_h=1)
             whole(table)
     landed_within(60, table, ledger)
     stopped(landing)
@@ -319,10 +376,31 @@ def namespace(ours: str, theirs: str):
 
 
 def test_a_slow_network_that_drops_packets_and_is_cut_twice_costs_time_alone(tmp_path, table, ledger):
-    """The landing lives behind a wire of a megabit a second, whose queue drops what is beyond 50 ms (`tc tbf`), and which is cut past the session."""
-    with namespace("10.213.47.1", "10.213.47.2") as (name, wire), at_home(settings().home.absolute(), TIDEMILL_HOST="10.213.47.1"):
-        subprocess.run(["tc", "qdisc", "add", "dev", wire, "root", "tbf", "rate", "1mbit", "burst", "4kb", "latency", "50ms"], check=True)
-        with broker(tmp_path / "kafka") as cluster:
+    """The landing lives behind a wire of a megabit a second, whose queue drops what is beyond 50
+    ms (`tc tbf`), and which is cut past the session."""
+    with (
+        namespace("10.213.47.1", "10.213.47.2") as (name, wire),
+        at_home(read_settings().home.absolute(), TIDEMILL_HOST="10.213.47.1"),
+    ):
+        subprocess.run(
+            [
+                "tc",
+                "qdisc",
+                "add",
+                "dev",
+                wire,
+                "root",
+                "tbf",
+                "rate",
+                "1mbit",
+                "burst",
+                "4kb",
+                "latency",
+                "50ms",
+            ],
+            check=True,
+        )
+        with run_broker(tmp_path / "kafka") as cluster:
             topic = make_topic(cluster.address)
             landing = land(cluster.address, topic, table, "--ever", under=("ip", "netns", "exec", name))
             with producing(cluster.address, topic, ledger, 5_000, poison_every=500):
@@ -333,6 +411,13 @@ def test_a_slow_network_that_drops_packets_and_is_cut_twice_costs_time_alone(tmp
                     subprocess.run(["ip", "link", "set", wire, "up"], check=True)
                     time.sleep(5)
             seconds = landed_within(300, table, ledger)
-            dropped = subprocess.run(["tc", "-s", "qdisc", "show", "dev", wire], capture_output=True, text=True, check=True).stdout
+            dropped = subprocess.run(
+                ["tc", "-s", "qdisc", "show", "dev", wire], capture_output=True, text=True, check=True
+            ).stdout
             stopped(landing)
-    seen("slow network", table, ledger, f"No lag {seconds:.0f} s after the producer's end; {' '.join(dropped.split()[:40])}")
+    seen(
+        "slow network",
+        table,
+        ledger,
+        f"No lag {seconds:.0f} s after the producer's end; {' '.join(dropped.split()[:40])}",
+    )

@@ -10,53 +10,66 @@ from landed import NOON, bar, land, record, rows_of
 from tasks.core.calendar import Calendar
 from tasks.core.errors import SourceError
 from tasks.core.records import RECORDS
-from tasks.edges.settings import settings
-from tasks.feed.window import NAME, window_of, write_window
+from tasks.edges.settings import read_settings
+from tasks.feed.window import NAME, build_window, write_window
 from tasks.ingest.feed import FeedRows
 from tasks.ingest.params import FeedSource
-from tasks.ingest.wizard.use import link_files, window_for
+from tasks.ingest.wizard.use import find_window, write_links
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """TIDEMILL_HOME of its own."""
     monkeypatch.setenv("TIDEMILL_HOME", str(tmp_path))
-    settings.cache_clear()
+    read_settings.cache_clear()
     yield tmp_path
-    settings.cache_clear()
+    read_settings.cache_clear()
 
 
 def _sent(*bars):
     """A batch of (offset, bar, minutes after noon at which it was produced)."""
-    rows = [record(json.dumps(one).encode(), offset, at=NOON + timedelta(minutes=minutes)) for offset, one, minutes in bars]
+    rows = [
+        record(json.dumps(one).encode(), offset, at=NOON + timedelta(minutes=minutes))
+        for offset, one, minutes in bars
+    ]
     return pl.DataFrame(rows, schema=dict(RECORDS))
 
 
 def test_a_series_far_ahead_in_event_time_silences_no_other(tmp_path):
     rogue = bar("rogue", minutes=-20 * 60)  # 20 hours ahead of its production
-    table = land(tmp_path / "d" / "table", [_sent((0, bar("a", minutes=125), 0), (1, bar("a", minutes=5), 1), (2, rogue, 2))])
-    window = window_of(table, "1h", 3600, None)
+    table = land(
+        tmp_path / "d" / "table",
+        [_sent((0, bar("a", minutes=125), 0), (1, bar("a", minutes=5), 1), (2, rogue, 2))],
+    )
+    window = build_window(table, "1h", 3600, None)
     assert (window["end"], window["n_series"]) == ((NOON - timedelta(hours=1)).isoformat(), 2)
 
 
 def test_a_series_that_is_silent_by_arrival_holds_no_window_open(tmp_path):
-    table = land(tmp_path / "d" / "table", [_sent((0, bar("quiet", minutes=300), 0), (1, bar("a", minutes=-121), 130))])
-    assert window_of(table, "1h", 3600, None)["end"] == (NOON + timedelta(hours=2)).isoformat()
-    assert window_of(table, "1h", 3 * 3600, None) is None  # heard of, it holds all of them open: nothing lies before its only row
+    table = land(
+        tmp_path / "d" / "table", [_sent((0, bar("quiet", minutes=300), 0), (1, bar("a", minutes=-121), 130))]
+    )
+    assert build_window(table, "1h", 3600, None)["end"] == (NOON + timedelta(hours=2)).isoformat()
+    # Heard of, it holds all of them open: nothing lies before its only row
+    assert build_window(table, "1h", 3 * 3600, None) is None
 
 
 def test_a_window_changes_by_a_late_row_and_not_by_tidying(tmp_path):
     folder = tmp_path / "d" / "table"
     first = _sent((0, bar("a", minutes=125), 0), (1, bar("a", minutes=65), 1))
     table = land(folder, [first, _sent((2, bar("a", minutes=5), 2))])
-    before = window_of(table, "1h", 3600, None)
-    table.tidy()
+    before = build_window(table, "1h", 3600, None)
+    table.compact()
     table.refresh()
-    assert window_of(table, "1h", 3600, before) == before
+    assert build_window(table, "1h", 3600, before) == before
     table = land(folder, [_sent((3, bar("a", minutes=64), 3))])
-    after = window_of(table, "1h", 3600, before)
+    after = build_window(table, "1h", 3600, before)
     shown = rows_of(table).filter(pl.col("event_time") < NOON - timedelta(hours=1))
-    assert (after["end"], after["n_rows"], shown.height) == (before["end"], before["n_rows"] + 1, before["n_rows"] + 1)
+    assert (after["end"], after["n_rows"], shown.height) == (
+        before["end"],
+        before["n_rows"] + 1,
+        before["n_rows"] + 1,
+    )
 
 
 def _shown(folder):
@@ -68,19 +81,25 @@ def test_ingest_reads_the_closed_rows_before_and_after_tidying_and_whatever_land
     folder, source = home / "feed" / "d" / "table", home / "source"
     source.mkdir()
     table = land(
-        folder, [_sent((0, bar("a", minutes=125, price=3.0), 0)), _sent((1, bar("a", minutes=65, price=4.0), 1), (2, bar("a", minutes=5), 2))]
+        folder,
+        [
+            _sent((0, bar("a", minutes=125, price=3.0), 0)),
+            _sent((1, bar("a", minutes=65, price=4.0), 1), (2, bar("a", minutes=5), 2)),
+        ],
     )
-    write_window(source, window_of(table, "1h", 3600, None))
+    write_window(source, build_window(table, "1h", 3600, None))
     oracle = [("a", NOON - timedelta(minutes=125), 3.0), ("a", NOON - timedelta(minutes=65), 4.0)]
     assert _shown(source) == oracle
-    table.tidy()
+    table.compact()
     land(folder, [_sent((3, bar("a", minutes=64), 3))])
     assert _shown(source) == oracle
 
 
 def test_a_table_that_lacks_rows_of_the_window_is_named(home):
     folder = home / "feed" / "d" / "table"
-    window = window_of(land(folder, [_sent((0, bar("a", minutes=125), 0), (1, bar("a"), 1))]), "1h", 3600, None)
+    window = build_window(
+        land(folder, [_sent((0, bar("a", minutes=125), 0), (1, bar("a"), 1))]), "1h", 3600, None
+    )
     write_window(home, {**window, "n_rows": 7})
     with pytest.raises(SourceError, match=f"speaks of 7 rows, but {folder} has 1 of them"):
         _shown(home)
@@ -88,7 +107,7 @@ def test_a_table_that_lacks_rows_of_the_window_is_named(home):
 
 def test_use_of_a_feed_keeps_its_window_and_takes_no_other(home):
     source = home / "source"
-    link_files(source, "feed", [], {"dataset": "d", "end": "x"})
-    link_files(source, "feed", [], window_for("d", source))
+    write_links(source, "feed", [], {"dataset": "d", "end": "x"})
+    write_links(source, "feed", [], find_window("d", source))
     assert json.loads((source / NAME).read_text()) == {"dataset": "d", "end": "x"}
-    assert window_for("other", source) is None
+    assert find_window("other", source) is None

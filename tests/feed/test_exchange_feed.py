@@ -1,4 +1,5 @@
-"""Bars of an exchange through ccxt itself, against its REST on this machine: closed ones alone, each once, and what it does not give any more is said to be lost."""
+"""Bars of an exchange through ccxt itself, against its REST on this machine: closed ones alone,
+each once, and what it does not give any more is said to be lost."""
 
 import json
 import time
@@ -10,14 +11,20 @@ from landed import rows_of
 
 from tasks.core.errors import FeedError
 from tasks.edges.feeds.exchange import ExchangeFeed
-from tasks.feed.land import Landing, drain, open_table
+from tasks.feed.land import LandingBuffer, open_table, run_loop
 from tasks.feed.params import FeedParams
 
 VALUES = ("open", "high", "low", "close", "volume")
 PARAMS = FeedParams.model_validate(
-    {"source": {"kind": "exchange", "exchange": "bitstamp", "symbols": ["BTC/USD"], "timeframe": "1m"}, "fields": {name: {} for name in VALUES},
-     "sync": False, "dedupe": False, "commit_every_s": 0.05, "lateness_s": 1e9}
-)  # fmt: skip
+    {
+        "source": {"kind": "exchange", "exchange": "bitstamp", "symbols": ["BTC/USD"], "timeframe": "1m"},
+        "fields": {name: {} for name in VALUES},
+        "sync": False,
+        "dedupe": False,
+        "commit_every_s": 0.05,
+        "lateness_s": 1e9,
+    }
+)
 MINUTE = int(time.time()) // 60
 FIRST = MINUTE - 2_000
 
@@ -29,14 +36,17 @@ def minutes(*spans):
 def feed_of(exchange, *symbols, **how):
     begin = datetime.fromtimestamp(60 * FIRST, UTC)
     return ExchangeFeed(
-        "bitstamp", symbols or ("BTC/USD",), "1m", **{"since": begin, "settle_s": 0.0, "every_s": 0.02, "options": exchange.options, **how}
+        "bitstamp",
+        symbols or ("BTC/USD",),
+        "1m",
+        **{"since": begin, "settle_s": 0.0, "every_s": 0.02, "options": exchange.options, **how},
     )
 
 
 def land(exchange, folder, *symbols, **how):
     """The table after a drain."""
     feed, table = feed_of(exchange, *symbols, **how), open_table(folder, PARAMS)
-    drain(Landing(table, PARAMS, None, feed), feed, until_drained=True)
+    run_loop(LandingBuffer(table, PARAMS, None, feed), feed, until_drained=True)
     feed.close()
     return rows_of(table)
 
@@ -49,7 +59,8 @@ def landed(rows, symbol="BTC/USD"):
 
 
 def test_closed_bars_of_several_symbols_land_once_over_holes_and_pages(tmp_path):
-    """The second symbol begins late and has a hole of more than a page; a bar is open until its minute is over."""
+    """The second symbol begins late and has a hole of more than a page; a bar is open until its
+    minute is over."""
     spans = {"btcusd": [(0, 2_050)], "ethusd": [(700, 720), (1_400, 2_050)]}
     with Exchange({market: minutes(*of) for market, of in spans.items()}) as exchange:
         rows = land(exchange, tmp_path / "t", "BTC/USD", "ETH/USD")
@@ -95,12 +106,24 @@ def test_an_exchange_that_is_overloaded_is_asked_again_and_that_is_said_once(tmp
 
 @pytest.mark.parametrize(
     ("how", "said"),
-    [({"exchange": "nowhere"}, "knows no exchange"), ({"symbols": ["XRP/USD"]}, "has no XRP/USD"), ({"timeframe": "7m"}, "has no bars of 7m"),
-     ({"options": {"urls": {"api": {"public": "http://127.0.0.1:9"}}}}, "does not answer")],
-)  # fmt: skip
+    [
+        ({"exchange": "nowhere"}, "knows no exchange"),
+        ({"symbols": ["XRP/USD"]}, "has no XRP/USD"),
+        ({"timeframe": "7m"}, "has no bars of 7m"),
+        ({"options": {"urls": {"api": {"public": "http://127.0.0.1:9"}}}}, "does not answer"),
+    ],
+)
 def test_what_is_not_known_is_said_at_the_start(how, said):
     with Exchange({}) as exchange, pytest.raises(FeedError, match=said):
-        ExchangeFeed(**{"exchange": "bitstamp", "symbols": ["BTC/USD"], "timeframe": "1m", "options": exchange.options, **how})
+        ExchangeFeed(
+            **{
+                "exchange": "bitstamp",
+                "symbols": ["BTC/USD"],
+                "timeframe": "1m",
+                "options": exchange.options,
+                **how,
+            }
+        )
 
 
 def test_a_bar_is_given_when_it_has_closed_and_settled():

@@ -1,4 +1,5 @@
-"""`tidemill feed drain` on a real topic: rows land, what breaks a rule is listed, events are raised, and a replay brings the rest."""
+"""`tidemill feed drain` on a real topic: rows land, what breaks a rule is listed, events are
+raised, and a replay brings the rest."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,15 @@ from small_checkout import small_checkout
 def bars(n, **change):
     """*n* bars of the last hours, as their producer would send them now."""
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    made = [{"series_id": "a", "event_time": (now - timedelta(hours=n - i)).isoformat(), "price": 1.0 + i, "volume": 1} for i in range(n)]
+    made = [
+        {
+            "series_id": "a",
+            "event_time": (now - timedelta(hours=n - i)).isoformat(),
+            "price": 1.0 + i,
+            "volume": 1,
+        }
+        for i in range(n)
+    ]
     return [{name: value for name, value in {**one, **change}.items() if value is not None} for one in made]
 
 
@@ -27,15 +36,27 @@ def test_a_topic_whose_producer_changed_is_drained_told_and_replayed(kafka_clust
     document = yaml.safe_load(path.read_text())
     entry = document["datasets"][document["dataset"]]
     entry["validate"] = {**(entry.get("validate") or {}), "columns": {}}
-    entry["feed"] = {"source": {"kind": "kafka", "topic": topic}, "fields": {"price": {}, "volume": {}}, "lateness_s": 86_400}
+    entry["feed"] = {
+        "source": {"kind": "kafka", "topic": topic},
+        "fields": {"price": {}, "volume": {}},
+        "lateness_s": 86_400,
+    }
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     producer = Producer({"bootstrap.servers": kafka_cluster.address})
     for one in [*bars(6)[:2], *bars(6, price=None)[2:], *bars(1, series_id="b", extra=7)]:
         producer.produce(topic, json.dumps(one).encode())
     producer.flush(20)
     assert answer(checkout, "feed", "drain")["counts"] == {"row": 3, "quarantine": 4}
-    assert [one["event"] for one in answer(checkout, "feed", "events")] == ["field_added", "quarantine_high", "field_removed"]
-    assert [(one["field"], one["came"]) for one in answer(checkout, "schema")] == [("price", "first"), ("volume", "first"), ("extra", "arrived")]
+    assert [one["event"] for one in answer(checkout, "feed", "events")] == [
+        "field_added",
+        "quarantine_high",
+        "field_removed",
+    ]
+    assert [(one["field"], one["came"]) for one in answer(checkout, "schema")] == [
+        ("price", "first"),
+        ("volume", "first"),
+        ("extra", "arrived"),
+    ]
     entry["feed"]["fields"]["price"] = {"nullable": True}
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     assert answer(checkout, "quarantine", "replay")["rules"] == {"missing": {"row": 4}}

@@ -1,4 +1,5 @@
-"""What every Feed keeps to, whatever it reads: in pieces as at once, from any mark on, offsets rise, it ends, and nothing comes after its end."""
+"""What every Feed keeps to, whatever it reads: in pieces as at once, from any mark on, offsets
+rise, it ends, and nothing comes after its end."""
 
 import json
 import time
@@ -24,15 +25,17 @@ from tasks.edges.feeds.database import DatabaseFeed
 from tasks.edges.feeds.exchange import ExchangeFeed
 from tasks.edges.feeds.kafka import KafkaFeed
 from tasks.edges.feeds.kafka_producer import TopicWriter
-from tasks.edges.feeds.played import PlayedFeed
+from tasks.edges.feeds.played import ReplayedFeed
 from tasks.edges.feeds.websocket import WebsocketFeed
-from tasks.feed.land import Landing, drain, open_table
+from tasks.feed.land import LandingBuffer, open_table, run_loop
 from tasks.feed.params import FeedParams
-from tasks.feed.played import play_lines
-from tasks.feed.replay import replay
+from tasks.feed.played import read_replayed_lines
+from tasks.feed.replay import run_replay
 
 N = 60
-ABOUT = About(description="law", every="1h", target=Target(column="x", unit="1"), horizon_steps=1, publish_delay_s=30)
+ABOUT = About(
+    description="law", every="1h", target=Target(column="x", unit="1"), horizon_steps=1, publish_delay_s=30
+)
 PARAMS = FeedParams.model_validate({"source": {"kind": "files", "path": "x.jsonl"}, "fields": {"x": {}}})
 LANDS = PARAMS.model_copy(update={"dedupe": False, "sync": False, "lateness_s": 1e9})  # marks alone must do
 
@@ -45,26 +48,33 @@ def at(hour):
 def played(tmp_path_factory):
     """Lines in an order of their own, one of them poison."""
     path = tmp_path_factory.mktemp("lines") / "x.jsonl"
-    lines = [json.dumps({"series_id": f"s{i % 3}", "event_time": f"{at(i):%Y-%m-%dT%H:%M:%SZ}", "x": i}) for i in range(N - 1)]
+    lines = [
+        json.dumps({"series_id": f"s{i % 3}", "event_time": f"{at(i):%Y-%m-%dT%H:%M:%SZ}", "x": i})
+        for i in range(N - 1)
+    ]
     path.write_text("\n".join(["not json", *lines[30:], *lines[:30]]))
-    return play_lines(path, PARAMS, ABOUT)
+    return read_replayed_lines(path, PARAMS, ABOUT)
 
 
 class Source(NamedTuple):
-    """again: gives the same feed once more, not opened. keeps: what of its records is the same each time (a socket's are timed by their receipt)."""
+    """again: gives the same feed once more, not opened. keeps: what of its records is the same
+    each time (a socket's are timed by their receipt)."""
 
     again: Callable[[], Feed]
     keeps: tuple[str, ...] = tuple(RECORDS)
 
 
-@pytest.fixture(scope="module", params=["files", "kafka", "database by id", "database by time", "websocket with REST", "exchange"])
+@pytest.fixture(
+    scope="module",
+    params=["files", "kafka", "database by id", "database by time", "websocket with REST", "exchange"],
+)
 def source(request, played, tmp_path_factory):
     if request.param == "files":
-        yield Source(lambda: PlayedFeed(played))
+        yield Source(lambda: ReplayedFeed(played))
     elif request.param == "kafka":
         address = request.getfixturevalue("kafka_cluster").address
         topic = make_topic(address, 2)
-        replay(played, TopicWriter(address, topic), None)
+        run_replay(played, TopicWriter(address, topic), None)
         yield Source(lambda: KafkaFeed(address, topic, f"g-{uuid4().hex}"))
     elif request.param == "exchange":
         last = int(time.time()) // 60 - 2
@@ -74,22 +84,51 @@ def source(request, played, tmp_path_factory):
             yield Source(lambda: ExchangeFeed("bitstamp", ["BTC/USD"], "1m", **how))
     elif request.param == "websocket with REST":
         with Server([N - 1], rest=range(N), page=13) as server:
-            how = {"sequence_field": "n", "begin_at": 0, "backfill_url": server.backfill_url, "reorder_s": 0.0}
-            yield Source(lambda: WebsocketFeed(server.url, "law", **how), tuple(name for name in RECORDS if name != "_timestamp"))
+            how = {
+                "sequence_field": "n",
+                "begin_at": 0,
+                "backfill_url": server.backfill_url,
+                "reorder_s": 0.0,
+            }
+            yield Source(
+                lambda: WebsocketFeed(server.url, "law", **how),
+                tuple(name for name in RECORDS if name != "_timestamp"),
+            )
     else:
         url = f"sqlite:///{tmp_path_factory.mktemp('db')}/x.db"
         make_rows(url)
         column = "updated_at" if request.param == "database by time" else "produced_at"
-        yield Source(lambda: DatabaseFeed(url, "x", columns=("series_id", "event_time", "x"), settle_s=0.02, every_s=0.01, **{column: "at"}))
+        yield Source(
+            lambda: DatabaseFeed(
+                url,
+                "x",
+                columns=("series_id", "event_time", "x"),
+                settle_s=0.02,
+                every_s=0.01,
+                **{column: "at"},
+            )
+        )
 
 
 def make_rows(url):
-    """Ids with holes; three rows share a time, and those of later ids come before those of earlier ones."""
+    """Ids with holes; three rows share a time, and those of later ids come before those of
+    earlier ones."""
     engine = create_engine(url, poolclass=NullPool)
     with engine.begin() as connection:
-        connection.execute(text("create table x (id integer primary key, series_id text, event_time text, x real, at timestamp)"))
+        connection.execute(
+            text(
+                "create table x (id integer primary key, series_id text, event_time text, x real, at"
+                " timestamp)"
+            )
+        )
         rows = [
-            {"id": 2 * i, "s": f"s{i % 3}", "t": f"{at(i):%Y-%m-%dT%H:%M:%SZ}", "x": i, "at": f"{at((N - i) // 3):%Y-%m-%d %H:%M:%S}"}
+            {
+                "id": 2 * i,
+                "s": f"s{i % 3}",
+                "t": f"{at(i):%Y-%m-%dT%H:%M:%SZ}",
+                "x": i,
+                "at": f"{at((N - i) // 3):%Y-%m-%d %H:%M:%S}",
+            }
             for i in range(N)
         ]
         connection.execute(text("insert into x values (:id, :s, :t, :x, :at)"), rows)
@@ -98,7 +137,7 @@ def make_rows(url):
 def polls(feed, n):
     """What comes until it is drained, *n* records at most a time."""
     until = time.monotonic() + 20
-    while not feed.is_drained():
+    while not feed.is_caught_up():
         assert time.monotonic() < until
         polled = feed.poll(n, 0.05)
         assert polled.records.height <= n
@@ -134,7 +173,12 @@ def test_reopened_at_a_mark_nothing_is_missing_and_nothing_comes_twice(source, s
     whole, ends = read(source, {}, 1000)
     offsets = {name: whole.filter(pl.col("_source") == name)["_offset"].to_list() for name in ends}
     marks = {name: [0, *(offset + 1 for offset in of)][int(len(of) * share)] for name, of in offsets.items()}
-    before = pl.concat([whole.filter((pl.col("_source") == name) & (pl.col("_offset") < mark)) for name, mark in marks.items()])
+    before = pl.concat(
+        [
+            whole.filter((pl.col("_source") == name) & (pl.col("_offset") < mark))
+            for name, mark in marks.items()
+        ]
+    )
     after, _ = read(source, marks, 1000)
     assert pl.concat([before, after]).sort("_source", "_offset").equals(whole)
 
@@ -148,27 +192,33 @@ def test_a_rewound_feed_begins_again_at_the_marks(source):
     middle = {name: whole.filter(pl.col("_source") == name)["_offset"].median() for name in ends}
     marks |= {name: int(offset) for name, offset in middle.items()}
     feed.rewind()
-    again = pl.concat([polled.records.select(source.keeps) for polled in polls(feed, 20)]).sort("_source", "_offset")
+    again = pl.concat([polled.records.select(source.keeps) for polled in polls(feed, 20)]).sort(
+        "_source", "_offset"
+    )
     feed.close()
     assert again.equals(
-        pl.concat([whole.filter((pl.col("_source") == name) & (pl.col("_offset") >= mark)) for name, mark in marks.items()]).sort(
-            "_source", "_offset"
-        )
+        pl.concat(
+            [
+                whole.filter((pl.col("_source") == name) & (pl.col("_offset") >= mark))
+                for name, mark in marks.items()
+            ]
+        ).sort("_source", "_offset")
     )
 
 
 def rows_landed(source, folder, n_lives):
-    """The table after *n_lives* processes that ended with records polled and not committed, and one that drained."""
+    """The table after *n_lives* processes that ended with records polled and not committed, and
+    one that drained."""
     for _ in range(n_lives):
         feed = source.again()
-        landing = Landing(open_table(folder, LANDS), LANDS, None, feed)
+        landing = LandingBuffer(open_table(folder, LANDS), LANDS, None, feed)
         for n_held, polled in enumerate(islice((p for p in polls(feed, 4) if p.records.height), 3)):
-            landing.hold(polled)
+            landing.add_records(polled)
             if n_held == 1:
                 landing.commit()
         feed.close()
     feed, table = source.again(), open_table(folder, LANDS)
-    drain(Landing(table, LANDS, None, feed), feed, until_drained=True)
+    run_loop(LandingBuffer(table, LANDS, None, feed), feed, until_drained=True)
     feed.close()
     return rows_of(table).select(sorted({*table.columns} - ({*RECORDS} - {*source.keeps})))
 
@@ -181,17 +231,17 @@ def test_killed_between_poll_and_commit_or_not_the_table_is_the_same(source, tmp
 
 
 def test_lines_are_played_in_the_order_in_which_they_were_known(played):
-    whole, _ = read(Source(lambda: PlayedFeed(played)), {}, 1000)
+    whole, _ = read(Source(lambda: ReplayedFeed(played)), {}, 1000)
     times = [json.loads(v)["event_time"] for v in whole["_value"] if v != b"not json"]
     assert times == sorted(times)
     assert whole["_timestamp"].max() == at(N - 1).replace(second=30)
 
 
 def test_a_speed_makes_records_due_by_their_distance(played):
-    feed = PlayedFeed(played, speed=3600 * 20.0)  # 20 records a second
+    feed = ReplayedFeed(played, speed=3600 * 20.0)  # 20 records a second
     feed.open(dict)
     began, n = time.monotonic(), 0
     while n < 12:
         n += feed.poll(1000, 0.05).records.height
     assert time.monotonic() - began >= 0.45
-    assert not feed.is_drained()
+    assert not feed.is_caught_up()

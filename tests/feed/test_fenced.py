@@ -1,4 +1,5 @@
-"""Members of a group: a second process under one number takes the place, and one that comes back to other partitions reads them all."""
+"""Members of a group: a second process under one number takes the place, and one that comes back
+to other partitions reads them all."""
 
 import time
 from uuid import uuid4
@@ -40,7 +41,8 @@ def test_a_member_whose_place_was_taken_is_fenced(kafka_cluster):
 
 @pytest.mark.parametrize("change", ["another topic", "more partitions"])
 def test_a_member_that_comes_back_to_other_partitions_reads_them_all(change, kafka_cluster):
-    """A broker gives a static member what it had, unasked: the member of another topic, or of fewer partitions, must be another one."""
+    """A broker gives a static member what it had, unasked: the member of another topic, or of
+    fewer partitions, must be another one."""
     address, group = kafka_cluster.address, f"g-{uuid4().hex}"
     topic = make_topic(address, n_partitions=1)
     assert _drained(address, topic, group) == {0}
@@ -58,9 +60,12 @@ def _drained(address, topic, group, n_partitions=1):
     for p in range(n_partitions):
         producer.produce(topic, b"x", partition=p)
     producer.flush(20)
-    feed, seen = KafkaFeed(address, topic, group, options={"session.timeout.ms": 3000, "heartbeat.interval.ms": 500}), set()
+    feed, seen = (
+        KafkaFeed(address, topic, group, options={"session.timeout.ms": 3000, "heartbeat.interval.ms": 500}),
+        set(),
+    )
     feed.open(dict)
-    while not feed.is_drained():
+    while not feed.is_caught_up():
         seen |= {int(source.rsplit("/", 1)[1]) for source in feed.poll(10, 0.1).records["_source"]}
     feed.close()
     return seen

@@ -1,4 +1,5 @@
-"""What a record becomes depends on its series' records before it, not on batches or restarts; what is late or open never reaches features."""
+"""What a record becomes depends on its series' records before it, not on batches or restarts;
+what is late or open never reaches features."""
 
 import itertools
 import json
@@ -15,7 +16,8 @@ COLUMNS = ["_source", "_offset", "place", "month", "series_id", "event_time", "_
 
 @st.composite
 def streams(draw):
-    """Records of three series, hours apart, with repeats, corrections, poison, tombstones, and a field that comes later."""
+    """Records of three series, hours apart, with repeats, corrections, poison, tombstones, and a
+    field that comes later."""
     values = []
     for _ in range(draw(st.integers(1, 25))):
         made = bar(
@@ -47,7 +49,8 @@ def test_places_depend_neither_on_batches_nor_on_restarts(values, data, tmp_path
 
 
 def test_a_silent_series_and_its_ids_are_remembered_over_a_restart(tmp_path):
-    """`b` spoke last a month before `a`; what it sends again is nothing new, and what is older than its newest is late."""
+    """`b` spoke last a month before `a`; what it sends again is nothing new, and what is older
+    than its newest is late."""
     month = 30 * 24 * 60
     first = [bar("b", minutes=month, price=1), bar("b", minutes=month - 10, price=2), bar("a")]
     again = [bar("b", minutes=month - 10, price=2), bar("b", minutes=2 * month)]
@@ -61,11 +64,18 @@ def test_late_within_lateness_is_a_row_of_its_own_month_and_beyond_it_is_kept_as
     params = params_of(lateness_s=40 * 86_400)
     values = [bar(), bar(minutes=30 * 24 * 60), bar(minutes=60 * 24 * 60)]
     rows = rows_of(land(tmp_path, [records_of([json.dumps(one).encode() for one in values])], params))
-    assert rows.select("place", "month", "price").rows() == [("row", "2024-01", 1.0), ("row", "2023-12", 1.0), ("late", "2023-11", 1.0)]
+    assert rows.select("place", "month", "price").rows() == [
+        ("row", "2024-01", 1.0),
+        ("row", "2023-12", 1.0),
+        ("late", "2023-11", 1.0),
+    ]
 
 
 def test_an_open_bar_is_no_row_by_its_field_or_by_the_time_it_was_produced(tmp_path):
-    values = [json.dumps({**bar(minutes=m), "closed": closed}).encode() for m, closed in ((20, False), (20, True), (5, True))]
+    values = [
+        json.dumps({**bar(minutes=m), "closed": closed}).encode()
+        for m, closed in ((20, False), (20, True), (5, True))
+    ]
     by_field = rows_of(land(tmp_path / "field", [records_of(values)], params_of(closed_field="closed")))
     assert by_field["place"].to_list() == ["unclosed", "row", "row"]
     assert "closed" not in by_field.columns
@@ -88,7 +98,19 @@ def test_a_row_sent_again_after_a_field_came_is_still_the_same_row(tmp_path):
 
 
 def test_tombstones_keys_and_headers_are_carried(tmp_path):
-    records = records_of([None, json.dumps(bar()).encode()], key=b"k\xff", headers='[["trace", "7"]]', at=NOON + timedelta(seconds=1))
+    records = records_of(
+        [None, json.dumps(bar()).encode()],
+        key=b"k\xff",
+        headers='[["trace", "7"]]',
+        at=NOON + timedelta(seconds=1),
+    )
     rows = rows_of(land_all(tmp_path, records))
-    assert rows.select("place", "_key", "_headers").rows() == [("tombstone", b"k\xff", '[["trace", "7"]]'), ("row", b"k\xff", '[["trace", "7"]]')]
-    assert rows.filter(pl.col("place") == "tombstone").select("series_id", "price", "_raw").row(0) == (None, None, None)
+    assert rows.select("place", "_key", "_headers").rows() == [
+        ("tombstone", b"k\xff", '[["trace", "7"]]'),
+        ("row", b"k\xff", '[["trace", "7"]]'),
+    ]
+    assert rows.filter(pl.col("place") == "tombstone").select("series_id", "price", "_raw").row(0) == (
+        None,
+        None,
+        None,
+    )

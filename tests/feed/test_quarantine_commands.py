@@ -1,4 +1,5 @@
-"""`tidemill quarantine`, `tidemill schema` and `tidemill feed events` in a checkout whose dataset has a feed."""
+"""`tidemill quarantine`, `tidemill schema` and `tidemill feed events` in a checkout whose
+dataset has a feed."""
 
 import json
 
@@ -7,15 +8,16 @@ import yaml
 from landed import SOURCE, bar, land, params_of, records_of, rows_of
 from small_checkout import small_checkout
 
-from tasks.edges.delta import open_for_reading
-from tasks.feed.events import raise_event
+from tasks.edges.delta import open_existing_table
+from tasks.feed.events import report_event
 
 FEED = {"source": SOURCE, "fields": {"volume": {"nullable": True}}, "lateness_s": 3600}
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """Two records without a price, from when the contract still asked for it, and one that is no JSON."""
+    """Two records without a price, from when the contract still asked for it, and one that is no
+    JSON."""
     made = small_checkout(tmp_path_factory.mktemp("c"))
     path = made.root / "params.yaml"
     document = yaml.safe_load(path.read_text())
@@ -24,9 +26,11 @@ def checkout(tmp_path_factory):
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     folder = made.home / "feed" / document["dataset"]
     without = {k: v for k, v in bar(volume=1).items() if k != "price"}
-    values = [json.dumps(one).encode() for one in (bar(minutes=9, volume=1), without, {**without, "series_id": "b"})]
+    values = [
+        json.dumps(one).encode() for one in (bar(minutes=9, volume=1), without, {**without, "series_id": "b"})
+    ]
     land(folder / "table", [records_of([*values, b"\xff"])], params_of())
-    raise_event(folder, "quarantine_high", frac=0.75)
+    report_event(folder, "quarantine_high", frac=0.75)
     return made, folder
 
 
@@ -36,7 +40,10 @@ def answer(checkout, *arguments):
 
 def test_the_quarantine_is_listed_shown_and_replayed_once(checkout):
     made, folder = checkout
-    assert [(one["rule"], one["n_records"]) for one in answer(made, "quarantine", "list")] == [("missing", 2), ("not_json", 1)]
+    assert [(one["rule"], one["n_records"]) for one in answer(made, "quarantine", "list")] == [
+        ("missing", 2),
+        ("not_json", 1),
+    ]
     assert answer(made, "quarantine", "show", "3")[0]["raw"] == "0xff"
     shown = made.tidemill("quarantine", "show", "1", "--source", "/0").stdout
     assert "price is null or absent" in shown
@@ -44,9 +51,17 @@ def test_the_quarantine_is_listed_shown_and_replayed_once(checkout):
     tried = answer(made, "quarantine", "replay", "--rule", "missing", "--dry-run")
     assert tried == {"dry_run": True, "rules": {"missing": {"row": 2}}}
     assert "Nothing was changed" in made.tidemill("quarantine", "replay", "--dry-run").stdout
-    assert answer(made, "quarantine", "replay")["rules"] == {"missing": {"row": 2}, "not_json": {"quarantine": 1}}
+    assert answer(made, "quarantine", "replay")["rules"] == {
+        "missing": {"row": 2},
+        "not_json": {"quarantine": 1},
+    }
     assert answer(made, "quarantine", "replay")["rules"] == {"not_json": {"quarantine": 1}}
-    assert rows_of(open_for_reading(folder / "table"))["place"].to_list() == ["row", "row", "row", "quarantine"]
+    assert rows_of(open_existing_table(folder / "table"))["place"].to_list() == [
+        "row",
+        "row",
+        "row",
+        "quarantine",
+    ]
 
 
 def test_schema_and_events_are_shown(checkout):

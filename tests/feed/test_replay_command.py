@@ -1,4 +1,5 @@
-"""`tidemill replay` into a real topic: every row once, at the speed that was asked for, and a clean end whenever it is stopped."""
+"""`tidemill replay` into a real topic: every row once, at the speed that was asked for, and a
+clean end whenever it is stopped."""
 
 import json
 import signal
@@ -20,7 +21,11 @@ def checkout(kafka_cluster, tmp_path_factory):
     """A checkout with a file of *N* hourly loads of two series."""
     found = small_checkout(tmp_path_factory.mktemp("replay"), TIDEMILL_KAFKA=kafka_cluster.address)
     start = datetime(2024, 1, 1, tzinfo=UTC)
-    rows = [f"{name},{start + timedelta(hours=i):%Y-%m-%dT%H:%M:%SZ},{i}.5" for i in range(N // 2) for name in ("north", "south")]
+    rows = [
+        f"{name},{start + timedelta(hours=i):%Y-%m-%dT%H:%M:%SZ},{i}.5"
+        for i in range(N // 2)
+        for name in ("north", "south")
+    ]
     (found.root / "loads.csv").write_text("\n".join(["region,time,load", *rows]) + "\n")
     return found
 
@@ -46,14 +51,20 @@ def held(address, topic):
 
 
 def test_every_row_is_in_the_topic_once_known_when_its_hour_ends(checkout, kafka_cluster, topic):
-    said = json.loads(checkout.tidemill("replay", "loads.csv", "--topic", topic, "--speed", "max", "--json").stdout)
+    said = json.loads(
+        checkout.tidemill("replay", "loads.csv", "--topic", topic, "--speed", "max", "--json").stdout
+    )
     assert (said["sent"], said["records"], said["stopped"], said["made"]) == (N, N, False, False)
     records = held(kafka_cluster.address, topic)
-    assert {(one["series_id"], one["load"]) for _, one in records} == {(name, i + 0.5) for i in range(N // 2) for name in ("north", "south")}
+    assert {(one["series_id"], one["load"]) for _, one in records} == {
+        (name, i + 0.5) for i in range(N // 2) for name in ("north", "south")
+    }
     assert len(records) == N
     for produced, one in records:
         begins = datetime.strptime(one["event_time"], "%Y-%m-%dT%H:%M:%S%z")
-        assert timedelta(milliseconds=produced) == begins + timedelta(hours=1) - datetime.fromtimestamp(0, UTC)
+        assert timedelta(milliseconds=produced) == begins + timedelta(hours=1) - datetime.fromtimestamp(
+            0, UTC
+        )
 
 
 def test_now_moves_the_last_row_to_the_last_full_hour(checkout, kafka_cluster, topic):
@@ -64,7 +75,18 @@ def test_now_moves_the_last_row_to_the_last_full_hour(checkout, kafka_cluster, t
 
 def test_control_c_ends_it_with_what_was_sent_until_then(checkout, kafka_cluster, topic):
     """At 36,000 times real time ten hours pass in a second, so that the 250 of the file take 25."""
-    command = [sys.executable, "-m", "deployments.cli", "replay", "loads.csv", "--topic", topic, "--speed", "36000x", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "deployments.cli",
+        "replay",
+        "loads.csv",
+        "--topic",
+        topic,
+        "--speed",
+        "36000x",
+        "--json",
+    ]
     process = checkout.start(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     while not (n_before := len(held(kafka_cluster.address, topic))):
         time.sleep(0.2)
@@ -75,9 +97,15 @@ def test_control_c_ends_it_with_what_was_sent_until_then(checkout, kafka_cluster
     assert n_before <= said["sent"] == len(held(kafka_cluster.address, topic)) < N
 
 
-@pytest.mark.parametrize(("arguments", "says"), [
-    (("empty.csv",), "empty.csv"), (("nothing",), "nothing"), (("loads.csv", "--speed", "fast"), "'fast' is no speed"), (("loads.csv", "--to", "rabbit"), "'rabbit' is no place"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("empty.csv",), "empty.csv"),
+        (("nothing",), "nothing"),
+        (("loads.csv", "--speed", "fast"), "'fast' is no speed"),
+        (("loads.csv", "--to", "rabbit"), "'rabbit' is no place"),
+    ],
+)
 def test_what_cannot_be_played_is_said(checkout, arguments, says):
     (checkout.root / "empty.csv").write_text("region,time,load\n")
     failed = checkout.run(sys.executable, "-m", "deployments.cli", "replay", *arguments, code=2)

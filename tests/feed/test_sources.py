@@ -1,4 +1,5 @@
-"""What the parameters name becomes a feed; secrets come from the environment, and stand in no mark, event or message."""
+"""What the parameters name becomes a feed; secrets come from the environment, and stand in no
+mark, event or message."""
 
 import json
 import time
@@ -15,9 +16,9 @@ from sqlalchemy.pool import NullPool
 
 from tasks.core.about import About, Target
 from tasks.core.errors import FeedError, SettingsError
-from tasks.edges.settings import settings
-from tasks.feed.events import raise_event, read_events
-from tasks.feed.land import Landing, drain, open_table
+from tasks.edges.settings import read_settings
+from tasks.feed.events import read_events, report_event
+from tasks.feed.land import LandingBuffer, open_table, run_loop
 from tasks.feed.params import FeedParams
 from tasks.feed.sources import build_feed
 
@@ -26,32 +27,48 @@ ABOUT = About(description="sources", every="1m", target=Target(column="x", unit=
 
 @pytest.fixture
 def environment(monkeypatch):
-    settings.cache_clear()
+    read_settings.cache_clear()
     yield monkeypatch.setenv
-    settings.cache_clear()
+    read_settings.cache_clear()
 
 
 def params_of(fields=None, **source):
-    return FeedParams.model_validate({"source": source, "fields": fields or {"x": {}}, "sync": False, "lateness_s": 1e9})
+    return FeedParams.model_validate(
+        {"source": source, "fields": fields or {"x": {}}, "sync": False, "lateness_s": 1e9}
+    )
 
 
 def drained(params, folder):
-    feed = build_feed(params, "d", ABOUT, partial(raise_event, folder))
+    feed = build_feed(params, "d", ABOUT, partial(report_event, folder))
     table = open_table(folder / "table", params)
-    drain(Landing(table, params, None, feed), feed, until_drained=True)
+    run_loop(LandingBuffer(table, params, None, feed), feed, until_drained=True)
     feed.close()
     return rows_of(table)
 
 
 def test_a_database_lands_and_its_address_comes_from_the_environment(tmp_path, environment):
-    params = params_of(kind="database", table="bars", columns=["series_id", "event_time", "x"], produced_at="event_time", settle_s=0.0, every_s=0.01)
+    params = params_of(
+        kind="database",
+        table="bars",
+        columns=["series_id", "event_time", "x"],
+        produced_at="event_time",
+        settle_s=0.0,
+        every_s=0.01,
+    )
     with pytest.raises(FeedError, match="Set TIDEMILL_FEED_DATABASE"):
         drained(params, tmp_path)
-    settings.cache_clear()
+    read_settings.cache_clear()
     environment("TIDEMILL_FEED_DATABASE", url := f"sqlite:///{tmp_path}/x.db")
     with create_engine(url, poolclass=NullPool).begin() as connection:
-        connection.execute(text("create table bars (id integer primary key, series_id text, event_time timestamp, x real)"))
-        connection.execute(text("insert into bars values (3, 'a', '2024-01-01 00:00:00.000000', 1.5), (7, 'a', '2024-01-01 00:01:00.000000', 2.5)"))
+        connection.execute(
+            text("create table bars (id integer primary key, series_id text, event_time timestamp, x real)")
+        )
+        connection.execute(
+            text(
+                "insert into bars values (3, 'a', '2024-01-01 00:00:00.000000', 1.5), (7, 'a', '2024-01-01"
+                " 00:01:00.000000', 2.5)"
+            )
+        )
     rows = drained(params, tmp_path)
     assert rows["x"].to_list() == [1.5, 2.5]
     assert rows["_timestamp"].equals(rows["event_time"], check_names=False)
@@ -62,7 +79,9 @@ def test_a_socket_lands_and_what_it_lost_is_an_event(tmp_path, environment, monk
     monkeypatch.setattr("tasks.edges.feeds.websocket._ASK_AGAIN_S", 0.01)
     with Server([5], rest={0, 1, 2, 4}) as server:
         url, backfill = f"{server.url}?key=${{LIVE_KEY}}", f"{server.backfill_url}&key=${{LIVE_KEY}}"
-        params = params_of(kind="websocket", url=url, sequence_field="n", begin_at=0, reorder_s=0.0, backfill_url=backfill)
+        params = params_of(
+            kind="websocket", url=url, sequence_field="n", begin_at=0, reorder_s=0.0, backfill_url=backfill
+        )
         with pytest.raises(SettingsError, match="LIVE_KEY"):
             drained(params, tmp_path)
         environment("LIVE_KEY", "secret")
@@ -70,7 +89,9 @@ def test_a_socket_lands_and_what_it_lost_is_an_event(tmp_path, environment, monk
         assert rows["_source"].unique().to_list() == [f"websocket:{server.url}"]
     assert rows["n"].to_list() == [0, 1, 2, None, 4, 5]
     events = read_events(tmp_path)
-    assert [(one["event"], one["facts"]["first"], one["facts"]["last"]) for one in events] == [("records_lost", 3, 3)]
+    assert [(one["event"], one["facts"]["first"], one["facts"]["last"]) for one in events] == [
+        ("records_lost", 3, 3)
+    ]
     assert "secret" not in str(events) + str(rows.rows())
 
 
@@ -91,11 +112,24 @@ def test_an_exchange_lands_with_options_from_the_environment(tmp_path, environme
 
 @pytest.mark.parametrize(
     ("source", "said"),
-    [({"kind": "database", "table": "x", "updated_at": "a", "produced_at": "b"}, "Leave out produced_at"),
-     ({"kind": "websocket", "url": "ws://x", "backfill_url": "http://x/{first}/{last}"}, "no sequence_field"),
-     ({"kind": "websocket", "url": "ws://x", "sequence_field": "n", "backfill_url": "http://x/${first}/{last}"}, "must hold"),
-     ({"kind": "database", "table": "x", "password": "y"}, "Extra inputs")],
-)  # fmt: skip
+    [
+        ({"kind": "database", "table": "x", "updated_at": "a", "produced_at": "b"}, "Leave out produced_at"),
+        (
+            {"kind": "websocket", "url": "ws://x", "backfill_url": "http://x/{first}/{last}"},
+            "no sequence_field",
+        ),
+        (
+            {
+                "kind": "websocket",
+                "url": "ws://x",
+                "sequence_field": "n",
+                "backfill_url": "http://x/${first}/{last}",
+            },
+            "must hold",
+        ),
+        ({"kind": "database", "table": "x", "password": "y"}, "Extra inputs"),
+    ],
+)
 def test_a_source_that_cannot_be_is_refused(source, said):
     with pytest.raises(ValidationError, match=said):
         params_of(**source)

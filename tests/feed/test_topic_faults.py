@@ -1,4 +1,5 @@
-"""What can happen to a topic, to a consumer and to the table, one fault a test; the ledger is compared after each (tests/support/ledger.py)."""
+"""What can happen to a topic, to a consumer and to the table, one fault a test; the ledger is
+compared after each (tests/support/ledger.py)."""
 
 import os
 import signal
@@ -13,7 +14,7 @@ from ledger import check, live, note, produce, producer_to, records, send, whole
 from lives import ended, land, landed_within, said, stopped, until
 
 from tasks.core.errors import FeedError
-from tasks.edges.delta import open_for_reading
+from tasks.edges.delta import open_existing_table
 from tasks.edges.feeds.kafka import KafkaFeed
 from tasks.feed.params import FeedParams
 from tasks.feed.skip import skip_lost
@@ -59,7 +60,10 @@ def test_a_topic_made_anew_under_a_running_landing_is_landed_whole_by_the_next(a
     ended(landing, code=2)
     ended(land(address, topic, tmp_path / "table"))
     assert check(tmp_path / "table", tmp_path / "ledger")["rows"] == 2_400
-    assert sorted(mark for source, mark in live(tmp_path / "table")[1].items() if source.startswith("kafka:")) == [100] * 4 + [500] * 4
+    assert (
+        sorted(mark for source, mark in live(tmp_path / "table")[1].items() if source.startswith("kafka:"))
+        == [100] * 4 + [500] * 4
+    )
 
 
 def test_what_retention_removed_stops_the_landing_until_it_is_skipped_and_noted(address, topic, tmp_path):
@@ -71,32 +75,46 @@ def test_what_retention_removed_stops_the_landing_until_it_is_skipped_and_noted(
     for _ in range(2):
         ended(land(address, topic, tmp_path / "table"), code=2)
     assert said(tmp_path / "table").count("tidemill feed skip") == 2
-    table, params = open_for_reading(tmp_path / "table"), FeedParams(source={"kind": "kafka", "topic": topic})
+    table, params = (
+        open_existing_table(tmp_path / "table"),
+        FeedParams(source={"kind": "kafka", "topic": topic}),
+    )
     kept = KafkaFeed(address, topic, "skip").kept()
-    assert [(gap.source[-2:], gap.first, gap.end) for gap in skip_lost(table, params, kept)] == [("/0", 100, 150)]
+    assert [(gap.source[-2:], gap.first, gap.end) for gap in skip_lost(table, params, kept)] == [
+        ("/0", 100, 150)
+    ]
     assert skip_lost(table, params, kept) == []
     for _ in range(2):
         ended(land(address, topic, tmp_path / "table"))
         rows = table_rows(tmp_path / "table")
-        assert sorted(rows["row"]) == sorted((p, offset) for p in range(4) for offset in range(200) if p or offset not in range(100, 150))
+        assert sorted(rows["row"]) == sorted(
+            (p, offset) for p in range(4) for offset in range(200) if p or offset not in range(100, 150)
+        )
         assert rows["lost"] == [(0, 149)]
-        DeltaTable(str(tmp_path / "table")).restore(table.version)  # by somebody who leaves the marks: they follow the rows, behind the gap
+        # By somebody who leaves the marks: they follow the rows, behind the gap
+        DeltaTable(str(tmp_path / "table")).restore(table.version)
 
 
 def test_a_log_that_was_cut_below_the_mark_is_not_skipped(address, topic, tmp_path):
     produce(address, topic, tmp_path / "ledger", 400)
     ended(land(address, topic, tmp_path / "table"))
-    table, params = open_for_reading(tmp_path / "table"), FeedParams(source={"kind": "kafka", "topic": topic})
+    table, params = (
+        open_existing_table(tmp_path / "table"),
+        FeedParams(source={"kind": "kafka", "topic": topic}),
+    )
     before = table.marks()
-    cut = {source: (20, 99 if source.endswith("/2") else 100) for source in KafkaFeed(address, topic, "skip").kept()}
+    cut = {
+        source: (20, 99 if source.endswith("/2") else 100)
+        for source in KafkaFeed(address, topic, "skip").kept()
+    }
     with pytest.raises(FeedError, match=r"/2 ends at offset 99, before 100.*log was cut"):
         skip_lost(table, params, cut)
-    assert open_for_reading(tmp_path / "table").marks() == before
+    assert open_existing_table(tmp_path / "table").marks() == before
 
 
 def table_rows(folder):
     """place -> (partition, offset) of its rows."""
-    table = open_for_reading(folder)
+    table = open_existing_table(folder)
     found = {}
     for place, source, offset in table.scan(columns=["place", "_source", "_offset"]).collect().iter_rows():
         found.setdefault(place, []).append((int(source.rsplit("/", 1)[1]), offset))
@@ -105,7 +123,17 @@ def table_rows(folder):
 
 def test_a_member_frozen_past_its_session_is_refused_when_it_goes_on_and_says_so(address, topic, tmp_path):
     produce(address, topic, tmp_path / "ledger", 4_000)
-    frozen = land(address, topic, tmp_path / "table", "files written", 5, "--freeze", "--ever", "--session=2000", "--every=150")
+    frozen = land(
+        address,
+        topic,
+        tmp_path / "table",
+        "files written",
+        5,
+        "--freeze",
+        "--ever",
+        "--session=2000",
+        "--every=150",
+    )
     until(lambda: psutil.Process(frozen.pid).status() == psutil.STATUS_STOPPED)
     other = land(address, topic, tmp_path / "table", "--ever", "--member=1", "--session=2000", "--every=1500")
     landed_within(30, tmp_path / "table", tmp_path / "ledger")

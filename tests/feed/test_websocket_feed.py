@@ -1,4 +1,5 @@
-"""A socket that drops, repeats, reorders, skips and falls silent: each number lands once or is said to be lost, by the ledger of the server."""
+"""A socket that drops, repeats, reorders, skips and falls silent: each number lands once or is
+said to be lost, by the ledger of the server."""
 
 import json
 import random
@@ -14,30 +15,43 @@ from socket_server import DROP, SILENCE, STALL, Server, message
 
 from tasks.core.errors import FeedError
 from tasks.edges.feeds.websocket import WebsocketFeed
-from tasks.feed.land import Landing, drain, open_table
+from tasks.feed.land import LandingBuffer, open_table, run_loop
 from tasks.feed.params import FeedParams
 
 PARAMS = FeedParams.model_validate(
-    {"source": {"kind": "websocket", "url": "ws://x"}, "fields": {"x": {}, "n": {"type": "int"}}, "sync": False, "dedupe": False,
-     "commit_every_s": 0.05, "lateness_s": 1e9}
-)  # fmt: skip
+    {
+        "source": {"kind": "websocket", "url": "ws://x"},
+        "fields": {"x": {}, "n": {"type": "int"}},
+        "sync": False,
+        "dedupe": False,
+        "commit_every_s": 0.05,
+        "lateness_s": 1e9,
+    }
+)
 
 
 def feed_of(server, **how):
-    quick = {"log": "x", "sequence_field": "n", "reorder_s": 0.05, "heartbeat_s": 0.2, "silent_s": 1.0, "reconnect_max_s": 0.2}
+    quick = {
+        "log": "x",
+        "sequence_field": "n",
+        "reorder_s": 0.05,
+        "heartbeat_s": 0.2,
+        "silent_s": 1.0,
+        "reconnect_max_s": 0.2,
+    }
     return WebsocketFeed(server.url, **{**quick, **how})
 
 
 def land(feed, folder, until, within_s=20.0):
     """(landed messages, lost ranges) once the mark is at *until*."""
     table = open_table(folder, PARAMS)
-    landing, end = Landing(table, PARAMS, None, feed), time.monotonic() + within_s
+    landing, end = LandingBuffer(table, PARAMS, None, feed), time.monotonic() + within_s
 
     def stop():
         assert time.monotonic() < end, (landing.begins, feed.lag())
         return landing.begins.get("websocket:x", 0) >= until
 
-    drain(landing, feed, until_drained=False, stop=stop)
+    run_loop(landing, feed, until_drained=False, stop=stop)
     feed.close()
     return told(table)
 
@@ -63,7 +77,11 @@ def test_a_gap_is_fetched_page_by_page_and_what_rest_does_not_have_is_said_to_be
     monkeypatch.setattr("tasks.edges.feeds.websocket._ASK_AGAIN_S", 0.02)
     lost = []
     with Server([0, 1, DROP], [40, 41], rest=set(range(45)) - {7, 8, 30}) as server:
-        found = land(feed_of(server, begin_at=0, backfill_url=server.backfill_url, lost=lost.append), tmp_path / "t", 42)
+        found = land(
+            feed_of(server, begin_at=0, backfill_url=server.backfill_url, lost=lost.append),
+            tmp_path / "t",
+            42,
+        )
     assert found == ([n for n in range(42) if n not in {7, 8, 30}], [7, 8, 30])
     assert [(one["first"], one["last"], one["n"]) for one in lost] == [(7, 8, 2), (30, 30, 1)]
 
@@ -76,7 +94,10 @@ def test_without_rest_a_gap_is_said_to_be_lost(tmp_path):
 def test_a_rest_that_gives_something_else_than_asked_for_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr("tasks.edges.feeds.websocket._ASK_AGAIN_S", 0.02)
     with Server([0, 5], rest=range(9), listens=False) as server:
-        assert land(feed_of(server, begin_at=0, backfill_url=server.backfill_url), tmp_path / "t", 6) == ([0, 5], [1, 2, 3, 4])
+        assert land(feed_of(server, begin_at=0, backfill_url=server.backfill_url), tmp_path / "t", 6) == (
+            [0, 5],
+            [1, 2, 3, 4],
+        )
         assert server.asked == [(1, 4)] * 3
 
 
@@ -93,7 +114,9 @@ def test_a_connection_that_ends_or_falls_silent_or_answers_no_ping_is_made_anew(
     """silent_s is long where pings alone must find it."""
     with Server([0, 1, fault], [2, 3]) as server:
         began = time.monotonic()
-        assert land(feed_of(server, begin_at=0, silent_s=0.5 if fault == SILENCE else 30.0), tmp_path / "t", 4) == ([0, 1, 2, 3], [])
+        assert land(
+            feed_of(server, begin_at=0, silent_s=0.5 if fault == SILENCE else 30.0), tmp_path / "t", 4
+        ) == ([0, 1, 2, 3], [])
         assert time.monotonic() - began < 5
         assert server.n_connections == 2
 
@@ -108,13 +131,19 @@ def test_a_start_after_a_kill_fetches_from_the_tables_mark(tmp_path):
         while killed.poll(100, 0.05).records.is_empty():
             assert time.monotonic() < until
         killed.close()
-        assert land(feed_of(server, backfill_url=server.backfill_url), tmp_path / "t", 10) == (list(range(10)), [])
+        assert land(feed_of(server, backfill_url=server.backfill_url), tmp_path / "t", 10) == (
+            list(range(10)),
+            [],
+        )
 
 
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**32), missing=st.sets(st.integers(0, 29), max_size=8), has_rest=st.booleans())
-def test_whatever_the_socket_does_each_number_is_there_once_or_said_to_be_lost(tmp_path_factory, seed, missing, has_rest):
-    """Up to four connections, which send parts of 0 to 29 shuffled within reach, some twice, some not at all; REST lacks *missing*."""
+def test_whatever_the_socket_does_each_number_is_there_once_or_said_to_be_lost(
+    tmp_path_factory, seed, missing, has_rest
+):
+    """Up to four connections, which send parts of 0 to 29 shuffled within reach, some twice,
+    some not at all; REST lacks *missing*."""
     rng = random.Random(seed)
     cuts = sorted({0, 30, *(rng.randrange(30) for _ in range(3))})
     scripts = []
@@ -136,7 +165,12 @@ def test_without_numbers_the_time_without_a_connection_is_said_to_be_lost(tmp_pa
     with Server([*(json.dumps(message(n)) for n in range(3)), DROP], [3, 4, SILENCE]) as server:
         feed, table = feed_of(server, sequence_field=None), open_table(tmp_path / "t", PARAMS)
         until = time.monotonic() + 10
-        drain(Landing(table, PARAMS, None, feed), feed, until_drained=False, stop=lambda: len(rows_of(table)) >= 6 or time.monotonic() > until)
+        run_loop(
+            LandingBuffer(table, PARAMS, None, feed),
+            feed,
+            until_drained=False,
+            stop=lambda: len(rows_of(table)) >= 6 or time.monotonic() > until,
+        )
         feed.close()
         rows = rows_of(table)
         assert rows["n"].to_list() == [0, 1, 2, None, 3, 4]
@@ -151,7 +185,12 @@ def test_without_numbers_the_time_without_a_connection_is_said_to_be_lost(tmp_pa
 
 def test_records_may_lie_in_a_field_and_in_lists(tmp_path):
     with Server(
-        ['{"event": "subscribed"}', json.dumps({"data": [message(0), message(1)]}), json.dumps({"data": {**message(2), "n": "2"}}), SILENCE]
+        [
+            '{"event": "subscribed"}',
+            json.dumps({"data": [message(0), message(1)]}),
+            json.dumps({"data": {**message(2), "n": "2"}}),
+            SILENCE,
+        ]
     ) as server:
         feed = feed_of(server, begin_at=0, records_field="data", subscribe=["please"])
         feed.open(dict)
@@ -174,14 +213,17 @@ def test_numbers_that_begin_anew_are_refused(tmp_path):
 
 def test_a_full_buffer_stops_reading_and_nothing_is_lost(tmp_path):
     """A gap that REST fills late; what lies beyond it is more than may wait."""
-    with Server([0, *range(2, 400)], rest=range(400), faults=[503] * 3) as server, pytest.MonkeyPatch.context() as patch:
+    with (
+        Server([0, *range(2, 400)], rest=range(400), faults=[503] * 3) as server,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.setattr("tasks.edges.feeds.websocket._ASK_AGAIN_S", 0.1)
         feed = feed_of(server, begin_at=0, backfill_url=server.backfill_url)
         feed._buffer_bytes = 2_000
         seen = []
         table = open_table(tmp_path / "t", PARAMS)
-        landing = Landing(table, PARAMS, None, feed)
-        drain(
+        landing = LandingBuffer(table, PARAMS, None, feed)
+        run_loop(
             landing,
             feed,
             until_drained=False,
@@ -213,6 +255,6 @@ def test_a_drain_ends_when_what_came_before_the_first_message_has_landed_or_noth
     for script, n_landed in (([], 0), ([7], 8), ([], 8)):
         with Server(script, rest=range(8)) as server:
             feed = feed_of(server, begin_at=0, backfill_url=server.backfill_url, silent_s=0.2)
-            drain(Landing(table, PARAMS, None, feed), feed, until_drained=True)
+            run_loop(LandingBuffer(table, PARAMS, None, feed), feed, until_drained=True)
             feed.close()
         assert told(table) == (list(range(n_landed)), [])

@@ -1,4 +1,5 @@
-"""The operators' door, for real: `tidemill run`, then `up`, a deployment run by a worker, a scheduled tick, `down`.
+"""The operators' door, for real: `tidemill run`, then `up`, a deployment run by a worker, a
+scheduled tick, `down`.
 
 One small checkout lives through all of it, in this order, as an operator's would.
 """
@@ -17,7 +18,7 @@ import yaml
 from small_checkout import small_checkout
 
 from tasks.edges.params import STAGES
-from tasks.edges.processes import mark
+from tasks.edges.processes import build_process_identity
 
 PATIENCE_S = 240.0  # two cores, and perhaps other tests beside
 
@@ -25,7 +26,10 @@ PATIENCE_S = 240.0  # two cores, and perhaps other tests beside
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
     ports = {f"TIDEMILL_{name}_PORT": str(_free_port()) for name in ("PREFECT", "MLFLOW", "SERVICE", "FEED")}
-    found = small_checkout(tmp_path_factory.mktemp("operated"), **ports, PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS="5")  # 60 by default
+    # 60 by default
+    found = small_checkout(
+        tmp_path_factory.mktemp("operated"), **ports, PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS="5"
+    )
     _give_a_feed(found.root / "params.yaml")
     yield found
     found.tidemill("down")
@@ -58,7 +62,10 @@ def trained(checkout, api):
 
 def test_run_ends_with_a_forecast_from_the_bento_and_a_page(checkout, done):
     assert [len(series["steps"]) for series in done["forecast"]["series"]] == [5, 5]
-    assert done["forecast"]["model"]["digest"] == json.loads((checkout.home / "registry" / done["dataset"] / "champion.json").read_text())["digest"]
+    assert (
+        done["forecast"]["model"]["digest"]
+        == json.loads((checkout.home / "registry" / done["dataset"] / "champion.json").read_text())["digest"]
+    )
     assert "<html" in (checkout.root / done["page"]).read_text()
     assert len(done["next"]) == 3
 
@@ -95,7 +102,9 @@ def test_status_knows_champion_decisions_and_processes(checkout, done, up):
 
 def test_forecast_without_a_server_is_what_the_service_said(checkout, done):
     said = json.loads(checkout.tidemill("forecast", "--json").stdout)
-    assert [series["steps"] for series in said["series"]] == [series["steps"] for series in done["forecast"]["series"]]
+    assert [series["steps"] for series in said["series"]] == [
+        series["steps"] for series in done["forecast"]["series"]
+    ]
 
 
 def test_a_deployment_runs_to_the_end_on_the_worker(trained):
@@ -105,37 +114,60 @@ def test_a_deployment_runs_to_the_end_on_the_worker(trained):
 
 
 def test_each_stage_leaves_a_table_and_a_picture(api, trained):
-    artifacts = api.post("/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [trained["id"]]}}, "limit": 200}).json()
-    by_key = {artifact["key"].removeprefix("index-volatility-"): artifact for artifact in artifacts if artifact["key"]}
+    artifacts = api.post(
+        "/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [trained["id"]]}}, "limit": 200}
+    ).json()
+    by_key = {
+        artifact["key"].removeprefix("index-volatility-"): artifact
+        for artifact in artifacts
+        if artifact["key"]
+    }
     for stage in STAGES[:8]:
         rows = json.loads(by_key[f"{stage}-table"]["data"])
         assert rows
         assert "left no figures" not in str(rows)
-        kind, encoded = re.search(r"\(data:image/(png|svg\+xml);base64,([^)]+)\)", by_key[f"{stage}-picture"]["data"]).groups()
+        kind, encoded = re.search(
+            r"\(data:image/(png|svg\+xml);base64,([^)]+)\)", by_key[f"{stage}-picture"]["data"]
+        ).groups()
         assert base64.b64decode(encoded).startswith(b"\x89PNG" if kind == "png" else b"<svg")
     assert "train-link" in by_key
 
 
 def test_results_are_json(checkout, trained):
     """A stored result is readable by anybody and runs no code when it is read."""
-    stored = [json.loads(path.read_text()) for path in (checkout.home / "prefect" / "storage").iterdir() if path.is_file()]
-    assert [step["stage"] for run in stored if isinstance(run, list) for step in run if len(run) == 8][:8] == list(STAGES[:8])
+    stored = [
+        json.loads(path.read_text())
+        for path in (checkout.home / "prefect" / "storage").iterdir()
+        if path.is_file()
+    ]
+    assert [step["stage"] for run in stored if isinstance(run, list) for step in run if len(run) == 8][
+        :8
+    ] == list(STAGES[:8])
 
 
 def test_the_feed_lands_beside_the_others_and_is_seen(checkout, up):
-    """The dataset's own files are played to it at once; whoever looks at its metrics and its status finds the same number of rows."""
+    """The dataset's own files are played to it at once; whoever looks at its metrics and its
+    status finds the same number of rows."""
     deadline = time.monotonic() + PATIENCE_S
-    while not ((found := _feed_status(checkout))["table"] and found["members"] and found["members"][0]["sources"][0]["lag"] == 0):
+    while not (
+        (found := _feed_status(checkout))["table"]
+        and found["members"]
+        and found["members"][0]["sources"][0]["lag"] == 0
+    ):
         assert time.monotonic() < deadline, found
         time.sleep(0.5)
     assert found["members"][0]["speaks"]
     n_rows = found["table"]["rows"]["row"]
     assert n_rows > 1000
-    assert f'tidemill_feed_records_total{{place="row"}} {float(n_rows)}' in httpx.get(up["addresses"]["feed"]).text
+    assert (
+        f'tidemill_feed_records_total{{place="row"}} {float(n_rows)}'
+        in httpx.get(up["addresses"]["feed"]).text
+    )
 
 
 def test_the_flow_feed_hands_a_closed_window_over(checkout, api):
-    """Beside a process that lands already, a bounded run lands nothing and hands over what that one closed."""
+    """Beside a process that lands already, a bounded run lands nothing and hands over what that
+    one closed."""
     while _feed_status(checkout)["window"] is None:
         time.sleep(0.5)
     _prefect(checkout, api, "deployment", "run", "feed/feed", "--param", "train=false")
@@ -143,7 +175,9 @@ def test_the_flow_feed_hands_a_closed_window_over(checkout, api):
     assert run["state_type"] == "COMPLETED", run["state"]
     handed = json.loads((checkout.root / "data" / "source" / "window.json").read_text())
     assert handed == _feed_status(checkout)["window"]
-    shown = api.post("/artifacts/filter", json={"artifacts": {"key": {"any_": ["index-volatility-feed-table"]}}}).json()
+    shown = api.post(
+        "/artifacts/filter", json={"artifacts": {"key": {"any_": ["index-volatility-feed-table"]}}}
+    ).json()
     assert {row["what"] for row in json.loads(shown[0]["data"])} == {"row", *handed["marks"]}
 
 
@@ -158,15 +192,25 @@ def test_another_dataset_is_served_after_its_run_and_nothing_of_the_first_is_sho
     params = checkout.root / "params.yaml"
     document = yaml.safe_load(params.read_text())
     first, second = document["dataset"], "second"
-    document["datasets"][second] = {key: part for key, part in document["datasets"][first].items() if key != "feed"}
+    document["datasets"][second] = {
+        key: part for key, part in document["datasets"][first].items() if key != "feed"
+    }
     params.write_text(yaml.safe_dump(document, sort_keys=False))
     checkout.tidemill("use", second)
     said = checkout.tidemill("up").stderr
     assert f"serves '{first}', and the current dataset is '{second}'" in said
     found = json.loads(checkout.tidemill("status", "--json").stdout)
-    assert (found["dataset"], found["served_dataset"], found["champion"], found["as_of"]) == (second, first, None, None)
+    assert (found["dataset"], found["served_dataset"], found["champion"], found["as_of"]) == (
+        second,
+        first,
+        None,
+        None,
+    )
     assert not any(found["decisions"].values())
-    assert "OtherDatasetError: data/clean/rows.parquet is of the dataset" in checkout.run(sys.executable, "-m", "tasks.monitor", code=2).stderr
+    assert (
+        "OtherDatasetError: data/clean/rows.parquet is of the dataset"
+        in checkout.run(sys.executable, "-m", "tasks.monitor", code=2).stderr
+    )
     made = json.loads(checkout.tidemill("run", "--dataset", second, "--json").stdout)
     assert made["forecast"]["dataset"] == second
     _wait_until_served(up, second)
@@ -181,10 +225,12 @@ def test_another_dataset_is_served_after_its_run_and_nothing_of_the_first_is_sho
 def test_down_stops_exactly_its_own(checkout, up):
     """A bystander in the same folder, even one that looks like ours, is left alone."""
     bystander = checkout.start(
-        [sys.executable, "-m", "http.server", "0", "--bind", "127.0.0.1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "http.server", "0", "--bind", "127.0.0.1"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
-        mark("bystander", bystander.pid)
+        build_process_identity("bystander", bystander.pid)
         stopped = json.loads(checkout.tidemill("down", "--json").stdout)["stopped"]
         assert set(stopped) == {"feed", "prefect", "mlflow", "service", "worker", "supervisor"}
         assert [line for line in checkout.alive() if "http.server" not in line] == []
@@ -206,7 +252,9 @@ def _wait_until_served(up, dataset):
 def _give_a_feed(params):
     """The dataset's own files as a feed, all at once."""
     document = yaml.safe_load(params.read_text())
-    document["datasets"][document["dataset"]]["feed"] = {"source": {"kind": "files", "dataset": document["dataset"], "speed": "max"}}
+    document["datasets"][document["dataset"]]["feed"] = {
+        "source": {"kind": "files", "dataset": document["dataset"], "speed": "max"}
+    }
     params.write_text(yaml.safe_dump(document, sort_keys=False))
 
 
@@ -217,19 +265,31 @@ def _feed_status(checkout):
 def _prefect(checkout, api, *arguments):
     """Prefect's own command line, as an operator types it."""
     url = str(api.base_url).rstrip("/")
-    return checkout.run("prefect", "--no-prompt", *arguments, PREFECT_API_URL=url, PREFECT_HOME=str(checkout.home / "prefect"))
+    return checkout.run(
+        "prefect", "--no-prompt", *arguments, PREFECT_API_URL=url, PREFECT_HOME=str(checkout.home / "prefect")
+    )
 
 
 def _wait_for_run(api, flow, wanted):
     """The newest run of *flow* that is *wanted*, once it has ended."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
-        found = api.post("/flow_runs/filter", json={"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_DESC"}).json()
-        ended = [run for run in found if wanted(run) and run["state_type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}]
+        found = api.post(
+            "/flow_runs/filter",
+            json={"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_DESC"},
+        ).json()
+        ended = [
+            run
+            for run in found
+            if wanted(run) and run["state_type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+        ]
         if ended:
             return ended[0]
         time.sleep(0.5)
-    raise AssertionError(f"no run of {flow} ended within {PATIENCE_S:.0f} s; there are {[(r['name'], r['state_type']) for r in found]}")
+    raise AssertionError(
+        f"no run of {flow} ended within {PATIENCE_S:.0f} s; there are"
+        f" {[(r['name'], r['state_type']) for r in found]}"
+    )
 
 
 def _free_port():

@@ -1,4 +1,7 @@
-"""Which models see the level of a series: none with `base: last`, as in NLinear (Zeng et al. 2023)."""
+"""Which models see the level of a series: none with `base: last`, as in NLinear (Zeng et al.
+
+2023).
+"""
 
 import json
 
@@ -43,7 +46,8 @@ def make_schema(*, n_lags=N_LAGS, horizon_steps=HORIZON_STEPS, spread=False, sea
 
 
 def make_pairs(n=400, *, n_lags=N_LAGS, horizon_steps=HORIZON_STEPS, spread=False, seed=0, drift=0.02):
-    """x (n, columns) and z (n, horizon_steps): autoregressive around a drifting level, multiples of 2^-10."""
+    """x (n, columns) and z (n, horizon_steps): autoregressive around a drifting level, multiples
+    of 2^-10."""
     rng, changes = np.random.default_rng(seed), np.zeros(n + n_lags + horizon_steps)
     for t in range(1, len(changes)):
         changes[t] = 0.6 * changes[t - 1] + rng.normal()
@@ -69,7 +73,8 @@ def run_graph(forecaster, x, path):
 
 
 def fit_reference(x, z, penalty, n_lags):
-    """Ridge on the differences to the last value, with numpy alone: a function from x to its forecasts."""
+    """Ridge on the differences to the last value, with numpy alone: a function from x to its
+    forecasts."""
     differences, target = x[:, 1 : n_lags + 1] - x[:, :1], z - x[:, :1]
     mean, sd = differences.mean(axis=0), differences.std(axis=0)
     inputs = (differences - mean) / sd
@@ -87,7 +92,8 @@ def fit_reference(x, z, penalty, n_lags):
 
 @pytest.mark.parametrize("penalty", [1e-3, 0.1])
 def test_ridge_with_base_last_on_lags_alone_is_nlinear_in_closed_form(penalty, tmp_path):
-    """Two series 50 apart in one fit, and a third at a level that the fit has not met; the graph, too."""
+    """Two series 50 apart in one fit, and a third at a level that the fit has not met; the
+    graph, too."""
     lags = tuple(f"z_lag_{k}" for k in range(1, N_LAGS + 1))
     (low, z_low), (high, z_high), (new, _) = (make_pairs(seed=seed, drift=0.0) for seed in (0, 1, 2))
     x, z = np.concatenate([low, shift(high, 50)]), np.concatenate([z_low, z_high + 50])
@@ -128,7 +134,8 @@ def test_a_constant_added_to_all_that_ridge_learns_from_moves_its_forecasts_by_t
 
 
 def test_where_the_level_drifts_ridge_without_it_is_better():
-    """Series that wander, learned from their first halves: the level promises a return that never comes."""
+    """Series that wander, learned from their first halves: the level promises a return that
+    never comes."""
     schema, errors = make_schema(n_lags=2, horizon_steps=24, season=False), {None: 0.0, True: 0.0}
     for seed in range(8):
         x, z = make_pairs(n=800, n_lags=2, horizon_steps=24, seed=seed)

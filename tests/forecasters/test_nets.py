@@ -16,11 +16,11 @@ from panels import CALENDAR, feature_table, small_schema
 
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureColumn, FeatureSchema
-from tasks.core.windows import WalkForward, panel_of
-from tasks.edges.settings import ROOT, settings
+from tasks.core.windows import WalkForward, build_panel
+from tasks.edges.settings import ROOT, read_settings
 from tasks.forecasters import build_forecaster
 from tasks.forecasters.graph import arithmetic
-from tasks.forecasters.parts.net_layers import Draw, Inputs
+from tasks.forecasters.parts.net_layers import NetInputs, WeightInitializer
 from tasks.forecasters.training import lightning as training
 
 STEPS, LAGS = 3, 6
@@ -28,7 +28,11 @@ SMALL = {"epochs": 4, "batch_rows": 64}
 
 
 def schema_of(lags=LAGS, names=("close_value",), steps=STEPS):
-    roles = {"z_last": "level", **{f"z_lag_{k}": "level" for k in range(1, lags)}, **dict.fromkeys(names, "free")}
+    roles = {
+        "z_last": "level",
+        **{f"z_lag_{k}": "level" for k in range(1, lags)},
+        **dict.fromkeys(names, "free"),
+    }
     columns = tuple(FeatureColumn(name=name, role=role, lookback_steps=lags) for name, role in roles.items())
     return FeatureSchema(columns=columns, last="z_last", horizon_steps=steps, season_steps=1)
 
@@ -53,7 +57,9 @@ def fitted(net="gru", x=None, z=None, start=None, seed=1, schema=None, **params)
 
 @pytest.mark.parametrize("net", [net for net in NETS if net != "mlp"])
 def test_too_short_a_sequence_names_the_lags_to_declare(net):
-    with pytest.raises(ForecasterError, match=r"has 6 without a gap.*kind: lag, column: z, steps: \[1, ..., 23\].*at most 6"):
+    with pytest.raises(
+        ForecasterError, match=r"has 6 without a gap.*kind: lag, column: z, steps: \[1, ..., 23\].*at most 6"
+    ):
         build_forecaster(net, schema_of(), 1, {"sequence_steps": 24})
     with pytest.raises(ForecasterError, match=r"at least 2 steps.*kind: lag, column: z"):
         build_forecaster(net, schema_of(lags=1), 1, {})
@@ -75,7 +81,9 @@ def test_patches_end_at_the_last_step():
 # layers, against torch's own
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [(arithmetic.gru, torch.nn.GRU), (arithmetic.lstm, torch.nn.LSTM)])
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(arithmetic.gru, torch.nn.GRU), (arithmetic.lstm, torch.nn.LSTM)]
+)
 def test_units_are_those_of_torch(ours, theirs):
     torch.manual_seed(1)
     unit, x = theirs(2, 5, batch_first=True), torch.randn(7, 9, 2)
@@ -84,36 +92,54 @@ def test_units_are_those_of_torch(ours, theirs):
 
 
 def test_attention_is_that_of_torch():
-    """The whole layer: normalise, look, normalise, change, beside torch.nn.TransformerEncoderLayer with the same weights."""
+    """The whole layer: normalise, look, normalise, change, beside
+    torch.nn.TransformerEncoderLayer with the same weights."""
     net = build_forecaster("patch_transformer", schema_of(), 1, {"size": 8, "heads": 2, "inside_size": 12})
-    weights = net.first_weights(1, Draw(1))
+    weights = net.build_initial_weights(1, WeightInitializer(1))
     theirs = torch.nn.TransformerEncoderLayer(8, 2, 12, dropout=0, norm_first=True, batch_first=True)
     own = {name: torch.from_numpy(a) for name, a in weights.items()}
     layer = {
         "self_attn.in_proj_weight": torch.cat([own[f"{name}_0"].T for name in ("query", "key", "value")]),
-        "self_attn.in_proj_bias": torch.zeros(24), "self_attn.out_proj.weight": own["mix_0"].T, "self_attn.out_proj.bias": torch.zeros(8),
-        "linear1.weight": own["in_0"].T, "linear1.bias": own["in_shift_0"], "linear2.weight": own["out_0"].T, "linear2.bias": own["out_shift_0"],
-        "norm1.weight": own["norm_gain_0"], "norm1.bias": own["norm_shift_0"], "norm2.weight": own["norm_gain_1"], "norm2.bias": own["norm_shift_1"],
-    }  # fmt: skip
+        "self_attn.in_proj_bias": torch.zeros(24),
+        "self_attn.out_proj.weight": own["mix_0"].T,
+        "self_attn.out_proj.bias": torch.zeros(8),
+        "linear1.weight": own["in_0"].T,
+        "linear1.bias": own["in_shift_0"],
+        "linear2.weight": own["out_0"].T,
+        "linear2.bias": own["out_shift_0"],
+        "norm1.weight": own["norm_gain_0"],
+        "norm1.bias": own["norm_shift_0"],
+        "norm2.weight": own["norm_gain_1"],
+        "norm2.bias": own["norm_shift_1"],
+    }
     theirs.load_state_dict(layer)
     seen = np.random.default_rng(1).standard_normal((5, len(net.patches), 8)).astype(np.float32)
-    np.testing.assert_allclose(net._layer(weights, seen, 0, training.Aid()), theirs(torch.from_numpy(seen)).detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(
+        net._apply_layer(weights, seen, 0, training.TrainingHooks()),
+        theirs(torch.from_numpy(seen)).detach().numpy(),
+        atol=1e-6,
+    )
 
 
 # loss
 
 
-@pytest.mark.parametrize(("params", "loss"), [
-    ({}, np.square), ({"loss": "absolute"}, np.abs), ({"loss": "quantile", "quantile": 0.9}, lambda e: np.maximum(0.9 * e, -0.1 * e)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("params", "loss"),
+    [
+        ({}, np.square),
+        ({"loss": "absolute"}, np.abs),
+        ({"loss": "quantile", "quantile": 0.9}, lambda e: np.maximum(0.9 * e, -0.1 * e)),
+    ],
+)
 def test_the_loss_is_its_formula_over_the_known_pairs(params, loss):
     net, (x, z) = build_forecaster("nlinear", schema_of(), 1, params), pairs(64)
     z[::3, 1] = np.nan
-    weights = net.first_weights(2, Draw(1))
-    inputs = Inputs(x[:, :LAGS], x[:, LAGS - 1 :])
+    weights = net.build_initial_weights(2, WeightInitializer(1))
+    inputs = NetInputs(x[:, :LAGS], x[:, LAGS - 1 :])
     learner = training.Learner(net, weights, 1)
-    batch = training.batch_of([torch.from_numpy(a) for a in (*inputs, z)], torch.tensor(100))
-    error = z - net.network(weights, inputs, training.Aid())
+    batch = training.build_batch([torch.from_numpy(a) for a in (*inputs, z)], torch.tensor(100))
+    error = z - net.forward(weights, inputs, training.TrainingHooks())
     assert learner.training_step(batch, 0).item() == pytest.approx(np.nansum(loss(error)) / 100, rel=1e-5)
 
 
@@ -124,7 +150,9 @@ def test_a_quantile_has_its_share_below(quantile):
     assert (z < fit.predict(x)).mean() == pytest.approx(quantile, abs=0.03)
 
 
-@pytest.mark.parametrize("params", [{"loss": "quantile"}, {"quantile": 0.5}, {"devices": 2}, {"size": 6, "heads": 4}])
+@pytest.mark.parametrize(
+    "params", [{"loss": "quantile"}, {"quantile": 0.5}, {"devices": 2}, {"size": 6, "heads": 4}]
+)
 def test_parameters_that_do_not_fit_together_are_refused(params):
     with pytest.raises(ForecasterError, match=r"go together|strategy: ddp|multiple of `heads`"):
         build_forecaster("patch_transformer", schema_of(), 1, params)
@@ -135,14 +163,22 @@ def test_half_precision_without_a_gpu_is_refused():
         fitted(precision="16-mixed")
 
 
-@pytest.mark.parametrize(("has_gpu", "has_bf16", "accelerator", "found"), [
-    (False, False, "auto", "32-true"), (True, True, "cpu", "32-true"), (True, True, "auto", "bf16-mixed"), (True, False, "auto", "16-mixed"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("has_gpu", "has_bf16", "accelerator", "found"),
+    [
+        (False, False, "auto", "32-true"),
+        (True, True, "cpu", "32-true"),
+        (True, True, "auto", "bf16-mixed"),
+        (True, False, "auto", "16-mixed"),
+    ],
+)
 def test_precision_follows_the_machine(monkeypatch, has_gpu, has_bf16, accelerator, found):
     """What torch says of a machine is all that differs between one with a GPU and this one."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bf16)
-    assert training.precision_of(build_forecaster("gru", schema_of(), 1, {"accelerator": accelerator})) == found
+    assert (
+        training.get_precision(build_forecaster("gru", schema_of(), 1, {"accelerator": accelerator})) == found
+    )
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -155,7 +191,9 @@ def test_mixed_precision_finds_about_what_full_precision_finds(net):
 
 def test_a_disturbed_fit_in_mixed_precision_goes_on_and_ends_with_the_same_bytes(tmp_path, monkeypatch):
     mixed, start = {**LONG, "precision": "bf16-mixed"}, training.Learner.on_train_epoch_start
-    monkeypatch.setattr(training, "settings", lambda: settings().model_copy(update={"home": tmp_path}))
+    monkeypatch.setattr(
+        training, "read_settings", lambda: read_settings().model_copy(update={"home": tmp_path})
+    )
 
     def disturbed(self):
         if self.current_epoch == 4:
@@ -177,7 +215,9 @@ def test_a_disturbed_fit_in_mixed_precision_goes_on_and_ends_with_the_same_bytes
 
 def test_accumulated_batches_are_one_large_batch():
     x, _ = pairs()
-    np.testing.assert_allclose(fitted(batch_rows=16, accumulate_batches=4).predict(x), fitted(batch_rows=64).predict(x), atol=1e-5)
+    np.testing.assert_allclose(
+        fitted(batch_rows=16, accumulate_batches=4).predict(x), fitted(batch_rows=64).predict(x), atol=1e-5
+    )
     assert np.abs(fitted(batch_rows=16).predict(x) - fitted(batch_rows=64).predict(x)).max() > 1e-3
 
 
@@ -193,14 +233,17 @@ def kept_bytes(net):
     """What autograd keeps of one batch until it goes back."""
     kept, (x, z) = [], pairs(256)
     learner = training.Learner(net, net._started(net), 1)
-    batch = training.batch_of([torch.from_numpy(np.ascontiguousarray(a)) for a in (*net._inputs(x), z)], torch.tensor(1))
+    batch = training.build_batch(
+        [torch.from_numpy(np.ascontiguousarray(a)) for a in (*net._build_inputs(x), z)], torch.tensor(1)
+    )
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes), lambda t: t):
         learner.train().training_step(batch, 0)
     return sum(kept)
 
 
 def test_two_processes_find_what_one_finds():
-    """Gradients of a shared batch are those of the whole batch, though unknown pairs fall unevenly, and nobody is left over."""
+    """Gradients of a shared batch are those of the whole batch, though unknown pairs fall
+    unevenly, and nobody is left over."""
     x, z = pairs()
     z[::2, 0] = np.nan
     one, two = (fitted(x=x, z=z, **params) for params in ({}, {"strategy": "ddp", "devices": 2}))
@@ -212,13 +255,13 @@ def test_two_processes_find_what_one_finds():
 
 
 def test_the_best_epoch_is_kept_and_the_rest_is_not_run(monkeypatch):
-    losses, find = [], training.Newest._loss
+    losses, find = [], training.EarlyStopping._loss
 
     def noted(self, learner):
         losses.append(find(self, learner))
         return losses[-1]
 
-    monkeypatch.setattr(training.Newest, "_loss", noted)
+    monkeypatch.setattr(training.EarlyStopping, "_loss", noted)
     x, z = pairs(300)
     z = np.random.default_rng(1).permutation(z)  # nothing to learn, so it soon gets worse
     fit = fitted("mlp", x, z, epochs=200, learning_rate=0.05, patience_epochs=3)
@@ -231,14 +274,15 @@ def test_the_best_epoch_is_kept_and_the_rest_is_not_run(monkeypatch):
 
 
 def test_no_target_of_the_older_rows_lies_after_the_first_held_origin():
-    """Over a panel of several series: origins and targets are written into x and z, and read back from what the net divides."""
-    panel = panel_of(feature_table(n_steps=120), small_schema(), CALENDAR)
+    """Over a panel of several series: origins and targets are written into x and z, and read
+    back from what the net divides."""
+    panel = build_panel(feature_table(n_steps=120), small_schema(), CALENDAR)
     walk = WalkForward(n_cutoffs=1, stride_steps=1, refit_every_cutoffs=1, min_train_steps=10)
     steps = np.arange(len(panel.event_time), dtype=np.float32)
     panel.x[:] = np.where(np.isfinite(panel.x), steps[:, None, None], np.nan)
     panel.z[:] = np.where(np.isfinite(panel.z), steps[:, None], np.nan)
     x, z = panel.training(100, walk)
-    older, newer = build_forecaster("mlp", small_schema(), 1, {"patience_epochs": 1})._split(z)
+    older, newer = build_forecaster("mlp", small_schema(), 1, {"patience_epochs": 1})._split_rows(z)
     origin = np.nanmax(x, axis=1)
     assert len(x[newer]) >= 20
     assert np.nanmax(z[older]) <= origin[newer].min()
@@ -247,7 +291,9 @@ def test_no_target_of_the_older_rows_lies_after_the_first_held_origin():
 
 def test_too_few_rows_to_stop_by_run_all_epochs():
     x, z = pairs(30)
-    np.testing.assert_array_equal(fitted("mlp", x, z, patience_epochs=1).predict(x), fitted("mlp", x, z).predict(x))
+    np.testing.assert_array_equal(
+        fitted("mlp", x, z, patience_epochs=1).predict(x), fitted("mlp", x, z).predict(x)
+    )
 
 
 # killed and started again
@@ -265,18 +311,31 @@ LONG = {"epochs": 8, "checkpoint_every_epochs": 1, "dropout_frac": 0.1, "patienc
 
 
 def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(tmp_path, monkeypatch):
-    process = subprocess.Popen([sys.executable, "-c", KILLED], cwd=ROOT, env={**os.environ, "TIDEMILL_HOME": str(tmp_path)})
-    wait_for(lambda: (kept := list(tmp_path.glob("checkpoints/*/last.ckpt"))) and torch.load(kept[0], weights_only=True)["epoch"] == 3, process)
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED], cwd=ROOT, env={**os.environ, "TIDEMILL_HOME": str(tmp_path)}
+    )
+    wait_for(
+        lambda: (
+            (kept := list(tmp_path.glob("checkpoints/*/last.ckpt")))
+            and torch.load(kept[0], weights_only=True)["epoch"] == 3
+        ),
+        process,
+    )
     process.send_signal(signal.SIGKILL)
     process.wait()
     epochs = note_epochs(monkeypatch)
-    monkeypatch.setattr(training, "settings", lambda: settings().model_copy(update={"home": tmp_path}))
+    monkeypatch.setattr(
+        training, "read_settings", lambda: read_settings().model_copy(update={"home": tmp_path})
+    )
     went_on = fitted(**LONG)
     assert epochs == [4, 5, 6, 7]
     undisturbed = fitted(**LONG)
     assert epochs[4:] == list(range(8))
     assert saved(went_on, tmp_path / "a") == saved(undisturbed, tmp_path / "b")
-    assert saved(fitted(**{**LONG, "checkpoint_every_epochs": None}), tmp_path / "c")["learned.npz"] == saved(went_on, tmp_path / "d")["learned.npz"]
+    assert (
+        saved(fitted(**{**LONG, "checkpoint_every_epochs": None}), tmp_path / "c")["learned.npz"]
+        == saved(went_on, tmp_path / "d")["learned.npz"]
+    )
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
@@ -293,7 +352,9 @@ if __name__ == "__main__":
 def test_processes_that_share_a_fit_end_with_the_one_that_started_them(tmp_path):
     """Three imports of Lightning, so it is long."""
     (tmp_path / "shared.py").write_text(SHARED)
-    process = subprocess.Popen([sys.executable, tmp_path / "shared.py"], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "shared.py"], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
     family = psutil.Process(process.pid)
     wait_for(lambda: sum(len(server.children()) for server in family.children()) == 2, process, at_most_s=400)
     others = family.children(recursive=True)
@@ -338,9 +399,13 @@ def test_a_fit_goes_on_from_the_weights_of_an_earlier_one(net):
     champion = fitted(net, x[:300], z[:300], epochs=12)
     same = fitted(net, x[:300], z[:300], champion, warm_epochs=1, learning_rate=1e-9)
     np.testing.assert_allclose(same.predict(x), champion.predict(x), atol=1e-4)
-    error = {name: np.square(fit.predict(x[400:]) - z[400:]).mean() for name, fit in {
-        "warm": fitted(net, x[:400], z[:400], champion, warm_epochs=1), "cold": fitted(net, x[:400], z[:400], epochs=1),
-    }.items()}  # fmt: skip
+    error = {
+        name: np.square(fit.predict(x[400:]) - z[400:]).mean()
+        for name, fit in {
+            "warm": fitted(net, x[:400], z[:400], champion, warm_epochs=1),
+            "cold": fitted(net, x[:400], z[:400], epochs=1),
+        }.items()
+    }
     assert error["warm"] < error["cold"]
 
 
@@ -368,4 +433,11 @@ def test_weights_move_to_a_dataset_of_another_level_and_size():
 def test_other_layers_or_columns_are_refused_with_what_differs(net, schema, params, said):
     x, z = pairs(60)
     with pytest.raises(ForecasterError, match=rf"cannot go on from that fit: .*{said}"):
-        fitted(net, x[:, : len(schema.columns)], z[:, : schema.horizon_steps], fitted(x=x, z=z, epochs=1), schema=schema, **params)
+        fitted(
+            net,
+            x[:, : len(schema.columns)],
+            z[:, : schema.horizon_steps],
+            fitted(x=x, z=z, epochs=1),
+            schema=schema,
+            **params,
+        )

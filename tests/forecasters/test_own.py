@@ -1,4 +1,5 @@
-"""A forecaster of one's own: the how-to's file, in a folder outside the package, under the laws and loaded from what it saved."""
+"""A forecaster of one's own: the how-to's file, in a folder outside the package, under the laws
+and loaded from what it saved."""
 
 import os
 import re
@@ -15,7 +16,9 @@ from tasks.core.errors import ForecasterError
 from tasks.forecasters import build_forecaster, load_forecaster
 
 ROOT = Path(__file__).resolve().parents[2]
-DRIFT = re.search(r"```python\n(.*?)```", (ROOT / "docs/how-to/add-a-model.md").read_text(), flags=re.DOTALL)[1]
+DRIFT = re.search(r"```python\n(.*?)```", (ROOT / "docs/how-to/add-a-model.md").read_text(), flags=re.DOTALL)[
+    1
+]
 
 
 @pytest.fixture
@@ -41,7 +44,11 @@ def test_a_file_in_own_is_found_by_its_name_and_its_fit_is_loaded(own):
     [
         ("nowhere:Drift", None, r"No module 'nowhere'.*Put nowhere.py into"),
         ("mistaken:Drift", "class Drfit: pass", r"has no 'Drift'"),
-        ("bare:Drift", "class Drift: pass", r"is no forecaster: it lacks \['fit', 'predict', 'save', 'load', 'to_onnx'\]"),
+        (
+            "bare:Drift",
+            "class Drift: pass",
+            r"is no forecaster: it lacks \['fit', 'predict', 'save', 'load', 'to_onnx'\]",
+        ),
         ("needing:Drift", "import no_such_library", r"needs 'no_such_library', which is not installed"),
         ("rigde", None, r"No forecaster 'rigde' \(did you mean 'ridge'"),
     ],
@@ -57,11 +64,34 @@ def test_the_laws_run_on_it_and_catch_one_that_breaks_them(tmp_path):
     """As written it passes; one whose graph drifts twice as fast does not."""
     (tmp_path / "drift_good.py").write_text(DRIFT)
     (tmp_path / "drift_bad.py").write_text(
-        DRIFT.replace('["drift"] * self._steps', '["drift"] * (1 if isinstance(x, np.ndarray) else 2) * self._steps')
+        DRIFT.replace(
+            '["drift"] * self._steps', '["drift"] * (1 if isinstance(x, np.ndarray) else 2) * self._steps'
+        )
     )
     named = [part for name in ("drift_good", "drift_bad") for part in ("--forecaster", f"{name}:Drift")]
-    command = [sys.executable, "-m", "pytest", "tests/laws/test_forecasters.py", "-p", "no:cacheprovider", *named, "-k", "drift", "-rfp"]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "tests/laws/test_forecasters.py",
+        "-p",
+        "no:cacheprovider",
+        *named,
+        "-k",
+        "drift",
+        "-rfp",
+    ]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert len(re.findall(r"^PASSED .*drift_good", done.stdout, flags=re.MULTILINE)) > 20, done.stdout
     failed = set(re.findall(r"^FAILED \S*::(\w+)\[(\w+):", done.stdout, flags=re.MULTILINE))
-    assert failed == {(law, "drift_bad") for law in ("test_saved_loaded_and_onnx_forecast_the_same", "test_any_horizon_and_no_season_work")}
+    assert failed == {
+        (law, "drift_bad")
+        for law in ("test_saved_loaded_and_onnx_forecast_the_same", "test_any_horizon_and_no_season_work")
+    }

@@ -1,4 +1,5 @@
-"""The docs say what is: files exist, snippets parse, and keys, commands, routes and settings are those of the code."""
+"""The docs say what is: files exist, snippets parse, and keys, commands, routes and settings are
+those of the code."""
 
 import ast
 import json
@@ -25,9 +26,16 @@ from tasks.explain.params import ExplainParams
 from tasks.features import FeatureParams
 from tasks.features.params import LeakParams
 from tasks.feed.events import EVENTS
-from tasks.feed.params import DatabaseSource, ExchangeSource, FeedParams, FieldSpec, KafkaSource, WebsocketSource
-from tasks.feed.params import FilesSource as PlayedSource
-from tasks.forecasters import FORECASTERS, forecaster_class
+from tasks.feed.params import (
+    DatabaseSource,
+    ExchangeSource,
+    FeedParams,
+    FieldSpec,
+    KafkaSource,
+    WebsocketSource,
+)
+from tasks.feed.params import ReplayedFilesSource as PlayedSource
+from tasks.forecasters import FORECASTERS, get_forecaster_class
 from tasks.ingest.params import ArchSource, FilesSource
 from tasks.monitor.params import MonitorParams
 from tasks.package.params import PackageParams
@@ -43,11 +51,27 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 CLASSES = {
-    "ingest": (ArchSource, FilesSource), "validate": (ValidateParams, ColumnRule, RowRule), "features": (FeatureParams, LeakParams), "train": (TrainParams,),
-    "ensemble": (EnsembleParams,), "explain": (ExplainParams,), "quantize": (QuantizeParams,), "package": (PackageParams,),
-    "promote": (PromoteParams,), "monitor": (MonitorParams,), "retrain": (RetrainParams,),
-    "feed": (FeedParams, KafkaSource, PlayedSource, DatabaseSource, WebsocketSource, ExchangeSource, FieldSpec),
-}  # fmt: skip
+    "ingest": (ArchSource, FilesSource),
+    "validate": (ValidateParams, ColumnRule, RowRule),
+    "features": (FeatureParams, LeakParams),
+    "train": (TrainParams,),
+    "ensemble": (EnsembleParams,),
+    "explain": (ExplainParams,),
+    "quantize": (QuantizeParams,),
+    "package": (PackageParams,),
+    "promote": (PromoteParams,),
+    "monitor": (MonitorParams,),
+    "retrain": (RetrainParams,),
+    "feed": (
+        FeedParams,
+        KafkaSource,
+        PlayedSource,
+        DatabaseSource,
+        WebsocketSource,
+        ExchangeSource,
+        FieldSpec,
+    ),
+}
 OURS = r"`((?:tasks|flows|deployments|tests|infra|docs)/[\w./-]*\w\.(?:py|yaml|md|toml|txt))"
 
 
@@ -85,7 +109,9 @@ def test_python_and_yaml_of_a_page_parse(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_a_documented_command_line_is_one_that_the_program_takes(page):
-    for line in re.findall(r"^(?:    |\$ )(?:\.venv/bin/)?tidemill ([^#\n]*)", page.read_text(), flags=re.MULTILINE):
+    for line in re.findall(
+        r"^(?:    |\$ )(?:\.venv/bin/)?tidemill ([^#\n]*)", page.read_text(), flags=re.MULTILINE
+    ):
         command, arguments = get_command(app), shlex.split(line)
         while arguments and arguments[0] in getattr(command, "commands", {}):
             command = command.commands[arguments.pop(0)]
@@ -97,7 +123,9 @@ def test_a_documented_command_line_is_one_that_the_program_takes(page):
 def test_json_of_the_http_page_parses_and_its_routes_are_the_services():
     text = reference("http.md")
     assert all(json.loads(snippet) for snippet in snippets(text, "json"))
-    assert set(re.findall(r"^\| `(?:GET|POST) (\S+)`", text, flags=re.MULTILINE)) == set(create_app().openapi()["paths"])
+    assert set(re.findall(r"^\| `(?:GET|POST) (\S+)`", text, flags=re.MULTILINE)) == set(
+        create_app().openapi()["paths"]
+    )
     for body in re.findall(r"-d '([^']*)'", text):
         assert json.loads(body)["series_id"]
 
@@ -113,14 +141,19 @@ def test_the_reference_of_params_names_every_key_and_no_other_section():
     for key in {*SearchParams.model_fields, *SelectParams.model_fields, *OwnTraining.model_fields}:
         assert re.search(rf"`(?:search\.|select\.)?{key}\b", parts["models"]), key
     for model in FORECASTERS:
-        for key in (model, *forecaster_class(model).Params.model_fields):
+        for key in (model, *get_forecaster_class(model).Params.model_fields):
             assert f"`{key}`" in parts["models"], f"{model}.{key}"
 
 
 def test_the_reference_of_artifacts_has_every_schema_and_its_columns():
     schemas = {value.name: value for value in vars(frames).values() if isinstance(value, FrameSchema)}
     rows = {
-        row[0]: row for row in re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", reference("artifacts.md").split("## In the")[0], flags=re.MULTILINE)
+        row[0]: row
+        for row in re.findall(
+            r"^\| `(\w+)` \| (.*?) \| (.*?) \|$",
+            reference("artifacts.md").split("## In the")[0],
+            flags=re.MULTILINE,
+        )
     }
     assert set(rows) == set(schemas)
     for name, schema in schemas.items():
@@ -131,12 +164,16 @@ def test_the_reference_of_artifacts_has_every_schema_and_its_columns():
 
 def test_the_table_of_settings_is_complete():
     named = set(re.findall(r"^\| `([A-Z_]+)`", how_to("operate.md"), flags=re.MULTILINE))
-    fields = {field.validation_alias or f"TIDEMILL_{name.upper()}" for name, field in Settings.model_fields.items()}
+    fields = {
+        field.validation_alias or f"TIDEMILL_{name.upper()}" for name, field in Settings.model_fields.items()
+    }
     assert named == fields | {"PREFECT_API_DATABASE_CONNECTION_URL"}
 
 
 def test_the_table_of_schedules_names_the_deployments():
-    deployed = {d["name"] for d in yaml.safe_load((ROOT / "deployments/prefect.yaml").read_text())["deployments"]}
+    deployed = {
+        d["name"] for d in yaml.safe_load((ROOT / "deployments/prefect.yaml").read_text())["deployments"]
+    }
     rows = re.findall(r"^\| (\w+) \|", how_to("operate.md").split("## Settings")[0], flags=re.MULTILINE)
     assert rows[0] == "deployment"
     assert set(rows[1:]) == deployed
@@ -147,26 +184,38 @@ def test_the_features_of_the_how_to_are_accepted():
     assert FeatureParams.model_validate(yaml.safe_load(snippet)["features"]).list[0].kind == "mean"
     declared = set(re.findall(r"kind: Literal\[(.*?)\]", (ROOT / "tasks/features/params.py").read_text()))
     kinds = {kind.strip('" ') for group in declared for kind in group.split(",")}
-    assert kinds <= set(re.findall(r"\w+", how_to("add-a-feature.md"))) & set(re.findall(r"\w+", sections(reference("params.md"))["features"]))
+    assert kinds <= set(re.findall(r"\w+", how_to("add-a-feature.md"))) & set(
+        re.findall(r"\w+", sections(reference("params.md"))["features"])
+    )
 
 
 def test_the_entry_that_the_wizard_wrote_is_accepted():
     (snippet,) = snippets(how_to("bring-your-data.md"), "yaml")
-    assert About.model_validate({"description": "meters", **yaml.safe_load(snippet)["about"]}).horizon_steps == 24
+    assert (
+        About.model_validate({"description": "meters", **yaml.safe_load(snippet)["about"]}).horizon_steps
+        == 24
+    )
 
 
 def test_the_model_of_the_how_to_works_as_it_stands_and_is_the_same_as_onnx(tmp_path):
     source = snippets(how_to("add-a-model.md"), "python")[0]
     space = {}
     exec(compile(source, "drift.py", "exec"), space)
-    schema = FeatureSchema(columns=(FeatureColumn(name="z_last", role="level", lookback_steps=0),), last="z_last", horizon_steps=3, season_steps=1)
+    schema = FeatureSchema(
+        columns=(FeatureColumn(name="z_last", role="level", lookback_steps=0),),
+        last="z_last",
+        horizon_steps=3,
+        season_steps=1,
+    )
     x = np.arange(6, dtype=np.float32)[:, None]
     z = x + 2 * np.arange(1, 4, dtype=np.float32)
     z[-1] = np.nan
     drift = space["Drift"](schema, 1).fit(x, z)
     assert drift.predict(x).tolist() == (x + 2 * np.arange(1, 4)).tolist()
     drift.to_onnx(tmp_path / "drift.onnx")
-    served = ort.InferenceSession(tmp_path / "drift.onnx", providers=["CPUExecutionProvider"]).run(["z_hat"], {"x": x})[0]
+    served = ort.InferenceSession(tmp_path / "drift.onnx", providers=["CPUExecutionProvider"]).run(
+        ["z_hat"], {"x": x}
+    )[0]
     assert served.tolist() == drift.predict(x).tolist()
 
 
@@ -174,14 +223,21 @@ def test_every_alert_event_has_its_runbook_linked_from_operate():
     names = {name.replace("_", "-") for name in EVENTS}
     assert {path.stem for path in (ROOT / "docs/runbooks").glob("*.md")} == names
     for name in names:
-        headings = re.findall(r"^## (.*)", (ROOT / f"docs/runbooks/{name}.md").read_text(), flags=re.MULTILINE)
+        headings = re.findall(
+            r"^## (.*)", (ROOT / f"docs/runbooks/{name}.md").read_text(), flags=re.MULTILINE
+        )
         assert headings == ["It says", "Look at", "Do", "Do not"], name
         assert f"(../runbooks/{name}.md)" in how_to("operate.md")
 
 
 def test_every_rule_of_the_quarantine_is_in_its_how_to():
     code = "".join(path.read_text() for path in (ROOT / "tasks/feed").glob("*.py"))
-    rules = set(re.findall(r'UnreadableError\(\s*"(\w+)"|"(no_time|time_ahead|no_series|duplicate_id|wrong_type|not_finite)"', code))
+    rules = set(
+        re.findall(
+            r'UnreadableError\(\s*"(\w+)"|"(no_time|time_ahead|no_series|duplicate_id|wrong_type|not_finite)"',
+            code,
+        )
+    )
     written = how_to("quarantine-and-replay.md")
     assert len(rules) > 15
     assert all(f"`{name}`" in written for pair in rules for name in pair if name)

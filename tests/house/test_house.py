@@ -1,4 +1,5 @@
-"""The structure itself: one word in six places, contracts hold, documented commands exist, imports resolve here."""
+"""The structure itself: one word in six places, contracts hold, documented commands exist,
+imports resolve here."""
 
 import ast
 import importlib
@@ -28,7 +29,9 @@ def test_imports_resolve_into_this_checkout(package):
 def test_one_word_names_a_step_in_six_places():
     stages = list(STAGES)
     document = read_document()
-    headings = re.findall(r"^#+ .*?\b(" + "|".join(stages) + r")\b", (ROOT / "docs/tour.md").read_text(), flags=re.MULTILINE)
+    headings = re.findall(
+        r"^#+ .*?\b(" + "|".join(stages) + r")\b", (ROOT / "docs/tour.md").read_text(), flags=re.MULTILINE
+    )
     assert [p.parent.name for p in sorted(ROOT.glob("tasks/*/__main__.py"))] == sorted(stages)
     assert list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]) == stages
     assert [key for key in document if key in stages] == stages
@@ -46,7 +49,11 @@ def test_every_stage_package_has_the_same_shape():
 
 def test_the_house_keeps_its_contracts():
     done = subprocess.run(
-        [shutil.which("lint-imports", path=str(Path(sys.executable).parent))], cwd=ROOT, capture_output=True, text=True, check=False
+        [shutil.which("lint-imports", path=str(Path(sys.executable).parent))],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout
 
@@ -59,28 +66,44 @@ def test_the_contract_that_names_prefect_and_bentoml_forbids_both():
 
 def test_only_settings_reads_the_environment_and_only_params_reads_params_yaml():
     for path in [p for top in ("tasks", "flows", "deployments") for p in (ROOT / top).rglob("*.py")]:
-        if path.name in {"settings.py", "run_stage.py"}:  # run_stage puts this environment's bin first on the PATH it was given
+        # run_stage puts this environment's bin first on the PATH it was given
+        if path.name in {"settings.py", "run_stage.py"}:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
-                assert node.attr not in {"environ", "getenv"}, f"{path} reads the environment; ask tasks.edges.settings"
+                assert node.attr not in {
+                    "environ",
+                    "getenv",
+                }, f"{path} reads the environment; ask tasks.edges.settings"
 
 
 def test_no_code_asks_for_a_dataset_by_name():
     names = set(read_document()["datasets"])
     for path in [p for top in ("tasks", "flows", "deployments") for p in (ROOT / top).rglob("*.py")]:
-        strings = {n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+        strings = {
+            n.value
+            for n in ast.walk(ast.parse(path.read_text()))
+            if isinstance(n, ast.Constant) and isinstance(n.value, str)
+        }
         assert not strings & names, path
 
 
 def test_every_listed_model_is_a_forecaster():
     for name, entry in read_document()["datasets"].items():
-        assert {(params or {}).get("forecaster", model) for model, params in entry["models"].items()} <= set(FORECASTERS), name
+        assert {(params or {}).get("forecaster", model) for model, params in entry["models"].items()} <= set(
+            FORECASTERS
+        ), name
 
 
 def test_documented_make_targets_and_commands_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    listed = subprocess.run([sys.executable, "-m", "deployments.cli", "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        [sys.executable, "-m", "deployments.cli", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     for path in DOCS:
         text = path.read_text()
         assert set(re.findall(r"`make ([a-z-]+)", text)) <= targets, path
@@ -95,7 +118,9 @@ def test_documented_files_exist():
 
 
 def test_no_tracked_file_holds_a_registry_address():
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\0")
     pattern = re.compile(r"(index.url|find.links|extra.index)=|https?://[^ ]*/(?:simple|maven2)\b")
     for name in filter(None, listed):
         path = ROOT / name

@@ -1,4 +1,7 @@
-"""How our modules import each other: never in a circle, never a command. Imports in functions count, too."""
+"""How our modules import each other: never in a circle, never a command.
+
+Imports in functions count, too.
+"""
 
 import grimp
 import pytest
@@ -14,7 +17,8 @@ def imports():
 
 
 def find_circles(imports):
-    """What is left of *imports* when modules that import none, or that none imports, go one by one."""
+    """What is left of *imports* when modules that import none, or that none imports, go one by
+    one."""
     left = dict(imports)
     while True:
         imported = set().union(*left.values()) if left else set()

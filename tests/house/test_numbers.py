@@ -1,9 +1,10 @@
-"""The numbers of a small fixed chain, so that a rename or a move can show that it changed none of them.
+"""The numbers of a small fixed chain, so that a rename or a move can show that it changed none of
+them.
 
-Real bars through features, five models and the ensemble, in this process. Numbers are held to a part in
-100,000, since another processor's linear algebra rounds differently; `-s` prints the sha256 of their bytes,
-which two commits on one machine must share. A change that is meant to change numbers writes the new ones
-here (`-s` prints them, too) and says in CHANGELOG.md which fits change.
+Real bars through features, five models and the ensemble, in this process. Numbers are held to a
+part in 100,000, since another processor's linear algebra rounds differently; `-s` prints the sha256
+of their bytes, which two commits on one machine must share. A change that is meant to change
+numbers writes the new ones here (`-s` prints them, too) and says in CHANGELOG.md which fits change.
 """
 
 import hashlib
@@ -19,18 +20,18 @@ from small_checkout import FEATURES
 from small_release import build_small_release
 
 from tasks.core.about import About
-from tasks.core.calendar import calendar_for
-from tasks.core.windows import panel_of
-from tasks.ensemble.align import align
+from tasks.core.calendar import build_calendar
+from tasks.core.windows import build_panel
+from tasks.ensemble.align import align_forecasts
 from tasks.ensemble.params import EnsembleParams
-from tasks.ensemble.stage import ENSEMBLE, assemble
-from tasks.features import FeatureParams, build_features, feature_schema
-from tasks.forecasters import forecaster_class
+from tasks.ensemble.stage import ENSEMBLE, build_ensemble
+from tasks.features import FeatureParams, build_feature_schema, build_features
+from tasks.forecasters import get_forecaster_class
 from tasks.ingest.params import ArchSource
-from tasks.ingest.stage import ingest_source
-from tasks.release.manifest import covered
+from tasks.ingest.stage import read_configured_source
+from tasks.release.manifest import list_covered_files
 from tasks.train.params import TrainParams
-from tasks.train.stage import train
+from tasks.train.stage import fit_model
 
 ABOUT = About(
     description="The default series, newest 1,200 days.",
@@ -66,22 +67,24 @@ PINNED = {  # by `summarize`; z_hat of the models is in logs, so is what the ens
 def made(tmp_path_factory):
     """(name -> array, name -> fit).
 
-    Arrays: each model's z_hat over walk and gate, the ensemble's points and quantiles as issued. Fits: the
-    shipped ones.
+    Arrays: each model's z_hat over walk and gate, the ensemble's points and quantiles as issued.
+    Fits: the shipped ones.
     """
     with at_home(tmp_path_factory.mktemp("home"), TIDEMILL_WORKERS="1", TIDEMILL_KEEP_FITS_MB="0"):
-        rows = ingest_source(ArchSource(kind="arch"), ABOUT, Path(), say=lambda _: None).rows
+        rows = read_configured_source(ArchSource(kind="arch"), ABOUT, Path(), say=lambda _: None).rows
         rows = rows.filter(pl.col("event_time").rank("dense", descending=True) <= 1200)
         params, calendar = (
             FeatureParams.model_validate(FEATURES),
-            calendar_for(ABOUT, reach=(rows["event_time"].min(), rows["event_time"].max())),
+            build_calendar(ABOUT, reach=(rows["event_time"].min(), rows["event_time"].max())),
         )
-        table, schema = build_features(rows, ABOUT, params, calendar), feature_schema(ABOUT, params)
+        table, schema = build_features(rows, ABOUT, params, calendar), build_feature_schema(ABOUT, params)
         given = (table, schema, ABOUT, calendar, WALK)
-        trained = {m: train(m, *given, own, GATE_STEPS, lambda _: None) for m, own in MODELS.items()}
+        trained = {m: fit_model(m, *given, own, GATE_STEPS, lambda _: None) for m, own in MODELS.items()}
         walk, gate = ({m: getattr(t, part) for m, t in trained.items()} for part in ("forecasts", "gate"))
-        aligned = align(walk, gate, panel_of(table, schema, calendar), calendar, ABOUT, WALK.stride_steps)
-        combined = assemble(
+        aligned = align_forecasts(
+            walk, gate, build_panel(table, schema, calendar), calendar, ABOUT, WALK.stride_steps
+        )
+        combined = build_ensemble(
             aligned,
             ABOUT,
             EnsembleParams(prune_above_frac=0.1, shrink_frac=0.25, residuals=500, adapt_rate=0.02),
@@ -118,9 +121,9 @@ def test_no_file_that_a_release_digest_covers_names_a_module_or_a_forecaster_cla
     build_small_release(tmp_path)
     for name, fit in made[1].items():
         fit.to_onnx(tmp_path / "members" / f"{name}.onnx")
-    classes = "|".join(sorted({forecaster_class(model).__name__ for model in MODELS}))
+    classes = "|".join(sorted({get_forecaster_class(model).__name__ for model in MODELS}))
     ours = re.compile(rf"\b(?:tasks|flows|deployments)[./]\w+|\b(?:{classes})\b".encode())
-    paths = [tmp_path / name for name in covered(tmp_path)]
+    paths = [tmp_path / name for name in list_covered_files(tmp_path)]
     assert len(paths) > len(MODELS)
     named = {path.name: ours.findall(path.read_bytes()) for path in paths}
     assert not any(named.values()), named

@@ -15,21 +15,25 @@ from ingest_runs import START, about_of, files_source, run_ingest
 from polars.testing import assert_frame_equal
 
 from tasks.core.frames import REPEATED, SERIES
-from tasks.edges.artifacts import file_hash, read_frame
+from tasks.edges.artifacts import compute_file_hash, read_frame
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.ingest.__main__ import main
 from tasks.ingest.params import ArchSource
 from tasks.ingest.source import build_source
-from tasks.ingest.stage import ingest
+from tasks.ingest.stage import read_source
 
 ROW = st.tuples(st.sampled_from("abc"), st.integers(0, 6), st.floats(-5, 5, allow_nan=False))
-FILES = st.dictionaries(st.sampled_from(["1.csv", "2.csv", "3.csv"]), st.lists(ROW, min_size=1, max_size=12), min_size=1)
+FILES = st.dictionaries(
+    st.sampled_from(["1.csv", "2.csv", "3.csv"]), st.lists(ROW, min_size=1, max_size=12), min_size=1
+)
 SOURCE = files_source(series_column="who")
 
 
 def as_csv(rows):
-    return "time,who,value\n" + "".join(f"{START + timedelta(hours=h):%FT%T},{who},{value!r}\n" for who, h, value in rows)
+    return "time,who,value\n" + "".join(
+        f"{START + timedelta(hours=h):%FT%T},{who},{value!r}\n" for who, h, value in rows
+    )
 
 
 def run(files, **caps):
@@ -50,7 +54,9 @@ def test_every_repeated_key_is_kept_apart_with_its_file(files):
             key = (who, START + timedelta(hours=hour))
             again += [(*key, name, value)] if key in first else []
             first.setdefault(key, value)
-    assert {row[:2]: row[2] for row in got.rows.select("series_id", "event_time", "value").iter_rows()} == first
+    assert {
+        row[:2]: row[2] for row in got.rows.select("series_id", "event_time", "value").iter_rows()
+    } == first
     assert sorted(got.repeated.select("series_id", "event_time", "file", "value").rows()) == sorted(again)
 
 
@@ -59,7 +65,11 @@ def test_every_repeated_key_is_kept_apart_with_its_file(files):
 def test_ledger_accounts_for_every_row_that_was_read(files, max_rows, max_series):
     got = run(files, max_rows_per_series=max_rows, max_series=max_series)
     for entry in got.ledger["files"]:
-        assert entry["rows_read"] == len(files[entry["file"]]) == entry["rows_kept"] + entry["rows_repeated"] + entry["rows_capped"]
+        assert (
+            entry["rows_read"]
+            == len(files[entry["file"]])
+            == entry["rows_kept"] + entry["rows_repeated"] + entry["rows_capped"]
+        )
     totals = got.ledger["totals"]
     assert (totals["rows_kept"], totals["rows_repeated"]) == (got.rows.height, got.repeated.height)
     assert totals["rows_read"] == sum(map(len, files.values()))
@@ -78,9 +88,13 @@ def test_order_in_which_files_were_made_does_not_matter(files, data):
 @settings(deadline=None, max_examples=40)  # a slow machine is no fault
 @given(rows=st.lists(ROW, min_size=1, max_size=30), max_rows=st.integers(1, 4), max_series=st.integers(1, 3))
 def test_caps_keep_the_newest_rows_of_the_first_series(rows, max_rows, max_series):
-    whole, capped = run({"f.csv": rows}), run({"f.csv": rows}, max_rows_per_series=max_rows, max_series=max_series)
+    whole, capped = (
+        run({"f.csv": rows}),
+        run({"f.csv": rows}, max_rows_per_series=max_rows, max_series=max_series),
+    )
     wanted = [
-        part.tail(max_rows) for _, part in sorted(whole.rows.partition_by("series_id", as_dict=True).items())[:max_series]
+        part.tail(max_rows)
+        for _, part in sorted(whole.rows.partition_by("series_id", as_dict=True).items())[:max_series]
     ]  # without vintages a step is a row
     assert_frame_equal(capped.rows, pl.concat(wanted))
 
@@ -90,10 +104,19 @@ def test_caps_are_said_aloud(tmp_path):
     rows = [("a", h, 1.0) for h in range(5)] + [("b", 0, 1.0)]
     (tmp_path / "f.csv").write_text(as_csv(rows))
     (tmp_path / "source.json").write_text('{"kind": "files"}')
-    ingest(build_source(SOURCE, about_of(), tmp_path), about_of(), max_rows_per_series=3, max_series=1, say=said.append)
+    read_source(
+        build_source(SOURCE, about_of(), tmp_path),
+        about_of(),
+        max_rows_per_series=3,
+        max_series=1,
+        say=said.append,
+    )
     assert said == [
         "ingest: f.csv: 6 rows of 2 series, 2024-01-01 00:00 to 2024-01-01 04:00 UTC",
-        "ingest: 3 rows left out by `max_rows_per_series: 3` and `max_series: 1`; the newest rows and first series stay",
+        (
+            "ingest: 3 rows left out by `max_rows_per_series: 3` and `max_series: 1`; the newest rows and"
+            " first series stay"
+        ),
     ]
 
 
@@ -111,9 +134,11 @@ def test_times_off_the_grid_are_counted(tmp_path):
 def test_embedded_bars_equal_those_that_arch_loads(tmp_path):
     """arch is read from its files, since importing it takes 11 s; the numbers are the same."""
     about = about_of("1d")
-    got = ingest(build_source(ArchSource(kind="arch"), about, tmp_path), about, say=lambda _: None).rows
+    got = read_source(build_source(ArchSource(kind="arch"), about, tmp_path), about, say=lambda _: None).rows
     for series in ("sp500", "nasdaq"):
-        table = pl.read_csv(f"{build_source(ArchSource(kind='arch'), about, tmp_path)._folder()}/{series}/{series}.csv.gz")
+        table = pl.read_csv(
+            f"{build_source(ArchSource(kind='arch'), about, tmp_path)._folder()}/{series}/{series}.csv.gz"
+        )
         part = got.filter(series_id=series)
         assert part["event_time"].dt.strftime("%-m/%-d/%Y").to_list() == table["Date"].to_list()
         for column in ("Open", "High", "Low", "Close", "Volume"):
@@ -139,10 +164,17 @@ def checkout(tmp_path):
 
 def test_stage_on_disk_keeps_schemas_and_repeats_to_the_byte(checkout):
     main(checkout)
-    before = {path.name: file_hash(path) for path in (checkout / "data/raw").iterdir()}
+    before = {path.name: compute_file_hash(path) for path in (checkout / "data/raw").iterdir()}
     assert read_frame(checkout / "data/raw/rows.parquet", SERIES).height == 2
     assert read_frame(checkout / "data/raw/repeated.parquet", REPEATED)["file"].to_list() == ["1.csv"]
     totals = json.loads((checkout / "data/raw/ledger.json").read_text())["totals"]
-    assert totals == {"rows_read": 4, "rows_kept": 2, "rows_repeated": 1, "rows_capped": 1, "rows_off_grid": 0, "series": 2}
+    assert totals == {
+        "rows_read": 4,
+        "rows_kept": 2,
+        "rows_repeated": 1,
+        "rows_capped": 1,
+        "rows_off_grid": 0,
+        "series": 2,
+    }
     main(checkout)
-    assert before == {path.name: file_hash(path) for path in (checkout / "data/raw").iterdir()}
+    assert before == {path.name: compute_file_hash(path) for path in (checkout / "data/raw").iterdir()}

@@ -1,4 +1,5 @@
-"""The wizard on small files made here: what it recognises, what it asks, what it refuses and with which words."""
+"""The wizard on small files made here: what it recognises, what it asks, what it refuses and
+with which words."""
 
 import gzip
 import json
@@ -11,9 +12,9 @@ import pytest
 import wizard_runs as runs
 
 from tasks.core.errors import ParamsError, SourceError
-from tasks.ingest.wizard.decide.propose import contract
-from tasks.ingest.wizard.inspect.bars import by_invariants
-from tasks.ingest.wizard.inspect.look import Asked, look
+from tasks.ingest.wizard.decide.propose import build_column_rule
+from tasks.ingest.wizard.inspect.bars import find_bars_by_invariants
+from tasks.ingest.wizard.inspect.look import OwnerAnswers, inspect_files
 from tasks.ingest.wizard.write import check_name
 
 START = datetime(2022, 1, 3, tzinfo=UTC)  # a Monday
@@ -35,12 +36,18 @@ def csv(path, header, *columns, separator=","):
 
 
 def seen(path, kind="csv", **said):
-    return look(Asked(str(path), kind, **said))
+    return inspect_files(OwnerAnswers(str(path), kind, **said))
 
 
 def test_a_long_file_is_split_by_the_column_that_makes_times_unique(tmp_path):
     two = times(300) * 2
-    path = csv(tmp_path / "a.csv", ["when", "shop", "sold"], two, ["north"] * 300 + ["south"] * 300, hourly(300) + hourly(300, seed=2))
+    path = csv(
+        tmp_path / "a.csv",
+        ["when", "shop", "sold"],
+        two,
+        ["north"] * 300 + ["south"] * 300,
+        hourly(300) + hourly(300, seed=2),
+    )
     found = seen(path)
     assert found.source["series_column"] == "shop"
     assert found.rows["series_id"].unique().sort().to_list() == ["north", "south"]
@@ -49,7 +56,9 @@ def test_a_long_file_is_split_by_the_column_that_makes_times_unique(tmp_path):
 
 
 def test_a_number_can_name_the_series(tmp_path):
-    path = csv(tmp_path / "a.csv", ["date", "store_id", "sales"], times(100) * 2, [1] * 100 + [2] * 100, hourly(200))
+    path = csv(
+        tmp_path / "a.csv", ["date", "store_id", "sales"], times(100) * 2, [1] * 100 + [2] * 100, hourly(200)
+    )
     assert seen(path).rows["series_id"].unique().sort().to_list() == ["1", "2"]
 
 
@@ -72,7 +81,9 @@ def test_the_same_rows_give_the_same_entry_in_every_format(tmp_path, kind):
         path.parent.mkdir()
         path.write_bytes(gzip.compress(plain.read_bytes()))
     else:
-        path.write_text(json.dumps(frame.to_dicts()) if kind == "json" else "\n".join(map(json.dumps, frame.to_dicts())))
+        path.write_text(
+            json.dumps(frame.to_dicts()) if kind == "json" else "\n".join(map(json.dumps, frame.to_dicts()))
+        )
     first, second = runs.proposed(plain), runs.proposed(path, "csv" if kind == "gz" else kind)
     assert first.entry["about"] == second.entry["about"]
     assert first.entry["features"] == second.entry["features"]
@@ -80,7 +91,16 @@ def test_the_same_rows_give_the_same_entry_in_every_format(tmp_path, kind):
     runs.assert_every_stage_accepts(root, runs.ingested(root))
 
 
-@pytest.mark.parametrize("form", ["%Y/%m/%d %H:%M", "%d.%m.%Y %H:%M", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S+02:00", "%d/%m/%Y %H:%M:%S"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "%Y/%m/%d %H:%M",
+        "%d.%m.%Y %H:%M",
+        "%Y-%m-%dT%H:%M:%SZ",
+        "%Y-%m-%d %H:%M:%S+02:00",
+        "%d/%m/%Y %H:%M:%S",
+    ],
+)
 def test_times_are_read_as_they_are_written(tmp_path, form):
     path = csv(tmp_path / "a.csv", ["date", "y"], times(400, form=form), hourly(400))
     found = seen(path)
@@ -112,7 +132,11 @@ def test_days_without_weekends_lie_on_weekdays(tmp_path):
 def test_days_that_skip_the_holidays_of_new_york_lie_on_its_sessions(tmp_path):
     import exchange_calendars
 
-    days = exchange_calendars.get_calendar("XNYS", start="2021-01-01", end="2022-12-31").sessions.strftime("%Y-%m-%d").tolist()
+    days = (
+        exchange_calendars.get_calendar("XNYS", start="2021-01-01", end="2022-12-31")
+        .sessions.strftime("%Y-%m-%d")
+        .tolist()
+    )
     path = csv(tmp_path / "a.csv", ["date", "y"], days, hourly(len(days), 5))
     proposal = runs.proposed(path)
     assert proposal.entry["about"]["calendar"] == "exchange:XNYS"
@@ -154,8 +178,13 @@ def test_a_late_column_is_when_the_row_was_known(tmp_path):
 
 def test_positive_values_whose_spread_grows_get_a_log(tmp_path):
     draw = random.Random(7)
-    growing = [math.exp(i / 150) * (1 + 0.2 * math.sin(2 * math.pi * i / 24)) * math.exp(draw.gauss(0, 0.1)) for i in range(600)]
-    target = runs.proposed(csv(tmp_path / "a.csv", ["date", "y"], times(600), growing)).entry["about"]["target"]
+    growing = [
+        math.exp(i / 150) * (1 + 0.2 * math.sin(2 * math.pi * i / 24)) * math.exp(draw.gauss(0, 0.1))
+        for i in range(600)
+    ]
+    target = runs.proposed(csv(tmp_path / "a.csv", ["date", "y"], times(600), growing)).entry["about"][
+        "target"
+    ]
     assert target["transform"] == "log"
 
 
@@ -163,9 +192,19 @@ def test_bars_without_names_are_recognised_in_any_order():
     draw, price, rows = random.Random(9), 100.0, []
     for _ in range(200):
         opening, closing = price, price * math.exp(draw.gauss(0, 0.01))
-        rows.append((min(opening, closing) * 0.999, draw.uniform(1, 9), closing, max(opening, closing) * 1.001, opening))
+        rows.append(
+            (
+                min(opening, closing) * 0.999,
+                draw.uniform(1, 9),
+                closing,
+                max(opening, closing) * 1.001,
+                opening,
+            )
+        )
         price = closing
-    prices, sure = by_invariants(pl.DataFrame(rows, orient="row", schema=["a", "b", "c", "d", "e"]), ["a", "b", "c", "d", "e"])
+    prices, sure = find_bars_by_invariants(
+        pl.DataFrame(rows, orient="row", schema=["a", "b", "c", "d", "e"]), ["a", "b", "c", "d", "e"]
+    )
     assert prices == {"open": "e", "high": "d", "low": "a", "close": "c"}
     assert sure
 
@@ -184,14 +223,15 @@ def test_what_is_said_overrules_what_is_seen(tmp_path):
 
 
 def test_a_contract_leaves_slack_around_what_was_seen():
-    rule, why = contract(pl.Series([10.0, 20.0, None]))
+    rule, why = build_column_rule(pl.Series([10.0, 20.0, None]))
     assert rule == {"min": 0, "max": 30, "strict_min": True, "nullable": True}
     assert "seen 10 to 20" in why
-    assert contract(pl.Series([-5.0, 5.0]))[0] == {"min": -15, "max": 15}
-    assert contract(pl.Series([0.0, 50.0]))[0] == {"min": 0, "max": 500}
+    assert build_column_rule(pl.Series([-5.0, 5.0]))[0] == {"min": -15, "max": 15}
+    assert build_column_rule(pl.Series([0.0, 50.0]))[0] == {"min": 0, "max": 500}
 
 
-# --- what cannot be read ----------------------------------------------------------------------------------------------------------
+# --- what cannot be read
+# --------------------------------------------------------------------------------------------------
 
 
 def _refused(path, words, kind="csv", **said):
@@ -224,7 +264,9 @@ def test_a_ragged_row_is_refused_with_its_number(tmp_path):
 
 def test_text_in_a_column_of_numbers_is_refused_with_its_row(tmp_path):
     values = [*hourly(50), "broken", *hourly(49)]
-    _refused(csv(tmp_path / "text.csv", ["date", "y"], times(100), values), ["row 52", "'broken'", "99 of 100"])
+    _refused(
+        csv(tmp_path / "text.csv", ["date", "y"], times(100), values), ["row 52", "'broken'", "99 of 100"]
+    )
 
 
 def test_decimal_commas_are_named(tmp_path):
@@ -233,17 +275,28 @@ def test_decimal_commas_are_named(tmp_path):
 
 
 def test_a_file_without_numbers_is_refused(tmp_path):
-    _refused(csv(tmp_path / "words.csv", ["date", "word"], times(60), ["a", "b"] * 30), ["no column of numbers"])
+    _refused(
+        csv(tmp_path / "words.csv", ["date", "word"], times(60), ["a", "b"] * 30), ["no column of numbers"]
+    )
 
 
 def test_two_columns_of_time_are_asked_about(tmp_path):
-    path = csv(tmp_path / "two.csv", ["start", "end", "y"], times(60), times(60, start=START + timedelta(hours=1)), hourly(60))
+    path = csv(
+        tmp_path / "two.csv",
+        ["start", "end", "y"],
+        times(60),
+        times(60, start=START + timedelta(hours=1)),
+        hourly(60),
+    )
     _refused(path, ["'start'", "'end'", "--time"])
     assert seen(path, time="start").source["time_column"] == "start"
 
 
 def test_times_with_and_without_a_zone_are_refused_with_the_row(tmp_path):
-    mixed = [*times(30, form="%Y-%m-%dT%H:%M:%S+01:00"), *times(30, form="%Y-%m-%dT%H:%M:%S", start=START + timedelta(hours=30))]
+    mixed = [
+        *times(30, form="%Y-%m-%dT%H:%M:%S+01:00"),
+        *times(30, form="%Y-%m-%dT%H:%M:%S", start=START + timedelta(hours=30)),
+    ]
     _refused(csv(tmp_path / "zones.csv", ["date", "y"], mixed, hourly(60)), ["row 32", "without a time zone"])
 
 
@@ -295,7 +348,9 @@ def test_files_of_unlike_columns_are_refused(tmp_path):
         seen(tmp_path / "*.csv")
 
 
-@pytest.mark.parametrize(("name", "better"), [("My-Feed", "my_feed"), ("1st", "feed_1st"), ("", "feed"), ("a.b", "a_b")])
+@pytest.mark.parametrize(
+    ("name", "better"), [("My-Feed", "my_feed"), ("1st", "feed_1st"), ("", "feed"), ("a.b", "a_b")]
+)
 def test_a_name_that_templates_would_stumble_over_is_refused(name, better):
     with pytest.raises(ParamsError, match=better):
         check_name(name)

@@ -1,12 +1,19 @@
-"""The wizard on real files that it has never seen: what it recognises, and that the unedited entry works."""
+"""The wizard on real files that it has never seen: what it recognises, and that the unedited
+entry works."""
 
 import pytest
 import wizard_runs as runs
 
 pytestmark = pytest.mark.shared
 
-NAB = ("realKnownCause/nyc_taxi", "realKnownCause/machine_temperature_system_failure", "realKnownCause/rogue_agent_key_hold",
-       "realKnownCause/ec2_request_latency_system_failure", "realAWSCloudwatch/ec2_disk_write_bytes_1ef3de", "artificialNoAnomaly/art_daily_small_noise")  # fmt: skip
+NAB = (
+    "realKnownCause/nyc_taxi",
+    "realKnownCause/machine_temperature_system_failure",
+    "realKnownCause/rogue_agent_key_hold",
+    "realKnownCause/ec2_request_latency_system_failure",
+    "realAWSCloudwatch/ec2_disk_write_bytes_1ef3de",
+    "artificialNoAnomaly/art_daily_small_noise",
+)
 
 
 def test_etth1_is_wide_and_hourly_with_a_day_as_season(shared_data, tmp_path):
@@ -15,7 +22,8 @@ def test_etth1_is_wide_and_hourly_with_a_day_as_season(shared_data, tmp_path):
     assert (source["layout"], source["time_column"], len(source["value_columns"])) == ("wide", "date", 7)
     assert (about["every"], about["calendar"], about["season_steps"]) == ("1h", "continuous", 24)
     assert any("--target OT" in q for q in proposal.questions)
-    assert proposal.entry["features"]["scale"].startswith("z_std_")  # the loads differ in size from the oil temperature
+    # The loads differ in size from the oil temperature
+    assert proposal.entry["features"]["scale"].startswith("z_std_")
     root = runs.made_current(tmp_path, proposal)
     rows = runs.ingested(root)
     assert rows["series_id"].n_unique() == 7
@@ -35,7 +43,11 @@ def test_etth1_with_a_target_has_the_other_columns_as_covariates(shared_data, tm
 def test_m4_has_one_row_a_series_and_no_time(shared_data, tmp_path):
     proposal = runs.proposed(shared_data / "m4/Hourly-train.csv")
     about, source = proposal.entry["about"], proposal.entry["ingest"]["source"]
-    assert (source["layout"], source["series_column"], source["time_column"]) == ("row_per_series", "V1", None)
+    assert (source["layout"], source["series_column"], source["time_column"]) == (
+        "row_per_series",
+        "V1",
+        None,
+    )
     assert about["integer_time"]
     assert (about["season_steps"], about["horizon_steps"], about["target"]["transform"]) == (24, 48, "log")
     root = runs.made_current(tmp_path, proposal)
@@ -49,12 +61,19 @@ def test_binance_lists_are_bars_of_six_series_named_by_their_files(shared_data, 
     about, source = proposal.entry["about"], proposal.entry["ingest"]["source"]
     assert source["columns"] == ["time", "open", "high", "low", "close", "volume"]
     assert source["time_format"] == "ms"
-    assert (about["every"], about["target"]["derive"], about["target"]["transform"], about["primary_score"]) == ("1h", "garman_klass", "log", "qlike")
+    assert (
+        about["every"],
+        about["target"]["derive"],
+        about["target"]["transform"],
+        about["primary_score"],
+    ) == ("1h", "garman_klass", "log", "qlike")
     assert about["target"]["floor"] > 0
     assert any("longest gap" in line for line in proposal.said)
     root = runs.made_current(tmp_path, proposal)
     rows = runs.ingested(root)
-    assert rows["series_id"].unique().sort().to_list() == [f"{s}_USDT" for s in ("ADA", "BNB", "BTC", "ETH", "LTC", "XRP")]
+    assert rows["series_id"].unique().sort().to_list() == [
+        f"{s}_USDT" for s in ("ADA", "BNB", "BTC", "ETH", "LTC", "XRP")
+    ]
     runs.assert_every_stage_accepts(root, rows)
 
 
@@ -89,7 +108,11 @@ def test_a_price_can_be_the_target_when_its_owner_says_so(shared_data):
 def test_nab_streams_work_unedited(shared_data, tmp_path, name):
     proposal = runs.proposed(shared_data / f"nab/data/{name}.csv")
     source = proposal.entry["ingest"]["source"]
-    assert (source["layout"], source["time_column"], source["value_columns"]) == ("long", "timestamp", ["value"])
+    assert (source["layout"], source["time_column"], source["value_columns"]) == (
+        "long",
+        "timestamp",
+        ["value"],
+    )
     assert proposal.entry["about"]["every"] == ("30m" if "taxi" in name else "5m")
     root = runs.made_current(tmp_path, proposal)
     rows = runs.ingested(root)

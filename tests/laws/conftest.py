@@ -1,4 +1,5 @@
-"""The laws for one model: `pytest tests/laws/test_forecasters.py --forecaster my_module:MyForecaster --params '{"k": 3}'`."""
+"""The laws for one model: `pytest tests/laws/test_forecasters.py --forecaster
+my_module:MyForecaster --params '{"k": 3}'`."""
 
 import json
 
@@ -6,9 +7,14 @@ from chosen import CHOSEN
 
 
 def pytest_addoption(parser):
-    what = "put this model alone under the laws (or these): one of FORECASTERS, sklearn:<module>.<Class>, or your own <module>:<Class>"
+    what = (
+        "put this model alone under the laws (or these): one of FORECASTERS, sklearn:<module>.<Class>, or"
+        " your own <module>:<Class>"
+    )
     parser.addoption("--forecaster", action="append", default=[], help=what)
-    parser.addoption("--params", default="{}", help="its parameters as JSON, such that 600 rows are enough for it")
+    parser.addoption(
+        "--params", default="{}", help="its parameters as JSON, such that 600 rows are enough for it"
+    )
 
 
 def pytest_configure(config):

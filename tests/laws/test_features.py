@@ -1,4 +1,5 @@
-"""Laws of every feature kind: an independent slow oracle, no look-ahead, tail = batch, no neighbour, one name one computation."""
+"""Laws of every feature kind: an independent slow oracle, no look-ahead, tail = batch, no
+neighbour, one name one computation."""
 
 import hashlib
 import math
@@ -12,11 +13,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from support.feeds import BARS, feeds
-from support.slow_features import SLOW_BARS, at, between, slow_bollinger, slow_macd, slow_row, slow_rsi, smooth, standing, window
+from support.slow_features import (
+    SLOW_BARS,
+    at,
+    between,
+    slow_bollinger,
+    slow_macd,
+    slow_row,
+    slow_rsi,
+    smooth,
+    standing,
+    window,
+)
 
-from tasks.core.calendar import calendar_for
-from tasks.core.frames import FEATURES, SERIES, as_of
-from tasks.features import FeatureParams, build_features, feature_schema, features_as_known
+from tasks.core.calendar import build_calendar
+from tasks.core.frames import FEATURES, SERIES, select_as_of
+from tasks.features import FeatureParams, build_feature_schema, build_features, build_features_as_known
 
 LIST = [
     {"kind": "lag", "column": "z", "steps": [1, 4]},
@@ -37,7 +49,10 @@ LIST = [
     {"kind": "rsi", "column": "close", "window_steps": [2]},
     {"kind": "macd", "column": "z", "fast_steps": 1, "slow_steps": 3, "signal_steps": 2},
     {"kind": "bollinger", "column": "close", "window_steps": [5]},
-    *({"kind": kind, "window_steps": [3]} for kind in ("atr", "atr_frac", "stochastic", "obv_change", "parkinson", "rogers_satchell")),
+    *(
+        {"kind": kind, "window_steps": [3]}
+        for kind in ("atr", "atr_frac", "stochastic", "obv_change", "parkinson", "rogers_satchell")
+    ),
     {"kind": "fourier", "period": "week", "order": 2},
     {"kind": "fourier", "period": "year", "order": 1},
     {"kind": "fourier", "period_days": 29.530588, "order": 1},
@@ -49,13 +64,18 @@ LIST = [
     {"kind": "garman_klass"},
     {"kind": "value", "column": "close"},
     {"kind": "series"},
-    {"kind": "calendar", "parts": ["minute", "hour", "weekday", "day", "day_of_year", "week", "month", "quarter"]},
+    {
+        "kind": "calendar",
+        "parts": ["minute", "hour", "weekday", "day", "day_of_year", "week", "month", "quarter"],
+    },
 ]
 PARAMS = FeatureParams.model_validate({"list": LIST, "last_within_steps": 2, "scale": "z_std_7"})
 ONE_BY_ONE = [FeatureParams.model_validate({"list": [entry], "last_within_steps": 2}) for entry in LIST]
 OF_THE_ROW = ("calendar_", "series_key_", "fourier_", "time_", "holiday_")  # known without any value
-# float32 holds 2^-24 of a number. What is a difference of close prices is known as well as these are, to 1e-11 of 1e5, and a share of such a
-# difference to that over the least spread there is, 1e-2. An angle of the 20,000th day is known to 1e-12 turns.
+# float32 holds 2^-24 of a number. What is a difference of close prices is known as well as these
+# are, to 1e-11 of 1e5, and a share of such a
+# difference to that over the least spread there is, 1e-2. An angle of the 20,000th day is known to
+# 1e-12 turns.
 KNOWN_TO = {
     "_position": 1e-6,
     "rsi": 1e-4,
@@ -72,15 +92,16 @@ law = settings(max_examples=25, deadline=None, suppress_health_check=[HealthChec
 
 
 def build(rows, about, params=PARAMS, **extra):
-    return build_features(rows, about, params, calendar_for(about), **extra)
+    return build_features(rows, about, params, build_calendar(about), **extra)
 
 
 # --- the oracle: plain loops over lists, None where missing
 
 
 def oracle(rows, about, params):
-    """Rows of {name: value} by (series_id, event_time), from the declared list, written without any of the product's helpers."""
-    grid = calendar_for(about).grid(rows["event_time"].min(), rows["event_time"].max()).to_list()
+    """Rows of {name: value} by (series_id, event_time), from the declared list, written without
+    any of the product's helpers."""
+    grid = build_calendar(about).grid(rows["event_time"].min(), rows["event_time"].max()).to_list()
     found = {}
     for (name,), part in rows.group_by("series_id"):
         received = {r["event_time"]: r for r in part.iter_rows(named=True)}
@@ -90,14 +111,25 @@ def oracle(rows, about, params):
         columns["z"] = [None if y is None else math.log1p(y) for y in columns["gk"]]
         for i, t in enumerate(steps):
             row = {
-                "z_last": next((columns["z"][i - j] for j in range(params.last_within_steps + 1) if i >= j and columns["z"][i - j] is not None), None)
+                "z_last": next(
+                    (
+                        columns["z"][i - j]
+                        for j in range(params.last_within_steps + 1)
+                        if i >= j and columns["z"][i - j] is not None
+                    ),
+                    None,
+                )
             }
             for s in range(1, about.horizon_steps + 1):
                 k = next(k for k in range(about.season_steps) if (s + k) % about.season_steps == 0)
                 row |= {f"z_lag_{k}": at(columns["z"], i - k)} if k else {}
-            ahead = calendar_for(about).following(t, about.horizon_steps).to_list()
+            ahead = build_calendar(about).list_next_steps(t, about.horizon_steps).to_list()
             for spec in LIST:
-                row |= slow_series(name) if spec["kind"] == "series" else slow_row(spec, t, ahead, about) or slow(spec, columns, i, t)
+                row |= (
+                    slow_series(name)
+                    if spec["kind"] == "series"
+                    else slow_row(spec, t, ahead, about) or slow(spec, columns, i, t)
+                )
             found[name, t] = row
     return found
 
@@ -109,7 +141,11 @@ def bar_volatility(o, h, low, c):
 
 
 def slow(spec, columns, i, t):
-    by_kind = {"calendar": slow_calendar, "garman_klass": lambda *_: {"ohlc_garman_klass": columns["gk"][i]}, "ewm": slow_ewm}
+    by_kind = {
+        "calendar": slow_calendar,
+        "garman_klass": lambda *_: {"ohlc_garman_klass": columns["gk"][i]},
+        "ewm": slow_ewm,
+    }
     by_kind |= {
         "value": lambda *_: {"close_value": columns["close"][i]},
         "lag": lambda *_: {f"z_lag_{k}": at(columns["z"], i - k) for k in spec["steps"]},
@@ -128,7 +164,13 @@ def slow_series(name):
 
 
 def slow_calendar(spec, _values, _i, t):
-    parts = {"minute": t.minute, "hour": t.hour, "weekday": t.weekday(), "day": t.day, "day_of_year": t.timetuple().tm_yday}
+    parts = {
+        "minute": t.minute,
+        "hour": t.hour,
+        "weekday": t.weekday(),
+        "day": t.day,
+        "day_of_year": t.timetuple().tm_yday,
+    }
     parts |= {"week": t.isocalendar().week, "month": t.month, "quarter": (t.month + 2) // 3}
     return {f"calendar_{p}": parts[p] for p in spec["parts"]}
 
@@ -139,7 +181,11 @@ def slow_return(spec, values, i, _t):
         now, before = values[i], at(values, i - k)
         r = None if now is None or before is None else math.log1p((now - before) / before)
         found[f"close_{spec['kind']}_{k}"] = (
-            r if r is None else {"return": r, "abs_return": abs(r), "negative_return": min(r, 0.0), "roc": math.expm1(r)}[spec["kind"]]
+            r
+            if r is None
+            else {"return": r, "abs_return": abs(r), "negative_return": min(r, 0.0), "roc": math.expm1(r)}[
+                spec["kind"]
+            ]
         )
     return found
 
@@ -147,7 +193,10 @@ def slow_return(spec, values, i, _t):
 def slow_change(spec, values, i, _t):
     found, w = {}, spec["window_steps"]
     for k in spec["steps"]:
-        moved = [None if None in (a := at(values, i - j), b := at(values, i - j - k)) else abs(a - b) for j in range(w)]
+        moved = [
+            None if None in (a := at(values, i - j), b := at(values, i - j - k)) else abs(a - b)
+            for j in range(w)
+        ]
         there, level = [m for m in moved if m is not None], window(values, i, w)
         change = statistics.fmean(there) if 2 * len(there) >= w else None
         if spec["kind"] == "steadiness":
@@ -164,10 +213,23 @@ def slow_window(spec, values, i, _t):
     found = {}
     for w in spec["window_steps"]:
         there = window(values, i, w)
-        name = f"{spec['column']}_{spec['kind']}_{w}" + (f"_{spec['q']:g}" if spec["kind"] == "quantile" else "")
-        compute = {"mean": statistics.fmean, "min": min, "max": max, "std": statistics.stdev, "quantile": lambda v: between(sorted(v), spec["q"])}
-        compute |= {"zscore": lambda v: standing(values[i], v), "drawdown": lambda v: None if values[i] is None else values[i] / max(v) - 1}
-        found[name] = compute[spec["kind"]](there) if len(there) > (spec["kind"] in {"std", "zscore"}) else None
+        name = f"{spec['column']}_{spec['kind']}_{w}" + (
+            f"_{spec['q']:g}" if spec["kind"] == "quantile" else ""
+        )
+        compute = {
+            "mean": statistics.fmean,
+            "min": min,
+            "max": max,
+            "std": statistics.stdev,
+            "quantile": lambda v: between(sorted(v), spec["q"]),
+        }
+        compute |= {
+            "zscore": lambda v: standing(values[i], v),
+            "drawdown": lambda v: None if values[i] is None else values[i] / max(v) - 1,
+        }
+        found[name] = (
+            compute[spec["kind"]](there) if len(there) > (spec["kind"] in {"std", "zscore"}) else None
+        )
     return found
 
 
@@ -184,9 +246,9 @@ def test_every_kind_equals_the_slow_oracle(feed):
         for name, value in expected.items():
             got = row[name]
             assert (got is None) == (value is None), (name, got, value)
-            assert value is None or got == pytest.approx(value, rel=1.3e-7, abs=next((e for part, e in KNOWN_TO.items() if part in name), 1e-13)), (
-                name
-            )
+            assert value is None or got == pytest.approx(
+                value, rel=1.3e-7, abs=next((e for part, e in KNOWN_TO.items() if part in name), 1e-13)
+            ), name
 
 
 @law
@@ -196,7 +258,9 @@ def test_dropping_later_rows_changes_nothing_before(feed, data):
     cut = data.draw(st.sampled_from(rows["event_time"].unique().sort().to_list()))
     earlier = rows.filter(pl.col("event_time") <= cut)
     before = build(earlier, about, until=cut)
-    after = build(rows, about).join(before.select("series_id", "event_time"), on=["series_id", "event_time"], how="semi")
+    after = build(rows, about).join(
+        before.select("series_id", "event_time"), on=["series_id", "event_time"], how="semi"
+    )
     shared = before.join(after.select("series_id", "event_time"), on=["series_id", "event_time"], how="semi")
     assert_frame_equal(shared, after, check_exact=True)
 
@@ -206,10 +270,12 @@ def test_dropping_later_rows_changes_nothing_before(feed, data):
 def test_the_tail_of_lookback_steps_gives_the_batchs_numbers_for_every_feature(feed, data):
     rows, about = feed
     batch = build(rows, about)
-    schema = feature_schema(about, PARAMS)
+    schema = build_feature_schema(about, PARAMS)
     picked = batch.row(data.draw(st.integers(0, batch.height - 1)), named=True)
-    grid = calendar_for(about).grid(rows["event_time"].min(), picked["event_time"])
-    own = rows.filter(pl.col("series_id") == picked["series_id"], pl.col("event_time") <= picked["event_time"])
+    grid = build_calendar(about).grid(rows["event_time"].min(), picked["event_time"])
+    own = rows.filter(
+        pl.col("series_id") == picked["series_id"], pl.col("event_time") <= picked["event_time"]
+    )
     for lookback in {c.lookback_steps for c in schema.columns}:
         names = [c.name for c in schema.columns if c.lookback_steps <= lookback]
         tail = own.filter(pl.col("event_time") >= grid[max(0, len(grid) - 1 - lookback)])
@@ -217,7 +283,9 @@ def test_the_tail_of_lookback_steps_gives_the_batchs_numbers_for_every_feature(f
             assert not any(picked[n] is not None for n in names if not n.startswith(OF_THE_ROW))
             continue
         online = build(tail, about, until=picked["event_time"]).row(-1, named=True)
-        assert {n: online[n] for n in ["event_time", *names]} == {n: picked[n] for n in ["event_time", *names]}
+        assert {n: online[n] for n in ["event_time", *names]} == {
+            n: picked[n] for n in ["event_time", *names]
+        }
 
 
 @law
@@ -254,12 +322,18 @@ def test_a_name_fixes_its_computation_whatever_stands_beside_it(feed):
 def test_of_several_vintages_the_latest_given_counts(feed, data):
     rows, about = feed
     picked = data.draw(st.integers(0, rows.height - 1))
-    corrected = rows[picked].with_columns(pl.col("known_at") + timedelta(days=3), *((pl.col(c) * 1.01) for c in BARS))
+    corrected = rows[picked].with_columns(
+        pl.col("known_at") + timedelta(days=3), *((pl.col(c) * 1.01) for c in BARS)
+    )
     both = SERIES.conform(pl.concat([rows, corrected]))
     replaced = pl.concat([rows[:picked], corrected, rows[picked + 1 :]])
     assert_frame_equal(build(both, about), build(replaced, about), check_exact=True)
-    before = as_of(both, rows["known_at"][picked])
-    assert_frame_equal(build(before, about), build(rows.filter(pl.col("known_at") <= rows["known_at"][picked]), about), check_exact=True)
+    before = select_as_of(both, rows["known_at"][picked])
+    assert_frame_equal(
+        build(before, about),
+        build(rows.filter(pl.col("known_at") <= rows["known_at"][picked]), about),
+        check_exact=True,
+    )
 
 
 @settings(law, max_examples=12)
@@ -267,18 +341,21 @@ def test_of_several_vintages_the_latest_given_counts(feed, data):
 def test_an_origin_sees_what_was_known_at_its_cutoff_late_rows_and_corrections_included(feed, seed):
     rows, about = feed
     rng = np.random.default_rng(seed)
-    rows = rows.with_columns(pl.col("known_at") + pl.duration(hours=pl.Series(rng.integers(1, 60, rows.height) * (rng.random(rows.height) < 0.1))))
+    rows = rows.with_columns(
+        pl.col("known_at")
+        + pl.duration(hours=pl.Series(rng.integers(1, 60, rows.height) * (rng.random(rows.height) < 0.1)))
+    )
     corrected = rows.filter(pl.Series(rng.random(rows.height) < 0.1)).with_columns(
         pl.col("known_at") + timedelta(hours=31), *(pl.col(c) * 1.01 for c in BARS)
     )
     rows = SERIES.conform(pl.concat([rows, corrected]))
-    calendar = calendar_for(about)
-    table = FEATURES.check(features_as_known(rows, about, PARAMS, calendar))
+    calendar = build_calendar(about)
+    table = FEATURES.check(build_features_as_known(rows, about, PARAMS, calendar))
     newest = build(rows, about)
     assert_frame_equal(table.select(newest.columns[:6]), newest.select(newest.columns[:6]))
     for row in table.iter_rows(named=True):
         own = rows.filter(pl.col("series_id") == row["series_id"])
-        then = as_of(own, calendar.cutoff_of(row["event_time"]))
+        then = select_as_of(own, calendar.get_cutoff(row["event_time"]))
         seen = build(then, about, until=row["event_time"])
         expected = seen.row(-1, named=True) if seen.height else dict.fromkeys(newest.columns)
         names = [n for n in newest.columns[6:] if seen.height or not n.startswith(OF_THE_ROW)]
@@ -296,15 +373,28 @@ def test_the_grid_holds_every_step_and_gaps_are_marked(feed):
     assert gaps["y"].is_null().all()
     assert gaps["z"].is_null().all()
     for (_,), own in table.group_by("series_id"):
-        assert own["event_time"].to_list() == calendar_for(about).grid(own["event_time"].min(), own["event_time"].max()).to_list()
+        assert (
+            own["event_time"].to_list()
+            == build_calendar(about).grid(own["event_time"].min(), own["event_time"].max()).to_list()
+        )
 
 
 @law
 @given(feeds())
 def test_the_schema_names_the_tables_columns_and_roles(feed):
     rows, about = feed
-    schema = feature_schema(about, PARAMS)
+    schema = build_feature_schema(about, PARAMS)
     assert schema.names == build(rows, about).columns[6:]
     roles = {c.name: c.role for c in schema.columns}
-    assert [roles[n] for n in ("z_last", "z_lag_1", "z_std_7", "close_std_6", "close_return_1")] == ["level", "level", "spread", "free", "free"]
-    assert (schema.last, schema.seasonal, schema.scale) == ("z_last", ("z_lag_2", "z_lag_1", "z_last", "z_lag_2"), "z_std_7")
+    assert [roles[n] for n in ("z_last", "z_lag_1", "z_std_7", "close_std_6", "close_return_1")] == [
+        "level",
+        "level",
+        "spread",
+        "free",
+        "free",
+    ]
+    assert (schema.last, schema.seasonal, schema.scale) == (
+        "z_last",
+        ("z_lag_2", "z_lag_1", "z_last", "z_lag_2"),
+        "z_std_7",
+    )

@@ -1,4 +1,5 @@
-"""Laws of the features that see more than the past of their own series: across series, and ahead of the origin."""
+"""Laws of the features that see more than the past of their own series: across series, and ahead
+of the origin."""
 
 import statistics
 from datetime import timedelta
@@ -12,9 +13,9 @@ from polars.testing import assert_frame_equal
 from support.feeds import BARS, feeds
 
 from tasks.core.about import Covariates
-from tasks.core.calendar import calendar_for
-from tasks.core.frames import SERIES, as_of
-from tasks.features import FeatureParams, build_features, features_as_known
+from tasks.core.calendar import build_calendar
+from tasks.core.frames import SERIES, select_as_of
+from tasks.features import FeatureParams, build_features, build_features_as_known
 
 OF = ["mean", "median", "std", "others_mean", "rank", "share"]
 LIST = [
@@ -29,24 +30,33 @@ law = settings(max_examples=15, deadline=None, suppress_health_check=[HealthChec
 
 @st.composite
 def feeds_with_plans(draw):
-    """(rows, about): bars, some of them late or corrected, and rows that say something of `plan` up to 9 steps ahead, some of them twice."""
+    """(rows, about): bars, some of them late or corrected, and rows that say something of `plan`
+    up to 9 steps ahead, some of them twice."""
     rows, about = draw(feeds())
     about = about.model_copy(update={"covariates": Covariates(past=BARS, known_ahead=("plan",))})
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    late = pl.Series(rng.integers(1, 60, rows.height) * (rng.random(rows.height) < draw(st.sampled_from([0.0, 0.2]))))
-    rows = rows.with_columns(pl.col("known_at") + pl.duration(hours=late), plan=pl.Series(rng.standard_normal(rows.height)))
+    late = pl.Series(
+        rng.integers(1, 60, rows.height) * (rng.random(rows.height) < draw(st.sampled_from([0.0, 0.2])))
+    )
+    rows = rows.with_columns(
+        pl.col("known_at") + pl.duration(hours=late), plan=pl.Series(rng.standard_normal(rows.height))
+    )
     corrected = rows.filter(pl.Series(rng.random(rows.height) < 0.1)).with_columns(
         pl.col("known_at") + timedelta(hours=31), *(pl.col(c) * 1.01 for c in BARS)
     )
-    calendar, said = calendar_for(about), []
+    calendar, said = build_calendar(about), []
     for (name,), own in rows.group_by("series_id", maintain_order=True):
         last = own["event_time"].max()
-        steps = pl.concat([calendar.grid(own["event_time"].min(), last), calendar.following(last, 6)])
+        steps = pl.concat([calendar.grid(own["event_time"].min(), last), calendar.list_next_steps(last, 6)])
         for k in range(2):
             at = steps.filter(pl.Series(rng.random(len(steps)) < 0.7))
             before = pl.Series(rng.integers(1, 9 * 6, len(at)))
             frame = pl.DataFrame(
-                {"series_id": pl.repeat(name, len(at), eager=True, dtype=pl.String), "event_time": at, "plan": rng.standard_normal(len(at)) + k}
+                {
+                    "series_id": pl.repeat(name, len(at), eager=True, dtype=pl.String),
+                    "event_time": at,
+                    "plan": rng.standard_normal(len(at)) + k,
+                }
             )
             said.append(frame.with_columns(known_at=calendar.nominal_known_at() - pl.duration(hours=before)))
     planned = pl.concat(said).with_columns(pl.lit(None, pl.Float64).alias(c) for c in BARS)
@@ -57,7 +67,7 @@ def feeds_with_plans(draw):
 
 
 def known(rows, about, params=PARAMS):
-    return features_as_known(rows, about, params, calendar_for(about))
+    return build_features_as_known(rows, about, params, build_calendar(about))
 
 
 def slow_cross(own, values):
@@ -65,27 +75,42 @@ def slow_cross(own, values):
     if not values:
         return dict.fromkeys(OF)
     others = [v for v in values if v is not own]
-    below, same = (sum(op(v) for v in values) for op in (lambda v: own is not None and v < own, lambda v: v == own))
+    below, same = (
+        sum(op(v) for v in values) for op in (lambda v: own is not None and v < own, lambda v: v == own)
+    )
     rank = None if own is None else (below + (same - 1) / 2) / (len(values) - 1) if len(values) > 1 else 0.5
     return {
-        "mean": statistics.fmean(values), "median": statistics.median(values), "std": statistics.stdev(values) if len(values) > 1 else None,
-        "others_mean": statistics.fmean(others) if others else None, "rank": rank, "share": None if own is None else own / sum(values),
-    }  # fmt: skip
+        "mean": statistics.fmean(values),
+        "median": statistics.median(values),
+        "std": statistics.stdev(values) if len(values) > 1 else None,
+        "others_mean": statistics.fmean(others) if others else None,
+        "rank": rank,
+        "share": None if own is None else own / sum(values),
+    }
 
 
 @law
 @given(feeds_with_plans())
 def test_columns_across_and_ahead_equal_the_slow_oracle_at_each_cutoff(feed):
     rows, about = feed
-    calendar, table = calendar_for(about), known(rows, about)
+    calendar, table = build_calendar(about), known(rows, about)
     for row in table.iter_rows(named=True):
-        cutoff = calendar.cutoff_of(row["event_time"])
+        cutoff = calendar.get_cutoff(row["event_time"])
         then = rows.filter(pl.col("known_at") <= cutoff)
-        now = as_of(then.filter(pl.col("event_time") == row["event_time"], pl.col("known_at") >= cutoff), cutoff)
+        now = select_as_of(
+            then.filter(pl.col("event_time") == row["event_time"], pl.col("known_at") >= cutoff), cutoff
+        )
         close = dict(now.select("series_id", "close").iter_rows())
-        expected = {f"close_cross_{of}": v for of, v in slow_cross(close.get(row["series_id"]), [v for v in close.values() if v is not None]).items()}
-        for s, at in enumerate(calendar.following(row["event_time"], about.horizon_steps), 1):
-            said = then.filter(pl.col("series_id") == row["series_id"], pl.col("event_time") == at).sort("known_at")["plan"]
+        expected = {
+            f"close_cross_{of}": v
+            for of, v in slow_cross(
+                close.get(row["series_id"]), [v for v in close.values() if v is not None]
+            ).items()
+        }
+        for s, at in enumerate(calendar.list_next_steps(row["event_time"], about.horizon_steps), 1):
+            said = then.filter(pl.col("series_id") == row["series_id"], pl.col("event_time") == at).sort(
+                "known_at"
+            )["plan"]
             expected[f"plan_ahead_{s}"] = said[-1] if len(said) else None
         for name, value in expected.items():
             assert (row[name] is None) == (value is None), (name, row, value)
@@ -96,7 +121,7 @@ def test_columns_across_and_ahead_equal_the_slow_oracle_at_each_cutoff(feed):
 @given(feeds_with_plans())
 def test_a_named_series_lends_its_value_at_the_same_step(feed):
     rows, about = feed
-    table = build_features(rows, about, PARAMS, calendar_for(about))
+    table = build_features(rows, about, PARAMS, build_calendar(about))
     lent = table.filter(pl.col("series_id") == "s1").select("event_time", lent=pl.col("z").cast(pl.Float32))
     seen = table.join(lent, on="event_time", how="left", maintain_order="left")
     assert seen["z_cross_series_s1"].to_list() == seen["lent"].to_list()
@@ -107,9 +132,9 @@ def test_a_named_series_lends_its_value_at_the_same_step(feed):
 def test_what_is_known_later_changes_nothing_at_an_earlier_cutoff(feed, data):
     """As the service would have spoken then: from all vintages known by the cutoff."""
     rows, about = feed
-    calendar, table = calendar_for(about), known(rows, about)
+    calendar, table = build_calendar(about), known(rows, about)
     row = table.row(data.draw(st.integers(0, table.height - 1)), named=True)
-    then = rows.filter(pl.col("known_at") <= calendar.cutoff_of(row["event_time"]))
+    then = rows.filter(pl.col("known_at") <= calendar.get_cutoff(row["event_time"]))
     seen = build_features(then, about, PARAMS, calendar, until=row["event_time"])
     own = seen.filter(pl.col("series_id") == row["series_id"], pl.col("event_time") == row["event_time"])
     if own.height:
@@ -120,7 +145,7 @@ def test_what_is_known_later_changes_nothing_at_an_earlier_cutoff(feed, data):
 @given(feeds_with_plans(), st.data())
 def test_the_tails_of_all_series_give_the_batchs_numbers(feed, data):
     rows, about = feed
-    calendar = calendar_for(about)
+    calendar = build_calendar(about)
     batch = build_features(rows, about, PARAMS, calendar)
     row = batch.row(data.draw(st.integers(0, batch.height - 1)), named=True)
     grid = calendar.grid(rows["event_time"].min(), row["event_time"])
@@ -140,7 +165,9 @@ def test_the_order_of_rows_and_of_series_does_not_matter(feed, random):
     assert_frame_equal(known(shuffled, about), known(rows, about), check_exact=True)
     other = {"s0": "s2", "s2": "s0"}
     renamed = SERIES.conform(rows.with_columns(pl.col("series_id").replace(other)))
-    back = known(renamed, about).with_columns(pl.col("series_id").replace(other)).sort("series_id", "event_time")
+    back = (
+        known(renamed, about).with_columns(pl.col("series_id").replace(other)).sort("series_id", "event_time")
+    )
     assert_frame_equal(back, known(rows, about), rel_tol=1e-6)
 
 
@@ -149,7 +176,7 @@ def test_the_order_of_rows_and_of_series_does_not_matter(feed, random):
 def test_rows_said_ahead_are_no_steps(feed):
     """The grid, y, z and all that reads the past are as without them."""
     rows, about = feed
-    came = rows.filter(pl.col("known_at") >= calendar_for(about).nominal_known_at())
+    came = rows.filter(pl.col("known_at") >= build_calendar(about).nominal_known_at())
     table, without = known(rows, about), known(came, about)
     same = [c for c in table.columns if "_ahead_" not in c]
     assert_frame_equal(table.select(same), without.select(same), check_exact=True)

@@ -46,7 +46,9 @@ def test_a_fit_that_takes_what_others_left_is_the_fit_that_learned_it_all(kind, 
     for i, changed in enumerate([*OF_ALL, *alternatives]):
         alone, sharing = (build_forecaster(kind, schema_of(), 1, always | changed) for _ in range(2))
         sharing.reused = left
-        assert _files(sharing.fit(x, z), tmp_path / f"sharing{i}") == _files(alone.fit(x, z), tmp_path / f"alone{i}"), changed
+        assert _files(sharing.fit(x, z), tmp_path / f"sharing{i}") == _files(
+            alone.fit(x, z), tmp_path / f"alone{i}"
+        ), changed
         left = pickle.loads(pickle.dumps(left))  # as it goes to a worker
     assert len(left) <= 8
 
@@ -56,7 +58,9 @@ def test_the_base_is_fitted_once_for_all_that_differ_in_their_trees_alone(monkey
     monkeypatch.setattr(Ridge, "fit", lambda self, *rows: fitted.append(1) or fit(self, *rows))
     left = {}
     for n_trees in range(1, 6):
-        forecaster = build_forecaster("lightgbm", schema_of(), 1, {"n_trees": n_trees, "min_data_in_leaf": 20})
+        forecaster = build_forecaster(
+            "lightgbm", schema_of(), 1, {"n_trees": n_trees, "min_data_in_leaf": 20}
+        )
         forecaster.reused = left
         forecaster.fit(*pairs())
     assert len(fitted) == 1
@@ -67,7 +71,9 @@ def test_what_ignores_a_column_takes_nothing_from_what_sees_it(tmp_path):
     for i, ignored in enumerate([(), ("z_std_8",), ()]):
         seen = []
         for reused in (left, None):
-            forecaster = build_forecaster("lightgbm", schema_of(), 1, {"min_data_in_leaf": 20, "held_frac": 0.2})
+            forecaster = build_forecaster(
+                "lightgbm", schema_of(), 1, {"min_data_in_leaf": 20, "held_frac": 0.2}
+            )
             forecaster.reused = reused
             forecaster.ignore(ignored)
             seen.append(_files(forecaster.fit(x, z), tmp_path / f"{i}{reused is None}"))

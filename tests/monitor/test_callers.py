@@ -17,13 +17,15 @@ from small_release import START, cutoff_at, small_rows
 from tasks.core.frames import SERVED
 from tasks.edges.artifacts import read_json
 from tasks.edges.registry import publish_rows_file, read_champion
-from tasks.edges.served import append_served, served_path
+from tasks.edges.served import get_served_path, write_served
 from tasks.monitor.__main__ import REPORT, main
 from tasks.promote.__main__ import main as promote
 from tasks.retrain.__main__ import main as retrain
 
 PROMOTED, NEWEST = 434, 470
-SPIKE = pl.when(pl.col("event_time") == START + timedelta(days=460)).then(pl.col("load") * 5).otherwise("load")
+SPIKE = (
+    pl.when(pl.col("event_time") == START + timedelta(days=460)).then(pl.col("load") * 5).otherwise("load")
+)
 ROWS = small_rows(NEWEST + 1).with_columns(load=SPIKE)  # a bad day to ask for
 
 
@@ -34,7 +36,9 @@ def world(tmp_path_factory):
     with at_home(folder / "home"):
         gate = {"gate_steps": PROMOTED - 299}
         rows = ROWS.filter(pl.col("known_at") <= cutoff_at(PROMOTED))
-        root = small_root(folder / "root", rows, challenger={"weights": {"ridge": 1.0}, **gate}, baseline=gate)
+        root = small_root(
+            folder / "root", rows, challenger={"weights": {"ridge": 1.0}, **gate}, baseline=gate
+        )
         promote(root, deliver=nullcontext)
         write_clean(root, ROWS)
         publish_rows_file("small", root / "data/clean/rows.parquet")
@@ -79,7 +83,7 @@ answers = st.builds(
 @given(load=st.lists(answers, max_size=12))
 @tries(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_traffic_leaves_every_figure_that_decides_as_it_is(world, without_traffic, load):
-    for file in served_path("small").parent.glob("small.db*"):
+    for file in get_served_path("small").parent.glob("small.db*"):
         file.unlink()
     for k, asked in enumerate(load):
         for again in range(asked["n_times"]):
@@ -87,7 +91,18 @@ def test_any_traffic_leaves_every_figure_that_decides_as_it_is(world, without_tr
     assert decided(world) == without_traffic
     _record(
         "one-more",
-        load[0] if load else {"series": ("north",), "day": NEWEST, "as_of": False, "own_history": False, "y_hat": 1.0, "digest": "champion"},
+        (
+            load[0]
+            if load
+            else {
+                "series": ("north",),
+                "day": NEWEST,
+                "as_of": False,
+                "own_history": False,
+                "y_hat": 1.0,
+                "digest": "champion",
+            }
+        ),
     )
     assert decided(world, fresh=False) == without_traffic, "a report that only counts new answers"
 
@@ -96,32 +111,60 @@ def _record(prediction_id, asked):
     at = cutoff_at(asked["day"])
     rows = [
         {
-            "series_id": name, "cutoff": at, "step": step, "event_time": at + timedelta(days=step - 1), "model": "m", "y_hat": asked["y_hat"],
-            "prediction_id": prediction_id, "made_at": datetime(2026, 1, 1, tzinfo=UTC),
-            "digest": read_champion("small").digest if asked["digest"] == "champion" else "another", "q_0.1": 0.0, "q_0.9": 1.0,
+            "series_id": name,
+            "cutoff": at,
+            "step": step,
+            "event_time": at + timedelta(days=step - 1),
+            "model": "m",
+            "y_hat": asked["y_hat"],
+            "prediction_id": prediction_id,
+            "made_at": datetime(2026, 1, 1, tzinfo=UTC),
+            "digest": read_champion("small").digest if asked["digest"] == "champion" else "another",
+            "q_0.1": 0.0,
+            "q_0.9": 1.0,
         }
         for name in asked["series"]
         for step in range(1, 6)
-    ]  # fmt: skip
-    append_served("small", SERVED.conform(pl.DataFrame(rows)), own_history=asked["own_history"], as_of=at if asked["as_of"] else None)
+    ]
+    write_served(
+        "small",
+        SERVED.conform(pl.DataFrame(rows)),
+        own_history=asked["own_history"],
+        as_of=at if asked["as_of"] else None,
+    )
 
 
 def test_bad_days_asked_for_over_http_make_no_retraining_due(world, without_traffic, tmp_path):
-    """The service marks each answer: as of a time (the newest too), from own rows, or from the newest rows, which alone are served news."""
-    history = [{"event_time": (START + timedelta(days=day)).isoformat(), "load": 1.0} for day in range(440, 470)]
-    for file in served_path("small").parent.glob("small.db*"):
+    """The service marks each answer: as of a time (the newest too), from own rows, or from the
+    newest rows, which alone are served news."""
+    history = [
+        {"event_time": (START + timedelta(days=day)).isoformat(), "load": 1.0} for day in range(440, 470)
+    ]
+    for file in get_served_path("small").parent.glob("small.db*"):
         file.unlink()
-    with serving(served_path("small").parent.parent, root=world.parent, TIDEMILL_RELEASE=str(_folder())) as server:
-        asked = [{"as_of": cutoff_at(day).isoformat()} for day in (457, 458, 459, NEWEST)] + [{"history": history}, {}, {}]
+    with serving(
+        get_served_path("small").parent.parent, root=world.parent, TIDEMILL_RELEASE=str(_folder())
+    ) as server:
+        asked = [{"as_of": cutoff_at(day).isoformat()} for day in (457, 458, 459, NEWEST)] + [
+            {"history": history},
+            {},
+            {},
+        ]
         for more in asked:
             assert server.predict(series_id="north", **more).status_code == 200
     assert decided(world) == without_traffic
     served = read_json(world / REPORT / "report.json")["served"]
-    assert served["answers"] == {"n_answers": 7, "n_news": 2, "n_as_of": 4, "n_own_history": 1, "n_unmarked": 0}
+    assert served["answers"] == {
+        "n_answers": 7,
+        "n_news": 2,
+        "n_as_of": 4,
+        "n_own_history": 1,
+        "n_unmarked": 0,
+    }
     assert served["overall"]["n_steps"] == 5, "the same question twice is one forecast"
 
 
 def _folder():
-    from tasks.edges.registry import champion_folder
+    from tasks.edges.registry import get_champion_folder
 
-    return champion_folder(read_champion("small")).absolute()
+    return get_champion_folder(read_champion("small")).absolute()

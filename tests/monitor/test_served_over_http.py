@@ -1,6 +1,8 @@
-"""What the champion forecasts since its promotion is what its service answers as of then; the report is that of plain loops.
+"""What the champion forecasts since its promotion is what its service answers as of then; the
+report is that of plain loops.
 
-One value comes late, one is corrected. The answers were asked for over HTTP, each as of a past time, so that they decide nothing.
+One value comes late, one is corrected. The answers were asked for over HTTP, each as of a past
+time, so that they decide nothing.
 """
 
 import math
@@ -13,9 +15,9 @@ from homes import at_home, small_root, write_clean
 from servers import serving
 from small_release import START, cutoff_at, small_rows
 
-from tasks.core.frames import SERIES, newest_known
+from tasks.core.frames import SERIES, get_newest_known_at
 from tasks.edges.artifacts import read_json
-from tasks.edges.registry import champion_folder, publish_rows_file, read_champion
+from tasks.edges.registry import get_champion_folder, publish_rows_file, read_champion
 from tasks.edges.served import read_served
 from tasks.monitor.__main__ import REPORT, main
 from tasks.promote.__main__ import main as promote
@@ -28,9 +30,15 @@ def appended():
     """All days; one value comes three days late, an old one is corrected upwards."""
     rows = small_rows(LAST + 1)
     late = (pl.col("series_id") == LATE[0]) & (pl.col("event_time") == START + timedelta(days=LATE[1]))
-    rows = rows.with_columns(known_at=pl.when(late).then(pl.col("known_at") + timedelta(days=3)).otherwise("known_at"))
-    old = rows.filter((pl.col("series_id") == CORRECTED[0]) & (pl.col("event_time") == START + timedelta(days=CORRECTED[1])))
-    return SERIES.conform(pl.concat([rows, old.with_columns(pl.col("load") * 1.3, pl.col("known_at") + timedelta(days=20))]))
+    rows = rows.with_columns(
+        known_at=pl.when(late).then(pl.col("known_at") + timedelta(days=3)).otherwise("known_at")
+    )
+    old = rows.filter(
+        (pl.col("series_id") == CORRECTED[0]) & (pl.col("event_time") == START + timedelta(days=CORRECTED[1]))
+    )
+    return SERIES.conform(
+        pl.concat([rows, old.with_columns(pl.col("load") * 1.3, pl.col("known_at") + timedelta(days=20))])
+    )
 
 
 def known_by(day):
@@ -43,11 +51,13 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("monitor")
     with at_home(folder / "home") as home:
         gate = {"gate_steps": FIRST - 299}
-        root = small_root(folder / "root", known_by(FIRST), challenger={"weights": {"ridge": 1.0}, **gate}, baseline=gate)
+        root = small_root(
+            folder / "root", known_by(FIRST), challenger={"weights": {"ridge": 1.0}, **gate}, baseline=gate
+        )
         promote(root, deliver=nullcontext)
         write_clean(root, appended())
         publish_rows_file("small", root / "data/clean/rows.parquet")
-        with serving(home, TIDEMILL_RELEASE=str(champion_folder(read_champion("small")))) as server:
+        with serving(home, TIDEMILL_RELEASE=str(get_champion_folder(read_champion("small")))) as server:
             for day in range(FIRST, LAST + 1):
                 reply = server.predict(series_id=["north", "south"], as_of=cutoff_at(day).isoformat())
                 assert reply.status_code == 200, reply.text
@@ -55,14 +65,25 @@ def world(tmp_path_factory):
 
 
 def by_hand(rows):
-    """The figures of what was answered, with dictionaries and loops; squared error is the primary loss."""
+    """The figures of what was answered, with dictionaries and loops; squared error is the
+    primary loss."""
     vintages = {}
     for r in rows.sort("known_at").iter_rows(named=True):
         vintages.setdefault((r["series_id"], r["event_time"]), []).append((r["known_at"], r["load"]))
     out = {}
-    for f in read_served("small").filter(pl.col("cutoff") < newest_known(rows)).iter_rows(named=True):
+    for f in read_served("small").filter(pl.col("cutoff") < get_newest_known_at(rows)).iter_rows(named=True):
         s = out.setdefault(
-            f["step"], {"n_steps": 0, "n_open": 0, "n_late": 0, "n_corrected": 0, "losses": [], "absolute": [], "errors": [], "inside": []}
+            f["step"],
+            {
+                "n_steps": 0,
+                "n_open": 0,
+                "n_late": 0,
+                "n_corrected": 0,
+                "losses": [],
+                "absolute": [],
+                "errors": [],
+                "inside": [],
+            },
         )
         s["n_steps"] += 1
         known = vintages.get((f["series_id"], f["event_time"]))
@@ -80,9 +101,16 @@ def by_hand(rows):
 
 
 def same(row, hand):
-    assert {k: row[k] for k in ("n_steps", "n_open", "n_late", "n_corrected")} == {k: hand[k] for k in ("n_steps", "n_open", "n_late", "n_corrected")}
+    assert {k: row[k] for k in ("n_steps", "n_open", "n_late", "n_corrected")} == {
+        k: hand[k] for k in ("n_steps", "n_open", "n_late", "n_corrected")
+    }
     assert row["n_known"] == len(hand["losses"])
-    for name, values in {"loss": hand["losses"], "mae": hand["absolute"], "bias": hand["errors"], "coverage_frac": hand["inside"]}.items():
+    for name, values in {
+        "loss": hand["losses"],
+        "mae": hand["absolute"],
+        "bias": hand["errors"],
+        "coverage_frac": hand["inside"],
+    }.items():
         assert math.isclose(row[name], sum(values) / len(values), rel_tol=1e-9), name
 
 
@@ -102,7 +130,8 @@ def test_what_has_not_come_true_stays_open(world):
 def test_late_and_corrected_values_count_as_they_are_now(world):
     report, hand = report_on(world, appended()), by_hand(appended())
     assert report["n_cutoffs"] == LAST - FIRST + 1
-    assert (report["overall"]["n_late"], report["overall"]["n_corrected"]) == (5, 5)  # a step ago to five steps ago
+    # A step ago to five steps ago
+    assert (report["overall"]["n_late"], report["overall"]["n_corrected"]) == (5, 5)
     for row in report["by_step"]:
         same(row, hand[row["step"]])
     losses = [v for s in hand.values() for v in s["losses"]]
@@ -114,7 +143,13 @@ def test_late_and_corrected_values_count_as_they_are_now(world):
 def test_answers_as_of_a_time_are_counted_and_are_no_service(world):
     served = report_on(world, appended())["served"]
     n = LAST - FIRST + 1
-    assert served["answers"] == {"n_answers": n, "n_news": 0, "n_as_of": n, "n_own_history": 0, "n_unmarked": 0}
+    assert served["answers"] == {
+        "n_answers": n,
+        "n_news": 0,
+        "n_as_of": n,
+        "n_own_history": 0,
+        "n_unmarked": 0,
+    }
     assert (served["overall"]["n_steps"], served["by_digest"]) == (0, [])
 
 
@@ -129,10 +164,14 @@ def test_there_is_a_page_to_look_at(world):
 
 def test_with_nothing_new_the_report_stands(world, capsys):
     report_on(world, appended())
-    before = {path.name: (path.stat().st_mtime_ns if path.name != "report.json" else 0, path.read_bytes()) for path in (world / REPORT).iterdir()}
+    before = {
+        path.name: (path.stat().st_mtime_ns if path.name != "report.json" else 0, path.read_bytes())
+        for path in (world / REPORT).iterdir()
+    }
     capsys.readouterr()
     report_on(world, appended())
     assert "nothing new" in capsys.readouterr().out
     assert {
-        path.name: (path.stat().st_mtime_ns if path.name != "report.json" else 0, path.read_bytes()) for path in (world / REPORT).iterdir()
+        path.name: (path.stat().st_mtime_ns if path.name != "report.json" else 0, path.read_bytes())
+        for path in (world / REPORT).iterdir()
     } == before

@@ -11,33 +11,52 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
-from small_release import SMALL_ABOUT, SMALL_FEATURES, build_small_body, cutoff_at, small_rows, write_linear_graph
+from small_release import (
+    SMALL_ABOUT,
+    SMALL_FEATURES,
+    build_small_body,
+    cutoff_at,
+    small_rows,
+    write_linear_graph,
+)
 
 from tasks.core.errors import ReleaseError
 from tasks.edges.params import STAGES
-from tasks.edges.processes import answers, wait_healthy
-from tasks.edges.settings import ROOT, child_environment
+from tasks.edges.processes import is_answering, wait_healthy
+from tasks.edges.settings import ROOT, build_child_environment
 from tasks.package.__main__ import main
-from tasks.package.assemble import assemble, rows_tail
-from tasks.package.bento import build_bento, service_sources
-from tasks.package.provenance import code_state
-from tasks.release import forecasts, load, open_body, verify
+from tasks.package.assemble import build_release, select_rows_tail
+from tasks.package.bento import build_bento, list_service_sources
+from tasks.package.provenance import read_code_state
+from tasks.release import check_manifest, load_release, load_unsealed_release, predict_cutoffs
 
 CHAIN = ("prefect", "dvc", "torch", "lightning", "mlflow", "great_expectations", "evidently", "shap")
 
 
 def write_inputs(root, rows, **package):
     """A checkout's inputs of the stage, with two bodies made by hand."""
-    entry = {"about": SMALL_ABOUT, "models": {"ridge": {}}, **{stage: {} for stage in STAGES}, "features": SMALL_FEATURES, "package": package}
+    entry = {
+        "about": SMALL_ABOUT,
+        "models": {"ridge": {}},
+        **{stage: {} for stage in STAGES},
+        "features": SMALL_FEATURES,
+        "package": package,
+    }
     root.mkdir(parents=True, exist_ok=True)
-    (root / "params.yaml").write_text(yaml.safe_dump({"dataset": "small", "models": ["ridge"], "package": {}, "datasets": {"small": entry}}))
+    (root / "params.yaml").write_text(
+        yaml.safe_dump({"dataset": "small", "models": ["ridge"], "package": {}, "datasets": {"small": entry}})
+    )
     (root / "dvc.lock").write_text("schema: '2.0'\n")
     (root / "data/clean").mkdir(parents=True)
     rows.write_parquet(root / "data/clean/rows.parquet")
     build_small_body(root / "models/challenger/challenger", rows)
-    build_small_body(root / "models/challenger/baseline", rows, weights={"seasonal_naive": 1.0}, model="seasonal_naive")
+    build_small_body(
+        root / "models/challenger/baseline", rows, weights={"seasonal_naive": 1.0}, model="seasonal_naive"
+    )
     (root / "models/quantized").mkdir()
-    (root / "models/quantized/decision.json").write_text(json.dumps({"decision": "FP32", "reason": "no net in the ensemble"}))
+    (root / "models/quantized/decision.json").write_text(
+        json.dumps({"decision": "FP32", "reason": "no net in the ensemble"})
+    )
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +64,10 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("checkout")
     write_inputs(root, small_rows())
     (root / "data/reports/ensemble").mkdir(parents=True)
-    scores = {name: {"primary": loss, "primary_gate": loss, "mae": 1.0, "rmse": 2.0} for name, loss in (("ensemble", 0.25), ("seasonal_naive", 0.5))}
+    scores = {
+        name: {"primary": loss, "primary_gate": loss, "mae": 1.0, "rmse": 2.0}
+        for name, loss in (("ensemble", 0.25), ("seasonal_naive", 0.5))
+    }
     coverage = {"level": 0.8, "overall": 0.79, "gate": 0.81, "by_step": [0.8] * 5, "by_year": {"2020": 0.79}}
     summary = {
         "primary_score": "rmse",
@@ -63,24 +85,31 @@ def root(tmp_path_factory):
 def test_both_releases_verify_and_answer_as_their_bodies_do(root):
     rows = small_rows()
     at = [cutoff_at(d) for d in (300, 339, 370, 399)]
-    for role, folder in (("challenger", root / "models/release"), ("baseline", root / "models/release/baseline")):
-        release = load(folder)
-        body = open_body(root / "models/challenger" / role)
-        assert forecasts(release, release.rows, at).equals(forecasts(body, rows, at))
+    for role, folder in (
+        ("challenger", root / "models/release"),
+        ("baseline", root / "models/release/baseline"),
+    ):
+        release = load_release(folder)
+        body = load_unsealed_release(root / "models/challenger" / role)
+        assert predict_cutoffs(release, release.rows, at).equals(predict_cutoffs(body, rows, at))
 
 
 def test_the_digest_is_the_same_when_the_stage_runs_again(root, tmp_path):
     write_inputs(tmp_path / "again", small_rows())
     main(tmp_path / "again")
     for folder in ("models/release", "models/release/baseline"):
-        assert verify(tmp_path / "again" / folder) == verify(root / folder)
-    assert sorted(path.name for path in (tmp_path / "again/models").iterdir()) == ["challenger", "quantized", "release"]
+        assert check_manifest(tmp_path / "again" / folder) == check_manifest(root / folder)
+    assert sorted(path.name for path in (tmp_path / "again/models").iterdir()) == [
+        "challenger",
+        "quantized",
+        "release",
+    ]
 
 
 def test_card_and_provenance_say_what_it_is_and_where_it_comes_from(root):
     folder = root / "models/release"
     card, said = (folder / "model_card.md").read_text(), json.loads((folder / "provenance.json").read_text())
-    manifest = verify(folder)
+    manifest = check_manifest(folder)
     for fact in (
         manifest.digest,
         manifest.data_version,
@@ -97,7 +126,9 @@ def test_card_and_provenance_say_what_it_is_and_where_it_comes_from(root):
     assert said["digest"] == manifest.digest
     assert said["metrics"]["score"] == 0.25
     assert said["versions"]["python"].startswith("3.")
-    assert said["bento_bytes"]["total"] == sum(path.stat().st_size for path in (folder / "bento").rglob("*") if path.is_file())
+    assert said["bento_bytes"]["total"] == sum(
+        path.stat().st_size for path in (folder / "bento").rglob("*") if path.is_file()
+    )
     assert socket.gethostname() not in json.dumps(said)
     assert str(ROOT) not in card + json.dumps(said)
     assert {path.name for path in folder.iterdir()} >= {"dvc.lock", "params.yaml", "bento", "baseline"}
@@ -110,11 +141,24 @@ def test_the_bento_holds_nothing_of_the_chain(root):
     assert not [name for name in CHAIN if name in required]
     held = [path.relative_to(bento / "src").parts for path in (bento / "src").rglob("*") if path.is_file()]
     assert {parts[0] for parts in held} == {"tasks", "deployments", "release", "bentofile.yaml"}
-    assert {parts[1] for parts in held if parts[0] == "tasks"} == {"__init__.py", "core", "edges", "features", "release"}
+    assert {parts[1] for parts in held if parts[0] == "tasks"} == {
+        "__init__.py",
+        "core",
+        "edges",
+        "features",
+        "release",
+    }
     asked = f"import sys, deployments.forecaster.service; print([m for m in {CHAIN!r} if m in sys.modules])"
-    environment = child_environment(PYTHONPATH=str(bento / "src"), PYTHONDONTWRITEBYTECODE="1")
+    environment = build_child_environment(PYTHONPATH=str(bento / "src"), PYTHONDONTWRITEBYTECODE="1")
     assert (
-        subprocess.run([sys.executable, "-c", asked], cwd=bento / "src", env=environment, check=True, capture_output=True, text=True).stdout.strip()
+        subprocess.run(
+            [sys.executable, "-c", asked],
+            cwd=bento / "src",
+            env=environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
         == "[]"
     )
 
@@ -123,47 +167,65 @@ def test_the_exported_bento_serves_the_embedded_release(root, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = child_environment(TIDEMILL_HOME=str(tmp_path / "home"), BENTOML_HOME=str(tmp_path / "bentoml"), PYTHONDONTWRITEBYTECODE="1")
-    command = [sys.executable, "-m", "bentoml", "serve", str(root / "models/release/bento"), "--host", "127.0.0.1", "--port", str(port)]
+    environment = build_child_environment(
+        TIDEMILL_HOME=str(tmp_path / "home"),
+        BENTOML_HOME=str(tmp_path / "bentoml"),
+        PYTHONDONTWRITEBYTECODE="1",
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "bentoml",
+        "serve",
+        str(root / "models/release/bento"),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     with (tmp_path / "log").open("w") as log:
-        service = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True)
+        service = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         ready = f"http://127.0.0.1:{port}/api/v1/health/ready"
-        wait_healthy(service, "the service", lambda: answers(ready), tmp_path / "log")
+        wait_healthy(service, "the service", lambda: is_answering(ready), tmp_path / "log")
         said = httpx.get(ready).json()
     finally:
         os.killpg(service.pid, signal.SIGTERM)
         service.wait(30)
-    assert said["digest"] == verify(root / "models/release").digest
+    assert said["digest"] == check_manifest(root / "models/release").digest
     assert said["chosen_by"] == "embedded"
 
 
 def test_a_quantized_graph_takes_the_place_of_its_member(root, tmp_path):
     quantized = tmp_path / "quantized"
     quantized.mkdir()
-    body = open_body(root / "models/challenger/challenger")
+    body = load_unsealed_release(root / "models/challenger/challenger")
     write_linear_graph(quantized / "ridge.onnx", np.zeros((len(body.schema.columns), 5)), np.zeros(5))
     (quantized / "decision.json").write_text(json.dumps({"decision": "INT8"}))
-    manifest = assemble(body.folder, quantized, small_rows(), 1500, tmp_path / "release")
+    manifest = build_release(body.folder, quantized, small_rows(), 1500, tmp_path / "release")
     assert (tmp_path / "release/members/ridge.onnx").read_bytes() == (quantized / "ridge.onnx").read_bytes()
-    assert manifest.digest != verify(root / "models/release").digest
+    assert manifest.digest != check_manifest(root / "models/release").digest
 
 
 def test_the_rows_reach_back_from_the_first_cutoff_of_the_history(root):
-    body, rows = open_body(root / "models/challenger/challenger"), small_rows()
+    body, rows = load_unsealed_release(root / "models/challenger/challenger"), small_rows()
     first = body.history["cutoff"].min()
-    tail = rows_tail(body, rows, 10)
+    tail = select_rows_tail(body, rows, 10)
     assert tail.height < rows.height
     assert tail.filter(pl.col("known_at") < first)["event_time"].n_unique() >= body.schema.lookback_steps
-    assert rows_tail(body, rows, 380).filter(series_id="south").height == 380
+    assert select_rows_tail(body, rows, 380).filter(series_id="south").height == 380
 
 
 def test_a_service_that_cannot_be_imported_stops_the_stage_with_what_the_build_said(root, tmp_path):
     checkout = tmp_path / "checkout"
-    for source in [*service_sources(ROOT), "tasks/edges/lifeline.py"]:  # the build starts with it
+    for source in [*list_service_sources(ROOT), "tasks/edges/lifeline.py"]:  # the build starts with it
         (checkout / source).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / source, checkout / source)
-    shutil.copyfile(ROOT / "deployments/forecaster/requirements.txt", checkout / "deployments/forecaster/requirements.txt")
+    shutil.copyfile(
+        ROOT / "deployments/forecaster/requirements.txt", checkout / "deployments/forecaster/requirements.txt"
+    )
     with (checkout / "tasks/core/frames.py").open("a") as module:
         module.write("\nimport there_is_no_such_module\n")
     with pytest.raises(ReleaseError, match="there_is_no_such_module"):
@@ -173,22 +235,26 @@ def test_a_service_that_cannot_be_imported_stops_the_stage_with_what_the_build_s
 
 def test_code_state_sees_uncommitted_code_and_its_content(tmp_path):
     def git(*arguments):
-        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@t", *arguments], check=True, capture_output=True)
+        subprocess.run(
+            ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@t", *arguments],
+            check=True,
+            capture_output=True,
+        )
 
-    assert code_state(tmp_path) == {"commit": None, "uncommitted": None}
+    assert read_code_state(tmp_path) == {"commit": None, "uncommitted": None}
     git("init", "-q")
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks/a.py").write_text("a = 1\n")
     git("add", "tasks")
     git("commit", "-q", "-m", "first")
-    clean = code_state(tmp_path)
+    clean = read_code_state(tmp_path)
     assert len(clean["commit"]) == 40
     assert clean["uncommitted"] is None
     (tmp_path / "dvc.lock").write_text("written by a run")
-    assert code_state(tmp_path) == clean
+    assert read_code_state(tmp_path) == clean
     seen = set()
     for content in ("b = 1\n", "b = 2\n"):
         (tmp_path / "tasks/b.py").write_text(content)
-        seen.add(code_state(tmp_path)["uncommitted"])
+        seen.add(read_code_state(tmp_path)["uncommitted"])
     assert len(seen) == 2
     assert None not in seen

@@ -1,4 +1,5 @@
-"""No release is promoted that leaks, that nobody looked at, or whose verdict is about other features or data."""
+"""No release is promoted that leaks, that nobody looked at, or whose verdict is about other
+features or data."""
 
 import json
 from contextlib import nullcontext
@@ -10,15 +11,19 @@ from small_release import small_rows
 from tasks.core.errors import LeakError, ReleaseError
 from tasks.edges.registry import read_champion
 from tasks.promote.__main__ import main
-from tasks.release import seal
+from tasks.release import write_manifest
 
-FINDING = {"rule": "look_ahead", "feature": "z_mean_7", "says": "'z_mean_7' of series 'north' reads later steps."}
+FINDING = {
+    "rule": "look_ahead",
+    "feature": "z_mean_7",
+    "says": "'z_mean_7' of series 'north' reads later steps.",
+}
 
 
 def changed(folder, **changes):
     path = folder / "leaks.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-    seal(folder)
+    write_manifest(folder)
 
 
 @pytest.mark.parametrize(
@@ -30,15 +35,30 @@ def changed(folder, **changes):
             LeakError,
             "promote ensemble: the leak gate has 1 finding.*\n.*'z_mean_7' of series 'north'",
         ),
-        ("models/release/baseline", lambda folder: changed(folder, findings=[FINDING]), LeakError, "promote last_value: the leak gate has 1 finding"),
-        ("models/release", lambda folder: changed(folder, schema_hash="1" * 64), LeakError, "about schema_hash 111111111111, but here is"),
+        (
+            "models/release/baseline",
+            lambda folder: changed(folder, findings=[FINDING]),
+            LeakError,
+            "promote last_value: the leak gate has 1 finding",
+        ),
+        (
+            "models/release",
+            lambda folder: changed(folder, schema_hash="1" * 64),
+            LeakError,
+            "about schema_hash 111111111111, but here is",
+        ),
         (
             "models/release",
             lambda folder: changed(folder, data_version="2" * 64),
             LeakError,
             "about data_version 222222222222, but here is 000000000000",
         ),
-        ("models/release", lambda folder: ((folder / "leaks.json").unlink(), seal(folder)), ReleaseError, "leaks.json is missing"),
+        (
+            "models/release",
+            lambda folder: ((folder / "leaks.json").unlink(), write_manifest(folder)),
+            ReleaseError,
+            "leaks.json is missing",
+        ),
     ],
 )
 def test_a_release_that_leaks_or_was_not_looked_at_is_refused(tmp_path, where, spoil, error, words):

@@ -13,15 +13,27 @@ from small_release import START, small_rows
 
 from tasks.core.errors import ReleaseError
 from tasks.edges.artifacts import read_json
-from tasks.edges.registry import apply_promotion, champion_folder, read_champion, read_journal, rows_path
-from tasks.edges.settings import ROOT, child_environment
-from tasks.edges.tracking import outbox
+from tasks.edges.registry import (
+    apply_promotion,
+    get_champion_folder,
+    get_rows_path,
+    read_champion,
+    read_journal,
+)
+from tasks.edges.settings import ROOT, build_child_environment
+from tasks.edges.tracking import get_outbox_folder
 from tasks.promote.__main__ import DECISION, main
 from tasks.promote.apply import apply_decision
-from tasks.release import verify
+from tasks.release import check_manifest
 
 ROWS = small_rows(500)
-BETTER, WORSE = {"weights": {"ridge": 1.0}, "model": "better"}, {"weights": {"last_value": 1.0}, "model": "worse"}
+BETTER, WORSE = (
+    {"weights": {"ridge": 1.0}, "model": "better"},
+    {
+        "weights": {"last_value": 1.0},
+        "model": "worse",
+    },
+)
 
 
 @pytest.fixture
@@ -40,14 +52,18 @@ def test_a_first_model_that_beats_the_baseline_becomes_champion(tmp_path, home):
     decision = run(root)
     champion = read_champion("small")
     assert (decision["decision"], decision["applied"], champion.version) == ("promote", True, "1.0.0")
-    assert champion.digest == decision["winner_digest"] == verify(champion_folder(champion)).digest
+    assert (
+        champion.digest == decision["winner_digest"] == check_manifest(get_champion_folder(champion)).digest
+    )
     assert champion.decision == decision
-    assert pl.read_parquet(rows_path("small")).equals(ROWS)
+    assert pl.read_parquet(get_rows_path("small")).equals(ROWS)
     assert (root / "data/decisions/promote/losses.png").stat().st_size > 5_000
 
 
 def test_a_first_model_that_does_not_is_said_and_the_baseline_answers(tmp_path, home):
-    root = small_root(tmp_path / "root", ROWS, challenger=WORSE, baseline={"weights": {"ridge": 1.0}, "model": "naive"})
+    root = small_root(
+        tmp_path / "root", ROWS, challenger=WORSE, baseline={"weights": {"ridge": 1.0}, "model": "naive"}
+    )
     decision = run(root)
     assert decision["decision"] == "baseline"
     assert "the baseline answers" in decision["reason"]
@@ -59,36 +75,63 @@ def test_a_worse_challenger_leaves_the_champion(tmp_path, home):
     first = run(root)
     put_release(root, ROWS, **WORSE)
     second = run(root)
-    assert (second["decision"], second["applied"], second["champion_digest"]) == ("keep", False, first["winner_digest"])
+    assert (second["decision"], second["applied"], second["champion_digest"]) == (
+        "keep",
+        False,
+        first["winner_digest"],
+    )
     assert read_champion("small").digest == first["winner_digest"]
 
 
 def test_with_nothing_new_the_verdict_stands_byte_for_byte_without_heavy_imports(tmp_path, home):
     root = small_root(tmp_path / "root", ROWS, challenger=BETTER)
     run(root)
-    shutil.rmtree(outbox())  # delivered
+    shutil.rmtree(get_outbox_folder())  # delivered
     before = {path.name: path.read_bytes() for path in (root / "data/decisions/promote").iterdir()}
-    code = f"import sys; from pathlib import Path; from tasks.promote.__main__ import main; main(Path({str(root)!r})); print(sorted(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=child_environment(), capture_output=True, text=True, check=True)
+    code = (
+        "import sys; from pathlib import Path; from tasks.promote.__main__ import main;"
+        f" main(Path({str(root)!r})); print(sorted(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=build_child_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "nothing new" in done.stdout
     loaded = set(done.stdout.splitlines()[-1].strip("[]").replace("'", "").split(", "))
     assert "tasks.edges.registry" in loaded
-    assert not loaded & {"onnxruntime", "mlflow", "matplotlib", "scipy", "numpy", "tasks.release", "tasks.features"}
+    assert not loaded & {
+        "onnxruntime",
+        "mlflow",
+        "matplotlib",
+        "scipy",
+        "numpy",
+        "tasks.release",
+        "tasks.features",
+    }
     assert {path.name: path.read_bytes() for path in (root / "data/decisions/promote").iterdir()} == before
     assert len(read_journal("small")) == 1
 
 
 def test_new_rows_are_a_new_question_and_are_published(tmp_path, home):
-    root = small_root(tmp_path / "root", ROWS.filter(pl.col("event_time") < START + timedelta(days=480)), challenger={**BETTER, "gate_steps": 100})
+    root = small_root(
+        tmp_path / "root",
+        ROWS.filter(pl.col("event_time") < START + timedelta(days=480)),
+        challenger={**BETTER, "gate_steps": 100},
+    )
     run(root)
     write_clean(root, ROWS)
     decision = run(root)
     assert (decision["decision"], decision["as_of"]) == ("nothing", "2021-05-15T00:00:00+00:00")
-    assert pl.read_parquet(rows_path("small")).equals(ROWS)
+    assert pl.read_parquet(get_rows_path("small")).equals(ROWS)
 
 
 def test_a_run_killed_after_it_changed_the_registry_ends_with_the_same_verdict(tmp_path, home):
-    """The registry is changed before decision.json is put in place; without the file, the next run must judge what was judged."""
+    """The registry is changed before decision.json is put in place; without the file, the next
+    run must judge what was judged."""
     root = small_root(tmp_path / "root", ROWS, challenger=BETTER)
     run(root)
     decided = root / DECISION

@@ -1,4 +1,7 @@
-"""Real servers with a small release behind them. What tests import by name lies in servers.py: other folders have a conftest too."""
+"""Real servers with a small release behind them.
+
+What tests import by name lies in servers.py: other folders have a conftest too.
+"""
 
 from contextlib import ExitStack
 
@@ -9,7 +12,8 @@ from small_release import build_small_release, small_rows
 
 @pytest.fixture
 def at_home():
-    """Point this process at a home until the test ends, so that it reads the store the server writes."""
+    """Point this process at a home until the test ends, so that it reads the store the server
+    writes."""
     with ExitStack() as stack:
         yield lambda home: stack.enter_context(at(home))
 
@@ -19,7 +23,9 @@ def releases(tmp_path_factory):
     """Two good releases; `second` differs by its weights. All rows, those after seen_until too."""
     folder = tmp_path_factory.mktemp("releases")
     build_small_release(folder / "first", dataset=DATASET)
-    build_small_release(folder / "second", weights={"last_value": 0.5, "seasonal_naive": 0.5}, model="second", dataset=DATASET)
+    build_small_release(
+        folder / "second", weights={"last_value": 0.5, "seasonal_naive": 0.5}, model="second", dataset=DATASET
+    )
     return folder
 
 

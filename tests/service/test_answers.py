@@ -1,4 +1,5 @@
-"""What is answered is what `tasks.release` says, for stored rows and for rows that the request brings."""
+"""What is answered is what `tasks.release` says, for stored rows and for rows that the request
+brings."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -17,14 +18,14 @@ from deployments.forecaster import shapes
 from tasks.core.frames import SERIES
 from tasks.edges.served import read_served
 from tasks.features import build_features
-from tasks.release import forecasts, load
+from tasks.release import load_release, predict_cutoffs
 
 TOLERANCE = 1e-6
 
 
 @pytest.fixture(scope="module")
 def release(releases):
-    return load(releases / "first")
+    return load_release(releases / "first")
 
 
 def as_frame(body: dict) -> pl.DataFrame:
@@ -40,27 +41,41 @@ def as_frame(body: dict) -> pl.DataFrame:
         for series in body["series"]
         for step in series["steps"]
     ]
-    return pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.col("step").cast(pl.Int32), pl.col("^q_.*$").cast(pl.Float64))
+    return pl.DataFrame(rows, infer_schema_length=None).with_columns(
+        pl.col("step").cast(pl.Int32), pl.col("^q_.*$").cast(pl.Float64)
+    )
 
 
 def same_numbers(body: dict, expected: pl.DataFrame) -> None:
     answered = as_frame(body).sort("series_id", "step")
     times = [pl.col(c).cast(pl.Datetime("us", "UTC")) for c in ("cutoff", "event_time")]
-    assert_frame_equal(answered.with_columns(times), expected.select(answered.columns).sort("series_id", "step"), abs_tol=TOLERANCE, rel_tol=0)
+    assert_frame_equal(
+        answered.with_columns(times),
+        expected.select(answered.columns).sort("series_id", "step"),
+        abs_tol=TOLERANCE,
+        rel_tol=0,
+    )
 
 
 def as_history(rows: pl.DataFrame) -> list[dict]:
-    return [{"event_time": t.isoformat(), "load": load} for t, load in rows.select("event_time", "load").iter_rows()]
+    return [
+        {"event_time": t.isoformat(), "load": load}
+        for t, load in rows.select("event_time", "load").iter_rows()
+    ]
 
 
-@given(day=st.integers(20, 399), late=st.timedeltas(timedelta(0), timedelta(hours=23)), which=st.sampled_from([["north"], ["south", "north"]]))
+@given(
+    day=st.integers(20, 399),
+    late=st.timedeltas(timedelta(0), timedelta(hours=23)),
+    which=st.sampled_from([["north"], ["south", "north"]]),
+)
 @tries(max_examples=12, deadline=None)
 def test_answers_are_the_forecasts_of_the_release_at_any_time(server, release, all_rows, day, late, which):
     at = cutoff_at(day) + late
     reply = server.predict(series_id=which, as_of=at.isoformat())
     assert reply.status_code == 200, reply.text
     body = reply.json()
-    same_numbers(body, forecasts(release, all_rows, [at]).filter(pl.col("series_id").is_in(which)))
+    same_numbers(body, predict_cutoffs(release, all_rows, [at]).filter(pl.col("series_id").is_in(which)))
     assert [s["series_id"] for s in body["series"]] == which
     assert {s["cutoff"] for s in body["series"]} == {f"{cutoff_at(day):%FT%TZ}"}
 
@@ -68,7 +83,7 @@ def test_answers_are_the_forecasts_of_the_release_at_any_time(server, release, a
 def test_without_as_of_the_newest_known_rows_speak(server, release, all_rows):
     body = server.predict(series_id="south").json()
     newest = all_rows["known_at"].max()
-    same_numbers(body, forecasts(release, all_rows, [newest]).filter(pl.col("series_id") == "south"))
+    same_numbers(body, predict_cutoffs(release, all_rows, [newest]).filter(pl.col("series_id") == "south"))
     assert body["series"][0]["as_of"] == f"{newest:%FT%TZ}"
 
 
@@ -83,22 +98,32 @@ def test_an_answer_says_who_spoke_from_what_and_in_which_unit(server, release):
         "digest": release.manifest.digest,
         "seen_until": f"{release.seen_until:%FT%TZ}",
     }
-    assert (body["data_version"], body["target"], body["dataset"]) == (release.manifest.data_version, "load", DATASET)
+    assert (body["data_version"], body["target"], body["dataset"]) == (
+        release.manifest.data_version,
+        "load",
+        DATASET,
+    )
     assert [list(s["quantiles"]) for s in body["series"][0]["steps"]] == [["0.1", "0.5", "0.9"]] * 5
 
 
 def test_a_history_of_the_same_rows_gets_the_same_numbers(server, release, all_rows):
-    """The tail from where quantiles began to learn, plus what the features look back on, is all that an answer reads."""
+    """The tail from where quantiles began to learn, plus what the features look back on, is all
+    that an answer reads."""
     own = all_rows.filter(pl.col("series_id") == "north").tail(60 + release.schema.lookback_steps + 2)
     body = server.predict(series_id="north", history=as_history(own)).json()
-    same_numbers(body, forecasts(release, all_rows, [all_rows["known_at"].max()]).filter(pl.col("series_id") == "north"))
+    same_numbers(
+        body,
+        predict_cutoffs(release, all_rows, [all_rows["known_at"].max()]).filter(
+            pl.col("series_id") == "north"
+        ),
+    )
 
 
 def test_a_history_under_a_name_of_its_own_is_forecast_in_any_order(server, release, all_rows):
     own = all_rows.filter(pl.col("series_id") == "north").tail(40)
     body = server.predict(series_id="mine", history=as_history(own.reverse())).json()
     renamed = SERIES.conform(own.with_columns(series_id=pl.lit("mine")))
-    same_numbers(body, forecasts(release, renamed, [renamed["known_at"].max()]))
+    same_numbers(body, predict_cutoffs(release, renamed, [renamed["known_at"].max()]))
 
 
 def test_a_history_can_be_asked_as_of_a_time_inside_it(server, release, all_rows):
@@ -106,20 +131,32 @@ def test_a_history_can_be_asked_as_of_a_time_inside_it(server, release, all_rows
     at = own["known_at"][-6]
     body = server.predict(series_id="mine", history=as_history(own), as_of=at.isoformat()).json()
     renamed = own.with_columns(series_id=pl.lit("mine"))
-    same_numbers(body, forecasts(release, renamed, [at]))
+    same_numbers(body, predict_cutoffs(release, renamed, [at]))
     assert body["series"][0]["as_of"] == f"{at:%FT%TZ}"
 
 
 def test_features_of_a_served_tail_are_those_of_the_feature_stage(release, all_rows):
-    """The stage computes on everything that was validated, the service on what it holds: the last rows agree."""
+    """The stage computes on everything that was validated, the service on what it holds: the
+    last rows agree."""
     batch = build_features(all_rows, release.about, release.features, release.calendar)
-    tail = build_features(all_rows.group_by("series_id").tail(release.schema.lookback_steps + 1), release.about, release.features, release.calendar)
-    last = [frame.group_by("series_id").tail(1).sort("series_id").select(release.schema.names).to_numpy() for frame in (batch, tail)]
+    tail = build_features(
+        all_rows.group_by("series_id").tail(release.schema.lookback_steps + 1),
+        release.about,
+        release.features,
+        release.calendar,
+    )
+    last = [
+        frame.group_by("series_id").tail(1).sort("series_id").select(release.schema.names).to_numpy()
+        for frame in (batch, tail)
+    ]
     np.testing.assert_allclose(last[0].astype(np.float64), last[1].astype(np.float64), rtol=0, atol=1e-9)
 
 
 def test_missing_values_in_a_history_are_null(server):
-    history = [{"event_time": f"2021-01-{day:02d}T00:00Z", "load": None if day == 18 else 100.0 + day} for day in range(1, 21)]
+    history = [
+        {"event_time": f"2021-01-{day:02d}T00:00Z", "load": None if day == 18 else 100.0 + day}
+        for day in range(1, 21)
+    ]
     assert server.predict(series_id="mine", history=history).status_code == 200
 
 
@@ -128,7 +165,10 @@ def test_missing_values_in_a_history_are_null(server):
     [
         ({"series_id": "north", "as_of": "2020-06-01T00:00:00Z"}, "In sample"),
         ({"series_id": "north"}, "The newest row was known at 2021-02-04T00:00:00Z"),
-        ({"series_id": "mine", "history": [{"event_time": "2021-02-03T00:00Z", "load": 90.0}]}, "what is missing counts as unknown"),
+        (
+            {"series_id": "mine", "history": [{"event_time": "2021-02-03T00:00Z", "load": 90.0}]},
+            "what is missing counts as unknown",
+        ),
         ({"series_id": "north", "as_of": "2020-01-03T00:00:00Z"}, "quantiles are null"),
     ],
     ids=["in sample", "old rows", "short history", "no errors known"],
@@ -153,7 +193,9 @@ def test_each_answer_stands_in_the_store_as_it_was_given(server, at_home):
 
 
 def test_answers_from_own_histories_stay_out_of_what_monitoring_reads(server, at_home):
-    body = server.predict(series_id="north", history=[{"event_time": f"{START:%F}T00:00Z", "load": 1.0}]).json()
+    body = server.predict(
+        series_id="north", history=[{"event_time": f"{START:%F}T00:00Z", "load": 1.0}]
+    ).json()
     at_home(server.home)
     assert body["prediction_id"] not in set(read_served(DATASET)["prediction_id"])
     assert body["prediction_id"] in set(read_served(DATASET, own_history=True)["prediction_id"])
@@ -163,4 +205,8 @@ def test_models_shows_the_champion_with_its_members(server, release):
     body = server.client.get("/api/v1/models").json()
     champion = shapes.Models.model_validate(body).champion
     assert champion.members == pytest.approx(release.weights)
-    assert (champion.digest, champion.horizon_steps, champion.series) == (release.manifest.digest, 5, ["north", "south"])
+    assert (champion.digest, champion.horizon_steps, champion.series) == (
+        release.manifest.digest,
+        5,
+        ["north", "south"],
+    )

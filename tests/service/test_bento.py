@@ -9,7 +9,7 @@ from small_release import build_small_release
 
 from deployments.forecaster import shapes
 from tasks.edges.served import read_served
-from tasks.edges.settings import ROOT, child_environment
+from tasks.edges.settings import ROOT, build_child_environment
 
 NOT_IN_THE_BENTO = (
     "prefect",
@@ -70,16 +70,18 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 from datetime import UTC, datetime
 from deployments.forecaster import service
-from deployments.forecaster.answer import answer
-from deployments.forecaster.ask import read_ask
-from tasks.edges.served import append_served
-service.source.prepare()
-made = answer(service.source.standing, read_ask(b'{{"series_id": "north"}}'), datetime.now(UTC))
-append_served(service.source.dataset, made.served)
+from deployments.forecaster.answer import build_response
+from deployments.forecaster.ask import parse_request
+from tasks.edges.served import write_served
+service.source.load_initial()
+made = build_response(service.source.standing, parse_request(b'{{"series_id": "north"}}'), datetime.now(UTC))
+write_served(service.source.dataset, made.served)
 print(made.body["prediction_id"])
 """
-    env = child_environment(TIDEMILL_HOME=str(tmp_path), TIDEMILL_RELEASE=str(releases / "first"))
-    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    env = build_child_environment(TIDEMILL_HOME=str(tmp_path), TIDEMILL_RELEASE=str(releases / "first"))
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
     assert ended.returncode == 0, ended.stderr
     assert len(ended.stdout.strip()) == 36
 
@@ -87,13 +89,18 @@ print(made.body["prediction_id"])
 def test_requirements_are_ranges_of_the_project_and_nothing_of_the_chain():
     import tomllib
 
-    wanted = [line for line in (ROOT / "deployments/forecaster/requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
+    wanted = [
+        line
+        for line in (ROOT / "deployments/forecaster/requirements.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     assert set(wanted) <= set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
     assert not {name.partition(">")[0] for name in wanted} & set(NOT_IN_THE_BENTO)
 
 
 def test_a_release_embedded_beside_the_code_speaks_when_there_is_no_champion(tmp_path):
-    """As in a Bento: the code of ours that the service imports, `release/` beside it, and no params.yaml."""
+    """As in a Bento: the code of ours that the service imports, `release/` beside it, and no
+    params.yaml."""
     import shutil
 
     for package in ("tasks", "deployments"):

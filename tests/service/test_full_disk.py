@@ -1,4 +1,5 @@
-"""A home on a disk that is really full: what is not recorded is not answered, and nothing else stops."""
+"""A home on a disk that is really full: what is not recorded is not answered, and nothing else
+stops."""
 
 import psutil
 import pytest
@@ -43,13 +44,21 @@ def test_a_full_disk_refuses_answers_and_readiness_alone_and_room_brings_them_ba
     assert wait_for(ask, 60)
     for _ in range(20):
         assert statuses(running) == [503, 503, 503, 200, 200]
-    assert running.predict(series_id="north").json()["error"]["rule"] == "Nothing is served that is not recorded."
+    assert (
+        running.predict(series_id="north").json()["error"]["rule"]
+        == "Nothing is served that is not recorded."
+    )
     assert f"{DATASET}.db" in running.client.get("/api/v1/health/ready").json()["faults"][0]
-    assert 'tidemill_requests_total{route="/api/v1/predict",status="503"}' in running.client.get("/api/v1/metrics").text
+    assert (
+        'tidemill_requests_total{route="/api/v1/predict",status="503"}'
+        in running.client.get("/api/v1/metrics").text
+    )
 
     disk.free(running.process.pid)
     assert statuses(running) == [200, 200, 200, 200, 200]
-    assert {child.pid for child in psutil.Process(running.process.pid).children(recursive=True)} == workers, "none ended"
+    assert {child.pid for child in psutil.Process(running.process.pid).children(recursive=True)} == workers, (
+        "none ended"
+    )
     with at(disk.folder):
         stored = set(read_served(DATASET)["prediction_id"])
     assert set(answered) <= stored

@@ -22,7 +22,11 @@ def document(server):
 
 
 def operations(document):
-    return [(path, method, operation) for path, methods in document["paths"].items() for method, operation in methods.items()]
+    return [
+        (path, method, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
 
 
 def test_every_path_has_an_example_of_its_answer(document):
@@ -38,9 +42,15 @@ def test_every_example_of_a_request_is_answered(server, document):
     sent = 0
     for path, method, operation in operations(document):
         body = operation.get("requestBody")
-        examples = [e["value"] for e in body["content"]["application/json"]["examples"].values()] if body else [None]
+        examples = (
+            [e["value"] for e in body["content"]["application/json"]["examples"].values()] if body else [None]
+        )
         for example in examples:
-            reply = server.client.request(method, path, json=example) if example else server.client.request(method, path)
+            reply = (
+                server.client.request(method, path, json=example)
+                if example
+                else server.client.request(method, path)
+            )
             assert reply.status_code == 200, (path, example, reply.text)
             sent += 1
             if path in ANSWERS:
@@ -78,8 +88,16 @@ def test_metrics_are_in_the_exposition_format_and_name_the_release(server):
     assert info.labels["model"] == "ensemble"
     assert families["tidemill_rows_as_of_seconds"].samples[0].value == 1612396800  # 2021-02-04T00:00Z
     assert families["tidemill_release_age_event_seconds"].samples[0].value == 60 * 86400
-    asked = [s for s in families["tidemill_requests"].samples if s.labels == {"route": "/api/v1/predict", "status": "200"}]
-    timed = [s for s in families["tidemill_request_seconds"].samples if s.name.endswith("_count") and s.labels["route"] == "/api/v1/predict"]
+    asked = [
+        s
+        for s in families["tidemill_requests"].samples
+        if s.labels == {"route": "/api/v1/predict", "status": "200"}
+    ]
+    timed = [
+        s
+        for s in families["tidemill_request_seconds"].samples
+        if s.name.endswith("_count") and s.labels["route"] == "/api/v1/predict"
+    ]
     assert asked[0].value >= 1
     assert timed[0].value >= asked[0].value
 

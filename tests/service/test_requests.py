@@ -1,4 +1,5 @@
-"""Strict input: what is not asked well is refused, with the thing, the fact, the rule and the next move."""
+"""Strict input: what is not asked well is refused, with the thing, the fact, the rule and the
+next move."""
 
 import json
 
@@ -21,7 +22,11 @@ REFUSED = {
     "another encoding": ('{"series_id": "north"}'.encode("utf-16"), 400, "body"),
     "nested without end": ("[" * 100_000, 400, "body"),
     "a key twice": ('{"series_id": "north", "series_id": "south"}', 400, "'series_id' repeats"),
-    "a key twice in a row": (own('{"event_time": "2021-01-01T00:00:00Z", "load": 1, "load": 2}'), 400, "'load' repeats"),
+    "a key twice in a row": (
+        own('{"event_time": "2021-01-01T00:00:00Z", "load": 1, "load": 2}'),
+        400,
+        "'load' repeats",
+    ),
     "NaN": (own(ROW % "NaN"), 400, "NaN"),
     "Infinity": (own(ROW % "Infinity"), 400, "Infinity"),
     "-Infinity": (own(ROW % "-Infinity"), 400, "-Infinity"),
@@ -41,27 +46,67 @@ REFUSED = {
     "an unknown series": ('{"series_id": "nort"}', 404, "Did you mean north"),
     "one unknown of two": ('{"series_id": ["north", "sooth"]}', 404, "(for 'sooth')"),
     "an unknown series unlike any": ('{"series_id": "xyzzy"}', 404, "north, south"),
-    "a time without zone": ('{"series_id": "north", "as_of": "2021-01-01T00:00:00"}', 422, "2021-01-01T00:00:00Z"),
+    "a time without zone": (
+        '{"series_id": "north", "as_of": "2021-01-01T00:00:00"}',
+        422,
+        "2021-01-01T00:00:00Z",
+    ),
     "a date for a time": ('{"series_id": "north", "as_of": "2021-01-01"}', 422, "has no zone"),
     "no time": ('{"series_id": "north", "as_of": "yesterday"}', 422, "'yesterday' is no time"),
     "a number for a time": ('{"series_id": "north", "as_of": 1609459200}', 422, "as_of"),
     "a time before year 1": ('{"series_id": "north", "as_of": "0001-01-01T00:00:00+14:00"}', 422, "as_of"),
-    "a time before the first row": ('{"series_id": "north", "as_of": "2019-12-31T00:00:00Z"}', 422, "2020-01-02T00:00:00Z"),
-    "a time long after the last row": ('{"series_id": "north", "as_of": "2021-06-01T00:00:00Z"}', 422, "last value is of 2021-02-03"),
-    "a time at the end of time": ('{"series_id": "north", "as_of": "9999-12-31T23:59:59Z"}', 422, "last value"),
+    "a time before the first row": (
+        '{"series_id": "north", "as_of": "2019-12-31T00:00:00Z"}',
+        422,
+        "2020-01-02T00:00:00Z",
+    ),
+    "a time long after the last row": (
+        '{"series_id": "north", "as_of": "2021-06-01T00:00:00Z"}',
+        422,
+        "last value is of 2021-02-03",
+    ),
+    "a time at the end of time": (
+        '{"series_id": "north", "as_of": "9999-12-31T23:59:59Z"}',
+        422,
+        "last value",
+    ),
     "an empty history": ('{"series_id": "mine", "history": []}', 422, "history"),
     "a history for two": (own(ROW % 1, series_id='["a", "b"]'), 422, "one series"),
     "a row without time": (own('{"load": 1}'), 422, "history.0.event_time"),
-    "a row without zone": (own('{"event_time": "2021-01-01T00:00:00", "load": 1}'), 422, "history[0].event_time"),
+    "a row without zone": (
+        own('{"event_time": "2021-01-01T00:00:00", "load": 1}'),
+        422,
+        "history[0].event_time",
+    ),
     "a row without value": (own('{"event_time": "2021-01-01T00:00:00Z"}'), 422, "['load'] are missing"),
-    "a row with an unknown column": (own('{"event_time": "2021-01-01T00:00:00Z", "lod": 1, "load": 1}'), 422, "Did you mean 'load'"),
+    "a row with an unknown column": (
+        own('{"event_time": "2021-01-01T00:00:00Z", "lod": 1, "load": 1}'),
+        422,
+        "Did you mean 'load'",
+    ),
     "text for a value": (own(ROW % '"1"'), 422, "history.0.load"),
     "true for a value": (own(ROW % "true"), 422, "history.0.load"),
     "a time twice": (own(ROW % 1, ROW % 2), 422, "2021-01-01T00:00:00Z stands there twice"),
-    "a row off the calendar": (own(ROW % 1, '{"event_time": "2021-01-02T00:30:00Z", "load": 1}'), 422, "2021-01-02T00:30"),
-    "rows of another phase": (own('{"event_time": "2021-01-02T00:30:00Z", "load": 1}'), 422, "2021-02-03T00:00:00Z is one"),
-    "rows of another age": (own(ROW % 1, '{"event_time": "9999-01-02T00:00:00Z", "load": 1}'), 422, "1,000,000 steps"),
-    "a history asked at the end of time": (own(ROW % 1)[:-1] + ', "as_of": "9999-01-02T00:00:00Z"}', 422, "last value"),
+    "a row off the calendar": (
+        own(ROW % 1, '{"event_time": "2021-01-02T00:30:00Z", "load": 1}'),
+        422,
+        "2021-01-02T00:30",
+    ),
+    "rows of another phase": (
+        own('{"event_time": "2021-01-02T00:30:00Z", "load": 1}'),
+        422,
+        "2021-02-03T00:00:00Z is one",
+    ),
+    "rows of another age": (
+        own(ROW % 1, '{"event_time": "9999-01-02T00:00:00Z", "load": 1}'),
+        422,
+        "1,000,000 steps",
+    ),
+    "a history asked at the end of time": (
+        own(ROW % 1)[:-1] + ', "as_of": "9999-01-02T00:00:00Z"}',
+        422,
+        "last value",
+    ),
     "nothing known in the history": (own(ROW % "null"), 422, "no value of load"),
 }
 
@@ -86,7 +131,10 @@ def test_a_body_beyond_the_cap_is_refused_and_the_next_one_is_answered(server):
 
 def test_a_body_of_exactly_the_cap_is_read(server):
     ask = b'{"series_id": "north"}'
-    assert server.client.post("/api/v1/predict", content=ask + b" " * (MAX_BODY_BYTES - len(ask))).status_code == 200
+    assert (
+        server.client.post("/api/v1/predict", content=ask + b" " * (MAX_BODY_BYTES - len(ask))).status_code
+        == 200
+    )
 
 
 def test_many_repeated_keys_are_refused_at_once(server):
@@ -95,7 +143,8 @@ def test_many_repeated_keys_are_refused_at_once(server):
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"), [("GET", "/api/v1/forecast", 404), ("GET", "/api/v1/predict", 405), ("DELETE", "/api/v1/models", 405)]
+    ("method", "path", "status"),
+    [("GET", "/api/v1/forecast", 404), ("GET", "/api/v1/predict", 405), ("DELETE", "/api/v1/models", 405)],
 )
 def test_a_wrong_address_names_the_right_ones(server, method, path, status):
     reply = server.client.request(method, path)
@@ -106,7 +155,9 @@ def test_a_wrong_address_names_the_right_ones(server, method, path, status):
 def test_nothing_refused_is_recorded_as_served(server):
     def n_served():
         lines = server.client.get("/api/v1/metrics").text.splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith("tidemill_forecasts_served_total"))
+        return sum(
+            float(line.split()[-1]) for line in lines if line.startswith("tidemill_forecasts_served_total")
+        )
 
     before = n_served()
     assert server.predict(series_id="nobody").status_code == 404

@@ -1,4 +1,5 @@
-"""What one client makes slow delays no other: large bodies, long histories, a store that is locked."""
+"""What one client makes slow delays no other: large bodies, long histories, a store that is
+locked."""
 
 import json
 import sqlite3
@@ -17,7 +18,7 @@ from small_release import START
 from deployments.forecaster.answer import LEARNED_STEPS
 from deployments.forecaster.app import N_LARGE_WAITING
 from deployments.forecaster.ask import MAX_OPENED
-from tasks.edges.served import read_served, served_path
+from tasks.edges.served import get_served_path, read_served
 
 N_HEAVY = N_LARGE_WAITING + 1
 
@@ -63,7 +64,8 @@ def asked_meanwhile(running, method, path, **options):
 
 
 def test_other_clients_wait_for_a_small_part_of_what_large_requests_take(busy, heavy):
-    """On the loop they waited as long as a large request takes, and longer: a quarter and a half are far from both."""
+    """On the loop they waited as long as a large request takes, and longer: a quarter and a half
+    are far from both."""
     with (
         asked_meanwhile(busy, "GET", "/api/v1/health/live") as live,
         asked_meanwhile(busy, "POST", "/api/v1/predict", json={"series_id": "north"}) as predicted,
@@ -100,7 +102,9 @@ def test_more_large_requests_than_there_is_room_for_are_refused_with_a_reason_an
         (history(LEARNED_STEPS + 1_000), 422, "Send the newest 10,0"),
         (json.dumps({"series_id": "mine", "history": [{}] * 20_000}).encode(), 422, "Send the newest 10,0"),
         (
-            json.dumps({"series_id": "mine", "history": [{"event_time": "", **{f"c{k}": "" for k in range(60_000)}}]}).encode(),
+            json.dumps(
+                {"series_id": "mine", "history": [{"event_time": "", **{f"c{k}": "" for k in range(60_000)}}]}
+            ).encode(),
             422,
             "unknown column",
         ),
@@ -121,7 +125,7 @@ def test_a_body_that_is_large_for_nothing_is_refused_at_its_first_fault(busy, bo
 def test_a_store_that_another_process_holds_refuses_answers_and_stops_nothing_else(busy):
     with (
         at(busy.home),
-        closing(sqlite3.connect(served_path(DATASET))) as holder,
+        closing(sqlite3.connect(get_served_path(DATASET))) as holder,
         ThreadPoolExecutor(20) as pool,
     ):
         n_before = read_served(DATASET)["prediction_id"].n_unique()
@@ -141,4 +145,6 @@ def test_a_store_that_another_process_holds_refuses_answers_and_stops_nothing_el
         )
         busy.wait_for(lambda said: said["ready"])
         assert busy.predict(series_id="north").status_code == 200
-        assert read_served(DATASET)["prediction_id"].n_unique() == n_before + 1, "what was refused is not recorded"
+        assert read_served(DATASET)["prediction_id"].n_unique() == n_before + 1, (
+            "what was refused is not recorded"
+        )

@@ -9,10 +9,10 @@ import pytest
 from servers import DATASET, at, crown, digest_of, publish, serving
 from small_release import build_small_release
 
-from deployments.forecaster.source import Choice, Standing
+from deployments.forecaster.source import LoadedRelease, ReleaseChoice
 from tasks.edges.artifacts import read_json, write_json, write_text
 from tasks.edges.served import count_served, read_served
-from tasks.release import forecasts, load
+from tasks.release import load_release, predict_cutoffs
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,13 @@ def crowned(running, home, releases):
     for left_over in (home / "registry" / DATASET / "champion.json", home / "rows" / f"{DATASET}.parquet"):
         left_over.unlink(missing_ok=True)
     crown(home, releases / "first")
-    running.wait_for(lambda said: said["digest"] == digest_of(releases / "first") and said["rows_from"] == "release" and not said["faults"])
+    running.wait_for(
+        lambda said: (
+            said["digest"] == digest_of(releases / "first")
+            and said["rows_from"] == "release"
+            and not said["faults"]
+        )
+    )
     return running
 
 
@@ -98,7 +104,8 @@ def test_a_champion_of_another_dataset_is_refused(crowned, home, tmp_path):
 
 
 def test_the_checkouts_current_dataset_is_followed_as_soon_as_it_has_a_champion(releases, tmp_path):
-    """As `tidemill use` and `tidemill run` change it under a running service; each answer is recorded for the dataset that it is of."""
+    """As `tidemill use` and `tidemill run` change it under a running service; each answer is
+    recorded for the dataset that it is of."""
     build_small_release(tmp_path / "theirs", dataset="theirs")
     home, params = tmp_path / "home", tmp_path / "params.yaml"
 
@@ -132,8 +139,12 @@ def test_published_rows_are_looked_back_on_as_soon_as_they_are_there(crowned, ho
     for rows in (early, all_rows):
         publish(home, rows)
         body = crowned.predict(series_id="north").json()
-        expected = forecasts(load(releases / "first"), rows, [rows["known_at"].max()]).filter(pl.col("series_id") == "north")
-        assert [s["y_hat"] for s in body["series"][0]["steps"]] == pytest.approx(expected["y_hat"].to_list(), abs=1e-6)
+        expected = predict_cutoffs(load_release(releases / "first"), rows, [rows["known_at"].max()]).filter(
+            pl.col("series_id") == "north"
+        )
+        assert [s["y_hat"] for s in body["series"][0]["steps"]] == pytest.approx(
+            expected["y_hat"].to_list(), abs=1e-6
+        )
     assert crowned.client.get("/api/v1/health/ready").json()["rows_from"] == "published"
 
 
@@ -141,7 +152,10 @@ def test_a_correction_that_is_published_changes_the_answer_from_when_it_was_know
     last = all_rows.filter(pl.col("series_id") == "north").tail(1)
     corrected = last.with_columns(pl.col("load") * 2, known_at=pl.col("known_at") + pl.duration(hours=5))
     publish(home, pl.concat([all_rows, corrected]).sort("series_id", "event_time", "known_at"))
-    before, after = (crowned.predict(series_id="north", as_of=t.isoformat()).json() for t in (last["known_at"][0], corrected["known_at"][0]))
+    before, after = (
+        crowned.predict(series_id="north", as_of=t.isoformat()).json()
+        for t in (last["known_at"][0], corrected["known_at"][0])
+    )
     assert before["series"][0]["steps"][0]["y_hat"] < after["series"][0]["steps"][0]["y_hat"]
     assert before["series"][0]["as_of"] < after["series"][0]["as_of"]
 
@@ -172,8 +186,10 @@ def test_without_a_release_it_lives_says_why_and_is_ready_once_there_is_one(tmp_
 
 def test_the_newest_time_stays_at_hand_however_many_others_are_asked(releases, monkeypatch):
     monkeypatch.setattr("deployments.forecaster.source.KEPT_TIMES", 3)
-    release = load(releases / "first")
-    standing = Standing(release, release.manifest, Choice(release.folder, "1", "setting"), release.rows, ())
+    release = load_release(releases / "first")
+    standing = LoadedRelease(
+        release, release.manifest, ReleaseChoice(release.folder, "1", "setting"), release.rows, ()
+    )
     standing.forecast(standing.newest_known)
     for days in range(1, 5):
         standing.forecast(standing.newest_known - timedelta(days=days))

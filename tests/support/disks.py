@@ -1,4 +1,5 @@
-"""A disk that is really full for a process: a small tmpfs, or, where mounting is refused, a limit on its files."""
+"""A disk that is really full for a process: a small tmpfs, or, where mounting is refused, a
+limit on its files."""
 
 import resource
 import subprocess

@@ -1,17 +1,30 @@
-"""The public REST of one exchange (Bitstamp's markets and bars) on this machine, for ccxt to be pointed to."""
+"""The public REST of one exchange (Bitstamp's markets and bars) on this machine, for ccxt to be
+pointed to."""
 
 from urllib.parse import parse_qs, urlsplit
 
 from rest import Rest
 
 MARKETS = [
-    {"name": f"{base}/USD", "market_symbol": f"{base.lower()}usd", "base_currency": base, "base_decimals": 8, "counter_currency": "USD", "counter_decimals": 2,
-     "minimum_order_value": "10", "trading": "Enabled", "description": f"{base} / U.S. dollar", "market_type": "SPOT"} for base in ("BTC", "ETH")
-]  # fmt: skip
+    {
+        "name": f"{base}/USD",
+        "market_symbol": f"{base.lower()}usd",
+        "base_currency": base,
+        "base_decimals": 8,
+        "counter_currency": "USD",
+        "counter_decimals": 2,
+        "minimum_order_value": "10",
+        "trading": "Enabled",
+        "description": f"{base} / U.S. dollar",
+        "market_type": "SPOT",
+    }
+    for base in ("BTC", "ETH")
+]
 
 
 class Exchange:
-    """bars: market -> the seconds at which its minute bars begin, open one included; the price is the begin's minute. forgets: bars before are not given.
+    """bars: market -> the seconds at which its minute bars begin, open one included; the price is
+    the begin's minute. forgets: bars before are not given.
 
     faults: statuses that are given first.
     """
@@ -38,12 +51,20 @@ class Exchange:
             status = self.faults.pop(0) if self.faults else 200
             asked = {name: int(values[0]) for name, values in parse_qs(url.query).items()}
             found = [
-                t for t in self.bars[url.path.strip("/").split("/")[-1]] if max(asked.get("start", 0), self.forgets) <= t <= asked.get("end", 1 << 40)
+                t
+                for t in self.bars[url.path.strip("/").split("/")[-1]]
+                if max(asked.get("start", 0), self.forgets) <= t <= asked.get("end", 1 << 40)
             ]
             body = {
                 "data": {
                     "ohlc": [
-                        dict(zip(("timestamp", "open", "high", "low", "close", "volume"), map(str, (t, *[t // 60] * 5)), strict=True))
+                        dict(
+                            zip(
+                                ("timestamp", "open", "high", "low", "close", "volume"),
+                                map(str, (t, *[t // 60] * 5)),
+                                strict=True,
+                            )
+                        )
                         for t in found[: asked["limit"]]
                     ]
                 }

@@ -10,7 +10,8 @@ import numpy as np
 
 
 class Job(NamedTuple):
-    """As those of train: a tuple, which a cluster must neither take apart nor turn into a plain one."""
+    """As those of train: a tuple, which a cluster must neither take apart nor turn into a plain
+    one."""
 
     number: int
 

@@ -1,11 +1,12 @@
-"""A landing without a broker: records go through the decoder, the sorting and a real table, in whatever batches a test wants."""
+"""A landing without a broker: records go through the decoder, the sorting and a real table, in
+whatever batches a test wants."""
 
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from tasks.core.records import RECORDS, Polled
-from tasks.feed.land import Landing, drain, open_table
+from tasks.core.records import RECORDS, PolledRecords
+from tasks.feed.land import LandingBuffer, open_table, run_loop
 from tasks.feed.params import FeedParams
 
 NOON = datetime(2024, 1, 2, 12, tzinfo=UTC)
@@ -15,19 +16,35 @@ SOURCE = {"kind": "kafka", "topic": "t"}
 def params_of(**more) -> FeedParams:
     """A feed of prices with a nullable volume."""
     fields = {"price": {}, "volume": {"nullable": True}}
-    return FeedParams.model_validate({"source": SOURCE, "fields": fields, "sync": False, "lateness_s": 3600, **more})
+    return FeedParams.model_validate(
+        {"source": SOURCE, "fields": fields, "sync": False, "lateness_s": 3600, **more}
+    )
 
 
 def record(value, offset=0, source="kafka:c/t/0", at=NOON, key=None, headers=None):
-    return {"_source": source, "_offset": offset, "_timestamp": at, "_key": key, "_value": value, "_headers": headers}
+    return {
+        "_source": source,
+        "_offset": offset,
+        "_timestamp": at,
+        "_key": key,
+        "_value": value,
+        "_headers": headers,
+    }
 
 
 def records_of(values, **more) -> pl.DataFrame:
-    return pl.DataFrame([record(value, offset, **more) for offset, value in enumerate(values)], schema=dict(RECORDS))
+    return pl.DataFrame(
+        [record(value, offset, **more) for offset, value in enumerate(values)], schema=dict(RECORDS)
+    )
 
 
 def bar(series="a", minutes=0, price=1.0, **more) -> dict:
-    return {"series_id": series, "event_time": (NOON - timedelta(minutes=minutes)).strftime("%Y-%m-%dT%H:%M:%SZ"), "price": price, **more}
+    return {
+        "series_id": series,
+        "event_time": (NOON - timedelta(minutes=minutes)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "price": price,
+        **more,
+    }
 
 
 class Given:
@@ -44,12 +61,16 @@ class Given:
         self._at, self._next = dict(self._marks()), 0
 
     def poll(self, n_records, within_s):
-        frame = self._batches[self._next] if self._next < len(self._batches) else pl.DataFrame(schema=dict(RECORDS))
+        frame = (
+            self._batches[self._next]
+            if self._next < len(self._batches)
+            else pl.DataFrame(schema=dict(RECORDS))
+        )
         self._next += 1
         mine = [f["_offset"] >= self._at.get(f["_source"], 0) for f in frame.iter_rows(named=True)]
         frame = frame.filter(pl.Series(mine, dtype=pl.Boolean))
         ends = dict(frame.group_by("_source").agg(pl.col("_offset").max() + 1).iter_rows())
-        return Polled(frame, ends)
+        return PolledRecords(frame, ends)
 
     def is_same(self):
         return True
@@ -57,7 +78,7 @@ class Given:
     def lag(self):
         return {}
 
-    def is_drained(self):
+    def is_caught_up(self):
         return self._next >= len(self._batches)
 
     def close(self):
@@ -67,9 +88,11 @@ class Given:
 def land(folder, batches, params=None, every=None):
     """The table after each of *batches* was landed in a commit of its own, by one process."""
     table = open_table(folder, params or params_of())
-    landing = Landing(table, params or params_of(), every, Given([]))
+    landing = LandingBuffer(table, params or params_of(), every, Given([]))
     for batch in batches:
-        landing.hold(Polled(batch, dict(batch.group_by("_source").agg(pl.col("_offset").max() + 1).iter_rows())))
+        landing.add_records(
+            PolledRecords(batch, dict(batch.group_by("_source").agg(pl.col("_offset").max() + 1).iter_rows()))
+        )
         landing.commit()
     return table
 
@@ -78,7 +101,7 @@ def land_all(folder, records, params=None):
     """The table after *records* were drained."""
     table = open_table(folder, params or params_of())
     feed = Given([records])
-    drain(Landing(table, params or params_of(), None, feed), feed, until_drained=True)
+    run_loop(LandingBuffer(table, params or params_of(), None, feed), feed, until_drained=True)
     return table
 
 

@@ -1,12 +1,15 @@
-"""A landing in a process of its own, which a test may end at a named point: `python landing_process.py ADDRESS TOPIC FOLDER [POINT N] [--...]`.
+"""A landing in a process of its own, which a test may end at a named point: `python
+landing_process.py ADDRESS TOPIC FOLDER [POINT N] [--...]`.
 
-With a point it ends without a word, as by kill -9, the N-th time it reaches it; 0: it writes the points that it reaches beside FOLDER.
---freeze: it stops there instead, as by SIGSTOP.
---ever: it goes on when all that was there has landed. --tidy: each fourth commit is followed by a look for closed windows and by a merge.
---keep: hours for which `--tidy` keeps files that no version has; 0 only where nobody else reads or writes.
---group, --member, --every: another group, member number, number of rows a commit. --session: of the member, in ms.
+With a point it ends without a word, as by kill -9, the N-th time it reaches it; 0: it writes the
+points that it reaches beside FOLDER. --freeze: it stops there instead, as by SIGSTOP. --ever: it
+goes on when all that was there has landed. --tidy: each fourth commit is followed by a look for
+closed windows and by a merge. --keep: hours for which `--tidy` keeps files that no version has; 0
+only where nobody else reads or writes. --group, --member, --every: another group, member number,
+number of rows a commit. --session: of the member, in ms.
 
-Without arguments it has imported everything and waits: each line on stdin (arguments as JSON) becomes a process, whose exit status is printed.
+Without arguments it has imported everything and waits: each line on stdin (arguments as JSON)
+becomes a process, whose exit status is printed.
 """
 
 import json
@@ -24,7 +27,7 @@ from tasks.core.errors import TidemillError
 from tasks.edges import delta
 from tasks.edges.feeds.kafka import KafkaFeed
 from tasks.feed import window
-from tasks.feed.land import Landing, drain, open_table
+from tasks.feed.land import LandingBuffer, open_table, run_loop
 from tasks.feed.params import FeedParams
 
 
@@ -36,7 +39,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("nth", nargs="?", type=int, default=0)
     for name in ("--ever", "--tidy", "--freeze"):
         parser.add_argument(name, action="store_true")
-    for name, default in (("--keep", "24"), ("--group", "0"), ("--member", "0"), ("--every", "500"), ("--session", "6000")):
+    for name, default in (
+        ("--keep", "24"),
+        ("--group", "0"),
+        ("--member", "0"),
+        ("--every", "500"),
+        ("--session", "6000"),
+    ):
         parser.add_argument(name, default=default)
     given = parser.parse_args(arguments)
     folder, reached, n_commits = Path(given.folder), Counter(), 0
@@ -49,27 +58,40 @@ def main(arguments: list[str]) -> None:
         elif name == given.point and reached[name] == given.nth:
             os.kill(os.getpid(), signal.SIGSTOP if given.freeze else signal.SIGKILL)
 
-    delta.durable = window.durable = durable
+    delta.run_durability_hook = window.run_durability_hook = durable
     params = FeedParams(
-        source={"kind": "kafka", "topic": given.topic}, fields={"price": {}, "seq": {}}, commit_rows=int(given.every), commit_every_s=0.1, dedupe=False, keep_h=1,  # marks alone must do
-    )  # fmt: skip
+        # Marks alone must do
+        source={"kind": "kafka", "topic": given.topic},
+        fields={"price": {}, "seq": {}},
+        commit_rows=int(given.every),
+        commit_every_s=0.1,
+        dedupe=False,
+        keep_h=1,
+    )
     table = open_table(folder, params)
     options = {"session.timeout.ms": given.session, "heartbeat.interval.ms": "500"}
-    feed = KafkaFeed(given.address, given.topic, f"g-{given.topic}-{given.group}", given.member, options, partial(print, "away:", file=sys.stderr))
-    landing = Landing(table, params, None, feed)
+    feed = KafkaFeed(
+        given.address,
+        given.topic,
+        f"g-{given.topic}-{given.group}",
+        given.member,
+        options,
+        partial(print, "away:", file=sys.stderr),
+    )
+    landing = LandingBuffer(table, params, None, feed)
     landing.refused = lambda why: print(f"refused: {why}", file=sys.stderr, flush=True)
 
     def turn(landed) -> None:
         nonlocal n_commits
         n_commits += landed is not None
-        if landed is not None and n_commits % 4 == 0 and given.tidy:
-            if (closed := window.window_of(table, "1h", 1e9, None)) is not None:
+        if landed is not None and n_commits % 4 == 0 and given.compact:
+            if (closed := window.build_window(table, "1h", 1e9, None)) is not None:
                 window.write_window(folder.parent, closed)
-            delta.open_for_reading(folder).tidy(keep_h=int(given.keep))
+            delta.open_existing_table(folder).compact(keep_h=int(given.keep))
 
     stopped = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
-    drain(landing, feed, until_drained=not given.ever, stop=lambda: bool(stopped), turn=turn)
+    run_loop(landing, feed, until_drained=not given.ever, stop=lambda: bool(stopped), turn=turn)
     feed.close()
 
 

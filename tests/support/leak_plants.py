@@ -1,4 +1,5 @@
-"""Targets, honest columns and leaks drawn at random, as rows that a stage would read: what the gate must find, and what it must leave alone."""
+"""Targets, honest columns and leaks drawn at random, as rows that a stage would read: what the
+gate must find, and what it must leave alone."""
 
 from datetime import UTC, datetime
 
@@ -9,7 +10,7 @@ from tasks.core.about import About
 from tasks.core.frames import SERIES
 from tasks.features import FeatureParams
 from tasks.features.leaks import find_leaks
-from tasks.features.stage import featurize
+from tasks.features.stage import build_feature_set
 
 SEASON = 24
 TARGETS = ("season", "autoregression", "walk", "slow", "heavy")
@@ -46,14 +47,21 @@ def ahead_of(y, form, lead):
     means = form in {"mean", "centred mean"}
     held = (sums[row + lead + 1] - sums[first]) / (row + lead + 1 - first) if means else later[lead:]
     held = held - y if form == "change" else held
-    past = np.column_stack([np.ones(n), sums[row + 1] - sums[np.maximum(row - lead, 0)], *(np.roll(y, k) for k in (0, 1, 2, 23, 24, 25))])
+    past = np.column_stack(
+        [
+            np.ones(n),
+            sums[row + 1] - sums[np.maximum(row - lead, 0)],
+            *(np.roll(y, k) for k in (0, 1, 2, 23, 24, 25)),
+        ]
+    )
     middle = slice(2 * SEASON, n - lead)
     left = held[middle] - past[middle] @ np.linalg.lstsq(past[middle], held[middle], rcond=None)[0]
     return held, left.std()
 
 
 def leak(rng, y, form, lead, noise, share):
-    """A column that holds the target *lead* steps later, with *noise* of so many sd of what was open; in a *share* of the rows, elsewhere values of other rows."""
+    """A column that holds the target *lead* steps later, with *noise* of so many sd of what was
+    open; in a *share* of the rows, elsewhere values of other rows."""
     held, sd = ahead_of(y, form, lead)
     x = held + noise * sd * rng.normal(size=len(y))
     shape = (x - x.mean()) / x.std()
@@ -92,8 +100,17 @@ def honest_pair(rng, kind, of_target, n):
 
 
 HONEST = (
-    "another", "another walk", "weather", "seasonal weather", "shock", "noisy meter", "late meter", "answered within hours", "upstream gauge", "mean of a day",
-)  # fmt: skip
+    "another",
+    "another walk",
+    "weather",
+    "seasonal weather",
+    "shock",
+    "noisy meter",
+    "late meter",
+    "answered within hours",
+    "upstream gauge",
+    "mean of a day",
+)
 
 
 def rows_of(series, columns):
@@ -102,17 +119,29 @@ def rows_of(series, columns):
     frames = []
     for name, values in series.items():
         n = len(values[columns[0]])
-        hours = pl.select(pl.lit(start).dt.cast_time_unit("us") + pl.duration(hours=pl.int_range(n))).to_series()
-        frames.append(pl.DataFrame({"series_id": name, "event_time": hours, **{c: values[c] for c in columns}}))
-    return SERIES.conform(pl.concat(frames).with_columns(known_at=pl.col("event_time") + pl.duration(hours=1)))
+        hours = pl.select(
+            pl.lit(start).dt.cast_time_unit("us") + pl.duration(hours=pl.int_range(n))
+        ).to_series()
+        frames.append(
+            pl.DataFrame({"series_id": name, "event_time": hours, **{c: values[c] for c in columns}})
+        )
+    return SERIES.conform(
+        pl.concat(frames).with_columns(known_at=pl.col("event_time") + pl.duration(hours=1))
+    )
 
 
 def verdict_of(rows, horizon_steps, listed=None, **params):
     """What the gate says of features of *rows*: the value of `x`, unless others are *listed*."""
     about = About(
-        description="t", every="1h", horizon_steps=horizon_steps, season_steps=SEASON,
-        target={"column": "load", "unit": "1"}, covariates={"past": ("x",)},
-    )  # fmt: skip
-    declared = FeatureParams.model_validate({"list": listed or [{"kind": "value", "column": "x"}], "leaks": {"n_cutoffs": 1, **params}})
-    made = featurize(rows, about, declared)
+        description="t",
+        every="1h",
+        horizon_steps=horizon_steps,
+        season_steps=SEASON,
+        target={"column": "load", "unit": "1"},
+        covariates={"past": ("x",)},
+    )
+    declared = FeatureParams.model_validate(
+        {"list": listed or [{"kind": "value", "column": "x"}], "leaks": {"n_cutoffs": 1, **params}}
+    )
+    made = build_feature_set(rows, about, declared)
     return find_leaks(rows, about, declared, made.table, made.calendar)

@@ -1,4 +1,5 @@
-"""A feed on disk, taken through ingest and the stage `features` as the chain does it: what the leak gate says of it, or of another table of the same rows."""
+"""A feed on disk, taken through ingest and the stage `features` as the chain does it: what the
+leak gate says of it, or of another table of the same rows."""
 
 import shutil
 from datetime import UTC, datetime, timedelta
@@ -16,8 +17,8 @@ from tasks.edges.params import STAGES, read_about, read_params
 from tasks.features import FeatureParams, build_features
 from tasks.features.__main__ import main as features
 from tasks.features.leaks import find_leaks
-from tasks.features.stage import featurize
-from tasks.features.user import bind_functions
+from tasks.features.stage import build_feature_set
+from tasks.features.user import resolve_functions
 from tasks.ingest.__main__ import main as ingest
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -25,19 +26,31 @@ HOURS = 700
 
 
 def loads(n=HOURS, seed=1):
-    """CSV frame: two meters, an hour a row, with a day's season, a temperature that helps and a plan that is known ahead."""
+    """CSV frame: two meters, an hour a row, with a day's season, a temperature that helps and a
+    plan that is known ahead."""
     rng = np.random.default_rng(seed)
     frames = []
     for name, level in (("north", 50.0), ("south", 400.0)):
         noise, temperature = np.zeros(n), np.zeros(n)
         for t in range(1, n):
-            noise[t], temperature[t] = 0.8 * noise[t - 1] + rng.normal(), 0.95 * temperature[t - 1] + rng.normal()
+            noise[t], temperature[t] = (
+                0.8 * noise[t - 1] + rng.normal(),
+                0.95 * temperature[t - 1] + rng.normal(),
+            )
         hour = np.arange(n)
         plan = (hour // 24 % 7 >= 5).astype(float)
-        load = level * (1 + 0.2 * np.sin(2 * np.pi * hour / 24) + 0.02 * noise + 0.02 * temperature - 0.1 * plan)
+        load = level * (
+            1 + 0.2 * np.sin(2 * np.pi * hour / 24) + 0.02 * noise + 0.02 * temperature - 0.1 * plan
+        )
         frames.append(
             pl.DataFrame(
-                {"time": [START + timedelta(hours=int(h)) for h in hour], "meter": name, "load": load, "temperature": temperature, "plan": plan}
+                {
+                    "time": [START + timedelta(hours=int(h)) for h in hour],
+                    "meter": name,
+                    "load": load,
+                    "temperature": temperature,
+                    "plan": plan,
+                }
             )
         )
     return pl.concat(frames)
@@ -52,11 +65,16 @@ def bars(n=HOURS, seed=2):
     paths = open_[:, None] * np.exp(ticks.cumsum(axis=1))
     times = [START + timedelta(hours=h) for h in range(n)]
     high, low = np.maximum(paths.max(axis=1), open_), np.minimum(paths.min(axis=1), open_)
-    return pl.DataFrame({"time": times, "meter": "coin", "open": open_, "high": high, "low": low, "close": close})
+    return pl.DataFrame(
+        {"time": times, "meter": "coin", "open": open_, "high": high, "low": low, "close": close}
+    )
 
 
-def root_of(folder: Path, table: pl.DataFrame, listed=(), functions="", target=None, about=None, source=None, **params) -> Path:
-    """A root whose data/clean holds the rows of *table* as ingest reads them, with *listed* in `features.list` and *functions* in own/planted.py."""
+def root_of(
+    folder: Path, table: pl.DataFrame, listed=(), functions="", target=None, about=None, source=None, **params
+) -> Path:
+    """A root whose data/clean holds the rows of *table* as ingest reads them, with *listed* in
+    `features.list` and *functions* in own/planted.py."""
     values = [c for c in table.columns if c not in {"time", "meter", "known"}]
     read = {
         "kind": "files",
@@ -68,9 +86,16 @@ def root_of(folder: Path, table: pl.DataFrame, listed=(), functions="", target=N
         **(source or {}),
     }
     is_about = {
-        "description": "t", "every": "1h", "horizon_steps": 3, "season_steps": 24, "target": target or {"column": "load", "unit": "kW"},
-        "covariates": {"past": [c for c in ("temperature",) if c in values], "known_ahead": [c for c in ("plan",) if c in values]},
-    }  # fmt: skip
+        "description": "t",
+        "every": "1h",
+        "horizon_steps": 3,
+        "season_steps": 24,
+        "target": target or {"column": "load", "unit": "kW"},
+        "covariates": {
+            "past": [c for c in ("temperature",) if c in values],
+            "known_ahead": [c for c in ("plan",) if c in values],
+        },
+    }
     entry = {
         "about": {**is_about, **(about or {})},
         "models": {},
@@ -80,7 +105,11 @@ def root_of(folder: Path, table: pl.DataFrame, listed=(), functions="", target=N
     }
     folder.mkdir(parents=True, exist_ok=True)
     entry["train"] = {"n_cutoffs": 40, "stride_steps": 1, "refit_every_cutoffs": 20, "min_train_steps": 200}
-    (folder / "params.yaml").write_text(yaml.safe_dump({"dataset": "d", "models": [], "promote": {"gate_steps": 60}, "datasets": {"d": entry}}))
+    (folder / "params.yaml").write_text(
+        yaml.safe_dump(
+            {"dataset": "d", "models": [], "promote": {"gate_steps": 60}, "datasets": {"d": entry}}
+        )
+    )
     fill(folder / "data/source", {"feed.csv": table.write_csv(datetime_format="%Y-%m-%dT%H:%M:%S%z")})
     (folder / "own").mkdir(exist_ok=True)
     (folder / "own/planted.py").write_text(functions)
@@ -99,18 +128,25 @@ def verdict_of(root: Path) -> LeakVerdict:
 def verdict_on(root: Path, table: pl.DataFrame) -> LeakVerdict:
     """What the gate says of another table of the same rows and features."""
     rows, about, params = inputs(root)
-    return find_leaks(rows, about, params, FEATURES.check(table), featurize(rows, about, params).calendar)
+    return find_leaks(
+        rows, about, params, FEATURES.check(table), build_feature_set(rows, about, params).calendar
+    )
 
 
 def newest_table(root: Path) -> pl.DataFrame:
-    """The table that a stage without vintages would write: every origin sees what is known by now."""
+    """The table that a stage without vintages would write: every origin sees what is known by
+    now."""
     rows, about, params = inputs(root)
-    return build_features(rows, about, params, featurize(rows, about, params).calendar)
+    return build_features(rows, about, params, build_feature_set(rows, about, params).calendar)
 
 
 def inputs(root: Path):
     rows = read_frame(root / "data/clean/rows.parquet", SERIES)
-    return rows, read_about(root), bind_functions(read_params("features", FeatureParams, root), root / "own")
+    return (
+        rows,
+        read_about(root),
+        resolve_functions(read_params("features", FeatureParams, root), root / "own"),
+    )
 
 
 def rules(verdict: LeakVerdict) -> set[tuple[str, str]]:

@@ -1,4 +1,7 @@
-"""Landings as processes of their own, for tests that do something to them. What one prints is appended to landing.log beside its table."""
+"""Landings as processes of their own, for tests that do something to them.
+
+What one prints is appended to landing.log beside its table.
+"""
 
 import os
 import subprocess
@@ -13,12 +16,26 @@ from tasks.edges import lifeline
 PROGRAM = Path(__file__).with_name("landing_process.py")
 
 
-def land(address: str, topic: str, folder: Path, *more: object, under: tuple[str, ...] = (), environment=None) -> subprocess.Popen:
-    """Start a landing that ends with this process. more: arguments of landing_process.py. under: a program that starts it."""
+def land(
+    address: str, topic: str, folder: Path, *more: object, under: tuple[str, ...] = (), environment=None
+) -> subprocess.Popen:
+    """Start a landing that ends with this process. more: arguments of landing_process.py. under:
+    a program that starts it."""
     ends_with_us = (sys.executable, lifeline.__file__, "--parent", str(os.getpid()))
     with (folder.parent / "landing.log").open("a") as log:
         return subprocess.Popen(
-            [*ends_with_us, *under, sys.executable, str(PROGRAM), address, topic, str(folder), *map(str, more)], stderr=log, env=environment
+            [
+                *ends_with_us,
+                *under,
+                sys.executable,
+                str(PROGRAM),
+                address,
+                topic,
+                str(folder),
+                *map(str, more),
+            ],
+            stderr=log,
+            env=environment,
         )
 
 
@@ -36,7 +53,8 @@ def stopped(*processes: subprocess.Popen) -> None:
 
 
 def landed_within(seconds: float, folder: Path, ledger: Path) -> float:
-    """Seconds until ledger and table agree; the last difference is raised when they do not by then."""
+    """Seconds until ledger and table agree; the last difference is raised when they do not by
+    then."""
     began = time.monotonic()
     while True:
         try:

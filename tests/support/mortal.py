@@ -1,4 +1,5 @@
-"""A forecaster whose first fit in a worker's process ends that process as kill -9 does; the mark in MORTAL_MARK says that it has happened."""
+"""A forecaster whose first fit in a worker's process ends that process as kill -9 does; the mark
+in MORTAL_MARK says that it has happened."""
 
 import multiprocessing
 import os

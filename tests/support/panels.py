@@ -1,4 +1,5 @@
-"""Small panels for tests of train and ensemble: a random walk or an autoregression on a daily grid, with few features."""
+"""Small panels for tests of train and ensemble: a random walk or an autoregression on a daily
+grid, with few features."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,7 +9,7 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.schema import FeatureColumn, FeatureSchema
-from tasks.core.windows import Panel, panel_of
+from tasks.core.windows import Panel, build_panel
 
 HORIZON = 3
 CALENDAR = Calendar("continuous", "1d")
@@ -45,7 +46,10 @@ def feature_table(n_steps=400, n_series=2, seed=0, phi=0.7):
             z[t] = phi * z[t - 1] + noise[t]
         z += 10
         event_time = [START + timedelta(days=t) for t in range(n_steps)]
-        frame = pl.DataFrame({"series_id": f"s{i}", "event_time": event_time, "z": z}, schema_overrides={"event_time": pl.Datetime("us", "UTC")})
+        frame = pl.DataFrame(
+            {"series_id": f"s{i}", "event_time": event_time, "z": z},
+            schema_overrides={"event_time": pl.Datetime("us", "UTC")},
+        )
         frames.append(
             frame.with_columns(
                 known_at=CALENDAR.nominal_known_at(),
@@ -56,8 +60,10 @@ def feature_table(n_steps=400, n_series=2, seed=0, phi=0.7):
                 z_mean_5=pl.col("z").rolling_mean(5).cast(pl.Float32),
             )
         )
-    return pl.concat(frames).select("series_id", "event_time", "known_at", "is_gap", "y", "z", "z_last", "z_lag_1", "z_mean_5")
+    return pl.concat(frames).select(
+        "series_id", "event_time", "known_at", "is_gap", "y", "z", "z_last", "z_lag_1", "z_mean_5"
+    )
 
 
 def small_panel(**kwargs) -> Panel:
-    return panel_of(feature_table(**kwargs), small_schema(), CALENDAR)
+    return build_panel(feature_table(**kwargs), small_schema(), CALENDAR)

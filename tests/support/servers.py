@@ -15,14 +15,15 @@ import pytest
 from tasks.core.frames import SERIES
 from tasks.edges.artifacts import write_frame
 from tasks.edges.params import read_dataset
-from tasks.edges.processes import START_S, answers, free_port, wait_healthy
-from tasks.edges.registry import apply_promotion, rows_path
-from tasks.edges.settings import ROOT, child_environment, settings
+from tasks.edges.processes import START_S, find_free_port, is_answering, wait_healthy
+from tasks.edges.registry import apply_promotion, get_rows_path
+from tasks.edges.settings import ROOT, build_child_environment, read_settings
 from tasks.release.manifest import read_manifest
 
 DATASET = read_dataset()  # a server without a release of its own serves the checkout's
 
-# Not `uvicorn --fd`: it takes the socket for a Unix one, without TCP_NODELAY, and each answer waits 40 ms.
+# Not `uvicorn --fd`: it takes the socket for a Unix one, without TCP_NODELAY, and each answer waits
+# 40 ms.
 _RUN = """
 import socket, sys, uvicorn
 from deployments.forecaster.app import create_app
@@ -52,11 +53,12 @@ class Server:
 
 @contextmanager
 def serving(home: Path, root: Path = ROOT, **environment):
-    """The app under uvicorn in a process of its own; its socket listens before it starts, so the first request waits for it."""
+    """The app under uvicorn in a process of its own; its socket listens before it starts, so the
+    first request waits for it."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         fd, port = listening.fileno(), listening.getsockname()[1]
         command = [sys.executable, "-c", _RUN, str(fd)]
-        env = child_environment(TIDEMILL_HOME=str(home), **environment)
+        env = build_child_environment(TIDEMILL_HOME=str(home), **environment)
         process = subprocess.Popen(command, cwd=root, env=env, pass_fds=[fd])
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=START_S) as client:
@@ -69,15 +71,17 @@ def serving(home: Path, root: Path = ROOT, **environment):
 @contextmanager
 def serving_bento(home: Path, **environment):
     """The same under real BentoML, ready."""
-    port = free_port("127.0.0.1")
-    service = "deployments.forecaster.service:Forecaster"
+    port = find_free_port("127.0.0.1")
+    service = "deployments.forecaster.service:ForecasterService"
     command = [sys.executable, "-m", "bentoml", "serve", service, "--host", "127.0.0.1", "--port", str(port)]
-    env = child_environment(TIDEMILL_HOME=str(home), BENTOML_HOME=str(home / "bentoml"), **environment)
+    env = build_child_environment(TIDEMILL_HOME=str(home), BENTOML_HOME=str(home / "bentoml"), **environment)
     with (home / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
     try:
-        wait_healthy(process, "the service", lambda: answers(f"{address}/api/v1/health/ready"), home / "log")
+        wait_healthy(
+            process, "the service", lambda: is_answering(f"{address}/api/v1/health/ready"), home / "log"
+        )
         with httpx.Client(base_url=address, timeout=60) as client:
             yield Server(client, process, home)
     finally:
@@ -86,10 +90,15 @@ def serving_bento(home: Path, **environment):
 
 
 def crown(home: Path, folder: Path) -> str:
-    """Promote the sealed release in *folder*, as the promote stage does. Returns the version it got."""
+    """Promote the sealed release in *folder*, as the promote stage does.
+
+    Returns the version it got.
+    """
     as_of = read_manifest(folder).as_of.isoformat()
     with at(home):
-        return apply_promotion(read_manifest(folder).dataset, folder, {"as_of": as_of, "promote": True}).version
+        return apply_promotion(
+            read_manifest(folder).dataset, folder, {"as_of": as_of, "promote": True}
+        ).version
 
 
 @contextmanager
@@ -97,9 +106,9 @@ def at(home: Path):
     """This process's settings point to *home* inside the block."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TIDEMILL_HOME", str(home))
-        settings.cache_clear()
+        read_settings.cache_clear()
         yield
-    settings.cache_clear()
+    read_settings.cache_clear()
 
 
 def digest_of(folder: Path) -> str:
@@ -108,4 +117,4 @@ def digest_of(folder: Path) -> str:
 
 def publish(home: Path, rows: pl.DataFrame) -> None:
     with at(home):
-        write_frame(rows_path(DATASET), rows, SERIES)
+        write_frame(get_rows_path(DATASET), rows, SERIES)

@@ -1,4 +1,7 @@
-"""Features once more as plain loops over lists, None where missing: the oracle of the laws. Nothing of the product is used."""
+"""Features once more as plain loops over lists, None where missing: the oracle of the laws.
+
+Nothing of the product is used.
+"""
 
 import calendar
 import math
@@ -33,7 +36,11 @@ def smooth(values, i, keep, w):
     """Mean with weights keep ** age of what is there among the last w steps."""
     weights = {j: keep**j for j in range(w) if at(values, i - j) is not None}
     total = math.fsum(weights.values())
-    return math.fsum(k * values[i - j] for j, k in weights.items()) / total if 2 * len(weights) >= w and total > 0 else None
+    return (
+        math.fsum(k * values[i - j] for j, k in weights.items()) / total
+        if 2 * len(weights) >= w and total > 0
+        else None
+    )
 
 
 def standing(value, there):
@@ -44,11 +51,15 @@ def standing(value, there):
 
 
 def differences(values):
-    return [None if i == 0 or None in (values[i], values[i - 1]) else values[i] - values[i - 1] for i in range(len(values))]
+    return [
+        None if i == 0 or None in (values[i], values[i - 1]) else values[i] - values[i - 1]
+        for i in range(len(values))
+    ]
 
 
 def wilder(values, i, w):
-    """Wilder's own recursion, run over the last 4 (2 w - 1) steps and divided by the weight that is in it."""
+    """Wilder's own recursion, run over the last 4 (2 w - 1) steps and divided by the weight that
+    is in it."""
     steps, top, weight, n = 4 * (2 * w - 1), 0.0, 0.0, 0
     for j in range(max(0, i - steps + 1), i + 1):
         top, weight = top * (w - 1) / w, weight * (w - 1) / w
@@ -76,7 +87,11 @@ def slow_macd(spec, values, i, _t):
     start = max(0, i - 4 * signal + 1)
     lines = [None] * start + [line(j) for j in range(start, i + 1)]
     now, mean = lines[i], smooth(lines, i, 1 - 2 / (signal + 1), 4 * signal)
-    return {f"{name}_line": now, f"{name}_signal": mean, f"{name}_histogram": None if None in (now, mean) else now - mean}
+    return {
+        f"{name}_line": now,
+        f"{name}_signal": mean,
+        f"{name}_histogram": None if None in (now, mean) else now - mean,
+    }
 
 
 def slow_bollinger(spec, values, i, _t):
@@ -105,12 +120,20 @@ def slow_atr_frac(bars, i, w):
 
 def slow_stochastic(bars, i, w):
     def k(j):
-        if j < 0 or bars["close"][j] is None or not (low := window(bars["low"], j, w)) or not (high := window(bars["high"], j, w)):
+        if (
+            j < 0
+            or bars["close"][j] is None
+            or not (low := window(bars["low"], j, w))
+            or not (high := window(bars["high"], j, w))
+        ):
             return None
         return 100 * (bars["close"][j] - min(low)) / (max(high) - min(low)) if max(high) > min(low) else 50.0
 
     smoothed = window([k(j) for j in range(max(0, i - 2), i + 1)], min(i, 2), 3)
-    return {f"ohlc_stochastic_{w}_k": k(i), f"ohlc_stochastic_{w}_d": statistics.fmean(smoothed) if smoothed else None}
+    return {
+        f"ohlc_stochastic_{w}_k": k(i),
+        f"ohlc_stochastic_{w}_d": statistics.fmean(smoothed) if smoothed else None,
+    }
 
 
 def slow_obv_change(bars, i, w):
@@ -120,26 +143,47 @@ def slow_obv_change(bars, i, w):
         signed.append((moved > 0) * bars["volume"][j] - (moved < 0) * bars["volume"][j] if there else None)
         traded.append(bars["volume"][j] if there else None)
     there = window(signed, i, w)
-    return {f"ohlc_obv_change_{w}": (sum(there) / sum(window(traded, i, w)) if sum(window(traded, i, w)) else 0.0) if there else None}
+    return {
+        f"ohlc_obv_change_{w}": (
+            (sum(there) / sum(window(traded, i, w)) if sum(window(traded, i, w)) else 0.0) if there else None
+        )
+    }
 
 
 def slow_parkinson(bars, i, w):
-    there = window([None if None in (h, lo) else math.log(h / lo) ** 2 for h, lo in zip(bars["high"], bars["low"], strict=True)], i, w)
+    there = window(
+        [
+            None if None in (h, lo) else math.log(h / lo) ** 2
+            for h, lo in zip(bars["high"], bars["low"], strict=True)
+        ],
+        i,
+        w,
+    )
     return {f"ohlc_parkinson_{w}": math.sqrt(statistics.fmean(there) / (4 * math.log(2))) if there else None}
 
 
 def slow_rogers_satchell(bars, i, w):
     def of(o, h, lo, c):
-        return None if None in (o, h, lo, c) else math.log(h / c) * math.log(h / o) + math.log(lo / c) * math.log(lo / o)
+        return (
+            None
+            if None in (o, h, lo, c)
+            else math.log(h / c) * math.log(h / o) + math.log(lo / c) * math.log(lo / o)
+        )
 
-    there = window([of(*bar) for bar in zip(bars["open"], bars["high"], bars["low"], bars["close"], strict=True)], i, w)
+    there = window(
+        [of(*bar) for bar in zip(bars["open"], bars["high"], bars["low"], bars["close"], strict=True)], i, w
+    )
     return {f"ohlc_rogers_satchell_{w}": math.sqrt(max(0.0, statistics.fmean(there))) if there else None}
 
 
 SLOW_BARS = {
-    "atr": slow_atr, "atr_frac": slow_atr_frac, "stochastic": slow_stochastic, "obv_change": slow_obv_change,
-    "parkinson": slow_parkinson, "rogers_satchell": slow_rogers_satchell,
-}  # fmt: skip
+    "atr": slow_atr,
+    "atr_frac": slow_atr_frac,
+    "stochastic": slow_stochastic,
+    "obv_change": slow_obv_change,
+    "parkinson": slow_parkinson,
+    "rogers_satchell": slow_rogers_satchell,
+}
 
 
 def slow_row(spec, t, ahead, about):
@@ -148,7 +192,11 @@ def slow_row(spec, t, ahead, about):
         return {"time_days": float((t - EPOCH).days), "time_day_frac": (t - EPOCH).seconds / 86400}
     if spec["kind"] == "fourier":
         name, phase = slow_phase(spec, t, about)
-        return {f"fourier_{name}_{f.__name__}_{k}": f(2 * math.pi * k * phase) for k in range(1, spec["order"] + 1) for f in (math.sin, math.cos)}
+        return {
+            f"fourier_{name}_{f.__name__}_{k}": f(2 * math.pi * k * phase)
+            for k in range(1, spec["order"] + 1)
+            for f in (math.sin, math.cos)
+        }
     return slow_holiday(spec, t, ahead) if spec["kind"] == "holiday" else {}
 
 
@@ -157,10 +205,16 @@ def slow_phase(spec, t, about):
     if spec.get("period") == "week":
         return "week", (t.weekday() + t.hour / 24) / 7
     if spec.get("period") == "year":
-        return "year", (t - datetime(t.year, 1, 1, tzinfo=UTC)) / timedelta(days=365 + calendar.isleap(t.year))
+        return "year", (t - datetime(t.year, 1, 1, tzinfo=UTC)) / timedelta(
+            days=365 + calendar.isleap(t.year)
+        )
     if "period_days" in spec:
         return f"{spec['period_days']:g}_days", days / spec["period_days"] % 1
-    n = sum((EPOCH + timedelta(days=d)).weekday() < 5 for d in range(int(days))) if about.calendar == "weekdays" else int(days * 4)
+    n = (
+        sum((EPOCH + timedelta(days=d)).weekday() < 5 for d in range(int(days)))
+        if about.calendar == "weekdays"
+        else int(days * 4)
+    )
     return f"{spec['period_steps']:g}_steps", n / spec["period_steps"] % 1
 
 
@@ -170,12 +224,22 @@ def known_holidays(country, subdivision):
 
 
 def slow_holiday(spec, t, ahead):
-    known, zone, most = known_holidays(spec["country"], spec["subdivision"]), ZoneInfo(spec["time_zone"]), spec["within_days"]
+    known, zone, most = (
+        known_holidays(spec["country"], spec["subdivision"]),
+        ZoneInfo(spec["time_zone"]),
+        spec["within_days"],
+    )
     name = f"holiday_{spec['country']}_{spec['subdivision']}_{spec['time_zone']}"
 
     def days(sign):
         here: date = t.astimezone(zone).date()
         return next((k for k in range(most) if here + timedelta(days=sign * k) in known), most)
 
-    found = {name: float(t.astimezone(zone).date() in known), f"{name}_until_{most}": days(1), f"{name}_since_{most}": days(-1)}
-    return found | {f"{name}_ahead_{s}": float(a.astimezone(zone).date() in known) for s, a in enumerate(ahead, 1)}
+    found = {
+        name: float(t.astimezone(zone).date() in known),
+        f"{name}_until_{most}": days(1),
+        f"{name}_since_{most}": days(-1),
+    }
+    return found | {
+        f"{name}_ahead_{s}": float(a.astimezone(zone).date() in known) for s, a in enumerate(ahead, 1)
+    }

@@ -1,4 +1,5 @@
-"""A WebSocket server that is not to be trusted, and a REST beside it: the ledger is the list of what it says that it has."""
+"""A WebSocket server that is not to be trusted, and a REST beside it: the ledger is the list of
+what it says that it has."""
 
 import json
 import threading
@@ -18,14 +19,23 @@ DROP, SILENCE, STALL = "drop", "silence", "stall"
 
 def message(number):
     """What the server says under *number*: a record a minute."""
-    return {"n": number, "series_id": "a", "event_time": (START + timedelta(minutes=number)).strftime("%Y-%m-%dT%H:%M:%SZ"), "x": float(number)}
+    return {
+        "n": number,
+        "series_id": "a",
+        "event_time": (START + timedelta(minutes=number)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "x": float(number),
+    }
 
 
 class Server:
-    """scripts: what is done on the first, second, ... connection: a number is sent, a text is sent as it is, a fraction is a pause in seconds, DROP cuts the wire, SILENCE says nothing
-    more, STALL answers no ping either. After its script a connection stays open; further ones run the last script.
+    """scripts: what is done on the first, second, ... connection: a number is sent, a text is sent
+    as it is, a fraction is a pause in seconds, DROP cuts the wire, SILENCE says nothing more, STALL
+    answers no ping either.
 
-    rest: the numbers that REST has, at most *page* an answer; before that it gives the statuses of *faults*. listens: else it gives what was not asked for. asked: the ranges that it was asked for.
+    After its script a connection stays open; further ones run the last script.
+    rest: the numbers that REST has, at most *page* an answer; before that it gives the statuses of
+    *faults*. listens: else it gives what was not asked for. asked: the ranges that it was asked
+    for.
     """
 
     def __init__(self, *scripts, rest=(), page=10, faults=(), listens=True):

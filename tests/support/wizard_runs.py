@@ -1,20 +1,21 @@
-"""A proposal taken all the way that a user's would go: into params.yaml of a root of its own, made current, ingested."""
+"""A proposal taken all the way that a user's would go: into params.yaml of a root of its own,
+made current, ingested."""
 
 import shutil
 from pathlib import Path
 
 import polars as pl
 
-from tasks.core.calendar import calendar_for
-from tasks.core.windows import plan_folds
+from tasks.core.calendar import build_calendar
+from tasks.core.windows import build_folds
 from tasks.edges.params import read_about, read_gate_steps, read_model_params, read_models, read_params
-from tasks.features import FeatureParams, feature_schema
+from tasks.features import FeatureParams, build_feature_schema
 from tasks.forecasters import build_forecaster
 from tasks.ingest.__main__ import main as ingest
 from tasks.ingest.params import IngestParams
-from tasks.ingest.wizard.decide.propose import propose
-from tasks.ingest.wizard.inspect.look import Asked, look
-from tasks.ingest.wizard.use import use
+from tasks.ingest.wizard.decide.propose import build_proposal
+from tasks.ingest.wizard.inspect.look import OwnerAnswers, inspect_files
+from tasks.ingest.wizard.use import apply_dataset
 from tasks.ingest.wizard.write import write_entry
 from tasks.train.params import TrainParams
 from tasks.validate.params import ValidateParams
@@ -24,15 +25,15 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 def proposed(pattern, kind="csv", **said):
     """What the wizard makes of the files."""
-    asked = Asked(str(pattern), kind, **said)
-    return propose(look(asked), asked)
+    asked = OwnerAnswers(str(pattern), kind, **said)
+    return build_proposal(inspect_files(asked), asked)
 
 
 def made_current(root, proposal, name="feed"):
     """*root* with the entry written and in use."""
     shutil.copy(CHECKOUT / "params.yaml", root / "params.yaml")
     write_entry(name, proposal, root)
-    use(name, root)
+    apply_dataset(name, root)
     return root
 
 
@@ -43,20 +44,22 @@ def ingested(root):
 
 
 def assert_every_stage_accepts(root, rows):
-    """Each stage's parameters are read, the models find their columns, the walk fits into the history."""
+    """Each stage's parameters are read, the models find their columns, the walk fits into the
+    history."""
     about, train = read_about(root), read_params("train", TrainParams, root)
     read_params("ingest", IngestParams, root)
     contract = read_params("validate", ValidateParams, root)
-    schema = feature_schema(about, read_params("features", FeatureParams, root))
+    schema = build_feature_schema(about, read_params("features", FeatureParams, root))
     entry = {model: read_model_params(model, root) for model in read_models(root)}
     for model, own in entry.items():
-        build_forecaster(model, schema, 1, own)  # refuses unknown parameters and columns that are not declared
+        # Refuses unknown parameters and columns that are not declared
+        build_forecaster(model, schema, 1, own)
     spans = [entry["window_mean"]["window_steps"], *(w for w in entry["har"]["windows_steps"] if w > 1)]
     assert {f"z_mean_{w}" for w in spans} <= set(schema.names)
     assert set(contract.columns) == set(rows.columns) - {"series_id", "event_time", "known_at"}
     assert rows.height >= contract.min_rows
     first, last = rows["event_time"].min(), rows["event_time"].max()
-    n_steps = len(calendar_for(about, reach=(first, last)).grid(first, last))
-    folds = plan_folds(n_steps, n_steps - 1 - read_gate_steps(root), about.horizon_steps, train)
+    n_steps = len(build_calendar(about, reach=(first, last)).grid(first, last))
+    folds = build_folds(n_steps, n_steps - 1 - read_gate_steps(root), about.horizon_steps, train)
     assert sum(len(f.origins) for f in folds) == train.n_cutoffs
     assert read_gate_steps(root) > about.horizon_steps

@@ -7,13 +7,13 @@ import sys
 
 from panels import CALENDAR, feature_table, small_about, small_schema
 
-from tasks.edges.settings import ROOT, child_environment, settings
-from tasks.train.fits import Ground
+from tasks.edges.settings import ROOT, build_child_environment, read_settings
+from tasks.train.fits import FitContext
 from tasks.train.params import TrainParams
 from tasks.train.search.params import SearchParams
-from tasks.train.search.search import tell_mlflow
+from tasks.train.search.search import build_mlflow_logger
 from tasks.train.search.study import open_study
-from tasks.train.stage import train
+from tasks.train.stage import fit_model
 
 WALK = TrainParams(n_cutoffs=40, stride_steps=2, refit_every_cutoffs=10, min_train_steps=100)
 PENALTY = {"penalty": {"float": [1e-4, 10.0], "log": True}}
@@ -22,24 +22,38 @@ FEW = {"space": PENALTY, "n_trials": N_TRIALS, "inner_cutoffs": 6, "prune": Fals
 
 
 def train_small(model="ridge", table=None, walk=WALK, say=lambda _: None, tell=None, **own):
-    return train(model, feature_table() if table is None else table, small_schema(), small_about(), CALENDAR, walk, own, 30, say, tell=tell)
+    return fit_model(
+        model,
+        feature_table() if table is None else table,
+        small_schema(),
+        small_about(),
+        CALENDAR,
+        walk,
+        own,
+        30,
+        say,
+        tell=tell,
+    )
 
 
 def the_study():
     """The one study of this home."""
-    (folder,) = (settings().home / "search").iterdir()
+    (folder,) = (read_settings().home / "search").iterdir()
     return open_study(folder.name, SearchParams.model_validate(FEW))
 
 
 def judged_and_cut_off():
     """Trials of the one study that have a value, and those that a kill ended."""
     trials = the_study().get_trials()
-    return [t.params["penalty"] for t in trials if t.state.name == "COMPLETE"], [t for t in trials if t.state.name == "FAIL"]
+    return [t.params["penalty"] for t in trials if t.state.name == "COMPLETE"], [
+        t for t in trials if t.state.name == "FAIL"
+    ]
 
 
 def train_until_fit(number, workers, stop):
-    """In a process of its own: a training whose *number*-th inner fit does what *stop* says and never comes back."""
-    learn, made = Ground.learn, []
+    """In a process of its own: a training whose *number*-th inner fit does what *stop* says and
+    never comes back."""
+    learn, made = FitContext.learn, []
 
     def last(self, *arguments, **named):
         made.append(1)
@@ -47,8 +61,8 @@ def train_until_fit(number, workers, stop):
             stop()
         return learn(self, *arguments, **named)
 
-    Ground.learn = last
-    train_small(search={**FEW, "workers": workers}, tell=tell_mlflow("small", "ridge", "d"))
+    FitContext.learn = last
+    train_small(search={**FEW, "workers": workers}, tell=build_mlflow_logger("small", "ridge", "d"))
 
 
 def die():
@@ -62,11 +76,19 @@ def stand_still():
 
 def begin(home, number, stop, workers=1, **environment):
     """`train_until_fit` in a process with this home."""
-    code = f"import sys; sys.path[:0] = ['tests/support', 'tests/train']; import searched; searched.train_until_fit({number}, {workers}, searched.{stop.__name__})"
+    code = (
+        "import sys; sys.path[:0] = ['tests/support', 'tests/train']; import searched;"
+        f" searched.train_until_fit({number}, {workers}, searched.{stop.__name__})"
+    )
     return subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, env=child_environment(TIDEMILL_HOME=str(home), **environment),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=build_child_environment(TIDEMILL_HOME=str(home), **environment),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def kill_in_fit(home, number, workers=1, **environment):

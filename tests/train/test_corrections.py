@@ -9,16 +9,21 @@ import pytest
 from panels import CALENDAR, feature_table, small_about
 
 from tasks.core.frames import SERIES
-from tasks.core.windows import Fold, panel_of
+from tasks.core.windows import Fold, build_panel
 from tasks.features import FeatureParams
-from tasks.features.stage import featurize
+from tasks.features.stage import build_feature_set
 from tasks.train.overlap import find_overlap
 from tasks.train.params import TrainParams
-from tasks.train.stage import train
+from tasks.train.stage import fit_model
 
 WALK = TrainParams(n_cutoffs=30, stride_steps=2, refit_every_cutoffs=3, min_train_steps=60)
 FEATURES = FeatureParams.model_validate(
-    {"list": [{"kind": "lag", "column": "z", "steps": [1]}, {"kind": "mean", "column": "z", "window_steps": [5]}]}
+    {
+        "list": [
+            {"kind": "lag", "column": "z", "steps": [1]},
+            {"kind": "mean", "column": "z", "window_steps": [5]},
+        ]
+    }
 )
 CORRECTED, KNOWN = 100, 150  # the value of step 100 is corrected when step 150 is known
 KEY = ["series_id", "cutoff", "step"]
@@ -30,23 +35,39 @@ def _rows():
 
 def _corrected(rows, by=40.0):
     times = rows["event_time"].unique().sort()
-    late = rows.filter((pl.col("series_id") == "s0") & (pl.col("event_time") == times[CORRECTED])).with_columns(
-        known_at=pl.lit(CALENDAR.cutoff_of(times[KNOWN])).cast(rows["known_at"].dtype), y=pl.col("y") + by
+    late = rows.filter(
+        (pl.col("series_id") == "s0") & (pl.col("event_time") == times[CORRECTED])
+    ).with_columns(
+        known_at=pl.lit(CALENDAR.get_cutoff(times[KNOWN])).cast(rows["known_at"].dtype), y=pl.col("y") + by
     )
     return SERIES.conform(pl.concat([rows, late]))
 
 
 def _forecasts(rows, model):
-    features = featurize(rows, small_about(), FEATURES)
-    return train(model, features.table, features.schema, small_about(), CALENDAR, WALK, {}, 20, lambda _: None, features.vintages).forecasts
+    features = build_feature_set(rows, small_about(), FEATURES)
+    return fit_model(
+        model,
+        features.table,
+        features.schema,
+        small_about(),
+        CALENDAR,
+        WALK,
+        {},
+        20,
+        lambda _: None,
+        features.vintages,
+    ).forecasts
 
 
 @pytest.mark.parametrize("model", ["ridge", "lightgbm"])
 def test_a_late_correction_changes_later_folds_only(model):
     rows = _rows()
     without, corrected = _forecasts(rows, model), _forecasts(_corrected(rows), model)
-    known_from = CALENDAR.cutoff_of(rows["event_time"].unique().sort()[KNOWN])
-    before, after = pl.col("cutoff") < known_from, pl.col("cutoff") >= known_from + timedelta(days=WALK.stride_steps * WALK.refit_every_cutoffs)
+    known_from = CALENDAR.get_cutoff(rows["event_time"].unique().sort()[KNOWN])
+    before, after = (
+        pl.col("cutoff") < known_from,
+        pl.col("cutoff") >= known_from + timedelta(days=WALK.stride_steps * WALK.refit_every_cutoffs),
+    )
     assert without.filter(before).height > 50
     assert without.filter(before).select(*KEY, "y_hat").equals(corrected.filter(before).select(*KEY, "y_hat"))
     both = without.filter(after).join(corrected.filter(after), on=KEY)
@@ -58,28 +79,54 @@ def test_a_fold_before_the_correction_learns_the_value_that_was_known():
     rows = _rows()
     step = rows["event_time"].unique().sort()[CORRECTED]
     hidden = rows.filter((pl.col("series_id") != "s0") | (pl.col("event_time") != step))
-    before = pl.col("cutoff") < CALENDAR.cutoff_of(rows["event_time"].unique().sort()[KNOWN])
-    corrected, without = (_forecasts(r, "ridge").filter(before & (pl.col("series_id") == "s1"))["y_hat"] for r in (_corrected(rows), hidden))
+    before = pl.col("cutoff") < CALENDAR.get_cutoff(rows["event_time"].unique().sort()[KNOWN])
+    corrected, without = (
+        _forecasts(r, "ridge").filter(before & (pl.col("series_id") == "s1"))["y_hat"]
+        for r in (_corrected(rows), hidden)
+    )
     assert (corrected != without).all()
 
 
 def test_the_look_for_overlap_takes_the_vintage_that_was_known_and_no_other():
-    features = featurize(_corrected(_rows()), small_about(), FEATURES)
-    panel = panel_of(features.table, features.schema, CALENDAR, features.vintages)
+    features = build_feature_set(_corrected(_rows()), small_about(), FEATURES)
+    panel = build_panel(features.table, features.schema, CALENDAR, features.vintages)
     folds = [Fold(120, np.array([120]))]
     assert find_overlap(features.table, panel, folds, WALK, features.vintages) is None
-    early = replace(panel, superseded=panel.superseded._replace(z=panel.z[CORRECTED, :1]))  # the correction, before it was known
+    # The correction, before it was known
+    early = replace(panel, superseded=panel.superseded._replace(z=panel.z[CORRECTED, :1]))
     assert find_overlap(features.table, early, folds, WALK, features.vintages).rule == "overlap"
 
 
 def test_what_came_true_is_the_newest_vintage():
     rows = _rows()
     times = rows["event_time"].unique().sort()
-    forecasts = _forecasts(_corrected(rows), "last_value").filter((pl.col("series_id") == "s0") & (pl.col("event_time") >= times[CORRECTED - 2]))
-    first = forecasts.filter(pl.col("event_time") > times[CORRECTED]).join(rows, on=["series_id", "event_time"], suffix="_received")
+    forecasts = _forecasts(_corrected(rows), "last_value").filter(
+        (pl.col("series_id") == "s0") & (pl.col("event_time") >= times[CORRECTED - 2])
+    )
+    first = forecasts.filter(pl.col("event_time") > times[CORRECTED]).join(
+        rows, on=["series_id", "event_time"], suffix="_received"
+    )
     assert (first["y"] == first["y_received"]).all()
     early = WALK.model_copy(update={"n_cutoffs": 45})
-    features = featurize(_corrected(rows), small_about(), FEATURES)
-    walked = train("last_value", features.table, features.schema, small_about(), CALENDAR, early, {}, 20, lambda _: None, features.vintages).forecasts
-    truth = walked.filter((pl.col("series_id") == "s0") & (pl.col("event_time") == times[CORRECTED]))["y"].unique().to_list()
-    assert truth == [rows.filter((pl.col("series_id") == "s0") & (pl.col("event_time") == times[CORRECTED]))["y"].item() + 40.0]
+    features = build_feature_set(_corrected(rows), small_about(), FEATURES)
+    walked = fit_model(
+        "last_value",
+        features.table,
+        features.schema,
+        small_about(),
+        CALENDAR,
+        early,
+        {},
+        20,
+        lambda _: None,
+        features.vintages,
+    ).forecasts
+    truth = (
+        walked.filter((pl.col("series_id") == "s0") & (pl.col("event_time") == times[CORRECTED]))["y"]
+        .unique()
+        .to_list()
+    )
+    assert truth == [
+        rows.filter((pl.col("series_id") == "s0") & (pl.col("event_time") == times[CORRECTED]))["y"].item()
+        + 40.0
+    ]

@@ -1,4 +1,5 @@
-"""How fits are made: the same whoever makes them, each only once, within a budget, going on from each other or not."""
+"""How fits are made: the same whoever makes them, each only once, within a budget, going on from
+each other or not."""
 
 import json
 import os
@@ -16,20 +17,20 @@ from panels import CALENDAR, feature_table, small_about, small_schema
 
 from tasks.core.errors import FoldError, ForecasterError, ParamsError
 from tasks.core.frames import FORECAST
-from tasks.core.windows import panel_of, plan_folds
+from tasks.core.windows import build_folds, build_panel
 from tasks.edges import fold_cache
-from tasks.edges.settings import child_environment
+from tasks.edges.settings import build_child_environment
 from tasks.edges.workers import fanout
-from tasks.ensemble.align import align
+from tasks.ensemble.align import align_forecasts
 from tasks.ensemble.params import EnsembleParams
-from tasks.ensemble.stage import assemble
+from tasks.ensemble.stage import build_ensemble
 from tasks.forecasters import FORECASTERS
 from tasks.forecasters.models.linear.ridge import Ridge
 from tasks.train import fits, stage
 from tasks.train.params import TrainParams
-from tasks.train.picture import folds_svg
-from tasks.train.plan import Plan
-from tasks.train.stage import train
+from tasks.train.picture import render_folds
+from tasks.train.plan import FitPlan
+from tasks.train.stage import fit_model
 
 ROOT = Path(__file__).resolve().parents[2]
 WALK = TrainParams(n_cutoffs=40, stride_steps=2, refit_every_cutoffs=10, min_train_steps=100)
@@ -37,7 +38,8 @@ GATE = 30
 
 
 class Going(Ridge):
-    """A ridge that can go on from an earlier fit: it takes half of the way to what it would learn from nothing."""
+    """A ridge that can go on from an earlier fit: it takes half of the way to what it would
+    learn from nothing."""
 
     def learn_on(self, x, z, start):
         self.learn(x, z)
@@ -59,15 +61,29 @@ def made(monkeypatch):
 
 
 def _train(model="ridge", table=None, gate_steps=GATE, walk=WALK, say=lambda _: None, **own):
-    return train(model, feature_table() if table is None else table, small_schema(), small_about(), CALENDAR, walk, own, gate_steps, say)
+    return fit_model(
+        model,
+        feature_table() if table is None else table,
+        small_schema(),
+        small_about(),
+        CALENDAR,
+        walk,
+        own,
+        gate_steps,
+        say,
+    )
 
 
 def _same(a, b):
-    return a.forecasts.equals(b.forecasts) and a.gate.equals(b.gate) and a.plan == b.plan and a.facts == b.facts
+    return (
+        a.forecasts.equals(b.forecasts) and a.gate.equals(b.gate) and a.plan == b.plan and a.facts == b.facts
+    )
 
 
 @pytest.mark.parametrize(("model", "releases_gil"), [("lightgbm", True), ("ridge", False)])
-def test_results_do_not_depend_on_the_number_of_workers_nor_on_the_order_of_series(model, releases_gil, tmp_path, monkeypatch):
+def test_results_do_not_depend_on_the_number_of_workers_nor_on_the_order_of_series(
+    model, releases_gil, tmp_path, monkeypatch
+):
     monkeypatch.setattr(fanout, "START_S", -1e6)
     monkeypatch.setattr(Ridge, "releases_gil", False)
     table = feature_table(n_series=3)
@@ -113,13 +129,16 @@ def test_another_walk_takes_no_fit_that_learned_from_other_rows_or_with_another_
 
 def test_other_parameters_code_or_values_make_fits_anew(made, monkeypatch):
     _train()
-    for own, table in (({"penalty": 0.5}, None), ({}, feature_table().with_columns(z=pl.col("z") + 1e-9, z_mean_5=pl.col("z_mean_5") * 2))):
+    for own, table in (
+        ({"penalty": 0.5}, None),
+        ({}, feature_table().with_columns(z=pl.col("z") + 1e-9, z_mean_5=pl.col("z_mean_5") * 2)),
+    ):
         made.clear()
         _train(table=table, **own)
         assert len(made) == 6
     made.clear()
     for module in (stage, fits):
-        monkeypatch.setattr(module, "code_digest", lambda: "another")
+        monkeypatch.setattr(module, "compute_code_digest", lambda: "another")
     _train()
     assert len(made) == 6
 
@@ -137,27 +156,46 @@ def test_a_damaged_entry_is_made_again(home, made):
 
 def test_kept_fits_stay_within_their_bound_and_the_newest_used_stay(tmp_path):
     with at_home(tmp_path, TIDEMILL_KEEP_FITS_MB="1"):
-        fit = fits.packed(Ridge(small_schema(), 1).fit(np.ones((9, 3), np.float32), np.ones((9, 3), np.float32))) + b"\0" * 0
+        fit = (
+            fits.encode_fit(
+                Ridge(small_schema(), 1).fit(np.ones((9, 3), np.float32), np.ones((9, 3), np.float32))
+            )
+            + b"\0" * 0
+        )
         big = fit + b"\0" * 300_000  # a zip archive may be followed by anything
         for i in range(6):
-            fold_cache.keep_fit(f"{i}", big)
+            fold_cache.write_cached_fit(f"{i}", big)
             os.utime(tmp_path / "fits" / f"{i}.zip", (1000 + i, 1000 + i))
-        fold_cache.trim_fits()
+        fold_cache.delete_old_fits()
         assert sorted(p.stem for p in (tmp_path / "fits").iterdir()) == ["3", "4", "5"]
 
 
 def test_a_killed_training_goes_on_where_it_was(tmp_path):
-    """kill -9 in the third fit: the next run makes the ones that were not finished, and the result is that of an undisturbed run."""
+    """kill -9 in the third fit: the next run makes the ones that were not finished, and the
+    result is that of an undisturbed run."""
     code = (
-        "import os, sys\nsys.path[:0] = sys.argv[1:3]\nimport test_fits as t\nmake, n = t.fits.make_fit, [0]\n"
-        "def counted(ground, job):\n    n[0] += 1\n    if n[0] == int(sys.argv[3]): os.kill(os.getpid(), 9)\n    return make(ground, job)\n"
-        "t.fits.make_fit = counted\nresult = t._train()\nprint(n[0], result.forecasts.hash_rows().sum())"
+        "import os, sys\nsys.path[:0] = sys.argv[1:3]\nimport test_fits as t\nmake, n = t.fits.make_fit,"
+        " [0]\ndef counted(ground, job):\n    n[0] += 1\n    if n[0] == int(sys.argv[3]):"
+        " os.kill(os.getpid(), 9)\n    return make(ground, job)\nt.fits.make_fit = counted\nresult ="
+        " t._train()\nprint(n[0], result.forecasts.hash_rows().sum())"
     )
 
     def run(home, kill_at):
-        command = [sys.executable, "-c", code, str(ROOT / "tests/support"), str(Path(__file__).parent), str(kill_at)]
+        command = [
+            sys.executable,
+            "-c",
+            code,
+            str(ROOT / "tests/support"),
+            str(Path(__file__).parent),
+            str(kill_at),
+        ]
         return subprocess.run(
-            command, env=child_environment(TIDEMILL_HOME=str(home), TIDEMILL_WORKERS="1"), cwd=ROOT, capture_output=True, text=True, check=False
+            command,
+            env=build_child_environment(TIDEMILL_HOME=str(home), TIDEMILL_WORKERS="1"),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     assert run(tmp_path / "killed", 3).returncode == -signal.SIGKILL
@@ -185,11 +223,13 @@ def test_an_ensemble_is_built_with_a_member_that_the_budget_cut_short():
     names = {"last_value": WALK, "ridge": WALK.model_copy(update={"budget_s": 1e-6})}
     trained = {name: _train(name, walk=walk) for name, walk in names.items()}
     assert trained["ridge"].forecasts.height < trained["last_value"].forecasts.height
-    panel = panel_of(feature_table(), small_schema(), CALENDAR)
+    panel = build_panel(feature_table(), small_schema(), CALENDAR)
     frames = ({name: getattr(t, part) for name, t in trained.items()} for part in ("forecasts", "gate"))
-    aligned = align(*frames, panel, CALENDAR, small_about(), WALK.stride_steps)
-    params = EnsembleParams(prune_above_frac=0.1, shrink_frac=0.25, residuals=100, adapt_rate=0.02, burn_in_cutoffs=5)
-    assembled = assemble(aligned, small_about(), params)
+    aligned = align_forecasts(*frames, panel, CALENDAR, small_about(), WALK.stride_steps)
+    params = EnsembleParams(
+        prune_above_frac=0.1, shrink_frac=0.25, residuals=100, adapt_rate=0.02, burn_in_cutoffs=5
+    )
+    assembled = build_ensemble(aligned, small_about(), params)
     assert np.isfinite(assembled.candidates[assembled.shipped].issued.point[aligned.n_walk :]).all()
     assert aligned.n_walk == WALK.n_cutoffs
 
@@ -203,14 +243,19 @@ def test_frozen_makes_one_fit_that_serves_all_and_has_seen_nothing_of_them(made)
     frozen = _train(refit="frozen")
     assert len(made) == 1
     spoil = pl.col("event_time") > feature_table()["event_time"].unique().sort()[made[0]]
-    later = feature_table().with_columns(pl.when(spoil).then(pl.col(c) * 3).otherwise(pl.col(c)).alias(c) for c in ("y", "z"))
+    later = feature_table().with_columns(
+        pl.when(spoil).then(pl.col(c) * 3).otherwise(pl.col(c)).alias(c) for c in ("y", "z")
+    )
     assert frozen.forecasts.drop("y").equals(_train(table=later, refit="frozen").forecasts.drop("y"))
     assert len(frozen.facts["folds"]) == 5
 
 
 def test_a_warm_fit_goes_on_from_the_fold_before(made):
     warm, full = _train("going", refit="warm"), _train("going")
-    first = warm.forecasts["cutoff"] < pl.Series([warm.plan["folds"][1]["first_cutoff"]]).str.to_datetime(time_zone="UTC")[0]
+    first = (
+        warm.forecasts["cutoff"]
+        < pl.Series([warm.plan["folds"][1]["first_cutoff"]]).str.to_datetime(time_zone="UTC")[0]
+    )
     assert warm.forecasts.filter(first).equals(full.forecasts.filter(first))
     assert not warm.forecasts.filter(~first)["y_hat"].is_in(full.forecasts["y_hat"].implode()).any()
     assert made[:6] == sorted(made[:6])
@@ -263,9 +308,13 @@ def test_the_plan_is_said_first_and_its_file_holds_what_was_done():
     assert "6 fits (full) on all that is known" in told[0]
     assert "so all 6 take about" in told[1]
     assert sum(fold["n_cutoffs"] for fold in trained.plan["folds"]) == 40
-    assert [fold["n_rows"] for fold in trained.plan["folds"]] == sorted(fold["n_rows"] for fold in trained.plan["folds"])
+    assert [fold["n_rows"] for fold in trained.plan["folds"]] == sorted(
+        fold["n_rows"] for fold in trained.plan["folds"]
+    )
     last = trained.plan["folds"][-1]
-    rows = feature_table().filter(pl.col("known_at") <= pl.lit(last["fit_at"]).str.to_datetime(time_zone="UTC"))
+    rows = feature_table().filter(
+        pl.col("known_at") <= pl.lit(last["fit_at"]).str.to_datetime(time_zone="UTC")
+    )
     assert last["n_rows"] == rows.height
     assert trained.forecasts.schema == FORECAST.conform(trained.forecasts).schema
 
@@ -275,7 +324,10 @@ def test_the_picture_in_the_docs_is_drawn_by_the_stage(tmp_path):
 
 
 def docs_picture():
-    """Twelve cutoffs every second step, three to a fold, on 60 steps with a horizon of 5, an embargo of 2 and a gate of 8."""
-    walk = TrainParams(n_cutoffs=12, stride_steps=2, refit_every_cutoffs=3, min_train_steps=18, embargo_steps=2)
-    folds = plan_folds(60, 51, 5, walk)
-    return folds_svg(Plan(folds, [f.fit_at for f in folds], [0] * len(folds), 51, "full"), walk, 5, 60)
+    """Twelve cutoffs every second step, three to a fold, on 60 steps with a horizon of 5, an
+    embargo of 2 and a gate of 8."""
+    walk = TrainParams(
+        n_cutoffs=12, stride_steps=2, refit_every_cutoffs=3, min_train_steps=18, embargo_steps=2
+    )
+    folds = build_folds(60, 51, 5, walk)
+    return render_folds(FitPlan(folds, [f.fit_at for f in folds], [0] * len(folds), 51, "full"), walk, 5, 60)

@@ -1,4 +1,5 @@
-"""No model learns from a table that leaks, from one that nobody looked at, or from rows that its cutoff did not know."""
+"""No model learns from a table that leaks, from one that nobody looked at, or from rows that its
+cutoff did not know."""
 
 import sys
 from dataclasses import replace
@@ -11,8 +12,8 @@ from panels import CALENDAR, feature_table, small_schema
 from small_checkout import small_checkout
 
 from tasks.core.errors import LeakError
-from tasks.core.windows import WalkForward, panel_of, plan_folds
-from tasks.train.overlap import find_overlap, refuse_overlap
+from tasks.core.windows import WalkForward, build_folds, build_panel
+from tasks.train.overlap import check_overlap, find_overlap
 
 NEXT = "import numpy as np\ndef following(values):\n    return np.append(values[1:], np.nan)\n"
 PLANTED = {"kind": "function", "of": "planted:following", "column": "z", "lookback_steps": 0}
@@ -43,7 +44,10 @@ def test_train_takes_a_clean_table_and_no_other_in_its_place(checkout):
     stage(checkout, "tasks.train", "ridge")
     path = checkout.root / "data/features/table.parquet"
     pl.read_parquet(path).with_columns(pl.col("z_lag_1") + 1).write_parquet(path)
-    assert "LeakError: train ridge: the leak gate's verdict is about table" in stage(checkout, "tasks.train", "ridge", code=2).stderr
+    assert (
+        "LeakError: train ridge: the leak gate's verdict is about table"
+        in stage(checkout, "tasks.train", "ridge", code=2).stderr
+    )
 
 
 @pytest.fixture(scope="module")
@@ -51,24 +55,31 @@ def late():
     """Every seventh value is known six steps later than the others."""
     table = feature_table()
     return table.with_columns(
-        known_at=pl.when(pl.Series(np.arange(table.height) % 7 == 3)).then(pl.col("known_at").dt.offset_by("6d")).otherwise("known_at")
+        known_at=pl.when(pl.Series(np.arange(table.height) % 7 == 3))
+        .then(pl.col("known_at").dt.offset_by("6d"))
+        .otherwise("known_at")
     )
 
 
 def test_the_walks_own_pairs_are_all_known_by_their_cutoff(late):
-    panel = panel_of(late, small_schema(), CALENDAR)
-    folds = plan_folds(len(panel.event_time), len(panel.event_time) - 31, 3, WALK)
+    panel = build_panel(late, small_schema(), CALENDAR)
+    folds = build_folds(len(panel.event_time), len(panel.event_time) - 31, 3, WALK)
     assert find_overlap(late, panel, folds, WALK) is None
 
 
 def test_a_walk_that_forgets_when_values_were_known_or_its_embargo_is_refused(late):
-    panel = panel_of(late, small_schema(), CALENDAR)
-    folds = plan_folds(len(panel.event_time), len(panel.event_time) - 31, 3, WALK)
-    nominal = np.where(panel.known_pos < len(panel.event_time), np.arange(len(panel.event_time))[:, None], panel.known_pos)
+    panel = build_panel(late, small_schema(), CALENDAR)
+    folds = build_folds(len(panel.event_time), len(panel.event_time) - 31, 3, WALK)
+    nominal = np.where(
+        panel.known_pos < len(panel.event_time), np.arange(len(panel.event_time))[:, None], panel.known_pos
+    )
     with pytest.raises(
         LeakError,
-        match=r"The fold of the cutoff .* would learn from series 's[01]', origin .*, step 1: its value of .* was known at .*, after the cutoff",
+        match=(
+            r"The fold of the cutoff .* would learn from series 's[01]', origin .*, step 1: its value of .*"
+            r" was known at .*, after the cutoff"
+        ),
     ):
-        refuse_overlap(late, replace(panel, known_pos=nominal), folds, WALK)
+        check_overlap(late, replace(panel, known_pos=nominal), folds, WALK)
     hasty = replace(panel, known_pos=np.maximum(panel.known_pos - WALK.embargo_steps, 0))
     assert find_overlap(late, hasty, folds, WALK).rule == "overlap"

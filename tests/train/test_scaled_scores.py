@@ -1,19 +1,20 @@
-"""`mase` and `owa` as primary scores decide the ensemble, a training and its search, the gate and INT8."""
+"""`mase` and `owa` as primary scores decide the ensemble, a training and its search, the gate
+and INT8."""
 
 import numpy as np
 import pytest
 from members import GATE, PARAMS, aligned_of, small_members
 from panels import CALENDAR, HORIZON, feature_table, small_about, small_panel, small_schema
 
-from tasks.core.scores import primary_loss
-from tasks.core.seasonal import seasonal_of_panel, seasonal_of_rows
-from tasks.ensemble.stage import ENSEMBLE, assemble, summary
-from tasks.promote.gate import judge
+from tasks.core.scores import compute_primary_loss
+from tasks.core.seasonal import build_seasonal_from_panel, build_seasonal_from_rows
+from tasks.ensemble.stage import ENSEMBLE, build_ensemble, build_summary
+from tasks.promote.gate import compare_forecasts
 from tasks.promote.params import PromoteParams
-from tasks.quantize.int8 import mean_loss
-from tasks.quantize.parity import gate_rows
+from tasks.quantize.int8 import score_mean_loss
+from tasks.quantize.parity import build_gate_rows
 from tasks.train.params import TrainParams
-from tasks.train.stage import train
+from tasks.train.stage import fit_model
 
 SCALED = pytest.mark.parametrize("score", ["mase", "owa"])
 GATE_PARAMS = PromoteParams(gate_steps=30, min_gate_rows=20, alpha=0.05, min_gain_frac=0.005)
@@ -24,11 +25,11 @@ WALK = TrainParams(n_cutoffs=40, stride_steps=2, refit_every_cutoffs=10, min_tra
 def test_the_ensemble_is_chosen_and_reported_by_it(score):
     panel, about = small_panel(n_steps=700), small_about(score)
     aligned = aligned_of(small_members(panel), panel, n_walk=501)
-    assembled = assemble(aligned, about, PARAMS)
-    facts = summary(assembled, aligned, about)
-    mae = assemble(aligned, small_about("mae"), PARAMS).candidates[ENSEMBLE]
+    assembled = build_ensemble(aligned, about, PARAMS)
+    facts = build_summary(assembled, aligned, about)
+    mae = build_ensemble(aligned, small_about("mae"), PARAMS).candidates[ENSEMBLE]
     k, s, h = 300, 1, 2
-    scale = seasonal_of_panel(panel, about).scale[aligned.origins[k], s]
+    scale = build_seasonal_from_panel(panel, about).scale[aligned.origins[k], s]
     if score == "mase":
         assert assembled.candidates[ENSEMBLE].loss[k, s, h] == pytest.approx(mae.loss[k, s, h] / scale)
     assert assembled.choice.best_member == "har"
@@ -39,33 +40,51 @@ def test_the_ensemble_is_chosen_and_reported_by_it(score):
 @SCALED
 def test_training_and_its_search_are_judged_by_it(score):
     about = small_about(score)
-    own = {"search": {"space": {"penalty": {"float": [1e-4, 10.0], "log": True}}, "n_trials": 3, "inner_cutoffs": 6, "prune": False}}
-    trained = train("ridge", feature_table(), small_schema(), about, CALENDAR, WALK, own, 30, lambda _: None)
+    own = {
+        "search": {
+            "space": {"penalty": {"float": [1e-4, 10.0], "log": True}},
+            "n_trials": 3,
+            "inner_cutoffs": 6,
+            "prune": False,
+        }
+    }
+    trained = fit_model(
+        "ridge", feature_table(), small_schema(), about, CALENDAR, WALK, own, 30, lambda _: None
+    )
     known = trained.forecasts.drop_nulls("y")
-    found = seasonal_of_panel(small_panel(), about).yardstick_of_rows(known)
-    expected = primary_loss(score, known["y"].to_numpy(), known["y_hat"].to_numpy(), found).mean()
+    found = build_seasonal_from_panel(small_panel(), about).scaling_errors_of_rows(known)
+    expected = compute_primary_loss(score, known["y"].to_numpy(), known["y_hat"].to_numpy(), found).mean()
     assert trained.metrics["overall"][f"primary_{score}"] == pytest.approx(expected)
     outer = trained.search[0]["outer"]
-    assert np.isfinite([trained.search[0]["inner"]["error_before"], outer["error"], outer["error_before"]]).all()
+    assert np.isfinite(
+        [trained.search[0]["inner"]["error_before"], outer["error"], outer["error_before"]]
+    ).all()
 
 
 @SCALED
 def test_the_gate_passes_the_better_by_it_and_only_the_better(score):
     about, table = small_about(score), feature_table()
-    naive, ridge = (train(name, table, small_schema(), about, CALENDAR, WALK, {}, 30, lambda _: None).gate for name in ("last_value", "ridge"))
-    measured = seasonal_of_rows(table, about, CALENDAR)
-    better, worse = judge(ridge, naive, about, GATE_PARAMS, measured), judge(naive, ridge, about, GATE_PARAMS, measured)
+    naive, ridge = (
+        fit_model(name, table, small_schema(), about, CALENDAR, WALK, {}, 30, lambda _: None).gate
+        for name in ("last_value", "ridge")
+    )
+    measured = build_seasonal_from_rows(table, about, CALENDAR)
+    better, worse = (
+        compare_forecasts(ridge, naive, about, GATE_PARAMS, measured),
+        compare_forecasts(naive, ridge, about, GATE_PARAMS, measured),
+    )
     assert better.gain_frac > 0 > worse.gain_frac
     assert worse.passed is False
     assert score in better.reason
     if score == "owa":
-        assert worse.mean_loss["challenger"] == pytest.approx(1.0)  # last value is the seasonal naive of a season of 1
+        # Last value is the seasonal naive of a season of 1
+        assert worse.mean_loss["challenger"] == pytest.approx(1.0)
 
 
 @SCALED
 def test_int8_is_judged_by_it(score):
     panel, about = small_panel(), small_about(score)
-    rows = gate_rows(panel, GATE)
+    rows = build_gate_rows(panel, GATE)
     last = rows.x[:, [panel.schema.index("z_last")]] * np.ones(HORIZON)
-    measured = mean_loss(last, rows, about, None)
+    measured = score_mean_loss(last, rows, about, None)
     assert measured == pytest.approx(1.0) if score == "owa" else 0.5 < measured < 3

@@ -1,4 +1,5 @@
-"""What a search promises: it sees nothing of what is scored, a kill costs nothing, and it says what its gain was worth."""
+"""What a search promises: it sees nothing of what is scored, a kill costs nothing, and it says
+what its gain was worth."""
 
 import fcntl
 import json
@@ -18,16 +19,25 @@ from searched import FEW, N_TRIALS, PENALTY, WALK, judged_and_cut_off, kill_in_f
 from tasks.core.errors import FoldError, ForecasterError, ParamsError, SettingsError
 from tasks.core.scores import pinball
 from tasks.edges.mlflow_delivery import publish_runs
-from tasks.edges.settings import settings
-from tasks.edges.tracking import pending
+from tasks.edges.settings import read_settings
+from tasks.edges.tracking import list_pending_entries
 from tasks.train.search import search as search_module
-from tasks.train.search.params import SearchParams, with_chosen
-from tasks.train.search.search import Trial, front, tell_mlflow
-from tasks.train.search.study import alone_with, begin_trial, drawn, finished, open_study, study_folder, trim_studies
+from tasks.train.search.params import SearchParams, merge_params
+from tasks.train.search.search import SearchTrial, build_mlflow_logger, find_pareto_front
+from tasks.train.search.study import (
+    delete_old_studies,
+    get_study_folder,
+    list_finished,
+    open_locked_study,
+    open_study,
+    register_drawn,
+    start_trial,
+)
 
 
 def test_a_search_killed_twice_loses_no_trial_repeats_none_and_answers_as_if_nothing_had_been(tmp_path):
-    """3 fits judge the parameters before the search, 3 each trial: the first kill hits the fourth trial, the second one the seventh."""
+    """3 fits judge the parameters before the search, 3 each trial: the first kill hits the
+    fourth trial, the second one the seventh."""
     with at_home(tmp_path / "calm"):
         calm = train_small(search=FEW)
     with at_home(tmp_path / "killed") as home:
@@ -41,7 +51,8 @@ def test_a_search_killed_twice_loses_no_trial_repeats_none_and_answers_as_if_not
     assert len(judged) == len(set(judged)) == N_TRIALS
     assert len(cut_off) == 2
     assert {t.params["penalty"] for t in cut_off} <= set(judged)
-    assert [t.number for t in told[1:]] == list(range(1, N_TRIALS + 1))  # also those that were told before, since a kill may come before the telling
+    # Also those that were told before, since a kill may come before the telling
+    assert [t.number for t in told[1:]] == list(range(1, N_TRIALS + 1))
 
 
 def test_several_workers_share_a_study_and_a_kill_costs_them_nothing_either(tmp_path):
@@ -81,7 +92,7 @@ def test_half_a_line_and_a_lock_of_a_killed_search_do_no_harm(home):
 
 def _weigh(key, used):
     """Make the folder of the study *key* one of 700 kB, used at second *used*."""
-    folder = study_folder(key)
+    folder = get_study_folder(key)
     (folder / "front.json").write_bytes(b" " * 700_000)
     os.utime(folder / "lock", (used, used))
     return folder
@@ -91,15 +102,15 @@ def test_studies_stay_within_their_bound_the_newest_used_stay_and_none_in_use_go
     search = SearchParams.model_validate(FEW)
     with at_home(tmp_path, TIDEMILL_KEEP_SEARCHES_MB="2"):
         for key in "abcd":
-            with alone_with(key, search):
+            with open_locked_study(key, search):
                 pass
         folders = {key: _weigh(key, used) for used, key in enumerate("abcd")}
-        with alone_with("a", search):
+        with open_locked_study("a", search):
             os.utime(folders["a"] / "lock", (0, 0))
-            trim_studies()
+            delete_old_studies()
             assert [key for key, folder in folders.items() if folder.exists()] == ["a", "c", "d"]
         os.utime(folders["a"] / "lock", (0, 0))
-        trim_studies()
+        delete_old_studies()
         assert [key for key, folder in folders.items() if folder.exists()] == ["c", "d"]
 
 
@@ -112,17 +123,20 @@ def test_a_study_that_was_trimmed_begins_anew_also_in_a_process_that_remembers_i
 
 def test_who_waits_for_a_study_that_is_trimmed_meanwhile_holds_a_lock_that_others_see(home):
     search = SearchParams.model_validate(FEW)
-    found, folder = [], study_folder("a")
+    found, folder = [], get_study_folder("a")
 
     def wait():
-        with alone_with("a", search):
+        with open_locked_study("a", search):
             found.append((folder / "lock").exists())
 
     with (folder / "lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         waiting = threading.Thread(target=wait)
         waiting.start()
-        while not any(str((folder / "lock").stat().st_ino) in line and "->" in line for line in Path("/proc/locks").read_text().splitlines()):
+        while not any(
+            str((folder / "lock").stat().st_ino) in line and "->" in line
+            for line in Path("/proc/locks").read_text().splitlines()
+        ):
             time.sleep(0.01)
         shutil.rmtree(folder)
     waiting.join()
@@ -132,13 +146,18 @@ def test_who_waits_for_a_study_that_is_trimmed_meanwhile_holds_a_lock_that_other
 @pytest.mark.parametrize("model", ["ridge", "lightgbm"])
 def test_what_comes_after_the_first_cutoff_changes_no_choice(model, tmp_path):
     table = feature_table()
-    space = PENALTY if model == "ridge" else {"num_leaves": {"int": [2, 9]}, "min_data_in_leaf": {"int": [5, 50], "log": True}}
+    space = (
+        PENALTY
+        if model == "ridge"
+        else {"num_leaves": {"int": [2, 9]}, "min_data_in_leaf": {"int": [5, 50], "log": True}}
+    )
     own = {"search": {**FEW, "space": space, "n_trials": 4}, "select": {}}
     honest = train_small(model, table, **own)
     cutoff = pl.lit(honest.search[0]["as_of"]).str.to_datetime(time_zone="UTC")
     later = pl.col("known_at") > cutoff
     spoilt = table.with_columns(
-        pl.when(later).then(pl.col(c) * -9).otherwise(pl.col(c)).alias(c) for c in ["y", "z", "z_last", "z_lag_1", "z_mean_5"]
+        pl.when(later).then(pl.col(c) * -9).otherwise(pl.col(c)).alias(c)
+        for c in ["y", "z", "z_last", "z_lag_1", "z_mean_5"]
     )
     with at_home(tmp_path / "other"):
         changed = train_small(model, spoilt, **own)
@@ -149,14 +168,27 @@ def test_what_comes_after_the_first_cutoff_changes_no_choice(model, tmp_path):
 
 
 def test_the_inner_walk_scores_only_what_its_cutoff_knew():
-    """An oracle by hand: a last-value model's inner error is the mean over the newest cutoffs whose horizon was over."""
+    """An oracle by hand: a last-value model's inner error is the mean over the newest cutoffs
+    whose horizon was over."""
     table = feature_table()
-    found = train_small("sklearn", table, search={"space": {"params.alpha": {"choice": [1e12]}}, "n_trials": 1, "inner_cutoffs": 4, "inner_refits": 2},
-                   estimator="linear_model.Ridge", base="last", params={"alpha": 1.0}).search[0]  # fmt: skip
+    found = train_small(
+        "sklearn",
+        table,
+        search={
+            "space": {"params.alpha": {"choice": [1e12]}},
+            "n_trials": 1,
+            "inner_cutoffs": 4,
+            "inner_refits": 2,
+        },
+        estimator="linear_model.Ridge",
+        base="last",
+        params={"alpha": 1.0},
+    ).search[0]
     known = table.filter(pl.col("known_at") <= pl.lit(found["as_of"]).str.to_datetime(time_zone="UTC"))
     z = np.array([known.filter(pl.col("series_id") == s)["z"].to_numpy() for s in ("s0", "s1")])
     errors = [(z[:, -1 - 3 * k + s - 3] - z[:, -1 - 3 * k - 3]) ** 2 for k in range(4) for s in (1, 2, 3)]
-    assert found["trials"][0]["error"] == pytest.approx(np.mean(errors), rel=0.02)  # the intercept stays: a mean of hundreds of steps, near 0
+    # The intercept stays: a mean of hundreds of steps, near 0
+    assert found["trials"][0]["error"] == pytest.approx(np.mean(errors), rel=0.02)
 
 
 def test_the_chosen_parameters_serve_the_walk_and_the_gain_is_held_against_cutoffs_that_no_trial_saw():
@@ -168,12 +200,16 @@ def test_the_chosen_parameters_serve_the_walk_and_the_gain_is_held_against_cutof
     plain = train_small(**best["params"])
     assert plain.forecasts.equals(trained.forecasts)
     first = [
-        f.forecasts.filter(pl.col("cutoff") < pl.lit(f.plan["folds"][1]["fit_at"]).str.to_datetime(time_zone="UTC"))
+        f.forecasts.filter(
+            pl.col("cutoff") < pl.lit(f.plan["folds"][1]["fit_at"]).str.to_datetime(time_zone="UTC")
+        )
         for f in (trained, train_small(**bad))
     ]
     errors = [((f["y"] - f["y_hat"]) ** 2).mean() for f in first]
     assert [found["outer"]["error"], found["outer"]["error_before"]] == pytest.approx(errors)
-    assert found["overfit"] == pytest.approx((1 - best["error"] / found["inner"]["error_before"]) - (1 - errors[0] / errors[1]))
+    assert found["overfit"] == pytest.approx(
+        (1 - best["error"] / found["inner"]["error_before"]) - (1 - errors[0] / errors[1])
+    )
 
 
 def test_what_is_worse_than_the_parameters_before_is_not_chosen():
@@ -188,8 +224,12 @@ def test_a_search_anew_as_of_every_second_fold_serves_the_folds_after_it():
     assert [s["as_of"] for s in trained.search] == starts
     assert trained.facts["params"] == trained.search[-1]["chosen"]["own"]
     for found, after in zip(trained.search, [*starts[1:], "9999-01-01T00:00:00+00:00"], strict=True):
-        served = pl.col("cutoff").is_between(*(pl.lit(t).str.to_datetime(time_zone="UTC") for t in (found["as_of"], after)), closed="left")
-        assert trained.forecasts.filter(served).equals(train_small(**found["chosen"]["own"]).forecasts.filter(served))
+        served = pl.col("cutoff").is_between(
+            *(pl.lit(t).str.to_datetime(time_zone="UTC") for t in (found["as_of"], after)), closed="left"
+        )
+        assert trained.forecasts.filter(served).equals(
+            train_small(**found["chosen"]["own"]).forecasts.filter(served)
+        )
 
 
 def test_parameters_are_drawn_only_where_their_condition_holds():
@@ -200,7 +240,9 @@ def test_parameters_are_drawn_only_where_their_condition_holds():
         "learning_rate": {"float": [0.01, 0.3], "when": {"strategy": ["direct"], "base": "last"}},
         "more_trees": {"int": [5, 9], "when": {"strategy": "recursive"}},
     }
-    found = train_small("lightgbm", search={**FEW, "space": space, "n_trials": 12}, min_data_in_leaf=5, n_trees=5).search[0]
+    found = train_small(
+        "lightgbm", search={**FEW, "space": space, "n_trials": 12}, min_data_in_leaf=5, n_trees=5
+    ).search[0]
     seen = [t["params"] for t in found["trials"]]
     assert len({(p["base"], p["loss"]) for p in seen}) == 4
     for params in seen:
@@ -210,7 +252,10 @@ def test_parameters_are_drawn_only_where_their_condition_holds():
 
 
 def test_the_architecture_of_a_net_is_a_search_like_any_other():
-    space = {"hidden_sizes": {"choice": [[4], [8, 4]]}, "learning_rate": {"float": [0.001, 0.02], "log": True}}
+    space = {
+        "hidden_sizes": {"choice": [[4], [8, 4]]},
+        "learning_rate": {"float": [0.001, 0.02], "log": True},
+    }
     trained = train_small("mlp", search={**FEW, "space": space, "n_trials": 3, "inner_refits": 1}, epochs=1)
     assert {tuple(t["params"]["hidden_sizes"]) for t in trained.search[0]["trials"]} <= {(4,), (8, 4)}
 
@@ -227,7 +272,8 @@ def test_a_budget_ends_a_search_after_a_whole_trial_and_its_answer_stays(monkeyp
 
 
 def test_a_trial_that_the_model_refuses_is_said_and_the_search_goes_on():
-    space = {"n_trees": {"int": [1, 3]}, "strategy": {"choice": ["direct", "recursive"]}}  # recursive refuses the base ridge
+    # Recursive refuses the base ridge
+    space = {"n_trees": {"int": [1, 3]}, "strategy": {"choice": ["direct", "recursive"]}}
     found = train_small("lightgbm", search={**FEW, "space": space}).search[0]
     refused = [t for t in found["trials"] if t["state"] == "refused"]
     assert refused
@@ -239,7 +285,13 @@ def test_a_trial_that_the_model_refuses_is_said_and_the_search_goes_on():
 def test_error_and_size_have_a_front_and_the_smaller_graph_is_taken_where_it_costs_little(home):
     space = {"n_trees": {"int": [1, 40]}, "num_leaves": {"int": [2, 8]}}
     own = {"min_data_in_leaf": 5}
-    search = {**FEW, "space": space, "objectives": ["error", "size", "latency"], "prefer": "size", "within_frac": 0.5}
+    search = {
+        **FEW,
+        "space": space,
+        "objectives": ["error", "size", "latency"],
+        "prefer": "size",
+        "within_frac": 0.5,
+    }
     trained = train_small("lightgbm", search=search, **own)
     found = trained.search[0]
     by_number = {t["trial"]: t for t in found["trials"]}
@@ -256,8 +308,11 @@ def test_error_and_size_have_a_front_and_the_smaller_graph_is_taken_where_it_cos
 
 
 def test_the_front_is_what_none_beats():
-    trials = [Trial(i, "complete", {}, {"error": e, "size": s}, None, i, 0) for i, (e, s) in enumerate([(1, 9), (2, 5), (2, 6), (3, 5), (4, 1)])]
-    assert [t.number for t in front(trials, ("error", "size"))] == [0, 1, 4]
+    trials = [
+        SearchTrial(i, "complete", {}, {"error": e, "size": s}, None, i, 0)
+        for i, (e, s) in enumerate([(1, 9), (2, 5), (2, 6), (3, 5), (4, 1)])
+    ]
+    assert [t.number for t in find_pareto_front(trials, ("error", "size"))] == [0, 1, 4]
 
 
 def test_pruned_trials_end_early_and_are_never_chosen():
@@ -268,23 +323,26 @@ def test_pruned_trials_end_early_and_are_never_chosen():
 
 
 def test_every_trial_is_a_run_nested_in_the_search():
-    tell = tell_mlflow("small", "ridge", "d" * 64)
+    tell = build_mlflow_logger("small", "ridge", "d" * 64)
     found = train_small(search={**FEW, "n_trials": 3}, tell=tell).search[0]
-    assert len(pending()) == 4
+    assert len(list_pending_entries()) == 4
     publish_runs()
 
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(tracking_uri=settings().tracking_uri)
+    client = MlflowClient(tracking_uri=read_settings().tracking_uri)
     runs = client.search_runs([client.get_experiment_by_name("small").experiment_id])
     (parent,) = (r for r in runs if "mlflow.parentRunId" not in r.data.tags)
     nested = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert sorted(r.data.metrics["error"] for r in nested) == sorted(t["error"] for t in found["trials"])
-    assert {float(r.data.params["penalty"]) for r in nested} == {t["params"]["penalty"] for t in found["trials"]}
+    assert {float(r.data.params["penalty"]) for r in nested} == {
+        t["params"]["penalty"] for t in found["trials"]
+    }
 
 
 def test_a_database_by_url_keeps_the_trials_and_takes_up_what_was_killed(tmp_path):
-    """SQLite, whose search is the journal's to the byte; PostgreSQL, with workers and machines, has a file of its own."""
+    """SQLite, whose search is the journal's to the byte; PostgreSQL, with workers and machines,
+    has a file of its own."""
     with at_home(tmp_path / "journal"):
         expected = train_small(search=FEW).search
     url = f"sqlite:///{tmp_path / 'trials.db'}"
@@ -294,12 +352,12 @@ def test_a_database_by_url_keeps_the_trials_and_takes_up_what_was_killed(tmp_pat
         (folder,) = (home / "search").iterdir()
         assert not (folder / "journal.log").exists()
         study = open_study(folder.name, search)
-        trial = begin_trial(study, search, WALK.seed)  # drawn and never told, as a kill leaves it
+        trial = start_trial(study, search, WALK.seed)  # drawn and never told, as a kill leaves it
         search.space["penalty"].draw(trial, "penalty")
-        drawn(trial)
+        register_drawn(trial)
         assert train_small(search=FEW).search == expected
-        with alone_with(folder.name, search) as study:
-            assert len(finished(study)) == N_TRIALS
+        with open_locked_study(folder.name, search) as study:
+            assert len(list_finished(study)) == N_TRIALS
             assert len(study.get_trials()) == N_TRIALS + 1
 
 
@@ -307,9 +365,9 @@ def test_a_trial_that_waits_to_be_done_again_outlives_a_kill_before_it_is_drawn(
     expected = train_small(search={**FEW, "n_trials": 4}).search[0]["trials"][3]["params"]["penalty"]
     (folder,) = (home / "search").iterdir()
     search, wanted = SearchParams.model_validate(FEW), 0.123
-    with alone_with(folder.name, search) as study:
+    with open_locked_study(folder.name, search) as study:
         study.enqueue_trial({"penalty": wanted})
-        begin_trial(study, search, WALK.seed)  # taken from the queue, and killed
+        start_trial(study, search, WALK.seed)  # taken from the queue, and killed
     judged = [t["params"]["penalty"] for t in train_small(search={**FEW, "n_trials": 6}).search[0]["trials"]]
     assert judged.count(wanted) == 1
     assert judged[3] == expected
@@ -326,7 +384,10 @@ def test_a_trial_that_waits_to_be_done_again_outlives_a_kill_before_it_is_drawn(
     ],
 )
 def test_a_database_that_is_not_there_is_said(url, tmp_path):
-    with at_home(tmp_path, TIDEMILL_SEARCH_STORAGE=url), pytest.raises(SettingsError, match="TIDEMILL_SEARCH_STORAGE"):
+    with (
+        at_home(tmp_path, TIDEMILL_SEARCH_STORAGE=url),
+        pytest.raises(SettingsError, match="TIDEMILL_SEARCH_STORAGE"),
+    ):
         train_small(search=FEW)
 
 
@@ -366,14 +427,20 @@ def test_an_inner_window_leaves_older_steps_out_of_the_inner_fits():
     search = {**FEW, "inner_window_steps": 60, "n_trials": 2}
     honest = train_small(table=table, search=search)
     spoil = pl.col("event_time") < first[150]
-    spoilt = table.with_columns(pl.when(spoil).then(pl.col(c) * 7).otherwise(pl.col(c)).alias(c) for c in ["y", "z", "z_last", "z_lag_1", "z_mean_5"])
+    spoilt = table.with_columns(
+        pl.when(spoil).then(pl.col(c) * 7).otherwise(pl.col(c)).alias(c)
+        for c in ["y", "z", "z_last", "z_lag_1", "z_mean_5"]
+    )
     changed = train_small(table=spoilt, search=search)
     assert changed.search[0]["trials"] == honest.search[0]["trials"]
     assert changed.metrics != honest.metrics
 
 
 def test_a_dotted_name_reaches_inside():
-    assert with_chosen({"params": {"alpha": 1, "tol": 2}}, {"params.alpha": 3, "base": "last"}) == {"params": {"alpha": 3, "tol": 2}, "base": "last"}
+    assert merge_params({"params": {"alpha": 1, "tol": 2}}, {"params.alpha": 3, "base": "last"}) == {
+        "params": {"alpha": 3, "tol": 2},
+        "base": "last",
+    }
 
 
 def test_the_same_search_gives_the_same_outputs_to_the_byte(tmp_path):
@@ -381,16 +448,22 @@ def test_the_same_search_gives_the_same_outputs_to_the_byte(tmp_path):
     for name in ("one", "two"):
         with at_home(tmp_path / name):
             trained = train_small(search=FEW, select={})
-            seen.append(json.dumps([trained.search, trained.selection, trained.facts, trained.search_pictures]))
+            seen.append(
+                json.dumps([trained.search, trained.selection, trained.facts, trained.search_pictures])
+            )
     assert seen[0] == seen[1]
 
 
 def test_a_model_of_a_quantile_is_judged_by_its_pinball_loss(tmp_path):
     own = {"loss": "quantile", "quantile": 0.1, "n_trees": 5, "min_data_in_leaf": 5}
     with at_home(tmp_path):
-        made = train_small("lightgbm", search={**FEW, "space": {"num_leaves": {"int": [3, 7]}}, "n_trials": 2}, **own)
+        made = train_small(
+            "lightgbm", search={**FEW, "space": {"num_leaves": {"int": [3, 7]}}, "n_trials": 2}, **own
+        )
     (found,) = made.search
     assert found["score"] == "pinball of the quantile 0.1"
     first = made.forecasts["cutoff"].unique().sort().head(found["outer"]["n_cutoffs"])
     of_outer = made.forecasts.filter(pl.col("cutoff").is_in(first.implode()))
-    assert found["outer"]["error"] == pytest.approx(pinball(of_outer["y"].to_numpy(), of_outer["y_hat"].to_numpy(), 0.1).mean(), rel=1e-5)
+    assert found["outer"]["error"] == pytest.approx(
+        pinball(of_outer["y"].to_numpy(), of_outer["y_hat"].to_numpy(), 0.1).mean(), rel=1e-5
+    )

@@ -7,12 +7,13 @@ import optuna
 import pytest
 from searched import FEW, N_TRIALS, train_small
 
-from tasks.train.search.charts import importances_svg
-from tasks.train.search.importance import LEAST_TRIALS, importances
+from tasks.train.search.charts import render_importances
+from tasks.train.search.importance import LEAST_TRIALS, compute_importances
 
 
 def tried(n, value, space, seed=0):
-    """*n* trials drawn evenly from the unit cube of *space*, with what *value* makes of them; a name may be left out of a trial by its condition."""
+    """*n* trials drawn evenly from the unit cube of *space*, with what *value* makes of them; a
+    name may be left out of a trial by its condition."""
     rng = np.random.default_rng(seed)
     study = optuna.create_study(directions=["minimize", "minimize"])
     for _ in range(n):
@@ -31,13 +32,14 @@ def always(_):
 
 
 def shares_of(trials, names, seed=1):
-    return {one.param: one for one in importances(trials, names, {"error": 0, "size": 1}, seed)}
+    return {one.param: one for one in compute_importances(trials, names, {"error": 0, "size": 1}, seed)}
 
 
 def test_shares_are_those_of_an_additive_function_whose_variance_is_known():
-    """Of 3 a + b the parts vary as 9 : 1, since both are drawn evenly; the size depends on c alone."""
+    """Of 3 a + b the parts vary as 9 : 1, since both are drawn evenly; the size depends on c
+    alone."""
     trials = tried(100, lambda p: [3 * p["a"] + p["b"], p["c"]], dict.fromkeys("cba", always))
-    found = importances(trials, ["c", "b", "a"], {"error": 0, "size": 1}, 1)
+    found = compute_importances(trials, ["c", "b", "a"], {"error": 0, "size": 1}, 1)
     assert [one.param for one in found] == ["a", "b", "c"]
     assert [one.shares["error"] for one in found] == pytest.approx([0.9, 0.1, 0.0], abs=0.06)
     assert [one.shares["size"] for one in found] == pytest.approx([0.0, 0.0, 1.0], abs=0.06)
@@ -52,7 +54,11 @@ def test_a_conditional_parameter_is_weighed_among_the_trials_that_drew_it():
     found = shares_of(trials, ["a", "when a", "never", "b"])
     assert found["when a"].shares["error"] > 0.9
     assert found["when a"].n_trials == sum(t.params["a"] > 0.5 for t in trials)
-    assert found["never"].row() == {"param": "never", "n_trials": 0, "why": f"0 complete trials drew it, {LEAST_TRIALS} must"}
+    assert found["never"].row() == {
+        "param": "never",
+        "n_trials": 0,
+        "why": f"0 complete trials drew it, {LEAST_TRIALS} must",
+    }
 
 
 def test_an_objective_that_never_changes_depends_on_nothing():
@@ -69,7 +75,11 @@ def test_a_search_of_few_trials_says_that_they_are_too_few():
     said = []
     trained = train_small(search=FEW, say=said.append)
     assert trained.search[0]["importances"] == [
-        {"param": "penalty", "n_trials": N_TRIALS, "why": f"{N_TRIALS} complete trials drew it, {LEAST_TRIALS} must"}
+        {
+            "param": "penalty",
+            "n_trials": N_TRIALS,
+            "why": f"{N_TRIALS} complete trials drew it, {LEAST_TRIALS} must",
+        }
     ]
     assert any("too few to say what the error depends on" in line for line in said)
     assert "too few" in trained.search_pictures["importances"]
@@ -85,14 +95,20 @@ def test_a_search_says_what_its_error_depends_on():
 
 def test_the_size_is_weighed_by_itself_whatever_varies_beside_it():
     space = {"n_trees": {"int": [1, 30]}, "lambda_l2": {"float": [0.1, 1.0]}}
-    search = {**FEW, "space": space, "n_trials": LEAST_TRIALS, "inner_refits": 1, "objectives": ["error", "latency", "size"]}
+    search = {
+        **FEW,
+        "space": space,
+        "n_trials": LEAST_TRIALS,
+        "inner_refits": 1,
+        "objectives": ["error", "latency", "size"],
+    }
     found = train_small("lightgbm", search=search, min_data_in_leaf=5).search[0]["importances"]
     assert {tuple(row) for row in found} == {("param", "n_trials", "error", "size")}
     assert {row["param"]: row["size"] for row in found}["n_trees"] > 0.9
 
 
 def test_the_picture_has_a_bar_for_each_share_and_a_word_where_there_is_none():
-    svg = importances_svg([("params.a<b", {"error": 0.5, "size": 0.25}, 30), ("rare", {}, 3)], 20)
+    svg = render_importances([("params.a<b", {"error": 0.5, "size": 0.25}, 30), ("rare", {}, 3)], 20)
     page = ET.fromstring(svg)
     bars = [float(r.get("width")) for r in page.findall(".//{*}rect") if r.get("height") == "12"]
     words = [t.text for t in page.findall(".//{*}text")]

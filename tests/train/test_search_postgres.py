@@ -1,4 +1,5 @@
-"""A study in a real PostgreSQL: workers and machines share it, and a kill of one of them loses no trial and repeats none."""
+"""A study in a real PostgreSQL: workers and machines share it, and a kill of one of them loses
+no trial and repeats none."""
 
 import signal
 import threading
@@ -30,14 +31,19 @@ def _wait_for_lock(url):
     """Until somebody waits for a lock of the database, at most 20 s."""
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
         for _ in range(400):
-            if connection.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted").fetchone():
+            if connection.execute(
+                "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            ).fetchone():
                 return
             connection.execute("SELECT pg_sleep(.05)")
     pytest.fail("the second search did not wait for the first")
 
 
 def test_a_second_machine_waits_and_goes_on_where_the_first_was_killed(server, calm, tmp_path):
-    """Each has a home of its own, so that only the database holds them apart. 3 fits judge the parameters before the search, 3 each trial."""
+    """Each has a home of its own, so that only the database holds them apart.
+
+    3 fits judge the parameters before the search, 3 each trial.
+    """
     first = begin(tmp_path / "first", 3 + 4 * 3 + 2, stand_still, TIDEMILL_SEARCH_STORAGE=server.url)
     assert first.stdout.readline() == "standing still\n"
     found = []

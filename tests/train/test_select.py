@@ -1,4 +1,5 @@
-"""What a selection promises: chosen inside the window, useless columns go, the graph ignores what the forecaster ignores, and choices are compared."""
+"""What a selection promises: chosen inside the window, useless columns go, the graph ignores
+what the forecaster ignores, and choices are compared."""
 
 import numpy as np
 import onnxruntime as ort
@@ -10,15 +11,25 @@ from tasks.core.errors import ForecasterError, ParamsError
 from tasks.core.schema import FeatureColumn
 from tasks.forecasters import build_forecaster, load_forecaster
 from tasks.train.params import TrainParams
-from tasks.train.select import SelectParams, columns_to_ignore, stability
-from tasks.train.stage import train
+from tasks.train.select import SelectParams, compute_stability, find_ignored_columns
+from tasks.train.stage import fit_model
 
 WALK = TrainParams(n_cutoffs=40, stride_steps=2, refit_every_cutoffs=10, min_train_steps=100)
 NOISE = [f"noise_{i}" for i in range(8)]
 SCHEMA = small_schema().model_copy(
-    update={"columns": (*small_schema().columns, *(FeatureColumn(name=name, role="free", lookback_steps=0) for name in (*NOISE, "signal")))}
+    update={
+        "columns": (
+            *small_schema().columns,
+            *(FeatureColumn(name=name, role="free", lookback_steps=0) for name in (*NOISE, "signal")),
+        )
+    }
 )
-OWN = {"ridge": {}, "lightgbm": {"min_data_in_leaf": 20}, "mlp": {"epochs": 2}, "sklearn": {"estimator": "linear_model.LinearRegression"}}
+OWN = {
+    "ridge": {},
+    "lightgbm": {"min_data_in_leaf": 20},
+    "mlp": {"epochs": 2},
+    "sklearn": {"estimator": "linear_model.LinearRegression"},
+}
 
 
 def _rows(n=900, seed=0):
@@ -32,7 +43,9 @@ def _rows(n=900, seed=0):
 @pytest.mark.parametrize("model", ["ridge", "lightgbm"])
 def test_what_is_noise_goes_and_the_signal_stays(model):
     x, z = _rows()
-    ignored = columns_to_ignore(lambda: build_forecaster(model, SCHEMA, 1, OWN[model]), x, z, SelectParams(min_gain_frac=0.002))
+    ignored = find_ignored_columns(
+        lambda: build_forecaster(model, SCHEMA, 1, OWN[model]), x, z, SelectParams(min_gain_frac=0.002)
+    )
     assert "signal" not in ignored
     assert "z_last" not in ignored
     assert len(set(ignored) & set(NOISE)) >= 6
@@ -60,8 +73,12 @@ def test_an_ignored_column_changes_no_forecast_here_and_in_the_graph(model, tmp_
 def test_each_fold_chooses_for_itself_and_the_choices_are_reported():
     table = feature_table()
     rng = np.random.default_rng(3)
-    table = table.with_columns(pl.Series(name, rng.normal(size=table.height).astype(np.float32)) for name in (*NOISE, "signal"))
-    trained = train("ridge", table, SCHEMA, small_about(), CALENDAR, WALK, {"select": {}}, 30, say=lambda _: None)
+    table = table.with_columns(
+        pl.Series(name, rng.normal(size=table.height).astype(np.float32)) for name in (*NOISE, "signal")
+    )
+    trained = fit_model(
+        "ridge", table, SCHEMA, small_about(), CALENDAR, WALK, {"select": {}}, 30, say=lambda _: None
+    )
     folds = trained.selection["folds"]
     assert [f["fit_at"] for f in folds][:-1] == [f["fit_at"] for f in trained.plan["folds"]]
     assert folds[-1]["fit_at"] == trained.facts["seen_until"]
@@ -72,23 +89,38 @@ def test_each_fold_chooses_for_itself_and_the_choices_are_reported():
 
 
 def test_stability_is_one_for_the_same_choice_and_its_published_values_by_hand():
-    """By hand, 2 choices of 4 columns: {a, b} and {a, c}: p = 1, .5, .5, 0; 1 - (2 x .25 + 0)/4 x 2 / .25 = 0."""
-    assert stability(np.array([[1.0, 1, 0, 0]] * 3)) == 1.0
-    assert stability(np.array([[1.0, 1, 0, 0], [1, 0, 1, 0]])) == pytest.approx(0.0)
-    assert stability(np.array([[1.0, 1, 0, 0], [0, 0, 1, 1]])) == pytest.approx(-1.0)
-    assert stability(np.array([[1.0, 0]])) is None
-    assert stability(np.ones((3, 4))) is None
+    """By hand, 2 choices of 4 columns: {a, b} and {a, c}: p = 1, .5, .5, 0; 1 - (2 x .25 + 0)/4
+    x 2 / .25 = 0."""
+    assert compute_stability(np.array([[1.0, 1, 0, 0]] * 3)) == 1.0
+    assert compute_stability(np.array([[1.0, 1, 0, 0], [1, 0, 1, 0]])) == pytest.approx(0.0)
+    assert compute_stability(np.array([[1.0, 1, 0, 0], [0, 0, 1, 1]])) == pytest.approx(-1.0)
+    assert compute_stability(np.array([[1.0, 0]])) is None
+    assert compute_stability(np.ones((3, 4))) is None
 
 
 def test_choices_by_chance_have_a_stability_near_zero():
     table = (np.random.default_rng(0).random((400, 50)) < 0.3).astype(float)
-    assert abs(stability(table)) < 0.01
+    assert abs(compute_stability(table)) < 0.01
 
 
 def test_a_model_that_needs_its_columns_refuses_to_choose_among_them():
-    for model, own in (("last_value", {}), ("har", {"windows_steps": [1, 5]}), ("lightgbm", {"strategy": "recursive", "base": "last"})):
+    for model, own in (
+        ("last_value", {}),
+        ("har", {"windows_steps": [1, 5]}),
+        ("lightgbm", {"strategy": "recursive", "base": "last"}),
+    ):
         with pytest.raises(ForecasterError, match="names none"):
-            train(model, feature_table(), small_schema(), small_about(), CALENDAR, WALK, {**own, "select": {}}, 30, say=lambda _: None)
+            fit_model(
+                model,
+                feature_table(),
+                small_schema(),
+                small_about(),
+                CALENDAR,
+                WALK,
+                {**own, "select": {}},
+                30,
+                say=lambda _: None,
+            )
 
 
 def test_columns_that_a_base_or_a_weight_names_are_not_up_for_choice():
@@ -100,4 +132,14 @@ def test_columns_that_a_base_or_a_weight_names_are_not_up_for_choice():
 
 def test_a_selection_that_cannot_be_is_refused():
     with pytest.raises(ParamsError, match="held_frac"):
-        train("ridge", feature_table(), small_schema(), small_about(), CALENDAR, WALK, {"select": {"held_frac": 1.0}}, 30, say=lambda _: None)
+        fit_model(
+            "ridge",
+            feature_table(),
+            small_schema(),
+            small_about(),
+            CALENDAR,
+            WALK,
+            {"select": {"held_frac": 1.0}},
+            30,
+            say=lambda _: None,
+        )

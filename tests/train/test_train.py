@@ -1,4 +1,5 @@
-"""What train promises: out of sample by construction, one protocol, the final fit knows nothing of the gate's rows."""
+"""What train promises: out of sample by construction, one protocol, the final fit knows nothing
+of the gate's rows."""
 
 import numpy as np
 import polars as pl
@@ -7,7 +8,7 @@ from panels import CALENDAR, feature_table, small_about, small_panel, small_sche
 
 from tasks.core.errors import FoldError, ForecasterError
 from tasks.train.params import TrainParams
-from tasks.train.stage import score, train
+from tasks.train.stage import fit_model, score
 
 WALK = TrainParams(n_cutoffs=40, stride_steps=2, refit_every_cutoffs=10, min_train_steps=100)
 GATE = 30
@@ -15,19 +16,35 @@ LEARNERS = ["ridge", "lightgbm"]
 
 
 def _train(model, table, gate_steps=GATE, walk=WALK, **model_params):
-    return train(model, table, small_schema(), small_about(), CALENDAR, walk, model_params, gate_steps, say=lambda _: None)
+    return fit_model(
+        model,
+        table,
+        small_schema(),
+        small_about(),
+        CALENDAR,
+        walk,
+        model_params,
+        gate_steps,
+        say=lambda _: None,
+    )
 
 
 @pytest.mark.parametrize("model", LEARNERS)
 def test_rows_that_come_later_change_no_earlier_forecast(model):
-    """The last 20 rows are spoilt; every forecast from a cutoff before them stays as it was, the fits among them included."""
+    """The last 20 rows are spoilt; every forecast from a cutoff before them stays as it was, the
+    fits among them included."""
     table = feature_table()
     first_spoilt = table["event_time"].unique().sort()[-GATE - 20]
     spoil = pl.col("event_time") >= first_spoilt
     names = ["y", "z", "z_last", "z_lag_1", "z_mean_5"]
-    spoilt = table.with_columns(pl.when(spoil).then(pl.col(c) + 1000).otherwise(pl.col(c)).alias(c) for c in names)
+    spoilt = table.with_columns(
+        pl.when(spoil).then(pl.col(c) + 1000).otherwise(pl.col(c)).alias(c) for c in names
+    )
     before = (pl.col("cutoff") <= first_spoilt) & pl.lit(value=True)
-    honest, changed = (_train(model, t).forecasts.filter(before).select("series_id", "cutoff", "step", "y_hat") for t in (table, spoilt))
+    honest, changed = (
+        _train(model, t).forecasts.filter(before).select("series_id", "cutoff", "step", "y_hat")
+        for t in (table, spoilt)
+    )
     assert honest.height > 100
     assert honest.equals(changed)
 
@@ -36,7 +53,10 @@ def test_rows_that_come_later_change_no_earlier_forecast(model):
 def test_the_final_fit_knows_nothing_of_the_gates_rows(model):
     table = feature_table()
     gate_from = table["event_time"].unique().sort()[-GATE]
-    spoilt = table.with_columns(pl.when(pl.col("event_time") >= gate_from).then(pl.col(c) * 50).otherwise(pl.col(c)).alias(c) for c in ["y", "z"])
+    spoilt = table.with_columns(
+        pl.when(pl.col("event_time") >= gate_from).then(pl.col(c) * 50).otherwise(pl.col(c)).alias(c)
+        for c in ["y", "z"]
+    )
     honest, changed = _train(model, table), _train(model, spoilt)
     np.testing.assert_array_equal(honest.gate["y_hat"], changed.gate["y_hat"])
 
@@ -46,7 +66,9 @@ def test_a_cutoff_speaks_of_the_steps_after_it_and_truth_is_what_came():
     forecasts = _train("last_value", table).forecasts
     assert (forecasts["event_time"] >= forecasts["cutoff"]).all()
     assert forecasts["cutoff"].n_unique() == WALK.n_cutoffs
-    joined = forecasts.join(table.select("series_id", "event_time", truth="y"), on=["series_id", "event_time"])
+    joined = forecasts.join(
+        table.select("series_id", "event_time", truth="y"), on=["series_id", "event_time"]
+    )
     assert (joined["y"] == joined["truth"]).all()
     assert (
         forecasts.filter(pl.col("step") == 3)["event_time"] - forecasts.filter(pl.col("step") == 3)["cutoff"]
@@ -66,7 +88,9 @@ def test_the_same_seed_gives_the_same_forecasts():
 
 
 def test_a_model_may_refit_more_rarely_than_the_others():
-    assert [len(_train("ridge", feature_table(), refit_every_cutoffs=every).facts["folds"]) for every in (10, 40)] == [5, 2]
+    assert [
+        len(_train("ridge", feature_table(), refit_every_cutoffs=every).facts["folds"]) for every in (10, 40)
+    ] == [5, 2]
     assert len(_train("ridge", feature_table()).facts["folds"]) == 5
 
 
@@ -77,7 +101,12 @@ def test_folds_that_do_not_fit_say_how_many_would():
 
 def test_nothing_to_learn_from_names_the_cutoff():
     with pytest.raises(ForecasterError, match="No pair"):
-        _train("ridge", feature_table().with_columns(z=pl.lit(None, dtype=pl.Float64), z_last=pl.lit(None, dtype=pl.Float32)))
+        _train(
+            "ridge",
+            feature_table().with_columns(
+                z=pl.lit(None, dtype=pl.Float64), z_last=pl.lit(None, dtype=pl.Float32)
+            ),
+        )
 
 
 def test_scores_are_the_means_of_what_is_known():

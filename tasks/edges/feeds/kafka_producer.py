@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from tasks.core.errors import FeedError
-from tasks.edges.feeds.kafka import admin_options
+from tasks.edges.feeds.kafka import select_admin_options
 
 _ANSWER_S = 10.0
 _DELIVERY_S = 60.0
@@ -28,13 +28,16 @@ class TopicWriter:
     def __init__(self, address: str, topic: str, options: Mapping[str, Any] | None = None) -> None:
         common = {"bootstrap.servers": address, "log_level": 3, **(options or {})}
         self._topic, self._address = topic, address
-        self._admin = AdminClient(admin_options(common))
+        self._admin = AdminClient(select_admin_options(common))
         self._producer = Producer({**_TUNING, **common})
         self.n_delivered = 0
         self._fault: KafkaError | None = None
 
     def make_topic(self) -> bool:
-        """Make the topic when it is not there; whether it was made. It keeps records for ever: those of a replay are older than any retention."""
+        """Make the topic when it is not there; whether it was made.
+
+        It keeps records for ever: those of a replay are older than any retention.
+        """
         try:
             if self._topic in self._admin.list_topics(timeout=_ANSWER_S).topics:
                 return False
@@ -42,39 +45,52 @@ class TopicWriter:
             self._admin.create_topics([wanted], operation_timeout=_ANSWER_S)[self._topic].result()
         except KafkaException as error:
             raise FeedError(
-                f"Kafka at {self._address} does not make topic {self._topic!r}: {error.args[0].str()}. Start it (`tidemill up --kafka`), set TIDEMILL_KAFKA, or look at access rights."
+                f"Kafka at {self._address} does not make topic {self._topic!r}: {error.args[0].str()}. Start"
+                " it (`tidemill up --kafka`), set TIDEMILL_KAFKA, or look at access rights."
             ) from error
         return True
 
     def write(self, records: pl.DataFrame) -> None:
-        """Hand over _timestamp, _key and _value of *records*, in their order. Raises FeedError when an earlier one was refused."""
+        """Hand over _timestamp, _key and _value of *records*, in their order.
+
+        Raises FeedError when an earlier one was refused.
+        """
         ours = records.select(pl.col("_timestamp").dt.timestamp("ms"), "_key", "_value")
         for timestamp, key, value in ours.iter_rows():
             while True:
                 try:
-                    self._producer.produce(self._topic, value, key, timestamp=timestamp, on_delivery=self._delivered)
+                    self._producer.produce(
+                        self._topic, value, key, timestamp=timestamp, on_delivery=self._count_delivery
+                    )
                     break
                 except BufferError:  # the queue is full: wait for the broker
                     self._producer.poll(0.1)
         self._producer.poll(0)
-        self._refuse()
+        self._check_fault()
 
     def flush(self) -> int:
-        """Wait until everything is delivered; the number of records that were. Raises FeedError when some were not."""
+        """Wait until everything is delivered; the number of records that were.
+
+        Raises FeedError when some were not.
+        """
         left = self._producer.flush(_DELIVERY_S)
-        self._refuse()
+        self._check_fault()
         if left:
-            raise FeedError(f"Kafka at {self._address} did not take {left:,} records within {_DELIVERY_S:.0f} s. Look whether it still runs.")
+            raise FeedError(
+                f"Kafka at {self._address} did not take {left:,} records within {_DELIVERY_S:.0f} s. Look"
+                " whether it still runs."
+            )
         return self.n_delivered
 
-    def _delivered(self, fault: KafkaError | None, _: Message) -> None:
+    def _count_delivery(self, fault: KafkaError | None, _: Message) -> None:
         if fault is None:
             self.n_delivered += 1
         else:
             self._fault = fault
 
-    def _refuse(self) -> None:
+    def _check_fault(self) -> None:
         if self._fault is not None:
             raise FeedError(
-                f"{self._topic}: a record was refused: {self._fault.str()} ({self._fault.name()}). {self.n_delivered:,} before it were taken."
+                f"{self._topic}: a record was refused: {self._fault.str()} ({self._fault.name()})."
+                f" {self.n_delivered:,} before it were taken."
             )

@@ -1,7 +1,10 @@
-"""A schema registry over HTTP, as Confluent's: a schema by its number, and those that it refers to. Answers are kept: a number never means another one.
+"""A schema registry over HTTP, as Confluent's: a schema by its number, and those that it refers to.
 
-Routes: `/schemas/ids/{id}` and `/subjects/{subject}/versions/{version}`, for Protobuf with `?format=serialized` (a FileDescriptorProto in base64).
-Source: Confluent's Schema Registry API reference, "Schemas" and "Subjects"; wire format: magic byte 0, the number in four bytes, the record.
+Answers are kept: a number never means another one. Routes: `/schemas/ids/{id}` and
+`/subjects/{subject}/versions/{version}`, for Protobuf with `?format=serialized` (a
+FileDescriptorProto in base64).
+Source: Confluent's Schema Registry API reference, "Schemas" and "Subjects"; wire format: magic byte
+0, the number in four bytes, the record.
 """
 
 import time
@@ -17,57 +20,66 @@ _REFUSED = {401, 403, 407}
 _LATER = {408, 429}  # try again
 
 
-class Found(NamedTuple):
-    """A schema's text, and the texts that it refers to by the name under which it does so, those that others need first."""
+class RegisteredSchema(NamedTuple):
+    """A schema's text, and the texts that it refers to by the name under which it does so, those
+    that others need first.
+    """
 
     text: str
     references: dict[str, str]
 
 
 class SchemaRegistry:
-    """url: of the registry, with user and password where it asks for them. wait_s: how long a registry that does not answer is waited for.
+    """url: of the registry, with user and password where it asks for them. wait_s: how long a
+    registry that does not answer is waited for.
 
     told: called once when waiting begins, with why.
     """
 
     def __init__(self, url: str, wait_s: float = 60.0, told: Callable[[str], Any] = lambda _: None) -> None:
-        import httpx  # noqa: PLC0415  (only with a registry)
+        import httpx
 
-        self._client = httpx.Client(base_url=url, timeout=_ANSWER_S, headers={"Accept": "application/vnd.schemaregistry.v1+json, application/json"})
+        self._client = httpx.Client(
+            base_url=url,
+            timeout=_ANSWER_S,
+            headers={"Accept": "application/vnd.schemaregistry.v1+json, application/json"},
+        )
         self._wait_s, self._told = wait_s, told
         self._host = httpx.URL(url).host
-        self._kept: dict[tuple[int, str], Found] = {}
+        self._kept: dict[tuple[int, str], RegisteredSchema] = {}
         self._unknown_until: dict[tuple[int, str], float] = {}
 
-    def schema(self, number: int, form: str = "") -> Found | None:
-        """The schema of *number*; None when the registry has none, or lacks one that it refers to. form: `serialized` for Protobuf.
+    def schema(self, number: int, form: str = "") -> RegisteredSchema | None:
+        """The schema of *number*; None when the registry has none, or lacks one that it refers to.
+        form: `serialized` for Protobuf.
 
-        Raises FeedError when the registry refuses us, or has not answered for `wait_s`: that says nothing about the record, which is read again.
+        Raises FeedError when the registry refuses us, or has not answered for `wait_s`: that says
+        nothing about the record, which is read again.
         """
         key = (number, form)
         if key in self._kept or time.monotonic() < self._unknown_until.get(key, 0.0):
             return self._kept.get(key)
-        answer = self._get(f"/schemas/ids/{number}", form)
-        references = {} if answer is None else self._references(answer, form)
+        answer = self._fetch_json(f"/schemas/ids/{number}", form)
+        references = {} if answer is None else self._fetch_references(answer, form)
         if answer is None or references is None:
             self._unknown_until[key] = time.monotonic() + _UNKNOWN_S
             return None
-        self._kept[key] = Found(answer["schema"], references)
+        self._kept[key] = RegisteredSchema(answer["schema"], references)
         return self._kept[key]
 
-    def _references(self, answer: dict[str, Any], form: str) -> dict[str, str] | None:
+    def _fetch_references(self, answer: dict[str, Any], form: str) -> dict[str, str] | None:
         found: dict[str, str] = {}
         for one in answer.get("references") or ():
-            other = self._get(f"/subjects/{one['subject']}/versions/{one['version']}", form)
-            theirs = None if other is None else self._references(other, form)
+            other = self._fetch_json(f"/subjects/{one['subject']}/versions/{one['version']}", form)
+            theirs = None if other is None else self._fetch_references(other, form)
             if other is None or theirs is None:
                 return None
             found |= {**theirs, one["name"]: other["schema"]}
         return found
 
-    def _get(self, route: str, form: str) -> dict[str, Any] | None:
+    def _fetch_json(self, route: str, form: str) -> dict[str, Any] | None:
         """The answer; None when there is no such thing."""
-        import httpx  # noqa: PLC0415  (likewise)
+        import httpx
 
         begun, why = time.monotonic(), ""
         while True:
@@ -75,7 +87,8 @@ class SchemaRegistry:
                 answer = self._client.get(route, params={"format": form} if form else {})
                 if answer.status_code in _REFUSED:
                     raise FeedError(
-                        f"The schema registry at {self._host} refuses {route}: {answer.status_code}. Look at user and password in TIDEMILL_SCHEMA_REGISTRY."
+                        f"The schema registry at {self._host} refuses {route}: {answer.status_code}. Look at"
+                        " user and password in TIDEMILL_SCHEMA_REGISTRY."
                     )
                 if answer.is_client_error and answer.status_code not in _LATER:
                     return None
@@ -86,6 +99,7 @@ class SchemaRegistry:
                     self._told(why)
                 if time.monotonic() - begun > self._wait_s:
                     raise FeedError(
-                        f"{why}. Nothing was quarantined for it, and what was read is read again. Start it, or correct TIDEMILL_SCHEMA_REGISTRY."
+                        f"{why}. Nothing was quarantined for it, and what was read is read again. Start it,"
+                        " or correct TIDEMILL_SCHEMA_REGISTRY."
                     ) from error
                 time.sleep(_PAUSE_S)

@@ -1,10 +1,13 @@
-"""One formula, two evaluations: on arrays it computes in numpy, on a Wire it writes the nodes of an ONNX graph.
+"""One formula, two evaluations: on arrays it computes in numpy, on a Wire it writes the nodes of an
+ONNX graph.
 
-So a forecaster states its forecast once, and what is served is what was scored. Everything is float32. Elementwise operations give the
-same bits in both; matrix products may differ in their last bits, so nothing that follows one may compare (no tree below a product).
+So a forecaster states its forecast once, and what is served is what was scored. Everything is
+float32. Elementwise operations give the same bits in both; matrix products may differ in their last
+bits, so nothing that follows one may compare (no tree below a product).
 
-The functions that nets use have a third evaluation: on tensors they compute in torch, with gradients. So a net is trained by the very
-lines that forecast, and its layers are written down once. They import no torch unless they are given a tensor of it.
+The functions that nets use have a third evaluation: on tensors they compute in torch, with
+gradients. So a net is trained by the very lines that forecast, and its layers are written down
+once. They import no torch unless they are given a tensor of it.
 """
 
 from collections.abc import Sequence
@@ -18,77 +21,87 @@ _NORM_EPSILON = 1e-5  # torch's and ONNX's default
 Value: TypeAlias = Any  # np.ndarray of float32, or Wire; where a net is trained torch.Tensor
 
 
-class Graph:
-    """Nodes and constants in the order in which a formula made them, so that the same formula gives the same bytes."""
+class GraphBuilder:
+    """Nodes and constants in the order in which a formula made them, so that the same formula
+    gives the same bytes.
+    """
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
-    def node(self, op: str, *inputs: Any, domain: str = "", **attributes: Any) -> "Wire":
+    def node(self, op: str, *inputs: Any, domain: str = "", **attributes: Any) -> "GraphValue":
         """Add a node; its one output."""
-        from onnx import helper  # noqa: PLC0415  (0.3 s: predicting does without)
+        from onnx import helper
 
         name = f"{op.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, [self._name_of(i) for i in inputs], [name], domain=domain, **attributes))
-        return Wire(self, name)
+        self.nodes.append(
+            helper.make_node(op, [self._resolve_name(i) for i in inputs], [name], domain=domain, **attributes)
+        )
+        return GraphValue(self, name)
 
-    def _name_of(self, value: Any) -> str:
-        if isinstance(value, Wire):
+    def _resolve_name(self, value: Any) -> str:
+        if isinstance(value, GraphValue):
             return value.name
-        from onnx import numpy_helper  # noqa: PLC0415  (as above)
+        from onnx import numpy_helper
 
         array = np.asarray(value)
         name = f"constant_{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(array if array.dtype == np.int64 else array.astype(np.float32), name))
+        self.constants.append(
+            numpy_helper.from_array(array if array.dtype == np.int64 else array.astype(np.float32), name)
+        )
         return name
 
 
-class Wire:
+class GraphValue:
     """The output of a node, with the operators of an array."""
 
-    def __init__(self, graph: Graph, name: str) -> None:
+    def __init__(self, graph: GraphBuilder, name: str) -> None:
         self.graph, self.name = graph, name
 
-    def __add__(self, other: Any) -> "Wire":
+    def __add__(self, other: Any) -> "GraphValue":
         return self.graph.node("Add", self, other)
 
-    def __sub__(self, other: Any) -> "Wire":
+    def __sub__(self, other: Any) -> "GraphValue":
         return self.graph.node("Sub", self, other)
 
-    def __mul__(self, other: Any) -> "Wire":
+    def __mul__(self, other: Any) -> "GraphValue":
         return self.graph.node("Mul", self, other)
 
-    def __truediv__(self, other: Any) -> "Wire":
+    def __truediv__(self, other: Any) -> "GraphValue":
         return self.graph.node("Div", self, other)
 
-    def __matmul__(self, other: Any) -> "Wire":
+    def __matmul__(self, other: Any) -> "GraphValue":
         return self.graph.node("MatMul", self, other)
 
 
 def log(x: Value) -> Value:
     """Natural logarithm of x, which is positive."""
-    return x.graph.node("Log", x) if isinstance(x, Wire) else np.log(x)
+    return x.graph.node("Log", x) if isinstance(x, GraphValue) else np.log(x)
 
 
-def sine(x: Value) -> Value:
+def sin(x: Value) -> Value:
     """Sine of x, in radians."""
-    return x.graph.node("Sin", x) if isinstance(x, Wire) else np.sin(x)
+    return x.graph.node("Sin", x) if isinstance(x, GraphValue) else np.sin(x)
 
 
-def cosine(x: Value) -> Value:
+def cos(x: Value) -> Value:
     """Cosine of x, in radians."""
-    return x.graph.node("Cos", x) if isinstance(x, Wire) else np.cos(x)
+    return x.graph.node("Cos", x) if isinstance(x, GraphValue) else np.cos(x)
 
 
-def remainder(x: Value, by: float) -> Value:
+def fmod(x: Value, by: float) -> Value:
     """What is left of x divided by *by*, with the sign of x."""
-    return x.graph.node("Mod", x, np.float32(by), fmod=1) if isinstance(x, Wire) else np.fmod(x, np.float32(by))
+    return (
+        x.graph.node("Mod", x, np.float32(by), fmod=1)
+        if isinstance(x, GraphValue)
+        else np.fmod(x, np.float32(by))
+    )
 
 
 def take(x: Value, columns: Sequence[int]) -> Value:
     """Columns of x, in the order given; a column may come several times."""
-    if isinstance(x, Wire):
+    if isinstance(x, GraphValue):
         return x.graph.node("Gather", x, np.array(columns, dtype=np.int64), axis=1)
     start, stop = columns[0], columns[0] + len(columns)
     return (
@@ -96,33 +109,37 @@ def take(x: Value, columns: Sequence[int]) -> Value:
     )  # neighbours need no copy, and hundreds of lags are neighbours
 
 
-def fill(x: Value, instead: Value) -> Value:
+def fill_nan(x: Value, instead: Value) -> Value:
     """x with *instead* where it is NaN."""
-    return x.graph.node("Where", x.graph.node("IsNaN", x), instead, x) if isinstance(x, Wire) else np.where(np.isnan(x), instead, x)
+    return (
+        x.graph.node("Where", x.graph.node("IsNaN", x), instead, x)
+        if isinstance(x, GraphValue)
+        else np.where(np.isnan(x), instead, x)
+    )
 
 
-def at_least(x: Value, floor: np.ndarray) -> Value:
+def maximum(x: Value, floor: np.ndarray) -> Value:
     """The larger of x and *floor*."""
-    return x.graph.node("Max", x, floor) if isinstance(x, Wire) else np.maximum(x, floor)
+    return x.graph.node("Max", x, floor) if isinstance(x, GraphValue) else np.maximum(x, floor)
 
 
-def above(x: Value, edges: np.ndarray) -> Value:
+def greater(x: Value, edges: np.ndarray) -> Value:
     """(n, E) of x (n, 1): 1 where it lies above the edge, else 0."""
-    if isinstance(x, Wire):
+    if isinstance(x, GraphValue):
         return x.graph.node("Cast", x.graph.node("Greater", x, edges), to=1)  # 1: float32
     return (x > edges).astype(np.float32)
 
 
 def relu(x: Value) -> Value:
     """x where it is positive, else 0."""
-    if isinstance(x, Wire):
+    if isinstance(x, GraphValue):
         return x.graph.node("Relu", x)
     return np.maximum(x, np.float32(0)) if isinstance(x, np.ndarray) else x.relu()
 
 
 def softmax(x: Value) -> Value:
     """Shares that sum to 1 along the last axis."""
-    if isinstance(x, Wire):
+    if isinstance(x, GraphValue):
         return x.graph.node("Softmax", x, axis=-1)
     if not isinstance(x, np.ndarray):
         return x.softmax(-1)
@@ -131,52 +148,71 @@ def softmax(x: Value) -> Value:
 
 
 def layer_norm(x: Value, gain: Value, shift: Value) -> Value:
-    """x with mean 0 and variance 1 along its last axis, times *gain*, plus *shift*, both (K,). Source: Ba et al. 2016, arXiv:1607.06450."""
-    if isinstance(x, Wire):
+    """x with mean 0 and variance 1 along its last axis, times *gain*, plus *shift*, both (K,).
+
+    Source: Ba et al. 2016, arXiv:1607.06450.
+    """
+    if isinstance(x, GraphValue):
         return x.graph.node("LayerNormalization", x, gain, shift, axis=-1, epsilon=_NORM_EPSILON)
     if not isinstance(x, np.ndarray):
-        import torch  # noqa: PLC0415  (whoever gives a tensor has it)
+        import torch
 
         return torch.nn.functional.layer_norm(x, gain.shape, gain, shift, _NORM_EPSILON)
     centred = x - x.mean(axis=-1, keepdims=True)
-    return centred / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + np.float32(_NORM_EPSILON)) * gain + shift
+    return (
+        centred / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + np.float32(_NORM_EPSILON)) * gain
+        + shift
+    )
 
 
 def reshape(x: Value, *shape: int) -> Value:
     """The same numbers of each row in another *shape*, the rows (n) not counted."""
-    return x.graph.node("Reshape", x, np.array([0, *shape])) if isinstance(x, Wire) else x.reshape(len(x), *shape)  # 0: as many rows as there are
+    # 0: as many rows as there are
+    return (
+        x.graph.node("Reshape", x, np.array([0, *shape]))
+        if isinstance(x, GraphValue)
+        else x.reshape(len(x), *shape)
+    )
 
 
 def transpose(x: Value, *order: int) -> Value:
     """The axes of x in another *order*, all counted from 0."""
-    if isinstance(x, Wire):
+    if isinstance(x, GraphValue):
         return x.graph.node("Transpose", x, perm=list(order))
     return x.transpose(order) if isinstance(x, np.ndarray) else x.permute(*order)
 
 
-def newest(x: Value, n_steps: int) -> Value:
+def take_last_step(x: Value, n_steps: int) -> Value:
     """Of n_steps steps (n, n_steps, K) the last: (n, K)."""
-    return x.graph.node("Gather", x, np.array(n_steps - 1), axis=1) if isinstance(x, Wire) else x[:, -1]
+    return x.graph.node("Gather", x, np.array(n_steps - 1), axis=1) if isinstance(x, GraphValue) else x[:, -1]
 
 
 def gru(x: Value, inner: Value, outer: Value, shift: Value, outer_shift: Value) -> Value:
-    """States (n, L, K) of a gated recurrent unit along x (n, L, I), the first one after step 1; it starts at 0.
+    """States (n, L, K) of a gated recurrent unit along x (n, L, I), the first one after step 1; it
+    starts at 0.
 
-    inner: (3K, I), outer: (3K, K), shift and outer_shift: (3K,), the gates reset, update, candidate below each other, as torch has them.
-    Source: Cho et al. 2014, arXiv:1406.1078, with the reset after the product, as cuDNN and torch compute it.
+    inner: (3K, I), outer: (3K, K), shift and outer_shift: (3K,), the gates reset, update, candidate
+    below each other, as torch has them.
+    Source: Cho et al. 2014, arXiv:1406.1078, with the reset after the product, as cuDNN and torch
+    compute it.
     """
-    if isinstance(x, Wire):
-        given = (_onnx_gates(a, (1, 0, 2)) for a in (inner, outer))
-        shifts = np.concatenate([_onnx_gates(a, (1, 0, 2)) for a in (shift, outer_shift)], axis=1)
-        return _along_steps("GRU", x, *given, shifts, hidden_size=outer.shape[1], linear_before_reset=1)
+    if isinstance(x, GraphValue):
+        given = (_build_onnx_gates(a, (1, 0, 2)) for a in (inner, outer))
+        shifts = np.concatenate([_build_onnx_gates(a, (1, 0, 2)) for a in (shift, outer_shift)], axis=1)
+        return _add_recurrent_node(
+            "GRU", x, *given, shifts, hidden_size=outer.shape[1], linear_before_reset=1
+        )
     if not isinstance(x, np.ndarray):
-        return _of_torch("gru", x, inner, outer, shift, outer_shift)
+        return _run_torch("gru", x, inner, outer, shift, outer_shift)
     k = outer.shape[1]
     out = np.empty((*x.shape[:2], k), dtype=np.float32)
     state = np.zeros((len(x), k), dtype=np.float32)
     for step in range(x.shape[1]):
         fresh, kept = x[:, step] @ inner.T + shift, state @ outer.T + outer_shift
-        reset, update = _sigmoid(fresh[:, :k] + kept[:, :k]), _sigmoid(fresh[:, k : 2 * k] + kept[:, k : 2 * k])
+        reset, update = (
+            _sigmoid(fresh[:, :k] + kept[:, :k]),
+            _sigmoid(fresh[:, k : 2 * k] + kept[:, k : 2 * k]),
+        )
         candidate = np.tanh(fresh[:, 2 * k :] + reset * kept[:, 2 * k :])
         out[:, step] = state = candidate + update * (state - candidate)
     return out
@@ -185,15 +221,17 @@ def gru(x: Value, inner: Value, outer: Value, shift: Value, outer_shift: Value) 
 def lstm(x: Value, inner: Value, outer: Value, shift: Value, outer_shift: Value) -> Value:
     """States (n, L, K) of a long short-term memory along x (n, L, I); state and cell start at 0.
 
-    inner: (4K, I), outer: (4K, K), shift and outer_shift: (4K,), the gates input, forget, cell, output below each other, as torch has them.
-    Source: Hochreiter & Schmidhuber 1997, doi:10.1162/neco.1997.9.8.1735, with the forget gate of Gers et al. 2000.
+    inner: (4K, I), outer: (4K, K), shift and outer_shift: (4K,), the gates input, forget, cell,
+    output below each other, as torch has them.
+    Source: Hochreiter & Schmidhuber 1997, doi:10.1162/neco.1997.9.8.1735, with the forget gate of
+    Gers et al. 2000.
     """
-    if isinstance(x, Wire):
-        given = (_onnx_gates(a, (0, 3, 1, 2)) for a in (inner, outer))
-        shifts = np.concatenate([_onnx_gates(a, (0, 3, 1, 2)) for a in (shift, outer_shift)], axis=1)
-        return _along_steps("LSTM", x, *given, shifts, hidden_size=outer.shape[1])
+    if isinstance(x, GraphValue):
+        given = (_build_onnx_gates(a, (0, 3, 1, 2)) for a in (inner, outer))
+        shifts = np.concatenate([_build_onnx_gates(a, (0, 3, 1, 2)) for a in (shift, outer_shift)], axis=1)
+        return _add_recurrent_node("LSTM", x, *given, shifts, hidden_size=outer.shape[1])
     if not isinstance(x, np.ndarray):
-        return _of_torch("lstm", x, inner, outer, shift, outer_shift)
+        return _run_torch("lstm", x, inner, outer, shift, outer_shift)
     k = outer.shape[1]
     out = np.empty((*x.shape[:2], k), dtype=np.float32)
     state = cell = np.zeros((len(x), k), dtype=np.float32)
@@ -205,12 +243,14 @@ def lstm(x: Value, inner: Value, outer: Value, shift: Value, outer_shift: Value)
     return out
 
 
-def _of_torch(unit: str, x: Any, *weights: Any) -> Any:
-    import torch  # noqa: PLC0415  (whoever gives a tensor has it)
+def _run_torch(unit: str, x: Any, *weights: Any) -> Any:
+    import torch
 
     zero = x.new_zeros(1, len(x), weights[1].shape[1])
     shape = {"has_biases": True, "num_layers": 1, "dropout": 0.0, "bidirectional": False, "batch_first": True}
-    return getattr(torch, unit)(x, zero if unit == "gru" else (zero, zero), list(weights), train=torch.is_grad_enabled(), **shape)[0]
+    return getattr(torch, unit)(
+        x, zero if unit == "gru" else (zero, zero), list(weights), train=torch.is_grad_enabled(), **shape
+    )[0]
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -218,13 +258,15 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
     return np.float32(0.5) + np.float32(0.5) * np.tanh(np.float32(0.5) * x)
 
 
-def _onnx_gates(stacked: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
+def _build_onnx_gates(stacked: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
     """The gates below each other in ONNX's order, with its leading axis for the direction."""
     return np.concatenate([np.split(stacked, len(order))[gate] for gate in order])[None]
 
 
-def _along_steps(op: str, x: Wire, *constants: np.ndarray, **attributes: Any) -> Wire:
-    """ONNX's recurrent operators count steps first and have an axis for the direction; one node whatever the number of steps."""
+def _add_recurrent_node(op: str, x: GraphValue, *constants: np.ndarray, **attributes: Any) -> GraphValue:
+    """ONNX's recurrent operators count steps first and have an axis for the direction; one node
+    whatever the number of steps.
+    """
     states = x.graph.node(op, transpose(x, 1, 0, 2), *constants, **attributes)
     return transpose(x.graph.node("Squeeze", states, np.array([1])), 1, 0, 2)
 
@@ -232,51 +274,65 @@ def _along_steps(op: str, x: Wire, *constants: np.ndarray, **attributes: Any) ->
 def clip(x: Value, bound: float) -> Value:
     """x within -bound..bound."""
     low, high = np.float32(-bound), np.float32(bound)
-    return x.graph.node("Clip", x, low, high) if isinstance(x, Wire) else np.clip(x, low, high)
+    return x.graph.node("Clip", x, low, high) if isinstance(x, GraphValue) else np.clip(x, low, high)
 
 
-def join(parts: Sequence[Value]) -> Value:
+def join_columns(parts: Sequence[Value]) -> Value:
     """Columns of all parts beside each other."""
     first = parts[0]
-    if isinstance(first, Wire):
+    if isinstance(first, GraphValue):
         return first.graph.node("Concat", *parts, axis=1)
     if isinstance(first, np.ndarray):
         return np.concatenate(parts, axis=1)
-    import torch  # noqa: PLC0415  (whoever gives a tensor has it)
+    import torch
 
     return torch.cat(list(parts), dim=1)
 
 
-def row_by_row(x: Value, matrices: Value, n_columns: int, n_steps: int) -> Value:
-    """Each row of x (n, n_columns) times a matrix of its own, the rows of *matrices* (n, n_columns * n_steps): (n, n_steps)."""
-    if not isinstance(x, Wire):
+def matmul_by_row(x: Value, matrices: Value, n_columns: int, n_steps: int) -> Value:
+    """Each row of x (n, n_columns) times a matrix of its own, the rows of *matrices* (n,
+    n_columns * n_steps): (n, n_steps).
+    """
+    if not isinstance(x, GraphValue):
         return (x[:, None, :] @ matrices.reshape(-1, n_columns, n_steps))[:, 0, :]
     node = x.graph.node
-    product = node("MatMul", node("Unsqueeze", x, np.array([1])), node("Reshape", matrices, np.array([-1, n_columns, n_steps])))
+    product = node(
+        "MatMul",
+        node("Unsqueeze", x, np.array([1])),
+        node("Reshape", matrices, np.array([-1, n_columns, n_steps])),
+    )
     return node("Reshape", product, np.array([-1, n_steps]))
 
 
-def by_step(shared: Value, own: Sequence[Value], n_columns: int, n_steps: int) -> Value:
-    """A row for each (row, step): the columns of *shared*, the step 1..n_steps, and the step's own column of each of *own*.
+def build_step_rows(shared: Value, own: Sequence[Value], n_columns: int, n_steps: int) -> Value:
+    """A row for each (row, step): the columns of *shared*, the step 1..n_steps, and the step's own
+    column of each of *own*.
 
-    shared: (n, n_columns); own: at least one (n, n_steps), finite. Returns (n * n_steps, n_columns + 1 + len(own)).
+    shared: (n, n_columns); own: at least one (n, n_steps), finite. Returns (n * n_steps, n_columns
+    + 1 + len(own)).
     """
     steps = np.arange(1, n_steps + 1, dtype=np.float32)
-    if not isinstance(shared, Wire):
-        return np.column_stack([np.repeat(shared, n_steps, axis=0), np.tile(steps, len(shared)), *(np.ravel(of) for of in own)])
+    if not isinstance(shared, GraphValue):
+        return np.column_stack(
+            [np.repeat(shared, n_steps, axis=0), np.tile(steps, len(shared)), *(np.ravel(of) for of in own)]
+        )
     node = shared.graph.node
     repeated = node("Expand", node("Unsqueeze", shared, np.array([1])), np.array([1, n_steps, 1]))
     each = [node("Unsqueeze", of, np.array([2])) for of in own]
     step = each[0] * np.float32(0) + steps.reshape(1, -1, 1)
-    return node("Reshape", node("Concat", repeated, step, *each, axis=2), np.array([-1, n_columns + 1 + len(own)]))
+    return node(
+        "Reshape", node("Concat", repeated, step, *each, axis=2), np.array([-1, n_columns + 1 + len(own)])
+    )
 
 
 def write_graph(path: Path, n_columns: int, n_steps: int, formula: Any) -> None:
-    """Write the graph of *formula*: input `x` (n, n_columns), output `z_hat` (n, n_steps), both float32, n free; same formula, same bytes."""
-    from onnx import TensorProto, checker, helper  # noqa: PLC0415  (0.3 s: predicting does without)
+    """Write the graph of *formula*: input `x` (n, n_columns), output `predict_ensemble` (n,
+    n_steps), both float32, n free; same formula, same bytes.
+    """
+    from onnx import TensorProto, checker, helper
 
-    graph = Graph()
-    graph.node("Identity", formula(Wire(graph, "x")))
+    graph = GraphBuilder()
+    graph.node("Identity", formula(GraphValue(graph, "x")))
     graph.nodes[-1].output[0] = "z_hat"
     given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", n_columns])
     wanted = helper.make_tensor_value_info("z_hat", TensorProto.FLOAT, ["n", n_steps])

@@ -1,4 +1,6 @@
-"""What all forecasters share: parameters that refuse unknown names, one formula for predict and ONNX, files without pickle."""
+"""What all forecasters share: parameters that refuse unknown names, one formula for predict and
+ONNX, files without pickle.
+"""
 
 import json
 from abc import ABC, abstractmethod
@@ -13,11 +15,13 @@ from threadpoolctl import ThreadpoolController
 from tasks.core.about import Strict
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
-from tasks.core.windows import blocks
+from tasks.core.windows import split_blocks
 from tasks.forecasters.graph.arithmetic import Value, write_graph
 
 _BLOCK_ROWS = 8192  # bounds the memory of a long prediction: a hundred columns and 48 steps take 160 MB
-_IGNORED = "ignored"  # among what is learned: NaN for each ignored column, which added to it makes it unknown in numpy and in ONNX, 0 for the others
+# Among what is learned: NaN for each ignored column, which added to it makes it unknown in numpy
+# and in ONNX, 0 for the others
+_IGNORED = "ignored"
 
 
 class NoParams(Strict):
@@ -27,16 +31,19 @@ class NoParams(Strict):
 class Formula(ABC):
     """A forecaster whose forecast is one formula of x and of what it has learned.
 
-    Params: its parameters. learned: every number that `fit` found, by name; empty before. reused: what fits on the same rows leave for each other, where whoever
-    makes many of them gives it; it changes what a fit costs and nothing else.
+    Params: its parameters. learned: every number that `fit` found, by name; empty before. reused:
+    what fits on the same rows leave for each other, where whoever makes many of them gives it; it
+    changes what a fit costs and nothing else.
     """
 
     Params: ClassVar[type[Strict]] = NoParams
-    releases_gil: ClassVar[bool] = False  # whether fits may run in threads of one process side by side and gain by it: nothing global is touched
+    # Whether fits may run in threads of one process side by side and gain by it: nothing global is
+    # touched
+    releases_gil: ClassVar[bool] = False
 
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         self.schema, self.seed = schema, seed
-        self.params: Any = self._checked(params)
+        self.params: Any = self._parse_params(params)
         self.learned: dict[str, np.ndarray] = {}
         self.is_fitted = False
         self.reused: dict[str, Any] | None = None
@@ -45,9 +52,16 @@ class Formula(ABC):
     def learn(self, x: np.ndarray, z: np.ndarray) -> None:
         """Fill `learned` from the pairs of one fold."""
 
-    def learn_on(self, x: np.ndarray, z: np.ndarray, start: Self) -> None:  # noqa: ARG002  (for those that can)
-        """As `learn`, going on from the earlier fit *start*. Raises ForecasterError where a model has no way to."""
-        raise ForecasterError(f"{self.name} cannot go on from an earlier fit. Set `refit: full` for it under `models` in params.yaml.")
+    # For those that can
+    def learn_on(self, x: np.ndarray, z: np.ndarray, start: Self) -> None:  # noqa: ARG002
+        """As `learn`, going on from the earlier fit *start*.
+
+        Raises ForecasterError where a model has no way to.
+        """
+        raise ForecasterError(
+            f"{self.name} cannot go on from an earlier fit. Set `refit: full` for it under `models` in"
+            " params.yaml."
+        )
 
     @abstractmethod
     def formula(self, x: Value) -> Value:
@@ -59,31 +73,44 @@ class Formula(ABC):
         return ()
 
     def ignore(self, columns: tuple[str, ...]) -> None:
-        """See *columns* as unknown, in `fit`, `predict` and the graph. Raises ForecasterError for one that the model needs, and after `fit`."""
+        """See *columns* as unknown, in `fit`, `predict` and the graph.
+
+        Raises ForecasterError for one that the model needs, and after `fit`.
+        """
         if self.is_fitted or not set(columns) <= set(self.dispensable):
             needed = sorted(set(columns) - set(self.dispensable))
             raise ForecasterError(
-                f"{self.name} cannot ignore {needed or 'anything after its fit'}; it can do without {list(self.dispensable)} before it."
+                f"{self.name} cannot ignore {needed or 'anything after its fit'}; it can do without"
+                f" {list(self.dispensable)} before it."
             )
-        self.learned[_IGNORED] = np.array([np.nan if name in columns else 0.0 for name in self.schema.names], dtype=np.float32)
+        self.learned[_IGNORED] = np.array(
+            [np.nan if name in columns else 0.0 for name in self.schema.names], dtype=np.float32
+        )
 
     @property
     def ignored(self) -> tuple[str, ...]:
         """Columns that are seen as unknown."""
-        return tuple(name for name, said in zip(self.schema.names, self.learned.get(_IGNORED, ()), strict=False) if np.isnan(said))
+        return tuple(
+            name
+            for name, said in zip(self.schema.names, self.learned.get(_IGNORED, ()), strict=False)
+            if np.isnan(said)
+        )
 
     def fit(self, x: np.ndarray, z: np.ndarray, start: Self | None = None) -> Self:
-        """Learn from x (n, F) and z (n, H), float32, NaN where unknown, going on from *start* if there is one.
+        """Learn from x (n, F) and z (n, H), float32, NaN where unknown, going on from *start* if
+        there is one.
 
-        Raises ForecasterError without rows, for another shape, or for a *start* that the model cannot use.
+        Raises ForecasterError without rows, for another shape, or for a *start* that the model
+        cannot use.
         """
         self._check_columns(x)
         if len(x) == 0 or z.shape != (len(x), self.schema.horizon_steps):
             raise ForecasterError(
-                f"{self.name} cannot learn from x {x.shape} and z {z.shape}; it needs at least one row, and z of {self.schema.horizon_steps} steps."
+                f"{self.name} cannot learn from x {x.shape} and z {z.shape}; it needs at least one row, and z"
+                f" of {self.schema.horizon_steps} steps."
             )
-        x = self._without_ignored(x)
-        linear_algebra_on_one_thread()
+        x = self._apply_ignored(x)
+        apply_one_blas_thread()
         with np.errstate(over="ignore"):  # beyond float32 becomes infinite and is clipped
             if start is None:
                 self.learn(x, z)
@@ -93,34 +120,50 @@ class Formula(ABC):
         return self
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """(n, H) float32 in the space of z. Raises ForecasterError before `fit` or for another number of columns."""
+        """(n, H) float32 in the space of z.
+
+        Raises ForecasterError before `fit` or for another number of columns.
+        """
         self._check_fitted()
         self._check_columns(x)
         out = np.empty((len(x), self.schema.horizon_steps), dtype=np.float32)
-        linear_algebra_on_one_thread()
+        apply_one_blas_thread()
         with np.errstate(over="ignore"):
-            for part in blocks(len(x), _BLOCK_ROWS):
-                out[part] = self.formula(self._without_ignored(x[part].astype(np.float32, copy=False)))
+            for part in split_blocks(len(x), _BLOCK_ROWS):
+                out[part] = self.formula(self._apply_ignored(x[part].astype(np.float32, copy=False)))
         return out
 
     def save(self, folder: Path) -> None:
         """Write forecaster.json and learned.npz into *folder*."""
         self._check_fitted()
-        about = {"class": self._written_as(), "schema": self.schema.model_dump(), "seed": self.seed, "params": self.params.model_dump(mode="json")}
+        about = {
+            "class": self._format_class_name(),
+            "schema": self.schema.model_dump(),
+            "seed": self.seed,
+            "params": self.params.model_dump(mode="json"),
+        }
         (folder / "forecaster.json").write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
         np.savez(folder / "learned.npz", allow_pickle=False, **self.learned)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """What `save` wrote. Raises ForecasterError when it is not there, or is of another class."""
+        """What `save` wrote.
+
+        Raises ForecasterError when it is not there, or is of another class.
+        """
         try:
             about = json.loads((folder / "forecaster.json").read_text())
             with np.load(folder / "learned.npz", allow_pickle=False) as arrays:
                 learned = dict(arrays)
         except (OSError, ValueError) as error:
-            raise ForecasterError(f"{folder} holds no readable {cls.__name__}: {error}. Train it again: `dvc repro train`.") from error
-        if about["class"] != cls._written_as():
-            raise ForecasterError(f"{folder} holds a {about['class']}, not a {cls._written_as()}. Load it with the class that wrote it.")
+            raise ForecasterError(
+                f"{folder} holds no readable {cls.__name__}: {error}. Train it again: `dvc repro train`."
+            ) from error
+        if about["class"] != cls._format_class_name():
+            raise ForecasterError(
+                f"{folder} holds a {about['class']}, not a {cls._format_class_name()}. Load it with the class"
+                " that wrote it."
+            )
         loaded = cls(FeatureSchema.model_validate(about["schema"]), about["seed"], **about["params"])
         loaded.learned, loaded.is_fitted = learned, True
         return loaded
@@ -128,7 +171,12 @@ class Formula(ABC):
     def to_onnx(self, path: Path) -> None:
         """Write the formula as one graph."""
         self._check_fitted()
-        write_graph(path, len(self.schema.columns), self.schema.horizon_steps, lambda x: self.formula(self._without_ignored(x)))
+        write_graph(
+            path,
+            len(self.schema.columns),
+            self.schema.horizon_steps,
+            lambda x: self.formula(self._apply_ignored(x)),
+        )
 
     @property
     def name(self) -> str:
@@ -136,19 +184,27 @@ class Formula(ABC):
         return type(self).__name__
 
     @classmethod
-    def _written_as(cls) -> str:
-        """The class in forecaster.json; with its module where it is not ours, so that `load_forecaster` finds it."""
+    def _format_class_name(cls) -> str:
+        """The class in forecaster.json; with its module where it is not ours, so that
+        `load_forecaster` finds it.
+        """
         return cls.__name__ if cls.__module__.startswith("tasks.") else f"{cls.__module__}:{cls.__qualname__}"
 
-    def _checked(self, params: dict[str, Any]) -> Strict:
+    def _parse_params(self, params: dict[str, Any]) -> Strict:
         try:
             return self.Params.model_validate(params)
         except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found {str(e['input'])[:60]!r})" for e in error.errors())
+            faults = "; ".join(
+                f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found {str(e['input'])[:60]!r})"
+                for e in error.errors()
+            )
             known = sorted(self.Params.model_fields)
-            raise ForecasterError(f"{self.name}: {faults}. Its parameters are {known}; correct `models` of the dataset in params.yaml.") from error
+            raise ForecasterError(
+                f"{self.name}: {faults}. Its parameters are {known}; correct `models` of the dataset in"
+                " params.yaml."
+            ) from error
 
-    def _without_ignored(self, x: Value) -> Value:
+    def _apply_ignored(self, x: Value) -> Value:
         return x + self.learned[_IGNORED] if _IGNORED in self.learned else x
 
     def _check_fitted(self) -> None:
@@ -156,16 +212,19 @@ class Formula(ABC):
             raise ForecasterError(f"{self.name} has learned nothing yet. Call `fit` or `load` first.")
 
     def _check_columns(self, x: np.ndarray) -> None:
-        if x.ndim != 2 or x.shape[1] != len(self.schema.columns):  # noqa: PLR2004  (rows and columns)
+        if x.ndim != 2 or x.shape[1] != len(self.schema.columns):
             raise ForecasterError(
-                f"{self.name} got x {x.shape}; its schema has {len(self.schema.columns)} columns. Build both from one feature table."
+                f"{self.name} got x {x.shape}; its schema has {len(self.schema.columns)} columns. Build both"
+                " from one feature table."
             )
 
 
 @cache
-def linear_algebra_on_one_thread() -> None:
-    """From the first fit or forecast on, in this process: sums depend on the number of threads, and on a busy machine two wait for each other.
+def apply_one_blas_thread() -> None:
+    """From the first fit or forecast on, in this process: sums depend on the number of threads, and
+    on a busy machine two wait for each other.
 
-    It is not lifted again: OpenBLAS answers each change with a thread that spins, and fits side by side then took twice their time.
+    It is not lifted again: OpenBLAS answers each change with a thread that spins, and fits side by
+    side then took twice their time.
     """
     ThreadpoolController().limit(limits=1)

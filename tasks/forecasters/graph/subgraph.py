@@ -1,7 +1,9 @@
-"""A part of a formula that numpy cannot say (trees, a fitted estimator), kept as a small ONNX graph of its own.
+"""A part of a formula that numpy cannot say (trees, a fitted estimator), kept as a small ONNX graph
+of its own.
 
-On arrays onnxruntime computes it, on a Wire its nodes are copied into the forecaster's graph. So both run the same kernels over the same
-nodes and give the same bits, and a forecast may follow such a part and be compared again, as a recursive one is.
+On arrays onnxruntime computes it, on a Wire its nodes are copied into the forecaster's graph. So
+both run the same kernels over the same nodes and give the same bits, and a forecast may follow such
+a part and be compared again, as a recursive one is.
 """
 
 from functools import lru_cache
@@ -9,20 +11,26 @@ from typing import Any
 
 import numpy as np
 
-from tasks.forecasters.graph.arithmetic import IR_VERSION, ML_OPSET, OPSET, Value, Wire
+from tasks.forecasters.graph.arithmetic import IR_VERSION, ML_OPSET, OPSET, GraphValue, Value
 
 
-def apply(graph: np.ndarray, x: Value) -> Value:
-    """The one output (n, K) of the serialised *graph* (uint8, see `packed`) for its one input x (n, F), float32."""
-    if isinstance(x, Wire):
-        return _copied(graph.tobytes(), x)
-    out: np.ndarray = _session(graph.tobytes()).run(None, {"x": np.ascontiguousarray(x, dtype=np.float32)})[0]
+def run_subgraph(graph: np.ndarray, x: Value) -> Value:
+    """The one output (n, K) of the serialised *graph* (uint8, see `packed`) for its one input x
+    (n, F), float32.
+    """
+    if isinstance(x, GraphValue):
+        return _add_subgraph(graph.tobytes(), x)
+    out: np.ndarray = _open_session(graph.tobytes()).run(
+        None, {"x": np.ascontiguousarray(x, dtype=np.float32)}
+    )[0]
     return out
 
 
-def packed(nodes: list[Any], constants: list[Any], n_columns: int, output: str) -> np.ndarray:
-    """The graph of *nodes* from `x` (n, n_columns) to *output* (n, K) as bytes (uint8), so that it is saved like every other number that was learned."""
-    from onnx import TensorProto, checker, helper  # noqa: PLC0415  (0.3 s: predicting does without)
+def build_subgraph(nodes: list[Any], constants: list[Any], n_columns: int, output: str) -> np.ndarray:
+    """The graph of *nodes* from `x` (n, n_columns) to *output* (n, K) as bytes (uint8), so that
+    it is saved like every other number that was learned.
+    """
+    from onnx import TensorProto, checker, helper
 
     given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", n_columns])
     wanted = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["n", None])
@@ -33,31 +41,35 @@ def packed(nodes: list[Any], constants: list[Any], n_columns: int, output: str) 
     return np.frombuffer(model.SerializeToString(deterministic=True), dtype=np.uint8)
 
 
-def canonical(model: bytes) -> np.ndarray:
-    """A graph that another library wrote, packed, under names that follow from its order alone, since a converter's count on through the process."""
-    import onnx  # noqa: PLC0415  (0.3 s: predicting does without)
+def build_canonical_subgraph(model: bytes) -> np.ndarray:
+    """A graph that another library wrote, packed, under names that follow from its order alone,
+    since a converter's count on through the process.
+    """
+    import onnx
 
     graph = onnx.load_from_string(model).graph
     n_columns, output = graph.input[0].type.tensor_type.shape.dim[1].dim_value, graph.output[0].name
     names = {graph.input[0].name: "x"}
-    _rename(graph, "", names)
-    return packed(list(graph.node), list(graph.initializer), n_columns, names[output])
+    _update_names(graph, "", names)
+    return build_subgraph(list(graph.node), list(graph.initializer), n_columns, names[output])
 
 
-def _copied(graph: bytes, x: Wire) -> Wire:
+def _add_subgraph(graph: bytes, x: GraphValue) -> GraphValue:
     """The graph's nodes behind *x*, under names that no other part of the whole graph has."""
-    import onnx  # noqa: PLC0415  (0.3 s: predicting does without)
+    import onnx
 
     part = onnx.load_from_string(graph).graph
     names = {part.input[0].name: x.name}
-    _rename(part, f"part_{len(x.graph.nodes)}_", names)
+    _update_names(part, f"part_{len(x.graph.nodes)}_", names)
     x.graph.nodes += part.node
     x.graph.constants += part.initializer
-    return Wire(x.graph, names[part.output[0].name])
+    return GraphValue(x.graph, names[part.output[0].name])
 
 
-def _rename(graph: Any, prefix: str, names: dict[str, str]) -> None:
-    """Name everything in *graph* anew, by its position behind *prefix*, and the bodies of its loops likewise; *names* holds the names from outside and gets those given here."""
+def _update_names(graph: Any, prefix: str, names: dict[str, str]) -> None:
+    """Name everything in *graph* anew, by its position behind *prefix*, and the bodies of its
+    loops likewise; *names* holds the names from outside and gets those given here.
+    """
     names[""] = ""  # an input that is left out
     for i, constant in enumerate(graph.initializer):
         names[constant.name] = constant.name = f"{prefix}c{i}"
@@ -68,23 +80,24 @@ def _rename(graph: Any, prefix: str, names: dict[str, str]) -> None:
         node.name = f"{prefix}n{i}"
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                _rename_body(attribute.g, f"{prefix}n{i}_", dict(names))
+                _update_body_names(attribute.g, f"{prefix}n{i}_", dict(names))
 
 
-def _rename_body(body: Any, prefix: str, names: dict[str, str]) -> None:
+def _update_body_names(body: Any, prefix: str, names: dict[str, str]) -> None:
     body.name = f"{prefix}body"
     for i, given in enumerate(body.input):
         names[given.name] = given.name = f"{prefix}x{i}"
-    _rename(body, prefix, names)
+    _update_names(body, prefix, names)
     for wanted in body.output:
         wanted.name = names[wanted.name]
 
 
 @lru_cache(maxsize=8)
-def _session(graph: bytes) -> Any:
-    import onnxruntime  # noqa: PLC0415  (0.2 s: models without such a part do without)
+def _open_session(graph: bytes) -> Any:
+    import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # the order of a sum must not depend on the machine
+    # The order of a sum must not depend on the machine
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -1,8 +1,10 @@
-"""Rows that are alike get coefficients of their own: groups by a column, by the ratio of two, or by the length of the row's series, learned inside the window.
+"""Rows that are alike get coefficients of their own: groups by a column, by the ratio of two, or by
+the length of the row's series, learned inside the window.
 
-A row is in the group of its own value, or of its series': what the fit has seen of that series, looked up by the series' keys. A series that
-the fit has not met is in a group too: by its own row, and by length as one without any. ONNX decides alike: only lookups and elementwise
-operations stand before the comparison.
+A row is in the group of its own value, or of its series': what the fit has seen of that series,
+looked up by the series' keys. A series that the fit has not met is in a group too: by its own row,
+and by length as one without any. ONNX decides alike: only lookups and elementwise operations stand
+before the comparison.
 """
 
 from typing import Annotated, Literal, Self
@@ -13,14 +15,16 @@ from pydantic import Field, model_validator
 from tasks.core.about import Strict
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
-from tasks.forecasters.graph.arithmetic import Value, above, fill, join, take
-from tasks.forecasters.parts.identity import Identity
+from tasks.forecasters.graph.arithmetic import Value, fill_nan, greater, join_columns, take
+from tasks.forecasters.parts.identity import SeriesEncoder
 
 
 class GroupBy(Strict):
-    """by: whose value is cut into *parts* of about equally many training rows, equal values together.
+    """by: whose value is cut into *parts* of about equally many training rows, equal values
+    together.
 
-    `row`: the row's own *column*, divided by *over* if there is one. `series`: the median of that over the training rows of the row's series.
+    `row`: the row's own *column*, divided by *over* if there is one. `series`: the median of that
+    over the training rows of the row's series.
     `length`: how many training rows its series has; no column.
     """
 
@@ -30,81 +34,121 @@ class GroupBy(Strict):
     parts: Annotated[int, Field(ge=2, le=16)]
 
     @model_validator(mode="after")
-    def _a_column_for_all_but_the_length(self) -> Self:
+    def _check_column(self) -> Self:
         if (self.column is None) != (self.by == "length") or (self.column is None and self.over is not None):
-            raise ValueError("`by: length` counts rows and has neither `column` nor `over`; `by: row` and `by: series` need a `column`")
+            raise ValueError(
+                "`by: length` counts rows and has neither `column` nor `over`; `by: row` and `by: series`"
+                " need a `column`"
+            )
         return self
 
 
-class Groups:
+class RowGroups:
     """All combinations of the parts of *by*, numbered 0..n-1; without any everything is group 0.
 
     learned: keeps `groups.<i>.edges`, `.instead` and, of a series, `.of_series`.
     """
 
-    def __init__(self, schema: FeatureSchema, learned: dict[str, np.ndarray], by: tuple[GroupBy, ...], model: str) -> None:
+    def __init__(
+        self, schema: FeatureSchema, learned: dict[str, np.ndarray], by: tuple[GroupBy, ...], model: str
+    ) -> None:
         for name in (name for one in by for name in (one.column, one.over)):
             if name is not None and name not in schema.names:
                 raise ForecasterError(
-                    f"`groups` of {model} names the column {name!r}, which the feature table has not. Declare it in `features.list`, or correct `groups`."
+                    f"`groups` of {model} names the column {name!r}, which the feature table has not. Declare"
+                    " it in `features.list`, or correct `groups`."
                 )
         self.schema, self.learned, self.by = schema, learned, by
         self.n = int(np.prod([one.parts for one in by], dtype=np.int64))
-        self.identity = Identity(schema, learned, f"`groups` of {model}") if any(one.by != "row" for one in by) else None
+        self.identity = (
+            SeriesEncoder(schema, learned, f"`groups` of {model}")
+            if any(one.by != "row" for one in by)
+            else None
+        )
 
     def learn(self, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Learn the edges from *rows* of x (n, F); the group of each of them."""
         number = self.identity.learn(x) if self.identity else None
         for i, one in enumerate(self.by):
             if number is not None and one.by != "row":
-                self.learned[f"groups.{i}.of_series"] = self._of_series(x, rows, number, one)
-            values = self._values(x, i, one)[rows, 0]
+                self.learned[f"groups.{i}.of_series"] = self._compute_series_values(x, rows, number, one)
+            values = self._compute_values(x, i, one)[rows, 0]
             known = values[np.isfinite(values)]
-            self.learned[f"groups.{i}.edges"] = _edges(known, one.parts)
-            self.learned[f"groups.{i}.instead"] = np.array(np.median(known) if len(known) else 0.0, dtype=np.float32)
+            self.learned[f"groups.{i}.edges"] = _compute_edges(known, one.parts)
+            self.learned[f"groups.{i}.instead"] = np.array(
+                np.median(known) if len(known) else 0.0, dtype=np.float32
+            )
         return np.argmax(self.shares(x), axis=1)[rows] if self.by else np.zeros(len(rows), dtype=np.int64)
 
     def shares(self, x: Value) -> Value:
-        """(n, groups): 1 where the row is in the group, else 0. Only with at least one criterion."""
+        """(n, groups): 1 where the row is in the group, else 0.
+
+        Only with at least one criterion.
+        """
         product, n = None, 1
         for i, one in enumerate(self.by):
-            over = above(fill(self._values(x, i, one), self.learned[f"groups.{i}.instead"]), self.learned[f"groups.{i}.edges"])
+            over = greater(
+                fill_nan(self._compute_values(x, i, one), self.learned[f"groups.{i}.instead"]),
+                self.learned[f"groups.{i}.edges"],
+            )
             first = take(over, [0])
             beyond = [take(over, [k]) for k in range(one.parts - 1)]
-            parts = join(
-                [first * np.float32(-1) + np.float32(1), *(low - high for low, high in zip(beyond, [*beyond[1:], first - first], strict=True))]
+            parts = join_columns(
+                [
+                    first * np.float32(-1) + np.float32(1),
+                    *(low - high for low, high in zip(beyond, [*beyond[1:], first - first], strict=True)),
+                ]
             )
             product = (
-                parts if product is None else take(product, [k for k in range(n) for _ in range(one.parts)]) * take(parts, list(range(one.parts)) * n)
+                parts
+                if product is None
+                else take(product, [k for k in range(n) for _ in range(one.parts)])
+                * take(parts, list(range(one.parts)) * n)
             )
             n *= one.parts
         return product
 
-    def _values(self, x: Value, i: int, one: GroupBy) -> Value:
+    def _compute_values(self, x: Value, i: int, one: GroupBy) -> Value:
         """(n, 1) of x (n, F): what the i-th criterion cuts."""
         if self.identity is None or one.by == "row":
-            return self._own(x, one)
+            return self._compute_own_values(x, one)
         known = self.identity.of(x, self.learned[f"groups.{i}.of_series"])
-        return known if one.by == "length" else fill(known, self._own(x, one))
+        return known if one.by == "length" else fill_nan(known, self._compute_own_values(x, one))
 
-    def _own(self, x: Value, one: GroupBy) -> Value:
+    def _compute_own_values(self, x: Value, one: GroupBy) -> Value:
         values = take(x, [self.schema.index(str(one.column))])
         if one.over is None:
             return values
-        with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is unknown, x / 0 beyond every edge; ONNX divides alike
+        # 0 / 0 is unknown, x / 0 beyond every edge; ONNX divides alike
+        with np.errstate(divide="ignore", invalid="ignore"):
             return values / take(x, [self.schema.index(one.over)])
 
-    def _of_series(self, x: np.ndarray, rows: np.ndarray, number: np.ndarray, one: GroupBy) -> np.ndarray:
-        """(S + 1, 1): the value of each series, and of one that was never met: no rows, or NaN, for which its own row stands."""
-        number, n_rows = number[rows], np.bincount(number[rows], minlength=self.identity.n_series if self.identity else 0)
+    def _compute_series_values(
+        self, x: np.ndarray, rows: np.ndarray, number: np.ndarray, one: GroupBy
+    ) -> np.ndarray:
+        """(S + 1, 1): the value of each series, and of one that was never met: no rows, or NaN,
+        for which its own row stands.
+        """
+        number, n_rows = (
+            number[rows],
+            np.bincount(number[rows], minlength=self.identity.n_series if self.identity else 0),
+        )
         if one.by == "length":
             return np.append(n_rows, 0)[:, None].astype(np.float32)
-        each = np.split(self._own(x, one)[rows, 0][np.argsort(number, kind="stable")], np.cumsum(n_rows)[:-1])
-        return np.array([*(np.median(v) if len(v := values[np.isfinite(values)]) else np.nan for values in each), np.nan], dtype=np.float32)[:, None]
+        each = np.split(
+            self._compute_own_values(x, one)[rows, 0][np.argsort(number, kind="stable")],
+            np.cumsum(n_rows)[:-1],
+        )
+        return np.array(
+            [*(np.median(v) if len(v := values[np.isfinite(values)]) else np.nan for values in each), np.nan],
+            dtype=np.float32,
+        )[:, None]
 
 
-def _edges(known: np.ndarray, parts: int) -> np.ndarray:
-    """Between two neighbouring values each, (parts - 1,) float32: those where the share of the values below is nearest to 1, 2, ... of *parts*."""
+def _compute_edges(known: np.ndarray, parts: int) -> np.ndarray:
+    """Between two neighbouring values each, (parts - 1,) float32: those where the share of the
+    values below is nearest to 1, 2, ... of *parts*.
+    """
     values, counts = np.unique(known, return_counts=True)
     if len(values) <= 1:
         return np.full(parts - 1, values[0] if len(values) else 0.0, dtype=np.float32)

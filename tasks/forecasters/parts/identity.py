@@ -1,19 +1,25 @@
-"""Whose row it is: for what a model learns of each series by itself. Needs the columns of the feature kind `series`."""
+"""Whose row it is: for what a model learns of each series by itself.
+
+Needs the columns of the feature kind `series`.
+"""
 
 import numpy as np
 
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import SERIES_KEY, FeatureSchema
-from tasks.forecasters.graph.arithmetic import Value, Wire, take
+from tasks.forecasters.graph.arithmetic import GraphValue, Value, take
 
 
-class Identity:
-    """The series of a fit, numbered 0..S-1 by their keys; what a fit has never met has the number S. learned: keeps the keys under `identity.keys`."""
+class SeriesEncoder:
+    """The series of a fit, numbered 0..S-1 by their keys; what a fit has never met has the
+    number S. learned: keeps the keys under `identity.keys`.
+    """
 
     def __init__(self, schema: FeatureSchema, learned: dict[str, np.ndarray], model: str) -> None:
         if missing := [name for name in SERIES_KEY if name not in schema.names]:
             raise ForecasterError(
-                f"{model} needs the column(s) {missing}, which the feature table has not. Declare {{kind: series}} in `features.list`."
+                f"{model} needs the column(s) {missing}, which the feature table has not. Declare {{kind:"
+                " series} in `features.list`."
             )
         self.columns = [schema.index(name) for name in SERIES_KEY]
         self.learned = learned
@@ -32,11 +38,18 @@ class Identity:
         return len(self.learned["identity.keys"])
 
     def of(self, x: Value, table: np.ndarray) -> Value:
-        """Each row's row of *table* (S + 1, K): (n, K). The last one is for a series that the fit has never met."""
+        """Each row's row of *table* (S + 1, K): (n, K).
+
+        The last one is for a series that the fit has never met.
+        """
         high, low = self.learned["identity.keys"].T
-        if isinstance(x, Wire):
+        if isinstance(x, GraphValue):
             node = x.graph.node
-            met = node("And", node("Equal", take(x, self.columns[:1]), high[None, :]), node("Equal", take(x, self.columns[1:]), low[None, :]))
+            met = node(
+                "And",
+                node("Equal", take(x, self.columns[:1]), high[None, :]),
+                node("Equal", take(x, self.columns[1:]), low[None, :]),
+            )
             there = node("Cast", met, to=1)  # 1: float32
             unmet = node("Sub", np.float32(1), node("ReduceSum", there, np.array([1]), keepdims=1))
             number = node("ArgMax", node("Concat", there, unmet, axis=1), axis=1, keepdims=0)

@@ -1,9 +1,13 @@
-"""Linear models of one series in innovations form, and their forecast as weights on the last values.
+"""Linear models of one series in innovations form, and their forecast as weights on the last
+values.
 
-x_t = F x_{t-1} + g e_t, y_t = w . x_{t-1} + e_t. Exponential smoothing, Theta and ARIMA are all of this form, with the parameters that a library
-has estimated. The state before the window is not known; it is the one with the least squared errors in the window, which is linear in
-the values too. So a forecast is a fixed sum of the last values, the same in numpy and in a graph, and its state moves on by itself.
-Source of the form: Hyndman, Koehler, Ord & Snyder 2008, Forecasting with Exponential Smoothing, chapters 3 and 11.
+x_t = F x_{t-1} + g e_t, y_t = w . x_{t-1} + e_t. Exponential smoothing, Theta and ARIMA are all of
+this form, with the parameters that a library has estimated. The state before the window is not
+known; it is the one with the least squared errors in the window, which is linear in the values too.
+So a forecast is a fixed sum of the last values, the same in numpy and in a graph, and its state
+moves on by itself.
+Source of the form: Hyndman, Koehler, Ord & Snyder 2008, Forecasting with Exponential Smoothing,
+chapters 3 and 11.
 """
 
 from typing import NamedTuple
@@ -13,7 +17,7 @@ import numpy as np
 _RCOND = 1e-9  # directions of the first state that the window does not show
 
 
-class Innovations(NamedTuple):
+class InnovationsModel(NamedTuple):
     """F (m, m), g (m,), w (m,)."""
 
     transition: np.ndarray
@@ -21,8 +25,10 @@ class Innovations(NamedTuple):
     observed: np.ndarray
 
 
-def forecast_weights(model: Innovations, n_values: int, n_steps: int) -> np.ndarray:
-    """Weights (n_values, n_steps) of the last *n_values* values, newest first, in the forecast of each step."""
+def compute_forecast_weights(model: InnovationsModel, n_values: int, n_steps: int) -> np.ndarray:
+    """Weights (n_values, n_steps) of the last *n_values* values, newest first, in the forecast
+    of each step.
+    """
     discount = model.transition - np.outer(model.gain, model.observed)
     size = len(model.gain)
     seen, gains = np.empty((n_values, size)), np.empty((n_values, size))
@@ -42,8 +48,11 @@ def forecast_weights(model: Innovations, n_values: int, n_steps: int) -> np.ndar
     return out
 
 
-def smoothing(alpha: float, beta: float | None, phi: float, gamma: float | None, season_steps: int) -> Innovations:
-    """Additive exponential smoothing: level, trend when *beta* is given (damped by *phi*), season of *season_steps* when *gamma* is given.
+def build_smoothing(
+    alpha: float, beta: float | None, phi: float, gamma: float | None, season_steps: int
+) -> InnovationsModel:
+    """Additive exponential smoothing: level, trend when *beta* is given (damped by *phi*), season
+    of *season_steps* when *gamma* is given.
 
     Source: Hyndman et al. 2008, section 3.4, ETS(A, A or Ad, A).
     """
@@ -59,13 +68,16 @@ def smoothing(alpha: float, beta: float | None, phi: float, gamma: float | None,
         at = 1 + n_trend
         transition[at, -1], gain[at], observed[-1] = 1.0, gamma, 1.0
         transition[np.arange(at + 1, size), np.arange(at, size - 1)] = 1.0
-    return Innovations(transition, gain, observed)
+    return InnovationsModel(transition, gain, observed)
 
 
-def arima(ar: np.ndarray, ma: np.ndarray) -> Innovations:
-    """y_t = sum ar_i y_{t-i} + e_t + sum ma_j e_{t-j}; differences stand in *ar*. Source: Hyndman et al. 2008, section 11.1."""
+def build_arima(ar: np.ndarray, ma: np.ndarray) -> InnovationsModel:
+    """y_t = sum ar_i y_{t-i} + e_t + sum ma_j e_{t-j}; differences stand in *ar*.
+
+    Source: Hyndman et al. 2008, section 11.1.
+    """
     size = max(len(ar), len(ma), 1)
     ar, ma = np.pad(ar, (0, size - len(ar))), np.pad(ma, (0, size - len(ma)))
     transition = np.eye(size, k=1)
     transition[:, 0] += ar
-    return Innovations(transition, ar + ma, np.eye(size)[0])
+    return InnovationsModel(transition, ar + ma, np.eye(size)[0])

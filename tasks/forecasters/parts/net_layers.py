@@ -1,4 +1,6 @@
-"""What the layers of a net are written with, and what training asks of a net; nets and training know it."""
+"""What the layers of a net are written with, and what training asks of a net; nets and training
+know it.
+"""
 
 import itertools
 from collections.abc import Callable
@@ -14,7 +16,7 @@ Width = Annotated[int, Field(ge=1)]
 Weights = dict[str, Any]  # name -> array, or tensor where it is trained
 
 
-class Inputs(NamedTuple):
+class NetInputs(NamedTuple):
     """What a net sees of n rows.
 
     sequence: (n, L) distances from the last value, oldest first; (n, 0) where a net reads none.
@@ -25,14 +27,14 @@ class Inputs(NamedTuple):
     statics: Value
 
 
-class Aid:
+class TrainingHooks:
     """What training adds to the layers, here where nothing is trained: nothing."""
 
     def drop(self, x: Value) -> Value:
         """x, in training with a random part of it at 0."""
         return x
 
-    def layer(self, compute: Callable[..., Value], *values: Value) -> Value:
+    def run_layer(self, compute: Callable[..., Value], *values: Value) -> Value:
         """The layer *compute* of *values*, in training perhaps computed again instead of kept."""
         return compute(*values)
 
@@ -49,18 +51,18 @@ class TrainableNet(Protocol):
         """How messages call it."""
         ...
 
-    def network(self, weights: Weights, inputs: Inputs, aid: Aid) -> Value:
+    def forward(self, weights: Weights, inputs: NetInputs, aid: TrainingHooks) -> Value:
         """(n, H) of *inputs*, by the functions of `arithmetic` that know tensors."""
         ...
 
 
-class Draw:
+class WeightInitializer:
     """First weights, drawn in order from one seed."""
 
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
 
-    def matrix(self, n_in: int, n_out: int) -> np.ndarray:
+    def draw_matrix(self, n_in: int, n_out: int) -> np.ndarray:
         """(n_in, n_out), uniform within 1/sqrt(n_in), torch's rule for a dense layer."""
         return self.uniform((n_in, n_out), n_in)
 
@@ -70,12 +72,12 @@ class Draw:
         return self.rng.uniform(-bound, bound, shape).astype(np.float32)
 
 
-def dense_weights(draw: Draw, sizes: tuple[int, ...]) -> Weights:
+def build_dense_weights(draw: WeightInitializer, sizes: tuple[int, ...]) -> Weights:
     """`weights_<layer>` (in, out) and `intercept_<layer>` (out,) of layers of these *sizes*."""
     weights: Weights = {}
     for layer, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
         weights |= {
-            f"weights_{layer}": draw.matrix(n_in, n_out),
+            f"weights_{layer}": draw.draw_matrix(n_in, n_out),
             f"intercept_{layer}": draw.uniform((n_out,), n_in),
         }
     return weights

@@ -1,4 +1,6 @@
-"""Making a dataset current: its name and models at the top of params.yaml, its files in data/source."""
+"""Making a dataset current: its name and models at the top of params.yaml, its files in
+data/source.
+"""
 
 import difflib
 from collections.abc import Iterable
@@ -6,64 +8,79 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks.core.errors import ParamsError
-from tasks.edges.artifacts import read_json, replacing, write_json
-from tasks.edges.settings import ROOT, settings
-from tasks.ingest.wizard.inspect.files import find_files, link_names
-from tasks.ingest.wizard.write import load_params, save_params
+from tasks.edges.artifacts import read_json, write_folder, write_json
+from tasks.edges.settings import ROOT, read_settings
+from tasks.ingest.wizard.inspect.files import build_link_names, find_files
+from tasks.ingest.wizard.write import read_commented_params, write_commented_params
 
 SOURCE = "data/source"
 WINDOW = "window.json"  # of a feed: what the chain may see of it
 
 
-class Used(NamedTuple):
-    """What is current now. links: names in data/source and the files they lead to; empty for an embedded source."""
+class AppliedDataset(NamedTuple):
+    """What is current now. links: names in data/source and the files they lead to; empty for an
+    embedded source.
+    """
 
     dataset: str
     models: tuple[str, ...]
     links: dict[str, Path]
 
 
-def use(name: str, root: Path = ROOT) -> Used:
-    """Make *name* current. Raises ParamsError for an unknown name (with close matches), SourceError when its files are not there.
+def apply_dataset(name: str, root: Path = ROOT) -> AppliedDataset:
+    """Make *name* current.
 
-    data/source is filled first: a run that is killed in between leaves `dataset` as it was, and `tidemill use NAME` again mends it.
+    Raises ParamsError for an unknown name (with close matches), SourceError when its files are not
+    there. data/source is filled first: a run that is killed in between leaves `dataset` as it was,
+    and `tidemill use NAME` again mends it.
     """
-    document = load_params(root)
-    entry = _entry(document, name)
+    document = read_commented_params(root)
+    entry = _get_entry(document, name)
     source = entry["ingest"]["source"]
-    files = files_of(source.get("files") or (), name, root) if source["kind"] == "files" else []
-    window = window_for(name, root / SOURCE) if source["kind"] == "feed" else None
-    links = link_files(root / SOURCE, source["kind"], files, window)
+    files = list_dataset_files(source.get("files") or (), name, root) if source["kind"] == "files" else []
+    window = find_window(name, root / SOURCE) if source["kind"] == "feed" else None
+    links = write_links(root / SOURCE, source["kind"], files, window)
     models = tuple(entry["models"])
     document["dataset"] = name
     document["models"].clear()  # in place: comments hang on the list
     document["models"].extend(models)
-    save_params(document, root)
-    return Used(name, models, links)
+    write_commented_params(document, root)
+    return AppliedDataset(name, models, links)
 
 
-def _entry(document: Any, name: str) -> Any:
+def _get_entry(document: Any, name: str) -> Any:
     known = list(document["datasets"])
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3)
         raise ParamsError(
-            f"There is no dataset {name!r}" + (f"; did you mean {' or '.join(close)}?" if close else f", but {', '.join(known)}.")
+            f"There is no dataset {name!r}"
+            + (f"; did you mean {' or '.join(close)}?" if close else f", but {', '.join(known)}.")
             + " `tidemill new NAME --csv FILE` makes one, `tidemill datasets` lists them."
-        )  # fmt: skip
+        )
     return document["datasets"][name]
 
 
-def files_of(patterns: Iterable[str], name: str, root: Path) -> list[Path]:
-    """The files that a dataset's entry names. Raises ParamsError or SourceError when there are none."""
-    found = [path.resolve() for pattern in patterns for path in find_files(str(root / Path(pattern).expanduser()))]
+def list_dataset_files(patterns: Iterable[str], name: str, root: Path) -> list[Path]:
+    """The files that a dataset's entry names.
+
+    Raises ParamsError or SourceError when there are none.
+    """
+    found = [
+        path.resolve() for pattern in patterns for path in find_files(str(root / Path(pattern).expanduser()))
+    ]
     if not found:
-        raise ParamsError(f"datasets.{name}.ingest.source has no `files`. Give paths or globs, relative to the checkout or absolute.")
+        raise ParamsError(
+            f"datasets.{name}.ingest.source has no `files`. Give paths or globs, relative to the checkout or"
+            " absolute."
+        )
     return list(dict.fromkeys(found))
 
 
-def window_for(name: str, folder: Path) -> dict[str, Any] | None:
-    """The window of the feed of *name* that closed last: as the feed wrote it, else as *folder* has it; None while none has closed."""
-    for path in (settings().home / "feed" / name / WINDOW, folder / WINDOW):
+def find_window(name: str, folder: Path) -> dict[str, Any] | None:
+    """The window of the feed of *name* that closed last: as the feed wrote it, else as *folder*
+    has it; None while none has closed.
+    """
+    for path in (read_settings().home / "feed" / name / WINDOW, folder / WINDOW):
         if path.exists():
             window: dict[str, Any] = read_json(path)
             if window["dataset"] == name:
@@ -71,13 +88,20 @@ def window_for(name: str, folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def link_files(folder: Path, kind: str, files: list[Path], window: dict[str, Any] | None = None) -> dict[str, Path]:
-    """Put links to *files*, and the *window* of a feed, into *folder*, which is made anew. Returns {link: file}."""
-    links = dict(zip(link_names(files), files, strict=True))
-    with replacing(folder) as fresh:
+def write_links(
+    folder: Path, kind: str, files: list[Path], window: dict[str, Any] | None = None
+) -> dict[str, Path]:
+    """Put links to *files*, and the *window* of a feed, into *folder*, which is made anew.
+
+    Returns {link: file}.
+    """
+    links = dict(zip(build_link_names(files), files, strict=True))
+    with write_folder(folder) as fresh:
         if window is not None:
             write_json(fresh / WINDOW, window)
         for link, path in links.items():
             (fresh / link).symlink_to(path)
-        write_json(fresh / "source.json", {"kind": kind} | ({"files": sorted(links)} if kind == "files" else {}))
+        write_json(
+            fresh / "source.json", {"kind": kind} | ({"files": sorted(links)} if kind == "files" else {})
+        )
     return links

@@ -1,4 +1,7 @@
-"""The entry in params.yaml, with each reason as a comment beside its value. Everything else in the file stays as it was, byte for byte."""
+"""The entry in params.yaml, with each reason as a comment beside its value.
+
+Everything else in the file stays as it was, byte for byte.
+"""
 
 import io
 import re
@@ -14,61 +17,84 @@ from ruamel.yaml.tokens import CommentToken
 from tasks.core.errors import ParamsError
 from tasks.edges.artifacts import write_text
 from tasks.edges.settings import ROOT
-from tasks.ingest.wizard.decide.propose import Proposal
+from tasks.ingest.wizard.decide.propose import EntryProposal
 
 _NAME = r"[a-z][a-z0-9_]{0,39}"
-_PLAIN = r"[A-Za-z][\w /().:-]*[\w)]|[A-Za-z]|[1-9]\d*(mo|[a-df-z])"  # what needs no quotes; `1e5` would be a number
+# What needs no quotes; `1e5` would be a number
+_PLAIN = r"[A-Za-z][\w /().:-]*[\w)]|[A-Za-z]|[1-9]\d*(mo|[a-df-z])"
 _BLOCKS = {
-    (), ("about",), ("about", "target"), ("models",), ("ingest",), ("ingest", "source"), ("validate",), ("validate", "columns"), ("validate", "rows"),
-    ("features",), ("features", "list"), ("train",), ("promote",), ("retrain",),
-}  # fmt: skip
+    (),
+    ("about",),
+    ("about", "target"),
+    ("models",),
+    ("ingest",),
+    ("ingest", "source"),
+    ("validate",),
+    ("validate", "columns"),
+    ("validate", "rows"),
+    ("features",),
+    ("features", "list"),
+    ("train",),
+    ("promote",),
+    ("retrain",),
+}
 
 
 def check_name(name: str) -> None:
-    """Raises ParamsError for a name that DVC's templates, folders or model registries would stumble over."""
+    """Raises ParamsError for a name that DVC's templates, folders or model registries would
+    stumble over.
+    """
     if not re.fullmatch(_NAME, name):
         bare = re.sub(r"[^a-z0-9_]+", "_", name.lower()).strip("_")[:30]
         better = bare if re.fullmatch(_NAME, bare) else f"feed_{bare}".rstrip("_")
         raise ParamsError(
-            f"A dataset's name has small letters, digits and _, starts with a letter and has at most 40 characters; {name!r} does not. Try `{better}`."
+            "A dataset's name has small letters, digits and _, starts with a letter and has at most 40"
+            f" characters; {name!r} does not. Try `{better}`."
         )
 
 
-def load_params(root: Path = ROOT) -> Any:
+def read_commented_params(root: Path = ROOT) -> Any:
     """params.yaml with its comments, as ruamel.yaml holds it."""
     path = root / "params.yaml"
     if not path.exists():
-        raise ParamsError(f"{path} is missing. Run from the checkout, or restore the file with `git checkout params.yaml`.")
-    return _yaml().load(path.read_text())
+        raise ParamsError(
+            f"{path} is missing. Run from the checkout, or restore the file with `git checkout params.yaml`."
+        )
+    return _build_yaml().load(path.read_text())
 
 
-def save_params(document: Any, root: Path = ROOT) -> None:
+def write_commented_params(document: Any, root: Path = ROOT) -> None:
     """Write params.yaml, by rename."""
-    write_text(root / "params.yaml", _dumped(document))
+    write_text(root / "params.yaml", _render_document(document))
 
 
-def write_entry(name: str, proposal: Proposal, root: Path = ROOT, *, replace: bool = False) -> None:
-    """Put the entry under `datasets`. Raises ParamsError when the name is taken and *replace* is not set."""
+def write_entry(name: str, proposal: EntryProposal, root: Path = ROOT, *, replace: bool = False) -> None:
+    """Put the entry under `datasets`.
+
+    Raises ParamsError when the name is taken and *replace* is not set.
+    """
     check_name(name)
-    document = load_params(root)
+    document = read_commented_params(root)
     if name in document["datasets"] and not replace:
-        raise ParamsError(f"There is a dataset {name!r} already. Take another name, or overwrite it with `--replace`.")
-    document["datasets"][name] = commented(proposal)
-    save_params(document, root)
+        raise ParamsError(
+            f"There is a dataset {name!r} already. Take another name, or overwrite it with `--replace`."
+        )
+    document["datasets"][name] = build_commented_entry(proposal)
+    write_commented_params(document, root)
 
 
-def render(name: str, proposal: Proposal) -> str:
+def render_entry(name: str, proposal: EntryProposal) -> str:
     """The entry as it would stand in params.yaml."""
-    return _dumped(CommentedMap({"datasets": CommentedMap({name: commented(proposal)})}))
+    return _render_document(CommentedMap({"datasets": CommentedMap({name: build_commented_entry(proposal)})}))
 
 
-def commented(proposal: Proposal) -> CommentedMap:
+def build_commented_entry(proposal: EntryProposal) -> CommentedMap:
     """The entry with its reasons as comments at the ends of its lines."""
-    node: CommentedMap = _node(proposal.entry, (), proposal.reasons)
+    node: CommentedMap = _build_node(proposal.entry, (), proposal.reasons)
     return node
 
 
-def _node(value: Any, path: tuple[str | int, ...], reasons: dict[tuple[str | int, ...], str]) -> Any:
+def _build_node(value: Any, path: tuple[str | int, ...], reasons: dict[tuple[str | int, ...], str]) -> Any:
     block = path in _BLOCKS
     if isinstance(value, dict):
         node: Any = CommentedMap()
@@ -76,26 +102,34 @@ def _node(value: Any, path: tuple[str | int, ...], reasons: dict[tuple[str | int
     elif isinstance(value, (list, tuple)):
         node, items = CommentedSeq([None] * len(value)), enumerate(value)
     else:
-        return DoubleQuotedScalarString(value) if isinstance(value, str) and not re.fullmatch(_PLAIN, value) else value
+        return (
+            DoubleQuotedScalarString(value)
+            if isinstance(value, str) and not re.fullmatch(_PLAIN, value)
+            else value
+        )
     for key, item in items:
-        node[key] = _node(item, (*path, key), reasons)
+        node[key] = _build_node(item, (*path, key), reasons)
         if block and (reason := reasons.get((*path, key))):
             beside = CommentToken(f" # {reason}", CommentMark(0), None)
-            node.ca.items[key] = [None, None, beside, None] if isinstance(node, CommentedMap) else [beside, None]
+            node.ca.items[key] = (
+                [None, None, beside, None] if isinstance(node, CommentedMap) else [beside, None]
+            )
     node.fa.set_block_style() if block and value else node.fa.set_flow_style()
     return node
 
 
-def _yaml() -> YAML:
+def _build_yaml() -> YAML:
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 100_000  # a line is never folded: a reason stands beside its value
     yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.representer.add_representer(type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null"))
+    yaml.representer.add_representer(
+        type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
     return yaml
 
 
-def _dumped(document: Any) -> str:
+def _render_document(document: Any) -> str:
     out = io.StringIO()
-    _yaml().dump(document, out)
+    _build_yaml().dump(document, out)
     return out.getvalue()

@@ -1,6 +1,8 @@
-"""`features.py SIDE N_ROUNDS`: one side computes the 45 features of 100 series x 10,000 steps; prints seconds of each round and the peak of memory.
+"""`features.py SIDE N_ROUNDS`: one side computes the 45 features of 100 series x 10,000 steps;
+prints seconds of each round and the peak of memory.
 
-Peak: of the resident set during all rounds, over what the process held before the first, with the input in memory (Linux's VmHWM).
+Peak: of the resident set during all rounds, over what the process held before the first, with the
+input in memory (Linux's VmHWM).
 """
 
 import json
@@ -30,19 +32,22 @@ def panel():
 def tidemill():
     sys.path.insert(0, str(Path.cwd()))
     from tasks.core.about import About, Target
-    from tasks.core.calendar import calendar_for
+    from tasks.core.calendar import build_calendar
     from tasks.features import FeatureParams, build_features
 
     about = About(description="bench", every="1h", target=Target(column="y", unit="1"), horizon_steps=1)
     declared = [
         {"kind": "lag", "column": "z", "steps": list(range(1, 24))},  # 23 and z_last
-        *({"kind": kind, "column": "z", "window_steps": list(WINDOWS)} for kind in ("mean", "std", "min", "max")),
+        *(
+            {"kind": kind, "column": "z", "window_steps": list(WINDOWS)}
+            for kind in ("mean", "std", "min", "max")
+        ),
         {"kind": "ewm", "column": "z", "span_steps": [12]},
     ]
     rows, params, calendar = (
         panel().with_columns(known_at=pl.col("event_time").dt.offset_by("1h")),
         FeatureParams.model_validate({"list": declared}),
-        calendar_for(about),
+        build_calendar(about),
     )
     return lambda: build_features(rows, about, params, calendar), 6
 
@@ -51,10 +56,18 @@ def mlforecast():
     from mlforecast import MLForecast
     from mlforecast import lag_transforms as of
 
-    made = [kind(window_size=w) for kind in (of.RollingMean, of.RollingStd, of.RollingMin, of.RollingMax) for w in WINDOWS]
+    made = [
+        kind(window_size=w)
+        for kind in (of.RollingMean, of.RollingStd, of.RollingMin, of.RollingMax)
+        for w in WINDOWS
+    ]
     frame = panel().select(unique_id="series_id", ds=pl.col("event_time").dt.replace_time_zone(None), y="y")
     engine = MLForecast(
-        models=[], freq="1h", lags=list(range(1, 25)), lag_transforms={1: [*made, of.ExponentiallyWeightedMean(alpha=2 / 13)]}, num_threads=2
+        models=[],
+        freq="1h",
+        lags=list(range(1, 25)),
+        lag_transforms={1: [*made, of.ExponentiallyWeightedMean(alpha=2 / 13)]},
+        num_threads=2,
     )
     return lambda: engine.preprocess(frame, dropna=False), 3
 
@@ -63,9 +76,15 @@ def coreforecast():
     from coreforecast import lag_transforms as of
     from coreforecast.grouped_array import GroupedArray
 
-    data = GroupedArray(panel()["y"].to_numpy().astype(np.float32), np.arange(0, N_SERIES * N_STEPS + 1, N_STEPS, dtype=np.int32), num_threads=2)
+    data = GroupedArray(
+        panel()["y"].to_numpy().astype(np.float32),
+        np.arange(0, N_SERIES * N_STEPS + 1, N_STEPS, dtype=np.int32),
+        num_threads=2,
+    )
     made = [of.Lag(k) for k in range(1, 25)]
-    made += [kind(1, w) for kind in (of.RollingMean, of.RollingStd, of.RollingMin, of.RollingMax) for w in WINDOWS]
+    made += [
+        kind(1, w) for kind in (of.RollingMean, of.RollingStd, of.RollingMin, of.RollingMax) for w in WINDOWS
+    ]
     made.append(of.ExponentiallyWeightedMean(1, 2 / 13))
     return lambda: pl.DataFrame({str(k): transform.transform(data) for k, transform in enumerate(made)}), 0
 
@@ -84,7 +103,12 @@ def polars_over():
     return lambda: frame.with_columns(e.over("series_id").cast(pl.Float32) for e in made), 3
 
 
-SIDES = {"tidemill": tidemill, "mlforecast": mlforecast, "coreforecast": coreforecast, "polars .over": polars_over}
+SIDES = {
+    "tidemill": tidemill,
+    "mlforecast": mlforecast,
+    "coreforecast": coreforecast,
+    "polars .over": polars_over,
+}
 
 if __name__ == "__main__":
     work, n_keys = SIDES[sys.argv[1]]()

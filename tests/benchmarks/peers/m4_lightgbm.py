@@ -1,6 +1,8 @@
-"""mlforecast's LightGBM on M4 Hourly (log, seasonal difference of 24), run by bench_accuracy in the peers' environment.
+"""mlforecast's LightGBM on M4 Hourly (log, seasonal difference of 24), run by bench_accuracy in the
+peers' environment.
 
-argv: a parquet file (unique_id, ds, y) of the training part, where to write the forecasts, windows of a cross-validation (0: none). Prints seconds.
+argv: a parquet file (unique_id, ds, y) of the training part, where to write the forecasts, windows
+of a cross-validation (0: none). Prints seconds.
 """
 
 import sys
@@ -24,6 +26,10 @@ model = MLForecast(
     num_threads=2,
 )
 started = time.monotonic()
-found = model.cross_validation(frame, n_windows=windows, h=48, step_size=48, refit=True) if windows else model.fit(frame).predict(48)
+found = (
+    model.cross_validation(frame, n_windows=windows, h=48, step_size=48, refit=True)
+    if windows
+    else model.fit(frame).predict(48)
+)
 print(time.monotonic() - started)
 found.write_parquet(target)

@@ -1,4 +1,5 @@
-"""Heterogeneous autoregression: least squares on means over a few windows, pooled over series, one equation a step.
+"""Heterogeneous autoregression: least squares on means over a few windows, pooled over series, one
+equation a step.
 
 Source: Corsi 2009, doi:10.1093/jjfinec/nbp001. On logs it is the bar for daily volatility.
 """
@@ -12,40 +13,48 @@ from tasks.core.about import Strict
 from tasks.core.schema import FeatureSchema
 from tasks.forecasters.graph.arithmetic import Value
 from tasks.forecasters.graph.formula import Formula
-from tasks.forecasters.parts.linear import moments, solve
-from tasks.forecasters.parts.preamble import Preamble, level_column
+from tasks.forecasters.parts.linear import build_normal_equations, fit_coefficients
+from tasks.forecasters.parts.preamble import Normalizer, get_level_column
 
 Window = Annotated[int, Field(ge=1)]
 
 
 class HarParams(Strict):
-    """windows_steps: spans of the means; 1 is the last value, of the others the feature `z_mean_<window>` must be declared."""
+    """windows_steps: spans of the means; 1 is the last value, of the others the feature
+    `z_mean_<window>` must be declared.
+    """
 
     windows_steps: Annotated[tuple[Window, ...], Field(min_length=1)] = (1, 5, 22)
 
 
 class Har(Formula):
-    """z_hat = last value + scale * (a_s + sum of b_sw * (mean of window w - last value)), and the last value itself where levels compare."""
+    """z_hat = last value + scale * (a_s + sum of b_sw * (mean of window w - last value)), and
+    the last value itself where levels compare.
+    """
 
     Params = HarParams
     releases_gil = True
 
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         super().__init__(schema, seed, **params)
-        self.columns = tuple(level_column(schema, w, self.name) for w in self.params.windows_steps)
+        self.columns = tuple(get_level_column(schema, w, self.name) for w in self.params.windows_steps)
 
     def learn(self, x: np.ndarray, z: np.ndarray) -> None:
         """Least squares of each step on the pairs that it knows."""
-        preamble = self._preamble()
+        preamble = self._build_normalizer()
         preamble.learn(x)
         target = preamble.target(x, z, preamble.base(x, "last"))
-        self.learned["coefficients"] = solve(moments(preamble.see(x).inputs, target), 0.0).astype(np.float32)
+        self.learned["coefficients"] = fit_coefficients(
+            build_normal_equations(preamble.transform(x).inputs, target), 0.0
+        ).astype(np.float32)
 
     def formula(self, x: Value) -> Value:
         """See the class."""
-        preamble, coefficients = self._preamble(), self.learned["coefficients"]
-        seen = preamble.see(x)
-        return preamble.base(x, "last") + (seen.inputs @ coefficients[:, 1:].T + coefficients[:, 0]) * seen.scale
+        preamble, coefficients = self._build_normalizer(), self.learned["coefficients"]
+        seen = preamble.transform(x)
+        return (
+            preamble.base(x, "last") + (seen.inputs @ coefficients[:, 1:].T + coefficients[:, 0]) * seen.scale
+        )
 
-    def _preamble(self) -> Preamble:
-        return Preamble(self.schema, self.learned, self.columns)
+    def _build_normalizer(self) -> Normalizer:
+        return Normalizer(self.schema, self.learned, self.columns)

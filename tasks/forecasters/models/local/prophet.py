@@ -1,7 +1,9 @@
-"""Prophet of each series: a trend that may bend, and seasons of a year, a week and a day; parameters by the library prophet.
+"""Prophet of each series: a trend that may bend, and seasons of a year, a week and a day;
+parameters by the library prophet.
 
-Its forecast is a function of time alone: where a series stands now does not count. So its graph needs the columns of the feature kind `time`, and the
-steps of a series must be equally long (`calendar: continuous`).
+Its forecast is a function of time alone: where a series stands now does not count. So its graph
+needs the columns of the feature kind `time`, and the steps of a series must be equally long
+(`calendar: continuous`).
 """
 
 import logging
@@ -13,10 +15,10 @@ from pydantic import Field
 from tasks.core.about import Strict
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
-from tasks.forecasters.graph.arithmetic import Value, cosine, remainder, sine, take
+from tasks.forecasters.graph.arithmetic import Value, cos, fmod, sin, take
 from tasks.forecasters.graph.formula import Formula
-from tasks.forecasters.parts.identity import Identity
-from tasks.forecasters.parts.local import LEAST_VALUES, quiet
+from tasks.forecasters.parts.identity import SeriesEncoder
+from tasks.forecasters.parts.local import LEAST_VALUES, filter_warnings
 
 _TIME = ("time_days", "time_day_frac")
 _PERIOD_DAYS = {"yearly": 365.25, "weekly": 7.0, "daily": 1.0}
@@ -24,9 +26,11 @@ Season = Literal["auto"] | Annotated[int, Field(ge=0, le=30)]
 
 
 class ProphetParams(Strict):
-    """growth: whether there is a trend. yearly, weekly, daily: turns of each season (0: none; `auto`: as long a history as Prophet asks for, and its own number).
+    """growth: whether there is a trend. yearly, weekly, daily: turns of each season (0: none;
+    `auto`: as long a history as Prophet asks for, and its own number).
 
-    changepoint_prior, seasonality_prior: how freely trend and seasons may move. max_steps: newest steps of a series that are fitted.
+    changepoint_prior, seasonality_prior: how freely trend and seasons may move. max_steps: newest
+    steps of a series that are fitted.
     """
 
     growth: Literal["linear", "flat"] = "linear"
@@ -39,7 +43,8 @@ class ProphetParams(Strict):
 
 
 class Prophet(Formula):
-    """z_hat_s = level + slope * days since the fit's end + sum over seasons and turns k of a_k sin(2 pi k t / period) + b_k cos(2 pi k t / period), at t = origin + s steps.
+    """z_hat_s = level + slope * days since the fit's end + sum over seasons and turns k of a_k
+    sin(2 pi k t / period) + b_k cos(2 pi k t / period), at t = origin + s steps.
 
     Source: Taylor & Letham 2018, doi:10.1080/00031305.2017.1380080.
     """
@@ -48,80 +53,109 @@ class Prophet(Formula):
 
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         super().__init__(schema, seed, **params)
-        Identity(schema, self.learned, self.name)  # refuses a table without keys
+        SeriesEncoder(schema, self.learned, self.name)  # refuses a table without keys
         if missing := [name for name in _TIME if name not in schema.names]:
             raise ForecasterError(
-                f"{self.name} needs the column(s) {missing}, which the feature table has not. Declare {{kind: time}} in `features.list`."
+                f"{self.name} needs the column(s) {missing}, which the feature table has not. Declare {{kind:"
+                " time} in `features.list`."
             )
 
-    def learn(self, x: np.ndarray, z: np.ndarray) -> None:  # noqa: ARG002  (what is fitted are the values of the origins)
+    # What is fitted are the values of the origins
+    def learn(self, x: np.ndarray, z: np.ndarray) -> None:  # noqa: ARG002
         """Fit each series by itself."""
-        identity = Identity(self.schema, self.learned, self.name)
+        identity = SeriesEncoder(self.schema, self.learned, self.name)
         number = identity.learn(x)
         days, frac = (x[:, self.schema.index(name)].astype(np.float64) for name in _TIME)
         values = x[:, self.schema.index(self.schema.last)].astype(np.float64)
-        table = np.full((identity.n_series + 1, 4 + 2 * sum(self._turns.values())), np.nan)
+        table = np.full((identity.n_series + 1, 4 + 2 * sum(self._n_harmonics.values())), np.nan)
         for i in range(identity.n_series):
             own = np.flatnonzero(number == i)[-self.params.max_steps :]
-            table[i] = self._fitted(days[own] + frac[own], values[own])
+            table[i] = self._fit_library_model(days[own] + frac[own], values[own])
         self.learned["series"] = table.astype(np.float32)
 
     def formula(self, x: Value) -> Value:
         """See the class."""
-        own = Identity(self.schema, self.learned, self.name).of(x, self.learned["series"])
+        own = SeriesEncoder(self.schema, self.learned, self.name).of(x, self.learned["series"])
         end, step, level, slope = (take(own, [k]) for k in range(4))
         days, frac = (take(x, [self.schema.index(name)]) for name in _TIME)
         ahead = frac + step * np.arange(1, self.schema.horizon_steps + 1, dtype=np.float32)
         out, at = level + slope * (days - end + ahead), 4
-        for name, turns in self._turns.items():
-            turned = (remainder(days, _PERIOD_DAYS[name]) + ahead) * np.float32(2 * np.pi / _PERIOD_DAYS[name])
+        for name, turns in self._n_harmonics.items():
+            turned = (fmod(days, _PERIOD_DAYS[name]) + ahead) * np.float32(2 * np.pi / _PERIOD_DAYS[name])
             for k in range(1, turns + 1):
                 angle = turned * np.float32(k)
-                out = out + take(own, [at]) * sine(angle) + take(own, [at + 1]) * cosine(angle)
+                out = out + take(own, [at]) * sin(angle) + take(own, [at + 1]) * cos(angle)
                 at += 2
         return out
 
     @property
-    def _turns(self) -> dict[str, int]:
-        """Room for each season in the numbers of a series; where Prophet leaves a season out, they are 0."""
+    def _n_harmonics(self) -> dict[str, int]:
+        """Room for each season in the numbers of a series; where Prophet leaves a season out,
+        they are 0.
+        """
         own = {"yearly": 10, "weekly": 3, "daily": 4}  # Prophet's own numbers
-        return {name: own[name] if getattr(self.params, name) == "auto" else getattr(self.params, name) for name in _PERIOD_DAYS}
+        return {
+            name: own[name] if getattr(self.params, name) == "auto" else getattr(self.params, name)
+            for name in _PERIOD_DAYS
+        }
 
-    def _fitted(self, days: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """End in whole days, days of a step, level at the end, slope a day, then a_k and b_k of each season."""
-        row = np.zeros(4 + 2 * sum(self._turns.values()))
+    def _fit_library_model(self, days: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """End in whole days, days of a step, level at the end, slope a day, then a_k and b_k of
+        each season.
+        """
+        row = np.zeros(4 + 2 * sum(self._n_harmonics.values()))
         row[:3] = np.floor(days[-1]), float(np.median(np.diff(days))) if len(days) > 1 else 1.0, values[-1]
         if len(values) < LEAST_VALUES or np.ptp(values) <= 1e-9 * np.abs(values).max():
             return row  # too little to fit: the last value stays
-        model = self._model(days, values)
+        model = self._build_model(days, values)
         y_scale, t_scale = float(model.y_scale), model.t_scale.total_seconds() / 86400
-        params = {name: np.asarray(model.params[name], dtype=np.float64).reshape(-1) for name in ("k", "m", "delta", "beta")}
+        params = {
+            name: np.asarray(model.params[name], dtype=np.float64).reshape(-1)
+            for name in ("k", "m", "delta", "beta")
+        }
         slope, offset = params["k"][0], params["m"][0]
         if self.params.growth == "linear":
-            slope, offset = slope + params["delta"].sum(), offset - (np.asarray(model.changepoints_t) * params["delta"]).sum()
+            slope, offset = (
+                slope + params["delta"].sum(),
+                offset - (np.asarray(model.changepoints_t) * params["delta"]).sum(),
+            )
         start = model.start.timestamp() / 86400
-        row[2] = y_scale * (offset + (slope * (row[0] - start) / t_scale if self.params.growth == "linear" else 0.0))
+        row[2] = y_scale * (
+            offset + (slope * (row[0] - start) / t_scale if self.params.growth == "linear" else 0.0)
+        )
         row[3] = y_scale * slope / t_scale if self.params.growth == "linear" else 0.0
         beta = iter(y_scale * params["beta"])
-        waves = {name: [next(beta) for _ in range(2 * found["fourier_order"])] for name, found in model.seasonalities.items()}
+        waves = {
+            name: [next(beta) for _ in range(2 * found["fourier_order"])]
+            for name, found in model.seasonalities.items()
+        }
         at = 4
-        for name, turns in self._turns.items():
+        for name, turns in self._n_harmonics.items():
             given = waves.get(name, [])
             row[at : at + len(given)] = given
             at += 2 * turns
         return row
 
-    def _model(self, days: np.ndarray, values: np.ndarray) -> Any:
-        import pandas as pd  # noqa: PLC0415  (these three take 2 s: other models do without)
-        from prophet import Prophet as Library  # noqa: PLC0415
+    def _build_model(self, days: np.ndarray, values: np.ndarray) -> Any:
+        import pandas as pd
+        from prophet import Prophet as Library
 
         for name in ("cmdstanpy", "prophet"):
-            logging.getLogger(name).disabled = True  # a line for each fit; their levels are set again by later imports
-        seasons = {f"{name}_seasonality": wanted if (wanted := getattr(self.params, name)) == "auto" else wanted or False for name in _PERIOD_DAYS}
+            # A line for each fit; their levels are set again by later imports
+            logging.getLogger(name).disabled = True
+        seasons = {
+            f"{name}_seasonality": (
+                wanted if (wanted := getattr(self.params, name)) == "auto" else wanted or False
+            )
+            for name in _PERIOD_DAYS
+        }
         model = Library(
-            growth=self.params.growth, changepoint_prior_scale=self.params.changepoint_prior, seasonality_prior_scale=self.params.seasonality_prior,
-            uncertainty_samples=0, **seasons,
-        )  # fmt: skip
+            growth=self.params.growth,
+            changepoint_prior_scale=self.params.changepoint_prior,
+            seasonality_prior_scale=self.params.seasonality_prior,
+            uncertainty_samples=0,
+            **seasons,
+        )
         times = pd.to_datetime(np.round(days * 86400), unit="s")
-        with quiet():
+        with filter_warnings():
             return model.fit(pd.DataFrame({"ds": times, "y": values}), seed=self.seed)

@@ -1,25 +1,37 @@
-"""Theta: simple exponential smoothing with half of the series' linear trend as drift, after its season; parameters by statsmodels."""
+"""Theta: simple exponential smoothing with half of the series' linear trend as drift, after its
+season; parameters by statsmodels.
+"""
 
 import numpy as np
 
-from tasks.forecasters.parts.innovations import Innovations, forecast_weights, smoothing
-from tasks.forecasters.parts.local import Local, Sum, quiet
+from tasks.forecasters.parts.innovations import InnovationsModel, build_smoothing, compute_forecast_weights
+from tasks.forecasters.parts.local import LocalForecaster, WeightedSum, filter_warnings
 
 
-class Theta(Local):
-    """Source: Assimakopoulos & Nikolopoulos 2000, doi:10.1016/S0169-2070(00)00066-2; as smoothing with drift: Hyndman & Billah 2003, doi:10.1016/S0169-2070(01)00143-1."""
+class Theta(LocalForecaster):
+    """Source: Assimakopoulos & Nikolopoulos 2000, doi:10.1016/S0169-2070(00)00066-2; as
+    smoothing with drift: Hyndman & Billah 2003, doi:10.1016/S0169-2070(01)00143-1.
+    """
 
-    def estimate(self, history: np.ndarray) -> Sum:
-        """Smoothing and trend of the seasonally adjusted history; the season itself is that of the last values."""
-        from statsmodels.tsa.forecasting.theta import ThetaModel  # noqa: PLC0415  (1.5 s: other models do without)
+    def fit_series(self, history: np.ndarray) -> WeightedSum:
+        """Smoothing and trend of the seasonally adjusted history; the season itself is that of
+        the last values.
+        """
+        # 1.5 s: other models do without
+        from statsmodels.tsa.forecasting.theta import ThetaModel
 
         season, n_values, steps = self.schema.season_steps, len(self.lags) + 1, self.schema.horizon_steps
         seasonal = season > 1 and min(len(history), n_values) >= 2 * season
-        with quiet():
-            fit = ThetaModel(history, period=season if seasonal else 1, deseasonalize=seasonal, method="additive").fit()
-        form: Innovations = smoothing(float(fit.params["alpha"]), None, 1.0, 0.0 if seasonal else None, season)
-        weights = forecast_weights(form, n_values, steps)
-        # The drift moves every value of the window too: taken out before smoothing, put back at each step.
+        with filter_warnings():
+            fit = ThetaModel(
+                history, period=season if seasonal else 1, deseasonalize=seasonal, method="additive"
+            ).fit()
+        form: InnovationsModel = build_smoothing(
+            float(fit.params["alpha"]), None, 1.0, 0.0 if seasonal else None, season
+        )
+        weights = compute_forecast_weights(form, n_values, steps)
+        # The drift moves every value of the window too: taken out before smoothing, put back at
+        # each step.
         drift = float(fit.params["b0"]) / 2
         ahead = np.arange(1, steps + 1)
-        return Sum(weights, np.zeros(steps), drift * (ahead + np.arange(n_values) @ weights))
+        return WeightedSum(weights, np.zeros(steps), drift * (ahead + np.arange(n_values) @ weights))

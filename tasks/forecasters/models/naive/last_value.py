@@ -4,7 +4,7 @@ import numpy as np
 
 from tasks.forecasters.graph.arithmetic import Value
 from tasks.forecasters.graph.formula import Formula
-from tasks.forecasters.parts.preamble import last_values
+from tasks.forecasters.parts.preamble import select_last_values
 
 
 class LastValue(Formula):
@@ -15,4 +15,4 @@ class LastValue(Formula):
 
     def formula(self, x: Value) -> Value:
         """See the class."""
-        return last_values(self.schema, x)
+        return select_last_values(self.schema, x)

@@ -1,18 +1,22 @@
-"""The value one season before the step that is forecast; the last value where that is unknown, or where there is no season."""
+"""The value one season before the step that is forecast; the last value where that is unknown,
+or where there is no season.
+"""
 
 import numpy as np
 
 from tasks.forecasters.graph.arithmetic import Value
 from tasks.forecasters.graph.formula import Formula
-from tasks.forecasters.parts.preamble import seasonal_values
+from tasks.forecasters.parts.preamble import select_seasonal_values
 
 
 class SeasonalNaive(Formula):
-    """z_hat of a step = z at its time less the fewest whole seasons that reach back to the origin."""
+    """z_hat of a step = z at its time less the fewest whole seasons that reach back to the
+    origin.
+    """
 
     def learn(self, x: np.ndarray, z: np.ndarray) -> None:
         """Nothing to learn."""
 
     def formula(self, x: Value) -> Value:
         """See the class."""
-        return seasonal_values(self.schema, x)
+        return select_seasonal_values(self.schema, x)

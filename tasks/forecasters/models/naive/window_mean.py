@@ -7,13 +7,15 @@ from pydantic import Field
 
 from tasks.core.about import Strict
 from tasks.core.schema import FeatureSchema
-from tasks.forecasters.graph.arithmetic import Value, fill, take
+from tasks.forecasters.graph.arithmetic import Value, fill_nan, take
 from tasks.forecasters.graph.formula import Formula
-from tasks.forecasters.parts.preamble import last_values, level_column
+from tasks.forecasters.parts.preamble import get_level_column, select_last_values
 
 
 class WindowMeanParams(Strict):
-    """window_steps: how many steps are averaged; the feature `z_mean_<window_steps>` must be declared."""
+    """window_steps: how many steps are averaged; the feature `z_mean_<window_steps>` must be
+    declared.
+    """
 
     window_steps: Annotated[int, Field(ge=1)] = 22
 
@@ -25,7 +27,7 @@ class WindowMean(Formula):
 
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         super().__init__(schema, seed, **params)
-        self.column = level_column(schema, self.params.window_steps, self.name)
+        self.column = get_level_column(schema, self.params.window_steps, self.name)
 
     def learn(self, x: np.ndarray, z: np.ndarray) -> None:
         """Nothing to learn."""
@@ -33,4 +35,4 @@ class WindowMean(Formula):
     def formula(self, x: Value) -> Value:
         """See the class."""
         mean = take(x, [self.schema.index(self.column)] * self.schema.horizon_steps)
-        return fill(mean, last_values(self.schema, x))
+        return fill_nan(mean, select_last_values(self.schema, x))

@@ -1,4 +1,6 @@
-"""A gated recurrent unit along the sequence: as good as the LSTM on short series, with a quarter fewer weights."""
+"""A gated recurrent unit along the sequence: as good as the LSTM on short series, with a quarter
+fewer weights.
+"""
 
 from tasks.forecasters.graph.arithmetic import gru
 from tasks.forecasters.parts.recurrent import Recurrent

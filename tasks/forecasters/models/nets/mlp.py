@@ -2,8 +2,15 @@
 
 from tasks.forecasters.graph.arithmetic import Value, relu
 from tasks.forecasters.parts.net import Net, NetParams
-from tasks.forecasters.parts.net_layers import Aid, Draw, Inputs, Weights, Width, dense_weights
-from tasks.forecasters.parts.preamble import dispensable_columns
+from tasks.forecasters.parts.net_layers import (
+    NetInputs,
+    TrainingHooks,
+    WeightInitializer,
+    Weights,
+    Width,
+    build_dense_weights,
+)
+from tasks.forecasters.parts.preamble import list_dispensable_columns
 
 
 class MlpParams(NetParams):
@@ -21,13 +28,13 @@ class Mlp(Net):
     @property
     def dispensable(self) -> tuple[str, ...]:
         """All that the preamble fills."""
-        return dispensable_columns(self.schema)
+        return list_dispensable_columns(self.schema)
 
-    def first_weights(self, n_statics: int, draw: Draw) -> Weights:
+    def build_initial_weights(self, n_statics: int, draw: WeightInitializer) -> Weights:
         """Of all layers."""
-        return dense_weights(draw, (n_statics, *self.params.hidden_sizes, self.schema.horizon_steps))
+        return build_dense_weights(draw, (n_statics, *self.params.hidden_sizes, self.schema.horizon_steps))
 
-    def network(self, weights: Weights, inputs: Inputs, aid: Aid) -> Value:
+    def forward(self, weights: Weights, inputs: NetInputs, aid: TrainingHooks) -> Value:
         """See the class."""
         out, last = inputs.statics, len(self.params.hidden_sizes)
         for layer in range(last + 1):

@@ -1,12 +1,23 @@
-"""The last value subtracted and one linear map: hard to beat on long seasonal histories. Source: Zeng et al. 2023, arXiv:2205.13504 (NLinear)."""
+"""The last value subtracted and one linear map: hard to beat on long seasonal histories.
+
+Source: Zeng et al. 2023, arXiv:2205.13504 (NLinear).
+"""
 
 from tasks.forecasters.graph.arithmetic import Value
-from tasks.forecasters.parts.net import Net, SequenceParams, beside
-from tasks.forecasters.parts.net_layers import Aid, Draw, Inputs, Weights, dense_weights
+from tasks.forecasters.parts.net import Net, SequenceParams, join_net_inputs
+from tasks.forecasters.parts.net_layers import (
+    NetInputs,
+    TrainingHooks,
+    WeightInitializer,
+    Weights,
+    build_dense_weights,
+)
 
 
 class NLinearParams(SequenceParams):
-    """As every net that reads a sequence; the last value itself is an input only with `sees_level: true`."""
+    """As every net that reads a sequence; the last value itself is an input only with
+    `sees_level: true`.
+    """
 
     sees_level: bool | None = False
 
@@ -19,10 +30,12 @@ class NLinear(Net):
 
     Params = NLinearParams
 
-    def first_weights(self, n_statics: int, draw: Draw) -> Weights:
+    def build_initial_weights(self, n_statics: int, draw: WeightInitializer) -> Weights:
         """Of the one map."""
-        return dense_weights(draw, (len(self.steps) + n_statics, self.schema.horizon_steps))
+        return build_dense_weights(draw, (len(self.steps) + n_statics, self.schema.horizon_steps))
 
-    def network(self, weights: Weights, inputs: Inputs, aid: Aid) -> Value:
+    def forward(self, weights: Weights, inputs: NetInputs, aid: TrainingHooks) -> Value:
         """See the class."""
-        return aid.drop(beside(inputs, inputs.sequence)) @ weights["weights_0"] + weights["intercept_0"]
+        return (
+            aid.drop(join_net_inputs(inputs, inputs.sequence)) @ weights["weights_0"] + weights["intercept_0"]
+        )

@@ -1,6 +1,7 @@
-"""A small transformer over patches of the sequence, one series at a time. Source: Nie et al. 2023, arXiv:2211.14730 (PatchTST).
+"""A small transformer over patches of the sequence, one series at a time.
 
-Layers are normalised before they look (Xiong et al. 2020, arXiv:2002.04745), and by row instead of by batch, so that a row's forecast does not
+Source: Nie et al. 2023, arXiv:2211.14730 (PatchTST). Layers are normalised before they look (Xiong
+et al. 2020, arXiv:2002.04745), and by row instead of by batch, so that a row's forecast does not
 depend on the rows beside it.
 """
 
@@ -12,15 +13,24 @@ from pydantic import Field, model_validator
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
 from tasks.forecasters.graph.arithmetic import Value, layer_norm, relu, reshape, softmax, take, transpose
-from tasks.forecasters.parts.net import Net, SequenceParams, beside
-from tasks.forecasters.parts.net_layers import Aid, Draw, Inputs, Weights, Width, dense_weights
-from tasks.forecasters.parts.recurrent import past, past_weights
+from tasks.forecasters.parts.net import Net, SequenceParams, join_net_inputs
+from tasks.forecasters.parts.net_layers import (
+    NetInputs,
+    TrainingHooks,
+    WeightInitializer,
+    Weights,
+    Width,
+    build_dense_weights,
+)
+from tasks.forecasters.parts.recurrent import build_skip_weights, compute_skip
 
 
 class PatchTransformerParams(SequenceParams):
-    """patch_steps, stride_steps: length and distance of the patches, the last of which ends at the last step.
+    """patch_steps, stride_steps: length and distance of the patches, the last of which ends at the
+    last step.
 
-    size: numbers of a patch inside. heads: that look at once. layers: of attention and two dense maps, *inside_size* wide between them.
+    size: numbers of a patch inside. heads: that look at once. layers: of attention and two dense
+    maps, *inside_size* wide between them.
     """
 
     patch_steps: Width = 4
@@ -33,14 +43,17 @@ class PatchTransformerParams(SequenceParams):
     learning_rate: Annotated[float, Field(gt=0)] = 0.003
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
+    def _check_heads(self) -> Self:
         if self.size % self.heads:
             raise ValueError("`size` must be a multiple of `heads`")
         return self
 
 
 class PatchTransformer(Net):
-    """network = (patches after all layers, other columns) . A + a + (sequence, other columns) . C."""
+    """network = (patches after all layers, other columns) .
+
+    A + a + (sequence, other columns) . C.
+    """
 
     Params = PatchTransformerParams
 
@@ -49,46 +62,81 @@ class PatchTransformer(Net):
         n_steps, length = len(self.steps), self.params.patch_steps
         if length > n_steps:
             raise ForecasterError(
-                f"{self.name} has patches of {length} steps, but its sequence has {n_steps}. Set `patch_steps` to at most {n_steps}."
+                f"{self.name} has patches of {length} steps, but its sequence has {n_steps}. Set"
+                f" `patch_steps` to at most {n_steps}."
             )
-        starts = range((n_steps - length) % self.params.stride_steps, n_steps - length + 1, self.params.stride_steps)
+        starts = range(
+            (n_steps - length) % self.params.stride_steps, n_steps - length + 1, self.params.stride_steps
+        )
         self.patches = [[start + k for k in range(length)] for start in starts]
 
-    def first_weights(self, n_statics: int, draw: Draw) -> Weights:
+    def build_initial_weights(self, n_statics: int, draw: WeightInitializer) -> Weights:
         """Of the patches, each layer, the head, and the way past."""
         size, inside = self.params.size, self.params.inside_size
-        weights = {"patch": draw.matrix(self.params.patch_steps, size), "place": draw.uniform((len(self.patches), size), 2500)}
+        weights = {
+            "patch": draw.draw_matrix(self.params.patch_steps, size),
+            "place": draw.uniform((len(self.patches), size), 2500),
+        }
         for layer in range(self.params.layers):
-            weights |= {f"{name}_{layer}": draw.matrix(size, size) for name in ("query", "key", "value", "mix")}
-            weights |= {f"in_{layer}": draw.matrix(size, inside), f"out_{layer}": draw.matrix(inside, size)}
-            weights |= {f"in_shift_{layer}": np.zeros(inside, np.float32), f"out_shift_{layer}": np.zeros(size, np.float32)}
+            weights |= {
+                f"{name}_{layer}": draw.draw_matrix(size, size) for name in ("query", "key", "value", "mix")
+            }
+            weights |= {
+                f"in_{layer}": draw.draw_matrix(size, inside),
+                f"out_{layer}": draw.draw_matrix(inside, size),
+            }
+            weights |= {
+                f"in_shift_{layer}": np.zeros(inside, np.float32),
+                f"out_shift_{layer}": np.zeros(size, np.float32),
+            }
         for norm in range(2 * self.params.layers + 1):
-            weights |= {f"norm_gain_{norm}": np.ones(size, np.float32), f"norm_shift_{norm}": np.zeros(size, np.float32)}
-        head = dense_weights(draw, (len(self.patches) * size + n_statics, self.schema.horizon_steps))
-        return weights | head | past_weights(self, n_statics, draw)
+            weights |= {
+                f"norm_gain_{norm}": np.ones(size, np.float32),
+                f"norm_shift_{norm}": np.zeros(size, np.float32),
+            }
+        head = build_dense_weights(draw, (len(self.patches) * size + n_statics, self.schema.horizon_steps))
+        return weights | head | build_skip_weights(self, n_statics, draw)
 
-    def network(self, weights: Weights, inputs: Inputs, aid: Aid) -> Value:
+    def forward(self, weights: Weights, inputs: NetInputs, aid: TrainingHooks) -> Value:
         """See the class."""
         n_patches = len(self.patches)
-        cut = reshape(take(inputs.sequence, [step for patch in self.patches for step in patch]), n_patches, self.params.patch_steps)
+        cut = reshape(
+            take(inputs.sequence, [step for patch in self.patches for step in patch]),
+            n_patches,
+            self.params.patch_steps,
+        )
         seen = aid.drop(cut @ weights["patch"] + weights["place"])
         for layer in range(self.params.layers):
-            seen = aid.layer(lambda x, layer=layer: self._layer(weights, x, layer, aid), seen)
-        flat = reshape(self._norm(weights, seen, 2 * self.params.layers), n_patches * self.params.size)
-        return aid.drop(beside(inputs, flat)) @ weights["weights_0"] + weights["intercept_0"] + past(weights, inputs)
+            seen = aid.run_layer(lambda x, layer=layer: self._apply_layer(weights, x, layer, aid), seen)
+        flat = reshape(self._apply_norm(weights, seen, 2 * self.params.layers), n_patches * self.params.size)
+        return (
+            aid.drop(join_net_inputs(inputs, flat)) @ weights["weights_0"]
+            + weights["intercept_0"]
+            + compute_skip(weights, inputs)
+        )
 
-    def _layer(self, weights: Weights, seen: Value, layer: int, aid: Aid) -> Value:
-        """Each patch gathers from all patches, then changes by itself; both are added to what it was."""
-        seen = seen + aid.drop(self._attention(weights, self._norm(weights, seen, 2 * layer), layer))
-        inside = relu(self._norm(weights, seen, 2 * layer + 1) @ weights[f"in_{layer}"] + weights[f"in_shift_{layer}"])
+    def _apply_layer(self, weights: Weights, seen: Value, layer: int, aid: TrainingHooks) -> Value:
+        """Each patch gathers from all patches, then changes by itself; both are added to what it
+        was.
+        """
+        seen = seen + aid.drop(
+            self._apply_attention(weights, self._apply_norm(weights, seen, 2 * layer), layer)
+        )
+        inside = relu(
+            self._apply_norm(weights, seen, 2 * layer + 1) @ weights[f"in_{layer}"]
+            + weights[f"in_shift_{layer}"]
+        )
         return seen + aid.drop(aid.drop(inside) @ weights[f"out_{layer}"] + weights[f"out_shift_{layer}"])
 
-    def _attention(self, weights: Weights, seen: Value, layer: int) -> Value:
+    def _apply_attention(self, weights: Weights, seen: Value, layer: int) -> Value:
         heads, n_patches, size = self.params.heads, len(self.patches), self.params.size
-        query, key, value = (reshape(seen @ weights[f"{name}_{layer}"], n_patches, heads, size // heads) for name in ("query", "key", "value"))
+        query, key, value = (
+            reshape(seen @ weights[f"{name}_{layer}"], n_patches, heads, size // heads)
+            for name in ("query", "key", "value")
+        )
         alike = transpose(query, 0, 2, 1, 3) @ transpose(key, 0, 2, 3, 1)
         gathered = softmax(alike * float(np.float32((size // heads) ** -0.5))) @ transpose(value, 0, 2, 1, 3)
         return reshape(transpose(gathered, 0, 2, 1, 3), n_patches, size) @ weights[f"mix_{layer}"]
 
-    def _norm(self, weights: Weights, seen: Value, norm: int) -> Value:
+    def _apply_norm(self, weights: Weights, seen: Value, norm: int) -> Value:
         return layer_norm(seen, weights[f"norm_gain_{norm}"], weights[f"norm_shift_{norm}"])

@@ -9,9 +9,9 @@ import numpy as np
 from pydantic import Field
 
 from tasks.forecasters.graph.arithmetic import Value
-from tasks.forecasters.graph.tree_graph import LEAF, LEQ, Node
-from tasks.forecasters.parts.residuals import Pairs
-from tasks.forecasters.parts.trees import BoostedTrees, Grown, TreesParams
+from tasks.forecasters.graph.tree_graph import LEAF, LEQ, TreeNode
+from tasks.forecasters.parts.residuals import ResidualPairs
+from tasks.forecasters.parts.trees import BoostedTrees, FittedBooster, TreesParams
 
 _PRIOR_PAIRS = 10  # a category of ten pairs is believed by half
 _LOSSES = {"squared": "RMSE", "absolute": "MAE", "quantile": "Quantile"}
@@ -28,8 +28,9 @@ class CatBoostParams(TreesParams):
 class CatBoost(BoostedTrees):
     """See BoostedTrees; all nodes of a level ask the same question.
 
-    A category is seen as the mean target of its pairs, shrunk to 0; in a fit, of those pairs alone whose targets were known before. That is
-    CatBoost's ordered statistic with time as the order; its own draws an order, may look ahead in it, and has no counterpart in ONNX.
+    A category is seen as the mean target of its pairs, shrunk to 0; in a fit, of those pairs alone
+    whose targets were known before. That is CatBoost's ordered statistic with time as the order;
+    its own draws an order, may look ahead in it, and has no counterpart in ONNX.
     Source: Prokhorenkova et al. 2018, https://arxiv.org/abs/1706.09516, section 3.
     """
 
@@ -37,13 +38,16 @@ class CatBoost(BoostedTrees):
     native_file = "booster.json"
 
     @property
-    def least_pairs(self) -> int:
+    def min_pairs(self) -> int:
         """Ten for each leaf of a tree."""
         return 10 * 2 ** int(self.params.depth)
 
-    def grow(self, pairs: Pairs, n_trees: int, start: bytes = b"", held: Pairs | None = None) -> Grown:
+    def fit_trees(
+        self, pairs: ResidualPairs, n_trees: int, start: bytes = b"", held: ResidualPairs | None = None
+    ) -> FittedBooster:
         """See BoostedTrees."""
-        from catboost import CatBoostRegressor  # noqa: PLC0415  (0.5 s: other models do without; it ships no types)
+        # 0.5 s: other models do without; it ships no types
+        from catboost import CatBoostRegressor
 
         params = self.params
         loss = _LOSSES[params.loss] + (f":alpha={params.quantile:g}" if params.quantile is not None else "")
@@ -57,40 +61,56 @@ class CatBoost(BoostedTrees):
             "allow_writing_files": False,
         }
         model = CatBoostRegressor(iterations=n_trees, loss_function=loss, **own, **fixed)
-        stop = {} if held is None else {"eval_set": _pool(held), "early_stopping_rounds": params.patience_trees, "use_best_model": True}
-        model.fit(_pool(pairs), init_model=_read(start) if start else None, **stop)
-        return Grown(_written(model), model.tree_count_)
+        stop = (
+            {}
+            if held is None
+            else {
+                "eval_set": _build_pool(held),
+                "early_stopping_rounds": params.patience_trees,
+                "use_best_model": True,
+            }
+        )
+        model.fit(_build_pool(pairs), init_model=_decode_model(start) if start else None, **stop)
+        return FittedBooster(_encode_model(model), model.tree_count_)
 
-    def named(self, x: Value) -> list[Value]:
+    def encode_categories(self, x: Value) -> list[Value]:
         """Numbers until the statistics are learned, then those."""
         if not all(f"statistic.{name}" in self.learned for name in self.params.categorical):
-            return super().named(x)
-        return [self.categories.of(name, x, self.learned[f"statistic.{name}"]) for name in self.params.categorical]
+            return super().encode_categories(x)
+        return [
+            self.categories.of(name, x, self.learned[f"statistic.{name}"]) for name in self.params.categorical
+        ]
 
-    def encoded(self, pairs: Pairs) -> Pairs:
+    def encode_pairs(self, pairs: ResidualPairs) -> ResidualPairs:
         """See the class."""
         columns = pairs.columns.copy()
         for name, at in pairs.categorical.items():
             number = columns[:, at].astype(np.int64)
-            columns[:, at] = _means_before(number, pairs.target, pairs.in_reach)
-            self.learned[f"statistic.{name}"] = _means(number, pairs.target, self.categories.count(name))
+            columns[:, at] = _compute_means_before(number, pairs.target, pairs.in_reach)
+            self.learned[f"statistic.{name}"] = _compute_means(
+                number, pairs.target, self.categories.count(name)
+            )
         return pairs._replace(columns=columns)
 
-    def trees(self, native: bytes) -> tuple[list[list[Node]], float]:
+    def parse_trees(self, native: bytes) -> tuple[list[list[TreeNode]], float]:
         """See BoostedTrees."""
         whole = json.loads(native)
         factor, (constant,) = whole["scale_and_bias"]
-        return [_nodes(tree, factor) for tree in whole["oblivious_trees"]], constant
+        return [_parse_tree(tree, factor) for tree in whole["oblivious_trees"]], constant
 
 
-def _means(number: np.ndarray, target: np.ndarray, n_numbers: int) -> np.ndarray:
-    """Mean of *target* for each number (n_numbers,), shrunk as if _PRIOR_PAIRS more were 0; 0 for one without pairs."""
+def _compute_means(number: np.ndarray, target: np.ndarray, n_numbers: int) -> np.ndarray:
+    """Mean of *target* for each number (n_numbers,), shrunk as if _PRIOR_PAIRS more were 0; 0
+    for one without pairs.
+    """
     total, count = np.bincount(number, target, n_numbers), np.bincount(number, minlength=n_numbers)
     return (total / (count + _PRIOR_PAIRS)).astype(np.float32)
 
 
-def _means_before(number: np.ndarray, target: np.ndarray, in_reach: int) -> np.ndarray:
-    """As `_means`, for each pair over those of its number that lie more than *in_reach* pairs before it."""
+def _compute_means_before(number: np.ndarray, target: np.ndarray, in_reach: int) -> np.ndarray:
+    """As `_means`, for each pair over those of its number that lie more than *in_reach* pairs
+    before it.
+    """
     out = np.zeros(len(number), dtype=np.float32)
     for one in np.unique(number):
         at = np.flatnonzero(number == one)
@@ -100,14 +120,18 @@ def _means_before(number: np.ndarray, target: np.ndarray, in_reach: int) -> np.n
     return out
 
 
-def _pool(pairs: Pairs) -> Any:
-    from catboost import Pool  # noqa: PLC0415  (as above)
+def _build_pool(pairs: ResidualPairs) -> Any:
+    from catboost import Pool
 
     return Pool(pairs.columns, pairs.target, weight=pairs.weight, thread_count=1)
 
 
-def _written(model: Any) -> bytes:
-    """CatBoost's JSON without `model_info`, which holds the time and a random id: the same fit gives the same bytes. It reads and writes files only."""
+def _encode_model(model: Any) -> bytes:
+    """CatBoost's JSON without `model_info`, which holds the time and a random id: the same fit
+    gives the same bytes.
+
+    It reads and writes files only.
+    """
     with TemporaryDirectory() as folder:
         path = Path(folder) / "booster.json"
         model.save_model(str(path), format="json")
@@ -115,8 +139,8 @@ def _written(model: Any) -> bytes:
     return json.dumps(whole | {"model_info": {}}, sort_keys=True).encode()
 
 
-def _read(native: bytes) -> Any:
-    from catboost import CatBoostRegressor  # noqa: PLC0415  (as above; it ships no types)
+def _decode_model(native: bytes) -> Any:
+    from catboost import CatBoostRegressor
 
     with TemporaryDirectory() as folder:
         path = Path(folder) / "booster.json"
@@ -124,10 +148,14 @@ def _read(native: bytes) -> Any:
         return CatBoostRegressor().load_model(str(path), format="json")
 
 
-def _nodes(tree: dict[str, Any], factor: float) -> list[Node]:
-    """A whole binary tree. Of the number of a leaf, bit i is the answer to split i (above its border: 1), so the last split is asked first."""
+def _parse_tree(tree: dict[str, Any], factor: float) -> list[TreeNode]:
+    """A whole binary tree.
+
+    Of the number of a leaf, bit i is the answer to split i (above its border: 1), so the last split
+    is asked first.
+    """
     splits, nodes = (tree["splits"] or [])[::-1], []
     for at in range(2 ** len(splits) - 1):
         split = splits[(at + 1).bit_length() - 1]
-        nodes.append(Node(LEQ, split["border"], split["float_feature_index"], 2 * at + 1, 2 * at + 2))
-    return nodes + [Node(LEAF, factor * value) for value in tree["leaf_values"]]
+        nodes.append(TreeNode(LEQ, split["border"], split["float_feature_index"], 2 * at + 1, 2 * at + 2))
+    return nodes + [TreeNode(LEAF, factor * value) for value in tree["leaf_values"]]

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from tasks.forecasters.graph.tree_graph import LEAF, LEQ, Node, floor32, is_one_of
-from tasks.forecasters.parts.residuals import Pairs
-from tasks.forecasters.parts.trees import BoostedTrees, Grown, TreesParams
+from tasks.forecasters.graph.tree_graph import LEAF, LEQ, TreeNode, add_category_splits, compute_float32_floor
+from tasks.forecasters.parts.residuals import ResidualPairs
+from tasks.forecasters.parts.trees import BoostedTrees, FittedBooster, TreesParams
 
 _ZERO = float(np.float32(1e-35))
 _OBJECTIVES = {"squared": "regression", "absolute": "regression_l1", "quantile": "quantile"}
@@ -30,55 +30,94 @@ class LightGbm(BoostedTrees):
     releases_gil = True
 
     @property
-    def least_pairs(self) -> int:
+    def min_pairs(self) -> int:
         """Two leaves."""
         return 2 * int(self.params.min_data_in_leaf)
 
-    def grow(self, pairs: Pairs, n_trees: int, start: bytes = b"", held: Pairs | None = None) -> Grown:
+    def fit_trees(
+        self, pairs: ResidualPairs, n_trees: int, start: bytes = b"", held: ResidualPairs | None = None
+    ) -> FittedBooster:
         """See BoostedTrees."""
-        import lightgbm  # noqa: PLC0415  (1 s: other models do without)
+        import lightgbm
 
         params = self.params
-        own = {name: getattr(params, name) for name in ("learning_rate", "num_leaves", "min_data_in_leaf", "feature_fraction", "lambda_l2")}
-        fixed = {"objective": _OBJECTIVES[params.loss], "deterministic": True, "force_row_wise": True, "num_threads": 1, "seed": self.seed}
-        fixed |= {"use_missing": False, "max_bin": 63, "verbosity": -1}  # 63 bins: same error as 255 within noise, a third faster
+        own = {
+            name: getattr(params, name)
+            for name in ("learning_rate", "num_leaves", "min_data_in_leaf", "feature_fraction", "lambda_l2")
+        }
+        fixed = {
+            "objective": _OBJECTIVES[params.loss],
+            "deterministic": True,
+            "force_row_wise": True,
+            "num_threads": 1,
+            "seed": self.seed,
+        }
+        # 63 bins: same error as 255 within noise, a third faster
+        fixed |= {"use_missing": False, "max_bin": 63, "verbosity": -1}
         if params.quantile is not None:
             fixed["alpha"] = params.quantile
-        data = lightgbm.Dataset(pairs.columns, pairs.target, weight=pairs.weight, categorical_feature=list(pairs.categorical.values()), params=fixed)
+        data = lightgbm.Dataset(
+            pairs.columns,
+            pairs.target,
+            weight=pairs.weight,
+            categorical_feature=list(pairs.categorical.values()),
+            params=fixed,
+        )
         stop = {}
         if held is not None:
             judged = data.create_valid(held.columns, held.target, weight=held.weight)
-            stop = {"valid_sets": [judged], "callbacks": [lightgbm.early_stopping(params.patience_trees, verbose=False)]}
+            stop = {
+                "valid_sets": [judged],
+                "callbacks": [lightgbm.early_stopping(params.patience_trees, verbose=False)],
+            }
         earlier = lightgbm.Booster(model_str=start.decode()) if start else None
         booster = lightgbm.train(own | fixed, data, num_boost_round=n_trees, init_model=earlier, **stop)
-        return Grown(booster.model_to_string(num_iteration=-1).encode(), booster.best_iteration if held is not None else booster.num_trees())
+        return FittedBooster(
+            booster.model_to_string(num_iteration=-1).encode(),
+            booster.best_iteration if held is not None else booster.num_trees(),
+        )
 
-    def trees(self, native: bytes) -> tuple[list[list[Node]], float]:
+    def parse_trees(self, native: bytes) -> tuple[list[list[TreeNode]], float]:
         """See BoostedTrees."""
-        import lightgbm  # noqa: PLC0415  (as above)
+        import lightgbm
 
         dump = lightgbm.Booster(model_str=native.decode()).dump_model()
-        return [_nodes(tree["tree_structure"]) for tree in dump["tree_info"]], 0.0
+        return [_parse_tree(tree["tree_structure"]) for tree in dump["tree_info"]], 0.0
 
 
-def _nodes(root: dict[str, Any]) -> list[Node]:
-    """Left is yes: `<=` for numbers, `one of` for categories, whose numbers LightGBM writes as `0||3||5`."""
-    nodes = [Node(LEAF, 0.0)]
+def _parse_tree(root: dict[str, Any]) -> list[TreeNode]:
+    """Left is yes: `<=` for numbers, `one of` for categories, whose numbers LightGBM writes as
+    `0||3||5`.
+    """
+    nodes = [TreeNode(LEAF, 0.0)]
     queue = [(root, 0)]
     for split, at in queue:
         if "left_child" not in split:
-            nodes[at] = Node(LEAF, split["leaf_value"])
+            nodes[at] = TreeNode(LEAF, split["leaf_value"])
             continue
         left, right = len(nodes), len(nodes) + 1
-        nodes += [Node(LEAF, 0.0)] * 2
+        nodes += [TreeNode(LEAF, 0.0)] * 2
         queue += [(split["left_child"], left), (split["right_child"], right)]
         if split["decision_type"] == "==":
-            is_one_of(nodes, at, split["split_feature"], [float(c) for c in split["threshold"].split("||")], left, right)
+            add_category_splits(
+                nodes,
+                at,
+                split["split_feature"],
+                [float(c) for c in split["threshold"].split("||")],
+                left,
+                right,
+            )
         else:
-            nodes[at] = Node(LEQ, _edge(split["threshold"]), split["split_feature"], left, right)
+            nodes[at] = TreeNode(
+                LEQ, _convert_threshold(split["threshold"]), split["split_feature"], left, right
+            )
     return nodes
 
 
-def _edge(threshold: float) -> float:
-    """As float32. LightGBM takes what is within 1e-35 of 0 for 0, so its threshold between 0 and what is below lies under all of that."""
-    return floor32(np.nextafter(threshold, -np.inf) if threshold == -_ZERO else threshold)
+def _convert_threshold(threshold: float) -> float:
+    """As float32.
+
+    LightGBM takes what is within 1e-35 of 0 for 0, so its threshold between 0 and what is below
+    lies under all of that.
+    """
+    return compute_float32_floor(np.nextafter(threshold, -np.inf) if threshold == -_ZERO else threshold)

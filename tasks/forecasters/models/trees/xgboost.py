@@ -5,11 +5,15 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from tasks.forecasters.graph.tree_graph import LEAF, LT, Node, is_one_of
-from tasks.forecasters.parts.residuals import Pairs
-from tasks.forecasters.parts.trees import BoostedTrees, Grown, TreesParams
+from tasks.forecasters.graph.tree_graph import LEAF, LT, TreeNode, add_category_splits
+from tasks.forecasters.parts.residuals import ResidualPairs
+from tasks.forecasters.parts.trees import BoostedTrees, FittedBooster, TreesParams
 
-_OBJECTIVES = {"squared": "reg:squarederror", "absolute": "reg:absoluteerror", "quantile": "reg:quantileerror"}
+_OBJECTIVES = {
+    "squared": "reg:squarederror",
+    "absolute": "reg:absoluteerror",
+    "quantile": "reg:quantileerror",
+}
 
 
 class XgBoostParams(TreesParams):
@@ -28,16 +32,21 @@ class XgBoost(BoostedTrees):
     native_file = "booster.json"
 
     @property
-    def least_pairs(self) -> int:
+    def min_pairs(self) -> int:
         """Two leaves."""
         return max(2, 2 * int(self.params.min_child_weight))
 
-    def grow(self, pairs: Pairs, n_trees: int, start: bytes = b"", held: Pairs | None = None) -> Grown:
+    def fit_trees(
+        self, pairs: ResidualPairs, n_trees: int, start: bytes = b"", held: ResidualPairs | None = None
+    ) -> FittedBooster:
         """See BoostedTrees."""
-        import xgboost  # noqa: PLC0415  (1-3 s: other models do without)
+        import xgboost
 
         params = self.params
-        own = {name: getattr(params, name) for name in ("learning_rate", "max_depth", "min_child_weight", "colsample_bytree", "reg_lambda")}
+        own = {
+            name: getattr(params, name)
+            for name in ("learning_rate", "max_depth", "min_child_weight", "colsample_bytree", "reg_lambda")
+        }
         fixed: dict[str, Any] = {
             "objective": _OBJECTIVES[params.loss],
             "tree_method": "hist",
@@ -48,35 +57,67 @@ class XgBoost(BoostedTrees):
         }
         if params.quantile is not None:
             fixed["quantile_alpha"] = params.quantile
-        stop = {} if held is None else {"evals": [(_matrix(held), "held")], "early_stopping_rounds": params.patience_trees, "verbose_eval": False}
+        stop = (
+            {}
+            if held is None
+            else {
+                "evals": [(_build_matrix(held), "held")],
+                "early_stopping_rounds": params.patience_trees,
+                "verbose_eval": False,
+            }
+        )
         earlier = xgboost.Booster(model_file=bytearray(start)) if start else None
-        booster = xgboost.train(own | fixed, _matrix(pairs), num_boost_round=n_trees, xgb_model=earlier, **stop)
+        booster = xgboost.train(
+            own | fixed, _build_matrix(pairs), num_boost_round=n_trees, xgb_model=earlier, **stop
+        )
         n_best = booster.best_iteration + 1 if held is not None else booster.num_boosted_rounds()
-        return Grown(bytes(booster.save_raw("json")), n_best)
+        return FittedBooster(bytes(booster.save_raw("json")), n_best)
 
-    def trees(self, native: bytes) -> tuple[list[list[Node]], float]:
+    def parse_trees(self, native: bytes) -> tuple[list[list[TreeNode]], float]:
         """See BoostedTrees."""
         learner = json.loads(native)["learner"]
         constant = float(learner["learner_model_param"]["base_score"].strip("[]"))
-        return [_nodes(tree) for tree in learner["gradient_booster"]["model"]["trees"]], constant
+        return [_parse_tree(tree) for tree in learner["gradient_booster"]["model"]["trees"]], constant
 
 
-def _matrix(pairs: Pairs) -> Any:
-    import xgboost  # noqa: PLC0415  (as above)
+def _build_matrix(pairs: ResidualPairs) -> Any:
+    import xgboost
 
     kinds = ["c" if k in pairs.categorical.values() else "q" for k in range(pairs.columns.shape[1])]
-    return xgboost.DMatrix(pairs.columns, pairs.target, weight=pairs.weight, feature_types=kinds, enable_categorical=True, nthread=1)
+    return xgboost.DMatrix(
+        pairs.columns,
+        pairs.target,
+        weight=pairs.weight,
+        feature_types=kinds,
+        enable_categorical=True,
+        nthread=1,
+    )
 
 
-def _nodes(tree: dict[str, list[Any]]) -> list[Node]:
-    """Left is `<` for numbers; of categories the listed ones go right, all others, strangers too, go left."""
+def _parse_tree(tree: dict[str, list[Any]]) -> list[TreeNode]:
+    """Left is `<` for numbers; of categories the listed ones go right, all others, strangers
+    too, go left.
+    """
     sets = {
         node: [float(c) for c in tree["categories"][start : start + size]]
-        for node, start, size in zip(tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True)
+        for node, start, size in zip(
+            tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True
+        )
     }
-    split = list(zip(tree["left_children"], tree["right_children"], tree["split_indices"], tree["split_conditions"], strict=True))
-    nodes = [Node(LEAF, value) if left < 0 else Node(LT, value, column, left, right) for left, right, column, value in split]
+    split = list(
+        zip(
+            tree["left_children"],
+            tree["right_children"],
+            tree["split_indices"],
+            tree["split_conditions"],
+            strict=True,
+        )
+    )
+    nodes = [
+        TreeNode(LEAF, value) if left < 0 else TreeNode(LT, value, column, left, right)
+        for left, right, column, value in split
+    ]
     for at, chosen in sets.items():
         left, right, column, _ = split[at]
-        is_one_of(nodes, at, column, chosen, right, left)
+        add_category_splits(nodes, at, column, chosen, right, left)
     return nodes

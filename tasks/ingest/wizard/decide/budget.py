@@ -1,4 +1,6 @@
-"""How much of the history is used, how often it is refitted, which models take part: so that training ends in about a minute on two cores."""
+"""How much of the history is used, how often it is refitted, which models take part: so that
+training ends in about a minute on two cores.
+"""
 
 from dataclasses import dataclass
 from math import gcd
@@ -19,8 +21,11 @@ LIGHTGBM_ROWS = 30_000  # about a second a fit
 
 
 @dataclass(frozen=True)
-class Budget:
-    """Caps (None: not needed), the walk, the gate. Counted in steps of the grid, except *max_rows_per_series*."""
+class WalkForwardBudget:
+    """Caps (None: not needed), the walk, the gate.
+
+    Counted in steps of the grid, except *max_rows_per_series*.
+    """
 
     n_cutoffs: int
     stride_steps: int
@@ -38,18 +43,27 @@ class Budget:
         return self.stride_steps * self.refit_every_cutoffs
 
 
-def caps(n_series: int, longest: int) -> tuple[int | None, int | None]:
-    """(max_rows_per_series, max_series) for *n_series* of which the longest has *longest* rows; None where no cap is needed."""
+def compute_caps(n_series: int, longest: int) -> tuple[int | None, int | None]:
+    """(max_rows_per_series, max_series) for *n_series* of which the longest has *longest* rows;
+    None where no cap is needed.
+    """
     rows = min(MOST_STEPS, max(LEAST_STEPS, TABLE_ROWS // n_series))
     series = MOST_TABLE_ROWS // min(longest, rows)
     return (rows if longest > rows else None), (series if n_series > series else None)
 
 
-def plan(n_steps: int, n_series: int, horizon_steps: int, season_steps: int, lookback_steps: int) -> Budget:
-    """Fit the walk into *n_steps* of grid, of *n_series*. Raises SourceError with the length that would do when it is too short."""
+def plan_budget(
+    n_steps: int, n_series: int, horizon_steps: int, season_steps: int, lookback_steps: int
+) -> WalkForwardBudget:
+    """Fit the walk into *n_steps* of grid, of *n_series*.
+
+    Raises SourceError with the length that would do when it is too short.
+    """
     cutoff_rows = n_series * horizon_steps
     matured = 24  # cutoffs whose whole horizon is known; a smaller sample decides nothing
-    gate = max(horizon_steps + min(matured, n_steps // 12), min(n_steps // 10, 1_000, GATE_ROWS // cutoff_rows))
+    gate = max(
+        horizon_steps + min(matured, n_steps // 12), min(n_steps // 10, 1_000, GATE_ROWS // cutoff_rows)
+    )
     floor = max(3 * season_steps, 2 * horizon_steps, 20) if season_steps > 1 else max(2 * horizon_steps, 30)
     left = n_steps - gate - horizon_steps
     min_train = max(floor, min(int(0.5 * left), max(int(0.3 * left), 2 * lookback_steps, 8 * season_steps)))
@@ -57,34 +71,51 @@ def plan(n_steps: int, n_series: int, horizon_steps: int, season_steps: int, loo
     if room < FEW_CUTOFFS:
         needed = n_steps + FEW_CUTOFFS - room + gate // 10
         raise SourceError(
-            f"The history has {n_steps} steps; a horizon of {horizon_steps} and a season of {season_steps} need at least about {needed}. "
-            f"Give a longer history, or a shorter horizon: `--horizon {max(1, horizon_steps // 2)}`."
+            f"The history has {n_steps} steps; a horizon of {horizon_steps} and a season of {season_steps}"
+            f" need at least about {needed}. Give a longer history, or a shorter horizon: `--horizon"
+            f" {max(1, horizon_steps // 2)}`."
         )
     n_cutoffs = max(FEW_CUTOFFS, min(MOST_CUTOFFS, FORECAST_ROWS // cutoff_rows, room))
-    stride = _off_season(max(1, room // n_cutoffs), season_steps)
+    stride = _select_off_season_stride(max(1, room // n_cutoffs), season_steps)
     n_cutoffs = min(n_cutoffs, 1 + (room - 1) // stride)
     pairs = n_series * (n_steps - gate) * horizon_steps
     net = pairs >= NET_PAIRS
-    seconds = _refit_s(n_series * (n_steps - gate), horizon_steps, net)
+    seconds = _compute_refit_s(n_series * (n_steps - gate), horizon_steps, net)
     n_refits = max(2, min(10, int(REFIT_S / seconds), n_cutoffs // 2))
     refit_every = -(-n_cutoffs // n_refits)
-    return Budget(
-        n_cutoffs, stride, refit_every, -(-n_cutoffs // refit_every), min_train, gate,
-        max(8, min(60, (gate - horizon_steps) // 2 + 1)), net, seconds,
-    )  # fmt: skip
+    return WalkForwardBudget(
+        n_cutoffs,
+        stride,
+        refit_every,
+        -(-n_cutoffs // refit_every),
+        min_train,
+        gate,
+        max(8, min(60, (gate - horizon_steps) // 2 + 1)),
+        net,
+        seconds,
+    )
 
 
-def _off_season(stride: int, season_steps: int) -> int:
-    """The nearest smaller stride without a common divisor with the season, or every cutoff would fall on the same hours."""
+def _select_off_season_stride(stride: int, season_steps: int) -> int:
+    """The nearest smaller stride without a common divisor with the season, or every cutoff would
+    fall on the same hours.
+    """
     while stride > 1 and gcd(stride, season_steps) > 1:
         stride -= 1
     return stride
 
 
-def _refit_s(rows: int, horizon_steps: int, net: bool) -> float:
-    """Seconds of one refit of all models on one core, as measured on 20,000 to 300,000 rows with 33 features.
+def _compute_refit_s(rows: int, horizon_steps: int, net: bool) -> float:
+    """Seconds of one refit of all models on one core, as measured on 20,000 to 300,000 rows with 33
+    features.
 
-    The linear parts cost 80 ns a pair of origin and step, four times (har, ridge, and ridge twice below the trees: fitted and subtracted),
-    the trees 25 us a pair that they are given, the net 1.2 s.
+    The linear parts cost 80 ns a pair of origin and step, four times (har, ridge, and ridge twice
+    below the trees: fitted and subtracted), the trees 25 us a pair that they are given, the net 1.2
+    s.
     """
-    return 4 * 80e-9 * rows * horizon_steps + 25e-6 * min(rows * horizon_steps, LIGHTGBM_ROWS) + (1.2 if net else 0.0) + 0.2
+    return (
+        4 * 80e-9 * rows * horizon_steps
+        + 25e-6 * min(rows * horizon_steps, LIGHTGBM_ROWS)
+        + (1.2 if net else 0.0)
+        + 0.2
+    )

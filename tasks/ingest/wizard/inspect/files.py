@@ -1,4 +1,7 @@
-"""Files as they are: found, and opened the way that ingest opens them. What the columns mean is decided in `look`."""
+"""Files as they are: found, and opened the way that ingest opens them.
+
+What the columns mean is decided in `look`.
+"""
 
 import csv
 import glob
@@ -10,7 +13,7 @@ from typing import Literal
 import polars as pl
 
 from tasks.core.errors import SourceError
-from tasks.ingest.cells import NULLS, Cells, read_cells
+from tasks.ingest.cells import NULLS, FileCells, read_cells
 from tasks.ingest.params import FilesSource
 
 Format = Literal["csv", "parquet", "json", "jsonl"]
@@ -21,8 +24,12 @@ _SAMPLE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Table:
-    """One file. Cells are text where the format has no types; *name* is that of its link in data/source; *header*: whether the file names its columns; *first_row* as in Cells."""
+class FileTable:
+    """One file.
+
+    Cells are text where the format has no types; *name* is that of its link in data/source;
+    *header*: whether the file names its columns; *first_row* as in Cells.
+    """
 
     path: Path
     name: str
@@ -32,9 +39,9 @@ class Table:
     first_row: int
 
     @property
-    def cells(self) -> Cells:
+    def cells(self) -> FileCells:
         """The same, as ingest holds it; messages show the whole path."""
-        return Cells(str(self.path), self.frame, self.first_row)
+        return FileCells(str(self.path), self.frame, self.first_row)
 
     def row(self, index: int) -> str:
         """Where the frame's row *index* stands, for a message."""
@@ -43,47 +50,70 @@ class Table:
 
 def find_files(pattern: str) -> list[Path]:
     """Files of a path or a glob, sorted. Raises SourceError when there is none."""
-    found = sorted(Path(p) for p in glob.glob(str(Path(pattern).expanduser()), recursive=True))  # noqa: PTH207  (an absolute pattern, too)
+    # An absolute pattern, too
+    found = sorted(Path(p) for p in glob.glob(str(Path(pattern).expanduser()), recursive=True))  # noqa: PTH207
     files = [p for p in found if p.is_file()]
     if not files and any(p.is_dir() for p in found):
-        raise SourceError(f"{pattern} is a folder. Give the files in it as a glob in quotes, for example '{pattern.rstrip('/')}/*.csv'.")
+        raise SourceError(
+            f"{pattern} is a folder. Give the files in it as a glob in quotes, for example"
+            f" '{pattern.rstrip('/')}/*.csv'."
+        )
     if not files:
-        raise SourceError(f"No file matches {pattern!r}. Check the path; a glob must stand in quotes, so that the shell leaves it alone.")
+        raise SourceError(
+            f"No file matches {pattern!r}. Check the path; a glob must stand in quotes, so that the shell"
+            " leaves it alone."
+        )
     return files
 
 
-def link_names(files: list[Path]) -> list[str]:
-    """What each file is called in data/source: its name, with its folder's before it where two have the same."""
+def build_link_names(files: list[Path]) -> list[str]:
+    """What each file is called in data/source: its name, with its folder's before it where two
+    have the same.
+    """
     names = [path.name for path in files]
     return [path.name if names.count(path.name) == 1 else f"{path.parent.name}_{path.name}" for path in files]
 
 
-def read_table(path: Path, name: str, kind: Format, columns: tuple[str, ...] = ()) -> Table:
-    """The file's cells; *columns* name those of a file without a header. Raises SourceError for an empty, binary, ragged or broken file, with the row."""
+def read_table(path: Path, name: str, kind: Format, columns: tuple[str, ...] = ()) -> FileTable:
+    """The file's cells; *columns* name those of a file without a header.
+
+    Raises SourceError for an empty, binary, ragged or broken file, with the row.
+    """
     header, separator = True, ","
     if kind != "parquet":
-        head = _text_head(path)
+        head = _read_text_head(path)
         if kind == "csv":
-            header, separator = _csv_form(path, head)
+            header, separator = _find_csv_form(path, head)
             header = header and not columns
         else:
             records = head.lstrip() if kind == "jsonl" else head.lstrip().removeprefix("[").lstrip()
             header = not records.startswith("[")
     source = FilesSource(
-        kind="files", format=kind, layout="long", time_column=None, value_columns=("?",), header=header, separator=separator, columns=columns or None
+        kind="files",
+        format=kind,
+        layout="long",
+        time_column=None,
+        value_columns=("?",),
+        header=header,
+        separator=separator,
+        columns=columns or None,
     )
     cells = read_cells(path, source)
-    return Table(path, name, cells.frame, header, separator, cells.first_row)
+    return FileTable(path, name, cells.frame, header, separator, cells.first_row)
 
 
-def _text_head(path: Path) -> str:
-    """The file's first whole lines. Raises SourceError for what is no text; ingest's reader finds the rest."""
+def _read_text_head(path: Path) -> str:
+    """The file's first whole lines.
+
+    Raises SourceError for what is no text; ingest's reader finds the rest.
+    """
     raw = path.read_bytes()
     try:
         raw = gzip.decompress(raw) if raw.startswith(_GZIP_MAGIC) else raw
     except (OSError, EOFError) as error:
         raise SourceError(
-            f"{path} starts like gzip but does not unpack ({error}). Fetch it again; `gzip -t FILE` tells whether it is whole."
+            f"{path} starts like gzip but does not unpack ({error}). Fetch it again; `gzip -t FILE` tells"
+            " whether it is whole."
         ) from error
     if not raw.strip():
         raise SourceError(f"{path} is empty. Give a file with at least a few dozen rows.")
@@ -91,35 +121,42 @@ def _text_head(path: Path) -> str:
         raise SourceError(f"{path} is UTF-16. Convert it: `iconv -f UTF-16 -t UTF-8 FILE > NEW`.")
     if b"\0" in raw[:_SAMPLE_BYTES]:
         raise SourceError(
-            f"{path} is binary (byte 0 at position {raw.index(0)}), not text. Give `--parquet` for a Parquet file, or export it as CSV."
+            f"{path} is binary (byte 0 at position {raw.index(0)}), not text. Give `--parquet` for a Parquet"
+            " file, or export it as CSV."
         )
     try:
         raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         row = raw[: error.start].count(b"\n") + 1
         raise SourceError(
-            f"{path}, row {row}: byte {raw[error.start]:#04x} is not UTF-8. Convert the file, for example `iconv -f LATIN1 -t UTF-8 FILE > NEW`."
+            f"{path}, row {row}: byte {raw[error.start]:#04x} is not UTF-8. Convert the file, for example"
+            " `iconv -f LATIN1 -t UTF-8 FILE > NEW`."
         ) from error
-    head = raw if len(raw) <= _SAMPLE_BYTES else raw[:_SAMPLE_BYTES].rpartition(b"\n")[0] or raw[:_SAMPLE_BYTES]
+    head = (
+        raw if len(raw) <= _SAMPLE_BYTES else raw[:_SAMPLE_BYTES].rpartition(b"\n")[0] or raw[:_SAMPLE_BYTES]
+    )
     return head.decode("utf-8-sig", errors="ignore")
 
 
-def _csv_form(path: Path, head: str) -> tuple[bool, str]:
+def _find_csv_form(path: Path, head: str) -> tuple[bool, str]:
     """(whether there is a header, separator), from the first lines."""
     sample = [line for line in head.splitlines()[:_SAMPLE_LINES] if line.strip()]
-    separator = _separator(sample)
+    separator = _find_separator(sample)
     rows = [row for row in csv.reader(sample, delimiter=separator) if row]
     widths = [len(row) for row in rows]
     usual = max(set(widths), key=widths.count)
     if len(rows[0]) != usual:
         raise SourceError(
-            f"{path}, row 1 has {len(rows[0])} fields, the rows below have {usual}. Mend or remove the row; a text that holds the separator must stand in double quotes."
+            f"{path}, row 1 has {len(rows[0])} fields, the rows below have {usual}. Mend or remove the row; a"
+            " text that holds the separator must stand in double quotes."
         )
     return _has_header([row for row in rows if len(row) == usual]), separator
 
 
-def _separator(sample: list[str]) -> str:
-    """The one that splits all sample lines into the same number of fields, more than one; a comma when none does."""
+def _find_separator(sample: list[str]) -> str:
+    """The one that splits all sample lines into the same number of fields, more than one; a
+    comma when none does.
+    """
 
     def fields(separator: str) -> tuple[bool, int]:
         widths = [len(row) for row in csv.reader(sample, delimiter=separator)]
@@ -129,12 +166,20 @@ def _separator(sample: list[str]) -> str:
 
 
 def _has_header(rows: list[list[str]]) -> bool:
-    """Whether the first row names the columns: text where the rows below have numbers or digits, and no cell of it a number."""
-    if len(rows) < 2:  # noqa: PLR2004  (a name needs something below it)
+    """Whether the first row names the columns: text where the rows below have numbers or digits,
+    and no cell of it a number.
+    """
+    if len(rows) < 2:
         return not any(is_number(cell) for cell in rows[0])
     first, below = rows[0], rows[1:]
-    named = sum(not _has_digits_first(cell) and any(_has_digits_first(row[i]) for row in below) for i, cell in enumerate(first))
-    valued = sum(is_number(cell) and all(is_number(row[i]) or row[i] in NULLS for row in below) for i, cell in enumerate(first))
+    named = sum(
+        not _has_digits_first(cell) and any(_has_digits_first(row[i]) for row in below)
+        for i, cell in enumerate(first)
+    )
+    valued = sum(
+        is_number(cell) and all(is_number(row[i]) or row[i] in NULLS for row in below)
+        for i, cell in enumerate(first)
+    )
     return named > valued or (named == valued == 0)
 
 

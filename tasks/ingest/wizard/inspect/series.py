@@ -1,4 +1,6 @@
-"""What the target's values are like: its transform, whether the series are alike, how long it is silent."""
+"""What the target's values are like: its transform, whether the series are alike, how long it is
+silent.
+"""
 
 import math
 from dataclasses import dataclass
@@ -6,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from tasks.ingest.wizard.inspect.figures import number
-from tasks.ingest.wizard.inspect.look import Look
+from tasks.ingest.wizard.inspect.figures import convert_to_float
+from tasks.ingest.wizard.inspect.look import InspectedFiles
 
 MOST_FLAT_FRAC = 0.2  # more bars without any movement, and a logarithm would drop too much of the history
-SPREAD_SLOPE = 0.5  # sd ~ level^slope; at 1 a log makes the spread even, at 0 nothing does; half way the log is the better of the two
+# Sd ~ level^slope; at 1 a log makes the spread even, at 0 nothing does; half way the log is the
+# better of the two
+SPREAD_SLOPE = 0.5
 WIDE_RATIO = 100.0
 MANY_SIZES = 10.0
 HEAVY_SKEW = 2.0
@@ -19,7 +23,7 @@ _LN = 2 * math.log(2) - 1
 
 
 @dataclass(frozen=True)
-class Choice:
+class ReasonedTransform:
     """A value and the reason for it."""
 
     value: str
@@ -27,12 +31,15 @@ class Choice:
 
 
 def garman_klass(prices: pl.DataFrame) -> pl.Series:
-    """Volatility of each bar, as a fraction; 0 for a bar that did not move. Source: Garman & Klass 1980, doi:10.1086/296072."""
+    """Volatility of each bar, as a fraction; 0 for a bar that did not move.
+
+    Source: Garman & Klass 1980, doi:10.1086/296072.
+    """
     span, drift = (pl.col("high") / pl.col("low")).log(), (pl.col("close") / pl.col("open")).log()
     return prices.select((0.5 * span**2 - _LN * drift**2).clip(0.0).sqrt().alias("y")).to_series()
 
 
-def pick_target(look: Look, asked: str | None) -> tuple[str, list[str], str, str | None]:
+def select_target_column(look: InspectedFiles, asked: str | None) -> tuple[str, list[str], str, str | None]:
     """Column, the other columns, why, and a question where it is not sure."""
     if look.target is not None:
         return look.target, [], "the one column that all series share", None
@@ -40,67 +47,102 @@ def pick_target(look: Look, asked: str | None) -> tuple[str, list[str], str, str
         return asked, [c for c in look.values if c != asked], "as asked", None
     if len(look.values) == 1:
         return look.values[0], [], "the only column of numbers", None
-    named = [c for c in look.values if c.lower() in ("y", "target", "value", "sales", "demand", "load", "count", "ot")]
+    named = [
+        c
+        for c in look.values
+        if c.lower() in ("y", "target", "value", "sales", "demand", "load", "count", "ot")
+    ]
     best = (named or look.values[-1:])[0]
     question = f"Is `{best}` the target? candidates are {look.values}; say --target"
-    return best, [c for c in look.values if c != best], "sounds like a target" if named else "the last column of numbers", question
+    return (
+        best,
+        [c for c in look.values if c != best],
+        "sounds like a target" if named else "the last column of numbers",
+        question,
+    )
 
 
-def pick_transform(rows: pl.DataFrame, column: str, block_steps: int) -> Choice:
-    """log, log1p or none for *column*: log for positive values whose spread grows with their level or whose sizes differ widely."""
+def select_transform(rows: pl.DataFrame, column: str, block_steps: int) -> ReasonedTransform:
+    """log, log1p or none for *column*: log for positive values whose spread grows with their
+    level or whose sizes differ widely.
+    """
     y = rows[column].drop_nulls()
-    least, most = _at(y, 0.0), _at(y, 1.0)
+    least, most = _compute_quantile(y, 0.0), _compute_quantile(y, 1.0)
     if least < 0:
-        return Choice("none", "it takes negative values")
+        return ReasonedTransform("none", "it takes negative values")
     if least == most:
-        return Choice("none", NEVER_CHANGES)
-    return _with_zeros(y) if least == 0 else _positive(rows, y, column, block_steps)
+        return ReasonedTransform("none", NEVER_CHANGES)
+    return _select_with_zeros(y) if least == 0 else _select_positive(rows, y, column, block_steps)
 
 
-def _with_zeros(y: pl.Series) -> Choice:
-    skew = number(y.skew())
-    if skew > HEAVY_SKEW and _at(y, 0.99) > MANY_SIZES:
-        return Choice("log1p", f"not negative, with {number((y == 0).mean()):.1%} zeros and a heavy tail (skew {skew:.1f})")
-    return Choice("none", f"it has zeros and no heavy tail beyond {MANY_SIZES:.0f} (skew {skew:.1f})")
+def _select_with_zeros(y: pl.Series) -> ReasonedTransform:
+    skew = convert_to_float(y.skew())
+    if skew > HEAVY_SKEW and _compute_quantile(y, 0.99) > MANY_SIZES:
+        return ReasonedTransform(
+            "log1p",
+            f"not negative, with {convert_to_float((y == 0).mean()):.1%} zeros and a heavy tail (skew"
+            f" {skew:.1f})",
+        )
+    return ReasonedTransform(
+        "none", f"it has zeros and no heavy tail beyond {MANY_SIZES:.0f} (skew {skew:.1f})"
+    )
 
 
-def _positive(rows: pl.DataFrame, y: pl.Series, column: str, block_steps: int) -> Choice:
-    slope, ratio = spread_slope(rows, column, block_steps), _at(y, 0.999) / _at(y, 0.001)
+def _select_positive(rows: pl.DataFrame, y: pl.Series, column: str, block_steps: int) -> ReasonedTransform:
+    slope, ratio = (
+        compute_spread_slope(rows, column, block_steps),
+        _compute_quantile(y, 0.999) / _compute_quantile(y, 0.001),
+    )
     sizes = rows.group_by("series_id").agg(pl.col(column).median())[column]
-    if (apart := _at(sizes, 1.0) / max(_at(sizes, 0.0), 1e-300)) > MANY_SIZES:
-        return Choice("log", f"positive, and the series differ in size {apart:.0f} fold")
+    if (apart := _compute_quantile(sizes, 1.0) / max(_compute_quantile(sizes, 0.0), 1e-300)) > MANY_SIZES:
+        return ReasonedTransform("log", f"positive, and the series differ in size {apart:.0f} fold")
     if slope >= SPREAD_SLOPE:
-        return Choice("log", f"positive, and its spread grows with its level (power {slope:.1f})")
+        return ReasonedTransform("log", f"positive, and its spread grows with its level (power {slope:.1f})")
     if ratio > WIDE_RATIO:
-        return Choice("log", f"positive, and its largest values are {ratio:.0f} times its smallest")
-    return Choice("none", f"its spread does not grow with its level (power {slope:.1f}) and its values lie within a factor of {ratio:.1f}")
+        return ReasonedTransform(
+            "log", f"positive, and its largest values are {ratio:.0f} times its smallest"
+        )
+    return ReasonedTransform(
+        "none",
+        f"its spread does not grow with its level (power {slope:.1f}) and its values lie within a factor of"
+        f" {ratio:.1f}",
+    )
 
 
-def spread_slope(rows: pl.DataFrame, column: str, block_steps: int) -> float:
-    """Power b of sd ~ level^b over blocks of *block_steps* rows, levels and spreads taken against their series' own mean; 0 when the level hardly moves."""
+def compute_spread_slope(rows: pl.DataFrame, column: str, block_steps: int) -> float:
+    """Power b of sd ~ level^b over blocks of *block_steps* rows, levels and spreads taken
+    against their series' own mean; 0 when the level hardly moves.
+    """
     block = pl.int_range(pl.len()).over("series_id") // max(block_steps, 8)
     each = rows.select("series_id", pl.col(column).alias("y")).drop_nulls().with_columns(block.alias("block"))
-    each = each.group_by("series_id", "block").agg(level=pl.col("y").mean(), sd=pl.col("y").std()).filter((pl.col("sd") > 0) & (pl.col("level") > 0))
+    each = (
+        each.group_by("series_id", "block")
+        .agg(level=pl.col("y").mean(), sd=pl.col("y").std())
+        .filter((pl.col("sd") > 0) & (pl.col("level") > 0))
+    )
     logs = each.select(pl.col("level", "sd").log() - pl.col("level", "sd").log().mean().over("series_id"))
     level, sd = logs["level"].to_numpy(), logs["sd"].to_numpy()
-    if len(level) < 6 or np.std(level) < 0.1:  # noqa: PLR2004  (a level within a tenth tells nothing about the power)
+    # A level within a tenth tells nothing about the power
+    if len(level) < 6 or np.std(level) < 0.1:
         return 0.0
     return float((level @ sd) / (level @ level))
 
 
-def apart(rows: pl.DataFrame, z: str) -> float:
-    """How many times the largest spread of a series exceeds the smallest; 1 for one series, or where a series never changes."""
+def compute_spread_ratio(rows: pl.DataFrame, z: str) -> float:
+    """How many times the largest spread of a series exceeds the smallest; 1 for one series, or
+    where a series never changes.
+    """
     sds = rows.group_by("series_id").agg(pl.col(z).std())[z].drop_nulls()
     sds = sds.filter(sds > 0)
-    return _at(sds, 1.0) / _at(sds, 0.0) if len(sds) > 1 else 1.0
+    return _compute_quantile(sds, 1.0) / _compute_quantile(sds, 0.0) if len(sds) > 1 else 1.0
 
 
-def with_z(rows: pl.DataFrame, column: str, transform: str) -> pl.DataFrame:
+def add_z(rows: pl.DataFrame, column: str, transform: str) -> pl.DataFrame:
     """*rows* with `__z`, the target after its transform, null where undefined."""
     y = pl.col(column)
     z = {"none": y, "log": pl.when(y > 0).then(y).log(), "log1p": pl.when(y > -1).then(y).log1p()}[transform]
     return rows.with_columns(z.alias("__z"))
 
 
-def _at(values: pl.Series, quantile: float) -> float:
-    return number(values.quantile(quantile))
+def _compute_quantile(values: pl.Series, quantile: float) -> float:
+    return convert_to_float(values.quantile(quantile))

@@ -6,21 +6,36 @@ import polars as pl
 
 from tasks.core.errors import SourceError
 from tasks.ingest.times import parse_times
-from tasks.ingest.wizard.inspect.figures import number
-from tasks.ingest.wizard.inspect.files import Table
+from tasks.ingest.wizard.inspect.figures import convert_to_float
+from tasks.ingest.wizard.inspect.files import FileTable
 
 _ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?\s*(Z|[+-]\d{2}:?\d{2})?$"
 _ZONE = r"(Z|[T ].*[+-]\d{2}:?\d{2})$"
-_DATES = ("%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y%m%d", "%d %b %Y", "%b %d, %Y", "%Y.%m.%d")
+_DATES = (
+    "%Y/%m/%d",
+    "%d.%m.%Y",
+    "%d/%m/%Y",
+    "%m/%d/%Y",
+    "%d-%m-%Y",
+    "%m-%d-%Y",
+    "%Y%m%d",
+    "%d %b %Y",
+    "%b %d, %Y",
+    "%Y.%m.%d",
+)
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", "T%H:%M:%S", "%H%M%S")
 _MONTHS = ("%Y-%m", "%Y/%m", "%b %Y", "%m/%Y")
-# What an epoch of the years 1980 to 2100 looks like in each unit; nothing else that people write lies in these ranges as a rising integer.
+# What an epoch of the years 1980 to 2100 looks like in each unit; nothing else that people write
+# lies in these ranges as a rising integer.
 _EPOCHS = {"s": (3.1e8, 4.2e9), "ms": (3.1e11, 4.2e12), "us": (3.1e14, 4.2e15)}
 
 
 @dataclass(frozen=True)
 class TimeColumn:
-    """A column that can be read as time. *form* is `iso`, `s`, `ms`, `us` or a strptime pattern; *zoned*: each cell names its zone."""
+    """A column that can be read as time.
+
+    *form* is `iso`, `s`, `ms`, `us` or a strptime pattern; *zoned*: each cell names its zone.
+    """
 
     name: str
     form: str
@@ -28,39 +43,47 @@ class TimeColumn:
     rivals: tuple[str, ...] = ()
 
 
-def recognise(name: str, cells: pl.Series) -> TimeColumn | None:
-    """How *cells* can be read as time, or None. *rivals* are other patterns that read every cell as well."""
+def find_time_form(name: str, cells: pl.Series) -> TimeColumn | None:
+    """How *cells* can be read as time, or None.
+
+    *rivals* are other patterns that read every cell as well.
+    """
     known = cells.drop_nulls()
     if not len(known):
         return None
     if cells.dtype.is_temporal():
         return TimeColumn(name, "iso", zoned=getattr(cells.dtype, "time_zone", None) is not None)
-    return _written(name, known) if cells.dtype == pl.String else _counted(name, known)
+    return _find_written_form(name, known) if cells.dtype == pl.String else _find_counted_form(name, known)
 
 
-def _written(name: str, known: pl.Series) -> TimeColumn | None:
+def _find_written_form(name: str, known: pl.Series) -> TimeColumn | None:
     sample = known.head(200)
-    if (epoch := sample.cast(pl.Float64, strict=False)).null_count() == 0 and not sample.str.contains(r"^\d{8}$").all():
-        return _counted(name, epoch if len(known) == len(sample) else known.cast(pl.Float64, strict=False))
+    if (epoch := sample.cast(pl.Float64, strict=False)).null_count() == 0 and not sample.str.contains(
+        r"^\d{8}$"
+    ).all():
+        return _find_counted_form(
+            name, epoch if len(known) == len(sample) else known.cast(pl.Float64, strict=False)
+        )
     if sample.str.contains(_ISO).all():
         return TimeColumn(name, "iso", zoned=bool(known.str.contains(_ZONE).any()))
-    fitting = [p for p in _patterns() if _parses(sample, p) and _parses(known, p)]
+    fitting = [p for p in _list_patterns() if _is_parsed_by(sample, p) and _is_parsed_by(known, p)]
     return TimeColumn(name, fitting[0], rivals=tuple(fitting[1:])) if fitting else None
 
 
-def _patterns() -> list[str]:
-    # A month alone is read as its first day, which strptime cannot do; `%Y-%m` cells get `-01` from the parser below.
+def _list_patterns() -> list[str]:
+    # A month alone is read as its first day, which strptime cannot do; `%Y-%m` cells get `-01` from
+    # the parser below.
     return [date + clock for clock in _CLOCKS for date in _DATES] + list(_MONTHS)
 
 
-def _parses(cells: pl.Series, pattern: str) -> bool:
+def _is_parsed_by(cells: pl.Series, pattern: str) -> bool:
     try:
-        return _strptime(cells, pattern).null_count() == 0
+        return _parse_by_strptime(cells, pattern).null_count() == 0
     except pl.exceptions.PolarsError:
         return False
 
 
-def _strptime(cells: pl.Series, pattern: str) -> pl.Series:
+def _parse_by_strptime(cells: pl.Series, pattern: str) -> pl.Series:
     if pattern in _MONTHS:
         return (cells + " 01").str.to_datetime(pattern + " %d", strict=False, time_unit="us")
     if not any(mark in pattern for mark in ("%H", "%M")):
@@ -68,27 +91,30 @@ def _strptime(cells: pl.Series, pattern: str) -> pl.Series:
     return cells.str.to_datetime(pattern, strict=False, time_unit="us")
 
 
-def _counted(name: str, known: pl.Series) -> TimeColumn | None:
+def _find_counted_form(name: str, known: pl.Series) -> TimeColumn | None:
     if not known.dtype.is_numeric():
         return None
     values = known.cast(pl.Float64)
     if values.null_count() or not (values == values.floor()).all():
         return None
-    low, high = number(values.min()), number(values.max())
+    low, high = convert_to_float(values.min()), convert_to_float(values.max())
     for unit, (least, most) in _EPOCHS.items():
         if least <= low and high <= most and values.n_unique() > 1:
             return TimeColumn(name, unit)
     return None
 
 
-def parse(table: Table, column: TimeColumn, zone: str) -> pl.Series:
-    """The column as UTC, as ingest will read it; *zone* is that of cells that name none. Raises SourceError with the row for what does not parse."""
+def parse_time_column(table: FileTable, column: TimeColumn, zone: str) -> pl.Series:
+    """The column as UTC, as ingest will read it; *zone* is that of cells that name none.
+
+    Raises SourceError with the row for what does not parse.
+    """
     cells = table.frame[column.name]
     if column.zoned and cells.dtype == pl.String and len(bare := (~cells.str.contains(_ZONE)).arg_true()):
         row = int(bare[0])
         raise SourceError(
-            f"{table.row(row)}: column {column.name!r} has {cells[row]!r} without a time zone, other rows name one. "
-            "Write all with a zone, or all without and give `--time-zone`."
+            f"{table.row(row)}: column {column.name!r} has {cells[row]!r} without a time zone, other rows"
+            " name one. Write all with a zone, or all without and give `--time-zone`."
         )
     read = parse_times(table.cells, column.name, column.form, "UTC", dates=False)
     if zone == "UTC" or column.zoned:
