@@ -16,15 +16,21 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.leaks import LeakFinding
+from tasks.features.leaks_panel import (
+    ALL,
+    Array,
+    Lead,
+    LeadPanel,
+    build_past_basis,
+    iterate_groups,
+    iterate_parts,
+    list_leads,
+)
 
-MAX_ROWS = 20_000  # of one group, evenly over time; 20,000 find a correlation of .04
-MIN_ROWS = 150  # of one group: some 40 columns of the past are fitted first
-MAX_SERIES = 200  # that are tested one by one, evenly over the panel
-N_PERIODS = 3  # that are tested one by one: a column may be filled with hindsight up to a date only
 FALSE_ALARM_FRAC = 0.001  # of honest datasets, by Bonferroni over columns, leads and groups
 # Real loads, prices and volumes reach .10 with each other at the next step or over the next ones
 MIN_CORRELATION = 0.12
-MIN_CORRELATION_AT_A_LEAD = 0.06  # from two steps on: what is honest there also moves by itself
+MIN_CORRELATION_AT_A_LEAD = 0.07  # from two steps on: what is honest there also moves by itself
 MAX_CORRELATION = 0.8  # two thirds of what the past leaves open: honest columns of real data stay below .4
 COPIED_FRAC = 0.8  # of a column, explained by one later value with no help of the column's own past
 MOVES_BY_ITSELF = 0.5  # autocorrelation of what that value leaves unexplained of the column
@@ -35,23 +41,9 @@ ONE_LEAD_FRAC = 0.95  # of what all those leads explain, by the one
 N_BLOCKS, MIN_BLOCK_T = 16, 3.0
 # A part of the rows must agree so many times more than all, where all were found honest
 MORE_THAN_CLEARED = 1.5
-MOST_FRAC = 0.97  # of the rows: a part that is larger is all of them
-N_TRIMS = 4  # of a line through the closer half of the rows
 CHUNK = 64  # leads at a time, so that memory does not grow with the horizon
 
-ALL = "all"
 Verdict = Literal["leak", "honest", "nothing"]
-
-Array = np.ndarray
-
-
-class Lead(NamedTuple):
-    """The target *steps* steps after the cutoff (kind `value`), or its mean over the steps from
-    the next to that one (kind `mean`).
-    """
-
-    kind: str
-    steps: int
 
 
 class Evidence(NamedTuple):
@@ -101,17 +93,17 @@ def _find_evidence(
     table: pl.DataFrame, about: About, names: Sequence[str]
 ) -> tuple[dict[str, Evidence], dict[str, Evidence]]:
     """The strongest evidence of a leak by column, and the strongest evidence of every column."""
-    panel = _LeadPanel.of(table, about, names)
-    groups = list(_iterate_groups(panel, table))
-    n_tests = len(names) * sum(len(_list_leads(n_steps)) for _, _, n_steps in groups)
+    panel = LeadPanel.of(table, about, names)
+    groups = list(iterate_groups(panel, table))
+    n_tests = len(names) * sum(len(list_leads(n_steps)) for _, _, n_steps in groups)
     strongest: dict[str, Evidence] = {}
     leaking: dict[str, Evidence] = {}
     honest: dict[str, float] = {}
     for group, rows, n_steps in groups:
-        found = [*_compare_columns(panel, group, rows, _list_leads(n_steps), _compute_limit(n_tests))]
-        for f, part in _iterate_parts(panel, rows):
+        found = [*_compare_columns(panel, group, rows, list_leads(n_steps), _compute_limit(n_tests))]
+        for f, part in iterate_parts(panel, rows):
             found += _compare_columns(
-                panel.select_column(f), group, part, _list_leads(n_steps), _compute_limit(n_tests)
+                panel.select_column(f), group, part, list_leads(n_steps), _compute_limit(n_tests)
             )
         for evidence, verdict in found:
             name = evidence.column
@@ -122,158 +114,6 @@ def _find_evidence(
             if name not in kept or evidence.errors > kept[name].errors:
                 kept[name] = evidence
     return leaking, {**strongest, **leaking}
-
-
-class _LeadPanel(NamedTuple):
-    """A table as arrays, series after series.
-
-    y: (n,) rank scores of the target, its holes bridged in a straight line. known: (n,) where there
-    was a value.
-    x: (n, F) rank scores of the columns, 0 where unknown, there: (n, F) where known. first, last:
-    (n,) the row's series' first and last row.
-    sums: (n + 1,) of y up to each row. season_steps, n_steps: of the dataset; twice the horizon.
-    """
-
-    names: Sequence[str]
-    y: Array
-    known: Array
-    x: Array
-    there: Array
-    first: Array
-    last: Array
-    sums: Array
-    season_steps: int
-    n_steps: int
-
-    @classmethod
-    def of(cls, table: pl.DataFrame, about: About, names: Sequence[str]) -> "_LeadPanel":
-        scores = _compute_rank_scores(table, ["z", *names])
-        lengths = table["series_id"].rle().struct.field("len").to_numpy().astype(np.int64)
-        starts = np.cumsum(lengths) - lengths
-        y, known = scores[:, 0], np.isfinite(scores[:, 0])
-        for start, n in zip(starts, lengths, strict=True):
-            part, there = y[start : start + n], known[start : start + n]
-            if there.any() and not there.all():
-                part[~there] = np.interp(np.flatnonzero(~there), np.flatnonzero(there), part[there])
-        y = np.nan_to_num(y)
-        first, last = np.repeat(starts, lengths), np.repeat(starts + lengths - 1, lengths)
-        sums = np.concatenate([[0.0], np.cumsum(y)])
-        x = scores[:, 1:]
-        return cls(
-            names,
-            y,
-            known,
-            np.nan_to_num(x),
-            np.isfinite(x),
-            first,
-            last,
-            sums,
-            about.season_steps,
-            2 * about.horizon_steps,
-        )
-
-    def select_column(self, f: int) -> "_LeadPanel":
-        """The panel with one column."""
-        return self._replace(
-            names=self.names[f : f + 1], x=self.x[:, f : f + 1], there=self.there[:, f : f + 1]
-        )
-
-    def get_lagged(self, values: Array, rows: Array, k: int) -> Array:
-        """*values* k steps before *rows*, the series' first where there are fewer."""
-        return values[np.maximum(rows - k, self.first[rows])]
-
-    def mean(self, end: Array, start: Array) -> Array:
-        """Mean of y over the rows from *start* to *end*, both included."""
-        mean: Array = (self.sums[end + 1] - self.sums[start]) / (end + 1 - start)
-        return mean
-
-    def at(self, lead: Lead, rows: Array) -> Array:
-        """The target at *lead* after each of *rows*."""
-        return self.y[rows + lead.steps] if lead.kind == "value" else self.mean(rows + lead.steps, rows + 1)
-
-
-def _compute_rank_scores(table: pl.DataFrame, names: Sequence[str]) -> Array:
-    """Normal scores of the ranks within each series, (n, len(names)); NaN where unknown; equal
-    values share one.
-    """
-    # Only the gate needs it, and the service imports this package
-    from scipy.special import ndtri
-
-    value = [pl.when(pl.col(name).is_finite()).then(pl.col(name)) for name in names]
-    parts = [
-        ((v.rank("average") - 0.5) / v.count()).over("series_id").alias(str(i)) for i, v in enumerate(value)
-    ]
-    scores: Array = ndtri(table.select(parts).to_numpy())
-    return scores
-
-
-def _iterate_groups(panel: _LeadPanel, table: pl.DataFrame) -> Iterator[tuple[str, Array, int]]:
-    """(name, rows, leads): all rows; each series, where there are several; each of some periods.
-
-    Too small ones are left out.
-    """
-    place, longest = np.arange(len(panel.y)), int((panel.last - panel.first).max()) + 1
-    when = table["event_time"].to_physical().to_numpy()
-    borders = np.quantile(when, np.linspace(0, 1, N_PERIODS + 1)[1:-1])
-    period = np.searchsorted(borders, when, side="right")
-    starts = np.unique(panel.first)
-    some = starts[np.unique(np.linspace(0, len(starts) - 1, min(len(starts), MAX_SERIES)).astype(np.int64))]
-    members: list[tuple[str, Array]] = [(ALL, place)]
-    if len(starts) > 1:
-        members += [
-            (table["series_id"][int(start)], np.arange(start, panel.last[start] + 1)) for start in some
-        ]
-    members += [(f"period {p + 1} of {N_PERIODS}", np.flatnonzero(period == p)) for p in range(N_PERIODS)]
-    n_steps = max(min(panel.n_steps, longest // 3), 1)
-    for name, rows in members:
-        usable = rows[
-            panel.known[rows] & (rows - panel.first[rows] > 1) & (rows + n_steps <= panel.last[rows])
-        ]
-        if len(usable) >= MIN_ROWS:
-            yield name, usable[:: -(-len(usable) // MAX_ROWS)], n_steps
-
-
-def _iterate_parts(panel: _LeadPanel, rows: Array) -> Iterator[tuple[int, Array]]:
-    """(column, rows) where a column is known in a part of *rows* only, or most of it lies close to
-    a line through the target at the cutoff.
-
-    Where the target moves little from step to step, a copy of it is hidden by the other rows. The
-    choice knows no later value.
-    """
-    for f in range(len(panel.names)):
-        known = rows[panel.there[rows, f]]
-        if MIN_ROWS <= len(known) < MOST_FRAC * len(rows):
-            yield f, known
-        if len(known) < MIN_ROWS:
-            continue
-        x, y = panel.x[known, f], np.column_stack([np.ones(len(known)), panel.y[known]])
-        size = np.abs(x - y @ np.linalg.lstsq(y, x, rcond=None)[0])
-        for _ in range(N_TRIMS):
-            half = size <= np.median(size)
-            size = np.abs(x - y @ np.linalg.lstsq(y[half], x[half], rcond=None)[0])
-        # Of a normal, a quarter lies within .3186 standard deviations
-        spread = float(np.quantile(size, 0.25)) / 0.3186
-        close = size < 3 * spread
-        if spread < 0.5 * float(np.sqrt(np.mean(size**2))) and MIN_ROWS <= close.sum() < MOST_FRAC * len(
-            known
-        ):
-            yield f, known[close]
-
-
-def _list_spans(n_steps: int) -> list[int]:
-    """Lengths of means: each up to 12, then a sixth longer each time."""
-    spans, longer = list(range(2, min(n_steps, 12) + 1)), 14
-    while longer <= n_steps:
-        spans.append(longer)
-        longer = longer * 7 // 6
-    return spans
-
-
-def _list_leads(n_steps: int) -> list[Lead]:
-    return [
-        *(Lead("value", s) for s in range(1, n_steps + 1)),
-        *(Lead("mean", k) for k in _list_spans(n_steps)),
-    ]
 
 
 def _compute_honest_correlation(lead: Lead) -> float:
@@ -290,29 +130,6 @@ def _compute_limit(n_tests: int) -> float:
     return float(-ndtri(FALSE_ALARM_FRAC / 2 / max(n_tests, 1)))
 
 
-def _build_past_basis(panel: _LeadPanel, rows: Array) -> Array:
-    """What the target says before each row: lags, means, the place in the season and in seven
-    seasons; an orthonormal basis of it.
-    """
-    season, n_steps = panel.season_steps, panel.n_steps
-    lags = {1, 2, 3, *((season - 1, season, season + 1, 2 * season, 7 * season) if season > 1 else ())}
-    before = np.maximum(rows - 1, panel.first[rows])
-    columns = [np.ones(len(rows)), *(panel.get_lagged(panel.y, rows, k) for k in sorted(lags) if k)]
-    level, longer = panel.y[before], panel.mean(before, np.maximum(rows - 22, panel.first[rows]))
-    # Ranks bend: what depends on the level must not look like a later turn
-    columns += [level**2, level**3, longer**2, longer**3]
-    columns += [panel.mean(before, np.maximum(rows - k, panel.first[rows])) for k in _list_spans(n_steps)] + [
-        longer
-    ]
-    turns = 2 * np.pi * (rows - panel.first[rows])
-    periods = [season / h for h in (1, 2, 3)] + [7 * season / h for h in (1, 2)] if season > 1 else []
-    columns += [wave(turns / period) for period in periods for wave in (np.sin, np.cos)]
-    basis, r = np.linalg.qr(np.column_stack(columns))
-    size = np.abs(np.diag(r))
-    kept: Array = basis[:, size > 1e-6 * np.sqrt(len(rows))]
-    return kept
-
-
 def _compute_residuals(values: Array, basis: Array) -> Array:
     """What an orthonormal *basis* leaves of the columns of *values*."""
     left: Array = values - basis @ (basis.T @ values)
@@ -326,7 +143,7 @@ def _compute_correlation(a: Array, b: Array) -> float:
 
 
 def _compare_columns(
-    panel: _LeadPanel, group: str, rows: Array, leads: list[Lead], limit: float
+    panel: LeadPanel, group: str, rows: Array, leads: list[Lead], limit: float
 ) -> Iterator[tuple[Evidence, Verdict]]:
     """For each column its strongest lead in *rows*, and whether that is a leak, or strong and
     honest.
@@ -334,7 +151,7 @@ def _compare_columns(
     Everything is a residual of the target's past (Frisch and Waugh), so that a column costs a few
     products.
     """
-    past = _build_past_basis(panel, rows)
+    past = build_past_basis(panel, rows)
     y = _compute_residuals(panel.y[rows], past)
     # A third lag of its own
     own_lags = (0, 1, 2, panel.season_steps if panel.season_steps > 2 else 3)
@@ -360,14 +177,16 @@ def _compare_columns(
             name, group, leads[best], r, r_now, abs(r) * float(np.sqrt(dof)), limit, len(rows)
         )
         verdict: Verdict = "nothing"
-        if evidence.errors > limit and abs(r) > _compute_honest_correlation(leads[best]):
+        if evidence.errors > limit:
             residuals = _Residuals(panel, rows, past, y, x[:, f * len(own_lags) : (f + 1) * len(own_lags)])
             certain = abs(r) >= MAX_CORRELATION or copied.max() >= COPIED_FRAC
             noisy = _is_silent_on_present(r, r_now, dof) and residuals.is_noise_besides(
                 leads, leads[int(copied.argmax())], copied.max()
             )
-            leaks = (certain or noisy) and residuals.is_consistent(leads[best])
-            verdict = "leak" if leaks else "honest"
+            if not ((certain or noisy) and residuals.is_consistent(leads[best])):
+                verdict = "honest"
+            elif abs(r) > _compute_honest_correlation(leads[best]):
+                verdict = "leak"
         yield evidence, verdict
 
 
@@ -417,7 +236,7 @@ class _Residuals(NamedTuple):
     cutoff, x: (n, a) of the column now and before.
     """
 
-    panel: _LeadPanel
+    panel: LeadPanel
     rows: Array
     past: Array
     y: Array

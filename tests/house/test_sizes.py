@@ -14,7 +14,6 @@ MODULES = {
     "tasks/edges/delta.py": 862,
     "tasks/edges/feeds/kafka.py": 422,
     "tasks/edges/feeds/websocket.py": 513,
-    "tasks/features/leaks_leading.py": 502,
     "tasks/features/leaks_scores.py": 413,
     "tasks/features/params.py": 434,
     "tasks/feed/decode.py": 422,

@@ -130,18 +130,21 @@ def rows_of(series, columns):
     )
 
 
-def verdict_of(rows, horizon_steps, listed=None, **params):
+def verdict_of(rows, horizon_steps, listed=None, columns=("x",), season_steps=SEASON, **params):
     """What the gate says of features of *rows*: the value of `x`, unless others are *listed*."""
     about = About(
         description="t",
         every="1h",
         horizon_steps=horizon_steps,
-        season_steps=SEASON,
+        season_steps=season_steps,
         target={"column": "load", "unit": "1"},
-        covariates={"past": ("x",)},
+        covariates={"past": columns},
     )
     declared = FeatureParams.model_validate(
-        {"list": listed or [{"kind": "value", "column": "x"}], "leaks": {"n_cutoffs": 1, **params}}
+        {
+            "list": listed or [{"kind": "value", "column": c} for c in columns],
+            "leaks": {"n_cutoffs": 1, **params},
+        }
     )
     made = build_feature_set(rows, about, declared)
     return find_leaks(rows, about, declared, made.table, made.calendar)
