@@ -1,4 +1,4 @@
-"""A feature table as arrays of ranks: groups of its rows, and the target at each lead after them."""
+"""A feature table as arrays of ranks, groups of its rows, and the target at each lead."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
