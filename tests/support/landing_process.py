@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> None:
     def turn(landed) -> None:
         nonlocal n_commits
         n_commits += landed is not None
-        if landed is not None and n_commits % 4 == 0 and given.compact:
+        if landed is not None and n_commits % 4 == 0 and given.tidy:
             if (closed := window.build_window(table, "1h", 1e9, None)) is not None:
                 window.write_window(folder.parent, closed)
             delta.open_existing_table(folder).compact(keep_h=int(given.keep))

@@ -83,7 +83,7 @@ def test_half_a_line_and_a_lock_of_a_killed_search_do_no_harm(home):
     with (folder / "journal.log").open("ab") as journal:
         journal.write(b'{"op_code":5,"worker')
     (folder / "journal.log.lock").symlink_to("journal.log")
-    search_module.open_study.__globals__["_storage"].cache_clear()
+    search_module.open_study.__globals__["_open_storage"].cache_clear()
     began = time.monotonic()
     more = train_small(search={**FEW, "n_trials": N_TRIALS + 1}).search
     assert time.monotonic() - began < 20  # the lock would be waited for 30 s
