@@ -34,9 +34,7 @@ def test_a_topic_that_is_not_there_is_named_with_its_brokers(kafka_cluster):
     with pytest.raises(TopicMissingError, match="has no topic 'absent'") as raised:
         KafkaFeed(kafka_cluster.address, "absent", "g-absent")
     assert (raised.value.address, raised.value.topic) == (kafka_cluster.address, "absent")
-    # Some libraries make pickle take an error's cause along, and the client's cannot be pickled
-    raised.value.__cause__ = None
-    again = pickle.loads(pickle.dumps(raised.value))
+    again = pickle.loads(pickle.dumps(TopicMissingError(kafka_cluster.address, "absent")))
     assert (again.address, again.topic, str(again)) == (kafka_cluster.address, "absent", str(raised.value))
 
 
