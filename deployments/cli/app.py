@@ -13,17 +13,17 @@ import typer
 from typer.core import TyperGroup
 
 from deployments.cli.datasets import add_dataset_commands
-from deployments.cli.feed import add_feed_commands as register_feed
-from deployments.cli.leaks import add_leaks_command as register_leaks
-from deployments.cli.quarantine import add_quarantine_commands as register_quarantine
-from deployments.cli.replay import add_replay_command as register_replay
+from deployments.cli.feed import add_feed_commands
+from deployments.cli.leaks import add_leaks_command
+from deployments.cli.quarantine import add_quarantine_commands
+from deployments.cli.replay import add_replay_command
 from tasks.core.errors import TidemillError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 class _ErrorReportingGroup(TyperGroup):
-    """An error that a person can mend ends a command with its message alone and exit code 2."""
+    """An error that a person can fix ends a command with its message alone and exit code 2."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
@@ -58,9 +58,9 @@ def run(
     """
     # This and every import below: `--help` stays fast
     from deployments.console.pages.run import NEXT
-    from deployments.ops.run import run_chain as turn_once
+    from deployments.ops.run import run_chain
 
-    done = turn_once(dataset, _say)
+    done = run_chain(dataset, _say)
     if as_json:
         _report_json({**done, "next": [command for command, _ in NEXT]})
         return
@@ -85,9 +85,9 @@ def up(
     """Start Prefect, MLflow, the service, a worker and the dataset's feed if it has one, wait
     until each answers, and leave them running.
     """
-    from deployments.ops.operate import start_parts as start_all
+    from deployments.ops.operate import start_parts
 
-    done = start_all(_say, kafka)
+    done = start_parts(_say, kafka)
     if as_json:
         _report_json(done)
         return
@@ -100,9 +100,9 @@ def up(
 @app.command()
 def down(as_json: AsJson = False) -> None:
     """Stop what `up` started, and nothing else."""
-    from deployments.ops.operate import stop_parts as stop_all
+    from deployments.ops.operate import stop_parts
 
-    done = stop_all(_say)
+    done = stop_parts(_say)
     if as_json:
         _report_json(done)
 
@@ -121,9 +121,9 @@ def forecast(
 ) -> None:
     """Forecast with the champion, without a server."""
     from deployments.cli.tables import report_forecast
-    from deployments.ops.forecast import make_forecast as make
+    from deployments.ops.forecast import make_forecast
 
-    made = make(as_of, series)
+    made = make_forecast(as_of, series)
     if as_json:
         _report_json(made)
     else:
@@ -133,9 +133,9 @@ def forecast(
 @app.command()
 def status(as_json: AsJson = False) -> None:
     """Show dataset, champion, last decisions, the age of the data, and what runs."""
-    from deployments.ops.status import build_status as look
+    from deployments.ops.status import build_status
 
-    found = look()
+    found = build_status()
     if as_json:
         _report_json(found)
         return
@@ -161,10 +161,10 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 add_dataset_commands(app)
-register_leaks(app)
-register_feed(app)
-register_quarantine(app)
-register_replay(app)
+add_leaks_command(app)
+add_feed_commands(app)
+add_quarantine_commands(app)
+add_replay_command(app)
 
 
 def _report_json(content: Any) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tasks.core.errors import ParamsError, TidemillError
+from tasks.core.errors import ParamsError
 
 if TYPE_CHECKING:
     from tasks.ingest.wizard.decide.propose import EntryProposal
@@ -75,16 +75,15 @@ def new(
     from tasks.ingest.wizard.inspect.look import OwnerAnswers, inspect_files
     from tasks.ingest.wizard.write import check_name, render_entry, write_entry
 
-    with ReportedErrors():
-        check_name(name)
-        pattern, kind = select_one_file({"csv": csv, "parquet": parquet, "json": json_file, "jsonl": jsonl})
-        named = tuple(c.strip() for c in columns.split(",")) if columns else ()
-        asked = OwnerAnswers(
-            pattern, kind, named, target, time, time_format, time_zone, series, every, season, horizon, unit
-        )
-        proposal = build_proposal(inspect_files(asked), asked)
-        if not dry_run:
-            write_entry(name, proposal, replace=replace)
+    check_name(name)
+    pattern, kind = select_one_file({"csv": csv, "parquet": parquet, "json": json_file, "jsonl": jsonl})
+    named = tuple(c.strip() for c in columns.split(",")) if columns else ()
+    asked = OwnerAnswers(
+        pattern, kind, named, target, time, time_format, time_zone, series, every, season, horizon, unit
+    )
+    proposal = build_proposal(inspect_files(asked), asked)
+    if not dry_run:
+        write_entry(name, proposal, replace=replace)
     if as_json:
         _report_json(_describe_proposal(name, proposal, written=not dry_run))
     else:
@@ -99,10 +98,9 @@ def use(
     data/source.
     """
     # ruamel.yaml and polars
-    from tasks.ingest.wizard.use import apply_dataset as make_current
+    from tasks.ingest.wizard.use import apply_dataset
 
-    with ReportedErrors():
-        used = make_current(name)
+    used = apply_dataset(name)
     if as_json:
         _report_json(
             {
@@ -119,8 +117,7 @@ def use(
 
 def datasets(as_json: AsJson = False) -> None:
     """List the datasets of params.yaml; the current one has a star."""
-    with ReportedErrors():
-        rows = _list_datasets()
+    rows = _list_datasets()
     if as_json:
         _report_json(rows)
         return
@@ -146,18 +143,6 @@ def datasets(as_json: AsJson = False) -> None:
             about,
         )
     Console().print(table)
-
-
-class ReportedErrors:
-    """An error that a person can mend ends the command with its message alone and exit code 2."""
-
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, TidemillError):
-            typer.echo(f"{type(error).__name__}: {error}", err=True)
-            raise typer.Exit(2) from error
 
 
 def select_one_file(given: "dict[Format, str | None]") -> "tuple[str, Format]":
@@ -205,7 +190,7 @@ def _report_proposal(name: str, proposal: "EntryProposal", entry: str) -> None:
         print(f"\n{entry}\nNothing is written (--dry-run).")
         return
     again = f" Another answer: `tidemill new {name} ... --replace`." if proposal.questions else ""
-    print(f"Written to params.yaml under datasets.{name}, with the reasons beside the values.{again}")
+    print(f"Written to params.yaml under datasets.{name}, with the reason of each value in a comment.{again}")
     print(f"Next: `tidemill run --dataset {name}`, or `tidemill use {name}` and then `dvc repro`.")
 
 

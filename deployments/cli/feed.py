@@ -7,8 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from deployments.cli.datasets import ReportedErrors
-
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 feed_app = typer.Typer(
@@ -39,13 +37,12 @@ def drain(as_json: AsJson = False) -> None:
     """
     from tasks.feed.service import publish_window, run_feed
 
-    with ReportedErrors():
-        done = run_feed(
-            stop=lambda: False,
-            until_drained=True,
-            say=lambda landed: print(f"version {landed.version}: {landed.counts}", file=sys.stderr),
-        )
-        changed = publish_window(done["window"]) if done["window"] else False
+    done = run_feed(
+        stop=lambda: False,
+        until_drained=True,
+        say=lambda landed: print(f"version {landed.version}: {landed.counts}", file=sys.stderr),
+    )
+    changed = publish_window(done["window"]) if done["window"] else False
     _report_result({**done, "changed": changed}, as_json=as_json)
 
 
@@ -76,8 +73,7 @@ def status(as_json: AsJson = False) -> None:
     """Show the feed's table and each landing process: rate, lag, marks, quarantine, watermark."""
     from tasks.feed.service import read_feed_status
 
-    with ReportedErrors():
-        found = read_feed_status()
+    found = read_feed_status()
     if as_json:
         print(json.dumps(found, indent=2, default=str))
         return
@@ -95,8 +91,7 @@ def events(as_json: AsJson = False) -> None:
     from tasks.feed.events import read_events
     from tasks.feed.service import get_feed_folder
 
-    with ReportedErrors():
-        found = read_events(get_feed_folder(read_dataset()))
+    found = read_events(get_feed_folder(read_dataset()))
     if as_json:
         print(json.dumps(found, indent=2))
     elif not found:
@@ -119,8 +114,7 @@ def gaps(as_json: AsJson = False) -> None:
     """
     from tasks.feed.service import list_feed_gaps
 
-    with ReportedErrors():
-        found = list_feed_gaps().to_dicts()
+    found = list_feed_gaps().to_dicts()
     if as_json:
         print(json.dumps(found, indent=2, default=str))
     elif not found:
@@ -136,10 +130,9 @@ def skip(as_json: AsJson = False) -> None:
     """Go on where a topic still has records, after it lost some that were not read; each range
     is noted in the table.
     """
-    from tasks.feed.service import skip_lost_records as skip_lost
+    from tasks.feed.service import skip_lost_records
 
-    with ReportedErrors():
-        lost = skip_lost()
+    lost = skip_lost_records()
     if as_json:
         print(json.dumps([one._asdict() for one in lost], indent=2))
         return

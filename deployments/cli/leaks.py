@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deployments.cli.datasets import ReportedErrors, select_one_file
+from deployments.cli.datasets import select_one_file
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 _File = str | None
@@ -57,13 +57,12 @@ def leaks(
     # polars: a `--help` need not pay for it
     from deployments.ops.leaks import build_function, build_leak_report
 
-    with ReportedErrors():
-        given = {"csv": csv, "parquet": parquet, "json": json_file, "jsonl": jsonl}
-        # Keys are formats
-        files = (*select_one_file(given), {"target": target}) if any(given.values()) else None  # type: ignore[arg-type]
-        found = build_leak_report(
-            build_function(function, column, columns, lookback_steps) if function else None, files
-        )
+    given = {"csv": csv, "parquet": parquet, "json": json_file, "jsonl": jsonl}
+    # Keys are formats
+    files = (*select_one_file(given), {"target": target}) if any(given.values()) else None  # type: ignore[arg-type]
+    found = build_leak_report(
+        build_function(function, column, columns, lookback_steps) if function else None, files
+    )
     if as_json:
         print(json.dumps(found, indent=2, default=str))
     else:

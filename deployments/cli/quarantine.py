@@ -7,8 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from deployments.cli.datasets import ReportedErrors
-
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 quarantine_app = typer.Typer(
@@ -29,8 +27,7 @@ def list_(as_json: AsJson = False) -> None:
     from tasks.feed.quarantine import list_rules
     from tasks.feed.service import open_current_table
 
-    with ReportedErrors():
-        found = list_rules(open_current_table()[0])
+    found = list_rules(open_current_table()[0])
     if as_json:
         _report_json(found)
     else:
@@ -52,8 +49,7 @@ def show(
     from tasks.feed.quarantine import find_records
     from tasks.feed.service import open_current_table
 
-    with ReportedErrors():
-        found = find_records(open_current_table()[0], offset, source)
+    found = find_records(open_current_table()[0], offset, source)
     if as_json:
         _report_json(found)
         return
@@ -76,8 +72,7 @@ def replay(
     """
     from tasks.feed.service import replay_current_quarantine
 
-    with ReportedErrors():
-        counts = replay_current_quarantine(rule, dry_run=dry_run)
+    counts = replay_current_quarantine(rule, dry_run=dry_run)
     if as_json:
         _report_json({"dry_run": dry_run, "rules": counts})
         return
@@ -104,8 +99,7 @@ def schema(as_json: AsJson = False) -> None:
     from tasks.feed.history import read_history
     from tasks.feed.service import open_current_table
 
-    with ReportedErrors():
-        found = read_history(*open_current_table())
+    found = read_history(*open_current_table())
     if as_json:
         _report_json(found)
     else:

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deployments.cli.datasets import ReportedErrors
-
 if TYPE_CHECKING:
     from tasks.feed.params import FeedParams
 
@@ -56,34 +54,33 @@ def replay(
     from tasks.edges.feeds.kafka_producer import TopicWriter
     from tasks.edges.settings import read_settings
     from tasks.feed.played import build_replayed_feed
-    from tasks.feed.replay import run_replay as produce
+    from tasks.feed.replay import run_replay
 
-    with ReportedErrors():
-        if to != "kafka":
-            raise typer.BadParameter(f"{to!r} is no place to replay to; `kafka` is.", param_hint="--to")
-        times = _parse_speed(speed)
-        params = _read_feed_params()
-        chosen = topic or _find_topic(params) or Path(what).name.split(".")[0]
-        played = build_replayed_feed(what, params, datetime.now(UTC) if now else None)
-        writer = TopicWriter(read_settings().kafka_address, chosen, read_settings().kafka_options)
-        made = writer.make_topic()
-        n, first, last = len(played.known_at), played.known_at[0], played.known_at[-1]
-        _report_line(
-            f"{n:,} records, known {first:%F %R} to {last:%F %R} UTC, to topic"
-            f" {chosen!r}{' (made)' if made else ''} at {speed}"
+    if to != "kafka":
+        raise typer.BadParameter(f"{to!r} is no place to replay to; `kafka` is.", param_hint="--to")
+    times = _parse_speed(speed)
+    params = _read_feed_params()
+    chosen = topic or _find_topic(params) or Path(what).name.split(".")[0]
+    played = build_replayed_feed(what, params, datetime.now(UTC) if now else None)
+    writer = TopicWriter(read_settings().kafka_address, chosen, read_settings().kafka_options)
+    made = writer.make_topic()
+    n, first, last = len(played.known_at), played.known_at[0], played.known_at[-1]
+    _report_line(
+        f"{n:,} records, known {first:%F %R} to {last:%F %R} UTC, to topic"
+        f" {chosen!r}{' (made)' if made else ''} at {speed}"
+    )
+    stopping = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: stopping.set())
+    try:
+        done = run_replay(
+            played,
+            writer,
+            times,
+            stopping.is_set,
+            lambda at, s: _report_line(f"  {at:,} of {n:,} ({at / n:.0%}), {at / s:,.0f}/s"),
         )
-        stopping = threading.Event()
-        before = signal.signal(signal.SIGINT, lambda *_: stopping.set())
-        try:
-            done = produce(
-                played,
-                writer,
-                times,
-                stopping.is_set,
-                lambda at, s: _report_line(f"  {at:,} of {n:,} ({at / n:.0%}), {at / s:,.0f}/s"),
-            )
-        finally:
-            signal.signal(signal.SIGINT, before)
+    finally:
+        signal.signal(signal.SIGINT, before)
     rate = done.n_sent / done.seconds
     if as_json:
         print(

@@ -99,7 +99,7 @@ def create_app() -> FastAPI:
 
 
 async def describe_readiness(source: ReleaseSource, recorder: ResponseRecorder) -> dict[str, Any]:
-    """What stands, and whether answers can be recorded."""
+    """Which release is loaded, and whether answers can be recorded."""
     await source.refresh()
     said, fault = describe_source(source), await recorder.find_fault()
     return said if fault is None else {**said, "ready": False, "faults": [*said["faults"], fault]}

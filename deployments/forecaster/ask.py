@@ -25,7 +25,7 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 class HistoryRow(BaseModel):
     """One step of an own history: its start and every value column; null where a value is unknown.
 
-    It describes rows in the document; `read_columns` checks them, up to the first fault.
+    It describes rows in the document; `build_history_columns` checks them, up to the first fault.
     """
 
     model_config = ConfigDict(extra="allow")

@@ -23,7 +23,7 @@ import polars as pl
 
 from tasks.core.errors import ReleaseError, TidemillError
 from tasks.core.frames import SERIES
-from tasks.edges.registry import get_champion_folder, get_rows_path, read_champion
+from tasks.edges.registry import get_champion_folder, get_champion_path, get_rows_path, read_champion
 from tasks.edges.settings import ROOT, read_settings
 from tasks.release import Manifest, Release, load_release, predict_cutoffs
 from tasks.release.manifest import read_manifest
@@ -162,7 +162,7 @@ class ReleaseSource:
                 self.dataset_fault = f"{type(error).__name__}: {error}"
         if self._current is None or self._current == self._dataset:
             return
-        if self.standing is None or _get_champion_path(self._current).exists():
+        if self.standing is None or get_champion_path(self._current).exists():
             self._dataset, self.dataset_fault = self._current, None
         else:
             self.dataset_fault = (
@@ -294,7 +294,7 @@ class ReleaseSource:
             wanted = self._wanted()
             return (
                 wanted,
-                *(_read_stamp(_get_champion_path(wanted)) or _read_stamp(self.embedded / "manifest.json")),
+                *(_read_stamp(get_champion_path(wanted)) or _read_stamp(self.embedded / "manifest.json")),
             )
         except TidemillError as error:  # no dataset either
             return (str(error),)
@@ -352,10 +352,6 @@ def _read_checkout_dataset(checkout: Path) -> str:
     from tasks.edges.params import read_dataset
 
     return read_dataset(checkout)
-
-
-def _get_champion_path(dataset: str) -> Path:
-    return read_settings().home / "registry" / dataset / "champion.json"
 
 
 def compute_known_span(rows: pl.DataFrame) -> tuple[datetime, datetime]:

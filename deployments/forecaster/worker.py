@@ -1,4 +1,4 @@
-"""A thread beside the event loop for what would hold it, with a bounded queue.
+"""A thread outside the event loop for what would block it, with a bounded queue.
 
 Ordinary requests (stored series, a time that has been asked before) stay on the loop, where a model
 takes microseconds. What one request can make large or slow goes to a worker, and one whose queue is

@@ -13,7 +13,7 @@ is tried again or given up; files that it would have named are removed then, and
 its marks and its records again (docs/decisions/exactly-once.md).
 
 Somebody else's RESTORE (delta-rs's own, Spark's) takes rows back and leaves the marks. It is found
-in the log before anything is committed after it, and `follow_rows` puts the marks where the rows
+in the log before anything is committed after it, and `align_offsets` puts the marks where the rows
 end.
 """
 
@@ -122,7 +122,7 @@ class VersionedTable:
     @property
     def is_restored(self) -> bool:
         """Whether somebody else has taken rows back and left the marks; nothing is committed
-        until `follow_rows`.
+        until `align_offsets`.
         """
         return self._restored is not None
 
@@ -430,7 +430,7 @@ class VersionedTable:
         ]
 
     def read(self, files: pl.DataFrame, columns: Iterable[str] | None = None) -> pl.LazyFrame:
-        """The rows of *files*, a group of `file_groups`."""
+        """The rows of *files*, a group of `list_file_groups`."""
         return self._open(files, columns)
 
     def replace(self, files: pl.DataFrame, rows: pl.DataFrame, about: Mapping[str, Any]) -> int:
@@ -514,8 +514,9 @@ class VersionedTable:
         stands: Callable[[], None],
         written: Iterable[Path] = (),
     ) -> None:
-        """Commit *actions* and *moves*; see `_commit`. written: files that go when it is given
-        up.
+        """Commit *actions* and *moves*; see `_commit_version`.
+
+        written: files that go when it is given up.
         """
 
         def write(properties: CommitProperties) -> None:

@@ -177,7 +177,7 @@ def _write_refused_entry(folder: Path, error: Exception) -> None:
 
 @contextmanager
 def publish_alongside() -> Iterator[None]:
-    """Deliver the outbox beside the block's own work, in a process that ends with this one; what
+    """Deliver the outbox during the block's own work, in a process that ends with this one; what
     the block adds goes at its end.
     """
     child = subprocess.Popen(

@@ -48,7 +48,7 @@ def read_champion(dataset: str) -> ChampionRecord | None:
 
     Raises ReleaseError when its record cannot be read or names another dataset.
     """
-    path = _get_dataset_folder(dataset) / "champion.json"
+    path = get_champion_path(dataset)
     if not path.exists():
         return None
     try:
@@ -64,6 +64,11 @@ def read_champion(dataset: str) -> ChampionRecord | None:
             " journal.jsonl beside it."
         )
     return champion
+
+
+def get_champion_path(dataset: str) -> Path:
+    """Where the record of the champion of *dataset* is; a promotion replaces it by rename."""
+    return _get_dataset_folder(dataset) / "champion.json"
 
 
 def get_champion_folder(champion: ChampionRecord) -> Path:
@@ -111,7 +116,7 @@ def apply_promotion(dataset: str, release_folder: Path, decision: Mapping[str, A
             get_champion_folder(champion).absolute(),
             {"tidemill.model": champion.model},
         )
-        write_json(_get_dataset_folder(dataset) / "champion.json", champion.model_dump(mode="json"))
+        write_json(get_champion_path(dataset), champion.model_dump(mode="json"))
         _delete_old_releases(dataset, now)
     return champion
 

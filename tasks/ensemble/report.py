@@ -118,7 +118,7 @@ def compute_gains(
 def compute_gains_by_series(
     ours: np.ndarray, theirs: np.ndarray, series_ids: tuple[str, ...], overlap: int
 ) -> dict[str, dict[str, Any]]:
-    """As `comparisons`, of losses (k, S, H) against one model's, by series."""
+    """As `compare_models`, of losses (k, S, H) against one model's, by series."""
     found = {s: compare_models(ours[:, [i]], {s: theirs[:, [i]]}, overlap) for i, s in enumerate(series_ids)}
     return {s: by_name[s] for s, by_name in found.items() if by_name}
 

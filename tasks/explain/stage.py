@@ -121,7 +121,7 @@ def _check_sums(explained: ShapleyParts, picked: pl.DataFrame, most: float) -> N
             f"explain: base and parts miss z_hat by {gap[worst]:.2g} for series"
             f" {picked['series_id'][worst]!r} at {picked['event_time'][worst]:%F %T}Z; float32 explains"
             f" {most:.2g} at most ({MAX_GAP_SD:g} sd of z). A member's result depends on what else is in the"
-            " batch: compare `tasks.release.z_hat` of that row alone with that of many."
+            " batch: compare `tasks.release.predict_ensemble` of that row alone with that of many."
         )
 
 

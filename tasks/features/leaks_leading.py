@@ -95,16 +95,15 @@ def _find_evidence(
     """The strongest evidence of a leak by column, and the strongest evidence of every column."""
     panel = LeadPanel.of(table, about, names)
     groups = list(iterate_groups(panel, table))
-    n_tests = len(names) * sum(len(list_leads(n_steps)) for _, _, n_steps in groups)
+    limit = _compute_limit(len(names) * sum(len(list_leads(n_steps)) for _, _, n_steps in groups))
     strongest: dict[str, Evidence] = {}
     leaking: dict[str, Evidence] = {}
     honest: dict[str, float] = {}
     for group, rows, n_steps in groups:
-        found = [*_compare_columns(panel, group, rows, list_leads(n_steps), _compute_limit(n_tests))]
+        leads = list_leads(n_steps)
+        found = [*_compare_columns(panel, group, rows, leads, limit)]
         for f, part in iterate_parts(panel, rows):
-            found += _compare_columns(
-                panel.select_column(f), group, part, list_leads(n_steps), _compute_limit(n_tests)
-            )
+            found += _compare_columns(panel.select_column(f), group, part, leads, limit)
         for evidence, verdict in found:
             name = evidence.column
             if group == ALL and verdict == "honest":

@@ -76,7 +76,7 @@ class Forecaster(Protocol):
         """Read what `save` wrote."""
 
     def to_onnx(self, path: Path) -> None:
-        """Write one graph: input `x` (n, F) float32, output `predict_ensemble` (n, H) float32, n
+        """Write one graph: input `x` (n, F) float32, output `z_hat` (n, H) float32, n
         free.
         """
 

@@ -23,8 +23,7 @@ from tasks.edges.artifacts import (
 from tasks.edges.current import check_current, read_json_of_dataset
 from tasks.edges.door import run_stage_command
 from tasks.edges.params import read_about, read_dataset, read_params
-from tasks.edges.registry import ChampionRecord as RegistryChampion
-from tasks.edges.registry import get_champion_folder, read_champion, read_journal
+from tasks.edges.registry import ChampionRecord, get_champion_folder, read_champion, read_journal
 from tasks.edges.served import count_served, read_news
 from tasks.edges.settings import ROOT
 from tasks.monitor.params import MonitorParams
@@ -41,14 +40,13 @@ def main(root: Path = ROOT) -> None:
     """
     dataset, params = read_dataset(root), read_params("monitor", MonitorParams, root)
     check_current(ROWS, dataset, root)
-    champion = _read_champion(dataset, root)
+    champion = read_champion(dataset)  # once: a promotion meanwhile must not mix two champions' figures
+    facts = None if champion is None else _build_champion_facts(champion, root)
     key = {
         "dataset": dataset,
         "rows": compute_file_hash(root / ROWS),
         "champion": (
-            None
-            if champion is None
-            else [champion[k] if k == "digest" else champion[k].isoformat() for k in _KEY]
+            None if facts is None else [facts[k] if k == "digest" else facts[k].isoformat() for k in _KEY]
         ),
         "params": params.model_dump(),
     }
@@ -59,32 +57,29 @@ def main(root: Path = ROOT) -> None:
         print(f"monitor: nothing new: {last['verdict']}: {last['reason']}")
         return
     report = (
-        _update_served(last, answers, root)
+        _update_served(last, champion, answers, root)
         if last.get("key") == key
-        else _build_report(dataset, answers, params, key, root)
+        else _build_report(dataset, champion, facts, answers, params, key, root)
     )
     print(f"monitor: {report['verdict']}: {report['reason']}")
 
 
-def _read_champion(dataset: str, root: Path) -> dict[str, Any] | None:
+def _build_champion_facts(champion: ChampionRecord, root: Path) -> dict[str, Any]:
     """The champion as `tasks.monitor.stage.MonitoredChampion` has it."""
-    found = read_champion(dataset)
-    if found is None:
-        return None
-    side = "challenger" if found.decision.get("decision") == "promote" else "opponent"
-    losses = found.decision.get("mean_loss") or {}
+    side = "challenger" if champion.decision.get("decision") == "promote" else "opponent"
+    losses = champion.decision.get("mean_loss") or {}
     return {
-        "digest": found.digest,
-        "model": found.model,
-        "version": found.version,
-        "seen_until": found.seen_until,
-        "promoted_as_of": found.promoted_as_of,
-        "trained_as_of": _read_trained_as_of(found, root),
+        "digest": champion.digest,
+        "model": champion.model,
+        "version": champion.version,
+        "seen_until": champion.seen_until,
+        "promoted_as_of": champion.promoted_as_of,
+        "trained_as_of": _read_trained_as_of(champion, root),
         "gate_loss": losses.get(side),
     }
 
 
-def _read_trained_as_of(champion: RegistryChampion, root: Path) -> datetime:
+def _read_trained_as_of(champion: ChampionRecord, root: Path) -> datetime:
     """Newest data of the last training that the gate has judged: one that lost says that the
     champion is not out of date.
     """
@@ -96,23 +91,26 @@ def _read_trained_as_of(champion: RegistryChampion, root: Path) -> datetime:
 
 
 def _build_report(
-    dataset: str, answers: dict[str, int], params: MonitorParams, key: dict[str, Any], root: Path
+    dataset: str,
+    champion: ChampionRecord | None,
+    facts: dict[str, Any] | None,
+    answers: dict[str, int],
+    params: MonitorParams,
+    key: dict[str, Any],
+    root: Path,
 ) -> dict[str, Any]:
     # This and the next: a report that stands needs neither
     from tasks.monitor.page import draw_steps, render_markdown, write_evidently
     from tasks.monitor.stage import MonitoredChampion, build_monitor_report
 
-    rows, about, known = read_frame(root / ROWS, SERIES), read_about(root), _read_champion(dataset, root)
-    champion, calendar = (
-        None if known is None else MonitoredChampion(**known),
-        _build_calendar(dataset, about, rows),
-    )
-    watched = build_monitor_report(
-        _build_scheduled(dataset, rows, calendar, params), rows, about, calendar, champion, params
-    )
+    rows, about = read_frame(root / ROWS, SERIES), read_about(root)
+    monitored = None if facts is None else MonitoredChampion(**facts)
+    calendar = _build_calendar(champion, about, rows)
+    scheduled = _build_scheduled(champion, rows, calendar, params)
+    watched = build_monitor_report(scheduled, rows, about, calendar, monitored, params)
     report = {
         **watched.report,
-        "served": _build_served(dataset, answers, rows, about, calendar),
+        "served": _build_served(dataset, champion, answers, rows, about, calendar),
         "dataset": dataset,
         "key": key,
     }
@@ -121,53 +119,58 @@ def _build_report(
         write_text(folder / "report.md", render_markdown(report))
         if report["overall"]["n_known"]:
             draw_steps(folder / "steps.png", report["by_step"], max(about.quantiles) - min(about.quantiles))
-        if champion is not None and report["overall"]["n_known"] >= params.min_rows:
-            write_evidently(folder / "evidently.html", watched.streams, champion.seen_until, params.sample)
+        if monitored is not None and report["overall"]["n_known"] >= params.min_rows:
+            write_evidently(folder / "evidently.html", watched.streams, monitored.seen_until, params.sample)
     return report
 
 
-def _update_served(last: dict[str, Any], answers: dict[str, int], root: Path) -> dict[str, Any]:
+def _update_served(
+    last: dict[str, Any], champion: ChampionRecord | None, answers: dict[str, int], root: Path
+) -> dict[str, Any]:
     """The last report with what was served since; what decides stands as it is."""
     from tasks.monitor.page import render_markdown
 
     dataset, rows, about = last["dataset"], read_frame(root / ROWS, SERIES), read_about(root)
-    report = {
-        **last,
-        "served": _build_served(dataset, answers, rows, about, _build_calendar(dataset, about, rows)),
-    }
+    calendar = _build_calendar(champion, about, rows)
+    report = {**last, "served": _build_served(dataset, champion, answers, rows, about, calendar)}
     write_json(root / REPORT / "report.json", report)
     write_text(root / REPORT / "report.md", render_markdown(report))
     return report
 
 
 def _build_scheduled(
-    dataset: str, rows: pl.DataFrame, calendar: Calendar, params: MonitorParams
+    champion: ChampionRecord | None, rows: pl.DataFrame, calendar: Calendar, params: MonitorParams
 ) -> pl.DataFrame:
     """The champion's own forecasts since its promotion; without a row that came since, without
     loading it.
     """
     from tasks.monitor.scheduled import build_forecasts, select_cutoffs
 
-    found = read_champion(dataset)
     cutoffs = (
-        [] if found is None else select_cutoffs(rows, calendar, found.promoted_as_of, params.max_cutoffs)
+        []
+        if champion is None
+        else select_cutoffs(rows, calendar, champion.promoted_as_of, params.max_cutoffs)
     )
-    if found is None or not cutoffs:
+    if champion is None or not cutoffs:
         return pl.DataFrame(schema={**FORECAST.columns, "digest": pl.String})
     from tasks.release import load_release
 
-    return build_forecasts(load_release(get_champion_folder(found)), found.digest, rows, cutoffs)
+    return build_forecasts(load_release(get_champion_folder(champion)), champion.digest, rows, cutoffs)
 
 
 def _build_served(
-    dataset: str, answers: dict[str, int], rows: pl.DataFrame, about: About, calendar: Calendar
+    dataset: str,
+    champion: ChampionRecord | None,
+    answers: dict[str, int],
+    rows: pl.DataFrame,
+    about: About,
+    calendar: Calendar,
 ) -> dict[str, Any]:
     """What was answered, for information: counts, and the outcomes of answers from the newest
     rows, by release.
     """
     from tasks.monitor.outcome import build_outcomes, compute_figures
 
-    champion = read_champion(dataset)
     seen_until = {past.digest: past.seen_until for past in read_journal(dataset)}
     news = read_news(dataset, min(seen_until.values(), default=datetime.max.replace(tzinfo=UTC)))
     found = build_outcomes(news, rows, about, calendar, seen_until)
@@ -179,11 +182,11 @@ def _build_served(
     }
 
 
-def _build_calendar(dataset: str, about: About, rows: pl.DataFrame) -> Calendar:
+def _build_calendar(champion: ChampionRecord | None, about: About, rows: pl.DataFrame) -> Calendar:
     """The calendar that travels with the champion where it reaches far enough, so that no
     exchange library is needed; else looked up.
     """
-    champion, times = read_champion(dataset), rows["event_time"].unique().sort()
+    times = rows["event_time"].unique().sort()
     if champion is not None and (get_champion_folder(champion) / "sessions.parquet").exists():
         calendar = read_calendar(get_champion_folder(champion), about)
         if (

@@ -184,7 +184,7 @@ def build_small_body(
 
 
 def write_linear_graph(path: Path, weights: np.ndarray, intercept: np.ndarray) -> None:
-    """A graph `x` (n, F) -> `predict_ensemble` (n, H): x @ weights + intercept, unknown features
+    """A graph `x` (n, F) -> `z_hat` (n, H): x @ weights + intercept, unknown features
     counting as 0."""
     nodes = [
         helper.make_node("IsNaN", ["x"], ["unknown"]),

@@ -75,7 +75,7 @@ def _render_section(title: str, draw: Callable[[Path], str], root: Path) -> str:
 
 
 def _render_forecast(root: Path) -> str:
-    """The newest forecasts, as fans that go on from what came true."""
+    """The newest forecasts, as fans that continue the actual values."""
     about = read_about(root)
     gate = read_frame(root / "data/reports/ensemble/gate.parquet", FORECAST)
     newest = gate.filter(pl.col("cutoff") == gate["cutoff"].max())
@@ -125,7 +125,7 @@ def _draw_fan(axes: Any, gate: pl.DataFrame, names: list[str], unit: str) -> Non
             linewidth=0,
             label=None if part is last else "interval, one step ahead",
         )
-    axes.plot(first["event_time"], first["y"], color=INK, linewidth=1.2, label="came true")
+    axes.plot(first["event_time"], first["y"], color=INK, linewidth=1.2, label="actual")
     axes.plot(
         first["event_time"], first["y_hat"], color=BLUE, linewidth=1.0, label="forecast, one step ahead"
     )
@@ -188,7 +188,7 @@ def _render_walk_forward(root: Path) -> str:
 
 
 def _render_models(root: Path) -> str:
-    """Every model's error beside the baselines'."""
+    """Every model's error next to the baselines'."""
     summary = read_json(root / "data/reports/ensemble/summary.json")
     scores, base = summary["scores"], summary["scores"][summary["baseline"]]["primary"]
     names = sorted(scores, key=lambda n: scores[n]["primary"])
@@ -323,7 +323,7 @@ def _render_coverage(root: Path) -> str:
         {
             "quantile": f"{row['quantile']:g}",
             "forecast by": ", ".join(row["members"]),
-            "came true below it": _format_share(row.get("own_below_frac")),
+            "actual below it": _format_share(row.get("own_below_frac")),
             "below what was issued": _format_share(row.get("issued_below_frac")),
             "its pinball": row.get("own_pinball"),
             "pinball as issued": row.get("issued_pinball"),
@@ -411,7 +411,7 @@ def _render_rows(root: Path) -> str:
 SECTIONS: tuple[tuple[str, Callable[[Path], str]], ...] = (
     ("Forecast", _render_forecast),
     ("History, folds and cutoffs", _render_walk_forward),
-    ("Every model beside the baselines", _render_models),
+    ("Every model and the baselines", _render_models),
     ("The ensemble", _render_ensemble),
     ("Coverage of the interval", _render_coverage),
     ("What the forecast listens to", _render_explanation),

@@ -351,7 +351,7 @@ def _format_location(url: URL) -> str:
 
 
 def _get_second(row: Row[Any]) -> int:
-    """Of what `_select` gives."""
+    """Of what `_build_select` gives."""
     return int(row[2] // 1)
 
 

@@ -326,7 +326,7 @@ def build_step_rows(shared: Value, own: Sequence[Value], n_columns: int, n_steps
 
 
 def write_graph(path: Path, n_columns: int, n_steps: int, formula: Any) -> None:
-    """Write the graph of *formula*: input `x` (n, n_columns), output `predict_ensemble` (n,
+    """Write the graph of *formula*: input `x` (n, n_columns), output `z_hat` (n,
     n_steps), both float32, n free; same formula, same bytes.
     """
     from onnx import TensorProto, checker, helper

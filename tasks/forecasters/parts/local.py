@@ -81,7 +81,7 @@ class LocalForecaster(Formula):
         self.learned["sums"] = table.astype(np.float32)
 
     def formula(self, x: Value) -> Value:
-        """See `Sum`."""
+        """See `WeightedSum`."""
         last, steps, n_lags = (
             take(x, [self.schema.index(self.schema.last)]),
             self.schema.horizon_steps,

@@ -160,9 +160,7 @@ class Normalizer:
         )
 
     def inputs(self, x: np.ndarray) -> np.ndarray:
-        """The inputs alone of many rows: (n, K), as `see` has them, without copies of their size
-        beside them.
-        """
+        """The inputs alone of many rows, (n, K), as `transform` has them, without large copies."""
         out = np.empty((len(x), self.n_inputs), dtype=np.float32)
         for part in split_blocks(len(x), _BLOCK_ROWS):
             out[part] = self.transform(x[part]).inputs

@@ -108,8 +108,9 @@ def _compute_means(number: np.ndarray, target: np.ndarray, n_numbers: int) -> np
 
 
 def _compute_means_before(number: np.ndarray, target: np.ndarray, in_reach: int) -> np.ndarray:
-    """As `_means`, for each pair over those of its number that lie more than *in_reach* pairs
-    before it.
+    """As `_compute_means`, for each pair.
+
+    Of its number those count that lie more than *in_reach* pairs before it.
     """
     out = np.zeros(len(number), dtype=np.float32)
     for one in np.unique(number):
