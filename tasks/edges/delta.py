@@ -121,9 +121,7 @@ class VersionedTable:
 
     @property
     def is_restored(self) -> bool:
-        """Whether somebody else has taken rows back and left the marks; nothing is committed
-        until `align_offsets`.
-        """
+        """Whether somebody took rows back and left the marks: no commit before `align_offsets`."""
         return self._restored is not None
 
     @property

@@ -13,7 +13,8 @@ MIN_ROWS = 150  # of one group: some 40 columns of the past are fitted first
 MAX_SERIES = 200  # that are tested one by one, evenly over the panel
 N_PERIODS = 3  # that are tested one by one: a column may be filled with hindsight up to a date only
 MOST_FRAC = 0.97  # of the rows: a part that is larger is all of them
-N_TRIMS = 4  # of a line through the closer half of the rows
+N_TRIMS, LINE_ROWS = 4, 2_000  # of a line through the closer half of so many rows
+MAX_SCORE = 6.0  # standard deviations
 ALL = "all"
 
 Array = np.ndarray
@@ -31,10 +32,10 @@ class Lead(NamedTuple):
 class LeadPanel(NamedTuple):
     """A table as arrays, series after series.
 
-    y: (n,) rank scores of the target, its holes bridged in a straight line. known: (n,) where there
-    was a value.
-    x: (n, F) rank scores of the columns, 0 where unknown, there: (n, F) where known. first, last:
-    (n,) the row's series' first and last row.
+    y: (n,) scores of the target, its holes bridged in a straight line.
+    known: (n,) where there was a value.
+    x: (n, F) scores of the columns, 0 where unknown, there: (n, F) where known. first, last: (n,)
+    the row's series' first and last row.
     sums: (n + 1,) of y up to each row. season_steps, n_steps: of the dataset; twice the horizon.
     """
 
@@ -50,9 +51,18 @@ class LeadPanel(NamedTuple):
     n_steps: int
 
     @classmethod
-    def of(cls, table: pl.DataFrame, about: About, names: Sequence[str]) -> "LeadPanel":
-        """The arrays of *table* (FEATURES) with the columns *names*."""
-        scores = _compute_rank_scores(table, ["z", *names])
+    def of(
+        cls, table: pl.DataFrame, about: About, names: Sequence[str], *, ranks: bool = True
+    ) -> "LeadPanel":
+        """The arrays of *table* (FEATURES) with the columns *names*.
+
+        ranks: scores of the ranks; else of the values, the target's in its unit.
+        """
+        scores = (
+            _compute_rank_scores(table, ["z", *names])
+            if ranks
+            else _compute_standard_scores(table, ["y", *names])
+        )
         lengths = table["series_id"].rle().struct.field("len").to_numpy().astype(np.int64)
         starts = np.cumsum(lengths) - lengths
         y, known = scores[:, 0], np.isfinite(scores[:, 0])
@@ -112,6 +122,19 @@ def _compute_rank_scores(table: pl.DataFrame, names: Sequence[str]) -> Array:
     return scores
 
 
+def _compute_standard_scores(table: pl.DataFrame, names: Sequence[str]) -> Array:
+    """Values less their mean over their standard deviation within each series, (n, len(names)).
+
+    NaN where unknown or constant; cut at MAX_SCORE, so that one huge value decides nothing.
+    """
+    value = [pl.when(pl.col(name).is_finite()).then(pl.col(name)).cast(pl.Float64) for name in names]
+    parts = [
+        ((v - v.mean()) / v.std()).over("series_id").clip(-MAX_SCORE, MAX_SCORE).alias(str(i))
+        for i, v in enumerate(value)
+    ]
+    return np.array(table.select(parts).to_numpy())  # of its own, to be written to
+
+
 def iterate_groups(panel: LeadPanel, table: pl.DataFrame) -> Iterator[tuple[str, Array, int]]:
     """(name, rows, leads): all rows; each series, where there are several; each of some periods.
 
@@ -151,18 +174,28 @@ def iterate_parts(panel: LeadPanel, rows: Array) -> Iterator[tuple[int, Array]]:
             yield f, known
         if len(known) < MIN_ROWS:
             continue
-        x, y = panel.x[known, f], np.column_stack([np.ones(len(known)), panel.y[known]])
-        size = np.abs(x - y @ np.linalg.lstsq(y, x, rcond=None)[0])
-        for _ in range(N_TRIMS):
-            half = size <= np.median(size)
-            size = np.abs(x - y @ np.linalg.lstsq(y[half], x[half], rcond=None)[0])
+        line = _fit_trimmed_line(panel, known[:: -(-len(known) // LINE_ROWS)], f)
+        size = np.abs(panel.x[known, f] - line[0] - line[1] * panel.y[known])
         # Of a normal, a quarter lies within .3186 standard deviations
         spread = float(np.quantile(size, 0.25)) / 0.3186
         close = size < 3 * spread
-        if spread < 0.5 * float(np.sqrt(np.mean(size**2))) and MIN_ROWS <= close.sum() < MOST_FRAC * len(
-            known
-        ):
+        is_part = MIN_ROWS <= close.sum() < MOST_FRAC * len(known)
+        if is_part and spread < 0.5 * float(np.sqrt(np.mean(size**2))):
             yield f, known[close]
+
+
+def _fit_trimmed_line(panel: LeadPanel, rows: Array, f: int) -> tuple[float, float]:
+    """Intercept and slope of column *f* on the target at the cutoff, by the closer half."""
+    x, y = panel.x[rows, f], panel.y[rows]
+    half = np.ones(len(rows), dtype=bool)
+    for _ in range(N_TRIMS + 1):
+        x_mean, y_mean = x[half].mean(), y[half].mean()
+        apart = y[half] - y_mean
+        square = float(apart @ apart)
+        slope = float(apart @ (x[half] - x_mean)) / square if square > 0 else 0.0
+        size = np.abs(x - x_mean - slope * (y - y_mean))
+        half = size <= np.median(size)
+    return float(x_mean - slope * y_mean), slope
 
 
 def _list_spans(n_steps: int) -> list[int]:

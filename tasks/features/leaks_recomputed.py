@@ -239,19 +239,18 @@ def _compare_values(
         suffix=" allowed",
         maintain_order="left",
     )
-    found: list[DifferingRow] = []
-    for name in names:
-        seen, right = (
-            both[c].cast(pl.Float64).fill_null(float("nan")).to_numpy() for c in (name, f"{name} allowed")
-        )
-        found += [
-            DifferingRow(name, both["series_id"][int(i)], pos, float(seen[i]), float(right[i]))
-            for i in np.flatnonzero(~_is_alike(seen, right, spread[name]))
-        ]
-    return both.height * len(names), found
+    seen, right = (
+        both.select(pl.col(columns).cast(pl.Float64).fill_null(float("nan"))).to_numpy()
+        for columns in (names, [f"{name} allowed" for name in names])
+    )
+    differs = ~_is_alike(seen, right, np.array([spread[name] for name in names]))
+    return both.height * len(names), [
+        DifferingRow(names[f], both["series_id"][int(i)], pos, float(seen[i, f]), float(right[i, f]))
+        for f, i in np.argwhere(differs.T)
+    ]
 
 
-def _is_alike(seen: np.ndarray, right: np.ndarray, spread: float) -> np.ndarray:
+def _is_alike(seen: np.ndarray, right: np.ndarray, spread: float | np.ndarray) -> np.ndarray:
     near: np.ndarray = np.abs(seen - right) <= RELATIVE * np.abs(right) + OF_SPREAD * spread
     return near | (np.isnan(seen) & np.isnan(right))
 

@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import typer
 import wizard_runs as runs
 import yaml
 from typer.testing import CliRunner
 
 from deployments.cli import datasets as cli_datasets
+from deployments.cli.app import app
 from tasks.core.errors import ParamsError, SourceError
 from tasks.edges.params import read_dataset, read_models
 from tasks.ingest.wizard import use as use_module
@@ -50,8 +50,6 @@ def tidemill(root, monkeypatch):
     from tasks.edges import params
 
     monkeypatch.setattr(params.read_document, "__defaults__", (root,))
-    app = typer.Typer()
-    cli_datasets.add_dataset_commands(app)
     return lambda *words: CliRunner().invoke(app, list(words))
 
 
