@@ -32,8 +32,8 @@ from deployments.ops.prefect_server import (
     build_ui_url,
     get_log_path,
 )
-from tasks.core.about import Strict
 from tasks.core.errors import ParamsError
+from tasks.core.strict import Strict
 from tasks.edges.artifacts import write_json
 from tasks.edges.params import read_dataset, read_section
 from tasks.edges.processes import (

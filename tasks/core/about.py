@@ -6,13 +6,9 @@ Data, not code; every stage and the service read the same object.
 from math import inf
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-class Strict(BaseModel):
-    """Frozen; an unknown key is an error, not a silent default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+from tasks.core.strict import Strict
 
 
 class Target(Strict):

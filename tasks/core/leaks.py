@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import Field
 
-from tasks.core.about import Strict
 from tasks.core.errors import LeakError
+from tasks.core.strict import Strict
 
 SHOWN = 3  # findings in an error; all of them stand in leaks.json
 

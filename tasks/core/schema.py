@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from tasks.core.about import Strict
+from tasks.core.strict import Strict
 
 # The columns of the feature kind `series`; together they name a series
 SERIES_KEY = ("series_key_high", "series_key_low")

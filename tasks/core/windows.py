@@ -15,10 +15,10 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from tasks.core.about import Strict
 from tasks.core.calendar import Calendar
 from tasks.core.errors import FoldError
 from tasks.core.schema import FeatureSchema
+from tasks.core.strict import Strict
 
 _BLOCK_ROWS = 65_536  # rows of the table turned to an array at a time
 

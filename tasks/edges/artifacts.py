@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -20,6 +20,9 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar, build_calendar
 from tasks.core.errors import FrameError
 from tasks.core.frames import UTC, FrameSchema
+from tasks.core.reports.base import Report
+
+ReportT = TypeVar("ReportT", bound=Report)
 
 _UNFINISHED = re.compile(r"\..+\.(?P<process>\d+)\.[^.]+(\.old)?")
 
@@ -97,6 +100,16 @@ def read_json(path: Path) -> Any:
             " missing."
         )
     return json.loads(path.read_text())
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Write a report as canonical JSON, by rename."""
+    write_json(path, report.render())
+
+
+def read_report(path: Path, kind: type[ReportT]) -> ReportT:
+    """Read a report of *kind*. Raises FrameError when the file is missing or has another form."""
+    return kind.parse(read_json(path), str(path))
 
 
 def write_text(path: Path, content: str) -> None:

@@ -23,8 +23,8 @@ from uuid import uuid4
 
 import psutil
 
-from tasks.core.about import Strict
 from tasks.core.errors import SettingsError
+from tasks.core.strict import Strict
 from tasks.edges.settings import ROOT, build_child_environment
 
 # Who ends is noticed at once; the rest have time: cold, on a busy machine, BentoML took 98 s and

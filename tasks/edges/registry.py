@@ -19,8 +19,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tasks.core.about import Strict
 from tasks.core.errors import ReleaseError
+from tasks.core.strict import Strict
 from tasks.edges.artifacts import compute_file_hash, write_folder, write_json
 from tasks.edges.settings import ROOT, read_settings
 from tasks.edges.tracking import log_promotion

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tasks.core.about import Strict
+from tasks.core.strict import Strict
 
 Frac = Annotated[float, Field(ge=0, le=1)]
 

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tasks.core.about import Strict
 from tasks.core.errors import FeatureInputError
+from tasks.core.strict import Strict
 
 EWM_CUT_SPANS = (
     # An ewm reads this many spans; what lies beyond has exp(-8) = 0.03 % of the weight. A constant,

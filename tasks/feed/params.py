@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import polars as pl
 from pydantic import Field, field_validator, model_validator
 
-from tasks.core.about import Strict
+from tasks.core.strict import Strict
 from tasks.feed.decode import NOT_THE_TABLES
 
 FieldType = Literal["float", "int", "string", "bool"]

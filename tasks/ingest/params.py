@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tasks.core.about import Strict
+from tasks.core.strict import Strict
 
 _TIMES = frozenset({"series_id", "event_time", "known_at"})
 

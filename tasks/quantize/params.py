@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tasks.core.about import Strict
+from tasks.core.strict import Strict
 
 
 class QuantizeParams(Strict):

@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from tasks.core.about import Strict
 from tasks.core.schema import SERIES_KEY, FeatureSchema
+from tasks.core.strict import Strict
 
 _LOW = 1 << 24  # the low half of a series' key lies below
 

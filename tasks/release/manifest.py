@@ -13,9 +13,9 @@ from typing import TypeVar
 
 from pydantic import Field, ValidationError
 
-from tasks.core.about import Strict
 from tasks.core.errors import ReleaseError
 from tasks.core.schema import FeatureSchema
+from tasks.core.strict import Strict
 from tasks.release.combine import Ranks, Regime, Weights, build_plain_weights
 
 MANIFEST = "manifest.json"

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from tasks.core.about import Strict
 from tasks.core.errors import ParamsError
+from tasks.core.strict import Strict
 from tasks.core.windows import WalkForward
 from tasks.train.search.params import SearchParams
 from tasks.train.select import SelectParams

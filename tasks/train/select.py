@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from tasks.core.about import Strict
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
+from tasks.core.strict import Strict
 from tasks.forecasters import Forecaster
 from tasks.forecasters.parts.trees import count_rows_in_reach
 

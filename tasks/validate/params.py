@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from tasks.core.about import Strict
+from tasks.core.strict import Strict
 
 
 class ColumnRule(Strict):

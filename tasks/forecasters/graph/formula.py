@@ -12,9 +12,9 @@ import numpy as np
 from pydantic import ValidationError
 from threadpoolctl import ThreadpoolController
 
-from tasks.core.about import Strict
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
+from tasks.core.strict import Strict
 from tasks.core.windows import split_blocks
 from tasks.forecasters.graph.arithmetic import Value, write_graph
 

@@ -15,9 +15,9 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from tasks.core.about import Strict
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
+from tasks.core.strict import Strict
 from tasks.forecasters.graph.arithmetic import Value, fill_nan, matmul_by_row, take
 from tasks.forecasters.graph.formula import Formula
 from tasks.forecasters.parts.identity import SeriesEncoder

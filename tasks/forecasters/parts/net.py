@@ -12,9 +12,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from tasks.core.about import Strict
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
+from tasks.core.strict import Strict
 from tasks.forecasters.graph.arithmetic import Value, clip, fill_nan, join_columns, take
 from tasks.forecasters.graph.formula import Formula
 from tasks.forecasters.parts.net_layers import NetInputs, TrainingHooks, WeightInitializer, Weights, Width

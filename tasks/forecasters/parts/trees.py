@@ -13,9 +13,9 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from tasks.core.about import Strict
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import SERIES_KEY, FeatureSchema
+from tasks.core.strict import Strict
 from tasks.forecasters.graph.arithmetic import Value, join_columns
 from tasks.forecasters.graph.tree_graph import TreeNode, build_tree_graph
 from tasks.forecasters.parts.categories import SERIES, CategoryEncoder

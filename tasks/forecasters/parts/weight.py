@@ -4,9 +4,9 @@ which it is judged.
 
 import numpy as np
 
-from tasks.core.about import Strict
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
+from tasks.core.strict import Strict
 from tasks.forecasters.parts.preamble import Normalizer
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from tasks.core.about import Strict
+from tasks.core.strict import Strict
 
 Objective = Literal["error", "latency", "size"]
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from tasks.core.about import Strict
 from tasks.core.schema import FeatureSchema
+from tasks.core.strict import Strict
 from tasks.forecasters.graph.arithmetic import Value
 from tasks.forecasters.graph.formula import Formula
 from tasks.forecasters.parts.linear import build_normal_equations, fit_coefficients

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from tasks.core.about import Strict
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
+from tasks.core.strict import Strict
 from tasks.forecasters.graph.arithmetic import Value, cos, fmod, sin, take
 from tasks.forecasters.graph.formula import Formula
 from tasks.forecasters.parts.identity import SeriesEncoder

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from tasks.core.about import Strict
 from tasks.core.schema import FeatureSchema
+from tasks.core.strict import Strict
 from tasks.forecasters.graph.arithmetic import Value, fill_nan, take
 from tasks.forecasters.graph.formula import Formula
 from tasks.forecasters.parts.preamble import get_level_column, select_last_values

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tasks.core.about import Strict
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
+from tasks.core.strict import Strict
 from tasks.forecasters.graph.arithmetic import ML_OPSET, OPSET, Value
 from tasks.forecasters.graph.subgraph import build_canonical_subgraph, run_subgraph
 from tasks.forecasters.parts.preamble import NormalizedInputs
