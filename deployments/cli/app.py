@@ -19,6 +19,7 @@ from deployments.cli.quarantine import add_quarantine_commands
 from deployments.cli.replay import add_replay_command
 from tasks.core.errors import TidemillError
 
+INTERRUPTED = 130  # exit code of a command that Ctrl-C ended, as shells have it
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -60,7 +61,14 @@ def run(
     from deployments.console.pages.run import NEXT
     from deployments.ops.run import run_chain
 
-    done = run_chain(dataset, _say)
+    try:
+        done = run_chain(dataset, _say)
+    except KeyboardInterrupt:
+        _say(
+            "Interrupted. Stages that have ended are kept; `tidemill run` goes on with the one that was"
+            " stopped."
+        )
+        raise typer.Exit(INTERRUPTED) from None
     if as_json:
         _report_json({**done, "next": [command for command, _ in NEXT]})
         return

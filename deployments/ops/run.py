@@ -16,10 +16,11 @@ from deployments.ops.prefect_server import build_prefect_environment, run_prefec
 from tasks.core.errors import StageError
 from tasks.edges.artifacts import read_json
 from tasks.edges.params import read_dataset
-from tasks.edges.processes import start_process, stop_process
+from tasks.edges.processes import allow_interrupts, start_process, stop_process
 from tasks.edges.settings import ROOT, read_settings
 
 FLOWS = ("training", "promotion", "monitoring", "retraining")
+INTERRUPT_S = 3.5  # for the flows to end and to report it after Ctrl-C: all is over within 5 s
 Say = Callable[[str], None]
 
 
@@ -29,6 +30,7 @@ def run_chain(dataset: str | None, say: Say) -> dict[str, Any]:
     Returns decision, forecast, page and seconds; raises what a person can mend.
     """
     started = time.monotonic()
+    allow_interrupts()
     with _open_run_lock(say):
         if dataset is not None:
             from tasks.ingest.wizard.use import apply_dataset
@@ -50,17 +52,20 @@ def _run_flows_and_service(say: Say) -> dict[str, Any]:
     is over, beside the flows that follow.
     """
     with ExitStack() as stack:
-        begun: list[subprocess.Popen[str]] = []
+        flows = stack.enter_context(ExitStack())
+        started: list[subprocess.Popen[str]] = []
         stack.enter_context(
             run_prefect_server(
-                say, meanwhile=lambda url: begun.append(stack.enter_context(_start_flows(url)))
+                say, meanwhile=lambda url: started.append(flows.enter_context(_start_flows(url)))
             )
         )
-        if not _wait_for_flow(begun[0], "promotion"):
-            _check_exit_code(begun[0].wait())
+        stack.callback(flows.close)  # before their server, so that they report there how they ended
+        (child,) = started
+        if not _wait_for_flow(child, "promotion"):
+            _check_exit_code(child.wait())
         with run_service(ROOT / "models/release/bento") as address:
-            _wait_for_flow(begun[0], FLOWS[-1])
-            _check_exit_code(begun[0].wait())
+            _wait_for_flow(child, FLOWS[-1])
+            _check_exit_code(child.wait())
             say(f"Service: the Bento answers at {address}")
             return fetch_forecast(address)
 
@@ -80,7 +85,7 @@ def _start_flows(url: str) -> Iterator["subprocess.Popen[str]"]:
     try:
         yield child
     finally:
-        stop_process(marked)
+        stop_process(marked, INTERRUPT_S)
         child.wait()
 
 
