@@ -19,7 +19,7 @@ from tasks.core.calendar import build_calendar
 from tasks.core.errors import FeedError, FencedError, OffsetLostError
 from tasks.core.gaps import GAPS
 from tasks.edges.artifacts import read_frame, read_json, write_frame
-from tasks.edges.delta import VersionedTable, open_existing_table
+from tasks.edges.delta import VersionedTable, compact_table, open_existing_table
 from tasks.edges.params import parse_params, read_about, read_dataset, read_section
 from tasks.edges.run_stage import wait_for_checkout_lock
 from tasks.edges.settings import ROOT, read_settings
@@ -269,7 +269,7 @@ class _LandingUpkeep:
             return
         self._watch.add_commit(landed)
         self._alarms.add_commit(landed)
-        if self._table.n_versions_since_checkpoint >= _TIDY_COMMITS and not self._tidying.is_alive():
+        if self._table.count_versions_since_checkpoint() >= _TIDY_COMMITS and not self._tidying.is_alive():
             self._tidying = threading.Thread(target=self._compact_table, daemon=True)
             self._tidying.start()
         self._say(landed)
@@ -300,7 +300,7 @@ class _LandingUpkeep:
     def _compact_table(self) -> None:
         """Beside the landing, with a table of its own: neither waits for the other."""
         for table in (self._table, *((self._bars.table,) if self._bars else ())):
-            open_existing_table(table.folder).compact(keep_h=self._params.keep_h)
+            compact_table(open_existing_table(table.folder), self._params.keep_h)
 
 
 def _write_refusal(folder: Path, watch: LandingWatch, why: str) -> None:
