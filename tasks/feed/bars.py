@@ -18,7 +18,7 @@ from pathlib import Path
 
 import polars as pl
 
-from tasks.core.calendar import Calendar
+from tasks.core.calendar import Calendar, format_step_multiple
 from tasks.core.errors import FeedError, OffsetMovedError
 from tasks.core.frames import UTC
 from tasks.core.gaps import GAPS, find_gaps
@@ -214,10 +214,14 @@ class BarsTable:
             return every.with_columns(bar=pl.lit(_LONG_AGO, UTC), asked=pl.lit(_LONG_AGO, UTC))
         if self._spec.gap_s is not None:
             return self._find_changed_sessions(ticks, new, end)
-        # The first bar that was open, or the last that was not
-        before = pl.Series([self.end], dtype=UTC).dt.offset_by(f"-{self._spec.every}").item()
-        there = ticks.scan(_TICKS, {"event_time": before}, _KEY).filter(
-            pl.col("event_time") >= before, pl.col("event_time") < end
+        # The last bar that was closed: the first open one comes after it, and asks ticks from
+        # *reach* on
+        length = format_step_multiple(self._spec.every, self._spec.period_steps)
+        ended = pl.Series([self.end], dtype=UTC)
+        before = ended.dt.offset_by(f"-{self._spec.every}").item()
+        reach = ended.dt.offset_by(f"-{length}").item()
+        there = ticks.scan(_TICKS, {"event_time": reach}, _KEY).filter(
+            pl.col("event_time") >= reach, pl.col("event_time") < end
         )
         first = pl.concat(
             [new, there.select("series_id").unique().collect().with_columns(first=pl.lit(before, UTC))]

@@ -171,6 +171,19 @@ def test_bars_are_those_of_the_oracle_to_the_bit_in_any_order(kind, arrival):
     )
 
 
+def test_a_sliding_bar_closes_when_its_series_has_been_silent_for_longer_than_a_step(tmp_path):
+    params = feed("sliding")
+    bars = BarsTable(tmp_path, params, params.aggregate)
+    ticks = draw_ticks(np.random.default_rng(0), 1).with_columns(
+        event_time=pl.lit(START + timedelta(minutes=5)).cast(frames.UTC)
+    )
+    table = landed(tmp_path / "table", ticks, params)
+    for minute in (7, 8, 9):
+        bars.close(table, START + timedelta(minutes=minute))
+    last_steps = [START + timedelta(minutes=minute) for minute in (5, 6, 7)]
+    assert shown(bars)["event_time"].to_list() == last_steps
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=8, deadline=None)
 @given(arrival=arrivals())
