@@ -2,8 +2,6 @@
 over HTTP, then the page.
 """
 
-import fcntl
-import os
 import subprocess
 import sys
 import time
@@ -15,6 +13,7 @@ from deployments.ops.forecaster_process import fetch_forecast, run_service
 from deployments.ops.prefect_server import build_prefect_environment, run_prefect_server
 from tasks.core.errors import StageError
 from tasks.edges.artifacts import read_json
+from tasks.edges.files import hold_lock
 from tasks.edges.params import read_dataset
 from tasks.edges.processes import allow_interrupts, start_process, stop_process
 from tasks.edges.settings import ROOT, read_settings
@@ -108,18 +107,10 @@ def _open_run_lock(say: Say) -> Iterator[None]:
     """One `tidemill run` at a time in a home: the second would use a Prefect server that the
     first one stops.
     """
-    path = read_settings().home / "run.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            say(f"Waiting for the run of process {handle.read()} in {read_settings().home}.")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
+    home = read_settings().home
+    with hold_lock(
+        home / "run.lock", lambda holder: say(f"Waiting for the run of process {holder} in {home}.")
+    ):
         yield
 
 

@@ -6,7 +6,6 @@ promotion in order, `releases/<digest>/` holds the bytes, `rows/<dataset>.parque
 looks back on. Light on imports: the service reads it.
 """
 
-import fcntl
 import json
 import os
 import re
@@ -21,7 +20,8 @@ from pydantic import ValidationError
 
 from tasks.core.errors import ReleaseError
 from tasks.core.strict import Strict
-from tasks.edges.artifacts import compute_file_hash, write_folder, write_json
+from tasks.edges.artifacts import write_folder, write_json
+from tasks.edges.files import compute_file_hash, hold_lock, replace_file, sync_file
 from tasks.edges.settings import ROOT, read_settings
 from tasks.edges.tracking import log_promotion
 
@@ -130,12 +130,7 @@ def publish_rows_file(dataset: str, path: Path) -> None:
         raise ReleaseError(f"{path} is not there. `dvc repro validate` writes the clean rows.")
     if target.exists() and compute_file_hash(target) == compute_file_hash(path):
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
-    shutil.copyfile(path, part)
-    with part.open("rb") as handle:
-        os.fsync(handle.fileno())
-    part.replace(target)
+    replace_file(target, lambda part: shutil.copyfile(path, part))
 
 
 def get_rows_path(dataset: str) -> Path:
@@ -190,10 +185,10 @@ def _read_repaired_journal(dataset: str) -> list[ChampionRecord]:
 
 
 def _write_journal_line(dataset: str, champion: ChampionRecord) -> None:
-    with (_get_dataset_folder(dataset) / "journal.jsonl").open("a") as handle:
+    path = _get_dataset_folder(dataset) / "journal.jsonl"
+    with path.open("a") as handle:
         handle.write(json.dumps(champion.model_dump(mode="json"), sort_keys=True) + "\n")
-        handle.flush()
-        os.fsync(handle.fileno())
+    sync_file(path)
 
 
 def _delete_old_releases(dataset: str, former: ChampionRecord | None) -> None:
@@ -245,9 +240,7 @@ def _read_release_manifest(folder: Path) -> dict[str, Any]:
 @contextmanager
 def _wait_for_promotion_lock(dataset: str) -> Iterator[None]:
     """One promotion of a dataset at a time."""
-    _get_dataset_folder(dataset).mkdir(parents=True, exist_ok=True)
-    with (_get_dataset_folder(dataset) / "lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with hold_lock(_get_dataset_folder(dataset) / "lock"):
         yield
 
 

@@ -20,7 +20,7 @@ def read_history(table: VersionedTable, params: FeedParams) -> list[dict[str, An
     last_seen: newest event time of a row in which it is not null; None when there is none.
     nullable: whether a record may lack it today.
     """
-    told = {name: about for name, about in table.described().items() if name not in OWN}
+    told = {name: about for name, about in table.describe_columns().items() if name not in OWN}
     seen = _read_last_seen(table, list(told))
     return [
         {
@@ -43,7 +43,7 @@ def _read_last_seen(table: VersionedTable, fields: list[str]) -> dict[str, Any]:
         wanted = [name for name in fields if name not in found]
         if not wanted:
             break
-        newest = table.read(files, ["event_time", *wanted]).select(
+        newest = table.scan_files(files, ["event_time", *wanted]).select(
             pl.col("event_time").filter(pl.col(n).is_not_null()).max().alias(n) for n in wanted
         )
         found |= {

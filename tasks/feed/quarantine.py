@@ -14,7 +14,7 @@ import polars as pl
 
 from tasks.core.errors import FeedError, OffsetMovedError
 from tasks.core.records import RECORDS
-from tasks.edges.delta import VersionedTable
+from tasks.edges.delta import VersionedTable, replace_files
 from tasks.feed.decode import DETAIL, RULE, RecordReader
 from tasks.feed.formats import build_decoder
 from tasks.feed.land import add_new_columns, build_contract
@@ -119,7 +119,7 @@ def _replay_files(
     dry_run: bool,
 ) -> list[tuple[str, str, int]]:
     """One commit: what passes now of *files* leaves them. Returns (rule, place, records)."""
-    held = table.read(files).collect().with_row_index("_nth")
+    held = table.scan_files(files).collect().with_row_index("_nth")
     picked = held.filter(pl.col(RULE) == rule if rule else pl.lit(value=True)).sort("_source", "_offset")
     records = picked.select(*(pl.col("_raw" if name == "_value" else name).alias(name) for name in RECORDS))
     decoded = build_decoder(build_contract(params, table.columns), reader).decode(records["_value"])
@@ -137,9 +137,8 @@ def _replay_files(
     )
     out, added = add_new_columns(table, out, decoded)
     stays = held.filter(~pl.col("_nth").is_in(picked.filter(passes)["_nth"].implode())).drop("_nth")
-    table.replace(
-        files, pl.concat([stays, out], how="diagonal"), {"replayed": int(passes.sum()), "added": added}
-    )
+    note = {"replayed": int(passes.sum()), "added": added}
+    replace_files(table, files, pl.concat([stays, out], how="diagonal"), note)
     return counts
 
 

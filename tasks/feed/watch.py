@@ -178,7 +178,7 @@ def describe_table(table: VersionedTable) -> dict[str, Any]:
     """The table by itself: version, rows by place, marks, files."""
     return {
         "version": table.version,
-        "rows": table.counts("place"),
-        "marks": {s: m for s, m in table.marks().items() if s != "tidy"},
-        "n_files": table.n_files,
+        "rows": table.count_rows_by("place"),
+        "marks": table.list_offsets(),
+        "n_files": table.count_files(),
     }

@@ -8,6 +8,7 @@ from landed import NOON, Given, bar, land, params_of, records_of, rows_of
 from prometheus_client import CollectorRegistry
 
 from tasks.core.errors import FeedError
+from tasks.edges.delta import compact_table
 from tasks.feed.events import EVENTS, RAISED, FeedAlarms, read_events, report_event
 from tasks.feed.history import read_history
 from tasks.feed.land import LandedCommit, LandingBuffer, open_table, run_loop
@@ -36,7 +37,7 @@ def test_an_added_field_lands_and_its_history_says_when_and_by_which_version(tmp
     )
     assert extra["at"].startswith("20")
     assert (extra["last_seen"], history["volume"]["last_seen"]) == (rows_of(table)["event_time"][1],) * 2
-    table.compact(keep_h=1)
+    compact_table(table, keep_h=1)
     assert {one["field"]: one for one in read_history(table, params_of())} == history, (
         "merged, checkpointed: the history is in the table"
     )

@@ -8,7 +8,7 @@ import pytest
 from landed import NOON, Given, bar, land, params_of, records_of, rows_of
 
 from tasks.core.errors import FeedError
-from tasks.edges import delta
+from tasks.edges import files as disk
 from tasks.edges.delta import open_existing_table
 from tasks.feed.land import LandingBuffer, open_table, run_loop
 from tasks.feed.quarantine import find_records, list_rules, replay_quarantined
@@ -95,7 +95,7 @@ def test_a_replay_that_is_killed_and_repeated_doubles_nothing(point, tmp_path, m
             raise KilledError
 
     n = rows_of(quarantined(tmp_path)).height
-    monkeypatch.setattr(delta, "run_durability_hook", die)
+    monkeypatch.setattr(disk, "run_durability_hook", die)
     with pytest.raises(KilledError):
         replay_quarantined(open_existing_table(tmp_path), LEGACY, None)
     monkeypatch.undo()
