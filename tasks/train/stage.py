@@ -23,7 +23,8 @@ from tasks.train.overlap import check_overlap
 from tasks.train.params import TrainParams, split_model_params
 from tasks.train.picture import render_folds
 from tasks.train.plan import FitPlan, build_plan_json, describe_plan, plan_fits
-from tasks.train.search.search import TrialLogger, build_search_report, run_searches
+from tasks.train.search.report import TrialLogger, build_search_report
+from tasks.train.search.search import run_searches
 from tasks.train.select import build_selection_report
 from tasks.train.transfer import load_starting_fit
 from tasks.train.walk import WalkForecasts, build_forecast_frame, predict_walk, run_fits

@@ -22,12 +22,10 @@ MODULES = {
     "tasks/ingest/wizard/inspect/grid.py": 427,
     "tasks/ingest/wizard/inspect/look.py": 662,
     "tasks/release/conformal.py": 463,
-    "tasks/train/search/search.py": 707,
     "deployments/console/pages/run.py": 522,
     "tests/feed/test_chaos_faults.py": 423,
     "tests/forecasters/test_nets.py": 443,
     "tests/laws/test_forecasters.py": 408,
-    "tests/train/test_search.py": 469,
 }  # lines of a module with more
 FUNCTIONS = {
     "tasks/edges/run_stage.py:_run_dvc": 66,

@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -122,6 +122,13 @@ def list_finished(study: Any) -> list[Any]:
     """
     stale = set(_list_stale(study))
     return [t for t in study.get_trials(deepcopy=False) if t.state.is_finished() and t.number not in stale]
+
+
+def get_attribute(study: Any, name: str, make: Callable[[], Any]) -> Any:
+    """The study's attribute *name*, made once."""
+    if name not in study.user_attrs:
+        study.set_user_attr(name, make())
+    return study.user_attrs[name]
 
 
 def _add_waiting_copies(study: Any) -> None:
