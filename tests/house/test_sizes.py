@@ -35,7 +35,6 @@ FUNCTIONS = {
     "tasks/feed/watch.py:__init__": 61,
     "tasks/ingest/wizard/decide/propose.py:_add_features": 63,
     "tasks/ingest/wizard/inspect/look.py:_build_from_value_columns": 61,
-    "tasks/train/search/search.py:run_search": 71,
     "tasks/train/stage.py:fit_model": 87,
     "deployments/cli/datasets.py:new": 65,
     "deployments/cli/replay.py:replay": 80,

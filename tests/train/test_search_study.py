@@ -52,7 +52,7 @@ def test_several_workers_share_a_study_and_a_kill_costs_them_nothing_either(tmp_
         judged, cut_off = judged_and_cut_off()
     assert found["n_trials"] == len(judged) == len(set(judged)) == N_TRIALS
     assert cut_off
-    assert {t.params["penalty"] for t in cut_off if "whole" in t.user_attrs} <= set(judged)
+    assert {t.params["penalty"] for t in cut_off if "drawn" in t.user_attrs} <= set(judged)
 
 
 def test_half_a_line_and_a_lock_of_a_killed_search_do_no_harm(home):

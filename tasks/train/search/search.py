@@ -1,7 +1,8 @@
-"""Searching parameters inside the window, as of one cutoff or several."""
+"""Searching parameters inside the training window, as of one cutoff or several."""
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -9,106 +10,105 @@ from tasks.core.about import About
 from tasks.train.fits import FitContext
 from tasks.train.plan import FitPlan
 from tasks.train.search.importance import compute_importances
-from tasks.train.search.judge import build_inner_walk, score_start
+from tasks.train.search.judge import InnerWalk, build_inner_walk, score_start
 from tasks.train.search.params import SearchParams, merge_params
-from tasks.train.search.report import SearchResult, TrialLogger, format_result, list_steady, write_fronts
+from tasks.train.search.report import SearchResult, TrialLogger, format_result, write_fronts
 from tasks.train.search.study import delete_old_studies, get_attribute, list_finished, open_locked_study
-from tasks.train.search.trial import find_best_trial, list_trials, run_trials
+from tasks.train.search.trial import SearchTrial, find_best_trial, list_trials, run_trials
 
-_ENDED = "ended"  # attribute of a study: after how many trials each budget ended
+_BUDGETS = "n_trials_of_budget"  # attribute of a study: after how many trials each budget ended
+_N_LOGGED = "n_logged"  # attribute of a study: how many of its trials were logged
 
 
 def run_searches(
-    ground: FitContext,
+    context: FitContext,
     plan: FitPlan,
     search: SearchParams,
     about: About,
-    say: Callable[[str], None],
-    until: float | None = None,
-    tell: TrialLogger = lambda _key, _began, _trial: None,
+    report: Callable[[str], None],
+    deadline: float | None = None,
+    log_trial: TrialLogger = lambda _key, _start_ns, _trial: None,
 ) -> list[SearchResult]:
-    """A search as of the first fold, and as of every `every_folds`-th. until: on the monotonic
-    clock, when no further trial begins.
+    """A search as of the first fold, and as of every `every_folds`-th.
 
-    tell: called with a study's key, when it began (ns since 1970) and None, then with each trial
-    that ended; also again with those of a search that was killed.
+    deadline: on the monotonic clock; no trial starts after it.
+    log_trial: called with a study's key, its start (ns since 1970) and None, then with each trial
+    that ended; again with those of a search that was killed.
     """
-    places = range(
-        0, len(plan.folds) if search.every_folds and plan.refit != "frozen" else 1, search.every_folds or 1
-    )
-    searched = [run_search(ground, plan.folds[i].fit_at, search, about, say, until, tell) for i in places]
+    n_folds = len(plan.folds) if search.every_folds and plan.refit != "frozen" else 1
+    origins = [plan.folds[i].fit_at for i in range(0, n_folds, search.every_folds or 1)]
+    results = [run_search(context, o, search, about, report, deadline, log_trial) for o in origins]
     delete_old_studies()
-    return searched
+    return results
 
 
 def run_search(
-    ground: FitContext,
-    at: int,
+    context: FitContext,
+    origin: int,
     search: SearchParams,
     about: About,
-    say: Callable[[str], None],
-    until: float | None = None,
-    tell: TrialLogger = lambda _key, _began, _trial: None,
+    report: Callable[[str], None],
+    deadline: float | None = None,
+    log_trial: TrialLogger = lambda _key, _start_ns, _trial: None,
 ) -> SearchResult:
-    """The search as of the cutoff with origin *at*; what an earlier one, killed or not, has
-    tried is taken as it is.
-    """
-    inner = build_inner_walk(ground, at, search, about)
+    """The search as of the cutoff with *origin*; it goes on from what an earlier one has tried."""
+    inner, as_of = build_inner_walk(context, origin, search, about), f"{context.panel.cutoff[origin]:%F}"
     with open_locked_study(inner.key, search) as study:
         start_error = score_start(study, inner)
-        ended = study.user_attrs.get(_ENDED, {})
-        wanted = min(search.n_trials, ended.get(str(search.budget_s), search.n_trials))
-        done = list_trials(study, search)
-        if len(done) < wanted or study.user_attrs.get("told", 0) < len(done):
-            say(
-                f"search as of {ground.panel.cutoff[at]:%F}: {len(done)} of {wanted} trials are there, over"
-                f" {len(search.space)} parameters, inner walk of {search.inner_cutoffs} cutoffs"
-            )
-            began_ns = get_attribute(study, "began_ns", time.time_ns)
-            for trial in (None, *done):
-                tell(inner.key, began_ns, trial)
-            stops = min(
-                (
-                    t
-                    for t in (until, None if search.budget_s is None else time.monotonic() + search.budget_s)
-                    if t is not None
-                ),
-                default=np.inf,
-            )
-            run_trials(
-                inner,
-                wanted - len(done),
-                lambda: time.monotonic() < stops or not list_finished(study),
-                lambda trial: tell(inner.key, began_ns, trial),
-            )
-            done = list_trials(study, search)
-            if len(done) < wanted:
-                say(
-                    f"search as of {ground.panel.cutoff[at]:%F}: THE BUDGET ended it after {len(done)} of"
-                    f" {wanted} trials; what is done is kept, a larger one goes on from there"
-                )
-                if until is None or stops < until:
-                    study.set_user_attr(_ENDED, {**ended, str(search.budget_s): len(done)})
-            study.set_user_attr("told", len(done))
-        trials = done[:wanted]
+        trials = _run_missing_trials(
+            study, inner, lambda message: report(f"search as of {as_of}: {message}"), deadline, log_trial
+        )
         chosen = find_best_trial(trials, search, start_error)
-        write_fronts(inner.key, trials, search, chosen)
-        complete = [t for t in list_finished(study)[:wanted] if t.state.name == "COMPLETE"]
-    for left in inner.reused:
-        left.clear()  # the search is over, the training goes on
-    weighed = compute_importances(
-        complete,
-        list(search.space),
-        {o: search.objectives.index(o) for o in list_steady(search)},
-        ground.seed,
+        write_fronts(inner, trials, chosen)
+        complete = [t for t in list_finished(study)[: len(trials)] if t.state.name == "COMPLETE"]
+    for reused in inner.reused:
+        reused.clear()  # the search is over, the training goes on
+    positions = {o: search.objectives.index(o) for o in search.reproducible_objectives}
+    importances = compute_importances(complete, list(search.space), positions, context.seed)
+    model_params = context.own if chosen is None else merge_params(context.own, chosen.params)
+    result = SearchResult(inner, model_params, chosen, trials, start_error, importances)
+    report(f"search as of {as_of}: {format_result(result)}")
+    return result
+
+
+def _run_missing_trials(
+    study: Any,
+    inner: InnerWalk,
+    report: Callable[[str], None],
+    deadline: float | None,
+    log_trial: TrialLogger,
+) -> list[SearchTrial]:
+    """Run what is missing of *study* until its number of trials, its budget or *deadline*.
+
+    Returns the trials that count: a study may hold more, from a search with a larger number.
+    """
+    search, n_of_budget = inner.search, study.user_attrs.get(_BUDGETS, {})
+    n_wanted = min(search.n_trials, n_of_budget.get(str(search.budget_s), search.n_trials))
+    trials = list_trials(study, search)
+    if len(trials) >= n_wanted and study.user_attrs.get(_N_LOGGED, 0) >= len(trials):
+        return trials[:n_wanted]
+    report(
+        f"{len(trials)} of {n_wanted} trials are there, over {len(search.space)} parameters, inner walk of"
+        f" {search.inner_cutoffs} cutoffs"
     )
-    searched = SearchResult(
+    start_ns = get_attribute(study, "start_ns", time.time_ns)
+    for trial in (None, *trials):
+        log_trial(inner.key, start_ns, trial)
+    budget_end = np.inf if search.budget_s is None else time.monotonic() + search.budget_s
+    end = min(budget_end, np.inf if deadline is None else deadline)
+    run_trials(
         inner,
-        ground.own if chosen is None else merge_params(ground.own, chosen.params),
-        chosen,
-        trials,
-        start_error,
-        weighed,
+        n_wanted - len(trials),
+        lambda: time.monotonic() < end or not list_finished(study),
+        lambda trial: log_trial(inner.key, start_ns, trial),
     )
-    say(f"search as of {ground.panel.cutoff[at]:%F}: {format_result(searched)}")
-    return searched
+    trials = list_trials(study, search)
+    if len(trials) < n_wanted:
+        report(
+            f"THE BUDGET ended it after {len(trials)} of {n_wanted} trials; they are kept, and a larger"
+            " budget goes on from there"
+        )
+        if deadline is None or end < deadline:
+            study.set_user_attr(_BUDGETS, {**n_of_budget, str(search.budget_s): len(trials)})
+    study.set_user_attr(_N_LOGGED, len(trials))
+    return trials[:n_wanted]

@@ -1,4 +1,4 @@
-"""What a search may try of one parameter."""
+"""The values of one parameter that a search may try."""
 
 import json
 from collections.abc import Mapping
@@ -10,11 +10,12 @@ from tasks.core.strict import Strict
 
 
 class SearchAxis(Strict):
-    """What one parameter may be: whole numbers (`int: [low, high]`), numbers (`float: [low, high]`)
-    or one of a list (`choice`).
+    """The values of one parameter: exactly one of `int`, `float` and `choice`.
 
-    log: drawn evenly over the orders of magnitude. when: only where other parameters have this
-    value, or one of these.
+    int, float: [low, high], both included.
+    choice: a list of values.
+    log: draw evenly over the orders of magnitude.
+    when: draw only if other parameters have this value, or one of these.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, populate_by_name=False)
@@ -48,23 +49,20 @@ class SearchAxis(Strict):
         return self
 
     def draw(self, trial: Any, name: str) -> Any:
-        """The value that Optuna's *trial* tries.
-
-        A choice is kept as JSON, so that it may be a list.
-        """
+        """The value that Optuna's *trial* tries; a choice is stored as JSON: it may be a list."""
         if self.whole is not None:
             return trial.suggest_int(name, *self.whole, log=self.log)
         if self.real is not None:
             return trial.suggest_float(name, *self.real, log=self.log)
         return json.loads(trial.suggest_categorical(name, [json.dumps(value) for value in self.choice or ()]))
 
-    def read(self, drawn: Any) -> Any:
-        """The value of what the study kept."""
-        return json.loads(drawn) if self.choice is not None else drawn
+    def parse(self, stored: Any) -> Any:
+        """The value of what the study has stored."""
+        return json.loads(stored) if self.choice is not None else stored
 
-    def is_applicable(self, given: Mapping[str, Any]) -> bool:
-        """Whether `when` holds for the parameters *given*."""
+    def is_applicable(self, model_params: Mapping[str, Any]) -> bool:
+        """Whether `when` holds for *model_params*."""
         return all(
-            given.get(name) in (wanted if isinstance(wanted, list) else [wanted])
+            model_params.get(name) in (wanted if isinstance(wanted, list) else [wanted])
             for name, wanted in self.when.items()
         )
