@@ -86,7 +86,8 @@ def _read_from_files(pattern: str, kind: str, answers: dict[str, Any], root: Pat
     from tasks.ingest.params import IngestParams
     from tasks.ingest.stage import read_configured_source
     from tasks.ingest.wizard.decide.propose import build_proposal
-    from tasks.ingest.wizard.inspect.look import OwnerAnswers, inspect_files
+    from tasks.ingest.wizard.inspect.inspect_files import inspect_files
+    from tasks.ingest.wizard.inspect.inspected import OwnerAnswers
     from tasks.ingest.wizard.use import apply_dataset
     from tasks.ingest.wizard.write import write_entry
 

@@ -50,7 +50,8 @@ def read_file_rows(pattern: str) -> ReplayRows:
     from tasks.ingest.wizard.decide.propose import build_proposal
 
     # A dataset needs no wizard
-    from tasks.ingest.wizard.inspect.look import OwnerAnswers, inspect_files
+    from tasks.ingest.wizard.inspect.inspect_files import inspect_files
+    from tasks.ingest.wizard.inspect.inspected import OwnerAnswers
 
     suffixes = [s for s in Path(pattern).suffixes if s != ".gz"]
     if not suffixes or (form := _FORMATS.get(suffixes[-1].lower())) is None:

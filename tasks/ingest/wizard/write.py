@@ -17,7 +17,7 @@ from ruamel.yaml.tokens import CommentToken
 from tasks.core.errors import ParamsError
 from tasks.edges.artifacts import write_text
 from tasks.edges.settings import ROOT
-from tasks.ingest.wizard.decide.propose import EntryProposal
+from tasks.ingest.wizard.decide.draft import EntryProposal
 
 _NAME = r"[a-z][a-z0-9_]{0,39}"
 # What needs no quotes; `1e5` would be a number

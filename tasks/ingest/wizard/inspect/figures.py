@@ -2,6 +2,7 @@
 hold.
 """
 
+from math import ceil, floor, log10
 from typing import Any
 
 
@@ -13,3 +14,12 @@ def convert_to_float(statistic: Any) -> float:
 def convert_to_int(statistic: Any) -> int:
     """The statistic as an integer; 0 for the statistic of nothing."""
     return int(statistic or 0)
+
+
+def compute_outer_bound(value: float, *, up: bool = True) -> float:
+    """To two significant digits, away from what was seen."""
+    if value == 0:
+        return 0
+    unit = 10.0 ** (floor(log10(abs(value))) - 1)
+    rounded = (ceil if up else floor)(value / unit) * unit
+    return int(rounded) if unit >= 1 else float(f"{rounded:.2g}")

@@ -1,6 +1,6 @@
 """Files as they are: found, and opened the way that ingest opens them.
 
-What the columns mean is decided in `look`.
+What the columns mean is decided in `inspect_files`.
 """
 
 import csv

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from tasks.ingest.wizard.inspect.figures import convert_to_float
-from tasks.ingest.wizard.inspect.look import InspectedFiles
+from tasks.ingest.wizard.inspect.inspected import InspectedFiles
 
 MOST_FLAT_FRAC = 0.2  # more bars without any movement, and a logarithm would drop too much of the history
 # Sd ~ level^slope; at 1 a log makes the spread even, at 0 nothing does; half way the log is the
