@@ -170,7 +170,7 @@ def _describe_proposal(name: str, proposal: "EntryProposal", *, written: bool) -
         "written": written,
         "entry": proposal.entry,
         "reasons": reasons,
-        "said": proposal.said,
+        "said": proposal.facts,
         "questions": proposal.questions,
     }
 
@@ -183,7 +183,7 @@ def _report_proposal(name: str, proposal: "EntryProposal", entry: str) -> None:
         f"Forecasts {target['column']} ({target['unit']}) {about['horizon_steps']} steps of {about['every']}"
         f" ahead; season {about['season_steps']}; {about['primary_score']}."
     )
-    for line in proposal.said:
+    for line in proposal.facts:
         print(f"  - {line}")
     for question in proposal.questions:
         print(f"  ? {question}")

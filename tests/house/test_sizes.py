@@ -30,8 +30,6 @@ FUNCTIONS = {
     "tasks/ensemble/stage.py:build_summary": 73,
     "tasks/explain/stage.py:explain_release": 63,
     "tasks/feed/watch.py:__init__": 61,
-    "tasks/ingest/wizard/decide/features.py:add_features": 64,
-    "tasks/ingest/wizard/inspect/layout.py:build_from_value_columns": 62,
     "tasks/train/stage.py:fit_model": 87,
     "deployments/cli/datasets.py:new": 65,
     "deployments/cli/replay.py:replay": 80,

@@ -1,22 +1,26 @@
-"""An entry while it is being written: its values, the reasons for them, facts and questions."""
+"""A dataset's entry, while it is written and when it is complete."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 from tasks.edges.params import STAGES
 
-Path = tuple[str | int, ...]
+EntryPath = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
 class EntryProposal:
-    """entry: what goes under `datasets.NAME`. reasons: comments by path into the entry. said:
-    facts and caps to tell. questions: what files do not answer.
+    """A complete entry.
+
+    entry: what goes under `datasets.NAME`.
+    reasons: path into the entry -> comment.
+    facts: what the owner should know, caps among it.
+    questions: what the files do not answer.
     """
 
     entry: dict[str, Any]
-    reasons: dict[Path, str]
-    said: tuple[str, ...]
+    reasons: dict[EntryPath, str]
+    facts: tuple[str, ...]
     questions: tuple[str, ...]
 
 
@@ -27,15 +31,15 @@ class EntryDraft:
     entry: dict[str, Any] = field(
         default_factory=lambda: {"about": {}, "models": {}} | {stage: {} for stage in STAGES}
     )
-    reasons: dict[Path, str] = field(default_factory=dict)
-    said: list[str] = field(default_factory=list)
+    reasons: dict[EntryPath, str] = field(default_factory=dict)
+    facts: list[str] = field(default_factory=list)
     questions: list[str] = field(default_factory=list)
 
-    def add_value(self, path: Path, value: Any, reason: str | None = None) -> None:
-        """Set *value* at *path* of the entry, with the reason beside it."""
-        place = self.entry
+    def add_value(self, path: EntryPath, value: Any, reason: str | None = None) -> None:
+        """Set *value* at *path* of the entry; *reason* becomes its comment."""
+        section = self.entry
         for key in path[:-1]:
-            place = place.setdefault(str(key), {})
-        place[str(path[-1])] = value
+            section = section.setdefault(str(key), {})
+        section[str(path[-1])] = value
         if reason:
             self.reasons[path] = reason

@@ -1,4 +1,4 @@
-"""From what the files are to the dataset's entry: every choice with its reason."""
+"""From the inspected files to the dataset's entry: every choice with its reason."""
 
 from tasks.ingest.wizard.decide import budget
 from tasks.ingest.wizard.decide.draft import EntryDraft, EntryProposal
@@ -18,99 +18,104 @@ from tasks.ingest.wizard.inspect.grid import DetectedGrid, find_grid
 from tasks.ingest.wizard.inspect.inspected import InspectedFiles, OwnerAnswers
 
 
-def build_proposal(look: InspectedFiles, asked: OwnerAnswers) -> EntryProposal:
+def build_proposal(inspected: InspectedFiles, answers: OwnerAnswers) -> EntryProposal:
     """The entry. Raises SourceError when the history is too short for any honest score."""
-    draft = EntryDraft(questions=list(look.questions))
-    rows, target = select_target(look, asked, draft)
-    before = rows.height
-    rows, snapped = align_rows(rows, look, asked)
-    capped, limits = apply_caps(rows)
-    grid = decide_grid(rows, look, asked, draft)
-    kept = (
+    draft = EntryDraft(questions=list(inspected.questions))
+    rows, target = select_target(inspected, answers, draft)
+    n_received = rows.height
+    rows, snap_reason = align_rows(rows, inspected, answers)
+    capped, caps = apply_caps(rows)
+    grid = decide_grid(rows, inspected, answers, draft)
+    capped_grid = (
         grid
         if capped.height == rows.height
-        else find_grid(capped, "__z", look.integer_time, grid.every, grid.season_steps)
+        else find_grid(capped, "__z", inspected.integer_time, grid.every, grid.season_steps)
     )
-    horizon = decide_horizon(grid, look, asked, draft)
-    windows = list_windows(grid, kept.n_steps)
-    walk = budget.plan_budget(kept.n_steps, kept.n_series, horizon, grid.season_steps, windows[-1])
-    _add_about(look, grid, target, draft)
-    _add_ingest(look, asked, limits, kept, draft)
-    if snapped:
-        draft.add_value(("ingest", "source", "snap_times"), value=True, reason=snapped)
-        draft.said.append(
-            f"Times are moved back to the start of their step: {snapped}. {before - rows.height} rows then"
-            " repeat a step."
+    horizon = decide_horizon(grid, inspected, answers, draft)
+    windows = list_windows(grid, capped_grid.n_steps)
+    walk = budget.plan_budget(
+        capped_grid.n_steps, capped_grid.n_series, horizon, grid.season_steps, windows[-1]
+    )
+    _add_about(inspected, grid, target, draft)
+    _add_ingest(inspected, answers, caps, capped_grid, draft)
+    if snap_reason:
+        draft.add_value(("ingest", "source", "snap_times"), value=True, reason=snap_reason)
+        draft.facts.append(
+            f"Times are aligned to the start of their step: {snap_reason}. {n_received - rows.height} rows"
+            " then repeat a step."
         )
-    add_validate(look, capped, draft)
-    add_features(look, grid, target, windows, capped, walk, draft)
+    add_validate(inspected, capped, draft)
+    add_features(inspected, grid, target, windows, capped, walk, draft)
     add_models(grid, windows, walk, draft)
-    add_walk_forward(walk, grid, kept, draft)
-    return EntryProposal(draft.entry, draft.reasons, tuple(draft.said), tuple(draft.questions))
+    add_walk_forward(walk, grid, capped_grid, draft)
+    return EntryProposal(draft.entry, draft.reasons, tuple(draft.facts), tuple(draft.questions))
 
 
-def _add_about(look: InspectedFiles, grid: DetectedGrid, target: ProposedTarget, draft: EntryDraft) -> None:
+def _add_about(
+    inspected: InspectedFiles, grid: DetectedGrid, target: ProposedTarget, draft: EntryDraft
+) -> None:
+    """Complete the section `about`, in the order in which people read it."""
     about = draft.entry["about"]
-    first = {
+    draft.entry["about"] = {
         "description": (
-            f"{describe_target(target, look)}, {grid.n_series} series every"
-            f" {grid.every if not look.integer_time else 'step'},"
-            f" {format_span(look.rows, look.integer_time)}."
+            f"{describe_target(target, inspected)}, {grid.n_series} series every"
+            f" {grid.every if not inspected.integer_time else 'step'},"
+            f" {format_span(inspected.rows, inspected.integer_time)}."
         ),
         "every": grid.every,
         "calendar": grid.calendar,
+        **({"integer_time": True} if inspected.integer_time else {}),
+        "target": about["target"],
+        "horizon_steps": about["horizon_steps"],
+        "season_steps": grid.season_steps,
+        **({"covariates": {"past": list(target.others)}} if target.others else {}),
+        "primary_score": about["primary_score"],
     }
-    last = {"season_steps": grid.season_steps} | (
-        {"covariates": {"past": list(target.others)}} if target.others else {}
-    )
-    integer = {"integer_time": True} if look.integer_time else {}
-    draft.entry["about"] = (
-        first
-        | integer
-        | {k: about[k] for k in ("target", "horizon_steps")}
-        | last
-        | {"primary_score": about["primary_score"]}
-    )
     for key in ("every", "calendar", "season_steps"):
         draft.reasons["about", key] = grid.reasons[key]
-    if look.integer_time:
-        draft.reasons["about", "integer_time"] = look.reasons.get(
+    if inspected.integer_time:
+        draft.reasons["about", "integer_time"] = inspected.reasons.get(
             "time_column", "the columns are steps; series are aligned at their last value"
         )
     if target.others:
-        left_out = len(look.values) - 1 - len(target.others)
+        n_left_out = len(inspected.values) - 1 - len(target.others)
         draft.reasons["about", "covariates"] = "known up to the cutoff only" + (
-            f"; {left_out} further columns are left out" if left_out else ""
+            f"; {n_left_out} further columns are left out" if n_left_out else ""
         )
 
 
 def _add_ingest(
-    look: InspectedFiles, asked: OwnerAnswers, limits: dict[str, int], kept: DetectedGrid, draft: EntryDraft
+    inspected: InspectedFiles,
+    answers: OwnerAnswers,
+    caps: dict[str, int],
+    capped_grid: DetectedGrid,
+    draft: EntryDraft,
 ) -> None:
+    """Set the section `ingest`."""
     source = {
         "kind": "files",
-        "files": [asked.pattern],
-        **{k: v for k, v in look.source.items() if k != "kind"},
-        **limits,
+        "files": [answers.pattern],
+        **{k: v for k, v in inspected.source.items() if k != "kind"},
+        **caps,
     }
     draft.entry["ingest"] = {"source": source}
-    for key, reason in look.reasons.items():
+    for key, reason in inspected.reasons.items():
         if key in source:
             draft.reasons["ingest", "source", key] = reason
-    if "max_rows_per_series" in limits:
-        why = (
-            f"the newest; {kept.n_series} series of that many rows train in about a minute on 2 cores. Raise"
-            " it when you have the time"
+    if "max_rows_per_series" in caps:
+        reason = (
+            f"the newest; {capped_grid.n_series} series of that many rows train in about a minute on 2"
+            " cores. Raise it when you have the time"
         )
-        draft.reasons["ingest", "source", "max_rows_per_series"] = why
-        draft.said.append(
-            f"Capped: the newest {limits['max_rows_per_series']} rows of each series are used"
+        draft.reasons["ingest", "source", "max_rows_per_series"] = reason
+        draft.facts.append(
+            f"Capped: the newest {caps['max_rows_per_series']} rows of each series are used"
             " (ingest.source.max_rows_per_series)."
         )
-    if "max_series" in limits:
+    if "max_series" in caps:
         draft.reasons["ingest", "source", "max_series"] = (
             "more would take longer than about a minute; raise it when you have the time"
         )
-        draft.said.append(
-            f"Capped: the first {limits['max_series']} series by name are used (ingest.source.max_series)."
+        draft.facts.append(
+            f"Capped: the first {caps['max_series']} series by name are used (ingest.source.max_series)."
         )

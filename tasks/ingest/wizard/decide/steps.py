@@ -15,7 +15,7 @@ from tasks.ingest.wizard.inspect.steps import (
     list_unlike_steps,
 )
 
-MOST_MET_FRAC = 0.2  # of the rows that fall into a step with another one; of these only the first would count
+MAX_REPEATED_FRAC = 0.2  # of rows that share a step with an earlier one: only the first of a step counts
 _HORIZONS = {
     "1m": 30,
     "5m": 12,
@@ -32,68 +32,69 @@ _HORIZONS = {
 
 
 def apply_caps(rows: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The rows that ingest will keep, and its caps."""
+    """The rows that ingest will keep, and the caps that it applies."""
     lengths = rows.group_by("series_id").len().sort("series_id")
-    most_rows, most_series = budget.compute_caps(lengths.height, convert_to_int(lengths["len"].max()))
+    max_rows, max_series = budget.compute_caps(lengths.height, convert_to_int(lengths["len"].max()))
     limits = {}
-    if most_series is not None:
-        limits["max_series"] = most_series
-        rows = rows.filter(pl.col("series_id").is_in(lengths["series_id"].head(most_series).implode()))
-    if most_rows is not None:
-        limits["max_rows_per_series"] = most_rows
-        rows = rows.filter(pl.int_range(pl.len(), 0, -1).over("series_id") <= most_rows)
+    if max_series is not None:
+        limits["max_series"] = max_series
+        rows = rows.filter(pl.col("series_id").is_in(lengths["series_id"].head(max_series).implode()))
+    if max_rows is not None:
+        limits["max_rows_per_series"] = max_rows
+        rows = rows.filter(pl.int_range(pl.len(), 0, -1).over("series_id") <= max_rows)
     return rows, limits
 
 
 def align_rows(
-    rows: pl.DataFrame, look: InspectedFiles, asked: OwnerAnswers
+    rows: pl.DataFrame, inspected: InspectedFiles, answers: OwnerAnswers
 ) -> tuple[pl.DataFrame, str | None]:
-    """The rows on one grid, and why they had to be moved.
+    """The rows aligned to their steps, and why; None if they are aligned already.
 
-    Raises SourceError when that would throw many away.
+    Raises SourceError when many rows would share a step.
     """
-    if look.integer_time:
+    if inspected.integer_time:
         return rows, None
-    every = asked.every or find_every(rows)[0]
-    why = find_snap_reason(rows, every)
-    if why is None:
+    every = answers.every or find_every(rows)[0]
+    reason = find_snap_reason(rows, every)
+    if reason is None:
         return rows, None
-    moved = align_to_step(rows, every)
-    if (met := 1 - moved.height / rows.height) > MOST_MET_FRAC:
-        usual = find_every(rows)[0]
-        leave_it = f"Leave `--every {every}` away: rows come every {usual}"
-        way_out = leave_it if asked.every else "Say the series with `--series`"
+    aligned = align_to_step(rows, every)
+    if (repeated_frac := 1 - aligned.height / rows.height) > MAX_REPEATED_FRAC:
+        remove_every = f"Remove `--every {every}`: rows come every {find_every(rows)[0]}"
+        way_out = remove_every if answers.every else "Give the column of the series with `--series`"
         raise SourceError(
-            f"Within steps of {every} {met:.0%} of the rows meet another one, and rows are not aggregated."
-            f" {way_out}, or aggregate the file first."
+            f"With steps of {every}, {repeated_frac:.0%} of the rows share a step with another row, and rows"
+            f" are not aggregated. {way_out}, or aggregate the file first."
         )
-    return moved, why
+    return aligned, reason
 
 
 def decide_grid(
-    rows: pl.DataFrame, look: InspectedFiles, asked: OwnerAnswers, draft: EntryDraft
+    rows: pl.DataFrame, inspected: InspectedFiles, answers: OwnerAnswers, draft: EntryDraft
 ) -> DetectedGrid:
-    """The grid of the rows; what is unusual about it is reported."""
-    grid = find_grid(rows, "__z", look.integer_time, asked.every, asked.season)
+    """The grid of the rows; what is unusual about it becomes a fact or a question."""
+    grid = find_grid(rows, "__z", inspected.integer_time, answers.every, answers.season)
     n = f"{grid.n_series} series" if grid.n_series > 1 else "1 series"
-    draft.said.append(
-        f"{look.received} rows read from {look.n_files} file(s): {n} on {grid.n_steps} steps of {grid.every},"
-        f" {format_span(rows, look.integer_time)}."
+    draft.facts.append(
+        f"{inspected.received} rows read from {inspected.n_files} file(s): {n} on {grid.n_steps} steps of"
+        f" {grid.every}, {format_span(rows, inspected.integer_time)}."
     )
     if grid.n_missing:
-        draft.said.append(
+        draft.facts.append(
             f"{grid.n_missing} steps are missing, the longest gap has {grid.longest_gap}; they become gaps on"
             " the grid, nothing is filled in."
         )
-    if not look.integer_time and (unlike := list_unlike_steps(rows)):
+    if not inspected.integer_time and (steps := list_unlike_steps(rows)):
         draft.questions.append(
-            f"The series have steps of unlike length ({', '.join(unlike)}); better make a dataset of each."
+            f"The series have steps of different length ({', '.join(steps)}); better make a dataset of each."
         )
-    if look.repeated:
-        draft.said.append(f"{look.repeated} rows repeat a key; ingest keeps them apart and counts them.")
+    if inspected.repeated:
+        draft.facts.append(
+            f"{inspected.repeated} rows repeat a key; ingest keeps them apart and counts them."
+        )
     if grid.off_grid:
-        draft.said.append(
-            f"{grid.off_grid} rows are no step of {grid.every}; validate puts them into quarantine."
+        draft.facts.append(
+            f"{grid.off_grid} rows are off the steps of {grid.every}; validate puts them into quarantine."
         )
     return grid
 
@@ -106,27 +107,29 @@ def format_span(rows: pl.DataFrame, integer_time: bool) -> str:
     return f"{first:%F} to {last:%F}"
 
 
-def decide_horizon(grid: DetectedGrid, look: InspectedFiles, asked: OwnerAnswers, draft: EntryDraft) -> int:
+def decide_horizon(
+    grid: DetectedGrid, inspected: InspectedFiles, answers: OwnerAnswers, draft: EntryDraft
+) -> int:
     """The horizon in steps: as asked, or what is usual for the grid."""
-    if asked.horizon is not None:
-        steps, why = asked.horizon, "as asked"
-    elif look.integer_time and grid.season_steps > 1:
-        steps, why = 2 * grid.season_steps, "two seasons, since there is no time to go by"
+    if answers.horizon is not None:
+        steps, reason = answers.horizon, "as asked"
+    elif inspected.integer_time and grid.season_steps > 1:
+        steps, reason = 2 * grid.season_steps, "two seasons, since the file has no time"
     elif grid.calendar != "continuous":
-        steps, why = 5, "a trading week"
+        steps, reason = 5, "a trading week"
     else:
-        steps, why = _HORIZONS.get(grid.every, 12), "usual for this step; say --horizon for another"
-    if asked.horizon is None and steps > grid.n_steps // 16:
-        steps, why = max(1, grid.n_steps // 16), "a sixteenth of a short history"
-    draft.add_value(("about", "horizon_steps"), steps, why)
+        steps, reason = _HORIZONS.get(grid.every, 12), "usual for this step; give --horizon for another"
+    if answers.horizon is None and steps > grid.n_steps // 16:
+        steps, reason = max(1, grid.n_steps // 16), "a sixteenth of a short history"
+    draft.add_value(("about", "horizon_steps"), steps, reason)
     return steps
 
 
 def list_windows(grid: DetectedGrid, n_steps: int) -> list[int]:
-    """Spans of rolling features: part of a season, a season, several; without one a week's, a
-    month's and a quarter's worth of steps.
+    """Spans of rolling features: part of a season, a season, several seasons.
+
+    Without a season they are 5, 22 and 66 steps: a trading week, month and quarter.
     """
     s = grid.season_steps
-    wanted = [max(2, s // 4), s, grid.second_season_steps or 4 * s] if s > 1 else [5, 22, 66]
-    fitting = [w for w in wanted if w <= n_steps // 12]
-    return sorted(set(fitting)) or [3]
+    spans = [max(2, s // 4), s, grid.second_season_steps or 4 * s] if s > 1 else [5, 22, 66]
+    return sorted({span for span in spans if span <= n_steps // 12}) or [3]

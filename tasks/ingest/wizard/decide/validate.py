@@ -1,4 +1,4 @@
-"""The section `validate`: bounds for each column, and what a bar is."""
+"""The section `validate`: bounds for each column, and the invariants of a bar."""
 
 from typing import Any
 
@@ -10,68 +10,57 @@ from tasks.ingest.wizard.inspect.figures import compute_outer_bound, convert_to_
 from tasks.ingest.wizard.inspect.inspected import InspectedFiles
 
 
-def add_validate(look: InspectedFiles, capped: pl.DataFrame, draft: EntryDraft) -> None:
-    """Write the section `validate`."""
+def add_validate(inspected: InspectedFiles, capped: pl.DataFrame, draft: EntryDraft) -> None:
+    """Set the section `validate`. capped: the rows that ingest will keep."""
     draft.add_value(
         ("validate", "min_rows"),
         max(1, capped.height // 2),
         "half of what the files give today; fewer is a broken delivery",
     )
-    for column in look.values:
+    for column in inspected.values:
         rule, reason = build_column_rule(
-            look.rows[column],
-            price=look.bars and column in bars.PRICES,
-            volume=look.bars and column not in bars.PRICES,
+            inspected.rows[column],
+            price=inspected.bars and column in bars.PRICES,
+            volume=inspected.bars and column not in bars.PRICES,
         )
         draft.add_value(("validate", "columns", column), rule, reason)
-    if look.bars:
+    if inspected.bars:
         pairs = [["high", "low"], ["high", "open"], ["high", "close"], ["open", "low"], ["close", "low"]]
         draft.add_value(
             ("validate", "rows"),
             [{"greater_or_equal": pair} for pair in pairs],
-            "what a bar is: high is its greatest price, low its least",
+            "the invariants of a bar: high is its greatest price, low its least",
         )
 
 
 def build_column_rule(
     values: pl.Series, *, price: bool = False, volume: bool = False
 ) -> tuple[dict[str, Any], str]:
-    """Bounds for a column with slack, and why. values: everything that was seen of it."""
+    """Bounds for a column with slack, and the reason.
+
+    values: all that are known of it.
+    price, volume: whether it is one of a bar.
+    """
     known = values.drop_nulls()
-    least, most = convert_to_float(known.min()), convert_to_float(known.max())
-    seen = f"seen {least:.6g} to {most:.6g}"
+    low, high = convert_to_float(known.min()), convert_to_float(known.max())
+    seen = f"seen {low:.6g} to {high:.6g}"
     rule: dict[str, Any]
     if price:
-        rule, why = (
-            {
-                "min": 0,
-                "strict_min": True,
-            },
-            f"a price is positive; {seen}, and a trend has no upper bound",
-        )
-    elif volume and least >= 0:
-        rule, why = {"min": 0}, f"not negative; {seen}"
-    elif least >= 0 and (least == 0 or most / least >= 10):
-        rule, why = (
-            {
-                "min": 0,
-                "max": compute_outer_bound(10 * most or 1.0),
-            },
-            f"{seen}; up to ten times the largest",
-        )
+        rule = {"min": 0, "strict_min": True}
+        reason = f"a price is positive; {seen}, and a trend has no upper bound"
+    elif volume and low >= 0:
+        rule, reason = {"min": 0}, f"not negative; {seen}"
+    elif low >= 0 and (low == 0 or high / low >= 10):
+        rule = {"min": 0, "max": compute_outer_bound(10 * high or 1.0)}
+        reason = f"{seen}; up to ten times the largest"
     else:
-        slack = (most - least) or abs(most) or 1.0
-        low = compute_outer_bound(least - slack, up=False)
-        rule, why = (
-            {
-                "min": max(0, low) if least > 0 else low,
-                "max": compute_outer_bound(most + slack),
-            },
-            f"{seen}; as much again on either side",
-        )
-    if least > 0 and rule["min"] == 0:
+        slack = (high - low) or abs(high) or 1.0
+        lower = compute_outer_bound(low - slack, up=False)
+        rule = {"min": max(0, lower) if low > 0 else lower, "max": compute_outer_bound(high + slack)}
+        reason = f"{seen}; as much again on either side"
+    if low > 0 and rule["min"] == 0:
         rule["strict_min"] = True
-    if missing := values.null_count():
+    if n_missing := values.null_count():
         rule["nullable"] = True
-        why += f"; {missing} cells are empty"
-    return rule, why
+        reason += f"; {n_missing} cells are empty"
+    return rule, reason

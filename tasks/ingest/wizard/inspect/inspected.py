@@ -1,4 +1,4 @@
-"""What the wizard is asked, and what it found in the files."""
+"""What the owner of the files has answered, and what the wizard found in them."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,7 @@ from tasks.ingest.wizard.inspect.files import Format
 
 @dataclass(frozen=True)
 class OwnerAnswers:
-    """What the owner said; None or empty where the files shall speak."""
+    """What the owner of the files has answered; None or empty where the files decide."""
 
     pattern: str
     format: Format
@@ -30,9 +30,14 @@ class OwnerAnswers:
 class InspectedFiles:
     """What the files are.
 
-    source: fields of the files source. rows: `series_id`, `event_time` (UTC, or an integer that is
-    0 at each series' last value), then the value columns in float64; sorted. reasons: why, by
-    field. bars: whether open, high, low and close are among the columns. received: rows read.
+    source: fields of the source `files`.
+    rows: `series_id`, `event_time` (UTC, or an integer that is 0 at each series' last value), then
+    the value columns in float64; sorted.
+    bars: whether open, high, low and close are among the columns.
+    repeated: rows that repeat a key; received: rows read.
+    reasons: by field of *source*.
+    questions: what the files do not answer.
+    target: the value column, if the layout decides it.
     """
 
     source: dict[str, Any]
@@ -54,7 +59,7 @@ class InspectedFiles:
 
 @dataclass
 class ColumnRoles:
-    """Notes taken while looking: the source's fields, reasons and questions."""
+    """What is known so far of the columns: fields of the source, reasons and questions."""
 
     source: dict[str, Any]
     reasons: dict[str, str]

@@ -1,4 +1,4 @@
-"""The length of a step, and where each row is among the steps."""
+"""The length of a step, and the step number of each row."""
 
 import re
 from datetime import timedelta
@@ -12,17 +12,16 @@ from tasks.ingest.wizard.inspect.figures import convert_to_float
 from tasks.ingest.wizard.inspect.season import SEASONS
 
 _SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
-MONTHS = {1: ((28, 31), "1mo"), 3: ((89, 92), "1q"), 12: ((365, 366), "1y")}
-# Half of what validate puts into quarantine before it stops; below, a stray row is better kept
-# apart than moved
-SNAP_ABOVE_FRAC = 0.005
+_MONTHS = {1: ((28, 31), "1mo"), 3: ((89, 92), "1q"), 12: ((365, 366), "1y")}
+# half of what validate may put into quarantine; up to it, rows off the grid are better quarantined
+MAX_OFF_GRID_FRAC = 0.005
 FRIDAY = 5
 
 
 def find_every(rows: pl.DataFrame) -> tuple[str, str]:
-    """Length of a step and why: the commonest distance between successive times of a series.
+    """Length of a step and the reason: the most frequent distance between times of a series.
 
-    Raises SourceError when they have none.
+    Raises SourceError when no series has two times, or steps are shorter than a second.
     """
     steps = compute_distances(rows)
     if not len(steps):
@@ -34,15 +33,10 @@ def find_every(rows: pl.DataFrame) -> tuple[str, str]:
     share = _compute_share_between(steps, modal, modal)
     if share < 0.5:
         return _find_nearest_step(steps)
-    for (least, most), every in MONTHS.values():
-        if timedelta(days=least) <= modal <= timedelta(days=most):
-            return (
-                every,
-                (
-                    f"{_compute_share_between(steps, timedelta(days=least), timedelta(days=most)):.1%} of the"
-                    f" distances are {least} to {most} days"
-                ),
-            )
+    for (low, high), every in _MONTHS.values():
+        if timedelta(days=low) <= modal <= timedelta(days=high):
+            month_share = _compute_share_between(steps, timedelta(days=low), timedelta(days=high))
+            return every, f"{month_share:.1%} of the distances are {low} to {high} days"
     seconds = modal.total_seconds()
     if seconds < 1:
         raise SourceError(
@@ -58,9 +52,7 @@ def find_every(rows: pl.DataFrame) -> tuple[str, str]:
 
 
 def list_unlike_steps(rows: pl.DataFrame) -> list[str]:
-    """The series' own usual steps when one is more than a third longer than another; empty when
-    they agree.
-    """
+    """The usual steps of the series if one is a third longer than another; empty if they agree."""
     lengths = (
         rows.group_by("series_id")
         .agg(pl.col("event_time").diff().mode().min().alias("step"))
@@ -72,9 +64,7 @@ def list_unlike_steps(rows: pl.DataFrame) -> list[str]:
 
 
 def _find_nearest_step(steps: pl.Series) -> tuple[str, str]:
-    """The usual length of step that the median distance comes closest to; times are then moved
-    back to the start of their step.
-    """
+    """The usual step nearest to the median distance, for times that are not evenly spaced."""
     median = convert_to_float(steps.dt.total_seconds(fractional=True).median())
     every = min(SEASONS, key=lambda e: abs(np.log(max(median, 1e-3) / parse_step_length(e).total_seconds())))
     return every, f"times are uneven; their median distance of {median:.3g} s comes closest"
@@ -86,22 +76,20 @@ def compute_distances(rows: pl.DataFrame) -> pl.Series:
     return rows.select(pl.when(same).then(pl.col("event_time").diff()).alias("step")).drop_nulls()["step"]
 
 
-def _compute_share_between(steps: pl.Series, least: timedelta, most: timedelta) -> float:
-    return convert_to_float(steps.is_between(least, most).mean())
+def _compute_share_between(steps: pl.Series, low: timedelta, high: timedelta) -> float:
+    return convert_to_float(steps.is_between(low, high).mean())
 
 
 def find_snap_reason(rows: pl.DataFrame, every: str) -> str | None:
-    """Why times have to be moved back to the start of their step, or None when they are steps
-    already.
-    """
-    # No other month may end earlier
+    """Why times must be aligned to the start of their step; None if they are aligned already."""
+    # every month has the days up to 28
     if parse_every(every)[1] in ("mo", "q", "y") and (rows["event_time"].dt.day() > 28).any():
         return "months end on different days"
-    off = float(compute_positions(rows, every)[1].mean())
-    if off > SNAP_ABOVE_FRAC:
-        return f"{off:.0%} of the rows lie beside the steps of {every} that their series began"
-    if (phases := count_phases(rows, every)) > 1:
-        return f"the series begin their steps at {phases} different moments"
+    off_grid_frac = float(compute_positions(rows, every)[1].mean())
+    if off_grid_frac > MAX_OFF_GRID_FRAC:
+        return f"{off_grid_frac:.0%} of the rows are off the steps of {every} that their series starts"
+    if (n_phases := _count_phases(rows, every)) > 1:
+        return f"the series start their steps at {n_phases} different moments"
     if (
         every == "1d"
         and (rows["event_time"].dt.weekday() <= FRIDAY).all()
@@ -111,8 +99,8 @@ def find_snap_reason(rows: pl.DataFrame, every: str) -> str | None:
     return None
 
 
-def count_phases(rows: pl.DataFrame, every: str) -> int:
-    """At how many offsets within a step the series begin."""
+def _count_phases(rows: pl.DataFrame, every: str) -> int:
+    """Number of different offsets within a step at which series start."""
     if parse_every(every)[1] in ("mo", "q", "y"):
         return int(
             rows.group_by("series_id")
@@ -126,17 +114,15 @@ def count_phases(rows: pl.DataFrame, every: str) -> int:
 
 
 def align_to_step(rows: pl.DataFrame, every: str) -> pl.DataFrame:
-    """Each time at the start of its step; of rows that meet in a step the first stays, as in
-    ingest.
-    """
-    moved = rows.with_columns(pl.col("event_time").dt.truncate(every))
-    return moved.unique(["series_id", "event_time"], keep="first", maintain_order=True)
+    """Each time at the start of its step; of rows in one step the first is kept, as in ingest."""
+    aligned = rows.with_columns(pl.col("event_time").dt.truncate(every))
+    return aligned.unique(["series_id", "event_time"], keep="first", maintain_order=True)
 
 
 def compute_positions(rows: pl.DataFrame, every: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Step number of each row, and whether it lies off the steps that its series' first row starts.
+    """(step number, whether it is off the steps that the series' first row starts) of each row.
 
-    Integer time counts itself.
+    every: None for integer time, which is its own step number.
     """
     if every is None:
         return rows["event_time"].to_numpy(), np.zeros(rows.height, dtype=bool)
@@ -144,8 +130,8 @@ def compute_positions(rows: pl.DataFrame, every: str | None) -> tuple[np.ndarray
     first = pl.col("event_time").min().over("series_id")
     if unit in ("mo", "q", "y"):
         months = count * {"mo": 1, "q": 3, "y": 12}[unit]
-        month = (pl.col("event_time").dt.year() * 12 + pl.col("event_time").dt.month() - 1).cast(pl.Int64)
-        read = rows.select(
+        month = _build_month(pl.col("event_time"))
+        positions = rows.select(
             step=month // months,
             off=pl.col("event_time") != first.dt.offset_by(pl.format("{}mo", month - _build_month(first))),
         )
@@ -153,12 +139,13 @@ def compute_positions(rows: pl.DataFrame, every: str | None) -> tuple[np.ndarray
         length = int(parse_step_length(every).total_seconds() * 1e6)
         distance = pl.col("event_time").dt.epoch("us") - first.dt.epoch("us")
         start = (first.dt.epoch("us") - rows["event_time"].dt.epoch("us").min()) // length
-        read = rows.select(step=start + distance // length, off=distance % length != 0)
-    return read["step"].to_numpy(), read["off"].to_numpy()
+        positions = rows.select(step=start + distance // length, off=distance % length != 0)
+    return positions["step"].to_numpy(), positions["off"].to_numpy()
 
 
-def _build_month(when: pl.Expr) -> pl.Expr:
-    return (when.dt.year() * 12 + when.dt.month() - 1).cast(pl.Int64)
+def _build_month(time: pl.Expr) -> pl.Expr:
+    """Months since the year 0."""
+    return (time.dt.year() * 12 + time.dt.month() - 1).cast(pl.Int64)
 
 
 def parse_every(every: str) -> tuple[int, str]:
