@@ -86,7 +86,8 @@ def _read_from_files(pattern: str, kind: str, answers: dict[str, Any], root: Pat
     from tasks.ingest.params import IngestParams
     from tasks.ingest.stage import read_configured_source
     from tasks.ingest.wizard.decide.propose import build_proposal
-    from tasks.ingest.wizard.inspect.look import OwnerAnswers, inspect_files
+    from tasks.ingest.wizard.inspect.inspect_files import inspect_files
+    from tasks.ingest.wizard.inspect.inspected import OwnerAnswers
     from tasks.ingest.wizard.use import apply_dataset
     from tasks.ingest.wizard.write import write_entry
 
@@ -99,7 +100,7 @@ def _read_from_files(pattern: str, kind: str, answers: dict[str, Any], root: Pat
         write_entry("files", build_proposal(inspect_files(asked), asked), there, replace=True)
         apply_dataset("files", there)
         about, source = read_about(there), read_params("ingest", IngestParams, there).source
-        rows = read_configured_source(source, about, there / "data/source", say=lambda _: None).rows
+        rows = read_configured_source(source, about, there / "data/source", report=lambda _: None).rows
         # The others are quarantined by validate
         on_grid = build_calendar(about, reach=get_time_span(rows)).is_on_grid(rows["event_time"])
         return LeakCheckInputs(

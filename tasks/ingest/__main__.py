@@ -12,7 +12,7 @@ from tasks.ingest.stage import read_configured_source
 
 
 def main(root: Path = ROOT) -> None:
-    """Read the source, put rows.parquet, repeated.parquet and ledger.json in place together."""
+    """Read the source; write rows.parquet, repeated.parquet and ledger.json in one rename."""
     about, params = read_about(root), read_params("ingest", IngestParams, root).source
     ingested = read_configured_source(params, about, root / "data/source")
     with write_folder(root / "data/raw") as folder:

@@ -28,7 +28,7 @@ from tasks.edges.params import (
 from tasks.edges.settings import ROOT
 from tasks.edges.tracking import log_training
 from tasks.train.params import TrainParams
-from tasks.train.search.search import build_mlflow_logger
+from tasks.train.search.report import build_mlflow_logger
 from tasks.train.stage import fit_model
 
 

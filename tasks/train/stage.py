@@ -23,7 +23,8 @@ from tasks.train.overlap import check_overlap
 from tasks.train.params import TrainParams, split_model_params
 from tasks.train.picture import render_folds
 from tasks.train.plan import FitPlan, build_plan_json, describe_plan, plan_fits
-from tasks.train.search.search import TrialLogger, build_search_report, run_searches
+from tasks.train.search.report import TrialLogger, build_search_report
+from tasks.train.search.search import run_searches
 from tasks.train.select import build_selection_report
 from tasks.train.transfer import load_starting_fit
 from tasks.train.walk import WalkForecasts, build_forecast_frame, predict_walk, run_fits
@@ -90,7 +91,7 @@ def fit_model(
         if own.search is None
         else run_searches(ground, plan, own.search, about, say, until, *([] if tell is None else [tell]))
     )
-    ground = ground._replace(searched=tuple((s.inner.at, s.own) for s in searches))
+    ground = ground._replace(searched=tuple((s.inner.origin, s.model_params) for s in searches))
     start = None if own.start_from is None else load_starting_fit(own.start_from, ground, plan)
     fits = run_fits(ground, plan, say, until, start)
     kept = build_plan_json(plan, panel, walk, set(fits))
@@ -127,7 +128,7 @@ def fit_model(
         started = ground._replace(searched=())
         trained = trained._replace(
             search=[build_search_report(s, started, plan, fits) for s in searches],
-            search_pictures=searches[-1].pictures(),
+            search_pictures=searches[-1].render_charts(),
         )
     return (
         trained

@@ -1,6 +1,4 @@
-"""The DVC command `python -m tasks.validate`: data/raw -> data/clean, data/quarantine,
-data/reports/validate.
-"""
+"""The DVC command `python -m tasks.validate`: data/raw -> data/clean, data/quarantine, reports."""
 
 import shutil
 from pathlib import Path
@@ -16,19 +14,20 @@ from tasks.validate.stage import ValidatedRows, build_limit_error, is_over_limit
 
 
 def main(root: Path = ROOT, home: Path | None = None) -> None:
-    """Read the raw rows, split them, write both parts and the report; above the limit nothing
-    but the copy in *home* is written.
+    """Read the raw rows, split them, write both parts and the report.
+
+    home: of runs; above the limit only a copy in it is written. None: TIDEMILL_HOME.
     """
     params = read_params("validate", ValidateParams, root)
     validated = validate_rows(read_frame(root / "data/raw/rows.parquet", SERIES), read_about(root), params)
     failed = (home or read_settings().home) / "failed" / "validate"
-    # DVC's outs change only when the stage succeeds, so what stops it is written beside them
+    # DVC's outs change only when the stage succeeds, so what stops it is written elsewhere
     if is_over_limit(validated, params):
         with write_folder(failed) as folder:
             write_frame(folder / "rows.parquet", validated.quarantined, QUARANTINE)
             _write_report(folder, validated)
         raise build_limit_error(validated, params, f"{failed} (rows.parquet, index.html)")
-    shutil.rmtree(failed, ignore_errors=True)  # an old failure must not be taken for this run's
+    shutil.rmtree(failed, ignore_errors=True)  # of an earlier run
     with write_folder(root / "data/clean") as folder:
         write_frame(folder / "rows.parquet", validated.clean, SERIES)
         write_json(folder / "profile.json", validated.profile)

@@ -102,7 +102,7 @@ def test_a_table_that_lacks_rows_of_the_window_is_named(home):
         land(folder, [_sent((0, bar("a", minutes=125), 0), (1, bar("a"), 1))]), "1h", 3600, None
     )
     write_window(home, {**window, "n_rows": 7})
-    with pytest.raises(SourceError, match=f"speaks of 7 rows, but {folder} has 1 of them"):
+    with pytest.raises(SourceError, match=f"has 7 rows, but {folder} has 1 of them"):
         _shown(home)
 
 

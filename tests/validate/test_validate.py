@@ -92,7 +92,7 @@ def test_each_row_is_clean_or_quarantined_as_an_independent_oracle_says(drawn):
     rows = frame_of(*map(list, list(zip(*drawn, strict=True))[:3]), times=times)
     minutes = [t.minute for t in times]
     phase = (min(minutes, key=lambda m: (-minutes.count(m), m)), 0)
-    got = validate_rows(rows, about_of(), PARAMS, say=lambda _: None)
+    got = validate_rows(rows, about_of(), PARAMS, report=lambda _: None)
     broken = [oracle(row, phase) for row in rows.select("a", "b", "c", "event_time").iter_rows()]
     assert got.clean.height + got.quarantined.height == rows.height
     assert_frame_equal(pl.concat([got.clean, got.quarantined.drop("rule", "reason")]).sort(SERIES.key), rows)
@@ -129,7 +129,7 @@ def test_planted_fault_is_quarantined_with_its_rule_and_reason(rule, tmp_path):
     rows = rows.with_columns(
         pl.when(hit).then(pl.lit(v, pl.Float64)).otherwise(pl.col(c)).alias(c) for c, v in cells.items()
     )
-    got = validate_rows(rows, about_of(), PARAMS, say=lambda _: None)
+    got = validate_rows(rows, about_of(), PARAMS, report=lambda _: None)
     assert got.quarantined.select("event_time", "rule", "reason").rows() == [
         (START + timedelta(hours=4), rule, reason)
     ]
@@ -137,13 +137,15 @@ def test_planted_fault_is_quarantined_with_its_rule_and_reason(rule, tmp_path):
 
 
 def test_null_passes_where_the_contract_allows_it():
-    got = validate_rows(frame_of([5.0] * 4, b=[None, 1.0, None, 1.0]), about_of(), PARAMS, say=lambda _: None)
+    got = validate_rows(
+        frame_of([5.0] * 4, b=[None, 1.0, None, 1.0]), about_of(), PARAMS, report=lambda _: None
+    )
     assert (got.clean.height, got.clean["b"].null_count()) == (4, 2)
 
 
 def test_row_between_the_steps_is_quarantined():
     times = [START + timedelta(hours=i, minutes=17 if i == 2 else 30) for i in range(6)]
-    got = validate_rows(frame_of([5.0] * 6, times=times), about_of(), PARAMS, say=lambda _: None)
+    got = validate_rows(frame_of([5.0] * 6, times=times), about_of(), PARAMS, report=lambda _: None)
     assert got.quarantined.select("rule", "reason").rows() == [
         ("on_grid", "2024-01-01 02:17:00 is no step every 1h as most rows are")
     ]
@@ -156,7 +158,7 @@ def test_row_between_the_steps_is_quarantined():
 def test_row_on_a_day_off_is_quarantined(calendar, day):
     days = ["2024-07-02", "2024-07-03", "2024-07-05", day]
     rows = frame_of([5.0] * 4, times=[datetime.fromisoformat(d).replace(tzinfo=UTC) for d in days])
-    got = validate_rows(rows, about_of("1d", calendar), PARAMS, say=lambda _: None)
+    got = validate_rows(rows, about_of("1d", calendar), PARAMS, report=lambda _: None)
     assert got.quarantined.select("rule", "reason").rows() == [
         ("on_calendar", f"{day} 00:00:00 is no step of {calendar}")
     ]
@@ -164,7 +166,7 @@ def test_row_on_a_day_off_is_quarantined(calendar, day):
 
 def test_too_few_rows_stop_the_stage():
     with pytest.raises(
-        ContractError, match=r"data/raw has 2 rows, `validate.min_rows` asks for 3.*ledger.json"
+        ContractError, match=r"data/raw has 2 rows, `validate.min_rows` is 3.*ledger.json"
     ):
         validate_rows(frame_of([1.0] * 2), about_of(), PARAMS.model_copy(update={"min_rows": 3}))
     with pytest.raises(ContractError, match="has 0 rows"):  # a suite passes on nothing
@@ -172,7 +174,7 @@ def test_too_few_rows_stop_the_stage():
 
 
 def test_missing_column_stops_the_stage():
-    with pytest.raises(ContractError, match=r"speaks of column\(s\) \['c'\], but data/raw has \['a', 'b'\]"):
+    with pytest.raises(ContractError, match=r"names column\(s\) \['c'\], but data/raw has \['a', 'b'\]"):
         validate_rows(frame_of([1.0]).drop("c"), about_of(), PARAMS)
 
 
@@ -191,7 +193,7 @@ def test_contract_without_rules_lets_all_finite_rows_through():
         frame_of([1.0, INF, 1.0]),
         about_of(),
         ValidateParams(max_quarantine_frac=1, columns={}),
-        say=lambda _: None,
+        report=lambda _: None,
     )
     assert got.quarantined["rule"].to_list() == ["a is finite"]
 
@@ -253,7 +255,7 @@ def test_page_needs_nothing_from_elsewhere_and_escapes_what_it_shows():
     rows = frame_of(
         [5.0, -1.0, 5.0, 5.0], times=[START + timedelta(hours=h) for h in (0, 1, 2, 9)], series="<script>"
     )
-    got = validate_rows(rows, about_of(), PARAMS, say=lambda _: None)
+    got = validate_rows(rows, about_of(), PARAMS, report=lambda _: None)
     page = render_validation(got.summary, got.result, got.quarantined, got.profile, got.gaps)
     assert not re.search(r"(src|href|url\()", page)
     assert "<script>" not in page
