@@ -13,9 +13,10 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.calendar import Calendar, build_calendar
 from tasks.core.errors import FoldError, ParamsError
+from tasks.core.folds import Fold, build_folds
 from tasks.core.frames import FEATURES, SERIES
 from tasks.core.leaks import LeakVerdict
-from tasks.core.windows import Fold, build_folds, build_panel
+from tasks.core.panel import build_panel
 from tasks.edges.artifacts import compute_file_hash, read_frame, read_json
 from tasks.edges.current import check_current
 from tasks.edges.params import read_about, read_dataset, read_gate_steps, read_params

@@ -13,8 +13,8 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
+from tasks.core.panel import Panel
 from tasks.core.scores import SCALED_PRIMARY, ScalingErrors, compute_scaling_errors
-from tasks.core.windows import Panel
 
 Array = np.ndarray
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.frames import FEATURES, FORECAST, HISTORY
+from tasks.core.panel import build_panel
 from tasks.core.schema import FeatureSchema
-from tasks.core.windows import build_panel
 from tasks.edges.artifacts import (
     compute_file_hash,
     read_calendar,

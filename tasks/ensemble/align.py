@@ -13,8 +13,8 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.errors import FrameError
 from tasks.core.frames import UTC
+from tasks.core.panel import Panel
 from tasks.core.transform import transform_target_array
-from tasks.core.windows import Panel
 from tasks.release.conformal import Timeline
 
 

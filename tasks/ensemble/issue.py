@@ -11,12 +11,12 @@ import numpy as np
 import polars as pl
 
 from tasks.core.about import About
+from tasks.core.blocks import split_blocks
 from tasks.core.errors import ParamsError
 from tasks.core.frames import FORECAST, format_quantile_columns
 from tasks.core.scores import ScalingErrors, compute_primary_loss
 from tasks.core.seasonal import build_seasonal_from_panel
 from tasks.core.transform import inverse_transform_target
-from tasks.core.windows import split_blocks
 from tasks.ensemble.align import AlignedForecasts
 from tasks.ensemble.known import N_REGIMES
 from tasks.ensemble.params import EnsembleParams

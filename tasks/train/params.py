@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from tasks.core.errors import ParamsError
+from tasks.core.folds import WalkForward
 from tasks.core.strict import Strict
-from tasks.core.windows import WalkForward
 from tasks.train.search.params import SearchParams
 from tasks.train.select import SelectParams
 

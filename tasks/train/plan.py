@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tasks.core.windows import Fold, Panel, WalkForward
+from tasks.core.folds import Fold, WalkForward
+from tasks.core.panel import Panel
 from tasks.train.params import OwnTraining
 
 

@@ -12,10 +12,11 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
+from tasks.core.folds import Fold, build_folds
+from tasks.core.panel import Panel, build_panel
 from tasks.core.schema import FeatureSchema
 from tasks.core.score_table import compute_mean_scores, score_elements
 from tasks.core.seasonal import build_seasonal_from_panel
-from tasks.core.windows import Fold, Panel, build_folds, build_panel
 from tasks.edges.fold_cache import compute_code_digest
 from tasks.forecasters import Forecaster
 from tasks.train.fits import FitContext, decode_fit

@@ -9,8 +9,8 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.frames import FORECAST
+from tasks.core.panel import Panel
 from tasks.core.transform import inverse_transform_target
-from tasks.core.windows import Panel
 from tasks.train.fits import FitContext, decode_fit, run_chained_fits, run_independent_fits
 from tasks.train.plan import FitPlan
 

@@ -16,9 +16,10 @@ from m4 import HORIZON, HOURLY, SEASON, m4_rows, m4_scores, m4_series
 from small_checkout import ROOT
 
 from tasks.core.about import About
+from tasks.core.folds import WalkForward
 from tasks.core.frames import SERIES
+from tasks.core.panel import build_panel
 from tasks.core.transform import inverse_transform_target
-from tasks.core.windows import WalkForward, build_panel
 from tasks.edges.workers.fanout import MapOptions, run_jobs
 from tasks.ensemble.align import align_forecasts
 from tasks.ensemble.combiner import compute_shares

@@ -15,9 +15,9 @@ from small_checkout import small_checkout
 
 from tasks.core.compare import diebold_mariano
 from tasks.core.frames import FEATURES
+from tasks.core.panel import build_panel
 from tasks.core.schema import FeatureSchema
 from tasks.core.scores import qlike
-from tasks.core.windows import build_panel
 from tasks.edges.artifacts import read_calendar, read_frame, read_json
 from tasks.edges.params import read_about, read_model_params, read_models, read_params
 from tasks.ensemble.align import align_forecasts

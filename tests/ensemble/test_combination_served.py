@@ -12,8 +12,9 @@ from polars.testing import assert_frame_equal
 from small_release import build_small_body, small_about, small_features, small_rows
 
 from tasks.core.calendar import build_calendar
+from tasks.core.folds import WalkForward
 from tasks.core.frames import HISTORY
-from tasks.core.windows import WalkForward, build_panel
+from tasks.core.panel import build_panel
 from tasks.edges.artifacts import write_frame
 from tasks.ensemble.align import align_forecasts
 from tasks.ensemble.body import build_history_frame

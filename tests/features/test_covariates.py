@@ -16,7 +16,7 @@ from deployments.forecaster.source import LoadedRelease, ReleaseChoice
 from tasks.core.calendar import build_calendar
 from tasks.core.errors import FeatureInputError
 from tasks.core.frames import SERIES
-from tasks.core.windows import build_panel
+from tasks.core.panel import build_panel
 from tasks.explain.params import ExplainParams
 from tasks.explain.stage import explain_release
 from tasks.features import FeatureParams, build_feature_schema, build_features, find_newest_step

@@ -15,8 +15,9 @@ from nets import NETS
 from panels import CALENDAR, feature_table, small_schema
 
 from tasks.core.errors import ForecasterError
+from tasks.core.folds import WalkForward
+from tasks.core.panel import build_panel
 from tasks.core.schema import FeatureColumn, FeatureSchema
-from tasks.core.windows import WalkForward, build_panel
 from tasks.edges.settings import ROOT, read_settings
 from tasks.forecasters import build_forecaster
 from tasks.forecasters.graph import arithmetic

@@ -21,7 +21,7 @@ from small_release import build_small_release
 
 from tasks.core.about import About
 from tasks.core.calendar import build_calendar
-from tasks.core.windows import build_panel
+from tasks.core.panel import build_panel
 from tasks.ensemble.align import align_forecasts
 from tasks.ensemble.params import EnsembleParams
 from tasks.ensemble.stage import ENSEMBLE, build_ensemble

@@ -14,8 +14,9 @@ from nets import NETS
 from panels import CALENDAR, feature_table, small_schema
 
 from tasks.core.errors import ForecasterError
+from tasks.core.folds import WalkForward
+from tasks.core.panel import build_panel
 from tasks.core.schema import SERIES_KEY, FeatureColumn, FeatureSchema, encode_series_id
-from tasks.core.windows import WalkForward, build_panel
 from tasks.forecasters import FORECASTERS, Forecaster, build_forecaster, get_forecaster_class, load_forecaster
 
 STEPS = 4

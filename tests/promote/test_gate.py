@@ -13,7 +13,7 @@ from small_release import START, build_small_release, cutoff_at, small_about, sm
 
 from tasks.core.calendar import build_calendar
 from tasks.core.frames import FORECAST
-from tasks.core.windows import build_panel
+from tasks.core.panel import build_panel
 from tasks.features import build_feature_schema, build_features
 from tasks.promote.gate import compare_forecasts, list_gate_cutoffs, run_gate
 from tasks.promote.params import PromoteParams

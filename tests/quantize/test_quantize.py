@@ -18,9 +18,10 @@ from small_release import (
 
 from tasks.core.calendar import build_calendar
 from tasks.core.errors import ReleaseError
+from tasks.core.folds import WalkForward
+from tasks.core.panel import build_panel
 from tasks.core.scores import pinball, squared_error
 from tasks.core.transform import inverse_transform_target
-from tasks.core.windows import WalkForward, build_panel
 from tasks.edges.params import STAGES
 from tasks.features import build_feature_schema, build_features
 from tasks.forecasters import build_forecaster

@@ -16,8 +16,8 @@ from small_release import (
 
 from tasks.core.errors import ReleaseError
 from tasks.core.frames import FORECAST, SERIES, select_as_of
+from tasks.core.panel import build_panel
 from tasks.core.transform import inverse_transform_target
-from tasks.core.windows import build_panel
 from tasks.features import build_features
 from tasks.release import (
     find_absence_reasons,

@@ -8,8 +8,8 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
+from tasks.core.panel import Panel, build_panel
 from tasks.core.schema import FeatureColumn, FeatureSchema
-from tasks.core.windows import Panel, build_panel
 
 HORIZON = 3
 CALENDAR = Calendar("continuous", "1d")

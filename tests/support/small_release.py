@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tasks.core.about import About
 from tasks.core.calendar import build_calendar
 from tasks.core.frames import HISTORY, SERIES
-from tasks.core.windows import Panel, build_panel
+from tasks.core.panel import Panel, build_panel
 from tasks.features import FeatureParams, build_feature_schema, build_features
 from tasks.release import Manifest, load_unsealed_release, predict_ensemble, write_manifest
 from tasks.release.combine import compute_regime, list_member_columns

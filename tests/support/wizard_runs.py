@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from tasks.core.calendar import build_calendar
-from tasks.core.windows import build_folds
+from tasks.core.folds import build_folds
 from tasks.edges.params import read_about, read_gate_steps, read_model_params, read_models, read_params
 from tasks.features import FeatureParams, build_feature_schema
 from tasks.forecasters import build_forecaster

@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 from panels import CALENDAR, feature_table, small_about
 
+from tasks.core.folds import Fold
 from tasks.core.frames import SERIES
-from tasks.core.windows import Fold, build_panel
+from tasks.core.panel import build_panel
 from tasks.features import FeatureParams
 from tasks.features.stage import build_feature_set
 from tasks.train.overlap import find_overlap

@@ -16,8 +16,9 @@ from homes import at_home
 from panels import CALENDAR, feature_table, small_about, small_schema
 
 from tasks.core.errors import FoldError, ForecasterError, ParamsError
+from tasks.core.folds import build_folds
 from tasks.core.frames import FORECAST
-from tasks.core.windows import build_folds, build_panel
+from tasks.core.panel import build_panel
 from tasks.edges import fold_cache
 from tasks.edges.settings import build_child_environment
 from tasks.edges.workers import fanout

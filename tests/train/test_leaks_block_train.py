@@ -12,7 +12,8 @@ from panels import CALENDAR, feature_table, small_schema
 from small_checkout import small_checkout
 
 from tasks.core.errors import LeakError
-from tasks.core.windows import WalkForward, build_folds, build_panel
+from tasks.core.folds import WalkForward, build_folds
+from tasks.core.panel import build_panel
 from tasks.train.overlap import check_overlap, find_overlap
 
 NEXT = "import numpy as np\ndef following(values):\n    return np.append(values[1:], np.nan)\n"

@@ -14,10 +14,11 @@ import numpy as np
 
 from tasks.core.about import About
 from tasks.core.errors import FoldError, ForecasterError, TidemillError
+from tasks.core.folds import Fold
+from tasks.core.panel import Panel, SupersededValues
 from tasks.core.scores import ScalingErrors, select_loss
 from tasks.core.seasonal import build_seasonal_from_panel
 from tasks.core.transform import inverse_transform_target
-from tasks.core.windows import Fold, Panel, SupersededValues
 from tasks.edges.artifacts import write_json, write_text
 from tasks.edges.tracking import log_run
 from tasks.edges.workers.fanout import MapOptions, run_jobs
