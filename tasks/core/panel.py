@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from tasks.core.blocks import split_blocks
-from tasks.core.calendar import Calendar
+from tasks.core.dataset import Dataset
 from tasks.core.folds import WalkForward
 from tasks.core.schema import FeatureSchema
 
@@ -52,8 +52,13 @@ class Panel:
     y: np.ndarray
     z: np.ndarray
     known_pos: np.ndarray
-    schema: FeatureSchema
+    dataset: Dataset
     superseded: SupersededValues = NOTHING_SUPERSEDED
+
+    @property
+    def schema(self) -> FeatureSchema:
+        """The columns of x."""
+        return self.dataset.schema
 
     def get_targets(self, start: int, stop: int, at: int | None = None, embargo_steps: int = 0) -> np.ndarray:
         """z of the horizon for origins start..stop-1: (stop-start, S, H) float32.
@@ -108,14 +113,13 @@ class Panel:
         return x[keep], np.column_stack([origins[where[:, 0]], where[:, 1]])
 
 
-def build_panel(
-    features: pl.DataFrame, schema: FeatureSchema, calendar: Calendar, vintages: pl.DataFrame | None = None
-) -> Panel:
-    """Dense arrays from a feature table (schema FEATURES).
+def build_panel(features: pl.DataFrame, dataset: Dataset, vintages: pl.DataFrame | None = None) -> Panel:
+    """Dense arrays from a feature table (FEATURES).
 
     Series that start late or end early are NaN outside their span.
-    vintages: earlier ones of its values (schema VINTAGES); only learning needs them.
+    vintages: earlier ones of its values (VINTAGES); only learning needs them.
     """
+    calendar, names = dataset.calendar, dataset.schema.names
     times = features["event_time"].unique().sort()
     grid = calendar.grid(times[0], times[-1])
     ids = tuple(features["series_id"].unique().sort())
@@ -135,9 +139,9 @@ def build_panel(
 
     known = cutoffs.search_sorted(features["known_at"], side="left").to_numpy()
     known = np.where(features["z"].is_null().to_numpy(), len(grid), known)
-    x = np.full((*shape, len(schema.names)), np.nan, dtype=np.float32)
+    x = np.full((*shape, len(names)), np.nan, dtype=np.float32)
     for part in split_blocks(features.height, _BLOCK_ROWS):
-        values = features[part].select(pl.col(schema.names).fill_null(float("nan"))).to_numpy()
+        values = features[part].select(pl.col(names).fill_null(float("nan"))).to_numpy()
         x[rows[part], cols[part]] = values
     return Panel(
         ids,
@@ -147,7 +151,7 @@ def build_panel(
         dense(features["y"].fill_null(float("nan")).to_numpy(), np.float64, np.nan),
         dense(features["z"].fill_null(float("nan")).to_numpy(), np.float64, np.nan),
         dense(known, np.int64, len(grid)),
-        schema,
+        dataset,
         NOTHING_SUPERSEDED
         if vintages is None or vintages.is_empty()
         else _find_superseded(vintages, features, grid, cutoffs, pl.Series(ids)),

@@ -86,8 +86,9 @@ class Seasonal:
         return found._replace(scale=np.where(there, found.scale, np.nan))
 
 
-def build_seasonal_from_panel(panel: Panel, about: About) -> Seasonal | None:
+def build_seasonal_from_panel(panel: Panel) -> Seasonal | None:
     """None where the primary score needs none."""
+    about = panel.dataset.about
     if about.primary_score not in SCALED_PRIMARY:
         return None
     return Seasonal(panel.event_time, panel.series_ids, panel.y, panel.known_pos, about.season_steps)

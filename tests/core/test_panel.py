@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.core.about import About
 from tasks.core.calendar import Calendar
+from tasks.core.dataset import Dataset
 from tasks.core.folds import WalkForward
 from tasks.core.frames import FEATURES, VINTAGES
 from tasks.core.panel import build_panel
@@ -25,6 +27,17 @@ SCHEMA = FeatureSchema(
     last="z_last",
     horizon_steps=HORIZON,
     season_steps=1,
+)
+DATASET = Dataset(
+    About(
+        description="a test",
+        every="1h",
+        publish_delay_s=600,
+        horizon_steps=HORIZON,
+        target={"column": "y", "unit": "1"},
+    ),
+    CALENDAR,
+    SCHEMA,
 )
 law = settings(max_examples=40, deadline=None)
 
@@ -62,7 +75,7 @@ def tables(draw):
 @law
 @given(tables())
 def test_a_panel_holds_the_table_and_nothing_else(table):
-    panel = build_panel(table, SCHEMA, CALENDAR)
+    panel = build_panel(table, DATASET)
     assert (
         panel.event_time.to_list()
         == CALENDAR.grid(table["event_time"].min(), table["event_time"].max()).to_list()
@@ -85,7 +98,7 @@ def test_a_panel_holds_the_table_and_nothing_else(table):
 @law
 @given(tables(), st.data())
 def test_no_pair_is_learned_whose_truth_was_unknown_at_the_cutoff(table, data):
-    panel = build_panel(table, SCHEMA, CALENDAR)
+    panel = build_panel(table, DATASET)
     at = data.draw(st.integers(0, len(panel.event_time) - 1))
     embargo, window = data.draw(st.integers(0, 4)), data.draw(st.sampled_from([None, 1, 6]))
     x, z = panel.training(at, walk_of(embargo_steps=embargo, window_steps=window))
@@ -113,7 +126,7 @@ def test_no_pair_is_learned_whose_truth_was_unknown_at_the_cutoff(table, data):
 @law
 @given(tables(), st.data())
 def test_targets_are_the_steps_after_the_origin(table, data):
-    panel = build_panel(table, SCHEMA, CALENDAR)
+    panel = build_panel(table, DATASET)
     n_steps = len(panel.event_time)
     start = data.draw(st.integers(0, n_steps))
     stop = data.draw(st.integers(start, n_steps))
@@ -129,7 +142,7 @@ def test_targets_are_the_steps_after_the_origin(table, data):
 @law
 @given(tables(), st.data())
 def test_only_origins_with_a_last_value_are_asked(table, data):
-    panel = build_panel(table, SCHEMA, CALENDAR)
+    panel = build_panel(table, DATASET)
     origins = np.array(sorted(data.draw(st.sets(st.integers(0, len(panel.event_time) - 1), min_size=1))))
     x, where = panel.at(origins)
     assert np.isfinite(x[:, 0]).all()
@@ -164,8 +177,7 @@ def test_a_value_published_late_waits_until_the_cutoff_that_knows_it():
     )
     panel = build_panel(
         FEATURES.conform(table.with_columns(pl.col("event_time").cast(pl.Datetime("us", "UTC")))),
-        SCHEMA,
-        CALENDAR,
+        DATASET,
     )
     assert panel.known_pos[:, 0].tolist() == [0, 1, 2, 3, 7, 5, 6, 7, 8, 9]
     learned = {at: 4.0 in panel.training(at, walk_of())[1] for at in (5, 6, 7)}
@@ -190,7 +202,7 @@ def test_a_pair_has_the_vintage_that_its_cutoff_knew(table, data):
         old, schema={c: VINTAGES.columns[c] for c in ("series_id", "event_time", "known_at", "z")}
     ).with_columns(y="z")
     vintages = VINTAGES.conform(vintages.unique(subset=list(VINTAGES.key), keep="first"))
-    panel = build_panel(table, SCHEMA, CALENDAR, vintages)
+    panel = build_panel(table, DATASET, vintages)
     at, embargo = data.draw(st.integers(0, len(panel.event_time) - 1)), data.draw(st.integers(0, 4))
     seen = panel.get_targets(0, at + 1, at, embargo)
     allowed = panel.cutoff[at - embargo] if at >= embargo else START - timedelta(days=1)
@@ -224,7 +236,7 @@ def test_a_fold_is_a_slice_of_the_panel_and_cannot_be_written():
         z_last=pl.col("z").cast(pl.Float32),
         calendar_hour=pl.lit(0.0, pl.Float32),
     )
-    panel = build_panel(FEATURES.conform(table), SCHEMA, CALENDAR)
+    panel = build_panel(FEATURES.conform(table), DATASET)
     x, _ = panel.training(20, walk_of())
     assert np.shares_memory(x, panel.x)
     with pytest.raises(ValueError, match="read-only"):

@@ -31,14 +31,11 @@ MODULES = {
 }  # lines of a module with more
 FUNCTIONS = {
     "tasks/edges/run_stage.py:_run_dvc": 66,
-    "tasks/ensemble/align.py:align_forecasts": 70,
-    "tasks/ensemble/stage.py:build_summary": 73,
     "tasks/explain/stage.py:explain_release": 63,
     "tasks/feed/watch.py:__init__": 61,
     "tasks/ingest/wizard/decide/propose.py:_add_features": 63,
     "tasks/ingest/wizard/inspect/look.py:_build_from_value_columns": 61,
     "tasks/train/search/search.py:run_search": 71,
-    "tasks/train/stage.py:fit_model": 87,
     "deployments/cli/datasets.py:new": 65,
     "deployments/cli/replay.py:replay": 80,
     "deployments/ops/supervisor.py:list_parts": 67,

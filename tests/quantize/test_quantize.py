@@ -17,6 +17,7 @@ from small_release import (
 )
 
 from tasks.core.calendar import build_calendar
+from tasks.core.dataset import Dataset
 from tasks.core.errors import ReleaseError
 from tasks.core.folds import WalkForward
 from tasks.core.panel import build_panel
@@ -54,9 +55,8 @@ def panel():
     about, rows = small_about(), small_rows()
     calendar = build_calendar(about, reach=(rows["event_time"].min(), rows["event_time"].max()))
     features = small_features()
-    return build_panel(
-        build_features(rows, about, features, calendar), build_feature_schema(about, features), calendar
-    )
+    dataset = Dataset(about, calendar, build_feature_schema(about, features))
+    return build_panel(build_features(rows, about, features, calendar), dataset)
 
 
 @pytest.fixture(scope="module")

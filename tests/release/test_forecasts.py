@@ -200,7 +200,7 @@ def assert_is_one_walk(release):
     """An independent route: dense panel, all cutoffs from the history's first to the last in one
     `replay`."""
     about, features, calendar = release.about, release.features, release.calendar
-    panel = build_panel(build_features(release.rows, about, features, calendar), release.schema, calendar)
+    panel = build_panel(build_features(release.rows, about, features, calendar), release.dataset)
     first = int(panel.cutoff.search_sorted(release.history["cutoff"].min()))
     origins = np.arange(first, len(panel.cutoff))
     x = panel.x[origins].reshape(-1, panel.x.shape[2])

@@ -87,10 +87,8 @@ class InnerWalk(NamedTuple):
         """Of all that the inner walk forecasts, (K, S, H), where the primary score needs one; so
         folds are measured alike.
         """
-        seasonal, y = (
-            build_seasonal_from_panel(self.ground.panel, self.about),
-            inverse_transform_target(self.about.target, np.stack(list(self.z.values()))),
-        )
+        seasonal = build_seasonal_from_panel(self.ground.panel)
+        y = inverse_transform_target(self.about.target, np.stack(list(self.z.values())))
         if seasonal is None:
             return None
         return seasonal.scaling_errors(
@@ -295,7 +293,7 @@ def build_panel_until(panel: Panel, at: int) -> Panel:
         np.where(known, panel.y[:end], np.nan),
         np.where(known, panel.z[:end], np.nan),
         panel.known_pos[:end],
-        panel.schema,
+        panel.dataset,
         SupersededValues(*(part[held] for part in old)),
     )
 
@@ -558,7 +556,7 @@ def _score_fit(fit: Forecaster, inner: InnerWalk, panel: Panel, origins: np.ndar
     z = panel.get_targets(int(origins[0]), int(origins[-1]) + 1)
     y, seasonal = (
         inverse_transform_target(inner.about.target, z[where[:, 0] - origins[0], where[:, 1]]),
-        build_seasonal_from_panel(panel, inner.about),
+        build_seasonal_from_panel(panel),
     )
     yardstick = (
         None
