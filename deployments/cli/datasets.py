@@ -202,14 +202,14 @@ def _list_datasets() -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "current": name == document["dataset"],
+            "current": name == document.content["dataset"],
             "source": entry["ingest"]["source"]["kind"],
             "target": entry["about"]["target"]["column"],
             "unit": entry["about"]["target"]["unit"],
             "transform": entry["about"]["target"].get("transform", "none"),
         }
         | {key: entry["about"].get(key, default) for key, default in _DEFAULTS.items()}
-        for name, entry in document["datasets"].items()
+        for name, entry in document.content["datasets"].items()
     ]
 
 

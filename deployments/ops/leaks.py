@@ -12,13 +12,15 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar, build_calendar
+from tasks.core.dataset import Dataset
 from tasks.core.errors import FoldError, ParamsError
+from tasks.core.folds import Fold, build_folds
 from tasks.core.frames import FEATURES, SERIES
 from tasks.core.leaks import LeakVerdict
-from tasks.core.windows import Fold, build_folds, build_panel
+from tasks.core.panel import build_panel
 from tasks.edges.artifacts import compute_file_hash, read_frame, read_json
 from tasks.edges.current import check_current
-from tasks.edges.params import read_about, read_dataset, read_gate_steps, read_params
+from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.features import FeatureParams, build_feature_schema
 from tasks.features.grid import get_time_span
@@ -73,10 +75,11 @@ def build_leak_report(
 
 
 def _read_current(root: Path) -> LeakCheckInputs:
-    dataset, path = read_dataset(root), "data/clean/rows.parquet"
-    check_current(path, dataset, root)
+    document, path = read_document(root), "data/clean/rows.parquet"
+    check_current(path, document.dataset, root)
     rows = read_frame(root / path, SERIES)
-    return LeakCheckInputs(dataset, read_about(root), read_params("features", FeatureParams, root), rows)
+    params = document.parse_stage("features", FeatureParams)
+    return LeakCheckInputs(document.dataset, document.about, params, rows)
 
 
 def _read_from_files(pattern: str, kind: str, answers: dict[str, Any], root: Path) -> LeakCheckInputs:
@@ -99,12 +102,13 @@ def _read_from_files(pattern: str, kind: str, answers: dict[str, Any], root: Pat
         shutil.copyfile(root / "params.yaml", there / "params.yaml")
         write_entry("files", build_proposal(inspect_files(asked), asked), there, replace=True)
         apply_dataset("files", there)
-        about, source = read_about(there), read_params("ingest", IngestParams, there).source
+        document = read_document(there)
+        about, source = document.about, document.parse_stage("ingest", IngestParams).source
         rows = read_configured_source(source, about, there / "data/source", report=lambda _: None).rows
         # The others are quarantined by validate
         on_grid = build_calendar(about, reach=get_time_span(rows)).is_on_grid(rows["event_time"])
         return LeakCheckInputs(
-            pattern, about, read_params("features", FeatureParams, there), rows.filter(on_grid)
+            pattern, about, document.parse_stage("features", FeatureParams), rows.filter(on_grid)
         )
 
 
@@ -131,10 +135,11 @@ def _add_overlap(
     root: Path,
 ) -> LeakVerdict:
     """*verdict* with what train would find: pairs that a fold may not learn from."""
-    walk = read_params("train", TrainParams, root)
-    panel = build_panel(table, build_feature_schema(about, params), calendar)
+    document = read_document(root)
+    walk = document.parse_stage("train", TrainParams)
+    panel = build_panel(table, Dataset(about, calendar, build_feature_schema(about, params)))
     n_steps = len(panel.event_time)
-    last = n_steps - 1 - read_gate_steps(root)
+    last = n_steps - 1 - document.gate_steps
     try:
         folds = [
             *build_folds(n_steps, last, about.horizon_steps, walk),

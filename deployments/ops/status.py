@@ -7,7 +7,7 @@ from typing import Any
 from deployments.ops.forecaster_process import find_served_dataset
 from deployments.ops.supervisor import read_state
 from tasks.edges.current import is_current, read_json_of_dataset
-from tasks.edges.params import read_dataset, read_models
+from tasks.edges.params import read_document
 from tasks.edges.processes import is_running
 from tasks.edges.registry import read_champion
 from tasks.edges.settings import ROOT, read_settings
@@ -25,12 +25,13 @@ def build_status(root: Path = ROOT) -> dict[str, Any]:
 
     served_dataset: what the running service answers for.
     """
-    dataset = read_dataset(root)
+    document = read_document(root)
+    dataset = document.dataset
     champion = read_champion(dataset)
     ledger = _read_json_file(root / LEDGER) if is_current(LEDGER, dataset, root) else {}
     return {
         "dataset": dataset,
-        "models": list(read_models(root)),
+        "models": list(document.list_models()),
         "as_of": ledger.get("as_of"),
         "champion": champion.model_dump(mode="json", exclude={"decision"}) if champion else None,
         "decisions": {

@@ -111,7 +111,7 @@ def _draw_correlation(axes: Any, summary: dict[str, Any]) -> None:
 
 
 def _draw_contributions(axes: Any, summary: dict[str, Any]) -> None:
-    brought = {m: 100 * v for m, v in sorted(summary["brings_frac"].items(), key=lambda item: -item[1])}
+    brought = {m: 100 * v for m, v in sorted(summary["contribution_frac"].items(), key=lambda item: -item[1])}
     bars = axes.barh(
         list(brought), list(brought.values()), color=[BLUE if v >= 0 else ORANGE for v in brought.values()]
     )

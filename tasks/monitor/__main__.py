@@ -22,7 +22,7 @@ from tasks.edges.artifacts import (
 )
 from tasks.edges.current import check_current, read_json_of_dataset
 from tasks.edges.door import run_stage_command
-from tasks.edges.params import read_about, read_dataset, read_params
+from tasks.edges.params import ParamsDocument, read_document
 from tasks.edges.registry import ChampionRecord, get_champion_folder, read_champion, read_journal
 from tasks.edges.served import count_served, read_news
 from tasks.edges.settings import ROOT
@@ -38,7 +38,8 @@ def main(root: Path = ROOT) -> None:
 
     New answers alone change no figure that decides.
     """
-    dataset, params = read_dataset(root), read_params("monitor", MonitorParams, root)
+    document = read_document(root)
+    dataset, params = document.dataset, document.parse_stage("monitor", MonitorParams)
     check_current(ROWS, dataset, root)
     champion = read_champion(dataset)  # once: a promotion meanwhile must not mix two champions' figures
     facts = None if champion is None else _build_champion_facts(champion, root)
@@ -57,9 +58,9 @@ def main(root: Path = ROOT) -> None:
         print(f"monitor: nothing new: {last['verdict']}: {last['reason']}")
         return
     report = (
-        _update_served(last, champion, answers, root)
+        _update_served(last, document, champion, answers, root)
         if last.get("key") == key
-        else _build_report(dataset, champion, facts, answers, params, key, root)
+        else _build_report(document, champion, facts, answers, params, key, root)
     )
     print(f"monitor: {report['verdict']}: {report['reason']}")
 
@@ -91,7 +92,7 @@ def _read_trained_as_of(champion: ChampionRecord, root: Path) -> datetime:
 
 
 def _build_report(
-    dataset: str,
+    document: ParamsDocument,
     champion: ChampionRecord | None,
     facts: dict[str, Any] | None,
     answers: dict[str, int],
@@ -103,15 +104,15 @@ def _build_report(
     from tasks.monitor.page import draw_steps, render_markdown, write_evidently
     from tasks.monitor.stage import MonitoredChampion, build_monitor_report
 
-    rows, about = read_frame(root / ROWS, SERIES), read_about(root)
+    rows, about = read_frame(root / ROWS, SERIES), document.about
     monitored = None if facts is None else MonitoredChampion(**facts)
     calendar = _build_calendar(champion, about, rows)
     scheduled = _build_scheduled(champion, rows, calendar, params)
     watched = build_monitor_report(scheduled, rows, about, calendar, monitored, params)
     report = {
         **watched.report,
-        "served": _build_served(dataset, champion, answers, rows, about, calendar),
-        "dataset": dataset,
+        "served": _build_served(document.dataset, champion, answers, rows, about, calendar),
+        "dataset": document.dataset,
         "key": key,
     }
     with write_folder(root / REPORT) as folder:
@@ -125,14 +126,18 @@ def _build_report(
 
 
 def _update_served(
-    last: dict[str, Any], champion: ChampionRecord | None, answers: dict[str, int], root: Path
+    last: dict[str, Any],
+    document: ParamsDocument,
+    champion: ChampionRecord | None,
+    answers: dict[str, int],
+    root: Path,
 ) -> dict[str, Any]:
     """The last report with what was served since; what decides stands as it is."""
     from tasks.monitor.page import render_markdown
 
-    dataset, rows, about = last["dataset"], read_frame(root / ROWS, SERIES), read_about(root)
+    rows, about = read_frame(root / ROWS, SERIES), document.about
     calendar = _build_calendar(champion, about, rows)
-    report = {**last, "served": _build_served(dataset, champion, answers, rows, about, calendar)}
+    report = {**last, "served": _build_served(document.dataset, champion, answers, rows, about, calendar)}
     write_json(root / REPORT / "report.json", report)
     write_text(root / REPORT / "report.md", render_markdown(report))
     return report

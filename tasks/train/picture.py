@@ -6,7 +6,7 @@ Written as SVG by hand: the same plan gives the same bytes, and a picture needs 
 
 from collections.abc import Iterator
 
-from tasks.core.windows import WalkForward
+from tasks.core.folds import WalkForward
 from tasks.train.plan import FitPlan, get_window_start
 
 INK, MUTED, LEARNS, PURGE, EMBARGO, SERVES, GATE = (

@@ -6,7 +6,7 @@ from pathlib import Path
 from tasks.core.frames import QUARANTINE, SERIES
 from tasks.edges.artifacts import read_frame, write_folder, write_frame, write_json, write_text
 from tasks.edges.door import run_stage_command
-from tasks.edges.params import read_about, read_params
+from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT, read_settings
 from tasks.validate.page import render_validation
 from tasks.validate.params import ValidateParams
@@ -18,8 +18,9 @@ def main(root: Path = ROOT, home: Path | None = None) -> None:
 
     home: of runs; above the limit only a copy in it is written. None: TIDEMILL_HOME.
     """
-    params = read_params("validate", ValidateParams, root)
-    validated = validate_rows(read_frame(root / "data/raw/rows.parquet", SERIES), read_about(root), params)
+    document = read_document(root)
+    params = document.parse_stage("validate", ValidateParams)
+    validated = validate_rows(read_frame(root / "data/raw/rows.parquet", SERIES), document.about, params)
     failed = (home or read_settings().home) / "failed" / "validate"
     # DVC's outs change only when the stage succeeds, so what stops it is written elsewhere
     if is_over_limit(validated, params):

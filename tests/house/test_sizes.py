@@ -25,11 +25,8 @@ MODULES = {
 }  # lines of a module with more
 FUNCTIONS = {
     "tasks/edges/run_stage.py:_run_dvc": 66,
-    "tasks/ensemble/align.py:align_forecasts": 70,
-    "tasks/ensemble/stage.py:build_summary": 73,
     "tasks/explain/stage.py:explain_release": 63,
     "tasks/feed/watch.py:__init__": 61,
-    "tasks/train/stage.py:fit_model": 87,
     "deployments/cli/datasets.py:new": 65,
     "deployments/cli/replay.py:replay": 80,
 }  # of a function with more

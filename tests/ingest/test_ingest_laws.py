@@ -152,7 +152,7 @@ def test_embedded_bars_equal_those_that_arch_loads(tmp_path):
 @pytest.fixture
 def checkout(tmp_path):
     """A checkout's params.yaml with a dataset of files, and its data/source."""
-    document = read_document(ROOT)
+    document = read_document(ROOT).content
     entry = document["datasets"][document["dataset"]]
     entry["about"] |= {"every": "1h", "calendar": "continuous", "target": {"column": "value", "unit": "u"}}
     entry["ingest"] = {"source": json.loads(SOURCE.model_dump_json()) | {"max_series": 2}}

@@ -13,11 +13,11 @@ import numpy as np
 import polars as pl
 import pytest
 from homes import at_home
-from panels import CALENDAR, feature_table, small_about, small_schema
+from panels import feature_table, render_reports, small_dataset, small_panel, small_schema
 
 from tasks.core.errors import FoldError, ForecasterError, ParamsError
+from tasks.core.folds import build_folds
 from tasks.core.frames import FORECAST
-from tasks.core.windows import build_folds, build_panel
 from tasks.edges import fold_cache
 from tasks.edges.settings import build_child_environment
 from tasks.edges.workers import fanout
@@ -30,6 +30,7 @@ from tasks.train import fits, stage
 from tasks.train.params import TrainParams
 from tasks.train.picture import render_folds
 from tasks.train.plan import FitPlan
+from tasks.train.split import TrainingData
 from tasks.train.stage import fit_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,17 +62,8 @@ def made(monkeypatch):
 
 
 def _train(model="ridge", table=None, gate_steps=GATE, walk=WALK, say=lambda _: None, **own):
-    return fit_model(
-        model,
-        feature_table() if table is None else table,
-        small_schema(),
-        small_about(),
-        CALENDAR,
-        walk,
-        own,
-        gate_steps,
-        say,
-    )
+    data = TrainingData(feature_table() if table is None else table, small_dataset(), gate_steps)
+    return render_reports(fit_model(model, data, walk, own, say))
 
 
 def _same(a, b):
@@ -223,13 +215,13 @@ def test_an_ensemble_is_built_with_a_member_that_the_budget_cut_short():
     names = {"last_value": WALK, "ridge": WALK.model_copy(update={"budget_s": 1e-6})}
     trained = {name: _train(name, walk=walk) for name, walk in names.items()}
     assert trained["ridge"].forecasts.height < trained["last_value"].forecasts.height
-    panel = build_panel(feature_table(), small_schema(), CALENDAR)
+    panel = small_panel()
     frames = ({name: getattr(t, part) for name, t in trained.items()} for part in ("forecasts", "gate"))
-    aligned = align_forecasts(*frames, panel, CALENDAR, small_about(), WALK.stride_steps)
+    aligned = align_forecasts(*frames, panel, WALK.stride_steps)
     params = EnsembleParams(
         prune_above_frac=0.1, shrink_frac=0.25, residuals=100, adapt_rate=0.02, burn_in_cutoffs=5
     )
-    assembled = build_ensemble(aligned, small_about(), params)
+    assembled = build_ensemble(aligned, params)
     assert np.isfinite(assembled.candidates[assembled.shipped].issued.point[aligned.n_walk :]).all()
     assert aligned.n_walk == WALK.n_cutoffs
 

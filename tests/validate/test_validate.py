@@ -165,9 +165,7 @@ def test_row_on_a_day_off_is_quarantined(calendar, day):
 
 
 def test_too_few_rows_stop_the_stage():
-    with pytest.raises(
-        ContractError, match=r"data/raw has 2 rows, `validate.min_rows` is 3.*ledger.json"
-    ):
+    with pytest.raises(ContractError, match=r"data/raw has 2 rows, `validate.min_rows` is 3.*ledger.json"):
         validate_rows(frame_of([1.0] * 2), about_of(), PARAMS.model_copy(update={"min_rows": 3}))
     with pytest.raises(ContractError, match="has 0 rows"):  # a suite passes on nothing
         validate_rows(frame_of([1.0]).clear(), about_of(), PARAMS)
@@ -272,7 +270,7 @@ def test_page_needs_nothing_from_elsewhere_and_escapes_what_it_shows():
 @pytest.fixture
 def checkout(tmp_path):
     """A checkout with params.yaml and data/raw of 200 rows."""
-    document = read_document(ROOT)
+    document = read_document(ROOT).content
     entry = document["datasets"][document["dataset"]]
     entry["about"] |= {"every": "1h", "calendar": "continuous"}
     entry["validate"] = json.loads(
@@ -344,7 +342,7 @@ def test_above_the_limit_nothing_of_the_outputs_changes_and_the_rows_can_be_look
 
 
 def test_rows_that_all_fail_stop_the_stage_whatever_the_limit(checkout):
-    document = read_document(checkout)
+    document = read_document(checkout).content
     document["datasets"][document["dataset"]]["validate"]["max_quarantine_frac"] = 1.0
     (checkout / "params.yaml").write_text(yaml.safe_dump(document))
     write_raw(checkout, n_bad=200)

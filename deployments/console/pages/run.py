@@ -276,7 +276,7 @@ def _render_ensemble(root: Path) -> str:
         {
             "member": m,
             "weight": weights[m],
-            "loss rises without it by": _format_percent(summary["brings_frac"].get(m)),
+            "loss rises without it by": _format_percent(summary["contribution_frac"].get(m)),
         }
         | {f"errors with {n}": r for n, r in zip(summary["correlation"], correlated, strict=True)}
         for m, correlated in summary["correlation"].items()

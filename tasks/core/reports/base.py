@@ -1,12 +1,16 @@
 """What all reports share: a version of their form, and names that an older version had."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, PlainSerializer, ValidationError
 
 from tasks.core.errors import FrameError
 from tasks.core.strict import Strict
+
+IsoTime = Annotated[datetime, PlainSerializer(datetime.isoformat, return_type=str, when_used="json")]
+ABSENT: Any = Field(default=None, exclude_if=lambda value: value is None)  # a key that need not be there
 
 
 class Report(Strict):
