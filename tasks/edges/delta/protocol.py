@@ -24,7 +24,7 @@ def check_protocol(table: DeltaTable, folder: Path) -> None:
     """
     if unknown := find_unknown_features(table):
         raise FeedError(
-            f"The table in {folder} uses {', '.join(unknown)} of the Delta protocol: another engine has turned"
+            f"The table in {folder} uses {', '.join(unknown)} of the Delta protocol: another engine turned"
             " it on. Tidemill knows tables without it, and would read wrong rows. Nothing was changed. Drop"
             f" the feature there (in Spark: ALTER TABLE ... DROP FEATURE {unknown[0]}), or give the feed a"
             " table of its own."
