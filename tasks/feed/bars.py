@@ -22,7 +22,7 @@ from tasks.core.calendar import Calendar, format_step_multiple
 from tasks.core.errors import FeedError, OffsetMovedError
 from tasks.core.frames import UTC
 from tasks.core.gaps import GAPS, find_gaps
-from tasks.core.records import Marks
+from tasks.core.records import Offsets
 from tasks.edges.delta import REPLAYS, VersionedTable, commit_rows
 from tasks.feed.aggregate import N_TICKS, TICK, build_bars, compute_reach_before
 from tasks.feed.params import AggregateParams, FeedParams
@@ -264,7 +264,7 @@ def _filter_since(bars: pl.DataFrame, since: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _is_new(marks: Marks) -> pl.Expr:
+def _is_new(marks: Offsets) -> pl.Expr:
     if not marks:
         return pl.lit(value=True)
     return pl.col("_offset") >= pl.col("_source").replace_strict(marks, default=0, return_dtype=pl.Int64)

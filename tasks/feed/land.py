@@ -12,8 +12,9 @@ import polars as pl
 
 from tasks.core.errors import OffsetMovedError
 from tasks.core.frames import UTC
-from tasks.core.records import Feed, PolledRecords
+from tasks.core.records import PolledRecords
 from tasks.edges.delta import REPLAYS, VersionedTable, add_column, align_offsets, commit_rows
+from tasks.edges.feeds.base import RecordSource
 from tasks.feed.decode import DETAIL, RULE, DecodedBatch, RecordContract, RecordDecoder, RecordReader
 from tasks.feed.formats import build_decoder
 from tasks.feed.params import TYPES, FeedParams
@@ -91,7 +92,7 @@ class LandingBuffer:
         table: VersionedTable,
         params: FeedParams,
         every: str | None,
-        feed: Feed,
+        feed: RecordSource,
         reader: RecordReader | None = None,
     ) -> None:
         self.table, self._params, self._every, self._feed = table, params, every, feed
@@ -255,7 +256,7 @@ def build_contract(params: FeedParams, columns: Mapping[str, pl.DataType]) -> Re
 
 def run_loop(
     landing: LandingBuffer,
-    feed: Feed,
+    feed: RecordSource,
     *,
     until_drained: bool,
     stop: Callable[[], bool] = lambda: False,

@@ -4,14 +4,15 @@ committed.
 `feed` of a dataset's entry.
 """
 
-import re
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import polars as pl
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
+from tasks.core.errors import FeedError
 from tasks.core.strict import Strict
+from tasks.edges.feeds import get_feed_class
+from tasks.edges.feeds.base import SourceParams
 from tasks.feed.decode import NOT_THE_TABLES
 
 FieldType = Literal["float", "int", "string", "bool"]
@@ -23,140 +24,18 @@ TYPES: dict[str, pl.DataType] = {
 }
 
 
-class KafkaSource(Strict):
-    """A topic.
+def parse_source(content: Any) -> Any:
+    """`feed.source` as the parameters of its kind.
 
-    Where the brokers are stands in TIDEMILL_KAFKA, security in TIDEMILL_KAFKA_OPTIONS. group: None:
-    tidemill-<dataset>-<topic>.
+    Raises ValueError for an unknown kind, or without one.
     """
-
-    kind: Literal["kafka"]
-    topic: str
-    group: str | None = None
-
-
-class ReplayedFilesSource(Strict):
-    """Files that are played as a feed; no broker is needed.
-
-    dataset: whose own files (its `ingest.source`), as ingest reads them; each row is a record,
-    known at the end of its step plus the publish delay.
-    path: a file of one JSON record a line instead, as they stand (also .gz). speed: times the time
-    that lay between records, or `max`.
-    """
-
-    kind: Literal["files"]
-    dataset: str | None = None
-    path: str | None = None
-    speed: Annotated[float, Field(gt=0)] | Literal["max"] = 1.0
-
-    @model_validator(mode="after")
-    def _check_one_source(self) -> "ReplayedFilesSource":
-        if (self.dataset is None) == (self.path is None):
-            raise ValueError(
-                "`feed.source` of kind files needs either `dataset` (whose files are played) or `path` (a"
-                " file of JSON lines)."
-            )
-        return self
-
-
-class DatabaseSource(Strict):
-    """A table (or view) that is asked again and again.
-
-    Where the database is stands in TIDEMILL_FEED_DATABASE.
-    table: `schema.table`. id: a unique whole number that rises as rows are inserted. updated_at:
-    the time at which a row was inserted or changed; the table is read by it then, and id tells rows
-    of one second apart. produced_at: without updated_at, the time at which a row was made (None:
-    when it is read).
-    columns: those that become fields; None: all. log: the name under which the table's marks are
-    kept; None: host, port and database.
-    settle_s: no transaction stays open longer after it took its id, or its time. every_s: between
-    two questions when nothing more is there.
-    """
-
-    kind: Literal["database"]
-    table: str
-    id: str = "id"
-    updated_at: str | None = None
-    produced_at: str | None = None
-    columns: tuple[str, ...] | None = None
-    log: str | None = None
-    settle_s: Annotated[float, Field(ge=0)] = 10.0
-    every_s: Annotated[float, Field(gt=0)] = 1.0
-
-    @model_validator(mode="after")
-    def _check_one_time(self) -> "DatabaseSource":
-        if self.updated_at and self.produced_at:
-            raise ValueError(
-                "`feed.source` has updated_at, which says when a row was produced. Leave out produced_at."
-            )
-        return self
-
-
-class WebsocketSource(Strict):
-    """A WebSocket.
-
-    `${NAME}` in url, subscribe, headers and backfill_url is the environment's: secrets do not stand
-    here. See tasks.edges.feeds.websocket.WebsocketFeed; log: None: url without what follows `?`.
-    """
-
-    kind: Literal["websocket"]
-    url: str
-    log: str | None = None
-    subscribe: tuple[str, ...] = ()
-    headers: dict[str, str] = Field(default_factory=dict)
-    records_field: str | None = None
-    sequence_field: str | None = None
-    begin_at: Annotated[int, Field(ge=0)] | None = None
-    backfill_url: str | None = None
-    backfill_field: str | None = None
-    heartbeat_s: Annotated[float, Field(gt=0)] = 15.0
-    silent_s: Annotated[float, Field(gt=0)] = 60.0
-    reorder_s: Annotated[float, Field(ge=0)] = 1.0
-    reconnect_max_s: Annotated[float, Field(gt=0)] = 30.0
-    backfill_wait_s: Annotated[float, Field(ge=0)] = 300.0
-    buffer_mb: Annotated[int, Field(ge=1)] = 64
-
-    @model_validator(mode="after")
-    def _check_sequence_field(self) -> "WebsocketSource":
-        if self.sequence_field is None and (self.backfill_url is not None or self.begin_at is not None):
-            raise ValueError(
-                "`feed.source` has backfill_url or begin_at, and no sequence_field: only numbered records can"
-                " be fetched again. Name it, or remove them."
-            )
-        if self.backfill_url is not None and not {"{first}", "{last}"} <= set(
-            re.findall(r"\{\w+\}", self.backfill_url.replace("${", "$"))
-        ):
-            raise ValueError(
-                "`feed.source.backfill_url` must hold {first} and {last}, the numbers that are asked for."
-            )
-        return self
-
-
-class ExchangeSource(Strict):
-    """Closed bars of an exchange, by ccxt (`tidemill[exchanges]`).
-
-    Keys and other options of ccxt stand in TIDEMILL_FEED_EXCHANGE. See
-    tasks.edges.feeds.exchange.ExchangeFeed. since: without a zone it is UTC.
-    """
-
-    kind: Literal["exchange"]
-    exchange: str
-    symbols: Annotated[tuple[str, ...], Field(min_length=1)]
-    timeframe: str
-    since: datetime | None = None
-    settle_s: Annotated[float, Field(ge=0)] = 5.0
-    every_s: Annotated[float, Field(gt=0)] = 5.0
-
-    @field_validator("since")
-    @classmethod
-    def _convert_since_to_utc(cls, since: datetime | None) -> datetime | None:
-        return since.replace(tzinfo=UTC) if since is not None and since.tzinfo is None else since
-
-
-Source = Annotated[
-    KafkaSource | ReplayedFilesSource | DatabaseSource | WebsocketSource | ExchangeSource,
-    Field(discriminator="kind"),
-]
+    if not isinstance(content, dict):
+        return content
+    try:
+        kind = get_feed_class(str(content.get("kind", "")))
+    except FeedError as error:
+        raise ValueError(str(error)) from error
+    return kind.Params.model_validate(content)
 
 
 class FieldSpec(Strict):
@@ -251,7 +130,7 @@ class FeedParams(Strict):
     removed after that; keep_log_h: versions.
     """
 
-    source: Source
+    source: SerializeAsAny[Annotated[SourceParams, BeforeValidator(parse_source)]]
     series_field: str | None = "series_id"
     time_field: str = "event_time"
     time_format: Literal["iso", "s", "ms", "us"] = "iso"
@@ -301,9 +180,10 @@ class FeedParams(Strict):
                 f"`feed.aggregate.columns` reads {strange}, which are no numbers of `feed.fields`. Declare"
                 " them there."
             )
-        if self.format != "json" and isinstance(self.source, WebsocketSource):
+        if self.format != "json" and self.source.is_json:
             raise ValueError(
-                f"`feed.format` is {self.format}, and the records of a WebSocket are JSON. Remove it."
+                f"`feed.format` is {self.format}, and the records of kind {self.source.kind} are JSON."
+                " Remove it."
             )
         return self
 

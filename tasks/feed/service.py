@@ -27,7 +27,7 @@ from tasks.feed.events import FeedAlarms, report_event
 from tasks.feed.formats import build_reader
 from tasks.feed.land import LandedCommit, LandingBuffer, open_table, run_loop
 from tasks.feed.params import FeedParams
-from tasks.feed.sources import build_feed
+from tasks.feed.sources import build_source
 from tasks.feed.watch import LandingWatch, describe_table, read_status, write_fault
 from tasks.feed.window import NAME, build_bars_window, build_window, write_window
 
@@ -89,7 +89,7 @@ def run_feed(
         reader = build_reader(params, lambda why: report_event(folder, "registry_down", said=why), root)
         table = open_table(folder / "table", params)
         try:
-            feed = build_feed(params, dataset, read_about(root), partial(report_event, folder), root)
+            feed = build_source(params, dataset, read_about(root), partial(report_event, folder), root)
         except FeedError as error:
             write_fault(folder, read_settings().feed_member, str(error))
             raise
@@ -232,13 +232,13 @@ def skip_lost_records(root: Path = ROOT) -> "list[LostOffsets]":
     table, params = open_current_table(root)
     dataset = read_dataset(root)
     with closing(
-        build_feed(params, dataset, read_about(root), partial(report_event, get_feed_folder(dataset)), root)
+        build_source(params, dataset, read_about(root), partial(report_event, get_feed_folder(dataset)), root)
     ) as feed:
         if not isinstance(feed, KafkaFeed):
             raise FeedError(
                 f"The feed of {dataset!r} reads {params.source.kind}; only a topic loses what was not read."
             )
-        return skip_lost(table, params, feed.kept())
+        return skip_lost(table, params, feed.topic.fetch_kept_offsets())
 
 
 class _LandingUpkeep:

@@ -13,9 +13,9 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from tasks.core.records import Feed
 from tasks.edges.artifacts import read_json, write_json
 from tasks.edges.delta import VersionedTable
+from tasks.edges.feeds.base import RecordSource
 from tasks.feed.events import RAISED
 from tasks.feed.land import LandedCommit, LandingBuffer
 
@@ -35,7 +35,7 @@ class LandingWatch:
         dataset: str,
         member: str,
         landing: LandingBuffer,
-        feed: Feed,
+        feed: RecordSource,
         port: int | None = None,
         host: str = "127.0.0.1",
     ) -> None:
@@ -116,7 +116,7 @@ class LandingWatch:
         n = sum(self.counts.values())
         self._rate = (n - self._n_before) / (now - self._looked) if self._looked else 0.0
         self._looked, self._n_before = now, n
-        lag, marks = self._feed.lag(), self._landing.begins
+        lag, marks = self._feed.compute_lag(), self._landing.begins
         for source in lag:
             self._lag.labels(source).set(lag[source])
             self._offset.labels(source).set(marks.get(source, 0))

@@ -11,8 +11,6 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("tasks", "flows", "deployments", "tests")
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = 400, 60
 MODULES = {
-    "tasks/edges/feeds/kafka.py": 422,
-    "tasks/edges/feeds/websocket.py": 513,
     "tasks/features/leaks_scores.py": 413,
     "tasks/features/params.py": 434,
     "tasks/feed/decode.py": 422,

@@ -53,14 +53,14 @@ class Given:
     def __init__(self, batches):
         self._batches, self._next = batches, 0
 
-    def open(self, marks):
-        self._marks = marks
+    def open(self, read_offsets):
+        self._read_offsets = read_offsets
         self.rewind()
 
     def rewind(self):
-        self._at, self._next = dict(self._marks()), 0
+        self._at, self._next = dict(self._read_offsets()), 0
 
-    def poll(self, n_records, within_s):
+    def poll(self, n_records, timeout_s):
         frame = (
             self._batches[self._next]
             if self._next < len(self._batches)
@@ -75,7 +75,7 @@ class Given:
     def is_same(self):
         return True
 
-    def lag(self):
+    def compute_lag(self):
         return {}
 
     def is_caught_up(self):

@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from tasks.core.errors import FeedError
-from tasks.edges.feeds.kafka import select_admin_options
+from tasks.edges.feeds.kafka_topic import select_admin_options
 
 _ANSWER_S = 10.0
 _DELIVERY_S = 60.0
