@@ -30,7 +30,10 @@ def build_reader(
                 f"`feed.format` is {params.format}, and nothing says by which schema. Set `feed.schema_file`,"
                 " or TIDEMILL_SCHEMA_REGISTRY."
             )
-        return (avro if params.format == "avro" else protobuf).by_registry(SchemaRegistry(url, told=told))
+        registry = SchemaRegistry(url, told=told)
+        if params.format == "avro":
+            return avro.build_registered_avro_reader(registry)
+        return protobuf.build_registered_protobuf_reader(registry)
     path = root / params.schema_file
     if not path.is_file():
         raise ParamsError(

@@ -15,13 +15,15 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from landed import Given, params_of, records_of, rows_of
+from landed import SOURCE, Given, params_of, records_of, rows_of
 
 from tasks.core.errors import FeedError
 from tasks.core.records import PolledRecords
 from tasks.edges.feeds.schema_registry import SchemaRegistry
+from tasks.edges.settings import read_settings
 from tasks.feed import avro, protobuf
-from tasks.feed.decode import RULE, RecordDecoder
+from tasks.feed.decode import RULE, RecordDecoder, UnreadableError
+from tasks.feed.formats import build_reader
 from tasks.feed.land import LandingBuffer, build_contract, open_table
 from tasks.feed.params import FeedParams
 
@@ -160,6 +162,22 @@ def landed(folder, values, params, reader):
     landing.add_records(PolledRecords(records, {"kafka:c/t/0": len(values)}))
     landing.commit()
     return rows_of(table)
+
+
+@pytest.mark.parametrize("form", ["avro", "protobuf"])
+def test_a_format_without_a_schema_file_is_read_by_the_registry_of_the_settings(form, registry, monkeypatch):
+    params = FeedParams.model_validate({"source": SOURCE, "format": form})
+    with pytest.raises(FeedError, match="Set `feed.schema_file`, or TIDEMILL_SCHEMA_REGISTRY"):
+        build_reader(params)
+    monkeypatch.setenv("TIDEMILL_SCHEMA_REGISTRY", registry.url)
+    read_settings.cache_clear()
+    try:
+        read = build_reader(params)
+    finally:
+        monkeypatch.undo()
+        read_settings.cache_clear()
+    with pytest.raises(UnreadableError, match="the registry has no schema 99"):
+        read(struct.pack(">bI", 0, 99) + b"\x00")
 
 
 def test_avro_of_a_registry_lands_with_references_and_asks_once_for_a_schema(registry, tmp_path):
