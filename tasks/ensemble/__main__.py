@@ -18,7 +18,7 @@ from tasks.edges.artifacts import (
     write_json,
     write_sessions,
 )
-from tasks.edges.door import run_stage_command
+from tasks.edges.command import run_stage_command
 from tasks.edges.params import read_about, read_dataset, read_model_params, read_models, read_params
 from tasks.edges.settings import ROOT
 from tasks.ensemble.align import AlignedForecasts, align_forecasts

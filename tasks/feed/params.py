@@ -1,7 +1,6 @@
-"""What a feed is told: where records come from, which fields they have, what is late, when rows are
-committed.
+"""Parameters of a feed: its source, the fields of its records, what is late, when it commits.
 
-`feed` of a dataset's entry.
+`feed` of a dataset's entry in params.yaml.
 """
 
 from typing import Annotated, Any, Literal
@@ -13,7 +12,7 @@ from tasks.core.errors import FeedError
 from tasks.core.strict import Strict
 from tasks.edges.feeds import get_feed_class
 from tasks.edges.feeds.base import SourceParams
-from tasks.feed.decode import NOT_THE_TABLES
+from tasks.feed.contract import RESERVED_NAMES
 
 FieldType = Literal["float", "int", "string", "bool"]
 TYPES: dict[str, pl.DataType] = {
@@ -46,8 +45,9 @@ class FieldSpec(Strict):
 
 
 class BarColumn(Strict):
-    """One column of a bar: *by* of the field *of* over the ticks of a window, in event time.
-    count without a field counts ticks.
+    """One column of a bar: *by* of the field *of*, over the ticks of a window in event time.
+
+    `count` without a field counts ticks.
     """
 
     by: Literal["first", "last", "min", "max", "sum", "mean", "count"]
@@ -64,7 +64,7 @@ class AggregateParams(Strict):
     """From ticks to bars, a row a series and window.
 
     kind: `tumbling` windows are a step of *every* each; `sliding` ones end with each step and hold
-    period_steps of them; a `session` ends where a series says nothing for gap_s.
+    period_steps of them; a `session` ends where a series is silent for gap_s.
     """
 
     kind: Literal["tumbling", "sliding", "session"] = "tumbling"
@@ -84,7 +84,7 @@ class AggregateParams(Strict):
             raise ValueError(
                 f"`gap_s: {self.gap_s}` with `kind: {self.kind}`: a session needs it, the others have none."
             )
-        if taken := sorted(name for name in self.columns if name in NOT_THE_TABLES or name.startswith("_")):
+        if taken := sorted(name for name in self.columns if name in RESERVED_NAMES or name.startswith("_")):
             raise ValueError(
                 f"`columns` has {taken}; these names (and those with a leading _) are the table's own. Choose"
                 " others."
@@ -100,34 +100,36 @@ class AggregateParams(Strict):
 class FeedParams(Strict):
     """The section `feed` of params.yaml, overlaid by the dataset's.
 
-    series_field: names the series; None: the record's key does. time_field: start of the step (or
-    moment of the tick); time_format: `iso`, or an epoch in `s`, `ms`, `us`. known_at_field: when
-    the values were known; None: the step's end plus `about.publish_delay_s`.
-    closed_field: true in a record whose bar is closed. closed_by_time: a bar that was produced
-    before its step ended is not closed; None: so on a continuous calendar (a trading day's bar is
-    complete before its day ends).
+    series_field: names the series; None: the record's key does.
+    time_field: start of the step, or moment of the tick.
+    time_format: `iso`, or an epoch in `s`, `ms`, `us`.
+    known_at_field: when the values were known; None: the step's end plus `about.publish_delay_s`.
+    closed_field: true in a record whose bar is closed.
+    closed_by_time: a bar that was produced before its step ended is not closed; None: so on a
+    continuous calendar (a trading day's bar is complete before its day ends).
     fields: further fields. What `validate.columns` names and is not among them is a float; nullable
     as it says there.
-    id_fields: beside series and time (and known_at) what makes a record the same one; a tick's
-    number for example. dedupe: off where nothing does.
-    window, silent_s: the chain sees rows up to the end of the last closed window of that length,
-    counted from 1970; a series whose newest row was produced silent_s before the table's newest
-    holds none open.
-    aggregate: records are ticks, and the chain sees the bars that this makes of them; None: records
-    are what it sees.
-    lateness_s: a record that far behind its series' newest is late. max_ahead_s: one that far after
-    its own production is no time.
-    max_record_kb: larger ones are quarantined unread. max_added_fields: unknown fields that may
-    become columns; 0: they are quarantined.
-    commit_rows, commit_every_s: whichever comes first ends a commit. max_buffer_mb: of records
-    held. max_ids: remembered by dedupe, 32 bytes each.
+    id_fields: what makes a record the same one, in addition to series and time (and known_at); a
+    tick's number for example.
+    dedupe: off where no field does.
+    window: the chain sees rows up to the end of the last closed window of that length, from 1970.
+    silent_s: a series whose newest row was produced that long before the table's newest holds no
+    window open.
+    aggregate: records are ticks, and the chain sees the bars of them; None: it sees the records.
+    lateness_s: a record that far behind its series' newest is late.
+    max_ahead_s: an event time that far after its record's production is no time.
+    max_record_kb: larger records are quarantined unread.
+    max_added_fields: unknown fields that may become columns; 0: they are quarantined.
+    commit_rows, commit_every_s: the first that is reached ends a commit.
+    max_buffer_mb: of records held.
+    max_ids: remembered by dedupe, 32 bytes each.
     format: `json`; `avro` or `protobuf`: by the schema registry of TIDEMILL_SCHEMA_REGISTRY with
-    its five bytes before each record, or by schema_file (an Avro schema; a Protobuf descriptor set,
-    and message: the full name in it) without them.
+    its five bytes before each record, or by schema_file without them.
+    schema_file: an Avro schema; or a Protobuf descriptor set, and message: the full name in it.
     alert_quarantine_frac, alert_late_frac: an event is raised when more of the records of
     alert_window_s (by the clock) go there.
-    sync: files and log are on disk before a commit counts. keep_h: files that no version needs are
-    removed after that; keep_log_h: versions.
+    sync: files and log are on disk before a commit counts.
+    keep_h: files that no version needs are removed after that; keep_log_h: versions.
     """
 
     source: SerializeAsAny[Annotated[SourceParams, BeforeValidator(parse_source)]]
@@ -164,7 +166,7 @@ class FeedParams(Strict):
 
     @model_validator(mode="after")
     def _check_free_names(self) -> "FeedParams":
-        if taken := sorted(name for name in self.fields if name in NOT_THE_TABLES or name.startswith("_")):
+        if taken := sorted(name for name in self.fields if name in RESERVED_NAMES or name.startswith("_")):
             raise ValueError(
                 f"`feed.fields` has {taken}; these names (and those with a leading _) are the table's own."
                 " Rename the fields at the producer, or leave them out."
@@ -202,8 +204,10 @@ class FeedParams(Strict):
         return self
 
     def add_contract(self, columns: dict[str, Any]) -> "FeedParams":
-        """These with the columns of the dataset's contract (`validate.columns`) as fields,
-        unless they are named already, or are bars' columns.
+        """These, with the columns of the dataset's contract as fields.
+
+        columns: `validate.columns`. Those that are named already stay; of a feed of ticks they are
+        columns of bars, and no fields.
         """
         if self.aggregate is not None:
             return self

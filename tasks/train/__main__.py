@@ -16,7 +16,7 @@ from tasks.edges.artifacts import (
     write_json,
     write_text,
 )
-from tasks.edges.door import run_stage_command
+from tasks.edges.command import run_stage_command
 from tasks.edges.params import (
     read_about,
     read_dataset,

@@ -20,7 +20,7 @@ from tasks.core.errors import FeedError
 from tasks.edges.delta import open_existing_table
 from tasks.edges.feeds import database
 from tasks.edges.feeds.database import DatabaseFeed, DatabaseParams
-from tasks.feed.land import LandingBuffer, open_table, run_loop
+from tasks.feed.land import LandingBuffer, open_table, run_landing
 from tasks.feed.params import FeedParams
 
 SOURCE = {"kind": "database", "table": "bars"}
@@ -199,7 +199,7 @@ def landed(url, folder, **how):
     """The prices of the table after one drain of the feed, as a process of its own would do it."""
     feed = feed_of(url, columns=COLUMNS, **{"settle_s": 0.2, "every_s": 0.02, **how})
     table = open_table(folder, params_of())
-    run_loop(LandingBuffer(table, params_of(), None, feed), feed, until_drained=True)
+    run_landing(LandingBuffer(table, params_of(), None, feed), feed, until_caught_up=True)
     feed.close()
     return rows_of(table)["price"].to_list()
 
@@ -259,7 +259,7 @@ def test_a_server_that_goes_and_comes_back_costs_no_row_and_doubles_none(server,
         table = open_table(tmp_path / "table", params_of(commit_every_s=0.05))
         landing = LandingBuffer(table, params_of(commit_every_s=0.05), None, feed)
         running = threading.Thread(
-            target=run_loop, args=(landing, feed), kwargs={"until_drained": False, "stop": stop.is_set}
+            target=run_landing, args=(landing, feed), kwargs={"until_caught_up": False, "stop": stop.is_set}
         )
         running.start()
         time.sleep(0.3)

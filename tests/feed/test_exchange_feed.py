@@ -11,7 +11,7 @@ from landed import rows_of
 
 from tasks.core.errors import FeedError
 from tasks.edges.feeds.exchange import ExchangeFeed, ExchangeParams
-from tasks.feed.land import LandingBuffer, open_table, run_loop
+from tasks.feed.land import LandingBuffer, open_table, run_landing
 from tasks.feed.params import FeedParams
 
 VALUES = ("open", "high", "low", "close", "volume")
@@ -48,7 +48,7 @@ def feed_of(exchange, *symbols, report_down=lambda _: None, report_lost=lambda _
 def land(exchange, folder, *symbols, **how):
     """The table after a drain."""
     feed, table = feed_of(exchange, *symbols, **how), open_table(folder, PARAMS)
-    run_loop(LandingBuffer(table, PARAMS, None, feed), feed, until_drained=True)
+    run_landing(LandingBuffer(table, PARAMS, None, feed), feed, until_caught_up=True)
     feed.close()
     return rows_of(table)
 

@@ -18,7 +18,7 @@ from tasks.core.about import About, Target
 from tasks.core.errors import FeedError, SettingsError
 from tasks.edges.settings import read_settings
 from tasks.feed.events import read_events, report_event
-from tasks.feed.land import LandingBuffer, open_table, run_loop
+from tasks.feed.land import LandingBuffer, open_table, run_landing
 from tasks.feed.params import FeedParams
 from tasks.feed.sources import build_source
 
@@ -41,7 +41,7 @@ def params_of(fields=None, **source):
 def drained(params, folder):
     feed = build_source(params, "d", ABOUT, partial(report_event, folder))
     table = open_table(folder / "table", params)
-    run_loop(LandingBuffer(table, params, None, feed), feed, until_drained=True)
+    run_landing(LandingBuffer(table, params, None, feed), feed, until_caught_up=True)
     feed.close()
     return rows_of(table)
 

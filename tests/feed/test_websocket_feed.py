@@ -15,7 +15,7 @@ from socket_server import DROP, SILENCE, STALL, Server, message
 
 from tasks.core.errors import FeedError
 from tasks.edges.feeds.websocket.feed import WebsocketFeed, WebsocketParams
-from tasks.feed.land import LandingBuffer, open_table, run_loop
+from tasks.feed.land import LandingBuffer, open_table, run_landing
 from tasks.feed.params import FeedParams
 
 PARAMS = FeedParams.model_validate(
@@ -52,7 +52,7 @@ def land(feed, folder, until, within_s=20.0):
         assert time.monotonic() < end, (landing.begins, feed.compute_lag())
         return landing.begins.get("websocket:x", 0) >= until
 
-    run_loop(landing, feed, until_drained=False, stop=stop)
+    run_landing(landing, feed, until_caught_up=False, stop=stop)
     feed.close()
     return told(table)
 
@@ -166,10 +166,10 @@ def test_without_numbers_the_time_without_a_connection_is_said_to_be_lost(tmp_pa
     with Server([*(json.dumps(message(n)) for n in range(3)), DROP], [3, 4, SILENCE]) as server:
         feed, table = feed_of(server, sequence_field=None), open_table(tmp_path / "t", PARAMS)
         until = time.monotonic() + 10
-        run_loop(
+        run_landing(
             LandingBuffer(table, PARAMS, None, feed),
             feed,
-            until_drained=False,
+            until_caught_up=False,
             stop=lambda: len(rows_of(table)) >= 6 or time.monotonic() > until,
         )
         feed.close()
@@ -224,11 +224,11 @@ def test_a_full_buffer_stops_reading_and_nothing_is_lost(tmp_path):
         seen = []
         table = open_table(tmp_path / "t", PARAMS)
         landing = LandingBuffer(table, PARAMS, None, feed)
-        run_loop(
+        run_landing(
             landing,
             feed,
-            until_drained=False,
-            turn=lambda _: seen.append(feed._sequencer.n_waiting_bytes),
+            until_caught_up=False,
+            on_poll=lambda _: seen.append(feed._sequencer.n_waiting_bytes),
             stop=lambda: landing.begins.get("websocket:x", 0) >= 400,
         )
         feed.close()
@@ -257,6 +257,6 @@ def test_a_drain_ends_when_what_came_before_the_first_message_has_landed_or_noth
     for script, n_landed in (([], 0), ([7], 8), ([], 8)):
         with Server(script, rest=range(8)) as server:
             feed = feed_of(server, begin_at=0, backfill_url=server.backfill_url, silent_s=0.2)
-            run_loop(LandingBuffer(table, PARAMS, None, feed), feed, until_drained=True)
+            run_landing(LandingBuffer(table, PARAMS, None, feed), feed, until_caught_up=True)
             feed.close()
         assert told(table) == (list(range(n_landed)), [])

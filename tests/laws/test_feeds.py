@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from tasks.core.records import RECORDS
 from tasks.edges.feeds import FEEDS, get_feed_class
-from tasks.feed.land import LandingBuffer, open_table, run_loop
+from tasks.feed.land import LandingBuffer, open_table, run_landing
 from tasks.feed.params import FeedParams
 
 # Offsets alone must do
@@ -151,7 +151,7 @@ def rows_landed(world, folder, n_lives):
                 landing.commit()
         feed.close()
     feed, table = world.connect(), open_table(folder, LANDING)
-    run_loop(LandingBuffer(table, LANDING, None, feed), feed, until_drained=True)
+    run_landing(LandingBuffer(table, LANDING, None, feed), feed, until_caught_up=True)
     feed.close()
     return rows_of(table).select(sorted({*table.columns} - ({*RECORDS} - {*world.stable})))
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from tasks.core.records import RECORDS, PolledRecords
-from tasks.feed.land import LandingBuffer, open_table, run_loop
+from tasks.feed.land import LandingBuffer, open_table, run_landing
 from tasks.feed.params import FeedParams
 
 NOON = datetime(2024, 1, 2, 12, tzinfo=UTC)
@@ -101,7 +101,7 @@ def land_all(folder, records, params=None):
     """The table after *records* were drained."""
     table = open_table(folder, params or params_of())
     feed = Given([records])
-    run_loop(LandingBuffer(table, params or params_of(), None, feed), feed, until_drained=True)
+    run_landing(LandingBuffer(table, params or params_of(), None, feed), feed, until_caught_up=True)
     return table
 
 
