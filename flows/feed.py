@@ -56,8 +56,8 @@ def _drain() -> dict[str, Any]:
     logger = get_run_logger()
     return run_feed(
         stop=lambda: False,
-        until_drained=True,
-        say=lambda landed: logger.info("version %d: %s", landed.version, landed.counts),
+        until_caught_up=True,
+        report=lambda landed: logger.info("version %d: %s", landed.version, landed.counts),
     )
 
 

@@ -27,7 +27,7 @@ def feed(ctx: typer.Context) -> None:
     """
     if ctx.invoked_subcommand is None:
         # The same program, without the CLI's imports
-        os.execv(sys.executable, [sys.executable, "-m", "tasks.feed.forever"])  # noqa: S606
+        os.execv(sys.executable, [sys.executable, "-m", "tasks.feed.run_loop"])  # noqa: S606
 
 
 @feed_app.command()
@@ -39,8 +39,8 @@ def drain(as_json: AsJson = False) -> None:
 
     done = run_feed(
         stop=lambda: False,
-        until_drained=True,
-        say=lambda landed: print(f"version {landed.version}: {landed.counts}", file=sys.stderr),
+        until_caught_up=True,
+        report=lambda landed: print(f"version {landed.version}: {landed.counts}", file=sys.stderr),
     )
     changed = publish_window(done["window"]) if done["window"] else False
     _report_result({**done, "changed": changed}, as_json=as_json)

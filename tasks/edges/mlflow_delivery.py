@@ -18,8 +18,8 @@ from typing import Any
 
 from tasks.edges.artifacts import write_json, write_text
 from tasks.edges.files import hold_lock, replace_file
-from tasks.edges.lifeline import stop_with_parent
 from tasks.edges.mlflow_names import build_long_name_tags, encode_mlflow_name, encode_mlflow_names
+from tasks.edges.parent_watch import stop_with_parent
 from tasks.edges.settings import ROOT, apply_mlflow_environment, read_settings
 from tasks.edges.tracking import (
     REASON,

@@ -70,7 +70,7 @@ def start_process(
     ours["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{ours.get('PATH', '')}"
     try:
         child = subprocess.Popen(
-            [sys.executable, "-m", "tasks.edges.lifeline", "--parent", str(os.getpid()), *command],
+            [sys.executable, "-m", "tasks.edges.parent_watch", "--parent", str(os.getpid()), *command],
             cwd=ROOT,
             env=ours,
             stdin=subprocess.DEVNULL,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tasks.core.frames import SERIES
 from tasks.edges.artifacts import read_frame, write_folder, write_json
-from tasks.edges.door import run_stage_command
+from tasks.edges.command import run_stage_command
 from tasks.edges.params import read_params
 from tasks.edges.settings import ROOT
 from tasks.explain.params import ExplainParams

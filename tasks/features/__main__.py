@@ -11,7 +11,7 @@ from tasks.edges.artifacts import (
     write_json,
     write_sessions,
 )
-from tasks.edges.door import run_stage_command
+from tasks.edges.command import run_stage_command
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.features.leaks import find_leaks

@@ -20,8 +20,8 @@ from tasks.edges.artifacts import (
     write_json,
     write_text,
 )
+from tasks.edges.command import run_stage_command
 from tasks.edges.current import check_current, read_json_of_dataset
-from tasks.edges.door import run_stage_command
 from tasks.edges.params import ParamsDocument, read_document
 from tasks.edges.registry import ChampionRecord, get_champion_folder, read_champion, read_journal
 from tasks.edges.served import count_served, read_news

@@ -9,8 +9,8 @@ from typing import Any
 
 from tasks.core.errors import OtherDatasetError
 from tasks.edges.artifacts import compute_file_hash, read_json, write_folder, write_json
+from tasks.edges.command import run_stage_command
 from tasks.edges.current import check_current
-from tasks.edges.door import run_stage_command
 from tasks.edges.mlflow_delivery import publish_alongside
 from tasks.edges.params import read_document
 from tasks.edges.registry import ChampionRecord, publish_rows_file, read_champion

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tasks.core.errors import OtherDatasetError
 from tasks.edges.artifacts import read_json, write_folder, write_json
-from tasks.edges.door import run_stage_command
+from tasks.edges.command import run_stage_command
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.retrain.params import RetrainParams

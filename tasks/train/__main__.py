@@ -14,8 +14,8 @@ from tasks.edges.artifacts import (
     write_report,
     write_text,
 )
+from tasks.edges.command import run_stage_command
 from tasks.edges.dataset import read_features_dataset
-from tasks.edges.door import run_stage_command
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.edges.tracking import log_training

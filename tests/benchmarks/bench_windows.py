@@ -109,8 +109,8 @@ def through_tables(frame, folder):
         bars.close(table, last)
         seconds += time.perf_counter() - begun
     begun = time.perf_counter()
-    n_gaps = bars.gaps(Calendar("continuous", "1m", 0.0)).height
-    return bars.newest(), seconds, time.perf_counter() - begun, n_gaps
+    n_gaps = bars.find_gaps(Calendar("continuous", "1m", 0.0)).height
+    return bars.select_newest(), seconds, time.perf_counter() - begun, n_gaps
 
 
 def test_ticks_to_bars(tmp_path):

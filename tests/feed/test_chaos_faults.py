@@ -155,7 +155,7 @@ def test_a_log_that_lost_its_tail_stops_the_landing_and_is_not_skipped(tmp_path,
         assert "OffsetLostError" in said(table)
         params, kept = (
             FeedParams(source={"kind": "kafka", "topic": topic}),
-            KafkaFeed(cluster.address, topic, "skip").kept(),
+            KafkaFeed(cluster.address, topic, "skip").topic.fetch_kept_offsets(),
         )
         with pytest.raises(FeedError, match="before 2,000"):
             skip_lost(open_existing_table(table), params, kept)

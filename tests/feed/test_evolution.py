@@ -11,7 +11,7 @@ from tasks.core.errors import FeedError
 from tasks.edges.delta import compact_table
 from tasks.feed.events import EVENTS, RAISED, FeedAlarms, read_events, report_event
 from tasks.feed.history import read_history
-from tasks.feed.land import LandedCommit, LandingBuffer, open_table, run_loop
+from tasks.feed.land import LandedCommit, LandingBuffer, open_table, run_landing
 
 
 def encoded(*bars):
@@ -100,7 +100,9 @@ def test_a_changed_field_quarantines_the_rows_and_raises_its_event_once(event, t
     ]
     feed = Given(batches)
     landing = LandingBuffer(table, params_of(commit_every_s=1e-9), None, feed)
-    run_loop(landing, feed, until_drained=True, turn=lambda landed: landed and alarms.add_commit(landed))
+    run_landing(
+        landing, feed, until_caught_up=True, on_poll=lambda landed: landed and alarms.add_commit(landed)
+    )
     assert rows_of(table)["place"].value_counts(sort=True).rows() == [("quarantine", 30), ("row", 5)]
     assert [name for name, _ in raised] == ["quarantine_high", event]
     assert raised[1][1]["field"] == "price"
@@ -151,9 +153,9 @@ def test_a_refused_commit_is_told(tmp_path):
     table, told = open_table(tmp_path, params_of()), []
     feed = Given([encoded(bar())])
     landing = LandingBuffer(table, params_of(), None, feed)
-    landing.refused = told.append
+    landing.on_refused = told.append
     land(tmp_path, [encoded(bar())])
-    run_loop(landing, feed, until_drained=True)
+    run_landing(landing, feed, until_caught_up=True)
     assert len(told) == 1
     assert rows_of(table)["place"].to_list() == ["row"]
     assert pl.Series(told).str.contains("marks? of|read up to").all()

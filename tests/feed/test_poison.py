@@ -10,7 +10,8 @@ from landed import NOON, bar, land, params_of, records_of, rows_of
 from poison import GOOD, POISON
 from polars.testing import assert_frame_equal
 
-from tasks.feed.decode import DETAIL, RULE, JsonDecoder, RecordContract, RecordDecoder, parse_json_object
+from tasks.feed.contract import DETAIL, RULE, RecordContract
+from tasks.feed.decode import JsonDecoder, RecordDecoder, parse_json_object
 
 FIELDS = {
     "series_id": pl.String(),

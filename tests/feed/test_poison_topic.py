@@ -8,7 +8,7 @@ from landed import NOON, params_of, rows_of
 from poison import GOOD, POISON
 
 from tasks.edges.feeds.kafka import KafkaFeed
-from tasks.feed.land import LandingBuffer, open_table, run_loop
+from tasks.feed.land import LandingBuffer, open_table, run_landing
 
 
 def produce(address, topic, records):
@@ -25,7 +25,7 @@ def drained(address, topic, folder, params):
     """The table after one bounded run of a process of its own."""
     table, feed = open_table(folder, params), KafkaFeed(address, topic, f"g-{topic}")
     try:
-        run_loop(LandingBuffer(table, params, None, feed), feed, until_drained=True)
+        run_landing(LandingBuffer(table, params, None, feed), feed, until_caught_up=True)
     finally:
         feed.close()
     return rows_of(table)

@@ -10,7 +10,7 @@ from landed import NOON, Given, bar, land, params_of, records_of, rows_of
 from tasks.core.errors import FeedError
 from tasks.edges import files as disk
 from tasks.edges.delta import open_existing_table
-from tasks.feed.land import LandingBuffer, open_table, run_loop
+from tasks.feed.land import LandingBuffer, open_table, run_landing
 from tasks.feed.quarantine import find_records, list_rules, replay_quarantined
 
 LEGACY = params_of(fields={"volume": {"nullable": True}})
@@ -125,8 +125,8 @@ def test_what_a_landing_remembers_is_recalled_after_a_replay(tmp_path):
     landing = LandingBuffer(open_table(tmp_path, LEGACY), LEGACY, None, feed)
     replay_quarantined(open_existing_table(tmp_path), LEGACY, None)
     landing.table.refresh()
-    landing.refused = refused.append
-    run_loop(landing, feed, until_drained=True)
+    landing.on_refused = refused.append
+    run_landing(landing, feed, until_caught_up=True)
     assert len(refused) == 1
     rows = rows_of(landing.table)
     assert rows.filter(pl.col("event_time") == NOON - timedelta(minutes=1)).height == 1

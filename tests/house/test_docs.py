@@ -19,6 +19,7 @@ from tasks.core import frames
 from tasks.core.about import About, Target
 from tasks.core.frames import FrameSchema
 from tasks.core.schema import FeatureColumn, FeatureSchema
+from tasks.edges.feeds import FEEDS, get_feed_class
 from tasks.edges.params import STAGES
 from tasks.edges.settings import Settings
 from tasks.ensemble.params import EnsembleParams
@@ -26,15 +27,7 @@ from tasks.explain.params import ExplainParams
 from tasks.features import FeatureParams
 from tasks.features.params import LeakParams
 from tasks.feed.events import EVENTS
-from tasks.feed.params import (
-    DatabaseSource,
-    ExchangeSource,
-    FeedParams,
-    FieldSpec,
-    KafkaSource,
-    WebsocketSource,
-)
-from tasks.feed.params import ReplayedFilesSource as PlayedSource
+from tasks.feed.params import FeedParams, FieldSpec
 from tasks.forecasters import FORECASTERS, get_forecaster_class
 from tasks.ingest.params import ArchSource, FilesSource
 from tasks.monitor.params import MonitorParams
@@ -64,12 +57,8 @@ CLASSES = {
     "retrain": (RetrainParams,),
     "feed": (
         FeedParams,
-        KafkaSource,
-        PlayedSource,
-        DatabaseSource,
-        WebsocketSource,
-        ExchangeSource,
         FieldSpec,
+        *(get_feed_class(kind).Params for kind in FEEDS),
     ),
 }
 OURS = r"`((?:tasks|flows|deployments|tests|infra|docs)/[\w./-]*\w\.(?:py|yaml|md|toml|txt))"

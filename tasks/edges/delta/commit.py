@@ -29,7 +29,7 @@ from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
 from tasks.core.errors import FeedError, OffsetMovedError
-from tasks.core.records import Marks
+from tasks.core.records import Offsets
 from tasks.edges import files as disk
 from tasks.edges.delta.log import OURS
 from tasks.edges.delta.schema import build_field
@@ -45,8 +45,8 @@ _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_lo
 def commit_rows(
     table: VersionedTable,
     rows: pl.DataFrame,
-    begins: Marks,
-    ends: Marks,
+    begins: Offsets,
+    ends: Offsets,
     note: Mapping[str, Any] | None = None,
 ) -> int:
     """Append *rows* and move the offsets from *begins* to *ends*, all or nothing.
@@ -78,7 +78,7 @@ def commit_rows(
     return table.version
 
 
-def check_offsets(table: TableSnapshot, begins: Marks, ends: Marks) -> None:
+def check_offsets(table: TableSnapshot, begins: Offsets, ends: Offsets) -> None:
     """Raise OffsetMovedError when *table* has read another part of a source than up to *begins*."""
     for source in {**begins, **ends}:
         stored = table.get_stored_offset(source)

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from tasks.core.errors import SettingsError
-from tasks.edges.lifeline import stop_with_parent
+from tasks.edges.parent_watch import stop_with_parent
 from tasks.edges.settings import read_settings
 
 S = TypeVar("S")

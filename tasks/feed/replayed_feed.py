@@ -1,6 +1,4 @@
-"""Rows and lines as records, in the form in which a feed reads them: what a file replay plays,
-and what `tidemill replay` produces.
-"""
+"""Rows and lines as records that a feed reads: for `kind: files`, and for `tidemill replay`."""
 
 import gzip
 import hashlib
@@ -14,8 +12,8 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar, parse_step_length
 from tasks.core.errors import FeedError
 from tasks.core.frames import UTC
-from tasks.edges.artifacts import compute_file_hash
-from tasks.edges.feeds.played import ReplayedRecords
+from tasks.edges.feeds.base import ReplayedRecords
+from tasks.edges.files import compute_file_hash
 from tasks.edges.settings import ROOT
 from tasks.feed.params import TYPES, FeedParams
 from tasks.feed.times import PER_SECOND, parse_utc_times
@@ -24,11 +22,12 @@ from tasks.ingest.replay import ReplayRows, read_dataset_rows, read_file_rows
 _WEEK = timedelta(days=7)
 
 
-def build_replayed_feed(
+def read_replayed_rows(
     what: str, params: FeedParams, now: datetime | None = None, root: Path = ROOT
 ) -> ReplayedRecords:
-    """The rows of a dataset, else of a file, as records that a feed with *params* reads.
+    """The rows of a dataset, or of a file, as records that a feed with *params* reads.
 
+    what: a dataset of params.yaml, or the path of a file (it has a dot).
     now: all times are moved by whole steps (whole weeks where the calendar has days off), so that
     the last row is known then, or just before.
     """
@@ -42,8 +41,10 @@ def build_replayed_feed(
 
 
 def read_replayed_lines(path: Path, params: FeedParams, about: About) -> ReplayedRecords:
-    """A file of one record a line, as they stand, by known_at; a line that says no time stays
-    behind the one before it.
+    """A file of one record a line, as it is, by known_at.
+
+    A line without a readable time stays behind the line before it.
+    Raises FeedError when the file cannot be read, or no line has a time.
     """
     try:
         raw = path.read_bytes()
@@ -72,7 +73,7 @@ def read_replayed_lines(path: Path, params: FeedParams, about: About) -> Replaye
 
 
 def _build_records(rows: pl.DataFrame, params: FeedParams) -> pl.DataFrame:
-    """_key and _value: flat JSON with the names and the forms that *params* expects."""
+    """_key and _value: flat JSON with the names and the forms that *params* expect."""
     values = [name for name in rows.columns if name not in {"series_id", "event_time", "known_at"}]
     fields: list[pl.Expr] = []
     if params.series_field is not None:
@@ -99,33 +100,29 @@ def _format_column(column: str, form: str) -> pl.Expr:
 
 
 def _parse_known_at(values: pl.Series, params: FeedParams, calendar: Calendar) -> pl.Series:
-    """When each record says that it was known; null where it says nothing that can be read."""
+    """When each record was known, as it says itself; null where that cannot be read."""
     field = params.known_at_field or params.time_field
-    said: list[Any] = [_find_field(value, field) for value in values]
+    values_of_field: list[Any] = [_find_field(value, field) for value in values]
     if params.time_format == "iso":
-        written = pl.Series("event_time", [v if isinstance(v, str) else None for v in said], dtype=pl.String)
+        texts = [v if isinstance(v, str) else None for v in values_of_field]
+        written = pl.Series("event_time", texts, dtype=pl.String)
     else:
-        written = pl.Series(
-            "event_time",
-            [v if isinstance(v, int) and abs(v) < 1 << 62 else None for v in said],
-            dtype=pl.Int64,
-        )
+        numbers = [v if isinstance(v, int) and abs(v) < 1 << 62 else None for v in values_of_field]
+        written = pl.Series("event_time", numbers, dtype=pl.Int64)
     times = parse_utc_times(written, params.time_format).alias("event_time")
-    return (
-        times
-        if params.known_at_field is not None
-        else times.to_frame().select(calendar.nominal_known_at().cast(UTC)).to_series()
-    )
+    if params.known_at_field is not None:
+        return times
+    return times.to_frame().select(calendar.nominal_known_at().cast(UTC)).to_series()
 
 
 def _find_field(value: bytes, name: str) -> Any:
     import orjson
 
     try:
-        read = orjson.loads(value)
+        record = orjson.loads(value)
     except orjson.JSONDecodeError:
         return None
-    return read.get(name) if isinstance(read, dict) else None
+    return record.get(name) if isinstance(record, dict) else None
 
 
 def _align_to_now(rows: ReplayRows, now: datetime) -> pl.DataFrame:
@@ -137,5 +134,5 @@ def _align_to_now(rows: ReplayRows, now: datetime) -> pl.DataFrame:
         )
     step = parse_step_length(every) if calendar == "continuous" else _WEEK
     last: datetime = rows.frame["known_at"].max()  # type: ignore[assignment]  # a datetime
-    by = (now - last) // step * step
-    return rows.frame.with_columns(pl.col("event_time", "known_at") + by)
+    shift = (now - last) // step * step
+    return rows.frame.with_columns(pl.col("event_time", "known_at") + shift)

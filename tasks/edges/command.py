@@ -1,18 +1,19 @@
-"""The door of every stage command: telemetry off, what a killed run left is swept, it dies with
-its parent, prints one clean message on an error that a person can mend.
-"""
+"""How every stage command starts and ends."""
 
 import sys
 from collections.abc import Callable
 
 from tasks.core.errors import TidemillError
-from tasks.edges.lifeline import stop_with_parent
+from tasks.edges.parent_watch import stop_with_parent
 from tasks.edges.settings import ROOT, read_settings
 
 
 def run_stage_command(main: Callable[[], None]) -> None:
-    """Run a stage's *main* as a DVC command."""
-    # polars: who only ends by its message need not have it
+    """Run a stage's *main* as a DVC command.
+
+    The process ends with its parent, and what killed runs left is removed first.
+    """
+    # polars is imported here, since `run_or_exit` alone does not need it
     from tasks.edges.artifacts import delete_leftovers
 
     stop_with_parent()
@@ -21,9 +22,7 @@ def run_stage_command(main: Callable[[], None]) -> None:
 
 
 def run_or_exit(main: Callable[[], None]) -> None:
-    """Run *main*; an error that a person can mend ends the process with its message alone and
-    exit code 2.
-    """
+    """Run *main*; an error that a person can fix prints its message alone and exits with code 2."""
     try:
         main()
     except TidemillError as error:

@@ -1,9 +1,9 @@
-"""Fits that need not be made again: files named by everything that a fit depends on, in
-TIDEMILL_HOME/fits, bounded in size.
+"""Fits that need not be made again, in TIDEMILL_HOME/fits, bounded in size.
 
-A training that was killed goes on where it was, and a longer history adds only its new folds.
-Entries are zip archives, which carry checksums: one that is damaged is no entry. They appear by
-rename; the oldest used go first.
+A fit's name is a digest of everything that it depends on. So a training that was killed goes on
+where it was, and a longer history adds only its new folds. Entries are zip archives, which carry
+checksums: a damaged one is no entry. They appear by rename; those used longest ago are removed
+first.
 """
 
 import hashlib
@@ -25,15 +25,15 @@ def read_cached_fit(key: str) -> bytes | None:
     try:
         content = path.read_bytes()
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            damaged = archive.testzip() is not None
+            is_damaged = archive.testzip() is not None
     except FileNotFoundError:
         return None
     except (OSError, zipfile.BadZipFile):
-        damaged = True
-    if damaged:
+        is_damaged = True
+    if is_damaged:
         path.unlink(missing_ok=True)
         return None
-    os.utime(path)  # used now: the others go before it
+    os.utime(path)  # used now: the others are removed before it
     return content
 
 
@@ -45,28 +45,24 @@ def write_cached_fit(key: str, archive: bytes) -> None:
 
 
 def delete_old_fits() -> None:
-    """Remove the entries that were used longest ago, until the rest fits into the setting
-    `keep_fits_mb`.
-    """
-    left = read_settings().keep_fits_mb * 1_000_000
-    files = []
+    """Remove the entries used longest ago, until the rest fits into `keep_fits_mb`."""
+    left_bytes = read_settings().keep_fits_mb * 1_000_000
+    entries = []
     for path in _get_fit_path("").parent.glob("*.zip"):
         try:
-            seen = path.stat()
-        except FileNotFoundError:  # another training trims beside us
+            status = path.stat()
+        except FileNotFoundError:  # another training removes entries at the same time
             continue
-        files.append((seen.st_mtime, seen.st_size, path))
-    for _, size, path in sorted(files, reverse=True):
-        left -= size
-        if left < 0:
+        entries.append((status.st_mtime, status.st_size, path))
+    for _, size, path in sorted(entries, reverse=True):
+        left_bytes -= size
+        if left_bytes < 0:
             path.unlink(missing_ok=True)
 
 
 @cache
 def compute_code_digest() -> str:
-    """sha256 over the code that makes fits and over which libraries, in which versions, on which
-    kind of machine, run it.
-    """
+    """sha256 over what makes fits: our code, Python, the machine, and the libraries' versions."""
     hashed = hashlib.sha256(f"{platform.python_version()} {platform.machine()}".encode())
     for package in ("core", "forecasters", "train"):
         for path in sorted((ROOT / "tasks" / package).rglob("*.py")):
