@@ -138,7 +138,7 @@ def landed(folder, ticks, params):
     marks = table.list_offsets()
     commit_rows(
         table,
-        ticks.with_columns(place=pl.lit("row"), month=month),
+        ticks.with_columns(disposition=pl.lit("row"), month=month),
         {s: marks[s] for s in ends if s in marks},
         ends,
     )
@@ -263,4 +263,7 @@ def test_a_closing_that_is_killed_anywhere_is_made_once(point, tmp_path):
     assert again.close(table, end) != was_made
     assert again.n_closings == 2
     assert_frame_equal(shown(again), whole_frame("tumbling", ticks, end), rel_tol=1e-12)
-    assert again.table.scan().collect().height == again.select_newest().height + again.find_changed_after(1).height
+    assert (
+        again.table.scan().collect().height
+        == again.select_newest().height + again.find_changed_after(1).height
+    )
