@@ -104,7 +104,7 @@ def _report_table(console: Console, found: dict[str, Any]) -> None:
     lags = {
         one["source"]: (one["lag"], member["member"])
         for member in found["members"]
-        if member["speaks"]
+        if member["is_alive"]
         for one in member["sources"]
     }
     for source, mark in table["marks"].items():
@@ -116,7 +116,7 @@ def _report_table(console: Console, found: dict[str, Any]) -> None:
 def _format_member(member: dict[str, Any]) -> str:
     if member["fault"]:
         return f"does not land since {member['at']}: {member['fault']}"
-    if not member["speaks"]:
+    if not member["is_alive"]:
         return f"silent since {member['at']}"
     rate = f"{member['records_per_s']:,.0f} records/s, {member['buffer_bytes'] / 1e6:.1f} MB held"
     return f"{rate}; quarantined {member['quarantine_frac']:.2%}; watermark {member['watermark']}"

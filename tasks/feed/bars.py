@@ -44,7 +44,7 @@ _COLUMNS = {
     VINTAGE: pl.Int64(),
     CLOSING: pl.Int64(),
 }
-_TICKS = {"place": ROW}
+_TICKS = {"disposition": ROW}
 _EPOCH = datetime(1970, 1, 1, tzinfo=ZONE)
 _LONG_AGO = datetime(1, 1, 1, tzinfo=ZONE)
 _MAX_TRIES = 5  # commits that another member may be before

@@ -9,7 +9,8 @@ import polars as pl
 RULE, DETAIL = "_rule", "_detail"
 # The rule, and the disposition, of a record that stands for others which cannot be read any more
 LOST = "lost"
-RESERVED_NAMES = frozenset({"place", "month", "series_id", "event_time", "known_at"})
+# `place` was the name of `disposition` in tables that were made before
+RESERVED_NAMES = frozenset({"disposition", "place", "month", "series_id", "event_time", "known_at"})
 
 _MAX_NAME = 100  # characters of a new column's name
 _MAX_SHOWN = 60  # characters of a name or a value in a message

@@ -65,8 +65,8 @@ def decide_dispositions(
     others are tombstones.
     every: the length of a bar; None where a record is closed whenever it was produced.
     before: of each record the newest time of its series before it, where the memory has another.
-    Returned rows have series_id, event_time, their fields, place, month and, in quarantine, bytes
-    and rule.
+    Returned rows have series_id, event_time, their fields, disposition, month and, in quarantine,
+    bytes and rule.
     """
     fields = _join_fields(records, decoded, params)
     fields = _validate_times(fields, params, every)
@@ -87,10 +87,12 @@ def _join_fields(records: pl.DataFrame, decoded: DecodedBatch, params: FeedParam
         joined = pl.concat([with_value, joined.filter(~has_value)], how="diagonal")
         order = pl.concat([has_value.arg_true(), (~has_value).arg_true()])
         is_tombstone = ~order.is_in(has_value.arg_true())
-        place = pl.when(is_tombstone).then(pl.lit(TOMBSTONE)).otherwise(pl.lit(None, pl.String))
-        joined = joined.with_columns(order.alias("_order"), place=place).sort("_order").drop("_order")
+        disposition = pl.when(is_tombstone).then(pl.lit(TOMBSTONE)).otherwise(pl.lit(None, pl.String))
+        joined = (
+            joined.with_columns(order.alias("_order"), disposition=disposition).sort("_order").drop("_order")
+        )
     else:
-        joined = joined.hstack(decoded.fields).with_columns(place=pl.lit(None, pl.String))
+        joined = joined.hstack(decoded.fields).with_columns(disposition=pl.lit(None, pl.String))
     series = convert_to_text(joined["_key"]) if params.series_field is None else joined[params.series_field]
     times = [parse_utc_times(joined[params.time_field], params.time_format).alias("event_time")]
     if params.known_at_field is not None:
@@ -125,10 +127,10 @@ def _list_time_rules(params: FeedParams) -> list[tuple[pl.Expr, str, str]]:
 
 
 def _validate_times(fields: pl.DataFrame, params: FeedParams, every: str | None) -> pl.DataFrame:
-    """place: of all records whose disposition is not that of a row as it is."""
+    """disposition: of all records whose disposition is not that of a row as it is."""
     rule, detail = pl.col(RULE), pl.col(DETAIL)
     for breaks, name, reason in _list_time_rules(params):
-        is_hit = rule.is_null() & breaks.fill_null(value=False) & pl.col("place").is_null()
+        is_hit = rule.is_null() & breaks.fill_null(value=False) & pl.col("disposition").is_null()
         rule = pl.when(is_hit).then(pl.lit(name)).otherwise(rule)
         detail = pl.when(is_hit).then(pl.lit(reason)).otherwise(detail)
     validated = fields.with_columns(rule.alias(RULE), detail.alias(DETAIL))
@@ -137,9 +139,9 @@ def _validate_times(fields: pl.DataFrame, params: FeedParams, every: str | None)
         is_open = ~pl.col(params.closed_field)
     elif every is not None:
         is_open = pl.col("event_time").dt.offset_by(every) > pl.col("_timestamp")
-    place = (
-        pl.when(pl.col("place").is_not_null())
-        .then("place")
+    disposition = (
+        pl.when(pl.col("disposition").is_not_null())
+        .then("disposition")
         .when(pl.col(RULE) == LOST)
         .then(pl.lit(LOST))
         .when(pl.col(RULE).is_not_null())
@@ -147,21 +149,23 @@ def _validate_times(fields: pl.DataFrame, params: FeedParams, every: str | None)
         .when(is_open)
         .then(pl.lit(UNCLOSED))
     )
-    return validated.with_columns(place=place.otherwise(pl.lit(ROW)))
+    return validated.with_columns(disposition=disposition.otherwise(pl.lit(ROW)))
 
 
 def _validate_lateness(
     fields: pl.DataFrame, params: FeedParams, memory: RowMemory, before: pl.Series | None
 ) -> pl.DataFrame:
     """Late is a row more than `lateness_s` behind its series' newest row when it was read."""
-    times = pl.when(pl.col("place") == ROW).then("event_time")
+    times = pl.when(pl.col("disposition") == ROW).then("event_time")
     known = fields.join(memory.newest, on="series_id", how="left", maintain_order="left")
     known = known if before is None else known.with_columns(before.alias("newest"))
     newest = pl.max_horizontal(times.cum_max().over("series_id"), "newest")
-    is_late = (pl.col("place") == ROW) & (
+    is_late = (pl.col("disposition") == ROW) & (
         pl.col("event_time") < newest - pl.duration(seconds=params.lateness_s)
     )
-    return known.with_columns(place=pl.when(is_late).then(pl.lit(LATE)).otherwise("place")).drop("newest")
+    return known.with_columns(disposition=pl.when(is_late).then(pl.lit(LATE)).otherwise("disposition")).drop(
+        "newest"
+    )
 
 
 def _validate_ids(fields: pl.DataFrame, params: FeedParams, memory: RowMemory) -> pl.DataFrame:
@@ -171,14 +175,14 @@ def _validate_ids(fields: pl.DataFrame, params: FeedParams, memory: RowMemory) -
     key = list_id_columns(params)
     # The closed field says what a record is, and is no value of it
     closed = {params.closed_field} - set(params.fields)
-    values = [c for c in fields.columns if not c.startswith("_") and c not in {"place", *key, *closed}]
+    values = [c for c in fields.columns if not c.startswith("_") and c not in {"disposition", *key, *closed}]
     hashed = fields.with_columns(build_row_ids(key, values)[:2])
-    rows = hashed.select("_id", "_payload", is_row=pl.col("place") == ROW).filter("is_row")
+    rows = hashed.select("_id", "_payload", is_row=pl.col("disposition") == ROW).filter("is_row")
     known = memory.ids.select("_id", _was="_payload").join(rows.select("_id"), on="_id", how="semi")
     if known.is_empty() and rows["_id"].n_unique() == rows.height:
         return hashed
     joined = hashed.join(known, on="_id", how="left", maintain_order="left")
-    is_row = pl.col("place") == ROW
+    is_row = pl.col("disposition") == ROW
     first = pl.when(is_row).then("_payload").drop_nulls().first().over("_id")  # of those in this batch
     nth = is_row.cast(pl.Int32).cum_sum().over("_id")
     earlier = pl.coalesce("_was", pl.when(nth > 1).then(first))
@@ -186,11 +190,11 @@ def _validate_ids(fields: pl.DataFrame, params: FeedParams, memory: RowMemory) -
     is_same = earlier == pl.col("_payload")
     rule, detail = pl.lit("duplicate_id"), pl.lit("a row of the same series and time has other values")
     return joined.with_columns(
-        place=pl.when(is_repeated & is_same)
+        disposition=pl.when(is_repeated & is_same)
         .then(pl.lit(DUPLICATE))
         .when(is_repeated)
         .then(pl.lit(QUARANTINE))
-        .otherwise("place"),
+        .otherwise("disposition"),
         **{
             RULE: pl.when(is_repeated & ~is_same).then(rule).otherwise(RULE),
             DETAIL: pl.when(is_repeated & ~is_same).then(detail).otherwise(DETAIL),
@@ -236,9 +240,11 @@ def _build_table_rows(fields: pl.DataFrame, records: pl.DataFrame, params: FeedP
     A record in quarantine keeps its bytes and no fields, since they may not be what they claim to
     be. So does one that is lost.
     """
-    is_bad = pl.col("place").is_in([QUARANTINE, LOST])
+    is_bad = pl.col("disposition").is_in([QUARANTINE, LOST])
     names = [
-        c for c in fields.columns if not c.startswith("_") and c not in {"place", "series_id", "event_time"}
+        c
+        for c in fields.columns
+        if not c.startswith("_") and c not in {"disposition", "series_id", "event_time"}
     ]
     form = MONTH[params.partition_by]
     month = pl.coalesce("event_time", "_timestamp").dt.strftime(form)
@@ -246,7 +252,7 @@ def _build_table_rows(fields: pl.DataFrame, records: pl.DataFrame, params: FeedP
         records["_value"].alias("_raw"),
         month=pl.when(is_bad).then(pl.col("_timestamp").dt.strftime(form)).otherwise(month),
     )
-    if fields["place"].is_in([QUARANTINE, LOST]).any():
+    if fields["disposition"].is_in([QUARANTINE, LOST]).any():
         nulled = [pl.when(~is_bad).then(name).alias(name) for name in names]
         rows = rows.with_columns(*nulled, _raw=pl.when(is_bad).then("_raw"))
     else:
@@ -255,7 +261,7 @@ def _build_table_rows(fields: pl.DataFrame, records: pl.DataFrame, params: FeedP
 
 
 def _update_memory(fields: pl.DataFrame, params: FeedParams, memory: RowMemory) -> RowMemory:
-    rows = fields.filter(pl.col("place") == ROW)
+    rows = fields.filter(pl.col("disposition") == ROW)
     times = pl.concat([memory.newest, rows.select("series_id", newest="event_time")])
     newest = times.group_by("series_id").agg(pl.col("newest").max())
     if not params.dedupe:

@@ -69,14 +69,20 @@ def report_event(folder: Path, name: str, **facts: Any) -> None:
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """Events, oldest first, without a line that a kill cut off."""
+    """Events, oldest first, without a line that a kill cut off.
+
+    Lines of before have a fact `said`, which is `reason` now.
+    """
     events = []
     for path in (folder / f"{NAME}.1", folder / NAME):
         for line in path.read_text().splitlines() if path.exists() else ():
             try:
-                events.append(json.loads(line))
+                event = json.loads(line)
             except json.JSONDecodeError:
                 continue
+            if "said" in event["facts"]:
+                event["facts"]["reason"] = event["facts"].pop("said")
+            events.append(event)
     return events
 
 

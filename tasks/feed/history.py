@@ -37,7 +37,7 @@ def read_history(table: VersionedTable, params: FeedParams) -> list[dict[str, An
 def _read_last_seen(table: VersionedTable, fields: list[str]) -> dict[str, Any]:
     """Field -> newest event time with a value; newest files are read first, until all are seen."""
     last_seen: dict[str, Any] = {}
-    for files in reversed(table.list_file_groups({"place": ROW}, "event_time")):
+    for files in reversed(table.list_file_groups({"disposition": ROW}, "event_time")):
         wanted = [name for name in fields if name not in last_seen]
         if not wanted:
             break

@@ -36,7 +36,7 @@ TABLE_COLUMNS = {
     "series_id": pl.String(),
     "event_time": UTC,
     "known_at": UTC,
-    "place": pl.String(),
+    "disposition": pl.String(),
     "month": pl.String(),
     "_source": pl.String(),
     "_offset": pl.Int64(),
@@ -47,7 +47,7 @@ TABLE_COLUMNS = {
     RULE: pl.String(),
     DETAIL: pl.String(),
 }
-PARTITIONS = ("place", "month")
+PARTITIONS = ("disposition", "month")
 _MEMORY_ROWS = 2_000_000  # read before the first commit after a start; a second, at most
 _MAX_POLLED = 10_000  # records of one poll
 _FIRST_BYTES = 1_000.0  # of a record, before there was one
@@ -193,13 +193,13 @@ class LandingBuffer:
         self._held = []  # else the frames are in memory together with what is made of them
         decoded = self._decode_records(records)
         rows, memory = decide_dispositions(records, decoded, self._params, self._every, self._memory)
-        counts = dict(rows["place"].value_counts().iter_rows())
+        counts = dict(rows["disposition"].value_counts().iter_rows())
         begins = {source: begin for source in self._ends if (begin := self._begins.get(source)) is not None}
         # Rows that were replayed meanwhile are not remembered: they are read first then
         begins[REPLAYS] = self._n_replays
         try:
             rows, added = add_new_columns(self.table, rows, decoded)
-            kept = rows.filter(pl.col("place") != DUPLICATE)
+            kept = rows.filter(pl.col("disposition") != DUPLICATE)
             note = {"counts": counts, "added": added}
             version = commit_rows(self.table, kept, begins, self._ends, note)
         except OffsetMovedError as error:
@@ -207,7 +207,7 @@ class LandingBuffer:
             self._feed.rewind()
             return None
         now = time.monotonic()
-        newest = rows.filter(pl.col("place") == ROW)["event_time"].max()
+        newest = rows.filter(pl.col("disposition") == ROW)["event_time"].max()
         landed = LandedCommit(
             version,
             counts,
@@ -287,7 +287,7 @@ def add_new_columns(
 
     A field that only quarantined records have becomes none.
     """
-    good = rows.filter(pl.col("place") != QUARANTINE)
+    good = rows.filter(pl.col("disposition") != QUARANTINE)
     added = {name: dtype for name, dtype in decoded.added.items() if good[name].null_count() < good.height}
     for name, dtype in added.items():
         add_column(table, name, dtype, {"how": "arrived"})
@@ -307,7 +307,7 @@ def _read_memory(table: VersionedTable, params: FeedParams) -> RowMemory:
     ids are within `feed.lateness_s`, the oldest are forgotten.
     """
     key = list_id_columns(params)
-    only = {"place": ROW}
+    only = {"disposition": ROW}
     least = table.find_row_bound("event_time", _MEMORY_ROWS, only)
     if least is None:
         return EMPTY

@@ -31,7 +31,7 @@ from tasks.feed.params import FeedParams
 
 _MAX_TRIES = 5  # commits that another rewriting of files may refuse; each of those takes a second
 _MAX_SHOWN = 10_000  # characters of a record that are shown
-_ONLY = {"place": QUARANTINE}
+_ONLY = {"disposition": QUARANTINE}
 
 
 def list_rules(table: VersionedTable) -> list[dict[str, Any]]:
@@ -130,14 +130,14 @@ def _replay_files(
     memory, before = _build_earlier_memory(table, params, alone)
     rows, _ = decide_dispositions(records, decoded, params, every, memory, before)
     broken = picked[RULE].alias("_broken")
-    counts = rows.with_columns(broken).group_by("_broken", "place").agg(pl.len()).rows()
-    passes = rows["place"] != QUARANTINE
+    counts = rows.with_columns(broken).group_by("_broken", "disposition").agg(pl.len()).rows()
+    passes = rows["disposition"] != QUARANTINE
     if dry_run or not passes.any():
         return counts
     at = datetime.now(UTC).isoformat(timespec="seconds")
     note = pl.lit(f"replayed {at}; before: ") + picked[DETAIL]
     replayed = rows.with_columns(picked[RULE].alias(RULE), note.alias(DETAIL)).filter(
-        passes & (rows["place"] != DUPLICATE)
+        passes & (rows["disposition"] != DUPLICATE)
     )
     replayed, added = add_new_columns(table, replayed, decoded)
     stays = held.filter(~pl.col("_nth").is_in(picked.filter(passes)["_nth"].implode())).drop("_nth")
@@ -153,7 +153,7 @@ def _build_earlier_memory(
 
     The second is of its series, before it in its log.
     """
-    rows = alone.filter(pl.col("place") == ROW)
+    rows = alone.filter(pl.col("disposition") == ROW)
     key = list_id_columns(params)
     values = [
         name
@@ -161,7 +161,7 @@ def _build_earlier_memory(
         if not name.startswith("_") and name not in {*PARTITIONS, "known_at", *key}
     ]
     series = rows.lazy().select("series_id").unique()
-    of_series = table.scan({"place": ROW}).join(series, on="series_id", how="semi")
+    of_series = table.scan({"disposition": ROW}).join(series, on="series_id", how="semi")
     times = rows.lazy().select("series_id", "event_time").unique()
     same = of_series.join(times, on=["series_id", "event_time"], how="semi")
     ids = same.select(build_row_ids(key, values)).collect()

@@ -106,7 +106,7 @@ def _run_member(
     root: Path,
 ) -> dict[str, Any]:
     settings, about, report_ = read_settings(), read_about(root), partial(report_event, folder)
-    reader = build_reader(params, lambda reason: report_("registry_down", said=reason), root)
+    reader = build_reader(params, lambda reason: report_("registry_down", reason=reason), root)
     table = open_table(folder / "table", params)
     try:
         feed = build_source(params, dataset, about, report_, root)
@@ -122,10 +122,10 @@ def _run_member(
         run_landing(landing, feed, until_caught_up=until_caught_up, stop=stop, on_poll=upkeep.run_upkeep)
         watch.write_heartbeat(is_last=True)
     except FencedError as error:
-        report_("member_fenced", member=settings.feed_member, said=str(error))
+        report_("member_fenced", member=settings.feed_member, reason=str(error))
         raise
     except OffsetLostError as error:
-        report_("offset_lost", member=settings.feed_member, said=str(error))
+        report_("offset_lost", member=settings.feed_member, reason=str(error))
         raise
     except OSError as error:  # of other files than the table, whose errors name it themselves
         raise FeedError(
@@ -312,7 +312,7 @@ class _LandingUpkeep:
 
 def _report_refusal(folder: Path, watch: LandingWatch, reason: str) -> None:
     watch.add_refusal()
-    report_event(folder, "commit_refused", member=read_settings().feed_member, said=reason)
+    report_event(folder, "commit_refused", member=read_settings().feed_member, reason=reason)
 
 
 def _find_bar_length(params: FeedParams, about: About) -> str | None:

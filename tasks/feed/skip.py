@@ -53,7 +53,7 @@ def skip_lost(
         now = datetime.now(UTC)
         rows = [
             {
-                "place": LOST,
+                "disposition": LOST,
                 "month": now.strftime(MONTH[params.partition_by]),
                 "_source": one.source,
                 "_offset": one.end - 1,

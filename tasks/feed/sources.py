@@ -28,7 +28,7 @@ def build_source(
 
     context = SourceContext(
         dataset,
-        lambda reason: report("source_down", said=reason),
+        lambda reason: report("source_down", reason=reason),
         lambda facts: report("records_lost", **facts),
         read_replay,
     )

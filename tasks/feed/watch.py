@@ -28,7 +28,7 @@ class _LandingMetrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         self.records = Counter(
-            "tidemill_feed_records", "Records read, by disposition.", ["place"], registry=registry
+            "tidemill_feed_records", "Records read, by disposition.", ["disposition"], registry=registry
         )
         self.bytes = Counter("tidemill_feed_bytes", "Bytes of records read.", registry=registry)
         self.commit_s = Histogram(
@@ -172,11 +172,11 @@ def write_fault(folder: Path, member: str, fault: str) -> None:
 
 
 def read_status(folder: Path) -> list[dict[str, Any]]:
-    """Each member's last status, with `speaks`: whether it is younger than ALIVE_S."""
+    """Each member's last status, with `is_alive`: whether it is younger than ALIVE_S."""
     statuses = [read_json(path) for path in sorted(folder.glob("status-*.json"))]
     now = datetime.now(UTC)
     return [
-        {**status, "speaks": (now - datetime.fromisoformat(status["at"])).total_seconds() < ALIVE_S}
+        {**status, "is_alive": (now - datetime.fromisoformat(status["at"])).total_seconds() < ALIVE_S}
         for status in statuses
     ]
 
@@ -185,7 +185,7 @@ def describe_table(table: VersionedTable) -> dict[str, Any]:
     """The table by itself: version, rows by disposition, offsets, files."""
     return {
         "version": table.version,
-        "rows": table.count_rows_by("place"),
+        "rows": table.count_rows_by("disposition"),
         "marks": table.list_offsets(),
         "n_files": table.count_files(),
     }

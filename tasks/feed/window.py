@@ -35,7 +35,7 @@ def build_window(
     if (newest := _select_active_series(table, silent_s)) is None:
         return None
     watermark, end = _compute_window_end(newest, every)
-    n_rows = table.count_rows_below("event_time", end, {"place": ROW})
+    n_rows = table.count_rows_below("event_time", end, {"disposition": ROW})
     if not n_rows:
         return None
     if before is not None and before["end"] == end.isoformat() and before["n_rows"] == n_rows:
@@ -105,7 +105,7 @@ def _select_active_series(table: VersionedTable, silent_s: float) -> pl.DataFram
     Which series send is decided by times of production: no event time, however far ahead, makes
     another series silent.
     """
-    only = {"place": ROW}
+    only = {"disposition": ROW}
     last = table.find_greatest("_timestamp", only)
     if last is None:
         return None

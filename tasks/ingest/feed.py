@@ -79,7 +79,7 @@ def _select_rows_below(table: VersionedTable, window: dict[str, Any]) -> pl.Data
     for source, mark in window["marks"].items():
         below |= (pl.col("_source") == source) & (pl.col("_offset") < mark)
     return (
-        table.scan({"place": "row"})
+        table.scan({"disposition": "row"})
         .filter(below & (pl.col("event_time") < datetime.fromisoformat(window["end"])))
         .collect()
     )

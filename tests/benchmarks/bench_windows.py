@@ -55,7 +55,7 @@ def ticks():
             "_offset": np.arange(N),
             "price": rng.integers(1, 10_000, N) / 8,
             "size": rng.integers(1, 100, N) / 4,
-            "place": "row",
+            "disposition": "row",
             "month": "2024-01",
         }
     )

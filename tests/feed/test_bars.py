@@ -138,7 +138,7 @@ def landed(folder, ticks, params):
     marks = table.list_offsets()
     commit_rows(
         table,
-        ticks.with_columns(place=pl.lit("row"), month=month),
+        ticks.with_columns(disposition=pl.lit("row"), month=month),
         {s: marks[s] for s in ends if s in marks},
         ends,
     )

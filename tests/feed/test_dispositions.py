@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from landed import NOON, bar, land, land_all, params_of, records_of, rows_of
 from polars.testing import assert_frame_equal
 
-COLUMNS = ["_source", "_offset", "place", "month", "series_id", "event_time", "_rule", "price", "volume"]
+COLUMNS = [
+    "_source",
+    "_offset",
+    "disposition",
+    "month",
+    "series_id",
+    "event_time",
+    "_rule",
+    "price",
+    "volume",
+]
 
 
 @st.composite
@@ -57,14 +67,14 @@ def test_a_silent_series_and_its_ids_are_remembered_over_a_restart(tmp_path):
     records = records_of([json.dumps(one).encode() for one in [*first, *again]])
     land(tmp_path, [records[:3]])
     rows = rows_of(land(tmp_path, [records[3:]]))
-    assert rows.select("_offset", "place").rows() == [(0, "row"), (1, "row"), (2, "row"), (4, "late")]
+    assert rows.select("_offset", "disposition").rows() == [(0, "row"), (1, "row"), (2, "row"), (4, "late")]
 
 
 def test_late_within_lateness_is_a_row_of_its_own_month_and_beyond_it_is_kept_as_late(tmp_path):
     params = params_of(lateness_s=40 * 86_400)
     values = [bar(), bar(minutes=30 * 24 * 60), bar(minutes=60 * 24 * 60)]
     rows = rows_of(land(tmp_path, [records_of([json.dumps(one).encode() for one in values])], params))
-    assert rows.select("place", "month", "price").rows() == [
+    assert rows.select("disposition", "month", "price").rows() == [
         ("row", "2024-01", 1.0),
         ("row", "2023-12", 1.0),
         ("late", "2023-11", 1.0),
@@ -77,24 +87,26 @@ def test_an_open_bar_is_no_row_by_its_field_or_by_the_time_it_was_produced(tmp_p
         for m, closed in ((20, False), (20, True), (5, True))
     ]
     by_field = rows_of(land(tmp_path / "field", [records_of(values)], params_of(closed_field="closed")))
-    assert by_field["place"].to_list() == ["unclosed", "row", "row"]
+    assert by_field["disposition"].to_list() == ["unclosed", "row", "row"]
     assert "closed" not in by_field.columns
     values = [json.dumps(bar(minutes=m)).encode() for m in (20, 5)]
     by_time = rows_of(land(tmp_path / "time", [records_of(values)], every="15m"))
-    assert by_time["place"].to_list() == ["row", "unclosed"]
+    assert by_time["disposition"].to_list() == ["row", "unclosed"]
 
 
 def test_a_bar_sent_again_with_its_closing_flag_is_a_duplicate_after_a_restart_too(tmp_path):
     params = params_of(closed_field="closed")
     value = json.dumps({**bar(), "closed": True}).encode()
     land(tmp_path, [records_of([value])], params)
-    assert rows_of(land(tmp_path, [records_of([value, value])[1:]], params))["place"].to_list() == ["row"]
+    assert rows_of(land(tmp_path, [records_of([value, value])[1:]], params))["disposition"].to_list() == [
+        "row"
+    ]
 
 
 def test_a_row_sent_again_after_a_field_came_is_still_the_same_row(tmp_path):
     old, new = bar(minutes=30, volume=1), {**bar(volume=1), "extra": 7}
     batches = [records_of([json.dumps(v).encode() for v in (old, new, old)])[k : k + 1] for k in range(3)]
-    assert rows_of(land(tmp_path, batches))["place"].to_list() == ["row", "row"]
+    assert rows_of(land(tmp_path, batches))["disposition"].to_list() == ["row", "row"]
 
 
 def test_tombstones_keys_and_headers_are_carried(tmp_path):
@@ -105,11 +117,11 @@ def test_tombstones_keys_and_headers_are_carried(tmp_path):
         at=NOON + timedelta(seconds=1),
     )
     rows = rows_of(land_all(tmp_path, records))
-    assert rows.select("place", "_key", "_headers").rows() == [
+    assert rows.select("disposition", "_key", "_headers").rows() == [
         ("tombstone", b"k\xff", '[["trace", "7"]]'),
         ("row", b"k\xff", '[["trace", "7"]]'),
     ]
-    assert rows.filter(pl.col("place") == "tombstone").select("series_id", "price", "_raw").row(0) == (
+    assert rows.filter(pl.col("disposition") == "tombstone").select("series_id", "price", "_raw").row(0) == (
         None,
         None,
         None,

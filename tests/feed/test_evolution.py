@@ -51,7 +51,7 @@ def test_a_field_that_came_may_be_declared_later_and_one_of_another_type_is_refu
     rows = rows_of(
         land(tmp_path, [encoded(bar(), {**bar("b", volume=1), "extra": 8}, bar("c", volume=1))[1:]], declared)
     )
-    assert rows.select("place", "_rule", "extra").rows() == [
+    assert rows.select("disposition", "_rule", "extra").rows() == [
         ("row", None, 7.0),
         ("row", None, 8.0),
         ("quarantine", "missing", None),
@@ -78,7 +78,7 @@ def test_no_more_fields_than_allowed_become_columns_and_a_refused_record_adds_no
     table = land(
         tmp_path, [encoded(many, {**bar("b", volume=1), "x1": 1, "x2": 2})], params_of(max_added_fields=2)
     )
-    assert rows_of(table)["place"].to_list() == ["quarantine", "row"]
+    assert rows_of(table)["disposition"].to_list() == ["quarantine", "row"]
     assert {"x1", "x2"} <= set(table.columns)
     assert "x3" not in table.columns
 
@@ -103,7 +103,7 @@ def test_a_changed_field_quarantines_the_rows_and_raises_its_event_once(event, t
     run_landing(
         landing, feed, until_caught_up=True, on_poll=lambda landed: landed and alarms.add_commit(landed)
     )
-    assert rows_of(table)["place"].value_counts(sort=True).rows() == [("quarantine", 30), ("row", 5)]
+    assert rows_of(table)["disposition"].value_counts(sort=True).rows() == [("quarantine", 30), ("row", 5)]
     assert [name for name, _ in raised] == ["quarantine_high", event]
     assert raised[1][1]["field"] == "price"
     assert set(table.columns) == set(open_table(tmp_path, params_of()).columns), "prize became no column"
@@ -134,19 +134,24 @@ def test_an_event_is_a_line_in_the_file_and_on_stderr_and_is_counted(tmp_path, c
     registry = CollectorRegistry()
     registry.register(RAISED)
     before = registry.get_sample_value("tidemill_feed_events_total", {"event": "commit_refused"}) or 0
-    report_event(tmp_path, "commit_refused", member="0", said="x")
+    report_event(tmp_path, "commit_refused", member="0", reason="x")
     with (tmp_path / "events.jsonl").open("a") as handle:
         handle.write('{"event": "cut o')
     (read,) = read_events(tmp_path)
     assert (read["event"], read["about"], read["facts"]) == (
         "commit_refused",
         EVENTS["commit_refused"],
-        {"member": "0", "said": "x"},
+        {"member": "0", "reason": "x"},
     )
     assert registry.get_sample_value("tidemill_feed_events_total", {"event": "commit_refused"}) == before + 1
     assert "event {" in capsys.readouterr().err
     with pytest.raises(KeyError):
         report_event(tmp_path, "unheard_of")
+
+
+def test_an_event_that_was_written_before_has_its_reason(tmp_path):
+    (tmp_path / "events.jsonl").write_text('{"event": "source_down", "facts": {"said": "no answer"}}\n')
+    assert read_events(tmp_path) == [{"event": "source_down", "facts": {"reason": "no answer"}}]
 
 
 def test_a_refused_commit_is_told(tmp_path):
@@ -157,5 +162,5 @@ def test_a_refused_commit_is_told(tmp_path):
     land(tmp_path, [encoded(bar())])
     run_landing(landing, feed, until_caught_up=True)
     assert len(told) == 1
-    assert rows_of(table)["place"].to_list() == ["row"]
+    assert rows_of(table)["disposition"].to_list() == ["row"]
     assert pl.Series(told).str.contains("marks? of|read up to").all()

@@ -55,7 +55,7 @@ def land(exchange, folder, *symbols, **how):
 
 def landed(rows, symbol="BTC/USD"):
     """Minutes since FIRST of its rows; each at its own time and with its own values."""
-    rows = rows.filter((rows["series_id"] == symbol) & (rows["place"] == "row"))
+    rows = rows.filter((rows["series_id"] == symbol) & (rows["disposition"] == "row"))
     assert (rows["event_time"].dt.epoch("s") // 60).to_list() == rows["close"].to_list()
     return [int(close) - FIRST for close in rows["close"]]
 

@@ -188,7 +188,7 @@ def test_avro_of_a_registry_lands_with_references_and_asks_once_for_a_schema(reg
     one = {"series_id": "a", "event_time": NOON_MS, "price": 1.5, "volume": None, "unit": "eur"}
     values = [in_avro({**one, "event_time": NOON_MS - 60_000 * i}, schema, 1) for i in range(3)]
     rows = landed(tmp_path, values, MILLIS, avro.build_registered_avro_reader(SchemaRegistry(registry.url)))
-    assert rows.select("place", "price", "volume", "unit").rows() == [("row", 1.5, None, "eur")] * 3
+    assert rows.select("disposition", "price", "volume", "unit").rows() == [("row", 1.5, None, "eur")] * 3
     assert rows["event_time"].dt.epoch("ms").to_list() == [NOON_MS, NOON_MS - 60_000, NOON_MS - 120_000]
     assert registry.asked == ["/schemas/ids/1", "/subjects/unit/versions/3"]
 
@@ -234,7 +234,7 @@ def test_protobuf_lands_by_a_registry_and_by_a_descriptor_set(registry, tmp_path
         params_of(dedupe=False),
         by_registry,
     )
-    assert rows.select("place", "series_id", "price", "volume").rows() == [
+    assert rows.select("disposition", "series_id", "price", "volume").rows() == [
         ("row", "a", 1.5, 2.0),
         ("row", "a", 1.5, None),
     ]
@@ -302,7 +302,7 @@ def test_a_registry_that_is_away_is_waited_for_and_quarantines_nothing(registry,
     assert rows_of(open_table(tmp_path, MILLIS)).is_empty()
     waiting = SchemaRegistry(registry.url, wait_s=20, report_down=lambda _: setattr(registry, "status", 200))
     assert landed(tmp_path, [value], MILLIS, avro.build_registered_avro_reader(waiting))[
-        "place"
+        "disposition"
     ].to_list() == ["row"]
     assert len(said) == 1
     registry.status = 401

@@ -116,7 +116,9 @@ def table_rows(folder):
     """place -> (partition, offset) of its rows."""
     table = open_existing_table(folder)
     found = {}
-    for place, source, offset in table.scan(columns=["place", "_source", "_offset"]).collect().iter_rows():
+    for place, source, offset in (
+        table.scan(columns=["disposition", "_source", "_offset"]).collect().iter_rows()
+    ):
         found.setdefault(place, []).append((int(source.rsplit("/", 1)[1]), offset))
     return found
 

@@ -60,11 +60,13 @@ def land(feed, folder, until, within_s=20.0):
 def told(table):
     """(numbers of the rows in order of their offsets, numbers that are said to be lost)."""
     rows = rows_of(table)
-    landed = rows.filter(rows["place"] == "row")
+    landed = rows.filter(rows["disposition"] == "row")
     assert landed["n"].to_list() == landed["_offset"].to_list()
     assert landed["x"].to_list() == landed["n"].to_list()
-    ranges = [map(int, re.findall(r"\d+", said)) for said in rows.filter(rows["place"] == "lost")["_detail"]]
-    assert set(rows["place"]) <= {"row", "lost"}
+    ranges = [
+        map(int, re.findall(r"\d+", said)) for said in rows.filter(rows["disposition"] == "lost")["_detail"]
+    ]
+    assert set(rows["disposition"]) <= {"row", "lost"}
     return landed["n"].to_list(), [number for first, last in ranges for number in range(first, last + 1)]
 
 

@@ -69,7 +69,7 @@ def commit_rows(
         table.refresh()
         check()
     # 2. Write and sync the files
-    written = table.storage.write_rows(rows, table.partition_by)
+    written = table.storage.write_rows(rows, table.stored_names)
     # 3. and 4. Commit, and sync the log
     moves = [Transaction(source, end) for source, end in ends.items() if end != begins.get(source)]
     commit_actions(
@@ -132,7 +132,7 @@ def replace_files(
     nothing was written then.
     """
     check = build_files_check(table, files)
-    written = table.storage.write_rows(rows, table.partition_by)
+    written = table.storage.write_rows(rows, table.stored_names)
     actions = [*build_new_actions(table, written), *build_remove_actions(table, files, data_change=True)]
     moves = [build_counter_move(table, COMPACTIONS), build_counter_move(table, REPLAYS)]
     commit_actions(table, actions, moves, note, check, [file.path for file in written])
@@ -158,7 +158,7 @@ def commit_actions(
             actions,
             "append",
             table.delta_table.schema(),
-            table.partition_by,
+            list(table.stored_names.values()),
             commit_properties=properties,
             post_commithook_properties=_NO_HOOKS,
         )
@@ -265,7 +265,7 @@ def build_add_actions(table: TableSnapshot, files: pl.DataFrame, *, data_change:
         AddAction(
             file["path"],
             file["size_bytes"],
-            {name: file[name] for name in table.partition_by},
+            {stored: file[name] for name, stored in table.stored_names.items()},
             _get_now_ms(),
             data_change,
             format_file_statistics(file),
@@ -284,7 +284,7 @@ def build_remove_actions(
             data_change,
             _get_now_ms(),
             file["size_bytes"],
-            {name: file[name] for name in table.partition_by},
+            {stored: file[name] for name, stored in table.stored_names.items()},
         )
         for file in files.iter_rows(named=True)
     ]
