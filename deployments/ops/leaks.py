@@ -21,11 +21,11 @@ from tasks.edges.current import check_current
 from tasks.edges.params import read_about, read_dataset, read_gate_steps, read_params
 from tasks.edges.settings import ROOT
 from tasks.features import FeatureParams, build_feature_schema
+from tasks.features.functions import FOLDER, resolve_functions
 from tasks.features.grid import get_time_span
 from tasks.features.leaks import find_leaks
-from tasks.features.params import Function
+from tasks.features.specs import Function
 from tasks.features.stage import build_feature_set
-from tasks.features.user import FOLDER, resolve_functions
 from tasks.train.overlap import find_overlap
 from tasks.train.params import TrainParams
 

@@ -14,10 +14,10 @@ from tasks.edges.artifacts import (
 from tasks.edges.door import run_stage_command
 from tasks.edges.params import read_about, read_params
 from tasks.edges.settings import ROOT
+from tasks.features.functions import FOLDER, resolve_functions
 from tasks.features.leaks import find_leaks
 from tasks.features.params import FeatureParams
 from tasks.features.stage import build_feature_set
-from tasks.features.user import FOLDER, resolve_functions
 
 ROWS = "data/clean/rows.parquet"
 

@@ -167,6 +167,6 @@ def _get_own_class(module: str, attribute: str) -> Any:
     if not isinstance(found, type) or lacking:
         raise ForecasterError(
             f"`{module}:{attribute}` is no forecaster: it lacks {lacking or 'a class'}. Derive it from"
-            " tasks.forecasters.graph.formula.Formula, which has them (docs/how-to/add-a-model.md)."
+            " tasks.forecasters.graph.graph_definition.Formula, which has them (docs/how-to/add-a-model.md)."
         )
     return found

@@ -13,7 +13,7 @@ from small_release import SMALL_FEATURES, build_small_release, cutoff_at, small_
 from tasks.core.calendar import build_calendar
 from tasks.core.errors import FeatureInputError
 from tasks.features import FeatureParams, build_feature_schema, build_features
-from tasks.features.user import resolve_functions
+from tasks.features.functions import resolve_functions
 from tasks.release import check_manifest, load_release, predict_cutoffs
 
 OWN = '''

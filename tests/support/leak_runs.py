@@ -16,9 +16,9 @@ from tasks.edges.artifacts import read_frame, read_json
 from tasks.edges.params import STAGES, read_about, read_params
 from tasks.features import FeatureParams, build_features
 from tasks.features.__main__ import main as features
+from tasks.features.functions import resolve_functions
 from tasks.features.leaks import find_leaks
 from tasks.features.stage import build_feature_set
-from tasks.features.user import resolve_functions
 from tasks.ingest.__main__ import main as ingest
 
 START = datetime(2024, 1, 1, tzinfo=UTC)

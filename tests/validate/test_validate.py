@@ -165,9 +165,7 @@ def test_row_on_a_day_off_is_quarantined(calendar, day):
 
 
 def test_too_few_rows_stop_the_stage():
-    with pytest.raises(
-        ContractError, match=r"data/raw has 2 rows, `validate.min_rows` is 3.*ledger.json"
-    ):
+    with pytest.raises(ContractError, match=r"data/raw has 2 rows, `validate.min_rows` is 3.*ledger.json"):
         validate_rows(frame_of([1.0] * 2), about_of(), PARAMS.model_copy(update={"min_rows": 3}))
     with pytest.raises(ContractError, match="has 0 rows"):  # a suite passes on nothing
         validate_rows(frame_of([1.0]).clear(), about_of(), PARAMS)

@@ -16,7 +16,7 @@ from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
 from tasks.core.strict import Strict
 from tasks.core.windows import split_blocks
-from tasks.forecasters.graph.arithmetic import Value, write_graph
+from tasks.forecasters.graph.graph_ops import Value, write_graph
 
 _BLOCK_ROWS = 8192  # bounds the memory of a long prediction: a hundred columns and 48 steps take 160 MB
 # Among what is learned: NaN for each ignored column, which added to it makes it unknown in numpy
@@ -65,7 +65,7 @@ class Formula(ABC):
 
     @abstractmethod
     def formula(self, x: Value) -> Value:
-        """z_hat (n, H) of x (n, F), by the functions of `arithmetic` alone."""
+        """z_hat (n, H) of x (n, F), by the functions of `graph_ops` alone."""
 
     @property
     def dispensable(self) -> tuple[str, ...]:

@@ -27,8 +27,9 @@ import numpy as np
 import polars as pl
 
 from tasks.core.errors import FeatureInputError
-from tasks.features.params import FeatureParams, Function
+from tasks.features.params import FeatureParams
 from tasks.features.sources import Column, FeatureSource, GriddedRows
+from tasks.features.specs import Function
 
 # Of the checkout; a dependency of the stage `features`, so that a changed function runs it again
 FOLDER = "own"
