@@ -1,7 +1,8 @@
-"""`python -m tasks.features`: data/clean and own -> data/features."""
+"""`python -m tasks.features`: data/clean and tasks/extensions -> data/features."""
 
 from pathlib import Path
 
+from tasks.core.extensions import list_extension_folders
 from tasks.core.frames import FEATURES, SERIES, VINTAGES
 from tasks.edges.artifacts import (
     compute_file_hash,
@@ -14,7 +15,7 @@ from tasks.edges.artifacts import (
 from tasks.edges.door import run_stage_command
 from tasks.edges.params import read_about, read_params
 from tasks.edges.settings import ROOT
-from tasks.features.functions import FOLDER, resolve_functions
+from tasks.features.functions import resolve_functions
 from tasks.features.leaks import find_leaks
 from tasks.features.params import FeatureParams
 from tasks.features.stage import build_feature_set
@@ -30,7 +31,8 @@ def main(root: Path = ROOT) -> None:
     both.
     """
     rows, about = read_frame(root / ROWS, SERIES), read_about(root)
-    params = resolve_functions(read_params("features", FeatureParams, root), root / FOLDER)
+    params = read_params("features", FeatureParams, root)
+    params = resolve_functions(params, *list_extension_folders(root))
     features = build_feature_set(rows, about, params)
     with write_folder(root / "data/features") as folder:
         write_frame(folder / "table.parquet", features.table, FEATURES)

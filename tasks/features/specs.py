@@ -341,7 +341,7 @@ class Ahead(Strict):
 
 
 class Function(Strict):
-    """A function of your own: `of` is `module:function`, the module one file in the folder `own`;
+    """A function of your own: `of` is `module:function`, the module one file in `tasks/extensions`;
     see `tasks.features.user` for what it gets and gives.
 
     column: it gets this column's values. columns: it gets a frame of event_time and these.

@@ -74,7 +74,7 @@ def root_of(
     folder: Path, table: pl.DataFrame, listed=(), functions="", target=None, about=None, source=None, **params
 ) -> Path:
     """A root whose data/clean holds the rows of *table* as ingest reads them, with *listed* in
-    `features.list` and *functions* in own/planted.py."""
+    `features.list` and *functions* in tasks/extensions/planted.py."""
     values = [c for c in table.columns if c not in {"time", "meter", "known"}]
     read = {
         "kind": "files",
@@ -111,8 +111,8 @@ def root_of(
         )
     )
     fill(folder / "data/source", {"feed.csv": table.write_csv(datetime_format="%Y-%m-%dT%H:%M:%S%z")})
-    (folder / "own").mkdir(exist_ok=True)
-    (folder / "own/planted.py").write_text(functions)
+    (folder / "tasks/extensions").mkdir(parents=True, exist_ok=True)
+    (folder / "tasks/extensions/planted.py").write_text(functions)
     ingest(folder)
     shutil.rmtree(folder / "data/clean", ignore_errors=True)
     shutil.copytree(folder / "data/raw", folder / "data/clean")  # every row keeps the contract
@@ -145,7 +145,7 @@ def inputs(root: Path):
     return (
         rows,
         read_about(root),
-        resolve_functions(read_params("features", FeatureParams, root), root / "own"),
+        resolve_functions(read_params("features", FeatureParams, root), root / "tasks/extensions"),
     )
 
 

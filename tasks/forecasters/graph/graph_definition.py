@@ -185,10 +185,9 @@ class Formula(ABC):
 
     @classmethod
     def _format_class_name(cls) -> str:
-        """The class in forecaster.json; with its module where it is not ours, so that
-        `load_forecaster` finds it.
-        """
-        return cls.__name__ if cls.__module__.startswith("tasks.") else f"{cls.__module__}:{cls.__qualname__}"
+        """The class in forecaster.json; with its module unless it is ours, as `models` names it."""
+        module = cls.__module__.removeprefix("tasks.extensions.")
+        return cls.__name__ if module.startswith("tasks.") else f"{module}:{cls.__qualname__}"
 
     def _parse_params(self, params: dict[str, Any]) -> Strict:
         try:
