@@ -24,7 +24,7 @@ from tasks.edges.fit_cache import compute_code_digest, delete_old_fits, read_cac
 from tasks.edges.settings import read_settings
 from tasks.edges.workers.fanout import MapOptions, run_jobs
 from tasks.forecasters import Forecaster, build_forecaster
-from tasks.forecasters.graph.formula import Formula
+from tasks.forecasters.graph.graph_definition import Formula
 from tasks.train.select import SelectParams, apply_ignored_columns, find_ignored_columns
 
 SAY_EVERY_S = 5.0

@@ -7,7 +7,7 @@ import numpy as np
 
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import SERIES_KEY, FeatureSchema
-from tasks.forecasters.graph.arithmetic import GraphValue, Value, take
+from tasks.forecasters.graph.graph_ops import GraphValue, Value, take
 
 
 class SeriesEncoder:

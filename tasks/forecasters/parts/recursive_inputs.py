@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import SERIES_KEY, FeatureSchema
-from tasks.forecasters.graph.arithmetic import Value, fill_nan, join_columns, take
+from tasks.forecasters.graph.graph_ops import Value, fill_nan, join_columns, take
 
 _LAG = "z_lag_"
 

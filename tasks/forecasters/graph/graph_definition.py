@@ -16,7 +16,7 @@ from tasks.core.blocks import split_blocks
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
 from tasks.core.strict import Strict
-from tasks.forecasters.graph.arithmetic import Value, write_graph
+from tasks.forecasters.graph.graph_ops import Value, write_graph
 
 _BLOCK_ROWS = 8192  # bounds the memory of a long prediction: a hundred columns and 48 steps take 160 MB
 # Among what is learned: NaN for each ignored column, which added to it makes it unknown in numpy
@@ -65,7 +65,7 @@ class Formula(ABC):
 
     @abstractmethod
     def formula(self, x: Value) -> Value:
-        """z_hat (n, H) of x (n, F), by the functions of `arithmetic` alone."""
+        """z_hat (n, H) of x (n, F), by the functions of `graph_ops` alone."""
 
     @property
     def dispensable(self) -> tuple[str, ...]:
@@ -185,10 +185,9 @@ class Formula(ABC):
 
     @classmethod
     def _format_class_name(cls) -> str:
-        """The class in forecaster.json; with its module where it is not ours, so that
-        `load_forecaster` finds it.
-        """
-        return cls.__name__ if cls.__module__.startswith("tasks.") else f"{cls.__module__}:{cls.__qualname__}"
+        """The class in forecaster.json; with its module unless it is ours, as `models` names it."""
+        module = cls.__module__.removeprefix("tasks.extensions.")
+        return cls.__name__ if module.startswith("tasks.") else f"{module}:{cls.__qualname__}"
 
     def _parse_params(self, params: dict[str, Any]) -> Strict:
         try:

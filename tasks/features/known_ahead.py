@@ -16,8 +16,8 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.errors import FeatureInputError
 from tasks.features.grid import find_grid_positions
-from tasks.features.params import Ahead
 from tasks.features.sources import Column, FeatureSource, GriddedRows, filter_finite
+from tasks.features.specs import Ahead
 
 
 def is_known_ahead(calendar: Calendar) -> pl.Expr:

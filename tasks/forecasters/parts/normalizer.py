@@ -15,7 +15,7 @@ import numpy as np
 from tasks.core.blocks import split_blocks
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import SERIES_KEY, FeatureSchema
-from tasks.forecasters.graph.arithmetic import Value, clip, fill_nan, join_columns, maximum, take
+from tasks.forecasters.graph.graph_ops import Value, clip, fill_nan, join_columns, maximum, take
 
 Base = Literal["auto", "last", "seasonal"]
 _SEES_LEVEL = "preamble.sees_level"  # among what is learned

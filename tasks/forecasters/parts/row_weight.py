@@ -7,7 +7,7 @@ import numpy as np
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
 from tasks.core.strict import Strict
-from tasks.forecasters.parts.preamble import Normalizer
+from tasks.forecasters.parts.normalizer import Normalizer
 
 
 class RowWeight(Strict):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from test_trees import schema_of, walk_of
 
-import tasks.forecasters
 from tasks.core.errors import ForecasterError
+from tasks.edges import extensions as extensions_module
 from tasks.forecasters import build_forecaster, load_forecaster
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,22 +21,29 @@ DRIFT = re.search(r"```python\n(.*?)```", (ROOT / "docs/how-to/add-a-model.md").
 ]
 
 
-@pytest.fixture
-def own(tmp_path, monkeypatch):
-    """An empty folder in the place of `own/`."""
-    monkeypatch.setattr(tasks.forecasters, "OWN", tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
-    return tmp_path
-
-
-def test_a_file_in_own_is_found_by_its_name_and_its_fit_is_loaded(own):
-    (own / "drift_there.py").write_text(DRIFT)
+def test_a_file_in_extensions_is_found_by_its_name_and_its_fit_is_loaded(extensions):
+    (extensions / "drift_there.py").write_text(DRIFT)
     x, z = walk_of(100)
     fit = build_forecaster("drift_there:Drift", schema_of(), 1, {}).fit(x, z)
-    (own / "fit").mkdir()
-    fit.save(own / "fit")
-    np.testing.assert_array_equal(load_forecaster(own / "fit").predict(x), fit.predict(x))
+    (extensions / "fit").mkdir()
+    fit.save(extensions / "fit")
+    np.testing.assert_array_equal(load_forecaster(extensions / "fit").predict(x), fit.predict(x))
+
+
+def test_a_file_in_the_old_folder_is_found_with_a_warning_and_its_fit_is_loaded(
+    extensions, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(extensions_module, "ROOT", tmp_path)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/drift_before.py").write_text(DRIFT)
+    x, z = walk_of(100)
+    with pytest.warns(FutureWarning, match="git mv own/drift_before.py tasks/extensions/drift_before.py"):
+        fit = build_forecaster("drift_before:Drift", schema_of(), 1, {}).fit(x, z)
+    (extensions / "fit").mkdir()
+    fit.save(extensions / "fit")
+    with pytest.warns(FutureWarning, match="goes with the next release"):
+        loaded = load_forecaster(extensions / "fit")
+    np.testing.assert_array_equal(loaded.predict(x), fit.predict(x))
 
 
 @pytest.mark.parametrize(
@@ -47,15 +54,16 @@ def test_a_file_in_own_is_found_by_its_name_and_its_fit_is_loaded(own):
         (
             "bare:Drift",
             "class Drift: pass",
-            r"is no forecaster: it lacks \['fit', 'predict', 'save', 'load', 'to_onnx'\]",
+            r"does not fit: \['fit', 'predict', 'save', 'load', 'to_onnx'\] is missing",
         ),
         ("needing:Drift", "import no_such_library", r"needs 'no_such_library', which is not installed"),
+        ("wrong:Drift", "def f(:", r"wrong.py cannot be imported: SyntaxError"),
         ("rigde", None, r"No forecaster 'rigde' \(did you mean 'ridge'"),
     ],
 )
-def test_what_is_no_forecaster_is_refused_with_what_it_lacks(own, name, source, message):
+def test_what_is_no_forecaster_is_refused_with_what_it_lacks(extensions, name, source, message):
     if source:
-        (own / f"{name.partition(':')[0]}.py").write_text(source)
+        (extensions / f"{name.partition(':')[0]}.py").write_text(source)
     with pytest.raises(ForecasterError, match=message):
         build_forecaster(name, schema_of(), 1, {})
 

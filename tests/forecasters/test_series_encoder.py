@@ -6,8 +6,8 @@ import pytest
 
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import SERIES_KEY, FeatureColumn, FeatureSchema, encode_series_id
-from tasks.forecasters.graph.arithmetic import write_graph
-from tasks.forecasters.parts.identity import SeriesEncoder
+from tasks.forecasters.graph.graph_ops import write_graph
+from tasks.forecasters.parts.series_encoder import SeriesEncoder
 
 NAMES = ("z_last", *SERIES_KEY)
 SCHEMA = FeatureSchema(
