@@ -51,5 +51,7 @@ def extensions(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.setattr(tasks.extensions, "__path__", [str(folder)])
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
-    return folder
+    before = set(sys.modules)
+    yield folder
+    for name in {n for n in sys.modules.keys() - before if n.startswith("tasks.extensions.")}:
+        del sys.modules[name]

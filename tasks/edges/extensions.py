@@ -22,7 +22,7 @@ def import_extension_class(
     base: what it should be derived from or look like, for the message.
     Raises *error_type* for a missing module, class or method, and for a missing library.
     """
-    found = getattr(_import_module(module, error_type), attribute, None)
+    found = getattr(import_extension(module, error_type), attribute, None)
     if found is None:
         raise error_type(
             f"The module {module!r} has no {attribute!r}. Correct the name behind the colon,"
@@ -34,8 +34,11 @@ def import_extension_class(
     return found
 
 
-def _import_module(module: str, error_type: type[TidemillError]) -> ModuleType:
-    """*module* of `tasks/extensions`, or else an installed one."""
+def import_extension(module: str, error_type: type[TidemillError]) -> ModuleType:
+    """*module* of `tasks/extensions`, or else an installed one.
+
+    Raises *error_type* when there is none, or when it cannot be imported.
+    """
     for name in (f"{PACKAGE}.{module}", module):
         if name == module and (old_folder := str(ROOT / OLD_FOLDER)) not in sys.path:
             sys.path.append(old_folder)  # last, so that a file there hides no library
