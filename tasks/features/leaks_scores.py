@@ -6,8 +6,8 @@ later. Rows drawn anew, so that no past says anything of a future, and the featu
 them: whoever scores there reads ahead. A skill beyond what the target can have.
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -66,7 +66,7 @@ class RidgeScores(NamedTuple):
 
 def find_determined(
     table: pl.DataFrame, about: About, params: FeatureParams
-) -> tuple[list[LeakFinding], dict[str, Any]]:
+) -> tuple[list[LeakFinding], Mapping[str, object]]:
     """Columns, not made of the target itself, that explain nearly all that its own past leaves
     open of it, 1 or `horizon_steps` later.
     """
@@ -110,7 +110,7 @@ def list_possible_leads(about: About, params: FeatureParams) -> list[str]:
 
 def find_shuffled_forecasts(
     rows: pl.DataFrame, about: About, params: FeatureParams, calendar: Calendar
-) -> tuple[list[LeakFinding], dict[str, Any]]:
+) -> tuple[list[LeakFinding], Mapping[str, object]]:
     """Features of rows drawn anew from each series' own, in which no past says anything of a
     future: nothing may be forecast there.
 
@@ -150,7 +150,7 @@ def find_shuffled_forecasts(
 
 def find_too_good(
     table: pl.DataFrame, about: About, params: FeatureParams
-) -> tuple[list[LeakFinding], dict[str, Any]]:
+) -> tuple[list[LeakFinding], Mapping[str, object]]:
     """A ridge over all features, one step ahead, must stay within the dataset's bounds: those of
     params, or those of a return where the target is like one.
     """

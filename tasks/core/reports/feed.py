@@ -1,0 +1,85 @@
+"""What a feed leaves to be read: the window that the chain may see, and each member's status."""
+
+from typing import ClassVar, Literal
+
+from tasks.core.reports.base import ABSENT, IsoTime, Report
+from tasks.core.strict import Strict
+
+
+class FeedWindow(Report):
+    """The rows of the feed's table that the chain may see.
+
+    kind: `feed`.
+    dataset: whose feed it is.
+    version: of the table when the window closed.
+    marks: by source, the first offset that is not in the window.
+    end: event_time before which rows are meant.
+    watermark: the newest event_time that every series that still sends has passed.
+    n_rows, n_series: what the window holds.
+    bars: of a feed of ticks, the folder of its bars; absent otherwise, as the next three.
+    closings: the last closing of bars that is in the window.
+    n_changed: bars that late ticks have changed since the window before.
+    changed: the newest of them as [series_id, event_time].
+    """
+
+    PATH: ClassVar[str] = "data/source/window.json"
+
+    kind: Literal["feed"] = "feed"
+    dataset: str
+    version: int
+    marks: dict[str, int]
+    end: IsoTime
+    watermark: IsoTime
+    n_rows: int
+    n_series: int
+    bars: str | None = ABSENT
+    closings: int | None = ABSENT
+    n_changed: int | None = ABSENT
+    changed: tuple[tuple[str, IsoTime], ...] | None = ABSENT
+
+
+class SourceLag(Strict):
+    """One source that a member reads.
+
+    source: its name.
+    next_offset: the table's next offset of it.
+    lag: records that were not polled yet.
+    """
+
+    source: str
+    next_offset: int
+    lag: int
+
+
+class MemberStatus(Report):
+    """What one landing process wrote last, every two seconds.
+
+    dataset: whose feed it lands; null, as all but the next four, when it could not start.
+    member, pid: which process it is.
+    at: when it wrote this, the wall clock, UTC.
+    fault: why it does not land; null while it does.
+    started: the wall clock, UTC.
+    records_per_s: over the last two seconds.
+    counts: records landed since its start, by place.
+    quarantine_frac: share of them that is in quarantine.
+    version: of the table.
+    watermark: newest event_time landed.
+    buffer_bytes: of records that it holds.
+    sources: what it reads.
+    """
+
+    PATH: ClassVar[str] = "TIDEMILL_HOME/feed/<dataset>/status-<member>.json"
+
+    member: str
+    pid: int
+    at: IsoTime
+    fault: str | None
+    sources: tuple[SourceLag, ...] = ()
+    dataset: str | None = None
+    started: IsoTime | None = None
+    records_per_s: float | None = None
+    counts: dict[str, int] | None = None
+    quarantine_frac: float | None = None
+    version: int | None = None
+    watermark: IsoTime | None = None
+    buffer_bytes: int | None = None
