@@ -2,12 +2,12 @@
 fields came to be.
 """
 
-import json
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import typer
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+from deployments.cli.output import AsJson, report_json
 
 quarantine_app = typer.Typer(
     help="Records of the current dataset's feed that broke a rule: list, show, replay.", no_args_is_help=True
@@ -29,7 +29,7 @@ def list_(as_json: AsJson = False) -> None:
 
     found = list_rules(open_current_table()[0])
     if as_json:
-        _report_json(found)
+        report_json(found)
     else:
         _report_rows(found, "The quarantine is empty.")
 
@@ -51,7 +51,7 @@ def show(
 
     found = find_records(open_current_table()[0], offset, source)
     if as_json:
-        _report_json(found)
+        report_json(found)
         return
     for one in found:
         for name, value in one.items():
@@ -74,7 +74,7 @@ def replay(
 
     counts = replay_current_quarantine(rule, dry_run=dry_run)
     if as_json:
-        _report_json({"dry_run": dry_run, "rules": counts})
+        report_json({"dry_run": dry_run, "rules": counts})
         return
     places = [
         {"rule": was, **{"stays" if place == "quarantine" else place: n for place, n in sorted(to.items())}}
@@ -101,19 +101,15 @@ def schema(as_json: AsJson = False) -> None:
 
     found = read_history(*open_current_table())
     if as_json:
-        _report_json(found)
+        report_json(found)
     else:
         _report_rows(found, "The table has no fields.")
 
 
-def _report_rows(rows: list[dict[str, Any]], nothing: str) -> None:
+def _report_rows(rows: Sequence[Mapping[str, object]], nothing: str) -> None:
     from deployments.cli.tables import report_rows
 
     if rows:
         report_rows(rows)
     else:
         print(nothing)
-
-
-def _report_json(content: Any) -> None:
-    print(json.dumps(content, indent=2, default=str))

@@ -5,9 +5,7 @@ decision or a report names its dataset; of any other output dvc.lock says with w
 stage ran last.
 """
 
-import json
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -57,9 +55,3 @@ def find_report(kind: type[ReportT], dataset: str, root: Path = ROOT) -> ReportT
     says_whose = issubclass(kind, Report) and "dataset" in kind.model_fields
     is_ours = content.get("dataset") == dataset if says_whose else is_current(kind.PATH, dataset, root)
     return kind.parse(content, str(path)) if is_ours else None
-
-
-def read_json_of_dataset(path: Path, dataset: str) -> dict[str, Any]:
-    """The JSON file *path* when it names *dataset*; empty when it is not there or names another."""
-    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return content if content.get("dataset") == dataset else {}

@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tasks.core.errors import ReleaseError
+from tasks.core.reports.promote import GateDecision
 from tasks.core.strict import Strict
 from tasks.edges.artifacts import compute_file_hash, write_folder, write_json
 from tasks.edges.settings import ROOT, read_settings
@@ -28,9 +29,9 @@ from tasks.edges.tracking import log_promotion
 MANIFEST = "manifest.json"
 
 
-class ChampionRecord(Strict):
+class Champion(Strict):
     """The release that answers. path: relative to home. promoted_as_of: newest `known_at` of the
-    data that decided. decision: what promote wrote.
+    data that decided.
     """
 
     dataset: str
@@ -40,7 +41,12 @@ class ChampionRecord(Strict):
     model: str
     seen_until: datetime
     promoted_as_of: datetime
-    decision: dict[str, Any]
+
+
+class ChampionRecord(Champion):
+    """champion.json. decision: what promote wrote."""
+
+    decision: GateDecision
 
 
 def read_champion(dataset: str) -> ChampionRecord | None:
@@ -86,8 +92,8 @@ def read_journal(dataset: str) -> list[ChampionRecord]:
     return [ChampionRecord.model_validate_json(line) for line in lines]
 
 
-def apply_promotion(dataset: str, release_folder: Path, decision: Mapping[str, Any]) -> ChampionRecord:
-    """Make the sealed release in *release_folder* the champion; *decision* must hold `as_of`.
+def apply_promotion(dataset: str, release_folder: Path, decision: GateDecision) -> ChampionRecord:
+    """Make the sealed release in *release_folder* the champion, by *decision*.
 
     Doing it again changes nothing. In order: the bytes are copied, the journal gets its line and
     MLflow's outbox its entry, champion.json is replaced, old releases go. A kill in between leaves
@@ -144,7 +150,7 @@ def get_rows_path(dataset: str) -> Path:
 
 
 def _build_champion(
-    dataset: str, manifest: Mapping[str, Any], decision: Mapping[str, Any], journal: Sequence[ChampionRecord]
+    dataset: str, manifest: Mapping[str, Any], decision: GateDecision, journal: Sequence[ChampionRecord]
 ) -> ChampionRecord:
     digest = str(manifest["digest"])
     return ChampionRecord(
@@ -154,8 +160,8 @@ def _build_champion(
         version=_decide_version(digest, journal),
         model=manifest["model"],
         seen_until=manifest["seen_until"],
-        promoted_as_of=decision["as_of"],
-        decision=dict(decision),
+        promoted_as_of=decision.as_of,
+        decision=decision,
     )
 
 

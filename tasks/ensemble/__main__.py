@@ -25,7 +25,6 @@ from tasks.ensemble.align import AlignedForecasts, align_forecasts
 from tasks.ensemble.body import build_history_frame, write_frames, write_members
 from tasks.ensemble.combiner import compute_shares
 from tasks.ensemble.params import EnsembleParams
-from tasks.ensemble.pictures import draw_ensemble, draw_intervals
 from tasks.ensemble.stage import ENSEMBLE, AssembledEnsemble, build_ensemble, build_summary
 from tasks.release import EnsembleSpec
 from tasks.release.combine import find_plain_weights
@@ -56,8 +55,6 @@ def main() -> None:
         )
         facts = build_summary(assembled, aligned, about)
         write_json(folder / "summary.json", facts)
-        draw_ensemble(facts, folder / "ensemble.png")
-        draw_intervals(facts, folder / "intervals.png")
     print(facts["gains"]["text"])
 
 

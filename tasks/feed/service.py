@@ -18,7 +18,8 @@ from tasks.core.about import About
 from tasks.core.calendar import build_calendar
 from tasks.core.errors import FeedError, FencedError, OffsetLostError
 from tasks.core.gaps import GAPS
-from tasks.edges.artifacts import read_frame, read_json, write_frame
+from tasks.core.reports.feed import FeedStatus, FeedWindow, LandedFeed
+from tasks.edges.artifacts import read_frame, read_report, write_frame
 from tasks.edges.delta import VersionedTable, open_existing_table
 from tasks.edges.params import parse_params, read_about, read_dataset, read_section
 from tasks.edges.run_stage import wait_for_checkout_lock
@@ -70,10 +71,10 @@ def read_feed_params(root: Path = ROOT) -> FeedParams:
 
 def run_feed(
     *, stop: Callable[[], bool], until_drained: bool, say: Callable[[LandedCommit], Any], root: Path = ROOT
-) -> dict[str, Any]:
+) -> LandedFeed:
     """Land records of the current dataset's feed.
 
-    Returns {counts, window}; the window is None while none has closed. Where a process of this
+    Where a process of this
     member lands already, a bounded run has nothing to do and says what that one left; an endless
     one raises FeedError.
     """
@@ -86,7 +87,7 @@ def run_feed(
                 " Another process needs another TIDEMILL_FEED_MEMBER; it takes a share of the partitions."
             )
         if not ours:
-            return {"counts": {}, "window": read_window(folder)}
+            return LandedFeed(counts={}, window=read_window(folder))
         reader = build_reader(params, lambda why: report_event(folder, "registry_down", said=why), root)
         table = open_table(folder / "table", params)
         try:
@@ -119,14 +120,11 @@ def run_feed(
         finally:
             feed.close()
             beside.wait_for_upkeep()
-        return {"counts": watch.counts, "window": beside.close_window()}
+        return LandedFeed(counts=watch.counts, window=beside.close_window())
 
 
-def read_feed_status(root: Path = ROOT) -> dict[str, Any]:
-    """What can be seen of the current dataset's feed: {dataset, table, window, members, n_gaps}.
-
-    The table is None before the first record, n_gaps where no bars are made.
-    """
+def read_feed_status(root: Path = ROOT) -> FeedStatus:
+    """What can be seen of the current dataset's feed."""
     read_feed_params(root)
     dataset = read_dataset(root)
     folder = get_feed_folder(dataset)
@@ -135,16 +133,13 @@ def read_feed_status(root: Path = ROOT) -> dict[str, Any]:
         if (folder / "table" / "_delta_log").exists()
         else None
     )
-    found = {
-        "dataset": dataset,
-        "table": table,
-        "window": read_window(folder),
-        "members": read_status(folder),
-    }
-    return {
-        **found,
-        "n_gaps": read_frame(folder / GAPS_NAME, GAPS).height if (folder / GAPS_NAME).exists() else None,
-    }
+    return FeedStatus(
+        dataset=dataset,
+        table=table,
+        window=read_window(folder),
+        members=read_status(folder),
+        n_gaps=read_frame(folder / GAPS_NAME, GAPS).height if (folder / GAPS_NAME).exists() else None,
+    )
 
 
 def list_feed_gaps(root: Path = ROOT) -> pl.DataFrame:
@@ -177,13 +172,12 @@ def write_gaps(folder: Path, bars: BarsTable, about: About) -> None:
     write_frame(folder / GAPS_NAME, gaps, GAPS)
 
 
-def read_window(folder: Path) -> dict[str, Any] | None:
+def read_window(folder: Path) -> FeedWindow | None:
     """The window that closed last; None while none has."""
-    window: dict[str, Any] | None = read_json(folder / NAME) if (folder / NAME).exists() else None
-    return window
+    return read_report(folder / NAME, FeedWindow) if (folder / NAME).exists() else None
 
 
-def publish_window(window: dict[str, Any], root: Path = ROOT) -> bool:
+def publish_window(window: FeedWindow, root: Path = ROOT) -> bool:
     """Put *window* into data/source, where ingest reads it.
 
     Returns whether it is another than was there.
@@ -274,12 +268,12 @@ class _LandingUpkeep:
             self._tidying.start()
         self._say(landed)
 
-    def close_window(self) -> dict[str, Any] | None:
+    def close_window(self) -> FeedWindow | None:
         with (self._folder / "window.lock").open("w") as lock:  # another member may be at it
             fcntl.flock(lock, fcntl.LOCK_EX)
             before = read_window(self._folder)
             # ... and has read more of the table
-            if before is not None and before["version"] > self._table.version:
+            if before is not None and before.version > self._table.version:
                 self._table.refresh()
             told = (self._table, self._params.window, self._params.silent_s, before)
             window = build_window(*told) if self._bars is None else build_bars_window(self._bars, *told)

@@ -9,11 +9,11 @@ that was closed; DVC sees a changed dependency then, and the chain runs.
 
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from tasks.edges.artifacts import write_json
+from tasks.core.reports.feed import FeedWindow
+from tasks.edges.artifacts import write_report
 from tasks.edges.delta import TIDY, VersionedTable, run_durability_hook
 from tasks.feed.bars import BarsTable
 from tasks.feed.sort import ROW
@@ -23,8 +23,8 @@ MAX_CHANGED = 100  # bars that window.json names as changed; n_changed counts al
 
 
 def build_window(
-    table: VersionedTable, every: str, silent_s: float, before: dict[str, Any] | None
-) -> dict[str, Any] | None:
+    table: VersionedTable, every: str, silent_s: float, before: FeedWindow | None
+) -> FeedWindow | None:
     """The window that the table closes now; *before*, when nothing has changed in it; None when
     none has closed yet.
 
@@ -38,23 +38,22 @@ def build_window(
     shown = table.count_below("event_time", end, {"place": ROW})
     if not shown:
         return None
-    if before is not None and before["end"] == end.isoformat() and before["n_rows"] == shown:
+    if before is not None and before.end == end and before.n_rows == shown:
         return before
-    return {
-        "kind": "feed",
-        "dataset": table.folder.parent.name,
-        "version": table.version,
-        "marks": dict(sorted(marks.items())),
-        "end": end.isoformat(),
-        "watermark": watermark.isoformat(),
-        "n_rows": shown,
-        "n_series": newest.height,
-    }
+    return FeedWindow(
+        dataset=table.folder.parent.name,
+        version=table.version,
+        marks=dict(sorted(marks.items())),
+        end=end,
+        watermark=watermark,
+        n_rows=shown,
+        n_series=newest.height,
+    )
 
 
 def build_bars_window(
-    bars: BarsTable, ticks: VersionedTable, every: str, silent_s: float, before: dict[str, Any] | None
-) -> dict[str, Any] | None:
+    bars: BarsTable, ticks: VersionedTable, every: str, silent_s: float, before: FeedWindow | None
+) -> FeedWindow | None:
     """The same of a feed of ticks; what closes now goes into *bars* first.
 
     None while there are no bars.
@@ -69,32 +68,24 @@ def build_bars_window(
     if not n_rows or bars.end is None:
         return None
     name, was = bars.table.folder.name, 0
-    if before is not None and before.get("bars") == name:
-        if (before["closings"], before["n_rows"], before["end"]) == (
-            bars.n_closings,
-            n_rows,
-            bars.end.isoformat(),
-        ):
+    if before is not None and before.bars == name and before.closings is not None:
+        if (before.closings, before.n_rows, before.end) == (bars.n_closings, n_rows, bars.end):
             return before
-        was = before["closings"]
+        was = before.closings
     changed = bars.find_changed_after(was)
-    return {
-        "kind": "feed",
-        "dataset": ticks.folder.parent.name,
-        "version": ticks.version,
-        "marks": dict(sorted(bars.marks.items())),
-        "end": bars.end.isoformat(),
-        "watermark": watermark.isoformat(),
-        "n_rows": n_rows,
-        "n_series": newest.height,
-        "bars": name,
-        "closings": bars.n_closings,
-        "n_changed": changed.height,
-        "changed": [
-            [series, at.isoformat()]
-            for series, at in changed.sort("event_time", "series_id").tail(MAX_CHANGED).iter_rows()
-        ],
-    }
+    return FeedWindow(
+        dataset=ticks.folder.parent.name,
+        version=ticks.version,
+        marks=dict(sorted(bars.marks.items())),
+        end=bars.end,
+        watermark=watermark,
+        n_rows=n_rows,
+        n_series=newest.height,
+        bars=name,
+        closings=bars.n_closings,
+        n_changed=changed.height,
+        changed=tuple(changed.sort("event_time", "series_id").tail(MAX_CHANGED).iter_rows()),
+    )
 
 
 def _compute_window_end(newest: pl.DataFrame, every: str) -> tuple[datetime, datetime]:
@@ -129,8 +120,8 @@ def _select_active_series(table: VersionedTable, silent_s: float) -> pl.DataFram
     )
 
 
-def write_window(folder: Path, window: dict[str, Any]) -> None:
+def write_window(folder: Path, window: FeedWindow) -> None:
     """Put *window* into *folder* as window.json, by rename."""
     run_durability_hook("window closed")
-    write_json(folder / NAME, window)
+    write_report(folder / NAME, window)
     run_durability_hook("window written")

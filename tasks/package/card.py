@@ -3,8 +3,11 @@
 Outside the digest.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+from tasks.core.reports.package import Provenance
+from tasks.core.reports.quantize import QuantizeDecision
 from tasks.release import Manifest, Release
 from tasks.release.combine import find_recency
 
@@ -17,13 +20,10 @@ LICENCE = (
 def render_model_card(
     release: Release,
     manifest: Manifest,
-    summary: dict[str, Any],
-    decision: dict[str, Any],
-    provenance: dict[str, Any],
+    summary: Mapping[str, Any],
+    provenance: Provenance,
 ) -> str:
-    """The card as Markdown. summary: of data/reports/ensemble, decision: of models/quantized;
-    either may be empty, and then the card says so.
-    """
+    """The card as Markdown. summary: of data/reports/ensemble; empty where there is none."""
     parts = [
         f"# {manifest.dataset}: {manifest.model}",
         _render_overview(release, manifest),
@@ -34,7 +34,7 @@ def render_model_card(
         "## Intervals",
         _render_coverage(release, summary.get("coverage", {})),
         "## INT8",
-        _render_decision(decision),
+        _render_decision(provenance.quantize),
         "## Limits",
         _render_limits(release),
         "## Where it comes from",
@@ -91,7 +91,7 @@ def _render_members(release: Release) -> str:
     )
 
 
-def _render_scores(release: Release, summary: dict[str, Any]) -> str:
+def _render_scores(release: Release, summary: Mapping[str, Any]) -> str:
     scores = summary.get("scores", {})
     if not scores:
         return "No evaluation was found (data/reports/ensemble/summary.json)."
@@ -100,9 +100,9 @@ def _render_scores(release: Release, summary: dict[str, Any]) -> str:
     rows = [
         (
             f"**{name}**" if name == release.model else name,
-            *(_format_figure(said.get(k)) for k in ("primary", "primary_gate", "mae", "rmse")),
+            *(_format_figure(figures.get(k)) for k in ("primary", "primary_gate", "mae", "rmse")),
         )
-        for name, said in ranked
+        for name, figures in ranked
     ]
     head = (
         f"Over {summary.get('n_cutoffs_scored')} cutoffs before {summary.get('seen_until')}, and over the"
@@ -112,7 +112,7 @@ def _render_scores(release: Release, summary: dict[str, Any]) -> str:
     return head + "\n\n" + _render_table(("model", score, f"{score} on the gate's rows", "MAE", "RMSE"), rows)
 
 
-def _render_coverage(release: Release, coverage: dict[str, Any]) -> str:
+def _render_coverage(release: Release, coverage: Mapping[str, Any]) -> str:
     blend = release.blend
     whose = {
         "series": "each series",
@@ -146,12 +146,11 @@ def _render_coverage(release: Release, coverage: dict[str, Any]) -> str:
     )
 
 
-def _render_decision(decision: dict[str, Any]) -> str:
-    if not decision:
+def _render_decision(decision: QuantizeDecision | None) -> str:
+    if decision is None:
         return "Not examined."
-    return _render_table(
-        ("figure", "value"), [(name, _format_figure(value)) for name, value in _list_entries(decision)]
-    )
+    figures = decision.list_figures().items()
+    return _render_table(("figure", "value"), [(name, _format_figure(value)) for name, value in figures])
 
 
 def _render_limits(release: Release) -> str:
@@ -174,28 +173,15 @@ def _render_limits(release: Release) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _render_provenance(provenance: dict[str, Any]) -> str:
-    code = provenance.get("code", {})
-    commit = code.get("commit") or "unknown (built without git)"
-    changed = (
-        f", with uncommitted changes (sha256 `{code['uncommitted'][:12]}`)" if code.get("uncommitted") else ""
-    )
-    libraries = ", ".join(f"{name} {number}" for name, number in provenance.get("versions", {}).items())
+def _render_provenance(provenance: Provenance) -> str:
+    code = provenance.code
+    commit = code.commit or "unknown (built without git)"
+    changed = f", with uncommitted changes (sha256 `{code.uncommitted[:12]}`)" if code.uncommitted else ""
+    libraries = ", ".join(f"{name} {number}" for name, number in provenance.versions.items())
     return (
-        f"Commit `{commit}`{changed}. {libraries}. All of it stands in provenance.json; dvc.lock and"
-        " params.yaml lie beside it."
+        f"Commit `{commit}`{changed}. {libraries}. All of it is in provenance.json; dvc.lock and"
+        " params.yaml are next to it."
     )
-
-
-def _list_entries(said: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for name, value in said.items():
-        rows += (
-            _list_entries(value, f"{prefix}{name}.")
-            if isinstance(value, dict)
-            else [(f"{prefix}{name}", value)]
-        )
-    return rows
 
 
 def _render_table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:

@@ -14,7 +14,6 @@ from tasks.edges.artifacts import (
     write_folder,
     write_frame,
     write_json,
-    write_text,
 )
 from tasks.edges.door import run_stage_command
 from tasks.edges.params import (
@@ -64,9 +63,6 @@ def main() -> None:
         write_frame(folder / "gate.parquet", trained.gate, FORECAST)
         write_json(folder / "metrics.json", trained.metrics)
         write_json(folder / "plan.json", trained.plan)
-        write_text(folder / "folds.svg", trained.picture)
-        for name, picture in (trained.search_pictures or {}).items():
-            write_text(folder / f"{name}.svg", picture)
     with write_folder(ROOT / "models/fits" / model) as folder:
         trained.fit.save(folder)
         trained.fit.to_onnx(folder / "model.onnx")

@@ -71,16 +71,21 @@ def describe_plan(plan: FitPlan, panel: Panel, walk: WalkForward) -> str:
 def build_plan_json(plan: FitPlan, panel: Panel, walk: WalkForward, done: set[int]) -> dict[str, Any]:
     """The plan as plain data. done: origins as of which a fit is there; folds without one were
     left out when the budget ended.
+
+    An origin is a step's number, counted from 0.
     """
     rows = dict(zip(plan.ats, plan.rows, strict=True))
     return {
         "refit": plan.refit,
+        "horizon_steps": panel.schema.horizon_steps,
         "n_steps": len(panel.event_time),
         "n_series": len(panel.series_ids),
         "n_fits": len(plan.ats),
         "n_cutoffs": walk.n_cutoffs,
         "n_cutoffs_left_out": sum(len(f.origins) for f in plan.folds if plan.get_fit_origin(f) not in done),
         "seen_until": panel.cutoff[plan.last_origin].isoformat(),
+        "last_origin": plan.last_origin,
+        "release_origin": plan.release_cutoff,
         "walk": walk.model_dump(include=set(WalkForward.model_fields)),
         "folds": [
             {
@@ -90,6 +95,9 @@ def build_plan_json(plan: FitPlan, panel: Panel, walk: WalkForward, done: set[in
                 "first_cutoff": panel.cutoff[int(f.origins[0])].isoformat(),
                 "last_cutoff": panel.cutoff[int(f.origins[-1])].isoformat(),
                 "n_cutoffs": len(f.origins),
+                "fit_origin": at,
+                "first_origin": int(f.origins[0]),
+                "last_origin": int(f.origins[-1]),
                 "done": at in done,
             }
             for f in plan.folds

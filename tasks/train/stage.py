@@ -21,7 +21,6 @@ from tasks.forecasters import Forecaster
 from tasks.train.fits import FitContext, decode_fit
 from tasks.train.overlap import check_overlap
 from tasks.train.params import TrainParams, split_model_params
-from tasks.train.picture import render_folds
 from tasks.train.plan import FitPlan, build_plan_json, describe_plan, plan_fits
 from tasks.train.search.search import TrialLogger, build_search_report, run_searches
 from tasks.train.select import build_selection_report
@@ -31,8 +30,8 @@ from tasks.train.walk import WalkForecasts, build_forecast_frame, predict_walk, 
 
 class TrainResult(NamedTuple):
     """forecasts: out of sample, before the gate's rows. gate: the final fit over them. metrics:
-    see `score`. plan, picture: of the walk. search, its pictures, selection: what was chosen
-    inside the windows, None where nothing was.
+    see `score`. plan: of the walk. search, selection: what was chosen inside the windows, None
+    where nothing was.
     """
 
     forecasts: pl.DataFrame
@@ -41,9 +40,7 @@ class TrainResult(NamedTuple):
     facts: dict[str, Any]
     metrics: dict[str, Any]
     plan: dict[str, Any]
-    picture: str
     search: list[dict[str, Any]] | None = None
-    search_pictures: dict[str, str] | None = None
     selection: dict[str, Any] | None = None
 
 
@@ -121,14 +118,10 @@ def fit_model(
         ),
         "stride_steps": walk.stride_steps,
     }
-    picture = render_folds(plan, walk, about.horizon_steps, n_steps)
-    trained = TrainResult(forecasts, gate, final, facts, score(forecasts, about, panel), kept, picture)
+    trained = TrainResult(forecasts, gate, final, facts, score(forecasts, about, panel), kept)
     if searches:
         started = ground._replace(searched=())
-        trained = trained._replace(
-            search=[build_search_report(s, started, plan, fits) for s in searches],
-            search_pictures=searches[-1].pictures(),
-        )
+        trained = trained._replace(search=[build_search_report(s, started, plan, fits) for s in searches])
     return (
         trained
         if own.select is None

@@ -1,12 +1,13 @@
 """The contract as a Great Expectations suite, run over the rows, with its result for every row."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from tasks.core.errors import ContractError
+from tasks.core.reports.validate import ContractResult, ExpectationCounts, ExpectationResult
 from tasks.edges.settings import read_settings
 from tasks.validate.failure import RuleFailure, build_reason
 from tasks.validate.params import ColumnRule, ValidateParams
@@ -19,7 +20,7 @@ class RuleExpectation(NamedTuple):
 
     rule: str
     kind: str
-    arguments: dict[str, Any]
+    arguments: dict[str, object]
     reason: pl.Expr
 
 
@@ -29,8 +30,8 @@ class ContractCheck(NamedTuple):
     """
 
     failures: list[RuleFailure]
-    suite: dict[str, Any]
-    result: dict[str, Any]
+    suite: dict[str, object]
+    result: ContractResult
 
 
 def build_expectations(params: ValidateParams) -> Iterator[RuleExpectation]:
@@ -93,7 +94,8 @@ def check_contract(rows: pl.DataFrame, params: ValidateParams) -> ContractCheck:
     """
     listed = list(build_expectations(params))
     if not listed:
-        return ContractCheck([], {"name": "contract", "expectations": []}, {"success": True, "results": []})
+        nothing = ContractResult(success=True, results=())
+        return ContractCheck([], {"name": "contract", "expectations": []}, nothing)
     with warnings.catch_warnings():
         # Great Expectations imports sre_constants, which Python deprecates
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -114,14 +116,14 @@ def check_contract(rows: pl.DataFrame, params: ValidateParams) -> ContractCheck:
     return ContractCheck(
         failures,
         suite,
-        {
-            "success": all(r.success for r in by_rule.values()),
-            "results": [_select_facts(by_rule[e.rule]) for e in listed],
-        },
+        ContractResult(
+            success=all(r.success for r in by_rule.values()),
+            results=tuple(_build_result(by_rule[e.rule]) for e in listed),
+        ),
     )
 
 
-def _run_suite(values: pl.DataFrame, listed: list[RuleExpectation]) -> tuple[dict[str, Any], list[Any]]:
+def _run_suite(values: pl.DataFrame, listed: list[RuleExpectation]) -> tuple[dict[str, object], list[Any]]:
     read_settings()  # telemetry off, before the import reads the environment
     import great_expectations as gx
     import pandas as pd
@@ -139,7 +141,7 @@ def _run_suite(values: pl.DataFrame, listed: list[RuleExpectation]) -> tuple[dic
     return suite.to_json_dict(), results
 
 
-def _check_no_exception(rule: str, info: dict[str, Any]) -> None:
+def _check_no_exception(rule: str, info: Mapping[str, Any]) -> None:
     """An exception comes as `success: false`, and would look like bad data."""
     raised = [info] if "raised_exception" in info else list(info.values())
     for part in raised:
@@ -150,15 +152,13 @@ def _check_no_exception(rule: str, info: dict[str, Any]) -> None:
             )
 
 
-def _select_facts(result: Any) -> dict[str, Any]:
+def _build_result(result: Any) -> ExpectationResult:
     config = result.expectation_config
-    kept = ("element_count", "missing_count", "unexpected_count", "unexpected_percent")
-    arguments = {k: v for k, v in config.kwargs.items() if k != "batch_id"}
-    facts = {k: result.result[k] for k in kept if k in result.result}
-    return {
-        "rule": config.meta["rule"],
-        "type": config.type,
-        "kwargs": arguments,
-        "success": bool(result.success),
-        "result": facts,
-    }
+    counts = {key: result.result[key] for key in ExpectationCounts.model_fields if key in result.result}
+    return ExpectationResult(
+        rule=config.meta["rule"],
+        type=config.type,
+        kwargs={key: value for key, value in config.kwargs.items() if key != "batch_id"},
+        success=bool(result.success),
+        result=ExpectationCounts(**counts),
+    )

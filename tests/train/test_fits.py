@@ -15,9 +15,10 @@ import pytest
 from homes import at_home
 from panels import CALENDAR, feature_table, small_about, small_schema
 
+from deployments.console.charts.folds import draw_folds
 from tasks.core.errors import FoldError, ForecasterError, ParamsError
 from tasks.core.frames import FORECAST
-from tasks.core.windows import build_folds, build_panel
+from tasks.core.windows import WalkForward, build_folds, build_panel
 from tasks.edges import fold_cache
 from tasks.edges.settings import build_child_environment
 from tasks.edges.workers import fanout
@@ -28,8 +29,6 @@ from tasks.forecasters import FORECASTERS
 from tasks.forecasters.models.linear.ridge import Ridge
 from tasks.train import fits, stage
 from tasks.train.params import TrainParams
-from tasks.train.picture import render_folds
-from tasks.train.plan import FitPlan
 from tasks.train.stage import fit_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -319,15 +318,41 @@ def test_the_plan_is_said_first_and_its_file_holds_what_was_done():
     assert trained.forecasts.schema == FORECAST.conform(trained.forecasts).schema
 
 
-def test_the_picture_in_the_docs_is_drawn_by_the_stage(tmp_path):
-    assert (ROOT / "docs/how-it-works/folds.svg").read_text() == docs_picture()
+def test_the_chart_in_the_docs_is_drawn_by_the_console():
+    assert (ROOT / "docs/how-it-works/folds.svg").read_bytes() == docs_chart().content
 
 
-def docs_picture():
+def docs_chart():
     """Twelve cutoffs every second step, three to a fold, on 60 steps with a horizon of 5, an
     embargo of 2 and a gate of 8."""
     walk = TrainParams(
         n_cutoffs=12, stride_steps=2, refit_every_cutoffs=3, min_train_steps=18, embargo_steps=2
     )
-    folds = build_folds(60, 51, 5, walk)
-    return render_folds(FitPlan(folds, [f.fit_at for f in folds], [0] * len(folds), 51, "full"), walk, 5, 60)
+    plan = {
+        "walk": walk.model_dump(include=set(WalkForward.model_fields)),
+        "horizon_steps": 5,
+        "n_steps": 60,
+        "last_origin": 51,
+        "release_origin": 51,
+        "folds": [
+            {
+                "fit_origin": fold.fit_at,
+                "first_origin": int(fold.origins[0]),
+                "last_origin": int(fold.origins[-1]),
+            }
+            for fold in build_folds(60, 51, 5, walk)
+        ],
+    }
+    return draw_folds(plan, "folds of a walk")
+
+
+def test_the_folds_of_a_plan_can_be_drawn():
+    trained = _train()
+    folds = trained.plan["folds"]
+    origins = range(folds[0]["first_origin"], trained.plan["last_origin"] + 1, WALK.stride_steps)
+    assert [
+        origin
+        for fold in folds
+        for origin in range(fold["first_origin"], fold["last_origin"] + 1, WALK.stride_steps)
+    ] == list(origins)
+    assert f"{len(folds)} folds" in draw_folds(trained.plan, "folds").content.decode()

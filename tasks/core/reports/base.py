@@ -4,16 +4,28 @@ figures are listed.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
-from pydantic import ConfigDict, Field, PlainSerializer, RootModel, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    RootModel,
+    ValidationError,
+)
 
 from tasks.core.errors import FrameError
 from tasks.core.strict import Strict
 
 Figure = bool | int | float | str | list[object] | None
-IsoTime = Annotated[datetime, PlainSerializer(datetime.isoformat, return_type=str, when_used="json")]
+IsoTime = Annotated[
+    AwareDatetime,
+    AfterValidator(lambda time: time.astimezone(UTC)),
+    PlainSerializer(datetime.isoformat, return_type=str, when_used="json"),
+]
 ContentT = TypeVar("ContentT")
 ABSENT: Any = Field(default=None, exclude_if=lambda value: value is None)  # a key that need not be there
 

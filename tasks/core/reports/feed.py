@@ -83,3 +83,55 @@ class MemberStatus(Report):
     version: int | None = None
     watermark: IsoTime | None = None
     buffer_bytes: int | None = None
+
+
+class SeenMember(MemberStatus):
+    """A member's status as it is read.
+
+    speaks: whether it wrote within the last seconds; else it hangs or is gone.
+    """
+
+    speaks: bool
+
+
+class FeedTableStatus(Strict):
+    """The feed's table by itself.
+
+    version: its newest.
+    rows: by place.
+    marks: by source, the next offset to read.
+    n_files: in how many files the rows are.
+    """
+
+    version: int
+    rows: dict[str, int]
+    marks: dict[str, int]
+    n_files: int
+
+
+class FeedStatus(Strict):
+    """What can be seen of a dataset's feed.
+
+    dataset: whose feed it is.
+    table: null before the first record.
+    window: the one that closed last; null while none has.
+    members: the landing processes, by name.
+    n_gaps: steps without a bar; null where no bars are made.
+    """
+
+    dataset: str
+    table: FeedTableStatus | None
+    window: FeedWindow | None
+    members: tuple[SeenMember, ...]
+    n_gaps: int | None
+
+
+class LandedFeed(Strict):
+    """What a bounded run landed.
+
+    counts: records by place.
+    window: the one that is closed now; null while none has closed.
+    """
+
+    counts: dict[str, int]
+    window: FeedWindow | None

@@ -18,13 +18,12 @@ from tasks.core.scores import ScalingErrors, select_loss
 from tasks.core.seasonal import build_seasonal_from_panel
 from tasks.core.transform import inverse_transform_target
 from tasks.core.windows import Fold, Panel, SupersededValues
-from tasks.edges.artifacts import write_json, write_text
+from tasks.edges.artifacts import write_json
 from tasks.edges.tracking import log_run
 from tasks.edges.workers.fanout import MapOptions, run_jobs
 from tasks.forecasters import Forecaster
 from tasks.train.fits import FitContext, compute_source_digest, decode_fit
 from tasks.train.plan import FitPlan
-from tasks.train.search.charts import render_front, render_importances, render_trials
 from tasks.train.search.importance import LEAST_TRIALS, ParamImportance, compute_importances
 from tasks.train.search.params import SearchParams, merge_params
 from tasks.train.search.study import (
@@ -119,27 +118,6 @@ class SearchResult(NamedTuple):
     start_error: float
     importances: list[ParamImportance]
 
-    def pictures(self) -> dict[str, str]:
-        """As SVG by the file's name: how the error fell from trial to trial, or where a steady
-        objective stands beside it the front of the two; and the importances.
-        """
-        others = _list_steady(self.inner.search)[1:]
-        tried = (
-            _render_front_chart(self.trials, others[0], self.chosen)
-            if others
-            else render_trials(
-                [t.values.get("error") for t in self.trials],
-                self.start_error,
-                self.chosen and self.chosen.number,
-            )
-        )
-        return {
-            "search": tried,
-            "importances": render_importances(
-                [(i.param, i.shares, i.n_trials) for i in self.importances], LEAST_TRIALS
-            ),
-        }
-
 
 TrialLogger = Callable[[str, int, SearchTrial | None], None]
 
@@ -218,7 +196,7 @@ def run_search(
             study.set_user_attr("told", len(done))
         trials = done[:wanted]
         chosen = find_best_trial(trials, search, start_error)
-        _write_fronts(inner.key, trials, search, chosen)
+        _write_trials(inner.key, trials, search)
         complete = [t for t in list_finished(study)[:wanted] if t.state.name == "COMPLETE"]
     for left in inner.reused:
         left.clear()  # the search is over, the training goes on
@@ -391,6 +369,7 @@ def build_search_report(
     said = None if searched.chosen is None else searched.chosen.number
     return {
         "as_of": ground.panel.cutoff[inner.at].isoformat(),
+        "study": inner.key,
         "score": inner.primary_loss[0],
         "n_trials": len(searched.trials),
         "states": {
@@ -626,36 +605,16 @@ def _compute_key(inner: InnerWalk) -> str:
     return hashed.hexdigest()[:32]
 
 
-def _write_fronts(
-    key: str, trials: list[SearchTrial], search: SearchParams, chosen: SearchTrial | None
-) -> None:
-    """In the study's folder, since they may hold what varies: the front as a table, and a
-    picture for each objective beside the error.
+def _write_trials(key: str, trials: list[SearchTrial], search: SearchParams) -> None:
+    """In the study's folder, since they may hold what varies: all trials with every objective,
+    and the front as a table.
     """
     if search.objectives[1:]:
+        folder = get_study_folder(key)
+        rows = [{"trial": t.number, "state": t.state, "params": t.params, **t.values} for t in trials]
+        write_json(folder / "trials.json", {"objectives": search.objectives, "trials": rows})
         best = find_pareto_front(trials, search.objectives)
-        write_json(
-            get_study_folder(key) / "front.json",
-            [{"trial": t.number, "params": t.params, **t.values} for t in best],
-        )
-        for objective in search.objectives[1:]:
-            write_text(
-                get_study_folder(key) / f"front_{objective}.svg",
-                _render_front_chart(trials, objective, chosen),
-            )
-
-
-def _render_front_chart(trials: list[SearchTrial], objective: str, chosen: SearchTrial | None) -> str:
-    """Every complete trial by *objective* and error, with the front of the two."""
-    complete = [t for t in trials if t.state == "complete"]
-    best = find_pareto_front(complete, ("error", objective))
-    points = [(t.values[objective], t.error) for t in complete]
-    return render_front(
-        points,
-        {i for i, t in enumerate(complete) if t in best},
-        objective,
-        None if chosen is None else complete.index(chosen),
-    )
+        write_json(folder / "front.json", [{"trial": t.number, "params": t.params, **t.values} for t in best])
 
 
 def _format_result(searched: SearchResult) -> str:
