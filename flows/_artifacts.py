@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
-from tasks.core.reports.base import Figure, StageFile, list_figures
+from tasks.core.reports.base import Figure, StageFile
+from tasks.core.reports.ensemble import EnsembleReport
 from tasks.core.reports.explain import FeatureImportances
 from tasks.core.reports.features import GapLedger
 from tasks.core.reports.ingest import IngestLedger
@@ -23,8 +24,9 @@ from tasks.core.reports.package import Provenance
 from tasks.core.reports.promote import GateDecision
 from tasks.core.reports.quantize import QuantizeDecision
 from tasks.core.reports.retrain import RetrainDecision
+from tasks.core.reports.train import MetricsReport
 from tasks.core.reports.validate import ValidationSummary
-from tasks.edges.artifacts import read_json, read_report
+from tasks.edges.artifacts import read_report
 from tasks.edges.current import is_current
 from tasks.edges.params import read_dataset
 from tasks.edges.settings import ROOT, read_settings
@@ -36,25 +38,25 @@ Figures = Mapping[str, Figure]  # by dotted name
 
 
 class StageArtifacts(NamedTuple):
-    """What a stage leaves to be seen. figures: its report, or the path of one, or a glob for
-    several of a kind. drawn: figures worth bars, `*` is their label.
+    """What a stage leaves to be seen. report: its kind. drawn: figures worth bars, `*` is their
+    label.
     """
 
-    figures: type[StageFile] | str
+    report: type[StageFile]
     drawn: tuple[str, ...]
 
     @property
-    def path(self) -> str:
-        """Of the report, from the root."""
-        return self.figures if isinstance(self.figures, str) else self.figures.PATH
+    def pattern(self) -> str:
+        """A glob for the report's files, from the root: a model each, or the only one."""
+        return self.report.PATH.replace("<model>", "*")
 
 
 SHOWN = {
     "ingest": StageArtifacts(IngestLedger, ("totals.*",)),
     "validate": StageArtifacts(ValidationSummary, ("received", "clean", "quarantined")),
     "features": StageArtifacts(GapLedger, ("*.n_steps", "*.n_gap_steps")),
-    "train": StageArtifacts("data/forecasts/*/metrics.json", ("*.overall.primary_*",)),
-    "ensemble": StageArtifacts("data/reports/ensemble/summary.json", ("weights.*",)),
+    "train": StageArtifacts(MetricsReport, ("*.overall.primary_*",)),
+    "ensemble": StageArtifacts(EnsembleReport, ("weights.*",)),
     "explain": StageArtifacts(FeatureImportances, ("*.mean_abs_part",)),
     "quantize": StageArtifacts(QuantizeDecision, ("parity_sd.*",)),
     "package": StageArtifacts(Provenance, ("bento_bytes.*",)),
@@ -70,7 +72,7 @@ def publish_artifacts(stage: str, root: Path = ROOT) -> None:
     create_table_artifact(
         key=build_artifact_key(stage, "table"),
         table=build_table(contents),
-        description=f"What `{stage}` wrote: {SHOWN[stage].path}.",
+        description=f"What `{stage}` wrote: {SHOWN[stage].report.PATH}.",
     )
     create_markdown_artifact(
         key=build_artifact_key(stage, "picture"),
@@ -100,16 +102,9 @@ def read_figures(stage: str, root: Path = ROOT) -> dict[str, Figures]:
     """
     shown, dataset = SHOWN[stage], read_dataset(root)
     paths = sorted(
-        path for path in root.glob(shown.path) if is_current(str(path.relative_to(root)), dataset, root)
+        path for path in root.glob(shown.pattern) if is_current(str(path.relative_to(root)), dataset, root)
     )
-    return {
-        path.parent.name: (
-            list_figures(read_json(path))
-            if isinstance(shown.figures, str)
-            else read_report(path, shown.figures).list_figures()
-        )
-        for path in paths
-    }
+    return {path.parent.name: read_report(path, shown.report).list_figures() for path in paths}
 
 
 def build_table(contents: Mapping[str, Figures]) -> list[dict[str, str]]:
@@ -164,7 +159,7 @@ def list_links(stage: str) -> dict[str, str]:
 def select_bars(stage: str, contents: Mapping[str, Figures]) -> tuple[str, dict[str, float]]:
     """Title and values of the stage's bars, by label."""
     shown = SHOWN[stage]
-    is_several = len(contents) > 1 or "*" in shown.path
+    is_several = len(contents) > 1 or "*" in shown.pattern
     figures = {
         f"{folder}.{name}" if is_several else name: value
         for folder, named in contents.items()

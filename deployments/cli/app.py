@@ -19,6 +19,8 @@ from deployments.cli.quarantine import add_quarantine_commands
 from deployments.cli.replay import add_replay_command
 from tasks.core.errors import TidemillError
 
+INTERRUPTED = 130  # exit code of a command that Ctrl-C ended, as shells have it
+
 
 class _ErrorReportingGroup(TyperGroup):
     """An error that a person can fix ends a command with its message alone and exit code 2."""
@@ -58,7 +60,14 @@ def run(
     from deployments.console.pages.run import NEXT
     from deployments.ops.run import run_chain
 
-    done = run_chain(dataset, _say)
+    try:
+        done = run_chain(dataset, _say)
+    except KeyboardInterrupt:
+        _say(
+            "Interrupted. Stages that have ended are kept; `tidemill run` goes on with the one that was"
+            " stopped."
+        )
+        raise typer.Exit(INTERRUPTED) from None
     if as_json:
         plain = {**done._asdict(), "decision": done.decision.render()}
         report_json({**plain, "next": [command for command, _ in NEXT]})

@@ -10,7 +10,7 @@ from deployments.cli.output import AsJson, report_json
 from tasks.core.errors import ParamsError
 
 if TYPE_CHECKING:
-    from tasks.ingest.wizard.decide.propose import EntryProposal
+    from tasks.ingest.wizard.decide.draft import EntryProposal
     from tasks.ingest.wizard.inspect.files import Format
 
 ABOUT_CHARS = 60  # the rest is in params.yaml and in --json
@@ -72,7 +72,8 @@ def new(
     from tasks.ingest.wizard.decide.propose import build_proposal
 
     # polars: a `--help` need not pay for it
-    from tasks.ingest.wizard.inspect.look import OwnerAnswers, inspect_files
+    from tasks.ingest.wizard.inspect.inspect_files import inspect_files
+    from tasks.ingest.wizard.inspect.inspected import OwnerAnswers
     from tasks.ingest.wizard.write import check_name, render_entry, write_entry
 
     check_name(name)
@@ -169,7 +170,7 @@ def _describe_proposal(name: str, proposal: "EntryProposal", *, written: bool) -
         "written": written,
         "entry": proposal.entry,
         "reasons": reasons,
-        "said": proposal.said,
+        "said": proposal.facts,
         "questions": proposal.questions,
     }
 
@@ -182,7 +183,7 @@ def _report_proposal(name: str, proposal: "EntryProposal", entry: str) -> None:
         f"Forecasts {target['column']} ({target['unit']}) {about['horizon_steps']} steps of {about['every']}"
         f" ahead; season {about['season_steps']}; {about['primary_score']}."
     )
-    for line in proposal.said:
+    for line in proposal.facts:
         print(f"  - {line}")
     for question in proposal.questions:
         print(f"  ? {question}")
@@ -201,14 +202,14 @@ def _list_datasets() -> list[Mapping[str, Any]]:
     return [
         {
             "name": name,
-            "current": name == document["dataset"],
+            "current": name == document.content["dataset"],
             "source": entry["ingest"]["source"]["kind"],
             "target": entry["about"]["target"]["column"],
             "unit": entry["about"]["target"]["unit"],
             "transform": entry["about"]["target"].get("transform", "none"),
         }
         | {key: entry["about"].get(key, default) for key, default in _DEFAULTS.items()}
-        for name, entry in document["datasets"].items()
+        for name, entry in document.content["datasets"].items()
     ]
 
 

@@ -92,18 +92,18 @@ def events(as_json: AsJson = False) -> None:
     from tasks.feed.events import read_events
     from tasks.feed.service import get_feed_folder
 
-    found = read_events(get_feed_folder(read_dataset()))
+    raised = read_events(get_feed_folder(read_dataset()))
     if as_json:
-        report_json(found)
-    elif not found:
+        report_json([event.model_dump(mode="json") for event in raised])
+    elif not raised:
         print("No event has been raised.")
     else:
         from deployments.cli.tables import report_rows
 
         report_rows(
             [
-                {"at": one["at"][:19], "event": one["event"], "facts": json.dumps(one["facts"])}
-                for one in found
+                {"at": f"{event.at:%FT%T}", "event": event.event, "facts": json.dumps(event.facts)}
+                for event in raised
             ]
         )
 

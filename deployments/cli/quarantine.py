@@ -27,11 +27,11 @@ def list_(as_json: AsJson = False) -> None:
     from tasks.feed.quarantine import list_rules
     from tasks.feed.service import open_current_table
 
-    found = list_rules(open_current_table()[0])
+    rules = [rule._asdict() for rule in list_rules(open_current_table()[0])]
     if as_json:
-        report_json(found)
+        report_json(rules)
     else:
-        _report_rows(found, "The quarantine is empty.")
+        _report_rows(rules, "The quarantine is empty.")
 
 
 @quarantine_app.command()
@@ -49,12 +49,12 @@ def show(
     from tasks.feed.quarantine import find_records
     from tasks.feed.service import open_current_table
 
-    found = find_records(open_current_table()[0], offset, source)
+    records = [record._asdict() for record in find_records(open_current_table()[0], offset, source)]
     if as_json:
-        report_json(found)
+        report_json(records)
         return
-    for one in found:
-        for name, value in one.items():
+    for record in records:
+        for name, value in record.items():
             print(f"{name:<10}{'' if value is None else value}")
         print()
 
@@ -99,11 +99,11 @@ def schema(as_json: AsJson = False) -> None:
     from tasks.feed.history import read_history
     from tasks.feed.service import open_current_table
 
-    found = read_history(*open_current_table())
+    fields = [field._asdict() for field in read_history(*open_current_table())]
     if as_json:
-        report_json(found)
+        report_json(fields)
     else:
-        _report_rows(found, "The table has no fields.")
+        _report_rows(fields, "The table has no fields.")
 
 
 def _report_rows(rows: Sequence[Mapping[str, object]], nothing: str) -> None:

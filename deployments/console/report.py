@@ -4,9 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from deployments.console.html import render_element, render_page
 from deployments.console.inputs import list_missing
 from deployments.console.pages import monitor, training, validation
 from deployments.console.pages.run import render_run
+from tasks.core.errors import FrameError
 from tasks.edges.artifacts import write_text
 from tasks.edges.settings import ROOT, read_settings
 
@@ -55,7 +57,7 @@ def write_pages(root: Path = ROOT) -> list[Path]:
         if list_missing(page.list_inputs(root), root):
             (folder / page.name).unlink(missing_ok=True)
         else:
-            write_text(folder / page.name, page.render(root))
+            write_text(folder / page.name, _render_page(page, root))
             made[page.name] = page.title
     if list_missing([*monitor.list_inputs(root), monitor.STREAMS], root):
         (folder / monitor.EVIDENTLY).unlink(missing_ok=True)
@@ -63,3 +65,10 @@ def write_pages(root: Path = ROOT) -> list[Path]:
         monitor.write_evidently(root, folder / monitor.EVIDENTLY)
     write_text(folder / INDEX, render_run(root, made))
     return [folder / INDEX, *(folder / name for name in made)]
+
+
+def _render_page(page: Page, root: Path) -> str:
+    try:
+        return page.render(root)
+    except FrameError as error:  # a file of another version
+        return render_page(page.name, render_element("p", str(error)))

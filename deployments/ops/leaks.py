@@ -13,15 +13,17 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar, build_calendar
+from tasks.core.dataset import Dataset
 from tasks.core.errors import FoldError, ParamsError
+from tasks.core.folds import Fold, build_folds
 from tasks.core.frames import FEATURES, SERIES
 from tasks.core.leaks import LeakFinding, LeakVerdict
+from tasks.core.panel import build_panel
 from tasks.core.reports.features import LeadingColumn
 from tasks.core.strict import Strict
-from tasks.core.windows import Fold, build_folds, build_panel
 from tasks.edges.artifacts import compute_file_hash, read_frame, read_json
 from tasks.edges.current import check_current
-from tasks.edges.params import read_about, read_dataset, read_gate_steps, read_params
+from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.features import FeatureParams, build_feature_schema
 from tasks.features.grid import get_time_span
@@ -100,10 +102,11 @@ def build_leak_report(
 
 
 def _read_current(root: Path) -> LeakCheckInputs:
-    dataset, path = read_dataset(root), "data/clean/rows.parquet"
-    check_current(path, dataset, root)
+    document, path = read_document(root), "data/clean/rows.parquet"
+    check_current(path, document.dataset, root)
     rows = read_frame(root / path, SERIES)
-    return LeakCheckInputs(dataset, read_about(root), read_params("features", FeatureParams, root), rows)
+    params = document.parse_stage("features", FeatureParams)
+    return LeakCheckInputs(document.dataset, document.about, params, rows)
 
 
 def _read_from_files(files: FileQuestion, root: Path) -> LeakCheckInputs:
@@ -113,7 +116,8 @@ def _read_from_files(files: FileQuestion, root: Path) -> LeakCheckInputs:
     from tasks.ingest.params import IngestParams
     from tasks.ingest.stage import read_configured_source
     from tasks.ingest.wizard.decide.propose import build_proposal
-    from tasks.ingest.wizard.inspect.look import OwnerAnswers, inspect_files
+    from tasks.ingest.wizard.inspect.inspect_files import inspect_files
+    from tasks.ingest.wizard.inspect.inspected import OwnerAnswers
     from tasks.ingest.wizard.use import apply_dataset
     from tasks.ingest.wizard.write import write_entry
 
@@ -124,12 +128,13 @@ def _read_from_files(files: FileQuestion, root: Path) -> LeakCheckInputs:
         shutil.copyfile(root / "params.yaml", there / "params.yaml")
         write_entry("files", build_proposal(inspect_files(asked), asked), there, replace=True)
         apply_dataset("files", there)
-        about, source = read_about(there), read_params("ingest", IngestParams, there).source
-        rows = read_configured_source(source, about, there / "data/source", say=lambda _: None).rows
+        document = read_document(there)
+        about, source = document.about, document.parse_stage("ingest", IngestParams).source
+        rows = read_configured_source(source, about, there / "data/source", report=lambda _: None).rows
         # The others are quarantined by validate
         on_grid = build_calendar(about, reach=get_time_span(rows)).is_on_grid(rows["event_time"])
         return LeakCheckInputs(
-            pattern, about, read_params("features", FeatureParams, there), rows.filter(on_grid)
+            pattern, about, document.parse_stage("features", FeatureParams), rows.filter(on_grid)
         )
 
 
@@ -156,10 +161,11 @@ def _add_overlap(
     root: Path,
 ) -> LeakVerdict:
     """*verdict* with what train would find: pairs that a fold may not learn from."""
-    walk = read_params("train", TrainParams, root)
-    panel = build_panel(table, build_feature_schema(about, params), calendar)
+    document = read_document(root)
+    walk = document.parse_stage("train", TrainParams)
+    panel = build_panel(table, Dataset(about, calendar, build_feature_schema(about, params)))
     n_steps = len(panel.event_time)
-    last = n_steps - 1 - read_gate_steps(root)
+    last = n_steps - 1 - document.gate_steps
     try:
         folds = [
             *build_folds(n_steps, last, about.horizon_steps, walk),

@@ -12,7 +12,7 @@ from tasks.core.reports.promote import GateDecision, Verdict
 from tasks.core.reports.retrain import RetrainDecision
 from tasks.core.strict import Strict
 from tasks.edges.current import find_report
-from tasks.edges.params import read_dataset, read_models
+from tasks.edges.params import read_document
 from tasks.edges.processes import is_running
 from tasks.edges.registry import Champion, read_champion
 from tasks.edges.settings import ROOT, read_settings
@@ -76,12 +76,13 @@ class CheckoutStatus(Strict):
 
 def read_checkout_status(root: Path = ROOT) -> CheckoutStatus:
     """Of the current dataset alone."""
-    dataset = read_dataset(root)
+    document = read_document(root)
+    dataset = document.dataset
     record = read_champion(dataset)
     ledger = find_report(IngestLedger, dataset, root)
     return CheckoutStatus(
         dataset=dataset,
-        models=read_models(root),
+        models=document.list_models(),
         as_of=None if ledger is None else ledger.as_of,
         champion=None if record is None else Champion(**record.model_dump(exclude={"decision"})),
         decisions=_read_last_decisions(dataset, root),

@@ -15,6 +15,7 @@ import zipfile
 from functools import cache
 from pathlib import Path
 
+from tasks.edges.files import replace_file
 from tasks.edges.settings import ROOT, read_settings
 
 
@@ -40,11 +41,7 @@ def write_cached_fit(key: str, archive: bytes) -> None:
     """Make *archive* the entry of *key*; nothing when entries are not kept."""
     if read_settings().keep_fits_mb <= 0:
         return
-    path = _get_fit_path(key)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(archive)
-    part.replace(path)
+    replace_file(_get_fit_path(key), lambda part: part.write_bytes(archive), sync=False)
 
 
 def delete_old_fits() -> None:

@@ -6,7 +6,6 @@ entry delivered twice is one run. An entry that MLflow refuses for what it holds
 `<home>/mlflow/refused/` with the reason, so that it stops no other.
 """
 
-import fcntl
 import json
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.edges.artifacts import write_json, write_text
+from tasks.edges.files import hold_lock, replace_file
 from tasks.edges.lifeline import stop_with_parent
 from tasks.edges.mlflow_names import build_long_name_tags, encode_mlflow_name, encode_mlflow_names
 from tasks.edges.settings import ROOT, apply_mlflow_environment, read_settings
@@ -52,10 +52,12 @@ def _update_database() -> None:
     if get_database_path().exists():
         _upgrade_db(create_sqlalchemy_engine_with_retry(f"sqlite:///{get_database_path()}"))
     else:
-        fresh = get_database_path().with_name(".mlflow.db.part")
-        fresh.unlink(missing_ok=True)
-        SqlAlchemyStore(f"sqlite:///{fresh}", str(_get_artifacts_folder())).engine.dispose()
-        fresh.replace(get_database_path())
+
+        def make(path: Path) -> None:
+            path.unlink(missing_ok=True)
+            SqlAlchemyStore(f"sqlite:///{path}", str(_get_artifacts_folder())).engine.dispose()
+
+        replace_file(get_database_path(), make)
     write_text(_get_version_path(), version("mlflow") + "\n")
 
 
@@ -317,10 +319,7 @@ def _make_artifacts_folder() -> None:
 @contextmanager
 def _wait_for_delivery_lock() -> Iterator[None]:
     """One process at a time migrates the database and delivers."""
-    folder = read_settings().home / "mlflow"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with hold_lock(read_settings().home / "mlflow" / "lock"):
         yield
 
 

@@ -6,27 +6,35 @@ promotion in order, `releases/<digest>/` holds the bytes, `rows/<dataset>.parque
 looks back on. Light on imports: the service reads it.
 """
 
-import fcntl
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tasks.core.errors import ReleaseError
 from tasks.core.reports.promote import GateDecision
 from tasks.core.strict import Strict
-from tasks.edges.artifacts import compute_file_hash, write_folder, write_json
+from tasks.edges.artifacts import write_folder, write_json
+from tasks.edges.files import compute_file_hash, hold_lock, replace_file, sync_file
 from tasks.edges.settings import ROOT, read_settings
 from tasks.edges.tracking import log_promotion
 
 MANIFEST = "manifest.json"
+
+
+class ReleaseIdentity(BaseModel):
+    """What the registry needs of a release's manifest; its other keys are the release's."""
+
+    digest: str
+    dataset: str
+    model: str
+    seen_until: datetime
 
 
 class Champion(Strict):
@@ -100,18 +108,18 @@ def apply_promotion(dataset: str, release_folder: Path, decision: GateDecision) 
     the old champion whole, and the next call ends the work. Raises ReleaseError when the folder has
     no manifest or is of another dataset.
     """
-    manifest = _read_release_manifest(release_folder)
-    if manifest["dataset"] != dataset:
+    release = _read_release_identity(release_folder)
+    if release.dataset != dataset:
         raise ReleaseError(
-            f"{release_folder} is a release of {manifest['dataset']!r}, not of {dataset!r}. Promote it in its"
+            f"{release_folder} is a release of {release.dataset!r}, not of {dataset!r}. Promote it in its"
             " own checkout."
         )
     with _wait_for_promotion_lock(dataset):
         now = read_champion(dataset)
-        if now is not None and now.digest == manifest["digest"]:
+        if now is not None and now.digest == release.digest:
             return now
         journal = _read_repaired_journal(dataset)
-        champion = _build_champion(dataset, manifest, decision, journal)
+        champion = _build_champion(release, decision, journal)
         _write_release_copy(release_folder, get_champion_folder(champion))
         if not journal or journal[-1].digest != champion.digest:
             _write_journal_line(dataset, champion)
@@ -136,12 +144,7 @@ def publish_rows_file(dataset: str, path: Path) -> None:
         raise ReleaseError(f"{path} is not there. `dvc repro validate` writes the clean rows.")
     if target.exists() and compute_file_hash(target) == compute_file_hash(path):
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
-    shutil.copyfile(path, part)
-    with part.open("rb") as handle:
-        os.fsync(handle.fileno())
-    part.replace(target)
+    replace_file(target, lambda part: shutil.copyfile(path, part))
 
 
 def get_rows_path(dataset: str) -> Path:
@@ -150,16 +153,15 @@ def get_rows_path(dataset: str) -> Path:
 
 
 def _build_champion(
-    dataset: str, manifest: Mapping[str, Any], decision: GateDecision, journal: Sequence[ChampionRecord]
+    release: ReleaseIdentity, decision: GateDecision, journal: Sequence[ChampionRecord]
 ) -> ChampionRecord:
-    digest = str(manifest["digest"])
     return ChampionRecord(
-        dataset=dataset,
-        digest=digest,
-        path=f"releases/{digest}",
-        version=_decide_version(digest, journal),
-        model=manifest["model"],
-        seen_until=manifest["seen_until"],
+        dataset=release.dataset,
+        digest=release.digest,
+        path=f"releases/{release.digest}",
+        version=_decide_version(release.digest, journal),
+        model=release.model,
+        seen_until=release.seen_until,
         promoted_as_of=decision.as_of,
         decision=decision,
     )
@@ -196,10 +198,10 @@ def _read_repaired_journal(dataset: str) -> list[ChampionRecord]:
 
 
 def _write_journal_line(dataset: str, champion: ChampionRecord) -> None:
-    with (_get_dataset_folder(dataset) / "journal.jsonl").open("a") as handle:
+    path = _get_dataset_folder(dataset) / "journal.jsonl"
+    with path.open("a") as handle:
         handle.write(json.dumps(champion.model_dump(mode="json"), sort_keys=True) + "\n")
-        handle.flush()
-        os.fsync(handle.fileno())
+    sync_file(path)
 
 
 def _delete_old_releases(dataset: str, former: ChampionRecord | None) -> None:
@@ -238,22 +240,19 @@ def _read_references() -> set[str]:
     return set(re.findall(r"\w+", "\n".join(references)))
 
 
-def _read_release_manifest(folder: Path) -> dict[str, Any]:
+def _read_release_identity(folder: Path) -> ReleaseIdentity:
     path = folder / MANIFEST
     if not path.exists():
         raise ReleaseError(
             f"{folder} has no {MANIFEST}, so it is no sealed release. `dvc repro package` builds one."
         )
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content
+    return ReleaseIdentity.model_validate_json(path.read_bytes())
 
 
 @contextmanager
 def _wait_for_promotion_lock(dataset: str) -> Iterator[None]:
     """One promotion of a dataset at a time."""
-    _get_dataset_folder(dataset).mkdir(parents=True, exist_ok=True)
-    with (_get_dataset_folder(dataset) / "lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with hold_lock(_get_dataset_folder(dataset) / "lock"):
         yield
 
 

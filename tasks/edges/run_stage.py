@@ -4,7 +4,6 @@ Both doors, laptop and flow, end here. DVC decides whether the stage must run. O
 works in a checkout: a lock file names the process that holds it.
 """
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -14,11 +13,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.core.errors import StageError
+from tasks.edges.files import hold_lock
 from tasks.edges.params import STAGES, read_models
 from tasks.edges.settings import ROOT, build_child_environment, read_settings
 
@@ -88,35 +88,26 @@ def wait_for_checkout_lock(root: Path, on_line: Lines | None = None) -> Iterator
 
     Waits for another run and says so; raises StageError with its process id after LOCK_WAIT_S.
     """
-    path = root / ".dvc" / "tmp" / "tidemill.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as handle:
-        _wait_for_lock(handle.fileno(), path, on_line)
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
-        yield  # the kernel lets go of the lock with the file, also after kill -9
+    path = get_checkout_lock_path(root)
 
+    def report_wait(holder: str) -> None:
+        if on_line:
+            on_line(f"waiting for the run of process {holder} in this checkout")
 
-def _wait_for_lock(descriptor: int, path: Path, on_line: Lines | None) -> None:
-    deadline = time.monotonic() + LOCK_WAIT_S
-    told = False
-    while True:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = path.read_text() or "unknown"
-            if time.monotonic() > deadline:
-                raise StageError(
-                    f"Another run (process {holder}) has held {path} for {LOCK_WAIT_S:.0f} s. Wait for it or"
-                    " stop it; one run works in a checkout."
-                ) from None
-            if on_line and not told:
-                on_line(f"waiting for the run of process {holder} in this checkout")
-            told = True
-            time.sleep(0.2)
-        else:
-            return
+            stack.enter_context(hold_lock(path, report_wait, LOCK_WAIT_S))
+        except TimeoutError as error:
+            raise StageError(
+                f"Another run (process {error}) has held {path} for {LOCK_WAIT_S:.0f} s. Wait for it or stop"
+                " it; one run works in a checkout."
+            ) from None
+        yield
+
+
+def get_checkout_lock_path(root: Path) -> Path:
+    """The lock of the runs in a checkout."""
+    return root / ".dvc" / "tmp" / "tidemill.lock"
 
 
 def _run_dvc(

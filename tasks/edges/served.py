@@ -23,6 +23,7 @@ import polars as pl
 from tasks.core.errors import TidemillError
 from tasks.core.frames import SERVED
 from tasks.core.frames import UTC as UTC_DTYPE
+from tasks.edges.files import sync_folder
 from tasks.edges.settings import read_settings
 
 _FORMAT = 1  # PRAGMA user_version of the file; a change is a new number and a migration
@@ -261,7 +262,7 @@ def _open_connection(path: Path, wait_s: float) -> sqlite3.Connection:
     except BaseException:
         connection.close()
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)  # the file's name, too
     return connection
 
 
@@ -285,12 +286,3 @@ def _apply_wal_mode(connection: sqlite3.Connection, wait_s: float) -> None:
             time.sleep(0.01)
         else:
             return
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the file's name durable, not its bytes alone."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -14,7 +14,7 @@ from tasks.edges.artifacts import (
     write_sessions,
 )
 from tasks.edges.door import run_stage_command
-from tasks.edges.params import read_about, read_params
+from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.features.leaks import find_leaks
 from tasks.features.params import FeatureParams
@@ -31,8 +31,9 @@ def main(root: Path = ROOT) -> None:
     A finding does not stop here: the verdict stands beside the table, and train and promote refuse
     both.
     """
-    rows, about = read_frame(root / ROWS, SERIES), read_about(root)
-    params = resolve_functions(read_params("features", FeatureParams, root), root / FOLDER)
+    document, rows = read_document(root), read_frame(root / ROWS, SERIES)
+    about, declared = document.about, document.parse_stage("features", FeatureParams)
+    params = resolve_functions(declared, root / FOLDER)
     features = build_feature_set(rows, about, params)
     with write_folder(root / "data/features") as folder:
         write_frame(folder / "table.parquet", features.table, FEATURES)

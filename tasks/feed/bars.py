@@ -18,12 +18,12 @@ from pathlib import Path
 
 import polars as pl
 
-from tasks.core.calendar import Calendar
+from tasks.core.calendar import Calendar, format_step_multiple
 from tasks.core.errors import FeedError, OffsetMovedError
 from tasks.core.frames import UTC
 from tasks.core.gaps import GAPS, find_gaps
 from tasks.core.records import Marks
-from tasks.edges.delta import REPLAY, TIDY, VersionedTable
+from tasks.edges.delta import REPLAYS, VersionedTable, commit_rows
 from tasks.feed.aggregate import N_TICKS, TICK, build_bars, compute_reach_before
 from tasks.feed.params import AggregateParams, FeedParams
 from tasks.feed.sort import ROW
@@ -65,7 +65,7 @@ class BarsTable:
     @property
     def end(self) -> datetime | None:
         """Up to where windows are closed; None while none is."""
-        mark = self.table.mark(END)
+        mark = self.table.find_offset(END)
         return None if mark is None else _EPOCH + timedelta(microseconds=mark)
 
     @property
@@ -73,19 +73,19 @@ class BarsTable:
         """Up to where the ticks of each log are in the bars."""
         return {
             source: mark
-            for source, mark in _get_offsets(self.table).items()
+            for source, mark in self.table.list_offsets().items()
             if source not in {END, CLOSINGS, REPLAYED}
         }
 
     @property
     def n_closings(self) -> int:
         """How many closings have been."""
-        return self.table.mark(CLOSINGS) or 0
+        return self.table.find_offset(CLOSINGS) or 0
 
     @property
     def time_span(self) -> tuple[datetime, datetime] | None:
         """Times of the first and the last bar; None while there is none."""
-        least, greatest = self.table.least("event_time"), self.table.greatest("event_time")
+        least, greatest = self.table.find_least("event_time"), self.table.find_greatest("event_time")
         return None if least is None or greatest is None else (least, greatest)
 
     def close(self, ticks: VersionedTable, end: datetime) -> bool:
@@ -102,15 +102,16 @@ class BarsTable:
             rows = self._build_vintages(ticks, closed)
             if rows.is_empty() and closed == self.end:
                 return False
-            begins = _get_offsets(self.table)
+            begins = self.table.list_offsets()
             ends = {
-                **_get_offsets(ticks),
+                **ticks.list_offsets(),
                 END: (closed - _EPOCH) // timedelta(microseconds=1),
                 CLOSINGS: self.n_closings + 1,
-                REPLAYED: ticks.mark(REPLAY) or 0,
+                REPLAYED: ticks.find_offset(REPLAYS) or 0,
             }
             try:
-                self.table.commit(rows, begins, ends, {"bars": rows.height, "end": closed.isoformat()})
+                note = {"bars": rows.height, "end": closed.isoformat()}
+                commit_rows(self.table, rows, begins, ends, note)
             except OffsetMovedError as error:
                 if self.table.is_restored:
                     raise FeedError(
@@ -125,8 +126,8 @@ class BarsTable:
         """Whether another member has put ticks into the bars that this handle of the ticks has
         not read.
         """
-        replays, marks = ticks.mark(REPLAY) or 0, _get_offsets(ticks)
-        seen = self.table.mark(REPLAYED) or 0
+        replays, marks = ticks.find_offset(REPLAYS) or 0, ticks.list_offsets()
+        seen = self.table.find_offset(REPLAYED) or 0
         return replays < seen or (
             replays == seen and any(marks.get(source, 0) < mark for source, mark in self.marks.items())
         )
@@ -199,8 +200,8 @@ class BarsTable:
         Only series with ticks there.
         """
         # Rows were taken out or put in below the marks
-        marks = self.marks if self.table.mark(REPLAYED) == (ticks.mark(REPLAY) or 0) else {}
-        least = {"_offset": min(marks.get(source, 0) for source in _get_offsets(ticks))} if marks else {}
+        marks = self.marks if self.table.find_offset(REPLAYED) == (ticks.find_offset(REPLAYS) or 0) else {}
+        least = {"_offset": min(marks.get(source, 0) for source in ticks.list_offsets())} if marks else {}
         rows = ticks.scan(_TICKS, least, ["series_id", "event_time", "_source", "_offset"])
         new = (
             rows.filter(_is_new(marks), pl.col("event_time") < end)
@@ -213,10 +214,14 @@ class BarsTable:
             return every.with_columns(bar=pl.lit(_LONG_AGO, UTC), asked=pl.lit(_LONG_AGO, UTC))
         if self._spec.gap_s is not None:
             return self._find_changed_sessions(ticks, new, end)
-        # The first bar that was open, or the last that was not
-        before = pl.Series([self.end], dtype=UTC).dt.offset_by(f"-{self._spec.every}").item()
-        there = ticks.scan(_TICKS, {"event_time": before}, _KEY).filter(
-            pl.col("event_time") >= before, pl.col("event_time") < end
+        # The last bar that was closed: the first open one comes after it, and asks ticks from
+        # *reach* on
+        length = format_step_multiple(self._spec.every, self._spec.period_steps)
+        ended = pl.Series([self.end], dtype=UTC)
+        before = ended.dt.offset_by(f"-{self._spec.every}").item()
+        reach = ended.dt.offset_by(f"-{length}").item()
+        there = ticks.scan(_TICKS, {"event_time": reach}, _KEY).filter(
+            pl.col("event_time") >= reach, pl.col("event_time") < end
         )
         first = pl.concat(
             [new, there.select("series_id").unique().collect().with_columns(first=pl.lit(before, UTC))]
@@ -249,10 +254,6 @@ class BarsTable:
 def build_bars_name(spec: AggregateParams) -> str:
     """The folder of the bars that *spec* describes, beside the ticks' table."""
     return f"bars-{sha256(spec.model_dump_json().encode()).hexdigest()[:8]}"
-
-
-def _get_offsets(table: VersionedTable) -> dict[str, int]:
-    return {source: mark for source, mark in table.marks().items() if source != TIDY}
 
 
 def _filter_since(bars: pl.DataFrame, since: pl.DataFrame) -> pl.DataFrame:

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from prometheus_client import Counter
+from pydantic import ValidationError
 
+from tasks.core.reports.feed import FeedEvent
 from tasks.feed.land import LandedCommit
 from tasks.feed.params import FeedParams
 from tasks.feed.sort import LATE, QUARANTINE
@@ -69,14 +71,14 @@ def report_event(folder: Path, name: str, **facts: Any) -> None:
     print(f"event {line}", file=sys.stderr, flush=True)
 
 
-def read_events(folder: Path) -> list[dict[str, Any]]:
+def read_events(folder: Path) -> list[FeedEvent]:
     """Events, oldest first. A line that a kill cut off is left out."""
     found = []
     for path in (folder / f"{NAME}.1", folder / NAME):
         for line in path.read_text().splitlines() if path.exists() else ():
             try:
-                found.append(json.loads(line))
-            except json.JSONDecodeError:
+                found.append(FeedEvent.model_validate_json(line))
+            except ValidationError:
                 continue
     return found
 

@@ -13,7 +13,7 @@ import polars as pl
 from tasks.core.errors import OffsetMovedError
 from tasks.core.frames import UTC
 from tasks.core.records import Feed, PolledRecords
-from tasks.edges.delta import REPLAY, TIDY, VersionedTable
+from tasks.edges.delta import REPLAYS, VersionedTable, add_column, align_offsets, commit_rows
 from tasks.feed.decode import DETAIL, RULE, DecodedBatch, RecordContract, RecordDecoder, RecordReader
 from tasks.feed.formats import build_decoder
 from tasks.feed.params import TYPES, FeedParams
@@ -74,9 +74,9 @@ def open_table(folder: Path, params: FeedParams) -> VersionedTable:
     table = VersionedTable(
         folder, {**OWN, **fields}, PARTITIONS, sync=params.sync, keep_log_h=params.keep_log_h
     )
-    table.align_offsets()
+    align_offsets(table)
     for name, dtype in fields.items():
-        table.add_column(name, dtype, {"how": "declared"})
+        add_column(table, name, dtype, {"how": "declared"})
     return table
 
 
@@ -110,11 +110,11 @@ class LandingBuffer:
         """The table's marks, read anew, and with them what is remembered of its rows; nothing is
         held any more.
         """
-        self.table.align_offsets()
+        align_offsets(self.table)
         self._delete_held()
         self._memory = _read_memory(self.table, self._params)
-        self._replays = self.table.mark(REPLAY) or 0
-        found = {source: mark for source, mark in self.table.marks().items() if source != TIDY}
+        self._replays = self.table.find_offset(REPLAYS) or 0
+        found = self.table.list_offsets()
         self._begins = dict(found)
         return found
 
@@ -190,11 +190,13 @@ class LandingBuffer:
         counts = dict(rows["place"].value_counts().iter_rows())
         begins = {source: begin for source in self._ends if (begin := self._begins.get(source)) is not None}
         # Rows that were replayed meanwhile are not remembered: recall them first
-        begins[REPLAY] = self._replays
+        begins[REPLAYS] = self._replays
         try:
             rows, added = add_new_columns(self.table, rows, decoded)
             about = {"counts": counts, "added": added}
-            version = self.table.commit(rows.filter(pl.col("place") != DUPLICATE), begins, self._ends, about)
+            version = commit_rows(
+                self.table, rows.filter(pl.col("place") != DUPLICATE), begins, self._ends, about
+            )
         except OffsetMovedError as error:
             self.refused(str(error))
             self._feed.rewind()
@@ -285,7 +287,7 @@ def add_new_columns(
     kept = rows.filter(pl.col("place") != QUARANTINE)
     added = {name: dtype for name, dtype in decoded.added.items() if kept[name].null_count() < kept.height}
     for name, dtype in added.items():
-        table.add_column(name, dtype, {"how": "arrived"})
+        add_column(table, name, dtype, {"how": "arrived"})
     return rows.select([name for name in rows.columns if name in table.columns]), {
         name: str(dtype) for name, dtype in added.items()
     }

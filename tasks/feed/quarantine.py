@@ -8,13 +8,13 @@ broke, as the note that it was replayed.
 """
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import NamedTuple
 
 import polars as pl
 
 from tasks.core.errors import FeedError, OffsetMovedError
 from tasks.core.records import RECORDS
-from tasks.edges.delta import VersionedTable
+from tasks.edges.delta import VersionedTable, replace_files
 from tasks.feed.decode import DETAIL, RULE, RecordReader
 from tasks.feed.formats import build_decoder
 from tasks.feed.land import add_new_columns, build_contract
@@ -35,10 +35,31 @@ _SHOWN = 10_000  # characters of a record that are shown
 _ONLY = {"place": QUARANTINE}
 
 
-def list_rules(table: VersionedTable) -> list[dict[str, Any]]:
-    """{rule, n_records, first, last, sources} of what is quarantined, times of production, most
-    records first.
-    """
+class BrokenRule(NamedTuple):
+    """A rule that records in the quarantine broke. first, last: times of production."""
+
+    rule: str
+    n_records: int
+    first: datetime
+    last: datetime
+    n_sources: int
+
+
+class QuarantinedRecord(NamedTuple):
+    """A record in the quarantine. key, raw: as text, or as hexadecimal where they are none."""
+
+    source: str
+    offset: int
+    timestamp: datetime
+    key: str | None
+    headers: str | None
+    rule: str
+    detail: str
+    raw: str | None
+
+
+def list_rules(table: VersionedTable) -> list[BrokenRule]:
+    """The rules of what is quarantined, most records first."""
     by_rule = table.scan(_ONLY, columns=[RULE, "_timestamp", "_source"]).group_by(rule=RULE)
     found = by_rule.agg(
         n_records=pl.len(),
@@ -46,10 +67,11 @@ def list_rules(table: VersionedTable) -> list[dict[str, Any]]:
         last=pl.col("_timestamp").max(),
         n_sources=pl.col("_source").n_unique(),
     )
-    return found.sort("n_records", "rule", descending=[True, False]).collect().to_dicts()
+    ordered = found.sort("n_records", "rule", descending=[True, False]).collect()
+    return [BrokenRule(**row) for row in ordered.iter_rows(named=True)]
 
 
-def find_records(table: VersionedTable, offset: int, source: str = "") -> list[dict[str, Any]]:
+def find_records(table: VersionedTable, offset: int, source: str = "") -> list[QuarantinedRecord]:
     """Quarantined records at *offset* of sources that end in *source*.
 
     Raises FeedError when there are none.
@@ -66,14 +88,15 @@ def find_records(table: VersionedTable, offset: int, source: str = "") -> list[d
             f"Offset {offset}{where} is not in the quarantine. `tidemill quarantine list` says what is; a"
             " replayed record is in its place."
         )
-    return [
+    texts = (
         {
-            **{k.removeprefix("_"): v for k, v in one.items()},
-            "key": _format_bytes(one["_key"]),
-            "raw": _format_bytes(one["_raw"]),
+            **{name.removeprefix("_"): value for name, value in row.items()},
+            "key": _format_bytes(row["_key"]),
+            "raw": _format_bytes(row["_raw"]),
         }
-        for one in found
-    ]
+        for row in found
+    )
+    return [QuarantinedRecord(**text) for text in texts]
 
 
 def replay_quarantined(
@@ -119,7 +142,7 @@ def _replay_files(
     dry_run: bool,
 ) -> list[tuple[str, str, int]]:
     """One commit: what passes now of *files* leaves them. Returns (rule, place, records)."""
-    held = table.read(files).collect().with_row_index("_nth")
+    held = table.scan_files(files).collect().with_row_index("_nth")
     picked = held.filter(pl.col(RULE) == rule if rule else pl.lit(value=True)).sort("_source", "_offset")
     records = picked.select(*(pl.col("_raw" if name == "_value" else name).alias(name) for name in RECORDS))
     decoded = build_decoder(build_contract(params, table.columns), reader).decode(records["_value"])
@@ -137,9 +160,8 @@ def _replay_files(
     )
     out, added = add_new_columns(table, out, decoded)
     stays = held.filter(~pl.col("_nth").is_in(picked.filter(passes)["_nth"].implode())).drop("_nth")
-    table.replace(
-        files, pl.concat([stays, out], how="diagonal"), {"replayed": int(passes.sum()), "added": added}
-    )
+    note = {"replayed": int(passes.sum()), "added": added}
+    replace_files(table, files, pl.concat([stays, out], how="diagonal"), note)
     return counts
 
 

@@ -2,12 +2,10 @@
 member, and the windows that close meanwhile.
 """
 
-import fcntl
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +18,8 @@ from tasks.core.errors import FeedError, FencedError, OffsetLostError
 from tasks.core.gaps import GAPS
 from tasks.core.reports.feed import FeedStatus, FeedWindow, LandedFeed
 from tasks.edges.artifacts import read_frame, read_report, write_frame
-from tasks.edges.delta import VersionedTable, open_existing_table
+from tasks.edges.delta import VersionedTable, compact_table, open_existing_table
+from tasks.edges.files import hold_lock, try_lock
 from tasks.edges.params import parse_params, read_about, read_dataset, read_section
 from tasks.edges.run_stage import wait_for_checkout_lock
 from tasks.edges.settings import ROOT, read_settings
@@ -80,15 +79,15 @@ def run_feed(
     """
     dataset, params = read_dataset(root), read_feed_params(root)
     folder = get_feed_folder(dataset)
-    with _open_run_lock(folder) as ours:
-        if not ours and not until_drained:
+    with try_lock(folder / f"member-{read_settings().feed_member}.lock") as holder:
+        if holder and not until_drained:
             raise FeedError(
-                f"Process {ours.holder} lands this feed as member {read_settings().feed_member} already."
+                f"Process {holder} lands this feed as member {read_settings().feed_member} already."
                 " Another process needs another TIDEMILL_FEED_MEMBER; it takes a share of the partitions."
             )
-        if not ours:
+        if holder:
             return LandedFeed(counts={}, window=read_window(folder))
-        reader = build_reader(params, lambda why: report_event(folder, "registry_down", said=why), root)
+        reader = build_reader(params, lambda why: report_event(folder, "registry_down", message=why), root)
         table = open_table(folder / "table", params)
         try:
             feed = build_feed(params, dataset, read_about(root), partial(report_event, folder), root)
@@ -107,10 +106,10 @@ def run_feed(
             run_loop(landing, feed, until_drained=until_drained, stop=stop, turn=beside.run_upkeep)
             watch.write_heartbeat(at_once=True)
         except FencedError as error:
-            report_event(folder, "member_fenced", member=read_settings().feed_member, said=str(error))
+            report_event(folder, "member_fenced", member=read_settings().feed_member, message=str(error))
             raise
         except OffsetLostError as error:
-            report_event(folder, "offset_lost", member=read_settings().feed_member, said=str(error))
+            report_event(folder, "offset_lost", member=read_settings().feed_member, message=str(error))
             raise
         except OSError as error:  # of what lies beside the table, which says its own
             raise FeedError(
@@ -263,14 +262,13 @@ class _LandingUpkeep:
             return
         self._watch.add_commit(landed)
         self._alarms.add_commit(landed)
-        if self._table.n_versions_since_checkpoint >= _TIDY_COMMITS and not self._tidying.is_alive():
+        if self._table.count_versions_since_checkpoint() >= _TIDY_COMMITS and not self._tidying.is_alive():
             self._tidying = threading.Thread(target=self._compact_table, daemon=True)
             self._tidying.start()
         self._say(landed)
 
     def close_window(self) -> FeedWindow | None:
-        with (self._folder / "window.lock").open("w") as lock:  # another member may be at it
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with hold_lock(self._folder / "window.lock"):  # another member may be at it
             before = read_window(self._folder)
             # ... and has read more of the table
             if before is not None and before.version > self._table.version:
@@ -294,39 +292,12 @@ class _LandingUpkeep:
     def _compact_table(self) -> None:
         """Beside the landing, with a table of its own: neither waits for the other."""
         for table in (self._table, *((self._bars.table,) if self._bars else ())):
-            open_existing_table(table.folder).compact(keep_h=self._params.keep_h)
+            compact_table(open_existing_table(table.folder), self._params.keep_h)
 
 
 def _write_refusal(folder: Path, watch: LandingWatch, why: str) -> None:
     watch.refused()
-    report_event(folder, "commit_refused", member=read_settings().feed_member, said=why)
-
-
-class _RunLock:
-    """Whether the turn is ours; else who has it."""
-
-    def __init__(self, holder: str = "") -> None:
-        self.holder = holder
-
-    def __bool__(self) -> bool:
-        return not self.holder
-
-
-@contextmanager
-def _open_run_lock(folder: Path) -> Iterator[_RunLock]:
-    """The turn of this member, which the kernel takes back when the process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"member-{read_settings().feed_member}.lock").open("a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            yield _RunLock(handle.read() or "?")
-            return
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
-        yield _RunLock()
+    report_event(folder, "commit_refused", member=read_settings().feed_member, message=why)
 
 
 def _find_bar_length(params: FeedParams, about: About) -> str | None:

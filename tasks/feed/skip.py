@@ -9,7 +9,7 @@ from typing import NamedTuple
 import polars as pl
 
 from tasks.core.errors import FeedError
-from tasks.edges.delta import VersionedTable
+from tasks.edges.delta import VersionedTable, align_offsets, commit_rows
 from tasks.feed.decode import DETAIL, LOST, RULE
 from tasks.feed.params import FeedParams
 from tasks.feed.sort import MONTH
@@ -31,13 +31,13 @@ def skip_lost(
 
     Each range is a row of the place `lost` at its last offset, in the commit that moves the mark,
     so that marks that follow the rows follow it too.
-    Raises FeedError when a topic ends before its mark, MarkMovedError when a process lands that
+    Raises FeedError when a topic ends before its mark, OffsetMovedError when a process lands that
     source meanwhile; nothing was skipped then.
     """
-    table.align_offsets()
+    align_offsets(table)
     found = []
     for source, (first, end) in sorted(kept.items()):
-        if (mark := table.mark(source)) is None:
+        if (mark := table.find_offset(source)) is None:
             continue
         if mark > end:
             raise FeedError(
@@ -64,7 +64,8 @@ def skip_lost(
             for one in found
         ]
         lost = pl.DataFrame(rows, schema={name: table.columns[name] for name in rows[0]})
-        table.commit(
+        commit_rows(
+            table,
             lost,
             {one.source: one.first for one in found},
             {one.source: one.end for one in found},

@@ -48,7 +48,7 @@ def _build_database_feed(source: DatabaseSource, raise_: EventReporter) -> Feed:
             " (postgresql+psycopg://USER:PASSWORD@HOST/NAME)."
         )
     return DatabaseFeed(
-        url, **source.model_dump(exclude={"kind"}), told=lambda why: raise_("source_down", said=why)
+        url, **source.model_dump(exclude={"kind"}), told=lambda why: raise_("source_down", message=why)
     )
 
 
@@ -62,7 +62,7 @@ def _build_kafka_feed(source: KafkaSource, dataset: str, raise_: EventReporter) 
         source.group or f"tidemill-{dataset}-{source.topic}",
         s.feed_member,
         s.kafka_options,
-        lambda why: raise_("source_down", said=why),
+        lambda why: raise_("source_down", message=why),
     )
 
 
@@ -78,7 +78,7 @@ def _build_websocket_feed(source: WebsocketSource, raise_: EventReporter) -> Fee
             "headers": {name: resolve_placeholders(value) for name, value in source.headers.items()},
             "backfill_url": source.backfill_url and resolve_placeholders(source.backfill_url),
         },
-        told=lambda why: raise_("source_down", said=why),
+        told=lambda why: raise_("source_down", message=why),
         lost=lambda facts: raise_("records_lost", **facts),
     )
 
@@ -89,7 +89,7 @@ def _build_exchange_feed(source: ExchangeSource, raise_: EventReporter) -> Feed:
     return ExchangeFeed(
         **source.model_dump(exclude={"kind"}),
         options=read_settings().feed_exchange,
-        told=lambda why: raise_("source_down", said=why),
+        told=lambda why: raise_("source_down", message=why),
         lost=lambda facts: raise_("records_lost", **facts),
     )
 

@@ -169,7 +169,7 @@ def describe_table(table: VersionedTable) -> FeedTableStatus:
     """The table by itself."""
     return FeedTableStatus(
         version=table.version,
-        rows=table.counts("place"),
-        marks={s: m for s, m in table.marks().items() if s != "tidy"},
-        n_files=table.n_files,
+        rows=table.count_rows_by("place"),
+        marks=table.list_offsets(),
+        n_files=table.count_files(),
     )

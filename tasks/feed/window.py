@@ -13,8 +13,9 @@ from pathlib import Path
 import polars as pl
 
 from tasks.core.reports.feed import FeedWindow
+from tasks.edges import files as disk
 from tasks.edges.artifacts import write_report
-from tasks.edges.delta import TIDY, VersionedTable, run_durability_hook
+from tasks.edges.delta import VersionedTable
 from tasks.feed.bars import BarsTable
 from tasks.feed.sort import ROW
 
@@ -34,8 +35,7 @@ def build_window(
     if (newest := _select_active_series(table, silent_s)) is None:
         return None
     watermark, end = _compute_window_end(newest, every)
-    marks = {source: mark for source, mark in table.marks().items() if source != TIDY}
-    shown = table.count_below("event_time", end, {"place": ROW})
+    shown = table.count_rows_below("event_time", end, {"place": ROW})
     if not shown:
         return None
     if before is not None and before.end == end and before.n_rows == shown:
@@ -43,7 +43,7 @@ def build_window(
     return FeedWindow(
         dataset=table.folder.parent.name,
         version=table.version,
-        marks=dict(sorted(marks.items())),
+        marks=table.list_offsets(),
         end=end,
         watermark=watermark,
         n_rows=shown,
@@ -64,7 +64,7 @@ def build_bars_window(
         return None
     watermark, end = _compute_window_end(newest, every)
     bars.close(ticks, end)
-    n_rows = sum(bars.table.counts("month").values())
+    n_rows = sum(bars.table.count_rows_by("month").values())
     if not n_rows or bars.end is None:
         return None
     name, was = bars.table.folder.name, 0
@@ -101,7 +101,7 @@ def _select_active_series(table: VersionedTable, silent_s: float) -> pl.DataFram
 
     A row's own time of event silences nobody, however far ahead.
     """
-    last = table.greatest("_timestamp", {"place": ROW})
+    last = table.find_greatest("_timestamp", {"place": ROW})
     if last is None:
         return None
     speaks = last - timedelta(seconds=silent_s)
@@ -122,6 +122,6 @@ def _select_active_series(table: VersionedTable, silent_s: float) -> pl.DataFram
 
 def write_window(folder: Path, window: FeedWindow) -> None:
     """Put *window* into *folder* as window.json, by rename."""
-    run_durability_hook("window closed")
+    disk.run_durability_hook("window closed")
     write_report(folder / NAME, window)
-    run_durability_hook("window written")
+    disk.run_durability_hook("window written")

@@ -1,4 +1,4 @@
-"""Rows of the feed's table, as far as data/source/window.json says."""
+"""Rows of the feed's table, up to the window in data/source/window.json."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,21 +19,21 @@ WINDOW = "window.json"
 
 
 class FeedRows:
-    """One "file": the rows below the window's marks and before its end; of a feed of ticks its
-    bars, with the earlier vintages of those that changed.
+    """One "file": the rows below the window's offsets and before its end.
 
-    However the table was merged or vacuumed since, they are the same.
+    Of a feed of ticks they are its bars, with the earlier vintages of those that changed. Merging
+    or vacuuming the table does not change them.
     """
 
     def __init__(self, params: FeedSource, calendar: Calendar, folder: Path) -> None:
         self._params, self._calendar, self._folder = params, calendar, folder
 
     def read(self) -> Iterator[SourceFile]:
-        """The window's rows; series, time, then every number that the feed has."""
+        """The rows of the window: series, time, then every number that the feed has."""
         path = self._folder / WINDOW
         if not path.exists():
             raise SourceError(
-                f"The dataset reads a feed, but {path} is not there: no window has closed yet. `tidemill feed"
+                f"The dataset reads a feed, but {path} is missing: no window has closed yet. `tidemill feed"
                 " drain` lands what there is and writes it."
             )
         window = read_report(path, FeedWindow)
@@ -49,8 +49,8 @@ class FeedRows:
         )
         if rows.height != window.n_rows:
             raise SourceError(
-                f"{path} speaks of {window.n_rows:,} rows, but {table.folder} has {rows.height:,} of them."
-                " The table was restored or replaced: `tidemill feed drain` writes the window anew."
+                f"{path} has {window.n_rows:,} rows, but {table.folder} has {rows.height:,} of them."
+                " The table was restored or replaced: `tidemill feed drain` writes the window again."
             )
         nominal = self._calendar.nominal_known_at().cast(UTC)
         known = pl.col("known_at").fill_null(
@@ -59,7 +59,7 @@ class FeedRows:
         ordered = (_filter_withdrawn(rows) if is_of_bars else rows.sort("_source", "_offset")).with_columns(
             known.alias("known_at")
         )
-        if is_of_bars:  # of what was known at one moment the last word
+        if is_of_bars:  # of several vintages with one knowledge time the last
             ordered = ordered.unique(
                 ["series_id", "event_time", "known_at"], keep="last", maintain_order=True
             )
@@ -71,7 +71,7 @@ class FeedRows:
 
 
 def _select_rows_below(table: VersionedTable, window: FeedWindow) -> pl.DataFrame:
-    """The rows below the window's marks and before its end."""
+    """The rows below the window's offsets and before its end."""
     below = pl.lit(value=False)
     for source, mark in window.marks.items():
         below |= (pl.col("_source") == source) & (pl.col("_offset") < mark)
@@ -79,6 +79,6 @@ def _select_rows_below(table: VersionedTable, window: FeedWindow) -> pl.DataFram
 
 
 def _filter_withdrawn(bars: pl.DataFrame) -> pl.DataFrame:
-    """All vintages, in their order, of the bars that have not been taken back."""
+    """All vintages, in their order, of the bars that were not withdrawn."""
     ordered = bars.sort("series_id", "event_time", "_vintage")
     return ordered.filter(pl.col("_n_ticks").last().over("series_id", "event_time") > 0)

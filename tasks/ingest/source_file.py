@@ -1,7 +1,4 @@
-"""What every source yields: files with their rows.
-
-Nothing else of the stage knows which source it was.
-"""
+"""The interface of a source: it yields files with their rows."""
 
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
@@ -12,8 +9,8 @@ import polars as pl
 class SourceFile(NamedTuple):
     """One file.
 
-    sha256: of its bytes. rows: series_id, event_time, known_at and float64 values, in the file's
-    order.
+    sha256: of its bytes.
+    rows: series_id, event_time, known_at and float64 values, in the file's order.
     """
 
     name: str
@@ -22,10 +19,10 @@ class SourceFile(NamedTuple):
 
 
 class IngestSource(Protocol):
-    """Anything that ingest can read from."""
+    """Where ingest reads rows from."""
 
     def read(self) -> Iterator[SourceFile]:
-        """Each file once, in an order that depends on their names alone.
+        """Each file once, in an order that depends only on their names.
 
         Raises SourceError for what cannot be read.
         """

@@ -21,7 +21,7 @@ from tasks.core.reports.monitor import (
 from tasks.edges.artifacts import read_calendar, read_frame, read_last_report, write_folder, write_report
 from tasks.edges.current import check_current
 from tasks.edges.door import run_stage_command
-from tasks.edges.params import read_about, read_dataset, read_params
+from tasks.edges.params import ParamsDocument, read_document
 from tasks.edges.registry import ChampionRecord, get_champion_folder, read_champion, read_journal
 from tasks.edges.served import count_served, read_news
 from tasks.edges.settings import ROOT
@@ -36,7 +36,8 @@ def main(root: Path = ROOT) -> None:
 
     New answers alone change no figure that decides.
     """
-    dataset, params = read_dataset(root), read_params("monitor", MonitorParams, root)
+    document = read_document(root)
+    dataset, params = document.dataset, document.parse_stage("monitor", MonitorParams)
     check_current(ROWS, dataset, root)
     champion = read_champion(dataset)  # once: a promotion meanwhile must not mix two champions' figures
     monitored = None if champion is None else read_monitored_champion(champion, root)
@@ -48,13 +49,14 @@ def main(root: Path = ROOT) -> None:
             write_report(path, last)
             print(f"monitor: nothing new: {last.verdict}: {last.reason}")
             return
-        report = _update_served(last, champion, answers, root)
+        report = _update_served(last, document, champion, answers, root)
     else:
-        report = _build_report(champion, monitored, answers, params, key, root)
+        report = _build_report(document, champion, monitored, answers, params, key, root)
     print(f"monitor: {report.verdict}: {report.reason}")
 
 
 def _build_report(
+    document: ParamsDocument,
     champion: ChampionRecord | None,
     monitored: MonitoredChampion | None,
     answers: AnswerCounts,
@@ -66,7 +68,7 @@ def _build_report(
     from tasks.monitor.stage import build_monitor_result
     from tasks.monitor.streams import select_shown_streams
 
-    rows, about = read_frame(root / ROWS, SERIES), read_about(root)
+    rows, about = read_frame(root / ROWS, SERIES), document.about
     calendar = _build_calendar(champion, about, rows)
     scheduled = _build_scheduled(champion, rows, calendar, params)
     watched = build_monitor_result(scheduled, rows, about, calendar, monitored, params)
@@ -84,10 +86,14 @@ def _build_report(
 
 
 def _update_served(
-    last: MonitorReport, champion: ChampionRecord | None, answers: AnswerCounts, root: Path
+    last: MonitorReport,
+    document: ParamsDocument,
+    champion: ChampionRecord | None,
+    answers: AnswerCounts,
+    root: Path,
 ) -> MonitorReport:
     """The last report with what was served since; what decides stands as it is."""
-    rows, about = read_frame(root / ROWS, SERIES), read_about(root)
+    rows, about = read_frame(root / ROWS, SERIES), document.about
     calendar = _build_calendar(champion, about, rows)
     served = _build_served(last.dataset, champion, answers, rows, about, calendar)
     report = last.model_copy(update={"served": served})

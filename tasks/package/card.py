@@ -3,9 +3,9 @@
 Outside the digest.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
+from tasks.core.reports.ensemble import EnsembleReport
 from tasks.core.reports.package import Provenance
 from tasks.core.reports.quantize import QuantizeDecision
 from tasks.release import Manifest, Release
@@ -20,19 +20,19 @@ LICENCE = (
 def render_model_card(
     release: Release,
     manifest: Manifest,
-    summary: Mapping[str, Any],
+    evaluation: EnsembleReport | None,
     provenance: Provenance,
 ) -> str:
-    """The card as Markdown. summary: of data/reports/ensemble; empty where there is none."""
+    """The card as Markdown. evaluation: None where there is none."""
     parts = [
         f"# {manifest.dataset}: {manifest.model}",
         _render_overview(release, manifest),
         "## Members",
         _render_members(release),
         "## Scores, out of sample",
-        _render_scores(release, summary),
+        _render_scores(release, evaluation),
         "## Intervals",
-        _render_coverage(release, summary.get("coverage", {})),
+        _render_coverage(release, evaluation),
         "## INT8",
         _render_decision(provenance.quantize),
         "## Limits",
@@ -91,28 +91,27 @@ def _render_members(release: Release) -> str:
     )
 
 
-def _render_scores(release: Release, summary: Mapping[str, Any]) -> str:
-    scores = summary.get("scores", {})
-    if not scores:
-        return "No evaluation was found (data/reports/ensemble/summary.json)."
-    score = summary.get("primary_score", release.about.primary_score)
-    ranked = sorted(scores.items(), key=lambda item: _parse_number(item[1].get("primary")))
+def _render_scores(release: Release, evaluation: EnsembleReport | None) -> str:
+    if evaluation is None:
+        return f"No evaluation was found ({EnsembleReport.PATH})."
+    score = evaluation.primary_score
+    ranked = sorted(evaluation.scores.items(), key=lambda item: _convert_unknown(item[1].primary))
     rows = [
         (
             f"**{name}**" if name == release.model else name,
-            *(_format_figure(figures.get(k)) for k in ("primary", "primary_gate", "mae", "rmse")),
+            *map(_format_figure, (scores.primary, scores.primary_gate, scores.mae, scores.rmse)),
         )
-        for name, figures in ranked
+        for name, scores in ranked
     ]
     head = (
-        f"Over {summary.get('n_cutoffs_scored')} cutoffs before {summary.get('seen_until')}, and over the"
-        f" {summary.get('n_cutoffs_gate')} of the gate after it. "
+        f"Over {evaluation.n_cutoffs_scored} cutoffs before {evaluation.seen_until.isoformat()}, and over the"
+        f" {evaluation.n_cutoffs_gate} of the gate after it. Baseline: {evaluation.baseline}."
+        f" {evaluation.reason.capitalize()}."
     )
-    head += f"Baseline: {summary.get('baseline')}. {str(summary.get('reason', '')).capitalize()}."
     return head + "\n\n" + _render_table(("model", score, f"{score} on the gate's rows", "MAE", "RMSE"), rows)
 
 
-def _render_coverage(release: Release, coverage: Mapping[str, Any]) -> str:
+def _render_coverage(release: Release, evaluation: EnsembleReport | None) -> str:
     blend = release.blend
     whose = {
         "series": "each series",
@@ -131,17 +130,17 @@ def _render_coverage(release: Release, coverage: Mapping[str, Any]) -> str:
         + (f", read as {blend.block} sets" if blend.block > 1 else "")
         + (f"; they follow their own misses at rate {blend.adapt_rate:g}." if blend.adapt_rate else ".")
     )
-    if not coverage:
+    if evaluation is None:
         return how
-    by_step = ", ".join(_format_figure(share) for share in coverage.get("by_step", []))
+    coverage = evaluation.coverage
     rows = [
-        ("overall", _format_figure(coverage.get("overall"))),
-        ("gate's rows", _format_figure(coverage.get("gate"))),
-        ("by step", by_step),
+        ("overall", _format_figure(coverage.overall)),
+        ("gate's rows", _format_figure(coverage.gate)),
+        ("by step", ", ".join(map(_format_figure, coverage.by_step))),
     ]
-    rows += [(str(year), _format_figure(share)) for year, share in coverage.get("by_year", {}).items()]
+    rows += [(year, _format_figure(share)) for year, share in coverage.by_year.items()]
     return (
-        f"{how} The outer two should hold {_format_figure(coverage.get('level'))} of what comes.\n\n"
+        f"{how} The outer two should hold {_format_figure(coverage.level)} of what comes.\n\n"
         + _render_table(("where", "share inside"), rows)
     )
 
@@ -189,8 +188,9 @@ def _render_table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     return "\n".join("| " + " | ".join(str(cell).replace("|", "/") for cell in line) + " |" for line in lines)
 
 
-def _parse_number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else float("inf")
+def _convert_unknown(loss: float | None) -> float:
+    """Last in the ranking."""
+    return float("inf") if loss is None else loss
 
 
 def _format_figure(value: Any) -> str:

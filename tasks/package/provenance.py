@@ -6,11 +6,10 @@ Outside the digest, and free of host names and paths.
 import hashlib
 import platform
 import subprocess
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
+from tasks.core.reports.ensemble import EnsembleReport
 from tasks.core.reports.package import CodeState, EvaluationFigures
 
 LIBRARIES = (
@@ -71,23 +70,17 @@ def list_versions() -> dict[str, str]:
     }
 
 
-def build_metrics(summary: Mapping[str, Any], model: str) -> EvaluationFigures | None:
-    """The figures that the service and the card show, from data/reports/ensemble/summary.json;
-    None without it.
-    """
-    scores = summary.get("scores", {})
-    if not scores:
-        return None
-    coverage = summary.get("coverage", {})
-    baseline = summary.get("baseline")
+def build_metrics(evaluation: EnsembleReport, model: str) -> EvaluationFigures:
+    """The figures of *model* that the service and the card show."""
+    losses = {name: scores.primary for name, scores in evaluation.scores.items()}
     return EvaluationFigures(
-        primary_score=summary.get("primary_score"),
-        score=scores.get(model, {}).get("primary"),
-        baseline=baseline,
-        baseline_score=scores.get(baseline, {}).get("primary"),
-        n_cutoffs=summary.get("n_cutoffs_scored"),
-        level=coverage.get("level"),
-        coverage_frac=coverage.get("overall"),
+        primary_score=evaluation.primary_score,
+        score=losses.get(model),
+        baseline=evaluation.baseline,
+        baseline_score=losses.get(evaluation.baseline),
+        n_cutoffs=evaluation.n_cutoffs_scored,
+        level=evaluation.coverage.level,
+        coverage_frac=evaluation.coverage.overall,
     )
 
 

@@ -18,7 +18,7 @@ from tasks.edges.artifacts import (
 from tasks.edges.current import check_current
 from tasks.edges.door import run_stage_command
 from tasks.edges.mlflow_delivery import publish_alongside
-from tasks.edges.params import read_dataset, read_params
+from tasks.edges.params import read_document
 from tasks.edges.registry import ChampionRecord, publish_rows_file, read_champion
 from tasks.edges.settings import ROOT, read_settings
 from tasks.edges.tracking import has_news
@@ -33,7 +33,8 @@ def main(root: Path = ROOT, deliver: Callable[[], AbstractContextManager[None]] 
 
     deliver: what brings runs to MLflow beside the gate.
     """
-    dataset, params = read_dataset(root), read_params("promote", PromoteParams, root)
+    document = read_document(root)
+    dataset, params = document.dataset, document.parse_stage("promote", PromoteParams)
     check_current(ROWS, dataset, root)
     if (found := read_json(root / "models/release/manifest.json")["dataset"]) != dataset:
         raise OtherDatasetError("models/release", found, dataset)

@@ -83,9 +83,7 @@ def _compare_net(
         folder / f"{name}.onnx",
     )
     write_int8(fp32, int8)
-    comparison = compare_graphs(
-        fp32, int8, rows, release.about, net.params.quantile if isinstance(net, Net) else None
-    )
+    comparison = compare_graphs(fp32, int8, rows, net.params.quantile if isinstance(net, Net) else None)
     decision, reason = decide_precision(comparison, params.max_error_frac)
     if not shipped:
         decision, reason = (

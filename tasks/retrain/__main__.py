@@ -6,7 +6,7 @@ from tasks.core.errors import OtherDatasetError
 from tasks.core.reports.monitor import MonitorReport
 from tasks.edges.artifacts import read_report, write_folder, write_report
 from tasks.edges.door import run_stage_command
-from tasks.edges.params import read_dataset, read_params
+from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.retrain.params import RetrainParams
 from tasks.retrain.stage import decide_retraining
@@ -14,10 +14,10 @@ from tasks.retrain.stage import decide_retraining
 
 def main(root: Path = ROOT) -> None:
     """Read the monitor's report, decide, say why."""
-    report = read_report(root / MonitorReport.PATH, MonitorReport)
-    if report.dataset != (dataset := read_dataset(root)):
-        raise OtherDatasetError(MonitorReport.PATH, report.dataset, dataset)
-    decision = decide_retraining(report, read_params("retrain", RetrainParams, root))
+    document, report = read_document(root), read_report(root / MonitorReport.PATH, MonitorReport)
+    if report.dataset != document.dataset:
+        raise OtherDatasetError(MonitorReport.PATH, report.dataset, document.dataset)
+    decision = decide_retraining(report, document.parse_stage("retrain", RetrainParams))
     with write_folder(root / "data/decisions/retrain") as folder:
         write_report(folder / "decision.json", decision)
     print(f"retrain: {'due' if decision.due else 'not due'}: {decision.reason}")

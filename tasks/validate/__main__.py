@@ -1,6 +1,4 @@
-"""The DVC command `python -m tasks.validate`: data/raw -> data/clean, data/quarantine,
-data/reports/validate.
-"""
+"""The DVC command `python -m tasks.validate`: data/raw -> data/clean, data/quarantine, reports."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +6,7 @@ from pathlib import Path
 from tasks.core.frames import QUARANTINE, SERIES
 from tasks.edges.artifacts import read_frame, write_folder, write_frame, write_json, write_report
 from tasks.edges.door import run_stage_command
-from tasks.edges.params import read_about, read_dataset, read_params
+from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.validate.params import ValidateParams
 from tasks.validate.stage import (
@@ -21,20 +19,22 @@ from tasks.validate.stage import (
 
 
 def main(root: Path = ROOT) -> None:
-    """Read the raw rows, split them, write both parts and the report; above the limit nothing
-    but a copy in home is written.
+    """Read the raw rows, split them, write both parts and the report.
+
+    Above the limit only a copy in TIDEMILL_HOME is written.
     """
-    params = read_params("validate", ValidateParams, root)
-    validated = validate_rows(read_frame(root / "data/raw/rows.parquet", SERIES), read_about(root), params)
-    failed = get_failed_folder(read_dataset(root))
-    # DVC's outs change only when the stage succeeds, so what stops it is written beside them
+    document = read_document(root)
+    params = document.parse_stage("validate", ValidateParams)
+    validated = validate_rows(read_frame(root / "data/raw/rows.parquet", SERIES), document.about, params)
+    failed = get_failed_folder(document.dataset)
+    # DVC's outs change only when the stage succeeds, so what stops it is written elsewhere
     if is_over_limit(validated, params):
         with write_folder(failed) as folder:
             write_frame(folder / "rows.parquet", validated.quarantined, QUARANTINE)
             _write_figures(folder, validated)
             _write_report(folder, validated)
         raise build_limit_error(validated, params, f"{failed} (rows.parquet; `tidemill page` shows them)")
-    shutil.rmtree(failed, ignore_errors=True)  # an old failure must not be taken for this run's
+    shutil.rmtree(failed, ignore_errors=True)  # of an earlier run
     with write_folder(root / "data/clean") as folder:
         write_frame(folder / "rows.parquet", validated.clean, SERIES)
         _write_figures(folder, validated)

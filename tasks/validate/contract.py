@@ -1,4 +1,4 @@
-"""The contract as a Great Expectations suite, run over the rows, with its result for every row."""
+"""The contract as a Great Expectations suite, and its result for every row."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -14,8 +14,10 @@ from tasks.validate.params import ColumnRule, ValidateParams
 
 
 class RuleExpectation(NamedTuple):
-    """One rule: its name, the expectation's type and arguments, and the reason a failing row
-    gets.
+    """One rule of the contract.
+
+    kind, arguments: of the expectation.
+    reason: of a failing row, as text.
     """
 
     rule: str
@@ -25,8 +27,10 @@ class RuleExpectation(NamedTuple):
 
 
 class ContractCheck(NamedTuple):
-    """failures: for each rule, in the contract's order. suite, result: as Great Expectations
-    states them, without times and ids.
+    """The result of the contract.
+
+    failures: of each rule, in the contract's order.
+    suite, result: of Great Expectations, without times and ids.
     """
 
     failures: list[RuleFailure]
@@ -63,7 +67,7 @@ def _build_column_expectations(column: str, rule: ColumnRule) -> Iterator[RuleEx
             f"{column} {sign} {rule.min:g}",
             "ExpectColumnValuesToBeBetween",
             arguments,
-            _format_seen(column, f"{sign} {rule.min:g}"),
+            _build_value_reason(column, f"{sign} {rule.min:g}"),
         )
     if rule.max is not None:
         arguments = {"column": column, "max_value": rule.max}
@@ -71,7 +75,7 @@ def _build_column_expectations(column: str, rule: ColumnRule) -> Iterator[RuleEx
             f"{column} <= {rule.max:g}",
             "ExpectColumnValuesToBeBetween",
             arguments,
-            _format_seen(column, f"<= {rule.max:g}"),
+            _build_value_reason(column, f"<= {rule.max:g}"),
         )
     if rule.values is not None:
         arguments = {"column": column, "value_set": list(rule.values)}
@@ -79,12 +83,12 @@ def _build_column_expectations(column: str, rule: ColumnRule) -> Iterator[RuleEx
             f"{column} in set",
             "ExpectColumnValuesToBeInSet",
             arguments,
-            _format_seen(column, f"one of {list(rule.values)}"),
+            _build_value_reason(column, f"one of {list(rule.values)}"),
         )
 
 
-def _format_seen(column: str, wanted: str) -> pl.Expr:
-    return build_reason(f"{column} is ", pl.col(column), f", not {wanted}")
+def _build_value_reason(column: str, allowed: str) -> pl.Expr:
+    return build_reason(f"{column} is ", pl.col(column), f", not {allowed}")
 
 
 def check_contract(rows: pl.DataFrame, params: ValidateParams) -> ContractCheck:
@@ -92,38 +96,40 @@ def check_contract(rows: pl.DataFrame, params: ValidateParams) -> ContractCheck:
 
     Raises ContractError when an expectation could not be computed.
     """
-    listed = list(build_expectations(params))
-    if not listed:
+    expectations = list(build_expectations(params))
+    if not expectations:
         nothing = ContractResult(success=True, results=())
         return ContractCheck([], {"name": "contract", "expectations": []}, nothing)
     with warnings.catch_warnings():
         # Great Expectations imports sre_constants, which Python deprecates
         warnings.simplefilter("ignore", DeprecationWarning)
-        suite, results = _run_suite(rows.select(params.names), listed)
-    # In another order than the suite's
+        suite, results = _run_suite(rows.select(params.names), expectations)
+    # the results are not in the order of the suite
     by_rule = {result.expectation_config.meta["rule"]: result for result in results}
     failures = []
-    for expected in listed:
-        result = by_rule[expected.rule]
-        _check_no_exception(expected.rule, result.exception_info)
-        at = pl.Series(sorted(result.result.get("unexpected_index_list") or []), dtype=pl.UInt32)
-        if len(at) != result.result["unexpected_count"] or result.success != (len(at) == 0):
+    for expectation in expectations:
+        result = by_rule[expectation.rule]
+        _check_no_exception(expectation.rule, result.exception_info)
+        index = pl.Series(sorted(result.result.get("unexpected_index_list") or []), dtype=pl.UInt32)
+        if len(index) != result.result["unexpected_count"] or result.success != (len(index) == 0):
             raise ContractError(
                 f"Great Expectations counts {result.result['unexpected_count']} rows against"
-                f" {expected.rule!r}, but lists {len(at)}. Report it."
+                f" {expectation.rule!r}, but lists {len(index)}. Please report this."
             )
-        failures.append(RuleFailure(expected.rule, at, expected.reason))
+        failures.append(RuleFailure(expectation.rule, index, expectation.reason))
     return ContractCheck(
         failures,
         suite,
         ContractResult(
             success=all(r.success for r in by_rule.values()),
-            results=tuple(_build_result(by_rule[e.rule]) for e in listed),
+            results=tuple(_build_result(by_rule[e.rule]) for e in expectations),
         ),
     )
 
 
-def _run_suite(values: pl.DataFrame, listed: list[RuleExpectation]) -> tuple[dict[str, object], list[Any]]:
+def _run_suite(
+    values: pl.DataFrame, expectations: list[RuleExpectation]
+) -> tuple[dict[str, object], list[Any]]:
     read_settings()  # telemetry off, before the import reads the environment
     import great_expectations as gx
     import pandas as pd
@@ -133,8 +139,10 @@ def _run_suite(values: pl.DataFrame, listed: list[RuleExpectation]) -> tuple[dic
     frame = pd.DataFrame({c: values[c].to_numpy() for c in values.columns})
     asset = context.data_sources.add_pandas("rows").add_dataframe_asset("rows")
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": frame})
-    expected = [getattr(gx.expectations, e.kind)(**e.arguments, meta={"rule": e.rule}) for e in listed]
-    suite = gx.ExpectationSuite(name="contract", expectations=expected)
+    gx_expectations = [
+        getattr(gx.expectations, e.kind)(**e.arguments, meta={"rule": e.rule}) for e in expectations
+    ]
+    suite = gx.ExpectationSuite(name="contract", expectations=gx_expectations)
     results = batch.validate(
         suite, result_format={"result_format": "COMPLETE", "exclude_unexpected_values": True}
     ).results
@@ -142,9 +150,12 @@ def _run_suite(values: pl.DataFrame, listed: list[RuleExpectation]) -> tuple[dic
 
 
 def _check_no_exception(rule: str, info: Mapping[str, Any]) -> None:
-    """An exception comes as `success: false`, and would look like bad data."""
-    raised = [info] if "raised_exception" in info else list(info.values())
-    for part in raised:
+    """Raises ContractError for an exception, which otherwise would look like bad data.
+
+    info: of one result, or of each metric of it.
+    """
+    parts = [info] if "raised_exception" in info else list(info.values())
+    for part in parts:
         if part["raised_exception"]:
             raise ContractError(
                 f"The rule {rule!r} could not be computed: {part['exception_message']}. Correct it in the"

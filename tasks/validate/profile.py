@@ -1,4 +1,4 @@
-"""What the clean rows look like: figures of each series and column."""
+"""Statistics of the clean rows, by series and column."""
 
 import polars as pl
 
@@ -11,28 +11,28 @@ def build_profile(rows: pl.DataFrame) -> CleanProfile:
     columns = [c for c in rows.columns if c not in SERIES.key]
     time = pl.col("event_time")
     of_series = {"n": pl.len(), "first": time.min(), "last": time.max()}
-    per_column = {
+    of_column = {
         "n_null": pl.Expr.null_count,
         "min": pl.Expr.min,
         "max": pl.Expr.max,
         "mean": pl.Expr.mean,
         "sd": pl.Expr.std,
     }
-    figures = [
-        make(pl.col(c)).alias(f"{i}:{name}")
+    statistics = [
+        compute(pl.col(c)).alias(f"{i}:{name}")
         for i, c in enumerate(columns)
-        for name, make in per_column.items()
+        for name, compute in of_column.items()
     ]
     table = (
         rows.group_by("series_id")
-        .agg(*(e.alias(k) for k, e in of_series.items()), *figures)
+        .agg(*(e.alias(k) for k, e in of_series.items()), *statistics)
         .sort("series_id")
     )
     return CleanProfile(
         {
             row["series_id"]: {
                 c: ColumnProfile(
-                    **{k: row[k] for k in of_series}, **{name: row[f"{i}:{name}"] for name in per_column}
+                    **{k: row[k] for k in of_series}, **{name: row[f"{i}:{name}"] for name in of_column}
                 )
                 for i, c in enumerate(columns)
             }

@@ -11,6 +11,7 @@ import pytest
 from landed import params_of
 
 from tasks.core.calendar import Calendar
+from tasks.edges.delta import commit_rows
 from tasks.feed.aggregate import build_bars
 from tasks.feed.bars import BarsTable
 from tasks.feed.land import open_table
@@ -98,7 +99,7 @@ def through_tables(frame, folder):
         0.0,
     )
     for k, batch in enumerate(frame.iter_slices(BATCH)):
-        table.commit(batch, {"kafka:c/t/0": k * BATCH} if k else {}, {"kafka:c/t/0": (k + 1) * BATCH})
+        commit_rows(table, batch, {"kafka:c/t/0": k * BATCH} if k else {}, {"kafka:c/t/0": (k + 1) * BATCH})
         last = (
             datetime(2025, 1, 1, tzinfo=UTC)
             if (k + 1) * BATCH == N

@@ -13,7 +13,7 @@ from kafka_support import make_topic
 from small_checkout import small_checkout
 
 from tasks.core.calendar import Calendar
-from tasks.edges.delta import open_existing_table
+from tasks.edges.delta import compact_table, open_existing_table
 from tasks.edges.settings import read_settings
 from tasks.feed.service import get_feed_folder, list_feed_gaps, publish_window, read_feed_status, run_feed
 from tasks.ingest.feed import FeedRows
@@ -171,7 +171,7 @@ def test_ticks_of_a_topic_are_the_bars_of_an_oracle_after_a_late_tick_and_after_
     bars = _oracle([*ticks, *late], third.end)
     assert _shown(checkout) == bars
     for name in ("table", third.bars):
-        open_existing_table(get_feed_folder(third.dataset) / name).compact()
+        compact_table(open_existing_table(get_feed_folder(third.dataset) / name))
     assert (
         run_feed(stop=lambda: False, until_drained=True, say=lambda _: None, root=checkout.root).window
         == third

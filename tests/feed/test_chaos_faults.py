@@ -26,7 +26,7 @@ from small_checkout import small_checkout
 
 from deployments.ops.kafka_broker import run_broker
 from tasks.core.errors import FeedError
-from tasks.edges.delta import open_existing_table
+from tasks.edges.delta import compact_table, open_existing_table
 from tasks.edges.feeds.kafka import KafkaFeed
 from tasks.edges.settings import read_settings
 from tasks.feed.params import FeedParams
@@ -289,7 +289,7 @@ def test_a_full_disk_ends_tidemill_feed_drain_with_a_sentence_and_room_lets_it_g
         assert all(".tidemill/feed" in end and "cannot be written" in end for end in ends), ends
         subprocess.run(["mount", "-o", "remount,size=64m", str(checkout.home / "feed")], check=True)
         checkout.tidemill("feed", "drain")
-        rows = open_existing_table(next((checkout.home / "feed").glob("*/table"))).counts("place")
+        rows = open_existing_table(next((checkout.home / "feed").glob("*/table"))).count_rows_by("place")
     print(f"\nfull: {ends}")
     assert rows == {"row": 30_000}
 
@@ -347,7 +347,7 @@ def test_tidying_without_a_pause_beside_the_landing(kafka_cluster, table, ledger
     with producing(kafka_cluster.address, topic, ledger, 10_000, poison_every=500):
         until((table / "place=row").exists)
         for _ in range(30):
-            open_existing_table(table).compact(keep_h=1)
+            compact_table(open_existing_table(table), keep_h=1)
             whole(table)
     landed_within(60, table, ledger)
     stopped(landing)

@@ -12,6 +12,7 @@ from tasks.core.errors import SourceError
 from tasks.core.records import RECORDS
 from tasks.core.reports.feed import FeedWindow
 from tasks.edges.artifacts import read_report
+from tasks.edges.delta import compact_table
 from tasks.edges.settings import read_settings
 from tasks.feed.window import NAME, build_window, write_window
 from tasks.ingest.feed import FeedRows
@@ -61,7 +62,7 @@ def test_a_window_changes_by_a_late_row_and_not_by_tidying(tmp_path):
     first = _sent((0, bar("a", minutes=125), 0), (1, bar("a", minutes=65), 1))
     table = land(folder, [first, _sent((2, bar("a", minutes=5), 2))])
     before = build_window(table, "1h", 3600, None)
-    table.compact()
+    compact_table(table)
     table.refresh()
     assert build_window(table, "1h", 3600, before) == before
     table = land(folder, [_sent((3, bar("a", minutes=64), 3))])
@@ -88,7 +89,7 @@ def test_ingest_reads_the_closed_rows_before_and_after_tidying_and_whatever_land
     write_window(source, build_window(table, "1h", 3600, None))
     oracle = [("a", NOON - timedelta(minutes=125), 3.0), ("a", NOON - timedelta(minutes=65), 4.0)]
     assert _shown(source) == oracle
-    table.compact()
+    compact_table(table)
     land(folder, [_sent((3, bar("a", minutes=64), 3))])
     assert _shown(source) == oracle
 
@@ -99,7 +100,7 @@ def test_a_table_that_lacks_rows_of_the_window_is_named(home):
         land(folder, [_sent((0, bar("a", minutes=125), 0), (1, bar("a"), 1))]), "1h", 3600, None
     )
     write_window(home, window.model_copy(update={"n_rows": 7}))
-    with pytest.raises(SourceError, match=f"speaks of 7 rows, but {folder} has 1 of them"):
+    with pytest.raises(SourceError, match=f"has 7 rows, but {folder} has 1 of them"):
         _shown(home)
 
 

@@ -8,7 +8,7 @@ import pytest
 from landed import NOON, Given, bar, land, params_of, records_of, rows_of
 
 from tasks.core.errors import FeedError
-from tasks.edges import delta
+from tasks.edges import files as disk
 from tasks.edges.delta import open_existing_table
 from tasks.feed.land import LandingBuffer, open_table, run_loop
 from tasks.feed.quarantine import find_records, list_rules, replay_quarantined
@@ -44,13 +44,13 @@ def quarantined(folder):
 
 def test_the_list_counts_by_rule_and_a_record_is_shown_with_its_bytes(tmp_path):
     table = quarantined(tmp_path)
-    assert [(r["rule"], r["n_records"], r["first"], r["last"]) for r in list_rules(table)] == [
+    assert [(r.rule, r.n_records, r.first, r.last) for r in list_rules(table)] == [
         ("missing", 2, NOON, NOON),
         ("not_json", 1, NOON, NOON),
     ]
     (shown,) = find_records(table, 4, "/0")
-    assert (shown["raw"], shown["rule"], shown["source"]) == ("0xff", "not_json", "kafka:c/t/0")
-    assert json.loads(find_records(table, 3)[0]["raw"])["volume"] == 1
+    assert (shown.raw, shown.rule, shown.source) == ("0xff", "not_json", "kafka:c/t/0")
+    assert json.loads(find_records(table, 3)[0].raw)["volume"] == 1
     with pytest.raises(FeedError, match="not in the quarantine"):
         find_records(table, 0)
 
@@ -95,7 +95,7 @@ def test_a_replay_that_is_killed_and_repeated_doubles_nothing(point, tmp_path, m
             raise KilledError
 
     n = rows_of(quarantined(tmp_path)).height
-    monkeypatch.setattr(delta, "run_durability_hook", die)
+    monkeypatch.setattr(disk, "run_durability_hook", die)
     with pytest.raises(KilledError):
         replay_quarantined(open_existing_table(tmp_path), LEGACY, None)
     monkeypatch.undo()

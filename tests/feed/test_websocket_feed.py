@@ -177,7 +177,7 @@ def test_without_numbers_the_time_without_a_connection_is_said_to_be_lost(tmp_pa
         assert rows["_rule"].to_list() == [None] * 3 + ["lost"] + [None] * 2
         assert rows["_offset"].is_sorted()
         again = feed_of(server, sequence_field=None)
-        again.open(table.marks)
+        again.open(table.list_offsets)
         value = again.poll(1, 5.0).records["_value"][0]
         again.close()
     assert b"without a connection" in value

@@ -42,7 +42,7 @@ from tasks.package.params import PackageParams
 from tasks.promote.params import PromoteParams
 from tasks.quantize.params import QuantizeParams
 from tasks.retrain.params import RetrainParams
-from tasks.train.params import OwnTraining, TrainParams
+from tasks.train.params import ModelTraining, TrainParams
 from tasks.train.search.params import SearchParams
 from tasks.train.select import SelectParams
 from tasks.validate.params import ColumnRule, RowRule, ValidateParams
@@ -138,7 +138,7 @@ def test_the_reference_of_params_names_every_key_and_no_other_section():
             assert re.search(rf"`(?:source\.|feed\.)?{key}\b", parts[stage]), f"{stage}.{key}"
     for key in {*About.model_fields, *Target.model_fields}:
         assert f"`{key}`" in parts["about"], key
-    for key in {*SearchParams.model_fields, *SelectParams.model_fields, *OwnTraining.model_fields}:
+    for key in {*SearchParams.model_fields, *SelectParams.model_fields, *ModelTraining.model_fields}:
         assert re.search(rf"`(?:search\.|select\.)?{key}\b", parts["models"]), key
     for model in FORECASTERS:
         for key in (model, *get_forecaster_class(model).Params.model_fields):

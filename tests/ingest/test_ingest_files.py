@@ -238,7 +238,7 @@ FAULTS = {
     "not a number": (
         "time,value\n2024-01-01,1\n2024-01-02,twelve\n",
         {},
-        r"f\.csv, row 3, column 'value': 'twelve' is not a number \(1 such cells\)\. Mend",
+        r"f\.csv, row 3, column 'value': 'twelve' is not a number \(1 such cells\)\. Correct",
     ),
     "thousands": (
         'time,value\n2024-01-01,"1,234.5"\n',
@@ -280,7 +280,7 @@ FAULTS = {
     "json of something else": (
         '{"data": [1]}',
         {"format": "json"},
-        r"no list of lists and no list of objects",
+        r"neither a list of lists nor a list of objects",
     ),
     "ragged lists": (
         "[[1, 2], [3]]",
@@ -320,7 +320,7 @@ def test_what_cannot_be_read_is_named_with_its_place_and_the_way_out(fault, tmp_
 
 def test_link_to_a_file_that_went_away_is_named(tmp_path):
     fill(tmp_path / "source", {"f.csv": tmp_path / "gone.csv"})
-    with pytest.raises(SourceError, match=r"f.csv is a link to .*gone.csv, which is not there"):
+    with pytest.raises(SourceError, match=r"f.csv is a link to .*gone.csv, which is missing"):
         list(build_source(files_source(), about_of(), tmp_path / "source").read())
 
 

@@ -99,8 +99,8 @@ def test_caps_keep_the_newest_rows_of_the_first_series(rows, max_rows, max_serie
     assert_frame_equal(capped.rows, pl.concat(wanted))
 
 
-def test_caps_are_said_aloud(tmp_path):
-    said = []
+def test_caps_are_reported(tmp_path):
+    messages = []
     rows = [("a", h, 1.0) for h in range(5)] + [("b", 0, 1.0)]
     (tmp_path / "f.csv").write_text(as_csv(rows))
     (tmp_path / "source.json").write_text('{"kind": "files"}')
@@ -109,13 +109,13 @@ def test_caps_are_said_aloud(tmp_path):
         about_of(),
         max_rows_per_series=3,
         max_series=1,
-        say=said.append,
+        report=messages.append,
     )
-    assert said == [
+    assert messages == [
         "ingest: f.csv: 6 rows of 2 series, 2024-01-01 00:00 to 2024-01-01 04:00 UTC",
         (
-            "ingest: 3 rows left out by `max_rows_per_series: 3` and `max_series: 1`; the newest rows and"
-            " first series stay"
+            "ingest: 3 rows left out by `max_rows_per_series: 3` and `max_series: 1`; the newest rows and the"
+            " first series are kept"
         ),
     ]
 
@@ -134,7 +134,9 @@ def test_times_off_the_grid_are_counted(tmp_path):
 def test_embedded_bars_equal_those_that_arch_loads(tmp_path):
     """arch is read from its files, since importing it takes 11 s; the numbers are the same."""
     about = about_of("1d")
-    got = read_source(build_source(ArchSource(kind="arch"), about, tmp_path), about, say=lambda _: None).rows
+    got = read_source(
+        build_source(ArchSource(kind="arch"), about, tmp_path), about, report=lambda _: None
+    ).rows
     for series in ("sp500", "nasdaq"):
         table = pl.read_csv(
             f"{build_source(ArchSource(kind='arch'), about, tmp_path)._folder()}/{series}/{series}.csv.gz"
@@ -150,7 +152,7 @@ def test_embedded_bars_equal_those_that_arch_loads(tmp_path):
 @pytest.fixture
 def checkout(tmp_path):
     """A checkout's params.yaml with a dataset of files, and its data/source."""
-    document = read_document(ROOT)
+    document = read_document(ROOT).content
     entry = document["datasets"][document["dataset"]]
     entry["about"] |= {"every": "1h", "calendar": "continuous", "target": {"column": "value", "unit": "u"}}
     entry["ingest"] = {"source": json.loads(SOURCE.model_dump_json()) | {"max_series": 2}}

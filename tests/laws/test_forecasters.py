@@ -11,11 +11,11 @@ from chosen import CHOSEN
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nets import NETS
-from panels import CALENDAR, feature_table, small_schema
+from panels import feature_table, small_panel, small_schema
 
 from tasks.core.errors import ForecasterError
+from tasks.core.folds import WalkForward
 from tasks.core.schema import SERIES_KEY, FeatureColumn, FeatureSchema, encode_series_id
-from tasks.core.windows import WalkForward, build_panel
 from tasks.forecasters import FORECASTERS, Forecaster, build_forecaster, get_forecaster_class, load_forecaster
 
 STEPS = 4
@@ -308,7 +308,7 @@ def test_later_rows_change_no_forecast(name):
     ]
     forecasts = []
     for variant in variants:
-        panel = build_panel(variant, schema, CALENDAR)
+        panel = small_panel(table=variant, schema=schema)
         x, _ = panel.at(np.array([at]))
         forecasts.append(unfitted(name, schema, **params).fit(*panel.training(at, walk)).predict(x))
     np.testing.assert_array_equal(forecasts[1], forecasts[0])

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
-from reports import quantize_decision
+from reports import ensemble_report, quantize_decision
 from small_release import (
     SMALL_ABOUT,
     SMALL_FEATURES,
@@ -22,6 +22,7 @@ from small_release import (
 )
 
 from tasks.core.errors import ReleaseError
+from tasks.core.reports.ensemble import EnsembleReport
 from tasks.core.reports.package import CodeState
 from tasks.core.reports.quantize import QuantizeDecision
 from tasks.edges.artifacts import write_report
@@ -65,21 +66,7 @@ def write_inputs(root, rows, **package):
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("checkout")
     write_inputs(root, small_rows())
-    (root / "data/reports/ensemble").mkdir(parents=True)
-    scores = {
-        name: {"primary": loss, "primary_gate": loss, "mae": 1.0, "rmse": 2.0}
-        for name, loss in (("ensemble", 0.25), ("seasonal_naive", 0.5))
-    }
-    coverage = {"level": 0.8, "overall": 0.79, "gate": 0.81, "by_step": [0.8] * 5, "by_year": {"2020": 0.79}}
-    summary = {
-        "primary_score": "rmse",
-        "baseline": "seasonal_naive",
-        "reason": "it is better",
-        "n_cutoffs_scored": 100,
-        "scores": scores,
-        "coverage": coverage,
-    }
-    (root / "data/reports/ensemble/summary.json").write_text(json.dumps(summary))
+    write_report(root / EnsembleReport.PATH, ensemble_report({"ensemble": 0.25, "seasonal_naive": 0.5}))
     main(root)
     return root
 

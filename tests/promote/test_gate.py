@@ -12,8 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 from small_release import START, build_small_release, cutoff_at, small_about, small_features, small_rows
 
 from tasks.core.calendar import build_calendar
+from tasks.core.dataset import Dataset
 from tasks.core.frames import FORECAST
-from tasks.core.windows import build_panel
+from tasks.core.panel import build_panel
 from tasks.features import build_feature_schema, build_features
 from tasks.promote.gate import compare_forecasts, list_gate_cutoffs, run_gate
 from tasks.promote.params import PromoteParams
@@ -201,7 +202,7 @@ def memoriser(folder):
     build_small_release(folder, rows=ROWS, gate_steps=GATE, weights={"ridge": 1.0}, model="memoriser")
     about, features = small_about(), small_features()
     schema, calendar = build_feature_schema(about, features), build_calendar(about)
-    panel = build_panel(build_features(ROWS, about, features, calendar), schema, calendar)
+    panel = build_panel(build_features(ROWS, about, features, calendar), Dataset(about, calendar, schema))
     last = len(panel.event_time) - 1 - GATE
     x, z = panel.x[: last - 4].reshape(-1, len(schema.columns)), panel.get_targets(0, last - 4).reshape(-1, 5)
     whole = np.isfinite(x).all(axis=1) & np.isfinite(z).all(axis=1)
@@ -244,7 +245,7 @@ def in_sample_loss(release, cutoffs):
 
     about, features = small_about(), small_features()
     schema, calendar = build_feature_schema(about, features), build_calendar(about)
-    panel = build_panel(build_features(ROWS, about, features, calendar), schema, calendar)
+    panel = build_panel(build_features(ROWS, about, features, calendar), Dataset(about, calendar, schema))
     rows = panel.cutoff.search_sorted(pl.Series(cutoffs)).to_numpy()
     x = panel.x[rows].reshape(-1, len(schema.columns))
     z = panel.get_targets(0, rows[-1] + 1)[rows].reshape(-1, 5)

@@ -17,10 +17,12 @@ from small_release import (
 )
 
 from tasks.core.calendar import build_calendar
+from tasks.core.dataset import Dataset
 from tasks.core.errors import ReleaseError
+from tasks.core.folds import WalkForward
+from tasks.core.panel import build_panel
 from tasks.core.scores import pinball, squared_error
 from tasks.core.transform import inverse_transform_target
-from tasks.core.windows import WalkForward, build_panel
 from tasks.edges.params import STAGES
 from tasks.features import build_feature_schema, build_features
 from tasks.forecasters import build_forecaster
@@ -53,9 +55,8 @@ def panel():
     about, rows = small_about(), small_rows()
     calendar = build_calendar(about, reach=(rows["event_time"].min(), rows["event_time"].max()))
     features = small_features()
-    return build_panel(
-        build_features(rows, about, features, calendar), build_feature_schema(about, features), calendar
-    )
+    dataset = Dataset(about, calendar, build_feature_schema(about, features))
+    return build_panel(build_features(rows, about, features, calendar), dataset)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from tasks.core.reports.ensemble import EnsembleReport
 from tasks.core.reports.monitor import MonitorReport
 from tasks.core.reports.promote import GateDecision
 from tasks.core.reports.quantize import QuantizeDecision
@@ -98,3 +99,69 @@ def quantize_decision(**changes):
         "nets": {},
     }
     return QuantizeDecision.model_validate({**decision, **changes})
+
+
+def ensemble_report(losses, **changes):
+    """losses: by candidate, the baseline last."""
+    scores = {
+        name: {
+            "primary": loss,
+            "primary_gate": loss,
+            "mae": 1.0,
+            "rmse": 2.0,
+            "n": 10,
+            "by_series": {},
+            "by_step": [],
+        }
+        for name, loss in losses.items()
+    }
+    tables = ("overall", "gate", "by_year", "by_step", "by_series", "by_regime")
+    coverage = {
+        "level": 0.8,
+        "method": "adaptive",
+        "overall": 0.79,
+        "gate": 0.81,
+        "by_step": [0.8] * 5,
+        "by_series": {},
+        "by_year": {"2020": 0.79},
+        "regime": None,
+        "starts_from": [],
+        "tables": dict.fromkeys(tables, ()),
+    }
+    selection = {
+        "fit_until": AS_OF,
+        "until": AS_OF,
+        "n_cutoffs": 0,
+        "n_outcomes": 0,
+        "members": {},
+        "combiners": [],
+    }
+    report = {
+        "primary_score": "rmse",
+        "unit": "kWh",
+        "shipped": "ensemble",
+        "reason": "it is better",
+        "baseline": list(losses)[-1],
+        "best_member": next(iter(losses)),
+        "combiner": "mean",
+        "group": "series",
+        "n_cutoffs_scored": 100,
+        "n_cutoffs_gate": 10,
+        "scored_from": ["2020-01-01"],
+        "seen_until": AS_OF,
+        "as_of": AS_OF,
+        "weights": {},
+        "n_outcomes_shared": 10,
+        "left_out": [],
+        "scores": scores,
+        "comparisons": {},
+        "gains": {"text": "no gain"},
+        "gains_by_series": {"against": "har", "series": {}},
+        "selection": selection,
+        "correlation": {},
+        "contribution_frac": {},
+        "confidence_set": None,
+        "coverage": coverage,
+        "weights_over_time": [],
+    }
+    return EnsembleReport.model_validate({**report, **changes})

@@ -92,7 +92,7 @@ def test_each_row_is_clean_or_quarantined_as_an_independent_oracle_says(drawn):
     rows = frame_of(*map(list, list(zip(*drawn, strict=True))[:3]), times=times)
     minutes = [t.minute for t in times]
     phase = (min(minutes, key=lambda m: (-minutes.count(m), m)), 0)
-    got = validate_rows(rows, about_of(), PARAMS, say=lambda _: None)
+    got = validate_rows(rows, about_of(), PARAMS, report=lambda _: None)
     broken = [oracle(row, phase) for row in rows.select("a", "b", "c", "event_time").iter_rows()]
     assert got.clean.height + got.quarantined.height == rows.height
     assert_frame_equal(pl.concat([got.clean, got.quarantined.drop("rule", "reason")]).sort(SERIES.key), rows)
@@ -129,7 +129,7 @@ def test_planted_fault_is_quarantined_with_its_rule_and_reason(rule, tmp_path):
     rows = rows.with_columns(
         pl.when(hit).then(pl.lit(v, pl.Float64)).otherwise(pl.col(c)).alias(c) for c, v in cells.items()
     )
-    got = validate_rows(rows, about_of(), PARAMS, say=lambda _: None)
+    got = validate_rows(rows, about_of(), PARAMS, report=lambda _: None)
     assert got.quarantined.select("event_time", "rule", "reason").rows() == [
         (START + timedelta(hours=4), rule, reason)
     ]
@@ -137,13 +137,15 @@ def test_planted_fault_is_quarantined_with_its_rule_and_reason(rule, tmp_path):
 
 
 def test_null_passes_where_the_contract_allows_it():
-    got = validate_rows(frame_of([5.0] * 4, b=[None, 1.0, None, 1.0]), about_of(), PARAMS, say=lambda _: None)
+    got = validate_rows(
+        frame_of([5.0] * 4, b=[None, 1.0, None, 1.0]), about_of(), PARAMS, report=lambda _: None
+    )
     assert (got.clean.height, got.clean["b"].null_count()) == (4, 2)
 
 
 def test_row_between_the_steps_is_quarantined():
     times = [START + timedelta(hours=i, minutes=17 if i == 2 else 30) for i in range(6)]
-    got = validate_rows(frame_of([5.0] * 6, times=times), about_of(), PARAMS, say=lambda _: None)
+    got = validate_rows(frame_of([5.0] * 6, times=times), about_of(), PARAMS, report=lambda _: None)
     assert got.quarantined.select("rule", "reason").rows() == [
         ("on_grid", "2024-01-01 02:17:00 is no step every 1h as most rows are")
     ]
@@ -156,23 +158,21 @@ def test_row_between_the_steps_is_quarantined():
 def test_row_on_a_day_off_is_quarantined(calendar, day):
     days = ["2024-07-02", "2024-07-03", "2024-07-05", day]
     rows = frame_of([5.0] * 4, times=[datetime.fromisoformat(d).replace(tzinfo=UTC) for d in days])
-    got = validate_rows(rows, about_of("1d", calendar), PARAMS, say=lambda _: None)
+    got = validate_rows(rows, about_of("1d", calendar), PARAMS, report=lambda _: None)
     assert got.quarantined.select("rule", "reason").rows() == [
         ("on_calendar", f"{day} 00:00:00 is no step of {calendar}")
     ]
 
 
 def test_too_few_rows_stop_the_stage():
-    with pytest.raises(
-        ContractError, match=r"data/raw has 2 rows, `validate.min_rows` asks for 3.*ledger.json"
-    ):
+    with pytest.raises(ContractError, match=r"data/raw has 2 rows, `validate.min_rows` is 3.*ledger.json"):
         validate_rows(frame_of([1.0] * 2), about_of(), PARAMS.model_copy(update={"min_rows": 3}))
     with pytest.raises(ContractError, match="has 0 rows"):  # a suite passes on nothing
         validate_rows(frame_of([1.0]).clear(), about_of(), PARAMS)
 
 
 def test_missing_column_stops_the_stage():
-    with pytest.raises(ContractError, match=r"speaks of column\(s\) \['c'\], but data/raw has \['a', 'b'\]"):
+    with pytest.raises(ContractError, match=r"names column\(s\) \['c'\], but data/raw has \['a', 'b'\]"):
         validate_rows(frame_of([1.0]).drop("c"), about_of(), PARAMS)
 
 
@@ -191,7 +191,7 @@ def test_contract_without_rules_lets_all_finite_rows_through():
         frame_of([1.0, INF, 1.0]),
         about_of(),
         ValidateParams(max_quarantine_frac=1, columns={}),
-        say=lambda _: None,
+        report=lambda _: None,
     )
     assert got.quarantined["rule"].to_list() == ["a is finite"]
 
@@ -252,7 +252,7 @@ def test_profile_has_the_figures_of_numpy():
 @pytest.fixture
 def checkout(tmp_path):
     """A checkout with params.yaml and data/raw of 200 rows."""
-    document = read_document(ROOT)
+    document = read_document(ROOT).content
     entry = document["datasets"][document["dataset"]]
     entry["about"] |= {"every": "1h", "calendar": "continuous"}
     entry["validate"] = json.loads(
@@ -326,7 +326,7 @@ def test_above_the_limit_nothing_of_the_outputs_changes_and_the_rows_can_be_look
 
 
 def test_rows_that_all_fail_stop_the_stage_whatever_the_limit(checkout):
-    document = read_document(checkout)
+    document = read_document(checkout).content
     document["datasets"][document["dataset"]]["validate"]["max_quarantine_frac"] = 1.0
     (checkout / "params.yaml").write_text(yaml.safe_dump(document))
     write_raw(checkout, n_bad=200)

@@ -4,7 +4,7 @@ each contributes; and whether the intervals are honest.
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -12,8 +12,9 @@ import polars as pl
 from deployments.console.charts.canvas import draw_panels
 from deployments.console.html import Image
 from deployments.console.theme import BAND, BLUE, GRID, INK, MUTED, ORANGE, SERIES
+from tasks.core.reports.ensemble import EnsembleReport, TableRow
 
-Summary = Mapping[str, Any]  # data/reports/ensemble/summary.json
+Part = Literal["year", "step", "regime"]
 
 _BAND = 0.05  # around the level: what a year of 250 cutoffs with overlapping horizons strays by luck
 _LABELS = 8  # more would overlap
@@ -21,53 +22,58 @@ _MANY = 12  # members in a heat map, beyond which figures in its cells would not
 _SIZE = (11, 7.6)
 
 
-def draw_ensemble(summary: Summary) -> Image:
+def draw_ensemble(report: EnsembleReport) -> Image:
     """Combiners, shares, correlation and contributions."""
     draws = (_draw_combiners, _draw_weights, _draw_correlation, _draw_contributions)
     title = "combiners, shares, correlation, what each member contributes"
-    return draw_panels(title, [partial(draw, summary=summary) for draw in draws], 2, _SIZE)
+    return draw_panels(title, [partial(draw, report=report) for draw in draws], 2, _SIZE)
 
 
-def draw_intervals(summary: Summary) -> Image:
+def draw_intervals(report: EnsembleReport) -> Image:
     """Coverage above, width and interval score below, by year, step and regime."""
-    parts = ("by_year", "by_step", "by_regime")
-    draws = [partial(d, summary=summary, part=p) for d in (_draw_coverage, _draw_costs) for p in parts]
+    parts: tuple[Part, ...] = ("year", "step", "regime")
+    draws = [partial(d, report=report, part=p) for d in (_draw_coverage, _draw_costs) for p in parts]
     return draw_panels("coverage, width and interval score", draws, 3, _SIZE)
 
 
-def _draw_combiners(axes: Any, summary: Summary) -> None:
-    selection = summary["selection"]
-    rows = [row for row in selection["combiners"] if row["below_best_member_frac"] is not None]
-    gains = {row["combiner"]: 100 * row["below_best_member_frac"] for row in rows}
-    colours = [ORANGE if row["chosen"] else GRID if row["not_servable"] else BAND for row in rows]
-    _draw_signed_bars(axes, gains, colours)
+def _draw_combiners(axes: Any, report: EnsembleReport) -> None:
+    gains = {
+        row.combiner: (
+            100 * row.below_best_member_frac,
+            ORANGE if row.chosen else GRID if row.not_servable else BAND,
+        )
+        for row in report.selection.combiners
+        if row.below_best_member_frac is not None
+    }
+    _draw_signed_bars(axes, gains)
     axes.set_xlabel(
-        f"gain over {summary['best_member']}, its best member, on the selection slice, %\norange: chosen;"
+        f"gain over {report.best_member}, its best member, on the selection slice, %\norange: chosen;"
         " grey: cannot be served"
     )
-    axes.set_title(f"Combiners, {selection['n_cutoffs']} cutoffs that none had seen")
+    axes.set_title(f"Combiners, {report.selection.n_cutoffs} cutoffs that none had seen")
 
 
-def _draw_weights(axes: Any, summary: Summary) -> None:
-    path = summary["weights_over_time"]
-    times = pl.Series([weights["cutoff"] for weights in path]).str.to_datetime(time_zone="UTC")
-    shown = [member for member in summary["weights"] if any(weights[member] > 0 for weights in path)]
+def _draw_weights(axes: Any, report: EnsembleReport) -> None:
+    path = report.weights_over_time
+    times = pl.Series([str(weights["cutoff"]) for weights in path]).str.to_datetime(time_zone="UTC")
+    shares_of = {member: [float(weights[member]) for weights in path] for member in report.weights}
+    shown = [member for member, shares in shares_of.items() if any(share > 0 for share in shares)]
     if len(path) > 1:
-        shares = [[weights[member] for weights in path] for member in shown]
+        shares = [shares_of[member] for member in shown]
         axes.stackplot(times, shares, labels=shown, step="post", colors=SERIES)
         axes.margins(x=0)
     else:
-        axes.bar(shown, [path[0][member] for member in shown], color=BAND)
+        axes.bar(shown, [shares_of[member][0] for member in shown], color=BAND)
     axes.set_ylim(0, 1)
     axes.grid(visible=False)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), fontsize=7, ncols=4)
-    axes.set_title(f"Shares of members over time, {summary['combiner']}")
+    axes.set_title(f"Shares of members over time, {report.combiner}")
 
 
-def _draw_correlation(axes: Any, summary: Summary) -> None:
-    names = list(summary["correlation"])
-    rows = [[np.nan if r is None else r for r in row] for row in summary["correlation"].values()]
+def _draw_correlation(axes: Any, report: EnsembleReport) -> None:
+    names = list(report.correlation)
+    rows = [[np.nan if r is None else r for r in row] for row in report.correlation.values()]
     cells = np.array(rows, dtype=float)
     axes.imshow(
         cells, cmap="Blues", vmin=min(0.0, float(np.nanmin(cells, initial=0.0))), vmax=1, aspect="auto"
@@ -82,17 +88,18 @@ def _draw_correlation(axes: Any, summary: Summary) -> None:
     axes.set_title("Correlation of members' errors")
 
 
-def _draw_contributions(axes: Any, summary: Summary) -> None:
-    ordered = sorted(summary["brings_frac"].items(), key=lambda item: -item[1])
-    gains = {member: 100 * frac for member, frac in ordered}
-    _draw_signed_bars(axes, gains, [BLUE if gain >= 0 else ORANGE for gain in gains.values()])
+def _draw_contributions(axes: Any, report: EnsembleReport) -> None:
+    ordered = sorted(report.contribution_frac.items(), key=lambda item: -item[1])
+    _draw_signed_bars(axes, {member: (100 * frac, BLUE if frac >= 0 else ORANGE) for member, frac in ordered})
     axes.set_xlabel("how much higher the loss is without it, on the selection slice, %")
     axes.set_title("What each member contributes")
 
 
-def _draw_signed_bars(axes: Any, gains: Mapping[str, float], colours: Sequence[str]) -> None:
-    bars = axes.barh(list(gains), list(gains.values()), color=colours)
-    labels = [f"{gain:+.2f} %" for gain in gains.values()]
+def _draw_signed_bars(axes: Any, gains: Mapping[str, tuple[float, str]]) -> None:
+    """gains: name -> percent and colour."""
+    percents = [percent for percent, _ in gains.values()]
+    bars = axes.barh(list(gains), percents, color=[colour for _, colour in gains.values()])
+    labels = [f"{percent:+.2f} %" for percent in percents]
     axes.bar_label(bars, labels=labels, padding=3, fontsize=7, color=MUTED)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.invert_yaxis()
@@ -100,33 +107,36 @@ def _draw_signed_bars(axes: Any, gains: Mapping[str, float], colours: Sequence[s
     axes.grid(axis="y", visible=False)
 
 
-def _list_parts(summary: Summary, part: str) -> tuple[list[str], list[Mapping[str, Any]]]:
+def _list_parts(report: EnsembleReport, part: Part) -> tuple[list[str], list[TableRow]]:
     """Labels and rows of one table of the intervals; regimes with their number of outcomes,
     since they can be very unequal.
     """
-    coverage = summary["coverage"]
-    rows = coverage["tables"][part]
-    if part == "by_regime":
-        names = coverage["regime"]["names"] if rows else ()
-        return [f"{names[row['regime']]}\n({row['n']} outcomes)" for row in rows], rows
-    return [str(row["year" if part == "by_year" else "step"]) for row in rows], rows
+    tables, regime = report.coverage.tables, report.coverage.regime
+    if part == "year":
+        return [str(row["year"]) for row in tables.by_year], list(tables.by_year)
+    if part == "step":
+        return [str(row["step"]) for row in tables.by_step], list(tables.by_step)
+    names = regime.names if regime else ()
+    labels = [f"{names[int(row['regime'] or 0)]}\n({row['n']} outcomes)" for row in tables.by_regime]
+    return labels, list(tables.by_regime)
 
 
-def _draw_coverage(axes: Any, summary: Summary, part: str) -> None:
-    labels, rows = _list_parts(summary, part)
-    level = summary["coverage"]["level"]
+def _draw_coverage(axes: Any, report: EnsembleReport, part: Part) -> None:
+    labels, rows = _list_parts(report, part)
+    level = report.coverage.level
     axes.axhspan(level - _BAND, level + _BAND, color=GRID, zorder=0)
     axes.axhline(level, color=INK, linewidth=0.8, linestyle=":")
-    axes.plot(labels, [row["coverage_frac"] for row in rows], "o-", color=BLUE, linewidth=1)
-    axes.set_ylim(min([level - 0.2, *(row["coverage_frac"] - 0.02 for row in rows)]), 1.0)
+    shares = [float(row["coverage_frac"] or 0.0) for row in rows]
+    axes.plot(labels, shares, "o-", color=BLUE, linewidth=1)
+    axes.set_ylim(min([level - 0.2, *(share - 0.02 for share in shares)]), 1.0)
     _draw_few_ticks(axes, labels)
-    what = part.removeprefix("by_")
-    of = f" of {summary['coverage']['regime']['column']}" if rows and part == "by_regime" else ""
-    axes.set_title(f"Coverage by {what}{of}" if rows else f"No {what} is distinguished")
+    regime = report.coverage.regime
+    of = f" of {regime.column}" if regime and part == "regime" else ""
+    axes.set_title(f"Coverage by {part}{of}" if rows else f"No {part} is distinguished")
 
 
-def _draw_costs(axes: Any, summary: Summary, part: str) -> None:
-    labels, rows = _list_parts(summary, part)
+def _draw_costs(axes: Any, report: EnsembleReport, part: Part) -> None:
+    labels, rows = _list_parts(report, part)
     for name, colour in (("interval_score", ORANGE), ("width", BLUE)):
         line = {"color": colour, "linewidth": 1, "markersize": 4, "label": name.replace("_", " ")}
         axes.plot(labels, [row[name] for row in rows], "o-", **line)
@@ -134,8 +144,8 @@ def _draw_costs(axes: Any, summary: Summary, part: str) -> None:
     _draw_few_ticks(axes, labels)
     if rows:
         axes.legend(fontsize=7)
-    axes.set_ylabel(summary["unit"], fontsize=7)
-    axes.set_title(f"Width, and what misses add, by {part.removeprefix('by_')}")
+    axes.set_ylabel(report.unit, fontsize=7)
+    axes.set_title(f"Width, and what misses add, by {part}")
 
 
 def _draw_few_ticks(axes: Any, labels: Sequence[str]) -> None:

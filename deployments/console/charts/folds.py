@@ -2,16 +2,14 @@
 serves, where the gate's rows begin.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from deployments.console.charts.svg import build_image, render_bar, render_label
 from deployments.console.html import Image
 from deployments.console.theme import AMBER, BAND, BLUE, GRID, MUTED, ORANGE
-from tasks.core.windows import WalkForward
+from tasks.core.folds import WalkForward
+from tasks.core.reports.train import PlanReport
 from tasks.train.plan import get_window_start
-
-Plan = Mapping[str, Any]  # data/forecasts/<model>/plan.json
 
 _MAX_FOLDS = 14  # more rows would not be read; those between are left out and counted
 _MIN_STRIDE = 4.0  # pixels; cutoffs nearer to each other are drawn as one bar
@@ -25,11 +23,9 @@ _LEGEND = (
 )
 
 
-def draw_folds(plan: Plan, title: str) -> Image:
+def draw_folds(plan: PlanReport, title: str) -> Image:
     """A line for each fold, time to the right; the last line is the fit that is shipped."""
-    walk = WalkForward.model_validate(plan["walk"])
-    horizon_steps, n_steps, folds = plan["horizon_steps"], plan["n_steps"], plan["folds"]
-    n = len(folds)
+    walk, horizon_steps, n_steps, n = plan.walk, plan.horizon_steps, plan.n_steps, len(plan.folds)
     numbers = (
         list(range(n))
         if n <= _MAX_FOLDS
@@ -37,13 +33,13 @@ def draw_folds(plan: Plan, title: str) -> Image:
     )
     unit = _WIDTH / n_steps
     gate_height = _ROW * (len(numbers) + 1) + 6
-    parts = [_render_steps(plan["last_origin"] + 1, n_steps, _TOP - 6, gate_height, GRID, unit)]
+    parts = [_render_steps(plan.last_origin + 1, n_steps, _TOP - 6, gate_height, GRID, unit)]
     parts += _render_legend()
     for line, k in enumerate(numbers):
-        fold, y = folds[k], _TOP + _ROW * line
+        fold, y = plan.folds[k], _TOP + _ROW * line
         parts.append(_render_name(f"fold {k + 1}", y))
-        parts += _render_learned(fold["fit_origin"], walk, horizon_steps, y, unit)
-        first, last = fold["first_origin"], fold["last_origin"]
+        parts += _render_learned(fold.fit_origin, walk, horizon_steps, y, unit)
+        first, last = fold.first_origin, fold.last_origin
         served = (
             [(origin, origin + 1) for origin in range(first, last + 1, walk.stride_steps)]
             if unit * walk.stride_steps >= _MIN_STRIDE
@@ -52,7 +48,7 @@ def draw_folds(plan: Plan, title: str) -> Image:
         parts += [_render_steps(start, end, y, 14, ORANGE, unit) for start, end in served]
     y = _TOP + _ROW * len(numbers)
     parts.append(_render_name("shipped", y))
-    parts += _render_learned(plan["release_origin"], walk, horizon_steps, y, unit)
+    parts += _render_learned(plan.release_origin, walk, horizon_steps, y, unit)
     foot = (
         f"{n_steps} steps of history, {n} folds, horizon {horizon_steps}, embargo {walk.embargo_steps},"
         f" cutoffs every {walk.stride_steps} steps"

@@ -8,9 +8,9 @@ from typing import Any
 from deployments.console.charts.svg import build_image, render_bar, render_label
 from deployments.console.html import Image
 from deployments.console.theme import BLUE, GRID, INK, MUTED, ORANGE
+from tasks.core.reports.train import ScoreRow, SearchEntry
 
-Search = Mapping[str, Any]  # an entry of models/fits/<model>/search.json
-Trial = Mapping[str, Any]
+Trial = Mapping[str, Any]  # as in search.json, or in the trials.json of its study
 Point = tuple[float, float]
 
 _LEFT, _TOP, _WIDTH, _HEIGHT = 80, 40, 640, 320
@@ -20,24 +20,24 @@ _DIVISORS = {"size": 1000.0, "latency": 1.0}
 _NO_OBJECTIVES = {"param", "n_trials", "why"}  # keys of an importance beside the objectives
 
 
-def draw_search(search: Search) -> Image:
+def draw_search(search: SearchEntry) -> Image:
     """The front of error and size where the search weighed both, else the trials."""
-    if any("size" in trial for trial in search["trials"]):
-        return draw_front(search["trials"], "size", search["chosen"]["trial"])
+    if any("size" in trial for trial in search.trials):
+        return draw_front(search.trials, "size", search.chosen.trial)
     return draw_trials(search)
 
 
-def draw_trials(search: Search) -> Image:
+def draw_trials(search: SearchEntry) -> Image:
     """The inner error of each trial, the least so far as a line, the error before as another; a
     ring around the chosen trial.
     """
-    errors = [trial.get("error") for trial in search["trials"]]
-    before, chosen = search["inner"]["error_before"], search["chosen"]["trial"]
-    known = [(i, error) for i, error in enumerate(errors, 1) if error is not None]
+    trials: Sequence[Trial] = search.trials
+    before, chosen = search.inner.error_before, search.chosen.trial
+    known = [(i, float(trial["error"])) for i, trial in enumerate(trials, 1) if "error" in trial]
     if not known:
         return _build_chart("trials of the search", [], "trial", [])
     scaled = _build_scale(
-        [*(float(i) for i, _ in known), 1.0, float(len(errors))],
+        [*(float(i) for i, _ in known), 1.0, float(len(trials))],
         [*(error for _, error in known), *([] if before is None else [before])],
     )
     corners: list[Point] = []
@@ -47,7 +47,7 @@ def draw_trials(search: Search) -> Image:
             corners += [scaled(float(i), least)] if corners else []
             least = error
             corners.append(scaled(float(i), error))
-    corners.append(scaled(float(len(errors)), least))
+    corners.append(scaled(float(len(trials)), least))
     parts = [_render_line(corners)]
     parts += [_render_dot(scaled(float(i), error), BLUE) for i, error in known]
     parts += [_render_ring(scaled(float(i), error)) for i, error in known if i == chosen]
@@ -57,7 +57,7 @@ def draw_trials(search: Search) -> Image:
         parts.append(f'<line {ends} stroke="{MUTED}" stroke-dasharray="4 3"/>')
     low, high = min(error for _, error in known), max(error for _, error in known)
     below = (
-        f"trial 1 to {len(errors)}, of which {len(known)} came to an end; line: least so far, dashes: before"
+        f"trial 1 to {len(trials)}, of which {len(known)} came to an end; line: least so far, dashes: before"
         f" the search{_RINGED if chosen else ''}"
     )
     ticks = [(f"{error:.4g}", scaled(1.0, error)[1]) for error in (low, high)]
@@ -96,7 +96,7 @@ def draw_front(trials: Sequence[Trial], objective: str, chosen: int | None) -> I
     return _build_chart(title, parts, below, [(f"{e:.4g}", scaled(points[0][0], e)[1]) for e in errors])
 
 
-def draw_importances(rows: Sequence[Mapping[str, Any]]) -> Image:
+def draw_importances(rows: Sequence[ScoreRow]) -> Image:
     """For each parameter the share of each objective's variance that it explains alone, as bars;
     the reason where too few trials drew it.
     """
@@ -112,14 +112,14 @@ def draw_importances(rows: Sequence[Mapping[str, Any]]) -> Image:
     for index, row in enumerate(rows):
         top = _TOP + 10 + index * row_height
         middle = top + (row_height - 14) / 2 + 3
-        parts.append(render_label(row["param"], left - 10, middle, end=True))
+        parts.append(render_label(str(row["param"]), left - 10, middle, end=True))
         if "why" in row:
             parts.append(render_label(f"too few: {row['why']}", left + 6, middle, MUTED))
         for k, objective in enumerate(key for key in objectives if key in row):
-            y, width = top + 16 * k, row[objective] * _WIDTH
+            y, share = top + 16 * k, float(row[objective] or 0.0)
             of = f" of {objective}" if len(objectives) > 1 else ""
-            parts.append(render_bar(left, y, width, 12, (ORANGE, BLUE)[k]))
-            parts.append(render_label(f"{100 * row[objective]:.0f} %{of}", left + width + 6, y + 10))
+            parts.append(render_bar(left, y, share * _WIDTH, 12, (ORANGE, BLUE)[k]))
+            parts.append(render_label(f"{100 * share:.0f} %{of}", left + share * _WIDTH + 6, y + 10))
     return build_image("what the search depended on", parts, left + _WIDTH + 110, height + 20)
 
 

@@ -9,10 +9,11 @@ from deployments.console.charts.explain import draw_importance, draw_last
 from deployments.console.charts.gate import draw_losses
 from deployments.console.charts.monitor import draw_steps
 from deployments.console.html import Image
+from tasks.core.reports.ensemble import EnsembleReport
 from tasks.core.reports.explain import ExplainSummary, FeatureImportances
 from tasks.core.reports.monitor import MonitorReport
 from tasks.core.reports.promote import GateDecision
-from tasks.edges.artifacts import read_json, read_report
+from tasks.edges.artifacts import read_report
 from tasks.edges.params import read_about
 
 SERIES_SHOWN = 4  # whose last forecast is drawn; the table has all that were explained
@@ -34,8 +35,8 @@ def draw_stage(stage: str, root: Path) -> list[Image]:
 
 def draw_ensemble_charts(root: Path) -> list[Image]:
     """The ensemble, then its intervals."""
-    summary = read_json(root / "data/reports/ensemble/summary.json")
-    return [draw_ensemble(summary), draw_intervals(summary)]
+    report = read_report(root / EnsembleReport.PATH, EnsembleReport)
+    return [draw_ensemble(report), draw_intervals(report)]
 
 
 def draw_explain_charts(root: Path) -> list[Image]:

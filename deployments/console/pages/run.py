@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from deployments.console.charts.forecast import STEPS_SHOWN, draw_errors, draw_fan, draw_history
+from deployments.console.charts.forecast import STEPS_SHOWN, draw_fan, draw_history
 from deployments.console.charts.stages import draw_explain_charts, draw_promote_charts
 from deployments.console.html import (
     Markup,
@@ -25,15 +25,19 @@ from deployments.console.html import (
     render_table,
 )
 from deployments.console.inputs import list_missing
-from deployments.console.pages.ensemble import SERIES_SHOWN, SUMMARY, render_coverage, render_ensemble
+from deployments.console.pages.ensemble import SERIES_SHOWN, render_coverage, render_ensemble, render_models
+from deployments.console.pages.training import get_path_of_model
+from tasks.core.errors import FrameError
 from tasks.core.frames import FORECAST, SERIES, format_quantile_columns
+from tasks.core.reports.ensemble import EnsembleReport
 from tasks.core.reports.explain import ExplainSummary
 from tasks.core.reports.ingest import IngestLedger
 from tasks.core.reports.promote import GateDecision
 from tasks.core.reports.quantize import QuantizeDecision
+from tasks.core.reports.train import FitReport
 from tasks.core.reports.validate import ValidationSummary
-from tasks.edges.artifacts import read_frame, read_json, read_report
-from tasks.edges.params import read_about, read_dataset, read_models
+from tasks.edges.artifacts import read_frame, read_report
+from tasks.edges.params import read_about, read_dataset, read_document
 
 NEXT = (
     ("make up", "keeps the service, Prefect, MLflow and a worker running and prints their addresses"),
@@ -72,12 +76,13 @@ def render_run(root: Path, others: Mapping[str, str]) -> str:
 
 
 def _render_section(section: RunSection, root: Path) -> Markup:
-    missing = list_missing(section.needs, root)
-    body = (
-        render_element("p", f"Not there yet: {', '.join(missing)}.", "none")
-        if missing
-        else section.render(root)
-    )
+    if missing := list_missing(section.needs, root):
+        body = render_element("p", f"Not there yet: {', '.join(missing)}.", "none")
+    else:
+        try:
+            body = section.render(root)
+        except FrameError as error:  # a file of another version
+            body = render_element("p", str(error), "none")
     return render_section(section.title, body)
 
 
@@ -106,60 +111,23 @@ def _render_forecast(root: Path) -> Markup:
 
 def _render_walk_forward(root: Path) -> Markup:
     """All of history with the refits, the scored cutoffs and the gate."""
-    summary = read_json(root / SUMMARY)
+    report = read_report(root / EnsembleReport.PATH, EnsembleReport)
     table = pl.read_parquet(root / _FEATURES, columns=["series_id", "event_time", "y"])
     ids = table["series_id"].unique().sort().to_list()[:SERIES_SHOWN]
-    fits = {
-        model: read_json(path)["folds"]
-        for model in sorted(read_models(root))
-        if (path := root / "models/fits" / model / "fit.json").exists()
+    paths = {
+        model: root / get_path_of_model(FitReport, model)
+        for model in sorted(read_document(root).list_models())
     }
-    folds = max(fits.values(), key=len)
-    refits = pl.Series([fold["fit_at"] for fold in folds]).str.to_datetime(time_zone="UTC")
-    gate_from = pl.Series([summary["seen_until"]]).str.to_datetime(time_zone="UTC")[0]
+    folds = {model: read_report(path, FitReport).folds for model, path in paths.items() if path.exists()}
+    refits = pl.Series([fold.fit_at for fold in max(folds.values(), key=len)])
     facts = {
-        "cutoffs scored": summary["n_cutoffs_scored"],
-        "scored from": summary["scored_from"][0],
-        "refits": ", ".join(f"{model} {len(own)}" for model, own in fits.items()),
-        "gate's rows": f"{summary['n_cutoffs_gate']} cutoffs after {summary['seen_until'][:10]}",
+        "cutoffs scored": report.n_cutoffs_scored,
+        "scored from": report.scored_from[0],
+        "refits": ", ".join(f"{model} {len(own)}" for model, own in folds.items()),
+        "gate's rows": f"{report.n_cutoffs_gate} cutoffs after {report.seen_until:%F}",
     }
-    image = draw_history(table, ids, refits, gate_from, read_about(root))
+    image = draw_history(table, ids, refits, report.seen_until, read_about(root))
     return join_parts(render_image(image), render_facts(facts))
-
-
-def _render_models(root: Path) -> Markup:
-    """Every model's error next to the baselines'."""
-    summary = read_json(root / SUMMARY)
-    score, scores, baseline = summary["primary_score"], summary["scores"], summary["baseline"]
-    versus, best = summary.get("comparisons", {}), summary["confidence_set"]
-    errors = {name: scores[name]["primary"] for name in sorted(scores, key=lambda n: scores[n]["primary"])}
-    rows = [
-        {
-            "model": name,
-            score: error,
-            f"against {baseline}": f"{100 * (error / errors[baseline] - 1):+.1f} %",
-            "on the gate": scores[name]["primary_gate"],
-            "ensemble is better by": (
-                f"{100 * versus[name]['gain_frac']:+.1f} %, p = {versus[name]['p']:.2g}"
-                if name in versus
-                else ""
-            ),
-            "Diebold-Mariano p": versus.get(name, {}).get("p_diebold_mariano", ""),
-            "may be the best": (
-                ""
-                if best is None
-                else f"{'yes' if name in best['members'] else 'no'}, p = {best['p'][name]:.2g}"
-            ),
-            "outcomes": f"{scores[name]['n']:,}"
-            + (" of its own: too few to be compared" if name in summary["left_out"] else ""),
-            "mae": scores[name]["mae"],
-            "rmse": scores[name]["rmse"],
-            **{f"{score} {s}": v for s, v in list(scores[name]["by_series"].items())[:SERIES_SHOWN]},
-        }
-        for name, error in errors.items()
-    ]
-    label = f"{score}, mean over {summary['n_cutoffs_scored']} cutoffs; lower is better"
-    return join_parts(render_image(draw_errors(errors, baseline, "ensemble", label)), render_table(rows))
 
 
 def _render_explanation(root: Path) -> Markup:
@@ -202,10 +170,10 @@ def _render_rows(root: Path) -> Markup:
 
 SECTIONS = (
     RunSection("Forecast", _render_forecast, (_GATE_ROWS,)),
-    RunSection("History, folds and cutoffs", _render_walk_forward, (SUMMARY, _FEATURES)),
-    RunSection("Every model and the baselines", _render_models, (SUMMARY,)),
-    RunSection("The ensemble", render_ensemble, (SUMMARY,)),
-    RunSection("Coverage of the interval", render_coverage, (SUMMARY,)),
+    RunSection("History, folds and cutoffs", _render_walk_forward, (EnsembleReport.PATH, _FEATURES)),
+    RunSection("Every model and the baselines", render_models, (EnsembleReport.PATH,)),
+    RunSection("The ensemble", render_ensemble, (EnsembleReport.PATH,)),
+    RunSection("Coverage of the interval", render_coverage, (EnsembleReport.PATH,)),
     RunSection("What the forecast depends on", _render_explanation, (ExplainSummary.PATH,)),
     RunSection("INT8 or FP32", _render_int8, (QuantizeDecision.PATH,)),
     RunSection("The gate", _render_gate, (GateDecision.PATH,)),

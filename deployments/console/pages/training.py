@@ -1,8 +1,7 @@
 """How each model was trained: its folds, and what its search found."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from deployments.console.charts.folds import draw_folds
 from deployments.console.charts.search import draw_front, draw_importances, draw_search
@@ -15,8 +14,10 @@ from deployments.console.html import (
     render_page,
     render_section,
 )
-from tasks.edges.artifacts import read_json
-from tasks.edges.params import read_dataset, read_models
+from tasks.core.reports.base import StageFile
+from tasks.core.reports.train import PlanReport, SearchReport
+from tasks.edges.artifacts import read_json, read_report
+from tasks.edges.params import read_dataset, read_document
 from tasks.edges.settings import read_settings
 
 _FIGURES = ("n_cutoffs", "n_cutoffs_left_out", "n_fits", "refit", "n_series", "n_steps", "seen_until")
@@ -24,7 +25,12 @@ _FIGURES = ("n_cutoffs", "n_cutoffs_left_out", "n_fits", "refit", "n_series", "n
 
 def list_inputs(root: Path) -> list[str]:
     """What the page is made of, from *root*: the plan of each model of the current dataset."""
-    return [f"data/forecasts/{model}/plan.json" for model in read_models(root)]
+    return [get_path_of_model(PlanReport, model) for model in read_document(root).list_models()]
+
+
+def get_path_of_model(kind: type[StageFile], model: str) -> str:
+    """Of a report that each model has, from the root."""
+    return kind.PATH.replace("<model>", model)
 
 
 def render_training(root: Path) -> str:
@@ -33,30 +39,29 @@ def render_training(root: Path) -> str:
         f"training: {read_dataset(root)}",
         render_element("h1", "training"),
         render_element("p", "What each model learned from, and which cutoffs it forecast.", "lead"),
-        *(_render_model(model, root) for model in read_models(root)),
+        *(_render_model(model, root) for model in read_document(root).list_models()),
     )
 
 
 def _render_model(model: str, root: Path) -> Markup:
-    plan = read_json(root / "data/forecasts" / model / "plan.json")
-    facts = render_facts({name: plan[name] for name in _FIGURES})
-    # A plan of an earlier version has no origins to draw
-    folds = [draw_folds(plan, f"folds of {model}")] if "release_origin" in plan else []
-    images = [*folds, *_draw_searches(root / "models/fits" / model)]
+    plan = read_report(root / get_path_of_model(PlanReport, model), PlanReport)
+    facts = render_facts({name: getattr(plan, name) for name in _FIGURES})
+    images = [draw_folds(plan, f"folds of {model}"), *_draw_searches(model, root)]
     return render_section(model, facts, *map(render_image, images))
 
 
-def _draw_searches(fit: Path) -> Iterable[Image]:
+def _draw_searches(model: str, root: Path) -> Iterable[Image]:
     """Of the last search; with the fronts of what varies between runs, while its study is kept."""
-    if not (fit / "search.json").exists():
+    path = root / get_path_of_model(SearchReport, model)
+    if not path.exists():
         return
-    search: Mapping[str, Any] = read_json(fit / "search.json")[-1]
+    search = read_report(path, SearchReport).searches[-1]
     yield draw_search(search)
-    yield draw_importances(search["importances"])
-    trials = read_settings().home / "search" / search.get("study", "") / "trials.json"
+    yield draw_importances(search.importances)
+    trials = read_settings().home / "search" / search.study / "trials.json"
     if trials.is_file():
         study = read_json(trials)
-        drawn = {"error", *(key for trial in search["trials"] for key in trial)}
+        drawn = {"error", *(key for trial in search.trials for key in trial)}
         for objective in study["objectives"]:
             if objective not in drawn:
-                yield draw_front(study["trials"], objective, search["chosen"]["trial"])
+                yield draw_front(study["trials"], objective, search.chosen.trial)

@@ -59,7 +59,8 @@ class StageFile:
         An entry of a list goes by what names it, else by its index; a list of plain values is one
         value.
         """
-        return {name: figure for name, figure in list_figures(self.render()).items() if name != "schema"}
+        figures = ((name.removesuffix("."), figure) for name, figure in _iterate_leaves(self.render(), ""))
+        return {name: figure for name, figure in figures if name != "schema"}
 
 
 class Report(StageFile, Strict):
@@ -114,11 +115,6 @@ class ReportTable(StageFile, RootModel[ContentT], Generic[ContentT]):
     def render(self) -> Any:
         """The content of the file."""
         return self.model_dump(mode="json")
-
-
-def list_figures(content: object) -> dict[str, Figure]:
-    """Of any JSON; see StageFile.list_figures."""
-    return {name.removesuffix("."): value for name, value in _iterate_leaves(content, "")}
 
 
 def _iterate_leaves(content: Any, prefix: str) -> Iterator[tuple[str, Figure]]:

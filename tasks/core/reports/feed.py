@@ -2,6 +2,8 @@
 
 from typing import ClassVar, Literal
 
+from pydantic import field_validator
+
 from tasks.core.reports.base import ABSENT, IsoTime, Report
 from tasks.core.strict import Strict
 
@@ -83,6 +85,28 @@ class MemberStatus(Report):
     version: int | None = None
     watermark: IsoTime | None = None
     buffer_bytes: int | None = None
+
+
+class FeedEvent(Strict):
+    """A line of events.jsonl, in the folder of a feed: what an operator should look at.
+
+    event: its name; docs/runbooks has a page for each.
+    at: when it was raised, the wall clock, UTC.
+    about: the event in a sentence.
+    facts: of this one. `message`: what another program reported; `said` in an earlier version.
+    """
+
+    event: str
+    at: IsoTime
+    about: str
+    facts: dict[str, object]
+
+    @field_validator("facts", mode="before")
+    @classmethod
+    def _read_old_name(cls, facts: object) -> object:
+        if isinstance(facts, dict) and "said" in facts:
+            return {"message" if key == "said" else key: value for key, value in facts.items()}
+        return facts
 
 
 class SeenMember(MemberStatus):

@@ -31,12 +31,12 @@ class EvaluationFigures(Strict):
     coverage_frac: share that it held.
     """
 
-    primary_score: str | None
+    primary_score: str
     score: float | None
-    baseline: str | None
+    baseline: str
     baseline_score: float | None
-    n_cutoffs: int | None
-    level: float | None
+    n_cutoffs: int
+    level: float
     coverage_frac: float | None
 
 

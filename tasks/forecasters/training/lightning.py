@@ -6,7 +6,6 @@ its number alone: what is random in it is drawn anew from the seed and the numbe
 goes on from a checkpoint ends with the bytes of one that was never disturbed.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -32,6 +31,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from tasks.core.errors import ForecasterError
+from tasks.edges.files import hold_lock
 from tasks.edges.settings import read_settings
 from tasks.forecasters.parts.net_layers import NetInputs, TrainableNet, TrainingHooks, Weights
 
@@ -391,14 +391,10 @@ def _open_checkpoints(
     for other in folder.parent.iterdir():
         if other != folder and time.time() - other.stat().st_mtime > _KEEP_CHECKPOINTS_S:
             shutil.rmtree(other, ignore_errors=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        # The same fit a second time at once waits, and then finds nothing to go on from
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    # A second process with the same fit waits, and then finds nothing to go on from
+    with hold_lock(folder / "lock"):
         yield folder
         shutil.rmtree(folder)
-    finally:
-        os.close(handle)
 
 
 def _compute_digest(

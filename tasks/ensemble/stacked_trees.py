@@ -33,7 +33,7 @@ class StackedTreesCombiner(Combiner):
 
     name = "stacking_trees"
 
-    def unservable(self, ground: CombinerContext) -> str | None:  # noqa: ARG002  (it never can)
+    def find_obstacle(self, ground: CombinerContext) -> str | None:  # noqa: ARG002  (it never can)
         """Members' graphs differ from their forecasters in the last bits."""
         return (
             "trees below the members would compare results of matrix products, whose last bits differ between"

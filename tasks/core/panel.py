@@ -1,80 +1,22 @@
-"""Walking forward: cutoffs, folds, and which pairs of origin and step a fold may learn from.
+"""The feature table as dense arrays, and which pairs of origin and step a fold may learn from.
 
-Everything counts in positions on the dataset's grid. The origin of a cutoff is the last step whose
-value is nominally known by it. A pair (origin t, step s) may be used at the cutoff with origin c
-iff y[t+s] was known by then: known_pos[t+s] <= c - embargo_steps. That is the purge. Of a value
-that was corrected later, the vintage known by then is used. A fold is a refit and the cutoffs it
-serves.
+A pair (origin t, step s) may be used at the cutoff with origin c if and only if y[t+s] was known by
+then: known_pos[t+s] <= c - embargo_steps. That is the purge. Of a value that was corrected later,
+the vintage known by then is used.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from pydantic import Field
 
-from tasks.core.calendar import Calendar
-from tasks.core.errors import FoldError
+from tasks.core.blocks import split_blocks
+from tasks.core.dataset import Dataset
+from tasks.core.folds import WalkForward
 from tasks.core.schema import FeatureSchema
-from tasks.core.strict import Strict
 
 _BLOCK_ROWS = 65_536  # rows of the table turned to an array at a time
-
-
-class WalkForward(Strict):
-    """How to walk.
-
-    n_cutoffs: how many, counted back from the last usable origin. stride_steps: distance between
-    them. refit_every_cutoffs: every k-th refits, in between the last fit predicts with its state
-    moved on. window_steps: sliding window; None expands. min_train_steps: least history before the
-    first cutoff. embargo_steps: distance on top of the purge.
-    """
-
-    n_cutoffs: Annotated[int, Field(ge=1)]
-    stride_steps: Annotated[int, Field(ge=1)]
-    refit_every_cutoffs: Annotated[int, Field(ge=1)]
-    min_train_steps: Annotated[int, Field(ge=1)]
-    embargo_steps: Annotated[int, Field(ge=0)] = 0
-    window_steps: Annotated[int, Field(ge=1)] | None = None
-
-
-class Fold(NamedTuple):
-    """One refit as of the origin *fit_at* (grid position), and the origins (m,) it serves,
-    ascending, none before *fit_at*.
-    """
-
-    fit_at: int
-    origins: np.ndarray
-
-
-def build_folds(n_steps: int, last_origin: int, horizon_steps: int, walk: WalkForward) -> list[Fold]:
-    """Folds over a grid of *n_steps*, the last cutoff's origin at *last_origin* (usually the last
-    position before the gate's rows).
-
-    Cutoffs are counted back from the last. Refits stand still: every `stride_steps` x
-    `refit_every_cutoffs` steps from the first origin with enough history on, so that a longer
-    history brings new fits and repeats the old ones (docs/decisions/refits-stand-still.md).
-    Raises FoldError when the first cutoff would have fewer than `min_train_steps` steps of usable
-    history.
-    """
-    origins = last_origin - walk.stride_steps * np.arange(walk.n_cutoffs - 1, -1, -1)
-    needed = walk.min_train_steps + horizon_steps + walk.embargo_steps
-    if origins[0] + 1 < needed:
-        fitting = (last_origin + 1 - needed) // walk.stride_steps + 1
-        way_out = (
-            f"Set `train.n_cutoffs` to at most {fitting}, or `train.min_train_steps` lower."
-            if fitting > 0
-            else "Set `train.min_train_steps` lower."
-        )
-        raise FoldError(
-            f"{walk.n_cutoffs} cutoffs every {walk.stride_steps} steps need"
-            f" {needed + (walk.n_cutoffs - 1) * walk.stride_steps} steps of history, but there are"
-            f" {last_origin + 1} of {n_steps} before the gate's rows. {way_out}"
-        )
-    fit_at = origins - (origins - (needed - 1)) % (walk.stride_steps * walk.refit_every_cutoffs)
-    return [Fold(int(at), origins[fit_at == at]) for at in np.unique(fit_at)]
 
 
 class SupersededValues(NamedTuple):
@@ -110,8 +52,13 @@ class Panel:
     y: np.ndarray
     z: np.ndarray
     known_pos: np.ndarray
-    schema: FeatureSchema
+    dataset: Dataset
     superseded: SupersededValues = NOTHING_SUPERSEDED
+
+    @property
+    def schema(self) -> FeatureSchema:
+        """The columns of x."""
+        return self.dataset.schema
 
     def get_targets(self, start: int, stop: int, at: int | None = None, embargo_steps: int = 0) -> np.ndarray:
         """z of the horizon for origins start..stop-1: (stop-start, S, H) float32.
@@ -166,14 +113,13 @@ class Panel:
         return x[keep], np.column_stack([origins[where[:, 0]], where[:, 1]])
 
 
-def build_panel(
-    features: pl.DataFrame, schema: FeatureSchema, calendar: Calendar, vintages: pl.DataFrame | None = None
-) -> Panel:
-    """Dense arrays from a feature table (schema FEATURES).
+def build_panel(features: pl.DataFrame, dataset: Dataset, vintages: pl.DataFrame | None = None) -> Panel:
+    """Dense arrays from a feature table (FEATURES).
 
     Series that start late or end early are NaN outside their span.
-    vintages: earlier ones of its values (schema VINTAGES); only learning needs them.
+    vintages: earlier ones of its values (VINTAGES); only learning needs them.
     """
+    calendar, names = dataset.calendar, dataset.schema.names
     times = features["event_time"].unique().sort()
     grid = calendar.grid(times[0], times[-1])
     ids = tuple(features["series_id"].unique().sort())
@@ -193,9 +139,9 @@ def build_panel(
 
     known = cutoffs.search_sorted(features["known_at"], side="left").to_numpy()
     known = np.where(features["z"].is_null().to_numpy(), len(grid), known)
-    x = np.full((*shape, len(schema.names)), np.nan, dtype=np.float32)
+    x = np.full((*shape, len(names)), np.nan, dtype=np.float32)
     for part in split_blocks(features.height, _BLOCK_ROWS):
-        values = features[part].select(pl.col(schema.names).fill_null(float("nan"))).to_numpy()
+        values = features[part].select(pl.col(names).fill_null(float("nan"))).to_numpy()
         x[rows[part], cols[part]] = values
     return Panel(
         ids,
@@ -205,7 +151,7 @@ def build_panel(
         dense(features["y"].fill_null(float("nan")).to_numpy(), np.float64, np.nan),
         dense(features["z"].fill_null(float("nan")).to_numpy(), np.float64, np.nan),
         dense(known, np.int64, len(grid)),
-        schema,
+        dataset,
         NOTHING_SUPERSEDED
         if vintages is None or vintages.is_empty()
         else _find_superseded(vintages, features, grid, cutoffs, pl.Series(ids)),
@@ -231,11 +177,3 @@ def _find_superseded(
         cutoffs.search_sorted(old["until"]).to_numpy().astype(np.int64),
         old["z"].fill_null(float("nan")).to_numpy(),
     )
-
-
-def split_blocks(n: int, size: int) -> Iterator[slice]:
-    """Slices that cover range(n), each at most *size* long: bounds the memory of a long
-    prediction.
-    """
-    for start in range(0, n, size):
-        yield slice(start, min(start + size, n))

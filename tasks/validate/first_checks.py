@@ -1,4 +1,4 @@
-"""Our own first checks, in polars: what a suite of expectations would let through."""
+"""The first checks, in polars: what a suite of expectations would let pass."""
 
 from collections.abc import Iterator
 
@@ -12,39 +12,40 @@ from tasks.validate.params import ValidateParams
 
 
 def check_shape(rows: pl.DataFrame, params: ValidateParams) -> None:
-    """Raises ContractError for fewer than `min_rows` rows and for a column of the contract that
-    is not there; a suite passes on 0 rows.
+    """Raises ContractError for fewer than `min_rows` rows and for a missing column.
+
+    A suite alone passes on 0 rows.
     """
     if rows.height < params.min_rows:
         raise ContractError(
-            f"data/raw has {rows.height} rows, `validate.min_rows` asks for {params.min_rows}. Look into"
-            " data/raw/ledger.json for what each file brought, or lower `min_rows` in the dataset's entry."
+            f"data/raw has {rows.height} rows, `validate.min_rows` is {params.min_rows}. See"
+            " data/raw/ledger.json for the rows of each file, or lower `min_rows` in the dataset's entry."
         )
     if missing := [c for c in params.names if c not in rows.columns]:
         raise ContractError(
-            f"The contract speaks of column(s) {missing}, but data/raw has {_list_value_columns(rows)}."
+            f"The contract names column(s) {missing}, but data/raw has {_list_value_columns(rows)}."
             " Correct `validate.columns` and `validate.rows`."
         )
 
 
 def find_first_failures(rows: pl.DataFrame, calendar: Calendar) -> Iterator[RuleFailure]:
-    """Values that are no finite numbers, in any column; steps that are not on the calendar.
+    """Values that are not finite, in any column, and times that are not on the calendar.
 
-    A null is left to the contract.
+    A null is checked by the contract.
     """
     for column in _list_value_columns(rows):
         bad = rows.select((~pl.col(column).is_finite()).fill_null(value=False).arg_true()).to_series()
         yield RuleFailure(
             f"{column} is finite", bad, build_reason(f"{column} is ", pl.col(column), ", not a finite number")
         )
-    off = (~calendar.is_on_grid(rows["event_time"])).arg_true()
-    rule, what = (
+    off_grid = (~calendar.is_on_grid(rows["event_time"])).arg_true()
+    rule, step = (
         ("on_grid", f"every {calendar.every} as most rows are")
         if calendar.kind == "continuous"
         else ("on_calendar", f"of {calendar.kind}")
     )
     yield RuleFailure(
-        rule, off, build_reason(pl.col("event_time").dt.strftime("%F %T"), f" is no step {what}")
+        rule, off_grid, build_reason(pl.col("event_time").dt.strftime("%F %T"), f" is no step {step}")
     )
 
 

@@ -1,5 +1,4 @@
-"""Laws of walking forward: folds cover what they promise, and no pair is learned before it was
-known."""
+"""Laws of the panel: no pair of origin and step is learned before it was known."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -9,11 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.core.about import About
 from tasks.core.calendar import Calendar
-from tasks.core.errors import FoldError
+from tasks.core.dataset import Dataset
+from tasks.core.folds import WalkForward
 from tasks.core.frames import FEATURES, VINTAGES
+from tasks.core.panel import build_panel
 from tasks.core.schema import FeatureColumn, FeatureSchema
-from tasks.core.windows import WalkForward, build_folds, build_panel, split_blocks
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 CALENDAR = Calendar("continuous", "1h", publish_delay_s=600)
@@ -26,6 +27,17 @@ SCHEMA = FeatureSchema(
     last="z_last",
     horizon_steps=HORIZON,
     season_steps=1,
+)
+DATASET = Dataset(
+    About(
+        description="a test",
+        every="1h",
+        publish_delay_s=600,
+        horizon_steps=HORIZON,
+        target={"column": "y", "unit": "1"},
+    ),
+    CALENDAR,
+    SCHEMA,
 )
 law = settings(max_examples=40, deadline=None)
 
@@ -61,81 +73,9 @@ def tables(draw):
 
 
 @law
-@given(
-    st.integers(0, 400),
-    st.integers(1, 60),
-    st.integers(1, 7),
-    st.integers(1, 9),
-    st.integers(1, 30),
-    st.integers(0, 3),
-)
-def test_folds_serve_every_cutoff_once_up_to_the_last_origin(
-    spare, n_cutoffs, stride, refit_every, min_train, embargo
-):
-    walk = walk_of(
-        n_cutoffs=n_cutoffs,
-        stride_steps=stride,
-        refit_every_cutoffs=refit_every,
-        min_train_steps=min_train,
-        embargo_steps=embargo,
-    )
-    last_origin = min_train + HORIZON + embargo + stride * (n_cutoffs - 1) - 1 + spare
-    folds = build_folds(last_origin + 50, last_origin, HORIZON, walk)
-    origins = np.concatenate([fold.origins for fold in folds])
-    assert origins.tolist() == list(range(last_origin - stride * (n_cutoffs - 1), last_origin + 1, stride))
-    period = stride * refit_every
-    assert all(fold.fit_at <= fold.origins[0] and fold.origins[-1] < fold.fit_at + period for fold in folds)
-    assert np.diff([fold.fit_at for fold in folds]).tolist() == [period] * (len(folds) - 1)
-    # So many origins have their whole horizon usable at the first cutoff
-    assert folds[0].fit_at - HORIZON - embargo + 1 >= min_train
-
-
-@law
-@given(st.integers(0, 200), st.integers(1, 40), st.integers(1, 7), st.integers(1, 9), st.integers(1, 60))
-def test_a_longer_history_repeats_the_refits_of_the_shorter(spare, n_cutoffs, stride, refit_every, longer):
-    walk = walk_of(n_cutoffs=n_cutoffs, stride_steps=stride, refit_every_cutoffs=refit_every)
-    last_origin = 4 + HORIZON + stride * (n_cutoffs - 1) - 1 + spare
-    before, after = (
-        {fold.fit_at for fold in build_folds(last + 1, last, HORIZON, walk)}
-        for last in (last_origin, last_origin + longer)
-    )
-    assert {at for at in after if at <= last_origin and at >= min(before)} == {
-        at for at in before if at >= min(after)
-    }
-
-
-@law
-@given(st.integers(0, 60), st.integers(1, 40), st.integers(1, 5), st.integers(0, 2))
-def test_a_plan_that_does_not_fit_names_the_number_that_does(last_origin, min_train, stride, embargo):
-    walk = walk_of(n_cutoffs=100, stride_steps=stride, min_train_steps=min_train, embargo_steps=embargo)
-    if last_origin + 1 >= min_train + HORIZON + embargo + 99 * stride:
-        return
-    with pytest.raises(FoldError, match="100 cutoffs every") as told:
-        build_folds(last_origin + 1, last_origin, HORIZON, walk)
-    if "to at most" in str(told.value):
-        fitting = int(str(told.value).split("to at most ")[1].split(",")[0])
-        build_folds(last_origin + 1, last_origin, HORIZON, walk.model_copy(update={"n_cutoffs": fitting}))
-        with pytest.raises(FoldError):
-            build_folds(
-                last_origin + 1, last_origin, HORIZON, walk.model_copy(update={"n_cutoffs": fitting + 1})
-            )
-    else:
-        with pytest.raises(FoldError):
-            build_folds(last_origin + 1, last_origin, HORIZON, walk.model_copy(update={"n_cutoffs": 1}))
-
-
-@pytest.mark.parametrize(
-    "key", ["n_cutoffs", "stride_steps", "refit_every_cutoffs", "min_train_steps", "window_steps"]
-)
-def test_a_walk_without_a_step_is_refused(key):
-    with pytest.raises(ValueError, match=key):
-        walk_of(**{key: 0})
-
-
-@law
 @given(tables())
 def test_a_panel_holds_the_table_and_nothing_else(table):
-    panel = build_panel(table, SCHEMA, CALENDAR)
+    panel = build_panel(table, DATASET)
     assert (
         panel.event_time.to_list()
         == CALENDAR.grid(table["event_time"].min(), table["event_time"].max()).to_list()
@@ -158,7 +98,7 @@ def test_a_panel_holds_the_table_and_nothing_else(table):
 @law
 @given(tables(), st.data())
 def test_no_pair_is_learned_whose_truth_was_unknown_at_the_cutoff(table, data):
-    panel = build_panel(table, SCHEMA, CALENDAR)
+    panel = build_panel(table, DATASET)
     at = data.draw(st.integers(0, len(panel.event_time) - 1))
     embargo, window = data.draw(st.integers(0, 4)), data.draw(st.sampled_from([None, 1, 6]))
     x, z = panel.training(at, walk_of(embargo_steps=embargo, window_steps=window))
@@ -186,7 +126,7 @@ def test_no_pair_is_learned_whose_truth_was_unknown_at_the_cutoff(table, data):
 @law
 @given(tables(), st.data())
 def test_targets_are_the_steps_after_the_origin(table, data):
-    panel = build_panel(table, SCHEMA, CALENDAR)
+    panel = build_panel(table, DATASET)
     n_steps = len(panel.event_time)
     start = data.draw(st.integers(0, n_steps))
     stop = data.draw(st.integers(start, n_steps))
@@ -202,7 +142,7 @@ def test_targets_are_the_steps_after_the_origin(table, data):
 @law
 @given(tables(), st.data())
 def test_only_origins_with_a_last_value_are_asked(table, data):
-    panel = build_panel(table, SCHEMA, CALENDAR)
+    panel = build_panel(table, DATASET)
     origins = np.array(sorted(data.draw(st.sets(st.integers(0, len(panel.event_time) - 1), min_size=1))))
     x, where = panel.at(origins)
     assert np.isfinite(x[:, 0]).all()
@@ -237,8 +177,7 @@ def test_a_value_published_late_waits_until_the_cutoff_that_knows_it():
     )
     panel = build_panel(
         FEATURES.conform(table.with_columns(pl.col("event_time").cast(pl.Datetime("us", "UTC")))),
-        SCHEMA,
-        CALENDAR,
+        DATASET,
     )
     assert panel.known_pos[:, 0].tolist() == [0, 1, 2, 3, 7, 5, 6, 7, 8, 9]
     learned = {at: 4.0 in panel.training(at, walk_of())[1] for at in (5, 6, 7)}
@@ -263,7 +202,7 @@ def test_a_pair_has_the_vintage_that_its_cutoff_knew(table, data):
         old, schema={c: VINTAGES.columns[c] for c in ("series_id", "event_time", "known_at", "z")}
     ).with_columns(y="z")
     vintages = VINTAGES.conform(vintages.unique(subset=list(VINTAGES.key), keep="first"))
-    panel = build_panel(table, SCHEMA, CALENDAR, vintages)
+    panel = build_panel(table, DATASET, vintages)
     at, embargo = data.draw(st.integers(0, len(panel.event_time) - 1)), data.draw(st.integers(0, 4))
     seen = panel.get_targets(0, at + 1, at, embargo)
     allowed = panel.cutoff[at - embargo] if at >= embargo else START - timedelta(days=1)
@@ -297,16 +236,8 @@ def test_a_fold_is_a_slice_of_the_panel_and_cannot_be_written():
         z_last=pl.col("z").cast(pl.Float32),
         calendar_hour=pl.lit(0.0, pl.Float32),
     )
-    panel = build_panel(FEATURES.conform(table), SCHEMA, CALENDAR)
+    panel = build_panel(FEATURES.conform(table), DATASET)
     x, _ = panel.training(20, walk_of())
     assert np.shares_memory(x, panel.x)
     with pytest.raises(ValueError, match="read-only"):
         x[0] = 0
-
-
-@law
-@given(st.integers(0, 50), st.integers(1, 9))
-def test_blocks_cover_everything_once(n, size):
-    covered = [i for part in split_blocks(n, size) for i in range(n)[part]]
-    assert covered == list(range(n))
-    assert all(part.stop - part.start <= size for part in split_blocks(n, size))
