@@ -4,8 +4,9 @@ declared or for one function of your own.
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -17,8 +18,10 @@ from tasks.core.errors import FoldError, ParamsError
 from tasks.core.extensions import list_extension_folders
 from tasks.core.folds import Fold, build_folds
 from tasks.core.frames import FEATURES, SERIES
-from tasks.core.leaks import LeakVerdict
+from tasks.core.leaks import LeakFinding, LeakVerdict
 from tasks.core.panel import build_panel
+from tasks.core.reports.features import LeadingColumn
+from tasks.core.strict import Strict
 from tasks.edges.artifacts import compute_file_hash, read_frame, read_json
 from tasks.edges.current import check_current
 from tasks.edges.params import read_document
@@ -32,6 +35,9 @@ from tasks.features.stage import build_feature_set
 from tasks.train.overlap import find_overlap
 from tasks.train.params import TrainParams
 
+if TYPE_CHECKING:
+    from tasks.ingest.wizard.inspect.files import Format
+
 
 class LeakCheckInputs(NamedTuple):
     """What is looked at: the dataset's name, what it is, its features and rows."""
@@ -42,15 +48,37 @@ class LeakCheckInputs(NamedTuple):
     rows: pl.DataFrame
 
 
+class FileQuestion(NamedTuple):
+    """Files to look at, as `tidemill new` would read them. target: the column to forecast; None:
+    the wizard's choice.
+    """
+
+    pattern: str
+    form: "Format"
+    target: str | None
+
+
+class LeakReport(Strict):
+    """What was looked at and found. features: of the table. checks, leading, findings: as in
+    LeakVerdict.
+    """
+
+    dataset: str
+    features: tuple[str, ...]
+    checks: dict[str, Mapping[str, object]]
+    leading: tuple[LeadingColumn, ...]
+    findings: tuple[LeakFinding, ...]
+
+
 def build_leak_report(
     function: Function | None = None,
-    files: "tuple[str, str, dict[str, Any]] | None" = None,
+    files: FileQuestion | None = None,
     root: Path = ROOT,
-) -> dict[str, Any]:
-    """The gate's verdict with the dataset's name. function: look at this one alone. files:
-    (pattern, format, answers for the wizard) instead of the current dataset.
+) -> LeakReport:
+    """The gate's verdict with the dataset's name. function: look at this one alone. files: look
+    at these instead of the current dataset.
     """
-    data = _read_current(root) if files is None else _read_from_files(*files, root)
+    data = _read_current(root) if files is None else _read_from_files(files, root)
     folders = (*list_extension_folders(root), Path.cwd())
     params = resolve_functions(
         data.params if function is None else FeatureParams(list=(function,), leaks=data.params.leaks),
@@ -65,14 +93,13 @@ def build_leak_report(
     verdict = find_leaks(data.rows, data.about, params, table, calendar)
     if declared:
         verdict = _add_overlap(verdict, table, data.about, params, calendar, root)
-    findings = [f.model_dump() for f in verdict.findings]
-    return {
-        "dataset": data.name,
-        "features": table.columns[6:],
-        "checks": verdict.checks,
-        "leading": verdict.leading,
-        "findings": findings,
-    }
+    return LeakReport(
+        dataset=data.name,
+        features=tuple(table.columns[6:]),
+        checks=verdict.checks,
+        leading=verdict.leading,
+        findings=verdict.findings,
+    )
 
 
 def _read_current(root: Path) -> LeakCheckInputs:
@@ -83,7 +110,7 @@ def _read_current(root: Path) -> LeakCheckInputs:
     return LeakCheckInputs(document.dataset, document.about, params, rows)
 
 
-def _read_from_files(pattern: str, kind: str, answers: dict[str, Any], root: Path) -> LeakCheckInputs:
+def _read_from_files(files: FileQuestion, root: Path) -> LeakCheckInputs:
     """The files as `tidemill new` would have them, in a folder that is gone afterwards; nothing
     here changes.
     """
@@ -95,9 +122,8 @@ def _read_from_files(pattern: str, kind: str, answers: dict[str, Any], root: Pat
     from tasks.ingest.wizard.use import apply_dataset
     from tasks.ingest.wizard.write import write_entry
 
-    pattern = str(root / pattern)  # one in the checkout is said relative to it
-    # The command offers no other format
-    asked = OwnerAnswers(pattern, kind, **answers)  # type: ignore[arg-type]
+    pattern = str(root / files.pattern)  # one in the checkout is given relative to it
+    asked = OwnerAnswers(pattern, files.form, target=files.target)
     with tempfile.TemporaryDirectory() as folder:
         there = Path(folder)
         shutil.copyfile(root / "params.yaml", there / "params.yaml")

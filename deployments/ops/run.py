@@ -7,12 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import NamedTuple
 
+from deployments.forecaster.shapes import Prediction
 from deployments.ops.forecaster_process import fetch_forecast, run_service
 from deployments.ops.prefect_server import build_prefect_environment, run_prefect_server
 from tasks.core.errors import StageError
-from tasks.edges.artifacts import read_json
+from tasks.core.reports.promote import GateDecision
+from tasks.edges.artifacts import read_report
 from tasks.edges.files import hold_lock
 from tasks.edges.params import read_dataset
 from tasks.edges.processes import allow_interrupts, start_process, stop_process
@@ -23,10 +25,20 @@ INTERRUPT_S = 3.5  # for the flows to end and to report it after Ctrl-C: all is 
 Say = Callable[[str], None]
 
 
-def run_chain(dataset: str | None, say: Say) -> dict[str, Any]:
+class ChainRun(NamedTuple):
+    """What came of a run. page: its file. seconds: of the wall clock."""
+
+    dataset: str
+    decision: GateDecision
+    forecast: Prediction
+    page: str
+    seconds: float
+
+
+def run_chain(dataset: str | None, say: Say) -> ChainRun:
     """Run the chain on *dataset* (None: the current one).
 
-    Returns decision, forecast, page and seconds; raises what a person can mend.
+    Raises what a person can fix.
     """
     started = time.monotonic()
     allow_interrupts()
@@ -37,16 +49,14 @@ def run_chain(dataset: str | None, say: Say) -> dict[str, Any]:
             apply_dataset(dataset)
         say(f"Dataset: {read_dataset()}")
         forecast = _run_flows_and_service(say)
-        return {
-            "dataset": read_dataset(),
-            "decision": read_json(ROOT / "data/decisions/promote/decision.json"),
-            "forecast": forecast,
-            "page": _write_run_page(),
-            "seconds": round(time.monotonic() - started, 1),
-        }
+        decision = read_report(ROOT / GateDecision.PATH, GateDecision)
+        from deployments.console.report import write_pages  # matplotlib: the servers need not wait for it
+
+        page = str(write_pages(ROOT)[0])
+        return ChainRun(read_dataset(), decision, forecast, page, round(time.monotonic() - started, 1))
 
 
-def _run_flows_and_service(say: Say) -> dict[str, Any]:
+def _run_flows_and_service(say: Say) -> Prediction:
     """All flows on a Prefect server, and what the built Bento answers; it starts when promotion
     is over, beside the flows that follow.
     """
@@ -97,7 +107,7 @@ def _wait_for_flow(child: "subprocess.Popen[str]", flow: str) -> bool:
 def _check_exit_code(code: int) -> None:
     if code:
         raise StageError(
-            f"The flows ended with code {code}; the reason stands above. After mending it, `tidemill run`"
+            f"The flows ended with code {code}; the reason is above. After fixing it, `tidemill run`"
             " goes on where it stopped."
         )
 
@@ -112,9 +122,3 @@ def _open_run_lock(say: Say) -> Iterator[None]:
         home / "run.lock", lambda holder: say(f"Waiting for the run of process {holder} in {home}.")
     ):
         yield
-
-
-def _write_run_page() -> str:
-    from deployments.console.pages.run import write_page
-
-    return str(write_page())

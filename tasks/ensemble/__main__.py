@@ -17,7 +17,6 @@ from tasks.edges.params import ParamsDocument, read_document
 from tasks.edges.settings import ROOT
 from tasks.ensemble.align import AlignedForecasts, align_forecasts
 from tasks.ensemble.params import EnsembleParams
-from tasks.ensemble.pictures import draw_ensemble, draw_intervals
 from tasks.ensemble.stage import build_ensemble
 from tasks.ensemble.summary import build_summary, write_frames
 from tasks.ensemble.unsealed_release import ReleaseOrigin, write_unsealed_release
@@ -46,8 +45,6 @@ def main() -> None:
         write_frames(folder, assembled, aligned)
         report = build_summary(assembled, aligned)
         write_report(folder / "summary.json", report)
-        draw_ensemble(report.render(), folder / "ensemble.png")
-        draw_intervals(report.render(), folder / "intervals.png")
     print(report.gains.text)
 
 

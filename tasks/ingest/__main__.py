@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tasks.core.frames import REPEATED, SERIES
-from tasks.edges.artifacts import write_folder, write_frame, write_json
+from tasks.edges.artifacts import write_folder, write_frame, write_report
 from tasks.edges.command import run_stage_command
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
@@ -19,11 +19,11 @@ def main(root: Path = ROOT) -> None:
     with write_folder(root / "data/raw") as folder:
         write_frame(folder / "rows.parquet", ingested.rows, SERIES)
         write_frame(folder / "repeated.parquet", ingested.repeated, REPEATED)
-        write_json(folder / "ledger.json", ingested.ledger)
-    totals = ingested.ledger["totals"]
+        write_report(folder / "ledger.json", ingested.ledger)
+    totals = ingested.ledger.totals
     print(
-        f"ingest: {totals['rows_kept']:,} rows kept, {totals['rows_repeated']:,} repeated,"
-        f" {totals['rows_capped']:,} capped; as of {ingested.ledger['as_of']}"
+        f"ingest: {totals.rows_kept:,} rows kept, {totals.rows_repeated:,} repeated,"
+        f" {totals.rows_capped:,} capped; as of {ingested.ledger.as_of.isoformat()}"
     )
 
 

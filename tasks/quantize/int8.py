@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tasks.core.reports.quantize import Precision
 from tasks.core.scores import select_loss
 from tasks.core.seasonal import build_seasonal_from_panel
 from tasks.core.transform import inverse_transform_target
@@ -108,7 +109,7 @@ def compare_graphs(fp32: Path, int8: Path, rows: GateRows, quantile: float | Non
     )
 
 
-def decide_precision(found: GraphComparison, max_error_frac: float) -> tuple[str, str]:
+def decide_precision(found: GraphComparison, max_error_frac: float) -> tuple[Precision, str]:
     """INT8 or FP32, with the reason: the error decides, then the size; speed only forbids."""
     if not found.worsens_frac <= max_error_frac:
         return (

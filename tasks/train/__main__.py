@@ -12,7 +12,6 @@ from tasks.edges.artifacts import (
     write_folder,
     write_frame,
     write_report,
-    write_text,
 )
 from tasks.edges.command import run_stage_command
 from tasks.edges.dataset import read_features_dataset
@@ -58,9 +57,6 @@ def main() -> None:
         write_frame(folder / "gate.parquet", trained.gate, FORECAST)
         write_report(folder / "metrics.json", trained.metrics)
         write_report(folder / "plan.json", trained.plan)
-        write_text(folder / "folds.svg", trained.picture)
-        for name, picture in (trained.search_pictures or {}).items():
-            write_text(folder / f"{name}.svg", picture)
     with write_folder(ROOT / "models/fits" / model) as folder:
         trained.fit.save(folder)
         trained.fit.to_onnx(folder / "model.onnx")

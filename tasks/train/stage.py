@@ -26,7 +26,6 @@ from tasks.edges.fit_cache import compute_code_digest
 from tasks.forecasters import Forecaster
 from tasks.train.fits import FitContext, decode_fit
 from tasks.train.params import ModelTraining, TrainParams, split_model_params
-from tasks.train.picture import render_folds
 from tasks.train.plan import build_plan_report, describe_plan
 from tasks.train.search.report import SearchResult, TrialLogger, build_search_report
 from tasks.train.search.search import run_searches
@@ -38,7 +37,7 @@ from tasks.train.walk import WalkForecasts, build_forecast_frame, predict_walk, 
 
 class TrainResult(NamedTuple):
     """forecasts: out of sample, before the gate's rows. gate: the final fit over them. metrics:
-    see `score`. plan, picture: of the walk. search, its pictures, selection: what was chosen
+    see `score`. plan: of the walk. search, selection: what was chosen
     inside the windows, None where nothing was.
     """
 
@@ -48,9 +47,7 @@ class TrainResult(NamedTuple):
     facts: FitReport
     metrics: MetricsReport
     plan: PlanReport
-    picture: str
     search: SearchReport | None = None
-    search_pictures: dict[str, str] | None = None
     selection: SelectionReport | None = None
 
 
@@ -136,9 +133,7 @@ def _build_result(model: str, split: HistorySplit, training: ModelTraining, made
         _build_fit_report(model, split, training, made, plan_report),
         score(forecasts, panel),
         plan_report,
-        render_folds(plan, split.walk, panel.schema.horizon_steps, len(panel.event_time)),
         _build_search_report(split, made) if made.searches else None,
-        made.searches[-1].render_charts() if made.searches else None,
         None if training.select is None else _build_selection(split, made),
     )
 
