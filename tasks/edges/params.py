@@ -61,8 +61,9 @@ def read_about(root: Path = ROOT) -> About:
 
 
 def read_models(root: Path = ROOT) -> tuple[str, ...]:
-    """The models of this checkout: the top-level `models`, which must be those of the current
-    dataset's entry.
+    """The models of this checkout: the top-level `models`.
+
+    Raises ParamsError when they are not those of the current dataset's entry.
     """
     listed, entry = read_document(root)["models"], list(_read_current_entry(root)["models"])
     if listed != entry:
@@ -89,11 +90,12 @@ def read_params(stage: str, kind: type[P], root: Path = ROOT) -> P:
 
 
 def read_section(name: str, root: Path = ROOT) -> dict[str, Any] | None:
-    """A section that a dataset's entry need not have (`feed`), over the one of the same name for
-    all; None when the entry has none.
+    """A section that a dataset's entry need not have (`feed`); None when the entry has none.
+
+    It overlays the section of the same name for all datasets.
     """
-    own = _read_current_entry(root).get(name)
-    return None if own is None else {**(read_document(root).get(name) or {}), **own}
+    section = _read_current_entry(root).get(name)
+    return None if section is None else {**(read_document(root).get(name) or {}), **section}
 
 
 def read_entry(name: str, root: Path = ROOT) -> dict[str, Any]:
@@ -101,17 +103,19 @@ def read_entry(name: str, root: Path = ROOT) -> dict[str, Any]:
 
     Raises ParamsError with the known names.
     """
-    known = read_document(root)["datasets"]
-    if name not in known:
+    entries = read_document(root)["datasets"]
+    if name not in entries:
         raise ParamsError(
-            f"There is no dataset {name!r}, but {', '.join(known)}. `tidemill new NAME --csv FILE` makes one."
+            f"There is no dataset {name!r}, but {', '.join(entries)}. `tidemill new NAME --csv FILE` makes"
+            " one."
         )
-    return dict(known[name])
+    return dict(entries[name])
 
 
 def read_gate_steps(root: Path = ROOT) -> int:
-    """`promote.gate_steps`: how many steps at the end no fit, weight or conformal state of a
-    challenger may see.
+    """`promote.gate_steps`: steps at the end that nothing of a challenger may see.
+
+    Neither fits nor weights nor conformal state.
     """
     document = read_document(root)
     return int({**document["promote"], **(_read_current_entry(root)["promote"] or {})}["gate_steps"])
