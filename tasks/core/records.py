@@ -43,7 +43,7 @@ def build_empty_poll() -> PolledRecords:
 
 
 def encode_loss(what: str) -> bytes:
-    """The value of a record that stands for others, which came and cannot be had any more.
+    """The value of a record in place of others, which came and cannot be had any more.
 
     It becomes a row with the disposition `lost`.
     """

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import polars as pl
 
 RULE, DETAIL = "_rule", "_detail"
-# The rule, and the disposition, of a record that stands for others which cannot be read any more
+# The rule, and the disposition, of a record in place of others that cannot be read any more
 LOST = "lost"
 # `place` was the name of `disposition` in tables that were made before
 RESERVED_NAMES = frozenset({"disposition", "place", "month", "series_id", "event_time", "known_at"})

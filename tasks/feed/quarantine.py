@@ -156,8 +156,8 @@ def _replay_files(
     passes = rows["disposition"] != QUARANTINE
     if dry_run or not passes.any():
         return counts
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    note = pl.lit(f"replayed {at}; before: ") + picked[DETAIL]
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    note = pl.lit(f"replayed {now}; before: ") + picked[DETAIL]
     replayed = rows.with_columns(picked[RULE].alias(RULE), note.alias(DETAIL)).filter(
         passes & (rows["disposition"] != DUPLICATE)
     )

@@ -76,7 +76,7 @@ def test_a_database_lands_and_its_address_comes_from_the_environment(tmp_path, e
 
 
 def test_a_socket_lands_and_what_it_lost_is_an_event(tmp_path, environment, monkeypatch):
-    monkeypatch.setattr("tasks.edges.feeds.websocket.sequencer.ASK_AGAIN_S", 0.01)
+    monkeypatch.setattr("tasks.edges.feeds.websocket.sequencer.REQUEST_PAUSE_S", 0.01)
     with Server([5], rest={0, 1, 2, 4}) as server:
         url, backfill = f"{server.url}?key=${{LIVE_KEY}}", f"{server.backfill_url}&key=${{LIVE_KEY}}"
         params = params_of(

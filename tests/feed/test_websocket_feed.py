@@ -77,7 +77,7 @@ def test_repeats_are_dropped_and_what_is_out_of_order_is_put_in_order(tmp_path):
 
 
 def test_a_gap_is_fetched_page_by_page_and_what_rest_does_not_have_is_said_to_be_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.edges.feeds.websocket.sequencer.ASK_AGAIN_S", 0.02)
+    monkeypatch.setattr("tasks.edges.feeds.websocket.sequencer.REQUEST_PAUSE_S", 0.02)
     lost = []
     with Server([0, 1, DROP], [40, 41], rest=set(range(45)) - {7, 8, 30}) as server:
         found = land(
@@ -95,7 +95,7 @@ def test_without_rest_a_gap_is_said_to_be_lost(tmp_path):
 
 
 def test_a_rest_that_gives_something_else_than_asked_for_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.edges.feeds.websocket.sequencer.ASK_AGAIN_S", 0.02)
+    monkeypatch.setattr("tasks.edges.feeds.websocket.sequencer.REQUEST_PAUSE_S", 0.02)
     with Server([0, 5], rest=range(9), listens=False) as server:
         assert land(feed_of(server, begin_at=0, backfill_url=server.backfill_url), tmp_path / "t", 6) == (
             [0, 5],
@@ -105,7 +105,7 @@ def test_a_rest_that_gives_something_else_than_asked_for_is_given_up(tmp_path, m
 
 
 def test_a_rest_that_is_down_is_waited_for(tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.edges.feeds.websocket.sequencer.ASK_AGAIN_S", 0.02)
+    monkeypatch.setattr("tasks.edges.feeds.websocket.sequencer.REQUEST_PAUSE_S", 0.02)
     with Server([0, 5], rest=range(6), faults=[503, 429, 500, 503, 500]) as server:
         found = land(feed_of(server, begin_at=0, backfill_url=server.backfill_url), tmp_path / "t", 6)
         assert len(server.asked) == 6
@@ -156,7 +156,7 @@ def test_whatever_the_socket_does_each_number_is_there_once_or_said_to_be_lost(
         scripts.append([*part, *(["{", '{"n": null}', "[]"] if rng.random() < 0.5 else []), DROP])
     scripts[-1].pop()
     with Server(*scripts, rest=set(range(30)) - missing) as server, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks.edges.feeds.websocket.sequencer.ASK_AGAIN_S", 0.01)
+        patch.setattr("tasks.edges.feeds.websocket.sequencer.REQUEST_PAUSE_S", 0.01)
         patch.setattr("tasks.edges.feeds.websocket.connection._FIRST_PAUSE_S", 0.01)
         feed = feed_of(server, begin_at=0, backfill_url=server.backfill_url if has_rest else None)
         landed, lost = land(feed, tmp_path_factory.mktemp("t") / "t", 30)
@@ -220,7 +220,7 @@ def test_a_full_buffer_stops_reading_and_nothing_is_lost(tmp_path):
         Server([0, *range(2, 400)], rest=range(400), faults=[503] * 3) as server,
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr("tasks.edges.feeds.websocket.sequencer.ASK_AGAIN_S", 0.1)
+        patch.setattr("tasks.edges.feeds.websocket.sequencer.REQUEST_PAUSE_S", 0.1)
         feed = feed_of(server, begin_at=0, backfill_url=server.backfill_url)
         feed._buffer_bytes = 2_000
         seen = []

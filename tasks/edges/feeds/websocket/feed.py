@@ -157,7 +157,7 @@ class WebsocketFeed:
         records = {
             "_source": [self._source] * len(taken),
             "_offset": [record.offset for record in taken],
-            "_timestamp": [record.at for record in taken],
+            "_timestamp": [record.moment for record in taken],
             "_key": [None] * len(taken),
             "_value": [record.value for record in taken],
             "_headers": [None] * len(taken),
@@ -174,8 +174,8 @@ class WebsocketFeed:
         What was polled and not committed is fetched from REST; without that, or without numbers, it
         is lost.
         """
-        at = datetime.now(UTC) if self._connection.is_open else None
-        self._sequencer.rewind(self._read_offsets().get(self._source), at)
+        moment = datetime.now(UTC) if self._connection.is_open else None
+        self._sequencer.rewind(self._read_offsets().get(self._source), moment)
         self._report_losses()
 
     def compute_lag(self) -> dict[str, int]:

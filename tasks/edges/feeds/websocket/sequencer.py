@@ -1,7 +1,7 @@
 """The order of a socket's records, whatever it drops, repeats or sends out of order.
 
-Pure: no socket, no REST, no clock. Times come as arguments: *at* is the moment, *now* is in seconds
-of a clock that only goes forward.
+Pure: no socket, no REST, no clock. Times are arguments: *moment* is a point in time, *now* counts
+seconds of a clock that only goes forward.
 
 With numbers, the number is the offset. Repeats are dropped, and what comes out of order is put in
 order. A gap is waited for `reorder_s`; then `advance` asks for it, and the answer of REST goes into
@@ -22,14 +22,14 @@ from tasks.core.records import encode_loss
 from tasks.edges.feeds.websocket.messages import NumberedRecord, parse_numbered, parse_values
 
 # A number that came by the socket may be a moment late in REST
-ASK_AGAIN_S, MAX_ANSWERS = 1.0, 3
+REQUEST_PAUSE_S, MAX_ANSWERS = 1.0, 3
 
 
 class ReadyRecord(NamedTuple):
     """A record with its offset and the next offset."""
 
     offset: int
-    at: datetime
+    moment: datetime
     value: bytes
     end: int
 
@@ -45,7 +45,7 @@ class _WaitingRecord(NamedTuple):
     """A record with a gap before it. since: when it came by the socket; 0: from REST."""
 
     since: float
-    at: datetime
+    moment: datetime
     value: bytes
 
 
@@ -59,18 +59,18 @@ class Sequencer(Protocol):
     n_waiting_bytes: int
     losses: list[dict[str, Any]]
 
-    def rewind(self, offset: int | None, at: datetime | None, /) -> None:
+    def rewind(self, offset: int | None, moment: datetime | None, /) -> None:
         """Begin again at the stored *offset*; what was not taken is forgotten.
 
-        at: the moment; None without a connection.
+        moment: the moment; None without a connection.
         """
         ...
 
-    def begin_connection(self, at: datetime, /) -> None:
+    def begin_connection(self, moment: datetime, /) -> None:
         """Take note of a new connection."""
         ...
 
-    def add_message(self, message: bytes, at: datetime, now: float, /) -> None:
+    def add_message(self, message: bytes, moment: datetime, now: float, /) -> None:
         """Take what the socket sent."""
         ...
 
@@ -79,7 +79,7 @@ class Sequencer(Protocol):
         ...
 
     def close_gap(
-        self, gap: Gap, records: Sequence[NumberedRecord] | None, at: datetime, now: float, /
+        self, gap: Gap, records: Sequence[NumberedRecord] | None, moment: datetime, now: float, /
     ) -> bool:
         """Take the answer about *gap*; whether it got smaller, or was given up.
 
@@ -137,9 +137,9 @@ class _ReadyQueue:
         self._next, self._taken = offset, offset or 0
         self._ready.clear()
 
-    def _add_ready(self, offset: int, at: datetime, value: bytes, end: int | None = None) -> None:
+    def _add_ready(self, offset: int, moment: datetime, value: bytes, end: int | None = None) -> None:
         self._next = offset + 1 if end is None else end
-        self._ready.append(ReadyRecord(offset, at, value, self._next))
+        self._ready.append(ReadyRecord(offset, moment, value, self._next))
 
 
 class NumberedSequencer(_ReadyQueue):
@@ -170,10 +170,10 @@ class NumberedSequencer(_ReadyQueue):
         self._newest: tuple[int, _WaitingRecord] | None = None  # the record of the greatest number
         self._greatest = -1  # the greatest number of this connection
         # Of the gap before what is waiting: first request, next one, answers so far
-        self._asked_since: float | None = None
-        self._ask_at, self._n_answers = 0.0, 0
+        self._requested_since: float | None = None
+        self._request_at, self._n_answers = 0.0, 0
 
-    def rewind(self, offset: int | None, _at: datetime | None) -> None:
+    def rewind(self, offset: int | None, _moment: datetime | None) -> None:
         """See Sequencer. The newest record stays, so that what was lost before it is a gap."""
         self._restart(self._begin_at if offset is None else offset)
         self.clear()
@@ -188,11 +188,11 @@ class NumberedSequencer(_ReadyQueue):
         self.n_waiting_bytes = 0
         self._forget_gap()
 
-    def begin_connection(self, _at: datetime) -> None:
+    def begin_connection(self, _moment: datetime) -> None:
         """See Sequencer."""
         self._greatest = -1
 
-    def add_message(self, message: bytes, at: datetime, now: float) -> None:
+    def add_message(self, message: bytes, moment: datetime, now: float) -> None:
         """See Sequencer. A message that is no JSON, or has no number, holds no record."""
         try:
             records = parse_numbered(message, self._records_field, self._sequence_field)
@@ -201,7 +201,7 @@ class NumberedSequencer(_ReadyQueue):
         for number, value in records:
             self._greatest = max(self._greatest, number)
             self._first = number if self._first is None else self._first
-            record = _WaitingRecord(now, at, value)
+            record = _WaitingRecord(now, moment, value)
             self._newest = max(self._newest or (number, record), (number, record))
             self._add_waiting(number, record)
 
@@ -213,9 +213,9 @@ class NumberedSequencer(_ReadyQueue):
                 heapq.heappop(self._order)
                 record = self._waiting.pop(number)
                 self.n_waiting_bytes -= len(record.value)
-                self._add_ready(number, record.at, record.value)
+                self._add_ready(number, record.moment, record.value)
                 self._forget_gap()
-            elif now < max(self._waiting[number].since + self._reorder_s, self._ask_at):
+            elif now < max(self._waiting[number].since + self._reorder_s, self._request_at):
                 return None
             elif self._next is None:  # of a new table nothing is known to be before it
                 self._next = number
@@ -223,20 +223,22 @@ class NumberedSequencer(_ReadyQueue):
                 return Gap(self._next, number - 1)
         return None
 
-    def close_gap(self, gap: Gap, records: Sequence[NumberedRecord] | None, at: datetime, now: float) -> bool:
+    def close_gap(
+        self, gap: Gap, records: Sequence[NumberedRecord] | None, moment: datetime, now: float
+    ) -> bool:
         """See Sequencer."""
-        if self._add_backfill(gap, records or (), at):
+        if self._add_backfill(gap, records or (), moment):
             self._forget_gap()
             return True
-        self._asked_since = now if self._asked_since is None else self._asked_since
+        self._requested_since = now if self._requested_since is None else self._requested_since
         self._n_answers += records is not None
-        self._ask_at = now + ASK_AGAIN_S
-        is_asked_enough = self._n_answers >= MAX_ANSWERS or now - self._asked_since >= self._backfill_wait_s
-        if self._has_backfill and not is_asked_enough:
+        self._request_at = now + REQUEST_PAUSE_S
+        is_exhausted = self._n_answers >= MAX_ANSWERS or now - self._requested_since >= self._backfill_wait_s
+        if self._has_backfill and not is_exhausted:
             return False
         first, last = gap
         reason = f"numbers {first} to {last} came neither by the socket nor from REST"
-        self._add_ready(first, at, encode_loss(reason), last + 1)
+        self._add_ready(first, moment, encode_loss(reason), last + 1)
         self._forget_gap()
         self.losses.append({"first": first, "last": last, "n": last - first + 1})
         return True
@@ -255,10 +257,10 @@ class NumberedSequencer(_ReadyQueue):
             return None
         return self._greatest, self._next
 
-    def _add_backfill(self, gap: Gap, records: Iterable[NumberedRecord], at: datetime) -> int:
+    def _add_backfill(self, gap: Gap, records: Iterable[NumberedRecord], moment: datetime) -> int:
         """Keep *records* that are not beyond *gap*; how many of them are new."""
         return sum(
-            self._add_waiting(number, _WaitingRecord(0.0, at, value))
+            self._add_waiting(number, _WaitingRecord(0.0, moment, value))
             for number, value in records
             if number <= gap.last
         )
@@ -273,7 +275,7 @@ class NumberedSequencer(_ReadyQueue):
         return True
 
     def _forget_gap(self) -> None:
-        self._asked_since, self._ask_at, self._n_answers = None, 0.0, 0
+        self._requested_since, self._request_at, self._n_answers = None, 0.0, 0
 
 
 class ReceiptSequencer(_ReadyQueue):
@@ -284,32 +286,32 @@ class ReceiptSequencer(_ReadyQueue):
         self._records_field = records_field
         self._newest: int | None = None  # the offset that came last
 
-    def rewind(self, offset: int | None, at: datetime | None) -> None:
+    def rewind(self, offset: int | None, moment: datetime | None) -> None:
         """See Sequencer; what came since *offset* is lost."""
         self._restart(offset)
-        if at is not None:
-            self.begin_connection(at)
+        if moment is not None:
+            self.begin_connection(moment)
 
     def clear(self) -> None:
         """See Sequencer."""
         self._ready.clear()
 
-    def begin_connection(self, at: datetime) -> None:
+    def begin_connection(self, moment: datetime) -> None:
         """Note what came since the last record, or since the stored offset, as lost."""
-        since, now = self._next, _convert_to_micros(at)
+        since, now = self._next, _convert_to_micros(moment)
         self._next = max(since or 0, now)
         if since is None:
             return
-        span = {"since": _format_time(since), "until": at.isoformat()}
+        span = {"since": _format_time(since), "until": moment.isoformat()}
         reason = f"what came from {span['since']} to {span['until']}, without a connection"
-        self._add_ready(since, at, encode_loss(reason), max(self._next, since + 1))
+        self._add_ready(since, moment, encode_loss(reason), max(self._next, since + 1))
         self.losses.append(span)
 
-    def add_message(self, message: bytes, at: datetime, _now: float) -> None:
+    def add_message(self, message: bytes, moment: datetime, _now: float) -> None:
         """See Sequencer."""
         for value in parse_values(message, self._records_field):
-            self._newest = max(self._next or 0, _convert_to_micros(at))
-            self._add_ready(self._newest, at, value)
+            self._newest = max(self._next or 0, _convert_to_micros(moment))
+            self._add_ready(self._newest, moment, value)
 
     def advance(self, _n_records: int, _now: float) -> Gap | None:
         """See Sequencer; there are no gaps."""
@@ -332,8 +334,8 @@ class ReceiptSequencer(_ReadyQueue):
         return None
 
 
-def _convert_to_micros(at: datetime) -> int:
-    return int(at.timestamp() * 1_000_000)
+def _convert_to_micros(moment: datetime) -> int:
+    return int(moment.timestamp() * 1_000_000)
 
 
 def _format_time(micros: int) -> str:
