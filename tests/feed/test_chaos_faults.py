@@ -1,8 +1,6 @@
-"""The longer faults, `make chaos`: brokers, groups that change, a full disk, failing syncs, clocks,
-a slow network.
+"""The longer faults, `make chaos`; after each the ledger is compared.
 
-The ledger is compared after each. Needs root (a small tmpfs is mounted, a network namespace is
-made), strace and iproute2 besides what `make test` needs.
+Needs root (for a small tmpfs and a network namespace), strace and iproute2.
 """
 
 import os
