@@ -59,8 +59,8 @@ def _drain() -> dict[str, object]:
     logger = get_run_logger()
     landed = run_feed(
         stop=lambda: False,
-        until_drained=True,
-        say=lambda commit: logger.info("version %d: %s", commit.version, commit.counts),
+        until_caught_up=True,
+        report=lambda commit: logger.info("version %d: %s", commit.version, commit.counts),
     )
     plain: dict[str, object] = landed.model_dump(mode="json")
     return plain

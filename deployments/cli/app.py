@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from deployments.cli.check import add_check_command
 from deployments.cli.datasets import add_dataset_commands
 from deployments.cli.feed import add_feed_commands
 from deployments.cli.leaks import add_leaks_command
@@ -184,6 +185,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 add_dataset_commands(app)
 add_leaks_command(app)
+add_check_command(app)
 add_feed_commands(app)
 add_quarantine_commands(app)
 add_replay_command(app)

@@ -31,7 +31,7 @@ def feed(ctx: typer.Context) -> None:
     """
     if ctx.invoked_subcommand is None:
         # The same program, without the CLI's imports
-        os.execv(sys.executable, [sys.executable, "-m", "tasks.feed.forever"])  # noqa: S606
+        os.execv(sys.executable, [sys.executable, "-m", "tasks.feed.run_loop"])  # noqa: S606
 
 
 @feed_app.command()
@@ -43,8 +43,8 @@ def drain(as_json: AsJson = False) -> None:
 
     landed_feed = run_feed(
         stop=lambda: False,
-        until_drained=True,
-        say=lambda landed: print(f"version {landed.version}: {landed.counts}", file=sys.stderr),
+        until_caught_up=True,
+        report=lambda landed: print(f"version {landed.version}: {landed.counts}", file=sys.stderr),
     )
     changed = landed_feed.window is not None and publish_window(landed_feed.window)
     if as_json:

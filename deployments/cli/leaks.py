@@ -22,7 +22,7 @@ def leaks(
     function: Annotated[
         str | None,
         typer.Option(
-            help="Look at this function alone: a file own/my_module.py, or one here.",
+            help="Look at this function alone: my_module.py in tasks/extensions, or here.",
             metavar="my_module:my_feature",
         ),
     ] = None,

@@ -115,7 +115,7 @@ def _report_table(console: Console, seen: FeedStatus, table: FeedTableStatus) ->
     lags = {
         source.source: (f"{source.lag:,}", member.member)
         for member in seen.members
-        if member.speaks
+        if member.is_alive
         for source in member.sources
     }
     for name, offset in table.marks.items():
@@ -126,7 +126,7 @@ def _report_table(console: Console, seen: FeedStatus, table: FeedTableStatus) ->
 def _format_member(member: SeenMember) -> str:
     if member.fault:
         return f"does not land since {member.at.isoformat()}: {member.fault}"
-    if not member.speaks or member.buffer_bytes is None:
+    if not member.is_alive or member.buffer_bytes is None:
         return f"silent since {member.at.isoformat()}"
     rate = f"{member.records_per_s:,.0f} records/s, {member.buffer_bytes / 1e6:.1f} MB held"
     watermark = None if member.watermark is None else member.watermark.isoformat()

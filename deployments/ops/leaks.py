@@ -15,6 +15,7 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar, build_calendar
 from tasks.core.dataset import Dataset
 from tasks.core.errors import FoldError, ParamsError
+from tasks.core.extensions import list_extension_folders
 from tasks.core.folds import Fold, build_folds
 from tasks.core.frames import FEATURES, SERIES
 from tasks.core.leaks import LeakFinding, LeakVerdict
@@ -26,11 +27,11 @@ from tasks.edges.current import check_current
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.features import FeatureParams, build_feature_schema
+from tasks.features.functions import resolve_functions
 from tasks.features.grid import get_time_span
 from tasks.features.leaks import find_leaks
-from tasks.features.params import Function
+from tasks.features.specs import Function
 from tasks.features.stage import build_feature_set
-from tasks.features.user import FOLDER, resolve_functions
 from tasks.train.overlap import find_overlap
 from tasks.train.params import TrainParams
 
@@ -78,7 +79,7 @@ def build_leak_report(
     at these instead of the current dataset.
     """
     data = _read_current(root) if files is None else _read_from_files(files, root)
-    folders = (root / FOLDER, Path.cwd())
+    folders = (*list_extension_folders(root), Path.cwd())
     params = resolve_functions(
         data.params if function is None else FeatureParams(list=(function,), leaks=data.params.leaks),
         *folders,

@@ -128,7 +128,7 @@ def _build_kafka(_: Mapping[str, int]) -> SupervisedPart:
 
 def _build_feed(ports: Mapping[str, int]) -> SupervisedPart:
     metrics = f"http://{read_settings().host}:{ports['feed']}/metrics"
-    command = [sys.executable, "-m", "tasks.feed.forever"]
+    command = [sys.executable, "-m", "tasks.feed.run_loop"]
     # Not waited for: without its topic it ends and starts again until the topic is there;
     # `tidemill feed status` says what is missing.
     after = "kafka" if "kafka" in ports else None

@@ -16,8 +16,7 @@ from tasks.edges.settings import ROOT
 
 
 def find_dataset_of_file(path: str, root: Path = ROOT) -> str | None:
-    """The dataset whose run wrote *path*, None when it is not there or dvc.lock knows no run that
-    wrote it.
+    """The dataset whose run wrote *path*; None when there is no file, or dvc.lock knows no run.
 
     path: a file or folder below a stage's output, relative to *root*.
     """

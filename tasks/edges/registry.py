@@ -1,9 +1,9 @@
 """The registry: which release of a dataset is champion.
 
-Files in home, each changed by rename; MLflow hears of it and is never asked.
-`registry/<dataset>/champion.json` names the champion, `journal.jsonl` beside it keeps every
-promotion in order, `releases/<digest>/` holds the bytes, `rows/<dataset>.parquet` what the service
-looks back on. Light on imports: the service reads it.
+Files in home, each changed by rename; MLflow is informed and never asked.
+`registry/<dataset>/champion.json` names the champion, `journal.jsonl` next to it has every
+promotion in order, `releases/<digest>/` has the bytes, `rows/<dataset>.parquet` what the service
+looks back on. Light on imports, since the service reads it.
 """
 
 import json
@@ -70,12 +70,12 @@ def read_champion(dataset: str) -> ChampionRecord | None:
     except ValidationError as error:
         raise ReleaseError(
             f"{path} cannot be read: {error.errors()[0]['msg']}. Restore it from the last line of"
-            " journal.jsonl beside it, or remove it and promote again."
+            " journal.jsonl next to it, or remove it and promote again."
         ) from error
     if champion.dataset != dataset:
         raise ReleaseError(
             f"{path} names a champion of {champion.dataset!r}, not of {dataset!r}. Restore it from"
-            " journal.jsonl beside it."
+            " journal.jsonl next to it."
         )
     return champion
 
@@ -86,7 +86,7 @@ def get_champion_path(dataset: str) -> Path:
 
 
 def get_champion_folder(champion: ChampionRecord) -> Path:
-    """Where the champion's release lies."""
+    """Where the champion's release is."""
     return read_settings().home / champion.path
 
 
@@ -101,12 +101,13 @@ def read_journal(dataset: str) -> list[ChampionRecord]:
 
 
 def apply_promotion(dataset: str, release_folder: Path, decision: GateDecision) -> ChampionRecord:
-    """Make the sealed release in *release_folder* the champion, by *decision*.
+    """Make the sealed release in *release_folder* the champion; a second call changes nothing.
 
-    Doing it again changes nothing. In order: the bytes are copied, the journal gets its line and
-    MLflow's outbox its entry, champion.json is replaced, old releases go. A kill in between leaves
-    the old champion whole, and the next call ends the work. Raises ReleaseError when the folder has
-    no manifest or is of another dataset.
+    decision: with `as_of`.
+    1. Copy the bytes. 2. Add the line of the journal. 3. Leave the entry in MLflow's outbox.
+    4. Replace champion.json. 5. Delete old releases. A kill in between leaves the old champion
+    whole, and the next call completes the work.
+    Raises ReleaseError when the folder has no manifest, or is of another dataset.
     """
     release = _read_release_identity(release_folder)
     if release.dataset != dataset:
@@ -120,9 +121,12 @@ def apply_promotion(dataset: str, release_folder: Path, decision: GateDecision) 
             return now
         journal = _read_repaired_journal(dataset)
         champion = _build_champion(release, decision, journal)
+        # 1.
         _write_release_copy(release_folder, get_champion_folder(champion))
+        # 2.
         if not journal or journal[-1].digest != champion.digest:
             _write_journal_line(dataset, champion)
+        # 3.
         log_promotion(
             dataset,
             champion.digest,
@@ -130,14 +134,17 @@ def apply_promotion(dataset: str, release_folder: Path, decision: GateDecision) 
             get_champion_folder(champion).absolute(),
             {"tidemill.model": champion.model},
         )
+        # 4.
         write_json(get_champion_path(dataset), champion.model_dump(mode="json"))
+        # 5.
         _delete_old_releases(dataset, now)
     return champion
 
 
 def publish_rows_file(dataset: str, path: Path) -> None:
-    """Put a parquet file of SERIES rows where the service reads them, by rename, as its bytes
-    stand; without work when they are there already.
+    """Copy a parquet file of SERIES rows to where the service reads them, by rename.
+
+    Nothing when its bytes are there already.
     """
     target = get_rows_path(dataset)
     if not path.exists():
@@ -148,7 +155,7 @@ def publish_rows_file(dataset: str, path: Path) -> None:
 
 
 def get_rows_path(dataset: str) -> Path:
-    """Where the published rows of *dataset* lie."""
+    """Where the published rows of *dataset* are."""
     return read_settings().home / "rows" / f"{dataset}.parquet"
 
 
@@ -168,26 +175,25 @@ def _build_champion(
 
 
 def _decide_version(digest: str, journal: Sequence[ChampionRecord]) -> str:
-    """1.0.0, 1.1.0, ...: each new digest counts the minor number up; one that comes back keeps
-    its own.
-    """
+    """1.0.0, 1.1.0, ...: a new digest gets the next minor number; a former one keeps its own."""
     versions = {champion.digest: champion.version for champion in journal}
     return versions.get(digest, f"1.{len(versions)}.0")
 
 
 def _write_release_copy(source: Path, target: Path) -> None:
-    """The release without releases nested in it (the baseline travels in models/release, and is
-    another release).
+    """Copy a release without the releases nested in it.
+
+    The baseline is a release of its own in models/release. The release inside the Bento is a part.
     """
     if target.exists():
-        return  # named by its digest, put there by rename: whole
+        return  # it is named by its digest and was put there by rename, so it is whole
 
-    def nested(folder: str, names: list[str]) -> set[str]:
-        beside = Path(folder) == source  # the release inside the Bento is part of it
-        return {name for name in names if beside and (Path(folder) / name / MANIFEST).exists()}
+    def find_nested(folder: str, names: list[str]) -> set[str]:
+        is_top = Path(folder) == source
+        return {name for name in names if is_top and (Path(folder) / name / MANIFEST).exists()}
 
     with write_folder(target) as fresh:
-        shutil.copytree(source, fresh, dirs_exist_ok=True, ignore=nested)
+        shutil.copytree(source, fresh, dirs_exist_ok=True, ignore=find_nested)
 
 
 def _read_repaired_journal(dataset: str) -> list[ChampionRecord]:
@@ -215,14 +221,15 @@ def _delete_old_releases(dataset: str, former: ChampionRecord | None) -> None:
     in_use = _read_references() if (old := [folder for folder in folders if folder.exists()]) else set()
     for folder in old:
         if folder.name not in in_use:
-            # So that a kill leaves no half of it
+            # By rename first, so that a kill leaves no half of it
             leaving = folder.with_name(f".{folder.name}.{os.getpid()}.old")
             shutil.rmtree(folder.rename(leaving), ignore_errors=True)
 
 
 def _read_references() -> set[str]:
-    """Words of what may name a release: records of home, decisions of the checkout, what
-    processes run.
+    """The words in which a release may be named.
+
+    In records of home, in decisions of the checkout, and in what processes run.
     """
     import psutil
 

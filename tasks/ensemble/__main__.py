@@ -11,8 +11,8 @@ from tasks.edges.artifacts import (
     write_folder,
     write_report,
 )
+from tasks.edges.command import run_stage_command
 from tasks.edges.dataset import read_features_dataset
-from tasks.edges.door import run_stage_command
 from tasks.edges.params import ParamsDocument, read_document
 from tasks.edges.settings import ROOT
 from tasks.ensemble.align import AlignedForecasts, align_forecasts

@@ -7,7 +7,7 @@ from pathlib import Path
 from tasks.core.frames import SERIES
 from tasks.core.reports.explain import ExplainSummary
 from tasks.edges.artifacts import read_frame, write_folder, write_report
-from tasks.edges.door import run_stage_command
+from tasks.edges.command import run_stage_command
 from tasks.edges.params import read_params
 from tasks.edges.settings import ROOT
 from tasks.explain.params import ExplainParams

@@ -1,7 +1,8 @@
-"""`python -m tasks.features`: data/clean and own -> data/features."""
+"""`python -m tasks.features`: data/clean and tasks/extensions -> data/features."""
 
 from pathlib import Path
 
+from tasks.core.extensions import list_extension_folders
 from tasks.core.frames import FEATURES, SERIES, VINTAGES
 from tasks.core.reports.features import LeadingColumns
 from tasks.edges.artifacts import (
@@ -13,13 +14,13 @@ from tasks.edges.artifacts import (
     write_report,
     write_sessions,
 )
-from tasks.edges.door import run_stage_command
+from tasks.edges.command import run_stage_command
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
+from tasks.features.functions import resolve_functions
 from tasks.features.leaks import find_leaks
 from tasks.features.params import FeatureParams
 from tasks.features.stage import build_feature_set
-from tasks.features.user import FOLDER, resolve_functions
 
 ROWS = "data/clean/rows.parquet"
 
@@ -33,7 +34,7 @@ def main(root: Path = ROOT) -> None:
     """
     document, rows = read_document(root), read_frame(root / ROWS, SERIES)
     about, declared = document.about, document.parse_stage("features", FeatureParams)
-    params = resolve_functions(declared, root / FOLDER)
+    params = resolve_functions(declared, *list_extension_folders(root))
     features = build_feature_set(rows, about, params)
     with write_folder(root / "data/features") as folder:
         write_frame(folder / "table.parquet", features.table, FEATURES)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tasks.core.frames import REPEATED, SERIES
 from tasks.edges.artifacts import write_folder, write_frame, write_report
-from tasks.edges.door import run_stage_command
+from tasks.edges.command import run_stage_command
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.ingest.params import IngestParams

@@ -75,7 +75,7 @@ def _select_rows_below(table: VersionedTable, window: FeedWindow) -> pl.DataFram
     below = pl.lit(value=False)
     for source, mark in window.marks.items():
         below |= (pl.col("_source") == source) & (pl.col("_offset") < mark)
-    return table.scan({"place": "row"}).filter(below & (pl.col("event_time") < window.end)).collect()
+    return table.scan({"disposition": "row"}).filter(below & (pl.col("event_time") < window.end)).collect()
 
 
 def _filter_withdrawn(bars: pl.DataFrame) -> pl.DataFrame:

@@ -4,7 +4,7 @@ The wizard writes the same structure.
 """
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -85,6 +85,21 @@ class FilesSource(Strict):
         return self
 
 
+class ExtensionSource(Strict):
+    """Files that a class of your own reads, one by one.
+
+    of: `<file>:<Class>`, a file in `tasks/extensions`; the class has `read(path)`, which returns
+    series_id, event_time (start of the step, UTC), the value columns and, if known, known_at.
+    files: paths or globs, as in FilesSource.
+    options: arguments of the class, by name.
+    """
+
+    kind: Literal["extension"]
+    of: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
+    files: Annotated[tuple[str, ...], Field(min_length=1)]
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
 class FeedSource(Strict):
     """The feed's table, up to the window in data/source/window.json, which tasks.feed writes.
 
@@ -97,7 +112,7 @@ class FeedSource(Strict):
     known_at: Literal["produced", "nominal"] = "produced"
 
 
-SourceParams = ArchSource | FilesSource | FeedSource
+SourceParams = ArchSource | FilesSource | ExtensionSource | FeedSource
 
 
 class IngestParams(Strict):

@@ -12,7 +12,7 @@ from tasks.core.about import About
 from tasks.core.errors import SourceError
 from tasks.edges.params import parse_params, read_document
 from tasks.edges.settings import ROOT
-from tasks.ingest.params import FilesSource, IngestParams
+from tasks.ingest.params import ExtensionSource, FilesSource, IngestParams
 from tasks.ingest.source import build_source
 from tasks.ingest.wizard.use import list_dataset_files, write_links
 
@@ -74,8 +74,8 @@ def _read_rows(params: IngestParams, about: About, name: str, root: Path) -> Rep
         )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "source"
-        if isinstance(source, FilesSource):
-            write_links(folder, source.kind, list_dataset_files(source.files, name, root))
+        if isinstance(source, FilesSource | ExtensionSource):
+            write_links(folder, "files", list_dataset_files(source.files, name, root))
         files = list(build_source(source, about, folder).read())
     frame = pl.concat([file.rows for file in files]).sort("known_at", maintain_order=True)
     if frame.is_empty():

@@ -12,13 +12,12 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.errors import SourceError
 from tasks.core.frames import UTC
-from tasks.edges.artifacts import compute_file_hash, read_json
+from tasks.edges.artifacts import compute_file_hash
 from tasks.ingest.cells import read_cells
-from tasks.ingest.params import ArchSource, FeedSource, FilesSource, SourceParams
-from tasks.ingest.source_file import IngestSource, SourceFile
+from tasks.ingest.params import ArchSource, ExtensionSource, FeedSource, FilesSource, SourceParams
+from tasks.ingest.source_file import IngestSource, SourceFile, list_linked_files
 from tasks.ingest.tables import STEP, build_file_rows
 
-KIND_FILE = "source.json"  # next to the files: which kind of source they are; not one of the user's files
 # the date of the last row of each series without times, so that all series end together; any fixed
 # moment is right
 LAST_STEP = datetime(2000, 1, 1, tzinfo=UTC_ZONE)
@@ -32,11 +31,13 @@ def build_source(params: SourceParams, about: About, folder: Path) -> IngestSour
         from tasks.ingest.feed import FeedRows
 
         return FeedRows(params, calendar, folder)
-    return (
-        ArchBars(params, calendar)
-        if isinstance(params, ArchSource)
-        else LinkedFiles(params, about, calendar, folder)
-    )
+    if isinstance(params, ArchSource):
+        return ArchBars(params, calendar)
+    if isinstance(params, ExtensionSource):
+        from tasks.ingest.extension import ExtensionFiles
+
+        return ExtensionFiles(params, calendar, folder)
+    return LinkedFiles(params, about, calendar, folder)
 
 
 class ArchBars:
@@ -88,31 +89,13 @@ class LinkedFiles:
     def read(self) -> Iterator[SourceFile]:
         """Each file, by name."""
         file_of: dict[str, str] = {}
-        for path in self._list_paths():
+        for path in list_linked_files(self._folder):
             cells = read_cells(path, self._params)
             rows = build_file_rows(cells, self._params, self._about, self._calendar)
             if STEP in rows.columns:
                 self._check_split_series(file_of, path.name, rows)
                 rows = add_step_dates(rows, self._calendar)
             yield SourceFile(path.name, compute_file_hash(path), rows)
-
-    def _list_paths(self) -> list[Path]:
-        kind_path = self._folder / KIND_FILE
-        kind = read_json(kind_path)["kind"] if kind_path.exists() else "nothing"
-        paths = (
-            sorted(
-                (p for p in self._folder.iterdir() if p.name != KIND_FILE and not p.name.startswith(".")),
-                key=lambda p: p.name,
-            )
-            if kind == "files"
-            else []
-        )
-        if not paths:
-            raise SourceError(
-                f"The dataset reads files, but {self._folder} holds {'none' if kind == 'files' else kind}."
-                " `tidemill use NAME` puts its files there."
-            )
-        return paths
 
     def _check_split_series(self, file_of: dict[str, str], name: str, rows: pl.DataFrame) -> None:
         for series in rows["series_id"].unique().sort():

@@ -19,8 +19,8 @@ from tasks.core.reports.monitor import (
     ServedFigures,
 )
 from tasks.edges.artifacts import read_calendar, read_frame, read_last_report, write_folder, write_report
+from tasks.edges.command import run_stage_command
 from tasks.edges.current import check_current
-from tasks.edges.door import run_stage_command
 from tasks.edges.params import ParamsDocument, read_document
 from tasks.edges.registry import ChampionRecord, get_champion_folder, read_champion, read_journal
 from tasks.edges.served import count_served, read_news

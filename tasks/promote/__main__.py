@@ -15,8 +15,8 @@ from tasks.edges.artifacts import (
     write_folder,
     write_report,
 )
+from tasks.edges.command import run_stage_command
 from tasks.edges.current import check_current
-from tasks.edges.door import run_stage_command
 from tasks.edges.mlflow_delivery import publish_alongside
 from tasks.edges.params import read_document
 from tasks.edges.registry import ChampionRecord, publish_rows_file, read_champion

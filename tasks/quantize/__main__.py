@@ -5,7 +5,7 @@ from pathlib import Path
 from tasks.core.frames import FEATURES
 from tasks.core.panel import build_panel
 from tasks.edges.artifacts import read_frame, write_folder, write_report
-from tasks.edges.door import run_stage_command
+from tasks.edges.command import run_stage_command
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.quantize.params import QuantizeParams

@@ -5,7 +5,7 @@ from pathlib import Path
 from tasks.core.errors import OtherDatasetError
 from tasks.core.reports.monitor import MonitorReport
 from tasks.edges.artifacts import read_report, write_folder, write_report
-from tasks.edges.door import run_stage_command
+from tasks.edges.command import run_stage_command
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.retrain.params import RetrainParams

@@ -13,8 +13,8 @@ from tasks.edges.artifacts import (
     write_frame,
     write_report,
 )
+from tasks.edges.command import run_stage_command
 from tasks.edges.dataset import read_features_dataset
-from tasks.edges.door import run_stage_command
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.edges.tracking import log_training

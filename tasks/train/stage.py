@@ -22,7 +22,7 @@ from tasks.core.reports.train import (
 )
 from tasks.core.score_table import compute_mean_scores, score_elements
 from tasks.core.seasonal import build_seasonal_from_panel
-from tasks.edges.fold_cache import compute_code_digest
+from tasks.edges.fit_cache import compute_code_digest
 from tasks.forecasters import Forecaster
 from tasks.train.fits import FitContext, decode_fit
 from tasks.train.params import ModelTraining, TrainParams, split_model_params

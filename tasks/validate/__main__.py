@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tasks.core.frames import QUARANTINE, SERIES
 from tasks.edges.artifacts import read_frame, write_folder, write_frame, write_json, write_report
-from tasks.edges.door import run_stage_command
+from tasks.edges.command import run_stage_command
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.validate.params import ValidateParams

@@ -55,7 +55,7 @@ def ticks():
             "_offset": np.arange(N),
             "price": rng.integers(1, 10_000, N) / 8,
             "size": rng.integers(1, 100, N) / 4,
-            "place": "row",
+            "disposition": "row",
             "month": "2024-01",
         }
     )
@@ -109,8 +109,8 @@ def through_tables(frame, folder):
         bars.close(table, last)
         seconds += time.perf_counter() - begun
     begun = time.perf_counter()
-    n_gaps = bars.gaps(Calendar("continuous", "1m", 0.0)).height
-    return bars.newest(), seconds, time.perf_counter() - begun, n_gaps
+    n_gaps = bars.find_gaps(Calendar("continuous", "1m", 0.0)).height
+    return bars.select_newest(), seconds, time.perf_counter() - begun, n_gaps
 
 
 def test_ticks_to_bars(tmp_path):

@@ -65,7 +65,7 @@ def test_all_that_the_wizard_declares_passes(folder):
 def test_a_module_that_is_not_there_is_said(folder):
     done = leaks("--function", "other:f")
     assert done.exit_code == 2
-    assert "needs the file other.py" in done.stderr
+    assert "needs the file tasks/extensions/other.py" in done.stderr
 
 
 def test_the_current_dataset_is_looked_at_as_train_would_read_it(tmp_path):

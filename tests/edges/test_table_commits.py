@@ -28,12 +28,12 @@ from tasks.edges.delta.compact import MERGE_FILES
 from tasks.edges.delta.log import TableLog
 from tasks.edges.delta.snapshot import COMPACTIONS
 
-COLUMNS = {"_source": pl.String(), "_offset": pl.Int64(), "place": pl.String()}
+COLUMNS = {"_source": pl.String(), "_offset": pl.Int64(), "disposition": pl.String()}
 
 
 def rows(first, end, source="s"):
     return pl.DataFrame(
-        {"_source": source, "_offset": range(first, end), "place": "row"}, schema=dict(COLUMNS)
+        {"_source": source, "_offset": range(first, end), "disposition": "row"}, schema=dict(COLUMNS)
     )
 
 
@@ -47,7 +47,7 @@ def offsets(folder, source="s"):
 
 @pytest.fixture
 def folder(tmp_path):
-    table = VersionedTable(tmp_path / "table", COLUMNS, ["place"])
+    table = VersionedTable(tmp_path / "table", COLUMNS, ["disposition"])
     for first in (0, 10, 20):
         commit_rows(table, rows(first, first + 10), {"s": first} if first else {}, {"s": first + 10})
     return tmp_path / "table"
@@ -97,8 +97,8 @@ def test_after_somebody_elses_restore_marks_follow_the_rows(folder, landed_after
         stranger(folder / "x.parquet")
         other = DeltaTable(str(folder))
         size = (folder / "x.parquet").stat().st_size
-        add = AddAction("x.parquet", size, {"place": "row"}, 0, True, '{"numRecords": 5}')
-        other.create_write_transaction([add], "append", other.schema(), ["place"])
+        add = AddAction("x.parquet", size, {"disposition": "row"}, 0, True, '{"numRecords": 5}')
+        other.create_write_transaction([add], "append", other.schema(), ["disposition"])
     with pytest.raises(OffsetMovedError, match="restored by another program"):
         commit_rows(running, rows(30, 40), {"s": 30}, {"s": 40})
     assert align_offsets(running)
@@ -150,7 +150,10 @@ def test_two_compactions_of_several_partitions_at_the_same_time_double_nothing(f
     table = open_existing_table(folder)
     for first in range(30, 190, 10):
         both = pl.concat(
-            [rows(first, first + 5), rows(first + 5, first + 10).with_columns(place=pl.lit("quarantine"))]
+            [
+                rows(first, first + 5),
+                rows(first + 5, first + 10).with_columns(disposition=pl.lit("quarantine")),
+            ]
         )
         commit_rows(table, both, {"s": first}, {"s": first + 10})
     begun = []
@@ -228,7 +231,7 @@ def test_files_and_log_stay_within_their_bound_whatever_was_committed(folder):
     table = open_existing_table(folder)
     for first in range(30, 630, 10):
         commit_rows(table, rows(first, first + 10), {"s": first}, {"s": first + 10})
-    (folder / "place=row" / "part-orphan.parquet").write_bytes(b"of a kill")
+    (folder / "disposition=row" / "part-orphan.parquet").write_bytes(b"of a kill")
     (folder / "_delta_log" / "00000000000000000063.json#1").write_bytes(b"of a kill")
     assert table.count_versions_since_checkpoint() == 63
     compact_table(table)

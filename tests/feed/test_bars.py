@@ -138,7 +138,7 @@ def landed(folder, ticks, params):
     marks = table.list_offsets()
     commit_rows(
         table,
-        ticks.with_columns(place=pl.lit("row"), month=month),
+        ticks.with_columns(disposition=pl.lit("row"), month=month),
         {s: marks[s] for s in ends if s in marks},
         ends,
     )
@@ -146,7 +146,7 @@ def landed(folder, ticks, params):
 
 
 def shown(bars):
-    return bars.newest().filter(pl.col(N_TICKS) > 0).select("series_id", "event_time", *COLUMNS)
+    return bars.select_newest().filter(pl.col(N_TICKS) > 0).select("series_id", "event_time", *COLUMNS)
 
 
 @st.composite
@@ -263,4 +263,5 @@ def test_a_closing_that_is_killed_anywhere_is_made_once(point, tmp_path):
     assert again.close(table, end) != was_made
     assert again.n_closings == 2
     assert_frame_equal(shown(again), whole_frame("tumbling", ticks, end), rel_tol=1e-12)
-    assert again.table.scan().collect().height == again.newest().height + again.find_changed_after(1).height
+    n_bars, n_changed = again.select_newest().height, again.find_changed_after(1).height
+    assert again.table.scan().collect().height == n_bars + n_changed

@@ -109,7 +109,7 @@ def _oracle(ticks, end):
 
 
 def _drained(checkout):
-    done = run_feed(stop=lambda: False, until_drained=True, say=lambda _: None, root=checkout.root)
+    done = run_feed(stop=lambda: False, until_caught_up=True, report=lambda _: None, root=checkout.root)
     assert publish_window(done.window, checkout.root)
     return done.window
 
@@ -173,7 +173,7 @@ def test_ticks_of_a_topic_are_the_bars_of_an_oracle_after_a_late_tick_and_after_
     for name in ("table", third.bars):
         compact_table(open_existing_table(get_feed_folder(third.dataset) / name))
     assert (
-        run_feed(stop=lambda: False, until_drained=True, say=lambda _: None, root=checkout.root).window
+        run_feed(stop=lambda: False, until_caught_up=True, report=lambda _: None, root=checkout.root).window
         == third
     )
     assert _shown(checkout) == bars

@@ -63,7 +63,7 @@ def test_each_named_point_is_reached_by_an_undisturbed_landing(child, kafka_clus
     assert check(tmp_path / "table", tmp_path / "ledger") == {"rows": 3_990, "quarantined": 10}
     reached = (tmp_path / "points.txt").read_text().splitlines()
     assert set(reached) == set(POINTS)
-    assert len([*(tmp_path / "table").glob("place=*/*/*.parquet")]) < reached.count("file written"), (
+    assert len([*(tmp_path / "table").glob("disposition=*/*/*.parquet")]) < reached.count("file written"), (
         "old files were really removed"
     )
 

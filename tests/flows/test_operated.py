@@ -177,7 +177,7 @@ def test_the_feed_lands_beside_the_others_and_is_seen(checkout, up):
     ):
         assert time.monotonic() < deadline, found
         time.sleep(0.5)
-    assert found["members"][0]["speaks"]
+    assert found["members"][0]["is_alive"]
     n_rows = found["table"]["rows"]["row"]
     assert n_rows > 1000
     assert (

@@ -209,7 +209,7 @@ def test_the_rows_reach_back_from_the_first_cutoff_of_the_history(root):
 
 def test_a_service_that_cannot_be_imported_stops_the_stage_with_what_the_build_said(root, tmp_path):
     checkout = tmp_path / "checkout"
-    for source in [*list_service_sources(ROOT), "tasks/edges/lifeline.py"]:  # the build starts with it
+    for source in [*list_service_sources(ROOT), "tasks/edges/parent_watch.py"]:  # the build starts with it
         (checkout / source).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / source, checkout / source)
     shutil.copyfile(

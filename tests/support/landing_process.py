@@ -28,7 +28,7 @@ from tasks.edges import files as disk
 from tasks.edges.delta import compact_table, open_existing_table
 from tasks.edges.feeds.kafka import KafkaFeed
 from tasks.feed import window
-from tasks.feed.land import LandingBuffer, open_table, run_loop
+from tasks.feed.land import LandingBuffer, open_table, run_landing
 from tasks.feed.params import FeedParams
 
 
@@ -80,9 +80,9 @@ def main(arguments: list[str]) -> None:
         partial(print, "away:", file=sys.stderr),
     )
     landing = LandingBuffer(table, params, None, feed)
-    landing.refused = lambda why: print(f"refused: {why}", file=sys.stderr, flush=True)
+    landing.on_refused = lambda why: print(f"refused: {why}", file=sys.stderr, flush=True)
 
-    def turn(landed) -> None:
+    def on_poll(landed) -> None:
         nonlocal n_commits
         n_commits += landed is not None
         if landed is not None and n_commits % 4 == 0 and given.tidy:
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> None:
 
     stopped = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
-    run_loop(landing, feed, until_drained=not given.ever, stop=lambda: bool(stopped), turn=turn)
+    run_landing(landing, feed, until_caught_up=not given.ever, stop=lambda: bool(stopped), on_poll=on_poll)
     feed.close()
 
 

@@ -20,7 +20,7 @@ from tasks.core.errors import FoldError, ForecasterError, ParamsError
 from tasks.core.folds import build_folds
 from tasks.core.frames import FORECAST
 from tasks.core.reports.train import PlanReport
-from tasks.edges import fold_cache
+from tasks.edges import fit_cache
 from tasks.edges.settings import build_child_environment
 from tasks.edges.workers import fanout
 from tasks.ensemble.align import align_forecasts
@@ -157,9 +157,9 @@ def test_kept_fits_stay_within_their_bound_and_the_newest_used_stay(tmp_path):
         )
         big = fit + b"\0" * 300_000  # a zip archive may be followed by anything
         for i in range(6):
-            fold_cache.write_cached_fit(f"{i}", big)
+            fit_cache.write_cached_fit(f"{i}", big)
             os.utime(tmp_path / "fits" / f"{i}.zip", (1000 + i, 1000 + i))
-        fold_cache.delete_old_fits()
+        fit_cache.delete_old_fits()
         assert sorted(p.stem for p in (tmp_path / "fits").iterdir()) == ["3", "4", "5"]
 
 

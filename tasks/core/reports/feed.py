@@ -62,7 +62,7 @@ class MemberStatus(Report):
     fault: why it does not land; null while it does.
     started: the wall clock, UTC.
     records_per_s: over the last two seconds.
-    counts: records landed since its start, by place.
+    counts: records landed since its start, by disposition.
     quarantine_frac: share of them that is in quarantine.
     version: of the table.
     watermark: newest event_time landed.
@@ -93,7 +93,7 @@ class FeedEvent(Strict):
     event: its name; docs/runbooks has a page for each.
     at: when it was raised, the wall clock, UTC.
     about: the event in a sentence.
-    facts: of this one. `message`: what another program reported; `said` in an earlier version.
+    facts: of this one. `reason`: what another program reported; `said` in an earlier version.
     """
 
     event: str
@@ -105,24 +105,24 @@ class FeedEvent(Strict):
     @classmethod
     def _read_old_name(cls, facts: object) -> object:
         if isinstance(facts, dict) and "said" in facts:
-            return {"message" if key == "said" else key: value for key, value in facts.items()}
+            return {"reason" if key == "said" else key: value for key, value in facts.items()}
         return facts
 
 
 class SeenMember(MemberStatus):
     """A member's status as it is read.
 
-    speaks: whether it wrote within the last seconds; else it hangs or is gone.
+    is_alive: whether it wrote within the last seconds; else it hangs or is gone.
     """
 
-    speaks: bool
+    is_alive: bool
 
 
 class FeedTableStatus(Strict):
     """The feed's table by itself.
 
     version: its newest.
-    rows: by place.
+    rows: by disposition.
     marks: by source, the next offset to read.
     n_files: in how many files the rows are.
     """
@@ -153,7 +153,7 @@ class FeedStatus(Strict):
 class LandedFeed(Strict):
     """What a bounded run landed.
 
-    counts: records by place.
+    counts: records by disposition.
     window: the one that is closed now; null while none has closed.
     """
 

@@ -29,7 +29,7 @@ from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
 from tasks.core.errors import FeedError, OffsetMovedError
-from tasks.core.records import Marks
+from tasks.core.records import Offsets
 from tasks.edges import files as disk
 from tasks.edges.delta.log import OURS
 from tasks.edges.delta.schema import build_field
@@ -45,8 +45,8 @@ _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_lo
 def commit_rows(
     table: VersionedTable,
     rows: pl.DataFrame,
-    begins: Marks,
-    ends: Marks,
+    begins: Offsets,
+    ends: Offsets,
     note: Mapping[str, Any] | None = None,
 ) -> int:
     """Append *rows* and move the offsets from *begins* to *ends*, all or nothing.
@@ -69,7 +69,7 @@ def commit_rows(
         table.refresh()
         check()
     # 2. Write and sync the files
-    written = table.storage.write_rows(rows, table.partition_by)
+    written = table.storage.write_rows(rows, table.stored_names)
     # 3. and 4. Commit, and sync the log
     moves = [Transaction(source, end) for source, end in ends.items() if end != begins.get(source)]
     commit_actions(
@@ -78,7 +78,7 @@ def commit_rows(
     return table.version
 
 
-def check_offsets(table: TableSnapshot, begins: Marks, ends: Marks) -> None:
+def check_offsets(table: TableSnapshot, begins: Offsets, ends: Offsets) -> None:
     """Raise OffsetMovedError when *table* has read another part of a source than up to *begins*."""
     for source in {**begins, **ends}:
         stored = table.get_stored_offset(source)
@@ -132,7 +132,7 @@ def replace_files(
     nothing was written then.
     """
     check = build_files_check(table, files)
-    written = table.storage.write_rows(rows, table.partition_by)
+    written = table.storage.write_rows(rows, table.stored_names)
     actions = [*build_new_actions(table, written), *build_remove_actions(table, files, data_change=True)]
     moves = [build_counter_move(table, COMPACTIONS), build_counter_move(table, REPLAYS)]
     commit_actions(table, actions, moves, note, check, [file.path for file in written])
@@ -158,7 +158,7 @@ def commit_actions(
             actions,
             "append",
             table.delta_table.schema(),
-            table.partition_by,
+            list(table.stored_names.values()),
             commit_properties=properties,
             post_commithook_properties=_NO_HOOKS,
         )
@@ -265,7 +265,7 @@ def build_add_actions(table: TableSnapshot, files: pl.DataFrame, *, data_change:
         AddAction(
             file["path"],
             file["size_bytes"],
-            {name: file[name] for name in table.partition_by},
+            {stored: file[name] for name, stored in table.stored_names.items()},
             _get_now_ms(),
             data_change,
             format_file_statistics(file),
@@ -284,7 +284,7 @@ def build_remove_actions(
             data_change,
             _get_now_ms(),
             file["size_bytes"],
-            {name: file[name] for name in table.partition_by},
+            {stored: file[name] for name, stored in table.stored_names.items()},
         )
         for file in files.iter_rows(named=True)
     ]

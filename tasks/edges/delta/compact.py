@@ -63,7 +63,7 @@ def _merge_partition(table: VersionedTable, files: pl.DataFrame) -> int:
         return 0
     try:
         check = build_files_check(table, small)
-        written = table.storage.write_rows(table.scan_files(small).collect(), table.partition_by)
+        written = table.storage.write_rows(table.scan_files(small).collect(), table.stored_names)
         disk.run_durability_hook("merged files written")
         actions = [
             *build_new_actions(table, written, data_change=False),

@@ -8,7 +8,7 @@ import polars as pl
 from deltalake import Transaction
 
 from tasks.core.errors import FeedError, OffsetMovedError
-from tasks.core.records import Marks
+from tasks.core.records import Offsets
 from tasks.edges.delta.commit import (
     build_add_actions,
     build_counter_move,
@@ -50,7 +50,7 @@ def align_offsets(table: VersionedTable) -> bool:
 
 
 def _apply_version(
-    table: VersionedTable, earlier: TableSnapshot, offsets: Marks, note: Mapping[str, Any]
+    table: VersionedTable, earlier: TableSnapshot, offsets: Offsets, note: Mapping[str, Any]
 ) -> None:
     """Take the files of *earlier* and *offsets*; sources without an offset are unread."""
     while True:

@@ -12,6 +12,10 @@ from tasks.core.frames import UTC
 
 Columns = Mapping[str, pl.DataType]
 
+# Stored name of a partition column -> its name since then. A table that was made before goes on
+# with the stored name, in its log and its folders; its rows are not rewritten.
+FORMER_NAMES = {"place": "disposition"}
+
 _NOTE = "tidemill."  # the keys of our notes on a column begin with it
 _TYPES: dict[Any, str] = {
     pl.String(): "string",

@@ -1,14 +1,16 @@
 """One version of a table, for reading: rows, offsets, columns and files."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 from deltalake import DeltaTable
 
-from tasks.edges.delta.schema import parse_columns, parse_notes
+from tasks.edges.delta.schema import FORMER_NAMES, parse_columns, parse_notes
 from tasks.edges.delta.statistics import find_row_bound, group_files, select_files, split_at
+
+T = TypeVar("T")  # the syntax `def f[T]` needs 3.12
 
 UNREAD = -1  # the offset of a source that was taken back to before its first record
 # Counters, kept as offsets are. COMPACTIONS moves with each rewriting of files. REPLAYS moves with
@@ -17,13 +19,20 @@ COMPACTIONS, REPLAYS = "tidy", "replay"
 
 
 class TableSnapshot:
-    """The version of *table* in *folder*. sources: those that may have an offset."""
+    """The version of *table* in *folder*. sources: those that may have an offset.
 
-    def __init__(
-        self, folder: Path, table: DeltaTable, partition_by: Sequence[str], sources: set[str]
-    ) -> None:
-        self.folder, self.partition_by = folder, list(partition_by)
-        self._table, self._sources = table, sources
+    stored_names: partition column -> its name in the log and in folders.
+    """
+
+    def __init__(self, folder: Path, table: DeltaTable, sources: set[str]) -> None:
+        self.folder, self._table, self._sources = folder, table, sources
+        stored = table.metadata().partition_columns
+        self.stored_names = {FORMER_NAMES.get(name, name): name for name in stored}
+
+    @property
+    def partition_by(self) -> list[str]:
+        """The partition columns."""
+        return list(self.stored_names)
 
     @property
     def version(self) -> int:
@@ -33,11 +42,11 @@ class TableSnapshot:
     @property
     def columns(self) -> dict[str, pl.DataType]:
         """Name -> type."""
-        return parse_columns(self._table.schema())
+        return self._rename_stored(parse_columns(self._table.schema()))
 
     def describe_columns(self) -> dict[str, dict[str, str]]:
         """Name -> type, and the version, time and way in which a later column came."""
-        return parse_notes(self._table.schema())
+        return self._rename_stored(parse_notes(self._table.schema()))
 
     def get_stored_offset(self, source: str) -> int | None:
         """What the log has for *source*: None, UNREAD or its offset."""
@@ -92,7 +101,7 @@ class TableSnapshot:
     ) -> pl.DataFrame:
         """A frame of files (see `statistics`), by path; *only* and *least* as in `scan`."""
         files = pl.DataFrame(self._table.get_add_actions(flatten=True))
-        files = files.rename({f"partition.{name}": name for name in self.partition_by})
+        files = files.rename({f"partition.{stored}": name for name, stored in self.stored_names.items()})
         return select_files(files, only or {}, least or {})
 
     def list_file_groups(
@@ -134,3 +143,8 @@ class TableSnapshot:
     def count_files(self) -> int:
         """Files of this version."""
         return self.list_files().height
+
+    def _rename_stored(self, columns: dict[str, T]) -> dict[str, T]:
+        """*columns* with partition columns under their names of today."""
+        name_of = {stored: name for name, stored in self.stored_names.items()}
+        return {name_of.get(name, name): value for name, value in columns.items()}

@@ -1,6 +1,6 @@
 """The folder of a table on disk: its parquet files, synced, and errors that name the folder."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from tasks.edges import files as disk
 
 
 class WrittenFile(NamedTuple):
-    """A parquet file that no version names yet. partition: its values of the partition columns."""
+    """A parquet file that no version names yet. partition: stored name -> its value."""
 
     path: Path
     partition: dict[str, str]
@@ -27,11 +27,14 @@ class TableStorage:
     def __init__(self, folder: Path, *, sync: bool) -> None:
         self.folder, self.sync = folder, sync
 
-    def write_rows(self, rows: pl.DataFrame, partition_by: Sequence[str]) -> list[WrittenFile]:
-        """Write *rows*, a file a partition; all are on disk, or none is left."""
+    def write_rows(self, rows: pl.DataFrame, stored_names: Mapping[str, str]) -> list[WrittenFile]:
+        """Write *rows*, a file a partition; all are on disk, or none is left.
+
+        stored_names: partition column -> its name in folders.
+        """
         written: list[WrittenFile] = []
-        for values, part in rows.partition_by(partition_by, as_dict=True, include_key=False).items():
-            partition = dict(zip(partition_by, map(str, values), strict=True))
+        for values, part in rows.partition_by(list(stored_names), as_dict=True, include_key=False).items():
+            partition = dict(zip(stored_names.values(), map(str, values), strict=True))
             try:
                 written.append(self._write_part(part, partition))
             except BaseException:

@@ -8,6 +8,7 @@ from deltalake import DeltaTable
 from tasks.core.errors import FeedError, OffsetMovedError
 from tasks.edges import files as disk
 from tasks.edges.delta.log import TableLog
+from tasks.edges.delta.protocol import check_protocol
 from tasks.edges.delta.schema import Columns, build_schema
 from tasks.edges.delta.snapshot import TableSnapshot
 from tasks.edges.delta.storage import TableStorage, convert_write_errors
@@ -16,9 +17,10 @@ from tasks.edges.delta.storage import TableStorage, convert_write_errors
 class VersionedTable(TableSnapshot):
     """The table in *folder*, made when there is none. Not for two threads: each opens its own.
 
-    columns: name -> type, those of *partition_by* among them (strings).
+    columns: of a new table, name -> type, those of *partition_by* among them (strings).
     sync: off for what may be lost with the power.
     keep_log_h: hours for which a new table keeps the entries of its log.
+    Raises FeedError for a table that another engine gave a feature that is not known here.
     """
 
     def __init__(
@@ -34,7 +36,8 @@ class VersionedTable(TableSnapshot):
         self.log = TableLog(self.storage)
         if not DeltaTable.is_deltatable(str(folder)):
             _create_table(self.storage, self.log.folder, columns, partition_by, keep_log_h)
-        super().__init__(folder, DeltaTable(str(folder)), partition_by, self.log.sources)
+        super().__init__(folder, DeltaTable(str(folder)), self.log.sources)
+        check_protocol(self._table, folder)
         self.log.read(self.version)
 
     @property
@@ -56,8 +59,9 @@ class VersionedTable(TableSnapshot):
             )
 
     def refresh(self) -> None:
-        """Read what others have committed."""
+        """Read what others have committed. Raises FeedError as `check_protocol`."""
         self._table.update_incremental()
+        check_protocol(self._table, self.folder)
         self.log.read(self.version)
 
     def read_version(self, version: int) -> TableSnapshot:
@@ -69,7 +73,7 @@ class VersionedTable(TableSnapshot):
                 f"Version {version} of {self.folder.name} cannot be read ({error}): its entries are gone from"
                 " the log. Choose a later one."
             ) from error
-        return TableSnapshot(self.folder, earlier, self.partition_by, self.log.sources)
+        return TableSnapshot(self.folder, earlier, self.log.sources)
 
     def count_versions_since_checkpoint(self) -> int:
         """Versions since the last checkpoint; `compact_table` makes one."""
@@ -83,8 +87,7 @@ def open_existing_table(folder: Path) -> VersionedTable:
             f"{folder} holds no table. `tidemill feed` (or `tidemill feed drain`) makes it when the first"
             " records come."
         )
-    table = DeltaTable(str(folder))
-    return VersionedTable(folder, {}, table.metadata().partition_columns)
+    return VersionedTable(folder, {}, ())
 
 
 def _create_table(

@@ -35,9 +35,10 @@ def apply_dataset(name: str, root: Path = ROOT) -> AppliedDataset:
     document = read_commented_params(root)
     entry = _get_entry(document, name)
     source = entry["ingest"]["source"]
-    files = list_dataset_files(source.get("files") or (), name, root) if source["kind"] == "files" else []
-    window = find_window(name, root / SOURCE) if source["kind"] == "feed" else None
-    links = write_links(root / SOURCE, source["kind"], files, window)
+    kind = "files" if source["kind"] == "extension" else source["kind"]
+    files = list_dataset_files(source.get("files") or (), name, root) if kind == "files" else []
+    window = find_window(name, root / SOURCE) if kind == "feed" else None
+    links = write_links(root / SOURCE, kind, files, window)
     models = tuple(entry["models"])
     document["dataset"] = name
     document["models"].clear()  # in place: the list holds comments
