@@ -155,4 +155,4 @@ def _check_source(name: str, options: CheckOptions, root: Path) -> list[LawVerdi
 
 
 def _list_datasets(root: Path) -> list[tuple[str, dict[str, Any]]]:
-    return list(read_document(root)["datasets"].items())
+    return list(read_document(root).content["datasets"].items())

@@ -12,10 +12,10 @@ import numpy as np
 import polars as pl
 
 from tasks.core.about import About
+from tasks.core.blocks import split_blocks
 from tasks.core.calendar import Calendar
 from tasks.core.frames import VINTAGES
 from tasks.core.transform import transform_target
-from tasks.core.windows import split_blocks
 from tasks.features.columns import build_declared_columns
 from tasks.features.params import FeatureParams
 from tasks.features.table import add_target, build_feature_columns, build_features, filter_steps

@@ -6,7 +6,7 @@ later. Rows drawn anew, so that no past says anything of a future, and the featu
 them: whoever scores there reads ahead. A skill beyond what the target can have.
 """
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
@@ -41,7 +41,7 @@ WHITE_MEAN_SD = 0.1  # a return's mean lies within so many standard deviations o
 
 def find_determined(
     table: pl.DataFrame, about: About, params: FeatureParams
-) -> tuple[list[LeakFinding], dict[str, Any]]:
+) -> tuple[list[LeakFinding], Mapping[str, object]]:
     """Columns, not made of the target itself, that explain nearly all that its own past leaves
     open of it, 1 or `horizon_steps` later.
     """
@@ -85,7 +85,7 @@ def list_possible_leads(about: About, params: FeatureParams) -> list[str]:
 
 def find_shuffled_forecasts(
     rows: pl.DataFrame, about: About, params: FeatureParams, calendar: Calendar
-) -> tuple[list[LeakFinding], dict[str, Any]]:
+) -> tuple[list[LeakFinding], Mapping[str, object]]:
     """Features of rows drawn anew from each series' own, in which no past says anything of a
     future: nothing may be forecast there.
 
@@ -125,7 +125,7 @@ def find_shuffled_forecasts(
 
 def find_too_good(
     table: pl.DataFrame, about: About, params: FeatureParams
-) -> tuple[list[LeakFinding], dict[str, Any]]:
+) -> tuple[list[LeakFinding], Mapping[str, object]]:
     """A ridge over all features, one step ahead, must stay within the dataset's bounds: those of
     params, or those of a return where the target is like one.
     """

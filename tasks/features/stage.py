@@ -1,12 +1,13 @@
 """The stage in one screen: rows in; table, schema and gaps out."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar, build_calendar
 from tasks.core.errors import FeatureInputError
+from tasks.core.reports.features import GapLedger
 from tasks.core.schema import FeatureSchema
 from tasks.features.as_known import build_features_as_known, select_superseded
 from tasks.features.columns import build_declared_columns, check_sources
@@ -25,7 +26,7 @@ class FeatureSet(NamedTuple):
     table: pl.DataFrame
     vintages: pl.DataFrame
     schema: FeatureSchema
-    gaps: dict[str, Any]
+    gaps: GapLedger
     calendar: Calendar
 
 

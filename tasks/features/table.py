@@ -4,7 +4,6 @@ import difflib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Any
 
 import polars as pl
 
@@ -12,6 +11,7 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.errors import FeatureInputError
 from tasks.core.frames import FEATURES
+from tasks.core.reports.features import GapLedger, LongestGap, SeriesGaps
 from tasks.core.schema import FeatureSchema
 from tasks.core.transform import transform_target
 from tasks.features.bars import OHLC, build_bar_return, garman_klass
@@ -161,7 +161,7 @@ def check_static(rows: pl.DataFrame, about: About) -> None:
             )
 
 
-def build_gap_ledger(table: pl.DataFrame) -> dict[str, Any]:
+def build_gap_ledger(table: pl.DataFrame) -> GapLedger:
     """Of each series: steps, gap steps, and the longest run of gaps with its first and last
     step.
     """
@@ -173,7 +173,7 @@ def build_gap_ledger(table: pl.DataFrame) -> dict[str, Any]:
         "series_id", keep="first", maintain_order=True
     )
     longest_of = {
-        row["series_id"]: {k: row[k] for k in ("n_steps", "first", "last")}
+        row["series_id"]: LongestGap(n_steps=row["n_steps"], first=row["first"], last=row["last"])
         for row in longest.iter_rows(named=True)
     }
     counts = (
@@ -181,11 +181,12 @@ def build_gap_ledger(table: pl.DataFrame) -> dict[str, Any]:
         .agg(n_steps=pl.len(), n_gap_steps=pl.col("is_gap").sum())
         .sort("series_id")
     )
-    return {
-        row.pop("series_id"): {**row, "longest_gap": longest_of.get(name)}
-        for row in counts.iter_rows(named=True)
-        for name in [row["series_id"]]
-    }
+    return GapLedger(
+        {
+            name: SeriesGaps(n_steps=n_steps, n_gap_steps=n_gap_steps, longest_gap=longest_of.get(name))
+            for name, n_steps, n_gap_steps in counts.iter_rows()
+        }
+    )
 
 
 def _list_sources(rows: pl.DataFrame, about: About) -> Iterable[str]:

@@ -10,7 +10,7 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.errors import SourceError
-from tasks.edges.params import parse_params, read_document, read_entry
+from tasks.edges.params import parse_params, read_document
 from tasks.edges.settings import ROOT
 from tasks.ingest.params import ExtensionSource, FilesSource, IngestParams
 from tasks.ingest.source import build_source
@@ -36,9 +36,10 @@ def read_dataset_rows(name: str, root: Path = ROOT) -> ReplayRows:
 
     Raises SourceError when it has no files, ParamsError when there is no such dataset.
     """
-    entry = read_entry(name, root)
+    document = read_document(root)
+    entry = document.get_entry(name)
     about = parse_params(About, entry["about"], f"datasets.{name}.about")
-    merged = {**(read_document(root).get("ingest") or {}), **(entry["ingest"] or {})}
+    merged = {**(document.content.get("ingest") or {}), **(entry["ingest"] or {})}
     return _read_rows(parse_params(IngestParams, merged, f"datasets.{name}.ingest"), about, name, root)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
@@ -11,6 +11,7 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.errors import SourceError
 from tasks.core.frames import REPEATED, SERIES
+from tasks.core.reports.ingest import IngestedFile, IngestLedger, IngestTotals, RowCounts
 from tasks.ingest.params import FilesSource, SourceParams
 from tasks.ingest.source import build_source
 from tasks.ingest.source_file import IngestSource, SourceFile
@@ -28,7 +29,7 @@ class IngestedRows(NamedTuple):
 
     rows: pl.DataFrame
     repeated: pl.DataFrame
-    ledger: dict[str, Any]
+    ledger: IngestLedger
 
 
 def read_configured_source(
@@ -109,21 +110,22 @@ def _apply_caps(
     return capped
 
 
-def _build_ledger(files: list[SourceFile], rows: pl.DataFrame, about: About) -> dict[str, Any]:
+def _build_ledger(files: list[SourceFile], rows: pl.DataFrame, about: About) -> IngestLedger:
     fates = {(file, fate): n for file, fate, n in rows.group_by("file", "fate").agg(pl.len()).iter_rows()}
     entries = [
         _build_ledger_entry(file, [fates.get((i, fate), 0) for fate in ("kept", "repeated", "capped")], about)
         for i, file in enumerate(files)
     ]
-    counts = [key for key in entries[0] if key.startswith("rows_")]
-    totals = {key: sum(entry[key] for entry in entries) for key in counts} | {
-        "series": rows.filter(fate="kept")["series_id"].n_unique()
-    }
-    as_of = rows.filter(fate="kept").select(pl.col("known_at").max()).item()
-    return {"files": entries, "totals": totals, "as_of": as_of.isoformat()}
+    kept = rows.filter(fate="kept")
+    totals = {key: sum(getattr(entry, key) for entry in entries) for key in RowCounts.model_fields}
+    return IngestLedger(
+        files=tuple(entries),
+        totals=IngestTotals(**totals, series=kept["series_id"].n_unique()),
+        as_of=kept.select(pl.col("known_at").max()).item(),
+    )
 
 
-def _build_ledger_entry(file: SourceFile, fates: list[int], about: About) -> dict[str, Any]:
+def _build_ledger_entry(file: SourceFile, fates: list[int], about: About) -> IngestedFile:
     kept, repeated, capped = fates
     if kept + repeated + capped != file.rows.height:
         raise SourceError(
@@ -132,19 +134,19 @@ def _build_ledger_entry(file: SourceFile, fates: list[int], about: About) -> dic
         )
     first, last = _compute_time_span(file.rows)
     grid = Calendar(about.calendar, about.every)
-    return {
-        "file": file.name,
-        "sha256": file.sha256,
-        "rows_read": file.rows.height,
-        "rows_kept": kept,
-        "rows_repeated": repeated,
-        "rows_capped": capped,
+    return IngestedFile(
+        file=file.name,
+        sha256=file.sha256,
+        rows_read=file.rows.height,
+        rows_kept=kept,
+        rows_repeated=repeated,
+        rows_capped=capped,
         # by the file's own phase; validate finds the days off of an exchange
-        "rows_off_grid": int((~grid.is_on_grid(file.rows["event_time"])).sum()),
-        "first": first.isoformat(),
-        "last": last.isoformat(),
-        "columns": [c for c in file.rows.columns if c not in _KEY],
-    }
+        rows_off_grid=int((~grid.is_on_grid(file.rows["event_time"])).sum()),
+        first=first,
+        last=last,
+        columns=tuple(c for c in file.rows.columns if c not in _KEY),
+    )
 
 
 def _compute_time_span(rows: pl.DataFrame) -> tuple[datetime, datetime]:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 
+from tasks.core.about import About, Target
 from tasks.core.calendar import Calendar
 from tasks.core.schema import SERIES_KEY, FeatureColumn, FeatureSchema, encode_series_id
 
@@ -16,6 +17,13 @@ KEYS = [encode_series_id(name) for name in SERIES]
 ROW_COLUMNS = ("time_days", "time_day_frac", *SERIES_KEY)  # known without any value
 LEVELS = ("z_last", "z_lag_1", "z_lag_2", "z_lag_3", "z_mean_3")
 CALENDAR = Calendar("continuous", "1d")
+ABOUT = About(
+    description="the rows of the laws",
+    every="1d",
+    horizon_steps=N_STEPS,
+    primary_score="rmse",
+    target=Target(column="y", unit="1", transform="none"),
+)
 
 
 def build_schema(*, scaled: bool = False, seasonal: bool = True, steps: int = N_STEPS) -> FeatureSchema:

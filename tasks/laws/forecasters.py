@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tasks.core.dataset import Dataset
 from tasks.core.errors import ForecasterError
+from tasks.core.folds import WalkForward
+from tasks.core.panel import build_panel
 from tasks.core.schema import FeatureSchema, encode_series_id
-from tasks.core.windows import WalkForward, build_panel
 from tasks.forecasters import Forecaster, build_forecaster, get_forecaster_class, load_forecaster
 from tasks.laws.forecaster_data import (
+    ABOUT,
     CALENDAR,
     KEYS,
     N_COLUMNS,
@@ -172,7 +175,7 @@ def check_no_look_ahead(subject: ForecasterSubject) -> str:
     }
     forecasts = {}
     for name, variant in tables.items():
-        panel = build_panel(variant, schema, CALENDAR)
+        panel = build_panel(variant, Dataset(ABOUT, CALENDAR, schema))
         x, _ = panel.at(np.array([origin]))
         forecasts[name] = subject.build().fit(*panel.training(origin, walk)).predict(x)
     for name, z_hat in forecasts.items():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tasks.core.frames import SERIES
 from tasks.edges.artifacts import read_frame, write_folder
-from tasks.edges.door import run_stage_command
+from tasks.edges.command import run_stage_command
 from tasks.edges.params import read_params
 from tasks.edges.settings import ROOT
 from tasks.package.params import PackageParams

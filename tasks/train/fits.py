@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tasks.core.errors import FoldError, ForecasterError
-from tasks.core.windows import Panel, WalkForward
-from tasks.edges.fold_cache import compute_code_digest, delete_old_fits, read_cached_fit, write_cached_fit
+from tasks.core.folds import WalkForward
+from tasks.core.panel import Panel
+from tasks.edges.fit_cache import compute_code_digest, delete_old_fits, read_cached_fit, write_cached_fit
 from tasks.edges.settings import read_settings
 from tasks.edges.workers.fanout import MapOptions, run_jobs
 from tasks.forecasters import Forecaster, build_forecaster

@@ -1,12 +1,13 @@
 """The contract as a Great Expectations suite, and its result for every row."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from tasks.core.errors import ContractError
+from tasks.core.reports.validate import ContractResult, ExpectationCounts, ExpectationResult
 from tasks.edges.settings import read_settings
 from tasks.validate.failure import RuleFailure, build_reason
 from tasks.validate.params import ColumnRule, ValidateParams
@@ -21,7 +22,7 @@ class RuleExpectation(NamedTuple):
 
     rule: str
     kind: str
-    arguments: dict[str, Any]
+    arguments: dict[str, object]
     reason: pl.Expr
 
 
@@ -33,8 +34,8 @@ class ContractCheck(NamedTuple):
     """
 
     failures: list[RuleFailure]
-    suite: dict[str, Any]
-    result: dict[str, Any]
+    suite: dict[str, object]
+    result: ContractResult
 
 
 def build_expectations(params: ValidateParams) -> Iterator[RuleExpectation]:
@@ -97,7 +98,8 @@ def check_contract(rows: pl.DataFrame, params: ValidateParams) -> ContractCheck:
     """
     expectations = list(build_expectations(params))
     if not expectations:
-        return ContractCheck([], {"name": "contract", "expectations": []}, {"success": True, "results": []})
+        nothing = ContractResult(success=True, results=())
+        return ContractCheck([], {"name": "contract", "expectations": []}, nothing)
     with warnings.catch_warnings():
         # Great Expectations imports sre_constants, which Python deprecates
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -118,14 +120,16 @@ def check_contract(rows: pl.DataFrame, params: ValidateParams) -> ContractCheck:
     return ContractCheck(
         failures,
         suite,
-        {
-            "success": all(r.success for r in by_rule.values()),
-            "results": [_select_facts(by_rule[e.rule]) for e in expectations],
-        },
+        ContractResult(
+            success=all(r.success for r in by_rule.values()),
+            results=tuple(_build_result(by_rule[e.rule]) for e in expectations),
+        ),
     )
 
 
-def _run_suite(values: pl.DataFrame, expectations: list[RuleExpectation]) -> tuple[dict[str, Any], list[Any]]:
+def _run_suite(
+    values: pl.DataFrame, expectations: list[RuleExpectation]
+) -> tuple[dict[str, object], list[Any]]:
     read_settings()  # telemetry off, before the import reads the environment
     import great_expectations as gx
     import pandas as pd
@@ -145,7 +149,7 @@ def _run_suite(values: pl.DataFrame, expectations: list[RuleExpectation]) -> tup
     return suite.to_json_dict(), results
 
 
-def _check_no_exception(rule: str, info: dict[str, Any]) -> None:
+def _check_no_exception(rule: str, info: Mapping[str, Any]) -> None:
     """Raises ContractError for an exception, which otherwise would look like bad data.
 
     info: of one result, or of each metric of it.
@@ -159,15 +163,13 @@ def _check_no_exception(rule: str, info: dict[str, Any]) -> None:
             )
 
 
-def _select_facts(result: Any) -> dict[str, Any]:
+def _build_result(result: Any) -> ExpectationResult:
     config = result.expectation_config
-    names = ("element_count", "missing_count", "unexpected_count", "unexpected_percent")
-    arguments = {k: v for k, v in config.kwargs.items() if k != "batch_id"}
-    facts = {k: result.result[k] for k in names if k in result.result}
-    return {
-        "rule": config.meta["rule"],
-        "type": config.type,
-        "kwargs": arguments,
-        "success": bool(result.success),
-        "result": facts,
-    }
+    counts = {key: result.result[key] for key in ExpectationCounts.model_fields if key in result.result}
+    return ExpectationResult(
+        rule=config.meta["rule"],
+        type=config.type,
+        kwargs={key: value for key, value in config.kwargs.items() if key != "batch_id"},
+        success=bool(result.success),
+        result=ExpectationCounts(**counts),
+    )

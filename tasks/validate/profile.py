@@ -1,24 +1,16 @@
 """Statistics of the clean rows, by series and column."""
 
-from typing import Any
-
 import polars as pl
 
 from tasks.core.frames import SERIES
+from tasks.core.reports.validate import CleanProfile, ColumnProfile
 
 
-def build_profile(rows: pl.DataFrame) -> dict[str, Any]:
-    """Series -> value column -> n rows, n_null, min, max, mean, sd (of the sample), first, last.
-
-    first, last: event_time, ISO.
-    """
+def build_profile(rows: pl.DataFrame) -> CleanProfile:
+    """For each series and value column of *rows* (SERIES)."""
     columns = [c for c in rows.columns if c not in SERIES.key]
     time = pl.col("event_time")
-    of_series = {
-        "n": pl.len(),
-        "first": time.min().dt.to_string("iso:strict"),
-        "last": time.max().dt.to_string("iso:strict"),
-    }
+    of_series = {"n": pl.len(), "first": time.min(), "last": time.max()}
     of_column = {
         "n_null": pl.Expr.null_count,
         "min": pl.Expr.min,
@@ -36,10 +28,14 @@ def build_profile(rows: pl.DataFrame) -> dict[str, Any]:
         .agg(*(e.alias(k) for k, e in of_series.items()), *statistics)
         .sort("series_id")
     )
-    return {
-        row["series_id"]: {
-            c: {k: row[k] for k in of_series} | {name: row[f"{i}:{name}"] for name in of_column}
-            for i, c in enumerate(columns)
+    return CleanProfile(
+        {
+            row["series_id"]: {
+                c: ColumnProfile(
+                    **{k: row[k] for k in of_series}, **{name: row[f"{i}:{name}"] for name in of_column}
+                )
+                for i, c in enumerate(columns)
+            }
+            for row in table.iter_rows(named=True)
         }
-        for row in table.iter_rows(named=True)
-    }
+    )

@@ -1,7 +1,8 @@
 """The stage in one screen: first checks, the contract, the split, and a summary of both parts."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
@@ -10,6 +11,8 @@ from tasks.core.calendar import build_calendar
 from tasks.core.errors import ContractError
 from tasks.core.frames import QUARANTINE, SERIES
 from tasks.core.gaps import find_gaps
+from tasks.core.reports.validate import CleanProfile, ContractResult, ValidationSummary
+from tasks.edges.settings import read_settings
 from tasks.validate.contract import check_contract
 from tasks.validate.failure import RuleFailure, split_quarantined
 from tasks.validate.first_checks import check_shape, find_first_failures
@@ -30,11 +33,11 @@ class ValidatedRows(NamedTuple):
 
     clean: pl.DataFrame
     quarantined: pl.DataFrame
-    profile: dict[str, Any]
+    profile: CleanProfile
     gaps: pl.DataFrame
-    suite: dict[str, Any]
-    result: dict[str, Any]
-    summary: dict[str, Any]
+    suite: dict[str, object]
+    result: ContractResult
+    summary: ValidationSummary
 
 
 def validate_rows(
@@ -72,9 +75,14 @@ def validate_rows(
     )
 
 
+def get_failed_folder(dataset: str) -> Path:
+    """Where the rows and the report are that stopped the last run of *dataset*."""
+    return read_settings().home / "failed" / "validate" / dataset
+
+
 def is_over_limit(validated: ValidatedRows, params: ValidateParams) -> bool:
     """Whether more than `max_quarantine_frac` of the rows are quarantined, or all of them."""
-    return validated.clean.is_empty() or validated.summary["quarantined_frac"] > params.max_quarantine_frac
+    return validated.clean.is_empty() or validated.summary.quarantined_frac > params.max_quarantine_frac
 
 
 def build_limit_error(validated: ValidatedRows, params: ValidateParams, location: str) -> ContractError:
@@ -85,13 +93,13 @@ def build_limit_error(validated: ValidatedRows, params: ValidateParams, location
     summary = validated.summary
     by_rule = ", ".join(
         f"{rule}: {n:,}"
-        for rule, n in sorted(summary["by_rule"].items(), key=lambda item: (-item[1], item[0]))
+        for rule, n in sorted(summary.by_rule.items(), key=lambda item: (-item[1], item[0]))
         if n
     )
     examples = validated.quarantined.head(N_EXAMPLES).iter_rows(named=True)
     first = "; ".join(f"{row['series_id']} {row['event_time']:%F %T}: {row['reason']}" for row in examples)
     return ContractError(
-        f"{summary['quarantined']:,} of {summary['received']:,} rows ({summary['quarantined_frac']:.2%})"
+        f"{summary.quarantined:,} of {summary.received:,} rows ({summary.quarantined_frac:.2%})"
         f" break the contract, `validate.max_quarantine_frac` allows {params.max_quarantine_frac:.2%}. By"
         f" rule: {by_rule}. First: {first}. All of them are in {location}; data/clean is unchanged."
         " Correct the feed, or correct the contract in the dataset's `validate` section."
@@ -100,13 +108,12 @@ def build_limit_error(validated: ValidatedRows, params: ValidateParams, location
 
 def _build_summary(
     rows: pl.DataFrame, clean: pl.DataFrame, quarantined: pl.DataFrame, failures: list[RuleFailure]
-) -> dict[str, Any]:
-    """Counts; `by_rule` has every rule that a row breaks, so its sum can exceed `quarantined`."""
-    return {
-        "received": rows.height,
-        "clean": clean.height,
-        "quarantined": quarantined.height,
-        "quarantined_frac": quarantined.height / rows.height,
-        "by_rule": {failure.rule: len(failure.rows) for failure in failures},
-        "series": rows["series_id"].n_unique(),
-    }
+) -> ValidationSummary:
+    return ValidationSummary(
+        received=rows.height,
+        clean=clean.height,
+        quarantined=quarantined.height,
+        quarantined_frac=quarantined.height / rows.height,
+        by_rule={failure.rule: len(failure.rows) for failure in failures},
+        series=rows["series_id"].n_unique(),
+    )

@@ -5,10 +5,10 @@ import psutil
 import pytest
 import torch
 from nets import LAGS, NETS, fitted, pairs, schema_of
-from panels import CALENDAR, feature_table, small_schema
+from panels import small_panel, small_schema
 
 from tasks.core.errors import ForecasterError
-from tasks.core.windows import WalkForward, build_panel
+from tasks.core.folds import WalkForward
 from tasks.forecasters import build_forecaster
 from tasks.forecasters.graph import graph_ops
 from tasks.forecasters.parts.net_layers import NetInputs, TrainingHooks, WeightInitializer
@@ -215,7 +215,7 @@ def test_the_best_epoch_is_kept_and_the_rest_is_not_run(monkeypatch):
 def test_no_target_of_the_older_rows_lies_after_the_first_held_origin():
     """Over a panel of several series: origins and targets are written into x and z, and read
     back from what the net divides."""
-    panel = build_panel(feature_table(n_steps=120), small_schema(), CALENDAR)
+    panel = small_panel(n_steps=120)
     walk = WalkForward(n_cutoffs=1, stride_steps=1, refit_every_cutoffs=1, min_train_steps=10)
     steps = np.arange(len(panel.event_time), dtype=np.float32)
     panel.x[:] = np.where(np.isfinite(panel.x), steps[:, None, None], np.nan)

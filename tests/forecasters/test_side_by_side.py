@@ -8,7 +8,7 @@ import pytest
 from panels import small_panel, small_schema
 from threadpoolctl import threadpool_info
 
-from tasks.core.windows import WalkForward
+from tasks.core.folds import WalkForward
 from tasks.forecasters import FORECASTERS, build_forecaster, get_forecaster_class
 from tasks.forecasters.graph.graph_definition import apply_one_blas_thread
 

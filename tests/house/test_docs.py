@@ -19,6 +19,7 @@ from tasks.core import frames
 from tasks.core.about import About, Target
 from tasks.core.frames import FrameSchema
 from tasks.core.schema import FeatureColumn, FeatureSchema
+from tasks.edges.feeds import FEEDS, get_feed_class
 from tasks.edges.params import STAGES
 from tasks.edges.settings import Settings
 from tasks.ensemble.params import EnsembleParams
@@ -26,15 +27,7 @@ from tasks.explain.params import ExplainParams
 from tasks.features import FeatureParams
 from tasks.features.params import LeakParams
 from tasks.feed.events import EVENTS
-from tasks.feed.params import (
-    DatabaseSource,
-    ExchangeSource,
-    FeedParams,
-    FieldSpec,
-    KafkaSource,
-    WebsocketSource,
-)
-from tasks.feed.params import ReplayedFilesSource as PlayedSource
+from tasks.feed.params import FeedParams, FieldSpec
 from tasks.forecasters import FORECASTERS, get_forecaster_class
 from tasks.ingest.params import ArchSource, ExtensionSource, FilesSource
 from tasks.monitor.params import MonitorParams
@@ -42,7 +35,7 @@ from tasks.package.params import PackageParams
 from tasks.promote.params import PromoteParams
 from tasks.quantize.params import QuantizeParams
 from tasks.retrain.params import RetrainParams
-from tasks.train.params import OwnTraining, TrainParams
+from tasks.train.params import ModelTraining, TrainParams
 from tasks.train.search.params import SearchParams
 from tasks.train.select import SelectParams
 from tasks.validate.params import ColumnRule, RowRule, ValidateParams
@@ -64,12 +57,8 @@ CLASSES = {
     "retrain": (RetrainParams,),
     "feed": (
         FeedParams,
-        KafkaSource,
-        PlayedSource,
-        DatabaseSource,
-        WebsocketSource,
-        ExchangeSource,
         FieldSpec,
+        *(get_feed_class(kind).Params for kind in FEEDS),
     ),
 }
 OURS = r"`((?:tasks|flows|deployments|tests|infra|docs)/[\w./-]*\w\.(?:py|yaml|md|toml|txt))"
@@ -139,7 +128,7 @@ def test_the_reference_of_params_names_every_key_and_no_other_section():
             assert re.search(rf"`(?:source\.|feed\.)?{key}\b", parts[stage]), f"{stage}.{key}"
     for key in {*About.model_fields, *Target.model_fields}:
         assert f"`{key}`" in parts["about"], key
-    for key in {*SearchParams.model_fields, *SelectParams.model_fields, *OwnTraining.model_fields}:
+    for key in {*SearchParams.model_fields, *SelectParams.model_fields, *ModelTraining.model_fields}:
         assert re.search(rf"`(?:search\.|select\.)?{key}\b", parts["models"]), key
     for model in FORECASTERS:
         for key in (model, *get_forecaster_class(model).Params.model_fields):

@@ -172,7 +172,7 @@ def test_known_at_is_the_end_of_the_step_and_the_delay_unless_the_file_says_it(t
         "2024-01-03 00:01:30",
     ]
     assert said.rows["known_at"].dt.strftime("%F").to_list() == ["2024-01-09", "2024-01-03"]
-    assert said.ledger["as_of"] == "2024-01-09T00:00:00+00:00"
+    assert said.ledger.as_of.isoformat() == "2024-01-09T00:00:00+00:00"
 
 
 def test_local_hours_keep_their_order_through_both_clock_changes(tmp_path):
@@ -213,7 +213,7 @@ def test_days_keep_their_local_date(tmp_path):
             "2024-03-31 00:00:00",
             "2024-04-01 00:00:00",
         ]
-        assert got.ledger["files"][0]["rows_off_grid"] == 0
+        assert got.ledger.files[0].rows_off_grid == 0
 
 
 def test_months_without_a_day_are_their_first(tmp_path):

@@ -10,7 +10,9 @@ from homes import at_home
 from panels import feature_table
 from searched import FEW, N_TRIALS, PENALTY, train_small
 
+from deployments.console.charts.search import draw_front, draw_search
 from tasks.core.errors import FoldError, ForecasterError, ParamsError
+from tasks.core.reports.train import SearchEntry
 from tasks.core.scores import pinball
 from tasks.edges.mlflow_delivery import publish_runs
 from tasks.edges.settings import read_settings
@@ -191,10 +193,11 @@ def test_error_and_size_have_a_front_and_the_smaller_graph_is_taken_where_it_cos
         assert any(b["error"] <= t["error"] and b["size"] <= t["size"] for b in best)
     near = [t for t in found["trials"] if t["error"] <= 1.5 * min(t["error"] for t in found["trials"])]
     assert found["chosen"]["trial"] == min(near, key=lambda t: t["size"])["trial"]
-    assert "<polyline" in trained.search_pictures["search"]
-    (folder,) = (home / "search").iterdir()
+    assert b"<polyline" in draw_search(SearchEntry.model_validate(found)).content
+    folder = home / "search" / found["study"]
     assert all(row["latency"] > 0 for row in json.loads((folder / "front.json").read_text()))
-    assert {p.name for p in folder.glob("*.svg")} == {"front_size.svg", "front_latency.svg"}
+    study = json.loads((folder / "trials.json").read_text())
+    assert b"ms, " in draw_front(study["trials"], study["objectives"][2], found["chosen"]["trial"]).content
 
 
 def test_the_front_is_what_none_beats():
@@ -287,9 +290,7 @@ def test_the_same_search_gives_the_same_outputs_to_the_byte(tmp_path):
     for name in ("one", "two"):
         with at_home(tmp_path / name):
             trained = train_small(search=FEW, select={})
-            seen.append(
-                json.dumps([trained.search, trained.selection, trained.facts, trained.search_pictures])
-            )
+            seen.append(json.dumps([trained.search, trained.selection, trained.facts, trained.plan]))
     assert seen[0] == seen[1]
 
 

@@ -7,7 +7,7 @@ import optuna
 import pytest
 from searched import FEW, N_TRIALS, train_small
 
-from tasks.train.search.charts import render_importances
+from deployments.console.charts.search import draw_importances
 from tasks.train.search.importance import MIN_TRIALS, compute_importances
 
 
@@ -82,7 +82,7 @@ def test_a_search_of_few_trials_says_that_they_are_too_few():
         }
     ]
     assert any("too few to find what the error depends on" in line for line in said)
-    assert "too few" in trained.search_pictures["importances"]
+    assert b"too few" in draw_importances(trained.search[0]["importances"]).content
 
 
 def test_a_search_says_what_its_error_depends_on():
@@ -107,9 +107,12 @@ def test_the_size_is_weighed_by_itself_whatever_varies_beside_it():
     assert {row["param"]: row["size"] for row in found}["n_trees"] > 0.9
 
 
-def test_the_picture_has_a_bar_for_each_share_and_a_word_where_there_is_none():
-    svg = render_importances([("params.a<b", {"error": 0.5, "size": 0.25}, 30), ("rare", {}, 3)], 20)
-    page = ET.fromstring(svg)
+def test_the_chart_has_a_bar_for_each_share_and_a_word_where_there_is_none():
+    rows = [
+        {"param": "params.a<b", "n_trials": 30, "error": 0.5, "size": 0.25},
+        {"param": "rare", "n_trials": 3, "why": "3 complete trials drew it, 20 must"},
+    ]
+    page = ET.fromstring(draw_importances(rows).content)
     bars = [float(r.get("width")) for r in page.findall(".//{*}rect") if r.get("height") == "12"]
     words = [t.text for t in page.findall(".//{*}text")]
     assert bars[0] == 2 * bars[1]

@@ -12,10 +12,10 @@ import numpy as np
 from pydantic import ValidationError
 from threadpoolctl import ThreadpoolController
 
+from tasks.core.blocks import split_blocks
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
 from tasks.core.strict import Strict
-from tasks.core.windows import split_blocks
 from tasks.forecasters.graph.graph_ops import Value, write_graph
 
 _BLOCK_ROWS = 8192  # bounds the memory of a long prediction: a hundred columns and 48 steps take 160 MB

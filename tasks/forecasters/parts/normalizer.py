@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from tasks.core.blocks import split_blocks
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import SERIES_KEY, FeatureSchema
-from tasks.core.windows import split_blocks
 from tasks.forecasters.graph.graph_ops import Value, clip, fill_nan, join_columns, maximum, take
 
 Base = Literal["auto", "last", "seasonal"]

@@ -1,9 +1,7 @@
 """The folder of a fit's checkpoints."""
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -12,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tasks.edges.files import hold_lock
 from tasks.edges.settings import read_settings
 from tasks.forecasters.parts.net_layers import TrainableNet, Weights
 from tasks.forecasters.training.learner import TrainingPairs
@@ -44,14 +43,10 @@ def open_checkpoints(
     for other in folder.parent.iterdir():
         if other != folder and time.time() - other.stat().st_mtime > _KEEP_CHECKPOINTS_S:
             shutil.rmtree(other, ignore_errors=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        # The same fit a second time at once waits, and then finds nothing to go on from
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    # A second process with the same fit waits, and then finds nothing to go on from
+    with hold_lock(folder / "lock"):
         yield folder
         shutil.rmtree(folder)
-    finally:
-        os.close(handle)
 
 
 def _compute_digest(

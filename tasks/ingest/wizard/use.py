@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks.core.errors import ParamsError
-from tasks.edges.artifacts import read_json, write_folder, write_json
+from tasks.core.reports.feed import FeedWindow
+from tasks.edges.artifacts import read_report, write_folder, write_json, write_report
 from tasks.edges.settings import ROOT, read_settings
 from tasks.ingest.wizard.inspect.files import build_link_names, find_files
 from tasks.ingest.wizard.write import read_commented_params, write_commented_params
@@ -74,21 +75,21 @@ def list_dataset_files(patterns: Iterable[str], name: str, root: Path) -> list[P
     return list(dict.fromkeys(files))
 
 
-def find_window(name: str, folder: Path) -> dict[str, Any] | None:
+def find_window(name: str, folder: Path) -> FeedWindow | None:
     """The window that the feed of *name* closed last; None while none has closed.
 
     It is read from where the feed writes it, else from *folder*.
     """
     for path in (read_settings().home / "feed" / name / WINDOW, folder / WINDOW):
         if path.exists():
-            window: dict[str, Any] = read_json(path)
-            if window["dataset"] == name:
+            window = read_report(path, FeedWindow)
+            if window.dataset == name:
                 return window
     return None
 
 
 def write_links(
-    folder: Path, kind: str, files: list[Path], window: dict[str, Any] | None = None
+    folder: Path, kind: str, files: list[Path], window: FeedWindow | None = None
 ) -> dict[str, Path]:
     """Write *folder* from scratch, with links to *files* and the *window* of a feed.
 
@@ -97,7 +98,7 @@ def write_links(
     links = dict(zip(build_link_names(files), files, strict=True))
     with write_folder(folder) as new_folder:
         if window is not None:
-            write_json(new_folder / WINDOW, window)
+            write_report(new_folder / WINDOW, window)
         for link, path in links.items():
             (new_folder / link).symlink_to(path)
         write_json(

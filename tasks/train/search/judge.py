@@ -16,10 +16,11 @@ import numpy as np
 
 from tasks.core.about import About
 from tasks.core.errors import FoldError, ForecasterError, TidemillError
+from tasks.core.folds import Fold
+from tasks.core.panel import Panel, SupersededValues
 from tasks.core.scores import ScalingErrors, select_loss
 from tasks.core.seasonal import build_seasonal_from_panel
 from tasks.core.transform import inverse_transform_target
-from tasks.core.windows import Fold, Panel, SupersededValues
 from tasks.forecasters import Forecaster
 from tasks.train.fits import FitContext, compute_source_digest
 from tasks.train.search.params import SearchParams
@@ -54,7 +55,7 @@ class InnerWalk(NamedTuple):
 
         They are computed over all folds, so that every fold is scaled alike.
         """
-        seasonal = build_seasonal_from_panel(self.context.panel, self.about)
+        seasonal = build_seasonal_from_panel(self.context.panel)
         if seasonal is None:
             return None
         y = inverse_transform_target(self.about.target, np.stack(list(self.targets.values())))
@@ -119,7 +120,7 @@ def build_panel_until(panel: Panel, origin: int) -> Panel:
         np.where(known, panel.y[:end], np.nan),
         np.where(known, panel.z[:end], np.nan),
         panel.known_pos[:end],
-        panel.schema,
+        panel.dataset,
         SupersededValues(*(part[is_before_end] for part in old)),
     )
 
@@ -197,7 +198,7 @@ def score_fit(fit: Forecaster, inner: InnerWalk, panel: Panel, origins: np.ndarr
     z = panel.get_targets(int(origins[0]), int(origins[-1]) + 1)
     y = inverse_transform_target(inner.about.target, z[positions[:, 0] - origins[0], positions[:, 1]])
     y_hat = inverse_transform_target(inner.about.target, fit.predict(x))
-    seasonal = build_seasonal_from_panel(panel, inner.about)
+    seasonal = build_seasonal_from_panel(panel)
     scaling_errors = (
         None
         if seasonal is None

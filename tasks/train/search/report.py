@@ -1,4 +1,4 @@
-"""What a search found, for people: search.json, its charts, a line of text, runs in MLflow."""
+"""What a search found, for people: search.json, its trials, a line of text, runs in MLflow."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,11 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tasks.core.errors import TidemillError
-from tasks.edges.artifacts import write_json, write_text
+from tasks.edges.artifacts import write_json
 from tasks.edges.tracking import log_run
 from tasks.train.fits import FitContext, decode_fit
 from tasks.train.plan import FitPlan
-from tasks.train.search.charts import render_front, render_importances, render_trials
 from tasks.train.search.importance import MIN_TRIALS, ParamImportance
 from tasks.train.search.judge import InnerWalk, score_fit
 from tasks.train.search.study import get_study_folder
@@ -36,25 +35,6 @@ class SearchResult(NamedTuple):
     start_error: float
     importances: list[ParamImportance]
 
-    def render_charts(self) -> dict[str, str]:
-        """SVG by the file's name: `search` and `importances`.
-
-        `search` is the front of the error and another reproducible objective if there is one, else
-        the error from trial to trial.
-        """
-        others = self.inner.search.reproducible_objectives[1:]
-        trials = (
-            _render_front_chart(self.trials, others[0], self.chosen)
-            if others
-            else render_trials(
-                [t.values.get("error") for t in self.trials],
-                self.start_error,
-                self.chosen and self.chosen.number,
-            )
-        )
-        importances = [(i.param, i.shares, i.n_trials) for i in self.importances]
-        return {"search": trials, "importances": render_importances(importances, MIN_TRIALS)}
-
 
 def build_search_report(
     result: SearchResult, context: FitContext, plan: FitPlan, fits: dict[int, bytes]
@@ -68,6 +48,7 @@ def build_search_report(
     outer = _score_outer(result, context, plan, fits)
     return {
         "as_of": context.panel.cutoff[inner.origin].isoformat(),
+        "study": inner.key,
         "score": inner.primary_loss[0],
         "n_trials": len(result.trials),
         "states": {
@@ -101,19 +82,19 @@ def build_search_report(
     }
 
 
-def write_fronts(inner: InnerWalk, trials: list[SearchTrial], chosen: SearchTrial | None) -> None:
-    """Write the front and a chart for each objective after the error into the study's folder.
+def write_trials(inner: InnerWalk, trials: list[SearchTrial]) -> None:
+    """Write all trials with every objective, and the front, into the study's folder.
 
     They are no output of the stage, since a latency differs from run to run.
     """
     objectives, folder = inner.search.objectives, get_study_folder(inner.key)
     if objectives[1:]:
+        rows = [{"trial": t.number, "state": t.state, "params": t.params, **t.values} for t in trials]
+        write_json(folder / "trials.json", {"objectives": objectives, "trials": rows})
         front = find_pareto_front(trials, objectives)
         write_json(
             folder / "front.json", [{"trial": t.number, "params": t.params, **t.values} for t in front]
         )
-    for objective in objectives[1:]:
-        write_text(folder / f"front_{objective}.svg", _render_front_chart(trials, objective, chosen))
 
 
 def format_result(result: SearchResult) -> str:
@@ -188,15 +169,3 @@ def _compute_gain(result: SearchResult) -> float:
     if result.chosen is None or not np.isfinite(result.start_error) or not result.start_error:
         return 0.0
     return 1 - result.chosen.error / result.start_error
-
-
-def _render_front_chart(trials: list[SearchTrial], objective: str, chosen: SearchTrial | None) -> str:
-    """Every complete trial by *objective* and error, with the front of the two."""
-    complete = [t for t in trials if t.state == "complete"]
-    front = find_pareto_front(complete, ("error", objective))
-    return render_front(
-        [(t.values[objective], t.error) for t in complete],
-        {i for i, t in enumerate(complete) if t in front},
-        objective,
-        None if chosen is None else complete.index(chosen),
-    )

@@ -12,7 +12,7 @@ from tasks.train.plan import FitPlan
 from tasks.train.search.importance import compute_importances
 from tasks.train.search.judge import InnerWalk, build_inner_walk, score_start
 from tasks.train.search.params import SearchParams, merge_params
-from tasks.train.search.report import SearchResult, TrialLogger, format_result, write_fronts
+from tasks.train.search.report import SearchResult, TrialLogger, format_result, write_trials
 from tasks.train.search.study import delete_old_studies, get_attribute, list_finished, open_locked_study
 from tasks.train.search.trial import SearchTrial, find_best_trial, list_trials, run_trials
 
@@ -59,7 +59,7 @@ def run_search(
             study, inner, lambda message: report(f"search as of {as_of}: {message}"), deadline, log_trial
         )
         chosen = find_best_trial(trials, search, start_error)
-        write_fronts(inner, trials, chosen)
+        write_trials(inner, trials)
         complete = [t for t in list_finished(study)[: len(trials)] if t.state.name == "COMPLETE"]
     for reused in inner.reused:
         reused.clear()  # the search is over, the training goes on

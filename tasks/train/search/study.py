@@ -7,7 +7,6 @@ when a search starts was killed: it is run again, once, with what it had drawn.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
@@ -16,11 +15,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from tasks.core.errors import SettingsError
+from tasks.edges.files import hold_lock, try_lock
 from tasks.edges.settings import read_settings
 from tasks.train.search.params import SearchParams
 
@@ -72,9 +72,9 @@ def delete_old_studies() -> None:
     for _, size, lock in sorted(locks, reverse=True):
         left -= size
         if left < 0:
-            with contextlib.suppress(FileNotFoundError, BlockingIOError), lock.open("r+") as handle:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(lock.parent, ignore_errors=True)
+            with try_lock(lock) as holder:
+                if not holder:
+                    shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def open_study(key: str, search: SearchParams) -> Any:
@@ -159,24 +159,10 @@ def _list_killed(study: Any) -> list[int]:
 
 @contextmanager
 def _open_lock(lock: Path) -> Iterator[None]:
-    """Hold *lock* and set its time of use; if it is removed while we wait, it is made again."""
-    while (handle := _open_lock_file(lock)) is None:
-        pass
-    with handle:
+    """Hold *lock* and set its time of use."""
+    with hold_lock(lock):
+        os.utime(lock)
         yield
-
-
-def _open_lock_file(lock: Path) -> IO[str] | None:
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        handle = lock.open("w")
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        with contextlib.suppress(FileNotFoundError):
-            if os.fstat(handle.fileno()).st_ino == lock.stat().st_ino:
-                os.utime(lock)
-                return handle
-        handle.close()
-    return None
 
 
 def _delete_journal_remains(journal: Path) -> None:

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from tasks.core.blocks import split_blocks
 from tasks.core.schema import FeatureSchema
 from tasks.core.strict import Strict
-from tasks.core.windows import split_blocks
 from tasks.forecasters.graph.graph_definition import Formula
 from tasks.forecasters.graph.graph_ops import Value, take
 from tasks.forecasters.parts.groups import GroupBy, RowGroups
