@@ -2,7 +2,6 @@
 look at.
 """
 
-import json
 import signal
 import sys
 import threading
@@ -12,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deployments.cli.output import AsJson, report_json
+
 if TYPE_CHECKING:
     from tasks.feed.params import FeedParams
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def add_replay_command(app: typer.Typer) -> None:
@@ -83,19 +82,16 @@ def replay(
         signal.signal(signal.SIGINT, before)
     rate = done.n_sent / done.seconds
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "topic": chosen,
-                    "made": made,
-                    "sent": done.n_sent,
-                    "records": n,
-                    "seconds": round(done.seconds, 3),
-                    "per_s": round(rate, 1),
-                    "stopped": done.stopped,
-                },
-                indent=2,
-            )
+        report_json(
+            {
+                "topic": chosen,
+                "made": made,
+                "sent": done.n_sent,
+                "records": n,
+                "seconds": round(done.seconds, 3),
+                "per_s": round(rate, 1),
+                "stopped": done.stopped,
+            }
         )
     else:
         print(

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psutil
 
@@ -296,6 +296,6 @@ def _count_bytes(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
-def convert_findings(findings: list[DoctorFinding]) -> list[dict[str, Any]]:
+def convert_findings(findings: list[DoctorFinding]) -> list[dict[str, str | bool]]:
     """Findings as plain data, advice only where something is wrong."""
     return [{**f._asdict(), "advice": "" if f.well else f.advice} for f in findings]

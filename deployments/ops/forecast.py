@@ -3,10 +3,11 @@ would look back on.
 """
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TypedDict
 
 import polars as pl
 
+from deployments.forecaster.shapes import Step
 from tasks.core.errors import ParamsError, ReleaseError
 from tasks.core.frames import SERIES, format_quantile_columns, get_newest_known_at
 from tasks.edges.artifacts import read_frame
@@ -15,11 +16,37 @@ from tasks.edges.registry import get_champion_folder, get_rows_path, read_champi
 from tasks.release import find_absence_reasons, load_release, predict_cutoffs
 
 
-def make_forecast(as_of: str | None, series: str | None) -> dict[str, Any]:
-    """The champion's forecast as of *as_of* (ISO 8601; None: the newest known) in the form the
-    service answers in.
+class LocalModel(TypedDict):
+    """The release that forecast."""
 
-    Raises what a person can mend.
+    name: str
+    version: str
+    digest: str
+
+
+class LocalSeries(TypedDict):
+    """One series; nothing that became known after the cutoff was used."""
+
+    series_id: str
+    cutoff: str
+    steps: list[Step]
+
+
+class LocalForecast(TypedDict):
+    """A forecast, in the keys of the service's answers."""
+
+    dataset: str
+    target: str
+    unit: str
+    as_of: str
+    model: LocalModel
+    series: list[LocalSeries]
+
+
+def make_forecast(as_of: str | None, series: str | None) -> LocalForecast:
+    """The champion's forecast as of *as_of* (ISO 8601; None: the newest known).
+
+    Raises what a person can fix.
     """
     dataset = read_dataset()
     champion = read_champion(dataset)
@@ -50,9 +77,9 @@ def make_forecast(as_of: str | None, series: str | None) -> dict[str, Any]:
     }
 
 
-def _build_series(frame: pl.DataFrame, quantiles: tuple[float, ...]) -> dict[str, Any]:
+def _build_series(frame: pl.DataFrame, quantiles: tuple[float, ...]) -> LocalSeries:
     columns = dict(zip(map(str, quantiles), format_quantile_columns(quantiles), strict=True))
-    steps = [
+    steps: list[Step] = [
         {
             "step": row["step"],
             "event_time": _format_iso(row["event_time"]),

@@ -13,8 +13,8 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
+from tasks.core.panel import Panel
 from tasks.core.scores import SCALED_PRIMARY, ScalingErrors, compute_scaling_errors
-from tasks.core.windows import Panel
 
 Array = np.ndarray
 
@@ -86,8 +86,9 @@ class Seasonal:
         return found._replace(scale=np.where(there, found.scale, np.nan))
 
 
-def build_seasonal_from_panel(panel: Panel, about: About) -> Seasonal | None:
+def build_seasonal_from_panel(panel: Panel) -> Seasonal | None:
     """None where the primary score needs none."""
+    about = panel.dataset.about
     if about.primary_score not in SCALED_PRIMARY:
         return None
     return Seasonal(panel.event_time, panel.series_ids, panel.y, panel.known_pos, about.season_steps)

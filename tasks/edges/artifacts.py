@@ -19,7 +19,7 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar, build_calendar
 from tasks.core.errors import FrameError
 from tasks.core.frames import UTC, FrameSchema
-from tasks.core.reports.base import Report
+from tasks.core.reports.base import StageFile
 from tasks.edges import files
 from tasks.edges.files import compute_file_hash
 
@@ -29,6 +29,7 @@ __all__ = [
     "read_calendar",
     "read_frame",
     "read_json",
+    "read_last_report",
     "read_report",
     "write_folder",
     "write_frame",
@@ -38,7 +39,7 @@ __all__ = [
     "write_text",
 ]
 
-ReportT = TypeVar("ReportT", bound=Report)
+ReportT = TypeVar("ReportT", bound=StageFile)
 
 _UNFINISHED = re.compile(r"\..+\.(?P<process>\d+)\.[^.]+(\.old)?")
 
@@ -119,7 +120,7 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def write_report(path: Path, report: Report) -> None:
+def write_report(path: Path, report: StageFile) -> None:
     """Write a report as canonical JSON, by rename."""
     write_json(path, report.render())
 
@@ -127,6 +128,16 @@ def write_report(path: Path, report: Report) -> None:
 def read_report(path: Path, kind: type[ReportT]) -> ReportT:
     """Read a report of *kind*. Raises FrameError when the file is missing or has another form."""
     return kind.parse(read_json(path), str(path))
+
+
+def read_last_report(path: Path, kind: type[ReportT]) -> ReportT | None:
+    """What the last run left; None when there is nothing that this version reads, so that the
+    stage makes it again.
+    """
+    try:
+        return read_report(path, kind)
+    except FrameError:
+        return None
 
 
 def write_text(path: Path, content: str) -> None:

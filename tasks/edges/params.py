@@ -1,9 +1,12 @@
 """params.yaml, read in one place. A stage gets a frozen, typed object that refuses unknown keys.
 
 A stage's parameters are its section (defaults for every dataset) overlaid with the same section of
-the current dataset's entry.
+the current dataset's entry. A command reads the file once (`read_document`) and asks the document;
+the other `read_...` are for code that needs one value.
 """
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +17,7 @@ from tasks.core.about import About
 from tasks.core.errors import ParamsError
 from tasks.edges.settings import ROOT
 
+Section = dict[str, Any]  # a part of params.yaml that nothing has checked yet
 P = TypeVar("P", bound=BaseModel)  # the syntax `def f[P]` needs 3.12
 
 STAGES = (
@@ -31,107 +35,127 @@ STAGES = (
 )
 
 
-def read_document(root: Path = ROOT) -> dict[str, Any]:
-    """The whole of params.yaml as plain data."""
+@dataclass(frozen=True)
+class ParamsDocument:
+    """params.yaml as one command saw it. content: the whole file as plain data.
+
+    Every question raises ParamsError that names the key, the value and the file.
+    """
+
+    content: Section
+
+    @cached_property
+    def dataset(self) -> str:
+        """Name of the current dataset."""
+        name: str = self.content["dataset"]
+        if name not in self.content["datasets"]:
+            raise ParamsError(
+                f"`dataset: {name}` has no entry under `datasets`; there are"
+                f" {sorted(self.content['datasets'])}. `tidemill use NAME` sets it."
+            )
+        return name
+
+    @cached_property
+    def about(self) -> About:
+        """What the current dataset is."""
+        return parse_params(About, self._entry["about"], f"datasets.{self.dataset}.about")
+
+    def list_models(self) -> tuple[str, ...]:
+        """The models of this checkout: the top-level `models`, which must be those of the current
+        dataset's entry.
+        """
+        listed, entry = self.content["models"], list(self._entry["models"])
+        if listed != entry:
+            raise ParamsError(
+                f"`models` is {listed}, but dataset {self.dataset!r} has {entry}. Run `tidemill use"
+                f" {self.dataset}`, which writes the list."
+            )
+        return tuple(listed)
+
+    @property
+    def gate_steps(self) -> int:
+        """`promote.gate_steps`: how many steps at the end no fit, weight or conformal state of a
+        challenger may see.
+        """
+        return int(self._merge_section("promote")["gate_steps"])
+
+    def get_model_params(self, model: str) -> Section:
+        """Parameters of one model for the current dataset."""
+        return dict(self._entry["models"].get(model) or {})
+
+    def get_entry(self, name: str) -> Section:
+        """The entry of a dataset that need not be the current one."""
+        known = self.content["datasets"]
+        if name not in known:
+            raise ParamsError(
+                f"There is no dataset {name!r}, but {', '.join(known)}. `tidemill new NAME --csv FILE` makes"
+                " one."
+            )
+        return dict(known[name])
+
+    def find_section(self, name: str) -> Section | None:
+        """A section that a dataset's entry need not have (`feed`), over the one of the same name
+        for all; None when the entry has none.
+        """
+        return None if self._entry.get(name) is None else self._merge_section(name)
+
+    def parse_stage(self, stage: str, kind: type[P]) -> P:
+        """Parameters of *stage* for the current dataset."""
+        return parse_params(
+            kind, self._merge_section(stage), f"{stage} (with datasets.{self.dataset}.{stage})"
+        )
+
+    @cached_property
+    def _entry(self) -> Section:
+        entry: Section = self.content["datasets"][self.dataset]
+        if missing := [key for key in ("about", "models", *STAGES) if key not in entry]:
+            raise ParamsError(
+                f"datasets.{self.dataset} has no section {missing}; a section may be empty (`{{}}`), but DVC"
+                " stops where it is absent."
+            )
+        return entry
+
+    def _merge_section(self, name: str) -> Section:
+        return {**(self.content.get(name) or {}), **(self._entry.get(name) or {})}
+
+
+def read_document(root: Path = ROOT) -> ParamsDocument:
+    """The params.yaml of the checkout *root*. Raises ParamsError when it is not there."""
     path = root / "params.yaml"
     if not path.exists():
         raise ParamsError(
             f"{path} is missing. Run from the checkout, or restore the file with `git checkout params.yaml`."
         )
     # libyaml: a tenth of the time
-    document: dict[str, Any] = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
-    return document
+    return ParamsDocument(yaml.load(path.read_text(), Loader=yaml.CSafeLoader))
 
 
 def read_dataset(root: Path = ROOT) -> str:
-    """Name of the current dataset. Raises ParamsError with the known names when it has no entry."""
-    document = read_document(root)
-    name = document["dataset"]
-    if name not in document["datasets"]:
-        raise ParamsError(
-            f"`dataset: {name}` has no entry under `datasets`; there are {sorted(document['datasets'])}."
-            " `tidemill use NAME` sets it."
-        )
-    return name
+    """See ParamsDocument.dataset."""
+    return read_document(root).dataset
 
 
 def read_about(root: Path = ROOT) -> About:
-    """What the current dataset is."""
-    return parse_params(About, _read_current_entry(root)["about"], f"datasets.{read_dataset(root)}.about")
+    """See ParamsDocument.about."""
+    return read_document(root).about
 
 
 def read_models(root: Path = ROOT) -> tuple[str, ...]:
-    """The models of this checkout: the top-level `models`.
-
-    Raises ParamsError when they are not those of the current dataset's entry.
-    """
-    listed, entry = read_document(root)["models"], list(_read_current_entry(root)["models"])
-    if listed != entry:
-        raise ParamsError(
-            f"`models` is {listed}, but dataset {read_dataset(root)!r} has {entry}. Run `tidemill use"
-            f" {read_dataset(root)}`, which writes the list."
-        )
-    return tuple(listed)
-
-
-def read_model_params(model: str, root: Path = ROOT) -> dict[str, Any]:
-    """Parameters of one model for the current dataset."""
-    return dict(_read_current_entry(root)["models"].get(model) or {})
+    """See ParamsDocument.list_models."""
+    return read_document(root).list_models()
 
 
 def read_params(stage: str, kind: type[P], root: Path = ROOT) -> P:
-    """Parameters of *stage* for the current dataset.
-
-    Raises ParamsError that names the key, the value and the file.
-    """
-    document = read_document(root)
-    merged = {**(document.get(stage) or {}), **(_read_current_entry(root).get(stage) or {})}
-    return parse_params(kind, merged, f"{stage} (with datasets.{read_dataset(root)}.{stage})")
+    """See ParamsDocument.parse_stage."""
+    return read_document(root).parse_stage(stage, kind)
 
 
-def read_section(name: str, root: Path = ROOT) -> dict[str, Any] | None:
-    """A section that a dataset's entry need not have (`feed`); None when the entry has none.
-
-    It overlays the section of the same name for all datasets.
-    """
-    section = _read_current_entry(root).get(name)
-    return None if section is None else {**(read_document(root).get(name) or {}), **section}
+def read_section(name: str, root: Path = ROOT) -> Section | None:
+    """See ParamsDocument.find_section."""
+    return read_document(root).find_section(name)
 
 
-def read_entry(name: str, root: Path = ROOT) -> dict[str, Any]:
-    """The entry of a dataset that need not be the current one.
-
-    Raises ParamsError with the known names.
-    """
-    entries = read_document(root)["datasets"]
-    if name not in entries:
-        raise ParamsError(
-            f"There is no dataset {name!r}, but {', '.join(entries)}. `tidemill new NAME --csv FILE` makes"
-            " one."
-        )
-    return dict(entries[name])
-
-
-def read_gate_steps(root: Path = ROOT) -> int:
-    """`promote.gate_steps`: steps at the end that nothing of a challenger may see.
-
-    Neither fits nor weights nor conformal state.
-    """
-    document = read_document(root)
-    return int({**document["promote"], **(_read_current_entry(root)["promote"] or {})}["gate_steps"])
-
-
-def _read_current_entry(root: Path) -> dict[str, Any]:
-    entry: dict[str, Any] = read_document(root)["datasets"][read_dataset(root)]
-    if missing := [key for key in ("about", "models", *STAGES) if key not in entry]:
-        raise ParamsError(
-            f"datasets.{read_dataset(root)} has no section {missing}; a section may be empty (`{{}}`), but"
-            " DVC stops where it is absent."
-        )
-    return entry
-
-
-def parse_params(kind: type[P], content: dict[str, Any], where: str) -> P:
+def parse_params(kind: type[P], content: Section, where: str) -> P:
     """*content* as *kind*.
 
     Raises ParamsError that names each fault, *where* it is and what was found.

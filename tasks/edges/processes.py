@@ -87,6 +87,15 @@ def start_process(
         ) from error
 
 
+def allow_interrupts() -> None:
+    """Let Ctrl-C end a blocking call again, once polars is imported.
+
+    polars installs a handler that makes the kernel restart such a call, so that the interrupt waits
+    until a child writes or ends (pola-rs/polars#21739).
+    """
+    signal.siginterrupt(signal.SIGINT, True)  # noqa: FBT003  (its one argument)
+
+
 def build_process_identity(name: str, pid: int, token: str = "") -> ProcessIdentity:
     """The identity of the running process *pid*."""
     return ProcessIdentity(name=name, pid=pid, started=psutil.Process(pid).create_time(), token=token)

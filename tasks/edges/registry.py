@@ -10,15 +10,15 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tasks.core.errors import ReleaseError
+from tasks.core.reports.promote import GateDecision
 from tasks.core.strict import Strict
 from tasks.edges.artifacts import write_folder, write_json
 from tasks.edges.files import compute_file_hash, hold_lock, replace_file, sync_file
@@ -28,9 +28,18 @@ from tasks.edges.tracking import log_promotion
 MANIFEST = "manifest.json"
 
 
-class ChampionRecord(Strict):
+class ReleaseIdentity(BaseModel):
+    """What the registry needs of a release's manifest; its other keys are the release's."""
+
+    digest: str
+    dataset: str
+    model: str
+    seen_until: datetime
+
+
+class Champion(Strict):
     """The release that answers. path: relative to home. promoted_as_of: newest `known_at` of the
-    data that decided. decision: what promote wrote.
+    data that decided.
     """
 
     dataset: str
@@ -40,7 +49,12 @@ class ChampionRecord(Strict):
     model: str
     seen_until: datetime
     promoted_as_of: datetime
-    decision: dict[str, Any]
+
+
+class ChampionRecord(Champion):
+    """champion.json. decision: what promote wrote."""
+
+    decision: GateDecision
 
 
 def read_champion(dataset: str) -> ChampionRecord | None:
@@ -86,7 +100,7 @@ def read_journal(dataset: str) -> list[ChampionRecord]:
     return [ChampionRecord.model_validate_json(line) for line in lines]
 
 
-def apply_promotion(dataset: str, release_folder: Path, decision: Mapping[str, Any]) -> ChampionRecord:
+def apply_promotion(dataset: str, release_folder: Path, decision: GateDecision) -> ChampionRecord:
     """Make the sealed release in *release_folder* the champion; a second call changes nothing.
 
     decision: with `as_of`.
@@ -95,18 +109,18 @@ def apply_promotion(dataset: str, release_folder: Path, decision: Mapping[str, A
     whole, and the next call completes the work.
     Raises ReleaseError when the folder has no manifest, or is of another dataset.
     """
-    manifest = _read_release_manifest(release_folder)
-    if manifest["dataset"] != dataset:
+    release = _read_release_identity(release_folder)
+    if release.dataset != dataset:
         raise ReleaseError(
-            f"{release_folder} is a release of {manifest['dataset']!r}, not of {dataset!r}. Promote it in its"
+            f"{release_folder} is a release of {release.dataset!r}, not of {dataset!r}. Promote it in its"
             " own checkout."
         )
     with _wait_for_promotion_lock(dataset):
         now = read_champion(dataset)
-        if now is not None and now.digest == manifest["digest"]:
+        if now is not None and now.digest == release.digest:
             return now
         journal = _read_repaired_journal(dataset)
-        champion = _build_champion(dataset, manifest, decision, journal)
+        champion = _build_champion(release, decision, journal)
         # 1.
         _write_release_copy(release_folder, get_champion_folder(champion))
         # 2.
@@ -146,18 +160,17 @@ def get_rows_path(dataset: str) -> Path:
 
 
 def _build_champion(
-    dataset: str, manifest: Mapping[str, Any], decision: Mapping[str, Any], journal: Sequence[ChampionRecord]
+    release: ReleaseIdentity, decision: GateDecision, journal: Sequence[ChampionRecord]
 ) -> ChampionRecord:
-    digest = str(manifest["digest"])
     return ChampionRecord(
-        dataset=dataset,
-        digest=digest,
-        path=f"releases/{digest}",
-        version=_decide_version(digest, journal),
-        model=manifest["model"],
-        seen_until=manifest["seen_until"],
-        promoted_as_of=decision["as_of"],
-        decision=dict(decision),
+        dataset=release.dataset,
+        digest=release.digest,
+        path=f"releases/{release.digest}",
+        version=_decide_version(release.digest, journal),
+        model=release.model,
+        seen_until=release.seen_until,
+        promoted_as_of=decision.as_of,
+        decision=decision,
     )
 
 
@@ -234,14 +247,13 @@ def _read_references() -> set[str]:
     return set(re.findall(r"\w+", "\n".join(references)))
 
 
-def _read_release_manifest(folder: Path) -> dict[str, Any]:
+def _read_release_identity(folder: Path) -> ReleaseIdentity:
     path = folder / MANIFEST
     if not path.exists():
         raise ReleaseError(
             f"{folder} has no {MANIFEST}, so it is no sealed release. `dvc repro package` builds one."
         )
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content
+    return ReleaseIdentity.model_validate_json(path.read_bytes())
 
 
 @contextmanager

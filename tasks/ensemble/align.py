@@ -5,30 +5,34 @@ rows.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from tasks.core.about import About
-from tasks.core.calendar import Calendar
 from tasks.core.errors import FrameError
 from tasks.core.frames import UTC
+from tasks.core.panel import Panel
 from tasks.core.transform import transform_target_array
-from tasks.core.windows import Panel
 from tasks.release.conformal import Timeline
 
 
 @dataclass(frozen=True)
 class AlignedForecasts:
-    """M members, K cutoffs, S series, H steps. z_hat: (M, K, S, H), NaN where a member says
-    nothing. y, z, known_k: (K, S, H).
+    """M members, K cutoffs, S series, H steps.
 
-    times: event_time of every grid step and of the horizon after the last. origins: (K,) grid
-    positions. known_k: index of the first cutoff that knows y, K where none does. scale: (K, S).
-    learns: (K,) the cutoffs on the stride, which move the conformal state. n_walk: the first n_walk
-    cutoffs are the walk's, the rest are the gate's.
-    quantile_members: by quantile (`0.1`) the models that forecast it; of_quantile: (K, S, H) the
-    mean of what they say.
+    models: names of the members.
+    times: event_time of every grid step and of the horizon after the last.
+    origins: (K,) grid positions.
+    z_hat: (M, K, S, H), NaN where a member has no forecast.
+    y, z: (K, S, H) outcomes, NaN where unknown.
+    known_k: (K, S, H) index of the first cutoff that knows y, K where none does.
+    scale: (K, S) what errors are divided by.
+    learns: (K,) the cutoffs on the stride, which move the conformal state.
+    n_walk: the first n_walk cutoffs are the walk's, the rest are the gate's.
+    quantile_members: by quantile (`0.1`) the models that forecast it.
+    quantile_forecasts: by quantile (K, S, H) the mean of their forecasts.
     """
 
     models: tuple[str, ...]
@@ -43,13 +47,18 @@ class AlignedForecasts:
     learns: np.ndarray
     n_walk: int
     quantile_members: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    of_quantile: dict[str, np.ndarray] = field(default_factory=dict)
+    quantile_forecasts: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def about(self) -> About:
+        """What the dataset is."""
+        return self.panel.dataset.about
 
     def build_base_quantiles(self, quantiles: tuple[float, ...], z_hat: np.ndarray) -> np.ndarray:
         """(K, S, H, Q) the members' own quantiles; z_hat stands for a quantile that none
         forecasts.
         """
-        return np.stack([self.of_quantile.get(f"{q:g}", z_hat) for q in quantiles], axis=-1)
+        return np.stack([self.quantile_forecasts.get(f"{q:g}", z_hat) for q in quantiles], axis=-1)
 
     def keys(self, k: np.ndarray) -> pl.DataFrame:
         """series_id, cutoff, step, event_time of every (cutoff of *k*, series, step), in that
@@ -81,7 +90,7 @@ class AlignedForecasts:
         return replace(
             self,
             z_hat=self.z_hat[:, :n],
-            of_quantile={q: said[:n] for q, said in self.of_quantile.items()},
+            quantile_forecasts={q: values[:n] for q, values in self.quantile_forecasts.items()},
             **of_cutoffs,
         )
 
@@ -95,23 +104,62 @@ class AlignedForecasts:
         return (self.known_k <= k) & np.isfinite(self.z) & earlier
 
 
+class TimelinePositions(NamedTuple):
+    """Where forecasts are along time. cutoffs, origins: (K,) of each."""
+
+    cutoffs: pl.Series
+    origins: np.ndarray
+    n_walk: int
+
+
 def align_forecasts(
     walk: dict[str, pl.DataFrame],
     gate: dict[str, pl.DataFrame],
     panel: Panel,
-    calendar: Calendar,
-    about: About,
     stride_steps: int,
     quantile_of: Mapping[str, float] = MappingProxyType({}),
 ) -> AlignedForecasts:
-    """Lay the members' FORECAST frames on one timeline; what came true is read from the panel.
+    """The members' FORECAST frames on one timeline, with outcomes from the panel.
 
-    Raises FrameError for cutoffs off the grid. The gate's first cutoff is seen_until, which the
-    walk has too: the walk's forecast stays. quantile_of: the models that forecast a quantile, which
-    have no say in the point.
+    walk, gate: by model. The gate's first cutoff is seen_until, which the walk has too: the walk's
+    forecast stays.
+    quantile_of: by model the quantile that it forecasts; such a model has no part in the point.
+    Raises FrameError for cutoffs off the grid.
     """
-    both = {m: pl.concat([walk[m], gate[m].filter(pl.col("cutoff") > walk[m]["cutoff"].max())]) for m in walk}
-    cutoffs = pl.concat([frame["cutoff"] for frame in both.values()]).unique().sort()
+    frames = {
+        m: pl.concat([walk[m], gate[m].filter(pl.col("cutoff") > walk[m]["cutoff"].max())]) for m in walk
+    }
+    positions = _find_positions(frames, walk, panel)
+    z_hat = _build_member_array(frames, positions, panel)
+    y, z, known_k = _build_outcomes(panel, positions.origins)
+    origins, n_walk = positions.origins, positions.n_walk
+    x = panel.x[origins]
+    horizon = panel.dataset.calendar.list_next_steps(panel.event_time[-1], panel.schema.horizon_steps)
+    since = origins - origins[n_walk - 1]
+    names = list(frames)
+    members = [i for i, name in enumerate(names) if name not in quantile_of]
+    quantile_members = _group_by_quantile(names, quantile_of, panel.dataset.about.quantiles)
+    return AlignedForecasts(
+        tuple(names[i] for i in members),
+        panel,
+        pl.concat([panel.event_time, horizon]),
+        origins,
+        z_hat[members],
+        y,
+        z,
+        known_k,
+        panel.schema.get_scales(x.reshape(-1, x.shape[2])).reshape(x.shape[:2]),
+        (since <= 0) | (since % stride_steps == 0),
+        n_walk,
+        quantile_members,
+        {q: z_hat[[names.index(m) for m in models]].mean(axis=0) for q, models in quantile_members.items()},
+    )
+
+
+def _find_positions(
+    frames: dict[str, pl.DataFrame], walk: dict[str, pl.DataFrame], panel: Panel
+) -> TimelinePositions:
+    cutoffs = pl.concat([frame["cutoff"] for frame in frames.values()]).unique().sort()
     # Unsigned otherwise: differences would wrap
     origins = panel.cutoff.search_sorted(cutoffs).to_numpy().astype(np.int64)
     if len(origins) and (origins[-1] >= len(panel.cutoff) or (panel.cutoff.gather(origins) != cutoffs).any()):
@@ -120,48 +168,44 @@ def align_forecasts(
             " train`."
         )
     n_walk = int((cutoffs <= min(frame["cutoff"].max() for frame in walk.values())).sum())  # type: ignore[type-var]
-    shape = (len(cutoffs), len(panel.series_ids), panel.schema.horizon_steps)
-    ids = pl.Series(panel.series_ids)
-    z_hat = np.full((len(both), *shape), np.nan)
-    for i, frame in enumerate(both.values()):
-        at = (
-            cutoffs.search_sorted(frame["cutoff"]).to_numpy(),
+    return TimelinePositions(cutoffs, origins, n_walk)
+
+
+def _build_member_array(
+    frames: dict[str, pl.DataFrame], positions: TimelinePositions, panel: Panel
+) -> np.ndarray:
+    """(M, K, S, H) forecasts in the space of z, NaN where there is none."""
+    ids, target = pl.Series(panel.series_ids), panel.dataset.about.target
+    shape = (len(frames), len(positions.cutoffs), len(ids), panel.schema.horizon_steps)
+    z_hat = np.full(shape, np.nan)
+    for i, frame in enumerate(frames.values()):
+        index = (
+            positions.cutoffs.search_sorted(frame["cutoff"]).to_numpy(),
             ids.search_sorted(frame["series_id"]).to_numpy(),
             frame["step"].to_numpy() - 1,
         )
-        z_hat[(i, *at)] = transform_target_array(about.target, frame["y_hat"].to_numpy())
-    n_steps = len(panel.event_time)
-    ahead = origins[:, None] + np.arange(1, shape[2] + 1)
-    there = np.broadcast_to((ahead < n_steps)[:, None, :], shape)
+        z_hat[(i, *index)] = transform_target_array(target, frame["y_hat"].to_numpy())
+    return z_hat
+
+
+def _build_outcomes(panel: Panel, origins: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """y, z and known_k (K, S, H) of the horizon of each origin."""
+    n_steps, steps = len(panel.event_time), panel.schema.horizon_steps
+    ahead = origins[:, None] + np.arange(1, steps + 1)
+    inside = np.broadcast_to((ahead < n_steps)[:, None, :], (len(origins), len(panel.series_ids), steps))
     ahead = np.minimum(ahead, n_steps - 1)
-    y, z = (np.where(there, values[ahead].transpose(0, 2, 1), np.nan) for values in (panel.y, panel.z))
-    known_k = np.where(
-        there, np.searchsorted(origins, panel.known_pos[ahead].transpose(0, 2, 1)), len(origins)
-    )
-    scale = panel.schema.get_scales(panel.x[origins].reshape(-1, panel.x.shape[2])).reshape(shape[:2])
-    since = origins - origins[n_walk - 1]
-    times = pl.concat([panel.event_time, calendar.list_next_steps(panel.event_time[-1], shape[2])])
-    learns = (since <= 0) | (since % stride_steps == 0)
-    members = [i for i, name in enumerate(both) if name not in quantile_of]
-    named: dict[str, list[str]] = {}
-    for name in (name for name in both if quantile_of.get(name) in about.quantiles):
-        named.setdefault(f"{quantile_of[name]:g}", []).append(name)
-    of_quantile = {
-        q: z_hat[[list(both).index(name) for name in names]].mean(axis=0) for q, names in named.items()
-    }
-    models = tuple(list(both)[i] for i in members)
-    return AlignedForecasts(
-        models,
-        panel,
-        times,
-        origins,
-        z_hat[members],
-        y,
-        z,
-        known_k,
-        scale,
-        learns,
-        n_walk,
-        {q: tuple(names) for q, names in named.items()},
-        of_quantile,
-    )
+    y, z = (np.where(inside, values[ahead].transpose(0, 2, 1), np.nan) for values in (panel.y, panel.z))
+    first_known = np.searchsorted(origins, panel.known_pos[ahead].transpose(0, 2, 1))
+    return y, z, np.where(inside, first_known, len(origins))
+
+
+def _group_by_quantile(
+    names: list[str], quantile_of: Mapping[str, float], quantiles: tuple[float, ...]
+) -> dict[str, tuple[str, ...]]:
+    """By quantile (`0.1`), of those that are issued, the models that forecast it."""
+    grouped: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        if quantile_of.get(name) in quantiles:
+            key = f"{quantile_of[name]:g}"
+            grouped[key] = (*grouped.get(key, ()), name)
+    return grouped

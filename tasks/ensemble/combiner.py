@@ -60,7 +60,7 @@ class Combiner(ABC):
 
     name: str
 
-    def unservable(self, ground: CombinerContext) -> str | None:  # noqa: ARG002  (for those that look)
+    def find_obstacle(self, ground: CombinerContext) -> str | None:  # noqa: ARG002  (for those that look)
         """Why no release can compute it, however good it is; None when one can."""
         return None
 

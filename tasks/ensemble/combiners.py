@@ -17,7 +17,7 @@ from tasks.core.schema import SERIES_KEY, encode_series_id
 from tasks.ensemble.combiner import Combiner, CombinerContext, FittedCombiner
 from tasks.ensemble.known import KnownErrors
 from tasks.ensemble.params import EnsembleParams
-from tasks.ensemble.unserved import StackedTreesCombiner
+from tasks.ensemble.stacked_trees import StackedTreesCombiner
 from tasks.release.combine import Combination, Ranks, Recency, Regime, Weights
 from tasks.release.recent import apply_recent_weights, compute_recent_weights
 
@@ -120,7 +120,7 @@ class SeriesCombiner(FittedCombiner):
 
     name = "per_series"
 
-    def unservable(self, ground: CombinerContext) -> str | None:
+    def find_obstacle(self, ground: CombinerContext) -> str | None:
         """Rows have to say whose they are."""
         there = set(SERIES_KEY) <= set(ground.aligned.panel.schema.names)
         return (

@@ -12,6 +12,13 @@ import numpy as np
 import polars as pl
 
 from tasks.core.frames import FORECAST
+from tasks.core.reports.ensemble import (
+    BaseQuantile,
+    CoverageReport,
+    CoverageTables,
+    RegimeNames,
+    TableRow,
+)
 from tasks.core.score_table import INTERVAL_SCORES, compute_mean_scores, score_elements
 from tasks.core.scores import pinball
 from tasks.core.transform import inverse_transform_target
@@ -24,16 +31,15 @@ _REGIMES = {2: ("low", "high"), 3: ("low", "middle", "high")}
 
 def build_coverage(
     name: str, issued: IssuedForecasts, issuer: IntervalIssuer, scored: np.ndarray, gate: np.ndarray
-) -> dict[str, Any]:
-    """Plain data: shares of outcomes inside the interval as they always were, and `tables` with
-    every score of the intervals by part.
+) -> CoverageReport:
+    """Shares of outcomes inside the interval, and every score of the intervals by part.
 
     scored, gate: (K,) cutoffs. Everything is of the scored ones, except `gate` and the years: the
     gate's rows are out of sample too, so the last year is whole. Shares are None, and tables empty,
     where nothing is known.
     """
     about, aligned = issuer.about, issuer.aligned
-    frame = build_issued_frame(name, issued, aligned, about, scored | gate)
+    frame = build_issued_frame(name, issued, aligned, scored | gate)
     scores = score_elements(
         _add_regime(frame, issuer, scored | gate), INTERVAL_SCORES, quantiles=about.quantiles
     ).drop_nulls("coverage_frac")
@@ -48,47 +54,49 @@ def build_coverage(
         "by_year": _build_table(scores, ["year"]),
         "by_step": _build_table(before, ["step"]),
         "by_series": _build_table(before, ["series_id"]),
-        "by_regime": _build_table(before.drop_nulls("regime"), ["regime"]) if issuer.regime else [],
+        "by_regime": _build_table(before.drop_nulls("regime"), ["regime"]) if issuer.regime else (),
     }
-    shares = {by: {row[key]: row["coverage_frac"] for row in tables[by]} for by, key in _KEYS.items()}
-    return {
-        "level": about.quantiles[-1] - about.quantiles[0],
-        "method": issuer.params.intervals,
-        "overall": _get_only(tables["overall"]),
-        "gate": _get_only(tables["gate"]),
-        "by_step": [shares["by_step"].get(step) for step in range(1, aligned.y.shape[2] + 1)],
-        "by_series": {s: shares["by_series"].get(s) for s in aligned.panel.series_ids},
-        "by_year": {str(year): share for year, share in shares["by_year"].items()},
-        "regime": _describe_regime(issuer.regime),
-        "starts_from": _build_base_scores(issued, issuer, scored),
-        "tables": tables,
+    shares: dict[str, dict[Any, Any]] = {
+        by: {row[key]: row["coverage_frac"] for row in tables[by]} for by, key in _KEYS.items()
     }
+    return CoverageReport(
+        level=about.quantiles[-1] - about.quantiles[0],
+        method=issuer.params.intervals,
+        overall=_get_only(tables["overall"]),
+        gate=_get_only(tables["gate"]),
+        by_step=tuple(shares["by_step"].get(step) for step in range(1, aligned.y.shape[2] + 1)),
+        by_series={s: shares["by_series"].get(s) for s in aligned.panel.series_ids},
+        by_year={str(year): share for year, share in shares["by_year"].items()},
+        regime=_describe_regime(issuer.regime),
+        starts_from=_score_bases(issued, issuer, scored),
+        tables=CoverageTables(**tables),
+    )
 
 
-def _build_base_scores(
+def _score_bases(
     issued: IssuedForecasts, issuer: IntervalIssuer, scored: np.ndarray
-) -> list[dict[str, Any]]:
-    """For CQR, of each quantile that members forecast: what they say themselves beside what was
-    issued from it, over the scored outcomes of which both speak.
+) -> tuple[BaseQuantile, ...]:
+    """For CQR, of each quantile that members forecast: their own forecast next to what was issued
+    from it, over the scored outcomes of which both are known.
     """
     about, y = issuer.about, issuer.aligned.y[scored]
     rows = []
-    for quantile, members in issuer.quantile_members.items():
-        at = [f"{q:g}" for q in about.quantiles].index(quantile)
-        said = {
-            "own": issuer.aligned.of_quantile[quantile][scored],
-            "issued": issued.quantiles[scored, ..., at],
+    for name, members in issuer.quantile_members.items():
+        index, quantile = [f"{q:g}" for q in about.quantiles].index(name), float(name)
+        z_hats = {
+            "own": issuer.aligned.quantile_forecasts[name][scored],
+            "issued": issued.quantiles[scored, ..., index],
         }
-        both = np.isfinite(y) & np.isfinite(said["own"]) & np.isfinite(said["issued"])
-        row: dict[str, Any] = {"quantile": float(quantile), "members": list(members), "n": int(both.sum())}
-        for who, z_hat in said.items() if both.any() else ():
+        both = np.isfinite(y) & np.isfinite(z_hats["own"]) & np.isfinite(z_hats["issued"])
+        figures: dict[str, float] = {}
+        for side, z_hat in z_hats.items() if both.any() else ():
             q_hat = inverse_transform_target(about.target, z_hat[both])
-            row |= {
-                f"{who}_below_frac": float((y[both] <= q_hat).mean()),
-                f"{who}_pinball": float(pinball(y[both], q_hat, float(quantile)).mean()),
+            figures |= {
+                f"{side}_below_frac": float((y[both] <= q_hat).mean()),
+                f"{side}_pinball": float(pinball(y[both], q_hat, quantile).mean()),
             }
-        rows.append(row)
-    return rows
+        rows.append(BaseQuantile(quantile=quantile, members=members, n=int(both.sum()), **figures))
+    return tuple(rows)
 
 
 _KEYS = {"by_step": "step", "by_series": "series_id", "by_year": "year"}
@@ -112,21 +120,18 @@ def _add_regime(frame: pl.DataFrame, issuer: IntervalIssuer, rows: np.ndarray) -
     return frame.join(of, on=["series_id", "cutoff"], how="left", maintain_order="left")
 
 
-def _describe_regime(regime: Regime | None) -> dict[str, Any] | None:
+def _describe_regime(regime: Regime | None) -> RegimeNames | None:
     """Column, thresholds and a word for each regime, the lowest first."""
     if regime is None:
         return None
     n = len(regime.above) + 1
-    return {
-        "column": regime.column,
-        "above": list(regime.above),
-        "names": list(_REGIMES.get(n, tuple(str(i + 1) for i in range(n)))),
-    }
+    names = _REGIMES.get(n, tuple(str(i + 1) for i in range(n)))
+    return RegimeNames(column=regime.column, above=regime.above, names=names)
 
 
-def _build_table(scores: pl.DataFrame, by: Sequence[str] = ()) -> list[dict[str, Any]]:
-    return compute_mean_scores(scores, by).drop("model").to_dicts()
+def _build_table(scores: pl.DataFrame, by: Sequence[str] = ()) -> tuple[TableRow, ...]:
+    return tuple(compute_mean_scores(scores, by).drop("model").to_dicts())
 
 
-def _get_only(table: list[dict[str, Any]]) -> float | None:
+def _get_only(table: tuple[TableRow, ...]) -> Any:
     return table[0]["coverage_frac"] if table else None

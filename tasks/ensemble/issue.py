@@ -11,12 +11,12 @@ import numpy as np
 import polars as pl
 
 from tasks.core.about import About
+from tasks.core.blocks import split_blocks
 from tasks.core.errors import ParamsError
 from tasks.core.frames import FORECAST, format_quantile_columns
 from tasks.core.scores import ScalingErrors, compute_primary_loss
 from tasks.core.seasonal import build_seasonal_from_panel
 from tasks.core.transform import inverse_transform_target
-from tasks.core.windows import split_blocks
 from tasks.ensemble.align import AlignedForecasts
 from tasks.ensemble.known import N_REGIMES
 from tasks.ensemble.params import EnsembleParams
@@ -37,11 +37,15 @@ class IntervalIssuer:
     """
 
     aligned: AlignedForecasts
-    about: About
     params: EnsembleParams
     group: str
     n_residuals: int
     regime: Regime | None
+
+    @property
+    def about(self) -> About:
+        """What the dataset is."""
+        return self.aligned.about
 
     @property
     def adapt_rate(self) -> float:
@@ -73,7 +77,7 @@ class IntervalIssuer:
     @cached_property
     def scaling_errors(self) -> ScalingErrors | None:
         """Of every outcome, (K, S, H), where the primary score needs one."""
-        seasonal, y = build_seasonal_from_panel(self.aligned.panel, self.about), self.aligned.y
+        seasonal, y = build_seasonal_from_panel(self.aligned.panel), self.aligned.y
         if seasonal is None:
             return None
         return seasonal.scaling_errors(
@@ -151,9 +155,7 @@ class IntervalIssuer:
         return {"all": 1, "regime": by_regime}.get(self.group, len(self.aligned.panel.series_ids))
 
 
-def build_issuer(
-    aligned: AlignedForecasts, about: About, params: EnsembleParams, burn_in: int
-) -> IntervalIssuer:
+def build_issuer(aligned: AlignedForecasts, params: EnsembleParams, burn_in: int) -> IntervalIssuer:
     """Unless `interval_groups` says whose, intervals come from a series' own residuals when each
     series has enough outcomes, else from everybody's.
 
@@ -182,11 +184,10 @@ def build_issuer(
     if params.intervals == "cqr" and not aligned.quantile_members:
         raise ParamsError(
             "`ensemble.intervals` is cqr, but no model forecasts one of the quantiles"
-            f" {list(about.quantiles)}. Add models with `loss: quantile`, or another method."
+            f" {list(aligned.about.quantiles)}. Add models with `loss: quantile`, or another method."
         )
     return IntervalIssuer(
         aligned,
-        about,
         params,
         group,
         params.residuals if group == "series" else min(10 * n_series + params.residuals, 5000),
@@ -200,12 +201,12 @@ def compute_regimes(aligned: AlignedForecasts, regime: Regime) -> np.ndarray:
 
 
 def build_issued_frame(
-    name: str, issued: IssuedForecasts, aligned: AlignedForecasts, about: About, rows: np.ndarray
+    name: str, issued: IssuedForecasts, aligned: AlignedForecasts, rows: np.ndarray
 ) -> pl.DataFrame:
     """FORECAST with quantiles and y of the cutoffs marked in *rows* (K,), as the candidate
     *name* would have issued them.
     """
-    k = np.flatnonzero(rows)
+    k, about = np.flatnonzero(rows), aligned.about
     columns = {"y_hat": inverse_transform_target(about.target, issued.point[k]), "y": aligned.y[k]}
     for i, column in enumerate(format_quantile_columns(about.quantiles)):
         columns[column] = inverse_transform_target(about.target, issued.quantiles[k, :, :, i])

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tasks.core.windows import split_blocks
+from tasks.core.blocks import split_blocks
 from tasks.ensemble.align import AlignedForecasts
 
 N_REGIMES = 3  # terciles: calm, usual, wild where the target is a volatility

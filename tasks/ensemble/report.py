@@ -6,21 +6,19 @@ Pure figures.
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from tasks.core.compare import LEAST, compute_block_size, diebold_mariano, model_confidence_set
 from tasks.core.cosine import compute_cosine_test
+from tasks.core.reports.ensemble import BestModels, CombinerResult, Comparison, Gain, Gains
 from tasks.ensemble.align import AlignedForecasts
 from tasks.ensemble.choose import LEAST_PAIRED, CombinerChoice
 
 MCS_ALPHA = 0.1  # the set that holds the best model with a chance of 90 %, as is usual
 
 
-def compare_models(
-    ours: np.ndarray, losses: Mapping[str, np.ndarray], overlap: int
-) -> dict[str, dict[str, Any]]:
+def compare_models(ours: np.ndarray, losses: Mapping[str, np.ndarray], overlap: int) -> dict[str, Comparison]:
     """By model: how much lower the mean of *ours* (k, S, H) is than that of its losses (gain_frac),
     and the one-sided p that it is not lower at all.
 
@@ -38,13 +36,17 @@ def compare_models(
         )
         gain = 1.0 - float(mean_ours.mean() / mean_theirs.mean()) if mean_theirs.mean() > 0 else 0.0
         difference = mean_theirs - mean_ours
-        out[name] = {"gain_frac": gain, "p": compute_cosine_test(difference).p, "n_cutoffs": len(difference)}
-        if LEAST <= len(difference) > 2 * overlap:
-            out[name]["p_diebold_mariano"] = diebold_mariano(difference, overlap).p
+        enough = LEAST <= len(difference) > 2 * overlap
+        out[name] = Comparison(
+            gain_frac=gain,
+            p=compute_cosine_test(difference).p,
+            n_cutoffs=len(difference),
+            p_diebold_mariano=diebold_mariano(difference, overlap).p if enough else None,
+        )
     return out
 
 
-def compute_confidence_set(losses: Mapping[str, np.ndarray], overlap: int) -> dict[str, Any] | None:
+def compute_confidence_set(losses: Mapping[str, np.ndarray], overlap: int) -> BestModels | None:
     """Models that may be the best of all at MCS_ALPHA, with their p, on the forecasts (k, S, H)
     that all of them made; None for too few cutoffs.
     """
@@ -56,13 +58,14 @@ def compute_confidence_set(losses: Mapping[str, np.ndarray], overlap: int) -> di
     means = np.where(both[..., None], stacked, 0.0).sum(axis=(1, 2))[n > 0] / n[n > 0, None]
     block = compute_block_size(len(means), overlap)
     found = model_confidence_set(means, block, seed=0)
-    return {
-        "alpha": MCS_ALPHA,
-        "n_cutoffs": len(means),
-        "block_cutoffs": block,
-        "members": [name for name, inside in zip(losses, found.members(MCS_ALPHA), strict=True) if inside],
-        "p": dict(zip(losses, found.p.tolist(), strict=True)),
-    }
+    inside = found.members(MCS_ALPHA)
+    return BestModels(
+        alpha=MCS_ALPHA,
+        n_cutoffs=len(means),
+        block_cutoffs=block,
+        members=tuple(name for name, is_inside in zip(losses, inside, strict=True) if is_inside),
+        p=dict(zip(losses, found.p.tolist(), strict=True)),
+    )
 
 
 def count_overlap(aligned: AlignedForecasts) -> int:
@@ -72,58 +75,50 @@ def count_overlap(aligned: AlignedForecasts) -> int:
 
 
 def compute_gains(
-    compared: Mapping[str, Mapping[str, Any]], losses: Mapping[str, float], members: tuple[str, ...]
-) -> dict[str, Any]:
-    """The honest line: the ensemble against HAR where there is one, the median member and the
+    comparisons: Mapping[str, Comparison], losses: Mapping[str, float], members: tuple[str, ...]
+) -> Gains:
+    """The honest sentence: the ensemble against HAR where there is one, the median member and the
     best single one, which hindsight picks. losses: mean of each.
     """
-    ranked = sorted((m for m in members if m in compared), key=lambda m: losses[m])
+    ranked = sorted((m for m in members if m in comparisons), key=lambda m: losses[m])
     if not ranked:
-        return {
-            "text": (
-                f"fewer than {LEAST_PAIRED} scored cutoffs have outcomes, so no gain can be told from luck"
-            )
-        }
-    named = {"har": "har"} if "har" in ranked else {}
-    named |= {"median_member": ranked[len(ranked) // 2], "best_member": ranked[0]}
-    out: dict[str, Any] = {
-        role: {"model": m, "gain_frac": compared[m]["gain_frac"], "p": compared[m]["p"]}
-        for role, m in named.items()
+        return Gains(
+            text=f"fewer than {LEAST_PAIRED} scored cutoffs have outcomes, so no gain can be told from luck"
+        )
+    models = {"har": "har"} if "har" in ranked else {}
+    models |= {"median_member": ranked[len(ranked) // 2], "best_member": ranked[0]}
+    gains = {
+        role: Gain(model=m, gain_frac=comparisons[m].gain_frac, p=comparisons[m].p)
+        for role, m in models.items()
     }
-    who = {
+    roles = {
         "har": "HAR",
-        "median_member": "{model}, the median member",
-        "best_member": "{model}, the best member in hindsight",
+        "median_member": "the median member",
+        "best_member": "the best member in hindsight",
     }
     titles: dict[str, list[str]] = {}
-    for role, of in out.items():
-        title = who[role].format(**of)
-        titles[of["model"]] = (
-            [*titles[of["model"]], title.removeprefix(f"{of['model']}, ")]
-            if of["model"] in titles
-            else [title]
-        )
-    said = [
-        f"{abs(compared[m]['gain_frac']):.1%} {'below' if compared[m]['gain_frac'] >= 0 else 'above'}"
-        f" {', '.join(roles)} (p = {compared[m]['p']:.2g})"
-        for m, roles in titles.items()
+    for role, model in models.items():
+        titles.setdefault(model, [] if role == "har" else [model]).append(roles[role])
+    parts = [
+        f"{abs(comparisons[m].gain_frac):.1%} {'below' if comparisons[m].gain_frac >= 0 else 'above'}"
+        f" {', '.join(words)} (p = {comparisons[m].p:.2g})"
+        for m, words in titles.items()
     ]
-    return out | {
-        "text": (
-            f"over {compared[ranked[0]]['n_cutoffs']} cutoffs the ensemble's mean loss is " + ", ".join(said)
-        )
-    }
+    n_cutoffs = comparisons[ranked[0]].n_cutoffs
+    return Gains(text=f"over {n_cutoffs} cutoffs the ensemble's mean loss is " + ", ".join(parts), **gains)
 
 
 def compute_gains_by_series(
     ours: np.ndarray, theirs: np.ndarray, series_ids: tuple[str, ...], overlap: int
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Comparison]:
     """As `compare_models`, of losses (k, S, H) against one model's, by series."""
-    found = {s: compare_models(ours[:, [i]], {s: theirs[:, [i]]}, overlap) for i, s in enumerate(series_ids)}
-    return {s: by_name[s] for s, by_name in found.items() if by_name}
+    out: dict[str, Comparison] = {}
+    for i, name in enumerate(series_ids):
+        out |= compare_models(ours[:, [i]], {name: theirs[:, [i]]}, overlap)
+    return out
 
 
-def compute_correlation(models: tuple[str, ...], error: np.ndarray) -> dict[str, list[float | None]]:
+def compute_correlation(models: tuple[str, ...], error: np.ndarray) -> dict[str, tuple[float | None, ...]]:
     """Pearson correlations of the members' errors (M, k, S, H) in the space of z: a row for each by
     name, columns in the order of the names.
 
@@ -137,7 +132,7 @@ def compute_correlation(models: tuple[str, ...], error: np.ndarray) -> dict[str,
     with np.errstate(divide="ignore", invalid="ignore"):
         of = np.clip((centred @ centred.T) / np.outer(spread, spread), -1, 1)
     return {
-        models[m]: [float(r) if np.isfinite(r) else None for r in row]
+        models[m]: tuple(float(r) if np.isfinite(r) else None for r in row)
         for m, row in zip(order, of, strict=True)
     }
 
@@ -153,19 +148,19 @@ def compute_marginal_contributions(losses: Mapping[str, float]) -> dict[str, flo
 
 
 def build_combiner_rows(
-    choice: CombinerChoice, names: tuple[str, ...], unservable: Mapping[str, str]
-) -> list[dict[str, Any]]:
+    choice: CombinerChoice, names: tuple[str, ...], obstacles: Mapping[str, str]
+) -> tuple[CombinerResult, ...]:
     """One row for each combiner, the least loss on the selection slice first."""
     losses = choice.losses if choice.n else {}
     best = losses.get(choice.best_member, 0.0)
-    return [
-        {
-            "combiner": name,
-            "loss": losses.get(name),
-            "below_best_member_frac": 1 - losses[name] / best if name in losses and best > 0 else None,
-            "p_lead_is_luck": choice.p.get(name),
-            "chosen": name == choice.combiner,
-            "not_servable": unservable.get(name),
-        }
+    return tuple(
+        CombinerResult(
+            combiner=name,
+            loss=losses.get(name),
+            below_best_member_frac=1 - losses[name] / best if name in losses and best > 0 else None,
+            p_lead_is_luck=choice.p.get(name),
+            chosen=name == choice.combiner,
+            not_servable=obstacles.get(name),
+        )
         for name in sorted(names, key=lambda n: (losses.get(n, math.inf), names.index(n)))
-    ]
+    )

@@ -3,7 +3,7 @@
 A finding blocks train and promote. Rules: `look_ahead`, `known_at`, `lookback`, `not_repeatable`
 (recomputed from truncated history), `target_in_features`, `leading`, `shuffled_target`, `too_good`;
 docs/how-to/leak-gate.md says what each catches and what none can. Train and validation rows are
-held apart by `tasks.core.windows`, and train checks that they are (`tasks.train.overlap`).
+held apart by `tasks.core.panel`, and train checks that they are (`tasks.train.overlap`).
 """
 
 import polars as pl

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from prometheus_client import Counter
+from pydantic import ValidationError
 
+from tasks.core.reports.feed import FeedEvent
 from tasks.feed.dispositions import LATE, QUARANTINE
 from tasks.feed.land import LandedCommit
 from tasks.feed.params import FeedParams
@@ -68,21 +70,15 @@ def report_event(folder: Path, name: str, **facts: Any) -> None:
     print(f"event {line}", file=sys.stderr, flush=True)
 
 
-def read_events(folder: Path) -> list[dict[str, Any]]:
-    """Events, oldest first, without a line that a kill cut off.
-
-    Lines of before have a fact `said`, which is `reason` now.
-    """
+def read_events(folder: Path) -> list[FeedEvent]:
+    """Events, oldest first. A line that a kill cut off is left out."""
     events = []
     for path in (folder / f"{NAME}.1", folder / NAME):
         for line in path.read_text().splitlines() if path.exists() else ():
             try:
-                event = json.loads(line)
-            except json.JSONDecodeError:
+                events.append(FeedEvent.model_validate_json(line))
+            except ValidationError:
                 continue
-            if "said" in event["facts"]:
-                event["facts"]["reason"] = event["facts"].pop("said")
-            events.append(event)
     return events
 
 

@@ -1,6 +1,7 @@
 """The history of the table's fields: when and how each came, and when it was last seen."""
 
-from typing import Any
+from datetime import datetime
+from typing import NamedTuple
 
 import polars as pl
 
@@ -10,33 +11,45 @@ from tasks.feed.land import TABLE_COLUMNS
 from tasks.feed.params import FeedParams
 
 
-def read_history(table: VersionedTable, params: FeedParams) -> list[dict[str, Any]]:
-    """{field, type, nullable, came, version, at, last_seen}, in the order of coming.
+class FieldHistory(NamedTuple):
+    """How a field came to be.
 
     came: `first` (with the table), `declared` (in params.yaml, later), `arrived` (in a record).
     version, at: of the coming; None for the first.
     last_seen: newest event time of a row in which it is not null; None when there is none.
     nullable: whether a record may be without it today.
     """
+
+    field: str
+    type: str
+    nullable: bool
+    came: str
+    version: int | None
+    at: str | None
+    last_seen: datetime | None
+
+
+def read_history(table: VersionedTable, params: FeedParams) -> list[FieldHistory]:
+    """Of each field, in the order in which they came."""
     notes = {name: note for name, note in table.describe_columns().items() if name not in TABLE_COLUMNS}
     last_seen = _read_last_seen(table, list(notes))
     return [
-        {
-            "field": name,
-            "type": note["type"],
-            "nullable": name not in params.fields or params.fields[name].nullable,
-            "came": note.get("how", "first"),
-            "version": int(note["version"]) if "version" in note else None,
-            "at": note.get("at"),
-            "last_seen": last_seen.get(name),
-        }
+        FieldHistory(
+            field=name,
+            type=note["type"],
+            nullable=name not in params.fields or params.fields[name].nullable,
+            came=note.get("how", "first"),
+            version=int(note["version"]) if "version" in note else None,
+            at=note.get("at"),
+            last_seen=last_seen.get(name),
+        )
         for name, note in notes.items()
     ]
 
 
-def _read_last_seen(table: VersionedTable, fields: list[str]) -> dict[str, Any]:
+def _read_last_seen(table: VersionedTable, fields: list[str]) -> dict[str, datetime]:
     """Field -> newest event time with a value; newest files are read first, until all are seen."""
-    last_seen: dict[str, Any] = {}
+    last_seen: dict[str, datetime] = {}
     for files in reversed(table.list_file_groups({"disposition": ROW}, "event_time")):
         wanted = [name for name in fields if name not in last_seen]
         if not wanted:

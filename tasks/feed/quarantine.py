@@ -7,7 +7,7 @@ broke, with a note that it was replayed.
 """
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import NamedTuple
 
 import polars as pl
 
@@ -34,11 +34,31 @@ _MAX_SHOWN = 10_000  # characters of a record that are shown
 _ONLY = {"disposition": QUARANTINE}
 
 
-def list_rules(table: VersionedTable) -> list[dict[str, Any]]:
-    """{rule, n_records, first, last, n_sources} of the quarantine, most records first.
+class BrokenRule(NamedTuple):
+    """A rule that records in the quarantine broke. first, last: times of production."""
 
-    first, last: times of production.
-    """
+    rule: str
+    n_records: int
+    first: datetime
+    last: datetime
+    n_sources: int
+
+
+class QuarantinedRecord(NamedTuple):
+    """A record in the quarantine. key, raw: as text, or as hexadecimal where they are none."""
+
+    source: str
+    offset: int
+    timestamp: datetime
+    key: str | None
+    headers: str | None
+    rule: str
+    detail: str
+    raw: str | None
+
+
+def list_rules(table: VersionedTable) -> list[BrokenRule]:
+    """The rules of what is quarantined, most records first."""
     by_rule = table.scan(_ONLY, columns=[RULE, "_timestamp", "_source"]).group_by(rule=RULE)
     rules = by_rule.agg(
         n_records=pl.len(),
@@ -46,10 +66,11 @@ def list_rules(table: VersionedTable) -> list[dict[str, Any]]:
         last=pl.col("_timestamp").max(),
         n_sources=pl.col("_source").n_unique(),
     )
-    return rules.sort("n_records", "rule", descending=[True, False]).collect().to_dicts()
+    ordered = rules.sort("n_records", "rule", descending=[True, False]).collect()
+    return [BrokenRule(**row) for row in ordered.iter_rows(named=True)]
 
 
-def find_records(table: VersionedTable, offset: int, source: str = "") -> list[dict[str, Any]]:
+def find_records(table: VersionedTable, offset: int, source: str = "") -> list[QuarantinedRecord]:
     """Quarantined records at *offset* of sources that end in *source*.
 
     Raises FeedError when there are none.
@@ -63,14 +84,15 @@ def find_records(table: VersionedTable, offset: int, source: str = "") -> list[d
             f"Offset {offset}{where} is not in the quarantine. `tidemill quarantine list` shows what is; a"
             " replayed record is in the table's other rows."
         )
-    return [
+    texts = (
         {
             **{name.removeprefix("_"): value for name, value in record.items()},
             "key": _format_bytes(record["_key"]),
             "raw": _format_bytes(record["_raw"]),
         }
         for record in records
-    ]
+    )
+    return [QuarantinedRecord(**text) for text in texts]
 
 
 def replay_quarantined(

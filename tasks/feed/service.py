@@ -17,7 +17,8 @@ from tasks.core.about import About
 from tasks.core.calendar import build_calendar
 from tasks.core.errors import FeedError, FencedError, OffsetLostError
 from tasks.core.gaps import GAPS
-from tasks.edges.artifacts import read_frame, read_json, write_frame
+from tasks.core.reports.feed import FeedStatus, FeedWindow, LandedFeed
+from tasks.edges.artifacts import read_frame, read_report, write_frame
 from tasks.edges.delta import VersionedTable, compact_table, open_existing_table
 from tasks.edges.files import hold_lock, try_lock
 from tasks.edges.params import parse_params, read_about, read_dataset, read_section
@@ -75,12 +76,12 @@ def run_feed(
     until_caught_up: bool,
     report: Callable[[LandedCommit], Any],
     root: Path = ROOT,
-) -> dict[str, Any]:
+) -> LandedFeed:
     """Land records of the current dataset's feed.
 
     report: called with each commit.
-    Returns {counts, window}; the window is None while none has closed. Where another process lands
-    as this member, a bounded run has nothing to do and returns the window that is there.
+    Where another process lands as this member, a bounded run has nothing to do and returns the
+    window that is there.
     Raises FeedError there for a run without end.
     """
     dataset, params = read_dataset(root), read_feed_params(root)
@@ -92,7 +93,7 @@ def run_feed(
                 " TIDEMILL_FEED_MEMBER; it gets a share of the partitions."
             )
         if holder:
-            return {"counts": {}, "window": read_window(folder)}
+            return LandedFeed(counts={}, window=read_window(folder))
         return _run_member(folder, dataset, params, stop, until_caught_up, report, root)
 
 
@@ -104,7 +105,7 @@ def _run_member(
     until_caught_up: bool,
     report: Callable[[LandedCommit], Any],
     root: Path,
-) -> dict[str, Any]:
+) -> LandedFeed:
     settings, about, report_ = read_settings(), read_about(root), partial(report_event, folder)
     reader = build_reader(params, lambda reason: report_("registry_down", reason=reason), root)
     table = open_table(folder / "table", params)
@@ -135,26 +136,23 @@ def _run_member(
     finally:
         feed.close()
         upkeep.wait_for_compaction()
-    return {"counts": watch.counts, "window": upkeep.close_window()}
+    return LandedFeed(counts=watch.counts, window=upkeep.close_window())
 
 
-def read_feed_status(root: Path = ROOT) -> dict[str, Any]:
-    """The state of the current dataset's feed: {dataset, table, window, members, n_gaps}.
-
-    table: None before the first record. n_gaps: None where no bars are made.
-    """
+def read_feed_status(root: Path = ROOT) -> FeedStatus:
+    """The state of the current dataset's feed."""
     read_feed_params(root)
     dataset = read_dataset(root)
     folder = get_feed_folder(dataset)
     has_table = (folder / "table" / "_delta_log").exists()
     gaps = folder / GAPS_NAME
-    return {
-        "dataset": dataset,
-        "table": describe_table(open_existing_table(folder / "table")) if has_table else None,
-        "window": read_window(folder),
-        "members": read_status(folder),
-        "n_gaps": read_frame(gaps, GAPS).height if gaps.exists() else None,
-    }
+    return FeedStatus(
+        dataset=dataset,
+        table=describe_table(open_existing_table(folder / "table")) if has_table else None,
+        window=read_window(folder),
+        members=read_status(folder),
+        n_gaps=read_frame(gaps, GAPS).height if gaps.exists() else None,
+    )
 
 
 def list_feed_gaps(root: Path = ROOT) -> pl.DataFrame:
@@ -186,13 +184,12 @@ def write_gaps(folder: Path, bars: BarsTable, about: About) -> None:
     write_frame(folder / GAPS_NAME, gaps, GAPS)
 
 
-def read_window(folder: Path) -> dict[str, Any] | None:
+def read_window(folder: Path) -> FeedWindow | None:
     """The window that closed last; None while none has."""
-    window: dict[str, Any] | None = read_json(folder / NAME) if (folder / NAME).exists() else None
-    return window
+    return read_report(folder / NAME, FeedWindow) if (folder / NAME).exists() else None
 
 
-def publish_window(window: dict[str, Any], root: Path = ROOT) -> bool:
+def publish_window(window: FeedWindow, root: Path = ROOT) -> bool:
     """Write *window* into data/source, where ingest reads it; whether it is a new one."""
     source = root / "data" / "source"
     with wait_for_checkout_lock(root):
@@ -281,11 +278,11 @@ class _LandingUpkeep:
             self._compaction.start()
         self._report(landed)
 
-    def close_window(self) -> dict[str, Any] | None:
+    def close_window(self) -> FeedWindow | None:
         with hold_lock(self._folder / "window.lock"):  # another member may close it
             before = read_window(self._folder)
             # ... and may have read more of the table
-            if before is not None and before["version"] > self._table.version:
+            if before is not None and before.version > self._table.version:
                 self._table.refresh()
             given = (self._table, self._params.window, self._params.silent_s, before)
             window = build_window(*given) if self._bars is None else build_bars_window(self._bars, *given)

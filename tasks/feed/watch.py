@@ -7,11 +7,11 @@ import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from tasks.edges.artifacts import read_json, write_json
+from tasks.core.reports.feed import FeedTableStatus, MemberStatus, SeenMember, SourceLag
+from tasks.edges.artifacts import read_report, write_report
 from tasks.edges.delta import VersionedTable
 from tasks.edges.feeds.base import RecordSource
 from tasks.feed.events import RAISED
@@ -128,27 +128,27 @@ class LandingWatch:
             self._metrics.lag.labels(source).set(lag[source])
             self._metrics.offset.labels(source).set(offsets.get(source, 0))
         self._metrics.buffer.set(self._landing.n_held_bytes)
-        sources = [
-            {"source": source, "next_offset": offsets.get(source, 0), "lag": lag[source]}
+        sources = tuple(
+            SourceLag(source=source, next_offset=offsets.get(source, 0), lag=lag[source])
             for source in sorted(lag)
-        ]
-        write_json(
+        )
+        write_report(
             self._path,
-            {
-                "dataset": self._dataset,
-                "member": self._member,
-                "pid": os.getpid(),
-                "at": datetime.now(UTC).isoformat(),
-                "started": self._started.isoformat(),
-                "records_per_s": round(self._rate, 1),
-                "counts": self.counts,
-                "quarantine_frac": round(self.counts.get("quarantine", 0) / n, 6) if n else 0.0,
-                "fault": None,
-                "version": self._landing.table.version,
-                "watermark": self._watermark.isoformat() if self._watermark else None,
-                "buffer_bytes": self._landing.n_held_bytes,
-                "sources": sources,
-            },
+            MemberStatus(
+                dataset=self._dataset,
+                member=self._member,
+                pid=os.getpid(),
+                at=datetime.now(UTC),
+                started=self._started,
+                records_per_s=round(self._rate, 1),
+                counts=self.counts,
+                quarantine_frac=round(self.counts.get("quarantine", 0) / n, 6) if n else 0.0,
+                fault=None,
+                version=self._landing.table.version,
+                watermark=self._watermark,
+                buffer_bytes=self._landing.n_held_bytes,
+                sources=sources,
+            ),
         )
 
 
@@ -159,33 +159,25 @@ def get_status_path(folder: Path, member: str) -> Path:
 
 def write_fault(folder: Path, member: str, fault: str) -> None:
     """Write to the status why this member does not land."""
-    write_json(
-        get_status_path(folder, member),
-        {
-            "member": member,
-            "pid": os.getpid(),
-            "at": datetime.now(UTC).isoformat(),
-            "fault": fault,
-            "sources": [],
-        },
+    status = MemberStatus(member=member, pid=os.getpid(), at=datetime.now(UTC), fault=fault)
+    write_report(get_status_path(folder, member), status)
+
+
+def read_status(folder: Path) -> tuple[SeenMember, ...]:
+    """Each member's last status, and whether it is younger than ALIVE_S."""
+    statuses = [read_report(path, MemberStatus) for path in sorted(folder.glob("status-*.json"))]
+    now = datetime.now(UTC)
+    return tuple(
+        SeenMember(**dict(status), is_alive=(now - status.at).total_seconds() < ALIVE_S)
+        for status in statuses
     )
 
 
-def read_status(folder: Path) -> list[dict[str, Any]]:
-    """Each member's last status, with `is_alive`: whether it is younger than ALIVE_S."""
-    statuses = [read_json(path) for path in sorted(folder.glob("status-*.json"))]
-    now = datetime.now(UTC)
-    return [
-        {**status, "is_alive": (now - datetime.fromisoformat(status["at"])).total_seconds() < ALIVE_S}
-        for status in statuses
-    ]
-
-
-def describe_table(table: VersionedTable) -> dict[str, Any]:
-    """The table by itself: version, rows by disposition, offsets, files."""
-    return {
-        "version": table.version,
-        "rows": table.count_rows_by("disposition"),
-        "marks": table.list_offsets(),
-        "n_files": table.count_files(),
-    }
+def describe_table(table: VersionedTable) -> FeedTableStatus:
+    """The table by itself."""
+    return FeedTableStatus(
+        version=table.version,
+        rows=table.count_rows_by("disposition"),
+        marks=table.list_offsets(),
+        n_files=table.count_files(),
+    )

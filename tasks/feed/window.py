@@ -8,12 +8,12 @@ was closed. DVC sees a changed dependency then, and the chain runs.
 
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
+from tasks.core.reports.feed import FeedWindow
 from tasks.edges import files as disk
-from tasks.edges.artifacts import write_json
+from tasks.edges.artifacts import write_report
 from tasks.edges.delta import VersionedTable
 from tasks.feed.bars import BarsTable
 from tasks.feed.dispositions import ROW
@@ -23,8 +23,8 @@ MAX_CHANGED = 100  # bars that window.json names as changed; n_changed counts al
 
 
 def build_window(
-    table: VersionedTable, every: str, silent_s: float, before: dict[str, Any] | None
-) -> dict[str, Any] | None:
+    table: VersionedTable, every: str, silent_s: float, before: FeedWindow | None
+) -> FeedWindow | None:
     """The window that the table closes now.
 
     every: length of a window (`1h`, `1d`), counted from 1970.
@@ -38,23 +38,22 @@ def build_window(
     n_rows = table.count_rows_below("event_time", end, {"disposition": ROW})
     if not n_rows:
         return None
-    if before is not None and before["end"] == end.isoformat() and before["n_rows"] == n_rows:
+    if before is not None and before.end == end and before.n_rows == n_rows:
         return before
-    return {
-        "kind": "feed",
-        "dataset": table.folder.parent.name,
-        "version": table.version,
-        "marks": table.list_offsets(),
-        "end": end.isoformat(),
-        "watermark": watermark.isoformat(),
-        "n_rows": n_rows,
-        "n_series": newest.height,
-    }
+    return FeedWindow(
+        dataset=table.folder.parent.name,
+        version=table.version,
+        marks=table.list_offsets(),
+        end=end,
+        watermark=watermark,
+        n_rows=n_rows,
+        n_series=newest.height,
+    )
 
 
 def build_bars_window(
-    bars: BarsTable, ticks: VersionedTable, every: str, silent_s: float, before: dict[str, Any] | None
-) -> dict[str, Any] | None:
+    bars: BarsTable, ticks: VersionedTable, every: str, silent_s: float, before: FeedWindow | None
+) -> FeedWindow | None:
     """The same of a feed of ticks; what closes now goes into *bars* first.
 
     Returns in addition `changed`: the bars that late ticks have changed since *before*, as
@@ -68,27 +67,24 @@ def build_bars_window(
     if not n_rows or bars.end is None:
         return None
     name, n_closings_before = bars.table.folder.name, 0
-    if before is not None and before.get("bars") == name:
-        n_closings_before = before["closings"]
-        now = (bars.n_closings, n_rows, bars.end.isoformat())
-        if (n_closings_before, before["n_rows"], before["end"]) == now:
+    if before is not None and before.bars == name and before.closings is not None:
+        n_closings_before = before.closings
+        if (n_closings_before, before.n_rows, before.end) == (bars.n_closings, n_rows, bars.end):
             return before
     changed = bars.find_changed_after(n_closings_before)
-    shown = changed.sort("event_time", "series_id").tail(MAX_CHANGED)
-    return {
-        "kind": "feed",
-        "dataset": ticks.folder.parent.name,
-        "version": ticks.version,
-        "marks": bars.offsets,
-        "end": bars.end.isoformat(),
-        "watermark": watermark.isoformat(),
-        "n_rows": n_rows,
-        "n_series": newest.height,
-        "bars": name,
-        "closings": bars.n_closings,
-        "n_changed": changed.height,
-        "changed": [[series, time.isoformat()] for series, time in shown.iter_rows()],
-    }
+    return FeedWindow(
+        dataset=ticks.folder.parent.name,
+        version=ticks.version,
+        marks=dict(sorted(bars.offsets.items())),
+        end=bars.end,
+        watermark=watermark,
+        n_rows=n_rows,
+        n_series=newest.height,
+        bars=name,
+        closings=bars.n_closings,
+        n_changed=changed.height,
+        changed=tuple(changed.sort("event_time", "series_id").tail(MAX_CHANGED).iter_rows()),
+    )
 
 
 def _compute_window_end(newest: pl.DataFrame, every: str) -> tuple[datetime, datetime]:
@@ -125,8 +121,8 @@ def _select_active_series(table: VersionedTable, silent_s: float) -> pl.DataFram
     )
 
 
-def write_window(folder: Path, window: dict[str, Any]) -> None:
+def write_window(folder: Path, window: FeedWindow) -> None:
     """Put *window* into *folder* as window.json, by rename."""
     disk.run_durability_hook("window closed")
-    write_json(folder / NAME, window)
+    write_report(folder / NAME, window)
     disk.run_durability_hook("window written")

@@ -3,7 +3,7 @@ losses; one verdict.
 """
 
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -11,6 +11,7 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.cosine import compute_cosine_test
 from tasks.core.frames import UTC, FrameSchema, get_newest_known_at, select_as_of
+from tasks.core.reports.promote import PairedFigures
 from tasks.core.scores import compute_primary_loss, coverage
 from tasks.core.seasonal import Seasonal, build_seasonal_from_rows
 from tasks.features import add_target
@@ -36,8 +37,8 @@ class GateResult(NamedTuple):
     n_cutoffs: int
     gain_frac: float | None
     p: float | None
-    mean_loss: dict[str, Any]
-    coverage_frac: dict[str, float | None]
+    mean_loss: PairedFigures
+    coverage_frac: PairedFigures
     losses: pl.DataFrame
 
 
@@ -108,8 +109,10 @@ def compare_forecasts(
     """
     pairs = _join_pairs(challenger, opponent, about, seasonal)
     losses = _compute_cutoff_means(pairs)
-    mean_loss = {side: float(pairs[side].to_numpy().mean()) if pairs.height else None for side in SIDES}
-    covered = {"challenger": _compute_coverage(challenger), "opponent": _compute_coverage(opponent)}
+    mean_loss = PairedFigures(
+        **{side: float(pairs[side].to_numpy().mean()) if pairs.height else None for side in SIDES}
+    )
+    covered = PairedFigures(challenger=_compute_coverage(challenger), opponent=_compute_coverage(opponent))
     n = losses.height
     if n < params.min_gate_rows:
         reason = (

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from tasks.core.frames import FEATURES
-from tasks.core.windows import build_panel
-from tasks.edges.artifacts import read_frame, write_folder, write_json
+from tasks.core.panel import build_panel
+from tasks.edges.artifacts import read_frame, write_folder, write_report
 from tasks.edges.command import run_stage_command
-from tasks.edges.params import read_gate_steps, read_models, read_params
+from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.quantize.params import QuantizeParams
 from tasks.quantize.parity import build_gate_rows
@@ -16,26 +16,28 @@ from tasks.release import load_unsealed_release
 
 def main(root: Path = ROOT) -> None:
     """Compare, decide, and put decision, timings and the INT8 graphs in place together."""
+    document = read_document(root)
     release = load_unsealed_release(root / "models/challenger/challenger")
     table = read_frame(root / "data/features/table.parquet", FEATURES)
-    rows = build_gate_rows(build_panel(table, release.schema, release.calendar), read_gate_steps(root))
+    rows = build_gate_rows(build_panel(table, release.dataset), document.gate_steps)
     with write_folder(root / "models/quantized") as folder:
-        said = quantize_nets(
+        quantized = quantize_nets(
             release,
             rows,
             root / "models/fits",
-            read_models(root),
-            read_params("quantize", QuantizeParams, root),
+            document.list_models(),
+            document.parse_stage("quantize", QuantizeParams),
             folder,
         )
-        write_json(folder / "latency.json", {"int8_over_fp32_by_round": said.pop("latency")})
-        write_json(folder / "decision.json", said)
-    worst = max(said["parity_sd"].values())
+        write_report(folder / "latency.json", quantized.latency)
+        write_report(folder / "decision.json", quantized.decision)
+    decision = quantized.decision
+    worst = max(decision.parity_sd.values())
     print(
-        f"quantize: {said['n_gate_rows']} gate rows, graphs differ from their forecasters by at most"
+        f"quantize: {decision.n_gate_rows} gate rows, graphs differ from their forecasters by at most"
         f" {worst:.1e} sd"
     )
-    print(f"quantize: {said['decision']}. {said['reason']}")
+    print(f"quantize: {decision.decision}. {decision.reason}")
 
 
 if __name__ == "__main__":

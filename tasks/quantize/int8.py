@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tasks.core.about import About
+from tasks.core.reports.quantize import Precision
 from tasks.core.scores import select_loss
 from tasks.core.seasonal import build_seasonal_from_panel
 from tasks.core.transform import inverse_transform_target
@@ -92,15 +92,13 @@ def _add_dequantized(graph: Any, weights: Any, output_axis: int) -> list[Any]:
     ]
 
 
-def compare_graphs(
-    fp32: Path, int8: Path, rows: GateRows, about: About, quantile: float | None = None
-) -> GraphComparison:
+def compare_graphs(fp32: Path, int8: Path, rows: GateRows, quantile: float | None = None) -> GraphComparison:
     """Size, error and speed of both graphs; the error of a net that forecasts a *quantile* is
     its pinball loss.
     """
     served, small = open_graph(fp32), open_graph(int8)
     error, small_error = (
-        score_mean_loss(run_graph(session, rows.x), rows, about, quantile) for session in (served, small)
+        score_mean_loss(run_graph(session, rows.x), rows, quantile) for session in (served, small)
     )
     return GraphComparison(
         fp32.stat().st_size,
@@ -111,7 +109,7 @@ def compare_graphs(
     )
 
 
-def decide_precision(found: GraphComparison, max_error_frac: float) -> tuple[str, str]:
+def decide_precision(found: GraphComparison, max_error_frac: float) -> tuple[Precision, str]:
     """INT8 or FP32, with the reason: the error decides, then the size; speed only forbids."""
     if not found.worsens_frac <= max_error_frac:
         return (
@@ -147,11 +145,11 @@ def decide_precision(found: GraphComparison, max_error_frac: float) -> tuple[str
     )
 
 
-def score_mean_loss(z_hat: np.ndarray, rows: GateRows, about: About, quantile: float | None) -> float:
+def score_mean_loss(z_hat: np.ndarray, rows: GateRows, quantile: float | None) -> float:
     """Mean loss of z_hat (n, H) over the known y, the primary one or that of the *quantile*; NaN
     when none is known.
     """
-    seasonal = build_seasonal_from_panel(rows.panel, about)
+    about, seasonal = rows.panel.dataset.about, build_seasonal_from_panel(rows.panel)
     yardstick = (
         None
         if seasonal is None

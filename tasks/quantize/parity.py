@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from tasks.core.blocks import split_blocks
 from tasks.core.errors import ReleaseError
-from tasks.core.windows import Panel, split_blocks
+from tasks.core.panel import Panel
 from tasks.forecasters import load_forecaster
 
 MAX_PARITY_SD = 1e-5

@@ -29,7 +29,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from tasks.core.about import About
-from tasks.core.windows import split_blocks
+from tasks.core.blocks import split_blocks
 
 Functional = Literal["mean_square", "mean", "median"]
 

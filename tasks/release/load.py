@@ -13,6 +13,7 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar, build_calendar
+from tasks.core.dataset import Dataset
 from tasks.core.errors import ReleaseError, TidemillError
 from tasks.core.frames import HISTORY, SERIES, UTC, FrameSchema
 from tasks.core.schema import FeatureSchema
@@ -39,15 +40,28 @@ class Release:
     """
 
     folder: Path
-    about: About
+    dataset: Dataset
     features: FeatureParams
-    schema: FeatureSchema
     blend: EnsembleSpec
-    calendar: Calendar
     members: dict[str, Any]
     history: pl.DataFrame
     rows: pl.DataFrame
     manifest: Manifest | None
+
+    @property
+    def about(self) -> About:
+        """What the dataset is."""
+        return self.dataset.about
+
+    @property
+    def calendar(self) -> Calendar:
+        """The grid, with the sessions that travel with the release."""
+        return self.dataset.calendar
+
+    @property
+    def schema(self) -> FeatureSchema:
+        """The features that the members see."""
+        return self.dataset.schema
 
     @property
     def weights(self) -> dict[str, float]:
@@ -103,11 +117,9 @@ def load_unsealed_release(folder: Path) -> Release:
     _check_combination(folder, blend, schema, history)
     return Release(
         folder,
-        about,
+        Dataset(about, _build_release_calendar(folder, about), schema),
         features,
-        schema,
         blend,
-        calendar=_build_release_calendar(folder, about),
         members={name: _load_session(folder / MEMBERS / f"{name}.onnx") for name in blend.members},
         history=history,
         rows=_read_checked_frame(folder / "rows.parquet", SERIES)

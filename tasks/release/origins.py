@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from tasks.core.blocks import split_blocks
 from tasks.core.calendar import parse_step_length
 from tasks.core.errors import ReleaseError
 from tasks.core.transform import transform_target
-from tasks.core.windows import split_blocks
 from tasks.features import add_target, build_features
 from tasks.release.combine import apply_combination, compute_regime, compute_weight_groups, find_recency
 from tasks.release.conformal import NEVER

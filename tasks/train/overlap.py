@@ -6,8 +6,9 @@ import numpy as np
 import polars as pl
 
 from tasks.core.errors import LeakError
+from tasks.core.folds import Fold, WalkForward
 from tasks.core.leaks import LeakFinding
-from tasks.core.windows import Fold, Panel, WalkForward
+from tasks.core.panel import Panel
 
 CHECKED_FOLDS = 8  # evenly over the walk, the first and the last among them
 

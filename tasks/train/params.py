@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from tasks.core.errors import ParamsError
+from tasks.core.folds import WalkForward
 from tasks.core.strict import Strict
-from tasks.core.windows import WalkForward
 from tasks.train.search.params import SearchParams
 from tasks.train.select import SelectParams
 
@@ -20,7 +20,7 @@ class TrainParams(WalkForward):
     budget_s: Annotated[float, Field(gt=0)] | None = None
 
 
-class OwnTraining(Strict):
+class ModelTraining(Strict):
     """What stands among a model's own parameters for `train` to read.
 
     forecaster: its kind, when its name is not that of one. refit_every_cutoffs: when it refits more
@@ -38,7 +38,7 @@ class OwnTraining(Strict):
     select: SelectParams | None = None
 
     @model_validator(mode="after")
-    def _check_warm_start(self) -> "OwnTraining":
+    def _check_warm_start(self) -> "ModelTraining":
         goes_on = "refit: warm" if self.refit == "warm" else "start_from" if self.start_from else None
         changes = (
             "select"
@@ -55,14 +55,14 @@ class OwnTraining(Strict):
         return self
 
 
-def split_model_params(model: str, given: dict[str, Any]) -> tuple[OwnTraining, dict[str, Any]]:
+def split_model_params(model: str, given: dict[str, Any]) -> tuple[ModelTraining, dict[str, Any]]:
     """Those of *given* that `train` reads, and those that the forecaster does.
 
     Raises ParamsError that names model, key and value.
     """
-    ours = {k: v for k, v in given.items() if k in OwnTraining.model_fields}
+    ours = {k: v for k, v in given.items() if k in ModelTraining.model_fields}
     try:
-        return OwnTraining.model_validate(ours), {k: v for k, v in given.items() if k not in ours}
+        return ModelTraining.model_validate(ours), {k: v for k, v in given.items() if k not in ours}
     except ValidationError as error:
         faults = "; ".join(
             f"`{'.'.join(map(str, e['loc']))}`: {e['msg']} (found {str(e['input'])[:60]!r})"

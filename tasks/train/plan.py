@@ -3,12 +3,14 @@
 Nothing in it changes from run to run.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from tasks.core.windows import Fold, Panel, WalkForward
-from tasks.train.params import OwnTraining
+from tasks.core.folds import Fold, WalkForward
+from tasks.core.panel import Panel
+from tasks.core.reports.train import FoldPlan, PlanReport
+from tasks.train.params import ModelTraining
 
 
 class FitPlan(NamedTuple):
@@ -16,7 +18,7 @@ class FitPlan(NamedTuple):
 
     folds: ascending. ats: origins as of which something is fitted, the most wanted first (`warm`:
     ascending). rows: of each of *ats*, how many rows its window holds. last_origin: that of
-    seen_until, as of which the shipped fit is made. refit: as in OwnTraining.
+    seen_until, as of which the shipped fit is made. refit: as in ModelTraining.
     """
 
     folds: list[Fold]
@@ -29,6 +31,10 @@ class FitPlan(NamedTuple):
         """The origin as of which the fit was made that serves *fold*."""
         return self.folds[0].fit_at if self.refit == "frozen" else fold.fit_at
 
+    def count_left_out(self, done: set[int]) -> int:
+        """Cutoffs without forecasts, since no fit as of one of *done* serves them."""
+        return sum(len(f.origins) for f in self.folds if self.get_fit_origin(f) not in done)
+
     @property
     def release_cutoff(self) -> int:
         """The origin as of which the fit was made that is shipped, and forecasts the gate's
@@ -38,7 +44,7 @@ class FitPlan(NamedTuple):
 
 
 def plan_fits(
-    panel: Panel, folds: list[Fold], walk: WalkForward, last_origin: int, own: OwnTraining
+    panel: Panel, folds: list[Fold], walk: WalkForward, last_origin: int, own: ModelTraining
 ) -> FitPlan:
     """Which fits *folds* and the release need.
 
@@ -68,30 +74,36 @@ def describe_plan(plan: FitPlan, panel: Panel, walk: WalkForward) -> str:
     )
 
 
-def build_plan_json(plan: FitPlan, panel: Panel, walk: WalkForward, done: set[int]) -> dict[str, Any]:
-    """The plan as plain data. done: origins as of which a fit is there; folds without one were
-    left out when the budget ended.
+def build_plan_report(plan: FitPlan, panel: Panel, walk: WalkForward, done: set[int]) -> PlanReport:
+    """The plan as plan.json. done: origins as of which a fit is there; folds without one were left
+    out when the budget ended.
     """
     rows = dict(zip(plan.ats, plan.rows, strict=True))
-    return {
-        "refit": plan.refit,
-        "n_steps": len(panel.event_time),
-        "n_series": len(panel.series_ids),
-        "n_fits": len(plan.ats),
-        "n_cutoffs": walk.n_cutoffs,
-        "n_cutoffs_left_out": sum(len(f.origins) for f in plan.folds if plan.get_fit_origin(f) not in done),
-        "seen_until": panel.cutoff[plan.last_origin].isoformat(),
-        "walk": walk.model_dump(include=set(WalkForward.model_fields)),
-        "folds": [
-            {
-                "fit_at": panel.cutoff[(at := plan.get_fit_origin(f))].isoformat(),
-                "learns_from": panel.event_time[get_window_start(at, walk)].isoformat(),
-                "n_rows": rows[at],
-                "first_cutoff": panel.cutoff[int(f.origins[0])].isoformat(),
-                "last_cutoff": panel.cutoff[int(f.origins[-1])].isoformat(),
-                "n_cutoffs": len(f.origins),
-                "done": at in done,
-            }
-            for f in plan.folds
-        ],
-    }
+    return PlanReport(
+        refit=plan.refit,
+        n_steps=len(panel.event_time),
+        n_series=len(panel.series_ids),
+        horizon_steps=panel.schema.horizon_steps,
+        n_fits=len(plan.ats),
+        n_cutoffs=walk.n_cutoffs,
+        n_cutoffs_left_out=plan.count_left_out(done),
+        seen_until=panel.cutoff[plan.last_origin],
+        last_origin=plan.last_origin,
+        release_origin=plan.release_cutoff,
+        walk=WalkForward(**walk.model_dump(include=set(WalkForward.model_fields))),
+        folds=tuple(
+            FoldPlan(
+                fit_at=panel.cutoff[(origin := plan.get_fit_origin(fold))],
+                learns_from=panel.event_time[get_window_start(origin, walk)],
+                n_rows=rows[origin],
+                first_cutoff=panel.cutoff[int(fold.origins[0])],
+                last_cutoff=panel.cutoff[int(fold.origins[-1])],
+                n_cutoffs=len(fold.origins),
+                fit_origin=origin,
+                first_origin=int(fold.origins[0]),
+                last_origin=int(fold.origins[-1]),
+                done=origin in done,
+            )
+            for fold in plan.folds
+        ),
+    )

@@ -3,12 +3,14 @@ rows, for a fit on the rows before them.
 """
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
 from tasks.core.errors import ForecasterError
+from tasks.core.reports.train import FoldColumns, SelectionReport
 from tasks.core.schema import FeatureSchema
 from tasks.core.strict import Strict
 from tasks.forecasters import Forecaster
@@ -78,20 +80,23 @@ def apply_ignored_columns(forecaster: Any, columns: tuple[str, ...]) -> None:
 
 
 def build_selection_report(
-    schema: FeatureSchema, dispensable: Sequence[str], kept: Sequence[tuple[str, set[str]]]
-) -> dict[str, Any]:
-    """Which of the *dispensable* columns each fold kept (cutoff, names), how often each was
-    kept, and how alike the choices are.
+    schema: FeatureSchema, dispensable: Sequence[str], seen: Sequence[tuple[datetime, set[str]]]
+) -> SelectionReport:
+    """Which of the *dispensable* columns each fold's fit sees (cutoff, names), how often each is
+    seen, and how alike the choices are.
     """
     names = [name for name in schema.names if name in set(dispensable)]
-    table = np.array([[name in chosen for name in names] for _, chosen in kept], dtype=np.float64).reshape(
-        len(kept), len(names)
+    table = np.array([[name in chosen for name in names] for _, chosen in seen], dtype=np.float64).reshape(
+        len(seen), len(names)
     )
-    return {
-        "folds": [{"fit_at": at, "kept": [name for name in names if name in chosen]} for at, chosen in kept],
-        "kept_frac": dict(zip(names, table.mean(axis=0).tolist(), strict=True)),
-        "stability": compute_stability(table),
-    }
+    return SelectionReport(
+        folds=tuple(
+            FoldColumns(fit_at=cutoff, columns=tuple(name for name in names if name in chosen))
+            for cutoff, chosen in seen
+        ),
+        kept_frac=dict(zip(names, table.mean(axis=0).tolist(), strict=True)),
+        stability=compute_stability(table),
+    )
 
 
 def compute_stability(table: np.ndarray) -> float | None:

@@ -1,5 +1,5 @@
-"""The stage in one screen: plan the folds, make the fits, forecast out of sample, then the
-gate's rows by the fit as of seen_until.
+"""The stage in one screen: split the history, try parameters inside it, make the fits, forecast out
+of sample, then the gate's rows by the fit as of seen_until.
 """
 
 import hashlib
@@ -7,172 +7,205 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import polars as pl
 
-from tasks.core.about import About
-from tasks.core.calendar import Calendar
-from tasks.core.schema import FeatureSchema
+from tasks.core.panel import Panel
+from tasks.core.reports.train import (
+    FitReport,
+    FittedFold,
+    MetricsReport,
+    PlanReport,
+    SearchEntry,
+    SearchReport,
+    SelectionReport,
+    StartingFit,
+)
 from tasks.core.score_table import compute_mean_scores, score_elements
 from tasks.core.seasonal import build_seasonal_from_panel
-from tasks.core.windows import Fold, Panel, build_folds, build_panel
 from tasks.edges.fit_cache import compute_code_digest
 from tasks.forecasters import Forecaster
 from tasks.train.fits import FitContext, decode_fit
-from tasks.train.overlap import check_overlap
-from tasks.train.params import TrainParams, split_model_params
-from tasks.train.picture import render_folds
-from tasks.train.plan import FitPlan, build_plan_json, describe_plan, plan_fits
-from tasks.train.search.search import TrialLogger, build_search_report, run_searches
+from tasks.train.params import ModelTraining, TrainParams, split_model_params
+from tasks.train.plan import build_plan_report, describe_plan
+from tasks.train.search.report import SearchResult, TrialLogger, build_search_report
+from tasks.train.search.search import run_searches
 from tasks.train.select import build_selection_report
+from tasks.train.split import HistorySplit, TrainingData, split_history
 from tasks.train.transfer import load_starting_fit
 from tasks.train.walk import WalkForecasts, build_forecast_frame, predict_walk, run_fits
 
 
 class TrainResult(NamedTuple):
     """forecasts: out of sample, before the gate's rows. gate: the final fit over them. metrics:
-    see `score`. plan, picture: of the walk. search, its pictures, selection: what was chosen
+    see `score`. plan: of the walk. search, selection: what was chosen
     inside the windows, None where nothing was.
     """
 
     forecasts: pl.DataFrame
     gate: pl.DataFrame
     fit: Forecaster
-    facts: dict[str, Any]
-    metrics: dict[str, Any]
-    plan: dict[str, Any]
-    picture: str
-    search: list[dict[str, Any]] | None = None
-    search_pictures: dict[str, str] | None = None
-    selection: dict[str, Any] | None = None
+    facts: FitReport
+    metrics: MetricsReport
+    plan: PlanReport
+    search: SearchReport | None = None
+    selection: SelectionReport | None = None
+
+
+class WalkFits(NamedTuple):
+    """The fits of a walk. fits: by origin. start: the fit that they go on from. searches: what was
+    tried inside the windows.
+    """
+
+    context: FitContext
+    fits: dict[int, bytes]
+    start: bytes | None
+    searches: list[SearchResult]
 
 
 def fit_model(
     model: str,
-    features: pl.DataFrame,
-    schema: FeatureSchema,
-    about: About,
-    calendar: Calendar,
+    data: TrainingData,
     params: TrainParams,
     model_params: dict[str, Any],
-    gate_steps: int,
-    say: Callable[[str], None] = print,
-    vintages: pl.DataFrame | None = None,
-    tell: TrialLogger | None = None,
+    log: Callable[[str], None] = print,
+    on_trial: TrialLogger | None = None,
 ) -> TrainResult:
-    """Walk *model* forward over the features (FEATURES) and earlier vintages of their values
-    (VINTAGES).
+    """Walk *model* forward over *data*.
 
-    model_params: the model's own, some of which `OwnTraining` takes. tell: hears of every trial of
-    a search.
+    model_params: the model's own, some of which `ModelTraining` takes.
+    on_trial: called with every trial of a search.
     """
-    until = None if params.budget_s is None else time.monotonic() + params.budget_s
-    own, of_forecaster = split_model_params(model, model_params)
-    walk = (
-        params
-        if own.refit_every_cutoffs is None
-        else params.model_copy(update={"refit_every_cutoffs": own.refit_every_cutoffs})
+    deadline = None if params.budget_s is None else time.monotonic() + params.budget_s
+    training, forecaster_params = split_model_params(model, model_params)
+    split = split_history(data, params, training)
+    log(f"{model}: {describe_plan(split.plan, split.panel, split.walk)}")
+    context = FitContext(
+        split.panel,
+        split.walk,
+        training.forecaster or model,
+        params.seed,
+        forecaster_params,
+        compute_code_digest(),
+        select=training.select,
     )
-    panel = build_panel(features, schema, calendar, vintages)
-    n_steps = len(panel.event_time)
-    last_origin = n_steps - 1 - gate_steps
-    folds = build_folds(n_steps, last_origin, about.horizon_steps, walk)
-    check_overlap(features, panel, [*folds, Fold(last_origin, np.array([], dtype=np.int64))], walk, vintages)
-    del features  # the panel holds it
-    plan = plan_fits(panel, folds, walk, last_origin, own)
-    say(f"{model}: {describe_plan(plan, panel, walk)}")
-
-    ground = FitContext(
-        panel, walk, own.forecaster or model, walk.seed, of_forecaster, compute_code_digest(), (), own.select
+    searches = _search_params(context, split, training, log, deadline, on_trial)
+    context = context._replace(searched=tuple((s.inner.origin, s.model_params) for s in searches))
+    start = (
+        None if training.start_from is None else load_starting_fit(training.start_from, context, split.plan)
     )
-    searches = (
-        []
-        if own.search is None
-        else run_searches(ground, plan, own.search, about, say, until, *([] if tell is None else [tell]))
-    )
-    ground = ground._replace(searched=tuple((s.inner.at, s.own) for s in searches))
-    start = None if own.start_from is None else load_starting_fit(own.start_from, ground, plan)
-    fits = run_fits(ground, plan, say, until, start)
-    kept = build_plan_json(plan, panel, walk, set(fits))
-    if left_out := kept["n_cutoffs_left_out"]:
-        say(
-            f"{model}: THE BUDGET of {params.budget_s:g} s ended after {len(fits)} of {len(plan.ats)} fits."
-            f" The oldest {left_out} of {walk.n_cutoffs} cutoffs have no forecasts. What is done is kept:"
-            " raise `train.budget_s` and run again to go on from there."
+    fits = run_fits(context, split.plan, log, deadline, start)
+    if n_left_out := split.plan.count_left_out(set(fits)):
+        log(
+            f"{model}: THE BUDGET of {params.budget_s:g} s ended after {len(fits)} of {len(split.plan.ats)}"
+            f" fits. The oldest {n_left_out} of {split.walk.n_cutoffs} cutoffs have no forecasts. What is"
+            " done is kept: raise `train.budget_s` and run again to go on from there."
         )
-    final = decode_fit(fits[plan.release_cutoff], ground)
-    x, where = panel.at(np.arange(last_origin, n_steps))
-    forecasts = build_forecast_frame(panel, predict_walk(ground, plan, fits), about, calendar, model)
-    gate = build_forecast_frame(panel, WalkForecasts(where, final.predict(x)), about, calendar, model)
-    facts = {
-        "model": model,
-        "forecaster": ground.forecaster,
-        "seen_until": panel.cutoff[last_origin].isoformat(),
-        "as_of": panel.cutoff[-1].isoformat(),
-        "folds": [
-            {"fit_at": fold["fit_at"], "n_cutoffs": fold["n_cutoffs"]}
-            for fold in kept["folds"]
-            if fold["done"]
-        ],
-        "params": ground.get_params_at(plan.release_cutoff),
-        "refit": own.refit,
-        "start_from": (
-            None if start is None else {"folder": own.start_from, "sha256": hashlib.sha256(start).hexdigest()}
+    return _build_result(model, split, training, WalkFits(context, fits, start, searches))
+
+
+def _search_params(
+    context: FitContext,
+    split: HistorySplit,
+    training: ModelTraining,
+    log: Callable[[str], None],
+    deadline: float | None,
+    on_trial: TrialLogger | None,
+) -> list[SearchResult]:
+    """The searches inside the windows; none where the model's parameters are fixed."""
+    if training.search is None:
+        return []
+    further = () if on_trial is None else (on_trial,)
+    about = split.panel.dataset.about
+    return run_searches(context, split.plan, training.search, about, log, deadline, *further)
+
+
+def _build_result(model: str, split: HistorySplit, training: ModelTraining, made: WalkFits) -> TrainResult:
+    """Forecasts and reports of the fits that are there."""
+    panel, plan, context, fits = split.panel, split.plan, made.context, made.fits
+    final = decode_fit(fits[plan.release_cutoff], context)
+    x, where = panel.at(split.gate_origins)
+    forecasts = build_forecast_frame(panel, predict_walk(context, plan, fits), model)
+    plan_report = build_plan_report(plan, panel, split.walk, set(fits))
+    return TrainResult(
+        forecasts,
+        build_forecast_frame(panel, WalkForecasts(where, final.predict(x)), model),
+        final,
+        _build_fit_report(model, split, training, made, plan_report),
+        score(forecasts, panel),
+        plan_report,
+        _build_search_report(split, made) if made.searches else None,
+        None if training.select is None else _build_selection(split, made),
+    )
+
+
+def _build_fit_report(
+    model: str, split: HistorySplit, training: ModelTraining, made: WalkFits, plan_report: PlanReport
+) -> FitReport:
+    """What the shipped fit is, and the folds that there are forecasts of."""
+    panel, plan, start = split.panel, split.plan, made.start
+    return FitReport(
+        model=model,
+        forecaster=made.context.forecaster,
+        seen_until=panel.cutoff[plan.last_origin],
+        as_of=panel.cutoff[-1],
+        folds=tuple(
+            FittedFold(fit_at=fold.fit_at, n_cutoffs=fold.n_cutoffs)
+            for fold in plan_report.folds
+            if fold.done
         ),
-        "stride_steps": walk.stride_steps,
-    }
-    picture = render_folds(plan, walk, about.horizon_steps, n_steps)
-    trained = TrainResult(forecasts, gate, final, facts, score(forecasts, about, panel), kept, picture)
-    if searches:
-        started = ground._replace(searched=())
-        trained = trained._replace(
-            search=[build_search_report(s, started, plan, fits) for s in searches],
-            search_pictures=searches[-1].pictures(),
+        params=made.context.get_params_at(plan.release_cutoff),
+        refit=training.refit,
+        start_from=(
+            None
+            if start is None
+            else StartingFit(folder=str(training.start_from), sha256=hashlib.sha256(start).hexdigest())
+        ),
+        stride_steps=split.walk.stride_steps,
+    )
+
+
+def _build_search_report(split: HistorySplit, made: WalkFits) -> SearchReport:
+    unsearched = made.context._replace(searched=())
+    entries = (build_search_report(s, unsearched, split.plan, made.fits) for s in made.searches)
+    return SearchReport(searches=tuple(SearchEntry.model_validate(entry) for entry in entries))
+
+
+def _build_selection(split: HistorySplit, made: WalkFits) -> SelectionReport:
+    """Which columns the fit of each fold sees, and the shipped one."""
+    context, panel = made.context, split.panel
+    seen = [
+        (
+            panel.cutoff[origin],
+            set(panel.schema.names) - set(decode_fit(made.fits[origin], context).ignored),  # type: ignore[attr-defined]
         )
-    return (
-        trained
-        if own.select is None
-        else trained._replace(selection=_build_selection(ground, plan, fits, schema))
-    )
-
-
-def _build_selection(
-    ground: FitContext, plan: FitPlan, fits: dict[int, bytes], schema: FeatureSchema
-) -> dict[str, Any]:
-    """Which columns the fit of each fold kept, and the shipped one."""
-    kept = [
-        (ground.panel.cutoff[at].isoformat(), set(schema.names) - set(decode_fit(fits[at], ground).ignored))  # type: ignore[attr-defined]
-        for at in sorted(fits)
+        for origin in sorted(made.fits)
     ]
-    return build_selection_report(
-        schema,
-        ground.build(ground.get_params_at(plan.release_cutoff)).dispensable,  # type: ignore[attr-defined]
-        kept,
-    )
+    shipped = context.build(context.get_params_at(split.plan.release_cutoff))
+    return build_selection_report(panel.schema, shipped.dispensable, seen)  # type: ignore[attr-defined]
 
 
-def score(forecasts: pl.DataFrame, about: About, panel: Panel) -> dict[str, Any]:
+def score(forecasts: pl.DataFrame, panel: Panel) -> MetricsReport:
     """Mean losses over all cutoffs whose y is known: MAE, RMSE and bias in the target's unit and
     the primary loss, overall and by series, step, year and cutoff (counted from 1).
 
-    Here each model speaks for itself, without the level factor that `ensemble` adds before it
+    Each model stands for itself here, without the level factor that `ensemble` adds before it
     compares.
     """
-    names = ("mae", "rmse", "bias")
-    seasonal = build_seasonal_from_panel(panel, about)
-    yardstick = None if seasonal is None else seasonal.scaling_errors_of_rows(forecasts)
-    scored = score_elements(forecasts, names, primary=about.primary_score, yardstick=yardstick)
+    names, primary = ("mae", "rmse", "bias"), panel.dataset.about.primary_score
+    seasonal = build_seasonal_from_panel(panel)
+    scaling = None if seasonal is None else seasonal.scaling_errors_of_rows(forecasts)
+    scored = score_elements(forecasts, names, primary=primary, yardstick=scaling)
 
     def means(*by: str) -> pl.DataFrame:
         return compute_mean_scores(scored, by).select(
-            *by, *names, pl.col("primary").alias(f"primary_{about.primary_score}"), "n"
+            *by, *names, pl.col("primary").alias(f"primary_{primary}"), "n"
         )
 
     numbered = means("cutoff").with_columns(cutoff=pl.col("cutoff").rank("dense").cast(pl.Int64))
-    return {
-        "overall": (means().to_dicts() or [{"n": 0}])[0],
-        "by_series": means("series_id").to_dicts(),
-        "by_step": means("step").to_dicts(),
-        "by_year": means("year").to_dicts(),
-        "by_cutoff": numbered.to_dicts(),
-    }
+    return MetricsReport(
+        overall=(means().to_dicts() or [{"n": 0}])[0],
+        by_series=tuple(means("series_id").to_dicts()),
+        by_step=tuple(means("step").to_dicts()),
+        by_year=tuple(means("year").to_dicts()),
+        by_cutoff=tuple(numbered.to_dicts()),
+    )

@@ -1,10 +1,11 @@
 """Transfer: the fit of another dataset, or of an earlier training, that a model goes on from."""
 
 import json
-from datetime import datetime
 
-from tasks.core.errors import FoldError, ForecasterError
+from tasks.core.errors import FoldError, ForecasterError, FrameError
+from tasks.core.reports.train import FitReport
 from tasks.core.schema import FeatureSchema
+from tasks.edges.artifacts import read_report
 from tasks.edges.settings import ROOT
 from tasks.train.fits import FitContext, encode_fit
 from tasks.train.plan import FitPlan
@@ -19,17 +20,15 @@ def load_starting_fit(folder_name: str, ground: FitContext, plan: FitPlan) -> by
     """
     folder, kind = ROOT / folder_name, type(ground.build())
     try:
-        about, seen_until = (
-            json.loads((folder / "forecaster.json").read_text()),
-            json.loads((folder / "fit.json").read_text())["seen_until"],
-        )
-    except (OSError, ValueError, KeyError) as error:
+        described = json.loads((folder / "forecaster.json").read_text())
+        seen_until = read_report(folder / "fit.json", FitReport).seen_until
+    except (OSError, ValueError, FrameError) as error:
         raise ForecasterError(
             f"`start_from: {folder_name}` holds no fit: {error}. Name a folder that train wrote,"
             " models/fits/<model>."
         ) from error
     fit = kind.load(folder)  # refuses one of another kind by itself
-    theirs, ours = FeatureSchema.model_validate(about["schema"]), ground.panel.schema
+    theirs, ours = FeatureSchema.model_validate(described["schema"]), ground.panel.schema
     if theirs != ours:
         only = {
             "there": sorted(set(theirs.names) - set(ours.names)),
@@ -46,10 +45,10 @@ def load_starting_fit(folder_name: str, ground: FitContext, plan: FitPlan) -> by
             " `features`, horizon and season for both datasets."
         )
     first = ground.panel.cutoff[min(plan.ats)]
-    if datetime.fromisoformat(seen_until) > first:
+    if seen_until > first:
         raise FoldError(
-            f"`start_from: {folder_name}` has seen everything until {seen_until}, and the first fit stands at"
-            f" {first.isoformat()}: its forecasts would not be out of sample. Train the other with a larger"
-            " `promote.gate_steps`, or lower `train.n_cutoffs` here."
+            f"`start_from: {folder_name}` has seen everything until {seen_until.isoformat()}, and the first"
+            f" fit is as of {first.isoformat()}: its forecasts would not be out of sample. Train the other"
+            " with a larger `promote.gate_steps`, or lower `train.n_cutoffs` here."
         )
     return encode_fit(fit)

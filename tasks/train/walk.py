@@ -6,11 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from tasks.core.about import About
-from tasks.core.calendar import Calendar
 from tasks.core.frames import FORECAST
+from tasks.core.panel import Panel
 from tasks.core.transform import inverse_transform_target
-from tasks.core.windows import Panel
 from tasks.train.fits import FitContext, decode_fit, run_chained_fits, run_independent_fits
 from tasks.train.plan import FitPlan
 
@@ -49,14 +47,12 @@ def predict_walk(ground: FitContext, plan: FitPlan, fits: Mapping[int, bytes]) -
     return WalkForecasts(np.concatenate([p.where for p in parts]), np.concatenate([p.z_hat for p in parts]))
 
 
-def build_forecast_frame(
-    panel: Panel, predicted: WalkForecasts, about: About, calendar: Calendar, model: str
-) -> pl.DataFrame:
+def build_forecast_frame(panel: Panel, predicted: WalkForecasts, model: str) -> pl.DataFrame:
     """FORECAST rows with y where it is known, in the target's unit."""
-    steps = panel.schema.horizon_steps
+    about, steps = panel.dataset.about, panel.schema.horizon_steps
     order = np.lexsort(predicted.where.T)  # by series, then origin: the order of the frame
     (origin, series), z_hat = predicted.where[order].T, predicted.z_hat[order]
-    times = pl.concat([panel.event_time, calendar.list_next_steps(panel.event_time[-1], steps)])
+    times = pl.concat([panel.event_time, panel.dataset.calendar.list_next_steps(panel.event_time[-1], steps)])
     n_steps = len(panel.event_time)
     ahead = origin[:, None] + np.arange(1, steps + 1)
     y = np.where(ahead < n_steps, panel.y[np.minimum(ahead, n_steps - 1), series[:, None]], np.nan)

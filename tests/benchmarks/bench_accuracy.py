@@ -16,9 +16,11 @@ from m4 import HORIZON, HOURLY, SEASON, m4_rows, m4_scores, m4_series
 from small_checkout import ROOT
 
 from tasks.core.about import About
+from tasks.core.dataset import Dataset
+from tasks.core.folds import WalkForward
 from tasks.core.frames import SERIES
+from tasks.core.panel import build_panel
 from tasks.core.transform import inverse_transform_target
-from tasks.core.windows import WalkForward, build_panel
 from tasks.edges.workers.fanout import MapOptions, run_jobs
 from tasks.ensemble.align import align_forecasts
 from tasks.ensemble.combiner import compute_shares
@@ -94,9 +96,8 @@ def test_m4_hourly(shared_data, tmp_path):
         primary_score="smape",
     )
     params = FeatureParams.model_validate({"list": LIST, "last_within_steps": 1})
-    panel = build_panel(
-        build_features(m4_rows(series), about, params, HOURLY), build_feature_schema(about, params), HOURLY
-    )
+    dataset = Dataset(about, HOURLY, build_feature_schema(about, params))
+    panel = build_panel(build_features(m4_rows(series), about, params, HOURLY), dataset)
     test = len(panel.event_time) - 1 - HORIZON
     walk, gate, seconds = {}, {}, {}
     for name, own in MODELS.items():
@@ -114,7 +115,7 @@ def test_m4_hourly(shared_data, tmp_path):
         predicted = WalkForecasts(
             np.concatenate([p.where for p in parts]), np.concatenate([p.z_hat for p in parts])
         )
-        walk[name] = gate[name] = build_forecast_frame(panel, predicted, about, HOURLY, name)
+        walk[name] = gate[name] = build_forecast_frame(panel, predicted, name)
         windows = [
             m4_scores(series, _by_series(panel, about, part), back=(WALK.n_cutoffs - 1 - i) * HORIZON)[2]
             for i, part in enumerate(parts)
@@ -124,9 +125,9 @@ def test_m4_hourly(shared_data, tmp_path):
             "",
             f"{windows[-1]:.4f}; {np.mean(windows[:-1]):.4f}",
         )
-    aligned = align_forecasts(walk, gate, panel, HOURLY, about, HORIZON)
+    aligned = align_forecasts(walk, gate, panel, HORIZON)
     found = build_ensemble(
-        aligned, about, EnsembleParams(prune_above_frac=0.1, shrink_frac=0.25, residuals=500, adapt_rate=0.02)
+        aligned, EnsembleParams(prune_above_frac=0.1, shrink_frac=0.25, residuals=500, adapt_rate=0.02)
     )
     point = inverse_transform_target(
         about.target, found.candidates[ENSEMBLE].issued.point[aligned.n_walk - 1]
@@ -137,7 +138,7 @@ def test_m4_hourly(shared_data, tmp_path):
         "OWA <= .375",
         "{:.2f} / {:.3f} / {:.4f}".format(*ours),
     )
-    share = compute_shares(found.candidates[ENSEMBLE].how, aligned.models)
+    share = compute_shares(found.candidates[ENSEMBLE].combination, aligned.models)
     _say(
         "  its shares",
         found.choice.combiner,
@@ -229,9 +230,8 @@ def test_etth1(shared_data, horizon_steps, reach, published):
     about = About(description="ETTh1", every="1h", target=target, horizon_steps=horizon_steps)
     started = time.monotonic()
     params = FeatureParams.model_validate({"list": [LIST[0]], "last_within_steps": 1})
-    panel = build_panel(
-        build_features(rows, about, params, HOURLY), build_feature_schema(about, params), HOURLY
-    )
+    dataset = Dataset(about, HOURLY, build_feature_schema(about, params))
+    panel = build_panel(build_features(rows, about, params, HOURLY), dataset)
     once = WalkForward(n_cutoffs=1, stride_steps=1, refit_every_cutoffs=1, min_train_steps=336)
     fit = build_forecaster("ridge", panel.schema, 1, {"penalty": 0.01, "base": "last"}).fit(
         *panel.training(8639, once)

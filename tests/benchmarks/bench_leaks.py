@@ -9,12 +9,14 @@ import pytest
 import wizard_runs as runs
 from small_checkout import ROOT
 
-from tasks.edges.params import read_about, read_gate_steps, read_model_params, read_models, read_params
+from tasks.core.dataset import Dataset
+from tasks.edges.params import read_document
 from tasks.features import FeatureParams
 from tasks.features.leaks import find_leaks
 from tasks.features.stage import build_feature_set
 from tasks.ingest.__main__ import main as ingest
 from tasks.train.params import TrainParams
+from tasks.train.split import TrainingData
 from tasks.train.stage import fit_model
 
 pytestmark = pytest.mark.bench
@@ -42,7 +44,8 @@ def timed(work):
 
 def gate(root, rows):
     """(features, verdict, seconds of features, seconds of the gate)."""
-    about, params = read_about(root), read_params("features", FeatureParams, root)
+    document = read_document(root)
+    about, params = document.about, document.parse_stage("features", FeatureParams)
     made, of_features = timed(lambda: build_feature_set(rows, about, params))
     verdict, of_gate = timed(lambda: find_leaks(rows, about, params, made.table, made.calendar))
     return made, verdict, of_features, of_gate
@@ -53,19 +56,13 @@ def test_seconds_on_the_default_data(tmp_path, capsys):
     shutil.copytree(ROOT / "data/source", tmp_path / "data/source")
     ingest(tmp_path)
     made, verdict, of_features, of_gate = gate(tmp_path, pl.read_parquet(tmp_path / "data/raw/rows.parquet"))
-    about, walk, gate_steps, of_train = (
-        read_about(tmp_path),
-        read_params("train", TrainParams, tmp_path),
-        read_gate_steps(tmp_path),
-        {},
-    )
-    for model in read_models(tmp_path):
-        own = read_model_params(model, tmp_path)
-        _, of_train[model] = timed(
-            lambda m=model, o=own: fit_model(
-                m, made.table, made.schema, about, made.calendar, walk, o, gate_steps, say=lambda _: None
-            )
-        )
+    document, of_train = read_document(tmp_path), {}
+    walk = document.parse_stage("train", TrainParams)
+    dataset = Dataset(document.about, made.calendar, made.schema)
+    data = TrainingData(made.table, dataset, document.gate_steps)
+    for model in document.list_models():
+        own = document.get_model_params(model)
+        _, of_train[model] = timed(lambda m=model, o=own: fit_model(m, data, walk, o, log=lambda _: None))
     whole = sum(of_train.values())
     with capsys.disabled():
         print(

@@ -30,6 +30,8 @@ from tasks.core.frames import SERIES
 from tasks.features import FeatureParams
 from tasks.features.stage import build_feature_set
 from tasks.train.params import TrainParams
+from tasks.core.dataset import Dataset
+from tasks.train.split import TrainingData
 from tasks.train.stage import fit_model
 
 folder, source, workers, n_trials = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -49,8 +51,9 @@ space = {
 }
 search = {"space": space, "n_trials": n_trials, "workers": workers, "inner_cutoffs": 4, "inner_stride_steps": 24, "inner_refits": 2}
 walk = TrainParams(n_cutoffs=3, stride_steps=24, refit_every_cutoffs=3, min_train_steps=500)
-trained = fit_model("lightgbm", made.table, made.schema, about, made.calendar, walk, {"search": search}, 48)
-print("RESULT" + json.dumps(trained.search[0]))
+data = TrainingData(made.table, Dataset(about, made.calendar, made.schema), 48)
+trained = fit_model("lightgbm", data, walk, {"search": search})
+print("RESULT" + json.dumps(trained.search.render()["searches"][0]))
 """
 LOOK = """
 import json, sys

@@ -4,7 +4,6 @@ nothing is asserted.
 About three minutes on 2 cores.
 """
 
-import json
 import time
 
 import numpy as np
@@ -12,11 +11,12 @@ import pytest
 from small_checkout import small_checkout
 
 from tasks.core.frames import FEATURES
-from tasks.core.schema import FeatureSchema
 from tasks.core.scores import qlike
-from tasks.edges.artifacts import read_calendar, read_frame
+from tasks.edges.artifacts import read_frame
+from tasks.edges.dataset import read_features_dataset
 from tasks.edges.params import read_about
 from tasks.train.params import TrainParams
+from tasks.train.split import TrainingData
 from tasks.train.stage import fit_model
 
 pytestmark = pytest.mark.bench
@@ -47,15 +47,13 @@ def test_boosters_and_estimators_beside_har(tmp_path):
     mill = small_checkout(tmp_path, whole=True)
     mill.repro("features")
     about, source = read_about(), mill.root / "data/features"
-    schema = FeatureSchema.model_validate(json.loads((source / "schema.json").read_text()))
-    table, calendar = read_frame(source / "table.parquet", FEATURES), read_calendar(source, about)
+    table = read_frame(source / "table.parquet", FEATURES)
+    data = TrainingData(table, read_features_dataset(source, about), GATE_STEPS)
     scores = {}
     for name, (forecaster, params) in MODELS.items():
         started = time.process_time()
-        trained = fit_model(
-            forecaster, table, schema, about, calendar, WALK, params, GATE_STEPS, say=lambda _: None
-        )
-        seconds = (time.process_time() - started) / (len(trained.facts["folds"]) + 1)
+        trained = fit_model(forecaster, data, WALK, params, log=lambda _: None)
+        seconds = (time.process_time() - started) / (len(trained.facts.folds) + 1)
         scores[name] = _qlike(trained.forecasts.sort("series_id", "cutoff", "step"), about.horizon_steps)
         against = ", ".join(
             f"{100 * (one / har - 1):+.1f} %" for one, har in zip(scores[name], scores["har"], strict=True)

@@ -15,17 +15,18 @@ from small_checkout import small_checkout
 
 from tasks.core.compare import diebold_mariano
 from tasks.core.frames import FEATURES
-from tasks.core.schema import FeatureSchema
+from tasks.core.panel import build_panel
 from tasks.core.scores import qlike
-from tasks.core.windows import build_panel
-from tasks.edges.artifacts import read_calendar, read_frame, read_json
-from tasks.edges.params import read_about, read_model_params, read_models, read_params
+from tasks.edges.artifacts import read_frame
+from tasks.edges.dataset import read_features_dataset
+from tasks.edges.params import read_document
 from tasks.ensemble.align import align_forecasts
 from tasks.ensemble.coverage import build_coverage
 from tasks.ensemble.params import EnsembleParams
 from tasks.ensemble.report import count_overlap
 from tasks.ensemble.stage import ENSEMBLE, build_ensemble
 from tasks.train.params import TrainParams
+from tasks.train.split import TrainingData
 from tasks.train.stage import fit_model
 
 pytestmark = pytest.mark.bench
@@ -36,33 +37,22 @@ HAR, GATE_STEPS = "har", 250
 def test_volatility_by_single_days_and_by_the_mean_of_the_horizon(tmp_path, capsys):
     mill = small_checkout(tmp_path, whole=True)
     mill.repro("features")
-    about, source = read_about(), mill.root / "data/features"
-    schema = FeatureSchema.model_validate(read_json(source / "schema.json"))
+    document, source = read_document(), mill.root / "data/features"
+    dataset = read_features_dataset(source, document.about)
     with capsys.disabled():
-        compare(read_frame(source / "table.parquet", FEATURES), schema, about, read_calendar(source, about))
+        compare(document, TrainingData(read_frame(source / "table.parquet", FEATURES), dataset, GATE_STEPS))
 
 
-def compare(table, schema, about, calendar):
+def compare(document, data):
     """Train every model of the default data, combine, print both protocols and the years'
     coverage."""
-    params, trained = read_params("train", TrainParams), {}
-    for model in read_models():
-        trained[model] = fit_model(
-            model,
-            table,
-            schema,
-            about,
-            calendar,
-            params,
-            read_model_params(model),
-            GATE_STEPS,
-            say=lambda _: None,
-        )
+    params, trained = document.parse_stage("train", TrainParams), {}
+    for model in document.list_models():
+        trained[model] = fit_model(model, data, params, document.get_model_params(model), log=lambda _: None)
     walk, gate = ({m: getattr(t, part) for m, t in trained.items()} for part in ("forecasts", "gate"))
-    aligned = align_forecasts(
-        walk, gate, build_panel(table, schema, calendar), calendar, about, params.stride_steps
-    )
-    assembled = build_ensemble(aligned, about, read_params("ensemble", EnsembleParams))
+    panel = build_panel(data.features, data.dataset)
+    aligned = align_forecasts(walk, gate, panel, params.stride_steps)
+    assembled = build_ensemble(aligned, document.parse_stage("ensemble", EnsembleParams))
     scored, ids = assembled.scored, aligned.panel.series_ids
     losses = {name: _losses(c, aligned, scored) for name, c in assembled.candidates.items()}
     print(

@@ -26,6 +26,8 @@ from tasks.features.stage import build_feature_set
 from tasks.core.calendar import build_calendar
 from tasks.core.schema import FeatureSchema
 from tasks.train.params import TrainParams
+from tasks.core.dataset import Dataset
+from tasks.train.split import TrainingData
 from tasks.train.stage import fit_model
 
 folder, n_series, n_steps = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -56,8 +58,9 @@ said = []
 def read():
     table = pl.read_parquet(folder / "table.parquet")
     return table.filter(pl.col("event_time") < table["event_time"].max() - pl.duration(days=int(sys.argv[5]))) if sys.argv[5] != "0" else table
-trained = fit_model(sys.argv[4], read(), schema, about, build_calendar(about), walk, {}, 28, said.append)
-end(n_fits=trained.plan["n_fits"], said=said, mae=trained.metrics["overall"]["mae"])
+data = TrainingData(read(), Dataset(about, build_calendar(about), schema), 28)
+trained = fit_model(sys.argv[4], data, walk, {}, said.append)
+end(n_fits=trained.plan.n_fits, said=said, mae=trained.metrics.overall["mae"])
 """
 
 

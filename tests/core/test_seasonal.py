@@ -87,7 +87,8 @@ def test_they_agree_with_utilsforecast_at_a_cutoff():
 
 
 def test_rows_are_measured_as_the_grid_is():
-    table, panel, about = feature_table(), small_panel(), small_about("owa")
+    about = small_about("owa")
+    table, panel = feature_table(), small_panel(about)
     rows = pl.DataFrame(
         {
             "series_id": ["s1", "s0", "s1", "x"],
@@ -96,14 +97,14 @@ def test_rows_are_measured_as_the_grid_is():
             "y": 1.0,
         }
     )
-    for of in (build_seasonal_from_panel(panel, about), build_seasonal_from_rows(table, about, CALENDAR)):
+    for of in (build_seasonal_from_panel(panel), build_seasonal_from_rows(table, about, CALENDAR)):
         found = of.scaling_errors_of_rows(rows)
         np.testing.assert_array_equal(
             found.scale, [of.scale[49, 1], of.scale[57, 0], of.scale[397, 1], np.nan]
         )
         naive = panel.y[[49, 57, 397], [1, 0, 1]]  # a season of 1
         assert found.naive_smape_pct == pytest.approx(smape(np.ones(3), naive).mean())
-    assert build_seasonal_from_panel(panel, small_about("mae")) is None
+    assert build_seasonal_from_panel(small_panel(small_about("mae"))) is None
 
 
 @SCALED

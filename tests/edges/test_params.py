@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from tasks.core.errors import ParamsError
-from tasks.edges.params import STAGES, read_about, read_dataset, read_gate_steps, read_models, read_params
+from tasks.edges.params import STAGES, read_about, read_dataset, read_document, read_models, read_params
 from tasks.edges.settings import ROOT
 from tasks.train.params import TrainParams
 
@@ -47,7 +47,7 @@ def test_a_missing_section_is_named(edited, stage):
         read_about(root)
 
 
-def test_a_stale_list_of_models_says_which_command_mends_it(edited):
+def test_a_stale_list_of_models_says_which_command_fixes_it(edited):
     root = edited(lambda d: d["models"].pop())
     with pytest.raises(ParamsError, match="tidemill use"):
         read_models(root)
@@ -60,7 +60,8 @@ def test_quantiles_out_of_order_are_refused(edited):
 
 
 def test_the_gates_length_is_the_datasets_when_it_has_one(edited):
-    assert read_gate_steps(edited(lambda d: _entry(d)["promote"].update(gate_steps=33))) == 33
+    root = edited(lambda d: _entry(d)["promote"].update(gate_steps=33))
+    assert read_document(root).gate_steps == 33
 
 
 def test_what_ships_is_valid():

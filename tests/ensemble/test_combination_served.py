@@ -12,15 +12,17 @@ from polars.testing import assert_frame_equal
 from small_release import build_small_body, small_about, small_features, small_rows
 
 from tasks.core.calendar import build_calendar
+from tasks.core.dataset import Dataset
+from tasks.core.folds import WalkForward
 from tasks.core.frames import HISTORY
-from tasks.core.windows import WalkForward, build_panel
+from tasks.core.panel import build_panel
 from tasks.edges.artifacts import write_frame
 from tasks.ensemble.align import align_forecasts
-from tasks.ensemble.body import build_history_frame
 from tasks.ensemble.combiner import FittedCombiner, compute_shares
 from tasks.ensemble.combiners import COMBINERS
 from tasks.ensemble.issue import build_issued_frame, build_issuer
 from tasks.ensemble.stage import Candidate
+from tasks.ensemble.unsealed_release import build_history_frame
 from tasks.features import build_feature_schema, build_features
 from tasks.forecasters import build_forecaster
 from tasks.release import load_unsealed_release, predict_cutoffs, predict_ensemble
@@ -48,7 +50,8 @@ def walk_of(folder, stride=1, **quantile_of):
     )
     calendar = build_calendar(about, reach=(rows["event_time"].min(), rows["event_time"].max()))
     panel = build_panel(
-        build_features(rows, about, features, calendar), build_feature_schema(about, features), calendar
+        build_features(rows, about, features, calendar),
+        Dataset(about, calendar, build_feature_schema(about, features)),
     )
     last = len(panel.event_time) - 1 - GATE
     learned = panel.training(
@@ -64,14 +67,14 @@ def walk_of(folder, stride=1, **quantile_of):
     def frame(name, origins):
         x, where = panel.at(np.array(origins))
         return build_forecast_frame(
-            panel, WalkForecasts(where, body.members[name].run(["z_hat"], {"x": x})[0]), about, calendar, name
+            panel, WalkForecasts(where, body.members[name].run(["z_hat"], {"x": x})[0]), name
         )
 
     parts = [
         {m: frame(m, range(*ends)) for m in (*MEMBERS, *quantile_of)}
         for ends in ((last - 198, last + 1, stride), (last, last + GATE + 1))
     ]
-    return folder, align_forecasts(*parts, panel, calendar, about, stride, quantile_of)
+    return folder, align_forecasts(*parts, panel, stride, quantile_of)
 
 
 def written(folder, how, aligned):
@@ -95,7 +98,7 @@ def test_a_release_says_what_the_walk_said(walked, name, tmp_path):
     folder, aligned = walked
     ground = ground_of(aligned, prune_above_frac=10.0)
     combiner = next(c for c in COMBINERS if c.name == name)
-    assert combiner.unservable(ground) is None
+    assert combiner.find_obstacle(ground) is None
     how = combiner.fit(ground, aligned.n_walk - 1, range(len(MEMBERS)))
     shutil.copytree(folder, tmp_path / "body")
     simple = written(tmp_path / "body", how, aligned)
@@ -133,7 +136,7 @@ def test_points_and_quantiles_are_served_as_they_were_scored(name, stride, quant
     params = PARAMS.model_copy(
         update={"interval_groups": "series", "intervals": "cqr" if quantile_of else "adaptive"}
     )
-    issuer = build_issuer(aligned, small_about(), params, 30)
+    issuer = build_issuer(aligned, params, 30)
     issued = issuer.whole(z_hat)
     write_frame(
         folder / "history.parquet",
@@ -144,7 +147,6 @@ def test_points_and_quantiles_are_served_as_they_were_scored(name, stride, quant
         "ensemble",
         issued,
         aligned,
-        small_about(),
         np.arange(len(aligned.origins)) >= aligned.n_walk - (name == "recent") * 5,
     )
     body, cutoffs = load_unsealed_release(folder), expected["cutoff"].unique().sort().to_list()

@@ -5,16 +5,18 @@ import numpy as np
 import polars as pl
 import pytest
 from members import GATE, PARAMS, aligned_of, member, small_members
-from panels import CALENDAR, small_about, small_panel
+from panels import small_panel
 
+from deployments.console.charts.ensemble import draw_intervals
 from tasks.core import scores
 from tasks.core.errors import ParamsError
+from tasks.core.reports.ensemble import EnsembleReport
 from tasks.ensemble.align import align_forecasts
-from tasks.ensemble.body import build_history_frame
 from tasks.ensemble.issue import build_issued_frame, build_issuer, compute_regimes
-from tasks.ensemble.pictures import draw_intervals
 from tasks.ensemble.report import compute_confidence_set
-from tasks.ensemble.stage import ENSEMBLE, build_ensemble, build_summary
+from tasks.ensemble.stage import ENSEMBLE, build_ensemble
+from tasks.ensemble.summary import build_summary
+from tasks.ensemble.unsealed_release import build_history_frame
 
 BY = {"by_year": "year", "by_step": "step", "by_series": "series_id", "by_regime": "regime"}
 
@@ -23,13 +25,13 @@ def _assembled(**changes):
     panel = small_panel(n_steps=500)
     aligned = aligned_of(small_members(panel), panel, n_walk=350)
     params = PARAMS.model_copy(update={"regime_column": "z_mean_5", **changes})
-    return aligned, build_ensemble(aligned, small_about(), params)
+    return aligned, build_ensemble(aligned, params)
 
 
 @pytest.fixture(scope="module")
 def reported():
     aligned, assembled = _assembled()
-    return aligned, assembled, build_summary(assembled, aligned, small_about())
+    return aligned, assembled, build_summary(assembled, aligned).render()
 
 
 def test_each_part_has_the_scores_of_its_own_forecasts(reported):
@@ -38,7 +40,6 @@ def test_each_part_has_the_scores_of_its_own_forecasts(reported):
         ENSEMBLE,
         assembled.candidates[ENSEMBLE].issued,
         aligned,
-        small_about(),
         assembled.scored | assembled.gate,
     )
     of = compute_regimes(aligned, assembled.issuer.regime)
@@ -90,9 +91,8 @@ def test_the_report_says_who_may_be_the_best(reported):
     assert compute_confidence_set({"a": np.full((5, 1, 1), np.nan), "b": np.ones((5, 1, 1))}, 1) is None
 
 
-def test_the_picture_is_drawn(reported, tmp_path):
-    draw_intervals(reported[2], tmp_path / "intervals.png")
-    assert (tmp_path / "intervals.png").stat().st_size > 10_000
+def test_the_chart_is_drawn(reported):
+    assert len(draw_intervals(EnsembleReport.parse(reported[2], "summary.json")).content) > 10_000
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_the_picture_is_drawn(reported, tmp_path):
 )
 def test_every_way_covers(changes):
     aligned, assembled = _assembled(**changes)
-    facts = build_summary(assembled, aligned, small_about())["coverage"]
+    facts = build_summary(assembled, aligned).render()["coverage"]
     assert facts["overall"] == pytest.approx(0.8, abs=0.06)
     assert facts["method"] == changes.get("intervals", "adaptive")
 
@@ -124,9 +124,7 @@ def _with_quantile_members(panel, n_walk=300):
     }
     walk = {n: member(panel, n, f, range(last - n_walk + 1, last + 1)) for n, f in values.items()}
     gate = {n: member(panel, n, f, range(last, last + GATE + 1)) for n, f in values.items()}
-    return align_forecasts(
-        walk, gate, panel, CALENDAR, small_about(), 1, {"low": 0.1, "high": 0.9, "higher": 0.9}
-    )
+    return align_forecasts(walk, gate, panel, 1, {"low": 0.1, "high": 0.9, "higher": 0.9})
 
 
 def test_cqr_starts_from_the_mean_of_the_members_own_quantiles_which_have_no_say_in_the_point():
@@ -134,7 +132,7 @@ def test_cqr_starts_from_the_mean_of_the_members_own_quantiles_which_have_no_say
     aligned = _with_quantile_members(panel)
     assert aligned.models == ("last_value", "har", "noise")
     assert aligned.quantile_members == {"0.1": ("low",), "0.9": ("high", "higher")}
-    issuer = build_issuer(aligned, small_about(), PARAMS.model_copy(update={"intervals": "cqr"}), 50)
+    issuer = build_issuer(aligned, PARAMS.model_copy(update={"intervals": "cqr"}), 50)
     z_hat = aligned.z_hat[1]
     base = aligned.build_base_quantiles((0.1, 0.5, 0.9), z_hat)
     np.testing.assert_allclose(base[..., 2] - base[..., 0], 1.6)
@@ -142,15 +140,13 @@ def test_cqr_starts_from_the_mean_of_the_members_own_quantiles_which_have_no_say
     issued = issuer.whole(z_hat)
     inside = (aligned.z >= issued.quantiles[..., 0]) & (aligned.z <= issued.quantiles[..., -1])
     assert inside[60:][np.isfinite(aligned.z[60:])].mean() == pytest.approx(0.8, abs=0.04)
-    np.testing.assert_array_equal(
-        issued.point, build_issuer(aligned, small_about(), PARAMS, 50).whole(z_hat).point
-    )
-    assembled = build_ensemble(aligned, small_about(), issuer.params)
+    np.testing.assert_array_equal(issued.point, build_issuer(aligned, PARAMS, 50).whole(z_hat).point)
+    assembled = build_ensemble(aligned, issuer.params)
     history = build_history_frame(assembled.candidates["har"], issuer)
     assert (history["q_0.9"] - history["q_0.1"]).to_numpy() == pytest.approx(1.6)
-    low, high = build_summary(assembled, aligned, small_about())["coverage"]["starts_from"]
+    low, high = build_summary(assembled, aligned).render()["coverage"]["starts_from"]
     assert (low["members"], high["members"]) == (["low"], ["high", "higher"])
-    y, own = aligned.y[assembled.scored], aligned.of_quantile["0.1"][assembled.scored]
+    y, own = aligned.y[assembled.scored], aligned.quantile_forecasts["0.1"][assembled.scored]
     assert low["own_below_frac"] == pytest.approx((y <= own).mean())  # the target has no transform
     assert low["own_below_frac"] > 0.15  # too close to the centre, and put right:
     assert low["issued_below_frac"] == pytest.approx(0.1, abs=0.02)

@@ -4,13 +4,16 @@ import numpy as np
 import polars as pl
 import pytest
 from members import GATE, PARAMS, aligned_of, noisy_members, small_members
-from panels import small_about, small_panel
+from panels import small_panel
 
+from deployments.console.charts.ensemble import draw_ensemble
 from tasks.core.errors import FoldError
-from tasks.ensemble.body import build_history_frame
+from tasks.core.reports.ensemble import EnsembleReport
+from tasks.edges.artifacts import read_report, write_report
 from tasks.ensemble.issue import build_issued_frame
-from tasks.ensemble.pictures import draw_ensemble
-from tasks.ensemble.stage import ENSEMBLE, build_ensemble, build_summary
+from tasks.ensemble.stage import ENSEMBLE, build_ensemble
+from tasks.ensemble.summary import build_summary
+from tasks.ensemble.unsealed_release import build_history_frame
 
 
 def test_truth_and_availability_come_from_the_panel():
@@ -40,18 +43,18 @@ def test_the_gates_rows_choose_nothing():
     spoilt = aligned.__class__(
         **{**aligned.__dict__, "z": np.where(late, 1e3, aligned.z), "y": np.where(late, 1e3, aligned.y)}
     )
-    one, other = (build_ensemble(a, small_about(), PARAMS) for a in (aligned, spoilt))
+    one, other = (build_ensemble(a, PARAMS) for a in (aligned, spoilt))
     assert one.choice == other.choice
     assert (one.shipped, one.baseline) == (other.shipped, other.baseline)
-    assert one.candidates[ENSEMBLE].how == other.candidates[ENSEMBLE].how
+    assert one.candidates[ENSEMBLE].combination == other.candidates[ENSEMBLE].combination
     np.testing.assert_array_equal(one.candidates[ENSEMBLE].z_hat, other.candidates[ENSEMBLE].z_hat)
 
 
 def test_the_ensemble_is_not_worse_than_its_members_and_covers():
     panel = small_panel(n_steps=1200)
     aligned = aligned_of(small_members(panel), panel, n_walk=901)
-    assembled = build_ensemble(aligned, small_about(), PARAMS)
-    facts = build_summary(assembled, aligned, small_about())
+    assembled = build_ensemble(aligned, PARAMS)
+    facts = build_summary(assembled, aligned).render()
     assert assembled.choice.best_member == "har"
     assert assembled.baseline == "last_value"
     assert facts["scores"][ENSEMBLE]["primary"] <= 1.02 * facts["scores"]["har"]["primary"]
@@ -64,8 +67,8 @@ def test_a_member_that_was_cut_short_is_compared_on_the_outcomes_that_all_speak_
     aligned = aligned_of(small_members(panel), panel)
     cut = aligned.z_hat.copy()
     cut[2, :100] = np.nan
-    assembled = build_ensemble(aligned.__class__(**{**aligned.__dict__, "z_hat": cut}), small_about(), PARAMS)
-    facts = build_summary(assembled, aligned, small_about())
+    assembled = build_ensemble(aligned.__class__(**{**aligned.__dict__, "z_hat": cut}), PARAMS)
+    facts = build_summary(assembled, aligned).render()
     assert facts["left_out"] == []
     assert {facts["scores"][m]["n"] for m in facts["scores"]} == {facts["n_outcomes_shared"]}
     assert facts["scores"]["last_value"]["primary"] == pytest.approx(
@@ -73,10 +76,9 @@ def test_a_member_that_was_cut_short_is_compared_on_the_outcomes_that_all_speak_
     )
     cut[2, :180] = np.nan
     facts = build_summary(
-        build_ensemble(aligned.__class__(**{**aligned.__dict__, "z_hat": cut}), small_about(), PARAMS),
+        build_ensemble(aligned.__class__(**{**aligned.__dict__, "z_hat": cut}), PARAMS),
         aligned,
-        small_about(),
-    )
+    ).render()
     assert facts["left_out"] == ["noise"]
     assert facts["scores"]["noise"]["n"] < facts["n_outcomes_shared"] == facts["scores"]["har"]["n"]
 
@@ -84,7 +86,7 @@ def test_a_member_that_was_cut_short_is_compared_on_the_outcomes_that_all_speak_
 def test_history_holds_no_outcome_that_seen_until_does_not_know():
     panel = small_panel()
     aligned = aligned_of(small_members(panel), panel)
-    assembled = build_ensemble(aligned, small_about(), PARAMS)
+    assembled = build_ensemble(aligned, PARAMS)
     history = build_history_frame(assembled.candidates[ENSEMBLE], assembled.issuer)
     seen_until = panel.cutoff[int(aligned.origins[aligned.n_walk - 1])]
     known = history.drop_nulls("z")
@@ -98,10 +100,8 @@ def test_history_holds_no_outcome_that_seen_until_does_not_know():
 def test_the_report_holds_the_forecast_that_was_issued():
     panel = small_panel()
     aligned = aligned_of(small_members(panel), panel)
-    assembled = build_ensemble(aligned, small_about(), PARAMS)
-    frame = build_issued_frame(
-        ENSEMBLE, assembled.candidates[ENSEMBLE].issued, aligned, small_about(), assembled.gate
-    )
+    assembled = build_ensemble(aligned, PARAMS)
+    frame = build_issued_frame(ENSEMBLE, assembled.candidates[ENSEMBLE].issued, aligned, assembled.gate)
     assert frame["cutoff"].n_unique() == GATE
     row = frame.filter(pl.col("series_id") == "s1", pl.col("step") == 2).row(3, named=True)
     k = int(np.flatnonzero(assembled.gate)[3])
@@ -115,8 +115,8 @@ def test_the_report_says_what_was_compared_where_and_what_each_member_brings(tmp
     aligned = aligned_of(
         noisy_members(panel, {"last_value": 0.9, "har": 0.9, "ridge": 0.9}), panel, n_walk=501
     )
-    assembled = build_ensemble(aligned, small_about(), PARAMS)
-    facts = build_summary(assembled, aligned, small_about())
+    assembled = build_ensemble(aligned, PARAMS)
+    facts = build_summary(assembled, aligned).render()
     selection = facts["selection"]
     assert [row["combiner"] for row in selection["combiners"] if row["chosen"]] == [facts["combiner"]]
     assert sorted(losses := [row["loss"] for row in selection["combiners"]]) == losses
@@ -131,7 +131,7 @@ def test_the_report_says_what_was_compared_where_and_what_each_member_brings(tmp
         == facts["seen_until"][:10]
     )
     # Independent errors: a third of the averaging gone
-    assert all(brought > 0.02 for brought in facts["brings_frac"].values())
+    assert all(brought > 0.02 for brought in facts["contribution_frac"].values())
     error = (aligned.z - aligned.z_hat)[:, assembled.scored].reshape(3, -1)
     # By name: har, last_value, ridge
     expected = np.corrcoef(error[:, np.isfinite(error).all(axis=0)])[np.ix_([1, 0, 2], [1, 0, 2])]
@@ -145,9 +145,9 @@ def test_the_report_says_what_was_compared_where_and_what_each_member_brings(tmp
         1 - facts["scores"][ENSEMBLE]["by_series"]["s0"] / facts["scores"]["har"]["by_series"]["s0"]
     )
     assert all(gain["p"] < 0.01 for gain in by_series.values())
-    for name in ("one.png", "two.png"):
-        draw_ensemble(json.loads(json.dumps(facts, sort_keys=True)), tmp_path / name)
-    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    report = EnsembleReport.parse(json.loads(json.dumps(facts, sort_keys=True)), "summary.json")
+    one, two = (draw_ensemble(report) for _ in range(2))
+    assert one.content == two.content
 
 
 def test_a_member_that_says_nothing_stops_the_stage_by_name():
@@ -155,4 +155,15 @@ def test_a_member_that_says_nothing_stops_the_stage_by_name():
     aligned = aligned_of(small_members(panel), panel)
     aligned.z_hat[2] = np.nan
     with pytest.raises(FoldError, match=r"noise has no forecast.*train@noise"):
-        build_ensemble(aligned, small_about(), PARAMS)
+        build_ensemble(aligned, PARAMS)
+
+
+def test_its_report_is_read_as_it_was_written_and_one_of_before_too(tmp_path):
+    panel = small_panel()
+    aligned = aligned_of(small_members(panel), panel)
+    report = build_summary(build_ensemble(aligned, PARAMS), aligned)
+    write_report(tmp_path / "summary.json", report)
+    assert read_report(tmp_path / "summary.json", EnsembleReport) == report
+    before = report.render()
+    before["brings_frac"] = before.pop("contribution_frac")
+    assert EnsembleReport.parse(before, "summary.json") == report

@@ -14,9 +14,10 @@ from deployments.forecaster.ask import parse_request
 from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.source import LoadedRelease, ReleaseChoice
 from tasks.core.calendar import build_calendar
+from tasks.core.dataset import Dataset
 from tasks.core.errors import FeatureInputError
 from tasks.core.frames import SERIES
-from tasks.core.windows import build_panel
+from tasks.core.panel import build_panel
 from tasks.explain.params import ExplainParams
 from tasks.explain.stage import explain_release
 from tasks.features import FeatureParams, build_feature_schema, build_features, find_newest_step
@@ -24,6 +25,7 @@ from tasks.features.stage import build_feature_set
 from tasks.release import load_release, predict_cutoffs
 from tasks.release.origins import predict_ensemble
 from tasks.train.params import TrainParams
+from tasks.train.split import TrainingData
 from tasks.train.stage import fit_model
 
 ABOUT = small_about(season_steps=1, covariates={"past": [], "known_ahead": ["price"], "static": ["size"]})
@@ -88,7 +90,7 @@ def test_the_last_origin_is_the_last_step_with_a_value_and_sees_what_is_said_of_
         )
         assert last[f"price_ahead_{s}"] == pytest.approx(price[-1], rel=1e-6)
     assert found.table["size_static"].unique().sort().to_list() == [0.0, 1.0]
-    assert found.gaps["north"] == {"n_steps": 300, "n_gap_steps": 0, "longest_gap": None}
+    assert found.gaps.root["north"].model_dump() == {"n_steps": 300, "n_gap_steps": 0, "longest_gap": None}
 
 
 def test_a_ridge_wins_where_only_what_is_known_ahead_explains_the_target(found):
@@ -105,18 +107,8 @@ def test_a_ridge_wins_where_only_what_is_known_ahead_explains_the_target(found):
         ("mean", "window_mean", found),
     ):
         own = {"window_steps": 7} if model == "window_mean" else {}
-        trained = fit_model(
-            model,
-            features.table,
-            features.schema,
-            ABOUT,
-            features.calendar,
-            walk,
-            own,
-            30,
-            say=lambda _: None,
-        )
-        mae[name] = trained.metrics["overall"]["mae"]
+        data = TrainingData(features.table, Dataset(ABOUT, features.calendar, features.schema), 30)
+        mae[name] = fit_model(model, data, walk, own, log=lambda _: None).metrics.overall["mae"]
     assert mae["seeing"] < 0.1 * min(mae["blind"], mae["mean"])
 
 
@@ -131,7 +123,7 @@ def release(rows, tmp_path_factory):
 def test_a_release_speaks_from_the_same_numbers_as_the_table(rows, found, release):
     """At cutoffs on the grid and between two steps, for the newest origin too, whose horizon has
     not begun."""
-    panel = build_panel(found.table, found.schema, found.calendar)
+    panel = build_panel(found.table, Dataset(ABOUT, found.calendar, found.schema))
     for at, day in ((cutoff_at(280), 280), (cutoff_at(280) + timedelta(hours=5), 280), (cutoff_at(299), 299)):
         x, where = panel.at(np.array([day]))
         expected = {

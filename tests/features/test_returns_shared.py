@@ -9,11 +9,12 @@ import polars as pl
 import pytest
 
 from tasks.core.frames import FEATURES
-from tasks.core.schema import FeatureSchema
-from tasks.edges.artifacts import read_calendar, read_frame, read_json
+from tasks.edges.artifacts import read_frame
+from tasks.edges.dataset import read_features_dataset
 from tasks.promote.gate import compare_forecasts
 from tasks.promote.params import PromoteParams
 from tasks.train.params import TrainParams
+from tasks.train.split import TrainingData
 from tasks.train.stage import fit_model
 
 pytestmark = pytest.mark.shared
@@ -52,17 +53,10 @@ def trained(coins, tmp_path_factory):
     root = runs.root_of(tmp_path_factory.mktemp("coins"), coins, LIST, target=TARGET, about=about)
     verdict, about = runs.verdict_of(root), runs.inputs(root)[1]
     folder = root / "data/features"
-    table, schema = (
-        read_frame(folder / "table.parquet", FEATURES),
-        FeatureSchema.model_validate(read_json(folder / "schema.json")),
-    )
+    table = read_frame(folder / "table.parquet", FEATURES)
+    data = TrainingData(table, read_features_dataset(folder, about), GATE_STEPS)
     walk = TrainParams(n_cutoffs=2000, stride_steps=1, refit_every_cutoffs=1000, min_train_steps=1000)
-    walked = {
-        m: fit_model(
-            m, table, schema, about, read_calendar(folder, about), walk, own, GATE_STEPS, say=lambda _: None
-        )
-        for m, own in MODELS.items()
-    }
+    walked = {m: fit_model(m, data, walk, own, log=lambda _: None) for m, own in MODELS.items()}
     return verdict, about, walked
 
 

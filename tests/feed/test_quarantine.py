@@ -44,13 +44,13 @@ def quarantined(folder):
 
 def test_the_list_counts_by_rule_and_a_record_is_shown_with_its_bytes(tmp_path):
     table = quarantined(tmp_path)
-    assert [(r["rule"], r["n_records"], r["first"], r["last"]) for r in list_rules(table)] == [
+    assert [(r.rule, r.n_records, r.first, r.last) for r in list_rules(table)] == [
         ("missing", 2, NOON, NOON),
         ("not_json", 1, NOON, NOON),
     ]
     (shown,) = find_records(table, 4, "/0")
-    assert (shown["raw"], shown["rule"], shown["source"]) == ("0xff", "not_json", "kafka:c/t/0")
-    assert json.loads(find_records(table, 3)[0]["raw"])["volume"] == 1
+    assert (shown.raw, shown.rule, shown.source) == ("0xff", "not_json", "kafka:c/t/0")
+    assert json.loads(find_records(table, 3)[0].raw)["volume"] == 1
     with pytest.raises(FeedError, match="not in the quarantine"):
         find_records(table, 0)
 

@@ -88,9 +88,7 @@ def test_a_socket_lands_and_what_it_lost_is_an_event(tmp_path, environment, monk
         assert rows["_source"].unique().to_list() == [f"websocket:{server.url}"]
     assert rows["n"].to_list() == [0, 1, 2, None, 4, 5]
     events = read_events(tmp_path)
-    assert [(one["event"], one["facts"]["first"], one["facts"]["last"]) for one in events] == [
-        ("records_lost", 3, 3)
-    ]
+    assert [(one.event, one.facts["first"], one.facts["last"]) for one in events] == [("records_lost", 3, 3)]
     assert "secret" not in str(events) + str(rows.rows())
 
 

@@ -29,13 +29,13 @@ from tasks.features.params import LeakParams
 from tasks.feed.events import EVENTS
 from tasks.feed.params import FeedParams, FieldSpec
 from tasks.forecasters import FORECASTERS, get_forecaster_class
-from tasks.ingest.params import ArchSource, FilesSource
+from tasks.ingest.params import ArchSource, ExtensionSource, FilesSource
 from tasks.monitor.params import MonitorParams
 from tasks.package.params import PackageParams
 from tasks.promote.params import PromoteParams
 from tasks.quantize.params import QuantizeParams
 from tasks.retrain.params import RetrainParams
-from tasks.train.params import OwnTraining, TrainParams
+from tasks.train.params import ModelTraining, TrainParams
 from tasks.train.search.params import SearchParams
 from tasks.train.select import SelectParams
 from tasks.validate.params import ColumnRule, RowRule, ValidateParams
@@ -44,7 +44,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 CLASSES = {
-    "ingest": (ArchSource, FilesSource),
+    "ingest": (ArchSource, FilesSource, ExtensionSource),
     "validate": (ValidateParams, ColumnRule, RowRule),
     "features": (FeatureParams, LeakParams),
     "train": (TrainParams,),
@@ -84,7 +84,8 @@ def sections(text):
 def test_a_page_names_files_that_exist_and_no_path_of_a_machine(page):
     text = page.read_text()
     for name in set(re.findall(OURS, text)):
-        assert (ROOT / name).exists(), name
+        # what is there is the reader's own
+        assert (ROOT / name).exists() or name.startswith("tasks/extensions/"), name
     assert not re.search(r"(?<![\w.])/(?:home|work|tmp|Users|root)/", text)
 
 
@@ -127,7 +128,7 @@ def test_the_reference_of_params_names_every_key_and_no_other_section():
             assert re.search(rf"`(?:source\.|feed\.)?{key}\b", parts[stage]), f"{stage}.{key}"
     for key in {*About.model_fields, *Target.model_fields}:
         assert f"`{key}`" in parts["about"], key
-    for key in {*SearchParams.model_fields, *SelectParams.model_fields, *OwnTraining.model_fields}:
+    for key in {*SearchParams.model_fields, *SelectParams.model_fields, *ModelTraining.model_fields}:
         assert re.search(rf"`(?:search\.|select\.)?{key}\b", parts["models"]), key
     for model in FORECASTERS:
         for key in (model, *get_forecaster_class(model).Params.model_fields):
@@ -171,7 +172,8 @@ def test_the_table_of_schedules_names_the_deployments():
 def test_the_features_of_the_how_to_are_accepted():
     (snippet,) = snippets(how_to("add-a-feature.md"), "yaml")
     assert FeatureParams.model_validate(yaml.safe_load(snippet)["features"]).list[0].kind == "mean"
-    declared = set(re.findall(r"kind: Literal\[(.*?)\]", (ROOT / "tasks/features/params.py").read_text()))
+    declared = set(re.findall(r"kind: Literal\[(.*?)\]", (ROOT / "tasks/features/specs.py").read_text()))
+    assert len(declared) > 15
     kinds = {kind.strip('" ') for group in declared for kind in group.split(",")}
     assert kinds <= set(re.findall(r"\w+", how_to("add-a-feature.md"))) & set(
         re.findall(r"\w+", sections(reference("params.md"))["features"])

@@ -28,7 +28,7 @@ def test_imports_resolve_into_this_checkout(package):
 
 def test_one_word_names_a_step_in_six_places():
     stages = list(STAGES)
-    document = read_document()
+    document = read_document().content
     headings = re.findall(
         r"^#+ .*?\b(" + "|".join(stages) + r")\b", (ROOT / "docs/tour.md").read_text(), flags=re.MULTILINE
     )
@@ -78,7 +78,7 @@ def test_only_settings_reads_the_environment_and_only_params_reads_params_yaml()
 
 
 def test_no_code_asks_for_a_dataset_by_name():
-    names = set(read_document()["datasets"])
+    names = set(read_document().content["datasets"])
     for path in [p for top in ("tasks", "flows", "deployments") for p in (ROOT / top).rglob("*.py")]:
         strings = {
             n.value
@@ -89,7 +89,7 @@ def test_no_code_asks_for_a_dataset_by_name():
 
 
 def test_every_listed_model_is_a_forecaster():
-    for name, entry in read_document()["datasets"].items():
+    for name, entry in read_document().content["datasets"].items():
         assert {(params or {}).get("forecaster", model) for model, params in entry["models"].items()} <= set(
             FORECASTERS
         ), name

@@ -21,7 +21,8 @@ from small_release import build_small_release
 
 from tasks.core.about import About
 from tasks.core.calendar import build_calendar
-from tasks.core.windows import build_panel
+from tasks.core.dataset import Dataset
+from tasks.core.panel import build_panel
 from tasks.ensemble.align import align_forecasts
 from tasks.ensemble.params import EnsembleParams
 from tasks.ensemble.stage import ENSEMBLE, build_ensemble
@@ -31,6 +32,7 @@ from tasks.ingest.params import ArchSource
 from tasks.ingest.stage import read_configured_source
 from tasks.release.manifest import list_covered_files
 from tasks.train.params import TrainParams
+from tasks.train.split import TrainingData
 from tasks.train.stage import fit_model
 
 ABOUT = About(
@@ -71,22 +73,19 @@ def made(tmp_path_factory):
     Fits: the shipped ones.
     """
     with at_home(tmp_path_factory.mktemp("home"), TIDEMILL_WORKERS="1", TIDEMILL_KEEP_FITS_MB="0"):
-        rows = read_configured_source(ArchSource(kind="arch"), ABOUT, Path(), say=lambda _: None).rows
+        rows = read_configured_source(ArchSource(kind="arch"), ABOUT, Path(), report=lambda _: None).rows
         rows = rows.filter(pl.col("event_time").rank("dense", descending=True) <= 1200)
         params, calendar = (
             FeatureParams.model_validate(FEATURES),
             build_calendar(ABOUT, reach=(rows["event_time"].min(), rows["event_time"].max())),
         )
         table, schema = build_features(rows, ABOUT, params, calendar), build_feature_schema(ABOUT, params)
-        given = (table, schema, ABOUT, calendar, WALK)
-        trained = {m: fit_model(m, *given, own, GATE_STEPS, lambda _: None) for m, own in MODELS.items()}
+        data = TrainingData(table, Dataset(ABOUT, calendar, schema), GATE_STEPS)
+        trained = {m: fit_model(m, data, WALK, own, lambda _: None) for m, own in MODELS.items()}
         walk, gate = ({m: getattr(t, part) for m, t in trained.items()} for part in ("forecasts", "gate"))
-        aligned = align_forecasts(
-            walk, gate, build_panel(table, schema, calendar), calendar, ABOUT, WALK.stride_steps
-        )
+        aligned = align_forecasts(walk, gate, build_panel(table, data.dataset), WALK.stride_steps)
         combined = build_ensemble(
             aligned,
-            ABOUT,
             EnsembleParams(prune_above_frac=0.1, shrink_frac=0.25, residuals=500, adapt_rate=0.02),
         )
     issued = combined.candidates[ENSEMBLE].issued

@@ -17,10 +17,12 @@ from small_release import (
 )
 
 from tasks.core.calendar import build_calendar
+from tasks.core.dataset import Dataset
 from tasks.core.errors import ReleaseError
+from tasks.core.folds import WalkForward
+from tasks.core.panel import build_panel
 from tasks.core.scores import pinball, squared_error
 from tasks.core.transform import inverse_transform_target
-from tasks.core.windows import WalkForward, build_panel
 from tasks.edges.params import STAGES
 from tasks.features import build_feature_schema, build_features
 from tasks.forecasters import build_forecaster
@@ -53,9 +55,8 @@ def panel():
     about, rows = small_about(), small_rows()
     calendar = build_calendar(about, reach=(rows["event_time"].min(), rows["event_time"].max()))
     features = small_features()
-    return build_panel(
-        build_features(rows, about, features, calendar), build_feature_schema(about, features), calendar
-    )
+    dataset = Dataset(about, calendar, build_feature_schema(about, features))
+    return build_panel(build_features(rows, about, features, calendar), dataset)
 
 
 @pytest.fixture(scope="module")
@@ -193,11 +194,11 @@ def test_int8_stays_out_where_the_error_gate_does_not_hold(checkout, panel, tmp_
     rows = replace(
         rows, y=inverse_transform_target(release.about.target, run_graph(release.members["mlp"], rows.x))
     )
-    said = quantize_nets(
+    made = quantize_nets(
         release, rows, root / "models/fits", ("mlp",), QuantizeParams(max_error_frac=0.5), tmp_path
     )
-    assert said["decision"] == "FP32"
-    assert "worsen" in said["reason"]
+    assert made.decision.decision == "FP32"
+    assert "worsen" in made.decision.reason
     assert not (tmp_path / "mlp.onnx").exists()
 
 

@@ -16,8 +16,8 @@ from small_release import (
 
 from tasks.core.errors import ReleaseError
 from tasks.core.frames import FORECAST, SERIES, select_as_of
+from tasks.core.panel import build_panel
 from tasks.core.transform import inverse_transform_target
-from tasks.core.windows import build_panel
 from tasks.features import build_features
 from tasks.release import (
     find_absence_reasons,
@@ -200,7 +200,7 @@ def assert_is_one_walk(release):
     """An independent route: dense panel, all cutoffs from the history's first to the last in one
     `replay`."""
     about, features, calendar = release.about, release.features, release.calendar
-    panel = build_panel(build_features(release.rows, about, features, calendar), release.schema, calendar)
+    panel = build_panel(build_features(release.rows, about, features, calendar), release.dataset)
     first = int(panel.cutoff.search_sorted(release.history["cutoff"].min()))
     origins = np.arange(first, len(panel.cutoff))
     x = panel.x[origins].reshape(-1, panel.x.shape[2])

@@ -1,7 +1,7 @@
 """Members made by hand on a small panel, laid on one timeline as the ensemble stage gets them."""
 
 import numpy as np
-from panels import CALENDAR, small_about, small_panel
+from panels import small_panel
 
 from tasks.ensemble.align import AlignedForecasts, align_forecasts
 from tasks.ensemble.combiner import CombinerContext
@@ -24,7 +24,7 @@ def member(panel, name, values, origins):
     """Forecasts of one member at *origins*: values(origin, series) -> (H,)."""
     where = np.array([(o, s) for o in origins for s in range(len(panel.series_ids))])
     z_hat = np.array([values(o, s) for o, s in where])
-    return build_forecast_frame(panel, WalkForecasts(where, z_hat), small_about(), CALENDAR, name)
+    return build_forecast_frame(panel, WalkForecasts(where, z_hat), name)
 
 
 def aligned_of(members, panel=None, stride=1, n_walk=201) -> AlignedForecasts:
@@ -33,7 +33,7 @@ def aligned_of(members, panel=None, stride=1, n_walk=201) -> AlignedForecasts:
     last = len(panel.event_time) - 1 - GATE
     walk = {n: member(panel, n, f, range(last - n_walk + 1, last + 1, stride)) for n, f in members.items()}
     gate = {n: member(panel, n, f, range(last, last + GATE + 1)) for n, f in members.items()}
-    return align_forecasts(walk, gate, panel, CALENDAR, small_about(), stride)
+    return align_forecasts(walk, gate, panel, stride)
 
 
 def small_members(panel, phi=0.7):

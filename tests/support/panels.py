@@ -8,8 +8,10 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
+from tasks.core.dataset import Dataset
+from tasks.core.panel import Panel, build_panel
+from tasks.core.reports.base import Report
 from tasks.core.schema import FeatureColumn, FeatureSchema
-from tasks.core.windows import Panel, build_panel
 
 HORIZON = 3
 CALENDAR = Calendar("continuous", "1d")
@@ -65,5 +67,20 @@ def feature_table(n_steps=400, n_series=2, seed=0, phi=0.7):
     )
 
 
-def small_panel(**kwargs) -> Panel:
-    return build_panel(feature_table(**kwargs), small_schema(), CALENDAR)
+def small_dataset(about=None, schema=None) -> Dataset:
+    return Dataset(about or small_about(), CALENDAR, schema or small_schema())
+
+
+def small_panel(about=None, table=None, schema=None, **kwargs) -> Panel:
+    table = feature_table(**kwargs) if table is None else table
+    return build_panel(table, small_dataset(about, schema))
+
+
+def render_reports(trained):
+    """The result of a training with its reports as their files have them."""
+    reports = {
+        name: report.render() for name, report in trained._asdict().items() if isinstance(report, Report)
+    }
+    if trained.search is not None:
+        reports["search"] = reports["search"]["searches"]
+    return trained._replace(**reports)

@@ -16,8 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tasks.core.about import About
 from tasks.core.calendar import build_calendar
+from tasks.core.dataset import Dataset
 from tasks.core.frames import HISTORY, SERIES
-from tasks.core.windows import Panel, build_panel
+from tasks.core.panel import Panel, build_panel
 from tasks.features import FeatureParams, build_feature_schema, build_features
 from tasks.release import Manifest, load_unsealed_release, predict_ensemble, write_manifest
 from tasks.release.combine import compute_regime, list_member_columns
@@ -129,7 +130,7 @@ def build_small_body(
         build_feature_schema(about, features),
         build_calendar(about, reach=(rows["event_time"].min(), rows["event_time"].max())),
     )
-    panel = build_panel(build_features(rows, about, features, calendar), schema, calendar)
+    panel = build_panel(build_features(rows, about, features, calendar), Dataset(about, calendar, schema))
     last_origin = len(panel.event_time) - 1 - gate_steps
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "members").mkdir(exist_ok=True)

@@ -7,14 +7,15 @@ from pathlib import Path
 import polars as pl
 
 from tasks.core.calendar import build_calendar
-from tasks.core.windows import build_folds
-from tasks.edges.params import read_about, read_gate_steps, read_model_params, read_models, read_params
+from tasks.core.folds import build_folds
+from tasks.edges.params import read_document
 from tasks.features import FeatureParams, build_feature_schema
 from tasks.forecasters import build_forecaster
 from tasks.ingest.__main__ import main as ingest
 from tasks.ingest.params import IngestParams
 from tasks.ingest.wizard.decide.propose import build_proposal
-from tasks.ingest.wizard.inspect.look import OwnerAnswers, inspect_files
+from tasks.ingest.wizard.inspect.inspect_files import inspect_files
+from tasks.ingest.wizard.inspect.inspected import OwnerAnswers
 from tasks.ingest.wizard.use import apply_dataset
 from tasks.ingest.wizard.write import write_entry
 from tasks.train.params import TrainParams
@@ -46,11 +47,12 @@ def ingested(root):
 def assert_every_stage_accepts(root, rows):
     """Each stage's parameters are read, the models find their columns, the walk fits into the
     history."""
-    about, train = read_about(root), read_params("train", TrainParams, root)
-    read_params("ingest", IngestParams, root)
-    contract = read_params("validate", ValidateParams, root)
-    schema = build_feature_schema(about, read_params("features", FeatureParams, root))
-    entry = {model: read_model_params(model, root) for model in read_models(root)}
+    document = read_document(root)
+    about, train = document.about, document.parse_stage("train", TrainParams)
+    document.parse_stage("ingest", IngestParams)
+    contract = document.parse_stage("validate", ValidateParams)
+    schema = build_feature_schema(about, document.parse_stage("features", FeatureParams))
+    entry = {model: document.get_model_params(model) for model in document.list_models()}
     for model, own in entry.items():
         # Refuses unknown parameters and columns that are not declared
         build_forecaster(model, schema, 1, own)
@@ -60,6 +62,6 @@ def assert_every_stage_accepts(root, rows):
     assert rows.height >= contract.min_rows
     first, last = rows["event_time"].min(), rows["event_time"].max()
     n_steps = len(build_calendar(about, reach=(first, last)).grid(first, last))
-    folds = build_folds(n_steps, n_steps - 1 - read_gate_steps(root), about.horizon_steps, train)
+    folds = build_folds(n_steps, n_steps - 1 - document.gate_steps, about.horizon_steps, train)
     assert sum(len(f.origins) for f in folds) == train.n_cutoffs
-    assert read_gate_steps(root) > about.horizon_steps
+    assert document.gate_steps > about.horizon_steps

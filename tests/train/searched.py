@@ -5,14 +5,15 @@ import signal
 import subprocess
 import sys
 
-from panels import CALENDAR, feature_table, small_about, small_schema
+from panels import feature_table, render_reports, small_dataset
 
 from tasks.edges.settings import ROOT, build_child_environment, read_settings
 from tasks.train.fits import FitContext
 from tasks.train.params import TrainParams
 from tasks.train.search.params import SearchParams
-from tasks.train.search.search import build_mlflow_logger
+from tasks.train.search.report import build_mlflow_logger
 from tasks.train.search.study import open_study
+from tasks.train.split import TrainingData
 from tasks.train.stage import fit_model
 
 WALK = TrainParams(n_cutoffs=40, stride_steps=2, refit_every_cutoffs=10, min_train_steps=100)
@@ -22,18 +23,8 @@ FEW = {"space": PENALTY, "n_trials": N_TRIALS, "inner_cutoffs": 6, "prune": Fals
 
 
 def train_small(model="ridge", table=None, walk=WALK, say=lambda _: None, tell=None, **own):
-    return fit_model(
-        model,
-        feature_table() if table is None else table,
-        small_schema(),
-        small_about(),
-        CALENDAR,
-        walk,
-        own,
-        30,
-        say,
-        tell=tell,
-    )
+    data = TrainingData(feature_table() if table is None else table, small_dataset(), 30)
+    return render_reports(fit_model(model, data, walk, own, say, on_trial=tell))
 
 
 def the_study():

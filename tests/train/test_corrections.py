@@ -8,12 +8,15 @@ import polars as pl
 import pytest
 from panels import CALENDAR, feature_table, small_about
 
+from tasks.core.dataset import Dataset
+from tasks.core.folds import Fold
 from tasks.core.frames import SERIES
-from tasks.core.windows import Fold, build_panel
+from tasks.core.panel import build_panel
 from tasks.features import FeatureParams
 from tasks.features.stage import build_feature_set
 from tasks.train.overlap import find_overlap
 from tasks.train.params import TrainParams
+from tasks.train.split import TrainingData
 from tasks.train.stage import fit_model
 
 WALK = TrainParams(n_cutoffs=30, stride_steps=2, refit_every_cutoffs=3, min_train_steps=60)
@@ -43,20 +46,14 @@ def _corrected(rows, by=40.0):
     return SERIES.conform(pl.concat([rows, late]))
 
 
+def _data(features):
+    dataset = Dataset(small_about(), CALENDAR, features.schema)
+    return TrainingData(features.table, dataset, 20, features.vintages)
+
+
 def _forecasts(rows, model):
     features = build_feature_set(rows, small_about(), FEATURES)
-    return fit_model(
-        model,
-        features.table,
-        features.schema,
-        small_about(),
-        CALENDAR,
-        WALK,
-        {},
-        20,
-        lambda _: None,
-        features.vintages,
-    ).forecasts
+    return fit_model(model, _data(features), WALK, {}, lambda _: None).forecasts
 
 
 @pytest.mark.parametrize("model", ["ridge", "lightgbm"])
@@ -89,7 +86,7 @@ def test_a_fold_before_the_correction_learns_the_value_that_was_known():
 
 def test_the_look_for_overlap_takes_the_vintage_that_was_known_and_no_other():
     features = build_feature_set(_corrected(_rows()), small_about(), FEATURES)
-    panel = build_panel(features.table, features.schema, CALENDAR, features.vintages)
+    panel = build_panel(features.table, _data(features).dataset, features.vintages)
     folds = [Fold(120, np.array([120]))]
     assert find_overlap(features.table, panel, folds, WALK, features.vintages) is None
     # The correction, before it was known
@@ -109,18 +106,7 @@ def test_what_came_true_is_the_newest_vintage():
     assert (first["y"] == first["y_received"]).all()
     early = WALK.model_copy(update={"n_cutoffs": 45})
     features = build_feature_set(_corrected(rows), small_about(), FEATURES)
-    walked = fit_model(
-        "last_value",
-        features.table,
-        features.schema,
-        small_about(),
-        CALENDAR,
-        early,
-        {},
-        20,
-        lambda _: None,
-        features.vintages,
-    ).forecasts
+    walked = fit_model("last_value", _data(features), early, {}, lambda _: None).forecasts
     truth = (
         walked.filter((pl.col("series_id") == "s0") & (pl.col("event_time") == times[CORRECTED]))["y"]
         .unique()

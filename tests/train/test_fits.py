@@ -13,11 +13,13 @@ import numpy as np
 import polars as pl
 import pytest
 from homes import at_home
-from panels import CALENDAR, feature_table, small_about, small_schema
+from panels import feature_table, render_reports, small_dataset, small_panel, small_schema
 
+from deployments.console.charts.folds import draw_folds
 from tasks.core.errors import FoldError, ForecasterError, ParamsError
+from tasks.core.folds import build_folds
 from tasks.core.frames import FORECAST
-from tasks.core.windows import build_folds, build_panel
+from tasks.core.reports.train import PlanReport
 from tasks.edges import fit_cache
 from tasks.edges.settings import build_child_environment
 from tasks.edges.workers import fanout
@@ -28,8 +30,8 @@ from tasks.forecasters import FORECASTERS
 from tasks.forecasters.models.linear.ridge import Ridge
 from tasks.train import fits, stage
 from tasks.train.params import TrainParams
-from tasks.train.picture import render_folds
-from tasks.train.plan import FitPlan
+from tasks.train.plan import FitPlan, build_plan_report
+from tasks.train.split import TrainingData
 from tasks.train.stage import fit_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,17 +63,8 @@ def made(monkeypatch):
 
 
 def _train(model="ridge", table=None, gate_steps=GATE, walk=WALK, say=lambda _: None, **own):
-    return fit_model(
-        model,
-        feature_table() if table is None else table,
-        small_schema(),
-        small_about(),
-        CALENDAR,
-        walk,
-        own,
-        gate_steps,
-        say,
-    )
+    data = TrainingData(feature_table() if table is None else table, small_dataset(), gate_steps)
+    return render_reports(fit_model(model, data, walk, own, say))
 
 
 def _same(a, b):
@@ -223,13 +216,13 @@ def test_an_ensemble_is_built_with_a_member_that_the_budget_cut_short():
     names = {"last_value": WALK, "ridge": WALK.model_copy(update={"budget_s": 1e-6})}
     trained = {name: _train(name, walk=walk) for name, walk in names.items()}
     assert trained["ridge"].forecasts.height < trained["last_value"].forecasts.height
-    panel = build_panel(feature_table(), small_schema(), CALENDAR)
+    panel = small_panel()
     frames = ({name: getattr(t, part) for name, t in trained.items()} for part in ("forecasts", "gate"))
-    aligned = align_forecasts(*frames, panel, CALENDAR, small_about(), WALK.stride_steps)
+    aligned = align_forecasts(*frames, panel, WALK.stride_steps)
     params = EnsembleParams(
         prune_above_frac=0.1, shrink_frac=0.25, residuals=100, adapt_rate=0.02, burn_in_cutoffs=5
     )
-    assembled = build_ensemble(aligned, small_about(), params)
+    assembled = build_ensemble(aligned, params)
     assert np.isfinite(assembled.candidates[assembled.shipped].issued.point[aligned.n_walk :]).all()
     assert aligned.n_walk == WALK.n_cutoffs
 
@@ -319,15 +312,31 @@ def test_the_plan_is_said_first_and_its_file_holds_what_was_done():
     assert trained.forecasts.schema == FORECAST.conform(trained.forecasts).schema
 
 
-def test_the_picture_in_the_docs_is_drawn_by_the_stage(tmp_path):
-    assert (ROOT / "docs/how-it-works/folds.svg").read_text() == docs_picture()
+def test_the_chart_in_the_docs_is_drawn_by_the_console():
+    assert (ROOT / "docs/how-it-works/folds.svg").read_bytes() == docs_chart().content
 
 
-def docs_picture():
+def docs_chart():
     """Twelve cutoffs every second step, three to a fold, on 60 steps with a horizon of 5, an
     embargo of 2 and a gate of 8."""
     walk = TrainParams(
         n_cutoffs=12, stride_steps=2, refit_every_cutoffs=3, min_train_steps=18, embargo_steps=2
     )
+    panel = small_panel(n_steps=60)
     folds = build_folds(60, 51, 5, walk)
-    return render_folds(FitPlan(folds, [f.fit_at for f in folds], [0] * len(folds), 51, "full"), walk, 5, 60)
+    plan = FitPlan(folds, [f.fit_at for f in folds], [0] * len(folds), 51, "full")
+    report = build_plan_report(plan, panel, walk, set(plan.ats)).model_copy(update={"horizon_steps": 5})
+    return draw_folds(report, "folds of a walk")
+
+
+def test_the_folds_of_a_plan_can_be_drawn():
+    trained = _train()
+    folds = trained.plan["folds"]
+    origins = range(folds[0]["first_origin"], trained.plan["last_origin"] + 1, WALK.stride_steps)
+    assert [
+        origin
+        for fold in folds
+        for origin in range(fold["first_origin"], fold["last_origin"] + 1, WALK.stride_steps)
+    ] == list(origins)
+    chart = draw_folds(PlanReport.parse(trained.plan, "plan.json"), "folds")
+    assert f"{len(folds)} folds" in chart.content.decode()

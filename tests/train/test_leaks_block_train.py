@@ -8,11 +8,12 @@ import leak_runs as runs
 import numpy as np
 import polars as pl
 import pytest
-from panels import CALENDAR, feature_table, small_schema
+from panels import feature_table, small_dataset
 from small_checkout import small_checkout
 
 from tasks.core.errors import LeakError
-from tasks.core.windows import WalkForward, build_folds, build_panel
+from tasks.core.folds import WalkForward, build_folds
+from tasks.core.panel import build_panel
 from tasks.train.overlap import check_overlap, find_overlap
 
 NEXT = "import numpy as np\ndef following(values):\n    return np.append(values[1:], np.nan)\n"
@@ -62,13 +63,13 @@ def late():
 
 
 def test_the_walks_own_pairs_are_all_known_by_their_cutoff(late):
-    panel = build_panel(late, small_schema(), CALENDAR)
+    panel = build_panel(late, small_dataset())
     folds = build_folds(len(panel.event_time), len(panel.event_time) - 31, 3, WALK)
     assert find_overlap(late, panel, folds, WALK) is None
 
 
 def test_a_walk_that_forgets_when_values_were_known_or_its_embargo_is_refused(late):
-    panel = build_panel(late, small_schema(), CALENDAR)
+    panel = build_panel(late, small_dataset())
     folds = build_folds(len(panel.event_time), len(panel.event_time) - 31, 3, WALK)
     nominal = np.where(
         panel.known_pos < len(panel.event_time), np.arange(len(panel.event_time))[:, None], panel.known_pos

@@ -9,10 +9,12 @@ import pytest
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
+from tasks.core.dataset import Dataset
 from tasks.core.frames import SERIES
 from tasks.core.scores import mase_scale, owa, smape
 from tasks.features import FeatureParams, build_feature_schema, build_features
 from tasks.train.params import TrainParams
+from tasks.train.split import TrainingData
 from tasks.train.stage import fit_model
 
 pytestmark = pytest.mark.shared
@@ -35,17 +37,8 @@ def _train(model, rows, about, gate_steps, n_cutoffs):
     params = FeatureParams.model_validate({"list": [], "last_within_steps": 1})
     table = build_features(SERIES.conform(rows), about, params, HOURLY)
     walk = TrainParams(n_cutoffs=n_cutoffs, stride_steps=1, refit_every_cutoffs=n_cutoffs, min_train_steps=24)
-    return fit_model(
-        model,
-        table,
-        build_feature_schema(about, params),
-        about,
-        HOURLY,
-        walk,
-        {},
-        gate_steps,
-        say=lambda _: None,
-    ).forecasts
+    data = TrainingData(table, Dataset(about, HOURLY, build_feature_schema(about, params)), gate_steps)
+    return fit_model(model, data, walk, {}, log=lambda _: None).forecasts
 
 
 def test_repeat_last_on_etth1_gives_the_published_errors(shared_data):

@@ -4,16 +4,18 @@ and INT8."""
 import numpy as np
 import pytest
 from members import GATE, PARAMS, aligned_of, small_members
-from panels import CALENDAR, HORIZON, feature_table, small_about, small_panel, small_schema
+from panels import CALENDAR, HORIZON, feature_table, render_reports, small_about, small_dataset, small_panel
 
 from tasks.core.scores import compute_primary_loss
 from tasks.core.seasonal import build_seasonal_from_panel, build_seasonal_from_rows
-from tasks.ensemble.stage import ENSEMBLE, build_ensemble, build_summary
+from tasks.ensemble.stage import ENSEMBLE, build_ensemble
+from tasks.ensemble.summary import build_summary
 from tasks.promote.gate import compare_forecasts
 from tasks.promote.params import PromoteParams
 from tasks.quantize.int8 import score_mean_loss
 from tasks.quantize.parity import build_gate_rows
 from tasks.train.params import TrainParams
+from tasks.train.split import TrainingData
 from tasks.train.stage import fit_model
 
 SCALED = pytest.mark.parametrize("score", ["mase", "owa"])
@@ -21,15 +23,22 @@ GATE_PARAMS = PromoteParams(gate_steps=30, min_gate_rows=20, alpha=0.05, min_gai
 WALK = TrainParams(n_cutoffs=40, stride_steps=2, refit_every_cutoffs=10, min_train_steps=100)
 
 
+def _train(model, about, **model_params):
+    data = TrainingData(feature_table(), small_dataset(about), 30)
+    return render_reports(fit_model(model, data, WALK, model_params, lambda _: None))
+
+
 @SCALED
 def test_the_ensemble_is_chosen_and_reported_by_it(score):
-    panel, about = small_panel(n_steps=700), small_about(score)
-    aligned = aligned_of(small_members(panel), panel, n_walk=501)
-    assembled = build_ensemble(aligned, about, PARAMS)
-    facts = build_summary(assembled, aligned, about)
-    mae = build_ensemble(aligned, small_about("mae"), PARAMS).candidates[ENSEMBLE]
+    aligned, by_mae = (
+        aligned_of(small_members(panel), panel, n_walk=501)
+        for panel in (small_panel(small_about(s), n_steps=700) for s in (score, "mae"))
+    )
+    assembled = build_ensemble(aligned, PARAMS)
+    facts = build_summary(assembled, aligned).render()
+    mae = build_ensemble(by_mae, PARAMS).candidates[ENSEMBLE]
     k, s, h = 300, 1, 2
-    scale = build_seasonal_from_panel(panel, about).scale[aligned.origins[k], s]
+    scale = build_seasonal_from_panel(aligned.panel).scale[aligned.origins[k], s]
     if score == "mase":
         assert assembled.candidates[ENSEMBLE].loss[k, s, h] == pytest.approx(mae.loss[k, s, h] / scale)
     assert assembled.choice.best_member == "har"
@@ -48,11 +57,9 @@ def test_training_and_its_search_are_judged_by_it(score):
             "prune": False,
         }
     }
-    trained = fit_model(
-        "ridge", feature_table(), small_schema(), about, CALENDAR, WALK, own, 30, lambda _: None
-    )
+    trained = _train("ridge", about, **own)
     known = trained.forecasts.drop_nulls("y")
-    found = build_seasonal_from_panel(small_panel(), about).scaling_errors_of_rows(known)
+    found = build_seasonal_from_panel(small_panel(about)).scaling_errors_of_rows(known)
     expected = compute_primary_loss(score, known["y"].to_numpy(), known["y_hat"].to_numpy(), found).mean()
     assert trained.metrics["overall"][f"primary_{score}"] == pytest.approx(expected)
     outer = trained.search[0]["outer"]
@@ -64,10 +71,7 @@ def test_training_and_its_search_are_judged_by_it(score):
 @SCALED
 def test_the_gate_passes_the_better_by_it_and_only_the_better(score):
     about, table = small_about(score), feature_table()
-    naive, ridge = (
-        fit_model(name, table, small_schema(), about, CALENDAR, WALK, {}, 30, lambda _: None).gate
-        for name in ("last_value", "ridge")
-    )
+    naive, ridge = (_train(name, about).gate for name in ("last_value", "ridge"))
     measured = build_seasonal_from_rows(table, about, CALENDAR)
     better, worse = (
         compare_forecasts(ridge, naive, about, GATE_PARAMS, measured),
@@ -83,8 +87,8 @@ def test_the_gate_passes_the_better_by_it_and_only_the_better(score):
 
 @SCALED
 def test_int8_is_judged_by_it(score):
-    panel, about = small_panel(), small_about(score)
+    panel = small_panel(small_about(score))
     rows = build_gate_rows(panel, GATE)
     last = rows.x[:, [panel.schema.index("z_last")]] * np.ones(HORIZON)
-    measured = score_mean_loss(last, rows, about, None)
+    measured = score_mean_loss(last, rows, None)
     assert measured == pytest.approx(1.0) if score == "owa" else 0.5 < measured < 3

@@ -5,13 +5,14 @@ import numpy as np
 import onnxruntime as ort
 import polars as pl
 import pytest
-from panels import CALENDAR, feature_table, small_about, small_schema
+from panels import feature_table, render_reports, small_dataset, small_schema
 
 from tasks.core.errors import ForecasterError, ParamsError
 from tasks.core.schema import FeatureColumn
 from tasks.forecasters import build_forecaster, load_forecaster
 from tasks.train.params import TrainParams
 from tasks.train.select import SelectParams, compute_stability, find_ignored_columns
+from tasks.train.split import TrainingData
 from tasks.train.stage import fit_model
 
 WALK = TrainParams(n_cutoffs=40, stride_steps=2, refit_every_cutoffs=10, min_train_steps=100)
@@ -30,6 +31,11 @@ OWN = {
     "mlp": {"epochs": 2},
     "sklearn": {"estimator": "linear_model.LinearRegression"},
 }
+
+
+def _train(model, table, schema, **model_params):
+    data = TrainingData(table, small_dataset(schema=schema), 30)
+    return render_reports(fit_model(model, data, WALK, model_params, log=lambda _: None))
 
 
 def _rows(n=900, seed=0):
@@ -76,16 +82,14 @@ def test_each_fold_chooses_for_itself_and_the_choices_are_reported():
     table = table.with_columns(
         pl.Series(name, rng.normal(size=table.height).astype(np.float32)) for name in (*NOISE, "signal")
     )
-    trained = fit_model(
-        "ridge", table, SCHEMA, small_about(), CALENDAR, WALK, {"select": {}}, 30, say=lambda _: None
-    )
+    trained = _train("ridge", table, SCHEMA, select={})
     folds = trained.selection["folds"]
     assert [f["fit_at"] for f in folds][:-1] == [f["fit_at"] for f in trained.plan["folds"]]
     assert folds[-1]["fit_at"] == trained.facts["seen_until"]
-    assert set(folds[-1]["kept"]) == set(SCHEMA.names) - set(trained.fit.ignored) - {"z_last"}
+    assert set(folds[-1]["columns"]) == set(SCHEMA.names) - set(trained.fit.ignored) - {"z_last"}
     for name, share in trained.selection["kept_frac"].items():
-        assert share == pytest.approx(np.mean([name in f["kept"] for f in folds]))
-    assert any(f["kept"] != folds[0]["kept"] for f in folds) == (trained.selection["stability"] != 1.0)
+        assert share == pytest.approx(np.mean([name in f["columns"] for f in folds]))
+    assert any(f["columns"] != folds[0]["columns"] for f in folds) == (trained.selection["stability"] != 1.0)
 
 
 def test_stability_is_one_for_the_same_choice_and_its_published_values_by_hand():
@@ -110,17 +114,7 @@ def test_a_model_that_needs_its_columns_refuses_to_choose_among_them():
         ("lightgbm", {"strategy": "recursive", "base": "last"}),
     ):
         with pytest.raises(ForecasterError, match="names none"):
-            fit_model(
-                model,
-                feature_table(),
-                small_schema(),
-                small_about(),
-                CALENDAR,
-                WALK,
-                {**own, "select": {}},
-                30,
-                say=lambda _: None,
-            )
+            _train(model, feature_table(), small_schema(), **own, select={})
 
 
 def test_columns_that_a_base_or_a_weight_names_are_not_up_for_choice():
@@ -132,14 +126,4 @@ def test_columns_that_a_base_or_a_weight_names_are_not_up_for_choice():
 
 def test_a_selection_that_cannot_be_is_refused():
     with pytest.raises(ParamsError, match="held_frac"):
-        fit_model(
-            "ridge",
-            feature_table(),
-            small_schema(),
-            small_about(),
-            CALENDAR,
-            WALK,
-            {"select": {"held_frac": 1.0}},
-            30,
-            say=lambda _: None,
-        )
+        _train("ridge", feature_table(), small_schema(), select={"held_frac": 1.0})

@@ -4,10 +4,13 @@ of the gate's rows."""
 import numpy as np
 import polars as pl
 import pytest
-from panels import CALENDAR, feature_table, small_about, small_panel, small_schema
+from panels import feature_table, render_reports, small_dataset, small_panel
 
 from tasks.core.errors import FoldError, ForecasterError
+from tasks.core.reports.train import SearchReport, SelectionReport
+from tasks.edges.artifacts import read_report, write_report
 from tasks.train.params import TrainParams
+from tasks.train.split import TrainingData
 from tasks.train.stage import fit_model, score
 
 WALK = TrainParams(n_cutoffs=40, stride_steps=2, refit_every_cutoffs=10, min_train_steps=100)
@@ -16,17 +19,8 @@ LEARNERS = ["ridge", "lightgbm"]
 
 
 def _train(model, table, gate_steps=GATE, walk=WALK, **model_params):
-    return fit_model(
-        model,
-        table,
-        small_schema(),
-        small_about(),
-        CALENDAR,
-        walk,
-        model_params,
-        gate_steps,
-        say=lambda _: None,
-    )
+    data = TrainingData(table, small_dataset(), gate_steps)
+    return render_reports(fit_model(model, data, walk, model_params, log=lambda _: None))
 
 
 @pytest.mark.parametrize("model", LEARNERS)
@@ -112,7 +106,20 @@ def test_nothing_to_learn_from_names_the_cutoff():
 def test_scores_are_the_means_of_what_is_known():
     forecasts = _train("last_value", feature_table()).forecasts
     error = (forecasts["y"] - forecasts["y_hat"]).drop_nulls()
-    scored = score(forecasts, small_about(), small_panel())
+    scored = score(forecasts, small_panel()).render()
     assert scored["overall"]["mae"] == pytest.approx(error.abs().mean())
     assert scored["overall"]["rmse"] == pytest.approx((error**2).mean() ** 0.5)
     assert {row["series_id"] for row in scored["by_series"]} == {"s0", "s1"}
+
+
+def test_its_reports_are_read_as_they_were_written_and_those_of_before_too(tmp_path):
+    data = TrainingData(feature_table(), small_dataset(), GATE)
+    own = {"select": {}, "search": {"space": {"penalty": {"float": [0.01, 1.0]}}, "n_trials": 1}}
+    trained = fit_model("ridge", data, WALK, own, lambda _: None)
+    for report in (trained.plan, trained.metrics, trained.facts, trained.search, trained.selection):
+        write_report(tmp_path / "report.json", report)
+        assert read_report(tmp_path / "report.json", type(report)) == report
+    assert SearchReport.parse(trained.search.render()["searches"], "search.json") == trained.search
+    before = trained.selection.render()
+    before["folds"] = [{"fit_at": fold["fit_at"], "kept": fold["columns"]} for fold in before["folds"]]
+    assert SelectionReport.parse(before, "selection.json") == trained.selection

@@ -8,6 +8,7 @@ from deltalake import DeltaTable
 from tasks.core.errors import FeedError, OffsetMovedError
 from tasks.edges import files as disk
 from tasks.edges.delta.log import TableLog
+from tasks.edges.delta.protocol import check_protocol
 from tasks.edges.delta.schema import Columns, build_schema
 from tasks.edges.delta.snapshot import TableSnapshot
 from tasks.edges.delta.storage import TableStorage, convert_write_errors
@@ -19,6 +20,7 @@ class VersionedTable(TableSnapshot):
     columns: of a new table, name -> type, those of *partition_by* among them (strings).
     sync: off for what may be lost with the power.
     keep_log_h: hours for which a new table keeps the entries of its log.
+    Raises FeedError for a table that another engine gave a feature that is not known here.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class VersionedTable(TableSnapshot):
         if not DeltaTable.is_deltatable(str(folder)):
             _create_table(self.storage, self.log.folder, columns, partition_by, keep_log_h)
         super().__init__(folder, DeltaTable(str(folder)), self.log.sources)
+        check_protocol(self._table, folder)
         self.log.read(self.version)
 
     @property
@@ -56,8 +59,9 @@ class VersionedTable(TableSnapshot):
             )
 
     def refresh(self) -> None:
-        """Read what others have committed."""
+        """Read what others have committed. Raises FeedError as `check_protocol`."""
         self._table.update_incremental()
+        check_protocol(self._table, self.folder)
         self.log.read(self.version)
 
     def read_version(self, version: int) -> TableSnapshot:

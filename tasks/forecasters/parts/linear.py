@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tasks.core.windows import split_blocks
+from tasks.core.blocks import split_blocks
 
 _MOMENT_ROWS = 65_536  # rows turned to float64 at a time
 _BLOCK_ROWS = 4096  # rows multiplied at a time: what a cache holds; sums of blocks are kept in float64

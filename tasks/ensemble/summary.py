@@ -1,0 +1,168 @@
+"""The report: scores of every candidate, weights, coverage, what is shipped and why, and the frames
+behind it.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from tasks.core.frames import FORECAST
+from tasks.core.reports.ensemble import CandidateScores, EnsembleReport, SelectionSlice, SeriesGains
+from tasks.core.transform import inverse_transform_target
+from tasks.edges.artifacts import write_frame
+from tasks.ensemble.align import AlignedForecasts
+from tasks.ensemble.choose import select_shared_outcomes
+from tasks.ensemble.combiners import COMBINERS
+from tasks.ensemble.coverage import build_coverage
+from tasks.ensemble.issue import build_issued_frame
+from tasks.ensemble.report import (
+    build_combiner_rows,
+    compare_models,
+    compute_confidence_set,
+    compute_correlation,
+    compute_gains,
+    compute_gains_by_series,
+    count_overlap,
+)
+from tasks.ensemble.stage import ENSEMBLE, AssembledEnsemble, Candidate, compute_mean_loss
+
+
+def build_summary(assembled: AssembledEnsemble, aligned: AlignedForecasts) -> EnsembleReport:
+    """Everything that pages show of the ensemble."""
+    about, choice, scored = aligned.about, assembled.choice, assembled.scored
+    candidates, ensemble = assembled.candidates, assembled.candidates[ENSEMBLE]
+    cutoffs, overlap = aligned.panel.cutoff.gather(aligned.origins), count_overlap(aligned)
+    losses = {name: candidate.loss[scored] for name, candidate in candidates.items()}
+    compared, shared = _select_shared(assembled, scored)
+    comparisons = compare_models(ensemble.loss[scored], {m: losses[m] for m in aligned.models}, overlap)
+    means = {name: compute_mean_loss(candidates[name].loss, shared) for name in compared}
+    against = "har" if "har" in aligned.models else assembled.baseline
+    ids = aligned.panel.series_ids
+    by_series = compute_gains_by_series(ensemble.loss[scored], losses[against], ids, overlap)
+    error = np.where(scored[:, None, None], aligned.z - aligned.z_hat, np.nan)
+    return EnsembleReport(
+        primary_score=about.primary_score,
+        unit=about.target.unit,
+        shipped=assembled.shipped,
+        reason=choice.reason,
+        baseline=assembled.baseline,
+        best_member=choice.best_member,
+        combiner=choice.combiner,
+        group=assembled.issuer.group,
+        n_cutoffs_scored=int(scored.sum()),
+        n_cutoffs_gate=int(assembled.gate.sum()),
+        scored_from=tuple(cutoffs.gather(np.flatnonzero(scored)[:1]).dt.to_string("%F")),
+        seen_until=cutoffs[aligned.n_walk - 1],
+        as_of=aligned.panel.cutoff[-1],
+        weights=dict(zip(aligned.models, assembled.weights[aligned.n_walk - 1].tolist(), strict=True)),
+        n_outcomes_shared=int(shared.sum()),
+        left_out=tuple(sorted(set(candidates) - set(compared))),
+        scores=_build_scores(assembled, aligned),
+        comparisons=comparisons,
+        gains=compute_gains(comparisons, means, tuple(m for m in aligned.models if m in compared)),
+        gains_by_series=SeriesGains(against=against, series=by_series),
+        selection=_build_selection(assembled, aligned),
+        correlation=compute_correlation(aligned.models, error),
+        contribution_frac=assembled.contributions,
+        confidence_set=compute_confidence_set(losses, overlap),
+        coverage=build_coverage(ENSEMBLE, ensemble.issued, assembled.issuer, scored, assembled.gate),
+        weights_over_time=tuple(
+            {"cutoff": cutoffs[k].isoformat(), **dict(zip(aligned.models, shares.tolist(), strict=True))}
+            for k, shares in assembled.weights.items()
+        ),
+    )
+
+
+def _select_shared(assembled: AssembledEnsemble, cutoffs: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+    """Which candidates are compared over the *cutoffs* (K,), and on which outcomes (K, S, H)."""
+    return select_shared_outcomes(
+        {
+            name: np.where(cutoffs[:, None, None], candidate.loss, np.nan)
+            for name, candidate in assembled.candidates.items()
+        }
+    )
+
+
+def _build_selection(assembled: AssembledEnsemble, aligned: AlignedForecasts) -> SelectionSlice:
+    """The slice on which combiners were compared, and how each did there."""
+    choice, slices = assembled.choice, assembled.slices
+    cutoffs = aligned.panel.cutoff.gather(aligned.origins[np.flatnonzero(slices.select)])
+    return SelectionSlice(
+        fit_until=aligned.panel.cutoff[int(aligned.origins[slices.fit_until])],
+        until=cutoffs[-1],
+        n_cutoffs=len(cutoffs),
+        n_outcomes=choice.n,
+        members={m: choice.losses.get(m) if choice.n else None for m in aligned.models},
+        combiners=build_combiner_rows(choice, tuple(c.name for c in COMBINERS), assembled.obstacles),
+    )
+
+
+def _build_scores(assembled: AssembledEnsemble, aligned: AlignedForecasts) -> dict[str, CandidateScores]:
+    """Of each candidate, over the outcomes that all compared ones have forecasts of; one that is
+    not compared, over its own.
+    """
+    parts = [(cutoffs, _select_shared(assembled, cutoffs)) for cutoffs in (assembled.scored, assembled.gate)]
+    return {
+        name: _score_candidate(
+            candidate,
+            aligned,
+            *(shared if name in compared else part[:, None, None] for part, (compared, shared) in parts),
+        )
+        for name, candidate in assembled.candidates.items()
+    }
+
+
+def _score_candidate(
+    candidate: Candidate, aligned: AlignedForecasts, scored: np.ndarray, gate: np.ndarray
+) -> CandidateScores:
+    """Means over the outcomes *scored*, primary_gate over *gate*; both broadcast to (K, S, H)."""
+    y_hat = inverse_transform_target(aligned.about.target, candidate.issued.point)
+    error, loss = np.where(scored, aligned.y - y_hat, np.nan), np.where(scored, candidate.loss, np.nan)
+
+    def mean(values: np.ndarray) -> float | None:
+        known = values[np.isfinite(values)]
+        return float(known.mean()) if len(known) else None
+
+    return CandidateScores(
+        primary=mean(loss),
+        primary_gate=mean(np.where(gate, candidate.loss, np.nan)),
+        mae=mean(np.abs(error)),
+        rmse=(mean(np.square(error)) or 0.0) ** 0.5,
+        n=int(np.isfinite(loss).sum()),
+        by_series={s: mean(loss[:, i]) for i, s in enumerate(aligned.panel.series_ids)},
+        by_step=tuple(mean(loss[:, :, h]) for h in range(loss.shape[2])),
+    )
+
+
+def write_frames(folder: Path, assembled: AssembledEnsemble, aligned: AlignedForecasts) -> None:
+    """forecast.parquet, gate.parquet and losses.parquet of the report."""
+    issued = assembled.candidates[ENSEMBLE].issued
+    for name, cutoffs in (("forecast", assembled.scored), ("gate", assembled.gate)):
+        frame = build_issued_frame(ENSEMBLE, issued, aligned, cutoffs)
+        write_frame(folder / f"{name}.parquet", frame, FORECAST)
+    losses = build_loss_frame(assembled.candidates, aligned, assembled.scored | assembled.gate)
+    losses.write_parquet(folder / "losses.parquet")
+
+
+def build_loss_frame(
+    candidates: dict[str, Candidate], aligned: AlignedForecasts, cutoffs: np.ndarray
+) -> pl.DataFrame:
+    """Mean primary loss of each candidate at the *cutoffs* (K,): model, series_id, cutoff, loss."""
+    k, ids = np.flatnonzero(cutoffs), list(aligned.panel.series_ids)
+    parts = []
+    for name, candidate in candidates.items():
+        loss = candidate.loss[k]
+        n = np.isfinite(loss).sum(axis=2)
+        mean = np.where(n > 0, np.nansum(loss, axis=2) / np.maximum(n, 1), np.nan)
+        parts.append(
+            pl.DataFrame(
+                {
+                    "model": [name] * mean.size,
+                    "series_id": ids * len(k),
+                    "cutoff": aligned.panel.cutoff.gather(np.repeat(aligned.origins[k], len(ids))),
+                    "loss": mean.ravel(),
+                }
+            )
+        )
+    return pl.concat(parts).filter(pl.col("loss").is_not_nan())
