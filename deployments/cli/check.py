@@ -7,6 +7,7 @@ import typer
 
 from tasks.core.errors import ParamsError
 
+FOUND_CHARS = 300  # in the table; `--json` has all
 _EXAMPLE = "Write for example '{\"window_steps\": 3}'."
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -75,9 +76,12 @@ def _report_verdicts(target: str, kind: str, verdicts: list[Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("law", "", "found", "how to fix", show_lines=True)
+    fixes = [] if all(verdict.passed for verdict in verdicts) else ["how to fix"]
+    table = Table("law", "", "found", *fixes, show_lines=True)
     for verdict in verdicts:
-        table.add_row(verdict.law, "passed" if verdict.passed else "FAILED", verdict.found, verdict.fix)
+        found = verdict.found if len(verdict.found) < FOUND_CHARS else f"{verdict.found[:FOUND_CHARS]}..."
+        row = (verdict.law, "passed" if verdict.passed else "FAILED", found, verdict.fix)
+        table.add_row(*row[: 3 + len(fixes)])
     Console().print(table)
     n_failed = sum(not verdict.passed for verdict in verdicts)
     result = (

@@ -127,6 +127,7 @@ def _check_feature(name: str, options: CheckOptions, root: Path) -> list[LawVerd
 
 def _check_source(name: str, options: CheckOptions, root: Path) -> list[LawVerdict]:
     from tasks.ingest.params import ExtensionSource
+    from tasks.ingest.source import build_source
     from tasks.ingest.wizard.use import list_dataset_files
     from tasks.laws.sources import SOURCE_LAWS, SourceSubject
 
@@ -148,6 +149,7 @@ def _check_source(name: str, options: CheckOptions, root: Path) -> list[LawVerdi
         about = parse_params(About, entry["about"], f"datasets.{dataset}.about")
         source = entry["ingest"]["source"]
     params = parse_params(ExtensionSource, source, "the source")
+    build_source(params, about, root)  # raises for options that it does not take
     files = list_dataset_files(params.files, name, root)
     return run_laws(SOURCE_LAWS, SourceSubject(params, about, tuple(files)))
 

@@ -133,7 +133,7 @@ def _build_attributions(
 ) -> pl.DataFrame:
     steps, names = release.schema.horizon_steps, [release.schema.names[j] for j in columns]
     n_rows, n_names = picked.height, len(names)
-    ahead = [release.calendar.list_next_steps(at, steps) for at in picked["event_time"]]
+    ahead = [release.calendar.list_next_steps(origin, steps) for origin in picked["event_time"]]
     of_row = picked.select(
         "series_id", cutoff=release.calendar.nominal_known_at(), is_last=pl.int_range(pl.len()) < n_last
     )

@@ -1,6 +1,6 @@
 """Features that are functions of your own.
 
-In params.yaml: `{kind: function, of: my_module:my_feature, column: z, lookback_steps: 24}`. The
+In params.yaml: `{kind: function, of: 'my_module:my_feature', column: z, lookback_steps: 24}`. The
 module is one file, `tasks/extensions/my_module.py`. With `column` the function gets the values of
 that column of one series as an array (n,) float64, oldest first, one number per grid step, NaN
 where unknown; with `columns` a polars frame of `event_time` and those columns (null where unknown).

@@ -32,7 +32,7 @@ ROWS = "data/clean/rows.parquet"
 
 
 def main(root: Path = ROOT) -> None:
-    """Report on what is new; with nothing new the last report stands.
+    """Report on what is new; with nothing new the last report stays.
 
     New answers alone change no figure that decides.
     """
@@ -64,7 +64,7 @@ def _build_report(
     key: MonitorKey,
     root: Path,
 ) -> MonitorReport:
-    # This and the next: a report that stands needs neither
+    # This and the next: a report that stays needs neither
     from tasks.monitor.stage import build_monitor_result
     from tasks.monitor.streams import select_shown_streams
 
@@ -92,7 +92,7 @@ def _update_served(
     answers: AnswerCounts,
     root: Path,
 ) -> MonitorReport:
-    """The last report with what was served since; what decides stands as it is."""
+    """The last report with what was served since; what decides stays as it is."""
     rows, about = read_frame(root / ROWS, SERIES), document.about
     calendar = _build_calendar(champion, about, rows)
     served = _build_served(last.dataset, champion, answers, rows, about, calendar)
@@ -137,10 +137,10 @@ def _build_served(
     seen_until = {past.digest: past.seen_until for past in read_journal(dataset)}
     news = read_news(dataset, min(seen_until.values(), default=datetime.max.replace(tzinfo=UTC)))
     outcomes = build_outcomes(news, rows, about, calendar, seen_until)
-    own = outcomes.filter(pl.col("digest") == (champion.digest if champion else ""))
+    of_champion = outcomes.filter(pl.col("digest") == (champion.digest if champion else ""))
     return ServedFigures(
         answers=answers,
-        overall=OutcomeFigures.model_validate(compute_figures(own, [])[0]),
+        overall=OutcomeFigures.model_validate(compute_figures(of_champion, [])[0]),
         by_digest=tuple(ReleaseOutcomes.model_validate(row) for row in compute_figures(outcomes, ["digest"])),
     )
 

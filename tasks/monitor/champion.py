@@ -58,6 +58,8 @@ def _read_trained_as_of(champion: ChampionRecord, root: Path) -> datetime:
     """Newest data of the last training that the gate has judged: one that lost says that the
     champion is not out of date.
     """
-    own = datetime.fromisoformat(read_json(get_champion_folder(champion) / "manifest.json")["as_of"])
+    trained_as_of = datetime.fromisoformat(
+        read_json(get_champion_folder(champion) / "manifest.json")["as_of"]
+    )
     last = find_report(GateDecision, champion.dataset, root)
-    return own if last is None else max(own, last.challenger_as_of)
+    return trained_as_of if last is None else max(trained_as_of, last.challenger_as_of)

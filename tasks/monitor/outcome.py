@@ -77,9 +77,11 @@ def _build_truth(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.Dat
     )
 
 
-def _score_outcomes(joined: pl.DataFrame, about: About, yardstick: ScalingErrors | None) -> pl.DataFrame:
+def _score_outcomes(joined: pl.DataFrame, about: About, scaling_errors: ScalingErrors | None) -> pl.DataFrame:
     y, y_hat = (joined[c].fill_null(float("nan")).to_numpy() for c in ("y", "y_hat"))
-    loss = compute_primary_loss(about.primary_score, y, y_hat, yardstick) if joined.height else np.empty(0)
+    loss = (
+        compute_primary_loss(about.primary_score, y, y_hat, scaling_errors) if joined.height else np.empty(0)
+    )
     low, high = (format_quantile_column(q) for q in (min(about.quantiles), max(about.quantiles)))
     covered = (
         pl.col("y").is_between(low, high)
@@ -96,7 +98,7 @@ def _score_outcomes(joined: pl.DataFrame, about: About, yardstick: ScalingErrors
 def compute_figures(found: pl.DataFrame, by: list[str]) -> list[Row]:
     """Counts and means of `outcomes` by *by*, all together for none.
 
-    Means are over what came true and was not fitted on; None without any. They are summed row by
+    Means are over outcomes that were not fitted on; None without any. They are summed row by
     row: sums of polars' threads differ in the last bit, and these figures decide.
     """
     judged = pl.col("y").is_not_null() & ~pl.col("is_seen")

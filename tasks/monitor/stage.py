@@ -164,7 +164,7 @@ def _decide_verdict(
     )
     if champion.loss is None:
         reason = (
-            f"{champion.n_known} steps that the champion forecast since its promotion have come true,"
+            f"{champion.n_known} steps that the champion forecast since its promotion have an outcome,"
             f" fewer than `monitor.min_rows` = {params.min_rows}"
         )
         return "insufficient", reason + drifting

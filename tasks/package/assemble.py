@@ -37,7 +37,7 @@ def select_rows_tail(release: Release, rows: pl.DataFrame, rows_steps: int) -> p
         return rows.filter(newest)
     times = rows["event_time"].unique().sort()
     first = int(times.search_sorted(release.history.select(pl.col("cutoff").min()).item()))
-    # The origin lies one step before its cutoff; rows with gaps reach further back
+    # The origin is one step before its cutoff; rows with gaps reach further back
     since = times[max(0, first - release.schema.lookback_steps - 2)]
     return rows.filter(newest | (pl.col("event_time") >= since))
 

@@ -158,9 +158,9 @@ def _run_build(checkout: Path, context: Path, home: Path) -> None:
             " package`."
         ) from error
     if built.returncode:
-        said = "\n".join((built.stdout + built.stderr).strip().splitlines()[-15:])
+        output = "\n".join((built.stdout + built.stderr).strip().splitlines()[-15:])
         raise ReleaseError(
-            f"The Bento cannot be built: `bentoml build` ended with {built.returncode} and said:\n{said}"
+            f"The Bento cannot be built: `bentoml build` ended with {built.returncode} and said:\n{output}"
         )
 
 

@@ -164,10 +164,7 @@ def _render_limits(release: Release) -> str:
             "A series it has not seen borrows the intervals of"
             f" {'all' if release.blend.group == 'series' else 'the'} others."
         ),
-        (
-            "Intervals adapt to what has come true: after a jump in noise they need some tens of steps to"
-            " follow."
-        ),
+        ("Intervals adapt to outcomes: after a jump in noise they need some tens of steps to follow."),
     ]
     return "\n".join(f"- {line}" for line in lines)
 

@@ -29,9 +29,9 @@ ROWS = "data/clean/rows.parquet"
 
 def main(root: Path = ROOT, deliver: Callable[[], AbstractContextManager[None]] = publish_alongside) -> None:
     """Decide on what is new, apply to our own registry, publish the rows; with nothing new the last
-    verdict stands.
+    verdict stays.
 
-    deliver: what brings runs to MLflow beside the gate.
+    deliver: what brings runs to MLflow alongside the gate.
     """
     document = read_document(root)
     dataset, params = document.dataset, document.parse_stage("promote", PromoteParams)
@@ -46,9 +46,9 @@ def main(root: Path = ROOT, deliver: Callable[[], AbstractContextManager[None]] 
         write_report(root / GateDecision.PATH, last)
         with deliver() if has_news() else nullcontext():
             pass  # a model was trained again and gave the same release: its run goes to MLflow all the same
-        print(f"promote: nothing new, the verdict stands: {last.decision} ({last.reason})")
+        print(f"promote: nothing new, the verdict stays: {last.decision} ({last.reason})")
         return
-    with deliver():  # MLflow's import runs beside the gate
+    with deliver():  # MLflow's import runs alongside the gate
         decision = _build_decision(dataset, params, key, _find_opponent(champion, key), root)
     print(f"promote: {decision.decision}: {decision.reason}")
 
@@ -89,7 +89,7 @@ def _find_opponent(champion: ChampionRecord | None, key: GateKey) -> str | None:
 def _build_decision(
     dataset: str, params: PromoteParams, key: GateKey, opponent: str | None, root: Path
 ) -> GateDecision:
-    # This and the next: a verdict that stands needs neither onnxruntime nor features
+    # This and the next: a verdict that stays needs neither onnxruntime nor features
     from tasks.core.frames import SERIES, get_newest_known_at
     from tasks.edges.artifacts import read_frame, write_frame
     from tasks.promote.apply import apply_winner
@@ -104,8 +104,8 @@ def _build_decision(
     for candidate in (challenger, baseline):
         check_release_is_leak_free(candidate)
     verdict, losses = decide_promotion(challenger, champion, baseline, rows, params)
-    own = not read_settings().mlflow_uri  # a shared registry is changed by flows/promotion alone
-    applied = own and verdict.winner_digest is not None
+    is_own_registry = not read_settings().mlflow_uri  # a shared registry is changed by flows/promotion alone
+    applied = is_own_registry and verdict.winner_digest is not None
     decision = GateDecision(
         **dict(verdict), dataset=dataset, key=key, as_of=get_newest_known_at(rows), applied=applied
     )

@@ -15,7 +15,7 @@ def apply_decision(decision_path: Path, root: Path = ROOT) -> ChampionRecord | N
 
     None when it says that nothing changes.
     Raises ReleaseError when the world is no longer the one that was decided on: the release's bytes
-    are others, or another champion stands.
+    are others, or there is another champion.
     """
     return apply_winner(read_report(decision_path, GateDecision), root)
 
@@ -28,10 +28,10 @@ def apply_winner(decision: GateDecision, root: Path = ROOT) -> ChampionRecord | 
     now = read_champion(dataset)
     if now is not None and now.digest == decision.winner_digest:
         return now
-    if (standing := None if now is None else now.digest) != decision.champion_digest:
+    if (current := None if now is None else now.digest) != decision.champion_digest:
         raise ReleaseError(
             f"The decision was made against the champion {_format_digest(decision.champion_digest)}, but"
-            f" {_format_digest(standing)} answers for {dataset!r} now. Decide again with `dvc repro promote`."
+            f" {_format_digest(current)} answers for {dataset!r} now. Decide again with `dvc repro promote`."
         )
     if (found := check_manifest(folder).digest) != decision.winner_digest:
         raise ReleaseError(
@@ -42,7 +42,7 @@ def apply_winner(decision: GateDecision, root: Path = ROOT) -> ChampionRecord | 
 
 
 def get_winner_folder(decision: GateDecision, root: Path = ROOT) -> Path:
-    """Where the release lies that the decision makes champion."""
+    """Where the release is that the decision makes champion."""
     return root / "models/release" / ("baseline" if decision.decision == "baseline" else "")
 
 

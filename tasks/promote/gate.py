@@ -28,7 +28,7 @@ class GateResult(NamedTuple):
 
     passed: None when there are too few cutoffs to say. losses: one row per cutoff (challenger,
     opponent: mean scaled loss). mean_loss: of each side, in the primary score's own unit.
-    gain_frac: part by which the challenger's scaled loss lies below. coverage_frac: of each side,
+    gain_frac: part by which the challenger's scaled loss is below. coverage_frac: of each side,
     share of outcomes within its outermost quantiles.
     """
 
@@ -43,8 +43,8 @@ class GateResult(NamedTuple):
 
 
 def run_gate(challenger: Release, opponent: Release, rows: pl.DataFrame, params: PromoteParams) -> GateResult:
-    """Let both forecast at every cutoff since the later `seen_until` whose whole horizon has
-    come true, and compare.
+    """Let both forecast at every cutoff since the later `seen_until` whose outcomes are all
+    known, and compare.
     """
     cutoffs = list_gate_cutoffs(challenger, opponent, rows)
     truth = select_known_truth(rows, challenger.about)
@@ -62,7 +62,7 @@ def run_gate(challenger: Release, opponent: Release, rows: pl.DataFrame, params:
 
 
 def list_gate_cutoffs(challenger: Release, opponent: Release, rows: pl.DataFrame) -> list[datetime]:
-    """Cutoffs, one a step, from the later `seen_until` to the last whose horizon lies within the
+    """Cutoffs, one a step, from the later `seen_until` to the last whose horizon is within the
     data.
 
     The cutoff at `seen_until` itself counts: what it forecasts was known after it.
@@ -73,12 +73,12 @@ def list_gate_cutoffs(challenger: Release, opponent: Release, rows: pl.DataFrame
     )
     times = rows["event_time"].unique().sort()
     grid = calendar.grid(times[0], times[-1])
-    at = (
+    cutoffs = (
         pl.DataFrame({"event_time": grid[: max(0, len(grid) - horizon)]})
         .select(calendar.nominal_known_at())
         .to_series()
     )
-    return at.filter(at >= max(challenger.seen_until, opponent.seen_until)).to_list()
+    return cutoffs.filter(cutoffs >= max(challenger.seen_until, opponent.seen_until)).to_list()
 
 
 def select_known_truth(rows: pl.DataFrame, about: About) -> pl.DataFrame:
@@ -101,7 +101,7 @@ def compare_forecasts(
     seasonal: Seasonal | None = None,
 ) -> GateResult:
     """Compare two FORECAST frames with y: only pairs (series, cutoff, step) that both forecast and
-    that came true count.
+    that have an outcome count.
 
     Losses of a series are divided by the mean of both sides' mean losses there, so that a large
     series does not drown the others, and neither side chooses the unit: equal models stay equal
@@ -116,7 +116,7 @@ def compare_forecasts(
     n = losses.height
     if n < params.min_gate_rows:
         reason = (
-            f"{n} cutoffs have come true since both were fitted, fewer than `promote.min_gate_rows` ="
+            f"{n} cutoffs have all outcomes since both were fitted, fewer than `promote.min_gate_rows` ="
             f" {params.min_gate_rows}"
         )
         return GateResult(None, reason, n, None, None, mean_loss, covered, losses)
@@ -139,9 +139,11 @@ def _join_pairs(
     """One row a pair: its key, the loss of each side, and each side's scaled loss."""
     right = opponent.select(*_PAIR, opponent_hat="y_hat")
     pairs = challenger.filter(pl.col("y").is_not_null()).join(right, on=_PAIR, how="inner").sort(_PAIR)
-    yardstick = None if seasonal is None else seasonal.scaling_errors_of_rows(pairs)
+    scaling_errors = None if seasonal is None else seasonal.scaling_errors_of_rows(pairs)
     ours, theirs = (
-        compute_primary_loss(about.primary_score, pairs["y"].to_numpy(), pairs[hat].to_numpy(), yardstick)
+        compute_primary_loss(
+            about.primary_score, pairs["y"].to_numpy(), pairs[hat].to_numpy(), scaling_errors
+        )
         for hat in ("y_hat", "opponent_hat")
     )
     scored = pairs.select(
@@ -162,11 +164,11 @@ def _join_pairs(
 
 
 def _compute_cutoff_means(pairs: pl.DataFrame) -> pl.DataFrame:
-    at = _compute_key_index(pairs["cutoff"])
+    index = _compute_key_index(pairs["cutoff"])
     return pl.DataFrame(
         {
             "cutoff": pairs["cutoff"].unique().sort(),
-            **{side: _compute_index_means(at, pairs[f"{side}_scaled"].to_numpy()) for side in SIDES},
+            **{side: _compute_index_means(index, pairs[f"{side}_scaled"].to_numpy()) for side in SIDES},
         }
     )
 
@@ -176,12 +178,12 @@ def _compute_key_index(key: pl.Series) -> np.ndarray:
     return key.rank("dense").to_numpy().astype(np.int64) - 1
 
 
-def _compute_index_means(at: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Mean of *values* at each place.
+def _compute_index_means(index: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Mean of *values* at each index.
 
     Summed row by row, so that a verdict repeats to its last bit: sums of polars' threads do not.
     """
-    return np.bincount(at, values) / np.bincount(at)
+    return np.bincount(index, values) / np.bincount(index)
 
 
 def _join_truth(issued: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
@@ -203,8 +205,8 @@ def _compute_coverage(issued: pl.DataFrame) -> float | None:
 
 def _format_reason(gain: float, p: float, n: int, about: About, params: PromoteParams) -> str:
     side = "below" if gain >= 0 else "above"
-    said = (
-        f"its {about.primary_score} loss lies {abs(gain):.1%} {side} the other's over {n} cutoffs that"
+    sentence = (
+        f"its {about.primary_score} loss is {abs(gain):.1%} {side} the other's over {n} cutoffs that"
         f" neither has seen, p = {p:.3f}"
     )
     faults = [
@@ -215,4 +217,4 @@ def _format_reason(gain: float, p: float, n: int, about: About, params: PromoteP
         ),
         *([f"luck is not ruled out at {params.alpha:g}"] if p > params.alpha else []),
     ]
-    return said + ("; " + " and ".join(faults) if faults else "")
+    return sentence + ("; " + " and ".join(faults) if faults else "")

@@ -43,7 +43,7 @@ def decide_promotion(
     if champion is not None and not comparable:
         reason = (
             f"the champion forecasts another target ({champion.about.target.column},"
-            f" {champion.about.target.unit}), so the baseline stood in; {reason}"
+            f" {champion.about.target.unit}), so it was compared with the baseline; {reason}"
         )
     winner = {"promote": _get_digest(challenger), "baseline": _get_digest(baseline)}.get(decision)
     verdict = _build_verdict(challenger, champion, gate, decision, reason)

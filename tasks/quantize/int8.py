@@ -1,4 +1,4 @@
-"""INT8 weights for a net: the graph, its error, its size and its speed beside those of FP32."""
+"""INT8 weights for a net: the graph, its error, its size and its speed next to those of FP32."""
 
 import time
 from pathlib import Path
@@ -20,7 +20,7 @@ _MATRICES = {
 # Of such a matrix; recurrent operators hold (direction, gates, in)
 _OUTPUT_AXIS = {"MatMul": -1, "GRU": -2, "LSTM": -2}
 _INT8_MAX = 127  # symmetric: -128 is not used
-MAX_LATENCY_RATIO = 1.2  # below that a wall clock on a shared machine says nothing
+MAX_LATENCY_RATIO = 1.2  # below that the clock of a shared machine is too noisy
 _ROUNDS = 7
 _CALLS = 200  # of each in a round; one row each, as the service asks
 
@@ -53,7 +53,7 @@ def write_int8(fp32: Path, int8: Path) -> None:
 
     So are those of recurrent units and of attention; products of two wires, as attention has, hold
     no weights. Inputs of a product stay float32. onnxruntime's dynamic quantization scales them by
-    the batch, so that a row's forecast would depend on the rows beside it, and its 8-bit products
+    the batch, so that a row's forecast would depend on the rows next to it, and its 8-bit products
     overflow on processors without VNNI: neither could be recomputed.
     """
     import onnx
@@ -150,7 +150,7 @@ def score_mean_loss(z_hat: np.ndarray, rows: GateRows, quantile: float | None) -
     when none is known.
     """
     about, seasonal = rows.panel.dataset.about, build_seasonal_from_panel(rows.panel)
-    yardstick = (
+    scaling_errors = (
         None
         if seasonal is None
         else seasonal.scaling_errors(
@@ -158,7 +158,7 @@ def score_mean_loss(z_hat: np.ndarray, rows: GateRows, quantile: float | None) -
         )
     )
     loss = select_loss(about.primary_score, quantile)[1](
-        rows.y, inverse_transform_target(about.target, z_hat), yardstick
+        rows.y, inverse_transform_target(about.target, z_hat), scaling_errors
     )
     known = loss[np.isfinite(loss)]
     return float(known.mean()) if len(known) else float("nan")

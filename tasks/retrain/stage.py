@@ -47,7 +47,7 @@ def _format_figures(champion: ChampionFigures) -> str:
         *([f"loss {ratio:.2f} times the gate's"] if ratio else []),
         *([f"{covered:.0%} within the interval"] if covered is not None else []),
     ]
-    return ", ".join(figures) or f"too few have come true ({champion.n_known} steps)"
+    return ", ".join(figures) or f"too few have an outcome ({champion.n_known} steps)"
 
 
 def _build_decision(

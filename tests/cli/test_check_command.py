@@ -202,6 +202,7 @@ def test_a_broken_source_is_caught_by_its_law(check, meters, example):
         (FEATURE, "above_yesterday", (), "Give --lookback-steps"),
         ("import pandas\n" + FEATURE, "above_yesterday", ("--lookback-steps", "4"), "only its text travels"),
         (SOURCE, "Meters", (), "Give --files"),
+        (SOURCE, "Meters", ("--files", "x.csv", "--params", '{"k": 3}'), "does not take the options ['k']"),
         ("x = 3\n", "x", (), "neither a class nor a function"),
         ("class Empty: pass\n", "Empty", (), "does not fit"),
     ],

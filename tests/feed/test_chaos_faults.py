@@ -1,7 +1,6 @@
-"""The longer faults, `make chaos`: brokers, groups, a full disk, syncs, clocks, the network.
+"""The longer faults, `make chaos`; after each the ledger is compared.
 
-The ledger is compared after each. Needs root (a small tmpfs is mounted, a network namespace is
-made), strace and iproute2 in addition to what `make test` needs.
+Needs root (for a small tmpfs and a network namespace), strace and iproute2.
 """
 
 import os

@@ -37,12 +37,12 @@ def draw_last(attributions: pl.DataFrame, series_id: str, target: Target) -> Ima
     """From the base to the last forecast of one series at its first and its last step, feature
     by feature.
     """
-    own = attributions.filter("is_last", pl.col("series_id") == series_id)
-    steps = own["step"].unique().sort().to_list()
+    of_series = attributions.filter("is_last", pl.col("series_id") == series_id)
+    steps = of_series["step"].unique().sort().to_list()
     steps = [steps[0], steps[-1]] if len(steps) > 1 else steps
-    parts = [own.filter(pl.col("step") == step) for step in steps]
+    parts = [of_series.filter(pl.col("step") == step) for step in steps]
     draws = [partial(_draw_waterfall, parts=part, target=target) for part in parts]
-    title = f"{series_id}: why the forecast of {own['cutoff'][0]:%F %R}Z says what it says"
+    title = f"{series_id}: why the forecast of {of_series['cutoff'][0]:%F %R}Z says what it says"
     return draw_panels(title, draws, len(steps), (6.2 * len(steps), 5.2), heading=title)
 
 

@@ -17,7 +17,7 @@ _LEFT, _TOP, _WIDTH, _HEIGHT = 80, 40, 640, 320
 _RINGED = ", ring: chosen"
 _LABELS = {"size": "size of the graph, kB", "latency": "one row, ms"}
 _DIVISORS = {"size": 1000.0, "latency": 1.0}
-_NO_OBJECTIVES = {"param", "n_trials", "why"}  # keys of an importance beside the objectives
+_NO_OBJECTIVES = {"param", "n_trials", "why"}  # keys of an importance that are no objectives
 
 
 def draw_search(search: SearchEntry) -> Image:

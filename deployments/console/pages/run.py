@@ -123,7 +123,7 @@ def _render_walk_forward(root: Path) -> Markup:
     facts = {
         "cutoffs scored": report.n_cutoffs_scored,
         "scored from": report.scored_from[0],
-        "refits": ", ".join(f"{model} {len(own)}" for model, own in folds.items()),
+        "refits": ", ".join(f"{model} {len(fitted)}" for model, fitted in folds.items()),
         "gate's rows": f"{report.n_cutoffs_gate} cutoffs after {report.seen_until:%F}",
     }
     image = draw_history(table, ids, refits, report.seen_until, read_about(root))

@@ -36,7 +36,7 @@ _NAMES = ("series_id", "stream", "file", "feature", "year", "step", "digest")
 class StageFile:
     """A JSON file that a stage hands on, as an object.
 
-    PATH: of the file, from the checkout's root; `<...>` stands for what varies.
+    PATH: of the file, from the checkout's root; `<...>` is what varies.
     """
 
     PATH: ClassVar[str] = ""
