@@ -1,4 +1,4 @@
-"""The fan-out: wherever jobs run, the results are the same, in order, and nobody is left behind."""
+"""The fan-out: wherever jobs run, the results are the same, in order, and no process is left."""
 
 import os
 import signal
@@ -41,10 +41,10 @@ def processes_at_once(monkeypatch):
 
 @pytest.mark.parametrize("how", [HERE, THREADS, PROCESSES])
 def test_results_are_those_of_a_loop_in_the_order_of_the_jobs(how, processes_at_once):
-    told = []
-    results = run_jobs(fanned.scaled, SHARED, JOBS, how, on_result=lambda i, r: told.append((i, r)))
+    reported = []
+    results = run_jobs(fanned.scaled, SHARED, JOBS, how, on_result=lambda i, r: reported.append((i, r)))
     assert results == [fanned.scaled(SHARED, job) for job in JOBS]
-    assert sorted(told) == list(enumerate(results))
+    assert sorted(reported) == list(enumerate(results))
 
 
 def test_processes_look_at_one_copy_of_what_is_shared_and_leave_nothing_in_home(home, processes_at_once):
@@ -69,12 +69,12 @@ def test_an_error_of_a_job_is_raised_as_it_is(how):
         run_jobs(fanned.failing, SHARED, JOBS, how)
 
 
-def test_a_killed_process_is_a_clear_error_and_what_was_done_has_been_told(processes_at_once):
-    told = []
+def test_a_killed_process_is_a_clear_error_and_what_was_done_has_been_reported(processes_at_once):
+    reported = []
     with pytest.raises(SettingsError, match="TIDEMILL_WORKERS lower"):
-        run_jobs(fanned.killed_at_three, SHARED, JOBS, PROCESSES, on_result=lambda i, _: told.append(i))
-    assert set(told) >= {0, 1}
-    assert 3 not in told
+        run_jobs(fanned.killed_at_three, SHARED, JOBS, PROCESSES, on_result=lambda i, _: reported.append(i))
+    assert set(reported) >= {0, 1}
+    assert 3 not in reported
 
 
 def test_processes_are_started_only_when_they_pay():
@@ -84,7 +84,7 @@ def test_processes_are_started_only_when_they_pay():
     assert is_pool_faster([3.0, 3.0], n_left=20, workers=4)
 
 
-def test_workers_end_with_the_one_who_started_them(tmp_path):
+def test_workers_end_with_the_process_that_started_them(tmp_path):
     code = (
         "import fanned\nfrom tasks.edges.workers import fanout\nfanout.START_S = -1e6\nif __name__ =="
         f" '__main__': fanout.run_jobs(fanned.slowly, {str(tmp_path)!r}, range(400), fanout.MapOptions(2,"

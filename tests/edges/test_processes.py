@@ -1,4 +1,4 @@
-"""Who is started is stopped, with everybody it started, and nobody else is touched."""
+"""A process that is started is stopped with all that it started, and no other is touched."""
 
 import os
 import signal

@@ -35,14 +35,14 @@ def sealed(tmp_path):
         folder = tmp_path / "built" / digest
         (folder / "members").mkdir(parents=True)
         (folder / "members/ridge.onnx").write_bytes(digest.encode())
-        said = {
+        manifest = {
             "digest": digest,
             "dataset": dataset,
             "model": "ensemble",
             "seen_until": "2023-06-01T00:00:00+00:00",
             "as_of": "2024-01-02T00:00:00+00:00",
         }
-        (folder / "manifest.json").write_text(json.dumps(said))
+        (folder / "manifest.json").write_text(json.dumps(manifest))
         (folder / "baseline").mkdir()
         (folder / "baseline/manifest.json").write_text("{}")
         return folder
@@ -116,7 +116,7 @@ def test_a_release_that_is_run_or_named_stays_until_it_is_not(tmp_path, sealed, 
 
 @contextmanager
 def _in_use(kind, folder, home):
-    """A real process that runs from *folder* or is told of it, or a record that names it."""
+    """A real process that runs from *folder* or is given its path, or a record that names it."""
     if kind == "state.json":
         write_json(
             home / "up/state.json", {"commands": {"service": ["bentoml", "serve", str(folder / "bento")]}}

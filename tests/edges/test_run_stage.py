@@ -65,7 +65,7 @@ def test_an_unknown_stage_is_refused_with_the_known_ones(checkout):
         run_stage("grind", checkout)
 
 
-def test_a_stage_beyond_its_limit_is_ended_and_leaves_nobody(checkout):
+def test_a_stage_beyond_its_limit_is_ended_and_leaves_no_process(checkout):
     with pytest.raises(StageError, match="longer than its limit"):
         run_stage("features", checkout, limit_s=6.0)
     cwds = [process.info["cwd"] for process in psutil.process_iter(["cwd"])]
@@ -95,7 +95,7 @@ def test_the_cache_is_trimmed_to_what_is_current(checkout, monkeypatch):
     assert not delete_unused_cache(checkout)
     stale = checkout / ".dvc/cache/files/md5/00/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
     stale.parent.mkdir(parents=True)
-    stale.write_text("nobody needs this")
+    stale.write_text("no artifact needs this")
     monkeypatch.setattr(
         "tasks.edges.run_stage.read_settings", lambda: read_settings().model_copy(update={"keep_cache_mb": 0})
     )

@@ -117,8 +117,7 @@ def test_answers_are_told_apart_by_what_was_asked():
 
 
 def test_a_store_of_an_older_version_is_read_and_goes_on(home):
-    """It had no column that says what was asked for: its answers stay and count for nothing, and
-    it can go on writing."""
+    """It has no column for what was asked: its answers stay, and it can be written to."""
     (home / "served").mkdir()
     with sqlite3.connect(get_served_path("old")) as connection:
         connection.execute(
@@ -230,7 +229,7 @@ for k in range(10**6):
             if int(line) >= 50:
                 break
         os.kill(child.pid, signal.SIGKILL)
-        said = [int(line), *(int(more) for more in child.stdout if more.endswith("\n"))]
+        printed = [int(line), *(int(more) for more in child.stdout if more.endswith("\n"))]
     found = set(read_served("killed")["prediction_id"])
-    assert {f"{k:06d}" for k in range(said[-1] + 1)} <= found
+    assert {f"{k:06d}" for k in range(printed[-1] + 1)} <= found
     assert read_served("killed").height == 3 * len(found)

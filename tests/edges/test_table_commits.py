@@ -1,4 +1,4 @@
-"""Commits of the feed's table beside other writers: ours, plain delta-rs, a full disk.
+"""Commits of the feed's table with other writers: ours, plain delta-rs, a full disk.
 
 Rows are read by hand (tests/support/ledger.py).
 """
@@ -72,7 +72,7 @@ def test_a_first_commit_is_refused_when_another_process_made_it_meanwhile_and_we
         commit_rows(ours, rows(0, 3, "t"), {}, {"t": 3})
 
 
-def test_our_restore_takes_rows_and_marks_back_and_a_running_writer_is_refused(folder):
+def test_our_restore_takes_rows_and_offsets_back_and_a_running_writer_is_refused(folder):
     running = open_existing_table(folder)
     commit_rows(running, rows(0, 5, "t"), {}, {"t": 5})
     restore_table(open_existing_table(folder), 2)
@@ -87,9 +87,8 @@ def test_our_restore_takes_rows_and_marks_back_and_a_running_writer_is_refused(f
 
 
 @pytest.mark.parametrize("landed_after", [False, True])
-def test_after_somebody_elses_restore_marks_follow_the_rows(folder, landed_after):
-    """Also where a program that knows nothing of it committed in between: its rows go with the
-    restore, and are read again."""
+def test_after_another_programs_restore_offsets_follow_the_rows(folder, landed_after):
+    """Rows of a program that committed after the restore are taken back too, and read again."""
     running = open_existing_table(folder)
     DeltaTable(str(folder)).restore(2)
     if landed_after:
@@ -108,7 +107,7 @@ def test_after_somebody_elses_restore_marks_follow_the_rows(folder, landed_after
     assert not align_offsets(open_existing_table(folder))
 
 
-def test_a_restore_while_nobody_was_there_is_found_at_the_next_start(folder):
+def test_a_restore_while_no_process_ran_is_found_at_the_next_start(folder):
     other = DeltaTable(str(folder))
     other.restore(1)
     other.update_incremental()
@@ -119,7 +118,7 @@ def test_a_restore_while_nobody_was_there_is_found_at_the_next_start(folder):
     assert live(folder)[1]["s"] == 10
 
 
-def test_a_writer_that_stood_still_while_its_entries_were_cleaned_from_the_log_goes_on(folder):
+def test_a_writer_that_was_idle_while_its_entries_were_cleaned_from_the_log_goes_on(folder):
     idle, busy = open_existing_table(folder), open_existing_table(folder)
     for first in range(30, 60, 10):
         commit_rows(busy, rows(first, first + 10), {"s": first}, {"s": first + 10})
@@ -131,7 +130,7 @@ def test_a_writer_that_stood_still_while_its_entries_were_cleaned_from_the_log_g
     assert (offsets(folder), offsets(folder, "t")) == (list(range(60)), list(range(5)))
 
 
-def test_a_merge_and_somebody_elses_optimize_at_once_double_nothing(folder, monkeypatch):
+def test_a_merge_and_another_programs_optimize_at_once_double_nothing(folder, monkeypatch):
     table = open_existing_table(folder)
     for first in range(30, 190, 10):
         commit_rows(table, rows(first, first + 10), {"s": first}, {"s": first + 10})
@@ -145,8 +144,7 @@ def test_a_merge_and_somebody_elses_optimize_at_once_double_nothing(folder, monk
 
 
 def test_two_compactions_of_several_partitions_at_the_same_time_double_nothing(folder, monkeypatch):
-    """The second is refused at one partition, and must not go on with what it had listed of the
-    others."""
+    """The second is refused at one partition, and must list the files of the others again."""
     table = open_existing_table(folder)
     for first in range(30, 190, 10):
         both = pl.concat(
@@ -181,15 +179,15 @@ def test_a_sync_of_the_log_that_fails_after_the_commit_leaves_what_it_names(fold
     assert offsets(folder) == list(range(40))
 
 
-def test_a_commit_that_was_made_and_not_told_counts_as_made(folder, monkeypatch):
+def test_a_commit_that_was_made_and_not_confirmed_counts_as_made(folder, monkeypatch):
     table = open_existing_table(folder)
     write = DeltaTable.create_write_transaction
 
-    def made_and_not_told(*given, **more):
+    def made_and_not_confirmed(*given, **more):
         write(*given, **more)
         raise OSError(errno.EIO, "the answer was lost")
 
-    monkeypatch.setattr(DeltaTable, "create_write_transaction", made_and_not_told)
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", made_and_not_confirmed)
     commit_rows(table, rows(30, 40), {"s": 30}, {"s": 40})
     assert table.find_offset("s") == 40
     assert offsets(folder) == list(range(40))
@@ -226,8 +224,7 @@ def test_entries_of_a_process_that_was_killed_before_it_synced_are_synced_with_t
 
 
 def test_files_and_log_stay_within_their_bound_whatever_was_committed(folder):
-    """After a compaction: fewer than MERGE_FILES small files a partition, entries of `keep_log_h`
-    hours, no file that nobody names and that is old."""
+    """Few small files, few entries of the log, and no old file that no version has."""
     table = open_existing_table(folder)
     for first in range(30, 630, 10):
         commit_rows(table, rows(first, first + 10), {"s": first}, {"s": first + 10})

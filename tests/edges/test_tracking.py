@@ -1,5 +1,4 @@
-"""MLflow as a log: entries are cheap and durable, one delivery makes real runs, nothing that is
-wrong with MLflow stops a stage."""
+"""MLflow as a log: entries are cheap and durable, and no fault of MLflow stops a stage."""
 
 import json
 import socket
@@ -257,8 +256,7 @@ def server(tmp_path_factory):
 
 
 def test_series_of_any_name_reach_a_server_and_hold_up_no_other_dataset(tmp_path, server):
-    """Also an entry that was left by a version which knew no safe names: it is made safe when it
-    is delivered."""
+    """An entry of a version without safe names is made safe when it is delivered."""
     from mlflow.tracking import MlflowClient
 
     by_series = [{"series_id": name, "mae": float(k)} for k, name in enumerate(HARD_NAMES)]
@@ -281,8 +279,7 @@ def test_series_of_any_name_reach_a_server_and_hold_up_no_other_dataset(tmp_path
 
 
 def test_an_entry_that_mlflow_refuses_is_set_aside_with_the_reason(tmp_path, server, capsys):
-    """A person deleted the experiment in MLflow's page; restored, the entry that was put back
-    goes."""
+    """A person deleted the experiment in MLflow; once restored, the entry is delivered."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(server, server)

@@ -1,5 +1,4 @@
-"""Bars of ticks: whatever the order of arrival and the batches, they are those of the whole
-frame."""
+"""Bars of ticks, in any order and in any batches, are those of the whole frame."""
 
 import os
 import signal
@@ -52,8 +51,7 @@ def feed(kind="tumbling", **more):
 
 
 def draw_ticks(rng, n, n_series=3, span_s=1200):
-    """Ticks of three logs in the order in which they come; some at one microsecond, some without
-    a price, some long after their time."""
+    """Ticks of three logs as they come: some at one microsecond, without a price, or late."""
     seconds = rng.integers(0, span_s * 2, n) / 2
     order = (
         np.argsort(seconds + rng.choice([0.0, 0.0, 200.0], n) * rng.random(n), kind="stable")
@@ -88,10 +86,10 @@ def whole_frame(kind, ticks, end):
     long_before = ordered.unique("series_id").with_columns(
         pl.lit(START - timedelta(hours=1), frames.UTC).alias("event_time"), _offset=pl.lit(-1, pl.Int64)
     )
-    told = pl.concat([long_before, ordered]).sort(
+    padded = pl.concat([long_before, ordered]).sort(
         "series_id", "event_time", maintain_order=True
     )  # else polars leaves out windows that begin before a series' first tick
-    windows = told.group_by_dynamic("event_time", every="1m", period=f"{k}m", group_by="series_id").agg(
+    windows = padded.group_by_dynamic("event_time", every="1m", period=f"{k}m", group_by="series_id").agg(
         **ORACLE, real=(pl.col("_offset") >= 0).any()
     )
     # By its last step
@@ -111,13 +109,13 @@ def _sessions_one_by_one(ordered, end):
         for group in groups:
             if group[-1]["event_time"] + gap <= end:
                 prices = [tick["price"] for tick in group if tick["price"] is not None]
-                told = (prices[0], max(prices), min(prices), prices[-1]) if prices else (None,) * 4
+                ohlc = (prices[0], max(prices), min(prices), prices[-1]) if prices else (None,) * 4
                 mean = float(np.mean(prices)) if prices else None
                 found.append(
                     (
                         series,
                         group[0]["event_time"],
-                        *told,
+                        *ohlc,
                         sum(t["size"] for t in group),
                         mean,
                         float(len(group)),
@@ -210,7 +208,7 @@ def test_bars_closed_batch_by_batch_are_those_of_the_whole_frame(kind, arrival, 
     assert_frame_equal(shown(bars), whole_frame(kind, ticks, end), rel_tol=1e-12)
 
 
-def test_bars_outlive_tidying_replays_and_a_restored_table(tmp_path):
+def test_bars_outlive_compaction_replays_and_a_restored_table(tmp_path):
     params = feed()
     ticks = draw_ticks(np.random.default_rng(3), 300)
     bars, end = BarsTable(tmp_path, params, params.aggregate), START + timedelta(minutes=18)

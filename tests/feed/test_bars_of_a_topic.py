@@ -1,5 +1,7 @@
-"""Ticks in a topic -> `feed drain` -> bars -> window.json -> what ingest reads: the bars of an
-oracle, again after a late tick and after tidying."""
+"""Ticks in a topic become bars, window.json and what ingest reads: the bars of an oracle.
+
+Again after a late tick and after a compaction.
+"""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -54,8 +56,10 @@ def feed(kafka_cluster, tmp_path, monkeypatch):
 
 
 def _ticks(n, seed=1):
-    """Of the last 20 minutes, out of order by up to a minute, two series of one partition each
-    and one of all; minutes 7 to 9 have none of `a`."""
+    """Ticks of the last 20 minutes, out of order by up to a minute.
+
+    Two series of one partition each, one of all; minutes 7 to 9 have none of `a`.
+    """
     rng = np.random.default_rng(seed)
     start = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=21)
     seconds = np.sort(rng.uniform(0, 1200, n)) - rng.uniform(0, 60, n) * (rng.random(n) < 0.2)
@@ -126,7 +130,9 @@ def _shown(checkout):
     return newest.select("series_id", "event_time", *COLUMNS).rows()
 
 
-def test_ticks_of_a_topic_are_the_bars_of_an_oracle_after_a_late_tick_and_after_tidying(feed, kafka_cluster):
+def test_ticks_of_a_topic_are_the_bars_of_an_oracle_after_a_late_tick_and_after_a_compaction(
+    feed, kafka_cluster
+):
     checkout, topic = feed
     start, ticks = _ticks(900)
     _send(kafka_cluster.address, topic, ticks[:500])

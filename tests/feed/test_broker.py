@@ -8,8 +8,8 @@ from unittest.mock import Mock
 import pytest
 from confluent_kafka import Producer
 from kafka_support import make_topic
+from landings import land, landed_within, read_log, stopped, until
 from ledger import check, producing
-from lives import land, landed_within, said, stopped, until
 
 from deployments.ops.kafka_broker import is_up, make_cluster_id, run_broker
 from tasks.core.errors import FeedError, TopicMissingError
@@ -73,4 +73,4 @@ def test_a_broker_that_is_killed_comes_back_in_its_folder_and_all_that_was_sent_
         landed_within(120, *where)
         print(f"\nall landed {time.monotonic() - began:.1f} s after the kill: {check(*where)}")
         stopped(landing)
-    assert said(where[0]).count("away:") == len(said(where[0]).splitlines()) == 1
+    assert read_log(where[0]).count("away:") == len(read_log(where[0]).splitlines()) == 1

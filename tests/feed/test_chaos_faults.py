@@ -18,8 +18,8 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from deltalake import DeltaTable
 from homes import at_home
 from kafka_support import make_topic
+from landings import ended, land, landed_within, read_log, stopped, until
 from ledger import check, live, note, produce, producer_to, producing, records, send, whole
-from lives import ended, land, landed_within, said, stopped, until
 from small_checkout import small_checkout
 
 from deployments.ops.kafka_broker import run_broker
@@ -46,7 +46,7 @@ def ledger(tmp_path):
 def seen(fault: str, table: Path, ledger: Path, more: str = "") -> None:
     """Compare once more and print the figures."""
     print(
-        f"\n{fault}: {check(table, ledger)}; {said(table).count('refused:')} commits refused. {more}",
+        f"\n{fault}: {check(table, ledger)}; {read_log(table).count('refused:')} commits refused. {more}",
         flush=True,
     )
 
@@ -97,7 +97,7 @@ def test_a_broker_that_is_killed_three_times_under_load_costs_at_most_thirty_sec
     waited = []
     with run_broker(tmp_path / "kafka") as cluster:
         topic = make_topic(cluster.address)
-        landing = Supervised(cluster.address, topic, table, "--ever", "--tidy", "--every=5000")
+        landing = Supervised(cluster.address, topic, table, "--ever", "--compact", "--every=5000")
         with producing(cluster.address, topic, ledger, 5_000, poison_every=500):
             for _ in range(3):
                 time.sleep(5)
@@ -123,7 +123,7 @@ def test_a_broker_that_is_killed_three_times_under_load_costs_at_most_thirty_sec
 def test_with_three_brokers_one_may_be_killed_at_any_time(tmp_path, table, ledger):
     with run_broker(tmp_path / "kafka", 3) as cluster:
         topic = make_topic(cluster.address, copies=3)
-        landing = Supervised(cluster.address, topic, table, "--ever", "--tidy", "--every=2000")
+        landing = Supervised(cluster.address, topic, table, "--ever", "--compact", "--every=2000")
         with producing(cluster.address, topic, ledger, 2_000, poison_every=500) as n_sent:
             for number in (1, 2, 3):
                 until_no_lag(landing, cluster.address, topic, table)
@@ -150,7 +150,7 @@ def test_a_log_that_lost_its_tail_stops_the_landing_and_is_not_skipped(tmp_path,
         os.truncate(log, log.stat().st_size // 2)
         cluster.start()
         ended(land(cluster.address, topic, table, "--ever"), code=2)
-        assert "OffsetLostError" in said(table)
+        assert "OffsetLostError" in read_log(table)
         params, kept = (
             FeedParams(source={"kind": "kafka", "topic": topic}),
             KafkaFeed(cluster.address, topic, "skip").topic.fetch_kept_offsets(),
@@ -164,7 +164,7 @@ def test_members_that_join_and_leave_every_five_seconds(kafka_cluster, table, le
     """Two and three members of one group; half of those that leave are killed."""
     topic, rng = make_topic(kafka_cluster.address), random.Random(3)
     members = {
-        n: land(kafka_cluster.address, topic, table, "--ever", "--tidy", f"--member={n}") for n in (0, 1)
+        n: land(kafka_cluster.address, topic, table, "--ever", "--compact", f"--member={n}") for n in (0, 1)
     }
     with producing(kafka_cluster.address, topic, ledger, 3_000, poison_every=500):
         for turn in range(16):
@@ -176,7 +176,7 @@ def test_members_that_join_and_leave_every_five_seconds(kafka_cluster, table, le
             else:
                 number = min({0, 1, 2} - set(members))
                 members[number] = land(
-                    kafka_cluster.address, topic, table, "--ever", "--tidy", f"--member={number}"
+                    kafka_cluster.address, topic, table, "--ever", "--compact", f"--member={number}"
                 )
     landed_within(60, table, ledger)
     stopped(*members.values())
@@ -247,7 +247,7 @@ def test_a_table_that_somebody_restores_under_a_running_landing_has_every_record
     produce(address, topic, ledger, 400, first=4_000)  # its commit finds out
     landed_within(30, table, ledger)
     stopped(process)
-    assert "refused" in said(table)
+    assert "refused" in read_log(table)
     assert whole(table) == 4_400
 
 
@@ -259,11 +259,11 @@ def test_a_full_disk_ends_the_landing_with_its_reason_and_room_lets_it_go_on(kaf
         for _ in range(3):
             ended(land(kafka_cluster.address, topic, table), code=2)
             full.append(whole(table))  # no part of a batch
-        assert said(table).count(f"FeedError: {table}") == 3
+        assert read_log(table).count(f"FeedError: {table}") == 3
         files = {path.relative_to(table).as_posix() for path in table.glob("disposition=*/*/*")}
         assert files == set(live(table)[0]), "nothing half-written is left"
         subprocess.run(["mount", "-o", "remount,size=64m", str(table)], check=True)
-        ended(land(kafka_cluster.address, topic, table, "--tidy"))
+        ended(land(kafka_cluster.address, topic, table, "--compact"))
         seen("disk full", table, ledger, f"Full at {full} of 60,000 records")
 
 
@@ -323,25 +323,24 @@ def test_a_sync_that_fails_ends_the_landing_with_its_reason_and_the_next_goes_on
     )
     ended(land(kafka_cluster.address, topic, table, under=failing), 120, code=2)
     assert "INJECTED" in trace.read_text()
-    assert f"FeedError: {table}" in said(table)
+    assert f"FeedError: {table}" in read_log(table)
     ended(land(kafka_cluster.address, topic, table))
     seen(f"sync {nth} fails", table, ledger)
 
 
 def test_a_producer_whose_clock_jumps_changes_nothing(kafka_cluster, table, ledger):
-    """The time of production, by which poison is filed and times ahead are judged, goes back and
-    forth by days."""
+    """The time of production, which sorts poison and future times, jumps by days."""
     topic = make_topic(kafka_cluster.address, retention_ms="-1", message_timestamp_after_max_ms=str(2**62))
     producer = producer_to(kafka_cluster.address)
     for n in range(40):
         made = list(records(100, 100 * n, poison_every=100))
         note(ledger, made)
         send(producer, topic, made, datetime.now(UTC) + timedelta(days=(0, 3, -3, 400, -400)[n % 5]))
-    ended(land(kafka_cluster.address, topic, table, "--tidy", "--every=150"))
+    ended(land(kafka_cluster.address, topic, table, "--compact", "--every=150"))
     seen("a producer's clock jumps", table, ledger)
 
 
-def test_tidying_without_a_pause_beside_the_landing(kafka_cluster, table, ledger):
+def test_compaction_without_a_pause_during_the_landing(kafka_cluster, table, ledger):
     topic = make_topic(kafka_cluster.address)
     landing = land(kafka_cluster.address, topic, table, "--ever")
     with producing(kafka_cluster.address, topic, ledger, 10_000, poison_every=500):
@@ -351,7 +350,7 @@ def test_tidying_without_a_pause_beside_the_landing(kafka_cluster, table, ledger
             whole(table)
     landed_within(60, table, ledger)
     stopped(landing)
-    seen("tidied 30 times beside it", table, ledger)
+    seen("compacted 30 times meanwhile", table, ledger)
 
 
 @contextmanager
@@ -376,8 +375,7 @@ def namespace(ours: str, theirs: str):
 
 
 def test_a_slow_network_that_drops_packets_and_is_cut_twice_costs_time_alone(tmp_path, table, ledger):
-    """The landing lives behind a wire of a megabit a second, whose queue drops what is beyond 50
-    ms (`tc tbf`), and which is cut past the session."""
+    """A wire of a megabit a second drops what waits beyond 50 ms, and is cut past the session."""
     with (
         namespace("10.213.47.1", "10.213.47.2") as (name, wire),
         at_home(read_settings().home.absolute(), TIDEMILL_HOST="10.213.47.1"),

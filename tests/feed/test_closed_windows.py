@@ -53,11 +53,11 @@ def test_a_series_that_is_silent_by_arrival_holds_no_window_open(tmp_path):
         tmp_path / "d" / "table", [_sent((0, bar("quiet", minutes=300), 0), (1, bar("a", minutes=-121), 130))]
     )
     assert build_window(table, "1h", 3600, None).end == NOON + timedelta(hours=2)
-    # Heard of, it holds all of them open: nothing lies before its only row
+    # Once it has sent, it holds all of them open: no window ends before its only row
     assert build_window(table, "1h", 3 * 3600, None) is None
 
 
-def test_a_window_changes_by_a_late_row_and_not_by_tidying(tmp_path):
+def test_a_window_changes_by_a_late_row_and_not_by_a_compaction(tmp_path):
     folder = tmp_path / "d" / "table"
     first = _sent((0, bar("a", minutes=125), 0), (1, bar("a", minutes=65), 1))
     table = land(folder, [first, _sent((2, bar("a", minutes=5), 2))])
@@ -76,7 +76,7 @@ def _shown(folder):
     return file.rows.select("series_id", "event_time", "price").rows()
 
 
-def test_ingest_reads_the_closed_rows_before_and_after_tidying_and_whatever_lands_after(home):
+def test_ingest_reads_the_closed_rows_before_and_after_a_compaction_and_whatever_lands_after(home):
     folder, source = home / "feed" / "d" / "table", home / "source"
     source.mkdir()
     table = land(

@@ -1,5 +1,7 @@
-"""A table that is polled: whatever the order in which rows become visible, each is read once,
-and none is lost while its transaction keeps to settle_s."""
+"""A table that is polled: each row is read once, whatever the order in which rows become visible.
+
+None is lost while its transaction keeps to settle_s.
+"""
 
 import json
 import threading
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from landed import rows_of
-from lives import until
+from landings import until
 from postgres import postgres
 from sqlalchemy import create_engine, text
 
@@ -103,8 +105,10 @@ def put(engine, *rows):
 
 
 def lives(url, patch, events, n_turns, ends, **how):
-    """Offsets that were committed, of a feed that polls twice a second while *events* (when,
-    what) happen, and is killed before the turns *ends*."""
+    """The committed offsets of a feed that polls twice a second while *events* (when, what) happen.
+
+    It is killed before the turns *ends*.
+    """
     clock, feed, found, marks = Clock(), None, [], {}
     patch.setattr(database, "time", clock)
     patch.setattr(DatabaseFeed, "_fetch_now", lambda self, _: clock.now)
@@ -138,8 +142,10 @@ def lives(url, patch, events, n_turns, ends, **how):
 def test_rows_by_id_that_become_visible_in_any_order_are_each_read_once_in_the_order_of_ids(
     tmp_path_factory, delays, ends
 ):
-    """Each id becomes visible less than settle_s after its turn, or never; the process is killed
-    anywhere and begins again at what was committed."""
+    """Each id becomes visible less than settle_s after its turn, or never.
+
+    The process is killed anywhere and begins again at what was committed.
+    """
     url = f"sqlite:///{tmp_path_factory.mktemp('db')}/x.db"
     with table_in(url) as engine, pytest.MonkeyPatch.context() as patch:
         events = [
@@ -161,19 +167,18 @@ def test_rows_by_id_that_become_visible_in_any_order_are_each_read_once_in_the_o
 def test_rows_by_time_are_read_at_each_change_that_stood_long_enough_and_the_last_of_each_is_never_lost(
     tmp_path_factory, changes, ends
 ):
-    """A change is stamped, and becomes visible less than settle_s later; whole seconds of them
-    share a time."""
+    """A change has a time and becomes visible less than settle_s later; many share a second."""
     url = f"sqlite:///{tmp_path_factory.mktemp('db')}/x.db"
-    stands = {}
+    newest = {}
 
     def change(engine, number, second, nth):
         stamp = datetime.fromtimestamp(NOW + second, UTC)
         with engine.begin() as connection:
             # A row that is locked waits, and is stamped later
-            if number not in stands or stands[number][0] <= second:
+            if number not in newest or newest[number][0] <= second:
                 connection.execute(text("delete from bars where id = :id"), {"id": number})
                 connection.execute(PUT, {**row(number, stamp), "price": float(nth)})
-                stands[number] = (second, float(nth))
+                newest[number] = (second, float(nth))
 
     with table_in(url) as engine, pytest.MonkeyPatch.context() as patch:
         events = [
@@ -183,7 +188,7 @@ def test_rows_by_time_are_read_at_each_change_that_stood_long_enough_and_the_las
         found = lives(url, patch, events, 40, ends, updated_at="updated_at")
     assert [offset for offset, _ in found] == sorted({offset for offset, _ in found})
     assert {(offset & (1 << 31) - 1): price for offset, price in found} == {
-        number: price for number, (_, price) in stands.items()
+        number: price for number, (_, price) in newest.items()
     }
     assert all(offset >> 31 >= NOW for offset, _ in found)
 
@@ -250,12 +255,11 @@ def test_a_transaction_that_commits_after_a_later_one_is_waited_for(server):
 
 
 def test_a_server_that_goes_and_comes_back_costs_no_row_and_doubles_none(server, tmp_path):
-    """Rows are put in while it is there; the landing goes on by itself and says once that it
-    waits."""
+    """The landing goes on by itself, and reports once that it waits."""
     with table_in(server.url) as engine:
         put(engine, *(row(n) for n in range(100)))
-        said, stop = [], threading.Event()
-        feed = feed_of(server.url, said.append, columns=COLUMNS, settle_s=0.1, every_s=0.02)
+        reasons, stop = [], threading.Event()
+        feed = feed_of(server.url, reasons.append, columns=COLUMNS, settle_s=0.1, every_s=0.02)
         table = open_table(tmp_path / "table", params_of(commit_every_s=0.05))
         landing = LandingBuffer(table, params_of(commit_every_s=0.05), None, feed)
         running = threading.Thread(
@@ -273,11 +277,11 @@ def test_a_server_that_goes_and_comes_back_costs_no_row_and_doubles_none(server,
         running.join()
         feed.close()
     assert rows_of(table)["price"].to_list() == [float(n) for n in range(150)]
-    assert len(said) == 1
-    assert "bars" in said[0]
+    assert len(reasons) == 1
+    assert "bars" in reasons[0]
 
 
-def test_a_table_that_was_made_anew_under_its_name_is_refused(url, tmp_path):
+def test_a_table_that_was_made_again_under_its_name_is_refused(url, tmp_path):
     with table_in(url) as engine:
         put(engine, *(row(n) for n in range(5)))
         landed(url, tmp_path / "table")
@@ -306,7 +310,7 @@ def test_a_view_in_a_schema_is_a_table(server):
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "message"),
     [
         ({"table": "none"}, "There is no none"),
         ({"id": "x"}, "has no column 'x'; it has id, series_id"),
@@ -317,9 +321,9 @@ def test_a_view_in_a_schema_is_a_table(server):
         ({"url": "postgresql+psycopg://u:secret@127.0.0.1:1/x"}, "does not answer"),
     ],
 )
-def test_what_cannot_be_read_is_said_at_the_start_and_no_password_with_it(tmp_path, how, said):
+def test_what_cannot_be_read_is_reported_at_the_start_without_a_password(tmp_path, how, message):
     url = f"sqlite:///{tmp_path}/x.db"
-    with table_in(url), pytest.raises(FeedError, match=said) as caught:
+    with table_in(url), pytest.raises(FeedError, match=message) as caught:
         feed_of(**{"url": url, **how})
     assert "secret" not in str(caught.value)
 

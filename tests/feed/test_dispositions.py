@@ -1,5 +1,7 @@
-"""What a record becomes depends on its series' records before it, not on batches or restarts;
-what is late or open never reaches features."""
+"""What a record becomes depends on the records of its series before it, not on batches or restarts.
+
+What is late or open never reaches features.
+"""
 
 import itertools
 import json
@@ -26,8 +28,7 @@ COLUMNS = [
 
 @st.composite
 def streams(draw):
-    """Records of three series, hours apart, with repeats, corrections, poison, tombstones, and a
-    field that comes later."""
+    """Records of three series, hours apart, with repeats, corrections, poison and a later field."""
     values = []
     for _ in range(draw(st.integers(1, 25))):
         made = bar(
@@ -59,8 +60,7 @@ def test_places_depend_neither_on_batches_nor_on_restarts(values, data, tmp_path
 
 
 def test_a_silent_series_and_its_ids_are_remembered_over_a_restart(tmp_path):
-    """`b` spoke last a month before `a`; what it sends again is nothing new, and what is older
-    than its newest is late."""
+    """`b` sent last a month before `a`; its repeat is no new row, and an older record is late."""
     month = 30 * 24 * 60
     first = [bar("b", minutes=month, price=1), bar("b", minutes=month - 10, price=2), bar("a")]
     again = [bar("b", minutes=month - 10, price=2), bar("b", minutes=2 * month)]

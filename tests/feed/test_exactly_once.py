@@ -14,8 +14,8 @@ from collections import Counter
 
 import pytest
 from kafka_support import make_topic
+from landings import PROGRAM, ended, land
 from ledger import check, live, live_files, produce, whole
-from lives import PROGRAM, ended, land
 
 # Each place between two durable writes; a new one must be reached by the landing below, or the
 # first test says so.
@@ -32,7 +32,7 @@ POINTS = (
     "window closed",
     "window written",
 )
-TIDYING = ("--tidy", "--keep=0", "--every=150")
+COMPACTING = ("--compact", "--keep=0", "--every=150")
 
 
 @pytest.fixture
@@ -42,8 +42,7 @@ def topic(kafka_cluster):
 
 @pytest.fixture(scope="module")
 def child():
-    """Runs a landing in a process that has everything imported; returns its exit status, -9
-    where it was killed."""
+    """Run a landing in a process that has everything imported; its exit status, -9 when killed."""
     waiting = subprocess.Popen(
         [sys.executable, str(PROGRAM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -59,7 +58,7 @@ def child():
 
 def test_each_named_point_is_reached_by_an_undisturbed_landing(child, kafka_cluster, topic, tmp_path):
     produce(kafka_cluster.address, topic, tmp_path / "ledger", 4_000, poison_every=400)
-    assert child(kafka_cluster.address, topic, tmp_path / "table", *TIDYING) == 0
+    assert child(kafka_cluster.address, topic, tmp_path / "table", *COMPACTING) == 0
     assert check(tmp_path / "table", tmp_path / "ledger") == {"rows": 3_990, "quarantined": 10}
     reached = (tmp_path / "points.txt").read_text().splitlines()
     assert set(reached) == set(POINTS)
@@ -74,18 +73,17 @@ def test_a_process_that_ends_there_twice_in_a_row_loses_and_doubles_nothing(
 ):
     produce(kafka_cluster.address, topic, tmp_path / "ledger", 4_000, poison_every=400)
     where = (kafka_cluster.address, topic, tmp_path / "table")
-    ends = [child(*where, point, 1, *TIDYING), child(*where, point, 1, *TIDYING)]
+    ends = [child(*where, point, 1, *COMPACTING), child(*where, point, 1, *COMPACTING)]
     # These are written once for ever
     assert ends == [-signal.SIGKILL, 0 if point in {"table created", "column added"} else -signal.SIGKILL]
-    assert child(*where, *TIDYING) == 0
+    assert child(*where, *COMPACTING) == 0
     assert check(tmp_path / "table", tmp_path / "ledger") == {"rows": 3_990, "quarantined": 10}
 
 
 def _campaign(cluster, topic, folder, n_records, n_kills, seed, parts):
-    """Kill a landing at random moments, most of them with a backlog, in each of *parts* of the
-    records; what is left of it lands then.
+    """Kill a landing at random moments, mostly with a backlog, in each of *parts* of the records.
 
-    Prints how far.
+    The rest lands then. Prints how far it got.
     """
     ledger, rng, each = folder / "ledger", random.Random(seed), n_records // parts
     for part in range(parts):
@@ -93,7 +91,7 @@ def _campaign(cluster, topic, folder, n_records, n_kills, seed, parts):
         for _ in range(n_kills // parts):
             before = live(folder / "table")[1]
             process = land(
-                cluster.address, topic, folder / "table", "--ever", "--tidy", "--keep=0", "--every=2000"
+                cluster.address, topic, folder / "table", "--ever", "--compact", "--keep=0", "--every=2000"
             )
             begun = time.monotonic()
             if rng.random() < 0.7:  # while it lands; the others while it starts, or whenever it is
@@ -105,7 +103,7 @@ def _campaign(cluster, topic, folder, n_records, n_kills, seed, parts):
         killed = sum(
             mark for source, mark in live(folder / "table")[1].items() if source.startswith("kafka:")
         )
-        ended(land(cluster.address, topic, folder / "table", "--tidy", "--every=20000"), 600)
+        ended(land(cluster.address, topic, folder / "table", "--compact", "--every=20000"), 600)
         print(
             f"{(part + 1) * (n_kills // parts)} kills at {part * each:,} to {killed:,} of"
             f" {(part + 1) * each:,} records",
@@ -131,7 +129,7 @@ def test_three_hundred_random_kills_over_ten_million_records_lose_and_double_not
 
 def test_a_reader_beside_the_landing_never_sees_part_of_a_batch(kafka_cluster, topic, tmp_path):
     produce(kafka_cluster.address, topic, tmp_path / "ledger", 20_000, poison_every=100)
-    process = land(kafka_cluster.address, topic, tmp_path / "table", "--tidy", "--every=700")
+    process = land(kafka_cluster.address, topic, tmp_path / "table", "--compact", "--every=700")
     seen = []
     while process.poll() is None:
         if (tmp_path / "table" / "_delta_log").exists():
@@ -145,8 +143,7 @@ def test_a_reader_beside_the_landing_never_sees_part_of_a_batch(kafka_cluster, t
 def test_two_processes_on_one_table_with_all_partitions_each_land_every_record_once(
     kafka_cluster, topic, tmp_path
 ):
-    """Two groups, so nobody shares: each commit that the other has overtaken is refused, and
-    read again from the table's marks."""
+    """Two groups, so both read everything: an overtaken commit is refused and read again."""
     produce(kafka_cluster.address, topic, tmp_path / "ledger", 20_000)
     both = [land(kafka_cluster.address, topic, tmp_path / "table", f"--group={n}") for n in (1, 2)]
     for process in both:

@@ -1,5 +1,7 @@
-"""Bars of an exchange through ccxt itself, against its REST on this machine: closed ones alone,
-each once, and what it does not give any more is said to be lost."""
+"""Bars of an exchange through ccxt itself, against its REST on this machine.
+
+Closed ones alone, each once; what it does not give any more is reported as lost.
+"""
 
 import json
 import time
@@ -61,8 +63,7 @@ def landed(rows, symbol="BTC/USD"):
 
 
 def test_closed_bars_of_several_symbols_land_once_over_holes_and_pages(tmp_path):
-    """The second symbol begins late and has a hole of more than a page; a bar is open until its
-    minute is over."""
+    """The second symbol begins late and has a gap of more than a page; the last bar is open."""
     spans = {"btcusd": [(0, 2_050)], "ethusd": [(700, 720), (1_400, 2_050)]}
     with Exchange({market: minutes(*of) for market, of in spans.items()}) as exchange:
         rows = land(exchange, tmp_path / "t", "BTC/USD", "ETH/USD")
@@ -75,7 +76,7 @@ def test_closed_bars_of_several_symbols_land_once_over_holes_and_pages(tmp_path)
         assert again == list(range(again[-1] + 1))
 
 
-def test_what_the_exchange_does_not_give_any_more_is_said_to_be_lost(tmp_path):
+def test_what_the_exchange_does_not_give_any_more_is_reported_as_lost(tmp_path):
     lost = []
     with Exchange({"btcusd": minutes((0, 10))}) as exchange:
         assert landed(land(exchange, tmp_path / "t")) == list(range(10))
@@ -87,7 +88,7 @@ def test_what_the_exchange_does_not_give_any_more_is_said_to_be_lost(tmp_path):
     assert len(lost) == 1
 
 
-def test_what_is_forgotten_between_two_polls_is_said_to_be_lost_even_one_record_a_poll():
+def test_what_is_forgotten_between_two_polls_is_reported_as_lost_even_one_record_a_poll():
     with Exchange({"btcusd": minutes((0, 60))}) as exchange:
         feed, offsets = feed_of(exchange), []
         feed.open(dict)
@@ -99,15 +100,15 @@ def test_what_is_forgotten_between_two_polls_is_said_to_be_lost_even_one_record_
     assert offsets == [60_000 * (FIRST + 4) + 1, 60_000 * (FIRST + 20), 60_000 * (FIRST + 21)]
 
 
-def test_an_exchange_that_is_overloaded_is_asked_again_and_that_is_said_once(tmp_path):
-    said = []
+def test_an_exchange_that_is_overloaded_is_asked_again_and_that_is_reported_once(tmp_path):
+    reasons = []
     with Exchange({"btcusd": minutes((0, 10))}, faults=[503, 502]) as exchange:
-        assert landed(land(exchange, tmp_path / "t", report_down=said.append)) == list(range(10))
-    assert len(said) == 1
+        assert landed(land(exchange, tmp_path / "t", report_down=reasons.append)) == list(range(10))
+    assert len(reasons) == 1
 
 
 @pytest.mark.parametrize(
-    ("how", "options", "said"),
+    ("how", "options", "message"),
     [
         ({"exchange": "nowhere"}, None, "knows no exchange"),
         ({"symbols": ["XRP/USD"]}, None, "has no XRP/USD"),
@@ -115,8 +116,8 @@ def test_an_exchange_that_is_overloaded_is_asked_again_and_that_is_said_once(tmp
         ({}, {"urls": {"api": {"public": "http://127.0.0.1:9"}}}, "does not answer"),
     ],
 )
-def test_what_is_not_known_is_said_at_the_start(how, options, said):
-    with Exchange({}) as exchange, pytest.raises(FeedError, match=said):
+def test_what_is_not_known_is_reported_at_the_start(how, options, message):
+    with Exchange({}) as exchange, pytest.raises(FeedError, match=message):
         ExchangeFeed(params_of(**how), options or exchange.options)
 
 

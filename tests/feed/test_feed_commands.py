@@ -1,5 +1,4 @@
-"""`tidemill feed drain` on a real topic: rows land, what breaks a rule is listed, events are
-raised, and a replay brings the rest."""
+"""`tidemill feed drain` on a real topic: rows, quarantine, events, and a replay of the rest."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -29,7 +28,7 @@ def answer(checkout, *arguments):
     return json.loads(checkout.tidemill(*arguments, "--json").stdout)
 
 
-def test_a_topic_whose_producer_changed_is_drained_told_and_replayed(kafka_cluster, tmp_path):
+def test_a_topic_whose_producer_changed_lands_is_reported_and_replayed(kafka_cluster, tmp_path):
     topic = make_topic(kafka_cluster.address, n_partitions=1)
     checkout = small_checkout(tmp_path, TIDEMILL_KAFKA=kafka_cluster.address)
     path = checkout.root / "params.yaml"

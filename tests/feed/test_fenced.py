@@ -1,5 +1,7 @@
-"""Members of a group: a second process under one number takes the place, and one that comes back
-to other partitions reads them all."""
+"""Members of a group: a second process under one number fences the first.
+
+A member that comes back to other partitions reads them all.
+"""
 
 import time
 from uuid import uuid4
@@ -41,8 +43,7 @@ def test_a_member_whose_place_was_taken_is_fenced(kafka_cluster):
 
 @pytest.mark.parametrize("change", ["another topic", "more partitions"])
 def test_a_member_that_comes_back_to_other_partitions_reads_them_all(change, kafka_cluster):
-    """A broker gives a static member what it had, unasked: the member of another topic, or of
-    fewer partitions, must be another one."""
+    """A broker gives a static member what it had: with other partitions it is another member."""
     address, group = kafka_cluster.address, f"g-{uuid4().hex}"
     topic = make_topic(address, n_partitions=1)
     assert _drained(address, topic, group) == {0}

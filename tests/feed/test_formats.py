@@ -1,5 +1,7 @@
-"""Avro and Protobuf, by a file and by a registry that speaks HTTP; what cannot be read is
-quarantined, and a registry that is away quarantines nothing."""
+"""Avro and Protobuf, by a file and by a registry over HTTP; what cannot be read is quarantined.
+
+A registry that does not answer quarantines nothing.
+"""
 
 import base64
 import io
@@ -57,8 +59,7 @@ def alone(schema):
 
 
 def bar_proto(name="bar.proto"):
-    """message Bar { string series_id = 1; google.protobuf.Timestamp event_time = 2; double price
-    = 3; optional double volume = 4; }"""
+    """message Bar: series_id = 1, event_time = 2 (Timestamp), price = 3, optional volume = 4."""
     file = descriptor_pb2.FileDescriptorProto(
         name=name, package="p", syntax="proto3", dependency=["google/protobuf/timestamp.proto"]
     )
@@ -100,8 +101,10 @@ def in_protobuf(**fields):
 
 
 class Registry:
-    """A server with the registry's two routes. schemas: number -> answer; subjects: (name,
-    version) -> answer; status: of every answer."""
+    """A server with the registry's two routes.
+
+    schemas: number -> answer; subjects: (name, version) -> answer; status: of every answer.
+    """
 
     def __init__(self):
         self.schemas, self.subjects, self.status, self.asked = {}, {}, 200, []
@@ -289,14 +292,14 @@ def test_a_registry_that_is_away_is_waited_for_and_quarantines_nothing(registry,
         1,
     )
     monkeypatch.setattr("tasks.edges.feeds.schema_registry._PAUSE_S", 0.02)
-    registry.status, said = 503, []
+    registry.status, reasons = 503, []
     with pytest.raises(FeedError, match="read again"):
         landed(
             tmp_path,
             [value],
             MILLIS,
             avro.build_registered_avro_reader(
-                SchemaRegistry(registry.url, wait_s=0.1, report_down=said.append)
+                SchemaRegistry(registry.url, wait_s=0.1, report_down=reasons.append)
             ),
         )
     assert rows_of(open_table(tmp_path, MILLIS)).is_empty()
@@ -304,16 +307,16 @@ def test_a_registry_that_is_away_is_waited_for_and_quarantines_nothing(registry,
     assert landed(tmp_path, [value], MILLIS, avro.build_registered_avro_reader(waiting))[
         "disposition"
     ].to_list() == ["row"]
-    assert len(said) == 1
+    assert len(reasons) == 1
     registry.status = 401
     with pytest.raises(FeedError, match="user and password"):
         SchemaRegistry(registry.url).find_schema(1)
 
 
 def test_settings_that_say_no_schema_are_refused():
-    for given_, said in (
+    for given_, message in (
         (({"schema_file": "x"}), "feed.format"),
         ({"format": "protobuf", "schema_file": "x"}, "feed.message"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             FeedParams.model_validate({"source": {"kind": "kafka", "topic": "t"}, **given_})

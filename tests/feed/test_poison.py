@@ -93,8 +93,7 @@ def almost_records(draw):
     data=st.data(),
 )
 def test_both_ways_say_the_same_of_each_record(almost, noise, cut, data):
-    """Well-written neighbours, so that the fast way has learnt its pattern; among them nearly
-    well records, cut ones, changed bytes and noise."""
+    """Well-written records, for the fast decoder to learn, with nearly good ones and noise."""
     neighbour = (
         b'{"series_id":"a","event_time":"2024-01-02T11:00:00Z","price":1.5,"n":1,"up":true,"volume":2}'
     )

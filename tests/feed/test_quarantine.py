@@ -1,4 +1,4 @@
-"""The quarantine: what lies there, and how it gets out, once."""
+"""The quarantine: what is in it, and how it gets out, once."""
 
 import json
 from datetime import timedelta
@@ -55,9 +55,8 @@ def test_the_list_counts_by_rule_and_a_record_is_shown_with_its_bytes(tmp_path):
         find_records(table, 0)
 
 
-def test_a_replay_by_a_mended_contract_takes_out_what_passes_in_one_commit_and_doubles_nothing(tmp_path):
-    """Seven hours old, with a lateness of one: judged by what was before it in its log, it is a
-    row; the rest stays as it was."""
+def test_a_replay_by_a_corrected_contract_takes_out_what_passes_in_one_commit_and_doubles_nothing(tmp_path):
+    """Seven hours old, with a lateness of one: by what was before it in its log it is a row."""
     before = rows_of(quarantined(tmp_path))
     table = open_existing_table(tmp_path)
     assert replay_quarantined(table, LEGACY, None, dry_run=True) == {
@@ -117,8 +116,7 @@ def test_a_replayed_record_that_is_a_row_already_is_dropped_and_a_contradicting_
 
 
 def test_what_a_landing_remembers_is_recalled_after_a_replay(tmp_path):
-    """A running landing meets a producer's repeat of a record that was replayed meanwhile: it is
-    refused once, recalls, and knows it."""
+    """A producer repeats a record that was replayed: the landing is refused once, then knows it."""
     quarantined(tmp_path)
     again = encoded(*[b""] * 13, spoilt(event_time="2024-01-02T11:59:00Z"), bar(minutes=-1, volume=1)).tail(2)
     feed, refused = Given([again]), []

@@ -1,5 +1,4 @@
-"""`tidemill quarantine`, `tidemill schema` and `tidemill feed events` in a checkout whose
-dataset has a feed."""
+"""`tidemill quarantine`, `tidemill schema` and `tidemill feed events` in a checkout with a feed."""
 
 import json
 
@@ -16,8 +15,7 @@ FEED = {"source": SOURCE, "fields": {"volume": {"nullable": True}}, "lateness_s"
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """Two records without a price, from when the contract still asked for it, and one that is no
-    JSON."""
+    """Two records without a price, which the contract asked for then, and one that is no JSON."""
     made = small_checkout(tmp_path_factory.mktemp("c"))
     path = made.root / "params.yaml"
     document = yaml.safe_load(path.read_text())

@@ -1,5 +1,4 @@
-"""`tidemill replay` into a real topic: every row once, at the speed that was asked for, and a
-clean end whenever it is stopped."""
+"""`tidemill replay` into a real topic: every row once, at its speed, with a clean end."""
 
 import json
 import signal
@@ -51,10 +50,10 @@ def held(address, topic):
 
 
 def test_every_row_is_in_the_topic_once_known_when_its_hour_ends(checkout, kafka_cluster, topic):
-    said = json.loads(
+    result = json.loads(
         checkout.tidemill("replay", "loads.csv", "--topic", topic, "--speed", "max", "--json").stdout
     )
-    assert (said["sent"], said["records"], said["stopped"], said["made"]) == (N, N, False, False)
+    assert (result["sent"], result["records"], result["stopped"], result["made"]) == (N, N, False, False)
     records = held(kafka_cluster.address, topic)
     assert {(one["series_id"], one["load"]) for _, one in records} == {
         (name, i + 0.5) for i in range(N // 2) for name in ("north", "south")
@@ -91,10 +90,10 @@ def test_control_c_ends_it_with_what_was_sent_until_then(checkout, kafka_cluster
     while not (n_before := len(held(kafka_cluster.address, topic))):
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    said = json.loads(process.communicate(timeout=30)[0])
+    result = json.loads(process.communicate(timeout=30)[0])
     assert process.returncode == 0
-    assert said["stopped"]
-    assert n_before <= said["sent"] == len(held(kafka_cluster.address, topic)) < N
+    assert result["stopped"]
+    assert n_before <= result["sent"] == len(held(kafka_cluster.address, topic)) < N
 
 
 @pytest.mark.parametrize(

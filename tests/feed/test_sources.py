@@ -1,5 +1,4 @@
-"""What the parameters name becomes a feed; secrets come from the environment, and stand in no
-mark, event or message."""
+"""What the parameters name becomes a feed; secrets are in no offset, event or message."""
 
 import json
 import time
@@ -109,7 +108,7 @@ def test_an_exchange_lands_with_options_from_the_environment(tmp_path, environme
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ({"kind": "database", "table": "x", "updated_at": "a", "produced_at": "b"}, "Leave out produced_at"),
         (
@@ -128,6 +127,6 @@ def test_an_exchange_lands_with_options_from_the_environment(tmp_path, environme
         ({"kind": "database", "table": "x", "password": "y"}, "Extra inputs"),
     ],
 )
-def test_a_source_that_cannot_be_is_refused(source, said):
-    with pytest.raises(ValidationError, match=said):
+def test_a_source_that_cannot_be_is_refused(source, message):
+    with pytest.raises(ValidationError, match=message):
         params_of(**source)

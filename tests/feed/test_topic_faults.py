@@ -1,5 +1,7 @@
-"""What can happen to a topic, to a consumer and to the table, one fault a test; the ledger is
-compared after each (tests/support/ledger.py)."""
+"""Faults of a topic, of a consumer and of the table, one a test.
+
+The ledger is compared after each (tests/support/ledger.py).
+"""
 
 import os
 import signal
@@ -10,8 +12,8 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from deltalake import DeltaTable
 from kafka_support import make_topic
+from landings import ended, land, landed_within, read_log, stopped, until
 from ledger import check, live, note, produce, producer_to, records, send, whole
-from lives import ended, land, landed_within, said, stopped, until
 
 from tasks.core.errors import FeedError
 from tasks.edges.delta import open_existing_table
@@ -48,7 +50,7 @@ def test_aborted_transactions_land_nothing_and_a_drain_ends_behind_their_markers
     assert check(tmp_path / "table", tmp_path / "ledger")["rows"] == 200
 
 
-def test_a_topic_made_anew_under_a_running_landing_is_landed_whole_by_the_next(address, topic, tmp_path):
+def test_a_topic_made_again_under_a_running_landing_is_landed_whole_by_the_next(address, topic, tmp_path):
     """The client reads on in the new topic, at the old one's offsets: none of that may land."""
     produce(address, topic, tmp_path / "ledger", 400)
     landing = land(address, topic, tmp_path / "table", "--ever")
@@ -74,7 +76,7 @@ def test_what_retention_removed_stops_the_landing_until_it_is_skipped_and_noted(
     admin.delete_records([TopicPartition(topic, 0, 150)])[TopicPartition(topic, 0)].result(20)
     for _ in range(2):
         ended(land(address, topic, tmp_path / "table"), code=2)
-    assert said(tmp_path / "table").count("tidemill feed skip") == 2
+    assert read_log(tmp_path / "table").count("tidemill feed skip") == 2
     table, params = (
         open_existing_table(tmp_path / "table"),
         FeedParams(source={"kind": "kafka", "topic": topic}),
@@ -91,11 +93,11 @@ def test_what_retention_removed_stops_the_landing_until_it_is_skipped_and_noted(
             (p, offset) for p in range(4) for offset in range(200) if p or offset not in range(100, 150)
         )
         assert rows["lost"] == [(0, 149)]
-        # By somebody who leaves the marks: they follow the rows, behind the gap
+        # By a program that leaves the offsets: they are aligned with the rows, behind the gap
         DeltaTable(str(tmp_path / "table")).restore(table.version)
 
 
-def test_a_log_that_was_cut_below_the_mark_is_not_skipped(address, topic, tmp_path):
+def test_a_log_that_was_cut_below_the_offset_is_not_skipped(address, topic, tmp_path):
     produce(address, topic, tmp_path / "ledger", 400)
     ended(land(address, topic, tmp_path / "table"))
     table, params = (
@@ -123,7 +125,7 @@ def table_rows(folder):
     return found
 
 
-def test_a_member_frozen_past_its_session_is_refused_when_it_goes_on_and_says_so(address, topic, tmp_path):
+def test_a_member_frozen_past_its_session_is_refused_when_it_goes_on_and_reports_it(address, topic, tmp_path):
     produce(address, topic, tmp_path / "ledger", 4_000)
     frozen = land(
         address,
@@ -139,9 +141,9 @@ def test_a_member_frozen_past_its_session_is_refused_when_it_goes_on_and_says_so
     until(lambda: psutil.Process(frozen.pid).status() == psutil.STATUS_STOPPED)
     other = land(address, topic, tmp_path / "table", "--ever", "--member=1", "--session=2000", "--every=1500")
     landed_within(30, tmp_path / "table", tmp_path / "ledger")
-    assert "refused" not in said(tmp_path / "table")
+    assert "refused" not in read_log(tmp_path / "table")
     os.kill(frozen.pid, signal.SIGCONT)
-    until(lambda: "refused" in said(tmp_path / "table"))
+    until(lambda: "refused" in read_log(tmp_path / "table"))
     produce(address, topic, tmp_path / "ledger", 4_000, first=4_000)
     landed_within(30, tmp_path / "table", tmp_path / "ledger")
     stopped(frozen, other)

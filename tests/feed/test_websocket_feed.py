@@ -1,5 +1,7 @@
-"""A socket that drops, repeats, reorders, skips and falls silent: each number lands once or is
-said to be lost, by the ledger of the server."""
+"""A socket that drops, repeats, reorders, skips and is silent: each number lands once or is lost.
+
+By the ledger of the server.
+"""
 
 import json
 import random
@@ -54,17 +56,18 @@ def land(feed, folder, until, within_s=20.0):
 
     run_landing(landing, feed, until_caught_up=False, stop=stop)
     feed.close()
-    return told(table)
+    return read_result(table)
 
 
-def told(table):
-    """(numbers of the rows in order of their offsets, numbers that are said to be lost)."""
+def read_result(table):
+    """(numbers of the rows in order of their offsets, numbers in lost ranges)."""
     rows = rows_of(table)
     landed = rows.filter(rows["disposition"] == "row")
     assert landed["n"].to_list() == landed["_offset"].to_list()
     assert landed["x"].to_list() == landed["n"].to_list()
     ranges = [
-        map(int, re.findall(r"\d+", said)) for said in rows.filter(rows["disposition"] == "lost")["_detail"]
+        map(int, re.findall(r"\d+", detail))
+        for detail in rows.filter(rows["disposition"] == "lost")["_detail"]
     ]
     assert set(rows["disposition"]) <= {"row", "lost"}
     return landed["n"].to_list(), [number for first, last in ranges for number in range(first, last + 1)]
@@ -76,7 +79,7 @@ def test_repeats_are_dropped_and_what_is_out_of_order_is_put_in_order(tmp_path):
         assert not server.asked
 
 
-def test_a_gap_is_fetched_page_by_page_and_what_rest_does_not_have_is_said_to_be_lost(tmp_path, monkeypatch):
+def test_a_gap_is_fetched_page_by_page_and_what_rest_does_not_have_is_lost(tmp_path, monkeypatch):
     monkeypatch.setattr("tasks.edges.feeds.websocket.sequencer.REQUEST_PAUSE_S", 0.02)
     lost = []
     with Server([0, 1, DROP], [40, 41], rest=set(range(45)) - {7, 8, 30}) as server:
@@ -89,7 +92,7 @@ def test_a_gap_is_fetched_page_by_page_and_what_rest_does_not_have_is_said_to_be
     assert [(one["first"], one["last"], one["n"]) for one in lost] == [(7, 8, 2), (30, 30, 1)]
 
 
-def test_without_rest_a_gap_is_said_to_be_lost(tmp_path):
+def test_without_rest_a_gap_is_lost(tmp_path):
     with Server([0, 1, DROP], [5, 9]) as server:
         assert land(feed_of(server, begin_at=0), tmp_path / "t", 10) == ([0, 1, 5, 9], [2, 3, 4, 6, 7, 8])
 
@@ -113,7 +116,7 @@ def test_a_rest_that_is_down_is_waited_for(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("fault", [DROP, SILENCE, STALL])
-def test_a_connection_that_ends_or_falls_silent_or_answers_no_ping_is_made_anew(tmp_path, fault):
+def test_a_connection_that_ends_or_falls_silent_or_answers_no_ping_is_made_again(tmp_path, fault):
     """silent_s is long where pings alone must find it."""
     with Server([0, 1, fault], [2, 3]) as server:
         began = time.monotonic()
@@ -124,7 +127,7 @@ def test_a_connection_that_ends_or_falls_silent_or_answers_no_ping_is_made_anew(
         assert server.n_connections == 2
 
 
-def test_a_start_after_a_kill_fetches_from_the_tables_mark(tmp_path):
+def test_a_start_after_a_kill_fetches_from_the_tables_offset(tmp_path):
     """Polled and not committed when it ended: REST has it."""
     with Server([0, 1, 2], [9], rest=range(10)) as server:
         assert land(feed_of(server, begin_at=0), tmp_path / "t", 3) == ([0, 1, 2], [])
@@ -142,11 +145,13 @@ def test_a_start_after_a_kill_fetches_from_the_tables_mark(tmp_path):
 
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**32), missing=st.sets(st.integers(0, 29), max_size=8), has_rest=st.booleans())
-def test_whatever_the_socket_does_each_number_is_there_once_or_said_to_be_lost(
+def test_whatever_the_socket_does_each_number_is_there_once_or_in_a_lost_range(
     tmp_path_factory, seed, missing, has_rest
 ):
-    """Up to four connections, which send parts of 0 to 29 shuffled within reach, some twice,
-    some not at all; REST lacks *missing*."""
+    """Up to four connections send parts of 0 to 29, shuffled, repeated, incomplete.
+
+    REST does not have *missing*.
+    """
     rng = random.Random(seed)
     cuts = sorted({0, 30, *(rng.randrange(30) for _ in range(3))})
     scripts = []
@@ -164,7 +169,7 @@ def test_whatever_the_socket_does_each_number_is_there_once_or_said_to_be_lost(
     assert not has_rest or set(lost) <= missing
 
 
-def test_without_numbers_the_time_without_a_connection_is_said_to_be_lost(tmp_path):
+def test_without_numbers_the_time_without_a_connection_is_lost(tmp_path):
     with Server([*(json.dumps(message(n)) for n in range(3)), DROP], [3, 4, SILENCE]) as server:
         feed, table = feed_of(server, sequence_field=None), open_table(tmp_path / "t", PARAMS)
         until = time.monotonic() + 10
@@ -205,7 +210,7 @@ def test_records_may_lie_in_a_field_and_in_lists(tmp_path):
         feed.close()
 
 
-def test_numbers_that_begin_anew_are_refused(tmp_path):
+def test_numbers_that_begin_again_are_refused(tmp_path):
     with Server([step for n in range(60) for step in (n % 40, 0.02)]) as server:
         feed = feed_of(server, silent_s=0.5, heartbeat_s=0.1)
         feed.open(lambda: {"websocket:x": 50})
@@ -215,7 +220,7 @@ def test_numbers_that_begin_anew_are_refused(tmp_path):
 
 
 def test_a_full_buffer_stops_reading_and_nothing_is_lost(tmp_path):
-    """A gap that REST fills late; what lies beyond it is more than may wait."""
+    """A gap that REST fills late; what is beyond it is more than may wait."""
     with (
         Server([0, *range(2, 400)], rest=range(400), faults=[503] * 3) as server,
         pytest.MonkeyPatch.context() as patch,
@@ -235,23 +240,23 @@ def test_a_full_buffer_stops_reading_and_nothing_is_lost(tmp_path):
         )
         feed.close()
     assert max(seen) < 2_000 + 200
-    assert told(table) == (list(range(400)), [])
+    assert read_result(table) == (list(range(400)), [])
 
 
-def test_a_server_that_goes_away_is_said_once_and_one_that_is_not_there_is_refused_without_the_secret():
-    said = []
+def test_a_server_that_goes_away_is_reported_once_and_one_that_is_not_there_is_refused_without_the_secret():
+    reasons = []
     with Server([0]) as server:
         secret = f"{server.url}?key=secret"
         params = WebsocketParams(kind="websocket", url=secret, log="x")
-        feed = WebsocketFeed(params.model_copy(update={"reconnect_max_s": 0.1}), said.append)
+        feed = WebsocketFeed(params.model_copy(update={"reconnect_max_s": 0.1}), reasons.append)
         feed.open(dict)
         assert feed.poll(1, 1.0).records.height == 1
     feed.poll(1, 1.0)
     feed.close()
-    assert len(said) == 1
+    assert len(reasons) == 1
     with pytest.raises(FeedError, match="no connection") as caught:
         WebsocketFeed(params)
-    assert "secret" not in said[0] + str(caught.value)
+    assert "secret" not in reasons[0] + str(caught.value)
 
 
 def test_a_drain_ends_when_what_came_before_the_first_message_has_landed_or_nothing_comes(tmp_path):
@@ -261,4 +266,4 @@ def test_a_drain_ends_when_what_came_before_the_first_message_has_landed_or_noth
             feed = feed_of(server, begin_at=0, backfill_url=server.backfill_url, silent_s=0.2)
             run_landing(LandingBuffer(table, PARAMS, None, feed), feed, until_caught_up=True)
             feed.close()
-        assert told(table) == (list(range(n_landed)), [])
+        assert read_result(table) == (list(range(n_landed)), [])

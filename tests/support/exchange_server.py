@@ -1,5 +1,4 @@
-"""The public REST of one exchange (Bitstamp's markets and bars) on this machine, for ccxt to be
-pointed to."""
+"""The public REST of one exchange (Bitstamp's markets and bars) on this machine, for ccxt."""
 
 from urllib.parse import parse_qs, urlsplit
 
@@ -23,9 +22,10 @@ MARKETS = [
 
 
 class Exchange:
-    """bars: market -> the seconds at which its minute bars begin, open one included; the price is
-    the begin's minute. forgets: bars before are not given.
+    """An exchange whose price of a minute bar is the minute.
 
+    bars: market -> the seconds at which its minute bars begin, open one included.
+    forgets: bars before are not given.
     faults: statuses that are given first.
     """
 

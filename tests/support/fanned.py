@@ -10,8 +10,7 @@ import numpy as np
 
 
 class Job(NamedTuple):
-    """As those of train: a tuple, which a cluster must neither take apart nor turn into a plain
-    one."""
+    """As a job of train: a tuple, which a cluster must pass on as it is."""
 
     number: int
 
@@ -28,7 +27,7 @@ def scaled(shared, job):
 
 def where_and_whether_writeable(shared, job):
     if job:
-        time.sleep(0.3)  # so that nobody takes all jobs
+        time.sleep(0.3)  # so that no worker takes all jobs
     return os.getpid(), shared["weights"].flags.writeable
 
 

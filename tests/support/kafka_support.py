@@ -1,4 +1,4 @@
-"""A real Kafka broker for tests, one a test process, and topics whose names nobody else has."""
+"""A real Kafka broker for tests, one a test process, and topics with names of their own."""
 
 from uuid import uuid4
 
@@ -15,8 +15,10 @@ def kafka_cluster(tmp_path_factory):
 
 
 def make_topic(address: str, n_partitions: int = 4, copies: int = -1, name: str = "", **config: str) -> str:
-    """Name of a new topic that exists for every client. config: its settings, `_` for `.`
-    (cleanup_policy="compact")."""
+    """The name of a new topic that exists for every client.
+
+    config: its settings, `_` for `.` (cleanup_policy="compact").
+    """
     from confluent_kafka.admin import AdminClient, NewTopic
 
     name = name or f"t-{uuid4().hex[:10]}"

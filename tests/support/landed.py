@@ -1,5 +1,4 @@
-"""A landing without a broker: records go through the decoder, the sorting and a real table, in
-whatever batches a test wants."""
+"""A landing without a broker: records go into a real table in the batches that a test wants."""
 
 from datetime import UTC, datetime, timedelta
 

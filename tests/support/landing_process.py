@@ -1,12 +1,16 @@
-"""A landing in a process of its own, which a test may end at a named point: `python
-landing_process.py ADDRESS TOPIC FOLDER [POINT N] [--...]`.
+"""A landing in a process of its own, which a test may end at a named point.
 
-With a point it ends without a word, as by kill -9, the N-th time it reaches it; 0: it writes the
-points that it reaches beside FOLDER. --freeze: it stops there instead, as by SIGSTOP. --ever: it
-goes on when all that was there has landed. --tidy: each fourth commit is followed by a look for
-closed windows and by a merge. --keep: hours for which `--tidy` keeps files that no version has; 0
-only where nobody else reads or writes. --group, --member, --every: another group, member number,
-number of rows a commit. --session: of the member, in ms.
+`python landing_process.py ADDRESS TOPIC FOLDER [POINT N] [--...]`
+
+With a point it is killed, as by kill -9, the N-th time it reaches it; 0: it writes the points that
+it reaches to a file next to FOLDER.
+--freeze: it stops there instead, as by SIGSTOP.
+--ever: it goes on when all that was there has landed.
+--compact: each fourth commit is followed by a check for closed windows and by a compaction.
+--keep: hours for which `--compact` keeps files that no version has; 0 only where no other process
+reads or writes.
+--group, --member, --every: another group, member number, number of rows a commit.
+--session: of the member, in ms.
 
 Without arguments it has imported everything and waits: each line on stdin (arguments as JSON)
 becomes a process, whose exit status is printed.
@@ -38,7 +42,7 @@ def main(arguments: list[str]) -> None:
         parser.add_argument(name)
     parser.add_argument("point", nargs="?", default="")
     parser.add_argument("nth", nargs="?", type=int, default=0)
-    for name in ("--ever", "--tidy", "--freeze"):
+    for name in ("--ever", "--compact", "--freeze"):
         parser.add_argument(name, action="store_true")
     for name, default in (
         ("--keep", "24"),
@@ -85,7 +89,7 @@ def main(arguments: list[str]) -> None:
     def on_poll(landed) -> None:
         nonlocal n_commits
         n_commits += landed is not None
-        if landed is not None and n_commits % 4 == 0 and given.tidy:
+        if landed is not None and n_commits % 4 == 0 and given.compact:
             if (closed := window.build_window(table, "1h", 1e9, None)) is not None:
                 window.write_window(folder.parent, closed)
             compact_table(open_existing_table(folder), keep_h=int(given.keep))

@@ -1,5 +1,4 @@
-"""The outside witness of a feed: a producer with a ledger of its own, and a checker that reads the
-table by hand.
+"""The independent witness of a feed: a producer with a ledger, and a checker that reads the table.
 
 Neither shares a line with the pipeline: the ledger is a file that is on disk before the broker is
 asked to keep the record, the table is its JSON log, its last checkpoint and its Parquet files, read
@@ -28,8 +27,7 @@ START = datetime(2020, 1, 1, tzinfo=UTC)  # ten million records in four series e
 
 
 class Record(NamedTuple):
-    """partition, sequence: in the order of one partition from 0. event_time: ISO, empty for
-    poison."""
+    """A record. sequence: in its partition, from 0. event_time: ISO, empty for poison."""
 
     partition: int
     sequence: int
@@ -159,7 +157,7 @@ def check(folder: Path, ledger: Path) -> dict[str, int]:
             for raw in file.read(columns=["_raw"])["_raw"].to_pylist():
                 n_quarantined += 1
                 sha = hashlib.sha256(raw).digest()
-                assert sha in poison, f"in quarantine is what nobody sent broken: {raw[:60]!r}"
+                assert sha in poison, f"in quarantine is what was not sent broken: {raw[:60]!r}"
                 partition, sequence = poison[sha]
                 seen[partition][sequence] += 1
             continue
@@ -184,8 +182,8 @@ def check(folder: Path, ledger: Path) -> dict[str, int]:
             value = (
                 f'{{"event_time":"{time}Z","series_id":"{series}","price":{price:.0f},"seq":{seq:.0f}{end}}}'
             )
-            assert partition in shas, f"nobody sent {value}"
-            assert sequence < len(shas[partition]), f"nobody sent {value}"
+            assert partition in shas, f"{value} was not sent"
+            assert sequence < len(shas[partition]), f"{value} was not sent"
             assert shas[partition][sequence] == hashlib.sha256(value.encode()).digest(), (
                 f"{value} is not what was sent"
             )
@@ -198,8 +196,10 @@ def check(folder: Path, ledger: Path) -> dict[str, int]:
         assert not (times_seen > 1).any(), (
             f"partition {partition}: {(times_seen > 1).sum()} records are there twice"
         )
-        lacks = np.flatnonzero(times_seen == 0)
-        assert not len(lacks), f"partition {partition}: {len(lacks)} records are missing, first {lacks[0]}"
+        missing = np.flatnonzero(times_seen == 0)
+        assert not len(missing), (
+            f"partition {partition}: {len(missing)} records are missing, first {missing[0]}"
+        )
     for source, parts in in_log.items():
         offsets, sequences = (np.concatenate(column) for column in zip(*parts, strict=True))
         assert (np.diff(sequences[np.argsort(offsets)]) > 0).all(), f"{source}: order is not kept"
@@ -247,8 +247,7 @@ def live_files(folder: Path) -> list[str]:
 
 
 def live(folder: Path) -> tuple[list[str], dict[str, int]]:
-    """(files, marks) of the newest version: the last checkpoint's, and what the log's entries
-    since then added and removed."""
+    """(files, offsets) of the newest version: the last checkpoint and the log since."""
     log, files, marks, since = folder / "_delta_log", set(), {}, -1
     # Before the checkpoints: one that comes meanwhile replaces older entries only
     entries = sorted(log.glob("*.json"))

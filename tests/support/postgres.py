@@ -1,5 +1,4 @@
-"""A real PostgreSQL of a test's own: a cluster in a folder, reached over a unix socket there,
-which nobody else sees."""
+"""A real PostgreSQL of a test's own: a cluster in a folder, reached over a unix socket there."""
 
 import os
 import shutil

@@ -1,5 +1,4 @@
-"""A WebSocket server that is not to be trusted, and a REST beside it: the ledger is the list of
-what it says that it has."""
+"""A WebSocket server that is not reliable, and a REST: the ledger is the list of what it has."""
 
 import json
 import threading
@@ -28,14 +27,14 @@ def message(number):
 
 
 class Server:
-    """scripts: what is done on the first, second, ... connection: a number is sent, a text is sent
-    as it is, a fraction is a pause in seconds, DROP cuts the wire, SILENCE says nothing more, STALL
-    answers no ping either.
+    """A server that runs a script on each connection.
 
-    After its script a connection stays open; further ones run the last script.
-    rest: the numbers that REST has, at most *page* an answer; before that it gives the statuses of
-    *faults*. listens: else it gives what was not asked for. asked: the ranges that it was asked
-    for.
+    scripts: of the first, second, ... connection; further ones run the last. A number is sent as
+    its record, a text as it is, a fraction is a pause in seconds, DROP cuts the wire, SILENCE sends
+    nothing more, STALL answers no ping either. After its script a connection stays open.
+    rest: the numbers that REST has, at most *page* an answer.
+    faults: statuses that REST gives first.
+    listens: else REST gives what was not asked for.
     """
 
     def __init__(self, *scripts, rest=(), page=10, faults=(), listens=True):
@@ -78,7 +77,7 @@ class Server:
                     connection.socket.shutdown(SHUT_RDWR)
                     return
                 if step == STALL:
-                    with connection.protocol_mutex:  # whoever reads pings waits for it
+                    with connection.protocol_mutex:  # the thread that reads pings waits for it
                         self._stop.wait(20)
                     return
                 if step == SILENCE:
@@ -87,8 +86,8 @@ class Server:
                     time.sleep(step)
                     continue
                 connection.send(json.dumps(message(step)) if isinstance(step, int) else step)
-            for said in connection:
-                self.received.append(said)
+            for message_ in connection:
+                self.received.append(message_)
         except (ConnectionClosed, OSError):
             pass
 

@@ -1,6 +1,6 @@
 """Landings as processes of their own, for tests that do something to them.
 
-What one prints is appended to landing.log beside its table.
+What one prints is appended to landing.log next to its table.
 """
 
 import os
@@ -19,8 +19,10 @@ PROGRAM = Path(__file__).with_name("landing_process.py")
 def land(
     address: str, topic: str, folder: Path, *more: object, under: tuple[str, ...] = (), environment=None
 ) -> subprocess.Popen:
-    """Start a landing that ends with this process. more: arguments of landing_process.py. under:
-    a program that starts it."""
+    """Start a landing that ends with this process.
+
+    more: arguments of landing_process.py. under: a program that starts it.
+    """
     ends_with_us = (sys.executable, parent_watch.__file__, "--parent", str(os.getpid()))
     with (folder.parent / "landing.log").open("a") as log:
         return subprocess.Popen(
@@ -53,8 +55,7 @@ def stopped(*processes: subprocess.Popen) -> None:
 
 
 def landed_within(seconds: float, folder: Path, ledger: Path) -> float:
-    """Seconds until ledger and table agree; the last difference is raised when they do not by
-    then."""
+    """Seconds until ledger and table agree; raises the last difference when it is too late."""
     began = time.monotonic()
     while True:
         try:
@@ -67,7 +68,7 @@ def landed_within(seconds: float, folder: Path, ledger: Path) -> float:
             return time.monotonic() - began
 
 
-def said(folder: Path) -> str:
+def read_log(folder: Path) -> str:
     """What the landings of this table printed."""
     return (folder.parent / "landing.log").read_text()
 
