@@ -87,14 +87,15 @@ class LinkedFiles:
 
     def read(self) -> Iterator[SourceFile]:
         """Each file, by name."""
+        _check_answered(self._params)
         file_of: dict[str, str] = {}
         for path in self._list_paths():
             cells = read_cells(path, self._params)
-            rows = build_file_rows(cells, self._params, self._about, self._calendar)
+            rows, notes = build_file_rows(cells, self._params, self._about, self._calendar)
             if STEP in rows.columns:
                 self._check_split_series(file_of, path.name, rows)
                 rows = add_step_dates(rows, self._calendar)
-            yield SourceFile(path.name, compute_file_hash(path), rows)
+            yield SourceFile(path.name, compute_file_hash(path), rows, notes)
 
     def _list_paths(self) -> list[Path]:
         kind_path = self._folder / KIND_FILE
@@ -123,6 +124,15 @@ class LinkedFiles:
                     " series from the file name (`series_from: file_stem`)."
                 )
             file_of[series] = name
+
+
+def _check_answered(params: FilesSource) -> None:
+    """Raises SourceError while a question of the wizard is open."""
+    if params.unanswered:
+        raise SourceError(
+            f"The files can be read in more than one way: {' '.join(params.unanswered)} Answer with"
+            " `tidemill new NAME ... --replace` and the option, or take the first readings with `--yes`."
+        )
 
 
 def add_step_dates(rows: pl.DataFrame, calendar: Calendar) -> pl.DataFrame:
