@@ -53,6 +53,16 @@ def read_written(texts: pl.Series, form: str) -> WrittenTimes:
     if form == EXCEL:
         return _build_written(_read_excel(texts))
     texts = as_texts(texts)
+    distinct = texts.unique()
+    if 2 * len(distinct) >= len(texts):
+        return _read_texts(texts, form)
+    columns = zip(WrittenTimes._fields, _read_texts(distinct, form), strict=True)  # series share their times
+    table = pl.DataFrame([distinct.alias("text"), *(column.alias(name) for name, column in columns)])
+    joined = texts.alias("text").to_frame().join(table, on="text", how="left", maintain_order="left")
+    return WrittenTimes(*(joined[name] for name in WrittenTimes._fields))
+
+
+def _read_texts(texts: pl.Series, form: str) -> WrittenTimes:
     quick = _read_quickly(texts, form)
     if quick.local.null_count() == texts.null_count():
         return quick
