@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
+from deployments.cli.output import AsJson, report_json
 from tasks.core.errors import ParamsError
 
 FOUND_CHARS = 300  # in the table; `--json` has all
 _EXAMPLE = "Write for example '{\"window_steps\": 3}'."
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def add_check_command(app: typer.Typer) -> None:
@@ -53,14 +53,14 @@ def check(
     report = build_check_report(target, options)
     if as_json:
         laws = [verdict._asdict() for verdict in report.verdicts]
-        print(json.dumps({"target": target, "kind": report.kind, "passed": report.passed, "laws": laws}))
+        report_json({"target": target, "kind": report.kind, "passed": report.passed, "laws": laws})
     else:
         _report_verdicts(target, report.kind, report.verdicts)
     if not report.passed:
         raise typer.Exit(1)
 
 
-def _parse_json(text: str) -> dict[str, Any]:
+def _parse_json(text: str) -> dict[str, object]:
     try:
         parsed = json.loads(text)
     except ValueError as error:

@@ -2,6 +2,10 @@
 process starts from nought.
 """
 
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from deployments.forecaster.source import LoadedRelease
 from tasks.edges.settings import apply_in_memory_metrics
 
@@ -106,3 +110,32 @@ class ServiceMetrics:
     def text(self) -> bytes:
         """The exposition format."""
         return generate_latest(self.registry)
+
+
+class RequestMeter:
+    """Counts requests and their time by route.
+
+    Plain ASGI: FastAPI's own middleware class halves the throughput.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: ServiceMetrics) -> None:
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and count it when it has ended."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 500
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_and_note)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            self.metrics.observe(route, status, time.perf_counter() - started)

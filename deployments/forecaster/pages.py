@@ -11,8 +11,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from deployments.console.html import Markup, join_parts, render_element, render_link, render_page
-from deployments.forecaster.answer import build_response, describe_champion
-from deployments.forecaster.ask import ForecastRequest
+from deployments.forecaster.request import ForecastRequest
+from deployments.forecaster.response import build_response, describe_champion
 from deployments.forecaster.source import LoadedRelease, list_value_columns
 
 JsonObject = dict[str, Any]  # a part of the OpenAPI document

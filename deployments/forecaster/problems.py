@@ -3,8 +3,12 @@ the rule and the next move.
 """
 
 import json
+import logging
 
-from fastapi import Response
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+_log = logging.getLogger("tidemill.forecaster")
 
 
 class ProblemError(Exception):
@@ -18,3 +22,30 @@ class ProblemError(Exception):
     def response(self) -> Response:
         """The error as JSON, in ASCII: what a caller sent may be no Unicode."""
         return Response(json.dumps(self.body), self.status, media_type="application/json")
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Make *app* answer every error in this shape."""
+
+    @app.exception_handler(ProblemError)
+    async def problem(_: Request, error: ProblemError) -> Response:
+        return error.response()
+
+    @app.exception_handler(HTTPException)
+    async def no_route(request: Request, error: HTTPException) -> Response:
+        paths = ", ".join(sorted(app.openapi()["paths"]))
+        return ProblemError(
+            error.status_code,
+            f"{request.method} {request.url.path}"[:200],
+            error.detail,
+            f"There are {paths}.",
+            "See /docs.",
+        ).response()
+
+    @app.exception_handler(Exception)
+    async def unforeseen(_: Request, error: Exception) -> Response:
+        _log.error("unforeseen", exc_info=error)
+        fact = f"{type(error).__name__}; the log has the details"
+        return ProblemError(
+            500, "service", fact, "This should not happen.", "Tell the operator the time of the request."
+        ).response()

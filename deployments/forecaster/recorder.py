@@ -5,8 +5,8 @@ bounded.
 import asyncio
 import time
 
-from deployments.forecaster.answer import ForecastResponse
 from deployments.forecaster.problems import ProblemError
+from deployments.forecaster.response import ForecastResponse
 from deployments.forecaster.source import ReleaseSource
 from deployments.forecaster.worker import BoundedWorker, WorkerBusyError
 from tasks.core.errors import TidemillError

@@ -9,8 +9,9 @@ from typing import Any
 
 import bentoml
 
-from deployments.forecaster.app import build_app, describe_readiness
+from deployments.forecaster.app import build_app
 from deployments.forecaster.recorder import ResponseRecorder
+from deployments.forecaster.routes.health import describe_readiness
 from deployments.forecaster.source import ReleaseSource
 from tasks.edges.settings import read_settings
 

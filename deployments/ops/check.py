@@ -1,14 +1,14 @@
 """Checking a user's own model, feature function or source against the project's laws."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tasks.extensions
 from tasks.core.about import About, Target
 from tasks.core.errors import ParamsError
 from tasks.core.extensions import FOLDER, OLD_FOLDER
 from tasks.edges.extensions import import_extension
-from tasks.edges.params import parse_params, read_document
+from tasks.edges.params import Section, parse_params, read_document
 from tasks.edges.settings import ROOT
 from tasks.laws.law import LawVerdict, run_laws
 
@@ -21,7 +21,7 @@ class CheckOptions(NamedTuple):
     files: paths or globs of a source; empty as params.yaml has them.
     """
 
-    params: dict[str, Any]
+    params: Section
     column: str | None = None
     columns: tuple[str, ...] = ()
     lookback_steps: int | None = None
@@ -154,5 +154,5 @@ def _check_source(name: str, options: CheckOptions, root: Path) -> list[LawVerdi
     return run_laws(SOURCE_LAWS, SourceSubject(params, about, tuple(files)))
 
 
-def _list_datasets(root: Path) -> list[tuple[str, dict[str, Any]]]:
+def _list_datasets(root: Path) -> list[tuple[str, Section]]:
     return list(read_document(root).content["datasets"].items())

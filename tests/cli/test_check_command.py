@@ -215,9 +215,10 @@ def test_what_cannot_be_loaded_ends_with_code_2_and_the_way_out(check, text, nam
 
 def test_an_entry_of_params_yaml_says_what_a_function_reads(check, tmp_path, monkeypatch):
     from deployments.ops import check as module
+    from tasks.edges.params import ParamsDocument
 
     entry = {"kind": "function", "of": "declared:above_yesterday", "column": "close", "lookback_steps": 4}
-    document = {"datasets": {"mine": {"features": {"list": [entry]}}}}
+    document = ParamsDocument({"datasets": {"mine": {"features": {"list": [entry]}}}})
     monkeypatch.setattr(module, "read_document", lambda _root: document)
     assert broken_laws(check("declared.py", FEATURE, "above_yesterday", "--json")) == []
 

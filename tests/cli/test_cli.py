@@ -28,6 +28,7 @@ COMMANDS = (
     "leaks",
     "schema",
     "replay",
+    "check",
 )
 
 

@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 from small_release import START, build_small_release, cutoff_at, small_about, small_features
 
-from deployments.forecaster.answer import build_response
-from deployments.forecaster.ask import parse_request
 from deployments.forecaster.problems import ProblemError
+from deployments.forecaster.request import parse_request
+from deployments.forecaster.response import build_response
 from deployments.forecaster.source import LoadedRelease, ReleaseChoice
 from tasks.core.calendar import build_calendar
 from tasks.core.dataset import Dataset

@@ -71,8 +71,8 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 from datetime import UTC, datetime
 from deployments.forecaster import service
-from deployments.forecaster.answer import build_response
-from deployments.forecaster.ask import parse_request
+from deployments.forecaster.response import build_response
+from deployments.forecaster.request import parse_request
 from tasks.edges.served import write_served
 service.source.load_initial()
 made = build_response(service.source.standing, parse_request(b'{{"series_id": "north"}}'), datetime.now(UTC))

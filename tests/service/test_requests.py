@@ -7,7 +7,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from deployments.forecaster import shapes
-from deployments.forecaster.ask import MAX_BODY_BYTES
+from deployments.forecaster.request import MAX_BODY_BYTES
 
 ROW = '{"event_time": "2021-01-01T00:00:00Z", "load": %s}'
 

@@ -15,9 +15,9 @@ import pytest
 from servers import DATASET, at, serving
 from small_release import START
 
-from deployments.forecaster.answer import LEARNED_STEPS
-from deployments.forecaster.app import N_LARGE_WAITING
-from deployments.forecaster.ask import MAX_OPENED
+from deployments.forecaster.request import MAX_OPENED
+from deployments.forecaster.response import LEARNED_STEPS
+from deployments.forecaster.routes.predict import N_LARGE_WAITING
 from tasks.edges.served import get_served_path, read_served
 
 N_HEAVY = N_LARGE_WAITING + 1

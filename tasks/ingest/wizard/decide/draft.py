@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.edges.params import STAGES
+from tasks.edges.params import STAGES, Section
 
 EntryPath = tuple[str | int, ...]
 
@@ -18,7 +18,7 @@ class EntryProposal:
     questions: what the files do not answer.
     """
 
-    entry: dict[str, Any]
+    entry: Section
     reasons: dict[EntryPath, str]
     facts: tuple[str, ...]
     questions: tuple[str, ...]
@@ -28,7 +28,7 @@ class EntryProposal:
 class EntryDraft:
     """An entry while it is being written."""
 
-    entry: dict[str, Any] = field(
+    entry: Section = field(
         default_factory=lambda: {"about": {}, "models": {}} | {stage: {} for stage in STAGES}
     )
     reasons: dict[EntryPath, str] = field(default_factory=dict)

@@ -1,10 +1,10 @@
 """What the owner of the files has answered, and what the wizard found in them."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import polars as pl
 
+from tasks.edges.params import Section
 from tasks.ingest.wizard.inspect.files import Format
 
 
@@ -40,7 +40,7 @@ class InspectedFiles:
     target: the value column, if the layout decides it.
     """
 
-    source: dict[str, Any]
+    source: Section
     rows: pl.DataFrame
     integer_time: bool
     bars: bool
@@ -61,6 +61,6 @@ class InspectedFiles:
 class ColumnRoles:
     """What is known so far of the columns: fields of the source, reasons and questions."""
 
-    source: dict[str, Any]
+    source: Section
     reasons: dict[str, str]
     questions: list[str]

@@ -12,8 +12,8 @@ from uuid import uuid4
 import polars as pl
 
 from deployments.forecaster import shapes
-from deployments.forecaster.ask import ForecastRequest, build_history_columns, build_unknown_series_error
 from deployments.forecaster.problems import ProblemError
+from deployments.forecaster.request import ForecastRequest, build_history_columns, build_unknown_series_error
 from deployments.forecaster.source import LoadedRelease, compute_known_span, format_iso, list_value_columns
 from tasks.core.calendar import parse_step_length
 from tasks.core.errors import TidemillError

@@ -1,0 +1,135 @@
+"""/api/v1/predict: forecasts, each on disk before it leaves.
+
+Small requests are answered on the event loop. What a request can make slow goes to a worker: large
+bodies, own histories, times not asked for before.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request, Response
+
+from deployments.forecaster import shapes
+from deployments.forecaster.pages import JsonObject
+from deployments.forecaster.problems import ProblemError
+from deployments.forecaster.request import MAX_BODY_BYTES, ForecastRequest, parse_request
+from deployments.forecaster.response import ForecastResponse, build_response, is_quick
+from deployments.forecaster.routes.shared import (
+    NOT_READY,
+    ServiceParts,
+    build_json_response,
+    get_loaded_release,
+)
+from deployments.forecaster.source import LoadedRelease
+from deployments.forecaster.worker import BoundedWorker, WorkerBusyError
+
+QUICK_BYTES = 10_000  # of a body that is read on the loop: 2 ms at worst
+N_LARGE_WAITING = 7  # some 5 s; BentoML gives up after 10
+DRAINED_BYTES = 16 * MAX_BODY_BYTES  # of a body beyond the cap, so that its sender gets to read the 413
+_PROBLEMS: dict[int | str, JsonObject] = {
+    400: {
+        "model": shapes.Problem,
+        "description": "The body is no JSON, has a repeated key or a number that is not finite.",
+    },
+    404: {"model": shapes.Problem, "description": "A series is unknown; close matches are named."},
+    413: {"model": shapes.Problem, "description": f"The body has more than {MAX_BODY_BYTES:,} bytes."},
+    422: {
+        "model": shapes.Problem,
+        "description": (
+            "The request asks for what cannot be: an unknown key, a time without a zone or before the first"
+            " row."
+        ),
+    },
+    429: {
+        "model": shapes.Problem,
+        "description": f"{N_LARGE_WAITING + 1} large requests are worked on or wait.",
+    },
+    503: NOT_READY,
+}
+T = TypeVar("T")
+
+
+def add_routes(app: FastAPI, parts: ServiceParts) -> None:
+    """Add the route to *app*."""
+    body = {
+        "required": True,
+        "content": {
+            "application/json": {"schema": _resolve_schema_refs(ForecastRequest.model_json_schema())}
+        },
+    }
+    large = BoundedWorker("large", N_LARGE_WAITING)
+
+    @app.post(
+        "/api/v1/predict",
+        responses={200: {"model": shapes.Prediction}, **_PROBLEMS},
+        openapi_extra={"requestBody": body},
+    )
+    async def predict(request: Request) -> Response:
+        """Forecast one or several series from the rows the service holds, or one from the
+        history in the request.
+        """
+        content = await _read_request_bytes(request)
+        forecast_request = (
+            parse_request(content)
+            if len(content) <= QUICK_BYTES
+            else await _run_large_request(large, parse_request, content)
+        )
+        loaded = await get_loaded_release(parts)
+        work = partial(_build_http_response, loaded, forecast_request, datetime.now(UTC))
+        made, reply = work() if is_quick(loaded, forecast_request) else await _run_large_request(large, work)
+        await parts.recorder.write_response(made)
+        parts.metrics.served.labels(loaded.manifest.digest).inc(len(made.body["series"]))
+        return reply
+
+
+def _build_http_response(
+    loaded: LoadedRelease, request: ForecastRequest, made_at: datetime
+) -> tuple[ForecastResponse, Response]:
+    made = build_response(loaded, request, made_at)
+    return made, build_json_response(made.body)
+
+
+async def _run_large_request(worker: BoundedWorker, work: Callable[..., T], *arguments: Any) -> T:
+    """What *work* returns, by the worker. Raises ProblemError 429 when its queue is full."""
+    try:
+        return await worker.run(work, *arguments)
+    except WorkerBusyError as error:
+        rule = "Large bodies, own histories and a new as_of take turns; all others are answered meanwhile."
+        raise ProblemError(429, "service", str(error), rule, "Ask again in a second.") from error
+
+
+async def _read_request_bytes(request: Request) -> bytes:
+    """The body. Raises ProblemError 413 when it is too long."""
+    body, n_bytes = bytearray(), 0
+    async for chunk in request.stream():
+        n_bytes += len(chunk)
+        if n_bytes <= MAX_BODY_BYTES:
+            body += chunk
+        elif n_bytes > DRAINED_BYTES:
+            break
+    if n_bytes > MAX_BODY_BYTES:
+        raise ProblemError(
+            413,
+            "body",
+            f"more than {MAX_BODY_BYTES:,} bytes",
+            "A body is capped.",
+            "Send fewer rows; the features look back on the last ones only.",
+        )
+    return bytes(body)
+
+
+def _resolve_schema_refs(schema: JsonObject) -> JsonObject:
+    """*schema* with the content of its `$defs` where they are referred to."""
+    defs = schema.pop("$defs", {})
+
+    def resolve(node: Any) -> Any:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return resolve(defs[node["$ref"].rsplit("/", 1)[1]])
+            return {key: resolve(value) for key, value in node.items()}
+        return [resolve(value) for value in node] if isinstance(node, list) else node
+
+    resolved: JsonObject = resolve(schema)
+    return resolved

@@ -1,0 +1,45 @@
+"""What the routes share: the parts of the service, and how a reply is made."""
+
+import json
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from fastapi import Response
+
+from deployments.forecaster import shapes
+from deployments.forecaster.metrics import ServiceMetrics
+from deployments.forecaster.pages import JsonObject
+from deployments.forecaster.problems import ProblemError
+from deployments.forecaster.recorder import ResponseRecorder
+from deployments.forecaster.source import LoadedRelease, ReleaseSource
+
+NOT_READY: JsonObject = {
+    "model": shapes.Problem,
+    "description": "No release stands, or the answer cannot be recorded.",
+}
+
+
+class ServiceParts(NamedTuple):
+    """The release and rows that answer, the store of answers, and the service's metrics."""
+
+    source: ReleaseSource
+    recorder: ResponseRecorder
+    metrics: ServiceMetrics
+
+
+async def get_loaded_release(parts: ServiceParts) -> LoadedRelease:
+    """The release that answers now. Raises ProblemError 503 when none is loaded."""
+    if (loaded := await parts.source.refresh()) is None:
+        raise ProblemError(
+            503,
+            "service",
+            "; ".join(parts.source.faults),
+            "A verified release must be loaded first.",
+            "Ask /api/v1/health/ready, then again.",
+        )
+    return loaded
+
+
+def build_json_response(content: Mapping[str, object], status: int = 200) -> Response:
+    """*content* as JSON; an infinite number or NaN is an error."""
+    return Response(json.dumps(content, allow_nan=False), status, media_type="application/json")
