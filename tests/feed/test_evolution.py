@@ -155,7 +155,7 @@ def test_an_event_of_an_earlier_version_is_read_by_its_standard_name(tmp_path):
     assert read_events(tmp_path)[0].facts == {"reason": "x"}
 
 
-def test_a_refused_commit_is_told(tmp_path):
+def test_a_refused_commit_is_reported(tmp_path):
     table, reasons = open_table(tmp_path, params_of()), []
     feed = Given([encoded(bar())])
     landing = LandingBuffer(table, params_of(), None, feed)
