@@ -35,7 +35,7 @@ def test_an_added_field_lands_and_its_history_says_when_and_by_which_version(tmp
         2,
         True,
     )
-    assert extra.at.startswith("20")
+    assert extra.since.startswith("20")
     assert (extra.last_seen, history["volume"].last_seen) == (rows_of(table)["event_time"][1],) * 2
     compact_table(table, keep_h=1)
     assert {one.field: one for one in read_history(table, params_of())} == history, (
