@@ -14,7 +14,62 @@ if TYPE_CHECKING:
     from tasks.ingest.wizard.inspect.files import Format
 
 ABOUT_CHARS = 60  # the rest is in params.yaml and in --json
-_File = str | None
+_Name = Annotated[str, typer.Argument(help="What the dataset shall be called: small letters, digits and _.")]
+_Csv = Annotated[str | None, typer.Option(help="A CSV file, also gz, or a glob in quotes.", metavar="FILE")]
+_Parquet = Annotated[str | None, typer.Option(help="A Parquet file or a glob in quotes.", metavar="FILE")]
+_JsonFile = Annotated[
+    str | None,
+    typer.Option(
+        help="A JSON file (list of lists or of objects), also gz, or a glob in quotes.", metavar="FILE"
+    ),
+]
+_Jsonl = Annotated[
+    str | None,
+    typer.Option(help="A file with a JSON record a line, also gz, or a glob in quotes.", metavar="FILE"),
+]
+_Columns = Annotated[
+    str | None, typer.Option(help="Names of the columns of a file without header, in its order: a,b,c.")
+]
+_Target = Annotated[str | None, typer.Option(help="The column to forecast.")]
+_Time = Annotated[
+    str | None, typer.Option(help="The column of time, or several (date,hour); `none` when rows are steps.")
+]
+_TimeFormat = Annotated[
+    str | None, typer.Option(help="How times are written: iso, s, ms, us, ns, excel or a strptime pattern.")
+]
+_TimeZone = Annotated[
+    str | None, typer.Option(help="Zone of times that name none, and of days: Europe/Berlin.")
+]
+_Stamps = Annotated[
+    str | None, typer.Option(help="Whether a time starts or ends its step: hour_beginning or hour_ending.")
+]
+_Series = Annotated[
+    str | None, typer.Option(help="The column that names the series; `none` if all rows are one.")
+]
+_Decimal = Annotated[str | None, typer.Option(help="The decimal sign of numbers: a point or a comma.")]
+_Missing = Annotated[
+    str | None, typer.Option(help="Numbers that mean a missing value: --missing=-999,9999, or `none`.")
+]
+_Aggregate = Annotated[
+    str | None, typer.Option(help="What becomes of several rows in one step: mean, sum or last.")
+]
+_Every = Annotated[str | None, typer.Option(help="Length of a step: 5m, 1h, 1d, 1mo.")]
+_Season = Annotated[int | None, typer.Option(help="Steps in a season; 1 for none.", min=1)]
+_Horizon = Annotated[int | None, typer.Option(help="Steps to forecast.", min=1)]
+_Unit = Annotated[str | None, typer.Option(help="Unit of the target.")]
+_Replace = Annotated[
+    bool, typer.Option("--replace", help="Overwrite the entry when there is one of this name.")
+]
+_Yes = Annotated[
+    bool,
+    typer.Option("--yes", help="Where the file can be read in several ways, take the first and note it."),
+]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the entry, write nothing.")]
+_CHOICES = {
+    "stamps": ("hour_beginning", "hour_ending"),
+    "decimal": (".", ","),
+    "aggregate": ("mean", "sum", "last"),
+}
 
 
 def add_dataset_commands(app: typer.Typer) -> None:
@@ -25,45 +80,28 @@ def add_dataset_commands(app: typer.Typer) -> None:
 
 
 def new(
-    name: Annotated[
-        str, typer.Argument(help="What the dataset shall be called: small letters, digits and _.")
-    ],
-    csv: Annotated[
-        _File, typer.Option(help="A CSV file, also gz, or a glob in quotes.", metavar="FILE")
-    ] = None,
-    parquet: Annotated[
-        _File, typer.Option(help="A Parquet file or a glob in quotes.", metavar="FILE")
-    ] = None,
-    json_file: Annotated[
-        _File,
-        typer.Option(
-            help="A JSON file (list of lists or of objects), also gz, or a glob in quotes.", metavar="FILE"
-        ),
-    ] = None,
-    jsonl: Annotated[
-        _File,
-        typer.Option(help="A file with a JSON record a line, also gz, or a glob in quotes.", metavar="FILE"),
-    ] = None,
-    columns: Annotated[
-        str | None, typer.Option(help="Names of the columns of a file without header, in its order: a,b,c.")
-    ] = None,
-    target: Annotated[str | None, typer.Option(help="The column to forecast.")] = None,
-    time: Annotated[str | None, typer.Option(help="The column of time; `none` when rows are steps.")] = None,
-    time_format: Annotated[
-        str | None, typer.Option(help="How times are written: iso, s, ms, us or a strptime pattern.")
-    ] = None,
-    time_zone: Annotated[
-        str | None, typer.Option(help="Zone of times that name none, for example Europe/Berlin.")
-    ] = None,
-    series: Annotated[str | None, typer.Option(help="The column that names the series.")] = None,
-    every: Annotated[str | None, typer.Option(help="Length of a step: 5m, 1h, 1d, 1mo.")] = None,
-    season: Annotated[int | None, typer.Option(help="Steps in a season; 1 for none.", min=1)] = None,
-    horizon: Annotated[int | None, typer.Option(help="Steps to forecast.", min=1)] = None,
-    unit: Annotated[str | None, typer.Option(help="Unit of the target.")] = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Overwrite the entry when there is one of this name.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the entry, write nothing.")] = False,
+    name: _Name,
+    csv: _Csv = None,
+    parquet: _Parquet = None,
+    json_file: _JsonFile = None,
+    jsonl: _Jsonl = None,
+    columns: _Columns = None,
+    target: _Target = None,
+    time: _Time = None,
+    time_format: _TimeFormat = None,
+    time_zone: _TimeZone = None,
+    stamps: _Stamps = None,
+    series: _Series = None,
+    decimal: _Decimal = None,
+    missing: _Missing = None,
+    aggregate: _Aggregate = None,
+    every: _Every = None,
+    season: _Season = None,
+    horizon: _Horizon = None,
+    unit: _Unit = None,
+    replace: _Replace = False,
+    yes: _Yes = False,
+    dry_run: _DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Look into a file and write the dataset's entry, each choice with its reason, into
@@ -79,8 +117,20 @@ def new(
     check_name(name)
     pattern, kind = select_one_file({"csv": csv, "parquet": parquet, "json": json_file, "jsonl": jsonl})
     named = tuple(c.strip() for c in columns.split(",")) if columns else ()
+    answered = {"time_format": time_format, "time_zone": time_zone, "unit": unit, "missing": missing}
+    chosen = {"stamps": stamps, "decimal": decimal, "aggregate": aggregate}
     asked = OwnerAnswers(
-        pattern, kind, named, target, time, time_format, time_zone, series, every, season, horizon, unit
+        pattern,
+        kind,
+        named,
+        target=target,
+        time=time,
+        series=series,
+        every=every,
+        season=season,
+        horizon=horizon,
+        yes=yes,
+        **parse_answers(answered, chosen),
     )
     proposal = build_proposal(inspect_files(asked), asked)
     if not dry_run:
@@ -163,6 +213,31 @@ def select_one_file(given: "dict[Format, str | None]") -> "tuple[str, Format]":
     return str(path.relative_to(ROOT) if Path.cwd() == ROOT and path.is_relative_to(ROOT) else path), kind
 
 
+def parse_answers(texts: dict[str, str | None], chosen: dict[str, str | None]) -> dict[str, Any]:
+    """Fields of OwnerAnswers from options.
+
+    chosen: of options that take a choice. Raises ParamsError for another value, or a `--missing`
+    that is no number.
+    """
+    for option, value in chosen.items():
+        if value is not None and value not in _CHOICES[option]:
+            raise ParamsError(f"`--{option} {value}`: give one of {', '.join(_CHOICES[option])}.")
+    return texts | chosen | {"missing": parse_missing(texts["missing"])}
+
+
+def parse_missing(text: str | None) -> tuple[float, ...] | None:
+    """The numbers of `--missing`. Raises ParamsError for what is no number."""
+    if text is None or text.strip().lower() == "none":
+        return None if text is None else ()
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ParamsError(
+            f"`--missing {text}`: give numbers with commas between them, for example `--missing=-999,9999`,"
+            " or `none`."
+        ) from error
+
+
 def _describe_proposal(name: str, proposal: "EntryProposal", *, written: bool) -> dict[str, object]:
     reasons = {".".join(map(str, path)): reason for path, reason in proposal.reasons.items()}
     return {
@@ -172,6 +247,7 @@ def _describe_proposal(name: str, proposal: "EntryProposal", *, written: bool) -
         "reasons": reasons,
         "said": proposal.facts,
         "questions": proposal.questions,
+        "unanswered": proposal.unanswered,
     }
 
 
@@ -192,6 +268,13 @@ def _report_proposal(name: str, proposal: "EntryProposal", entry: str) -> None:
         return
     again = f" Another answer: `tidemill new {name} ... --replace`." if proposal.questions else ""
     print(f"Written to params.yaml under datasets.{name}, with the reason of each value in a comment.{again}")
+    if proposal.unanswered:
+        print(
+            f"Next: answer the first {len(proposal.unanswered)} question(s) with the option that each names"
+            " and `--replace`, or take the first readings with `--yes`. Until then `tidemill run` refuses"
+            f" {name}."
+        )
+        return
     print(f"Next: `tidemill run --dataset {name}`, or `tidemill use {name}` and then `dvc repro`.")
 
 

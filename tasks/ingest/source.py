@@ -88,14 +88,15 @@ class LinkedFiles:
 
     def read(self) -> Iterator[SourceFile]:
         """Each file, by name."""
+        _check_answered(self._params)
         file_of: dict[str, str] = {}
         for path in list_linked_files(self._folder):
             cells = read_cells(path, self._params)
-            rows = build_file_rows(cells, self._params, self._about, self._calendar)
+            rows, notes = build_file_rows(cells, self._params, self._about, self._calendar)
             if STEP in rows.columns:
                 self._check_split_series(file_of, path.name, rows)
                 rows = add_step_dates(rows, self._calendar)
-            yield SourceFile(path.name, compute_file_hash(path), rows)
+            yield SourceFile(path.name, compute_file_hash(path), rows, notes)
 
     def _check_split_series(self, file_of: dict[str, str], name: str, rows: pl.DataFrame) -> None:
         for series in rows["series_id"].unique().sort():
@@ -106,6 +107,15 @@ class LinkedFiles:
                     " series from the file name (`series_from: file_stem`)."
                 )
             file_of[series] = name
+
+
+def _check_answered(params: FilesSource) -> None:
+    """Raises SourceError while a question of the wizard is open."""
+    if params.unanswered:
+        raise SourceError(
+            f"The files can be read in more than one way: {' '.join(params.unanswered)} Answer with"
+            " `tidemill new NAME ... --replace` and the option, or take the first readings with `--yes`."
+        )
 
 
 def add_step_dates(rows: pl.DataFrame, calendar: Calendar) -> pl.DataFrame:

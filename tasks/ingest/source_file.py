@@ -17,11 +17,13 @@ class SourceFile(NamedTuple):
 
     sha256: of its bytes.
     rows: series_id, event_time, known_at and float64 values, in the file's order.
+    notes: what became of cells and rows that are not in *rows* as they are in the file.
     """
 
     name: str
     sha256: str
     rows: pl.DataFrame
+    notes: tuple[str, ...] = ()
 
 
 class FileReader(Protocol):

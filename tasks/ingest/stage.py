@@ -17,6 +17,8 @@ from tasks.ingest.source import build_source
 from tasks.ingest.source_file import IngestSource, SourceFile
 
 _KEY = list(SERIES.key)
+# of rows while they are sorted; a column of a file may be called `file`
+_FILE, _FATE = "__file", "__fate"
 
 
 class IngestedRows(NamedTuple):
@@ -62,20 +64,23 @@ def read_source(
     report: called with a line for each file and for the caps.
     """
     files = list(_read_and_report(source, report))
-    rows = pl.concat([f.rows.with_columns(file=pl.lit(i, pl.UInt32)) for i, f in enumerate(files)]).sort(
-        [*_KEY, "file"], maintain_order=True
-    )
+    rows = pl.concat(
+        [f.rows.with_columns(pl.lit(i, pl.UInt32).alias(_FILE)) for i, f in enumerate(files)]
+    ).sort([*_KEY, _FILE], maintain_order=True)
     is_repeated = pl.struct(_KEY) == pl.struct(_KEY).shift()
     rows = rows.with_columns(
-        fate=pl.when(is_repeated.fill_null(value=False)).then(pl.lit("repeated")).otherwise(pl.lit("kept"))
+        pl.when(is_repeated.fill_null(value=False))
+        .then(pl.lit("repeated"))
+        .otherwise(pl.lit("kept"))
+        .alias(_FATE)
     )
     rows = _apply_caps(rows, max_rows_per_series, max_series, report)
     ledger = _build_ledger(files, rows, about)
-    repeated = rows.filter(fate="repeated")
-    names = pl.Series("file", [f.name for f in files]).gather(repeated["file"])
+    repeated = rows.filter(pl.col(_FATE) == "repeated")
+    names = pl.Series("file", [f.name for f in files]).gather(repeated[_FILE])
     return IngestedRows(
-        SERIES.conform(rows.filter(fate="kept").drop("file", "fate")),
-        REPEATED.conform(repeated.with_columns(names).drop("fate")),
+        SERIES.conform(rows.filter(pl.col(_FATE) == "kept").drop(_FILE, _FATE)),
+        REPEATED.conform(repeated.drop(_FILE, _FATE).with_columns(names)),
         ledger,
     )
 
@@ -88,6 +93,8 @@ def _read_and_report(source: IngestSource, report: Callable[[str], None]) -> Ite
             f"ingest: {file.name}: {rows.height:,} rows of {rows['series_id'].n_unique()} series,"
             f" {first:%F %R} to {last:%F %R} UTC"
         )
+        for note in file.notes:
+            report(f"ingest: {note}")
         yield file
 
 
@@ -100,9 +107,9 @@ def _apply_caps(
     if max_rows_per_series is not None:
         kept &= pl.col("event_time").rank("dense", descending=True).over("series_id") <= max_rows_per_series
     capped = rows.with_columns(
-        fate=pl.when((pl.col("fate") == "kept") & ~kept).then(pl.lit("capped")).otherwise("fate")
+        pl.when((pl.col(_FATE) == "kept") & ~kept).then(pl.lit("capped")).otherwise(_FATE).alias(_FATE)
     )
-    if n := capped.filter(fate="capped").height:
+    if n := capped.filter(pl.col(_FATE) == "capped").height:
         report(
             f"ingest: {n:,} rows left out by `max_rows_per_series: {max_rows_per_series}` and `max_series:"
             f" {max_series}`; the newest rows and the first series are kept"
@@ -111,12 +118,12 @@ def _apply_caps(
 
 
 def _build_ledger(files: list[SourceFile], rows: pl.DataFrame, about: About) -> IngestLedger:
-    fates = {(file, fate): n for file, fate, n in rows.group_by("file", "fate").agg(pl.len()).iter_rows()}
+    fates = {(file, fate): n for file, fate, n in rows.group_by(_FILE, _FATE).agg(pl.len()).iter_rows()}
     entries = [
         _build_ledger_entry(file, [fates.get((i, fate), 0) for fate in ("kept", "repeated", "capped")], about)
         for i, file in enumerate(files)
     ]
-    kept = rows.filter(fate="kept")
+    kept = rows.filter(pl.col(_FATE) == "kept")
     totals = {key: sum(getattr(entry, key) for entry in entries) for key in RowCounts.model_fields}
     return IngestLedger(
         files=tuple(entries),
@@ -146,6 +153,7 @@ def _build_ledger_entry(file: SourceFile, fates: list[int], about: About) -> Ing
         first=first,
         last=last,
         columns=tuple(c for c in file.rows.columns if c not in _KEY),
+        notes=tuple(file.notes) or None,
     )
 
 

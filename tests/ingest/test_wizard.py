@@ -253,7 +253,6 @@ def test_binary_junk_is_refused_with_its_place(tmp_path):
     path.write_bytes(b"date,y\n" + bytes(range(256)))
     _refused(path, ["binary", "position 7"])
     path.write_bytes(b"date,y\n2020-01-01,1\n2020-01-02,\xe9\n")
-    _refused(path, ["row 3", "iconv"])
     _refused(path, ["not Parquet"], "parquet")
 
 
@@ -270,9 +269,13 @@ def test_text_in_a_column_of_numbers_is_refused_with_its_row(tmp_path):
     )
 
 
-def test_decimal_commas_are_named(tmp_path):
-    values = [f"{v:.2f}".replace(".", ",") for v in hourly(60)]
-    _refused(csv(tmp_path / "comma.csv", ["date", "y"], times(60), values, separator=";"), ["decimal"])
+def test_decimal_commas_are_read_and_reported(tmp_path):
+    values = [f"{v:.2f}".replace(".", ",") for v in hourly(200)]
+    proposal = runs.proposed(csv(tmp_path / "comma.csv", ["date", "y"], times(200), values, separator=";"))
+    assert proposal.entry["ingest"]["source"]["decimal"] == ","
+    assert any("decimal comma" in fact for fact in proposal.facts)
+    rows = runs.ingested(runs.made_current(tmp_path, proposal))
+    assert rows["y"].to_list() == [round(v, 2) for v in hourly(200)]
 
 
 def test_a_file_without_numbers_is_refused(tmp_path):
@@ -302,9 +305,11 @@ def test_times_with_and_without_a_zone_are_refused_with_the_row(tmp_path):
 
 
 def test_a_day_that_could_be_a_month_is_asked_about(tmp_path):
-    days = [f"{d:02d}/{d:02d}/2022" for d in range(1, 13)] * 2
-    path = csv(tmp_path / "days.csv", ["date", "y"], days, hourly(24))
-    _refused(path, ["--time-format"])
+    days = [f"{START:%d/%m/%Y} {h:02}:{m:02}" for h in range(24) for m in (0, 30)]
+    path = csv(tmp_path / "days.csv", ["date", "y"], days, hourly(48))
+    question = " ".join(runs.proposed(path, season=1, horizon=2).unanswered)
+    assert "'03/01/2022 00:00' is 2022-01-03 00:00 or 2022-03-01 00:00" in question
+    assert question.count("--time-format") == 2
 
 
 def test_repeated_times_without_a_name_for_the_series_are_refused(tmp_path):
@@ -319,9 +324,24 @@ def test_a_history_that_is_too_short_says_how_much_is_needed(tmp_path):
         runs.proposed(path, season=24, horizon=24)
 
 
-def test_a_step_longer_than_the_rows_is_refused_since_nothing_is_aggregated(tmp_path):
-    with pytest.raises(SourceError, match="not aggregated"):
-        runs.proposed(csv(tmp_path / "a.csv", ["date", "y"], times(600), hourly(600)), every="1d")
+def test_a_step_longer_than_the_rows_asks_how_to_aggregate(tmp_path):
+    values = hourly(2400)
+    path = csv(tmp_path / "a.csv", ["date", "y"], times(2400), values)
+    proposal = runs.proposed(path, every="1d", season=7)
+    assert "--aggregate sum" in proposal.unanswered[0]
+    with pytest.raises(SourceError, match="--aggregate sum"):
+        runs.ingested(runs.made_current(tmp_path, proposal))
+    days = {
+        how: runs.ingested(
+            runs.made_current(tmp_path, runs.proposed(path, every="1d", season=7, aggregate=how))
+        )
+        for how in ("mean", "sum", "last")
+    }
+    first = values[:24]
+    assert days["mean"]["y"][0] == pytest.approx(sum(first) / 24)
+    assert days["sum"]["y"][0] == pytest.approx(sum(first))
+    assert days["last"]["y"][0] == first[-1]
+    assert days["sum"].height == 100
 
 
 def test_a_folder_is_answered_with_a_glob(tmp_path):

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from tasks.core.reports.base import IsoTime, Report
+from tasks.core.reports.base import ABSENT, IsoTime, Report
 from tasks.core.strict import Strict
 
 
@@ -30,6 +30,7 @@ class IngestedFile(RowCounts):
     sha256: of its bytes.
     first, last: event_time of its first and last row.
     columns: its value columns.
+    notes: what was read in a way that is worth knowing; absent when nothing was.
     """
 
     file: str
@@ -37,6 +38,7 @@ class IngestedFile(RowCounts):
     first: IsoTime
     last: IsoTime
     columns: tuple[str, ...]
+    notes: tuple[str, ...] | None = ABSENT
 
 
 class IngestTotals(RowCounts):

@@ -16,12 +16,14 @@ class EntryProposal:
     reasons: path into the entry -> comment.
     facts: what the owner should know, caps among it.
     questions: what the files do not answer.
+    unanswered: those of them without whose answer ingest refuses the files.
     """
 
     entry: Section
     reasons: dict[EntryPath, str]
     facts: tuple[str, ...]
     questions: tuple[str, ...]
+    unanswered: tuple[str, ...] = ()
 
 
 @dataclass
@@ -34,6 +36,7 @@ class EntryDraft:
     reasons: dict[EntryPath, str] = field(default_factory=dict)
     facts: list[str] = field(default_factory=list)
     questions: list[str] = field(default_factory=list)
+    unanswered: list[str] = field(default_factory=list)
 
     def add_value(self, path: EntryPath, value: Any, reason: str | None = None) -> None:
         """Set *value* at *path* of the entry; *reason* becomes its comment."""

@@ -39,6 +39,7 @@ def add_features(
     if inspected.bars and target.column == "gk_vol":
         features += _list_return_features(windows)
     features += [({"kind": "value", "column": c}, "as known at the cutoff") for c in target.others]
+    features += [({"kind": "ahead", "column": c}, "as known ahead of each step") for c in target.known_ahead]
     if parts := _list_calendar_parts(grid, inspected.integer_time, walk):
         features.append(({"kind": "calendar", "parts": parts}, "in UTC"))
     draft.add_value(("features", "list"), [feature for feature, _ in features])

@@ -1,6 +1,7 @@
 """From the inspected files to the dataset's entry: every choice with its reason."""
 
 from tasks.ingest.wizard.decide import budget
+from tasks.ingest.wizard.decide.ahead import apply_known_ahead, split_rows_ahead
 from tasks.ingest.wizard.decide.draft import EntryDraft, EntryProposal
 from tasks.ingest.wizard.decide.features import add_features
 from tasks.ingest.wizard.decide.steps import (
@@ -20,10 +21,15 @@ from tasks.ingest.wizard.inspect.inspected import InspectedFiles, OwnerAnswers
 
 def build_proposal(inspected: InspectedFiles, answers: OwnerAnswers) -> EntryProposal:
     """The entry. Raises SourceError when the history is too short for any honest score."""
-    draft = EntryDraft(questions=list(inspected.questions))
+    draft = EntryDraft(
+        questions=list(inspected.questions),
+        facts=list(inspected.facts),
+        unanswered=list(inspected.unanswered),
+    )
     rows, target = select_target(inspected, answers, draft)
     n_received = rows.height
-    rows, snap_reason = align_rows(rows, inspected, answers)
+    rows, snap_reason, aggregate = align_rows(rows, inspected, answers, draft)
+    rows, ahead = split_rows_ahead(rows, inspected, target, draft)
     capped, caps = apply_caps(rows)
     grid = decide_grid(rows, inspected, answers, draft)
     capped_grid = (
@@ -31,24 +37,46 @@ def build_proposal(inspected: InspectedFiles, answers: OwnerAnswers) -> EntryPro
         if capped.height == rows.height
         else find_grid(capped, "__z", inspected.integer_time, grid.every, grid.season_steps)
     )
-    horizon = decide_horizon(grid, inspected, answers, draft)
+    horizon = decide_horizon(grid, inspected, answers, draft, ahead.n_steps)
+    target = apply_known_ahead(target, ahead, horizon, draft)
     windows = list_windows(grid, capped_grid.n_steps)
     walk = budget.plan_budget(
         capped_grid.n_steps, capped_grid.n_series, horizon, grid.season_steps, windows[-1]
     )
     _add_about(inspected, grid, target, draft)
     _add_ingest(inspected, answers, caps, capped_grid, draft)
-    if snap_reason:
+    if target.known_ahead:
+        draft.add_value(("ingest", "source", "known_ahead_columns"), list(target.known_ahead))
+        draft.add_value(
+            ("ingest", "source", "known_ahead_steps"),
+            horizon,
+            f"the files have them for {ahead.n_steps} steps after the last target",
+        )
+    if aggregate:
+        draft.add_value(("ingest", "source", "aggregate"), aggregate, snap_reason)
+        draft.facts.append(
+            f"{n_received} rows are aggregated to {rows.height} steps of {grid.every} by their {aggregate}."
+        )
+    elif snap_reason:
         draft.add_value(("ingest", "source", "snap_times"), value=True, reason=snap_reason)
         draft.facts.append(
             f"Times are aligned to the start of their step: {snap_reason}. {n_received - rows.height} rows"
             " then repeat a step."
         )
-    add_validate(inspected, capped, draft)
+    add_validate(inspected, capped, target, draft)
     add_features(inspected, grid, target, windows, capped, walk, draft)
     add_models(grid, windows, walk, draft)
     add_walk_forward(walk, grid, capped_grid, draft)
-    return EntryProposal(draft.entry, draft.reasons, tuple(draft.facts), tuple(draft.questions))
+    if draft.unanswered:
+        key = "assumed" if answers.yes else "unanswered"
+        draft.add_value(("ingest", "source", key), list(draft.unanswered))
+    return EntryProposal(
+        draft.entry,
+        draft.reasons,
+        tuple(draft.facts),
+        (*draft.unanswered, *draft.questions),
+        () if answers.yes else tuple(draft.unanswered),
+    )
 
 
 def _add_about(
@@ -68,7 +96,7 @@ def _add_about(
         "target": about["target"],
         "horizon_steps": about["horizon_steps"],
         "season_steps": grid.season_steps,
-        **({"covariates": {"past": list(target.others)}} if target.others else {}),
+        **({"covariates": target.covariates} if target.covariates else {}),
         "primary_score": about["primary_score"],
     }
     for key in ("every", "calendar", "season_steps"):
@@ -77,10 +105,14 @@ def _add_about(
         draft.reasons["about", "integer_time"] = inspected.reasons.get(
             "time_column", "the columns are steps; series are aligned at their last value"
         )
-    if target.others:
-        n_left_out = len(inspected.values) - 1 - len(target.others)
-        draft.reasons["about", "covariates"] = "known up to the cutoff only" + (
-            f"; {n_left_out} further columns are left out" if n_left_out else ""
+    if target.covariates:
+        draft.reasons["about", "covariates"] = "`past` are known up to the cutoff only" + (
+            f"; left out: {', '.join(target.left_out)}" if target.left_out else ""
+        )
+    if target.left_out:
+        draft.facts.append(
+            f"Columns that no feature reads: {', '.join(target.left_out)}. Add those that help to"
+            " about.covariates and features.list."
         )
 
 

@@ -46,34 +46,60 @@ def apply_caps(rows: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
 
 
 def align_rows(
-    rows: pl.DataFrame, inspected: InspectedFiles, answers: OwnerAnswers
-) -> tuple[pl.DataFrame, str | None]:
-    """The rows aligned to their steps, and why; None if they are aligned already.
+    rows: pl.DataFrame, inspected: InspectedFiles, answers: OwnerAnswers, draft: EntryDraft
+) -> tuple[pl.DataFrame, str | None, str | None]:
+    """The rows aligned to their steps, why (None if they are aligned already), and how aggregated.
 
-    Raises SourceError when many rows would share a step.
+    Many rows that share a step are a question, unless the owner has answered with `aggregate`.
     """
     if inspected.integer_time:
-        return rows, None
-    every = answers.every or find_every(rows)[0]
+        if answers.aggregate:
+            raise SourceError(
+                "`--aggregate`: rows without times are steps, and there is nothing to aggregate."
+            )
+        return rows, None, None
+    every = answers.every or inspected.every or find_every(rows)[0]
+    if answers.aggregate:
+        return _aggregate(rows, every, answers.aggregate), "as asked", answers.aggregate
     reason = find_snap_reason(rows, every)
     if reason is None:
-        return rows, None
+        return rows, None, None
     aligned = align_to_step(rows, every)
-    if (repeated_frac := 1 - aligned.height / rows.height) > MAX_REPEATED_FRAC:
-        remove_every = f"Remove `--every {every}`: rows come every {find_every(rows)[0]}"
-        way_out = remove_every if answers.every else "Give the column of the series with `--series`"
-        raise SourceError(
-            f"With steps of {every}, {repeated_frac:.0%} of the rows share a step with another row, and rows"
-            f" are not aggregated. {way_out}, or aggregate the file first."
-        )
-    return aligned, reason
+    if (repeated_frac := 1 - aligned.height / rows.height) <= MAX_REPEATED_FRAC:
+        return aligned, reason, None
+    values = [c for c in rows.columns if c not in ("series_id", "event_time", "__z")]
+    means = _aggregate(rows, every, "mean")
+    last = _aggregate(rows, every, "last")
+    shown = [
+        f"{time:%F %R} is {mean:.6g} or {newest:.6g}"
+        for time, mean, newest in zip(means["event_time"], means[values[0]], last[values[0]], strict=True)
+        if mean is not None and newest is not None
+    ][:3]
+    draft.unanswered.append(
+        f"With steps of {every}, {repeated_frac:.0%} of the rows share a step with another row (by mean or"
+        f" last, `{values[0]}` at {'; '.join(shown)}). Give `--aggregate mean`, `--aggregate sum` or"
+        " `--aggregate last`, a shorter step with `--every`, or the series' column with `--series`."
+    )
+    return means, f"{repeated_frac:.0%} of the rows share a step with another row", "mean"
+
+
+def _aggregate(rows: pl.DataFrame, every: str, aggregate: str) -> pl.DataFrame:
+    """One row per series and step."""
+    known = pl.exclude("series_id", "event_time").drop_nulls()
+    column = pl.exclude("series_id", "event_time")
+    value = {"mean": column.mean(), "sum": known.sum(), "last": known.last()}[aggregate]
+    snapped = rows.with_columns(pl.col("event_time").dt.truncate(every))
+    return snapped.group_by("series_id", "event_time", maintain_order=True).agg(
+        pl.when(column.count() > 0).then(value)
+    )
 
 
 def decide_grid(
     rows: pl.DataFrame, inspected: InspectedFiles, answers: OwnerAnswers, draft: EntryDraft
 ) -> DetectedGrid:
     """The grid of the rows; what is unusual about it becomes a fact or a question."""
-    grid = find_grid(rows, "__z", inspected.integer_time, answers.every, answers.season)
+    every = answers.every or inspected.every
+    grid = find_grid(rows, "__z", inspected.integer_time, every, answers.season)
     n = f"{grid.n_series} series" if grid.n_series > 1 else "1 series"
     draft.facts.append(
         f"{inspected.received} rows read from {inspected.n_files} file(s): {n} on {grid.n_steps} steps of"
@@ -108,9 +134,16 @@ def format_span(rows: pl.DataFrame, integer_time: bool) -> str:
 
 
 def decide_horizon(
-    grid: DetectedGrid, inspected: InspectedFiles, answers: OwnerAnswers, draft: EntryDraft
+    grid: DetectedGrid,
+    inspected: InspectedFiles,
+    answers: OwnerAnswers,
+    draft: EntryDraft,
+    n_ahead: int = 0,
 ) -> int:
-    """The horizon in steps: as asked, or what is usual for the grid."""
+    """The horizon in steps: as asked, or what is usual for the grid.
+
+    n_ahead: steps for which covariates are known ahead; 0 if none are.
+    """
     if answers.horizon is not None:
         steps, reason = answers.horizon, "as asked"
     elif inspected.integer_time and grid.season_steps > 1:
@@ -121,6 +154,8 @@ def decide_horizon(
         steps, reason = _HORIZONS.get(grid.every, 12), "usual for this step; give --horizon for another"
     if answers.horizon is None and steps > grid.n_steps // 16:
         steps, reason = max(1, grid.n_steps // 16), "a sixteenth of a short history"
+    if answers.horizon is None and 0 < n_ahead < steps:
+        steps, reason = n_ahead, "the steps for which the covariates are known ahead"
     draft.add_value(("about", "horizon_steps"), steps, reason)
     return steps
 

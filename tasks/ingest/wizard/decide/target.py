@@ -23,12 +23,23 @@ MAX_SIZE_RATIO = 10.0  # ninth decile of the series' medians over the first; abo
 
 @dataclass(frozen=True)
 class ProposedTarget:
-    """What is forecast, and the other value columns."""
+    """What is forecast, and the other value columns.
+
+    others: known up to the cutoff. known_ahead: known over the horizon. left_out: read by nothing.
+    """
 
     column: str
     others: tuple[str, ...]
     transform: str
     score: str
+    known_ahead: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def covariates(self) -> dict[str, list[str]]:
+        """As in `about.covariates`; empty without any."""
+        found = {"past": list(self.others), "known_ahead": list(self.known_ahead)}
+        return {key: columns for key, columns in found.items() if columns}
 
 
 def select_target(
@@ -54,7 +65,11 @@ def select_target(
     score, reason = _select_score(inspected.rows, column)
     draft.add_value(("about", "primary_score"), score, reason)
     return add_z(inspected.rows, column, transform.value), ProposedTarget(
-        column, tuple(others[:MAX_COVARIATES]), transform.value, score
+        column,
+        tuple(others[:MAX_COVARIATES]),
+        transform.value,
+        score,
+        left_out=tuple(others[MAX_COVARIATES:]),
     )
 
 

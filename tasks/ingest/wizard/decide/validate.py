@@ -5,12 +5,15 @@ from typing import Any
 import polars as pl
 
 from tasks.ingest.wizard.decide.draft import EntryDraft
+from tasks.ingest.wizard.decide.target import ProposedTarget
 from tasks.ingest.wizard.inspect import bars
 from tasks.ingest.wizard.inspect.figures import compute_outer_bound, convert_to_float
 from tasks.ingest.wizard.inspect.inspected import InspectedFiles
 
 
-def add_validate(inspected: InspectedFiles, capped: pl.DataFrame, draft: EntryDraft) -> None:
+def add_validate(
+    inspected: InspectedFiles, capped: pl.DataFrame, target: ProposedTarget, draft: EntryDraft
+) -> None:
     """Set the section `validate`. capped: the rows that ingest will keep."""
     draft.add_value(
         ("validate", "min_rows"),
@@ -23,6 +26,8 @@ def add_validate(inspected: InspectedFiles, capped: pl.DataFrame, draft: EntryDr
             price=inspected.bars and column in bars.PRICES,
             volume=inspected.bars and column not in bars.PRICES,
         )
+        if target.known_ahead and column not in target.known_ahead:
+            rule["nullable"] = True  # the rows of what is known ahead have nothing else
         draft.add_value(("validate", "columns", column), rule, reason)
     if inspected.bars:
         pairs = [["high", "low"], ["high", "open"], ["high", "close"], ["open", "low"], ["close", "low"]]

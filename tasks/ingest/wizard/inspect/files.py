@@ -2,7 +2,7 @@
 
 import csv
 import glob
-import gzip
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,12 +10,11 @@ from typing import Literal
 import polars as pl
 
 from tasks.core.errors import SourceError
-from tasks.ingest.cells import NULLS, FileCells, read_cells
+from tasks.ingest.cells import NULLS, FileCells, read_cells, unpack_file
 from tasks.ingest.params import FilesSource
 
 Format = Literal["csv", "parquet", "json", "jsonl"]
 SEPARATORS = (",", ";", "\t", "|")
-_GZIP_MAGIC = b"\x1f\x8b"
 _SAMPLE_LINES = 200  # enough to distinguish a header, a separator and a number
 _SAMPLE_BYTES = 1 << 20
 
@@ -25,26 +24,28 @@ class FileTable:
     """The cells of one file.
 
     name: of its link in data/source.
-    frame: cells are text where the format has no types.
+    cells: as ingest reads them, with the whole path as their name.
+    frame: columns of numbers in float64, the rest as in *raw*.
     header: whether the file names its columns.
-    first_row: as in FileCells.
+    encoding: of its text.
     """
 
     path: Path
     name: str
+    cells: FileCells
     frame: pl.DataFrame
     header: bool
     separator: str
-    first_row: int
+    encoding: str
 
     @property
-    def cells(self) -> FileCells:
-        """The table as ingest reads it; messages show the whole path."""
-        return FileCells(str(self.path), self.frame, self.first_row)
+    def raw(self) -> pl.DataFrame:
+        """The cells, text where the format has no types."""
+        return self.cells.frame
 
     def format_row(self, index: int) -> str:
         """The file and the row of the frame's row *index*, for a message."""
-        return f"{self.path}, row {index + self.first_row}"
+        return f"{self.path}, row {self.cells.get_file_row(index)}"
 
 
 def find_files(pattern: str) -> list[Path]:
@@ -77,9 +78,11 @@ def read_table(path: Path, name: str, kind: Format, columns: tuple[str, ...] = (
     columns: names for a file without a header.
     Raises SourceError for an empty, binary, ragged or broken file, with the row.
     """
-    header, separator = True, ","
+    raw = None
+    header, separator, encoding = True, ",", "utf-8"
     if kind != "parquet":
-        head = _read_text_head(path)
+        raw = unpack_file(path)
+        head, encoding = _read_text_head(path, raw)
         if kind == "csv":
             header, separator = _find_csv_form(path, head)
             header = header and not columns
@@ -94,43 +97,49 @@ def read_table(path: Path, name: str, kind: Format, columns: tuple[str, ...] = (
         value_columns=("?",),
         header=header,
         separator=separator,
+        encoding=encoding,
         columns=columns or None,
     )
-    cells = read_cells(path, source)
-    return FileTable(path, name, cells.frame, header, separator, cells.first_row)
+    cells = read_cells(path, source, raw)
+    return FileTable(path, name, cells._replace(name=str(path)), cells.frame, header, separator, encoding)
 
 
-def _read_text_head(path: Path) -> str:
-    """The file's first complete lines. Raises SourceError for what is not UTF-8 text."""
-    raw = path.read_bytes()
-    try:
-        raw = gzip.decompress(raw) if raw.startswith(_GZIP_MAGIC) else raw
-    except (OSError, EOFError) as error:
+def find_encoding(path: Path, raw: bytes) -> str:
+    """The encoding of a text: by its mark, by its bytes of zero, UTF-8 if it is, else cp1252.
+
+    Raises SourceError for what is no text.
+    """
+    sample = raw[:_SAMPLE_BYTES]
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    even, odd = sample[::2].count(0), sample[1::2].count(0)
+    if odd > 0.4 * len(sample[1::2]) and not even:
+        return "utf-16-le"
+    if even > 0.4 * len(sample[::2]) and not odd:
+        return "utf-16-be"
+    if control := re.search(rb"[\x00-\x08\x0b\x0e-\x1f]", sample):
         raise SourceError(
-            f"{path} starts like gzip but does not unpack ({error}). Fetch it again; `gzip -t FILE` tests"
-            " whether it is complete."
-        ) from error
+            f"{path} is binary (byte {control[0][0]} at position {control.start()}), not text. Give"
+            " `--parquet` for a Parquet file, or export it as CSV."
+        )
+    for encoding in ("utf-8", "cp1252"):
+        try:
+            raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        return encoding
+    return "latin-1"
+
+
+def _read_text_head(path: Path, raw: bytes) -> tuple[str, str]:
+    """(the file's first complete lines, its encoding)."""
     if not raw.strip():
         raise SourceError(f"{path} is empty. Give a file with at least a few dozen rows.")
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise SourceError(f"{path} is UTF-16. Convert it: `iconv -f UTF-16 -t UTF-8 FILE > NEW`.")
-    if b"\0" in raw[:_SAMPLE_BYTES]:
-        raise SourceError(
-            f"{path} is binary (byte 0 at position {raw.index(0)}), not text. Give `--parquet` for a Parquet"
-            " file, or export it as CSV."
-        )
-    try:
-        raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        row = raw[: error.start].count(b"\n") + 1
-        raise SourceError(
-            f"{path}, row {row}: byte {raw[error.start]:#04x} is not UTF-8. Convert the file, for example"
-            " `iconv -f LATIN1 -t UTF-8 FILE > NEW`."
-        ) from error
-    head = (
-        raw if len(raw) <= _SAMPLE_BYTES else raw[:_SAMPLE_BYTES].rpartition(b"\n")[0] or raw[:_SAMPLE_BYTES]
-    )
-    return head.decode("utf-8-sig", errors="ignore")
+    encoding = find_encoding(path, raw)
+    text = raw[:_SAMPLE_BYTES].decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="ignore")
+    text = text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
+    head = text if len(raw) <= _SAMPLE_BYTES else text.rpartition("\n")[0] or text
+    return head, encoding
 
 
 def _find_csv_form(path: Path, head: str) -> tuple[bool, str]:
@@ -164,6 +173,15 @@ def _has_header(rows: list[list[str]]) -> bool:
     if len(rows) < 2:
         return not any(is_number(cell) for cell in rows[0])
     first, below = rows[0], rows[1:]
+    for i, cell in enumerate(first):  # a name above nothing but numbers or dates
+        cells = [row[i] for row in below if row[i].strip() not in NULLS]
+        if (
+            cell.strip() not in NULLS
+            and not re.search(r"\d", cell)
+            and cells
+            and all(map(_has_digits_first, cells))
+        ):
+            return True
     n_names = sum(
         not _has_digits_first(cell) and any(_has_digits_first(row[i]) for row in below)
         for i, cell in enumerate(first)

@@ -1,9 +1,6 @@
 """Inspecting files: which column has which role, and the series that follow from it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-
-import polars as pl
 
 from tasks.core.errors import SourceError
 from tasks.ingest.wizard.inspect.files import FileTable, build_link_names, find_files, read_table
@@ -14,9 +11,9 @@ from tasks.ingest.wizard.inspect.layout import (
     build_from_value_columns,
     is_row_per_series,
 )
+from tasks.ingest.wizard.inspect.number_columns import convert_tables
+from tasks.ingest.wizard.inspect.number_form import find_number_form
 from tasks.ingest.wizard.inspect.time_column import find_time_column
-
-MIN_NUMBER_FRAC = 0.9  # a column with more numbers is a column of numbers, and the rest are faults
 
 
 def inspect_files(answers: OwnerAnswers) -> InspectedFiles:
@@ -30,22 +27,43 @@ def inspect_files(answers: OwnerAnswers) -> InspectedFiles:
         for path, name in zip(files, build_link_names(files), strict=True)
     ]
     _check_same_columns(tables)
-    tables = [_convert_types(table) for table in tables]
-    roles = ColumnRoles({"kind": "files", "format": answers.format}, {}, [])
-    if answers.format == "csv":
-        roles.source |= {"header": tables[0].header}
-        roles.reasons["header"] = (
-            "the first row names the columns" if tables[0].header else "the first row holds values already"
-        )
-        if tables[0].separator != ",":
-            roles.source["separator"] = tables[0].separator
+    roles = ColumnRoles({"kind": "files", "format": answers.format})
+    _add_text_fields(tables, answers, roles)
+    tables = convert_tables(tables, find_number_form(tables, answers, roles), answers, roles)
     time = find_time_column(tables, answers, roles)
+    if time is None and answers.every is not None:
+        raise SourceError(
+            f"`--every {answers.every}`: no column is the time, so rows are steps and have no length. Remove"
+            " the option, or name the time with `--time` and `--time-format`."
+        )
     if time is None and is_row_per_series(tables[0], answers):
         return build_from_row_series(tables, roles)
-    tables = add_column_names(tables, time, answers, roles)
+    tables, time = add_column_names(tables, time, answers, roles)
     if not tables[0].header:
         roles.source["columns"] = tables[0].frame.columns
     return build_from_value_columns(tables, time, answers, roles)
+
+
+def _add_text_fields(tables: Sequence[FileTable], answers: OwnerAnswers, roles: ColumnRoles) -> None:
+    """Set the fields of the source that say how text is read."""
+    first = tables[0]
+    roles.facts += [note for table in tables for note in table.cells.notes]
+    if answers.format == "csv":
+        roles.source |= {"header": first.header}
+        roles.reasons["header"] = (
+            "the first row names the columns" if first.header else "the first row holds values already"
+        )
+        if first.separator != ",":
+            roles.source["separator"] = first.separator
+    encodings = {table.encoding for table in tables}
+    if len(encodings) > 1:
+        raise SourceError(
+            f"The files have different encodings: {sorted(encodings)}. Convert them to one, for example with"
+            " `iconv -t UTF-8`."
+        )
+    if encodings != {"utf-8"}:
+        roles.source["encoding"] = encodings.pop()
+        roles.facts.append(f"The text is not UTF-8; it is read as {roles.source['encoding']}.")
 
 
 def _check_same_columns(tables: Sequence[FileTable]) -> None:
@@ -58,34 +76,3 @@ def _check_same_columns(tables: Sequence[FileTable]) -> None:
                 f" {first.frame.columns[:8]}. One dataset has one layout: give a narrower glob, or make two"
                 " datasets."
             )
-
-
-def _convert_types(table: FileTable) -> FileTable:
-    return replace(table, frame=table.frame.select(_convert_column(table, c) for c in table.frame.columns))
-
-
-def _convert_column(table: FileTable, name: str) -> pl.Series:
-    """Numbers as float64, the rest as read. Raises SourceError for text among numbers."""
-    cells = table.frame[name]
-    if cells.dtype.is_numeric() or cells.dtype == pl.Boolean:
-        return cells.cast(pl.Float64)
-    if cells.dtype != pl.String:
-        return cells
-    n_known = cells.len() - cells.null_count()
-    numbers = cells.cast(pl.Float64, strict=False)
-    text_rows = (numbers.is_null() & cells.is_not_null()).arg_true()
-    if not len(text_rows):
-        return numbers if n_known else cells.cast(pl.Float64)
-    if len(text_rows) <= (1 - MIN_NUMBER_FRAC) * n_known:
-        row = int(text_rows[0])
-        raise SourceError(
-            f"{table.format_row(row)}: {cells[row]!r} in column {name!r}, where {n_known - len(text_rows)} of"
-            f" {n_known} cells are numbers ({len(text_rows)} are not). Correct the cell, or leave it empty if"
-            " the value is unknown."
-        )
-    if cells.drop_nulls().head(50).str.contains(r"^[+-]?\d+,\d+$").all():
-        raise SourceError(
-            f"{table.format_row(0)}: column {name!r} has decimal commas, as in {cells.drop_nulls()[0]!r}."
-            " Write decimal points."
-        )
-    return cells

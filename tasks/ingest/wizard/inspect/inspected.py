@@ -1,6 +1,7 @@
 """What the owner of the files has answered, and what the wizard found in them."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import polars as pl
 
@@ -10,7 +11,12 @@ from tasks.ingest.wizard.inspect.files import Format
 
 @dataclass(frozen=True)
 class OwnerAnswers:
-    """What the owner of the files has answered; None or empty where the files decide."""
+    """What the owner of the files has answered; None or empty where the files decide.
+
+    time: a column, or several with commas between them.
+    missing: numbers that mean that a value is missing; empty if none does.
+    yes: take the first reading wherever the files leave several.
+    """
 
     pattern: str
     format: Format
@@ -24,6 +30,12 @@ class OwnerAnswers:
     season: int | None = None
     horizon: int | None = None
     unit: str | None = None
+    stamps: Literal["hour_beginning", "hour_ending"] | None = None
+    decimal: Literal[".", ","] | None = None
+    thousands: Literal[",", ".", " ", "'"] | None = None
+    missing: tuple[float, ...] | None = None
+    aggregate: Literal["mean", "sum", "last"] | None = None
+    yes: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,9 @@ class InspectedFiles:
     repeated: rows that repeat a key; received: rows read.
     reasons: by field of *source*.
     questions: what the files do not answer.
+    unanswered: what must be answered before the files are ingested, each with both readings.
+    facts: what was read in a special way or left out.
+    every: the step, if the layout decides it.
     target: the value column, if the layout decides it.
     """
 
@@ -49,6 +64,9 @@ class InspectedFiles:
     n_files: int
     reasons: dict[str, str] = field(default_factory=dict)
     questions: tuple[str, ...] = ()
+    unanswered: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
+    every: str | None = None
     target: str | None = None
 
     @property
@@ -59,8 +77,10 @@ class InspectedFiles:
 
 @dataclass
 class ColumnRoles:
-    """What is known so far of the columns: fields of the source, reasons and questions."""
+    """What is known so far of the columns; as the fields of InspectedFiles."""
 
     source: Section
-    reasons: dict[str, str]
-    questions: list[str]
+    reasons: dict[str, str] = field(default_factory=dict)
+    questions: list[str] = field(default_factory=list)
+    unanswered: list[str] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)

@@ -3,11 +3,22 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NoReturn
 
 import polars as pl
 
 from tasks.core.errors import SourceError
+from tasks.ingest.params import RESERVED_NAMES
 from tasks.ingest.wizard.inspect import bars
+from tasks.ingest.wizard.inspect.event_times import (
+    STEM,
+    TIME,
+    add_times,
+    find_stamps,
+    find_zone,
+    is_local_clock,
+    read_final_times,
+)
 from tasks.ingest.wizard.inspect.figures import convert_to_float
 from tasks.ingest.wizard.inspect.files import FileTable
 from tasks.ingest.wizard.inspect.inspected import ColumnRoles, InspectedFiles, OwnerAnswers
@@ -17,10 +28,16 @@ from tasks.ingest.wizard.inspect.series_column import (
     find_series_column,
     is_one_series_in_parts,
 )
-from tasks.ingest.wizard.inspect.time_column import add_time, add_time_fields, describe_time_form
-from tasks.ingest.wizard.inspect.times import TimeColumn, find_time_form
+from tasks.ingest.wizard.inspect.time_column import (
+    TimeColumn,
+    add_time_fields,
+    describe_time_form,
+    replace_name,
+)
+from tasks.ingest.wizard.inspect.time_forms import find_readings
 
 MIN_ROWS = 20
+MIN_TIME_COLUMNS, N_NAMES = 5, 12  # of the first names, those that are times in a file with a column per step
 _KEY = ["series_id", "event_time"]
 TARGET_NAMES = ("y", "target", "value", "sales", "demand", "load", "count", "price", "close", "ot")
 _SURE_TARGET_NAMES = TARGET_NAMES[:8]  # of wide columns, one called `close` may be a series too
@@ -35,13 +52,14 @@ def is_row_per_series(first: FileTable, answers: OwnerAnswers) -> bool:
     """
     names = first.frame.columns
     texts = [c for c in names if first.frame[c].dtype == pl.String]
-    if texts != names[:1] or first.frame.width < MIN_ROWS or answers.target:
-        return False
-    if first.header and all(find_time_form("header", pl.Series([c])) is not None for c in names[1:6]):
+    dated = [c for c in names[:N_NAMES] if re.search(r"\d{2}", c) and find_readings(pl.Series([c]), "time")]
+    if first.header and len(dated) >= MIN_TIME_COLUMNS:
         raise SourceError(
-            f"{first.path}: the columns {names[1:3]}... are times and each row is a series. Transpose it:"
+            f"{first.path}: the columns {dated[:2]}... are times and each row is a series. Transpose it:"
             " one column of time, one for each series."
         )
+    if texts != names[:1] or first.frame.width < MIN_ROWS or answers.target:
+        return False
     return bool(first.frame[names[0]].is_unique().all()) and (
         not first.header or all(re.search(r"\d+$", c) for c in names[1:])
     )
@@ -92,23 +110,26 @@ def build_from_row_series(tables: Sequence[FileTable], roles: ColumnRoles) -> In
         n_files=len(tables),
         reasons=roles.reasons,
         questions=tuple(roles.questions),
+        unanswered=tuple(roles.unanswered),
+        facts=tuple(roles.facts),
         target="value",
     )
 
 
 def add_column_names(
     tables: list[FileTable], time: TimeColumn | None, answers: OwnerAnswers, roles: ColumnRoles
-) -> list[FileTable]:
+) -> tuple[list[FileTable], TimeColumn | None]:
     """Name the columns of files without a header: time, then prices by the invariants of a bar."""
     if answers.columns or tables[0].header or time is None:
-        return tables
-    frame = tables[0].frame.sort(time.name)
-    numbers = [c for c in frame.columns if c != time.name and frame[c].dtype == pl.Float64]
+        return tables, time
+    frame = tables[0].frame.with_columns(add_times(tables[0], time, "UTC")[TIME]).sort(TIME).drop(TIME)
+    numbers = [c for c in frame.columns if c not in time.columns and frame[c].dtype == pl.Float64]
     found_bars = bars.find_bars_by_invariants(frame, numbers) if len(numbers) >= len(bars.PRICES) else None
     prices, is_sure = found_bars or ({}, False)
-    others = [c for c in frame.columns if c not in {time.name, *prices.values()}]
+    others = [c for c in frame.columns if c not in {*time.columns, *prices.values()}]
     other_name = "volume" if prices else "value"
-    names = {time.name: "time"} | {c: price for price, c in prices.items()}
+    times = {c: "time" if i == 0 else f"time_{i + 1}" for i, c in enumerate(time.columns)}
+    names = times | {c: price for price, c in prices.items()}
     names |= {c: other_name if len(others) == 1 else f"value_{i}" for i, c in enumerate(others, 1)}
     if prices:
         roles.reasons["columns"] = (
@@ -123,7 +144,11 @@ def add_column_names(
         question = f"are they {order}? open and close are hard to distinguish: give --columns."
     roles.questions.append(f"The file names no columns; {question}")
     roles.reasons["time_column"] = f"reads as {describe_time_form(time.form)}"
-    return [replace(t, frame=t.frame.rename(names)) for t in tables]
+    renamed = [
+        replace(t, frame=t.frame.rename(names), cells=t.cells._replace(frame=t.raw.rename(names)))
+        for t in tables
+    ]
+    return renamed, replace_name(time, names)
 
 
 def build_from_value_columns(
@@ -133,16 +158,18 @@ def build_from_value_columns(
 
     Raises SourceError when too few rows are left, or as the functions that find the columns.
     """
-    if time is not None and time.name not in tables[0].frame.columns:
-        time = replace(time, name="time")
-    add_time_fields(time, answers, roles)
-    frame = pl.concat([add_time(t, time, answers.time_zone or "UTC") for t in tables])
-    if "time_zone" in roles.source and not answers.time_zone and (frame["event_time"].dt.hour() != 0).any():
+    zone = find_zone(tables, time, answers, roles)
+    stamps = find_stamps(tables, time, answers, roles)
+    add_time_fields(time, zone, answers, roles)
+    frame = pl.concat([add_times(t, time, zone) for t in tables])
+    if zone == "UTC" and "time_zone" in roles.source and not answers.time_zone and is_local_clock(frame):
         roles.questions.append(
             "The times name no zone; UTC is assumed. If they are local, give --time-zone, for example"
             " Europe/Berlin."
         )
     series = find_series_column(frame, time, answers, roles)
+    if time is not None:
+        frame = read_final_times(frame, tables, time, zone, series, answers, stamps)
     numbers = _list_value_columns(tables[0], frame, time, series, roles)
     is_wide = _is_wide(frame, numbers, series, answers, roles)
     received = _build_rows(frame, tables, series, numbers, roles, is_wide=is_wide)
@@ -164,6 +191,9 @@ def build_from_value_columns(
         n_files=len(tables),
         reasons=roles.reasons,
         questions=tuple(roles.questions),
+        unanswered=tuple(roles.unanswered),
+        facts=tuple(roles.facts),
+        every=time.every if time else None,
         target="value" if is_wide else None,
     )
 
@@ -180,7 +210,7 @@ def _build_rows(
     """series_id, event_time and the value columns, sorted."""
     if is_wide:
         rows = (
-            frame.select("event_time", *numbers)
+            frame.select(pl.col(TIME).alias("event_time"), *numbers)
             .unpivot(numbers, index="event_time", variable_name="series_id", value_name="value")
             .drop_nulls("value")
         )
@@ -189,8 +219,27 @@ def _build_rows(
             is_one_series_in_parts(frame, tables, roles)
     else:
         roles.source |= {"layout": "long", "value_columns": numbers}
-        rows = frame.select(build_series_ids(frame, tables, series, roles), "event_time", *numbers)
+        names = _rename_reserved(numbers, roles)
+        ids = frame.with_columns(build_series_ids(frame, tables, series, roles))["series_id"]
+        values = frame.select(pl.col(c).alias(names.get(c, c)) for c in numbers)
+        rows = pl.DataFrame([ids, frame[TIME].alias("event_time")]).hstack(values)
     return rows.select(*_KEY, pl.exclude(_KEY)).sort(_KEY, maintain_order=True)
+
+
+def _rename_reserved(numbers: list[str], roles: ColumnRoles) -> dict[str, str]:
+    """New names for columns whose names the chain uses itself."""
+    names: dict[str, str] = {}
+    for name in numbers:
+        if name in RESERVED_NAMES:
+            new = f"{name}_value"
+            while new in numbers:
+                new += "_"
+            names[name] = new
+    if names:
+        roles.source["rename"] = names
+        renamed = ", ".join(f"`{old}` is called `{new}`" for old, new in names.items())
+        roles.facts.append(f"Names that Tidemill uses itself are changed: {renamed}.")
+    return names
 
 
 def _remove_repeated(rows: pl.DataFrame) -> pl.DataFrame:
@@ -213,28 +262,40 @@ def _list_value_columns(
 
     Raises SourceError when there is none.
     """
-    no_values = {"event_time", "__stem", series, roles.source.get("known_at_column")}
-    numbers = [
-        c
-        for c in frame.columns
-        if c not in no_values and frame[c].dtype == pl.Float64 and frame[c].null_count() < frame.height
-    ]
+    no_values = {TIME, STEM, series, roles.source.get("known_at_column")}
+    others = [c for c in frame.columns if c not in no_values]
+    empty = [c for c in others if frame[c].null_count() == frame.height]
+    numbers = [c for c in others if frame[c].dtype == pl.Float64 and c not in empty]
     row_numbers = [c for c in numbers if len(numbers) > 1 and _is_row_number(frame[c])]
     numbers = [c for c in numbers if c not in row_numbers]
     if not numbers:
-        types = {c: str(t) for c, t in first.frame.schema.items()}
-        raise SourceError(
-            f"{first.path}: no column of numbers to forecast; there are {types}. Give a file with at least"
-            " one."
-        )
-    texts = [c for c in frame.columns if c not in no_values and frame[c].dtype == pl.String]
-    if texts or row_numbers:
-        roles.reasons["value_columns"] = (
-            f"numbers; left out: {', '.join([*texts, *(f'{c} (counts rows)' for c in row_numbers)])}"
-        )
+        _raise_no_numbers(first, others)
+    texts = [c for c in others if frame[c].dtype == pl.String and c not in empty]
+    left_out = dict.fromkeys(texts, "text") | dict.fromkeys(empty, "empty")
+    left_out |= dict.fromkeys(row_numbers, "counts rows")
+    left_out |= {c: str(frame[c].dtype) for c in others if c not in left_out and c not in numbers}
+    if left_out:
+        listed = ", ".join(f"{c} ({why})" for c, why in left_out.items())
+        roles.reasons["value_columns"] = f"numbers; left out: {listed}"
+        roles.facts.append(f"Columns left out: {listed}.")
     if time is None and series is None and texts and frame[texts[0]].n_unique() * 2 < frame.height:
         roles.questions.append(f"Does `{texts[0]}` name the series? give --series {texts[0]}")
     return numbers
+
+
+def _raise_no_numbers(first: FileTable, others: list[str]) -> NoReturn:
+    """Raises SourceError with a cell, since its writing shows what keeps it from being a number."""
+    types = {c: str(first.raw[c].dtype) for c in others}
+    for name in others:
+        cells = first.raw[name].drop_nulls()
+        if first.raw[name].dtype == pl.String and len(cells) and cells.str.contains(r"\d").mean() > 0.5:  # type: ignore[operator]
+            raise SourceError(
+                f"{first.format_row(0)}, column {name!r}: {cells[0]!r} is not read as a number. Write numbers"
+                " with one decimal sign, one kind of thousands separator and one unit or currency a column."
+            )
+    raise SourceError(
+        f"{first.path}: no column of numbers to forecast; there are {types}. Give a file with at least one."
+    )
 
 
 def _is_row_number(cells: pl.Series) -> bool:

@@ -6,14 +6,18 @@ from collections.abc import Sequence
 import polars as pl
 
 from tasks.core.errors import SourceError
-from tasks.ingest.wizard.inspect.figures import convert_to_int
+from tasks.ingest.tables import format_ids
+from tasks.ingest.wizard.inspect.event_times import STEM, TIME
+from tasks.ingest.wizard.inspect.figures import convert_to_float, convert_to_int
 from tasks.ingest.wizard.inspect.files import FileTable
 from tasks.ingest.wizard.inspect.inspected import ColumnRoles, OwnerAnswers
-from tasks.ingest.wizard.inspect.times import TimeColumn
+from tasks.ingest.wizard.inspect.time_column import TimeColumn
 
+MIN_ROWS_OF_SERIES = 10
+MIN_EVEN_FRAC = 0.8  # of the distances between times of a series that are its usual one
 MAX_REPEAT_FRAC = 0.05  # rows that repeat a key; more, and the key lacks a column
 _SERIES_NAMES = (
-    r"(^|_)(id|unique_id|series|symbol|ticker|store|item|sensor|meter|station|site|name|key|device|region)"
+    r"(^|_)(id|unique_id|series|symbol|ticker|store|item|sensor|meter|station|site|name|key|device|region|country|shop|plant|router|node|host|machine|channel|product|sku|customer|area|zone|location)"
     r"($|_)"
 )
 
@@ -25,9 +29,11 @@ def find_series_column(
 
     Raises SourceError when times repeat and no single column names the series.
     """
+    if answers.series == "none":
+        return None
     if answers.series:
         if answers.series not in frame.columns:
-            columns = [c for c in frame.columns if c not in ("event_time", "__stem")]
+            columns = [c for c in frame.columns if c not in (TIME, STEM)]
             raise SourceError(
                 f"`--series {answers.series}`: there is no such column; there are {columns[:12]}."
             )
@@ -35,22 +41,22 @@ def find_series_column(
         return answers.series
     if time is None:
         return None
-    repeat_frac = compute_repeat_frac(frame, ["event_time", "__stem"])
+    repeat_frac = compute_repeat_frac(frame, [TIME, STEM])
     if repeat_frac < MAX_REPEAT_FRAC:
-        return None
+        return _find_staggered_series(frame, answers, roles)
     candidates = [
         c
         for c in frame.columns
-        if c not in {"event_time", "__stem", answers.target} and _is_name_candidate(frame, c, roles)
+        if c not in {TIME, STEM, answers.target} and _is_name_candidate(frame, c, roles)
     ]
-    frac_of_column = {c: compute_repeat_frac(frame, ["event_time", "__stem", c]) for c in candidates}
+    frac_of_column = {c: compute_repeat_frac(frame, [TIME, STEM, c]) for c in candidates}
     names = sorted(
         (c for c in candidates if frac_of_column[c] < MAX_REPEAT_FRAC),
         key=lambda c: (frame[c].dtype != pl.String, not re.search(_SERIES_NAMES, c.lower())),
     )
     if not names:
         raise SourceError(
-            f"{frame['__stem'][0]}: {repeat_frac:.0%} of the rows repeat a time, and no single column"
+            f"{frame[STEM][0]}: {repeat_frac:.0%} of the rows repeat a time, and no single column"
             f" distinguishes them (tried {candidates or 'none'}). Give the column that names the series:"
             " `--series NAME`; if it takes two columns, join them into one first."
         )
@@ -70,22 +76,93 @@ def find_series_column(
 
 def compute_repeat_frac(frame: pl.DataFrame, key: list[str]) -> float:
     """Share of rows whose key has occurred before."""
-    time, *rest = key if key[0] == "event_time" else key[::-1]
+    time, *rest = key if key[0] == TIME else key[::-1]
     return 1.0 - convert_to_int(frame.group_by(rest).agg(pl.col(time).n_unique())[time].sum()) / frame.height
+
+
+def _find_staggered_series(frame: pl.DataFrame, answers: OwnerAnswers, roles: ColumnRoles) -> str | None:
+    """The column whose series have steps of their own that are even, though no time repeats."""
+    candidates = [
+        c
+        for c in frame.columns
+        if c not in {TIME, STEM, answers.target}
+        and _is_name_candidate(frame, c, roles)
+        and 2 <= frame[c].n_unique() <= frame.height / MIN_ROWS_OF_SERIES
+        and not frame[c].null_count()
+        and not _is_calendar_column(frame, c)
+    ]
+    merged = _compute_even_frac(frame.select(TIME).sort(TIME)[TIME])
+    for name in sorted(candidates, key=lambda c: not re.search(_SERIES_NAMES, c.lower())):
+        is_named = re.search(_SERIES_NAMES, name.lower()) is not None
+        if not is_named and frame[name].dtype != pl.String:
+            continue
+        steps = frame.sort(name, TIME).select(
+            pl.when(pl.col(name) == pl.col(name).shift()).then(pl.col(TIME).diff()).alias("d"), name
+        )
+        even = convert_to_float(
+            steps.drop_nulls("d")
+            .group_by(name)
+            .agg((pl.col("d") == pl.col("d").mode().min()).mean())["d"]
+            .mean()
+        )
+        if even < MIN_EVEN_FRAC and not (is_named and even >= merged):
+            continue
+        n = frame[name].n_unique()
+        if is_named or even > merged:
+            roles.reasons["series_column"] = f"each of its {n} values has steps of its own ({even:.0%} even)"
+            roles.facts.append(f"`{name}` has {n} values, each with steps of its own: each is a series.")
+            return name
+        shown = frame.head(3).select(name, TIME).rows()
+        rows = "; ".join(f"{value!r} at {time:%F %R}" for value, time in shown)
+        roles.unanswered.append(
+            f"Column {name!r} has {n} values, each with even steps of its own ({rows}): are these {n} series,"
+            f" or one? Give `--series {name}` or `--series none`."
+        )
+        return name
+    return None
+
+
+def _compute_even_frac(times: pl.Series) -> float:
+    steps = times.diff().drop_nulls()
+    return convert_to_float((steps == steps.mode().min()).mean()) if len(steps) else 0.0
+
+
+def _is_calendar_column(frame: pl.DataFrame, name: str) -> bool:
+    """Whether the column follows from the time, as the name of the weekday does."""
+    for part in (
+        pl.col(TIME).dt.weekday(),
+        pl.col(TIME).dt.month(),
+        pl.col(TIME).dt.hour(),
+        pl.col(TIME).dt.date(),
+    ):
+        if (
+            frame.select(n=pl.struct(part, name).n_unique(), p=part.n_unique()).row(0)[0]
+            == frame.select(part.n_unique()).item()
+        ):
+            return frame[name].n_unique() > 1
+    return False
 
 
 def build_series_ids(
     frame: pl.DataFrame, tables: Sequence[FileTable], series: str | None, roles: ColumnRoles
-) -> pl.Expr:
-    """`series_id` from the column *series*, or from the names of the files."""
+) -> pl.Expr | pl.Series:
+    """`series_id` from the column *series*, or from the names of the files.
+
+    Raises SourceError for a row without one.
+    """
     if series is not None:
         roles.source["series_column"] = series
-        cells = pl.col(series)
-        is_number = frame[series].dtype == pl.Float64
-        return (cells.cast(pl.Int64).cast(pl.String) if is_number else cells).alias("series_id")
+        ids = [format_ids(t.raw[series]) for t in tables]
+        for table, names_of in zip(tables, ids, strict=True):
+            if n := names_of.null_count():
+                raise SourceError(
+                    f"{table.format_row(int(names_of.is_null().arg_true()[0]))}, column {series!r}: no series"
+                    f" in {n} rows. Correct or remove them."
+                )
+        return pl.concat(ids).alias("series_id")
     if is_one_series_in_parts(frame, tables, roles):
         return pl.lit(roles.source["series_id"]).alias("series_id")
-    stems = frame["__stem"].unique(maintain_order=True).to_list()
+    stems = frame[STEM].unique(maintain_order=True).to_list()
     roles.source["series_from"] = "file_stem"
     pattern, names = _build_short_names(stems)
     if pattern:
@@ -95,19 +172,15 @@ def build_series_ids(
         if len(stems) > 1
         else "one file, one series"
     )
-    return pl.col("__stem").replace_strict(stems, names).alias("series_id")
+    return pl.col(STEM).replace_strict(stems, names).alias("series_id")
 
 
 def is_one_series_in_parts(frame: pl.DataFrame, tables: Sequence[FileTable], roles: ColumnRoles) -> bool:
     """Whether the files follow one another in time and their names differ in a number alone."""
-    if len(tables) == 1 or frame["event_time"].dtype == pl.Int64:
+    if len(tables) == 1 or frame[TIME].dtype == pl.Int64:
         return False
-    spans = (
-        frame.group_by("__stem")
-        .agg(first=pl.col("event_time").min(), last=pl.col("event_time").max())
-        .sort("first")
-    )
-    stems = spans["__stem"].to_list()
+    spans = frame.group_by(STEM).agg(first=pl.col(TIME).min(), last=pl.col(TIME).max()).sort("first")
+    stems = spans[STEM].to_list()
     names = {re.sub(r"[\d_.\-]+$", "", s) for s in stems}
     if len(names) > 1 or not (spans["first"][1:] > spans["last"][:-1]).all():
         return False
