@@ -121,7 +121,7 @@ def forecast(
     as_of: Annotated[
         str | None,
         typer.Option(
-            help="Speak from what was known at this time (ISO 8601, UTC unless it says otherwise).",
+            help="Forecast from what was known at this time (ISO 8601, UTC unless it says otherwise).",
             metavar="T",
         ),
     ] = None,

@@ -37,7 +37,7 @@ def replay(
         ),
     ] = None,
     speed: Annotated[
-        str, typer.Option(help="How many times faster than it happened: 1x, 100x; `max`: at once.")
+        str, typer.Option(help="How many times faster than it happened: 1x, 100x; `max`: without a pause.")
     ] = "100x",
     now: Annotated[
         bool, typer.Option("--now", help="Move all times, so that the last record becomes known just now.")
@@ -76,7 +76,7 @@ def replay(
             writer,
             times,
             stopping.is_set,
-            lambda at, s: _report_line(f"  {at:,} of {n:,} ({at / n:.0%}), {at / s:,.0f}/s"),
+            lambda n_sent, s: _report_line(f"  {n_sent:,} of {n:,} ({n_sent / n:.0%}), {n_sent / s:,.0f}/s"),
         )
     finally:
         signal.signal(signal.SIGINT, before)

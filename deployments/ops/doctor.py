@@ -154,7 +154,7 @@ def _report_params(root: Path) -> DoctorFinding:
 
 
 def _report_datasets(root: Path) -> Iterator[DoctorFinding]:
-    """Whose files are here, and for whom the service answers, beside the current dataset."""
+    """Which datasets the files and the service are of, if not the current one."""
     try:
         dataset = read_dataset(root)
     except (TidemillError, KeyError, ValueError):
@@ -226,7 +226,7 @@ def _report_disk() -> DoctorFinding:
 
 def _report_dvc_lock(root: Path) -> DoctorFinding:
     """DVC's own lock: a file that names its holder; zc.lockfile leaves it behind, harmless
-    unless somebody holds it.
+    unless a process holds it.
     """
     path = root / ".dvc" / "tmp" / "rwlock"
     content = path.read_text() if path.exists() else ""

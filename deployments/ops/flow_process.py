@@ -48,8 +48,8 @@ def main() -> None:
 
 
 class TerminalProgress:
-    """Progress for people: a line per stage, a clock beside the one that runs when somebody is
-    looking.
+    """Progress for people: a line per stage, a clock next to the one that runs if it is a
+    terminal.
     """
 
     def __init__(self) -> None:

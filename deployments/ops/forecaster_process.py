@@ -101,9 +101,9 @@ def describe_served_dataset(served: str | None, current: str) -> str:
 
 
 def _fetch_dataset() -> str | None:
-    said = fetch_url(f"http://{read_settings().host}:{read_settings().service_port}/api/v1/models")
+    body = fetch_url(f"http://{read_settings().host}:{read_settings().service_port}/api/v1/models")
     try:
-        return str(json.loads(said)["champion"]["dataset"]) if said else None
+        return str(json.loads(body)["champion"]["dataset"]) if body else None
     except (ValueError, KeyError, TypeError):
         return None  # another program has the port
 

@@ -1,7 +1,7 @@
 """A real Apache Kafka without Docker: jars from Maven Central, one node or three, each a process
-that ends with whoever started it.
+that ends with the process that started it.
 
-What the nodes store lies in `<home>/kafka/`; started again in the same folder, a cluster goes on
+What the nodes store is in `<home>/kafka/`; started again in the same folder, a cluster goes on
 where it was, with its id, its ports and its topics.
 """
 
@@ -53,8 +53,8 @@ class BrokerCluster:
     def __init__(self, folder: Path, n_nodes: int = 1, port: int | None = None) -> None:
         self.folder, self.jars = folder, _find_jars()
         self.nodes = [
-            BrokerNode(n, own, controller, folder / f"node-{n}")
-            for n, (own, controller) in enumerate(self._select_ports(n_nodes, port), 1)
+            BrokerNode(n, client_port, controller, folder / f"node-{n}")
+            for n, (client_port, controller) in enumerate(self._select_ports(n_nodes, port), 1)
         ]
         self._running: dict[int, tuple[subprocess.Popen[str], ProcessIdentity]] = {}
         self._write_log_format()

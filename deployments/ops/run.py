@@ -5,13 +5,13 @@ over HTTP, then the page.
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from deployments.forecaster.shapes import Prediction
 from deployments.ops.forecaster_process import fetch_forecast, run_service
-from deployments.ops.prefect_server import build_prefect_environment, run_prefect_server
+from deployments.ops.prefect_server import ReportLine, build_prefect_environment, run_prefect_server
 from tasks.core.errors import StageError
 from tasks.core.reports.promote import GateDecision
 from tasks.edges.artifacts import read_report
@@ -22,7 +22,6 @@ from tasks.edges.settings import ROOT, read_settings
 
 FLOWS = ("training", "promotion", "monitoring", "retraining")
 INTERRUPT_S = 3.5  # for the flows to end and to report it after Ctrl-C: all is over within 5 s
-Say = Callable[[str], None]
 
 
 class ChainRun(NamedTuple):
@@ -35,20 +34,20 @@ class ChainRun(NamedTuple):
     seconds: float
 
 
-def run_chain(dataset: str | None, say: Say) -> ChainRun:
+def run_chain(dataset: str | None, report_line: ReportLine) -> ChainRun:
     """Run the chain on *dataset* (None: the current one).
 
     Raises what a person can fix.
     """
     started = time.monotonic()
     allow_interrupts()
-    with _open_run_lock(say):
+    with _open_run_lock(report_line):
         if dataset is not None:
             from tasks.ingest.wizard.use import apply_dataset
 
             apply_dataset(dataset)
-        say(f"Dataset: {read_dataset()}")
-        forecast = _run_flows_and_service(say)
+        report_line(f"Dataset: {read_dataset()}")
+        forecast = _run_flows_and_service(report_line)
         decision = read_report(ROOT / GateDecision.PATH, GateDecision)
         from deployments.console.report import write_pages  # matplotlib: the servers need not wait for it
 
@@ -56,16 +55,16 @@ def run_chain(dataset: str | None, say: Say) -> ChainRun:
         return ChainRun(read_dataset(), decision, forecast, page, round(time.monotonic() - started, 1))
 
 
-def _run_flows_and_service(say: Say) -> Prediction:
+def _run_flows_and_service(report_line: ReportLine) -> Prediction:
     """All flows on a Prefect server, and what the built Bento answers; it starts when promotion
-    is over, beside the flows that follow.
+    is over, while the flows that follow run.
     """
     with ExitStack() as stack:
         flows = stack.enter_context(ExitStack())
         started: list[subprocess.Popen[str]] = []
         stack.enter_context(
             run_prefect_server(
-                say, meanwhile=lambda url: started.append(flows.enter_context(_start_flows(url)))
+                report_line, meanwhile=lambda url: started.append(flows.enter_context(_start_flows(url)))
             )
         )
         stack.callback(flows.close)  # before their server, so that they report there how they ended
@@ -75,7 +74,7 @@ def _run_flows_and_service(say: Say) -> Prediction:
         with run_service(ROOT / "models/release/bento") as address:
             _wait_for_flow(child, FLOWS[-1])
             _check_exit_code(child.wait())
-            say(f"Service: the Bento answers at {address}")
+            report_line(f"Service: the Bento answers at {address}")
             return fetch_forecast(address)
 
 
@@ -113,12 +112,12 @@ def _check_exit_code(code: int) -> None:
 
 
 @contextmanager
-def _open_run_lock(say: Say) -> Iterator[None]:
+def _open_run_lock(report_line: ReportLine) -> Iterator[None]:
     """One `tidemill run` at a time in a home: the second would use a Prefect server that the
     first one stops.
     """
     home = read_settings().home
     with hold_lock(
-        home / "run.lock", lambda holder: say(f"Waiting for the run of process {holder} in {home}.")
+        home / "run.lock", lambda holder: report_line(f"Waiting for the run of process {holder} in {home}.")
     ):
         yield

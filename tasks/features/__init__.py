@@ -1,5 +1,4 @@
-"""What a model sees: each series laid on its calendar's grid, and causal features of the past at
-every step.
+"""What a model sees: each series on its calendar's grid, and causal features at every step.
 
 In: rows (SERIES), the dataset's `about`, the declared list. Out: the feature table (FEATURES),
 earlier vintages of its values (VINTAGES) and its schema. Promised: no feature looks ahead (the
