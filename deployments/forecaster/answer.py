@@ -15,7 +15,7 @@ from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.source import LoadedRelease, compute_known_span, format_iso, list_value_columns
 from tasks.core.calendar import parse_step_length
 from tasks.core.errors import TidemillError
-from tasks.core.frames import SERIES, SERVED, format_quantile_column
+from tasks.core.frames import SERIES, SERVED
 from tasks.features import list_column_names
 from tasks.release import Release, find_absence_reasons, predict_cutoffs
 
@@ -273,12 +273,11 @@ def _build_series(standing: LoadedRelease, part: pl.DataFrame, as_of: datetime) 
 
 
 def _build_step(standing: LoadedRelease, row: dict[str, Any]) -> dict[str, Any]:
-    quantiles = {f"{q:g}": row[format_quantile_column(q)] for q in standing.release.about.quantiles}
+    release = standing.release
     return {
         "step": row["step"],
         "event_time": format_iso(row["event_time"]),
-        "y_hat": row["y_hat"],
-        "quantiles": quantiles,
+        **release.kind.build_answer(release.about, row),
     }
 
 
@@ -299,7 +298,8 @@ def _list_in_sample_warnings(spoken: _IssuedForecast) -> list[str]:
 
 
 def _list_quantile_warnings(spoken: _IssuedForecast) -> list[str]:
-    names = [format_quantile_column(q) for q in spoken.standing.release.about.quantiles]
+    release = spoken.standing.release
+    names = release.kind.list_columns(release.about)[1:]
     complete = not any(spoken.served[name].null_count() for name in names)
     return [] if complete else ["Some quantiles are null: no error of this model is known yet."]
 

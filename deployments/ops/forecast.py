@@ -8,11 +8,11 @@ from typing import Any
 import polars as pl
 
 from tasks.core.errors import ParamsError, ReleaseError
-from tasks.core.frames import SERIES, format_quantile_columns, get_newest_known_at
+from tasks.core.frames import SERIES, get_newest_known_at
 from tasks.edges.artifacts import read_frame
 from tasks.edges.params import read_dataset
 from tasks.edges.registry import get_champion_folder, get_rows_path, read_champion
-from tasks.release import find_absence_reasons, load_release, predict_cutoffs
+from tasks.release import Release, find_absence_reasons, load_release, predict_cutoffs
 
 
 def make_forecast(as_of: str | None, series: str | None) -> dict[str, Any]:
@@ -44,20 +44,16 @@ def make_forecast(as_of: str | None, series: str | None) -> dict[str, Any]:
         "unit": about.target.unit,
         "as_of": _format_iso(at),
         "model": {"name": release.model, "version": champion.version, "digest": champion.digest},
-        "series": [
-            _build_series(made.filter(pl.col("series_id") == name), about.quantiles) for name in asked
-        ],
+        "series": [_build_series(made.filter(pl.col("series_id") == name), release) for name in asked],
     }
 
 
-def _build_series(frame: pl.DataFrame, quantiles: tuple[float, ...]) -> dict[str, Any]:
-    columns = dict(zip(map(str, quantiles), format_quantile_columns(quantiles), strict=True))
+def _build_series(frame: pl.DataFrame, release: Release) -> dict[str, Any]:
     steps = [
         {
             "step": row["step"],
             "event_time": _format_iso(row["event_time"]),
-            "y_hat": row["y_hat"],
-            "quantiles": {q: row.get(c) for q, c in columns.items()},
+            **release.kind.build_answer(release.about, row),
         }
         for row in frame.sort("step").to_dicts()
     ]

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from tasks.core.about import Target
-from tasks.core.transform import inverse_transform_target
+from tasks.core.kinds import get_kind
 
 N_BARS = 15
 N_STEPS_OF_WATERFALL = 10
@@ -87,7 +87,7 @@ def _draw_waterfall(axes: Any, own: pl.DataFrame, target: Target) -> None:
 
 
 def _format_in_unit(z: float, target: Target) -> str:
-    return f"{float(inverse_transform_target(target, np.array(z))):.4g}"
+    return f"{float(get_kind(target).decode(target, np.array(z))):.4g}"
 
 
 def _build_canvas(width: float, height: float, n_panels: int = 1) -> tuple[Any, Any]:

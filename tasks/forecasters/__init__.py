@@ -41,7 +41,6 @@ FORECASTERS = {
 
 SKLEARN = "sklearn:"  # what follows is a regressor of scikit-learn
 OWN = ROOT / "own"  # forecasters of whoever uses this checkout; a dependency of the stage `train`
-BASELINES = ("last_value", "window_mean", "seasonal_naive")  # what a first model must beat
 
 
 @runtime_checkable

@@ -11,6 +11,7 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.calendar import Calendar, build_calendar
 from tasks.core.frames import FORECAST, SERIES
+from tasks.core.kinds import get_kind
 from tasks.edges.artifacts import (
     compute_file_hash,
     read_calendar,
@@ -119,7 +120,7 @@ def _build_report(
         write_json(folder / "report.json", report)
         write_text(folder / "report.md", render_markdown(report))
         if report["overall"]["n_known"]:
-            draw_steps(folder / "steps.png", report["by_step"], max(about.quantiles) - min(about.quantiles))
+            draw_steps(folder / "steps.png", report["by_step"], get_kind(about.target).get_level(about))
         if monitored is not None and report["overall"]["n_known"] >= params.min_rows:
             write_evidently(folder / "evidently.html", watched.streams, monitored.seen_until, params.sample)
     return report

@@ -64,8 +64,8 @@ def _format_served(served: dict[str, Any]) -> list[str]:
     return lines
 
 
-def draw_steps(path: Path, by_step: list[dict[str, Any]], level: float) -> None:
-    """Loss and coverage by step; steps that have not come true are left out."""
+def draw_steps(path: Path, by_step: list[dict[str, Any]], level: float | None) -> None:
+    """Loss and coverage by step, of those with an outcome; no coverage without a *level*."""
     from matplotlib.figure import Figure
 
     known = [row for row in by_step if row["n_known"]]
@@ -74,10 +74,13 @@ def draw_steps(path: Path, by_step: list[dict[str, Any]], level: float) -> None:
     left, right = figure.subplots(1, 2)
     left.bar(steps, [row["loss"] for row in known])
     left.set_title("loss by step", fontsize=9)
-    right.plot(steps, [row["coverage_frac"] for row in known], marker="o")
-    right.axhline(level, linewidth=0.8, color="black")
-    right.set_ylim(0, 1)
-    right.set_title(f"share within the interval, {level:.0%} is right", fontsize=9)
+    right.set_axis_off()
+    if level is not None:
+        right.set_axis_on()
+        right.plot(steps, [row["coverage_frac"] for row in known], marker="o")
+        right.axhline(level, linewidth=0.8, color="black")
+        right.set_ylim(0, 1)
+        right.set_title(f"share within the interval, {level:.0%} is right", fontsize=9)
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 

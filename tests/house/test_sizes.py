@@ -21,7 +21,6 @@ MODULES = {
     "tasks/ingest/wizard/decide/propose.py": 668,
     "tasks/ingest/wizard/inspect/grid.py": 427,
     "tasks/ingest/wizard/inspect/look.py": 662,
-    "tasks/release/conformal.py": 463,
     "tasks/train/search/search.py": 707,
     "deployments/console/pages/run.py": 522,
     "tests/feed/test_chaos_faults.py": 423,

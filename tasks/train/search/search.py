@@ -15,10 +15,10 @@ import numpy as np
 from tasks.core.about import About
 from tasks.core.errors import FoldError, ForecasterError, TidemillError
 from tasks.core.folds import Fold
+from tasks.core.kinds.base import Loss
 from tasks.core.panel import Panel, SupersededValues
-from tasks.core.scores import ScalingErrors, select_loss
+from tasks.core.scores import ScalingErrors
 from tasks.core.seasonal import build_seasonal_from_panel
-from tasks.core.transform import inverse_transform_target
 from tasks.edges.artifacts import write_json, write_text
 from tasks.edges.tracking import log_run
 from tasks.edges.workers.fanout import MapOptions, run_jobs
@@ -88,7 +88,8 @@ class InnerWalk(NamedTuple):
         folds are measured alike.
         """
         seasonal = build_seasonal_from_panel(self.ground.panel)
-        y = inverse_transform_target(self.about.target, np.stack(list(self.z.values())))
+        kind = self.ground.panel.dataset.kind
+        y = kind.decode_outcome(self.about.target, np.stack(list(self.z.values())))
         if seasonal is None:
             return None
         return seasonal.scaling_errors(
@@ -99,11 +100,9 @@ class InnerWalk(NamedTuple):
         )
 
     @property
-    def primary_loss(
-        self,
-    ) -> tuple[str, Callable[[np.ndarray, np.ndarray, ScalingErrors | None], np.ndarray]]:
+    def primary_loss(self) -> tuple[str, Loss]:
         """Name of the loss that trials are compared by, and the loss."""
-        return select_loss(self.about.primary_score, self.ground.own.get("quantile"))
+        return self.ground.panel.dataset.kind.select_loss(self.about, self.ground.own)
 
 
 class SearchResult(NamedTuple):
@@ -450,17 +449,17 @@ def _run_trials(
 def _score_folds(inner: InnerWalk, own: dict[str, Any]) -> Iterator[tuple[float, Forecaster]]:
     """After each inner fold: the mean loss so far, and the fold's fit."""
     total, n = 0.0, 0
-    yardstick = inner.scaling_errors
+    scaling, kind = inner.scaling_errors, inner.ground.panel.dataset.kind
     for fold, reused in zip(inner.folds, inner.reused, strict=True):
         fit = inner.ground.learn(fold.fit_at, own, reused=reused)
         x, where = inner.ground.panel.at(fold.origins)
         z = np.array([inner.z[int(origin)][series] for origin, series in where]).reshape(len(where), -1)
         y, y_hat = (
-            inverse_transform_target(inner.about.target, z),
-            inverse_transform_target(inner.about.target, fit.predict(x)),
+            kind.decode_outcome(inner.about.target, z),
+            kind.decode(inner.about.target, kind.link(fit.predict(x))),
         )
-        own_scale = yardstick and yardstick._replace(
-            scale=yardstick.scale[np.searchsorted(list(inner.z), where[:, 0]), where[:, 1]]
+        own_scale = scaling and scaling._replace(
+            scale=scaling.scale[np.searchsorted(list(inner.z), where[:, 0]), where[:, 1]]
         )
         loss = inner.primary_loss[1](y, y_hat, own_scale)
         if not np.isfinite(y_hat[np.isfinite(y)]).all():
@@ -555,15 +554,16 @@ def _score_fit(fit: Forecaster, inner: InnerWalk, panel: Panel, origins: np.ndar
     x, where = panel.at(origins)
     z = panel.get_targets(int(origins[0]), int(origins[-1]) + 1)
     y, seasonal = (
-        inverse_transform_target(inner.about.target, z[where[:, 0] - origins[0], where[:, 1]]),
+        panel.dataset.kind.decode_outcome(inner.about.target, z[where[:, 0] - origins[0], where[:, 1]]),
         build_seasonal_from_panel(panel),
     )
-    yardstick = (
+    scaling = (
         None
         if seasonal is None
         else seasonal.scaling_errors(y, where[:, [0]], where[:, [1]], np.arange(1, y.shape[1] + 1))
     )
-    loss = inner.primary_loss[1](y, inverse_transform_target(inner.about.target, fit.predict(x)), yardstick)
+    point = panel.dataset.kind.decode(inner.about.target, panel.dataset.kind.link(fit.predict(x)))
+    loss = inner.primary_loss[1](y, point, scaling)
     return float(np.nanmean(loss))
 
 
