@@ -1,63 +1,69 @@
-"""What a stage shows in Prefect's UI: a table and a picture from the files it wrote, and links to
+"""What a stage shows in Prefect's UI: a table and a chart from the files it wrote, and links to
 where more is to be seen.
 
-It knows where a stage leaves its figures, and nothing about what they mean; a stage that writes one
-more figure shows one more row. The keys `<dataset>-<stage>-table`, `-picture` and `-link` stay the
-same, so that the UI keeps the history of each.
+It knows which report a stage leaves, and nothing about what the figures mean; a stage that writes
+one more figure shows one more row. The keys `<dataset>-<stage>-table`, `-picture` and `-link` stay
+the same, so that the UI keeps the history of each.
 """
 
-import base64
 import hashlib
-import json
 import re
-from collections.abc import Iterator
-from html import escape
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
+from tasks.core.reports.base import Figure, StageFile
+from tasks.core.reports.ensemble import EnsembleReport
+from tasks.core.reports.explain import FeatureImportances
+from tasks.core.reports.features import GapLedger
+from tasks.core.reports.ingest import IngestLedger
+from tasks.core.reports.monitor import MonitorReport
+from tasks.core.reports.package import Provenance
+from tasks.core.reports.promote import GateDecision
+from tasks.core.reports.quantize import QuantizeDecision
+from tasks.core.reports.retrain import RetrainDecision
+from tasks.core.reports.train import MetricsReport
+from tasks.core.reports.validate import ValidationSummary
+from tasks.edges.artifacts import read_report
 from tasks.edges.current import is_current
 from tasks.edges.params import read_dataset
 from tasks.edges.settings import ROOT, read_settings
 
 ROWS_SHOWN = 80
-PICTURE_BYTES = 400_000  # each run keeps its pictures in Prefect's database
+CHART_BYTES = 400_000  # each run keeps its charts in Prefect's database
+
+Figures = Mapping[str, Figure]  # by dotted name
 
 
 class StageArtifacts(NamedTuple):
-    """What a stage leaves to be seen. figures: its JSON file, or a glob for several of a kind.
-    drawn: figures worth bars, `*` is their label.
+    """What a stage leaves to be seen. report: its kind. drawn: figures worth bars, `*` is their
+    label.
     """
 
-    figures: str
+    report: type[StageFile]
     drawn: tuple[str, ...]
-    pictures: str = ""  # a folder in which it draws itself
+
+    @property
+    def pattern(self) -> str:
+        """A glob for the report's files, from the root: a model each, or the only one."""
+        return self.report.PATH.replace("<model>", "*")
 
 
 SHOWN = {
-    "ingest": StageArtifacts("data/raw/ledger.json", ("totals.*",)),
-    "validate": StageArtifacts("data/reports/validate/summary.json", ("received", "clean", "quarantined")),
-    "features": StageArtifacts("data/features/gaps.json", ("*.n_steps", "*.n_gap_steps")),
-    "train": StageArtifacts("data/forecasts/*/metrics.json", ("*.overall.primary_*",)),
-    "ensemble": StageArtifacts("data/reports/ensemble/summary.json", ("weights.*",), "data/reports/ensemble"),
-    "explain": StageArtifacts(
-        "data/reports/explain/importance.json", ("*.mean_abs_part",), "data/reports/explain"
-    ),
-    "quantize": StageArtifacts("models/quantized/decision.json", ("parity_sd.*",)),
-    "package": StageArtifacts("models/release/provenance.json", ("bento_bytes.*",)),
-    "promote": StageArtifacts(
-        "data/decisions/promote/decision.json", ("mean_loss.*",), "data/decisions/promote"
-    ),
-    "monitor": StageArtifacts(
-        "data/reports/monitor/report.json",
-        ("by_step.*.coverage_frac", "drift.streams.*.statistic"),
-        "data/reports/monitor",
-    ),
-    "retrain": StageArtifacts("data/decisions/retrain/decision.json", ("facts.*",)),
+    "ingest": StageArtifacts(IngestLedger, ("totals.*",)),
+    "validate": StageArtifacts(ValidationSummary, ("received", "clean", "quarantined")),
+    "features": StageArtifacts(GapLedger, ("*.n_steps", "*.n_gap_steps")),
+    "train": StageArtifacts(MetricsReport, ("*.overall.primary_*",)),
+    "ensemble": StageArtifacts(EnsembleReport, ("weights.*",)),
+    "explain": StageArtifacts(FeatureImportances, ("*.mean_abs_part",)),
+    "quantize": StageArtifacts(QuantizeDecision, ("parity_sd.*",)),
+    "package": StageArtifacts(Provenance, ("bento_bytes.*",)),
+    "promote": StageArtifacts(GateDecision, ("mean_loss.*",)),
+    "monitor": StageArtifacts(MonitorReport, ("by_step.*.coverage_frac", "drift.streams.*.statistic")),
+    "retrain": StageArtifacts(RetrainDecision, ("facts.*",)),
 }
-# Keys that name an entry of a list
-_NAMES = ("series_id", "stream", "file", "feature", "year", "step", "digest")
 
 
 def publish_artifacts(stage: str, root: Path = ROOT) -> None:
@@ -66,11 +72,11 @@ def publish_artifacts(stage: str, root: Path = ROOT) -> None:
     create_table_artifact(
         key=build_artifact_key(stage, "table"),
         table=build_table(contents),
-        description=f"What `{stage}` wrote: {SHOWN[stage].figures}.",
+        description=f"What `{stage}` wrote: {SHOWN[stage].report.PATH}.",
     )
     create_markdown_artifact(
         key=build_artifact_key(stage, "picture"),
-        markdown=render_chart(stage, contents, root),
+        markdown=render_charts(stage, contents, root),
         description=f"`{stage}` at a glance.",
     )
     for text, address in list_links(stage).items():
@@ -89,51 +95,49 @@ def build_artifact_key(stage: str, kind: str) -> str:
     return f"{plain}{unlike}-{stage}-{kind}"
 
 
-def read_figures(stage: str, root: Path = ROOT) -> dict[str, dict[str, Any]]:
-    """The stage's figures by dotted name; of several files of a kind by the folder each lies in.
+def read_figures(stage: str, root: Path = ROOT) -> dict[str, Figures]:
+    """The stage's figures by the folder of their file, several where it writes several of a kind.
 
     Empty where it has not run.
     """
-    dataset = read_dataset(root)
+    shown, dataset = SHOWN[stage], read_dataset(root)
     paths = sorted(
-        path
-        for path in root.glob(SHOWN[stage].figures)
-        if is_current(str(path.relative_to(root)), dataset, root)
+        path for path in root.glob(shown.pattern) if is_current(str(path.relative_to(root)), dataset, root)
     )
-    return {path.parent.name: dict(_iterate_leaves(json.loads(path.read_text()))) for path in paths}
+    return {path.parent.name: read_report(path, shown.report).list_figures() for path in paths}
 
 
-def build_table(contents: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
-    """One row per figure; several files of a kind stand side by side, a column each."""
+def build_table(contents: Mapping[str, Figures]) -> list[dict[str, str]]:
+    """One row per figure; several files of a kind are next to each other, a column each."""
     if not contents:
         return [{"figure": "none", "value": "this stage left no figures"}]
     columns = contents if len(contents) > 1 else {"value": next(iter(contents.values()))}
-    names = dict.fromkeys(name for leaves in columns.values() for name in leaves)
+    names = dict.fromkeys(name for figures in columns.values() for name in figures)
     rows = [
-        {"figure": name, **{c: _format_value(leaves.get(name, "")) for c, leaves in columns.items()}}
+        {"figure": name, **{c: _format_figure(figures.get(name, "")) for c, figures in columns.items()}}
         for name in names
     ]
     rest = len(rows) - ROWS_SHOWN
     return rows if rest <= 0 else [*rows[:ROWS_SHOWN], {"figure": f"... and {rest} more, in the file"}]
 
 
-def render_chart(stage: str, contents: dict[str, dict[str, Any]], root: Path = ROOT) -> str:
-    """Markdown with the stage's own pictures when it drew some, as many as PICTURE_BYTES hold,
-    else bars of its figures; the images stand in the text.
+def render_charts(stage: str, contents: Mapping[str, Figures], root: Path = ROOT) -> str:
+    """Markdown with the stage's charts where it has some, as many as CHART_BYTES hold, else bars of
+    its figures; the images are in the text.
     """
-    own, left = [], PICTURE_BYTES
-    for path in sorted((root / SHOWN[stage].pictures).glob("*.png")) if SHOWN[stage].pictures else []:
-        if path.stat().st_size <= left:
-            left -= path.stat().st_size
-            own.append(_render_image("image/png", path.read_bytes(), path.stem))
-    if own:
-        return "\n\n".join(own)
-    title, values = select_bars(stage, contents)
-    return (
-        _render_image("image/svg+xml", render_bars(title, values).encode(), title)
-        if values
-        else f"`{stage}` left no figures to draw."
-    )
+    from deployments.console.charts.stages import draw_stage
+    from deployments.console.charts.svg import draw_bars
+
+    charts, left = [], CHART_BYTES
+    for chart in draw_stage(stage, root) if contents else []:
+        if len(chart.content) <= left:
+            left -= len(chart.content)
+            charts.append(chart)
+    if not charts:
+        title, values = select_bars(stage, contents)
+        charts = [draw_bars(title, values)] if values else []
+    images = [f"![{chart.title}]({chart.address})" for chart in charts]
+    return "\n\n".join(images) or f"`{stage}` left no figures to draw."
 
 
 def list_links(stage: str) -> dict[str, str]:
@@ -152,73 +156,27 @@ def list_links(stage: str) -> dict[str, str]:
     )
 
 
-def select_bars(stage: str, contents: dict[str, dict[str, Any]]) -> tuple[str, dict[str, float]]:
+def select_bars(stage: str, contents: Mapping[str, Figures]) -> tuple[str, dict[str, float]]:
     """Title and values of the stage's bars, by label."""
-    several = len(contents) > 1 or "*" in SHOWN[stage].figures
-    leaves = {
-        f"{c}.{name}" if several else name: value
-        for c, named in contents.items()
+    shown = SHOWN[stage]
+    is_several = len(contents) > 1 or "*" in shown.pattern
+    figures = {
+        f"{folder}.{name}" if is_several else name: value
+        for folder, named in contents.items()
         for name, value in named.items()
     }
     values: dict[str, float] = {}
-    for wanted in SHOWN[stage].drawn:
+    for wanted in shown.drawn:
         pattern = re.compile(re.escape(wanted).replace(r"\*", "(.+?)"))
-        found = {
-            " ".join(match.groups()) or name: value
-            for name, value in leaves.items()
-            if (match := pattern.fullmatch(name))
-        }
-        several_kinds = len(SHOWN[stage].drawn) > 1 and "*" in wanted
-        values |= {
-            f"{label} {wanted.rpartition('.')[2]}" if several_kinds else label: float(v)
-            for label, v in found.items()
-            if _is_number(v)
-        }
-    return f"{stage}: {', '.join(SHOWN[stage].drawn)}", dict(list(values.items())[:ROWS_SHOWN])
+        suffix = f" {wanted.rpartition('.')[2]}" if len(shown.drawn) > 1 and "*" in wanted else ""
+        for name, value in figures.items():
+            match = pattern.fullmatch(name)
+            if match and isinstance(value, int | float) and not isinstance(value, bool):
+                values[(" ".join(match.groups()) or name) + suffix] = float(value)
+    return f"{stage}: {', '.join(shown.drawn)}", dict(list(values.items())[:ROWS_SHOWN])
 
 
-def render_bars(title: str, values: dict[str, float]) -> str:
-    """Horizontal bars as SVG, longest value full width."""
-    widest = max(map(abs, values.values())) or 1.0
-    height = 34 + 22 * len(values)
-    lines = [
-        f'<text x="150" y="{48 + 22 * i}" text-anchor="end">{escape(name[:24])}</text><rect x="158"'
-        f' y="{36 + 22 * i}" width="{360 * abs(value) / widest:.1f}" height="15"'
-        f' fill="{"#2463a6" if value >= 0 else "#c8641e"}"/><text x="{164 + 360 * abs(value) / widest:.1f}"'
-        f' y="{48 + 22 * i}">{value:.6g}</text>'
-        for i, (name, value) in enumerate(values.items())
-    ]
-    style = 'font-family="sans-serif" font-size="12" fill="#1f2933"'
-    head = (
-        f'<rect width="640" height="{height}" fill="white"/><text x="8" y="20"'
-        f' font-weight="bold">{escape(title)}</text>'
-    )
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="640" height="{height}"'
-        f" {style}>{head}{''.join(lines)}</svg>"
-    )
-
-
-def _render_image(kind: str, content: bytes, title: str) -> str:
-    return f"![{title}](data:{kind};base64,{base64.b64encode(content).decode()})"
-
-
-def _iterate_leaves(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Plain values with their dotted names; entries of a list go by their name or their place, a
-    list of plain values is one value.
-    """
-    if isinstance(content, dict):
-        for key, value in content.items():
-            yield from _iterate_leaves(value, f"{prefix}{key}.")
-    elif isinstance(content, list) and any(isinstance(value, dict | list) for value in content):
-        for i, value in enumerate(content):
-            name = next((value[key] for key in _NAMES if key in value), i) if isinstance(value, dict) else i
-            yield from _iterate_leaves(value, f"{prefix}{name}.")
-    else:
-        yield prefix.removesuffix("."), content
-
-
-def _format_value(value: Any) -> str:
+def _format_figure(value: Figure) -> str:
     return (
         f"{value:.6g}"
         if isinstance(value, float)
@@ -226,7 +184,3 @@ def _format_value(value: Any) -> str:
         if isinstance(value, list)
         else str(value)
     )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,12 +1,12 @@
 """A stage as a Prefect task, named after it: retries, a time limit, a JSON result, a table and a
-picture in the UI.
+chart in the UI.
 
 What the stage does, and whether it must run at all, is `run_stage`'s and DVC's business.
 """
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from prefect import State, Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -25,21 +25,29 @@ _PASSING = re.compile(
 )
 
 
+class StageRun(TypedDict):
+    """What became of a stage: whether it ran at all, and in how many seconds."""
+
+    stage: str
+    ran: bool
+    seconds: float
+
+
 class StageProgress(NamedTuple):
     """A stage begins (*result* is None) or has ended."""
 
     stage: str
-    result: dict[str, Any] | None
+    result: StageRun | None
 
 
 # Who shows progress in this process, for example `tidemill run`
 watchers: list[Callable[[StageProgress], None]] = []
 
 
-def run_flow_stage(name: str, limit_s: float = LIMIT_S) -> dict[str, Any]:
+def run_flow_stage(name: str, limit_s: float = LIMIT_S) -> StageRun:
     """Bring the stage *name* up to date and show what came out.
 
-    Returns {stage, ran, seconds}; raises StageError.
+    Raises StageError.
     """
     return _run.with_options(name=name, task_run_name=name)(name, limit_s)
 
@@ -58,10 +66,10 @@ def _is_passing(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool
     retry_jitter_factor=0.5,
     retry_condition_fn=_is_passing,
 )
-def _run(name: str, limit_s: float) -> dict[str, Any]:
+def _run(name: str, limit_s: float) -> StageRun:
     _report_progress(StageProgress(name, None))
     done = run_stage(name, on_line=get_run_logger().info, limit_s=limit_s)
-    result = {"stage": done.stage, "ran": done.ran, "seconds": round(done.seconds, 2)}
+    result = StageRun(stage=done.stage, ran=done.ran, seconds=round(done.seconds, 2))
     publish_artifacts(name)
     _report_progress(StageProgress(name, result))
     return result

@@ -1,11 +1,10 @@
 """The gate, and what follows from it."""
 
-from typing import Any
-
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from flows._stages import LIMIT_S, run_flow_stage
+from flows._stages import LIMIT_S, StageRun, run_flow_stage
+from tasks.core.reports.promote import GateDecision
 from tasks.edges.mlflow_delivery import publish_runs
 from tasks.edges.run_stage import delete_unused_cache
 from tasks.edges.settings import ROOT, read_settings
@@ -13,7 +12,7 @@ from tasks.promote.apply import apply_decision
 
 
 @flow(name="promotion", persist_result=True, result_serializer="json")
-def promotion(limit_s: float = LIMIT_S) -> list[dict[str, Any]]:
+def promotion(limit_s: float = LIMIT_S) -> list[StageRun]:
     """Decide whether the challenger becomes champion, on rows that neither has seen, and apply it.
 
     The stage applies it to this checkout's own registry. A shared registry is changed here alone,
@@ -34,7 +33,7 @@ def promotion(limit_s: float = LIMIT_S) -> list[dict[str, Any]]:
     name="apply", task_run_name="apply", persist_result=True, result_serializer="json", cache_policy=NO_CACHE
 )
 def _apply() -> str | None:
-    champion = apply_decision(ROOT / "data/decisions/promote/decision.json")
+    champion = apply_decision(ROOT / GateDecision.PATH)
     get_run_logger().info("Champion: %s", champion.version if champion else "as before")
     publish_runs()
     return champion.digest if champion else None

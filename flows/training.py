@@ -1,16 +1,14 @@
 """From the source to a sealed challenger."""
 
-from typing import Any
-
 from prefect import flow, get_run_logger
 
-from flows._stages import LIMIT_S, run_flow_stage
+from flows._stages import LIMIT_S, StageRun, run_flow_stage
 
 STAGES = ("ingest", "validate", "features", "train", "ensemble", "explain", "quantize", "package")
 
 
 @flow(name="training", persist_result=True, result_serializer="json")
-def training(reason: str = "asked for", limit_s: float = LIMIT_S) -> list[dict[str, Any]]:
+def training(reason: str = "asked for", limit_s: float = LIMIT_S) -> list[StageRun]:
     """Rebuild every stage up to the packaged challenger.
 
     Promotion is another flow, with its own gate.

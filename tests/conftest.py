@@ -38,3 +38,20 @@ def built(tmp_path_factory):
     checkout = small_checkout(tmp_path_factory.mktemp("built"))
     checkout.repro()
     return checkout
+
+
+@pytest.fixture
+def extensions(tmp_path, monkeypatch):
+    """An empty folder in the place of `tasks/extensions`."""
+    import sys
+
+    import tasks.extensions
+
+    folder = tmp_path / "extensions"
+    folder.mkdir()
+    monkeypatch.setattr(tasks.extensions, "__path__", [str(folder)])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = set(sys.modules)
+    yield folder
+    for name in {n for n in sys.modules.keys() - before if n.startswith("tasks.extensions.")}:
+        del sys.modules[name]

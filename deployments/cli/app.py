@@ -4,7 +4,6 @@ Thin: everything in it is a flow, a stage or a service started. Results on stdou
 stderr.
 """
 
-import json
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -12,14 +11,16 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from deployments.cli.check import add_check_command
 from deployments.cli.datasets import add_dataset_commands
 from deployments.cli.feed import add_feed_commands
 from deployments.cli.leaks import add_leaks_command
+from deployments.cli.output import AsJson, report_json
 from deployments.cli.quarantine import add_quarantine_commands
 from deployments.cli.replay import add_replay_command
 from tasks.core.errors import TidemillError
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+INTERRUPTED = 130  # exit code of a command that Ctrl-C ended, as shells have it
 
 
 class _ErrorReportingGroup(TyperGroup):
@@ -60,15 +61,23 @@ def run(
     from deployments.console.pages.run import NEXT
     from deployments.ops.run import run_chain
 
-    done = run_chain(dataset, _say)
+    try:
+        done = run_chain(dataset, _say)
+    except KeyboardInterrupt:
+        _say(
+            "Interrupted. Stages that have ended are kept; `tidemill run` goes on with the one that was"
+            " stopped."
+        )
+        raise typer.Exit(INTERRUPTED) from None
     if as_json:
-        _report_json({**done, "next": [command for command, _ in NEXT]})
+        plain = {**done._asdict(), "decision": done.decision.render()}
+        report_json({**plain, "next": [command for command, _ in NEXT]})
         return
     from deployments.cli.tables import report_forecast
 
-    report_forecast(done["forecast"])
-    print(f"\nGate: {done['decision']['decision']}. {done['decision']['reason']}")
-    print(f"Page: {done['page']}")
+    report_forecast(done.forecast, done.forecast["absent"])
+    print(f"\nGate: {done.decision.decision}. {done.decision.reason}")
+    print(f"Page: {done.page}")
     print("Next:")
     for command, why in NEXT:
         print(f"  {command:<30} {why}")
@@ -87,13 +96,13 @@ def up(
     """
     from deployments.ops.operate import start_parts
 
-    done = start_parts(_say, kafka)
+    started = start_parts(_say, kafka)
     if as_json:
-        _report_json(done)
+        report_json(started._asdict())
         return
-    for name, address in done["addresses"].items():
+    for name, address in started.addresses.items():
         print(f"{name:<10}{address}")
-    print(f"{'log':<10}{done['log']}")
+    print(f"{'log':<10}{started.log}")
     print("`tidemill down` stops them.")
 
 
@@ -102,9 +111,9 @@ def down(as_json: AsJson = False) -> None:
     """Stop what `up` started, and nothing else."""
     from deployments.ops.operate import stop_parts
 
-    done = stop_parts(_say)
+    stopped = stop_parts(_say)
     if as_json:
-        _report_json(done)
+        report_json({"stopped": stopped})
 
 
 @app.command()
@@ -125,7 +134,7 @@ def forecast(
 
     made = make_forecast(as_of, series)
     if as_json:
-        _report_json(made)
+        report_json(made)
     else:
         report_forecast(made)
 
@@ -133,15 +142,29 @@ def forecast(
 @app.command()
 def status(as_json: AsJson = False) -> None:
     """Show dataset, champion, last decisions, the age of the data, and what runs."""
-    from deployments.ops.status import build_status
+    from deployments.ops.status import read_checkout_status
 
-    found = build_status()
+    current = read_checkout_status()
     if as_json:
-        _report_json(found)
+        report_json(current)
         return
     from deployments.cli.tables import report_status
 
-    report_status(found)
+    report_status(current)
+
+
+@app.command()
+def page(as_json: AsJson = False) -> None:
+    """Draw every page of the current dataset from what the stages wrote, into
+    TIDEMILL_HOME/report.
+    """
+    from deployments.console.report import write_pages
+
+    paths = [str(path) for path in write_pages()]
+    if as_json:
+        report_json({"pages": paths})
+    else:
+        print("\n".join(paths))
 
 
 @app.command()
@@ -151,7 +174,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     findings = list_findings()
     if as_json:
-        _report_json(convert_findings(findings))
+        report_json(convert_findings(findings))
     else:
         from deployments.cli.tables import report_findings
 
@@ -162,13 +185,10 @@ def doctor(as_json: AsJson = False) -> None:
 
 add_dataset_commands(app)
 add_leaks_command(app)
+add_check_command(app)
 add_feed_commands(app)
 add_quarantine_commands(app)
 add_replay_command(app)
-
-
-def _report_json(content: Any) -> None:
-    print(json.dumps(content, indent=2, default=str))
 
 
 _say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731

@@ -1,18 +1,18 @@
 """`tidemill new`, `use` and `datasets`: bringing a feed, choosing it, listing what there is."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deployments.cli.output import AsJson, report_json
 from tasks.core.errors import ParamsError
 
 if TYPE_CHECKING:
-    from tasks.ingest.wizard.decide.propose import EntryProposal
+    from tasks.ingest.wizard.decide.draft import EntryProposal
     from tasks.ingest.wizard.inspect.files import Format
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 ABOUT_CHARS = 60  # the rest is in params.yaml and in --json
 _File = str | None
 
@@ -72,7 +72,8 @@ def new(
     from tasks.ingest.wizard.decide.propose import build_proposal
 
     # polars: a `--help` need not pay for it
-    from tasks.ingest.wizard.inspect.look import OwnerAnswers, inspect_files
+    from tasks.ingest.wizard.inspect.inspect_files import inspect_files
+    from tasks.ingest.wizard.inspect.inspected import OwnerAnswers
     from tasks.ingest.wizard.write import check_name, render_entry, write_entry
 
     check_name(name)
@@ -85,7 +86,7 @@ def new(
     if not dry_run:
         write_entry(name, proposal, replace=replace)
     if as_json:
-        _report_json(_describe_proposal(name, proposal, written=not dry_run))
+        report_json(_describe_proposal(name, proposal, written=not dry_run))
     else:
         _report_proposal(name, proposal, render_entry(name, proposal) if dry_run else "")
 
@@ -102,7 +103,7 @@ def use(
 
     used = apply_dataset(name)
     if as_json:
-        _report_json(
+        report_json(
             {
                 "dataset": used.dataset,
                 "models": list(used.models),
@@ -119,7 +120,7 @@ def datasets(as_json: AsJson = False) -> None:
     """List the datasets of params.yaml; the current one has a star."""
     rows = _list_datasets()
     if as_json:
-        _report_json(rows)
+        report_json(rows)
         return
     from rich.console import Console
     from rich.table import Column, Table
@@ -162,14 +163,14 @@ def select_one_file(given: "dict[Format, str | None]") -> "tuple[str, Format]":
     return str(path.relative_to(ROOT) if Path.cwd() == ROOT and path.is_relative_to(ROOT) else path), kind
 
 
-def _describe_proposal(name: str, proposal: "EntryProposal", *, written: bool) -> dict[str, Any]:
+def _describe_proposal(name: str, proposal: "EntryProposal", *, written: bool) -> dict[str, object]:
     reasons = {".".join(map(str, path)): reason for path, reason in proposal.reasons.items()}
     return {
         "name": name,
         "written": written,
         "entry": proposal.entry,
         "reasons": reasons,
-        "said": proposal.said,
+        "said": proposal.facts,
         "questions": proposal.questions,
     }
 
@@ -182,7 +183,7 @@ def _report_proposal(name: str, proposal: "EntryProposal", entry: str) -> None:
         f"Forecasts {target['column']} ({target['unit']}) {about['horizon_steps']} steps of {about['every']}"
         f" ahead; season {about['season_steps']}; {about['primary_score']}."
     )
-    for line in proposal.said:
+    for line in proposal.facts:
         print(f"  - {line}")
     for question in proposal.questions:
         print(f"  ? {question}")
@@ -194,7 +195,7 @@ def _report_proposal(name: str, proposal: "EntryProposal", entry: str) -> None:
     print(f"Next: `tidemill run --dataset {name}`, or `tidemill use {name}` and then `dvc repro`.")
 
 
-def _list_datasets() -> list[dict[str, Any]]:
+def _list_datasets() -> list[Mapping[str, Any]]:
     from tasks.edges.params import read_document
 
     document = read_document()
@@ -220,7 +221,3 @@ _DEFAULTS = {
     "season_steps": 1,
     "primary_score": "mae",
 }
-
-
-def _report_json(content: Any) -> None:
-    print(json.dumps(content, indent=2, default=str))

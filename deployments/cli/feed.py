@@ -3,11 +3,15 @@
 import json
 import os
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+from deployments.cli.output import AsJson, report_json
+
+if TYPE_CHECKING:
+    from tasks.core.reports.feed import LandedFeed
+
 
 feed_app = typer.Typer(
     help="Land the current dataset's feed in its table, for ever; `drain` does it once.",
@@ -27,7 +31,7 @@ def feed(ctx: typer.Context) -> None:
     """
     if ctx.invoked_subcommand is None:
         # The same program, without the CLI's imports
-        os.execv(sys.executable, [sys.executable, "-m", "tasks.feed.forever"])  # noqa: S606
+        os.execv(sys.executable, [sys.executable, "-m", "tasks.feed.run_loop"])  # noqa: S606
 
 
 @feed_app.command()
@@ -37,34 +41,31 @@ def drain(as_json: AsJson = False) -> None:
     """
     from tasks.feed.service import publish_window, run_feed
 
-    done = run_feed(
+    landed_feed = run_feed(
         stop=lambda: False,
-        until_drained=True,
-        say=lambda landed: print(f"version {landed.version}: {landed.counts}", file=sys.stderr),
+        until_caught_up=True,
+        report=lambda landed: print(f"version {landed.version}: {landed.counts}", file=sys.stderr),
     )
-    changed = publish_window(done["window"]) if done["window"] else False
-    _report_result({**done, "changed": changed}, as_json=as_json)
-
-
-def _report_result(done: dict[str, Any], *, as_json: bool) -> None:
+    changed = landed_feed.window is not None and publish_window(landed_feed.window)
     if as_json:
-        print(json.dumps(done, indent=2, default=str))
-        return
-    total = sum(done["counts"].values())
-    print(
-        f"{total:,} records: "
-        + (", ".join(f"{n:,} {place}" for place, n in sorted(done["counts"].items())) or "nothing new")
-        + "."
-    )
-    if done["window"] is None:
+        report_json({**landed_feed.model_dump(mode="json"), "changed": changed})
+    else:
+        _report_landed(landed_feed, changed=changed)
+
+
+def _report_landed(landed: "LandedFeed", *, changed: bool) -> None:
+    total = sum(landed.counts.values())
+    counts = ", ".join(f"{n:,} {place}" for place, n in sorted(landed.counts.items()))
+    print(f"{total:,} records: {counts or 'nothing new'}.")
+    if landed.window is None:
         print(
             "No window has closed yet: the chain sees nothing of the feed before `feed.window` has passed in"
             " event time."
         )
     else:
         print(
-            f"Window: {done['window']['n_rows']:,} rows up to {done['window']['end']}"
-            + ("; the chain sees it now: `tidemill run`." if done["changed"] else "; the chain has seen it.")
+            f"Window: {landed.window.n_rows:,} rows up to {landed.window.end.isoformat()}"
+            + ("; the chain sees it now: `tidemill run`." if changed else "; the chain has seen it.")
         )
 
 
@@ -73,13 +74,13 @@ def status(as_json: AsJson = False) -> None:
     """Show the feed's table and each landing process: rate, lag, marks, quarantine, watermark."""
     from tasks.feed.service import read_feed_status
 
-    found = read_feed_status()
+    seen = read_feed_status()
     if as_json:
-        print(json.dumps(found, indent=2, default=str))
+        report_json(seen)
         return
     from deployments.cli.tables import report_feed
 
-    report_feed(found)
+    report_feed(seen)
 
 
 @feed_app.command()
@@ -91,18 +92,18 @@ def events(as_json: AsJson = False) -> None:
     from tasks.feed.events import read_events
     from tasks.feed.service import get_feed_folder
 
-    found = read_events(get_feed_folder(read_dataset()))
+    raised = read_events(get_feed_folder(read_dataset()))
     if as_json:
-        print(json.dumps(found, indent=2))
-    elif not found:
+        report_json([event.model_dump(mode="json") for event in raised])
+    elif not raised:
         print("No event has been raised.")
     else:
         from deployments.cli.tables import report_rows
 
         report_rows(
             [
-                {"at": one["at"][:19], "event": one["event"], "facts": json.dumps(one["facts"])}
-                for one in found
+                {"at": f"{event.at:%FT%T}", "event": event.event, "facts": json.dumps(event.facts)}
+                for event in raised
             ]
         )
 
@@ -116,7 +117,7 @@ def gaps(as_json: AsJson = False) -> None:
 
     found = list_feed_gaps().to_dicts()
     if as_json:
-        print(json.dumps(found, indent=2, default=str))
+        report_json(found)
     elif not found:
         print("No step is without its bar.")
     else:
@@ -134,7 +135,7 @@ def skip(as_json: AsJson = False) -> None:
 
     lost = skip_lost_records()
     if as_json:
-        print(json.dumps([one._asdict() for one in lost], indent=2))
+        report_json([one._asdict() for one in lost])
         return
     for one in lost:
         print(

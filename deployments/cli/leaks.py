@@ -1,13 +1,15 @@
 """`tidemill leaks`: does a feature know what it could not know?"""
 
-import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deployments.cli.datasets import select_one_file
+from deployments.cli.output import AsJson, report_json
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+if TYPE_CHECKING:
+    from deployments.ops.leaks import LeakReport
+
 _File = str | None
 
 
@@ -20,7 +22,7 @@ def leaks(
     function: Annotated[
         str | None,
         typer.Option(
-            help="Look at this function alone: a file own/my_module.py, or one here.",
+            help="Look at this function alone: my_module.py in tasks/extensions, or here.",
             metavar="my_module:my_feature",
         ),
     ] = None,
@@ -55,55 +57,53 @@ def leaks(
     does.
     """
     # polars: a `--help` need not pay for it
-    from deployments.ops.leaks import build_function, build_leak_report
+    from deployments.ops.leaks import FileQuestion, build_function, build_leak_report
 
     given = {"csv": csv, "parquet": parquet, "json": json_file, "jsonl": jsonl}
     # Keys are formats
-    files = (*select_one_file(given), {"target": target}) if any(given.values()) else None  # type: ignore[arg-type]
-    found = build_leak_report(
+    files = FileQuestion(*select_one_file(given), target) if any(given.values()) else None  # type: ignore[arg-type]
+    report = build_leak_report(
         build_function(function, column, columns, lookback_steps) if function else None, files
     )
     if as_json:
-        print(json.dumps(found, indent=2, default=str))
+        report_json(report)
     else:
-        _report_findings(found)
-    if found["findings"]:
+        _report_findings(report)
+    if report.findings:
         raise typer.Exit(1)
 
 
-def _report_findings(found: dict[str, Any]) -> None:
+def _report_findings(report: "LeakReport") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    looked = found["checks"]["recomputed"]
+    recomputed = report.checks["recomputed"]
     print(
-        f"{found['dataset']}: {len(found['features'])} features, {looked['n_values']} values recomputed at"
-        f" {looked['n_cutoffs']} cutoffs."
+        f"{report.dataset}: {len(report.features)} features, {recomputed['n_values']} values recomputed at"
+        f" {recomputed['n_cutoffs']} cutoffs."
     )
-    for rule, figures in found["checks"].items():
+    for rule, figures in report.checks.items():
         if rule != "recomputed":
             print(
                 f"  {rule}: "
                 + ", ".join(f"{key} {value}" for key, value in figures.items() if value is not None)
             )
-    if leading := max(
-        found["leading"], key=lambda seen: seen["standard_errors"] / seen["limit"], default=None
-    ):
+    if leading := max(report.leading, key=lambda one: one.standard_errors / one.limit, default=None):
         print(
-            f"  leading: columns {len(found['leading'])}, most {leading['column']} r {leading['r']} at"
-            f" {leading['kind']} {leading['lead_steps']}, r_now {leading['r_now']}"
+            f"  leading: columns {len(report.leading)}, most {leading.column} r {leading.r} at"
+            f" {leading.kind} {leading.lead_steps}, r_now {leading.r_now}"
         )
-    if not found["findings"]:
+    if not report.findings:
         print("No leak found.")
         return
     table = Table("rule", "feature", "series", "cutoff", "value seen", "value allowed")
-    for finding in found["findings"]:
+    for finding in report.findings:
         table.add_row(
             *(
-                str(finding[key]) if finding[key] is not None else "-"
+                "-" if (value := getattr(finding, key)) is None else str(value)
                 for key in ("rule", "feature", "series_id", "cutoff", "seen", "allowed")
             )
         )
     Console().print(table)
-    for finding in found["findings"]:
-        print(f"- {finding['says']}")
+    for finding in report.findings:
+        print(f"- {finding.says}")

@@ -2,12 +2,12 @@
 fields came to be.
 """
 
-import json
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import typer
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+from deployments.cli.output import AsJson, report_json
 
 quarantine_app = typer.Typer(
     help="Records of the current dataset's feed that broke a rule: list, show, replay.", no_args_is_help=True
@@ -27,11 +27,11 @@ def list_(as_json: AsJson = False) -> None:
     from tasks.feed.quarantine import list_rules
     from tasks.feed.service import open_current_table
 
-    found = list_rules(open_current_table()[0])
+    rules = [rule._asdict() for rule in list_rules(open_current_table()[0])]
     if as_json:
-        _report_json(found)
+        report_json(rules)
     else:
-        _report_rows(found, "The quarantine is empty.")
+        _report_rows(rules, "The quarantine is empty.")
 
 
 @quarantine_app.command()
@@ -49,12 +49,12 @@ def show(
     from tasks.feed.quarantine import find_records
     from tasks.feed.service import open_current_table
 
-    found = find_records(open_current_table()[0], offset, source)
+    records = [record._asdict() for record in find_records(open_current_table()[0], offset, source)]
     if as_json:
-        _report_json(found)
+        report_json(records)
         return
-    for one in found:
-        for name, value in one.items():
+    for record in records:
+        for name, value in record.items():
             print(f"{name:<10}{'' if value is None else value}")
         print()
 
@@ -74,7 +74,7 @@ def replay(
 
     counts = replay_current_quarantine(rule, dry_run=dry_run)
     if as_json:
-        _report_json({"dry_run": dry_run, "rules": counts})
+        report_json({"dry_run": dry_run, "rules": counts})
         return
     places = [
         {"rule": was, **{"stays" if place == "quarantine" else place: n for place, n in sorted(to.items())}}
@@ -99,21 +99,17 @@ def schema(as_json: AsJson = False) -> None:
     from tasks.feed.history import read_history
     from tasks.feed.service import open_current_table
 
-    found = read_history(*open_current_table())
+    fields = [field._asdict() for field in read_history(*open_current_table())]
     if as_json:
-        _report_json(found)
+        report_json(fields)
     else:
-        _report_rows(found, "The table has no fields.")
+        _report_rows(fields, "The table has no fields.")
 
 
-def _report_rows(rows: list[dict[str, Any]], nothing: str) -> None:
+def _report_rows(rows: Sequence[Mapping[str, object]], nothing: str) -> None:
     from deployments.cli.tables import report_rows
 
     if rows:
         report_rows(rows)
     else:
         print(nothing)
-
-
-def _report_json(content: Any) -> None:
-    print(json.dumps(content, indent=2, default=str))

@@ -2,7 +2,6 @@
 look at.
 """
 
-import json
 import signal
 import sys
 import threading
@@ -12,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deployments.cli.output import AsJson, report_json
+
 if TYPE_CHECKING:
     from tasks.feed.params import FeedParams
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def add_replay_command(app: typer.Typer) -> None:
@@ -53,18 +52,18 @@ def replay(
     # This and what follows: a `--help` need not pay for it
     from tasks.edges.feeds.kafka_producer import TopicWriter
     from tasks.edges.settings import read_settings
-    from tasks.feed.played import build_replayed_feed
     from tasks.feed.replay import run_replay
+    from tasks.feed.replayed_feed import read_replayed_rows
 
     if to != "kafka":
         raise typer.BadParameter(f"{to!r} is no place to replay to; `kafka` is.", param_hint="--to")
     times = _parse_speed(speed)
     params = _read_feed_params()
     chosen = topic or _find_topic(params) or Path(what).name.split(".")[0]
-    played = build_replayed_feed(what, params, datetime.now(UTC) if now else None)
+    replayed = read_replayed_rows(what, params, datetime.now(UTC) if now else None)
     writer = TopicWriter(read_settings().kafka_address, chosen, read_settings().kafka_options)
     made = writer.make_topic()
-    n, first, last = len(played.known_at), played.known_at[0], played.known_at[-1]
+    n, first, last = len(replayed.known_at), replayed.known_at[0], replayed.known_at[-1]
     _report_line(
         f"{n:,} records, known {first:%F %R} to {last:%F %R} UTC, to topic"
         f" {chosen!r}{' (made)' if made else ''} at {speed}"
@@ -73,7 +72,7 @@ def replay(
     before = signal.signal(signal.SIGINT, lambda *_: stopping.set())
     try:
         done = run_replay(
-            played,
+            replayed,
             writer,
             times,
             stopping.is_set,
@@ -83,19 +82,16 @@ def replay(
         signal.signal(signal.SIGINT, before)
     rate = done.n_sent / done.seconds
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "topic": chosen,
-                    "made": made,
-                    "sent": done.n_sent,
-                    "records": n,
-                    "seconds": round(done.seconds, 3),
-                    "per_s": round(rate, 1),
-                    "stopped": done.stopped,
-                },
-                indent=2,
-            )
+        report_json(
+            {
+                "topic": chosen,
+                "made": made,
+                "sent": done.n_sent,
+                "records": n,
+                "seconds": round(done.seconds, 3),
+                "per_s": round(rate, 1),
+                "stopped": done.stopped,
+            }
         )
     else:
         print(
@@ -119,11 +115,11 @@ def _parse_speed(speed: str) -> float | None:
 def _read_feed_params() -> "FeedParams":
     """The fields that the current dataset's feed reads; the usual ones where it has no feed."""
     from tasks.edges.params import read_section
-    from tasks.feed.params import FeedParams, KafkaSource
+    from tasks.feed.params import FeedParams
     from tasks.feed.service import read_feed_params
 
     return (
-        FeedParams(source=KafkaSource(kind="kafka", topic=""))
+        FeedParams.model_validate({"source": {"kind": "kafka", "topic": ""}})
         if read_section("feed") is None
         else read_feed_params()
     )

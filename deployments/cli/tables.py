@@ -1,18 +1,30 @@
 """Results as tables in the terminal."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
+from deployments.forecaster.shapes import Absent, Prediction
 from deployments.ops.doctor import DoctorFinding
 from deployments.ops.forecaster_process import describe_served_dataset
+from deployments.ops.status import CheckoutStatus
+from tasks.core.reports.feed import FeedStatus, FeedTableStatus, SeenMember
+
+if TYPE_CHECKING:
+    from deployments.ops.forecast import LocalForecast
+
+Rows = Sequence[Mapping[str, object]]
 
 SERIES_SHOWN = 5
 
 
-def report_forecast(made: dict[str, Any]) -> None:
-    """A table per series: date, forecast and quantiles, with the unit and who spoke."""
+def report_forecast(made: "Prediction | LocalForecast", absent: Sequence[Absent] = ()) -> None:
+    """A table per series: date, forecast and quantiles, with the unit and the release.
+
+    absent: series that were asked for and cannot be forecast.
+    """
     console = _build_console()
     for series in made["series"][:SERIES_SHOWN]:
         steps = series["steps"]
@@ -34,112 +46,104 @@ def report_forecast(made: dict[str, Any]) -> None:
         console.print(f"  spoken from what was known at {series['cutoff']}")
     if (rest := len(made["series"]) - SERIES_SHOWN) > 0:
         console.print(f"... and {rest} more series (`tidemill forecast --series NAME`, or `--json`)")
-    for absent in made.get("absent", [])[:SERIES_SHOWN]:
-        console.print(f"{absent['series_id']}: {absent['reason']}")
+    for missing in absent[:SERIES_SHOWN]:
+        console.print(f"{missing['series_id']}: {missing['reason']}")
     model = made["model"]
     console.print(f"Model: {model['name']}, version {model['version']}, digest {model['digest'][:12]}")
 
 
-def report_status(found: dict[str, Any]) -> None:
+def report_status(current: CheckoutStatus) -> None:
     """The status as a table of two columns."""
-    champion = found["champion"]
+    champion = current.champion
     table = Table(show_header=False)
-    table.add_row("dataset", f"{found['dataset']} ({', '.join(found['models'])})")
-    table.add_row("data as of", str(found["as_of"] or "nothing ingested yet"))
+    table.add_row("dataset", f"{current.dataset} ({', '.join(current.models)})")
+    table.add_row(
+        "data as of", "nothing ingested yet" if current.as_of is None else current.as_of.isoformat()
+    )
     table.add_row(
         "champion",
         (
-            f"{champion['model']} {champion['version']}, digest {champion['digest'][:12]}"
+            f"{champion.model} {champion.version}, digest {champion.digest[:12]}"
             if champion
             else "none yet; `tidemill run` makes one"
         ),
     )
-    for name, decision in found["decisions"].items():
+    for name, decision in current.decisions.model_dump(mode="json").items():
         table.add_row(
             name,
             (
                 "; ".join(f"{key} {value}" for key, value in decision.items())
                 if decision
-                else f"has not run for {found['dataset']}"
+                else f"has not run for {current.dataset}"
             ),
         )
     running = ", ".join(
-        f"{name} {one['address']} (process {one['pid']})" for name, one in found["running"].items()
+        f"{name} {part.address} (process {part.pid})" for name, part in current.running.items()
     )
     if running:
-        running += f"; {describe_served_dataset(found['served_dataset'], found['dataset'])}"
+        running += f"; {describe_served_dataset(current.served_dataset, current.dataset)}"
     table.add_row("running", running or "nothing; `tidemill up` starts what operators see")
-    table.add_row("home", found["home"])
+    table.add_row("home", current.home)
     _build_console().print(table)
 
 
-def report_feed(found: dict[str, Any]) -> None:
-    """The feed: what its table holds, who lands, how far each source is."""
+def report_feed(seen: FeedStatus) -> None:
+    """The feed: what its table holds, which processes land, how far each source is."""
     console = _build_console()
-    table = found["table"]
-    if table is None:
+    if seen.table is None:
         console.print(
-            f"{found['dataset']}: no record has landed yet. `tidemill feed` or `tidemill feed drain` lands"
-            " them."
+            f"{seen.dataset}: no record has landed yet. `tidemill feed` or `tidemill feed drain` lands them."
         )
     else:
-        _report_table(console, found)
-    for member in found["members"]:
-        console.print(f"member {member['member']} (process {member['pid']}): {_format_member(member)}")
+        _report_table(console, seen, seen.table)
+    for member in seen.members:
+        console.print(f"member {member.member} (process {member.pid}): {_format_member(member)}")
 
 
-def _report_table(console: Console, found: dict[str, Any]) -> None:
-    table = found["table"]
-    rows = ", ".join(f"{n:,} {place}" for place, n in table["rows"].items()) or "no rows"
-    console.print(f"{found['dataset']}: version {table['version']} in {table['n_files']} files; {rows}")
-    window = found["window"]
+def _report_table(console: Console, seen: FeedStatus, table: FeedTableStatus) -> None:
+    rows = ", ".join(f"{n:,} {place}" for place, n in table.rows.items()) or "no rows"
+    console.print(f"{seen.dataset}: version {table.version} in {table.n_files} files; {rows}")
+    window = seen.window
     console.print(
-        f"window: {window['n_rows']:,} rows up to {window['end']}"
+        f"window: {window.n_rows:,} rows up to {window.end.isoformat()}"
         if window
         else "window: none has closed yet"
     )
-    if found["n_gaps"] is not None:
-        console.print(f"gaps: {found['n_gaps']:,} between bars; `tidemill feed gaps` lists them")
+    if seen.n_gaps is not None:
+        console.print(f"gaps: {seen.n_gaps:,} between bars; `tidemill feed gaps` lists them")
     sources = Table("source", "next offset", "lag", "member")
     lags = {
-        one["source"]: (one["lag"], member["member"])
-        for member in found["members"]
-        if member["speaks"]
-        for one in member["sources"]
+        source.source: (f"{source.lag:,}", member.member)
+        for member in seen.members
+        if member.is_alive
+        for source in member.sources
     }
-    for source, mark in table["marks"].items():
-        lag, member = lags.get(source, ("nobody reads it", "-"))
-        sources.add_row(source, f"{mark:,}", f"{lag:,}" if isinstance(lag, int) else lag, member)
+    for name, offset in table.marks.items():
+        sources.add_row(name, f"{offset:,}", *lags.get(name, ("no process reads it", "-")))
     console.print(sources)
 
 
-def _format_member(member: dict[str, Any]) -> str:
-    if member["fault"]:
-        return f"does not land since {member['at']}: {member['fault']}"
-    if not member["speaks"]:
-        return f"silent since {member['at']}"
-    rate = f"{member['records_per_s']:,.0f} records/s, {member['buffer_bytes'] / 1e6:.1f} MB held"
-    return f"{rate}; quarantined {member['quarantine_frac']:.2%}; watermark {member['watermark']}"
+def _format_member(member: SeenMember) -> str:
+    if member.fault:
+        return f"does not land since {member.at.isoformat()}: {member.fault}"
+    if not member.is_alive or member.buffer_bytes is None:
+        return f"silent since {member.at.isoformat()}"
+    rate = f"{member.records_per_s:,.0f} records/s, {member.buffer_bytes / 1e6:.1f} MB held"
+    watermark = None if member.watermark is None else member.watermark.isoformat()
+    return f"{rate}; quarantined {member.quarantine_frac:.2%}; watermark {watermark}"
 
 
-def report_rows(rows: list[dict[str, Any]]) -> None:
-    """A table with a column for each key, in the order of their coming."""
+def report_rows(rows: Rows) -> None:
+    """A table with a column for each key, in the order in which they come."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     shown = Table(*names)
     for row in rows:
-        shown.add_row(
-            *(
-                (
-                    ""
-                    if row.get(name) is None
-                    else f"{row[name]:,}"
-                    if type(row[name]) is int
-                    else str(row[name])
-                )
-                for name in names
-            )
-        )
+        shown.add_row(*(_format_cell(row.get(name)) for name in names))
     _build_console().print(shown)
+
+
+def _format_cell(value: object) -> str:
+    return "" if value is None else f"{value:,}" if type(value) is int else str(value)
 
 
 def report_findings(findings: list[DoctorFinding]) -> None:

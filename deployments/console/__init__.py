@@ -1,1 +1,1 @@
-"""Pages and charts for people who run a feed."""
+"""What people look at: reports of the stages in, charts and pages out. It computes no score."""

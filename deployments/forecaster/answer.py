@@ -3,13 +3,15 @@
 Pure: the numbers come from `tasks.release`, the wall clock comes in.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import polars as pl
 
+from deployments.forecaster import shapes
 from deployments.forecaster.ask import ForecastRequest, build_history_columns, build_unknown_series_error
 from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.source import LoadedRelease, compute_known_span, format_iso, list_value_columns
@@ -33,7 +35,7 @@ class ForecastResponse:
     own_history: spoken from the request's rows. as_of: the time that it asked for.
     """
 
-    body: dict[str, Any]
+    body: shapes.Prediction
     served: pl.DataFrame
     own_history: bool
     as_of: datetime | None
@@ -108,7 +110,7 @@ def _build_served_frame(made: pl.DataFrame, made_at: datetime, digest: str) -> p
     )
 
 
-def describe_champion(standing: LoadedRelease) -> dict[str, Any]:
+def describe_champion(standing: LoadedRelease) -> shapes.ChampionModel:
     """The release that answers, as /models shows it."""
     release, manifest = standing.release, standing.manifest
     return {
@@ -123,11 +125,11 @@ def describe_champion(standing: LoadedRelease) -> dict[str, Any]:
         "every": release.about.every,
         "quantiles": list(release.about.quantiles),
         "series": standing.series,
-        "metrics": standing.metrics,
+        "metrics": {} if standing.metrics is None else standing.metrics.model_dump(),
     }
 
 
-def _describe_model(standing: LoadedRelease) -> dict[str, Any]:
+def _describe_model(standing: LoadedRelease) -> shapes.Model:
     manifest = standing.manifest
     return {
         "name": standing.release.model,
@@ -231,7 +233,7 @@ def _predict_rows(
         raise ProblemError(422, where, str(error), rule, "Correct the times, or leave as_of out.") from error
 
 
-def _build_prediction(spoken: _IssuedForecast) -> dict[str, Any]:
+def _build_prediction(spoken: _IssuedForecast) -> shapes.Prediction:
     standing, served = spoken.standing, spoken.served
     newest = dict(
         spoken.rows.filter(pl.col("known_at") <= spoken.at)
@@ -262,7 +264,7 @@ def _build_prediction(spoken: _IssuedForecast) -> dict[str, Any]:
     }
 
 
-def _build_series(standing: LoadedRelease, part: pl.DataFrame, as_of: datetime) -> dict[str, Any]:
+def _build_series(standing: LoadedRelease, part: pl.DataFrame, as_of: datetime) -> shapes.Series:
     steps = [_build_step(standing, row) for row in part.iter_rows(named=True)]
     return {
         "series_id": part["series_id"][0],
@@ -272,13 +274,11 @@ def _build_series(standing: LoadedRelease, part: pl.DataFrame, as_of: datetime) 
     }
 
 
-def _build_step(standing: LoadedRelease, row: dict[str, Any]) -> dict[str, Any]:
+def _build_step(standing: LoadedRelease, row: Mapping[str, Any]) -> shapes.Step:
+    """The columns are those of the target's kind; the shape documents a numeric one."""
     release = standing.release
-    return {
-        "step": row["step"],
-        "event_time": format_iso(row["event_time"]),
-        **release.kind.build_answer(release.about, row),
-    }
+    step = {"step": row["step"], "event_time": format_iso(row["event_time"])}
+    return cast("shapes.Step", step | release.kind.build_answer(release.about, row))
 
 
 def _list_absence_warnings(spoken: _IssuedForecast) -> list[str]:

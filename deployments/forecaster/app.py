@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -25,7 +25,7 @@ from deployments.forecaster import shapes
 from deployments.forecaster.answer import ForecastResponse, build_response, describe_champion, is_quick
 from deployments.forecaster.ask import MAX_BODY_BYTES, ForecastRequest, parse_request
 from deployments.forecaster.metrics import UNIX_TYPE, ServiceMetrics
-from deployments.forecaster.pages import build_openapi, render_page
+from deployments.forecaster.pages import JsonObject, build_openapi, render_document
 from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.recorder import ResponseRecorder
 from deployments.forecaster.source import LoadedRelease, ReleaseSource, describe_source
@@ -35,7 +35,7 @@ QUICK_BYTES = 10_000  # of a body that is read on the loop: 2 ms at worst
 N_LARGE_WAITING = 7  # some 5 s; BentoML gives up after 10
 SWITCH_S = 0.001  # for which a worker's Python code may hold up the loop, some ten times a request; else 5 ms
 DRAINED_BYTES = 16 * MAX_BODY_BYTES  # of a body beyond the cap, so that its sender gets to read the 413
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
+_PROBLEMS: dict[int | str, JsonObject] = {
     400: {
         "model": shapes.Problem,
         "description": "The body is no JSON, has a repeated key or a number that is not finite.",
@@ -98,11 +98,11 @@ def create_app() -> FastAPI:
     return build_app(source, ResponseRecorder(source))
 
 
-async def describe_readiness(source: ReleaseSource, recorder: ResponseRecorder) -> dict[str, Any]:
+async def describe_readiness(source: ReleaseSource, recorder: ResponseRecorder) -> shapes.Ready:
     """Which release is loaded, and whether answers can be recorded."""
     await source.refresh()
-    said, fault = describe_source(source), await recorder.find_fault()
-    return said if fault is None else {**said, "ready": False, "faults": [*said["faults"], fault]}
+    ready, fault = describe_source(source), await recorder.find_fault()
+    return ready if fault is None else {**ready, "ready": False, "faults": [*ready["faults"], fault]}
 
 
 def _add_forecasts(
@@ -164,8 +164,8 @@ def _add_health(
     )
     async def ready() -> Response:
         """A verified release is loaded and answers can be recorded."""
-        said = await describe_readiness(source, recorder)
-        return _build_json_response(said, 200 if said["ready"] else 503)
+        readiness = await describe_readiness(source, recorder)
+        return _build_json_response(readiness, 200 if readiness["ready"] else 503)
 
     @app.get("/api/v1/metrics", response_class=Response, responses={200: {"content": {UNIX_TYPE: {}}}})
     async def scrape() -> Response:
@@ -182,7 +182,7 @@ def _add_pages(app: FastAPI, source: ReleaseSource) -> None:
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        return HTMLResponse(render_page(app.openapi()))
+        return HTMLResponse(render_document(app.openapi()))
 
     @app.get("/", include_in_schema=False)
     async def root() -> RedirectResponse:
@@ -260,25 +260,25 @@ async def _read_request_bytes(request: Request) -> bytes:
     return bytes(body)
 
 
-def _build_json_response(content: dict[str, Any], status: int = 200) -> Response:
+def _build_json_response(content: Mapping[str, object], status: int = 200) -> Response:
     return Response(json.dumps(content, allow_nan=False), status, media_type="application/json")
 
 
-def _resolve_schema_refs(schema: dict[str, Any]) -> dict[str, Any]:
+def _resolve_schema_refs(schema: JsonObject) -> JsonObject:
     """*schema* with its `$defs` put where they are referred to, so that it can stand anywhere in
     a document.
     """
     defs = schema.pop("$defs", {})
 
-    def walk(node: Any) -> Any:
+    def resolve(node: Any) -> Any:
         if isinstance(node, dict):
             if "$ref" in node:
-                return walk(defs[node["$ref"].rsplit("/", 1)[1]])
-            return {key: walk(value) for key, value in node.items()}
-        return [walk(value) for value in node] if isinstance(node, list) else node
+                return resolve(defs[node["$ref"].rsplit("/", 1)[1]])
+            return {key: resolve(value) for key, value in node.items()}
+        return [resolve(value) for value in node] if isinstance(node, list) else node
 
-    found: dict[str, Any] = walk(schema)
-    return found
+    resolved: JsonObject = resolve(schema)
+    return resolved
 
 
 class _RequestMeter:

@@ -5,7 +5,7 @@ Strict: finite numbers, no unknown and no repeated keys, a zone on every time.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from itertools import pairwise
@@ -215,7 +215,7 @@ def _filter_unknown_keys(content: Any) -> Any:
     }
 
 
-def _parse_unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _parse_unique_pairs(pairs: list[tuple[str, Any]]) -> Mapping[str, object]:
     if len(content := dict(pairs)) < len(pairs):
         repeated = _find_first_repeat(sorted(key for key, _ in pairs)) or ""
         raise ValueError(f"the key {repeated[:60]!r} repeats")

@@ -5,14 +5,14 @@ Times are ISO 8601 in UTC, with Z.
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict
+
+_CLOSED = ConfigDict(extra="forbid")
 
 
-class _Shape(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Step(_Shape):
+@with_config(_CLOSED)
+class Step(TypedDict):
     """One step ahead. y_hat and quantiles are in the answer's unit; quantiles by their
     probability, null while no error is known.
     """
@@ -23,7 +23,8 @@ class Step(_Shape):
     quantiles: dict[str, float | None]
 
 
-class Series(_Shape):
+@with_config(_CLOSED)
+class Series(TypedDict):
     """One series. cutoff: nothing that became known later was used. as_of: `known_at` of the
     newest row that was.
     """
@@ -34,14 +35,16 @@ class Series(_Shape):
     steps: list[Step]
 
 
-class Absent(_Shape):
+@with_config(_CLOSED)
+class Absent(TypedDict):
     """A series that was asked for and cannot be forecast, with the reason."""
 
     series_id: str
     reason: str
 
 
-class Model(_Shape):
+@with_config(_CLOSED)
+class Model(TypedDict):
     """The release that spoke. seen_until: end of what it was fitted on."""
 
     name: str
@@ -50,7 +53,8 @@ class Model(_Shape):
     seen_until: str
 
 
-class Prediction(_Shape):
+@with_config(_CLOSED)
+class Prediction(TypedDict):
     """An answer; it stands in the store of served forecasts under its id before it leaves."""
 
     prediction_id: str
@@ -65,6 +69,7 @@ class Prediction(_Shape):
     warnings: list[str]
 
 
+@with_config(_CLOSED)
 class ChampionModel(Model):
     """The release that answers. metrics: what its evaluation found out of sample, as far as the
     release carries it.
@@ -97,19 +102,22 @@ class ChampionModel(Model):
     metrics: dict[str, object]
 
 
-class Models(_Shape):
+@with_config(_CLOSED)
+class Models(TypedDict):
     """The releases in the service's slots."""
 
     champion: ChampionModel
 
 
-class Live(_Shape):
+@with_config(_CLOSED)
+class Live(TypedDict):
     """The process answers."""
 
     live: bool
 
 
-class Ready(_Shape):
+@with_config(_CLOSED)
+class Ready(TypedDict):
     """Whether forecasts can be answered. faults: what does not load or cannot be written; with
     `ready` true the old release goes on.
     """
@@ -124,7 +132,8 @@ class Ready(_Shape):
     faults: list[str]
 
 
-class ProblemDetail(_Shape):
+@with_config(_CLOSED)
+class ProblemDetail(TypedDict):
     """What is wrong: the thing, the fact, the rule, the next move."""
 
     thing: str
@@ -133,7 +142,8 @@ class ProblemDetail(_Shape):
     next: str
 
 
-class Problem(_Shape):
+@with_config(_CLOSED)
+class Problem(TypedDict):
     """Every error has this shape."""
 
     error: ProblemDetail

@@ -9,7 +9,6 @@ else those that travel in the release.
 """
 
 import asyncio
-import json
 import threading
 import time
 from collections import OrderedDict
@@ -17,12 +16,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
+from deployments.forecaster import shapes
 from tasks.core.errors import ReleaseError, TidemillError
 from tasks.core.frames import SERIES
+from tasks.core.reports.package import EvaluationFigures, Provenance
+from tasks.edges.artifacts import read_last_report
 from tasks.edges.registry import get_champion_folder, get_champion_path, get_rows_path, read_champion
 from tasks.edges.settings import ROOT, read_settings
 from tasks.release import Manifest, Release, load_release, predict_cutoffs
@@ -65,11 +66,12 @@ class LoadedRelease:
         return compute_known_span(self.rows)[1]
 
     @cached_property
-    def metrics(self) -> dict[str, Any]:
-        """What the release's evaluation found, from its provenance; empty when it carries none."""
-        path = self.release.folder / "provenance.json"
-        said: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-        return dict(said.get("metrics") or {})
+    def metrics(self) -> EvaluationFigures | None:
+        """What the release's evaluation found, from its provenance; None when that is not there or
+        has another form, since it is outside the digest.
+        """
+        provenance = read_last_report(self.release.folder / "provenance.json", Provenance)
+        return None if provenance is None else provenance.metrics
 
     @cached_property
     def series(self) -> list[str]:
@@ -317,7 +319,7 @@ def _read_newest_rows(release: Release, dataset: str) -> tuple[pl.DataFrame, Sta
     return rows, stamp
 
 
-def describe_source(source: ReleaseSource) -> dict[str, Any]:
+def describe_source(source: ReleaseSource) -> shapes.Ready:
     """What stands and what does not."""
     now = source.standing
     return {

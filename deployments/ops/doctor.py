@@ -1,6 +1,5 @@
 """`tidemill doctor`: looks where runs have stumbled, and says what is wrong and what to do."""
 
-import fcntl
 import json
 import os
 import re
@@ -9,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psutil
 
@@ -17,8 +16,10 @@ from deployments.ops.forecaster_process import describe_served_dataset, find_ser
 from deployments.ops.supervisor import list_ports, read_state
 from tasks.core.errors import TidemillError
 from tasks.edges.current import find_dataset_of_file
+from tasks.edges.files import find_lock_holder
 from tasks.edges.params import read_dataset, read_models
 from tasks.edges.processes import find_port_holder, is_alive, is_free, is_running
+from tasks.edges.run_stage import get_checkout_lock_path
 from tasks.edges.settings import ROOT, build_child_environment, read_settings
 from tasks.edges.tracking import (
     get_outbox_folder,
@@ -259,21 +260,8 @@ def _report_dvc_lock(root: Path) -> DoctorFinding:
 
 
 def _report_checkout_lock(root: Path) -> DoctorFinding:
-    path = root / ".dvc" / "tmp" / "tidemill.lock"
-    holder = _find_lock_holder(path)
+    holder = find_lock_holder(get_checkout_lock_path(root))
     return DoctorFinding("run lock", f"held by the run of process {holder}" if holder else "free")
-
-
-def _find_lock_holder(path: Path) -> str | None:
-    """Process id in a lock file that somebody holds, None when nobody does."""
-    if not path.exists():
-        return None
-    with path.open() as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return handle.read() or "unknown"
-    return None
 
 
 def _report_leftovers() -> DoctorFinding:
@@ -308,6 +296,6 @@ def _count_bytes(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
-def convert_findings(findings: list[DoctorFinding]) -> list[dict[str, Any]]:
+def convert_findings(findings: list[DoctorFinding]) -> list[dict[str, str | bool]]:
     """Findings as plain data, advice only where something is wrong."""
     return [{**f._asdict(), "advice": "" if f.well else f.advice} for f in findings]

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from flows._stages import StageProgress, watchers
 from tasks.core.errors import SettingsError
-from tasks.edges.door import run_or_exit
-from tasks.edges.lifeline import stop_with_parent
+from tasks.edges.command import run_or_exit
+from tasks.edges.parent_watch import stop_with_parent
 from tasks.edges.processes import is_answering, wait_for
 from tasks.edges.settings import read_settings
 

@@ -3,10 +3,11 @@ would look back on.
 """
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TypedDict, cast
 
 import polars as pl
 
+from deployments.forecaster.shapes import Step
 from tasks.core.errors import ParamsError, ReleaseError
 from tasks.core.frames import SERIES, get_newest_known_at
 from tasks.edges.artifacts import read_frame
@@ -15,11 +16,37 @@ from tasks.edges.registry import get_champion_folder, get_rows_path, read_champi
 from tasks.release import Release, find_absence_reasons, load_release, predict_cutoffs
 
 
-def make_forecast(as_of: str | None, series: str | None) -> dict[str, Any]:
-    """The champion's forecast as of *as_of* (ISO 8601; None: the newest known) in the form the
-    service answers in.
+class LocalModel(TypedDict):
+    """The release that forecast."""
 
-    Raises what a person can mend.
+    name: str
+    version: str
+    digest: str
+
+
+class LocalSeries(TypedDict):
+    """One series; nothing that became known after the cutoff was used."""
+
+    series_id: str
+    cutoff: str
+    steps: list[Step]
+
+
+class LocalForecast(TypedDict):
+    """A forecast, in the keys of the service's answers."""
+
+    dataset: str
+    target: str
+    unit: str
+    as_of: str
+    model: LocalModel
+    series: list[LocalSeries]
+
+
+def make_forecast(as_of: str | None, series: str | None) -> LocalForecast:
+    """The champion's forecast as of *as_of* (ISO 8601; None: the newest known).
+
+    Raises what a person can fix.
     """
     dataset = read_dataset()
     champion = read_champion(dataset)
@@ -48,7 +75,7 @@ def make_forecast(as_of: str | None, series: str | None) -> dict[str, Any]:
     }
 
 
-def _build_series(frame: pl.DataFrame, release: Release) -> dict[str, Any]:
+def _build_series(frame: pl.DataFrame, release: Release) -> LocalSeries:
     steps = [
         {
             "step": row["step"],
@@ -57,7 +84,11 @@ def _build_series(frame: pl.DataFrame, release: Release) -> dict[str, Any]:
         }
         for row in frame.sort("step").to_dicts()
     ]
-    return {"series_id": frame["series_id"][0], "cutoff": _format_iso(frame["cutoff"][0]), "steps": steps}
+    return {
+        "series_id": frame["series_id"][0],
+        "cutoff": _format_iso(frame["cutoff"][0]),
+        "steps": cast("list[Step]", steps),  # of a numeric target; other kinds have columns of their own
+    }
 
 
 def _parse_time(text: str) -> datetime:

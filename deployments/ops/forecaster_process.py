@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from deployments.forecaster.shapes import Models, Prediction
 from deployments.ops.prefect_server import get_log_path
 from tasks.core.errors import SettingsError
 from tasks.edges.params import read_dataset
@@ -139,21 +140,22 @@ def run_service(bento: Path) -> Iterator[str]:
         child.wait()
 
 
-def fetch_forecast(address: str) -> dict[str, Any]:
+def fetch_forecast(address: str) -> Prediction:
     """POST for a forecast of the service's series, at most MAX_ASKED of them; its answer.
 
     Raises SettingsError with what it said instead.
     """
     with httpx.Client(base_url=address, timeout=60, trust_env=False) as client:
-        series = _parse_content(client.get("/api/v1/models"))["champion"]["series"]
-        return _parse_content(client.post("/api/v1/predict", json={"series_id": series[:MAX_ASKED]}))
+        models: Models = _parse_content(client.get("/api/v1/models"))
+        series = models["champion"]["series"][:MAX_ASKED]
+        prediction: Prediction = _parse_content(client.post("/api/v1/predict", json={"series_id": series}))
+        return prediction
 
 
-def _parse_content(answer: httpx.Response) -> dict[str, Any]:
+def _parse_content(answer: httpx.Response) -> Any:
     if not answer.is_success:
         raise SettingsError(
             f"{answer.url} answered {answer.status_code}: {answer.text[:500]}. The log of the service is"
             f" {get_log_path('service')}."
         )
-    content: dict[str, Any] = json.loads(answer.content)
-    return content
+    return json.loads(answer.content)

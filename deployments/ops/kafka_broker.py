@@ -6,7 +6,6 @@ where it was, with its id, its ports and its topics.
 """
 
 import base64
-import fcntl
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from tasks.core.errors import SettingsError
+from tasks.edges.files import hold_lock
 from tasks.edges.processes import (
     ProcessIdentity,
     find_free_port,
@@ -223,9 +223,7 @@ def _find_jars() -> Path:
                 f"`{program}` is not there; Kafka needs Java 17 and Maven to fetch it. Install {package}"
                 " (Debian's name), or set TIDEMILL_KAFKA to a broker."
             )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / "jars.lock").open("w") as lock:  # two at once would take each other's away
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with hold_lock(folder.parent / "jars.lock"):  # two processes would take each other's jars away
         if not (seal.exists() and seal.read_bytes() == wanted.read_bytes()):
             _fetch_jars(folder, wanted)
             seal.write_bytes(wanted.read_bytes())

@@ -4,8 +4,9 @@ declared or for one function of your own.
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -14,22 +15,28 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar, build_calendar
 from tasks.core.dataset import Dataset
 from tasks.core.errors import FoldError, ParamsError
+from tasks.core.extensions import list_extension_folders
 from tasks.core.folds import Fold, build_folds
 from tasks.core.frames import FEATURES, SERIES
-from tasks.core.leaks import LeakVerdict
+from tasks.core.leaks import LeakFinding, LeakVerdict
 from tasks.core.panel import build_panel
+from tasks.core.reports.features import LeadingColumn
+from tasks.core.strict import Strict
 from tasks.edges.artifacts import compute_file_hash, read_frame, read_json
 from tasks.edges.current import check_current
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.features import FeatureParams, build_feature_schema
+from tasks.features.functions import resolve_functions
 from tasks.features.grid import get_time_span
 from tasks.features.leaks import find_leaks
-from tasks.features.params import Function
+from tasks.features.specs import Function
 from tasks.features.stage import build_feature_set
-from tasks.features.user import FOLDER, resolve_functions
 from tasks.train.overlap import find_overlap
 from tasks.train.params import TrainParams
+
+if TYPE_CHECKING:
+    from tasks.ingest.wizard.inspect.files import Format
 
 
 class LeakCheckInputs(NamedTuple):
@@ -41,16 +48,38 @@ class LeakCheckInputs(NamedTuple):
     rows: pl.DataFrame
 
 
+class FileQuestion(NamedTuple):
+    """Files to look at, as `tidemill new` would read them. target: the column to forecast; None:
+    the wizard's choice.
+    """
+
+    pattern: str
+    form: "Format"
+    target: str | None
+
+
+class LeakReport(Strict):
+    """What was looked at and found. features: of the table. checks, leading, findings: as in
+    LeakVerdict.
+    """
+
+    dataset: str
+    features: tuple[str, ...]
+    checks: dict[str, Mapping[str, object]]
+    leading: tuple[LeadingColumn, ...]
+    findings: tuple[LeakFinding, ...]
+
+
 def build_leak_report(
     function: Function | None = None,
-    files: "tuple[str, str, dict[str, Any]] | None" = None,
+    files: FileQuestion | None = None,
     root: Path = ROOT,
-) -> dict[str, Any]:
-    """The gate's verdict with the dataset's name. function: look at this one alone. files:
-    (pattern, format, answers for the wizard) instead of the current dataset.
+) -> LeakReport:
+    """The gate's verdict with the dataset's name. function: look at this one alone. files: look
+    at these instead of the current dataset.
     """
-    data = _read_current(root) if files is None else _read_from_files(*files, root)
-    folders = (root / FOLDER, Path.cwd())
+    data = _read_current(root) if files is None else _read_from_files(files, root)
+    folders = (*list_extension_folders(root), Path.cwd())
     params = resolve_functions(
         data.params if function is None else FeatureParams(list=(function,), leaks=data.params.leaks),
         *folders,
@@ -64,14 +93,13 @@ def build_leak_report(
     verdict = find_leaks(data.rows, data.about, params, table, calendar)
     if declared:
         verdict = _add_overlap(verdict, table, data.about, params, calendar, root)
-    findings = [f.model_dump() for f in verdict.findings]
-    return {
-        "dataset": data.name,
-        "features": table.columns[6:],
-        "checks": verdict.checks,
-        "leading": verdict.leading,
-        "findings": findings,
-    }
+    return LeakReport(
+        dataset=data.name,
+        features=tuple(table.columns[6:]),
+        checks=verdict.checks,
+        leading=verdict.leading,
+        findings=verdict.findings,
+    )
 
 
 def _read_current(root: Path) -> LeakCheckInputs:
@@ -82,20 +110,20 @@ def _read_current(root: Path) -> LeakCheckInputs:
     return LeakCheckInputs(document.dataset, document.about, params, rows)
 
 
-def _read_from_files(pattern: str, kind: str, answers: dict[str, Any], root: Path) -> LeakCheckInputs:
+def _read_from_files(files: FileQuestion, root: Path) -> LeakCheckInputs:
     """The files as `tidemill new` would have them, in a folder that is gone afterwards; nothing
     here changes.
     """
     from tasks.ingest.params import IngestParams
     from tasks.ingest.stage import read_configured_source
     from tasks.ingest.wizard.decide.propose import build_proposal
-    from tasks.ingest.wizard.inspect.look import OwnerAnswers, inspect_files
+    from tasks.ingest.wizard.inspect.inspect_files import inspect_files
+    from tasks.ingest.wizard.inspect.inspected import OwnerAnswers
     from tasks.ingest.wizard.use import apply_dataset
     from tasks.ingest.wizard.write import write_entry
 
-    pattern = str(root / pattern)  # one in the checkout is said relative to it
-    # The command offers no other format
-    asked = OwnerAnswers(pattern, kind, **answers)  # type: ignore[arg-type]
+    pattern = str(root / files.pattern)  # one in the checkout is given relative to it
+    asked = OwnerAnswers(pattern, files.form, target=files.target)
     with tempfile.TemporaryDirectory() as folder:
         there = Path(folder)
         shutil.copyfile(root / "params.yaml", there / "params.yaml")
@@ -103,7 +131,7 @@ def _read_from_files(pattern: str, kind: str, answers: dict[str, Any], root: Pat
         apply_dataset("files", there)
         document = read_document(there)
         about, source = document.about, document.parse_stage("ingest", IngestParams).source
-        rows = read_configured_source(source, about, there / "data/source", say=lambda _: None).rows
+        rows = read_configured_source(source, about, there / "data/source", report=lambda _: None).rows
         # The others are quarantined by validate
         on_grid = build_calendar(about, reach=get_time_span(rows)).is_on_grid(rows["event_time"])
         return LeakCheckInputs(

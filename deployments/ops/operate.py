@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 from deployments.ops.forecaster_process import describe_served_dataset, find_served_dataset
 from deployments.ops.prefect_server import get_log_path
@@ -36,10 +36,18 @@ STOP_S = 20.0  # the supervisor gives each part 5 s before it uses force
 Say = Callable[[str], None]
 
 
-def start_parts(say: Say, kafka: bool = False) -> dict[str, Any]:
+class StartedParts(NamedTuple):
+    """What is up. addresses: by part. log: the supervisor's file. supervisor: its process."""
+
+    addresses: dict[str, str]
+    log: str
+    supervisor: int
+
+
+def start_parts(say: Say, kafka: bool = False) -> StartedParts:
     """Start everything that is not up (*kafka*: a broker too), wait until it answers.
 
-    Returns {addresses, log}; raises SettingsError that names who failed.
+    Raises SettingsError that names the part that failed.
     """
     state = read_state()
     if state is not None and is_running(state.supervisor):
@@ -69,19 +77,19 @@ def start_parts(say: Say, kafka: bool = False) -> dict[str, Any]:
     return _describe_state(found)
 
 
-def stop_parts(say: Say) -> dict[str, Any]:
-    """Stop what `up` started, and nobody else. Returns {stopped: names}."""
+def stop_parts(say: Say) -> list[str]:
+    """Stop what `up` started, and nothing else. Returns the names."""
     state = read_state()
     if state is None:
         say("Nothing is up.")
-        return {"stopped": []}
+        return []
     names = [marked.name for marked in (*state.parts, state.supervisor) if is_alive(marked)]
     stop_process(state.supervisor, STOP_S)
     for marked in state.parts:  # after a kill -9 of the supervisor
         stop_process(marked)
     get_state_path().unlink(missing_ok=True)
     say(f"Stopped: {', '.join(names) or 'nothing was running any more'}.")
-    return {"stopped": names}
+    return names
 
 
 def _wait_for_parts(child: "subprocess.Popen[bytes]", say: Say, kafka: bool) -> None:
@@ -126,5 +134,5 @@ def _check_ports_are_free(kafka: bool) -> None:
         )
 
 
-def _describe_state(state: SupervisorState) -> dict[str, Any]:
-    return {"addresses": state.addresses, "log": str(get_log_path("up")), "supervisor": state.supervisor.pid}
+def _describe_state(state: SupervisorState) -> StartedParts:
+    return StartedParts(state.addresses, str(get_log_path("up")), state.supervisor.pid)

@@ -2,33 +2,46 @@
 over HTTP, then the page.
 """
 
-import fcntl
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import NamedTuple
 
+from deployments.forecaster.shapes import Prediction
 from deployments.ops.forecaster_process import fetch_forecast, run_service
 from deployments.ops.prefect_server import build_prefect_environment, run_prefect_server
 from tasks.core.errors import StageError
-from tasks.edges.artifacts import read_json
+from tasks.core.reports.promote import GateDecision
+from tasks.edges.artifacts import read_report
+from tasks.edges.files import hold_lock
 from tasks.edges.params import read_dataset
-from tasks.edges.processes import start_process, stop_process
+from tasks.edges.processes import allow_interrupts, start_process, stop_process
 from tasks.edges.settings import ROOT, read_settings
 
 FLOWS = ("training", "promotion", "monitoring", "retraining")
+INTERRUPT_S = 3.5  # for the flows to end and to report it after Ctrl-C: all is over within 5 s
 Say = Callable[[str], None]
 
 
-def run_chain(dataset: str | None, say: Say) -> dict[str, Any]:
+class ChainRun(NamedTuple):
+    """What came of a run. page: its file. seconds: of the wall clock."""
+
+    dataset: str
+    decision: GateDecision
+    forecast: Prediction
+    page: str
+    seconds: float
+
+
+def run_chain(dataset: str | None, say: Say) -> ChainRun:
     """Run the chain on *dataset* (None: the current one).
 
-    Returns decision, forecast, page and seconds; raises what a person can mend.
+    Raises what a person can fix.
     """
     started = time.monotonic()
+    allow_interrupts()
     with _open_run_lock(say):
         if dataset is not None:
             from tasks.ingest.wizard.use import apply_dataset
@@ -36,31 +49,32 @@ def run_chain(dataset: str | None, say: Say) -> dict[str, Any]:
             apply_dataset(dataset)
         say(f"Dataset: {read_dataset()}")
         forecast = _run_flows_and_service(say)
-        return {
-            "dataset": read_dataset(),
-            "decision": read_json(ROOT / "data/decisions/promote/decision.json"),
-            "forecast": forecast,
-            "page": _write_run_page(),
-            "seconds": round(time.monotonic() - started, 1),
-        }
+        decision = read_report(ROOT / GateDecision.PATH, GateDecision)
+        from deployments.console.report import write_pages  # matplotlib: the servers need not wait for it
+
+        page = str(write_pages(ROOT)[0])
+        return ChainRun(read_dataset(), decision, forecast, page, round(time.monotonic() - started, 1))
 
 
-def _run_flows_and_service(say: Say) -> dict[str, Any]:
+def _run_flows_and_service(say: Say) -> Prediction:
     """All flows on a Prefect server, and what the built Bento answers; it starts when promotion
     is over, beside the flows that follow.
     """
     with ExitStack() as stack:
-        begun: list[subprocess.Popen[str]] = []
+        flows = stack.enter_context(ExitStack())
+        started: list[subprocess.Popen[str]] = []
         stack.enter_context(
             run_prefect_server(
-                say, meanwhile=lambda url: begun.append(stack.enter_context(_start_flows(url)))
+                say, meanwhile=lambda url: started.append(flows.enter_context(_start_flows(url)))
             )
         )
-        if not _wait_for_flow(begun[0], "promotion"):
-            _check_exit_code(begun[0].wait())
+        stack.callback(flows.close)  # before their server, so that they report there how they ended
+        (child,) = started
+        if not _wait_for_flow(child, "promotion"):
+            _check_exit_code(child.wait())
         with run_service(ROOT / "models/release/bento") as address:
-            _wait_for_flow(begun[0], FLOWS[-1])
-            _check_exit_code(begun[0].wait())
+            _wait_for_flow(child, FLOWS[-1])
+            _check_exit_code(child.wait())
             say(f"Service: the Bento answers at {address}")
             return fetch_forecast(address)
 
@@ -80,7 +94,7 @@ def _start_flows(url: str) -> Iterator["subprocess.Popen[str]"]:
     try:
         yield child
     finally:
-        stop_process(marked)
+        stop_process(marked, INTERRUPT_S)
         child.wait()
 
 
@@ -93,7 +107,7 @@ def _wait_for_flow(child: "subprocess.Popen[str]", flow: str) -> bool:
 def _check_exit_code(code: int) -> None:
     if code:
         raise StageError(
-            f"The flows ended with code {code}; the reason stands above. After mending it, `tidemill run`"
+            f"The flows ended with code {code}; the reason is above. After fixing it, `tidemill run`"
             " goes on where it stopped."
         )
 
@@ -103,22 +117,8 @@ def _open_run_lock(say: Say) -> Iterator[None]:
     """One `tidemill run` at a time in a home: the second would use a Prefect server that the
     first one stops.
     """
-    path = read_settings().home / "run.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            say(f"Waiting for the run of process {handle.read()} in {read_settings().home}.")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
+    home = read_settings().home
+    with hold_lock(
+        home / "run.lock", lambda holder: say(f"Waiting for the run of process {holder} in {home}.")
+    ):
         yield
-
-
-def _write_run_page() -> str:
-    from deployments.console.pages.run import write_page
-
-    return str(write_page())

@@ -1,64 +1,120 @@
 """`tidemill status`: what is current, who is champion, what was decided last, what runs."""
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from deployments.ops.forecaster_process import find_served_dataset
 from deployments.ops.supervisor import read_state
-from tasks.edges.current import is_current, read_json_of_dataset
+from tasks.core.reports.base import IsoTime
+from tasks.core.reports.ingest import IngestLedger
+from tasks.core.reports.monitor import MonitorReport
+from tasks.core.reports.promote import GateDecision, Verdict
+from tasks.core.reports.retrain import RetrainDecision
+from tasks.core.strict import Strict
+from tasks.edges.current import find_report
 from tasks.edges.params import read_document
 from tasks.edges.processes import is_running
-from tasks.edges.registry import read_champion
+from tasks.edges.registry import Champion, read_champion
 from tasks.edges.settings import ROOT, read_settings
 
-LEDGER = "data/raw/ledger.json"
-DECISIONS = {
-    "promote": ("data/decisions/promote/decision.json", ("decision", "reason", "as_of")),
-    "monitor": ("data/reports/monitor/report.json", ("verdict", "reason", "as_of")),
-    "retrain": ("data/decisions/retrain/decision.json", ("due", "reason", "as_of")),
-}
+
+class GateStatus(Strict):
+    """What the gate decided last."""
+
+    decision: Verdict
+    reason: str
+    as_of: IsoTime
 
 
-def build_status(root: Path = ROOT) -> dict[str, Any]:
-    """Everything as plain data, of the current dataset alone; what is not there yet is null.
+class MonitorStatus(Strict):
+    """What the monitor found last."""
 
-    served_dataset: what the running service answers for.
+    verdict: Literal["measured", "drift", "insufficient"]
+    reason: str
+    as_of: IsoTime
+
+
+class RetrainStatus(Strict):
+    """Whether retraining was due."""
+
+    due: bool
+    reason: str
+    as_of: IsoTime
+
+
+class LastDecisions(Strict):
+    """The last of each kind; None where the stage has not run for the dataset."""
+
+    promote: GateStatus | None
+    monitor: MonitorStatus | None
+    retrain: RetrainStatus | None
+
+
+class RunningPart(Strict):
+    """A process of `tidemill up`. address: None where it has none."""
+
+    pid: int
+    address: str | None
+
+
+class CheckoutStatus(Strict):
+    """What is current here; what is not there yet is None.
+
+    as_of: newest `known_at` of the data. running: by part of `tidemill up`. served_dataset: what
+    the running service answers for. home: TIDEMILL_HOME.
     """
+
+    dataset: str
+    models: tuple[str, ...]
+    as_of: IsoTime | None
+    champion: Champion | None
+    decisions: LastDecisions
+    running: dict[str, RunningPart]
+    served_dataset: str | None
+    home: str
+
+
+def read_checkout_status(root: Path = ROOT) -> CheckoutStatus:
+    """Of the current dataset alone."""
     document = read_document(root)
     dataset = document.dataset
-    champion = read_champion(dataset)
-    ledger = _read_json_file(root / LEDGER) if is_current(LEDGER, dataset, root) else {}
-    return {
-        "dataset": dataset,
-        "models": list(document.list_models()),
-        "as_of": ledger.get("as_of"),
-        "champion": champion.model_dump(mode="json", exclude={"decision"}) if champion else None,
-        "decisions": {
-            name: _select_keys(read_json_of_dataset(root / path, dataset), keys)
-            for name, (path, keys) in DECISIONS.items()
-        },
-        "running": _read_running(),
-        "served_dataset": find_served_dataset(),
-        "home": str(read_settings().home),
-    }
+    record = read_champion(dataset)
+    ledger = find_report(IngestLedger, dataset, root)
+    return CheckoutStatus(
+        dataset=dataset,
+        models=document.list_models(),
+        as_of=None if ledger is None else ledger.as_of,
+        champion=None if record is None else Champion(**record.model_dump(exclude={"decision"})),
+        decisions=_read_last_decisions(dataset, root),
+        running=_read_running(),
+        served_dataset=find_served_dataset(),
+        home=str(read_settings().home),
+    )
 
 
-def _read_running() -> dict[str, Any]:
+def _read_last_decisions(dataset: str, root: Path) -> LastDecisions:
+    gate = find_report(GateDecision, dataset, root)
+    monitor = find_report(MonitorReport, dataset, root)
+    retrain = find_report(RetrainDecision, dataset, root)
+    return LastDecisions(
+        promote=GateStatus(decision=gate.decision, reason=gate.reason, as_of=gate.as_of) if gate else None,
+        monitor=(
+            MonitorStatus(verdict=monitor.verdict, reason=monitor.reason, as_of=monitor.as_of)
+            if monitor
+            else None
+        ),
+        retrain=(
+            RetrainStatus(due=retrain.due, reason=retrain.reason, as_of=retrain.as_of) if retrain else None
+        ),
+    )
+
+
+def _read_running() -> dict[str, RunningPart]:
     state = read_state()
     if state is None or not is_running(state.supervisor):
         return {}
     return {
-        marked.name: {"pid": marked.pid, "address": state.addresses.get(marked.name)}
-        for marked in state.parts
-        if is_running(marked)
+        part.name: RunningPart(pid=part.pid, address=state.addresses.get(part.name))
+        for part in state.parts
+        if is_running(part)
     }
-
-
-def _select_keys(content: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any] | None:
-    return {key: content[key] for key in keys if key in content} or None
-
-
-def _read_json_file(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return content

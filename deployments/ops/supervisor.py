@@ -1,8 +1,7 @@
-"""What `tidemill up` keeps running: Prefect's server, MLflow's, the service and a worker, under one
-process with one log.
+"""What `tidemill up` keeps running: Prefect, MLflow, the service, a worker; one process, one log.
 
-Whoever ends is started again, later each time. `state.json` in home says who runs, so that
-`tidemill down` stops exactly those.
+A part that ends is started again, after a longer pause each time. `state.json` in home names the
+processes, so that `tidemill down` stops exactly those.
 """
 
 import logging
@@ -12,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -74,7 +73,7 @@ class SupervisorState(Strict):
     """What runs.
 
     commands: what each part was started with; the registry keeps a release that is named here.
-    deployed: the deployments of deployments/prefect.yaml stand in Prefect.
+    deployed: whether Prefect has the deployments of deployments/prefect.yaml.
     """
 
     supervisor: ProcessIdentity
@@ -87,19 +86,20 @@ class SupervisorState(Strict):
 def list_ports(kafka: bool = False) -> dict[str, int]:
     """Ports that our parts listen on, by part; `TIDEMILL_<PART>_PORT` moves one.
 
-    What a setting places elsewhere needs none here.
+    A part that a setting places elsewhere needs none here.
     """
-    s = read_settings()
-    feed = {"feed": s.feed_port} if has_feed() else {}
-    broker = {"kafka": s.kafka_port} if kafka and not s.kafka else {}
-    prefect = {} if s.prefect_api_url else {"prefect": s.prefect_port}
-    mlflow = {} if s.mlflow_uri.startswith("http") else {"mlflow": s.mlflow_port}
-    return {**broker, **feed, **prefect, **mlflow, "service": s.service_port}
+    settings = read_settings()
+    feed = {"feed": settings.feed_port} if has_feed() else {}
+    broker = {"kafka": settings.kafka_port} if kafka and not settings.kafka else {}
+    prefect = {} if settings.prefect_api_url else {"prefect": settings.prefect_port}
+    mlflow = {} if settings.mlflow_uri.startswith("http") else {"mlflow": settings.mlflow_port}
+    return {**broker, **feed, **prefect, **mlflow, "service": settings.service_port}
 
 
 def has_feed() -> bool:
-    """Whether the current dataset's entry has a section `feed`; a broken entry has none, and is
-    found by those who need it.
+    """Whether the current dataset's entry has a section `feed`.
+
+    A broken entry has none: the commands that need it report the fault.
     """
     try:
         return read_section("feed") is not None
@@ -110,70 +110,71 @@ def has_feed() -> bool:
 def list_parts(kafka: bool = False) -> list[SupervisedPart]:
     """Programs to run, in the order of their start; *kafka*: a broker too.
 
-    What a setting places elsewhere is not started here.
+    A part that a setting places elsewhere is not started here.
     """
-    s = read_settings()
-    api = s.prefect_api_url or build_api_url(s.prefect_port)
-    prefect = build_prefect_environment(api)
-    out = []
-    if "kafka" in list_ports(kafka):
-        from deployments.ops.kafka_broker import is_up
+    ports = list_ports(kafka)
+    build = {"kafka": _build_kafka, "feed": _build_feed, "prefect": _build_prefect, "mlflow": _build_mlflow}
+    parts = [build_part(ports) for name, build_part in build.items() if name in ports]
+    return [*parts, _build_service(ports), _build_worker(ports)]
 
-        out.append(
-            SupervisedPart(
-                "kafka",
-                lambda: [sys.executable, "-m", "deployments.ops.kafka_broker"],
-                {},
-                s.kafka_address,
-                lambda: is_up(s.kafka_address),
-            )
-        )
-    if "feed" in list_ports(kafka):
-        metrics = f"http://{s.host}:{s.feed_port}/metrics"
-        # Not waited for: without its topic it ends and starts again until the topic is there;
-        # `tidemill feed status` says what it lacks.
-        after = "kafka" if "kafka" in list_ports(kafka) else None
-        out.append(
-            SupervisedPart(
-                "feed", lambda: [sys.executable, "-m", "tasks.feed.forever"], {}, metrics, lambda: True, after
-            )
-        )
-    if "prefect" in list_ports():
-        out.append(
-            SupervisedPart(
-                "prefect",
-                lambda: build_server_command(s.prefect_port),
-                prefect,
-                build_ui_url(api),
-                lambda: is_answering(f"{api}/health"),
-            )
-        )
-    if "mlflow" in list_ports():
-        mlflow = f"http://{s.host}:{s.mlflow_port}"
-        out.append(
-            SupervisedPart(
-                "mlflow", _build_mlflow_command, _MLFLOW, mlflow, lambda: is_answering(f"{mlflow}/health")
-            )
-        )
-    service = f"http://{s.host}:{s.service_port}"
+
+def _build_kafka(_: Mapping[str, int]) -> SupervisedPart:
+    from deployments.ops.kafka_broker import is_up
+
+    address = read_settings().kafka_address
+    command = [sys.executable, "-m", "deployments.ops.kafka_broker"]
+    return SupervisedPart("kafka", lambda: command, {}, address, lambda: is_up(address))
+
+
+def _build_feed(ports: Mapping[str, int]) -> SupervisedPart:
+    metrics = f"http://{read_settings().host}:{ports['feed']}/metrics"
+    command = [sys.executable, "-m", "tasks.feed.run_loop"]
+    # Not waited for: without its topic it ends and starts again until the topic is there;
+    # `tidemill feed status` says what is missing.
+    after = "kafka" if "kafka" in ports else None
+    return SupervisedPart("feed", lambda: command, {}, metrics, lambda: True, after)
+
+
+def _build_prefect(ports: Mapping[str, int]) -> SupervisedPart:
+    api = build_api_url(ports["prefect"])
+    return SupervisedPart(
+        "prefect",
+        lambda: build_server_command(ports["prefect"]),
+        build_prefect_environment(api),
+        build_ui_url(api),
+        lambda: is_answering(f"{api}/health"),
+    )
+
+
+def _build_mlflow(ports: Mapping[str, int]) -> SupervisedPart:
+    address = f"http://{read_settings().host}:{ports['mlflow']}"
+    # Its job runner is another 260 MB and runs nothing of ours
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
+    return SupervisedPart(
+        "mlflow", _build_mlflow_command, environment, address, lambda: is_answering(f"{address}/health")
+    )
+
+
+def _build_service(ports: Mapping[str, int]) -> SupervisedPart:
+    address = f"http://{read_settings().host}:{ports['service']}"
     environment = build_service_environment(follows=True)
-    out.append(
-        SupervisedPart(
-            "service", _build_service_command, environment, service, lambda: _is_service_ready(service)
-        )
+    return SupervisedPart(
+        "service", _build_service_command, environment, address, lambda: _is_service_ready(address)
     )
-    worker = ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", POOL]
-    out.append(
-        SupervisedPart(
-            "worker",
-            lambda: worker,
-            prefect,
-            f"pool {POOL!r}",
-            lambda: _is_online(api),
-            after="prefect" if "prefect" in list_ports() else None,
-        )
+
+
+def _build_worker(ports: Mapping[str, int]) -> SupervisedPart:
+    settings = read_settings()
+    api = settings.prefect_api_url or build_api_url(settings.prefect_port)
+    command = ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", POOL]
+    return SupervisedPart(
+        "worker",
+        lambda: command,
+        build_prefect_environment(api),
+        f"pool {POOL!r}",
+        lambda: _is_online(api),
+        after="prefect" if "prefect" in ports else None,
     )
-    return out
 
 
 def build_deploy_command() -> list[str]:
@@ -182,7 +183,7 @@ def build_deploy_command() -> list[str]:
 
 
 def get_state_path() -> Path:
-    """Where the supervisor says who runs."""
+    """Where the supervisor writes which processes run."""
     return read_settings().home / "up" / "state.json"
 
 
@@ -193,18 +194,19 @@ def read_state() -> SupervisorState | None:
 
 
 def run_supervisor(kafka: bool = False) -> NoReturn:
-    """Start the parts (*kafka*: a broker too) and keep them running until SIGTERM or SIGINT,
-    then stop them.
+    """Start the parts, keep them running until SIGTERM or SIGINT, then stop them.
+
+    kafka: start a broker too.
     """
     signal.signal(signal.SIGTERM, _stop_on_signal)
     signal.signal(signal.SIGINT, _stop_on_signal)
     keeper = _PartKeeper(list_parts(kafka))
     try:
         while True:
-            keeper.look()
+            keeper.run_round()
             time.sleep(_POLL_S)
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # being asked twice does not leave anybody behind
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal leaves no part behind
         keeper.close()
 
 
@@ -214,9 +216,9 @@ class _PartKeeper:
     def __init__(self, wanted: list[SupervisedPart]) -> None:
         self.wanted = wanted
         self.log = _build_logger()
-        self.me = build_process_identity("supervisor", os.getpid())
+        self.identity = build_process_identity("supervisor", os.getpid())
         self.running: dict[str, subprocess.Popen[str]] = {}
-        self.marks: dict[str, ProcessIdentity] = {}
+        self.identities: dict[str, ProcessIdentity] = {}
         self.commands: dict[str, list[str]] = {}
         self.n_starts: dict[str, int] = {}
         self.not_before: dict[str, float] = {}
@@ -224,10 +226,8 @@ class _PartKeeper:
         self.is_written = True
         self._write()
 
-    def look(self) -> None:
-        """One round: start who is due, note who has ended, deploy when the worker's pool is
-        there.
-        """
+    def run_round(self) -> None:
+        """Start the parts that are due, log those that ended, deploy once there is a work pool."""
         if not self.is_written:
             self._write()
         for part in self.wanted:
@@ -246,7 +246,9 @@ class _PartKeeper:
 
     def close(self) -> None:
         """Stop every part, all at the same time."""
-        stoppers = [threading.Thread(target=stop_process, args=(marked,)) for marked in self.marks.values()]
+        stoppers = [
+            threading.Thread(target=stop_process, args=(identity,)) for identity in self.identities.values()
+        ]
         for stopper in stoppers:
             stopper.start()
         for stopper in stoppers:
@@ -265,10 +267,10 @@ class _PartKeeper:
         try:
             self.commands[part.name] = command = part.command()
             self._write()  # before it starts: a promotion in between keeps the release that is named
-            child, self.marks[part.name] = start_process(
+            child, self.identities[part.name] = start_process(
                 part.name, command, subprocess.PIPE, part.environment
             )
-        except Exception as error:  # noqa: BLE001  (a file that is edited just now; the other parts go on)
+        except Exception as error:  # noqa: BLE001  (a file that is being edited; the other parts go on)
             self._log_delay(part, f"cannot be started: {error}")
             return
         self.running[part.name] = child
@@ -284,7 +286,7 @@ class _PartKeeper:
         self.not_before[part.name] = time.monotonic() + pause
 
     def _log_end(self, part: SupervisedPart, child: "subprocess.Popen[str]") -> None:
-        stop_process(self.marks.pop(part.name))  # what it may have left behind
+        stop_process(self.identities.pop(part.name))  # what it may have left behind
         del self.running[part.name]
         self._log_delay(part, f"ended with code {child.returncode}")
         self._write()
@@ -310,10 +312,10 @@ class _PartKeeper:
 
     def _write(self) -> None:
         addresses = {part.name: part.address for part in self.wanted}
-        marks = tuple(self.marks.values())
+        identities = tuple(self.identities.values())
         state = SupervisorState(
-            supervisor=self.me,
-            parts=marks,
+            supervisor=self.identity,
+            parts=identities,
             commands=self.commands,
             addresses=addresses,
             deployed=self.deployed,
@@ -336,22 +338,18 @@ def _is_service_ready(address: str) -> bool:
     return is_answering(f"{address}/api/v1/health/{probe}")
 
 
-# Its job runner is another 260 MB and runs nothing of ours
-_MLFLOW = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
-
-
 def _build_mlflow_command() -> list[str]:
-    s = read_settings()
-    store = s.mlflow_uri or f"sqlite:///{s.home.absolute() / 'mlflow' / 'mlflow.db'}"
+    settings = read_settings()
+    store = settings.mlflow_uri or f"sqlite:///{settings.home.absolute() / 'mlflow' / 'mlflow.db'}"
     return [
         "mlflow",
         "server",
         "--backend-store-uri",
         store,
         "--host",
-        s.host,
+        settings.host,
         "--port",
-        str(s.mlflow_port),
+        str(settings.mlflow_port),
         "--workers",
         "1",
         *_build_artifact_options(),
@@ -363,8 +361,8 @@ def _build_artifact_options() -> list[str]:
 
 
 def _is_online(api: str) -> bool:
-    said = fetch_url(f"{api}/work_pools/{POOL}/workers/filter", body=b"{}")
-    return said is not None and b'"ONLINE"' in said
+    workers = fetch_url(f"{api}/work_pools/{POOL}/workers/filter", body=b"{}")
+    return workers is not None and b'"ONLINE"' in workers
 
 
 def _build_logger() -> logging.Logger:

@@ -16,10 +16,13 @@ from tasks.core.strict import Strict
 class WalkForward(Strict):
     """How to walk.
 
-    n_cutoffs: how many, counted back from the last usable origin. stride_steps: distance between
-    them. refit_every_cutoffs: every k-th refits, in between the last fit predicts with its state
-    moved on. window_steps: sliding window; None expands. min_train_steps: least history before the
-    first cutoff. embargo_steps: distance on top of the purge.
+    n_cutoffs: how many, counted back from the last usable origin.
+    stride_steps: distance between them.
+    refit_every_cutoffs: every k-th refits, in between the last fit predicts with its state moved
+      on.
+    min_train_steps: least history before the first cutoff.
+    embargo_steps: distance on top of the purge.
+    window_steps: sliding window; None expands.
     """
 
     n_cutoffs: Annotated[int, Field(ge=1)]

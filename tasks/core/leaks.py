@@ -2,11 +2,12 @@
 which travels with the release.
 """
 
-from typing import Any
+from collections.abc import Mapping
 
 from pydantic import Field
 
 from tasks.core.errors import LeakError
+from tasks.core.reports.features import LeadingColumn
 from tasks.core.strict import Strict
 
 SHOWN = 3  # findings in an error; all of them stand in leaks.json
@@ -45,9 +46,9 @@ class LeakVerdict(Strict):
     schema_hash: str
     table: str
     data_version: str
-    checks: dict[str, Any]
+    checks: dict[str, Mapping[str, object]]
     findings: tuple[LeakFinding, ...] = ()
-    leading: tuple[dict[str, Any], ...] = Field(default=(), exclude=True)
+    leading: tuple[LeadingColumn, ...] = Field(default=(), exclude=True)
 
 
 def check_leaks(verdict: LeakVerdict, where: str) -> None:

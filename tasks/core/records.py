@@ -1,9 +1,7 @@
-"""What a feed brings, before anybody has looked inside: records with the place they were read
-from, and how far that place has been read.
-"""
+"""What a feed brings: records with their place, before anything has looked inside them."""
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import polars as pl
 
@@ -22,30 +20,16 @@ RECORDS: Mapping[str, pl.DataType] = {
     "_headers": pl.String(),
 }
 
+Offsets = Mapping[str, int]  # source -> the next offset to read of it: one more than the last that was read
+
 _LOST = b"\x00lost: "  # no text and no format begins like this
 
 
-def encode_loss(what: str) -> bytes:
-    """The value of a record that stands for others that came and cannot be had any more.
-
-    It becomes a row of the place `lost`.
-    """
-    return _LOST + what.encode()
-
-
-def decode_loss(value: bytes) -> str | None:
-    """What *value* says is lost; None when it is a record like any other."""
-    return value[len(_LOST) :].decode(errors="replace") if value.startswith(_LOST) else None
-
-
-Marks = Mapping[str, int]  # source -> the next offset to read of it
-
-
 class PolledRecords(NamedTuple):
-    """records: RECORDS in the order of reading. ends: the next offset of each source that was read
-    or is known to hold no more.
+    """records: RECORDS in the order of reading.
 
-    revoked: sources that are no longer ours; what is held of them must be forgotten.
+    ends: the next offset of each source that was read, or is known to hold no more.
+    revoked: sources that another member reads now; what is held of them must be forgotten.
     """
 
     records: pl.DataFrame
@@ -53,44 +37,19 @@ class PolledRecords(NamedTuple):
     revoked: frozenset[str] = frozenset()
 
 
-class Feed(Protocol):
-    """A source of records that can be read again from any mark."""
+def build_empty_poll() -> PolledRecords:
+    """A poll that brought nothing."""
+    return PolledRecords(pl.DataFrame(schema=dict(RECORDS)), {})
 
-    def open(self, marks: Callable[[], Marks]) -> None:
-        """Begin where *marks* says, now and whenever sources are handed over; a source without a
-        mark is read from its beginning.
-        """
-        ...
 
-    def poll(self, n_records: int, within_s: float) -> PolledRecords:
-        """At most *n_records*, and what there is after *within_s*.
+def encode_loss(what: str) -> bytes:
+    """The value of a record in place of others, which came and cannot be had any more.
 
-        Raises FeedError for what waiting does not mend.
-        """
-        ...
+    It becomes a row with the disposition `lost`.
+    """
+    return _LOST + what.encode()
 
-    def is_same(self) -> bool:
-        """Whether what was polled is of the sources that it names; asked before each commit.
 
-        False: nobody knows just now, ask again.
-        Raises FeedError when they are others now.
-        """
-        ...
-
-    def rewind(self) -> None:
-        """Begin again at the marks: another writer has moved them."""
-        ...
-
-    def lag(self) -> dict[str, int]:
-        """Records that each source of ours holds beyond what was polled, as far as the feed
-        knows without asking.
-        """
-        ...
-
-    def is_caught_up(self) -> bool:
-        """Whether all that was there at `open` has been polled."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the sources."""
-        ...
+def decode_loss(value: bytes) -> str | None:
+    """What *value* reports as lost; None when it is a record like any other."""
+    return value[len(_LOST) :].decode(errors="replace") if value.startswith(_LOST) else None

@@ -105,16 +105,18 @@ def score_elements(
     primary: str | None = None,
     quantiles: Sequence[float] = (),
     scales: pl.DataFrame | None = None,
-    scaling: scores.ScalingErrors | None = None,
+    scaling_errors: scores.ScalingErrors | None = None,
 ) -> pl.DataFrame:
-    """One row for each forecast with known y: what it had, `year` of its cutoff, and a column for
-    each score of *wanted*, null where unknown.
+    """Every forecast with known y, `year` of its cutoff and a column for each score of *wanted*.
 
-    forecasts: schema FORECAST with y. primary: adds the loss `primary` of that name
-    (tasks.core.scores.compute_primary_loss). quantiles: those of the columns `q_...`, for the
-    scores of intervals. scales: see `compute_series_scales`, for mase, rmsse and msis. scaling:
-    of a primary score that needs them, in the order of *forecasts*. Raises ScoreInputError for a
-    score that there is not, one that lacks its quantiles or scales, and where a score is undefined.
+    Scores are null where unknown.
+    forecasts: schema FORECAST with y.
+    primary: adds the loss `primary` of that name (tasks.core.scores.compute_primary_loss).
+    quantiles: those of the columns `q_...`, for the scores of intervals.
+    scales: see `compute_series_scales`, for mase, rmsse and msis.
+    scaling_errors: of a primary score that needs them, in the order of *forecasts*.
+    Raises ScoreInputError for an unknown score, for one without its quantiles or scales, and where
+    a score is undefined.
     """
     _check_scores(wanted, quantiles, scales)
     is_known = forecasts.select(pl.col("y").is_not_null() & pl.col("y").is_not_nan()).to_series()
@@ -128,7 +130,7 @@ def score_elements(
             primary,
             part.y,
             part.y_hat,
-            scaling and scaling._replace(scale=scaling.scale[is_known.to_numpy()]),
+            scaling_errors and scaling_errors._replace(scale=scaling_errors.scale[is_known.to_numpy()]),
         )
     return known.drop(SCALE_COLUMNS, strict=False).with_columns(
         pl.Series(name, values).fill_nan(None) for name, values in computed.items()

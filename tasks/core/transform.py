@@ -4,7 +4,7 @@ Each transform is one object that goes both ways, in float64, and has its laws i
 are `none`, `log`, `log1p` and `box_cox` with the target's `power` (Box & Cox 1964, J. of the Royal
 Statistical Society B 26(2)). Differences are no transform of y: models learn the distance from the
 last or the seasonal value (`base`), and size is taken out by `features.scale`; both live in
-tasks/forecasters/parts/preamble.py.
+tasks/forecasters/parts/normalizer.py.
 """
 
 from dataclasses import dataclass

@@ -1,3 +1,1 @@
-"""The only modules that touch the world: params, settings, artifacts, processes, the feed, the
-registry.
-"""
+"""The only modules that touch files, processes, databases, the network and the environment."""

@@ -1,9 +1,8 @@
-"""Reading and writing artifacts.
+"""Artifacts of the stages: frames, JSON, reports and folders, never half-written.
 
-Nothing is ever half-written: files appear by rename, after their bytes are on disk.
+Files appear by rename, after their bytes are on disk.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -20,24 +19,42 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar, build_calendar
 from tasks.core.errors import FrameError
 from tasks.core.frames import UTC, FrameSchema
-from tasks.core.reports.base import Report
+from tasks.core.reports.base import StageFile
+from tasks.edges import files
+from tasks.edges.files import compute_file_hash
 
-ReportT = TypeVar("ReportT", bound=Report)
+__all__ = [
+    "compute_file_hash",
+    "delete_leftovers",
+    "read_calendar",
+    "read_frame",
+    "read_json",
+    "read_last_report",
+    "read_report",
+    "write_folder",
+    "write_frame",
+    "write_json",
+    "write_report",
+    "write_sessions",
+    "write_text",
+]
+
+ReportT = TypeVar("ReportT", bound=StageFile)
 
 _UNFINISHED = re.compile(r"\..+\.(?P<process>\d+)\.[^.]+(\.old)?")
 
 
 @contextmanager
 def write_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside *path* that takes its place when the block ends well, and
-    vanishes when it does not.
-    """
+    """A temporary folder that becomes *path* when the block ends well, and is removed when not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.{os.getpid()}.", dir=path.parent))
     try:
         yield fresh
         fresh.chmod(0o755)
-        _sync_folder(fresh)
+        for file in fresh.rglob("*"):
+            if file.is_file():
+                files.sync_file(file)
         if path.exists():
             old = fresh.with_name(fresh.name + ".old")
             path.rename(old)
@@ -50,26 +67,27 @@ def write_folder(path: Path) -> Iterator[Path]:
 
 
 def delete_leftovers(*folders: Path) -> None:
-    """Remove what killed writers left in *folders* and one or two levels below:
-    `.<name>.<process>.<random>` of a process that is gone.
+    """Remove what killed writers left in *folders* and up to two levels below them.
+
+    That is `.<name>.<process>.<random>` of a process that has ended.
     """
     import psutil
 
     for folder in folders:
         for pattern in (".*", "*/.*", "*/*/.*"):
             for left in folder.glob(pattern):
-                named = _UNFINISHED.fullmatch(left.name)
-                if named and not psutil.pid_exists(int(named["process"])):
-                    (
-                        left.unlink(missing_ok=True)
-                        if left.is_file()
-                        else shutil.rmtree(left, ignore_errors=True)
-                    )
+                match = _UNFINISHED.fullmatch(left.name)
+                if match is None or psutil.pid_exists(int(match["process"])):
+                    continue
+                if left.is_file():
+                    left.unlink(missing_ok=True)
+                else:
+                    shutil.rmtree(left, ignore_errors=True)
 
 
 def write_frame(path: Path, frame: pl.DataFrame, schema: FrameSchema) -> None:
     """Conform *frame* to *schema* and write it as parquet, by rename."""
-    _write_file(path, lambda part: schema.conform(frame).write_parquet(part))
+    files.replace_file(path, lambda part: schema.conform(frame).write_parquet(part))
 
 
 def read_frame(path: Path, schema: FrameSchema) -> pl.DataFrame:
@@ -87,7 +105,7 @@ def read_frame(path: Path, schema: FrameSchema) -> pl.DataFrame:
 
 def write_json(path: Path, content: Any) -> None:
     """Write canonical JSON (sorted keys, two spaces, final newline), by rename."""
-    _write_file(
+    files.replace_file(
         path, lambda part: part.write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
     )
 
@@ -102,7 +120,7 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def write_report(path: Path, report: Report) -> None:
+def write_report(path: Path, report: StageFile) -> None:
     """Write a report as canonical JSON, by rename."""
     write_json(path, report.render())
 
@@ -112,47 +130,32 @@ def read_report(path: Path, kind: type[ReportT]) -> ReportT:
     return kind.parse(read_json(path), str(path))
 
 
+def read_last_report(path: Path, kind: type[ReportT]) -> ReportT | None:
+    """What the last run left; None when there is nothing that this version reads, so that the
+    stage makes it again.
+    """
+    try:
+        return read_report(path, kind)
+    except FrameError:
+        return None
+
+
 def write_text(path: Path, content: str) -> None:
     """Write text, by rename."""
-    _write_file(path, lambda part: part.write_text(content))
+    files.replace_file(path, lambda part: part.write_text(content))
 
 
 def read_calendar(folder: Path, about: About) -> Calendar:
-    """The calendar of *about*, with the exchange's sessions that `write_sessions` left in
-    *folder*: no exchange library is needed.
+    """The calendar of *about*, with the exchange's sessions that are in *folder*.
+
+    No exchange library is needed for them; `write_sessions` wrote them.
     """
     path = folder / "sessions.parquet"
     return build_calendar(about, pl.read_parquet(path)["event_time"] if path.exists() else None)
 
 
 def write_sessions(folder: Path, calendar: Calendar) -> None:
-    """Keep an exchange's sessions beside what was computed on them; other calendars need no
-    file.
-    """
+    """Keep an exchange's sessions with what was computed on them; other calendars need none."""
     if calendar.sessions is not None:
-        path = folder / "sessions.parquet"
-        _write_file(
-            path, lambda part: calendar.sessions.cast(UTC).alias("event_time").to_frame().write_parquet(part)
-        )
-
-
-def compute_file_hash(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _write_file(path: Path, write: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    write(part)
-    with part.open("rb") as handle:
-        os.fsync(handle.fileno())
-    part.replace(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    for file in folder.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+        sessions = calendar.sessions.cast(UTC).alias("event_time").to_frame()
+        files.replace_file(folder / "sessions.parquet", sessions.write_parquet)

@@ -5,19 +5,18 @@ decision or a report names its dataset; of any other output dvc.lock says with w
 stage ran last.
 """
 
-import json
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from tasks.core.errors import OtherDatasetError
+from tasks.core.reports.base import Report
+from tasks.edges.artifacts import ReportT, read_json
 from tasks.edges.settings import ROOT
 
 
 def find_dataset_of_file(path: str, root: Path = ROOT) -> str | None:
-    """The dataset whose run wrote *path*, None when it is not there or dvc.lock knows no run that
-    wrote it.
+    """The dataset whose run wrote *path*; None when there is no file, or dvc.lock knows no run.
 
     path: a file or folder below a stage's output, relative to *root*.
     """
@@ -43,7 +42,15 @@ def check_current(path: str, dataset: str, root: Path = ROOT) -> None:
         raise OtherDatasetError(path, str(found), dataset)
 
 
-def read_json_of_dataset(path: Path, dataset: str) -> dict[str, Any]:
-    """The JSON file *path* when it names *dataset*; empty when it is not there or names another."""
-    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return content if content.get("dataset") == dataset else {}
+def find_report(kind: type[ReportT], dataset: str, root: Path = ROOT) -> ReportT | None:
+    """The report at `kind.PATH` of *root*; None when it is not there or is another dataset's.
+
+    It says itself whose it is, or dvc.lock knows. Raises FrameError when it has another form.
+    """
+    path = root / kind.PATH
+    if not path.exists():
+        return None
+    content = read_json(path)
+    says_whose = issubclass(kind, Report) and "dataset" in kind.model_fields
+    is_ours = content.get("dataset") == dataset if says_whose else is_current(kind.PATH, dataset, root)
+    return kind.parse(content, str(path)) if is_ours else None

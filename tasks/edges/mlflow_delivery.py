@@ -1,12 +1,11 @@
-"""One process delivers the outbox of `tasks.edges.tracking` with MLflow's own client: `python -m
-tasks.edges.mlflow_delivery`.
+"""`python -m tasks.edges.mlflow_delivery`: delivers the outbox of `tasks.edges.tracking` to MLflow.
 
-An address that does not answer, or a kill half-way, leaves the entry for the next delivery, and an
-entry delivered twice is one run. An entry that MLflow refuses for what it holds goes to
-`<home>/mlflow/refused/` with the reason, so that it stops no other.
+One process delivers at a time, with MLflow's own client. An address that does not answer, or a
+kill, leaves the entry for the next delivery, and an entry delivered twice is one run. An entry that
+MLflow refuses for its content is moved to `<home>/mlflow/refused/` with the reason, so that it
+stops no other.
 """
 
-import fcntl
 import json
 import shutil
 import subprocess
@@ -18,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from tasks.edges.artifacts import write_json, write_text
-from tasks.edges.lifeline import stop_with_parent
+from tasks.edges.files import hold_lock, replace_file
 from tasks.edges.mlflow_names import build_long_name_tags, encode_mlflow_name, encode_mlflow_names
+from tasks.edges.parent_watch import stop_with_parent
 from tasks.edges.settings import ROOT, apply_mlflow_environment, read_settings
 from tasks.edges.tracking import (
     REASON,
@@ -29,18 +29,18 @@ from tasks.edges.tracking import (
     list_pending_entries,
 )
 
-_BATCH = 900  # MLflow takes 1,000 metrics, 100 params and 100 tags in one call
+_BATCH = 900  # MLflow accepts 1,000 metrics, 100 params and 100 tags in one call
 _WAIT_S = 120.0  # a first delivery makes the database: 13 s seen on a busy machine
-_MAX_TRIES = 3  # deliveries in which MLflow answers and one entry fails all the same, before it is set aside
+_MAX_TRIES = 3  # deliveries in which MLflow answers and an entry still fails, before it is refused
 _KEY = "tidemill.entry"
-# Opens as runs with figures; MLflow takes it for a chat application otherwise
+# Shown as runs with figures; otherwise MLflow treats it as a chat application
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
 def _update_database() -> None:
     """Create or migrate the local database.
 
-    A new one takes its place by rename when it is whole: MLflow's migrations are no transaction.
+    A new one appears by rename when it is whole, since MLflow's migrations are no transaction.
     """
     if _is_current():
         return  # another process was faster
@@ -52,10 +52,12 @@ def _update_database() -> None:
     if get_database_path().exists():
         _upgrade_db(create_sqlalchemy_engine_with_retry(f"sqlite:///{get_database_path()}"))
     else:
-        fresh = get_database_path().with_name(".mlflow.db.part")
-        fresh.unlink(missing_ok=True)
-        SqlAlchemyStore(f"sqlite:///{fresh}", str(_get_artifacts_folder())).engine.dispose()
-        fresh.replace(get_database_path())
+
+        def make(path: Path) -> None:
+            path.unlink(missing_ok=True)
+            SqlAlchemyStore(f"sqlite:///{path}", str(_get_artifacts_folder())).engine.dispose()
+
+        replace_file(get_database_path(), make)
     write_text(_get_version_path(), version("mlflow") + "\n")
 
 
@@ -68,15 +70,15 @@ def _is_current() -> bool:
 
 
 def _get_version_path() -> Path:
-    """Which MLflow made or migrated the database last."""
+    """The file with the version of MLflow that made or migrated the database last."""
     return get_database_path().with_name("version")
 
 
 def publish_runs() -> int:
-    """Deliver the outbox; how many entries went.
+    """Deliver the outbox; how many entries were delivered.
 
-    Without any, mlflow is not imported. A failure is said on stderr and leaves the rest for next
-    time.
+    Without any, mlflow is not imported. A failure is reported on stderr and leaves the rest for the
+    next delivery.
     """
     before = list_pending_entries()
     if not before:
@@ -84,7 +86,7 @@ def publish_runs() -> int:
     try:
         with _wait_for_delivery_lock():
             n_delivered = _publish_entries(before)
-    except Exception as error:  # noqa: BLE001  (MLflow is a log: whatever is wrong with it must not stop a stage)
+    except Exception as error:  # noqa: BLE001  (MLflow is a log: no fault of it may stop a stage)
         _log_failure(before, error)
         return sum(not folder.exists() for folder in before)
     get_failure_path().unlink(missing_ok=True)
@@ -102,11 +104,12 @@ def _log_failure(tried: Sequence[Path], error: Exception) -> None:
 
 
 def _publish_entries(folders: Sequence[Path]) -> int:
-    """Deliver each, oldest first; how many went. Raises what keeps entries waiting.
+    """Deliver each, oldest first; how many were delivered. Raises what keeps entries waiting.
 
-    What MLflow refuses for good is set aside. A failure while MLflow does not answer ends the
-    delivery, so that the order stays. A failure of one entry while MLflow answers lets the others
-    pass, but for later champions of the same dataset: the newest must stay champion.
+    What MLflow refuses permanently is moved aside. A failure while MLflow does not answer ends the
+    delivery, so that the order is kept. After a failure of one entry while MLflow answers the
+    others
+    are delivered, except later champions of the same dataset: the newest must stay champion.
     """
     if not read_settings().mlflow_uri:
         _update_database()
@@ -139,7 +142,7 @@ class _WaitsError(Exception):
 
 
 def _is_permanent(error: Exception) -> bool:
-    """Whether MLflow says that a value is wrong, so that trying again cannot help."""
+    """Whether MLflow reports a wrong value, so that another try cannot help."""
     return getattr(error, "error_code", None) in {"INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST"}
 
 
@@ -149,11 +152,11 @@ def _find_champion_dataset(folder: Path) -> str | None:
         entry = json.loads((folder / "entry.json").read_text())
         return str(entry["dataset"]) if entry["kind"] == "champion" else None
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # its delivery fails, and says why
+        return None  # its delivery fails with the reason
 
 
 def _count_try(folder: Path) -> int:
-    """Note one more try that failed; how many there are now."""
+    """Count one more failed try of an entry; how many there are now."""
     path = folder / "tries.json"
     n_tries = int(json.loads(path.read_text())) + 1 if path.exists() else 1
     write_json(path, n_tries)
@@ -169,7 +172,7 @@ def _write_refused_entry(folder: Path, error: Exception) -> None:
     shutil.rmtree(target, ignore_errors=True)
     folder.rename(target)
     print(
-        f"MLflow refuses the entry {folder.name}: {reason}. It is in {target}; `tidemill doctor` says what"
+        f"MLflow refuses the entry {folder.name}: {reason}. It is in {target}; `tidemill doctor` shows what"
         " to do.",
         file=sys.stderr,
     )
@@ -177,8 +180,9 @@ def _write_refused_entry(folder: Path, error: Exception) -> None:
 
 @contextmanager
 def publish_alongside() -> Iterator[None]:
-    """Deliver the outbox during the block's own work, in a process that ends with this one; what
-    the block adds goes at its end.
+    """Deliver the outbox during the block, in a process of its own that ends with this one.
+
+    What the block adds is delivered at its end.
     """
     child = subprocess.Popen(
         [sys.executable, "-m", "tasks.edges.mlflow_delivery"], cwd=ROOT, stdin=subprocess.PIPE
@@ -239,7 +243,7 @@ def _publish_run(client: Any, entry: Mapping[str, Any], folder: Path) -> None:
 
 
 def _find_parent_tag(client: Any, experiment_id: str, parent: str | None) -> dict[str, str]:
-    """The tag by which MLflow nests a run in that of the entry *parent*, if it is there.
+    """The tag by which MLflow nests a run in that of the entry *parent*, if there is one.
 
     Raises _WaitsError while that entry waits itself.
     """
@@ -255,9 +259,7 @@ def _find_parent_tag(client: Any, experiment_id: str, parent: str | None) -> dic
 def _find_or_start_run(
     client: Any, experiment_id: str, entry: Mapping[str, Any], key: str, ended_ms: int
 ) -> tuple[str, bool]:
-    """The run of this entry, begun now or by a delivery that was killed; whether it is still
-    open.
-    """
+    """(the run of an entry, whether it is still open), started now or by a killed delivery."""
     for run in client.search_runs([experiment_id], filter_string=f"tags.`{_KEY}` = '{key}'"):
         return run.info.run_id, run.info.status == "RUNNING"
     run = client.create_run(
@@ -268,9 +270,9 @@ def _find_or_start_run(
 
 def _get_experiment(client: Any, dataset: str) -> str:
     name = encode_mlflow_name(dataset)
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
     return str(
         client.create_experiment(
             name,
@@ -287,16 +289,15 @@ def _publish_champion(client: Any, entry: Mapping[str, Any]) -> None:
     if not client.search_registered_models(filter_string=f"name = '{name}'"):
         client.create_registered_model(name)
     versions = client.search_model_versions(f"name = '{name}'")
-    found = next((v for v in versions if v.tags.get("tidemill.digest") == digest), None)
-    # A server does not take a path of this machine, and could not read it; the digest names the
-    # release all the same.
+    existing = next((v for v in versions if v.tags.get("tidemill.digest") == digest), None)
+    # A server refuses a path of this machine, and could not read it; the digest names the release
     source = (
         f"tidemill:/releases/{digest}"
         if read_settings().mlflow_uri.startswith("http")
         else Path(entry["source"]).as_uri()
     )
     tags = {encode_mlflow_name(k): v for k, v in entry["tags"].items()}
-    version = found or client.create_model_version(
+    version = existing or client.create_model_version(
         name, source=source, tags=tags, description=f"release {digest}"
     )
     client.set_registered_model_alias(name, "champion", version.version)
@@ -317,10 +318,7 @@ def _make_artifacts_folder() -> None:
 @contextmanager
 def _wait_for_delivery_lock() -> Iterator[None]:
     """One process at a time migrates the database and delivers."""
-    folder = read_settings().home / "mlflow"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with hold_lock(read_settings().home / "mlflow" / "lock"):
         yield
 
 
@@ -329,9 +327,7 @@ def _get_artifacts_folder() -> Path:
 
 
 def main() -> None:
-    """Deliver; when another process started us, once more after it has closed our standard
-    input.
-    """
+    """Deliver; when another process started this one, again after it has closed standard input."""
     publish_runs()
     if not sys.stdin.isatty():
         sys.stdin.read()

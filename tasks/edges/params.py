@@ -17,6 +17,7 @@ from tasks.core.about import About
 from tasks.core.errors import ParamsError
 from tasks.edges.settings import ROOT
 
+Section = dict[str, Any]  # a part of params.yaml that nothing has checked yet
 P = TypeVar("P", bound=BaseModel)  # the syntax `def f[P]` needs 3.12
 
 STAGES = (
@@ -41,7 +42,7 @@ class ParamsDocument:
     Every question raises ParamsError that names the key, the value and the file.
     """
 
-    content: dict[str, Any]
+    content: Section
 
     @cached_property
     def dataset(self) -> str:
@@ -78,11 +79,11 @@ class ParamsDocument:
         """
         return int(self._merge_section("promote")["gate_steps"])
 
-    def get_model_params(self, model: str) -> dict[str, Any]:
+    def get_model_params(self, model: str) -> Section:
         """Parameters of one model for the current dataset."""
         return dict(self._entry["models"].get(model) or {})
 
-    def get_entry(self, name: str) -> dict[str, Any]:
+    def get_entry(self, name: str) -> Section:
         """The entry of a dataset that need not be the current one."""
         known = self.content["datasets"]
         if name not in known:
@@ -92,7 +93,7 @@ class ParamsDocument:
             )
         return dict(known[name])
 
-    def find_section(self, name: str) -> dict[str, Any] | None:
+    def find_section(self, name: str) -> Section | None:
         """A section that a dataset's entry need not have (`feed`), over the one of the same name
         for all; None when the entry has none.
         """
@@ -105,8 +106,8 @@ class ParamsDocument:
         )
 
     @cached_property
-    def _entry(self) -> dict[str, Any]:
-        entry: dict[str, Any] = self.content["datasets"][self.dataset]
+    def _entry(self) -> Section:
+        entry: Section = self.content["datasets"][self.dataset]
         if missing := [key for key in ("about", "models", *STAGES) if key not in entry]:
             raise ParamsError(
                 f"datasets.{self.dataset} has no section {missing}; a section may be empty (`{{}}`), but DVC"
@@ -114,7 +115,7 @@ class ParamsDocument:
             )
         return entry
 
-    def _merge_section(self, name: str) -> dict[str, Any]:
+    def _merge_section(self, name: str) -> Section:
         return {**(self.content.get(name) or {}), **(self._entry.get(name) or {})}
 
 
@@ -149,12 +150,12 @@ def read_params(stage: str, kind: type[P], root: Path = ROOT) -> P:
     return read_document(root).parse_stage(stage, kind)
 
 
-def read_section(name: str, root: Path = ROOT) -> dict[str, Any] | None:
+def read_section(name: str, root: Path = ROOT) -> Section | None:
     """See ParamsDocument.find_section."""
     return read_document(root).find_section(name)
 
 
-def parse_about(content: dict[str, Any], where: str) -> About:
+def parse_about(content: Section, where: str) -> About:
     """*content* as `about`, checked by the kind of its target.
 
     Raises ParamsError that names each fault and *where* it is.
@@ -169,7 +170,7 @@ def parse_about(content: dict[str, Any], where: str) -> About:
     return about
 
 
-def parse_params(kind: type[P], content: dict[str, Any], where: str) -> P:
+def parse_params(kind: type[P], content: Section, where: str) -> P:
     """*content* as *kind*.
 
     Raises ParamsError that names each fault, *where* it is and what was found.

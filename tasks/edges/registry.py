@@ -1,36 +1,45 @@
 """The registry: which release of a dataset is champion.
 
-Files in home, each changed by rename; MLflow hears of it and is never asked.
-`registry/<dataset>/champion.json` names the champion, `journal.jsonl` beside it keeps every
-promotion in order, `releases/<digest>/` holds the bytes, `rows/<dataset>.parquet` what the service
-looks back on. Light on imports: the service reads it.
+Files in home, each changed by rename; MLflow is informed and never asked.
+`registry/<dataset>/champion.json` names the champion, `journal.jsonl` next to it has every
+promotion in order, `releases/<digest>/` has the bytes, `rows/<dataset>.parquet` what the service
+looks back on. Light on imports, since the service reads it.
 """
 
-import fcntl
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tasks.core.errors import ReleaseError
+from tasks.core.reports.promote import GateDecision
 from tasks.core.strict import Strict
-from tasks.edges.artifacts import compute_file_hash, write_folder, write_json
+from tasks.edges.artifacts import write_folder, write_json
+from tasks.edges.files import compute_file_hash, hold_lock, replace_file, sync_file
 from tasks.edges.settings import ROOT, read_settings
 from tasks.edges.tracking import log_promotion
 
 MANIFEST = "manifest.json"
 
 
-class ChampionRecord(Strict):
+class ReleaseIdentity(BaseModel):
+    """What the registry needs of a release's manifest; its other keys are the release's."""
+
+    digest: str
+    dataset: str
+    model: str
+    seen_until: datetime
+
+
+class Champion(Strict):
     """The release that answers. path: relative to home. promoted_as_of: newest `known_at` of the
-    data that decided. decision: what promote wrote.
+    data that decided.
     """
 
     dataset: str
@@ -40,7 +49,12 @@ class ChampionRecord(Strict):
     model: str
     seen_until: datetime
     promoted_as_of: datetime
-    decision: dict[str, Any]
+
+
+class ChampionRecord(Champion):
+    """champion.json. decision: what promote wrote."""
+
+    decision: GateDecision
 
 
 def read_champion(dataset: str) -> ChampionRecord | None:
@@ -56,12 +70,12 @@ def read_champion(dataset: str) -> ChampionRecord | None:
     except ValidationError as error:
         raise ReleaseError(
             f"{path} cannot be read: {error.errors()[0]['msg']}. Restore it from the last line of"
-            " journal.jsonl beside it, or remove it and promote again."
+            " journal.jsonl next to it, or remove it and promote again."
         ) from error
     if champion.dataset != dataset:
         raise ReleaseError(
             f"{path} names a champion of {champion.dataset!r}, not of {dataset!r}. Restore it from"
-            " journal.jsonl beside it."
+            " journal.jsonl next to it."
         )
     return champion
 
@@ -72,7 +86,7 @@ def get_champion_path(dataset: str) -> Path:
 
 
 def get_champion_folder(champion: ChampionRecord) -> Path:
-    """Where the champion's release lies."""
+    """Where the champion's release is."""
     return read_settings().home / champion.path
 
 
@@ -86,29 +100,33 @@ def read_journal(dataset: str) -> list[ChampionRecord]:
     return [ChampionRecord.model_validate_json(line) for line in lines]
 
 
-def apply_promotion(dataset: str, release_folder: Path, decision: Mapping[str, Any]) -> ChampionRecord:
-    """Make the sealed release in *release_folder* the champion; *decision* must hold `as_of`.
+def apply_promotion(dataset: str, release_folder: Path, decision: GateDecision) -> ChampionRecord:
+    """Make the sealed release in *release_folder* the champion; a second call changes nothing.
 
-    Doing it again changes nothing. In order: the bytes are copied, the journal gets its line and
-    MLflow's outbox its entry, champion.json is replaced, old releases go. A kill in between leaves
-    the old champion whole, and the next call ends the work. Raises ReleaseError when the folder has
-    no manifest or is of another dataset.
+    decision: with `as_of`.
+    1. Copy the bytes. 2. Add the line of the journal. 3. Leave the entry in MLflow's outbox.
+    4. Replace champion.json. 5. Delete old releases. A kill in between leaves the old champion
+    whole, and the next call completes the work.
+    Raises ReleaseError when the folder has no manifest, or is of another dataset.
     """
-    manifest = _read_release_manifest(release_folder)
-    if manifest["dataset"] != dataset:
+    release = _read_release_identity(release_folder)
+    if release.dataset != dataset:
         raise ReleaseError(
-            f"{release_folder} is a release of {manifest['dataset']!r}, not of {dataset!r}. Promote it in its"
+            f"{release_folder} is a release of {release.dataset!r}, not of {dataset!r}. Promote it in its"
             " own checkout."
         )
     with _wait_for_promotion_lock(dataset):
         now = read_champion(dataset)
-        if now is not None and now.digest == manifest["digest"]:
+        if now is not None and now.digest == release.digest:
             return now
         journal = _read_repaired_journal(dataset)
-        champion = _build_champion(dataset, manifest, decision, journal)
+        champion = _build_champion(release, decision, journal)
+        # 1.
         _write_release_copy(release_folder, get_champion_folder(champion))
+        # 2.
         if not journal or journal[-1].digest != champion.digest:
             _write_journal_line(dataset, champion)
+        # 3.
         log_promotion(
             dataset,
             champion.digest,
@@ -116,70 +134,66 @@ def apply_promotion(dataset: str, release_folder: Path, decision: Mapping[str, A
             get_champion_folder(champion).absolute(),
             {"tidemill.model": champion.model},
         )
+        # 4.
         write_json(get_champion_path(dataset), champion.model_dump(mode="json"))
+        # 5.
         _delete_old_releases(dataset, now)
     return champion
 
 
 def publish_rows_file(dataset: str, path: Path) -> None:
-    """Put a parquet file of SERIES rows where the service reads them, by rename, as its bytes
-    stand; without work when they are there already.
+    """Copy a parquet file of SERIES rows to where the service reads them, by rename.
+
+    Nothing when its bytes are there already.
     """
     target = get_rows_path(dataset)
     if not path.exists():
         raise ReleaseError(f"{path} is not there. `dvc repro validate` writes the clean rows.")
     if target.exists() and compute_file_hash(target) == compute_file_hash(path):
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
-    shutil.copyfile(path, part)
-    with part.open("rb") as handle:
-        os.fsync(handle.fileno())
-    part.replace(target)
+    replace_file(target, lambda part: shutil.copyfile(path, part))
 
 
 def get_rows_path(dataset: str) -> Path:
-    """Where the published rows of *dataset* lie."""
+    """Where the published rows of *dataset* are."""
     return read_settings().home / "rows" / f"{dataset}.parquet"
 
 
 def _build_champion(
-    dataset: str, manifest: Mapping[str, Any], decision: Mapping[str, Any], journal: Sequence[ChampionRecord]
+    release: ReleaseIdentity, decision: GateDecision, journal: Sequence[ChampionRecord]
 ) -> ChampionRecord:
-    digest = str(manifest["digest"])
     return ChampionRecord(
-        dataset=dataset,
-        digest=digest,
-        path=f"releases/{digest}",
-        version=_decide_version(digest, journal),
-        model=manifest["model"],
-        seen_until=manifest["seen_until"],
-        promoted_as_of=decision["as_of"],
-        decision=dict(decision),
+        dataset=release.dataset,
+        digest=release.digest,
+        path=f"releases/{release.digest}",
+        version=_decide_version(release.digest, journal),
+        model=release.model,
+        seen_until=release.seen_until,
+        promoted_as_of=decision.as_of,
+        decision=decision,
     )
 
 
 def _decide_version(digest: str, journal: Sequence[ChampionRecord]) -> str:
-    """1.0.0, 1.1.0, ...: each new digest counts the minor number up; one that comes back keeps
-    its own.
-    """
+    """1.0.0, 1.1.0, ...: a new digest gets the next minor number; a former one keeps its own."""
     versions = {champion.digest: champion.version for champion in journal}
     return versions.get(digest, f"1.{len(versions)}.0")
 
 
 def _write_release_copy(source: Path, target: Path) -> None:
-    """The release without releases nested in it (the baseline travels in models/release, and is
-    another release).
+    """Copy a release without the releases nested in it.
+
+    The baseline is a release of its own in models/release. The release inside the Bento is a part.
     """
     if target.exists():
-        return  # named by its digest, put there by rename: whole
+        return  # it is named by its digest and was put there by rename, so it is whole
 
-    def nested(folder: str, names: list[str]) -> set[str]:
-        beside = Path(folder) == source  # the release inside the Bento is part of it
-        return {name for name in names if beside and (Path(folder) / name / MANIFEST).exists()}
+    def find_nested(folder: str, names: list[str]) -> set[str]:
+        is_top = Path(folder) == source
+        return {name for name in names if is_top and (Path(folder) / name / MANIFEST).exists()}
 
     with write_folder(target) as fresh:
-        shutil.copytree(source, fresh, dirs_exist_ok=True, ignore=nested)
+        shutil.copytree(source, fresh, dirs_exist_ok=True, ignore=find_nested)
 
 
 def _read_repaired_journal(dataset: str) -> list[ChampionRecord]:
@@ -190,10 +204,10 @@ def _read_repaired_journal(dataset: str) -> list[ChampionRecord]:
 
 
 def _write_journal_line(dataset: str, champion: ChampionRecord) -> None:
-    with (_get_dataset_folder(dataset) / "journal.jsonl").open("a") as handle:
+    path = _get_dataset_folder(dataset) / "journal.jsonl"
+    with path.open("a") as handle:
         handle.write(json.dumps(champion.model_dump(mode="json"), sort_keys=True) + "\n")
-        handle.flush()
-        os.fsync(handle.fileno())
+    sync_file(path)
 
 
 def _delete_old_releases(dataset: str, former: ChampionRecord | None) -> None:
@@ -207,14 +221,15 @@ def _delete_old_releases(dataset: str, former: ChampionRecord | None) -> None:
     in_use = _read_references() if (old := [folder for folder in folders if folder.exists()]) else set()
     for folder in old:
         if folder.name not in in_use:
-            # So that a kill leaves no half of it
+            # By rename first, so that a kill leaves no half of it
             leaving = folder.with_name(f".{folder.name}.{os.getpid()}.old")
             shutil.rmtree(folder.rename(leaving), ignore_errors=True)
 
 
 def _read_references() -> set[str]:
-    """Words of what may name a release: records of home, decisions of the checkout, what
-    processes run.
+    """The words in which a release may be named.
+
+    In records of home, in decisions of the checkout, and in what processes run.
     """
     import psutil
 
@@ -232,22 +247,19 @@ def _read_references() -> set[str]:
     return set(re.findall(r"\w+", "\n".join(references)))
 
 
-def _read_release_manifest(folder: Path) -> dict[str, Any]:
+def _read_release_identity(folder: Path) -> ReleaseIdentity:
     path = folder / MANIFEST
     if not path.exists():
         raise ReleaseError(
             f"{folder} has no {MANIFEST}, so it is no sealed release. `dvc repro package` builds one."
         )
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content
+    return ReleaseIdentity.model_validate_json(path.read_bytes())
 
 
 @contextmanager
 def _wait_for_promotion_lock(dataset: str) -> Iterator[None]:
     """One promotion of a dataset at a time."""
-    _get_dataset_folder(dataset).mkdir(parents=True, exist_ok=True)
-    with (_get_dataset_folder(dataset) / "lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with hold_lock(_get_dataset_folder(dataset) / "lock"):
         yield
 
 

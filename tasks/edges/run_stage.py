@@ -1,10 +1,9 @@
-"""One stage, run by DVC, in a process group of its own that dies with us.
+"""One stage, run by DVC, in a process group of its own that ends with this process.
 
-Both doors, laptop and flow, end here. DVC decides whether the stage must run. One run at a time
-works in a checkout: a lock file names the process that holds it.
+The command line and the flows both run stages here. DVC decides whether the stage must run. One run
+at a time works in a checkout: a lock file names the process that holds it.
 """
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -14,24 +13,26 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tasks.core.errors import StageError
+from tasks.edges.files import hold_lock
 from tasks.edges.params import STAGES, read_models
 from tasks.edges.settings import ROOT, build_child_environment, read_settings
 
-LOCK_WAIT_S = 900.0  # a whole run on two cores takes a few minutes; longer means that something hangs
-_TAIL_LINES = 40
+LOCK_WAIT_S = 900.0  # a whole run on two cores takes a few minutes; longer means that it hangs
+_N_LAST_LINES = 40
 _STOP_S = 5.0
 
-Lines = Callable[[str], None]
+OnLine = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What happened: *ran* is False when DVC found nothing changed. log: the last lines printed."""
+    """How a stage ended. ran: False when DVC found nothing changed. log: the last lines."""
 
     stage: str
     ran: bool
@@ -40,37 +41,36 @@ class StageResult:
 
 
 def run_stage(
-    stage: str, root: Path = ROOT, on_line: Lines | None = None, limit_s: float | None = None
+    stage: str, root: Path = ROOT, on_line: OnLine | None = None, limit_s: float | None = None
 ) -> StageResult:
-    """Bring *stage* up to date, models of `train` side by side.
+    """Bring *stage* up to date, the models of `train` at the same time.
 
-    Raises StageError with the stage's last lines when it fails, or takes longer than *limit_s*
-    after the lock was ours; it is ended then.
+    limit_s: from when the lock is ours; a stage that takes longer is ended.
+    Raises StageError with the stage's last lines when it fails, or takes too long.
     """
     if stage not in STAGES:
         raise StageError(f"No stage {stage!r}; there are {', '.join(STAGES)}.")
     started = time.monotonic()
     with wait_for_checkout_lock(root, on_line):
         targets = [f"train@{model}" for model in reversed(read_models(root))] if stage == "train" else [stage]
-        side_by_side = min(read_settings().jobs, len(targets))
-        workers = read_settings().workers or max(1, read_settings().n_workers // side_by_side)
-        with ThreadPoolExecutor(side_by_side) as pool:
+        n_jobs = min(read_settings().jobs, len(targets))
+        n_workers = read_settings().workers or max(1, read_settings().n_workers // n_jobs)
+        with ThreadPoolExecutor(n_jobs) as pool:
             results = list(
-                pool.map(lambda target: _run_dvc(target, root, on_line, limit_s, workers), targets)
+                pool.map(lambda target: _run_dvc(target, root, on_line, limit_s, n_workers), targets)
             )
     ran = any(ran for ran, _ in results)
     return StageResult(stage, ran, time.monotonic() - started, "\n".join(log for _, log in results))
 
 
 def delete_unused_cache(root: Path = ROOT) -> bool:
-    """Keep DVC's cache within the setting `keep_cache_mb`: beyond it, everything goes that no
-    current artifact needs.
+    """Remove from DVC's cache what no current artifact needs, when it is above `keep_cache_mb`.
 
-    Returns whether it did.
+    Returns whether it was.
     """
     cache = root / ".dvc" / "cache"
-    size = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
-    if size <= read_settings().keep_cache_mb * 1_000_000:
+    n_bytes = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
+    if n_bytes <= read_settings().keep_cache_mb * 1_000_000:
         return False
     with wait_for_checkout_lock(root):
         subprocess.run(
@@ -83,68 +83,69 @@ def delete_unused_cache(root: Path = ROOT) -> bool:
 
 
 @contextmanager
-def wait_for_checkout_lock(root: Path, on_line: Lines | None = None) -> Iterator[None]:
-    """Hold the checkout.
+def wait_for_checkout_lock(root: Path, on_line: OnLine | None = None) -> Iterator[None]:
+    """Hold the checkout's lock; a wait for another run is reported once to *on_line*.
 
-    Waits for another run and says so; raises StageError with its process id after LOCK_WAIT_S.
+    Raises StageError with that run's process id after LOCK_WAIT_S.
     """
-    path = root / ".dvc" / "tmp" / "tidemill.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as handle:
-        _wait_for_lock(handle.fileno(), path, on_line)
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
-        yield  # the kernel lets go of the lock with the file, also after kill -9
+    path = get_checkout_lock_path(root)
 
+    def report_wait(holder: str) -> None:
+        if on_line:
+            on_line(f"waiting for the run of process {holder} in this checkout")
 
-def _wait_for_lock(descriptor: int, path: Path, on_line: Lines | None) -> None:
-    deadline = time.monotonic() + LOCK_WAIT_S
-    told = False
-    while True:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = path.read_text() or "unknown"
-            if time.monotonic() > deadline:
-                raise StageError(
-                    f"Another run (process {holder}) has held {path} for {LOCK_WAIT_S:.0f} s. Wait for it or"
-                    " stop it; one run works in a checkout."
-                ) from None
-            if on_line and not told:
-                on_line(f"waiting for the run of process {holder} in this checkout")
-            told = True
-            time.sleep(0.2)
-        else:
-            return
+            stack.enter_context(hold_lock(path, report_wait, LOCK_WAIT_S))
+        except TimeoutError as error:
+            raise StageError(
+                f"Another run (process {error}) has held {path} for {LOCK_WAIT_S:.0f} s. Wait for it or stop"
+                " it; one run works in a checkout."
+            ) from None
+        yield
+
+
+def get_checkout_lock_path(root: Path) -> Path:
+    """The lock of the runs in a checkout."""
+    return root / ".dvc" / "tmp" / "tidemill.lock"
+
+
+class _DvcOutcome(NamedTuple):
+    """How a run of DVC ended. ran: whether the stage's command was run. lines: the last ones."""
+
+    code: int
+    ran: bool
+    is_over_limit: bool
+    lines: list[str]
 
 
 def _run_dvc(
-    target: str, root: Path, on_line: Lines | None, limit_s: float | None, workers: int
+    target: str, root: Path, on_line: OnLine | None, limit_s: float | None, n_workers: int
 ) -> tuple[bool, str]:
+    """(whether it ran, its last lines). Raises StageError when it fails or takes too long."""
+    outcome = _follow_dvc(_start_dvc(target, root, n_workers), on_line, limit_s)
+    log = "\n".join(outcome.lines)
+    if outcome.is_over_limit:
+        raise StageError(
+            f"Stage {target!r} took longer than its limit of {limit_s:.0f} s and was ended. Its last"
+            f" lines:\n{log}"
+        )
+    if outcome.code != 0:
+        raise StageError(f"Stage {target!r} ended with code {outcome.code}. Its last lines:\n{log}")
+    return outcome.ran, log
+
+
+def _start_dvc(target: str, root: Path, n_workers: int) -> "subprocess.Popen[str]":
+    """DVC in a process group of its own, which ends with this process."""
     python = sys.executable
-    command = [
-        python,
-        "-m",
-        "tasks.edges.lifeline",
-        "--parent",
-        str(os.getpid()),
-        python,
-        "-m",
-        "dvc",
-        "repro",
-        "--single-item",
-        target,
-    ]
+    watched = [python, "-m", "tasks.edges.parent_watch", "--parent", str(os.getpid())]
     environment = build_child_environment(
         PATH=f"{Path(python).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         PYTHONUNBUFFERED="1",
-        TIDEMILL_WORKERS=str(workers),
+        TIDEMILL_WORKERS=str(n_workers),
     )
-    tail: deque[str] = deque(maxlen=_TAIL_LINES)
-    ran = False
-    child = subprocess.Popen(
-        command,
+    return subprocess.Popen(
+        [*watched, python, "-m", "dvc", "repro", "--single-item", target],
         cwd=root,
         env=environment,
         stdout=subprocess.PIPE,
@@ -153,20 +154,24 @@ def _run_dvc(
         text=True,
         start_new_session=True,
     )
-    assert child.stdout
-    output = child.stdout
-    over = threading.Event()
 
-    def end() -> None:
-        over.set()
+
+def _follow_dvc(child: "subprocess.Popen[str]", on_line: OnLine | None, limit_s: float | None) -> _DvcOutcome:
+    """Read what *child* prints until it ends, or is ended after *limit_s*."""
+    assert child.stdout
+    lines: deque[str] = deque(maxlen=_N_LAST_LINES)
+    ran, is_over = False, threading.Event()
+
+    def stop_over_limit() -> None:
+        is_over.set()
         stop_process_group(child)
 
-    alarm = threading.Timer(limit_s or 0.0, end)
+    alarm = threading.Timer(limit_s or 0.0, stop_over_limit)
     if limit_s:
         alarm.start()
     try:
-        for line in output:
-            tail.append(line.rstrip())
+        for line in child.stdout:
+            lines.append(line.rstrip())
             ran = ran or line.startswith("Running stage")
             if on_line and line.strip():
                 on_line(line.rstrip())
@@ -176,15 +181,8 @@ def _run_dvc(
         raise
     finally:
         alarm.cancel()
-        output.close()
-    if over.is_set():
-        raise StageError(
-            f"Stage {target!r} took longer than its limit of {limit_s:.0f} s and was ended. Its last lines:\n"
-            + "\n".join(tail)
-        )
-    if code != 0:
-        raise StageError(f"Stage {target!r} ended with code {code}. Its last lines:\n" + "\n".join(tail))
-    return ran, "\n".join(tail)
+        child.stdout.close()
+    return _DvcOutcome(code, ran, is_over.is_set(), list(lines))
 
 
 def stop_process_group(child: "subprocess.Popen[str]") -> None:

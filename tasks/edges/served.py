@@ -1,5 +1,4 @@
-"""What the service has answered, kept for ever: one row per forecast step, durable before the
-answer leaves.
+"""Forecasts that the service has served: one row per step, on disk before the answer is sent.
 
 A SQLite file per dataset, `<home>/served/<dataset>.db`, in WAL mode with `synchronous=FULL`: each
 append is one transaction and one fsync (about a millisecond on a local disk), and several processes
@@ -24,11 +23,12 @@ import polars as pl
 from tasks.core.errors import TidemillError
 from tasks.core.frames import SERVED
 from tasks.core.frames import UTC as UTC_DTYPE
+from tasks.edges.files import sync_folder
 from tasks.edges.settings import read_settings
 
 _FORMAT = 1  # PRAGMA user_version of the file; a change is a new number and a migration
 RESERVE_BYTES = 16_000_000  # 1,000 series of 50 steps with 9 quantiles, 330 bytes a row
-_WAY_OUT = "No forecast is served that is not recorded; free the disk or correct the file's rights."
+_FIX = "No forecast is served that is not recorded; free the disk or correct the file's permissions."
 _WAIT_S = 5.0  # for another process that is writing; it holds the lock for milliseconds
 
 _TIMES = [name for name, dtype in SERVED.columns.items() if dtype == UTC_DTYPE]
@@ -45,22 +45,23 @@ CREATE TABLE IF NOT EXISTS served (
     quantiles TEXT NOT NULL,      -- {"q_0.1": 0.004, ...}, and other columns of the kind
     made_at INTEGER NOT NULL,
     digest TEXT NOT NULL,
-    own_history INTEGER NOT NULL, -- 1: spoken from rows that the request brought
-    as_of INTEGER,                -- the time that the request asked for; NULL: none, or an older version wrote it
-    is_news INTEGER,              -- 1: from the newest rows of the service; 0: as of a time or from own rows; NULL: an older version
+    own_history INTEGER NOT NULL, -- 1: made from rows that the request brought
+    as_of INTEGER,                -- of the request; NULL: none, or an older version wrote the row
+    is_news INTEGER,              -- 1: from the newest rows; 0: as of a time or own rows; NULL: older
     PRIMARY KEY (prediction_id, series_id, step)
 ) WITHOUT ROWID
 """
 # Names from the schema
 _SELECT = f"SELECT {', '.join(_PLAIN)}, quantiles FROM served WHERE own_history <= ?"  # noqa: S608
-# Of an answer that was given several times the last one: SQLite takes the other columns from the
-# row of the maximum.
+# The last of an answer that was given several times: SQLite takes the other columns from the row of
+# the maximum.
 _NEWS = f"""
 SELECT {", ".join(_PLAIN)}, quantiles, max(made_at) FROM served WHERE is_news = 1 AND cutoff >= ?
 GROUP BY digest, series_id, cutoff, step
 """  # noqa: S608  (names from the schema)
 _COUNTS = """
-SELECT count(*), sum(is_news = 1), sum(own_history = 0 AND is_news = 0), sum(own_history), sum(own_history = 0 AND is_news IS NULL)
+SELECT count(*), sum(is_news = 1), sum(own_history = 0 AND is_news = 0), sum(own_history),
+       sum(own_history = 0 AND is_news IS NULL)
 FROM (SELECT prediction_id, own_history, {is_news} FROM served GROUP BY prediction_id)
 """
 # The format stays: a service of an older version, as in the Bento of an older champion, goes on
@@ -90,43 +91,40 @@ def write_served(
 ) -> None:
     """Record *frame* (SERVED) in one transaction; on return its bytes are on disk.
 
-    own_history: the forecast spoke from rows that the request itself brought; `read_served` leaves
-    such rows out unless asked.
-    as_of: the time that the request asked for; None: it asked for none, so the newest rows
-    answered.
+    own_history: the forecast was made from rows that the request itself brought; `read_served`
+    leaves such rows out by default.
+    as_of: the time that the request asked for; None: the forecast is from the newest rows.
     wait_s: for another process that is writing.
-    Raises FrameError when the frame is not SERVED, ServedStoreError when it cannot be written (an
-    id that is there already too).
+    Raises FrameError when the frame is not SERVED, ServedStoreError when it cannot be written, or
+    an id is there already.
     """
     rows = _build_rows(SERVED.check(frame), own_history=own_history, as_of=as_of)
     path = get_served_path(dataset)
-    with _convert_store_errors(path, _WAY_OUT):
+    with _convert_store_errors(path, _FIX):
         connection = _get_writer(path, wait_s)
         with connection:
             connection.executemany(_INSERT, rows)
 
 
 def check_served(dataset: str, *, wait_s: float = _WAIT_S) -> None:
-    """Raise ServedStoreError when a forecast could not be recorded now: by a synced write and the
-    room left.
+    """Raise ServedStoreError when a forecast could not be recorded now.
 
-    The write sets the file's format to what it is, so the table stays as it was.
+    By a synced write and the free space. The write sets the file's format to what it is already.
     """
     path = get_served_path(dataset)
-    with _convert_store_errors(path, _WAY_OUT):
+    with _convert_store_errors(path, _FIX):
         _get_writer(path, wait_s).execute(f"PRAGMA user_version={_FORMAT}")
-        # A small write may find some in the log
+        # A small write may fit into the log even if a large one does not
         if (free := shutil.disk_usage(path.parent).free) < RESERVE_BYTES:
             needed = f"a large answer takes up to {RESERVE_BYTES / 1e6:.0f} MB"
             raise OSError(f"{free / 1e6:.1f} MB are free on its disk, and {needed}")
 
 
 def read_served(dataset: str, *, own_history: bool = False) -> pl.DataFrame:
-    """All served forecasts of *dataset* as a SERVED frame, with a column for each quantile that any
-    of them had; empty when none.
+    """All served forecasts of *dataset*, a SERVED frame with a column for each quantile of any.
 
-    own_history: also those spoken from rows that a request brought, whose series may be anything.
-    Raises ServedStoreError when the file is there and cannot be read.
+    own_history: also those from rows that a request brought, whose series may be anything.
+    Raises ServedStoreError when the file cannot be read.
     """
     path = get_served_path(dataset)
     if not path.exists():
@@ -136,48 +134,46 @@ def read_served(dataset: str, *, own_history: bool = False) -> pl.DataFrame:
 
 
 def read_news(dataset: str, since: datetime) -> pl.DataFrame:
-    """Answers from the newest rows at cutoffs from *since* on, each forecast step once, as given
-    last; a SERVED frame.
+    """Forecasts from the newest rows at cutoffs from *since* on; a SERVED frame.
 
-    Those to requests with an `as_of` or an own history are no news. Answers that an older version
-    recorded are left out: nothing says whether a time was asked for.
+    Each step once, as served last. Forecasts for requests with an `as_of` or an own history are
+    left
+    out, and those that an older version recorded: it did not record whether a time was asked for.
     """
     path = get_served_path(dataset)
     if not path.exists():
         return _build_frame([])
     with _open_for_reading(path) as connection:
-        found = (
-            connection.execute(_NEWS, [_convert_to_us(since)]).fetchall() if _is_marked(connection) else []
-        )
-    return _build_frame([row[:-1] for row in found])
+        has_columns = _has_request_columns(connection)
+        rows = connection.execute(_NEWS, [_convert_to_us(since)]).fetchall() if has_columns else []
+    return _build_frame([row[:-1] for row in rows])
 
 
 def count_served(dataset: str) -> dict[str, int]:
-    """How many answers there are: n_answers; of these n_news, n_as_of, n_own_history, and
-    n_unmarked of an older version.
+    """Numbers of answers: n_answers; of these n_news, n_as_of, n_own_history, n_unmarked.
+
+    n_unmarked: recorded by an older version.
     """
     names, path = ("n_answers", "n_news", "n_as_of", "n_own_history", "n_unmarked"), get_served_path(dataset)
     if not path.exists():
         return dict.fromkeys(names, 0)
     with _open_for_reading(path) as connection:
-        is_news = "is_news" if _is_marked(connection) else "NULL AS is_news"
-        found = connection.execute(_COUNTS.format(is_news=is_news)).fetchone()
-    return {name: int(n or 0) for name, n in zip(names, found, strict=True)}
+        is_news = "is_news" if _has_request_columns(connection) else "NULL AS is_news"
+        counts = connection.execute(_COUNTS.format(is_news=is_news)).fetchone()
+    return {name: int(n or 0) for name, n in zip(names, counts, strict=True)}
 
 
 @contextmanager
 def _open_for_reading(path: Path) -> Iterator[sqlite3.Connection]:
     with (
-        _convert_store_errors(path, "Restore the file from a backup, or move it away and start anew."),
+        _convert_store_errors(path, "Restore the file from a backup, or move it away and start a new one."),
         closing(sqlite3.connect(path, timeout=_WAIT_S)) as connection,
     ):
         yield connection
 
 
-def _is_marked(connection: sqlite3.Connection) -> bool:
-    """Whether the table says what was asked for; an older one gets the columns when this version
-    records into it.
-    """
+def _has_request_columns(connection: sqlite3.Connection) -> bool:
+    """Whether the table has what was asked for; an older one gets the columns with a write."""
     return any(column[1] == "is_news" for column in connection.execute("PRAGMA table_info(served)"))
 
 
@@ -186,11 +182,11 @@ def _convert_to_us(time: datetime) -> int:
 
 
 @contextmanager
-def _convert_store_errors(path: Path, way_out: str) -> Iterator[None]:
+def _convert_store_errors(path: Path, fix: str) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise ServedStoreError(f"The store of served forecasts {path} fails: {error}. {way_out}") from error
+        raise ServedStoreError(f"The store of served forecasts {path} fails: {error}. {fix}") from error
 
 
 def _build_rows(
@@ -200,24 +196,24 @@ def _build_rows(
     missing = [pl.lit(None).alias(c) for c in _PLAIN if c not in frame.columns]
     plain = frame.with_columns(missing).select(_PLAIN).with_columns(pl.col(_TIMES).dt.epoch("us"))
     quantiles = frame.select(names).to_dicts() if names else [{}] * frame.height
-    asked = (
+    request = (
         int(own_history),
         None if as_of is None else _convert_to_us(as_of),
         int(not own_history and as_of is None),
     )
     return [
-        (*row, json.dumps(q, allow_nan=False), *asked)
+        (*row, json.dumps(q, allow_nan=False), *request)
         for row, q in zip(plain.iter_rows(), quantiles, strict=True)
     ]
 
 
-def _build_frame(found: Sequence[tuple[object, ...]]) -> pl.DataFrame:
+def _build_frame(rows: Sequence[tuple[object, ...]]) -> pl.DataFrame:
     dtypes = {**SERVED.columns, **SERVED.optional, **dict.fromkeys(_TIMES, pl.Int64)}
-    plain = pl.DataFrame([row[:-1] for row in found], schema=dtypes, orient="row").with_columns(
+    plain = pl.DataFrame([row[:-1] for row in rows], schema=dtypes, orient="row").with_columns(
         pl.col(_TIMES).cast(UTC_DTYPE)
     )
     plain = plain.drop(name for name in SERVED.optional if plain[name].is_null().all())
-    quantiles = [json.loads(str(row[-1])) for row in found]
+    quantiles = [json.loads(str(row[-1])) for row in rows]
     names = sorted({name for row in quantiles for name in row}, key=_parse_level)
     return SERVED.conform(
         plain.with_columns(
@@ -232,21 +228,22 @@ def _parse_level(name: str) -> tuple[float, str]:
     return (math.inf if level == name else float(level)), name
 
 
-_own = threading.local()  # SQLite connections stay in their thread
+_of_thread = threading.local()  # SQLite connections stay in their thread
 
 
 def _get_writer(path: Path, wait_s: float) -> sqlite3.Connection:
-    """This thread's connection to the file that stands at *path* now; a new one when the file
-    was moved away or the process forked.
+    """This thread's connection to the file that is at *path* now.
+
+    A new one when the file was moved away, or the process forked.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     wanted = (os.getpid(), path, path.stat().st_ino if path.exists() else None)
-    if getattr(_own, "key", None) != wanted:
+    if getattr(_of_thread, "key", None) != wanted:
         connection = _open_connection(path, wait_s)
-        _own.connection, _own.key = connection, (os.getpid(), path, path.stat().st_ino)
-    found: sqlite3.Connection = _own.connection
-    found.execute(f"PRAGMA busy_timeout={int(1000 * wait_s)}")
-    return found
+        _of_thread.connection, _of_thread.key = connection, (os.getpid(), path, path.stat().st_ino)
+    current: sqlite3.Connection = _of_thread.connection
+    current.execute(f"PRAGMA busy_timeout={int(1000 * wait_s)}")
+    return current
 
 
 def _open_connection(path: Path, wait_s: float) -> sqlite3.Connection:
@@ -254,48 +251,39 @@ def _open_connection(path: Path, wait_s: float) -> sqlite3.Connection:
     try:
         _apply_wal_mode(connection, wait_s)
         connection.execute("PRAGMA synchronous=FULL")
-        found = connection.execute("PRAGMA user_version").fetchone()[0]
-        if found not in {0, _FORMAT}:
-            # One place explains all of them
-            raise sqlite3.DatabaseError(f"it has format {found} and this code knows {_FORMAT}")  # noqa: TRY301
-        if found == 0:
+        format_ = connection.execute("PRAGMA user_version").fetchone()[0]
+        if format_ not in {0, _FORMAT}:
+            # `_convert_store_errors` explains all errors
+            raise sqlite3.DatabaseError(f"it has format {format_} and this code knows {_FORMAT}")  # noqa: TRY301
+        if format_ == 0:
             connection.execute(_TABLE)
             connection.execute(f"PRAGMA user_version={_FORMAT}")
-        if not _is_marked(connection):
+        if not _has_request_columns(connection):
             _add_columns(connection)
     except BaseException:
         connection.close()
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)  # the file's name, too
     return connection
 
 
 def _add_columns(connection: sqlite3.Connection) -> None:
-    """Of two processes that meet at an older file one adds them."""
+    """Add them once, also when two processes open an older file at the same time."""
     connection.execute("BEGIN IMMEDIATE")
-    for statement in () if _is_marked(connection) else _ADDED:
+    for statement in () if _has_request_columns(connection) else _ADDED:
         connection.execute(statement)
     connection.commit()
 
 
 def _apply_wal_mode(connection: sqlite3.Connection, wait_s: float) -> None:
-    """Switch to WAL. SQLite does not wait here when two processes meet at a new file, so we do."""
-    give_up = time.monotonic() + wait_s
+    """Switch to WAL; SQLite does not wait when two processes open a new file, so this does."""
+    deadline = time.monotonic() + wait_s
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
         except sqlite3.OperationalError:
-            if time.monotonic() > give_up:
+            if time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
         else:
             return
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the file's name durable, not its bytes alone."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,6 +1,6 @@
 """The environment, read in one place: where things are, which ports, which addresses.
 
-What changes a result stands in params.yaml instead. Variables start with `TIDEMILL_`, for example
+What changes a result is in params.yaml instead. Variables start with `TIDEMILL_`, for example
 `TIDEMILL_HOME`, `TIDEMILL_SERVICE_PORT`. Prefect keeps its own `PREFECT_*` names.
 """
 
@@ -17,8 +17,8 @@ from tasks.core.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Nothing phones home unless somebody asks for it: these are set for every process that we start,
-# unless already set.
+# No library reports its use unless a person asks for it: these are set for every process that we
+# start, unless already set.
 TELEMETRY_OFF = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -49,10 +49,11 @@ class Settings(BaseSettings):
     # The service serves the current dataset of the checkout in this folder; `tidemill up` sets it
     checkout: Path | None = None
     release: Path | None = None  # the service loads this release instead of the champion
-    keep_cache_mb: int = 5000  # DVC's cache beyond this loses what no current artifact needs
-    # Newest releases of a dataset that stay in home; champion, former champion and what is used do
+    keep_cache_mb: int = 5000  # beyond it, what no current artifact needs is removed from DVC's cache
+    # Newest releases of a dataset that are kept in home; champion, former champion and what is used
+    # always are
     keep_releases: int = 5
-    jobs: int = 2  # models trained at the same time; more than 4 trips over DVC's repository lock
+    jobs: int = 2  # models trained at the same time; more than 4 fail at DVC's repository lock
     # Fits of one model made at the same time; 0: as many as there are cores, shared among the jobs
     # of a flow
     workers: int = Field(default=0, ge=0)
@@ -69,8 +70,8 @@ class Settings(BaseSettings):
     feed_exchange: dict[str, Any] = Field(default_factory=dict)  # options of ccxt as JSON: apiKey, urls, ...
     schema_registry: str = ""  # of a feed in Avro or Protobuf, http://USER:PASSWORD@HOST:8081
     feed_port: int = 9108  # the feed's metrics
-    keep_searches_mb: int = 50  # folders of earlier searches, the least recently used go first
-    keep_fits_mb: int = 500  # fits of earlier trainings that are kept to be taken again; 0: none
+    keep_searches_mb: int = 50  # folders of earlier searches, the least recently used removed first
+    keep_fits_mb: int = 500  # fits of earlier trainings that are kept for reuse; 0: none
 
     @property
     def n_workers(self) -> int:
@@ -90,9 +91,7 @@ class Settings(BaseSettings):
 
 @cache
 def read_settings() -> Settings:
-    """The settings of this process, read once; telemetry of all libraries is switched off on the
-    way.
-    """
+    """The settings of this process, read once; the first call switches telemetry off."""
     for name, value in TELEMETRY_OFF.items():
         os.environ.setdefault(name, value)
     return Settings()
@@ -104,15 +103,15 @@ def resolve_placeholders(text: str) -> str:
     Raises SettingsError when there is none.
     """
 
-    def value(name: re.Match[str]) -> str:
-        if (found := os.environ.get(name[1])) is None:
+    def get_value(name: re.Match[str]) -> str:
+        if (text := os.environ.get(name[1])) is None:
             raise SettingsError(
                 f"params.yaml names ${{{name[1]}}}, and the environment has no {name[1]}. Set it where the"
                 " feed is started."
             )
-        return found
+        return text
 
-    return re.sub(r"\$\{(\w+)\}", value, text)
+    return re.sub(r"\$\{(\w+)\}", get_value, text)
 
 
 def build_child_environment(**extra: str) -> dict[str, str]:
@@ -130,10 +129,9 @@ def apply_mlflow_environment(artifacts: Path) -> None:
 
 
 def apply_in_memory_metrics() -> None:
-    """Call it before prometheus_client is imported: then no figure of this process is a page of a
-    file.
+    """Keep the metrics of this process in memory; call it before prometheus_client is imported.
 
-    BentoML names a folder in home for such files, and a write to one on a full disk ends the
-    process (SIGBUS).
+    BentoML names a folder in home where they would be mapped files, and a write to one on a full
+    disk ends the process (SIGBUS).
     """
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)

@@ -3,7 +3,7 @@
 A stage leaves its run in an outbox within milliseconds; `tasks.edges.mlflow_delivery` delivers it.
 Importing mlflow takes 4 s alone and 9 s with its database layer, so eleven stages must not each pay
 it. An entry of the outbox is `<home>/mlflow/outbox/<time>-<name>/` with `entry.json` and
-`artifacts/`; it appears by rename and goes when it is delivered.
+`artifacts/`; it appears by rename and is removed when it is delivered.
 """
 
 import json
@@ -20,7 +20,7 @@ from tasks.edges.artifacts import write_folder, write_json
 from tasks.edges.mlflow_names import encode_mlflow_name
 from tasks.edges.settings import ROOT, read_settings
 
-MAX_POINTS = 200  # of a stepped series; a picture shows no more, and MLflow keeps each as a row
+MAX_POINTS = 200  # of a stepped series; a chart shows no more, and MLflow keeps each as a row
 REASON = "refused.json"
 
 Steps = Mapping[str, Sequence[tuple[int, float]]]
@@ -39,12 +39,15 @@ def log_run(
 ) -> str:
     """Leave one finished run in the outbox; its key there.
 
-    params: nested mappings become dotted names. metrics: NaN and infinite ones are left out. tags
-    must hold `tidemill.digest`, or `tidemill.data` (the hash of the data); the commit is added.
-    artifacts: files or folders, copied now. steps: series over cutoffs as (step, value), thinned to
-    MAX_POINTS. parent: key of the run that it is nested in. ended_ns: when it ended (None: now);
-    with it the same run_name is the same run, however often it is left. It never fails the stage: a
-    full disk is said on stderr.
+    params: nested mappings become dotted names.
+    metrics: NaN and infinite ones are left out.
+    tags: with `tidemill.digest`, or `tidemill.data` (the hash of the data); the commit is added.
+    artifacts: files or folders, copied now.
+    steps: series over cutoffs as (step, value), thinned to MAX_POINTS.
+    parent: key of the run that it is nested in.
+    ended_ns: when it ended (None: now); with it the same run_name is the same run, however often it
+    is left.
+    It never fails the stage: a full disk is reported on stderr.
     """
     if not {"tidemill.digest", "tidemill.data"} & set(tags):
         raise ValueError(
@@ -69,23 +72,26 @@ def log_run(
 def log_training(
     dataset: str, model: str, params: Mapping[str, Any], metrics: Mapping[str, Any], data_hash: str
 ) -> None:
-    """The run of one model: `metrics` as `tasks.train` scores them; overall and by series as
-    figures, lists by year or cutoff as series.
+    """Leave the run of one model in the outbox.
+
+    metrics: as `tasks.train` scores them. Overall and by series they are figures, by year or cutoff
+    they are stepped series.
     """
-    plain = {f"{part}.{k}": v for part, k, v in _iterate_figures(metrics)}
+    figures = {f"{part}.{k}": v for part, k, v in _iterate_figures(metrics)}
     log_run(
         dataset,
         model,
         params,
-        plain,
+        figures,
         {"tidemill.data": data_hash, "tidemill.dataset": dataset, "tidemill.model": model},
         steps=_build_metric_series(metrics),
     )
 
 
 def log_promotion(dataset: str, digest: str, version: str, folder: Path, tags: Mapping[str, str]) -> None:
-    """Leave the registration of a new champion in the outbox: a version of the registered model
-    *dataset* with the alias `champion`.
+    """Leave the registration of a new champion in the outbox.
+
+    That is a version of the registered model *dataset* with the alias `champion`.
     """
     entry = {
         "kind": "champion",
@@ -111,16 +117,16 @@ def has_news() -> bool:
 
     False while an address does not answer, so that a run with nothing new stays quick.
     """
-    waiting = list_pending_entries()
-    return bool(waiting) and (
-        not get_failure_path().exists() or waiting[-1].name > get_failure_path().read_text().split("\n")[0]
-    )
+    if not (pending := list_pending_entries()):
+        return False
+    path = get_failure_path()
+    return not path.exists() or pending[-1].name > path.read_text().split("\n")[0]
 
 
 def list_refused_entries() -> dict[Path, str]:
-    """Entries that MLflow refuses, set aside, with their reasons; oldest first.
+    """Entries that MLflow refuses, with their reasons; oldest first.
 
-    Moved back into the outbox, one is tried again.
+    One that is moved back into the outbox is tried again.
     """
     folders = sorted(
         path for path in (get_outbox_folder().parent / "refused").glob("*") if (path / REASON).exists()
@@ -129,26 +135,22 @@ def list_refused_entries() -> dict[Path, str]:
 
 
 def read_last_failure() -> str | None:
-    """Why the last delivery ended early, None when it did not, or when nothing waits any more."""
-    lines = (
-        get_failure_path().read_text().splitlines()
-        if get_failure_path().exists() and list_pending_entries()
-        else []
-    )
+    """Why the last delivery ended early; None when it did not, or when no entry waits any more."""
+    path = get_failure_path()
+    lines = path.read_text().splitlines() if path.exists() and list_pending_entries() else []
     return lines[1] if len(lines) > 1 else None
 
 
 def get_outbox_folder() -> Path:
-    """Where undelivered entries lie."""
+    """Where undelivered entries are."""
     return read_settings().home / "mlflow" / "outbox"
 
 
 def fetch_commit_id(root: Path = ROOT) -> str:
     """The commit that is checked out, `unknown` where there is no git."""
-    found = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or "unknown"
+    command = ["git", "rev-parse", "HEAD"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
 
 
 def _write_entry(
@@ -169,7 +171,7 @@ def _write_entry(
 
 
 def get_failure_path() -> Path:
-    """Of the last delivery that failed: its newest entry, and why it failed."""
+    """What the last delivery that failed left: its newest entry, and why it failed."""
     return get_database_path().with_name("tried")
 
 
@@ -187,9 +189,7 @@ def _iterate_params(params: Mapping[str, Any], prefix: str = "") -> Iterator[tup
 
 
 def _iterate_figures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
-    """(part, name, figure) of `overall`, and of each row of `by_series` with the series in the
-    part.
-    """
+    """(part, name, figure) of `overall`, and of each row of `by_series` with its series."""
     parts = [
         ("overall", metrics.get("overall", {})),
         *((f"series.{row['series_id']}", row) for row in metrics.get("by_series", ())[:MAX_POINTS]),
@@ -199,25 +199,22 @@ def _iterate_figures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, flo
 
 
 def _build_metric_series(metrics: Mapping[str, Any]) -> dict[str, list[tuple[int, float]]]:
-    """Lists of rows `by_year` and `by_cutoff` become series: the year, or the cutoff's number,
-    is the step.
-    """
-    out: dict[str, list[tuple[int, float]]] = {}
+    """The rows of `by_year` and `by_cutoff` as series by year, or by the row's number."""
+    series: dict[str, list[tuple[int, float]]] = {}
     for part in ("by_year", "by_cutoff"):
-        for place, row in enumerate(metrics.get(part, ())):
-            for k, v in row.items():
-                if k not in {"year", "cutoff"} and isinstance(v, int | float):
-                    out.setdefault(f"{part}.{k}", []).append(
-                        (row.get("year", row.get("cutoff", place)), float(v))
-                    )
-    return out
+        for index, row in enumerate(metrics.get(part, ())):
+            step = row.get("year", row.get("cutoff", index))
+            for name, value in row.items():
+                if name not in {"year", "cutoff"} and isinstance(value, int | float):
+                    series.setdefault(f"{part}.{name}", []).append((step, float(value)))
+    return series
 
 
 def _iterate_thinned(steps: Steps) -> Iterator[list[Any]]:
     for name, points in steps.items():
-        known = [p for p in points if _is_finite(p[1])]
-        every = max(1, -(-len(known) // MAX_POINTS))
-        yield from ([name, float(value), int(step)] for step, value in known[::every])
+        finite = [point for point in points if _is_finite(point[1])]
+        every = max(1, -(-len(finite) // MAX_POINTS))
+        yield from ([name, float(value), int(step)] for step, value in finite[::every])
 
 
 def _is_finite(value: Any) -> bool:

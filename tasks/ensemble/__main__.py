@@ -12,20 +12,18 @@ from tasks.edges.artifacts import (
     write_folder,
     write_report,
 )
+from tasks.edges.command import run_stage_command
 from tasks.edges.dataset import read_features_dataset
-from tasks.edges.door import run_stage_command
 from tasks.edges.params import ParamsDocument, read_document
 from tasks.edges.settings import ROOT
 from tasks.ensemble.align import AlignedForecasts, align_forecasts
 from tasks.ensemble.params import EnsembleParams
-from tasks.ensemble.pictures import draw_ensemble, draw_intervals
 from tasks.ensemble.stage import build_ensemble
 from tasks.ensemble.summary import build_summary, write_frames
 from tasks.ensemble.unsealed_release import ReleaseOrigin, write_unsealed_release
 
 FEATURES_FOLDER = ROOT / "data/features"
 FITS_FOLDER = ROOT / "models/fits"
-CHARTS = {"ensemble": draw_ensemble, "intervals": draw_intervals}
 
 
 def main() -> None:
@@ -48,8 +46,6 @@ def main() -> None:
         write_frames(folder, assembled, aligned)
         report = build_summary(assembled, aligned)
         write_report(folder / "summary.json", report)
-        for name in aligned.kind.charts:
-            CHARTS[name](report.render(), folder / f"{name}.png")
     print(report.gains.text)
 
 

@@ -4,7 +4,7 @@ A coalition S of features is worth the mean of f over the background, the featur
 the row explained: what is left out is drawn, not guessed. Following one order from the empty
 coalition to the whole one, each feature gets what its arrival adds; these sum to f(x) minus the
 base whatever the order, so the parts add up exactly however few orders are tried. Each order is
-also followed backwards, which makes pairs of interacting features fair at once. Source: Strumbelj &
+also followed backwards, which makes pairs of interacting features fair. Source: Strumbelj &
 Kononenko 2014, doi:10.1007/s10115-013-0679-x; both ways: Mitchell et al. 2022,
 jmlr.org/papers/v23/21-0439.html. The library shap does the same and takes 8 s to import.
 """

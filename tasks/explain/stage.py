@@ -2,12 +2,13 @@
 up, sum up.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from tasks.core.errors import StageError
+from tasks.core.reports.explain import ExplainSummary, FeatureImportance, FeatureImportances
 from tasks.core.schema import SERIES_KEY
 from tasks.explain.params import ExplainParams
 from tasks.explain.shapley import ShapleyParts, compute_shapley, decide_budget, find_used_columns
@@ -25,8 +26,8 @@ class Explanation(NamedTuple):
     """
 
     attributions: pl.DataFrame
-    importance: list[dict[str, Any]]
-    summary: dict[str, Any]
+    importance: FeatureImportances
+    summary: ExplainSummary
 
 
 def explain_release(release: Release, rows: pl.DataFrame, params: ExplainParams) -> Explanation:
@@ -34,20 +35,9 @@ def explain_release(release: Release, rows: pl.DataFrame, params: ExplainParams)
 
     Raises StageError when parts do not add up.
     """
-    table = build_features(
-        rows,
-        release.about,
-        release.features,
-        release.calendar,
-        until=find_newest_step(rows, release.about, release.calendar),
-    )
+    table = _build_table(release, rows)
     rng = np.random.default_rng(_SEED)
     possible = table.filter(pl.col(release.schema.last).is_not_null())
-    if possible.is_empty():
-        raise StageError(
-            f"explain: no row of {table['series_id'].n_unique()} series has a value in its last steps, so"
-            " nothing can be forecast. Look into data/clean."
-        )
     last = possible.filter(pl.col("event_time") == table["event_time"].max())
     sample = _select_sample(possible, params.n_sample, rng)
     background = _build_x(
@@ -80,18 +70,31 @@ def explain_release(release: Release, rows: pl.DataFrame, params: ExplainParams)
     return Explanation(
         _build_attributions(release, picked, last.height, columns, explained),
         _build_importance(release, explained.parts[last.height :], columns),
-        {
-            "n_series_now": table["series_id"].n_unique(),
-            "n_last": last.height,
-            "n_sample": sample.height,
-            "n_background": len(background),
-            "n_orders": n_orders,
-            "n_features": len(release.schema.names),
-            "max_abs_gap": float(explained.gap.max()),
-            "series_last": last["series_id"].to_list(),
-            "unread": [name for j, name in enumerate(release.schema.names) if j not in columns],
-        },
+        ExplainSummary(
+            model=release.model,
+            n_series_now=table["series_id"].n_unique(),
+            n_last=last.height,
+            n_sample=sample.height,
+            n_background=len(background),
+            n_orders=n_orders,
+            n_features=len(release.schema.names),
+            max_abs_gap=float(explained.gap.max()),
+            series_last=tuple(last["series_id"]),
+            unread=tuple(name for j, name in enumerate(release.schema.names) if j not in columns),
+        ),
     )
+
+
+def _build_table(release: Release, rows: pl.DataFrame) -> pl.DataFrame:
+    """Features of *rows* up to the newest step, of which at least one row can be forecast."""
+    until = find_newest_step(rows, release.about, release.calendar)
+    table = build_features(rows, release.about, release.features, release.calendar, until=until)
+    if table[release.schema.last].is_null().all():
+        raise StageError(
+            f"explain: no row of {table['series_id'].n_unique()} series has a value in its last steps, so"
+            " nothing can be forecast. Look into data/clean."
+        )
+    return table
 
 
 def _select_sample(table: pl.DataFrame, n: int, rng: np.random.Generator) -> pl.DataFrame:
@@ -130,7 +133,7 @@ def _build_attributions(
 ) -> pl.DataFrame:
     steps, names = release.schema.horizon_steps, [release.schema.names[j] for j in columns]
     n_rows, n_names = picked.height, len(names)
-    ahead = [release.calendar.list_next_steps(at, steps) for at in picked["event_time"]]
+    ahead = [release.calendar.list_next_steps(origin, steps) for origin in picked["event_time"]]
     of_row = picked.select(
         "series_id", cutoff=release.calendar.nominal_known_at(), is_last=pl.int_range(pl.len()) < n_last
     )
@@ -145,7 +148,9 @@ def _build_attributions(
     )
 
 
-def _build_importance(release: Release, parts: np.ndarray, columns: np.ndarray) -> list[dict[str, Any]]:
+def _build_importance(release: Release, parts: np.ndarray, columns: np.ndarray) -> FeatureImportances:
     size = np.abs(parts).mean(axis=(0, 2)) if len(parts) else np.zeros(len(release.schema.names))
     ordered = sorted(columns, key=lambda j: (-size[j], release.schema.names[j]))
-    return [{"feature": release.schema.names[j], "mean_abs_part": float(size[j])} for j in ordered]
+    return FeatureImportances(
+        tuple(FeatureImportance(feature=release.schema.names[j], mean_abs_part=size[j]) for j in ordered)
+    )

@@ -9,8 +9,9 @@ borrows from another series; a row's features depend on the `lookback_steps` ste
 on a tail, gets the batch's numbers. Nothing here is fitted.
 """
 
-from tasks.features.known import build_features_as_known
-from tasks.features.params import FeatureParams, FeatureSpec
+from tasks.features.as_known import build_features_as_known
+from tasks.features.params import FeatureParams
+from tasks.features.specs import FeatureSpec
 from tasks.features.table import (
     add_target,
     build_feature_schema,

@@ -1,23 +1,26 @@
-"""`python -m tasks.features`: data/clean and own -> data/features."""
+"""`python -m tasks.features`: data/clean and tasks/extensions -> data/features."""
 
 from pathlib import Path
 
+from tasks.core.extensions import list_extension_folders
 from tasks.core.frames import FEATURES, SERIES, VINTAGES
+from tasks.core.reports.features import LeadingColumns
 from tasks.edges.artifacts import (
     compute_file_hash,
     read_frame,
     write_folder,
     write_frame,
     write_json,
+    write_report,
     write_sessions,
 )
-from tasks.edges.door import run_stage_command
+from tasks.edges.command import run_stage_command
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
+from tasks.features.functions import resolve_functions
 from tasks.features.leaks import find_leaks
 from tasks.features.params import FeatureParams
 from tasks.features.stage import build_feature_set
-from tasks.features.user import FOLDER, resolve_functions
 
 ROWS = "data/clean/rows.parquet"
 
@@ -31,13 +34,13 @@ def main(root: Path = ROOT) -> None:
     """
     document, rows = read_document(root), read_frame(root / ROWS, SERIES)
     about, declared = document.about, document.parse_stage("features", FeatureParams)
-    params = resolve_functions(declared, root / FOLDER)
+    params = resolve_functions(declared, *list_extension_folders(root))
     features = build_feature_set(rows, about, params)
     with write_folder(root / "data/features") as folder:
         write_frame(folder / "table.parquet", features.table, FEATURES)
         write_frame(folder / "vintages.parquet", features.vintages, VINTAGES)
         write_json(folder / "schema.json", features.schema.model_dump())
-        write_json(folder / "gaps.json", features.gaps)
+        write_report(folder / "gaps.json", features.gaps)
         write_json(
             folder / "features.json", params.model_dump(mode="json")
         )  # as computed, a user's functions with their source: a release computes by it
@@ -54,12 +57,12 @@ def main(root: Path = ROOT) -> None:
             data_version=data_version,
         )
         write_json(folder / "leaks.json", verdict.model_dump(mode="json"))
-        write_json(folder / "leading.json", list(verdict.leading))
+        write_report(folder / "leading.json", LeadingColumns(verdict.leading))
     for finding in verdict.findings:
         print(f"leak ({finding.rule}): {finding.says}")
     n_gaps = int(features.table["is_gap"].sum())
     print(
-        f"features: {features.table.height} steps of {len(features.gaps)} series, {n_gaps} of them gaps;"
+        f"features: {features.table.height} steps of {len(features.gaps.root)} series, {n_gaps} of them gaps;"
         f" {len(features.schema.columns)} columns; {len(verdict.findings)} leaks found"
     )
 

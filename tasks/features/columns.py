@@ -9,11 +9,16 @@ from tasks.core.about import About
 from tasks.core.errors import FeatureInputError
 from tasks.core.schema import SERIES_KEY
 from tasks.features import indicators
-from tasks.features.ahead import build_ahead_columns, check_declared
 from tasks.features.bars import OHLC
 from tasks.features.cross import build_cross_columns
+from tasks.features.functions import build_function_column
 from tasks.features.holidays import build_holiday_columns
-from tasks.features.params import (
+from tasks.features.known_ahead import build_ahead_columns, check_declared
+from tasks.features.params import FeatureParams
+from tasks.features.rolling import Past
+from tasks.features.seasons import build_calendar_columns, build_fourier_columns, build_time_columns
+from tasks.features.sources import OHLC_VOLATILITY, Column, Role, build_key_source, build_received_source
+from tasks.features.specs import (
     EWM_CUT_SPANS,
     Ahead,
     BarFeature,
@@ -22,7 +27,6 @@ from tasks.features.params import (
     Change,
     Cross,
     Ewm,
-    FeatureParams,
     FeatureSpec,
     Fourier,
     Function,
@@ -39,10 +43,6 @@ from tasks.features.params import (
     Value,
     Window,
 )
-from tasks.features.rolling import Past
-from tasks.features.seasons import build_calendar_columns, build_fourier_columns, build_time_columns
-from tasks.features.sources import OHLC_VOLATILITY, Column, Role, build_key_source, build_received_source
-from tasks.features.user import build_function_column
 
 LAST = "z_last"
 

@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 
 from tasks.core.errors import FeatureInputError
-from tasks.features.params import Cross
 from tasks.features.sources import Column, FeatureSource, GriddedRows, Role
+from tasks.features.specs import Cross
 
 
 class CrossSection(NamedTuple):

@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 
 from tasks.core.errors import FeatureInputError
-from tasks.features.params import Holiday
 from tasks.features.seasons import build_row_column
 from tasks.features.sources import Column, GriddedRows
+from tasks.features.specs import Holiday
 
 _EPOCH = date(1970, 1, 1).toordinal()
 

@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from tasks.features.params import EWM_CUT_SPANS
 from tasks.features.rolling import Array, Past
+from tasks.features.specs import EWM_CUT_SPANS
 
 
 def count_wilder_steps(w: int) -> int:

@@ -9,13 +9,14 @@ the one later value, the rest of it is noise.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from tasks.core.about import About
 from tasks.core.leaks import LeakFinding
+from tasks.core.reports.features import LeadingColumn
 from tasks.features.leaks_panel import (
     ALL,
     Array,
@@ -68,7 +69,7 @@ class Evidence(NamedTuple):
 
 def find_leading(
     table: pl.DataFrame, about: About, names: Sequence[str]
-) -> tuple[list[LeakFinding], list[dict[str, Any]]]:
+) -> tuple[list[LeakFinding], list[LeadingColumn]]:
     """Columns of *table* (FEATURES) among *names* that hold what the target is later; and each
     column's strongest agreement.
 
@@ -280,18 +281,18 @@ class _Residuals(NamedTuple):
         return abs(sums.mean()) > MIN_BLOCK_T * sums.std(ddof=1) / np.sqrt(N_BLOCKS)
 
 
-def _build_figures(evidence: Evidence) -> dict[str, Any]:
-    return {
-        "column": evidence.column,
-        "group": evidence.group,
-        "kind": evidence.lead.kind,
-        "lead_steps": evidence.lead.steps,
-        "r": round(evidence.r, 3),
-        "r_now": round(evidence.r_now, 3),
-        "standard_errors": round(evidence.errors, 1),
-        "limit": round(evidence.limit, 1),
-        "n_rows": evidence.n_rows,
-    }
+def _build_figures(evidence: Evidence) -> LeadingColumn:
+    return LeadingColumn(
+        column=evidence.column,
+        group=evidence.group,
+        kind=evidence.lead.kind,
+        lead_steps=evidence.lead.steps,
+        r=round(evidence.r, 3),
+        r_now=round(evidence.r_now, 3),
+        standard_errors=round(evidence.errors, 1),
+        limit=round(evidence.limit, 1),
+        n_rows=evidence.n_rows,
+    )
 
 
 def _build_finding(evidence: Evidence, table: pl.DataFrame) -> LeakFinding:

@@ -18,12 +18,13 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.leaks import LeakFinding
-from tasks.features.ahead import is_known_ahead
+from tasks.features.as_known import build_features_as_known
 from tasks.features.columns import build_declared_columns
-from tasks.features.known import build_features_as_known
-from tasks.features.params import FeatureParams, Function
+from tasks.features.functions import build_function_column
+from tasks.features.known_ahead import is_known_ahead
+from tasks.features.params import FeatureParams
+from tasks.features.specs import Function
 from tasks.features.table import add_target, build_features
-from tasks.features.user import build_function_column
 
 LATE_ROWS = 16  # late rows and corrections whose neighbourhood is looked at, besides the sample
 # float32 and running sums differ by less; what differs by less than 1e-4 sd tells a model nothing

@@ -6,8 +6,7 @@ later. Rows drawn anew, so that no past says anything of a future, and the featu
 them: whoever scores there reads ahead. A skill beyond what the target can have.
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
@@ -16,57 +15,33 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.errors import FeatureInputError
 from tasks.core.leaks import LeakFinding
-from tasks.core.transform import transform_target
-from tasks.features.ahead import is_known_ahead
-from tasks.features.columns import build_declared_columns, list_seasonal_lags
+from tasks.features.columns import build_declared_columns
+from tasks.features.known_ahead import is_known_ahead
+from tasks.features.leaks_ridge import (
+    LEAST_ROWS,
+    OriginPairs,
+    RidgeScores,
+    build_pairs,
+    compute_partial_r2,
+    compute_ranks,
+    find_strongest_column,
+    iterate_scales,
+    score_ridge,
+)
 from tasks.features.params import FeatureParams
 from tasks.features.sources import OHLC_VOLATILITY, Column
 from tasks.features.table import add_target, build_features
 
-MAX_ROWS = 20_000  # of a fit, evenly over time: a second's work at 100 columns
-LEAST_ROWS = 100  # fewer say nothing
 SHUFFLED_STEPS, SHUFFLED_SERIES = 2000, 8
 BEYOND_LUCK = 4.5  # standard errors: chance does this once in 300,000 feature sets
-TRAIN_FRAC = 0.6
-PENALTY = 1e-3  # of the ridge, for each row and standardized column
 # An honest walk gives R2 near 0 and 50.7 to 51.5 % on hourly crypto returns
 RETURN_R2, RETURN_HIT_FRAC = 0.01, 0.53
 WHITE_MEAN_SD = 0.1  # a return's mean lies within so many standard deviations of 0
 
-Array = np.ndarray
-
-
-class OriginPairs(NamedTuple):
-    """Origins of a table as arrays, each series scaled by its own mean and spread.
-
-    x: (n, F) 0 where unknown. past: (n, P) 1, and z at and before the origin. y: (n,) z `step`
-    steps later, sign: (n,) of it unscaled.
-    when: (n,) microseconds of the origin. rows: (n,) their places in the table.
-    """
-
-    x: Array
-    past: Array
-    y: Array
-    sign: Array
-    when: Array
-    rows: Array
-
-
-class RidgeScores(NamedTuple):
-    """Of a ridge on the last part of the rows: r2 against the best naive forecast, hit_frac of
-    its signs, r its correlation with what came, n pairs, n_origins distinct origins.
-    """
-
-    r2: float
-    hit_frac: float
-    r: float
-    n: int
-    n_origins: int
-
 
 def find_determined(
     table: pl.DataFrame, about: About, params: FeatureParams
-) -> tuple[list[LeakFinding], dict[str, Any]]:
+) -> tuple[list[LeakFinding], Mapping[str, object]]:
     """Columns, not made of the target itself, that explain nearly all that its own past leaves
     open of it, 1 or `horizon_steps` later.
     """
@@ -78,9 +53,9 @@ def find_determined(
     bound, most = params.leaks.max_determined_frac, 0.0
     findings: dict[str, LeakFinding] = {}
     for step in sorted({1, about.horizon_steps}) if foreign else ():
-        pairs = _build_pairs(table, about, [], step)
+        pairs = build_pairs(table, about, [], step)
         for column in foreign:
-            share = max(_compute_partial_r2(x, pairs) for x in _iterate_scales(table, column.name, about))
+            share = max(compute_partial_r2(x, pairs) for x in iterate_scales(table, column.name, about))
             most = max(most, share)
             if share > bound:
                 findings.setdefault(
@@ -110,7 +85,7 @@ def list_possible_leads(about: About, params: FeatureParams) -> list[str]:
 
 def find_shuffled_forecasts(
     rows: pl.DataFrame, about: About, params: FeatureParams, calendar: Calendar
-) -> tuple[list[LeakFinding], dict[str, Any]]:
+) -> tuple[list[LeakFinding], Mapping[str, object]]:
     """Features of rows drawn anew from each series' own, in which no past says anything of a
     future: nothing may be forecast there.
 
@@ -124,14 +99,14 @@ def find_shuffled_forecasts(
     names, figures = table.columns[6:], {"bound": BEYOND_LUCK}
     findings: list[LeakFinding] = []
     for step in sorted({1, about.horizon_steps}):
-        pairs = _build_pairs(table, about, names, step)
+        pairs = build_pairs(table, about, names, step)
         if len(pairs.y) < LEAST_ROWS:
             continue
-        scored = _score_ridge(pairs._replace(y=_compute_ranks(pairs.y)))
+        scored = score_ridge(pairs._replace(y=compute_ranks(pairs.y)))
         errors = scored.r * float(np.sqrt(scored.n))
         figures |= {f"n_step_{step}": scored.n, f"standard_errors_step_{step}": round(errors, 2)}
         if errors > BEYOND_LUCK and not findings:
-            feature = _find_strongest_column(pairs, names)
+            feature = find_strongest_column(pairs, names)
             findings.append(
                 LeakFinding(
                     rule="shuffled_target",
@@ -150,15 +125,15 @@ def find_shuffled_forecasts(
 
 def find_too_good(
     table: pl.DataFrame, about: About, params: FeatureParams
-) -> tuple[list[LeakFinding], dict[str, Any]]:
+) -> tuple[list[LeakFinding], Mapping[str, object]]:
     """A ridge over all features, one step ahead, must stay within the dataset's bounds: those of
     params, or those of a return where the target is like one.
     """
     names = table.columns[6:]
-    pairs = _build_pairs(table, about, names, 1)
+    pairs = build_pairs(table, about, names, 1)
     if len(pairs.y) < LEAST_ROWS:
         return [], {"n": len(pairs.y), "said": f"fewer than {LEAST_ROWS} pairs say nothing"}
-    of_past, scored = _score_ridge(pairs._replace(x=pairs.past)), _score_ridge(pairs)
+    of_past, scored = score_ridge(pairs._replace(x=pairs.past)), score_ridge(pairs)
     max_r2, max_hit, said = _decide_bounds(table, about, params, of_past)
     r2_error = 2 * np.sqrt(max(scored.r2, 0.0)) * (1 - scored.r2) / np.sqrt(scored.n_origins)  # delta method
     hit_error = 0.5 / np.sqrt(scored.n_origins)
@@ -176,7 +151,7 @@ def find_too_good(
         broken.append(("R2", scored.r2, max_r2, "max_r2"))
     if max_hit is not None and scored.hit_frac - 3 * hit_error > max_hit:
         broken.append(("hit rate", scored.hit_frac, max_hit, "max_hit_frac"))
-    feature = _find_strongest_column(pairs, names) if broken else ""
+    feature = find_strongest_column(pairs, names) if broken else ""
     return [
         LeakFinding(
             rule="too_good",
@@ -235,93 +210,6 @@ def _is_of_target(column: Column, about: About) -> bool:
     )
 
 
-def _build_pairs(table: pl.DataFrame, about: About, names: list[str], step: int) -> OriginPairs:
-    """The pairs (origin, origin + step) whose own past and future are known, at most MAX_ROWS,
-    evenly over the table.
-    """
-    z, code = _convert_to_numbers(table["z"]), _encode_series(table)
-    scaled = _transform_by_series(z, code)
-    season = list_seasonal_lags(about)
-    lags = sorted({0, 1, 2, *([season[step - 1]] if season else [])})
-    past = np.column_stack([np.ones(len(z)), *(_align_lagged(scaled, code, lag) for lag in lags)])
-    y = _align_lagged(scaled, code, -step)
-    rows = np.flatnonzero(np.isfinite(past).all(axis=1) & np.isfinite(y))
-    rows = rows[:: max(1, -(-len(rows) // MAX_ROWS))]
-    x = np.column_stack(
-        [
-            np.empty((len(rows), 0)),
-            *(_transform_by_series(_convert_to_numbers(table[name]), code)[rows] for name in names),
-        ]
-    )
-    sign = np.sign(_align_lagged(z, code, -step)[rows])
-    return OriginPairs(
-        np.where(np.isfinite(x), x, 0.0),
-        past[rows],
-        y[rows],
-        sign,
-        table["event_time"].to_physical().to_numpy()[rows],
-        rows,
-    )
-
-
-def _convert_to_numbers(column: pl.Series) -> Array:
-    return column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
-
-
-def _encode_series(table: pl.DataFrame) -> Array:
-    """Which series each row belongs to, counted from 0."""
-    return table["series_id"].rle_id().to_numpy().astype(np.int64)
-
-
-def _transform_by_series(values: Array, code: Array) -> Array:
-    """Less the series' mean, over its standard deviation; a constant becomes 0."""
-    there = np.isfinite(values)
-    n = np.maximum(np.bincount(code, there), 1.0)
-    mean = np.bincount(code, np.where(there, values, 0.0)) / n
-    apart = values - mean[code]
-    sd = np.sqrt(np.bincount(code, np.where(there, apart, 0.0) ** 2) / n)
-    return apart / np.where(sd > 1e-12 * np.abs(mean), sd, np.inf)[code]
-
-
-def _align_lagged(values: Array, code: Array, lag: int) -> Array:
-    """The value *lag* steps back in the same series (ahead where negative), NaN where there is
-    none.
-    """
-    place = np.arange(len(values)) - lag
-    inside = (place >= 0) & (place < len(values))
-    place = np.where(inside, place, 0)
-    return np.where(inside & (code[place] == code), values[place], np.nan)
-
-
-def _iterate_scales(table: pl.DataFrame, name: str, about: About) -> Iterator[Array]:
-    """The column at every row and, where the target works in another space, the column brought
-    there: a source has it in the target's unit.
-    """
-    code = _encode_series(table)
-    yield _transform_by_series(_convert_to_numbers(table[name]), code)
-    if about.target.transform != "none":
-        yield _transform_by_series(
-            _convert_to_numbers(table.select(transform_target(about.target, name)).to_series()), code
-        )
-
-
-def _compute_partial_r2(column: Array, pairs: OriginPairs) -> float:
-    """Share of what the own past leaves open of y that the column explains, of the same rows; 0
-    when it follows from the past itself.
-    """
-    x = column[pairs.rows]
-    keep = np.isfinite(x)
-    if keep.sum() < LEAST_ROWS:
-        return 0.0
-    past, both = pairs.past[keep], np.column_stack([x[keep], pairs.y[keep]])
-    left = both - past @ np.linalg.lstsq(past, both, rcond=None)[0]
-    left -= left.mean(axis=0)
-    size, before = np.square(left).sum(axis=0), np.square(both - both.mean(axis=0)).sum(axis=0)
-    if (size <= 1e-9 * before).any():
-        return 0.0
-    return float((left[:, 0] @ left[:, 1]) ** 2 / size.prod())
-
-
 def _build_determined_finding(
     name: str, share: float, step: int, table: pl.DataFrame, pairs: OriginPairs
 ) -> LeakFinding:
@@ -339,44 +227,6 @@ def _build_determined_finding(
         "the target by another name. Look where it comes from; a column that honestly leads the target "
         f"belongs into `features.leaks.leading: [{name}]`.",
     )
-
-
-def _score_ridge(pairs: OriginPairs) -> RidgeScores:
-    """Fit on the first part of the origins, score on the rest; nothing is said when all lie at
-    one time.
-    """
-    border = np.quantile(pairs.when, TRAIN_FRAC)
-    before, after = pairs.when < border, pairs.when > border
-    if not before.any() or not after.any():
-        return RidgeScores(r2=0.0, hit_frac=0.5, r=0.0, n=0, n_origins=1)
-    x = np.column_stack([np.ones(len(pairs.y)), pairs.x])
-    gram = x[before].T @ x[before] + PENALTY * before.sum() * np.eye(x.shape[1])
-    y_hat, y = x[after] @ np.linalg.solve(gram, x[before].T @ pairs.y[before]), pairs.y[after]
-    naive = [np.full(len(y), pairs.y[before].mean()), *pairs.past[after, 1:].T]
-    left = min(float(np.square(y - guess).sum()) for guess in naive)
-    moving = y_hat.std() > 0 and y.std() > 0
-    sign = pairs.sign[after]
-    return RidgeScores(
-        r2=1.0 - float(np.square(y - y_hat).sum()) / left if left > 0 else 0.0,
-        hit_frac=float((np.sign(y_hat) == sign)[sign != 0].mean()) if sign.any() else 0.5,
-        r=float(np.corrcoef(y_hat, y)[0, 1]) if moving else 0.0,
-        n=len(y),
-        n_origins=len(np.unique(pairs.when[after])),
-    )
-
-
-def _find_strongest_column(pairs: OriginPairs, names: list[str]) -> str:
-    """The column that goes most with y."""
-    x = pairs.x - pairs.x.mean(axis=0)
-    size = np.sqrt(np.square(x).sum(axis=0))
-    r = np.abs(x.T @ (pairs.y - pairs.y.mean())) / np.where(size > 0, size, np.inf)
-    return names[int(np.argmax(r))]
-
-
-def _compute_ranks(y: Array) -> Array:
-    """Ranks, brought between -1 and 1; ties share one."""
-    rank = pl.Series(y).rank("average").to_numpy()
-    return (2 * rank - 1) / len(y) - 1
 
 
 def _draw_rows(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFrame:

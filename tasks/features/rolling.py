@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from tasks.features.params import EWM_CUT_SPANS
+from tasks.features.specs import EWM_CUT_SPANS
 
 Array = np.ndarray
 

@@ -13,8 +13,8 @@ import polars as pl
 
 from tasks.core.calendar import parse_step_length
 from tasks.core.errors import FeatureInputError
-from tasks.features.params import Fourier
 from tasks.features.sources import Column, FeatureSource, GriddedRows
+from tasks.features.specs import Fourier
 
 _DAY_US = 86_400_000_000
 _MONDAY_US = 4 * _DAY_US  # 1970-01-05; 1970 began on a Thursday

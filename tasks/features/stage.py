@@ -1,18 +1,19 @@
 """The stage in one screen: rows in; table, schema and gaps out."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar, build_calendar
 from tasks.core.errors import FeatureInputError
+from tasks.core.reports.features import GapLedger
 from tasks.core.schema import FeatureSchema
-from tasks.features.ahead import check_known_ahead
+from tasks.features.as_known import build_features_as_known, select_superseded
 from tasks.features.columns import build_declared_columns, check_sources
 from tasks.features.cross import check_named_series
 from tasks.features.grid import get_time_span
-from tasks.features.known import build_features_as_known, select_superseded
+from tasks.features.known_ahead import check_known_ahead
 from tasks.features.params import FeatureParams
 from tasks.features.table import add_target, build_feature_schema, build_gap_ledger, check_static
 
@@ -25,7 +26,7 @@ class FeatureSet(NamedTuple):
     table: pl.DataFrame
     vintages: pl.DataFrame
     schema: FeatureSchema
-    gaps: dict[str, Any]
+    gaps: GapLedger
     calendar: Calendar
 
 

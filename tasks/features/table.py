@@ -4,7 +4,6 @@ import difflib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Any
 
 import polars as pl
 
@@ -13,12 +12,13 @@ from tasks.core.calendar import Calendar
 from tasks.core.errors import FeatureInputError
 from tasks.core.frames import FEATURES
 from tasks.core.kinds import get_kind
+from tasks.core.reports.features import GapLedger, LongestGap, SeriesGaps
 from tasks.core.schema import FeatureSchema
-from tasks.features.ahead import is_known_ahead
 from tasks.features.bars import OHLC, build_bar_return, garman_klass
 from tasks.features.columns import LAST, build_declared_columns, check_sources, list_seasonal_names
 from tasks.features.compute import compute_columns
 from tasks.features.grid import align_to_grid
+from tasks.features.known_ahead import is_known_ahead
 from tasks.features.params import FeatureParams
 from tasks.features.sources import Column, GriddedRows, Sees, filter_finite
 
@@ -28,15 +28,14 @@ _KEY = ("series_id", "event_time", "known_at")
 def build_features(
     rows: pl.DataFrame, about: About, params: FeatureParams, calendar: Calendar, until: datetime | None = None
 ) -> pl.DataFrame:
-    """Features at every grid step of every series (schema FEATURES), from the latest vintage of
-    each row given.
+    """Features (FEATURES) at every grid step of every series, from the latest vintage of each row.
 
-    rows: SERIES, in any order; cut with `as_of` before, to see what was known at a time. until: lay
-    every series up to this step, also one that stopped earlier (its missing steps are gaps); None:
-    each ends with its last row. Rows said ahead (see `tasks.features.ahead`) are no steps; of them
-    each origin sees what its cutoff knows. Features are computed in float64, kept in float32.
-    Raises CalendarError for a row off the grid, FeatureInputError for a feature whose column is not
-    there.
+    rows: SERIES, in any order; `as_of` selects what was known at a time. Rows known ahead (see
+    `tasks.features.known_ahead`) are no steps; each origin sees those that its cutoff knows.
+    until: the last step of every series, also of one that ended earlier (its missing steps are
+    gaps); None: each series ends with its last row.
+    Features are computed in float64 and stored in float32.
+    Raises CalendarError for a row off the grid, FeatureInputError for a missing column.
     """
     columns = build_declared_columns(about, params)
     with_y = add_target(rows, about)
@@ -162,7 +161,7 @@ def check_static(rows: pl.DataFrame, about: About) -> None:
             )
 
 
-def build_gap_ledger(table: pl.DataFrame) -> dict[str, Any]:
+def build_gap_ledger(table: pl.DataFrame) -> GapLedger:
     """Of each series: steps, gap steps, and the longest run of gaps with its first and last
     step.
     """
@@ -174,7 +173,7 @@ def build_gap_ledger(table: pl.DataFrame) -> dict[str, Any]:
         "series_id", keep="first", maintain_order=True
     )
     longest_of = {
-        row["series_id"]: {k: row[k] for k in ("n_steps", "first", "last")}
+        row["series_id"]: LongestGap(n_steps=row["n_steps"], first=row["first"], last=row["last"])
         for row in longest.iter_rows(named=True)
     }
     counts = (
@@ -182,11 +181,12 @@ def build_gap_ledger(table: pl.DataFrame) -> dict[str, Any]:
         .agg(n_steps=pl.len(), n_gap_steps=pl.col("is_gap").sum())
         .sort("series_id")
     )
-    return {
-        row.pop("series_id"): {**row, "longest_gap": longest_of.get(name)}
-        for row in counts.iter_rows(named=True)
-        for name in [row["series_id"]]
-    }
+    return GapLedger(
+        {
+            name: SeriesGaps(n_steps=n_steps, n_gap_steps=n_gap_steps, longest_gap=longest_of.get(name))
+            for name, n_steps, n_gap_steps in counts.iter_rows()
+        }
+    )
 
 
 def _list_sources(rows: pl.DataFrame, about: About) -> Iterable[str]:

@@ -1,7 +1,7 @@
 """Avro records: with a registry's number before each, or by one schema for all.
 
-Logical types are read as what they are stored as (a timestamp-millis is a number, and
-`feed.time_format: ms` says what it means).
+Logical types are read as what they are stored as: a timestamp-millis is a number, and
+`feed.time_format: ms` makes it a time.
 """
 
 import io
@@ -11,7 +11,7 @@ from typing import Any
 
 from tasks.core.errors import FeedError
 from tasks.edges.feeds.schema_registry import SchemaRegistry
-from tasks.feed.decode import RecordReader, UnreadableError
+from tasks.feed.contract import RecordReader, UnreadableError
 from tasks.feed.wire import split_schema_number
 
 
@@ -29,12 +29,12 @@ def build_registered_avro_reader(registry: SchemaRegistry) -> RecordReader:
     schemas: dict[int, Any] = {}
 
     def read(value: bytes) -> Mapping[str, Any]:
-        number, rest = split_schema_number(value)
+        number, record = split_schema_number(value)
         if number not in schemas:
-            if (found := registry.schema(number)) is None:
+            if (registered := registry.find_schema(number)) is None:
                 raise UnreadableError("unknown_schema", f"the registry has no schema {number}")
-            schemas[number] = _parse_schema(found.text, found.references)
-        return _read_record(rest, schemas[number])
+            schemas[number] = _parse_schema(registered.text, registered.references)
+        return _read_record(record, schemas[number])
 
     return read
 
@@ -59,7 +59,7 @@ def _convert_to_stored_schema(schema: Any) -> Any:
         return {
             key: _convert_to_stored_schema(value) for key, value in schema.items() if key != "logicalType"
         }
-    return [_convert_to_stored_schema(one) for one in schema] if isinstance(schema, list) else schema
+    return [_convert_to_stored_schema(part) for part in schema] if isinstance(schema, list) else schema
 
 
 def _read_record(value: bytes, schema: Any) -> Mapping[str, Any]:
@@ -67,11 +67,11 @@ def _read_record(value: bytes, schema: Any) -> Mapping[str, Any]:
 
     stream = io.BytesIO(value)
     try:
-        read = fastavro.schemaless_reader(stream, schema, None)
+        content = fastavro.schemaless_reader(stream, schema, None)
     except Exception as error:
         raise UnreadableError("not_avro", f"{type(error).__name__}: {error}"[:200]) from error
     if stream.tell() != len(value):
         raise UnreadableError("not_avro", f"{len(value) - stream.tell()} bytes after the record")
-    if not isinstance(read, dict):
+    if not isinstance(content, dict):
         raise UnreadableError("not_an_object", "the schema is no record")
-    return read
+    return content

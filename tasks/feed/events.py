@@ -1,8 +1,7 @@
-"""Alert events: what somebody should look at, said once when it begins, each with its runbook in
-docs/runbooks/.
+"""Alert events: what a person should look at, raised once when it begins.
 
-An event is one line of JSON in `events.jsonl` beside the feed's table, and one on stderr;
-Prometheus counts it by name.
+Each has its runbook in docs/runbooks/. An event is one line of JSON in `events.jsonl` next to the
+feed's table, and one on stderr; Prometheus counts it by name.
 """
 
 import json
@@ -15,10 +14,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from prometheus_client import Counter
+from pydantic import ValidationError
 
+from tasks.core.reports.feed import FeedEvent
+from tasks.feed.dispositions import LATE, QUARANTINE
 from tasks.feed.land import LandedCommit
 from tasks.feed.params import FeedParams
-from tasks.feed.sort import LATE, QUARANTINE
 
 NAME = "events.jsonl"
 EVENTS: Mapping[str, str] = {
@@ -40,14 +41,14 @@ EVENTS: Mapping[str, str] = {
 }
 RAISED = Counter("tidemill_feed_events", "Alert events raised, by name.", ["event"], registry=None)
 
-_MAX_BYTES = 5_000_000  # of the file; one older one is kept
+_MAX_BYTES = 5_000_000  # of the file; one older file is kept
 _BROKEN = {"missing": "field_removed", "wrong_type": "field_retyped", "renamed": "field_renamed"}
-_MOST = 0.5  # of the records of the window: a change of the producer, not dirt
-_CALM = 0.5  # of its threshold, below which a state has ended and may be said again
+_CHANGED_FRAC = 0.5  # of the window's records: a change of the producer, not single bad records
+_END_FRAC = 0.5  # of its threshold, below which a state has ended and may be raised again
 
 
 class EventReporter(Protocol):
-    """How an event is raised where the folder is known."""
+    """Raises events of one feed."""
 
     def __call__(self, name: str, **facts: Any) -> None:
         """Raise event *name*."""
@@ -69,67 +70,62 @@ def report_event(folder: Path, name: str, **facts: Any) -> None:
     print(f"event {line}", file=sys.stderr, flush=True)
 
 
-def read_events(folder: Path) -> list[dict[str, Any]]:
+def read_events(folder: Path) -> list[FeedEvent]:
     """Events, oldest first. A line that a kill cut off is left out."""
-    found = []
+    events = []
     for path in (folder / f"{NAME}.1", folder / NAME):
         for line in path.read_text().splitlines() if path.exists() else ():
             try:
-                found.append(json.loads(line))
-            except json.JSONDecodeError:
+                events.append(FeedEvent.model_validate_json(line))
+            except ValidationError:
                 continue
-    return found
+    return events
 
 
 class FeedAlarms:
-    """Watches what lands and raises an event when a state begins, once until it has ended.
+    """Raises an event when a state of what lands begins, once until it has ended.
 
-    Shares count over `feed.alert_window_s` of clock time.
+    Fractions count over `feed.alert_window_s` of clock time.
     """
 
-    def __init__(self, params: FeedParams, raise_: EventReporter) -> None:
-        self._params, self._raise = params, raise_
+    def __init__(self, params: FeedParams, report: EventReporter) -> None:
+        self._params, self._report = params, report
         self._window: deque[tuple[float, LandedCommit]] = deque()
-        self._on: set[tuple[str, str]] = set()
+        self._raised: set[tuple[str, str]] = set()  # (event, field)
 
     def add_commit(self, landed: LandedCommit, now: float | None = None) -> None:
-        """Look at one more commit. now: seconds of a clock that only goes forward."""
+        """Count one more commit. now: seconds of a clock that only goes forward."""
         now = time.monotonic() if now is None else now
         if landed.added:
-            self._raise("field_added", fields=landed.added, version=landed.version)
+            self._report("field_added", fields=landed.added, version=landed.version)
         self._window.append((now, landed))
         while self._window[0][0] < now - self._params.alert_window_s:
             self._window.popleft()
-        recent = [one for _, one in self._window]
-        n = sum(sum(one.counts.values()) for one in recent)
-        for name, place, bound in (
+        recent = [commit for _, commit in self._window]
+        n = sum(sum(commit.counts.values()) for commit in recent)
+        for name, disposition, bound in (
             ("quarantine_high", QUARANTINE, self._params.alert_quarantine_frac),
             ("late_high", LATE, self._params.alert_late_frac),
         ):
-            share = sum(one.counts.get(place, 0) for one in recent) / n
-            self._update_alarm(
-                (name, ""), share, bound, {"frac": round(share, 6), "n_records": n, "version": landed.version}
-            )
-        for rule, field in self._seen(recent):
-            n_broken = sum(one.broken.get((rule, field), 0) for one in recent)
-            self._update_alarm(
-                (_BROKEN[rule], field),
-                n_broken / n,
-                _MOST,
-                {"field": field, "n_broken": n_broken, "n_records": n, "version": landed.version},
-            )
+            frac = sum(commit.counts.get(disposition, 0) for commit in recent) / n
+            facts: dict[str, Any] = {"frac": round(frac, 6), "n_records": n, "version": landed.version}
+            self._update_alarm((name, ""), frac, bound, facts)
+        for rule, field in self._list_broken(recent):
+            n_broken = sum(commit.broken.get((rule, field), 0) for commit in recent)
+            facts = {"field": field, "n_broken": n_broken, "n_records": n, "version": landed.version}
+            self._update_alarm((_BROKEN[rule], field), n_broken / n, _CHANGED_FRAC, facts)
 
-    def _seen(self, recent: Iterable[LandedCommit]) -> set[tuple[str, str]]:
-        """(rule, field) that is broken somewhere, or was said to be."""
+    def _list_broken(self, recent: Iterable[LandedCommit]) -> set[tuple[str, str]]:
+        """(rule, field) that is broken in one of *recent*, or whose event was raised."""
         rule_of = {event: rule for rule, event in _BROKEN.items()}
-        said = {(rule_of[event], field) for event, field in self._on if event in rule_of}
-        return said | {key for one in recent for key in one.broken if key[0] in _BROKEN}
+        raised = {(rule_of[event], field) for event, field in self._raised if event in rule_of}
+        return raised | {key for commit in recent for key in commit.broken if key[0] in _BROKEN}
 
     def _update_alarm(
-        self, key: tuple[str, str], share: float, bound: float, facts: Mapping[str, Any]
+        self, key: tuple[str, str], frac: float, bound: float, facts: Mapping[str, Any]
     ) -> None:
-        if key not in self._on and share > bound:
-            self._on.add(key)
-            self._raise(key[0], **facts)
-        elif key in self._on and share < bound * _CALM:
-            self._on.discard(key)
+        if key not in self._raised and frac > bound:
+            self._raised.add(key)
+            self._report(key[0], **facts)
+        elif key in self._raised and frac < bound * _END_FRAC:
+            self._raised.discard(key)

@@ -7,18 +7,19 @@ from typing import Any
 from tasks.core.errors import FeedError, ParamsError
 from tasks.edges.feeds.schema_registry import SchemaRegistry
 from tasks.edges.settings import ROOT, read_settings
-from tasks.feed.decode import JsonDecoder, RecordContract, RecordDecoder, RecordReader
+from tasks.feed.contract import RecordContract, RecordReader
+from tasks.feed.decode import JsonDecoder, RecordDecoder
 from tasks.feed.params import FeedParams
 
 
 def build_reader(
-    params: FeedParams, told: Callable[[str], Any] = lambda _: None, root: Path = ROOT
+    params: FeedParams, report_down: Callable[[str], Any] = lambda _: None, root: Path = ROOT
 ) -> RecordReader | None:
-    """How records of *params*' format are read; None for JSON. told: called when the schema
-    registry does not answer.
+    """How records of *params*' format are read; None for JSON.
 
-    Raises ParamsError when the schema's file is not there, FeedError when it is none, or nothing
-    says where a registry is.
+    report_down: called when the schema registry does not answer.
+    Raises ParamsError when the schema's file is not there, FeedError when it is no schema, or no
+    setting says where a registry is.
     """
     if params.format == "json":
         return None
@@ -30,7 +31,10 @@ def build_reader(
                 f"`feed.format` is {params.format}, and nothing says by which schema. Set `feed.schema_file`,"
                 " or TIDEMILL_SCHEMA_REGISTRY."
             )
-        return (avro if params.format == "avro" else protobuf).by_registry(SchemaRegistry(url, told=told))
+        registry = SchemaRegistry(url, report_down=report_down)
+        if params.format == "avro":
+            return avro.build_registered_avro_reader(registry)
+        return protobuf.build_registered_protobuf_reader(registry)
     path = root / params.schema_file
     if not path.is_file():
         raise ParamsError(
@@ -42,5 +46,5 @@ def build_reader(
 
 
 def build_decoder(contract: RecordContract, reader: RecordReader | None) -> RecordDecoder:
-    """The decoder of a format (see reader_of)."""
+    """The decoder of a format; *reader* is what `build_reader` returned."""
     return JsonDecoder(contract) if reader is None else RecordDecoder(contract, reader)

@@ -1,5 +1,6 @@
-"""Landing: records are held until a commit is due, then decoded, sorted and committed with the
-marks they move, all or nothing.
+"""Landing: records are held until a commit is due, then decoded, classified and committed.
+
+Rows and the offsets that they move are one commit, all or nothing.
 """
 
 import time
@@ -12,28 +13,30 @@ import polars as pl
 
 from tasks.core.errors import OffsetMovedError
 from tasks.core.frames import UTC
-from tasks.core.records import Feed, PolledRecords
-from tasks.edges.delta import REPLAY, TIDY, VersionedTable
-from tasks.feed.decode import DETAIL, RULE, DecodedBatch, RecordContract, RecordDecoder, RecordReader
-from tasks.feed.formats import build_decoder
-from tasks.feed.params import TYPES, FeedParams
-from tasks.feed.sort import (
+from tasks.core.records import PolledRecords
+from tasks.edges.delta import REPLAYS, VersionedTable, add_column, align_offsets, commit_rows
+from tasks.edges.feeds.base import RecordSource
+from tasks.feed.contract import DETAIL, RULE, RecordContract, RecordReader
+from tasks.feed.decode import DecodedBatch, RecordDecoder
+from tasks.feed.dispositions import (
     DUPLICATE,
     EMPTY,
     QUARANTINE,
     ROW,
     RowMemory,
     build_row_ids,
+    decide_dispositions,
     filter_memory_ids,
     list_id_columns,
-    sort_records,
 )
+from tasks.feed.formats import build_decoder
+from tasks.feed.params import TYPES, FeedParams
 
-OWN = {
+TABLE_COLUMNS = {
     "series_id": pl.String(),
     "event_time": UTC,
     "known_at": UTC,
-    "place": pl.String(),
+    "disposition": pl.String(),
     "month": pl.String(),
     "_source": pl.String(),
     "_offset": pl.Int64(),
@@ -44,18 +47,21 @@ OWN = {
     RULE: pl.String(),
     DETAIL: pl.String(),
 }
-PARTITIONS = ("place", "month")
-_RECALL_ROWS = 2_000_000  # a second, at most, before the first commit after a start
+PARTITIONS = ("disposition", "month")
+_MEMORY_ROWS = 2_000_000  # read before the first commit after a start; a second, at most
+_MAX_POLLED = 10_000  # records of one poll
+_FIRST_BYTES = 1_000.0  # of a record, before there was one
 
 
 class LandedCommit(NamedTuple):
     """One commit.
 
-    counts: records by place, duplicates too; they add up to what was read. seconds: from the first
-    held record to the commit's end;
-    commit_seconds: of it for decoding, sorting and committing. newest: of the rows' event times.
+    counts: records by disposition, duplicates too; their sum is what was read.
+    seconds: from the first held record to the commit's end.
+    commit_seconds: of it for decoding, classifying and committing.
+    newest: of the rows' event times.
     added: fields that became columns.
-    broken: see Decoded.
+    broken: see DecodedBatch.
     """
 
     version: int
@@ -69,21 +75,22 @@ class LandedCommit(NamedTuple):
 
 
 def open_table(folder: Path, params: FeedParams) -> VersionedTable:
-    """The feed's table, made when it is not there, with a column for each field of *params*."""
+    """The feed's table, made when there is none, with a column for each field of *params*."""
     fields = {name: TYPES[spec.type] for name, spec in params.fields.items()}
     table = VersionedTable(
-        folder, {**OWN, **fields}, PARTITIONS, sync=params.sync, keep_log_h=params.keep_log_h
+        folder, {**TABLE_COLUMNS, **fields}, PARTITIONS, sync=params.sync, keep_log_h=params.keep_log_h
     )
-    table.align_offsets()
+    align_offsets(table)
     for name, dtype in fields.items():
-        table.add_column(name, dtype, {"how": "declared"})
+        add_column(table, name, dtype, {"how": "declared"})
     return table
 
 
 class LandingBuffer:
-    """Holds what a feed brought and commits it. every: see sort_records. reader: see decoder_of.
+    """Holds what a source brought, and commits it. Not for two threads.
 
-    Not for two threads.
+    every: see decide_dispositions.
+    reader: of the feed's format; None for JSON.
     """
 
     def __init__(
@@ -91,7 +98,7 @@ class LandingBuffer:
         table: VersionedTable,
         params: FeedParams,
         every: str | None,
-        feed: Feed,
+        feed: RecordSource,
         reader: RecordReader | None = None,
     ) -> None:
         self.table, self._params, self._every, self._feed = table, params, every, feed
@@ -100,40 +107,41 @@ class LandingBuffer:
         self._held: list[pl.DataFrame] = []
         self._ends: dict[str, int] = {}
         self._begins: dict[str, int] = {}
-        self._bytes = self._n_held = 0
-        self._since = 0.0
-        # Told why, when another writer had overtaken a commit
-        self.refused: Callable[[str], Any] = lambda _: None
-        feed.open(self.marks)
+        self._n_bytes = self._n_held = 0
+        self._held_since = 0.0
+        # Called with the reason, when another writer had overtaken a commit
+        self.on_refused: Callable[[str], Any] = lambda _: None
+        feed.open(self.read_offsets)
 
-    def marks(self) -> dict[str, int]:
-        """The table's marks, read anew, and with them what is remembered of its rows; nothing is
-        held any more.
+    def read_offsets(self) -> dict[str, int]:
+        """The table's offsets, read again, and what is remembered of its rows.
+
+        Nothing is held any more.
         """
-        self.table.align_offsets()
+        align_offsets(self.table)
         self._delete_held()
         self._memory = _read_memory(self.table, self._params)
-        self._replays = self.table.mark(REPLAY) or 0
-        found = {source: mark for source, mark in self.table.marks().items() if source != TIDY}
-        self._begins = dict(found)
-        return found
+        self._n_replays = self.table.find_offset(REPLAYS) or 0
+        self._begins = self.table.list_offsets()
+        return dict(self._begins)
 
     @property
     def begins(self) -> dict[str, int]:
-        """Where what is held begins, by source: the table's marks."""
+        """Where what is held begins, by source: the table's offsets."""
         return self._begins
 
     @property
     def n_held_bytes(self) -> int:
         """Bytes of the values that are held."""
-        return self._bytes
+        return self._n_bytes
 
     @property
     def n_free_records(self) -> int:
-        """How many more records may be held, as their size has been so far."""
-        budget = self._params.max_buffer_mb * 1_000_000 - self._bytes
-        mean = self._bytes / self._n_held if self._n_held else 1_000.0
-        return max(1, min(self._params.commit_rows - self._n_held, int(budget / max(mean, 1.0)), 10_000))
+        """How many more records may be held, by their mean size so far."""
+        n_free_bytes = self._params.max_buffer_mb * 1_000_000 - self._n_bytes
+        mean = self._n_bytes / self._n_held if self._n_held else _FIRST_BYTES
+        n_fitting = int(n_free_bytes / max(mean, 1.0))
+        return max(1, min(self._params.commit_rows - self._n_held, n_fitting, _MAX_POLLED))
 
     @property
     def commit_every_s(self) -> float:
@@ -150,65 +158,63 @@ class LandingBuffer:
         """Whether what is held should be committed now."""
         if not self._n_held:
             return False
-        full = (
-            self._n_held >= self._params.commit_rows or self._bytes >= self._params.max_buffer_mb * 1_000_000
-        )
-        return full or time.monotonic() - self._since >= self._params.commit_every_s
+        max_bytes = self._params.max_buffer_mb * 1_000_000
+        is_full = self._n_held >= self._params.commit_rows or self._n_bytes >= max_bytes
+        return is_full or time.monotonic() - self._held_since >= self._params.commit_every_s
 
     def add_records(self, polled: PolledRecords) -> None:
-        """Take what was polled."""
+        """Hold what was polled."""
         if polled.revoked:
-            self._held = [
-                kept
-                for frame in self._held
-                if (kept := frame.filter(~pl.col("_source").is_in(polled.revoked))).height
-            ]
+            is_ours = ~pl.col("_source").is_in(polled.revoked)
+            frames = [frame.filter(is_ours) for frame in self._held]
+            self._held = [frame for frame in frames if frame.height]
             self._ends = {source: end for source, end in self._ends.items() if source not in polled.revoked}
             self._n_held = sum(frame.height for frame in self._held)
-            self._bytes = sum(int(frame["_value"].bin.size().sum() or 0) for frame in self._held)
+            self._n_bytes = sum(map(_count_bytes, self._held))
         if polled.records.height:
             if not self._n_held:
-                self._since = time.monotonic()
+                self._held_since = time.monotonic()
             self._held.append(polled.records)
             self._n_held += polled.records.height
-            self._bytes += int(polled.records["_value"].bin.size().sum() or 0)
+            self._n_bytes += _count_bytes(polled.records)
         self._ends |= polled.ends
 
     def commit(self) -> LandedCommit | None:
-        """Commit what is held; None when the source does not vouch for it just now, and it stays
-        held, or another writer had read on.
+        """Commit what is held.
 
-        What was held is forgotten then, and read again from the table's marks.
+        None when there is nothing; when the source cannot confirm at the moment that it is the
+        same, and all stays held; and when another writer had read on. What was held is forgotten
+        then, and read again from the table's offsets.
         """
         if not self._n_held or not self._feed.is_same():
             return None
         begun = time.monotonic()
         records = pl.concat(self._held)
-        self._held = []  # else the frames live beside what is made of them
+        self._held = []  # else the frames are in memory together with what is made of them
         decoded = self._decode_records(records)
-        rows, memory = sort_records(records, decoded, self._params, self._every, self._memory)
-        counts = dict(rows["place"].value_counts().iter_rows())
+        rows, memory = decide_dispositions(records, decoded, self._params, self._every, self._memory)
+        counts = dict(rows["disposition"].value_counts().iter_rows())
         begins = {source: begin for source in self._ends if (begin := self._begins.get(source)) is not None}
-        # Rows that were replayed meanwhile are not remembered: recall them first
-        begins[REPLAY] = self._replays
+        # Rows that were replayed meanwhile are not remembered: they are read first then
+        begins[REPLAYS] = self._n_replays
         try:
             rows, added = add_new_columns(self.table, rows, decoded)
-            about = {"counts": counts, "added": added}
-            version = self.table.commit(rows.filter(pl.col("place") != DUPLICATE), begins, self._ends, about)
+            kept = rows.filter(pl.col("disposition") != DUPLICATE)
+            note = {"counts": counts, "added": added}
+            version = commit_rows(self.table, kept, begins, self._ends, note)
         except OffsetMovedError as error:
-            self.refused(str(error))
+            self.on_refused(str(error))
             self._feed.rewind()
             return None
         now = time.monotonic()
-        newest = rows.filter(pl.col("place") == ROW)["event_time"].max()
-        # A datetime
+        newest = rows.filter(pl.col("disposition") == ROW)["event_time"].max()
         landed = LandedCommit(
             version,
             counts,
-            self._bytes,
-            now - self._since,
+            self._n_bytes,
+            now - self._held_since,
             now - begun,
-            newest,  # type: ignore[arg-type]
+            newest,  # type: ignore[arg-type]  # a datetime
             added,
             decoded.broken,
         )
@@ -218,7 +224,7 @@ class LandingBuffer:
         return landed
 
     def _delete_held(self) -> None:
-        self._held, self._ends, self._bytes, self._n_held = [], {}, 0, 0
+        self._held, self._ends, self._n_bytes, self._n_held = [], {}, 0, 0
 
     def _decode_records(self, records: pl.DataFrame) -> DecodedBatch:
         contract = build_contract(self._params, self.table.columns)
@@ -228,22 +234,21 @@ class LandingBuffer:
 
 
 def build_contract(params: FeedParams, columns: Mapping[str, pl.DataType]) -> RecordContract:
-    """What a record must be: what *params* declare, and the columns of the table that evolution
-    has added.
-    """
-    text = pl.String() if params.time_format == "iso" else pl.Int64()
-    own: dict[str, pl.DataType] = {params.time_field: text}
+    """What a record must be: what *params* declare, and the columns that came with records."""
+    time_type = pl.String() if params.time_format == "iso" else pl.Int64()
+    required: dict[str, pl.DataType] = {params.time_field: time_type}
     if params.series_field is not None:
-        own[params.series_field] = pl.String()
+        required[params.series_field] = pl.String()
     if params.known_at_field is not None:
-        own[params.known_at_field] = text
+        required[params.known_at_field] = time_type
     if params.closed_field is not None:
-        own[params.closed_field] = pl.Boolean()
+        required[params.closed_field] = pl.Boolean()
     declared = {name: TYPES[spec.type] for name, spec in params.fields.items()}
-    arrived = {name: dtype for name, dtype in columns.items() if name not in {*OWN, *declared, *own}}
+    others = {*TABLE_COLUMNS, *declared, *required}
+    arrived = {name: dtype for name, dtype in columns.items() if name not in others}
     nullable = frozenset({*(name for name, spec in params.fields.items() if spec.nullable), *arrived})
     return RecordContract(
-        {**own, **declared, **arrived},
+        {**required, **declared, **arrived},
         nullable,
         frozenset(arrived),
         params.max_record_kb * 1024,
@@ -251,28 +256,28 @@ def build_contract(params: FeedParams, columns: Mapping[str, pl.DataType]) -> Re
     )
 
 
-def run_loop(
+def run_landing(
     landing: LandingBuffer,
-    feed: Feed,
+    feed: RecordSource,
     *,
-    until_drained: bool,
+    until_caught_up: bool,
     stop: Callable[[], bool] = lambda: False,
-    turn: Callable[[LandedCommit | None], Any] = lambda _: None,
+    on_poll: Callable[[LandedCommit | None], Any] = lambda _: None,
 ) -> None:
-    """Land records for ever, or until all that was there at the start has landed; *stop* ends it
-    after the commit that is under way.
+    """Land records until *stop*, or until all that was there at the start has landed.
 
-    turn: called after each poll, with what has landed then, if anything.
+    stop: ends it after the current commit.
+    on_poll: called after each poll with what has landed then, if anything.
     """
     poll_s = min(landing.commit_every_s / 5, 0.1)
     while not stop():
         landing.add_records(feed.poll(landing.n_free_records, poll_s))
-        drained = until_drained and feed.is_caught_up()
-        turn(landing.commit() if landing.is_due or drained else None)
+        is_caught_up = until_caught_up and feed.is_caught_up()
+        on_poll(landing.commit() if landing.is_due or is_caught_up else None)
         # Asked again: a refused commit has sent it back
-        if drained and landing.is_empty and feed.is_caught_up():
+        if is_caught_up and landing.is_empty and feed.is_caught_up():
             return
-    turn(landing.commit())
+    on_poll(landing.commit())
 
 
 def add_new_columns(
@@ -280,34 +285,34 @@ def add_new_columns(
 ) -> tuple[pl.DataFrame, dict[str, str]]:
     """(*rows* with the table's columns, name -> type of columns made for new fields).
 
-    A field that quarantined records alone have becomes none.
+    A field that only quarantined records have becomes none.
     """
-    kept = rows.filter(pl.col("place") != QUARANTINE)
-    added = {name: dtype for name, dtype in decoded.added.items() if kept[name].null_count() < kept.height}
+    good = rows.filter(pl.col("disposition") != QUARANTINE)
+    added = {name: dtype for name, dtype in decoded.added.items() if good[name].null_count() < good.height}
     for name, dtype in added.items():
-        table.add_column(name, dtype, {"how": "arrived"})
-    return rows.select([name for name in rows.columns if name in table.columns]), {
-        name: str(dtype) for name, dtype in added.items()
-    }
+        add_column(table, name, dtype, {"how": "arrived"})
+    kept = rows.select([name for name in rows.columns if name in table.columns])
+    return kept, {name: str(dtype) for name, dtype in added.items()}
+
+
+def _count_bytes(records: pl.DataFrame) -> int:
+    return int(records["_value"].bin.size().sum() or 0)
 
 
 def _read_memory(table: VersionedTable, params: FeedParams) -> RowMemory:
     """What the table's rows say: each series' newest time, and the ids that may come again.
 
-    It is what the landing that wrote them remembered, with two bounds: the newest _RECALL_ROWS rows
-    are asked, so a series that was silent longer begins anew; and where more than `feed.max_ids`
-    ids lie within `feed.lateness_s`, the oldest are forgotten.
+    It is what the landing that wrote them remembered, with two bounds. The newest _MEMORY_ROWS rows
+    are read, so a series that was silent for longer begins again. Where more than `feed.max_ids`
+    ids are within `feed.lateness_s`, the oldest are forgotten.
     """
     key = list_id_columns(params)
-    least = table.find_row_bound("event_time", _RECALL_ROWS, {"place": ROW})
+    only = {"disposition": ROW}
+    least = table.find_row_bound("event_time", _MEMORY_ROWS, only)
     if least is None:
         return EMPTY
-    newest = (
-        table.scan({"place": ROW}, {"event_time": least}, ["series_id", "event_time"])
-        .group_by("series_id")
-        .agg(newest=pl.col("event_time").max())
-        .collect()
-    )
+    times = table.scan(only, {"event_time": least}, ["series_id", "event_time"])
+    newest = times.group_by("series_id").agg(newest=pl.col("event_time").max()).collect()
     if not params.dedupe:
         return RowMemory(newest, EMPTY.ids)
     values = [
@@ -315,9 +320,9 @@ def _read_memory(table: VersionedTable, params: FeedParams) -> RowMemory:
         for name in table.columns
         if not name.startswith("_") and name not in {*PARTITIONS, *key, "known_at"}
     ]
-    # A datetime
-    behind = newest["newest"].min() - timedelta(seconds=params.lateness_s)  # type: ignore[operator]
-    rows = table.scan({"place": ROW}, {"event_time": max(least, behind)}, [*key, *values])
+    lateness = timedelta(seconds=params.lateness_s)
+    behind = newest["newest"].min() - lateness  # type: ignore[operator]  # a datetime
+    rows = table.scan(only, {"event_time": max(least, behind)}, [*key, *values])
     alive = rows.join(newest.lazy(), on="series_id").filter(
         pl.col("event_time") >= pl.col("newest") - pl.duration(seconds=params.lateness_s)
     )

@@ -1,18 +1,18 @@
-"""What a feed is told: where records come from, which fields they have, what is late, when rows are
-committed.
+"""Parameters of a feed: its source, the fields of its records, what is late, when it commits.
 
-`feed` of a dataset's entry.
+`feed` of a dataset's entry in params.yaml.
 """
 
-import re
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import polars as pl
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
+from tasks.core.errors import FeedError
 from tasks.core.strict import Strict
-from tasks.feed.decode import NOT_THE_TABLES
+from tasks.edges.feeds import get_feed_class
+from tasks.edges.feeds.base import SourceParams
+from tasks.feed.contract import RESERVED_NAMES
 
 FieldType = Literal["float", "int", "string", "bool"]
 TYPES: dict[str, pl.DataType] = {
@@ -23,140 +23,18 @@ TYPES: dict[str, pl.DataType] = {
 }
 
 
-class KafkaSource(Strict):
-    """A topic.
+def parse_source(content: Any) -> Any:
+    """`feed.source` as the parameters of its kind.
 
-    Where the brokers are stands in TIDEMILL_KAFKA, security in TIDEMILL_KAFKA_OPTIONS. group: None:
-    tidemill-<dataset>-<topic>.
+    Raises ValueError for an unknown kind, or without one.
     """
-
-    kind: Literal["kafka"]
-    topic: str
-    group: str | None = None
-
-
-class ReplayedFilesSource(Strict):
-    """Files that are played as a feed; no broker is needed.
-
-    dataset: whose own files (its `ingest.source`), as ingest reads them; each row is a record,
-    known at the end of its step plus the publish delay.
-    path: a file of one JSON record a line instead, as they stand (also .gz). speed: times the time
-    that lay between records, or `max`.
-    """
-
-    kind: Literal["files"]
-    dataset: str | None = None
-    path: str | None = None
-    speed: Annotated[float, Field(gt=0)] | Literal["max"] = 1.0
-
-    @model_validator(mode="after")
-    def _check_one_source(self) -> "ReplayedFilesSource":
-        if (self.dataset is None) == (self.path is None):
-            raise ValueError(
-                "`feed.source` of kind files needs either `dataset` (whose files are played) or `path` (a"
-                " file of JSON lines)."
-            )
-        return self
-
-
-class DatabaseSource(Strict):
-    """A table (or view) that is asked again and again.
-
-    Where the database is stands in TIDEMILL_FEED_DATABASE.
-    table: `schema.table`. id: a unique whole number that rises as rows are inserted. updated_at:
-    the time at which a row was inserted or changed; the table is read by it then, and id tells rows
-    of one second apart. produced_at: without updated_at, the time at which a row was made (None:
-    when it is read).
-    columns: those that become fields; None: all. log: the name under which the table's marks are
-    kept; None: host, port and database.
-    settle_s: no transaction stays open longer after it took its id, or its time. every_s: between
-    two questions when nothing more is there.
-    """
-
-    kind: Literal["database"]
-    table: str
-    id: str = "id"
-    updated_at: str | None = None
-    produced_at: str | None = None
-    columns: tuple[str, ...] | None = None
-    log: str | None = None
-    settle_s: Annotated[float, Field(ge=0)] = 10.0
-    every_s: Annotated[float, Field(gt=0)] = 1.0
-
-    @model_validator(mode="after")
-    def _check_one_time(self) -> "DatabaseSource":
-        if self.updated_at and self.produced_at:
-            raise ValueError(
-                "`feed.source` has updated_at, which says when a row was produced. Leave out produced_at."
-            )
-        return self
-
-
-class WebsocketSource(Strict):
-    """A WebSocket.
-
-    `${NAME}` in url, subscribe, headers and backfill_url is the environment's: secrets do not stand
-    here. See tasks.edges.feeds.websocket.WebsocketFeed; log: None: url without what follows `?`.
-    """
-
-    kind: Literal["websocket"]
-    url: str
-    log: str | None = None
-    subscribe: tuple[str, ...] = ()
-    headers: dict[str, str] = Field(default_factory=dict)
-    records_field: str | None = None
-    sequence_field: str | None = None
-    begin_at: Annotated[int, Field(ge=0)] | None = None
-    backfill_url: str | None = None
-    backfill_field: str | None = None
-    heartbeat_s: Annotated[float, Field(gt=0)] = 15.0
-    silent_s: Annotated[float, Field(gt=0)] = 60.0
-    reorder_s: Annotated[float, Field(ge=0)] = 1.0
-    reconnect_max_s: Annotated[float, Field(gt=0)] = 30.0
-    backfill_wait_s: Annotated[float, Field(ge=0)] = 300.0
-    buffer_mb: Annotated[int, Field(ge=1)] = 64
-
-    @model_validator(mode="after")
-    def _check_sequence_field(self) -> "WebsocketSource":
-        if self.sequence_field is None and (self.backfill_url is not None or self.begin_at is not None):
-            raise ValueError(
-                "`feed.source` has backfill_url or begin_at, and no sequence_field: only numbered records can"
-                " be fetched again. Name it, or remove them."
-            )
-        if self.backfill_url is not None and not {"{first}", "{last}"} <= set(
-            re.findall(r"\{\w+\}", self.backfill_url.replace("${", "$"))
-        ):
-            raise ValueError(
-                "`feed.source.backfill_url` must hold {first} and {last}, the numbers that are asked for."
-            )
-        return self
-
-
-class ExchangeSource(Strict):
-    """Closed bars of an exchange, by ccxt (`tidemill[exchanges]`).
-
-    Keys and other options of ccxt stand in TIDEMILL_FEED_EXCHANGE. See
-    tasks.edges.feeds.exchange.ExchangeFeed. since: without a zone it is UTC.
-    """
-
-    kind: Literal["exchange"]
-    exchange: str
-    symbols: Annotated[tuple[str, ...], Field(min_length=1)]
-    timeframe: str
-    since: datetime | None = None
-    settle_s: Annotated[float, Field(ge=0)] = 5.0
-    every_s: Annotated[float, Field(gt=0)] = 5.0
-
-    @field_validator("since")
-    @classmethod
-    def _convert_since_to_utc(cls, since: datetime | None) -> datetime | None:
-        return since.replace(tzinfo=UTC) if since is not None and since.tzinfo is None else since
-
-
-Source = Annotated[
-    KafkaSource | ReplayedFilesSource | DatabaseSource | WebsocketSource | ExchangeSource,
-    Field(discriminator="kind"),
-]
+    if not isinstance(content, dict):
+        return content
+    try:
+        kind = get_feed_class(str(content.get("kind", "")))
+    except FeedError as error:
+        raise ValueError(str(error)) from error
+    return kind.Params.model_validate(content)
 
 
 class FieldSpec(Strict):
@@ -167,8 +45,9 @@ class FieldSpec(Strict):
 
 
 class BarColumn(Strict):
-    """One column of a bar: *by* of the field *of* over the ticks of a window, in event time.
-    count without a field counts ticks.
+    """One column of a bar: *by* of the field *of*, over the ticks of a window in event time.
+
+    `count` without a field counts ticks.
     """
 
     by: Literal["first", "last", "min", "max", "sum", "mean", "count"]
@@ -185,7 +64,7 @@ class AggregateParams(Strict):
     """From ticks to bars, a row a series and window.
 
     kind: `tumbling` windows are a step of *every* each; `sliding` ones end with each step and hold
-    period_steps of them; a `session` ends where a series says nothing for gap_s.
+    period_steps of them; a `session` ends where a series is silent for gap_s.
     """
 
     kind: Literal["tumbling", "sliding", "session"] = "tumbling"
@@ -205,7 +84,7 @@ class AggregateParams(Strict):
             raise ValueError(
                 f"`gap_s: {self.gap_s}` with `kind: {self.kind}`: a session needs it, the others have none."
             )
-        if taken := sorted(name for name in self.columns if name in NOT_THE_TABLES or name.startswith("_")):
+        if taken := sorted(name for name in self.columns if name in RESERVED_NAMES or name.startswith("_")):
             raise ValueError(
                 f"`columns` has {taken}; these names (and those with a leading _) are the table's own. Choose"
                 " others."
@@ -221,37 +100,39 @@ class AggregateParams(Strict):
 class FeedParams(Strict):
     """The section `feed` of params.yaml, overlaid by the dataset's.
 
-    series_field: names the series; None: the record's key does. time_field: start of the step (or
-    moment of the tick); time_format: `iso`, or an epoch in `s`, `ms`, `us`. known_at_field: when
-    the values were known; None: the step's end plus `about.publish_delay_s`.
-    closed_field: true in a record whose bar is closed. closed_by_time: a bar that was produced
-    before its step ended is not closed; None: so on a continuous calendar (a trading day's bar is
-    complete before its day ends).
+    series_field: names the series; None: the record's key does.
+    time_field: start of the step, or moment of the tick.
+    time_format: `iso`, or an epoch in `s`, `ms`, `us`.
+    known_at_field: when the values were known; None: the step's end plus `about.publish_delay_s`.
+    closed_field: true in a record whose bar is closed.
+    closed_by_time: a bar that was produced before its step ended is not closed; None: so on a
+    continuous calendar (a trading day's bar is complete before its day ends).
     fields: further fields. What `validate.columns` names and is not among them is a float; nullable
     as it says there.
-    id_fields: beside series and time (and known_at) what makes a record the same one; a tick's
-    number for example. dedupe: off where nothing does.
-    window, silent_s: the chain sees rows up to the end of the last closed window of that length,
-    counted from 1970; a series whose newest row was produced silent_s before the table's newest
-    holds none open.
-    aggregate: records are ticks, and the chain sees the bars that this makes of them; None: records
-    are what it sees.
-    lateness_s: a record that far behind its series' newest is late. max_ahead_s: one that far after
-    its own production is no time.
-    max_record_kb: larger ones are quarantined unread. max_added_fields: unknown fields that may
-    become columns; 0: they are quarantined.
-    commit_rows, commit_every_s: whichever comes first ends a commit. max_buffer_mb: of records
-    held. max_ids: remembered by dedupe, 32 bytes each.
+    id_fields: what makes a record the same one, in addition to series and time (and known_at); a
+    tick's number for example.
+    dedupe: off where no field does.
+    window: the chain sees rows up to the end of the last closed window of that length, from 1970.
+    silent_s: a series whose newest row was produced that long before the table's newest holds no
+    window open.
+    aggregate: records are ticks, and the chain sees the bars of them; None: it sees the records.
+    lateness_s: a record that far behind its series' newest is late.
+    max_ahead_s: an event time that far after its record's production is no time.
+    max_record_kb: larger records are quarantined unread.
+    max_added_fields: unknown fields that may become columns; 0: they are quarantined.
+    commit_rows, commit_every_s: the first that is reached ends a commit.
+    max_buffer_mb: of records held.
+    max_ids: remembered by dedupe, 32 bytes each.
     format: `json`; `avro` or `protobuf`: by the schema registry of TIDEMILL_SCHEMA_REGISTRY with
-    its five bytes before each record, or by schema_file (an Avro schema; a Protobuf descriptor set,
-    and message: the full name in it) without them.
+    its five bytes before each record, or by schema_file without them.
+    schema_file: an Avro schema; or a Protobuf descriptor set, and message: the full name in it.
     alert_quarantine_frac, alert_late_frac: an event is raised when more of the records of
     alert_window_s (by the clock) go there.
-    sync: files and log are on disk before a commit counts. keep_h: files that no version needs are
-    removed after that; keep_log_h: versions.
+    sync: files and log are on disk before a commit counts.
+    keep_h: files that no version needs are removed after that; keep_log_h: versions.
     """
 
-    source: Source
+    source: SerializeAsAny[Annotated[SourceParams, BeforeValidator(parse_source)]]
     series_field: str | None = "series_id"
     time_field: str = "event_time"
     time_format: Literal["iso", "s", "ms", "us"] = "iso"
@@ -285,7 +166,7 @@ class FeedParams(Strict):
 
     @model_validator(mode="after")
     def _check_free_names(self) -> "FeedParams":
-        if taken := sorted(name for name in self.fields if name in NOT_THE_TABLES or name.startswith("_")):
+        if taken := sorted(name for name in self.fields if name in RESERVED_NAMES or name.startswith("_")):
             raise ValueError(
                 f"`feed.fields` has {taken}; these names (and those with a leading _) are the table's own."
                 " Rename the fields at the producer, or leave them out."
@@ -301,9 +182,10 @@ class FeedParams(Strict):
                 f"`feed.aggregate.columns` reads {strange}, which are no numbers of `feed.fields`. Declare"
                 " them there."
             )
-        if self.format != "json" and isinstance(self.source, WebsocketSource):
+        if self.format != "json" and self.source.is_json:
             raise ValueError(
-                f"`feed.format` is {self.format}, and the records of a WebSocket are JSON. Remove it."
+                f"`feed.format` is {self.format}, and the records of kind {self.source.kind} are JSON."
+                " Remove it."
             )
         return self
 
@@ -322,8 +204,10 @@ class FeedParams(Strict):
         return self
 
     def add_contract(self, columns: dict[str, Any]) -> "FeedParams":
-        """These with the columns of the dataset's contract (`validate.columns`) as fields,
-        unless they are named already, or are bars' columns.
+        """These, with the columns of the dataset's contract as fields.
+
+        columns: `validate.columns`. Those that are named already stay; of a feed of ticks they are
+        columns of bars, and no fields.
         """
         if self.aggregate is not None:
             return self

@@ -1,19 +1,18 @@
-"""Protobuf records: with a registry's number before each, or by one message of a descriptor set for
-all.
+"""Protobuf records: with a registry's number before each, or by one message for all.
 
-A field number that the schema lacks is refused: its name is not known, so it could only be dropped
-in silence. A google.protobuf.Timestamp is read as ISO text, an enum as the name of its value.
+A field number that is not in the schema is refused: its name is not known, so it could only be
+dropped without notice. A google.protobuf.Timestamp is read as ISO text, an enum as the name of its
+value.
 """
 
 import base64
 from collections.abc import Callable, Mapping
-from datetime import UTC as ZONE
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tasks.core.errors import FeedError
 from tasks.edges.feeds.schema_registry import RegisteredSchema, SchemaRegistry
-from tasks.feed.decode import RecordReader, UnreadableError
+from tasks.feed.contract import RecordReader, UnreadableError
 from tasks.feed.wire import split_schema_number
 
 _TIMESTAMP = "google.protobuf.Timestamp"
@@ -21,10 +20,10 @@ _VARINT_MORE, _VARINT_BITS = 0x80, 7
 
 
 def build_protobuf_reader(content: bytes, message: str) -> RecordReader:
-    """A reader of bare records that are *message*, of the descriptor set *content* (protoc
-    --include_imports --descriptor_set_out).
+    """A reader of bare records that are *message* of the descriptor set *content*.
 
-    Raises FeedError when *content* is none or has no such message.
+    content: of `protoc --include_imports --descriptor_set_out`.
+    Raises FeedError when *content* is none, or has no such message.
     """
     from google.protobuf import descriptor_pb2
 
@@ -40,36 +39,37 @@ def build_protobuf_reader(content: bytes, message: str) -> RecordReader:
 
 
 def build_registered_protobuf_reader(registry: SchemaRegistry) -> RecordReader:
-    """A reader of records with their schema's number and the place of their message in it."""
+    """A reader of records with their schema's number and the index of their message in it."""
     readers: dict[tuple[int, tuple[int, ...]], RecordReader] = {}
 
     def read(value: bytes) -> Mapping[str, Any]:
         number, rest = split_schema_number(value)
-        path, rest = _parse_message_path(rest)
+        path, record = _parse_message_path(rest)
         if (number, path) not in readers:
-            if (found := registry.schema(number, "serialized")) is None:
+            if (registered := registry.find_schema(number, "serialized")) is None:
                 raise UnreadableError("unknown_schema", f"the registry has no schema {number}")
-            readers[number, path] = _build_message_reader(_find_message(found, path))
-        return readers[number, path](rest)
+            readers[number, path] = _build_message_reader(_get_message(registered, path))
+        return readers[number, path](record)
 
     return read
 
 
-def _find_message(found: RegisteredSchema, path: tuple[int, ...]) -> Any:
+def _get_message(registered: RegisteredSchema, path: tuple[int, ...]) -> Any:
+    """The descriptor of the message at *path*. Raises UnreadableError when there is none."""
     from google.protobuf import descriptor_pb2
 
     files = []
     try:
-        for name, text in {**found.references, "record.proto": found.text}.items():
+        for name, text in {**registered.references, "record.proto": registered.text}.items():
             files.append(descriptor_pb2.FileDescriptorProto.FromString(base64.b64decode(text)))
             files[-1].name = name
-        of = _build_pool(files).FindFileByName("record.proto")
+        file = _build_pool(files).FindFileByName("record.proto")
     except Exception as error:
         raise UnreadableError(
             "bad_schema", f"what should be a Protobuf schema is none: {error}"[:200]
         ) from error
     try:
-        message = list(of.message_types_by_name.values())[path[0]]
+        message = list(file.message_types_by_name.values())[path[0]]
         for nth in path[1:]:
             message = message.nested_types[nth]
     except IndexError as error:
@@ -78,66 +78,68 @@ def _find_message(found: RegisteredSchema, path: tuple[int, ...]) -> Any:
 
 
 def _build_pool(files: Any) -> Any:
-    """A pool of *files* and of Google's own that they import."""
+    """A pool of *files* and of Google's timestamp, which they may import."""
     from google.protobuf import descriptor_pb2, descriptor_pool, timestamp_pb2
 
-    pool, given = descriptor_pool.DescriptorPool(), {one.name for one in files}
-    if timestamp_pb2.DESCRIPTOR.name not in given:
-        own = descriptor_pb2.FileDescriptorProto()
-        timestamp_pb2.DESCRIPTOR.CopyToProto(own)
-        pool.Add(own)
-    for one in files:
-        pool.Add(one)
+    pool = descriptor_pool.DescriptorPool()
+    if timestamp_pb2.DESCRIPTOR.name not in {file.name for file in files}:
+        timestamp = descriptor_pb2.FileDescriptorProto()
+        timestamp_pb2.DESCRIPTOR.CopyToProto(timestamp)
+        pool.Add(timestamp)
+    for file in files:
+        pool.Add(file)
     return pool
 
 
 def _parse_message_path(value: bytes) -> tuple[tuple[int, ...], bytes]:
-    """(which message, and which inside it, ...; the record): a count and indexes as zigzag
-    varints, one zero for the first message.
+    """(index of the message, index inside it, ...; the record).
+
+    A count and indexes as zigzag varints; one zero for the first message.
     """
-    count, at = _parse_varint(value, 0)
+    count, position = _parse_varint(value, 0)
     if not 0 <= count <= len(value):
         raise UnreadableError("not_protobuf", f"{count} is no number of message indexes")
     path = []
     for _ in range(count):
-        index, at = _parse_varint(value, at)
+        index, position = _parse_varint(value, position)
         path.append(index)
     if any(index < 0 for index in path):
-        raise UnreadableError("not_protobuf", f"{path} is no place of a message")
-    return tuple(path) or (0,), value[at:]
+        raise UnreadableError("not_protobuf", f"{path} is no path of a message")
+    return tuple(path) or (0,), value[position:]
 
 
-def _parse_varint(value: bytes, at: int) -> tuple[int, int]:
+def _parse_varint(value: bytes, position: int) -> tuple[int, int]:
+    """(the number that begins at *position*, the position after it)."""
     number = shift = 0
-    while at < len(value):
-        byte = value[at]
+    while position < len(value):
+        byte = value[position]
         number |= (byte & ~_VARINT_MORE) << shift
-        at, shift = at + 1, shift + _VARINT_BITS
+        position, shift = position + 1, shift + _VARINT_BITS
         if not byte & _VARINT_MORE:
-            return (number >> 1) ^ -(number & 1), at
+            return (number >> 1) ^ -(number & 1), position
     raise UnreadableError("not_protobuf", "the record ends before its message is named")
 
 
 def _build_message_reader(descriptor: Any) -> RecordReader:
     from google.protobuf import message_factory, unknown_fields
 
-    made = message_factory.GetMessageClass(descriptor)
+    message_class = message_factory.GetMessageClass(descriptor)
     fields = [(field.name, field.has_presence, _build_value_getter(field)) for field in descriptor.fields]
 
     def read(value: bytes) -> Mapping[str, Any]:
-        message = made()
+        message = message_class()
         try:
             message.ParseFromString(value)
         except Exception as error:
             raise UnreadableError("not_protobuf", f"{type(error).__name__}: {error}"[:200]) from error
-        if strange := [one.field_number for one in unknown_fields.UnknownFieldSet(message)]:
+        if unknown := [field.field_number for field in unknown_fields.UnknownFieldSet(message)]:
             raise UnreadableError(
                 "unknown_field",
-                f"field {strange[0]} is not in the schema. Give `feed.schema_file` the producer's newest one",
+                f"field {unknown[0]} is not in the schema. Give `feed.schema_file` the producer's newest one",
             )
         return {
-            name: of(getattr(message, name))
-            for name, has_presence, of in fields
+            name: get_value(getattr(message, name))
+            for name, has_presence, get_value in fields
             if not has_presence or message.HasField(name)
         }
 
@@ -145,7 +147,7 @@ def _build_message_reader(descriptor: Any) -> RecordReader:
 
 
 def _build_value_getter(field: Any) -> Callable[[Any], Any]:
-    """How the value of *field* is told."""
+    """How the value of *field* becomes one of a record."""
     if field.is_repeated:
         return list
     if field.enum_type is not None:
@@ -158,7 +160,7 @@ def _build_value_getter(field: Any) -> Callable[[Any], Any]:
 
 def _format_iso(timestamp: Any) -> str:
     try:
-        time = datetime(1970, 1, 1, tzinfo=ZONE) + timedelta(
+        time = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(
             seconds=timestamp.seconds, microseconds=timestamp.nanos // 1000
         )
     except OverflowError:

@@ -1,6 +1,4 @@
-"""A replay: what a dataset or a file holds is produced again, at a multiple of the time that lay
-between the records.
-"""
+"""A replay: what a dataset or a file holds is produced again, at a multiple of real time."""
 
 import time
 from collections.abc import Callable
@@ -8,18 +6,19 @@ from typing import NamedTuple, Protocol
 
 import polars as pl
 
-from tasks.edges.feeds.played import ReplayedRecords, ReplayPace
+from tasks.edges.feeds.base import ReplayedRecords
+from tasks.edges.feeds.files import ReplayPace
 
 _BATCH = 5_000  # records between two looks at the clock
 _WAIT_S = 0.2
-_SAY_S = 5.0
+_REPORT_S = 5.0
 
 
 class RecordWriter(Protocol):
     """Where records go."""
 
     def write(self, records: pl.DataFrame) -> None:
-        """Hand over _timestamp, _key and _value."""
+        """Take _timestamp, _key and _value."""
         ...
 
     def flush(self) -> int:
@@ -37,27 +36,30 @@ class ReplayResult(NamedTuple):
 
 
 def run_replay(
-    played: ReplayedRecords,
+    replayed: ReplayedRecords,
     writer: RecordWriter,
     speed: float | None,
     stop: Callable[[], bool] = lambda: False,
-    say: Callable[[int, float], None] = lambda _n, _s: None,
+    report: Callable[[int, float], None] = lambda _n, _s: None,
 ) -> ReplayResult:
-    """Write *played* at *speed* (None: at once) until its end or *stop*. say: (records so far,
-    seconds), every five seconds.
+    """Write *replayed* until its end or *stop*.
+
+    speed: a multiple of real time; None: everything immediately.
+    report: called every five seconds with (records so far, seconds).
     """
-    n, at = len(played.known_at), 0
-    pace = ReplayPace(played.known_at, speed)
-    started = said = time.monotonic()
-    while at < n and not stop():
-        if (due := min(pace.due(), at + _BATCH)) > at:
-            records = played.records(at, due - at)
-            writer.write(records.with_columns(played.known_at.slice(at, due - at).alias("_timestamp")))
-            at = due
+    n_records, n_written = len(replayed.known_at), 0
+    pace = ReplayPace(replayed.known_at, speed)
+    started = reported = time.monotonic()
+    while n_written < n_records and not stop():
+        n = min(pace.count_due() - n_written, _BATCH)
+        if n > 0:
+            timestamps = replayed.known_at.slice(n_written, n).alias("_timestamp")
+            writer.write(replayed.read(n_written, n).with_columns(timestamps))
+            n_written += n
         else:
-            time.sleep(min(pace.compute_wait_s(at), _WAIT_S))
-        if time.monotonic() - said >= _SAY_S:
-            said = time.monotonic()
-            say(at, said - started)
+            time.sleep(min(pace.compute_wait_s(n_written), _WAIT_S))
+        if time.monotonic() - reported >= _REPORT_S:
+            reported = time.monotonic()
+            report(n_written, reported - started)
     n_sent = writer.flush()
-    return ReplayResult(n_sent, n, time.monotonic() - started, at < n)
+    return ReplayResult(n_sent, n_records, time.monotonic() - started, n_written < n_records)

@@ -1,13 +1,12 @@
-"""The feed of the current dataset, put together: its source, its table, one landing process a
-member, and the windows that close meanwhile.
+"""The feed of the current dataset: its source, its table, its landing and its windows.
+
+Each member of a feed is one landing process.
 """
 
-import fcntl
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,17 +17,19 @@ from tasks.core.about import About
 from tasks.core.calendar import build_calendar
 from tasks.core.errors import FeedError, FencedError, OffsetLostError
 from tasks.core.gaps import GAPS
-from tasks.edges.artifacts import read_frame, read_json, write_frame
-from tasks.edges.delta import VersionedTable, open_existing_table
+from tasks.core.reports.feed import FeedStatus, FeedWindow, LandedFeed
+from tasks.edges.artifacts import read_frame, read_report, write_frame
+from tasks.edges.delta import VersionedTable, compact_table, open_existing_table
+from tasks.edges.files import hold_lock, try_lock
 from tasks.edges.params import parse_params, read_about, read_dataset, read_section
 from tasks.edges.run_stage import wait_for_checkout_lock
 from tasks.edges.settings import ROOT, read_settings
 from tasks.feed.bars import BarsTable
 from tasks.feed.events import FeedAlarms, report_event
 from tasks.feed.formats import build_reader
-from tasks.feed.land import LandedCommit, LandingBuffer, open_table, run_loop
+from tasks.feed.land import LandedCommit, LandingBuffer, open_table, run_landing
 from tasks.feed.params import FeedParams
-from tasks.feed.sources import build_feed
+from tasks.feed.sources import build_source
 from tasks.feed.watch import LandingWatch, describe_table, read_status, write_fault
 from tasks.feed.window import NAME, build_bars_window, build_window, write_window
 
@@ -36,13 +37,14 @@ if TYPE_CHECKING:
     from tasks.feed.skip import LostOffsets
 
 GAPS_NAME = "gaps.parquet"
-_WINDOW_S = 5.0  # between two looks whether a window has closed
-_TIDY_COMMITS = 100  # a merge reads at most what these left small
+_WINDOW_S = 5.0  # between two checks whether a window has closed
+_COMPACT_COMMITS = 100  # a merge reads at most what these left small
 
 
 def get_feed_folder(dataset: str) -> Path:
-    """What a dataset's feed leaves: `table`, of ticks also the bars and gaps.parquet,
-    window.json, and which process lands.
+    """The folder of a dataset's feed: `table`, window.json, status and locks of its members.
+
+    A feed of ticks also has its bars and gaps.parquet there.
     """
     return read_settings().home / "feed" / dataset
 
@@ -69,88 +71,94 @@ def read_feed_params(root: Path = ROOT) -> FeedParams:
 
 
 def run_feed(
-    *, stop: Callable[[], bool], until_drained: bool, say: Callable[[LandedCommit], Any], root: Path = ROOT
-) -> dict[str, Any]:
+    *,
+    stop: Callable[[], bool],
+    until_caught_up: bool,
+    report: Callable[[LandedCommit], Any],
+    root: Path = ROOT,
+) -> LandedFeed:
     """Land records of the current dataset's feed.
 
-    Returns {counts, window}; the window is None while none has closed. Where a process of this
-    member lands already, a bounded run has nothing to do and says what that one left; an endless
-    one raises FeedError.
+    report: called with each commit.
+    Where another process lands as this member, a bounded run has nothing to do and returns the
+    window that is there.
+    Raises FeedError there for a run without end.
     """
     dataset, params = read_dataset(root), read_feed_params(root)
-    folder = get_feed_folder(dataset)
-    with _open_run_lock(folder) as ours:
-        if not ours and not until_drained:
+    folder, member = get_feed_folder(dataset), read_settings().feed_member
+    with try_lock(folder / f"member-{member}.lock") as holder:
+        if holder and not until_caught_up:
             raise FeedError(
-                f"Process {ours.holder} lands this feed as member {read_settings().feed_member} already."
-                " Another process needs another TIDEMILL_FEED_MEMBER; it takes a share of the partitions."
+                f"Process {holder} lands this feed as member {member} already. Another process needs another"
+                " TIDEMILL_FEED_MEMBER; it gets a share of the partitions."
             )
-        if not ours:
-            return {"counts": {}, "window": read_window(folder)}
-        reader = build_reader(params, lambda why: report_event(folder, "registry_down", said=why), root)
-        table = open_table(folder / "table", params)
-        try:
-            feed = build_feed(params, dataset, read_about(root), partial(report_event, folder), root)
-        except FeedError as error:
-            write_fault(folder, read_settings().feed_member, str(error))
-            raise
-        landing = LandingBuffer(table, params, _find_bar_length(params, read_about(root)), feed, reader)
-        port = None if until_drained else read_settings().feed_port
-        watch = LandingWatch(
-            folder, dataset, read_settings().feed_member, landing, feed, port, read_settings().host
-        )
-        alarms = FeedAlarms(params, partial(report_event, folder))
-        beside = _LandingUpkeep(folder, table, params, read_about(root), watch, say, alarms)
-        try:
-            landing.refused = partial(_write_refusal, folder, watch)
-            run_loop(landing, feed, until_drained=until_drained, stop=stop, turn=beside.run_upkeep)
-            watch.write_heartbeat(at_once=True)
-        except FencedError as error:
-            report_event(folder, "member_fenced", member=read_settings().feed_member, said=str(error))
-            raise
-        except OffsetLostError as error:
-            report_event(folder, "offset_lost", member=read_settings().feed_member, said=str(error))
-            raise
-        except OSError as error:  # of what lies beside the table, which says its own
-            raise FeedError(
-                f"{folder} cannot be written: {error}. Nothing is lost; look at the disk's room and the"
-                " folder's rights, then start again."
-            ) from error
-        finally:
-            feed.close()
-            beside.wait_for_upkeep()
-        return {"counts": watch.counts, "window": beside.close_window()}
+        if holder:
+            return LandedFeed(counts={}, window=read_window(folder))
+        return _run_member(folder, dataset, params, stop, until_caught_up, report, root)
 
 
-def read_feed_status(root: Path = ROOT) -> dict[str, Any]:
-    """What can be seen of the current dataset's feed: {dataset, table, window, members, n_gaps}.
+def _run_member(
+    folder: Path,
+    dataset: str,
+    params: FeedParams,
+    stop: Callable[[], bool],
+    until_caught_up: bool,
+    report: Callable[[LandedCommit], Any],
+    root: Path,
+) -> LandedFeed:
+    settings, about, report_ = read_settings(), read_about(root), partial(report_event, folder)
+    reader = build_reader(params, lambda reason: report_("registry_down", reason=reason), root)
+    table = open_table(folder / "table", params)
+    try:
+        feed = build_source(params, dataset, about, report_, root)
+    except FeedError as error:
+        write_fault(folder, settings.feed_member, str(error))
+        raise
+    landing = LandingBuffer(table, params, _find_bar_length(params, about), feed, reader)
+    port = None if until_caught_up else settings.feed_port
+    watch = LandingWatch(folder, dataset, settings.feed_member, landing, feed, port, settings.host)
+    upkeep = _LandingUpkeep(folder, table, params, about, watch, report, FeedAlarms(params, report_))
+    try:
+        landing.on_refused = partial(_report_refusal, folder, watch)
+        run_landing(landing, feed, until_caught_up=until_caught_up, stop=stop, on_poll=upkeep.run_upkeep)
+        watch.write_heartbeat(is_last=True)
+    except FencedError as error:
+        report_("member_fenced", member=settings.feed_member, reason=str(error))
+        raise
+    except OffsetLostError as error:
+        report_("offset_lost", member=settings.feed_member, reason=str(error))
+        raise
+    except OSError as error:  # of other files than the table, whose errors name it themselves
+        raise FeedError(
+            f"{folder} cannot be written: {error}. Nothing is lost; check the disk's free space and the"
+            " folder's permissions, then start again."
+        ) from error
+    finally:
+        feed.close()
+        upkeep.wait_for_compaction()
+    return LandedFeed(counts=watch.counts, window=upkeep.close_window())
 
-    The table is None before the first record, n_gaps where no bars are made.
-    """
+
+def read_feed_status(root: Path = ROOT) -> FeedStatus:
+    """The state of the current dataset's feed."""
     read_feed_params(root)
     dataset = read_dataset(root)
     folder = get_feed_folder(dataset)
-    table = (
-        describe_table(open_existing_table(folder / "table"))
-        if (folder / "table" / "_delta_log").exists()
-        else None
+    has_table = (folder / "table" / "_delta_log").exists()
+    gaps = folder / GAPS_NAME
+    return FeedStatus(
+        dataset=dataset,
+        table=describe_table(open_existing_table(folder / "table")) if has_table else None,
+        window=read_window(folder),
+        members=read_status(folder),
+        n_gaps=read_frame(gaps, GAPS).height if gaps.exists() else None,
     )
-    found = {
-        "dataset": dataset,
-        "table": table,
-        "window": read_window(folder),
-        "members": read_status(folder),
-    }
-    return {
-        **found,
-        "n_gaps": read_frame(folder / GAPS_NAME, GAPS).height if (folder / GAPS_NAME).exists() else None,
-    }
 
 
 def list_feed_gaps(root: Path = ROOT) -> pl.DataFrame:
     """GAPS of the current dataset's bars as of the window that closed last.
 
-    Raises FeedError where there is no such ledger.
+    Raises FeedError where there is no list of gaps.
     """
     dataset, params = read_dataset(root), read_feed_params(root)
     if params.aggregate is None:
@@ -167,27 +175,22 @@ def list_feed_gaps(root: Path = ROOT) -> pl.DataFrame:
 
 
 def write_gaps(folder: Path, bars: BarsTable, about: About) -> None:
-    """Put the ledger of gaps into *folder*, by rename."""
+    """Write the list of gaps into *folder*, by rename."""
     reach = bars.time_span
-    gaps = (
-        pl.DataFrame(schema=dict(GAPS.columns))
-        if reach is None
-        else bars.gaps(build_calendar(about, reach=reach))
-    )
+    if reach is None:
+        gaps = pl.DataFrame(schema=dict(GAPS.columns))
+    else:
+        gaps = bars.find_gaps(build_calendar(about, reach=reach))
     write_frame(folder / GAPS_NAME, gaps, GAPS)
 
 
-def read_window(folder: Path) -> dict[str, Any] | None:
+def read_window(folder: Path) -> FeedWindow | None:
     """The window that closed last; None while none has."""
-    window: dict[str, Any] | None = read_json(folder / NAME) if (folder / NAME).exists() else None
-    return window
+    return read_report(folder / NAME, FeedWindow) if (folder / NAME).exists() else None
 
 
-def publish_window(window: dict[str, Any], root: Path = ROOT) -> bool:
-    """Put *window* into data/source, where ingest reads it.
-
-    Returns whether it is another than was there.
-    """
+def publish_window(window: FeedWindow, root: Path = ROOT) -> bool:
+    """Write *window* into data/source, where ingest reads it; whether it is a new one."""
     source = root / "data" / "source"
     with wait_for_checkout_lock(root):
         if read_window(source) == window:
@@ -197,7 +200,7 @@ def publish_window(window: dict[str, Any], root: Path = ROOT) -> bool:
 
 
 def open_current_table(root: Path = ROOT) -> tuple[VersionedTable, FeedParams]:
-    """(the table of the current dataset's feed, what the feed is told).
+    """(table, parameters) of the current dataset's feed.
 
     Raises FeedError when nothing has landed yet.
     """
@@ -208,7 +211,7 @@ def open_current_table(root: Path = ROOT) -> tuple[VersionedTable, FeedParams]:
 def replay_current_quarantine(
     rule: str | None, *, dry_run: bool, root: Path = ROOT
 ) -> dict[str, dict[str, int]]:
-    """See tasks.feed.quarantine.replay_quarantined; of the current dataset's feed."""
+    """Replay the quarantine of the current dataset's feed; see replay_quarantined."""
     from tasks.feed.quarantine import replay_quarantined
 
     table, params = open_current_table(root)
@@ -223,27 +226,26 @@ def replay_current_quarantine(
 
 
 def skip_lost_records(root: Path = ROOT) -> "list[LostOffsets]":
-    """See tasks.feed.skip; of the current dataset's topic.
+    """Skip what the current dataset's topic has lost; see tasks.feed.skip.
 
-    Raises FeedError when its feed reads none.
+    Raises FeedError when its feed reads no topic.
     """
     from tasks.edges.feeds.kafka import KafkaFeed
     from tasks.feed.skip import skip_lost
 
     table, params = open_current_table(root)
     dataset = read_dataset(root)
-    with closing(
-        build_feed(params, dataset, read_about(root), partial(report_event, get_feed_folder(dataset)), root)
-    ) as feed:
+    report = partial(report_event, get_feed_folder(dataset))
+    with closing(build_source(params, dataset, read_about(root), report, root)) as feed:
         if not isinstance(feed, KafkaFeed):
             raise FeedError(
                 f"The feed of {dataset!r} reads {params.source.kind}; only a topic loses what was not read."
             )
-        return skip_lost(table, params, feed.kept())
+        return skip_lost(table, params, feed.topic.fetch_kept_offsets())
 
 
 class _LandingUpkeep:
-    """What happens beside the landing: it is watched, windows close, the table is tidied."""
+    """What happens alongside the landing: status and metrics, windows, compaction."""
 
     def __init__(
         self,
@@ -252,93 +254,67 @@ class _LandingUpkeep:
         params: FeedParams,
         about: About,
         watch: LandingWatch,
-        say: Callable[[LandedCommit], Any],
+        report: Callable[[LandedCommit], Any],
         alarms: FeedAlarms,
     ) -> None:
-        self._alarms, self._about = alarms, about
+        self._folder, self._table, self._params, self._about = folder, table, params, about
+        self._watch, self._report, self._alarms = watch, report, alarms
         self._bars = BarsTable(folder, params, params.aggregate) if params.aggregate is not None else None
-        self._folder, self._table, self._params, self._watch, self._say = folder, table, params, watch, say
-        self._looked, self._seen = time.monotonic(), -1
-        self._tidying = threading.Thread()
+        self._checked_at, self._checked_version = time.monotonic(), -1
+        self._compaction = threading.Thread()
 
     def run_upkeep(self, landed: LandedCommit | None) -> None:
         self._watch.write_heartbeat()
-        if time.monotonic() - self._looked >= _WINDOW_S and self._table.version != self._seen:
+        is_time = time.monotonic() - self._checked_at >= _WINDOW_S
+        if is_time and self._table.version != self._checked_version:
             self.close_window()
         if landed is None:
             return
         self._watch.add_commit(landed)
         self._alarms.add_commit(landed)
-        if self._table.n_versions_since_checkpoint >= _TIDY_COMMITS and not self._tidying.is_alive():
-            self._tidying = threading.Thread(target=self._compact_table, daemon=True)
-            self._tidying.start()
-        self._say(landed)
+        is_due = self._table.count_versions_since_checkpoint() >= _COMPACT_COMMITS
+        if is_due and not self._compaction.is_alive():
+            self._compaction = threading.Thread(target=self._compact_tables, daemon=True)
+            self._compaction.start()
+        self._report(landed)
 
-    def close_window(self) -> dict[str, Any] | None:
-        with (self._folder / "window.lock").open("w") as lock:  # another member may be at it
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    def close_window(self) -> FeedWindow | None:
+        with hold_lock(self._folder / "window.lock"):  # another member may close it
             before = read_window(self._folder)
-            # ... and has read more of the table
-            if before is not None and before["version"] > self._table.version:
+            # ... and may have read more of the table
+            if before is not None and before.version > self._table.version:
                 self._table.refresh()
-            told = (self._table, self._params.window, self._params.silent_s, before)
-            window = build_window(*told) if self._bars is None else build_bars_window(self._bars, *told)
+            given = (self._table, self._params.window, self._params.silent_s, before)
+            window = build_window(*given) if self._bars is None else build_bars_window(self._bars, *given)
             if window is not None and window != before:
                 if self._bars is not None:
                     write_gaps(self._folder, self._bars, self._about)
                 write_window(self._folder, window)
-        self._looked, self._seen = time.monotonic(), self._table.version
+        self._checked_at, self._checked_version = time.monotonic(), self._table.version
         return window
 
-    def wait_for_upkeep(self) -> None:
-        """Wait for what is under way; a table that is only ever drained in short runs is tidied
-        by one of them.
+    def wait_for_compaction(self) -> None:
+        """Wait for a compaction that runs.
+
+        A table that is only ever landed in short runs is compacted by one of them.
         """
-        if self._tidying.is_alive():
-            self._tidying.join()
+        if self._compaction.is_alive():
+            self._compaction.join()
 
-    def _compact_table(self) -> None:
-        """Beside the landing, with a table of its own: neither waits for the other."""
+    def _compact_tables(self) -> None:
+        """In a thread, with tables of its own: neither it nor the landing waits for the other."""
         for table in (self._table, *((self._bars.table,) if self._bars else ())):
-            open_existing_table(table.folder).compact(keep_h=self._params.keep_h)
+            compact_table(open_existing_table(table.folder), self._params.keep_h)
 
 
-def _write_refusal(folder: Path, watch: LandingWatch, why: str) -> None:
-    watch.refused()
-    report_event(folder, "commit_refused", member=read_settings().feed_member, said=why)
-
-
-class _RunLock:
-    """Whether the turn is ours; else who has it."""
-
-    def __init__(self, holder: str = "") -> None:
-        self.holder = holder
-
-    def __bool__(self) -> bool:
-        return not self.holder
-
-
-@contextmanager
-def _open_run_lock(folder: Path) -> Iterator[_RunLock]:
-    """The turn of this member, which the kernel takes back when the process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"member-{read_settings().feed_member}.lock").open("a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            yield _RunLock(handle.read() or "?")
-            return
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
-        yield _RunLock()
+def _report_refusal(folder: Path, watch: LandingWatch, reason: str) -> None:
+    watch.add_refusal()
+    report_event(folder, "commit_refused", member=read_settings().feed_member, reason=reason)
 
 
 def _find_bar_length(params: FeedParams, about: About) -> str | None:
-    by_time = (
-        about.calendar == "continuous" and params.aggregate is None
-        if params.closed_by_time is None
-        else params.closed_by_time
-    )
-    return about.every if by_time and params.closed_field is None else None
+    """The length of a bar that is closed when its time is over; None where that is no rule."""
+    is_closed_by_time = params.closed_by_time
+    if is_closed_by_time is None:
+        is_closed_by_time = about.calendar == "continuous" and params.aggregate is None
+    return about.every if is_closed_by_time and params.closed_field is None else None

@@ -1,5 +1,6 @@
-"""Records that a topic lost before they were read: what is lost is noted in the table, and
-reading goes on at the first that is there.
+"""Records that a topic lost before they were read.
+
+The loss is noted in the table, and reading goes on at the first record that is there.
 """
 
 from collections.abc import Mapping
@@ -9,10 +10,10 @@ from typing import NamedTuple
 import polars as pl
 
 from tasks.core.errors import FeedError
-from tasks.edges.delta import VersionedTable
-from tasks.feed.decode import DETAIL, LOST, RULE
+from tasks.edges.delta import VersionedTable, align_offsets, commit_rows
+from tasks.feed.contract import DETAIL, LOST, RULE
+from tasks.feed.dispositions import MONTH
 from tasks.feed.params import FeedParams
-from tasks.feed.sort import MONTH
 
 
 class LostOffsets(NamedTuple):
@@ -26,33 +27,33 @@ class LostOffsets(NamedTuple):
 def skip_lost(
     table: VersionedTable, params: FeedParams, kept: Mapping[str, tuple[int, int]]
 ) -> list[LostOffsets]:
-    """Move marks to what the topic still has. kept: source -> (first offset that is there, next one
-    to be written).
+    """Move offsets to what the topic still has.
 
-    Each range is a row of the place `lost` at its last offset, in the commit that moves the mark,
-    so that marks that follow the rows follow it too.
-    Raises FeedError when a topic ends before its mark, MarkMovedError when a process lands that
+    kept: source -> (first offset that is there, next one to be written).
+    Each range becomes a row with the disposition `lost` at its last offset, in the commit that
+    moves the offset, so that offsets that are aligned with the rows later are behind it too.
+    Raises FeedError when a topic ends before its offset, OffsetMovedError when a process lands that
     source meanwhile; nothing was skipped then.
     """
-    table.align_offsets()
-    found = []
+    align_offsets(table)
+    ranges = []
     for source, (first, end) in sorted(kept.items()):
-        if (mark := table.mark(source)) is None:
+        if (offset := table.find_offset(source)) is None:
             continue
-        if mark > end:
+        if offset > end:
             raise FeedError(
-                f"{source} ends at offset {end:,}, before {mark:,}, up to where it was read: the topic's log"
-                " was cut, and the same offsets are given to other records now. Which of its records are new"
-                " cannot be told, so nothing is skipped. Have what came since the cut produced to a topic"
-                " made anew, which is read from its beginning."
+                f"{source} ends at offset {end:,}, before {offset:,}, up to where it was read: the topic's"
+                " log was cut, and the same offsets are given to other records now. Which of its records are"
+                " new cannot be decided, so nothing is skipped. Have what came since the cut produced to a"
+                " new topic, which is read from its beginning."
             )
-        if mark < first:
-            found.append(LostOffsets(source, mark, first))
-    if found:
+        if offset < first:
+            ranges.append(LostOffsets(source, offset, first))
+    if ranges:
         now = datetime.now(UTC)
         rows = [
             {
-                "place": LOST,
+                "disposition": LOST,
                 "month": now.strftime(MONTH[params.partition_by]),
                 "_source": one.source,
                 "_offset": one.end - 1,
@@ -61,13 +62,14 @@ def skip_lost(
                 DETAIL: f"offsets {one.first} to {one.end - 1} were removed from the topic before they were "
                 f"read",
             }
-            for one in found
+            for one in ranges
         ]
         lost = pl.DataFrame(rows, schema={name: table.columns[name] for name in rows[0]})
-        table.commit(
+        commit_rows(
+            table,
             lost,
-            {one.source: one.first for one in found},
-            {one.source: one.end for one in found},
-            {"skipped": found},
+            {one.source: one.first for one in ranges},
+            {one.source: one.end for one in ranges},
+            {"skipped": ranges},
         )
-    return found
+    return ranges

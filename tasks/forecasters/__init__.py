@@ -6,7 +6,6 @@ heavy imports stay inside functions, so that a stage pays only for the model it 
 
 import difflib
 import json
-import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -15,7 +14,7 @@ import numpy as np
 
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
-from tasks.edges.settings import ROOT
+from tasks.edges.extensions import import_extension_class
 
 FORECASTERS = {
     "last_value": "tasks.forecasters.models.naive.last_value:LastValue",
@@ -40,7 +39,8 @@ FORECASTERS = {
 }
 
 SKLEARN = "sklearn:"  # what follows is a regressor of scikit-learn
-OWN = ROOT / "own"  # forecasters of whoever uses this checkout; a dependency of the stage `train`
+METHODS = ("fit", "predict", "save", "load", "to_onnx")
+DERIVE_FROM_FORMULA = "Derive it from tasks.forecasters.graph.graph_definition.Formula (add-a-model.md)."
 
 
 @runtime_checkable
@@ -111,10 +111,11 @@ def load_forecaster(folder: Path) -> Forecaster:
 
 
 def get_forecaster_class(name: str) -> type[Any]:
-    """Class of the forecaster *name*: one of FORECASTERS, `sklearn:<module>.<Class>`, or your own
-    as `<module>:<Class>`, found in `own/` or installed.
+    """The class of the forecaster *name*.
 
-    Raises ForecasterError with the known names, or with what its class lacks.
+    name: one of FORECASTERS, `sklearn:<module>.<Class>`, or your own as `<module>:<Class>`, found
+    in `tasks/extensions` or installed.
+    Raises ForecasterError with the known names, or with what is missing in the class.
     """
     known = "sklearn" if name.startswith(SKLEARN) else name
     if known not in FORECASTERS and ":" not in known:
@@ -127,45 +128,7 @@ def get_forecaster_class(name: str) -> type[Any]:
             " (docs/how-to/add-a-model.md)."
         )
     module, _, attribute = FORECASTERS.get(known, known).partition(":")
-    loaded: type[Any] = (
-        getattr(import_module(module), attribute)
-        if known in FORECASTERS
-        else _get_own_class(module, attribute)
-    )
+    if known not in FORECASTERS:
+        return import_extension_class(module, attribute, METHODS, DERIVE_FROM_FORMULA, ForecasterError)
+    loaded: type[Any] = getattr(import_module(module), attribute)
     return loaded
-
-
-def _get_own_class(module: str, attribute: str) -> Any:
-    """A class outside our code; `own/` comes last on the path, so that a file there hides no
-    library.
-    """
-    if str(OWN) not in sys.path:
-        sys.path.append(str(OWN))
-    try:
-        found = getattr(import_module(module), attribute, None)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise ForecasterError(
-                f"{module}.py needs {error.name!r}, which is not installed. Install it into .venv, or write"
-                " it without."
-            ) from error
-        raise ForecasterError(
-            f"No module {module!r} for the forecaster `{module}:{attribute}`. Put {module}.py into {OWN}, or"
-            " install its package."
-        ) from error
-    if found is None:
-        raise ForecasterError(
-            f"The module {module!r} has no {attribute!r}. Correct the name behind the colon,"
-            f" `{module}:<Class>`."
-        )
-    lacking = [
-        part
-        for part in ("fit", "predict", "save", "load", "to_onnx")
-        if not callable(getattr(found, part, None))
-    ]
-    if not isinstance(found, type) or lacking:
-        raise ForecasterError(
-            f"`{module}:{attribute}` is no forecaster: it lacks {lacking or 'a class'}. Derive it from"
-            " tasks.forecasters.graph.formula.Formula, which has them (docs/how-to/add-a-model.md)."
-        )
-    return found

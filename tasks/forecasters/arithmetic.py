@@ -1,4 +1,4 @@
-"""Has moved to `tasks.forecasters.graph.arithmetic`; this name works for one release."""
+"""Has moved to `tasks.forecasters.graph.graph_ops`; this name works for one release."""
 
 from tasks.forecasters.moved import find_moved
 
@@ -16,4 +16,4 @@ NAMES = {
     "Wire": "GraphValue",
     "Graph": "GraphBuilder",
 }
-__getattr__ = find_moved(__name__, "tasks.forecasters.graph.arithmetic", NAMES)
+__getattr__ = find_moved(__name__, "tasks.forecasters.graph.graph_ops", NAMES)

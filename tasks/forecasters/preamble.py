@@ -1,4 +1,4 @@
-"""Has moved to `tasks.forecasters.parts.preamble`; this name works for one release."""
+"""Has moved to `tasks.forecasters.parts.normalizer`; this name works for one release."""
 
 from tasks.forecasters.moved import find_moved
 
@@ -8,4 +8,4 @@ NAMES = {
     "Seen": "NormalizedInputs",
     "Preamble": "Normalizer",
 }
-__getattr__ = find_moved(__name__, "tasks.forecasters.parts.preamble", NAMES)
+__getattr__ = find_moved(__name__, "tasks.forecasters.parts.normalizer", NAMES)

@@ -1,4 +1,4 @@
-"""A file as its cells: opened, unpacked, split into named columns.
+"""The cells of a file: read, decompressed, split into named columns.
 
 Cells are text where the format has no types.
 """
@@ -20,43 +20,45 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 
 class FileCells(NamedTuple):
-    """One file. first_row: the row of the file, from 1, that is the frame's first; messages
-    count as an editor does.
+    """The cells of one file.
+
+    first_row: number, from 1, of the file's row that is the frame's first; messages count as an
+    editor does.
     """
 
     name: str
     frame: pl.DataFrame
     first_row: int = 1
 
-    def place(self, index: int, column: str) -> str:
-        """Where a cell stands, for a message."""
+    def format_cell(self, index: int, column: str) -> str:
+        """File, row and column of a cell, for a message."""
         return f"{self.name}, row {index + self.first_row}, column {column!r}"
 
 
 def read_cells(path: Path, source: FilesSource) -> FileCells:
-    """Read one file as *source* says.
+    """Read one file in the format of *source*.
 
-    Raises SourceError for a file that is absent, empty, broken, ragged or not of its format.
+    Raises SourceError for a file that is missing, empty, broken, ragged or not of its format.
     """
     try:
         raw = path.read_bytes()
         raw = gzip.decompress(raw) if raw.startswith(_GZIP_MAGIC) else raw
     except FileNotFoundError as error:
         raise SourceError(
-            f"{path.name} is a link to {path.readlink() if path.is_symlink() else path}, which is not there."
+            f"{path.name} is a link to {path.readlink() if path.is_symlink() else path}, which is missing."
             " Run `tidemill use NAME` again."
         ) from error
     except (EOFError, OSError) as error:
         raise SourceError(
-            f"{path.name} does not unpack ({error}). Fetch it again; `gzip -t FILE` tells whether it is"
-            " whole."
+            f"{path.name} does not unpack ({error}). Fetch it again; `gzip -t FILE` tests whether it is"
+            " complete."
         ) from error
     if not raw.strip():
         raise SourceError(f"{path.name} is empty. Remove it from the dataset, or fetch it again.")
-    read = {"csv": _read_csv, "parquet": _read_parquet, "json": _read_json, "jsonl": _read_jsonl}[
+    read_format = {"csv": _read_csv, "parquet": _read_parquet, "json": _read_json, "jsonl": _read_jsonl}[
         source.format
     ]
-    cells = read(path.name, raw, source)
+    cells = read_format(path.name, raw, source)
     if not cells.frame.height:
         raise SourceError(f"{path.name} holds no rows. Remove it from the dataset, or fetch it again.")
     return cells
@@ -74,10 +76,10 @@ def _read_csv(name: str, raw: bytes, source: FilesSource) -> FileCells:
     except pl.exceptions.PolarsError as error:
         _check_not_ragged(name, raw, source)
         raise SourceError(
-            f"{name} is not CSV ({str(error).splitlines()[0][:120]}). Look at its quotes and at `separator`"
-            " of the dataset's entry."
+            f"{name} is not CSV ({str(error).splitlines()[0][:120]}). Check its quotes and `separator` in the"
+            " dataset's entry."
         ) from error
-    # A row too short looks like one whose last cells are empty
+    # a row with too few fields reads as one whose last cells are empty
     if frame.height and frame.to_series(-1).null_count():
         _check_not_ragged(name, raw, source)
     names = (
@@ -87,26 +89,28 @@ def _read_csv(name: str, raw: bytes, source: FilesSource) -> FileCells:
     )
     frame.columns = names
     padded = frame.select(pl.all().str.contains(r"^\s|\s$").any()).row(0)
-    trimmed = [_build_text(c) for c, is_padded in zip(names, padded, strict=True) if is_padded]
+    trimmed = [_build_trimmed(c) for c, is_padded in zip(names, padded, strict=True) if is_padded]
     return FileCells(name, frame.with_columns(trimmed), first_row=2 if source.header else 1)
 
 
-def _build_text(column: str) -> pl.Expr:
-    bare = pl.col(column).str.strip_chars()
-    return pl.when(~bare.is_in(sorted(NULLS))).then(bare).alias(column)
+def _build_trimmed(column: str) -> pl.Expr:
+    """The column without spaces around its cells; null where a cell means null."""
+    trimmed = pl.col(column).str.strip_chars()
+    return pl.when(~trimmed.is_in(sorted(NULLS))).then(trimmed).alias(column)
 
 
 def _check_not_ragged(name: str, raw: bytes, source: FilesSource) -> None:
+    """Raises SourceError for the first row that has another number of fields than usual."""
     lines = io.StringIO(raw.decode("utf-8-sig", errors="replace"))
     widths = pl.Series([len(row) for row in csv.reader(lines, delimiter=source.separator)], dtype=pl.Int64)
     usual = int(widths.filter(widths > 0).mode().sort()[-1])
-    odd = ((widths != usual) & (widths > 0)).arg_true()
-    if len(odd):
-        row = int(odd[0])
+    ragged = ((widths != usual) & (widths > 0)).arg_true()
+    if len(ragged):
+        row = int(ragged[0])
         raise SourceError(
             f"{name}, row {row + 1} has {widths[row]} fields, the file's rows usually have {usual}"
-            f" ({len(odd)} such rows). Mend or remove the row; a text that holds the separator must stand in"
-            " double quotes."
+            f" ({len(ragged)} such rows). Correct or remove the row; a text that holds the separator must be"
+            " in double quotes."
         )
 
 
@@ -150,7 +154,7 @@ def _read_jsonl(name: str, raw: bytes, source: FilesSource) -> FileCells:
             records.extend([json.loads(line)] if line.strip() else [])
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise SourceError(
-                f"{name}, row {number}: not JSON ({error}). Mend or remove the line."
+                f"{name}, row {number}: not JSON ({error}). Correct or remove the line."
             ) from error
     return _build_cells(name, records, source)
 
@@ -161,16 +165,18 @@ def _build_cells(name: str, content: Any, source: FilesSource) -> FileCells:
         or not content
         or not (_has_only(content, list) or _has_only(content, dict))
     ):
-        raise SourceError(f"{name} is no list of lists and no list of objects. Export it as one of the two.")
+        raise SourceError(
+            f"{name} is neither a list of lists nor a list of objects. Export it as one of the two."
+        )
     if isinstance(content[0], dict):
         columns = list(dict.fromkeys(key for record in content for key in record))
         rows = [[record.get(key) for key in columns] for record in content]
     else:
         columns, rows = _list_names(name, len(content[0]), source), content
-        if odd := [i for i, row in enumerate(rows) if len(row) != len(columns)]:
+        if ragged := [i for i, row in enumerate(rows) if len(row) != len(columns)]:
             raise SourceError(
-                f"{name}, row {odd[0] + 1} has {len(rows[odd[0]])} fields, the first has {len(columns)}"
-                f" ({len(odd)} such rows). Mend the file."
+                f"{name}, row {ragged[0] + 1} has {len(rows[ragged[0]])} fields, the first has {len(columns)}"
+                f" ({len(ragged)} such rows). Correct the file."
             )
     return FileCells(
         name,
@@ -185,10 +191,10 @@ def _has_only(content: list[Any], kind: type) -> bool:
 
 
 def _build_column(column: str, values: list[Any], name: str) -> pl.Series:
-    """Numbers as numbers, anything mixed as text, so that a bad cell can be shown as it stands."""
-    if odd := [i for i, v in enumerate(values) if isinstance(v, list | dict)]:
+    """Numbers as numbers, anything mixed as text, so that a message can show a bad cell."""
+    if nested := [i for i, v in enumerate(values) if isinstance(v, list | dict)]:
         raise SourceError(
-            f"{name}, row {odd[0] + 1}, column {column!r} holds a list or an object; a cell is a number, a"
+            f"{name}, row {nested[0] + 1}, column {column!r} holds a list or an object; a cell is a number, a"
             " text or a time. Flatten it first."
         )
     if all(

@@ -1,16 +1,15 @@
-"""Rows of the feed's table, as far as data/source/window.json says."""
+"""Rows of the feed's table, up to the window in data/source/window.json."""
 
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from tasks.core.calendar import Calendar
 from tasks.core.errors import SourceError
 from tasks.core.frames import UTC
-from tasks.edges.artifacts import compute_file_hash, read_json
+from tasks.core.reports.feed import FeedWindow
+from tasks.edges.artifacts import compute_file_hash, read_report
 from tasks.edges.delta import VersionedTable, open_existing_table
 from tasks.edges.settings import read_settings
 from tasks.ingest.params import FeedSource
@@ -20,40 +19,38 @@ WINDOW = "window.json"
 
 
 class FeedRows:
-    """One "file": the rows below the window's marks and before its end; of a feed of ticks its
-    bars, with the earlier vintages of those that changed.
+    """One "file": the rows below the window's offsets and before its end.
 
-    However the table was merged or vacuumed since, they are the same.
+    Of a feed of ticks they are its bars, with the earlier vintages of those that changed. Merging
+    or vacuuming the table does not change them.
     """
 
     def __init__(self, params: FeedSource, calendar: Calendar, folder: Path) -> None:
         self._params, self._calendar, self._folder = params, calendar, folder
 
     def read(self) -> Iterator[SourceFile]:
-        """The window's rows; series, time, then every number that the feed has."""
+        """The rows of the window: series, time, then every number that the feed has."""
         path = self._folder / WINDOW
         if not path.exists():
             raise SourceError(
-                f"The dataset reads a feed, but {path} is not there: no window has closed yet. `tidemill feed"
+                f"The dataset reads a feed, but {path} is missing: no window has closed yet. `tidemill feed"
                 " drain` lands what there is and writes it."
             )
-        window = read_json(path)
-        is_of_bars = "bars" in window
-        table = open_existing_table(
-            read_settings().home / "feed" / window["dataset"] / (window["bars"] if is_of_bars else "table")
-        )
+        window = read_report(path, FeedWindow)
+        is_of_bars = window.bars is not None
+        table = open_existing_table(read_settings().home / "feed" / window.dataset / (window.bars or "table"))
         numbers = [
             name for name, dtype in table.columns.items() if dtype.is_numeric() and not name.startswith("_")
         ]
         rows = (
-            table.scan().filter(pl.col("_closing") <= window["closings"]).collect()
+            table.scan().filter(pl.col("_closing") <= window.closings).collect()
             if is_of_bars
             else _select_rows_below(table, window)
         )
-        if rows.height != window["n_rows"]:
+        if rows.height != window.n_rows:
             raise SourceError(
-                f"{path} speaks of {window['n_rows']:,} rows, but {table.folder} has {rows.height:,} of them."
-                " The table was restored or replaced: `tidemill feed drain` writes the window anew."
+                f"{path} has {window.n_rows:,} rows, but {table.folder} has {rows.height:,} of them."
+                " The table was restored or replaced: `tidemill feed drain` writes the window again."
             )
         nominal = self._calendar.nominal_known_at().cast(UTC)
         known = pl.col("known_at").fill_null(
@@ -62,30 +59,26 @@ class FeedRows:
         ordered = (_filter_withdrawn(rows) if is_of_bars else rows.sort("_source", "_offset")).with_columns(
             known.alias("known_at")
         )
-        if is_of_bars:  # of what was known at one moment the last word
+        if is_of_bars:  # of several vintages with one knowledge time the last
             ordered = ordered.unique(
                 ["series_id", "event_time", "known_at"], keep="last", maintain_order=True
             )
         yield SourceFile(
-            window["dataset"],
+            window.dataset,
             compute_file_hash(path),
             ordered.select("series_id", "event_time", "known_at", pl.col(numbers).cast(pl.Float64)),
         )
 
 
-def _select_rows_below(table: VersionedTable, window: dict[str, Any]) -> pl.DataFrame:
-    """The rows below the window's marks and before its end."""
+def _select_rows_below(table: VersionedTable, window: FeedWindow) -> pl.DataFrame:
+    """The rows below the window's offsets and before its end."""
     below = pl.lit(value=False)
-    for source, mark in window["marks"].items():
+    for source, mark in window.marks.items():
         below |= (pl.col("_source") == source) & (pl.col("_offset") < mark)
-    return (
-        table.scan({"place": "row"})
-        .filter(below & (pl.col("event_time") < datetime.fromisoformat(window["end"])))
-        .collect()
-    )
+    return table.scan({"disposition": "row"}).filter(below & (pl.col("event_time") < window.end)).collect()
 
 
 def _filter_withdrawn(bars: pl.DataFrame) -> pl.DataFrame:
-    """All vintages, in their order, of the bars that have not been taken back."""
+    """All vintages, in their order, of the bars that were not withdrawn."""
     ordered = bars.sort("series_id", "event_time", "_vintage")
     return ordered.filter(pl.col("_n_ticks").last().over("series_id", "event_time") > 0)

@@ -1,6 +1,4 @@
-"""All rows of a dataset, or of a file that belongs to none, in the order in which they were
-known: what a replay plays.
-"""
+"""The rows of a replay: all of a dataset or of a file, in the order in which they were known."""
 
 import hashlib
 import json
@@ -14,7 +12,7 @@ from tasks.core.about import About
 from tasks.core.errors import SourceError
 from tasks.edges.params import parse_about, parse_params, read_document
 from tasks.edges.settings import ROOT
-from tasks.ingest.params import FilesSource, IngestParams
+from tasks.ingest.params import ExtensionSource, FilesSource, IngestParams
 from tasks.ingest.source import build_source
 from tasks.ingest.wizard.use import list_dataset_files, write_links
 
@@ -22,8 +20,10 @@ _FORMATS = {".csv": "csv", ".parquet": "parquet", ".json": "json", ".jsonl": "js
 
 
 class ReplayRows(NamedTuple):
-    """frame: series_id, event_time, known_at, values; by known_at, then as they stand in the
-    files. digest: other files, or another reading, have another.
+    """The rows of a replay.
+
+    frame: series_id, event_time, known_at, values; by known_at, then in the order of the files.
+    digest: of the files and of how they are read.
     """
 
     frame: pl.DataFrame
@@ -32,9 +32,9 @@ class ReplayRows(NamedTuple):
 
 
 def read_dataset_rows(name: str, root: Path = ROOT) -> ReplayRows:
-    """The rows of a dataset's own files, whichever is current.
+    """The rows of the files of the dataset *name*, whether it is current or not.
 
-    Raises SourceError when it has none, ParamsError when it is not there.
+    Raises SourceError when it has no files, ParamsError when there is no such dataset.
     """
     document = read_document(root)
     entry = document.get_entry(name)
@@ -44,23 +44,23 @@ def read_dataset_rows(name: str, root: Path = ROOT) -> ReplayRows:
 
 
 def read_file_rows(pattern: str) -> ReplayRows:
-    """The rows of a file (or of files, by a glob) as `tidemill new` would read them.
+    """The rows of a file, or of files by a glob, as `tidemill new` would read them.
 
     Raises SourceError for what it cannot read.
     """
+    # not needed for a dataset
     from tasks.ingest.wizard.decide.propose import build_proposal
-
-    # A dataset needs no wizard
-    from tasks.ingest.wizard.inspect.look import OwnerAnswers, inspect_files
+    from tasks.ingest.wizard.inspect.inspect_files import inspect_files
+    from tasks.ingest.wizard.inspect.inspected import OwnerAnswers
 
     suffixes = [s for s in Path(pattern).suffixes if s != ".gz"]
-    if not suffixes or (form := _FORMATS.get(suffixes[-1].lower())) is None:
+    if not suffixes or (file_format := _FORMATS.get(suffixes[-1].lower())) is None:
         raise SourceError(
             f"{pattern!r} is neither a dataset nor a file that ends in {', '.join(_FORMATS)} (also .gz)."
-            " `tidemill datasets` lists what there is."
+            " `tidemill datasets` lists the datasets."
         )
-    asked = OwnerAnswers(pattern, form)  # type: ignore[arg-type]  # one of the literals
-    entry = build_proposal(inspect_files(asked), asked).entry
+    answers = OwnerAnswers(pattern, file_format)  # type: ignore[arg-type]  # one of the literals
+    entry = build_proposal(inspect_files(answers), answers).entry
     about = parse_about(entry["about"], pattern)
     return _read_rows(parse_params(IngestParams, entry["ingest"], pattern), about, pattern, Path())
 
@@ -69,17 +69,17 @@ def _read_rows(params: IngestParams, about: About, name: str, root: Path) -> Rep
     source = params.source
     if source.kind == "feed":
         raise SourceError(
-            f"Dataset {name!r} reads a feed and has no files of its own to play. Name the dataset whose files"
+            f"Dataset {name!r} reads a feed and has no files to replay. Name the dataset whose files"
             " they are, or a file."
         )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "source"
-        if isinstance(source, FilesSource):
-            write_links(folder, source.kind, list_dataset_files(source.files, name, root))
+        if isinstance(source, FilesSource | ExtensionSource):
+            write_links(folder, "files", list_dataset_files(source.files, name, root))
         files = list(build_source(source, about, folder).read())
     frame = pl.concat([file.rows for file in files]).sort("known_at", maintain_order=True)
     if frame.is_empty():
-        raise SourceError(f"{name!r} has no rows, so there is nothing to play. Look at its files.")
+        raise SourceError(f"{name!r} has no rows, so there is nothing to replay. Check its files.")
     read_as = [
         source.model_dump(mode="json", exclude={"files"}),
         about.every,

@@ -1,4 +1,4 @@
-"""Where rows come from: the sources that are files, and which source the parameters name."""
+"""The source that the parameters name, and the sources that are files."""
 
 from collections.abc import Iterator
 from datetime import UTC as UTC_ZONE
@@ -12,47 +12,48 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.errors import SourceError
 from tasks.core.frames import UTC
-from tasks.edges.artifacts import compute_file_hash, read_json
+from tasks.edges.artifacts import compute_file_hash
 from tasks.ingest.cells import read_cells
-from tasks.ingest.params import ArchSource, FeedSource, FilesSource, SourceParams
-from tasks.ingest.source_file import IngestSource, SourceFile
+from tasks.ingest.params import ArchSource, ExtensionSource, FeedSource, FilesSource, SourceParams
+from tasks.ingest.source_file import IngestSource, SourceFile, list_linked_files
 from tasks.ingest.tables import STEP, build_file_rows
 
-NOTE = "source.json"  # beside the files: which kind of source they are; not a file of the user's
-# Rows without a time are dated backwards from here, so that all series end together; any fixed
-# moment would do.
+# the date of the last row of each series without times, so that all series end together; any fixed
+# moment is right
 LAST_STEP = datetime(2000, 1, 1, tzinfo=UTC_ZONE)
 
 
 def build_source(params: SourceParams, about: About, folder: Path) -> IngestSource:
-    """The source that *params* names; *folder* is data/source."""
-    # Dates what is known when; the steps themselves are not needed here
+    """The source that *params* names. folder: data/source in a checkout."""
+    # only for knowledge times; the steps themselves are not needed here
     calendar = Calendar(about.calendar, about.every, about.publish_delay_s)
     if isinstance(params, FeedSource):
         from tasks.ingest.feed import FeedRows
 
         return FeedRows(params, calendar, folder)
-    return (
-        ArchBars(params, calendar)
-        if isinstance(params, ArchSource)
-        else LinkedFiles(params, about, calendar, folder)
-    )
+    if isinstance(params, ArchSource):
+        return ArchBars(params, calendar)
+    if isinstance(params, ExtensionSource):
+        from tasks.ingest.extension import ExtensionFiles
+
+        return ExtensionFiles(params, calendar, folder)
+    return LinkedFiles(params, about, calendar, folder)
 
 
 class ArchBars:
-    """Daily bars of two indices that ship inside the package arch, 1999-2018.
+    """Daily bars of two indices, 1999-2018, from the files of the package arch.
 
-    Read from its files: importing it takes 11 s.
+    The package is not imported: that takes 11 s.
     """
 
-    # The adjusted close repeats the close: indices pay no dividend
+    # the adjusted close equals the close: indices pay no dividend
     _COLUMNS = ("Open", "High", "Low", "Close", "Volume")
 
     def __init__(self, params: ArchSource, calendar: Calendar) -> None:
         self._series, self._calendar = params.series, calendar
 
     def read(self) -> Iterator[SourceFile]:
-        """One file a series."""
+        """One file per series, by name."""
         for series in sorted(self._series):
             path = self._folder() / series / f"{series}.csv.gz"
             bars = pl.read_csv(path, schema_overrides=dict.fromkeys(self._COLUMNS, pl.Float64))
@@ -70,25 +71,25 @@ class ArchBars:
 
     @staticmethod
     def _folder() -> Path:
-        found = find_spec("arch")
-        if found is None or found.origin is None:
+        spec = find_spec("arch")
+        if spec is None or spec.origin is None:
             raise SourceError(
                 "The package `arch`, which holds the default data, is not installed. `make install`"
-                " brings it."
+                " installs it."
             )
-        return Path(found.origin).parent / "data"
+        return Path(spec.origin).parent / "data"
 
 
 class LinkedFiles:
-    """Every file in data/source, each a table of the same form."""
+    """All files in data/source, each a table of the same form."""
 
     def __init__(self, params: FilesSource, about: About, calendar: Calendar, folder: Path) -> None:
         self._params, self._about, self._calendar, self._folder = params, about, calendar, folder
 
     def read(self) -> Iterator[SourceFile]:
-        """By name."""
+        """Each file, by name."""
         file_of: dict[str, str] = {}
-        for path in self._list_paths():
+        for path in list_linked_files(self._folder):
             cells = read_cells(path, self._params)
             rows = build_file_rows(cells, self._params, self._about, self._calendar)
             if STEP in rows.columns:
@@ -96,42 +97,25 @@ class LinkedFiles:
                 rows = add_step_dates(rows, self._calendar)
             yield SourceFile(path.name, compute_file_hash(path), rows)
 
-    def _list_paths(self) -> list[Path]:
-        note = self._folder / NOTE
-        kind = read_json(note)["kind"] if note.exists() else "nothing"
-        paths = (
-            sorted(
-                (p for p in self._folder.iterdir() if p.name != NOTE and not p.name.startswith(".")),
-                key=lambda p: p.name,
-            )
-            if kind == "files"
-            else []
-        )
-        if not paths:
-            raise SourceError(
-                f"The dataset reads files, but {self._folder} holds {'none' if kind == 'files' else kind}."
-                " `tidemill use NAME` puts its files there."
-            )
-        return paths
-
     def _check_split_series(self, file_of: dict[str, str], name: str, rows: pl.DataFrame) -> None:
         for series in rows["series_id"].unique().sort():
             if series in file_of:
                 raise SourceError(
                     f"Series {series!r} is in {file_of[series]} and in {name}, and without a time column"
-                    " nothing says which part is earlier. Join the files, name a `time_column`, or take the"
+                    " it is unknown which part is earlier. Join the files, name a `time_column`, or take the"
                     " series from the file name (`series_from: file_stem`)."
                 )
             file_of[series] = name
 
 
 def add_step_dates(rows: pl.DataFrame, calendar: Calendar) -> pl.DataFrame:
-    """Date rows that are steps: the last of each series is at LAST_STEP, each earlier one
-    `every` before the next.
+    """*rows* with dates instead of steps: LAST_STEP for the last, one `every` less for each before.
+
+    Raises SourceError unless the calendar is continuous.
     """
     if calendar.kind != "continuous":
         raise SourceError(
-            f"Rows that are steps have no dates, so they lie on no {calendar.kind!r} calendar. Set"
+            f"Rows that are steps have no dates, so no {calendar.kind!r} calendar applies. Set"
             " `about.calendar: continuous`, or name a `time_column`."
         )
     unit = calendar.every.lstrip("0123456789")

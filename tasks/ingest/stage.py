@@ -1,11 +1,9 @@
-"""The stage in one screen: read every file, keep each key once, cap if told to, and count what
-became of every row.
-"""
+"""The stage in one screen: read every file, keep each key once, apply caps, count every row."""
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
@@ -13,6 +11,7 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.errors import SourceError
 from tasks.core.frames import REPEATED, SERIES
+from tasks.core.reports.ingest import IngestedFile, IngestLedger, IngestTotals, RowCounts
 from tasks.ingest.params import FilesSource, SourceParams
 from tasks.ingest.source import build_source
 from tasks.ingest.source_file import IngestSource, SourceFile
@@ -21,29 +20,32 @@ _KEY = list(SERIES.key)
 
 
 class IngestedRows(NamedTuple):
-    """rows: SERIES, each key once. repeated: REPEATED, the rows whose key had come before.
-    ledger: what each file brought.
+    """What the stage writes.
+
+    rows: SERIES, each key once.
+    repeated: REPEATED, the rows whose key occurred before.
+    ledger: counts of each file's rows, and of all.
     """
 
     rows: pl.DataFrame
     repeated: pl.DataFrame
-    ledger: dict[str, Any]
+    ledger: IngestLedger
 
 
 def read_configured_source(
     params: SourceParams,
     about: About,
     folder: Path,
-    say: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
 ) -> IngestedRows:
-    """Read the source that *params* names, with its caps. Nothing is written.
+    """Read the source that *params* names, with its caps; nothing is written.
 
-    folder: where its files are, data/source in a checkout.
+    folder: of its files, data/source in a checkout.
     """
     source = build_source(params, about, folder)
     if isinstance(params, FilesSource):
-        return read_source(source, about, params.max_rows_per_series, params.max_series, say)
-    return read_source(source, about, say=say)
+        return read_source(source, about, params.max_rows_per_series, params.max_series, report)
+    return read_source(source, about, report=report)
 
 
 def read_source(
@@ -51,38 +53,38 @@ def read_source(
     about: About,
     max_rows_per_series: int | None = None,
     max_series: int | None = None,
-    say: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
 ) -> IngestedRows:
-    """Read *source* whole.
+    """Read all of *source*; of a repeated key the first row is kept, by file name and row.
 
-    Of a key that comes again the first row counts, in the order of files by name and rows in a
-    file. max_rows_per_series keeps the steps with the newest event_time, max_series the first
-    series by name; both are said and counted.
+    max_rows_per_series: keeps the steps with the newest event_time.
+    max_series: keeps the first series by name.
+    report: called with a line for each file and for the caps.
     """
-    files = list(_read_and_report(source, say))
-    read = pl.concat([f.rows.with_columns(file=pl.lit(i, pl.UInt32)) for i, f in enumerate(files)]).sort(
+    files = list(_read_and_report(source, report))
+    rows = pl.concat([f.rows.with_columns(file=pl.lit(i, pl.UInt32)) for i, f in enumerate(files)]).sort(
         [*_KEY, "file"], maintain_order=True
     )
     is_repeated = pl.struct(_KEY) == pl.struct(_KEY).shift()
-    read = read.with_columns(
+    rows = rows.with_columns(
         fate=pl.when(is_repeated.fill_null(value=False)).then(pl.lit("repeated")).otherwise(pl.lit("kept"))
     )
-    read = _apply_caps(read, max_rows_per_series, max_series, say)
-    ledger = _build_ledger(files, read, about)
-    repeated = read.filter(fate="repeated")
+    rows = _apply_caps(rows, max_rows_per_series, max_series, report)
+    ledger = _build_ledger(files, rows, about)
+    repeated = rows.filter(fate="repeated")
     names = pl.Series("file", [f.name for f in files]).gather(repeated["file"])
     return IngestedRows(
-        SERIES.conform(read.filter(fate="kept").drop("file", "fate")),
+        SERIES.conform(rows.filter(fate="kept").drop("file", "fate")),
         REPEATED.conform(repeated.with_columns(names).drop("fate")),
         ledger,
     )
 
 
-def _read_and_report(source: IngestSource, say: Callable[[str], None]) -> Iterator[SourceFile]:
+def _read_and_report(source: IngestSource, report: Callable[[str], None]) -> Iterator[SourceFile]:
     for file in source.read():
         rows = file.rows
         first, last = _compute_time_span(rows)
-        say(
+        report(
             f"ingest: {file.name}: {rows.height:,} rows of {rows['series_id'].n_unique()} series,"
             f" {first:%F %R} to {last:%F %R} UTC"
         )
@@ -90,39 +92,40 @@ def _read_and_report(source: IngestSource, say: Callable[[str], None]) -> Iterat
 
 
 def _apply_caps(
-    read: pl.DataFrame, max_rows_per_series: int | None, max_series: int | None, say: Callable[[str], None]
+    rows: pl.DataFrame, max_rows_per_series: int | None, max_series: int | None, report: Callable[[str], None]
 ) -> pl.DataFrame:
     kept = pl.lit(value=True)
     if max_series is not None:
-        kept &= pl.col("series_id").is_in(read["series_id"].unique().sort().head(max_series).implode())
+        kept &= pl.col("series_id").is_in(rows["series_id"].unique().sort().head(max_series).implode())
     if max_rows_per_series is not None:
         kept &= pl.col("event_time").rank("dense", descending=True).over("series_id") <= max_rows_per_series
-    capped = read.with_columns(
+    capped = rows.with_columns(
         fate=pl.when((pl.col("fate") == "kept") & ~kept).then(pl.lit("capped")).otherwise("fate")
     )
     if n := capped.filter(fate="capped").height:
-        say(
+        report(
             f"ingest: {n:,} rows left out by `max_rows_per_series: {max_rows_per_series}` and `max_series:"
-            f" {max_series}`; the newest rows and first series stay"
+            f" {max_series}`; the newest rows and the first series are kept"
         )
     return capped
 
 
-def _build_ledger(files: list[SourceFile], read: pl.DataFrame, about: About) -> dict[str, Any]:
-    fates = {(file, fate): n for file, fate, n in read.group_by("file", "fate").agg(pl.len()).iter_rows()}
+def _build_ledger(files: list[SourceFile], rows: pl.DataFrame, about: About) -> IngestLedger:
+    fates = {(file, fate): n for file, fate, n in rows.group_by("file", "fate").agg(pl.len()).iter_rows()}
     entries = [
         _build_ledger_entry(file, [fates.get((i, fate), 0) for fate in ("kept", "repeated", "capped")], about)
         for i, file in enumerate(files)
     ]
-    counts = [key for key in entries[0] if key.startswith("rows_")]
-    totals = {key: sum(entry[key] for entry in entries) for key in counts} | {
-        "series": read.filter(fate="kept")["series_id"].n_unique()
-    }
-    as_of = read.filter(fate="kept").select(pl.col("known_at").max()).item()
-    return {"files": entries, "totals": totals, "as_of": as_of.isoformat()}
+    kept = rows.filter(fate="kept")
+    totals = {key: sum(getattr(entry, key) for entry in entries) for key in RowCounts.model_fields}
+    return IngestLedger(
+        files=tuple(entries),
+        totals=IngestTotals(**totals, series=kept["series_id"].n_unique()),
+        as_of=kept.select(pl.col("known_at").max()).item(),
+    )
 
 
-def _build_ledger_entry(file: SourceFile, fates: list[int], about: About) -> dict[str, Any]:
+def _build_ledger_entry(file: SourceFile, fates: list[int], about: About) -> IngestedFile:
     kept, repeated, capped = fates
     if kept + repeated + capped != file.rows.height:
         raise SourceError(
@@ -131,19 +134,19 @@ def _build_ledger_entry(file: SourceFile, fates: list[int], about: About) -> dic
         )
     first, last = _compute_time_span(file.rows)
     grid = Calendar(about.calendar, about.every)
-    return {
-        "file": file.name,
-        "sha256": file.sha256,
-        "rows_read": file.rows.height,
-        "rows_kept": kept,
-        "rows_repeated": repeated,
-        "rows_capped": capped,
-        # Of the file's own phase; an exchange's days off are found by validate
-        "rows_off_grid": int((~grid.is_on_grid(file.rows["event_time"])).sum()),
-        "first": first.isoformat(),
-        "last": last.isoformat(),
-        "columns": [c for c in file.rows.columns if c not in _KEY],
-    }
+    return IngestedFile(
+        file=file.name,
+        sha256=file.sha256,
+        rows_read=file.rows.height,
+        rows_kept=kept,
+        rows_repeated=repeated,
+        rows_capped=capped,
+        # by the file's own phase; validate finds the days off of an exchange
+        rows_off_grid=int((~grid.is_on_grid(file.rows["event_time"])).sum()),
+        first=first,
+        last=last,
+        columns=tuple(c for c in file.rows.columns if c not in _KEY),
+    )
 
 
 def _compute_time_span(rows: pl.DataFrame) -> tuple[datetime, datetime]:

@@ -1,4 +1,4 @@
-"""From a file's cells to rows of series: who, when, which values."""
+"""From a file's cells to rows of series."""
 
 import difflib
 import re
@@ -14,16 +14,15 @@ from tasks.ingest.cells import NULLS, FileCells
 from tasks.ingest.params import FilesSource
 from tasks.ingest.times import parse_times
 
-STEP = "step"  # stands for event_time where rows are steps, until the last one of each series is known
+STEP = "step"  # the column before event_time, where rows are steps
 
 
 def build_file_rows(cells: FileCells, source: FilesSource, about: About, calendar: Calendar) -> pl.DataFrame:
-    """Rows of one file in the file's order: series_id, event_time and known_at (or STEP where rows
-    are steps), values in float64.
+    """Rows of one file in its order: series_id, event_time and known_at (or STEP), float64 values.
 
     `wide` and `row_per_series` give a row per cell; in `row_per_series` the empty cells before a
-    series begins and after it ends are padding, not rows. Raises SourceError for a column that is
-    not there and for a cell that is no number, with its place.
+    series starts and after it ends are padding, not rows.
+    Raises SourceError for a missing column, and with row and column for a cell that is no number.
     """
     _check_columns(
         cells, [source.time_column, source.series_column, source.known_at_column, *source.value_columns]
@@ -34,7 +33,7 @@ def build_file_rows(cells: FileCells, source: FilesSource, about: About, calenda
     values = pl.DataFrame([_parse_numbers(cells, column) for column in source.value_columns])
     if source.layout == "long":
         return keys.hstack(values)
-    melted = (
+    unpivoted = (
         keys.drop("series_id")
         .hstack(values)
         .unpivot(
@@ -44,7 +43,7 @@ def build_file_rows(cells: FileCells, source: FilesSource, about: About, calenda
             value_name=source.value_name,
         )
     )
-    return melted.select("series_id", *keys.columns[1:], source.value_name)
+    return unpivoted.select("series_id", *keys.columns[1:], source.value_name)
 
 
 def _check_columns(cells: FileCells, columns: Iterable[str | None]) -> None:
@@ -85,52 +84,51 @@ def _build_series_column(cells: FileCells, source: FilesSource) -> pl.Series:
         return pl.Series(
             "series_id", [parse_series_of_file(cells.name, source)] * cells.frame.height, dtype=pl.String
         )
-    found = cells.frame[source.series_column].cast(pl.String).alias("series_id")
-    if found.null_count():
+    series = cells.frame[source.series_column].cast(pl.String).alias("series_id")
+    if series.null_count():
         raise SourceError(
-            f"{cells.place(int(found.is_null().arg_true()[0]), source.series_column)}: no series in"
-            f" {found.null_count()} rows. Mend or remove them."
+            f"{cells.format_cell(int(series.is_null().arg_true()[0]), source.series_column)}: no series in"
+            f" {series.null_count()} rows. Correct or remove them."
         )
-    return found
+    return series
 
 
 def parse_series_of_file(name: str, source: FilesSource) -> str:
-    """The series that a file's name stands for: the group of `series_pattern`, the name without
-    its suffixes, or the constant.
-    """
+    """The series of the file *name*: the group of `series_pattern`, its stem, or the constant."""
     if source.series_pattern is not None:
-        found = re.search(source.series_pattern, name)
-        if found is None:
+        match = re.search(source.series_pattern, name)
+        if match is None:
             raise SourceError(
                 f"The file name {name!r} does not match `series_pattern` {source.series_pattern!r}. Correct"
                 " the pattern, or remove the file."
             )
-        return found[1]
+        return match[1]
     return (
         name.removesuffix(".gz").rsplit(".", 1)[0] if source.series_from == "file_stem" else source.series_id
     )
 
 
 def _parse_numbers(cells: FileCells, column: str) -> pl.Series:
-    given = cells.frame[column]
-    if given.dtype == pl.String:
-        given = given.set(given.is_in(sorted(NULLS)), None)
+    """The column as float64. Raises SourceError for a cell that is no number."""
+    values = cells.frame[column]
+    if values.dtype == pl.String:
+        values = values.set(values.is_in(sorted(NULLS)), None)
     numbers = (
-        given.cast(pl.Float64, strict=False)
-        if given.dtype.is_numeric() or given.dtype in {pl.String, pl.Boolean, pl.Null}
-        else given.clear(len(given)).cast(pl.Float64)
+        values.cast(pl.Float64, strict=False)
+        if values.dtype.is_numeric() or values.dtype in {pl.String, pl.Boolean, pl.Null}
+        else values.clear(len(values)).cast(pl.Float64)
     )
-    bad = (numbers.is_null() & given.is_not_null()).arg_true()
+    bad = (numbers.is_null() & values.is_not_null()).arg_true()
     if len(bad):
-        cell, n = given[int(bad[0])], len(bad)
+        cell = values[int(bad[0])]
         way_out = (
             "Write it without thousands separators, with a decimal point"
             if any(c.isdigit() for c in str(cell))
-            else "Mend the cell, leave it empty"
+            else "Correct the cell, leave it empty"
         )
         raise SourceError(
-            f"{cells.place(int(bad[0]), column)}: {cell!r} is not a number ({n} such cells). {way_out}, or"
-            " leave the column out of `value_columns`."
+            f"{cells.format_cell(int(bad[0]), column)}: {cell!r} is not a number ({len(bad)} such cells)."
+            f" {way_out}, or remove the column from `value_columns`."
         )
     return numbers.fill_nan(None)
 
@@ -140,10 +138,10 @@ def _build_series_rows(cells: FileCells, source: FilesSource) -> pl.DataFrame:
     if source.series_column is not None:
         ids = _build_series_column(cells, source)
     else:
-        base = parse_series_of_file(cells.name, source)
+        name = parse_series_of_file(cells.name, source)
         ids = pl.Series(
             "series_id",
-            [base if cells.frame.height == 1 else f"{base}_{i}" for i in range(1, cells.frame.height + 1)],
+            [name if cells.frame.height == 1 else f"{name}_{i}" for i in range(1, cells.frame.height + 1)],
         )
     if ids.is_duplicated().any():
         raise SourceError(
@@ -154,9 +152,9 @@ def _build_series_rows(cells: FileCells, source: FilesSource) -> pl.DataFrame:
     wide = pl.DataFrame([ids, *(_parse_numbers(cells, column) for column in columns)]).with_columns(
         order.alias("_row")
     )
-    melted = wide.unpivot(columns, index=["_row", "series_id"], value_name=source.value_name).with_columns(
+    unpivoted = wide.unpivot(columns, index=["_row", "series_id"], value_name=source.value_name).with_columns(
         order.over("_row").alias(STEP)
     )
     known = pl.col(STEP).filter(pl.col(source.value_name).is_not_null())
-    inside = pl.col(STEP).is_between(known.min().over("_row"), known.max().over("_row"))
-    return melted.filter(inside).sort("_row", STEP).select("series_id", STEP, source.value_name)
+    is_inside = pl.col(STEP).is_between(known.min().over("_row"), known.max().over("_row"))
+    return unpivoted.filter(is_inside).sort("_row", STEP).select("series_id", STEP, source.value_name)

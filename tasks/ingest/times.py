@@ -1,4 +1,4 @@
-"""Cells that are times, as UTC with microseconds."""
+"""Parsing the cells of a time column, as UTC with microseconds."""
 
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -18,26 +18,28 @@ _LOCAL = pl.Datetime("us")
 def parse_times(
     cells: FileCells, column: str, form: str, zone: str, *, dates: bool, series: pl.Series | None = None
 ) -> pl.Series:
-    """The column's times, named as it is.
+    """The column's times, under its name.
 
+    form: `iso`, an epoch unit or a strptime pattern.
+    zone: of times that name none.
+    dates: steps are a day or more, and a step is a local date (00:00 UTC of that date); with the
+    zone's clock, summer and winter would be on different grids.
+    series: series of each row. An hour that the clock repeats is the first one, and the second one
+    if it occurs again in its series; None: always the second, since a `known_at` must not be too
+    early. An hour that the clock skips is one hour later.
     Raises SourceError with the row for a cell that is empty or no time.
-    form: `iso`, an epoch unit or a strptime pattern; zone: that of times that name none. dates:
-    steps of a day or more, whose local date is the step (00:00 UTC of that date); the zone's clock
-    would otherwise put summer and winter on different grids. An hour that the clock repeats is the
-    first one, and the second one when it comes again in the same *series* (None: always the second,
-    for a `known_at` must not be too early); an hour that the clock skips moves on by one.
     """
     _check_zone(zone)
     texts = cells.frame[column]
     moments, local = _parse_texts(texts, form)
-    lost = (moments.is_null() & local.is_null()).arg_true()
-    if len(lost):
-        cell, n = texts[int(lost[0])], len(lost)
+    unparsed = (moments.is_null() & local.is_null()).arg_true()
+    if len(unparsed):
+        cell = texts[int(unparsed[0])]
         raise SourceError(
-            f"{cells.place(int(lost[0]), column)}:"
+            f"{cells.format_cell(int(unparsed[0]), column)}:"
             f" {'the cell is empty' if cell is None else repr(cell) + ' is no time'} of the form {form!r}"
-            f" ({n} such rows). Mend the rows, or set `time_format` to `iso`, `s`, `ms`, `us` or a strptime"
-            " pattern."
+            f" ({len(unparsed)} such rows). Correct the rows, or set `time_format` to `iso`, `s`, `ms`,"
+            " `us` or a strptime pattern."
         )
     if dates and zone != "UTC":
         day = moments.dt.convert_time_zone(zone).dt.replace_time_zone(None)
@@ -50,7 +52,7 @@ def _merge_times(first: pl.Series, second: pl.Series) -> pl.Series:
 
 
 def _parse_texts(texts: pl.Series, form: str) -> tuple[pl.Series, pl.Series]:
-    """(moments in UTC, local times): of each row at most one is not null."""
+    """(moments in UTC, local times); at most one of the two is known in each row."""
     no_moment, no_local = (
         pl.Series([None] * len(texts), dtype=UTC),
         pl.Series([None] * len(texts), dtype=_LOCAL),
@@ -78,15 +80,15 @@ def _parse_texts(texts: pl.Series, form: str) -> tuple[pl.Series, pl.Series]:
 
 
 def _parse_by_first_match(texts: pl.Series, patterns: tuple[str, ...], nothing: pl.Series) -> pl.Series:
-    read = nothing
+    times = nothing
     for pattern in patterns:
-        if read.null_count() == texts.null_count():
+        if times.null_count() == texts.null_count():
             break
         zone = "UTC" if nothing.dtype == UTC else None
-        read = _merge_times(
-            read, texts.str.to_datetime(pattern, strict=False, time_unit="us", time_zone=zone)
+        times = _merge_times(
+            times, texts.str.to_datetime(pattern, strict=False, time_unit="us", time_zone=zone)
         )
-    return read
+    return times
 
 
 def _parse_epochs(cells: pl.Series, per_second: int) -> pl.Series:
@@ -113,7 +115,7 @@ def _parse_by_pattern(
     try:
         if "%z" in form or "%#z" in form:
             return texts.str.to_datetime(form, strict=False, time_unit="us", time_zone="UTC"), no_local
-        # A month, read as its first day
+        # a month alone is its first day
         if not any(mark in form for mark in ("%d", "%e", "%j", "%D", "%F", "%s")):
             return no_moment, (texts + " 01").str.to_datetime(form + " %d", strict=False, time_unit="us")
         if not any(mark in form for mark in ("%H", "%I", "%T", "%R", "%s")):
@@ -129,20 +131,23 @@ def _parse_by_pattern(
 def _convert_to_utc(local: pl.Series, zone: str, series: pl.Series | None) -> pl.Series:
     if zone == "UTC":
         return local.cast(UTC)
-    late = _convert_local_times(local, zone, "latest")
+    latest = _convert_local_times(local, zone, "latest")
     if series is None:
-        return late
-    seen = pl.DataFrame({"series": series, "local": local})
-    comes_again = seen.select(
-        (pl.int_range(pl.len()).over("series", "local") > 0) & pl.col("local").is_not_null()
-    ).to_series()
-    return late.zip_with(comes_again, _convert_local_times(local, zone, "earliest"))
+        return latest
+    is_repeated = (
+        pl.DataFrame({"series": series, "local": local})
+        .select((pl.int_range(pl.len()).over("series", "local") > 0) & pl.col("local").is_not_null())
+        .to_series()
+    )
+    return latest.zip_with(is_repeated, _convert_local_times(local, zone, "earliest"))
 
 
 def _convert_local_times(local: pl.Series, zone: str, ambiguous: Literal["earliest", "latest"]) -> pl.Series:
-    found = local.dt.replace_time_zone(zone, ambiguous=ambiguous, non_existent="null")
-    moved = local.dt.offset_by("1h").dt.replace_time_zone(zone, ambiguous=ambiguous, non_existent="null")
-    return _merge_times(found, moved).dt.convert_time_zone("UTC")
+    times = local.dt.replace_time_zone(zone, ambiguous=ambiguous, non_existent="null")
+    an_hour_later = local.dt.offset_by("1h").dt.replace_time_zone(
+        zone, ambiguous=ambiguous, non_existent="null"
+    )
+    return _merge_times(times, an_hour_later).dt.convert_time_zone("UTC")
 
 
 def _check_zone(zone: str) -> None:

@@ -2,9 +2,9 @@
 the past.
 
 In: the champion, the clean rows, the served forecasts. Out: data/reports/monitor (report.json,
-report.md, pictures, and Evidently's page once there is something to show). Promised: the figures
+and streams.parquet, the watched values, once enough outcomes are known). Promised: the figures
 that decide are of the champion's own forecasts of every series at every cutoff since its promotion,
-so no caller has a part in them; what was served is reported beside them. A step without its value
+so no caller has a part in them; what was served is reported in addition. A step without its value
 stays open, a late value is joined when it comes, a correction counts with its newest value; the
 same rows give the same report.
 """

@@ -1,6 +1,6 @@
 """Has the input changed?
 
-CUSUM on whitened block means, with a budget of false alarms, over all series and columns at once.
+CUSUM on whitened block means, with a budget of false alarms, over all series and columns.
 Whitening uses the reference alone: the mean of each place in the season goes, then an AR(1). Values
 that are positive throughout are looked at in logs; a column whose AR(1) is nearly a random walk in
 its changes. A block is one season (a day of hours, a week of days), so what repeats within it

@@ -46,8 +46,8 @@ def build_outcomes(
     else:
         joined = joined.with_columns(seen_until=pl.lit(None, dtype=pl.Datetime("us", "UTC")))
     seasonal = build_seasonal_from_rows(truth, about, calendar)
-    scaling = None if seasonal is None else seasonal.scaling_errors_of_rows(joined)
-    scored = kind.score_outcomes(about, joined, scaling)
+    scaling_errors = None if seasonal is None else seasonal.scaling_errors_of_rows(joined)
+    scored = kind.score_outcomes(about, joined, scaling_errors)
     return scored.with_columns(
         is_seen=(pl.col("cutoff") < pl.col("seen_until")).fill_null(value=False),
         is_late=pl.col("is_late").fill_null(value=False),
@@ -80,7 +80,7 @@ def _build_truth(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.Dat
 def compute_figures(found: pl.DataFrame, by: list[str]) -> list[Row]:
     """Counts and means of `outcomes` by *by*, all together for none.
 
-    Means are over what came true and was not fitted on; None without any. They are summed row by
+    Means are over outcomes that were not fitted on; None without any. They are summed row by
     row: sums of polars' threads differ in the last bit, and these figures decide.
     """
     judged = pl.col("y").is_not_null() & ~pl.col("is_seen")

@@ -10,7 +10,7 @@ from tasks.core.strict import Strict
 class MonitorParams(Strict):
     """When figures count, and how sensitive the drift statistic is.
 
-    min_rows: fewer forecast steps that came true say nothing about error or coverage. max_cutoffs:
+    min_rows: with fewer outcomes there are no figures of error and coverage. max_cutoffs:
     of the champion's forecasts since its promotion that are judged, the newest. cusum_slack,
     cusum_limit: in standard deviations of a block mean; .5 and 8 gave .005 false alarms per stream
     and 30 days, and found a shift of one sd of the stream in 9 days (tests/monitor/test_drift.py).

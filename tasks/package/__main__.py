@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tasks.core.frames import SERIES
 from tasks.edges.artifacts import read_frame, write_folder
-from tasks.edges.door import run_stage_command
+from tasks.edges.command import run_stage_command
 from tasks.edges.params import read_params
 from tasks.edges.settings import ROOT
 from tasks.package.params import PackageParams
@@ -12,7 +12,7 @@ from tasks.package.stage import build_package
 
 
 def main(root: Path = ROOT) -> None:
-    """Read rows and parameters, build the release, and put the whole folder in place at once."""
+    """Read rows and parameters, build the release, and put the whole folder in place."""
     params = read_params("package", PackageParams, root)
     rows = read_frame(root / "data/clean/rows.parquet", SERIES)
     with write_folder(root / "models/release") as folder:

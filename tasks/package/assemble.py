@@ -2,7 +2,6 @@
 rows that it looks back on.
 """
 
-import json
 import shutil
 from pathlib import Path
 
@@ -38,16 +37,9 @@ def select_rows_tail(release: Release, rows: pl.DataFrame, rows_steps: int) -> p
         return rows.filter(newest)
     times = rows["event_time"].unique().sort()
     first = int(times.search_sorted(release.history.select(pl.col("cutoff").min()).item()))
-    # The origin lies one step before its cutoff; rows with gaps reach further back
+    # The origin is one step before its cutoff; rows with gaps reach further back
     since = times[max(0, first - release.schema.lookback_steps - 2)]
     return rows.filter(newest | (pl.col("event_time") >= since))
-
-
-def read_decision(quantized: Path) -> dict[str, object]:
-    """What quantize decided, as it was written; empty when it has not run."""
-    path = quantized / "decision.json"
-    said: dict[str, object] = json.loads(path.read_text()) if path.exists() else {}
-    return said
 
 
 def _find_graph(body: Path, quantized: Path, name: str) -> Path:

@@ -140,11 +140,11 @@ def _run_build(checkout: Path, context: Path, home: Path) -> None:
         str(context),
     ]
     # By path: in its folder, `tasks` would be the copy, which lacks it
-    lifeline = checkout / "tasks/edges/lifeline.py"
+    parent_watch = checkout / "tasks/edges/parent_watch.py"
     environment = build_child_environment(BENTOML_HOME=str(home), PYTHONDONTWRITEBYTECODE="1")
     try:
         built = subprocess.run(
-            [sys.executable, str(lifeline), *command],
+            [sys.executable, str(parent_watch), *command],
             cwd=context,
             env=environment,
             capture_output=True,
@@ -158,9 +158,9 @@ def _run_build(checkout: Path, context: Path, home: Path) -> None:
             " package`."
         ) from error
     if built.returncode:
-        said = "\n".join((built.stdout + built.stderr).strip().splitlines()[-15:])
+        output = "\n".join((built.stdout + built.stderr).strip().splitlines()[-15:])
         raise ReleaseError(
-            f"The Bento cannot be built: `bentoml build` ended with {built.returncode} and said:\n{said}"
+            f"The Bento cannot be built: `bentoml build` ended with {built.returncode} and said:\n{output}"
         )
 
 

@@ -5,6 +5,9 @@ Outside the digest.
 
 from typing import Any
 
+from tasks.core.reports.ensemble import EnsembleReport
+from tasks.core.reports.package import Provenance
+from tasks.core.reports.quantize import QuantizeDecision
 from tasks.release import Manifest, Release
 from tasks.release.combine import find_recency
 
@@ -17,24 +20,21 @@ LICENCE = (
 def render_model_card(
     release: Release,
     manifest: Manifest,
-    summary: dict[str, Any],
-    decision: dict[str, Any],
-    provenance: dict[str, Any],
+    evaluation: EnsembleReport | None,
+    provenance: Provenance,
 ) -> str:
-    """The card as Markdown. summary: of data/reports/ensemble, decision: of models/quantized;
-    either may be empty, and then the card says so.
-    """
+    """The card as Markdown. evaluation: None where there is none."""
     parts = [
         f"# {manifest.dataset}: {manifest.model}",
         _render_overview(release, manifest),
         "## Members",
         _render_members(release),
         "## Scores, out of sample",
-        _render_scores(release, summary),
+        _render_scores(release, evaluation),
         "## Intervals",
-        _render_coverage(release, summary.get("coverage", {})),
+        _render_coverage(release, evaluation),
         "## INT8",
-        _render_decision(decision),
+        _render_decision(provenance.quantize),
         "## Limits",
         _render_limits(release),
         "## Where it comes from",
@@ -91,28 +91,27 @@ def _render_members(release: Release) -> str:
     )
 
 
-def _render_scores(release: Release, summary: dict[str, Any]) -> str:
-    scores = summary.get("scores", {})
-    if not scores:
-        return "No evaluation was found (data/reports/ensemble/summary.json)."
-    score = summary.get("primary_score", release.about.primary_score)
-    ranked = sorted(scores.items(), key=lambda item: _parse_number(item[1].get("primary")))
+def _render_scores(release: Release, evaluation: EnsembleReport | None) -> str:
+    if evaluation is None:
+        return f"No evaluation was found ({EnsembleReport.PATH})."
+    score = evaluation.primary_score
+    ranked = sorted(evaluation.scores.items(), key=lambda item: _convert_unknown(item[1].primary))
     rows = [
         (
             f"**{name}**" if name == release.model else name,
-            *(_format_figure(said.get(k)) for k in ("primary", "primary_gate", "mae", "rmse")),
+            *map(_format_figure, (scores.primary, scores.primary_gate, scores.mae, scores.rmse)),
         )
-        for name, said in ranked
+        for name, scores in ranked
     ]
     head = (
-        f"Over {summary.get('n_cutoffs_scored')} cutoffs before {summary.get('seen_until')}, and over the"
-        f" {summary.get('n_cutoffs_gate')} of the gate after it. "
+        f"Over {evaluation.n_cutoffs_scored} cutoffs before {evaluation.seen_until.isoformat()}, and over the"
+        f" {evaluation.n_cutoffs_gate} of the gate after it. Baseline: {evaluation.baseline}."
+        f" {evaluation.reason.capitalize()}."
     )
-    head += f"Baseline: {summary.get('baseline')}. {str(summary.get('reason', '')).capitalize()}."
     return head + "\n\n" + _render_table(("model", score, f"{score} on the gate's rows", "MAE", "RMSE"), rows)
 
 
-def _render_coverage(release: Release, coverage: dict[str, Any]) -> str:
+def _render_coverage(release: Release, evaluation: EnsembleReport | None) -> str:
     blend = release.blend
     whose = {
         "series": "each series",
@@ -131,27 +130,26 @@ def _render_coverage(release: Release, coverage: dict[str, Any]) -> str:
         + (f", read as {blend.block} sets" if blend.block > 1 else "")
         + (f"; they follow their own misses at rate {blend.adapt_rate:g}." if blend.adapt_rate else ".")
     )
-    if not coverage:
+    if evaluation is None:
         return how
-    by_step = ", ".join(_format_figure(share) for share in coverage.get("by_step", []))
+    coverage = evaluation.coverage
     rows = [
-        ("overall", _format_figure(coverage.get("overall"))),
-        ("gate's rows", _format_figure(coverage.get("gate"))),
-        ("by step", by_step),
+        ("overall", _format_figure(coverage.overall)),
+        ("gate's rows", _format_figure(coverage.gate)),
+        ("by step", ", ".join(map(_format_figure, coverage.by_step))),
     ]
-    rows += [(str(year), _format_figure(share)) for year, share in coverage.get("by_year", {}).items()]
+    rows += [(year, _format_figure(share)) for year, share in coverage.by_year.items()]
     return (
-        f"{how} The outer two should hold {_format_figure(coverage.get('level'))} of what comes.\n\n"
+        f"{how} The outer two should hold {_format_figure(coverage.level)} of what comes.\n\n"
         + _render_table(("where", "share inside"), rows)
     )
 
 
-def _render_decision(decision: dict[str, Any]) -> str:
-    if not decision:
+def _render_decision(decision: QuantizeDecision | None) -> str:
+    if decision is None:
         return "Not examined."
-    return _render_table(
-        ("figure", "value"), [(name, _format_figure(value)) for name, value in _list_entries(decision)]
-    )
+    figures = decision.list_figures().items()
+    return _render_table(("figure", "value"), [(name, _format_figure(value)) for name, value in figures])
 
 
 def _render_limits(release: Release) -> str:
@@ -166,36 +164,20 @@ def _render_limits(release: Release) -> str:
             "A series it has not seen borrows the intervals of"
             f" {'all' if release.blend.group == 'series' else 'the'} others."
         ),
-        (
-            "Intervals adapt to what has come true: after a jump in noise they need some tens of steps to"
-            " follow."
-        ),
+        ("Intervals adapt to outcomes: after a jump in noise they need some tens of steps to follow."),
     ]
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _render_provenance(provenance: dict[str, Any]) -> str:
-    code = provenance.get("code", {})
-    commit = code.get("commit") or "unknown (built without git)"
-    changed = (
-        f", with uncommitted changes (sha256 `{code['uncommitted'][:12]}`)" if code.get("uncommitted") else ""
-    )
-    libraries = ", ".join(f"{name} {number}" for name, number in provenance.get("versions", {}).items())
+def _render_provenance(provenance: Provenance) -> str:
+    code = provenance.code
+    commit = code.commit or "unknown (built without git)"
+    changed = f", with uncommitted changes (sha256 `{code.uncommitted[:12]}`)" if code.uncommitted else ""
+    libraries = ", ".join(f"{name} {number}" for name, number in provenance.versions.items())
     return (
-        f"Commit `{commit}`{changed}. {libraries}. All of it stands in provenance.json; dvc.lock and"
-        " params.yaml lie beside it."
+        f"Commit `{commit}`{changed}. {libraries}. All of it is in provenance.json; dvc.lock and"
+        " params.yaml are next to it."
     )
-
-
-def _list_entries(said: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for name, value in said.items():
-        rows += (
-            _list_entries(value, f"{prefix}{name}.")
-            if isinstance(value, dict)
-            else [(f"{prefix}{name}", value)]
-        )
-    return rows
 
 
 def _render_table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
@@ -203,8 +185,9 @@ def _render_table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     return "\n".join("| " + " | ".join(str(cell).replace("|", "/") for cell in line) + " |" for line in lines)
 
 
-def _parse_number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else float("inf")
+def _convert_unknown(loss: float | None) -> float:
+    """Last in the ranking."""
+    return float("inf") if loss is None else loss
 
 
 def _format_figure(value: Any) -> str:

@@ -8,7 +8,9 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+
+from tasks.core.reports.ensemble import EnsembleReport
+from tasks.core.reports.package import CodeState, EvaluationFigures
 
 LIBRARIES = (
     "bentoml",
@@ -41,13 +43,11 @@ CODE = (
 )
 
 
-def read_code_state(checkout: Path) -> dict[str, str | None]:
-    """commit: of the checkout. uncommitted: sha256 of what differs from it, untracked files
-    included; None when nothing does, or without git.
-    """
+def read_code_state(checkout: Path) -> CodeState:
+    """The state of the files that can change a release."""
     commit = _run_git(checkout, "rev-parse", "HEAD")
     if commit is None:
-        return {"commit": None, "uncommitted": None}
+        return CodeState(commit=None, uncommitted=None)
     changed = _run_git(checkout, "diff", "HEAD", "--no-ext-diff", "--binary", "--", *CODE) or b""
     untracked = (
         _run_git(checkout, "ls-files", "--others", "--exclude-standard", "-z", "--", *CODE) or b""
@@ -56,10 +56,10 @@ def read_code_state(checkout: Path) -> dict[str, str | None]:
     for name in filter(None, sorted(untracked)):
         path = checkout / name.decode()
         digest.update(name + b"\0" + (path.read_bytes() if path.is_file() else b""))
-    return {
-        "commit": commit.decode().strip(),
-        "uncommitted": digest.hexdigest() if changed or any(untracked) else None,
-    }
+    return CodeState(
+        commit=commit.decode().strip(),
+        uncommitted=digest.hexdigest() if changed or any(untracked) else None,
+    )
 
 
 def list_versions() -> dict[str, str]:
@@ -70,24 +70,18 @@ def list_versions() -> dict[str, str]:
     }
 
 
-def build_metrics(summary: dict[str, Any], model: str) -> dict[str, Any]:
-    """The figures that the service and the card show, from data/reports/ensemble/summary.json;
-    empty without it.
-    """
-    scores = summary.get("scores", {})
-    if not scores:
-        return {}
-    coverage = summary.get("coverage", {})
-    baseline = summary.get("baseline")
-    return {
-        "primary_score": summary.get("primary_score"),
-        "score": scores.get(model, {}).get("primary"),
-        "baseline": baseline,
-        "baseline_score": scores.get(baseline, {}).get("primary"),
-        "n_cutoffs": summary.get("n_cutoffs_scored"),
-        "level": coverage.get("level"),
-        "coverage_frac": coverage.get("overall"),
-    }
+def build_metrics(evaluation: EnsembleReport, model: str) -> EvaluationFigures:
+    """The figures of *model* that the service and the card show."""
+    losses = {name: scores.primary for name, scores in evaluation.scores.items()}
+    return EvaluationFigures(
+        primary_score=evaluation.primary_score,
+        score=losses.get(model),
+        baseline=evaluation.baseline,
+        baseline_score=losses.get(evaluation.baseline),
+        n_cutoffs=evaluation.n_cutoffs_scored,
+        level=evaluation.coverage.level,
+        coverage_frac=evaluation.coverage.overall,
+    )
 
 
 def _find_version(name: str) -> str | None:

@@ -3,12 +3,15 @@
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
-from tasks.edges.artifacts import read_json, write_json, write_text
-from tasks.package.assemble import build_release, read_decision
+from tasks.core.reports.ensemble import EnsembleReport
+from tasks.core.reports.package import Provenance
+from tasks.core.reports.quantize import QuantizeDecision
+from tasks.edges.artifacts import ReportT, read_report, write_report, write_text
+from tasks.package.assemble import build_release
 from tasks.package.bento import build_bento, compute_sizes
 from tasks.package.card import render_model_card
 from tasks.package.params import PackageParams
@@ -33,13 +36,13 @@ def build_package(
     bodies, quantized = root / "models/challenger", root / "models/quantized"
     sealed = build_release(bodies / "challenger", quantized, rows, params.rows_steps, folder)
     release = load_release(folder)
-    summary, decision = _read_or_empty(root / "data/reports/ensemble/summary.json"), read_decision(quantized)
-    provenance = _build_provenance(checkout, sealed, summary, decision)
-    write_json(folder / "provenance.json", provenance)
+    evaluation = _find_report(EnsembleReport, root)
+    provenance = _build_provenance(checkout, sealed, evaluation, _find_report(QuantizeDecision, root))
+    write_report(folder / "provenance.json", provenance)
     build_bento(folder, checkout, folder / "bento")
     size = compute_sizes(folder / "bento")
-    write_json(folder / "provenance.json", {**provenance, "bento_bytes": size})
-    write_text(folder / "model_card.md", render_model_card(release, sealed, summary, decision, provenance))
+    write_report(folder / "provenance.json", provenance.model_copy(update={"bento_bytes": size}))
+    write_text(folder / "model_card.md", render_model_card(release, sealed, evaluation, provenance))
     for name in ("dvc.lock", "params.yaml"):
         if (root / name).exists():
             shutil.copyfile(root / name, folder / name)
@@ -51,18 +54,19 @@ def build_package(
 
 
 def _build_provenance(
-    checkout: Path, sealed: Manifest, summary: dict[str, Any], decision: dict[str, Any]
-) -> dict[str, Any]:
-    return {
-        "digest": sealed.digest,
-        "code": read_code_state(checkout),
-        "built_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": list_versions(),
-        "metrics": build_metrics(summary, sealed.model),
-        "quantize": decision,
-    }
+    checkout: Path, sealed: Manifest, evaluation: EnsembleReport | None, decision: QuantizeDecision | None
+) -> Provenance:
+    return Provenance(
+        digest=sealed.digest,
+        code=read_code_state(checkout),
+        built_at=datetime.now(UTC).replace(microsecond=0),
+        versions=list_versions(),
+        metrics=None if evaluation is None else build_metrics(evaluation, sealed.model),
+        quantize=decision,
+    )
 
 
-def _read_or_empty(path: Path) -> dict[str, Any]:
-    said: dict[str, Any] = read_json(path) if path.exists() else {}
-    return said
+def _find_report(kind: type[ReportT], root: Path) -> ReportT | None:
+    """The report under *root*; None when its stage has not run."""
+    path = root / kind.PATH
+    return read_report(path, kind) if path.exists() else None

@@ -2,7 +2,7 @@
 margin that is not luck.
 
 In: models/release (the sealed challenger, and the sealed baseline inside it), the clean rows, the
-champion of the registry. Out: data/decisions/promote (decision.json, losses.parquet, a picture);
+champion of the registry. Out: data/decisions/promote (decision.json, losses.parquet);
 the rows, published for the service; the registry, when it is this checkout's own. Promised: with
-nothing new the last verdict stands, byte for byte; a killed run ends with the same verdict.
+nothing new the last verdict stays, byte for byte; a killed run ends with the same verdict.
 """

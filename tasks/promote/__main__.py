@@ -5,12 +5,18 @@ published rows, the registry.
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 from tasks.core.errors import OtherDatasetError
-from tasks.edges.artifacts import compute_file_hash, read_json, write_folder, write_json
+from tasks.core.reports.promote import GateDecision, GateKey
+from tasks.edges.artifacts import (
+    compute_file_hash,
+    read_json,
+    read_last_report,
+    write_folder,
+    write_report,
+)
+from tasks.edges.command import run_stage_command
 from tasks.edges.current import check_current
-from tasks.edges.door import run_stage_command
 from tasks.edges.mlflow_delivery import publish_alongside
 from tasks.edges.params import read_document
 from tasks.edges.registry import ChampionRecord, publish_rows_file, read_champion
@@ -18,15 +24,14 @@ from tasks.edges.settings import ROOT, read_settings
 from tasks.edges.tracking import has_news
 from tasks.promote.params import PromoteParams
 
-DECISION = "data/decisions/promote/decision.json"
 ROWS = "data/clean/rows.parquet"
 
 
 def main(root: Path = ROOT, deliver: Callable[[], AbstractContextManager[None]] = publish_alongside) -> None:
     """Decide on what is new, apply to our own registry, publish the rows; with nothing new the last
-    verdict stands.
+    verdict stays.
 
-    deliver: what brings runs to MLflow beside the gate.
+    deliver: what brings runs to MLflow alongside the gate.
     """
     document = read_document(root)
     dataset, params = document.dataset, document.parse_stage("promote", PromoteParams)
@@ -36,69 +41,60 @@ def main(root: Path = ROOT, deliver: Callable[[], AbstractContextManager[None]] 
     publish_rows_file(dataset, root / ROWS)
     key = _build_key(params, root)
     champion = read_champion(dataset)
-    if (last := _read_last_decision(root)) is not None and _is_unchanged(last, dataset, key, champion):
-        write_json(root / DECISION, last)
+    last = read_last_report(root / GateDecision.PATH, GateDecision)
+    if last is not None and _is_unchanged(last, dataset, key, champion):
+        write_report(root / GateDecision.PATH, last)
         with deliver() if has_news() else nullcontext():
             pass  # a model was trained again and gave the same release: its run goes to MLflow all the same
-        print(f"promote: nothing new, the verdict stands: {last['decision']} ({last['reason']})")
+        print(f"promote: nothing new, the verdict stays: {last.decision} ({last.reason})")
         return
-    with deliver():  # MLflow's import runs beside the gate
+    with deliver():  # MLflow's import runs alongside the gate
         decision = _build_decision(dataset, params, key, _find_opponent(champion, key), root)
-    print(f"promote: {decision['decision']}: {decision['reason']}")
+    print(f"promote: {decision.decision}: {decision.reason}")
 
 
-def _build_key(params: PromoteParams, root: Path) -> dict[str, Any]:
+def _build_key(params: PromoteParams, root: Path) -> GateKey:
     """All that a verdict follows from, the champion apart."""
     release = root / "models/release"
-    return {
-        "challenger": read_json(release / "manifest.json")["digest"],
-        "baseline": read_json(release / "baseline/manifest.json")["digest"],
-        "rows": compute_file_hash(root / ROWS),
-        "params": params.model_dump(),
-    }
+    return GateKey(
+        challenger=read_json(release / "manifest.json")["digest"],
+        baseline=read_json(release / "baseline/manifest.json")["digest"],
+        rows=compute_file_hash(root / ROWS),
+        params=params.model_dump(),
+    )
 
 
-def _read_last_decision(root: Path) -> Any:
-    return read_json(root / DECISION) if (root / DECISION).exists() else None
-
-
-def _is_unchanged(
-    last: dict[str, Any], dataset: str, key: dict[str, Any], champion: ChampionRecord | None
-) -> bool:
+def _is_unchanged(last: GateDecision, dataset: str, key: GateKey, champion: ChampionRecord | None) -> bool:
     """Nothing is new: the same bytes were judged, and the registry is as the verdict left it, or
     went back to the champion before.
     """
-    if champion is None or (last.get("dataset"), last.get("key")) != (dataset, key):
+    if champion is None or (last.dataset, last.key) != (dataset, key):
         return False
-    still_to_apply = (
-        last["winner_digest"] is not None and not last["applied"] and not read_settings().mlflow_uri
-    )
-    return champion.digest == last["winner_digest"] or (
-        champion.digest == last["champion_digest"] and not still_to_apply
+    still_to_apply = last.winner_digest is not None and not last.applied and not read_settings().mlflow_uri
+    return champion.digest == last.winner_digest or (
+        champion.digest == last.champion_digest and not still_to_apply
     )
 
 
-def _find_opponent(champion: ChampionRecord | None, key: dict[str, Any]) -> str | None:
+def _find_opponent(champion: ChampionRecord | None, key: GateKey) -> str | None:
     """Digest of the champion to judge against.
 
     A run that was killed after it had changed the registry judges what it judged before.
     """
     if champion is None:
         return None
-    before: str | None = champion.decision.get("champion_digest")
-    return before if champion.decision.get("key") == key else champion.digest
+    return champion.decision.champion_digest if champion.decision.key == key else champion.digest
 
 
 def _build_decision(
-    dataset: str, params: PromoteParams, key: dict[str, Any], opponent: str | None, root: Path
-) -> dict[str, Any]:
-    # This and the next: a verdict that stands needs neither onnxruntime nor features
+    dataset: str, params: PromoteParams, key: GateKey, opponent: str | None, root: Path
+) -> GateDecision:
+    # This and the next: a verdict that stays needs neither onnxruntime nor features
     from tasks.core.frames import SERIES, get_newest_known_at
     from tasks.edges.artifacts import read_frame, write_frame
     from tasks.promote.apply import apply_winner
     from tasks.promote.gate import LOSSES
     from tasks.promote.leaks import check_release_is_leak_free
-    from tasks.promote.picture import draw_losses
     from tasks.promote.stage import decide_promotion
     from tasks.release import load_release
 
@@ -107,21 +103,15 @@ def _build_decision(
     challenger, baseline = load_release(release), load_release(release / "baseline")
     for candidate in (challenger, baseline):
         check_release_is_leak_free(candidate)
-    verdict = decide_promotion(challenger, champion, baseline, rows, params)
-    own = not read_settings().mlflow_uri  # a shared registry is changed by flows/promotion alone
-    applied = own and verdict.decision["winner_digest"] is not None
-    decision = {
-        **verdict.decision,
-        "dataset": dataset,
-        "key": key,
-        "as_of": get_newest_known_at(rows).isoformat(),
-        "applied": applied,
-    }
+    verdict, losses = decide_promotion(challenger, champion, baseline, rows, params)
+    is_own_registry = not read_settings().mlflow_uri  # a shared registry is changed by flows/promotion alone
+    applied = is_own_registry and verdict.winner_digest is not None
+    decision = GateDecision(
+        **dict(verdict), dataset=dataset, key=key, as_of=get_newest_known_at(rows), applied=applied
+    )
     with write_folder(root / "data/decisions/promote") as folder:
-        write_json(folder / "decision.json", decision)
-        write_frame(folder / "losses.parquet", verdict.losses, LOSSES)
-        if verdict.losses.height:
-            draw_losses(folder / "losses.png", verdict.losses, f"{dataset}: {decision['decision']}")
+        write_report(folder / "decision.json", decision)
+        write_frame(folder / "losses.parquet", losses, LOSSES)
         if applied:
             apply_winner(decision, root)
     return decision

@@ -1,10 +1,10 @@
 """From a decision to the world: the registry changes, or it is said why not."""
 
 from pathlib import Path
-from typing import Any
 
 from tasks.core.errors import ReleaseError
-from tasks.edges.artifacts import read_json
+from tasks.core.reports.promote import GateDecision
+from tasks.edges.artifacts import read_report
 from tasks.edges.registry import ChampionRecord, apply_promotion, read_champion
 from tasks.edges.settings import ROOT
 from tasks.release import check_manifest
@@ -15,35 +15,35 @@ def apply_decision(decision_path: Path, root: Path = ROOT) -> ChampionRecord | N
 
     None when it says that nothing changes.
     Raises ReleaseError when the world is no longer the one that was decided on: the release's bytes
-    are others, or another champion stands.
+    are others, or there is another champion.
     """
-    return apply_winner(read_json(decision_path), root)
+    return apply_winner(read_report(decision_path, GateDecision), root)
 
 
-def apply_winner(decision: dict[str, Any], root: Path = ROOT) -> ChampionRecord | None:
+def apply_winner(decision: GateDecision, root: Path = ROOT) -> ChampionRecord | None:
     """The same for a decision at hand. A winner that is champion already is left alone."""
-    if decision["winner_digest"] is None:
+    if decision.winner_digest is None:
         return None
-    dataset, folder = decision["dataset"], get_winner_folder(decision, root)
+    dataset, folder = decision.dataset, get_winner_folder(decision, root)
     now = read_champion(dataset)
-    if now is not None and now.digest == decision["winner_digest"]:
+    if now is not None and now.digest == decision.winner_digest:
         return now
-    if (standing := None if now is None else now.digest) != decision["champion_digest"]:
+    if (current := None if now is None else now.digest) != decision.champion_digest:
         raise ReleaseError(
-            f"The decision was made against the champion {_format_digest(decision['champion_digest'])}, but"
-            f" {_format_digest(standing)} answers for {dataset!r} now. Decide again with `dvc repro promote`."
+            f"The decision was made against the champion {_format_digest(decision.champion_digest)}, but"
+            f" {_format_digest(current)} answers for {dataset!r} now. Decide again with `dvc repro promote`."
         )
-    if (found := check_manifest(folder).digest) != decision["winner_digest"]:
+    if (found := check_manifest(folder).digest) != decision.winner_digest:
         raise ReleaseError(
             f"{folder} has digest {_format_digest(found)}, the decision is about"
-            f" {_format_digest(decision['winner_digest'])}. Decide again with `dvc repro promote`."
+            f" {_format_digest(decision.winner_digest)}. Decide again with `dvc repro promote`."
         )
     return apply_promotion(dataset, folder, decision)
 
 
-def get_winner_folder(decision: dict[str, Any], root: Path = ROOT) -> Path:
-    """Where the release lies that the decision makes champion."""
-    return root / "models/release" / ("baseline" if decision["decision"] == "baseline" else "")
+def get_winner_folder(decision: GateDecision, root: Path = ROOT) -> Path:
+    """Where the release is that the decision makes champion."""
+    return root / "models/release" / ("baseline" if decision.decision == "baseline" else "")
 
 
 def _format_digest(digest: str | None) -> str:

@@ -3,7 +3,7 @@ losses; one verdict.
 """
 
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -12,6 +12,7 @@ from tasks.core.about import About
 from tasks.core.cosine import compute_cosine_test
 from tasks.core.frames import UTC, FrameSchema, get_newest_known_at, select_as_of
 from tasks.core.kinds import get_kind
+from tasks.core.reports.promote import PairedFigures
 from tasks.core.seasonal import Seasonal, build_seasonal_from_rows
 from tasks.features import add_target
 from tasks.promote.params import PromoteParams
@@ -27,7 +28,7 @@ class GateResult(NamedTuple):
 
     passed: None when there are too few cutoffs to say. losses: one row per cutoff (challenger,
     opponent: mean scaled loss). mean_loss: of each side, in the primary score's own unit.
-    gain_frac: part by which the challenger's scaled loss lies below. coverage_frac: of each side,
+    gain_frac: part by which the challenger's scaled loss is below. coverage_frac: of each side,
     share of outcomes within its outermost quantiles.
     """
 
@@ -36,14 +37,14 @@ class GateResult(NamedTuple):
     n_cutoffs: int
     gain_frac: float | None
     p: float | None
-    mean_loss: dict[str, Any]
-    coverage_frac: dict[str, float | None]
+    mean_loss: PairedFigures
+    coverage_frac: PairedFigures
     losses: pl.DataFrame
 
 
 def run_gate(challenger: Release, opponent: Release, rows: pl.DataFrame, params: PromoteParams) -> GateResult:
-    """Let both forecast at every cutoff since the later `seen_until` whose whole horizon has
-    come true, and compare.
+    """Let both forecast at every cutoff since the later `seen_until` whose outcomes are all
+    known, and compare.
     """
     cutoffs = list_gate_cutoffs(challenger, opponent, rows)
     truth = select_known_truth(rows, challenger.about)
@@ -61,7 +62,7 @@ def run_gate(challenger: Release, opponent: Release, rows: pl.DataFrame, params:
 
 
 def list_gate_cutoffs(challenger: Release, opponent: Release, rows: pl.DataFrame) -> list[datetime]:
-    """Cutoffs, one a step, from the later `seen_until` to the last whose horizon lies within the
+    """Cutoffs, one a step, from the later `seen_until` to the last whose horizon is within the
     data.
 
     The cutoff at `seen_until` itself counts: what it forecasts was known after it.
@@ -72,12 +73,12 @@ def list_gate_cutoffs(challenger: Release, opponent: Release, rows: pl.DataFrame
     )
     times = rows["event_time"].unique().sort()
     grid = calendar.grid(times[0], times[-1])
-    at = (
+    cutoffs = (
         pl.DataFrame({"event_time": grid[: max(0, len(grid) - horizon)]})
         .select(calendar.nominal_known_at())
         .to_series()
     )
-    return at.filter(at >= max(challenger.seen_until, opponent.seen_until)).to_list()
+    return cutoffs.filter(cutoffs >= max(challenger.seen_until, opponent.seen_until)).to_list()
 
 
 def select_known_truth(rows: pl.DataFrame, about: About) -> pl.DataFrame:
@@ -100,7 +101,7 @@ def compare_forecasts(
     seasonal: Seasonal | None = None,
 ) -> GateResult:
     """Compare two FORECAST frames with y: only pairs (series, cutoff, step) that both forecast and
-    that came true count.
+    that have an outcome count.
 
     Losses of a series are divided by the mean of both sides' mean losses there, so that a large
     series does not drown the others, and neither side chooses the unit: equal models stay equal
@@ -108,16 +109,17 @@ def compare_forecasts(
     """
     pairs = _join_pairs(challenger, opponent, about, seasonal)
     losses = _compute_cutoff_means(pairs)
-    mean_loss = {side: float(pairs[side].to_numpy().mean()) if pairs.height else None for side in SIDES}
+    mean_loss = PairedFigures(
+        **{side: float(pairs[side].to_numpy().mean()) if pairs.height else None for side in SIDES}
+    )
     kind = get_kind(about.target)
-    covered = {
-        "challenger": kind.compute_coverage(challenger),
-        "opponent": kind.compute_coverage(opponent),
-    }
+    covered = PairedFigures(
+        challenger=kind.compute_coverage(challenger), opponent=kind.compute_coverage(opponent)
+    )
     n = losses.height
     if n < params.min_gate_rows:
         reason = (
-            f"{n} cutoffs have come true since both were fitted, fewer than `promote.min_gate_rows` ="
+            f"{n} cutoffs have all outcomes since both were fitted, fewer than `promote.min_gate_rows` ="
             f" {params.min_gate_rows}"
         )
         return GateResult(None, reason, n, None, None, mean_loss, covered, losses)
@@ -142,9 +144,9 @@ def _join_pairs(
     point = kind.list_columns(about)[0]
     right = opponent.select(*_PAIR, opponent_point=point)
     pairs = challenger.filter(pl.col("y").is_not_null()).join(right, on=_PAIR, how="inner").sort(_PAIR)
-    scaling = None if seasonal is None else seasonal.scaling_errors_of_rows(pairs)
+    scaling_errors = None if seasonal is None else seasonal.scaling_errors_of_rows(pairs)
     ours, theirs = (
-        kind.compute_loss(about, pairs["y"].to_numpy(), pairs[column].to_numpy(), scaling)
+        kind.compute_loss(about, pairs["y"].to_numpy(), pairs[column].to_numpy(), scaling_errors)
         for column in (point, "opponent_point")
     )
     scored = pairs.select(
@@ -165,11 +167,11 @@ def _join_pairs(
 
 
 def _compute_cutoff_means(pairs: pl.DataFrame) -> pl.DataFrame:
-    at = _compute_key_index(pairs["cutoff"])
+    index = _compute_key_index(pairs["cutoff"])
     return pl.DataFrame(
         {
             "cutoff": pairs["cutoff"].unique().sort(),
-            **{side: _compute_index_means(at, pairs[f"{side}_scaled"].to_numpy()) for side in SIDES},
+            **{side: _compute_index_means(index, pairs[f"{side}_scaled"].to_numpy()) for side in SIDES},
         }
     )
 
@@ -179,12 +181,12 @@ def _compute_key_index(key: pl.Series) -> np.ndarray:
     return key.rank("dense").to_numpy().astype(np.int64) - 1
 
 
-def _compute_index_means(at: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Mean of *values* at each place.
+def _compute_index_means(index: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Mean of *values* at each index.
 
     Summed row by row, so that a verdict repeats to its last bit: sums of polars' threads do not.
     """
-    return np.bincount(at, values) / np.bincount(at)
+    return np.bincount(index, values) / np.bincount(index)
 
 
 def _join_truth(issued: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
@@ -193,8 +195,8 @@ def _join_truth(issued: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
 
 def _format_reason(gain: float, p: float, n: int, about: About, params: PromoteParams) -> str:
     side = "below" if gain >= 0 else "above"
-    said = (
-        f"its {about.primary_score} loss lies {abs(gain):.1%} {side} the other's over {n} cutoffs that"
+    sentence = (
+        f"its {about.primary_score} loss is {abs(gain):.1%} {side} the other's over {n} cutoffs that"
         f" neither has seen, p = {p:.3f}"
     )
     faults = [
@@ -205,4 +207,4 @@ def _format_reason(gain: float, p: float, n: int, about: About, params: PromoteP
         ),
         *([f"luck is not ruled out at {params.alpha:g}"] if p > params.alpha else []),
     ]
-    return said + ("; " + " and ".join(faults) if faults else "")
+    return sentence + ("; " + " and ".join(faults) if faults else "")

@@ -1,4 +1,4 @@
-"""No release without the leak gate's word: it must speak of this release's features and data,
+"""No release without the leak gate's word: it must be about this release's features and data,
 and have nothing to say against them.
 """
 

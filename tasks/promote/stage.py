@@ -2,23 +2,20 @@
 there is none yet.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
+from tasks.core.reports.promote import GateVerdict, JudgedModels, Verdict
 from tasks.promote.gate import LOSSES, GateResult, run_gate
 from tasks.promote.params import PromoteParams
 from tasks.release import Release
 
-Facts = dict[str, Any]
-
 
 class PromotionVerdict(NamedTuple):
-    """decision.json without the keys that the door adds, and the losses behind it (empty when
-    nothing was compared).
-    """
+    """What the gate decided, and the losses behind it (empty when nothing was compared)."""
 
-    decision: Facts
+    verdict: GateVerdict
     losses: pl.DataFrame
 
 
@@ -37,15 +34,8 @@ def decide_promotion(
     did not pass, so the baseline answers.
     """
     if champion is not None and _get_digest(champion) == _get_digest(challenger):
-        return PromotionVerdict(
-            {
-                **_build_facts(
-                    challenger, champion, None, "nothing", "challenger and champion are the same release"
-                ),
-                "winner_digest": None,
-            },
-            _NONE,
-        )
+        same = "challenger and champion are the same release"
+        return PromotionVerdict(_build_verdict(challenger, champion, None, "nothing", same), _NONE)
     comparable = champion is not None and champion.about.target == challenger.about.target
     opponent = champion if champion is not None and comparable else baseline
     gate = run_gate(challenger, opponent, rows, params)
@@ -53,17 +43,15 @@ def decide_promotion(
     if champion is not None and not comparable:
         reason = (
             f"the champion forecasts another target ({champion.about.target.column},"
-            f" {champion.about.target.unit}), so the baseline stood in; {reason}"
+            f" {champion.about.target.unit}), so it was compared with the baseline; {reason}"
         )
     winner = {"promote": _get_digest(challenger), "baseline": _get_digest(baseline)}.get(decision)
-    facts = _build_facts(challenger, champion, gate, decision, reason)
-    return PromotionVerdict(
-        {**facts, "opponent_digest": _get_digest(opponent), "winner_digest": winner, "alpha": params.alpha},
-        gate.losses,
-    )
+    verdict = _build_verdict(challenger, champion, gate, decision, reason)
+    compared = {"opponent_digest": _get_digest(opponent), "winner_digest": winner, "alpha": params.alpha}
+    return PromotionVerdict(verdict.model_copy(update=compared), gate.losses)
 
 
-def _describe_verdict(gate: GateResult, *, comparable: bool) -> tuple[str, str]:
+def _describe_verdict(gate: GateResult, *, comparable: bool) -> tuple[Verdict, str]:
     if gate.passed:
         return "promote", f"the challenger takes over: {gate.reason}"
     if not comparable:
@@ -76,24 +64,28 @@ def _describe_verdict(gate: GateResult, *, comparable: bool) -> tuple[str, str]:
     return "keep", f"the champion stays, since the challenger is not shown to be better: {gate.reason}"
 
 
-def _build_facts(
-    challenger: Release, champion: Release | None, gate: GateResult | None, decision: str, reason: str
-) -> Facts:
-    return {
-        "decision": decision,
-        "reason": reason,
-        "challenger_digest": _get_digest(challenger),
-        "champion_digest": None if champion is None else _get_digest(champion),
-        "challenger_as_of": challenger.blend.as_of.isoformat(),
-        "primary_score": challenger.about.primary_score,
-        "seen_until": challenger.seen_until.isoformat(),
-        "n_cutoffs": 0 if gate is None else gate.n_cutoffs,
-        "gain_frac": None if gate is None else gate.gain_frac,
-        "p": None if gate is None else gate.p,
-        "mean_loss": None if gate is None else gate.mean_loss,
-        "coverage_frac": None if gate is None else gate.coverage_frac,
-        "models": {"challenger": challenger.model, "champion": None if champion is None else champion.model},
-    }
+def _build_verdict(
+    challenger: Release, champion: Release | None, gate: GateResult | None, decision: Verdict, reason: str
+) -> GateVerdict:
+    """Without what only a comparison has."""
+    return GateVerdict(
+        decision=decision,
+        reason=reason,
+        challenger_digest=_get_digest(challenger),
+        champion_digest=None if champion is None else _get_digest(champion),
+        winner_digest=None,
+        challenger_as_of=challenger.blend.as_of,
+        seen_until=challenger.seen_until,
+        primary_score=challenger.about.primary_score,
+        n_cutoffs=0 if gate is None else gate.n_cutoffs,
+        gain_frac=None if gate is None else gate.gain_frac,
+        p=None if gate is None else gate.p,
+        mean_loss=None if gate is None else gate.mean_loss,
+        coverage_frac=None if gate is None else gate.coverage_frac,
+        models=JudgedModels(
+            challenger=challenger.model, champion=None if champion is None else champion.model
+        ),
+    )
 
 
 def _get_digest(release: Release) -> str:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from tasks.core.frames import FEATURES
 from tasks.core.panel import build_panel
-from tasks.edges.artifacts import read_frame, write_folder, write_json
-from tasks.edges.door import run_stage_command
+from tasks.edges.artifacts import read_frame, write_folder, write_report
+from tasks.edges.command import run_stage_command
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.quantize.params import QuantizeParams
@@ -21,7 +21,7 @@ def main(root: Path = ROOT) -> None:
     table = read_frame(root / "data/features/table.parquet", FEATURES)
     rows = build_gate_rows(build_panel(table, release.dataset), document.gate_steps)
     with write_folder(root / "models/quantized") as folder:
-        said = quantize_nets(
+        quantized = quantize_nets(
             release,
             rows,
             root / "models/fits",
@@ -29,14 +29,15 @@ def main(root: Path = ROOT) -> None:
             document.parse_stage("quantize", QuantizeParams),
             folder,
         )
-        write_json(folder / "latency.json", {"int8_over_fp32_by_round": said.pop("latency")})
-        write_json(folder / "decision.json", said)
-    worst = max(said["parity_sd"].values())
+        write_report(folder / "latency.json", quantized.latency)
+        write_report(folder / "decision.json", quantized.decision)
+    decision = quantized.decision
+    worst = max(decision.parity_sd.values())
     print(
-        f"quantize: {said['n_gate_rows']} gate rows, graphs differ from their forecasters by at most"
+        f"quantize: {decision.n_gate_rows} gate rows, graphs differ from their forecasters by at most"
         f" {worst:.1e} sd"
     )
-    print(f"quantize: {said['decision']}. {said['reason']}")
+    print(f"quantize: {decision.decision}. {decision.reason}")
 
 
 if __name__ == "__main__":

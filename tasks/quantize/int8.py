@@ -1,4 +1,4 @@
-"""INT8 weights for a net: the graph, its error, its size and its speed beside those of FP32."""
+"""INT8 weights for a net: the graph, its error, its size and its speed next to those of FP32."""
 
 import time
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tasks.core.reports.quantize import Precision
 from tasks.core.seasonal import build_seasonal_from_panel
 from tasks.quantize.parity import GateRows, run_graph
 
@@ -17,7 +18,7 @@ _MATRICES = {
 # Of such a matrix; recurrent operators hold (direction, gates, in)
 _OUTPUT_AXIS = {"MatMul": -1, "GRU": -2, "LSTM": -2}
 _INT8_MAX = 127  # symmetric: -128 is not used
-MAX_LATENCY_RATIO = 1.2  # below that a wall clock on a shared machine says nothing
+MAX_LATENCY_RATIO = 1.2  # below that the clock of a shared machine is too noisy
 _ROUNDS = 7
 _CALLS = 200  # of each in a round; one row each, as the service asks
 
@@ -50,7 +51,7 @@ def write_int8(fp32: Path, int8: Path) -> None:
 
     So are those of recurrent units and of attention; products of two wires, as attention has, hold
     no weights. Inputs of a product stay float32. onnxruntime's dynamic quantization scales them by
-    the batch, so that a row's forecast would depend on the rows beside it, and its 8-bit products
+    the batch, so that a row's forecast would depend on the rows next to it, and its 8-bit products
     overflow on processors without VNNI: neither could be recomputed.
     """
     import onnx
@@ -106,7 +107,7 @@ def compare_graphs(fp32: Path, int8: Path, rows: GateRows, quantile: float | Non
     )
 
 
-def decide_precision(found: GraphComparison, max_error_frac: float) -> tuple[str, str]:
+def decide_precision(found: GraphComparison, max_error_frac: float) -> tuple[Precision, str]:
     """INT8 or FP32, with the reason: the error decides, then the size; speed only forbids."""
     if not found.worsens_frac <= max_error_frac:
         return (
@@ -148,7 +149,7 @@ def score_mean_loss(z_hat: np.ndarray, rows: GateRows, quantile: float | None) -
     """
     dataset, seasonal = rows.panel.dataset, build_seasonal_from_panel(rows.panel)
     about, kind = dataset.about, dataset.kind
-    scaling = (
+    scaling_errors = (
         None
         if seasonal is None
         else seasonal.scaling_errors(
@@ -156,7 +157,7 @@ def score_mean_loss(z_hat: np.ndarray, rows: GateRows, quantile: float | None) -
         )
     )
     _, compute_loss = kind.select_loss(about, {"quantile": quantile})
-    loss = compute_loss(rows.y, kind.decode(about.target, kind.link(z_hat)), scaling)
+    loss = compute_loss(rows.y, kind.decode(about.target, kind.link(z_hat)), scaling_errors)
     known = loss[np.isfinite(loss)]
     return float(known.mean()) if len(known) else float("nan")
 

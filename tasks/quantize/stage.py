@@ -1,14 +1,14 @@
 """The stage in one screen: parity of every member and net, then INT8 or FP32 for each net."""
 
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from tasks.core.errors import ReleaseError
+from tasks.core.reports.quantize import NetPrecision, QuantizeDecision, QuantizeLatency, QuantizeLimits
 from tasks.forecasters import load_forecaster
 from tasks.forecasters.parts.net import Net
 from tasks.quantize.int8 import (
     MAX_LATENCY_RATIO,
-    GraphComparison,
     compare_graphs,
     decide_precision,
     open_graph,
@@ -18,6 +18,15 @@ from tasks.quantize.params import QuantizeParams
 from tasks.quantize.parity import MAX_PARITY_SD, GateRows, check_parity
 from tasks.release import Release
 
+_QUANTIZED = "weights in 8 bits with a scale for each output, inputs in float32"
+
+
+class QuantizedNets(NamedTuple):
+    """The decision, and the timings behind it."""
+
+    decision: QuantizeDecision
+    latency: QuantizeLatency
+
 
 def quantize_nets(
     release: Release,
@@ -26,9 +35,8 @@ def quantize_nets(
     models: tuple[str, ...],
     params: QuantizeParams,
     folder: Path,
-) -> dict[str, Any]:
-    """What decision.json says; leaves <net>.onnx in *folder* for each net whose decision is INT8,
-    and the timings as `latency`.
+) -> QuantizedNets:
+    """Decide; leaves <net>.onnx in *folder* for each net whose decision is INT8.
 
     fits: models/fits. models: those of this checkout. A net without a part in the release is
     examined all the same, and stays FP32.
@@ -38,41 +46,34 @@ def quantize_nets(
         name: check_parity(name, session, _find_fit_folder(fits, name), rows)
         for name, session in sorted(release.members.items())
     }
-    limits = {
-        "max_error_frac": params.max_error_frac,
-        "max_latency_ratio": MAX_LATENCY_RATIO,
-        "max_parity_sd": MAX_PARITY_SD,
-    }
-    nets, latency = {}, {}
+    limits = QuantizeLimits(
+        max_error_frac=params.max_error_frac,
+        max_latency_ratio=MAX_LATENCY_RATIO,
+        max_parity_sd=MAX_PARITY_SD,
+    )
+    nets: dict[str, NetPrecision] = {}
+    latency = {}
     # Trees and naive models have no matrices of weights
     for name in (name for name in models if isinstance(load_forecaster(_find_fit_folder(fits, name)), Net)):
         if name not in parity:
             parity[name] = check_parity(name, open_graph(fits / name / "model.onnx"), fits / name, rows)
         nets[name], latency[name] = _compare_net(name, release, rows, fits, params, folder)
-    said = {
-        "n_gate_rows": len(rows.x),
-        "parity_sd": parity,
-        "limits": limits,
-        "nets": nets,
-        "latency": latency,
-    }
-    small = [name for name, net in nets.items() if net["decision"] == "INT8"]
-    if not nets:
-        return said | {
-            "decision": "FP32",
-            "reason": "There is no net among the models, so there is nothing to quantize.",
-        }
-    reason = " ".join(f"{name}: {net['decision']}. {net['reason']}" for name, net in nets.items())
-    return said | {
-        "decision": "INT8" if small else "FP32",
-        "reason": reason,
-        "quantized": "weights in 8 bits with a scale for each output, inputs in float32",
-    }
+    decision = QuantizeDecision(
+        decision="INT8" if any(net.decision == "INT8" for net in nets.values()) else "FP32",
+        reason=" ".join(f"{name}: {net.decision}. {net.reason}" for name, net in nets.items())
+        or "There is no net among the models, so there is nothing to quantize.",
+        n_gate_rows=len(rows.x),
+        parity_sd=parity,
+        limits=limits,
+        nets=nets,
+        quantized=_QUANTIZED if nets else None,
+    )
+    return QuantizedNets(decision, QuantizeLatency(int8_over_fp32_by_round=latency))
 
 
 def _compare_net(
     name: str, release: Release, rows: GateRows, fits: Path, params: QuantizeParams, folder: Path
-) -> tuple[dict[str, Any], list[float]]:
+) -> tuple[NetPrecision, tuple[float, ...]]:
     """Decision, reason and figures of the net *name*, and its timings; its graph stays in
     *folder* when the decision is INT8.
     """
@@ -82,8 +83,8 @@ def _compare_net(
         folder / f"{name}.onnx",
     )
     write_int8(fp32, int8)
-    found = compare_graphs(fp32, int8, rows, net.params.quantile if isinstance(net, Net) else None)
-    decision, reason = decide_precision(found, params.max_error_frac)
+    comparison = compare_graphs(fp32, int8, rows, net.params.quantile if isinstance(net, Net) else None)
+    decision, reason = decide_precision(comparison, params.max_error_frac)
     if not shipped:
         decision, reason = (
             "FP32",
@@ -91,24 +92,19 @@ def _compare_net(
         )
     if decision == "FP32":
         int8.unlink()
-    return {
-        "decision": decision,
-        "reason": reason,
-        **_build_figures(found, release.weights.get(name, 0.0)),
-    }, found.latency
-
-
-def _build_figures(found: GraphComparison, weight: float) -> dict[str, Any]:
-    """Figures of a net; the ratio has one digit, since more would be another number at each run."""
-    return {
-        "weight": weight,
-        "fp32_bytes": found.fp32_bytes,
-        "int8_bytes": found.int8_bytes,
-        "fp32_error": found.fp32_error,
-        "int8_error": found.int8_error,
-        "worsens_frac": found.worsens_frac,
-        "latency_ratio": round(found.latency_ratio, 1),
-    }
+    figures = NetPrecision(
+        decision=decision,
+        reason=reason,
+        weight=release.weights.get(name, 0.0),
+        fp32_bytes=comparison.fp32_bytes,
+        int8_bytes=comparison.int8_bytes,
+        fp32_error=comparison.fp32_error,
+        int8_error=comparison.int8_error,
+        worsens_frac=comparison.worsens_frac,
+        # More digits would be another number at each run
+        latency_ratio=round(comparison.latency_ratio, 1),
+    )
+    return figures, tuple(comparison.latency)
 
 
 def _find_fit_folder(fits: Path, name: str) -> Path:

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from tasks.core.errors import ReleaseError
 from tasks.core.schema import FeatureSchema
 from tasks.core.strict import Strict
+from tasks.edges.files import compute_file_hash
 from tasks.release.combine import Ranks, Regime, Weights, build_plain_weights
 
 MANIFEST = "manifest.json"
@@ -114,7 +115,7 @@ def check_manifest(folder: Path) -> Manifest:
             " again with `dvc repro package`."
         )
     for name, expected in sorted(sealed.files.items()):
-        if (found := compute_sha256(folder / name)) != expected:
+        if (found := compute_file_hash(folder / name)) != expected:
             raise ReleaseError(
                 f"{folder}: {name} was altered: sha256 {found[:12]}, the manifest says {expected[:12]}. Take"
                 " the release again from where it was built."
@@ -147,12 +148,6 @@ def list_covered_files(folder: Path) -> list[str]:
     return sorted(plain + members)
 
 
-def compute_sha256(path: Path) -> str:
-    """sha256 of a file's bytes, in hex."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
 def read_strict(path: Path, kind: type[S]) -> S:
     """A JSON file of the release as its typed object.
 
@@ -180,7 +175,7 @@ def _build_manifest(folder: Path) -> Manifest:
             " `dvc repro package` builds it."
         )
     blend = read_strict(folder / "ensemble.json", EnsembleSpec)
-    hashes = {name: compute_sha256(folder / name) for name in files}
+    hashes = {name: compute_file_hash(folder / name) for name in files}
     said = {
         "files": hashes,
         "schema": read_strict(folder / "schema.json", FeatureSchema).hash,

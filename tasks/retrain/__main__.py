@@ -3,25 +3,24 @@
 from pathlib import Path
 
 from tasks.core.errors import OtherDatasetError
-from tasks.edges.artifacts import read_json, write_folder, write_json
-from tasks.edges.door import run_stage_command
+from tasks.core.reports.monitor import MonitorReport
+from tasks.edges.artifacts import read_report, write_folder, write_report
+from tasks.edges.command import run_stage_command
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.retrain.params import RetrainParams
 from tasks.retrain.stage import decide_retraining
 
-REPORT = "data/reports/monitor/report.json"
-
 
 def main(root: Path = ROOT) -> None:
     """Read the monitor's report, decide, say why."""
-    document, report = read_document(root), read_json(root / REPORT)
-    if report["dataset"] != document.dataset:
-        raise OtherDatasetError(REPORT, report["dataset"], document.dataset)
+    document, report = read_document(root), read_report(root / MonitorReport.PATH, MonitorReport)
+    if report.dataset != document.dataset:
+        raise OtherDatasetError(MonitorReport.PATH, report.dataset, document.dataset)
     decision = decide_retraining(report, document.parse_stage("retrain", RetrainParams))
     with write_folder(root / "data/decisions/retrain") as folder:
-        write_json(folder / "decision.json", decision)
-    print(f"retrain: {'due' if decision['due'] else 'not due'}: {decision['reason']}")
+        write_report(folder / "decision.json", decision)
+    print(f"retrain: {'due' if decision.due else 'not due'}: {decision.reason}")
 
 
 if __name__ == "__main__":

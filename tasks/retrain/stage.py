@@ -1,66 +1,63 @@
 """The stage in one screen: the monitor's figures against three limits."""
 
-from typing import Any
-
+from tasks.core.reports.monitor import ChampionFigures, MonitorReport
+from tasks.core.reports.retrain import RetrainDecision, RetrainFacts
 from tasks.retrain.params import RetrainParams
 
-FACTS = ("digest", "version", "trained_as_of", "age_steps", "n_known", "error_ratio", "coverage_frac")
 
-
-def decide_retraining(report: dict[str, Any], params: RetrainParams) -> dict[str, Any]:
-    """decision.json from report.json of monitor: `due`, `reasons`, and both in one sentence.
+def decide_retraining(report: MonitorReport, params: RetrainParams) -> RetrainDecision:
+    """Whether retraining is due: each limit that is passed is a reason.
 
     A figure that is None is no reason.
     """
-    champion = report["champion"]
+    champion = report.champion
     if champion is None:
-        return _build_decision(report, {}, [], "there is no champion yet, so there is nothing to retrain")
-    age, ratio, covered = champion["age_steps"], champion["error_ratio"], champion["coverage_frac"]
-    reasons = [
-        *(
-            [f"{age} steps of data since the last training that was judged, more than {params.max_age_steps}"]
-            if age > params.max_age_steps
-            else []
-        ),
-        *(
-            [
-                (
-                    f"the loss since the promotion is {ratio:.2f} times the gate's, more than"
-                    f" {params.max_error_ratio:g}"
-                )
-            ]
-            if ratio and ratio > params.max_error_ratio
-            else []
-        ),
-        *(
-            [f"{covered:.0%} of outcomes lie within the interval, less than {params.min_coverage_frac:.0%}"]
-            if covered is not None and covered < params.min_coverage_frac
-            else []
-        ),
-    ]
-    well = (
-        f"the last training is {age} steps old (of {params.max_age_steps}); since the promotion:"
-        f" {_format_figures(ratio, covered, champion['n_known'])}"
+        nothing = "there is no champion yet, so there is nothing to retrain"
+        return _build_decision(report, RetrainFacts(), [], nothing)
+    facts = RetrainFacts(**{name: getattr(champion, name) for name in RetrainFacts.model_fields})
+    current = (
+        f"the last training is {champion.age_steps} steps old (of {params.max_age_steps}); since the"
+        f" promotion: {_format_figures(champion)}"
     )
-    return _build_decision(report, {k: champion[k] for k in FACTS}, reasons, well)
+    return _build_decision(report, facts, _list_reasons(champion, params), current)
 
 
-def _format_figures(ratio: float | None, covered: float | None, n_known: int) -> str:
-    said = [
+def _list_reasons(champion: ChampionFigures, params: RetrainParams) -> list[str]:
+    age, ratio, covered = champion.age_steps, champion.error_ratio, champion.coverage_frac
+    reasons = []
+    if age > params.max_age_steps:
+        reasons.append(
+            f"{age} steps of data since the last training that was judged, more than {params.max_age_steps}"
+        )
+    if ratio and ratio > params.max_error_ratio:
+        reasons.append(
+            f"the loss since the promotion is {ratio:.2f} times the gate's, more than"
+            f" {params.max_error_ratio:g}"
+        )
+    if covered is not None and covered < params.min_coverage_frac:
+        reasons.append(
+            f"{covered:.0%} of outcomes lie within the interval, less than {params.min_coverage_frac:.0%}"
+        )
+    return reasons
+
+
+def _format_figures(champion: ChampionFigures) -> str:
+    ratio, covered = champion.error_ratio, champion.coverage_frac
+    figures = [
         *([f"loss {ratio:.2f} times the gate's"] if ratio else []),
         *([f"{covered:.0%} within the interval"] if covered is not None else []),
     ]
-    return ", ".join(said) or f"too few have come true ({n_known} steps)"
+    return ", ".join(figures) or f"too few have an outcome ({champion.n_known} steps)"
 
 
 def _build_decision(
-    report: dict[str, Any], facts: dict[str, Any], reasons: list[str], well: str
-) -> dict[str, Any]:
-    return {
-        "due": bool(reasons),
-        "reasons": reasons,
-        "reason": "; ".join(reasons) or well,
-        "facts": facts,
-        "as_of": report["as_of"],
-        "dataset": report["dataset"],
-    }
+    report: MonitorReport, facts: RetrainFacts, reasons: list[str], current: str
+) -> RetrainDecision:
+    return RetrainDecision(
+        due=bool(reasons),
+        reasons=tuple(reasons),
+        reason="; ".join(reasons) or current,
+        facts=facts,
+        as_of=report.as_of,
+        dataset=report.dataset,
+    )

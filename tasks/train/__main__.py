@@ -13,15 +13,14 @@ from tasks.edges.artifacts import (
     write_folder,
     write_frame,
     write_report,
-    write_text,
 )
+from tasks.edges.command import run_stage_command
 from tasks.edges.dataset import read_features_dataset
-from tasks.edges.door import run_stage_command
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.edges.tracking import log_training
 from tasks.train.params import TrainParams
-from tasks.train.search.search import build_mlflow_logger
+from tasks.train.search.report import build_mlflow_logger
 from tasks.train.split import TrainingData
 from tasks.train.stage import fit_model
 
@@ -59,9 +58,6 @@ def main() -> None:
         write_frame(folder / "gate.parquet", trained.gate, get_forecast_schema(document.about))
         write_report(folder / "metrics.json", trained.metrics)
         write_report(folder / "plan.json", trained.plan)
-        write_text(folder / "folds.svg", trained.picture)
-        for name, picture in (trained.search_pictures or {}).items():
-            write_text(folder / f"{name}.svg", picture)
     with write_folder(ROOT / "models/fits" / model) as folder:
         trained.fit.save(folder)
         trained.fit.to_onnx(folder / "model.onnx")

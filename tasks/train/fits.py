@@ -20,11 +20,11 @@ import numpy as np
 from tasks.core.errors import FoldError, ForecasterError
 from tasks.core.folds import WalkForward
 from tasks.core.panel import Panel
-from tasks.edges.fold_cache import compute_code_digest, delete_old_fits, read_cached_fit, write_cached_fit
+from tasks.edges.fit_cache import compute_code_digest, delete_old_fits, read_cached_fit, write_cached_fit
 from tasks.edges.settings import read_settings
 from tasks.edges.workers.fanout import MapOptions, run_jobs
 from tasks.forecasters import Forecaster, build_forecaster
-from tasks.forecasters.graph.formula import Formula
+from tasks.forecasters.graph.graph_definition import Formula
 from tasks.train.select import SelectParams, apply_ignored_columns, find_ignored_columns
 
 SAY_EVERY_S = 5.0

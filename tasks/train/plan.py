@@ -83,10 +83,13 @@ def build_plan_report(plan: FitPlan, panel: Panel, walk: WalkForward, done: set[
         refit=plan.refit,
         n_steps=len(panel.event_time),
         n_series=len(panel.series_ids),
+        horizon_steps=panel.schema.horizon_steps,
         n_fits=len(plan.ats),
         n_cutoffs=walk.n_cutoffs,
         n_cutoffs_left_out=plan.count_left_out(done),
         seen_until=panel.cutoff[plan.last_origin],
+        last_origin=plan.last_origin,
+        release_origin=plan.release_cutoff,
         walk=WalkForward(**walk.model_dump(include=set(WalkForward.model_fields))),
         folds=tuple(
             FoldPlan(
@@ -96,6 +99,9 @@ def build_plan_report(plan: FitPlan, panel: Panel, walk: WalkForward, done: set[
                 first_cutoff=panel.cutoff[int(fold.origins[0])],
                 last_cutoff=panel.cutoff[int(fold.origins[-1])],
                 n_cutoffs=len(fold.origins),
+                fit_origin=origin,
+                first_origin=int(fold.origins[0]),
+                last_origin=int(fold.origins[-1]),
                 done=origin in done,
             )
             for fold in plan.folds

@@ -22,13 +22,13 @@ from tasks.core.reports.train import (
 )
 from tasks.core.score_table import compute_mean_scores
 from tasks.core.seasonal import build_seasonal_from_panel
-from tasks.edges.fold_cache import compute_code_digest
+from tasks.edges.fit_cache import compute_code_digest
 from tasks.forecasters import Forecaster
 from tasks.train.fits import FitContext, decode_fit
 from tasks.train.params import ModelTraining, TrainParams, split_model_params
-from tasks.train.picture import render_folds
 from tasks.train.plan import build_plan_report, describe_plan
-from tasks.train.search.search import SearchResult, TrialLogger, build_search_report, run_searches
+from tasks.train.search.report import SearchResult, TrialLogger, build_search_report
+from tasks.train.search.search import run_searches
 from tasks.train.select import build_selection_report
 from tasks.train.split import HistorySplit, TrainingData, split_history
 from tasks.train.transfer import load_starting_fit
@@ -37,7 +37,7 @@ from tasks.train.walk import WalkForecasts, build_forecast_frame, predict_walk, 
 
 class TrainResult(NamedTuple):
     """forecasts: out of sample, before the gate's rows. gate: the final fit over them. metrics:
-    see `score`. plan, picture: of the walk. search, its pictures, selection: what was chosen
+    see `score`. plan: of the walk. search, selection: what was chosen
     inside the windows, None where nothing was.
     """
 
@@ -47,9 +47,7 @@ class TrainResult(NamedTuple):
     facts: FitReport
     metrics: MetricsReport
     plan: PlanReport
-    picture: str
     search: SearchReport | None = None
-    search_pictures: dict[str, str] | None = None
     selection: SelectionReport | None = None
 
 
@@ -91,7 +89,7 @@ def fit_model(
         select=training.select,
     )
     searches = _search_params(context, split, training, log, deadline, on_trial)
-    context = context._replace(searched=tuple((s.inner.at, s.own) for s in searches))
+    context = context._replace(searched=tuple((s.inner.origin, s.model_params) for s in searches))
     start = (
         None if training.start_from is None else load_starting_fit(training.start_from, context, split.plan)
     )
@@ -135,9 +133,7 @@ def _build_result(model: str, split: HistorySplit, training: ModelTraining, made
         _build_fit_report(model, split, training, made, plan_report),
         score(forecasts, panel),
         plan_report,
-        render_folds(plan, split.walk, panel.schema.horizon_steps, len(panel.event_time)),
         _build_search_report(split, made) if made.searches else None,
-        made.searches[-1].pictures() if made.searches else None,
         None if training.select is None else _build_selection(split, made),
     )
 
@@ -197,9 +193,9 @@ def score(forecasts: pl.DataFrame, panel: Panel) -> MetricsReport:
     """
     about, kind = panel.dataset.about, panel.dataset.kind
     seasonal = build_seasonal_from_panel(panel)
-    scaling = None if seasonal is None else seasonal.scaling_errors_of_rows(forecasts)
+    scaling_errors = None if seasonal is None else seasonal.scaling_errors_of_rows(forecasts)
     names = (*kind.train_scores, "primary")
-    scored = kind.score_elements(about, forecasts, names, scaling)
+    scored = kind.score_elements(about, forecasts, names, scaling_errors)
 
     def means(*by: str) -> pl.DataFrame:
         table = compute_mean_scores(scored, by, names)

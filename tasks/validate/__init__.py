@@ -1,8 +1,8 @@
-"""validate: rows that keep the contract go on, rows that break it are set aside with the rule and
-the reason.
+"""validate: rows that break the contract are quarantined with the rule and the reason.
 
-Comes in: data/raw/rows.parquet. Goes out: data/clean (rows, profile, gaps), data/quarantine,
-data/reports/validate (suite, result, page, summary). Promised: clean + quarantined = received; too
-many quarantined rows, too few rows or a missing column stop the run, and then data/clean stays as
-it was.
+Inputs: data/raw/rows.parquet. Outputs: data/clean (rows, profile, gaps), data/quarantine,
+data/reports/validate (suite, result, summary).
+
+Promise: clean + quarantined = received; too many quarantined rows, too few rows or a missing column
+stop the run, and data/clean stays unchanged.
 """

@@ -1,36 +1,41 @@
-"""The contract as a Great Expectations suite, run over the rows, with its result for every row."""
+"""The contract as a Great Expectations suite, and its result for every row."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from tasks.core.errors import ContractError
+from tasks.core.reports.validate import ContractResult, ExpectationCounts, ExpectationResult
 from tasks.edges.settings import read_settings
 from tasks.validate.failure import RuleFailure, build_reason
 from tasks.validate.params import ColumnRule, ValidateParams
 
 
 class RuleExpectation(NamedTuple):
-    """One rule: its name, the expectation's type and arguments, and the reason a failing row
-    gets.
+    """One rule of the contract.
+
+    kind, arguments: of the expectation.
+    reason: of a failing row, as text.
     """
 
     rule: str
     kind: str
-    arguments: dict[str, Any]
+    arguments: dict[str, object]
     reason: pl.Expr
 
 
 class ContractCheck(NamedTuple):
-    """failures: for each rule, in the contract's order. suite, result: as Great Expectations
-    states them, without times and ids.
+    """The result of the contract.
+
+    failures: of each rule, in the contract's order.
+    suite, result: of Great Expectations, without times and ids.
     """
 
     failures: list[RuleFailure]
-    suite: dict[str, Any]
-    result: dict[str, Any]
+    suite: dict[str, object]
+    result: ContractResult
 
 
 def build_expectations(params: ValidateParams) -> Iterator[RuleExpectation]:
@@ -62,7 +67,7 @@ def _build_column_expectations(column: str, rule: ColumnRule) -> Iterator[RuleEx
             f"{column} {sign} {rule.min:g}",
             "ExpectColumnValuesToBeBetween",
             arguments,
-            _format_seen(column, f"{sign} {rule.min:g}"),
+            _build_value_reason(column, f"{sign} {rule.min:g}"),
         )
     if rule.max is not None:
         arguments = {"column": column, "max_value": rule.max}
@@ -70,7 +75,7 @@ def _build_column_expectations(column: str, rule: ColumnRule) -> Iterator[RuleEx
             f"{column} <= {rule.max:g}",
             "ExpectColumnValuesToBeBetween",
             arguments,
-            _format_seen(column, f"<= {rule.max:g}"),
+            _build_value_reason(column, f"<= {rule.max:g}"),
         )
     if rule.values is not None:
         arguments = {"column": column, "value_set": list(rule.values)}
@@ -78,12 +83,12 @@ def _build_column_expectations(column: str, rule: ColumnRule) -> Iterator[RuleEx
             f"{column} in set",
             "ExpectColumnValuesToBeInSet",
             arguments,
-            _format_seen(column, f"one of {list(rule.values)}"),
+            _build_value_reason(column, f"one of {list(rule.values)}"),
         )
 
 
-def _format_seen(column: str, wanted: str) -> pl.Expr:
-    return build_reason(f"{column} is ", pl.col(column), f", not {wanted}")
+def _build_value_reason(column: str, allowed: str) -> pl.Expr:
+    return build_reason(f"{column} is ", pl.col(column), f", not {allowed}")
 
 
 def check_contract(rows: pl.DataFrame, params: ValidateParams) -> ContractCheck:
@@ -91,37 +96,40 @@ def check_contract(rows: pl.DataFrame, params: ValidateParams) -> ContractCheck:
 
     Raises ContractError when an expectation could not be computed.
     """
-    listed = list(build_expectations(params))
-    if not listed:
-        return ContractCheck([], {"name": "contract", "expectations": []}, {"success": True, "results": []})
+    expectations = list(build_expectations(params))
+    if not expectations:
+        nothing = ContractResult(success=True, results=())
+        return ContractCheck([], {"name": "contract", "expectations": []}, nothing)
     with warnings.catch_warnings():
         # Great Expectations imports sre_constants, which Python deprecates
         warnings.simplefilter("ignore", DeprecationWarning)
-        suite, results = _run_suite(rows.select(params.names), listed)
-    # In another order than the suite's
+        suite, results = _run_suite(rows.select(params.names), expectations)
+    # the results are not in the order of the suite
     by_rule = {result.expectation_config.meta["rule"]: result for result in results}
     failures = []
-    for expected in listed:
-        result = by_rule[expected.rule]
-        _check_no_exception(expected.rule, result.exception_info)
-        at = pl.Series(sorted(result.result.get("unexpected_index_list") or []), dtype=pl.UInt32)
-        if len(at) != result.result["unexpected_count"] or result.success != (len(at) == 0):
+    for expectation in expectations:
+        result = by_rule[expectation.rule]
+        _check_no_exception(expectation.rule, result.exception_info)
+        index = pl.Series(sorted(result.result.get("unexpected_index_list") or []), dtype=pl.UInt32)
+        if len(index) != result.result["unexpected_count"] or result.success != (len(index) == 0):
             raise ContractError(
                 f"Great Expectations counts {result.result['unexpected_count']} rows against"
-                f" {expected.rule!r}, but lists {len(at)}. Report it."
+                f" {expectation.rule!r}, but lists {len(index)}. Please report this."
             )
-        failures.append(RuleFailure(expected.rule, at, expected.reason))
+        failures.append(RuleFailure(expectation.rule, index, expectation.reason))
     return ContractCheck(
         failures,
         suite,
-        {
-            "success": all(r.success for r in by_rule.values()),
-            "results": [_select_facts(by_rule[e.rule]) for e in listed],
-        },
+        ContractResult(
+            success=all(r.success for r in by_rule.values()),
+            results=tuple(_build_result(by_rule[e.rule]) for e in expectations),
+        ),
     )
 
 
-def _run_suite(values: pl.DataFrame, listed: list[RuleExpectation]) -> tuple[dict[str, Any], list[Any]]:
+def _run_suite(
+    values: pl.DataFrame, expectations: list[RuleExpectation]
+) -> tuple[dict[str, object], list[Any]]:
     read_settings()  # telemetry off, before the import reads the environment
     import great_expectations as gx
     import pandas as pd
@@ -131,18 +139,23 @@ def _run_suite(values: pl.DataFrame, listed: list[RuleExpectation]) -> tuple[dic
     frame = pd.DataFrame({c: values[c].to_numpy() for c in values.columns})
     asset = context.data_sources.add_pandas("rows").add_dataframe_asset("rows")
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": frame})
-    expected = [getattr(gx.expectations, e.kind)(**e.arguments, meta={"rule": e.rule}) for e in listed]
-    suite = gx.ExpectationSuite(name="contract", expectations=expected)
+    gx_expectations = [
+        getattr(gx.expectations, e.kind)(**e.arguments, meta={"rule": e.rule}) for e in expectations
+    ]
+    suite = gx.ExpectationSuite(name="contract", expectations=gx_expectations)
     results = batch.validate(
         suite, result_format={"result_format": "COMPLETE", "exclude_unexpected_values": True}
     ).results
     return suite.to_json_dict(), results
 
 
-def _check_no_exception(rule: str, info: dict[str, Any]) -> None:
-    """An exception comes as `success: false`, and would look like bad data."""
-    raised = [info] if "raised_exception" in info else list(info.values())
-    for part in raised:
+def _check_no_exception(rule: str, info: Mapping[str, Any]) -> None:
+    """Raises ContractError for an exception, which otherwise would look like bad data.
+
+    info: of one result, or of each metric of it.
+    """
+    parts = [info] if "raised_exception" in info else list(info.values())
+    for part in parts:
         if part["raised_exception"]:
             raise ContractError(
                 f"The rule {rule!r} could not be computed: {part['exception_message']}. Correct it in the"
@@ -150,15 +163,13 @@ def _check_no_exception(rule: str, info: dict[str, Any]) -> None:
             )
 
 
-def _select_facts(result: Any) -> dict[str, Any]:
+def _build_result(result: Any) -> ExpectationResult:
     config = result.expectation_config
-    kept = ("element_count", "missing_count", "unexpected_count", "unexpected_percent")
-    arguments = {k: v for k, v in config.kwargs.items() if k != "batch_id"}
-    facts = {k: result.result[k] for k in kept if k in result.result}
-    return {
-        "rule": config.meta["rule"],
-        "type": config.type,
-        "kwargs": arguments,
-        "success": bool(result.success),
-        "result": facts,
-    }
+    counts = {key: result.result[key] for key in ExpectationCounts.model_fields if key in result.result}
+    return ExpectationResult(
+        rule=config.meta["rule"],
+        type=config.type,
+        kwargs={key: value for key, value in config.kwargs.items() if key != "batch_id"},
+        success=bool(result.success),
+        result=ExpectationCounts(**counts),
+    )

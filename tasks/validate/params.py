@@ -1,4 +1,4 @@
-"""The contract, as params.yaml states it. The wizard writes the same structure."""
+"""The section `validate`: the contract. The wizard writes the same structure."""
 
 from typing import Annotated
 
@@ -8,9 +8,9 @@ from tasks.core.strict import Strict
 
 
 class ColumnRule(Strict):
-    """What a value of one column may be, in the column's unit.
+    """The values that a column may have, in its unit.
 
-    A null is allowed only where `nullable`, an infinite value never.
+    A null is allowed only if `nullable`, an infinite value never.
     """
 
     min: float | None = None
@@ -22,21 +22,23 @@ class ColumnRule(Strict):
     @model_validator(mode="after")
     def _check_bounds(self) -> "ColumnRule":
         if self.strict_min and self.min is None:
-            raise ValueError("`strict_min` needs a `min` to be above of.")
+            raise ValueError("`strict_min` needs a `min`.")
         if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"`min` {self.min} lies above `max` {self.max}; no value can keep that.")
+            raise ValueError(f"`min` {self.min} is above `max` {self.max}; no value satisfies both.")
         return self
 
 
 class RowRule(Strict):
-    """What holds between two columns of a row where both are known."""
+    """What must hold between two columns of a row if both are known."""
 
     greater_or_equal: tuple[str, str]
 
 
 class ValidateParams(Strict):
-    """max_quarantine_frac: of the received rows, above which the stage stops. min_rows: received
-    rows, all series together.
+    """The section `validate`.
+
+    max_quarantine_frac: of the received rows; above it the stage stops.
+    min_rows: received rows of all series together.
     """
 
     max_quarantine_frac: Annotated[float, Field(ge=0, le=1)]
@@ -46,5 +48,5 @@ class ValidateParams(Strict):
 
     @property
     def names(self) -> list[str]:
-        """Every column that the contract speaks of, sorted."""
+        """All columns that the contract names, sorted."""
         return sorted({*self.columns, *(c for rule in self.rows for c in rule.greater_or_equal)})

@@ -1,42 +1,41 @@
-"""What the clean rows look like: figures of each series and column."""
-
-from typing import Any
+"""Statistics of the clean rows, by series and column."""
 
 import polars as pl
 
 from tasks.core.frames import SERIES
+from tasks.core.reports.validate import CleanProfile, ColumnProfile
 
 
-def build_profile(rows: pl.DataFrame) -> dict[str, Any]:
-    """For each series and value column: n rows, n_null, min, max, mean, sd (of the sample), and
-    the first and last event_time, ISO.
-    """
+def build_profile(rows: pl.DataFrame) -> CleanProfile:
+    """For each series and value column of *rows* (SERIES)."""
     columns = [c for c in rows.columns if c not in SERIES.key]
     time = pl.col("event_time")
-    kinds = {
-        "n": pl.len(),
-        "first": time.min().dt.to_string("iso:strict"),
-        "last": time.max().dt.to_string("iso:strict"),
-    }
-    per_column = {
+    of_series = {"n": pl.len(), "first": time.min(), "last": time.max()}
+    of_column = {
         "n_null": pl.Expr.null_count,
         "min": pl.Expr.min,
         "max": pl.Expr.max,
         "mean": pl.Expr.mean,
         "sd": pl.Expr.std,
     }
-    figures = [
-        make(pl.col(c)).alias(f"{i}:{name}")
+    statistics = [
+        compute(pl.col(c)).alias(f"{i}:{name}")
         for i, c in enumerate(columns)
-        for name, make in per_column.items()
+        for name, compute in of_column.items()
     ]
     table = (
-        rows.group_by("series_id").agg(*(e.alias(k) for k, e in kinds.items()), *figures).sort("series_id")
+        rows.group_by("series_id")
+        .agg(*(e.alias(k) for k, e in of_series.items()), *statistics)
+        .sort("series_id")
     )
-    return {
-        row["series_id"]: {
-            c: {k: row[k] for k in kinds} | {name: row[f"{i}:{name}"] for name in per_column}
-            for i, c in enumerate(columns)
+    return CleanProfile(
+        {
+            row["series_id"]: {
+                c: ColumnProfile(
+                    **{k: row[k] for k in of_series}, **{name: row[f"{i}:{name}"] for name in of_column}
+                )
+                for i, c in enumerate(columns)
+            }
+            for row in table.iter_rows(named=True)
         }
-        for row in table.iter_rows(named=True)
-    }
+    )

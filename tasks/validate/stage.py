@@ -1,9 +1,8 @@
-"""The stage in one screen: first checks, the contract, the split, and what there is to say about
-both parts.
-"""
+"""The stage in one screen: first checks, the contract, the split, and a summary of both parts."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
@@ -12,33 +11,39 @@ from tasks.core.calendar import build_calendar
 from tasks.core.errors import ContractError
 from tasks.core.frames import QUARANTINE, SERIES
 from tasks.core.gaps import find_gaps
+from tasks.core.reports.validate import CleanProfile, ContractResult, ValidationSummary
+from tasks.edges.settings import read_settings
 from tasks.validate.contract import check_contract
 from tasks.validate.failure import RuleFailure, split_quarantined
-from tasks.validate.first import check_shape, find_first_failures
+from tasks.validate.first_checks import check_shape, find_first_failures
 from tasks.validate.params import ValidateParams
 from tasks.validate.profile import build_profile
 
-FIRST_SHOWN = 3  # examples in a message; all of them are in the quarantine
+N_EXAMPLES = 3  # in a message; all rows are in the quarantine
 
 
 class ValidatedRows(NamedTuple):
-    """clean: SERIES. quarantined: QUARANTINE. gaps: see `find_gaps`. suite, result: of Great
-    Expectations. summary: the counts.
+    """What the stage writes.
+
+    clean: SERIES; quarantined: QUARANTINE.
+    gaps: see `find_gaps`.
+    suite, result: of Great Expectations.
+    summary: counts.
     """
 
     clean: pl.DataFrame
     quarantined: pl.DataFrame
-    profile: dict[str, Any]
+    profile: CleanProfile
     gaps: pl.DataFrame
-    suite: dict[str, Any]
-    result: dict[str, Any]
-    summary: dict[str, Any]
+    suite: dict[str, object]
+    result: ContractResult
+    summary: ValidationSummary
 
 
 def validate_rows(
-    rows: pl.DataFrame, about: About, params: ValidateParams, say: Callable[[str], None] = print
+    rows: pl.DataFrame, about: About, params: ValidateParams, report: Callable[[str], None] = print
 ) -> ValidatedRows:
-    """Split *rows* (SERIES) into those that keep the contract and those that break it.
+    """Split *rows* (SERIES) into those that satisfy the contract and those that break it.
 
     Raises ContractError as `check_shape` does.
     """
@@ -46,14 +51,14 @@ def validate_rows(
     calendar = build_calendar(
         about, reach=rows.select(first=pl.col("event_time").min(), last=pl.col("event_time").max()).row(0)
     )
-    say(
+    report(
         f"validate: checking the contract on {rows.height:,} rows (Great Expectations takes some seconds to"
         " load)"
     )
-    checked = check_contract(rows, params)
-    failures = [*find_first_failures(rows, calendar), *checked.failures]
-    kept, broken = split_quarantined(rows, failures)
-    clean, quarantined = SERIES.conform(kept), QUARANTINE.conform(broken)
+    check = check_contract(rows, params)
+    failures = [*find_first_failures(rows, calendar), *check.failures]
+    clean, quarantined = split_quarantined(rows, failures)
+    clean, quarantined = SERIES.conform(clean), QUARANTINE.conform(quarantined)
     if clean.height + quarantined.height != rows.height:
         raise ContractError(
             f"{clean.height} clean and {quarantined.height} quarantined rows are not the {rows.height}"
@@ -64,46 +69,51 @@ def validate_rows(
         quarantined,
         build_profile(clean),
         find_gaps(clean, calendar),
-        checked.suite,
-        checked.result,
+        check.suite,
+        check.result,
         _build_summary(rows, clean, quarantined, failures),
     )
 
 
+def get_failed_folder(dataset: str) -> Path:
+    """Where the rows and the report are that stopped the last run of *dataset*."""
+    return read_settings().home / "failed" / "validate" / dataset
+
+
 def is_over_limit(validated: ValidatedRows, params: ValidateParams) -> bool:
     """Whether more than `max_quarantine_frac` of the rows are quarantined, or all of them."""
-    return validated.clean.is_empty() or validated.summary["quarantined_frac"] > params.max_quarantine_frac
+    return validated.clean.is_empty() or validated.summary.quarantined_frac > params.max_quarantine_frac
 
 
-def build_limit_error(validated: ValidatedRows, params: ValidateParams, kept_at: str) -> ContractError:
-    """The error that stops the stage: counts by rule, first examples, and *kept_at*, where the
-    rows and the report lie.
+def build_limit_error(validated: ValidatedRows, params: ValidateParams, location: str) -> ContractError:
+    """The error that stops the stage: counts by rule, and the first examples.
+
+    location: where the rows and the report are.
     """
     summary = validated.summary
     by_rule = ", ".join(
         f"{rule}: {n:,}"
-        for rule, n in sorted(summary["by_rule"].items(), key=lambda item: (-item[1], item[0]))
+        for rule, n in sorted(summary.by_rule.items(), key=lambda item: (-item[1], item[0]))
         if n
     )
-    shown = validated.quarantined.head(FIRST_SHOWN).iter_rows(named=True)
-    first = "; ".join(f"{row['series_id']} {row['event_time']:%F %T}: {row['reason']}" for row in shown)
+    examples = validated.quarantined.head(N_EXAMPLES).iter_rows(named=True)
+    first = "; ".join(f"{row['series_id']} {row['event_time']:%F %T}: {row['reason']}" for row in examples)
     return ContractError(
-        f"{summary['quarantined']:,} of {summary['received']:,} rows ({summary['quarantined_frac']:.2%})"
+        f"{summary.quarantined:,} of {summary.received:,} rows ({summary.quarantined_frac:.2%})"
         f" break the contract, `validate.max_quarantine_frac` allows {params.max_quarantine_frac:.2%}. By"
-        f" rule: {by_rule}. First: {first}. All of them are in {kept_at}; data/clean stays as it was. Mend"
-        " the feed, or correct the contract in the dataset's `validate` section."
+        f" rule: {by_rule}. First: {first}. All of them are in {location}; data/clean is unchanged."
+        " Correct the feed, or correct the contract in the dataset's `validate` section."
     )
 
 
 def _build_summary(
     rows: pl.DataFrame, clean: pl.DataFrame, quarantined: pl.DataFrame, failures: list[RuleFailure]
-) -> dict[str, Any]:
-    """by_rule counts every rule that a row breaks, so its sum can exceed `quarantined`."""
-    return {
-        "received": rows.height,
-        "clean": clean.height,
-        "quarantined": quarantined.height,
-        "quarantined_frac": quarantined.height / rows.height,
-        "by_rule": {failure.rule: len(failure.at) for failure in failures},
-        "series": rows["series_id"].n_unique(),
-    }
+) -> ValidationSummary:
+    return ValidationSummary(
+        received=rows.height,
+        clean=clean.height,
+        quarantined=quarantined.height,
+        quarantined_frac=quarantined.height / rows.height,
+        by_rule={failure.rule: len(failure.rows) for failure in failures},
+        series=rows["series_id"].n_unique(),
+    )

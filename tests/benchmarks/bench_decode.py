@@ -12,7 +12,8 @@ import pytest
 from poison import POISON
 
 from tasks.feed import avro
-from tasks.feed.decode import JsonDecoder, RecordContract, RecordDecoder, parse_json_object
+from tasks.feed.contract import RecordContract
+from tasks.feed.decode import JsonDecoder, RecordDecoder, parse_json_object
 
 pytestmark = pytest.mark.bench
 N = 50_000

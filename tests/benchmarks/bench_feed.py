@@ -144,7 +144,7 @@ def test_a_million_records(kafka_cluster, clean, values, tmp_path):
         shown = " / ".join(f"{rate:.0f}" for rate in (min(rates), median(rates), max(rates)))
         times = f"{median(one['seconds'] for one in rounds) / ours:.2f} x"
         print(f"{name:<12}{shown:<24}{times:<14}{max(one['peak_mb'] for one in rounds):.0f}")
-    print(f"1 % poison: {open_existing_table(tmp_path / '1-%-poison-0').counts('place')}")
+    print(f"1 % poison: {open_existing_table(tmp_path / '1-%-poison-0').count_rows_by('disposition')}")
 
 
 def test_memory_with_records_of_twenty_megabytes(kafka_cluster, tmp_path):
@@ -167,7 +167,7 @@ def test_memory_with_records_of_twenty_megabytes(kafka_cluster, tmp_path):
     done = land("tidemill", kafka_cluster.address, topic, tmp_path / "table", "dedupe=false")
     print(
         f"\n60 records of 20 MB among 100,000: {done['seconds']:.1f} s, peak {done['peak_mb']:.0f} MB,"
-        f" {open_existing_table(tmp_path / 'table').counts('place')}"
+        f" {open_existing_table(tmp_path / 'table').count_rows_by('disposition')}"
     )
 
 
@@ -217,10 +217,10 @@ def _watch(folder, n_rows):
                 at, version = time.time(), table.version
                 found += [
                     {"_source": source, "_upto": mark - 1, "at": at}
-                    for source, mark in table.marks().items()
+                    for source, mark in table.list_offsets().items()
                     if source.startswith("kafka:")
                 ]
-                if sum(table.counts("place").values()) >= n_rows:
+                if sum(table.count_rows_by("disposition").values()) >= n_rows:
                     break
         time.sleep(0.01)
     return pl.DataFrame(found)

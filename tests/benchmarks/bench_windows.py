@@ -11,6 +11,7 @@ import pytest
 from landed import params_of
 
 from tasks.core.calendar import Calendar
+from tasks.edges.delta import commit_rows
 from tasks.feed.aggregate import build_bars
 from tasks.feed.bars import BarsTable
 from tasks.feed.land import open_table
@@ -54,7 +55,7 @@ def ticks():
             "_offset": np.arange(N),
             "price": rng.integers(1, 10_000, N) / 8,
             "size": rng.integers(1, 100, N) / 4,
-            "place": "row",
+            "disposition": "row",
             "month": "2024-01",
         }
     )
@@ -98,7 +99,7 @@ def through_tables(frame, folder):
         0.0,
     )
     for k, batch in enumerate(frame.iter_slices(BATCH)):
-        table.commit(batch, {"kafka:c/t/0": k * BATCH} if k else {}, {"kafka:c/t/0": (k + 1) * BATCH})
+        commit_rows(table, batch, {"kafka:c/t/0": k * BATCH} if k else {}, {"kafka:c/t/0": (k + 1) * BATCH})
         last = (
             datetime(2025, 1, 1, tzinfo=UTC)
             if (k + 1) * BATCH == N
@@ -108,8 +109,8 @@ def through_tables(frame, folder):
         bars.close(table, last)
         seconds += time.perf_counter() - begun
     begun = time.perf_counter()
-    n_gaps = bars.gaps(Calendar("continuous", "1m", 0.0)).height
-    return bars.newest(), seconds, time.perf_counter() - begun, n_gaps
+    n_gaps = bars.find_gaps(Calendar("continuous", "1m", 0.0)).height
+    return bars.select_newest(), seconds, time.perf_counter() - begun, n_gaps
 
 
 def test_ticks_to_bars(tmp_path):

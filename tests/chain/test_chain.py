@@ -160,7 +160,7 @@ def _kill_and_run_again(built, stage, moment, victim):
         [
             sys.executable,
             "-m",
-            "tasks.edges.lifeline",
+            "tasks.edges.parent_watch",
             sys.executable,
             "-m",
             "dvc",

@@ -20,6 +20,7 @@ COMMANDS = (
     "down",
     "forecast",
     "status",
+    "page",
     "doctor",
     "new",
     "use",

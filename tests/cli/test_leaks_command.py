@@ -65,7 +65,7 @@ def test_all_that_the_wizard_declares_passes(folder):
 def test_a_module_that_is_not_there_is_said(folder):
     done = leaks("--function", "other:f")
     assert done.exit_code == 2
-    assert "needs the file other.py" in done.stderr
+    assert "needs the file tasks/extensions/other.py" in done.stderr
 
 
 def test_the_current_dataset_is_looked_at_as_train_would_read_it(tmp_path):
@@ -76,9 +76,9 @@ def test_the_current_dataset_is_looked_at_as_train_would_read_it(tmp_path):
     runs.verdict_of(root)
     built = build_leak_report(root=root)
     assert fresh == built
-    assert (built["findings"], built["checks"]["overlap"]["n_folds"]) == ([], 4)
+    assert (built.findings, built.checks["overlap"]["n_folds"]) == ((), 4)
     path = root / "data/features/table.parquet"
     pl.read_parquet(path).with_columns(pl.col("z_lag_1").shift(-2).over("series_id")).write_parquet(path)
-    assert {(f["rule"], f["feature"]) for f in build_leak_report(root=root)["findings"]} == {
+    assert {(f.rule, f.feature) for f in build_leak_report(root=root).findings} == {
         ("not_repeatable", "z_lag_1")
     }

@@ -85,16 +85,16 @@ def test_json_is_the_same_bytes_for_the_same_content(tmp_path):
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
 
-def test_a_process_started_on_the_lifeline_ends_with_its_parent(tmp_path):
-    """The outer process starts a sleeper on the lifeline and is killed; the sleeper must be gone
-    at once."""
-    code = (
-        "import"
-        " subprocess,sys\np=subprocess.Popen([sys.executable,'-m','tasks.edges.lifeline',sys.executable,'-c','import"
-        " time; print(1,flush=True); time.sleep(60)'],stdout=subprocess.PIPE)\np.stdout.readline();"
-        " print(p.pid, flush=True); p.wait()"
+def test_a_watched_process_ends_with_its_parent():
+    """The outer process starts a watched sleeper and is killed; the sleeper must end with it."""
+    sleep = "import time; print(1, flush=True); time.sleep(60)"
+    start = (
+        "import subprocess, sys\n"
+        "command = [sys.executable, '-m', 'tasks.edges.parent_watch', sys.executable, '-c', sys.argv[1]]\n"
+        "child = subprocess.Popen(command, stdout=subprocess.PIPE)\n"
+        "child.stdout.readline(); print(child.pid, flush=True); child.wait()"
     )
-    outer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    outer = subprocess.Popen([sys.executable, "-c", start, sleep], stdout=subprocess.PIPE, text=True)
     with outer:
         sleeper = int(outer.stdout.readline())
         outer.kill()

@@ -1,16 +1,22 @@
 """Whose a file is: what dvc.lock says of the run that wrote it, or what it says itself."""
 
+from html import escape
+
 import pytest
 import yaml
 from homes import at_home, small_root
+from reports import AS_OF, gate_decision, retrain_decision
 from small_release import small_rows
 
-from deployments.console.pages.run import build_page
+from deployments.console.pages.run import render_run
 from deployments.ops.doctor import _report_datasets
-from deployments.ops.status import build_status
+from deployments.ops.status import read_checkout_status
 from tasks.core.errors import OtherDatasetError
-from tasks.edges.artifacts import write_json
-from tasks.edges.current import find_dataset_of_file, read_json_of_dataset
+from tasks.core.reports.ingest import IngestLedger, RowCounts
+from tasks.core.reports.promote import GateDecision
+from tasks.core.reports.retrain import RetrainDecision
+from tasks.edges.artifacts import write_report
+from tasks.edges.current import find_dataset_of_file, find_report
 from tasks.edges.registry import get_rows_path
 from tasks.monitor.__main__ import main as monitor
 from tasks.promote.__main__ import main as promote
@@ -30,15 +36,10 @@ def left(tmp_path):
     """A checkout whose current dataset is `small`, with the files of a run with `other`."""
     with at_home(tmp_path / "home"):
         root = small_root(tmp_path / "root", small_rows(400))
-        write_json(root / "data/raw/ledger.json", {"as_of": "1999-01-01T00:00:00Z"})
-        write_json(
-            root / "data/decisions/promote/decision.json",
-            {"dataset": "other", "decision": "promote", "reason": "r", "as_of": "t"},
-        )
-        write_json(
-            root / "data/decisions/retrain/decision.json",
-            {"dataset": "small", "due": False, "reason": "r", "as_of": "t"},
-        )
+        totals = dict.fromkeys((*RowCounts.model_fields, "series"), 0)
+        write_report(root / IngestLedger.PATH, IngestLedger(files=(), totals=totals, as_of=AS_OF))
+        write_report(root / GateDecision.PATH, gate_decision(dataset="other"))
+        write_report(root / RetrainDecision.PATH, retrain_decision())
         lock(root, "other", "data/raw", "data/clean", "data/decisions/promote")
         yield root
 
@@ -50,7 +51,8 @@ def test_an_output_is_of_the_dataset_of_the_run_that_wrote_it(left):
     assert find_dataset_of_file("models/release/manifest.json", left) is None, "no run is recorded"
     (left / "dvc.lock").unlink()
     assert find_dataset_of_file("data/clean/rows.parquet", left) is None
-    assert read_json_of_dataset(left / "data/decisions/promote/decision.json", "small") == {}
+    assert find_report(GateDecision, "small", left) is None
+    assert find_report(GateDecision, "other", left).reason == "r"
 
 
 @pytest.mark.parametrize("stage", [promote, monitor])
@@ -71,13 +73,14 @@ def test_promote_refuses_another_datasets_release_before_it_publishes_a_row(left
 
 
 def test_status_shows_what_is_of_the_current_dataset_alone(left):
-    found = build_status(left)
-    assert found["as_of"] is None
-    assert found["decisions"]["promote"] is None
-    assert found["decisions"]["retrain"]["due"] is False
+    found = read_checkout_status(left)
+    assert found.as_of is None
+    assert found.decisions.promote is None
+    assert found.decisions.retrain.due is False
 
 
 def test_the_page_and_doctor_say_that_the_files_are_another_datasets(left):
-    assert "data/decisions/promote/decision.json (what is there is another dataset's)" in build_page(left)
+    other = escape("data/decisions/promote/decision.json (what is there is another dataset's)")
+    assert other in render_run(left, {})
     (files,) = [finding for finding in _report_datasets(left) if finding.what == "files"]
     assert "data/clean is of 'other'" in files.found

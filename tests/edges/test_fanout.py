@@ -42,7 +42,7 @@ def processes_at_once(monkeypatch):
 @pytest.mark.parametrize("how", [HERE, THREADS, PROCESSES])
 def test_results_are_those_of_a_loop_in_the_order_of_the_jobs(how, processes_at_once):
     told = []
-    results = run_jobs(fanned.scaled, SHARED, JOBS, how, done=lambda i, r: told.append((i, r)))
+    results = run_jobs(fanned.scaled, SHARED, JOBS, how, on_result=lambda i, r: told.append((i, r)))
     assert results == [fanned.scaled(SHARED, job) for job in JOBS]
     assert sorted(told) == list(enumerate(results))
 
@@ -58,7 +58,7 @@ def test_processes_look_at_one_copy_of_what_is_shared_and_leave_nothing_in_home(
 @pytest.mark.parametrize("how", [HERE, THREADS, PROCESSES])
 def test_no_job_begins_after_the_end_of_the_budget_and_the_list_ends_there(how, processes_at_once):
     answers = iter([True] * 4 + [False] * 100)
-    assert run_jobs(fanned.scaled, SHARED, JOBS, how, go_on=lambda: next(answers)) == [
+    assert run_jobs(fanned.scaled, SHARED, JOBS, how, should_start=lambda: next(answers)) == [
         fanned.scaled(SHARED, job) for job in JOBS[:4]
     ]
 
@@ -72,7 +72,7 @@ def test_an_error_of_a_job_is_raised_as_it_is(how):
 def test_a_killed_process_is_a_clear_error_and_what_was_done_has_been_told(processes_at_once):
     told = []
     with pytest.raises(SettingsError, match="TIDEMILL_WORKERS lower"):
-        run_jobs(fanned.killed_at_three, SHARED, JOBS, PROCESSES, done=lambda i, _: told.append(i))
+        run_jobs(fanned.killed_at_three, SHARED, JOBS, PROCESSES, on_result=lambda i, _: told.append(i))
     assert set(told) >= {0, 1}
     assert 3 not in told
 
@@ -130,7 +130,7 @@ def test_a_cluster_that_loses_a_worker_in_mid_run_gives_complete_and_equal_resul
 
         with at_home(tmp_path, TIDEMILL_DASK_ADDRESS=address):
             shared, jobs = fanned.Marks(str(marks), np.ones(3)), [fanned.Job(n) for n in JOBS]
-            results = run_jobs(fanned.on_a_cluster, shared, jobs, HERE, done=lose_a_worker)
+            results = run_jobs(fanned.on_a_cluster, shared, jobs, HERE, on_result=lose_a_worker)
         assert results == [n * n + 3.0 for n in JOBS]
         assert victim
         assert len({p.suffix for p in marks.iterdir()}) == 2  # both worked

@@ -75,7 +75,7 @@ def test_descendants_of_a_killed_process_are_found_and_stopped():
 
 def test_who_does_not_listen_is_ended_by_force():
     child, marked, _ = _started(DEAF)
-    stop_process(marked, within_s=0.5)
+    stop_process(marked, timeout_s=0.5)
     assert child.wait() == -signal.SIGKILL
     child.stdout.close()
 
@@ -90,7 +90,7 @@ def test_an_id_that_was_given_to_somebody_else_is_left_alone():
             token="0" * 32,
         )
         assert not is_running(earlier)
-        stop_process(earlier, within_s=0.5)
+        stop_process(earlier, timeout_s=0.5)
         assert bystander.poll() is None
     finally:
         bystander.kill()

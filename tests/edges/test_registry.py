@@ -6,9 +6,11 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import pytest
 from homes import at_home
+from reports import gate_decision
 
 from tasks.core.errors import ReleaseError
 from tasks.edges import registry
@@ -16,7 +18,7 @@ from tasks.edges.artifacts import write_json
 from tasks.edges.registry import apply_promotion, get_champion_folder, read_champion, read_journal
 from tasks.edges.tracking import list_pending_entries
 
-DECISION = {"as_of": "2024-01-02T00:00:00+00:00", "decision": "promote"}
+DECISION = gate_decision(as_of=datetime(2024, 1, 2, tzinfo=UTC))
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def test_the_record_of_another_dataset_is_no_champion_of_this_one(home, sealed):
 def test_the_same_release_again_changes_nothing(home, sealed):
     folder = sealed("aa")
     first = apply_promotion("tides", folder, DECISION)
-    again = apply_promotion("tides", folder, {**DECISION, "as_of": "2025-01-01T00:00:00+00:00"})
+    again = apply_promotion("tides", folder, gate_decision(as_of=datetime(2025, 1, 1, tzinfo=UTC)))
     assert again == first
     assert read_journal("tides") == [first]
     assert len(list_pending_entries()) == 1

@@ -7,11 +7,12 @@ import pytest
 from members import GATE, PARAMS, aligned_of, member, small_members
 from panels import small_panel
 
+from deployments.console.charts.ensemble import draw_intervals
 from tasks.core import scores
 from tasks.core.errors import ParamsError
+from tasks.core.reports.ensemble import EnsembleReport
 from tasks.ensemble.align import align_forecasts
 from tasks.ensemble.issue import build_issued_frame, build_issuer, compute_regimes
-from tasks.ensemble.pictures import draw_intervals
 from tasks.ensemble.report import compute_confidence_set
 from tasks.ensemble.stage import ENSEMBLE, build_ensemble
 from tasks.ensemble.summary import build_summary
@@ -90,9 +91,8 @@ def test_the_report_says_who_may_be_the_best(reported):
     assert compute_confidence_set({"a": np.full((5, 1, 1), np.nan), "b": np.ones((5, 1, 1))}, 1) is None
 
 
-def test_the_picture_is_drawn(reported, tmp_path):
-    draw_intervals(reported[2], tmp_path / "intervals.png")
-    assert (tmp_path / "intervals.png").stat().st_size > 10_000
+def test_the_chart_is_drawn(reported):
+    assert len(draw_intervals(EnsembleReport.parse(reported[2], "summary.json")).content) > 10_000
 
 
 @pytest.mark.parametrize(

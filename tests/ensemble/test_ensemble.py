@@ -6,11 +6,11 @@ import pytest
 from members import GATE, PARAMS, aligned_of, noisy_members, small_members
 from panels import small_panel
 
+from deployments.console.charts.ensemble import draw_ensemble
 from tasks.core.errors import FoldError
 from tasks.core.reports.ensemble import EnsembleReport
 from tasks.edges.artifacts import read_report, write_report
 from tasks.ensemble.issue import build_issued_frame
-from tasks.ensemble.pictures import draw_ensemble
 from tasks.ensemble.stage import ENSEMBLE, build_ensemble
 from tasks.ensemble.summary import build_summary
 from tasks.ensemble.unsealed_release import build_history_frame
@@ -145,9 +145,9 @@ def test_the_report_says_what_was_compared_where_and_what_each_member_brings(tmp
         1 - facts["scores"][ENSEMBLE]["by_series"]["s0"] / facts["scores"]["har"]["by_series"]["s0"]
     )
     assert all(gain["p"] < 0.01 for gain in by_series.values())
-    for name in ("one.png", "two.png"):
-        draw_ensemble(json.loads(json.dumps(facts, sort_keys=True)), tmp_path / name)
-    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    report = EnsembleReport.parse(json.loads(json.dumps(facts, sort_keys=True)), "summary.json")
+    one, two = (draw_ensemble(report) for _ in range(2))
+    assert one.content == two.content
 
 
 def test_a_member_that_says_nothing_stops_the_stage_by_name():

@@ -90,7 +90,7 @@ def test_the_last_origin_is_the_last_step_with_a_value_and_sees_what_is_said_of_
         )
         assert last[f"price_ahead_{s}"] == pytest.approx(price[-1], rel=1e-6)
     assert found.table["size_static"].unique().sort().to_list() == [0.0, 1.0]
-    assert found.gaps["north"] == {"n_steps": 300, "n_gap_steps": 0, "longest_gap": None}
+    assert found.gaps.root["north"].model_dump() == {"n_steps": 300, "n_gap_steps": 0, "longest_gap": None}
 
 
 def test_a_ridge_wins_where_only_what_is_known_ahead_explains_the_target(found):

@@ -285,7 +285,7 @@ def test_blocks_threads_and_the_short_way_leave_the_bits_as_they_are(monkeypatch
 
 def test_the_gap_ledger_names_the_longest_run():
     ledger = build_gap_ledger(build(pl.concat([rows_of([0, 3, 4, 8]), rows_of([0, 1], "b")])))
-    assert ledger == {
+    assert ledger.model_dump() == {
         "a": {
             "n_steps": 9,
             "n_gap_steps": 5,

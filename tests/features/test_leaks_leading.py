@@ -138,7 +138,7 @@ def test_what_the_gate_saw_of_honest_columns_is_in_no_digest():
     y, x = plants.honest_pair(rng, "weather", "season", N_ROWS)
     verdict = plants.verdict_of(plants.rows_of({"s": {"load": y, "x": x}}, ["load", "x"]), 6)
     (seen,) = verdict.leading
-    assert seen["column"] == "x_value"
-    assert abs(seen["r_now"]) > abs(seen["r"])
+    assert seen.column == "x_value"
+    assert abs(seen.r_now) > abs(seen.r)
     assert "leading" not in verdict.model_dump()
     assert "leading" not in FeatureParams().model_dump()["leaks"]

@@ -13,7 +13,7 @@ from small_release import SMALL_FEATURES, build_small_release, cutoff_at, small_
 from tasks.core.calendar import build_calendar
 from tasks.core.errors import FeatureInputError
 from tasks.features import FeatureParams, build_feature_schema, build_features
-from tasks.features.user import resolve_functions
+from tasks.features.functions import resolve_functions
 from tasks.release import check_manifest, load_release, predict_cutoffs
 
 OWN = '''
@@ -35,7 +35,7 @@ FRAME = {"kind": "function", "of": "mine:weekend_load", "columns": ["load"], "lo
 
 @pytest.fixture
 def own(tmp_path):
-    folder = tmp_path / "own"
+    folder = tmp_path / "extensions"
     folder.mkdir()
     (folder / "mine.py").write_text(OWN)
     return folder
@@ -74,15 +74,30 @@ def test_the_schema_holds_the_hash_of_the_code_so_a_name_stays_what_it_was(own):
     assert build_feature_schema(small_about(), bound(own, ARRAY)).hash != before.hash
 
 
+def test_a_file_in_the_old_folder_is_found_with_a_warning(own, tmp_path):
+    old = tmp_path / "own"
+    old.mkdir()
+    (old / "mine.py").write_text(OWN)
+    (own / "mine.py").unlink()
+    params = FeatureParams.model_validate({"list": [ARRAY]})
+    with pytest.warns(FutureWarning, match="git mv own/mine.py tasks/extensions/mine.py"):
+        resolved = resolve_functions(params, own, old)
+    assert resolved.list[0].source == OWN
+
+
 @pytest.mark.parametrize(
     ("text", "listed", "words"),
     [
-        (OWN, {**ARRAY, "of": "yours:f"}, r"'yours:f' needs the file yours.py in own/; there are \['mine'\]"),
+        (
+            OWN,
+            {**ARRAY, "of": "yours:f"},
+            r"'yours:f' needs the file tasks/extensions/yours.py; there are \['mine'\]",
+        ),
         (OWN, {**ARRAY, "of": "mine:f"}, "mine.py has no function 'f'"),
         (
             "import pandas\nfrom tasks.core import frames\n",
             ARRAY,
-            r"imports \['pandas', 'tasks.core'\]; its text alone travels",
+            r"imports \['pandas', 'tasks.core'\]; only its text travels",
         ),
         ("from . import other\n", ARRAY, r"imports \['.'\]"),
         ("def f(:\n", ARRAY, "mine.py, line 1: invalid syntax"),
@@ -98,11 +113,11 @@ def test_code_that_cannot_be_shipped_is_refused_with_the_way_out(own, text, list
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("return values[1:]", "gave 59 numbers for the 60 steps of series 'north'"),
+        ("return values[1:]", "returned 59 numbers for the 60 steps of series 'north'"),
         ("return 1 / 0", "failed on series 'north' .*ZeroDivisionError"),
         ("values[0] = 1.0", "failed on series 'north' .*read-only"),
         ("return ['a'] * len(values)", "failed on series 'north'"),
-        ("return 5.0", "gave 1 numbers for the 60 steps|failed on series 'north'"),
+        ("return 5.0", "returned 1 numbers for the 60 steps|failed on series 'north'"),
     ],
 )
 def test_a_function_that_gives_no_number_a_step_is_told_where(own, body, words):
@@ -127,15 +142,15 @@ def test_an_entry_says_one_way_of_reading_and_a_source_that_is_there(own):
 def release(tmp_path_factory):
     """A release whose ridge weighs the function; the file is gone."""
     folder = tmp_path_factory.mktemp("released")
-    (folder / "own").mkdir()
-    (folder / "own/mine.py").write_text(OWN)
+    (folder / "extensions").mkdir()
+    (folder / "extensions/mine.py").write_text(OWN)
     build_small_release(
         folder / "release",
-        features=bound(folder / "own", ARRAY, FRAME),
+        features=bound(folder / "extensions", ARRAY, FRAME),
         weights={"ridge": 1.0},
         dataset=DATASET,
     )
-    (folder / "own/mine.py").unlink()
+    (folder / "extensions/mine.py").unlink()
     return folder / "release"
 
 
@@ -145,7 +160,7 @@ def test_a_release_computes_with_the_code_it_carries_under_its_digest(release, t
     made = predict_cutoffs(loaded, rows.filter(pl.col("event_time") >= cutoff_at(300)), [cutoff_at(399)])
     assert made.height == 10
     assert_frame_equal(made, predict_cutoffs(loaded, rows, [cutoff_at(399)]), rel_tol=1e-9)
-    own = tmp_path / "own"
+    own = tmp_path / "extensions"
     own.mkdir()
     (own / "mine.py").write_text(OWN + "\n# as before\n")
     build_small_release(
@@ -173,7 +188,7 @@ def test_a_tail_gives_a_functions_numbers_as_the_batch_does(release):
 def test_the_service_answers_with_the_function_and_without_its_file(release, tmp_path):
     with serving(tmp_path / "home", TIDEMILL_RELEASE=str(release)) as running, at(tmp_path / "home"):
         reply = running.predict(series_id="north", as_of=cutoff_at(399).isoformat())
-    assert not Path("own/mine.py").exists()
+    assert not Path("tasks/extensions/mine.py").exists()
     steps = reply.json()["series"][0]["steps"]
     expected = predict_cutoffs(load_release(release), small_rows(), [cutoff_at(399)]).filter(
         pl.col("series_id") == "north"

@@ -15,7 +15,8 @@ from landed import params_of
 from polars.testing import assert_frame_equal
 
 from tasks.core import frames
-from tasks.edges import delta
+from tasks.edges import files as disk
+from tasks.edges.delta import commit_rows, compact_table, restore_table
 from tasks.feed.aggregate import N_TICKS, TICK, build_bars
 from tasks.feed.bars import BarsTable
 from tasks.feed.land import open_table
@@ -134,15 +135,18 @@ def landed(folder, ticks, params):
     table = open_table(folder, params)
     ends = dict(ticks.group_by("_source").agg(pl.col("_offset").max() + 1).iter_rows())
     month = pl.col("event_time").dt.strftime("%Y-%m")
-    marks = table.marks()
-    table.commit(
-        ticks.with_columns(place=pl.lit("row"), month=month), {s: marks[s] for s in ends if s in marks}, ends
+    marks = table.list_offsets()
+    commit_rows(
+        table,
+        ticks.with_columns(disposition=pl.lit("row"), month=month),
+        {s: marks[s] for s in ends if s in marks},
+        ends,
     )
     return table
 
 
 def shown(bars):
-    return bars.newest().filter(pl.col(N_TICKS) > 0).select("series_id", "event_time", *COLUMNS)
+    return bars.select_newest().filter(pl.col(N_TICKS) > 0).select("series_id", "event_time", *COLUMNS)
 
 
 @st.composite
@@ -165,6 +169,19 @@ def test_bars_are_those_of_the_oracle_to_the_bit_in_any_order(kind, arrival):
     assert_frame_equal(
         build_bars(ticks.sample(fraction=1, shuffle=True, seed=1), spec, end), made, check_exact=True
     )
+
+
+def test_a_sliding_bar_closes_when_its_series_has_been_silent_for_longer_than_a_step(tmp_path):
+    params = feed("sliding")
+    bars = BarsTable(tmp_path, params, params.aggregate)
+    ticks = draw_ticks(np.random.default_rng(0), 1).with_columns(
+        event_time=pl.lit(START + timedelta(minutes=5)).cast(frames.UTC)
+    )
+    table = landed(tmp_path / "table", ticks, params)
+    for minute in (7, 8, 9):
+        bars.close(table, START + timedelta(minutes=minute))
+    last_steps = [START + timedelta(minutes=minute) for minute in (5, 6, 7)]
+    assert shown(bars)["event_time"].to_list() == last_steps
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -201,13 +218,13 @@ def test_bars_outlive_tidying_replays_and_a_restored_table(tmp_path):
         table = landed(tmp_path / "table", ticks.slice(k * 10, 10), params)
         bars.close(table, end)
     then, before = table.version, shown(bars)
-    bars.table.compact()
-    table.compact()
+    compact_table(bars.table)
+    compact_table(table)
     assert not bars.close(table, end)
     table = landed(tmp_path / "table", ticks.slice(200), params)
     assert bars.close(table, end)
     assert_frame_equal(shown(bars), whole_frame("tumbling", ticks, end), rel_tol=1e-12)
-    table.restore(then)  # what came later is gone, and is read again
+    restore_table(table, then)  # what came later is gone, and is read again
     assert bars.close(table, end)
     assert_frame_equal(shown(bars), before, check_exact=True)
 
@@ -225,7 +242,7 @@ def test_a_member_that_has_read_less_changes_nothing(tmp_path):
 
 def _close_and_end_at(point, folder, end):
     """In a process of its own: close, and end as by kill -9 at *point*."""
-    delta.run_durability_hook = lambda name: os.kill(os.getpid(), signal.SIGKILL) if name == point else None
+    disk.run_durability_hook = lambda name: os.kill(os.getpid(), signal.SIGKILL) if name == point else None
     BarsTable(folder, feed(), feed().aggregate).close(open_table(folder / "table", feed()), end)
 
 
@@ -246,4 +263,5 @@ def test_a_closing_that_is_killed_anywhere_is_made_once(point, tmp_path):
     assert again.close(table, end) != was_made
     assert again.n_closings == 2
     assert_frame_equal(shown(again), whole_frame("tumbling", ticks, end), rel_tol=1e-12)
-    assert again.table.scan().collect().height == again.newest().height + again.find_changed_after(1).height
+    n_bars, n_changed = again.select_newest().height, again.find_changed_after(1).height
+    assert again.table.scan().collect().height == n_bars + n_changed

@@ -13,7 +13,7 @@ from kafka_support import make_topic
 from small_checkout import small_checkout
 
 from tasks.core.calendar import Calendar
-from tasks.edges.delta import open_existing_table
+from tasks.edges.delta import compact_table, open_existing_table
 from tasks.edges.settings import read_settings
 from tasks.feed.service import get_feed_folder, list_feed_gaps, publish_window, read_feed_status, run_feed
 from tasks.ingest.feed import FeedRows
@@ -109,9 +109,9 @@ def _oracle(ticks, end):
 
 
 def _drained(checkout):
-    done = run_feed(stop=lambda: False, until_drained=True, say=lambda _: None, root=checkout.root)
-    assert publish_window(done["window"], checkout.root)
-    return done["window"]
+    done = run_feed(stop=lambda: False, until_caught_up=True, report=lambda _: None, root=checkout.root)
+    assert publish_window(done.window, checkout.root)
+    return done.window
 
 
 def _shown(checkout):
@@ -131,10 +131,10 @@ def test_ticks_of_a_topic_are_the_bars_of_an_oracle_after_a_late_tick_and_after_
     start, ticks = _ticks(900)
     _send(kafka_cluster.address, topic, ticks[:500])
     first = _drained(checkout)
-    assert _shown(checkout) == _oracle(ticks[:500], datetime.fromisoformat(first["end"]))
+    assert _shown(checkout) == _oracle(ticks[:500], first.end)
     _send(kafka_cluster.address, topic, ticks[500:])
     second = _drained(checkout)
-    bars = _oracle(ticks, datetime.fromisoformat(second["end"]))
+    bars = _oracle(ticks, second.end)
     assert len(bars) > 40
     assert _shown(checkout) == bars
     gap = {
@@ -144,7 +144,7 @@ def test_ticks_of_a_topic_are_the_bars_of_an_oracle_after_a_late_tick_and_after_
         "n_steps": 3,
     }
     assert list_feed_gaps(checkout.root).to_dicts() == [gap]
-    assert read_feed_status(checkout.root)["n_gaps"] == 1
+    assert read_feed_status(checkout.root).n_gaps == 1
     late = [
         {
             "series_id": "a",
@@ -163,23 +163,23 @@ def test_ticks_of_a_topic_are_the_bars_of_an_oracle_after_a_late_tick_and_after_
     ]
     _send(kafka_cluster.address, topic, late)
     third = _drained(checkout)
-    assert (third["n_changed"], third["changed"]) == (1, [["b", (start + timedelta(minutes=3)).isoformat()]])
+    assert (third.n_changed, third.changed) == (1, (("b", start + timedelta(minutes=3)),))
     assert [(one["series_id"], one["n_steps"]) for one in list_feed_gaps(checkout.root).to_dicts()] == [
         ("a", 1),
         ("a", 1),
     ]
-    bars = _oracle([*ticks, *late], datetime.fromisoformat(third["end"]))
+    bars = _oracle([*ticks, *late], third.end)
     assert _shown(checkout) == bars
-    for name in ("table", third["bars"]):
-        open_existing_table(get_feed_folder(third["dataset"]) / name).compact()
+    for name in ("table", third.bars):
+        compact_table(open_existing_table(get_feed_folder(third.dataset) / name))
     assert (
-        run_feed(stop=lambda: False, until_drained=True, say=lambda _: None, root=checkout.root)["window"]
+        run_feed(stop=lambda: False, until_caught_up=True, report=lambda _: None, root=checkout.root).window
         == third
     )
     assert _shown(checkout) == bars
     assert len(json.loads(checkout.tidemill("feed", "gaps", "--json").stdout)) == 2
     assert not any(
         pl.read_parquet(path).is_empty()
-        for path in (get_feed_folder(third["dataset"]) / third["bars"]).rglob("*.parquet")
+        for path in (get_feed_folder(third.dataset) / third.bars).rglob("*.parquet")
         if "_delta_log" not in str(path)
     )

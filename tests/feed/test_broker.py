@@ -14,6 +14,7 @@ from lives import land, landed_within, said, stopped, until
 from deployments.ops.kafka_broker import is_up, make_cluster_id, run_broker
 from tasks.core.errors import FeedError, TopicMissingError
 from tasks.edges.feeds.kafka import KafkaFeed
+from tasks.edges.feeds.kafka_topic import KafkaTopic
 
 
 def test_a_topic_takes_records(kafka_cluster):
@@ -43,10 +44,10 @@ NO_ANSWER = FeedError("no answer; this broker has no topic list")
 
 @pytest.mark.parametrize(("error", "goes_on"), [(NO_ANSWER, True), (TopicMissingError("host", "t"), False)])
 def test_whether_a_topic_is_gone_is_not_read_from_the_text_of_an_error(error, goes_on, monkeypatch):
-    feed = KafkaFeed.__new__(KafkaFeed)
-    monkeypatch.setattr(feed, "_fetch_topic_ids", Mock(side_effect=error), raising=False)
+    topic = KafkaTopic.__new__(KafkaTopic)
+    monkeypatch.setattr(topic, "_fetch_ids", Mock(side_effect=error), raising=False)
     with nullcontext() if goes_on else pytest.raises(TopicMissingError):
-        feed._check_same_topic()
+        topic.check_same()
 
 
 def test_no_cluster_id_looks_like_an_option():

@@ -1,8 +1,6 @@
-"""The longer faults, `make chaos`: brokers, groups that change, a full disk, failing syncs, clocks,
-a slow network.
+"""The longer faults, `make chaos`; after each the ledger is compared.
 
-The ledger is compared after each. Needs root (a small tmpfs is mounted, a network namespace is
-made), strace and iproute2 besides what `make test` needs.
+Needs root (for a small tmpfs and a network namespace), strace and iproute2.
 """
 
 import os
@@ -26,7 +24,7 @@ from small_checkout import small_checkout
 
 from deployments.ops.kafka_broker import run_broker
 from tasks.core.errors import FeedError
-from tasks.edges.delta import open_existing_table
+from tasks.edges.delta import compact_table, open_existing_table
 from tasks.edges.feeds.kafka import KafkaFeed
 from tasks.edges.settings import read_settings
 from tasks.feed.params import FeedParams
@@ -155,7 +153,7 @@ def test_a_log_that_lost_its_tail_stops_the_landing_and_is_not_skipped(tmp_path,
         assert "OffsetLostError" in said(table)
         params, kept = (
             FeedParams(source={"kind": "kafka", "topic": topic}),
-            KafkaFeed(cluster.address, topic, "skip").kept(),
+            KafkaFeed(cluster.address, topic, "skip").topic.fetch_kept_offsets(),
         )
         with pytest.raises(FeedError, match="before 2,000"):
             skip_lost(open_existing_table(table), params, kept)
@@ -210,9 +208,9 @@ def test_a_compacted_topic_with_holes_and_tombstones_lands_as_an_independent_con
         time.sleep(2)
     ended(land(kafka_cluster.address, topic, table))
     there = read_all(kafka_cluster.address, topic)
-    rows = open_existing_table(table).scan(columns=["_offset", "place"]).collect()
+    rows = open_existing_table(table).scan(columns=["_offset", "disposition"]).collect()
     assert sorted(rows["_offset"]) == sorted(there)
-    assert sorted(rows.filter(rows["place"] == "tombstone")["_offset"]) == sorted(
+    assert sorted(rows.filter(rows["disposition"] == "tombstone")["_offset"]) == sorted(
         o for o, value in there.items() if value is None
     )
     print(f"\ncompacted: {len(there)} records are left of {max(there) + 1} offsets, {len(rows)} landed")
@@ -262,7 +260,7 @@ def test_a_full_disk_ends_the_landing_with_its_reason_and_room_lets_it_go_on(kaf
             ended(land(kafka_cluster.address, topic, table), code=2)
             full.append(whole(table))  # no part of a batch
         assert said(table).count(f"FeedError: {table}") == 3
-        files = {path.relative_to(table).as_posix() for path in table.glob("place=*/*/*")}
+        files = {path.relative_to(table).as_posix() for path in table.glob("disposition=*/*/*")}
         assert files == set(live(table)[0]), "nothing half-written is left"
         subprocess.run(["mount", "-o", "remount,size=64m", str(table)], check=True)
         ended(land(kafka_cluster.address, topic, table, "--tidy"))
@@ -289,7 +287,9 @@ def test_a_full_disk_ends_tidemill_feed_drain_with_a_sentence_and_room_lets_it_g
         assert all(".tidemill/feed" in end and "cannot be written" in end for end in ends), ends
         subprocess.run(["mount", "-o", "remount,size=64m", str(checkout.home / "feed")], check=True)
         checkout.tidemill("feed", "drain")
-        rows = open_existing_table(next((checkout.home / "feed").glob("*/table"))).counts("place")
+        rows = open_existing_table(next((checkout.home / "feed").glob("*/table"))).count_rows_by(
+            "disposition"
+        )
     print(f"\nfull: {ends}")
     assert rows == {"row": 30_000}
 
@@ -345,9 +345,9 @@ def test_tidying_without_a_pause_beside_the_landing(kafka_cluster, table, ledger
     topic = make_topic(kafka_cluster.address)
     landing = land(kafka_cluster.address, topic, table, "--ever")
     with producing(kafka_cluster.address, topic, ledger, 10_000, poison_every=500):
-        until((table / "place=row").exists)
+        until((table / "disposition=row").exists)
         for _ in range(30):
-            open_existing_table(table).compact(keep_h=1)
+            compact_table(open_existing_table(table), keep_h=1)
             whole(table)
     landed_within(60, table, ledger)
     stopped(landing)

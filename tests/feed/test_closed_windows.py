@@ -10,6 +10,9 @@ from landed import NOON, bar, land, record, rows_of
 from tasks.core.calendar import Calendar
 from tasks.core.errors import SourceError
 from tasks.core.records import RECORDS
+from tasks.core.reports.feed import FeedWindow
+from tasks.edges.artifacts import read_report
+from tasks.edges.delta import compact_table
 from tasks.edges.settings import read_settings
 from tasks.feed.window import NAME, build_window, write_window
 from tasks.ingest.feed import FeedRows
@@ -42,14 +45,14 @@ def test_a_series_far_ahead_in_event_time_silences_no_other(tmp_path):
         [_sent((0, bar("a", minutes=125), 0), (1, bar("a", minutes=5), 1), (2, rogue, 2))],
     )
     window = build_window(table, "1h", 3600, None)
-    assert (window["end"], window["n_series"]) == ((NOON - timedelta(hours=1)).isoformat(), 2)
+    assert (window.end, window.n_series) == (NOON - timedelta(hours=1), 2)
 
 
 def test_a_series_that_is_silent_by_arrival_holds_no_window_open(tmp_path):
     table = land(
         tmp_path / "d" / "table", [_sent((0, bar("quiet", minutes=300), 0), (1, bar("a", minutes=-121), 130))]
     )
-    assert build_window(table, "1h", 3600, None)["end"] == (NOON + timedelta(hours=2)).isoformat()
+    assert build_window(table, "1h", 3600, None).end == NOON + timedelta(hours=2)
     # Heard of, it holds all of them open: nothing lies before its only row
     assert build_window(table, "1h", 3 * 3600, None) is None
 
@@ -59,17 +62,13 @@ def test_a_window_changes_by_a_late_row_and_not_by_tidying(tmp_path):
     first = _sent((0, bar("a", minutes=125), 0), (1, bar("a", minutes=65), 1))
     table = land(folder, [first, _sent((2, bar("a", minutes=5), 2))])
     before = build_window(table, "1h", 3600, None)
-    table.compact()
+    compact_table(table)
     table.refresh()
     assert build_window(table, "1h", 3600, before) == before
     table = land(folder, [_sent((3, bar("a", minutes=64), 3))])
     after = build_window(table, "1h", 3600, before)
     shown = rows_of(table).filter(pl.col("event_time") < NOON - timedelta(hours=1))
-    assert (after["end"], after["n_rows"], shown.height) == (
-        before["end"],
-        before["n_rows"] + 1,
-        before["n_rows"] + 1,
-    )
+    assert (after.end, after.n_rows, shown.height) == (before.end, before.n_rows + 1, before.n_rows + 1)
 
 
 def _shown(folder):
@@ -90,7 +89,7 @@ def test_ingest_reads_the_closed_rows_before_and_after_tidying_and_whatever_land
     write_window(source, build_window(table, "1h", 3600, None))
     oracle = [("a", NOON - timedelta(minutes=125), 3.0), ("a", NOON - timedelta(minutes=65), 4.0)]
     assert _shown(source) == oracle
-    table.compact()
+    compact_table(table)
     land(folder, [_sent((3, bar("a", minutes=64), 3))])
     assert _shown(source) == oracle
 
@@ -100,14 +99,15 @@ def test_a_table_that_lacks_rows_of_the_window_is_named(home):
     window = build_window(
         land(folder, [_sent((0, bar("a", minutes=125), 0), (1, bar("a"), 1))]), "1h", 3600, None
     )
-    write_window(home, {**window, "n_rows": 7})
-    with pytest.raises(SourceError, match=f"speaks of 7 rows, but {folder} has 1 of them"):
+    write_window(home, window.model_copy(update={"n_rows": 7}))
+    with pytest.raises(SourceError, match=f"has 7 rows, but {folder} has 1 of them"):
         _shown(home)
 
 
 def test_use_of_a_feed_keeps_its_window_and_takes_no_other(home):
     source = home / "source"
-    write_links(source, "feed", [], {"dataset": "d", "end": "x"})
+    window = FeedWindow(dataset="d", version=1, marks={}, end=NOON, watermark=NOON, n_rows=1, n_series=1)
+    write_links(source, "feed", [], window)
     write_links(source, "feed", [], find_window("d", source))
-    assert json.loads((source / NAME).read_text()) == {"dataset": "d", "end": "x"}
+    assert read_report(source / NAME, FeedWindow) == window
     assert find_window("other", source) is None

@@ -63,7 +63,7 @@ def test_each_named_point_is_reached_by_an_undisturbed_landing(child, kafka_clus
     assert check(tmp_path / "table", tmp_path / "ledger") == {"rows": 3_990, "quarantined": 10}
     reached = (tmp_path / "points.txt").read_text().splitlines()
     assert set(reached) == set(POINTS)
-    assert len([*(tmp_path / "table").glob("place=*/*/*.parquet")]) < reached.count("file written"), (
+    assert len([*(tmp_path / "table").glob("disposition=*/*/*.parquet")]) < reached.count("file written"), (
         "old files were really removed"
     )
 
@@ -155,14 +155,14 @@ def test_two_processes_on_one_table_with_all_partitions_each_land_every_record_o
 
 
 def test_files_and_log_stay_within_their_bound(kafka_cluster, topic, tmp_path):
-    """A partition of the table has fewer than MERGE_FILES small files after `tidy`, whatever the
-    number of commits."""
-    from tasks.edges.delta import MERGE_FILES, open_existing_table
+    """After a compaction a partition has few small files, whatever the number of commits."""
+    from tasks.edges.delta import compact_table, open_existing_table
+    from tasks.edges.delta.compact import MERGE_FILES
 
     produce(kafka_cluster.address, topic, tmp_path / "ledger", 30_000)
     ended(land(kafka_cluster.address, topic, tmp_path / "table"))
     before = len(live_files(tmp_path / "table"))
-    open_existing_table(tmp_path / "table").compact()
+    compact_table(open_existing_table(tmp_path / "table"))
     after = live_files(tmp_path / "table")
     assert before >= 50
     assert max(Counter(path.rsplit("/", 1)[0] for path in after).values()) < MERGE_FILES

@@ -10,8 +10,8 @@ from exchange_server import Exchange
 from landed import rows_of
 
 from tasks.core.errors import FeedError
-from tasks.edges.feeds.exchange import ExchangeFeed
-from tasks.feed.land import LandingBuffer, open_table, run_loop
+from tasks.edges.feeds.exchange import ExchangeFeed, ExchangeParams
+from tasks.feed.land import LandingBuffer, open_table, run_landing
 from tasks.feed.params import FeedParams
 
 VALUES = ("open", "high", "low", "close", "volume")
@@ -33,27 +33,29 @@ def minutes(*spans):
     return [60 * (FIRST + m) for begin, end in spans for m in range(begin, end)]
 
 
-def feed_of(exchange, *symbols, **how):
+def params_of(**how):
+    named = {"kind": "exchange", "exchange": "bitstamp", "symbols": ["BTC/USD"], "timeframe": "1m"}
+    return ExchangeParams(**{**named, **how})
+
+
+def feed_of(exchange, *symbols, report_down=lambda _: None, report_lost=lambda _: None, **how):
     begin = datetime.fromtimestamp(60 * FIRST, UTC)
-    return ExchangeFeed(
-        "bitstamp",
-        symbols or ("BTC/USD",),
-        "1m",
-        **{"since": begin, "settle_s": 0.0, "every_s": 0.02, "options": exchange.options, **how},
-    )
+    quick = {"since": begin, "settle_s": 0.0, "every_s": 0.02, **how}
+    params = params_of(symbols=symbols or ("BTC/USD",), **quick)
+    return ExchangeFeed(params, exchange.options, report_down, report_lost)
 
 
 def land(exchange, folder, *symbols, **how):
     """The table after a drain."""
     feed, table = feed_of(exchange, *symbols, **how), open_table(folder, PARAMS)
-    run_loop(LandingBuffer(table, PARAMS, None, feed), feed, until_drained=True)
+    run_landing(LandingBuffer(table, PARAMS, None, feed), feed, until_caught_up=True)
     feed.close()
     return rows_of(table)
 
 
 def landed(rows, symbol="BTC/USD"):
     """Minutes since FIRST of its rows; each at its own time and with its own values."""
-    rows = rows.filter((rows["series_id"] == symbol) & (rows["place"] == "row"))
+    rows = rows.filter((rows["series_id"] == symbol) & (rows["disposition"] == "row"))
     assert (rows["event_time"].dt.epoch("s") // 60).to_list() == rows["close"].to_list()
     return [int(close) - FIRST for close in rows["close"]]
 
@@ -78,9 +80,9 @@ def test_what_the_exchange_does_not_give_any_more_is_said_to_be_lost(tmp_path):
     with Exchange({"btcusd": minutes((0, 10))}) as exchange:
         assert landed(land(exchange, tmp_path / "t")) == list(range(10))
     with Exchange({"btcusd": minutes((0, 60))}, forgets=minutes((20, 21))[0]) as exchange:
-        rows = land(exchange, tmp_path / "t", lost=lost.append)
+        rows = land(exchange, tmp_path / "t", report_lost=lost.append)
         assert landed(rows) == [*range(10), *range(20, 60)]
-        assert land(exchange, tmp_path / "t", lost=lost.append).equals(rows)
+        assert land(exchange, tmp_path / "t", report_lost=lost.append).equals(rows)
     assert rows["_rule"].drop_nulls().to_list() == ["lost"]
     assert len(lost) == 1
 
@@ -100,35 +102,29 @@ def test_what_is_forgotten_between_two_polls_is_said_to_be_lost_even_one_record_
 def test_an_exchange_that_is_overloaded_is_asked_again_and_that_is_said_once(tmp_path):
     said = []
     with Exchange({"btcusd": minutes((0, 10))}, faults=[503, 502]) as exchange:
-        assert landed(land(exchange, tmp_path / "t", told=said.append)) == list(range(10))
+        assert landed(land(exchange, tmp_path / "t", report_down=said.append)) == list(range(10))
     assert len(said) == 1
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "options", "said"),
     [
-        ({"exchange": "nowhere"}, "knows no exchange"),
-        ({"symbols": ["XRP/USD"]}, "has no XRP/USD"),
-        ({"timeframe": "7m"}, "has no bars of 7m"),
-        ({"options": {"urls": {"api": {"public": "http://127.0.0.1:9"}}}}, "does not answer"),
+        ({"exchange": "nowhere"}, None, "knows no exchange"),
+        ({"symbols": ["XRP/USD"]}, None, "has no XRP/USD"),
+        ({"timeframe": "7m"}, None, "has no bars of 7m"),
+        ({}, {"urls": {"api": {"public": "http://127.0.0.1:9"}}}, "does not answer"),
     ],
 )
-def test_what_is_not_known_is_said_at_the_start(how, said):
+def test_what_is_not_known_is_said_at_the_start(how, options, said):
     with Exchange({}) as exchange, pytest.raises(FeedError, match=said):
-        ExchangeFeed(
-            **{
-                "exchange": "bitstamp",
-                "symbols": ["BTC/USD"],
-                "timeframe": "1m",
-                "options": exchange.options,
-                **how,
-            }
-        )
+        ExchangeFeed(params_of(**how), options or exchange.options)
 
 
 def test_a_bar_is_given_when_it_has_closed_and_settled():
-    with Exchange({"btcusd": minutes((0, 2_050))}) as exchange:
-        feed = feed_of(exchange, since=datetime.fromtimestamp(60 * (MINUTE - 3), UTC), settle_s=60.0)
+    minute = int(time.time()) // 60  # of this test: a suite may have begun long before
+    bars = [60 * m for m in range(minute - 10, minute + 10)]
+    with Exchange({"btcusd": bars}) as exchange:
+        feed = feed_of(exchange, since=datetime.fromtimestamp(60 * (minute - 3), UTC), settle_s=60.0)
         feed.open(dict)
         records = feed.poll(10, 0.0).records
         feed.close()

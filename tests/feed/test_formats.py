@@ -15,13 +15,16 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from landed import Given, params_of, records_of, rows_of
+from landed import SOURCE, Given, params_of, records_of, rows_of
 
 from tasks.core.errors import FeedError
 from tasks.core.records import PolledRecords
 from tasks.edges.feeds.schema_registry import SchemaRegistry
+from tasks.edges.settings import read_settings
 from tasks.feed import avro, protobuf
-from tasks.feed.decode import RULE, RecordDecoder
+from tasks.feed.contract import RULE, UnreadableError
+from tasks.feed.decode import RecordDecoder
+from tasks.feed.formats import build_reader
 from tasks.feed.land import LandingBuffer, build_contract, open_table
 from tasks.feed.params import FeedParams
 
@@ -162,6 +165,22 @@ def landed(folder, values, params, reader):
     return rows_of(table)
 
 
+@pytest.mark.parametrize("form", ["avro", "protobuf"])
+def test_a_format_without_a_schema_file_is_read_by_the_registry_of_the_settings(form, registry, monkeypatch):
+    params = FeedParams.model_validate({"source": SOURCE, "format": form})
+    with pytest.raises(FeedError, match=r"Set `feed.schema_file`, or TIDEMILL_SCHEMA_REGISTRY"):
+        build_reader(params)
+    monkeypatch.setenv("TIDEMILL_SCHEMA_REGISTRY", registry.url)
+    read_settings.cache_clear()
+    try:
+        read = build_reader(params)
+    finally:
+        monkeypatch.undo()
+        read_settings.cache_clear()
+    with pytest.raises(UnreadableError, match="the registry has no schema 99"):
+        read(struct.pack(">bI", 0, 99) + b"\x00")
+
+
 def test_avro_of_a_registry_lands_with_references_and_asks_once_for_a_schema(registry, tmp_path):
     named = {}
     fastavro.parse_schema(UNIT, named_schemas=named)
@@ -169,7 +188,7 @@ def test_avro_of_a_registry_lands_with_references_and_asks_once_for_a_schema(reg
     one = {"series_id": "a", "event_time": NOON_MS, "price": 1.5, "volume": None, "unit": "eur"}
     values = [in_avro({**one, "event_time": NOON_MS - 60_000 * i}, schema, 1) for i in range(3)]
     rows = landed(tmp_path, values, MILLIS, avro.build_registered_avro_reader(SchemaRegistry(registry.url)))
-    assert rows.select("place", "price", "volume", "unit").rows() == [("row", 1.5, None, "eur")] * 3
+    assert rows.select("disposition", "price", "volume", "unit").rows() == [("row", 1.5, None, "eur")] * 3
     assert rows["event_time"].dt.epoch("ms").to_list() == [NOON_MS, NOON_MS - 60_000, NOON_MS - 120_000]
     assert registry.asked == ["/schemas/ids/1", "/subjects/unit/versions/3"]
 
@@ -215,7 +234,7 @@ def test_protobuf_lands_by_a_registry_and_by_a_descriptor_set(registry, tmp_path
         params_of(dedupe=False),
         by_registry,
     )
-    assert rows.select("place", "series_id", "price", "volume").rows() == [
+    assert rows.select("disposition", "series_id", "price", "volume").rows() == [
         ("row", "a", 1.5, 2.0),
         ("row", "a", 1.5, None),
     ]
@@ -276,17 +295,19 @@ def test_a_registry_that_is_away_is_waited_for_and_quarantines_nothing(registry,
             tmp_path,
             [value],
             MILLIS,
-            avro.build_registered_avro_reader(SchemaRegistry(registry.url, wait_s=0.1, told=said.append)),
+            avro.build_registered_avro_reader(
+                SchemaRegistry(registry.url, wait_s=0.1, report_down=said.append)
+            ),
         )
     assert rows_of(open_table(tmp_path, MILLIS)).is_empty()
-    waiting = SchemaRegistry(registry.url, wait_s=20, told=lambda _: setattr(registry, "status", 200))
+    waiting = SchemaRegistry(registry.url, wait_s=20, report_down=lambda _: setattr(registry, "status", 200))
     assert landed(tmp_path, [value], MILLIS, avro.build_registered_avro_reader(waiting))[
-        "place"
+        "disposition"
     ].to_list() == ["row"]
     assert len(said) == 1
     registry.status = 401
     with pytest.raises(FeedError, match="user and password"):
-        SchemaRegistry(registry.url).schema(1)
+        SchemaRegistry(registry.url).find_schema(1)
 
 
 def test_settings_that_say_no_schema_are_refused():

@@ -10,7 +10,8 @@ from landed import NOON, bar, land, params_of, records_of, rows_of
 from poison import GOOD, POISON
 from polars.testing import assert_frame_equal
 
-from tasks.feed.decode import DETAIL, RULE, JsonDecoder, RecordContract, RecordDecoder, parse_json_object
+from tasks.feed.contract import DETAIL, RULE, RecordContract
+from tasks.feed.decode import JsonDecoder, RecordDecoder, parse_json_object
 
 FIELDS = {
     "series_id": pl.String(),
@@ -29,8 +30,8 @@ def test_poison_lands_in_quarantine_with_its_bytes_and_rule_and_the_rest_goes_on
     good = [json.dumps(bar(minutes=i)).encode() for i in range(20)]
     table = land(tmp_path, [records_of([*good[:10], value, *good[10:]], headers='[["h", "1"]]', key=b"k")])
     rows = rows_of(table)
-    assert rows.filter(pl.col("place") == "row")["_offset"].to_list() == [*range(10), *range(11, 21)]
-    bad = rows.filter(pl.col("place") == "quarantine").row(0, named=True)
+    assert rows.filter(pl.col("disposition") == "row")["_offset"].to_list() == [*range(10), *range(11, 21)]
+    bad = rows.filter(pl.col("disposition") == "quarantine").row(0, named=True)
     assert (bad["_offset"], bad["_rule"], bad["_raw"], bad["_key"], bad["_headers"]) == (
         10,
         rule,

@@ -8,7 +8,7 @@ from landed import NOON, params_of, rows_of
 from poison import GOOD, POISON
 
 from tasks.edges.feeds.kafka import KafkaFeed
-from tasks.feed.land import LandingBuffer, open_table, run_loop
+from tasks.feed.land import LandingBuffer, open_table, run_landing
 
 
 def produce(address, topic, records):
@@ -25,7 +25,7 @@ def drained(address, topic, folder, params):
     """The table after one bounded run of a process of its own."""
     table, feed = open_table(folder, params), KafkaFeed(address, topic, f"g-{topic}")
     try:
-        run_loop(LandingBuffer(table, params, None, feed), feed, until_drained=True)
+        run_landing(LandingBuffer(table, params, None, feed), feed, until_caught_up=True)
     finally:
         feed.close()
     return rows_of(table)
@@ -46,13 +46,13 @@ def test_a_topic_full_of_poison_is_landed_whole(kafka_cluster, tmp_path):
         ]
     produce(kafka_cluster.address, topic, [*records, (0, None, b"gone", None)])
     rows = drained(kafka_cluster.address, topic, tmp_path, params_of())
-    bad = {one["_key"]: one for one in rows.iter_rows(named=True) if one["place"] == "quarantine"}
+    bad = {one["_key"]: one for one in rows.iter_rows(named=True) if one["disposition"] == "quarantine"}
     assert {key: (one["_rule"], one["_raw"]) for key, one in bad.items()} == {
         b"k%d" % n: (rule, value) for n, (value, rule) in enumerate(kinds.values())
     }
     assert {one["_headers"] for one in bad.values()} == {'[["trace", "7"], ["bytes", "0xff"]]'}
-    assert sorted(rows.filter(place="row")["series_id"]) == sorted(f"s{n}" for n in range(len(kinds)))
-    assert rows.filter(place="tombstone").select("_key", "_raw").rows() == [(b"gone", None)]
+    assert sorted(rows.filter(disposition="row")["series_id"]) == sorted(f"s{n}" for n in range(len(kinds)))
+    assert rows.filter(disposition="tombstone").select("_key", "_raw").rows() == [(b"gone", None)]
     for source, part in rows.group_by("_source"):
         assert part["_offset"].to_list() == list(range(part.height)), source
     assert drained(kafka_cluster.address, topic, tmp_path, params_of()).height == rows.height

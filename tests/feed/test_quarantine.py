@@ -8,9 +8,9 @@ import pytest
 from landed import NOON, Given, bar, land, params_of, records_of, rows_of
 
 from tasks.core.errors import FeedError
-from tasks.edges import delta
+from tasks.edges import files as disk
 from tasks.edges.delta import open_existing_table
-from tasks.feed.land import LandingBuffer, open_table, run_loop
+from tasks.feed.land import LandingBuffer, open_table, run_landing
 from tasks.feed.quarantine import find_records, list_rules, replay_quarantined
 
 LEGACY = params_of(fields={"volume": {"nullable": True}})
@@ -44,13 +44,13 @@ def quarantined(folder):
 
 def test_the_list_counts_by_rule_and_a_record_is_shown_with_its_bytes(tmp_path):
     table = quarantined(tmp_path)
-    assert [(r["rule"], r["n_records"], r["first"], r["last"]) for r in list_rules(table)] == [
+    assert [(r.rule, r.n_records, r.first, r.last) for r in list_rules(table)] == [
         ("missing", 2, NOON, NOON),
         ("not_json", 1, NOON, NOON),
     ]
     (shown,) = find_records(table, 4, "/0")
-    assert (shown["raw"], shown["rule"], shown["source"]) == ("0xff", "not_json", "kafka:c/t/0")
-    assert json.loads(find_records(table, 3)[0]["raw"])["volume"] == 1
+    assert (shown.raw, shown.rule, shown.source) == ("0xff", "not_json", "kafka:c/t/0")
+    assert json.loads(find_records(table, 3)[0].raw)["volume"] == 1
     with pytest.raises(FeedError, match="not in the quarantine"):
         find_records(table, 0)
 
@@ -71,7 +71,7 @@ def test_a_replay_by_a_mended_contract_takes_out_what_passes_in_one_commit_and_d
     after = rows_of(table)
     assert after.select("_source", "_offset").rows() == before.select("_source", "_offset").rows()
     out = after.filter(pl.col("_offset").is_in([3, 12]))
-    assert out.select("place", "_rule", "_raw", "volume").rows() == [("row", "missing", None, 1.0)] * 2
+    assert out.select("disposition", "_rule", "_raw", "volume").rows() == [("row", "missing", None, 1.0)] * 2
     assert out["_detail"].str.starts_with("replayed ").all()
     rest = ~pl.col("_offset").is_in([3, 12])
     assert after.filter(rest).equals(before.filter(rest).select(after.columns))
@@ -95,13 +95,13 @@ def test_a_replay_that_is_killed_and_repeated_doubles_nothing(point, tmp_path, m
             raise KilledError
 
     n = rows_of(quarantined(tmp_path)).height
-    monkeypatch.setattr(delta, "run_durability_hook", die)
+    monkeypatch.setattr(disk, "run_durability_hook", die)
     with pytest.raises(KilledError):
         replay_quarantined(open_existing_table(tmp_path), LEGACY, None)
     monkeypatch.undo()
     replay_quarantined(open_existing_table(tmp_path), LEGACY, None)
     after = rows_of(open_existing_table(tmp_path))
-    assert after["place"].value_counts(sort=True).rows() == [("row", n - 1), ("quarantine", 1)]
+    assert after["disposition"].value_counts(sort=True).rows() == [("row", n - 1), ("quarantine", 1)]
     assert after.select("_source", "_offset").is_duplicated().sum() == 0
 
 
@@ -110,7 +110,7 @@ def test_a_replayed_record_that_is_a_row_already_is_dropped_and_a_contradicting_
     land(tmp_path, [encoded(*long, bar())], params_of(max_record_kb=1))
     table = open_existing_table(tmp_path)
     assert replay_quarantined(table, params_of(), None) == {"too_large": {"duplicate": 1, "quarantine": 1}}
-    assert rows_of(table).select("_offset", "place", "_rule").rows() == [
+    assert rows_of(table).select("_offset", "disposition", "_rule").rows() == [
         (1, "quarantine", "too_large"),
         (2, "row", None),
     ]
@@ -125,9 +125,9 @@ def test_what_a_landing_remembers_is_recalled_after_a_replay(tmp_path):
     landing = LandingBuffer(open_table(tmp_path, LEGACY), LEGACY, None, feed)
     replay_quarantined(open_existing_table(tmp_path), LEGACY, None)
     landing.table.refresh()
-    landing.refused = refused.append
-    run_loop(landing, feed, until_drained=True)
+    landing.on_refused = refused.append
+    run_landing(landing, feed, until_caught_up=True)
     assert len(refused) == 1
     rows = rows_of(landing.table)
     assert rows.filter(pl.col("event_time") == NOON - timedelta(minutes=1)).height == 1
-    assert rows.filter(pl.col("_offset") == 14)["place"].to_list() == ["row"]
+    assert rows.filter(pl.col("_offset") == 14)["disposition"].to_list() == ["row"]

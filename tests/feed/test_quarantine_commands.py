@@ -56,7 +56,7 @@ def test_the_quarantine_is_listed_shown_and_replayed_once(checkout):
         "not_json": {"quarantine": 1},
     }
     assert answer(made, "quarantine", "replay")["rules"] == {"not_json": {"quarantine": 1}}
-    assert rows_of(open_existing_table(folder / "table"))["place"].to_list() == [
+    assert rows_of(open_existing_table(folder / "table"))["disposition"].to_list() == [
         "row",
         "row",
         "row",

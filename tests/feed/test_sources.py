@@ -18,9 +18,9 @@ from tasks.core.about import About, Target
 from tasks.core.errors import FeedError, SettingsError
 from tasks.edges.settings import read_settings
 from tasks.feed.events import read_events, report_event
-from tasks.feed.land import LandingBuffer, open_table, run_loop
+from tasks.feed.land import LandingBuffer, open_table, run_landing
 from tasks.feed.params import FeedParams
-from tasks.feed.sources import build_feed
+from tasks.feed.sources import build_source
 
 ABOUT = About(description="sources", every="1m", target=Target(column="x", unit="1"), horizon_steps=1)
 
@@ -39,9 +39,9 @@ def params_of(fields=None, **source):
 
 
 def drained(params, folder):
-    feed = build_feed(params, "d", ABOUT, partial(report_event, folder))
+    feed = build_source(params, "d", ABOUT, partial(report_event, folder))
     table = open_table(folder / "table", params)
-    run_loop(LandingBuffer(table, params, None, feed), feed, until_drained=True)
+    run_landing(LandingBuffer(table, params, None, feed), feed, until_caught_up=True)
     feed.close()
     return rows_of(table)
 
@@ -76,7 +76,7 @@ def test_a_database_lands_and_its_address_comes_from_the_environment(tmp_path, e
 
 
 def test_a_socket_lands_and_what_it_lost_is_an_event(tmp_path, environment, monkeypatch):
-    monkeypatch.setattr("tasks.edges.feeds.websocket._ASK_AGAIN_S", 0.01)
+    monkeypatch.setattr("tasks.edges.feeds.websocket.sequencer.REQUEST_PAUSE_S", 0.01)
     with Server([5], rest={0, 1, 2, 4}) as server:
         url, backfill = f"{server.url}?key=${{LIVE_KEY}}", f"{server.backfill_url}&key=${{LIVE_KEY}}"
         params = params_of(
@@ -89,9 +89,7 @@ def test_a_socket_lands_and_what_it_lost_is_an_event(tmp_path, environment, monk
         assert rows["_source"].unique().to_list() == [f"websocket:{server.url}"]
     assert rows["n"].to_list() == [0, 1, 2, None, 4, 5]
     events = read_events(tmp_path)
-    assert [(one["event"], one["facts"]["first"], one["facts"]["last"]) for one in events] == [
-        ("records_lost", 3, 3)
-    ]
+    assert [(one.event, one.facts["first"], one.facts["last"]) for one in events] == [("records_lost", 3, 3)]
     assert "secret" not in str(events) + str(rows.rows())
 
 

@@ -79,7 +79,7 @@ def test_what_retention_removed_stops_the_landing_until_it_is_skipped_and_noted(
         open_existing_table(tmp_path / "table"),
         FeedParams(source={"kind": "kafka", "topic": topic}),
     )
-    kept = KafkaFeed(address, topic, "skip").kept()
+    kept = KafkaFeed(address, topic, "skip").topic.fetch_kept_offsets()
     assert [(gap.source[-2:], gap.first, gap.end) for gap in skip_lost(table, params, kept)] == [
         ("/0", 100, 150)
     ]
@@ -102,21 +102,23 @@ def test_a_log_that_was_cut_below_the_mark_is_not_skipped(address, topic, tmp_pa
         open_existing_table(tmp_path / "table"),
         FeedParams(source={"kind": "kafka", "topic": topic}),
     )
-    before = table.marks()
+    before = table.list_offsets()
     cut = {
         source: (20, 99 if source.endswith("/2") else 100)
-        for source in KafkaFeed(address, topic, "skip").kept()
+        for source in KafkaFeed(address, topic, "skip").topic.fetch_kept_offsets()
     }
     with pytest.raises(FeedError, match=r"/2 ends at offset 99, before 100.*log was cut"):
         skip_lost(table, params, cut)
-    assert open_existing_table(tmp_path / "table").marks() == before
+    assert open_existing_table(tmp_path / "table").list_offsets() == before
 
 
 def table_rows(folder):
     """place -> (partition, offset) of its rows."""
     table = open_existing_table(folder)
     found = {}
-    for place, source, offset in table.scan(columns=["place", "_source", "_offset"]).collect().iter_rows():
+    for place, source, offset in (
+        table.scan(columns=["disposition", "_source", "_offset"]).collect().iter_rows()
+    ):
         found.setdefault(place, []).append((int(source.rsplit("/", 1)[1]), offset))
     return found
 

@@ -14,8 +14,8 @@ from landed import rows_of
 from socket_server import DROP, SILENCE, STALL, Server, message
 
 from tasks.core.errors import FeedError
-from tasks.edges.feeds.websocket import WebsocketFeed
-from tasks.feed.land import LandingBuffer, open_table, run_loop
+from tasks.edges.feeds.websocket.feed import WebsocketFeed, WebsocketParams
+from tasks.feed.land import LandingBuffer, open_table, run_landing
 from tasks.feed.params import FeedParams
 
 PARAMS = FeedParams.model_validate(
@@ -30,7 +30,7 @@ PARAMS = FeedParams.model_validate(
 )
 
 
-def feed_of(server, **how):
+def feed_of(server, report_lost=lambda _: None, **how):
     quick = {
         "log": "x",
         "sequence_field": "n",
@@ -39,7 +39,8 @@ def feed_of(server, **how):
         "silent_s": 1.0,
         "reconnect_max_s": 0.2,
     }
-    return WebsocketFeed(server.url, **{**quick, **how})
+    params = WebsocketParams(kind="websocket", url=server.url, **{**quick, **how})
+    return WebsocketFeed(params, report_lost=report_lost)
 
 
 def land(feed, folder, until, within_s=20.0):
@@ -48,10 +49,10 @@ def land(feed, folder, until, within_s=20.0):
     landing, end = LandingBuffer(table, PARAMS, None, feed), time.monotonic() + within_s
 
     def stop():
-        assert time.monotonic() < end, (landing.begins, feed.lag())
+        assert time.monotonic() < end, (landing.begins, feed.compute_lag())
         return landing.begins.get("websocket:x", 0) >= until
 
-    run_loop(landing, feed, until_drained=False, stop=stop)
+    run_landing(landing, feed, until_caught_up=False, stop=stop)
     feed.close()
     return told(table)
 
@@ -59,11 +60,13 @@ def land(feed, folder, until, within_s=20.0):
 def told(table):
     """(numbers of the rows in order of their offsets, numbers that are said to be lost)."""
     rows = rows_of(table)
-    landed = rows.filter(rows["place"] == "row")
+    landed = rows.filter(rows["disposition"] == "row")
     assert landed["n"].to_list() == landed["_offset"].to_list()
     assert landed["x"].to_list() == landed["n"].to_list()
-    ranges = [map(int, re.findall(r"\d+", said)) for said in rows.filter(rows["place"] == "lost")["_detail"]]
-    assert set(rows["place"]) <= {"row", "lost"}
+    ranges = [
+        map(int, re.findall(r"\d+", said)) for said in rows.filter(rows["disposition"] == "lost")["_detail"]
+    ]
+    assert set(rows["disposition"]) <= {"row", "lost"}
     return landed["n"].to_list(), [number for first, last in ranges for number in range(first, last + 1)]
 
 
@@ -74,11 +77,11 @@ def test_repeats_are_dropped_and_what_is_out_of_order_is_put_in_order(tmp_path):
 
 
 def test_a_gap_is_fetched_page_by_page_and_what_rest_does_not_have_is_said_to_be_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.edges.feeds.websocket._ASK_AGAIN_S", 0.02)
+    monkeypatch.setattr("tasks.edges.feeds.websocket.sequencer.REQUEST_PAUSE_S", 0.02)
     lost = []
     with Server([0, 1, DROP], [40, 41], rest=set(range(45)) - {7, 8, 30}) as server:
         found = land(
-            feed_of(server, begin_at=0, backfill_url=server.backfill_url, lost=lost.append),
+            feed_of(server, lost.append, begin_at=0, backfill_url=server.backfill_url),
             tmp_path / "t",
             42,
         )
@@ -92,7 +95,7 @@ def test_without_rest_a_gap_is_said_to_be_lost(tmp_path):
 
 
 def test_a_rest_that_gives_something_else_than_asked_for_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.edges.feeds.websocket._ASK_AGAIN_S", 0.02)
+    monkeypatch.setattr("tasks.edges.feeds.websocket.sequencer.REQUEST_PAUSE_S", 0.02)
     with Server([0, 5], rest=range(9), listens=False) as server:
         assert land(feed_of(server, begin_at=0, backfill_url=server.backfill_url), tmp_path / "t", 6) == (
             [0, 5],
@@ -102,7 +105,7 @@ def test_a_rest_that_gives_something_else_than_asked_for_is_given_up(tmp_path, m
 
 
 def test_a_rest_that_is_down_is_waited_for(tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.edges.feeds.websocket._ASK_AGAIN_S", 0.02)
+    monkeypatch.setattr("tasks.edges.feeds.websocket.sequencer.REQUEST_PAUSE_S", 0.02)
     with Server([0, 5], rest=range(6), faults=[503, 429, 500, 503, 500]) as server:
         found = land(feed_of(server, begin_at=0, backfill_url=server.backfill_url), tmp_path / "t", 6)
         assert len(server.asked) == 6
@@ -153,8 +156,8 @@ def test_whatever_the_socket_does_each_number_is_there_once_or_said_to_be_lost(
         scripts.append([*part, *(["{", '{"n": null}', "[]"] if rng.random() < 0.5 else []), DROP])
     scripts[-1].pop()
     with Server(*scripts, rest=set(range(30)) - missing) as server, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks.edges.feeds.websocket._ASK_AGAIN_S", 0.01)
-        patch.setattr("tasks.edges.feeds.websocket._FIRST_PAUSE_S", 0.01)
+        patch.setattr("tasks.edges.feeds.websocket.sequencer.REQUEST_PAUSE_S", 0.01)
+        patch.setattr("tasks.edges.feeds.websocket.connection._FIRST_PAUSE_S", 0.01)
         feed = feed_of(server, begin_at=0, backfill_url=server.backfill_url if has_rest else None)
         landed, lost = land(feed, tmp_path_factory.mktemp("t") / "t", 30)
     assert sorted(landed + lost) == list(range(30))
@@ -165,10 +168,10 @@ def test_without_numbers_the_time_without_a_connection_is_said_to_be_lost(tmp_pa
     with Server([*(json.dumps(message(n)) for n in range(3)), DROP], [3, 4, SILENCE]) as server:
         feed, table = feed_of(server, sequence_field=None), open_table(tmp_path / "t", PARAMS)
         until = time.monotonic() + 10
-        run_loop(
+        run_landing(
             LandingBuffer(table, PARAMS, None, feed),
             feed,
-            until_drained=False,
+            until_caught_up=False,
             stop=lambda: len(rows_of(table)) >= 6 or time.monotonic() > until,
         )
         feed.close()
@@ -177,7 +180,7 @@ def test_without_numbers_the_time_without_a_connection_is_said_to_be_lost(tmp_pa
         assert rows["_rule"].to_list() == [None] * 3 + ["lost"] + [None] * 2
         assert rows["_offset"].is_sorted()
         again = feed_of(server, sequence_field=None)
-        again.open(table.marks)
+        again.open(table.list_offsets)
         value = again.poll(1, 5.0).records["_value"][0]
         again.close()
     assert b"without a connection" in value
@@ -206,7 +209,7 @@ def test_numbers_that_begin_anew_are_refused(tmp_path):
     with Server([step for n in range(60) for step in (n % 40, 0.02)]) as server:
         feed = feed_of(server, silent_s=0.5, heartbeat_s=0.1)
         feed.open(lambda: {"websocket:x": 50})
-        with pytest.raises(FeedError, match="begun to count anew"):
+        with pytest.raises(FeedError, match="begun to count again"):
             feed.poll(10, 5.0)
         feed.close()
 
@@ -217,17 +220,17 @@ def test_a_full_buffer_stops_reading_and_nothing_is_lost(tmp_path):
         Server([0, *range(2, 400)], rest=range(400), faults=[503] * 3) as server,
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr("tasks.edges.feeds.websocket._ASK_AGAIN_S", 0.1)
+        patch.setattr("tasks.edges.feeds.websocket.sequencer.REQUEST_PAUSE_S", 0.1)
         feed = feed_of(server, begin_at=0, backfill_url=server.backfill_url)
         feed._buffer_bytes = 2_000
         seen = []
         table = open_table(tmp_path / "t", PARAMS)
         landing = LandingBuffer(table, PARAMS, None, feed)
-        run_loop(
+        run_landing(
             landing,
             feed,
-            until_drained=False,
-            turn=lambda _: seen.append(feed._waiting_bytes),
+            until_caught_up=False,
+            on_poll=lambda _: seen.append(feed._sequencer.n_waiting_bytes),
             stop=lambda: landing.begins.get("websocket:x", 0) >= 400,
         )
         feed.close()
@@ -239,14 +242,15 @@ def test_a_server_that_goes_away_is_said_once_and_one_that_is_not_there_is_refus
     said = []
     with Server([0]) as server:
         secret = f"{server.url}?key=secret"
-        feed = WebsocketFeed(secret, log="x", told=said.append, reconnect_max_s=0.1)
+        params = WebsocketParams(kind="websocket", url=secret, log="x")
+        feed = WebsocketFeed(params.model_copy(update={"reconnect_max_s": 0.1}), said.append)
         feed.open(dict)
         assert feed.poll(1, 1.0).records.height == 1
     feed.poll(1, 1.0)
     feed.close()
     assert len(said) == 1
     with pytest.raises(FeedError, match="no connection") as caught:
-        WebsocketFeed(secret, log="x")
+        WebsocketFeed(params)
     assert "secret" not in said[0] + str(caught.value)
 
 
@@ -255,6 +259,6 @@ def test_a_drain_ends_when_what_came_before_the_first_message_has_landed_or_noth
     for script, n_landed in (([], 0), ([7], 8), ([], 8)):
         with Server(script, rest=range(8)) as server:
             feed = feed_of(server, begin_at=0, backfill_url=server.backfill_url, silent_s=0.2)
-            run_loop(LandingBuffer(table, PARAMS, None, feed), feed, until_drained=True)
+            run_landing(LandingBuffer(table, PARAMS, None, feed), feed, until_caught_up=True)
             feed.close()
         assert told(table) == (list(range(n_landed)), [])

@@ -5,8 +5,10 @@ One small checkout lives through all of it, in this order, as an operator's woul
 """
 
 import base64
+import itertools
 import json
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -36,7 +38,17 @@ def checkout(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def done(checkout):
+def interrupted(checkout):
+    """A run that Ctrl-C ended early: (exit code, what it printed, processes that are left)."""
+    run = checkout.start([sys.executable, "-m", "deployments.cli", "run"], stderr=subprocess.PIPE, text=True)
+    said = list(itertools.takewhile(lambda line: "validate" not in line, run.stderr))
+    run.send_signal(signal.SIGINT)
+    said.append(run.communicate(timeout=PATIENCE_S)[1])
+    return run.returncode, "".join(said), checkout.alive()
+
+
+@pytest.fixture(scope="module")
+def done(checkout, interrupted):
     """What `tidemill run --json` printed, and who was still at work in the checkout afterwards."""
     return {**json.loads(checkout.tidemill("run", "--json").stdout), "alive": checkout.alive()}
 
@@ -60,6 +72,14 @@ def trained(checkout, api):
     return _wait_for_run(api, "training", lambda run: run["deployment_id"] is not None)
 
 
+def test_an_interrupted_run_ends_its_stage_says_how_to_go_on_and_leaves_no_process(interrupted):
+    code, said, alive = interrupted
+    assert code == 130
+    assert "`tidemill run` goes on" in said
+    assert "train" not in said  # no stage begins after it
+    assert alive == []
+
+
 def test_run_ends_with_a_forecast_from_the_bento_and_a_page(checkout, done):
     assert [len(series["steps"]) for series in done["forecast"]["series"]] == [5, 5]
     assert (
@@ -80,7 +100,8 @@ def test_the_run_stays_in_the_database(done, api):
     assert flows >= {"training", "promotion", "monitoring", "retraining"}
     tasks = api.post("/task_runs/filter", json={"limit": 200}).json()
     assert {run["name"] for run in tasks} >= set(STAGES)
-    assert {run["state_type"] for run in tasks} == {"COMPLETED"}
+    assert {run["name"] for run in tasks if run["state_type"] == "COMPLETED"} == set(STAGES)
+    assert {run["name"] for run in tasks if run["state_type"] != "COMPLETED"} <= {"features"}
 
 
 def test_up_answers_at_every_address(up):
@@ -156,7 +177,7 @@ def test_the_feed_lands_beside_the_others_and_is_seen(checkout, up):
     ):
         assert time.monotonic() < deadline, found
         time.sleep(0.5)
-    assert found["members"][0]["speaks"]
+    assert found["members"][0]["is_alive"]
     n_rows = found["table"]["rows"]["row"]
     assert n_rows > 1000
     assert (

@@ -58,7 +58,7 @@ def run_until(keeper, holds):
     deadline = time.monotonic() + 180
     while not holds():
         assert time.monotonic() < deadline, keeper.running
-        keeper.look()
+        keeper.run_round()
         time.sleep(0.2)
 
 
@@ -93,10 +93,10 @@ def test_a_champion_that_cannot_be_read_delays_its_start_and_nothing_else(home, 
     record = home / "registry" / DATASET / "champion.json"
     content = record.read_bytes()
     record.write_text("{}")
-    keeper.look()
+    keeper.run_round()
     assert keeper.running == {}
     record.write_bytes(content)
-    assert wait_for(lambda: keeper.look() or "service" in keeper.running, 30)
+    assert wait_for(lambda: keeper.run_round() or "service" in keeper.running, 30)
     assert digest_of(with_bentos[0]) in " ".join(read_state().commands["service"])
 
 
@@ -104,12 +104,12 @@ def test_a_full_disk_ends_nothing_and_the_state_is_written_when_there_is_room(tm
     with small_disk(tmp_path / "home") as disk, at_home(disk.folder):
         keeper = _PartKeeper([SupervisedPart("sleeper", lambda: ["sleep", "600"], {}, "", lambda: True)])
         disk.fill(os.getpid())
-        keeper.look()
+        keeper.run_round()
         child = keeper.running["sleeper"]
         assert child.poll() is None
         assert read_state().parts == ()
         disk.free(os.getpid())
-        keeper.look()
+        keeper.run_round()
         assert [part.name for part in read_state().parts] == ["sleeper"]
         keeper.close()
         child.wait(30)

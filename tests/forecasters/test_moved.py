@@ -5,15 +5,15 @@ from importlib import import_module
 import pytest
 
 from tasks.forecasters import moved
-from tasks.forecasters.graph.formula import Formula
-from tasks.forecasters.parts.preamble import select_last_values
+from tasks.forecasters.graph.graph_definition import Formula
+from tasks.forecasters.parts.normalizer import select_last_values
 
 OLD = ("formula", "arithmetic", "subgraph", "residuals", "preamble", "trees")
 
 
 def test_old_names_give_what_they_named_and_warn():
     with pytest.warns(
-        DeprecationWarning, match="formula.Formula is tasks.forecasters.graph.formula.Formula now"
+        DeprecationWarning, match="formula.Formula is tasks.forecasters.graph.graph_definition.Formula now"
     ):
         from tasks.forecasters.formula import Formula as OldFormula
     with pytest.warns(DeprecationWarning, match="goes with the next release"):
@@ -31,6 +31,6 @@ def test_every_old_name_is_there(name):
 
 
 def test_a_name_that_never_was_is_refused():
-    get = moved.find_moved("tasks.forecasters.formula", "tasks.forecasters.graph.formula", {})
+    get = moved.find_moved("tasks.forecasters.formula", "tasks.forecasters.graph.graph_definition", {})
     with pytest.raises(AttributeError, match="has no 'Nothing'; it has moved to"):
         get("Nothing")

@@ -1,56 +1,20 @@
 """Nets: what training promises beyond the laws of every forecaster."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-
 import numpy as np
 import psutil
 import pytest
 import torch
-from nets import NETS
+from nets import LAGS, NETS, fitted, pairs, schema_of
 from panels import small_panel, small_schema
 
 from tasks.core.errors import ForecasterError
 from tasks.core.folds import WalkForward
-from tasks.core.schema import FeatureColumn, FeatureSchema
-from tasks.edges.settings import ROOT, read_settings
 from tasks.forecasters import build_forecaster
-from tasks.forecasters.graph import arithmetic
-from tasks.forecasters.parts.net_layers import NetInputs, WeightInitializer
-from tasks.forecasters.training import lightning as training
-
-STEPS, LAGS = 3, 6
-SMALL = {"epochs": 4, "batch_rows": 64}
-
-
-def schema_of(lags=LAGS, names=("close_value",), steps=STEPS):
-    roles = {
-        "z_last": "level",
-        **{f"z_lag_{k}": "level" for k in range(1, lags)},
-        **dict.fromkeys(names, "free"),
-    }
-    columns = tuple(FeatureColumn(name=name, role=role, lookback_steps=lags) for name, role in roles.items())
-    return FeatureSchema(columns=columns, last="z_last", horizon_steps=steps, season_steps=1)
-
-
-def pairs(n=512, level=0.0, unit=1.0, seed=0):
-    """A noisy wave, all of it known."""
-    rng = np.random.default_rng(seed)
-    z = level + unit * (np.sin(np.arange(n + 20) / 2) + 0.3 * rng.standard_normal(n + 20))
-    at = np.arange(10, 10 + n)
-    x = np.column_stack([*(z[at - k] for k in range(LAGS)), rng.standard_normal(n)])
-    return x.astype(np.float32), np.column_stack([z[at + s] for s in range(1, STEPS + 1)]).astype(np.float32)
-
-
-def fitted(net="gru", x=None, z=None, start=None, seed=1, schema=None, **params):
-    if x is None:
-        x, z = pairs()
-    return build_forecaster(net, schema or schema_of(), seed, {**SMALL, **params}).fit(x, z, start)
-
+from tasks.forecasters.graph import graph_ops
+from tasks.forecasters.parts.net_layers import NetInputs, TrainingHooks, WeightInitializer
+from tasks.forecasters.training.early_stopping import EarlyStopping
+from tasks.forecasters.training.learner import Learner, build_batch
+from tasks.forecasters.training.lightning import get_precision
 
 # inputs
 
@@ -81,9 +45,7 @@ def test_patches_end_at_the_last_step():
 # layers, against torch's own
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs"), [(arithmetic.gru, torch.nn.GRU), (arithmetic.lstm, torch.nn.LSTM)]
-)
+@pytest.mark.parametrize(("ours", "theirs"), [(graph_ops.gru, torch.nn.GRU), (graph_ops.lstm, torch.nn.LSTM)])
 def test_units_are_those_of_torch(ours, theirs):
     torch.manual_seed(1)
     unit, x = theirs(2, 5, batch_first=True), torch.randn(7, 9, 2)
@@ -115,7 +77,7 @@ def test_attention_is_that_of_torch():
     theirs.load_state_dict(layer)
     seen = np.random.default_rng(1).standard_normal((5, len(net.patches), 8)).astype(np.float32)
     np.testing.assert_allclose(
-        net._apply_layer(weights, seen, 0, training.TrainingHooks()),
+        net._apply_layer(weights, seen, 0, TrainingHooks()),
         theirs(torch.from_numpy(seen)).detach().numpy(),
         atol=1e-6,
     )
@@ -137,9 +99,9 @@ def test_the_loss_is_its_formula_over_the_known_pairs(params, loss):
     z[::3, 1] = np.nan
     weights = net.build_initial_weights(2, WeightInitializer(1))
     inputs = NetInputs(x[:, :LAGS], x[:, LAGS - 1 :])
-    learner = training.Learner(net, weights, 1)
-    batch = training.build_batch([torch.from_numpy(a) for a in (*inputs, z)], torch.tensor(100))
-    error = z - net.forward(weights, inputs, training.TrainingHooks())
+    learner = Learner(net, weights, 1)
+    batch = build_batch([torch.from_numpy(a) for a in (*inputs, z)], torch.tensor(100))
+    error = z - net.forward(weights, inputs, TrainingHooks())
     assert learner.training_step(batch, 0).item() == pytest.approx(np.nansum(loss(error)) / 100, rel=1e-5)
 
 
@@ -176,9 +138,7 @@ def test_precision_follows_the_machine(monkeypatch, has_gpu, has_bf16, accelerat
     """What torch says of a machine is all that differs between one with a GPU and this one."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bf16)
-    assert (
-        training.get_precision(build_forecaster("gru", schema_of(), 1, {"accelerator": accelerator})) == found
-    )
+    assert get_precision(build_forecaster("gru", schema_of(), 1, {"accelerator": accelerator})) == found
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -187,27 +147,6 @@ def test_mixed_precision_finds_about_what_full_precision_finds(net):
     mixed, whole = (fitted(net, x, z, precision=p).predict(x) for p in ("bf16-mixed", "32-true"))
     assert np.abs(mixed - whole).max() > 0
     assert np.sqrt(np.mean(np.square(mixed - whole))) < 0.03 * np.std(z)
-
-
-def test_a_disturbed_fit_in_mixed_precision_goes_on_and_ends_with_the_same_bytes(tmp_path, monkeypatch):
-    mixed, start = {**LONG, "precision": "bf16-mixed"}, training.Learner.on_train_epoch_start
-    monkeypatch.setattr(
-        training, "read_settings", lambda: read_settings().model_copy(update={"home": tmp_path})
-    )
-
-    def disturbed(self):
-        if self.current_epoch == 4:
-            raise RuntimeError("disturbed")
-        start(self)
-
-    with monkeypatch.context() as while_disturbed:
-        while_disturbed.setattr(training.Learner, "on_train_epoch_start", disturbed)
-        with pytest.raises(RuntimeError, match="disturbed"):
-            fitted(**mixed)
-    epochs = note_epochs(monkeypatch)
-    went_on = fitted(**mixed)
-    assert epochs == [4, 5, 6, 7]
-    assert saved(went_on, tmp_path / "a") == saved(fitted(**mixed), tmp_path / "b")
 
 
 # how batches are worked through
@@ -232,8 +171,8 @@ def test_gradient_checkpointing_keeps_less_and_changes_nothing(net):
 def kept_bytes(net):
     """What autograd keeps of one batch until it goes back."""
     kept, (x, z) = [], pairs(256)
-    learner = training.Learner(net, net._started(net), 1)
-    batch = training.build_batch(
+    learner = Learner(net, net._started(net), 1)
+    batch = build_batch(
         [torch.from_numpy(np.ascontiguousarray(a)) for a in (*net._build_inputs(x), z)], torch.tensor(1)
     )
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes), lambda t: t):
@@ -255,13 +194,13 @@ def test_two_processes_find_what_one_finds():
 
 
 def test_the_best_epoch_is_kept_and_the_rest_is_not_run(monkeypatch):
-    losses, find = [], training.EarlyStopping._loss
+    losses, find = [], EarlyStopping._loss
 
     def noted(self, learner):
         losses.append(find(self, learner))
         return losses[-1]
 
-    monkeypatch.setattr(training.EarlyStopping, "_loss", noted)
+    monkeypatch.setattr(EarlyStopping, "_loss", noted)
     x, z = pairs(300)
     z = np.random.default_rng(1).permutation(z)  # nothing to learn, so it soon gets worse
     fit = fitted("mlp", x, z, epochs=200, learning_rate=0.05, patience_epochs=3)
@@ -294,150 +233,3 @@ def test_too_few_rows_to_stop_by_run_all_epochs():
     np.testing.assert_array_equal(
         fitted("mlp", x, z, patience_epochs=1).predict(x), fitted("mlp", x, z).predict(x)
     )
-
-
-# killed and started again
-
-KILLED = """
-import sys, time
-sys.path[:0] = ["tests/support", "tests/forecasters"]
-from tasks.forecasters.training import lightning as training
-slow = training.Learner.on_train_epoch_start
-training.Learner.on_train_epoch_start = lambda self: (time.sleep(0.2 if self.current_epoch < 4 else 60), slow(self))
-from test_nets import LONG, fitted
-fitted(**LONG)
-"""
-LONG = {"epochs": 8, "checkpoint_every_epochs": 1, "dropout_frac": 0.1, "patience_epochs": 5}
-
-
-def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(tmp_path, monkeypatch):
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED], cwd=ROOT, env={**os.environ, "TIDEMILL_HOME": str(tmp_path)}
-    )
-    wait_for(
-        lambda: (
-            (kept := list(tmp_path.glob("checkpoints/*/last.ckpt")))
-            and torch.load(kept[0], weights_only=True)["epoch"] == 3
-        ),
-        process,
-    )
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    epochs = note_epochs(monkeypatch)
-    monkeypatch.setattr(
-        training, "read_settings", lambda: read_settings().model_copy(update={"home": tmp_path})
-    )
-    went_on = fitted(**LONG)
-    assert epochs == [4, 5, 6, 7]
-    undisturbed = fitted(**LONG)
-    assert epochs[4:] == list(range(8))
-    assert saved(went_on, tmp_path / "a") == saved(undisturbed, tmp_path / "b")
-    assert (
-        saved(fitted(**{**LONG, "checkpoint_every_epochs": None}), tmp_path / "c")["learned.npz"]
-        == saved(went_on, tmp_path / "d")["learned.npz"]
-    )
-    assert not list((tmp_path / "checkpoints").iterdir())
-
-
-SHARED = """
-import sys
-sys.path[:0] = ["tests/support", "tests/forecasters"]
-from test_nets import fitted
-if __name__ == "__main__":
-    fitted(epochs=1_000_000, strategy="ddp", devices=2)
-"""
-
-
-@pytest.mark.chaos
-def test_processes_that_share_a_fit_end_with_the_one_that_started_them(tmp_path):
-    """Three imports of Lightning, so it is long."""
-    (tmp_path / "shared.py").write_text(SHARED)
-    process = subprocess.Popen(
-        [sys.executable, tmp_path / "shared.py"], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-    family = psutil.Process(process.pid)
-    wait_for(lambda: sum(len(server.children()) for server in family.children()) == 2, process, at_most_s=400)
-    others = family.children(recursive=True)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    _, alive = psutil.wait_procs(others, timeout=10)
-    assert not alive
-
-
-def note_epochs(monkeypatch):
-    """The numbers of the epochs that are run from now on."""
-    epochs, start = [], training.Learner.on_train_epoch_start
-
-    def noted(self):
-        epochs.append(self.current_epoch)
-        start(self)
-
-    monkeypatch.setattr(training.Learner, "on_train_epoch_start", noted)
-    return epochs
-
-
-def wait_for(reached, process, at_most_s=120):
-    until = time.monotonic() + at_most_s
-    while not reached():
-        assert process.poll() is None, "the fit ended before it was killed"
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
-def saved(fit, folder: Path):
-    folder.mkdir()
-    fit.save(folder)
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-# going on from an earlier fit
-
-
-@pytest.mark.parametrize("net", NETS)
-def test_a_fit_goes_on_from_the_weights_of_an_earlier_one(net):
-    x, z = pairs(500)
-    champion = fitted(net, x[:300], z[:300], epochs=12)
-    same = fitted(net, x[:300], z[:300], champion, warm_epochs=1, learning_rate=1e-9)
-    np.testing.assert_allclose(same.predict(x), champion.predict(x), atol=1e-4)
-    error = {
-        name: np.square(fit.predict(x[400:]) - z[400:]).mean()
-        for name, fit in {
-            "warm": fitted(net, x[:400], z[:400], champion, warm_epochs=1),
-            "cold": fitted(net, x[:400], z[:400], epochs=1),
-        }.items()
-    }
-    assert error["warm"] < error["cold"]
-
-
-def test_weights_move_to_a_dataset_of_another_level_and_size():
-    """Fifty rows teach a net little; with what it learned on another dataset they are enough."""
-    teacher = fitted("lstm", *pairs(1000), epochs=12)
-    x, z = pairs(1000, level=1e4, unit=200, seed=5)
-    moved, alone = (fitted("lstm", x[:50], z[:50], start, epochs=20) for start in (teacher, None))
-    naive = np.square(x[500:, :1] - z[500:]).mean()
-    error, error_alone = (np.square(fit.predict(x[500:]) - z[500:]).mean() for fit in (moved, alone))
-    assert error < 0.3 * naive
-    assert error < 0.8 * error_alone
-
-
-@pytest.mark.parametrize(
-    ("net", "schema", "params", "said"),
-    [
-        ("lstm", schema_of(), {}, "it is a Gru"),
-        ("gru", schema_of(), {"hidden_size": 8}, "`hidden_size` is 32 there and 8 here"),
-        ("gru", schema_of(lags=5), {}, r"columns are others \(\['z_lag_5'\]\)"),
-        ("gru", schema_of(names=("open_value",)), {}, r"\['close_value', 'open_value'\]"),
-        ("gru", schema_of(steps=2), {}, "`horizon_steps` is 3 there and 2 here"),
-    ],
-)
-def test_other_layers_or_columns_are_refused_with_what_differs(net, schema, params, said):
-    x, z = pairs(60)
-    with pytest.raises(ForecasterError, match=rf"cannot go on from that fit: .*{said}"):
-        fitted(
-            net,
-            x[:, : len(schema.columns)],
-            z[:, : schema.horizon_steps],
-            fitted(x=x, z=z, epochs=1),
-            schema=schema,
-            **params,
-        )

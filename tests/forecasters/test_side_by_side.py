@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_info
 
 from tasks.core.folds import WalkForward
 from tasks.forecasters import FORECASTERS, build_forecaster, get_forecaster_class
-from tasks.forecasters.graph.formula import apply_one_blas_thread
+from tasks.forecasters.graph.graph_definition import apply_one_blas_thread
 
 WALK = WalkForward(n_cutoffs=1, stride_steps=1, refit_every_cutoffs=1, min_train_steps=1)
 PARAMS = {"har": {"windows_steps": [1, 5]}, "lightgbm": {"min_data_in_leaf": 20}}

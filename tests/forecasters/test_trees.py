@@ -12,7 +12,7 @@ from tasks.core.schema import SERIES_KEY, FeatureColumn, FeatureSchema, encode_s
 from tasks.forecasters import build_forecaster, load_forecaster
 from tasks.forecasters.graph.subgraph import run_subgraph
 from tasks.forecasters.graph.tree_graph import build_tree_graph
-from tasks.forecasters.parts.moving import RecursiveInputs
+from tasks.forecasters.parts.recursive_inputs import RecursiveInputs
 from tasks.forecasters.parts.residuals import ResidualPairs
 from tasks.forecasters.parts.trees import count_rows_in_reach
 

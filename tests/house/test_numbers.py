@@ -73,7 +73,7 @@ def made(tmp_path_factory):
     Fits: the shipped ones.
     """
     with at_home(tmp_path_factory.mktemp("home"), TIDEMILL_WORKERS="1", TIDEMILL_KEEP_FITS_MB="0"):
-        rows = read_configured_source(ArchSource(kind="arch"), ABOUT, Path(), say=lambda _: None).rows
+        rows = read_configured_source(ArchSource(kind="arch"), ABOUT, Path(), report=lambda _: None).rows
         rows = rows.filter(pl.col("event_time").rank("dense", descending=True) <= 1200)
         params, calendar = (
             FeatureParams.model_validate(FEATURES),

@@ -172,7 +172,7 @@ def test_known_at_is_the_end_of_the_step_and_the_delay_unless_the_file_says_it(t
         "2024-01-03 00:01:30",
     ]
     assert said.rows["known_at"].dt.strftime("%F").to_list() == ["2024-01-09", "2024-01-03"]
-    assert said.ledger["as_of"] == "2024-01-09T00:00:00+00:00"
+    assert said.ledger.as_of.isoformat() == "2024-01-09T00:00:00+00:00"
 
 
 def test_local_hours_keep_their_order_through_both_clock_changes(tmp_path):
@@ -213,7 +213,7 @@ def test_days_keep_their_local_date(tmp_path):
             "2024-03-31 00:00:00",
             "2024-04-01 00:00:00",
         ]
-        assert got.ledger["files"][0]["rows_off_grid"] == 0
+        assert got.ledger.files[0].rows_off_grid == 0
 
 
 def test_months_without_a_day_are_their_first(tmp_path):
@@ -238,7 +238,7 @@ FAULTS = {
     "not a number": (
         "time,value\n2024-01-01,1\n2024-01-02,twelve\n",
         {},
-        r"f\.csv, row 3, column 'value': 'twelve' is not a number \(1 such cells\)\. Mend",
+        r"f\.csv, row 3, column 'value': 'twelve' is not a number \(1 such cells\)\. Correct",
     ),
     "thousands": (
         'time,value\n2024-01-01,"1,234.5"\n',
@@ -280,7 +280,7 @@ FAULTS = {
     "json of something else": (
         '{"data": [1]}',
         {"format": "json"},
-        r"no list of lists and no list of objects",
+        r"neither a list of lists nor a list of objects",
     ),
     "ragged lists": (
         "[[1, 2], [3]]",
@@ -320,7 +320,7 @@ def test_what_cannot_be_read_is_named_with_its_place_and_the_way_out(fault, tmp_
 
 def test_link_to_a_file_that_went_away_is_named(tmp_path):
     fill(tmp_path / "source", {"f.csv": tmp_path / "gone.csv"})
-    with pytest.raises(SourceError, match=r"f.csv is a link to .*gone.csv, which is not there"):
+    with pytest.raises(SourceError, match=r"f.csv is a link to .*gone.csv, which is missing"):
         list(build_source(files_source(), about_of(), tmp_path / "source").read())
 
 

@@ -64,15 +64,15 @@ def test_every_repeated_key_is_kept_apart_with_its_file(files):
 @given(files=FILES, max_rows=st.none() | st.integers(1, 4), max_series=st.none() | st.integers(1, 3))
 def test_ledger_accounts_for_every_row_that_was_read(files, max_rows, max_series):
     got = run(files, max_rows_per_series=max_rows, max_series=max_series)
-    for entry in got.ledger["files"]:
+    for entry in got.ledger.files:
         assert (
-            entry["rows_read"]
-            == len(files[entry["file"]])
-            == entry["rows_kept"] + entry["rows_repeated"] + entry["rows_capped"]
+            entry.rows_read
+            == len(files[entry.file])
+            == entry.rows_kept + entry.rows_repeated + entry.rows_capped
         )
-    totals = got.ledger["totals"]
-    assert (totals["rows_kept"], totals["rows_repeated"]) == (got.rows.height, got.repeated.height)
-    assert totals["rows_read"] == sum(map(len, files.values()))
+    totals = got.ledger.totals
+    assert (totals.rows_kept, totals.rows_repeated) == (got.rows.height, got.repeated.height)
+    assert totals.rows_read == sum(map(len, files.values()))
 
 
 @settings(deadline=None, max_examples=40)  # a slow machine is no fault
@@ -99,8 +99,8 @@ def test_caps_keep_the_newest_rows_of_the_first_series(rows, max_rows, max_serie
     assert_frame_equal(capped.rows, pl.concat(wanted))
 
 
-def test_caps_are_said_aloud(tmp_path):
-    said = []
+def test_caps_are_reported(tmp_path):
+    messages = []
     rows = [("a", h, 1.0) for h in range(5)] + [("b", 0, 1.0)]
     (tmp_path / "f.csv").write_text(as_csv(rows))
     (tmp_path / "source.json").write_text('{"kind": "files"}')
@@ -109,13 +109,13 @@ def test_caps_are_said_aloud(tmp_path):
         about_of(),
         max_rows_per_series=3,
         max_series=1,
-        say=said.append,
+        report=messages.append,
     )
-    assert said == [
+    assert messages == [
         "ingest: f.csv: 6 rows of 2 series, 2024-01-01 00:00 to 2024-01-01 04:00 UTC",
         (
-            "ingest: 3 rows left out by `max_rows_per_series: 3` and `max_series: 1`; the newest rows and"
-            " first series stay"
+            "ingest: 3 rows left out by `max_rows_per_series: 3` and `max_series: 1`; the newest rows and the"
+            " first series are kept"
         ),
     ]
 
@@ -128,13 +128,15 @@ def test_a_correction_is_a_vintage_and_no_repetition(tmp_path):
 
 def test_times_off_the_grid_are_counted(tmp_path):
     text = "time,value\n" + "".join(f"2024-01-01T{h:02d}:00:{7 if h == 3 else 0:02d},1\n" for h in range(10))
-    assert run_ingest(tmp_path, {"f.csv": text}, files_source()).ledger["files"][0]["rows_off_grid"] == 1
+    assert run_ingest(tmp_path, {"f.csv": text}, files_source()).ledger.files[0].rows_off_grid == 1
 
 
 def test_embedded_bars_equal_those_that_arch_loads(tmp_path):
     """arch is read from its files, since importing it takes 11 s; the numbers are the same."""
     about = about_of("1d")
-    got = read_source(build_source(ArchSource(kind="arch"), about, tmp_path), about, say=lambda _: None).rows
+    got = read_source(
+        build_source(ArchSource(kind="arch"), about, tmp_path), about, report=lambda _: None
+    ).rows
     for series in ("sp500", "nasdaq"):
         table = pl.read_csv(
             f"{build_source(ArchSource(kind='arch'), about, tmp_path)._folder()}/{series}/{series}.csv.gz"

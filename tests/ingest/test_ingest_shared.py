@@ -42,7 +42,7 @@ def test_bitfinex_columns_in_their_own_order_are_all_read(shared_data, tmp_path)
         series_id="BTCUSD",
     )
     got = run_ingest(tmp_path, files, source, about_of("1m"))
-    assert got.ledger["totals"] == {
+    assert got.ledger.totals.model_dump() == {
         "rows_read": 1_091_782,
         "rows_kept": 1_091_782,
         "rows_repeated": 0,
@@ -50,9 +50,9 @@ def test_bitfinex_columns_in_their_own_order_are_all_read(shared_data, tmp_path)
         "rows_off_grid": 0,
         "series": 1,
     }
-    assert [entry["file"] for entry in got.ledger["files"]] == sorted(files)
+    assert [entry.file for entry in got.ledger.files] == sorted(files)
     assert (got.rows["high"] >= got.rows["close"]).all()
-    assert got.ledger["as_of"] == "2016-12-31T23:59:00+00:00"
+    assert got.ledger.as_of.isoformat() == "2016-12-31T23:59:00+00:00"
 
 
 def test_m4_ragged_rows_lose_their_padding_only(shared_data, tmp_path):
@@ -95,10 +95,10 @@ def test_nab_repeated_minutes_are_kept_apart(shared_data, tmp_path):
         name: [line.split(",")[0] for line in path.read_text().splitlines()[1:]]
         for name, path in files.items()
     }
-    for entry in got.ledger["files"]:
-        times = stamps[entry["file"]]
-        assert (entry["rows_read"], entry["rows_repeated"]) == (len(times), len(times) - len(set(times)))
-    assert got.ledger["totals"]["rows_repeated"] == 23
+    for entry in got.ledger.files:
+        times = stamps[entry.file]
+        assert (entry.rows_read, entry.rows_repeated) == (len(times), len(times) - len(set(times)))
+    assert got.ledger.totals.rows_repeated == 23
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_prophet_examples_are_read_whole(shared_data, tmp_path, name, every, n, 
     assert got.rows.height + got.repeated.height == len(cells) == n
     assert got.rows["y"].null_count() == sum(c in {"", "NA", "NaN"} for c in cells)
     assert n_null is None or got.rows["y"].null_count() == n_null
-    assert got.ledger["totals"]["rows_off_grid"] == 0
+    assert got.ledger.totals.rows_off_grid == 0
 
 
 def test_packed_and_unpacked_file_are_the_same_rows(shared_data, tmp_path):

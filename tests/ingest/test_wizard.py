@@ -12,9 +12,10 @@ import pytest
 import wizard_runs as runs
 
 from tasks.core.errors import ParamsError, SourceError
-from tasks.ingest.wizard.decide.propose import build_column_rule
+from tasks.ingest.wizard.decide.validate import build_column_rule
 from tasks.ingest.wizard.inspect.bars import find_bars_by_invariants
-from tasks.ingest.wizard.inspect.look import OwnerAnswers, inspect_files
+from tasks.ingest.wizard.inspect.inspect_files import inspect_files
+from tasks.ingest.wizard.inspect.inspected import OwnerAnswers
 from tasks.ingest.wizard.write import check_name
 
 START = datetime(2022, 1, 3, tzinfo=UTC)  # a Monday

@@ -68,7 +68,7 @@ def test_binance_lists_are_bars_of_six_series_named_by_their_files(shared_data, 
         about["primary_score"],
     ) == ("1h", "garman_klass", "log", "qlike")
     assert about["target"]["floor"] > 0
-    assert any("longest gap" in line for line in proposal.said)
+    assert any("longest gap" in line for line in proposal.facts)
     root = runs.made_current(tmp_path, proposal)
     rows = runs.ingested(root)
     assert rows["series_id"].unique().sort().to_list() == [
@@ -85,7 +85,7 @@ def test_bitfinex_columns_are_found_by_what_a_bar_must_be(shared_data, tmp_path,
     assert source["columns"] == ["time", "open", "close", "high", "low", "volume"]
     assert (source["series_from"], source["series_id"]) == ("constant", "BTCUSD")
     assert source["max_rows_per_series"] == 50_000
-    assert any("Capped" in line for line in proposal.said)
+    assert any("Capped" in line for line in proposal.facts)
     assert proposal.entry["about"]["every"] == "1m"
     if not columns:
         assert any("--columns" in q for q in proposal.questions)
@@ -141,7 +141,7 @@ def test_a_short_monthly_series_gets_no_net_and_hears_that_the_gate_is_small(sha
     proposal = runs.proposed(shared_data / "prophet/example_retail_sales.csv")
     assert "mlp" not in proposal.entry["models"]
     assert proposal.entry["about"]["target"]["transform"] == "log"
-    assert any("inconclusive" in line for line in proposal.said)
+    assert any("inconclusive" in line for line in proposal.facts)
 
 
 def test_holes_in_values_are_allowed_by_the_contract(shared_data):

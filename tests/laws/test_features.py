@@ -1,5 +1,8 @@
 """Laws of every feature kind: an independent slow oracle, no look-ahead, tail = batch, no
-neighbour, one name one computation."""
+neighbour, one name one computation.
+
+Those that hold for a user's function as well are in tasks/laws/features.py.
+"""
 
 import hashlib
 import math
@@ -12,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
-from support.feeds import BARS, feeds
+from support.feeds import feeds
 from support.slow_features import (
     SLOW_BARS,
     at,
@@ -29,6 +32,8 @@ from support.slow_features import (
 from tasks.core.calendar import build_calendar
 from tasks.core.frames import FEATURES, SERIES, select_as_of
 from tasks.features import FeatureParams, build_feature_schema, build_features, build_features_as_known
+from tasks.laws.feature_data import BARS
+from tasks.laws.features import FEATURE_CHECKS, ROW_COLUMNS, FeatureSubject
 
 LIST = [
     {"kind": "lag", "column": "z", "steps": [1, 4]},
@@ -71,7 +76,6 @@ LIST = [
 ]
 PARAMS = FeatureParams.model_validate({"list": LIST, "last_within_steps": 2, "scale": "z_std_7"})
 ONE_BY_ONE = [FeatureParams.model_validate({"list": [entry], "last_within_steps": 2}) for entry in LIST]
-OF_THE_ROW = ("calendar_", "series_key_", "fourier_", "time_", "holiday_")  # known without any value
 # float32 holds 2^-24 of a number. What is a difference of close prices is known as well as these
 # are, to 1e-11 of 1e5, and a share of such a
 # difference to that over the least spread there is, 1e-2. An angle of the 20,000th day is known to
@@ -251,60 +255,11 @@ def test_every_kind_equals_the_slow_oracle(feed):
             ), name
 
 
+@pytest.mark.parametrize("check", FEATURE_CHECKS, ids=lambda check: check.__name__)
 @law
-@given(feeds(), st.data())
-def test_dropping_later_rows_changes_nothing_before(feed, data):
-    rows, about = feed
-    cut = data.draw(st.sampled_from(rows["event_time"].unique().sort().to_list()))
-    earlier = rows.filter(pl.col("event_time") <= cut)
-    before = build(earlier, about, until=cut)
-    after = build(rows, about).join(
-        before.select("series_id", "event_time"), on=["series_id", "event_time"], how="semi"
-    )
-    shared = before.join(after.select("series_id", "event_time"), on=["series_id", "event_time"], how="semi")
-    assert_frame_equal(shared, after, check_exact=True)
-
-
-@law
-@given(feeds(), st.data())
-def test_the_tail_of_lookback_steps_gives_the_batchs_numbers_for_every_feature(feed, data):
-    rows, about = feed
-    batch = build(rows, about)
-    schema = build_feature_schema(about, PARAMS)
-    picked = batch.row(data.draw(st.integers(0, batch.height - 1)), named=True)
-    grid = build_calendar(about).grid(rows["event_time"].min(), picked["event_time"])
-    own = rows.filter(
-        pl.col("series_id") == picked["series_id"], pl.col("event_time") <= picked["event_time"]
-    )
-    for lookback in {c.lookback_steps for c in schema.columns}:
-        names = [c.name for c in schema.columns if c.lookback_steps <= lookback]
-        tail = own.filter(pl.col("event_time") >= grid[max(0, len(grid) - 1 - lookback)])
-        if tail.is_empty():
-            assert not any(picked[n] is not None for n in names if not n.startswith(OF_THE_ROW))
-            continue
-        online = build(tail, about, until=picked["event_time"]).row(-1, named=True)
-        assert {n: online[n] for n in ["event_time", *names]} == {
-            n: picked[n] for n in ["event_time", *names]
-        }
-
-
-@law
-@given(feeds())
-def test_a_series_does_not_see_its_neighbours(feed):
-    rows, about = feed
-    together = build(rows, about)
-    for (name,), own in rows.group_by("series_id"):
-        assert_frame_equal(build(own, about), together.filter(pl.col("series_id") == name), check_exact=True)
-
-
-@law
-@given(feeds(), st.randoms(use_true_random=False))
-def test_the_order_of_rows_does_not_matter_and_they_stay_untouched(feed, random):
-    rows, about = feed
-    shuffled = rows[random.sample(range(rows.height), rows.height)]
-    copy = shuffled.clone()
-    assert_frame_equal(build(shuffled, about), build(rows, about), check_exact=True)
-    assert_frame_equal(shuffled, copy, check_exact=True)
+@given(feeds(), st.integers(0, 2**32))
+def test_every_kind_keeps_the_law(check, feed, seed):
+    check(FeatureSubject(PARAMS), *feed, np.random.default_rng(seed))
 
 
 @law
@@ -358,7 +313,7 @@ def test_an_origin_sees_what_was_known_at_its_cutoff_late_rows_and_corrections_i
         then = select_as_of(own, calendar.get_cutoff(row["event_time"]))
         seen = build(then, about, until=row["event_time"])
         expected = seen.row(-1, named=True) if seen.height else dict.fromkeys(newest.columns)
-        names = [n for n in newest.columns[6:] if seen.height or not n.startswith(OF_THE_ROW)]
+        names = [n for n in newest.columns[6:] if seen.height or not n.startswith(ROW_COLUMNS)]
         assert {n: row[n] for n in names} == {n: expected[n] for n in names}, row["event_time"]
 
 

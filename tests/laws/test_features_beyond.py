@@ -10,12 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
-from support.feeds import BARS, feeds
+from support.feeds import feeds
 
 from tasks.core.about import Covariates
 from tasks.core.calendar import build_calendar
 from tasks.core.frames import SERIES, select_as_of
 from tasks.features import FeatureParams, build_features, build_features_as_known
+from tasks.laws.feature_data import BARS
 
 OF = ["mean", "median", "std", "others_mean", "rank", "share"]
 LIST = [

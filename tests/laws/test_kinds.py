@@ -17,6 +17,7 @@ from homes import at_home
 from polars.testing import assert_frame_equal
 from sign_kind import SignKind
 
+from deployments.console.charts.ensemble import draw_ensemble
 from deployments.forecaster.app import build_app
 from deployments.forecaster.recorder import ResponseRecorder
 from deployments.forecaster.source import ReleaseSource
@@ -29,20 +30,21 @@ from tasks.core.kinds import KINDS, get_kind
 from tasks.core.kinds.base import CalibrationSpec
 from tasks.core.kinds.numeric import NumericKind
 from tasks.core.panel import build_panel
+from tasks.core.reports.promote import PairedFigures
 from tasks.edges.params import read_about
 from tasks.edges.served import read_news, read_served
 from tasks.ensemble.align import align_forecasts
 from tasks.ensemble.params import EnsembleParams
-from tasks.ensemble.pictures import draw_ensemble
 from tasks.ensemble.stage import ENSEMBLE, build_ensemble
 from tasks.ensemble.summary import build_summary, write_frames
 from tasks.ensemble.unsealed_release import ReleaseOrigin, write_unsealed_release
 from tasks.features import FeatureParams, build_feature_schema, build_features
 from tasks.forecasters import FORECASTERS
+from tasks.monitor.champion import MonitoredChampion
 from tasks.monitor.outcome import build_outcomes, compute_figures
 from tasks.monitor.params import MonitorParams
 from tasks.monitor.scheduled import build_forecasts, select_cutoffs
-from tasks.monitor.stage import MonitoredChampion, build_monitor_report
+from tasks.monitor.stage import build_monitor_result
 from tasks.package.assemble import build_release
 from tasks.promote.params import PromoteParams
 from tasks.promote.stage import decide_promotion
@@ -272,7 +274,7 @@ def test_the_ensemble_is_a_mean_of_logits_with_a_temperature_of_earlier_outcomes
     assert summary.coverage.tables.overall[0]["brier"] < 0.25
     write_frames(tmp_path, assembled, aligned)
     assert "p_up" in pl.read_parquet(tmp_path / "gate.parquet").columns
-    draw_ensemble(summary.render(), tmp_path / "ensemble.png")
+    assert len(draw_ensemble(summary).content) > 10_000
     assert chain.dataset.kind.charts == ("ensemble",)
 
 
@@ -289,10 +291,10 @@ def test_the_gate_promotes_what_knows_more_than_the_climatology(chain):
     params = PromoteParams(gate_steps=GATE_STEPS, min_gate_rows=60, alpha=0.05, min_gain_frac=0.005)
     verdict = decide_promotion(
         chain.releases["challenger"], None, chain.releases["baseline"], chain.rows, params
-    )
-    assert verdict.decision["decision"] == "promote"
-    assert verdict.decision["coverage_frac"] == {"challenger": None, "opponent": None}
-    assert verdict.decision["mean_loss"]["challenger"] < verdict.decision["mean_loss"]["opponent"]
+    ).verdict
+    assert verdict.decision == "promote"
+    assert verdict.coverage_frac == PairedFigures(challenger=None, opponent=None)
+    assert verdict.mean_loss.challenger < verdict.mean_loss.opponent
 
 
 @contextmanager
@@ -343,15 +345,13 @@ def test_the_monitor_judges_the_champion_by_the_kinds_figures(chain):
     champion = MonitoredChampion(
         digest, release.model, "1", **times, trained_as_of=cutoffs[-1], gate_loss=0.5
     )
-    report = build_monitor_report(
-        scheduled, rows, about, calendar, champion, MonitorParams(min_rows=20)
-    ).report
+    report = build_monitor_result(scheduled, rows, about, calendar, champion, MonitorParams(min_rows=20))
     known = scheduled.join(rows.select("series_id", "event_time", "change"), on=["series_id", "event_time"])
     up = known["change"] > 0
     loss = -pl.select(pl.when(up).then(known["p_up"]).otherwise(1 - known["p_up"])).to_series().log()
-    assert report["overall"]["n_known"] == known.height > 100
-    assert report["overall"]["loss"] == pytest.approx(loss.mean())
-    assert report["overall"]["bias"] == pytest.approx((known["p_up"] - up.cast(pl.Float64)).mean())
-    assert report["overall"]["coverage_frac"] is None
-    assert report["champion"]["error_ratio"] == pytest.approx(loss.mean() / 0.5)
-    assert report["primary_score"] == "log_loss"
+    assert report.overall.n_known == known.height > 100
+    assert report.overall.loss == pytest.approx(loss.mean())
+    assert report.overall.bias == pytest.approx((known["p_up"] - up.cast(pl.Float64)).mean())
+    assert report.overall.coverage_frac is None
+    assert report.champion.error_ratio == pytest.approx(loss.mean() / 0.5)
+    assert report.primary_score == "log_loss"

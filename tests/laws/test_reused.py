@@ -4,10 +4,10 @@ import pickle
 from pathlib import Path
 
 import pytest
-from test_forecasters import pairs, schema_of
 
 from tasks.forecasters import build_forecaster
 from tasks.forecasters.models.linear.ridge import Ridge
+from tasks.laws.forecaster_data import build_pairs, build_schema
 
 OF_ALL = [
     {},
@@ -41,10 +41,10 @@ def _files(fit, folder):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fit_that_takes_what_others_left_is_the_fit_that_learned_it_all(kind, tmp_path):
-    (always, alternatives), (x, z) = KINDS[kind], pairs()
+    (always, alternatives), (x, z) = KINDS[kind], build_pairs()
     left = {}
     for i, changed in enumerate([*OF_ALL, *alternatives]):
-        alone, sharing = (build_forecaster(kind, schema_of(), 1, always | changed) for _ in range(2))
+        alone, sharing = (build_forecaster(kind, build_schema(), 1, always | changed) for _ in range(2))
         sharing.reused = left
         assert _files(sharing.fit(x, z), tmp_path / f"sharing{i}") == _files(
             alone.fit(x, z), tmp_path / f"alone{i}"
@@ -59,20 +59,20 @@ def test_the_base_is_fitted_once_for_all_that_differ_in_their_trees_alone(monkey
     left = {}
     for n_trees in range(1, 6):
         forecaster = build_forecaster(
-            "lightgbm", schema_of(), 1, {"n_trees": n_trees, "min_data_in_leaf": 20}
+            "lightgbm", build_schema(), 1, {"n_trees": n_trees, "min_data_in_leaf": 20}
         )
         forecaster.reused = left
-        forecaster.fit(*pairs())
+        forecaster.fit(*build_pairs())
     assert len(fitted) == 1
 
 
 def test_what_ignores_a_column_takes_nothing_from_what_sees_it(tmp_path):
-    left, (x, z) = {}, pairs()
+    left, (x, z) = {}, build_pairs()
     for i, ignored in enumerate([(), ("z_std_8",), ()]):
         seen = []
         for reused in (left, None):
             forecaster = build_forecaster(
-                "lightgbm", schema_of(), 1, {"min_data_in_leaf": 20, "held_frac": 0.2}
+                "lightgbm", build_schema(), 1, {"min_data_in_leaf": 20, "held_frac": 0.2}
             )
             forecaster.reused = reused
             forecaster.ignore(ignored)

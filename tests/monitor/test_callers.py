@@ -15,10 +15,11 @@ from servers import serving
 from small_release import START, cutoff_at, small_rows
 
 from tasks.core.frames import SERVED
+from tasks.core.reports.monitor import MonitorReport
 from tasks.edges.artifacts import read_json
 from tasks.edges.registry import publish_rows_file, read_champion
 from tasks.edges.served import get_served_path, write_served
-from tasks.monitor.__main__ import REPORT, main
+from tasks.monitor.__main__ import main
 from tasks.promote.__main__ import main as promote
 from tasks.retrain.__main__ import main as retrain
 
@@ -48,10 +49,10 @@ def world(tmp_path_factory):
 def decided(root, *, fresh=True):
     """All that decides of a report, and the decision after it, as bytes."""
     if fresh:
-        shutil.rmtree(root / REPORT, ignore_errors=True)
+        shutil.rmtree((root / MonitorReport.PATH).parent, ignore_errors=True)
     main(root)
     retrain(root)
-    report = {k: v for k, v in read_json(root / REPORT / "report.json").items() if k != "served"}
+    report = {k: v for k, v in read_json(root / MonitorReport.PATH).items() if k != "served"}
     return json.dumps(report, sort_keys=True), (root / "data/decisions/retrain/decision.json").read_bytes()
 
 
@@ -153,7 +154,7 @@ def test_bad_days_asked_for_over_http_make_no_retraining_due(world, without_traf
         for more in asked:
             assert server.predict(series_id="north", **more).status_code == 200
     assert decided(world) == without_traffic
-    served = read_json(world / REPORT / "report.json")["served"]
+    served = read_json(world / MonitorReport.PATH)["served"]
     assert served["answers"] == {
         "n_answers": 7,
         "n_news": 2,

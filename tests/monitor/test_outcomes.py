@@ -1,16 +1,19 @@
 """What counts, what waits, what is left out."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
 from homes import at_home, small_root, write_clean
+from reports import gate_decision
 from small_release import START, cutoff_at, small_about, small_rows
 
 from tasks.core.calendar import build_calendar
-from tasks.edges.artifacts import read_json, write_json
+from tasks.core.reports.monitor import MonitorReport
+from tasks.core.reports.promote import GateDecision
+from tasks.edges.artifacts import read_report, write_report
 from tasks.edges.registry import apply_promotion
-from tasks.monitor.__main__ import REPORT, main
+from tasks.monitor.__main__ import main
 from tasks.monitor.outcome import build_outcomes, compute_figures
 
 ABOUT = small_about()
@@ -70,14 +73,14 @@ def test_nothing_to_judge_is_said_and_costs_no_heavy_import(tmp_path, with_champ
     with at_home(tmp_path / "home"):
         root = small_root(tmp_path / "root", small_rows(400))
         if with_champion:
-            apply_promotion("small", root / "models/release", {"as_of": cutoff_at(399).isoformat()})
+            apply_promotion("small", root / "models/release", gate_decision(as_of=cutoff_at(399)))
         main(root)
-        report = read_json(root / REPORT / "report.json")
-    assert report["verdict"] == "insufficient"
+        report = read_report(root / MonitorReport.PATH, MonitorReport)
+    assert report.verdict == "insufficient"
     assert (
         "0 steps that the champion forecast since its promotion" if with_champion else "no champion"
-    ) in report["reason"]
-    assert sorted(path.name for path in (root / REPORT).iterdir()) == ["report.json", "report.md"]
+    ) in report.reason
+    assert sorted(path.name for path in (root / MonitorReport.PATH).parent.iterdir()) == ["report.json"]
 
 
 @pytest.mark.parametrize(
@@ -89,15 +92,14 @@ def test_age_counts_from_the_last_training_that_was_judged(tmp_path, judged_days
     rows = small_rows(400)
     with at_home(tmp_path / "home"):
         root = small_root(tmp_path / "root", rows.filter(pl.col("event_time") < START + timedelta(days=370)))
-        apply_promotion("small", root / "models/release", {"as_of": "2021-01-01T00:00:00+00:00"})
-        judged = START + timedelta(days=370 + judged_days_later)
-        write_json(
-            root / "data/decisions/promote/decision.json",
-            {"challenger_as_of": judged.isoformat(), "dataset": dataset},
+        apply_promotion(
+            "small", root / "models/release", gate_decision(as_of=datetime(2021, 1, 1, tzinfo=UTC))
         )
+        judged = START + timedelta(days=370 + judged_days_later)
+        write_report(root / GateDecision.PATH, gate_decision(challenger_as_of=judged, dataset=dataset))
         write_clean(root, rows)
         main(root)
-        assert read_json(root / REPORT / "report.json")["champion"]["age_steps"] == age_steps
+        assert read_report(root / MonitorReport.PATH, MonitorReport).champion.age_steps == age_steps
 
 
 def test_served_forecasts_are_judged_in_units_of_the_scale_that_their_cutoff_knew():

@@ -15,11 +15,14 @@ from homes import at_home, small_root, write_clean
 from servers import serving
 from small_release import START, cutoff_at, small_rows
 
+from deployments.console.charts.stages import draw_monitor_charts
+from deployments.console.pages.monitor import EVIDENTLY, render_monitor, write_evidently
 from tasks.core.frames import SERIES, get_newest_known_at
-from tasks.edges.artifacts import read_json
+from tasks.core.reports.monitor import MonitorReport
+from tasks.edges.artifacts import read_report
 from tasks.edges.registry import get_champion_folder, publish_rows_file, read_champion
 from tasks.edges.served import read_served
-from tasks.monitor.__main__ import REPORT, main
+from tasks.monitor.__main__ import main
 from tasks.promote.__main__ import main as promote
 
 FIRST, LAST = 434, 554  # cutoffs since the promotion; the release has seen up to day 299
@@ -101,77 +104,80 @@ def by_hand(rows):
 
 
 def same(row, hand):
-    assert {k: row[k] for k in ("n_steps", "n_open", "n_late", "n_corrected")} == {
+    assert {k: getattr(row, k) for k in ("n_steps", "n_open", "n_late", "n_corrected")} == {
         k: hand[k] for k in ("n_steps", "n_open", "n_late", "n_corrected")
     }
-    assert row["n_known"] == len(hand["losses"])
+    assert row.n_known == len(hand["losses"])
     for name, values in {
         "loss": hand["losses"],
         "mae": hand["absolute"],
         "bias": hand["errors"],
         "coverage_frac": hand["inside"],
     }.items():
-        assert math.isclose(row[name], sum(values) / len(values), rel_tol=1e-9), name
+        assert math.isclose(getattr(row, name), sum(values) / len(values), rel_tol=1e-9), name
 
 
 def report_on(root, rows):
     write_clean(root, rows)
     main(root)
-    return read_json(root / REPORT / "report.json")
+    return read_report(root / MonitorReport.PATH, MonitorReport)
 
 
 def test_what_has_not_come_true_stays_open(world):
     report, hand = report_on(world, known_by(540)), by_hand(known_by(540))
-    assert [row["n_open"] for row in report["by_step"]] == [0, 2, 4, 6, 8]
-    for row in report["by_step"]:
-        same(row, hand[row["step"]])
+    assert [row.n_open for row in report.by_step] == [0, 2, 4, 6, 8]
+    for row in report.by_step:
+        same(row, hand[row.step])
 
 
 def test_late_and_corrected_values_count_as_they_are_now(world):
     report, hand = report_on(world, appended()), by_hand(appended())
-    assert report["n_cutoffs"] == LAST - FIRST + 1
+    assert report.n_cutoffs == LAST - FIRST + 1
     # A step ago to five steps ago
-    assert (report["overall"]["n_late"], report["overall"]["n_corrected"]) == (5, 5)
-    for row in report["by_step"]:
-        same(row, hand[row["step"]])
+    assert (report.overall.n_late, report.overall.n_corrected) == (5, 5)
+    for row in report.by_step:
+        same(row, hand[row.step])
     losses = [v for s in hand.values() for v in s["losses"]]
-    gate = read_champion("small").decision["mean_loss"]["challenger"]
-    assert report["champion"]["error_ratio"] == pytest.approx(sum(losses) / len(losses) / gate, rel=1e-9)
-    assert report["verdict"] in {"measured", "drift"}
+    gate = read_champion("small").decision.mean_loss.challenger
+    assert report.champion.error_ratio == pytest.approx(sum(losses) / len(losses) / gate, rel=1e-9)
+    assert report.verdict in {"measured", "drift"}
 
 
 def test_answers_as_of_a_time_are_counted_and_are_no_service(world):
-    served = report_on(world, appended())["served"]
+    served = report_on(world, appended()).served
     n = LAST - FIRST + 1
-    assert served["answers"] == {
+    assert served.answers.model_dump() == {
         "n_answers": n,
         "n_news": 0,
         "n_as_of": n,
         "n_own_history": 0,
         "n_unmarked": 0,
     }
-    assert (served["overall"]["n_steps"], served["by_digest"]) == (0, [])
+    assert (served.overall.n_steps, served.by_digest) == (0, ())
 
 
 def test_there_is_a_page_to_look_at(world):
     report_on(world, appended())
-    folder = world / REPORT
-    assert "north:load" in (folder / "evidently.html").read_text()
-    assert (folder / "steps.png").stat().st_size > 5_000
-    assert "| 5 |" in (folder / "report.md").read_text()
-    assert f"{LAST - FIRST + 1} as of a time asked for" in (folder / "report.md").read_text()
+    write_evidently(world, world / EVIDENTLY)
+    assert "north:load" in (world / EVIDENTLY).read_text()
+    (chart,) = draw_monitor_charts(world)
+    assert len(chart.content) > 5_000
+    page = render_monitor(world)
+    assert "<td class=n>5</td>" in page
+    assert f"{LAST - FIRST + 1} as of a time asked for" in page
+    assert EVIDENTLY in page
 
 
 def test_with_nothing_new_the_report_stands(world, capsys):
     report_on(world, appended())
     before = {
         path.name: (path.stat().st_mtime_ns if path.name != "report.json" else 0, path.read_bytes())
-        for path in (world / REPORT).iterdir()
+        for path in (world / MonitorReport.PATH).parent.iterdir()
     }
     capsys.readouterr()
     report_on(world, appended())
     assert "nothing new" in capsys.readouterr().out
     assert {
         path.name: (path.stat().st_mtime_ns if path.name != "report.json" else 0, path.read_bytes())
-        for path in (world / REPORT).iterdir()
+        for path in (world / MonitorReport.PATH).parent.iterdir()
     } == before

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from reports import ensemble_report, quantize_decision
 from small_release import (
     SMALL_ABOUT,
     SMALL_FEATURES,
@@ -21,6 +22,10 @@ from small_release import (
 )
 
 from tasks.core.errors import ReleaseError
+from tasks.core.reports.ensemble import EnsembleReport
+from tasks.core.reports.package import CodeState
+from tasks.core.reports.quantize import QuantizeDecision
+from tasks.edges.artifacts import write_report
 from tasks.edges.params import STAGES
 from tasks.edges.processes import is_answering, wait_healthy
 from tasks.edges.settings import ROOT, build_child_environment
@@ -54,30 +59,14 @@ def write_inputs(root, rows, **package):
         root / "models/challenger/baseline", rows, weights={"seasonal_naive": 1.0}, model="seasonal_naive"
     )
     (root / "models/quantized").mkdir()
-    (root / "models/quantized/decision.json").write_text(
-        json.dumps({"decision": "FP32", "reason": "no net in the ensemble"})
-    )
+    write_report(root / QuantizeDecision.PATH, quantize_decision())
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("checkout")
     write_inputs(root, small_rows())
-    (root / "data/reports/ensemble").mkdir(parents=True)
-    scores = {
-        name: {"primary": loss, "primary_gate": loss, "mae": 1.0, "rmse": 2.0}
-        for name, loss in (("ensemble", 0.25), ("seasonal_naive", 0.5))
-    }
-    coverage = {"level": 0.8, "overall": 0.79, "gate": 0.81, "by_step": [0.8] * 5, "by_year": {"2020": 0.79}}
-    summary = {
-        "primary_score": "rmse",
-        "baseline": "seasonal_naive",
-        "reason": "it is better",
-        "n_cutoffs_scored": 100,
-        "scores": scores,
-        "coverage": coverage,
-    }
-    (root / "data/reports/ensemble/summary.json").write_text(json.dumps(summary))
+    write_report(root / EnsembleReport.PATH, ensemble_report({"ensemble": 0.25, "seasonal_naive": 0.5}))
     main(root)
     return root
 
@@ -220,7 +209,7 @@ def test_the_rows_reach_back_from_the_first_cutoff_of_the_history(root):
 
 def test_a_service_that_cannot_be_imported_stops_the_stage_with_what_the_build_said(root, tmp_path):
     checkout = tmp_path / "checkout"
-    for source in [*list_service_sources(ROOT), "tasks/edges/lifeline.py"]:  # the build starts with it
+    for source in [*list_service_sources(ROOT), "tasks/edges/parent_watch.py"]:  # the build starts with it
         (checkout / source).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / source, checkout / source)
     shutil.copyfile(
@@ -241,20 +230,20 @@ def test_code_state_sees_uncommitted_code_and_its_content(tmp_path):
             capture_output=True,
         )
 
-    assert read_code_state(tmp_path) == {"commit": None, "uncommitted": None}
+    assert read_code_state(tmp_path) == CodeState(commit=None, uncommitted=None)
     git("init", "-q")
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks/a.py").write_text("a = 1\n")
     git("add", "tasks")
     git("commit", "-q", "-m", "first")
     clean = read_code_state(tmp_path)
-    assert len(clean["commit"]) == 40
-    assert clean["uncommitted"] is None
+    assert len(clean.commit) == 40
+    assert clean.uncommitted is None
     (tmp_path / "dvc.lock").write_text("written by a run")
     assert read_code_state(tmp_path) == clean
     seen = set()
     for content in ("b = 1\n", "b = 2\n"):
         (tmp_path / "tasks/b.py").write_text(content)
-        seen.add(read_code_state(tmp_path)["uncommitted"])
+        seen.add(read_code_state(tmp_path).uncommitted)
     assert len(seen) == 2
     assert None not in seen

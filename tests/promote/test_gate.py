@@ -47,7 +47,7 @@ def test_a_truly_better_release_passes(built):
     assert gate.passed
     assert gate.n_cutoffs == GATE - 5 + 1
     assert gate.gain_frac > 0.1
-    assert gate.mean_loss["challenger"] < gate.mean_loss["opponent"]
+    assert gate.mean_loss.challenger < gate.mean_loss.opponent
 
 
 def test_a_random_walk_does_not_pass(built):
@@ -82,8 +82,8 @@ def test_a_memoriser_loses(built):
     found = decide_promotion(built["memoriser"], built["ridge"], built["last"], ROWS, PARAMS)
     seen = [cutoff_at(day) for day in range(100, 330)]
     assert in_sample_loss(built["memoriser"], seen) < 0.05 * in_sample_loss(built["ridge"], seen)
-    assert found.decision["decision"] == "keep"
-    assert found.decision["gain_frac"] < 0
+    assert found.verdict.decision == "keep"
+    assert found.verdict.gain_frac < 0
 
 
 def test_equal_models_pass_no_more_often_than_stated():
@@ -145,7 +145,7 @@ def test_too_few_cutoffs_decide_nothing(built):
     assert (gate.passed, gate.n_cutoffs) == (None, 58)
     assert "min_gate_rows" in gate.reason
     assert (
-        decide_promotion(built["ridge"], built["last"], built["seasonal"], early, PARAMS).decision["decision"]
+        decide_promotion(built["ridge"], built["last"], built["seasonal"], early, PARAMS).verdict.decision
         == "inconclusive"
     )
 
@@ -159,15 +159,15 @@ def test_the_gate_begins_where_the_later_of_both_ends(built, tmp_path):
 
 def test_the_same_release_is_nothing_to_decide(built):
     found = decide_promotion(built["ridge"], built["ridge"], built["last"], ROWS, PARAMS)
-    assert (found.decision["decision"], found.decision["winner_digest"]) == ("nothing", None)
+    assert (found.verdict.decision, found.verdict.winner_digest) == ("nothing", None)
 
 
 def test_the_first_model_is_judged_against_the_baseline(built):
-    better = decide_promotion(built["ridge"], None, built["last"], ROWS, PARAMS).decision
-    assert (better["decision"], better["winner_digest"]) == ("promote", built["ridge"].manifest.digest)
-    worse = decide_promotion(built["last"], None, built["ridge"], ROWS, PARAMS).decision
-    assert (worse["decision"], worse["winner_digest"]) == ("baseline", built["ridge"].manifest.digest)
-    assert "the baseline answers" in worse["reason"]
+    better = decide_promotion(built["ridge"], None, built["last"], ROWS, PARAMS).verdict
+    assert (better.decision, better.winner_digest) == ("promote", built["ridge"].manifest.digest)
+    worse = decide_promotion(built["last"], None, built["ridge"], ROWS, PARAMS).verdict
+    assert (worse.decision, worse.winner_digest) == ("baseline", built["ridge"].manifest.digest)
+    assert "the baseline answers" in worse.reason
 
 
 def test_losses_are_those_of_a_slow_twin(built):
@@ -193,7 +193,7 @@ def test_losses_are_those_of_a_slow_twin(built):
     }
     gate = run_gate(built["mixed"], built["last"], ROWS, PARAMS)
     assert gate.gain_frac == pytest.approx(1 - means["mixed"] / means["last"], rel=1e-9)
-    assert gate.mean_loss["challenger"] == pytest.approx(np.mean(list(loss["mixed"].values())), rel=1e-9)
+    assert gate.mean_loss.challenger == pytest.approx(np.mean(list(loss["mixed"].values())), rel=1e-9)
 
 
 def memoriser(folder):

@@ -9,10 +9,12 @@ from datetime import timedelta
 import polars as pl
 import pytest
 from homes import at_home, put_release, small_root, write_clean
+from reports import gate_decision
 from small_release import START, small_rows
 
 from tasks.core.errors import ReleaseError
-from tasks.edges.artifacts import read_json
+from tasks.core.reports.promote import GateDecision
+from tasks.edges.artifacts import read_report
 from tasks.edges.registry import (
     apply_promotion,
     get_champion_folder,
@@ -22,7 +24,7 @@ from tasks.edges.registry import (
 )
 from tasks.edges.settings import ROOT, build_child_environment
 from tasks.edges.tracking import get_outbox_folder
-from tasks.promote.__main__ import DECISION, main
+from tasks.promote.__main__ import main
 from tasks.promote.apply import apply_decision
 from tasks.release import check_manifest
 
@@ -44,20 +46,21 @@ def home(tmp_path):
 
 def run(root):
     main(root, deliver=nullcontext)
-    return read_json(root / DECISION)
+    return read_report(root / GateDecision.PATH, GateDecision)
 
 
 def test_a_first_model_that_beats_the_baseline_becomes_champion(tmp_path, home):
     root = small_root(tmp_path / "root", ROWS, challenger=BETTER)
     decision = run(root)
     champion = read_champion("small")
-    assert (decision["decision"], decision["applied"], champion.version) == ("promote", True, "1.0.0")
-    assert (
-        champion.digest == decision["winner_digest"] == check_manifest(get_champion_folder(champion)).digest
-    )
+    assert (decision.decision, decision.applied, champion.version) == ("promote", True, "1.0.0")
+    assert champion.digest == decision.winner_digest == check_manifest(get_champion_folder(champion)).digest
     assert champion.decision == decision
     assert pl.read_parquet(get_rows_path("small")).equals(ROWS)
-    assert (root / "data/decisions/promote/losses.png").stat().st_size > 5_000
+    assert [path.name for path in sorted((root / "data/decisions/promote").iterdir())] == [
+        "decision.json",
+        "losses.parquet",
+    ]
 
 
 def test_a_first_model_that_does_not_is_said_and_the_baseline_answers(tmp_path, home):
@@ -65,8 +68,8 @@ def test_a_first_model_that_does_not_is_said_and_the_baseline_answers(tmp_path, 
         tmp_path / "root", ROWS, challenger=WORSE, baseline={"weights": {"ridge": 1.0}, "model": "naive"}
     )
     decision = run(root)
-    assert decision["decision"] == "baseline"
-    assert "the baseline answers" in decision["reason"]
+    assert decision.decision == "baseline"
+    assert "the baseline answers" in decision.reason
     assert read_champion("small").model == "naive"
 
 
@@ -75,12 +78,12 @@ def test_a_worse_challenger_leaves_the_champion(tmp_path, home):
     first = run(root)
     put_release(root, ROWS, **WORSE)
     second = run(root)
-    assert (second["decision"], second["applied"], second["champion_digest"]) == (
+    assert (second.decision, second.applied, second.champion_digest) == (
         "keep",
         False,
-        first["winner_digest"],
+        first.winner_digest,
     )
-    assert read_champion("small").digest == first["winner_digest"]
+    assert read_champion("small").digest == first.winner_digest
 
 
 def test_with_nothing_new_the_verdict_stands_byte_for_byte_without_heavy_imports(tmp_path, home):
@@ -125,7 +128,7 @@ def test_new_rows_are_a_new_question_and_are_published(tmp_path, home):
     run(root)
     write_clean(root, ROWS)
     decision = run(root)
-    assert (decision["decision"], decision["as_of"]) == ("nothing", "2021-05-15T00:00:00+00:00")
+    assert (decision.decision, decision.as_of.isoformat()) == ("nothing", "2021-05-15T00:00:00+00:00")
     assert pl.read_parquet(get_rows_path("small")).equals(ROWS)
 
 
@@ -134,7 +137,7 @@ def test_a_run_killed_after_it_changed_the_registry_ends_with_the_same_verdict(t
     run must judge what was judged."""
     root = small_root(tmp_path / "root", ROWS, challenger=BETTER)
     run(root)
-    decided = root / DECISION
+    decided = root / GateDecision.PATH
     undisturbed = decided.read_bytes()
     decided.unlink()
     run(root)
@@ -146,10 +149,10 @@ def test_a_shared_registry_is_left_to_the_flow(tmp_path):
     root = small_root(tmp_path / "root", ROWS, challenger=BETTER)
     with at_home(tmp_path / "home", TIDEMILL_MLFLOW_URI="http://127.0.0.1:9"):
         decision = run(root)
-        assert (decision["decision"], decision["applied"], read_champion("small")) == ("promote", False, None)
-        applied = apply_decision(root / DECISION, root)
+        assert (decision.decision, decision.applied, read_champion("small")) == ("promote", False, None)
+        applied = apply_decision(root / GateDecision.PATH, root)
         assert read_champion("small") == applied
-        assert apply_decision(root / DECISION, root) == applied
+        assert apply_decision(root / GateDecision.PATH, root) == applied
 
 
 def test_a_decision_is_bound_to_the_bytes_it_was_made_on(tmp_path):
@@ -158,13 +161,13 @@ def test_a_decision_is_bound_to_the_bytes_it_was_made_on(tmp_path):
         run(root)
         put_release(root, ROWS, **WORSE)
         with pytest.raises(ReleaseError, match="the decision is about"):
-            apply_decision(root / DECISION, root)
+            apply_decision(root / GateDecision.PATH, root)
 
 
 def test_a_decision_is_bound_to_the_champion_it_was_made_against(tmp_path):
     root = small_root(tmp_path / "root", ROWS, challenger=BETTER)
     with at_home(tmp_path / "home", TIDEMILL_MLFLOW_URI="http://127.0.0.1:9"):
         run(root)
-        apply_promotion("small", root / "models/release/baseline", {"as_of": "2021-01-01T00:00:00+00:00"})
+        apply_promotion("small", root / "models/release/baseline", gate_decision(as_of=START))
         with pytest.raises(ReleaseError, match="Decide again"):
-            apply_decision(root / DECISION, root)
+            apply_decision(root / GateDecision.PATH, root)

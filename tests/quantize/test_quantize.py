@@ -194,11 +194,11 @@ def test_int8_stays_out_where_the_error_gate_does_not_hold(checkout, panel, tmp_
     rows = replace(
         rows, y=inverse_transform_target(release.about.target, run_graph(release.members["mlp"], rows.x))
     )
-    said = quantize_nets(
+    made = quantize_nets(
         release, rows, root / "models/fits", ("mlp",), QuantizeParams(max_error_frac=0.5), tmp_path
     )
-    assert said["decision"] == "FP32"
-    assert "worsen" in said["reason"]
+    assert made.decision.decision == "FP32"
+    assert "worsen" in made.decision.reason
     assert not (tmp_path / "mlp.onnx").exists()
 
 

@@ -1,8 +1,11 @@
 """Due or not, and why."""
 
 import pytest
+from reports import monitor_report
 
-from tasks.edges.artifacts import read_json, write_json
+from tasks.core.reports.monitor import MonitorReport
+from tasks.core.reports.retrain import RetrainDecision, RetrainFacts
+from tasks.edges.artifacts import read_report, write_report
 from tasks.retrain.params import RetrainParams
 from tasks.retrain.stage import decide_retraining
 
@@ -10,16 +13,7 @@ PARAMS = RetrainParams(max_age_steps=63, max_error_ratio=1.25, min_coverage_frac
 
 
 def report(**champion):
-    well = {
-        "digest": "d",
-        "version": "1.0.0",
-        "trained_as_of": "2024-01-01",
-        "age_steps": 10,
-        "n_known": 500,
-        "error_ratio": 1.0,
-        "coverage_frac": 0.8,
-    }
-    return {"as_of": "2024-02-01T00:00:00+00:00", "dataset": "tides", "champion": {**well, **champion}}
+    return monitor_report(champion, dataset="tides")
 
 
 @pytest.mark.parametrize(
@@ -32,32 +26,31 @@ def report(**champion):
 )
 def test_each_limit_alone_makes_it_due_and_is_named(changed, word):
     decision = decide_retraining(report(**changed), PARAMS)
-    assert decision["due"]
-    assert len(decision["reasons"]) == 1
-    assert word in decision["reason"]
+    assert decision.due
+    assert len(decision.reasons) == 1
+    assert word in decision.reason
 
 
 def test_at_the_limit_it_is_not_due():
     decision = decide_retraining(report(age_steps=63, error_ratio=1.25, coverage_frac=0.7), PARAMS)
-    assert (decision["due"], decision["reasons"]) == (False, [])
+    assert (decision.due, decision.reasons) == (False, ())
 
 
 def test_all_reasons_are_named():
     assert (
-        len(decide_retraining(report(age_steps=99, error_ratio=9.0, coverage_frac=0.1), PARAMS)["reasons"])
-        == 3
+        len(decide_retraining(report(age_steps=99, error_ratio=9.0, coverage_frac=0.1), PARAMS).reasons) == 3
     )
 
 
 def test_too_little_data_is_no_reason():
     decision = decide_retraining(report(error_ratio=None, coverage_frac=None, n_known=3), PARAMS)
-    assert not decision["due"]
-    assert "too few have come true" in decision["reason"]
+    assert not decision.due
+    assert "too few have an outcome" in decision.reason
 
 
 def test_without_a_champion_nothing_is_due():
-    decision = decide_retraining({**report(), "champion": None}, PARAMS)
-    assert (decision["due"], decision["facts"]) == (False, {})
+    decision = decide_retraining(monitor_report(), PARAMS)
+    assert (decision.due, decision.facts) == (False, RetrainFacts())
 
 
 def test_the_command_writes_its_decision(tmp_path, capsys):
@@ -67,9 +60,9 @@ def test_the_command_writes_its_decision(tmp_path, capsys):
     from tasks.retrain.__main__ import main
 
     root = small_root(tmp_path, small_rows(400))
-    write_json(root / "data/reports/monitor/report.json", report(age_steps=100) | {"dataset": "small"})
+    write_report(root / MonitorReport.PATH, monitor_report({"age_steps": 100}))
     main(root)
-    assert read_json(root / "data/decisions/retrain/decision.json")["due"]
+    assert read_report(root / RetrainDecision.PATH, RetrainDecision).due
     assert "retrain: due: 100 steps" in capsys.readouterr().out
 
 
@@ -81,7 +74,7 @@ def test_the_report_of_another_dataset_decides_nothing(tmp_path):
     from tasks.retrain.__main__ import main
 
     root = small_root(tmp_path, small_rows(400))
-    write_json(root / "data/reports/monitor/report.json", report(age_steps=100))
+    write_report(root / MonitorReport.PATH, report(age_steps=100))
     with pytest.raises(
         OtherDatasetError, match=r"'tides', and the current dataset is 'small'.*tidemill use tides"
     ):

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import settings as tries
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
+from pydantic import TypeAdapter
 from servers import DATASET
 from small_release import START, cutoff_at
 
@@ -89,7 +90,7 @@ def test_without_as_of_the_newest_known_rows_speak(server, release, all_rows):
 
 def test_an_answer_says_who_spoke_from_what_and_in_which_unit(server, release):
     body = server.predict(series_id="north").json()
-    assert shapes.Prediction.model_validate(body).unit == release.about.target.unit
+    assert TypeAdapter(shapes.Prediction).validate_python(body)["unit"] == release.about.target.unit
     assert UUID(body["prediction_id"])
     assert abs(datetime.now(UTC) - datetime.fromisoformat(body["made_at"])) < timedelta(minutes=5)
     assert body["model"] == {
@@ -203,9 +204,9 @@ def test_answers_from_own_histories_stay_out_of_what_monitoring_reads(server, at
 
 def test_models_shows_the_champion_with_its_members(server, release):
     body = server.client.get("/api/v1/models").json()
-    champion = shapes.Models.model_validate(body).champion
-    assert champion.members == pytest.approx(release.weights)
-    assert (champion.digest, champion.horizon_steps, champion.series) == (
+    champion = TypeAdapter(shapes.Models).validate_python(body)["champion"]
+    assert champion["members"] == pytest.approx(release.weights)
+    assert (champion["digest"], champion["horizon_steps"], champion["series"]) == (
         release.manifest.digest,
         5,
         ["north", "south"],

@@ -5,14 +5,15 @@ import re
 from html import unescape
 
 import pytest
+from pydantic import TypeAdapter
 
 from deployments.forecaster import shapes
 
 ANSWERS = {
-    "/api/v1/predict": shapes.Prediction,
-    "/api/v1/models": shapes.Models,
-    "/api/v1/health/live": shapes.Live,
-    "/api/v1/health/ready": shapes.Ready,
+    "/api/v1/predict": TypeAdapter(shapes.Prediction),
+    "/api/v1/models": TypeAdapter(shapes.Models),
+    "/api/v1/health/live": TypeAdapter(shapes.Live),
+    "/api/v1/health/ready": TypeAdapter(shapes.Ready),
 }
 
 
@@ -35,7 +36,7 @@ def test_every_path_has_an_example_of_its_answer(document):
         (content,) = operation["responses"]["200"]["content"].values()
         assert content["example"], path
         if path in ANSWERS:
-            ANSWERS[path].model_validate(content["example"])
+            ANSWERS[path].validate_python(content["example"])
 
 
 def test_every_example_of_a_request_is_answered(server, document):
@@ -54,7 +55,7 @@ def test_every_example_of_a_request_is_answered(server, document):
             assert reply.status_code == 200, (path, example, reply.text)
             sent += 1
             if path in ANSWERS:
-                ANSWERS[path].model_validate(reply.json())
+                ANSWERS[path].validate_python(reply.json())
     assert sent == 7
 
 

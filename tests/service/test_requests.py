@@ -4,6 +4,7 @@ next move."""
 import json
 
 import pytest
+from pydantic import TypeAdapter
 
 from deployments.forecaster import shapes
 from deployments.forecaster.ask import MAX_BODY_BYTES
@@ -116,9 +117,9 @@ def test_a_bad_request_is_refused_with_the_rule_and_a_way_out(server, case):
     body, status, said = REFUSED[case]
     reply = server.client.post("/api/v1/predict", content=body, headers={"content-type": "application/json"})
     assert reply.status_code == status, reply.text
-    error = shapes.Problem.model_validate(reply.json()).error
-    assert all(error.model_dump().values())
-    assert said in " ".join(error.model_dump().values())
+    error = TypeAdapter(shapes.Problem).validate_python(reply.json())["error"]
+    assert all(error.values())
+    assert said in " ".join(error.values())
 
 
 def test_a_body_beyond_the_cap_is_refused_and_the_next_one_is_answered(server):

@@ -44,7 +44,7 @@ def fill(folder, files):
 
 def run_ingest(folder, files, source, about=None, **caps):
     about = about or about_of()
-    return read_source(build_source(source, about, fill(folder, files)), about, say=lambda _: None, **caps)
+    return read_source(build_source(source, about, fill(folder, files)), about, report=lambda _: None, **caps)
 
 
 def hourly(values, series="a", start=START):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from tasks.core.records import RECORDS, PolledRecords
-from tasks.feed.land import LandingBuffer, open_table, run_loop
+from tasks.feed.land import LandingBuffer, open_table, run_landing
 from tasks.feed.params import FeedParams
 
 NOON = datetime(2024, 1, 2, 12, tzinfo=UTC)
@@ -53,14 +53,14 @@ class Given:
     def __init__(self, batches):
         self._batches, self._next = batches, 0
 
-    def open(self, marks):
-        self._marks = marks
+    def open(self, read_offsets):
+        self._read_offsets = read_offsets
         self.rewind()
 
     def rewind(self):
-        self._at, self._next = dict(self._marks()), 0
+        self._at, self._next = dict(self._read_offsets()), 0
 
-    def poll(self, n_records, within_s):
+    def poll(self, n_records, timeout_s):
         frame = (
             self._batches[self._next]
             if self._next < len(self._batches)
@@ -75,7 +75,7 @@ class Given:
     def is_same(self):
         return True
 
-    def lag(self):
+    def compute_lag(self):
         return {}
 
     def is_caught_up(self):
@@ -101,7 +101,7 @@ def land_all(folder, records, params=None):
     """The table after *records* were drained."""
     table = open_table(folder, params or params_of())
     feed = Given([records])
-    run_loop(LandingBuffer(table, params or params_of(), None, feed), feed, until_drained=True)
+    run_landing(LandingBuffer(table, params or params_of(), None, feed), feed, until_caught_up=True)
     return table
 
 

@@ -24,10 +24,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tasks.core.errors import TidemillError
-from tasks.edges import delta
+from tasks.edges import files as disk
+from tasks.edges.delta import compact_table, open_existing_table
 from tasks.edges.feeds.kafka import KafkaFeed
 from tasks.feed import window
-from tasks.feed.land import LandingBuffer, open_table, run_loop
+from tasks.feed.land import LandingBuffer, open_table, run_landing
 from tasks.feed.params import FeedParams
 
 
@@ -58,7 +59,7 @@ def main(arguments: list[str]) -> None:
         elif name == given.point and reached[name] == given.nth:
             os.kill(os.getpid(), signal.SIGSTOP if given.freeze else signal.SIGKILL)
 
-    delta.run_durability_hook = window.run_durability_hook = durable
+    disk.run_durability_hook = durable
     params = FeedParams(
         # Marks alone must do
         source={"kind": "kafka", "topic": given.topic},
@@ -79,19 +80,19 @@ def main(arguments: list[str]) -> None:
         partial(print, "away:", file=sys.stderr),
     )
     landing = LandingBuffer(table, params, None, feed)
-    landing.refused = lambda why: print(f"refused: {why}", file=sys.stderr, flush=True)
+    landing.on_refused = lambda why: print(f"refused: {why}", file=sys.stderr, flush=True)
 
-    def turn(landed) -> None:
+    def on_poll(landed) -> None:
         nonlocal n_commits
         n_commits += landed is not None
         if landed is not None and n_commits % 4 == 0 and given.tidy:
             if (closed := window.build_window(table, "1h", 1e9, None)) is not None:
                 window.write_window(folder.parent, closed)
-            delta.open_existing_table(folder).compact(keep_h=int(given.keep))
+            compact_table(open_existing_table(folder), keep_h=int(given.keep))
 
     stopped = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
-    run_loop(landing, feed, until_drained=not given.ever, stop=lambda: bool(stopped), turn=turn)
+    run_landing(landing, feed, until_caught_up=not given.ever, stop=lambda: bool(stopped), on_poll=on_poll)
     feed.close()
 
 

@@ -16,9 +16,9 @@ from tasks.edges.artifacts import read_frame, read_json
 from tasks.edges.params import STAGES, read_about, read_params
 from tasks.features import FeatureParams, build_features
 from tasks.features.__main__ import main as features
+from tasks.features.functions import resolve_functions
 from tasks.features.leaks import find_leaks
 from tasks.features.stage import build_feature_set
-from tasks.features.user import resolve_functions
 from tasks.ingest.__main__ import main as ingest
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -74,7 +74,7 @@ def root_of(
     folder: Path, table: pl.DataFrame, listed=(), functions="", target=None, about=None, source=None, **params
 ) -> Path:
     """A root whose data/clean holds the rows of *table* as ingest reads them, with *listed* in
-    `features.list` and *functions* in own/planted.py."""
+    `features.list` and *functions* in tasks/extensions/planted.py."""
     values = [c for c in table.columns if c not in {"time", "meter", "known"}]
     read = {
         "kind": "files",
@@ -111,8 +111,8 @@ def root_of(
         )
     )
     fill(folder / "data/source", {"feed.csv": table.write_csv(datetime_format="%Y-%m-%dT%H:%M:%S%z")})
-    (folder / "own").mkdir(exist_ok=True)
-    (folder / "own/planted.py").write_text(functions)
+    (folder / "tasks/extensions").mkdir(parents=True, exist_ok=True)
+    (folder / "tasks/extensions/planted.py").write_text(functions)
     ingest(folder)
     shutil.rmtree(folder / "data/clean", ignore_errors=True)
     shutil.copytree(folder / "data/raw", folder / "data/clean")  # every row keeps the contract
@@ -145,7 +145,7 @@ def inputs(root: Path):
     return (
         rows,
         read_about(root),
-        resolve_functions(read_params("features", FeatureParams, root), root / "own"),
+        resolve_functions(read_params("features", FeatureParams, root), root / "tasks/extensions"),
     )
 
 

@@ -154,8 +154,8 @@ def check(folder: Path, ledger: Path) -> dict[str, int]:
     n_rows = n_quarantined = 0
     for path in live_files(folder):
         file = pq.ParquetFile(folder / path)
-        assert path.startswith(("place=quarantine/", "place=row/")), path
-        if path.startswith("place=quarantine/"):
+        assert path.startswith(("disposition=quarantine/", "disposition=row/")), path
+        if path.startswith("disposition=quarantine/"):
             for raw in file.read(columns=["_raw"])["_raw"].to_pylist():
                 n_quarantined += 1
                 sha = hashlib.sha256(raw).digest()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ledger import check
 
-from tasks.edges import lifeline
+from tasks.edges import parent_watch
 
 PROGRAM = Path(__file__).with_name("landing_process.py")
 
@@ -21,7 +21,7 @@ def land(
 ) -> subprocess.Popen:
     """Start a landing that ends with this process. more: arguments of landing_process.py. under:
     a program that starts it."""
-    ends_with_us = (sys.executable, lifeline.__file__, "--parent", str(os.getpid()))
+    ends_with_us = (sys.executable, parent_watch.__file__, "--parent", str(os.getpid()))
     with (folder.parent / "landing.log").open("a") as log:
         return subprocess.Popen(
             [

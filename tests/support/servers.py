@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import polars as pl
 import pytest
+from reports import gate_decision
 
 from tasks.core.frames import SERIES
 from tasks.edges.artifacts import write_frame
@@ -94,11 +95,9 @@ def crown(home: Path, folder: Path) -> str:
 
     Returns the version it got.
     """
-    as_of = read_manifest(folder).as_of.isoformat()
+    manifest = read_manifest(folder)
     with at(home):
-        return apply_promotion(
-            read_manifest(folder).dataset, folder, {"as_of": as_of, "promote": True}
-        ).version
+        return apply_promotion(manifest.dataset, folder, gate_decision(as_of=manifest.as_of)).version
 
 
 @contextmanager

@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from tasks.core.errors import ParamsError
-from tasks.forecasters.graph.arithmetic import take
-from tasks.forecasters.graph.formula import Formula
+from tasks.forecasters.graph.graph_definition import Formula
+from tasks.forecasters.graph.graph_ops import take
 
 LEAST = 0.01  # a model's output is a probability after clipping
 TEMPERATURES = np.geomspace(0.5, 4.0, 25)
@@ -107,7 +107,7 @@ class SignKind:
     def select_loss(self, about, model_params):
         return "log_loss", lambda y, point, _: self.compute_loss(about, y, point)
 
-    def compute_loss(self, about, y, point, scaling=None):
+    def compute_loss(self, about, y, point, scaling_errors=None):
         return np.where(np.isfinite(y), -np.log(np.where(y > 0, point, 1 - point)), np.nan)
 
     def compute_error(self, about, y, point):
@@ -116,7 +116,7 @@ class SignKind:
     def compute_coverage(self, forecasts):
         return None
 
-    def score_elements(self, about, forecasts, names, scaling=None):
+    def score_elements(self, about, forecasts, names, scaling_errors=None):
         known = forecasts.filter(pl.col("y").is_finite()).with_columns(year=pl.col("cutoff").dt.year())
         y, point = known["y"].to_numpy(), known["p_up"].to_numpy()
         scores = {
@@ -125,7 +125,7 @@ class SignKind:
         }
         return known.with_columns(pl.Series(name, scores[name]) for name in names)
 
-    def score_outcomes(self, about, forecasts, scaling=None):
+    def score_outcomes(self, about, forecasts, scaling_errors=None):
         y, point = (forecasts[c].cast(pl.Float64).fill_null(np.nan).to_numpy() for c in ("y", "p_up"))
         figures = {
             "loss": self.compute_loss(about, y, point),

@@ -14,7 +14,8 @@ from tasks.forecasters import build_forecaster
 from tasks.ingest.__main__ import main as ingest
 from tasks.ingest.params import IngestParams
 from tasks.ingest.wizard.decide.propose import build_proposal
-from tasks.ingest.wizard.inspect.look import OwnerAnswers, inspect_files
+from tasks.ingest.wizard.inspect.inspect_files import inspect_files
+from tasks.ingest.wizard.inspect.inspected import OwnerAnswers
 from tasks.ingest.wizard.use import apply_dataset
 from tasks.ingest.wizard.write import write_entry
 from tasks.train.params import TrainParams

@@ -11,7 +11,7 @@ from tasks.edges.settings import ROOT, build_child_environment, read_settings
 from tasks.train.fits import FitContext
 from tasks.train.params import TrainParams
 from tasks.train.search.params import SearchParams
-from tasks.train.search.search import build_mlflow_logger
+from tasks.train.search.report import build_mlflow_logger
 from tasks.train.search.study import open_study
 from tasks.train.split import TrainingData
 from tasks.train.stage import fit_model

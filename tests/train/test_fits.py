@@ -15,10 +15,12 @@ import pytest
 from homes import at_home
 from panels import feature_table, render_reports, small_dataset, small_panel, small_schema
 
+from deployments.console.charts.folds import draw_folds
 from tasks.core.errors import FoldError, ForecasterError, ParamsError
 from tasks.core.folds import build_folds
 from tasks.core.frames import FORECAST
-from tasks.edges import fold_cache
+from tasks.core.reports.train import PlanReport
+from tasks.edges import fit_cache
 from tasks.edges.settings import build_child_environment
 from tasks.edges.workers import fanout
 from tasks.ensemble.align import align_forecasts
@@ -28,8 +30,7 @@ from tasks.forecasters import FORECASTERS
 from tasks.forecasters.models.linear.ridge import Ridge
 from tasks.train import fits, stage
 from tasks.train.params import TrainParams
-from tasks.train.picture import render_folds
-from tasks.train.plan import FitPlan
+from tasks.train.plan import FitPlan, build_plan_report
 from tasks.train.split import TrainingData
 from tasks.train.stage import fit_model
 
@@ -156,9 +157,9 @@ def test_kept_fits_stay_within_their_bound_and_the_newest_used_stay(tmp_path):
         )
         big = fit + b"\0" * 300_000  # a zip archive may be followed by anything
         for i in range(6):
-            fold_cache.write_cached_fit(f"{i}", big)
+            fit_cache.write_cached_fit(f"{i}", big)
             os.utime(tmp_path / "fits" / f"{i}.zip", (1000 + i, 1000 + i))
-        fold_cache.delete_old_fits()
+        fit_cache.delete_old_fits()
         assert sorted(p.stem for p in (tmp_path / "fits").iterdir()) == ["3", "4", "5"]
 
 
@@ -311,15 +312,31 @@ def test_the_plan_is_said_first_and_its_file_holds_what_was_done():
     assert trained.forecasts.schema == FORECAST.conform(trained.forecasts).schema
 
 
-def test_the_picture_in_the_docs_is_drawn_by_the_stage(tmp_path):
-    assert (ROOT / "docs/how-it-works/folds.svg").read_text() == docs_picture()
+def test_the_chart_in_the_docs_is_drawn_by_the_console():
+    assert (ROOT / "docs/how-it-works/folds.svg").read_bytes() == docs_chart().content
 
 
-def docs_picture():
+def docs_chart():
     """Twelve cutoffs every second step, three to a fold, on 60 steps with a horizon of 5, an
     embargo of 2 and a gate of 8."""
     walk = TrainParams(
         n_cutoffs=12, stride_steps=2, refit_every_cutoffs=3, min_train_steps=18, embargo_steps=2
     )
+    panel = small_panel(n_steps=60)
     folds = build_folds(60, 51, 5, walk)
-    return render_folds(FitPlan(folds, [f.fit_at for f in folds], [0] * len(folds), 51, "full"), walk, 5, 60)
+    plan = FitPlan(folds, [f.fit_at for f in folds], [0] * len(folds), 51, "full")
+    report = build_plan_report(plan, panel, walk, set(plan.ats)).model_copy(update={"horizon_steps": 5})
+    return draw_folds(report, "folds of a walk")
+
+
+def test_the_folds_of_a_plan_can_be_drawn():
+    trained = _train()
+    folds = trained.plan["folds"]
+    origins = range(folds[0]["first_origin"], trained.plan["last_origin"] + 1, WALK.stride_steps)
+    assert [
+        origin
+        for fold in folds
+        for origin in range(fold["first_origin"], fold["last_origin"] + 1, WALK.stride_steps)
+    ] == list(origins)
+    chart = draw_folds(PlanReport.parse(trained.plan, "plan.json"), "folds")
+    assert f"{len(folds)} folds" in chart.content.decode()

@@ -7,8 +7,8 @@ import optuna
 import pytest
 from searched import FEW, N_TRIALS, train_small
 
-from tasks.train.search.charts import render_importances
-from tasks.train.search.importance import LEAST_TRIALS, compute_importances
+from deployments.console.charts.search import draw_importances
+from tasks.train.search.importance import MIN_TRIALS, compute_importances
 
 
 def tried(n, value, space, seed=0):
@@ -54,15 +54,15 @@ def test_a_conditional_parameter_is_weighed_among_the_trials_that_drew_it():
     found = shares_of(trials, ["a", "when a", "never", "b"])
     assert found["when a"].shares["error"] > 0.9
     assert found["when a"].n_trials == sum(t.params["a"] > 0.5 for t in trials)
-    assert found["never"].row() == {
+    assert found["never"].build_row() == {
         "param": "never",
         "n_trials": 0,
-        "why": f"0 complete trials drew it, {LEAST_TRIALS} must",
+        "why": f"0 complete trials drew it, {MIN_TRIALS} are needed",
     }
 
 
 def test_an_objective_that_never_changes_depends_on_nothing():
-    found = shares_of(tried(LEAST_TRIALS, lambda _: [1.0, 2.0], {"a": always}), ["a"])
+    found = shares_of(tried(MIN_TRIALS, lambda _: [1.0, 2.0], {"a": always}), ["a"])
     assert found["a"].shares == {"error": 0.0, "size": 0.0}
 
 
@@ -78,17 +78,17 @@ def test_a_search_of_few_trials_says_that_they_are_too_few():
         {
             "param": "penalty",
             "n_trials": N_TRIALS,
-            "why": f"{N_TRIALS} complete trials drew it, {LEAST_TRIALS} must",
+            "why": f"{N_TRIALS} complete trials drew it, {MIN_TRIALS} are needed",
         }
     ]
-    assert any("too few to say what the error depends on" in line for line in said)
-    assert "too few" in trained.search_pictures["importances"]
+    assert any("too few to find what the error depends on" in line for line in said)
+    assert b"too few" in draw_importances(trained.search[0]["importances"]).content
 
 
 def test_a_search_says_what_its_error_depends_on():
     """The penalty decides; the rows that are drawn hardly do."""
     space = {"max_rows": {"int": [400, 500]}, "penalty": {"float": [1e-4, 1e4], "log": True}}
-    found = train_small(search={**FEW, "space": space, "n_trials": LEAST_TRIALS}).search[0]["importances"]
+    found = train_small(search={**FEW, "space": space, "n_trials": MIN_TRIALS}).search[0]["importances"]
     assert [row["param"] for row in found] == ["penalty", "max_rows"]
     assert found[0]["error"] > 0.5
 
@@ -98,7 +98,7 @@ def test_the_size_is_weighed_by_itself_whatever_varies_beside_it():
     search = {
         **FEW,
         "space": space,
-        "n_trials": LEAST_TRIALS,
+        "n_trials": MIN_TRIALS,
         "inner_refits": 1,
         "objectives": ["error", "latency", "size"],
     }
@@ -107,9 +107,12 @@ def test_the_size_is_weighed_by_itself_whatever_varies_beside_it():
     assert {row["param"]: row["size"] for row in found}["n_trees"] > 0.9
 
 
-def test_the_picture_has_a_bar_for_each_share_and_a_word_where_there_is_none():
-    svg = render_importances([("params.a<b", {"error": 0.5, "size": 0.25}, 30), ("rare", {}, 3)], 20)
-    page = ET.fromstring(svg)
+def test_the_chart_has_a_bar_for_each_share_and_a_word_where_there_is_none():
+    rows = [
+        {"param": "params.a<b", "n_trials": 30, "error": 0.5, "size": 0.25},
+        {"param": "rare", "n_trials": 3, "why": "3 complete trials drew it, 20 must"},
+    ]
+    page = ET.fromstring(draw_importances(rows).content)
     bars = [float(r.get("width")) for r in page.findall(".//{*}rect") if r.get("height") == "12"]
     words = [t.text for t in page.findall(".//{*}text")]
     assert bars[0] == 2 * bars[1]

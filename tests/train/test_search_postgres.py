@@ -1,8 +1,10 @@
 """A study in a real PostgreSQL: workers and machines share it, and a kill of one of them loses
 no trial and repeats none."""
 
+import gc
 import signal
 import threading
+import warnings
 
 import psycopg
 import pytest
@@ -12,12 +14,17 @@ from searched import FEW, N_TRIALS, begin, judged_and_cut_off, stand_still, trai
 
 from tasks.core.errors import SettingsError
 from tasks.edges.workers import fanout
+from tasks.train.search import study as study_module
 
 
 @pytest.fixture(scope="module")
 def server():
     with postgres() as running:
         yield running
+    # The storages of the searches are kept, with connections to a server that is gone now
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        study_module._open_storage.cache_clear()
+        gc.collect()
 
 
 @pytest.fixture

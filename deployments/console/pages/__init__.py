@@ -1,1 +1,1 @@
-"""One file per page: from what stages wrote to HTML."""
+"""Pages: reports in, HTML out. A page is one module with a function that takes the root."""

@@ -144,7 +144,7 @@ class Kind(Protocol):
         """Name and loss by which a model alone is judged."""
 
     def compute_loss(
-        self, about: About, y: Array, point: Array, scaling: ScalingErrors | None = None
+        self, about: About, y: Array, point: Array, scaling_errors: ScalingErrors | None = None
     ) -> Array:
         """Primary loss of each element, NaN where y or the point is unknown."""
 
@@ -159,14 +159,14 @@ class Kind(Protocol):
         about: About,
         forecasts: pl.DataFrame,
         names: Sequence[str],
-        scaling: ScalingErrors | None = None,
+        scaling_errors: ScalingErrors | None = None,
     ) -> pl.DataFrame:
         """The forecasts with known y, `year` of their cutoff, and a column for each score of
         *names*, null where unknown; `primary` is the primary loss.
         """
 
     def score_outcomes(
-        self, about: About, forecasts: pl.DataFrame, scaling: ScalingErrors | None = None
+        self, about: About, forecasts: pl.DataFrame, scaling_errors: ScalingErrors | None = None
     ) -> pl.DataFrame:
         """*forecasts* with the monitored figures of each row: loss, error, is_covered."""
 

@@ -126,10 +126,10 @@ class NumericKind:
         return select_loss(about.primary_score, model_params.get("quantile"))
 
     def compute_loss(
-        self, about: About, y: Array, point: Array, scaling: ScalingErrors | None = None
+        self, about: About, y: Array, point: Array, scaling_errors: ScalingErrors | None = None
     ) -> Array:
         """See Kind."""
-        return compute_primary_loss(about.primary_score, y, point, scaling)
+        return compute_primary_loss(about.primary_score, y, point, scaling_errors)
 
     def compute_error(self, about: About, y: Array, point: Array) -> Array:  # noqa: ARG002  (see Kind)
         """See Kind."""
@@ -154,7 +154,7 @@ class NumericKind:
         about: About,
         forecasts: pl.DataFrame,
         names: Sequence[str],
-        scaling: ScalingErrors | None = None,
+        scaling_errors: ScalingErrors | None = None,
     ) -> pl.DataFrame:
         """See Kind."""
         return score_elements(
@@ -162,15 +162,15 @@ class NumericKind:
             [name for name in names if name != "primary"],
             primary=about.primary_score if "primary" in names else None,
             quantiles=about.quantiles if set(names) & set(INTERVAL_SCORES) else (),
-            scaling=scaling,
+            scaling_errors=scaling_errors,
         )
 
     def score_outcomes(
-        self, about: About, forecasts: pl.DataFrame, scaling: ScalingErrors | None = None
+        self, about: About, forecasts: pl.DataFrame, scaling_errors: ScalingErrors | None = None
     ) -> pl.DataFrame:
         """See Kind."""
         y, y_hat = (forecasts[c].fill_null(float("nan")).to_numpy() for c in ("y", "y_hat"))
-        loss = self.compute_loss(about, y, y_hat, scaling) if forecasts.height else np.empty(0)
+        loss = self.compute_loss(about, y, y_hat, scaling_errors) if forecasts.height else np.empty(0)
         _, *quantiles = self.list_columns(about)
         low, high = quantiles[0], quantiles[-1]
         is_covered = (

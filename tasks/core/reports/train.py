@@ -20,6 +20,7 @@ class FoldPlan(Strict):
     learns_from: start of the first step that it learns from.
     n_rows: rows that its window holds.
     first_cutoff, last_cutoff, n_cutoffs: what it forecasts.
+    fit_origin, first_origin, last_origin: steps of fit_at and of these, counted from 0.
     done: false where the budget ended before the fit.
     """
 
@@ -29,6 +30,9 @@ class FoldPlan(Strict):
     first_cutoff: IsoTime
     last_cutoff: IsoTime
     n_cutoffs: int
+    fit_origin: int
+    first_origin: int
+    last_origin: int
     done: bool
 
 
@@ -37,10 +41,13 @@ class PlanReport(Report):
 
     refit: `full`, `warm` or `frozen`.
     n_steps, n_series: of the history.
+    horizon_steps: steps of a forecast.
     n_fits: fits that the folds and the release need.
     n_cutoffs: cutoffs of the walk.
     n_cutoffs_left_out: of these without forecasts, since the budget ended.
     seen_until: the cutoff as of which the shipped fit is made.
+    last_origin: the step of seen_until, counted from 0.
+    release_origin: the step as of which the shipped fit is made.
     walk: how it is walked.
     folds: ascending.
     """
@@ -50,10 +57,13 @@ class PlanReport(Report):
     refit: str
     n_steps: int
     n_series: int
+    horizon_steps: int
     n_fits: int
     n_cutoffs: int
     n_cutoffs_left_out: int
     seen_until: IsoTime
+    last_origin: int
+    release_origin: int
     walk: WalkForward
     folds: tuple[FoldPlan, ...]
 
@@ -168,6 +178,7 @@ class SearchEntry(Strict):
     """One search.
 
     as_of: the cutoff that it knows.
+    study: names the folder of its trials, TIDEMILL_HOME/search/<study>.
     score: the loss that trials are compared by.
     n_trials: trials that came to an end.
     states: how many were complete, pruned and refused.
@@ -181,6 +192,7 @@ class SearchEntry(Strict):
     """
 
     as_of: IsoTime
+    study: str = ""
     score: str
     n_trials: int
     states: dict[str, int]

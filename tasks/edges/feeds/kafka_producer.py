@@ -1,4 +1,4 @@
-"""Records into a Kafka topic, each with the time that it says."""
+"""Records into a Kafka topic, each with its own time of production."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from tasks.core.errors import FeedError
-from tasks.edges.feeds.kafka import select_admin_options
+from tasks.edges.feeds.kafka_topic import select_admin_options
 
 _ANSWER_S = 10.0
 _DELIVERY_S = 60.0
@@ -34,9 +34,9 @@ class TopicWriter:
         self._fault: KafkaError | None = None
 
     def make_topic(self) -> bool:
-        """Make the topic when it is not there; whether it was made.
+        """Make the topic when it does not exist; whether it was made.
 
-        It keeps records for ever: those of a replay are older than any retention.
+        It keeps records without a limit: those of a replay are older than any retention.
         """
         try:
             if self._topic in self._admin.list_topics(timeout=_ANSWER_S).topics:
@@ -46,17 +46,17 @@ class TopicWriter:
         except KafkaException as error:
             raise FeedError(
                 f"Kafka at {self._address} does not make topic {self._topic!r}: {error.args[0].str()}. Start"
-                " it (`tidemill up --kafka`), set TIDEMILL_KAFKA, or look at access rights."
+                " it (`tidemill up --kafka`), set TIDEMILL_KAFKA, or check the access rights."
             ) from error
         return True
 
     def write(self, records: pl.DataFrame) -> None:
-        """Hand over _timestamp, _key and _value of *records*, in their order.
+        """Send _timestamp, _key and _value of *records*, in their order.
 
         Raises FeedError when an earlier one was refused.
         """
-        ours = records.select(pl.col("_timestamp").dt.timestamp("ms"), "_key", "_value")
-        for timestamp, key, value in ours.iter_rows():
+        columns = records.select(pl.col("_timestamp").dt.timestamp("ms"), "_key", "_value")
+        for timestamp, key, value in columns.iter_rows():
             while True:
                 try:
                     self._producer.produce(
@@ -77,7 +77,7 @@ class TopicWriter:
         self._check_fault()
         if left:
             raise FeedError(
-                f"Kafka at {self._address} did not take {left:,} records within {_DELIVERY_S:.0f} s. Look"
+                f"Kafka at {self._address} did not take {left:,} records within {_DELIVERY_S:.0f} s. Check"
                 " whether it still runs."
             )
         return self.n_delivered

@@ -1,6 +1,6 @@
-"""A schema registry over HTTP, as Confluent's: a schema by its number, and those that it refers to.
+"""A schema registry over HTTP, as Confluent's: a schema by its number, and those it refers to.
 
-Answers are kept: a number never means another one. Routes: `/schemas/ids/{id}` and
+Answers are kept: a number never means another schema. Routes: `/schemas/ids/{id}` and
 `/subjects/{subject}/versions/{version}`, for Protobuf with `?format=serialized` (a
 FileDescriptorProto in base64).
 Source: Confluent's Schema Registry API reference, "Schemas" and "Subjects"; wire format: magic byte
@@ -15,28 +15,28 @@ from tasks.core.errors import FeedError
 
 _ANSWER_S = 5.0
 _PAUSE_S = 1.0
-_UNKNOWN_S = 10.0  # before a number that was unknown is asked for again: it may have been registered since
+_UNKNOWN_S = 10.0  # before an unknown number is asked for again: it may have been registered since
 _REFUSED = {401, 403, 407}
 _LATER = {408, 429}  # try again
 
 
 class RegisteredSchema(NamedTuple):
-    """A schema's text, and the texts that it refers to by the name under which it does so, those
-    that others need first.
-    """
+    """A schema's text. references: name in it -> text, those that others need first."""
 
     text: str
     references: dict[str, str]
 
 
 class SchemaRegistry:
-    """url: of the registry, with user and password where it asks for them. wait_s: how long a
-    registry that does not answer is waited for.
+    """The registry at *url*, with user and password in it where it asks for them.
 
-    told: called once when waiting begins, with why.
+    wait_s: how long a registry that does not answer is waited for.
+    report_down: called with the reason when a wait begins.
     """
 
-    def __init__(self, url: str, wait_s: float = 60.0, told: Callable[[str], Any] = lambda _: None) -> None:
+    def __init__(
+        self, url: str, wait_s: float = 60.0, report_down: Callable[[str], Any] = lambda _: None
+    ) -> None:
         import httpx
 
         self._client = httpx.Client(
@@ -44,17 +44,17 @@ class SchemaRegistry:
             timeout=_ANSWER_S,
             headers={"Accept": "application/vnd.schemaregistry.v1+json, application/json"},
         )
-        self._wait_s, self._told = wait_s, told
+        self._wait_s, self._report_down = wait_s, report_down
         self._host = httpx.URL(url).host
         self._kept: dict[tuple[int, str], RegisteredSchema] = {}
         self._unknown_until: dict[tuple[int, str], float] = {}
 
-    def schema(self, number: int, form: str = "") -> RegisteredSchema | None:
-        """The schema of *number*; None when the registry has none, or lacks one that it refers to.
-        form: `serialized` for Protobuf.
+    def find_schema(self, number: int, form: str = "") -> RegisteredSchema | None:
+        """The schema of *number*; None when the registry has none, or not all that it refers to.
 
-        Raises FeedError when the registry refuses us, or has not answered for `wait_s`: that says
-        nothing about the record, which is read again.
+        form: `serialized` for Protobuf.
+        Raises FeedError when access is refused, or there was no answer for `wait_s`. The record is
+        not to blame then, and is read again.
         """
         key = (number, form)
         if key in self._kept or time.monotonic() < self._unknown_until.get(key, 0.0):
@@ -68,38 +68,40 @@ class SchemaRegistry:
         return self._kept[key]
 
     def _fetch_references(self, answer: dict[str, Any], form: str) -> dict[str, str] | None:
-        found: dict[str, str] = {}
-        for one in answer.get("references") or ():
-            other = self._fetch_json(f"/subjects/{one['subject']}/versions/{one['version']}", form)
-            theirs = None if other is None else self._fetch_references(other, form)
-            if other is None or theirs is None:
+        """Name -> text of all that *answer* refers to; None when one is missing."""
+        texts: dict[str, str] = {}
+        for reference in answer.get("references") or ():
+            route = f"/subjects/{reference['subject']}/versions/{reference['version']}"
+            referred = self._fetch_json(route, form)
+            nested = None if referred is None else self._fetch_references(referred, form)
+            if referred is None or nested is None:
                 return None
-            found |= {**theirs, one["name"]: other["schema"]}
-        return found
+            texts |= {**nested, reference["name"]: referred["schema"]}
+        return texts
 
     def _fetch_json(self, route: str, form: str) -> dict[str, Any] | None:
-        """The answer; None when there is no such thing."""
+        """The answer; None when the registry does not have it."""
         import httpx
 
-        begun, why = time.monotonic(), ""
+        begun, reason = time.monotonic(), ""
         while True:
             try:
                 answer = self._client.get(route, params={"format": form} if form else {})
                 if answer.status_code in _REFUSED:
                     raise FeedError(
-                        f"The schema registry at {self._host} refuses {route}: {answer.status_code}. Look at"
+                        f"The schema registry at {self._host} refuses {route}: {answer.status_code}. Check"
                         " user and password in TIDEMILL_SCHEMA_REGISTRY."
                     )
                 if answer.is_client_error and answer.status_code not in _LATER:
                     return None
                 return dict(answer.raise_for_status().json())
             except (httpx.HTTPError, ValueError) as error:
-                if not why:
-                    why = f"The schema registry at {self._host} does not answer {route}: {error}"
-                    self._told(why)
+                if not reason:
+                    reason = f"The schema registry at {self._host} does not answer {route}: {error}"
+                    self._report_down(reason)
                 if time.monotonic() - begun > self._wait_s:
                     raise FeedError(
-                        f"{why}. Nothing was quarantined for it, and what was read is read again. Start it,"
-                        " or correct TIDEMILL_SCHEMA_REGISTRY."
+                        f"{reason}. Nothing was quarantined for it, and what was read is read again. Start"
+                        " it, or correct TIDEMILL_SCHEMA_REGISTRY."
                     ) from error
                 time.sleep(_PAUSE_S)

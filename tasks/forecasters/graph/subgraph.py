@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.forecasters.graph.arithmetic import IR_VERSION, ML_OPSET, OPSET, GraphValue, Value
+from tasks.forecasters.graph.graph_ops import IR_VERSION, ML_OPSET, OPSET, GraphValue, Value
 
 
 def run_subgraph(graph: np.ndarray, x: Value) -> Value:

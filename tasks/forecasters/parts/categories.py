@@ -6,8 +6,8 @@ import numpy as np
 
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
-from tasks.forecasters.graph.arithmetic import GraphValue, Value, take
-from tasks.forecasters.parts.identity import SeriesEncoder
+from tasks.forecasters.graph.graph_ops import GraphValue, Value, take
+from tasks.forecasters.parts.series_encoder import SeriesEncoder
 
 SERIES = "series"
 

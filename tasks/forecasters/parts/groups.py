@@ -15,8 +15,8 @@ from pydantic import Field, model_validator
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
 from tasks.core.strict import Strict
-from tasks.forecasters.graph.arithmetic import Value, fill_nan, greater, join_columns, take
-from tasks.forecasters.parts.identity import SeriesEncoder
+from tasks.forecasters.graph.graph_ops import Value, fill_nan, greater, join_columns, take
+from tasks.forecasters.parts.series_encoder import SeriesEncoder
 
 
 class GroupBy(Strict):

@@ -18,9 +18,9 @@ from pydantic import Field
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
 from tasks.core.strict import Strict
-from tasks.forecasters.graph.arithmetic import Value, fill_nan, matmul_by_row, take
-from tasks.forecasters.graph.formula import Formula
-from tasks.forecasters.parts.identity import SeriesEncoder
+from tasks.forecasters.graph.graph_definition import Formula
+from tasks.forecasters.graph.graph_ops import Value, fill_nan, matmul_by_row, take
+from tasks.forecasters.parts.series_encoder import SeriesEncoder
 
 LEAST_VALUES = 12  # fewer say nothing about a model's parameters: the last value is repeated
 

@@ -2,7 +2,7 @@
 earlier fit.
 
 A net sees the last steps of its series as a sequence, oldest first, and all other columns beside
-it; it forecasts all steps at once. Its layers are written once, by the functions of `arithmetic`
+it; it forecasts all steps at once. Its layers are written once, by the functions of `graph_ops`
 (`net_layers`): they are trained in torch (`training`), and forecast in numpy and ONNX without it.
 """
 
@@ -15,10 +15,10 @@ from pydantic import Field, model_validator
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
 from tasks.core.strict import Strict
-from tasks.forecasters.graph.arithmetic import Value, clip, fill_nan, join_columns, take
-from tasks.forecasters.graph.formula import Formula
+from tasks.forecasters.graph.graph_definition import Formula
+from tasks.forecasters.graph.graph_ops import Value, clip, fill_nan, join_columns, take
 from tasks.forecasters.parts.net_layers import NetInputs, TrainingHooks, WeightInitializer, Weights, Width
-from tasks.forecasters.parts.preamble import CLIP_SD, Base, NormalizedInputs, Normalizer, has_level_input
+from tasks.forecasters.parts.normalizer import CLIP_SD, Base, NormalizedInputs, Normalizer, has_level_input
 
 _LEAST_HELD = 20  # rows to stop by; on fewer the loss is luck
 
@@ -102,7 +102,7 @@ class Net(Formula):
 
     @abstractmethod
     def forward(self, weights: Weights, inputs: NetInputs, aid: TrainingHooks) -> Value:
-        """(n, H) of *inputs*, by the functions of `arithmetic` that know tensors."""
+        """(n, H) of *inputs*, by the functions of `graph_ops` that know tensors."""
 
     def learn(self, x: np.ndarray, z: np.ndarray) -> None:
         """From weights drawn with the seed."""
@@ -160,7 +160,8 @@ class Net(Formula):
         self.learned.update(base=np.array(base), mean=np.array(mean), sd=np.array(sd))
         if sd > 0:
             # Torch and Lightning take 11 s; only a fit needs them
-            from tasks.forecasters.training.lightning import TrainingPairs, fit_net
+            from tasks.forecasters.training.learner import TrainingPairs
+            from tasks.forecasters.training.lightning import fit_net
 
             pairs = TrainingPairs(self._build_inputs(x), (target - mean) / sd)
             held_target = (preamble.target(held_x, held_z, preamble.base(held_x, base)) - mean) / sd

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from tasks.core.schema import FeatureSchema
-from tasks.forecasters.graph.arithmetic import Value
+from tasks.forecasters.graph.graph_ops import Value
 
 Width = Annotated[int, Field(ge=1)]
 Weights = dict[str, Any]  # name -> array, or tensor where it is trained
@@ -52,7 +52,7 @@ class TrainableNet(Protocol):
         ...
 
     def forward(self, weights: Weights, inputs: NetInputs, aid: TrainingHooks) -> Value:
-        """(n, H) of *inputs*, by the functions of `arithmetic` that know tensors."""
+        """(n, H) of *inputs*, by the functions of `graph_ops` that know tensors."""
         ...
 
 

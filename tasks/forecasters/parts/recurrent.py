@@ -4,7 +4,7 @@ other columns, and a linear way past both.
 
 from typing import Any, ClassVar
 
-from tasks.forecasters.graph.arithmetic import Value, relu, reshape, take_last_step
+from tasks.forecasters.graph.graph_ops import Value, relu, reshape, take_last_step
 from tasks.forecasters.parts.net import Net, SequenceParams, join_net_inputs
 from tasks.forecasters.parts.net_layers import (
     NetInputs,

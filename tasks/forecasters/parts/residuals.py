@@ -15,14 +15,14 @@ from pydantic import Field
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import SERIES_KEY, FeatureSchema
 from tasks.core.strict import Strict
-from tasks.forecasters.graph.arithmetic import Value, build_step_rows, fill_nan, join_columns, take
-from tasks.forecasters.graph.formula import Formula
+from tasks.forecasters.graph.graph_definition import Formula
+from tasks.forecasters.graph.graph_ops import Value, build_step_rows, fill_nan, join_columns, take
 from tasks.forecasters.graph.subgraph import run_subgraph
 from tasks.forecasters.models.linear.har import Har
 from tasks.forecasters.models.linear.ridge import Ridge
 from tasks.forecasters.models.naive.last_value import LastValue
 from tasks.forecasters.models.naive.seasonal_naive import SeasonalNaive
-from tasks.forecasters.parts.preamble import (
+from tasks.forecasters.parts.normalizer import (
     NormalizedInputs,
     Normalizer,
     check_columns,
@@ -30,7 +30,7 @@ from tasks.forecasters.parts.preamble import (
     select_last_values,
     select_seasonal_values,
 )
-from tasks.forecasters.parts.weight import RowWeight
+from tasks.forecasters.parts.row_weight import RowWeight
 
 _BASES: dict[str, type[Formula]] = {"last": LastValue, "seasonal": SeasonalNaive, "har": Har, "ridge": Ridge}
 _MOST_REUSED = 8  # groundworks of the same rows; one of 20,000 pairs and 60 columns takes 5 MB

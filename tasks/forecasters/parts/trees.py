@@ -16,11 +16,11 @@ from pydantic import Field, model_validator
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import SERIES_KEY, FeatureSchema
 from tasks.core.strict import Strict
-from tasks.forecasters.graph.arithmetic import Value, join_columns
+from tasks.forecasters.graph.graph_ops import Value, join_columns
 from tasks.forecasters.graph.tree_graph import TreeNode, build_tree_graph
 from tasks.forecasters.parts.categories import SERIES, CategoryEncoder
-from tasks.forecasters.parts.moving import RecursiveInputs, check_movable
-from tasks.forecasters.parts.preamble import Normalizer
+from tasks.forecasters.parts.normalizer import Normalizer
+from tasks.forecasters.parts.recursive_inputs import RecursiveInputs, check_movable
 from tasks.forecasters.parts.residuals import OnResiduals, ResidualPairs, ResidualParams
 
 # What a warm start takes over, since the trees' thresholds are in its units

@@ -1,6 +1,4 @@
-"""Making a dataset current: its name and models at the top of params.yaml, its files in
-data/source.
-"""
+"""Making a dataset current: its name and models in params.yaml, its files in data/source."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,19 +6,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks.core.errors import ParamsError
-from tasks.edges.artifacts import read_json, write_folder, write_json
+from tasks.core.reports.feed import FeedWindow
+from tasks.edges.artifacts import read_report, write_folder, write_json, write_report
 from tasks.edges.settings import ROOT, read_settings
 from tasks.ingest.wizard.inspect.files import build_link_names, find_files
 from tasks.ingest.wizard.write import read_commented_params, write_commented_params
 
 SOURCE = "data/source"
-WINDOW = "window.json"  # of a feed: what the chain may see of it
+WINDOW = "window.json"  # of a feed: the rows that the chain may use
 
 
 class AppliedDataset(NamedTuple):
-    """What is current now. links: names in data/source and the files they lead to; empty for an
-    embedded source.
-    """
+    """The dataset that is current now. links: name in data/source -> file; empty without files."""
 
     dataset: str
     models: tuple[str, ...]
@@ -30,19 +27,21 @@ class AppliedDataset(NamedTuple):
 def apply_dataset(name: str, root: Path = ROOT) -> AppliedDataset:
     """Make *name* current.
 
-    Raises ParamsError for an unknown name (with close matches), SourceError when its files are not
-    there. data/source is filled first: a run that is killed in between leaves `dataset` as it was,
-    and `tidemill use NAME` again mends it.
+    data/source is filled first: after a kill in between `dataset` is unchanged, and
+    `tidemill use NAME` repairs data/source.
+
+    Raises ParamsError for an unknown name (with close matches), SourceError for missing files.
     """
     document = read_commented_params(root)
     entry = _get_entry(document, name)
     source = entry["ingest"]["source"]
-    files = list_dataset_files(source.get("files") or (), name, root) if source["kind"] == "files" else []
-    window = find_window(name, root / SOURCE) if source["kind"] == "feed" else None
-    links = write_links(root / SOURCE, source["kind"], files, window)
+    kind = "files" if source["kind"] == "extension" else source["kind"]
+    files = list_dataset_files(source.get("files") or (), name, root) if kind == "files" else []
+    window = find_window(name, root / SOURCE) if kind == "feed" else None
+    links = write_links(root / SOURCE, kind, files, window)
     models = tuple(entry["models"])
     document["dataset"] = name
-    document["models"].clear()  # in place: comments hang on the list
+    document["models"].clear()  # in place: the list holds comments
     document["models"].extend(models)
     write_commented_params(document, root)
     return AppliedDataset(name, models, links)
@@ -55,53 +54,54 @@ def _get_entry(document: Any, name: str) -> Any:
         raise ParamsError(
             f"There is no dataset {name!r}"
             + (f"; did you mean {' or '.join(close)}?" if close else f", but {', '.join(known)}.")
-            + " `tidemill new NAME --csv FILE` makes one, `tidemill datasets` lists them."
+            + " `tidemill new NAME --csv FILE` writes one, `tidemill datasets` lists them."
         )
     return document["datasets"][name]
 
 
 def list_dataset_files(patterns: Iterable[str], name: str, root: Path) -> list[Path]:
-    """The files that a dataset's entry names.
+    """The files that the entry of the dataset *name* names.
 
     Raises ParamsError or SourceError when there are none.
     """
-    found = [
+    files = [
         path.resolve() for pattern in patterns for path in find_files(str(root / Path(pattern).expanduser()))
     ]
-    if not found:
+    if not files:
         raise ParamsError(
             f"datasets.{name}.ingest.source has no `files`. Give paths or globs, relative to the checkout or"
             " absolute."
         )
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(files))
 
 
-def find_window(name: str, folder: Path) -> dict[str, Any] | None:
-    """The window of the feed of *name* that closed last: as the feed wrote it, else as *folder*
-    has it; None while none has closed.
+def find_window(name: str, folder: Path) -> FeedWindow | None:
+    """The window that the feed of *name* closed last; None while none has closed.
+
+    It is read from where the feed writes it, else from *folder*.
     """
     for path in (read_settings().home / "feed" / name / WINDOW, folder / WINDOW):
         if path.exists():
-            window: dict[str, Any] = read_json(path)
-            if window["dataset"] == name:
+            window = read_report(path, FeedWindow)
+            if window.dataset == name:
                 return window
     return None
 
 
 def write_links(
-    folder: Path, kind: str, files: list[Path], window: dict[str, Any] | None = None
+    folder: Path, kind: str, files: list[Path], window: FeedWindow | None = None
 ) -> dict[str, Path]:
-    """Put links to *files*, and the *window* of a feed, into *folder*, which is made anew.
+    """Write *folder* from scratch, with links to *files* and the *window* of a feed.
 
     Returns {link: file}.
     """
     links = dict(zip(build_link_names(files), files, strict=True))
-    with write_folder(folder) as fresh:
+    with write_folder(folder) as new_folder:
         if window is not None:
-            write_json(fresh / WINDOW, window)
+            write_report(new_folder / WINDOW, window)
         for link, path in links.items():
-            (fresh / link).symlink_to(path)
+            (new_folder / link).symlink_to(path)
         write_json(
-            fresh / "source.json", {"kind": kind} | ({"files": sorted(links)} if kind == "files" else {})
+            new_folder / "source.json", {"kind": kind} | ({"files": sorted(links)} if kind == "files" else {})
         )
     return links

@@ -1,6 +1,6 @@
-"""The entry in params.yaml, with each reason as a comment beside its value.
+"""Writing the entry into params.yaml, each reason as a comment at the end of its line.
 
-Everything else in the file stays as it was, byte for byte.
+Everything else in the file stays the same, byte for byte.
 """
 
 import io
@@ -17,10 +17,10 @@ from ruamel.yaml.tokens import CommentToken
 from tasks.core.errors import ParamsError
 from tasks.edges.artifacts import write_text
 from tasks.edges.settings import ROOT
-from tasks.ingest.wizard.decide.propose import EntryProposal
+from tasks.ingest.wizard.decide.draft import EntryProposal
 
 _NAME = r"[a-z][a-z0-9_]{0,39}"
-# What needs no quotes; `1e5` would be a number
+# text that needs no quotes; `1e5` would be a number
 _PLAIN = r"[A-Za-z][\w /().:-]*[\w)]|[A-Za-z]|[1-9]\d*(mo|[a-df-z])"
 _BLOCKS = {
     (),
@@ -41,20 +41,18 @@ _BLOCKS = {
 
 
 def check_name(name: str) -> None:
-    """Raises ParamsError for a name that DVC's templates, folders or model registries would
-    stumble over.
-    """
+    """Raises ParamsError for a name that DVC, folders or model registries cannot take."""
     if not re.fullmatch(_NAME, name):
-        bare = re.sub(r"[^a-z0-9_]+", "_", name.lower()).strip("_")[:30]
-        better = bare if re.fullmatch(_NAME, bare) else f"feed_{bare}".rstrip("_")
+        plain = re.sub(r"[^a-z0-9_]+", "_", name.lower()).strip("_")[:30]
+        better = plain if re.fullmatch(_NAME, plain) else f"feed_{plain}".rstrip("_")
         raise ParamsError(
-            "A dataset's name has small letters, digits and _, starts with a letter and has at most 40"
+            "A dataset's name has lowercase letters, digits and _, starts with a letter and has at most 40"
             f" characters; {name!r} does not. Try `{better}`."
         )
 
 
 def read_commented_params(root: Path = ROOT) -> Any:
-    """params.yaml with its comments, as ruamel.yaml holds it."""
+    """params.yaml with its comments, as ruamel.yaml reads it."""
     path = root / "params.yaml"
     if not path.exists():
         raise ParamsError(
@@ -69,9 +67,9 @@ def write_commented_params(document: Any, root: Path = ROOT) -> None:
 
 
 def write_entry(name: str, proposal: EntryProposal, root: Path = ROOT, *, replace: bool = False) -> None:
-    """Put the entry under `datasets`.
+    """Write the entry under `datasets`.
 
-    Raises ParamsError when the name is taken and *replace* is not set.
+    Raises ParamsError when the name exists and *replace* is not set.
     """
     check_name(name)
     document = read_commented_params(root)
@@ -84,18 +82,18 @@ def write_entry(name: str, proposal: EntryProposal, root: Path = ROOT, *, replac
 
 
 def render_entry(name: str, proposal: EntryProposal) -> str:
-    """The entry as it would stand in params.yaml."""
+    """The entry as text of params.yaml."""
     return _render_document(CommentedMap({"datasets": CommentedMap({name: build_commented_entry(proposal)})}))
 
 
 def build_commented_entry(proposal: EntryProposal) -> CommentedMap:
-    """The entry with its reasons as comments at the ends of its lines."""
+    """The entry as ruamel.yaml writes it, with its reasons as comments."""
     node: CommentedMap = _build_node(proposal.entry, (), proposal.reasons)
     return node
 
 
 def _build_node(value: Any, path: tuple[str | int, ...], reasons: dict[tuple[str | int, ...], str]) -> Any:
-    block = path in _BLOCKS
+    is_block = path in _BLOCKS
     if isinstance(value, dict):
         node: Any = CommentedMap()
         items: Any = value.items()
@@ -109,19 +107,19 @@ def _build_node(value: Any, path: tuple[str | int, ...], reasons: dict[tuple[str
         )
     for key, item in items:
         node[key] = _build_node(item, (*path, key), reasons)
-        if block and (reason := reasons.get((*path, key))):
-            beside = CommentToken(f" # {reason}", CommentMark(0), None)
+        if is_block and (reason := reasons.get((*path, key))):
+            comment = CommentToken(f" # {reason}", CommentMark(0), None)
             node.ca.items[key] = (
-                [None, None, beside, None] if isinstance(node, CommentedMap) else [beside, None]
+                [None, None, comment, None] if isinstance(node, CommentedMap) else [comment, None]
             )
-    node.fa.set_block_style() if block and value else node.fa.set_flow_style()
+    node.fa.set_block_style() if is_block and value else node.fa.set_flow_style()
     return node
 
 
 def _build_yaml() -> YAML:
     yaml = YAML()
     yaml.preserve_quotes = True
-    yaml.width = 100_000  # a line is never folded: a reason stands beside its value
+    yaml.width = 100_000  # a line is never folded: a reason is on the line of its value
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.representer.add_representer(
         type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null")

@@ -30,7 +30,7 @@ TUNING = {"queued.min.messages": 20_000, "fetch.queue.backoff.ms": 5}
 def tidemill(given):
     sys.path.insert(0, str(Path.cwd()))
     from tasks.edges.feeds.kafka import KafkaFeed
-    from tasks.feed.land import LandingBuffer, open_table, run_loop
+    from tasks.feed.land import LandingBuffer, open_table, run_landing
     from tasks.feed.params import FeedParams
 
     fields = {name: {} for name in FIELDS if name not in {"symbol", "ts"}}
@@ -45,10 +45,10 @@ def tidemill(given):
 
     def land():
         feed = KafkaFeed(given.address, given.topic, f"g-{given.topic}-{Path(given.folder).name}")
-        run_loop(
+        run_landing(
             LandingBuffer(open_table(Path(given.folder), params), params, "1m", feed),
             feed,
-            until_drained=not given.ever,
+            until_caught_up=not given.ever,
         )
         feed.close()
 

@@ -11,10 +11,10 @@ from pydantic import Field
 
 from tasks.core.schema import FeatureSchema
 from tasks.core.strict import Strict
-from tasks.forecasters.graph.arithmetic import Value
-from tasks.forecasters.graph.formula import Formula
+from tasks.forecasters.graph.graph_definition import Formula
+from tasks.forecasters.graph.graph_ops import Value
 from tasks.forecasters.parts.linear import build_normal_equations, fit_coefficients
-from tasks.forecasters.parts.preamble import Normalizer, get_level_column
+from tasks.forecasters.parts.normalizer import Normalizer, get_level_column
 
 Window = Annotated[int, Field(ge=1)]
 

@@ -10,8 +10,8 @@ from pydantic import Field
 from tasks.core.blocks import split_blocks
 from tasks.core.schema import FeatureSchema
 from tasks.core.strict import Strict
-from tasks.forecasters.graph.arithmetic import Value, take
-from tasks.forecasters.graph.formula import Formula
+from tasks.forecasters.graph.graph_definition import Formula
+from tasks.forecasters.graph.graph_ops import Value, take
 from tasks.forecasters.parts.groups import GroupBy, RowGroups
 from tasks.forecasters.parts.linear import (
     NormalEquations,
@@ -20,14 +20,14 @@ from tasks.forecasters.parts.linear import (
     fit_coefficients,
     fit_reweighted,
 )
-from tasks.forecasters.parts.preamble import (
+from tasks.forecasters.parts.normalizer import (
     Base,
     Normalizer,
     check_columns,
     has_level_input,
     list_dispensable_columns,
 )
-from tasks.forecasters.parts.weight import RowWeight
+from tasks.forecasters.parts.row_weight import RowWeight
 
 PENALTIES = tuple(10.0**k for k in range(-5, 1))  # as a share of the rows, on standardised inputs
 _BLOCK_ROWS = 4096

@@ -13,10 +13,10 @@ from pydantic import Field
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
 from tasks.core.strict import Strict
-from tasks.forecasters.graph.arithmetic import Value, clip, fill_nan, log, maximum, take
-from tasks.forecasters.graph.formula import Formula
-from tasks.forecasters.parts.identity import SeriesEncoder
+from tasks.forecasters.graph.graph_definition import Formula
+from tasks.forecasters.graph.graph_ops import Value, clip, fill_nan, log, maximum, take
 from tasks.forecasters.parts.local import LEAST_VALUES, filter_warnings
+from tasks.forecasters.parts.series_encoder import SeriesEncoder
 
 _TINY = 1e-30
 _MOST_SLOPE = 2.0  # volatility of one measure moves about as that of another; a steeper line is chance

@@ -15,10 +15,10 @@ from pydantic import Field
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
 from tasks.core.strict import Strict
-from tasks.forecasters.graph.arithmetic import Value, cos, fmod, sin, take
-from tasks.forecasters.graph.formula import Formula
-from tasks.forecasters.parts.identity import SeriesEncoder
+from tasks.forecasters.graph.graph_definition import Formula
+from tasks.forecasters.graph.graph_ops import Value, cos, fmod, sin, take
 from tasks.forecasters.parts.local import LEAST_VALUES, filter_warnings
+from tasks.forecasters.parts.series_encoder import SeriesEncoder
 
 _TIME = ("time_days", "time_day_frac")
 _PERIOD_DAYS = {"yearly": 365.25, "weekly": 7.0, "daily": 1.0}

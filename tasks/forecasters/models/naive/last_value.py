@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from tasks.forecasters.graph.arithmetic import Value
-from tasks.forecasters.graph.formula import Formula
-from tasks.forecasters.parts.preamble import select_last_values
+from tasks.forecasters.graph.graph_definition import Formula
+from tasks.forecasters.graph.graph_ops import Value
+from tasks.forecasters.parts.normalizer import select_last_values
 
 
 class LastValue(Formula):

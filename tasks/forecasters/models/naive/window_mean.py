@@ -7,9 +7,9 @@ from pydantic import Field
 
 from tasks.core.schema import FeatureSchema
 from tasks.core.strict import Strict
-from tasks.forecasters.graph.arithmetic import Value, fill_nan, take
-from tasks.forecasters.graph.formula import Formula
-from tasks.forecasters.parts.preamble import get_level_column, select_last_values
+from tasks.forecasters.graph.graph_definition import Formula
+from tasks.forecasters.graph.graph_ops import Value, fill_nan, take
+from tasks.forecasters.parts.normalizer import get_level_column, select_last_values
 
 
 class WindowMeanParams(Strict):

@@ -2,7 +2,7 @@
 fewer weights.
 """
 
-from tasks.forecasters.graph.arithmetic import gru
+from tasks.forecasters.graph.graph_ops import gru
 from tasks.forecasters.parts.recurrent import Recurrent
 
 

@@ -1,6 +1,6 @@
 """A long short-term memory along the sequence."""
 
-from tasks.forecasters.graph.arithmetic import lstm
+from tasks.forecasters.graph.graph_ops import lstm
 from tasks.forecasters.parts.recurrent import Recurrent
 
 

@@ -1,6 +1,6 @@
 """A small net of rectified layers over all columns, pooled over all series, all steps at once."""
 
-from tasks.forecasters.graph.arithmetic import Value, relu
+from tasks.forecasters.graph.graph_ops import Value, relu
 from tasks.forecasters.parts.net import Net, NetParams
 from tasks.forecasters.parts.net_layers import (
     NetInputs,
@@ -10,7 +10,7 @@ from tasks.forecasters.parts.net_layers import (
     Width,
     build_dense_weights,
 )
-from tasks.forecasters.parts.preamble import list_dispensable_columns
+from tasks.forecasters.parts.normalizer import list_dispensable_columns
 
 
 class MlpParams(NetParams):

@@ -3,7 +3,7 @@
 Source: Zeng et al. 2023, arXiv:2205.13504 (NLinear).
 """
 
-from tasks.forecasters.graph.arithmetic import Value
+from tasks.forecasters.graph.graph_ops import Value
 from tasks.forecasters.parts.net import Net, SequenceParams, join_net_inputs
 from tasks.forecasters.parts.net_layers import (
     NetInputs,

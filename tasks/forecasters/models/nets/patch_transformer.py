@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
-from tasks.forecasters.graph.arithmetic import Value, layer_norm, relu, reshape, softmax, take, transpose
+from tasks.forecasters.graph.graph_ops import Value, layer_norm, relu, reshape, softmax, take, transpose
 from tasks.forecasters.parts.net import Net, SequenceParams, join_net_inputs
 from tasks.forecasters.parts.net_layers import (
     NetInputs,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from tasks.forecasters.graph.arithmetic import Value
+from tasks.forecasters.graph.graph_ops import Value
 from tasks.forecasters.graph.tree_graph import LEAF, LEQ, TreeNode
 from tasks.forecasters.parts.residuals import ResidualPairs
 from tasks.forecasters.parts.trees import BoostedTrees, FittedBooster, TreesParams

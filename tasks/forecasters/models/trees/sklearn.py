@@ -16,9 +16,9 @@ from pydantic import Field
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
 from tasks.core.strict import Strict
-from tasks.forecasters.graph.arithmetic import ML_OPSET, OPSET, Value
+from tasks.forecasters.graph.graph_ops import ML_OPSET, OPSET, Value
 from tasks.forecasters.graph.subgraph import build_canonical_subgraph, run_subgraph
-from tasks.forecasters.parts.preamble import NormalizedInputs
+from tasks.forecasters.parts.normalizer import NormalizedInputs
 from tasks.forecasters.parts.residuals import OnResiduals, ResidualPairs, ResidualParams
 
 _MODULES = (

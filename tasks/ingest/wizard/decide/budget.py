@@ -1,6 +1,4 @@
-"""How much of the history is used, how often it is refitted, which models take part: so that
-training ends in about a minute on two cores.
-"""
+"""How much history, how many refits, which models: training takes a minute on two cores."""
 
 from dataclasses import dataclass
 from math import gcd
@@ -8,23 +6,25 @@ from math import gcd
 from tasks.core.errors import SourceError
 
 TABLE_ROWS = 160_000  # a feature table of that many rows is built in 2 s and walked in the minute
-MOST_TABLE_ROWS = 450_000  # many short series may have more, since few refits are possible on them
-LEAST_STEPS = 1_000  # below it a cap would take the history that lags and seasons need
-MOST_STEPS = 50_000
-FORECAST_ROWS = 400_000  # rows of forecasts a model writes before the gate's
+MAX_TABLE_ROWS = 450_000  # many short series may have more, since few refits are possible on them
+MIN_STEPS = 1_000  # a lower cap would cut the history that lags and seasons need
+MAX_STEPS = 50_000
+FORECAST_ROWS = 400_000  # rows of forecasts that a model writes before the gate's
 GATE_ROWS = 150_000
-MOST_CUTOFFS = 400  # hundreds of cutoffs say what a model is worth; more cost disk and say little else
-FEW_CUTOFFS = 8  # fewer measure luck
-REFIT_S = 45.0  # what refits may take in all; the rest of the minute is start-up of seven processes
-NET_PAIRS = 10_000  # fewer pairs of origin and step cannot feed a net of some thousand weights
+MAX_CUTOFFS = 400  # hundreds of cutoffs measure a model; more cost disk and add little
+MIN_CUTOFFS = 8  # fewer measure luck
+REFIT_S = 45.0  # all refits together; the rest of the minute is the start-up of seven processes
+MIN_NET_PAIRS = 10_000  # fewer pairs of origin and step are too few for some thousand weights
 LIGHTGBM_ROWS = 30_000  # about a second a fit
 
 
 @dataclass(frozen=True)
 class WalkForwardBudget:
-    """Caps (None: not needed), the walk, the gate.
+    """The walk and the gate, counted in steps of the grid.
 
-    Counted in steps of the grid, except *max_rows_per_series*.
+    min_gate_rows: paired cutoffs that the gate needs.
+    net: whether a net is among the models.
+    refit_s: of all models on one core.
     """
 
     n_cutoffs: int
@@ -39,47 +39,48 @@ class WalkForwardBudget:
 
     @property
     def max_age_steps(self) -> int:
-        """A fit grew as old as this in the walk-forward whose scores chose it."""
+        """The greatest age of a fit in the walk-forward whose scores chose it."""
         return self.stride_steps * self.refit_every_cutoffs
 
 
 def compute_caps(n_series: int, longest: int) -> tuple[int | None, int | None]:
-    """(max_rows_per_series, max_series) for *n_series* of which the longest has *longest* rows;
-    None where no cap is needed.
+    """(max_rows_per_series, max_series); None where no cap is needed.
+
+    longest: rows of the longest series.
     """
-    rows = min(MOST_STEPS, max(LEAST_STEPS, TABLE_ROWS // n_series))
-    series = MOST_TABLE_ROWS // min(longest, rows)
+    rows = min(MAX_STEPS, max(MIN_STEPS, TABLE_ROWS // n_series))
+    series = MAX_TABLE_ROWS // min(longest, rows)
     return (rows if longest > rows else None), (series if n_series > series else None)
 
 
 def plan_budget(
     n_steps: int, n_series: int, horizon_steps: int, season_steps: int, lookback_steps: int
 ) -> WalkForwardBudget:
-    """Fit the walk into *n_steps* of grid, of *n_series*.
+    """The walk and the gate for *n_series* on *n_steps* of the grid.
 
-    Raises SourceError with the length that would do when it is too short.
+    Raises SourceError with the length that is needed when the history is too short.
     """
     cutoff_rows = n_series * horizon_steps
-    matured = 24  # cutoffs whose whole horizon is known; a smaller sample decides nothing
+    n_matured = 24  # cutoffs whose whole horizon is known; a smaller sample decides nothing
     gate = max(
-        horizon_steps + min(matured, n_steps // 12), min(n_steps // 10, 1_000, GATE_ROWS // cutoff_rows)
+        horizon_steps + min(n_matured, n_steps // 12), min(n_steps // 10, 1_000, GATE_ROWS // cutoff_rows)
     )
     floor = max(3 * season_steps, 2 * horizon_steps, 20) if season_steps > 1 else max(2 * horizon_steps, 30)
     left = n_steps - gate - horizon_steps
     min_train = max(floor, min(int(0.5 * left), max(int(0.3 * left), 2 * lookback_steps, 8 * season_steps)))
-    room = left - min_train  # origins that are left for cutoffs
-    if room < FEW_CUTOFFS:
-        needed = n_steps + FEW_CUTOFFS - room + gate // 10
+    n_origins = left - min_train  # that are left for cutoffs
+    if n_origins < MIN_CUTOFFS:
+        needed = n_steps + MIN_CUTOFFS - n_origins + gate // 10
         raise SourceError(
             f"The history has {n_steps} steps; a horizon of {horizon_steps} and a season of {season_steps}"
             f" need at least about {needed}. Give a longer history, or a shorter horizon: `--horizon"
             f" {max(1, horizon_steps // 2)}`."
         )
-    n_cutoffs = max(FEW_CUTOFFS, min(MOST_CUTOFFS, FORECAST_ROWS // cutoff_rows, room))
-    stride = _select_off_season_stride(max(1, room // n_cutoffs), season_steps)
-    n_cutoffs = min(n_cutoffs, 1 + (room - 1) // stride)
+    n_cutoffs = max(MIN_CUTOFFS, min(MAX_CUTOFFS, FORECAST_ROWS // cutoff_rows, n_origins))
+    stride = _select_off_season_stride(max(1, n_origins // n_cutoffs), season_steps)
+    n_cutoffs = min(n_cutoffs, 1 + (n_origins - 1) // stride)
     pairs = n_series * (n_steps - gate) * horizon_steps
-    net = pairs >= NET_PAIRS
+    net = pairs >= MIN_NET_PAIRS
     seconds = _compute_refit_s(n_series * (n_steps - gate), horizon_steps, net)
     n_refits = max(2, min(10, int(REFIT_S / seconds), n_cutoffs // 2))
     refit_every = -(-n_cutoffs // n_refits)
@@ -97,8 +98,9 @@ def plan_budget(
 
 
 def _select_off_season_stride(stride: int, season_steps: int) -> int:
-    """The nearest smaller stride without a common divisor with the season, or every cutoff would
-    fall on the same hours.
+    """The nearest smaller stride that shares no divisor with the season.
+
+    Otherwise every cutoff would be at the same hours.
     """
     while stride > 1 and gcd(stride, season_steps) > 1:
         stride -= 1
@@ -106,12 +108,11 @@ def _select_off_season_stride(stride: int, season_steps: int) -> int:
 
 
 def _compute_refit_s(rows: int, horizon_steps: int, net: bool) -> float:
-    """Seconds of one refit of all models on one core, as measured on 20,000 to 300,000 rows with 33
-    features.
+    """Seconds of one refit of all models on one core.
 
-    The linear parts cost 80 ns a pair of origin and step, four times (har, ridge, and ridge twice
-    below the trees: fitted and subtracted), the trees 25 us a pair that they are given, the net 1.2
-    s.
+    Measured on 20,000 to 300,000 rows with 33 features. The linear parts cost 80 ns per pair of
+    origin and step, four times (har, ridge, and ridge twice below the trees: fitted and
+    subtracted), the trees 25 us per pair that they are given, the net 1.2 s.
     """
     return (
         4 * 80e-9 * rows * horizon_steps

@@ -1,7 +1,4 @@
-"""Files as they are: found, and opened the way that ingest opens them.
-
-What the columns mean is decided in `look`.
-"""
+"""Finding files, and opening them as ingest does; what the columns mean is for inspect_files."""
 
 import csv
 import glob
@@ -19,16 +16,18 @@ from tasks.ingest.params import FilesSource
 Format = Literal["csv", "parquet", "json", "jsonl"]
 SEPARATORS = (",", ";", "\t", "|")
 _GZIP_MAGIC = b"\x1f\x8b"
-_SAMPLE_LINES = 200  # enough to tell a header, a separator and a number from one another
+_SAMPLE_LINES = 200  # enough to distinguish a header, a separator and a number
 _SAMPLE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class FileTable:
-    """One file.
+    """The cells of one file.
 
-    Cells are text where the format has no types; *name* is that of its link in data/source;
-    *header*: whether the file names its columns; *first_row* as in Cells.
+    name: of its link in data/source.
+    frame: cells are text where the format has no types.
+    header: whether the file names its columns.
+    first_row: as in FileCells.
     """
 
     path: Path
@@ -40,43 +39,42 @@ class FileTable:
 
     @property
     def cells(self) -> FileCells:
-        """The same, as ingest holds it; messages show the whole path."""
+        """The table as ingest reads it; messages show the whole path."""
         return FileCells(str(self.path), self.frame, self.first_row)
 
-    def row(self, index: int) -> str:
-        """Where the frame's row *index* stands, for a message."""
+    def format_row(self, index: int) -> str:
+        """The file and the row of the frame's row *index*, for a message."""
         return f"{self.path}, row {index + self.first_row}"
 
 
 def find_files(pattern: str) -> list[Path]:
     """Files of a path or a glob, sorted. Raises SourceError when there is none."""
-    # An absolute pattern, too
-    found = sorted(Path(p) for p in glob.glob(str(Path(pattern).expanduser()), recursive=True))  # noqa: PTH207
-    files = [p for p in found if p.is_file()]
-    if not files and any(p.is_dir() for p in found):
+    # Path.glob refuses an absolute pattern
+    paths = sorted(Path(p) for p in glob.glob(str(Path(pattern).expanduser()), recursive=True))  # noqa: PTH207
+    files = [p for p in paths if p.is_file()]
+    if not files and any(p.is_dir() for p in paths):
         raise SourceError(
             f"{pattern} is a folder. Give the files in it as a glob in quotes, for example"
             f" '{pattern.rstrip('/')}/*.csv'."
         )
     if not files:
         raise SourceError(
-            f"No file matches {pattern!r}. Check the path; a glob must stand in quotes, so that the shell"
-            " leaves it alone."
+            f"No file matches {pattern!r}. Check the path; put a glob in quotes, so that the shell"
+            " does not expand it."
         )
     return files
 
 
 def build_link_names(files: list[Path]) -> list[str]:
-    """What each file is called in data/source: its name, with its folder's before it where two
-    have the same.
-    """
+    """The name of each file in data/source; equal names have the folder's name before them."""
     names = [path.name for path in files]
     return [path.name if names.count(path.name) == 1 else f"{path.parent.name}_{path.name}" for path in files]
 
 
 def read_table(path: Path, name: str, kind: Format, columns: tuple[str, ...] = ()) -> FileTable:
-    """The file's cells; *columns* name those of a file without a header.
+    """The file's cells.
 
+    columns: names for a file without a header.
     Raises SourceError for an empty, binary, ragged or broken file, with the row.
     """
     header, separator = True, ","
@@ -103,17 +101,14 @@ def read_table(path: Path, name: str, kind: Format, columns: tuple[str, ...] = (
 
 
 def _read_text_head(path: Path) -> str:
-    """The file's first whole lines.
-
-    Raises SourceError for what is no text; ingest's reader finds the rest.
-    """
+    """The file's first complete lines. Raises SourceError for what is not UTF-8 text."""
     raw = path.read_bytes()
     try:
         raw = gzip.decompress(raw) if raw.startswith(_GZIP_MAGIC) else raw
     except (OSError, EOFError) as error:
         raise SourceError(
-            f"{path} starts like gzip but does not unpack ({error}). Fetch it again; `gzip -t FILE` tells"
-            " whether it is whole."
+            f"{path} starts like gzip but does not unpack ({error}). Fetch it again; `gzip -t FILE` tests"
+            " whether it is complete."
         ) from error
     if not raw.strip():
         raise SourceError(f"{path} is empty. Give a file with at least a few dozen rows.")
@@ -147,40 +142,37 @@ def _find_csv_form(path: Path, head: str) -> tuple[bool, str]:
     usual = max(set(widths), key=widths.count)
     if len(rows[0]) != usual:
         raise SourceError(
-            f"{path}, row 1 has {len(rows[0])} fields, the rows below have {usual}. Mend or remove the row; a"
-            " text that holds the separator must stand in double quotes."
+            f"{path}, row 1 has {len(rows[0])} fields, the rows below have {usual}. Correct or remove the"
+            " row; a text that holds the separator must be in double quotes."
         )
     return _has_header([row for row in rows if len(row) == usual]), separator
 
 
 def _find_separator(sample: list[str]) -> str:
-    """The one that splits all sample lines into the same number of fields, more than one; a
-    comma when none does.
-    """
+    """The separator that splits all lines into the same number of fields; a comma if none does."""
 
-    def fields(separator: str) -> tuple[bool, int]:
+    def rank(separator: str) -> tuple[bool, int, int]:
         widths = [len(row) for row in csv.reader(sample, delimiter=separator)]
-        return (min(widths) == max(widths) > 1, max(set(widths), key=widths.count))
+        usual = max(set(widths), key=widths.count)
+        return min(widths) == max(widths) > 1, usual, -SEPARATORS.index(separator)
 
-    return max(SEPARATORS, key=lambda s: (fields(s), -SEPARATORS.index(s)))
+    return max(SEPARATORS, key=rank)
 
 
 def _has_header(rows: list[list[str]]) -> bool:
-    """Whether the first row names the columns: text where the rows below have numbers or digits,
-    and no cell of it a number.
-    """
+    """Whether the first row names the columns: it has text where the rows below have numbers."""
     if len(rows) < 2:
         return not any(is_number(cell) for cell in rows[0])
     first, below = rows[0], rows[1:]
-    named = sum(
+    n_names = sum(
         not _has_digits_first(cell) and any(_has_digits_first(row[i]) for row in below)
         for i, cell in enumerate(first)
     )
-    valued = sum(
+    n_values = sum(
         is_number(cell) and all(is_number(row[i]) or row[i] in NULLS for row in below)
         for i, cell in enumerate(first)
     )
-    return named > valued or (named == valued == 0)
+    return n_names > n_values or (n_names == n_values == 0)
 
 
 def is_number(cell: str) -> bool:

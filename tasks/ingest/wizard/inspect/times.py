@@ -1,4 +1,4 @@
-"""Which columns are time, how they are written, and in which zone."""
+"""Whether a column can be read as time: in which form, and in which zone."""
 
 from dataclasses import dataclass
 
@@ -25,8 +25,7 @@ _DATES = (
 )
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", "T%H:%M:%S", "%H%M%S")
 _MONTHS = ("%Y-%m", "%Y/%m", "%b %Y", "%m/%Y")
-# What an epoch of the years 1980 to 2100 looks like in each unit; nothing else that people write
-# lies in these ranges as a rising integer.
+# an epoch of the years 1980 to 2100 in each unit; other rising integers are not in these ranges
 _EPOCHS = {"s": (3.1e8, 4.2e9), "ms": (3.1e11, 4.2e12), "us": (3.1e14, 4.2e15)}
 
 
@@ -34,7 +33,9 @@ _EPOCHS = {"s": (3.1e8, 4.2e9), "ms": (3.1e11, 4.2e12), "us": (3.1e14, 4.2e15)}
 class TimeColumn:
     """A column that can be read as time.
 
-    *form* is `iso`, `s`, `ms`, `us` or a strptime pattern; *zoned*: each cell names its zone.
+    form: `iso`, `s`, `ms`, `us` or a strptime pattern.
+    zoned: whether each cell names its zone.
+    rivals: other patterns that read every cell.
     """
 
     name: str
@@ -44,35 +45,31 @@ class TimeColumn:
 
 
 def find_time_form(name: str, cells: pl.Series) -> TimeColumn | None:
-    """How *cells* can be read as time, or None.
-
-    *rivals* are other patterns that read every cell as well.
-    """
+    """How *cells* can be read as time, or None."""
     known = cells.drop_nulls()
     if not len(known):
         return None
     if cells.dtype.is_temporal():
         return TimeColumn(name, "iso", zoned=getattr(cells.dtype, "time_zone", None) is not None)
-    return _find_written_form(name, known) if cells.dtype == pl.String else _find_counted_form(name, known)
+    return _find_text_form(name, known) if cells.dtype == pl.String else _find_epoch_form(name, known)
 
 
-def _find_written_form(name: str, known: pl.Series) -> TimeColumn | None:
+def _find_text_form(name: str, known: pl.Series) -> TimeColumn | None:
     sample = known.head(200)
     if (epoch := sample.cast(pl.Float64, strict=False)).null_count() == 0 and not sample.str.contains(
         r"^\d{8}$"
     ).all():
-        return _find_counted_form(
+        return _find_epoch_form(
             name, epoch if len(known) == len(sample) else known.cast(pl.Float64, strict=False)
         )
     if sample.str.contains(_ISO).all():
         return TimeColumn(name, "iso", zoned=bool(known.str.contains(_ZONE).any()))
-    fitting = [p for p in _list_patterns() if _is_parsed_by(sample, p) and _is_parsed_by(known, p)]
-    return TimeColumn(name, fitting[0], rivals=tuple(fitting[1:])) if fitting else None
+    patterns = [p for p in _list_patterns() if _is_parsed_by(sample, p) and _is_parsed_by(known, p)]
+    return TimeColumn(name, patterns[0], rivals=tuple(patterns[1:])) if patterns else None
 
 
 def _list_patterns() -> list[str]:
-    # A month alone is read as its first day, which strptime cannot do; `%Y-%m` cells get `-01` from
-    # the parser below.
+    # strptime cannot read a month alone: _parse_by_strptime adds its first day
     return [date + clock for clock in _CLOCKS for date in _DATES] + list(_MONTHS)
 
 
@@ -91,7 +88,7 @@ def _parse_by_strptime(cells: pl.Series, pattern: str) -> pl.Series:
     return cells.str.to_datetime(pattern, strict=False, time_unit="us")
 
 
-def _find_counted_form(name: str, known: pl.Series) -> TimeColumn | None:
+def _find_epoch_form(name: str, known: pl.Series) -> TimeColumn | None:
     if not known.dtype.is_numeric():
         return None
     values = known.cast(pl.Float64)
@@ -105,19 +102,20 @@ def _find_counted_form(name: str, known: pl.Series) -> TimeColumn | None:
 
 
 def parse_time_column(table: FileTable, column: TimeColumn, zone: str) -> pl.Series:
-    """The column as UTC, as ingest will read it; *zone* is that of cells that name none.
+    """The column as UTC, as ingest will read it.
 
-    Raises SourceError with the row for what does not parse.
+    zone: of cells that name none.
+    Raises SourceError with the row for a cell that does not parse.
     """
     cells = table.frame[column.name]
-    if column.zoned and cells.dtype == pl.String and len(bare := (~cells.str.contains(_ZONE)).arg_true()):
-        row = int(bare[0])
+    if column.zoned and cells.dtype == pl.String and len(rows := (~cells.str.contains(_ZONE)).arg_true()):
+        row = int(rows[0])
         raise SourceError(
-            f"{table.row(row)}: column {column.name!r} has {cells[row]!r} without a time zone, other rows"
-            " name one. Write all with a zone, or all without and give `--time-zone`."
+            f"{table.format_row(row)}: column {column.name!r} has {cells[row]!r} without a time zone, other"
+            " rows name one. Write all with a zone, or all without and give `--time-zone`."
         )
-    read = parse_times(table.cells, column.name, column.form, "UTC", dates=False)
+    times = parse_times(table.cells, column.name, column.form, "UTC", dates=False)
     if zone == "UTC" or column.zoned:
-        return read
-    at_midnight = read.dt.time().n_unique() == 1
+        return times
+    at_midnight = times.dt.time().n_unique() == 1
     return parse_times(table.cells, column.name, column.form, zone, dates=at_midnight)

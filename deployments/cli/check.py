@@ -1,0 +1,90 @@
+"""`tidemill check`: does a user's own code keep the project's laws?"""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from tasks.core.errors import ParamsError
+
+FOUND_CHARS = 300  # in the table; `--json` has all
+_EXAMPLE = "Write for example '{\"window_steps\": 3}'."
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def add_check_command(app: typer.Typer) -> None:
+    """Put the command on *app*."""
+    app.command("check")(check)
+
+
+def check(
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="A model, a feature function or a source of your own.",
+            metavar="tasks/extensions/FILE.py:NAME",
+        ),
+    ],
+    params: Annotated[
+        str, typer.Option(help="Parameters of the model, or options of the source, as JSON.", metavar="JSON")
+    ] = "{}",
+    column: Annotated[
+        str | None, typer.Option(help="The function gets this column's values; z by default.")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="The function gets a frame of event_time and these columns: a,b,c.")
+    ] = None,
+    lookback_steps: Annotated[
+        int | None,
+        typer.Option(help="How many steps before the row the function reads; as in params.yaml.", min=0),
+    ] = None,
+    files: Annotated[
+        list[str] | None,
+        typer.Option(help="Files of the source, a path or a glob; as in params.yaml.", metavar="PATH"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the laws on a model, feature or source of your own; exit code 1 when one is broken."""
+    # polars and the models: a `--help` need not pay for them
+    from deployments.ops.check import CheckOptions, build_check_report
+
+    names = tuple(name.strip() for name in columns.split(",")) if columns else ()
+    options = CheckOptions(_parse_json(params), column, names, lookback_steps, tuple(files or ()))
+    report = build_check_report(target, options)
+    if as_json:
+        laws = [verdict._asdict() for verdict in report.verdicts]
+        print(json.dumps({"target": target, "kind": report.kind, "passed": report.passed, "laws": laws}))
+    else:
+        _report_verdicts(target, report.kind, report.verdicts)
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+def _parse_json(text: str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(text)
+    except ValueError as error:
+        raise ParamsError(
+            f"--params {text!r} is not JSON ({error}). Write for example '{{\"k\": 3}}'."
+        ) from error
+    if not isinstance(parsed, dict):
+        raise ParamsError(f"--params {text!r} is no object. {_EXAMPLE}")
+    return parsed
+
+
+def _report_verdicts(target: str, kind: str, verdicts: list[Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    fixes = [] if all(verdict.passed for verdict in verdicts) else ["how to fix"]
+    table = Table("law", "", "found", *fixes, show_lines=True)
+    for verdict in verdicts:
+        found = verdict.found if len(verdict.found) < FOUND_CHARS else f"{verdict.found[:FOUND_CHARS]}..."
+        row = (verdict.law, "passed" if verdict.passed else "FAILED", found, verdict.fix)
+        table.add_row(*row[: 3 + len(fixes)])
+    Console().print(table)
+    n_failed = sum(not verdict.passed for verdict in verdicts)
+    result = (
+        f"{n_failed} of {len(verdicts)} laws are broken" if n_failed else f"keeps all {len(verdicts)} laws"
+    )
+    print(f"{target} ({kind}): {result}.")

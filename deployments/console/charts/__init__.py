@@ -1,0 +1,1 @@
+"""Charts: figures of a report in, an Image out. Only here is anything drawn."""

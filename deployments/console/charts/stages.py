@@ -1,0 +1,65 @@
+"""The charts of a stage, from what it wrote under a checkout's root."""
+
+from pathlib import Path
+
+import polars as pl
+
+from deployments.console.charts.ensemble import draw_ensemble, draw_intervals
+from deployments.console.charts.explain import draw_importance, draw_last
+from deployments.console.charts.gate import draw_losses
+from deployments.console.charts.monitor import draw_steps
+from deployments.console.html import Image
+from tasks.core.kinds import get_kind
+from tasks.core.reports.ensemble import EnsembleReport
+from tasks.core.reports.explain import ExplainSummary, FeatureImportances
+from tasks.core.reports.monitor import MonitorReport
+from tasks.core.reports.promote import GateDecision
+from tasks.edges.artifacts import read_report
+from tasks.edges.params import read_about
+
+SERIES_SHOWN = 4  # whose last forecast is drawn; the table has all that were explained
+
+
+def draw_stage(stage: str, root: Path) -> list[Image]:
+    """The stage's charts; none for a stage whose figures say all.
+
+    Raises FrameError when a file is missing.
+    """
+    draw = {
+        "ensemble": draw_ensemble_charts,
+        "explain": draw_explain_charts,
+        "promote": draw_promote_charts,
+        "monitor": draw_monitor_charts,
+    }.get(stage)
+    return [] if draw is None else draw(root)
+
+
+def draw_ensemble_charts(root: Path) -> list[Image]:
+    """Those of the target's kind."""
+    report = read_report(root / EnsembleReport.PATH, EnsembleReport)
+    draws = {"ensemble": draw_ensemble, "intervals": draw_intervals}
+    return [draws[name](report) for name in get_kind(read_about(root).target).charts]
+
+
+def draw_explain_charts(root: Path) -> list[Image]:
+    """What moves the forecasts, then the last one of the first series."""
+    summary = read_report(root / ExplainSummary.PATH, ExplainSummary)
+    importance = read_report(root / FeatureImportances.PATH, FeatureImportances)
+    attributions = pl.read_parquet(root / "data/reports/explain/attributions.parquet")
+    target = read_about(root).target
+    last = [draw_last(attributions, series, target) for series in summary.series_last[:SERIES_SHOWN]]
+    return [draw_importance(importance.root, summary.model), *last]
+
+
+def draw_promote_charts(root: Path) -> list[Image]:
+    """The losses of the gate; none when nothing was compared."""
+    decision = read_report(root / GateDecision.PATH, GateDecision)
+    losses = pl.read_parquet(root / "data/decisions/promote/losses.parquet")
+    return [draw_losses(losses, f"{decision.dataset}: {decision.decision}")] if losses.height else []
+
+
+def draw_monitor_charts(root: Path) -> list[Image]:
+    """Loss and coverage by step; none before an outcome is known."""
+    report, about = read_report(root / MonitorReport.PATH, MonitorReport), read_about(root)
+    level = get_kind(about.target).get_level(about)
+    return [draw_steps(report.by_step, level)] if report.overall.n_known else []

@@ -1,0 +1,121 @@
+"""How right the champion's forecasts turned out to be, what was served, whether the inputs drift;
+and Evidently's own page of the inputs.
+"""
+
+import warnings
+from pathlib import Path
+
+import polars as pl
+
+from deployments.console.charts.stages import draw_monitor_charts
+from deployments.console.html import (
+    Markup,
+    render_element,
+    render_image,
+    render_link,
+    render_list,
+    render_page,
+    render_section,
+    render_table,
+    render_text,
+)
+from tasks.core.reports.monitor import DriftFigures, MonitorReport, ServedFigures
+from tasks.edges.artifacts import read_report
+
+STREAMS = "data/reports/monitor/streams.parquet"
+EVIDENTLY = "evidently.html"
+_COLUMNS = ("step", "n_known", "n_open", "n_late", "n_corrected", "loss", "mae", "bias", "coverage_frac")
+
+
+def list_inputs(_: Path) -> list[str]:
+    """What the page is made of, from the root."""
+    return [MonitorReport.PATH]
+
+
+def render_monitor(root: Path) -> str:
+    """The monitor's report as a page."""
+    report = read_report(root / MonitorReport.PATH, MonitorReport)
+    as_of = f"As of {report.as_of.isoformat()}: {report.reason}."
+    evidently = (
+        [render_element("p", render_link(EVIDENTLY, "Evidently's page of the inputs"))]
+        if (root / STREAMS).exists()
+        else []
+    )
+    return render_page(
+        f"monitor: {report.dataset}",
+        render_element("h1", f"Monitor: {report.verdict}"),
+        render_element("p", as_of, "lead"),
+        *_render_own_forecasts(report, root),
+        _render_served(report.served),
+        *([] if report.drift is None else [_render_drift(report.drift)]),
+        *evidently,
+    )
+
+
+def _render_own_forecasts(report: MonitorReport, root: Path) -> list[Markup]:
+    if not report.by_step:
+        return []
+    rows = [{name: _hide_unknown(getattr(row, name)) for name in _COLUMNS} for row in report.by_step]
+    note = (
+        f"Loss is {report.primary_score}; n_open steps wait for their outcome. Forecasts of every series at"
+        " every cutoff since the promotion."
+    )
+    images = map(render_image, draw_monitor_charts(root))
+    parts = (render_table(rows), render_element("p", note, "none"), *images)
+    return [render_section("The champion's own forecasts", *parts)]
+
+
+def _hide_unknown(value: object) -> object:
+    return "" if value is None else value
+
+
+def _render_served(served: ServedFigures) -> Markup:
+    """What was answered, for information: callers choose it, so it decides nothing."""
+    counts, figures = served.answers, served.overall
+    counted = (
+        f"{counts.n_answers} answers: {counts.n_news} from the newest rows, {counts.n_as_of} as of a time"
+        f" asked for, {counts.n_own_history} from own rows, {counts.n_unmarked} of an older version. They"
+        " decide nothing."
+    )
+    judged = (
+        f"The champion's answers from the newest rows: loss {figures.loss:.4g} over {figures.n_known} steps"
+        f" with an outcome, {figures.n_open} are open."
+        if figures.n_known
+        else ""
+    )
+    return render_section("Served", *(render_element("p", text) for text in (counted, judged) if text))
+
+
+def _render_drift(drift: DriftFigures) -> Markup:
+    found = (
+        f"Since {drift.reference_until.isoformat()}: {drift.n_alarmed} of {drift.n_streams} streams alarm"
+        f" over {drift.n_blocks} blocks of {drift.block_steps} steps; up to {drift.n_by_luck} would by luck."
+    )
+    alarms = [
+        render_text(f"{stream.stream}: since {stream.alarm_at.isoformat()}")
+        for stream in drift.streams
+        if stream.alarm_at is not None
+    ]
+    parts = [render_list(alarms)] if alarms else []
+    return render_section("Drift of the inputs", render_element("p", found), *parts)
+
+
+def write_evidently(root: Path, path: Path) -> None:
+    """Evidently's page on the watched values before and after what the champion has seen.
+
+    For people to look at, not for alarms: its default rule calls a stationary seasonal stream
+    drifted each day.
+    """
+    report = read_report(root / MonitorReport.PATH, MonitorReport)
+    streams = pl.read_parquet(root / STREAMS)
+    assert report.champion is not None, "streams are written for a champion"
+    since = pl.col("event_time") >= report.champion.seen_until
+    before, after = (streams.filter(keep).drop("event_time") for keep in (~since, since))
+    with warnings.catch_warnings():
+        # Evidently's own dependencies warn on import; nothing here is ours to fix
+        warnings.simplefilter("ignore")
+        from evidently import Dataset, Report
+        from evidently.presets import DataDriftPreset
+
+        reference, current = (Dataset.from_pandas(part.to_pandas()) for part in (before, after))
+        Report([DataDriftPreset()]).run(current, reference).save_html(str(path))

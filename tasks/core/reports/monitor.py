@@ -1,0 +1,202 @@
+"""data/reports/monitor/report.json: how right the champion's forecasts turned out to be."""
+
+from typing import ClassVar, Literal
+
+from tasks.core.reports.base import IsoTime, Report
+from tasks.core.strict import Strict
+
+
+class OutcomeFigures(Strict):
+    """Forecast steps and what became of them.
+
+    n_steps: forecast steps.
+    n_open: of these without an outcome yet.
+    n_seen: of these that the release was fitted on; they count in no mean.
+    n_known: of these with an outcome.
+    n_late, n_corrected: of these whose outcome came late, or changed after its first vintage.
+    loss: mean primary loss; null without an outcome, as the other means.
+    mae, bias: in the target's unit.
+    coverage_frac: share of outcomes within the outermost quantiles.
+    """
+
+    n_steps: int
+    n_open: int
+    n_seen: int
+    n_known: int
+    n_late: int
+    n_corrected: int
+    loss: float | None
+    mae: float | None
+    bias: float | None
+    coverage_frac: float | None
+
+
+class StepOutcomes(OutcomeFigures):
+    """One step ahead.
+
+    step: 1 is the first step after the cutoff's own.
+    """
+
+    step: int
+
+
+class SeriesOutcomes(OutcomeFigures):
+    """One series.
+
+    series_id: its name.
+    """
+
+    series_id: str
+
+
+class ReleaseOutcomes(OutcomeFigures):
+    """One release.
+
+    digest: of the release.
+    """
+
+    digest: str
+
+
+class ChampionFigures(Strict):
+    """The champion since its promotion.
+
+    digest, model, version: which release it is.
+    seen_until: what it was fitted on was known by then.
+    promoted_as_of: newest `known_at` of the data that decided its promotion.
+    trained_as_of: newest `known_at` of the data of the last training that the gate judged.
+    age_steps: steps of data since then.
+    gate_loss: its mean loss on the gate's rows.
+    n_known: forecast steps with an outcome.
+    loss: mean loss since the promotion; null below `monitor.min_rows` outcomes, as the next two.
+    error_ratio: loss over gate_loss.
+    coverage_frac: share of outcomes within the outermost quantiles.
+    """
+
+    digest: str
+    model: str
+    version: str
+    seen_until: IsoTime
+    promoted_as_of: IsoTime
+    trained_as_of: IsoTime
+    age_steps: int
+    gate_loss: float | None
+    n_known: int
+    loss: float | None
+    error_ratio: float | None
+    coverage_frac: float | None
+
+
+class StreamAlarm(Strict):
+    """One watched value.
+
+    stream: `<series>:<column>`.
+    statistic: the larger of both CUSUM sums now, in standard deviations of a block mean.
+    alarm_at: event_time of the last step of the block that raised the first alarm; null for none.
+    """
+
+    stream: str
+    statistic: float
+    alarm_at: IsoTime | None
+
+
+class DriftFigures(Strict):
+    """Whether the inputs have changed.
+
+    reference_until: what came by then is the reference.
+    n_streams: watched values.
+    n_blocks, block_steps: blocks watched since, and the steps of one.
+    n_alarmed: streams with an alarm.
+    n_by_luck: streams that alarm without any drift in 99 of 100 cases, at most.
+    is_drifting: n_alarmed is above n_by_luck.
+    streams: the largest statistic first, at most 100.
+    """
+
+    reference_until: IsoTime
+    n_streams: int
+    n_blocks: int
+    block_steps: int
+    n_alarmed: int
+    n_by_luck: int
+    is_drifting: bool
+    streams: tuple[StreamAlarm, ...]
+
+
+class AnswerCounts(Strict):
+    """What the service answered.
+
+    n_answers: all answers.
+    n_news: from the newest rows.
+    n_as_of: as of a time that the request named.
+    n_own_history: from the request's own rows.
+    n_unmarked: of an older version, which did not tell these apart.
+    """
+
+    n_answers: int
+    n_news: int
+    n_as_of: int
+    n_own_history: int
+    n_unmarked: int
+
+
+class ServedFigures(Strict):
+    """What was answered, for information: callers choose it, so it decides nothing.
+
+    answers: counts.
+    overall: the champion's answers from the newest rows.
+    by_digest: the same of each release.
+    """
+
+    answers: AnswerCounts
+    overall: OutcomeFigures
+    by_digest: tuple[ReleaseOutcomes, ...]
+
+
+class MonitorKey(Strict):
+    """All that the report follows from, what was served apart.
+
+    dataset: whose champion it is.
+    rows: sha256 of the clean rows.
+    champion: digest, promoted_as_of and trained_as_of; null without a champion.
+    params: the monitor's parameters.
+    """
+
+    dataset: str
+    rows: str
+    champion: tuple[str, IsoTime, IsoTime] | None
+    params: dict[str, int | float]
+
+
+class MonitorReport(Report):
+    """The champion's own forecasts against their outcomes.
+
+    verdict: `measured`, `drift` or `insufficient`.
+    reason: why, in a sentence.
+    as_of: newest `known_at` of the rows.
+    primary_score: the loss.
+    n_cutoffs: cutoffs since the promotion.
+    overall: all forecasts of the champion since its promotion.
+    by_step: the same by step ahead.
+    by_series: the same by series, the first 200.
+    champion: its age, error and coverage; null without one.
+    drift: of the inputs; null without a champion.
+    served: what the service answered.
+    dataset: whose champion it is.
+    key: what the report follows from; with the same key it stays.
+    """
+
+    PATH: ClassVar[str] = "data/reports/monitor/report.json"
+
+    verdict: Literal["measured", "drift", "insufficient"]
+    reason: str
+    as_of: IsoTime
+    primary_score: str
+    n_cutoffs: int
+    overall: OutcomeFigures
+    by_step: tuple[StepOutcomes, ...]
+    by_series: tuple[SeriesOutcomes, ...]
+    champion: ChampionFigures | None
+    drift: DriftFigures | None
+    served: ServedFigures
+    dataset: str
+    key: MonitorKey

@@ -1,0 +1,1 @@
+"""A WebSocket as a feed: connection, order of its records, and what REST fills in."""

@@ -1,0 +1,53 @@
+"""The values that are watched: a column for each value of each series, on the calendar's grid."""
+
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+
+from tasks.core.about import About
+from tasks.core.calendar import Calendar
+from tasks.core.frames import get_newest_known_at, select_as_of
+from tasks.features import add_target
+
+_N_SHOWN = 40  # streams; a page with more is not read
+
+
+def build_streams(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFrame:
+    """event_time and one float column `<series>:<column>` for each series and value column (the
+    target too), on the grid, NaN where missing.
+    """
+    newest = add_target(select_as_of(rows, get_newest_known_at(rows)), about)
+    columns = [
+        c
+        for c in newest.columns
+        if c not in {"series_id", "event_time", "known_at"}
+        and not (c == "y" and about.target.column in newest.columns)
+    ]
+    times = newest["event_time"].unique().sort()
+    grid = calendar.grid(times[0], times[-1])
+    ids = newest["series_id"].unique().sort()
+    row, column = (
+        grid.search_sorted(newest["event_time"]).to_numpy(),
+        ids.search_sorted(newest["series_id"]).to_numpy(),
+    )
+    gridded = {}
+    for name in columns:
+        dense = np.full((len(grid), len(ids)), np.nan)
+        dense[row, column] = newest[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        shown = about.target.column if name == "y" else name
+        gridded.update({f"{series}:{shown}": dense[:, i] for i, series in enumerate(ids)})
+    return pl.DataFrame({"event_time": grid, **gridded})
+
+
+def select_shown_streams(streams: pl.DataFrame, since: datetime, sample: int) -> pl.DataFrame | None:
+    """For Evidently's page: at most 40 streams, and *sample* rows on either side of *since*, spread
+    over the whole span; None when no stream has values on both sides.
+    """
+    is_after = pl.col("event_time") >= since
+    before, after = streams.filter(~is_after), streams.filter(is_after)
+    names = [c for c in streams.columns[1:] if all(part[c].is_finite().any() for part in (before, after))]
+    if not names:
+        return None
+    sampled = (part[:: max(1, -(-part.height // sample))] for part in (before, after))
+    return pl.concat(sampled).select("event_time", *names[:_N_SHOWN])
