@@ -7,9 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tasks.core.reports.quantize import Precision
-from tasks.core.scores import select_loss
 from tasks.core.seasonal import build_seasonal_from_panel
-from tasks.core.transform import inverse_transform_target
 from tasks.quantize.parity import GateRows, run_graph
 
 _MATRICES = {
@@ -149,7 +147,8 @@ def score_mean_loss(z_hat: np.ndarray, rows: GateRows, quantile: float | None) -
     """Mean loss of z_hat (n, H) over the known y, the primary one or that of the *quantile*; NaN
     when none is known.
     """
-    about, seasonal = rows.panel.dataset.about, build_seasonal_from_panel(rows.panel)
+    dataset, seasonal = rows.panel.dataset, build_seasonal_from_panel(rows.panel)
+    about, kind = dataset.about, dataset.kind
     scaling_errors = (
         None
         if seasonal is None
@@ -157,9 +156,8 @@ def score_mean_loss(z_hat: np.ndarray, rows: GateRows, quantile: float | None) -
             rows.y, rows.where[:, [0]], rows.where[:, [1]], np.arange(1, rows.y.shape[1] + 1)
         )
     )
-    loss = select_loss(about.primary_score, quantile)[1](
-        rows.y, inverse_transform_target(about.target, z_hat), scaling_errors
-    )
+    _, compute_loss = kind.select_loss(about, {"quantile": quantile})
+    loss = compute_loss(rows.y, kind.decode(about.target, kind.link(z_hat)), scaling_errors)
     known = loss[np.isfinite(loss)]
     return float(known.mean()) if len(known) else float("nan")
 

@@ -123,7 +123,7 @@ def _list_parts(report: EnsembleReport, part: Part) -> tuple[list[str], list[Tab
 
 def _draw_coverage(axes: Any, report: EnsembleReport, part: Part) -> None:
     labels, rows = _list_parts(report, part)
-    level = report.coverage.level
+    level = report.coverage.level or 0.0  # never null where a kind has this chart
     axes.axhspan(level - _BAND, level + _BAND, color=GRID, zorder=0)
     axes.axhline(level, color=INK, linewidth=0.8, linestyle=":")
     shares = [float(row["coverage_frac"] or 0.0) for row in rows]

@@ -11,8 +11,8 @@ from deployments.console.charts.canvas import draw_chart, draw_panels
 from deployments.console.html import Image
 from deployments.console.theme import BLUE, MUTED, ORANGE
 from tasks.core.about import Target
+from tasks.core.kinds import get_kind
 from tasks.core.reports.explain import FeatureImportance
-from tasks.core.transform import inverse_transform_target
 
 N_BARS = 15
 N_PARTS = 10  # of a waterfall; the rest are one
@@ -74,4 +74,4 @@ def _draw_waterfall(axes: Any, parts: pl.DataFrame, target: Target) -> None:
 
 
 def _format_in_unit(z: float, target: Target) -> str:
-    return f"{float(inverse_transform_target(target, np.array(z))):.4g}"
+    return f"{float(get_kind(target).decode(target, np.array(z))):.4g}"

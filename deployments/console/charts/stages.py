@@ -9,6 +9,7 @@ from deployments.console.charts.explain import draw_importance, draw_last
 from deployments.console.charts.gate import draw_losses
 from deployments.console.charts.monitor import draw_steps
 from deployments.console.html import Image
+from tasks.core.kinds import get_kind
 from tasks.core.reports.ensemble import EnsembleReport
 from tasks.core.reports.explain import ExplainSummary, FeatureImportances
 from tasks.core.reports.monitor import MonitorReport
@@ -34,9 +35,10 @@ def draw_stage(stage: str, root: Path) -> list[Image]:
 
 
 def draw_ensemble_charts(root: Path) -> list[Image]:
-    """The ensemble, then its intervals."""
+    """Those of the target's kind."""
     report = read_report(root / EnsembleReport.PATH, EnsembleReport)
-    return [draw_ensemble(report), draw_intervals(report)]
+    draws = {"ensemble": draw_ensemble, "intervals": draw_intervals}
+    return [draws[name](report) for name in get_kind(read_about(root).target).charts]
 
 
 def draw_explain_charts(root: Path) -> list[Image]:
@@ -58,6 +60,6 @@ def draw_promote_charts(root: Path) -> list[Image]:
 
 def draw_monitor_charts(root: Path) -> list[Image]:
     """Loss and coverage by step; none before an outcome is known."""
-    report, quantiles = read_report(root / MonitorReport.PATH, MonitorReport), read_about(root).quantiles
-    level = max(quantiles) - min(quantiles)
+    report, about = read_report(root / MonitorReport.PATH, MonitorReport), read_about(root)
+    level = get_kind(about.target).get_level(about)
     return [draw_steps(report.by_step, level)] if report.overall.n_known else []

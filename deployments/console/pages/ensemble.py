@@ -54,6 +54,8 @@ def render_coverage(root: Path) -> Markup:
     """How honest the intervals are, and what they cost, by year, step, regime and series."""
     report = read_report(root / EnsembleReport.PATH, EnsembleReport)
     coverage, tables, regime = report.coverage, report.coverage.tables, report.coverage.regime
+    if coverage.level is None:
+        return render_element("p", "Forecasts of this kind of target have no interval.")
     facts = {
         "promised": f"{coverage.level:.0%}",
         "overall": _format_share(coverage.overall),
