@@ -1,4 +1,4 @@
-"""`tidemill new`, `use` and `datasets`: bringing a feed, choosing it, listing what there is."""
+"""`tidemill new`, `use` and `datasets`: add a dataset, choose it, list all."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +12,7 @@ from tasks.core.errors import ParamsError
 if TYPE_CHECKING:
     from tasks.ingest.wizard.decide.draft import EntryProposal
     from tasks.ingest.wizard.inspect.files import Format
+    from tasks.ingest.wizard.inspect.inspected import OwnerAnswers
 
 ABOUT_CHARS = 60  # the rest is in params.yaml and in --json
 _File = str | None
@@ -25,9 +26,7 @@ def add_dataset_commands(app: typer.Typer) -> None:
 
 
 def new(
-    name: Annotated[
-        str, typer.Argument(help="What the dataset shall be called: small letters, digits and _.")
-    ],
+    name: Annotated[str, typer.Argument(help="Name of the dataset: small letters, digits and _.")],
     csv: Annotated[
         _File, typer.Option(help="A CSV file, also gz, or a glob in quotes.", metavar="FILE")
     ] = None,
@@ -42,10 +41,12 @@ def new(
     ] = None,
     jsonl: Annotated[
         _File,
-        typer.Option(help="A file with a JSON record a line, also gz, or a glob in quotes.", metavar="FILE"),
+        typer.Option(
+            help="A file with one JSON record per line, also gz, or a glob in quotes.", metavar="FILE"
+        ),
     ] = None,
     columns: Annotated[
-        str | None, typer.Option(help="Names of the columns of a file without header, in its order: a,b,c.")
+        str | None, typer.Option(help="Column names of a file without header, in its order: a,b,c.")
     ] = None,
     target: Annotated[str | None, typer.Option(help="The column to forecast.")] = None,
     time: Annotated[str | None, typer.Option(help="The column of time; `none` when rows are steps.")] = None,
@@ -53,7 +54,7 @@ def new(
         str | None, typer.Option(help="How times are written: iso, s, ms, us or a strptime pattern.")
     ] = None,
     time_zone: Annotated[
-        str | None, typer.Option(help="Zone of times that name none, for example Europe/Berlin.")
+        str | None, typer.Option(help="Zone of times without one, for example Europe/Berlin.")
     ] = None,
     series: Annotated[str | None, typer.Option(help="The column that names the series.")] = None,
     every: Annotated[str | None, typer.Option(help="Length of a step: 5m, 1h, 1d, 1mo.")] = None,
@@ -61,28 +62,32 @@ def new(
     horizon: Annotated[int | None, typer.Option(help="Steps to forecast.", min=1)] = None,
     unit: Annotated[str | None, typer.Option(help="Unit of the target.")] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Overwrite the entry when there is one of this name.")
+        bool, typer.Option("--replace", help="Overwrite the entry of this name, if there is one.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the entry, write nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look into a file and write the dataset's entry, each choice with its reason, into
-    params.yaml.
-    """
-    from tasks.ingest.wizard.decide.propose import build_proposal
-
-    # polars: a `--help` need not pay for it
-    from tasks.ingest.wizard.inspect.inspect_files import inspect_files
+    """Inspect a file and write its entry into params.yaml, with the reason of each choice."""
+    # Imported here: `--help` does not need polars
     from tasks.ingest.wizard.inspect.inspected import OwnerAnswers
-    from tasks.ingest.wizard.write import check_name, render_entry, write_entry
+    from tasks.ingest.wizard.write import check_name
 
     check_name(name)
     pattern, kind = select_one_file({"csv": csv, "parquet": parquet, "json": json_file, "jsonl": jsonl})
-    named = tuple(c.strip() for c in columns.split(",")) if columns else ()
-    asked = OwnerAnswers(
-        pattern, kind, named, target, time, time_format, time_zone, series, every, season, horizon, unit
+    names = tuple(c.strip() for c in columns.split(",")) if columns else ()
+    answers = OwnerAnswers(
+        pattern, kind, names, target, time, time_format, time_zone, series, every, season, horizon, unit
     )
-    proposal = build_proposal(inspect_files(asked), asked)
+    _add_dataset(name, answers, replace=replace, dry_run=dry_run, as_json=as_json)
+
+
+def _add_dataset(name: str, answers: "OwnerAnswers", *, replace: bool, dry_run: bool, as_json: bool) -> None:
+    """Write the entry unless *dry_run*, and report it."""
+    from tasks.ingest.wizard.decide.propose import build_proposal
+    from tasks.ingest.wizard.inspect.inspect_files import inspect_files
+    from tasks.ingest.wizard.write import render_entry, write_entry
+
+    proposal = build_proposal(inspect_files(answers), answers)
     if not dry_run:
         write_entry(name, proposal, replace=replace)
     if as_json:
@@ -95,10 +100,8 @@ def use(
     name: Annotated[str, typer.Argument(help="A dataset of params.yaml.")],
     as_json: AsJson = False,
 ) -> None:
-    """Make a dataset current: its name and models in params.yaml, links to its files in
-    data/source.
-    """
-    # ruamel.yaml and polars
+    """Make a dataset current: name and models in params.yaml, links to its files in data/source."""
+    # Imported here: `--help` needs neither ruamel.yaml nor polars
     from tasks.ingest.wizard.use import apply_dataset
 
     used = apply_dataset(name)
@@ -147,14 +150,15 @@ def datasets(as_json: AsJson = False) -> None:
 
 
 def select_one_file(given: "dict[Format, str | None]") -> "tuple[str, Format]":
-    """(pattern, format) of the one option that was given; the pattern relative to the checkout
-    when it lies in it, else absolute.
+    """(pattern, format) of the one option that was given.
+
+    The pattern is relative to the checkout when the file is in it, else absolute.
     """
     chosen = [(pattern, kind) for kind, pattern in given.items() if pattern is not None]
     if len(chosen) != 1:
         raise ParamsError(
             "Give the data with exactly one of `--csv`, `--parquet`, `--json-file`, `--jsonl`; a glob takes"
-            " several files of one form."
+            " several files of one format."
         )
     pattern, kind = chosen[0]
     from tasks.edges.settings import ROOT
@@ -190,8 +194,8 @@ def _report_proposal(name: str, proposal: "EntryProposal", entry: str) -> None:
     if entry:
         print(f"\n{entry}\nNothing is written (--dry-run).")
         return
-    again = f" Another answer: `tidemill new {name} ... --replace`." if proposal.questions else ""
-    print(f"Written to params.yaml under datasets.{name}, with the reason of each value in a comment.{again}")
+    hint = f" To answer otherwise: `tidemill new {name} ... --replace`." if proposal.questions else ""
+    print(f"Written to params.yaml under datasets.{name}, with the reason of each value in a comment.{hint}")
     print(f"Next: `tidemill run --dataset {name}`, or `tidemill use {name}` and then `dvc repro`.")
 
 

@@ -14,10 +14,7 @@ MODULES = {
     "tasks/release/conformal.py": 463,
     "tests/feed/test_chaos_faults.py": 423,
 }  # lines of a module with more
-FUNCTIONS = {
-    "deployments/cli/datasets.py:new": 65,
-    "deployments/cli/replay.py:replay": 80,
-}  # of a function with more
+FUNCTIONS: dict[str, int] = {}  # of a function with more
 CLASSES: dict[str, int] = {}  # how many classes of the code have a name that is not theirs alone
 
 
