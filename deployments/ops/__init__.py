@@ -1,3 +1,1 @@
-"""What keeps a machine's part of the loop running, and says how it is: servers, supervisor,
-doctor, status.
-"""
+"""Run Tidemill's servers on a machine, and report their state: supervisor, doctor, status."""

@@ -1,6 +1,6 @@
-"""A real Prefect server: the one that is named, the one that is up, or one of our own.
+"""A real Prefect server: the one of PREFECT_API_URL, the one of `tidemill up`, or a new one.
 
-Never an ephemeral one: it takes longer and fails under load. Everything that speaks to Prefect gets
+Never an ephemeral one: it takes longer and fails under load. Every process that uses Prefect gets
 `build_prefect_environment`: its home and database in TIDEMILL_HOME, results as JSON.
 """
 
@@ -23,15 +23,14 @@ from tasks.edges.processes import (
 from tasks.edges.settings import ROOT, read_settings
 
 POOL = "tidemill"
-# What a server that only records one run need not do. Beside saving work it is needed: these
-# services write into the same SQLite file, and
-# now and then one of them made an artifact of the run wait for 60 s, SQLite's time limit in
-# Prefect.
+# Services that a server which records one run does not need. To switch them off is also necessary:
+# they write into the same SQLite file, and sometimes one of them made an artifact of the run wait
+# for 60 s, SQLite's time limit in Prefect.
 ONLY_RECORDING = {
     f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false"
     for name in ("SCHEDULER", "LATE_RUNS", "FOREMAN", "CANCELLATION_CLEANUP", "PAUSE_EXPIRATIONS", "TRIGGERS")
 }
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 def build_prefect_environment(api_url: str) -> dict[str, str]:
@@ -41,9 +40,9 @@ def build_prefect_environment(api_url: str) -> dict[str, str]:
         "PREFECT_HOME": str(read_settings().home.absolute() / "prefect"),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # pickle otherwise
-        "PREFECT_WORKER_QUERY_SECONDS": "2",  # 10 by default; a person who presses Run waits for it
+        "PREFECT_WORKER_QUERY_SECONDS": "2",  # 10 by default, which people who press Run wait for
         "PREFECT_CLI_PROMPT": "false",
-        # Flow runs start in folders of their own, and import this checkout's packages
+        # Flow runs start in their own folders, and import this checkout's packages
         "PYTHONPATH": str(ROOT),
     }
 
@@ -59,22 +58,21 @@ def build_api_url(port: int) -> str:
 
 
 def build_ui_url(api_url: str) -> str:
-    """Where people look."""
+    """Address of the UI."""
     return api_url.removesuffix("/api")
 
 
 def is_prefect(api_url: str) -> bool:
     """Whether a Prefect server of our version's API answers there."""
-    said = fetch_url(f"{api_url}/admin/version")
+    content = fetch_url(f"{api_url}/admin/version")
     try:
-        return said is not None and str(json.loads(said)).startswith("3.")
+        return content is not None and str(json.loads(content)).startswith("3.")
     except ValueError:
         return False
 
 
 def find_running_server() -> str | None:
-    """Address of the API that PREFECT_API_URL names, or of the server that is up on our port; None
-    when there is none.
+    """Address of the API that PREFECT_API_URL names, or of the server on our port; else None.
 
     Raises SettingsError when the named one does not answer.
     """
@@ -89,42 +87,42 @@ def find_running_server() -> str | None:
 
 
 @contextmanager
-def run_prefect_server(say: Say, meanwhile: Callable[[str], None] = lambda _: None) -> Iterator[str]:
+def run_prefect_server(report: Report, on_address: Callable[[str], None] = lambda _: None) -> Iterator[str]:
     """Address of a Prefect API.
 
     Starts a server when none is up, and stops exactly that one at the end.
-    meanwhile: gets the address before anybody answers there, so that others can start at the same
-    time. Raises SettingsError that says why Prefect cannot start.
+    report: gets a line of progress.
+    on_address: gets the address before the server answers, so that other processes can start at the
+    same time.
+    Raises SettingsError with the reason why Prefect cannot start.
     """
-    if (found := find_running_server()) is not None:
-        say(f"Prefect server: {build_ui_url(found)} (was up)")
-        meanwhile(found)
-        yield found
+    if (running_url := find_running_server()) is not None:
+        report(f"Prefect server: {build_ui_url(running_url)} (was up)")
+        on_address(running_url)
+        yield running_url
         return
-    settled = read_settings()
-    port = (
-        settled.prefect_port if is_free(settled.host, settled.prefect_port) else find_free_port(settled.host)
-    )
+    host, prefect_port = read_settings().host, read_settings().prefect_port
+    port = prefect_port if is_free(host, prefect_port) else find_free_port(host)
     url, log = build_api_url(port), get_log_path("prefect-server")
     with log.open("w") as output:
-        child, marked = start_process(
+        child, identity = start_process(
             "Prefect's server",
             build_server_command(port),
             output,
             build_prefect_environment(url) | ONLY_RECORDING,
         )
     try:
-        meanwhile(url)
+        on_address(url)
         _wait_for_server(child, url, log)
-        say(f"Prefect server: {build_ui_url(url)} (stopped at the end; `tidemill up` shows the run)")
+        report(f"Prefect server: {build_ui_url(url)} (stopped at the end; `tidemill up` shows the run)")
         yield url
     finally:
-        stop_process(marked)
+        stop_process(identity)
         child.wait()
 
 
 def get_log_path(name: str) -> Path:
-    """The file in TIDEMILL_HOME where a program that we start writes."""
+    """The log file in TIDEMILL_HOME of a program that Tidemill starts."""
     path = read_settings().home / "logs" / f"{name}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
