@@ -1,4 +1,4 @@
-"""The newest forecast as a fan, the walk over history, every model's error."""
+"""Charts of the newest forecast, the history with its refits, and every model's error."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -14,13 +14,13 @@ from tasks.core.about import About
 from tasks.core.frames import format_quantile_columns
 
 STEPS_SHOWN = 120
-_POINTS = 2000  # of a series; more would not be seen
+_POINTS = 2000  # of a series; more are not visible
 
 
 def draw_fan(gate: pl.DataFrame, series_id: str, about: About) -> Image:
-    """The newest forecast of one series, which continues the actual values. gate: FORECAST."""
-    own = gate.filter(pl.col("series_id") == series_id)
-    return draw_chart(series_id, partial(_draw_fan, gate=own, about=about))
+    """The newest forecast of one series, after its actual values. gate: FORECAST."""
+    rows = gate.filter(pl.col("series_id") == series_id)
+    return draw_chart(series_id, partial(_draw_fan, gate=rows, about=about))
 
 
 def _draw_fan(axes: Any, gate: pl.DataFrame, about: About) -> None:
@@ -52,8 +52,8 @@ def draw_history(
             part = table.filter(pl.col("series_id") == series_id)
             part = part.gather_every(max(1, part.height // _POINTS))
             axes.plot(part["event_time"], part["y"], color=colour, linewidth=0.6, label=series_id)
-        marks = {"color": INK, "markersize": 9, "label": "refit", "clip_on": False}
-        axes.plot(refits, [0.0] * len(refits), "|", transform=axes.get_xaxis_transform(), **marks)
+        style = {"color": INK, "markersize": 9, "label": "refit", "clip_on": False}
+        axes.plot(refits, [0.0] * len(refits), "|", transform=axes.get_xaxis_transform(), **style)
         axes.axvspan(gate_from, table["event_time"].max(), color=GRID, zorder=0, label="gate's rows")
         if about.target.transform != "none":
             axes.set_yscale("log")
