@@ -1,3 +1,4 @@
-"""When and where the stages run: Prefect flows that read like the map and decide nothing about
-data.
+"""Run the stages as Prefect flows, with retries, time limits and results in Prefect's UI.
+
+A flow decides nothing about data.
 """
