@@ -1,10 +1,9 @@
-"""Watch the champion and what came in: error and coverage, and whether the input still looks like
-the past.
+"""Measure the champion's error and coverage since its promotion, and the drift of its inputs.
 
-In: the champion, the clean rows, the served forecasts. Out: data/reports/monitor (report.json,
-and streams.parquet, the watched values, once enough outcomes are known). Promised: the figures
-that decide are of the champion's own forecasts of every series at every cutoff since its promotion,
-so no caller has a part in them; what was served is reported beside them. A step without its value
-stays open, a late value is joined when it comes, a correction counts with its newest value; the
-same rows give the same report.
+In: the champion, the clean rows, the served forecasts. Out: data/reports/monitor (report.json, and
+streams.parquet, the watched values, once enough outcomes are known). The figures that decide are of
+the champion's own forecasts of every series at every cutoff since its promotion, so callers have no
+influence on them; served forecasts are reported separately. A step without a value stays open, a
+late value is joined when it arrives, a correction counts with its newest value. The same rows give
+the same report.
 """

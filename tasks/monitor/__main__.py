@@ -1,6 +1,4 @@
-"""`python -m tasks.monitor`: the champion, data/clean and served forecasts ->
-data/reports/monitor.
-"""
+"""`python -m tasks.monitor`: champion, data/clean, served forecasts -> data/reports/monitor."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,9 +30,9 @@ ROWS = "data/clean/rows.parquet"
 
 
 def main(root: Path = ROOT) -> None:
-    """Report on what is new; with nothing new the last report stands.
+    """Report on what is new; with nothing new the last report stays.
 
-    New answers alone change no figure that decides.
+    New served forecasts alone change no figure that decides.
     """
     document = read_document(root)
     dataset, params = document.dataset, document.parse_stage("monitor", MonitorParams)
@@ -64,7 +62,7 @@ def _build_report(
     key: MonitorKey,
     root: Path,
 ) -> MonitorReport:
-    # This and the next: a report that stands needs neither
+    # Imported here: a report that stays needs neither
     from tasks.monitor.stage import build_monitor_result
     from tasks.monitor.streams import select_shown_streams
 
@@ -92,7 +90,7 @@ def _update_served(
     answers: AnswerCounts,
     root: Path,
 ) -> MonitorReport:
-    """The last report with what was served since; what decides stands as it is."""
+    """The last report with what was served since; the figures that decide stay as they are."""
     rows, about = read_frame(root / ROWS, SERIES), document.about
     calendar = _build_calendar(champion, about, rows)
     served = _build_served(last.dataset, champion, answers, rows, about, calendar)
@@ -104,8 +102,9 @@ def _update_served(
 def _build_scheduled(
     champion: ChampionRecord | None, rows: pl.DataFrame, calendar: Calendar, params: MonitorParams
 ) -> pl.DataFrame:
-    """The champion's own forecasts since its promotion; without a row that came since, without
-    loading it.
+    """The champion's own forecasts since its promotion.
+
+    The release is loaded only when there is a cutoff since then.
     """
     from tasks.monitor.scheduled import build_forecasts, select_cutoffs
 
@@ -129,25 +128,27 @@ def _build_served(
     about: About,
     calendar: Calendar,
 ) -> ServedFigures:
-    """What was answered, for information: counts, and the outcomes of answers from the newest
-    rows, by release.
+    """What was served, for information.
+
+    Counts, and by release the outcomes of forecasts from the newest rows.
     """
     from tasks.monitor.outcome import build_outcomes, compute_figures
 
     seen_until = {past.digest: past.seen_until for past in read_journal(dataset)}
     news = read_news(dataset, min(seen_until.values(), default=datetime.max.replace(tzinfo=UTC)))
     outcomes = build_outcomes(news, rows, about, calendar, seen_until)
-    own = outcomes.filter(pl.col("digest") == (champion.digest if champion else ""))
+    champion_outcomes = outcomes.filter(pl.col("digest") == (champion.digest if champion else ""))
     return ServedFigures(
         answers=answers,
-        overall=OutcomeFigures.model_validate(compute_figures(own, [])[0]),
+        overall=OutcomeFigures.model_validate(compute_figures(champion_outcomes, [])[0]),
         by_digest=tuple(ReleaseOutcomes.model_validate(row) for row in compute_figures(outcomes, ["digest"])),
     )
 
 
 def _build_calendar(champion: ChampionRecord | None, about: About, rows: pl.DataFrame) -> Calendar:
-    """The calendar that travels with the champion where it reaches far enough, so that no
-    exchange library is needed; else looked up.
+    """The champion's calendar where it covers all rows, so that no exchange library is needed.
+
+    Otherwise one from the library.
     """
     times = rows["event_time"].unique().sort()
     if champion is not None and (get_champion_folder(champion) / "sessions.parquet").exists():

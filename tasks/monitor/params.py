@@ -10,10 +10,11 @@ from tasks.core.strict import Strict
 class MonitorParams(Strict):
     """When figures count, and how sensitive the drift statistic is.
 
-    min_rows: fewer forecast steps that came true say nothing about error or coverage. max_cutoffs:
-    of the champion's forecasts since its promotion that are judged, the newest. cusum_slack,
-    cusum_limit: in standard deviations of a block mean; .5 and 8 gave .005 false alarms per stream
-    and 30 days, and found a shift of one sd of the stream in 9 days (tests/monitor/test_drift.py).
+    min_rows: with fewer known outcomes, error and coverage are not reported.
+    max_cutoffs: how many of the champion's forecasts since its promotion are judged, newest first.
+    cusum_slack, cusum_limit: in standard deviations of a block mean; .5 and 8 gave .005 false
+    alarms per stream and 30 days, and found a shift of one sd of the stream in 9 days
+    (tests/monitor/test_drift.py).
     sample: rows on each side of Evidently's page.
     """
 

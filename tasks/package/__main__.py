@@ -12,7 +12,7 @@ from tasks.package.stage import build_package
 
 
 def main(root: Path = ROOT) -> None:
-    """Read rows and parameters, build the release, and put the whole folder in place at once."""
+    """Read rows and parameters, build the release, and put the folder in place in one step."""
     params = read_params("package", PackageParams, root)
     rows = read_frame(root / "data/clean/rows.parquet", SERIES)
     with write_folder(root / "models/release") as folder:

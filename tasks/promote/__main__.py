@@ -1,5 +1,7 @@
-"""`python -m tasks.promote`: models/release and data/clean -> data/decisions/promote, the
-published rows, the registry.
+"""`python -m tasks.promote`: decide on the challenger and apply the decision.
+
+Reads models/release and data/clean; writes data/decisions/promote, the published rows and the
+registry.
 """
 
 from collections.abc import Callable
@@ -28,16 +30,16 @@ ROWS = "data/clean/rows.parquet"
 
 
 def main(root: Path = ROOT, deliver: Callable[[], AbstractContextManager[None]] = publish_alongside) -> None:
-    """Decide on what is new, apply to our own registry, publish the rows; with nothing new the last
-    verdict stands.
+    """Publish the rows, decide, and apply the decision to this checkout's own registry.
 
-    deliver: what brings runs to MLflow beside the gate.
+    With nothing new the last verdict stays.
+    deliver: publishes runs to MLflow while the gate computes.
     """
     document = read_document(root)
     dataset, params = document.dataset, document.parse_stage("promote", PromoteParams)
     check_current(ROWS, dataset, root)
-    if (found := read_json(root / "models/release/manifest.json")["dataset"]) != dataset:
-        raise OtherDatasetError("models/release", found, dataset)
+    if (release_dataset := read_json(root / "models/release/manifest.json")["dataset"]) != dataset:
+        raise OtherDatasetError("models/release", release_dataset, dataset)
     publish_rows_file(dataset, root / ROWS)
     key = _build_key(params, root)
     champion = read_champion(dataset)
@@ -45,16 +47,16 @@ def main(root: Path = ROOT, deliver: Callable[[], AbstractContextManager[None]] 
     if last is not None and _is_unchanged(last, dataset, key, champion):
         write_report(root / GateDecision.PATH, last)
         with deliver() if has_news() else nullcontext():
-            pass  # a model was trained again and gave the same release: its run goes to MLflow all the same
-        print(f"promote: nothing new, the verdict stands: {last.decision} ({last.reason})")
+            pass  # a model was trained again and gave the same release: its run goes to MLflow too
+        print(f"promote: nothing new, the last verdict stays: {last.decision} ({last.reason})")
         return
-    with deliver():  # MLflow's import runs beside the gate
+    with deliver():  # MLflow's import runs in parallel with the gate
         decision = _build_decision(dataset, params, key, _find_opponent(champion, key), root)
     print(f"promote: {decision.decision}: {decision.reason}")
 
 
 def _build_key(params: PromoteParams, root: Path) -> GateKey:
-    """All that a verdict follows from, the champion apart."""
+    """Everything that determines a verdict, except the champion."""
     release = root / "models/release"
     return GateKey(
         challenger=read_json(release / "manifest.json")["digest"],
@@ -65,8 +67,9 @@ def _build_key(params: PromoteParams, root: Path) -> GateKey:
 
 
 def _is_unchanged(last: GateDecision, dataset: str, key: GateKey, champion: ChampionRecord | None) -> bool:
-    """Nothing is new: the same bytes were judged, and the registry is as the verdict left it, or
-    went back to the champion before.
+    """Whether the same bytes were judged and the registry is as the verdict left it.
+
+    A registry that was set back to the champion before counts as unchanged, too.
     """
     if champion is None or (last.dataset, last.key) != (dataset, key):
         return False
@@ -77,9 +80,9 @@ def _is_unchanged(last: GateDecision, dataset: str, key: GateKey, champion: Cham
 
 
 def _find_opponent(champion: ChampionRecord | None, key: GateKey) -> str | None:
-    """Digest of the champion to judge against.
+    """Digest of the champion to compare with.
 
-    A run that was killed after it had changed the registry judges what it judged before.
+    A run that was killed after it had changed the registry compares with the same one as before.
     """
     if champion is None:
         return None
@@ -89,7 +92,7 @@ def _find_opponent(champion: ChampionRecord | None, key: GateKey) -> str | None:
 def _build_decision(
     dataset: str, params: PromoteParams, key: GateKey, opponent: str | None, root: Path
 ) -> GateDecision:
-    # This and the next: a verdict that stands needs neither onnxruntime nor features
+    # Imported here: a verdict that stays needs neither onnxruntime nor features
     from tasks.core.frames import SERIES, get_newest_known_at
     from tasks.edges.artifacts import read_frame, write_frame
     from tasks.promote.apply import apply_winner
@@ -104,8 +107,8 @@ def _build_decision(
     for candidate in (challenger, baseline):
         check_release_is_leak_free(candidate)
     verdict, losses = decide_promotion(challenger, champion, baseline, rows, params)
-    own = not read_settings().mlflow_uri  # a shared registry is changed by flows/promotion alone
-    applied = own and verdict.winner_digest is not None
+    is_own_registry = not read_settings().mlflow_uri  # a shared registry is changed by flows/promotion alone
+    applied = is_own_registry and verdict.winner_digest is not None
     decision = GateDecision(
         **dict(verdict), dataset=dataset, key=key, as_of=get_newest_known_at(rows), applied=applied
     )

@@ -1,5 +1,6 @@
-"""The gate: two releases, loaded as served, over the same cutoffs that neither has seen; paired
-losses; one verdict.
+"""The gate: compare two releases by their paired losses, and give one verdict.
+
+Both are loaded as served and forecast at the same cutoffs, which neither has seen.
 """
 
 from datetime import datetime
@@ -24,12 +25,13 @@ _PAIR = ["series_id", "cutoff", "step"]
 
 
 class GateResult(NamedTuple):
-    """What the gate saw.
+    """What the gate measured.
 
-    passed: None when there are too few cutoffs to say. losses: one row per cutoff (challenger,
-    opponent: mean scaled loss). mean_loss: of each side, in the primary score's own unit.
-    gain_frac: part by which the challenger's scaled loss lies below. coverage_frac: of each side,
-    share of outcomes within its outermost quantiles.
+    passed: None when there are too few cutoffs for a decision.
+    losses: one row per cutoff (challenger, opponent: mean scaled loss).
+    mean_loss: of each side, in the primary score's own unit.
+    gain_frac: fraction by which the challenger's scaled loss is below the opponent's.
+    coverage_frac: of each side, fraction of outcomes within its outermost quantiles.
     """
 
     passed: bool | None
@@ -43,18 +45,19 @@ class GateResult(NamedTuple):
 
 
 def run_gate(challenger: Release, opponent: Release, rows: pl.DataFrame, params: PromoteParams) -> GateResult:
-    """Let both forecast at every cutoff since the later `seen_until` whose whole horizon has
-    come true, and compare.
+    """Let both forecast at every cutoff since the later `seen_until`, and compare their losses.
+
+    Only cutoffs count whose whole horizon has a known outcome.
     """
     cutoffs = list_gate_cutoffs(challenger, opponent, rows)
     truth = select_known_truth(rows, challenger.about)
-    issued = {
+    forecasts = {
         side: _join_truth(predict_cutoffs(release, rows, cutoffs), truth)
         for side, release in zip(SIDES, (challenger, opponent), strict=True)
     }
     return compare_forecasts(
-        issued["challenger"],
-        issued["opponent"],
+        forecasts["challenger"],
+        forecasts["opponent"],
         challenger.about,
         params,
         build_seasonal_from_rows(truth, challenger.about, challenger.calendar),
@@ -62,29 +65,24 @@ def run_gate(challenger: Release, opponent: Release, rows: pl.DataFrame, params:
 
 
 def list_gate_cutoffs(challenger: Release, opponent: Release, rows: pl.DataFrame) -> list[datetime]:
-    """Cutoffs, one a step, from the later `seen_until` to the last whose horizon lies within the
-    data.
+    """Cutoffs, one per step, from the later `seen_until` to the last whose horizon is in the data.
 
     The cutoff at `seen_until` itself counts: what it forecasts was known after it.
     """
-    calendar, horizon = (
-        challenger.calendar,
-        max(challenger.schema.horizon_steps, opponent.schema.horizon_steps),
-    )
+    calendar = challenger.calendar
+    horizon_steps = max(challenger.schema.horizon_steps, opponent.schema.horizon_steps)
     times = rows["event_time"].unique().sort()
     grid = calendar.grid(times[0], times[-1])
-    at = (
-        pl.DataFrame({"event_time": grid[: max(0, len(grid) - horizon)]})
+    cutoffs = (
+        pl.DataFrame({"event_time": grid[: max(0, len(grid) - horizon_steps)]})
         .select(calendar.nominal_known_at())
         .to_series()
     )
-    return at.filter(at >= max(challenger.seen_until, opponent.seen_until)).to_list()
+    return cutoffs.filter(cutoffs >= max(challenger.seen_until, opponent.seen_until)).to_list()
 
 
 def select_known_truth(rows: pl.DataFrame, about: About) -> pl.DataFrame:
-    """series_id, event_time, known_at, y of every step whose value is known now, at its latest
-    vintage.
-    """
+    """series_id, event_time, known_at and y of each step with a known value; last vintage."""
     newest = select_as_of(rows, get_newest_known_at(rows))
     return (
         add_target(newest, about)
@@ -100,12 +98,12 @@ def compare_forecasts(
     params: PromoteParams,
     seasonal: Seasonal | None = None,
 ) -> GateResult:
-    """Compare two FORECAST frames with y: only pairs (series, cutoff, step) that both forecast and
-    that came true count.
+    """Compare two FORECAST frames with y.
 
+    Only pairs (series, cutoff, step) count that both sides forecast and whose outcome is known.
     Losses of a series are divided by the mean of both sides' mean losses there, so that a large
-    series does not drown the others, and neither side chooses the unit: equal models stay equal
-    when they change places. A cutoff counts with its mean over series and steps.
+    series does not dominate, and neither side chooses the unit: equal models stay equal when they
+    are exchanged. A cutoff counts with its mean over series and steps.
     """
     pairs = _join_pairs(challenger, opponent, about, seasonal)
     losses = _compute_cutoff_means(pairs)
@@ -116,7 +114,7 @@ def compare_forecasts(
     n = losses.height
     if n < params.min_gate_rows:
         reason = (
-            f"{n} cutoffs have come true since both were fitted, fewer than `promote.min_gate_rows` ="
+            f"{n} cutoffs have a known outcome since both were fitted, fewer than `promote.min_gate_rows` ="
             f" {params.min_gate_rows}"
         )
         return GateResult(None, reason, n, None, None, mean_loss, covered, losses)
@@ -129,90 +127,91 @@ def compare_forecasts(
 
 
 def _compute_gain(losses: pl.DataFrame) -> float:
-    ours, theirs = (float(losses[side].to_numpy().mean()) for side in SIDES)
-    return 1.0 - ours / theirs if theirs > 0 else 0.0
+    challenger_loss, opponent_loss = (float(losses[side].to_numpy().mean()) for side in SIDES)
+    return 1.0 - challenger_loss / opponent_loss if opponent_loss > 0 else 0.0
 
 
 def _join_pairs(
     challenger: pl.DataFrame, opponent: pl.DataFrame, about: About, seasonal: Seasonal | None
 ) -> pl.DataFrame:
-    """One row a pair: its key, the loss of each side, and each side's scaled loss."""
+    """One row per pair: its key, the loss of each side, and each side's scaled loss."""
     right = opponent.select(*_PAIR, opponent_hat="y_hat")
     pairs = challenger.filter(pl.col("y").is_not_null()).join(right, on=_PAIR, how="inner").sort(_PAIR)
-    yardstick = None if seasonal is None else seasonal.scaling_errors_of_rows(pairs)
-    ours, theirs = (
-        compute_primary_loss(about.primary_score, pairs["y"].to_numpy(), pairs[hat].to_numpy(), yardstick)
+    scaling_errors = None if seasonal is None else seasonal.scaling_errors_of_rows(pairs)
+    y = pairs["y"].to_numpy()
+    challenger_loss, opponent_loss = (
+        compute_primary_loss(about.primary_score, y, pairs[hat].to_numpy(), scaling_errors)
         for hat in ("y_hat", "opponent_hat")
     )
     scored = pairs.select(
         *_PAIR,
-        challenger=pl.Series(ours, dtype=pl.Float64),
-        opponent=pl.Series(theirs, dtype=pl.Float64),
+        challenger=pl.Series(challenger_loss, dtype=pl.Float64),
+        opponent=pl.Series(opponent_loss, dtype=pl.Float64),
     ).filter(pl.col("challenger").is_finite() & pl.col("opponent").is_finite())
-    series, ours, theirs = (
+    series, challenger_loss, opponent_loss = (
         _compute_key_index(scored["series_id"]),
         scored["challenger"].to_numpy(),
         scored["opponent"].to_numpy(),
     )
-    size = (_compute_index_means(series, ours) + _compute_index_means(series, theirs)) / 2
+    size = (_compute_index_means(series, challenger_loss) + _compute_index_means(series, opponent_loss)) / 2
     unit = np.where(size > 0, size, 1.0)[series]
     return scored.with_columns(
-        challenger_scaled=pl.Series(ours / unit), opponent_scaled=pl.Series(theirs / unit)
+        challenger_scaled=pl.Series(challenger_loss / unit), opponent_scaled=pl.Series(opponent_loss / unit)
     )
 
 
 def _compute_cutoff_means(pairs: pl.DataFrame) -> pl.DataFrame:
-    at = _compute_key_index(pairs["cutoff"])
+    index = _compute_key_index(pairs["cutoff"])
     return pl.DataFrame(
         {
             "cutoff": pairs["cutoff"].unique().sort(),
-            **{side: _compute_index_means(at, pairs[f"{side}_scaled"].to_numpy()) for side in SIDES},
+            **{side: _compute_index_means(index, pairs[f"{side}_scaled"].to_numpy()) for side in SIDES},
         }
     )
 
 
 def _compute_key_index(key: pl.Series) -> np.ndarray:
-    """(m,) place of each row's key among the keys, ascending from 0."""
+    """(m,) index of each row's key among the sorted keys, from 0."""
     return key.rank("dense").to_numpy().astype(np.int64) - 1
 
 
-def _compute_index_means(at: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Mean of *values* at each place.
+def _compute_index_means(index: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Mean of *values* for each index.
 
     Summed row by row, so that a verdict repeats to its last bit: sums of polars' threads do not.
     """
-    return np.bincount(at, values) / np.bincount(at)
+    return np.bincount(index, values) / np.bincount(index)
 
 
-def _join_truth(issued: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
-    return issued.join(truth.drop("known_at"), on=["series_id", "event_time"], how="left")
+def _join_truth(forecasts: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
+    return forecasts.join(truth.drop("known_at"), on=["series_id", "event_time"], how="left")
 
 
-def _compute_coverage(issued: pl.DataFrame) -> float | None:
+def _compute_coverage(forecasts: pl.DataFrame) -> float | None:
     levels = sorted(
-        (c for c in issued.columns if c.startswith("q_")), key=lambda c: float(c.removeprefix("q_"))
+        (c for c in forecasts.columns if c.startswith("q_")), key=lambda c: float(c.removeprefix("q_"))
     )
     if len(levels) < 2:
         return None
     y, low, high = (
-        issued[c].cast(pl.Float64).fill_null(float("nan")).to_numpy() for c in ("y", levels[0], levels[-1])
+        forecasts[c].cast(pl.Float64).fill_null(float("nan")).to_numpy() for c in ("y", levels[0], levels[-1])
     )
-    found = coverage(y, low, high)
-    return found if np.isfinite(found) else None
+    coverage_frac = coverage(y, low, high)
+    return coverage_frac if np.isfinite(coverage_frac) else None
 
 
 def _format_reason(gain: float, p: float, n: int, about: About, params: PromoteParams) -> str:
     side = "below" if gain >= 0 else "above"
-    said = (
-        f"its {about.primary_score} loss lies {abs(gain):.1%} {side} the other's over {n} cutoffs that"
+    message = (
+        f"its {about.primary_score} loss is {abs(gain):.1%} {side} the opponent's over {n} cutoffs that"
         f" neither has seen, p = {p:.3f}"
     )
     faults = [
         *(
-            [f"a gain of at least {params.min_gain_frac:.1%} is asked for"]
+            [f"a gain of at least {params.min_gain_frac:.1%} is required"]
             if gain < params.min_gain_frac
             else []
         ),
-        *([f"luck is not ruled out at {params.alpha:g}"] if p > params.alpha else []),
+        *([f"chance is not ruled out at {params.alpha:g}"] if p > params.alpha else []),
     ]
-    return said + ("; " + " and ".join(faults) if faults else "")
+    return message + ("; " + " and ".join(faults) if faults else "")

@@ -1,5 +1,6 @@
-"""No release without the leak gate's word: it must speak of this release's features and data,
-and have nothing to say against them.
+"""Only a release with a clean leak verdict is promoted.
+
+The verdict must be about this release's features and data.
 """
 
 from tasks.core.leaks import LeakVerdict, check_leaks, check_verdict_inputs
@@ -8,8 +9,9 @@ from tasks.release.manifest import read_strict
 
 
 def check_release_is_leak_free(release: Release) -> None:
-    """Raise LeakError or ReleaseError unless the verdict that the release carries is about its
-    own schema and rows, and is clean.
+    """Check the leak verdict in the release.
+
+    Raises LeakError or ReleaseError unless it is clean and about the release's schema and rows.
     """
     where = f"promote {release.model}"
     verdict = read_strict(release.folder / "leaks.json", LeakVerdict)

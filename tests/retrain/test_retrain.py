@@ -45,7 +45,7 @@ def test_all_reasons_are_named():
 def test_too_little_data_is_no_reason():
     decision = decide_retraining(report(error_ratio=None, coverage_frac=None, n_known=3), PARAMS)
     assert not decision.due
-    assert "too few have come true" in decision.reason
+    assert "too few outcomes are known" in decision.reason
 
 
 def test_without_a_champion_nothing_is_due():
