@@ -38,7 +38,7 @@ def replay(
         ),
     ] = None,
     speed: Annotated[
-        str, typer.Option(help="How many times faster than it happened: 1x, 100x; `max`: without a pause.")
+        str, typer.Option(help="How many times faster than real time: 1x, 100x; `max`: as fast as possible.")
     ] = "100x",
     now: Annotated[
         bool, typer.Option("--now", help="Move all times, so that the last record becomes known now.")
@@ -67,19 +67,8 @@ def replay(
         f"{n:,} records, known {first:%F %R} to {last:%F %R} UTC, to topic"
         f" {topic_name!r}{' (made)' if is_new else ''} at {speed}"
     )
-    stopping = threading.Event()
-    before = signal.signal(signal.SIGINT, lambda *_: stopping.set())
-    try:
-        done = run_replay(
-            replayed,
-            writer,
-            times,
-            stopping.is_set,
-            lambda n_sent, s: _report_line(f"  {n_sent:,} of {n:,} ({n_sent / n:.0%}), {n_sent / s:,.0f}/s"),
-        )
-    finally:
-        signal.signal(signal.SIGINT, before)
-    rate = done.n_sent / done.seconds
+    result = _run_replay(replayed, writer, speed_factor)
+    rate = result.n_sent / result.seconds
     if as_json:
         counts = {"sent": result.n_sent, "records": n, "seconds": round(result.seconds, 3)}
         topic_facts = {"topic": topic_name, "made": is_new}

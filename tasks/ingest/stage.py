@@ -49,8 +49,8 @@ def read_configured_source(
         for question in params.assumed:
             report(f"ingest: the first reading is taken without an answer: {question}")
         ingested = read_source(source, about, params.max_rows_per_series, params.max_series, report)
-        assumed = {"assumed": list(params.assumed)} if params.assumed else {}
-        return ingested._replace(ledger=ingested.ledger | assumed)
+        ledger = ingested.ledger.model_copy(update={"assumed": tuple(params.assumed) or None})
+        return ingested._replace(ledger=ledger)
     return read_source(source, about, report=report)
 
 

@@ -1,6 +1,6 @@
-"""The model card: Markdown for people who decide whether to trust this release.
+"""The model card: Markdown for the person who has to decide whether to trust this release.
 
-It is outside the digest.
+Outside the digest.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from tasks.release.combine import find_recency
 
 LICENCE = (
     "The code is under Apache-2.0. The data keep the licence of their source, and so may what is learned from"
-    " them: check it before you pass this release on."
+    " them: look there before you pass this release on."
 )
 
 
@@ -51,7 +51,7 @@ def _render_overview(release: Release, manifest: Manifest) -> str:
         ("digest", f"`{manifest.digest}`"),
         ("target", f"{about.target.column}, {about.target.unit}"),
         ("horizon", f"{about.horizon_steps} steps of {about.every}, calendar {about.calendar}"),
-        # As many as fit a line
+        # A line's worth
         (
             "series",
             (
@@ -79,11 +79,9 @@ def _render_members(release: Release) -> str:
     )
     if len(release.weights) == 1:
         return table
-    as_of = (
-        " as of seen_until; it changes with the members' recent losses" if find_recency(release.how) else ""
-    )
+    when = " as of seen_until; it moves with the members' recent losses" if find_recency(release.how) else ""
     shares = (
-        f" A weight is a member's share over all steps, series and regimes{as_of}."
+        f" A weight is a member's share over all steps, series and regimes{when}."
         if release.blend.combination
         else ""
     )
@@ -105,24 +103,24 @@ def _render_scores(release: Release, evaluation: EnsembleReport | None) -> str:
         )
         for name, scores in ranked
     ]
-    text = (
+    head = (
         f"Over {evaluation.n_cutoffs_scored} cutoffs before {evaluation.seen_until.isoformat()}, and over the"
         f" {evaluation.n_cutoffs_gate} of the gate after it. Baseline: {evaluation.baseline}."
         f" {evaluation.reason.capitalize()}."
     )
-    return text + "\n\n" + _render_table(("model", score, f"{score} on the gate's rows", "MAE", "RMSE"), rows)
+    return head + "\n\n" + _render_table(("model", score, f"{score} on the gate's rows", "MAE", "RMSE"), rows)
 
 
 def _render_coverage(release: Release, evaluation: EnsembleReport | None) -> str:
-    ensemble = release.blend
-    group = {
+    blend = release.blend
+    whose = {
         "series": "each series",
-        "regime": f"all series in one regime of {ensemble.regime.column if ensemble.regime else '?'}",
-    }.get(ensemble.group, "all series together")
-    center = (
+        "regime": f"all series in one regime of {blend.regime.column if blend.regime else '?'}",
+    }.get(blend.group, "all series together")
+    of_what = (
         "the members' own quantiles"
-        f" ({', '.join(name for names in ensemble.quantile_members.values() for name in names)})"
-        if ensemble.quantile_members
+        f" ({', '.join(name for names in blend.quantile_members.values() for name in names)})"
+        if blend.quantile_members
         else "the forecast"
     )
     method = (
@@ -163,7 +161,7 @@ def _render_limits(release: Release) -> str:
             f" {release.features.last_within_steps} steps gets no forecast."
         ),
         (
-            "A series it has not seen gets the intervals of"
+            "A series it has not seen borrows the intervals of"
             f" {'all' if release.blend.group == 'series' else 'the'} others."
         ),
         ("Intervals adapt to outcomes: after a jump in noise they need some tens of steps to follow."),
@@ -188,7 +186,7 @@ def _render_table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
 
 
 def _convert_unknown(loss: float | None) -> float:
-    """A loss to sort by; an unknown one is last."""
+    """Last in the ranking."""
     return float("inf") if loss is None else loss
 
 
