@@ -1,4 +1,4 @@
-"""`tidemill new`, `use` and `datasets`: bringing a feed, choosing it, listing what there is."""
+"""`tidemill new`, `use` and `datasets`: add a dataset, choose it, list all."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +12,7 @@ from tasks.core.errors import ParamsError
 if TYPE_CHECKING:
     from tasks.ingest.wizard.decide.draft import EntryProposal
     from tasks.ingest.wizard.inspect.files import Format
+    from tasks.ingest.wizard.inspect.inspected import OwnerAnswers
 
 ABOUT_CHARS = 60  # the rest is in params.yaml and in --json
 _Name = Annotated[str, typer.Argument(help="What the dataset shall be called: small letters, digits and _.")]
@@ -104,15 +105,10 @@ def new(
     dry_run: _DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look into a file and write the dataset's entry, each choice with its reason, into
-    params.yaml.
-    """
-    from tasks.ingest.wizard.decide.propose import build_proposal
-
-    # polars: a `--help` need not pay for it
-    from tasks.ingest.wizard.inspect.inspect_files import inspect_files
+    """Inspect a file and write its entry into params.yaml, with the reason of each choice."""
+    # Imported here: `--help` does not need polars
     from tasks.ingest.wizard.inspect.inspected import OwnerAnswers
-    from tasks.ingest.wizard.write import check_name, render_entry, write_entry
+    from tasks.ingest.wizard.write import check_name
 
     check_name(name)
     pattern, kind = select_one_file({"csv": csv, "parquet": parquet, "json": json_file, "jsonl": jsonl})
@@ -132,7 +128,16 @@ def new(
         yes=yes,
         **parse_answers(answered, chosen),
     )
-    proposal = build_proposal(inspect_files(asked), asked)
+    _add_dataset(name, answers, replace=replace, dry_run=dry_run, as_json=as_json)
+
+
+def _add_dataset(name: str, answers: "OwnerAnswers", *, replace: bool, dry_run: bool, as_json: bool) -> None:
+    """Write the entry unless *dry_run*, and report it."""
+    from tasks.ingest.wizard.decide.propose import build_proposal
+    from tasks.ingest.wizard.inspect.inspect_files import inspect_files
+    from tasks.ingest.wizard.write import render_entry, write_entry
+
+    proposal = build_proposal(inspect_files(answers), answers)
     if not dry_run:
         write_entry(name, proposal, replace=replace)
     if as_json:
@@ -145,10 +150,8 @@ def use(
     name: Annotated[str, typer.Argument(help="A dataset of params.yaml.")],
     as_json: AsJson = False,
 ) -> None:
-    """Make a dataset current: its name and models in params.yaml, links to its files in
-    data/source.
-    """
-    # ruamel.yaml and polars
+    """Make a dataset current: name and models in params.yaml, links to its files in data/source."""
+    # Imported here: `--help` needs neither ruamel.yaml nor polars
     from tasks.ingest.wizard.use import apply_dataset
 
     used = apply_dataset(name)
@@ -204,7 +207,7 @@ def select_one_file(given: "dict[Format, str | None]") -> "tuple[str, Format]":
     if len(chosen) != 1:
         raise ParamsError(
             "Give the data with exactly one of `--csv`, `--parquet`, `--json-file`, `--jsonl`; a glob takes"
-            " several files of one form."
+            " several files of one format."
         )
     pattern, kind = chosen[0]
     from tasks.edges.settings import ROOT

@@ -20,20 +20,20 @@ Rows = Sequence[Mapping[str, object]]
 SERIES_SHOWN = 5
 
 
-def report_forecast(made: "Prediction | LocalForecast", absent: Sequence[Absent] = ()) -> None:
-    """A table per series: date, forecast and quantiles, with the unit and the release.
+def report_forecast(forecast: "Prediction | LocalForecast", absent: Sequence[Absent] = ()) -> None:
+    """Print a table per series: date, forecast and quantiles, with the unit and the release.
 
-    absent: series that were asked for and cannot be forecast.
+    absent: requested series that cannot be forecast.
     """
     console = _build_console()
-    for series in made["series"][:SERIES_SHOWN]:
+    for series in forecast["series"][:SERIES_SHOWN]:
         steps = series["steps"]
         quantiles = list(steps[0]["quantiles"])
         table = Table(
             "event_time",
             "y_hat",
             *(f"q {q}" for q in quantiles),
-            title=f"{series['series_id']}: {made['target']}, {made['unit']}",
+            title=f"{series['series_id']}: {forecast['target']}, {forecast['unit']}",
             title_justify="left",
         )
         for step in steps:
@@ -48,12 +48,12 @@ def report_forecast(made: "Prediction | LocalForecast", absent: Sequence[Absent]
         console.print(f"... and {rest} more series (`tidemill forecast --series NAME`, or `--json`)")
     for missing in absent[:SERIES_SHOWN]:
         console.print(f"{missing['series_id']}: {missing['reason']}")
-    model = made["model"]
+    model = forecast["model"]
     console.print(f"Model: {model['name']}, version {model['version']}, digest {model['digest'][:12]}")
 
 
 def report_status(current: CheckoutStatus) -> None:
-    """The status as a table of two columns."""
+    """Print the status as a table of two columns."""
     champion = current.champion
     table = Table(show_header=False)
     table.add_row("dataset", f"{current.dataset} ({', '.join(current.models)})")
@@ -82,39 +82,40 @@ def report_status(current: CheckoutStatus) -> None:
     )
     if running:
         running += f"; {describe_served_dataset(current.served_dataset, current.dataset)}"
-    table.add_row("running", running or "nothing; `tidemill up` starts what operators see")
+    table.add_row("running", running or "nothing; `tidemill up` starts the servers")
     table.add_row("home", current.home)
     _build_console().print(table)
 
 
-def report_feed(seen: FeedStatus) -> None:
-    """The feed: what its table holds, which processes land, how far each source is."""
+def report_feed(feed_status: FeedStatus) -> None:
+    """Print the feed: its table, the processes that land it, each source's offset and lag."""
     console = _build_console()
-    if seen.table is None:
+    if feed_status.table is None:
         console.print(
-            f"{seen.dataset}: no record has landed yet. `tidemill feed` or `tidemill feed drain` lands them."
+            f"{feed_status.dataset}: no record has landed yet. `tidemill feed` or `tidemill feed drain` lands"
+            " them."
         )
     else:
-        _report_table(console, seen, seen.table)
-    for member in seen.members:
+        _report_table(console, feed_status, feed_status.table)
+    for member in feed_status.members:
         console.print(f"member {member.member} (process {member.pid}): {_format_member(member)}")
 
 
-def _report_table(console: Console, seen: FeedStatus, table: FeedTableStatus) -> None:
-    rows = ", ".join(f"{n:,} {place}" for place, n in table.rows.items()) or "no rows"
-    console.print(f"{seen.dataset}: version {table.version} in {table.n_files} files; {rows}")
-    window = seen.window
+def _report_table(console: Console, feed_status: FeedStatus, table: FeedTableStatus) -> None:
+    rows = ", ".join(f"{n:,} {disposition}" for disposition, n in table.rows.items()) or "no rows"
+    console.print(f"{feed_status.dataset}: version {table.version} in {table.n_files} files; {rows}")
+    window = feed_status.window
     console.print(
         f"window: {window.n_rows:,} rows up to {window.end.isoformat()}"
         if window
         else "window: none has closed yet"
     )
-    if seen.n_gaps is not None:
-        console.print(f"gaps: {seen.n_gaps:,} between bars; `tidemill feed gaps` lists them")
+    if feed_status.n_gaps is not None:
+        console.print(f"gaps: {feed_status.n_gaps:,} between bars; `tidemill feed gaps` lists them")
     sources = Table("source", "next offset", "lag", "member")
     lags = {
         source.source: (f"{source.lag:,}", member.member)
-        for member in seen.members
+        for member in feed_status.members
         if member.is_alive
         for source in member.sources
     }
@@ -125,21 +126,21 @@ def _report_table(console: Console, seen: FeedStatus, table: FeedTableStatus) ->
 
 def _format_member(member: SeenMember) -> str:
     if member.fault:
-        return f"does not land since {member.at.isoformat()}: {member.fault}"
+        return f"has landed nothing since {member.at.isoformat()}: {member.fault}"
     if not member.is_alive or member.buffer_bytes is None:
         return f"silent since {member.at.isoformat()}"
-    rate = f"{member.records_per_s:,.0f} records/s, {member.buffer_bytes / 1e6:.1f} MB held"
+    rate = f"{member.records_per_s:,.0f} records/s, {member.buffer_bytes / 1e6:.1f} MB buffered"
     watermark = None if member.watermark is None else member.watermark.isoformat()
     return f"{rate}; quarantined {member.quarantine_frac:.2%}; watermark {watermark}"
 
 
 def report_rows(rows: Rows) -> None:
-    """A table with a column for each key, in the order in which they come."""
+    """Print a table with a column for each key, in their first order."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    shown = Table(*names)
+    table = Table(*names)
     for row in rows:
-        shown.add_row(*(_format_cell(row.get(name)) for name in names))
-    _build_console().print(shown)
+        table.add_row(*(_format_cell(row.get(name)) for name in names))
+    _build_console().print(table)
 
 
 def _format_cell(value: object) -> str:
@@ -147,7 +148,7 @@ def _format_cell(value: object) -> str:
 
 
 def report_findings(findings: list[DoctorFinding]) -> None:
-    """One line per look, with the advice where something is wrong."""
+    """Print one line per check, with the advice where something is wrong."""
     console = _build_console()
     for finding in findings:
         console.print(f"{'ok   ' if finding.well else 'WRONG'} {finding.what}: {finding.found}")

@@ -1,6 +1,4 @@
-"""`tidemill forecast`: the champion's forecast without a server, from the rows that the service
-would look back on.
-"""
+"""`tidemill forecast`: the champion's forecast without a server, from the service's rows."""
 
 from datetime import UTC, datetime
 from typing import TypedDict, cast
@@ -17,7 +15,7 @@ from tasks.release import Release, find_absence_reasons, load_release, predict_c
 
 
 class LocalModel(TypedDict):
-    """The release that forecast."""
+    """The release that made the forecast."""
 
     name: str
     version: str
@@ -33,7 +31,7 @@ class LocalSeries(TypedDict):
 
 
 class LocalForecast(TypedDict):
-    """A forecast, in the keys of the service's answers."""
+    """A forecast, with the keys of the service's answers."""
 
     dataset: str
     target: str
@@ -46,7 +44,7 @@ class LocalForecast(TypedDict):
 def make_forecast(as_of: str | None, series: str | None) -> LocalForecast:
     """The champion's forecast as of *as_of* (ISO 8601; None: the newest known).
 
-    Raises what a person can fix.
+    Raises ReleaseError without a champion, ParamsError for a time or series that has no forecast.
     """
     dataset = read_dataset()
     champion = read_champion(dataset)

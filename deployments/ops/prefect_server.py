@@ -1,4 +1,4 @@
-"""A real Prefect server: the one that is named, the one that is up, or one of our own.
+"""A real Prefect server: the one of PREFECT_API_URL, the one of `tidemill up`, or a new one.
 
 Never an ephemeral one: it takes longer and fails under load. Everything that calls Prefect gets
 `build_prefect_environment`: its home and database in TIDEMILL_HOME, results as JSON.
@@ -40,9 +40,9 @@ def build_prefect_environment(api_url: str) -> dict[str, str]:
         "PREFECT_HOME": str(read_settings().home.absolute() / "prefect"),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # pickle otherwise
-        "PREFECT_WORKER_QUERY_SECONDS": "2",  # 10 by default; a person who presses Run waits for it
+        "PREFECT_WORKER_QUERY_SECONDS": "2",  # 10 by default, which people who press Run wait for
         "PREFECT_CLI_PROMPT": "false",
-        # Flow runs start in folders of their own, and import this checkout's packages
+        # Flow runs start in their own folders, and import this checkout's packages
         "PYTHONPATH": str(ROOT),
     }
 
@@ -58,7 +58,7 @@ def build_api_url(port: int) -> str:
 
 
 def build_ui_url(api_url: str) -> str:
-    """Where people look."""
+    """Address of the UI."""
     return api_url.removesuffix("/api")
 
 
@@ -72,8 +72,7 @@ def is_prefect(api_url: str) -> bool:
 
 
 def find_running_server() -> str | None:
-    """Address of the API that PREFECT_API_URL names, or of the server that is up on our port; None
-    when there is none.
+    """Address of the API that PREFECT_API_URL names, or of the server on our port; else None.
 
     Raises SettingsError when the named one does not answer.
     """
@@ -102,30 +101,28 @@ def run_prefect_server(
         meanwhile(found)
         yield found
         return
-    settled = read_settings()
-    port = (
-        settled.prefect_port if is_free(settled.host, settled.prefect_port) else find_free_port(settled.host)
-    )
+    host, prefect_port = read_settings().host, read_settings().prefect_port
+    port = prefect_port if is_free(host, prefect_port) else find_free_port(host)
     url, log = build_api_url(port), get_log_path("prefect-server")
     with log.open("w") as output:
-        child, marked = start_process(
+        child, identity = start_process(
             "Prefect's server",
             build_server_command(port),
             output,
             build_prefect_environment(url) | ONLY_RECORDING,
         )
     try:
-        meanwhile(url)
+        on_address(url)
         _wait_for_server(child, url, log)
         report_line(f"Prefect server: {build_ui_url(url)} (stopped at the end; `tidemill up` shows the run)")
         yield url
     finally:
-        stop_process(marked)
+        stop_process(identity)
         child.wait()
 
 
 def get_log_path(name: str) -> Path:
-    """The file in TIDEMILL_HOME where a program that we start writes."""
+    """The log file in TIDEMILL_HOME of a program that Tidemill starts."""
     path = read_settings().home / "logs" / f"{name}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

@@ -1,6 +1,4 @@
-"""The stage in one screen: pick rows, explain the whole ensemble there, check that the parts add
-up, sum up.
-"""
+"""Explain the whole ensemble on selected rows, and check that the parts add up."""
 
 from typing import NamedTuple
 
@@ -17,12 +15,15 @@ from tasks.release import Release, predict_ensemble
 
 MAX_GAP_SD = 1e-4  # base + parts may miss z_hat by this many sd of z: the graphs compute in float32
 _SEED = 1
-_N_PROBES = 10  # rows that, with the background, show which columns are read
+_N_PROBES = 10  # rows that show, together with the background, which columns are read
 
 
 class Explanation(NamedTuple):
-    """attributions: one row per (series_id, cutoff, step, feature). importance: features by mean
-    absolute part. summary: figures of the stage.
+    """What the stage found.
+
+    attributions: one row per (series_id, cutoff, step, feature).
+    importance: features by mean absolute part.
+    summary: figures of the stage.
     """
 
     attributions: pl.DataFrame
@@ -37,22 +38,24 @@ def explain_release(release: Release, rows: pl.DataFrame, params: ExplainParams)
     """
     table = _build_table(release, rows)
     rng = np.random.default_rng(_SEED)
-    possible = table.filter(pl.col(release.schema.last).is_not_null())
-    last = possible.filter(pl.col("event_time") == table["event_time"].max())
-    sample = _select_sample(possible, params.n_sample, rng)
+    forecastable = table.filter(pl.col(release.schema.last).is_not_null())
+    last = forecastable.filter(pl.col("event_time") == table["event_time"].max())
+    sample = _select_sample(forecastable, params.n_sample, rng)
     background = _build_x(
         release,
-        _select_sample(possible.filter(pl.col("known_at") <= release.seen_until), params.n_background, rng),
+        _select_sample(
+            forecastable.filter(pl.col("known_at") <= release.seen_until), params.n_background, rng
+        ),
     )
 
     def f(x: np.ndarray) -> np.ndarray:
         return predict_ensemble(release, x)
 
-    every = np.arange(len(release.schema.names))
+    all_columns = np.arange(len(release.schema.names))
     high, low = SERIES_KEY
     tied = {release.schema.index(low): release.schema.index(high)} if low in release.schema.names else {}
-    # All of them, should one have looked unread
-    for columns in (find_used_columns(f, _build_x(release, sample.head(_N_PROBES)), background), every):
+    # All columns follow in case one that is read was not found
+    for columns in (find_used_columns(f, _build_x(release, sample.head(_N_PROBES)), background), all_columns):
         n_rows, n_orders = decide_budget(
             last.height + sample.height,
             len(columns),
@@ -61,14 +64,16 @@ def explain_release(release: Release, rows: pl.DataFrame, params: ExplainParams)
             params.max_evaluations,
         )
         last, sample = _select_within(last, sample, n_rows)
-        picked = pl.concat([last, sample])
-        explained = compute_shapley(f, _build_x(release, picked), background, columns, n_orders, _SEED, tied)
-        most = MAX_GAP_SD * (table.select(pl.col("z").std()).item() or 1.0)
-        if explained.gap.max() <= most:
+        selected = pl.concat([last, sample])
+        explained = compute_shapley(
+            f, _build_x(release, selected), background, columns, n_orders, _SEED, tied
+        )
+        max_gap = MAX_GAP_SD * (table.select(pl.col("z").std()).item() or 1.0)
+        if explained.gap.max() <= max_gap:
             break
-    _check_sums(explained, picked, most)
+    _check_sums(explained, selected, max_gap)
     return Explanation(
-        _build_attributions(release, picked, last.height, columns, explained),
+        _build_attributions(release, selected, last.height, columns, explained),
         _build_importance(release, explained.parts[last.height :], columns),
         ExplainSummary(
             model=release.model,
@@ -86,9 +91,12 @@ def explain_release(release: Release, rows: pl.DataFrame, params: ExplainParams)
 
 
 def _build_table(release: Release, rows: pl.DataFrame) -> pl.DataFrame:
-    """Features of *rows* up to the newest step, of which at least one row can be forecast."""
-    until = find_newest_step(rows, release.about, release.calendar)
-    table = build_features(rows, release.about, release.features, release.calendar, until=until)
+    """Features of *rows* up to the newest step.
+
+    Raises StageError when no row can be forecast.
+    """
+    newest = find_newest_step(rows, release.about, release.calendar)
+    table = build_features(rows, release.about, release.features, release.calendar, until=newest)
     if table[release.schema.last].is_null().all():
         raise StageError(
             f"explain: no row of {table['series_id'].n_unique()} series has a value in its last steps, so"
@@ -98,16 +106,14 @@ def _build_table(release: Release, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _select_sample(table: pl.DataFrame, n: int, rng: np.random.Generator) -> pl.DataFrame:
-    """*n* rows at random, in the table's order."""
+    """*n* random rows, in the table's order."""
     return table[np.sort(rng.choice(table.height, size=min(n, table.height), replace=False))]
 
 
 def _select_within(
     last: pl.DataFrame, sample: pl.DataFrame, n_rows: int
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """At most *n_rows* of both; at least half of them are last forecasts, as far as there are
-    any.
-    """
+    """At most *n_rows* of both; if there are enough, at least half are last forecasts."""
     n_last = min(last.height, max(n_rows - sample.height, -(-n_rows // 2)))
     return last.head(n_last), sample.head(n_rows - n_last)
 
@@ -116,20 +122,21 @@ def _build_x(release: Release, table: pl.DataFrame) -> np.ndarray:
     return table.select(pl.col(release.schema.names).fill_null(float("nan"))).to_numpy()
 
 
-def _check_sums(explained: ShapleyParts, picked: pl.DataFrame, most: float) -> None:
+def _check_sums(explained: ShapleyParts, selected: pl.DataFrame, max_gap: float) -> None:
     gap = explained.gap.max(axis=1)
     worst = int(gap.argmax())
-    if not gap[worst] <= most:
+    if not gap[worst] <= max_gap:
         raise StageError(
             f"explain: base and parts miss z_hat by {gap[worst]:.2g} for series"
-            f" {picked['series_id'][worst]!r} at {picked['event_time'][worst]:%F %T}Z; float32 explains"
-            f" {most:.2g} at most ({MAX_GAP_SD:g} sd of z). A member's result depends on what else is in the"
-            " batch: compare `tasks.release.predict_ensemble` of that row alone with that of many."
+            f" {selected['series_id'][worst]!r} at {selected['event_time'][worst]:%F %T}Z; rounding to"
+            f" float32 explains at most {max_gap:.2g} ({MAX_GAP_SD:g} sd of z). A member's forecast depends"
+            " on the other rows of the batch: compare `tasks.release.predict_ensemble` of that row alone"
+            " with that of many."
         )
 
 
 def _build_attributions(
-    release: Release, picked: pl.DataFrame, n_last: int, columns: np.ndarray, explained: ShapleyParts
+    release: Release, selected: pl.DataFrame, n_last: int, columns: np.ndarray, explained: ShapleyParts
 ) -> pl.DataFrame:
     steps, names = release.schema.horizon_steps, [release.schema.names[j] for j in columns]
     n_rows, n_names = picked.height, len(names)

@@ -22,8 +22,7 @@ def build_outcomes(
     calendar: Calendar,
     seen_until: Mapping[str, datetime],
 ) -> pl.DataFrame:
-    """One row per forecast step, with y where it is known, sorted by digest, series, cutoff and
-    step.
+    """One row per forecast step, with y where it is known.
 
     forecasts: FORECAST rows with their digest, no step twice. rows: SERIES with vintages.
     seen_until: of each digest that is known; `is_seen` marks steps that the release was fitted on,
@@ -56,8 +55,9 @@ def build_outcomes(
 
 
 def _build_truth(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFrame:
-    """series_id, event_time, y and its known_at (newest vintage, null when it took the value
-    back), is_late, is_corrected.
+    """series_id, event_time, y, known_at, is_late and is_corrected.
+
+    y and known_at are of the newest vintage; y is null when that one withdrew the value.
     """
     vintages = add_target(rows, about).sort("series_id", "event_time", "known_at")
     grouped = vintages.group_by("series_id", "event_time", maintain_order=True).agg(
@@ -84,7 +84,7 @@ def compute_figures(found: pl.DataFrame, by: list[str]) -> list[Row]:
     row: sums of polars' threads differ in the last bit, and these figures decide.
     """
     judged = pl.col("y").is_not_null() & ~pl.col("is_seen")
-    marked = found.with_columns(
+    flagged = outcomes.with_columns(
         is_judged=judged, absolute=pl.col("error").abs(), is_covered=pl.col("is_covered").cast(pl.Float64)
     )
     counts = [
@@ -95,14 +95,14 @@ def compute_figures(found: pl.DataFrame, by: list[str]) -> list[Row]:
         (pl.col("is_judged") & pl.col("is_late")).sum().alias("n_late"),
         (pl.col("is_judged") & pl.col("is_corrected")).sum().alias("n_corrected"),
     ]
-    groups = marked.group_by(by).agg(counts).sort(by) if by else marked.select(counts)
+    groups = flagged.group_by(by).agg(counts).sort(by) if by else flagged.select(counts)
     group = (
-        marked.select(pl.struct(by).rank("dense")).to_series().to_numpy() - 1
+        flagged.select(pl.struct(by).rank("dense")).to_series().to_numpy() - 1
         if by
-        else np.zeros(found.height)
+        else np.zeros(outcomes.height)
     )
     means = {
-        name: _compute_means(marked, group.astype(np.int64), groups.height, column)
+        name: _compute_means(flagged, group.astype(np.int64), groups.height, column)
         for name, column in _MEANS.items()
     }
     return [{**row, **{name: of[i] for name, of in means.items()}} for i, row in enumerate(groups.to_dicts())]
@@ -111,9 +111,11 @@ def compute_figures(found: pl.DataFrame, by: list[str]) -> list[Row]:
 _MEANS = {"loss": "loss", "mae": "absolute", "bias": "error", "coverage_frac": "is_covered"}
 
 
-def _compute_means(marked: pl.DataFrame, group: np.ndarray, n_groups: int, column: str) -> list[float | None]:
+def _compute_means(
+    flagged: pl.DataFrame, group: np.ndarray, n_groups: int, column: str
+) -> list[float | None]:
     """Mean of *column* over the judged rows of each group that have it, None without any."""
-    values = marked[column].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-    kept = marked["is_judged"].to_numpy() & np.isfinite(values)
-    n, total = (np.bincount(group[kept], weights, n_groups) for weights in (None, values[kept]))
+    values = flagged[column].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    is_counted = flagged["is_judged"].to_numpy() & np.isfinite(values)
+    n, total = (np.bincount(group[is_counted], weights, n_groups) for weights in (None, values[is_counted]))
     return [float(t / k) if k else None for t, k in zip(total, n, strict=True)]

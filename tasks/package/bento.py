@@ -1,9 +1,8 @@
-"""The Bento: the code that the service imports, the sealed release, a list of requirements of its
-own, as a plain folder.
+"""The Bento: the service's code, the sealed release and its requirements, as a plain folder.
 
-`bentoml serve <folder>` runs it, `bentoml containerize` takes it after `bentoml import`. What goes
-in is found by reading the service's imports, so the chain (Prefect, DVC, torch, MLflow) stays out,
-and the build, which imports the service from these files alone, shows that nothing is missing.
+`bentoml serve <folder>` runs it, `bentoml containerize` takes it after `bentoml import`. The code
+is found by reading the service's imports, so the chain (Prefect, DVC, torch, MLflow) stays out. The
+build imports the service from these files alone, which shows that nothing is missing.
 """
 
 import ast
@@ -22,13 +21,13 @@ from tasks.release.manifest import read_manifest
 SERVICE = "deployments.forecaster.service:ForecasterService"
 NAME = "tidemill_forecaster"
 OURS = ("tasks", "deployments")
-BUILD_S = 300.0  # 5 s on a free machine; one that hangs is ended
+BUILD_S = 300.0  # 5 s on a free machine; one that hangs is stopped
 
 
 def build_bento(release: Path, checkout: Path, folder: Path) -> None:
     """Build the Bento of the sealed *release* with the code of *checkout* into the new *folder*.
 
-    Raises ReleaseError with what the build said.
+    Raises ReleaseError with the output of a build that fails.
     """
     work = folder.with_name(f"{folder.name}.build")
     context, home = work / "context", work / "home"
@@ -50,30 +49,29 @@ def build_bento(release: Path, checkout: Path, folder: Path) -> None:
 
 
 def list_service_sources(checkout: Path) -> list[Path]:
-    """Files of ours that the service imports, directly or through others, relative to
-    *checkout*; sorted.
+    """This project's files that the service imports, directly or not.
+
+    Returns sorted paths, relative to *checkout*.
     """
-    wanted = [
+    pending = [
         path.relative_to(checkout) for path in sorted((checkout / "deployments/forecaster").glob("*.py"))
     ]
-    found: set[Path] = set()
-    while wanted:
-        source = wanted.pop()
-        if source not in found:
-            found.add(source)
-            wanted += _list_imports(checkout, source)
-            wanted += [
+    sources: set[Path] = set()
+    while pending:
+        source = pending.pop()
+        if source not in sources:
+            sources.add(source)
+            pending += _list_imports(checkout, source)
+            pending += [
                 parent / "__init__.py"
                 for parent in source.parents[:-1]
                 if (checkout / parent / "__init__.py").exists()
             ]
-    return sorted(found)
+    return sorted(sources)
 
 
 def list_requirements(checkout: Path) -> list[str]:
-    """The service's own requirements, at the versions installed here: what was tested is what is
-    shipped.
-    """
+    """The service's requirements, at the versions installed here, which were tested."""
     lines = (checkout / "deployments/forecaster/requirements.txt").read_text().splitlines()
     names = [match[0] for line in lines if (match := re.match(r"[A-Za-z0-9._-]+", line))]
     return [f"{name}=={version(name)}" for name in names]
@@ -124,7 +122,7 @@ def _render_bentofile(sources: list[Path], packages: list[str], digest: str) -> 
 
 def _run_build(checkout: Path, context: Path, home: Path) -> None:
     version_name = read_manifest(context / "release").digest[:12]
-    # named, or BentoML refuses it below a hidden folder, such as the one this stage writes in
+    # Named, since BentoML rejects it below a hidden folder, such as the one this stage writes in
     bentofile = str(context / "bentofile.yaml")
     command = [
         sys.executable,
@@ -143,7 +141,7 @@ def _run_build(checkout: Path, context: Path, home: Path) -> None:
     parent_watch = checkout / "tasks/edges/parent_watch.py"
     environment = build_child_environment(BENTOML_HOME=str(home), PYTHONDONTWRITEBYTECODE="1")
     try:
-        built = subprocess.run(
+        build = subprocess.run(
             [sys.executable, str(parent_watch), *command],
             cwd=context,
             env=environment,
@@ -165,10 +163,10 @@ def _run_build(checkout: Path, context: Path, home: Path) -> None:
 
 
 def _find_bento(home: Path) -> str:
-    found = [path.parent for path in (home / "bentos" / NAME).glob("*/bento.yaml")]
-    if len(found) != 1:
+    bentos = [path.parent for path in (home / "bentos" / NAME).glob("*/bento.yaml")]
+    if len(bentos) != 1:
         raise ReleaseError(
-            f"`bentoml build` left {len(found)} Bentos, one was expected. Run the stage again: `dvc repro -f"
+            f"`bentoml build` left {len(bentos)} Bentos, one was expected. Run the stage again: `dvc repro -f"
             " package`."
         )
-    return str(found[0])
+    return str(bentos[0])

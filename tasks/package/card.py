@@ -1,6 +1,6 @@
-"""The model card: Markdown for the person who has to decide whether to trust this release.
+"""The model card: Markdown for people who decide whether to trust this release.
 
-Outside the digest.
+It is outside the digest.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from tasks.release.combine import find_recency
 
 LICENCE = (
     "The code is under Apache-2.0. The data keep the licence of their source, and so may what is learned from"
-    " them: look there before you pass this release on."
+    " them: check it before you pass this release on."
 )
 
 
@@ -51,7 +51,7 @@ def _render_overview(release: Release, manifest: Manifest) -> str:
         ("digest", f"`{manifest.digest}`"),
         ("target", f"{about.target.column}, {about.target.unit}"),
         ("horizon", f"{about.horizon_steps} steps of {about.every}, calendar {about.calendar}"),
-        # A line's worth
+        # As many as fit a line
         (
             "series",
             (
@@ -79,9 +79,11 @@ def _render_members(release: Release) -> str:
     )
     if len(release.weights) == 1:
         return table
-    when = " as of seen_until; it moves with the members' recent losses" if find_recency(release.how) else ""
+    as_of = (
+        " as of seen_until; it changes with the members' recent losses" if find_recency(release.how) else ""
+    )
     shares = (
-        f" A weight is a member's share over all steps, series and regimes{when}."
+        f" A weight is a member's share over all steps, series and regimes{as_of}."
         if release.blend.combination
         else ""
     )
@@ -103,24 +105,24 @@ def _render_scores(release: Release, evaluation: EnsembleReport | None) -> str:
         )
         for name, scores in ranked
     ]
-    head = (
+    text = (
         f"Over {evaluation.n_cutoffs_scored} cutoffs before {evaluation.seen_until.isoformat()}, and over the"
         f" {evaluation.n_cutoffs_gate} of the gate after it. Baseline: {evaluation.baseline}."
         f" {evaluation.reason.capitalize()}."
     )
-    return head + "\n\n" + _render_table(("model", score, f"{score} on the gate's rows", "MAE", "RMSE"), rows)
+    return text + "\n\n" + _render_table(("model", score, f"{score} on the gate's rows", "MAE", "RMSE"), rows)
 
 
 def _render_coverage(release: Release, evaluation: EnsembleReport | None) -> str:
-    blend = release.blend
-    whose = {
+    ensemble = release.blend
+    group = {
         "series": "each series",
-        "regime": f"all series in one regime of {blend.regime.column if blend.regime else '?'}",
-    }.get(blend.group, "all series together")
-    of_what = (
+        "regime": f"all series in one regime of {ensemble.regime.column if ensemble.regime else '?'}",
+    }.get(ensemble.group, "all series together")
+    center = (
         "the members' own quantiles"
-        f" ({', '.join(name for names in blend.quantile_members.values() for name in names)})"
-        if blend.quantile_members
+        f" ({', '.join(name for names in ensemble.quantile_members.values() for name in names)})"
+        if ensemble.quantile_members
         else "the forecast"
     )
     method = (
@@ -161,7 +163,7 @@ def _render_limits(release: Release) -> str:
             f" {release.features.last_within_steps} steps gets no forecast."
         ),
         (
-            "A series it has not seen borrows the intervals of"
+            "A series it has not seen gets the intervals of"
             f" {'all' if release.blend.group == 'series' else 'the'} others."
         ),
         ("Intervals adapt to outcomes: after a jump in noise they need some tens of steps to follow."),
@@ -186,7 +188,7 @@ def _render_table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
 
 
 def _convert_unknown(loss: float | None) -> float:
-    """Last in the ranking."""
+    """A loss to sort by; an unknown one is last."""
     return float("inf") if loss is None else loss
 
 

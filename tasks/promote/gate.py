@@ -1,5 +1,6 @@
-"""The gate: two releases, loaded as served, over the same cutoffs that neither has seen; paired
-losses; one verdict.
+"""The gate: compare two releases by their paired losses, and give one verdict.
+
+Both are loaded as served and forecast at the same cutoffs, which neither has seen.
 """
 
 from datetime import datetime
@@ -24,7 +25,7 @@ _PAIR = ["series_id", "cutoff", "step"]
 
 
 class GateResult(NamedTuple):
-    """What the gate saw.
+    """What the gate measured.
 
     passed: None when there are too few cutoffs to say. losses: one row per cutoff (challenger,
     opponent: mean scaled loss). mean_loss: of each side, in the primary score's own unit.
@@ -48,13 +49,13 @@ def run_gate(challenger: Release, opponent: Release, rows: pl.DataFrame, params:
     """
     cutoffs = list_gate_cutoffs(challenger, opponent, rows)
     truth = select_known_truth(rows, challenger.about)
-    issued = {
+    forecasts = {
         side: _join_truth(predict_cutoffs(release, rows, cutoffs), truth)
         for side, release in zip(SIDES, (challenger, opponent), strict=True)
     }
     return compare_forecasts(
-        issued["challenger"],
-        issued["opponent"],
+        forecasts["challenger"],
+        forecasts["opponent"],
         challenger.about,
         params,
         build_seasonal_from_rows(truth, challenger.about, challenger.calendar),
@@ -67,10 +68,8 @@ def list_gate_cutoffs(challenger: Release, opponent: Release, rows: pl.DataFrame
 
     The cutoff at `seen_until` itself counts: what it forecasts was known after it.
     """
-    calendar, horizon = (
-        challenger.calendar,
-        max(challenger.schema.horizon_steps, opponent.schema.horizon_steps),
-    )
+    calendar = challenger.calendar
+    horizon_steps = max(challenger.schema.horizon_steps, opponent.schema.horizon_steps)
     times = rows["event_time"].unique().sort()
     grid = calendar.grid(times[0], times[-1])
     cutoffs = (
@@ -82,9 +81,7 @@ def list_gate_cutoffs(challenger: Release, opponent: Release, rows: pl.DataFrame
 
 
 def select_known_truth(rows: pl.DataFrame, about: About) -> pl.DataFrame:
-    """series_id, event_time, known_at, y of every step whose value is known now, at its latest
-    vintage.
-    """
+    """series_id, event_time, known_at and y of each step with a known value; last vintage."""
     newest = select_as_of(rows, get_newest_known_at(rows))
     return (
         add_target(newest, about)
@@ -103,9 +100,10 @@ def compare_forecasts(
     """Compare two FORECAST frames with y: only pairs (series, cutoff, step) that both forecast and
     that have an outcome count.
 
+    Only pairs (series, cutoff, step) count that both sides forecast and whose outcome is known.
     Losses of a series are divided by the mean of both sides' mean losses there, so that a large
-    series does not drown the others, and neither side chooses the unit: equal models stay equal
-    when they change places. A cutoff counts with its mean over series and steps.
+    series does not dominate, and neither side chooses the unit: equal models stay equal when they
+    are exchanged. A cutoff counts with its mean over series and steps.
     """
     pairs = _join_pairs(challenger, opponent, about, seasonal)
     losses = _compute_cutoff_means(pairs)
@@ -132,8 +130,8 @@ def compare_forecasts(
 
 
 def _compute_gain(losses: pl.DataFrame) -> float:
-    ours, theirs = (float(losses[side].to_numpy().mean()) for side in SIDES)
-    return 1.0 - ours / theirs if theirs > 0 else 0.0
+    challenger_loss, opponent_loss = (float(losses[side].to_numpy().mean()) for side in SIDES)
+    return 1.0 - challenger_loss / opponent_loss if opponent_loss > 0 else 0.0
 
 
 def _join_pairs(
@@ -151,18 +149,18 @@ def _join_pairs(
     )
     scored = pairs.select(
         *_PAIR,
-        challenger=pl.Series(ours, dtype=pl.Float64),
-        opponent=pl.Series(theirs, dtype=pl.Float64),
+        challenger=pl.Series(challenger_loss, dtype=pl.Float64),
+        opponent=pl.Series(opponent_loss, dtype=pl.Float64),
     ).filter(pl.col("challenger").is_finite() & pl.col("opponent").is_finite())
-    series, ours, theirs = (
+    series, challenger_loss, opponent_loss = (
         _compute_key_index(scored["series_id"]),
         scored["challenger"].to_numpy(),
         scored["opponent"].to_numpy(),
     )
-    size = (_compute_index_means(series, ours) + _compute_index_means(series, theirs)) / 2
+    size = (_compute_index_means(series, challenger_loss) + _compute_index_means(series, opponent_loss)) / 2
     unit = np.where(size > 0, size, 1.0)[series]
     return scored.with_columns(
-        challenger_scaled=pl.Series(ours / unit), opponent_scaled=pl.Series(theirs / unit)
+        challenger_scaled=pl.Series(challenger_loss / unit), opponent_scaled=pl.Series(opponent_loss / unit)
     )
 
 
@@ -177,7 +175,7 @@ def _compute_cutoff_means(pairs: pl.DataFrame) -> pl.DataFrame:
 
 
 def _compute_key_index(key: pl.Series) -> np.ndarray:
-    """(m,) place of each row's key among the keys, ascending from 0."""
+    """(m,) index of each row's key among the sorted keys, from 0."""
     return key.rank("dense").to_numpy().astype(np.int64) - 1
 
 
@@ -189,8 +187,8 @@ def _compute_index_means(index: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.bincount(index, values) / np.bincount(index)
 
 
-def _join_truth(issued: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
-    return issued.join(truth.drop("known_at"), on=["series_id", "event_time"], how="left")
+def _join_truth(forecasts: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
+    return forecasts.join(truth.drop("known_at"), on=["series_id", "event_time"], how="left")
 
 
 def _format_reason(gain: float, p: float, n: int, about: About, params: PromoteParams) -> str:
@@ -201,10 +199,10 @@ def _format_reason(gain: float, p: float, n: int, about: About, params: PromoteP
     )
     faults = [
         *(
-            [f"a gain of at least {params.min_gain_frac:.1%} is asked for"]
+            [f"a gain of at least {params.min_gain_frac:.1%} is required"]
             if gain < params.min_gain_frac
             else []
         ),
-        *([f"luck is not ruled out at {params.alpha:g}"] if p > params.alpha else []),
+        *([f"chance is not ruled out at {params.alpha:g}"] if p > params.alpha else []),
     ]
     return sentence + ("; " + " and ".join(faults) if faults else "")

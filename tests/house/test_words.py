@@ -63,6 +63,10 @@ TEXT = re.compile(
     r"yardsticks?|pictures?|lifeline|aloud|nought|forever)\b",
     re.IGNORECASE,
 )
+# (Path, word) of texts that keep the word, and why
+KEPT = {
+    ("flows/_artifacts.py", "picture"),  # part of a key by which Prefect's UI has an artifact's history
+}
 
 
 def iterate_names(tree):
@@ -112,5 +116,6 @@ def test_no_text_has_a_word_of_ours_where_the_field_has_one(texts):
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
             kind = tokenize.tok_name[token.type]
             if kind in {"STRING", "COMMENT"} or kind.startswith("FSTRING"):
-                found.update(f"{path}:{token.start[0]}: {word}" for word in TEXT.findall(token.string))
+                words = [word for word in TEXT.findall(token.string) if (path, word) not in KEPT]
+                found.update(f"{path}:{token.start[0]}: {word}" for word in words)
     assert sorted(found) == []

@@ -1,4 +1,4 @@
-"""The champion's own forecasts: loss and coverage by step."""
+"""Chart of the champion's own forecasts: loss and coverage by step."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +25,6 @@ def draw_steps(by_step: Sequence[StepOutcomes], level: float | None) -> Image:
         axes.plot(steps, [row.coverage_frac for row in known], color=BLUE, marker="o")
         axes.axhline(level, linewidth=0.8, color=INK)
         axes.set_ylim(0, 1)
-        axes.set_title(f"share within the interval, {level:.0%} is right")
+        axes.set_title(f"share within the interval, nominal {level:.0%}")
 
     return draw_panels("loss and coverage by step", [draw_loss, draw_coverage], 2, (8, 3))

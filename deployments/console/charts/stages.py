@@ -1,4 +1,4 @@
-"""The charts of a stage, from what it wrote under a checkout's root."""
+"""The charts of a stage, from its files under a checkout's root."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ SERIES_SHOWN = 4  # whose last forecast is drawn; the table has all that were ex
 
 
 def draw_stage(stage: str, root: Path) -> list[Image]:
-    """The stage's charts; none for a stage whose figures say all.
+    """The stage's charts; none for a stage whose figures are enough.
 
     Raises FrameError when a file is missing.
     """
@@ -42,7 +42,7 @@ def draw_ensemble_charts(root: Path) -> list[Image]:
 
 
 def draw_explain_charts(root: Path) -> list[Image]:
-    """What moves the forecasts, then the last one of the first series."""
+    """Importance of the features, then the last forecasts of the first series."""
     summary = read_report(root / ExplainSummary.PATH, ExplainSummary)
     importance = read_report(root / FeatureImportances.PATH, FeatureImportances)
     attributions = pl.read_parquet(root / "data/reports/explain/attributions.parquet")
