@@ -365,8 +365,8 @@ def compute_known_span(rows: pl.DataFrame) -> tuple[datetime, datetime]:
 
 
 def list_value_columns(rows: pl.DataFrame) -> list[str]:
-    """Columns of a SERIES frame that hold values."""
-    return [c for c in rows.columns if c not in SERIES.columns]
+    """Columns of a SERIES frame that hold numbers."""
+    return [c for c, dtype in rows.schema.items() if dtype.is_float()]
 
 
 def _read_stamp(path: Path) -> Stamp:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from tasks.core.strict import Strict
 
 NUMERIC = "numeric"  # the kind of a target that names none
+ColumnType = Literal["float", "category", "text"]
 
 
 class Target(Strict):
@@ -80,6 +81,8 @@ class About(Strict):
       count like large ones; `mase` and `owa` for the median, in units of the seasonal naive's error
       up to the cutoff, owa half in percent.
     quantiles: of the interval of a numeric target.
+    columns: types of the value columns that are no numbers, by name. A category has few values;
+      both are kept from ingest to the quarantine, and no model reads them yet.
     publish_delay_s: after the end of a step, until its value can be known.
     """
 
@@ -93,7 +96,18 @@ class About(Strict):
     covariates: Covariates = Covariates()
     primary_score: str = "mae"
     quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
+    # Not written where it is empty, so that releases of before keep their digest
+    columns: dict[str, ColumnType] = Field(default_factory=dict, exclude_if=lambda columns: not columns)
     publish_delay_s: Annotated[float, Field(ge=0)] = 0.0
+
+    def get_column_type(self, column: str) -> ColumnType:
+        """The type of a value column; one that is not declared holds numbers."""
+        return self.columns.get(column, "float")
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """Value columns that hold no numbers."""
+        return tuple(column for column, kind in self.columns.items() if kind != "float")
 
     @model_validator(mode="after")
     def _check_quantiles(self) -> "About":

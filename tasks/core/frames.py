@@ -83,15 +83,23 @@ class FrameSchema:
 
 _KEY: Columns = {"series_id": pl.String, "event_time": UTC, "known_at": UTC}
 
-# data/raw, data/clean: value columns in float64, as received.
-SERIES = FrameSchema("series", _KEY, ("series_id", "event_time", "known_at"), further=(pl.Float64,))
+# The types of value columns, by their name in `about.columns`
+COLUMN_DTYPES: Mapping[str, type[pl.DataType]] = {
+    "float": pl.Float64,
+    "category": pl.Categorical,
+    "text": pl.String,
+}
+_VALUES = tuple(COLUMN_DTYPES.values())
+
+# data/raw, data/clean: value columns as received.
+SERIES = FrameSchema("series", _KEY, ("series_id", "event_time", "known_at"), further=_VALUES)
 
 # data/raw/repeated.parquet: rows whose key had come before, with the file that brought them again.
 REPEATED = FrameSchema(
     "repeated",
     {**_KEY, "file": pl.String},
     ("series_id", "event_time", "known_at"),
-    further=(pl.Float64,),
+    further=_VALUES,
     unique=False,
 )
 
@@ -100,7 +108,7 @@ QUARANTINE = FrameSchema(
     "quarantine",
     {**_KEY, "rule": pl.String, "reason": pl.String},
     ("series_id", "event_time", "known_at"),
-    further=(pl.Float64,),
+    further=_VALUES,
     unique=False,
 )
 

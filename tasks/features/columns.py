@@ -17,7 +17,14 @@ from tasks.features.known_ahead import build_ahead_columns, check_declared
 from tasks.features.params import FeatureParams
 from tasks.features.rolling import Past
 from tasks.features.seasons import build_calendar_columns, build_fourier_columns, build_time_columns
-from tasks.features.sources import OHLC_VOLATILITY, Column, Role, build_key_source, build_received_source
+from tasks.features.sources import (
+    OHLC_VOLATILITY,
+    Column,
+    Role,
+    build_key_source,
+    build_received_source,
+    check_number,
+)
 from tasks.features.specs import (
     EWM_CUT_SPANS,
     Ahead,
@@ -75,13 +82,14 @@ def list_seasonal_names(about: About) -> tuple[str, ...]:
     return tuple(f"z_lag_{k}" if k else LAST for k in list_seasonal_lags(about))
 
 
-def check_sources(columns: Iterable[Column], known: Iterable[str]) -> None:
+def check_sources(columns: Iterable[Column], known: Iterable[str], about: About) -> None:
     """Raise FeatureInputError for a feature that needs a column not among *known*, with those
     that come close.
     """
     names = sorted(known)
     for column in columns:
         for needed in (needed for source in column.sources for needed in source.needs):
+            check_number(needed, f"`features.list`: {column.name!r}", about)
             if needed not in names:
                 close = difflib.get_close_matches(needed, names, n=3)
                 raise FeatureInputError(

@@ -233,7 +233,7 @@ def _draw_rows(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataF
     """The newest steps of some series, each with the values of a step drawn at random from the
     same series' (with replacement, so that the rest tells nothing either).
     """
-    columns = rows.columns
+    columns = [c for c in rows.columns if c not in about.text_columns]
     rows = add_target(rows, about).filter(~is_known_ahead(calendar)).select(columns)
     ids = rows["series_id"].unique().sort()
     some = (

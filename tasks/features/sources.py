@@ -17,6 +17,7 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
+from tasks.core.errors import FeatureInputError
 from tasks.core.schema import SERIES_KEY, FeatureColumn, encode_series_id
 from tasks.features.bars import OHLC, garman_klass
 from tasks.features.grid import find_series_starts
@@ -115,6 +116,15 @@ class Column:
     def sees(self) -> Sees:
         """How far it sees. All sources of a column see alike."""
         return self.sources[0].sees
+
+
+def check_number(column: str, reader: str, about: About) -> None:
+    """Raise FeatureInputError unless *column*, which *reader* reads, holds numbers."""
+    if column in about.text_columns:
+        raise FeatureInputError(
+            f"{reader} reads column {column!r}, which is {about.get_column_type(column)} in `about.columns`."
+            " Features and models read numbers alone; no model reads texts or categories yet."
+        )
 
 
 def build_received_source(column: str) -> FeatureSource:

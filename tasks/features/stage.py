@@ -42,7 +42,9 @@ def build_feature_set(rows: pl.DataFrame, about: About, params: FeatureParams) -
         )
     calendar = build_calendar(about, reach=get_time_span(rows))
     schema = build_feature_schema(about, params)
-    check_sources(build_declared_columns(about, params), [*rows.columns, "y", "z", about.target.column])
+    check_sources(
+        build_declared_columns(about, params), [*rows.columns, "y", "z", about.target.column], about
+    )
     check_named_series(params.list, rows)
     check_known_ahead(params.list, add_target(rows, about), calendar)
     check_static(rows, about)

@@ -20,7 +20,7 @@ from tasks.features.compute import compute_columns
 from tasks.features.grid import align_to_grid
 from tasks.features.known_ahead import is_known_ahead
 from tasks.features.params import FeatureParams
-from tasks.features.sources import Column, GriddedRows, Sees, filter_finite
+from tasks.features.sources import Column, GriddedRows, Sees, check_number, filter_finite
 
 _KEY = ("series_id", "event_time", "known_at")
 
@@ -39,7 +39,7 @@ def build_features(
     """
     columns = build_declared_columns(about, params)
     with_y = add_target(rows, about)
-    check_sources(columns, _list_sources(with_y, about))
+    check_sources(columns, _list_sources(with_y, about), about)
     return build_feature_columns(
         filter_steps(with_y, about, calendar), with_y, columns, about, calendar, until
     )
@@ -114,11 +114,11 @@ def build_feature_schema(about: About, params: FeatureParams) -> FeatureSchema:
 
 
 def add_target(rows: pl.DataFrame, about: About) -> pl.DataFrame:
-    """*rows* with the target as float64 column `y`: received, or computed from other columns; null
-    where it is missing or not finite.
+    """The numbers of *rows* with the target as float64 column `y`, null where it is not finite.
 
-    Raises FeatureInputError naming what is missing, or a covariate called `y` or `z`: these names
-    are the target's.
+    It was received, or is computed from other columns.
+    Raises FeatureInputError naming what is missing or is no number, or a covariate called `y` or
+    `z`: these names are the target's.
     """
     target = about.target
     if clash := {"y", "z"} & about.covariates.all - {target.column}:
@@ -132,10 +132,14 @@ def add_target(rows: pl.DataFrame, about: About) -> pl.DataFrame:
             f"Target {target.column!r} needs column(s) {missing}; there are {_list_value_columns(rows)}."
             " Correct `about.target` in params.yaml."
         )
+    for column in needed:
+        check_number(column, "`about.target`", about)
+    for column in sorted(about.covariates.all):
+        check_number(column, "`about.covariates`", about)
     y = {"garman_klass": garman_klass(), "bar_return": build_bar_return(), None: pl.col(target.column)}[
         target.derive
     ]
-    return rows.with_columns(filter_finite(y).alias("y"))
+    return rows.drop(about.text_columns, strict=False).with_columns(filter_finite(y).alias("y"))
 
 
 def check_static(rows: pl.DataFrame, about: About) -> None:

@@ -84,7 +84,9 @@ def _build_records(rows: pl.DataFrame, params: FeedParams) -> pl.DataFrame:
     if params.closed_field is not None:
         fields.append(pl.lit(value=True).alias(params.closed_field))
     fields += [
-        pl.col(name).cast(TYPES[spec.type] if (spec := params.fields.get(name)) else pl.Float64, strict=False)
+        pl.col(name).cast(
+            TYPES[spec.type] if (spec := params.fields.get(name)) else rows.schema[name], strict=False
+        )
         for name in values
     ]
     return rows.select(

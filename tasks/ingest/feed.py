@@ -1,6 +1,6 @@
 """Rows of the feed's table, up to the window in data/source/window.json."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -25,11 +25,14 @@ class FeedRows:
     or vacuuming the table does not change them.
     """
 
-    def __init__(self, params: FeedSource, calendar: Calendar, folder: Path) -> None:
+    def __init__(
+        self, params: FeedSource, calendar: Calendar, folder: Path, text_columns: Sequence[str] = ()
+    ) -> None:
         self._params, self._calendar, self._folder = params, calendar, folder
+        self._text_columns = text_columns
 
     def read(self) -> Iterator[SourceFile]:
-        """The rows of the window: series, time, then every number that the feed has."""
+        """The rows of the window: series, time, every number that the feed has, declared texts."""
         path = self._folder / WINDOW
         if not path.exists():
             raise SourceError(
@@ -66,7 +69,13 @@ class FeedRows:
         yield SourceFile(
             window.dataset,
             compute_file_hash(path),
-            ordered.select("series_id", "event_time", "known_at", pl.col(numbers).cast(pl.Float64)),
+            ordered.select(
+                "series_id",
+                "event_time",
+                "known_at",
+                pl.col([c for c in numbers if c not in self._text_columns]).cast(pl.Float64),
+                pl.col([c for c in self._text_columns if c in table.columns]).cast(pl.String),
+            ),
         )
 
 

@@ -30,13 +30,13 @@ def build_source(params: SourceParams, about: About, folder: Path) -> IngestSour
     if isinstance(params, FeedSource):
         from tasks.ingest.feed import FeedRows
 
-        return FeedRows(params, calendar, folder)
+        return FeedRows(params, calendar, folder, about.text_columns)
     if isinstance(params, ArchSource):
         return ArchBars(params, calendar)
     if isinstance(params, ExtensionSource):
         from tasks.ingest.extension import ExtensionFiles
 
-        return ExtensionFiles(params, calendar, folder)
+        return ExtensionFiles(params, about, calendar, folder)
     return LinkedFiles(params, about, calendar, folder)
 
 

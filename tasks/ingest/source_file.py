@@ -16,7 +16,7 @@ class SourceFile(NamedTuple):
     """One file.
 
     sha256: of its bytes.
-    rows: series_id, event_time, known_at and float64 values, in the file's order.
+    rows: series_id, event_time, known_at and values, in the file's order.
     notes: what became of cells and rows that are not in *rows* as they are in the file.
     """
 

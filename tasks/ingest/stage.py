@@ -10,7 +10,7 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.errors import SourceError
-from tasks.core.frames import REPEATED, SERIES
+from tasks.core.frames import COLUMN_DTYPES, REPEATED, SERIES
 from tasks.core.reports.ingest import IngestedFile, IngestLedger, IngestTotals, RowCounts
 from tasks.ingest.params import FilesSource, SourceParams
 from tasks.ingest.source import build_source
@@ -67,7 +67,7 @@ def read_source(
     max_series: keeps the first series by name.
     report: called with a line for each file and for the caps.
     """
-    files = list(_read_and_report(source, report))
+    files = [_cast_values(file, about) for file in _read_and_report(source, report)]
     rows = pl.concat(
         [f.rows.with_columns(pl.lit(i, pl.UInt32).alias(_FILE)) for i, f in enumerate(files)]
     ).sort([*_KEY, _FILE], maintain_order=True)
@@ -87,6 +87,18 @@ def read_source(
         REPEATED.conform(repeated.drop(_FILE, _FATE).with_columns(names)),
         ledger,
     )
+
+
+def _cast_values(file: SourceFile, about: About) -> SourceFile:
+    """*file* with the types of `about.columns`. Raises SourceError for a column that is missing."""
+    values = [c for c in file.rows.columns if c not in _KEY]
+    if missing := [c for c in about.columns if c not in values]:
+        raise SourceError(
+            f"`about.columns` has {missing}, but {file.name} has {values}. Correct it, or add the column to"
+            " `ingest.source.value_columns`."
+        )
+    typed = (pl.col(column).cast(COLUMN_DTYPES[kind]) for column, kind in about.columns.items())
+    return file._replace(rows=file.rows.with_columns(typed))
 
 
 def _read_and_report(source: IngestSource, report: Callable[[str], None]) -> Iterator[SourceFile]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 import polars as pl
+import polars.selectors as cs
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar, format_step_multiple
@@ -23,7 +24,9 @@ READ_AT = "__read_at"  # the time of a row before it is moved to the start of it
 def build_file_rows(
     cells: FileCells, source: FilesSource, about: About, calendar: Calendar
 ) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """Rows of one file in its order: series_id, event_time and known_at (or STEP), float64 values.
+    """Rows of one file in its order: series_id, event_time and known_at (or STEP), values.
+
+    Values are float64, or text where `about.columns` says so.
 
     `wide` and `row_per_series` give a row per cell; in `row_per_series` the empty cells before a
     series starts and after it ends are padding, not rows.
@@ -41,10 +44,9 @@ def build_file_rows(
         ],
     )
     if source.layout == "row_per_series":
-        return _build_series_rows(cells, source), cells.notes
+        return _build_series_rows(cells, source, about), cells.notes
     keys = _build_keys(cells, source, about, calendar)
-    form = get_number_form(source)
-    values = pl.DataFrame([_read_numbers(cells, column, form) for column in source.value_columns])
+    values = pl.DataFrame([_read_values(cells, column, source, about) for column in source.value_columns])
     if source.layout == "long":
         rows = keys.hstack(values.rename(source.rename, strict=False))
         rows, notes = aggregate_rows(rows, source)
@@ -70,15 +72,25 @@ def get_number_form(source: FilesSource) -> NumberForm:
 
 
 def aggregate_rows(rows: pl.DataFrame, source: FilesSource) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """One row per series and step, if the source says how; and a note if rows became fewer."""
+    """One row per series and step, if the source says how; and a note if rows became fewer.
+
+    Of texts, the last one of a step is kept.
+    """
     if source.aggregate is None or STEP in rows.columns:
         return rows.drop(READ_AT, strict=False), ()
     ordered = rows.sort("series_id", READ_AT, maintain_order=True)
-    column = pl.exclude("series_id", "event_time", "known_at", READ_AT)
-    known = column.drop_nulls()
-    value = {"mean": column.mean(), "sum": known.sum(), "last": known.last()}[source.aggregate]
-    steps = ordered.group_by("series_id", "event_time", maintain_order=True).agg(
-        pl.col("known_at").max(), pl.when(column.count() > 0).then(value)
+    numbers = cs.float()
+    texts = cs.string() - cs.by_name("series_id")
+    known = numbers.drop_nulls()
+    value = {"mean": numbers.mean(), "sum": known.sum(), "last": known.last()}[source.aggregate]
+    steps = (
+        ordered.group_by("series_id", "event_time", maintain_order=True)
+        .agg(
+            pl.col("known_at").max(),
+            pl.when(numbers.count() > 0).then(value),
+            texts.drop_nulls().last(),
+        )
+        .select(c for c in rows.columns if c != READ_AT)
     )
     if steps.height == rows.height:
         return steps, ()
@@ -110,7 +122,7 @@ def add_rows_known_ahead(
     earlier = pl.col("known_at").dt.offset_by(f"-{format_step_multiple(about.every, n_steps)}")
     known_ahead = rows.with_columns(
         pl.when(earlier < newest).then(earlier).otherwise(pl.lit(newest)).alias("known_at"),
-        *(pl.lit(None, pl.Float64).alias(c) for c in others),
+        *(pl.lit(None, rows.schema[c]).alias(c) for c in others),
     )
     return pl.concat([known_ahead, rows.filter("__is_past")]).drop("__is_past")
 
@@ -191,6 +203,15 @@ def parse_series_of_file(name: str, source: FilesSource) -> str:
     )
 
 
+def _read_values(cells: FileCells, column: str, source: FilesSource, about: About) -> pl.Series:
+    """The column as `about.columns` declares it, under its name there. Text is as in the file."""
+    name = source.rename.get(column, column) if source.layout == "long" else source.value_name
+    if about.get_column_type(name) == "float":
+        return _read_numbers(cells, column, get_number_form(source))
+    texts = format_ids(cells.frame[column])
+    return texts.set(texts.str.strip_chars() == "", None)
+
+
 def _read_numbers(cells: FileCells, column: str, form: NumberForm) -> pl.Series:
     """The column as float64. Raises SourceError for a cell that is no number."""
     values = cells.frame[column]
@@ -223,8 +244,7 @@ def _is_nan(values: pl.Series) -> pl.Series:
     return pl.Series([False]).new_from_index(0, len(values))
 
 
-def _build_series_rows(cells: FileCells, source: FilesSource) -> pl.DataFrame:
-    form = get_number_form(source)
+def _build_series_rows(cells: FileCells, source: FilesSource, about: About) -> pl.DataFrame:
     columns = list(source.value_columns) or [c for c in cells.frame.columns if c != source.series_column]
     if source.series_column is not None:
         ids = build_series_column(cells, source)
@@ -240,9 +260,9 @@ def _build_series_rows(cells: FileCells, source: FilesSource) -> pl.DataFrame:
             " `row_per_series` each series has one."
         )
     order = pl.int_range(pl.len(), dtype=pl.Int64)
-    wide = pl.DataFrame([ids, *(_read_numbers(cells, column, form) for column in columns)]).with_columns(
-        order.alias("_row")
-    )
+    wide = pl.DataFrame(
+        [ids, *(_read_values(cells, column, source, about) for column in columns)]
+    ).with_columns(order.alias("_row"))
     unpivoted = wide.unpivot(columns, index=["_row", "series_id"], value_name=source.value_name).with_columns(
         order.over("_row").alias(STEP)
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 import polars as pl
 
 from tasks.core.about import About
-from tasks.core.frames import SERIES
 from tasks.edges.artifacts import compute_file_hash
 from tasks.ingest.params import ExtensionSource
 from tasks.ingest.source import build_source
@@ -41,7 +40,7 @@ def check_rows(subject: SourceSubject) -> str:
             raise LawBrokenError(f"{file.name} has no rows")
         if n := file.rows["series_id"].null_count():
             raise LawBrokenError(f"{n} rows of {file.name} have no series_id")
-        for column in (c for c in file.rows.columns if c not in SERIES.key):
+        for column in (c for c, dtype in file.rows.schema.items() if dtype.is_float()):
             if n := int((~file.rows[column].is_finite()).fill_null(value=False).sum()):
                 raise LawBrokenError(f"{n} values of {column} in {file.name} are not finite")
     n_rows, series = sum(f.rows.height for f in files), pl.concat(f.rows["series_id"] for f in files)

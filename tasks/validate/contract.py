@@ -136,6 +136,7 @@ def _run_suite(
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
+    values = values.with_columns(pl.col(pl.Categorical).cast(pl.String))
     frame = pd.DataFrame({c: values[c].to_numpy() for c in values.columns})
     asset = context.data_sources.add_pandas("rows").add_dataframe_asset("rows")
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": frame})

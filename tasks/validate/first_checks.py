@@ -4,15 +4,16 @@ from collections.abc import Iterator
 
 import polars as pl
 
+from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.errors import ContractError
 from tasks.core.frames import SERIES
 from tasks.validate.failure import RuleFailure, build_reason
-from tasks.validate.params import ValidateParams
+from tasks.validate.params import ColumnRule, ValidateParams
 
 
-def check_shape(rows: pl.DataFrame, params: ValidateParams) -> None:
-    """Raises ContractError for fewer than `min_rows` rows and for a missing column.
+def check_shape(rows: pl.DataFrame, about: About, params: ValidateParams) -> None:
+    """Raises ContractError for too few rows, a missing column, a rule of numbers on texts.
 
     A suite alone passes on 0 rows.
     """
@@ -26,14 +27,27 @@ def check_shape(rows: pl.DataFrame, params: ValidateParams) -> None:
             f"The contract names column(s) {missing}, but data/raw has {_list_value_columns(rows)}."
             " Correct `validate.columns` and `validate.rows`."
         )
+    for column in params.names:
+        is_text, rule = not rows.schema[column].is_numeric(), params.columns.get(column, ColumnRule())
+        is_ordered = any(column in row.greater_or_equal for row in params.rows)
+        if is_text and (is_ordered or rule.min is not None or rule.max is not None):
+            raise ContractError(
+                f"The contract orders column {column!r}, which is {about.get_column_type(column)} in"
+                " `about.columns`. Only `nullable` and `values` apply to it."
+            )
+        if any(isinstance(value, str) != is_text for value in rule.values or ()):
+            raise ContractError(
+                f"`validate.columns.{column}.values` is {list(rule.values or ())}, but the column is"
+                f" {about.get_column_type(column)} in `about.columns`. Texts are written in quotes."
+            )
 
 
 def find_first_failures(rows: pl.DataFrame, calendar: Calendar) -> Iterator[RuleFailure]:
-    """Values that are not finite, in any column, and times that are not on the calendar.
+    """Numbers that are not finite, in any column, and times that are not on the calendar.
 
     A null is checked by the contract.
     """
-    for column in _list_value_columns(rows):
+    for column in (c for c in _list_value_columns(rows) if rows.schema[c].is_numeric()):
         bad = rows.select((~pl.col(column).is_finite()).fill_null(value=False).arg_true()).to_series()
         yield RuleFailure(
             f"{column} is finite", bad, build_reason(f"{column} is ", pl.col(column), ", not a finite number")

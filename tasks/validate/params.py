@@ -11,13 +11,14 @@ class ColumnRule(Strict):
     """The values that a column may have, in its unit.
 
     A null is allowed only if `nullable`, an infinite value never.
+    values: those that are allowed, texts of a column that holds texts.
     """
 
     min: float | None = None
     max: float | None = None
     strict_min: bool = False
     nullable: bool = False
-    values: tuple[float, ...] | None = None
+    values: tuple[float | str, ...] | None = None
 
     @model_validator(mode="after")
     def _check_bounds(self) -> "ColumnRule":

@@ -7,7 +7,7 @@ from tasks.core.reports.validate import CleanProfile, ColumnProfile
 
 
 def build_profile(rows: pl.DataFrame) -> CleanProfile:
-    """For each series and value column of *rows* (SERIES)."""
+    """For each series and value column of *rows* (SERIES); texts have no min, max, mean and sd."""
     columns = [c for c in rows.columns if c not in SERIES.key]
     time = pl.col("event_time")
     of_series = {"n": pl.len(), "first": time.min(), "last": time.max()}
@@ -19,7 +19,11 @@ def build_profile(rows: pl.DataFrame) -> CleanProfile:
         "sd": pl.Expr.std,
     }
     statistics = [
-        compute(pl.col(c)).alias(f"{i}:{name}")
+        (
+            compute(pl.col(c))
+            if name == "n_null" or rows.schema[c].is_numeric()
+            else pl.lit(None, pl.Float64)
+        ).alias(f"{i}:{name}")
         for i, c in enumerate(columns)
         for name, compute in of_column.items()
     ]

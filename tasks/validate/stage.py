@@ -47,7 +47,7 @@ def validate_rows(
 
     Raises ContractError as `check_shape` does.
     """
-    check_shape(rows, params)
+    check_shape(rows, about, params)
     calendar = build_calendar(
         about, reach=rows.select(first=pl.col("event_time").min(), last=pl.col("event_time").max()).row(0)
     )
