@@ -1,23 +1,21 @@
-"""`tidemill forecast`: the champion's forecast without a server, from the rows that the service
-would look back on.
-"""
+"""`tidemill forecast`: the champion's forecast without a server, from the service's rows."""
 
 from datetime import UTC, datetime
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import polars as pl
 
 from deployments.forecaster.shapes import Step
 from tasks.core.errors import ParamsError, ReleaseError
-from tasks.core.frames import SERIES, format_quantile_columns, get_newest_known_at
+from tasks.core.frames import SERIES, get_newest_known_at
 from tasks.edges.artifacts import read_frame
 from tasks.edges.params import read_dataset
 from tasks.edges.registry import get_champion_folder, get_rows_path, read_champion
-from tasks.release import find_absence_reasons, load_release, predict_cutoffs
+from tasks.release import Release, find_absence_reasons, load_release, predict_cutoffs
 
 
 class LocalModel(TypedDict):
-    """The release that forecast."""
+    """The release that made the forecast."""
 
     name: str
     version: str
@@ -33,7 +31,7 @@ class LocalSeries(TypedDict):
 
 
 class LocalForecast(TypedDict):
-    """A forecast, in the keys of the service's answers."""
+    """A forecast, with the keys of the service's answers."""
 
     dataset: str
     target: str
@@ -46,7 +44,7 @@ class LocalForecast(TypedDict):
 def make_forecast(as_of: str | None, series: str | None) -> LocalForecast:
     """The champion's forecast as of *as_of* (ISO 8601; None: the newest known).
 
-    Raises what a person can fix.
+    Raises ReleaseError without a champion, ParamsError for a time or series that has no forecast.
     """
     dataset = read_dataset()
     champion = read_champion(dataset)
@@ -71,24 +69,24 @@ def make_forecast(as_of: str | None, series: str | None) -> LocalForecast:
         "unit": about.target.unit,
         "as_of": _format_iso(as_of_time),
         "model": {"name": release.model, "version": champion.version, "digest": champion.digest},
-        "series": [
-            _build_series(made.filter(pl.col("series_id") == name), about.quantiles) for name in asked
-        ],
+        "series": [_build_series(made.filter(pl.col("series_id") == name), release) for name in asked],
     }
 
 
-def _build_series(frame: pl.DataFrame, quantiles: tuple[float, ...]) -> LocalSeries:
-    columns = dict(zip(map(str, quantiles), format_quantile_columns(quantiles), strict=True))
-    steps: list[Step] = [
+def _build_series(frame: pl.DataFrame, release: Release) -> LocalSeries:
+    steps = [
         {
             "step": row["step"],
             "event_time": _format_iso(row["event_time"]),
-            "y_hat": row["y_hat"],
-            "quantiles": {q: row.get(c) for q, c in columns.items()},
+            **release.kind.build_answer(release.about, row),
         }
         for row in frame.sort("step").to_dicts()
     ]
-    return {"series_id": frame["series_id"][0], "cutoff": _format_iso(frame["cutoff"][0]), "steps": steps}
+    return {
+        "series_id": frame["series_id"][0],
+        "cutoff": _format_iso(frame["cutoff"][0]),
+        "steps": cast("list[Step]", steps),  # of a numeric target; other kinds have columns of their own
+    }
 
 
 def _parse_time(text: str) -> datetime:

@@ -1,6 +1,4 @@
-"""`tidemill up` and `tidemill down`: start the supervisor, wait until everything answers; stop
-exactly what it started.
-"""
+"""`tidemill up` and `tidemill down`: start the supervisor and wait for its parts; stop them."""
 
 import subprocess
 import sys
@@ -35,7 +33,7 @@ STOP_S = 20.0  # the supervisor gives each part 5 s before it uses force
 
 
 class StartedParts(NamedTuple):
-    """What is up. addresses: by part. log: the supervisor's file. supervisor: its process."""
+    """What runs. addresses: by part. log: the supervisor's file. supervisor: its process id."""
 
     addresses: dict[str, str]
     log: str
@@ -45,6 +43,8 @@ class StartedParts(NamedTuple):
 def start_parts(report_line: ReportLine, kafka: bool = False) -> StartedParts:
     """Start everything that is not up (*kafka*: a broker too), wait until it answers.
 
+    report: gets a line of progress.
+    kafka: start a broker, too.
     Raises SettingsError that names the part that failed.
     """
     state = read_state()
@@ -70,9 +70,9 @@ def start_parts(report_line: ReportLine, kafka: bool = False) -> StartedParts:
         stop_parts(lambda _: None)
         child.wait()
         raise
-    found = read_state()
-    assert found is not None, "it answers, so it has written its state"
-    return _describe_state(found)
+    state = read_state()
+    assert state is not None, "it answers, so it has written its state"
+    return _describe_state(state)
 
 
 def stop_parts(report_line: ReportLine) -> list[str]:
@@ -81,10 +81,10 @@ def stop_parts(report_line: ReportLine) -> list[str]:
     if state is None:
         report_line("Nothing is up.")
         return []
-    names = [marked.name for marked in (*state.parts, state.supervisor) if is_alive(marked)]
+    names = [part.name for part in (*state.parts, state.supervisor) if is_alive(part)]
     stop_process(state.supervisor, STOP_S)
-    for marked in state.parts:  # after a kill -9 of the supervisor
-        stop_process(marked)
+    for part in state.parts:  # after a kill -9 of the supervisor
+        stop_process(part)
     get_state_path().unlink(missing_ok=True)
     report_line(f"Stopped: {', '.join(names) or 'nothing was running any more'}.")
     return names

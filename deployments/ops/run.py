@@ -1,5 +1,6 @@
-"""`tidemill run`: the whole chain on a real Prefect server, then a forecast from the built Bento
-over HTTP, then the page.
+"""`tidemill run`: the whole chain on a Prefect server, a forecast over HTTP, and the page.
+
+The forecast comes from the built Bento.
 """
 
 import subprocess
@@ -25,7 +26,7 @@ INTERRUPT_S = 3.5  # for the flows to end and to report it after Ctrl-C: all is 
 
 
 class ChainRun(NamedTuple):
-    """What came of a run. page: its file. seconds: of the wall clock."""
+    """Result of a run. page: its file. seconds: wall-clock time."""
 
     dataset: str
     decision: GateDecision
@@ -37,7 +38,8 @@ class ChainRun(NamedTuple):
 def run_chain(dataset: str | None, report_line: ReportLine) -> ChainRun:
     """Run the chain on *dataset* (None: the current one).
 
-    Raises what a person can fix.
+    report: gets a line of progress.
+    Raises TidemillError for what people can fix.
     """
     started = time.monotonic()
     allow_interrupts()
@@ -49,7 +51,9 @@ def run_chain(dataset: str | None, report_line: ReportLine) -> ChainRun:
         report_line(f"Dataset: {read_dataset()}")
         forecast = _run_flows_and_service(report_line)
         decision = read_report(ROOT / GateDecision.PATH, GateDecision)
-        from deployments.console.report import write_pages  # matplotlib: the servers need not wait for it
+        from deployments.console.report import (
+            write_pages,
+        )  # matplotlib: imported after the servers have ended
 
         page = str(write_pages(ROOT)[0])
         return ChainRun(read_dataset(), decision, forecast, page, round(time.monotonic() - started, 1))
@@ -67,7 +71,7 @@ def _run_flows_and_service(report_line: ReportLine) -> Prediction:
                 report_line, meanwhile=lambda url: started.append(flows.enter_context(_start_flows(url)))
             )
         )
-        stack.callback(flows.close)  # before their server, so that they report there how they ended
+        stack.callback(flows.close)  # before their server, so that they can report their end there
         (child,) = started
         if not _wait_for_flow(child, "promotion"):
             _check_exit_code(child.wait())
@@ -80,25 +84,25 @@ def _run_flows_and_service(report_line: ReportLine) -> Prediction:
 
 @contextmanager
 def _start_flows(url: str) -> Iterator["subprocess.Popen[str]"]:
-    """A process that runs all flows, one after the other, and says on stdout which has ended.
+    """A process that runs all flows in order, and prints each that has ended.
 
-    It does not outlive the block.
+    It ends with the block.
     """
     # Its log is in the UI; the terminal has a line per stage
     quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
     command = [sys.executable, "-m", "deployments.ops.flow_process", *FLOWS]
-    child, marked = start_process(
+    child, identity = start_process(
         "The flows", command, subprocess.PIPE, build_prefect_environment(url) | quiet, errors=2
     )
     try:
         yield child
     finally:
-        stop_process(marked, INTERRUPT_S)
+        stop_process(identity, INTERRUPT_S)
         child.wait()
 
 
 def _wait_for_flow(child: "subprocess.Popen[str]", flow: str) -> bool:
-    """Wait until *flow* has ended well; False when the process ends before."""
+    """Wait until *flow* has succeeded; False when the process ends before."""
     assert child.stdout is not None
     return any(line.strip() == flow for line in child.stdout)
 

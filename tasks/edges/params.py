@@ -58,7 +58,7 @@ class ParamsDocument:
     @cached_property
     def about(self) -> About:
         """What the current dataset is."""
-        return parse_params(About, self._entry["about"], f"datasets.{self.dataset}.about")
+        return parse_about(self._entry["about"], f"datasets.{self.dataset}.about")
 
     def list_models(self) -> tuple[str, ...]:
         """The models of this checkout: the top-level `models`.
@@ -156,6 +156,21 @@ def read_params(stage: str, kind: type[P], root: Path = ROOT) -> P:
 def read_section(name: str, root: Path = ROOT) -> Section | None:
     """See ParamsDocument.find_section."""
     return read_document(root).find_section(name)
+
+
+def parse_about(content: Section, where: str) -> About:
+    """*content* as `about`, checked by the kind of its target.
+
+    Raises ParamsError that names each fault and *where* it is.
+    """
+    from tasks.core.kinds import get_kind  # numpy, which a command with nothing to do must not pay
+
+    about = parse_params(About, content, where)
+    try:
+        get_kind(about.target).check(about)
+    except ParamsError as error:
+        raise ParamsError(f"params.yaml, {where}: {error}") from error
+    return about
 
 
 def parse_params(kind: type[P], content: Section, where: str) -> P:

@@ -245,7 +245,13 @@ def read_step_times(
     if zone != AS_WRITTEN:
         return StepTimes(event_time, _convert_local_times(end.cast(LOCAL), zone, "latest"), read_at)
     offset = (written.offset_s.fill_null(0) * 1_000_000).cast(pl.Duration("us"))
-    return StepTimes(event_time, end - offset, read_at)
+    known = end - offset
+    if stamps == "hour_beginning":
+        # A day ends when the next one begins, whose offset is another when the clock changes
+        begins = pl.DataFrame({"end": event_time, "begin": event_time - offset}).unique("end", keep="first")
+        next_begins = end.alias("end").to_frame().join(begins, on="end", how="left", maintain_order="left")
+        known = next_begins["begin"].fill_null(known)
+    return StepTimes(event_time, known, read_at)
 
 
 def parse_times(

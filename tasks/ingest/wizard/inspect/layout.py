@@ -167,7 +167,7 @@ def build_from_value_columns(
             "The times name no zone; UTC is assumed. If they are local, give --time-zone, for example"
             " Europe/Berlin."
         )
-    series = find_series_column(frame, time, answers, roles)
+    series = find_series_column(frame, tables, time, answers, roles)
     if time is not None:
         frame = read_final_times(frame, tables, time, zone, series, answers, stamps)
     numbers = _list_value_columns(tables[0], frame, time, series, roles)
