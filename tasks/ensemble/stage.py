@@ -109,6 +109,9 @@ def build_ensemble(aligned: AlignedForecasts, params: EnsembleParams) -> Assembl
     choice, obstacles = _decide_combiner(scorer, members)
     combiner = get_fitted_combiner(choice.combiner)
     ensemble, weights = _fit_ensemble(scorer, combiner)
+    if not choice.ships:  # the report is of what is served, intervals included
+        best = members[choice.best_member]
+        members[choice.best_member] = best._replace(issued=issuer.whole(best.z_hat))
     return AssembledEnsemble(
         {ENSEMBLE: ensemble, **members},
         ENSEMBLE if choice.ships else choice.best_member,

@@ -65,7 +65,13 @@ def build_summary(assembled: AssembledEnsemble, aligned: AlignedForecasts) -> En
         correlation=compute_correlation(aligned.models, error),
         contribution_frac=assembled.contributions,
         confidence_set=compute_confidence_set(losses, overlap),
-        coverage=build_coverage(ENSEMBLE, ensemble.issued, assembled.issuer, scored, assembled.gate),
+        coverage=build_coverage(
+            assembled.shipped,
+            candidates[assembled.shipped].issued,
+            assembled.issuer,
+            scored,
+            assembled.gate,
+        ),
         weights_over_time=tuple(
             {"cutoff": cutoffs[k].isoformat(), **dict(zip(aligned.models, shares.tolist(), strict=True))}
             for k, shares in assembled.weights.items()
@@ -137,10 +143,10 @@ def _score_candidate(
 
 
 def write_frames(folder: Path, assembled: AssembledEnsemble, aligned: AlignedForecasts) -> None:
-    """forecast.parquet, gate.parquet and losses.parquet of the report."""
-    issued = assembled.candidates[ENSEMBLE].issued
+    """forecast.parquet and gate.parquet of what ships, losses.parquet of all candidates."""
+    issued = assembled.candidates[assembled.shipped].issued
     for name, cutoffs in (("forecast", assembled.scored), ("gate", assembled.gate)):
-        frame = build_issued_frame(ENSEMBLE, issued, aligned, cutoffs)
+        frame = build_issued_frame(assembled.shipped, issued, aligned, cutoffs)
         write_frame(folder / f"{name}.parquet", frame, get_forecast_schema(aligned.about))
     losses = build_loss_frame(assembled.candidates, aligned, assembled.scored | assembled.gate)
     losses.write_parquet(folder / "losses.parquet")

@@ -158,6 +158,9 @@ def _compile_pattern(form: str) -> str:
                 name not in "HI" and _is_number(tokens[index + 1 : index + 2])
             )
             parts.append(rf"(?P<{field}>\d{{{digits[-1] if is_packed else digits}}})")
+            if name == "M" and is_packed and tokens[index - 2 : index] == [" ", "%H"]:
+                # a clock as a whole number: 0, 30, 900, 2345
+                parts[-2:] = [r"(?P<hour>\d{1,2})?", r"(?P<minute>\d{2}|\b0)"]
             fields.add(field)
         elif name in _TEXTS:
             parts.append(_TEXTS[name])

@@ -30,7 +30,7 @@ def render_bar(x: float, y: float, width: float, height: float, colour: str) -> 
 
 def draw_bars(title: str, values: Mapping[str, float]) -> Image:
     """Horizontal bars; the largest value has the full width."""
-    largest = max(map(abs, values.values())) or 1.0
+    largest = max(map(abs, values.values()), default=0.0) or 1.0
     parts = [render_label(title, 8, 20)]
     for index, (name, value) in enumerate(values.items()):
         width, y = 360 * abs(value) / largest, 36 + 22 * index

@@ -172,7 +172,7 @@ def build_from_value_columns(
         frame = read_final_times(frame, tables, time, zone, series, answers, stamps)
     numbers = _list_value_columns(tables[0], frame, time, series, roles)
     is_wide = _is_wide(frame, numbers, series, answers, roles)
-    received = _build_rows(frame, tables, series, numbers, roles, is_wide=is_wide)
+    received = _build_rows(frame, tables, series, numbers, answers, roles, is_wide=is_wide)
     rows = _remove_repeated(received)
     if rows.height < MIN_ROWS:
         raise SourceError(
@@ -203,6 +203,7 @@ def _build_rows(
     tables: list[FileTable],
     series: str | None,
     numbers: list[str],
+    answers: OwnerAnswers,
     roles: ColumnRoles,
     *,
     is_wide: bool,
@@ -219,18 +220,20 @@ def _build_rows(
             is_one_series_in_parts(frame, tables, roles)
     else:
         roles.source |= {"layout": "long", "value_columns": numbers}
-        names = _rename_reserved(numbers, roles)
+        names = _rename_reserved(numbers, answers, roles)
         ids = frame.with_columns(build_series_ids(frame, tables, series, roles))["series_id"]
         values = frame.select(pl.col(c).alias(names.get(c, c)) for c in numbers)
         rows = pl.DataFrame([ids, frame[TIME].alias("event_time")]).hstack(values)
     return rows.select(*_KEY, pl.exclude(_KEY)).sort(_KEY, maintain_order=True)
 
 
-def _rename_reserved(numbers: list[str], roles: ColumnRoles) -> dict[str, str]:
+def _rename_reserved(numbers: list[str], answers: OwnerAnswers, roles: ColumnRoles) -> dict[str, str]:
     """New names for columns whose names the chain uses itself."""
     names: dict[str, str] = {}
+    likely = [c for c in numbers if c.lower() in TARGET_NAMES]
+    target = answers.target or ("bars" if bars.find_bars_by_name(numbers) else likely[0] if likely else None)
     for name in numbers:
-        if name in RESERVED_NAMES:
+        if name in RESERVED_NAMES or (name == "y" and target != "y"):  # the chain calls the target y
             new = f"{name}_value"
             while new in numbers:
                 new += "_"

@@ -19,7 +19,7 @@ _UNITS = (
     r"[mµ]?g|kg|t|m[l³3²2]|l|L|dB|lux|lx|ms|s|min|h|[KMG]i?B|pcs|Stk\.?|units?|Stück|items?|St\.?|C|F|K|V|A|mA"
 )
 _AFFIXED = re.compile(
-    rf"^\(?[-+\u2212]?\s*(?P<before>{_CURRENCIES})?\s*[-+\u2212]?[\d.,{SPACES}{APOSTROPHES}]*\d[\d.,]*\s*"
+    rf"^(?P<first>{_CURRENCIES})?\s*\(?[-+\u2212]?\s*(?P<before>{_CURRENCIES})?\s*[-+\u2212]?[\d.,{SPACES}{APOSTROPHES}]*\d[\d.,]*\s*"
     rf"(?P<after>{_CURRENCIES}|{_UNITS})?\s*[-\u2212]?\)?$"
 )
 _PLAIN = re.compile(r"^-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?$")
