@@ -76,7 +76,7 @@ def trained(checkout, api):
 def test_an_interrupted_run_ends_its_stage_says_how_to_go_on_and_leaves_no_process(interrupted):
     code, said, alive = interrupted
     assert code == 130
-    assert "`tidemill run` goes on" in said
+    assert "`tidemill run` continues" in said
     assert "train" not in said  # no stage begins after it
     assert alive == []
 
