@@ -182,7 +182,7 @@ def test_the_feed_lands_beside_the_others_and_is_seen(checkout, up):
     n_rows = found["table"]["rows"]["row"]
     assert n_rows > 1000
     assert (
-        f'tidemill_feed_records_total{{place="row"}} {float(n_rows)}'
+        f'tidemill_feed_records_total{{disposition="row"}} {float(n_rows)}'
         in httpx.get(up["addresses"]["feed"]).text
     )
 
