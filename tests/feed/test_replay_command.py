@@ -102,7 +102,7 @@ def test_control_c_ends_it_with_what_was_sent_until_then(checkout, kafka_cluster
         (("empty.csv",), "empty.csv"),
         (("nothing",), "nothing"),
         (("loads.csv", "--speed", "fast"), "'fast' is not a speed"),
-        (("loads.csv", "--to", "rabbit"), "'rabbit' is no place"),
+        (("loads.csv", "--to", "rabbit"), "destination; `kafka` is"),
     ],
 )
 def test_what_cannot_be_played_is_said(checkout, arguments, says):

@@ -102,7 +102,7 @@ def test_the_run_stays_in_the_database(done, api):
     tasks = api.post("/task_runs/filter", json={"limit": 200}).json()
     assert {run["name"] for run in tasks} >= set(STAGES)
     assert {run["name"] for run in tasks if run["state_type"] == "COMPLETED"} == set(STAGES)
-    assert {run["name"] for run in tasks if run["state_type"] != "COMPLETED"} <= {"features"}
+    assert {run["name"] for run in tasks if run["state_type"] != "COMPLETED"} <= {"validate", "features"}
 
 
 def test_up_answers_at_every_address(up):
@@ -182,7 +182,7 @@ def test_the_feed_lands_beside_the_others_and_is_seen(checkout, up):
     n_rows = found["table"]["rows"]["row"]
     assert n_rows > 1000
     assert (
-        f'tidemill_feed_records_total{{place="row"}} {float(n_rows)}'
+        f'tidemill_feed_records_total{{disposition="row"}} {float(n_rows)}'
         in httpx.get(up["addresses"]["feed"]).text
     )
 

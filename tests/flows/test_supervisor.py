@@ -79,7 +79,7 @@ def test_after_more_promotions_than_are_kept_it_starts_again_as_the_champion(hom
         digest_of(folder) for folder in (first, *others[-2:])
     }, "one runs, two are kept"
 
-    stop_process(keeper.marks["service"])
+    stop_process(keeper.identities["service"])
     run_until(keeper, lambda: keeper.n_starts["service"] == 2 and is_served(keeper, others[-1]))
     assert digest_of(others[-1]) in " ".join(read_state().commands["service"])
     crown(home, last)
