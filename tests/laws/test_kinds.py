@@ -279,7 +279,8 @@ def test_the_ensemble_is_a_mean_of_logits_with_a_temperature_of_earlier_outcomes
 
 
 def test_a_release_answers_what_the_stage_had_issued(chain, tmp_path):
-    write_frames(tmp_path, chain.assembled, chain.aligned)
+    released = chain.assembled._replace(shipped=ENSEMBLE)  # the chain releases it, whatever was chosen
+    write_frames(tmp_path, released, chain.aligned)
     expected = pl.read_parquet(tmp_path / "gate.parquet")
     made = predict_cutoffs(
         chain.releases["challenger"], chain.rows, expected["cutoff"].unique().sort().to_list()

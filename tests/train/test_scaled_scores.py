@@ -82,7 +82,7 @@ def test_the_gate_passes_the_better_by_it_and_only_the_better(score):
     assert score in better.reason
     if score == "owa":
         # Last value is the seasonal naive of a season of 1
-        assert worse.mean_loss["challenger"] == pytest.approx(1.0)
+        assert worse.mean_loss.challenger == pytest.approx(1.0)
 
 
 @SCALED
