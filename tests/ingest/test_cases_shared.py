@@ -1,4 +1,4 @@
-"""The inputs of /work/shared/cases: each is read right, asked about with both readings, or refused
+"""The inputs of ../shared/cases: each is read right, asked about with both readings, or refused
 by name; the right values are those of the NAME.md next to each file."""
 
 from datetime import UTC, datetime, timedelta
