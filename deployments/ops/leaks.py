@@ -23,8 +23,9 @@ from tasks.core.leaks import LeakFinding, LeakVerdict
 from tasks.core.panel import build_panel
 from tasks.core.reports.features import LeadingColumn
 from tasks.core.strict import Strict
-from tasks.edges.artifacts import compute_file_hash, read_frame, read_json
+from tasks.edges.artifacts import read_frame, read_json
 from tasks.edges.current import check_current
+from tasks.edges.files import compute_file_hash
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.features import FeatureParams, build_feature_schema

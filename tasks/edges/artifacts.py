@@ -21,23 +21,6 @@ from tasks.core.errors import FrameError
 from tasks.core.frames import UTC, FrameSchema
 from tasks.core.reports.base import StageFile
 from tasks.edges import files
-from tasks.edges.files import compute_file_hash
-
-__all__ = [
-    "compute_file_hash",
-    "delete_leftovers",
-    "read_calendar",
-    "read_frame",
-    "read_json",
-    "read_last_report",
-    "read_report",
-    "write_folder",
-    "write_frame",
-    "write_json",
-    "write_report",
-    "write_sessions",
-    "write_text",
-]
 
 ReportT = TypeVar("ReportT", bound=StageFile)
 

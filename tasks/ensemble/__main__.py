@@ -5,15 +5,10 @@ from tasks.core.frames import FEATURES
 from tasks.core.kinds import get_forecast_schema
 from tasks.core.panel import build_panel
 from tasks.core.reports.train import FitReport
-from tasks.edges.artifacts import (
-    compute_file_hash,
-    read_frame,
-    read_report,
-    write_folder,
-    write_report,
-)
+from tasks.edges.artifacts import read_frame, read_report, write_folder, write_report
 from tasks.edges.command import run_stage_command
 from tasks.edges.dataset import read_features_dataset
+from tasks.edges.files import compute_file_hash
 from tasks.edges.params import ParamsDocument, read_document
 from tasks.edges.settings import ROOT
 from tasks.ensemble.align import AlignedForecasts, align_forecasts

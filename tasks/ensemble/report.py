@@ -82,9 +82,7 @@ def compute_gains(
     """
     ranked = sorted((m for m in members if m in comparisons), key=lambda m: losses[m])
     if not ranked:
-        return Gains(
-            text=f"fewer than {LEAST_PAIRED} scored cutoffs have outcomes, so no gain can be told from luck"
-        )
+        return Gains(text=f"fewer than {LEAST_PAIRED} scored cutoffs have outcomes, too few to test a gain")
     models = {"har": "har"} if "har" in ranked else {}
     models |= {"median_member": ranked[len(ranked) // 2], "best_member": ranked[0]}
     gains = {

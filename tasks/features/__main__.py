@@ -6,7 +6,6 @@ from tasks.core.extensions import list_extension_folders
 from tasks.core.frames import FEATURES, SERIES, VINTAGES
 from tasks.core.reports.features import LeadingColumns
 from tasks.edges.artifacts import (
-    compute_file_hash,
     read_frame,
     write_folder,
     write_frame,
@@ -15,6 +14,7 @@ from tasks.edges.artifacts import (
     write_sessions,
 )
 from tasks.edges.command import run_stage_command
+from tasks.edges.files import compute_file_hash
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.features.functions import resolve_functions

@@ -44,7 +44,7 @@ def macd_signal(past: Past, fast: int, slow: int, signal: int) -> Array:
 
 
 def band_position(past: Past, w: int, width: float) -> Array:
-    """Where the value stands between Bollinger's bands: 0 on the lower, 1 on the upper; .5 where
+    """Where the value is between Bollinger's bands: 0 on the lower, 1 on the upper; .5 where
     they meet.
 
     Source: Bollinger 2001, Bollinger on Bollinger Bands, 8 (%b).

@@ -217,7 +217,7 @@ class Macd(Strict):
 
 
 class Bollinger(Strict):
-    """Where the value stands between the bands mean +- `width` standard deviations (n) over
+    """Where the value is between the bands mean +- `width` standard deviations (n) over
     `window_steps`, and how far these are apart.
     """
 

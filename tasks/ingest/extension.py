@@ -10,8 +10,8 @@ from tasks.core.calendar import Calendar
 from tasks.core.errors import SourceError
 from tasks.core.extensions import FOLDER
 from tasks.core.frames import SERIES, UTC
-from tasks.edges.artifacts import compute_file_hash
 from tasks.edges.extensions import import_extension_class
+from tasks.edges.files import compute_file_hash
 from tasks.ingest.params import ExtensionSource
 from tasks.ingest.source_file import FileReader, SourceFile, list_linked_files
 

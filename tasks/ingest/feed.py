@@ -9,8 +9,9 @@ from tasks.core.calendar import Calendar
 from tasks.core.errors import SourceError
 from tasks.core.frames import UTC
 from tasks.core.reports.feed import FeedWindow
-from tasks.edges.artifacts import compute_file_hash, read_report
+from tasks.edges.artifacts import read_report
 from tasks.edges.delta import VersionedTable, open_existing_table
+from tasks.edges.files import compute_file_hash
 from tasks.edges.settings import read_settings
 from tasks.ingest.params import FeedSource
 from tasks.ingest.source_file import SourceFile

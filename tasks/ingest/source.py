@@ -12,7 +12,7 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.errors import SourceError
 from tasks.core.frames import UTC
-from tasks.edges.artifacts import compute_file_hash
+from tasks.edges.files import compute_file_hash
 from tasks.ingest.cells import read_cells
 from tasks.ingest.params import ArchSource, ExtensionSource, FeedSource, FilesSource, SourceParams
 from tasks.ingest.source_file import IngestSource, SourceFile, list_linked_files

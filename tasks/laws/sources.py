@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from tasks.core.about import About
-from tasks.edges.artifacts import compute_file_hash
+from tasks.edges.files import compute_file_hash
 from tasks.ingest.params import ExtensionSource
 from tasks.ingest.source import build_source
 from tasks.ingest.source_file import SourceFile

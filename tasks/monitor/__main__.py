@@ -69,11 +69,8 @@ def _build_report(
     rows, about = read_frame(root / ROWS, SERIES), document.about
     calendar = _build_calendar(champion, about, rows)
     scheduled = _build_scheduled(champion, rows, calendar, params)
-    watched = build_monitor_result(scheduled, rows, about, calendar, monitored, params)
-    figures = watched._asdict()
-    streams = figures.pop("streams")
     served = _build_served(key.dataset, champion, answers, rows, about, calendar)
-    report = MonitorReport(**figures, served=served, dataset=key.dataset, key=key)
+    report, streams = build_monitor_result(scheduled, rows, about, calendar, monitored, params, served, key)
     with write_folder((root / MonitorReport.PATH).parent) as folder:
         write_report(folder / "report.json", report)
         if monitored is not None and report.overall.n_known >= params.min_rows:

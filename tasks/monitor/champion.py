@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from tasks.core.reports.monitor import MonitorKey
 from tasks.core.reports.promote import GateDecision
-from tasks.edges.artifacts import compute_file_hash, read_json
+from tasks.edges.artifacts import read_json
 from tasks.edges.current import find_report
+from tasks.edges.files import compute_file_hash
 from tasks.edges.registry import ChampionRecord, get_champion_folder
 from tasks.monitor.params import MonitorParams
 

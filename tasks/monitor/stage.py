@@ -11,8 +11,11 @@ from tasks.core.frames import get_newest_known_at
 from tasks.core.reports.monitor import (
     ChampionFigures,
     DriftFigures,
+    MonitorKey,
+    MonitorReport,
     OutcomeFigures,
     SeriesOutcomes,
+    ServedFigures,
     StepOutcomes,
     StreamAlarm,
 )
@@ -26,21 +29,12 @@ SERIES_SHOWN, STREAMS_SHOWN = 200, 100
 
 
 class MonitorResult(NamedTuple):
-    """The part of report.json that the rows and the champion determine.
+    """The report, and what its drift was measured on.
 
     streams: the watched values, event_time and a column for each value of each series.
     """
 
-    verdict: Literal["measured", "drift", "insufficient"]
-    reason: str
-    as_of: datetime
-    primary_score: str
-    n_cutoffs: int
-    overall: OutcomeFigures
-    by_step: tuple[StepOutcomes, ...]
-    by_series: tuple[SeriesOutcomes, ...]
-    champion: ChampionFigures | None
-    drift: DriftFigures | None
+    report: MonitorReport
     streams: pl.DataFrame
 
 
@@ -51,11 +45,14 @@ def build_monitor_result(
     calendar: Calendar,
     champion: MonitoredChampion | None,
     params: MonitorParams,
+    served: ServedFigures,
+    key: MonitorKey,
 ) -> MonitorResult:
     """Compare the champion's own forecasts with *rows*, as of the newest row.
 
     scheduled: FORECAST with digest.
     rows: SERIES.
+    served, key: as they are in the report.
     """
     outcomes = build_outcomes(scheduled, rows, about, calendar, {})
     streams = build_streams(rows, about, calendar)
@@ -66,7 +63,7 @@ def build_monitor_result(
         drift = _compute_drift(streams, champion.seen_until, about, calendar, params)
     n_cutoffs = outcomes["cutoff"].n_unique()
     verdict, reason = _decide_verdict(figures, drift, n_cutoffs, about, params)
-    return MonitorResult(
+    report = MonitorReport(
         verdict=verdict,
         reason=reason,
         as_of=get_newest_known_at(rows),
@@ -80,8 +77,11 @@ def build_monitor_result(
         ),
         champion=figures,
         drift=drift,
-        streams=streams,
+        served=served,
+        dataset=key.dataset,
+        key=key,
     )
+    return MonitorResult(report, streams)
 
 
 def _build_champion_figures(

@@ -6,16 +6,10 @@ from tasks.core.errors import ParamsError
 from tasks.core.frames import FEATURES, VINTAGES
 from tasks.core.kinds import get_forecast_schema
 from tasks.core.leaks import LeakVerdict, check_leaks, check_verdict_inputs
-from tasks.edges.artifacts import (
-    compute_file_hash,
-    read_frame,
-    read_json,
-    write_folder,
-    write_frame,
-    write_report,
-)
+from tasks.edges.artifacts import read_frame, read_json, write_folder, write_frame, write_report
 from tasks.edges.command import run_stage_command
 from tasks.edges.dataset import read_features_dataset
+from tasks.edges.files import compute_file_hash
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.edges.tracking import log_training

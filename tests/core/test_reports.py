@@ -35,6 +35,9 @@ def test_a_file_of_before_is_read_by_its_old_names(tmp_path):
         ({"n_kept": 3, "other": 1}, "`other`.*Run the stage"),
         ({"schema": 1}, "`n_kept`.*Run the stage"),
         ({"n_kept": "many"}, "`n_kept`.*integer"),
+        ([3], "no JSON object.*Run the stage"),
+        ("3", "no JSON object.*Run the stage"),
+        (None, "no JSON object.*Run the stage"),
     ],
 )
 def test_a_file_of_another_form_is_refused(tmp_path, content, says):

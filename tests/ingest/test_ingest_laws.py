@@ -15,7 +15,8 @@ from ingest_runs import START, about_of, files_source, run_ingest
 from polars.testing import assert_frame_equal
 
 from tasks.core.frames import REPEATED, SERIES
-from tasks.edges.artifacts import compute_file_hash, read_frame
+from tasks.edges.artifacts import read_frame
+from tasks.edges.files import compute_file_hash
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.ingest.__main__ import main

@@ -30,6 +30,7 @@ from tasks.core.kinds import KINDS, get_kind
 from tasks.core.kinds.base import CalibrationSpec
 from tasks.core.kinds.numeric import NumericKind
 from tasks.core.panel import build_panel
+from tasks.core.reports.monitor import AnswerCounts, MonitorKey, OutcomeFigures, ServedFigures
 from tasks.core.reports.promote import PairedFigures
 from tasks.edges.params import read_about
 from tasks.edges.served import read_news, read_served
@@ -346,7 +347,15 @@ def test_the_monitor_judges_the_champion_by_the_kinds_figures(chain):
     champion = MonitoredChampion(
         digest, release.model, "1", **times, trained_as_of=cutoffs[-1], gate_loss=0.5
     )
-    report = build_monitor_result(scheduled, rows, about, calendar, champion, MonitorParams(min_rows=20))
+    key = MonitorKey(dataset="sign", rows="", champion=None, params={})
+    none = build_outcomes(scheduled.head(0), rows, about, calendar, {})
+    served = ServedFigures(
+        answers=AnswerCounts(n_answers=0, n_news=0, n_as_of=0, n_own_history=0, n_unmarked=0),
+        overall=OutcomeFigures.model_validate(compute_figures(none, [])[0]),
+        by_digest=(),
+    )
+    params = MonitorParams(min_rows=20)
+    report, _ = build_monitor_result(scheduled, rows, about, calendar, champion, params, served, key)
     known = scheduled.join(rows.select("series_id", "event_time", "change"), on=["series_id", "event_time"])
     up = known["change"] > 0
     loss = -pl.select(pl.when(up).then(known["p_up"]).otherwise(1 - known["p_up"])).to_series().log()

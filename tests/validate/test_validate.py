@@ -20,7 +20,8 @@ from tasks.core.calendar import Calendar, list_exchange_sessions
 from tasks.core.errors import ContractError
 from tasks.core.frames import QUARANTINE, SERIES
 from tasks.core.gaps import find_gaps
-from tasks.edges.artifacts import compute_file_hash, read_frame, write_frame
+from tasks.edges.artifacts import read_frame, write_frame
+from tasks.edges.files import compute_file_hash
 from tasks.edges.params import read_dataset, read_document
 from tasks.edges.settings import ROOT
 from tasks.validate.__main__ import main

@@ -15,7 +15,7 @@ from deployments.forecaster.source import LoadedRelease, ReleaseSource
 
 NOT_READY: JsonObject = {
     "model": shapes.Problem,
-    "description": "No release stands, or the answer cannot be recorded.",
+    "description": "No release is loaded, or the answer cannot be recorded.",
 }
 
 

@@ -2,6 +2,7 @@
 figures are listed.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -33,7 +34,7 @@ ABSENT: Any = Field(default=None, exclude_if=lambda value: value is None)  # a k
 _NAMES = ("series_id", "stream", "file", "feature", "year", "step", "digest")
 
 
-class StageFile:
+class StageFile(ABC):
     """A JSON file that a stage hands on, as an object.
 
     PATH: of the file, from the checkout's root; `<...>` is what varies.
@@ -42,16 +43,16 @@ class StageFile:
     PATH: ClassVar[str] = ""
 
     @classmethod
+    @abstractmethod
     def parse(cls, content: Any, source: str) -> Self:
         """The object of *content*, the JSON of *source* (a path, for errors).
 
         Raises FrameError when it has another form.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def render(self) -> Any:
         """The JSON content of the file."""
-        raise NotImplementedError
 
     def list_figures(self) -> dict[str, Figure]:
         """Plain values by dotted name, without the version of the form.
@@ -84,6 +85,8 @@ class Report(StageFile, Strict):
         Raises FrameError for a version that is newer than this code's, and for keys or values that
         the form does not have.
         """
+        if not isinstance(content, Mapping):
+            raise FrameError(f"{source} is no {cls.__name__}: no JSON object. Run the stage that writes it.")
         version = content.get("schema", 1)
         if isinstance(version, int) and version > cls.SCHEMA:
             raise FrameError(

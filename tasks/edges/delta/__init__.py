@@ -3,7 +3,7 @@
 delta-rs commits. The files are written here, because three things are not its business:
 
 - It never syncs. Parquet files are on disk before the commit that names them, and the commit is on
-  disk before the caller is told.
+  disk before the call returns.
 - It stores an application's transaction and compares nothing. Offsets are compared with where the
   rows begin.
 - It lets two writers remove the same file. A rewrite checks that all files are still there.

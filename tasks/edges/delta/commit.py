@@ -9,8 +9,8 @@
    again.
 4. Read the log, and sync every entry that this handle has not synced.
 
-The caller is told after step 4. A kill before step 3 leaves files that no version names, and
-compaction removes them. A kill after step 3 leaves a whole commit, of which the next reader is told
+The call returns after step 4. A kill before step 3 leaves files that no version names, and
+compaction removes them. A kill after step 3 leaves a whole commit, which the next reader sees
 by its offsets. Every other commit has the same steps 3 and 4 with a comparison of its own.
 """
 

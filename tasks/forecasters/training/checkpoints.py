@@ -15,7 +15,7 @@ from tasks.edges.settings import read_settings
 from tasks.forecasters.parts.net_layers import TrainableNet, Weights
 from tasks.forecasters.training.learner import TrainingPairs
 
-# A killed fit that nobody has started again for a week is not wanted any more
+# A killed fit that was not started again within a week is abandoned
 _KEEP_CHECKPOINTS_S = 7 * 86_400
 
 
@@ -28,10 +28,9 @@ def open_checkpoints(
     epochs: int,
     precision: str,
 ) -> Iterator[Path | None]:
-    """The folder of this fit's checkpoints, named by all that it follows from; gone when the fit is
-    done.
+    """The folder of this fit's checkpoints, named by all that it follows from.
 
-    None where none are wanted.
+    It is removed when the fit is done. None when the net keeps no checkpoints.
     """
     if net.params.checkpoint_every_epochs is None:
         yield None
