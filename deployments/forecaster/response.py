@@ -119,7 +119,7 @@ def describe_champion(standing: LoadedRelease) -> shapes.ChampionModel:
         "chosen_by": standing.choice.chosen_by,
         "data_version": manifest.data_version,
         "as_of": format_iso(manifest.as_of),
-        "combiner": release.blend.combiner,
+        "combiner": release.ensemble.combiner,
         "members": dict(sorted(release.weights.items())),
         "horizon_steps": release.about.horizon_steps,
         "every": release.about.every,

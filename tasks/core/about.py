@@ -38,8 +38,8 @@ class Target(Strict):
     def _check_power(self) -> "Target":
         if (self.power is not None) != (self.transform == "box_cox"):
             raise ValueError(
-                f"`about.target` has transform {self.transform!r} and power {self.power}; `power` stands with"
-                " `box_cox`, and only there."
+                f"`about.target` has transform {self.transform!r} and power {self.power}; `power` goes with"
+                " `box_cox`, and only with it."
             )
         if self.floor is not None and self.floor <= {"log": 0.0, "log1p": -1.0, "box_cox": 0.0}.get(
             self.transform, -inf
@@ -52,11 +52,12 @@ class Target(Strict):
 
 
 class Covariates(Strict):
-    """Further value columns: `past` are known up to the cutoff, `known_ahead` over the horizon too,
-    `static` has one value a series.
+    """Further value columns.
 
-    What is known ahead comes in rows of its own, without a target and with the `known_at` at which
-    it was said (see docs/how-to/add-a-feature.md).
+    past: known up to the cutoff.
+    known_ahead: known over the horizon too. They come in rows of their own, without a target and
+      with the `known_at` at which they were announced (see docs/how-to/add-a-feature.md).
+    static: one value a series.
     """
 
     past: tuple[str, ...] = ()
@@ -113,7 +114,6 @@ class About(Strict):
     def _check_quantiles(self) -> "About":
         if list(self.quantiles) != sorted(set(self.quantiles)) or not all(0 < q < 1 for q in self.quantiles):
             raise ValueError(
-                f"`about.quantiles` is {list(self.quantiles)}; they must rise strictly and lie between 0"
-                " and 1."
+                f"`about.quantiles` is {list(self.quantiles)}; they must rise strictly, between 0 and 1."
             )
         return self

@@ -82,9 +82,7 @@ class Calendar:
         return on_grid & (event_time.dt.weekday() <= _FRIDAY) if self.kind == "weekdays" else on_grid
 
     def _is_on_date_grid(self, event_time: pl.Series) -> pl.Series:
-        """Months differ in length: the grid runs from the first step with the commonest day and
-        time.
-        """
+        """Months differ in length: the grid starts at the first step with the usual day."""
         within = event_time.dt.strftime("%d %T%.f")
         of_phase = event_time.filter(within == within.mode().min()).sort()
         return event_time.is_in(self.grid(of_phase[0], event_time.sort()[-1]).implode())
@@ -94,9 +92,7 @@ class Calendar:
         return pl.col(column).dt.offset_by(self.every) + timedelta(seconds=self.publish_delay_s)
 
     def get_cutoff(self, event_time: datetime) -> datetime:
-        """The cutoff whose origin is the step at *event_time*: the moment that step's value is
-        known.
-        """
+        """The cutoff whose origin is the step at *event_time*: when that step's value is known."""
         known: datetime = pl.Series([event_time], dtype=UTC_DTYPE).dt.offset_by(self.every)[0]
         return known + timedelta(seconds=self.publish_delay_s)
 

@@ -1,11 +1,11 @@
 """Is one model better than another, and which of many may be the best?
 
-On mean losses by cutoff, in order of time. Which test is for what: the gate decides by the cosine
-test (tasks/core/cosine.py), which keeps its level on 60 autocorrelated days. The Diebold-Mariano
-test is the field's own, so that figures can be held beside papers'; it has more power and, on short
-autocorrelated samples, a level up to twice the nominal one. Neither may be read for the best of
-many models: choosing is a look, too. For that there is the model confidence set, which holds the
-best model with the probability that was asked for.
+All tests take mean losses by cutoff, in order of time. The gate decides by the cosine test
+(tasks/core/cosine.py), which keeps its level on 60 autocorrelated days. The Diebold-Mariano test is
+the field's own, so its figures can be compared with those of papers. It has more power and, on
+short autocorrelated samples, a level up to twice the nominal one. Neither holds for the best of
+many models, since choosing is also a look at the data. The model confidence set is for that: it
+holds the best model with a given probability.
 """
 
 from typing import NamedTuple
@@ -14,12 +14,15 @@ import numpy as np
 
 from tasks.core.errors import ScoreInputError
 
-LEAST = 8  # cutoffs; fewer say nothing about a long-run variance
+LEAST = 8  # cutoffs; fewer do not show a long-run variance
 
 
 class DieboldMariano(NamedTuple):
-    """t: mean difference over its standard error, with Harvey's correction. p: one-sided, small
-    when the mean is above 0. lags: of the variance.
+    """Result of `diebold_mariano`.
+
+    t: mean difference over its standard error, with Harvey's correction.
+    p: one-sided, small when the mean is above 0.
+    lags: of the variance.
     """
 
     t: float
@@ -28,10 +31,10 @@ class DieboldMariano(NamedTuple):
 
 
 class ConfidenceSet(NamedTuple):
-    """p: (M,) of each model; those with p >= alpha are the set. p falls in the order in which
-    models leave.
+    """Result of `model_confidence_set`.
 
-    1 for the last one.
+    p: (M,) of each model; those with p >= alpha are the set. It falls in the order in which models
+      leave, and is 1 for the last one.
     """
 
     p: np.ndarray
@@ -43,14 +46,14 @@ class ConfidenceSet(NamedTuple):
 
 
 def diebold_mariano(differences: np.ndarray, overlap: int = 1) -> DieboldMariano:
-    """Test of mean(differences) <= 0 against > 0 for loss differences (n,) in order of time: the
-    other model's loss minus ours.
+    """Test of mean(differences) <= 0 against > 0.
 
-    overlap: how many neighbouring differences share outcomes, the horizon in strides; 1 when none
-    do. The long-run variance is that of Newey & West with a Bartlett kernel over max(overlap - 1, 4
-    (n / 100)^(2/9)) lags, so it is never negative; t is shrunk for small samples by Harvey's factor
-    and has n - 1 degrees of freedom. Differences without any spread give p = 0 or 1 by their sign,
-    1 when 0.
+    differences: (n,) in order of time, the other model's loss minus ours. Without any spread p is 0
+      or 1 by their sign, 1 when they are 0.
+    overlap: how many neighbouring differences share outcomes, the horizon in strides; 1 for none.
+    The long-run variance is that of Newey & West with a Bartlett kernel over max(overlap - 1, 4 (n
+    / 100)^(2/9)) lags, so it is never negative. t is shrunk for small samples by Harvey's factor
+    and has n - 1 degrees of freedom.
     Raises ScoreInputError for fewer than 8 differences or an overlap that leaves none.
     Source: Diebold & Mariano 1995, doi:10.1080/07350015.1995.10524599; Newey & West 1987,
     doi:10.2307/1913610, lags: 1994, doi:10.2307/2297912; Harvey, Leybourne & Newbold 1997,
@@ -79,25 +82,26 @@ def diebold_mariano(differences: np.ndarray, overlap: int = 1) -> DieboldMariano
 
 
 def compute_block_size(n: int, overlap: int = 1) -> int:
-    """Block for `model_confidence_set` of *n* cutoffs: 2 sqrt(n), so that it outlasts the losses'
-    memory, and at most a quarter of them.
+    """Block for `model_confidence_set` of *n* cutoffs: 2 sqrt(n), at most a quarter of them.
 
-    Measured on four equal models, alpha 10 %: 250 cutoffs with autocorrelation 0, .5, .8 lose one
-    in 8, 9, 13 % of samples at a block of 32, in 9, 14, 29 % at 8 (1,000 cutoffs: 9, 10, 13 % at
-    32).
+    It is longer than the losses' memory. Measured on four equal models, alpha 10 %: 250 cutoffs
+    with autocorrelation 0, .5, .8 lose one in 8, 9, 13 % of samples at a block of 32, in 9, 14, 29
+    % at 8 (1,000 cutoffs: 9, 10, 13 % at 32).
     """
     return max(1, min(n // 4, max(2 * overlap, round(2 * np.sqrt(n)))))
 
 
 def model_confidence_set(losses: np.ndarray, block: int, seed: int, n_bootstrap: int = 1000) -> ConfidenceSet:
-    """p of each model from mean losses (n, M), n cutoffs in order of time: the models that may be
-    the best, as far as the losses can tell.
+    """p of each model: which of them may be the best, as far as the losses show.
 
-    As long as equality is refused, the model that is worst beside the others' mean leaves
-    (statistic T_max). The distribution comes from a circular bootstrap of blocks of *block*
-    cutoffs, see `compute_block_size`; each draw is studentised by its own blocks, which keeps the
-    level with few long ones. The same draws serve every round. Raises ScoreInputError for fewer
-    than 8 cutoffs, losses that are not known, or a block longer than half of the sample.
+    losses: (n, M) mean losses of n cutoffs in order of time.
+    block: cutoffs of a block of the bootstrap, see `compute_block_size`.
+    As long as equality is rejected, the model that is worst against the mean of all leaves
+    (statistic T_max). The distribution comes from a circular bootstrap of blocks. Each draw is
+    studentised by its own blocks, which keeps the level with few long ones. The same draws serve
+    every round.
+    Raises ScoreInputError for fewer than 8 cutoffs, losses that are not known, or a block longer
+    than half of the sample.
     Source: Hansen, Lunde & Nason 2011, doi:10.3982/ECTA5771; studentised blocks: Goetze & Kuensch
     1996, doi:10.1214/aos/1069362303.
     """
@@ -122,8 +126,9 @@ def model_confidence_set(losses: np.ndarray, block: int, seed: int, n_bootstrap:
 
 
 def _compute_t_max(mean: np.ndarray, blocks: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How far each model (M,) is above the mean of all, in standard errors; and the highest such
-    figure of each draw (n_bootstrap,).
+    """How far each model (M,) is above the mean of all, in standard errors.
+
+    Returns these, and the highest such figure of each draw (n_bootstrap,).
     """
     # Below it are models that are one and the same
     n_blocks, least = drawn.shape[1], 1e-12 * np.abs(mean).max()

@@ -6,8 +6,11 @@ import numpy as np
 
 
 class CosineTest(NamedTuple):
-    """t: mean over its standard error. p: one-sided, small when the mean is above 0. n_terms:
-    cosine weights, which are t's degrees of freedom.
+    """Result of `compute_cosine_test`.
+
+    t: mean over its standard error.
+    p: one-sided, small when the mean is above 0.
+    n_terms: cosine weights, which are t's degrees of freedom.
     """
 
     t: float
@@ -29,8 +32,9 @@ def compute_cosine_test(differences: np.ndarray) -> CosineTest:
 
 
 def compute_cosine_tests(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """The same for many series at once, (m, n): t (m,), p (m,) and the common number of cosine
-    terms.
+    """The same for many series in one pass, (m, n).
+
+    Returns t (m,), p (m,) and the common number of cosine terms.
     """
     from scipy.special import stdtr
 

@@ -5,11 +5,11 @@ Each message names the thing, the fact, the rule and the next move.
 
 
 class TidemillError(Exception):
-    """Anything a person can mend; the doors print its message alone, without a traceback."""
+    """Anything a person can fix; commands print its message alone, without a traceback."""
 
 
 class ParamsError(TidemillError):
-    """`params.yaml` says something that cannot be, or says nothing where something must stand."""
+    """`params.yaml` has a value that cannot be, or none where one is needed."""
 
 
 class SettingsError(TidemillError):
@@ -17,8 +17,9 @@ class SettingsError(TidemillError):
 
 
 class SourceError(TidemillError):
-    """A file, table or stream cannot be read as the dataset's entry says; names file and row
-    where there is one.
+    """A file, table or stream cannot be read as the dataset's entry says.
+
+    The message names file and row where there is one.
     """
 
 
@@ -39,9 +40,7 @@ class FeatureInputError(TidemillError):
 
 
 class LeakError(TidemillError):
-    """A feature knows what could not be known at its cutoff, or nobody has looked whether it
-    does.
-    """
+    """A feature knows what could not be known at its cutoff, or it was not checked."""
 
 
 class FoldError(TidemillError):

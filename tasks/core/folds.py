@@ -18,8 +18,8 @@ class WalkForward(Strict):
 
     n_cutoffs: how many, counted back from the last usable origin.
     stride_steps: distance between them.
-    refit_every_cutoffs: every k-th refits, in between the last fit predicts with its state moved
-      on.
+    refit_every_cutoffs: every k-th refits; in between the last fit predicts, with its state
+      updated.
     min_train_steps: least history before the first cutoff.
     embargo_steps: distance on top of the purge.
     window_steps: sliding window; None expands.
@@ -34,8 +34,10 @@ class WalkForward(Strict):
 
 
 class Fold(NamedTuple):
-    """One refit as of the origin *fit_at* (grid position), and the origins (m,) it serves,
-    ascending, none before *fit_at*.
+    """One refit and the cutoffs that it serves.
+
+    fit_at: origin (grid position) as of which the model is fitted.
+    origins: (m,) of the cutoffs, ascending, none before *fit_at*.
     """
 
     fit_at: int
@@ -43,12 +45,12 @@ class Fold(NamedTuple):
 
 
 def build_folds(n_steps: int, last_origin: int, horizon_steps: int, walk: WalkForward) -> list[Fold]:
-    """Folds over a grid of *n_steps*, the last cutoff's origin at *last_origin* (usually the last
-    position before the gate's rows).
+    """Folds over a grid of *n_steps*; cutoffs are counted back from the last one.
 
-    Cutoffs are counted back from the last. Refits stand still: every `stride_steps` x
-    `refit_every_cutoffs` steps from the first origin with enough history on, so that a longer
-    history brings new fits and repeats the old ones (docs/decisions/refits-stand-still.md).
+    last_origin: of the last cutoff, usually the last position before the gate's rows.
+    Refits do not move: they are every `stride_steps` x `refit_every_cutoffs` steps from the first
+    origin with enough history on. A longer history therefore adds fits and repeats the old ones
+    (docs/decisions/refits-stand-still.md).
     Raises FoldError when the first cutoff would have fewer than `min_train_steps` steps of usable
     history.
     """
@@ -67,4 +69,4 @@ def build_folds(n_steps: int, last_origin: int, horizon_steps: int, walk: WalkFo
             f" {last_origin + 1} of {n_steps} before the gate's rows. {way_out}"
         )
     fit_at = origins - (origins - (needed - 1)) % (walk.stride_steps * walk.refit_every_cutoffs)
-    return [Fold(int(at), origins[fit_at == at]) for at in np.unique(fit_at)]
+    return [Fold(int(origin), origins[fit_at == origin]) for origin in np.unique(fit_at)]

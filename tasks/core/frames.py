@@ -1,6 +1,6 @@
 """One schema per artifact: which columns, which types, which order.
 
-The doors check it on the way in and on the way out. Every frame is long and sorted by its key.
+Reading and writing check it. Every frame is long and sorted by its key.
 Times are UTC with microseconds; `event_time` is the start of a step, `known_at` the moment a value
 could first be known. A correction is a new row with a later `known_at` (a vintage).
 """
@@ -19,8 +19,13 @@ Columns = Mapping[str, pl.DataType | type[pl.DataType]]
 
 @dataclass(frozen=True)
 class FrameSchema:
-    """Columns a frame must have, the key it is sorted by, and the type of any further column
-    (None: no further columns).
+    """Columns of a frame.
+
+    columns: those that it must have.
+    key: what it is sorted by.
+    further: types of any further column; None for no further columns.
+    unique: whether a key comes once.
+    optional: columns that it may have.
     """
 
     name: str
@@ -52,8 +57,7 @@ class FrameSchema:
         return frame
 
     def _order(self, frame: pl.DataFrame) -> tuple[bool, bool]:
-        """Whether some key lies before that of the row above, nulls first, and whether some key
-        equals it.
+        """Whether some key is before that of the row above (nulls first), and whether one repeats.
 
         Column by column: structs take twice the time.
         """
@@ -143,13 +147,13 @@ FORECAST = FrameSchema(
     optional={"y_hat": pl.Float64, "y": pl.Float64},
 )
 
-# A body's history.parquet: out-of-sample forecasts of its ensemble before seen_until, in the space
-# of z; they feed the conformal state.
+# history.parquet of a release: out-of-sample forecasts of its ensemble before seen_until, in the
+# space of z; they are the input of the conformal state.
 # scale: what residuals are divided by, at the origin. z and its known_at are as known at
 # seen_until, null where it was not known yet.
-# regime: whose residuals its interval came from, where regimes are told apart. q_...: the members'
-# own quantiles, where intervals start from them.
-# z_hat_<member>: what each member said alone, where weights follow recent losses.
+# regime: whose residuals its interval came from, where regimes are distinguished.
+# q_...: the members' own quantiles, where intervals start from them.
+# z_hat_<member>: what each member forecast alone, where weights follow recent losses.
 HISTORY = FrameSchema(
     "history",
     {
@@ -168,7 +172,7 @@ HISTORY = FrameSchema(
 )
 
 # What the service stores of each answer: the forecast, its id, the wall clock, the release that
-# spoke.
+# answered.
 SERVED = FrameSchema(
     "served",
     {**FORECAST.columns, "prediction_id": pl.String, "made_at": UTC, "digest": pl.String},
@@ -188,11 +192,12 @@ def format_quantile_columns(quantiles: Iterable[float]) -> list[str]:
     return [format_quantile_column(q) for q in quantiles]
 
 
-def select_as_of(frame: pl.DataFrame, at: datetime) -> pl.DataFrame:
-    """What was known at *at*: of each (series_id, event_time) the latest vintage with `known_at`
-    <= *at*; sorted by the key.
+def select_as_of(frame: pl.DataFrame, as_of: datetime) -> pl.DataFrame:
+    """What was known at *as_of*, sorted by the key.
+
+    Of each (series_id, event_time) the latest vintage with `known_at` <= *as_of*.
     """
-    known = frame.filter(pl.col("known_at") <= at).sort("series_id", "event_time", "known_at")
+    known = frame.filter(pl.col("known_at") <= as_of).sort("series_id", "event_time", "known_at")
     return known.unique(subset=["series_id", "event_time"], keep="last", maintain_order=True)
 
 

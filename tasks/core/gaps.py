@@ -1,4 +1,4 @@
-"""The ledger of gaps: steps of the calendar that lack between the rows of a series."""
+"""The ledger of gaps: steps of the calendar that are missing between the rows of a series."""
 
 import polars as pl
 
@@ -13,10 +13,10 @@ GAPS = FrameSchema(
 
 
 def find_gaps(rows: pl.DataFrame, calendar: Calendar) -> pl.DataFrame:
-    """Runs of steps without a row between the first and the last row of each series: series_id,
-    start, end (both missing), n_steps.
+    """Runs of steps without a row between the first and the last row of each series, as GAPS.
 
     rows: event_time rises within each series.
+    Returns series_id, start, end (both missing) and n_steps.
     """
     if rows.is_empty():
         return pl.DataFrame(schema=dict(GAPS.columns))

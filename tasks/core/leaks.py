@@ -1,5 +1,6 @@
-"""What the leak gate says of a feature table: one verdict, which train and promote ask for and
-which travels with the release.
+"""The verdict of the leak gate on a feature table.
+
+Train and promote ask for it, and it travels with the release.
 """
 
 from collections.abc import Mapping
@@ -10,16 +11,19 @@ from tasks.core.errors import LeakError
 from tasks.core.reports.features import LeadingColumn
 from tasks.core.strict import Strict
 
-SHOWN = 3  # findings in an error; all of them stand in leaks.json
+SHOWN = 3  # findings in an error; all of them are in leaks.json
 
 
 class LeakFinding(Strict):
     """One way in which a feature knows too much.
 
-    rule: which check found it. seen: what stands in the table, allowed: what could be known then
-    (null: nothing), at *cutoff* of *series_id* where the rule speaks of one row. lead_steps: how
-    many steps after the cutoff it knows the target. n_rows: how many of the rows looked at break
-    the rule. says: the same as a sentence, with the next move.
+    rule: which check found it.
+    cutoff, series_id: the row, where the rule is about one row.
+    seen: the value in the table.
+    allowed: what could be known at the cutoff; null for nothing.
+    lead_steps: how many steps after the cutoff it knows the target.
+    n_rows: how many of the checked rows break the rule.
+    says: the same as a sentence, with what to do next.
     """
 
     rule: str
@@ -34,13 +38,14 @@ class LeakFinding(Strict):
 
 
 class LeakVerdict(Strict):
-    """leaks.json. schema_hash, table, data_version: what was looked at (hash of the feature schema,
-    of table.parquet, of data/clean/rows.parquet).
+    """leaks.json.
 
-    checks: for each rule what was looked at and the bound that held, as plain figures. findings:
-    empty when nothing leaks.
-    leading: each column's strongest agreement with the target later; in leading.json, not here, so
-    that it is in no digest.
+    schema_hash, table, data_version: what was checked (hash of the feature schema, of
+      table.parquet, of data/clean/rows.parquet).
+    checks: for each rule what was checked and the bound that held, as plain figures.
+    findings: empty when nothing leaks.
+    leading: each column's strongest agreement with the target later; it is in leading.json and not
+      here, so that it is in no digest.
     """
 
     schema_hash: str
@@ -52,23 +57,24 @@ class LeakVerdict(Strict):
 
 
 def check_leaks(verdict: LeakVerdict, where: str) -> None:
-    """Raise LeakError with the first findings; *where* says who refuses."""
+    """Raise LeakError with the first findings. where: the stage that refuses."""
     if verdict.findings:
-        said = "\n".join(f"  {finding.says}" for finding in verdict.findings[:SHOWN])
+        shown = "\n".join(f"  {finding.says}" for finding in verdict.findings[:SHOWN])
         more = f"\n  and {len(verdict.findings) - SHOWN} more" if len(verdict.findings) > SHOWN else ""
         raise LeakError(
             f"{where}: the leak gate has {len(verdict.findings)} finding(s). `tidemill leaks` shows"
-            f" all.\n{said}{more}"
+            f" all.\n{shown}{more}"
         )
 
 
-def check_verdict_inputs(verdict: LeakVerdict, where: str, **found: str) -> None:
-    """Raise LeakError when *verdict* is about something else than what was *found* (hash by
-    field).
+def check_verdict_inputs(verdict: LeakVerdict, where: str, **hashes: str) -> None:
+    """Raise LeakError when *verdict* is about other inputs than these.
+
+    hashes: of the inputs, by the verdict's field.
     """
-    for field, here in found.items():
-        if (said := getattr(verdict, field)) != here:
+    for field, here in hashes.items():
+        if (judged := getattr(verdict, field)) != here:
             raise LeakError(
-                f"{where}: the leak gate's verdict is about {field} {said[:12]}, but here is {here[:12]}:"
-                " what it found does not hold for these. Run `dvc repro features` and what follows again."
+                f"{where}: the leak gate's verdict is about {field} {judged[:12]}, but here is {here[:12]}:"
+                " it does not hold for these. Run `dvc repro features` and what follows again."
             )

@@ -20,8 +20,11 @@ _BLOCK_ROWS = 65_536  # rows of the table turned to an array at a time
 
 
 class SupersededValues(NamedTuple):
-    """Values that a later vintage replaced: z (n,), NaN where it was none, of the steps (pos,
-    series), each known to the cutoffs whose origin lies in from_pos..until_pos-1.
+    """Values that a later vintage replaced.
+
+    pos, series: (n,) the step and the series of each.
+    from_pos, until_pos: the cutoffs that know it have an origin in from_pos..until_pos-1.
+    z: (n,), NaN where it was none.
     """
 
     pos: np.ndarray
@@ -39,9 +42,11 @@ NOTHING_SUPERSEDED = SupersededValues(_NONE, _NONE, _NONE, _NONE, np.empty(0))
 class Panel:
     """The feature table as dense arrays, time first, so that a window is a slice and not a copy.
 
-    T grid steps, S series, F features. x: (T, S, F) float32, NaN where unknown. y, z: (T, S)
-    float64, the newest vintage. known_pos: (T, S) the grid position of the first cutoff that knows
-    it, T where never. event_time, cutoff: (T,) of each step and of the cutoff it is the origin of.
+    T grid steps, S series, F features.
+    event_time, cutoff: (T,) of each step and of the cutoff that it is the origin of.
+    x: (T, S, F) float32, NaN where unknown.
+    y, z: (T, S) float64, the newest vintage.
+    known_pos: (T, S) the grid position of the first cutoff that knows it, T where none does.
     superseded: what was known of corrected values before.
     """
 
@@ -60,57 +65,64 @@ class Panel:
         """The columns of x."""
         return self.dataset.schema
 
-    def get_targets(self, start: int, stop: int, at: int | None = None, embargo_steps: int = 0) -> np.ndarray:
+    def get_targets(
+        self, start: int, stop: int, as_of_origin: int | None = None, embargo_steps: int = 0
+    ) -> np.ndarray:
         """z of the horizon for origins start..stop-1: (stop-start, S, H) float32.
 
-        With *at* the cutoff's origin, each as that cutoff knew it, *embargo_steps* kept, and NaN
-        where it did not; without, everything there is.
+        as_of_origin: of a cutoff: values are as that cutoff knew them, *embargo_steps* kept, and
+          NaN where it did not. Without it, all that is known by now.
         """
         n_steps, n_series = self.z.shape
         steps = self.schema.horizon_steps
         out = np.full((stop - start, n_series, steps), np.nan, dtype=np.float32)
         ahead = slice(start, min(stop + steps, n_steps))
-        known = self.z[ahead] if at is None else self._known(ahead, at - embargo_steps)
+        known = (
+            self.z[ahead] if as_of_origin is None else self._select_known(ahead, as_of_origin - embargo_steps)
+        )
         for s in range(1, steps + 1):
             part = known[s : s + stop - start]
             out[: len(part), :, s - 1] = part
         return out
 
-    def training(self, at: int, walk: WalkForward) -> tuple[np.ndarray, np.ndarray]:
-        """x (n, F) and z (n, H) that the cutoff with origin *at* may learn from; origins without
-        last value or without any target are left out.
+    def get_training_pairs(self, origin: int, walk: WalkForward) -> tuple[np.ndarray, np.ndarray]:
+        """x (n, F) and z (n, H) that the cutoff with this origin may learn from.
 
+        Origins without last value or without any target are left out.
         Read only: where no row between the first and the last is left out, x is a slice of the
         panel's.
         """
-        start = 0 if walk.window_steps is None else max(0, at + 1 - walk.window_steps)
-        x = self.x[start : at + 1].reshape(-1, self.x.shape[2])
-        z = self.get_targets(start, at + 1, at, walk.embargo_steps).reshape(len(x), -1)
+        start = 0 if walk.window_steps is None else max(0, origin + 1 - walk.window_steps)
+        x = self.x[start : origin + 1].reshape(-1, self.x.shape[2])
+        z = self.get_targets(start, origin + 1, origin, walk.embargo_steps).reshape(len(x), -1)
         keep = np.flatnonzero(
             np.isfinite(x[:, self.schema.index(self.schema.last)]) & np.isfinite(z).any(axis=1)
         )
-        together = len(keep) > 0 and keep[-1] + 1 - keep[0] == len(keep)
-        rows = slice(keep[0], keep[-1] + 1) if together else keep
+        is_slice = len(keep) > 0 and keep[-1] + 1 - keep[0] == len(keep)
+        rows = slice(keep[0], keep[-1] + 1) if is_slice else keep
         x, z = x[rows], z[rows]
         x.flags.writeable = False
         return x, z
 
-    def _known(self, steps: slice, by: int) -> np.ndarray:
-        """z (n, S) of *steps* as the cutoff with origin *by* knew it, NaN where it did not."""
-        z = np.where(self.known_pos[steps] <= by, self.z[steps], np.nan)
+    def _select_known(self, steps: slice, origin: int) -> np.ndarray:
+        """z (n, S) of *steps* as the cutoff with this origin knew it, NaN where it did not."""
+        z = np.where(self.known_pos[steps] <= origin, self.z[steps], np.nan)
         old = self.superseded
-        held = (old.from_pos <= by) & (by < old.until_pos) & (steps.start <= old.pos) & (old.pos < steps.stop)
+        held = (
+            (old.from_pos <= origin)
+            & (origin < old.until_pos)
+            & (steps.start <= old.pos)
+            & (old.pos < steps.stop)
+        )
         z[old.pos[held] - steps.start, old.series[held]] = old.z[held]
         return z
 
-    def at(self, origins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """x (m, F) of all forecastable (origin, series) pairs, and their (m, 2) positions
-        (origin, series).
-        """
+    def get_inputs(self, origins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """x (m, F) of the pairs (origin, series) that can be forecast, and (m, 2) positions."""
         x = self.x[origins]
         keep = np.isfinite(x[:, :, self.schema.index(self.schema.last)])
-        where = np.argwhere(keep)
-        return x[keep], np.column_stack([origins[where[:, 0]], where[:, 1]])
+        positions = np.argwhere(keep)
+        return x[keep], np.column_stack([origins[positions[:, 0]], positions[:, 1]])
 
 
 def build_panel(features: pl.DataFrame, dataset: Dataset, vintages: pl.DataFrame | None = None) -> Panel:
@@ -127,8 +139,8 @@ def build_panel(features: pl.DataFrame, dataset: Dataset, vintages: pl.DataFrame
         pl.DataFrame({"event_time": grid}).select(calendar.nominal_known_at())["event_time"].alias("cutoff")
     )
     rows, cols = (
-        at.search_sorted(features[c]).to_numpy()
-        for at, c in ((grid, "event_time"), (pl.Series(ids), "series_id"))
+        index.search_sorted(features[c]).to_numpy()
+        for index, c in ((grid, "event_time"), (pl.Series(ids), "series_id"))
     )
     shape = (len(grid), len(ids))
 
@@ -161,15 +173,13 @@ def build_panel(features: pl.DataFrame, dataset: Dataset, vintages: pl.DataFrame
 def _find_superseded(
     vintages: pl.DataFrame, features: pl.DataFrame, grid: pl.Series, cutoffs: pl.Series, ids: pl.Series
 ) -> SupersededValues:
-    """Each of *vintages* is known until the next one of its step is, the last until that of
-    *features*.
-    """
+    """Each vintage is known until the next one of its step, the last until that of *features*."""
     step = ["series_id", "event_time"]
     newest = features.select(*step, "known_at", z=pl.lit(None, dtype=pl.Float64), old=False).join(
         vintages, on=step, how="semi"
     )
-    line = pl.concat([vintages.select(*step, "known_at", "z", old=True), newest]).sort(*step, "known_at")
-    old = line.with_columns(until=pl.col("known_at").shift(-1)).filter("old")
+    timeline = pl.concat([vintages.select(*step, "known_at", "z", old=True), newest]).sort(*step, "known_at")
+    old = timeline.with_columns(until=pl.col("known_at").shift(-1)).filter("old")
     return SupersededValues(
         grid.search_sorted(old["event_time"]).to_numpy().astype(np.int64),
         ids.search_sorted(old["series_id"]).to_numpy().astype(np.int64),

@@ -16,8 +16,9 @@ SERIES_KEY = ("series_key_high", "series_key_low")
 
 
 def encode_series_id(series_id: str) -> tuple[int, int]:
-    """The id as two whole numbers below 2^24: the first 48 bits of its BLAKE2b hash, the same on
-    every machine; of 10,000 ids two meet with a chance of 2e-7.
+    """The id as two whole numbers below 2^24, the same on every machine.
+
+    They are the first 48 bits of its BLAKE2b hash; of 10,000 ids two collide with a chance of 2e-7.
     """
     whole = int.from_bytes(hashlib.blake2b(series_id.encode(), digest_size=6).digest(), "big")
     return whole >> 24, whole & 0xFFFFFF
@@ -27,10 +28,10 @@ class FeatureColumn(Strict):
     """One float32 column.
 
     role: `level` is in the space of z and moves with it (a lag, a mean); `spread` is a distance in
-    that space (a standard deviation); `free` stands for itself (a weekday, a return).
+      that space (a standard deviation); `free` is independent of it (a weekday, a return).
     lookback_steps: how many steps before the row it reads.
     code: sha256 of the source of a user's function, so that its name fixes its computation, too;
-    None for the kinds that are ours.
+      None for the project's own kinds.
     """
 
     name: str
@@ -43,9 +44,9 @@ class FeatureSchema(Strict):
     """What a forecaster gets: x is (n, len(columns)) in this order.
 
     last: the column with the last known z at the origin; a row without it cannot be forecast.
-    seasonal: for each step 1..horizon the column holding z one season before that step's time;
-    empty without a season. scale: the spread column that makes series of different size alike, or
-    None.
+    seasonal: for each step 1..horizon the column with z one season before that step's time; empty
+      without a season.
+    scale: the spread column that makes series of different size alike, or None.
     """
 
     columns: tuple[FeatureColumn, ...]
@@ -62,25 +63,28 @@ class FeatureSchema(Strict):
 
     @property
     def lookback_steps(self) -> int:
-        """Steps before a row that all features together read; the tail of exactly that length
-        gives the batch's numbers.
+        """Steps before a row that all features together read.
+
+        The tail of exactly that length gives the same numbers as the whole history.
         """
         return max(c.lookback_steps for c in self.columns)
 
     @property
     def hash(self) -> str:
-        """sha256 over the canonical JSON; `code` counts only where there is some, so releases
-        older than it keep their hash.
+        """sha256 over the canonical JSON.
+
+        `code` counts only where there is some, so that older releases keep their hash.
         """
-        said = self.model_dump()
-        said["columns"] = [
-            {k: v for k, v in column.items() if k != "code" or v} for column in said["columns"]
+        content = self.model_dump()
+        content["columns"] = [
+            {k: v for k, v in column.items() if k != "code" or v} for column in content["columns"]
         ]
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def get_scales(self, x: np.ndarray) -> np.ndarray:
-        """What residuals are divided by at each row of x (n, F): (n,) float64 of the scale
-        column; 1 without one, or where it is unknown or 0.
+        """What residuals are divided by at each row of x (n, F): (n,) float64 of the scale column.
+
+        1 without such a column, and where it is unknown or 0.
         """
         if self.scale is None:
             return np.ones(len(x))
@@ -88,11 +92,11 @@ class FeatureSchema(Strict):
         return np.where(np.isfinite(spread) & (spread > 0), spread, 1.0)
 
     def lags(self, column: str) -> list[str]:
-        """`<column>_lag_1`, `<column>_lag_2`, ... as far as they are there without a hole."""
-        there: list[str] = []
-        while (following := f"{column}_lag_{len(there) + 1}") in self.names:
-            there.append(following)
-        return there
+        """`<column>_lag_1`, `<column>_lag_2`, ... as far as they are declared without a gap."""
+        declared: list[str] = []
+        while (following := f"{column}_lag_{len(declared) + 1}") in self.names:
+            declared.append(following)
+        return declared
 
     def index(self, name: str) -> int:
         """Position of a column."""

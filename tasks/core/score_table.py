@@ -1,9 +1,8 @@
-"""Tables of scores: from forecasts whose y is known to means by series, step, cutoff, year, or
-whatever column tells parts apart.
+"""Tables of scores: from forecasts with known y to means by series, step, cutoff, year or column.
 
-First `elements`: one value for each forecast and score, by the functions of tasks/core/scores.py.
-Then `compute_mean_scores` over any parts, and `build_skill_table` beside a baseline. The elements
-are computed once, however many tables are made of them.
+First `compute_elements`: one value for each forecast and score, by the functions of
+tasks/core/scores.py. Then `compute_mean_scores` over any parts, and `build_skill_table` against a
+baseline. The elements are computed once, however many tables are made of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,8 +21,11 @@ SCALE_COLUMNS = ("mase_scale", "rmsse_scale")
 
 
 class ScoreInputs(NamedTuple):
-    """What an element is computed from. y, y_hat: (n,). q_hat: (n, Q) and quantiles (Q,), Q may
-    be 0. mase_scale, rmsse_scale: (n,), NaN where there is none.
+    """What an element is computed from.
+
+    y, y_hat: (n,).
+    q_hat: (n, Q), of the quantiles (Q,); Q may be 0.
+    mase_scale, rmsse_scale: (n,), NaN where there is none.
     """
 
     y: Array
@@ -80,9 +82,9 @@ SCORES = (*_POINT, *_INTERVAL, *_SCALED)
 
 
 def compute_series_scales(history: pl.DataFrame, season_steps: int) -> pl.DataFrame:
-    """series_id, mase_scale, rmsse_scale from the training part: series_id, event_time, y, a row
-    for each step of the grid, null in gaps.
+    """series_id, mase_scale, rmsse_scale from the training part.
 
+    history: series_id, event_time, y, a row for each step of the grid, null in gaps.
     Null for a series whose scale is undefined (too short, or it repeats exactly): it gets no scaled
     score, and the others keep theirs.
     """
@@ -159,11 +161,11 @@ def compute_mean_scores(
 def build_skill_table(
     scored: pl.DataFrame, baseline: str, score: str = "primary", by: Sequence[str] = ()
 ) -> pl.DataFrame:
-    """`model`, *by*, n_shared, skill_frac: 1 - mean of *score* / that of *baseline* on the
-    forecasts that both made, so in the same units.
+    """`model`, *by*, n_shared, skill_frac on the forecasts that both models made.
 
-    Null where the baseline makes no error. For rmse and rmsse the roots are compared. Raises
-    ScoreInputError when there is no such baseline or score.
+    skill_frac: 1 - mean of *score* / that of *baseline*, so in the same units; null where the
+      baseline makes no error. For rmse and rmsse the roots are compared.
+    Raises ScoreInputError when there is no such baseline or score.
     """
     if score not in scored.columns or score in ("bias", "coverage_frac", "width"):
         raise ScoreInputError(

@@ -29,9 +29,9 @@ def squared_error(y: Array, y_hat: Array) -> Array:
 
 
 def qlike(y: Array, y_hat: Array) -> Array:
-    """Loss of a volatility forecast, on variances: y^2/y_hat^2 - ln(y^2/y_hat^2) - 1; 0 when right,
-    NaN where y is not positive.
+    """Loss of a volatility forecast, on variances: y^2/y_hat^2 - ln(y^2/y_hat^2) - 1.
 
+    0 when right, NaN where y is not positive.
     y, y_hat: volatilities (not variances). Raises ScoreInputError for y_hat <= 0.
     Source: Patton 2011, doi:10.1016/j.jeconom.2010.03.034.
     """
@@ -73,15 +73,15 @@ def pinball(y: Array, q_hat: Array, quantile: float) -> Array:
 
 
 def interval_score(y: Array, low: Array, high: Array, level: float) -> Array:
-    """Width, and 2 / (1 - level) for each unit by which y lies outside [low, high]; in the unit of
-    y, less is better (Winkler's score).
+    """Width, and 2 / (1 - level) for each unit by which y is outside [low, high] (Winkler's score).
 
+    In the unit of y; less is better.
     Raises ScoreInputError unless 0 < level < 1. Source: Gneiting & Raftery 2007,
     doi:10.1198/016214506000001437, equation 43.
     """
     if not 0 < level < 1:
         raise ScoreInputError(
-            f"An interval's level lies between 0 and 1; {level:g} does not. Between the quantiles 0.1 and 0.9"
+            f"An interval's level is between 0 and 1, not {level:g}. Between the quantiles 0.1 and 0.9"
             " it is 0.8."
         )
     outside = np.maximum(_compute_error(low, y), 0.0) + np.maximum(_compute_error(y, high), 0.0)
@@ -89,13 +89,15 @@ def interval_score(y: Array, low: Array, high: Array, level: float) -> Array:
 
 
 def crps_from_quantiles(y: Array, q_hat: Array, quantiles: Sequence[float]) -> Array:
-    """Continuous ranked probability score from quantiles: 2 x the integral of the pinball loss over
-    the quantile; in the unit of y.
+    """Continuous ranked probability score, from quantiles, in the unit of y.
 
-    y: any shape. q_hat: the same with one more axis of len(quantiles). Each quantile speaks for the
-    part of (0, 1) that is nearer to it than to the next one. Of few quantiles it is coarse: compare
-    only what has the same ones. Raises ScoreInputError when they do not rise within (0, 1). Source:
-    Gneiting & Ranjan 2011, doi:10.1198/jbes.2010.08110, equation 8.
+    It is 2 x the integral of the pinball loss over the quantile.
+    y: any shape.
+    q_hat: the same with one more axis of len(quantiles). Each quantile counts for the part of (0,
+      1) that is nearer to it than to the next one. Of few quantiles it is coarse: compare only what
+      has the same ones.
+    Raises ScoreInputError when the quantiles do not rise within (0, 1). Source: Gneiting & Ranjan
+    2011, doi:10.1198/jbes.2010.08110, equation 8.
     """
     q = np.asarray(quantiles, dtype=np.float64)
     if not len(q) or q[0] <= 0 or q[-1] >= 1 or (np.diff(q) <= 0).any():
@@ -111,11 +113,12 @@ def crps_from_quantiles(y: Array, q_hat: Array, quantiles: Sequence[float]) -> A
 
 
 def crps_from_samples(y: Array, samples: Array) -> Array:
-    """The same from draws of the forecast, (..., N): mean |X - y| - mean |X - X'| / 2, the score of
-    the draws' own distribution function.
+    """The same from draws of the forecast: mean |X - y| - mean |X - X'| / 2.
 
-    y: any shape. Source: Gneiting & Raftery 2007, doi:10.1198/016214506000001437, equation 21; by
-    sorting, O(N log N).
+    It is the score of the draws' own distribution function.
+    y: any shape.
+    samples: (..., N). Source: Gneiting & Raftery 2007, doi:10.1198/016214506000001437, equation 21;
+      by sorting, O(N log N).
     """
     n = samples.shape[-1]
     if samples.shape[:-1] != np.shape(y) or not n:
@@ -160,22 +163,23 @@ def mase_scale(y_train: Array, season_steps: int) -> float:
 
 
 def rmsse_scale(y_train: Array, season_steps: int) -> float:
-    """In-sample root mean squared error of the seasonal naive forecast, the divisor of RMSSE;
-    else as `mase_scale`.
+    """In-sample root mean squared error of the seasonal naive forecast: the divisor of RMSSE.
+
+    Else as `mase_scale`.
     """
     return float(np.sqrt(_compute_scale("RMSSE", np.square, y_train, season_steps)))
 
 
 def mase(y: Array, y_hat: Array, y_train: Array, season_steps: int) -> float:
-    """Mean absolute error over that of the seasonal naive forecast on the training part; 1.0 is
-    naive. y, y_hat: (horizon,).
+    """Mean absolute error over that of the seasonal naive on the training part; 1.0 is naive.
+
+    y, y_hat: (horizon,).
     """
     return mae(y, y_hat) / mase_scale(y_train, season_steps)
 
 
 def rmsse(y: Array, y_hat: Array, y_train: Array, season_steps: int = 1) -> float:
-    """Root mean squared error over that of the seasonal naive forecast on the training part; 1.0 is
-    naive.
+    """Root mean squared error over that of the seasonal naive on the training part; 1.0 is naive.
 
     M5 takes season_steps = 1.
     Source: Hyndman & Koehler 2006, doi:10.1016/j.ijforecast.2006.03.001; M5: Makridakis et al.
@@ -185,8 +189,7 @@ def rmsse(y: Array, y_hat: Array, y_train: Array, season_steps: int = 1) -> floa
 
 
 def msis(y: Array, low: Array, high: Array, level: float, y_train: Array, season_steps: int) -> float:
-    """Mean scaled interval score of the M4 competition: the mean interval score over the divisor of
-    MASE.
+    """Mean scaled interval score of M4: the mean interval score over the divisor of MASE.
 
     Source: Makridakis et al. 2020, doi:10.1016/j.ijforecast.2019.04.014.
     """
@@ -202,10 +205,9 @@ def owa(smape_pct: float, mase_value: float, naive2_smape_pct: float, naive2_mas
 
 
 def skill(score: float, baseline_score: float) -> float:
-    """Part of the baseline's mean loss that is saved: 1 is perfect, 0 no better than it, below 0
-    worse.
+    """Part of the baseline's mean loss that is saved: 1 is perfect, 0 is equal, below 0 is worse.
 
-    Both in one unit, on the same pairs.
+    Both losses are in one unit, on the same pairs.
     Raises ScoreInputError when the baseline's is not above 0, since nothing can be saved.
     """
     if not baseline_score > 0:
@@ -223,11 +225,12 @@ def coverage(y: Array, low: Array, high: Array) -> float:
 
 
 class ScalingErrors(NamedTuple):
-    """What `mase` and `owa` measure with. scale: of y's shape, the divisor of MASE as each
-    forecast's cutoff knew it, NaN where there is none.
+    """What `mase` and `owa` are scaled by, see tasks/core/seasonal.py.
 
+    scale: of y's shape, the divisor of MASE as each forecast's cutoff knew it, NaN where there is
+      none.
     naive_smape_pct, naive_mase: of the seasonal naive over all forecasts that are compared, the
-    divisors of `owa`. See tasks/core/seasonal.py.
+      divisors of `owa`.
     """
 
     scale: Array
@@ -236,27 +239,28 @@ class ScalingErrors(NamedTuple):
 
 
 def compute_scaling_errors(y: Array, naive: Array, scale: Array) -> ScalingErrors:
-    """From the seasonal naive's forecasts of y and the scales, all of one shape; means over what
-    is known of all three.
+    """From the seasonal naive's forecasts of y and the scales, all of one shape.
+
+    Means are over what is known of all three.
     """
-    there = np.isfinite(y) & np.isfinite(naive) & np.isfinite(scale)
+    is_known = np.isfinite(y) & np.isfinite(naive) & np.isfinite(scale)
     return ScalingErrors(
         scale,
-        _compute_mean(smape(y[there], naive[there])),
-        _compute_mean(absolute_error(y[there], naive[there]) / scale[there]),
+        _compute_mean(smape(y[is_known], naive[is_known])),
+        _compute_mean(absolute_error(y[is_known], naive[is_known]) / scale[is_known]),
     )
 
 
 def compute_primary_loss(
     score: str, y: Array, y_hat: Array, scaling_errors: ScalingErrors | None = None
 ) -> Array:
-    """Loss of each element by the primary score of that name; its mean is what is compared, NaN
-    does not count.
+    """Loss of each element by the primary score of that name; its mean without NaN is compared.
 
     `mase`: |y - y_hat| over the scale. `owa`: the mean over all elements is M4's OWA, with the
     seasonal naive where M4 has Naive2; the divisors are those of all forecasts compared, so a part
-    of them may lie on either side of 1. Raises ScoreInputError for one of these two without a
-    scaling errors, or when no series has a scale or the naive makes no error.
+    of them may be on either side of 1.
+    Raises ScoreInputError for one of these two without scaling errors, or when no series has a
+    scale or the naive makes no error.
     """
     if score not in SCALED_PRIMARY:
         return _PRIMARY[score](y, y_hat)
@@ -285,8 +289,9 @@ def compute_primary_loss(
 def select_loss(
     primary: str, quantile: float | None
 ) -> tuple[str, Callable[[Array, Array, ScalingErrors | None], Array]]:
-    """Name and loss of each element by which a model is judged: the primary score's, or the
-    pinball loss of the *quantile* that it forecasts.
+    """Name and loss of each element by which a model is judged.
+
+    It is the primary score's, or the pinball loss of the *quantile* that the model forecasts.
     """
     if quantile is None:
         return primary, partial(compute_primary_loss, primary)

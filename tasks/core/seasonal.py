@@ -1,8 +1,7 @@
-"""What `mase` and `owa` measure with, of every forecast as its cutoff knew it: the seasonal naive's
-error in the past, and its forecast.
+"""The seasonal naive's forecast and past error, as each forecast's cutoff knew them.
 
-Both count in grid steps. A value counts for a cutoff once its newest vintage is known there, so
-nothing later moves the scale.
+`mase` and `owa` are scaled by them. Both count in grid steps. A value counts for a cutoff once its
+newest vintage is known there, so nothing later moves the scale.
 """
 
 from dataclasses import dataclass
@@ -21,7 +20,10 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Seasonal:
-    """Values of all series on one grid. event_time: (T,). y, known_pos: (T, S), see `Panel`.
+    """Values of all series on one grid.
+
+    event_time: (T,).
+    y, known_pos: (T, S), see `Panel`.
     season_steps: 1 compares with the step before.
     """
 
@@ -33,9 +35,9 @@ class Seasonal:
 
     @cached_property
     def scale(self) -> Array:
-        """(T, S) mean |y - y a season before| over all pairs that the cutoff with this origin
-        knows; NaN where there is none, or it is 0.
+        """(T, S) mean |y - y a season before| over what the cutoff with this origin knows.
 
+        NaN where there is nothing, or the mean is 0.
         Source: Hyndman & Koehler 2006, doi:10.1016/j.ijforecast.2006.03.001.
         """
         n_steps, n_series = self.y.shape
@@ -50,40 +52,44 @@ class Seasonal:
         return np.divide(total, n, out=np.full(total.shape, np.nan), where=(n > 0) & (total > 0))
 
     def naive(self, origin: Array, series: Array, step: Array) -> Array:
-        """The newest value before the origin that lies whole seasons before each step, NaN where
-        the cutoff does not know it; indices broadcast.
+        """The newest value before the origin that is whole seasons before each step.
+
+        NaN where the cutoff does not know it; indices broadcast.
         """
         back = origin + step - self.season_steps * -(-step // self.season_steps)
-        at = np.maximum(back, 0)
-        return np.where((back >= 0) & (self.known_pos[at, series] <= origin), self.y[at, series], np.nan)
+        pos = np.maximum(back, 0)
+        return np.where((back >= 0) & (self.known_pos[pos, series] <= origin), self.y[pos, series], np.nan)
 
     def scaling_errors(self, y: Array, origin: Array, series: Array, step: Array) -> ScalingErrors:
-        """For outcomes *y* of forecasts from *origin* (grid position) of *series* (place) at
-        *step*, which broadcast to y's shape.
+        """Scaling errors of forecasts whose outcomes are *y*.
+
+        origin, series, step: grid position, position of the series, step ahead; they broadcast to
+          y's shape.
         """
         return compute_scaling_errors(
             y, self.naive(origin, series, step), np.broadcast_to(self.scale[origin, series], y.shape)
         )
 
     def scaling_errors_of_rows(self, rows: pl.DataFrame) -> ScalingErrors:
-        """The same for rows with series_id, event_time, step and y; NaN for a series or a step
-        that is not on this grid.
+        """The same for rows with series_id, event_time, step and y.
+
+        NaN for a series or a step that is not on this grid.
         """
         pos, series = (
             self.event_time.search_sorted(rows["event_time"]).to_numpy(),
             pl.Series(self.series_ids).search_sorted(rows["series_id"]).to_numpy(),
         )
         origin = pos.astype(np.int64) - rows["step"].to_numpy()
-        there = (
+        is_on_grid = (
             (pos < len(self.event_time))
             & (origin >= 0)
             & rows["series_id"].is_in(list(self.series_ids)).to_numpy()
         )
-        y = np.where(there, rows["y"].fill_null(np.nan).to_numpy(), np.nan)
-        found = self.scaling_errors(
-            y, np.where(there, origin, 0), np.where(there, series, 0), rows["step"].to_numpy()
+        y = np.where(is_on_grid, rows["y"].fill_null(np.nan).to_numpy(), np.nan)
+        errors = self.scaling_errors(
+            y, np.where(is_on_grid, origin, 0), np.where(is_on_grid, series, 0), rows["step"].to_numpy()
         )
-        return found._replace(scale=np.where(there, found.scale, np.nan))
+        return errors._replace(scale=np.where(is_on_grid, errors.scale, np.nan))
 
 
 def build_seasonal_from_panel(panel: Panel) -> Seasonal | None:
@@ -95,7 +101,8 @@ def build_seasonal_from_panel(panel: Panel) -> Seasonal | None:
 
 
 def build_seasonal_from_rows(rows: pl.DataFrame, about: About, calendar: Calendar) -> Seasonal | None:
-    """From rows with series_id, event_time, known_at and y, one for each step that is known;
+    """From rows with series_id, event_time, known_at and y, one for each step that is known.
+
     None where the primary score needs none.
     """
     if about.primary_score not in SCALED_PRIMARY or rows.is_empty():
@@ -103,11 +110,14 @@ def build_seasonal_from_rows(rows: pl.DataFrame, about: About, calendar: Calenda
     times, ids = rows["event_time"].unique().sort(), rows["series_id"].unique().sort()
     grid = calendar.grid(times[0], times[-1])
     cutoff = pl.DataFrame({"event_time": grid}).select(calendar.nominal_known_at()).to_series()
-    at = (grid.search_sorted(rows["event_time"]).to_numpy(), ids.search_sorted(rows["series_id"]).to_numpy())
+    where = (
+        grid.search_sorted(rows["event_time"]).to_numpy(),
+        ids.search_sorted(rows["series_id"]).to_numpy(),
+    )
     y, known_pos = (
         np.full((len(grid), len(ids)), np.nan),
         np.full((len(grid), len(ids)), len(grid), dtype=np.int64),
     )
-    y[at] = rows["y"].fill_null(np.nan).to_numpy()
-    known_pos[at] = cutoff.search_sorted(rows["known_at"]).to_numpy()
+    y[where] = rows["y"].fill_null(np.nan).to_numpy()
+    known_pos[where] = cutoff.search_sorted(rows["known_at"]).to_numpy()
     return Seasonal(grid, tuple(ids), y, known_pos, about.season_steps)

@@ -1,9 +1,9 @@
-"""The space in which models work: z = transform(y).
+"""Transforms of the target: z = transform(y), the space in which models work.
 
-Each transform is one object that goes both ways, in float64, and has its laws in tests/core. There
-are `none`, `log`, `log1p` and `box_cox` with the target's `power` (Box & Cox 1964, J. of the Royal
+A transform is one object that goes both ways, in float64, and has its laws in tests/core. There are
+`none`, `log`, `log1p` and `box_cox` with the target's `power` (Box & Cox 1964, J. of the Royal
 Statistical Society B 26(2)). Differences are no transform of y: models learn the distance from the
-last or the seasonal value (`base`), and size is taken out by `features.scale`; both live in
+last or the seasonal value (`base`), and size is taken out by `features.scale`; both are in
 tasks/forecasters/parts/normalizer.py.
 """
 
@@ -17,8 +17,10 @@ from tasks.core.about import Target
 
 @dataclass(frozen=True)
 class Transform:
-    """y must lie above *least* (at or above it with *closed*), else z is null. forward,
-    backward: inverse to each other, both rising.
+    """y to z and back, both rising.
+
+    least: y must be above it (at or above it with *closed*), else z is null.
+    power: None is the identity, 0 the logarithm of y + shift, else z = (y^power - 1) / power.
     """
 
     least: float
@@ -66,8 +68,9 @@ def build_target_transform(target: Target) -> Transform:
 
 
 def transform_target(target: Target, column: str = "y") -> pl.Expr:
-    """z of the target *column*; null where y is null, not finite, or below the floor (log and
-    box_cox need y > 0, log1p y > -1).
+    """z of the target *column*; null where y is null, not finite, or below the floor.
+
+    log and box_cox need y > 0, log1p y > -1.
     """
     return build_target_transform(target).forward(pl.col(column).cast(pl.Float64))
 

@@ -95,7 +95,7 @@ def _build_selection(assembled: AssembledEnsemble, aligned: AlignedForecasts) ->
     cutoffs = aligned.panel.cutoff.gather(aligned.origins[np.flatnonzero(slices.select)])
     return SelectionSlice(
         fit_until=aligned.panel.cutoff[int(aligned.origins[slices.fit_until])],
-        until=cutoffs[-1],
+        last_cutoff=cutoffs[-1],
         n_cutoffs=len(cutoffs),
         n_outcomes=choice.n,
         members={m: choice.losses.get(m) if choice.n else None for m in aligned.models},

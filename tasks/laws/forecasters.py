@@ -176,8 +176,8 @@ def check_no_look_ahead(subject: ForecasterSubject) -> str:
     forecasts = {}
     for name, variant in tables.items():
         panel = build_panel(variant, Dataset(ABOUT, CALENDAR, schema))
-        x, _ = panel.at(np.array([origin]))
-        forecasts[name] = subject.build().fit(*panel.training(origin, walk)).predict(x)
+        x, _ = panel.get_inputs(np.array([origin]))
+        forecasts[name] = subject.build().fit(*panel.get_training_pairs(origin, walk)).predict(x)
     for name, z_hat in forecasts.items():
         check_equal(z_hat, forecasts["as it is"], f"forecasts {name}")
     return "the same without later rows, and with absurd ones"

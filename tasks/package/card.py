@@ -79,14 +79,18 @@ def _render_members(release: Release) -> str:
     )
     if len(release.weights) == 1:
         return table
-    when = " as of seen_until; it moves with the members' recent losses" if find_recency(release.how) else ""
+    when = (
+        " as of seen_until; it moves with the members' recent losses"
+        if find_recency(release.combination)
+        else ""
+    )
     shares = (
         f" A weight is a member's share over all steps, series and regimes{when}."
-        if release.blend.combination
+        if release.ensemble.combination
         else ""
     )
     return (
-        f"Combined by `{release.blend.combiner}`"
+        f"Combined by `{release.ensemble.combiner}`"
         f" (docs/how-to/read-the-ensemble-report.md).{shares}\n\n{table}"
     )
 
@@ -112,7 +116,7 @@ def _render_scores(release: Release, evaluation: EnsembleReport | None) -> str:
 
 
 def _render_coverage(release: Release, evaluation: EnsembleReport | None) -> str:
-    blend = release.blend
+    blend = release.ensemble
     whose = {
         "series": "each series",
         "regime": f"all series in one regime of {blend.regime.column if blend.regime else '?'}",
@@ -162,7 +166,7 @@ def _render_limits(release: Release) -> str:
         ),
         (
             "A series it has not seen borrows the intervals of"
-            f" {'all' if release.blend.group == 'series' else 'the'} others."
+            f" {'all' if release.ensemble.group == 'series' else 'the'} others."
         ),
         ("Intervals adapt to outcomes: after a jump in noise they need some tens of steps to follow."),
     ]

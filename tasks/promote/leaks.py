@@ -15,6 +15,6 @@ def check_release_is_leak_free(release: Release) -> None:
     where = f"promote {release.model}"
     verdict = read_strict(release.folder / "leaks.json", LeakVerdict)
     check_verdict_inputs(
-        verdict, where, schema_hash=release.schema.hash, data_version=release.blend.data_version
+        verdict, where, schema_hash=release.schema.hash, data_version=release.ensemble.data_version
     )
     check_leaks(verdict, where)

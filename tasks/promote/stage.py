@@ -76,7 +76,7 @@ def _build_verdict(
         challenger_digest=_get_digest(challenger),
         champion_digest=None if champion is None else _get_digest(champion),
         winner_digest=None,
-        challenger_as_of=challenger.blend.as_of,
+        challenger_as_of=challenger.ensemble.as_of,
         seen_until=challenger.seen_until,
         primary_score=challenger.about.primary_score,
         n_cutoffs=0 if gate is None else gate.n_cutoffs,

@@ -46,7 +46,7 @@ def build_gate_rows(panel: Panel, gate_steps: int) -> GateRows:
     Raises ReleaseError when no series has a value there.
     """
     n_steps, steps = len(panel.event_time), panel.schema.horizon_steps
-    x, where = panel.at(np.arange(n_steps - 1 - gate_steps, n_steps))
+    x, where = panel.get_inputs(np.arange(n_steps - 1 - gate_steps, n_steps))
     if not len(x):
         raise ReleaseError(
             f"None of the last {gate_steps + 1} steps has a known value, so no graph can be compared. Lower"

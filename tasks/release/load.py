@@ -1,6 +1,6 @@
 """From a folder to something that answers.
 
-A body is what the ensemble stage writes; a release is a body with rows and a manifest.
+The ensemble stage writes an unsealed release; rows and a manifest make it a release.
 """
 
 from dataclasses import dataclass
@@ -34,17 +34,18 @@ from tasks.release.manifest import (
 
 @dataclass(frozen=True, eq=False)
 class Release:
-    """A loaded release or body. rows: the tail that travels with it, empty for a body. manifest:
-    None for a body.
+    """A loaded release, sealed or not.
 
     members: one onnxruntime session for each weight, single-threaded, so that the same rows give
-    the same bits on the same machine.
+      the same bits on the same machine.
+    rows: the tail that travels with it; empty for an unsealed one.
+    manifest: None for an unsealed one.
     """
 
     folder: Path
     dataset: Dataset
     features: FeatureParams
-    blend: EnsembleSpec
+    ensemble: EnsembleSpec
     members: dict[str, Any]
     history: pl.DataFrame
     rows: pl.DataFrame
@@ -73,22 +74,22 @@ class Release:
     @property
     def weights(self) -> dict[str, float]:
         """Weight of each member; its share where they are combined otherwise."""
-        return self.blend.weights
+        return self.ensemble.weights
 
     @cached_property
-    def how(self) -> Combination:
+    def combination(self) -> Combination:
         """How members become one forecast."""
-        return self.blend.how
+        return self.ensemble.get_combination()
 
     @property
     def model(self) -> str:
         """The name shown in forecasts."""
-        return self.blend.model
+        return self.ensemble.model
 
     @property
     def seen_until(self) -> datetime:
         """Nothing known later went into fits, weights or quantile history."""
-        return self.blend.seen_until
+        return self.ensemble.seen_until
 
     @cached_property
     def series_ids(self) -> tuple[str, ...]:
@@ -96,10 +97,8 @@ class Release:
         return tuple(self.history["series_id"].unique().sort())
 
     @cached_property
-    def kept(self) -> dict[str, Any]:
-        """Room for what follows from the release alone and is computed once
-        (tasks.release.predict).
-        """
+    def cache(self) -> dict[str, Any]:
+        """Room for what follows from the release alone and is computed once."""
         return {}
 
 
@@ -110,7 +109,7 @@ def load_release(folder: Path) -> Release:
 
 
 def load_unsealed_release(folder: Path) -> Release:
-    """Open a body or a release without checking digests.
+    """Open a release, sealed or not, without checking digests.
 
     Raises ReleaseError when a file is missing or unreadable, a weight has no member, or the feature
     code here no longer computes what the release was trained on (its schema hash differs).
@@ -119,16 +118,16 @@ def load_unsealed_release(folder: Path) -> Release:
     _check_about(folder, about)
     features = read_strict(folder / "features.json", FeatureParams)
     schema = read_strict(folder / "schema.json", FeatureSchema)
-    blend = read_strict(folder / "ensemble.json", EnsembleSpec)
+    ensemble = read_strict(folder / "ensemble.json", EnsembleSpec)
     _check_schema(folder, about, features, schema)
     history = _read_checked_frame(folder / "history.parquet", HISTORY)
-    _check_combination(folder, blend, schema, history)
+    _check_combination(folder, ensemble, schema, history)
     return Release(
         folder,
         Dataset(about, _build_release_calendar(folder, about), schema),
         features,
-        blend,
-        members={name: _load_session(folder / MEMBERS / f"{name}.onnx") for name in blend.members},
+        ensemble,
+        members={name: _load_session(folder / MEMBERS / f"{name}.onnx") for name in ensemble.members},
         history=history,
         rows=_read_checked_frame(folder / "rows.parquet", SERIES)
         if (folder / "rows.parquet").exists()
@@ -159,16 +158,17 @@ def _check_schema(folder: Path, about: About, features: FeatureParams, sealed: F
 
 
 def _check_combination(
-    folder: Path, blend: EnsembleSpec, schema: FeatureSchema, history: pl.DataFrame
+    folder: Path, ensemble: EnsembleSpec, schema: FeatureSchema, history: pl.DataFrame
 ) -> None:
-    if sorted(blend.how.members) != sorted(blend.weights):
-        fact, rule = f"combines {sorted(blend.how.members)}", f"its weights name {sorted(blend.weights)}"
-    elif fault := find_combination_fault(blend.how, schema):
+    combination = ensemble.get_combination()
+    if sorted(combination.members) != sorted(ensemble.weights):
+        fact, rule = f"combines {sorted(combination.members)}", f"its weights name {sorted(ensemble.weights)}"
+    elif fault := find_combination_fault(combination, schema):
         fact, rule = fault
-    elif history.height and (missing := sorted(set(list_member_columns(blend.how)) - set(history.columns))):
+    elif history.height and (missing := sorted(set(list_member_columns(combination)) - set(history.columns))):
         fact, rule = (
             f"history.parquet has no column {missing[0]!r}",
-            "weights that move follow what each member said",
+            "weights that move need the forecast of each member",
         )
     else:
         return
@@ -196,7 +196,7 @@ _SESSIONS = FrameSchema("sessions", {"event_time": UTC}, ("event_time",))
 def _read_checked_frame(path: Path, schema: FrameSchema) -> pl.DataFrame:
     if not path.exists():
         raise ReleaseError(
-            f"{path} is missing. A release is built by `dvc repro package`, a body by `dvc repro ensemble`."
+            f"{path} is missing. `dvc repro ensemble` builds an unsealed one, `dvc repro package` seals it."
         )
     try:
         return schema.check(pl.read_parquet(path))

@@ -1,5 +1,4 @@
-"""What makes a release this release: the hash of every file that the service loads, and one digest
-over them.
+"""What makes a release this release: the hash of each file that the service loads, and one digest.
 
 The digest covers what changes answers and nothing else: no wall time, no run id, no provenance, no
 report. Two trainings from the same data, parameters and code give the same digest, on any machine.
@@ -29,16 +28,20 @@ S = TypeVar("S", bound=Strict)  # the syntax `def f[S]` needs 3.12
 
 
 class EnsembleSpec(Strict):
-    """ensemble.json: how members become one forecast, how quantiles follow, and from what all of it
-    was made.
+    """ensemble.json: how members become one forecast and quantiles, and from what it was made.
 
-    weights: share of each member, above 0; what combines them where there is no *combination*.
-    combiner: its name. group: whose residuals a series' quantiles come from, its own or
-    everybody's. residuals: newest kept for each group and step. adapt_rate: how fast quantile
-    levels follow misses. stride_steps: distance of the cutoffs from which the quantiles learn.
-    seen_until: everything here was fitted, weighted and calibrated on values known by then. as_of:
-    newest `known_at` of the data. data_version: sha256 of the rows. block: residuals so far apart
-    in time count as independent. regime: tells the pools apart where group is `regime`.
+    weights: share of each member, above 0; they combine the members where there is no
+      *combination*.
+    group: whose residuals a series' quantiles come from: `series`, `regime` or `all`.
+    residuals: newest kept for each group and step.
+    adapt_rate: how fast quantile levels follow misses.
+    stride_steps: distance of the cutoffs from which the quantiles learn.
+    seen_until: everything here was fitted, weighted and calibrated on values known by then.
+    as_of: newest `known_at` of the data.
+    data_version: sha256 of the rows.
+    combiner: its name.
+    block: residuals so far apart in time count as independent.
+    regime: distinguishes the pools where group is `regime`.
     quantile_members: for CQR, by quantile (`0.1`) the members whose forecasts of it are averaged.
     """
 
@@ -64,15 +67,15 @@ class EnsembleSpec(Strict):
         """Every model that has a part in the forecast or in its quantiles, sorted."""
         return sorted({*self.weights, *(name for names in self.quantile_members.values() for name in names)})
 
-    @property
-    def how(self) -> Weights | Ranks:
-        """How members become one forecast."""
+    def get_combination(self) -> Weights | Ranks:
+        """How members become one forecast, where only weights are written too."""
         return self.combination or build_plain_weights(self.weights)
 
 
 class Manifest(Strict):
-    """manifest.json. files: sha256 by path relative to the release, of exactly what the service
-    loads.
+    """manifest.json.
+
+    files: sha256 by path relative to the release, of exactly what the service loads.
     """
 
     digest: str
@@ -85,10 +88,9 @@ class Manifest(Strict):
 
 
 def write_manifest(folder: Path) -> Manifest:
-    """Write manifest.json for the release in *folder*; what it says beside hashes comes from
-    ensemble.json.
+    """Write manifest.json for the release in *folder*; all but the hashes comes from ensemble.json.
 
-    Raises ReleaseError that names the first file a release must have and this folder has not.
+    Raises ReleaseError that names the first file that a release must have and this folder has not.
     """
     manifest = _build_manifest(folder)
     (folder / MANIFEST).write_text(
@@ -117,12 +119,12 @@ def check_manifest(folder: Path) -> Manifest:
     for name, expected in sorted(sealed.files.items()):
         if (found := compute_file_hash(folder / name)) != expected:
             raise ReleaseError(
-                f"{folder}: {name} was altered: sha256 {found[:12]}, the manifest says {expected[:12]}. Take"
-                " the release again from where it was built."
+                f"{folder}: {name} was altered: its sha256 is {found[:12]}, in the manifest {expected[:12]}."
+                " Take the release again from where it was built."
             )
     if (again := _build_manifest(folder)) != sealed:
         raise ReleaseError(
-            f"{folder}: manifest.json was altered: its files give digest {again.digest[:12]}, it says"
+            f"{folder}: manifest.json was altered: its files give digest {again.digest[:12]}, not"
             f" {sealed.digest[:12]}. Take the release again."
         )
     return sealed
@@ -155,7 +157,7 @@ def read_strict(path: Path, kind: type[S]) -> S:
     """
     if not path.is_file():
         raise ReleaseError(
-            f"{path} is missing. A release is built by `dvc repro package`, a body by `dvc repro ensemble`."
+            f"{path} is missing. `dvc repro ensemble` builds an unsealed one, `dvc repro package` seals it."
         )
     try:
         return kind.model_validate_json(path.read_bytes())
@@ -174,18 +176,18 @@ def _build_manifest(folder: Path) -> Manifest:
             f"{folder}: {missing[0]} is missing; a release needs {', '.join(REQUIRED)} and {MEMBERS}/*.onnx."
             " `dvc repro package` builds it."
         )
-    blend = read_strict(folder / "ensemble.json", EnsembleSpec)
+    ensemble = read_strict(folder / "ensemble.json", EnsembleSpec)
     hashes = {name: compute_file_hash(folder / name) for name in files}
-    said = {
+    content = {
         "files": hashes,
         "schema": read_strict(folder / "schema.json", FeatureSchema).hash,
-        "data_version": blend.data_version,
-        # So a release from before a key was there keeps its digest
-        "parameters": blend.model_dump(mode="json", exclude_defaults=True),
+        "data_version": ensemble.data_version,
+        # So a release that is older than a key keeps its digest
+        "parameters": ensemble.model_dump(mode="json", exclude_defaults=True),
     }
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     return Manifest(
         digest=digest,
         files=hashes,
-        **{k: getattr(blend, k) for k in ("dataset", "model", "seen_until", "as_of", "data_version")},
+        **{k: getattr(ensemble, k) for k in ("dataset", "model", "seen_until", "as_of", "data_version")},
     )

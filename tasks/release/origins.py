@@ -1,6 +1,4 @@
-"""Origins: from cutoffs to grid steps, and from what was known at a cutoff to the members'
-forecast there.
-"""
+"""From cutoffs to grid steps, and to the members' forecasts from what was known at each cutoff."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,21 +21,25 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class OriginPoint(NamedTuple):
-    """A forecast to make: the grid position of its origin, and the time (microseconds since
-    1970) as of which rows are looked at.
+    """A forecast to make.
+
+    pos: grid position of its origin.
+    as_of_us: microseconds since 1970; rows known by then are used.
     """
 
     pos: int
-    at_us: int
+    as_of_us: int
 
 
 @dataclass(frozen=True)
 class OriginGrid:
     """T steps, the horizon of the last possible origin included.
 
-    event_time: (T,). event_us, cutoff_us: (T,) microseconds since 1970, of the steps and of the
-    cutoffs they are origins of. first, last: positions of the first row and of the last origin that
-    still lies within reach of a row.
+    event_time: (T,).
+    event_us, cutoff_us: (T,) microseconds since 1970, of the steps and of the cutoffs that they are
+      origins of.
+    first, last: positions of the first row and of the last origin that is still within reach of a
+      row.
     """
 
     event_time: pl.Series
@@ -46,9 +48,9 @@ class OriginGrid:
     first: int
     last: int
 
-    def find_origin(self, at_us: int) -> int:
-        """Position of the last step nominally known at *at_us*; -1 before the first."""
-        return int(np.searchsorted(self.cutoff_us, at_us, side="right")) - 1
+    def find_origin(self, as_of_us: int) -> int:
+        """Position of the last step nominally known at *as_of_us*; -1 before the first."""
+        return int(np.searchsorted(self.cutoff_us, as_of_us, side="right")) - 1
 
     def get_positions(self, event_time: pl.Series) -> np.ndarray:
         """Position of each of *event_time*, which must be on the grid."""
@@ -57,12 +59,13 @@ class OriginGrid:
 
 @dataclass(frozen=True)
 class MemberForecasts:
-    """What the members say at n points for S series. z_hat: (n, S, H), NaN for a series without a
-    last value; scale, regime: (n, S).
+    """What the members forecast at n points for S series.
 
+    z_hat: (n, S, H) combined, NaN for a series without a last value.
+    scale, regime: (n, S).
     base: (n, S, H, Q) the members' own quantiles, None where intervals do not start from them.
-    said: (n, S, H, M) each of them alone, where weights move: only tasks.release.recent then says
-    z_hat, which is 0 until it does.
+    member_z_hat: (n, S, H, M) each of them alone, where weights move; z_hat is then 0 until
+      tasks.release.recent computes it.
     """
 
     series_ids: tuple[str, ...]
@@ -70,54 +73,58 @@ class MemberForecasts:
     scale: np.ndarray
     regime: np.ndarray
     base: np.ndarray | None
-    said: np.ndarray | None = None
+    member_z_hat: np.ndarray | None = None
 
 
-def convert_to_utc(at: datetime) -> datetime:
+def convert_to_utc(time: datetime) -> datetime:
     """The same moment in UTC.
 
     Raises ReleaseError for a time without a zone, which could be any of 24 moments.
     """
-    if at.tzinfo is None:
+    if time.tzinfo is None:
         raise ReleaseError(
-            f"Cutoff {at} has no time zone. Give it one, for example {at.replace(tzinfo=UTC).isoformat()}."
+            f"Cutoff {time} has no time zone. Give it one, for example"
+            f" {time.replace(tzinfo=UTC).isoformat()}."
         )
-    return at.astimezone(UTC)
+    return time.astimezone(UTC)
 
 
-def convert_to_us(at: datetime) -> int:
+def convert_to_us(time: datetime) -> int:
     """Microseconds since 1970."""
-    return (at - _EPOCH) // timedelta(microseconds=1)
+    return (time - _EPOCH) // timedelta(microseconds=1)
 
 
 def predict_ensemble(release: Release, x: np.ndarray) -> np.ndarray:
-    """What the members say together (n, H) float64 in the space of z, for feature rows x (n, F)
-    float32 in the order of the schema; n may be 0.
+    """The combined forecast (n, H) float64 in the space in which members are combined.
+
+    x: (n, F) float32 feature rows in the order of the schema; n may be 0.
     """
     out = np.zeros((len(x), release.schema.horizon_steps))
     for part in split_blocks(len(x), BLOCK_ROWS):
         block = np.ascontiguousarray(x[part], dtype=np.float32)
-        z_hats = [_run_member(release, name, block) for name in release.how.members]
+        z_hats = [_run_member(release, name, block) for name in release.combination.members]
         out[part] = apply_combination(
-            release.how, np.stack(z_hats, axis=1), compute_weight_groups(release.how, block, release.schema)
+            release.combination,
+            np.stack(z_hats, axis=1),
+            compute_weight_groups(release.combination, block, release.schema),
         )
     return out
 
 
 def predict_quantile_bases(release: Release, x: np.ndarray, point: np.ndarray) -> np.ndarray | None:
-    """The members' own quantiles (n, H, Q) for feature rows x (n, F); *point* (n, H) stands for a
-    quantile that none forecasts.
+    """The members' own quantiles (n, H, Q); None without CQR.
 
-    None without CQR.
+    x: (n, F) feature rows.
+    point: (n, H), used for a quantile that no member forecasts.
     """
-    named = release.blend.quantile_members
+    named = release.ensemble.quantile_members
     if not named:
         return None
     block = np.ascontiguousarray(x, dtype=np.float32)
-    said = {
+    z_hats = {
         m: _predict_member(release, m, block) for m in {name for names in named.values() for name in names}
     }
-    of = [[said[m] for m in named.get(f"{q:g}", ())] for q in release.blend.quantiles]
+    of = [[z_hats[m] for m in named.get(f"{q:g}", ())] for q in release.ensemble.quantiles]
     return np.stack([np.mean(each, axis=0) if each else point for each in of], axis=-1)
 
 
@@ -134,8 +141,7 @@ def _predict_member(release: Release, name: str, x: np.ndarray) -> np.ndarray:
 
 
 def select_relevant_rows(release: Release, rows: pl.DataFrame, cutoffs: Sequence[datetime]) -> pl.DataFrame:
-    """The rows that can matter: known by the last cutoff, and not far before what is looked back
-    on.
+    """The rows that can matter: known by the last cutoff, and not far before what features read.
 
     A generous bound, for speed alone.
     """
@@ -151,9 +157,7 @@ def select_relevant_rows(release: Release, rows: pl.DataFrame, cutoffs: Sequence
 
 
 def build_origin_grid(release: Release, rows: pl.DataFrame) -> OriginGrid:
-    """The grid under *rows* (not empty), from the history's last origin on when that lies before
-    them.
-    """
+    """The grid under *rows* (not empty), from the history's last origin on if that is earlier."""
     calendar, schema = release.calendar, release.schema
     first, last = rows.select(first=pl.col("event_time").min(), last=pl.col("event_time").max()).row(0)
     start = first
@@ -169,8 +173,8 @@ def build_origin_grid(release: Release, rows: pl.DataFrame) -> OriginGrid:
     steps = pl.concat([steps, calendar.list_next_steps(last, reach + 1 + schema.horizon_steps)])
     cutoff = steps.to_frame("event_time").select(calendar.nominal_known_at()).to_series()
     event_us = steps.to_physical().to_numpy()
-    at = np.searchsorted(event_us, [convert_to_us(first), convert_to_us(last)])
-    return OriginGrid(steps, event_us, cutoff.to_physical().to_numpy(), int(at[0]), int(at[1]) + reach)
+    ends = np.searchsorted(event_us, [convert_to_us(first), convert_to_us(last)])
+    return OriginGrid(steps, event_us, cutoff.to_physical().to_numpy(), int(ends[0]), int(ends[1]) + reach)
 
 
 def predict_members(
@@ -182,47 +186,48 @@ def predict_members(
 ) -> MemberForecasts:
     """The members' forecasts at *points*, each from the rows known at its time.
 
-    Features are causal, so one table serves all points, except those at which a row that lies in
-    their past was still unknown.
+    Features are causal, so one table serves all points, except those at which a row of their past
+    was still unknown.
     """
     schema = release.schema
     x = _build_inputs(release, rows, grid, points, series_ids)
-    for i in _find_surprised_points(grid, rows, points, schema.lookback_steps):
+    for i in _find_points_with_late_rows(grid, rows, points, schema.lookback_steps):
         known = rows.filter(
-            pl.col("known_at") <= _EPOCH + timedelta(microseconds=points[i].at_us)
-        )  # all vintages: what is said ahead is read as the origin's own cutoff knew it
+            pl.col("known_at") <= _EPOCH + timedelta(microseconds=points[i].as_of_us)
+        )  # all vintages: what is known ahead is read as the origin's own cutoff knew it
         x[i] = _build_inputs(release, known, grid, [points[i]], series_ids)[0]
-    there = np.isfinite(x[:, :, schema.index(schema.last)])
-    out = np.full((*there.shape, schema.horizon_steps), np.nan)
-    scale = np.full(there.shape, np.nan)
-    said = None
-    if find_recency(release.how):
-        said = np.full((*out.shape, len(release.how.members)), np.nan)
-        said[there] = np.stack(
-            [_predict_member(release, name, x[there]) for name in release.how.members], axis=-1
+    is_known = np.isfinite(x[:, :, schema.index(schema.last)])
+    out = np.full((*is_known.shape, schema.horizon_steps), np.nan)
+    scale = np.full(is_known.shape, np.nan)
+    member_z_hat = None
+    if find_recency(release.combination):
+        member_z_hat = np.full((*out.shape, len(release.combination.members)), np.nan)
+        member_z_hat[is_known] = np.stack(
+            [_predict_member(release, name, x[is_known]) for name in release.combination.members], axis=-1
         )
-    out[there], scale[there] = (
-        (predict_ensemble(release, x[there]) if said is None else 0.0),
-        schema.get_scales(x[there]),
+    out[is_known], scale[is_known] = (
+        (predict_ensemble(release, x[is_known]) if member_z_hat is None else 0.0),
+        schema.get_scales(x[is_known]),
     )
     regime = (
-        compute_regime(release.blend.regime, x, schema)
-        if release.blend.regime
-        else np.zeros(there.shape, dtype=np.int64)
+        compute_regime(release.ensemble.regime, x, schema)
+        if release.ensemble.regime
+        else np.zeros(is_known.shape, dtype=np.int64)
     )
-    bases = predict_quantile_bases(release, x[there], out[there])
+    bases = predict_quantile_bases(release, x[is_known], out[is_known])
     if bases is None:
-        return MemberForecasts(series_ids, out, scale, regime, None, said)
+        return MemberForecasts(series_ids, out, scale, regime, None, member_z_hat)
     base = np.full((*out.shape, bases.shape[-1]), np.nan)
-    base[there] = bases
-    return MemberForecasts(series_ids, out, scale, regime, base, said)
+    base[is_known] = bases
+    return MemberForecasts(series_ids, out, scale, regime, base, member_z_hat)
 
 
 def select_first_known(
     release: Release, rows: pl.DataFrame, grid: OriginGrid, series_ids: tuple[str, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """z (T, S) by its first vintage, NaN where there is none, and when it was known (T, S),
-    NEVER where it is not: errors are learned once.
+    """z by its first vintage and when it was known: errors are learned once.
+
+    Returns z (T, S), NaN where there is none, and times (T, S), NEVER where it is not known.
     """
     z = np.full((len(grid.event_us), len(series_ids)), np.nan)
     known_us = np.full(z.shape, NEVER)
@@ -254,23 +259,24 @@ def _build_inputs(
     points: Sequence[OriginPoint],
     series_ids: tuple[str, ...],
 ) -> np.ndarray:
-    """x (n, S, F) at *points* from one table over the newest vintage of *rows*; NaN where a
-    series has no row.
+    """x (n, S, F) at *points* from one table over the newest vintage of *rows*.
+
+    NaN where a series has no row.
     """
     positions = np.unique([point.pos for point in points])
-    start, until = (
+    start, last = (
         grid.event_time[max(0, int(positions[0]) - release.schema.lookback_steps)],
         grid.event_time[int(positions[-1])],
     )
     end = (
         grid.event_time[int(positions[-1]) + release.schema.horizon_steps]
         if release.about.covariates.known_ahead
-        else until
+        else last
     )
     x = np.full((len(positions), len(series_ids), len(release.schema.columns)), np.nan, dtype=np.float32)
     part = rows.filter((pl.col("event_time") >= start) & (pl.col("event_time") <= end))
     if part.height:
-        table = build_features(part, release.about, release.features, release.calendar, until)
+        table = build_features(part, release.about, release.features, release.calendar, last)
         table = table.filter(pl.col("event_time").is_in(grid.event_time[positions].implode()))
         values = table.select(pl.col(release.schema.names).fill_null(float("nan"))).to_numpy()
         x[
@@ -280,10 +286,10 @@ def _build_inputs(
     return x[np.searchsorted(positions, [point.pos for point in points])]
 
 
-def _find_surprised_points(
+def _find_points_with_late_rows(
     grid: OriginGrid, rows: pl.DataFrame, points: Sequence[OriginPoint], lookback_steps: int
 ) -> list[int]:
-    """Points in whose past lies a row that became known only later: a late one, or a correction."""
+    """Points with a row in their past that became known only later: a late one, or a correction."""
     pos = grid.get_positions(rows["event_time"])
     known = rows["known_at"].to_physical().to_numpy()
     late = known > grid.cutoff_us[pos]
@@ -293,5 +299,5 @@ def _find_surprised_points(
     return [
         i
         for i, p in enumerate(points)
-        if ((known > p.at_us) & (pos <= p.pos) & (pos >= p.pos - lookback_steps)).any()
+        if ((known > p.as_of_us) & (pos <= p.pos) & (pos >= p.pos - lookback_steps)).any()
     ]

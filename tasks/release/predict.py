@@ -43,42 +43,51 @@ __all__ = ["find_absence_reasons", "predict_cutoffs", "predict_ensemble"]
 
 
 def predict_cutoffs(release: Release, rows: pl.DataFrame, cutoffs: Sequence[datetime]) -> pl.DataFrame:
-    """Forecasts at each cutoff from the rows known by it (schema FORECAST, quantile columns, no y).
+    """Forecasts at each cutoff from the rows known by it (FORECAST with the kind's columns, no y).
 
     rows: SERIES, vintages and later rows included; a tail is enough, as long as it reaches
-    `schema.lookback_steps` before the first replayed cutoff. A cutoff between two steps speaks from
-    the last step known by then; the column `cutoff` holds that step's own cutoff, and of several
-    that fall on one step the latest counts. Series without a value in the last steps are absent
-    (`find_absence_reasons`). Quantiles are null when no error is known yet. Raises ReleaseError for
-    a cutoff without a time zone.
+      `schema.lookback_steps` before the first replayed cutoff.
+    cutoffs: one between two steps uses the last step known by then; the column `cutoff` holds that
+      step's own cutoff, and of several that fall on one step the latest counts.
+    Series without a value in the last steps are absent (`find_absence_reasons`). Quantiles are null
+    when no error is known yet. Raises ReleaseError for a cutoff without a time zone.
     """
-    cutoffs = [convert_to_utc(at) for at in cutoffs]
+    cutoffs = [convert_to_utc(cutoff) for cutoff in cutoffs]
     rows = select_relevant_rows(release, rows, cutoffs) if cutoffs else rows.clear()
     if rows.is_empty():
         return _build_empty_frame(release)
     grid = build_origin_grid(release, rows)
-    asked = _select_asked_points(grid, cutoffs)
-    if not asked:
+    requested = _select_requested_points(grid, cutoffs)
+    if not requested:
         return _build_empty_frame(release)
-    replayed = _select_replayed_points(release, grid, asked[-1])
+    replayed = _select_replayed_points(release, grid, requested[-1])
     series_ids = tuple(sorted({*release.series_ids, *rows["series_id"].unique()}))
-    seen = predict_members(release, rows, grid, replayed + asked, series_ids)
-    line = _build_timeline(release, rows, grid, seen, replayed)
-    if recent := find_recency(release.how):
-        line, seen = apply_recency(release, recent, line, seen, [point.at_us for point in asked])
-    group = build_pool_groups(release, seen.series_ids, seen.regime)
-    asks = [
-        ReplayRequest(
-            point.at_us, seen.z_hat[i], seen.scale[i], group[i], None if seen.base is None else seen.base[i]
+    seen = predict_members(release, rows, grid, replayed + requested, series_ids)
+    timeline = _build_timeline(release, rows, grid, seen, replayed)
+    if recent := find_recency(release.combination):
+        timeline, seen = apply_recency(
+            release, recent, timeline, seen, [point.as_of_us for point in requested]
         )
-        for i, point in enumerate(asked, start=len(replayed))
+    group = build_pool_groups(release, seen.series_ids, seen.regime)
+    requests = [
+        ReplayRequest(
+            point.as_of_us,
+            seen.z_hat[i],
+            seen.scale[i],
+            group[i],
+            None if seen.base is None else seen.base[i],
+        )
+        for i, point in enumerate(requested, start=len(replayed))
     ]
-    return _build_frame(release, grid, asked, series_ids, asks, predict_requests(release, line, asks))
+    return _build_frame(
+        release, grid, requested, series_ids, requests, predict_requests(release, timeline, requests)
+    )
 
 
 def find_absence_reasons(release: Release, rows: pl.DataFrame, cutoff: datetime) -> dict[str, str]:
-    """Reason for each series of *rows* or of the release that `forecasts` leaves out at
-    *cutoff*, by series.
+    """Reason for each series that `predict_cutoffs` leaves out at *cutoff*, by series.
+
+    Of the series of *rows* and of the release.
     """
     reach, cutoff = release.features.last_within_steps, convert_to_utc(cutoff)
     known = select_as_of(rows, cutoff)
@@ -103,17 +112,22 @@ def find_absence_reasons(release: Release, rows: pl.DataFrame, cutoff: datetime)
     return out
 
 
-def _select_asked_points(grid: OriginGrid, cutoffs: Sequence[datetime]) -> list[OriginPoint]:
+def _select_requested_points(grid: OriginGrid, cutoffs: Sequence[datetime]) -> list[OriginPoint]:
     """One point for each origin, ascending; those out of every row's reach are left out."""
-    latest = {grid.find_origin(at): at for at in sorted(map(convert_to_us, cutoffs))}
-    return [OriginPoint(pos, at) for pos, at in sorted(latest.items()) if grid.first <= pos <= grid.last]
+    latest = {grid.find_origin(as_of_us): as_of_us for as_of_us in sorted(map(convert_to_us, cutoffs))}
+    return [
+        OriginPoint(pos, as_of_us)
+        for pos, as_of_us in sorted(latest.items())
+        if grid.first <= pos <= grid.last
+    ]
 
 
 def _select_replayed_points(release: Release, grid: OriginGrid, newest: OriginPoint) -> list[OriginPoint]:
-    """The cutoffs since seen_until from which the quantiles learn: on the history's stride, up
-    to the newest that is asked for.
+    """The cutoffs since seen_until from which the quantiles learn, up to *newest*.
+
+    They are on the history's stride.
     """
-    seen_until, stride = convert_to_us(release.seen_until), release.blend.stride_steps
+    seen_until, stride = convert_to_us(release.seen_until), release.ensemble.stride_steps
     past = get_history_timeline(release).cutoff
     start = (
         grid.find_origin(past[-1]) + stride if len(past) else int(np.searchsorted(grid.cutoff_us, seen_until))
@@ -129,7 +143,7 @@ def _select_replayed_points(release: Release, grid: OriginGrid, newest: OriginPo
 def _build_timeline(
     release: Release, rows: pl.DataFrame, grid: OriginGrid, seen: MemberForecasts, replayed: list[OriginPoint]
 ) -> ReplayTimeline:
-    """The history and what was replayed since, with what has come true."""
+    """The history and what was replayed since, with the actuals."""
     past = get_history_timeline(release)
     n, shape = len(replayed), (past.n_history, len(seen.series_ids), release.schema.horizon_steps)
     columns = find_series_positions(seen.series_ids, past.series_ids)
@@ -139,27 +153,31 @@ def _build_timeline(
         before[:, columns] = of_past
         return np.concatenate([before, since])
 
-    cutoff = np.concatenate([past.cutoff, np.array([point.at_us for point in replayed], dtype=np.int64)])
-    true_z, true_known = _align_actuals(
+    cutoff = np.concatenate([past.cutoff, np.array([point.as_of_us for point in replayed], dtype=np.int64)])
+    actual_z, actual_known = _align_actuals(
         grid, cutoff, shape[2], *select_first_known(release, rows, grid, seen.series_ids)
     )
     of_history = with_past(np.isfinite(past.z), np.zeros((n, *shape[1:]), dtype=bool), fill=False)
-    z = np.where(of_history, with_past(past.z, true_z[past.n_history :], np.nan), true_z)
-    known = np.where(of_history, with_past(past.known_us, true_known[past.n_history :], 0), true_known)
+    z = np.where(of_history, with_past(past.z, actual_z[past.n_history :], np.nan), actual_z)
+    known = np.where(of_history, with_past(past.known_us, actual_known[past.n_history :], 0), actual_known)
     z_hats, scale = (
         with_past(past.z_hat, seen.z_hat[:n], np.nan),
         with_past(past.scale, seen.scale[:n], np.nan),
     )
     base = None if past.base is None or seen.base is None else with_past(past.base, seen.base[:n], np.nan)
-    said = None if past.said is None or seen.said is None else with_past(past.said, seen.said[:n], np.nan)
+    member_z_hat = (
+        None
+        if past.member_z_hat is None or seen.member_z_hat is None
+        else with_past(past.member_z_hat, seen.member_z_hat[:n], np.nan)
+    )
     regime = with_past(past.regime, seen.regime[:n], 0)
     group = build_pool_groups(release, seen.series_ids, regime)
-    lacked = (np.arange(len(cutoff)) < past.n_history)[:, None, None] & ~of_history
+    missing = (np.arange(len(cutoff)) < past.n_history)[:, None, None] & ~of_history
     return ReplayTimeline(
         z_hats,
         scale,
         z,
-        find_learning_cutoffs(cutoff, cutoff, known, lacked, past.n_history),
+        find_learning_cutoffs(cutoff, cutoff, known, missing, past.n_history),
         np.ones(len(cutoff), dtype=bool),
         group,
         release.kind,
@@ -168,9 +186,9 @@ def _build_timeline(
         cutoff=cutoff,
         known_us=known,
         n_history=past.n_history,
-        lacked=lacked,
+        missing=missing,
         regime=regime,
-        said=said,
+        member_z_hat=member_z_hat,
     )
 
 
@@ -195,17 +213,17 @@ def _align_actuals(
 def _build_frame(
     release: Release,
     grid: OriginGrid,
-    asked: list[OriginPoint],
+    requested: list[OriginPoint],
     series_ids: tuple[str, ...],
-    asks: list[ReplayRequest],
+    requests: list[ReplayRequest],
     given: list[np.ndarray],
 ) -> pl.DataFrame:
-    """One row for each (asked cutoff, series with a forecast, step)."""
+    """One row for each (requested cutoff, series with a forecast, step)."""
     steps = release.schema.horizon_steps
-    there = np.stack([np.isfinite(ask.z_hat).all(axis=1) for ask in asks])
-    i, s = np.nonzero(there)
-    origin = np.array([point.pos for point in asked])[i]
-    values = release.kind.decode(release.about.target, np.stack(given)[there])
+    is_known = np.stack([np.isfinite(request.z_hat).all(axis=1) for request in requests])
+    i, s = np.nonzero(is_known)
+    origin = np.array([point.pos for point in requested])[i]
+    values = release.kind.decode(release.about.target, np.stack(given)[is_known])
     return get_forecast_schema(release.about).conform(
         pl.DataFrame(
             {

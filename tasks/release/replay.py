@@ -1,9 +1,8 @@
-"""The state of the quantiles at any cutoff, replayed: what was issued on the stride, and what of it
-had become known.
+"""The calibration's state at any cutoff, replayed from what was issued and had become known.
 
-Cutoffs on the stride move the state on; a cutoff that is only asked for looks at a copy of it, so
-that asking changes nothing and a batch of cutoffs gives the numbers of one at a time. Where a walk
-came past is kept beside the release, so that the next one on the same past starts near its end.
+Cutoffs on the stride move the state on; a cutoff that is only requested uses a copy of it, so that
+a request changes nothing and a batch of cutoffs gives the numbers of one at a time. States along a
+replay are kept with the release, so that the next one on the same past starts near its end.
 """
 
 from collections.abc import Sequence
@@ -19,54 +18,60 @@ from tasks.release.combine import list_member_columns
 from tasks.release.load import Release
 from tasks.release.origins import find_series_positions
 
-KEPT_EVERY = 32  # cutoffs between two standings that are kept: 10 ms of walking with two series
-KEPT_WALKS = 64
-# A standing has 40 KB with two series and five steps, 40 MB with 400 series of a day's hours
+KEPT_EVERY = 32  # cutoffs between two states that are kept: 10 ms of replay with two series
+KEPT_CURSORS = 64
+# A state has 40 KB with two series and five steps, 40 MB with 400 series of a day's hours
 KEPT_BYTES = 128 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayTimeline(Timeline):
-    """Forecasts on the stride, the release's history first; everything on it teaches.
+    """Forecasts on the stride, the release's history first; all of them are learned from.
 
-    cutoff: (K,) microseconds since 1970, ascending. known_us: (K, S, H) when z could first be
-    known, NEVER where it was not. n_history: so many cutoffs come from the history. lacked: (K, S,
-    H) where the history lacks z, and rows have it. regime: (K, S). said: (K, S, H, M) what each
-    member says alone, where weights move. group: -1 for a series that the release has never seen:
-    it borrows from all pools and teaches none.
+    cutoff: (K,) microseconds since 1970, ascending.
+    known_us: (K, S, H) when z could first be known, NEVER where it was not.
+    n_history: so many cutoffs come from the history.
+    missing: (K, S, H) where the history has no z, but rows have it.
+    regime: (K, S).
+    member_z_hat: (K, S, H, M) the forecast of each member alone, where weights move.
+    group: -1 for a series that the release has never seen: it uses all pools, and none learns from
+      it.
     """
 
     series_ids: tuple[str, ...]
     cutoff: np.ndarray
     known_us: np.ndarray
     n_history: int
-    lacked: np.ndarray
+    missing: np.ndarray
     regime: np.ndarray
-    said: np.ndarray | None = None
+    member_z_hat: np.ndarray | None = None
 
 
 def find_learning_cutoffs(
-    times: np.ndarray, cutoff: np.ndarray, known_us: np.ndarray, lacked: np.ndarray, n_history: int
+    times: np.ndarray, cutoff: np.ndarray, known_us: np.ndarray, missing: np.ndarray, n_history: int
 ) -> np.ndarray:
-    """(K, S, H) index of the first of *times* (ascending) that knows what came true and lies after
-    the cutoff (K,) itself.
+    """(K, S, H) index of the first of *times* (ascending) after the cutoff that knows the outcome.
 
-    lacked: (K, S, H) what the history lacks and rows say: it counts after the history's end, the
-    first *n_history* times, since the state there must follow from the history alone.
+    cutoff: (K,).
+    missing: (K, S, H) where only rows have the outcome: it counts after the history's end, the
+      first *n_history* times, since the state there must follow from the history alone.
     """
     later = np.searchsorted(times, cutoff, side="right")[:, None, None]
     out: np.ndarray = np.maximum(
-        np.searchsorted(times, known_us), np.where(lacked, np.maximum(later, n_history), later)
+        np.searchsorted(times, known_us), np.where(missing, np.maximum(later, n_history), later)
     )
     return out
 
 
 class ReplayRequest(NamedTuple):
-    """One cutoff that is asked for, *at_us*: z_hat (S, H), rows of NaN for series without a
-    forecast, scale and group (S,), base (S, H, Q) for CQR.
+    """One requested cutoff.
+
+    z_hat: (S, H), rows of NaN for series without a forecast.
+    scale, group: (S,).
+    base: (S, H, Q) for CQR.
     """
 
-    at_us: int
+    as_of_us: int
     z_hat: np.ndarray
     scale: np.ndarray
     group: np.ndarray
@@ -75,20 +80,23 @@ class ReplayRequest(NamedTuple):
 
 def build_pool_groups(release: Release, series_ids: Sequence[str], regime: np.ndarray) -> np.ndarray:
     """(K, S) pool of each series at each cutoff, for its regime (K, S) there."""
-    if release.blend.group == "regime":
+    if release.ensemble.group == "regime":
         return regime
-    if release.blend.group == "all" or not release.series_ids:  # without a history all series start together
+    # Without a history all series start together
+    if release.ensemble.group == "all" or not release.series_ids:
         return np.zeros(regime.shape, dtype=np.int64)
-    own = {name: i for i, name in enumerate(release.series_ids)}
-    return np.broadcast_to(np.array([own.get(name, -1) for name in series_ids], dtype=np.int64), regime.shape)
+    group_of = {name: i for i, name in enumerate(release.series_ids)}
+    return np.broadcast_to(
+        np.array([group_of.get(name, -1) for name in series_ids], dtype=np.int64), regime.shape
+    )
 
 
 def get_history_timeline(release: Release) -> ReplayTimeline:
-    """The release's history as a line over its own series; computed once for a release."""
-    if "line" not in release.kept:
-        release.kept["line"] = _build_history_timeline(release)
-    line: ReplayTimeline = release.kept["line"]
-    return line
+    """The release's history as a timeline of its own series; computed once for a release."""
+    if "history" not in release.cache:
+        release.cache["history"] = _build_history_timeline(release)
+    timeline: ReplayTimeline = release.cache["history"]
+    return timeline
 
 
 def _build_history_timeline(release: Release) -> ReplayTimeline:
@@ -111,20 +119,20 @@ def _build_history_timeline(release: Release) -> ReplayTimeline:
     known = np.full(shape, NEVER)
     known[where] = frame["known_at"].to_physical().fill_null(NEVER).to_numpy()
     regime = np.zeros(shape[:2], dtype=np.int64)
-    if release.blend.regime:
+    if release.ensemble.regime:
         regime[where[:2]] = frame["regime"].to_numpy()
     cutoff, z = cutoffs.to_physical().to_numpy(), dense("z")
-    lacked = np.zeros(shape, dtype=bool)
-    further = release.kind.list_columns(release.about)[1:] if release.blend.quantile_members else ()
-    base, said = (
+    missing = np.zeros(shape, dtype=bool)
+    further = release.kind.list_columns(release.about)[1:] if release.ensemble.quantile_members else ()
+    base, member_z_hat = (
         np.stack([dense(name) for name in names], axis=-1) if names else None
-        for names in (further, list_member_columns(release.how))
+        for names in (further, list_member_columns(release.combination))
     )
     return ReplayTimeline(
         dense("z_hat"),
         scale,
         z,
-        find_learning_cutoffs(cutoff, cutoff, known, lacked, 0),
+        find_learning_cutoffs(cutoff, cutoff, known, missing, 0),
         np.ones(len(cutoff), dtype=bool),
         build_pool_groups(release, release.series_ids, regime),
         release.kind,
@@ -133,111 +141,119 @@ def _build_history_timeline(release: Release) -> ReplayTimeline:
         cutoff=cutoff,
         known_us=known,
         n_history=len(cutoff),
-        lacked=lacked,
+        missing=missing,
         regime=regime,
-        said=said,
+        member_z_hat=member_z_hat,
     )
 
 
 def predict_requests(
-    release: Release, line: ReplayTimeline, asks: Sequence[ReplayRequest]
+    release: Release, timeline: ReplayTimeline, requests: Sequence[ReplayRequest]
 ) -> list[np.ndarray]:
-    """For each of *asks*, which ascend in time, (S, H, C) in the space in which members are
-    combined; NaN where nothing is known.
+    """For each request (S, H, C) in the space in which members are combined, NaN where unknown.
+
+    requests: ascending in time.
     """
-    done = [int(n) for n in np.searchsorted(line.cutoff, [ask.at_us for ask in asks], side="right")]
+    times = [request.as_of_us for request in requests]
+    stops = [int(n) for n in np.searchsorted(timeline.cutoff, times, side="right")]
     out = []
-    walker = _start_cursor(release, line, done[0]) if done else None
-    for ask, stop in zip(asks, done, strict=True):
-        assert walker is not None
-        _run_cursor(release, line, walker, stop)
-        out.append(_predict_request(release, line, walker, ask))
+    cursor = _start_cursor(release, timeline, stops[0]) if stops else None
+    for request, stop in zip(requests, stops, strict=True):
+        assert cursor is not None
+        _run_cursor(release, timeline, cursor, stop)
+        out.append(_predict_request(release, timeline, cursor, request))
     return out
 
 
-def _start_cursor(release: Release, line: ReplayTimeline, first: int) -> ReplayCursor:
-    """A walker that stands as far as another one came on the same past, at most at *first*; at
-    the beginning when there is none.
+def _start_cursor(release: Release, timeline: ReplayTimeline, first: int) -> ReplayCursor:
+    """A cursor that is as far as an earlier one on the same past, at most at *first*.
+
+    At the beginning when there is none.
     """
-    walks: dict[int, tuple[ReplayTimeline, ReplayCursor]] = release.kept.get("walks", {})
-    for at in sorted((at for at in list(walks) if at <= first), reverse=True):
-        past, walker = walks[at]
-        if _is_past_of(past, line, at):
-            issued = np.full((*line.z_hat.shape, walker.state.n_kept), np.nan)
-            issued[:at, find_series_positions(line.series_ids, past.series_ids)] = walker.issued[:at]
-            return ReplayCursor(deepcopy(walker.state), issued, at)
-    return _build_cursor(release, line)
+    cursors: dict[int, tuple[ReplayTimeline, ReplayCursor]] = release.cache.get("cursors", {})
+    for n_done in sorted((n for n in list(cursors) if n <= first), reverse=True):
+        past, cursor = cursors[n_done]
+        if _is_past_of(past, timeline, n_done):
+            issued = np.full((*timeline.z_hat.shape, cursor.state.n_kept), np.nan)
+            columns = find_series_positions(timeline.series_ids, past.series_ids)
+            issued[:n_done, columns] = cursor.issued[:n_done]
+            return ReplayCursor(deepcopy(cursor.state), issued, n_done)
+    return _build_cursor(release, timeline)
 
 
-def _is_past_of(past: ReplayTimeline, line: ReplayTimeline, at: int) -> bool:
-    """Whether the first *at* cutoffs of both lines issue and teach the same.
+def _is_past_of(past: ReplayTimeline, timeline: ReplayTimeline, n: int) -> bool:
+    """Whether the first *n* cutoffs of both timelines issue and teach the same.
 
-    Exact: what is kept never changes an answer.
+    Exact: a kept state never changes an answer.
     """
     if (
-        len(past.cutoff) < at
-        or not set(past.series_ids) <= set(line.series_ids)
-        or not np.array_equal(past.cutoff[:at], line.cutoff[:at])
+        len(past.cutoff) < n
+        or not set(past.series_ids) <= set(timeline.series_ids)
+        or not np.array_equal(past.cutoff[:n], timeline.cutoff[:n])
     ):
         return False
-    shared = find_series_positions(line.series_ids, past.series_ids)
-    further = np.setdiff1d(np.arange(len(line.series_ids)), shared)
-    if np.isfinite(line.z_hat[:at, further]).any():
+    shared = find_series_positions(timeline.series_ids, past.series_ids)
+    further = np.setdiff1d(np.arange(len(timeline.series_ids)), shared)
+    if np.isfinite(timeline.z_hat[:n, further]).any():
         return False
-    due, before = (np.minimum(part.due[:at], at) for part in (line, past))
-    learned = before < at
+    due, before = (np.minimum(part.due[:n], n) for part in (timeline, past))
+    learned = before < n
     return (
         np.array_equal(due[:, shared], before)
         and np.array_equal(
-            np.isfinite(line.z_hat[:at, shared]).any(axis=2), np.isfinite(past.z_hat[:at]).any(axis=2)
+            np.isfinite(timeline.z_hat[:n, shared]).any(axis=2), np.isfinite(past.z_hat[:n]).any(axis=2)
         )
-        and np.array_equal(line.lessons[:at, shared][learned], past.lessons[:at][learned])
-        and np.array_equal(line.group[:at, shared], past.group[:at])
+        and np.array_equal(timeline.lessons[:n, shared][learned], past.lessons[:n][learned])
+        and np.array_equal(timeline.group[:n, shared], past.group[:n])
     )
 
 
-def _save_cursor(release: Release, line: ReplayTimeline, walker: ReplayCursor) -> None:
-    walks = release.kept.setdefault("walks", {})
-    walks.pop(walker.at, None)
-    walks[walker.at] = (line, ReplayCursor(deepcopy(walker.state), walker.issued, walker.at))
-    while len(walks) > max(2, min(KEPT_WALKS, KEPT_BYTES // walker.state.nbytes)):
-        del walks[next(iter(walks))]
+def _save_cursor(release: Release, timeline: ReplayTimeline, cursor: ReplayCursor) -> None:
+    cursors = release.cache.setdefault("cursors", {})
+    cursors.pop(cursor.n_done, None)
+    cursors[cursor.n_done] = (timeline, ReplayCursor(deepcopy(cursor.state), cursor.issued, cursor.n_done))
+    while len(cursors) > max(2, min(KEPT_CURSORS, KEPT_BYTES // cursor.state.nbytes)):
+        del cursors[next(iter(cursors))]
 
 
-def _build_cursor(release: Release, line: ReplayTimeline) -> ReplayCursor:
-    blend = release.blend
-    n_groups = {"all": 1, "regime": len(blend.regime.above) + 1 if blend.regime else 1}.get(
-        blend.group, max(1, len(release.series_ids))
+def _build_cursor(release: Release, timeline: ReplayTimeline) -> ReplayCursor:
+    ensemble = release.ensemble
+    n_groups = {"all": 1, "regime": len(ensemble.regime.above) + 1 if ensemble.regime else 1}.get(
+        ensemble.group, max(1, len(release.series_ids))
     )
-    spec = CalibrationSpec(blend.residuals, blend.adapt_rate, blend.block, bool(blend.quantile_members))
+    spec = CalibrationSpec(
+        ensemble.residuals, ensemble.adapt_rate, ensemble.block, bool(ensemble.quantile_members)
+    )
     state = release.kind.build_calibrator(release.about, spec, n_groups, release.schema.horizon_steps)
-    return ReplayCursor(state, np.full((*line.z_hat.shape, state.n_kept), np.nan))
+    return ReplayCursor(state, np.full((*timeline.z_hat.shape, state.n_kept), np.nan))
 
 
-def _run_cursor(release: Release, line: ReplayTimeline, walker: ReplayCursor, stop: int) -> None:
-    while walker.at < stop:
-        if walker.at % KEPT_EVERY == 0 and walker.at:
-            _save_cursor(release, line, walker)
-        walker.walk_forward(line, min(stop, (walker.at // KEPT_EVERY + 1) * KEPT_EVERY))
+def _run_cursor(release: Release, timeline: ReplayTimeline, cursor: ReplayCursor, stop: int) -> None:
+    while cursor.n_done < stop:
+        if cursor.n_done % KEPT_EVERY == 0 and cursor.n_done:
+            _save_cursor(release, timeline, cursor)
+        cursor.walk_forward(timeline, min(stop, (cursor.n_done // KEPT_EVERY + 1) * KEPT_EVERY))
 
 
 def _predict_request(
-    release: Release, line: ReplayTimeline, walker: ReplayCursor, ask: ReplayRequest
+    release: Release, timeline: ReplayTimeline, cursor: ReplayCursor, request: ReplayRequest
 ) -> np.ndarray:
-    state, at = walker.state, walker.at
+    state, n_done = cursor.state, cursor.n_done
     # Between two cutoffs of the stride: what became known since the last one counts too
-    if at and line.cutoff[at - 1] < ask.at_us:
+    if n_done and timeline.cutoff[n_done - 1] < request.as_of_us:
         since = np.flatnonzero(
-            (line.due[:at] >= at) & (line.due[:at] != NEVER) & (line.known_us[:at] <= ask.at_us)
+            (timeline.due[:n_done] >= n_done)
+            & (timeline.due[:n_done] != NEVER)
+            & (timeline.known_us[:n_done] <= request.as_of_us)
         )
         if len(since):
             state = deepcopy(state)
-            walker.learn(line, since, state)
-    columns = np.full((*ask.z_hat.shape, len(release.kind.list_columns(release.about))), np.nan)
-    there = np.isfinite(ask.z_hat).any(axis=1)
-    if there.any():
-        z_hat, scale, group = ask.z_hat[there], ask.scale[there], ask.group[there]
-        base = None if ask.base is None else ask.base[there]
-        columns[there, :, 0] = state.compute_points(group, z_hat, scale)
-        columns[there, :, 1:] = state.compute_further(state.issue(group), z_hat, scale, base)
+            cursor.learn(timeline, since, state)
+    columns = np.full((*request.z_hat.shape, len(release.kind.list_columns(release.about))), np.nan)
+    is_known = np.isfinite(request.z_hat).any(axis=1)
+    if is_known.any():
+        z_hat, scale, group = request.z_hat[is_known], request.scale[is_known], request.group[is_known]
+        base = None if request.base is None else request.base[is_known]
+        columns[is_known, :, 0] = state.compute_points(group, z_hat, scale)
+        columns[is_known, :, 1:] = state.compute_further(state.issue(group), z_hat, scale, base)
     return columns

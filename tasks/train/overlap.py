@@ -1,5 +1,6 @@
-"""Training and validation rows are held apart: looked up once more in the table's own times, not
-in the positions that the walk counts in.
+"""Training and validation rows do not overlap: checked in the table's own times.
+
+The walk itself counts in positions, so this is a second, independent look.
 """
 
 import numpy as np
@@ -32,21 +33,23 @@ def find_overlap(
     walk: WalkForward,
     vintages: pl.DataFrame | None = None,
 ) -> LeakFinding | None:
-    """The first pair that a fold would learn from before its cutoff, less the embargo, knew what
-    came true.
+    """The first pair that a fold would learn from before its cutoff, less the embargo, knew it.
 
     vintages: earlier ones of corrected values (VINTAGES); the newest of them that was known then
-    may be learned in place of the correction. What a fold is scored on comes after its cutoff, so
-    nothing that it learned from can be among it.
+      may be learned in place of the correction.
+    What a fold is scored on comes after its cutoff, so nothing that it learned from can be among
+    it.
     """
     known = _build_known_at(features, panel)
     cutoff_us = panel.cutoff.to_physical().to_numpy()
     for k in np.unique(np.linspace(0, len(folds) - 1, min(len(folds), CHECKED_FOLDS)).astype(np.int64)):
-        at = folds[k].fit_at
-        allowed = cutoff_us[at - walk.embargo_steps] if at >= walk.embargo_steps else np.iinfo(np.int64).min
-        start = 0 if walk.window_steps is None else max(0, at + 1 - walk.window_steps)
+        fit_at = folds[k].fit_at
+        allowed = (
+            cutoff_us[fit_at - walk.embargo_steps] if fit_at >= walk.embargo_steps else np.iinfo(np.int64).min
+        )
+        start = 0 if walk.window_steps is None else max(0, fit_at + 1 - walk.window_steps)
         targets, before = (
-            panel.get_targets(start, at + 1, at, walk.embargo_steps),
+            panel.get_targets(start, fit_at + 1, fit_at, walk.embargo_steps),
             _build_values_before(vintages, panel, allowed),
         )
         learned = np.isfinite(targets)
@@ -59,19 +62,20 @@ def find_overlap(
             )
             if early.any():
                 origin, series = np.argwhere(early)[0]
-                return _build_finding(panel, at, start + int(origin), int(series), s, known)
+                return _build_finding(panel, fit_at, start + int(origin), int(series), s, known)
     return None
 
 
-def _build_values_before(vintages: pl.DataFrame | None, panel: Panel, by_us: int) -> np.ndarray:
-    """z (T, S) float32 of corrected values as they were known at *by_us*, NaN where there was
-    none.
+def _build_values_before(vintages: pl.DataFrame | None, panel: Panel, known_by_us: int) -> np.ndarray:
+    """z (T, S) float32 of corrected values as they were known at *known_by_us*.
+
+    NaN where there was none.
     """
     z = np.full((len(panel.event_time), len(panel.series_ids)), np.nan, dtype=np.float32)
     if vintages is not None:
         # In order of known_at: of several the last assignment stays
-        then = vintages.filter(pl.col("known_at").to_physical() <= by_us)
-        z[_find_positions(then, panel)] = then["z"].fill_null(float("nan")).to_numpy()
+        known = vintages.filter(pl.col("known_at").to_physical() <= known_by_us)
+        z[_find_positions(known, panel)] = known["z"].fill_null(float("nan")).to_numpy()
     return z
 
 
@@ -85,23 +89,23 @@ def _find_positions(rows: pl.DataFrame, panel: Panel) -> tuple[np.ndarray, np.nd
 def _build_known_at(features: pl.DataFrame, panel: Panel) -> np.ndarray:
     """When y was known, (T, S) microseconds; far future where it is not."""
     known = np.full((len(panel.event_time), len(panel.series_ids)), np.iinfo(np.int64).max)
-    there = features.filter(pl.col("z").is_not_null())
-    known[_find_positions(there, panel)] = there["known_at"].to_physical().to_numpy()
+    rows = features.filter(pl.col("z").is_not_null())
+    known[_find_positions(rows, panel)] = rows["known_at"].to_physical().to_numpy()
     return known
 
 
 def _build_finding(
-    panel: Panel, at: int, origin: int, series: int, step: int, known: np.ndarray
+    panel: Panel, fit_at: int, origin: int, series: int, step: int, known: np.ndarray
 ) -> LeakFinding:
-    when = pl.Series([known[origin + step, series]]).cast(panel.cutoff.dtype)[0]
+    known_at = pl.Series([known[origin + step, series]]).cast(panel.cutoff.dtype)[0]
     return LeakFinding(
         rule="overlap",
         feature=panel.schema.last,
         series_id=panel.series_ids[series],
-        cutoff=panel.cutoff[at].isoformat(),
-        says=f"The fold of the cutoff {panel.cutoff[at]:%F %T}Z would learn from series "
+        cutoff=panel.cutoff[fit_at].isoformat(),
+        says=f"The fold of the cutoff {panel.cutoff[fit_at]:%F %T}Z would learn from series "
         f"{panel.series_ids[series]!r}, origin {panel.event_time[origin]:%F %T}Z, step {step}: "
-        f"its value of {panel.event_time[origin + step]:%F %T}Z was known at {when:%F %T}Z, after the "
+        f"its value of {panel.event_time[origin + step]:%F %T}Z was known at {known_at:%F %T}Z, after the "
         f"cutoff less its embargo. "
         "A fold learns from what its cutoff knew: raise `train.embargo_steps`, or rebuild the features.",
     )

@@ -12,8 +12,9 @@ from tasks.train.select import SelectParams
 
 
 class TrainParams(WalkForward):
-    """How to walk, the seed of everything random, and for how long: budget_s seconds, after
-    which no further fit begins (None: until it is done).
+    """How to walk, the seed of everything random, and for how long.
+
+    budget_s: seconds after which no further fit begins; None: until all are made.
     """
 
     seed: int = 1
@@ -21,13 +22,16 @@ class TrainParams(WalkForward):
 
 
 class ModelTraining(Strict):
-    """What stands among a model's own parameters for `train` to read.
+    """Those of a model's own parameters that `train` reads.
 
-    forecaster: its kind, when its name is not that of one. refit_every_cutoffs: when it refits more
-    rarely than the others. refit: `full` from nothing, `warm` on from the fit before, `frozen`
-    never again: the first fit serves all cutoffs. start_from: folder with a fit of the same kind
-    and columns that the first fit goes on from (all of them with `full`). search: parameters that
-    are chosen inside the window. select: columns that are, in each window.
+    forecaster: its kind, when its name is not that of one.
+    refit_every_cutoffs: when it refits more rarely than the others.
+    refit: `full` from nothing, `warm` from the fit before, `frozen` never again: the first fit
+      serves all cutoffs.
+    start_from: folder with a fit of the same kind and columns that the first fit continues from
+      (all of them with `full`).
+    search: parameters that are chosen inside the window.
+    select: columns that are chosen in each window.
     """
 
     forecaster: str | None = None

@@ -1,5 +1,6 @@
-"""Choosing columns inside a window: those whose shuffling harms forecasts of the window's newest
-rows, for a fit on the rows before them.
+"""Choosing columns inside a window: those whose shuffling harms forecasts of its newest rows.
+
+The fit that is judged learns from the rows before them.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,15 +19,17 @@ from tasks.forecasters.parts.trees import count_rows_in_reach
 
 _JUDGED_ROWS = (
     # Of the held ones, evenly: the mean error of 2,000 rows moves by a few percent, and columns
-    # worth less than that are not told apart
+    # worth less than that are not distinguished
     2000
 )
 
 
 class SelectParams(Strict):
-    """held_frac: newest share of the window on which columns are judged. repeats: how often each
-    is shuffled. min_gain_frac: a column stays when shuffling it raises the error by more than
-    this.
+    """How columns are chosen.
+
+    held_frac: newest share of the window on which columns are judged.
+    repeats: how often each is shuffled.
+    min_gain_frac: a column stays when shuffling it raises the error by more than this.
     """
 
     held_frac: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -37,13 +40,13 @@ class SelectParams(Strict):
 def find_ignored_columns(
     build: Callable[[], Forecaster], x: np.ndarray, z: np.ndarray, select: SelectParams
 ) -> tuple[str, ...]:
-    """Of x (n, F) in order of time with z (n, H), both of one window: the columns that bring
-    nothing; none when without them the held rows are forecast worse.
+    """The columns that add nothing; none when without them the held rows are forecast worse.
 
+    x, z: (n, F) in order of time and (n, H), both of one window.
     Permutation importance on rows that the fit has not seen: Breiman 2001,
-    doi:10.1023/A:1010933404324. Columns that say the same share their importance, so both may go;
-    the comparison at the end is there for that. Raises ForecasterError for a model without
-    dispensable columns.
+    doi:10.1023/A:1010933404324. Columns with the same information share their importance, so both
+    may go; the comparison at the end is there for that.
+    Raises ForecasterError for a model without dispensable columns.
     """
     forecaster = build()
     dispensable = tuple(getattr(forecaster, "dispensable", ()))
@@ -55,7 +58,7 @@ def find_ignored_columns(
     schema: FeatureSchema = forecaster.schema  # type: ignore[attr-defined]
     cut, reach = int(len(x) * (1 - select.held_frac)), count_rows_in_reach(z)
     if cut - reach < len(schema.columns):
-        return ()  # too few rows to judge anything by
+        return ()  # too few rows to judge by
     older, held = (
         (x[: cut - reach], z[: cut - reach]),
         np.unique(np.linspace(cut, len(x) - 1, _JUDGED_ROWS).astype(np.int64)),
@@ -82,8 +85,9 @@ def apply_ignored_columns(forecaster: Any, columns: tuple[str, ...]) -> None:
 def build_selection_report(
     schema: FeatureSchema, dispensable: Sequence[str], seen: Sequence[tuple[datetime, set[str]]]
 ) -> SelectionReport:
-    """Which of the *dispensable* columns each fold's fit sees (cutoff, names), how often each is
-    seen, and how alike the choices are.
+    """Which of the *dispensable* columns each fold's fit sees, and how alike the choices are.
+
+    seen: cutoff and names of each fit.
     """
     names = [name for name in schema.names if name in set(dispensable)]
     table = np.array([[name in chosen for name in names] for _, chosen in seen], dtype=np.float64).reshape(
@@ -100,9 +104,10 @@ def build_selection_report(
 
 
 def compute_stability(table: np.ndarray) -> float | None:
-    """How alike M choices among d columns are, (M, d) of 0 and 1: 1 is always the same, 0 what
-    chance gives; None for one choice, or of all or nothing.
+    """How alike M choices among d columns are: 1 is always the same, 0 what chance gives.
 
+    table: (M, d) of 0 and 1.
+    None for one choice, or of all or nothing.
     1 - mean over columns of M/(M-1) p(1-p) / ((k/d)(1 - k/d)), p the share of choices that have the
     column, k their mean size.
     Source: Nogueira, Sechidis & Brown 2018, JMLR 18(174), definition 4.
@@ -126,10 +131,10 @@ def _score_shuffled(
     select: SelectParams,
 ) -> float:
     """Mean error with the column shuffled, by the same orders for every column."""
-    rng, place, errors = np.random.default_rng(0), schema.index(name), []
+    rng, index, errors = np.random.default_rng(0), schema.index(name), []
     for _ in range(select.repeats):
         shuffled = x.copy()
-        shuffled[:, place] = x[rng.permutation(len(x)), place]
+        shuffled[:, index] = x[rng.permutation(len(x)), index]
         errors.append(_score_mae(forecaster, schema, shuffled, z))
     return float(np.mean(errors))
 

@@ -1,6 +1,4 @@
-"""The split along time: what a walk may learn from, which cutoffs it forecasts, and where the
-gate's rows begin.
-"""
+"""The split along time: what a walk learns from, its cutoffs, and where the gate's rows begin."""
 
 from typing import NamedTuple
 

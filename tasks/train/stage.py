@@ -1,5 +1,6 @@
-"""The stage in one screen: split the history, try parameters inside it, make the fits, forecast out
-of sample, then the gate's rows by the fit as of seen_until.
+"""The stage in one screen: split the history, search, fit, forecast out of sample, then the gate.
+
+The gate's rows are forecast by the fit as of seen_until.
 """
 
 import hashlib
@@ -36,9 +37,13 @@ from tasks.train.walk import WalkForecasts, build_forecast_frame, predict_walk, 
 
 
 class TrainResult(NamedTuple):
-    """forecasts: out of sample, before the gate's rows. gate: the final fit over them. metrics:
-    see `score`. plan: of the walk. search, selection: what was chosen
-    inside the windows, None where nothing was.
+    """What the stage writes.
+
+    forecasts: out of sample, before the gate's rows.
+    gate: forecasts of the gate's rows, by the final fit.
+    metrics: see `score`.
+    plan: of the walk.
+    search, selection: what was chosen inside the windows, None where nothing was.
     """
 
     forecasts: pl.DataFrame
@@ -52,8 +57,11 @@ class TrainResult(NamedTuple):
 
 
 class WalkFits(NamedTuple):
-    """The fits of a walk. fits: by origin. start: the fit that they go on from. searches: what was
-    tried inside the windows.
+    """The fits of a walk.
+
+    fits: by origin.
+    start: the fit that they continue from.
+    searches: what was tried inside the windows.
     """
 
     context: FitContext
@@ -96,9 +104,9 @@ def fit_model(
     fits = run_fits(context, split.plan, log, deadline, start)
     if n_left_out := split.plan.count_left_out(set(fits)):
         log(
-            f"{model}: THE BUDGET of {params.budget_s:g} s ended after {len(fits)} of {len(split.plan.ats)}"
-            f" fits. The oldest {n_left_out} of {split.walk.n_cutoffs} cutoffs have no forecasts. What is"
-            " done is kept: raise `train.budget_s` and run again to go on from there."
+            f"{model}: THE BUDGET of {params.budget_s:g} s ended after {len(fits)} of"
+            f" {len(split.plan.origins)} fits. The oldest {n_left_out} of {split.walk.n_cutoffs} cutoffs have"
+            " no forecasts. What is done is kept: raise `train.budget_s` and run again to continue."
         )
     return _build_result(model, split, training, WalkFits(context, fits, start, searches))
 
@@ -119,33 +127,33 @@ def _search_params(
     return run_searches(context, split.plan, training.search, about, log, deadline, *further)
 
 
-def _build_result(model: str, split: HistorySplit, training: ModelTraining, made: WalkFits) -> TrainResult:
+def _build_result(model: str, split: HistorySplit, training: ModelTraining, trained: WalkFits) -> TrainResult:
     """Forecasts and reports of the fits that are there."""
-    panel, plan, context, fits = split.panel, split.plan, made.context, made.fits
+    panel, plan, context, fits = split.panel, split.plan, trained.context, trained.fits
     final = decode_fit(fits[plan.release_cutoff], context)
-    x, where = panel.at(split.gate_origins)
+    x, positions = panel.get_inputs(split.gate_origins)
     forecasts = build_forecast_frame(panel, predict_walk(context, plan, fits), model)
     plan_report = build_plan_report(plan, panel, split.walk, set(fits))
     return TrainResult(
         forecasts,
-        build_forecast_frame(panel, WalkForecasts(where, final.predict(x)), model),
+        build_forecast_frame(panel, WalkForecasts(positions, final.predict(x)), model),
         final,
-        _build_fit_report(model, split, training, made, plan_report),
+        _build_fit_report(model, split, training, trained, plan_report),
         score(forecasts, panel),
         plan_report,
-        _build_search_report(split, made) if made.searches else None,
-        None if training.select is None else _build_selection(split, made),
+        _build_search_report(split, trained) if trained.searches else None,
+        None if training.select is None else _build_selection(split, trained),
     )
 
 
 def _build_fit_report(
-    model: str, split: HistorySplit, training: ModelTraining, made: WalkFits, plan_report: PlanReport
+    model: str, split: HistorySplit, training: ModelTraining, trained: WalkFits, plan_report: PlanReport
 ) -> FitReport:
     """What the shipped fit is, and the folds that there are forecasts of."""
-    panel, plan, start = split.panel, split.plan, made.start
+    panel, plan, start = split.panel, split.plan, trained.start
     return FitReport(
         model=model,
-        forecaster=made.context.forecaster,
+        forecaster=trained.context.forecaster,
         seen_until=panel.cutoff[plan.last_origin],
         as_of=panel.cutoff[-1],
         folds=tuple(
@@ -153,7 +161,7 @@ def _build_fit_report(
             for fold in plan_report.folds
             if fold.done
         ),
-        params=made.context.get_params_at(plan.release_cutoff),
+        params=trained.context.get_params_at(plan.release_cutoff),
         refit=training.refit,
         start_from=(
             None
@@ -164,32 +172,31 @@ def _build_fit_report(
     )
 
 
-def _build_search_report(split: HistorySplit, made: WalkFits) -> SearchReport:
-    unsearched = made.context._replace(searched=())
-    entries = (build_search_report(s, unsearched, split.plan, made.fits) for s in made.searches)
+def _build_search_report(split: HistorySplit, trained: WalkFits) -> SearchReport:
+    unsearched = trained.context._replace(searched=())
+    entries = (build_search_report(s, unsearched, split.plan, trained.fits) for s in trained.searches)
     return SearchReport(searches=tuple(SearchEntry.model_validate(entry) for entry in entries))
 
 
-def _build_selection(split: HistorySplit, made: WalkFits) -> SelectionReport:
+def _build_selection(split: HistorySplit, trained: WalkFits) -> SelectionReport:
     """Which columns the fit of each fold sees, and the shipped one."""
-    context, panel = made.context, split.panel
+    context, panel = trained.context, split.panel
     seen = [
         (
             panel.cutoff[origin],
-            set(panel.schema.names) - set(decode_fit(made.fits[origin], context).ignored),  # type: ignore[attr-defined]
+            set(panel.schema.names) - set(decode_fit(trained.fits[origin], context).ignored),  # type: ignore[attr-defined]
         )
-        for origin in sorted(made.fits)
+        for origin in sorted(trained.fits)
     ]
     shipped = context.build(context.get_params_at(split.plan.release_cutoff))
     return build_selection_report(panel.schema, shipped.dispensable, seen)  # type: ignore[attr-defined]
 
 
 def score(forecasts: pl.DataFrame, panel: Panel) -> MetricsReport:
-    """Mean scores over all cutoffs whose y is known, those of the target's kind and the primary
-    loss, overall and by series, step, year and cutoff (counted from 1).
+    """Mean scores over all cutoffs whose y is known, and the primary loss.
 
-    Each model stands for itself here, without the level factor that `ensemble` adds before it
-    compares.
+    Overall and by series, step, year and cutoff (counted from 1). Each model is scored alone,
+    without the level factor that `ensemble` adds before it compares.
     """
     about, kind = panel.dataset.about, panel.dataset.kind
     seasonal = build_seasonal_from_panel(panel)

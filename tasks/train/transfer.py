@@ -11,14 +11,14 @@ from tasks.train.fits import FitContext, encode_fit
 from tasks.train.plan import FitPlan
 
 
-def load_starting_fit(folder_name: str, ground: FitContext, plan: FitPlan) -> bytes:
-    """The fit in *folder_name* (relative: from the checkout), as train leaves it in
-    models/fits/<model>.
+def load_starting_fit(folder_name: str, context: FitContext, plan: FitPlan) -> bytes:
+    """The fit in *folder_name*, as train writes it in models/fits/<model>.
 
+    folder_name: relative ones count from the checkout.
     Raises ForecasterError when there is none, or one of another kind or other columns; FoldError
     when it has seen what our first fit must not.
     """
-    folder, kind = ROOT / folder_name, type(ground.build())
+    folder, kind = ROOT / folder_name, type(context.build())
     try:
         described = json.loads((folder / "forecaster.json").read_text())
         seen_until = read_report(folder / "fit.json", FitReport).seen_until
@@ -28,7 +28,7 @@ def load_starting_fit(folder_name: str, ground: FitContext, plan: FitPlan) -> by
             " models/fits/<model>."
         ) from error
     fit = kind.load(folder)  # refuses one of another kind by itself
-    theirs, ours = FeatureSchema.model_validate(described["schema"]), ground.panel.schema
+    theirs, ours = FeatureSchema.model_validate(described["schema"]), context.panel.schema
     if theirs != ours:
         only = {
             "there": sorted(set(theirs.names) - set(ours.names)),
@@ -44,7 +44,7 @@ def load_starting_fit(folder_name: str, ground: FitContext, plan: FitPlan) -> by
             f" here {only['here'][:8]}{f', and {other} differ' if other else ''}. Declare the same"
             " `features`, horizon and season for both datasets."
         )
-    first = ground.panel.cutoff[min(plan.ats)]
+    first = context.panel.cutoff[min(plan.origins)]
     if seen_until > first:
         raise FoldError(
             f"`start_from: {folder_name}` has seen everything until {seen_until.isoformat()}, and the first"

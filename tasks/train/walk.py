@@ -13,44 +13,54 @@ from tasks.train.plan import FitPlan
 
 
 class WalkForecasts(NamedTuple):
-    """where: (m, 2) positions of (origin, series); z_hat: (m, H)."""
+    """Forecasts of a walk.
 
-    where: np.ndarray
+    positions: (m, 2) of (origin, series).
+    z_hat: (m, H).
+    """
+
+    positions: np.ndarray
     z_hat: np.ndarray
 
 
 def run_fits(
-    ground: FitContext,
+    context: FitContext,
     plan: FitPlan,
-    say: Callable[[str], None],
-    until: float | None = None,
+    report: Callable[[str], None],
+    deadline: float | None = None,
     start: bytes | None = None,
 ) -> dict[int, bytes]:
-    """The fit of each origin in *plan.ats*; of independent ones those that the clock (*until*,
-    monotonic) left time for, the newest first.
+    """The fit of each of the plan's origins.
+
+    deadline: on the monotonic clock; of independent fits those that there was time for, the newest
+      first.
     """
     make = run_chained_fits if plan.refit == "warm" else run_independent_fits
-    return dict(zip(plan.ats, make(ground, plan.ats, plan.rows, say, until, start), strict=False))
+    return dict(
+        zip(plan.origins, make(context, plan.origins, plan.n_rows, report, deadline, start), strict=False)
+    )
 
 
-def predict_walk(ground: FitContext, plan: FitPlan, fits: Mapping[int, bytes]) -> WalkForecasts:
+def predict_walk(context: FitContext, plan: FitPlan, fits: Mapping[int, bytes]) -> WalkForecasts:
     """What each fit says at the cutoffs it serves.
 
-    Out of sample by construction: a fit saw `panel.training(fit_at)` and nothing else.
+    Out of sample by construction: a fit saw `panel.get_training_pairs(fit_at)` and nothing else.
     """
     parts = []
     for fold in plan.folds:
         if (fit := fits.get(plan.get_fit_origin(fold))) is not None:
-            x, where = ground.panel.at(fold.origins)
-            parts.append(WalkForecasts(where, decode_fit(fit, ground).predict(x)))
-    return WalkForecasts(np.concatenate([p.where for p in parts]), np.concatenate([p.z_hat for p in parts]))
+            x, positions = context.panel.get_inputs(fold.origins)
+            parts.append(WalkForecasts(positions, decode_fit(fit, context).predict(x)))
+    return WalkForecasts(
+        np.concatenate([p.positions for p in parts]), np.concatenate([p.z_hat for p in parts])
+    )
 
 
 def build_forecast_frame(panel: Panel, predicted: WalkForecasts, model: str) -> pl.DataFrame:
     """FORECAST rows with y where it is known, in the target's unit."""
     about, kind, steps = panel.dataset.about, panel.dataset.kind, panel.schema.horizon_steps
-    order = np.lexsort(predicted.where.T)  # by series, then origin: the order of the frame
-    (origin, series), z_hat = predicted.where[order].T, predicted.z_hat[order]
+    order = np.lexsort(predicted.positions.T)  # by series, then origin: the order of the frame
+    (origin, series), z_hat = predicted.positions[order].T, predicted.z_hat[order]
     times = pl.concat([panel.event_time, panel.dataset.calendar.list_next_steps(panel.event_time[-1], steps)])
     n_steps = len(panel.event_time)
     ahead = origin[:, None] + np.arange(1, steps + 1)

@@ -156,8 +156,8 @@ def test_m4_hourly(shared_data, tmp_path):
 def _window(shared, origin):
     """What one fit as of *origin* forecasts there, the unit that `train` fans out."""
     panel, name, own = shared
-    fit = build_forecaster(name, panel.schema, 1, own).fit(*panel.training(origin, WALK))
-    x, where = panel.at(np.array([origin]))
+    fit = build_forecaster(name, panel.schema, 1, own).fit(*panel.get_training_pairs(origin, WALK))
+    x, where = panel.get_inputs(np.array([origin]))
     return WalkForecasts(where, fit.predict(x))
 
 
@@ -234,9 +234,9 @@ def test_etth1(shared_data, horizon_steps, reach, published):
     panel = build_panel(build_features(rows, about, params, HOURLY), dataset)
     once = WalkForward(n_cutoffs=1, stride_steps=1, refit_every_cutoffs=1, min_train_steps=336)
     fit = build_forecaster("ridge", panel.schema, 1, {"penalty": 0.01, "base": "last"}).fit(
-        *panel.training(8639, once)
+        *panel.get_training_pairs(8639, once)
     )
-    x, where = panel.at(np.arange(11519, 14400 - horizon_steps))
+    x, where = panel.get_inputs(np.arange(11519, 14400 - horizon_steps))
     z_hat = fit.predict(x)
     seconds = time.monotonic() - started
     steps = range(1, horizon_steps + 1)

@@ -101,7 +101,7 @@ def test_no_pair_is_learned_whose_truth_was_unknown_at_the_cutoff(table, data):
     panel = build_panel(table, DATASET)
     at = data.draw(st.integers(0, len(panel.event_time) - 1))
     embargo, window = data.draw(st.integers(0, 4)), data.draw(st.sampled_from([None, 1, 6]))
-    x, z = panel.training(at, walk_of(embargo_steps=embargo, window_steps=window))
+    x, z = panel.get_training_pairs(at, walk_of(embargo_steps=embargo, window_steps=window))
     allowed = panel.cutoff[at - embargo] if at >= embargo else START - timedelta(days=1)
     known = {
         (r["series_id"], r["event_time"]): r["z"]
@@ -144,7 +144,7 @@ def test_targets_are_the_steps_after_the_origin(table, data):
 def test_only_origins_with_a_last_value_are_asked(table, data):
     panel = build_panel(table, DATASET)
     origins = np.array(sorted(data.draw(st.sets(st.integers(0, len(panel.event_time) - 1), min_size=1))))
-    x, where = panel.at(origins)
+    x, where = panel.get_inputs(origins)
     assert np.isfinite(x[:, 0]).all()
     assert {tuple(w) for w in where.tolist()} == {
         (t, s)
@@ -180,7 +180,7 @@ def test_a_value_published_late_waits_until_the_cutoff_that_knows_it():
         DATASET,
     )
     assert panel.known_pos[:, 0].tolist() == [0, 1, 2, 3, 7, 5, 6, 7, 8, 9]
-    learned = {at: 4.0 in panel.training(at, walk_of())[1] for at in (5, 6, 7)}
+    learned = {at: 4.0 in panel.get_training_pairs(at, walk_of())[1] for at in (5, 6, 7)}
     assert learned == {5: False, 6: False, 7: True}
 
 
@@ -237,7 +237,7 @@ def test_a_fold_is_a_slice_of_the_panel_and_cannot_be_written():
         calendar_hour=pl.lit(0.0, pl.Float32),
     )
     panel = build_panel(FEATURES.conform(table), DATASET)
-    x, _ = panel.training(20, walk_of())
+    x, _ = panel.get_training_pairs(20, walk_of())
     assert np.shares_memory(x, panel.x)
     with pytest.raises(ValueError, match="read-only"):
         x[0] = 0

@@ -54,7 +54,7 @@ def walk_of(folder, stride=1, **quantile_of):
         Dataset(about, calendar, build_feature_schema(about, features)),
     )
     last = len(panel.event_time) - 1 - GATE
-    learned = panel.training(
+    learned = panel.get_training_pairs(
         last - 199, WalkForward(n_cutoffs=1, stride_steps=1, refit_every_cutoffs=1, min_train_steps=1)
     )
     for name, q in quantile_of.items():
@@ -65,7 +65,7 @@ def walk_of(folder, stride=1, **quantile_of):
     body = load_unsealed_release(folder)
 
     def frame(name, origins):
-        x, where = panel.at(np.array(origins))
+        x, where = panel.get_inputs(np.array(origins))
         return build_forecast_frame(
             panel, WalkForecasts(where, body.members[name].run(["z_hat"], {"x": x})[0]), name
         )
@@ -102,7 +102,7 @@ def test_a_release_says_what_the_walk_said(walked, name, tmp_path):
     how = combiner.fit(ground, aligned.n_walk - 1, range(len(MEMBERS)))
     shutil.copytree(folder, tmp_path / "body")
     simple = written(tmp_path / "body", how, aligned)
-    x, where = aligned.panel.at(aligned.origins[aligned.n_walk :])
+    x, where = aligned.panel.get_inputs(aligned.origins[aligned.n_walk :])
     scored = combiner.run(ground, ground.errors.refits, range(len(MEMBERS)))
     of_row = scored[np.searchsorted(aligned.origins, where[:, 0]), where[:, 1]]
     np.testing.assert_allclose(

@@ -127,7 +127,7 @@ def test_the_report_says_what_was_compared_where_and_what_each_member_brings(tmp
     assert (
         facts["scored_from"][0]
         < selection["fit_until"][:10]
-        < selection["until"][:10]
+        < selection["last_cutoff"][:10]
         == facts["seen_until"][:10]
     )
     # Independent errors: a third of the averaging gone

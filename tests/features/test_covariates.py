@@ -125,7 +125,7 @@ def test_a_release_speaks_from_the_same_numbers_as_the_table(rows, found, releas
     not begun."""
     panel = build_panel(found.table, Dataset(ABOUT, found.calendar, found.schema))
     for at, day in ((cutoff_at(280), 280), (cutoff_at(280) + timedelta(hours=5), 280), (cutoff_at(299), 299)):
-        x, where = panel.at(np.array([day]))
+        x, where = panel.get_inputs(np.array([day]))
         expected = {
             panel.series_ids[series]: predict_ensemble(release, x[[i]])[0]
             for i, (_, series) in enumerate(where)

@@ -220,7 +220,7 @@ def test_no_target_of_the_older_rows_lies_after_the_first_held_origin():
     steps = np.arange(len(panel.event_time), dtype=np.float32)
     panel.x[:] = np.where(np.isfinite(panel.x), steps[:, None, None], np.nan)
     panel.z[:] = np.where(np.isfinite(panel.z), steps[:, None], np.nan)
-    x, z = panel.training(100, walk)
+    x, z = panel.get_training_pairs(100, walk)
     older, newer = build_forecaster("mlp", small_schema(), 1, {"patience_epochs": 1})._split_rows(z)
     origin = np.nanmax(x, axis=1)
     assert len(x[newer]) >= 20

@@ -29,12 +29,12 @@ def _blas_threads():
 @pytest.mark.parametrize("name", SIDE_BY_SIDE)
 def test_a_fit_in_a_thread_is_the_fit_alone(name):
     panel = small_panel()
-    x, _ = panel.at(np.arange(300, 400))
+    x, _ = panel.get_inputs(np.arange(300, 400))
 
     def forecast(at):
         return (
             build_forecaster(name, small_schema(), 1, PARAMS.get(name, {}))
-            .fit(*panel.training(at, WALK))
+            .fit(*panel.get_training_pairs(at, WALK))
             .predict(x)
         )
 

@@ -64,7 +64,7 @@ def fits(panel, tmp_path_factory):
     """models/fits of every kind of net, trees and ridge, as of the step before the gate's rows."""
     folder = tmp_path_factory.mktemp("fits")
     walk = WalkForward(n_cutoffs=1, stride_steps=1, refit_every_cutoffs=1, min_train_steps=1)
-    x, z = panel.training(len(panel.event_time) - 1 - GATE_STEPS, walk)
+    x, z = panel.get_training_pairs(len(panel.event_time) - 1 - GATE_STEPS, walk)
     for name in ("ridge", *PARAMS):
         (folder / name).mkdir()
         params = dict(PARAMS.get(name, {}))

@@ -216,7 +216,7 @@ def assert_is_one_walk(release):
     z = panel.get_targets(first, len(panel.cutoff)).astype(float)
     exact = np.vstack([panel.z, np.full((1, 2), np.nan)])[np.where(inside, target, -1)].transpose(0, 2, 1)
     assert np.allclose(z, exact, equal_nan=True, atol=1e-5)
-    blend, point = release.blend, predict_ensemble(release, x)
+    blend, point = release.ensemble, predict_ensemble(release, x)
     base = predict_quantile_bases(release, x, point)
     group = (
         compute_regime(blend.regime, x, release.schema).reshape(shape[:2]) if blend.regime else np.arange(2)

@@ -226,7 +226,7 @@ def _coefficients(name: str, panel: Panel, last_origin: int, bias: float) -> tup
 
 
 def _history(body, panel: Panel, origins: np.ndarray, last_origin: int) -> pl.DataFrame:
-    x, where = panel.at(origins)
+    x, where = panel.get_inputs(origins)
     steps = panel.schema.horizon_steps
     origin, series, step = (
         np.repeat(where[:, 0], steps),
@@ -236,13 +236,15 @@ def _history(body, panel: Panel, origins: np.ndarray, last_origin: int) -> pl.Da
     target = origin + step
     known = panel.known_pos[target, series] <= last_origin
     point = predict_ensemble(body, x)
-    own, regime = predict_quantile_bases(body, x, point), body.blend.regime
+    own, regime = predict_quantile_bases(body, x, point), body.ensemble.regime
     further = (
-        {} if own is None else {f"q_{q:g}": own[..., i].ravel() for i, q in enumerate(body.blend.quantiles)}
+        {}
+        if own is None
+        else {f"q_{q:g}": own[..., i].ravel() for i, q in enumerate(body.ensemble.quantiles)}
     )
     further |= {
         c: body.members[m].run(["z_hat"], {"x": x})[0].astype(float).ravel()
-        for m, c in zip(body.how.members, list_member_columns(body.how), strict=False)
+        for m, c in zip(body.combination.members, list_member_columns(body.combination), strict=False)
     }
     further |= {"regime": np.repeat(compute_regime(regime, x, panel.schema), steps)} if regime else {}
     frame = pl.DataFrame(

@@ -113,7 +113,7 @@ def _list_facts(report: EnsembleReport) -> Mapping[str, object]:
             for series, gain in list(by_series.series.items())[:SERIES_SHOWN]
         ),
         "selection slice": (
-            f"{selection.n_cutoffs} cutoffs up to {selection.until:%F}; combiners were fitted on data"
+            f"{selection.n_cutoffs} cutoffs up to {selection.last_cutoff:%F}; combiners were fitted on data"
             f" available at {selection.fit_until:%F}"
         ),
         "weights now": ", ".join(

@@ -55,8 +55,11 @@ class Calibrator(Protocol):
         """(m, H, n_kept) for forecasts of the pools (m,); NaN where nothing is known."""
 
     def learn(self, pool: Array, step: Array, lesson: Array, kept: Array) -> None:
-        """Learn outcomes: (m,) pools and steps, from 0; lessons (m, L); kept (m, n_kept), or
-        (m, 0) where nothing was issued.
+        """Learn outcomes.
+
+        pool, step: (m,), steps from 0.
+        lesson: (m, L).
+        kept: (m, n_kept), or (m, 0) where nothing was issued.
         """
 
     def compute_points(self, pool: Array, z_hat: Array, scale: Array) -> Array:
@@ -131,8 +134,11 @@ class Kind(Protocol):
         """Whether members are pruned by their mean absolute error, not by their mean square."""
 
     def build_lessons(self, z: Array, z_hat: Array, scale: Array, bases: Array | None) -> Array:
-        """(K, S, H, L) what calibration learns of each forecast: z, z_hat (K, S, H), scale (K, S),
-        bases (K, S, H, C - 1); NaN where nothing is to be learned.
+        """(K, S, H, L) what calibration learns of each forecast; NaN where there is nothing.
+
+        z, z_hat: (K, S, H).
+        scale: (K, S).
+        bases: (K, S, H, C - 1).
         """
 
     def build_calibrator(
@@ -161,8 +167,9 @@ class Kind(Protocol):
         names: Sequence[str],
         scaling_errors: ScalingErrors | None = None,
     ) -> pl.DataFrame:
-        """The forecasts with known y, `year` of their cutoff, and a column for each score of
-        *names*, null where unknown; `primary` is the primary loss.
+        """The forecasts with known y, with `year` of their cutoff and a column for each score.
+
+        A score is null where unknown; `primary` is the primary loss.
         """
 
     def score_outcomes(

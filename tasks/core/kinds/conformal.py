@@ -1,12 +1,12 @@
-"""Conformal quantiles and the point forecast that goes with the primary score, from residuals known
-by the cutoff.
+"""Conformal quantiles, and the point forecast for the primary score, from residuals of the past.
 
-One pool of the newest scaled residuals r = (z - base) / scale for each cell (group, step). The base
-is the point forecast z_hat, or, for conformalized quantile regression (CQR), the quantile that the
-members forecast themselves: then each quantile has a pool of its own.
+Only residuals known by the cutoff are used. There is one pool of the newest scaled residuals r = (z
+- base) / scale for each cell (group, step). The base is the point forecast z_hat, or, for
+conformalized quantile regression (CQR), the quantile that the members forecast themselves: then
+each quantile has a pool of its own.
 Source: Romano, Patterson & Candes 2019, arXiv:1905.03222, theorem 2 (each end by itself).
 
-A level for each quantile says where in the pool it is read. With `adapt_rate` above 0 it moves:
+The level of each quantile is where in the pool it is read. With `adapt_rate` above 0 it moves:
 after each outcome up by rate x (q - 1) when the value was below the issued quantile, by rate x q
 when above, so that the share below returns to q whatever the errors do.
 Source: Gibbs & Candes 2021, arXiv:2106.00170, applied to each quantile. At 0 this is split
@@ -61,7 +61,7 @@ class Conformal:
         self.quantiles = np.asarray(quantiles)
         self.adapt_rate, self.block = adapt_rate, block
         size = max(1, n_residuals // block)
-        # The newest lies at count - 1, around the end
+        # The newest is at count - 1, around the end
         self.pool = np.full((n_groups, horizon_steps, n_bases, size * block), np.nan)
         self.count = np.zeros((n_groups, horizon_steps), dtype=np.int64)
         self.levels = np.tile(self.quantiles, (n_groups, horizon_steps, 1))
@@ -69,7 +69,7 @@ class Conformal:
         # none yet.
         self._rows = np.full((n_groups * horizon_steps * n_bases * block, size), np.inf)
         self._base_of = np.arange(1, n_bases) if n_bases > 1 else np.zeros(len(quantiles), dtype=np.int64)
-        self._everyone: np.ndarray | None = None
+        self._all_residuals: np.ndarray | None = None
 
     @property
     def n_kept(self) -> int:
@@ -82,10 +82,9 @@ class Conformal:
         return self.pool.nbytes + self._rows.nbytes
 
     def issue(self, group: np.ndarray) -> np.ndarray:
-        """Quantiles (m, H, Q) of the scaled residual for series of these groups (m,), NaN where
-        nothing is known.
+        """Quantiles (m, H, Q) of the scaled residual for series of these groups (m,).
 
-        Of one base they never cross.
+        NaN where nothing is known. Of one base they never cross.
         """
         groups, which = np.unique(group, return_inverse=True)
         levels = np.where(groups[:, None, None] >= 0, self.levels[groups], self.levels.mean(axis=0))
@@ -99,9 +98,9 @@ class Conformal:
     def compute_further(
         self, kept: np.ndarray, z_hat: np.ndarray, scale: np.ndarray, bases: np.ndarray | None
     ) -> np.ndarray:
-        """See Calibrator: quantiles from those of the scaled residual; of several bases they are
-        put in order, which never makes them worse.
+        """See Calibrator: quantiles from those of the scaled residual.
 
+        Of several bases they are put in order, which never makes them worse.
         Source: Chernozhukov, Fernandez-Val & Galichon 2010, doi:10.3982/ECTA7880.
         """
         if bases is None:
@@ -110,9 +109,9 @@ class Conformal:
         return out
 
     def compute_shift(self, group: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        """What to add to z_hat so that the inverse transform of the sum is the wanted functional of
-        y: (m, H) for series of these groups with scales (m,).
+        """(m, H) what to add to z_hat so that its inverse transform is the wanted functional of y.
 
+        group, scale: (m,) of each series.
         With logs, mean: log mean exp(e); mean square: half the log of mean exp(2e). Without, mean
         and median of e. 0 for an empty pool.
         """
@@ -122,27 +121,31 @@ class Conformal:
                 groups, np.zeros(1, dtype=np.int64), np.full((len(groups), self.pool.shape[1], 1), 0.5)
             )[..., 0]
             return np.nan_to_num(middle)[which] * scale[:, None]
-        own = self._has_own(groups)
+        is_own = self._has_own(groups)
         out = np.zeros((len(group), self.pool.shape[1]))
         for of_own in (True, False):
-            here = own[which] == of_own
+            here = is_own[which] == of_own
             if here.any():
-                residuals = self.pool[groups[own], :, 0] if of_own else self._sort_all_residuals()[None, :, 0]
-                place = (np.cumsum(own) - 1)[which[here]] if of_own else np.zeros(here.sum(), dtype=np.int64)
+                residuals = (
+                    self.pool[groups[is_own], :, 0] if of_own else self._sort_all_residuals()[None, :, 0]
+                )
+                place = (
+                    (np.cumsum(is_own) - 1)[which[here]] if of_own else np.zeros(here.sum(), dtype=np.int64)
+                )
                 out[here] = compute_point_shift(
                     residuals, place, scale[here], self.functional, self.transform
                 )
         return out
 
     def learn(self, group: np.ndarray, step: np.ndarray, residual: np.ndarray, issued: np.ndarray) -> None:
-        """Take in outcomes (m,): scaled residuals (m, n_bases), with the quantiles (m, Q) that had
-        been issued for them.
+        """Learn outcomes (m,): scaled residuals (m, n_bases).
 
-        *step* counts from 0.
+        step: counted from 0.
+        issued: (m, Q) the quantiles that had been issued for them.
         """
         if not len(group):
             return
-        self._everyone = None
+        self._all_residuals = None
         cell = group * self.pool.shape[1] + step
         self._update_levels(cell, residual, issued)
         order = np.argsort(cell, kind="stable")
@@ -150,7 +153,7 @@ class Conformal:
         rank = np.arange(len(cell)) - np.searchsorted(cell, cell)
         count, size = self.count.reshape(-1), self.pool.shape[3]
         n_new = np.bincount(cell, minlength=len(count))
-        newest = rank >= n_new[cell] - size  # more than a pool at once: the last ones stay
+        newest = rank >= n_new[cell] - size  # more than fit into a pool: the last ones stay
         cell, residual, rank = cell[newest], residual[newest], rank[newest]
         self._update_pool(cell, count[cell] + rank, rank - rank.min(), residual)
         count += n_new
@@ -158,8 +161,9 @@ class Conformal:
     def _update_pool(
         self, cell: np.ndarray, place: np.ndarray, rank: np.ndarray, residual: np.ndarray
     ) -> None:
-        """Put residuals (m, n_bases) where *place* says, counted without end; of one rank each
-        cell has one at most.
+        """Put residuals (m, n_bases) at *place*, which is counted without end.
+
+        rank: of one rank each cell has one at most.
         """
         n_bases, size = self.pool.shape[2:]
         pool, slot = self.pool.reshape(-1, n_bases, size), place % size
@@ -195,31 +199,34 @@ class Conformal:
             np.clip(level, 0.0, 1.0, out=level)
 
     def _has_own(self, groups: np.ndarray) -> np.ndarray:
-        """(C,) whether a group speaks for itself: the only one always does, others once each
-        step has residuals enough.
+        """(C,) whether a group uses its own residuals.
+
+        The only one always does, others once each step has enough of them.
         """
         if len(self.pool) == 1:
             return groups >= 0
         return (groups >= 0) & (self.count[groups].min(axis=1) >= ENOUGH)
 
     def _sort_all_residuals(self) -> np.ndarray:
-        """(H, n_bases, W) residuals of all groups, ascending, NaN last; kept until the next
-        outcome.
+        """(H, n_bases, W) residuals of all groups, ascending, NaN last.
+
+        They are kept until the next outcome.
         """
-        if self._everyone is None:
+        if self._all_residuals is None:
             filled = max(1, min(int(self.count.max()), self.pool.shape[3]))
             by_step = self.pool[..., :filled].transpose(1, 2, 0, 3)
-            self._everyone = np.sort(by_step.reshape(*by_step.shape[:2], -1), axis=-1)
-        return self._everyone
+            self._all_residuals = np.sort(by_step.reshape(*by_step.shape[:2], -1), axis=-1)
+        return self._all_residuals
 
     def _read(self, groups: np.ndarray, base: np.ndarray, levels: np.ndarray) -> np.ndarray:
-        """Quantiles (C, H, Q) at *levels* of the residuals from *base* (Q,), for distinct groups
-        (C,).
+        """Quantiles (C, H, Q) of the residuals of distinct groups (C,).
+
+        base: (Q,) whose residuals each quantile is read from.
         """
-        (_, n_steps, n_bases, size), own = self.pool.shape, self._has_own(groups)
+        (_, n_steps, n_bases, size), is_own = self.pool.shape, self._has_own(groups)
         out = np.empty(levels.shape)
-        if own.any():
-            cell = groups[own, None] * n_steps + np.arange(n_steps)
+        if is_own.any():
+            cell = groups[is_own, None] * n_steps + np.arange(n_steps)
             row = (cell[..., None] * n_bases + base) * self.block
             filled = np.minimum(self.count.reshape(-1)[cell], size)[..., None]
             parts = [
@@ -227,21 +234,21 @@ class Conformal:
                     self._rows,
                     row + b,
                     np.broadcast_to((filled - b + self.block - 1) // self.block, row.shape),
-                    levels[own],
+                    levels[is_own],
                 )
                 for b in range(self.block)
             ]
-            out[own] = parts[0] if self.block == 1 else compute_known_mean(np.stack(parts))
-        if not own.all():
-            everyone = self._sort_all_residuals()
-            n = np.isfinite(everyone).sum(axis=-1)
+            out[is_own] = parts[0] if self.block == 1 else compute_known_mean(np.stack(parts))
+        if not is_own.all():
+            all_residuals = self._sort_all_residuals()
+            n = np.isfinite(all_residuals).sum(axis=-1)
             row = np.arange(n_steps)[:, None] * n_bases + base
-            here = levels[~own]
-            out[~own] = compute_quantiles(
-                everyone.reshape(n_steps * n_bases, -1),
-                np.broadcast_to(row, here.shape),
-                np.broadcast_to(n.reshape(-1)[row], here.shape),
-                here,
+            wanted = levels[~is_own]
+            out[~is_own] = compute_quantiles(
+                all_residuals.reshape(n_steps * n_bases, -1),
+                np.broadcast_to(row, wanted.shape),
+                np.broadcast_to(n.reshape(-1)[row], wanted.shape),
+                wanted,
             )
         return out
 
@@ -249,8 +256,9 @@ class Conformal:
 def compute_point_shift(
     residuals: np.ndarray, which: np.ndarray, scale: np.ndarray, functional: Functional, transform: str
 ) -> np.ndarray:
-    """`Conformal.compute_shift` from pools (C, H, N), NaN where none; which: (m,) the pool of each
-    series, many may share one.
+    """`Conformal.compute_shift` from pools (C, H, N), NaN where none.
+
+    which: (m,) the pool of each series; many may share one.
     """
     n = np.isfinite(residuals).sum(axis=-1)
     if functional == "median":

@@ -6,10 +6,9 @@ _FEW = 128  # rows, up to which one search after the other is faster: 1 us each 
 
 
 def compute_quantiles(rows: np.ndarray, row: np.ndarray, n: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Quantiles of the first *n* entries of rows[row], which ascend: position level x (n + 1),
-    between order statistics; NaN when empty.
+    """Quantiles of the first *n* entries of rows[row], which ascend; NaN when empty.
 
-    Any one shape.
+    The position is level x (n + 1), between order statistics. Any one shape.
     """
     last = np.maximum(n - 1, 0)
     position = np.clip(levels * (n + 1) - 1, 0, last)
@@ -41,8 +40,9 @@ def update_sorted(rows: np.ndarray, row: np.ndarray, old: np.ndarray, new: np.nd
 
 
 def _count_below(rows: np.ndarray, row: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """How many entries of rows[row] are below each value: a binary search, for many rows in all of
-    them together.
+    """How many entries of rows[row] are below each value.
+
+    A binary search, for many rows in all of them together.
     """
     if len(row) <= _FEW:
         return np.array(

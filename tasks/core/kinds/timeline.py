@@ -23,7 +23,7 @@ class Timeline:
     scale: (K, S).
     z: (K, S, H) outcomes, NaN where unknown.
     known_k: (K, S, H) index of the first later cutoff that knows z, K where none does.
-    learns: (K,) False for cutoffs that are asked for but lie off the stride: they are issued, and
+    learns: (K,) False for cutoffs that are asked for but are off the stride: they are issued, and
       nothing is learned from them.
     group: (S,), or (K, S) where it changes with the origin: the pool of each series; -1 uses all
       pools.
@@ -52,8 +52,9 @@ class Timeline:
 
     @cached_property
     def due(self) -> np.ndarray:
-        """(K, S, H) index of the cutoff that learns it, K or more where the timeline ends before;
-        NEVER where nothing is to be learned.
+        """(K, S, H) index of the cutoff that learns it.
+
+        It is K or more where the timeline ends before; NEVER where nothing is to be learned.
         """
         usable = (
             np.isfinite(self.lessons).all(axis=-1) & (self.learns[:, None] & (self.groups >= 0))[:, :, None]
@@ -63,8 +64,9 @@ class Timeline:
 
     @cached_property
     def schedule(self) -> tuple[np.ndarray, np.ndarray]:
-        """Flat positions in the order in which they are learned, and for each cutoff where its
-        part of them starts.
+        """Flat positions in the order in which they are learned.
+
+        Returns them, and for each cutoff where its part of them starts.
         """
         n_cutoffs = len(self.z_hat)
         due = np.minimum(self.due.ravel(), n_cutoffs)
@@ -76,8 +78,10 @@ class Timeline:
 
 
 class IssuedForecasts(NamedTuple):
-    """columns: (K, S, H, C) in the space in which members are combined, the point first; of the
-    further ones none where points alone were asked for. NaN before anything is known.
+    """Forecasts as they were issued.
+
+    columns: (K, S, H, C) in the space in which members are combined, the point first; of the
+      further ones none where points alone were asked for. NaN before anything is known.
     """
 
     columns: np.ndarray
@@ -101,50 +105,52 @@ class ReplayCursor:
 
     state: of the calibration.
     issued: (K, S, H, n_kept) what was issued, of width 0 where only points are wanted.
-    at: the first *at* cutoffs are done.
+    n_done: cutoffs that are done.
     """
 
     state: Calibrator
     issued: np.ndarray
-    at: int = 0
+    n_done: int = 0
 
-    def walk_forward(self, line: Timeline, until: int) -> None:
-        """Cutoff by cutoff, first learn what has become known, then issue."""
-        order, bounds = line.schedule
-        for k in range(self.at, until):
-            self.learn(line, order[bounds[k] : bounds[k + 1]], self.state)
-            there = np.isfinite(line.z_hat[k]).any(axis=1)
-            if self.issued.shape[-1] and there.any():
-                self.issued[k, there] = self.state.issue(line.groups[k, there])
-            self.at = k + 1
+    def walk_forward(self, timeline: Timeline, end: int) -> None:
+        """Cutoff by cutoff before *end*, first learn what has become known, then issue."""
+        order, bounds = timeline.schedule
+        for k in range(self.n_done, end):
+            self.learn(timeline, order[bounds[k] : bounds[k + 1]], self.state)
+            is_issued = np.isfinite(timeline.z_hat[k]).any(axis=1)
+            if self.issued.shape[-1] and is_issued.any():
+                self.issued[k, is_issued] = self.state.issue(timeline.groups[k, is_issued])
+            self.n_done = k + 1
 
-    def learn(self, line: Timeline, flat: np.ndarray, state: Calibrator) -> None:
+    def learn(self, timeline: Timeline, flat: np.ndarray, state: Calibrator) -> None:
         """Teach *state* the outcomes at the flat positions."""
-        k, s, h = np.unravel_index(flat, line.z_hat.shape)
-        state.learn(line.groups[k, s], h, line.lessons[k, s, h], self.issued[k, s, h])
+        k, s, h = np.unravel_index(flat, timeline.z_hat.shape)
+        state.learn(timeline.groups[k, s], h, timeline.lessons[k, s, h], self.issued[k, s, h])
 
 
 def calibrate(
-    line: Timeline,
+    timeline: Timeline,
     state: Calibrator,
     n_columns: int,
     wanted: np.ndarray | None = None,
 ) -> IssuedForecasts:
-    """Walk along *line*. *state* is moved on.
+    """Walk along *timeline*; *state* is updated.
 
     n_columns: C; 1 asks for points alone, which is several times faster.
     wanted: (K,) cutoffs whose results are needed; others are issued only as far as learning asks.
     """
     only_points = n_columns == 1
-    cursor = ReplayCursor(state, np.full((*line.z_hat.shape, 0 if only_points else state.n_kept), np.nan))
-    columns = np.full((*line.z_hat.shape, n_columns), np.nan)
-    for k in range(len(line.z_hat)):
-        cursor.walk_forward(line, k + 1)
-        there = np.isfinite(line.z_hat[k]).any(axis=1)
-        if there.any() and (wanted is None or wanted[k]):
-            z_hat, scale = line.z_hat[k, there], line.scale[k, there]
+    cursor = ReplayCursor(state, np.full((*timeline.z_hat.shape, 0 if only_points else state.n_kept), np.nan))
+    columns = np.full((*timeline.z_hat.shape, n_columns), np.nan)
+    for k in range(len(timeline.z_hat)):
+        cursor.walk_forward(timeline, k + 1)
+        is_issued = np.isfinite(timeline.z_hat[k]).any(axis=1)
+        if is_issued.any() and (wanted is None or wanted[k]):
+            z_hat, scale = timeline.z_hat[k, is_issued], timeline.scale[k, is_issued]
             if not only_points:
-                base = None if line.base is None else line.base[k, there]
-                columns[k, there, :, 1:] = state.compute_further(cursor.issued[k, there], z_hat, scale, base)
-            columns[k, there, :, 0] = state.compute_points(line.groups[k, there], z_hat, scale)
+                base = None if timeline.base is None else timeline.base[k, is_issued]
+                columns[k, is_issued, :, 1:] = state.compute_further(
+                    cursor.issued[k, is_issued], z_hat, scale, base
+                )
+            columns[k, is_issued, :, 0] = state.compute_points(timeline.groups[k, is_issued], z_hat, scale)
     return IssuedForecasts(columns)

@@ -1,6 +1,4 @@
-"""What all reports share: the version of their form, names that an older version had, and how their
-figures are listed.
-"""
+"""The base of all reports: version of their form, names of older versions, lists of figures."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping

@@ -1,8 +1,8 @@
-"""data/reports/ensemble/summary.json: how members became one forecast, how good it was, what is
-shipped and why.
-"""
+"""data/reports/ensemble/summary.json: the combination, its scores, what is shipped and why."""
 
 from typing import ClassVar
+
+from pydantic import AliasChoices, Field
 
 from tasks.core.reports.base import ABSENT, IsoTime, Report
 from tasks.core.strict import Strict
@@ -104,14 +104,14 @@ class SelectionSlice(Strict):
     """The slice on which combiners were compared.
 
     fit_until: combiners were fitted as of this cutoff.
-    until: last cutoff of the slice.
+    last_cutoff: of the slice.
     n_cutoffs, n_outcomes: of the slice.
     members: mean loss of each.
     combiners: the least loss first.
     """
 
     fit_until: IsoTime
-    until: IsoTime
+    last_cutoff: IsoTime = Field(validation_alias=AliasChoices("last_cutoff", "until"))
     n_cutoffs: int
     n_outcomes: int
     members: dict[str, float | None]

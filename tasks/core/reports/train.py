@@ -1,6 +1,4 @@
-"""data/forecasts/<model> and models/fits/<model>: what a walk did, how good it was, what was chosen
-inside its windows.
-"""
+"""data/forecasts/<model> and models/fits/<model>: the walk, its scores, what was chosen in it."""
 
 from typing import Any, ClassVar
 
@@ -138,12 +136,12 @@ class ChosenParams(Strict):
 
     trial: its number; null when no trial was better than params.yaml.
     params: what the trial drew.
-    own: the model's parameters with these in their place.
+    model_params: all of the model's parameters, with these in their place.
     """
 
     trial: int | None
     params: dict[str, JsonValue]
-    own: dict[str, JsonValue]
+    model_params: dict[str, JsonValue] = Field(validation_alias=AliasChoices("model_params", "own"))
 
 
 class InnerErrors(Strict):

@@ -74,7 +74,7 @@ class InnerWalk(NamedTuple):
     @property
     def primary_loss(self) -> tuple[str, Loss]:
         """Name of the loss by which trials are compared, and the loss."""
-        return self.kind.select_loss(self.about, self.context.own)
+        return self.kind.select_loss(self.about, self.context.model_params)
 
 
 def build_inner_walk(context: FitContext, origin: int, search: SearchParams, about: About) -> InnerWalk:
@@ -137,7 +137,7 @@ def _compute_key(inner: InnerWalk) -> str:
         compute_source_digest(context),
         context.panel.schema.hash,
         context.seed,
-        context.own,
+        context.model_params,
         None if context.select is None else context.select.model_dump(),
         inner.search.trial_inputs,
         inner.about.primary_score,
@@ -146,7 +146,7 @@ def _compute_key(inner: InnerWalk) -> str:
     hashed = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode())
     for fold in inner.folds:
         for array in (
-            *context.panel.training(fold.fit_at, context.walk),
+            *context.panel.get_training_pairs(fold.fit_at, context.walk),
             context.panel.x[fold.origins],
             *(inner.targets[int(o)] for o in fold.origins),
         ):
@@ -160,7 +160,7 @@ def score_start(study: Any, inner: InnerWalk) -> float:
 
     def score() -> float | None:
         try:
-            return [error for error, _ in score_folds(inner, inner.context.own)][-1]
+            return [error for error, _ in score_folds(inner, inner.context.model_params)][-1]
         except TidemillError:
             return None  # JSON of a database knows no infinity
 
@@ -177,7 +177,7 @@ def score_folds(inner: InnerWalk, model_params: dict[str, Any]) -> Iterator[tupl
     scaling_errors = inner.scaling_errors
     for fold, reused in zip(inner.folds, inner.reused, strict=True):
         fit = inner.context.learn(fold.fit_at, model_params, reused=reused)
-        x, positions = inner.context.panel.at(fold.origins)
+        x, positions = inner.context.panel.get_inputs(fold.origins)
         z = np.array([inner.targets[int(origin)][series] for origin, series in positions])
         y = inner.kind.decode_outcome(inner.about.target, z.reshape(len(positions), -1))
         y_hat = inner.kind.decode(inner.about.target, inner.kind.link(fit.predict(x)))
@@ -197,7 +197,7 @@ def score_folds(inner: InnerWalk, model_params: dict[str, Any]) -> Iterator[tupl
 
 def score_fit(fit: Forecaster, inner: InnerWalk, panel: Panel, origins: np.ndarray) -> float:
     """Mean loss of *fit* at the cutoffs with *origins*, against the newest outcomes in *panel*."""
-    x, positions = panel.at(origins)
+    x, positions = panel.get_inputs(origins)
     z = panel.get_targets(int(origins[0]), int(origins[-1]) + 1)
     y = inner.kind.decode_outcome(inner.about.target, z[positions[:, 0] - origins[0], positions[:, 1]])
     y_hat = inner.kind.decode(inner.about.target, inner.kind.link(fit.predict(x)))
@@ -231,7 +231,7 @@ def _measure_latency_ms(path: Path, inner: InnerWalk) -> float:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    row = {"x": np.ascontiguousarray(inner.context.panel.at(inner.folds[-1].origins)[0][:1])}
+    row = {"x": np.ascontiguousarray(inner.context.panel.get_inputs(inner.folds[-1].origins)[0][:1])}
     seconds = []
     for _ in range(N_LATENCY_ROUNDS):
         started = time.perf_counter()

@@ -57,7 +57,7 @@ def build_search_report(
         "chosen": {
             "trial": None if chosen is None else chosen.number,
             "params": {} if chosen is None else chosen.params,
-            "own": result.model_params,
+            "model_params": result.model_params,
         },
         "inner": {
             "error": result.start_error if chosen is None else chosen.error,
@@ -156,7 +156,9 @@ def _score_outer(
         error_before = (
             error
             if result.chosen is None
-            else score_fit(context.learn(fold.fit_at, context.own), result.inner, context.panel, fold.origins)
+            else score_fit(
+                context.learn(fold.fit_at, context.model_params), result.inner, context.panel, fold.origins
+            )
         )
     except TidemillError:
         error_before = None

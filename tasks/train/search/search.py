@@ -65,7 +65,9 @@ def run_search(
         reused.clear()  # the search is over, the training goes on
     positions = {o: search.objectives.index(o) for o in search.reproducible_objectives}
     importances = compute_importances(complete, list(search.space), positions, context.seed)
-    model_params = context.own if chosen is None else merge_params(context.own, chosen.params)
+    model_params = (
+        context.model_params if chosen is None else merge_params(context.model_params, chosen.params)
+    )
     result = SearchResult(inner, model_params, chosen, trials, start_error, importances)
     report(f"search as of {as_of}: {format_result(result)}")
     return result

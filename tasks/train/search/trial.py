@@ -69,7 +69,7 @@ def run_trial(inner: InnerWalk, _job: int) -> SearchTrial:
         if axis.is_applicable(full_params):
             full_params = merge_params(full_params, {name: axis.draw(trial, name)})
     register_drawn(trial)
-    model_params = merge_params(inner.context.own, _parse_params(trial.params, inner.search))
+    model_params = merge_params(inner.context.model_params, _parse_params(trial.params, inner.search))
     try:
         # the last fit's costs are computed below
         for fold, (error, fit) in enumerate(score_folds(inner, model_params)):  # noqa: B007
@@ -138,7 +138,7 @@ def find_pareto_front(trials: list[SearchTrial], objectives: tuple[str, ...]) ->
 def _build_full_params(context: FitContext) -> dict[str, Any]:
     """The model's parameters with its defaults, which `when` refers to."""
     params = getattr(context.build(), "params", None)
-    return {**(params.model_dump() if params is not None else {}), **context.own}
+    return {**(params.model_dump() if params is not None else {}), **context.model_params}
 
 
 def _parse_params(stored: dict[str, Any], search: SearchParams) -> dict[str, Any]:
