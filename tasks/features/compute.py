@@ -43,27 +43,27 @@ class Runs(NamedTuple):
     stop: np.ndarray
 
 
-def compute_columns(laid: GriddedRows, columns: list[Column]) -> np.ndarray:
+def compute_columns(gridded: GriddedRows, columns: list[Column]) -> np.ndarray:
     """(F, N) float32, NaN where unknown or beyond float32."""
     sources = {
-        source: source.read(laid).astype(np.float64, copy=False)
+        source: source.read(gridded).astype(np.float64, copy=False)
         for source in dict.fromkeys(s for c in columns for s in c.sources)
     }
-    n, lookback = laid.frame.height, max(c.lookback_steps for c in columns)
+    n, lookback = gridded.frame.height, max(c.lookback_steps for c in columns)
     out = np.empty((len(columns), n), dtype=np.float32)
     looked_back_on = {s for c in columns if c.lookback_steps for s in c.sources}
-    holes = _find_holes(laid, [sources[s] for s in looked_back_on], lookback)
+    holes = _find_holes(gridded, [sources[s] for s in looked_back_on], lookback)
     if (holes.stop - holes.start).sum() > _MOSTLY_HOLES_FRAC * n:
-        holes = Runs(laid.starts, np.append(laid.starts[1:], n))
+        holes = Runs(gridded.starts, np.append(gridded.starts[1:], n))
     else:
         _compute_blocks(out, columns, sources, _iterate_flat_blocks(n, lookback))
-    _compute_blocks(out, columns, sources, _iterate_stretches(laid, holes, lookback))
+    _compute_blocks(out, columns, sources, _iterate_stretches(gridded, holes, lookback))
     return out
 
 
-def _find_holes(laid: GriddedRows, values: list[np.ndarray], lookback: int) -> Runs:
+def _find_holes(gridded: GriddedRows, values: list[np.ndarray], lookback: int) -> Runs:
     """Rows whose last *lookback* + 1 steps are not all there and all of their own series."""
-    heads, n = laid.starts, laid.frame.height
+    heads, n = gridded.starts, gridded.frame.height
     missing = np.flatnonzero(reduce(np.logical_or, map(np.isnan, values), np.zeros(n, dtype=bool)))
     owner = np.concatenate([np.arange(len(heads)), np.searchsorted(heads, missing, side="right") - 1])
     start = np.concatenate([heads, missing])
@@ -86,12 +86,12 @@ def _iterate_flat_blocks(n: int, lookback: int) -> Iterator[Block]:
         yield Block(slice(start - lookback, stop), stop - start, None, slice(start, stop))
 
 
-def _iterate_stretches(laid: GriddedRows, wanted: Runs, lookback: int) -> Iterator[Block]:
+def _iterate_stretches(gridded: GriddedRows, wanted: Runs, lookback: int) -> Iterator[Block]:
     """The *wanted* rows, each run of them behind the *lookback* steps before it; what would lie
     before its series is missing.
     """
     length = wanted.stop - wanted.start + lookback
-    head = laid.starts[np.searchsorted(laid.starts, wanted.start, side="right") - 1]
+    head = gridded.starts[np.searchsorted(gridded.starts, wanted.start, side="right") - 1]
     row = np.arange(length.sum()) + np.repeat(wanted.start - lookback - np.cumsum(length) + length, length)
     counts = row >= np.repeat(wanted.start, length)
     row[row < np.repeat(head, length)] = -1

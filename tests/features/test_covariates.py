@@ -225,7 +225,7 @@ def test_a_covariate_that_cannot_be_is_named_with_the_way_out(rows, features, ab
 
 def test_a_static_value_outlives_a_gap_as_long_as_the_last_value_does(rows):
     one = rows.filter(pl.col("series_id") == "south", pl.col("load").is_not_null()).head(3)
-    table = build_features(one, ABOUT, FEATURES, CALENDAR, until=START + timedelta(days=8))
+    table = build_features(one, ABOUT, FEATURES, CALENDAR, last_step=START + timedelta(days=8))
     assert table["size_static"].to_list() == [1.0] * 6 + [None] * 3
     assert (
         build_feature_schema(ABOUT, FEATURES)

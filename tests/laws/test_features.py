@@ -311,7 +311,7 @@ def test_an_origin_sees_what_was_known_at_its_cutoff_late_rows_and_corrections_i
     for row in table.iter_rows(named=True):
         own = rows.filter(pl.col("series_id") == row["series_id"])
         then = select_as_of(own, calendar.get_cutoff(row["event_time"]))
-        seen = build(then, about, until=row["event_time"])
+        seen = build(then, about, last_step=row["event_time"])
         expected = seen.row(-1, named=True) if seen.height else dict.fromkeys(newest.columns)
         names = [n for n in newest.columns[6:] if seen.height or not n.startswith(ROW_COLUMNS)]
         assert {n: row[n] for n in names} == {n: expected[n] for n in names}, row["event_time"]
