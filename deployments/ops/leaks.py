@@ -174,7 +174,7 @@ def _add_overlap(
         ]
     except FoldError as error:
         return verdict.model_copy(
-            update={"checks": {**verdict.checks, "overlap": {"n_folds": 0, "said": str(error)}}}
+            update={"checks": {**verdict.checks, "overlap": {"n_folds": 0, "reason": str(error)}}}
         )
     found = find_overlap(table, panel, folds, walk)
     findings = verdict.findings if found is None else (*verdict.findings, found)

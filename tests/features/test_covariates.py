@@ -202,14 +202,14 @@ def test_the_last_forecast_is_explained_from_the_last_step(rows, release):
         (
             [{"kind": "ahead", "column": "size"}],
             {"known_ahead": ["size"], "static": []},
-            "no row says anything of it before its step is over",
+            "no row has it before its step is over",
         ),
-        ([], {"static": ["price"]}, "series 'north' has -.* there. What changes over time"),
-        ([], {"static": ["colour"]}, "`about.covariates.static` has 'colour', which is not there"),
+        ([], {"static": ["price"]}, "series 'north' has -.* there. A column that changes over time"),
+        ([], {"static": ["colour"]}, "`about.covariates.static` has 'colour', which is missing"),
         (
             [{"kind": "cross", "column": "z", "of": ["series"], "series_id": "west"}],
             {},
-            r"reads series 'west', which is not there; there are \['north', 'south'\]",
+            r"reads series 'west', which is missing; there are \['north', 'south'\]",
         ),
     ],
 )

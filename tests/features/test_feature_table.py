@@ -271,9 +271,9 @@ def test_blocks_threads_and_the_short_way_leave_the_bits_as_they_are(monkeypatch
     expected = build(rows, *specs)
     for changes in (
         {"_BLOCK_STEPS": 64},
-        {"_MOSTLY_HOLES_FRAC": -1.0},
-        {"_MOSTLY_HOLES_FRAC": 1.0},
-        {"_BLOCK_STEPS": 64, "_MOSTLY_HOLES_FRAC": -1.0},
+        {"_MAX_GAP_FRAC": -1.0},
+        {"_MAX_GAP_FRAC": 1.0},
+        {"_BLOCK_STEPS": 64, "_MAX_GAP_FRAC": -1.0},
     ):
         for n_threads in (1, 7):
             with monkeypatch.context() as m:
