@@ -1,3 +1,1 @@
-"""When and where the stages run: Prefect flows that read like the map and decide nothing about
-data.
-"""
+"""When and where the stages run: Prefect flows that decide nothing about data."""

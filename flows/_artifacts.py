@@ -1,7 +1,6 @@
-"""What a stage shows in Prefect's UI: a table and a chart from the files it wrote, and links to
-where more is to be seen.
+"""A stage's artifacts in Prefect's UI: a table and a chart from its report, and links.
 
-It knows which report a stage leaves, and nothing about what the figures mean; a stage that writes
+It knows which report a stage writes, and nothing about what the figures mean; a stage that writes
 one more figure shows one more row. The keys `<dataset>-<stage>-table`, `-picture` and `-link` stay
 the same, so that the UI keeps the history of each.
 """
@@ -38,8 +37,10 @@ Figures = Mapping[str, Figure]  # by dotted name
 
 
 class StageArtifacts(NamedTuple):
-    """What a stage leaves to be seen. report: its kind. drawn: figures worth bars, `*` is their
-    label.
+    """What the UI shows of a stage.
+
+    report: its kind.
+    drawn: figures to draw as bars; the part that matches `*` is the label.
     """
 
     report: type[StageFile]
@@ -47,7 +48,7 @@ class StageArtifacts(NamedTuple):
 
     @property
     def pattern(self) -> str:
-        """A glob for the report's files, from the root: a model each, or the only one."""
+        """A glob for the report's files, relative to the root: one per model, or the only one."""
         return self.report.PATH.replace("<model>", "*")
 
 
@@ -67,7 +68,7 @@ SHOWN = {
 
 
 def publish_artifacts(stage: str, root: Path = ROOT) -> None:
-    """Create the artifacts of *stage* in the run that we are in."""
+    """Create the artifacts of *stage* in the current flow run."""
     contents = read_figures(stage, root)
     create_table_artifact(
         key=build_artifact_key(stage, "table"),
@@ -84,21 +85,22 @@ def publish_artifacts(stage: str, root: Path = ROOT) -> None:
 
 
 def build_artifact_key(stage: str, kind: str) -> str:
-    """Prefect's key of what a stage of the current dataset shows: small letters, digits, dashes;
-    unlike any other dataset's.
+    """Prefect's key of an artifact of a stage: small letters, digits and dashes.
+
+    It differs between datasets.
     """
     dataset = read_dataset()
     plain = re.sub("[^a-z0-9]", "-", dataset.lower())
-    unlike = (
+    suffix = (
         "" if plain.replace("-", "_") == dataset else f"-{hashlib.sha256(dataset.encode()).hexdigest()[:6]}"
     )
-    return f"{plain}{unlike}-{stage}-{kind}"
+    return f"{plain}{suffix}-{stage}-{kind}"
 
 
 def read_figures(stage: str, root: Path = ROOT) -> dict[str, Figures]:
     """The stage's figures by the folder of their file, several where it writes several of a kind.
 
-    Empty where it has not run.
+    Empty when it has not run.
     """
     shown, dataset = SHOWN[stage], read_dataset(root)
     paths = sorted(
@@ -108,9 +110,9 @@ def read_figures(stage: str, root: Path = ROOT) -> dict[str, Figures]:
 
 
 def build_table(contents: Mapping[str, Figures]) -> list[dict[str, str]]:
-    """One row per figure; several files of a kind are next to each other, a column each."""
+    """One row per figure; a column for each file where there are several of a kind."""
     if not contents:
-        return [{"figure": "none", "value": "this stage left no figures"}]
+        return [{"figure": "none", "value": "this stage wrote no figures"}]
     columns = contents if len(contents) > 1 else {"value": next(iter(contents.values()))}
     names = dict.fromkeys(name for figures in columns.values() for name in figures)
     rows = [
@@ -122,26 +124,27 @@ def build_table(contents: Mapping[str, Figures]) -> list[dict[str, str]]:
 
 
 def render_charts(stage: str, contents: Mapping[str, Figures], root: Path = ROOT) -> str:
-    """Markdown with the stage's charts where it has some, as many as CHART_BYTES hold, else bars of
-    its figures; the images are in the text.
+    """Markdown with the stage's charts, as many as fit in CHART_BYTES; the images are in the text.
+
+    A stage without charts gets bars of its figures.
     """
     from deployments.console.charts.stages import draw_stage
     from deployments.console.charts.svg import draw_bars
 
-    charts, left = [], CHART_BYTES
+    charts, free_bytes = [], CHART_BYTES
     for chart in draw_stage(stage, root) if contents else []:
-        if len(chart.content) <= left:
-            left -= len(chart.content)
+        if len(chart.content) <= free_bytes:
+            free_bytes -= len(chart.content)
             charts.append(chart)
     if not charts:
         title, values = select_bars(stage, contents)
         charts = [draw_bars(title, values)] if values else []
     images = [f"![{chart.title}]({chart.address})" for chart in charts]
-    return "\n\n".join(images) or f"`{stage}` left no figures to draw."
+    return "\n\n".join(images) or f"`{stage}` wrote no figures to draw."
 
 
 def list_links(stage: str) -> dict[str, str]:
-    """Where more is to be seen, while `tidemill up` runs."""
+    """Links to more about the stage, while `tidemill up` runs."""
     s = read_settings()
     if stage == "train":
         return {
@@ -159,16 +162,17 @@ def list_links(stage: str) -> dict[str, str]:
 def select_bars(stage: str, contents: Mapping[str, Figures]) -> tuple[str, dict[str, float]]:
     """Title and values of the stage's bars, by label."""
     shown = SHOWN[stage]
-    is_several = len(contents) > 1 or "*" in shown.pattern
+    has_several = len(contents) > 1 or "*" in shown.pattern
     figures = {
-        f"{folder}.{name}" if is_several else name: value
+        f"{folder}.{name}" if has_several else name: value
         for folder, named in contents.items()
         for name, value in named.items()
     }
     values: dict[str, float] = {}
-    for wanted in shown.drawn:
-        pattern = re.compile(re.escape(wanted).replace(r"\*", "(.+?)"))
-        suffix = f" {wanted.rpartition('.')[2]}" if len(shown.drawn) > 1 and "*" in wanted else ""
+    for drawn_name in shown.drawn:
+        pattern = re.compile(re.escape(drawn_name).replace(r"\*", "(.+?)"))
+        has_suffix = len(shown.drawn) > 1 and "*" in drawn_name
+        suffix = f" {drawn_name.rpartition('.')[2]}" if has_suffix else ""
         for name, value in figures.items():
             match = pattern.fullmatch(name)
             if match and isinstance(value, int | float) and not isinstance(value, bool):

@@ -1,7 +1,6 @@
-"""A stage as a Prefect task, named after it: retries, a time limit, a JSON result, a table and a
-chart in the UI.
+"""A stage as a Prefect task of the same name, with retries, a time limit and a JSON result.
 
-What the stage does, and whether it must run at all, is `run_stage`'s and DVC's business.
+It shows a table and a chart in the UI. `run_stage` and DVC decide whether the stage must run.
 """
 
 import re
@@ -18,15 +17,15 @@ from tasks.edges.run_stage import run_stage
 
 LIMIT_S = 3600.0  # forty times what the slowest stage takes on the default data; longer means that it hangs
 
-# What may well go away by itself: another process at DVC's repository lock (it waits 3 s only), or
-# a kill from outside, by a signal.
+# Failures that may not happen again: another process had DVC's repository lock (DVC waits 3 s
+# only), or a signal from outside ended the stage.
 _PASSING = re.compile(
     r"LockError|is busy, it is being blocked|[Uu]nable to acquire lock|exited with -\d+|ended with code -\d+"
 )
 
 
 class StageRun(TypedDict):
-    """What became of a stage: whether it ran at all, and in how many seconds."""
+    """Whether a stage had to run, and how many seconds it took."""
 
     stage: str
     ran: bool
@@ -34,18 +33,18 @@ class StageRun(TypedDict):
 
 
 class StageProgress(NamedTuple):
-    """A stage begins (*result* is None) or has ended."""
+    """A stage has started (*result* is None) or ended."""
 
     stage: str
     result: StageRun | None
 
 
-# Who shows progress in this process, for example `tidemill run`
+# Callbacks that show progress in this process, for example those of `tidemill run`
 watchers: list[Callable[[StageProgress], None]] = []
 
 
 def run_flow_stage(name: str, limit_s: float = LIMIT_S) -> StageRun:
-    """Bring the stage *name* up to date and show what came out.
+    """Bring the stage *name* up to date and show its result.
 
     Raises StageError.
     """
@@ -53,7 +52,7 @@ def run_flow_stage(name: str, limit_s: float = LIMIT_S) -> StageRun:
 
 
 def _is_passing(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Broken data and broken code stay broken, so trying again would only cost time."""
+    """Whether the failure may be gone at the next try; that of data or code stays."""
     return bool(_PASSING.search(state.message or ""))
 
 

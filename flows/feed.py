@@ -1,6 +1,6 @@
-"""The feed, bounded: land all that is there now, close windows, and hand the newest to the chain.
+"""Land the records that the feed has now, close windows, and pass the newest to the chain.
 
-The endless landing is no flow (`tidemill feed`).
+Landing without an end is not a flow, but `tidemill feed`.
 """
 
 from prefect import flow, get_run_logger, task
@@ -15,22 +15,22 @@ from tasks.core.reports.feed import FeedStatus, LandedFeed
 
 @flow(name="feed", persist_result=True, result_serializer="json")
 def feed(train: bool = True, limit_s: float = 3600.0) -> dict[str, object]:
-    """Land what is there now, unless a process lands the feed already, and hand the closed window
-    to the chain.
+    """Land the records of now, and pass the closed window to the chain.
 
-    Returns a LandedFeed as plain data, and `changed`: whether the chain has not seen its window.
+    Lands nothing when another process lands the feed already.
     train: when the chain has not seen that window, train and promote.
+    Returns a LandedFeed as plain data, and `changed`: whether the window is new to the chain.
     """
-    # Delta and polars: the deployment's pull need not pay for them
+    # Imported here: Delta and polars are slow, and the deployment's pull needs neither
     from tasks.feed.service import publish_window, read_feed_status
 
-    drained = _drain()
-    landed = LandedFeed.model_validate(drained)
+    result = _catch_up()
+    landed = LandedFeed.model_validate(result)
     changed = landed.window is not None and publish_window(landed.window)
     create_table_artifact(
         key=build_artifact_key("feed", "table"),
         table=_build_source_rows(read_feed_status()),
-        description="The feed: what landed of each source, what is behind, who lands.",
+        description="The feed: what landed of each source, the lag, and which process lands.",
     )
     get_run_logger().info(
         "Feed: %s; window %s",
@@ -41,7 +41,7 @@ def feed(train: bool = True, limit_s: float = 3600.0) -> dict[str, object]:
         reason = f"the feed's window to {landed.window.end.isoformat()} has closed"
         training(reason=reason, limit_s=limit_s)
         promotion(limit_s=limit_s)
-    return {**drained, "changed": changed}
+    return {**result, "changed": changed}
 
 
 @task(
@@ -52,8 +52,8 @@ def feed(train: bool = True, limit_s: float = 3600.0) -> dict[str, object]:
     retries=3,
     retry_delay_seconds=10,
 )
-def _drain() -> dict[str, object]:
-    """A LandedFeed as plain data: Prefect keeps results as JSON that names no class."""
+def _catch_up() -> dict[str, object]:
+    """Land until caught up. Returns a LandedFeed as plain data, since Prefect stores JSON."""
     from tasks.feed.service import run_feed
 
     logger = get_run_logger()
@@ -67,17 +67,17 @@ def _drain() -> dict[str, object]:
 
 
 def _build_source_rows(feed_status: FeedStatus) -> list[dict[str, object]]:
-    """A row for each source, and one for each place."""
+    """A row for each source, and one for each disposition."""
     if feed_status.table is None:
         return []
-    nothing = {"lag": "", "member": "", "at": ""}
+    empty = {"lag": "", "member": "", "at": ""}
     reading = {
         source.source: {"lag": source.lag, "member": member.member, "at": member.at.isoformat()}
         for member in feed_status.members
         for source in member.sources
     }
-    places = [{"what": place, "records": n, **nothing} for place, n in feed_status.table.rows.items()]
-    return places + [
-        {"what": source, "records": offset, **reading.get(source, nothing)}
+    dispositions = [{"what": name, "records": n, **empty} for name, n in feed_status.table.rows.items()]
+    return dispositions + [
+        {"what": source, "records": offset, **reading.get(source, empty)}
         for source, offset in feed_status.table.marks.items()
     ]

@@ -1,4 +1,4 @@
-"""How right the champion's forecasts turned out to be."""
+"""Measure the champion's forecasts against their outcomes."""
 
 from prefect import flow
 
@@ -7,7 +7,5 @@ from flows._stages import LIMIT_S, StageRun, run_flow_stage
 
 @flow(name="monitoring", persist_result=True, result_serializer="json")
 def monitoring(limit_s: float = LIMIT_S) -> list[StageRun]:
-    """Join the champion's own forecasts with the outcomes: error, coverage, drift of the
-    inputs.
-    """
+    """Measure error and coverage of the champion's own forecasts, and the drift of the inputs."""
     return [run_flow_stage("monitor", limit_s)]

@@ -1,4 +1,4 @@
-"""The gate, and what follows from it."""
+"""Run the gate and apply its decision."""
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -15,16 +15,16 @@ from tasks.promote.apply import apply_decision
 def promotion(limit_s: float = LIMIT_S) -> list[StageRun]:
     """Decide whether the challenger becomes champion, on rows that neither has seen, and apply it.
 
-    The stage applies it to this checkout's own registry. A shared registry is changed here alone,
+    The stage applies it to this checkout's own registry. Only this flow changes a shared registry,
     after checking that the release's bytes and the champion are still those of the decision, so
-    that no old checkout moves production.
+    that an old checkout cannot change production.
     """
     done = [run_flow_stage("promote", limit_s)]
     if read_settings().mlflow_uri:
         _apply()
     if delete_unused_cache():
         get_run_logger().info(
-            "DVC's cache was above TIDEMILL_KEEP_CACHE_MB; what no current artifact needs is gone"
+            "DVC's cache was above TIDEMILL_KEEP_CACHE_MB; removed what no current artifact needs"
         )
     return done
 

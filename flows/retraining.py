@@ -1,4 +1,4 @@
-"""Whether it is time, and then a new run: the only arrow of the map that goes up."""
+"""Decide whether retraining is due, and start it."""
 
 from prefect import flow
 
@@ -12,8 +12,9 @@ from tasks.edges.params import read_dataset
 
 @flow(name="retraining", persist_result=True, result_serializer="json")
 def retraining(start: bool = True, limit_s: float = LIMIT_S) -> list[StageRun]:
-    """Decide whether retraining is due; when it is, train and promote, with the reason. start:
-    False only decides.
+    """Decide whether retraining is due; when it is, train and promote, with the reason.
+
+    start: False only decides.
     """
     done = [run_flow_stage("retrain", limit_s)]
     # `tidemill use` may have come in between

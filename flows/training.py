@@ -1,4 +1,4 @@
-"""From the source to a sealed challenger."""
+"""Run all stages from the source to a sealed challenger."""
 
 from prefect import flow, get_run_logger
 
@@ -12,7 +12,8 @@ def training(reason: str = "asked for", limit_s: float = LIMIT_S) -> list[StageR
     """Rebuild every stage up to the packaged challenger.
 
     Promotion is another flow, with its own gate.
-    reason: why it runs, shown with the run. limit_s: seconds that one stage may take.
+    reason: why it runs, shown with the run.
+    limit_s: seconds that one stage may take.
     """
     get_run_logger().info("Training: %s", reason)
     return [run_flow_stage(name, limit_s) for name in STAGES]

@@ -1,1 +1,1 @@
-"""`tidemill`, for people: one file per noun, results as text or JSON."""
+"""The commands of `tidemill`, for people: one module per noun, results as text or JSON."""

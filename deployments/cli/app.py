@@ -1,11 +1,9 @@
-"""`tidemill`, for people.
+"""The command `tidemill`: each subcommand starts a flow, a stage or a service.
 
-Thin: everything in it is a flow, a stage or a service started. Results on stdout, progress on
-stderr.
+Results go to stdout, progress goes to stderr.
 """
 
 import sys
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -24,10 +22,10 @@ INTERRUPTED = 130  # exit code of a command that Ctrl-C ended, as shells have it
 
 
 class _ErrorReportingGroup(TyperGroup):
-    """An error that a person can fix ends a command with its message alone and exit code 2."""
+    """Report an error that people can fix as its message alone, with exit code 2."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for."""
+        """Run the command of the command line."""
         try:
             return super().invoke(ctx)
         except TidemillError as error:
@@ -41,8 +39,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     help=(
-        "From a feed to a forecast with honest intervals that stays right. `tidemill run` turns the whole"
-        " mill once."
+        "Forecasts with calibrated intervals from a feed, kept up to date. `tidemill run` runs the whole"
+        " chain once."
     ),
 )
 
@@ -54,49 +52,50 @@ def run(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run the whole chain on a Prefect server, then ask the built service for a forecast and
-    write the page.
-    """
-    # This and every import below: `--help` stays fast
+    """Run the whole chain on a Prefect server, print the service's forecast, write the page."""
+    # Imported here, as in every command: `--help` stays fast
     from deployments.console.pages.run import NEXT
     from deployments.ops.run import run_chain
 
     try:
-        done = run_chain(dataset, _say)
+        chain_run = run_chain(dataset, _report_progress)
     except KeyboardInterrupt:
-        _say(
-            "Interrupted. Stages that have ended are kept; `tidemill run` goes on with the one that was"
+        _report_progress(
+            "Interrupted. Stages that have ended are kept; `tidemill run` continues with the one that was"
             " stopped."
         )
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
-        plain = {**done._asdict(), "decision": done.decision.render()}
-        report_json({**plain, "next": [command for command, _ in NEXT]})
+        content = {**chain_run._asdict(), "decision": chain_run.decision.render()}
+        report_json({**content, "next": [command for command, _ in NEXT]})
         return
     from deployments.cli.tables import report_forecast
 
-    report_forecast(done.forecast, done.forecast["absent"])
-    print(f"\nGate: {done.decision.decision}. {done.decision.reason}")
-    print(f"Page: {done.page}")
+    report_forecast(chain_run.forecast, chain_run.forecast["absent"])
+    print(f"\nGate: {chain_run.decision.decision}. {chain_run.decision.reason}")
+    print(f"Page: {chain_run.page}")
     print("Next:")
-    for command, why in NEXT:
-        print(f"  {command:<30} {why}")
+    for command, purpose in NEXT:
+        print(f"  {command:<30} {purpose}")
 
 
 @app.command()
 def up(
     kafka: Annotated[
         bool,
-        typer.Option("--kafka", help="Start a Kafka broker too (Java 17 and Maven fetch it the first time)."),
+        typer.Option(
+            "--kafka", help="Start a Kafka broker, too (Java 17 and Maven fetch it the first time)."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start Prefect, MLflow, the service, a worker and the dataset's feed if it has one, wait
-    until each answers, and leave them running.
+    """Start Prefect, MLflow, the service, a worker and the dataset's feed, and leave them running.
+
+    Waits until each answers.
     """
     from deployments.ops.operate import start_parts
 
-    started = start_parts(_say, kafka)
+    started = start_parts(_report_progress, kafka)
     if as_json:
         report_json(started._asdict())
         return
@@ -111,7 +110,7 @@ def down(as_json: AsJson = False) -> None:
     """Stop what `up` started, and nothing else."""
     from deployments.ops.operate import stop_parts
 
-    stopped = stop_parts(_say)
+    stopped = stop_parts(_report_progress)
     if as_json:
         report_json({"stopped": stopped})
 
@@ -121,7 +120,7 @@ def forecast(
     as_of: Annotated[
         str | None,
         typer.Option(
-            help="Speak from what was known at this time (ISO 8601, UTC unless it says otherwise).",
+            help="Forecast from what was known at this time (ISO 8601, UTC unless it says otherwise).",
             metavar="T",
         ),
     ] = None,
@@ -132,16 +131,16 @@ def forecast(
     from deployments.cli.tables import report_forecast
     from deployments.ops.forecast import make_forecast
 
-    made = make_forecast(as_of, series)
+    content = make_forecast(as_of, series)
     if as_json:
-        report_json(made)
+        report_json(content)
     else:
-        report_forecast(made)
+        report_forecast(content)
 
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
-    """Show dataset, champion, last decisions, the age of the data, and what runs."""
+    """Show dataset, champion, last decisions, the age of the data, and the running processes."""
     from deployments.ops.status import read_checkout_status
 
     current = read_checkout_status()
@@ -155,9 +154,7 @@ def status(as_json: AsJson = False) -> None:
 
 @app.command()
 def page(as_json: AsJson = False) -> None:
-    """Draw every page of the current dataset from what the stages wrote, into
-    TIDEMILL_HOME/report.
-    """
+    """Write every page of the current dataset into TIDEMILL_HOME/report."""
     from deployments.console.report import write_pages
 
     paths = [str(path) for path in write_pages()]
@@ -169,7 +166,7 @@ def page(as_json: AsJson = False) -> None:
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Look for what is wrong here and say what to do; exit code 1 when something is."""
+    """Check for problems and show what to do; exit code 1 when there is one."""
     from deployments.ops.doctor import convert_findings, list_findings
 
     findings = list_findings()
@@ -191,4 +188,5 @@ add_quarantine_commands(app)
 add_replay_command(app)
 
 
-_say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
+def _report_progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""`tidemill check`: does a user's own code keep the project's laws?"""
+"""`tidemill check`: check whether a user's own code keeps the project's laws."""
 
 import json
 from typing import Annotated, Any
@@ -45,7 +45,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Run the laws on a model, feature or source of your own; exit code 1 when one is broken."""
-    # polars and the models: a `--help` need not pay for them
+    # Imported here: `--help` needs neither polars nor the models
     from deployments.ops.check import CheckOptions, build_check_report
 
     names = tuple(name.strip() for name in columns.split(",")) if columns else ()
@@ -68,7 +68,7 @@ def _parse_json(text: str) -> dict[str, object]:
             f"--params {text!r} is not JSON ({error}). Write for example '{{\"k\": 3}}'."
         ) from error
     if not isinstance(parsed, dict):
-        raise ParamsError(f"--params {text!r} is no object. {_EXAMPLE}")
+        raise ParamsError(f"--params {text!r} is not an object. {_EXAMPLE}")
     return parsed
 
 

@@ -198,7 +198,7 @@ def datasets(as_json: AsJson = False) -> None:
 
 def select_one_file(given: "dict[Format, str | None]") -> "tuple[str, Format]":
     """(pattern, format) of the one option that was given; the pattern relative to the checkout
-    when it lies in it, else absolute.
+    when the file is in it, else absolute.
     """
     chosen = [(pattern, kind) for kind, pattern in given.items() if pattern is not None]
     if len(chosen) != 1:

@@ -1,4 +1,4 @@
-"""`tidemill leaks`: does a feature know what it could not know?"""
+"""`tidemill leaks`: check whether a feature uses data that was not available yet."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +22,7 @@ def leaks(
     function: Annotated[
         str | None,
         typer.Option(
-            help="Look at this function alone: my_module.py in tasks/extensions, or here.",
+            help="Check this function alone: my_module.py in tasks/extensions, or here.",
             metavar="my_module:my_feature",
         ),
     ] = None,
@@ -41,27 +41,25 @@ def leaks(
     csv: Annotated[
         _File,
         typer.Option(
-            help="Look at this CSV file instead of the current dataset, read as `tidemill new` would.",
+            help="Check this CSV file instead of the current dataset, read as `tidemill new` reads it.",
             metavar="FILE",
         ),
     ] = None,
     parquet: Annotated[_File, typer.Option(help="Likewise a Parquet file.", metavar="FILE")] = None,
     json_file: Annotated[_File, typer.Option(help="Likewise a JSON file.", metavar="FILE")] = None,
     jsonl: Annotated[
-        _File, typer.Option(help="Likewise a file with a JSON record a line.", metavar="FILE")
+        _File, typer.Option(help="Likewise a file with one JSON record per line.", metavar="FILE")
     ] = None,
     target: Annotated[str | None, typer.Option(help="The file's column to forecast.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look whether a feature knows what could not be known at its cutoff; exit code 1 when one
-    does.
-    """
-    # polars: a `--help` need not pay for it
-    from deployments.ops.leaks import FileQuestion, build_function, build_leak_report
+    """Check whether a feature uses data not available at its cutoff; exit code 1 when one does."""
+    # Imported here: `--help` does not need polars
+    from deployments.ops.leaks import LeakCheckFiles, build_function, build_leak_report
 
     given = {"csv": csv, "parquet": parquet, "json": json_file, "jsonl": jsonl}
     # Keys are formats
-    files = FileQuestion(*select_one_file(given), target) if any(given.values()) else None  # type: ignore[arg-type]
+    files = LeakCheckFiles(*select_one_file(given), target) if any(given.values()) else None  # type: ignore[arg-type]
     report = build_leak_report(
         build_function(function, column, columns, lookback_steps) if function else None, files
     )
@@ -88,7 +86,7 @@ def _report_findings(report: "LeakReport") -> None:
                 f"  {rule}: "
                 + ", ".join(f"{key} {value}" for key, value in figures.items() if value is not None)
             )
-    if leading := max(report.leading, key=lambda one: one.standard_errors / one.limit, default=None):
+    if leading := max(report.leading, key=lambda row: row.standard_errors / row.limit, default=None):
         print(
             f"  leading: columns {len(report.leading)}, most {leading.column} r {leading.r} at"
             f" {leading.kind} {leading.lead_steps}, r_now {leading.r_now}"

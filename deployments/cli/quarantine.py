@@ -1,6 +1,4 @@
-"""`tidemill quarantine` and `tidemill schema`: what did not pass, how it gets out, and how the
-fields came to be.
-"""
+"""`tidemill quarantine` and `tidemill schema`: quarantined records, and the feed's fields."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated
@@ -23,7 +21,7 @@ def add_quarantine_commands(app: typer.Typer) -> None:
 @quarantine_app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """Show which rules were broken, how often, first and last when (time of production)."""
-    # This and every import below: `--help` stays fast
+    # Imported here, as in every command: `--help` stays fast
     from tasks.feed.quarantine import list_rules
     from tasks.feed.service import open_current_table
 
@@ -36,15 +34,16 @@ def list_(as_json: AsJson = False) -> None:
 
 @quarantine_app.command()
 def show(
-    offset: Annotated[int, typer.Argument(help="Of the record in its source.")],
+    offset: Annotated[int, typer.Argument(help="Offset of the record in its source.")],
     source: Annotated[
         str,
         typer.Option(help="End of the source's name, `/2` for partition 2; all by default.", metavar="END"),
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show a quarantined record: source, key, headers, bytes as text (0x...: hexadecimal), the
-    rule and how it was broken.
+    """Show a quarantined record: source, key, headers, bytes, rule, and how it was broken.
+
+    Bytes are text, or hexadecimal after 0x.
     """
     from tasks.feed.quarantine import find_records
     from tasks.feed.service import open_current_table
@@ -63,39 +62,38 @@ def show(
 def replay(
     rule: Annotated[str | None, typer.Option(help="Only what broke this rule.", metavar="NAME")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would happen, change nothing.")
+        bool, typer.Option("--dry-run", help="Show what would happen, change nothing.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Decode quarantined records by today's settings and take out those that pass, each once;
-    the rest stays.
-    """
+    """Decode quarantined records by the current settings; release those that pass, each once."""
     from tasks.feed.service import replay_current_quarantine
 
     counts = replay_current_quarantine(rule, dry_run=dry_run)
     if as_json:
         report_json({"dry_run": dry_run, "rules": counts})
         return
-    places = [
-        {"rule": was, **{"stays" if place == "quarantine" else place: n for place, n in sorted(to.items())}}
-        for was, to in sorted(counts.items())
+    rows = [
+        {
+            "rule": broken_rule,
+            **{"stays" if name == "quarantine" else name: n for name, n in sorted(by.items())},
+        }
+        for broken_rule, by in sorted(counts.items())
     ]
-    _report_rows(places, "The quarantine holds no such record.")
-    if any(place != "quarantine" for to in counts.values() for place in to):
+    _report_rows(rows, "The quarantine has no such record.")
+    if any(disposition != "quarantine" for by in counts.values() for disposition in by):
         print(
             "Nothing was changed (--dry-run)."
             if dry_run
             else (
-                "The chain sees the new rows with the next window: `tidemill feed drain`, unless the feed is"
+                "The chain gets the new rows with the next window: `tidemill feed drain`, unless the feed is"
                 " running."
             )
         )
 
 
 def schema(as_json: AsJson = False) -> None:
-    """Show the fields of the current dataset's feed: type, when and how each came, when it was
-    last seen.
-    """
+    """Show the fields of the current dataset's feed: type, when and how added, when last seen."""
     from tasks.feed.history import read_history
     from tasks.feed.service import open_current_table
 
@@ -106,10 +104,10 @@ def schema(as_json: AsJson = False) -> None:
         _report_rows(fields, "The table has no fields.")
 
 
-def _report_rows(rows: Sequence[Mapping[str, object]], nothing: str) -> None:
+def _report_rows(rows: Sequence[Mapping[str, object]], empty_message: str) -> None:
     from deployments.cli.tables import report_rows
 
     if rows:
         report_rows(rows)
     else:
-        print(nothing)
+        print(empty_message)

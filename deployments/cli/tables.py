@@ -43,7 +43,7 @@ def report_forecast(made: "Prediction | LocalForecast", absent: Sequence[Absent]
                 *(_format_number(step["quantiles"][q]) for q in quantiles),
             )
         console.print(table)
-        console.print(f"  spoken from what was known at {series['cutoff']}")
+        console.print(f"  from what was known at {series['cutoff']}")
     if (rest := len(made["series"]) - SERIES_SHOWN) > 0:
         console.print(f"... and {rest} more series (`tidemill forecast --series NAME`, or `--json`)")
     for missing in absent[:SERIES_SHOWN]:

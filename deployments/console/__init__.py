@@ -1,1 +1,1 @@
-"""What people look at: reports of the stages in, charts and pages out. It computes no score."""
+"""Make charts and pages for people from the reports of the stages; compute no score."""

@@ -1,7 +1,7 @@
-"""HTML, made in this one place: the frame of a page, its parts, and escaping.
+"""HTML: the frame of a page, its parts, and escaping.
 
-Pages need no script and no network. The service imports this module, so it needs the standard
-library alone.
+Pages need no script and no network. The service imports this module, so it uses only the standard
+library.
 """
 
 import base64
@@ -44,7 +44,7 @@ def render_page(title: str, *parts: Markup) -> str:
 
 
 def render_element(name: str, content: object, kind: str = "") -> Markup:
-    """`<name class=kind>content</name>`; content that is no Markup is escaped."""
+    """`<name class=kind>content</name>`; content that is not Markup is escaped."""
     attribute = f" class={kind}" if kind else ""
     return Markup(f"<{name}{attribute}>{render_text(content)}</{name}>")
 

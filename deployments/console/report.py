@@ -1,4 +1,4 @@
-"""All pages, written into TIDEMILL_HOME/report."""
+"""Write all pages into TIDEMILL_HOME/report."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ INDEX = "index.html"
 
 
 class Page(NamedTuple):
-    """A page next to the run's. list_inputs: what it is made of, from the root."""
+    """A page in addition to the run's. list_inputs: paths of its inputs, relative to the root."""
 
     name: str
     title: str
@@ -47,24 +47,24 @@ PAGES = (
 
 
 def write_pages(root: Path = ROOT) -> list[Path]:
-    """Draw every page of the current dataset from what the stages left under *root*.
+    """Write every page of the current dataset from the stages' reports under *root*.
 
     Returns their paths, that of the run first. A page whose inputs are missing is removed.
     """
     folder = read_settings().home / "report"
-    made = {}
+    titles = {}
     for page in PAGES:
         if list_missing(page.list_inputs(root), root):
             (folder / page.name).unlink(missing_ok=True)
         else:
             write_text(folder / page.name, _render_page(page, root))
-            made[page.name] = page.title
+            titles[page.name] = page.title
     if list_missing([*monitor.list_inputs(root), monitor.STREAMS], root):
         (folder / monitor.EVIDENTLY).unlink(missing_ok=True)
     else:
         monitor.write_evidently(root, folder / monitor.EVIDENTLY)
-    write_text(folder / INDEX, render_run(root, made))
-    return [folder / INDEX, *(folder / name for name in made)]
+    write_text(folder / INDEX, render_run(root, titles))
+    return [folder / INDEX, *(folder / name for name in titles)]
 
 
 def _render_page(page: Page, root: Path) -> str:

@@ -1,8 +1,8 @@
-"""The one palette, and the one stylesheet of all pages."""
+"""The palette and the stylesheet of all pages."""
 
 INK, MUTED, GRID, PAPER, PANEL = "#1f2933", "#6b7785", "#e3e7eb", "#fbfcfd", "#eef2f6"
 BLUE, BAND, ORANGE, AMBER, GREEN, RED = "#2463a6", "#bcd4ee", "#c8641e", "#f0c27a", "#3c8d5a", "#b3261e"
-# One after the other for things of a kind; more than ten could not be distinguished
+# In this order, for several things of one kind; more than ten could not be distinguished
 SERIES = (BLUE, BAND, ORANGE, GREEN, "#8a6fae", "#d8b24a", MUTED, "#7fb3a0", "#b0677a", "#9aa0a6")
 
 STYLE = f"""

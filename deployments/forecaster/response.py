@@ -6,7 +6,7 @@ Pure: the numbers come from `tasks.release`, the wall clock comes in.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import polars as pl
@@ -17,7 +17,7 @@ from deployments.forecaster.request import ForecastRequest, build_history_column
 from deployments.forecaster.source import LoadedRelease, compute_known_span, format_iso, list_value_columns
 from tasks.core.calendar import parse_step_length
 from tasks.core.errors import TidemillError
-from tasks.core.frames import SERIES, SERVED, format_quantile_column
+from tasks.core.frames import SERIES, SERVED
 from tasks.features import list_column_names
 from tasks.release import Release, find_absence_reasons, predict_cutoffs
 
@@ -275,13 +275,10 @@ def _build_series(standing: LoadedRelease, part: pl.DataFrame, as_of: datetime) 
 
 
 def _build_step(standing: LoadedRelease, row: Mapping[str, Any]) -> shapes.Step:
-    quantiles = {f"{q:g}": row[format_quantile_column(q)] for q in standing.release.about.quantiles}
-    return {
-        "step": row["step"],
-        "event_time": format_iso(row["event_time"]),
-        "y_hat": row["y_hat"],
-        "quantiles": quantiles,
-    }
+    """The columns are those of the target's kind; the shape documents a numeric one."""
+    release = standing.release
+    step = {"step": row["step"], "event_time": format_iso(row["event_time"])}
+    return cast("shapes.Step", step | release.kind.build_answer(release.about, row))
 
 
 def _list_absence_warnings(spoken: _IssuedForecast) -> list[str]:
@@ -301,7 +298,8 @@ def _list_in_sample_warnings(spoken: _IssuedForecast) -> list[str]:
 
 
 def _list_quantile_warnings(spoken: _IssuedForecast) -> list[str]:
-    names = [format_quantile_column(q) for q in spoken.standing.release.about.quantiles]
+    release = spoken.standing.release
+    names = release.kind.list_columns(release.about)[1:]
     complete = not any(spoken.served[name].null_count() for name in names)
     return [] if complete else ["Some quantiles are null: no error of this model is known yet."]
 

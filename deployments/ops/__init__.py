@@ -1,3 +1,1 @@
-"""What keeps a machine's part of the loop running, and says how it is: servers, supervisor,
-doctor, status.
-"""
+"""What keeps the loop of one machine running and reports on it: servers, supervisor, status."""

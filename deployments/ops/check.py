@@ -14,11 +14,11 @@ from tasks.laws.law import LawVerdict, run_laws
 
 
 class CheckOptions(NamedTuple):
-    """What the command line adds to the name.
+    """The options of the command line.
 
     params: of a model, or the options of a source.
-    column, columns, lookback_steps: of a feature function; None or empty as params.yaml has them.
-    files: paths or globs of a source; empty as params.yaml has them.
+    column, columns, lookback_steps: of a feature function; None or empty: as in params.yaml.
+    files: paths or globs of a source; empty: as in params.yaml.
     """
 
     params: Section
@@ -42,22 +42,22 @@ class CheckReport(NamedTuple):
 
 
 def build_check_report(target: str, options: CheckOptions, root: Path = ROOT) -> CheckReport:
-    """The laws that apply to *target*, `<file>:<name>`, and whether they hold.
+    """Check the laws that apply to *target*, `<file>:<name>`.
 
     Raises ParamsError, or an error of the target's stage, for what cannot be loaded.
     """
     module, name = parse_target(target)
-    found = getattr(import_extension(module, ParamsError), name, None)
-    if found is None:
-        raise ParamsError(f"{module}.py has no {name!r}. Correct the name behind the colon.")
-    if isinstance(found, type) and callable(getattr(found, "read", None)):
+    subject = getattr(import_extension(module, ParamsError), name, None)
+    if subject is None:
+        raise ParamsError(f"{module}.py has no {name!r}. Correct the name after the colon.")
+    if isinstance(subject, type) and callable(getattr(subject, "read", None)):
         return CheckReport(target, "source", _check_source(f"{module}:{name}", options, root))
-    if isinstance(found, type):
+    if isinstance(subject, type):
         return CheckReport(target, "model", _check_model(f"{module}:{name}", options))
-    if callable(found):
+    if callable(subject):
         return CheckReport(target, "feature", _check_feature(f"{module}:{name}", options, root))
     raise ParamsError(
-        f"`{target}` is neither a class nor a function, but {type(found).__name__}. Name a model, a feature"
+        f"`{target}` is neither a class nor a function, but {type(subject).__name__}. Name a model, a feature"
         " function or a source."
     )
 

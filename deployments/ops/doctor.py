@@ -1,4 +1,4 @@
-"""`tidemill doctor`: looks where runs have stumbled, and says what is wrong and what to do."""
+"""`tidemill doctor`: check what makes runs fail, and report what is wrong and what to do."""
 
 import json
 import os
@@ -42,7 +42,7 @@ PROGRAMS = ("git", "dvc", "prefect", "mlflow", "bentoml")
 
 
 class DoctorFinding(NamedTuple):
-    """One look. advice: what to do; empty when it is well."""
+    """One check. advice: what to do; empty when all is well."""
 
     what: str
     found: str
@@ -51,8 +51,8 @@ class DoctorFinding(NamedTuple):
 
 
 def list_findings(root: Path = ROOT) -> list[DoctorFinding]:
-    """Every look, in the order in which things are needed."""
-    looks = (
+    """All checks, in the order in which a run needs what they check."""
+    findings = (
         _report_python(),
         _report_versions(root),
         *_report_path(),
@@ -67,7 +67,7 @@ def list_findings(root: Path = ROOT) -> list[DoctorFinding]:
         _report_leftovers(),
         _report_folder_sizes(root),
     )
-    return list(looks)
+    return list(findings)
 
 
 def _report_python() -> DoctorFinding:
@@ -81,18 +81,17 @@ def _report_python() -> DoctorFinding:
 
 
 def _report_versions(root: Path) -> DoctorFinding:
-    """Installed versions against requirements.lock; markers of other platforms are not ours to
-    judge.
-    """
+    """Compare installed versions with requirements.lock; other platforms' lines are skipped."""
     from packaging.requirements import Requirement
 
     wrong = []
     for line in _parse_pins(root / "requirements.lock"):
-        wanted = Requirement(line)
-        if wanted.marker is not None and not wanted.marker.evaluate():
+        requirement = Requirement(line)
+        if requirement.marker is not None and not requirement.marker.evaluate():
             continue
-        if (have := _find_installed_version(wanted.name)) is None or have not in wanted.specifier:
-            wrong.append(f"{wanted.name} is {have or 'missing'}, locked {wanted.specifier}")
+        installed = _find_installed_version(requirement.name)
+        if installed is None or installed not in requirement.specifier:
+            wrong.append(f"{requirement.name} is {installed or 'missing'}, locked {requirement.specifier}")
     # Five are enough to see
     found = "; ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
     return DoctorFinding(
@@ -122,7 +121,7 @@ def _report_path() -> Iterator[DoctorFinding]:
         path = shutil.which(
             name, path=f"{bin_folder}{os.pathsep}{build_child_environment().get('PATH', os.defpath)}"
         )
-        ours = path is not None and (name == "git" or Path(path).parent == bin_folder)
+        is_right = path is not None and (name == "git" or Path(path).parent == bin_folder)
         advice = (
             "Install git."
             if name == "git"
@@ -131,7 +130,7 @@ def _report_path() -> Iterator[DoctorFinding]:
                 " .venv/bin first on PATH."
             )
         )
-        yield DoctorFinding(f"program {name}", path or "not found", ours, advice)
+        yield DoctorFinding(f"program {name}", path or "not found", is_right, advice)
 
 
 def _report_bytecode() -> DoctorFinding:
@@ -154,13 +153,13 @@ def _report_params(root: Path) -> DoctorFinding:
 
 
 def _report_datasets(root: Path) -> Iterator[DoctorFinding]:
-    """Whose files are here, and for whom the service answers, beside the current dataset."""
+    """Which datasets the files and the service are of, if not the current one."""
     try:
         dataset = read_dataset(root)
     except (TidemillError, KeyError, ValueError):
-        return  # said already
+        return  # reported by _report_params
     others = {
-        path: found for path in _OUTPUTS if (found := find_dataset_of_file(path, root)) not in {None, dataset}
+        path: other for path in _OUTPUTS if (other := find_dataset_of_file(path, root)) not in {None, dataset}
     }
     found = "; ".join(f"{path} is of {other!r}" for path, other in others.items())
     yield DoctorFinding(
@@ -192,7 +191,7 @@ def _report_ports() -> Iterator[DoctorFinding]:
 
 
 def _report_mlflow() -> DoctorFinding:
-    """What MLflow has not taken yet, and what it refuses."""
+    """Entries that MLflow has not received yet, and those that it refuses."""
     n_waiting, set_aside, failure = len(list_pending_entries()), list_refused_entries(), read_last_failure()
     deliver = "`.venv/bin/python -m tasks.edges.mlflow_delivery` delivers"
     found = (
@@ -206,8 +205,8 @@ def _report_mlflow() -> DoctorFinding:
     if set_aside:
         folder = next(iter(set_aside)).parent
         found.append(f"{len(set_aside)} entries set aside in {folder}")
-        again = f"move the entry into {get_outbox_folder()}, and {deliver}"
-        advice.append(f"Correct what the reason names, {again}; or remove it, and MLflow goes without.")
+        retry = f"move the entry into {get_outbox_folder()}, and {deliver}"
+        advice.append(f"Correct what the reason names, {retry}; or remove it, and MLflow does not get it.")
     return DoctorFinding(
         "mlflow", "; ".join(found) or "everything is delivered", not advice, " ".join(advice)
     )
@@ -220,13 +219,13 @@ def _report_disk() -> DoctorFinding:
         "disk",
         f"{free / 1e9:.1f} GB free",
         free >= LEAST_FREE_BYTES,
-        "Free some room: below is what ours takes; `dvc gc --workspace` empties DVC's cache.",
+        "Free some space: below is what Tidemill takes; `dvc gc --workspace` empties DVC's cache.",
     )
 
 
 def _report_dvc_lock(root: Path) -> DoctorFinding:
     """DVC's own lock: a file that names its holder; zc.lockfile leaves it behind, harmless
-    unless somebody holds it.
+    unless a process holds it.
     """
     path = root / ".dvc" / "tmp" / "rwlock"
     content = path.read_text() if path.exists() else ""
@@ -255,7 +254,7 @@ def _report_dvc_lock(root: Path) -> DoctorFinding:
         else "free"
     )
     return DoctorFinding(
-        "dvc lock", found, not dead, f"DVC forgets it by itself at the next run; if it does not: `rm {path}`."
+        "dvc lock", found, not dead, f"DVC removes it itself at the next run; if it does not: `rm {path}`."
     )
 
 
@@ -269,8 +268,8 @@ def _report_leftovers() -> DoctorFinding:
     state = read_state()
     if state is None or is_running(state.supervisor):
         return DoctorFinding("left-over processes", "none")
-    left = [f"{marked.name} (process {marked.pid})" for marked in state.parts if is_alive(marked)]
-    found = ", ".join(left) or f"none, but {read_settings().home / 'up' / 'state.json'} is there"
+    alive = [f"{part.name} (process {part.pid})" for part in state.parts if is_alive(part)]
+    found = ", ".join(alive) or f"none, but {read_settings().home / 'up' / 'state.json'} is there"
     return DoctorFinding(
         "left-over processes",
         found,
@@ -280,8 +279,8 @@ def _report_leftovers() -> DoctorFinding:
 
 
 def _report_folder_sizes(root: Path) -> DoctorFinding:
-    places = [*_list_folders(read_settings().home), root / ".dvc" / "cache", root / "data", root / "models"]
-    sizes = {str(path): _count_bytes(path) for path in places if path.exists()}
+    folders = [*_list_folders(read_settings().home), root / ".dvc" / "cache", root / "data", root / "models"]
+    sizes = {str(path): _count_bytes(path) for path in folders if path.exists()}
     largest = sorted(sizes.items(), key=lambda item: -item[1])[:8]
     return DoctorFinding(
         "room", ", ".join(f"{Path(path).name} {size / 1e6:.0f} MB" for path, size in largest) or "nothing yet"

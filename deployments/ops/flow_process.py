@@ -1,10 +1,7 @@
-"""One turn of the mill in a process of its own, for `tidemill run`: `python -m
-deployments.ops.flow_process training promotion`.
+"""`python -m deployments.ops.flow_process training promotion`: run flows, for `tidemill run`.
 
-Progress goes to stderr, the name of each flow that has ended to stdout.
-
-It starts while the Prefect server is still coming up, since both take seconds to import, and waits
-for it.
+Progress goes to stderr, the name of each flow that has ended to stdout. The process starts while
+the Prefect server still starts, since both take seconds to import, and waits for it.
 """
 
 import sys
@@ -20,19 +17,19 @@ from tasks.edges.parent_watch import stop_with_parent
 from tasks.edges.processes import is_answering, wait_for
 from tasks.edges.settings import read_settings
 
-WAIT_S = 180.0  # longer than the one who started us waits for its server
+WAIT_S = 180.0  # longer than `tidemill run` waits for its server
 
 
 def main() -> None:
-    """Run the flows that the arguments name, one after the other; the first that fails ends it."""
+    """Run the flows that the arguments name, in order; stop at the first that fails."""
     stop_with_parent()
-    # Prefect takes 3 s, and a parent that is gone should not pay it
+    # Imported here: Prefect takes 3 s, and a process whose parent is gone should not start it
     from flows.monitoring import monitoring
     from flows.promotion import promotion
     from flows.retraining import retraining
     from flows.training import training
 
-    known: dict[str, Callable[[], object]] = {
+    flows: dict[str, Callable[[], object]] = {
         "training": lambda: training("tidemill run"),
         "promotion": promotion,
         "monitoring": monitoring,
@@ -43,13 +40,13 @@ def main() -> None:
         raise SettingsError(f"No Prefect server answers at {api}. `dvc repro` does the same without it.")
     watchers.append(TerminalProgress().show)
     for name in sys.argv[1:]:
-        known[name]()
+        flows[name]()
         print(name, flush=True)
 
 
 class TerminalProgress:
-    """Progress for people: a line per stage, a clock beside the one that runs when somebody is
-    looking.
+    """Progress for people: a line per stage, a clock next to the one that runs if it is a
+    terminal.
     """
 
     def __init__(self) -> None:
@@ -57,7 +54,7 @@ class TerminalProgress:
         self.status = self.console.status("")
 
     def show(self, progress: StageProgress) -> None:
-        """Say what begins or has ended."""
+        """Show that a stage has started or ended."""
         if progress.result is None:
             self.status.update(f"{progress.stage} ... (since {time.strftime('%H:%M:%S')})")
             self.status.start()

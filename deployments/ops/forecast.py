@@ -1,23 +1,21 @@
-"""`tidemill forecast`: the champion's forecast without a server, from the rows that the service
-would look back on.
-"""
+"""`tidemill forecast`: the champion's forecast without a server, from the service's rows."""
 
 from datetime import UTC, datetime
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import polars as pl
 
 from deployments.forecaster.shapes import Step
 from tasks.core.errors import ParamsError, ReleaseError
-from tasks.core.frames import SERIES, format_quantile_columns, get_newest_known_at
+from tasks.core.frames import SERIES, get_newest_known_at
 from tasks.edges.artifacts import read_frame
 from tasks.edges.params import read_dataset
 from tasks.edges.registry import get_champion_folder, get_rows_path, read_champion
-from tasks.release import find_absence_reasons, load_release, predict_cutoffs
+from tasks.release import Release, find_absence_reasons, load_release, predict_cutoffs
 
 
 class LocalModel(TypedDict):
-    """The release that forecast."""
+    """The release that made the forecast."""
 
     name: str
     version: str
@@ -33,7 +31,7 @@ class LocalSeries(TypedDict):
 
 
 class LocalForecast(TypedDict):
-    """A forecast, in the keys of the service's answers."""
+    """A forecast, with the keys of the service's answers."""
 
     dataset: str
     target: str
@@ -46,7 +44,7 @@ class LocalForecast(TypedDict):
 def make_forecast(as_of: str | None, series: str | None) -> LocalForecast:
     """The champion's forecast as of *as_of* (ISO 8601; None: the newest known).
 
-    Raises what a person can fix.
+    Raises ReleaseError without a champion, ParamsError for a time or series that has no forecast.
     """
     dataset = read_dataset()
     champion = read_champion(dataset)
@@ -54,14 +52,14 @@ def make_forecast(as_of: str | None, series: str | None) -> LocalForecast:
         raise ReleaseError(f"No champion of {dataset!r} yet. `tidemill run` or `dvc repro` makes one.")
     release = load_release(get_champion_folder(champion))
     rows = read_frame(get_rows_path(dataset), SERIES) if get_rows_path(dataset).exists() else release.rows
-    at = get_newest_known_at(rows) if as_of is None else _parse_time(as_of)
-    made = predict_cutoffs(release, rows, [at])
+    as_of_time = get_newest_known_at(rows) if as_of is None else _parse_time(as_of)
+    made = predict_cutoffs(release, rows, [as_of_time])
     known = made["series_id"].unique().sort().to_list()
     asked = known if series is None else [series]
-    absent = find_absence_reasons(release, rows, at) if series not in {None, *known} else {}
+    absent = find_absence_reasons(release, rows, as_of_time) if series not in {None, *known} else {}
     if series is not None and series not in known:
         raise ParamsError(
-            f"Series {series!r} cannot be forecast as of {at:%F %R}Z:"
+            f"Series {series!r} cannot be forecast as of {as_of_time:%F %R}Z:"
             f" {absent.get(series, f'there are {known[:20]}')}."
         )
     about = release.about
@@ -69,37 +67,37 @@ def make_forecast(as_of: str | None, series: str | None) -> LocalForecast:
         "dataset": dataset,
         "target": about.target.column,
         "unit": about.target.unit,
-        "as_of": _format_iso(at),
+        "as_of": _format_iso(as_of_time),
         "model": {"name": release.model, "version": champion.version, "digest": champion.digest},
-        "series": [
-            _build_series(made.filter(pl.col("series_id") == name), about.quantiles) for name in asked
-        ],
+        "series": [_build_series(made.filter(pl.col("series_id") == name), release) for name in asked],
     }
 
 
-def _build_series(frame: pl.DataFrame, quantiles: tuple[float, ...]) -> LocalSeries:
-    columns = dict(zip(map(str, quantiles), format_quantile_columns(quantiles), strict=True))
-    steps: list[Step] = [
+def _build_series(frame: pl.DataFrame, release: Release) -> LocalSeries:
+    steps = [
         {
             "step": row["step"],
             "event_time": _format_iso(row["event_time"]),
-            "y_hat": row["y_hat"],
-            "quantiles": {q: row.get(c) for q, c in columns.items()},
+            **release.kind.build_answer(release.about, row),
         }
         for row in frame.sort("step").to_dicts()
     ]
-    return {"series_id": frame["series_id"][0], "cutoff": _format_iso(frame["cutoff"][0]), "steps": steps}
+    return {
+        "series_id": frame["series_id"][0],
+        "cutoff": _format_iso(frame["cutoff"][0]),
+        "steps": cast("list[Step]", steps),  # of a numeric target; other kinds have columns of their own
+    }
 
 
 def _parse_time(text: str) -> datetime:
     try:
-        at = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError as error:
         raise ParamsError(
             f"--as-of is {text!r}; give ISO 8601, for example 2018-06-01 or 2018-06-01T21:00Z."
         ) from error
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
-def _format_iso(at: datetime) -> str:
-    return at.isoformat().replace("+00:00", "Z")
+def _format_iso(time: datetime) -> str:
+    return time.isoformat().replace("+00:00", "Z")

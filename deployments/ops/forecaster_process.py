@@ -1,6 +1,4 @@
-"""The forecaster as a process: the built Bento under `bentoml serve`, and what it answers over
-HTTP.
-"""
+"""The forecaster as a process (the built Bento under `bentoml serve`), and requests to it."""
 
 import json
 from collections.abc import Iterator
@@ -29,21 +27,22 @@ from tasks.edges.settings import ROOT, read_settings
 
 FROM_CHECKOUT = "deployments.forecaster.service:ForecasterService"
 SWITCH_S = 10.0  # a small release takes over within one; one with many series takes longer to load
-MAX_ASKED = 1_000  # what the service takes in one request
+MAX_SERIES = 1_000  # that the service takes in one request
 
 
 def build_serve_command(target: str, port: int) -> list[str]:
-    """The command that serves *target* (a Bento's folder, or the service in this checkout) on
-    *port*.
+    """The command that serves *target* on *port*.
+
+    target: a Bento's folder, or the service in this checkout.
     """
     return ["bentoml", "serve", target, "--host", read_settings().host, "--port", str(port)]
 
 
 def build_service_environment(*, follows: bool = False) -> dict[str, str]:
-    """Where the service finds champion and rows, where BentoML keeps its files; no log line per
-    request: metrics count them.
+    """The service's environment: the folders of champion, rows and BentoML.
 
-    follows: it serves this checkout's current dataset, also when another one becomes current.
+    Requests are not logged; metrics count them.
+    follows: serve this checkout's current dataset, also when another one becomes current.
     """
     home = read_settings().home.absolute()
     quiet = "api_server.logging.access.enabled=false"
@@ -57,11 +56,10 @@ def build_service_environment(*, follows: bool = False) -> dict[str, str]:
 
 
 def find_served_dataset() -> str | None:
-    """The dataset that the service on our port answers for; None when none answers, or it is not
-    ready.
+    """The dataset of the service on our port; None when none answers or is ready.
 
-    It changes to the current one when it is asked, so it is asked again for SWITCH_S where there is
-    one to change to.
+    A request makes the service change to the current dataset, so requests are repeated for SWITCH_S
+    where there is a champion to change to.
     """
     served, current = _fetch_dataset(), read_dataset()
     if served in {None, current} or read_settings().release is not None or read_champion(current) is None:
@@ -71,46 +69,45 @@ def find_served_dataset() -> str | None:
 
 
 def describe_served_dataset(served: str | None, current: str) -> str:
-    """Which dataset the service answers for, and how it changes to *current* where that is
-    another one.
-    """
+    """Describe which dataset the service serves, and how to change to *current*."""
     ready = f"http://{read_settings().host}:{read_settings().service_port}/api/v1/health/ready"
     if served is None:
         return (
-            f"the service is not ready, {ready} says why; without a champion of {current!r} `tidemill run`"
-            " makes one"
+            f"the service is not ready, {ready} has the reason; without a champion of {current!r}"
+            " `tidemill run` makes one"
         )
     if served == current:
         return f"the service serves {served!r}"
     if read_settings().release is not None:
-        way = (
+        advice = (
             f"TIDEMILL_RELEASE names a release of {served!r}: unset it, then `tidemill down` and"
             " `tidemill up`"
         )
     elif read_champion(current) is not None:
-        way = (
-            f"{ready} says why it does not change to the champion of {current!r}; `tidemill down` and"
-            " `tidemill up` start that one"
+        advice = (
+            f"{ready} has the reason why it does not change to the champion of {current!r};"
+            " `tidemill down` and `tidemill up` start that one"
         )
     else:
-        way = (
-            f"`tidemill run` makes a champion of {current!r}, and the service changes to it by itself;"
+        advice = (
+            f"`tidemill run` makes a champion of {current!r}, and the service changes to it automatically;"
             f" `tidemill use {served}` goes back"
         )
-    return f"the service serves {served!r}, and the current dataset is {current!r}; {way}"
+    return f"the service serves {served!r}, and the current dataset is {current!r}; {advice}"
 
 
 def _fetch_dataset() -> str | None:
-    said = fetch_url(f"http://{read_settings().host}:{read_settings().service_port}/api/v1/models")
+    body = fetch_url(f"http://{read_settings().host}:{read_settings().service_port}/api/v1/models")
     try:
-        return str(json.loads(said)["champion"]["dataset"]) if said else None
+        return str(json.loads(body)["champion"]["dataset"]) if body else None
     except (ValueError, KeyError, TypeError):
         return None  # another program has the port
 
 
 def find_champion_target(root: Path = ROOT) -> str:
-    """What to serve for long: the champion's own Bento, which no later run touches; this
-    checkout's code when the champion has none.
+    """What to serve: the champion's own Bento, which no later run changes.
+
+    This checkout's code when the champion has no Bento.
     """
     champion = read_champion(read_dataset(root))
     bento = get_champion_folder(champion).absolute() / "bento" if champion else None
@@ -123,39 +120,37 @@ def run_service(bento: Path) -> Iterator[str]:
 
     Raises SettingsError with its last lines when it does not get ready.
     """
-    settled = read_settings()
-    port = (
-        settled.service_port if is_free(settled.host, settled.service_port) else find_free_port(settled.host)
-    )
-    address, log = f"http://{settled.host}:{port}", get_log_path("service")
+    host, service_port = read_settings().host, read_settings().service_port
+    port = service_port if is_free(host, service_port) else find_free_port(host)
+    address, log = f"http://{host}:{port}", get_log_path("service")
     with log.open("w") as output:
-        child, marked = start_process(
+        child, identity = start_process(
             "The service", build_serve_command(str(bento), port), output, build_service_environment()
         )
     try:
         wait_healthy(child, "The service", lambda: is_answering(f"{address}/api/v1/health/ready"), log)
         yield address
     finally:
-        stop_process(marked)
+        stop_process(identity)
         child.wait()
 
 
 def fetch_forecast(address: str) -> Prediction:
-    """POST for a forecast of the service's series, at most MAX_ASKED of them; its answer.
+    """The service's forecast of its series, at most MAX_SERIES of them.
 
-    Raises SettingsError with what it said instead.
+    Raises SettingsError with the service's answer when it has no forecast.
     """
     with httpx.Client(base_url=address, timeout=60, trust_env=False) as client:
         models: Models = _parse_content(client.get("/api/v1/models"))
-        series = models["champion"]["series"][:MAX_ASKED]
+        series = models["champion"]["series"][:MAX_SERIES]
         prediction: Prediction = _parse_content(client.post("/api/v1/predict", json={"series_id": series}))
         return prediction
 
 
-def _parse_content(answer: httpx.Response) -> Any:
-    if not answer.is_success:
+def _parse_content(response: httpx.Response) -> Any:
+    if not response.is_success:
         raise SettingsError(
-            f"{answer.url} answered {answer.status_code}: {answer.text[:500]}. The log of the service is"
-            f" {get_log_path('service')}."
+            f"{response.url} answered {response.status_code}: {response.text[:500]}. The log of the"
+            f" service is {get_log_path('service')}."
         )
-    return json.loads(answer.content)
+    return json.loads(response.content)

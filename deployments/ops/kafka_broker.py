@@ -1,7 +1,7 @@
 """A real Apache Kafka without Docker: jars from Maven Central, one node or three, each a process
-that ends with whoever started it.
+that ends with the process that started it.
 
-What the nodes store lies in `<home>/kafka/`; started again in the same folder, a cluster goes on
+What the nodes store is in `<home>/kafka/`; started again in the same folder, a cluster goes on
 where it was, with its id, its ports and its topics.
 """
 
@@ -32,7 +32,7 @@ from tasks.edges.settings import ROOT, read_settings
 
 _INFRA = ROOT / "infra" / "kafka"
 _HEAP = ("-Xms128m", "-Xmx512m")  # a laptop's broker; 330 MB resident
-_STOP_S = 20.0  # a broker that is asked to stop writes what it holds
+_STOP_S = 20.0  # a broker that gets SIGTERM writes its buffers
 
 
 class BrokerNode(NamedTuple):
@@ -53,15 +53,15 @@ class BrokerCluster:
     def __init__(self, folder: Path, n_nodes: int = 1, port: int | None = None) -> None:
         self.folder, self.jars = folder, _find_jars()
         self.nodes = [
-            BrokerNode(n, own, controller, folder / f"node-{n}")
-            for n, (own, controller) in enumerate(self._select_ports(n_nodes, port), 1)
+            BrokerNode(n, client_port, controller, folder / f"node-{n}")
+            for n, (client_port, controller) in enumerate(self._select_ports(n_nodes, port), 1)
         ]
         self._running: dict[int, tuple[subprocess.Popen[str], ProcessIdentity]] = {}
         self._write_log_format()
 
     @property
     def address(self) -> str:
-        """What clients are given: every broker."""
+        """The address for clients: every broker."""
         return ",".join(f"{read_settings().host}:{node.port}" for node in self.nodes)
 
     def command(self, number: int) -> list[str]:
@@ -73,25 +73,25 @@ class BrokerCluster:
 
         Raises SettingsError with the last lines of its log.
         """
-        wanted = [self._get_node(n) for n in numbers or range(1, len(self.nodes) + 1)]
-        for node in wanted:
-            with self._log(node.number).open("a") as log:
+        nodes = [self._get_node(n) for n in numbers or range(1, len(self.nodes) + 1)]
+        for node in nodes:
+            with self._get_log_path(node.number).open("a") as log:
                 self._running[node.number] = start_process(
                     f"kafka-{node.number}", self.command(node.number), log, {}
                 )
-        for node in wanted:
+        for node in nodes:
             wait_healthy(
                 self._running[node.number][0],
                 f"Kafka node {node.number}",
                 partial(is_up, f"{read_settings().host}:{node.port}"),
-                self._log(node.number),
+                self._get_log_path(node.number),
             )
 
     def stop(self) -> None:
-        """Stop every node: asked first, so that it writes what it holds."""
+        """Stop every node, by SIGTERM first, so that it writes its buffers."""
         while self._running:
-            child, marked = self._running.popitem()[1]
-            stop_process(marked, _STOP_S)
+            child, identity = self._running.popitem()[1]
+            stop_process(identity, _STOP_S)
             child.wait()
 
     def kill(self, number: int = 1) -> None:
@@ -101,23 +101,23 @@ class BrokerCluster:
         child.wait()
 
     def _select_ports(self, n_nodes: int, port: int | None) -> list[list[int]]:
-        """[port, controller's port] of each node: those of last time while they are free, so
-        that clients find it again. port: the first node's.
+        """[port, controller's port] of each node.
+
+        They are the same as before where they are free, so that clients find the node again.
+        port: the first node's.
         """
-        kept, host = self.folder / "ports.json", read_settings().host
-        last = json.loads(kept.read_text()) if kept.exists() else [[0, 0]] * n_nodes
-        ports = [
-            [one if one and is_free(host, one) else find_free_port(host) for one in node] for node in last
-        ]
+        path, host = self.folder / "ports.json", read_settings().host
+        last = json.loads(path.read_text()) if path.exists() else [[0, 0]] * n_nodes
+        ports = [[p if p and is_free(host, p) else find_free_port(host) for p in node] for node in last]
         ports[0][0] = port or ports[0][0]
         self.folder.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(ports))
+        path.write_text(json.dumps(ports))
         return ports
 
     def _get_node(self, number: int) -> BrokerNode:
         return self.nodes[number - 1]
 
-    def _log(self, number: int) -> Path:
+    def _get_log_path(self, number: int) -> Path:
         return self.folder / f"node-{number}.log"
 
     def _build_java_command(self, *arguments: str) -> list[str]:
@@ -134,9 +134,7 @@ class BrokerCluster:
         return self.folder / f"node-{number}.properties"
 
     def _write_log_format(self) -> None:
-        """Write each node's settings, and give a new folder the cluster's id; a folder that has
-        one keeps it.
-        """
+        """Write each node's settings, and the cluster's id where the folder has none."""
         host, copies = read_settings().host, len(self.nodes)
         voters = ",".join(f"{node.number}@{host}:{node.controller_port}" for node in self.nodes)
         template = string.Template((_INFRA / "server.properties").read_text())
@@ -144,7 +142,7 @@ class BrokerCluster:
         if not cluster_id.exists():
             cluster_id.write_text(make_cluster_id())
         for node in self.nodes:
-            filled = {
+            values = {
                 "node_id": node.number,
                 "voters": voters,
                 "host": host,
@@ -154,9 +152,9 @@ class BrokerCluster:
                 "copies": copies,
                 "in_step": max(copies - 1, 1),
             }
-            self._get_properties_path(node.number).write_text(template.safe_substitute(filled))
+            self._get_properties_path(node.number).write_text(template.safe_substitute(values))
             if not (node.folder / "meta.properties").exists():
-                made = subprocess.run(
+                process = subprocess.run(
                     self._build_java_command(
                         "kafka.tools.StorageTool",
                         "format",
@@ -169,23 +167,24 @@ class BrokerCluster:
                     text=True,
                     check=False,
                 )
-                if made.returncode:
+                if process.returncode:
                     raise SettingsError(
-                        f"Kafka cannot use {node.folder}: {made.stdout}{made.stderr}. Remove the folder to"
-                        " begin with an empty cluster."
+                        f"Kafka cannot use {node.folder}: {process.stdout}{process.stderr}. Remove the folder"
+                        " to begin with an empty cluster."
                     )
 
 
 def make_cluster_id() -> str:
-    """16 random bytes as Kafka writes them; never with a leading `-`, which its tool would take
-    for an option.
+    """16 random bytes as Kafka writes them.
+
+    Without a leading `-`, which Kafka's tool would take for an option.
     """
-    made = base64.urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")
-    return make_cluster_id() if made.startswith("-") else made
+    cluster_id = base64.urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")
+    return make_cluster_id() if cluster_id.startswith("-") else cluster_id
 
 
 def is_up(address: str) -> bool:
-    """Whether a broker answers there."""
+    """Whether a broker answers at *address*."""
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
@@ -208,44 +207,44 @@ def run_broker(folder: Path, n_nodes: int = 1) -> Iterator[BrokerCluster]:
 
 
 def _find_jars() -> Path:
-    """Folder of the jars; they come with Maven the first time.
+    """Folder of the jars; Maven fetches them the first time.
 
-    Raises SettingsError that names what is missing.
+    Raises SettingsError that names the missing program.
     """
     folder = read_settings().home / "kafka" / "jars"
-    wanted = _INFRA / "pom.xml"
-    seal = folder / "pom.xml"  # written last: the jars of this very pom are all there
-    if seal.exists() and seal.read_bytes() == wanted.read_bytes():
+    pom = _INFRA / "pom.xml"
+    seal = folder / "pom.xml"  # written last: all jars of this pom are there
+    if seal.exists() and seal.read_bytes() == pom.read_bytes():
         return folder.absolute()
     for program, package in (("java", "openjdk-17-jre-headless"), ("mvn", "maven")):
         if shutil.which(program) is None:
             raise SettingsError(
-                f"`{program}` is not there; Kafka needs Java 17 and Maven to fetch it. Install {package}"
+                f"`{program}` is not installed; Kafka needs Java 17 and Maven to fetch it. Install {package}"
                 " (Debian's name), or set TIDEMILL_KAFKA to a broker."
             )
-    with hold_lock(folder.parent / "jars.lock"):  # two processes would take each other's jars away
-        if not (seal.exists() and seal.read_bytes() == wanted.read_bytes()):
-            _fetch_jars(folder, wanted)
-            seal.write_bytes(wanted.read_bytes())
+    with hold_lock(folder.parent / "jars.lock"):  # two processes would delete each other's jars
+        if not (seal.exists() and seal.read_bytes() == pom.read_bytes()):
+            _fetch_jars(folder, pom)
+            seal.write_bytes(pom.read_bytes())
     return folder.absolute()
 
 
-def _fetch_jars(folder: Path, wanted: Path) -> None:
+def _fetch_jars(folder: Path, pom: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     command = [
         "mvn",
         "-q",
         "-B",
         "-f",
-        str(wanted),
+        str(pom),
         "dependency:copy-dependencies",
         f"-DoutputDirectory={folder.absolute()}",
     ]
     fetched = subprocess.run(command, capture_output=True, text=True, check=False)
     if fetched.returncode:
         raise SettingsError(
-            f"Maven could not bring Kafka's jars: {fetched.stdout[-2000:]}{fetched.stderr[-500:]}. Look"
-            " whether Maven Central can be reached."
+            f"Maven could not fetch Kafka's jars: {fetched.stdout[-2000:]}{fetched.stderr[-500:]}. Check"
+            " that Maven Central can be reached."
         )
 
 
@@ -256,7 +255,7 @@ def main() -> None:
     )
     print(f"Kafka: {cluster.address}; Ctrl-C stops it", flush=True)
     command = cluster.command(1)
-    os.execvp(command[0], command)  # noqa: S606  (the broker takes our place: signals reach it)
+    os.execvp(command[0], command)  # noqa: S606  (the broker replaces this process, so that signals reach it)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""`tidemill leaks`: the leak gate alone, on the current dataset or on files, for all that is
-declared or for one function of your own.
+"""`tidemill leaks`: run the leak gate alone, on the current dataset or on files.
+
+It checks all declared features, or one function of the user's own.
 """
 
 import shutil
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class LeakCheckInputs(NamedTuple):
-    """What is looked at: the dataset's name, what it is, its features and rows."""
+    """What is checked: the dataset's name, its description, its features and rows."""
 
     name: str
     about: About
@@ -48,9 +49,10 @@ class LeakCheckInputs(NamedTuple):
     rows: pl.DataFrame
 
 
-class FileQuestion(NamedTuple):
-    """Files to look at, as `tidemill new` would read them. target: the column to forecast; None:
-    the wizard's choice.
+class LeakCheckFiles(NamedTuple):
+    """Files to check, read as `tidemill new` reads them.
+
+    target: the column to forecast; None: the wizard's choice.
     """
 
     pattern: str
@@ -59,8 +61,10 @@ class FileQuestion(NamedTuple):
 
 
 class LeakReport(Strict):
-    """What was looked at and found. features: of the table. checks, leading, findings: as in
-    LeakVerdict.
+    """What was checked and found.
+
+    features: of the table.
+    checks, leading, findings: as in LeakVerdict.
     """
 
     dataset: str
@@ -72,11 +76,13 @@ class LeakReport(Strict):
 
 def build_leak_report(
     function: Function | None = None,
-    files: FileQuestion | None = None,
+    files: LeakCheckFiles | None = None,
     root: Path = ROOT,
 ) -> LeakReport:
-    """The gate's verdict with the dataset's name. function: look at this one alone. files: look
-    at these instead of the current dataset.
+    """The gate's verdict with the dataset's name.
+
+    function: check this one alone.
+    files: check these instead of the current dataset.
     """
     data = _read_current(root) if files is None else _read_from_files(files, root)
     folders = (*list_extension_folders(root), Path.cwd())
@@ -87,7 +93,8 @@ def build_leak_report(
     declared = function is None and files is None
     table = _find_built_table(root, build_feature_schema(data.about, params).hash) if declared else None
     if table is None:
-        table, calendar = (made := build_feature_set(data.rows, data.about, params)).table, made.calendar
+        built = build_feature_set(data.rows, data.about, params)
+        table, calendar = built.table, built.calendar
     else:
         calendar = build_calendar(data.about, reach=get_time_span(data.rows))
     verdict = find_leaks(data.rows, data.about, params, table, calendar)
@@ -110,10 +117,8 @@ def _read_current(root: Path) -> LeakCheckInputs:
     return LeakCheckInputs(document.dataset, document.about, params, rows)
 
 
-def _read_from_files(files: FileQuestion, root: Path) -> LeakCheckInputs:
-    """The files as `tidemill new` would have them, in a folder that is gone afterwards; nothing
-    here changes.
-    """
+def _read_from_files(files: LeakCheckFiles, root: Path) -> LeakCheckInputs:
+    """The files as `tidemill new` reads them, in a temporary folder; the checkout is unchanged."""
     from tasks.ingest.params import IngestParams
     from tasks.ingest.stage import read_configured_source
     from tasks.ingest.wizard.decide.propose import build_proposal
@@ -123,16 +128,16 @@ def _read_from_files(files: FileQuestion, root: Path) -> LeakCheckInputs:
     from tasks.ingest.wizard.write import write_entry
 
     pattern = str(root / files.pattern)  # one in the checkout is given relative to it
-    asked = OwnerAnswers(pattern, files.form, target=files.target)
+    answers = OwnerAnswers(pattern, files.form, target=files.target)
     with tempfile.TemporaryDirectory() as folder:
-        there = Path(folder)
-        shutil.copyfile(root / "params.yaml", there / "params.yaml")
-        write_entry("files", build_proposal(inspect_files(asked), asked), there, replace=True)
-        apply_dataset("files", there)
-        document = read_document(there)
+        checkout = Path(folder)
+        shutil.copyfile(root / "params.yaml", checkout / "params.yaml")
+        write_entry("files", build_proposal(inspect_files(answers), answers), checkout, replace=True)
+        apply_dataset("files", checkout)
+        document = read_document(checkout)
         about, source = document.about, document.parse_stage("ingest", IngestParams).source
-        rows = read_configured_source(source, about, there / "data/source", report=lambda _: None).rows
-        # The others are quarantined by validate
+        rows = read_configured_source(source, about, checkout / "data/source", report=lambda _: None).rows
+        # validate quarantines the other rows
         on_grid = build_calendar(about, reach=get_time_span(rows)).is_on_grid(rows["event_time"])
         return LeakCheckInputs(
             pattern, about, document.parse_stage("features", FeatureParams), rows.filter(on_grid)
@@ -140,17 +145,15 @@ def _read_from_files(files: FileQuestion, root: Path) -> LeakCheckInputs:
 
 
 def _find_built_table(root: Path, schema_hash: str) -> pl.DataFrame | None:
-    """The table that train would read, when it is of these features and of the rows that are
-    there.
-    """
+    """The table that train would read; None unless it has these features and these rows."""
     folder = root / "data/features"
     if not (folder / "leaks.json").exists():
         return None
     verdict = LeakVerdict.model_validate(read_json(folder / "leaks.json"))
-    same = verdict.schema_hash == schema_hash and verdict.data_version == compute_file_hash(
+    is_same = verdict.schema_hash == schema_hash and verdict.data_version == compute_file_hash(
         root / "data/clean/rows.parquet"
     )
-    return read_frame(folder / "table.parquet", FEATURES) if same else None
+    return read_frame(folder / "table.parquet", FEATURES) if is_same else None
 
 
 def _add_overlap(
@@ -161,7 +164,7 @@ def _add_overlap(
     calendar: Calendar,
     root: Path,
 ) -> LeakVerdict:
-    """*verdict* with what train would find: pairs that a fold may not learn from."""
+    """Add to *verdict* what train would find: pairs that a fold must not learn from."""
     document = read_document(root)
     walk = document.parse_stage("train", TrainParams)
     panel = build_panel(table, Dataset(about, calendar, build_feature_schema(about, params)))
@@ -176,24 +179,25 @@ def _add_overlap(
         return verdict.model_copy(
             update={"checks": {**verdict.checks, "overlap": {"n_folds": 0, "reason": str(error)}}}
         )
-    found = find_overlap(table, panel, folds, walk)
-    findings = verdict.findings if found is None else (*verdict.findings, found)
+    overlap = find_overlap(table, panel, folds, walk)
+    findings = verdict.findings if overlap is None else (*verdict.findings, overlap)
     return verdict.model_copy(
         update={"checks": {**verdict.checks, "overlap": {"n_folds": len(folds)}}, "findings": findings}
     )
 
 
 def build_function(of: str, column: str | None, columns: str | None, lookback_steps: int) -> Function:
-    """What the command line says as an entry of `features.list`; the column is `z` when none is
-    named.
+    """An entry of `features.list` from the options of the command line.
+
+    The column is `z` when none is named.
     """
-    several = tuple(name.strip() for name in columns.split(",")) if columns else ()
+    names = tuple(name.strip() for name in columns.split(",")) if columns else ()
     try:
         return Function(
             kind="function",
             of=of,
-            column=column if column or several else "z",
-            columns=several,
+            column=column if column or names else "z",
+            columns=names,
             lookback_steps=lookback_steps,
         )
     except ValueError as error:

@@ -1,15 +1,12 @@
-"""`tidemill up` and `tidemill down`: start the supervisor, wait until everything answers; stop
-exactly what it started.
-"""
+"""`tidemill up` and `tidemill down`: start the supervisor and wait for its parts; stop them."""
 
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 from deployments.ops.forecaster_process import describe_served_dataset, find_served_dataset
-from deployments.ops.prefect_server import get_log_path
+from deployments.ops.prefect_server import ReportLine, get_log_path
 from deployments.ops.supervisor import (
     KAFKA,
     SupervisorState,
@@ -33,29 +30,30 @@ from tasks.edges.processes import (
 from tasks.edges.settings import ROOT, build_child_environment, read_settings
 
 STOP_S = 20.0  # the supervisor gives each part 5 s before it uses force
-Say = Callable[[str], None]
 
 
 class StartedParts(NamedTuple):
-    """What is up. addresses: by part. log: the supervisor's file. supervisor: its process."""
+    """What runs. addresses: by part. log: the supervisor's file. supervisor: its process id."""
 
     addresses: dict[str, str]
     log: str
     supervisor: int
 
 
-def start_parts(say: Say, kafka: bool = False) -> StartedParts:
+def start_parts(report_line: ReportLine, kafka: bool = False) -> StartedParts:
     """Start everything that is not up (*kafka*: a broker too), wait until it answers.
 
+    report: gets a line of progress.
+    kafka: start a broker, too.
     Raises SettingsError that names the part that failed.
     """
     state = read_state()
     if state is not None and is_running(state.supervisor):
-        say(f"Already up; {describe_served_dataset(find_served_dataset(), read_dataset())}.")
+        report_line(f"Already up; {describe_served_dataset(find_served_dataset(), read_dataset())}.")
         return _describe_state(state)
     _check_ports_are_free(kafka)
     log = get_log_path("up")
-    say(f"Starting; the log is {log}")
+    report_line(f"Starting; the log is {log}")
     with log.open("a") as output:
         child = subprocess.Popen(
             [sys.executable, "-m", "deployments.ops.supervisor", *([KAFKA] if kafka else [])],
@@ -67,32 +65,32 @@ def start_parts(say: Say, kafka: bool = False) -> StartedParts:
             start_new_session=True,  # it goes on when this terminal closes
         )
     try:
-        _wait_for_parts(child, say, kafka)
+        _wait_for_parts(child, report_line, kafka)
     except BaseException:
         stop_parts(lambda _: None)
         child.wait()
         raise
-    found = read_state()
-    assert found is not None, "it answers, so it has written its state"
-    return _describe_state(found)
+    state = read_state()
+    assert state is not None, "it answers, so it has written its state"
+    return _describe_state(state)
 
 
-def stop_parts(say: Say) -> list[str]:
+def stop_parts(report_line: ReportLine) -> list[str]:
     """Stop what `up` started, and nothing else. Returns the names."""
     state = read_state()
     if state is None:
-        say("Nothing is up.")
+        report_line("Nothing is up.")
         return []
-    names = [marked.name for marked in (*state.parts, state.supervisor) if is_alive(marked)]
+    names = [part.name for part in (*state.parts, state.supervisor) if is_alive(part)]
     stop_process(state.supervisor, STOP_S)
-    for marked in state.parts:  # after a kill -9 of the supervisor
-        stop_process(marked)
+    for part in state.parts:  # after a kill -9 of the supervisor
+        stop_process(part)
     get_state_path().unlink(missing_ok=True)
-    say(f"Stopped: {', '.join(names) or 'nothing was running any more'}.")
+    report_line(f"Stopped: {', '.join(names) or 'nothing was running any more'}.")
     return names
 
 
-def _wait_for_parts(child: "subprocess.Popen[bytes]", say: Say, kafka: bool) -> None:
+def _wait_for_parts(child: "subprocess.Popen[bytes]", report_line: ReportLine, kafka: bool) -> None:
     deadline = time.monotonic() + START_S
     for part in list_parts(kafka):
         if not wait_for(
@@ -107,7 +105,7 @@ def _wait_for_parts(child: "subprocess.Popen[bytes]", say: Say, kafka: bool) -> 
             raise SettingsError(
                 f"The supervisor ended with code {child.returncode}. {read_last_lines(get_log_path('up'))}"
             )
-        say(f"  {part.name:<8} {part.address}")
+        report_line(f"  {part.name:<8} {part.address}")
     if not wait_for(_is_deployed, max(deadline - time.monotonic(), 1.0)):
         raise SettingsError(
             "The deployments could not be made."
@@ -125,12 +123,12 @@ def _check_ports_are_free(kafka: bool) -> None:
         name: port for name, port in list_ports(kafka).items() if not is_free(read_settings().host, port)
     }
     if taken:
-        said = "; ".join(
+        holders = "; ".join(
             f"{name}'s port {port} is held by {find_port_holder(port)}" for name, port in taken.items()
         )
         variables = ", ".join(f"TIDEMILL_{name.upper()}_PORT" for name in taken)
         raise SettingsError(
-            f"{said}. End that program or `tidemill run`, or choose other ports with {variables}."
+            f"{holders}. End that program or `tidemill run`, or choose other ports with {variables}."
         )
 
 

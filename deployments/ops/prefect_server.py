@@ -1,6 +1,6 @@
 """A real Prefect server: the one that is named, the one that is up, or one of our own.
 
-Never an ephemeral one: it takes longer and fails under load. Everything that speaks to Prefect gets
+Never an ephemeral one: it takes longer and fails under load. Everything that calls Prefect gets
 `build_prefect_environment`: its home and database in TIDEMILL_HOME, results as JSON.
 """
 
@@ -23,15 +23,14 @@ from tasks.edges.processes import (
 from tasks.edges.settings import ROOT, read_settings
 
 POOL = "tidemill"
-# What a server that only records one run need not do. Beside saving work it is needed: these
-# services write into the same SQLite file, and
-# now and then one of them made an artifact of the run wait for 60 s, SQLite's time limit in
-# Prefect.
+# What a server that only records one run need not do. It is less work, and it is needed: these
+# services write into the same SQLite file, and sometimes one of them made an artifact of the run
+# wait for 60 s, SQLite's time limit in Prefect.
 ONLY_RECORDING = {
     f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false"
     for name in ("SCHEDULER", "LATE_RUNS", "FOREMAN", "CANCELLATION_CLEANUP", "PAUSE_EXPIRATIONS", "TRIGGERS")
 }
-Say = Callable[[str], None]
+ReportLine = Callable[[str], None]
 
 
 def build_prefect_environment(api_url: str) -> dict[str, str]:
@@ -65,9 +64,9 @@ def build_ui_url(api_url: str) -> str:
 
 def is_prefect(api_url: str) -> bool:
     """Whether a Prefect server of our version's API answers there."""
-    said = fetch_url(f"{api_url}/admin/version")
+    version = fetch_url(f"{api_url}/admin/version")
     try:
-        return said is not None and str(json.loads(said)).startswith("3.")
+        return version is not None and str(json.loads(version)).startswith("3.")
     except ValueError:
         return False
 
@@ -89,15 +88,17 @@ def find_running_server() -> str | None:
 
 
 @contextmanager
-def run_prefect_server(say: Say, meanwhile: Callable[[str], None] = lambda _: None) -> Iterator[str]:
+def run_prefect_server(
+    report_line: ReportLine, meanwhile: Callable[[str], None] = lambda _: None
+) -> Iterator[str]:
     """Address of a Prefect API.
 
     Starts a server when none is up, and stops exactly that one at the end.
-    meanwhile: gets the address before anybody answers there, so that others can start at the same
-    time. Raises SettingsError that says why Prefect cannot start.
+    meanwhile: gets the address before a server answers there, so that others can start in the
+    meantime. Raises SettingsError that says why Prefect cannot start.
     """
     if (found := find_running_server()) is not None:
-        say(f"Prefect server: {build_ui_url(found)} (was up)")
+        report_line(f"Prefect server: {build_ui_url(found)} (was up)")
         meanwhile(found)
         yield found
         return
@@ -116,7 +117,7 @@ def run_prefect_server(say: Say, meanwhile: Callable[[str], None] = lambda _: No
     try:
         meanwhile(url)
         _wait_for_server(child, url, log)
-        say(f"Prefect server: {build_ui_url(url)} (stopped at the end; `tidemill up` shows the run)")
+        report_line(f"Prefect server: {build_ui_url(url)} (stopped at the end; `tidemill up` shows the run)")
         yield url
     finally:
         stop_process(marked)

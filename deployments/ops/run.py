@@ -1,17 +1,18 @@
-"""`tidemill run`: the whole chain on a real Prefect server, then a forecast from the built Bento
-over HTTP, then the page.
+"""`tidemill run`: the whole chain on a Prefect server, a forecast over HTTP, and the page.
+
+The forecast comes from the built Bento.
 """
 
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from deployments.forecaster.shapes import Prediction
 from deployments.ops.forecaster_process import fetch_forecast, run_service
-from deployments.ops.prefect_server import build_prefect_environment, run_prefect_server
+from deployments.ops.prefect_server import ReportLine, build_prefect_environment, run_prefect_server
 from tasks.core.errors import StageError
 from tasks.core.reports.promote import GateDecision
 from tasks.edges.artifacts import read_report
@@ -22,11 +23,10 @@ from tasks.edges.settings import ROOT, read_settings
 
 FLOWS = ("training", "promotion", "monitoring", "retraining")
 INTERRUPT_S = 3.5  # for the flows to end and to report it after Ctrl-C: all is over within 5 s
-Say = Callable[[str], None]
 
 
 class ChainRun(NamedTuple):
-    """What came of a run. page: its file. seconds: of the wall clock."""
+    """Result of a run. page: its file. seconds: wall-clock time."""
 
     dataset: str
     decision: GateDecision
@@ -35,71 +35,74 @@ class ChainRun(NamedTuple):
     seconds: float
 
 
-def run_chain(dataset: str | None, say: Say) -> ChainRun:
+def run_chain(dataset: str | None, report_line: ReportLine) -> ChainRun:
     """Run the chain on *dataset* (None: the current one).
 
-    Raises what a person can fix.
+    report: gets a line of progress.
+    Raises TidemillError for what people can fix.
     """
     started = time.monotonic()
     allow_interrupts()
-    with _open_run_lock(say):
+    with _open_run_lock(report_line):
         if dataset is not None:
             from tasks.ingest.wizard.use import apply_dataset
 
             apply_dataset(dataset)
-        say(f"Dataset: {read_dataset()}")
-        forecast = _run_flows_and_service(say)
+        report_line(f"Dataset: {read_dataset()}")
+        forecast = _run_flows_and_service(report_line)
         decision = read_report(ROOT / GateDecision.PATH, GateDecision)
-        from deployments.console.report import write_pages  # matplotlib: the servers need not wait for it
+        from deployments.console.report import (
+            write_pages,
+        )  # matplotlib: imported after the servers have ended
 
         page = str(write_pages(ROOT)[0])
         return ChainRun(read_dataset(), decision, forecast, page, round(time.monotonic() - started, 1))
 
 
-def _run_flows_and_service(say: Say) -> Prediction:
+def _run_flows_and_service(report_line: ReportLine) -> Prediction:
     """All flows on a Prefect server, and what the built Bento answers; it starts when promotion
-    is over, beside the flows that follow.
+    is over, while the flows that follow run.
     """
     with ExitStack() as stack:
         flows = stack.enter_context(ExitStack())
         started: list[subprocess.Popen[str]] = []
         stack.enter_context(
             run_prefect_server(
-                say, meanwhile=lambda url: started.append(flows.enter_context(_start_flows(url)))
+                report_line, meanwhile=lambda url: started.append(flows.enter_context(_start_flows(url)))
             )
         )
-        stack.callback(flows.close)  # before their server, so that they report there how they ended
+        stack.callback(flows.close)  # before their server, so that they can report their end there
         (child,) = started
         if not _wait_for_flow(child, "promotion"):
             _check_exit_code(child.wait())
         with run_service(ROOT / "models/release/bento") as address:
             _wait_for_flow(child, FLOWS[-1])
             _check_exit_code(child.wait())
-            say(f"Service: the Bento answers at {address}")
+            report_line(f"Service: the Bento answers at {address}")
             return fetch_forecast(address)
 
 
 @contextmanager
 def _start_flows(url: str) -> Iterator["subprocess.Popen[str]"]:
-    """A process that runs all flows, one after the other, and says on stdout which has ended.
+    """A process that runs all flows in order, and prints each that has ended.
 
-    It does not outlive the block.
+    It ends with the block.
     """
     # Its log is in the UI; the terminal has a line per stage
     quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
     command = [sys.executable, "-m", "deployments.ops.flow_process", *FLOWS]
-    child, marked = start_process(
+    child, identity = start_process(
         "The flows", command, subprocess.PIPE, build_prefect_environment(url) | quiet, errors=2
     )
     try:
         yield child
     finally:
-        stop_process(marked, INTERRUPT_S)
+        stop_process(identity, INTERRUPT_S)
         child.wait()
 
 
 def _wait_for_flow(child: "subprocess.Popen[str]", flow: str) -> bool:
-    """Wait until *flow* has ended well; False when the process ends before."""
+    """Wait until *flow* has succeeded; False when the process ends before."""
     assert child.stdout is not None
     return any(line.strip() == flow for line in child.stdout)
 
@@ -113,12 +116,12 @@ def _check_exit_code(code: int) -> None:
 
 
 @contextmanager
-def _open_run_lock(say: Say) -> Iterator[None]:
+def _open_run_lock(report_line: ReportLine) -> Iterator[None]:
     """One `tidemill run` at a time in a home: the second would use a Prefect server that the
     first one stops.
     """
     home = read_settings().home
     with hold_lock(
-        home / "run.lock", lambda holder: say(f"Waiting for the run of process {holder} in {home}.")
+        home / "run.lock", lambda holder: report_line(f"Waiting for the run of process {holder} in {home}.")
     ):
         yield

@@ -1,4 +1,4 @@
-"""`tidemill status`: what is current, who is champion, what was decided last, what runs."""
+"""`tidemill status`: the current dataset, its champion, the last decisions, what runs."""
 
 from pathlib import Path
 from typing import Literal
@@ -58,10 +58,12 @@ class RunningPart(Strict):
 
 
 class CheckoutStatus(Strict):
-    """What is current here; what is not there yet is None.
+    """State of the checkout; None where there is nothing yet.
 
-    as_of: newest `known_at` of the data. running: by part of `tidemill up`. served_dataset: what
-    the running service answers for. home: TIDEMILL_HOME.
+    as_of: newest `known_at` of the data.
+    running: by part of `tidemill up`.
+    served_dataset: that the running service serves.
+    home: TIDEMILL_HOME.
     """
 
     dataset: str
@@ -75,7 +77,7 @@ class CheckoutStatus(Strict):
 
 
 def read_checkout_status(root: Path = ROOT) -> CheckoutStatus:
-    """Of the current dataset alone."""
+    """Read the status of the current dataset."""
     document = read_document(root)
     dataset = document.dataset
     record = read_champion(dataset)

@@ -1,7 +1,7 @@
-"""What `tidemill up` keeps running: Prefect, MLflow, the service, a worker; one process, one log.
+"""Keep the parts of `tidemill up` running: Prefect, MLflow, the service and a worker.
 
-A part that ends is started again, after a longer pause each time. `state.json` in home names the
-processes, so that `tidemill down` stops exactly those.
+All write into one log. A part that ends is started again, after a longer pause each time.
+`state.json` in home names the processes, so that `tidemill down` stops exactly those.
 """
 
 import logging
@@ -56,7 +56,7 @@ KAFKA = "--kafka"  # the supervisor's one argument
 class SupervisedPart(NamedTuple):
     """One program.
 
-    command: asked at each start, since what is to be started may be another release by then.
+    command: called at each start, since by then another release may be served.
     ready: whether it does its work now.
     after: the part that must be ready before it starts.
     """
@@ -99,7 +99,7 @@ def list_ports(kafka: bool = False) -> dict[str, int]:
 def has_feed() -> bool:
     """Whether the current dataset's entry has a section `feed`.
 
-    A broken entry has none: the commands that need it report the fault.
+    A broken entry counts as none; the commands that need it report the fault.
     """
     try:
         return read_section("feed") is not None
@@ -129,8 +129,8 @@ def _build_kafka(_: Mapping[str, int]) -> SupervisedPart:
 def _build_feed(ports: Mapping[str, int]) -> SupervisedPart:
     metrics = f"http://{read_settings().host}:{ports['feed']}/metrics"
     command = [sys.executable, "-m", "tasks.feed.run_loop"]
-    # Not waited for: without its topic it ends and starts again until the topic is there;
-    # `tidemill feed status` says what is missing.
+    # Not waited for: without its topic it ends and starts again until the topic exists;
+    # `tidemill feed status` shows what is missing.
     after = "kafka" if "kafka" in ports else None
     return SupervisedPart("feed", lambda: command, {}, metrics, lambda: True, after)
 
@@ -148,7 +148,7 @@ def _build_prefect(ports: Mapping[str, int]) -> SupervisedPart:
 
 def _build_mlflow(ports: Mapping[str, int]) -> SupervisedPart:
     address = f"http://{read_settings().host}:{ports['mlflow']}"
-    # Its job runner is another 260 MB and runs nothing of ours
+    # Its job runner takes another 260 MB, and Tidemill has no jobs for it
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
     return SupervisedPart(
         "mlflow", _build_mlflow_command, environment, address, lambda: is_answering(f"{address}/health")
@@ -178,12 +178,12 @@ def _build_worker(ports: Mapping[str, int]) -> SupervisedPart:
 
 
 def build_deploy_command() -> list[str]:
-    """The command that puts the deployments into Prefect; the work pool must be there."""
+    """The command that puts the deployments into Prefect; the work pool must exist."""
     return ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml"]
 
 
 def get_state_path() -> Path:
-    """Where the supervisor writes which processes run."""
+    """File in which the supervisor writes which processes run."""
     return read_settings().home / "up" / "state.json"
 
 
@@ -206,7 +206,7 @@ def run_supervisor(kafka: bool = False) -> NoReturn:
             keeper.run_round()
             time.sleep(_POLL_S)
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal leaves no part behind
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal does not interrupt the stop
         keeper.close()
 
 
@@ -270,7 +270,7 @@ class _PartKeeper:
             child, self.identities[part.name] = start_process(
                 part.name, command, subprocess.PIPE, part.environment
             )
-        except Exception as error:  # noqa: BLE001  (a file that is being edited; the other parts go on)
+        except Exception as error:  # noqa: BLE001  (a file that is being edited; the other parts run on)
             self._log_delay(part, f"cannot be started: {error}")
             return
         self.running[part.name] = child
@@ -286,7 +286,7 @@ class _PartKeeper:
         self.not_before[part.name] = time.monotonic() + pause
 
     def _log_end(self, part: SupervisedPart, child: "subprocess.Popen[str]") -> None:
-        stop_process(self.identities.pop(part.name))  # what it may have left behind
+        stop_process(self.identities.pop(part.name))  # and its child processes
         del self.running[part.name]
         self._log_delay(part, f"ended with code {child.returncode}")
         self._write()

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
+from tasks.core.kinds import get_kind
+from tasks.core.kinds.base import Kind
 from tasks.core.schema import FeatureSchema
 
 
@@ -19,3 +21,8 @@ class Dataset:
     about: About
     calendar: Calendar
     schema: FeatureSchema
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of the target."""
+        return get_kind(self.about.target)

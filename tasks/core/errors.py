@@ -65,9 +65,7 @@ class StageError(TidemillError):
 
 
 class FeedError(TidemillError):
-    """The feed cannot go on as it is configured: a topic, a table, an offset or a schema is not
-    what it should be.
-    """
+    """The feed cannot go on: a topic, a table, an offset or a schema is not what it should be."""
 
 
 class TopicMissingError(FeedError):
@@ -84,10 +82,9 @@ class TopicMissingError(FeedError):
 
 
 class OffsetMovedError(FeedError):
-    """Another writer has read on; what is held must be forgotten and read again from the table's
-    mark.
+    """Another writer has read on, and nothing was written.
 
-    Nothing was written.
+    What is held must be forgotten and read again from the table's offset.
     """
 
 

@@ -119,8 +119,8 @@ VINTAGES = FrameSchema(
     "vintages", {**_KEY, "y": pl.Float64, "z": pl.Float64}, ("series_id", "event_time", "known_at")
 )
 
-# data/forecasts/<model> and everything that is served or scored; y_hat, quantiles and y in the
-# target's unit; y null until known.
+# data/forecasts/<model> and everything that is served or scored, with the columns of the target's
+# kind (tasks.core.kinds): of a numeric target y_hat and quantiles, in its unit. y null until known.
 FORECAST = FrameSchema(
     "forecast",
     {
@@ -129,11 +129,10 @@ FORECAST = FrameSchema(
         "step": pl.Int32,
         "event_time": UTC,
         "model": pl.String,
-        "y_hat": pl.Float64,
     },
     ("model", "series_id", "cutoff", "step"),
     further=(pl.Float64,),
-    optional={"y": pl.Float64},
+    optional={"y_hat": pl.Float64, "y": pl.Float64},
 )
 
 # A body's history.parquet: out-of-sample forecasts of its ensemble before seen_until, in the space
@@ -167,6 +166,7 @@ SERVED = FrameSchema(
     {**FORECAST.columns, "prediction_id": pl.String, "made_at": UTC, "digest": pl.String},
     ("prediction_id", "series_id", "step"),
     further=(pl.Float64,),
+    optional={"y_hat": pl.Float64},
 )
 
 

@@ -105,16 +105,18 @@ def score_elements(
     primary: str | None = None,
     quantiles: Sequence[float] = (),
     scales: pl.DataFrame | None = None,
-    yardstick: scores.ScalingErrors | None = None,
+    scaling_errors: scores.ScalingErrors | None = None,
 ) -> pl.DataFrame:
-    """One row for each forecast with known y: what it had, `year` of its cutoff, and a column for
-    each score of *wanted*, null where unknown.
+    """Every forecast with known y, `year` of its cutoff and a column for each score of *wanted*.
 
-    forecasts: schema FORECAST with y. primary: adds the loss `primary` of that name
-    (tasks.core.scores.compute_primary_loss). quantiles: those of the columns `q_...`, for the
-    scores of intervals. scales: see `compute_series_scales`, for mase, rmsse and msis. yardstick:
-    of a primary score that needs one, in the order of *forecasts*. Raises ScoreInputError for a
-    score that there is not, one that lacks its quantiles or scales, and where a score is undefined.
+    Scores are null where unknown.
+    forecasts: schema FORECAST with y.
+    primary: adds the loss `primary` of that name (tasks.core.scores.compute_primary_loss).
+    quantiles: those of the columns `q_...`, for the scores of intervals.
+    scales: see `compute_series_scales`, for mase, rmsse and msis.
+    scaling_errors: of a primary score that needs them, in the order of *forecasts*.
+    Raises ScoreInputError for an unknown score, for one without its quantiles or scales, and where
+    a score is undefined.
     """
     _check_scores(wanted, quantiles, scales)
     is_known = forecasts.select(pl.col("y").is_not_null() & pl.col("y").is_not_nan()).to_series()
@@ -128,22 +130,29 @@ def score_elements(
             primary,
             part.y,
             part.y_hat,
-            yardstick and yardstick._replace(scale=yardstick.scale[is_known.to_numpy()]),
+            scaling_errors and scaling_errors._replace(scale=scaling_errors.scale[is_known.to_numpy()]),
         )
     return known.drop(SCALE_COLUMNS, strict=False).with_columns(
         pl.Series(name, values).fill_nan(None) for name, values in computed.items()
     )
 
 
-def compute_mean_scores(scored: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataFrame:
-    """`model`, *by*, n, and each score of `elements` as the mean over its known elements; sorted.
+def compute_mean_scores(
+    scored: pl.DataFrame, by: Sequence[str] = (), names: Sequence[str] = (*SCORES, "primary")
+) -> pl.DataFrame:
+    """`model`, *by*, n, and each score as the mean over its known elements; sorted.
 
     RMSE and RMSSE are roots of the mean.
+    names: of the scores, as far as *scored* has them.
     by: any columns, such as series_id, step, cutoff, year. Scaled errors are averaged over
     forecasts, so a longer series weighs more.
     """
-    keys, names = ["model", *by], [name for name in (*SCORES, "primary") if name in scored.columns]
-    means = [pl.col(name).mean().sqrt() if name in _ROOTED else pl.col(name).mean() for name in names]
+    keys = ["model", *by]
+    means = [
+        pl.col(name).mean().sqrt() if name in _ROOTED else pl.col(name).mean()
+        for name in names
+        if name in scored.columns
+    ]
     return scored.group_by(keys).agg(pl.len().alias("n"), *means).sort(keys)
 
 

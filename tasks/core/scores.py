@@ -247,36 +247,38 @@ def compute_scaling_errors(y: Array, naive: Array, scale: Array) -> ScalingError
     )
 
 
-def compute_primary_loss(score: str, y: Array, y_hat: Array, yardstick: ScalingErrors | None = None) -> Array:
+def compute_primary_loss(
+    score: str, y: Array, y_hat: Array, scaling_errors: ScalingErrors | None = None
+) -> Array:
     """Loss of each element by the primary score of that name; its mean is what is compared, NaN
     does not count.
 
     `mase`: |y - y_hat| over the scale. `owa`: the mean over all elements is M4's OWA, with the
     seasonal naive where M4 has Naive2; the divisors are those of all forecasts compared, so a part
     of them may lie on either side of 1. Raises ScoreInputError for one of these two without a
-    yardstick, or when no series has a scale or the naive makes no error.
+    scaling errors, or when no series has a scale or the naive makes no error.
     """
     if score not in SCALED_PRIMARY:
         return _PRIMARY[score](y, y_hat)
-    if yardstick is None:
+    if scaling_errors is None:
         raise ScoreInputError(
-            f"{score} needs the seasonal naive's errors up to each cutoff; give `compute_primary_loss` a"
-            " yardstick of tasks/core/seasonal.py."
+            f"{score} needs the seasonal naive's errors up to each cutoff; give `compute_primary_loss`"
+            " the scaling errors of tasks/core/seasonal.py."
         )
-    if np.isfinite(y).any() and not np.isfinite(yardstick.scale).any():
+    if np.isfinite(y).any() and not np.isfinite(scaling_errors.scale).any():
         raise ScoreInputError(
             f"{score} is undefined: every series is shorter than a season, or repeats it exactly, so its"
             " scale is 0. Lower `about.season_steps`, or take mae."
         )
-    scaled = absolute_error(y, y_hat) / yardstick.scale
+    scaled = absolute_error(y, y_hat) / scaling_errors.scale
     if score == "mase" or not np.isfinite(scaled).any():
         return scaled
-    if not (yardstick.naive_smape_pct > 0 and yardstick.naive_mase > 0):
+    if not (scaling_errors.naive_smape_pct > 0 and scaling_errors.naive_mase > 0):
         raise ScoreInputError(
             "owa is undefined: the seasonal naive makes no error, or is not known anywhere. Take mase or mae"
             " as `about.primary_score`."
         )
-    out: Array = (smape(y, y_hat) / yardstick.naive_smape_pct + scaled / yardstick.naive_mase) / 2
+    out: Array = (smape(y, y_hat) / scaling_errors.naive_smape_pct + scaled / scaling_errors.naive_mase) / 2
     return out
 
 

@@ -131,8 +131,9 @@ def read_report(path: Path, kind: type[ReportT]) -> ReportT:
 
 
 def read_last_report(path: Path, kind: type[ReportT]) -> ReportT | None:
-    """What the last run left; None when there is nothing that this version reads, so that the
-    stage makes it again.
+    """What the last run left; None when there is nothing that this version reads.
+
+    The stage makes it again then.
     """
     try:
         return read_report(path, kind)

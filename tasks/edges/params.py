@@ -58,11 +58,12 @@ class ParamsDocument:
     @cached_property
     def about(self) -> About:
         """What the current dataset is."""
-        return parse_params(About, self._entry["about"], f"datasets.{self.dataset}.about")
+        return parse_about(self._entry["about"], f"datasets.{self.dataset}.about")
 
     def list_models(self) -> tuple[str, ...]:
-        """The models of this checkout: the top-level `models`, which must be those of the current
-        dataset's entry.
+        """The models of this checkout: the top-level `models`.
+
+        They must be those of the current dataset's entry.
         """
         listed, entry = self.content["models"], list(self._entry["models"])
         if listed != entry:
@@ -74,8 +75,9 @@ class ParamsDocument:
 
     @property
     def gate_steps(self) -> int:
-        """`promote.gate_steps`: how many steps at the end no fit, weight or conformal state of a
-        challenger may see.
+        """`promote.gate_steps`: steps at the end that nothing of a challenger may see.
+
+        Neither fits nor weights nor conformal state.
         """
         return int(self._merge_section("promote")["gate_steps"])
 
@@ -94,8 +96,9 @@ class ParamsDocument:
         return dict(known[name])
 
     def find_section(self, name: str) -> Section | None:
-        """A section that a dataset's entry need not have (`feed`), over the one of the same name
-        for all; None when the entry has none.
+        """A section that a dataset's entry need not have (`feed`); None when the entry has none.
+
+        It overlays the section of the same name for all datasets.
         """
         return None if self._entry.get(name) is None else self._merge_section(name)
 
@@ -153,6 +156,21 @@ def read_params(stage: str, kind: type[P], root: Path = ROOT) -> P:
 def read_section(name: str, root: Path = ROOT) -> Section | None:
     """See ParamsDocument.find_section."""
     return read_document(root).find_section(name)
+
+
+def parse_about(content: Section, where: str) -> About:
+    """*content* as `about`, checked by the kind of its target.
+
+    Raises ParamsError that names each fault and *where* it is.
+    """
+    from tasks.core.kinds import get_kind  # numpy, which a command with nothing to do must not pay
+
+    about = parse_params(About, content, where)
+    try:
+        get_kind(about.target).check(about)
+    except ParamsError as error:
+        raise ParamsError(f"params.yaml, {where}: {error}") from error
+    return about
 
 
 def parse_params(kind: type[P], content: Section, where: str) -> P:

@@ -38,8 +38,10 @@ class ReleaseIdentity(BaseModel):
 
 
 class Champion(Strict):
-    """The release that answers. path: relative to home. promoted_as_of: newest `known_at` of the
-    data that decided.
+    """The release that answers.
+
+    path: relative to home.
+    promoted_as_of: newest `known_at` of the data that decided.
     """
 
     dataset: str

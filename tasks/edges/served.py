@@ -2,11 +2,12 @@
 
 A SQLite file per dataset, `<home>/served/<dataset>.db`, in WAL mode with `synchronous=FULL`: each
 append is one transaction and one fsync (about a millisecond on a local disk), and several processes
-may append and read at the same time. Quantiles are data, a JSON object per row, since releases
-differ in them.
+may append and read at the same time. Quantiles, and what other kinds of target have instead of
+`y_hat`, are data, a JSON object per row, since releases differ in them.
 """
 
 import json
+import math
 import os
 import shutil
 import sqlite3
@@ -31,7 +32,7 @@ _FIX = "No forecast is served that is not recorded; free the disk or correct the
 _WAIT_S = 5.0  # for another process that is writing; it holds the lock for milliseconds
 
 _TIMES = [name for name, dtype in SERVED.columns.items() if dtype == UTC_DTYPE]
-_PLAIN = list(SERVED.columns)
+_PLAIN = [*SERVED.columns, *SERVED.optional]
 _TABLE = """
 CREATE TABLE IF NOT EXISTS served (
     prediction_id TEXT NOT NULL,
@@ -40,8 +41,8 @@ CREATE TABLE IF NOT EXISTS served (
     cutoff INTEGER NOT NULL,      -- microseconds since 1970 UTC, like every time here
     event_time INTEGER NOT NULL,
     model TEXT NOT NULL,
-    y_hat REAL,
-    quantiles TEXT NOT NULL,      -- {"q_0.1": 0.004, ...}
+    y_hat REAL,                   -- NULL: of a kind without such a column
+    quantiles TEXT NOT NULL,      -- {"q_0.1": 0.004, ...}, and other columns of the kind
     made_at INTEGER NOT NULL,
     digest TEXT NOT NULL,
     own_history INTEGER NOT NULL, -- 1: made from rows that the request brought
@@ -191,8 +192,9 @@ def _convert_store_errors(path: Path, fix: str) -> Iterator[None]:
 def _build_rows(
     frame: pl.DataFrame, *, own_history: bool, as_of: datetime | None
 ) -> list[tuple[object, ...]]:
-    names = [c for c in frame.columns if c not in SERVED.columns]
-    plain = frame.select(_PLAIN).with_columns(pl.col(_TIMES).dt.epoch("us"))
+    names = [c for c in frame.columns if c not in _PLAIN]
+    missing = [pl.lit(None).alias(c) for c in _PLAIN if c not in frame.columns]
+    plain = frame.with_columns(missing).select(_PLAIN).with_columns(pl.col(_TIMES).dt.epoch("us"))
     quantiles = frame.select(names).to_dicts() if names else [{}] * frame.height
     request = (
         int(own_history),
@@ -206,10 +208,11 @@ def _build_rows(
 
 
 def _build_frame(rows: Sequence[tuple[object, ...]]) -> pl.DataFrame:
-    dtypes = {**SERVED.columns, **dict.fromkeys(_TIMES, pl.Int64)}
+    dtypes = {**SERVED.columns, **SERVED.optional, **dict.fromkeys(_TIMES, pl.Int64)}
     plain = pl.DataFrame([row[:-1] for row in rows], schema=dtypes, orient="row").with_columns(
         pl.col(_TIMES).cast(UTC_DTYPE)
     )
+    plain = plain.drop(name for name in SERVED.optional if plain[name].is_null().all())
     quantiles = [json.loads(str(row[-1])) for row in rows]
     names = sorted({name for row in quantiles for name in row}, key=_parse_level)
     return SERVED.conform(
@@ -219,8 +222,10 @@ def _build_frame(rows: Sequence[tuple[object, ...]]) -> pl.DataFrame:
     )
 
 
-def _parse_level(name: str) -> float:
-    return float(name.removeprefix("q_"))
+def _parse_level(name: str) -> tuple[float, str]:
+    """What columns are sorted by: quantiles by their level, others after them by name."""
+    level = name.removeprefix("q_")
+    return (math.inf if level == name else float(level)), name
 
 
 _of_thread = threading.local()  # SQLite connections stay in their thread

@@ -1,7 +1,8 @@
 """The DVC command: `python -m tasks.ensemble`."""
 
 from tasks.core.dataset import Dataset
-from tasks.core.frames import FEATURES, FORECAST
+from tasks.core.frames import FEATURES
+from tasks.core.kinds import get_forecast_schema
 from tasks.core.panel import build_panel
 from tasks.core.reports.train import FitReport
 from tasks.edges.artifacts import (
@@ -59,9 +60,10 @@ def read_aligned(document: ParamsDocument, dataset: Dataset) -> tuple[AlignedFor
     }
     if quantile_of:
         print(f"not combined, since they forecast quantiles: {', '.join(quantile_of)}")
+    schema = get_forecast_schema(dataset.about)
     panel = build_panel(read_frame(FEATURES_FOLDER / "table.parquet", FEATURES), dataset)
     walk, gate = (
-        {m: read_frame(ROOT / "data/forecasts" / m / f"{part}.parquet", FORECAST) for m in models}
+        {m: read_frame(ROOT / "data/forecasts" / m / f"{part}.parquet", schema) for m in models}
         for part in ("forecast", "gate")
     )
     stride_steps = read_report(FITS_FOLDER / models[0] / "fit.json", FitReport).stride_steps

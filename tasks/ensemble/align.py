@@ -13,9 +13,9 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.errors import FrameError
 from tasks.core.frames import UTC
+from tasks.core.kinds.base import Kind
+from tasks.core.kinds.timeline import Timeline
 from tasks.core.panel import Panel
-from tasks.core.transform import transform_target_array
-from tasks.release.conformal import Timeline
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,11 @@ class AlignedForecasts:
     def about(self) -> About:
         """What the dataset is."""
         return self.panel.dataset.about
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of the target."""
+        return self.panel.dataset.kind
 
     def build_base_quantiles(self, quantiles: tuple[float, ...], z_hat: np.ndarray) -> np.ndarray:
         """(K, S, H, Q) the members' own quantiles; z_hat stands for a quantile that none
@@ -96,7 +101,7 @@ class AlignedForecasts:
 
     def build_timeline(self, z_hat: np.ndarray, group: np.ndarray) -> Timeline:
         """Timeline of one set of forecasts (K, S, H)."""
-        return Timeline(z_hat, self.scale, self.z, self.known_k, self.learns, group)
+        return Timeline(z_hat, self.scale, self.z, self.known_k, self.learns, group, self.kind)
 
     def is_known_by(self, k: int) -> np.ndarray:
         """(K, S, H) forecasts of earlier cutoffs whose outcome the cutoff with index *k* knows."""
@@ -174,8 +179,9 @@ def _find_positions(
 def _build_member_array(
     frames: dict[str, pl.DataFrame], positions: TimelinePositions, panel: Panel
 ) -> np.ndarray:
-    """(M, K, S, H) forecasts in the space of z, NaN where there is none."""
-    ids, target = pl.Series(panel.series_ids), panel.dataset.about.target
+    """(M, K, S, H) forecasts in the space in which they are combined, NaN where there is none."""
+    ids, about, kind = pl.Series(panel.series_ids), panel.dataset.about, panel.dataset.kind
+    point = kind.list_columns(about)[0]
     shape = (len(frames), len(positions.cutoffs), len(ids), panel.schema.horizon_steps)
     z_hat = np.full(shape, np.nan)
     for i, frame in enumerate(frames.values()):
@@ -184,7 +190,7 @@ def _build_member_array(
             ids.search_sorted(frame["series_id"]).to_numpy(),
             frame["step"].to_numpy() - 1,
         )
-        z_hat[(i, *index)] = transform_target_array(target, frame["y_hat"].to_numpy())
+        z_hat[(i, *index)] = kind.encode_point(about.target, frame[point].to_numpy())
     return z_hat
 
 

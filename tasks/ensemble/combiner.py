@@ -46,7 +46,7 @@ class CombinerContext:
             np.isfinite(aligned.z) & aligned.learns[:, None, None], np.maximum(aligned.known_k, later), n
         )
         learned = compute_learned_losses(
-            aligned.z_hat, aligned.z, aligned.scale, at, 0, n, absolute=self.absolute
+            aligned.z_hat, aligned.z, aligned.scale, at, 0, n, absolute=self.absolute, kind=aligned.kind
         )
         return compute_recent_losses(learned, aligned.learns, self.params.recent_cutoffs)
 

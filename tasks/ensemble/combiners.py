@@ -235,6 +235,17 @@ COMBINERS: tuple[Combiner, ...] = (
 )
 
 
+def list_combiners(names: Sequence[str]) -> list[Combiner]:
+    """Those of *names*, in their order."""
+    by_name = {combiner.name: combiner for combiner in COMBINERS}
+    return [by_name[name] for name in names]
+
+
+def get_fitted_combiner(name: str) -> FittedCombiner:
+    """The combiner *name*, whose fit a release can hold."""
+    return next(c for c in COMBINERS if isinstance(c, FittedCombiner) and c.name == name)
+
+
 def _build_weights(ground: CombinerContext, kept: Sequence[int], table: np.ndarray, **rest: Any) -> Weights:
     """table: (G, M, H or 1) of the members *kept*; those without any weight are left out."""
     used = [i for i in range(len(kept)) if (table[:, i] != 0).any()]

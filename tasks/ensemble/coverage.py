@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from tasks.core.frames import FORECAST
+from tasks.core.kinds.timeline import IssuedForecasts
 from tasks.core.reports.ensemble import (
     BaseQuantile,
     CoverageReport,
@@ -19,12 +20,10 @@ from tasks.core.reports.ensemble import (
     RegimeNames,
     TableRow,
 )
-from tasks.core.score_table import INTERVAL_SCORES, compute_mean_scores, score_elements
+from tasks.core.score_table import compute_mean_scores
 from tasks.core.scores import pinball
-from tasks.core.transform import inverse_transform_target
 from tasks.ensemble.issue import IntervalIssuer, build_issued_frame, compute_regimes
 from tasks.release.combine import Regime
-from tasks.release.conformal import IssuedForecasts
 
 _REGIMES = {2: ("low", "high"), 3: ("low", "middle", "high")}
 
@@ -40,27 +39,27 @@ def build_coverage(
     """
     about, aligned = issuer.about, issuer.aligned
     frame = build_issued_frame(name, issued, aligned, scored | gate)
-    scores = score_elements(
-        _add_regime(frame, issuer, scored | gate), INTERVAL_SCORES, quantiles=about.quantiles
-    ).drop_nulls("coverage_frac")
+    names = aligned.kind.calibration_scores
+    scores = aligned.kind.score_elements(about, _add_regime(frame, issuer, scored | gate), names)
+    scores = scores.filter(pl.any_horizontal(pl.col(names).is_not_null()))
     first_of_gate = aligned.panel.cutoff[int(aligned.origins[aligned.n_walk - 1])]
     before, of_gate = (
         scores.filter(pl.col("cutoff") <= first_of_gate),
         scores.filter(pl.col("cutoff") > first_of_gate),
     )
     tables = {
-        "overall": _build_table(before),
-        "gate": _build_table(of_gate),
-        "by_year": _build_table(scores, ["year"]),
-        "by_step": _build_table(before, ["step"]),
-        "by_series": _build_table(before, ["series_id"]),
-        "by_regime": _build_table(before.drop_nulls("regime"), ["regime"]) if issuer.regime else (),
+        "overall": _build_table(before, names),
+        "gate": _build_table(of_gate, names),
+        "by_year": _build_table(scores, names, ["year"]),
+        "by_step": _build_table(before, names, ["step"]),
+        "by_series": _build_table(before, names, ["series_id"]),
+        "by_regime": _build_table(before.drop_nulls("regime"), names, ["regime"]) if issuer.regime else (),
     }
     shares: dict[str, dict[Any, Any]] = {
-        by: {row[key]: row["coverage_frac"] for row in tables[by]} for by, key in _KEYS.items()
+        by: {row[key]: row.get("coverage_frac") for row in tables[by]} for by, key in _KEYS.items()
     }
     return CoverageReport(
-        level=about.quantiles[-1] - about.quantiles[0],
+        level=aligned.kind.get_level(about),
         method=issuer.params.intervals,
         overall=_get_only(tables["overall"]),
         gate=_get_only(tables["gate"]),
@@ -85,12 +84,12 @@ def _score_bases(
         index, quantile = [f"{q:g}" for q in about.quantiles].index(name), float(name)
         z_hats = {
             "own": issuer.aligned.quantile_forecasts[name][scored],
-            "issued": issued.quantiles[scored, ..., index],
+            "issued": issued.further[scored, ..., index],
         }
         both = np.isfinite(y) & np.isfinite(z_hats["own"]) & np.isfinite(z_hats["issued"])
         figures: dict[str, float] = {}
         for side, z_hat in z_hats.items() if both.any() else ():
-            q_hat = inverse_transform_target(about.target, z_hat[both])
+            q_hat = issuer.aligned.kind.decode(about.target, z_hat[both])
             figures |= {
                 f"{side}_below_frac": float((y[both] <= q_hat).mean()),
                 f"{side}_pinball": float(pinball(y[both], q_hat, quantile).mean()),
@@ -129,9 +128,9 @@ def _describe_regime(regime: Regime | None) -> RegimeNames | None:
     return RegimeNames(column=regime.column, above=regime.above, names=names)
 
 
-def _build_table(scores: pl.DataFrame, by: Sequence[str] = ()) -> tuple[TableRow, ...]:
-    return tuple(compute_mean_scores(scores, by).drop("model").to_dicts())
+def _build_table(scores: pl.DataFrame, names: Sequence[str], by: Sequence[str] = ()) -> tuple[TableRow, ...]:
+    return tuple(compute_mean_scores(scores, by, names).drop("model").to_dicts())
 
 
 def _get_only(table: tuple[TableRow, ...]) -> Any:
-    return table[0]["coverage_frac"] if table else None
+    return table[0].get("coverage_frac") if table else None

@@ -13,15 +13,15 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.blocks import split_blocks
 from tasks.core.errors import ParamsError
-from tasks.core.frames import FORECAST, format_quantile_columns
-from tasks.core.scores import ScalingErrors, compute_primary_loss
+from tasks.core.kinds import get_forecast_schema
+from tasks.core.kinds.base import CalibrationSpec, Calibrator
+from tasks.core.kinds.timeline import IssuedForecasts, Timeline, calibrate
+from tasks.core.scores import ScalingErrors
 from tasks.core.seasonal import build_seasonal_from_panel
-from tasks.core.transform import inverse_transform_target
 from tasks.ensemble.align import AlignedForecasts
 from tasks.ensemble.known import N_REGIMES
 from tasks.ensemble.params import EnsembleParams
 from tasks.release.combine import Regime, compute_regime
-from tasks.release.conformal import Conformal, IssuedForecasts, Timeline, run_conformal, select_functional
 
 OWN_POOL_CUTOFFS = 100  # fewer outcomes a series and step cannot carry .1 and .9 quantiles of their own
 _BESIDE = 2_000_000  # forecasts that are walked along side by side: half a GB
@@ -92,9 +92,7 @@ class IntervalIssuer:
         line = self.aligned.build_timeline(z_hat, self.groups)
         if self.quantile_members:
             line = replace(line, base=self.aligned.build_base_quantiles(self.about.quantiles, z_hat))
-        return run_conformal(
-            line, self._build_state(1), select_functional(self.about), self.about.target.transform
-        )
+        return calibrate(line, self._build_state(1), len(self.aligned.kind.list_columns(self.about)))
 
     def predict_points(self, z_hats: Sequence[np.ndarray], wanted: np.ndarray) -> list[np.ndarray]:
         """Points (K, S, H) of several sets at the cutoffs *wanted* (K,), NaN elsewhere.
@@ -108,15 +106,11 @@ class IntervalIssuer:
 
     def loss(self, point: np.ndarray) -> np.ndarray:
         """(K, S, H) primary loss of points, NaN where there is none or y is not known."""
-        y = self.aligned.y
-        y_hat = inverse_transform_target(self.about.target, point)
+        y, kind = self.aligned.y, self.aligned.kind
+        y_hat = kind.decode(self.about.target, point)
         there = np.isfinite(y_hat) & np.isfinite(y)
-        return compute_primary_loss(
-            self.about.primary_score,
-            np.where(there, y, np.nan),
-            np.where(there, y_hat, np.nan),
-            self.scaling_errors,
-        )
+        y, y_hat = np.where(there, y, np.nan), np.where(there, y_hat, np.nan)
+        return kind.compute_loss(self.about, y, y_hat, self.scaling_errors)
 
     def _predict_together(self, z_hats: Sequence[np.ndarray], wanted: np.ndarray) -> list[np.ndarray]:
         n, until, aligned = len(z_hats), int(np.flatnonzero(wanted).max(initial=-1)) + 1, self.aligned
@@ -128,26 +122,19 @@ class IntervalIssuer:
             np.minimum(np.tile(aligned.known_k[:until], (1, n, 1)), until),
             aligned.learns[:until],
             np.concatenate([groups + i * self._n_groups for i in range(n)], axis=1),
+            aligned.kind,
         )
-        issued = run_conformal(
-            line,
-            self._build_state(n),
-            select_functional(self.about),
-            self.about.target.transform,
-            wanted[:until],
-            only_points=True,
-        )
-        out = np.full((len(wanted), *issued.point.shape[1:]), np.nan)
-        out[:until] = issued.point
+        point = calibrate(line, self._build_state(n), 1, wanted[:until]).point
+        out = np.full((len(wanted), *point.shape[1:]), np.nan)
+        out[:until] = point
         return np.split(out, n, axis=1)
 
-    def _build_state(self, n_sets: int) -> Conformal:
+    def _build_state(self, n_sets: int) -> Calibrator:
         # Several sets are asked for points alone
-        n_bases = 1 + len(self.about.quantiles) if n_sets == 1 and self.quantile_members else 1
-        n_groups, n_steps = n_sets * self._n_groups, self.aligned.y.shape[2]
-        return Conformal(
-            n_groups, n_steps, self.about.quantiles, self.n_residuals, self.adapt_rate, self.block, n_bases
-        )
+        has_bases = n_sets == 1 and bool(self.quantile_members)
+        spec = CalibrationSpec(self.n_residuals, self.adapt_rate, self.block, has_bases)
+        n_pools, n_steps = n_sets * self._n_groups, self.aligned.y.shape[2]
+        return self.aligned.kind.build_calibrator(self.about, spec, n_pools, n_steps)
 
     @property
     def _n_groups(self) -> int:
@@ -203,17 +190,16 @@ def compute_regimes(aligned: AlignedForecasts, regime: Regime) -> np.ndarray:
 def build_issued_frame(
     name: str, issued: IssuedForecasts, aligned: AlignedForecasts, rows: np.ndarray
 ) -> pl.DataFrame:
-    """FORECAST with quantiles and y of the cutoffs marked in *rows* (K,), as the candidate
-    *name* would have issued them.
+    """FORECAST with all columns of the kind and y of the cutoffs marked in *rows* (K,), as the
+    candidate *name* would have issued them.
     """
-    k, about = np.flatnonzero(rows), aligned.about
-    columns = {"y_hat": inverse_transform_target(about.target, issued.point[k]), "y": aligned.y[k]}
-    for i, column in enumerate(format_quantile_columns(about.quantiles)):
-        columns[column] = inverse_transform_target(about.target, issued.quantiles[k, :, :, i])
+    k, about, kind = np.flatnonzero(rows), aligned.about, aligned.kind
+    names, values = kind.list_columns(about), kind.decode(about.target, issued.columns[k])
+    columns = {"y": aligned.y[k], **{column: values[..., i] for i, column in enumerate(names)}}
     frame = aligned.keys(k).with_columns(
         model=pl.lit(name), **{c: pl.Series(values.ravel()).fill_nan(None) for c, values in columns.items()}
     )
-    return FORECAST.conform(frame.filter(pl.col("y_hat").is_not_null()))
+    return get_forecast_schema(about).conform(frame.filter(pl.col(names[0]).is_not_null()))
 
 
 def _fit_regime(aligned: AlignedForecasts, params: EnsembleParams, burn_in: int) -> Regime | None:

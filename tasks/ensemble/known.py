@@ -143,10 +143,8 @@ class MemberErrors:
     ) -> None:
         aligned = self.aligned
         here = part_of[rows, columns] == r
-        error = (aligned.z_hat[:, rows, columns] - aligned.z[rows, columns]) / aligned.scale[
-            rows, columns, None
-        ]
-        error = np.where(here, error, 0.0)
+        error = aligned.kind.compute_member_error(aligned.z[rows, columns], aligned.z_hat[:, rows, columns])
+        error = np.where(here, error / aligned.scale[rows, columns, None], 0.0)
         by_row = error.transpose(2, 3, 0, 1)  # (S, H, M, k)
         products = by_row @ by_row.transpose(0, 1, 3, 2)
         sums["by_step"][r] += products.sum(axis=0)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tasks.core.errors import FoldError
+from tasks.core.kinds.timeline import IssuedForecasts
 from tasks.ensemble.align import AlignedForecasts
 from tasks.ensemble.choose import (
     CombinerChoice,
@@ -17,14 +18,12 @@ from tasks.ensemble.choose import (
     select_shared_outcomes,
 )
 from tasks.ensemble.combiner import Combiner, CombinerContext, FittedCombiner, compute_shares
-from tasks.ensemble.combiners import COMBINERS
+from tasks.ensemble.combiners import get_fitted_combiner, list_combiners
 from tasks.ensemble.issue import IntervalIssuer, build_issuer
 from tasks.ensemble.known import MemberErrors, list_refits
 from tasks.ensemble.params import EnsembleParams
 from tasks.ensemble.report import compute_marginal_contributions
-from tasks.forecasters import BASELINES
 from tasks.release.combine import Combination, build_plain_weights
-from tasks.release.conformal import IssuedForecasts
 
 ENSEMBLE = "ensemble"
 
@@ -108,8 +107,11 @@ def build_ensemble(aligned: AlignedForecasts, params: EnsembleParams) -> Assembl
     members = _build_members(aligned, issuer)
     scorer = CombinerScorer(_build_context(aligned, params, slices), slices, issuer)
     choice, obstacles = _decide_combiner(scorer, members)
-    combiner = next(c for c in COMBINERS if isinstance(c, FittedCombiner) and c.name == choice.combiner)
+    combiner = get_fitted_combiner(choice.combiner)
     ensemble, weights = _fit_ensemble(scorer, combiner)
+    if not choice.ships:  # the report is of what is served, intervals included
+        best = members[choice.best_member]
+        members[choice.best_member] = best._replace(issued=issuer.whole(best.z_hat))
     return AssembledEnsemble(
         {ENSEMBLE: ensemble, **members},
         ENSEMBLE if choice.ships else choice.best_member,
@@ -141,23 +143,23 @@ def _check_members(aligned: AlignedForecasts, slices: CutoffSlices, burn_in: int
             f"No forecast after the burn-in of {burn_in} cutoffs has a known outcome. Raise"
             " `train.n_cutoffs`, or lower `ensemble.burn_in_cutoffs`."
         )
-    naive = [m for m in aligned.models if m in BASELINES]
+    baselines = aligned.kind.baselines
+    naive = [m for m in aligned.models if m in baselines]
     if not naive:
         raise FoldError(
-            f"`models` has no baseline; keep one of {', '.join(BASELINES)} in params.yaml, since a first"
+            f"`models` has no baseline; keep one of {', '.join(baselines)} in params.yaml, since a first"
             " model must beat it."
         )
     return naive
 
 
 def _build_members(aligned: AlignedForecasts, issuer: IntervalIssuer) -> dict[str, Candidate]:
-    """Each member alone, without quantiles."""
+    """Each member alone, its points."""
     every = np.ones(len(aligned.origins), dtype=bool)
     points = issuer.predict_points(list(aligned.z_hat), every)
     members = {}
     for name, z_hat, point in zip(aligned.models, aligned.z_hat, points, strict=True):
-        no_quantiles = np.full((*point.shape, len(aligned.about.quantiles)), np.nan)
-        issued = IssuedForecasts(no_quantiles, point)
+        issued = IssuedForecasts(point[..., None])
         members[name] = Candidate(name, build_plain_weights({name: 1.0}), z_hat, issued, issuer.loss(point))
     return members
 
@@ -185,7 +187,7 @@ def _build_context(
         aligned.n_walk, params.reweight_every_cutoffs, [slices.fit_until, aligned.n_walk - 1]
     )
     errors = MemberErrors(aligned, refits, params.newest_frac)
-    return CombinerContext(aligned, errors, params, absolute=aligned.about.is_median)
+    return CombinerContext(aligned, errors, params, absolute=aligned.kind.is_absolute(aligned.about))
 
 
 def _decide_combiner(
@@ -193,13 +195,14 @@ def _decide_combiner(
 ) -> tuple[CombinerChoice, dict[str, str]]:
     """The choice on the selection slice, and why some combiners could not be chosen."""
     aligned = scorer.context.aligned
-    obstacles = {c.name: reason for c in COMBINERS if (reason := c.find_obstacle(scorer.context))}
+    combiners = list_combiners(aligned.kind.combiners)
+    obstacles = {c.name: reason for c in combiners if (reason := c.find_obstacle(scorer.context))}
     every = range(len(aligned.models))
     losses = {name: member.loss for name, member in members.items()}
-    losses |= scorer.score({c.name: (c, every) for c in COMBINERS})
+    losses |= scorer.score({c.name: (c, every) for c in combiners})
     known = aligned.is_known_by(aligned.n_walk - 1)
     on_slice = {name: np.where(known, loss, np.nan)[scorer.slices.select] for name, loss in losses.items()}
-    servable = tuple(c.name for c in COMBINERS if c.name not in obstacles)
+    servable = tuple(c.name for c in combiners if c.name not in obstacles)
     return decide_combiner(on_slice, aligned.models, servable, scorer.context.params.select_alpha), obstacles
 
 

@@ -7,13 +7,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from tasks.core.frames import FORECAST
+from tasks.core.kinds import get_forecast_schema
 from tasks.core.reports.ensemble import CandidateScores, EnsembleReport, SelectionSlice, SeriesGains
-from tasks.core.transform import inverse_transform_target
 from tasks.edges.artifacts import write_frame
 from tasks.ensemble.align import AlignedForecasts
 from tasks.ensemble.choose import select_shared_outcomes
-from tasks.ensemble.combiners import COMBINERS
 from tasks.ensemble.coverage import build_coverage
 from tasks.ensemble.issue import build_issued_frame
 from tasks.ensemble.report import (
@@ -40,7 +38,8 @@ def build_summary(assembled: AssembledEnsemble, aligned: AlignedForecasts) -> En
     against = "har" if "har" in aligned.models else assembled.baseline
     ids = aligned.panel.series_ids
     by_series = compute_gains_by_series(ensemble.loss[scored], losses[against], ids, overlap)
-    error = np.where(scored[:, None, None], aligned.z - aligned.z_hat, np.nan)
+    error = aligned.kind.compute_member_error(aligned.z, aligned.z_hat)
+    error = np.where(scored[:, None, None], error, np.nan)
     return EnsembleReport(
         primary_score=about.primary_score,
         unit=about.target.unit,
@@ -66,7 +65,13 @@ def build_summary(assembled: AssembledEnsemble, aligned: AlignedForecasts) -> En
         correlation=compute_correlation(aligned.models, error),
         contribution_frac=assembled.contributions,
         confidence_set=compute_confidence_set(losses, overlap),
-        coverage=build_coverage(ENSEMBLE, ensemble.issued, assembled.issuer, scored, assembled.gate),
+        coverage=build_coverage(
+            assembled.shipped,
+            candidates[assembled.shipped].issued,
+            assembled.issuer,
+            scored,
+            assembled.gate,
+        ),
         weights_over_time=tuple(
             {"cutoff": cutoffs[k].isoformat(), **dict(zip(aligned.models, shares.tolist(), strict=True))}
             for k, shares in assembled.weights.items()
@@ -94,7 +99,7 @@ def _build_selection(assembled: AssembledEnsemble, aligned: AlignedForecasts) ->
         n_cutoffs=len(cutoffs),
         n_outcomes=choice.n,
         members={m: choice.losses.get(m) if choice.n else None for m in aligned.models},
-        combiners=build_combiner_rows(choice, tuple(c.name for c in COMBINERS), assembled.obstacles),
+        combiners=build_combiner_rows(choice, aligned.kind.combiners, assembled.obstacles),
     )
 
 
@@ -117,8 +122,10 @@ def _score_candidate(
     candidate: Candidate, aligned: AlignedForecasts, scored: np.ndarray, gate: np.ndarray
 ) -> CandidateScores:
     """Means over the outcomes *scored*, primary_gate over *gate*; both broadcast to (K, S, H)."""
-    y_hat = inverse_transform_target(aligned.about.target, candidate.issued.point)
-    error, loss = np.where(scored, aligned.y - y_hat, np.nan), np.where(scored, candidate.loss, np.nan)
+    about, kind = aligned.about, aligned.kind
+    point = kind.decode(about.target, candidate.issued.point)
+    error = np.where(scored, kind.compute_error(about, aligned.y, point), np.nan)
+    loss = np.where(scored, candidate.loss, np.nan)
 
     def mean(values: np.ndarray) -> float | None:
         known = values[np.isfinite(values)]
@@ -136,11 +143,11 @@ def _score_candidate(
 
 
 def write_frames(folder: Path, assembled: AssembledEnsemble, aligned: AlignedForecasts) -> None:
-    """forecast.parquet, gate.parquet and losses.parquet of the report."""
-    issued = assembled.candidates[ENSEMBLE].issued
+    """forecast.parquet and gate.parquet of what ships, losses.parquet of all candidates."""
+    issued = assembled.candidates[assembled.shipped].issued
     for name, cutoffs in (("forecast", assembled.scored), ("gate", assembled.gate)):
-        frame = build_issued_frame(ENSEMBLE, issued, aligned, cutoffs)
-        write_frame(folder / f"{name}.parquet", frame, FORECAST)
+        frame = build_issued_frame(assembled.shipped, issued, aligned, cutoffs)
+        write_frame(folder / f"{name}.parquet", frame, get_forecast_schema(aligned.about))
     losses = build_loss_frame(assembled.candidates, aligned, assembled.scored | assembled.gate)
     losses.write_parquet(folder / "losses.parquet")
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from tasks.core.frames import HISTORY, format_quantile_columns
+from tasks.core.frames import HISTORY
 from tasks.edges.artifacts import write_frame, write_json, write_sessions
 from tasks.ensemble.combiner import compute_shares
 from tasks.ensemble.issue import IntervalIssuer, compute_regimes
@@ -111,7 +111,7 @@ def build_history_frame(candidate: Candidate, issuer: IntervalIssuer) -> pl.Data
         bases = aligned.build_base_quantiles(issuer.about.quantiles, candidate.z_hat)[k]
         frame = frame.with_columns(
             pl.Series(name, bases[..., i].ravel()).fill_nan(None)
-            for i, name in enumerate(format_quantile_columns(issuer.about.quantiles))
+            for i, name in enumerate(aligned.kind.list_columns(aligned.about)[1:])
         )
     # No columns unless weights move
     combination = candidate.combination

@@ -1,6 +1,4 @@
-"""`python -m tasks.explain`: models/challenger/challenger and data/clean ->
-data/reports/explain.
-"""
+"""`python -m tasks.explain`: models/challenger/challenger, data/clean -> data/reports/explain."""
 
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from tasks.release import load_unsealed_release
 
 
 def main(root: Path = ROOT) -> None:
-    """Explain, and put the tables and figures in place together."""
+    """Explain, and put tables and figures in place in one step."""
     release = load_unsealed_release(root / "models/challenger/challenger")
     explanation = explain_release(
         release,
@@ -35,9 +33,9 @@ def _report_summary(summary: ExplainSummary) -> None:
         f"explain: {summary.n_last} last forecasts and {summary.n_sample} others; parts add up to"
         f" {summary.max_abs_gap:.1e}"
     )
-    if left_out := summary.n_series_now - summary.n_last:
+    if n_left_out := summary.n_series_now - summary.n_last:
         print(
-            f"explain: {left_out} series have no part in it: their last forecast is beyond"
+            f"explain: {n_left_out} series are not explained: their last forecast is beyond"
             " `explain.max_evaluations`, or they ended earlier"
         )
 

@@ -8,11 +8,13 @@ from tasks.core.strict import Strict
 
 
 class ExplainParams(Strict):
-    """n_sample: rows from all over the history whose mean absolute parts are the importance of a
-    feature. n_background: rows that stand for "feature unknown". max_evaluations: numbers (rows
-    x steps) that the ensemble may be asked for; it decides how many orders of the features are
-    # The first sentence is as long as it is
-    tried, and when a single order is too much, how many rows are explained.
+    """Sizes of the explanation.
+
+    n_sample: rows from the whole history; their mean absolute parts are a feature's importance.
+    n_background: rows that give the values of an unknown feature.
+    max_evaluations: numbers (rows x steps) that the ensemble may compute. It decides how many
+    orders of the features are tried and, when a single order is too much, how many rows are
+    explained.
     """
 
     n_sample: Annotated[int, Field(ge=1)] = 60

@@ -1,4 +1,4 @@
-"""Shapley values of a function of feature rows, by orders of the features tried forth and back.
+"""Shapley values of a function of feature rows, by random orders of the features.
 
 A coalition S of features is worth the mean of f over the background, the features of S taken from
 the row explained: what is left out is drawn, not guessed. Following one order from the empty
@@ -16,11 +16,16 @@ import numpy as np
 
 Function = Callable[[np.ndarray], np.ndarray]
 
-MAX_ORDERS = 10  # beyond this the parts move by less than the background's own luck
+MAX_ORDERS = 10  # beyond this the parts change by less than with another background
 
 
 class ShapleyParts(NamedTuple):
-    """base: (H,) mean of f over the background. parts: (n, F, H). z_hat: (n, H) f of the rows."""
+    """The parts of n rows, F features and H steps.
+
+    base: (H,) mean of f over the background.
+    parts: (n, F, H).
+    z_hat: (n, H) f of the rows.
+    """
 
     base: np.ndarray
     parts: np.ndarray
@@ -28,7 +33,7 @@ class ShapleyParts(NamedTuple):
 
     @property
     def gap(self) -> np.ndarray:
-        """(n, H) how far base and parts together are from z_hat."""
+        """(n, H) absolute difference of base plus parts to z_hat."""
         out: np.ndarray = np.abs(self.base + self.parts.sum(axis=1) - self.z_hat)
         return out
 
@@ -44,27 +49,28 @@ def compute_shapley(
 ) -> ShapleyParts:
     """Parts of f, (n, F) -> (n, H), at the rows x (n, F) against *background* (B, F).
 
-    columns: positions of those that f reads; the others stay at the row's own values and get 0.
+    columns: indices of those that f reads; the others keep the row's own values and get 0.
     n_orders: orders tried for each row.
-    tied: columns that go with another one ({follower: leader}), and whose part the leader gets:
-    halves of one fact mean nothing alone.
+    tied: {follower: leader}, columns that always change together and whose part the leader gets:
+    either column alone has no meaning.
     """
-    follows = {j: leader for j, leader in (tied or {}).items() if j in columns}
-    columns = np.unique([follows.get(int(j), int(j)) for j in columns])
+    leader_of = {j: leader for j, leader in (tied or {}).items() if j in columns}
+    columns = np.unique([leader_of.get(int(j), int(j)) for j in columns])
     base, z_hat = f(background).mean(axis=0), f(x)
     parts = np.zeros((*x.shape, z_hat.shape[1]))
     rng = np.random.default_rng(seed)
     for row, part in zip(x, parts, strict=True):
         for _ in range(n_orders):
             order = rng.permutation(columns)
-            for way in (order, order[::-1]):
-                part[way] += np.diff(_compute_worths(f, row, background, way, follows), axis=0)
+            for path in (order, order[::-1]):
+                part[path] += np.diff(_compute_worths(f, row, background, path, leader_of), axis=0)
     return ShapleyParts(base, parts / (2 * n_orders), z_hat)
 
 
 def find_used_columns(f: Function, x: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """Positions of the columns that f reads: those where giving rows each other's values, or
-    none, changes its result.
+    """Indices of the columns that f reads.
+
+    A column is read when exchanging its values between rows, or removing them, changes f.
     """
     rows = np.concatenate([x, background])
     before = f(rows)
@@ -72,7 +78,7 @@ def find_used_columns(f: Function, x: np.ndarray, background: np.ndarray) -> np.
         [
             j
             for j in range(rows.shape[1])
-            if any((f(other) != before).any() for other in _build_disturbed(rows, j))
+            if any((f(changed) != before).any() for changed in _build_disturbed(rows, j))
         ],
         dtype=np.int64,
     )
@@ -81,21 +87,21 @@ def find_used_columns(f: Function, x: np.ndarray, background: np.ndarray) -> np.
 def decide_budget(
     n_rows: int, n_columns: int, n_background: int, n_steps: int, max_evaluations: int
 ) -> tuple[int, int]:
-    """(rows, orders) within the budget: at least one row and one order, whatever they cost."""
-    of_an_order = max(1, 2 * (n_columns + 1) * n_background * n_steps)
-    rows = max(1, min(n_rows, max_evaluations // of_an_order))
-    return rows, max(1, min(MAX_ORDERS, max_evaluations // (rows * of_an_order)))
+    """(rows, orders) within the budget: at least one row and one order, at any cost."""
+    n_per_order = max(1, 2 * (n_columns + 1) * n_background * n_steps)
+    rows = max(1, min(n_rows, max_evaluations // n_per_order))
+    return rows, max(1, min(MAX_ORDERS, max_evaluations // (rows * n_per_order)))
 
 
 def _compute_worths(
-    f: Function, row: np.ndarray, background: np.ndarray, order: np.ndarray, follows: dict[int, int]
+    f: Function, row: np.ndarray, background: np.ndarray, order: np.ndarray, leader_of: dict[int, int]
 ) -> np.ndarray:
-    """(len(order) + 1, H) worth of each coalition on the way."""
+    """(len(order) + 1, H) worth of each coalition along *order*."""
     arrived = np.zeros((len(order) + 1, len(row)), dtype=bool)
     arrived[:, np.setdiff1d(np.arange(len(row)), order)] = True
     for k, column in enumerate(order, start=1):
         arrived[k:, column] = True
-    for j, leader in follows.items():
+    for j, leader in leader_of.items():
         arrived[:, j] = arrived[:, leader]
     mixed = np.where(arrived[:, None, :], row, background)
     worths: np.ndarray = (

@@ -1,4 +1,4 @@
-"""features: each series on its calendar's grid, and causal features of the past at every step.
+"""What a model sees: each series on its calendar's grid, and causal features at every step.
 
 Inputs: rows (SERIES), the dataset's `about`, the declared list. Outputs: the feature table
 (FEATURES), earlier vintages of its values (VINTAGES) and its schema.

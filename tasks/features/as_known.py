@@ -14,7 +14,7 @@ from tasks.core.about import About
 from tasks.core.blocks import split_blocks
 from tasks.core.calendar import Calendar
 from tasks.core.frames import VINTAGES
-from tasks.core.transform import transform_target
+from tasks.core.kinds import get_kind
 from tasks.features.columns import build_declared_columns
 from tasks.features.params import FeatureParams
 from tasks.features.table import add_target, build_feature_columns, build_features, filter_steps
@@ -74,7 +74,7 @@ def select_superseded(rows: pl.DataFrame, about: About, calendar: Calendar) -> p
         pl.col("event_time") == pl.col("event_time").shift(-1)
     )
     return VINTAGES.conform(
-        steps.filter(is_corrected).select(*VINTAGES.key, "y", z=transform_target(about.target))
+        steps.filter(is_corrected).select(*VINTAGES.key, "y", z=get_kind(about.target).encode(about.target))
     )
 
 

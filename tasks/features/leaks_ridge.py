@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from tasks.core.about import About
-from tasks.core.transform import transform_target
+from tasks.core.kinds import get_kind
 from tasks.features.columns import list_seasonal_lags
 
 MAX_ROWS = 20_000  # of a fit, evenly over time: it takes a second with 100 columns
@@ -116,9 +116,8 @@ def iterate_scales(table: pl.DataFrame, name: str, about: About) -> Iterator[Arr
     code = _encode_series(table)
     yield _transform_by_series(_convert_to_numbers(table[name]), code)
     if about.target.transform != "none":
-        yield _transform_by_series(
-            _convert_to_numbers(table.select(transform_target(about.target, name)).to_series()), code
-        )
+        encoded = table.select(get_kind(about.target).encode(about.target, name)).to_series()
+        yield _transform_by_series(_convert_to_numbers(encoded), code)
 
 
 def compute_partial_r2(column: Array, pairs: OriginPairs) -> float:

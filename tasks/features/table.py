@@ -11,9 +11,9 @@ from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.errors import FeatureInputError
 from tasks.core.frames import FEATURES
+from tasks.core.kinds import get_kind
 from tasks.core.reports.features import GapLedger, LongestGap, SeriesGaps
 from tasks.core.schema import FeatureSchema
-from tasks.core.transform import transform_target
 from tasks.features.bars import OHLC, build_bar_return, garman_klass
 from tasks.features.columns import LAST, build_declared_columns, check_sources, list_seasonal_names
 from tasks.features.compute import compute_columns
@@ -63,7 +63,9 @@ def build_feature_columns(
     """
     if steps.is_empty():
         return pl.DataFrame(schema={**FEATURES.columns, **{c.name: pl.Float32 for c in columns}})
-    gridded = align_to_grid(steps, calendar, last_step).with_columns(z=transform_target(about.target))
+    gridded = align_to_grid(steps, calendar, last_step).with_columns(
+        z=get_kind(about.target).encode(about.target)
+    )
     values = compute_columns(GriddedRows(gridded, rows, about, calendar), columns)
     with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
         features = list(

@@ -250,7 +250,7 @@ def parse_json_object(value: bytes) -> Mapping[str, Any]:
 
 
 def _check_unique_keys(value: bytes) -> None:
-    def check(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def check(pairs: list[tuple[str, object]]) -> dict[str, object]:
         names = [name for name, _ in pairs]
         if len(set(names)) < len(names):
             raise UnreadableError(

@@ -108,7 +108,7 @@ class FeedAlarms:
             ("late_high", LATE, self._params.alert_late_frac),
         ):
             frac = sum(commit.counts.get(disposition, 0) for commit in recent) / n
-            facts: dict[str, Any] = {"frac": round(frac, 6), "n_records": n, "version": landed.version}
+            facts: dict[str, object] = {"frac": round(frac, 6), "n_records": n, "version": landed.version}
             self._update_alarm((name, ""), frac, bound, facts)
         for rule, field in self._list_broken(recent):
             n_broken = sum(commit.broken.get((rule, field), 0) for commit in recent)

@@ -15,7 +15,7 @@ class FieldHistory(NamedTuple):
     """How a field came to be.
 
     came: `first` (with the table), `declared` (in params.yaml, later), `arrived` (in a record).
-    version, at: of the coming; None for the first.
+    version, since: of the coming; None for the first.
     last_seen: newest event time of a row in which it is not null; None when there is none.
     nullable: whether a record may be without it today.
     """
@@ -25,7 +25,7 @@ class FieldHistory(NamedTuple):
     nullable: bool
     came: str
     version: int | None
-    at: str | None
+    since: str | None
     last_seen: datetime | None
 
 
@@ -40,7 +40,7 @@ def read_history(table: VersionedTable, params: FeedParams) -> list[FieldHistory
             nullable=name not in params.fields or params.fields[name].nullable,
             came=note.get("how", "first"),
             version=int(note["version"]) if "version" in note else None,
-            at=note.get("at"),
+            since=note.get("at"),
             last_seen=last_seen.get(name),
         )
         for name, note in notes.items()

@@ -41,7 +41,6 @@ FORECASTERS = {
 SKLEARN = "sklearn:"  # what follows is a regressor of scikit-learn
 METHODS = ("fit", "predict", "save", "load", "to_onnx")
 DERIVE_FROM_FORMULA = "Derive it from tasks.forecasters.graph.graph_definition.Formula (add-a-model.md)."
-BASELINES = ("last_value", "window_mean", "seasonal_naive")  # what a first model must beat
 
 
 @runtime_checkable

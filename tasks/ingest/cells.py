@@ -44,13 +44,14 @@ class FileCells(NamedTuple):
         return f"{self.name}, row {self.get_file_row(index)}, column {column!r}"
 
 
-def read_cells(path: Path, source: FilesSource) -> FileCells:
+def read_cells(path: Path, source: FilesSource, raw: bytes | None = None) -> FileCells:
     """Read one file in the format of *source*.
 
+    raw: its bytes, where they were read before.
     Raises SourceError for a file that is missing, empty, broken, ragged or not of its format.
     """
     try:
-        raw = unpack_file(path)
+        raw = unpack_file(path) if raw is None else raw
     except FileNotFoundError as error:
         raise SourceError(
             f"{path.name} is a link to {path.readlink() if path.is_symlink() else path}, which is missing."

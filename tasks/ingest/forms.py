@@ -108,12 +108,14 @@ def parse_form(texts: pl.Series, form: str) -> WrittenTimes:
 
     Raises SourceError for a form that is no pattern.
     """
-    distinct = texts.drop_nulls().unique()
-    if 2 * len(distinct) < len(texts):  # many series share their times
-        table = pl.DataFrame([distinct.alias("text"), *_name_fields(_parse_distinct(distinct, form))])
-        joined = texts.alias("text").to_frame().join(table, on="text", how="left", maintain_order="left")
-        return WrittenTimes(*(joined[name] for name in WrittenTimes._fields))
-    return _parse_distinct(texts, form)
+    start = _strip_interval(form)
+    suffix = INTERVAL_END if form.endswith(INTERVAL_END) else ""
+    forms = ("iso", "iso_basic") if start == "iso" else (start,)
+    parsed = [_parse_regex(texts, compile_form(f + suffix)) for f in forms]
+    first = parsed[0]
+    for other in parsed[1:]:
+        first = WrittenTimes(*(a.zip_with(a.is_not_null(), b) for a, b in zip(first, other, strict=True)))
+    return first
 
 
 def compile_form(form: str) -> str:
@@ -156,6 +158,9 @@ def _compile_pattern(form: str) -> str:
                 name not in "HI" and _is_number(tokens[index + 1 : index + 2])
             )
             parts.append(rf"(?P<{field}>\d{{{digits[-1] if is_packed else digits}}})")
+            if name == "M" and is_packed and tokens[index - 2 : index] == [" ", "%H"]:
+                # a clock as a whole number: 0, 30, 900, 2345
+                parts[-2:] = [r"(?P<hour>\d{1,2})?", r"(?P<minute>\d{2}|\b0)"]
             fields.add(field)
         elif name in _TEXTS:
             parts.append(_TEXTS[name])
@@ -173,21 +178,6 @@ def _compile_pattern(form: str) -> str:
 
 def _is_number(tokens: list[str]) -> bool:
     return any(t.startswith("%") and t[-1] in _NUMBERS for t in tokens)
-
-
-def _name_fields(written: WrittenTimes) -> list[pl.Series]:
-    return [series.alias(name) for name, series in zip(WrittenTimes._fields, written, strict=True)]
-
-
-def _parse_distinct(texts: pl.Series, form: str) -> WrittenTimes:
-    start = _strip_interval(form)
-    suffix = INTERVAL_END if form.endswith(INTERVAL_END) else ""
-    forms = ("iso", "iso_basic") if start == "iso" else (start,)
-    parsed = [_parse_regex(texts, compile_form(f + suffix)) for f in forms]
-    first = parsed[0]
-    for other in parsed[1:]:
-        first = WrittenTimes(*(a.zip_with(a.is_not_null(), b) for a, b in zip(first, other, strict=True)))
-    return first
 
 
 def _parse_regex(texts: pl.Series, regex: str) -> WrittenTimes:

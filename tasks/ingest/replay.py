@@ -10,7 +10,7 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.errors import SourceError
-from tasks.edges.params import parse_params, read_document
+from tasks.edges.params import parse_about, parse_params, read_document
 from tasks.edges.settings import ROOT
 from tasks.ingest.params import ExtensionSource, FilesSource, IngestParams
 from tasks.ingest.source import build_source
@@ -38,7 +38,7 @@ def read_dataset_rows(name: str, root: Path = ROOT) -> ReplayRows:
     """
     document = read_document(root)
     entry = document.get_entry(name)
-    about = parse_params(About, entry["about"], f"datasets.{name}.about")
+    about = parse_about(entry["about"], f"datasets.{name}.about")
     merged = {**(document.content.get("ingest") or {}), **(entry["ingest"] or {})}
     return _read_rows(parse_params(IngestParams, merged, f"datasets.{name}.ingest"), about, name, root)
 
@@ -61,7 +61,7 @@ def read_file_rows(pattern: str) -> ReplayRows:
         )
     answers = OwnerAnswers(pattern, file_format)  # type: ignore[arg-type]  # one of the literals
     entry = build_proposal(inspect_files(answers), answers).entry
-    about = parse_params(About, entry["about"], pattern)
+    about = parse_about(entry["about"], pattern)
     return _read_rows(parse_params(IngestParams, entry["ingest"], pattern), about, pattern, Path())
 
 

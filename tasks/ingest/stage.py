@@ -46,7 +46,11 @@ def read_configured_source(
     """
     source = build_source(params, about, folder)
     if isinstance(params, FilesSource):
-        return read_source(source, about, params.max_rows_per_series, params.max_series, report)
+        for question in params.assumed:
+            report(f"ingest: the first reading is taken without an answer: {question}")
+        ingested = read_source(source, about, params.max_rows_per_series, params.max_series, report)
+        ledger = ingested.ledger.model_copy(update={"assumed": tuple(params.assumed) or None})
+        return ingested._replace(ledger=ledger)
     return read_source(source, about, report=report)
 
 

@@ -36,6 +36,7 @@ _OWN_MARKS = (
     "%D",
     "%j",
     "...",
+    " %H%M",
 )
 _DATE_MARKS = ("%d", "%e", "%F")
 
@@ -53,6 +54,16 @@ def read_written(texts: pl.Series, form: str) -> WrittenTimes:
     if form == EXCEL:
         return _build_written(_read_excel(texts))
     texts = as_texts(texts)
+    distinct = texts.unique()
+    if 2 * len(distinct) >= len(texts):
+        return _read_texts(texts, form)
+    columns = zip(WrittenTimes._fields, _read_texts(distinct, form), strict=True)  # series share their times
+    table = pl.DataFrame([distinct.alias("text"), *(column.alias(name) for name, column in columns)])
+    joined = texts.alias("text").to_frame().join(table, on="text", how="left", maintain_order="left")
+    return WrittenTimes(*(joined[name] for name in WrittenTimes._fields))
+
+
+def _read_texts(texts: pl.Series, form: str) -> WrittenTimes:
     quick = _read_quickly(texts, form)
     if quick.local.null_count() == texts.null_count():
         return quick
@@ -235,7 +246,13 @@ def read_step_times(
     if zone != AS_WRITTEN:
         return StepTimes(event_time, _convert_local_times(end.cast(LOCAL), zone, "latest"), read_at)
     offset = (written.offset_s.fill_null(0) * 1_000_000).cast(pl.Duration("us"))
-    return StepTimes(event_time, end - offset, read_at)
+    known = end - offset
+    if stamps == "hour_beginning":
+        # A day ends when the next one begins, whose offset is another when the clock changes
+        begins = pl.DataFrame({"end": event_time, "begin": event_time - offset}).unique("end", keep="first")
+        next_begins = end.alias("end").to_frame().join(begins, on="end", how="left", maintain_order="left")
+        known = next_begins["begin"].fill_null(known)
+    return StepTimes(event_time, known, read_at)
 
 
 def parse_times(

@@ -1,4 +1,4 @@
-"""What every forecaster, feature and source must keep, as functions.
+"""Check the laws that every forecaster, feature and source must keep.
 
-tests/laws runs them over all of ours, `tidemill check` on one of a user's own.
+tests/laws runs them over all that Tidemill has, `tidemill check` on one of a user's own.
 """

@@ -1,4 +1,4 @@
-"""The laws of features: they look back only, as far as they declare, and at their own series."""
+"""The laws of features: each uses past rows of its own series, as far back as it declares."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ from tasks.laws.law import Law, LawBrokenError, check_equal, convert_to_numbers
 N_FEEDS = 12  # drawn for each law
 KEY = ["series_id", "event_time"]
 N_KEY_COLUMNS = 6  # of a feature table, before the features
-# known without any value
+# Known without any value
 ROW_COLUMNS = ("calendar_", "series_key_", "fourier_", "time_", "holiday_")
 
 
 @dataclass(frozen=True)
 class FeatureSubject:
-    """Features under law.
+    """Features to check.
 
     params: as resolved, functions with their source.
     tolerance_sd: allowed difference where numbers should be equal, in standard deviations; a user's
-    function may round differently over a tail, and the leak gate allows as much.
+    function may round differently over a tail, and the leak gate allows the same.
     """
 
     params: FeatureParams
@@ -67,33 +67,33 @@ def check_tail(subject: FeatureSubject, rows: pl.DataFrame, about: About, rng: n
     batch = subject.build(rows, about)
     schema = build_feature_schema(about, subject.params)
     picked = batch[int(rng.integers(batch.height))]
-    series, until = picked["series_id"][0], picked["event_time"][0]
-    grid = build_calendar(about).grid(rows["event_time"].min(), until)  # type: ignore[arg-type]  # of rows
-    own = rows.filter(pl.col("series_id") == series, pl.col("event_time") <= until)
+    series, end = picked["series_id"][0], picked["event_time"][0]
+    grid = build_calendar(about).grid(rows["event_time"].min(), end)  # type: ignore[arg-type]  # of rows
+    history = rows.filter(pl.col("series_id") == series, pl.col("event_time") <= end)
     for lookback in {c.lookback_steps for c in schema.columns}:
         names = [c.name for c in schema.columns if c.lookback_steps <= lookback]
-        tail = own.filter(pl.col("event_time") >= grid[max(0, len(grid) - 1 - lookback)])
+        tail = history.filter(pl.col("event_time") >= grid[max(0, len(grid) - 1 - lookback)])
         if tail.is_empty():
-            # a user's function may compute from the time alone
+            # A user's function may compute from the time alone
             of_values = [c.name for c in schema.columns if c.name in names and c.code is None]
             of_values = [n for n in of_values if not n.startswith(ROW_COLUMNS)]
             if known := [n for n in of_values if picked[n][0] is not None]:
-                raise LawBrokenError(f"{known} are known at {until:%F %R}, without any row in their lookback")
+                raise LawBrokenError(f"{known} are known at {end:%F %R}, without any row in their lookback")
             continue
-        online = subject.build(tail, about, last_step=until)[-1]
+        online = subject.build(tail, about, last_step=end)[-1]
         scales = {n: subject.tolerance_sd * _compute_sd(batch[n]) for n in names}
         for name in names:
             actual, expected = (convert_to_numbers(frame[name]) for frame in (online, picked))
-            found = f"{name} of {series} at {until:%F %R}, from the last {lookback} steps and the row"
-            check_equal(actual, expected, found, scales[name])
+            value = f"{name} of {series} at {end:%F %R}, from the last {lookback} steps and the row"
+            check_equal(actual, expected, value, scales[name])
 
 
 def check_alone(subject: FeatureSubject, rows: pl.DataFrame, about: About, _: np.random.Generator) -> None:
     """A series has the same features alone as among others."""
     together = subject.build(rows, about)
-    for (name,), own in rows.group_by("series_id", maintain_order=True):
+    for (name,), series_rows in rows.group_by("series_id", maintain_order=True):
         expected = together.filter(pl.col("series_id") == name)
-        _compare(subject.build(own, about), expected, f"series {name} alone", subject.tolerance_sd)
+        _compare(subject.build(series_rows, about), expected, f"series {name} alone", subject.tolerance_sd)
 
 
 def check_order(subject: FeatureSubject, rows: pl.DataFrame, about: About, rng: np.random.Generator) -> None:

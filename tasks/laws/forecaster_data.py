@@ -64,20 +64,20 @@ def build_pairs(
     """
     rng = np.random.default_rng(seed)
     z = level + unit * _draw_autoregression(n + 20, rng)
-    at = np.arange(10, 10 + n)
+    index = np.arange(10, 10 + n)
     x = np.column_stack(
         [
-            *(z[at - k] for k in range(4)),
-            np.mean([z[at - k] for k in range(3)], axis=0),
-            np.std([z[at - k] for k in range(8)], axis=0),
-            z[at] * 3,
-            at % 7,
-            z[at - 1] * 3,
+            *(z[index - k] for k in range(4)),
+            np.mean([z[index - k] for k in range(3)], axis=0),
+            np.std([z[index - k] for k in range(8)], axis=0),
+            z[index] * 3,
+            index % 7,
+            z[index - 1] * 3,
         ]
     )
     x[:, 1:][rng.random((n, 8)) < missing] = np.nan
     x = np.column_stack([x, [(20_000 + i // 4, i % 4 / 4, *KEYS[i >= n // 2]) for i in range(n)]])
-    ahead = np.column_stack([z[at + s] for s in range(1, steps + 1)])
+    ahead = np.column_stack([z[index + s] for s in range(1, steps + 1)])
     ahead[rng.random(ahead.shape) < missing / 2] = np.nan
     return x.astype(np.float32), ahead.astype(np.float32)
 

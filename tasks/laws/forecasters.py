@@ -37,7 +37,7 @@ HUGE = 2.0**100
 
 
 class ForecasterSubject:
-    """A forecaster under law, by its name and parameters."""
+    """A forecaster to check, by its name and parameters."""
 
     def __init__(self, name: str, params: dict[str, Any] | None = None) -> None:
         self.name, self.params = name, params or {}
@@ -57,7 +57,7 @@ class ForecasterSubject:
 
 
 def check_protocol(subject: ForecasterSubject) -> str:
-    """`predict` returns (n, H) float32, for no row too."""
+    """`predict` returns (n, H) float32, also for no rows."""
     if not isinstance(subject.fit, Forecaster):
         raise LawBrokenError("`fit` does not return a forecaster")
     x = build_pairs()[0]
@@ -69,7 +69,7 @@ def check_protocol(subject: ForecasterSubject) -> str:
 
 
 def check_finite(subject: ForecasterSubject, values: np.ndarray | None = None) -> str:
-    """Forecasts are finite, whatever is unknown or huge.
+    """Forecasts are finite, also where inputs are unknown or huge.
 
     values: (n, 9) in the order of the schema, the last value known; None: drawn.
     """

@@ -17,7 +17,7 @@ OURS = Path(__file__).resolve().parents[1]
 
 
 class LawBrokenError(TidemillError):
-    """A law does not hold; the text says what was found."""
+    """A law does not hold; the text is what was found."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class LawVerdict(NamedTuple):
 
 
 def run_laws(laws: Sequence[Law[Subject]], subject: Subject) -> list[LawVerdict]:
-    """The verdict on each law; an error of the subject breaks the law that met it."""
+    """The verdict on each law; an error of the subject breaks the law in whose check it occurs."""
     return [_run_law(law, subject) for law in laws]
 
 
@@ -65,10 +65,10 @@ def _run_law(law: Law[Subject], subject: Subject) -> LawVerdict:
 
 def _format_location(error: Exception) -> str:
     """The last line of the user's own code that the error came through."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if FOLDER in f.filename or not Path(f.filename).is_relative_to(OURS)]
-    own = [f for f in own if "site-packages" not in f.filename and Path(f.filename).is_file()]
-    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    frames: list[traceback.FrameSummary] = list(traceback.extract_tb(error.__traceback__))
+    frames = [f for f in frames if FOLDER in f.filename or not Path(f.filename).is_relative_to(OURS)]
+    frames = [f for f in frames if "site-packages" not in f.filename and Path(f.filename).is_file()]
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
 
 
 def check_equal(actual: np.ndarray, expected: np.ndarray, name: str, atol: float = 0.0) -> float:
@@ -86,9 +86,9 @@ def check_equal(actual: np.ndarray, expected: np.ndarray, name: str, atol: float
     same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
     difference = np.where(same, 0.0, np.where(np.isnan(difference), np.inf, difference))
     if not (difference <= atol).all():
-        place = np.unravel_index(int(np.argmax(difference)), actual.shape)
+        index = np.unravel_index(int(np.argmax(difference)), actual.shape)
         raise LawBrokenError(
-            f"{name}: {actual[place]:.6g} instead of {expected[place]:.6g} at {tuple(map(int, place))}"
+            f"{name}: {actual[index]:.6g} instead of {expected[index]:.6g} at {tuple(map(int, index))}"
             f" ({(difference > atol).mean():.0%} of the numbers differ)"
         )
     return float(difference.max())

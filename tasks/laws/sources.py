@@ -1,4 +1,4 @@
-"""The laws of sources of the user's own: the same file gives the same rows, wherever it is."""
+"""The laws of a user's own sources: the same file gives the same rows in any folder."""
 
 import tempfile
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from tasks.laws.law import Law, LawBrokenError
 
 @dataclass(frozen=True)
 class SourceSubject:
-    """A source under law. files: that it reads; about: of the dataset."""
+    """A source to check. files: that it reads; about: of the dataset."""
 
     params: ExtensionSource
     about: About

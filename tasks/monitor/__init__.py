@@ -1,5 +1,4 @@
-"""Watch the champion and what came in: error and coverage, and whether the input still looks like
-the past.
+"""Watch the champion's error and coverage, and whether the input still looks like the past.
 
 In: the champion, the clean rows, the served forecasts. Out: data/reports/monitor (report.json,
 and streams.parquet, the watched values, once enough outcomes are known). Promised: the figures

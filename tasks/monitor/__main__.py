@@ -1,6 +1,4 @@
-"""`python -m tasks.monitor`: the champion, data/clean and served forecasts ->
-data/reports/monitor.
-"""
+"""`python -m tasks.monitor`: champion, data/clean, served forecasts -> data/reports/monitor."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,7 +32,7 @@ ROWS = "data/clean/rows.parquet"
 def main(root: Path = ROOT) -> None:
     """Report on what is new; with nothing new the last report stays.
 
-    New answers alone change no figure that decides.
+    New served forecasts alone change no figure that decides.
     """
     document = read_document(root)
     dataset, params = document.dataset, document.parse_stage("monitor", MonitorParams)
@@ -104,8 +102,9 @@ def _update_served(
 def _build_scheduled(
     champion: ChampionRecord | None, rows: pl.DataFrame, calendar: Calendar, params: MonitorParams
 ) -> pl.DataFrame:
-    """The champion's own forecasts since its promotion; without a row that came since, without
-    loading it.
+    """The champion's own forecasts since its promotion.
+
+    The release is loaded only when there is a cutoff since then.
     """
     from tasks.monitor.scheduled import build_forecasts, select_cutoffs
 
@@ -129,8 +128,9 @@ def _build_served(
     about: About,
     calendar: Calendar,
 ) -> ServedFigures:
-    """What was answered, for information: counts, and the outcomes of answers from the newest
-    rows, by release.
+    """What was served, for information.
+
+    Counts, and by release the outcomes of forecasts from the newest rows.
     """
     from tasks.monitor.outcome import build_outcomes, compute_figures
 
@@ -146,8 +146,9 @@ def _build_served(
 
 
 def _build_calendar(champion: ChampionRecord | None, about: About, rows: pl.DataFrame) -> Calendar:
-    """The calendar that travels with the champion where it reaches far enough, so that no
-    exchange library is needed; else looked up.
+    """The champion's calendar where it covers all rows, so that no exchange library is needed.
+
+    Otherwise one from the library.
     """
     times = rows["event_time"].unique().sort()
     if champion is not None and (get_champion_folder(champion) / "sessions.parquet").exists():

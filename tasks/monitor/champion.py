@@ -1,4 +1,4 @@
-"""What the monitor knows of the champion before it forecasts anything."""
+"""The champion's facts that the monitor needs before it forecasts anything."""
 
 from datetime import datetime
 from pathlib import Path
@@ -13,10 +13,10 @@ from tasks.monitor.params import MonitorParams
 
 
 class MonitoredChampion(NamedTuple):
-    """What the report needs of the champion.
+    """The champion's facts in the report.
 
-    promoted_as_of: newest `known_at` of the data that decided its promotion. trained_as_of: of the
-    last training that was judged.
+    promoted_as_of: newest `known_at` of the data that decided its promotion.
+    trained_as_of: newest `known_at` of the data of the last training that the gate judged.
     gate_loss: its mean loss on the gate's rows.
     """
 
@@ -30,7 +30,7 @@ class MonitoredChampion(NamedTuple):
 
 
 def read_monitored_champion(champion: ChampionRecord, root: Path) -> MonitoredChampion:
-    """From its record, its manifest and the last decision of the gate."""
+    """Read its record, its manifest and the last decision of the gate."""
     losses = champion.decision.mean_loss
     is_challenger = champion.decision.decision == "promote"
     return MonitoredChampion(
@@ -47,7 +47,7 @@ def read_monitored_champion(champion: ChampionRecord, root: Path) -> MonitoredCh
 def build_key(
     dataset: str, rows: Path, champion: MonitoredChampion | None, params: MonitorParams
 ) -> MonitorKey:
-    """All that the report follows from. rows: the file of the clean rows."""
+    """Everything that determines the report. rows: the file of the clean rows."""
     facts = None if champion is None else (champion.digest, champion.promoted_as_of, champion.trained_as_of)
     return MonitorKey(
         dataset=dataset, rows=compute_file_hash(rows), champion=facts, params=params.model_dump()
@@ -55,8 +55,9 @@ def build_key(
 
 
 def _read_trained_as_of(champion: ChampionRecord, root: Path) -> datetime:
-    """Newest data of the last training that the gate has judged: one that lost says that the
-    champion is not out of date.
+    """Newest `known_at` of the data of the last training that the gate judged.
+
+    A challenger that lost counts, too: it shows that the champion is not out of date.
     """
     trained_as_of = datetime.fromisoformat(
         read_json(get_champion_folder(champion) / "manifest.json")["as_of"]

@@ -8,8 +8,7 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
-from tasks.core.frames import format_quantile_column
-from tasks.core.scores import ScalingErrors, compute_primary_loss
+from tasks.core.kinds import get_kind
 from tasks.core.seasonal import build_seasonal_from_rows
 from tasks.features import add_target
 
@@ -29,11 +28,12 @@ def build_outcomes(
     forecasts: FORECAST rows with their digest, no step twice. rows: SERIES with vintages.
     seen_until: of each digest that is known; `is_seen` marks steps that the release was fitted on,
     since it may answer from rows of that time. `is_late`: the first vintage came after its nominal
-    time; `is_corrected`: the newest differs from the first. `loss`: primary score; `error`: y_hat -
-    y;
-    `is_covered`: y within the outermost quantiles of `about`.
+    time; `is_corrected`: the newest differs from the first. `loss`, `error` and `is_covered` are
+    those of the target's kind.
     """
-    truth = _build_truth(rows, about, calendar)
+    truth, kind = _build_truth(rows, about, calendar), get_kind(about.target)
+    if (point := kind.list_columns(about)[0]) not in forecasts.columns:  # none, or of another kind
+        forecasts = forecasts.with_columns(pl.lit(None, dtype=pl.Float64).alias(point))
     joined = forecasts.sort("digest", "series_id", "cutoff", "step").join(
         truth.drop("known_at"), on=["series_id", "event_time"], how="left", maintain_order="left"
     )
@@ -46,9 +46,9 @@ def build_outcomes(
     else:
         joined = joined.with_columns(seen_until=pl.lit(None, dtype=pl.Datetime("us", "UTC")))
     seasonal = build_seasonal_from_rows(truth, about, calendar)
-    return _score_outcomes(
-        joined, about, None if seasonal is None else seasonal.scaling_errors_of_rows(joined)
-    ).with_columns(
+    scaling_errors = None if seasonal is None else seasonal.scaling_errors_of_rows(joined)
+    scored = kind.score_outcomes(about, joined, scaling_errors)
+    return scored.with_columns(
         is_seen=(pl.col("cutoff") < pl.col("seen_until")).fill_null(value=False),
         is_late=pl.col("is_late").fill_null(value=False),
         is_corrected=pl.col("is_corrected").fill_null(value=False),
@@ -74,24 +74,6 @@ def _build_truth(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.Dat
         known_at="newest_known_at",
         is_late=late,
         is_corrected=pl.col("y") != pl.col("first"),
-    )
-
-
-def _score_outcomes(joined: pl.DataFrame, about: About, scaling_errors: ScalingErrors | None) -> pl.DataFrame:
-    y, y_hat = (joined[c].fill_null(float("nan")).to_numpy() for c in ("y", "y_hat"))
-    loss = (
-        compute_primary_loss(about.primary_score, y, y_hat, scaling_errors) if joined.height else np.empty(0)
-    )
-    low, high = (format_quantile_column(q) for q in (min(about.quantiles), max(about.quantiles)))
-    covered = (
-        pl.col("y").is_between(low, high)
-        if {low, high} <= set(joined.columns)
-        else pl.lit(None, dtype=pl.Boolean)
-    )
-    return joined.with_columns(
-        loss=pl.Series(loss, dtype=pl.Float64).fill_nan(None),
-        error=pl.col("y_hat") - pl.col("y"),
-        is_covered=covered,
     )
 
 

@@ -1,8 +1,7 @@
-"""The champion's own forecasts since it was promoted: of every series, at every cutoff, as it would
-have answered then.
+"""The champion's own forecasts since its promotion: of every series, at every cutoff.
 
-They are what the monitor judges. Who asks the service, for which series, as of when and how often,
-has no part in them.
+Each is as the champion would have forecast at that time. They are what the monitor judges. They do
+not depend on the requests to the service.
 """
 
 from collections.abc import Sequence
@@ -20,10 +19,11 @@ MAX_STEPS = 2_000_000  # forecast steps of one report: 300 MB; 250 cutoffs of 33
 def select_cutoffs(
     rows: pl.DataFrame, calendar: Calendar, since: datetime, max_cutoffs: int
 ) -> list[datetime]:
-    """The newest cutoffs from *since* on, one a step like the gate's, at most *max_cutoffs*.
+    """The newest cutoffs from *since* on, one per step like the gate's, at most *max_cutoffs*.
 
-    Without the last, of which nothing can be known. rows: SERIES, all vintages. since: the newest
-    `known_at` of the data that decided the promotion.
+    The last cutoff is left out: no outcome of it can be known.
+    rows: SERIES, all vintages.
+    since: the newest `known_at` of the data that decided the promotion.
     """
     times = rows["event_time"].unique().sort()
     grid = calendar.grid(times[0], times[-1])
@@ -36,8 +36,8 @@ def build_forecasts(
 ) -> pl.DataFrame:
     """FORECAST rows of *release* with its *digest*, each from the rows known by its cutoff.
 
-    Of many series only the newest of *cutoffs*: MAX_STEPS rows in all.
+    With many series, only for the newest of *cutoffs*: at most MAX_STEPS rows in total.
     """
     n_steps = rows["series_id"].n_unique() * release.schema.horizon_steps
-    kept = list(cutoffs)[-max(1, MAX_STEPS // n_steps) :]
-    return predict_cutoffs(release, rows, kept).with_columns(digest=pl.lit(digest))
+    newest_cutoffs = list(cutoffs)[-max(1, MAX_STEPS // n_steps) :]
+    return predict_cutoffs(release, rows, newest_cutoffs).with_columns(digest=pl.lit(digest))

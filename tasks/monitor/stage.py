@@ -1,4 +1,4 @@
-"""The stage in one screen: join, judge, watch for drift, say what it means."""
+"""Join forecasts with outcomes, measure drift, and give a verdict."""
 
 from datetime import datetime
 from typing import Literal, NamedTuple
@@ -26,8 +26,9 @@ SERIES_SHOWN, STREAMS_SHOWN = 200, 100
 
 
 class MonitorResult(NamedTuple):
-    """What of report.json follows from the rows and the champion, and the watched streams
-    (event_time and a column for each value of each series).
+    """The part of report.json that the rows and the champion determine.
+
+    streams: the watched values, event_time and a column for each value of each series.
     """
 
     verdict: Literal["measured", "drift", "insufficient"]
@@ -51,8 +52,10 @@ def build_monitor_result(
     champion: MonitoredChampion | None,
     params: MonitorParams,
 ) -> MonitorResult:
-    """The champion's own forecasts *scheduled* (FORECAST with digest) against *rows* (SERIES), as
-    of the newest row.
+    """Compare the champion's own forecasts with *rows*, as of the newest row.
+
+    scheduled: FORECAST with digest.
+    rows: SERIES.
     """
     outcomes = build_outcomes(scheduled, rows, about, calendar, {})
     streams = build_streams(rows, about, calendar)
@@ -89,23 +92,24 @@ def _build_champion_figures(
     params: MonitorParams,
 ) -> ChampionFigures:
     cutoffs = pl.DataFrame({"event_time": grid}).select(calendar.nominal_known_at()).to_series()
-    is_enough = overall.n_known >= params.min_rows
-    loss = overall.loss if is_enough else None
+    has_enough = overall.n_known >= params.min_rows
+    loss = overall.loss if has_enough else None
     return ChampionFigures(
         **champion._asdict(),
         age_steps=int((cutoffs > champion.trained_as_of).sum()),
         n_known=overall.n_known,
         loss=loss,
         error_ratio=loss / champion.gate_loss if loss is not None and champion.gate_loss else None,
-        coverage_frac=overall.coverage_frac if is_enough else None,
+        coverage_frac=overall.coverage_frac if has_enough else None,
     )
 
 
 def _compute_drift(
     streams: pl.DataFrame, since: datetime, about: About, calendar: Calendar, params: MonitorParams
 ) -> DriftFigures:
-    """CUSUM over all streams: the reference is what the champion was fitted on, watched is what
-    came since.
+    """CUSUM over all streams.
+
+    The reference is the data that the champion was fitted on; the data since then are watched.
     """
     names = streams.columns[1:]
     values = streams.select(names).to_numpy()
@@ -158,7 +162,7 @@ def _decide_verdict(
         )
     drifting = (
         f"; the input drifts: {drift.n_alarmed} of {drift.n_streams} streams alarm,"
-        f" {drift.n_by_luck} would by luck"
+        f" {drift.n_by_luck} would by chance"
         if drift.is_drifting
         else ""
     )

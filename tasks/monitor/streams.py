@@ -10,12 +10,13 @@ from tasks.core.calendar import Calendar
 from tasks.core.frames import get_newest_known_at, select_as_of
 from tasks.features import add_target
 
-_N_SHOWN = 40  # streams; a page with more is not read
+_N_SHOWN = 40  # streams; a page with more is hard to read
 
 
 def build_streams(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFrame:
-    """event_time and one float column `<series>:<column>` for each series and value column (the
-    target too), on the grid, NaN where missing.
+    """event_time and a float column `<series>:<column>` for each series and value column.
+
+    The target is a value column, too. Rows are on the calendar's grid, NaN where missing.
     """
     newest = add_target(select_as_of(rows, get_newest_known_at(rows)), about)
     columns = [
@@ -41,8 +42,10 @@ def build_streams(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.Da
 
 
 def select_shown_streams(streams: pl.DataFrame, since: datetime, sample: int) -> pl.DataFrame | None:
-    """For Evidently's page: at most 40 streams, and *sample* rows on either side of *since*, spread
-    over the whole span; None when no stream has values on both sides.
+    """Streams of Evidently's page: at most 40.
+
+    sample: rows on either side of *since*, spread over the whole span.
+    Returns None when no stream has values on both sides.
     """
     is_after = pl.col("event_time") >= since
     before, after = streams.filter(~is_after), streams.filter(is_after)

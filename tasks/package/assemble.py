@@ -1,6 +1,4 @@
-"""From a body to a sealed release: its files, the quantized member where one was chosen, and the
-rows that it looks back on.
-"""
+"""Seal a release: its files, its graphs (INT8 where chosen) and the rows that it looks back on."""
 
 import shutil
 from pathlib import Path
@@ -12,25 +10,29 @@ from tasks.release import Manifest, Release, load_unsealed_release, write_manife
 from tasks.release.manifest import MEMBERS, OPTIONAL, REQUIRED
 
 
-def build_release(body: Path, quantized: Path, rows: pl.DataFrame, rows_steps: int, folder: Path) -> Manifest:
-    """Put the release of *body* into the existing *folder* and seal it.
+def build_release(
+    unsealed: Path, quantized: Path, rows: pl.DataFrame, rows_steps: int, folder: Path
+) -> Manifest:
+    """Put the release of the folder *unsealed* into the existing *folder* and seal it.
 
-    Raises ReleaseError when the body cannot be opened.
+    quantized: folder of the INT8 graphs.
+    Raises ReleaseError when the unsealed release cannot be loaded.
     """
-    opened = load_unsealed_release(body)
+    release = load_unsealed_release(unsealed)
     (folder / MEMBERS).mkdir(parents=True)
     for name in (*REQUIRED, *OPTIONAL):
-        if name != "rows.parquet" and (body / name).exists():
-            shutil.copyfile(body / name, folder / name)
-    for name in opened.members:
-        shutil.copyfile(_find_graph(body, quantized, name), folder / MEMBERS / f"{name}.onnx")
-    SERIES.conform(select_rows_tail(opened, rows, rows_steps)).write_parquet(folder / "rows.parquet")
+        if name != "rows.parquet" and (unsealed / name).exists():
+            shutil.copyfile(unsealed / name, folder / name)
+    for name in release.members:
+        shutil.copyfile(_find_graph(unsealed, quantized, name), folder / MEMBERS / f"{name}.onnx")
+    SERIES.conform(select_rows_tail(release, rows, rows_steps)).write_parquet(folder / "rows.parquet")
     return write_manifest(folder)
 
 
 def select_rows_tail(release: Release, rows: pl.DataFrame, rows_steps: int) -> pl.DataFrame:
-    """The newest *rows_steps* steps of each series, and all that the release looks back on from
-    the first cutoff of its history.
+    """The newest *rows_steps* steps of each series, and all rows that the release's history needs.
+
+    Those are the rows that it looks back on from the first cutoff of its history.
     """
     newest = pl.col("event_time").rank("dense", descending=True).over("series_id") <= rows_steps
     if release.history.is_empty():
@@ -42,7 +44,7 @@ def select_rows_tail(release: Release, rows: pl.DataFrame, rows_steps: int) -> p
     return rows.filter(newest | (pl.col("event_time") >= since))
 
 
-def _find_graph(body: Path, quantized: Path, name: str) -> Path:
-    """The graph of a member to ship: quantize leaves one only where INT8 was chosen."""
+def _find_graph(unsealed: Path, quantized: Path, name: str) -> Path:
+    """The graph of a member to ship: quantize writes one only where INT8 was chosen."""
     graph = quantized / f"{name}.onnx"
-    return graph if graph.exists() else body / MEMBERS / f"{name}.onnx"
+    return graph if graph.exists() else unsealed / MEMBERS / f"{name}.onnx"

@@ -139,7 +139,7 @@ def _run_build(checkout: Path, context: Path, home: Path) -> None:
         "tag",
         str(context),
     ]
-    # By path: in its folder, `tasks` would be the copy, which lacks it
+    # By path: in its folder, `tasks` would be the copy, which does not contain it
     parent_watch = checkout / "tasks/edges/parent_watch.py"
     environment = build_child_environment(BENTOML_HOME=str(home), PYTHONDONTWRITEBYTECODE="1")
     try:

@@ -123,7 +123,7 @@ def _render_coverage(release: Release, evaluation: EnsembleReport | None) -> str
         if blend.quantile_members
         else "the forecast"
     )
-    how = (
+    method = (
         f"{'Adaptive conformal' if blend.adapt_rate else 'Conformal'} quantiles"
         f" {', '.join(f'{q:g}' for q in blend.quantiles)} around {of_what}, from the newest {blend.residuals}"
         f" errors of {whose} and each step"
@@ -131,7 +131,7 @@ def _render_coverage(release: Release, evaluation: EnsembleReport | None) -> str
         + (f"; they follow their own misses at rate {blend.adapt_rate:g}." if blend.adapt_rate else ".")
     )
     if evaluation is None:
-        return how
+        return method
     coverage = evaluation.coverage
     rows = [
         ("overall", _format_figure(coverage.overall)),
@@ -140,7 +140,7 @@ def _render_coverage(release: Release, evaluation: EnsembleReport | None) -> str
     ]
     rows += [(year, _format_figure(share)) for year, share in coverage.by_year.items()]
     return (
-        f"{how} The outer two should hold {_format_figure(coverage.level)} of what comes.\n\n"
+        f"{method} The outer two should hold {_format_figure(coverage.level)} of what comes.\n\n"
         + _render_table(("where", "share inside"), rows)
     )
 

@@ -8,8 +8,10 @@ from tasks.core.strict import Strict
 
 
 class PackageParams(Strict):
-    """rows_steps: at least so many steps of each series travel with the release, so that it
-    answers before any table is published.
+    """Rows of a release.
+
+    rows_steps: at least this many steps of each series are in the release, so that it can forecast
+    before any table is published.
     """
 
     rows_steps: Annotated[int, Field(ge=1)] = 1500

@@ -1,6 +1,6 @@
 """Where a release comes from: commit, uncommitted code, versions, the evaluation's figures.
 
-Outside the digest, and free of host names and paths.
+It is outside the digest, and has no host names and paths.
 """
 
 import hashlib
@@ -29,8 +29,8 @@ LIBRARIES = (
     "skl2onnx",
     "torch",
     "xgboost",
-)  # fmt: skip  (those whose version can change an answer, or who gives it)
-# dvc.lock is written by runs
+)  # fmt: skip  (those whose version can change a forecast or how it is served)
+# Without dvc.lock, which runs write
 CODE = (
     "tasks",
     "flows",
@@ -63,10 +63,10 @@ def read_code_state(checkout: Path) -> CodeState:
 
 
 def list_versions() -> dict[str, str]:
-    """Python and the libraries behind an answer."""
+    """Versions of Python and of the libraries behind a forecast."""
     return {
         "python": platform.python_version(),
-        **{name: found for name in LIBRARIES if (found := _find_version(name))},
+        **{name: number for name in LIBRARIES if (number := _find_version(name))},
     }
 
 

@@ -1,4 +1,4 @@
-"""The stage in one screen: assemble, seal, say where it comes from, wrap."""
+"""Build a package: assemble, seal, write provenance and card, build the Bento."""
 
 import shutil
 from datetime import UTC, datetime
@@ -30,11 +30,12 @@ class PackageResult(NamedTuple):
 def build_package(
     root: Path, checkout: Path, rows: pl.DataFrame, params: PackageParams, folder: Path
 ) -> PackageResult:
-    """Build the release into the empty *folder*: data and models from *root*, code from
-    *checkout*.
+    """Build the release into the empty *folder*.
+
+    Data and models are from *root*, code is from *checkout*.
     """
-    bodies, quantized = root / "models/challenger", root / "models/quantized"
-    sealed = build_release(bodies / "challenger", quantized, rows, params.rows_steps, folder)
+    unsealed, quantized = root / "models/challenger", root / "models/quantized"
+    sealed = build_release(unsealed / "challenger", quantized, rows, params.rows_steps, folder)
     release = load_release(folder)
     evaluation = _find_report(EnsembleReport, root)
     provenance = _build_provenance(checkout, sealed, evaluation, _find_report(QuantizeDecision, root))
@@ -48,7 +49,7 @@ def build_package(
             shutil.copyfile(root / name, folder / name)
     return PackageResult(
         sealed,
-        build_release(bodies / "baseline", quantized, rows, params.rows_steps, folder / "baseline"),
+        build_release(unsealed / "baseline", quantized, rows, params.rows_steps, folder / "baseline"),
         size,
     )
 

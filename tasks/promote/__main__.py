@@ -1,5 +1,7 @@
-"""`python -m tasks.promote`: models/release and data/clean -> data/decisions/promote, the
-published rows, the registry.
+"""`python -m tasks.promote`: decide on the challenger and apply the decision.
+
+Reads models/release and data/clean; writes data/decisions/promote, the published rows and the
+registry.
 """
 
 from collections.abc import Callable
@@ -36,8 +38,8 @@ def main(root: Path = ROOT, deliver: Callable[[], AbstractContextManager[None]] 
     document = read_document(root)
     dataset, params = document.dataset, document.parse_stage("promote", PromoteParams)
     check_current(ROWS, dataset, root)
-    if (found := read_json(root / "models/release/manifest.json")["dataset"]) != dataset:
-        raise OtherDatasetError("models/release", found, dataset)
+    if (release_dataset := read_json(root / "models/release/manifest.json")["dataset"]) != dataset:
+        raise OtherDatasetError("models/release", release_dataset, dataset)
     publish_rows_file(dataset, root / ROWS)
     key = _build_key(params, root)
     champion = read_champion(dataset)
@@ -54,7 +56,7 @@ def main(root: Path = ROOT, deliver: Callable[[], AbstractContextManager[None]] 
 
 
 def _build_key(params: PromoteParams, root: Path) -> GateKey:
-    """All that a verdict follows from, the champion apart."""
+    """Everything that determines a verdict, except the champion."""
     release = root / "models/release"
     return GateKey(
         challenger=read_json(release / "manifest.json")["digest"],
@@ -65,8 +67,9 @@ def _build_key(params: PromoteParams, root: Path) -> GateKey:
 
 
 def _is_unchanged(last: GateDecision, dataset: str, key: GateKey, champion: ChampionRecord | None) -> bool:
-    """Nothing is new: the same bytes were judged, and the registry is as the verdict left it, or
-    went back to the champion before.
+    """Whether the same bytes were judged and the registry is as the verdict left it.
+
+    A registry that was set back to the champion before counts as unchanged, too.
     """
     if champion is None or (last.dataset, last.key) != (dataset, key):
         return False
@@ -77,9 +80,9 @@ def _is_unchanged(last: GateDecision, dataset: str, key: GateKey, champion: Cham
 
 
 def _find_opponent(champion: ChampionRecord | None, key: GateKey) -> str | None:
-    """Digest of the champion to judge against.
+    """Digest of the champion to compare with.
 
-    A run that was killed after it had changed the registry judges what it judged before.
+    A run that was killed after it had changed the registry compares with the same one as before.
     """
     if champion is None:
         return None

@@ -1,4 +1,4 @@
-"""From a decision to the world: the registry changes, or it is said why not."""
+"""Apply a decision to the registry, or raise why it cannot be applied."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tasks.release import check_manifest
 
 
 def apply_decision(decision_path: Path, root: Path = ROOT) -> ChampionRecord | None:
-    """Apply what a decision.json says: the winner's release becomes champion.
+    """Apply a decision.json: the winner's release becomes champion.
 
     None when it says that nothing changes.
     Raises ReleaseError when the world is no longer the one that was decided on: the release's bytes
@@ -21,7 +21,7 @@ def apply_decision(decision_path: Path, root: Path = ROOT) -> ChampionRecord | N
 
 
 def apply_winner(decision: GateDecision, root: Path = ROOT) -> ChampionRecord | None:
-    """The same for a decision at hand. A winner that is champion already is left alone."""
+    """Like `apply_decision`, for a decision in memory. A winner that is champion already stays."""
     if decision.winner_digest is None:
         return None
     dataset, folder = decision.dataset, get_winner_folder(decision, root)
@@ -33,9 +33,9 @@ def apply_winner(decision: GateDecision, root: Path = ROOT) -> ChampionRecord | 
             f"The decision was made against the champion {_format_digest(decision.champion_digest)}, but"
             f" {_format_digest(current)} answers for {dataset!r} now. Decide again with `dvc repro promote`."
         )
-    if (found := check_manifest(folder).digest) != decision.winner_digest:
+    if (digest := check_manifest(folder).digest) != decision.winner_digest:
         raise ReleaseError(
-            f"{folder} has digest {_format_digest(found)}, the decision is about"
+            f"{folder} has digest {_format_digest(digest)}, the decision is about"
             f" {_format_digest(decision.winner_digest)}. Decide again with `dvc repro promote`."
         )
     return apply_promotion(dataset, folder, decision)

@@ -11,8 +11,8 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.cosine import compute_cosine_test
 from tasks.core.frames import UTC, FrameSchema, get_newest_known_at, select_as_of
+from tasks.core.kinds import get_kind
 from tasks.core.reports.promote import PairedFigures
-from tasks.core.scores import compute_primary_loss, coverage
 from tasks.core.seasonal import Seasonal, build_seasonal_from_rows
 from tasks.features import add_target
 from tasks.promote.params import PromoteParams
@@ -112,7 +112,10 @@ def compare_forecasts(
     mean_loss = PairedFigures(
         **{side: float(pairs[side].to_numpy().mean()) if pairs.height else None for side in SIDES}
     )
-    covered = PairedFigures(challenger=_compute_coverage(challenger), opponent=_compute_coverage(opponent))
+    kind = get_kind(about.target)
+    covered = PairedFigures(
+        challenger=kind.compute_coverage(challenger), opponent=kind.compute_coverage(opponent)
+    )
     n = losses.height
     if n < params.min_gate_rows:
         reason = (
@@ -137,14 +140,14 @@ def _join_pairs(
     challenger: pl.DataFrame, opponent: pl.DataFrame, about: About, seasonal: Seasonal | None
 ) -> pl.DataFrame:
     """One row a pair: its key, the loss of each side, and each side's scaled loss."""
-    right = opponent.select(*_PAIR, opponent_hat="y_hat")
+    kind = get_kind(about.target)
+    point = kind.list_columns(about)[0]
+    right = opponent.select(*_PAIR, opponent_point=point)
     pairs = challenger.filter(pl.col("y").is_not_null()).join(right, on=_PAIR, how="inner").sort(_PAIR)
     scaling_errors = None if seasonal is None else seasonal.scaling_errors_of_rows(pairs)
     ours, theirs = (
-        compute_primary_loss(
-            about.primary_score, pairs["y"].to_numpy(), pairs[hat].to_numpy(), scaling_errors
-        )
-        for hat in ("y_hat", "opponent_hat")
+        kind.compute_loss(about, pairs["y"].to_numpy(), pairs[column].to_numpy(), scaling_errors)
+        for column in (point, "opponent_point")
     )
     scored = pairs.select(
         *_PAIR,
@@ -188,19 +191,6 @@ def _compute_index_means(index: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def _join_truth(issued: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
     return issued.join(truth.drop("known_at"), on=["series_id", "event_time"], how="left")
-
-
-def _compute_coverage(issued: pl.DataFrame) -> float | None:
-    levels = sorted(
-        (c for c in issued.columns if c.startswith("q_")), key=lambda c: float(c.removeprefix("q_"))
-    )
-    if len(levels) < 2:
-        return None
-    y, low, high = (
-        issued[c].cast(pl.Float64).fill_null(float("nan")).to_numpy() for c in ("y", levels[0], levels[-1])
-    )
-    found = coverage(y, low, high)
-    return found if np.isfinite(found) else None
 
 
 def _format_reason(gain: float, p: float, n: int, about: About, params: PromoteParams) -> str:

@@ -8,8 +8,9 @@ from tasks.release.manifest import read_strict
 
 
 def check_release_is_leak_free(release: Release) -> None:
-    """Raise LeakError or ReleaseError unless the verdict that the release carries is about its
-    own schema and rows, and is clean.
+    """Check the leak verdict in the release.
+
+    Raises LeakError or ReleaseError unless it is clean and about the release's schema and rows.
     """
     where = f"promote {release.model}"
     verdict = read_strict(release.folder / "leaks.json", LeakVerdict)

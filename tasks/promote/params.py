@@ -8,13 +8,14 @@ from tasks.core.strict import Strict
 
 
 class PromoteParams(Strict):
-    """When a challenger wins.
+    """When a challenger passes the gate.
 
     gate_steps: steps at the end of the data that no fit, weight or conformal state of a challenger
     may see (read by train and ensemble).
-    min_gate_rows: fewer paired cutoffs decide nothing. alpha: level of the one-sided test.
-    min_gain_frac: least part by which the challenger's loss must lie below the champion's, on top
-    of the test: two seeds of one recipe differ too.
+    min_gate_rows: fewer paired cutoffs decide nothing.
+    alpha: level of the one-sided test.
+    min_gain_frac: the challenger's loss must be below the champion's by at least this fraction, in
+    addition to the test: two seeds of one recipe differ too.
     """
 
     gate_steps: Annotated[int, Field(ge=1)]

@@ -1,5 +1,6 @@
-"""The stage in one screen: challenger against champion, or against the best naive baseline when
-there is none yet.
+"""Compare the challenger with the champion.
+
+Where there is no champion yet, the opponent is the best naive baseline.
 """
 
 from typing import NamedTuple
@@ -26,16 +27,17 @@ def decide_promotion(
     rows: pl.DataFrame,
     params: PromoteParams,
 ) -> PromotionVerdict:
-    """Who should answer from now on.
+    """Decide which release serves from now on.
 
-    `promote`: the challenger passed the gate. `keep`: the champion stays. `inconclusive`: too few
-    cutoffs, the champion stays.
-    `nothing`: the challenger is the champion. `baseline`: there is no champion and the challenger
-    did not pass, so the baseline answers.
+    `promote`: the challenger passed the gate.
+    `keep`: the champion stays.
+    `inconclusive`: too few cutoffs, so the champion stays.
+    `nothing`: the challenger is the champion.
+    `baseline`: there is no champion and the challenger did not pass, so the baseline serves.
     """
     if champion is not None and _get_digest(champion) == _get_digest(challenger):
-        same = "challenger and champion are the same release"
-        return PromotionVerdict(_build_verdict(challenger, champion, None, "nothing", same), _NONE)
+        reason = "challenger and champion are the same release"
+        return PromotionVerdict(_build_verdict(challenger, champion, None, "nothing", reason), _NO_LOSSES)
     comparable = champion is not None and champion.about.target == challenger.about.target
     opponent = champion if champion is not None and comparable else baseline
     gate = run_gate(challenger, opponent, rows, params)
@@ -57,7 +59,7 @@ def _describe_verdict(gate: GateResult, *, comparable: bool) -> tuple[Verdict, s
     if not comparable:
         return (
             "baseline",
-            f"the baseline answers, since the challenger is not shown to be better: {gate.reason}",
+            f"the baseline is served, since the challenger is not shown to be better: {gate.reason}",
         )
     if gate.passed is None:
         return "inconclusive", f"the champion stays: {gate.reason}"
@@ -67,7 +69,7 @@ def _describe_verdict(gate: GateResult, *, comparable: bool) -> tuple[Verdict, s
 def _build_verdict(
     challenger: Release, champion: Release | None, gate: GateResult | None, decision: Verdict, reason: str
 ) -> GateVerdict:
-    """Without what only a comparison has."""
+    """The verdict without the digests and the level of a comparison."""
     return GateVerdict(
         decision=decision,
         reason=reason,
@@ -91,9 +93,9 @@ def _build_verdict(
 def _get_digest(release: Release) -> str:
     if release.manifest is None:
         raise ValueError(
-            f"{release.folder} is a body, not a sealed release: the gate compares what would be served."
+            f"{release.folder} is not sealed: the gate compares only releases that could be served."
         )
     return release.manifest.digest
 
 
-_NONE = pl.DataFrame(schema=LOSSES.columns)
+_NO_LOSSES = pl.DataFrame(schema=LOSSES.columns)

@@ -7,9 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tasks.core.reports.quantize import Precision
-from tasks.core.scores import select_loss
 from tasks.core.seasonal import build_seasonal_from_panel
-from tasks.core.transform import inverse_transform_target
 from tasks.quantize.parity import GateRows, run_graph
 
 _MATRICES = {
@@ -22,12 +20,15 @@ _OUTPUT_AXIS = {"MatMul": -1, "GRU": -2, "LSTM": -2}
 _INT8_MAX = 127  # symmetric: -128 is not used
 MAX_LATENCY_RATIO = 1.2  # below that the clock of a shared machine is too noisy
 _ROUNDS = 7
-_CALLS = 200  # of each in a round; one row each, as the service asks
+_CALLS = 200  # of each graph in a round; one row each, as in a request to the service
 
 
 class GraphComparison(NamedTuple):
-    """FP32 and INT8: bytes of the file, mean loss over the gate's rows; latency: INT8 over FP32,
-    one figure a round.
+    """FP32 and INT8 of one net.
+
+    fp32_bytes, int8_bytes: of the file.
+    fp32_error, int8_error: mean loss over the gate's rows.
+    latency: INT8 over FP32, one figure per round.
     """
 
     fp32_bytes: int
@@ -38,7 +39,7 @@ class GraphComparison(NamedTuple):
 
     @property
     def worsens_frac(self) -> float:
-        """By how much INT8 is worse; negative when it is better."""
+        """Fraction by which the error of INT8 is larger; negative when it is smaller."""
         return self.int8_error / self.fp32_error - 1 if self.fp32_error > 0 else float(self.int8_error > 0)
 
     @property
@@ -48,8 +49,7 @@ class GraphComparison(NamedTuple):
 
 
 def write_int8(fp32: Path, int8: Path) -> None:
-    """Write *fp32* with the weights of its matrix products in 8 bits, one scale for each output;
-    the same graph gives the same bytes.
+    """Write *fp32* with the weights of its matrix products in 8 bits, one scale for each output.
 
     So are those of recurrent units and of attention; products of two wires, as attention has, hold
     no weights. Inputs of a product stay float32. onnxruntime's dynamic quantization scales them by
@@ -60,12 +60,12 @@ def write_int8(fp32: Path, int8: Path) -> None:
 
     model = onnx.load(fp32)
     constants = {constant.name: constant for constant in model.graph.initializer}
-    for place, node in reversed(list(enumerate(model.graph.node))):
+    for index, node in reversed(list(enumerate(model.graph.node))):
         for position in _MATRICES.get(node.op_type, ()):
             if (weights := constants.get(node.input[position])) is None:
                 continue
-            for made in reversed(_add_dequantized(model.graph, weights, _OUTPUT_AXIS[node.op_type])):
-                model.graph.node.insert(place, made)
+            for new_node in reversed(_add_dequantized(model.graph, weights, _OUTPUT_AXIS[node.op_type])):
+                model.graph.node.insert(index, new_node)
             node.input[position] = f"{weights.name}_float"
             model.graph.initializer.remove(weights)
     onnx.checker.check_model(model)
@@ -73,8 +73,10 @@ def write_int8(fp32: Path, int8: Path) -> None:
 
 
 def _add_dequantized(graph: Any, weights: Any, output_axis: int) -> list[Any]:
-    """Add 8-bit integers and scales of *weights* to *graph*, a scale for each place of
-    *output_axis*; the nodes that multiply them, which onnxruntime does once, at load.
+    """Add the 8-bit integers and scales of *weights* to *graph*.
+
+    There is one scale for each index of *output_axis*.
+    Returns the nodes that multiply them; onnxruntime does so once, when it loads the graph.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -93,63 +95,67 @@ def _add_dequantized(graph: Any, weights: Any, output_axis: int) -> list[Any]:
 
 
 def compare_graphs(fp32: Path, int8: Path, rows: GateRows, quantile: float | None = None) -> GraphComparison:
-    """Size, error and speed of both graphs; the error of a net that forecasts a *quantile* is
-    its pinball loss.
+    """Size, error and speed of both graphs.
+
+    quantile: that the net forecasts, if it does; its error is then the pinball loss.
     """
-    served, small = open_graph(fp32), open_graph(int8)
-    error, small_error = (
-        score_mean_loss(run_graph(session, rows.x), rows, quantile) for session in (served, small)
+    fp32_session, int8_session = open_graph(fp32), open_graph(int8)
+    fp32_error, int8_error = (
+        score_mean_loss(run_graph(session, rows.x), rows, quantile)
+        for session in (fp32_session, int8_session)
     )
     return GraphComparison(
         fp32.stat().st_size,
         int8.stat().st_size,
-        error,
-        small_error,
-        _compare_latency(served, small, rows.x[:1]),
+        fp32_error,
+        int8_error,
+        _compare_latency(fp32_session, int8_session, rows.x[:1]),
     )
 
 
-def decide_precision(found: GraphComparison, max_error_frac: float) -> tuple[Precision, str]:
-    """INT8 or FP32, with the reason: the error decides, then the size; speed only forbids."""
-    if not found.worsens_frac <= max_error_frac:
+def decide_precision(comparison: GraphComparison, max_error_frac: float) -> tuple[Precision, str]:
+    """INT8 or FP32, with the reason: by error, then by size; speed can only rule INT8 out."""
+    if not comparison.worsens_frac <= max_error_frac:
         return (
             "FP32",
             (
-                f"INT8 would worsen the net's error by {found.worsens_frac:.2%}; at most {max_error_frac:.2%}"
-                " is allowed."
+                f"INT8 would worsen the net's error by {comparison.worsens_frac:.2%}; at most"
+                f" {max_error_frac:.2%} is allowed."
             ),
         )
-    if found.int8_bytes >= found.fp32_bytes:
+    if comparison.int8_bytes >= comparison.fp32_bytes:
         return (
             "FP32",
             (
-                f"INT8 is not smaller: {found.int8_bytes} bytes against {found.fp32_bytes}; the net is so"
-                " small that the scales outweigh it."
+                f"INT8 is not smaller: {comparison.int8_bytes} bytes against {comparison.fp32_bytes}; the net"
+                " is so small that the scales outweigh it."
             ),
         )
-    if found.latency_ratio > MAX_LATENCY_RATIO:
+    if comparison.latency_ratio > MAX_LATENCY_RATIO:
         return (
             "FP32",
             (
-                f"INT8 takes {found.latency_ratio:.1f} times as long for a row; at most {MAX_LATENCY_RATIO:g}"
-                " is allowed."
+                f"INT8 takes {comparison.latency_ratio:.1f} times as long for a row; at most"
+                f" {MAX_LATENCY_RATIO:g} is allowed."
             ),
         )
-    saved = 1 - found.int8_bytes / found.fp32_bytes
+    saved = 1 - comparison.int8_bytes / comparison.fp32_bytes
     return (
         "INT8",
         (
-            f"The file is {saved:.0%} smaller and the net's error changes by {found.worsens_frac:+.2%}; up to"
-            f" {max_error_frac:.2%} is allowed."
+            f"The file is {saved:.0%} smaller and the net's error changes by"
+            f" {comparison.worsens_frac:+.2%}; up to {max_error_frac:.2%} is allowed."
         ),
     )
 
 
 def score_mean_loss(z_hat: np.ndarray, rows: GateRows, quantile: float | None) -> float:
-    """Mean loss of z_hat (n, H) over the known y, the primary one or that of the *quantile*; NaN
-    when none is known.
+    """Mean loss of z_hat (n, H) over the known y; NaN when none is known.
+
+    quantile: None for the primary loss, else the pinball loss of that quantile.
     """
-    about, seasonal = rows.panel.dataset.about, build_seasonal_from_panel(rows.panel)
+    dataset, seasonal = rows.panel.dataset, build_seasonal_from_panel(rows.panel)
+    about, kind = dataset.about, dataset.kind
     scaling_errors = (
         None
         if seasonal is None
@@ -157,9 +163,8 @@ def score_mean_loss(z_hat: np.ndarray, rows: GateRows, quantile: float | None) -
             rows.y, rows.where[:, [0]], rows.where[:, [1]], np.arange(1, rows.y.shape[1] + 1)
         )
     )
-    loss = select_loss(about.primary_score, quantile)[1](
-        rows.y, inverse_transform_target(about.target, z_hat), scaling_errors
-    )
+    _, compute_loss = kind.select_loss(about, {"quantile": quantile})
+    loss = compute_loss(rows.y, kind.decode(about.target, kind.link(z_hat)), scaling_errors)
     known = loss[np.isfinite(loss)]
     return float(known.mean()) if len(known) else float("nan")
 
@@ -175,8 +180,10 @@ def open_graph(path: Path) -> Any:
 
 
 def _compare_latency(fp32: Any, int8: Any, row: np.ndarray) -> list[float]:
-    """INT8 over FP32 by round: medians of calls made in turn, so that what else the machine does
-    meets both, and no stall counts.
+    """Seconds of INT8 over FP32, by round.
+
+    Each is a ratio of medians. Calls alternate, so that other work on the machine slows both, and a
+    single stall does not count.
     """
     for session in (fp32, int8):
         _compute_seconds(session, row)  # the first call allocates

@@ -8,8 +8,10 @@ from tasks.core.strict import Strict
 
 
 class QuantizeParams(Strict):
-    """max_error_frac: by how much INT8 may worsen a net's mean primary loss over the gate's
-    rows; 0.01 is one percent.
+    """Limits of INT8.
+
+    max_error_frac: fraction by which INT8 may worsen a net's mean primary loss, over the gate's
+    rows.
     """
 
     max_error_frac: Annotated[float, Field(ge=0)]

@@ -17,8 +17,11 @@ _BLOCK_ROWS = 8192  # bounds the memory of a graph over many series
 
 @dataclass(frozen=True)
 class GateRows:
-    """The rows after seen_until that can be forecast. x: (n, F); where: (n, 2) positions of
-    (origin, series); y, z: (n, H), NaN until known.
+    """The rows after seen_until that can be forecast.
+
+    x: (n, F).
+    where: (n, 2) indices of (origin, series).
+    y, z: (n, H), NaN until known.
     """
 
     panel: Panel
@@ -29,15 +32,16 @@ class GateRows:
 
     @property
     def sd(self) -> float:
-        """Standard deviation of z over these rows; over the whole table where it is 0 here, and
-        1 where it is 0 there too.
+        """Standard deviation of z over these rows.
+
+        Where it is 0, that over the whole table; where this is 0, too, 1.
         """
         spreads = (float(np.std(known)) for z in (self.z, self.panel.z) if len(known := z[np.isfinite(z)]))
         return next((sd for sd in spreads if sd > 0), 1.0)
 
 
 def build_gate_rows(panel: Panel, gate_steps: int) -> GateRows:
-    """From the origin of seen_until to the last.
+    """Rows from the origin of seen_until to the last.
 
     Raises ReleaseError when no series has a value there.
     """
@@ -65,23 +69,26 @@ def run_graph(session: Any, x: np.ndarray) -> np.ndarray:
 
 
 def check_parity(name: str, session: Any, fit: Path, rows: GateRows) -> float:
-    """Largest difference in standard deviations of z.
+    """Largest difference of graph and forecaster, in standard deviations of z.
 
     Raises ReleaseError that names the worst row when it is above MAX_PARITY_SD, or not finite.
     """
-    scored, served = (
+    expected, actual = (
         load_forecaster(fit).predict(rows.x).astype(np.float64),
         run_graph(session, rows.x).astype(np.float64),
     )
-    apart = np.abs(served - scored) / rows.sd
-    worst = np.unravel_index(int(np.argmax(np.where(np.isfinite(apart), apart, np.inf))), apart.shape)
-    if not apart[worst] <= MAX_PARITY_SD:
+    difference_sd = np.abs(actual - expected) / rows.sd
+    is_finite = np.isfinite(difference_sd)
+    worst_index = int(np.argmax(np.where(is_finite, difference_sd, np.inf)))
+    worst = np.unravel_index(worst_index, difference_sd.shape)
+    if not difference_sd[worst] <= MAX_PARITY_SD:
         origin, series = rows.where[worst[0]]
         raise ReleaseError(
-            f"The graph of {name!r} says {served[worst]:.9g} where the forecaster says {scored[worst]:.9g}:"
-            f" series {rows.panel.series_ids[series]!r}, cutoff {rows.panel.cutoff[int(origin)]:%F %T}Z, step"
-            f" {worst[1] + 1}, {apart[worst]:.1e} standard deviations apart; at most {MAX_PARITY_SD:g} is"
-            f" allowed. Train {name!r} again (`dvc repro -f train@{name}`); if it stays, its `formula`"
-            " compares after a matrix product."
+            f"The graph of {name!r} returns {actual[worst]:.9g} where the forecaster returns"
+            f" {expected[worst]:.9g}: series {rows.panel.series_ids[series]!r}, cutoff"
+            f" {rows.panel.cutoff[int(origin)]:%F %T}Z, step {worst[1] + 1}, {difference_sd[worst]:.1e}"
+            f" standard deviations apart; at most {MAX_PARITY_SD:g} is allowed. Train {name!r} again"
+            f" (`dvc repro -f train@{name}`); if the difference stays, its `formula` compares after a matrix"
+            " product."
         )
-    return float(apart[worst])
+    return float(difference_sd[worst])

@@ -1,4 +1,4 @@
-"""The stage in one screen: parity of every member and net, then INT8 or FP32 for each net."""
+"""Check the parity of every member and net, then choose INT8 or FP32 for each net."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -36,11 +36,12 @@ def quantize_nets(
     params: QuantizeParams,
     folder: Path,
 ) -> QuantizedNets:
-    """Decide; leaves <net>.onnx in *folder* for each net whose decision is INT8.
+    """Decide for each net, and write <net>.onnx into *folder* where the decision is INT8.
 
-    fits: models/fits. models: those of this checkout. A net without a part in the release is
-    examined all the same, and stays FP32.
-    Raises ReleaseError when a graph does not say what its forecaster says, or a fit is missing.
+    A net that is not in the release is compared, too, and stays FP32.
+    fits: models/fits.
+    models: those of this checkout.
+    Raises ReleaseError when a graph does not forecast as its forecaster does, or a fit is missing.
     """
     parity = {
         name: check_parity(name, session, _find_fit_folder(fits, name), rows)
@@ -74,21 +75,22 @@ def quantize_nets(
 def _compare_net(
     name: str, release: Release, rows: GateRows, fits: Path, params: QuantizeParams, folder: Path
 ) -> tuple[NetPrecision, tuple[float, ...]]:
-    """Decision, reason and figures of the net *name*, and its timings; its graph stays in
-    *folder* when the decision is INT8.
+    """Decision, reason and figures of the net *name*, and its timings.
+
+    Its graph stays in *folder* when the decision is INT8.
     """
-    shipped, net = name in release.members, load_forecaster(_find_fit_folder(fits, name))
+    is_shipped, net = name in release.members, load_forecaster(_find_fit_folder(fits, name))
     fp32, int8 = (
-        (release.folder / "members" / f"{name}.onnx" if shipped else fits / name / "model.onnx"),
+        (release.folder / "members" / f"{name}.onnx" if is_shipped else fits / name / "model.onnx"),
         folder / f"{name}.onnx",
     )
     write_int8(fp32, int8)
     comparison = compare_graphs(fp32, int8, rows, net.params.quantile if isinstance(net, Net) else None)
     decision, reason = decide_precision(comparison, params.max_error_frac)
-    if not shipped:
+    if not is_shipped:
         decision, reason = (
             "FP32",
-            f"The net has no weight in what is shipped. By itself: {decision}. {reason}",
+            f"The net has no weight in the release. By itself: {decision}. {reason}",
         )
     if decision == "FP32":
         int8.unlink()
@@ -101,7 +103,7 @@ def _compare_net(
         fp32_error=comparison.fp32_error,
         int8_error=comparison.int8_error,
         worsens_frac=comparison.worsens_frac,
-        # More digits would be another number at each run
+        # With more digits, each run would give another number
         latency_ratio=round(comparison.latency_ratio, 1),
     )
     return figures, tuple(comparison.latency)

@@ -14,8 +14,10 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.calendar import Calendar, build_calendar
 from tasks.core.dataset import Dataset
-from tasks.core.errors import ReleaseError, TidemillError
+from tasks.core.errors import ParamsError, ReleaseError, TidemillError
 from tasks.core.frames import HISTORY, SERIES, UTC, FrameSchema
+from tasks.core.kinds import get_kind
+from tasks.core.kinds.base import Kind
 from tasks.core.schema import FeatureSchema
 from tasks.features import FeatureParams, build_feature_schema
 from tasks.release.combine import Combination, find_combination_fault, list_member_columns
@@ -64,6 +66,11 @@ class Release:
         return self.dataset.schema
 
     @property
+    def kind(self) -> Kind:
+        """The kind of the target."""
+        return self.dataset.kind
+
+    @property
     def weights(self) -> dict[str, float]:
         """Weight of each member; its share where they are combined otherwise."""
         return self.blend.weights
@@ -109,6 +116,7 @@ def load_unsealed_release(folder: Path) -> Release:
     code here no longer computes what the release was trained on (its schema hash differs).
     """
     about = read_strict(folder / "about.json", About)
+    _check_about(folder, about)
     features = read_strict(folder / "features.json", FeatureParams)
     schema = read_strict(folder / "schema.json", FeatureSchema)
     blend = read_strict(folder / "ensemble.json", EnsembleSpec)
@@ -127,6 +135,13 @@ def load_unsealed_release(folder: Path) -> Release:
         else pl.DataFrame(schema=SERIES.columns),
         manifest=read_manifest(folder) if (folder / MANIFEST).exists() else None,
     )
+
+
+def _check_about(folder: Path, about: About) -> None:
+    try:
+        get_kind(about.target).check(about)
+    except ParamsError as error:
+        raise ReleaseError(f"{folder}: about.json: {error}") from error
 
 
 def _check_schema(folder: Path, about: About, features: FeatureParams, sealed: FeatureSchema) -> None:

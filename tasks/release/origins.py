@@ -13,10 +13,9 @@ import polars as pl
 from tasks.core.blocks import split_blocks
 from tasks.core.calendar import parse_step_length
 from tasks.core.errors import ReleaseError
-from tasks.core.transform import transform_target
+from tasks.core.kinds.timeline import NEVER
 from tasks.features import add_target, build_features
 from tasks.release.combine import apply_combination, compute_regime, compute_weight_groups, find_recency
-from tasks.release.conformal import NEVER
 from tasks.release.load import Release
 
 BLOCK_ROWS = 8192  # bounds the memory of one call into a graph; trees need a few kB for each row
@@ -98,9 +97,9 @@ def predict_ensemble(release: Release, x: np.ndarray) -> np.ndarray:
     out = np.zeros((len(x), release.schema.horizon_steps))
     for part in split_blocks(len(x), BLOCK_ROWS):
         block = np.ascontiguousarray(x[part], dtype=np.float32)
-        said = [release.members[name].run(["z_hat"], {"x": block})[0] for name in release.how.members]
+        z_hats = [_run_member(release, name, block) for name in release.how.members]
         out[part] = apply_combination(
-            release.how, np.stack(said, axis=1), compute_weight_groups(release.how, block, release.schema)
+            release.how, np.stack(z_hats, axis=1), compute_weight_groups(release.how, block, release.schema)
         )
     return out
 
@@ -122,10 +121,14 @@ def predict_quantile_bases(release: Release, x: np.ndarray, point: np.ndarray) -
     return np.stack([np.mean(each, axis=0) if each else point for each in of], axis=-1)
 
 
+def _run_member(release: Release, name: str, x: np.ndarray) -> np.ndarray:
+    """(n, H) of the member's graph, in the space in which members are combined."""
+    return release.kind.link(release.members[name].run(["z_hat"], {"x": x})[0])
+
+
 def _predict_member(release: Release, name: str, x: np.ndarray) -> np.ndarray:
     parts = [
-        release.members[name].run(["z_hat"], {"x": x[part]})[0].astype(np.float64)
-        for part in split_blocks(len(x), BLOCK_ROWS)
+        _run_member(release, name, x[part]).astype(np.float64) for part in split_blocks(len(x), BLOCK_ROWS)
     ]
     return np.concatenate(parts) if parts else np.zeros((0, release.schema.horizon_steps))
 
@@ -225,7 +228,7 @@ def select_first_known(
     known_us = np.full(z.shape, NEVER)
     target = (
         add_target(rows, release.about)
-        .select("series_id", "event_time", "known_at", z=transform_target(release.about.target))
+        .select("series_id", "event_time", "known_at", z=release.kind.encode(release.about.target))
         .filter(pl.col("z").is_not_null())
     )
     earliest = target.sort("known_at").unique(

@@ -11,8 +11,8 @@ from datetime import datetime
 import numpy as np
 import polars as pl
 
-from tasks.core.frames import FORECAST, UTC, format_quantile_columns, select_as_of
-from tasks.core.transform import inverse_transform_target, transform_target
+from tasks.core.frames import FORECAST, UTC, select_as_of
+from tasks.core.kinds import get_forecast_schema
 from tasks.features import add_target
 from tasks.release.combine import find_recency
 from tasks.release.load import Release
@@ -31,7 +31,6 @@ from tasks.release.origins import (
 )
 from tasks.release.recent import apply_recency
 from tasks.release.replay import (
-    ReplayedForecast,
     ReplayRequest,
     ReplayTimeline,
     build_pool_groups,
@@ -85,7 +84,7 @@ def find_absence_reasons(release: Release, rows: pl.DataFrame, cutoff: datetime)
     known = select_as_of(rows, cutoff)
     values = (
         add_target(known, release.about)
-        .select("series_id", "event_time", z=transform_target(release.about.target))
+        .select("series_id", "event_time", z=release.kind.encode(release.about.target))
         .filter(pl.col("z").is_not_null())
     )
     newest = dict(values.group_by("series_id").agg(pl.col("event_time").max()).iter_rows())
@@ -163,6 +162,7 @@ def _build_timeline(
         find_learning_cutoffs(cutoff, cutoff, known, lacked, past.n_history),
         np.ones(len(cutoff), dtype=bool),
         group,
+        release.kind,
         base,
         series_ids=seen.series_ids,
         cutoff=cutoff,
@@ -198,16 +198,15 @@ def _build_frame(
     asked: list[OriginPoint],
     series_ids: tuple[str, ...],
     asks: list[ReplayRequest],
-    given: list[ReplayedForecast],
+    given: list[np.ndarray],
 ) -> pl.DataFrame:
     """One row for each (asked cutoff, series with a forecast, step)."""
     steps = release.schema.horizon_steps
     there = np.stack([np.isfinite(ask.z_hat).all(axis=1) for ask in asks])
     i, s = np.nonzero(there)
     origin = np.array([point.pos for point in asked])[i]
-    point = inverse_transform_target(release.about.target, np.stack([a.point for a in given])[there])
-    quantiles = inverse_transform_target(release.about.target, np.stack([a.quantiles for a in given])[there])
-    return FORECAST.conform(
+    values = release.kind.decode(release.about.target, np.stack(given)[there])
+    return get_forecast_schema(release.about).conform(
         pl.DataFrame(
             {
                 "series_id": [series_ids[k] for k in np.repeat(s, steps)],
@@ -217,10 +216,9 @@ def _build_frame(
                     pl.Series(grid.event_us[origin[:, None] + np.arange(1, steps + 1)].ravel()).cast(UTC)
                 ),
                 "model": pl.repeat(release.model, len(i) * steps, eager=True),
-                "y_hat": point.ravel(),
                 **{
-                    name: pl.Series(quantiles[:, :, q].ravel()).fill_nan(None)
-                    for q, name in enumerate(format_quantile_columns(release.blend.quantiles))
+                    name: pl.Series(values[:, :, c].ravel()).fill_nan(None)
+                    for c, name in enumerate(release.kind.list_columns(release.about))
                 },
             },
             schema_overrides={"series_id": pl.String},
@@ -229,9 +227,5 @@ def _build_frame(
 
 
 def _build_empty_frame(release: Release) -> pl.DataFrame:
-    return pl.DataFrame(
-        schema={
-            **FORECAST.columns,
-            **dict.fromkeys(format_quantile_columns(release.blend.quantiles), pl.Float64),
-        }
-    )
+    columns = dict.fromkeys(release.kind.list_columns(release.about), pl.Float64)
+    return pl.DataFrame(schema={**FORECAST.columns, **columns})

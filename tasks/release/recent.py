@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from tasks.core.kinds.base import Kind
 from tasks.release.combine import Recency, compute_weighted_average
 from tasks.release.load import Release
 from tasks.release.origins import MemberForecasts, find_series_positions
@@ -51,12 +52,13 @@ def compute_learned_losses(
     until: int,
     *,
     absolute: bool,
+    kind: Kind,
 ) -> np.ndarray:
     """(2, until - first, M, S) summed losses of forecasts said (M, K, S, H), and their number,
     by the cutoff *at* (K, S, H) which they are learned.
     """
     k, s, h = np.nonzero((at >= first) & (at < until))
-    error = (said[:, k, s, h] - z[k, s, h]) / scale[k, s]
+    error = kind.compute_member_error(z[k, s, h], said[:, k, s, h]) / scale[k, s]
     there = np.isfinite(error)
     loss = np.where(there, np.abs(error) if absolute else np.square(error), 0.0)
     n, n_series = until - first, z.shape[1]
@@ -102,7 +104,14 @@ def apply_recency(
     whole = int(np.flatnonzero(order < n_history).max(initial=-1)) + 1
     at = find_learning_cutoffs(times, line.cutoff, line.known_us, line.lacked, whole)
     learned = compute_learned_losses(
-        np.moveaxis(line.said, -1, 0), line.z, line.scale, at, first, len(order), absolute=recent.absolute
+        np.moveaxis(line.said, -1, 0),
+        line.z,
+        line.scale,
+        at,
+        first,
+        len(order),
+        absolute=recent.absolute,
+        kind=release.kind,
     )
     losses = compute_recent_losses(
         learned,
@@ -145,6 +154,7 @@ def _compute_history_losses(
             0,
             first,
             absolute=recent.absolute,
+            kind=release.kind,
         )
         taught = np.tensordot(
             0.5 ** ((first - np.arange(first)) / recent.half_life_cutoffs), learned, axes=(0, 1)

@@ -13,16 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tasks.core.frames import format_quantile_columns
+from tasks.core.kinds.base import CalibrationSpec
+from tasks.core.kinds.timeline import NEVER, ReplayCursor, Timeline
 from tasks.release.combine import list_member_columns
-from tasks.release.conformal import (
-    NEVER,
-    Conformal,
-    ReplayCursor,
-    Timeline,
-    compute_z_quantiles,
-    select_functional,
-)
 from tasks.release.load import Release
 from tasks.release.origins import find_series_positions
 
@@ -80,15 +73,6 @@ class ReplayRequest(NamedTuple):
     base: np.ndarray | None
 
 
-class ReplayedForecast(NamedTuple):
-    """In the space of z: quantiles (S, H, Q), NaN when no error is known yet, and the point (S,
-    H).
-    """
-
-    quantiles: np.ndarray
-    point: np.ndarray
-
-
 def build_pool_groups(release: Release, series_ids: Sequence[str], regime: np.ndarray) -> np.ndarray:
     """(K, S) pool of each series at each cutoff, for its regime (K, S) there."""
     if release.blend.group == "regime":
@@ -131,10 +115,10 @@ def _build_history_timeline(release: Release) -> ReplayTimeline:
         regime[where[:2]] = frame["regime"].to_numpy()
     cutoff, z = cutoffs.to_physical().to_numpy(), dense("z")
     lacked = np.zeros(shape, dtype=bool)
-    own = format_quantile_columns(release.blend.quantiles) if release.blend.quantile_members else []
+    further = release.kind.list_columns(release.about)[1:] if release.blend.quantile_members else ()
     base, said = (
         np.stack([dense(name) for name in names], axis=-1) if names else None
-        for names in (own, list_member_columns(release.how))
+        for names in (further, list_member_columns(release.how))
     )
     return ReplayTimeline(
         dense("z_hat"),
@@ -143,6 +127,7 @@ def _build_history_timeline(release: Release) -> ReplayTimeline:
         find_learning_cutoffs(cutoff, cutoff, known, lacked, 0),
         np.ones(len(cutoff), dtype=bool),
         build_pool_groups(release, release.series_ids, regime),
+        release.kind,
         base,
         series_ids=release.series_ids,
         cutoff=cutoff,
@@ -156,8 +141,10 @@ def _build_history_timeline(release: Release) -> ReplayTimeline:
 
 def predict_requests(
     release: Release, line: ReplayTimeline, asks: Sequence[ReplayRequest]
-) -> list[ReplayedForecast]:
-    """One answer for each of *asks*, which ascend in time."""
+) -> list[np.ndarray]:
+    """For each of *asks*, which ascend in time, (S, H, C) in the space in which members are
+    combined; NaN where nothing is known.
+    """
     done = [int(n) for n in np.searchsorted(line.cutoff, [ask.at_us for ask in asks], side="right")]
     out = []
     walker = _start_cursor(release, line, done[0]) if done else None
@@ -176,7 +163,7 @@ def _start_cursor(release: Release, line: ReplayTimeline, first: int) -> ReplayC
     for at in sorted((at for at in list(walks) if at <= first), reverse=True):
         past, walker = walks[at]
         if _is_past_of(past, line, at):
-            issued = np.full((*line.z_hat.shape, len(release.blend.quantiles)), np.nan)
+            issued = np.full((*line.z_hat.shape, walker.state.n_kept), np.nan)
             issued[:at, find_series_positions(line.series_ids, past.series_ids)] = walker.issued[:at]
             return ReplayCursor(deepcopy(walker.state), issued, at)
     return _build_cursor(release, line)
@@ -204,7 +191,7 @@ def _is_past_of(past: ReplayTimeline, line: ReplayTimeline, at: int) -> bool:
         and np.array_equal(
             np.isfinite(line.z_hat[:at, shared]).any(axis=2), np.isfinite(past.z_hat[:at]).any(axis=2)
         )
-        and np.array_equal(line.residual[:at, shared][learned], past.residual[:at][learned])
+        and np.array_equal(line.lessons[:at, shared][learned], past.lessons[:at][learned])
         and np.array_equal(line.group[:at, shared], past.group[:at])
     )
 
@@ -222,17 +209,9 @@ def _build_cursor(release: Release, line: ReplayTimeline) -> ReplayCursor:
     n_groups = {"all": 1, "regime": len(blend.regime.above) + 1 if blend.regime else 1}.get(
         blend.group, max(1, len(release.series_ids))
     )
-    n_bases = 1 + len(blend.quantiles) if blend.quantile_members else 1
-    state = Conformal(
-        n_groups,
-        release.schema.horizon_steps,
-        blend.quantiles,
-        blend.residuals,
-        blend.adapt_rate,
-        blend.block,
-        n_bases,
-    )
-    return ReplayCursor(state, np.full((*line.z_hat.shape, len(blend.quantiles)), np.nan))
+    spec = CalibrationSpec(blend.residuals, blend.adapt_rate, blend.block, bool(blend.quantile_members))
+    state = release.kind.build_calibrator(release.about, spec, n_groups, release.schema.horizon_steps)
+    return ReplayCursor(state, np.full((*line.z_hat.shape, state.n_kept), np.nan))
 
 
 def _run_cursor(release: Release, line: ReplayTimeline, walker: ReplayCursor, stop: int) -> None:
@@ -244,7 +223,7 @@ def _run_cursor(release: Release, line: ReplayTimeline, walker: ReplayCursor, st
 
 def _predict_request(
     release: Release, line: ReplayTimeline, walker: ReplayCursor, ask: ReplayRequest
-) -> ReplayedForecast:
+) -> np.ndarray:
     state, at = walker.state, walker.at
     # Between two cutoffs of the stride: what became known since the last one counts too
     if at and line.cutoff[at - 1] < ask.at_us:
@@ -254,15 +233,11 @@ def _predict_request(
         if len(since):
             state = deepcopy(state)
             walker.learn(line, since, state)
-    quantiles = np.full((*ask.z_hat.shape, len(release.blend.quantiles)), np.nan)
-    point = np.full(ask.z_hat.shape, np.nan)
+    columns = np.full((*ask.z_hat.shape, len(release.kind.list_columns(release.about))), np.nan)
     there = np.isfinite(ask.z_hat).any(axis=1)
     if there.any():
         z_hat, scale, group = ask.z_hat[there], ask.scale[there], ask.group[there]
-        quantiles[there] = compute_z_quantiles(
-            state.issue(group), z_hat, scale, None if ask.base is None else ask.base[there]
-        )
-        point[there] = z_hat + state.shift(
-            group, scale, select_functional(release.about), release.about.target.transform
-        )
-    return ReplayedForecast(quantiles, point)
+        base = None if ask.base is None else ask.base[there]
+        columns[there, :, 0] = state.compute_points(group, z_hat, scale)
+        columns[there, :, 1:] = state.compute_further(state.issue(group), z_hat, scale, base)
+    return columns

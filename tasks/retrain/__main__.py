@@ -13,7 +13,7 @@ from tasks.retrain.stage import decide_retraining
 
 
 def main(root: Path = ROOT) -> None:
-    """Read the monitor's report, decide, say why."""
+    """Read the monitor's report, decide, and print the reason."""
     document, report = read_document(root), read_report(root / MonitorReport.PATH, MonitorReport)
     if report.dataset != document.dataset:
         raise OtherDatasetError(MonitorReport.PATH, report.dataset, document.dataset)

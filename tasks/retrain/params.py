@@ -10,9 +10,10 @@ from tasks.core.strict import Strict
 class RetrainParams(Strict):
     """When retraining is due.
 
-    max_age_steps: steps of data since the last training that the gate judged. max_error_ratio: loss
-    of the champion's own forecasts since its promotion over its loss in the gate.
-    min_coverage_frac: of their intervals.
+    max_age_steps: steps of data since the last training that the gate judged.
+    max_error_ratio: loss of the champion's own forecasts since its promotion, over its loss in the
+    gate.
+    min_coverage_frac: coverage of their intervals.
     """
 
     max_age_steps: Annotated[int, Field(ge=1)]

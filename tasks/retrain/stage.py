@@ -1,4 +1,4 @@
-"""The stage in one screen: the monitor's figures against three limits."""
+"""Compare the monitor's figures with three limits."""
 
 from tasks.core.reports.monitor import ChampionFigures, MonitorReport
 from tasks.core.reports.retrain import RetrainDecision, RetrainFacts
@@ -6,14 +6,14 @@ from tasks.retrain.params import RetrainParams
 
 
 def decide_retraining(report: MonitorReport, params: RetrainParams) -> RetrainDecision:
-    """Whether retraining is due: each limit that is passed is a reason.
+    """Decide whether retraining is due: each limit that is exceeded is a reason.
 
     A figure that is None is no reason.
     """
     champion = report.champion
     if champion is None:
-        nothing = "there is no champion yet, so there is nothing to retrain"
-        return _build_decision(report, RetrainFacts(), [], nothing)
+        reason = "there is no champion yet, so there is nothing to retrain"
+        return _build_decision(report, RetrainFacts(), [], reason)
     facts = RetrainFacts(**{name: getattr(champion, name) for name in RetrainFacts.model_fields})
     current = (
         f"the last training is {champion.age_steps} steps old (of {params.max_age_steps}); since the"
@@ -36,7 +36,7 @@ def _list_reasons(champion: ChampionFigures, params: RetrainParams) -> list[str]
         )
     if covered is not None and covered < params.min_coverage_frac:
         reasons.append(
-            f"{covered:.0%} of outcomes lie within the interval, less than {params.min_coverage_frac:.0%}"
+            f"{covered:.0%} of outcomes are within the interval, less than {params.min_coverage_frac:.0%}"
         )
     return reasons
 

@@ -3,7 +3,8 @@
 import sys
 
 from tasks.core.errors import ParamsError
-from tasks.core.frames import FEATURES, FORECAST, VINTAGES
+from tasks.core.frames import FEATURES, VINTAGES
+from tasks.core.kinds import get_forecast_schema
 from tasks.core.leaks import LeakVerdict, check_leaks, check_verdict_inputs
 from tasks.edges.artifacts import (
     compute_file_hash,
@@ -53,8 +54,8 @@ def main() -> None:
         on_trial=build_mlflow_logger(document.dataset, model, table_hash),
     )
     with write_folder(ROOT / "data/forecasts" / model) as folder:
-        write_frame(folder / "forecast.parquet", trained.forecasts, FORECAST)
-        write_frame(folder / "gate.parquet", trained.gate, FORECAST)
+        write_frame(folder / "forecast.parquet", trained.forecasts, get_forecast_schema(document.about))
+        write_frame(folder / "gate.parquet", trained.gate, get_forecast_schema(document.about))
         write_report(folder / "metrics.json", trained.metrics)
         write_report(folder / "plan.json", trained.plan)
     with write_folder(ROOT / "models/fits" / model) as folder:

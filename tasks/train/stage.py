@@ -20,7 +20,7 @@ from tasks.core.reports.train import (
     SelectionReport,
     StartingFit,
 )
-from tasks.core.score_table import compute_mean_scores, score_elements
+from tasks.core.score_table import compute_mean_scores
 from tasks.core.seasonal import build_seasonal_from_panel
 from tasks.edges.fit_cache import compute_code_digest
 from tasks.forecasters import Forecaster
@@ -185,20 +185,22 @@ def _build_selection(split: HistorySplit, made: WalkFits) -> SelectionReport:
 
 
 def score(forecasts: pl.DataFrame, panel: Panel) -> MetricsReport:
-    """Mean losses over all cutoffs whose y is known: MAE, RMSE and bias in the target's unit and
-    the primary loss, overall and by series, step, year and cutoff (counted from 1).
+    """Mean scores over all cutoffs whose y is known, those of the target's kind and the primary
+    loss, overall and by series, step, year and cutoff (counted from 1).
 
     Each model stands for itself here, without the level factor that `ensemble` adds before it
     compares.
     """
-    names, primary = ("mae", "rmse", "bias"), panel.dataset.about.primary_score
+    about, kind = panel.dataset.about, panel.dataset.kind
     seasonal = build_seasonal_from_panel(panel)
-    scaling = None if seasonal is None else seasonal.scaling_errors_of_rows(forecasts)
-    scored = score_elements(forecasts, names, primary=primary, yardstick=scaling)
+    scaling_errors = None if seasonal is None else seasonal.scaling_errors_of_rows(forecasts)
+    names = (*kind.train_scores, "primary")
+    scored = kind.score_elements(about, forecasts, names, scaling_errors)
 
     def means(*by: str) -> pl.DataFrame:
-        return compute_mean_scores(scored, by).select(
-            *by, *names, pl.col("primary").alias(f"primary_{primary}"), "n"
+        table = compute_mean_scores(scored, by, names)
+        return table.select(
+            *by, *kind.train_scores, pl.col("primary").alias(f"primary_{about.primary_score}"), "n"
         )
 
     numbered = means("cutoff").with_columns(cutoff=pl.col("cutoff").rank("dense").cast(pl.Int64))

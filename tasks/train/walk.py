@@ -6,9 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from tasks.core.frames import FORECAST
+from tasks.core.kinds import get_forecast_schema
 from tasks.core.panel import Panel
-from tasks.core.transform import inverse_transform_target
 from tasks.train.fits import FitContext, decode_fit, run_chained_fits, run_independent_fits
 from tasks.train.plan import FitPlan
 
@@ -49,7 +48,7 @@ def predict_walk(ground: FitContext, plan: FitPlan, fits: Mapping[int, bytes]) -
 
 def build_forecast_frame(panel: Panel, predicted: WalkForecasts, model: str) -> pl.DataFrame:
     """FORECAST rows with y where it is known, in the target's unit."""
-    about, steps = panel.dataset.about, panel.schema.horizon_steps
+    about, kind, steps = panel.dataset.about, panel.dataset.kind, panel.schema.horizon_steps
     order = np.lexsort(predicted.where.T)  # by series, then origin: the order of the frame
     (origin, series), z_hat = predicted.where[order].T, predicted.z_hat[order]
     times = pl.concat([panel.event_time, panel.dataset.calendar.list_next_steps(panel.event_time[-1], steps)])
@@ -64,8 +63,8 @@ def build_forecast_frame(panel: Panel, predicted: WalkForecasts, model: str) -> 
             "step": np.tile(np.arange(1, steps + 1, dtype=np.int32), len(origin)),
             "event_time": times.gather(ahead.ravel()),
             "model": pl.Series([model]).gather(np.zeros(len(rows), dtype=np.int64)),
-            "y_hat": inverse_transform_target(about.target, z_hat).ravel(),
+            kind.list_columns(about)[0]: kind.decode(about.target, kind.link(z_hat)).ravel(),
             "y": pl.Series(y.ravel()).fill_nan(None),
         }
     )
-    return FORECAST.conform(frame)
+    return get_forecast_schema(about).conform(frame)

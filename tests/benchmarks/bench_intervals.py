@@ -11,8 +11,10 @@ import polars as pl
 import pytest
 
 from tasks.core.frames import FORECAST
+from tasks.core.kinds.conformal import Conformal
+from tasks.core.kinds.numeric import NumericKind
+from tasks.core.kinds.timeline import Timeline, calibrate
 from tasks.core.score_table import INTERVAL_SCORES, compute_mean_scores, score_elements
-from tasks.release.conformal import Conformal, Timeline, run_conformal
 
 pytestmark = pytest.mark.bench
 N_SERIES, N_STEPS, N_CUTOFFS, QUANTILES = 414, 48, 100, (0.1, 0.5, 0.9)
@@ -36,11 +38,14 @@ def test_walk_of_many_series(groups, n_residuals):
         known,
         np.ones(N_CUTOFFS, dtype=bool),
         group,
+        NumericKind(),
     )
     for only_points in (False, True):
-        state = Conformal(int(group.max()) + 1, N_STEPS, QUANTILES, n_residuals, 0.02)
+        state = Conformal(
+            int(group.max()) + 1, N_STEPS, QUANTILES, n_residuals, 0.02, functional="median", transform="log"
+        )
         start = time.process_time()
-        run_conformal(line, state, "median", "log", only_points=only_points)
+        calibrate(line, state, 1 if only_points else 1 + len(QUANTILES))
         what = "points alone" if only_points else "quantiles and points"
         print(
             f"\n{N_CUTOFFS} cutoffs x {N_SERIES} series x {N_STEPS} steps, pools by {groups}, {what}:"

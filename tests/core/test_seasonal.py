@@ -73,17 +73,17 @@ def test_they_agree_with_utilsforecast_at_a_cutoff():
     of, ids = seasonal(y, season), np.arange(3)[:, None]
     truth, y_hat = y[origin + 1 : origin + 1 + steps].T, rng.gamma(2, size=(3, steps)) + 5
     at = np.full((3, 1), origin), ids, np.arange(1, steps + 1)
-    naive, yardstick = of.naive(*at), of.scaling_errors(truth, *at)
+    naive, scaling = of.naive(*at), of.scaling_errors(truth, *at)
     names = np.repeat(["s0", "s1", "s2"], steps)
     frame = pl.DataFrame({"unique_id": names, "y": truth.ravel(), "m": y_hat.ravel(), "n": naive.ravel()})
     past = pl.DataFrame(
         {"unique_id": np.repeat(["s0", "s1", "s2"], origin + 1), "y": y[: origin + 1].T.ravel()}
     )
     mase, owned = peer.mase(frame, ["m", "n"], season, past).mean(), peer.smape(frame, ["m", "n"]).mean()
-    assert compute_primary_loss("mase", truth, y_hat, yardstick).mean() == pytest.approx(mase["m"].item())
+    assert compute_primary_loss("mase", truth, y_hat, scaling).mean() == pytest.approx(mase["m"].item())
     expected = (mase["m"].item() / mase["n"].item() + owned["m"].item() / owned["n"].item()) / 2
-    assert compute_primary_loss("owa", truth, y_hat, yardstick).mean() == pytest.approx(expected)
-    assert compute_primary_loss("owa", truth, naive, yardstick).mean() == pytest.approx(1.0)
+    assert compute_primary_loss("owa", truth, y_hat, scaling).mean() == pytest.approx(expected)
+    assert compute_primary_loss("owa", truth, naive, scaling).mean() == pytest.approx(1.0)
 
 
 def test_rows_are_measured_as_the_grid_is():
@@ -109,7 +109,7 @@ def test_rows_are_measured_as_the_grid_is():
 
 @SCALED
 def test_what_cannot_be_measured_says_why(score):
-    with pytest.raises(ScoreInputError, match="yardstick"):
+    with pytest.raises(ScoreInputError, match="scaling"):
         compute_primary_loss(score, np.ones(2), np.ones(2))
     still = seasonal(np.ones(5)).scaling_errors(
         np.ones(2), np.full(2, 2), np.zeros(2, dtype=int), np.array([1, 2])

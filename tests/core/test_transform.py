@@ -9,6 +9,8 @@ from pydantic import ValidationError
 from scipy.special import boxcox
 
 from tasks.core.about import About, Target
+from tasks.core.errors import ParamsError
+from tasks.core.kinds.numeric import NumericKind
 from tasks.core.transform import inverse_transform_target, transform_target_array
 
 LEAST = {"none": -np.inf, "log": 0.0, "log1p": -1.0, "box_cox": 0.0}
@@ -83,5 +85,6 @@ def test_what_does_not_go_together_is_refused(target, said):
 
 
 def test_a_mean_does_not_pass_through_box_cox():
-    with pytest.raises(ValidationError, match="none passes through box_cox"):
-        About(description="", every="1d", target=TARGETS[-1], horizon_steps=1, primary_score="rmse")
+    about = About(description="", every="1d", target=TARGETS[-1], horizon_steps=1, primary_score="rmse")
+    with pytest.raises(ParamsError, match="none passes through box_cox"):
+        NumericKind().check(about)

@@ -80,7 +80,7 @@ def test_status_shows_what_is_of_the_current_dataset_alone(left):
 
 
 def test_the_page_and_doctor_say_that_the_files_are_another_datasets(left):
-    other = escape("data/decisions/promote/decision.json (what is there is another dataset's)")
+    other = escape("data/decisions/promote/decision.json (of another dataset)")
     assert other in render_run(left, {})
     (files,) = [finding for finding in _report_datasets(left) if finding.what == "files"]
     assert "data/clean is of 'other'" in files.found

@@ -85,7 +85,7 @@ def test_releases_with_different_quantiles_live_in_one_store():
     write_served("mixed", a_forecast("b", q01=1.0, q025=1.5))
     write_served("mixed", a_forecast("c"))
     found = read_served("mixed")
-    assert found.columns == [*SERVED.columns, "q_0.1", "q_0.25", "q_0.5"]
+    assert found.columns == [*SERVED.columns, "y_hat", "q_0.1", "q_0.25", "q_0.5"]
     assert found.group_by("prediction_id").agg(pl.col("q_0.25").null_count()).sort(
         "prediction_id"
     ).rows() == [("a", 3), ("b", 0), ("c", 3)]

@@ -108,8 +108,9 @@ def test_small_files_are_merged_when_they_are_many(sizes):
 def test_an_entry_of_the_log_names_its_sources_and_its_writer():
     entry = b'{"txn":{"appId":"kafka:c/t/0","version":7}}\n{"commitInfo":{"operation":"WRITE"}}\n{"add":{}}\n'
     assert parse_sources(entry) == {"kafka:c/t/0"}
-    assert parse_commit_info(entry) == {"operation": "WRITE"}
-    assert parse_commit_info(b"") == {}
+    assert parse_commit_info(entry) == ("WRITE", None)
+    assert parse_commit_info(b'{"commitInfo":{"operation":"WRITE","tidemill":"{}"}}') == ("WRITE", "{}")
+    assert parse_commit_info(b"") is None
 
 
 def test_a_type_that_a_table_does_not_hold_is_refused():

@@ -138,7 +138,7 @@ def test_cqr_starts_from_the_mean_of_the_members_own_quantiles_which_have_no_say
     np.testing.assert_allclose(base[..., 2] - base[..., 0], 1.6)
     np.testing.assert_array_equal(base[..., 1], z_hat)
     issued = issuer.whole(z_hat)
-    inside = (aligned.z >= issued.quantiles[..., 0]) & (aligned.z <= issued.quantiles[..., -1])
+    inside = (aligned.z >= issued.further[..., 0]) & (aligned.z <= issued.further[..., -1])
     assert inside[60:][np.isfinite(aligned.z[60:])].mean() == pytest.approx(0.8, abs=0.04)
     np.testing.assert_array_equal(issued.point, build_issuer(aligned, PARAMS, 50).whole(z_hat).point)
     assembled = build_ensemble(aligned, issuer.params)

@@ -106,7 +106,7 @@ def test_the_report_holds_the_forecast_that_was_issued():
     row = frame.filter(pl.col("series_id") == "s1", pl.col("step") == 2).row(3, named=True)
     k = int(np.flatnonzero(assembled.gate)[3])
     assert row["y_hat"] == assembled.candidates[ENSEMBLE].issued.point[k, 1, 1]
-    assert row["q_0.9"] == assembled.candidates[ENSEMBLE].issued.quantiles[k, 1, 1, 2]
+    assert row["q_0.9"] == assembled.candidates[ENSEMBLE].issued.further[k, 1, 1, 2]
     assert row["y"] == pytest.approx(panel.y[aligned.origins[k] + 2, 1])
 
 

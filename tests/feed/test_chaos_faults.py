@@ -1,240 +1,32 @@
-"""The longer faults, `make chaos`; after each the ledger is compared.
+"""The longer faults of tables, disks, clocks and networks, `make chaos`; the ledger is compared.
 
 Needs root (for a small tmpfs and a network namespace), strace and iproute2.
 """
 
-import os
-import random
 import subprocess
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 import yaml
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from deltalake import DeltaTable
 from homes import at_home
 from kafka_support import make_topic
-from landings import ended, land, landed_within, read_log, stopped, until
-from ledger import check, live, note, produce, producer_to, producing, records, send, whole
+from landings import ended, land, landed_within, print_check, read_log, stopped, until
+from ledger import live, note, produce, producer_to, producing, records, send, whole
 from small_checkout import small_checkout
 
 from deployments.ops.kafka_broker import run_broker
-from tasks.core.errors import FeedError
 from tasks.edges.delta import compact_table, open_existing_table
-from tasks.edges.feeds.kafka import KafkaFeed
 from tasks.edges.settings import read_settings
-from tasks.feed.params import FeedParams
-from tasks.feed.skip import skip_lost
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
 
-@pytest.fixture
-def table(tmp_path):
-    return tmp_path / "table"
-
-
-@pytest.fixture
-def ledger(tmp_path):
-    return tmp_path / "ledger"
-
-
-def seen(fault: str, table: Path, ledger: Path, more: str = "") -> None:
-    """Compare once more and print the figures."""
-    print(
-        f"\n{fault}: {check(table, ledger)}; {read_log(table).count('refused:')} commits refused. {more}",
-        flush=True,
-    )
-
-
-class Supervised:
-    """A landing that is started again when it ends, as under `tidemill up`."""
-
-    def __init__(self, *arguments: object) -> None:
-        self._arguments, self.ends = arguments, 0
-        self.process = land(*arguments)
-
-    def look(self) -> None:
-        if self.process.poll() is not None:
-            self.ends += 1
-            self.process = land(*self._arguments)
-
-
-def until_no_lag(landing: Supervised, address: str, topic: str, folder: Path) -> None:
-    """Wait until the table has what the topic held when it first answered."""
-    asking = Consumer({"bootstrap.servers": address, "group.id": uuid4().hex, "log_level": 2})
-    wanted: dict[int, int] = {}
-
-    def is_told() -> bool:
-        with suppress(KafkaException):  # its leader is not known yet
-            wanted.update(
-                {p: asking.get_watermark_offsets(TopicPartition(topic, p), timeout=5)[1] for p in range(4)}
-            )
-        return bool(wanted)
-
-    until(is_told, 60)
-    asking.close()
-
-    def is_there() -> bool:
-        landing.look()
-        marks = {
-            int(source.rsplit("/", 1)[1]): mark
-            for source, mark in live(folder)[1].items()
-            if source.startswith("kafka:")
-        }
-        return all(marks.get(p, 0) >= offset for p, offset in wanted.items())
-
-    until(is_there, 60)
-
-
-def test_a_broker_that_is_killed_three_times_under_load_costs_at_most_thirty_seconds_of_lag(
-    tmp_path, table, ledger
-):
-    waited = []
-    with run_broker(tmp_path / "kafka") as cluster:
-        topic = make_topic(cluster.address)
-        landing = Supervised(cluster.address, topic, table, "--ever", "--compact", "--every=5000")
-        with producing(cluster.address, topic, ledger, 5_000, poison_every=500):
-            for _ in range(3):
-                time.sleep(5)
-                cluster.kill()
-                time.sleep(2)
-                began = time.monotonic()
-                cluster.start()
-                answered = time.monotonic() - began
-                until_no_lag(landing, cluster.address, topic, table)
-                waited.append((round(answered, 1), round(time.monotonic() - began, 1)))
-        landed_within(60, table, ledger)
-        stopped(landing.process)
-    seen(
-        "broker killed under load",
-        table,
-        ledger,
-        f"After the restart (it answers, no lag), s: {waited}; the landing was restarted {landing.ends}"
-        " times",
-    )
-    assert max(lag for _, lag in waited) <= 30
-
-
-def test_with_three_brokers_one_may_be_killed_at_any_time(tmp_path, table, ledger):
-    with run_broker(tmp_path / "kafka", 3) as cluster:
-        topic = make_topic(cluster.address, copies=3)
-        landing = Supervised(cluster.address, topic, table, "--ever", "--compact", "--every=2000")
-        with producing(cluster.address, topic, ledger, 2_000, poison_every=500) as n_sent:
-            for number in (1, 2, 3):
-                until_no_lag(landing, cluster.address, topic, table)
-                cluster.kill(number)
-                before = n_sent()
-                until(lambda before=before: n_sent() > before + 2_000)  # two of three brokers take records
-                until_no_lag(landing, cluster.address, topic, table)  # ... and give them
-                cluster.start(number)
-                time.sleep(10)  # its copies are in step again
-        landed_within(60, table, ledger)
-        stopped(landing.process)
-    seen("three brokers, each killed once", table, ledger, f"The landing was restarted {landing.ends} times")
-
-
-def test_a_log_that_lost_its_tail_stops_the_landing_and_is_not_skipped(tmp_path, table, ledger):
-    """A broker that lost power: its log ends before what was read from it."""
-    with run_broker(tmp_path / "kafka") as cluster:
-        topic = make_topic(cluster.address, n_partitions=1)
-        for first in (0, 1_000):
-            produce(cluster.address, topic, ledger, 1_000, n_partitions=1, first=first)
-        ended(land(cluster.address, topic, table))
-        cluster.kill()
-        log = next((cluster.nodes[0].folder / f"{topic}-0").glob("*.log"))
-        os.truncate(log, log.stat().st_size // 2)
-        cluster.start()
-        ended(land(cluster.address, topic, table, "--ever"), code=2)
-        assert "OffsetLostError" in read_log(table)
-        params, kept = (
-            FeedParams(source={"kind": "kafka", "topic": topic}),
-            KafkaFeed(cluster.address, topic, "skip").topic.fetch_kept_offsets(),
-        )
-        with pytest.raises(FeedError, match="before 2,000"):
-            skip_lost(open_existing_table(table), params, kept)
-    seen("log cut", table, ledger)
-
-
-def test_members_that_join_and_leave_every_five_seconds(kafka_cluster, table, ledger):
-    """Two and three members of one group; half of those that leave are killed."""
-    topic, rng = make_topic(kafka_cluster.address), random.Random(3)
-    members = {
-        n: land(kafka_cluster.address, topic, table, "--ever", "--compact", f"--member={n}") for n in (0, 1)
-    }
-    with producing(kafka_cluster.address, topic, ledger, 3_000, poison_every=500):
-        for turn in range(16):
-            time.sleep(5)
-            if turn % 2:
-                leaving = members.pop(rng.choice(list(members)))
-                leaving.kill() if rng.random() < 0.5 else leaving.terminate()
-                leaving.wait()
-            else:
-                number = min({0, 1, 2} - set(members))
-                members[number] = land(
-                    kafka_cluster.address, topic, table, "--ever", "--compact", f"--member={number}"
-                )
-    landed_within(60, table, ledger)
-    stopped(*members.values())
-    seen("16 joins and leaves", table, ledger)
-
-
-def test_a_compacted_topic_with_holes_and_tombstones_lands_as_an_independent_consumer_reads_it(
-    kafka_cluster, table
-):
-    config = {
-        "cleanup_policy": "compact",
-        "min_cleanable_dirty_ratio": "0.01",
-        "segment_ms": "200",
-        "max_compaction_lag_ms": "500",
-    }
-    topic = make_topic(kafka_cluster.address, n_partitions=1, **config)
-    producer = Producer({"bootstrap.servers": kafka_cluster.address})
-    for turn in range(8):
-        for key in range(40):
-            value = None if (turn + key) % 7 == 0 else next(records(1, 40 * turn + key, 1)).value
-            producer.produce(topic, value, key=f"k{key}")
-        producer.flush(20)
-        time.sleep(0.3)
-    end = time.monotonic() + 90
-    while len(read_all(kafka_cluster.address, topic)) > 200:
-        assert time.monotonic() < end, "the broker has not compacted"
-        producer.produce(topic, None, key="last")
-        producer.flush(20)
-        time.sleep(2)
-    ended(land(kafka_cluster.address, topic, table))
-    there = read_all(kafka_cluster.address, topic)
-    rows = open_existing_table(table).scan(columns=["_offset", "disposition"]).collect()
-    assert sorted(rows["_offset"]) == sorted(there)
-    assert sorted(rows.filter(rows["disposition"] == "tombstone")["_offset"]) == sorted(
-        o for o, value in there.items() if value is None
-    )
-    print(f"\ncompacted: {len(there)} records are left of {max(there) + 1} offsets, {len(rows)} landed")
-
-
-def read_all(address, topic):
-    """Offset -> value of everything that is in partition 0 now."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": address,
-            "group.id": uuid4().hex,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
-        }
-    )
-    consumer.subscribe([topic])
-    found = {}
-    while (message := consumer.poll(20)) is not None and message.error() is None:
-        found[message.offset()] = message.value()
-    consumer.close()
-    return found
-
-
-def test_a_table_that_somebody_restores_under_a_running_landing_has_every_record_once_in_the_end(
+def test_a_table_that_another_program_restores_under_a_running_landing_has_every_record_once_in_the_end(
     kafka_cluster, table, ledger
 ):
     address = kafka_cluster.address
@@ -264,7 +56,7 @@ def test_a_full_disk_ends_the_landing_with_its_reason_and_room_lets_it_go_on(kaf
         assert files == set(live(table)[0]), "nothing half-written is left"
         subprocess.run(["mount", "-o", "remount,size=64m", str(table)], check=True)
         ended(land(kafka_cluster.address, topic, table, "--compact"))
-        seen("disk full", table, ledger, f"Full at {full} of 60,000 records")
+        print_check("disk full", table, ledger, f"Full at {full} of 60,000 records")
 
 
 def test_a_full_disk_ends_tidemill_feed_drain_with_a_sentence_and_room_lets_it_go_on(tmp_path):
@@ -325,7 +117,7 @@ def test_a_sync_that_fails_ends_the_landing_with_its_reason_and_the_next_goes_on
     assert "INJECTED" in trace.read_text()
     assert f"FeedError: {table}" in read_log(table)
     ended(land(kafka_cluster.address, topic, table))
-    seen(f"sync {nth} fails", table, ledger)
+    print_check(f"sync {nth} fails", table, ledger)
 
 
 def test_a_producer_whose_clock_jumps_changes_nothing(kafka_cluster, table, ledger):
@@ -337,7 +129,7 @@ def test_a_producer_whose_clock_jumps_changes_nothing(kafka_cluster, table, ledg
         note(ledger, made)
         send(producer, topic, made, datetime.now(UTC) + timedelta(days=(0, 3, -3, 400, -400)[n % 5]))
     ended(land(kafka_cluster.address, topic, table, "--compact", "--every=150"))
-    seen("a producer's clock jumps", table, ledger)
+    print_check("a producer's clock jumps", table, ledger)
 
 
 def test_compaction_without_a_pause_during_the_landing(kafka_cluster, table, ledger):
@@ -350,7 +142,7 @@ def test_compaction_without_a_pause_during_the_landing(kafka_cluster, table, led
             whole(table)
     landed_within(60, table, ledger)
     stopped(landing)
-    seen("compacted 30 times meanwhile", table, ledger)
+    print_check("compacted 30 times meanwhile", table, ledger)
 
 
 @contextmanager
@@ -413,7 +205,7 @@ def test_a_slow_network_that_drops_packets_and_is_cut_twice_costs_time_alone(tmp
                 ["tc", "-s", "qdisc", "show", "dev", wire], capture_output=True, text=True, check=True
             ).stdout
             stopped(landing)
-    seen(
+    print_check(
         "slow network",
         table,
         ledger,

@@ -35,7 +35,7 @@ def test_an_added_field_lands_and_its_history_says_when_and_by_which_version(tmp
         2,
         True,
     )
-    assert extra.at.startswith("20")
+    assert extra.since.startswith("20")
     assert (extra.last_seen, history["volume"].last_seen) == (rows_of(table)["event_time"][1],) * 2
     compact_table(table, keep_h=1)
     assert {one.field: one for one in read_history(table, params_of())} == history, (
@@ -155,7 +155,7 @@ def test_an_event_of_an_earlier_version_is_read_by_its_standard_name(tmp_path):
     assert read_events(tmp_path)[0].facts == {"reason": "x"}
 
 
-def test_a_refused_commit_is_told(tmp_path):
+def test_a_refused_commit_is_reported(tmp_path):
     table, reasons = open_table(tmp_path, params_of()), []
     feed = Given([encoded(bar())])
     landing = LandingBuffer(table, params_of(), None, feed)

@@ -114,11 +114,11 @@ def test_other_programs_read_one_column_under_its_stored_name(folder):
 
 def test_status_window_history_and_quarantine_read_it(folder):
     table, params = open_existing_table(folder), params_of()
-    assert describe_table(table)["rows"] == {"quarantine": 1, "row": 4}
+    assert describe_table(table).rows == {"quarantine": 1, "row": 4}
     window = build_window(table, "1m", 1e9, None)
-    assert (window["n_rows"], window["end"]) == (3, "2024-01-02T12:03:00+00:00")
-    assert [one["field"] for one in read_history(table, params)] == ["price", "volume"]
-    assert [(one["rule"], one["n_records"]) for one in list_rules(table)] == [("missing", 1)]
+    assert (window.n_rows, f"{window.end:%T}") == (3, "12:03:00")
+    assert [one.field for one in read_history(table, params)] == ["price", "volume"]
+    assert [(one.rule, one.n_records) for one in list_rules(table)] == [("missing", 1)]
 
 
 def test_a_record_leaves_its_quarantine(folder):

@@ -101,7 +101,7 @@ def test_control_c_ends_it_with_what_was_sent_until_then(checkout, kafka_cluster
     [
         (("empty.csv",), "empty.csv"),
         (("nothing",), "nothing"),
-        (("loads.csv", "--speed", "fast"), "'fast' is no speed"),
+        (("loads.csv", "--speed", "fast"), "'fast' is not a speed"),
         (("loads.csv", "--to", "rabbit"), "'rabbit' is no place"),
     ],
 )

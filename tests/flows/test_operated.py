@@ -147,7 +147,7 @@ def test_each_stage_leaves_a_table_and_a_picture(api, trained):
     for stage in TRAINED:
         rows = json.loads(by_key[f"{stage}-table"]["data"])
         assert rows
-        assert "left no figures" not in str(rows)
+        assert "wrote no figures" not in str(rows)
         kind, encoded = re.search(
             r"\(data:image/(png|svg\+xml);base64,([^)]+)\)", by_key[f"{stage}-picture"]["data"]
         ).groups()

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime as ort
@@ -14,11 +15,14 @@ import yaml
 from typer.main import get_command
 
 from deployments.cli.app import app
+from deployments.console.report import Page
 from deployments.forecaster.app import create_app
 from tasks.core import frames
 from tasks.core.about import About, Target
 from tasks.core.frames import FrameSchema
+from tasks.core.reports.features import GapLedger, LeadingColumn, LeadingColumns, SeriesGaps
 from tasks.core.schema import FeatureColumn, FeatureSchema
+from tasks.edges.artifacts import write_report
 from tasks.edges.feeds import FEEDS, get_feed_class
 from tasks.edges.params import STAGES
 from tasks.edges.settings import Settings
@@ -208,6 +212,28 @@ def test_the_model_of_the_how_to_works_as_it_stands_and_is_the_same_as_onnx(tmp_
         ["z_hat"], {"x": x}
     )[0]
     assert served.tolist() == drift.predict(x).tolist()
+
+
+def test_the_page_of_the_how_to_is_rendered_from_what_features_wrote(tmp_path):
+    module, entry = snippets(how_to("add-a-page.md"), "python")
+    space = {}
+    exec(module, space)
+    (page,) = eval(f"({entry})", {"Page": Page, "features": SimpleNamespace(**space)})
+    gaps = {"north": SeriesGaps(n_steps=9, n_gap_steps=2, longest_gap=None)}
+    agreement = {
+        "column": "kwh_lag1",
+        "group": "all",
+        "kind": "value",
+        "lead_steps": 3,
+        "r": 0.4,
+        "r_now": 0.1,
+    }
+    leading = LeadingColumn(**agreement, standard_errors=5.0, limit=4.0, n_rows=99)
+    write_report(tmp_path / GapLedger.PATH, GapLedger(gaps))
+    write_report(tmp_path / LeadingColumns.PATH, LeadingColumns((leading,)))
+    assert page.list_inputs(tmp_path) == [GapLedger.PATH, LeadingColumns.PATH]
+    html = page.render(tmp_path)
+    assert all(figure in html for figure in ("north", "kwh_lag1", "0.4", "<img alt='correlation"))
 
 
 def test_every_alert_event_has_its_runbook_linked_from_operate():

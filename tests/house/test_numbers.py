@@ -91,7 +91,7 @@ def made(tmp_path_factory):
     issued = combined.candidates[ENSEMBLE].issued
     forecasts = {m: combined.candidates[m].z_hat for m in MODELS} | {
         "ensemble": issued.point,
-        "quantiles": issued.quantiles,
+        "quantiles": issued.further,
     }
     return forecasts, {m: t.fit for m, t in trained.items()}
 

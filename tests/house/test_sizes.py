@@ -10,13 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("tasks", "flows", "deployments", "tests")
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = 400, 60
-MODULES = {
-    "tasks/release/conformal.py": 463,
-    "tests/feed/test_chaos_faults.py": 423,
-}  # lines of a module with more
-FUNCTIONS = {
-    "deployments/cli/replay.py:replay": 80,
-}  # of a function with more
+MODULES = {}  # lines of a module with more
+FUNCTIONS = {}  # of a function with more
 CLASSES: dict[str, int] = {}  # how many classes of the code have a name that is not theirs alone
 
 

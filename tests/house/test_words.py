@@ -49,6 +49,30 @@ NAMES = {
     "yardstick": "scaling_error",
 }
 # A whole name -> what the field calls it; as a part of a longer name these are plain English
+# Of a room that still has some; only down
+NAMES_LEFT = {
+    "deployments/forecaster": 11,
+    "tasks/core": 13,
+    "tasks/ensemble": 16,
+    "tasks/explain": 1,
+    "tasks/features": 23,
+    "tasks/forecasters": 40,
+    "tasks/ingest": 6,
+    "tasks/package": 1,
+    "tasks/release": 25,
+    "tasks/train": 16,
+}
+TEXT_LEFT = {
+    "deployments/forecaster": 22,
+    "flows/_artifacts.py": 2,
+    "tasks/core": 23,
+    "tasks/ensemble": 12,
+    "tasks/features": 26,
+    "tasks/forecasters": 29,
+    "tasks/ingest": 2,
+    "tasks/release": 19,
+    "tasks/train": 8,
+}
 WHOLE_NAMES = {
     "at": "index, position, cutoff",
     "how": "combination",
@@ -63,6 +87,10 @@ TEXT = re.compile(
     r"yardsticks?|pictures?|lifeline|aloud|nought|forever)\b",
     re.IGNORECASE,
 )
+# (Path, word) of texts that keep the word, and why
+KEPT = {
+    ("flows/_artifacts.py", "picture"),  # part of a key by which Prefect's UI has an artifact's history
+}
 
 
 def iterate_names(tree):
@@ -95,22 +123,37 @@ def test_names_are_split_into_words():
     assert split_name("MAX_ROWS") == {"max", "rows"}
 
 
+def count_rooms(paths):
+    """Findings by room, `tasks/core` for example."""
+    return Counter("/".join(path.split("/")[:2]) for path in paths)
+
+
 def test_no_name_has_a_word_of_ours_where_the_field_has_one(texts):
     found = [
-        f"{path}: {name}: {standard}"
+        (path, f"{path}: {name}: {standard}")
         for path, text in texts.items()
         for name in sorted(set(iterate_names(ast.parse(text))))
         for standard in [WHOLE_NAMES.get(name), *(NAMES.get(word) for word in split_name(name))]
         if standard
     ]
-    assert found == []
+    check_rooms(found, NAMES_LEFT)
 
 
 def test_no_text_has_a_word_of_ours_where_the_field_has_one(texts):
-    found = Counter()
+    found = []
     for path, text in texts.items():
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
             kind = tokenize.tok_name[token.type]
             if kind in {"STRING", "COMMENT"} or kind.startswith("FSTRING"):
-                found.update(f"{path}:{token.start[0]}: {word}" for word in TEXT.findall(token.string))
-    assert sorted(found) == []
+                found += [
+                    (path, f"{path}:{token.start[0]}: {word}") for word in set(TEXT.findall(token.string))
+                ]
+    check_rooms(found, TEXT_LEFT)
+
+
+def check_rooms(found, left):
+    """A room that is not in *left* has none, the others as many at most; the lists only shrink."""
+    counts = count_rooms(path for path, _ in found)
+    worse = {room for room, n in counts.items() if n > left.get(room, 0)}
+    assert [line for path, line in found if count_rooms([path]).keys() & worse] == []
+    assert {room: n for room, n in left.items() if counts[room] < n} == {}, "Make these numbers smaller."

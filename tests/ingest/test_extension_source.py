@@ -55,7 +55,7 @@ def test_the_rows_of_a_reader_are_those_of_the_same_table_as_csv(extensions, tmp
     )
     expected = run_ingest(tmp_path / "csv", {"a.csv": text}, files_source(series_id="a"))
     assert_frame_equal(got.rows, expected.rows)
-    assert got.ledger["files"][0]["file"] == "a.db"
+    assert got.ledger.files[0].file == "a.db"
 
 
 def test_a_knowledge_time_of_the_reader_counts(extensions, tmp_path):

@@ -5,11 +5,12 @@ import gzip
 import json
 import math
 import random
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import polars as pl
 import pytest
 import wizard_runs as runs
+from wizard_files import START, csv, hourly, times
 
 from tasks.core.errors import ParamsError, SourceError
 from tasks.ingest.wizard.decide.validate import build_column_rule
@@ -17,23 +18,6 @@ from tasks.ingest.wizard.inspect.bars import find_bars_by_invariants
 from tasks.ingest.wizard.inspect.inspect_files import inspect_files
 from tasks.ingest.wizard.inspect.inspected import OwnerAnswers
 from tasks.ingest.wizard.write import check_name
-
-START = datetime(2022, 1, 3, tzinfo=UTC)  # a Monday
-
-
-def hourly(n=600, season=24, level=100.0, noise=2.0, seed=1):
-    draw = random.Random(seed)
-    return [level + 10 * math.sin(2 * math.pi * i / season) + draw.gauss(0, noise) for i in range(n)]
-
-
-def times(n, step=timedelta(hours=1), form="%Y-%m-%d %H:%M:%S", start=START):
-    return [(start + i * step).strftime(form) for i in range(n)]
-
-
-def csv(path, header, *columns, separator=","):
-    lines = [separator.join(str(c) for c in row) for row in zip(*columns, strict=True)]
-    path.write_text("\n".join([separator.join(header)] * bool(header) + lines) + "\n")
-    return path
 
 
 def seen(path, kind="csv", **said):

@@ -69,7 +69,7 @@ def test_a_first_model_that_does_not_is_said_and_the_baseline_answers(tmp_path, 
     )
     decision = run(root)
     assert decision.decision == "baseline"
-    assert "the baseline answers" in decision.reason
+    assert "the baseline is served" in decision.reason
     assert read_champion("small").model == "naive"
 
 

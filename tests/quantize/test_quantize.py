@@ -275,7 +275,7 @@ def test_a_graph_that_says_something_else_is_refused_with_its_worst_row(checkout
     with pytest.raises(
         ReleaseError,
         match=(
-            r"The graph of 'ridge' says .* series '(north|south)', cutoff 20\d\d-.*, step \d.*dvc repro -f"
+            r"The graph of 'ridge' returns .* series '(north|south)', cutoff 20\d\d-.*, step \d.*dvc repro -f"
             r" train@ridge"
         ),
     ):

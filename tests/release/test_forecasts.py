@@ -16,6 +16,8 @@ from small_release import (
 
 from tasks.core.errors import ReleaseError
 from tasks.core.frames import FORECAST, SERIES, select_as_of
+from tasks.core.kinds.base import CalibrationSpec
+from tasks.core.kinds.timeline import Timeline, calibrate
 from tasks.core.panel import build_panel
 from tasks.core.transform import inverse_transform_target
 from tasks.features import build_features
@@ -27,7 +29,6 @@ from tasks.release import (
     predict_ensemble,
 )
 from tasks.release.combine import compute_regime
-from tasks.release.conformal import Conformal, Timeline, run_conformal, select_functional
 from tasks.release.origins import predict_quantile_bases
 
 LAST = 399  # day of the newest row
@@ -228,18 +229,12 @@ def assert_is_one_walk(release):
         known,
         np.ones(len(origins), dtype=bool),
         group,
+        release.kind,
         None if base is None else base.reshape(*shape, 3),
     )
-    state = Conformal(
-        int(group.max()) + 1,
-        5,
-        about.quantiles,
-        blend.residuals,
-        blend.adapt_rate,
-        blend.block,
-        1 if base is None else 4,
-    )
-    issued = run_conformal(line, state, select_functional(about), about.target.transform)
+    spec = CalibrationSpec(blend.residuals, blend.adapt_rate, blend.block, base is not None)
+    state = release.kind.build_calibrator(about, spec, int(group.max()) + 1, 5)
+    issued = calibrate(line, state, 4)
     made = predict_cutoffs(release, release.rows, [cutoff_at(int(o)) for o in origins if o >= SEEN])
     made = made.sort("cutoff", "series_id", "step")
     since = origins >= SEEN
@@ -248,7 +243,7 @@ def assert_is_one_walk(release):
     )
     for q, column in enumerate(("q_0.1", "q_0.5", "q_0.9")):
         assert made[column].to_numpy() == pytest.approx(
-            inverse_transform_target(about.target, issued.quantiles[since][..., q]).ravel(), rel=1e-9
+            inverse_transform_target(about.target, issued.further[since][..., q]).ravel(), rel=1e-9
         )
 
 

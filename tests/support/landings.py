@@ -79,3 +79,9 @@ def until(condition, seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s"
         time.sleep(0.02)
+
+
+def print_check(fault: str, table: Path, ledger: Path, more: str = "") -> None:
+    """Compare table and ledger once more and print the figures."""
+    n_refused = read_log(table).count("refused:")
+    print(f"\n{fault}: {check(table, ledger)}; {n_refused} commits refused. {more}", flush=True)

@@ -1,1 +1,1 @@
-"""Charts: figures of a report in, an Image out. Only here is anything drawn."""
+"""Draw charts: from the figures of a report to an Image. No other package draws."""

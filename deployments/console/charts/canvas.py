@@ -51,7 +51,7 @@ def draw_panels(
     title: what the image shows, for people who cannot see it. size: width and height in inches.
     heading: above all panels.
     """
-    # Half a second, and only drawing needs it
+    # Imported here: it takes half a second, and only drawing needs it
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

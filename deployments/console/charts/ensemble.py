@@ -1,6 +1,4 @@
-"""The ensemble at a glance: how combiners compare, who has weight, how alike members err, what
-each contributes; and whether the intervals are honest.
-"""
+"""Charts of the ensemble: combiners, weights, correlation, contributions; and its intervals."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -16,9 +14,9 @@ from tasks.core.reports.ensemble import EnsembleReport, TableRow
 
 Part = Literal["year", "step", "regime"]
 
-_BAND = 0.05  # around the level: what a year of 250 cutoffs with overlapping horizons strays by luck
+_BAND = 0.05  # around the level: the random deviation of a year of 250 cutoffs with overlapping horizons
 _LABELS = 8  # more would overlap
-_MANY = 12  # members in a heat map, beyond which figures in its cells would not be read
+_MANY = 12  # members in a heat map; with more, figures in its cells are not readable
 _SIZE = (11, 7.6)
 
 
@@ -50,7 +48,7 @@ def _draw_combiners(axes: Any, report: EnsembleReport) -> None:
         f"gain over {report.best_member}, its best member, on the selection slice, %\norange: chosen;"
         " grey: cannot be served"
     )
-    axes.set_title(f"Combiners, {report.selection.n_cutoffs} cutoffs that none had seen")
+    axes.set_title(f"Combiners, {report.selection.n_cutoffs} cutoffs that none has seen")
 
 
 def _draw_weights(axes: Any, report: EnsembleReport) -> None:
@@ -108,8 +106,9 @@ def _draw_signed_bars(axes: Any, gains: Mapping[str, tuple[float, str]]) -> None
 
 
 def _list_parts(report: EnsembleReport, part: Part) -> tuple[list[str], list[TableRow]]:
-    """Labels and rows of one table of the intervals; regimes with their number of outcomes,
-    since they can be very unequal.
+    """Labels and rows of one table of the intervals.
+
+    A regime's label has its number of outcomes, since they can be very unequal.
     """
     tables, regime = report.coverage.tables, report.coverage.regime
     if part == "year":
@@ -123,7 +122,7 @@ def _list_parts(report: EnsembleReport, part: Part) -> tuple[list[str], list[Tab
 
 def _draw_coverage(axes: Any, report: EnsembleReport, part: Part) -> None:
     labels, rows = _list_parts(report, part)
-    level = report.coverage.level
+    level = report.coverage.level or 0.0  # never null where a kind has this chart
     axes.axhspan(level - _BAND, level + _BAND, color=GRID, zorder=0)
     axes.axhline(level, color=INK, linewidth=0.8, linestyle=":")
     shares = [float(row["coverage_frac"] or 0.0) for row in rows]
@@ -131,8 +130,8 @@ def _draw_coverage(axes: Any, report: EnsembleReport, part: Part) -> None:
     axes.set_ylim(min([level - 0.2, *(share - 0.02 for share in shares)]), 1.0)
     _draw_few_ticks(axes, labels)
     regime = report.coverage.regime
-    of = f" of {regime.column}" if regime and part == "regime" else ""
-    axes.set_title(f"Coverage by {part}{of}" if rows else f"No {part} is distinguished")
+    suffix = f" of {regime.column}" if regime and part == "regime" else ""
+    axes.set_title(f"Coverage by {part}{suffix}" if rows else f"No {part} is distinguished")
 
 
 def _draw_costs(axes: Any, report: EnsembleReport, part: Part) -> None:

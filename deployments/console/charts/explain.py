@@ -1,4 +1,4 @@
-"""Explanations: what moves the forecast, and why the last one is what it is."""
+"""Charts of the explanations: important features, and the parts of the last forecast."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -11,8 +11,8 @@ from deployments.console.charts.canvas import draw_chart, draw_panels
 from deployments.console.html import Image
 from deployments.console.theme import BLUE, MUTED, ORANGE
 from tasks.core.about import Target
+from tasks.core.kinds import get_kind
 from tasks.core.reports.explain import FeatureImportance
-from tasks.core.transform import inverse_transform_target
 
 N_BARS = 15
 N_PARTS = 10  # of a waterfall; the rest are one
@@ -23,8 +23,8 @@ def draw_importance(importance: Sequence[FeatureImportance], model: str) -> Imag
     shown = importance[:N_BARS][::-1]
 
     def draw(axes: Any) -> None:
-        sizes = [one.mean_abs_part for one in shown]
-        bars = axes.barh([one.feature for one in shown], sizes, color=BLUE)
+        sizes = [row.mean_abs_part for row in shown]
+        bars = axes.barh([row.feature for row in shown], sizes, color=BLUE)
         axes.bar_label(bars, labels=[f"{size:.3g}" for size in sizes], padding=3, fontsize=8)
         axes.margins(x=0.12)
         axes.grid(axis="y", visible=False)
@@ -34,8 +34,9 @@ def draw_importance(importance: Sequence[FeatureImportance], model: str) -> Imag
 
 
 def draw_last(attributions: pl.DataFrame, series_id: str, target: Target) -> Image:
-    """From the base to the last forecast of one series at its first and its last step, feature
-    by feature.
+    """From the base to the last forecast of one series, feature by feature.
+
+    Two panels: the first and the last step.
     """
     of_series = attributions.filter("is_last", pl.col("series_id") == series_id)
     steps = of_series["step"].unique().sort().to_list()
@@ -74,4 +75,4 @@ def _draw_waterfall(axes: Any, parts: pl.DataFrame, target: Target) -> None:
 
 
 def _format_in_unit(z: float, target: Target) -> str:
-    return f"{float(inverse_transform_target(target, np.array(z))):.4g}"
+    return f"{float(get_kind(target).decode(target, np.array(z))):.4g}"

@@ -1,6 +1,4 @@
-"""The folds of a walk: what each learns from, what purge and embargo take away, which cutoffs it
-serves, where the gate's rows begin.
-"""
+"""Chart of the folds: training rows, purge, embargo, forecast cutoffs, and the gate's rows."""
 
 from collections.abc import Iterator
 
@@ -11,7 +9,7 @@ from tasks.core.folds import WalkForward
 from tasks.core.reports.train import PlanReport
 from tasks.train.plan import get_window_start
 
-_MAX_FOLDS = 14  # more rows would not be read; those between are left out and counted
+_MAX_FOLDS = 14  # with more rows it is not readable; those between are left out and counted
 _MIN_STRIDE = 4.0  # pixels; cutoffs nearer to each other are drawn as one bar
 _LEFT, _WIDTH, _ROW, _TOP = 74, 860, 22, 44
 _LEGEND = (
@@ -24,7 +22,7 @@ _LEGEND = (
 
 
 def draw_folds(plan: PlanReport, title: str) -> Image:
-    """A line for each fold, time to the right; the last line is the fit that is shipped."""
+    """A line for each fold, time to the right; the last line is the shipped fit."""
     walk, horizon_steps, n_steps, n = plan.walk, plan.horizon_steps, plan.n_steps, len(plan.folds)
     numbers = (
         list(range(n))
@@ -62,9 +60,7 @@ def draw_folds(plan: PlanReport, title: str) -> Image:
 def _render_learned(
     origin: int, walk: WalkForward, horizon_steps: int, y: float, unit: float
 ) -> Iterator[str]:
-    """Origins whose whole horizon was known, then those that the purge keeps from some steps,
-    then those that the embargo adds.
-    """
+    """Origins whose whole horizon was known, then those of the purge, then those of the embargo."""
     start = get_window_start(origin, walk)
     embargo_from = max(start, origin + 1 - walk.embargo_steps)
     purge_from = max(start, embargo_from - horizon_steps)

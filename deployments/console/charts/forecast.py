@@ -1,4 +1,4 @@
-"""The newest forecast as a fan, the walk over history, every model's error."""
+"""Charts of the newest forecast, the history with its refits, and every model's error."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -14,7 +14,7 @@ from tasks.core.about import About
 from tasks.core.frames import format_quantile_columns
 
 STEPS_SHOWN = 120
-_POINTS = 2000  # of a series; more would not be seen
+_POINTS = 2000  # of a series; more are not visible
 
 
 def draw_fan(gate: pl.DataFrame, series_id: str, about: About) -> Image:

@@ -1,4 +1,4 @@
-"""The gate: the loss that the challenger has saved so far, cutoff by cutoff."""
+"""Chart of the gate: the challenger's cumulative gain in loss, cutoff by cutoff."""
 
 from typing import Any
 
@@ -10,8 +10,9 @@ from deployments.console.theme import BLUE, INK
 
 
 def draw_losses(losses: pl.DataFrame, title: str) -> Image:
-    """Cumulated difference of scaled losses, opponent minus challenger: a line that rises is a
-    challenger that wins.
+    """Cumulative difference of scaled losses, opponent minus challenger.
+
+    The line rises where the challenger is better.
     """
 
     def draw(axes: Any) -> None:

@@ -1,6 +1,4 @@
-"""A search: how the error fell from trial to trial, the front of error and what it costs, and what
-both depended on.
-"""
+"""Charts of a search: error by trial, the front of error and cost, parameter importances."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -28,8 +26,9 @@ def draw_search(search: SearchEntry) -> Image:
 
 
 def draw_trials(search: SearchEntry) -> Image:
-    """The inner error of each trial, the least so far as a line, the error before as another; a
-    ring around the chosen trial.
+    """The inner error of each trial, with a ring around the chosen one.
+
+    Lines: the least error so far, and the error before the search.
     """
     trials: Sequence[Trial] = search.trials
     before, chosen = search.inner.error_before, search.chosen.trial
@@ -57,7 +56,7 @@ def draw_trials(search: SearchEntry) -> Image:
         parts.append(f'<line {ends} stroke="{MUTED}" stroke-dasharray="4 3"/>')
     low, high = min(error for _, error in known), max(error for _, error in known)
     below = (
-        f"trial 1 to {len(trials)}, of which {len(known)} came to an end; line: least so far, dashes: before"
+        f"trial 1 to {len(trials)}, of which {len(known)} are complete; line: least so far, dashes: before"
         f" the search{_RINGED if chosen else ''}"
     )
     ticks = [(f"{error:.4g}", scaled(1.0, error)[1]) for error in (low, high)]
@@ -65,15 +64,16 @@ def draw_trials(search: SearchEntry) -> Image:
 
 
 def draw_front(trials: Sequence[Trial], objective: str, chosen: int | None) -> Image:
-    """Each complete trial by *objective* and error, with the edge of what the front beats as a
-    line; a ring around the trial with number *chosen*.
+    """Each complete trial by *objective* and error, with the Pareto front as a line.
+
+    chosen: number of the trial with a ring.
     """
     complete = [trial for trial in trials if trial["state"] == "complete"]
     points = [(trial[objective], trial["error"]) for trial in complete]
     title = f"error and {objective} of the trials"
     if not points:
         return _build_chart(title, [], _LABELS[objective], [])
-    best = [_is_beaten_by_none(point, points) for point in points]
+    best = [_is_on_front(point, points) for point in points]
     scaled = _build_scale([x for x, _ in points], [y for _, y in points])
     edge = sorted(scaled(*point) for point, is_best in zip(points, best, strict=True) if is_best)
     corners = [
@@ -97,8 +97,9 @@ def draw_front(trials: Sequence[Trial], objective: str, chosen: int | None) -> I
 
 
 def draw_importances(rows: Sequence[ScoreRow]) -> Image:
-    """For each parameter the share of each objective's variance that it explains alone, as bars;
-    the reason where too few trials drew it.
+    """Bars: the share of each objective's variance that each parameter explains alone.
+
+    Where too few trials had a parameter, its row has the reason.
     """
     objectives = list(dict.fromkeys(key for row in rows for key in row if key not in _NO_OBJECTIVES))
     left, row_height = 200, 16 * max(1, len(objectives)) + 14
@@ -117,20 +118,20 @@ def draw_importances(rows: Sequence[ScoreRow]) -> Image:
             parts.append(render_label(f"too few: {row['why']}", left + 6, middle, MUTED))
         for k, objective in enumerate(key for key in objectives if key in row):
             y, share = top + 16 * k, float(row[objective] or 0.0)
-            of = f" of {objective}" if len(objectives) > 1 else ""
+            suffix = f" of {objective}" if len(objectives) > 1 else ""
             parts.append(render_bar(left, y, share * _WIDTH, 12, (ORANGE, BLUE)[k]))
-            parts.append(render_label(f"{100 * share:.0f} %{of}", left + share * _WIDTH + 6, y + 10))
+            parts.append(render_label(f"{100 * share:.0f} %{suffix}", left + share * _WIDTH + 6, y + 10))
     return build_image("what the search depended on", parts, left + _WIDTH + 110, height + 20)
 
 
-def _is_beaten_by_none(point: Point, points: Sequence[Point]) -> bool:
-    """No other point is at most as large in both and smaller in one."""
+def _is_on_front(point: Point, points: Sequence[Point]) -> bool:
+    """Whether no other point is at most as large in both and smaller in one."""
     x, y = point
     return not any(a <= x and b <= y and (a, b) != point for a, b in points)
 
 
 def _build_scale(xs: Sequence[float], ys: Sequence[float]) -> Callable[[float, float], Point]:
-    """Where a point of these is in the chart."""
+    """Function from a point to its position in the chart."""
     x0, y0 = min(xs), min(ys)
     x_unit, y_unit = _WIDTH / ((max(xs) - x0) or 1.0), _HEIGHT / ((max(ys) - y0) or 1.0)
     return lambda x, y: (_LEFT + (x - x0) * x_unit, _TOP + _HEIGHT - (y - y0) * y_unit)

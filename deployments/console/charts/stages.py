@@ -1,4 +1,4 @@
-"""The charts of a stage, from what it wrote under a checkout's root."""
+"""The charts of a stage, from its files under a checkout's root."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from deployments.console.charts.explain import draw_importance, draw_last
 from deployments.console.charts.gate import draw_losses
 from deployments.console.charts.monitor import draw_steps
 from deployments.console.html import Image
+from tasks.core.kinds import get_kind
 from tasks.core.reports.ensemble import EnsembleReport
 from tasks.core.reports.explain import ExplainSummary, FeatureImportances
 from tasks.core.reports.monitor import MonitorReport
@@ -20,7 +21,7 @@ SERIES_SHOWN = 4  # whose last forecast is drawn; the table has all that were ex
 
 
 def draw_stage(stage: str, root: Path) -> list[Image]:
-    """The stage's charts; none for a stage whose figures say all.
+    """The stage's charts; none for a stage whose figures are enough.
 
     Raises FrameError when a file is missing.
     """
@@ -34,13 +35,14 @@ def draw_stage(stage: str, root: Path) -> list[Image]:
 
 
 def draw_ensemble_charts(root: Path) -> list[Image]:
-    """The ensemble, then its intervals."""
+    """Those of the target's kind."""
     report = read_report(root / EnsembleReport.PATH, EnsembleReport)
-    return [draw_ensemble(report), draw_intervals(report)]
+    draws = {"ensemble": draw_ensemble, "intervals": draw_intervals}
+    return [draws[name](report) for name in get_kind(read_about(root).target).charts]
 
 
 def draw_explain_charts(root: Path) -> list[Image]:
-    """What moves the forecasts, then the last one of the first series."""
+    """Importance of the features, then the last forecasts of the first series."""
     summary = read_report(root / ExplainSummary.PATH, ExplainSummary)
     importance = read_report(root / FeatureImportances.PATH, FeatureImportances)
     attributions = pl.read_parquet(root / "data/reports/explain/attributions.parquet")
@@ -58,6 +60,6 @@ def draw_promote_charts(root: Path) -> list[Image]:
 
 def draw_monitor_charts(root: Path) -> list[Image]:
     """Loss and coverage by step; none before an outcome is known."""
-    report, quantiles = read_report(root / MonitorReport.PATH, MonitorReport), read_about(root).quantiles
-    level = max(quantiles) - min(quantiles)
+    report, about = read_report(root / MonitorReport.PATH, MonitorReport), read_about(root)
+    level = get_kind(about.target).get_level(about)
     return [draw_steps(report.by_step, level)] if report.overall.n_known else []

@@ -1,4 +1,4 @@
-"""Charts written as SVG by hand: the same figures give the same bytes, and no library is needed."""
+"""Charts as SVG text: the same figures give the same bytes, and no library is needed."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -29,11 +29,11 @@ def render_bar(x: float, y: float, width: float, height: float, colour: str) -> 
 
 
 def draw_bars(title: str, values: Mapping[str, float]) -> Image:
-    """Horizontal bars, the longest value in full width."""
-    widest = max(map(abs, values.values())) or 1.0
+    """Horizontal bars; the largest value has the full width."""
+    largest = max(map(abs, values.values()), default=0.0) or 1.0
     parts = [render_label(title, 8, 20)]
     for index, (name, value) in enumerate(values.items()):
-        width, y = 360 * abs(value) / widest, 36 + 22 * index
+        width, y = 360 * abs(value) / largest, 36 + 22 * index
         parts += [
             render_label(name[:24], 150, y + 12, end=True),
             render_bar(158, y, width, 15, BLUE if value >= 0 else ORANGE),

@@ -1,1 +1,1 @@
-"""Pages: reports in, HTML out. A page is one module with a function that takes the root."""
+"""Render pages: from reports to HTML, each by one module with a function of the root."""

@@ -1,6 +1,4 @@
-"""The run page's sections on the models: every model's error, which combiner was chosen and what it
-gains, and how honest the intervals are.
-"""
+"""The run page's sections on the models: errors, the chosen combiner, the intervals."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,13 +17,13 @@ from deployments.console.html import (
 from tasks.core.reports.ensemble import BaseQuantile, EnsembleReport, RegimeNames, TableRow
 from tasks.edges.artifacts import read_report
 
-SERIES_SHOWN = 4  # more small charts would not be read; the rest are in the reports
+SERIES_SHOWN = 4  # with more it is not readable; the rest are in the reports
 ROWS_SHOWN = 60  # of a table; the rest are in the report
 _ENSEMBLE = "ensemble"
 
 
 def render_models(root: Path) -> Markup:
-    """Every model's error next to the baselines'."""
+    """Every model's error, compared with the baselines'."""
     report = read_report(root / EnsembleReport.PATH, EnsembleReport)
     score = report.primary_score
     losses = {name: scores.primary for name, scores in report.scores.items() if scores.primary is not None}
@@ -37,9 +35,7 @@ def render_models(root: Path) -> Markup:
 
 
 def render_ensemble(root: Path) -> Markup:
-    """Which combiner was chosen among which, what it gains, who has weight, how alike members
-    err, what each contributes.
-    """
+    """The combiners and their gains, the members' weights, correlations and contributions."""
     report = read_report(root / EnsembleReport.PATH, EnsembleReport)
     title = "Members: weight, what each contributes, correlation of their errors"
     return join_parts(
@@ -51,18 +47,20 @@ def render_ensemble(root: Path) -> Markup:
 
 
 def render_coverage(root: Path) -> Markup:
-    """How honest the intervals are, and what they cost, by year, step, regime and series."""
+    """Coverage, width and scores of the intervals, by year, step, regime and series."""
     report = read_report(root / EnsembleReport.PATH, EnsembleReport)
     coverage, tables, regime = report.coverage, report.coverage.tables, report.coverage.regime
+    if coverage.level is None:
+        return render_element("p", "Forecasts of this kind of target have no interval.")
     facts = {
-        "promised": f"{coverage.level:.0%}",
+        "nominal": f"{coverage.level:.0%}",
         "overall": _format_share(coverage.overall),
         "on the gate's rows": _format_share(coverage.gate),
         "method": coverage.method,
     }
     if regime:
         facts["regimes"] = (
-            f"{regime.column} at the origin, {', '.join(regime.names)}: parted at"
+            f"{regime.column} at the origin, {', '.join(regime.names)}: split at"
             f" {', '.join(f'{threshold:.3g}' for threshold in regime.above)}"
         )
     parts = (
@@ -97,8 +95,7 @@ def _list_model_figures(report: EnsembleReport, name: str) -> Mapping[str, objec
             if best and name in best.p
             else ""
         ),
-        "outcomes": f"{scores.n:,}"
-        + (" of its own: too few to be compared" if name in report.left_out else ""),
+        "outcomes": f"{scores.n:,}" + (" of its own: too few to compare" if name in report.left_out else ""),
         "mae": scores.mae,
         "rmse": scores.rmse,
         **{f"{report.primary_score} {series}": loss for series, loss in by_series},
@@ -116,8 +113,8 @@ def _list_facts(report: EnsembleReport) -> Mapping[str, object]:
             for series, gain in list(by_series.series.items())[:SERIES_SHOWN]
         ),
         "selection slice": (
-            f"{selection.n_cutoffs} cutoffs up to {selection.until:%F}; combiners were fitted on what"
-            f" {selection.fit_until:%F} knew"
+            f"{selection.n_cutoffs} cutoffs up to {selection.until:%F}; combiners were fitted on data"
+            f" available at {selection.fit_until:%F}"
         ),
         "weights now": ", ".join(
             f"{member} {weight:.2f}" for member, weight in weights.items() if weight > 0
@@ -137,7 +134,7 @@ def _list_combiners(report: EnsembleReport) -> list[Mapping[str, object]]:
             "combiner": row.combiner + (" (chosen)" if row.chosen else ""),
             f"{report.primary_score} on the slice": "" if row.loss is None else f"{row.loss:.5g}",
             f"below {report.best_member}": _format_percent(row.below_best_member_frac),
-            "p that the leader's lead over it is luck": _hide_unknown(row.p_lead_is_luck),
+            "p that the leader's lead over it is chance": _hide_unknown(row.p_lead_is_luck),
             "cannot be served": "yes" if row.not_servable else "",
         }
         for row in report.selection.combiners
@@ -171,8 +168,8 @@ def _render_starts(starts: Sequence[BaseQuantile]) -> Markup:
         for start in starts
     ]
     note = (
-        "The intervals start from quantiles that models forecast themselves, and are moved by the errors of"
-        " these."
+        "The intervals start from quantiles that models forecast, and are shifted by the errors of these"
+        " quantiles."
     )
     return join_parts(render_element("p", note), render_table(rows))
 
@@ -180,7 +177,7 @@ def _render_starts(starts: Sequence[BaseQuantile]) -> Markup:
 def _list_intervals(
     rows: Sequence[TableRow], key: str, regime: RegimeNames | None = None
 ) -> list[Mapping[str, object]]:
-    """Rows of a table of the intervals; what each row is about, its *key*, comes first."""
+    """Rows of a table of the intervals. key: of the first column, which names the row."""
     return [
         {
             key.removesuffix("_id"): regime.names[int(row[key] or 0)] if regime else str(row[key]),

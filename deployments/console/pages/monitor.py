@@ -1,5 +1,6 @@
-"""How right the champion's forecasts turned out to be, what was served, whether the inputs drift;
-and Evidently's own page of the inputs.
+"""The monitor's page: the champion's error and coverage, served forecasts, drift of the inputs.
+
+Evidently's page of the inputs is a second page.
 """
 
 import warnings
@@ -28,7 +29,7 @@ _COLUMNS = ("step", "n_known", "n_open", "n_late", "n_corrected", "loss", "mae",
 
 
 def list_inputs(_: Path) -> list[str]:
-    """What the page is made of, from the root."""
+    """Paths of the page's inputs, relative to the root."""
     return [MonitorReport.PATH]
 
 
@@ -70,7 +71,7 @@ def _hide_unknown(value: object) -> object:
 
 
 def _render_served(served: ServedFigures) -> Markup:
-    """What was answered, for information: callers choose it, so it decides nothing."""
+    """What was served, for information: callers choose it, so it decides nothing."""
     counts, figures = served.answers, served.overall
     counted = (
         f"{counts.n_answers} answers: {counts.n_news} from the newest rows, {counts.n_as_of} as of a time"
@@ -87,9 +88,10 @@ def _render_served(served: ServedFigures) -> Markup:
 
 
 def _render_drift(drift: DriftFigures) -> Markup:
-    found = (
+    summary = (
         f"Since {drift.reference_until.isoformat()}: {drift.n_alarmed} of {drift.n_streams} streams alarm"
-        f" over {drift.n_blocks} blocks of {drift.block_steps} steps; up to {drift.n_by_luck} would by luck."
+        f" over {drift.n_blocks} blocks of {drift.block_steps} steps; up to {drift.n_by_luck} would by"
+        " chance."
     )
     alarms = [
         render_text(f"{stream.stream}: since {stream.alarm_at.isoformat()}")
@@ -97,22 +99,22 @@ def _render_drift(drift: DriftFigures) -> Markup:
         if stream.alarm_at is not None
     ]
     parts = [render_list(alarms)] if alarms else []
-    return render_section("Drift of the inputs", render_element("p", found), *parts)
+    return render_section("Drift of the inputs", render_element("p", summary), *parts)
 
 
 def write_evidently(root: Path, path: Path) -> None:
-    """Evidently's page on the watched values before and after what the champion has seen.
+    """Write Evidently's page on the watched values before and after the end of training data.
 
-    For people to look at, not for alarms: its default rule calls a stationary seasonal stream
-    drifted each day.
+    It is for people to look at, not for alarms: its default rule reports drift of a stationary
+    seasonal stream each day.
     """
     report = read_report(root / MonitorReport.PATH, MonitorReport)
     streams = pl.read_parquet(root / STREAMS)
     assert report.champion is not None, "streams are written for a champion"
     since = pl.col("event_time") >= report.champion.seen_until
-    before, after = (streams.filter(keep).drop("event_time") for keep in (~since, since))
+    before, after = (streams.filter(mask).drop("event_time") for mask in (~since, since))
     with warnings.catch_warnings():
-        # Evidently's own dependencies warn on import; nothing here is ours to fix
+        # Evidently's own dependencies warn on import; Tidemill cannot fix that
         warnings.simplefilter("ignore")
         from evidently import Dataset, Report
         from evidently.presets import DataDriftPreset

@@ -1,6 +1,6 @@
-"""The page that a run leaves: what is forecast, how good it was, what was decided and why.
+"""The page of a run: its forecasts, their errors, the decisions and their reasons.
 
-What is not there yet (a stage that has not run) is left out and named.
+Sections of stages that have not run name the missing files.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,9 +43,9 @@ NEXT = (
     ("make up", "keeps the service, Prefect, MLflow and a worker running and prints their addresses"),
     (
         "tidemill new mine --csv FILE",
-        "looks into your own file and writes a dataset entry that runs as it is",
+        "inspects your own file and writes a dataset entry that runs as it is",
     ),
-    ("tidemill status", "what is champion, as of when, and what was decided last"),
+    ("tidemill status", "shows the champion, its age, and the last decisions"),
 )
 _GATE_ROWS = "data/reports/ensemble/gate.parquet"
 _FEATURES = "data/features/table.parquet"
@@ -53,7 +53,7 @@ _CLEAN = "data/clean/rows.parquet"
 
 
 class RunSection(NamedTuple):
-    """A part of the page. needs: what it reads, from the root."""
+    """A section of the page. needs: paths of its inputs, relative to the root."""
 
     title: str
     render: Callable[[Path], Markup]
@@ -61,9 +61,9 @@ class RunSection(NamedTuple):
 
 
 def render_run(root: Path, others: Mapping[str, str]) -> str:
-    """The page. others: file name -> title of the pages next to it."""
+    """The page. others: file name -> title of the other pages."""
     dataset = read_dataset(root)
-    commands = [join_parts(render_element("code", command), f" {why}") for command, why in NEXT]
+    commands = [join_parts(render_element("code", command), f" {purpose}") for command, purpose in NEXT]
     links = [render_link(name, title) for name, title in others.items()]
     return render_page(
         f"Tidemill: {dataset}",
@@ -87,7 +87,7 @@ def _render_section(section: RunSection, root: Path) -> Markup:
 
 
 def _render_forecast(root: Path) -> Markup:
-    """The newest forecasts, as fans that continue the actual values."""
+    """The newest forecasts, each after its series' actual values."""
     about = read_about(root)
     gate = read_frame(root / _GATE_ROWS, FORECAST)
     newest = gate.filter(pl.col("cutoff") == gate["cutoff"].max())
@@ -131,7 +131,7 @@ def _render_walk_forward(root: Path) -> Markup:
 
 
 def _render_explanation(root: Path) -> Markup:
-    """What the shipped forecast depends on."""
+    """The features that the shipped forecast depends on."""
     return join_parts(*map(render_image, draw_explain_charts(root)))
 
 
@@ -151,7 +151,7 @@ def _render_gate(root: Path) -> Markup:
 
 
 def _render_rows(root: Path) -> Markup:
-    """Rows received, kept, quarantined, repeated."""
+    """Counts of rows: received, clean, quarantined, repeated."""
     summary = read_report(root / ValidationSummary.PATH, ValidationSummary)
     ledger = read_report(root / IngestLedger.PATH, IngestLedger)
     spans = (

@@ -1,4 +1,4 @@
-"""How each model was trained: its folds, and what its search found."""
+"""The training page: each model's folds and the results of its search."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,12 +24,12 @@ _FIGURES = ("n_cutoffs", "n_cutoffs_left_out", "n_fits", "refit", "n_series", "n
 
 
 def list_inputs(root: Path) -> list[str]:
-    """What the page is made of, from *root*: the plan of each model of the current dataset."""
+    """Paths of the page's inputs: the plan of each model of the current dataset."""
     return [get_path_of_model(PlanReport, model) for model in read_document(root).list_models()]
 
 
 def get_path_of_model(kind: type[StageFile], model: str) -> str:
-    """Of a report that each model has, from the root."""
+    """Path of a report that each model has, relative to the root."""
     return kind.PATH.replace("<model>", model)
 
 
@@ -51,7 +51,7 @@ def _render_model(model: str, root: Path) -> Markup:
 
 
 def _draw_searches(model: str, root: Path) -> Iterable[Image]:
-    """Of the last search; with the fronts of what varies between runs, while its study is kept."""
+    """Charts of the last search, with its fronts while the study still exists."""
     path = root / get_path_of_model(SearchReport, model)
     if not path.exists():
         return

@@ -1,6 +1,4 @@
-"""What the contract found: the counts, each rule, rows in quarantine, figures of each series, the
-longest gaps.
-"""
+"""The validation page: counts, rules, quarantined rows, figures of each series, longest gaps."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +25,7 @@ ROWS_SHOWN = 50
 
 
 class ValidationFiles(NamedTuple):
-    """What validate left. quarantined: QUARANTINE rows. gaps: see `find_gaps`."""
+    """The files of validate. quarantined: QUARANTINE rows. gaps: see `find_gaps`."""
 
     summary: ValidationSummary
     result: ContractResult
@@ -37,12 +35,12 @@ class ValidationFiles(NamedTuple):
 
 
 def list_inputs(root: Path) -> list[str]:
-    """What the page is made of, from *root*; nothing where the last run stopped."""
+    """Paths of the page's inputs, relative to *root*; none where the last run stopped."""
     return [] if get_failed_folder(read_dataset(root)).exists() else [ValidationSummary.PATH]
 
 
 def read_validation(root: Path) -> ValidationFiles:
-    """Of the last run: what it refused, where it stopped; else the outputs under *root*.
+    """Read the last run's files: those that it rejected, if it stopped; else those under *root*.
 
     Raises FrameError when validate has not run.
     """
@@ -82,7 +80,7 @@ def render_validation(root: Path) -> str:
 
 
 def _render_rules(summary: ValidationSummary, result: ContractResult) -> Markup:
-    type_of = {one.rule: one.type for one in result.results}
+    type_of = {row.rule: row.type for row in result.results}
     rows = [
         {
             "rule": rule,

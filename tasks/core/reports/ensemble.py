@@ -185,7 +185,7 @@ class CoverageTables(Strict):
 class CoverageReport(Strict):
     """Whether the intervals are honest: shares of outcomes inside, null where nothing is known.
 
-    level: share that should be inside.
+    level: share that should be inside; null where the kind has no interval, as the shares.
     method: how quantiles are made.
     overall, by_step, by_series: of the scored cutoffs.
     gate: of the gate's rows.
@@ -195,7 +195,7 @@ class CoverageReport(Strict):
     tables: every score of the intervals.
     """
 
-    level: float
+    level: float | None
     method: str
     overall: float | None
     gate: float | None

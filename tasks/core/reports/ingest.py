@@ -56,6 +56,8 @@ class IngestLedger(Report):
     files: an entry for each file, in the order of names.
     totals: the counts over all files.
     as_of: newest `known_at` of the rows that were kept.
+    assumed: questions of the wizard whose first reading was taken without an answer; absent when
+    there are none.
     """
 
     PATH: ClassVar[str] = "data/raw/ledger.json"
@@ -63,3 +65,4 @@ class IngestLedger(Report):
     files: tuple[IngestedFile, ...]
     totals: IngestTotals
     as_of: IsoTime
+    assumed: tuple[str, ...] | None = ABSENT

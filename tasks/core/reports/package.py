@@ -27,7 +27,7 @@ class EvaluationFigures(Strict):
     score, baseline_score: the release's mean loss and the baseline's, in the score's unit.
     baseline: the best naive model.
     n_cutoffs: cutoffs that were scored.
-    level: share of outcomes that the interval should hold.
+    level: share of outcomes that the interval should hold; null without an interval.
     coverage_frac: share that it held.
     """
 
@@ -36,7 +36,7 @@ class EvaluationFigures(Strict):
     baseline: str
     baseline_score: float | None
     n_cutoffs: int
-    level: float
+    level: float | None
     coverage_frac: float | None
 
 

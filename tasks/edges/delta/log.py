@@ -3,13 +3,20 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import polars as pl
 
 from tasks.edges.delta.storage import TableStorage
 
 OURS = "tidemill"  # the key of what our commits note about themselves
+
+
+class CommitInfo(NamedTuple):
+    """What a version says of itself. note: of a commit of ours; None: another program made it."""
+
+    operation: str
+    note: str | None
 
 
 class TableLog:
@@ -60,7 +67,8 @@ class TableLog:
 
     def has_commit(self, commit_id: str, versions: Iterable[int]) -> bool:
         """Whether one of *versions* is our commit *commit_id*."""
-        return any(commit_id in self._read_commit_info(version).get(OURS, "") for version in versions)
+        infos = map(self._read_commit_info, versions)
+        return any(commit_id in (info.note or "") for info in infos if info is not None)
 
     def count_versions_since_checkpoint(self, version: int) -> int:
         """Versions between the last checkpoint and *version*."""
@@ -74,18 +82,18 @@ class TableLog:
         """
         for read in range(version, self._read_version, -1):
             info = self._read_commit_info(read)
-            if OURS in info:
+            if info is not None and info.note is not None:
                 return None
             # Without an entry (the log was cleaned since our last commit) it is not known what
             # happened to the rows
-            if not info or info.get("operation") == "RESTORE":
+            if info is None or info.operation == "RESTORE":
                 return read
         return self.restored_version
 
-    def _read_commit_info(self, version: int) -> dict[str, Any]:
-        """Who made *version* and how; empty when the log has no such entry any more."""
+    def _read_commit_info(self, version: int) -> CommitInfo | None:
+        """Who made *version* and how; None when the log has no such entry any more."""
         entry = self._get_entry_path(version)
-        return parse_commit_info(entry.read_bytes()) if entry.exists() else {}
+        return parse_commit_info(entry.read_bytes()) if entry.exists() else None
 
     def _get_entry_path(self, version: int) -> Path:
         return self.folder / f"{version:020d}.json"
@@ -95,10 +103,13 @@ class TableLog:
         return max(paths, default=None)
 
 
-def parse_commit_info(entry: bytes) -> dict[str, Any]:
-    """`commitInfo` of a log entry; empty when it has none."""
-    lines = entry.splitlines()
-    return next((json.loads(line)["commitInfo"] for line in lines if b'"commitInfo"' in line[:14]), {})
+def parse_commit_info(entry: bytes) -> CommitInfo | None:
+    """`commitInfo` of a log entry; None when it has none."""
+    for line in entry.splitlines():
+        if b'"commitInfo"' in line[:14]:
+            info = json.loads(line)["commitInfo"]
+            return CommitInfo(info.get("operation", ""), info.get(OURS))
+    return None
 
 
 def parse_sources(entry: bytes) -> set[str]:

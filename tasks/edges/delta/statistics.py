@@ -72,7 +72,7 @@ def format_file_statistics(file: Mapping[str, Any]) -> str:
 def _format_statistics(
     n_rows: int, bounds: Mapping[str, Any], nulls: Mapping[str, int], ordered: list[str]
 ) -> str:
-    def get_bounds(of: str) -> dict[str, Any]:
+    def get_bounds(of: str) -> dict[str, object]:
         values = {c: bounds[f"{of}.{c}"] for c in ordered if bounds[f"{of}.{c}"] is not None}
         return {
             c: value.strftime("%Y-%m-%dT%H:%M:%S.%fZ") if hasattr(value, "strftime") else value

@@ -9,7 +9,7 @@ Source: Confluent's Schema Registry API reference, "Schemas" and "Subjects"; wir
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, cast
 
 from tasks.core.errors import FeedError
 
@@ -18,6 +18,21 @@ _PAUSE_S = 1.0
 _UNKNOWN_S = 10.0  # before an unknown number is asked for again: it may have been registered since
 _REFUSED = {401, 403, 407}
 _LATER = {408, 429}  # try again
+
+
+class _Reference(TypedDict):
+    """Another schema that a schema needs. name: under which it refers to it."""
+
+    name: str
+    subject: str
+    version: int
+
+
+class _SchemaAnswer(TypedDict, total=False):
+    """What a route gives; other keys are not read."""
+
+    schema: str
+    references: list[_Reference] | None
 
 
 class RegisteredSchema(NamedTuple):
@@ -67,7 +82,7 @@ class SchemaRegistry:
         self._kept[key] = RegisteredSchema(answer["schema"], references)
         return self._kept[key]
 
-    def _fetch_references(self, answer: dict[str, Any], form: str) -> dict[str, str] | None:
+    def _fetch_references(self, answer: _SchemaAnswer, form: str) -> dict[str, str] | None:
         """Name -> text of all that *answer* refers to; None when one is missing."""
         texts: dict[str, str] = {}
         for reference in answer.get("references") or ():
@@ -79,7 +94,7 @@ class SchemaRegistry:
             texts |= {**nested, reference["name"]: referred["schema"]}
         return texts
 
-    def _fetch_json(self, route: str, form: str) -> dict[str, Any] | None:
+    def _fetch_json(self, route: str, form: str) -> _SchemaAnswer | None:
         """The answer; None when the registry does not have it."""
         import httpx
 
@@ -94,7 +109,7 @@ class SchemaRegistry:
                     )
                 if answer.is_client_error and answer.status_code not in _LATER:
                     return None
-                return dict(answer.raise_for_status().json())
+                return cast("_SchemaAnswer", dict(answer.raise_for_status().json()))
             except (httpx.HTTPError, ValueError) as error:
                 if not reason:
                     reason = f"The schema registry at {self._host} does not answer {route}: {error}"

@@ -8,7 +8,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +17,10 @@ import numpy as np
 from tasks.core.about import About
 from tasks.core.errors import FoldError, ForecasterError, TidemillError
 from tasks.core.folds import Fold
+from tasks.core.kinds.base import Kind, Loss
 from tasks.core.panel import Panel, SupersededValues
-from tasks.core.scores import ScalingErrors, select_loss
+from tasks.core.scores import ScalingErrors
 from tasks.core.seasonal import build_seasonal_from_panel
-from tasks.core.transform import inverse_transform_target
 from tasks.forecasters import Forecaster
 from tasks.train.fits import FitContext, compute_source_digest
 from tasks.train.search.params import SearchParams
@@ -58,7 +58,7 @@ class InnerWalk(NamedTuple):
         seasonal = build_seasonal_from_panel(self.context.panel)
         if seasonal is None:
             return None
-        y = inverse_transform_target(self.about.target, np.stack(list(self.targets.values())))
+        y = self.kind.decode_outcome(self.about.target, np.stack(list(self.targets.values())))
         return seasonal.scaling_errors(
             y,
             np.array(list(self.targets))[:, None, None],
@@ -67,11 +67,14 @@ class InnerWalk(NamedTuple):
         )
 
     @property
-    def primary_loss(
-        self,
-    ) -> tuple[str, Callable[[np.ndarray, np.ndarray, ScalingErrors | None], np.ndarray]]:
+    def kind(self) -> Kind:
+        """What the target's kind defines."""
+        return self.context.panel.dataset.kind
+
+    @property
+    def primary_loss(self) -> tuple[str, Loss]:
         """Name of the loss by which trials are compared, and the loss."""
-        return select_loss(self.about.primary_score, self.context.own.get("quantile"))
+        return self.kind.select_loss(self.about, self.context.own)
 
 
 def build_inner_walk(context: FitContext, origin: int, search: SearchParams, about: About) -> InnerWalk:
@@ -176,8 +179,8 @@ def score_folds(inner: InnerWalk, model_params: dict[str, Any]) -> Iterator[tupl
         fit = inner.context.learn(fold.fit_at, model_params, reused=reused)
         x, positions = inner.context.panel.at(fold.origins)
         z = np.array([inner.targets[int(origin)][series] for origin, series in positions])
-        y = inverse_transform_target(inner.about.target, z.reshape(len(positions), -1))
-        y_hat = inverse_transform_target(inner.about.target, fit.predict(x))
+        y = inner.kind.decode_outcome(inner.about.target, z.reshape(len(positions), -1))
+        y_hat = inner.kind.decode(inner.about.target, inner.kind.link(fit.predict(x)))
         fold_errors = scaling_errors and scaling_errors._replace(
             scale=scaling_errors.scale[np.searchsorted(list(inner.targets), positions[:, 0]), positions[:, 1]]
         )
@@ -196,8 +199,8 @@ def score_fit(fit: Forecaster, inner: InnerWalk, panel: Panel, origins: np.ndarr
     """Mean loss of *fit* at the cutoffs with *origins*, against the newest outcomes in *panel*."""
     x, positions = panel.at(origins)
     z = panel.get_targets(int(origins[0]), int(origins[-1]) + 1)
-    y = inverse_transform_target(inner.about.target, z[positions[:, 0] - origins[0], positions[:, 1]])
-    y_hat = inverse_transform_target(inner.about.target, fit.predict(x))
+    y = inner.kind.decode_outcome(inner.about.target, z[positions[:, 0] - origins[0], positions[:, 1]])
+    y_hat = inner.kind.decode(inner.about.target, inner.kind.link(fit.predict(x)))
     seasonal = build_seasonal_from_panel(panel)
     scaling_errors = (
         None

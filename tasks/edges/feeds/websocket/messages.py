@@ -1,7 +1,7 @@
 """What a message of a socket or an answer of REST holds: records, with their numbers. Pure."""
 
 import contextlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
@@ -40,7 +40,7 @@ def parse_values(message: bytes, records_field: str | None) -> list[bytes]:
     return []
 
 
-def _parse_objects(message: bytes, field: str | None) -> list[tuple[dict[str, Any], bytes]]:
+def _parse_objects(message: bytes, field: str | None) -> list[tuple[dict[str, object], bytes]]:
     """The records of *message*, parsed and as bytes."""
     content = orjson.loads(message)
     if field is None and isinstance(content, dict):

@@ -25,6 +25,9 @@ from tasks.edges.feeds.websocket.messages import NumberedRecord, parse_numbered,
 REQUEST_PAUSE_S, MAX_ANSWERS = 1.0, 3
 
 
+LossFacts = dict[str, int | str]  # {first, last, n}, or {since, until}
+
+
 class ReadyRecord(NamedTuple):
     """A record with its offset and the next offset."""
 
@@ -57,7 +60,7 @@ class Sequencer(Protocol):
     """
 
     n_waiting_bytes: int
-    losses: list[dict[str, Any]]
+    losses: list[LossFacts]
 
     def rewind(self, offset: int | None, moment: datetime | None, /) -> None:
         """Begin again at the stored *offset*; what was not taken is forgotten.
@@ -116,7 +119,7 @@ class _ReadyQueue:
     """Records in order, and the offset after the last one that was taken."""
 
     def __init__(self) -> None:
-        self.losses: list[dict[str, Any]] = []
+        self.losses: list[LossFacts] = []
         self.n_waiting_bytes = 0
         self._ready: deque[ReadyRecord] = deque()
         self._next: int | None = None  # the offset that becomes ready next; None: not known yet
@@ -305,7 +308,7 @@ class ReceiptSequencer(_ReadyQueue):
         span = {"since": _format_time(since), "until": moment.isoformat()}
         reason = f"what came from {span['since']} to {span['until']}, without a connection"
         self._add_ready(since, moment, encode_loss(reason), max(self._next, since + 1))
-        self.losses.append(span)
+        self.losses.append({**span})
 
     def add_message(self, message: bytes, moment: datetime, _now: float) -> None:
         """See Sequencer."""

@@ -1,5 +1,6 @@
 """From the inspected files to the dataset's entry: every choice with its reason."""
 
+from tasks.ingest.times import get_zone_lag_s, is_date_step
 from tasks.ingest.wizard.decide import budget
 from tasks.ingest.wizard.decide.ahead import apply_known_ahead, split_rows_ahead
 from tasks.ingest.wizard.decide.draft import EntryDraft, EntryProposal
@@ -99,6 +100,13 @@ def _add_about(
         **({"covariates": target.covariates} if target.covariates else {}),
         "primary_score": about["primary_score"],
     }
+    zone = inspected.source.get("time_zone", "UTC")
+    if is_date_step(grid.every) and (lag_s := get_zone_lag_s(inspected.rows["event_time"], zone)):
+        draft.add_value(
+            ("about", "publish_delay_s"),
+            int(lag_s),
+            f"a day of {zone} ends so much later than the day of the grid, which is UTC's",
+        )
     for key in ("every", "calendar", "season_steps"):
         draft.reasons["about", key] = grid.reasons[key]
     if inspected.integer_time:

@@ -1,5 +1,7 @@
 """Which rows are used, their grid and the horizon on it."""
 
+import calendar
+
 import polars as pl
 
 from tasks.core.errors import SourceError
@@ -110,6 +112,11 @@ def decide_grid(
             f"{grid.n_missing} steps are missing, the longest gap has {grid.longest_gap}; they become gaps on"
             " the grid, nothing is filled in."
         )
+    if closed := _list_closed_days(rows, grid):
+        draft.questions.append(
+            f"No row is on a {' or '.join(closed)}, but the calendar {grid.calendar!r} has these days: they"
+            " are forecast, too. Leave them out of what you use, or give the series a row of 0 there."
+        )
     if not inspected.integer_time and (steps := list_unlike_steps(rows)):
         draft.questions.append(
             f"The series have steps of different length ({', '.join(steps)}); better make a dataset of each."
@@ -123,6 +130,14 @@ def decide_grid(
             f"{grid.off_grid} rows are off the steps of {grid.every}; validate puts them into quarantine."
         )
     return grid
+
+
+def _list_closed_days(rows: pl.DataFrame, grid: DetectedGrid) -> list[str]:
+    """Weekdays without any row, if steps are days of a continuous calendar."""
+    if grid.every != "1d" or grid.calendar != "continuous" or grid.n_steps < 28 or not grid.n_missing:
+        return []
+    present = set(rows["event_time"].dt.weekday().unique())
+    return [name for day, name in enumerate(calendar.day_name, 1) if day not in present]
 
 
 def format_span(rows: pl.DataFrame, integer_time: bool) -> str:

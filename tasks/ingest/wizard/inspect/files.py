@@ -78,9 +78,11 @@ def read_table(path: Path, name: str, kind: Format, columns: tuple[str, ...] = (
     columns: names for a file without a header.
     Raises SourceError for an empty, binary, ragged or broken file, with the row.
     """
+    raw = None
     header, separator, encoding = True, ",", "utf-8"
     if kind != "parquet":
-        head, encoding = _read_text_head(path)
+        raw = unpack_file(path)
+        head, encoding = _read_text_head(path, raw)
         if kind == "csv":
             header, separator = _find_csv_form(path, head)
             header = header and not columns
@@ -98,7 +100,7 @@ def read_table(path: Path, name: str, kind: Format, columns: tuple[str, ...] = (
         encoding=encoding,
         columns=columns or None,
     )
-    cells = read_cells(path, source)
+    cells = read_cells(path, source, raw)
     return FileTable(path, name, cells._replace(name=str(path)), cells.frame, header, separator, encoding)
 
 
@@ -115,10 +117,9 @@ def find_encoding(path: Path, raw: bytes) -> str:
         return "utf-16-le"
     if even > 0.4 * len(sample[::2]) and not odd:
         return "utf-16-be"
-    control = [i for i, byte in enumerate(sample) if byte < 32 and byte not in b"\t\n\r\f"]
-    if control:
+    if control := re.search(rb"[\x00-\x08\x0b\x0e-\x1f]", sample):
         raise SourceError(
-            f"{path} is binary (byte {sample[control[0]]} at position {control[0]}), not text. Give"
+            f"{path} is binary (byte {control[0][0]} at position {control.start()}), not text. Give"
             " `--parquet` for a Parquet file, or export it as CSV."
         )
     for encoding in ("utf-8", "cp1252"):
@@ -130,9 +131,8 @@ def find_encoding(path: Path, raw: bytes) -> str:
     return "latin-1"
 
 
-def _read_text_head(path: Path) -> tuple[str, str]:
+def _read_text_head(path: Path, raw: bytes) -> tuple[str, str]:
     """(the file's first complete lines, its encoding)."""
-    raw = unpack_file(path)
     if not raw.strip():
         raise SourceError(f"{path} is empty. Give a file with at least a few dozen rows.")
     encoding = find_encoding(path, raw)

@@ -37,7 +37,7 @@ from tasks.ingest.wizard.inspect.time_column import (
 from tasks.ingest.wizard.inspect.time_forms import find_readings
 
 MIN_ROWS = 20
-MIN_TIME_COLUMNS = 5  # whose names are times, for a layout with a column per step
+MIN_TIME_COLUMNS, N_NAMES = 5, 12  # of the first names, those that are times in a file with a column per step
 _KEY = ["series_id", "event_time"]
 TARGET_NAMES = ("y", "target", "value", "sales", "demand", "load", "count", "price", "close", "ot")
 _SURE_TARGET_NAMES = TARGET_NAMES[:8]  # of wide columns, one called `close` may be a series too
@@ -52,10 +52,10 @@ def is_row_per_series(first: FileTable, answers: OwnerAnswers) -> bool:
     """
     names = first.frame.columns
     texts = [c for c in names if first.frame[c].dtype == pl.String]
-    n_times = [c for c in names if find_readings(pl.Series([c] * 2), "header")] if first.header else []
-    if len(n_times) >= MIN_TIME_COLUMNS and len(n_times) >= len(names) - len(texts) - 1:
+    dated = [c for c in names[:N_NAMES] if re.search(r"\d{2}", c) and find_readings(pl.Series([c]), "time")]
+    if first.header and len(dated) >= MIN_TIME_COLUMNS:
         raise SourceError(
-            f"{first.path}: the columns {n_times[:2]}... are times and each row is a series. Transpose it:"
+            f"{first.path}: the columns {dated[:2]}... are times and each row is a series. Transpose it:"
             " one column of time, one for each series."
         )
     if texts != names[:1] or first.frame.width < MIN_ROWS or answers.target:
@@ -167,12 +167,12 @@ def build_from_value_columns(
             "The times name no zone; UTC is assumed. If they are local, give --time-zone, for example"
             " Europe/Berlin."
         )
-    series = find_series_column(frame, time, answers, roles)
+    series = find_series_column(frame, tables, time, answers, roles)
     if time is not None:
         frame = read_final_times(frame, tables, time, zone, series, answers, stamps)
     numbers = _list_value_columns(tables[0], frame, time, series, roles)
     is_wide = _is_wide(frame, numbers, series, answers, roles)
-    received = _build_rows(frame, tables, series, numbers, roles, is_wide=is_wide)
+    received = _build_rows(frame, tables, series, numbers, answers, roles, is_wide=is_wide)
     rows = _remove_repeated(received)
     if rows.height < MIN_ROWS:
         raise SourceError(
@@ -203,6 +203,7 @@ def _build_rows(
     tables: list[FileTable],
     series: str | None,
     numbers: list[str],
+    answers: OwnerAnswers,
     roles: ColumnRoles,
     *,
     is_wide: bool,
@@ -219,18 +220,20 @@ def _build_rows(
             is_one_series_in_parts(frame, tables, roles)
     else:
         roles.source |= {"layout": "long", "value_columns": numbers}
-        names = _rename_reserved(numbers, roles)
-        ids = frame.select(build_series_ids(frame, tables, series, roles)).to_series()
+        names = _rename_reserved(numbers, answers, roles)
+        ids = frame.with_columns(build_series_ids(frame, tables, series, roles))["series_id"]
         values = frame.select(pl.col(c).alias(names.get(c, c)) for c in numbers)
         rows = pl.DataFrame([ids, frame[TIME].alias("event_time")]).hstack(values)
     return rows.select(*_KEY, pl.exclude(_KEY)).sort(_KEY, maintain_order=True)
 
 
-def _rename_reserved(numbers: list[str], roles: ColumnRoles) -> dict[str, str]:
+def _rename_reserved(numbers: list[str], answers: OwnerAnswers, roles: ColumnRoles) -> dict[str, str]:
     """New names for columns whose names the chain uses itself."""
     names: dict[str, str] = {}
+    likely = [c for c in numbers if c.lower() in TARGET_NAMES]
+    target = answers.target or ("bars" if bars.find_bars_by_name(numbers) else likely[0] if likely else None)
     for name in numbers:
-        if name in RESERVED_NAMES:
+        if name in RESERVED_NAMES or (name == "y" and target != "y"):  # the chain calls the target y
             new = f"{name}_value"
             while new in numbers:
                 new += "_"

@@ -13,7 +13,7 @@ from tasks.ingest.wizard.inspect.inspected import ColumnRoles, OwnerAnswers
 
 MIN_NUMBER_FRAC = 0.9  # a column with more numbers is a column of numbers, and the rest are faults
 _MAX_EXACT = 2**53  # larger whole numbers lose digits as float64
-_N_SHOWN = 3
+_N_SHOWN, _N_SAMPLE = 3, 200
 # numbers that stand for a missing value in public data, besides those that are all nines
 _SENTINELS = (-32768.0, 32767.0, 65535.0, -2147483648.0, 2147483647.0, 9.969209968386869e36)
 MIN_SENTINEL_SPREADS = 3.0  # from the rest of the values, in units of their range
@@ -51,12 +51,19 @@ def _convert_column(table: FileTable, name: str, form: NumberForm) -> pl.Series:
         return cells.cast(pl.Float64).fill_nan(None)
     if cells.dtype != pl.String:
         return cells
-    known = cells.set(is_empty(cells), None)
+    sample = cells.gather_every(max(1, cells.len() // _N_SAMPLE)).head(2 * _N_SAMPLE)
+    unread = parse_numbers(sample, form).is_null() & ~is_empty(sample)
+    if unread.sum() > len(sample) / 2:
+        return cells
+    known = cells
+    numbers = cells.cast(pl.Float64, strict=False) if form[:2] == NumberForm()[:2] else None
+    if numbers is None or numbers.null_count() > cells.null_count() or numbers.is_nan().any():
+        known = cells.set(is_empty(cells), None)
+        numbers = parse_numbers(cells, form._replace(missing=()))
     n_known = cells.len() - known.null_count()
-    numbers = parse_numbers(cells, form)
     text_rows = (numbers.is_null() & known.is_not_null()).arg_true()
     if not len(text_rows):
-        return cells if n_known and _is_names(known) else numbers
+        return cells if n_known and _is_names(known, numbers) else numbers
     if len(text_rows) <= (1 - MIN_NUMBER_FRAC) * n_known:
         row = int(text_rows[0])
         raise SourceError(
@@ -67,24 +74,19 @@ def _convert_column(table: FileTable, name: str, form: NumberForm) -> pl.Series:
     return cells
 
 
-def _is_names(known: pl.Series) -> bool:
+def _is_names(known: pl.Series, numbers: pl.Series) -> bool:
     """Whether whole numbers are names: 007 is not 7, and large ones would lose digits."""
-    return bool(known.str.contains(r"^0\d+$").any()) or bool(
-        (known.str.contains(r"^\d{16,}$") & (known.cast(pl.Float64, strict=False) > _MAX_EXACT)).any()
-    )
+    if known.str.starts_with("0").any() and known.str.contains(r"^0\d+$").any():
+        return True
+    return convert_to_float(numbers.max()) > _MAX_EXACT and bool(known.str.contains(r"^\d{16,}$").any())
 
 
 def _is_boolean(cells: pl.Series) -> bool:
     if cells.dtype == pl.Boolean:
         return True
-    if cells.dtype != pl.String:
-        return False
-    known = cells.drop_nulls()
-    return (
-        len(known) > 0
-        and bool(known.head(100).str.to_lowercase().is_in(list(BOOLEANS)).all())
-        and bool(known.str.to_lowercase().is_in(list(BOOLEANS)).all())
-    )
+    known = cells.drop_nulls() if cells.dtype == pl.String else cells.head(0)
+    words = list(BOOLEANS)
+    return len(known) > 0 and known[0].lower() in words and bool(known.str.to_lowercase().is_in(words).all())
 
 
 def _remove_infinite(table: FileTable, roles: ColumnRoles) -> FileTable:
@@ -122,7 +124,8 @@ def _find_sentinels(tables: list[FileTable], roles: ColumnRoles) -> list[float]:
     """Numbers that may stand for a missing value; each becomes a question."""
     frame = pl.concat([t.frame.select(pl.col(pl.Float64)) for t in tables]) if tables else pl.DataFrame()
     found: dict[float, str] = {}
-    for name in frame.columns:
+    extremes = zip(frame.columns, *(f.row(0) for f in (frame.min(), frame.max())), strict=True)
+    for name in [name for name, *ends in extremes if any(_is_code(e) for e in ends if e is not None)]:
         values = frame[name].drop_nulls()
         values = values.filter(values.is_finite())
         candidates = _list_candidates(values)
@@ -150,15 +153,15 @@ def _list_candidates(values: pl.Series) -> list[float]:
     if not len(values):
         return []
     low, high = convert_to_float(values.min()), convert_to_float(values.max())
-    candidates = []
     distinct = values.unique()
     extremes = [*distinct.bottom_k(_N_SHOWN).to_list(), *distinct.top_k(_N_SHOWN).to_list()]
-    for extreme in dict.fromkeys(extremes):
-        digits = f"{abs(extreme):.10g}"
-        is_code = set(digits.replace(".", "")) == {"9"} and abs(extreme) >= 99
-        if (is_code or extreme in _SENTINELS or abs(extreme) >= _LARGEST_VALUE) and low < high:
-            candidates.append(float(extreme))
-    return candidates
+    return [float(e) for e in dict.fromkeys(extremes) if _is_code(e) and low < high]
+
+
+def _is_code(value: float) -> bool:
+    """Whether public data uses the number for a missing value."""
+    is_nines = abs(value) >= 99 and set(f"{abs(value):.10g}".replace(".", "")) == {"9"}
+    return is_nines or value in _SENTINELS or abs(value) >= _LARGEST_VALUE
 
 
 def _is_far_outside(candidate: float, rest: pl.Series) -> bool:

@@ -19,10 +19,12 @@ _UNITS = (
     r"[mµ]?g|kg|t|m[l³3²2]|l|L|dB|lux|lx|ms|s|min|h|[KMG]i?B|pcs|Stk\.?|units?|Stück|items?|St\.?|C|F|K|V|A|mA"
 )
 _AFFIXED = re.compile(
-    rf"^\(?[-+\u2212]?\s*(?P<before>{_CURRENCIES})?\s*[-+\u2212]?[\d.,{SPACES}{APOSTROPHES}]*\d[\d.,]*\s*"
+    rf"^(?P<first>{_CURRENCIES})?\s*\(?[-+\u2212]?\s*(?P<before>{_CURRENCIES})?\s*[-+\u2212]?[\d.,{SPACES}{APOSTROPHES}]*\d[\d.,]*\s*"
     rf"(?P<after>{_CURRENCIES}|{_UNITS})?\s*[-\u2212]?\)?$"
 )
-_N_SAMPLE = 300
+_PLAIN = re.compile(r"^-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?$")
+_POINT = re.compile(r"\.(?:\d{1,2}|\d{4,})(?:[eE]|$)|^-?0\.|\d{4}\.")  # of which no thousands are
+_N_SAMPLE, _N_OF_PLAIN = 300, 20
 MIN_FRAC = 0.9  # of a column's cells that must be numbers once the form is right
 _SIGNS = f"[.,{SPACES}{APOSTROPHES}]"
 
@@ -44,7 +46,10 @@ def find_number_form(tables: Sequence[FileTable], answers: OwnerAnswers, roles: 
     for name, cells in columns.items():
         for affix in _list_affixes(cells):
             affixes.setdefault(affix, name)
-    bare = {name: strip_affixes(cells, tuple(affixes)) for name, cells in columns.items()}
+    bare = {
+        name: cells if len(cells) <= _N_OF_PLAIN and not affixes else strip_affixes(cells, tuple(affixes))
+        for name, cells in columns.items()
+    }
     decimal, thousands = _find_signs(bare, answers, first, roles)
     if affixes:
         roles.source["affixes"] = list(affixes)
@@ -61,13 +66,22 @@ def find_number_form(tables: Sequence[FileTable], answers: OwnerAnswers, roles: 
 
 
 def _list_number_cells(cells: pl.Series) -> pl.Series | None:
-    """The cells with digits that may be numbers in some form; None if most are not."""
+    """The cells with digits that may be numbers in some form; None if most are not.
+
+    Of plain numbers that leave no doubt a sample is enough.
+    """
+    sample = cells.head(_N_SAMPLE).drop_nulls()
+    if len(sample) and all(map(_PLAIN.match, sample)) and any(map(_POINT.search, sample)):
+        return sample.head(_N_OF_PLAIN)
     known = cells.set(is_empty(cells), None).drop_nulls()
     if not len(known):
         return None
     sample = known.head(_N_SAMPLE)
     n = sum(bool(_AFFIXED.match(text)) for text in sample)
-    return known if n >= MIN_FRAC * len(sample) else None
+    if n < MIN_FRAC * len(sample):
+        return None
+    has_sign = known.str.contains(_SIGNS) | known.cast(pl.Float64, strict=False).is_null()
+    return known if has_sign.any() else None
 
 
 def _is_date_like(cells: pl.Series) -> bool:
@@ -79,6 +93,8 @@ def _is_date_like(cells: pl.Series) -> bool:
 def _list_affixes(cells: pl.Series) -> list[str]:
     """Currencies and units around the numbers, of a sample."""
     found: dict[str, None] = {}
+    if len(cells) <= _N_OF_PLAIN and all(map(_PLAIN.match, cells)):
+        return []
     plain = cells.cast(pl.Float64, strict=False)
     for text in cells.filter(plain.is_null()).head(_N_SAMPLE):
         if match := _AFFIXED.match(text):
@@ -127,7 +143,8 @@ def _find_thousands(columns: dict[str, pl.Series], decimal: str) -> str:
         if sign == decimal:
             continue
         grouped = rf"^[-+]?\d{{1,3}}(?:[{re.escape(chars)}]\d{{2,3}})*[{re.escape(chars)}]\d{{3}}(?:\D|$)"
-        if any(c.str.contains(grouped).any() for c in columns.values()):
+        text = pl.concat([c.rename("") for c in columns.values()])
+        if text.str.contains(grouped).any():
             return sign
     return ""
 

@@ -23,7 +23,11 @@ _SERIES_NAMES = (
 
 
 def find_series_column(
-    frame: pl.DataFrame, time: TimeColumn | None, answers: OwnerAnswers, roles: ColumnRoles
+    frame: pl.DataFrame,
+    tables: Sequence[FileTable],
+    time: TimeColumn | None,
+    answers: OwnerAnswers,
+    roles: ColumnRoles,
 ) -> str | None:
     """The column with which no time repeats; None if each file, or all together, is one series.
 
@@ -49,10 +53,14 @@ def find_series_column(
         for c in frame.columns
         if c not in {TIME, STEM, answers.target} and _is_name_candidate(frame, c, roles)
     ]
+    numbers = {c for c in candidates if frame[c].dtype == pl.Float64}
+    # names as written: `NA`, and 7 next to 007, are names of their own
+    ids = [pl.concat([format_ids(t.raw[c]) for t in tables]).alias(c) for c in candidates]
+    frame = frame.with_columns(ids)
     frac_of_column = {c: compute_repeat_frac(frame, [TIME, STEM, c]) for c in candidates}
     names = sorted(
         (c for c in candidates if frac_of_column[c] < MAX_REPEAT_FRAC),
-        key=lambda c: (frame[c].dtype != pl.String, not re.search(_SERIES_NAMES, c.lower())),
+        key=lambda c: (c in numbers, not re.search(_SERIES_NAMES, c.lower())),
     )
     if not names:
         raise SourceError(
@@ -60,11 +68,7 @@ def find_series_column(
             f" distinguishes them (tried {candidates or 'none'}). Give the column that names the series:"
             " `--series NAME`; if it takes two columns, join them into one first."
         )
-    if (
-        len(names) > 1
-        and frac_of_column[names[0]] == frac_of_column[names[1]]
-        and frame[names[1]].dtype == pl.String
-    ):
+    if len(names) > 1 and frac_of_column[names[0]] == frac_of_column[names[1]] and names[1] not in numbers:
         roles.questions.append(
             f"`{names[0]}` is taken as the series' name; {names[1:]} would do as well. Give --series."
         )
@@ -198,7 +202,7 @@ def _is_name_candidate(frame: pl.DataFrame, column: str, roles: ColumnRoles) -> 
     cells = frame[column]
     return cells.dtype == pl.String or (
         cells.dtype == pl.Float64
-        and bool((cells == cells.floor()).all())
+        and bool((cells == cells.floor()).fill_null(value=True).all())
         and cells.n_unique() <= frame.height / 10
     )
 

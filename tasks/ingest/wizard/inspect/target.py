@@ -15,6 +15,9 @@ MIN_LOG_SLOPE = 0.5
 MAX_LINEAR_RATIO = 100.0  # of the largest values over the smallest; above it, a log
 MAX_SIZE_RATIO = 10.0  # of the series' medians; above it, a log
 MIN_HEAVY_SKEW = 2.0
+MIN_FOLLOWERS, MAX_FOLLOWED_SPREADS = 2, 0.3  # columns nearer than that to one are forecasts of it
+MAX_CENTER_RATIO = 0.85
+_N_FOLLOWED = 5_000
 NEVER_CHANGES = "it never changes"
 _LN = 2 * math.log(2) - 1
 _TARGET_NAMES = ("y", "target", "value", "sales", "demand", "load", "count", "ot")
@@ -49,10 +52,32 @@ def select_target_column(
     if len(values) == 1:
         return values[0], [], "the only column of numbers", None
     named = [c for c in values if c.lower() in _TARGET_NAMES]
+    if not named and (followed := find_followed_column(inspected.rows.select(values))) is not None:
+        others = [c for c in values if c != followed]
+        question = (
+            f"Is `{followed}` the target? {others} follow it closely, as forecasts of it do; give --target"
+        )
+        return followed, others, "the column that the others follow", question
     target = (named or values[-1:])[0]
     reason = "sounds like a target" if named else "the last column of numbers"
     question = f"Is `{target}` the target? candidates are {values}; give --target"
     return target, [c for c in values if c != target], reason, question
+
+
+def find_followed_column(values: pl.DataFrame) -> str | None:
+    """The column to which all others are near, as forecasts are to what they forecast; or None."""
+    sample = values.head(_N_FOLLOWED).drop_nulls()
+    if values.width < MIN_FOLLOWERS + 1 or sample.height < _N_FOLLOWED // 100:
+        return None
+    spread = min(convert_to_float(sample[c].std()) for c in sample.columns)
+    distance = {
+        c: [convert_to_float((sample[c] - sample[o]).abs().median()) for o in sample.columns if o != c]
+        for c in sample.columns
+    }
+    totals = sorted((sum(distance[c]), c) for c in distance)
+    (least, best), (second, _) = totals[:2]
+    is_center = least < MAX_CENTER_RATIO * second  # forecasts are further from one another than from it
+    return best if is_center and max(distance[best]) < MAX_FOLLOWED_SPREADS * spread else None
 
 
 def select_transform(rows: pl.DataFrame, column: str, block_steps: int) -> ReasonedTransform:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from tasks.core.errors import SourceError
-from tasks.ingest.forms import has_clock
+from tasks.ingest.forms import FIRST_YEAR, has_clock
 from tasks.ingest.times import EXCEL, PER_SECOND, as_texts, join_cells, read_written
 from tasks.ingest.wizard.inspect.figures import convert_to_float, convert_to_int
 from tasks.ingest.wizard.inspect.files import FileTable
@@ -131,14 +131,18 @@ def add_time_fields(time: TimeColumn | None, zone: str, answers: OwnerAnswers, r
 
 def _list_readings(first: FileTable, answers: OwnerAnswers) -> dict[str, list[TimeReading]]:
     """Column -> its readings, of each column that reads as time."""
-    found = {
+    return {
         name: readings
         for i, name in enumerate(first.raw.columns)
         if name not in {answers.target, answers.series}
+        and not _is_too_small(first.frame[name])
         and (readings := find_readings(first.raw[name], name, is_first=i == 0))
     }
-    # a clock of the day alone is no time; it completes one
-    return {name: readings for name, readings in found.items() if readings}
+
+
+def _is_too_small(cells: pl.Series) -> bool:
+    """Whether a column of numbers has one below every time that is written in digits alone."""
+    return cells.dtype == pl.Float64 and not convert_to_float(cells.min()) >= FIRST_YEAR
 
 
 def _remove_digits(first: FileTable, readings: dict[str, list[TimeReading]]) -> dict[str, list[TimeReading]]:
@@ -270,10 +274,10 @@ def _check_nothing_looks_like_time(first: FileTable, answers: OwnerAnswers) -> N
         cells = first.raw[name]
         if name in {answers.target, answers.series} or cells.dtype.is_temporal():
             continue
-        texts = as_texts(cells).drop_nulls()
+        is_text = first.frame[name].dtype == pl.String
+        texts = as_texts(cells).drop_nulls() if is_text else cells.head(0)
         if not len(texts):
             continue
-        is_text = first.frame[name].dtype == pl.String
         looks = is_text and convert_to_float(texts.str.contains(_LOOKS_LIKE_TIME).mean()) > 0.8
         is_named = re.match(_SURE_NAMES, name.strip().lower()) is not None
         if looks or (is_named and is_text and convert_to_float(texts.str.contains(r"\d").mean()) > 0.5):

@@ -96,7 +96,9 @@ def find_readings(cells: pl.Series, name: str, *, is_first: bool = False) -> lis
         return readings
     is_named = re.search(TIME_NAMES, name.lower()) is not None
     return [
-        r for r in readings if best_frac == 1 and _is_time_of_digits(r, is_named=is_named, is_first=is_first)
+        r
+        for r in readings
+        if (best_frac == 1 or is_named) and _is_time_of_digits(r, is_named=is_named, is_first=is_first)
     ]
 
 
@@ -165,7 +167,8 @@ def _list_number_forms(cells: pl.Series) -> list[str]:
     numbers = cells.cast(pl.Float64, strict=False)
     if numbers.null_count() > (1 - MIN_READ_FRAC) * len(cells) + cells.null_count():
         return []
-    low, high = convert_to_float(numbers.min()), convert_to_float(numbers.max())
+    numbers = numbers.drop_nulls().filter(numbers.drop_nulls().is_finite())
+    low, high = (convert_to_float(numbers.quantile(q)) for q in (0.1, 0.9))  # a few cells may be faults
     if numbers.n_unique() < 2:
         return []
     forms = [unit for unit, (least, most) in _EPOCHS.items() if least <= low and high <= most]

@@ -7,29 +7,24 @@ members forecast themselves: then each quantile has a pool of its own.
 Source: Romano, Patterson & Candes 2019, arXiv:1905.03222, theorem 2 (each end by itself).
 
 A level for each quantile says where in the pool it is read. With `adapt_rate` above 0 it moves:
-after each outcome up by rate x (q - 1) when the value lay below the issued quantile, by rate x q
+after each outcome up by rate x (q - 1) when the value was below the issued quantile, by rate x q
 when above, so that the share below returns to q whatever the errors do.
 Source: Gibbs & Candes 2021, arXiv:2106.00170, applied to each quantile. At 0 this is split
 conformal with a sliding pool.
 
-Residuals that resemble their neighbours in time say less than their number: quantiles of such a
-pool are too narrow on average. With `block` b the pool is read as b sets of residuals b apart,
+Residuals that resemble their neighbours in time are worth less than their number: quantiles of such
+a pool are too narrow on average. With `block` b the pool is read as b sets of residuals b apart,
 nearly independent within each, and the b quantiles are averaged.
 Source: independent blocks of Yu 1994, doi:10.1214/aop/1176988849; conformal by blocks:
 Chernozhukov, Wuthrich & Zhu 2018, arXiv:1802.06300.
-
-The state is a pure function of what was issued and of what was known when; nothing is stored but
-the forecasts themselves.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
-from tasks.core.about import About
 from tasks.core.blocks import split_blocks
+from tasks.core.kinds.pools import compute_known_mean, compute_quantiles, update_sorted
 
 Functional = Literal["mean_square", "mean", "median"]
 
@@ -37,97 +32,17 @@ _BLOCK_SERIES = 16  # bounds the memory of many series that share a large pool
 # An entry set in its place takes 1 us, sorting 15 ns for each entry of the pool: with more than a
 # 64th new, sorting is faster
 _SORT_AGAIN = 64
-_FEW = 128  # rows, up to which one search after the other is faster: 1 us each against 150 us for all
-NEVER = np.iinfo(np.int64).max
 # Residuals of its own before a cell stops borrowing from all groups; .1 and .9 quantiles of fewer
 # are extremes
 ENOUGH = 20
 
 
-def select_functional(about: About) -> Functional:
-    """What the point forecast must be for the primary score: QLIKE is minimised by the mean
-    square, squared error by the mean.
-    """
-    by_score: dict[str, Functional] = {"qlike": "mean_square", "rmse": "mean"}
-    return "median" if about.is_median else by_score[about.primary_score]
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """Forecasts in the order in which they were issued: K cutoffs, S series, H steps.
-
-    z_hat: (K, S, H), NaN where none. scale: (K, S). z: (K, S, H) what came true, NaN where unknown.
-    known_k: (K, S, H) index of the first later cutoff that knows z, K where none does. learns: (K,)
-    False for cutoffs that are asked for but lie off the stride: they are issued, and nothing is
-    learned from them. group: (S,), or (K, S) where it changes with the origin: the pool of each
-    series; -1 uses all pools. base: (K, S, H, Q) the members' own quantiles, for CQR.
-    """
-
-    z_hat: np.ndarray
-    scale: np.ndarray
-    z: np.ndarray
-    known_k: np.ndarray
-    learns: np.ndarray
-    group: np.ndarray
-    base: np.ndarray | None = None
-
-    @cached_property
-    def groups(self) -> np.ndarray:
-        """(K, S)."""
-        return np.broadcast_to(self.group, self.scale.shape)
-
-    @cached_property
-    def residual(self) -> np.ndarray:
-        """(K, S, H, n_bases) in units of the scale, from z_hat and, with CQR, from the members'
-        own quantiles.
-        """
-        bases = (
-            self.z_hat[..., None]
-            if self.base is None
-            else np.concatenate([self.z_hat[..., None], self.base], axis=-1)
-        )
-        out: np.ndarray = (self.z[..., None] - bases) / self.scale[..., None, None]
-        return out
-
-    @cached_property
-    def due(self) -> np.ndarray:
-        """(K, S, H) index of the cutoff that learns it, K or more where the line ends before;
-        NEVER where nothing is to be learned.
-        """
-        usable = (
-            np.isfinite(self.residual).all(axis=-1) & (self.learns[:, None] & (self.groups >= 0))[:, :, None]
-        )
-        out: np.ndarray = np.where(usable, self.known_k, NEVER)
-        return out
-
-    @cached_property
-    def schedule(self) -> tuple[np.ndarray, np.ndarray]:
-        """Flat positions in the order in which they are learned, and for each cutoff where its
-        part of them starts.
-        """
-        n_cutoffs = len(self.z_hat)
-        due = np.minimum(self.due.ravel(), n_cutoffs)
-        # 16 bits are sorted in linear time
-        order = np.argsort(
-            due.astype(np.uint16) if n_cutoffs < np.iinfo(np.uint16).max else due, kind="stable"
-        )
-        return order, np.searchsorted(due[order], np.arange(n_cutoffs + 1))
-
-
-class IssuedForecasts(NamedTuple):
-    """quantiles: (K, S, H, Q) and point: (K, S, H), both in the space of z; NaN before anything
-    is known.
-    """
-
-    quantiles: np.ndarray
-    point: np.ndarray
-
-
 class Conformal:
-    """Pools and levels; `issue`, then `learn`, cutoff by cutoff.
+    """Pools and levels; a Calibrator.
 
     n_bases: 1 when every quantile is read from the residuals of z_hat; 1 + Q for CQR, the first
-    still being z_hat's, for the point.
+      still being z_hat's, for the point.
+    functional, transform: what the point is of y, and y's transform.
     """
 
     def __init__(
@@ -139,7 +54,10 @@ class Conformal:
         adapt_rate: float,
         block: int = 1,
         n_bases: int = 1,
+        functional: Functional = "median",
+        transform: str = "none",
     ) -> None:
+        self.functional, self.transform = functional, transform
         self.quantiles = np.asarray(quantiles)
         self.adapt_rate, self.block = adapt_rate, block
         size = max(1, n_residuals // block)
@@ -152,6 +70,11 @@ class Conformal:
         self._rows = np.full((n_groups * horizon_steps * n_bases * block, size), np.inf)
         self._base_of = np.arange(1, n_bases) if n_bases > 1 else np.zeros(len(quantiles), dtype=np.int64)
         self._everyone: np.ndarray | None = None
+
+    @property
+    def n_kept(self) -> int:
+        """One offset for each quantile."""
+        return len(self.quantiles)
 
     @property
     def nbytes(self) -> int:
@@ -169,17 +92,32 @@ class Conformal:
         out = self._read(groups, self._base_of, levels)
         return (np.sort(out, axis=-1) if self.pool.shape[2] == 1 else out)[which]
 
-    def shift(
-        self, group: np.ndarray, scale: np.ndarray, functional: Functional, transform: str
+    def compute_points(self, group: np.ndarray, z_hat: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """See Calibrator: z_hat and the shift of the group's residuals."""
+        return z_hat + self.compute_shift(group, scale)
+
+    def compute_further(
+        self, kept: np.ndarray, z_hat: np.ndarray, scale: np.ndarray, bases: np.ndarray | None
     ) -> np.ndarray:
-        """What to add to z_hat so that from_z of the sum is the wanted functional of y: (m, H) for
-        series of these groups with scales (m,).
+        """See Calibrator: quantiles from those of the scaled residual; of several bases they are
+        put in order, which never makes them worse.
+
+        Source: Chernozhukov, Fernandez-Val & Galichon 2010, doi:10.3982/ECTA7880.
+        """
+        if bases is None:
+            return z_hat[:, :, None] + kept * scale[:, None, None]
+        out: np.ndarray = np.sort(bases + kept * scale[:, None, None], axis=-1)
+        return out
+
+    def compute_shift(self, group: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """What to add to z_hat so that the inverse transform of the sum is the wanted functional of
+        y: (m, H) for series of these groups with scales (m,).
 
         With logs, mean: log mean exp(e); mean square: half the log of mean exp(2e). Without, mean
         and median of e. 0 for an empty pool.
         """
         groups, which = np.unique(group, return_inverse=True)
-        if functional == "median" and self.block == 1:
+        if self.functional == "median" and self.block == 1:
             middle = self._read(
                 groups, np.zeros(1, dtype=np.int64), np.full((len(groups), self.pool.shape[1], 1), 0.5)
             )[..., 0]
@@ -191,7 +129,9 @@ class Conformal:
             if here.any():
                 residuals = self.pool[groups[own], :, 0] if of_own else self._sort_all_residuals()[None, :, 0]
                 place = (np.cumsum(own) - 1)[which[here]] if of_own else np.zeros(here.sum(), dtype=np.int64)
-                out[here] = compute_point_shift(residuals, place, scale[here], functional, transform)
+                out[here] = compute_point_shift(
+                    residuals, place, scale[here], self.functional, self.transform
+                )
         return out
 
     def learn(self, group: np.ndarray, step: np.ndarray, residual: np.ndarray, issued: np.ndarray) -> None:
@@ -239,7 +179,7 @@ class Conformal:
             rows = (cell[here, None] * n_bases + np.arange(n_bases)) * self.block + slot[
                 here, None
             ] % self.block
-            _update_sorted(self._rows, rows.ravel(), old.ravel(), residual[here].ravel())
+            update_sorted(self._rows, rows.ravel(), old.ravel(), residual[here].ravel())
 
     def _update_levels(self, cell: np.ndarray, residual: np.ndarray, issued: np.ndarray) -> None:
         if self.adapt_rate == 0 or not issued.size:
@@ -283,7 +223,7 @@ class Conformal:
             row = (cell[..., None] * n_bases + base) * self.block
             filled = np.minimum(self.count.reshape(-1)[cell], size)[..., None]
             parts = [
-                _compute_quantiles(
+                compute_quantiles(
                     self._rows,
                     row + b,
                     np.broadcast_to((filled - b + self.block - 1) // self.block, row.shape),
@@ -291,13 +231,13 @@ class Conformal:
                 )
                 for b in range(self.block)
             ]
-            out[own] = parts[0] if self.block == 1 else _compute_known_mean(np.stack(parts))
+            out[own] = parts[0] if self.block == 1 else compute_known_mean(np.stack(parts))
         if not own.all():
             everyone = self._sort_all_residuals()
             n = np.isfinite(everyone).sum(axis=-1)
             row = np.arange(n_steps)[:, None] * n_bases + base
             here = levels[~own]
-            out[~own] = _compute_quantiles(
+            out[~own] = compute_quantiles(
                 everyone.reshape(n_steps * n_bases, -1),
                 np.broadcast_to(row, here.shape),
                 np.broadcast_to(n.reshape(-1)[row], here.shape),
@@ -306,68 +246,16 @@ class Conformal:
         return out
 
 
-def _compute_quantiles(rows: np.ndarray, row: np.ndarray, n: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Quantiles of the first *n* entries of rows[row], which ascend: position level x (n + 1),
-    between order statistics; NaN when empty.
-
-    Any one shape.
-    """
-    last = np.maximum(n - 1, 0)
-    position = np.clip(levels * (n + 1) - 1, 0, last)
-    low = position.astype(np.int64)
-    below, above = rows[row, low], rows[row, np.minimum(low + 1, last)]
-    with np.errstate(invalid="ignore"):  # inf - inf, where there is nothing
-        out: np.ndarray = np.where(n > 0, below + (above - below) * (position - low), np.nan)
-    return out
-
-
-def _compute_known_mean(values: np.ndarray) -> np.ndarray:
-    n = np.isfinite(values).sum(axis=0)
-    out: np.ndarray = np.where(n > 0, np.nansum(values, axis=0) / np.maximum(n, 1), np.nan)
-    return out
-
-
-def _update_sorted(rows: np.ndarray, row: np.ndarray, old: np.ndarray, new: np.ndarray) -> None:
-    """In each of the distinct rows[row], which ascend, put *new* in the place of one entry
-    *old*.
-    """
-    start, to = _count_below(rows, row, old), _count_below(rows, row, new)
-    for r, i, j, value in zip(row.tolist(), start.tolist(), to.tolist(), new.tolist(), strict=True):
-        line = rows[r]
-        if i < j:
-            line[i : j - 1] = line[i + 1 : j]
-            line[j - 1] = value
-        else:
-            line[j + 1 : i + 1] = line[j:i]
-            line[j] = value
-
-
-def _count_below(rows: np.ndarray, row: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """How many entries of rows[row] lie below each value: a binary search, for many rows in all
-    of them at once.
-    """
-    if len(row) <= _FEW:
-        return np.array(
-            [rows[r].searchsorted(value) for r, value in zip(row.tolist(), values.tolist(), strict=True)]
-        )
-    low, high = np.zeros(len(row), dtype=np.int64), np.full(len(row), rows.shape[1])
-    for _ in range(int(rows.shape[1]).bit_length()):
-        middle = (low + high) // 2
-        right = (low < high) & (rows[row, np.minimum(middle, rows.shape[1] - 1)] < values)
-        low, high = np.where(right, middle + 1, low), np.where(right, high, middle)
-    return low
-
-
 def compute_point_shift(
     residuals: np.ndarray, which: np.ndarray, scale: np.ndarray, functional: Functional, transform: str
 ) -> np.ndarray:
-    """`Conformal.shift` from pools (C, H, N), NaN where none; which: (m,) the pool of each
+    """`Conformal.compute_shift` from pools (C, H, N), NaN where none; which: (m,) the pool of each
     series, many may share one.
     """
     n = np.isfinite(residuals).sum(axis=-1)
     if functional == "median":
         ordered = np.sort(residuals, axis=-1).reshape(-1, residuals.shape[-1])
-        middle = _compute_quantiles(
+        middle = compute_quantiles(
             ordered, np.arange(len(ordered)), n.ravel(), np.full(len(ordered), 0.5)
         ).reshape(n.shape)
         shift = middle[which] * scale[:, None]
@@ -390,74 +278,4 @@ def _compute_log_mean_exp(e: np.ndarray) -> np.ndarray:
     top = np.max(np.where(np.isfinite(e), e, -np.inf), axis=-1, initial=-1e300)
     mean = np.nansum(np.exp(e - top[..., None]), axis=-1) / np.maximum(n, 1)
     out: np.ndarray = np.where(n > 0, top + np.log(np.where(n > 0, mean, 1.0)), 0.0)
-    return out
-
-
-@dataclass
-class ReplayCursor:
-    """Where a walk along a timeline stands: the first *at* cutoffs are done. issued: (K, S, H,
-    Q) quantiles of the scaled residual as issued, of no Q where only points are wanted.
-    """
-
-    state: Conformal
-    issued: np.ndarray
-    at: int = 0
-
-    def walk_forward(self, line: Timeline, until: int) -> None:
-        """Cutoff by cutoff, first learn what has become known, then issue."""
-        order, bounds = line.schedule
-        for k in range(self.at, until):
-            self.learn(line, order[bounds[k] : bounds[k + 1]], self.state)
-            there = np.isfinite(line.z_hat[k]).any(axis=1)
-            if self.issued.shape[-1] and there.any():
-                self.issued[k, there] = self.state.issue(line.groups[k, there])
-            self.at = k + 1
-
-    def learn(self, line: Timeline, flat: np.ndarray, state: Conformal) -> None:
-        """Teach *state* what came true at the flat positions."""
-        k, s, h = np.unravel_index(flat, line.z_hat.shape)
-        state.learn(line.groups[k, s], h, line.residual[k, s, h], self.issued[k, s, h])
-
-
-def run_conformal(
-    line: Timeline,
-    state: Conformal,
-    functional: Functional,
-    transform: str,
-    wanted: np.ndarray | None = None,
-    *,
-    only_points: bool = False,
-) -> IssuedForecasts:
-    """Walk along *line*. *state* is moved on.
-
-    wanted: (K,) cutoffs whose results are needed; others are issued only as far as learning asks.
-    only_points: no quantiles, several times faster.
-    """
-    shape = (*line.z_hat.shape, 0 if only_points else len(state.quantiles))
-    walker = ReplayCursor(state, np.full(shape, np.nan))
-    quantiles, point = np.full(shape, np.nan), np.full(line.z_hat.shape, np.nan)
-    for k in range(len(line.z_hat)):
-        walker.walk_forward(line, k + 1)
-        there = np.isfinite(line.z_hat[k]).any(axis=1)
-        if there.any() and (wanted is None or wanted[k]):
-            z_hat, scale = line.z_hat[k, there], line.scale[k, there]
-            if not only_points:
-                quantiles[k, there] = compute_z_quantiles(
-                    walker.issued[k, there], z_hat, scale, None if line.base is None else line.base[k, there]
-                )
-            point[k, there] = z_hat + state.shift(line.groups[k, there], scale, functional, transform)
-    return IssuedForecasts(quantiles, point)
-
-
-def compute_z_quantiles(
-    offsets: np.ndarray, z_hat: np.ndarray, scale: np.ndarray, base: np.ndarray | None
-) -> np.ndarray:
-    """Quantiles (m, H, Q) in the space of z from those of the scaled residual; of several bases
-    they are put in order, which never makes them worse.
-
-    Source: Chernozhukov, Fernandez-Val & Galichon 2010, doi:10.3982/ECTA7880.
-    """
-    if base is None:
-        return z_hat[:, :, None] + offsets * scale[:, None, None]
-    out: np.ndarray = np.sort(base + offsets * scale[:, None, None], axis=-1)
     return out

@@ -5,9 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.release.conformal import Conformal, Timeline, compute_point_shift, run_conformal
+from tasks.core.kinds.conformal import Conformal, compute_point_shift
+from tasks.core.kinds.numeric import NumericKind
+from tasks.core.kinds.timeline import Timeline, calibrate
 
 QUANTILES = (0.1, 0.5, 0.9)
+NUMERIC = NumericKind()
+N_COLUMNS = 1 + len(QUANTILES)
 
 
 def _timeline(rng, n_cutoffs=300, n_series=2, n_steps=3, spread=None):
@@ -26,21 +30,30 @@ def _timeline(rng, n_cutoffs=300, n_series=2, n_steps=3, spread=None):
         known,
         np.ones(n_cutoffs, dtype=bool),
         np.arange(n_series),
+        NUMERIC,
     )
 
 
 def _issue(line, n_residuals=200, rate=0.02, transform="none", functional="mean", block=1):
     n_bases = 1 if line.base is None else 1 + len(QUANTILES)
     state = Conformal(
-        int(line.group.max()) + 1, line.z.shape[2], QUANTILES, n_residuals, rate, block, n_bases
+        int(line.group.max()) + 1,
+        line.z.shape[2],
+        QUANTILES,
+        n_residuals,
+        rate,
+        block,
+        n_bases,
+        functional,
+        transform,
     )
-    return run_conformal(line, state, functional, transform)
+    return calibrate(line, state, N_COLUMNS)
 
 
 def _covered(line, issued, since, until=None):
     """Share of the outcomes of the cutoffs from *since* to *until* that lie within the outer
     quantiles."""
-    low, _, high = np.moveaxis(issued.quantiles[since:until], -1, 0)
+    low, _, high = np.moveaxis(issued.further[since:until], -1, 0)
     z = line.z[since:until]
     return ((z >= low) & (z <= high)).mean()
 
@@ -64,6 +77,7 @@ def _one_step(z, group, base=None):
         known,
         np.ones(n_cutoffs, dtype=bool),
         group,
+        NUMERIC,
         base,
     )
 
@@ -73,8 +87,8 @@ def _one_step(z, group, base=None):
 def test_what_is_issued_at_a_cutoff_does_not_depend_on_later_outcomes(seed, k):
     line = _timeline(np.random.default_rng(seed))
     later = np.where(line.known_k > k, line.z + 100.0, line.z)
-    changed = Timeline(line.z_hat, line.scale, later, line.known_k, line.learns, line.group)
-    np.testing.assert_array_equal(_issue(line).quantiles[: k + 1], _issue(changed).quantiles[: k + 1])
+    changed = Timeline(line.z_hat, line.scale, later, line.known_k, line.learns, line.group, NUMERIC)
+    np.testing.assert_array_equal(_issue(line).further[: k + 1], _issue(changed).further[: k + 1])
     np.testing.assert_array_equal(_issue(line).point[: k + 1], _issue(changed).point[: k + 1])
 
 
@@ -95,7 +109,7 @@ def test_quantiles_never_cross(seed, rate, cqr, block):
     rng = np.random.default_rng(seed)
     line = _timeline(rng, n_cutoffs=80)
     line = replace(line, base=rng.normal(size=(*line.z.shape, 3))) if cqr else line
-    issued = _issue(line, rate=rate, block=block).quantiles
+    issued = _issue(line, rate=rate, block=block).further
     known = issued[np.isfinite(issued).all(axis=-1)]
     assert len(known)
     assert (np.diff(known, axis=-1) >= 0).all()
@@ -131,7 +145,7 @@ def test_cqr_keeps_the_shape_that_the_members_forecast():
     cqr = replace(line, base=(spread[:, :, None, None] * np.array([-1.15, 0.0, 1.15])))
     wild = spread[200:] == 2.0
     for made, calm, rough in ((line, 1.0, 0.6), (cqr, 0.8, 0.8)):
-        issued = _issue(made, 500, rate=0.0).quantiles[200:, :, 0]
+        issued = _issue(made, 500, rate=0.0).further[200:, :, 0]
         inside = (line.z[200:, :, 0] >= issued[..., 0]) & (line.z[200:, :, 0] <= issued[..., -1])
         assert inside[~wild].mean() == pytest.approx(calm, abs=0.04)
         assert inside[wild].mean() == pytest.approx(rough, abs=0.06)
@@ -141,7 +155,7 @@ def test_pools_by_regime_cover_each_regime():
     rng = np.random.default_rng(4)
     regime = rng.integers(0, 2, size=(1000, 5))
     line = _one_step((1 + 3 * regime) * rng.normal(size=regime.shape), regime)
-    issued = _issue(line, 400, rate=0.0).quantiles[200:, :, 0]
+    issued = _issue(line, 400, rate=0.0).further[200:, :, 0]
     inside = (line.z[200:, :, 0] >= issued[..., 0]) & (line.z[200:, :, 0] <= issued[..., -1])
     assert [inside[regime[200:] == r].mean() for r in (0, 1)] == pytest.approx([0.8, 0.8], abs=0.03)
 
@@ -229,9 +243,10 @@ def test_replay_equals_a_plain_loop_over_single_outcomes(groups, cqr, block, n_r
         line.known_k,
         np.arange(90) % 4 != 1,
         group,
+        NUMERIC,
         rng.normal(size=(*shape, 3)) if cqr else None,
     )
-    fast = _issue(line, n_residuals, rate=0.05, block=block).quantiles
+    fast = _issue(line, n_residuals, rate=0.05, block=block).further
     twin, offsets = SlowTwin(n_residuals, 0.05, block, int(group.max()) + 1), {}
     group = np.broadcast_to(group, shape[:2])
     for k in range(90):
@@ -274,14 +289,14 @@ def test_an_unknown_series_uses_everybodys_pool():
         np.full((60, 3), np.nan),
     )
     assert state.issue(np.array([-1]))[0, 0].tolist() == [-1.0, 0.0, 1.0]
-    assert state.shift(np.array([-1]), np.ones(1), "median", "none").tolist() == [[0.0]]
+    assert state.compute_shift(np.array([-1]), np.ones(1)).tolist() == [[0.0]]
 
 
 def test_nothing_known_gives_no_quantiles_and_an_unmoved_point():
     line = _timeline(np.random.default_rng(0), n_cutoffs=1)
     for functional in ("mean", "median", "mean_square"):
         issued = _issue(line, functional=functional)
-        assert np.isnan(issued.quantiles).all()
+        assert np.isnan(issued.further).all()
         np.testing.assert_array_equal(issued.point, line.z_hat)
 
 
@@ -304,7 +319,8 @@ def test_point_shift_is_the_functional_of_the_pool():
 def test_the_state_shifts_each_series_by_its_own_pool(functional, transform):
     """Three groups, the third with too little of its own; against the pools written out."""
     rng = np.random.default_rng(4)
-    state, known = Conformal(3, 2, QUANTILES, 40, 0.0), {}
+    state = Conformal(3, 2, QUANTILES, 40, 0.0, functional=functional, transform=transform)
+    known = {}
     for cell, n in {(g, h): (60, 60, 5)[g] for g in range(3) for h in range(2)}.items():
         known[cell] = rng.normal(size=n)[-40:]
         state.learn(
@@ -314,7 +330,7 @@ def test_the_state_shifts_each_series_by_its_own_pool(functional, transform):
             np.empty((0, 1)),
         )
     group, scale = rng.integers(-1, 3, 20), rng.uniform(0.5, 2, 20)
-    found = state.shift(group, scale, functional, transform)
+    found = state.compute_shift(group, scale)
     for i, h in np.ndindex(20, 2):
         own = known[group[i], h] if group[i] in (0, 1) else np.concatenate([known[g, h] for g in range(3)])
         alone = compute_point_shift(
@@ -326,8 +342,8 @@ def test_the_state_shifts_each_series_by_its_own_pool(functional, transform):
 def test_points_alone_are_the_points_of_the_full_replay():
     line = _timeline(np.random.default_rng(2), n_cutoffs=120)
     for functional in ("mean", "median"):
-        state = Conformal(2, 3, QUANTILES, 50, 0.02)
+        state = Conformal(2, 3, QUANTILES, 50, 0.02, functional=functional)
         np.testing.assert_array_equal(
-            run_conformal(line, state, functional, "none", only_points=True).point,
+            calibrate(line, state, 1).point,
             _issue(line, n_residuals=50, functional=functional).point,
         )
