@@ -53,7 +53,7 @@ def build(rows, *specs, about=ABOUT, last_step=None, **params):
         ),
         ({"kind": "lag", "column": "z", "steps": []}, "is empty"),
         ({"kind": "std", "column": "z", "window_steps": [1]}, r"std of 'z' has \[1\]"),
-        ({"kind": "quantile", "column": "z", "window_steps": [5], "q": 1.0}, "q lies between 0 and 1"),
+        ({"kind": "quantile", "column": "z", "window_steps": [5], "q": 1.0}, "q is between 0 and 1"),
         (
             {"kind": "mean", "column": "laod", "window_steps": [5]},
             r"'laod_mean_5' reads column 'laod', .* Did you mean 'load'",
