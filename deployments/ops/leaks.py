@@ -178,7 +178,7 @@ def _add_overlap(
         ]
     except FoldError as error:
         return verdict.model_copy(
-            update={"checks": {**verdict.checks, "overlap": {"n_folds": 0, "said": str(error)}}}
+            update={"checks": {**verdict.checks, "overlap": {"n_folds": 0, "reason": str(error)}}}
         )
     overlap = find_overlap(table, panel, folds, walk)
     findings = verdict.findings if overlap is None else (*verdict.findings, overlap)

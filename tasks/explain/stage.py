@@ -88,7 +88,7 @@ def explain_release(release: Release, rows: pl.DataFrame, params: ExplainParams)
 def _build_table(release: Release, rows: pl.DataFrame) -> pl.DataFrame:
     """Features of *rows* up to the newest step, of which at least one row can be forecast."""
     until = find_newest_step(rows, release.about, release.calendar)
-    table = build_features(rows, release.about, release.features, release.calendar, until=until)
+    table = build_features(rows, release.about, release.features, release.calendar, last_step=until)
     if table[release.schema.last].is_null().all():
         raise StageError(
             f"explain: no row of {table['series_id'].n_unique()} series has a value in its last steps, so"

@@ -1,11 +1,12 @@
 """What a model sees: each series on its calendar's grid, and causal features at every step.
 
-In: rows (SERIES), the dataset's `about`, the declared list. Out: the feature table (FEATURES),
-earlier vintages of its values (VINTAGES) and its schema. Promised: no feature looks ahead (the
-stage's table shows each origin what was known at its cutoff), fills a hole or, but for `cross`,
-borrows from another series; a row's features depend on the `lookback_steps` steps before it alone
-(`ahead`: on what was said by then of the horizon), so the service, which calls the same functions
-on a tail, gets the batch's numbers. Nothing here is fitted.
+Inputs: rows (SERIES), the dataset's `about`, the declared list. Outputs: the feature table
+(FEATURES), earlier vintages of its values (VINTAGES) and its schema.
+
+Promise: no feature looks ahead (in the stage's table each origin has what was known at its cutoff),
+fills a gap or, except `cross`, reads another series. A row's features depend only on the
+`lookback_steps` steps before it (`ahead`: on what was known ahead at its cutoff), so the service,
+which calls the same functions on a tail, gets the numbers of the batch. Nothing here is fitted.
 """
 
 from tasks.features.as_known import build_features_as_known

@@ -1,4 +1,4 @@
-"""`python -m tasks.features`: data/clean and tasks/extensions -> data/features."""
+"""The DVC command `python -m tasks.features`: data/clean, tasks/extensions -> data/features."""
 
 from pathlib import Path
 
@@ -26,11 +26,10 @@ ROWS = "data/clean/rows.parquet"
 
 
 def main(root: Path = ROOT) -> None:
-    """Read the clean rows, compute, look for leaks, and put table, schema, verdict and what else
-    there is in place together.
+    """Read the clean rows, compute, run the leak gate, and write all outputs in one rename.
 
-    A finding does not stop here: the verdict stands beside the table, and train and promote refuse
-    both.
+    A finding does not stop this stage: the verdict is next to the table, and train and promote
+    refuse both.
     """
     document, rows = read_document(root), read_frame(root / ROWS, SERIES)
     about, declared = document.about, document.parse_stage("features", FeatureParams)
@@ -41,10 +40,9 @@ def main(root: Path = ROOT) -> None:
         write_frame(folder / "vintages.parquet", features.vintages, VINTAGES)
         write_json(folder / "schema.json", features.schema.model_dump())
         write_report(folder / "gaps.json", features.gaps)
-        write_json(
-            folder / "features.json", params.model_dump(mode="json")
-        )  # as computed, a user's functions with their source: a release computes by it
-        # So that later stages date steps without the exchange library
+        # with the source of a user's functions: a release computes by this file
+        write_json(folder / "features.json", params.model_dump(mode="json"))
+        # later stages compute the time of a step without the exchange library
         write_sessions(folder, features.calendar)
         table_hash, data_version = compute_file_hash(folder / "table.parquet"), compute_file_hash(root / ROWS)
         verdict = find_leaks(

@@ -1,9 +1,8 @@
-"""Late rows and corrections: an origin sees what was known at its cutoff, not what the table knows
-by now.
+"""Late rows and corrections: the features of an origin use what was known at its cutoff.
 
 Nearly all rows are known when their step is nominally known, and one pass over the newest values
-serves every origin. The few origins between a step and the moment its newest value was known are
-computed again, each from its own tail, as the service would have done then.
+is right for every origin. The few origins between a step and the time at which its newest value
+was known are computed again, each from its own tail, as the service would have done then.
 """
 
 from datetime import UTC, datetime
@@ -20,18 +19,17 @@ from tasks.features.columns import build_declared_columns
 from tasks.features.params import FeatureParams
 from tasks.features.table import add_target, build_feature_columns, build_features, filter_steps
 
-_ORIGINS_AT_ONCE = 2000  # each brings its lookback along: some 300,000 rows with a lookback of 160
+_MAX_ORIGINS = 2000  # in one pass, each with its lookback: some 300,000 rows with a lookback of 160
 _NEVER_KNOWN = datetime(1, 1, 1, tzinfo=UTC)
 
 
 def build_features_as_known(
     rows: pl.DataFrame, about: About, params: FeatureParams, calendar: Calendar
 ) -> pl.DataFrame:
-    """As `build_features`, with the features of each origin as they could be computed at its
-    cutoff; y and z are the newest known.
+    """`build_features`, with the features of each origin as known at its cutoff; y and z as now.
 
-    rows: SERIES with all vintages. For every row, the features equal those of
-    `build_features(as_of(rows, cutoff), ..., until=event_time)`.
+    rows: SERIES with all vintages. The features of each row equal those of
+    `build_features(select_as_of(rows, cutoff), ..., last_step=event_time)`.
     """
     table = build_features(rows, about, params, calendar)
     steps = filter_steps(add_target(rows, about), about, calendar)
@@ -40,50 +38,56 @@ def build_features_as_known(
         return table
     columns = build_declared_columns(about, params)
     if others := [c for c in columns if c.sees == "others"]:
-        then = build_feature_columns(_filter_on_time(steps, late, calendar), steps, others, about, calendar)
-        table = table.with_columns(then[c.name] for c in others)
-    # What the key says was always known, and what is said ahead is read as each cutoff knew it
-    own = [c for c in columns if c.sees == "own"]
-    lookback = max(c.lookback_steps for c in own)
-    places = table.select("series_id", "event_time", cutoff=calendar.nominal_known_at()).with_row_index(
-        "place"
+        on_time = _filter_on_time(steps, late, calendar)
+        as_known = build_feature_columns(on_time, steps, others, about, calendar)
+        table = table.with_columns(as_known[c.name] for c in others)
+    # columns of the key are always known, and those known ahead are read as each cutoff knew them
+    own_columns = [c for c in columns if c.sees == "own"]
+    lookback = max(c.lookback_steps for c in own_columns)
+    positions = table.select("series_id", "event_time", cutoff=calendar.nominal_known_at()).with_row_index(
+        "position"
     )
-    first = places.group_by("series_id").agg(first=pl.col("place").min())
-    places = places.join(first, on="series_id", maintain_order="left")
-    touched = _find_touched(late, places, lookback)
-    for part in split_blocks(len(touched), _ORIGINS_AT_ONCE):
-        origins = places[touched[part]]
-        tails = _build_tails(steps, places, origins, lookback)
-        now = (
-            build_feature_columns(tails, tails, own, about, calendar)
+    first = positions.group_by("series_id").agg(first=pl.col("position").min())
+    positions = positions.join(first, on="series_id", maintain_order="left")
+    affected = _find_affected(late, positions, lookback)
+    for part in split_blocks(len(affected), _MAX_ORIGINS):
+        origins = positions[affected[part]]
+        tails = _build_tails(steps, positions, origins, lookback)
+        as_known = (
+            build_feature_columns(tails, tails, own_columns, about, calendar)
             .group_by("series_id", maintain_order=True)
             .last()
         )
-        table = table.with_columns(table[c.name].scatter(origins["place"], now[c.name]) for c in own)
+        table = table.with_columns(
+            table[c.name].scatter(origins["position"], as_known[c.name]) for c in own_columns
+        )
     return table
 
 
 def select_superseded(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFrame:
-    """VINTAGES of *rows* (SERIES with all vintages, sorted): y and z of each step that a later
-    one corrects.
+    """VINTAGES: y and z of each row that a later vintage corrects.
+
+    rows: SERIES with all vintages, sorted.
     """
     steps = filter_steps(add_target(rows, about), about, calendar)
-    corrected = (pl.col("series_id") == pl.col("series_id").shift(-1)) & (
+    is_corrected = (pl.col("series_id") == pl.col("series_id").shift(-1)) & (
         pl.col("event_time") == pl.col("event_time").shift(-1)
     )
     return VINTAGES.conform(
-        steps.filter(corrected).select(*VINTAGES.key, "y", z=get_kind(about.target).encode(about.target))
+        steps.filter(is_corrected).select(*VINTAGES.key, "y", z=get_kind(about.target).encode(about.target))
     )
 
 
 def _filter_on_time(steps: pl.DataFrame, late: pl.DataFrame, calendar: Calendar) -> pl.DataFrame:
-    """What was there at each step's own cutoff; a row that came later leaves its place empty."""
-    came = steps.filter(pl.col("known_at") <= calendar.nominal_known_at())
-    missing = late.join(came, on=["series_id", "event_time"], how="anti").unique(["series_id", "event_time"])
+    """The rows known at their step's own cutoff; a late row is replaced by one without values."""
+    on_time = steps.filter(pl.col("known_at") <= calendar.nominal_known_at())
+    missing = late.join(on_time, on=["series_id", "event_time"], how="anti").unique(
+        ["series_id", "event_time"]
+    )
     values = [c for c in steps.columns if c not in {"series_id", "event_time", "known_at"}]
     return pl.concat(
         [
-            came,
+            on_time,
             missing.with_columns(
                 calendar.nominal_known_at().alias("known_at"),
                 *(pl.lit(None, pl.Float64).alias(c) for c in values),
@@ -92,47 +96,51 @@ def _filter_on_time(steps: pl.DataFrame, late: pl.DataFrame, calendar: Calendar)
     )
 
 
-def _find_touched(late: pl.DataFrame, places: pl.DataFrame, lookback_steps: int) -> np.ndarray:
-    """Places of the origins at or after a late row that look back on it and whose cutoff comes
-    before it was known; ascending.
+def _find_affected(late: pl.DataFrame, positions: pl.DataFrame, lookback_steps: int) -> np.ndarray:
+    """Positions of the origins that look back on a late row and have a cutoff before it was known.
+
+    They are ascending.
     """
-    own = late.select("series_id", "event_time", "known_at").join(places, on=["series_id", "event_time"])
+    rows = late.select("series_id", "event_time", "known_at").join(positions, on=["series_id", "event_time"])
     reach = np.arange(lookback_steps + 1)
-    n, touched = places.height, np.zeros(places.height, dtype=bool)
-    cutoff, series = places["cutoff"].to_physical().to_numpy(), places["first"].to_numpy()
-    for part in split_blocks(own.height, max(1, 10_000_000 // len(reach))):
-        place = own["place"][part].to_numpy().astype(np.int64)[:, None] + reach
-        inside = place < n
-        place = np.minimum(place, n - 1)
-        inside &= series[place] == own["first"][part].to_numpy()[:, None]
-        inside &= cutoff[place] < own["known_at"][part].to_physical().to_numpy()[:, None]
-        touched[place[inside]] = True
-    return np.flatnonzero(touched)
+    n, is_affected = positions.height, np.zeros(positions.height, dtype=bool)
+    cutoff, series = positions["cutoff"].to_physical().to_numpy(), positions["first"].to_numpy()
+    for part in split_blocks(rows.height, max(1, 10_000_000 // len(reach))):
+        position = rows["position"][part].to_numpy().astype(np.int64)[:, None] + reach
+        is_inside = position < n
+        position = np.minimum(position, n - 1)
+        is_inside &= series[position] == rows["first"][part].to_numpy()[:, None]
+        is_inside &= cutoff[position] < rows["known_at"][part].to_physical().to_numpy()[:, None]
+        is_affected[position[is_inside]] = True
+    return np.flatnonzero(is_affected)
 
 
 def _build_tails(
-    steps: pl.DataFrame, places: pl.DataFrame, origins: pl.DataFrame, lookback_steps: int
+    steps: pl.DataFrame, positions: pl.DataFrame, origins: pl.DataFrame, lookback_steps: int
 ) -> pl.DataFrame:
-    """For each origin a series of its own: what its lookback held at its cutoff, and a row
-    without values at the origin itself.
+    """For each origin a series of its own: its lookback as known at its cutoff, and an empty row.
+
+    The row without values is at the origin itself, so that the series ends there.
     """
     names = pl.format("{}", pl.col("origin")).str.zfill(12)
     pairs = origins.select(
-        origin="place",
+        origin="position",
         known_by="cutoff",
-        place=pl.int_ranges(
-            pl.max_horizontal("first", pl.col("place").cast(pl.Int64) - lookback_steps), pl.col("place") + 1
+        position=pl.int_ranges(
+            pl.max_horizontal("first", pl.col("position").cast(pl.Int64) - lookback_steps),
+            pl.col("position") + 1,
         ),
-    ).explode("place")
+    ).explode("position")
     vintages = steps.join(
-        places.select("series_id", "event_time", pl.col("place").cast(pl.Int64)),
+        positions.select("series_id", "event_time", pl.col("position").cast(pl.Int64)),
         on=["series_id", "event_time"],
     )
-    tails = pairs.join(vintages, on="place").filter(pl.col("known_at") <= pl.col("known_by"))
-    ends = origins.select(pl.col("place").alias("origin"), "event_time").with_columns(
+    tails = pairs.join(vintages, on="position").filter(pl.col("known_at") <= pl.col("known_by"))
+    ends = origins.select(pl.col("position").alias("origin"), "event_time").with_columns(
         known_at=pl.lit(_NEVER_KNOWN).cast(pl.Datetime("us", "UTC"))
     )
     both = pl.concat(
-        [tails.select("origin", pl.exclude("origin", "known_by", "place", "series_id")), ends], how="diagonal"
+        [tails.select("origin", pl.exclude("origin", "known_by", "position", "series_id")), ends],
+        how="diagonal",
     )
     return both.with_columns(names.alias("series_id")).select(steps.columns)

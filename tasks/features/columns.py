@@ -1,4 +1,4 @@
-"""From the declared list to columns: name, role, lookback, what is read, and the computation."""
+"""From the declared list to columns: name, role, lookback, sources and computation."""
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator
@@ -55,8 +55,9 @@ LAST = "z_last"
 
 
 def build_declared_columns(about: About, params: FeatureParams) -> list[Column]:
-    """All columns in the table's order: `z_last`, the seasonal lags, then the list; a name that
-    comes again is the same column and stays once.
+    """All columns in the table's order: `z_last`, the seasonal lags, then the list.
+
+    A repeated name is the same column and is listed once.
     """
     within = params.last_within_steps
     always = [
@@ -70,22 +71,18 @@ def build_declared_columns(about: About, params: FeatureParams) -> list[Column]:
 
 
 def list_seasonal_lags(about: About) -> list[int]:
-    """For each step 1..horizon how many steps before the origin the same place in the season
-    lies; empty without a season.
-    """
+    """For each step 1..horizon the lag with the same season phase; empty without a season."""
     season = about.season_steps
     return [] if season == 1 else [-s % season for s in range(1, about.horizon_steps + 1)]
 
 
 def list_seasonal_names(about: About) -> tuple[str, ...]:
-    """The column for each of `list_seasonal_lags`; lag 0 is the last known value."""
+    """The column of each of `list_seasonal_lags`; lag 0 is the last known value."""
     return tuple(f"z_lag_{k}" if k else LAST for k in list_seasonal_lags(about))
 
 
 def check_sources(columns: Iterable[Column], known: Iterable[str], about: About) -> None:
-    """Raise FeatureInputError for a feature that needs a column not among *known*, with those
-    that come close.
-    """
+    """Raises FeatureInputError, with close matches, for a feature whose column is not *known*."""
     names = sorted(known)
     for column in columns:
         for needed in (needed for source in column.sources for needed in source.needs):
@@ -93,7 +90,7 @@ def check_sources(columns: Iterable[Column], known: Iterable[str], about: About)
             if needed not in names:
                 close = difflib.get_close_matches(needed, names, n=3)
                 raise FeatureInputError(
-                    f"`features.list`: {column.name!r} reads column {needed!r}, which is not there; there are"
+                    f"`features.list`: {column.name!r} reads column {needed!r}, which is missing; there are"
                     f" {names}."
                     + (
                         f" Did you mean {' or '.join(map(repr, close))}?"
@@ -103,7 +100,7 @@ def check_sources(columns: Iterable[Column], known: Iterable[str], about: About)
                 )
 
 
-# One case a kind, one line each
+# one case per kind
 def _build_columns(spec: FeatureSpec, about: About, within: int) -> Iterator[Column]:  # noqa: C901, PLR0912
     match spec:
         case Lag():
@@ -191,8 +188,8 @@ def _build_window(spec: Window, w: int, role: Role) -> Column:
     compute: dict[str, Callable[[Past], np.ndarray]] = {
         "mean": lambda past: past.mean(w),
         "std": lambda past: past.std(w),
-        "min": lambda past: past.least(w),
-        "max": lambda past: past.most(w),
+        "min": lambda past: past.minimum(w),
+        "max": lambda past: past.maximum(w),
         "zscore": lambda past: indicators.zscore(past, w),
         "drawdown": lambda past: indicators.drawdown(past, w),
     }
@@ -230,7 +227,8 @@ def _build_change(spec: Change, k: int, role: Role) -> Column:
     w = spec.window_steps
     compute: dict[str, Callable[[Past], np.ndarray]] = {
         "change": lambda past: past.change(k, w),
-        "steadiness": lambda past: past.level_to_change_ratio(k, w),
+        "level_to_change_ratio": lambda past: past.level_to_change_ratio(k, w),
+        "steadiness": lambda past: past.level_to_change_ratio(k, w),  # its name before
     }
     spread: Role = "spread" if role == "level" and spec.kind == "change" else "free"
     return Column(

@@ -1,8 +1,7 @@
-"""Across series: what those that have a value at a step say together.
+"""Statistics across the series that have a value at a step.
 
-Of the row's own step alone, so nothing late is in it: at the cutoff, a row that came later was not
-there. Sums run over the series by name, so that the order of rows, and other steps, leave the bits
-as they are.
+Only the row's own step counts, as known at its cutoff: a row that arrived later is not in it. Sums
+run over the series by name, so that neither the order of rows nor other steps change the bits.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,8 +16,11 @@ from tasks.features.specs import Cross
 
 
 class CrossSection(NamedTuple):
-    """The values that are there, step after step and series by name. row: of each in the frame.
-    step: of each row of the frame, 0 to n - 1. start, n: of each step.
+    """The known values, step after step and series by name.
+
+    row: index of each value in the frame.
+    step: of each row of the frame, 0 to n - 1.
+    start, n: of each step in the values.
     """
 
     values: np.ndarray
@@ -29,19 +31,19 @@ class CrossSection(NamedTuple):
 
 
 def build_cross_columns(spec: Cross, role: Role) -> Iterator[Column]:
-    """`<column>_cross_<of>`; of a named series `<column>_cross_series_<id>`."""
+    """The columns `<column>_cross_<of>`; of a named series `<column>_cross_series_<id>`."""
     for of in spec.of:
         name = f"{spec.column}_cross_{of}" + (f"_{spec.series_id}" if of == "series" else "")
         column = spec.column
         read = (
             _build_reader(column, _READ[of])
             if of != "series"
-            else lambda laid, c=column: _read_series(laid, c, str(spec.series_id))
+            else lambda gridded, c=column: _read_series(gridded, c, str(spec.series_id))
         )
-        in_z: Role = "spread" if of == "std" else "free" if of in {"rank", "share"} else "level"
+        role_in_z: Role = "spread" if of == "std" else "free" if of in {"rank", "share"} else "level"
         yield Column(
             name,
-            in_z if role == "level" else "free",
+            role_in_z if role == "level" else "free",
             0,
             (FeatureSource(name, read, (column,), sees="others"),),
             lambda past: past.values,
@@ -49,36 +51,35 @@ def build_cross_columns(spec: Cross, role: Role) -> Iterator[Column]:
 
 
 def check_named_series(specs: tuple[object, ...], rows: pl.DataFrame) -> None:
-    """Raise FeatureInputError for a `cross` of a series that is not among *rows*."""
+    """Raises FeatureInputError for a `cross` of a series that is not in *rows*."""
     known = rows["series_id"].unique().sort().to_list()
     for spec in specs:
         if isinstance(spec, Cross) and spec.series_id is not None and spec.series_id not in known:
-            # A line's worth
             shown = f"{known[:8]}" + (" and more" if len(known) > 8 else "")
             raise FeatureInputError(
-                f"`features.list`: cross of {spec.column!r} reads series {spec.series_id!r}, which is not"
-                f" there; there are {shown}."
+                f"`features.list`: cross of {spec.column!r} reads series {spec.series_id!r}, which is"
+                f" missing; there are {shown}."
             )
 
 
 def _build_reader(
     column: str, of: Callable[[CrossSection, np.ndarray], np.ndarray]
 ) -> Callable[[GriddedRows], np.ndarray]:
-    def read(laid: GriddedRows) -> np.ndarray:
-        values = laid.values(column)
-        return of(_build_cross_section(values, laid.place), values)
+    def read(gridded: GriddedRows) -> np.ndarray:
+        values = gridded.values(column)
+        return of(_build_cross_section(values, gridded.positions), values)
 
     return read
 
 
-def _build_cross_section(values: np.ndarray, place: np.ndarray) -> CrossSection:
-    order = np.argsort(place, kind="stable")
+def _build_cross_section(values: np.ndarray, positions: np.ndarray) -> CrossSection:
+    order = np.argsort(positions, kind="stable")
     row = order[~np.isnan(values[order])]
-    steps, start, n = np.unique(place[row], return_index=True, return_counts=True)
-    step = np.searchsorted(steps, place)
-    there = step < len(steps)
-    there[there] = steps[step[there]] == place[there]
-    return CrossSection(values[row], row, np.where(there, step, len(steps)), start, n)
+    steps, start, n = np.unique(positions[row], return_index=True, return_counts=True)
+    step = np.searchsorted(steps, positions)
+    is_known = step < len(steps)
+    is_known[is_known] = steps[step[is_known]] == positions[is_known]
+    return CrossSection(values[row], row, np.where(is_known, step, len(steps)), start, n)
 
 
 def _align_to_rows(of_step: np.ndarray, steps: CrossSection) -> np.ndarray:
@@ -95,10 +96,12 @@ def _compute_mean(steps: CrossSection, _values: np.ndarray) -> np.ndarray:
 
 
 def _compute_std(steps: CrossSection, _values: np.ndarray) -> np.ndarray:
-    apart = steps.values - np.repeat(_compute_sum(steps.values, steps) / steps.n, steps.n)
+    deviation = steps.values - np.repeat(_compute_sum(steps.values, steps) / steps.n, steps.n)
     return _align_to_rows(
         np.where(
-            steps.n > 1, np.sqrt(_compute_sum(apart * apart, steps) / np.maximum(steps.n - 1, 1)), np.nan
+            steps.n > 1,
+            np.sqrt(_compute_sum(deviation * deviation, steps) / np.maximum(steps.n - 1, 1)),
+            np.nan,
         ),
         steps,
     )
@@ -120,12 +123,12 @@ def _compute_median(steps: CrossSection, _values: np.ndarray) -> np.ndarray:
 
 
 def _compute_others_mean(steps: CrossSection, values: np.ndarray) -> np.ndarray:
-    there = ~np.isnan(values)
+    is_known = ~np.isnan(values)
     total, n = (
         _align_to_rows(_compute_sum(steps.values, steps), steps),
-        _align_to_rows(steps.n.astype(np.float64), steps) - there,
+        _align_to_rows(steps.n.astype(np.float64), steps) - is_known,
     )
-    return np.where(n > 0, (total - np.where(there, values, 0.0)) / np.maximum(n, 1), np.nan)
+    return np.where(n > 0, (total - np.where(is_known, values, 0.0)) / np.maximum(n, 1), np.nan)
 
 
 def _compute_share(steps: CrossSection, values: np.ndarray) -> np.ndarray:
@@ -134,26 +137,27 @@ def _compute_share(steps: CrossSection, values: np.ndarray) -> np.ndarray:
 
 
 def _compute_rank(steps: CrossSection, _values: np.ndarray) -> np.ndarray:
-    """Equal values share the middle of their ranks; a series that is alone stands at .5."""
+    """Ranks from 0 to 1; equal values have the mean of their ranks, a series alone has 0.5."""
     order = _sort_values(steps)
     values, owner = steps.values[order], np.repeat(np.arange(len(steps.n)), steps.n)
-    new = np.ones(len(values), dtype=bool)
-    new[1:] = (values[1:] != values[:-1]) | (owner[1:] != owner[:-1])
-    first = np.flatnonzero(new)
+    is_new = np.ones(len(values), dtype=bool)
+    is_new[1:] = (values[1:] != values[:-1]) | (owner[1:] != owner[:-1])
+    first = np.flatnonzero(is_new)
     last = np.append(first[1:], len(values)) - 1
-    tied = np.cumsum(new) - 1
+    tied = np.cumsum(is_new) - 1
     rank = (first[tied] + last[tied]) / 2 - steps.start[owner]
     of_values = np.where(steps.n[owner] > 1, rank / np.maximum(steps.n[owner] - 1, 1), 0.5)
-    found = np.full(len(steps.step), np.nan)
-    found[steps.row[order]] = of_values
-    return found
+    ranks = np.full(len(steps.step), np.nan)
+    ranks[steps.row[order]] = of_values
+    return ranks
 
 
-def _read_series(laid: GriddedRows, column: str, series_id: str) -> np.ndarray:
-    own = laid.frame.select(pl.col("series_id") == series_id).to_series().to_numpy()
-    of_step = np.full(len(laid.steps), np.nan)
-    of_step[laid.place[own]] = laid.values(column)[own]
-    return of_step[laid.place]
+def _read_series(gridded: GriddedRows, column: str, series_id: str) -> np.ndarray:
+    """The values of one series at the step of every row."""
+    is_series = gridded.frame.select(pl.col("series_id") == series_id).to_series().to_numpy()
+    of_step = np.full(len(gridded.steps), np.nan)
+    of_step[gridded.positions[is_series]] = gridded.values(column)[is_series]
+    return of_step[gridded.positions]
 
 
 _READ: dict[str, Callable[[CrossSection, np.ndarray], np.ndarray]] = {

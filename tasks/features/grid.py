@@ -1,4 +1,4 @@
-"""Laying series on their calendar's grid, so that a lag is k steps back and never k rows."""
+"""Aligning series to their calendar's grid, so that a lag is k steps back and never k rows."""
 
 from datetime import datetime
 
@@ -9,17 +9,18 @@ from tasks.core.calendar import Calendar
 from tasks.core.errors import CalendarError
 
 
-def align_to_grid(rows: pl.DataFrame, calendar: Calendar, until: datetime | None = None) -> pl.DataFrame:
-    """One row per series and grid step, from each series' first step to its last (or to *until*),
-    sorted, with `is_gap`.
+def align_to_grid(rows: pl.DataFrame, calendar: Calendar, last_step: datetime | None = None) -> pl.DataFrame:
+    """One row per series and grid step, sorted, with `is_gap`.
 
     rows: SERIES, not empty, in any order; of each (series_id, event_time) the latest vintage
     counts. A step without a row is a gap: its values are null and its `known_at` is the nominal
-    one. Raises CalendarError naming the first row that is not on the grid.
+    one.
+    last_step: where every series ends that does not end later; None: each at its last row.
+    Raises CalendarError for the first row that is not on the grid.
     """
     start, end = get_time_span(rows)
-    grid = calendar.grid(start, end if until is None else max(end, until))
-    if _is_gridded(rows, grid, until):
+    grid = calendar.grid(start, end if last_step is None else max(end, last_step))
+    if _is_gridded(rows, grid, last_step):
         return rows.select(
             "series_id",
             "event_time",
@@ -34,19 +35,19 @@ def align_to_grid(rows: pl.DataFrame, calendar: Calendar, until: datetime | None
     first, last = np.full(len(ids), len(grid)), np.zeros(len(ids), dtype=np.int64)
     np.minimum.at(first, series, step)
     np.maximum.at(last, series, step)
-    if until is not None:
-        last = np.maximum(last, grid.search_sorted(until, side="right") - 1)
+    if last_step is not None:
+        last = np.maximum(last, grid.search_sorted(last_step, side="right") - 1)
     lengths = last - first + 1
     offset = np.concatenate([[0], np.cumsum(lengths)])
     received = _find_latest(rows, offset[series] + step - first[series], int(offset[-1]))
 
     owner = np.repeat(np.arange(len(ids)), lengths)
-    when = np.arange(offset[-1]) - offset[owner] + first[owner]
+    positions = np.arange(offset[-1]) - offset[owner] + first[owner]
     nominal = pl.DataFrame({"event_time": grid}).select("event_time", known_at=calendar.nominal_known_at())[
-        when
+        positions
     ]
-    laid = rows.select(pl.all().exclude("series_id", "event_time").gather(received))
-    return laid.select(
+    values = rows.select(pl.all().exclude("series_id", "event_time").gather(received))
+    return values.select(
         ids.gather(owner).alias("series_id"),
         nominal["event_time"],
         pl.col("known_at").fill_null(nominal["known_at"]),
@@ -56,14 +57,12 @@ def align_to_grid(rows: pl.DataFrame, calendar: Calendar, until: datetime | None
 
 
 def find_series_starts(series_id: pl.Series) -> np.ndarray:
-    """Where each run of one series begins."""
+    """Index of the first row of each series."""
     return np.append(0, np.flatnonzero((series_id[1:] != series_id[:-1]).to_numpy()) + 1)[: len(series_id)]
 
 
-def _is_gridded(rows: pl.DataFrame, grid: pl.Series, until: datetime | None) -> bool:
-    """Whether *rows* are as they will be laid: series in order, one row for each step without a
-    hole, and up to *until*.
-    """
+def _is_gridded(rows: pl.DataFrame, grid: pl.Series, last_step: datetime | None) -> bool:
+    """Whether *rows* are aligned already: series in order, one row per step, up to *last_step*."""
     starts = find_series_starts(rows["series_id"])
     names = rows["series_id"].gather(starts)
     if not (names[:-1] < names[1:]).all():
@@ -71,24 +70,24 @@ def _is_gridded(rows: pl.DataFrame, grid: pl.Series, until: datetime | None) -> 
     times, steps = rows["event_time"].to_physical().to_numpy(), grid.to_physical().to_numpy()
     stops = np.append(starts[1:], len(times))
     first = np.searchsorted(steps, times[starts])
-    fits = first + stops - starts <= len(steps)
-    if not fits.all() or (
-        until is not None
+    fits_grid = first + stops - starts <= len(steps)
+    if not fits_grid.all() or (
+        last_step is not None
         and (
             first + stops - starts
-            != np.searchsorted(steps, times.dtype.type(_convert_to_us(until)), side="right")
+            != np.searchsorted(steps, times.dtype.type(_convert_to_us(last_step)), side="right")
         ).any()
     ):
         return False
     return all(
-        np.array_equal(times[start:stop], steps[at : at + stop - start])
-        for start, stop, at in zip(starts, stops, first, strict=True)
+        np.array_equal(times[start:stop], steps[step : step + stop - start])
+        for start, stop, step in zip(starts, stops, first, strict=True)
     )
 
 
-def _convert_to_us(at: datetime) -> int:
+def _convert_to_us(time: datetime) -> int:
     """Microseconds since 1970."""
-    return int(pl.Series([at], dtype=pl.Datetime("us", "UTC")).to_physical()[0])
+    return int(pl.Series([time], dtype=pl.Datetime("us", "UTC")).to_physical()[0])
 
 
 def get_time_span(rows: pl.DataFrame) -> tuple[datetime, datetime]:
@@ -98,35 +97,30 @@ def get_time_span(rows: pl.DataFrame) -> tuple[datetime, datetime]:
 
 
 def find_grid_positions(rows: pl.DataFrame, grid: pl.Series, calendar: Calendar) -> np.ndarray:
-    """Position of each row on *grid*, ascending.
-
-    Raises CalendarError naming the first row that is not on it.
-    """
+    """Position of each row on *grid*. Raises CalendarError for the first row that is off it."""
     step = grid.search_sorted(rows["event_time"]).to_numpy().astype(np.int64)
-    beside = (
+    is_off = (
         (step >= len(grid))
         | (grid.gather(np.minimum(step, max(len(grid) - 1, 0))) != rows["event_time"]).to_numpy()
         if len(grid)
         else np.ones(len(step), bool)
     )
-    if beside.any():
-        row = rows.row(int(np.flatnonzero(beside)[0]), named=True)
+    if is_off.any():
+        row = rows.row(int(np.flatnonzero(is_off)[0]), named=True)
         raise CalendarError(
             f"Series {row['series_id']!r} has a row at {row['event_time']:%F %T}Z, which is no step of"
-            f" calendar {calendar.kind!r} every {calendar.every!r} ({int(beside.sum())} such rows)."
+            f" calendar {calendar.kind!r} every {calendar.every!r} ({int(is_off.sum())} such rows)."
             " Quarantine them in validate, or correct `about.calendar` and `about.every`."
         )
     return step
 
 
-def _find_latest(rows: pl.DataFrame, place: np.ndarray, n: int) -> pl.Series:
-    """For each of *n* grid rows the index of the row received for it, null for a gap; of several
-    vintages the one known last.
-    """
-    index = np.arange(len(place))
-    if np.bincount(place, minlength=n).max() > 1:
+def _find_latest(rows: pl.DataFrame, positions: np.ndarray, n: int) -> pl.Series:
+    """For each of *n* grid rows the index of its latest vintage in *rows*; null for a gap."""
+    index = np.arange(len(positions))
+    if np.bincount(positions, minlength=n).max() > 1:
         index = rows["known_at"].arg_sort().to_numpy().astype(np.int64)
     received = np.full(n, -1, dtype=np.int64)
-    received[place[index]] = index  # of repeated places the last assignment stays
-    found = pl.Series(received)
-    return found.set(found < 0, None)
+    received[positions[index]] = index  # of several vintages the last assignment stays
+    latest = pl.Series(received)
+    return latest.set(latest < 0, None)

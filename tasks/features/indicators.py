@@ -1,9 +1,9 @@
-"""Technical indicators, each a function of the pasts of the columns it reads.
+"""Technical indicators, each a function of the `Past` of the columns that it reads.
 
-NaN where unknown; half of a window must be there, as for a mean. Where the source smooths without
-end (Wilder's averages, MACD), the average is cut at 4 spans like every ewm here, so that a tail
-gives the batch's numbers. Wilder's average over w steps has weights (1 - 1 / w) ** age, which is an
-ewm with a span of 2 w - 1.
+NaN where unknown; half of a window must be known, as for a mean. An average that smooths without
+end in the source (Wilder's averages, MACD) is cut at 4 spans like every ewm here, so that a tail
+gives the numbers of the batch. Wilder's average over w steps has weights (1 - 1 / w) ** age, which
+is an ewm with a span of 2 w - 1.
 """
 
 import math
@@ -15,23 +15,22 @@ from tasks.features.specs import EWM_CUT_SPANS
 
 
 def count_wilder_steps(w: int) -> int:
-    """How many steps Wilder's average over *w* reads."""
+    """Steps that Wilder's average over *w* reads."""
     return EWM_CUT_SPANS * (2 * w - 1)
 
 
 def rsi(past: Past, w: int) -> Array:
-    """Relative strength index, 0 to 100: the share of rises in all moves, Wilder-averaged; 50 where
-    nothing moved.
+    """Relative strength index, 0 to 100: the share of rises, Wilder-averaged; 50 without any move.
 
     Source: Wilder 1978, New Concepts in Technical Trading Systems, VI.
     """
-    moved = past.values - past.lag(1)
-    up, both = _compute_wilder_mean(np.maximum(moved, 0.0), w), _compute_wilder_mean(np.abs(moved), w)
-    return _compute_ratio(100.0 * up, both, where_zero=50.0)
+    moves = past.values - past.lag(1)
+    rises, sizes = _compute_wilder_mean(np.maximum(moves, 0.0), w), _compute_wilder_mean(np.abs(moves), w)
+    return _compute_ratio(100.0 * rises, sizes, where_zero=50.0)
 
 
 def macd(past: Past, fast: int, slow: int) -> Array:
-    """Fast less slow ewm, in the column's unit.
+    """Fast minus slow ewm, in the column's unit.
 
     Source: Appel 2005, Technical Analysis: Power Tools for Active Investors, 8.
     """
@@ -44,8 +43,7 @@ def macd_signal(past: Past, fast: int, slow: int, signal: int) -> Array:
 
 
 def band_position(past: Past, w: int, width: float) -> Array:
-    """Where the value is between Bollinger's bands: 0 on the lower, 1 on the upper; .5 where
-    they meet.
+    """Position between Bollinger's bands: 0 on the lower, 1 on the upper, 0.5 where they meet.
 
     Source: Bollinger 2001, Bollinger on Bollinger Bands, 8 (%b).
     """
@@ -53,7 +51,7 @@ def band_position(past: Past, w: int, width: float) -> Array:
 
 
 def band_width(past: Past, w: int, width: float) -> Array:
-    """Distance of Bollinger's bands over their middle, which has to be positive.
+    """Distance of Bollinger's bands over their middle; NaN unless that is positive.
 
     Source: as for `band_position` (BandWidth).
     """
@@ -61,7 +59,7 @@ def band_width(past: Past, w: int, width: float) -> Array:
 
 
 def rate_of_change(past: Past, k: int) -> Array:
-    """value / value *k* steps back, less 1; NaN unless the earlier one is positive.
+    """value / value *k* steps back - 1; NaN unless the earlier one is positive.
 
     Source: Murphy 1999, Technical Analysis of the Financial Markets, 10.
     """
@@ -70,20 +68,16 @@ def rate_of_change(past: Past, k: int) -> Array:
 
 
 def zscore(past: Past, w: int) -> Array:
-    """Distance from the mean of the last *w* steps in their standard deviations; 0 where they do
-    not differ.
-
-    Source: the definition.
-    """
+    """Distance from the mean of the last *w* steps in their standard deviations; 0 if constant."""
     return _compute_ratio(past.values - past.mean(w), past.std(w), where_zero=0.0)
 
 
 def drawdown(past: Past, w: int) -> Array:
-    """value / highest value of the last *w* steps, less 1, which has to be positive.
+    """value / highest value of the last *w* steps - 1; NaN unless that is positive.
 
     Source: Magdon-Ismail & Atiya 2004, Risk 17(10), within a window.
     """
-    top = _filter_positive(past.most(w))
+    top = _filter_positive(past.maximum(w))
     return (past.values - top) / top
 
 
@@ -97,23 +91,23 @@ def atr(high: Past, low: Past, close: Past, w: int) -> Array:
 
 
 def atr_frac(high: Past, low: Past, close: Past, w: int) -> Array:
-    """The same over the close, so that prices of any size are alike."""
+    """`atr` over the close, so that prices of any size are comparable."""
     return atr(high, low, close, w) / _filter_positive(close.values)
 
 
 def stochastic(high: Past, low: Past, close: Past, w: int) -> Array:
-    """%K, 0 to 100: where the close stands in the range of the last *w* steps; 50 in a range of 0.
+    """%K, 0 to 100: position of the close in the range of the last *w* steps; 50 if that is 0.
 
     Source: Lane 1984, Stocks & Commodities 2(3).
     """
-    bottom = low.least(w)
-    return _compute_ratio(100.0 * (close.values - bottom), high.most(w) - bottom, where_zero=50.0)
+    bottom = low.minimum(w)
+    return _compute_ratio(100.0 * (close.values - bottom), high.maximum(w) - bottom, where_zero=50.0)
 
 
 def obv_change(close: Past, volume: Past, w: int) -> Array:
-    """Change of the on-balance volume over *w* steps, as a share of what was traded in them, -1 to
-    1; 0 where nothing was.
+    """Change of the on-balance volume over *w* steps, as a share (-1 to 1) of the traded volume.
 
+    0 if nothing was traded.
     Source: Granville 1963, New Key to Stock Market Profits.
     """
     signed = np.sign(close.values - close.lag(1)) * volume.values
@@ -130,14 +124,14 @@ def parkinson(high: Past, low: Past, w: int) -> Array:
 
 
 def rogers_satchell(open_: Past, high: Past, low: Past, close: Past, w: int) -> Array:
-    """Volatility per step from the last *w* bars, right under any drift, as a fraction.
+    """Volatility per step from the last *w* bars, unbiased under any drift, as a fraction.
 
     Source: Rogers & Satchell 1991, Annals of Applied Probability 1(4).
     """
     variance = _compute_log_ratio(high, close) * _compute_log_ratio(high, open_) + _compute_log_ratio(
         low, close
     ) * _compute_log_ratio(low, open_)
-    return np.sqrt(np.maximum(Past(variance).mean(w), 0.0))  # of clean bars never below 0 but by rounding
+    return np.sqrt(np.maximum(Past(variance).mean(w), 0.0))  # below 0 only by rounding, for clean bars
 
 
 def _compute_wilder_mean(values: Array, w: int) -> Array:
@@ -154,5 +148,6 @@ def _compute_log_ratio(top: Past, bottom: Past) -> Array:
 
 def _compute_ratio(top: Array, bottom: Array, where_zero: float = math.nan) -> Array:
     """top / bottom; *where_zero* where the bottom is 0 and the top is known."""
-    zero = bottom == 0
-    return np.where(zero, np.where(np.isnan(top), np.nan, where_zero), top / np.where(zero, 1.0, bottom))
+    is_zero = bottom == 0
+    zero_ratio = np.where(np.isnan(top), np.nan, where_zero)
+    return np.where(is_zero, zero_ratio, top / np.where(is_zero, 1.0, bottom))

@@ -2,8 +2,8 @@
 
 A finding blocks train and promote. Rules: `look_ahead`, `known_at`, `lookback`, `not_repeatable`
 (recomputed from truncated history), `target_in_features`, `leading`, `shuffled_target`, `too_good`;
-docs/how-to/leak-gate.md says what each catches and what none can. Train and validation rows are
-held apart by `tasks.core.panel`, and train checks that they are (`tasks.train.overlap`).
+docs/how-to/leak-gate.md describes what each finds and what none can find. Train and validation rows
+are separated by `tasks.core.panel`, and train checks this (`tasks.train.overlap`).
 """
 
 import polars as pl
@@ -33,30 +33,30 @@ def find_leaks(
     table_hash: str = "",
     data_version: str = "",
 ) -> LeakVerdict:
-    """What is wrong with *table* (FEATURES), computed from *rows* (SERIES with all vintages).
+    """The verdict on *table* (FEATURES), computed from *rows* (SERIES with all vintages).
 
     The same input gives the same verdict.
-    table_hash, data_version: which files these are, for whoever reads the verdict later.
+    table_hash, data_version: of the files, for readers of the verdict.
     """
-    ahead, n_cutoffs, n_values = find_look_ahead(rows, about, params, table, calendar)
-    bars = find_unclosed_bars(rows, about, calendar)
-    target, of_target = find_determined(table, about, params)
-    named = {finding.feature for finding in target}
+    look_ahead, n_cutoffs, n_values = find_look_ahead(rows, about, params, table, calendar)
+    unclosed = find_unclosed_bars(rows, about, calendar)
+    determined, determined_figures = find_determined(table, about, params)
+    named = {finding.feature for finding in determined}
     leading, agreements = find_leading(
         table, about, [name for name in list_possible_leads(about, params) if name not in named]
     )
-    luck, of_luck = find_shuffled_forecasts(rows, about, params, calendar)
-    good, of_good = find_too_good(table, about, params)
+    shuffled, shuffled_figures = find_shuffled_forecasts(rows, about, params, calendar)
+    too_good, too_good_figures = find_too_good(table, about, params)
     return LeakVerdict(
         schema_hash=build_feature_schema(about, params).hash,
         table=table_hash,
         data_version=data_version,
         checks={
             "recomputed": {"n_cutoffs": n_cutoffs, "n_values": n_values},
-            "target_in_features": of_target,
-            "shuffled_target": of_luck,
-            "too_good": of_good,
+            "target_in_features": determined_figures,
+            "shuffled_target": shuffled_figures,
+            "too_good": too_good_figures,
         },
-        findings=(*ahead, *bars, *target, *leading, *luck, *good),
+        findings=(*look_ahead, *unclosed, *determined, *leading, *shuffled, *too_good),
         leading=tuple(agreements),
     )

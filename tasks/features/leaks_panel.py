@@ -1,4 +1,4 @@
-"""A feature table as arrays of ranks, groups of its rows, and the target at each lead."""
+"""A feature table as arrays for the leak gate: scores, groups of rows, the target at each lead."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -11,8 +11,8 @@ from tasks.core.about import About
 MAX_ROWS = 20_000  # of one group, evenly over time; 20,000 find a correlation of .04
 MIN_ROWS = 150  # of one group: some 40 columns of the past are fitted first
 MAX_SERIES = 200  # that are tested one by one, evenly over the panel
-N_PERIODS = 3  # that are tested one by one: a column may be filled with hindsight up to a date only
-MOST_FRAC = 0.97  # of the rows: a part that is larger is all of them
+N_PERIODS = 3  # that are tested one by one: a column may hold later values up to a date only
+MAX_PART_FRAC = 0.97  # of the rows; a larger part counts as all of them
 N_TRIMS, LINE_ROWS = 4, 2_000  # of a line through the closer half of so many rows
 MAX_SCORE = 6.0  # standard deviations
 ALL = "all"
@@ -21,8 +21,9 @@ Array = np.ndarray
 
 
 class Lead(NamedTuple):
-    """The target *steps* steps after the cutoff (kind `value`), or its mean over the steps from
-    the next to that one (kind `mean`).
+    """The target after the cutoff.
+
+    kind: `value`, *steps* steps later, or `mean`, over the next *steps* steps.
     """
 
     kind: str
@@ -32,18 +33,21 @@ class Lead(NamedTuple):
 class LeadPanel(NamedTuple):
     """A table as arrays, series after series.
 
-    y: (n,) scores of the target, its holes bridged in a straight line.
-    known: (n,) where there was a value.
-    x: (n, F) scores of the columns, 0 where unknown, there: (n, F) where known. first, last: (n,)
-    the row's series' first and last row.
-    sums: (n + 1,) of y up to each row. season_steps, n_steps: of the dataset; twice the horizon.
+    y: (n,) scores of the target, missing values interpolated linearly.
+    known: (n,) whether the target was known.
+    x: (n, F) scores of the columns, 0 where unknown.
+    x_known: (n, F) whether they were known.
+    first, last: (n,) index of the first and last row of the row's series.
+    sums: (n + 1,) of y before each row.
+    season_steps: of the dataset.
+    n_steps: of the longest lead, twice the horizon.
     """
 
     names: Sequence[str]
     y: Array
     known: Array
     x: Array
-    there: Array
+    x_known: Array
     first: Array
     last: Array
     sums: Array
@@ -67,9 +71,10 @@ class LeadPanel(NamedTuple):
         starts = np.cumsum(lengths) - lengths
         y, known = scores[:, 0], np.isfinite(scores[:, 0])
         for start, n in zip(starts, lengths, strict=True):
-            part, there = y[start : start + n], known[start : start + n]
-            if there.any() and not there.all():
-                part[~there] = np.interp(np.flatnonzero(~there), np.flatnonzero(there), part[there])
+            part, is_known = y[start : start + n], known[start : start + n]
+            if is_known.any() and not is_known.all():
+                missing, present = np.flatnonzero(~is_known), np.flatnonzero(is_known)
+                part[missing] = np.interp(missing, present, part[present])
         y = np.nan_to_num(y)
         first, last = np.repeat(starts, lengths), np.repeat(starts + lengths - 1, lengths)
         sums = np.concatenate([[0.0], np.cumsum(y)])
@@ -90,11 +95,11 @@ class LeadPanel(NamedTuple):
     def select_column(self, f: int) -> "LeadPanel":
         """The panel with one column."""
         return self._replace(
-            names=self.names[f : f + 1], x=self.x[:, f : f + 1], there=self.there[:, f : f + 1]
+            names=self.names[f : f + 1], x=self.x[:, f : f + 1], x_known=self.x_known[:, f : f + 1]
         )
 
     def get_lagged(self, values: Array, rows: Array, k: int) -> Array:
-        """*values* k steps before *rows*, the series' first where there are fewer."""
+        """*values* k steps before *rows*; the series' first value where it has fewer steps."""
         return values[np.maximum(rows - k, self.first[rows])]
 
     def mean(self, end: Array, start: Array) -> Array:
@@ -102,16 +107,17 @@ class LeadPanel(NamedTuple):
         mean: Array = (self.sums[end + 1] - self.sums[start]) / (end + 1 - start)
         return mean
 
-    def at(self, lead: Lead, rows: Array) -> Array:
+    def get_target(self, lead: Lead, rows: Array) -> Array:
         """The target at *lead* after each of *rows*."""
         return self.y[rows + lead.steps] if lead.kind == "value" else self.mean(rows + lead.steps, rows + 1)
 
 
 def _compute_rank_scores(table: pl.DataFrame, names: Sequence[str]) -> Array:
-    """Normal scores of the ranks within each series, (n, len(names)); NaN where unknown; equal
-    values share one.
+    """Normal scores of the ranks within each series, (n, len(names)); NaN where unknown.
+
+    Equal values have the same score.
     """
-    # Only the gate needs it, and the service imports this package
+    # only the gate needs it, and the service imports this package
     from scipy.special import ndtri
 
     value = [pl.when(pl.col(name).is_finite()).then(pl.col(name)) for name in names]
@@ -123,33 +129,35 @@ def _compute_rank_scores(table: pl.DataFrame, names: Sequence[str]) -> Array:
 
 
 def _compute_standard_scores(table: pl.DataFrame, names: Sequence[str]) -> Array:
-    """Values less their mean over their standard deviation within each series, (n, len(names)).
+    """Standardized values within each series, (n, len(names)), clipped at MAX_SCORE.
 
-    NaN where unknown or constant; cut at MAX_SCORE, so that one huge value decides nothing.
+    NaN where unknown or constant.
     """
     value = [pl.when(pl.col(name).is_finite()).then(pl.col(name)).cast(pl.Float64) for name in names]
     parts = [
         ((v - v.mean()) / v.std()).over("series_id").clip(-MAX_SCORE, MAX_SCORE).alias(str(i))
         for i, v in enumerate(value)
     ]
-    return np.array(table.select(parts).to_numpy())  # of its own, to be written to
+    return np.array(table.select(parts).to_numpy())  # a copy, since it is changed
 
 
 def iterate_groups(panel: LeadPanel, table: pl.DataFrame) -> Iterator[tuple[str, Array, int]]:
-    """(name, rows, leads): all rows; each series, where there are several; each of some periods.
+    """(name, rows, longest lead) of all rows, of each of several series and of each period.
 
-    Too small ones are left out.
+    Groups that are too small are left out.
     """
-    place, longest = np.arange(len(panel.y)), int((panel.last - panel.first).max()) + 1
-    when = table["event_time"].to_physical().to_numpy()
-    borders = np.quantile(when, np.linspace(0, 1, N_PERIODS + 1)[1:-1])
-    period = np.searchsorted(borders, when, side="right")
+    index, longest = np.arange(len(panel.y)), int((panel.last - panel.first).max()) + 1
+    time_us = table["event_time"].to_physical().to_numpy()
+    borders = np.quantile(time_us, np.linspace(0, 1, N_PERIODS + 1)[1:-1])
+    period = np.searchsorted(borders, time_us, side="right")
     starts = np.unique(panel.first)
-    some = starts[np.unique(np.linspace(0, len(starts) - 1, min(len(starts), MAX_SERIES)).astype(np.int64))]
-    members: list[tuple[str, Array]] = [(ALL, place)]
+    sampled = starts[
+        np.unique(np.linspace(0, len(starts) - 1, min(len(starts), MAX_SERIES)).astype(np.int64))
+    ]
+    members: list[tuple[str, Array]] = [(ALL, index)]
     if len(starts) > 1:
         members += [
-            (table["series_id"][int(start)], np.arange(start, panel.last[start] + 1)) for start in some
+            (table["series_id"][int(start)], np.arange(start, panel.last[start] + 1)) for start in sampled
         ]
     members += [(f"period {p + 1} of {N_PERIODS}", np.flatnonzero(period == p)) for p in range(N_PERIODS)]
     n_steps = max(min(panel.n_steps, longest // 3), 1)
@@ -162,48 +170,47 @@ def iterate_groups(panel: LeadPanel, table: pl.DataFrame) -> Iterator[tuple[str,
 
 
 def iterate_parts(panel: LeadPanel, rows: Array) -> Iterator[tuple[int, Array]]:
-    """(column, rows) where a column is known in a part of *rows* only, or most of it lies close to
-    a line through the target at the cutoff.
+    """(column, rows) if a column is known in a part of *rows* only, or near a line in most of them.
 
-    Where the target moves little from step to step, a copy of it is hidden by the other rows. The
-    choice knows no later value.
+    The line is on the target at the cutoff. If the target moves little from step to step, a copy of
+    it in a part of the rows is hidden by the other rows. The choice uses no later value.
     """
     for f in range(len(panel.names)):
-        known = rows[panel.there[rows, f]]
-        if MIN_ROWS <= len(known) < MOST_FRAC * len(rows):
+        known = rows[panel.x_known[rows, f]]
+        if MIN_ROWS <= len(known) < MAX_PART_FRAC * len(rows):
             yield f, known
         if len(known) < MIN_ROWS:
             continue
         line = _fit_trimmed_line(panel, known[:: -(-len(known) // LINE_ROWS)], f)
         size = np.abs(panel.x[known, f] - line[0] - line[1] * panel.y[known])
-        # Of a normal, a quarter lies within .3186 standard deviations
+        # a quarter of a normal distribution is within .3186 standard deviations
         spread = float(np.quantile(size, 0.25)) / 0.3186
         close = size < 3 * spread
-        is_part = MIN_ROWS <= close.sum() < MOST_FRAC * len(known)
+        is_part = MIN_ROWS <= close.sum() < MAX_PART_FRAC * len(known)
         if is_part and spread < 0.5 * float(np.sqrt(np.mean(size**2))):
             yield f, known[close]
 
 
 def _fit_trimmed_line(panel: LeadPanel, rows: Array, f: int) -> tuple[float, float]:
-    """Intercept and slope of column *f* on the target at the cutoff, by the closer half."""
+    """Intercept and slope of column *f* on the target at the cutoff, by the half nearest to it."""
     x, y = panel.x[rows, f], panel.y[rows]
     half = np.ones(len(rows), dtype=bool)
     for _ in range(N_TRIMS + 1):
         x_mean, y_mean = x[half].mean(), y[half].mean()
-        apart = y[half] - y_mean
-        square = float(apart @ apart)
-        slope = float(apart @ (x[half] - x_mean)) / square if square > 0 else 0.0
+        distance = y[half] - y_mean
+        square = float(distance @ distance)
+        slope = float(distance @ (x[half] - x_mean)) / square if square > 0 else 0.0
         size = np.abs(x - x_mean - slope * (y - y_mean))
         half = size <= np.median(size)
     return float(x_mean - slope * y_mean), slope
 
 
 def _list_spans(n_steps: int) -> list[int]:
-    """Lengths of means: each up to 12, then a sixth longer each time."""
-    spans, longer = list(range(2, min(n_steps, 12) + 1)), 14
-    while longer <= n_steps:
-        spans.append(longer)
-        longer = longer * 7 // 6
+    """Lengths of means: each up to 12, then each a sixth longer than the one before."""
+    spans, length = list(range(2, min(n_steps, 12) + 1)), 14
+    while length <= n_steps:
+        spans.append(length)
+        length = length * 7 // 6
     return spans
 
 
@@ -216,15 +223,16 @@ def list_leads(n_steps: int) -> list[Lead]:
 
 
 def build_past_basis(panel: LeadPanel, rows: Array) -> Array:
-    """What the target says before each row: lags, means, the place in the season and in seven
-    seasons; an orthonormal basis of it.
+    """An orthonormal basis of the target's past of each row.
+
+    It has lags, means, and the phase in the season and in seven seasons.
     """
     season, n_steps = panel.season_steps, panel.n_steps
     lags = {1, 2, 3, *((season - 1, season, season + 1, 2 * season, 7 * season) if season > 1 else ())}
     before = np.maximum(rows - 1, panel.first[rows])
     columns = [np.ones(len(rows)), *(panel.get_lagged(panel.y, rows, k) for k in sorted(lags) if k)]
     level, longer = panel.y[before], panel.mean(before, np.maximum(rows - 22, panel.first[rows]))
-    # Ranks bend: what depends on the level must not look like a later turn
+    # ranks are not linear: a dependence on the level must not look like a later turn
     columns += [level**2, level**3, longer**2, longer**3]
     columns += [panel.mean(before, np.maximum(rows - k, panel.first[rows])) for k in _list_spans(n_steps)] + [
         longer

@@ -1,4 +1,4 @@
-"""Pairs of an origin and a later step, and what a ridge over features makes of them."""
+"""Pairs of an origin and a later step, and the scores of a ridge on them."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,8 +10,8 @@ from tasks.core.about import About
 from tasks.core.kinds import get_kind
 from tasks.features.columns import list_seasonal_lags
 
-MAX_ROWS = 20_000  # of a fit, evenly over time: a second's work at 100 columns
-LEAST_ROWS = 100  # fewer say nothing
+MAX_ROWS = 20_000  # of a fit, evenly over time: it takes a second with 100 columns
+MIN_ROWS = 100  # fewer are no evidence
 TRAIN_FRAC = 0.6
 PENALTY = 1e-3  # of the ridge, for each row and standardized column
 Array = np.ndarray
@@ -20,22 +20,28 @@ Array = np.ndarray
 class OriginPairs(NamedTuple):
     """Origins of a table as arrays, each series scaled by its own mean and spread.
 
-    x: (n, F) 0 where unknown. past: (n, P) 1, and z at and before the origin. y: (n,) z `step`
-    steps later, sign: (n,) of it unscaled.
-    when: (n,) microseconds of the origin. rows: (n,) their places in the table.
+    x: (n, F) features, 0 where unknown.
+    past: (n, P) 1, and z at and before the origin.
+    y: (n,) z `step` steps later; sign: (n,) of it, unscaled.
+    time_us: (n,) of the origin, since 1970.
+    rows: (n,) indices in the table.
     """
 
     x: Array
     past: Array
     y: Array
     sign: Array
-    when: Array
+    time_us: Array
     rows: Array
 
 
 class RidgeScores(NamedTuple):
-    """Of a ridge on the last part of the rows: r2 against the best naive forecast, hit_frac of
-    its signs, r its correlation with what came, n pairs, n_origins distinct origins.
+    """Scores of a ridge on the last part of the rows.
+
+    r2: against the best naive forecast.
+    hit_frac: of the signs.
+    r: correlation with the outcomes.
+    n: pairs; n_origins: distinct origins.
     """
 
     r2: float
@@ -46,8 +52,9 @@ class RidgeScores(NamedTuple):
 
 
 def build_pairs(table: pl.DataFrame, about: About, names: list[str], step: int) -> OriginPairs:
-    """The pairs (origin, origin + step) whose own past and future are known, at most MAX_ROWS,
-    evenly over the table.
+    """The pairs (origin, origin + step) whose past and outcome are known.
+
+    They are at most MAX_ROWS, evenly over the table.
     """
     z, code = _convert_to_numbers(table["z"]), _encode_series(table)
     scaled = _transform_by_series(z, code)
@@ -79,33 +86,32 @@ def _convert_to_numbers(column: pl.Series) -> Array:
 
 
 def _encode_series(table: pl.DataFrame) -> Array:
-    """Which series each row belongs to, counted from 0."""
+    """Number of the series of each row, from 0."""
     return table["series_id"].rle_id().to_numpy().astype(np.int64)
 
 
 def _transform_by_series(values: Array, code: Array) -> Array:
-    """Less the series' mean, over its standard deviation; a constant becomes 0."""
-    there = np.isfinite(values)
-    n = np.maximum(np.bincount(code, there), 1.0)
-    mean = np.bincount(code, np.where(there, values, 0.0)) / n
-    apart = values - mean[code]
-    sd = np.sqrt(np.bincount(code, np.where(there, apart, 0.0) ** 2) / n)
-    return apart / np.where(sd > 1e-12 * np.abs(mean), sd, np.inf)[code]
+    """*values* standardized within each series; a constant becomes 0."""
+    is_known = np.isfinite(values)
+    n = np.maximum(np.bincount(code, is_known), 1.0)
+    mean = np.bincount(code, np.where(is_known, values, 0.0)) / n
+    distance = values - mean[code]
+    sd = np.sqrt(np.bincount(code, np.where(is_known, distance, 0.0) ** 2) / n)
+    return distance / np.where(sd > 1e-12 * np.abs(mean), sd, np.inf)[code]
 
 
 def _align_lagged(values: Array, code: Array, lag: int) -> Array:
-    """The value *lag* steps back in the same series (ahead where negative), NaN where there is
-    none.
-    """
-    place = np.arange(len(values)) - lag
-    inside = (place >= 0) & (place < len(values))
-    place = np.where(inside, place, 0)
-    return np.where(inside & (code[place] == code), values[place], np.nan)
+    """The value *lag* steps back in the same series (ahead if negative), else NaN."""
+    index = np.arange(len(values)) - lag
+    is_inside = (index >= 0) & (index < len(values))
+    index = np.where(is_inside, index, 0)
+    return np.where(is_inside & (code[index] == code), values[index], np.nan)
 
 
 def iterate_scales(table: pl.DataFrame, name: str, about: About) -> Iterator[Array]:
-    """The column at every row and, where the target works in another space, the column brought
-    there: a source has it in the target's unit.
+    """The column at every row, as it is and after the target's transform.
+
+    A column that copies the target has it in the target's unit.
     """
     code = _encode_series(table)
     yield _transform_by_series(_convert_to_numbers(table[name]), code)
@@ -115,48 +121,50 @@ def iterate_scales(table: pl.DataFrame, name: str, about: About) -> Iterator[Arr
 
 
 def compute_partial_r2(column: Array, pairs: OriginPairs) -> float:
-    """Share of what the own past leaves open of y that the column explains, of the same rows; 0
-    when it follows from the past itself.
+    """Share of y's variance, beyond what its own past explains, that the column explains.
+
+    0 if the column follows from that past itself.
     """
     x = column[pairs.rows]
-    keep = np.isfinite(x)
-    if keep.sum() < LEAST_ROWS:
+    is_known = np.isfinite(x)
+    if is_known.sum() < MIN_ROWS:
         return 0.0
-    past, both = pairs.past[keep], np.column_stack([x[keep], pairs.y[keep]])
-    left = both - past @ np.linalg.lstsq(past, both, rcond=None)[0]
-    left -= left.mean(axis=0)
-    size, before = np.square(left).sum(axis=0), np.square(both - both.mean(axis=0)).sum(axis=0)
-    if (size <= 1e-9 * before).any():
+    past, both = pairs.past[is_known], np.column_stack([x[is_known], pairs.y[is_known]])
+    residuals = both - past @ np.linalg.lstsq(past, both, rcond=None)[0]
+    residuals -= residuals.mean(axis=0)
+    size, total = np.square(residuals).sum(axis=0), np.square(both - both.mean(axis=0)).sum(axis=0)
+    if (size <= 1e-9 * total).any():
         return 0.0
-    return float((left[:, 0] @ left[:, 1]) ** 2 / size.prod())
+    return float((residuals[:, 0] @ residuals[:, 1]) ** 2 / size.prod())
 
 
 def score_ridge(pairs: OriginPairs) -> RidgeScores:
-    """Fit on the first part of the origins, score on the rest; nothing is said when all lie at
-    one time.
+    """Scores of a ridge that is fitted on the first part of the origins and scored on the rest.
+
+    They are neutral if all origins have one time.
     """
-    border = np.quantile(pairs.when, TRAIN_FRAC)
-    before, after = pairs.when < border, pairs.when > border
+    border = np.quantile(pairs.time_us, TRAIN_FRAC)
+    before, after = pairs.time_us < border, pairs.time_us > border
     if not before.any() or not after.any():
         return RidgeScores(r2=0.0, hit_frac=0.5, r=0.0, n=0, n_origins=1)
     x = np.column_stack([np.ones(len(pairs.y)), pairs.x])
     gram = x[before].T @ x[before] + PENALTY * before.sum() * np.eye(x.shape[1])
     y_hat, y = x[after] @ np.linalg.solve(gram, x[before].T @ pairs.y[before]), pairs.y[after]
-    naive = [np.full(len(y), pairs.y[before].mean()), *pairs.past[after, 1:].T]
-    left = min(float(np.square(y - guess).sum()) for guess in naive)
-    moving = y_hat.std() > 0 and y.std() > 0
+    naive_forecasts = [np.full(len(y), pairs.y[before].mean()), *pairs.past[after, 1:].T]
+    naive_error = min(float(np.square(y - naive).sum()) for naive in naive_forecasts)
+    varies = y_hat.std() > 0 and y.std() > 0
     sign = pairs.sign[after]
     return RidgeScores(
-        r2=1.0 - float(np.square(y - y_hat).sum()) / left if left > 0 else 0.0,
+        r2=1.0 - float(np.square(y - y_hat).sum()) / naive_error if naive_error > 0 else 0.0,
         hit_frac=float((np.sign(y_hat) == sign)[sign != 0].mean()) if sign.any() else 0.5,
-        r=float(np.corrcoef(y_hat, y)[0, 1]) if moving else 0.0,
+        r=float(np.corrcoef(y_hat, y)[0, 1]) if varies else 0.0,
         n=len(y),
-        n_origins=len(np.unique(pairs.when[after])),
+        n_origins=len(np.unique(pairs.time_us[after])),
     )
 
 
 def find_strongest_column(pairs: OriginPairs, names: list[str]) -> str:
-    """The column that goes most with y."""
+    """The column with the largest correlation with y."""
     x = pairs.x - pairs.x.mean(axis=0)
     size = np.sqrt(np.square(x).sum(axis=0))
     r = np.abs(x.T @ (pairs.y - pairs.y.mean())) / np.where(size > 0, size, np.inf)
@@ -164,6 +172,6 @@ def find_strongest_column(pairs: OriginPairs, names: list[str]) -> str:
 
 
 def compute_ranks(y: Array) -> Array:
-    """Ranks, brought between -1 and 1; ties share one."""
+    """Ranks, scaled to -1..1; equal values have their mean rank."""
     rank = pl.Series(y).rank("average").to_numpy()
     return (2 * rank - 1) / len(y) - 1

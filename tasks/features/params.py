@@ -1,4 +1,4 @@
-"""The section `features`: the declared features, and how closely the leak gate looks."""
+"""The section `features`: the declared features, and the bounds of the leak gate."""
 
 from typing import Annotated
 
@@ -9,16 +9,17 @@ from tasks.features.specs import FeatureSpec
 
 
 class LeakParams(Strict):
-    """How closely the leak gate looks, and what is too good to be true (`tasks.features.leaks`).
+    """The section `features.leaks` (see `tasks.features.leaks`).
 
-    n_cutoffs: how many cutoffs are computed again from truncated history, besides the newest and
-    those before late rows.
-    max_determined_frac: share of a future target's variance, beyond what its own past explains,
-    that a column which is not made of the target may explain. max_r2: of a ridge over all features,
-    one step ahead, out of sample, against the best naive forecast. max_hit_frac: how often it may
-    find the sign. None: .01 and .53 for a target that behaves like a return, no bound for others.
+    n_cutoffs: computed again from truncated history, in addition to the newest cutoff and those
+    before late rows.
+    max_determined_frac: share of the future target's variance, beyond what its own past explains,
+    that a column from outside may explain.
+    max_r2: of a ridge over all features, one step ahead, out of sample, against the best naive
+    forecast. None: 0.01 for a target that behaves like a return, else no bound.
+    max_hit_frac: of signs that this ridge may find. None: 0.53 for such a target, else no bound.
     leading: features that honestly know the target ahead (an upstream gauge, orders before
-    deliveries), which are not tested for it.
+    deliveries); they are not tested for it.
     """
 
     n_cutoffs: Annotated[int, Field(ge=1)] = 64
@@ -29,13 +30,13 @@ class LeakParams(Strict):
 
 
 class FeatureParams(Strict):
-    """What is computed besides `z_last` and the seasonal lags, which are always there.
+    """The section `features`.
 
-    last_within_steps: how many steps before the origin the last known z may lie; without one the
-    row cannot be forecast.
-    scale: the std column that makes series of different size alike, for example `z_std_22`; None:
-    they are alike as they come.
-    leaks: how closely the leak gate looks at all of it.
+    list: features in addition to `z_last` and the seasonal lags, which are always computed.
+    last_within_steps: maximum age of the last known z; a row without one cannot be forecast.
+    scale: the std column by which series of different size are divided, for example `z_std_22`;
+    None: they have similar sizes already.
+    leaks: bounds of the leak gate.
     """
 
     list: tuple[FeatureSpec, ...] = ()

@@ -1,10 +1,9 @@
-"""What columns read: float64 numbers at every row of the grid, NaN where unknown.
+"""The sources of columns: float64 numbers at every row of the grid, NaN where unknown.
 
-A source says how far it sees, since three things follow from that. `own`: values of the row's
-series, up to the row; late rows change them.
-`row`: known from the row's key alone (a date, whose row it is). `others`: values of other series at
-the row's step. `ahead`: rows after the origin, as known at its cutoff. A request that brings the
-history of one series can give the first two and not the others.
+A source states what it sees. `own`: values of the row's series up to the row; late rows change
+them. `row`: the row's key alone (its time, its series). `others`: values of other series at the
+row's step. `ahead`: rows after the origin, as known at its cutoff. A request with the history of
+one series can provide `own` and `row` only.
 """
 
 from collections.abc import Callable
@@ -28,8 +27,10 @@ Sees = Literal["own", "row", "others", "ahead"]
 
 @dataclass(frozen=True)
 class GriddedRows:
-    """The grid that sources are read from. frame: as `align_to_grid` gives it, with y and z.
-    rows: what was laid, all vintages given.
+    """Rows aligned to the grid, from which sources read.
+
+    frame: as `align_to_grid` returns it, with y and z.
+    rows: before, with all their vintages.
     """
 
     frame: pl.DataFrame
@@ -39,30 +40,27 @@ class GriddedRows:
 
     @cached_property
     def first(self) -> np.ndarray:
-        """For each row the position of its series' first row."""
+        """For each row the index of its series' first row."""
         starts = self.starts
         return np.repeat(starts, np.diff(np.append(starts, self.frame.height)))
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """The position of each series' first row."""
+        """Index of each series' first row."""
         return find_series_starts(self.frame["series_id"])
 
     @cached_property
     def steps(self) -> np.ndarray:
-        """Microseconds since 1970 of the grid under all rows, ascending, the horizon of the last
-        origin included.
-        """
+        """The grid of all rows and of the last origin's horizon, in microseconds since 1970."""
         times = self.frame["event_time"]
         first, last = times.min(), times.max()
-        # Of a frame with rows
         grid = pl.concat(
             [self.calendar.grid(first, last), self.calendar.list_next_steps(last, self.about.horizon_steps)]  # type: ignore[arg-type]
         )
         return grid.to_physical().to_numpy()
 
     @cached_property
-    def place(self) -> np.ndarray:
+    def positions(self) -> np.ndarray:
         """The position of each row in `steps`."""
         return np.searchsorted(self.steps, self.event_us)
 
@@ -82,8 +80,10 @@ class GriddedRows:
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """Numbers to read. name: of two with one name only one is read. needs: received columns, y
-    or z, without which there is nothing to read.
+    """Numbers that columns read.
+
+    name: sources of one name are read once.
+    needs: received columns, y or z, that must exist.
     """
 
     name: str
@@ -94,8 +94,11 @@ class FeatureSource:
 
 @dataclass(frozen=True)
 class Column:
-    """One feature. compute: from the past of each source, in their order, to the column's
-    numbers, the last step's last. code: hash of a user's function's source.
+    """One feature.
+
+    compute: from the `Past` of each source, in their order, to the column's numbers; the last
+    number is that of the last step.
+    code: sha256 of the source of a user's function.
     """
 
     name: str
@@ -114,7 +117,7 @@ class Column:
 
     @property
     def sees(self) -> Sees:
-        """How far it sees. All sources of a column see alike."""
+        """What it sees; the same for all sources of a column."""
         return self.sources[0].sees
 
 
@@ -128,20 +131,20 @@ def check_number(column: str, reader: str, about: About) -> None:
 
 
 def build_received_source(column: str) -> FeatureSource:
-    """A value column, y or z."""
-    return FeatureSource(column, lambda laid: laid.values(column), (column,))
+    """The source of a value column, y or z."""
+    return FeatureSource(column, lambda gridded: gridded.values(column), (column,))
 
 
-OHLC_VOLATILITY = FeatureSource("ohlc", lambda laid: laid.numbers(garman_klass()), OHLC)
+OHLC_VOLATILITY = FeatureSource("ohlc", lambda gridded: gridded.numbers(garman_klass()), OHLC)
 
 
 def build_key_source(part: int) -> FeatureSource:
-    """The high (0) or low (1) half of each row's series key."""
+    """The source of the high (0) or low (1) half of each row's series key."""
 
-    def read(laid: GriddedRows) -> np.ndarray:
-        names = laid.frame["series_id"].gather(laid.starts)
+    def read(gridded: GriddedRows) -> np.ndarray:
+        names = gridded.frame["series_id"].gather(gridded.starts)
         keys = np.array([encode_series_id(name)[part] for name in names], dtype=np.float64)
-        return np.repeat(keys, np.diff(np.append(laid.starts, laid.frame.height)))
+        return np.repeat(keys, np.diff(np.append(gridded.starts, gridded.frame.height)))
 
     return FeatureSource(SERIES_KEY[part], read, sees="row")
 

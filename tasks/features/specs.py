@@ -1,7 +1,7 @@
 """The declared features.
 
 Each entry of `features.list` has a `kind`; a feature's name, `<column>_<kind>_<argument>`, fixes
-its computation for ever. `column` is a received value column, `z` (the target after its transform)
+its computation for good. `column` is a received value column, `z` (the target after its transform)
 or `y` (the target in its unit). A window of w steps is the row itself and the w - 1 steps before
 it; a lag of k is k steps before the row.
 """
@@ -14,7 +14,7 @@ from tasks.core.errors import FeatureInputError
 from tasks.core.strict import Strict
 
 EWM_CUT_SPANS = (
-    # An ewm reads this many spans; what lies beyond has exp(-8) = 0.03 % of the weight. A constant,
+    # An ewm reads this many spans; older steps have exp(-8) = 0.03 % of the weight. A constant,
     # since the name must fix the computation
     4
 )
@@ -25,20 +25,18 @@ HolidayPart = Literal["is", "until", "since", "ahead"]
 CrossOf = Literal["mean", "median", "std", "others_mean", "rank", "share", "series"]
 
 
-def _check_at_least(where: str, numbers: tuple[float, ...], least: int, why: str) -> None:
+def _check_at_least(where: str, numbers: tuple[float, ...], minimum: int, reason: str) -> None:
     if not numbers:
         raise FeatureInputError(
             f"`features.list`: {where} is empty; give at least one number, or drop the entry from"
             " params.yaml."
         )
-    if bad := [n for n in numbers if n < least]:
-        raise FeatureInputError(f"`features.list`: {where} has {bad}; {why}. Correct it in params.yaml.")
+    if bad := [n for n in numbers if n < minimum]:
+        raise FeatureInputError(f"`features.list`: {where} has {bad}; {reason}. Correct it in params.yaml.")
 
 
 class Lag(Strict):
-    """The value `steps` steps back, null where there is none: never filled, never borrowed from
-    another series.
-    """
+    """The value `steps` steps back of the same series; null where there is none, never filled."""
 
     kind: Literal["lag"]
     column: str
@@ -51,8 +49,9 @@ class Lag(Strict):
 
 
 class Window(Strict):
-    """Mean, standard deviation (n - 1), minimum, maximum, z-score or drawdown over the last
-    `window_steps` steps: of what is there, null when less than half is.
+    """A statistic of the last `window_steps` steps; `std` has the denominator n - 1.
+
+    Of the values that are there; null when less than half of them are.
     """
 
     kind: Literal["mean", "std", "min", "max", "zscore", "drawdown"]
@@ -61,19 +60,20 @@ class Window(Strict):
 
     @model_validator(mode="after")
     def _check_width(self) -> "Window":
-        least = 2 if self.kind in {"std", "zscore"} else 1
+        minimum = 2 if self.kind in {"std", "zscore"} else 1
         _check_at_least(
             f"{self.kind} of {self.column!r}",
             self.window_steps,
-            least,
-            f"its window needs at least {least} step(s)",
+            minimum,
+            f"its window needs at least {minimum} step(s)",
         )
         return self
 
 
 class Quantile(Strict):
-    """The quantile `q` of the last `window_steps` steps, linear between order statistics;
-    missing values as for a mean.
+    """The quantile `q` of the last `window_steps` steps; missing values as for a mean.
+
+    Linear between order statistics.
     """
 
     kind: Literal["quantile"]
@@ -88,15 +88,16 @@ class Quantile(Strict):
         )
         if not 0 < self.q < 1:
             raise FeatureInputError(
-                f"`features.list`: quantile of {self.column!r} has q {self.q}; q lies between 0 and 1, and"
+                f"`features.list`: quantile of {self.column!r} has q {self.q}; q is between 0 and 1, and"
                 " `min` and `max` are kinds of their own."
             )
         return self
 
 
 class Ewm(Strict):
-    """Mean with weights (1 - 2 / (span + 1)) ** age, cut at 4 spans; missing values have no
-    weight, and half of the steps must be there.
+    """Mean with weights (1 - 2 / (span + 1)) ** age, cut at 4 spans.
+
+    Missing values have no weight, and half of the steps must be there.
     """
 
     kind: Literal["ewm"]
@@ -110,10 +111,10 @@ class Ewm(Strict):
 
 
 class Return(Strict):
-    """ln(value / value `steps` steps back); its absolute value; min(return, 0); or value / value
-    `steps` steps back - 1.
+    """A return over `steps` steps: ln(value / former value), or of `roc` value / former value - 1.
 
-    Null unless what is divided by is positive, and for logarithms both.
+    `abs_return` is its absolute value, `negative_return` is min(return, 0). Null unless the former
+    value is positive, and for logarithms both.
     """
 
     kind: Literal["return", "abs_return", "negative_return", "roc"]
@@ -129,15 +130,14 @@ class Return(Strict):
 
 
 class Change(Strict):
-    """How much the column moves over `steps` steps: the mean |value - value `steps` back| of the
-    last `window_steps` steps, null when less than half is there.
+    """The mean |value - value `steps` back| of the last `window_steps` steps.
 
-    `steadiness` is the size of the column's mean over the same window in units of that: of a target
-    it says how many times the seasonal naive error fits into the level, which turns an error in
-    percent into one in MASE's units.
+    Null when less than half is there. `level_to_change_ratio` (`steadiness` is its former name) is
+    the column's absolute mean over the same window divided by that: of a target, the level in
+    seasonal naive errors, which converts an error in percent into one in MASE's units.
     """
 
-    kind: Literal["change", "steadiness"]
+    kind: Literal["change", "level_to_change_ratio", "steadiness"]
     column: str
     steps: tuple[int, ...]
     window_steps: Annotated[int, Field(ge=1)]
@@ -151,25 +151,22 @@ class Change(Strict):
 
 
 class CalendarFeature(Strict):
-    """Parts of the step's start in UTC, as numbers: weekday 0 (Monday) to 6, month 1 to 12, and
-    so on.
-    """
+    """Parts of the step's start in UTC as numbers, for example weekday 0 (Monday) to 6."""
 
     kind: Literal["calendar"]
     parts: tuple[CalendarPart, ...]
 
 
 class GarmanKlass(Strict):
-    """The step's own Garman-Klass volatility from open, high, low and close (see
-    `garman_klass`).
-    """
+    """The step's Garman-Klass volatility from open, high, low, close (see `garman_klass`)."""
 
     kind: Literal["garman_klass"]
 
 
 class SeriesKey(Strict):
-    """Whose row it is, for models that know series: two columns of 24 bits each of the id's
-    hash, which float32 holds exactly (see `encode_series_id`).
+    """The row's series, for models that distinguish series; see `encode_series_id`.
+
+    Two columns of 24 bits each of the id's hash, which float32 holds exactly.
     """
 
     kind: Literal["series"]
@@ -196,8 +193,9 @@ class Rsi(Strict):
 
 
 class Macd(Strict):
-    """Fast less slow ewm (`line`), the ewm of that (`signal`), and their difference
-    (`histogram`); null as an ewm is.
+    """Fast minus slow ewm (`line`), its ewm (`signal`), their difference (`histogram`).
+
+    Null as an ewm is.
     """
 
     kind: Literal["macd"]
@@ -217,8 +215,9 @@ class Macd(Strict):
 
 
 class Bollinger(Strict):
-    """Where the value is between the bands mean +- `width` standard deviations (n) over
-    `window_steps`, and how far these are apart.
+    """The value's position between the bands mean +- `width` standard deviations, and their width.
+
+    Over `window_steps`; the standard deviation has the denominator n.
     """
 
     kind: Literal["bollinger"]
@@ -235,8 +234,9 @@ class Bollinger(Strict):
 
 
 class BarFeature(Strict):
-    """Indicators that read a bar: open, high, low, close; `obv_change` close and volume (see
-    `tasks/features/indicators.py`).
+    """Indicators that read a bar: open, high, low, close; `obv_change` reads close and volume.
+
+    See `tasks/features/indicators.py`.
     """
 
     kind: Literal["atr", "atr_frac", "stochastic", "obv_change", "parkinson", "rogers_satchell"]
@@ -249,8 +249,9 @@ class BarFeature(Strict):
 
 
 class Fourier(Strict):
-    """sin and cos of 1 to `order` turns a period, at the origin: a calendar's `period`, or so
-    many days or steps, counted from 1970.
+    """sin and cos of 1 to `order` cycles per period, at the origin.
+
+    The period is one of the calendar, or so many days or steps, counted from 1970.
     """
 
     kind: Literal["fourier"]
@@ -271,23 +272,22 @@ class Fourier(Strict):
 
 
 class Time(Strict):
-    """Time as two numbers that float32 holds: whole days since 1970 (exact) and the part of the day
-    that is gone (to 5 ms).
+    """Time as two numbers that float32 holds, whose sum is the trend.
 
-    Their sum is the trend.
+    Whole days since 1970 (exact) and the elapsed part of the day (to 5 ms).
     """
 
     kind: Literal["time"]
 
 
 class Holiday(Strict):
-    """Holidays of a country: whether the row's date is one, the days until the next and since the
-    last, and whether each step ahead falls on one.
+    """Holidays of a country.
 
-    country, subdivision: codes of the library `holidays`, for example DE and BY. time_zone: whose
-    dates count; UTC without one.
-    within_days: no more days are counted. parts: what of it; `ahead` gives a column for each step
-    of the horizon.
+    country, subdivision: codes of the library `holidays`, for example DE and BY.
+    time_zone: whose dates count; UTC without one.
+    within_days: no more days are counted.
+    parts: whether the row's date is one, days `until` the next, days `since` the last, and `ahead`,
+        a column for each step of the horizon.
     """
 
     kind: Literal["holiday"]
@@ -299,12 +299,11 @@ class Holiday(Strict):
 
 
 class Cross(Strict):
-    """What the series that have a value at the origin's own step say together, as known at its
-    cutoff.
+    """A statistic over all series that have a value at the origin's step, as known at its cutoff.
 
-    of: mean, median, std (n - 1) of all; others_mean: of all but the row's own; rank: from 0, the
-    lowest, to 1, and share of the sum: of the row's own value among them; series: the value of the
-    one that `series_id` names, for example an index.
+    of: mean, median, std (n - 1) of all values; others_mean: of all except the row's; rank of the
+        row's value, from 0, the lowest, to 1; share: of the row's value in the sum; series: the
+        value of the series `series_id`, for example an index.
     """
 
     kind: Literal["cross"]
@@ -323,8 +322,9 @@ class Cross(Strict):
 
 
 class Static(Strict):
-    """The one value that a series has in a column of `about.covariates.static`, taken from the
-    last `last_within_steps` steps.
+    """The one value that a series has in a column of `about.covariates.static`.
+
+    Of its newest row within `last_within_steps` steps.
     """
 
     kind: Literal["static"]
@@ -332,8 +332,9 @@ class Static(Strict):
 
 
 class Ahead(Strict):
-    """The value of a column of `about.covariates.known_ahead` at each step of the horizon, by
-    the newest row that the origin's cutoff knows.
+    """The value of a column of `about.covariates.known_ahead` at each step of the horizon.
+
+    By the newest row that is known at the origin's cutoff.
     """
 
     kind: Literal["ahead"]
@@ -341,12 +342,12 @@ class Ahead(Strict):
 
 
 class Function(Strict):
-    """A function of your own: `of` is `module:function`, the module one file in `tasks/extensions`;
-    see `tasks.features.user` for what it gets and gives.
+    """A function of a module in `tasks/extensions`; its contract is in `tasks.features.functions`.
 
-    column: it gets this column's values. columns: it gets a frame of event_time and these.
-    lookback_steps: how many steps before the row it reads. source: the module's text;
-    `resolve_functions` fills it in, and it travels so in a release's features.json.
+    of: `module:function`.
+    column: it receives this column's values. columns: it receives a frame of event_time and these.
+    lookback_steps: how many steps before the row it reads.
+    source: the module's text, set by `resolve_functions`, so that a release's features.json has it.
     """
 
     kind: Literal["function"]
@@ -359,7 +360,7 @@ class Function(Strict):
 
     @property
     def columns_read(self) -> tuple[str, ...]:
-        """The columns that it gets."""
+        """The columns that it receives."""
         return self.columns if self.column is None else (self.column,)
 
     @model_validator(mode="after")

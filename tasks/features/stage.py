@@ -1,4 +1,4 @@
-"""The stage in one screen: rows in; table, schema and gaps out."""
+"""The stage in one screen: from rows to the table, its vintages, its schema and the gaps."""
 
 from typing import NamedTuple
 
@@ -19,8 +19,11 @@ from tasks.features.table import add_target, build_feature_schema, build_gap_led
 
 
 class FeatureSet(NamedTuple):
-    """What the stage leaves behind: the table (FEATURES), earlier vintages of its values
-    (VINTAGES), its schema, the gaps of each series, and the calendar it was laid on.
+    """The result of the stage.
+
+    table: FEATURES.
+    vintages: VINTAGES, earlier ones of the table's values.
+    calendar: of the table's grid.
     """
 
     table: pl.DataFrame
@@ -31,14 +34,13 @@ class FeatureSet(NamedTuple):
 
 
 def build_feature_set(rows: pl.DataFrame, about: About, params: FeatureParams) -> FeatureSet:
-    """Features of all clean *rows* (SERIES with all vintages), as each origin could know them.
+    """Features of all clean *rows* (SERIES with all vintages), as known at each origin's cutoff.
 
-    Raises FeatureInputError when there are none.
+    Raises FeatureInputError when there is no row.
     """
     if rows.is_empty():
         raise FeatureInputError(
-            "data/clean/rows.parquet has no rows, so there is nothing to compute features of. Look into"
-            " data/quarantine."
+            "data/clean/rows.parquet has no rows, so no features can be computed. See data/quarantine."
         )
     calendar = build_calendar(about, reach=get_time_span(rows))
     schema = build_feature_schema(about, params)

@@ -1,4 +1,4 @@
-"""The feature table and its schema: what the batch stage and the service both call."""
+"""The feature table and its schema, for the batch stage and for the service."""
 
 import difflib
 from collections.abc import Iterable
@@ -26,13 +26,17 @@ _KEY = ("series_id", "event_time", "known_at")
 
 
 def build_features(
-    rows: pl.DataFrame, about: About, params: FeatureParams, calendar: Calendar, until: datetime | None = None
+    rows: pl.DataFrame,
+    about: About,
+    params: FeatureParams,
+    calendar: Calendar,
+    last_step: datetime | None = None,
 ) -> pl.DataFrame:
     """Features (FEATURES) at every grid step of every series, from the latest vintage of each row.
 
     rows: SERIES, in any order; `as_of` selects what was known at a time. Rows known ahead (see
     `tasks.features.known_ahead`) are no steps; each origin sees those that its cutoff knows.
-    until: the last step of every series, also of one that ended earlier (its missing steps are
+    last_step: the last step of every series, also of one that ended earlier (its missing steps are
     gaps); None: each series ends with its last row.
     Features are computed in float64 and stored in float32.
     Raises CalendarError for a row off the grid, FeatureInputError for a missing column.
@@ -41,7 +45,7 @@ def build_features(
     with_y = add_target(rows, about)
     check_sources(columns, _list_sources(with_y, about), about)
     return build_feature_columns(
-        filter_steps(with_y, about, calendar), with_y, columns, about, calendar, until
+        filter_steps(with_y, about, calendar), with_y, columns, about, calendar, last_step
     )
 
 
@@ -51,7 +55,7 @@ def build_feature_columns(
     columns: list[Column],
     about: About,
     calendar: Calendar,
-    until: datetime | None = None,
+    last_step: datetime | None = None,
 ) -> pl.DataFrame:
     """*columns* at every grid step of *steps*; `ahead` reads *rows*.
 
@@ -59,22 +63,24 @@ def build_feature_columns(
     """
     if steps.is_empty():
         return pl.DataFrame(schema={**FEATURES.columns, **{c.name: pl.Float32 for c in columns}})
-    laid = align_to_grid(steps, calendar, until).with_columns(z=get_kind(about.target).encode(about.target))
-    values = compute_columns(GriddedRows(laid, rows, about, calendar), columns)
+    gridded = align_to_grid(steps, calendar, last_step).with_columns(
+        z=get_kind(about.target).encode(about.target)
+    )
+    values = compute_columns(GriddedRows(gridded, rows, about, calendar), columns)
     with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
         features = list(
             pool.map(lambda c, of_column: pl.Series(c.name, of_column, nan_to_null=True), columns, values)
         )
-    return laid.select(*_KEY, "is_gap", "y", "z").with_columns(features)
+    return gridded.select(*_KEY, "is_gap", "y", "z").with_columns(features)
 
 
 def filter_steps(with_y: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFrame:
-    """The rows that are steps: all but those said ahead, where the dataset has such."""
+    """The rows that are steps: all except those known ahead."""
     return with_y.filter(~is_known_ahead(calendar)) if about.covariates.known_ahead else with_y
 
 
 def find_newest_step(rows: pl.DataFrame, about: About, calendar: Calendar) -> datetime | None:
-    """The last step that *rows* bring, what is said ahead left aside; None when there is none."""
+    """The last step of *rows*, without those known ahead; None if there is none."""
     newest: datetime | None = (
         filter_steps(add_target(rows, about), about, calendar).select(pl.col("event_time").max()).item()
     )
@@ -82,12 +88,12 @@ def find_newest_step(rows: pl.DataFrame, about: About, calendar: Calendar) -> da
 
 
 def list_column_names(about: About, params: FeatureParams, *sees: Sees) -> list[str]:
-    """Names of the columns that see so far, in the table's order."""
+    """Names of the columns with one of *sees*, in the table's order."""
     return [c.name for c in build_declared_columns(about, params) if c.sees in sees]
 
 
 def build_feature_schema(about: About, params: FeatureParams) -> FeatureSchema:
-    """The columns of the table in order, the part each plays, and how far each looks back.
+    """The columns of the table in order, with role and lookback.
 
     Raises FeatureInputError for a `scale` that is no std column.
     """
@@ -114,11 +120,10 @@ def build_feature_schema(about: About, params: FeatureParams) -> FeatureSchema:
 
 
 def add_target(rows: pl.DataFrame, about: About) -> pl.DataFrame:
-    """The numbers of *rows* with the target as float64 column `y`, null where it is not finite.
+    """*rows* with the target as column `y` in float64; null where it is missing or not finite.
 
-    It was received, or is computed from other columns.
-    Raises FeatureInputError naming what is missing or is no number, or a covariate called `y` or
-    `z`: these names are the target's.
+    Raises FeatureInputError for columns that are missing or no numbers, and for a covariate called
+    `y` or `z`: these are names of the target.
     """
     target = about.target
     if clash := {"y", "z"} & about.covariates.all - {target.column}:
@@ -143,13 +148,11 @@ def add_target(rows: pl.DataFrame, about: About) -> pl.DataFrame:
 
 
 def check_static(rows: pl.DataFrame, about: About) -> None:
-    """Raise FeatureInputError for a column of `about.covariates.static` that has two values in
-    one series of *rows*.
-    """
+    """Raises FeatureInputError for a column of `about.covariates.static` that varies in time."""
     for column in about.covariates.static:
         if column not in rows.columns:
             raise FeatureInputError(
-                f"`about.covariates.static` has {column!r}, which is not there; there are"
+                f"`about.covariates.static` has {column!r}, which is missing; there are"
                 f" {_list_value_columns(rows)}."
             )
         spans = (
@@ -161,14 +164,12 @@ def check_static(rows: pl.DataFrame, about: About) -> None:
             name, low, high = spans.sort("series_id").row(0)
             raise FeatureInputError(
                 f"`about.covariates.static` has {column!r}, but series {name!r} has {low:g} and {high:g}"
-                " there. What changes over time belongs into `past` or `known_ahead`."
+                " there. A column that changes over time belongs into `past` or `known_ahead`."
             )
 
 
 def build_gap_ledger(table: pl.DataFrame) -> GapLedger:
-    """Of each series: steps, gap steps, and the longest run of gaps with its first and last
-    step.
-    """
+    """Series -> steps, gap steps, and the longest run of gaps with its first and last step."""
     runs = table.with_columns(run=pl.struct("series_id", "is_gap").rle_id()).filter("is_gap")
     runs = runs.group_by("series_id", "run").agg(
         n_steps=pl.len(), first=pl.col("event_time").min(), last=pl.col("event_time").max()
@@ -194,7 +195,7 @@ def build_gap_ledger(table: pl.DataFrame) -> GapLedger:
 
 
 def _list_sources(rows: pl.DataFrame, about: About) -> Iterable[str]:
-    """What features may read."""
+    """The columns that features may read."""
     return {*_list_value_columns(rows), "y", "z", about.target.column}
 
 

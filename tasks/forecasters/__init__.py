@@ -45,9 +45,10 @@ DERIVE_FROM_FORMULA = "Derive it from tasks.forecasters.graph.graph_definition.F
 
 @runtime_checkable
 class Forecaster(Protocol):
-    """x: (n, F) float32 in the order of the schema, NaN where unknown; the schema's `last` column
-    is always finite.
+    """What each model has: fit, predict, save, load, to_onnx.
 
+    x: (n, F) float32 in the order of the schema, NaN where unknown; the schema's `last` column is
+    always finite.
     z: (n, H) float32, the horizon's values in the space of z, NaN where the fold may not use them
     or they are missing.
     """
@@ -56,15 +57,15 @@ class Forecaster(Protocol):
         """Raises ForecasterError for unknown or impossible parameters."""
 
     def fit(self, x: np.ndarray, z: np.ndarray, start: Self | None = None) -> Self:
-        """Learn from the pairs of one fold, going on from the earlier fit *start* if one is given.
+        """Learn from the pairs of one fold, from the earlier fit *start* on if there is one.
 
-        Inputs stay untouched; same seed, same result.
+        Inputs are not changed; same seed, same result.
         """
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """(n, H) float32 in the space of z; finite for every row.
 
-        A model that knows each series by itself says NaN for one that its fit has not met.
+        A model with parameters for each series returns NaN for a series that is not in its fit.
         """
 
     def save(self, folder: Path) -> None:
@@ -75,9 +76,7 @@ class Forecaster(Protocol):
         """Read what `save` wrote."""
 
     def to_onnx(self, path: Path) -> None:
-        """Write one graph: input `x` (n, F) float32, output `z_hat` (n, H) float32, n
-        free.
-        """
+        """Write one graph: input `x` (n, F) float32, output `z_hat` (n, H) float32, any n."""
 
 
 def build_forecaster(name: str, schema: FeatureSchema, seed: int, params: dict[str, Any]) -> Forecaster:
@@ -92,22 +91,20 @@ def build_forecaster(name: str, schema: FeatureSchema, seed: int, params: dict[s
 
 
 def load_forecaster(folder: Path) -> Forecaster:
-    """The fit that `save` wrote into *folder*, whatever model it is of.
+    """The fit that `save` wrote into *folder*, of any known class.
 
     Raises ForecasterError when there is none of a known class.
     """
     path = folder / "forecaster.json"
-    wrote = json.loads(path.read_text())["class"] if path.exists() else ""
-    for name, place in FORECASTERS.items():
-        if place.rpartition(":")[2] == wrote:
-            loaded: Forecaster = get_forecaster_class(name).load(folder)
-            return loaded
-    if ":" in wrote:
-        own: Forecaster = get_forecaster_class(wrote).load(folder)
-        return own
-    raise ForecasterError(
-        f"{folder} holds no fit of a known forecaster (class {wrote!r}). Train it again: `dvc repro train`."
-    )
+    saved = json.loads(path.read_text())["class"] if path.exists() else ""
+    names = {path.rpartition(":")[2]: name for name, path in FORECASTERS.items()}
+    if saved not in names and ":" not in saved:
+        raise ForecasterError(
+            f"{folder} holds no fit of a known forecaster (class {saved!r}). Train it again:"
+            " `dvc repro train`."
+        )
+    loaded: Forecaster = get_forecaster_class(names.get(saved, saved)).load(folder)
+    return loaded
 
 
 def get_forecaster_class(name: str) -> type[Any]:

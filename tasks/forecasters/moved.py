@@ -1,4 +1,4 @@
-"""Names that have moved and that a model of one's own may import: they go on for one release."""
+"""Names that have moved and that a user's own model may import: they work for one release."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def find_moved(old: str, module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """A `__getattr__` for the module *old*, which gives what *module* has now.
+    """A `__getattr__` for the module *old*, which returns the names of *module*.
 
     names: old name: new name, of those that were renamed.
-    The function raises AttributeError for what is in neither, and warns of each name that it gives.
+    The function warns of each name that it returns, and raises AttributeError for an unknown one.
     """
 
     def get_moved(name: str) -> Any:
@@ -21,7 +21,7 @@ def find_moved(old: str, module: str, names: Mapping[str, str]) -> Callable[[str
                 f"{old} has no {name!r}; it has moved to {module}, which has no {new!r} either."
             )
         if not name.startswith("__"):
-            message = f"{old}.{name} is {module}.{new} now; the old name goes with the next release."
+            message = f"{old}.{name} is {module}.{new} now; the old name is removed in the next release."
             warnings.warn(message, DeprecationWarning, stacklevel=2)
         return getattr(found, new)
 

@@ -56,7 +56,7 @@ def check_no_look_ahead(
     """Dropping later rows changes nothing before."""
     times = rows["event_time"].unique().sort()
     cut = times[int(rng.integers(len(times)))]
-    before = subject.build(rows.filter(pl.col("event_time") <= cut), about, until=cut)
+    before = subject.build(rows.filter(pl.col("event_time") <= cut), about, last_step=cut)
     after = subject.build(rows, about).join(before.select(KEY), on=KEY, how="semi")
     shared = before.join(after.select(KEY), on=KEY, how="semi")
     _compare(shared, after, f"without the rows after {cut:%F %R}", subject.tolerance_sd)
@@ -80,7 +80,7 @@ def check_tail(subject: FeatureSubject, rows: pl.DataFrame, about: About, rng: n
             if known := [n for n in of_values if picked[n][0] is not None]:
                 raise LawBrokenError(f"{known} are known at {end:%F %R}, without any row in their lookback")
             continue
-        online = subject.build(tail, about, until=end)[-1]
+        online = subject.build(tail, about, last_step=end)[-1]
         scales = {n: subject.tolerance_sd * _compute_sd(batch[n]) for n in names}
         for name in names:
             actual, expected = (convert_to_numbers(frame[name]) for frame in (online, picked))

@@ -202,14 +202,14 @@ def test_the_last_forecast_is_explained_from_the_last_step(rows, release):
         (
             [{"kind": "ahead", "column": "size"}],
             {"known_ahead": ["size"], "static": []},
-            "no row says anything of it before its step is over",
+            "no row has it before its step is over",
         ),
-        ([], {"static": ["price"]}, "series 'north' has -.* there. What changes over time"),
-        ([], {"static": ["colour"]}, "`about.covariates.static` has 'colour', which is not there"),
+        ([], {"static": ["price"]}, "series 'north' has -.* there. A column that changes over time"),
+        ([], {"static": ["colour"]}, "`about.covariates.static` has 'colour', which is missing"),
         (
             [{"kind": "cross", "column": "z", "of": ["series"], "series_id": "west"}],
             {},
-            r"reads series 'west', which is not there; there are \['north', 'south'\]",
+            r"reads series 'west', which is missing; there are \['north', 'south'\]",
         ),
     ],
 )
@@ -225,7 +225,7 @@ def test_a_covariate_that_cannot_be_is_named_with_the_way_out(rows, features, ab
 
 def test_a_static_value_outlives_a_gap_as_long_as_the_last_value_does(rows):
     one = rows.filter(pl.col("series_id") == "south", pl.col("load").is_not_null()).head(3)
-    table = build_features(one, ABOUT, FEATURES, CALENDAR, until=START + timedelta(days=8))
+    table = build_features(one, ABOUT, FEATURES, CALENDAR, last_step=START + timedelta(days=8))
     assert table["size_static"].to_list() == [1.0] * 6 + [None] * 3
     assert (
         build_feature_schema(ABOUT, FEATURES)

@@ -34,13 +34,13 @@ def rows_of(steps=range(10), series="a", **columns):
     return SERIES.conform(frame.with_columns(known_at=pl.col("event_time") + timedelta(hours=1)))
 
 
-def build(rows, *specs, about=ABOUT, until=None, **params):
+def build(rows, *specs, about=ABOUT, last_step=None, **params):
     return build_features(
         rows,
         about,
         FeatureParams.model_validate({"list": list(specs), **params}),
         build_calendar(about),
-        until,
+        last_step=last_step,
     )
 
 
@@ -53,7 +53,7 @@ def build(rows, *specs, about=ABOUT, until=None, **params):
         ),
         ({"kind": "lag", "column": "z", "steps": []}, "is empty"),
         ({"kind": "std", "column": "z", "window_steps": [1]}, r"std of 'z' has \[1\]"),
-        ({"kind": "quantile", "column": "z", "window_steps": [5], "q": 1.0}, "q lies between 0 and 1"),
+        ({"kind": "quantile", "column": "z", "window_steps": [5], "q": 1.0}, "q is between 0 and 1"),
         (
             {"kind": "mean", "column": "laod", "window_steps": [5]},
             r"'laod_mean_5' reads column 'laod', .* Did you mean 'load'",
@@ -151,7 +151,7 @@ def test_the_last_known_value_is_found_within_the_steps_allowed_and_no_further()
 
 def test_until_lays_a_series_that_stopped_up_to_the_step_asked_for():
     rows = pl.concat([rows_of(steps=range(4)), rows_of(steps=range(6), series="b")])
-    table = build(rows, {"kind": "lag", "column": "z", "steps": [2]}, until=START + timedelta(hours=7))
+    table = build(rows, {"kind": "lag", "column": "z", "steps": [2]}, last_step=START + timedelta(hours=7))
     assert table.group_by("series_id", maintain_order=True).len()["len"].to_list() == [8, 8]
     last = table.filter(pl.col("event_time") == START + timedelta(hours=7))
     assert last["is_gap"].all()
@@ -194,8 +194,8 @@ def test_windows_do_not_remember_what_lay_before_them(scale, start):
     for compute in (
         lambda p: p.mean(673),
         lambda p: p.std(66),
-        lambda p: p.least(100),
-        lambda p: p.most(31),
+        lambda p: p.minimum(100),
+        lambda p: p.maximum(31),
         lambda p: p.quantile(66, 0.9),
         lambda p: p.ewm(40),
         lambda p: p.log_return(24),
@@ -271,9 +271,9 @@ def test_blocks_threads_and_the_short_way_leave_the_bits_as_they_are(monkeypatch
     expected = build(rows, *specs)
     for changes in (
         {"_BLOCK_STEPS": 64},
-        {"_MOSTLY_HOLES_FRAC": -1.0},
-        {"_MOSTLY_HOLES_FRAC": 1.0},
-        {"_BLOCK_STEPS": 64, "_MOSTLY_HOLES_FRAC": -1.0},
+        {"_MAX_GAP_FRAC": -1.0},
+        {"_MAX_GAP_FRAC": 1.0},
+        {"_BLOCK_STEPS": 64, "_MAX_GAP_FRAC": -1.0},
     ):
         for n_threads in (1, 7):
             with monkeypatch.context() as m:

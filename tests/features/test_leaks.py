@@ -272,7 +272,7 @@ def test_what_moves_slowly_around_zero_is_no_return(tmp_path):
     )
     verdict = runs.verdict_of(runs.root_of(tmp_path, table, [{"kind": "lag", "column": "z", "steps": [1]}]))
     assert verdict.findings == ()
-    assert "no bound" in verdict.checks["too_good"]["said"]
+    assert "no bound" in verdict.checks["too_good"]["reason"]
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_a_column_that_honestly_leads_passes_when_its_owner_says_so(led):
 def test_a_name_that_leads_nothing_is_refused(led):
     with pytest.raises(
         FeatureInputError,
-        match=r"`features.leaks.leading` has \['x'\], which no entry of `features.list` makes",
+        match=r"`features.leaks.leading` has \['x'\], which no entry of `features.list` computes",
     ):
         plants.verdict_of(led, 6, leading=["x"])
 

@@ -116,7 +116,7 @@ def test_the_steps_ahead_are_those_of_the_calendar():
         ({"kind": "holiday", "country": "XQ"}, "country 'XQ'"),
         (
             {"kind": "holiday", "country": "DE", "time_zone": "Mars/Base"},
-            "`time_zone: Mars/Base`, which is none",
+            "`time_zone: Mars/Base`, which does not exist",
         ),
         ({"kind": "fourier", "order": 1}, "exactly one of `period`"),
         ({"kind": "fourier", "order": 1, "period": "day", "period_days": 2}, "exactly one of `period`"),

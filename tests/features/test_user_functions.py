@@ -132,7 +132,7 @@ def test_an_entry_says_one_way_of_reading_and_a_source_that_is_there(own):
             FeatureInputError, match="give `column` for an array of its values, or `columns` for a frame"
         ):
             bound(own, listed)
-    with pytest.raises(FeatureInputError, match=r"'laod', which is not there.* Did you mean 'load'"):
+    with pytest.raises(FeatureInputError, match=r"'laod', which is missing.* Did you mean 'load'"):
         table_of(bound(own, {**FRAME, "columns": ["laod"]}), small_rows(60))
     with pytest.raises(FeatureInputError, match="has no source yet"):
         table_of(FeatureParams.model_validate({"list": [ARRAY]}), small_rows(60))

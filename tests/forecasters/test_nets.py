@@ -11,6 +11,7 @@ from tasks.core.errors import ForecasterError
 from tasks.core.folds import WalkForward
 from tasks.forecasters import build_forecaster
 from tasks.forecasters.graph import graph_ops
+from tasks.forecasters.parts.net import get_net_weights
 from tasks.forecasters.parts.net_layers import NetInputs, TrainingHooks, WeightInitializer
 from tasks.forecasters.training.early_stopping import EarlyStopping
 from tasks.forecasters.training.learner import Learner, build_batch
@@ -171,7 +172,7 @@ def test_gradient_checkpointing_keeps_less_and_changes_nothing(net):
 def kept_bytes(net):
     """What autograd keeps of one batch until it goes back."""
     kept, (x, z) = [], pairs(256)
-    learner = Learner(net, net._started(net), 1)
+    learner = Learner(net, get_net_weights(net), 1)
     batch = build_batch(
         [torch.from_numpy(np.ascontiguousarray(a)) for a in (*net._build_inputs(x), z)], torch.tensor(1)
     )

@@ -39,9 +39,9 @@ def test_each_series_gets_its_row_and_a_stranger_the_last_one(tmp_path):
         table[number[49]].tolist(),
         table[number[0]].tolist(),
     ]
-    assert identity.of(x, table).tolist() == expected
-    write_graph(tmp_path / "of.onnx", len(NAMES), 2, lambda wire: identity.of(wire, table))
-    served = ort.InferenceSession(tmp_path / "of.onnx", providers=["CPUExecutionProvider"]).run(
+    assert identity.take_rows(x, table).tolist() == expected
+    write_graph(tmp_path / "rows.onnx", len(NAMES), 2, lambda wire: identity.take_rows(wire, table))
+    served = ort.InferenceSession(tmp_path / "rows.onnx", providers=["CPUExecutionProvider"]).run(
         ["z_hat"], {"x": x}
     )[0]
     assert served.tolist() == expected

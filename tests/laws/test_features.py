@@ -65,7 +65,8 @@ LIST = [
     {"kind": "time"},
     {"kind": "holiday", "country": "DE", "subdivision": "BY", "time_zone": "Europe/Berlin", "within_days": 9},
     {"kind": "change", "column": "z", "steps": [2, 3], "window_steps": 5},
-    {"kind": "steadiness", "column": "close", "steps": [2], "window_steps": 6},
+    {"kind": "level_to_change_ratio", "column": "close", "steps": [2], "window_steps": 6},
+    {"kind": "steadiness", "column": "close", "steps": [3], "window_steps": 6},
     {"kind": "garman_klass"},
     {"kind": "value", "column": "close"},
     {"kind": "series"},
@@ -156,7 +157,7 @@ def slow(spec, columns, i, t):
     }
     by_kind |= dict.fromkeys(("return", "abs_return", "negative_return", "roc"), slow_return)
     by_kind |= {"macd": slow_macd, "bollinger": slow_bollinger, "rsi": slow_rsi}
-    by_kind |= dict.fromkeys(("change", "steadiness"), slow_change)
+    by_kind |= dict.fromkeys(("change", "level_to_change_ratio", "steadiness"), slow_change)
     if spec["kind"] in SLOW_BARS:
         return SLOW_BARS[spec["kind"]](columns, i, *spec["window_steps"])
     return by_kind.get(spec["kind"], slow_window)(spec, columns.get(spec.get("column")), i, t)
@@ -203,7 +204,7 @@ def slow_change(spec, values, i, _t):
         ]
         there, level = [m for m in moved if m is not None], window(values, i, w)
         change = statistics.fmean(there) if 2 * len(there) >= w else None
-        if spec["kind"] == "steadiness":
+        if spec["kind"] != "change":
             change = abs(statistics.fmean(level)) / change if change and level else None
         found[f"{spec['column']}_{spec['kind']}_{k}_{w}"] = change
     return found
@@ -311,7 +312,7 @@ def test_an_origin_sees_what_was_known_at_its_cutoff_late_rows_and_corrections_i
     for row in table.iter_rows(named=True):
         own = rows.filter(pl.col("series_id") == row["series_id"])
         then = select_as_of(own, calendar.get_cutoff(row["event_time"]))
-        seen = build(then, about, until=row["event_time"])
+        seen = build(then, about, last_step=row["event_time"])
         expected = seen.row(-1, named=True) if seen.height else dict.fromkeys(newest.columns)
         names = [n for n in newest.columns[6:] if seen.height or not n.startswith(ROW_COLUMNS)]
         assert {n: row[n] for n in names} == {n: expected[n] for n in names}, row["event_time"]

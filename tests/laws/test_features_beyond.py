@@ -136,7 +136,7 @@ def test_what_is_known_later_changes_nothing_at_an_earlier_cutoff(feed, data):
     calendar, table = build_calendar(about), known(rows, about)
     row = table.row(data.draw(st.integers(0, table.height - 1)), named=True)
     then = rows.filter(pl.col("known_at") <= calendar.get_cutoff(row["event_time"]))
-    seen = build_features(then, about, PARAMS, calendar, until=row["event_time"])
+    seen = build_features(then, about, PARAMS, calendar, last_step=row["event_time"])
     own = seen.filter(pl.col("series_id") == row["series_id"], pl.col("event_time") == row["event_time"])
     if own.height:
         assert own.row(0)[6:] == tuple(row[c] for c in own.columns[6:])
@@ -151,7 +151,7 @@ def test_the_tails_of_all_series_give_the_batchs_numbers(feed, data):
     row = batch.row(data.draw(st.integers(0, batch.height - 1)), named=True)
     grid = calendar.grid(rows["event_time"].min(), row["event_time"])
     tail = rows.filter(pl.col("event_time") >= grid[max(0, len(grid) - 1 - 2)])
-    steps = build_features(tail, about, PARAMS, calendar, until=row["event_time"])
+    steps = build_features(tail, about, PARAMS, calendar, last_step=row["event_time"])
     own = steps.filter(pl.col("series_id") == row["series_id"], pl.col("event_time") == row["event_time"])
     beyond = [c for c in batch.columns if "_cross_" in c or "_ahead_" in c]
     if own.height:

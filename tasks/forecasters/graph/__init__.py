@@ -1,1 +1,1 @@
-"""One formula for predict and ONNX: what is computed in numpy is written as a graph."""
+"""One formula for predict and ONNX: the numpy computation is also written as a graph."""

@@ -1,5 +1,6 @@
-"""What all forecasters share: parameters that refuse unknown names, one formula for predict and
-ONNX, files without pickle.
+"""The base class of all forecasters.
+
+Parameters that refuse unknown names, one formula for predict and ONNX, files without pickle.
 """
 
 import json
@@ -19,8 +20,8 @@ from tasks.core.strict import Strict
 from tasks.forecasters.graph.graph_ops import Value, write_graph
 
 _BLOCK_ROWS = 8192  # bounds the memory of a long prediction: a hundred columns and 48 steps take 160 MB
-# Among what is learned: NaN for each ignored column, which added to it makes it unknown in numpy
-# and in ONNX, 0 for the others
+# Key in `learned`: NaN for each ignored column, 0 for the others; added to x it makes a column
+# unknown in numpy and in ONNX
 _IGNORED = "ignored"
 
 
@@ -29,16 +30,17 @@ class NoParams(Strict):
 
 
 class Formula(ABC):
-    """A forecaster whose forecast is one formula of x and of what it has learned.
+    """A forecaster whose forecast is one formula of x and of the learned numbers.
 
-    Params: its parameters. learned: every number that `fit` found, by name; empty before. reused:
-    what fits on the same rows leave for each other, where whoever makes many of them gives it; it
-    changes what a fit costs and nothing else.
+    Params: its parameters.
+    learned: every number that `fit` found, by name; empty before.
+    reused: a cache that several fits on the same rows share, set by their caller; it changes the
+    cost of a fit and no number.
     """
 
     Params: ClassVar[type[Strict]] = NoParams
-    # Whether fits may run in threads of one process side by side and gain by it: nothing global is
-    # touched
+    # Whether fits may run in parallel threads of one process and gain by it: they change nothing
+    # global
     releases_gil: ClassVar[bool] = False
 
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
@@ -54,9 +56,9 @@ class Formula(ABC):
 
     # For those that can
     def learn_on(self, x: np.ndarray, z: np.ndarray, start: Self) -> None:  # noqa: ARG002
-        """As `learn`, going on from the earlier fit *start*.
+        """As `learn`, from the earlier fit *start* on.
 
-        Raises ForecasterError where a model has no way to.
+        Raises ForecasterError for a model that cannot.
         """
         raise ForecasterError(
             f"{self.name} cannot go on from an earlier fit. Set `refit: full` for it under `models` in"
@@ -69,11 +71,11 @@ class Formula(ABC):
 
     @property
     def dispensable(self) -> tuple[str, ...]:
-        """Columns that the model can do without, one by one; none unless it says so."""
+        """Columns that the model does not need, each by itself; none by default."""
         return ()
 
     def ignore(self, columns: tuple[str, ...]) -> None:
-        """See *columns* as unknown, in `fit`, `predict` and the graph.
+        """Treat *columns* as unknown, in `fit`, `predict` and the graph.
 
         Raises ForecasterError for one that the model needs, and after `fit`.
         """
@@ -89,17 +91,17 @@ class Formula(ABC):
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """Columns that are seen as unknown."""
+        """Columns that are treated as unknown."""
         return tuple(
             name
-            for name, said in zip(self.schema.names, self.learned.get(_IGNORED, ()), strict=False)
-            if np.isnan(said)
+            for name, addend in zip(self.schema.names, self.learned.get(_IGNORED, ()), strict=False)
+            if np.isnan(addend)
         )
 
     def fit(self, x: np.ndarray, z: np.ndarray, start: Self | None = None) -> Self:
-        """Learn from x (n, F) and z (n, H), float32, NaN where unknown, going on from *start* if
-        there is one.
+        """Learn from x (n, F) and z (n, H), float32, NaN where unknown.
 
+        start: an earlier fit to continue from.
         Raises ForecasterError without rows, for another shape, or for a *start* that the model
         cannot use.
         """
@@ -169,7 +171,7 @@ class Formula(ABC):
         return loaded
 
     def to_onnx(self, path: Path) -> None:
-        """Write the formula as one graph."""
+        """Write the formula as one ONNX graph."""
         self._check_fitted()
         write_graph(
             path,
@@ -180,12 +182,12 @@ class Formula(ABC):
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """Its name in messages."""
         return type(self).__name__
 
     @classmethod
     def _format_class_name(cls) -> str:
-        """The class in forecaster.json; with its module unless it is ours, as `models` names it."""
+        """The class in forecaster.json: as in `models`, with its module unless it is ours."""
         module = cls.__module__.removeprefix("tasks.extensions.")
         return cls.__name__ if module.startswith("tasks.") else f"{module}:{cls.__qualname__}"
 
@@ -193,13 +195,13 @@ class Formula(ABC):
         try:
             return self.Params.model_validate(params)
         except ValidationError as error:
-            faults = "; ".join(
+            problems = "; ".join(
                 f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found {str(e['input'])[:60]!r})"
                 for e in error.errors()
             )
             known = sorted(self.Params.model_fields)
             raise ForecasterError(
-                f"{self.name}: {faults}. Its parameters are {known}; correct `models` of the dataset in"
+                f"{self.name}: {problems}. Its parameters are {known}; correct `models` of the dataset in"
                 " params.yaml."
             ) from error
 
@@ -220,10 +222,10 @@ class Formula(ABC):
 
 @cache
 def apply_one_blas_thread() -> None:
-    """From the first fit or forecast on, in this process: sums depend on the number of threads, and
-    on a busy machine two wait for each other.
+    """Limit this process to one BLAS thread, from the first fit or forecast on.
 
-    It is not lifted again: OpenBLAS answers each change with a thread that spins, and fits side by
-    side then took twice their time.
+    Sums depend on the number of threads, and on a busy machine two threads wait for each other. The
+    limit is not removed again: OpenBLAS answers each change with a thread that spins, and parallel
+    fits then took twice their time.
     """
     ThreadpoolController().limit(limits=1)

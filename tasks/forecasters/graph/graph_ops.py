@@ -1,13 +1,11 @@
-"""One formula, two evaluations: on arrays it computes in numpy, on a Wire it writes the nodes of an
-ONNX graph.
+"""The operations of a formula: numpy on arrays, nodes of an ONNX graph on a GraphValue.
 
-So a forecaster states its forecast once, and what is served is what was scored. Everything is
+A forecaster defines its forecast once, so that the served forecast is the scored one. Everything is
 float32. Elementwise operations give the same bits in both; matrix products may differ in their last
-bits, so nothing that follows one may compare (no tree below a product).
+bits, so no comparison may follow one (no tree below a product).
 
-The functions that nets use have a third evaluation: on tensors they compute in torch, with
-gradients. So a net is trained by the very lines that forecast, and its layers are written down
-once. They import no torch unless they are given a tensor of it.
+The functions that nets use also compute in torch, with gradients, on tensors: a net is trained by
+the same lines that forecast. They import torch only for a tensor.
 """
 
 from collections.abc import Sequence
@@ -18,20 +16,18 @@ import numpy as np
 
 OPSET, ML_OPSET, IR_VERSION = 18, 3, 10  # what onnxruntime 1.24, the oldest in our range, reads
 _NORM_EPSILON = 1e-5  # torch's and ONNX's default
-Value: TypeAlias = Any  # np.ndarray of float32, or Wire; where a net is trained torch.Tensor
+Value: TypeAlias = Any  # np.ndarray of float32, or GraphValue; in training torch.Tensor
 
 
 class GraphBuilder:
-    """Nodes and constants in the order in which a formula made them, so that the same formula
-    gives the same bytes.
-    """
+    """Nodes and constants in the order of the formula, so that one formula gives the same bytes."""
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
     def node(self, op: str, *inputs: Any, domain: str = "", **attributes: Any) -> "GraphValue":
-        """Add a node; its one output."""
+        """Add a node and return its one output."""
         from onnx import helper
 
         name = f"{op.lower()}_{len(self.nodes)}"
@@ -91,7 +87,7 @@ def cos(x: Value) -> Value:
 
 
 def fmod(x: Value, by: float) -> Value:
-    """What is left of x divided by *by*, with the sign of x."""
+    """Remainder of x divided by *by*, with the sign of x."""
     return (
         x.graph.node("Mod", x, np.float32(by), fmod=1)
         if isinstance(x, GraphValue)
@@ -100,7 +96,7 @@ def fmod(x: Value, by: float) -> Value:
 
 
 def take(x: Value, columns: Sequence[int]) -> Value:
-    """Columns of x, in the order given; a column may come several times."""
+    """The *columns* of x in that order; a column may be repeated."""
     if isinstance(x, GraphValue):
         return x.graph.node("Gather", x, np.array(columns, dtype=np.int64), axis=1)
     start, stop = columns[0], columns[0] + len(columns)
@@ -124,7 +120,7 @@ def maximum(x: Value, floor: np.ndarray) -> Value:
 
 
 def greater(x: Value, edges: np.ndarray) -> Value:
-    """(n, E) of x (n, 1): 1 where it lies above the edge, else 0."""
+    """(n, E) of x (n, 1): 1 where it is above the edge, else 0."""
     if isinstance(x, GraphValue):
         return x.graph.node("Cast", x.graph.node("Greater", x, edges), to=1)  # 1: float32
     return (x > edges).astype(np.float32)
@@ -166,8 +162,8 @@ def layer_norm(x: Value, gain: Value, shift: Value) -> Value:
 
 
 def reshape(x: Value, *shape: int) -> Value:
-    """The same numbers of each row in another *shape*, the rows (n) not counted."""
-    # 0: as many rows as there are
+    """Each row of x in another *shape*, which does not include the n rows."""
+    # 0: as many rows as in x
     return (
         x.graph.node("Reshape", x, np.array([0, *shape]))
         if isinstance(x, GraphValue)
@@ -188,19 +184,18 @@ def take_last_step(x: Value, n_steps: int) -> Value:
 
 
 def gru(x: Value, inner: Value, outer: Value, shift: Value, outer_shift: Value) -> Value:
-    """States (n, L, K) of a gated recurrent unit along x (n, L, I), the first one after step 1; it
-    starts at 0.
+    """States (n, L, K) of a gated recurrent unit along x (n, L, I), from 0.
 
     inner: (3K, I), outer: (3K, K), shift and outer_shift: (3K,), the gates reset, update, candidate
-    below each other, as torch has them.
+    stacked in torch's order. The first state is the one after step 1.
     Source: Cho et al. 2014, arXiv:1406.1078, with the reset after the product, as cuDNN and torch
     compute it.
     """
     if isinstance(x, GraphValue):
-        given = (_build_onnx_gates(a, (1, 0, 2)) for a in (inner, outer))
+        gates = (_build_onnx_gates(a, (1, 0, 2)) for a in (inner, outer))
         shifts = np.concatenate([_build_onnx_gates(a, (1, 0, 2)) for a in (shift, outer_shift)], axis=1)
         return _add_recurrent_node(
-            "GRU", x, *given, shifts, hidden_size=outer.shape[1], linear_before_reset=1
+            "GRU", x, *gates, shifts, hidden_size=outer.shape[1], linear_before_reset=1
         )
     if not isinstance(x, np.ndarray):
         return _run_torch("gru", x, inner, outer, shift, outer_shift)
@@ -219,17 +214,17 @@ def gru(x: Value, inner: Value, outer: Value, shift: Value, outer_shift: Value) 
 
 
 def lstm(x: Value, inner: Value, outer: Value, shift: Value, outer_shift: Value) -> Value:
-    """States (n, L, K) of a long short-term memory along x (n, L, I); state and cell start at 0.
+    """States (n, L, K) of a long short-term memory along x (n, L, I), from state and cell 0.
 
     inner: (4K, I), outer: (4K, K), shift and outer_shift: (4K,), the gates input, forget, cell,
-    output below each other, as torch has them.
+    output stacked in torch's order.
     Source: Hochreiter & Schmidhuber 1997, doi:10.1162/neco.1997.9.8.1735, with the forget gate of
     Gers et al. 2000.
     """
     if isinstance(x, GraphValue):
-        given = (_build_onnx_gates(a, (0, 3, 1, 2)) for a in (inner, outer))
+        gates = (_build_onnx_gates(a, (0, 3, 1, 2)) for a in (inner, outer))
         shifts = np.concatenate([_build_onnx_gates(a, (0, 3, 1, 2)) for a in (shift, outer_shift)], axis=1)
-        return _add_recurrent_node("LSTM", x, *given, shifts, hidden_size=outer.shape[1])
+        return _add_recurrent_node("LSTM", x, *gates, shifts, hidden_size=outer.shape[1])
     if not isinstance(x, np.ndarray):
         return _run_torch("lstm", x, inner, outer, shift, outer_shift)
     k = outer.shape[1]
@@ -254,19 +249,17 @@ def _run_torch(unit: str, x: Any, *weights: Any) -> Any:
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
-    """By the hyperbolic tangent, which overflows nowhere."""
+    """By the hyperbolic tangent, which cannot overflow."""
     return np.float32(0.5) + np.float32(0.5) * np.tanh(np.float32(0.5) * x)
 
 
 def _build_onnx_gates(stacked: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
-    """The gates below each other in ONNX's order, with its leading axis for the direction."""
+    """The stacked gates in ONNX's order, with its leading axis for the direction."""
     return np.concatenate([np.split(stacked, len(order))[gate] for gate in order])[None]
 
 
 def _add_recurrent_node(op: str, x: GraphValue, *constants: np.ndarray, **attributes: Any) -> GraphValue:
-    """ONNX's recurrent operators count steps first and have an axis for the direction; one node
-    whatever the number of steps.
-    """
+    """One node for any number of steps, with the axes in ONNX's order: steps, direction, rows."""
     states = x.graph.node(op, transpose(x, 1, 0, 2), *constants, **attributes)
     return transpose(x.graph.node("Squeeze", states, np.array([1])), 1, 0, 2)
 
@@ -278,7 +271,7 @@ def clip(x: Value, bound: float) -> Value:
 
 
 def join_columns(parts: Sequence[Value]) -> Value:
-    """Columns of all parts beside each other."""
+    """All parts concatenated along columns."""
     first = parts[0]
     if isinstance(first, GraphValue):
         return first.graph.node("Concat", *parts, axis=1)
@@ -290,8 +283,9 @@ def join_columns(parts: Sequence[Value]) -> Value:
 
 
 def matmul_by_row(x: Value, matrices: Value, n_columns: int, n_steps: int) -> Value:
-    """Each row of x (n, n_columns) times a matrix of its own, the rows of *matrices* (n,
-    n_columns * n_steps): (n, n_steps).
+    """(n, n_steps): each row of x (n, n_columns) times its own matrix.
+
+    matrices: (n, n_columns * n_steps), one flat matrix in each row.
     """
     if not isinstance(x, GraphValue):
         return (x[:, None, :] @ matrices.reshape(-1, n_columns, n_steps))[:, 0, :]
@@ -304,40 +298,43 @@ def matmul_by_row(x: Value, matrices: Value, n_columns: int, n_steps: int) -> Va
     return node("Reshape", product, np.array([-1, n_steps]))
 
 
-def build_step_rows(shared: Value, own: Sequence[Value], n_columns: int, n_steps: int) -> Value:
-    """A row for each (row, step): the columns of *shared*, the step 1..n_steps, and the step's own
-    column of each of *own*.
+def build_step_rows(shared: Value, by_step: Sequence[Value], n_columns: int, n_steps: int) -> Value:
+    """A row for each (row, step): *shared*, the step 1..n_steps, a column of each of *by_step*.
 
-    shared: (n, n_columns); own: at least one (n, n_steps), finite. Returns (n * n_steps, n_columns
-    + 1 + len(own)).
+    shared: (n, n_columns).
+    by_step: at least one (n, n_steps), finite.
+    Returns (n * n_steps, n_columns + 1 + len(by_step)).
     """
     steps = np.arange(1, n_steps + 1, dtype=np.float32)
     if not isinstance(shared, GraphValue):
         return np.column_stack(
-            [np.repeat(shared, n_steps, axis=0), np.tile(steps, len(shared)), *(np.ravel(of) for of in own)]
+            [np.repeat(shared, n_steps, axis=0), np.tile(steps, len(shared)), *(np.ravel(v) for v in by_step)]
         )
     node = shared.graph.node
     repeated = node("Expand", node("Unsqueeze", shared, np.array([1])), np.array([1, n_steps, 1]))
-    each = [node("Unsqueeze", of, np.array([2])) for of in own]
+    each = [node("Unsqueeze", v, np.array([2])) for v in by_step]
     step = each[0] * np.float32(0) + steps.reshape(1, -1, 1)
     return node(
-        "Reshape", node("Concat", repeated, step, *each, axis=2), np.array([-1, n_columns + 1 + len(own)])
+        "Reshape", node("Concat", repeated, step, *each, axis=2), np.array([-1, n_columns + 1 + len(by_step)])
     )
 
 
 def write_graph(path: Path, n_columns: int, n_steps: int, formula: Any) -> None:
-    """Write the graph of *formula*: input `x` (n, n_columns), output `z_hat` (n,
-    n_steps), both float32, n free; same formula, same bytes.
+    """Write the graph of *formula* from `x` (n, n_columns) to `z_hat` (n, n_steps).
+
+    Both float32, for any n; same formula, same bytes.
     """
     from onnx import TensorProto, checker, helper
 
     graph = GraphBuilder()
     graph.node("Identity", formula(GraphValue(graph, "x")))
     graph.nodes[-1].output[0] = "z_hat"
-    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", n_columns])
-    wanted = helper.make_tensor_value_info("z_hat", TensorProto.FLOAT, ["n", n_steps])
+    graph_input = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", n_columns])
+    graph_output = helper.make_tensor_value_info("z_hat", TensorProto.FLOAT, ["n", n_steps])
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
-    whole = helper.make_graph(graph.nodes, "forecaster", [given], [wanted], graph.constants)
-    model = helper.make_model(whole, opset_imports=opsets, ir_version=IR_VERSION, producer_name="tidemill")
+    graph_proto = helper.make_graph(graph.nodes, "forecaster", [graph_input], [graph_output], graph.constants)
+    model = helper.make_model(
+        graph_proto, opset_imports=opsets, ir_version=IR_VERSION, producer_name="tidemill"
+    )
     checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))

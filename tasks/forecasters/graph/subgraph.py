@@ -1,9 +1,8 @@
-"""A part of a formula that numpy cannot say (trees, a fitted estimator), kept as a small ONNX graph
-of its own.
+"""A part of a formula that is not numpy (trees, a fitted estimator), as a small ONNX graph.
 
-On arrays onnxruntime computes it, on a Wire its nodes are copied into the forecaster's graph. So
-both run the same kernels over the same nodes and give the same bits, and a forecast may follow such
-a part and be compared again, as a recursive one is.
+On arrays onnxruntime computes it, on a GraphValue its nodes are copied into the forecaster's graph.
+Both run the same kernels over the same nodes and give the same bits, so that a recursive forecast
+can go through such a part again.
 """
 
 from functools import lru_cache
@@ -15,8 +14,9 @@ from tasks.forecasters.graph.graph_ops import IR_VERSION, ML_OPSET, OPSET, Graph
 
 
 def run_subgraph(graph: np.ndarray, x: Value) -> Value:
-    """The one output (n, K) of the serialised *graph* (uint8, see `packed`) for its one input x
-    (n, F), float32.
+    """The output (n, K) of the serialised *graph* for its input x (n, F), float32.
+
+    graph: bytes as uint8, see `build_subgraph`.
     """
     if isinstance(x, GraphValue):
         return _add_subgraph(graph.tobytes(), x)
@@ -27,23 +27,27 @@ def run_subgraph(graph: np.ndarray, x: Value) -> Value:
 
 
 def build_subgraph(nodes: list[Any], constants: list[Any], n_columns: int, output: str) -> np.ndarray:
-    """The graph of *nodes* from `x` (n, n_columns) to *output* (n, K) as bytes (uint8), so that
-    it is saved like every other number that was learned.
+    """The graph of *nodes* from `x` (n, n_columns) to *output* (n, K) as bytes (uint8).
+
+    An array, so that it is saved as all learned numbers are.
     """
     from onnx import TensorProto, checker, helper
 
-    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", n_columns])
-    wanted = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["n", None])
+    graph_input = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", n_columns])
+    graph_output = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["n", None])
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
-    whole = helper.make_graph(nodes, "part", [given], [wanted], constants)
-    model = helper.make_model(whole, opset_imports=opsets, ir_version=IR_VERSION, producer_name="tidemill")
+    graph_proto = helper.make_graph(nodes, "part", [graph_input], [graph_output], constants)
+    model = helper.make_model(
+        graph_proto, opset_imports=opsets, ir_version=IR_VERSION, producer_name="tidemill"
+    )
     checker.check_model(model)
     return np.frombuffer(model.SerializeToString(deterministic=True), dtype=np.uint8)
 
 
 def build_canonical_subgraph(model: bytes) -> np.ndarray:
-    """A graph that another library wrote, packed, under names that follow from its order alone,
-    since a converter's count on through the process.
+    """A graph of another library as bytes (uint8), with names that depend on its order only.
+
+    A converter's own names count on through the process.
     """
     import onnx
 
@@ -55,7 +59,7 @@ def build_canonical_subgraph(model: bytes) -> np.ndarray:
 
 
 def _add_subgraph(graph: bytes, x: GraphValue) -> GraphValue:
-    """The graph's nodes behind *x*, under names that no other part of the whole graph has."""
+    """The graph's nodes applied to *x*, under names that are unique in the whole graph."""
     import onnx
 
     part = onnx.load_from_string(graph).graph
@@ -67,8 +71,9 @@ def _add_subgraph(graph: bytes, x: GraphValue) -> GraphValue:
 
 
 def _update_names(graph: Any, prefix: str, names: dict[str, str]) -> None:
-    """Name everything in *graph* anew, by its position behind *prefix*, and the bodies of its
-    loops likewise; *names* holds the names from outside and gets those given here.
+    """Rename everything in *graph* by its position after *prefix*, also in the bodies of loops.
+
+    names: old name: new name, of the values from outside; those of *graph* are added.
     """
     names[""] = ""  # an input that is left out
     for i, constant in enumerate(graph.initializer):
@@ -85,11 +90,11 @@ def _update_names(graph: Any, prefix: str, names: dict[str, str]) -> None:
 
 def _update_body_names(body: Any, prefix: str, names: dict[str, str]) -> None:
     body.name = f"{prefix}body"
-    for i, given in enumerate(body.input):
-        names[given.name] = given.name = f"{prefix}x{i}"
+    for i, graph_input in enumerate(body.input):
+        names[graph_input.name] = graph_input.name = f"{prefix}x{i}"
     _update_names(body, prefix, names)
-    for wanted in body.output:
-        wanted.name = names[wanted.name]
+    for graph_output in body.output:
+        graph_output.name = names[graph_output.name]
 
 
 @lru_cache(maxsize=8)

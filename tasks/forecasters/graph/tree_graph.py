@@ -1,8 +1,8 @@
 """Trees of any library as one list of nodes, and that list as ONNX-ML's TreeEnsembleRegressor.
 
-Written by hand: converters round a threshold to the nearest float32, which moves rows at the
-threshold to the other side, and none of them takes LightGBM's, XGBoost's and CatBoost's trees
-alike. Inputs are float32, so each library's comparison has an exact counterpart.
+No converter is used: converters round a threshold to the nearest float32, which moves rows at the
+threshold to the other side, and none of them reads LightGBM's, XGBoost's and CatBoost's trees.
+Inputs are float32, so each library's comparison has an exact counterpart.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,9 +16,9 @@ LEQ, LT, EQ, LEAF = "BRANCH_LEQ", "BRANCH_LT", "BRANCH_EQ", "LEAF"
 
 
 class TreeNode(NamedTuple):
-    """A question to one column, or a leaf. mode: `column <= value`, `column < value`, `column ==
-    value`, or LEAF, where value is the answer.
+    """A split on one column, or a leaf.
 
+    mode: `column <= value`, `column < value`, `column == value`, or LEAF, whose output is value.
     yes, no: positions in the tree's list of the nodes that follow.
     """
 
@@ -30,24 +30,26 @@ class TreeNode(NamedTuple):
 
 
 def add_category_splits(
-    nodes: list[TreeNode], at: int, column: int, values: Sequence[float], yes: int, no: int
+    nodes: list[TreeNode], index: int, column: int, values: Sequence[float], yes: int, no: int
 ) -> None:
-    """Put the question whether *column* is one of *values* at position *at*: a row of questions
-    for one each, the later ones at the end of *nodes*.
+    """Put a split by whether *column* is one of *values* at position *index*.
+
+    A chain of splits by one value each, the later ones at the end of *nodes*.
     """
     for i, value in enumerate(values):
         following = no if i == len(values) - 1 else len(nodes)
-        nodes[at] = TreeNode(EQ, value, column, yes, following)
+        nodes[index] = TreeNode(EQ, value, column, yes, following)
         if following != no:
-            at = following
-            nodes.append(TreeNode(LEAF, 0.0))  # the next question takes this place
+            index = following
+            nodes.append(TreeNode(LEAF, 0.0))  # replaced by the next split
     if not values:
-        nodes[at] = TreeNode(LEQ, np.inf, column, no, no)
+        nodes[index] = TreeNode(LEQ, np.inf, column, no, no)
 
 
 def build_tree_graph(trees: Iterable[list[TreeNode]], constant: float, n_columns: int) -> np.ndarray:
-    """The graph whose output (n, 1) is *constant* plus the sum of the trees at x (n, n_columns),
-    packed; the first node of each is its root.
+    """The graph with output (n, 1) *constant* plus the trees' sum at x (n, n_columns), as bytes.
+
+    The first node of each tree is its root.
     """
     from onnx import helper
 
@@ -79,8 +81,9 @@ def build_tree_graph(trees: Iterable[list[TreeNode]], constant: float, n_columns
 
 
 def compute_float32_floor(threshold: float) -> float:
-    """The largest float32 that is not above *threshold*: for a float32 x, x <= it means x <=
-    *threshold* in float64.
+    """The largest float32 that is not above *threshold*.
+
+    For a float32 x, x <= it is the same as x <= *threshold* in float64.
     """
     near = np.float32(threshold)
     return float(near if float(near) <= threshold else np.nextafter(near, np.float32(-np.inf)))

@@ -1,11 +1,9 @@
-"""Linear models of one series in innovations form, and their forecast as weights on the last
-values.
+"""Linear models of one series in innovations form, and their forecasts as weights of values.
 
-x_t = F x_{t-1} + g e_t, y_t = w . x_{t-1} + e_t. Exponential smoothing, Theta and ARIMA are all of
-this form, with the parameters that a library has estimated. The state before the window is not
-known; it is the one with the least squared errors in the window, which is linear in the values too.
-So a forecast is a fixed sum of the last values, the same in numpy and in a graph, and its state
-moves on by itself.
+x_t = F x_{t-1} + g e_t, y_t = w . x_{t-1} + e_t. Exponential smoothing, Theta and ARIMA have this
+form, with parameters that a library estimates. The state before the window is unknown; the one with
+the least squared errors in the window is used, which is linear in the values. So a forecast is a
+fixed sum of the last values, equal in numpy and in a graph, and each new value updates its state.
 Source of the form: Hyndman, Koehler, Ord & Snyder 2008, Forecasting with Exponential Smoothing,
 chapters 3 and 11.
 """
@@ -14,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-_RCOND = 1e-9  # directions of the first state that the window does not show
+_RCOND = 1e-9  # smaller singular values: directions of the first state that the window cannot identify
 
 
 class InnovationsModel(NamedTuple):
@@ -26,9 +24,7 @@ class InnovationsModel(NamedTuple):
 
 
 def compute_forecast_weights(model: InnovationsModel, n_values: int, n_steps: int) -> np.ndarray:
-    """Weights (n_values, n_steps) of the last *n_values* values, newest first, in the forecast
-    of each step.
-    """
+    """Weights (n_values, n_steps) of the last values, newest first, in each step's forecast."""
     discount = model.transition - np.outer(model.gain, model.observed)
     size = len(model.gain)
     seen, gains = np.empty((n_values, size)), np.empty((n_values, size))
@@ -51,9 +47,10 @@ def compute_forecast_weights(model: InnovationsModel, n_values: int, n_steps: in
 def build_smoothing(
     alpha: float, beta: float | None, phi: float, gamma: float | None, season_steps: int
 ) -> InnovationsModel:
-    """Additive exponential smoothing: level, trend when *beta* is given (damped by *phi*), season
-    of *season_steps* when *gamma* is given.
+    """Additive exponential smoothing.
 
+    beta: of the trend, damped by *phi*; None: no trend.
+    gamma: of the season of *season_steps*; None: no season.
     Source: Hyndman et al. 2008, section 3.4, ETS(A, A or Ad, A).
     """
     n_trend = 0 if beta is None else 1
@@ -65,14 +62,14 @@ def build_smoothing(
         transition[0, 1] = transition[1, 1] = observed[1] = phi
         gain[1] = beta
     if gamma is not None:
-        at = 1 + n_trend
-        transition[at, -1], gain[at], observed[-1] = 1.0, gamma, 1.0
-        transition[np.arange(at + 1, size), np.arange(at, size - 1)] = 1.0
+        first = 1 + n_trend
+        transition[first, -1], gain[first], observed[-1] = 1.0, gamma, 1.0
+        transition[np.arange(first + 1, size), np.arange(first, size - 1)] = 1.0
     return InnovationsModel(transition, gain, observed)
 
 
 def build_arima(ar: np.ndarray, ma: np.ndarray) -> InnovationsModel:
-    """y_t = sum ar_i y_{t-i} + e_t + sum ma_j e_{t-j}; differences stand in *ar*.
+    """y_t = sum ar_i y_{t-i} + e_t + sum ma_j e_{t-j}; *ar* includes the differences.
 
     Source: Hyndman et al. 2008, section 11.1.
     """

@@ -1,9 +1,8 @@
-"""What all nets share: their inputs, their target, their loss, and the rule of going on from an
-earlier fit.
+"""The base class of all nets: inputs, target, loss, and how a fit continues an earlier one.
 
-A net sees the last steps of its series as a sequence, oldest first, and all other columns beside
-it; it forecasts all steps at once. Its layers are written once, by the functions of `graph_ops`
-(`net_layers`): they are trained in torch (`training`), and forecast in numpy and ONNX without it.
+A net's inputs are the last steps of its series as a sequence, oldest first, and all other columns;
+it has an output for each step. Its layers are defined once, by the functions of `graph_ops`: they
+are trained in torch (`training`), and forecast in numpy and ONNX without it.
 """
 
 from abc import abstractmethod
@@ -20,26 +19,27 @@ from tasks.forecasters.graph.graph_ops import Value, clip, fill_nan, join_column
 from tasks.forecasters.parts.net_layers import NetInputs, TrainingHooks, WeightInitializer, Weights, Width
 from tasks.forecasters.parts.normalizer import CLIP_SD, Base, NormalizedInputs, Normalizer, has_level_input
 
-_LEAST_HELD = 20  # rows to stop by; on fewer the loss is luck
+_MIN_HELD_ROWS = 20  # rows for early stopping; the loss of fewer is chance
 
 
 class NetParams(Strict):
-    """What every net takes.
+    """The parameters of every net.
 
-    base, sees_level: what the net corrects, and whether the last value itself is an input, as in
-    ridge.
-    loss: of the standardised error; `quantile` needs the *quantile* that is forecast.
-    max_rows: origins in a fit, drawn evenly over the window when there are more. schedule: how the
-    learning rate falls after it has risen over the first *warmup_frac* of all updates.
-    patience_epochs: stop when that many epochs brought nothing on the newest *held_frac* of the
-    window, which then only stops, and keep the best weights; None: all epochs, on all rows.
+    base, sees_level: the forecast that is corrected, and whether the last value itself is an input,
+        as in ridge.
+    loss: of the standardised error; `quantile` needs *quantile*.
+    warm_epochs: epochs of a fit that continues an earlier one.
+    schedule: how the learning rate falls after the first *warmup_frac* of all updates, in which it
+        rises.
     accumulate_batches: batches in an update.
-    gradient_checkpointing: compute each layer twice instead of keeping what it made. warm_epochs:
-    of a fit that goes on from an earlier one.
-    checkpoint_every_epochs: how often a fit is kept, so that a killed one goes on. accelerator:
-    `auto` takes a GPU where there is one, and then numbers differ from those of the CPU; precision:
-    `auto` is mixed on a GPU and `32-true` elsewhere, `16-mixed` needs one. devices, strategy:
-    processes that share a batch.
+    max_rows: origins in a fit, drawn evenly over the window when there are more.
+    patience_epochs: stop after so many epochs without a lower loss on the newest *held_frac* of the
+        window, which is then not trained on, and keep the best weights; None: all epochs, all rows.
+    gradient_checkpointing: compute each layer twice instead of keeping its values.
+    checkpoint_every_epochs: how often a fit is saved, so that an interrupted one can continue.
+    accelerator: `auto` is a GPU where there is one; its numbers differ from those of the CPU.
+    precision: `auto` is mixed on a GPU and `32-true` elsewhere; `16-mixed` needs a GPU.
+    devices, strategy: processes that share a batch.
     """
 
     base: Base = "auto"
@@ -75,16 +75,15 @@ class NetParams(Strict):
 
 
 class SequenceParams(NetParams):
-    """sequence_steps: how many steps the net looks back on, the last one included; None: as many
-    as the feature table has lags without a gap.
-    """
+    """sequence_steps: length of the sequence with the last step; None: all lags without a gap."""
 
     sequence_steps: Annotated[int, Field(ge=2)] | None = None
 
 
 class Net(Formula):
-    """z_hat = base + scale * (mean + sd * network(inputs)); the network learns the standardised
-    target of each step.
+    """z_hat = base + scale * (mean + sd * network(inputs)).
+
+    The network learns the standardised target of each step.
     """
 
     Params = NetParams
@@ -101,34 +100,30 @@ class Net(Formula):
         """Weights before training, by name."""
 
     @abstractmethod
-    def forward(self, weights: Weights, inputs: NetInputs, aid: TrainingHooks) -> Value:
-        """(n, H) of *inputs*, by the functions of `graph_ops` that know tensors."""
+    def forward(self, weights: Weights, inputs: NetInputs, hooks: TrainingHooks) -> Value:
+        """(n, H) of *inputs*, by the functions of `graph_ops` for tensors."""
 
     def learn(self, x: np.ndarray, z: np.ndarray) -> None:
-        """From weights drawn with the seed."""
+        """Train from random weights of the seed."""
         self._learn(x, z, None)
 
     def learn_on(self, x: np.ndarray, z: np.ndarray, start: Self) -> None:
-        """From the weights of *start*, of this dataset or of another one with the same columns,
-        over `warm_epochs`.
+        """Train from the weights of *start* over `warm_epochs`.
 
-        Inputs and target are standardised anew, by the rows of this fit: what the weights know
-        stands in standard deviations, so it can move to series of another level and size. Raises
-        ForecasterError that names all that is not alike.
+        start: a fit of this dataset, or of another one with the same columns. Inputs and target are
+            standardised by the rows of this fit: weights are in units of standard deviations, so
+            they transfer to series of another level and size.
+        Raises ForecasterError with all differences between the two nets.
         """
         self._check_start(start)
         self._learn(x, z, start)
 
     def formula(self, x: Value) -> Value:
         """See the class."""
-        preamble = self.normalizer
-        base, seen = preamble.base(x, str(self.learned["base"])), preamble.transform(x)
-        weights = {
-            name.removeprefix("net."): array
-            for name, array in self.learned.items()
-            if name.startswith("net.")
-        }
-        if not weights:  # there was no target, or only one value of it
+        normalizer = self.normalizer
+        base, seen = normalizer.base(x, str(self.learned["base"])), normalizer.transform(x)
+        weights = get_net_weights(self)
+        if not weights:  # the fit had no target, or a constant one
             return (
                 base + seen.scale * self.learned["mean"] if self.schema.scale else base + self.learned["mean"]
             )
@@ -141,16 +136,16 @@ class Net(Formula):
             self._select_rows(x[newer], z[newer]),
             self._select_rows(x[older], z[older]),
         )
-        preamble = self.normalizer
-        preamble.learn(x)
+        normalizer = self.normalizer
+        normalizer.learn(x)
         self._fit_sequence(x)
         wanted = (
             str(start.learned["base"])
             if start is not None and self.params.base == "auto"
             else self.params.base
         )
-        base = preamble.decide_base(x, z, wanted)
-        target = preamble.target(x, z, preamble.base(x, base))
+        base = normalizer.decide_base(x, z, wanted)
+        target = normalizer.target(x, z, normalizer.base(x, base))
         known = target[np.isfinite(target)]
         mean, sd = (
             (np.float32(known.mean()), np.float32(known.std()))
@@ -164,13 +159,13 @@ class Net(Formula):
             from tasks.forecasters.training.lightning import fit_net
 
             pairs = TrainingPairs(self._build_inputs(x), (target - mean) / sd)
-            held_target = (preamble.target(held_x, held_z, preamble.base(held_x, base)) - mean) / sd
+            held_target = (normalizer.target(held_x, held_z, normalizer.base(held_x, base)) - mean) / sd
             held = (
                 TrainingPairs(self._build_inputs(held_x), held_target)
                 if np.isfinite(held_target).any()
                 else None
             )
-            weights = self._started(start) or self.build_initial_weights(
+            weights = get_net_weights(start) or self.build_initial_weights(
                 pairs.inputs.statics.shape[1], WeightInitializer(self.seed)
             )
             epochs = self.params.epochs if start is None else self.params.warm_epochs
@@ -179,12 +174,11 @@ class Net(Formula):
             )
 
     def _split_rows(self, z: np.ndarray) -> tuple[slice, slice]:
-        """Rows to learn from and rows to stop by, the newest; between them as many rows as have
-        targets in both are left out.
+        """Rows to train on, and the newest rows, which stop the training.
 
-        Rows come in order of time. Those whose last step is not known yet, at the end of the
-        window, are the newest horizon_steps - 1 steps of all series: as many before the held rows
-        reach into them.
+        Rows between them with targets in both are left out. Rows are in order of time, and those at
+        the end of the window whose last step is unknown are the newest horizon_steps - 1 steps of
+        all series: so many rows before the held-out ones have targets in them.
         """
         n = len(z)
         if self.params.patience_epochs is None:
@@ -192,7 +186,7 @@ class Net(Formula):
         first_held = int(n * (1 - self.params.held_frac))
         complete = np.flatnonzero(np.isfinite(z[:, -1]))
         purge = n - 1 - int(complete[-1]) if len(complete) else n
-        if n - first_held < _LEAST_HELD or first_held - purge < _LEAST_HELD:
+        if n - first_held < _MIN_HELD_ROWS or first_held - purge < _MIN_HELD_ROWS:
             return slice(n), slice(n, n)
         return slice(first_held - purge), slice(first_held, n)
 
@@ -210,8 +204,9 @@ class Net(Formula):
         )
 
     def _build_sequence(self, x: Value, seen: NormalizedInputs) -> Value:
-        """Distances of the steps from the last value, in units of the scale and then of one
-        standard deviation for all, so that the sequence keeps its shape.
+        """Distances of the steps from the last value, in units of the scale.
+
+        Divided by one standard deviation for all steps, so that the sequence keeps its shape.
         """
         return (
             clip(self._compute_distances(x, seen) / self.learned["sequence.sd"], CLIP_SD)
@@ -231,71 +226,66 @@ class Net(Formula):
 
     @property
     def normalizer(self) -> Normalizer:
-        """Of the columns beside the sequence."""
-        beside = None
+        """The normalizer of the columns outside the sequence."""
+        other_columns = None
         if self.reads_sequence:
-            beside = tuple(name for name in self.schema.names if name not in self.steps)
+            other_columns = tuple(name for name in self.schema.names if name not in self.steps)
         sees_level = has_level_input(self.params.sees_level, self.params.base, self.schema)
-        return Normalizer(self.schema, self.learned, beside, sees_level=sees_level)
-
-    def _started(self, start: Self | None) -> Weights:
-        return (
-            {}
-            if start is None
-            else {
-                name.removeprefix("net."): array
-                for name, array in start.learned.items()
-                if name.startswith("net.")
-            }
-        )
+        return Normalizer(self.schema, self.learned, other_columns, sees_level=sees_level)
 
     def _check_start(self, start: Self) -> None:
-        other, said = start.schema, []
+        other, differences = start.schema, []
         if type(start) is not type(self):
-            said.append(f"it is a {start.name}")
+            differences.append(f"it is a {start.name}")
         else:
-            said += [
+            differences += [
                 f"`{key}` is {getattr(start.params, key)} there and {getattr(self.params, key)} here"
                 for key in sorted(set(type(self.params).model_fields) - set(NetParams.model_fields))
                 if getattr(start.params, key) != getattr(self.params, key)
             ]
             there, here = start.normalizer.sees_level, self.normalizer.sees_level
-            said += [f"`sees_level` is {there} there and {here} here"] if there != here else []
-        mine, theirs = ([(c.name, c.role) for c in s.columns] for s in (self.schema, other))
-        if mine != theirs:
-            apart = sorted({name for name, _ in set(mine) ^ set(theirs)}) or "their order"
-            said.append(f"its columns are others ({apart})")
+            differences += [f"`sees_level` is {there} there and {here} here"] if there != here else []
+        here_columns, there_columns = ([(c.name, c.role) for c in s.columns] for s in (self.schema, other))
+        if here_columns != there_columns:
+            names = sorted({name for name, _ in set(here_columns) ^ set(there_columns)}) or "their order"
+            differences.append(f"its columns differ ({names})")
         for key in ("horizon_steps", "scale", "last"):
             if getattr(other, key) != getattr(self.schema, key):
-                said.append(
+                differences.append(
                     f"`{key}` is {getattr(other, key)!r} there and {getattr(self.schema, key)!r} here"
                 )
-        if said:
+        if differences:
             raise ForecasterError(
-                f"{self.name} cannot go on from that fit: {'; '.join(said)}. Weights go from net to net only"
-                " between equal layers and equal columns: give both datasets the same `features.list`,"
+                f"{self.name} cannot continue that fit: {'; '.join(differences)}. Weights transfer only"
+                " between nets with equal layers and columns: give both datasets the same `features.list`,"
                 " horizon and parameters of layers, or train with `refit: full`."
             )
 
 
+def get_net_weights(net: Net | None) -> Weights:
+    """The learned weights of *net*, by name; none without a net."""
+    prefix = "net."
+    learned = {} if net is None else net.learned
+    return {k.removeprefix(prefix): array for k, array in learned.items() if k.startswith(prefix)}
+
+
 def join_net_inputs(inputs: NetInputs, state: Value) -> Value:
-    """A net's state (n, K) and the static inputs in one row."""
+    """A net's state (n, K) and the static inputs, joined along columns."""
     return join_columns([state, inputs.statics])
 
 
 def get_lag_columns(schema: FeatureSchema, wanted: int | None, model: str) -> tuple[str, ...]:
     """The columns of the sequence, oldest first.
 
-    Raises ForecasterError that says which lags to declare when there are fewer than *wanted*, or
-    but one.
+    Raises ForecasterError with the lags to declare when there are fewer than *wanted*, or only one.
     """
-    there = 1 + len(schema.lags("z"))
-    if there < (wanted or 2):
+    n_steps = 1 + len(schema.lags("z"))
+    if n_steps < (wanted or 2):
         # A short list is written out
         lags = f"[1, ..., {wanted - 1}]" if wanted and wanted > 3 else f"{list(range(1, wanted or 12))}"
         raise ForecasterError(
-            f"{model} needs a sequence of {wanted or 'at least 2'} steps, but the feature table has {there}"
+            f"{model} needs a sequence of {wanted or 'at least 2'} steps, but the feature table has {n_steps}"
             f" without a gap (z_last, z_lag_1, ...). Declare {{kind: lag, column: z, steps: {lags}}} in"
-            " `features.list`" + (f", or set `sequence_steps` to at most {there}." if there > 1 else ".")
+            " `features.list`" + (f", or set `sequence_steps` to at most {n_steps}." if n_steps > 1 else ".")
         )
-    return (*(f"z_lag_{k}" for k in range((wanted or there) - 1, 0, -1)), schema.last)
+    return (*(f"z_lag_{k}" for k in range((wanted or n_steps) - 1, 0, -1)), schema.last)

@@ -1,6 +1,4 @@
-"""What the layers of a net are written with, and what training asks of a net; nets and training
-know it.
-"""
+"""The types that nets and their training share: weights, inputs, hooks and the net's protocol."""
 
 import itertools
 from collections.abc import Callable
@@ -17,7 +15,7 @@ Weights = dict[str, Any]  # name -> array, or tensor where it is trained
 
 
 class NetInputs(NamedTuple):
-    """What a net sees of n rows.
+    """The inputs of a net of n rows.
 
     sequence: (n, L) distances from the last value, oldest first; (n, 0) where a net reads none.
     statics: (n, K), all other columns.
@@ -28,19 +26,19 @@ class NetInputs(NamedTuple):
 
 
 class TrainingHooks:
-    """What training adds to the layers, here where nothing is trained: nothing."""
+    """Hooks of training in the layers; these do nothing, as in a forecast."""
 
     def drop(self, x: Value) -> Value:
-        """x, in training with a random part of it at 0."""
+        """x, in training with a random part of it set to 0."""
         return x
 
     def run_layer(self, compute: Callable[..., Value], *values: Value) -> Value:
-        """The layer *compute* of *values*, in training perhaps computed again instead of kept."""
+        """The layer *compute* of *values*; training may compute it twice instead of keeping it."""
         return compute(*values)
 
 
 class TrainableNet(Protocol):
-    """What training asks of a net: its parameters, its seed and its layers."""
+    """A net as training needs it: its parameters, its seed and its layers."""
 
     schema: FeatureSchema
     seed: int
@@ -48,11 +46,11 @@ class TrainableNet(Protocol):
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """Its name in messages."""
         ...
 
-    def forward(self, weights: Weights, inputs: NetInputs, aid: TrainingHooks) -> Value:
-        """(n, H) of *inputs*, by the functions of `graph_ops` that know tensors."""
+    def forward(self, weights: Weights, inputs: NetInputs, hooks: TrainingHooks) -> Value:
+        """(n, H) of *inputs*, by the functions of `graph_ops` for tensors."""
         ...
 
 

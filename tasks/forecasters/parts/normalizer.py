@@ -1,11 +1,11 @@
-"""From feature rows to inputs that series of any level and size share, and from a model's output
-back to z.
+"""Feature rows as inputs that are comparable over series, and a model's output back as z.
 
 Levels become distances from the last known value, in units of the scale column where there is one;
-what is unknown becomes the last value (levels) or the training median (others); all is standardised
-by the training rows and clipped. The target is the distance of z from a base (the last value, or
-the value a season before) in the same units. Source of the idea: reversible instance normalisation,
-Kim et al. 2022, https://openreview.net/forum?id=cGDAkQo1C0p, with the last value as centre.
+unknown values become the last value (levels) or the training median (others); all inputs are
+standardised by the training rows and clipped. The target is the distance of z from a base (the last
+value, or the value a season before) in the same units. Source of the idea: reversible instance
+normalisation, Kim et al. 2022, https://openreview.net/forum?id=cGDAkQo1C0p, with the last value as
+centre.
 """
 
 from typing import Literal, NamedTuple
@@ -18,18 +18,21 @@ from tasks.core.schema import SERIES_KEY, FeatureSchema
 from tasks.forecasters.graph.graph_ops import Value, clip, fill_nan, join_columns, maximum, take
 
 Base = Literal["auto", "last", "seasonal"]
-_SEES_LEVEL = "preamble.sees_level"  # among what is learned
-CLIP_SD = 10.0  # an input further out is an accident; a linear model would follow it to anywhere
-_FLOOR_FRAC = 0.1  # of a small scale (5 % quantile): a series that has stood still must not divide by nothing
-_BLOCK_ROWS = 4096  # seen at a time while learning: of 340 columns 6 MB, which a cache holds
-# Targets beyond this many times the 99 % quantile of |target| are cut there; a jump after
-# standstill is one
+_SEES_LEVEL = "preamble.sees_level"  # key in `learned`
+CLIP_SD = 10.0  # a larger input is an error, and a linear model would follow it anywhere
+_FLOOR_FRAC = 0.1  # of a small scale (5 % quantile): the scale of a constant series is no divisor
+_BLOCK_ROWS = 4096  # rows at a time while learning: of 340 columns 6 MB, which fit in a cache
+# Targets are clipped at so many times the 99 % quantile of |target|, for example a jump of a
+# constant series
 _OUTLIERS = 5.0
 
 
 class NormalizedInputs(NamedTuple):
-    """Of n rows: the last known z (n, 1), what distances are divided by (n, 1) or 1, and the
-    model's inputs (n, K), finite, within CLIP_SD.
+    """The inputs of n rows.
+
+    last: the last known z, (n, 1).
+    scale: the divisor of distances, (n, 1) or 1.
+    inputs: (n, K), finite, within CLIP_SD.
     """
 
     last: Value
@@ -43,17 +46,13 @@ def select_last_values(schema: FeatureSchema, x: Value) -> Value:
 
 
 def list_dispensable_columns(schema: FeatureSchema) -> tuple[str, ...]:
-    """Columns without which there still are last value, season, scale and series: what the
-    preamble fills when it is unknown.
-    """
+    """Columns that the normalizer fills when unknown: not last value, season, scale, series."""
     needed = {schema.last, schema.scale, *schema.seasonal, *SERIES_KEY}
     return tuple(name for name in schema.names if name not in needed)
 
 
 def check_columns(columns: tuple[str, ...] | None, schema: FeatureSchema, model: str) -> None:
-    """Raises ForecasterError for a name in the parameter `columns` that the feature table has
-    not.
-    """
+    """Raises ForecasterError for a name in the parameter `columns` that is not in the table."""
     if unknown := sorted(set(columns or ()) - set(schema.names)):
         raise ForecasterError(
             f"`columns` of {model} names {unknown}, which the feature table has not. Declare them in"
@@ -61,20 +60,18 @@ def check_columns(columns: tuple[str, ...] | None, schema: FeatureSchema, model:
         )
 
 
-def has_level_input(asked: bool | None, base: Base, schema: FeatureSchema) -> bool:
+def has_level_input(sees_level: bool | None, base: Base, schema: FeatureSchema) -> bool:
     """Whether the last value itself is among the inputs of a model that corrects *base*.
 
-    asked: its parameter `sees_level`; None: only where no scale column makes levels comparable, and
-    never with `base: last` asked for, whose correction is free of the level (Zeng et al. 2023,
-    arXiv:2205.13504).
+    sees_level: its parameter; None: only where no scale column makes levels comparable, and never
+        with `base: last`, whose correction does not depend on the level (Zeng et al. 2023,
+        arXiv:2205.13504).
     """
-    return schema.scale is None and base != "last" if asked is None else asked
+    return schema.scale is None and base != "last" if sees_level is None else sees_level
 
 
 def select_seasonal_values(schema: FeatureSchema, x: Value) -> Value:
-    """z one season before each step, the last value where that is unknown or there is no season:
-    (n, H).
-    """
+    """(n, H): z one season before each step; the last value where that is unknown."""
     last = select_last_values(schema, x)
     return (
         fill_nan(take(x, [schema.index(name) for name in schema.seasonal]), last) if schema.seasonal else last
@@ -82,13 +79,13 @@ def select_seasonal_values(schema: FeatureSchema, x: Value) -> Value:
 
 
 class Normalizer:
-    """The common first and last lines of every fitted model.
+    """The input and output transform of every fitted model.
 
-    columns: which level columns it uses; None: every column of every role but the series' keys,
-    which are no quantities. learned: the dictionary that its numbers live in, under
-    `preamble.<name>`.
-    sees_level: whether the last value itself is an input too. None: where there is no scale column,
-    since then levels of all series compare.
+    learned: the dictionary that has its numbers, under `preamble.<name>`.
+    columns: the columns that it uses; None: every column of every role except the series' keys,
+        which are no quantities.
+    sees_level: whether the last value itself is an input too; None: without a scale column, since
+        then levels of all series are comparable.
     """
 
     def __init__(
@@ -112,15 +109,15 @@ class Normalizer:
 
     @property
     def n_inputs(self) -> int:
-        """How many inputs a model gets; where there is nothing to see, one that is always 0."""
+        """Number of inputs; without any column one input that is always 0."""
         return max(1, len(self.levels) + len(self.spreads) + len(self.frees) + self.sees_level)
 
     @property
     def sees_level(self) -> bool:
         """Whether the last value itself is an input.
 
-        After a fit: whether it was one then. A fit that does not say is older than the choice, and
-        had it wherever there was no scale column.
+        After a fit: whether it was one then. A fit without that number is older than the choice,
+        and had the input wherever there was no scale column.
         """
         if "preamble.mean" not in self.learned:
             return self._wants_level
@@ -135,7 +132,7 @@ class Normalizer:
         others = np.concatenate(
             [np.concatenate([x[part][:, :0], *self._list_raw_inputs(x[part])], axis=1) for part in parts]
         )
-        # A level: the last value, as a distance from it
+        # An unknown level is the last value: the distance 0
         medians = np.concatenate([np.zeros(len(self.levels), dtype=np.float32), _compute_medians(others)])
         total = sum(
             fill_nan(self._join_raw_inputs(x[part]), medians).sum(axis=0, dtype=np.float64) for part in parts
@@ -153,38 +150,36 @@ class Normalizer:
     def transform(self, x: Value) -> NormalizedInputs:
         """Last value, scale and inputs of x (n, F)."""
         inputs = (
-            fill_nan(self._join_raw_inputs(x), self._kept("instead")) - self._kept("mean")
-        ) / self._kept("sd")
+            fill_nan(self._join_raw_inputs(x), self._get_learned("instead")) - self._get_learned("mean")
+        ) / self._get_learned("sd")
         return NormalizedInputs(
             take(x, [self.schema.index(self.schema.last)]), self.scale(x), clip(inputs, CLIP_SD)
         )
 
     def inputs(self, x: np.ndarray) -> np.ndarray:
-        """The inputs alone of many rows, (n, K), as `transform` has them, without large copies."""
+        """The inputs of `transform` alone, (n, K), of many rows without large copies."""
         out = np.empty((len(x), self.n_inputs), dtype=np.float32)
         for part in split_blocks(len(x), _BLOCK_ROWS):
             out[part] = self.transform(x[part]).inputs
         return out
 
     def scale(self, x: Value) -> Value:
-        """What distances are divided by: (n, 1), or 1 without a scale column."""
+        """The divisor of distances: (n, 1), or 1 without a scale column."""
         if self.schema.scale is None:
             return np.float32(1)
         return maximum(
-            fill_nan(take(x, [self.schema.index(self.schema.scale)]), self._kept("scale")),
-            self._kept("floor"),
+            fill_nan(take(x, [self.schema.index(self.schema.scale)]), self._get_learned("scale")),
+            self._get_learned("floor"),
         )
 
     def base(self, x: Value, of: str) -> Value:
-        """What a model adds its output to: (n, H)."""
+        """The base that a model adds its output to, (n, H)."""
         return (
             select_seasonal_values(self.schema, x) if of == "seasonal" else select_last_values(self.schema, x)
         )
 
     def decide_base(self, x: np.ndarray, z: np.ndarray, wanted: str) -> str:
-        """`last` or `seasonal`: as *wanted*, and for `auto` the one that is nearer to z over the
-        training pairs.
-        """
+        """`last` or `seasonal`: *wanted*, and for `auto` the one nearer to z over the pairs."""
         if wanted != "auto" or not self.schema.seasonal:
             return "last" if wanted == "auto" else wanted
         near = {
@@ -194,8 +189,9 @@ class Normalizer:
         return min(near, key=near.__getitem__)
 
     def target(self, x: np.ndarray, z: np.ndarray, base: np.ndarray) -> np.ndarray:
-        """What a model learns: the distance of z from *base* in units of the scale, (n, H)
-        float32, NaN where z is; far outliers are cut.
+        """The target of a model: the distance of z from *base* in units of the scale.
+
+        (n, H) float32, NaN where z is; far outliers are clipped.
         """
         distance = (z - base) / self.scale(x)
         known = np.abs(distance[np.isfinite(distance)])
@@ -217,7 +213,7 @@ class Normalizer:
         )
 
     def _list_raw_inputs(self, x: Value) -> list[Value]:
-        """All raw inputs but the levels; a column of zeros where there would be no input at all."""
+        """All raw inputs except the levels; a column of 0 where there would be no input."""
         parts = [
             *([take(x, self.spreads) / self.scale(x)] if self.spreads else []),
             *([take(x, self.frees)] if self.frees else []),
@@ -233,14 +229,14 @@ class Normalizer:
             {f"preamble.{name}": np.asarray(value, dtype=np.float32) for name, value in numbers.items()}
         )
 
-    def _kept(self, name: str) -> np.ndarray:
+    def _get_learned(self, name: str) -> np.ndarray:
         return self.learned[f"preamble.{name}"]
 
 
 def get_level_column(schema: FeatureSchema, window_steps: int, model: str) -> str:
     """Name of the mean of z over *window_steps*; of window 1 the last value.
 
-    Raises ForecasterError that says which feature to declare.
+    Raises ForecasterError with the feature to declare.
     """
     name = schema.last if window_steps == 1 else f"z_mean_{window_steps}"
     if name not in schema.names:
@@ -252,7 +248,7 @@ def get_level_column(schema: FeatureSchema, window_steps: int, model: str) -> st
 
 
 def _compute_medians(raw: np.ndarray) -> np.ndarray:
-    """Median of each column over what is known, 0 where nothing is."""
+    """Median of the known values of each column, 0 where none is."""
     return np.array(
         [np.median(known) if len(known := column[np.isfinite(column)]) else 0.0 for column in raw.T],
         dtype=np.float32,

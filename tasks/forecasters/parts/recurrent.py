@@ -1,5 +1,7 @@
-"""What GRU and LSTM share: units along the sequence, a hidden layer over the last state and the
-other columns, and a linear way past both.
+"""The base class of GRU and LSTM.
+
+Units along the sequence, a hidden layer over the last state and the other columns, and a linear
+skip connection.
 """
 
 from typing import Any, ClassVar
@@ -17,17 +19,16 @@ from tasks.forecasters.parts.net_layers import (
 
 
 class RecurrentParams(SequenceParams):
-    """hidden_size: of the state, and of the layer over it. layers: units above each other."""
+    """hidden_size: of the state, and of the layer over it. layers: number of stacked units."""
 
     hidden_size: Width = 32
     layers: Width = 1
 
 
 class Recurrent(Net):
-    """network = relu((state, other columns) .
+    """relu((state, other columns) . A + a) . B + b + (sequence, other columns) . C + c.
 
-    A + a) . B + b + (sequence, other columns) . C + c; state: the last of the units along the
-    sequence.
+    state: the last state of the units along the sequence.
     """
 
     Params = RecurrentParams
@@ -35,7 +36,7 @@ class Recurrent(Net):
     unit: ClassVar[Any]
 
     def build_initial_weights(self, n_statics: int, draw: WeightInitializer) -> Weights:
-        """Of the units, the head, and the way past, which starts at 0."""
+        """Weights of the units, the head, and the skip connection, which starts at 0."""
         k = self.params.hidden_size
         weights: Weights = {}
         for layer in range(self.params.layers):
@@ -53,29 +54,27 @@ class Recurrent(Net):
             | build_skip_weights(self, n_statics, draw)
         )
 
-    def forward(self, weights: Weights, inputs: NetInputs, aid: TrainingHooks) -> Value:
+    def forward(self, weights: Weights, inputs: NetInputs, hooks: TrainingHooks) -> Value:
         """See the class."""
         n_steps = len(self.steps)
         states = reshape(inputs.sequence, n_steps, 1)
         for layer in range(self.params.layers):
-            own = (weights[f"{name}_{layer}"] for name in ("inner", "outer", "shift", "outer_shift"))
-            states = aid.drop(aid.run_layer(type(self).unit, states, *own))
+            of_layer = (weights[f"{name}_{layer}"] for name in ("inner", "outer", "shift", "outer_shift"))
+            states = hooks.drop(hooks.run_layer(type(self).unit, states, *of_layer))
         hidden = relu(
             join_net_inputs(inputs, take_last_step(states, n_steps)) @ weights["weights_0"]
             + weights["intercept_0"]
         )
         return (
-            aid.drop(hidden) @ weights["weights_1"] + weights["intercept_1"] + compute_skip(weights, inputs)
+            hooks.drop(hidden) @ weights["weights_1"] + weights["intercept_1"] + compute_skip(weights, inputs)
         )
 
 
 def build_skip_weights(net: Net, n_statics: int, draw: WeightInitializer) -> Weights:
-    """Of the linear way past all layers: most of what there is to learn is linear, and the
-    layers need not learn it again.
-    """
+    """Weights of the linear skip connection: most of the target is linear, and layers add to it."""
     return {"past": 0 * draw.draw_matrix(len(net.steps) + n_statics, net.schema.horizon_steps)}
 
 
 def compute_skip(weights: Weights, inputs: NetInputs) -> Value:
-    """(n, H) of that way."""
+    """(n, H) of the skip connection."""
     return join_net_inputs(inputs, inputs.sequence) @ weights["past"]

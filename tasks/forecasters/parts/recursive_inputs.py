@@ -1,4 +1,4 @@
-"""Feature rows moved on by forecasts: what they would be some steps later, where that is exact.
+"""Feature rows some steps later, with forecasts as values, where that is exact.
 
 For models that forecast one step and repeat it.
 """
@@ -13,11 +13,11 @@ _LAG = "z_lag_"
 
 
 class RecursiveInputs:
-    """The last value, lags of z whose younger lags are all there, and the season move on exactly; a
-    series stays itself.
+    """Advances rows by forecasts; *columns* are those that can be advanced exactly.
 
-    Means, spreads, calendars and covariates do not: `columns` leaves them out, so a model that
-    repeats a step must read those alone.
+    The last value, lags of z whose smaller lags are all in the table, the season and the series'
+    keys. Means, spreads, calendars and covariates cannot, so a model that repeats a step must read
+    *columns* only.
     """
 
     def __init__(self, schema: FeatureSchema) -> None:
@@ -27,9 +27,7 @@ class RecursiveInputs:
             for name in schema.names
             if name.removeprefix(_LAG).isdigit() and name.startswith(_LAG)
         }
-        self.lags = {
-            k for k in lags if all(k - moved in lags for moved in range(1, min(k, schema.horizon_steps)))
-        }
+        self.lags = {k for k in lags if all(k - s in lags for s in range(1, min(k, schema.horizon_steps)))}
         self.columns = (
             schema.last,
             *(f"{_LAG}{k}" for k in sorted(self.lags)),
@@ -37,9 +35,7 @@ class RecursiveInputs:
         )
 
     def build_next_inputs(self, x: Value, ahead: Sequence[Value]) -> Value:
-        """x (n, F) as many steps later as *ahead* has forecasts (n, 1); what cannot move stays
-        as it was.
-        """
+        """x (n, F), so many steps later as *ahead* has forecasts (n, 1); other columns as in x."""
         steps, n_columns = len(ahead), len(self.schema.columns)
         source = {self.schema.last: -1}
         source |= {f"{_LAG}{k}": k - steps for k in self.lags}
@@ -53,8 +49,9 @@ class RecursiveInputs:
         )
 
     def season(self, x: Value, ahead: Sequence[Value], last: Value) -> Value:
-        """z one season before the step after *ahead*: (n, 1); *last* where that is unknown or
-        there is no season.
+        """(n, 1): z one season before the step after *ahead*.
+
+        last: its value where that is unknown, or without a season.
         """
         if not self.schema.seasonal:
             return last
@@ -66,8 +63,10 @@ class RecursiveInputs:
         )
 
     def _find_position(self, name: str, back: int | None, steps: int, n_columns: int) -> int:
-        """Position in x beside the forecasts: *back* steps before the origin, negative: the
-        forecast of a step after it.
+        """Position of a column in x joined with the forecasts.
+
+        back: steps before the origin; negative: a forecast of a step after it; None: the column
+            itself.
         """
         if name == self.schema.last:
             return n_columns + steps - 1
@@ -79,9 +78,9 @@ class RecursiveInputs:
 
 
 def check_movable(names: Sequence[str], schema: FeatureSchema, model: str) -> None:
-    """Raises ForecasterError when one of the columns *names* cannot be moved on."""
-    if stuck := [name for name in names if name not in RecursiveInputs(schema).columns]:
+    """Raises ForecasterError when one of the columns *names* cannot be advanced."""
+    if fixed := [name for name in names if name not in RecursiveInputs(schema).columns]:
         raise ForecasterError(
-            f"{model} repeats its one step, and {stuck} cannot be moved on by a forecast. Leave them out, or"
+            f"{model} repeats its one step, and a forecast cannot advance {fixed}. Leave them out, or"
             " set `strategy: direct`."
         )

@@ -1,8 +1,7 @@
-"""What a simpler model leaves over, as rows to learn from: one for each pair of origin and step,
-with the step as a column.
+"""The residuals of a simpler model as rows: one for each pair of origin and step.
 
-A library that knows nothing of series, steps or scales learns from them and corrects the simpler
-model.
+The step is a column. A library without notions of series, steps or scales learns from them, and its
+output corrects the simpler model.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,17 +32,19 @@ from tasks.forecasters.parts.normalizer import (
 from tasks.forecasters.parts.row_weight import RowWeight
 
 _BASES: dict[str, type[Formula]] = {"last": LastValue, "seasonal": SeasonalNaive, "har": Har, "ridge": Ridge}
-_MOST_REUSED = 8  # groundworks of the same rows; one of 20,000 pairs and 60 columns takes 5 MB
+_MAX_REUSED = 8  # base fits of the same rows; one of 20,000 pairs and 60 columns takes 5 MB
 
 
 class ResidualParams(Strict):
-    """base: whose residuals are learned. max_rows: pairs of origin and step in a fit, drawn evenly
-    over the window when there are more. weight: what a row counts.
+    """The parameters of every model on residuals.
 
-    columns: the features that are seen, for example a few of the many lags that a linear model
-    takes; None: every one that measures.
-    aligned_steps: for each of them every step sees z so many steps before its own time, or twice,
-    three times as many where that is not known yet.
+    base: the simpler model.
+    max_rows: pairs of origin and step in a fit, drawn evenly over the window when there are more.
+    weight: of each row.
+    columns: the features that are used, for example a few of the many lags of a linear model; None:
+        all except the series' keys.
+    aligned_steps: each adds an input for each step: z so many steps before the step's time, or
+        twice, three times as many where that is not known yet.
     """
 
     base: Literal["last", "seasonal", "har", "ridge"] = "ridge"
@@ -54,9 +55,10 @@ class ResidualParams(Strict):
 
 
 class ResidualPairs(NamedTuple):
-    """Pairs of origin and step, in order of time. columns: (m, K) float32; target: (m,); weight:
-    (m,) or None; categorical: names and where each is among the columns.
+    """Pairs of origin and step, in order of time.
 
+    columns: (m, K) float32. target: (m,). weight: (m,) or None.
+    categorical: name: index among the columns.
     in_reach: how many pairs before one may have targets after its origin.
     """
 
@@ -68,7 +70,7 @@ class ResidualPairs(NamedTuple):
 
     @property
     def is_splittable(self) -> bool:
-        """Whether there is anything to learn and anything to tell it by."""
+        """Whether the target varies, and any column."""
         return (
             len(self.target) > 0
             and bool(self.target.min() < self.target.max())
@@ -77,7 +79,7 @@ class ResidualPairs(NamedTuple):
 
 
 class FittedBase(NamedTuple):
-    """What a fit learns before its part, and the pairs that it leaves to learn the part on."""
+    """The base and the numbers that a fit learns before its part, and the part's training pairs."""
 
     base: Formula
     learned: dict[str, np.ndarray]
@@ -85,13 +87,14 @@ class FittedBase(NamedTuple):
 
 
 class OnResiduals(Formula):
-    """z_hat = base + scale * part(inputs, categories, step, seasonal and aligned values of the
-    step, as distances); `part` is a graph of its own.
+    """z_hat = base + scale * part(inputs, categories, step, seasonal and aligned values).
+
+    The values are those of the step, as distances; `part` is a separate graph.
     """
 
     Params: ClassVar[type[Strict]] = ResidualParams
-    # All that the groundwork depends on; who adds to it adds here
-    groundwork_params: ClassVar[tuple[str, ...]] = tuple(ResidualParams.model_fields)
+    # All parameters that base and pairs depend on; a subclass adds its own
+    base_fit_params: ClassVar[tuple[str, ...]] = tuple(ResidualParams.model_fields)
 
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         super().__init__(schema, seed, **params)
@@ -101,7 +104,7 @@ class OnResiduals(Formula):
 
     @property
     def dispensable(self) -> tuple[str, ...]:
-        """What the preamble fills and neither base, weight nor categories name."""
+        """Columns that the normalizer fills and that base, weight and categories do not name."""
         weight = self.params.weight
         named = {
             *self.names,
@@ -111,48 +114,48 @@ class OnResiduals(Formula):
         return tuple(name for name in list_dispensable_columns(self.schema) if name not in named)
 
     def formula(self, x: Value) -> Value:
-        """See the class; the base alone where nothing could be learned on it."""
+        """See the class; the base alone where there was no part to learn."""
         base = self.base.formula(x)
         if "part" not in self.learned:
             return base
         seen = self.normalizer.transform(x)
-        return base + self.predict_part(x, seen, self.own(x, seen)) * seen.scale
+        return base + self.predict_part(x, seen, self.build_step_inputs(x, seen)) * seen.scale
 
     def save(self, folder: Path) -> None:
-        """The base in `base/`, the rest as every forecaster."""
+        """Write the base into `base/`, the rest as every forecaster."""
         super().save(folder)
         (folder / "base").mkdir(exist_ok=True)
         self.base.save(folder / "base")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """What `save` wrote. Raises ForecasterError when it is not there."""
+        """Read what `save` wrote. Raises ForecasterError when it is missing."""
         loaded = super().load(folder)
         loaded.base = type(loaded.base).load(folder / "base")
         return loaded
 
     def get_shared_pairs(self, make: Callable[[], ResidualPairs], *rows: int) -> ResidualPairs:
-        """The pairs that *make* returns when it has learned everything but the part; with `reused`
-        it is called once for all fits that have its parameters.
+        """The pairs of *make*, which learns everything except the part.
 
-        rows: which of those that the fits share are learned from.
+        With `reused` it is called once for all fits with the same parameters.
+        rows: identify the rows of this fit among those that the fits share.
         """
         if self.reused is None:
             return make()
-        key = f"{rows} {self.ignored} {self.params.model_dump_json(include=set(self.groundwork_params))}"
-        if (there := self.reused.get(key)) is None:
+        key = f"{rows} {self.ignored} {self.params.model_dump_json(include=set(self.base_fit_params))}"
+        if (fitted := self.reused.get(key)) is None:
             pairs = make()
-            there = FittedBase(self.base, dict(self.learned), pairs)
-            self.reused[key] = there
-            for old in list(self.reused)[:-_MOST_REUSED]:
+            fitted = FittedBase(self.base, dict(self.learned), pairs)
+            self.reused[key] = fitted
+            for old in list(self.reused)[:-_MAX_REUSED]:
                 self.reused.pop(old, None)
-        self.base = there.base
-        self.learned.update(there.learned)
-        return there.pairs
+        self.base = fitted.base
+        self.learned.update(fitted.learned)
+        return fitted.pairs
 
     @property
     def normalizer(self) -> Normalizer:
-        """Of the columns that are seen."""
+        """The normalizer of the columns that are used."""
         measures = tuple(name for name in self.schema.names if name not in SERIES_KEY)
         return Normalizer(
             self.schema, self.learned, measures if self.params.columns is None else self.params.columns
@@ -160,39 +163,41 @@ class OnResiduals(Formula):
 
     @property
     def n_steps(self) -> int:
-        """How many steps `part` forecasts for a row."""
+        """Number of steps that `part` forecasts for a row."""
         return self.schema.horizon_steps
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the categories."""
+        """Names of the categories."""
         return ()
 
-    def encode_categories(self, x: Value) -> list[Value]:  # noqa: ARG002  (for those that take categories)
-        """What is seen of the categories of x (n, F): (n, 1) each."""
+    def encode_categories(self, x: Value) -> list[Value]:  # noqa: ARG002  (for subclasses with categories)
+        """The inputs of the categories of x (n, F), (n, 1) each."""
         return []
 
-    def predict_part(self, x: Value, seen: NormalizedInputs, own: Sequence[Value]) -> Value:
-        """What was learned, at each row and step of *own* (n, steps) each.
+    def predict_part(self, x: Value, seen: NormalizedInputs, by_step: Sequence[Value]) -> Value:
+        """(n, steps): the part's output at each row and step of *by_step*, (n, steps) each.
 
-        No output of the base goes in: trees compare, and a product's last bits differ in ONNX.
+        No output of the base is an input: trees compare, and a product's last bits differ in ONNX.
         """
-        shared = self.shared(x, seen)
+        shared = self.build_shared_inputs(x, seen)
         n_shared = self.normalizer.n_inputs + len(self.names)
-        values = run_subgraph(self.learned["part"], build_step_rows(shared, own, n_shared, self.n_steps))
+        values = run_subgraph(self.learned["part"], build_step_rows(shared, by_step, n_shared, self.n_steps))
         return (
             values.reshape(-1, self.n_steps)
             if isinstance(values, np.ndarray)
             else values.graph.node("Reshape", values, np.array([-1, self.n_steps]))
         )
 
-    def shared(self, x: Value, seen: NormalizedInputs) -> Value:
-        """What all steps of a row see: (n, K)."""
+    def build_shared_inputs(self, x: Value, seen: NormalizedInputs) -> Value:
+        """(n, K): the inputs that all steps of a row share."""
         return join_columns([seen.inputs, *self.encode_categories(x)])
 
-    def own(self, x: Value, seen: NormalizedInputs) -> list[Value]:
-        """The seasonal value of each step as a distance from the last, the aligned ones as
-        distances from the seasonal one, 0 where unknown: (n, H) each.
+    def build_step_inputs(self, x: Value, seen: NormalizedInputs) -> list[Value]:
+        """The inputs that differ by step, (n, H) each.
+
+        The seasonal value as a distance from the last one, aligned values as distances from the
+        seasonal one, 0 where unknown.
         """
         season = select_seasonal_values(self.schema, x)
         return [
@@ -201,10 +206,10 @@ class OnResiduals(Formula):
         ]
 
     def _get_aligned_columns(self, steps: int) -> list[int]:
-        """For each step of the horizon the column with z *steps*, or the next multiple that is
-        known, before it.
+        """For each step of the horizon the column with z *steps* before it.
 
-        Raises ForecasterError with what to declare.
+        Or the next multiple of *steps* that is known.
+        Raises ForecasterError with the lags to declare.
         """
         back = [-s % steps for s in range(1, self.schema.horizon_steps + 1)]
         names = [f"z_lag_{k}" if k else self.schema.last for k in back]
@@ -219,21 +224,23 @@ class OnResiduals(Formula):
         return [self.schema.index(name) for name in names]
 
     def pairs(self, x: np.ndarray, z: np.ndarray, reach_rows: int = 0) -> ResidualPairs:
-        """At most `max_rows` of the known pairs, of the residuals that the base leaves; preamble
-        and base are fitted.
+        """At most `max_rows` of the known pairs, with the base's residuals as target.
+
+        Normalizer and base must be fitted.
         """
-        preamble, weight = self.normalizer, self.params.weight
-        target = preamble.target(x, z[:, : self.n_steps], self.base.predict(x)[:, : self.n_steps])
-        at = np.flatnonzero(np.isfinite(target))
-        if len(at) > self.params.max_rows:
-            at = np.sort(np.random.default_rng(self.seed).choice(at, self.params.max_rows, replace=False))
-        rows, steps = np.divmod(at, target.shape[1])
-        drawn, place = np.unique(rows, return_inverse=True)
-        seen = preamble.transform(x[drawn])
-        own = [of_step[place, steps] for of_step in self.own(x[drawn], seen)]
-        columns = np.column_stack([self.shared(x[drawn], seen)[place], (steps + 1).astype(np.float32), *own])
-        categorical = {name: preamble.n_inputs + i for i, name in enumerate(self.names)}
-        counts = None if weight is None else weight.of(self.schema, preamble, x)[rows]
-        return ResidualPairs(
-            columns, target.ravel()[at], counts, categorical, int(np.ceil(reach_rows * len(at) / len(x)))
-        )
+        normalizer, weight = self.normalizer, self.params.weight
+        target = normalizer.target(x, z[:, : self.n_steps], self.base.predict(x)[:, : self.n_steps])
+        known = np.flatnonzero(np.isfinite(target))
+        if len(known) > self.params.max_rows:
+            generator = np.random.default_rng(self.seed)
+            known = np.sort(generator.choice(known, self.params.max_rows, replace=False))
+        rows, steps = np.divmod(known, target.shape[1])
+        origins, position = np.unique(rows, return_inverse=True)
+        seen = normalizer.transform(x[origins])
+        by_step = [values[position, steps] for values in self.build_step_inputs(x[origins], seen)]
+        shared = self.build_shared_inputs(x[origins], seen)[position]
+        columns = np.column_stack([shared, (steps + 1).astype(np.float32), *by_step])
+        categorical = {name: normalizer.n_inputs + i for i, name in enumerate(self.names)}
+        row_weight = None if weight is None else weight.compute(self.schema, normalizer, x)[rows]
+        in_reach = int(np.ceil(reach_rows * len(known) / len(x)))
+        return ResidualPairs(columns, target.ravel()[known], row_weight, categorical, in_reach)

@@ -1,6 +1,4 @@
-"""What a training row counts in a loss: a parameter, so that a dataset can train on the score by
-which it is judged.
-"""
+"""The weight of a training row in a loss: a parameter, so that the loss can follow the score."""
 
 import numpy as np
 
@@ -11,12 +9,11 @@ from tasks.forecasters.parts.normalizer import Normalizer
 
 
 class RowWeight(Strict):
-    """constant + factor * column, never below 0; where the column is unknown, its median over the
-    window stands for it.
+    """constant + factor * column, at least 0; an unknown column has its median over the window.
 
     column: a feature, for example the level over the in-sample error of the seasonal naive
-    forecast, which with `loss: absolute` on logs makes a loss of sMAPE and MASE together. in_z:
-    times what residuals are divided by, so that errors count in the space of z.
+        forecast, which with `loss: absolute` on logs makes a loss of sMAPE and MASE together.
+    in_z: multiply by the scale of the residuals, so that errors are weighted in the space of z.
     """
 
     constant: float = 1.0
@@ -24,10 +21,10 @@ class RowWeight(Strict):
     column: str | None = None
     in_z: bool = False
 
-    def of(self, schema: FeatureSchema, preamble: Normalizer, x: np.ndarray) -> np.ndarray:
+    def compute(self, schema: FeatureSchema, normalizer: Normalizer, x: np.ndarray) -> np.ndarray:
         """Weight of each row of x (n, F): (n,) float32, mean 1 over the rows.
 
-        Raises ForecasterError for a column that is not there, or when all weigh nothing.
+        Raises ForecasterError for a missing column, or when all weights are 0.
         """
         weight = np.full(len(x), self.constant, dtype=np.float64)
         if self.column is not None:
@@ -42,11 +39,11 @@ class RowWeight(Strict):
                 np.isfinite(values), values, np.median(known) if len(known) else 0.0
             )
         if self.in_z:
-            weight *= np.broadcast_to(preamble.scale(x), (len(x), 1))[:, 0]
+            weight *= np.broadcast_to(normalizer.scale(x), (len(x), 1))[:, 0]
         weight = np.maximum(weight, 0.0)
         if not weight.sum() > 0:
             raise ForecasterError(
-                f"With `weight` {self.model_dump()} no training row weighs anything. Raise `weight.constant`,"
-                " or correct its column."
+                f"With `weight` {self.model_dump()} no training row has a positive weight. Raise"
+                " `weight.constant`, or correct its column."
             )
         return (weight / weight.mean()).astype(np.float32)

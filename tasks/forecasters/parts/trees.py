@@ -1,9 +1,8 @@
-"""What all boosted trees share: one booster for all series and steps, on what a simpler model
-leaves over.
+"""The base class of boosted trees: one booster for all series and steps, on residuals.
 
-On a few thousand rows trees alone lose to a linear model, and on its residuals they do not
-(findings: -4.7 % against +5 % QLIKE over HAR). A library grows the trees; what forecasts, here and
-served, is their ONNX graph (`tree_graph.py`), held against the library in tests.
+On a few thousand rows trees alone are worse than a linear model, and on its residuals they are
+better (-4.7 % against +5 % QLIKE over HAR). A library grows the trees; forecasts, also served ones,
+are by their ONNX graph (`tree_graph.py`), which tests compare with the library.
 """
 
 from abc import abstractmethod
@@ -23,23 +22,29 @@ from tasks.forecasters.parts.normalizer import Normalizer
 from tasks.forecasters.parts.recursive_inputs import RecursiveInputs, check_movable
 from tasks.forecasters.parts.residuals import OnResiduals, ResidualPairs, ResidualParams
 
-# What a warm start takes over, since the trees' thresholds are in its units
-_KEPT = ("preamble.", "categories.", "identity.", "statistic.")
+# Learned numbers that a warm start keeps, since the trees' thresholds are in their units
+_KEPT_PREFIXES = ("preamble.", "categories.", "identity.", "statistic.")
 
-_SAME = ("base", "strategy", "loss", "quantile", "categorical")  # what the earlier trees answer to
+_START_PARAMS = (
+    "base",
+    "strategy",
+    "loss",
+    "quantile",
+    "categorical",
+)  # which a warm start must have in common
 
 
 class TreesParams(ResidualParams):
-    """As all that learn on residuals.
+    """As all models on residuals.
 
-    n_trees: how many, and at most how many with held_frac. loss: on the residuals in units of the
-    scale; `quantile` needs `quantile`.
-    held_frac: share of the window's newest rows on which the number of trees is chosen, after
-    patience_trees without gain, before all rows are fitted with it; 0 takes n_trees. categorical:
-    columns that name and do not measure, `series` for the series themselves. more_trees: grown on
-    top of an earlier fit's, never beyond max_trees altogether. strategy: `direct` has the step as a
-    column; `recursive` learns the first step alone and repeats it on its own forecasts, from what
-    `RecursiveInputs` can move on.
+    n_trees: number of trees, with held_frac at most so many.
+    loss: of the residuals in units of the scale; `quantile` needs *quantile*.
+    held_frac: fraction of the window, its newest rows, on which the number of trees is chosen, by
+        *patience_trees* without a lower loss, before all rows are fitted with it; 0: n_trees.
+    categorical: categorical columns, `series` for the series themselves.
+    more_trees: grown on top of an earlier fit's, at most *max_trees* in all.
+    strategy: `direct` has the step as a column; `recursive` learns the first step alone and repeats
+        it on its own forecasts, from the columns that `RecursiveInputs` can advance.
     """
 
     n_trees: Annotated[int, Field(ge=1)] = 60
@@ -56,7 +61,7 @@ class TreesParams(ResidualParams):
     @model_validator(mode="after")
     def _check_quantile(self) -> Self:
         if (self.loss == "quantile") != (self.quantile is not None):
-            raise ValueError("`quantile` stands with `loss: quantile`, and only there")
+            raise ValueError("`quantile` goes with `loss: quantile`, and only with it")
         return self
 
     @model_validator(mode="after")
@@ -68,15 +73,16 @@ class TreesParams(ResidualParams):
             )
         if self.strategy == "recursive" and (self.columns is not None or self.aligned_steps):
             raise ValueError(
-                "`strategy: recursive` sees what moves on by its own forecasts; leave `columns` and"
+                "`strategy: recursive` reads only what its own forecasts advance; leave `columns` and"
                 " `aligned_steps` out"
             )
         return self
 
 
 class FittedBooster(NamedTuple):
-    """A booster in its library's own file format; of n_trees, the best number on the held rows
-    if there were any.
+    """A booster in its library's own file format.
+
+    n_trees: its number of trees; with held-out rows the best number on them.
     """
 
     native: bytes
@@ -84,21 +90,19 @@ class FittedBooster(NamedTuple):
 
 
 class BoostedTrees(OnResiduals):
-    """OnResiduals, where the part is the sum of trees; `recursive`: of the first step alone,
-    repeated.
-    """
+    """OnResiduals with a sum of trees as the part; `recursive`: of the first step, repeated."""
 
     Params: ClassVar[type[Strict]] = TreesParams
-    groundwork_params: ClassVar[tuple[str, ...]] = (*OnResiduals.groundwork_params, "categorical", "strategy")
+    base_fit_params: ClassVar[tuple[str, ...]] = (*OnResiduals.base_fit_params, "categorical", "strategy")
     releases_gil: ClassVar[bool] = True
     native_file: ClassVar[str]  # name of the library's own file in the folder of a fit
 
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         super().__init__(schema, seed, **params)
-        self.native = b""  # empty: no tree could be grown
+        self.native = b""  # empty: no tree was grown
         self.categories = CategoryEncoder(schema, self.learned, self.params.categorical, self.name)
-        self.moving = RecursiveInputs(schema) if self.params.strategy == "recursive" else None
-        if self.moving:
+        self.recursive_inputs = RecursiveInputs(schema) if self.params.strategy == "recursive" else None
+        if self.recursive_inputs:
             check_movable([name for name in self.params.categorical if name != SERIES], schema, self.name)
 
     @property
@@ -110,18 +114,19 @@ class BoostedTrees(OnResiduals):
     def fit_trees(
         self, pairs: ResidualPairs, n_trees: int, start: bytes = b"", held: ResidualPairs | None = None
     ) -> FittedBooster:
-        """Grow *n_trees*, on top of those of *start*; with *held* stop when its loss has not
-        fallen for `patience_trees`.
+        """Grow *n_trees*, on top of those of *start*.
+
+        held: stop when the loss on these pairs has not fallen for `patience_trees`.
         """
 
     @abstractmethod
     def parse_trees(self, native: bytes) -> tuple[list[list[TreeNode]], float]:
-        """The trees of a booster, and the constant that is added to their sum."""
+        """The trees of a booster, and the constant to add to their sum."""
 
     @property
     def dispensable(self) -> tuple[str, ...]:
-        """As OnResiduals; none where lags are moved on."""
-        return () if self.moving else super().dispensable
+        """As OnResiduals; none where lags are advanced."""
+        return () if self.recursive_inputs else super().dispensable
 
     def learn(self, x: np.ndarray, z: np.ndarray) -> None:
         """Fit the base, then the trees on its residuals over the same rows."""
@@ -131,7 +136,7 @@ class BoostedTrees(OnResiduals):
             self._update_learned(self.fit_trees(pairs, n_trees).native, pairs.columns.shape[1])
 
     def build_residual_pairs(self, x: np.ndarray, z: np.ndarray, reach_rows: int) -> ResidualPairs:
-        """Learn everything but the trees; the pairs to grow them on."""
+        """Learn everything except the trees; returns the pairs to grow them on."""
 
         def make() -> ResidualPairs:
             self.normalizer.learn(x)
@@ -142,14 +147,16 @@ class BoostedTrees(OnResiduals):
         return self.get_shared_pairs(make, len(x), reach_rows)
 
     def learn_on(self, x: np.ndarray, z: np.ndarray, start: Self) -> None:
-        """Grow `more_trees` on top of the trees of *start*: its inputs and categories stay as it
-        learned them, the base is fitted anew.
+        """Grow `more_trees` on top of the trees of *start*.
 
+        Its inputs and categories stay as it learned them, the base is fitted again.
         Raises ForecasterError when *start* is another model, has other columns or categories, or
         when there would be too many trees.
         """
         self._check_start(start)
-        self.learned.update({name: value for name, value in start.learned.items() if name.startswith(_KEPT)})
+        self.learned.update(
+            {name: value for name, value in start.learned.items() if name.startswith(_KEPT_PREFIXES)}
+        )
         self.base.fit(x, z)
         pairs = self.pairs(x, z)
         if self._has_enough_pairs(pairs):
@@ -161,28 +168,26 @@ class BoostedTrees(OnResiduals):
 
     def formula(self, x: Value) -> Value:
         """See the class."""
-        return self._predict_recursive(x, self.moving) if self.moving else super().formula(x)
+        return (
+            self._predict_recursive(x, self.recursive_inputs) if self.recursive_inputs else super().formula(x)
+        )
 
     def encode_categories(self, x: Value) -> list[Value]:
-        """What the trees see of the categories of x (n, F): (n, 1) each; their numbers, where a
-        library asks for sets of them.
-        """
+        """The trees' inputs for the categories of x (n, F), (n, 1) each: their numbers."""
         return self.categories.numbers(x)
 
     def encode_pairs(self, pairs: ResidualPairs) -> ResidualPairs:
-        """*pairs* with what a library sees in place of the categories' numbers; learns the
-        coding.
-        """
+        """*pairs* with a library's own encoding of the categories, which is learned here."""
         return pairs
 
     def save(self, folder: Path) -> None:
-        """The booster in its library's own format, the rest as OnResiduals."""
+        """Write the booster in its library's own format, the rest as OnResiduals."""
         super().save(folder)
         (folder / self.native_file).write_bytes(self.native)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """What `save` wrote. Raises ForecasterError when it is not there."""
+        """Read what `save` wrote. Raises ForecasterError when it is missing."""
         loaded = super().load(folder)
         loaded.categories = CategoryEncoder(
             loaded.schema, loaded.learned, loaded.params.categorical, loaded.name
@@ -196,11 +201,11 @@ class BoostedTrees(OnResiduals):
 
     @property
     def normalizer(self) -> Normalizer:
-        """Of every column that measures, and for `recursive` can be moved on."""
+        """The normalizer of all columns except categories; `recursive`: that can be advanced."""
         named = {*SERIES_KEY, *self.names}
         columns = (
-            self.moving.columns
-            if self.moving
+            self.recursive_inputs.columns
+            if self.recursive_inputs
             else self.schema.names
             if self.params.columns is None
             else self.params.columns
@@ -209,44 +214,45 @@ class BoostedTrees(OnResiduals):
 
     @property
     def n_steps(self) -> int:
-        """One where it is repeated."""
-        return 1 if self.moving else self.schema.horizon_steps
+        """As OnResiduals; 1 where the step is repeated."""
+        return 1 if self.recursive_inputs else self.schema.horizon_steps
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the categories."""
-        named: tuple[str, ...] = self.params.categorical
-        return named
+        """Names of the categories."""
+        categorical: tuple[str, ...] = self.params.categorical
+        return categorical
 
-    def _predict_recursive(self, x: Value, moving: RecursiveInputs) -> Value:
-        """The first step, again and again, on rows moved on by the forecasts before."""
+    def _predict_recursive(self, x: Value, recursive_inputs: RecursiveInputs) -> Value:
+        """The first step repeated, each time on rows advanced by the forecasts before."""
         ahead: list[Value] = []
         for _ in range(self.schema.horizon_steps):
-            moved = moving.build_next_inputs(x, ahead)
-            seen = self.normalizer.transform(moved)
-            season = moving.season(x, ahead, seen.last)
+            advanced = recursive_inputs.build_next_inputs(x, ahead)
+            seen = self.normalizer.transform(advanced)
+            season = recursive_inputs.season(x, ahead, seen.last)
             base = season if self.params.base == "seasonal" else seen.last
             ahead.append(
-                base + self.predict_part(moved, seen, [(season - seen.last) / seen.scale]) * seen.scale
+                base + self.predict_part(advanced, seen, [(season - seen.last) / seen.scale]) * seen.scale
                 if self.native
                 else base
             )
         return join_columns(ahead)
 
     def _find_n_trees(self, x: np.ndarray, z: np.ndarray) -> int:
-        """How many trees are best on the window's newest rows, grown on those whose targets were
-        all known before them.
+        """The number of trees with the lowest loss on the window's newest rows.
+
+        Trees are grown on the rows whose targets were all known before these.
         """
         cut = int(len(x) * (1 - self.params.held_frac))
         purge = count_rows_in_reach(z)
         if cut <= purge:
             raise ForecasterError(
-                f"`held_frac: {self.params.held_frac:g}` leaves {cut} of {len(x)} rows, and the {purge}"
-                " before the held ones reach into them. Lower it, or set it to 0 and choose `n_trees`"
+                f"`held_frac: {self.params.held_frac:g}` leaves {cut} of {len(x)} rows, but {purge} before"
+                " the held-out rows have targets in them. Lower it, or set it to 0 and choose `n_trees`"
                 " yourself."
             )
         older = type(self)(self.schema, self.seed, **self.params.model_dump())
-        # *x* is without what is ignored, of which *older* does not know
+        # Ignored columns are NaN in *x* already, and *older* does not have their names
         older.reused = None if self.ignored else self.reused
         pairs = older.build_residual_pairs(x[: cut - purge], z[: cut - purge], purge)
         held = older.pairs(x[cut:], z[cut:])
@@ -265,28 +271,28 @@ class BoostedTrees(OnResiduals):
         if (
             type(start) is not type(self)
             or start.schema != self.schema
-            or any(getattr(start.params, p) != getattr(self.params, p) for p in _SAME)
+            or any(getattr(start.params, p) != getattr(self.params, p) for p in _START_PARAMS)
         ):
             raise ForecasterError(
-                f"{self.name} cannot go on from this {start.name}: model, feature schema,"
-                f" {', '.join(f'`{p}`' for p in _SAME)} must be the same. Set `refit: full` for it once."
+                f"{self.name} cannot continue this {start.name}: model, feature schema,"
+                f" {', '.join(f'`{p}`' for p in _START_PARAMS)} must be the same. Set `refit: full` for it"
+                " once."
             )
-        n_there = len(start.parse_trees(start.native)[0]) if start.native else 0
-        if n_there + self.params.more_trees > self.params.max_trees:
+        n_trees = len(start.parse_trees(start.native)[0]) if start.native else 0
+        if n_trees + self.params.more_trees > self.params.max_trees:
             raise ForecasterError(
-                f"{self.name} has {n_there} trees and {self.params.more_trees} more (`more_trees`) would pass"
+                f"{self.name} has {n_trees} trees, and {self.params.more_trees} more (`more_trees`) exceed"
                 f" `max_trees: {self.params.max_trees}`. Set `refit: full` for it once, or raise `max_trees`;"
-                " each tree costs time in every answer."
+                " each tree adds to the time of every forecast."
             )
 
 
 def count_rows_in_reach(z: np.ndarray) -> int:
-    """How many rows before a cut have targets after it, of rows in order of time with z (n, H): H
-    origins of all series.
+    """Number of rows before a cut that have targets after it: those of H origins of all series.
 
-    Read from the window's end, where the purge has left each origin the fewer steps the newer it
-    is: the rows behind the last one that knows its whole horizon are those of H - 1 origins (or
-    more, where values come late).
+    z: (n, H), rows in order of time. At the window's end the purge has left newer origins fewer
+        steps: the rows after the last one with a whole horizon are those of H - 1 origins (or more,
+        where values arrive late).
     """
     n_steps = z.shape[1]
     whole = np.flatnonzero(np.isfinite(z[:, -1]))

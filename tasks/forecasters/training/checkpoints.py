@@ -15,7 +15,7 @@ from tasks.edges.settings import read_settings
 from tasks.forecasters.parts.net_layers import TrainableNet, Weights
 from tasks.forecasters.training.learner import TrainingPairs
 
-# A killed fit that was not started again within a week is abandoned
+# An interrupted fit that has not continued for a week is deleted
 _KEEP_CHECKPOINTS_S = 7 * 86_400
 
 
@@ -28,9 +28,9 @@ def open_checkpoints(
     epochs: int,
     precision: str,
 ) -> Iterator[Path | None]:
-    """The folder of this fit's checkpoints, named by all that it follows from.
+    """The folder of this fit's checkpoints, deleted at its end; None without checkpoints.
 
-    It is removed when the fit is done. None when the net keeps no checkpoints.
+    Its name is a digest of everything that the fit depends on.
     """
     if net.params.checkpoint_every_epochs is None:
         yield None
@@ -42,7 +42,7 @@ def open_checkpoints(
     for other in folder.parent.iterdir():
         if other != folder and time.time() - other.stat().st_mtime > _KEEP_CHECKPOINTS_S:
             shutil.rmtree(other, ignore_errors=True)
-    # A second process with the same fit waits, and then finds nothing to go on from
+    # A second process with the same fit waits, and then starts without a checkpoint
     with hold_lock(folder / "lock"):
         yield folder
         shutil.rmtree(folder)

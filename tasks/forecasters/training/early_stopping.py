@@ -1,4 +1,4 @@
-"""Stopping a training when the held rows are no longer predicted better."""
+"""Stopping a training when the loss on the held-out rows no longer falls."""
 
 import math
 from typing import Any
@@ -8,12 +8,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from tasks.forecasters.training.learner import TrainingPairs, build_batch
 
-_HELD_BLOCK_ROWS = 8192  # bounds the memory of looking at the held rows
+_HELD_BLOCK_ROWS = 8192  # bounds the memory of the loss on the held-out rows
 
 
 class EarlyStopping(Callback):  # type: ignore[misc]  # as above
-    """Stops when `patience_epochs` epochs brought nothing on the held rows; the net then has the
-    weights of its best epoch.
+    """Stops after `patience_epochs` epochs without a lower loss on the held-out rows.
+
+    The net then has the weights of its best epoch.
     """
 
     def __init__(self, held: TrainingPairs, patience_epochs: int) -> None:
@@ -22,12 +23,12 @@ class EarlyStopping(Callback):  # type: ignore[misc]  # as above
 
     # Lightning's signature
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """A checkpoint of the last epoch needs no further one."""
+        """Stop before the first epoch if the checkpoint is of the last one."""
         trainer.should_stop = self.n_worse >= self.patience_epochs
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Every process looks at all held rows, so all decide alike."""
-        loss = self._loss(pl_module)
+        """Stop or go on; each process has all held-out rows, so all decide alike."""
+        loss = self._compute_loss(pl_module)
         if loss < self.best_loss:
             self.best_loss, self.n_worse = loss, 0
             self.best = {name: value.detach().clone() for name, value in pl_module.state_dict().items()}
@@ -37,18 +38,16 @@ class EarlyStopping(Callback):  # type: ignore[misc]  # as above
 
     # Lightning's signature
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Back to the best epoch; a net whose loss was never a number keeps its last weights,
-        and parity refuses them.
-        """
+        """Restore the best epoch; without a finite loss the last weights, which parity refuses."""
         if self.best:
             pl_module.load_state_dict(self.best)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The state to save in a checkpoint."""
         return {"best_loss": self.best_loss, "n_worse": self.n_worse, "best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What a checkpoint kept."""
+        """Restore the state of a checkpoint."""
         self.best_loss, self.n_worse, self.best = (
             state_dict["best_loss"],
             state_dict["n_worse"],
@@ -56,7 +55,7 @@ class EarlyStopping(Callback):  # type: ignore[misc]  # as above
         )
 
     @torch.no_grad()
-    def _loss(self, learner: LightningModule) -> float:
+    def _compute_loss(self, learner: LightningModule) -> float:
         learner.eval()
         total = 0.0
         for start in range(0, len(self.held.target), _HELD_BLOCK_ROWS):

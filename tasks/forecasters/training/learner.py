@@ -21,8 +21,9 @@ class TrainingPairs(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Tensors of some rows; n_known: targets known in the whole batch, of which these rows are
-    one process's share, one of n_shares.
+    """Tensors of some rows: one of n_shares shares of a batch, each of one process.
+
+    n_known: number of known targets in the whole batch.
     """
 
     sequence: torch.Tensor
@@ -33,16 +34,14 @@ class Batch(NamedTuple):
 
 
 def build_batch(tensors: list[torch.Tensor], n_known: torch.Tensor, n_shares: int = 1) -> Batch:
-    """Of sequence, statics and target."""
+    """A batch of the tensors sequence, statics and target."""
     sequence, statics, target = tensors
     return Batch(sequence, statics, target, n_known, n_shares)
 
 
-# Lightning is not looked into by mypy, so its class is Any
+# mypy does not read Lightning, so its class is Any
 class Learner(LightningModule):  # type: ignore[misc]
-    """The weights of *net* as parameters; the loss is that of its parameters, a mean over the
-    known targets of a batch.
-    """
+    """The weights of *net* as torch parameters, and its loss: a mean over known targets."""
 
     def __init__(self, net: TrainableNet, weights: Weights, n_updates: int) -> None:
         super().__init__()
@@ -52,23 +51,25 @@ class Learner(LightningModule):  # type: ignore[misc]
         )
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """(n, H) of a batch, by the layers of the net."""
-        aid = DropoutHooks(self.net.params, self.training)
+        """(n, H): the net's output for a batch."""
+        hooks = DropoutHooks(self.net.params, self.training)
         out: torch.Tensor = self.net.forward(
-            dict(self.weights.items()), NetInputs(batch.sequence, batch.statics), aid
+            dict(self.weights.items()), NetInputs(batch.sequence, batch.statics), hooks
         )
         return out
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Loss of a batch.
 
-        Gradients of all shares are averaged, so that they are together what one process would have
-        found.
+        Gradients of all shares are averaged, so that they are equal to those of one process.
         """
         return self.compute_loss_sum(batch) * batch.n_shares / batch.n_known
 
     def compute_loss_sum(self, batch: Batch) -> torch.Tensor:
-        """Sum over the known targets. Pinball loss: Koenker & Bassett 1978, doi:10.2307/1913643."""
+        """Sum of losses over the known targets.
+
+        Source of the pinball loss: Koenker & Bassett 1978, doi:10.2307/1913643.
+        """
         params = self.net.params
         error = torch.where(torch.isfinite(batch.target), torch.nan_to_num(batch.target) - self(batch), 0.0)
         if params.loss == "squared":
@@ -80,14 +81,13 @@ class Learner(LightningModule):  # type: ignore[misc]
         )
 
     def on_train_epoch_start(self) -> None:
-        """Draw what is random in this epoch by its number, whatever came before; each process
-        its own.
-        """
+        """Seed this epoch by its number, separately for each process, whatever came before."""
         torch.manual_seed(_build_seed(self.net.seed, self.current_epoch, 1 + self.global_rank))
 
     def configure_optimizers(self) -> Any:
-        """AdamW whose rate rises over the first updates, and then falls along a cosine to
-        nothing, so that the last batch does not decide.
+        """AdamW; the rate rises over the first updates, then falls along a cosine to 0.
+
+        So the last batch has little influence.
         """
         params = self.net.params
         optimizer = torch.optim.AdamW(
@@ -104,23 +104,21 @@ class Learner(LightningModule):  # type: ignore[misc]
 
 
 class DropoutHooks(TrainingHooks):
-    """Drops while a net is trained; computes layers again instead of keeping what they made,
-    where that is wanted.
-    """
+    """Dropout during training, and gradient checkpointing of layers."""
 
     def __init__(self, params: Any, is_training: bool) -> None:
-        self.drop_frac, self.again = (
-            (params.dropout_frac if is_training else 0.0),
-            params.gradient_checkpointing and is_training,
-        )
+        self.drop_frac = params.dropout_frac if is_training else 0.0
+        self.is_checkpointing = params.gradient_checkpointing and is_training
 
     def drop(self, x: torch.Tensor) -> torch.Tensor:
-        """See Aid."""
+        """See TrainingHooks."""
         return torch.nn.functional.dropout(x, self.drop_frac) if self.drop_frac else x
 
     def run_layer(self, compute: Callable[..., Any], *values: Any) -> Any:
-        """See Aid."""
-        return checkpoint(compute, *values, use_reentrant=False) if self.again else compute(*values)
+        """See TrainingHooks."""
+        return (
+            checkpoint(compute, *values, use_reentrant=False) if self.is_checkpointing else compute(*values)
+        )
 
 
 class ShuffledBatches:
@@ -137,7 +135,7 @@ class ShuffledBatches:
         return math.ceil(len(self.tensors[0]) / self.batch_rows)
 
     def __iter__(self) -> Iterator[Batch]:
-        """All of each batch; where processes share it, this one's rows of it."""
+        """Each batch; where processes share it, the rows of this process."""
         share, n_shares = (
             (torch.distributed.get_rank(), torch.distributed.get_world_size())
             if torch.distributed.is_initialized()
@@ -146,14 +144,14 @@ class ShuffledBatches:
         generator = torch.Generator().manual_seed(
             _build_seed(self.learner.net.seed, self.learner.current_epoch, 0)
         )
-        # Torch left it untyped
+        # It has no types in torch
         for rows in torch.randperm(len(self.tensors[0]), generator=generator).split(self.batch_rows):  # type: ignore[no-untyped-call]
             n_known = torch.isfinite(self.tensors[2][rows]).sum().clamp(min=1)
             yield build_batch([t[rows[share::n_shares]] for t in self.tensors], n_known, n_shares)
 
 
 def _build_rate_schedule(params: Any, n_updates: int) -> Callable[[int], float]:
-    """Share of the learning rate after *done* updates."""
+    """Factor of the learning rate after *done* updates."""
     rising = round(params.warmup_frac * n_updates)
 
     def rate(done: int) -> float:
@@ -166,5 +164,5 @@ def _build_rate_schedule(params: Any, n_updates: int) -> Callable[[int], float]:
 
 
 def _build_seed(*parts: int) -> int:
-    """One seed of several numbers, so that no two draws are alike."""
+    """One seed of several numbers, so that no two draws are equal."""
     return int(np.random.SeedSequence([part % 2**32 for part in parts]).generate_state(1)[0])

@@ -1,9 +1,8 @@
-"""Training of a net in Lightning: a module around the net's own layers, and a Trainer that leaves
-nothing behind.
+"""Training of a net in Lightning, by a Trainer that leaves no files.
 
-Imported by a fit of a net alone. An epoch follows from the weights, the state of the optimizer and
-its number alone: what is random in it is drawn anew from the seed and the number. So a fit that
-goes on from a checkpoint ends with the bytes of one that was never disturbed.
+Only a fit of a net imports this module. An epoch depends only on the weights, the state of the
+optimizer and its number, which with the seed determines all its random draws. So a fit that
+continues from a checkpoint ends with the same bytes as one without interruption.
 """
 
 import logging
@@ -27,7 +26,7 @@ from tasks.forecasters.training.early_stopping import EarlyStopping
 from tasks.forecasters.training.learner import Learner, ShuffledBatches, TrainingPairs
 
 for _name in ("lightning.pytorch", "lightning.fabric"):
-    # "GPU available: False" and the like, forty times a walk
+    # "GPU available: False" and the like, forty times in a backtest
     logging.getLogger(_name).setLevel(logging.ERROR)
 _THREADS = 1  # sums depend on the number of threads, and the matrices are small
 
@@ -37,7 +36,7 @@ def fit_net(
 ) -> Weights:
     """The weights of *net* after training from *weights* on *pairs*; *held* stops it.
 
-    Raises ForecasterError for a precision that this machine has not.
+    Raises ForecasterError for a precision that this machine does not support.
     """
     params = net.params
     precision = get_precision(net)
@@ -65,9 +64,9 @@ def fit_net(
 
 
 def get_precision(net: TrainableNet) -> str:
-    """What the net is trained in on this machine; `auto` takes the wider of the two mixed ones that
-    the GPU has.
+    """The precision of the training on this machine.
 
+    `auto` is the wider of the mixed ones that the GPU supports.
     Raises ForecasterError for `16-mixed` without one.
     """
     params, with_gpu = net.params, torch.cuda.is_available() and net.params.accelerator == "auto"
@@ -76,8 +75,8 @@ def get_precision(net: TrainableNet) -> str:
     if params.precision == "16-mixed" and not with_gpu:
         raise ForecasterError(
             f"{net.name} is to be trained with `precision: 16-mixed`, which needs a GPU and `accelerator:"
-            f" auto`; here is {'one, but `accelerator: cpu`' if torch.cuda.is_available() else 'no GPU'}. Set"
-            " `precision: auto`, or bf16-mixed, which a CPU has."
+            f" auto`; there is {'one, but `accelerator: cpu`' if torch.cuda.is_available() else 'no GPU'}."
+            " Set `precision: auto`, or bf16-mixed, which a CPU supports."
         )
     return str(params.precision)
 
@@ -102,7 +101,7 @@ def _fit(
             )
         )
         last = folder / "last.ckpt"
-    with tempfile.TemporaryDirectory() as scratch:  # where processes that share the work leave the weights
+    with tempfile.TemporaryDirectory() as scratch:  # where the processes of a shared fit write the weights
         trainer = Trainer(
             max_epochs=epochs,
             accelerator=params.accelerator,
@@ -128,16 +127,14 @@ def _fit(
 
 
 class WorkerSetup(Callback):  # type: ignore[misc]  # as above
-    """Makes a process that shares the work like the one that started it, and ends it with that
-    one.
-    """
+    """Sets up a process of a shared fit as the first process is, and ends it with that one."""
 
     # Lightning's signature
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """At the start of each process.
 
-        Its parameters arrive in memory that all processes share, where each would add its update to
-        those of the others.
+        Its parameters are in memory that all processes share, where each would add its update to
+        those of the others, so they are copied.
         """
         if trainer.world_size > 1:
             threading.Thread(target=_stop_with_parent, daemon=True).start()
@@ -148,17 +145,19 @@ class WorkerSetup(Callback):  # type: ignore[misc]  # as above
 
 
 def _stop_with_parent() -> None:
-    """End this process as soon as the one that started the fit has ended; its parent is the
-    server, which lives as long as its children do.
+    """End this process when the process that started the fit has ended.
+
+    Its parent by id is the fork server, which runs as long as its children.
     """
-    if (starter := multiprocessing.parent_process()) is not None:
-        starter.join()
+    if (first_process := multiprocessing.parent_process()) is not None:
+        first_process.join()
         os._exit(1)
 
 
 def _build_strategy() -> DDPStrategy:
-    """Processes from a server that has imported all this once, 10 s of work for all fits of a
-    run; with a GPU fresh ones, since CUDA does not survive a fork.
+    """Processes of a fork server that imports everything once (10 s) for all fits of a run.
+
+    New processes with a GPU, since CUDA does not survive a fork.
     """
     if torch.cuda.is_available():
         return DDPStrategy(start_method="spawn")
@@ -169,5 +168,5 @@ def _build_strategy() -> DDPStrategy:
 def _filter_warnings() -> None:
     # Lightning 2.6 on torch 2.13, in its own code
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec", category=FutureWarning)
-    # To go on from what is there is the point
+    # A fit continues from the checkpoint on purpose
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")

@@ -1,7 +1,7 @@
-"""Heterogeneous autoregression: least squares on means over a few windows, pooled over series, one
-equation a step.
+"""Heterogeneous autoregression: least squares on means over a few windows, pooled over series.
 
-Source: Corsi 2009, doi:10.1093/jjfinec/nbp001. On logs it is the bar for daily volatility.
+One equation for each step. On logs it is the baseline of daily volatility.
+Source: Corsi 2009, doi:10.1093/jjfinec/nbp001.
 """
 
 from typing import Annotated, Any
@@ -20,16 +20,18 @@ Window = Annotated[int, Field(ge=1)]
 
 
 class HarParams(Strict):
-    """windows_steps: spans of the means; 1 is the last value, of the others the feature
-    `z_mean_<window>` must be declared.
+    """windows_steps: lengths of the means; 1 is the last value.
+
+    For each other one the feature `z_mean_<window>` must be declared.
     """
 
     windows_steps: Annotated[tuple[Window, ...], Field(min_length=1)] = (1, 5, 22)
 
 
 class Har(Formula):
-    """z_hat = last value + scale * (a_s + sum of b_sw * (mean of window w - last value)), and
-    the last value itself where levels compare.
+    """z_hat = last value + scale * (a_s + sum of b_sw * (mean of window w - last value)).
+
+    The last value itself is an input too where levels are comparable.
     """
 
     Params = HarParams
@@ -40,20 +42,21 @@ class Har(Formula):
         self.columns = tuple(get_level_column(schema, w, self.name) for w in self.params.windows_steps)
 
     def learn(self, x: np.ndarray, z: np.ndarray) -> None:
-        """Least squares of each step on the pairs that it knows."""
-        preamble = self._build_normalizer()
-        preamble.learn(x)
-        target = preamble.target(x, z, preamble.base(x, "last"))
+        """Least squares of each step on its known pairs."""
+        normalizer = self._build_normalizer()
+        normalizer.learn(x)
+        target = normalizer.target(x, z, normalizer.base(x, "last"))
         self.learned["coefficients"] = fit_coefficients(
-            build_normal_equations(preamble.transform(x).inputs, target), 0.0
+            build_normal_equations(normalizer.transform(x).inputs, target), 0.0
         ).astype(np.float32)
 
     def formula(self, x: Value) -> Value:
         """See the class."""
-        preamble, coefficients = self._build_normalizer(), self.learned["coefficients"]
-        seen = preamble.transform(x)
+        normalizer, coefficients = self._build_normalizer(), self.learned["coefficients"]
+        seen = normalizer.transform(x)
         return (
-            preamble.base(x, "last") + (seen.inputs @ coefficients[:, 1:].T + coefficients[:, 0]) * seen.scale
+            normalizer.base(x, "last")
+            + (seen.inputs @ coefficients[:, 1:].T + coefficients[:, 0]) * seen.scale
         )
 
     def _build_normalizer(self) -> Normalizer:

@@ -1,5 +1,6 @@
-"""Ridge regression, pooled over all series or over groups of alike rows, direct: one equation a
-step, in closed form, the penalty chosen inside the window.
+"""Ridge regression in closed form, pooled over all series or over groups of similar rows.
+
+Direct: one equation for each step; the penalty is chosen inside the window.
 """
 
 from typing import Annotated, Any, Literal
@@ -29,25 +30,30 @@ from tasks.forecasters.parts.normalizer import (
 )
 from tasks.forecasters.parts.row_weight import RowWeight
 
-PENALTIES = tuple(10.0**k for k in range(-5, 1))  # as a share of the rows, on standardised inputs
+PENALTIES = tuple(10.0**k for k in range(-5, 1))  # as a fraction of the rows, on standardised inputs
 _BLOCK_ROWS = 4096
-_LEAST_ROWS = 2  # of a group, for each coefficient
-START_ROWS = 16_384  # least squares over about so many is where reweighting starts
-HELD_FRAC = 0.2  # the window's newest rows, on which the penalty is chosen
+_MIN_ROWS = 2  # of a group, for each coefficient
+START_ROWS = 16_384  # reweighting starts from least squares over about so many
+HOLDOUT_FRAC = 0.2  # the window's newest rows, on which the penalty is chosen
 
 
 class RidgeParams(Strict):
-    """penalty: share of the rows added to each squared coefficient; None: chosen on the newest
-    fifth of the window. base: what is corrected.
+    """The parameters of ridge.
 
-    loss: of the residuals in units of the scale. weight: what a row counts. groups: rows that get
-    coefficients of their own; one with fewer than two rows for each coefficient takes those of all.
-    max_rows: origins in a fit, drawn evenly over the window when there are more. columns: the
-    features that are seen; None: every one that measures. whole_rows: learn only where each level
-    that is seen is known, if there are enough such rows. sees_level: whether the last value itself
-    is an input too; None: without `features.scale`, unless `base` is `last`. With `base: last` on
-    lags alone this is NLinear in closed form (Zeng et al. 2023, arXiv:2205.13504): the last value
-    subtracted, a linear map, the last value added back.
+    penalty: fraction of the rows that is added to each squared coefficient; None: chosen on the
+        newest fifth of the window.
+    base: the forecast that is corrected.
+    loss: of the residuals in units of the scale.
+    weight: of each row.
+    groups: rows with separate coefficients; a group with fewer than two rows for each coefficient
+        has those of all rows.
+    max_rows: origins in a fit, drawn evenly over the window when there are more.
+    columns: the features that are used; None: all except the series' keys.
+    whole_rows: learn only from rows in which each used level is known, if there are enough.
+    sees_level: whether the last value itself is an input too; None: without `features.scale`,
+        unless `base` is `last`. With `base: last` on lags alone this is NLinear in closed form
+        (Zeng et al. 2023, arXiv:2205.13504): the last value subtracted, a linear map, the last
+        value added back.
     """
 
     penalty: Annotated[float, Field(ge=0)] | None = None
@@ -70,11 +76,11 @@ class Ridge(Formula):
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         super().__init__(schema, seed, **params)
         check_columns(self.params.columns, schema, self.name)
-        self._build_groups()  # says at once which column is missing
+        self._build_groups()  # raises early for a missing column
 
     @property
     def dispensable(self) -> tuple[str, ...]:
-        """What the preamble fills and neither weight nor groups name."""
+        """Columns that the normalizer fills and that neither weight nor groups name."""
         weight, by = self.params.weight, self.params.groups
         named = {name for one in by for name in (one.column, one.over)} | (
             {None} if weight is None else {weight.column}
@@ -82,18 +88,18 @@ class Ridge(Formula):
         return tuple(name for name in list_dispensable_columns(self.schema) if name not in named)
 
     def learn(self, x: np.ndarray, z: np.ndarray) -> None:
-        """Closed form; rows come in order of time, so that the held ones are the newest."""
-        preamble, rows = self._build_normalizer(), np.arange(len(x))
+        """Fit in closed form; rows are in order of time, so the held-out ones are the newest."""
+        normalizer, rows = self._build_normalizer(), np.arange(len(x))
         if self.params.whole_rows:
             whole = np.concatenate(
                 [
-                    np.isfinite(take(x[part], preamble.levels)).all(axis=1)
+                    np.isfinite(take(x[part], normalizer.levels)).all(axis=1)
                     for part in split_blocks(len(x), _BLOCK_ROWS)
                 ]
             )
-            if whole.sum() >= _LEAST_ROWS * (preamble.n_inputs + 1):
+            if whole.sum() >= _MIN_ROWS * (normalizer.n_inputs + 1):
                 rows = np.flatnonzero(whole)
-        # Before a draw, which would blur the lengths of the series
+        # Before the draw, which would change the lengths of the series
         group = self._build_groups().learn(x, rows)
         if self.params.max_rows is not None and len(rows) > self.params.max_rows:
             drawn = np.sort(
@@ -102,12 +108,12 @@ class Ridge(Formula):
             rows, group = rows[drawn], group[drawn]
         if len(rows) < len(x):  # one copy for both
             x, z = x[rows], z[rows]
-        preamble.learn(x)
-        base = preamble.decide_base(x, z, self.params.base)
-        target, inputs = preamble.target(x, z, preamble.base(x, base)), preamble.inputs(x)
+        normalizer.learn(x)
+        base = normalizer.decide_base(x, z, self.params.base)
+        target, inputs = normalizer.target(x, z, normalizer.base(x, base)), normalizer.inputs(x)
         is_plain = self.params.loss == "squared" and self.params.weight is None
         if self.params.penalty is None:
-            split = int(len(x) * (1 - HELD_FRAC))
+            split = int(len(x) * (1 - HOLDOUT_FRAC))
             older, newer = (
                 build_normal_equations(inputs[:split], target[:split]),
                 build_normal_equations(inputs[split:], target[split:]),
@@ -122,16 +128,16 @@ class Ridge(Formula):
 
     def formula(self, x: Value) -> Value:
         """See the class."""
-        preamble, coefficients = self._build_normalizer(), self.learned["coefficients"]
-        seen = preamble.transform(x)
-        parts = [seen.inputs @ own[:, 1:].T + own[:, 0] for own in coefficients]
+        normalizer, coefficients = self._build_normalizer(), self.learned["coefficients"]
+        seen = normalizer.transform(x)
+        parts = [seen.inputs @ of_group[:, 1:].T + of_group[:, 0] for of_group in coefficients]
         if self.params.groups:
             shares = self._build_groups().shares(x)
             parts = [part * take(shares, [g]) for g, part in enumerate(parts)]
         total = parts[0]
         for part in parts[1:]:
             total = total + part
-        return preamble.base(x, str(self.learned["base"])) + total * seen.scale
+        return normalizer.base(x, str(self.learned["base"])) + total * seen.scale
 
     def _fit_group_coefficients(
         self,
@@ -142,18 +148,19 @@ class Ridge(Formula):
         of_all: np.ndarray,
         penalty: float,
     ) -> np.ndarray:
-        """(G, H, K+1): *of_all* reweighted as the loss and the weight ask, then for each group
-        its own.
+        """(G, H, K+1): for each group *of_all*, reweighted for the loss and the weight, or its own.
+
+        of_all: (H, K+1), coefficients of least squares over all rows.
         """
         params, groups = self.params, self._build_groups()
         weight = (
             np.ones(len(x), dtype=np.float32)
             if params.weight is None
-            else params.weight.of(self.schema, self._build_normalizer(), x)
+            else params.weight.compute(self.schema, self._build_normalizer(), x)
         )
         known = np.isfinite(target).any(axis=1)
-        own = (
-            np.bincount(group[known], minlength=groups.n) >= _LEAST_ROWS * of_all.shape[1]
+        has_own = (
+            np.bincount(group[known], minlength=groups.n) >= _MIN_ROWS * of_all.shape[1]
             if groups.by
             else np.zeros(1, dtype=bool)
         )
@@ -170,8 +177,8 @@ class Ridge(Formula):
             )
 
         is_plain = params.loss == "squared" and params.weight is None
-        shared = of_all if is_plain or own.all() or not known.any() else refit(known)
-        return np.stack([refit(known & (group == g)) if own[g] else shared for g in range(groups.n)])
+        shared = of_all if is_plain or has_own.all() or not known.any() else refit(known)
+        return np.stack([refit(known & (group == g)) if has_own[g] else shared for g in range(groups.n)])
 
     def _build_groups(self) -> RowGroups:
         return RowGroups(self.schema, self.learned, self.params.groups, self.name)
@@ -182,8 +189,9 @@ class Ridge(Formula):
 
 
 def _find_best_penalty(older: NormalEquations, newer: NormalEquations) -> float:
-    """The penalty whose fit on the older rows errs least on the newer; the largest when there
-    are fewer older rows than inputs.
+    """The penalty with the least error on the newer rows, of fits on the older rows.
+
+    The largest one when there are fewer older rows than inputs.
     """
     if older.n.max() <= older.xx.shape[1]:
         return PENALTIES[-1]

@@ -1,5 +1,6 @@
-"""Seasonal ARIMA of each series: given orders, or those of a short list that forecast the newest
-values best; parameters by statsmodels.
+"""Seasonal ARIMA of each series, estimated by statsmodels.
+
+The orders are given, or are those of a short list that forecast the newest values best.
 """
 
 from itertools import product
@@ -20,15 +21,18 @@ from tasks.forecasters.parts.local import (
 )
 
 Order = Annotated[int, Field(ge=0, le=5)]
-# What most series of the M competitions end up with
+# The orders of most series of the M competitions
 _SHORT_LIST = ((1, 0, 0), (2, 0, 1), (0, 1, 1), (1, 1, 1), (2, 1, 2))
 _SEASONAL_LIST = ((0, 0, 0), (0, 1, 1))
-_MOST_SEASON = 24  # the likelihood of a longer one takes seconds for each series
+_MAX_SEASON = 24  # a longer season takes seconds for each series
 
 
 class ArimaParams(LocalParams):
-    """order: (p, d, q). seasonal_order: (P, D, Q) at `about.season_steps`; `auto` tries none and
-    (0, 1, 1) for seasons up to 24 steps.
+    """The parameters of ARIMA.
+
+    order: (p, d, q).
+    seasonal_order: (P, D, Q) at `about.season_steps`; `auto` tries none and (0, 1, 1) for seasons
+        up to 24 steps.
     """
 
     order: Literal["auto"] | tuple[Order, Order, Order] = "auto"
@@ -52,7 +56,7 @@ class Arima(LocalForecaster):
             )
         if self.params.order != "auto":
             self.check_n_values(
-                self._reach(
+                self._count_values_needed(
                     self.params.order,
                     (
                         self.params.seasonal_order
@@ -65,8 +69,8 @@ class Arima(LocalForecaster):
     def fit_series(self, history: np.ndarray) -> WeightedSum:
         """Maximum likelihood.
 
-        Of several orders the one that forecasts the newest fifth best, fitted on what lies before
-        it, is fitted on all.
+        Several orders are fitted on the older four fifths, and the one that forecasts the newest
+        fifth best is fitted on all values.
         """
         orders = self._list_orders(len(self.lags) + 1, len(history))
         older = history[: len(history) - len(history) // 5]
@@ -94,7 +98,7 @@ class Arima(LocalForecaster):
     def _fit_order(
         self, history: np.ndarray, order: tuple[int, ...], seasonal: tuple[int, ...]
     ) -> WeightedSum | None:
-        # 1.5 s: other models do without
+        # Takes 1.5 s, and other models do not need it
         from statsmodels.tsa.statespace.sarimax import SARIMAX
 
         season, centre = self.schema.season_steps if any(seasonal) else 0, float(history.mean())
@@ -104,7 +108,7 @@ class Arima(LocalForecaster):
         try:
             with filter_warnings():
                 fit = model.fit(disp=False, maxiter=60)
-        except (np.linalg.LinAlgError, ValueError):  # a start from which the likelihood cannot be computed
+        except (np.linalg.LinAlgError, ValueError):  # the likelihood of the start is not computable
             return None
         ar, ma = fit.polynomial_reduced_ar, fit.polynomial_reduced_ma
         for gap in [1] * order[1] + [season] * seasonal[1]:
@@ -126,15 +130,15 @@ class Arima(LocalForecaster):
             (wanted,)
             if isinstance(wanted, tuple)
             else _SEASONAL_LIST
-            if wanted == "auto" and 1 < season <= _MOST_SEASON
+            if wanted == "auto" and 1 < season <= _MAX_SEASON
             else ((0, 0, 0),)
         )
         both = list(product(plain, seasonal))
-        return [o for o in both if self._reach(*o) <= min(n_values, n_history // 2)] or (
+        return [o for o in both if self._count_values_needed(*o) <= min(n_values, n_history // 2)] or (
             [((1, 0, 0), (0, 0, 0))] if self.params.order == "auto" else both
         )
 
-    def _reach(self, order: tuple[int, ...], seasonal: tuple[int, ...]) -> int:
-        """Values that the widest polynomial looks back on."""
+    def _count_values_needed(self, order: tuple[int, ...], seasonal: tuple[int, ...]) -> int:
+        """Values that the longest polynomial looks back on."""
         (p, d, q), (big_p, big_d, big_q), season = order, seasonal, self.schema.season_steps
         return max(p + d + season * (big_p + big_d), q + season * big_q, 1)

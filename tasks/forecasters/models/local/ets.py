@@ -1,5 +1,6 @@
-"""Exponential smoothing of each series: level, trend and season, additive, which of them chosen
-by AICc; parameters by statsmodels.
+"""Exponential smoothing of each series, estimated by statsmodels.
+
+Additive level, trend and season; AICc decides which of them.
 """
 
 from itertools import product
@@ -12,10 +13,9 @@ from tasks.forecasters.parts.local import LocalForecaster, LocalParams, Weighted
 
 
 class EtsParams(LocalParams):
-    """trend, seasonal: `auto` tries without and with it, and keeps what has the lower AICc.
+    """trend, seasonal: `auto` tries without and with it, and keeps the form with the lower AICc.
 
-    A trend is damped. A series with fewer than two seasons of history has none, whatever is asked
-    for.
+    A trend is damped. A series with fewer than two seasons of history has no season in any case.
     """
 
     trend: Literal["auto", "none", "damped"] = "auto"
@@ -31,10 +31,8 @@ class Ets(LocalForecaster):
     Params = EtsParams
 
     def fit_series(self, history: np.ndarray) -> WeightedSum:
-        """Maximum likelihood of each form that is asked for and that the window of values can
-        show.
-        """
-        # 1.5 s: other models do without
+        """Maximum likelihood of each form that is allowed and that the window can show."""
+        # Takes 1.5 s, and other models do not need it
         from statsmodels.tsa.exponential_smoothing.ets import ETSModel
 
         season, n_values, steps = self.schema.season_steps, len(self.lags) + 1, self.schema.horizon_steps
@@ -60,10 +58,9 @@ class Ets(LocalForecaster):
         return both[self.params.trend]
 
     def _list_seasonals(self, n_history: int, n_values: int) -> list[str | None]:
-        """What to try.
+        """The seasonal forms to try.
 
-        A season needs two of its lengths, in the history and among the values that a forecast is a
-        sum of.
+        A season needs two of its lengths, in the history and in the values of the forecast's sum.
         """
         season, wanted = self.schema.season_steps, self.params.seasonal
         if wanted == "none" or (season == 1 and wanted == "auto"):

@@ -1,5 +1,6 @@
-"""Theta: simple exponential smoothing with half of the series' linear trend as drift, after its
-season; parameters by statsmodels.
+"""Theta: simple exponential smoothing with half of the linear trend as drift, by statsmodels.
+
+After the season is removed.
 """
 
 import numpy as np
@@ -9,15 +10,15 @@ from tasks.forecasters.parts.local import LocalForecaster, WeightedSum, filter_w
 
 
 class Theta(LocalForecaster):
-    """Source: Assimakopoulos & Nikolopoulos 2000, doi:10.1016/S0169-2070(00)00066-2; as
-    smoothing with drift: Hyndman & Billah 2003, doi:10.1016/S0169-2070(01)00143-1.
+    """Smoothing with drift, on the seasonally adjusted values.
+
+    Source: Assimakopoulos & Nikolopoulos 2000, doi:10.1016/S0169-2070(00)00066-2; as smoothing with
+    drift: Hyndman & Billah 2003, doi:10.1016/S0169-2070(01)00143-1.
     """
 
     def fit_series(self, history: np.ndarray) -> WeightedSum:
-        """Smoothing and trend of the seasonally adjusted history; the season itself is that of
-        the last values.
-        """
-        # 1.5 s: other models do without
+        """Smoothing and trend of the seasonally adjusted history; the season is the last one."""
+        # Takes 1.5 s, and other models do not need it
         from statsmodels.tsa.forecasting.theta import ThetaModel
 
         season, n_values, steps = self.schema.season_steps, len(self.lags) + 1, self.schema.horizon_steps
@@ -30,8 +31,8 @@ class Theta(LocalForecaster):
             float(fit.params["alpha"]), None, 1.0, 0.0 if seasonal else None, season
         )
         weights = compute_forecast_weights(form, n_values, steps)
-        # The drift moves every value of the window too: taken out before smoothing, put back at
-        # each step.
+        # The drift is in every value of the window too: subtracted before smoothing, and added
+        # again at each step
         drift = float(fit.params["b0"]) / 2
         ahead = np.arange(1, steps + 1)
         return WeightedSum(weights, np.zeros(steps), drift * (ahead + np.arange(n_values) @ weights))

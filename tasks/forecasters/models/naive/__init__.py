@@ -1,1 +1,1 @@
-"""What any forecast must beat."""
+"""The naive baselines."""

@@ -1,4 +1,4 @@
-"""The last known value, for every step: what any forecast must beat."""
+"""The last known value, for every step: the baseline of all models."""
 
 import numpy as np
 

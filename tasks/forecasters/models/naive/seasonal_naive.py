@@ -1,5 +1,6 @@
-"""The value one season before the step that is forecast; the last value where that is unknown,
-or where there is no season.
+"""The value one season before the forecast step.
+
+The last value where that is unknown, or where there is no season.
 """
 
 import numpy as np
@@ -10,9 +11,7 @@ from tasks.forecasters.parts.normalizer import select_seasonal_values
 
 
 class SeasonalNaive(Formula):
-    """z_hat of a step = z at its time less the fewest whole seasons that reach back to the
-    origin.
-    """
+    """z_hat of a step = z at the newest known time that is whole seasons before the step."""
 
     def learn(self, x: np.ndarray, z: np.ndarray) -> None:
         """Nothing to learn."""

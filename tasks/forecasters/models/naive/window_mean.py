@@ -13,9 +13,7 @@ from tasks.forecasters.parts.normalizer import get_level_column, select_last_val
 
 
 class WindowMeanParams(Strict):
-    """window_steps: how many steps are averaged; the feature `z_mean_<window_steps>` must be
-    declared.
-    """
+    """window_steps: length of the mean; the feature `z_mean_<window_steps>` must be declared."""
 
     window_steps: Annotated[int, Field(ge=1)] = 22
 

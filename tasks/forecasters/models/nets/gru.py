@@ -1,5 +1,6 @@
-"""A gated recurrent unit along the sequence: as good as the LSTM on short series, with a quarter
-fewer weights.
+"""A gated recurrent unit along the sequence.
+
+As good as the LSTM on short series, with a quarter fewer weights.
 """
 
 from tasks.forecasters.graph.graph_ops import gru

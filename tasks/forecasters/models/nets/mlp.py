@@ -1,4 +1,4 @@
-"""A small net of rectified layers over all columns, pooled over all series, all steps at once."""
+"""A small net of dense layers with ReLU over all columns, with one output for each step."""
 
 from tasks.forecasters.graph.graph_ops import Value, relu
 from tasks.forecasters.parts.net import Net, NetParams
@@ -27,17 +27,17 @@ class Mlp(Net):
 
     @property
     def dispensable(self) -> tuple[str, ...]:
-        """All that the preamble fills."""
+        """All columns that the normalizer fills."""
         return list_dispensable_columns(self.schema)
 
     def build_initial_weights(self, n_statics: int, draw: WeightInitializer) -> Weights:
-        """Of all layers."""
+        """Weights of all layers."""
         return build_dense_weights(draw, (n_statics, *self.params.hidden_sizes, self.schema.horizon_steps))
 
-    def forward(self, weights: Weights, inputs: NetInputs, aid: TrainingHooks) -> Value:
+    def forward(self, weights: Weights, inputs: NetInputs, hooks: TrainingHooks) -> Value:
         """See the class."""
         out, last = inputs.statics, len(self.params.hidden_sizes)
         for layer in range(last + 1):
             out = out @ weights[f"weights_{layer}"] + weights[f"intercept_{layer}"]
-            out = aid.drop(relu(out)) if layer < last else out
+            out = hooks.drop(relu(out)) if layer < last else out
         return out

@@ -15,9 +15,7 @@ from tasks.forecasters.parts.net_layers import (
 
 
 class NLinearParams(SequenceParams):
-    """As every net that reads a sequence; the last value itself is an input only with
-    `sees_level: true`.
-    """
+    """As every net that reads a sequence, with `sees_level: false` by default."""
 
     sees_level: bool | None = False
 
@@ -25,17 +23,18 @@ class NLinearParams(SequenceParams):
 class NLinear(Net):
     """network = (sequence, other columns) . weights + intercept.
 
-    What ridge with `base: last` is in closed form, with every loss that nets have.
+    Ridge with `base: last` is this in closed form; here with every loss that nets have.
     """
 
     Params = NLinearParams
 
     def build_initial_weights(self, n_statics: int, draw: WeightInitializer) -> Weights:
-        """Of the one map."""
+        """Weights of the one map."""
         return build_dense_weights(draw, (len(self.steps) + n_statics, self.schema.horizon_steps))
 
-    def forward(self, weights: Weights, inputs: NetInputs, aid: TrainingHooks) -> Value:
+    def forward(self, weights: Weights, inputs: NetInputs, hooks: TrainingHooks) -> Value:
         """See the class."""
         return (
-            aid.drop(join_net_inputs(inputs, inputs.sequence)) @ weights["weights_0"] + weights["intercept_0"]
+            hooks.drop(join_net_inputs(inputs, inputs.sequence)) @ weights["weights_0"]
+            + weights["intercept_0"]
         )

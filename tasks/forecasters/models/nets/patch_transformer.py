@@ -1,8 +1,8 @@
 """A small transformer over patches of the sequence, one series at a time.
 
-Source: Nie et al. 2023, arXiv:2211.14730 (PatchTST). Layers are normalised before they look (Xiong
-et al. 2020, arXiv:2002.04745), and by row instead of by batch, so that a row's forecast does not
-depend on the rows beside it.
+Source: Nie et al. 2023, arXiv:2211.14730 (PatchTST). Inputs of layers are normalised before
+attention (Xiong et al. 2020, arXiv:2002.04745), and by row instead of by batch, so that a row's
+forecast does not depend on other rows of its batch.
 """
 
 from typing import Annotated, Any, Self
@@ -26,11 +26,12 @@ from tasks.forecasters.parts.recurrent import build_skip_weights, compute_skip
 
 
 class PatchTransformerParams(SequenceParams):
-    """patch_steps, stride_steps: length and distance of the patches, the last of which ends at the
-    last step.
+    """The parameters of the transformer.
 
-    size: numbers of a patch inside. heads: that look at once. layers: of attention and two dense
-    maps, *inside_size* wide between them.
+    patch_steps, stride_steps: length and distance of the patches; the last one ends at the last
+        step.
+    size: length of a patch's vector. heads: parallel attention heads.
+    layers: of attention and two dense maps, with *inside_size* numbers between these.
     """
 
     patch_steps: Width = 4
@@ -50,10 +51,7 @@ class PatchTransformerParams(SequenceParams):
 
 
 class PatchTransformer(Net):
-    """network = (patches after all layers, other columns) .
-
-    A + a + (sequence, other columns) . C.
-    """
+    """(patches after all layers, other columns) . A + a + (sequence, other columns) . C."""
 
     Params = PatchTransformerParams
 
@@ -71,7 +69,7 @@ class PatchTransformer(Net):
         self.patches = [[start + k for k in range(length)] for start in starts]
 
     def build_initial_weights(self, n_statics: int, draw: WeightInitializer) -> Weights:
-        """Of the patches, each layer, the head, and the way past."""
+        """Weights of the patches, each layer, the head, and the skip connection."""
         size, inside = self.params.size, self.params.inside_size
         weights = {
             "patch": draw.draw_matrix(self.params.patch_steps, size),
@@ -97,7 +95,7 @@ class PatchTransformer(Net):
         head = build_dense_weights(draw, (len(self.patches) * size + n_statics, self.schema.horizon_steps))
         return weights | head | build_skip_weights(self, n_statics, draw)
 
-    def forward(self, weights: Weights, inputs: NetInputs, aid: TrainingHooks) -> Value:
+    def forward(self, weights: Weights, inputs: NetInputs, hooks: TrainingHooks) -> Value:
         """See the class."""
         n_patches = len(self.patches)
         cut = reshape(
@@ -105,28 +103,26 @@ class PatchTransformer(Net):
             n_patches,
             self.params.patch_steps,
         )
-        seen = aid.drop(cut @ weights["patch"] + weights["place"])
+        seen = hooks.drop(cut @ weights["patch"] + weights["place"])
         for layer in range(self.params.layers):
-            seen = aid.run_layer(lambda x, layer=layer: self._apply_layer(weights, x, layer, aid), seen)
+            seen = hooks.run_layer(lambda x, layer=layer: self._apply_layer(weights, x, layer, hooks), seen)
         flat = reshape(self._apply_norm(weights, seen, 2 * self.params.layers), n_patches * self.params.size)
         return (
-            aid.drop(join_net_inputs(inputs, flat)) @ weights["weights_0"]
+            hooks.drop(join_net_inputs(inputs, flat)) @ weights["weights_0"]
             + weights["intercept_0"]
             + compute_skip(weights, inputs)
         )
 
-    def _apply_layer(self, weights: Weights, seen: Value, layer: int, aid: TrainingHooks) -> Value:
-        """Each patch gathers from all patches, then changes by itself; both are added to what it
-        was.
-        """
-        seen = seen + aid.drop(
+    def _apply_layer(self, weights: Weights, seen: Value, layer: int, hooks: TrainingHooks) -> Value:
+        """Attention over all patches, then dense maps of each; both are added to the input."""
+        seen = seen + hooks.drop(
             self._apply_attention(weights, self._apply_norm(weights, seen, 2 * layer), layer)
         )
         inside = relu(
             self._apply_norm(weights, seen, 2 * layer + 1) @ weights[f"in_{layer}"]
             + weights[f"in_shift_{layer}"]
         )
-        return seen + aid.drop(aid.drop(inside) @ weights[f"out_{layer}"] + weights[f"out_shift_{layer}"])
+        return seen + hooks.drop(hooks.drop(inside) @ weights[f"out_{layer}"] + weights[f"out_shift_{layer}"])
 
     def _apply_attention(self, weights: Weights, seen: Value, layer: int) -> Value:
         heads, n_patches, size = self.params.heads, len(self.patches), self.params.size

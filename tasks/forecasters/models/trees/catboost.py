@@ -1,4 +1,4 @@
-"""CatBoost's oblivious trees on what a simpler model leaves over."""
+"""CatBoost's oblivious trees on the residuals of a simpler model."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from tasks.forecasters.graph.tree_graph import LEAF, LEQ, TreeNode
 from tasks.forecasters.parts.residuals import ResidualPairs
 from tasks.forecasters.parts.trees import BoostedTrees, FittedBooster, TreesParams
 
-_PRIOR_PAIRS = 10  # a category of ten pairs is believed by half
+_PRIOR_PAIRS = 10  # the mean of a category with ten pairs is halved
 _LOSSES = {"squared": "RMSE", "absolute": "MAE", "quantile": "Quantile"}
 
 
@@ -26,11 +26,11 @@ class CatBoostParams(TreesParams):
 
 
 class CatBoost(BoostedTrees):
-    """See BoostedTrees; all nodes of a level ask the same question.
+    """See BoostedTrees; all nodes of a level have the same split.
 
-    A category is seen as the mean target of its pairs, shrunk to 0; in a fit, of those pairs alone
-    whose targets were known before. That is CatBoost's ordered statistic with time as the order;
-    its own draws an order, may look ahead in it, and has no counterpart in ONNX.
+    A category is encoded as the mean target of its pairs, shrunk to 0; in a fit, of those pairs
+    alone whose targets were known before. That is CatBoost's ordered statistic with time as the
+    order; its own order is random, may look ahead, and has no counterpart in ONNX.
     Source: Prokhorenkova et al. 2018, https://arxiv.org/abs/1706.09516, section 3.
     """
 
@@ -46,12 +46,14 @@ class CatBoost(BoostedTrees):
         self, pairs: ResidualPairs, n_trees: int, start: bytes = b"", held: ResidualPairs | None = None
     ) -> FittedBooster:
         """See BoostedTrees."""
-        # 0.5 s: other models do without; it ships no types
+        # Takes 0.5 s, and other models do not need it; it has no types
         from catboost import CatBoostRegressor
 
         params = self.params
         loss = _LOSSES[params.loss] + (f":alpha={params.quantile:g}" if params.quantile is not None else "")
-        own = {name: getattr(params, name) for name in ("learning_rate", "depth", "l2_leaf_reg", "rsm")}
+        library_params = {
+            name: getattr(params, name) for name in ("learning_rate", "depth", "l2_leaf_reg", "rsm")
+        }
         fixed = {
             "random_seed": self.seed,
             "thread_count": 1,
@@ -60,7 +62,7 @@ class CatBoost(BoostedTrees):
             "verbose": False,
             "allow_writing_files": False,
         }
-        model = CatBoostRegressor(iterations=n_trees, loss_function=loss, **own, **fixed)
+        model = CatBoostRegressor(iterations=n_trees, loss_function=loss, **library_params, **fixed)
         stop = (
             {}
             if held is None
@@ -74,19 +76,20 @@ class CatBoost(BoostedTrees):
         return FittedBooster(_encode_model(model), model.tree_count_)
 
     def encode_categories(self, x: Value) -> list[Value]:
-        """Numbers until the statistics are learned, then those."""
+        """The statistics of the categories, and their numbers before these are learned."""
         if not all(f"statistic.{name}" in self.learned for name in self.params.categorical):
             return super().encode_categories(x)
         return [
-            self.categories.of(name, x, self.learned[f"statistic.{name}"]) for name in self.params.categorical
+            self.categories.take_entries(name, x, self.learned[f"statistic.{name}"])
+            for name in self.params.categorical
         ]
 
     def encode_pairs(self, pairs: ResidualPairs) -> ResidualPairs:
         """See the class."""
         columns = pairs.columns.copy()
-        for name, at in pairs.categorical.items():
-            number = columns[:, at].astype(np.int64)
-            columns[:, at] = _compute_means_before(number, pairs.target, pairs.in_reach)
+        for name, index in pairs.categorical.items():
+            number = columns[:, index].astype(np.int64)
+            columns[:, index] = _compute_means_before(number, pairs.target, pairs.in_reach)
             self.learned[f"statistic.{name}"] = _compute_means(
                 number, pairs.target, self.categories.count(name)
             )
@@ -100,24 +103,19 @@ class CatBoost(BoostedTrees):
 
 
 def _compute_means(number: np.ndarray, target: np.ndarray, n_numbers: int) -> np.ndarray:
-    """Mean of *target* for each number (n_numbers,), shrunk as if _PRIOR_PAIRS more were 0; 0
-    for one without pairs.
-    """
+    """Mean of *target* for each number, (n_numbers,), shrunk as if _PRIOR_PAIRS more were 0."""
     total, count = np.bincount(number, target, n_numbers), np.bincount(number, minlength=n_numbers)
     return (total / (count + _PRIOR_PAIRS)).astype(np.float32)
 
 
 def _compute_means_before(number: np.ndarray, target: np.ndarray, in_reach: int) -> np.ndarray:
-    """As `_compute_means`, for each pair.
-
-    Of its number those count that lie more than *in_reach* pairs before it.
-    """
+    """As `_compute_means`, for each pair over the pairs more than *in_reach* before it."""
     out = np.zeros(len(number), dtype=np.float32)
     for one in np.unique(number):
-        at = np.flatnonzero(number == one)
-        before = np.searchsorted(at, at - in_reach)
-        total = np.append(0.0, np.cumsum(target[at], dtype=np.float64))
-        out[at] = total[before] / (before + _PRIOR_PAIRS)
+        rows = np.flatnonzero(number == one)
+        before = np.searchsorted(rows, rows - in_reach)
+        total = np.append(0.0, np.cumsum(target[rows], dtype=np.float64))
+        out[rows] = total[before] / (before + _PRIOR_PAIRS)
     return out
 
 
@@ -128,10 +126,9 @@ def _build_pool(pairs: ResidualPairs) -> Any:
 
 
 def _encode_model(model: Any) -> bytes:
-    """CatBoost's JSON without `model_info`, which holds the time and a random id: the same fit
-    gives the same bytes.
+    """CatBoost's JSON without `model_info` (the time and a random id): same fit, same bytes.
 
-    It reads and writes files only.
+    CatBoost reads and writes files only.
     """
     with TemporaryDirectory() as folder:
         path = Path(folder) / "booster.json"
@@ -150,13 +147,14 @@ def _decode_model(native: bytes) -> Any:
 
 
 def _parse_tree(tree: dict[str, Any], factor: float) -> list[TreeNode]:
-    """A whole binary tree.
+    """The nodes of one complete binary tree.
 
-    Of the number of a leaf, bit i is the answer to split i (above its border: 1), so the last split
-    is asked first.
+    Bit i of a leaf's number is the result of split i (above its border: 1), so the last split comes
+    first.
     """
     splits, nodes = (tree["splits"] or [])[::-1], []
-    for at in range(2 ** len(splits) - 1):
-        split = splits[(at + 1).bit_length() - 1]
-        nodes.append(TreeNode(LEQ, split["border"], split["float_feature_index"], 2 * at + 1, 2 * at + 2))
+    for index in range(2 ** len(splits) - 1):
+        split = splits[(index + 1).bit_length() - 1]
+        node = TreeNode(LEQ, split["border"], split["float_feature_index"], 2 * index + 1, 2 * index + 2)
+        nodes.append(node)
     return nodes + [TreeNode(LEAF, factor * value) for value in tree["leaf_values"]]

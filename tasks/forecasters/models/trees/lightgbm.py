@@ -1,4 +1,4 @@
-"""LightGBM's trees on what a simpler model leaves over."""
+"""LightGBM's trees on the residuals of a simpler model."""
 
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ _OBJECTIVES = {"squared": "regression", "absolute": "regression_l1", "quantile":
 
 
 class LightGbmParams(TreesParams):
-    """As all trees; the rest are LightGBM's own parameters."""
+    """As all trees; the rest are LightGBM's library_params parameters."""
 
     num_leaves: Annotated[int, Field(ge=2)] = 15
     min_data_in_leaf: Annotated[int, Field(ge=1)] = 100
@@ -23,7 +23,7 @@ class LightGbmParams(TreesParams):
 
 
 class LightGbm(BoostedTrees):
-    """See BoostedTrees; leaf by leaf, categories as sets."""
+    """See BoostedTrees; trees grow leaf by leaf, categories are split as sets."""
 
     Params = LightGbmParams
     native_file = "booster.txt"
@@ -31,7 +31,7 @@ class LightGbm(BoostedTrees):
 
     @property
     def min_pairs(self) -> int:
-        """Two leaves."""
+        """Two leaves of the smallest size."""
         return 2 * int(self.params.min_data_in_leaf)
 
     def fit_trees(
@@ -41,7 +41,7 @@ class LightGbm(BoostedTrees):
         import lightgbm
 
         params = self.params
-        own = {
+        library_params = {
             name: getattr(params, name)
             for name in ("learning_rate", "num_leaves", "min_data_in_leaf", "feature_fraction", "lambda_l2")
         }
@@ -71,7 +71,9 @@ class LightGbm(BoostedTrees):
                 "callbacks": [lightgbm.early_stopping(params.patience_trees, verbose=False)],
             }
         earlier = lightgbm.Booster(model_str=start.decode()) if start else None
-        booster = lightgbm.train(own | fixed, data, num_boost_round=n_trees, init_model=earlier, **stop)
+        booster = lightgbm.train(
+            library_params | fixed, data, num_boost_round=n_trees, init_model=earlier, **stop
+        )
         return FittedBooster(
             booster.model_to_string(num_iteration=-1).encode(),
             booster.best_iteration if held is not None else booster.num_trees(),
@@ -86,14 +88,12 @@ class LightGbm(BoostedTrees):
 
 
 def _parse_tree(root: dict[str, Any]) -> list[TreeNode]:
-    """Left is yes: `<=` for numbers, `one of` for categories, whose numbers LightGBM writes as
-    `0||3||5`.
-    """
+    """The nodes of one tree; left is yes: `<=` for numbers, `one of` (`0||3||5`) for categories."""
     nodes = [TreeNode(LEAF, 0.0)]
     queue = [(root, 0)]
-    for split, at in queue:
+    for split, index in queue:
         if "left_child" not in split:
-            nodes[at] = TreeNode(LEAF, split["leaf_value"])
+            nodes[index] = TreeNode(LEAF, split["leaf_value"])
             continue
         left, right = len(nodes), len(nodes) + 1
         nodes += [TreeNode(LEAF, 0.0)] * 2
@@ -101,23 +101,23 @@ def _parse_tree(root: dict[str, Any]) -> list[TreeNode]:
         if split["decision_type"] == "==":
             add_category_splits(
                 nodes,
-                at,
+                index,
                 split["split_feature"],
                 [float(c) for c in split["threshold"].split("||")],
                 left,
                 right,
             )
         else:
-            nodes[at] = TreeNode(
+            nodes[index] = TreeNode(
                 LEQ, _convert_threshold(split["threshold"]), split["split_feature"], left, right
             )
     return nodes
 
 
 def _convert_threshold(threshold: float) -> float:
-    """As float32.
+    """The threshold as float32.
 
-    LightGBM takes what is within 1e-35 of 0 for 0, so its threshold between 0 and what is below
-    lies under all of that.
+    LightGBM reads values within 1e-35 of 0 as 0, so its threshold just below 0 must be below all of
+    them.
     """
     return compute_float32_floor(np.nextafter(threshold, -np.inf) if threshold == -_ZERO else threshold)

@@ -1,11 +1,11 @@
-"""Any regressor of scikit-learn by its name, on what a simpler model leaves over.
+"""Any regressor of scikit-learn by its name, on the residuals of a simpler model.
 
-Kept and served as the graph that skl2onnx makes of it: no pickle, and what was scored is what is
-served. An estimator that has no such graph, or whose graph says something else, is refused at the
-fit.
+Saved and served as the graph that skl2onnx makes of it: no pickle, and the served model is the
+scored one. An estimator without such a graph, or with a graph that differs, is refused at the fit.
 """
 
 import difflib
+from collections.abc import Sequence
 from importlib import import_module
 from inspect import isabstract, signature
 from typing import Any, ClassVar, Literal
@@ -32,15 +32,19 @@ _MODULES = (
     "svm",
     "tree",
 )
-_LEAST_PAIRS = 50  # with fewer, nearest neighbours and cross-validated estimators have nothing to choose from
-# Mean difference of graph and estimator: float32 moves a row across a threshold now and then, a
-# wrong graph moves many
-_APART_SD = 1e-3
+_MIN_PAIRS = 50  # fewer are not enough for nearest neighbours and cross-validated estimators
+# Mean difference of graph and estimator: float32 moves single rows across a threshold, a wrong
+# graph moves many
+_MAX_DIFFERENCE_SD = 1e-3
 
 
 class EstimatorParams(ResidualParams):
-    """estimator: `<module>.<Class>` under sklearn. params: its own. steps: `column` has a row
-    for each step, `outputs` all steps at once, of estimators that can.
+    """The parameters of a scikit-learn regressor.
+
+    estimator: `<module>.<Class>` under sklearn.
+    params: the estimator's own.
+    steps: `column`: a row for each step, with the step as a column; `outputs`: an output for each
+        step, for estimators that have several.
     """
 
     estimator: str
@@ -49,19 +53,19 @@ class EstimatorParams(ResidualParams):
 
 
 class Estimator(OnResiduals):
-    """OnResiduals, where the part is a fitted estimator of scikit-learn."""
+    """OnResiduals with a fitted estimator of scikit-learn as the part."""
 
     Params: ClassVar[type[Strict]] = EstimatorParams
-    groundwork_params: ClassVar[tuple[str, ...]] = (*OnResiduals.groundwork_params, "steps")
+    base_fit_params: ClassVar[tuple[str, ...]] = (*OnResiduals.base_fit_params, "steps")
 
     def __init__(self, schema: FeatureSchema, seed: int, **params: Any) -> None:
         super().__init__(schema, seed, **params)
-        self._build_estimator()  # refuses what is wrong before any data are read
+        self._build_estimator()  # raises for wrong parameters before any data are read
 
     def learn(self, x: np.ndarray, z: np.ndarray) -> None:
-        """Fit the base, then the estimator on its residuals, and turn it into a graph.
+        """Fit the base, then the estimator on its residuals, and convert it to a graph.
 
-        Raises ForecasterError when it cannot be fitted or turned.
+        Raises ForecasterError when it cannot be fitted or converted.
         """
 
         def make() -> ResidualPairs:
@@ -71,66 +75,70 @@ class Estimator(OnResiduals):
 
         columns, target, weight = self.get_shared_pairs(make)[:3]
         known = ResidualPairs(columns, target.ravel(), None, {}, 0)
-        if len(columns) >= _LEAST_PAIRS and known.is_splittable:
+        if len(columns) >= _MIN_PAIRS and known.is_splittable:
             self.learned["part"] = self._convert_estimator(
                 self._fit_library_model(columns, target, weight), columns, target
             )
 
-    def predict_part(self, x: Value, seen: NormalizedInputs, own: Value) -> Value:
-        """See OnResiduals; all steps at once for `outputs`."""
+    def predict_part(self, x: Value, seen: NormalizedInputs, by_step: Sequence[Value]) -> Value:
+        """See OnResiduals; for `outputs` the graph has all steps."""
         return (
             run_subgraph(self.learned["part"], seen.inputs)
             if self.params.steps == "outputs"
-            else super().predict_part(x, seen, own)
+            else super().predict_part(x, seen, by_step)
         )
 
     def _build_whole_rows(self, x: np.ndarray, z: np.ndarray) -> ResidualPairs:
-        """Inputs, residuals (n, H) as target, and weights of at most `max_rows` pairs in rows
-        that know every step.
+        """Pairs of whole rows in which every step is known, with the residuals (n, H) as target.
+
+        At most `max_rows` pairs.
         """
         target = self.normalizer.target(x, z, self.base.predict(x))
         rows = np.flatnonzero(np.isfinite(target).all(axis=1))
-        most = max(1, self.params.max_rows // target.shape[1])
-        if len(rows) > most:
-            rows = np.sort(np.random.default_rng(self.seed).choice(rows, most, replace=False))
+        max_rows = max(1, self.params.max_rows // target.shape[1])
+        if len(rows) > max_rows:
+            rows = np.sort(np.random.default_rng(self.seed).choice(rows, max_rows, replace=False))
         weight = (
             None
             if self.params.weight is None
-            else self.params.weight.of(self.schema, self.normalizer, x)[rows]
+            else self.params.weight.compute(self.schema, self.normalizer, x)[rows]
         )
         return ResidualPairs(self.normalizer.transform(x[rows]).inputs, target[rows], weight, {}, 0)
 
     def _build_estimator(self) -> Any:
         """The estimator, unfitted.
 
-        Raises ForecasterError for a name or parameter that it has not, with close matches.
+        Raises ForecasterError for an unknown name or parameter, with close matches.
         """
-        kind, own = _get_regressor_class(self.params.estimator), dict(self.params.params)
+        kind, own_params = _get_regressor_class(self.params.estimator), dict(self.params.params)
         known = list(signature(kind).parameters)
-        if strange := sorted(set(own) - set(known)):
-            near = difflib.get_close_matches(strange[0], known, n=3)
+        if unknown := sorted(set(own_params) - set(known)):
+            near = difflib.get_close_matches(unknown[0], known, n=3)
             raise ForecasterError(
-                f"sklearn's {kind.__name__} has no parameter {strange[0]!r}"
+                f"sklearn's {kind.__name__} has no parameter {unknown[0]!r}"
                 + (f"; did you mean {near}?" if near else ".")
                 + f" Its parameters are {sorted(known)}."
             )
-        fixed = {"random_state": self.seed, "n_jobs": 1}  # same seed, same fit; one thread beside others
+        fixed = {
+            "random_state": self.seed,
+            "n_jobs": 1,
+        }  # same seed, same fit; one thread, since others run too
         try:
-            return kind(**{name: value for name, value in fixed.items() if name in known} | own)
-        except TypeError as error:  # an estimator around other estimators, which no parameter in YAML can be
+            return kind(**{name: value for name, value in fixed.items() if name in known} | own_params)
+        except TypeError as error:  # it needs another estimator, which YAML cannot express
             raise ForecasterError(
-                f"sklearn's {kind.__name__} cannot be built from params.yaml: {error}. Take an estimator that"
-                " stands alone."
+                f"sklearn's {kind.__name__} cannot be built from params.yaml: {error}. Use an estimator"
+                " that needs no other one."
             ) from error
 
     def _fit_library_model(self, columns: np.ndarray, target: np.ndarray, weight: np.ndarray | None) -> Any:
-        # 1 s: other models do without
+        # Takes 1 s, and other models do not need it
         from sklearn.utils.validation import has_fit_parameter
 
         estimator = self._build_estimator()
         if weight is not None and not has_fit_parameter(estimator, "sample_weight"):
             raise ForecasterError(
-                f"sklearn's {self.params.estimator} takes no weights of rows. Remove `weight`, or take"
+                f"sklearn's {self.params.estimator} accepts no weights of rows. Remove `weight`, or use"
                 " another estimator."
             )
         try:
@@ -149,22 +157,21 @@ class Estimator(OnResiduals):
                     estimator, columns[:1], target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET}
                 ).SerializeToString()
             )
-            said = run_subgraph(graph, columns)
-        except Exception as error:  # converters raise whatever their estimator's inside makes them
+            of_graph = run_subgraph(graph, columns)
+        except Exception as error:  # converters raise errors of many types
             reason = str(error).strip().split("\n")[0][:300]
             raise ForecasterError(
-                f"sklearn's {self.params.estimator} has no graph that we can serve ({type(error).__name__}:"
-                f" {reason}). Take another estimator, for example ensemble.ExtraTreesRegressor, or write a"
+                f"sklearn's {self.params.estimator} has no graph that can be served ({type(error).__name__}:"
+                f" {reason}). Use another estimator, for example ensemble.ExtraTreesRegressor, or write a"
                 " forecaster (docs/how-to/add-a-model.md)."
             ) from error
-        apart = float(
-            np.mean(np.abs(said.reshape(target.shape) - estimator.predict(columns).reshape(target.shape)))
-        ) / float(np.std(target))
-        if not apart <= _APART_SD:
+        expected = estimator.predict(columns).reshape(target.shape)
+        difference = float(np.mean(np.abs(of_graph.reshape(target.shape) - expected))) / float(np.std(target))
+        if not difference <= _MAX_DIFFERENCE_SD:
             raise ForecasterError(
-                f"The graph of sklearn's {self.params.estimator} is {apart:.1e} standard deviations from the"
-                f" estimator over the rows it was fitted to; at most {_APART_SD:g} is allowed. Take another"
-                " estimator or other parameters."
+                f"The graph of sklearn's {self.params.estimator} is {difference:.1e} standard deviations from"
+                f" the estimator over the rows of the fit; at most {_MAX_DIFFERENCE_SD:g} is allowed. Use"
+                " another estimator or other parameters."
             )
         return graph
 
@@ -195,8 +202,9 @@ def _get_regressor_class(name: str) -> type[Any]:
 
 
 def _list_regressors() -> list[str]:
-    """`<module>.<Class>` of the regressors in the modules that have most of them; sklearn's own
-    list imports everything there is, for 10 s.
+    """`<module>.<Class>` of the regressors in the modules that have most of them.
+
+    sklearn's own list imports all of its modules, which takes 10 s.
     """
     from sklearn.base import RegressorMixin
 

@@ -1,4 +1,4 @@
-"""XGBoost's trees on what a simpler model leaves over."""
+"""XGBoost's trees on the residuals of a simpler model."""
 
 import json
 from typing import Annotated, Any
@@ -26,14 +26,14 @@ class XgBoostParams(TreesParams):
 
 
 class XgBoost(BoostedTrees):
-    """See BoostedTrees; level by level, categories as sets."""
+    """See BoostedTrees; trees grow level by level, categories are split as sets."""
 
     Params = XgBoostParams
     native_file = "booster.json"
 
     @property
     def min_pairs(self) -> int:
-        """Two leaves."""
+        """Two leaves of the smallest weight."""
         return max(2, 2 * int(self.params.min_child_weight))
 
     def fit_trees(
@@ -43,7 +43,7 @@ class XgBoost(BoostedTrees):
         import xgboost
 
         params = self.params
-        own = {
+        library_params = {
             name: getattr(params, name)
             for name in ("learning_rate", "max_depth", "min_child_weight", "colsample_bytree", "reg_lambda")
         }
@@ -68,7 +68,7 @@ class XgBoost(BoostedTrees):
         )
         earlier = xgboost.Booster(model_file=bytearray(start)) if start else None
         booster = xgboost.train(
-            own | fixed, _build_matrix(pairs), num_boost_round=n_trees, xgb_model=earlier, **stop
+            library_params | fixed, _build_matrix(pairs), num_boost_round=n_trees, xgb_model=earlier, **stop
         )
         n_best = booster.best_iteration + 1 if held is not None else booster.num_boosted_rounds()
         return FittedBooster(bytes(booster.save_raw("json")), n_best)
@@ -95,8 +95,9 @@ def _build_matrix(pairs: ResidualPairs) -> Any:
 
 
 def _parse_tree(tree: dict[str, list[Any]]) -> list[TreeNode]:
-    """Left is `<` for numbers; of categories the listed ones go right, all others, strangers
-    too, go left.
+    """The nodes of one tree; left is `<` for numbers.
+
+    Listed categories go right; all others, unknown ones too, go left.
     """
     sets = {
         node: [float(c) for c in tree["categories"][start : start + size]]
@@ -117,7 +118,7 @@ def _parse_tree(tree: dict[str, list[Any]]) -> list[TreeNode]:
         TreeNode(LEAF, value) if left < 0 else TreeNode(LT, value, column, left, right)
         for left, right, column, value in split
     ]
-    for at, chosen in sets.items():
-        left, right, column, _ = split[at]
-        add_category_splits(nodes, at, column, chosen, right, left)
+    for index, categories in sets.items():
+        left, right, column, _ = split[index]
+        add_category_splits(nodes, index, column, categories, right, left)
     return nodes
