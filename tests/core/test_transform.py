@@ -74,8 +74,8 @@ def test_a_box_cox_value_that_no_y_has_gives_the_end_of_the_range():
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ({"transform": "box_cox"}, "`power` stands with"),
-        ({"transform": "log", "power": 0.5}, "`power` stands with"),
+        ({"transform": "box_cox"}, "`power` goes with"),
+        ({"transform": "log", "power": 0.5}, "`power` goes with"),
         ({"transform": "log", "floor": 0.0}, "not defined"),
     ],
 )

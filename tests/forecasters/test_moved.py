@@ -16,7 +16,7 @@ def test_old_names_give_what_they_named_and_warn():
         DeprecationWarning, match="formula.Formula is tasks.forecasters.graph.graph_definition.Formula now"
     ):
         from tasks.forecasters.formula import Formula as OldFormula
-    with pytest.warns(DeprecationWarning, match="goes with the next release"):
+    with pytest.warns(DeprecationWarning, match="is removed in the next release"):
         from tasks.forecasters.preamble import last_values
     assert OldFormula is Formula
     assert last_values is select_last_values
@@ -26,7 +26,7 @@ def test_old_names_give_what_they_named_and_warn():
 def test_every_old_name_is_there(name):
     old = import_module(f"tasks.forecasters.{name}")
     for old_name in old.NAMES:
-        with pytest.warns(DeprecationWarning, match="goes with the next release"):
+        with pytest.warns(DeprecationWarning, match="is removed in the next release"):
             assert getattr(old, old_name) is not None
 
 

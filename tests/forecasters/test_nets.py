@@ -195,13 +195,13 @@ def test_two_processes_find_what_one_finds():
 
 
 def test_the_best_epoch_is_kept_and_the_rest_is_not_run(monkeypatch):
-    losses, find = [], EarlyStopping._loss
+    losses, find = [], EarlyStopping._compute_loss
 
     def noted(self, learner):
         losses.append(find(self, learner))
         return losses[-1]
 
-    monkeypatch.setattr(EarlyStopping, "_loss", noted)
+    monkeypatch.setattr(EarlyStopping, "_compute_loss", noted)
     x, z = pairs(300)
     z = np.random.default_rng(1).permutation(z)  # nothing to learn, so it soon gets worse
     fit = fitted("mlp", x, z, epochs=200, learning_rate=0.05, patience_epochs=3)

@@ -143,14 +143,14 @@ def test_weights_move_to_a_dataset_of_another_level_and_size():
     [
         ("lstm", schema_of(), {}, "it is a Gru"),
         ("gru", schema_of(), {"hidden_size": 8}, "`hidden_size` is 32 there and 8 here"),
-        ("gru", schema_of(lags=5), {}, r"columns are others \(\['z_lag_5'\]\)"),
+        ("gru", schema_of(lags=5), {}, r"its columns differ \(\['z_lag_5'\]\)"),
         ("gru", schema_of(names=("open_value",)), {}, r"\['close_value', 'open_value'\]"),
         ("gru", schema_of(steps=2), {}, "`horizon_steps` is 3 there and 2 here"),
     ],
 )
 def test_other_layers_or_columns_are_refused_with_what_differs(net, schema, params, said):
     x, z = pairs(60)
-    with pytest.raises(ForecasterError, match=rf"cannot go on from that fit: .*{said}"):
+    with pytest.raises(ForecasterError, match=rf"cannot continue that fit: .*{said}"):
         fitted(
             net,
             x[:, : len(schema.columns)],

@@ -66,7 +66,7 @@ def test_weights_of_rows_reach_the_estimator():
         "ensemble.ExtraTreesRegressor", schema_of("close_value"), weight=weight, params={"max_depth": 4}
     ).fit(x, spoiled)
     assert abs(np.nanmean((fit.predict(x) - z)[x[:, -1] == 1])) < 0.3
-    with pytest.raises(ForecasterError, match="takes no weights of rows"):
+    with pytest.raises(ForecasterError, match="accepts no weights of rows"):
         unfitted("neighbors.KNeighborsRegressor", schema_of("close_value"), weight=weight).fit(x, z)
 
 
@@ -95,5 +95,5 @@ def test_what_cannot_be_fitted_or_served_says_why():
         unfitted("linear_model.Ridge", params={"alpha": -1}).fit(x, z)
     with pytest.raises(ForecasterError, match=r"IsotonicRegression (has no graph|cannot be fitted)"):
         unfitted("isotonic.IsotonicRegression").fit(x, z)
-    with pytest.raises(ForecasterError, match=r"has no graph that we can serve"):
+    with pytest.raises(ForecasterError, match=r"has no graph that can be served"):
         unfitted("kernel_ridge.KernelRidge").fit(x, z)

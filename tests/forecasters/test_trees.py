@@ -228,9 +228,9 @@ def test_a_warm_start_adds_its_trees_and_keeps_the_earlier_ones(name, tmp_path):
     on.save(tmp_path)
     again = unfitted(name, more_trees=15, max_trees=40).fit(x, z, start=load_forecaster(tmp_path))
     assert len(again.parse_trees(again.native)[0]) == 40
-    with pytest.raises(ForecasterError, match=r"40 trees and 15 more.*max_trees: 40"):
+    with pytest.raises(ForecasterError, match=r"40 trees, and 15 more.*exceed `max_trees: 40`"):
         unfitted(name, more_trees=15, max_trees=40).fit(x, z, start=again)
-    with pytest.raises(ForecasterError, match="cannot go on from this"):
+    with pytest.raises(ForecasterError, match="feature schema.* must be the same"):
         unfitted(name, schema_of(steps=2)).fit(x, z[:, :2], start=first)
     with pytest.raises(ForecasterError, match=r"`loss`.* must be the same"):
         unfitted(name, loss="absolute").fit(x, z, start=first)
@@ -271,7 +271,7 @@ def test_a_recursive_forecast_is_the_one_step_forecast_repeated(name):
     np.testing.assert_array_equal(fit.predict(x[:50]), np.column_stack(ahead))
     with pytest.raises(ForecasterError, match=r"repeats its base too.*'ridge'"):
         unfitted(name, strategy="recursive", base="ridge")
-    with pytest.raises(ForecasterError, match=r"calendar_weekday.*cannot be moved on"):
+    with pytest.raises(ForecasterError, match=r"cannot advance.*calendar_weekday"):
         unfitted(name, schema_of("calendar_weekday"), strategy="recursive", categorical=["calendar_weekday"])
 
 

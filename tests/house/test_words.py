@@ -52,26 +52,17 @@ NAMES = {
 # Of a room that still has some; only down
 NAMES_LEFT = {
     "deployments/forecaster": 11,
-    "tasks/core": 13,
+    "tasks/core": 2,
     "tasks/ensemble": 16,
     "tasks/explain": 1,
-    "tasks/features": 23,
-    "tasks/forecasters": 40,
     "tasks/ingest": 6,
     "tasks/package": 1,
-    "tasks/release": 25,
-    "tasks/train": 16,
 }
 TEXT_LEFT = {
-    "deployments/forecaster": 22,
+    "deployments/forecaster": 21,
     "flows/_artifacts.py": 2,
-    "tasks/core": 23,
     "tasks/ensemble": 12,
-    "tasks/features": 26,
-    "tasks/forecasters": 29,
     "tasks/ingest": 2,
-    "tasks/release": 19,
-    "tasks/train": 8,
 }
 WHOLE_NAMES = {
     "at": "index, position, cutoff",

@@ -58,7 +58,7 @@ def going(monkeypatch):
 def made(monkeypatch):
     """The origins as of which fits were made in this process, in order."""
     ats, make = [], fits.make_fit
-    monkeypatch.setattr(fits, "make_fit", lambda ground, job: ats.append(job.at) or make(ground, job))
+    monkeypatch.setattr(fits, "make_fit", lambda ground, job: ats.append(job.origin) or make(ground, job))
     return ats
 
 
@@ -325,7 +325,7 @@ def docs_chart():
     panel = small_panel(n_steps=60)
     folds = build_folds(60, 51, 5, walk)
     plan = FitPlan(folds, [f.fit_at for f in folds], [0] * len(folds), 51, "full")
-    report = build_plan_report(plan, panel, walk, set(plan.ats)).model_copy(update={"horizon_steps": 5})
+    report = build_plan_report(plan, panel, walk, set(plan.origins)).model_copy(update={"horizon_steps": 5})
     return draw_folds(report, "folds of a walk")
 
 

@@ -106,7 +106,7 @@ def test_the_chosen_parameters_serve_the_walk_and_the_gain_is_held_against_cutof
 
 def test_what_is_worse_than_the_parameters_before_is_not_chosen():
     trained = train_small(search={**FEW, "space": {"penalty": {"float": [1e3, 1e4]}}}, penalty=0.01)
-    assert trained.search[0]["chosen"] == {"trial": None, "params": {}, "own": {"penalty": 0.01}}
+    assert trained.search[0]["chosen"] == {"trial": None, "params": {}, "model_params": {"penalty": 0.01}}
     assert trained.forecasts.equals(train_small(penalty=0.01).forecasts)
 
 
@@ -114,13 +114,13 @@ def test_a_search_anew_as_of_every_second_fold_serves_the_folds_after_it():
     trained = train_small(search={**FEW, "every_folds": 2}, penalty=1e3)
     starts = [trained.plan["folds"][i]["fit_at"] for i in (0, 2, 4)]
     assert [s["as_of"] for s in trained.search] == starts
-    assert trained.facts["params"] == trained.search[-1]["chosen"]["own"]
+    assert trained.facts["params"] == trained.search[-1]["chosen"]["model_params"]
     for found, after in zip(trained.search, [*starts[1:], "9999-01-01T00:00:00+00:00"], strict=True):
         served = pl.col("cutoff").is_between(
             *(pl.lit(t).str.to_datetime(time_zone="UTC") for t in (found["as_of"], after)), closed="left"
         )
         assert trained.forecasts.filter(served).equals(
-            train_small(**found["chosen"]["own"]).forecasts.filter(served)
+            train_small(**found["chosen"]["model_params"]).forecasts.filter(served)
         )
 
 
