@@ -230,7 +230,7 @@ def test_a_warm_start_adds_its_trees_and_keeps_the_earlier_ones(name, tmp_path):
     assert len(again.parse_trees(again.native)[0]) == 40
     with pytest.raises(ForecasterError, match=r"40 trees, and 15 more.*exceed `max_trees: 40`"):
         unfitted(name, more_trees=15, max_trees=40).fit(x, z, start=again)
-    with pytest.raises(ForecasterError, match="feature schema.* must be the same"):
+    with pytest.raises(ForecasterError, match=r"feature schema.* must be the same"):
         unfitted(name, schema_of(steps=2)).fit(x, z[:, :2], start=first)
     with pytest.raises(ForecasterError, match=r"`loss`.* must be the same"):
         unfitted(name, loss="absolute").fit(x, z, start=first)
