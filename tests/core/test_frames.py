@@ -70,8 +70,9 @@ def test_each_column_of_another_type_is_named(schema):
 
 def test_further_columns_have_the_schema_type_or_are_refused():
     rows = series_of([("a", 0, 1)])
-    assert SERIES.check(rows.with_columns(other=pl.lit(1.0))) is not None
-    for other in (pl.lit(1), pl.lit("x"), pl.lit(1.0).cast(pl.Float32)):
+    for other in (pl.lit(1.0), pl.lit("x"), pl.lit("x").cast(pl.Categorical)):
+        assert SERIES.check(rows.with_columns(other=other)).height == rows.height
+    for other in (pl.lit(1), pl.lit(value=True), pl.lit(1.0).cast(pl.Float32)):
         with pytest.raises(FrameError, match=r"'other' .* is not part of the schema"):
             SERIES.check(rows.with_columns(other=other))
     with pytest.raises(FrameError, match=r"'other' .* is not part of the schema"):
