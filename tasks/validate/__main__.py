@@ -28,12 +28,13 @@ def main(root: Path = ROOT) -> None:
     validated = validate_rows(read_frame(root / "data/raw/rows.parquet", SERIES), document.about, params)
     failed = get_failed_folder(document.dataset)
     # DVC's outs change only when the stage succeeds, so what stops it is written elsewhere
-    if is_over_limit(validated, params):
+    if is_over_limit(validated.summary, params):
         with write_folder(failed) as folder:
             write_frame(folder / "rows.parquet", validated.quarantined, QUARANTINE)
             _write_figures(folder, validated)
             _write_report(folder, validated)
-        raise build_limit_error(validated, params, f"{failed} (rows.parquet; `tidemill page` shows them)")
+        location = f"{failed} (rows.parquet; `tidemill page` shows them)"
+        raise build_limit_error(validated.summary, validated.quarantined, params, location)
     shutil.rmtree(failed, ignore_errors=True)  # of an earlier run
     with write_folder(root / "data/clean") as folder:
         write_frame(folder / "rows.parquet", validated.clean, SERIES)

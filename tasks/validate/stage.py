@@ -7,13 +7,13 @@ from typing import NamedTuple
 import polars as pl
 
 from tasks.core.about import About
-from tasks.core.calendar import build_calendar
+from tasks.core.calendar import Calendar, build_calendar
 from tasks.core.errors import ContractError
 from tasks.core.frames import QUARANTINE, SERIES
 from tasks.core.gaps import find_gaps
 from tasks.core.reports.validate import CleanProfile, ContractResult, ValidationSummary
 from tasks.edges.settings import read_settings
-from tasks.validate.contract import check_contract
+from tasks.validate.contract import find_contract_failures, run_suite
 from tasks.validate.failure import RuleFailure, split_quarantined
 from tasks.validate.first_checks import check_shape, find_first_failures
 from tasks.validate.params import ValidateParams
@@ -40,10 +40,24 @@ class ValidatedRows(NamedTuple):
     summary: ValidationSummary
 
 
-def validate_rows(
-    rows: pl.DataFrame, about: About, params: ValidateParams, report: Callable[[str], None] = print
-) -> ValidatedRows:
-    """Split *rows* (SERIES) into those that satisfy the contract and those that break it.
+class SplitRows(NamedTuple):
+    """Rows that satisfy the contract and rows that break it.
+
+    clean: SERIES; quarantined: QUARANTINE.
+    calendar: over the reach of all rows.
+    contract: failures of the contract's rules alone.
+    summary: counts.
+    """
+
+    clean: pl.DataFrame
+    quarantined: pl.DataFrame
+    calendar: Calendar
+    contract: list[RuleFailure]
+    summary: ValidationSummary
+
+
+def split_rows(rows: pl.DataFrame, about: About, params: ValidateParams) -> SplitRows:
+    """Split *rows* (SERIES) by the first checks and the contract.
 
     Raises ContractError as `check_shape` does.
     """
@@ -51,12 +65,8 @@ def validate_rows(
     calendar = build_calendar(
         about, reach=rows.select(first=pl.col("event_time").min(), last=pl.col("event_time").max()).row(0)
     )
-    report(
-        f"validate: checking the contract on {rows.height:,} rows (Great Expectations takes some seconds to"
-        " load)"
-    )
-    check = check_contract(rows, params)
-    failures = [*find_first_failures(rows, calendar), *check.failures]
+    contract = find_contract_failures(rows, params)
+    failures = [*find_first_failures(rows, calendar), *contract]
     clean, quarantined = split_quarantined(rows, failures)
     clean, quarantined = SERIES.conform(clean), QUARANTINE.conform(quarantined)
     if clean.height + quarantined.height != rows.height:
@@ -64,14 +74,31 @@ def validate_rows(
             f"{clean.height} clean and {quarantined.height} quarantined rows are not the {rows.height}"
             " received. This is a fault in validate."
         )
+    summary = _build_summary(rows, clean, quarantined, failures)
+    return SplitRows(clean, quarantined, calendar, contract, summary)
+
+
+def validate_rows(
+    rows: pl.DataFrame, about: About, params: ValidateParams, report: Callable[[str], None] = print
+) -> ValidatedRows:
+    """Split *rows* (SERIES), and report on both parts.
+
+    Raises ContractError as `split_rows` and `run_suite` do.
+    """
+    split = split_rows(rows, about, params)
+    report(
+        f"validate: reporting the contract on {rows.height:,} rows (Great Expectations takes some seconds to"
+        " load)"
+    )
+    suite, result = run_suite(rows, params, split.contract)
     return ValidatedRows(
-        clean,
-        quarantined,
-        build_profile(clean),
-        find_gaps(clean, calendar),
-        check.suite,
-        check.result,
-        _build_summary(rows, clean, quarantined, failures),
+        split.clean,
+        split.quarantined,
+        build_profile(split.clean),
+        find_gaps(split.clean, split.calendar),
+        suite,
+        result,
+        split.summary,
     )
 
 
@@ -80,23 +107,24 @@ def get_failed_folder(dataset: str) -> Path:
     return read_settings().home / "failed" / "validate" / dataset
 
 
-def is_over_limit(validated: ValidatedRows, params: ValidateParams) -> bool:
+def is_over_limit(summary: ValidationSummary, params: ValidateParams) -> bool:
     """Whether more than `max_quarantine_frac` of the rows are quarantined, or all of them."""
-    return validated.clean.is_empty() or validated.summary.quarantined_frac > params.max_quarantine_frac
+    return summary.clean == 0 or summary.quarantined_frac > params.max_quarantine_frac
 
 
-def build_limit_error(validated: ValidatedRows, params: ValidateParams, location: str) -> ContractError:
+def build_limit_error(
+    summary: ValidationSummary, quarantined: pl.DataFrame, params: ValidateParams, location: str
+) -> ContractError:
     """The error that stops the stage: counts by rule, and the first examples.
 
     location: where the rows and the report are.
     """
-    summary = validated.summary
     by_rule = ", ".join(
         f"{rule}: {n:,}"
         for rule, n in sorted(summary.by_rule.items(), key=lambda item: (-item[1], item[0]))
         if n
     )
-    examples = validated.quarantined.head(N_EXAMPLES).iter_rows(named=True)
+    examples = quarantined.head(N_EXAMPLES).iter_rows(named=True)
     first = "; ".join(f"{row['series_id']} {row['event_time']:%F %T}: {row['reason']}" for row in examples)
     return ContractError(
         f"{summary.quarantined:,} of {summary.received:,} rows ({summary.quarantined_frac:.2%})"

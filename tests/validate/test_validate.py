@@ -25,7 +25,8 @@ from tasks.edges.files import compute_file_hash
 from tasks.edges.params import read_dataset, read_document
 from tasks.edges.settings import ROOT
 from tasks.validate.__main__ import main
-from tasks.validate.contract import check_contract
+from tasks.validate.contract import find_contract_failures, run_suite
+from tasks.validate.failure import RuleFailure
 from tasks.validate.params import ColumnRule, RowRule, ValidateParams
 from tasks.validate.profile import build_profile
 from tasks.validate.stage import get_failed_folder, validate_rows
@@ -41,7 +42,7 @@ PARAMS = ValidateParams(
     },
     rows=(RowRule(greater_or_equal=("a", "b")),),
 )
-CELL = st.none() | st.sampled_from([-3.0, -2.0, 0.0, 1.0, 2.0, 10.0, 11.0, INF, -INF])
+CELL = st.none() | st.sampled_from([-3.0, -2.0, 0.0, 1.0, 2.0, 10.0, 11.0, INF, -INF, NAN])
 ROWS = st.lists(st.tuples(CELL, CELL, CELL, st.integers(0, 59)), min_size=1, max_size=60)
 
 
@@ -64,12 +65,13 @@ def frame_of(a, b=None, c=None, times=None, series="s"):
 
 def oracle(row, phase):
     """The rules that a row breaks, one by one in plain Python."""
-    a, b, c, when = row
+    *cells, when = row
     finite = [
         f"{name} is finite"
-        for name, v in zip("abc", (a, b, c), strict=True)
+        for name, v in zip("abc", cells, strict=True)
         if v is not None and not np.isfinite(v)
     ]
+    a, b, c = (None if v is None or np.isnan(v) else v for v in cells)
     rules = {
         "on_grid": (when.minute, when.second) != phase,
         "a is known": a is None,
@@ -183,8 +185,28 @@ def test_expectation_that_raises_is_no_bad_data():
         frame_of([1.0]).with_columns(zz=pl.lit("text")),
         PARAMS.model_copy(update={"columns": {"zz": ColumnRule(min=0)}, "rows": ()}),
     )
+    nothing = RuleFailure("zz >= 0", pl.Series([], dtype=pl.UInt32), pl.lit(""))
     with pytest.raises(ContractError, match=r"The rule 'zz >= 0' could not be computed"):
-        check_contract(rows, params)
+        run_suite(rows, params, [nothing])
+
+
+def test_rows_that_only_one_engine_finds_stop_the_stage():
+    rows = frame_of([5.0, 11.0])
+    failures = [
+        f._replace(rows=f.rows.clear()) if f.rule == "a <= 10" else f
+        for f in find_contract_failures(rows, PARAMS)
+    ]
+    with pytest.raises(ContractError, match=r"finds 1 rows against 'a <= 10', polars 0"):
+        run_suite(rows, PARAMS, failures)
+
+
+@pytest.mark.parametrize("dtype", [pl.String, pl.Categorical])
+def test_both_engines_agree_on_texts(dtype):
+    rows = frame_of([5.0] * 4).with_columns(zone=pl.Series(["de", None, "", "fr"], dtype=dtype))
+    params = PARAMS.model_copy(update={"columns": {"zone": ColumnRule(values=("de", "fr"))}, "rows": ()})
+    failures = find_contract_failures(rows, params)
+    assert {f.rule: f.rows.to_list() for f in failures} == {"zone is known": [1], "zone in set": [2]}
+    assert not run_suite(rows, params, failures).result.success
 
 
 def test_contract_without_rules_lets_all_finite_rows_through():
