@@ -1,6 +1,6 @@
 """The contract: which rows break it, in polars, and its report as a Great Expectations suite.
 
-Great Expectations takes seconds to load, so polars finds the rows, and the suite must name the same.
+Great Expectations takes seconds to load, so polars finds the rows; the suite must name the same.
 """
 
 import warnings
@@ -132,7 +132,8 @@ def run_suite(rows: pl.DataFrame, params: ValidateParams, failures: Sequence[Rul
         if found != failure.rows.to_list() or result.result["unexpected_count"] != len(found):
             raise ContractError(
                 f"Great Expectations finds {result.result['unexpected_count']} rows against"
-                f" {failure.rule!r}, polars {len(failure.rows)}. This is a fault in validate; please report it."
+                f" {failure.rule!r}, polars {len(failure.rows)}. This is a fault in validate: report it with the"
+                " rows in data/raw."
             )
     return ContractReport(
         suite,
