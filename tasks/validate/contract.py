@@ -132,8 +132,8 @@ def run_suite(rows: pl.DataFrame, params: ValidateParams, failures: Sequence[Rul
         if found != failure.rows.to_list() or result.result["unexpected_count"] != len(found):
             raise ContractError(
                 f"Great Expectations finds {result.result['unexpected_count']} rows against"
-                f" {failure.rule!r}, polars {len(failure.rows)}. This is a fault in validate: report it with the"
-                " rows in data/raw."
+                f" {failure.rule!r}, polars {len(failure.rows)}. This is a fault in validate: report it"
+                " with the rows in data/raw."
             )
     return ContractReport(
         suite,
