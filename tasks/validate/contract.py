@@ -55,7 +55,8 @@ def build_expectations(params: ValidateParams) -> Iterator[RuleExpectation]:
 
 
 def _build_column_expectations(column: str, rule: ColumnRule) -> Iterator[RuleExpectation]:
-    value, of_column = pl.col(column), {"column": column}
+    value = pl.col(column)
+    of_column: dict[str, object] = {"column": column}
     between = "ExpectColumnValuesToBeBetween"
     if not rule.nullable:
         yield RuleExpectation(
