@@ -9,16 +9,17 @@ from prefect.cache_policies import NO_CACHE
 
 from flows._artifacts import build_artifact_key
 from flows.promotion import promotion
+from flows.refresh import refresh
 from flows.training import training
 from tasks.core.reports.feed import FeedStatus, LandedFeed
 
 
 @flow(name="feed", persist_result=True, result_serializer="json")
-def feed(train: bool = True, limit_s: float = 3600.0) -> dict[str, object]:
-    """Land the records of now, and pass the closed window to the chain.
+def feed(train: bool = False, limit_s: float = 3600.0) -> dict[str, object]:
+    """Land the records of now, pass the closed window to the chain, and refresh.
 
     Lands nothing when another process lands the feed already.
-    train: when the chain has not seen that window, train and promote.
+    train: when the chain has not seen that window, train and promote, due or not.
     Returns a LandedFeed as plain data, and `changed`: whether the window is new to the chain.
     """
     # Imported here: Delta and polars are slow, and the deployment's pull needs neither
@@ -37,10 +38,13 @@ def feed(train: bool = True, limit_s: float = 3600.0) -> dict[str, object]:
         landed.counts,
         landed.window.end.isoformat() if landed.window else "none has closed yet",
     )
-    if landed.window is not None and changed and train:
-        reason = f"the feed's window to {landed.window.end.isoformat()} has closed"
-        training(reason=reason, limit_s=limit_s)
-        promotion(limit_s=limit_s)
+    if landed.window is not None and changed:
+        refresh(limit_s=limit_s)
+        if train:
+            training(
+                reason=f"the feed's window to {landed.window.end.isoformat()} has closed", limit_s=limit_s
+            )
+            promotion(limit_s=limit_s)
     return {**result, "changed": changed}
 
 

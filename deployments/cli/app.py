@@ -153,6 +153,24 @@ def status(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def refresh(as_json: AsJson = False) -> None:
+    """Publish the rows that the source has now; the next forecast is made from them.
+
+    Nothing is trained. `tidemill up` and the flow `refresh` do it by themselves.
+    """
+    from tasks.refresh.stage import refresh_rows
+
+    refreshed = refresh_rows(report=_report_progress)
+    if as_json:
+        report_json(refreshed.model_dump(mode="json"))
+        return
+    print(
+        f"{refreshed.n_new:,} new rows of {refreshed.n_rows:,}, {refreshed.n_quarantined:,} break the"
+        f" contract; as of {refreshed.as_of:%F %T} UTC."
+    )
+
+
+@app.command()
 def page(as_json: AsJson = False) -> None:
     """Write every page of the current dataset into TIDEMILL_HOME/report."""
     from deployments.console.report import write_pages

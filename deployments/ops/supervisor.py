@@ -115,7 +115,7 @@ def list_parts(kafka: bool = False) -> list[SupervisedPart]:
     ports = list_ports(kafka)
     build = {"kafka": _build_kafka, "feed": _build_feed, "prefect": _build_prefect, "mlflow": _build_mlflow}
     parts = [build_part(ports) for name, build_part in build.items() if name in ports]
-    return [*parts, _build_service(ports), _build_worker(ports)]
+    return [*parts, _build_refresh(), _build_service(ports), _build_worker(ports)]
 
 
 def _build_kafka(_: Mapping[str, int]) -> SupervisedPart:
@@ -153,6 +153,11 @@ def _build_mlflow(ports: Mapping[str, int]) -> SupervisedPart:
     return SupervisedPart(
         "mlflow", _build_mlflow_command, environment, address, lambda: is_answering(f"{address}/health")
     )
+
+
+def _build_refresh() -> SupervisedPart:
+    command = [sys.executable, "-m", "tasks.refresh.run_loop"]
+    return SupervisedPart("refresh", lambda: command, {}, "newest rows", lambda: True)
 
 
 def _build_service(ports: Mapping[str, int]) -> SupervisedPart:

@@ -51,6 +51,35 @@ def build_window(
     )
 
 
+def build_open_window(table: VersionedTable) -> FeedWindow | None:
+    """All rows that have landed, the newest steps of series that are ahead among them.
+
+    None while there is none.
+    """
+    rows = table.scan({"disposition": ROW}, columns=["series_id", "event_time"])
+    first, last, n_rows, n_series = (
+        rows.select(
+            pl.col("event_time").min().alias("first"),
+            pl.col("event_time").max().alias("last"),
+            pl.len(),
+            pl.col("series_id").n_unique(),
+        )
+        .collect()
+        .row(0)
+    )
+    if not n_rows:
+        return None
+    return FeedWindow(
+        dataset=table.folder.parent.name,
+        version=table.version,
+        marks=table.list_offsets(),
+        end=last + timedelta(microseconds=1),
+        watermark=first,
+        n_rows=n_rows,
+        n_series=n_series,
+    )
+
+
 def build_bars_window(
     bars: BarsTable, ticks: VersionedTable, every: str, silent_s: float, before: FeedWindow | None
 ) -> FeedWindow | None:

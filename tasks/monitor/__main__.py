@@ -1,4 +1,4 @@
-"""`python -m tasks.monitor`: champion, data/clean, served forecasts -> data/reports/monitor."""
+"""`python -m tasks.monitor`: champion, published rows, served forecasts -> data/reports/monitor."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,13 @@ from tasks.edges.artifacts import read_calendar, read_frame, read_last_report, w
 from tasks.edges.command import run_stage_command
 from tasks.edges.current import check_current
 from tasks.edges.params import ParamsDocument, read_document
-from tasks.edges.registry import ChampionRecord, get_champion_folder, read_champion, read_journal
+from tasks.edges.registry import (
+    ChampionRecord,
+    get_champion_folder,
+    get_rows_path,
+    read_champion,
+    read_journal,
+)
 from tasks.edges.served import count_served, read_news
 from tasks.edges.settings import ROOT
 from tasks.monitor.champion import MonitoredChampion, build_key, read_monitored_champion
@@ -36,21 +42,29 @@ def main(root: Path = ROOT) -> None:
     """
     document = read_document(root)
     dataset, params = document.dataset, document.parse_stage("monitor", MonitorParams)
-    check_current(ROWS, dataset, root)
+    path = _find_rows(dataset, root)
     champion = read_champion(dataset)  # once: a promotion meanwhile must not mix two champions' figures
     monitored = None if champion is None else read_monitored_champion(champion, root)
-    key = build_key(dataset, root / ROWS, monitored, params)
-    path, answers = root / MonitorReport.PATH, AnswerCounts(**count_served(dataset))
-    last = read_last_report(path, MonitorReport)
+    key = build_key(dataset, path, monitored, params)
+    answers = AnswerCounts(**count_served(dataset))
+    last = read_last_report(root / MonitorReport.PATH, MonitorReport)
     if last is not None and last.key == key:
         if last.served.answers == answers:
-            write_report(path, last)
+            write_report(root / MonitorReport.PATH, last)
             print(f"monitor: nothing new: {last.verdict}: {last.reason}")
             return
-        report = _update_served(last, document, champion, answers, root)
+        report = _update_served(last, document, champion, answers, path, root)
     else:
-        report = _build_report(document, champion, monitored, answers, params, key, root)
+        report = _build_report(document, champion, monitored, answers, params, key, path, root)
     print(f"monitor: {report.verdict}: {report.reason}")
+
+
+def _find_rows(dataset: str, root: Path) -> Path:
+    """The published rows, which a refresh keeps new; before the first promotion the clean rows."""
+    if (path := get_rows_path(dataset)).exists():
+        return path
+    check_current(ROWS, dataset, root)
+    return root / ROWS
 
 
 def _build_report(
@@ -60,13 +74,14 @@ def _build_report(
     answers: AnswerCounts,
     params: MonitorParams,
     key: MonitorKey,
+    path: Path,
     root: Path,
 ) -> MonitorReport:
     # This and the next: a report that stays needs neither
     from tasks.monitor.stage import build_monitor_result
     from tasks.monitor.streams import select_shown_streams
 
-    rows, about = read_frame(root / ROWS, SERIES), document.about
+    rows, about = read_frame(path, SERIES), document.about
     calendar = _build_calendar(champion, about, rows)
     scheduled = _build_scheduled(champion, rows, calendar, params)
     served = _build_served(key.dataset, champion, answers, rows, about, calendar)
@@ -85,10 +100,11 @@ def _update_served(
     document: ParamsDocument,
     champion: ChampionRecord | None,
     answers: AnswerCounts,
+    path: Path,
     root: Path,
 ) -> MonitorReport:
     """The last report with what was served since; what decides stays as it is."""
-    rows, about = read_frame(root / ROWS, SERIES), document.about
+    rows, about = read_frame(path, SERIES), document.about
     calendar = _build_calendar(champion, about, rows)
     served = _build_served(last.dataset, champion, answers, rows, about, calendar)
     report = last.model_copy(update={"served": served})

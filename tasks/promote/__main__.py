@@ -16,6 +16,7 @@ from tasks.edges.current import check_current
 from tasks.edges.files import compute_file_hash
 from tasks.edges.mlflow_delivery import publish_alongside
 from tasks.edges.params import read_document
+from tasks.edges.refreshed import is_refreshed_since
 from tasks.edges.registry import ChampionRecord, publish_rows_file, read_champion
 from tasks.edges.settings import ROOT, read_settings
 from tasks.edges.tracking import has_news
@@ -25,9 +26,9 @@ ROWS = "data/clean/rows.parquet"
 
 
 def main(root: Path = ROOT, deliver: Callable[[], AbstractContextManager[None]] = publish_alongside) -> None:
-    """Decide on what is new, apply to our own registry, publish the rows; with nothing new the last
-    verdict stays.
+    """Decide on what is new, apply to our own registry, publish the rows.
 
+    With nothing new the last verdict stays; rows that a refresh has published since stay, too.
     deliver: what brings runs to MLflow alongside the gate.
     """
     document = read_document(root)
@@ -35,7 +36,8 @@ def main(root: Path = ROOT, deliver: Callable[[], AbstractContextManager[None]] 
     check_current(ROWS, dataset, root)
     if (release_dataset := read_json(root / "models/release/manifest.json")["dataset"]) != dataset:
         raise OtherDatasetError("models/release", release_dataset, dataset)
-    publish_rows_file(dataset, root / ROWS)
+    if not is_refreshed_since(document, root / ROWS):
+        publish_rows_file(dataset, root / ROWS)
     key = _build_key(params, root)
     champion = read_champion(dataset)
     last = read_last_report(root / GateDecision.PATH, GateDecision)

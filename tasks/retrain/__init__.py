@@ -1,5 +1,6 @@
 """Decide whether retraining is due, with the reason.
 
-The flow `retraining` acts on it; this stage starts nothing. In: data/reports/monitor. Out:
-data/decisions/retrain/decision.json. Age counts in event time, and too little data is no reason.
+The flow `retraining` acts on it; this stage starts nothing. In: data/reports/monitor and the
+journal of retrainings in home. Out: data/decisions/retrain/decision.json. Age counts in event time,
+too little data is no reason, and what a retraining left as it was is none again.
 """

@@ -1,14 +1,36 @@
-"""Compare the monitor's figures with three limits."""
+"""Compare the monitor's figures with their limits, and hold back what would come too often."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import NamedTuple
 
 from tasks.core.reports.monitor import ChampionFigures, MonitorReport
 from tasks.core.reports.retrain import RetrainDecision, RetrainFacts
+from tasks.retrain.journal import Retraining
 from tasks.retrain.params import RetrainParams
 
 
-def decide_retraining(report: MonitorReport, params: RetrainParams) -> RetrainDecision:
+class Trigger(NamedTuple):
+    """A limit that was passed.
+
+    badness: the larger, the worse; compared with that of the last retraining. None: not compared.
+    """
+
+    name: str
+    reason: str
+    badness: float | None
+
+
+def decide_retraining(
+    report: MonitorReport,
+    params: RetrainParams,
+    step_length: timedelta,
+    retrainings: Sequence[Retraining] = (),
+) -> RetrainDecision:
     """Decide whether retraining is due: each limit that is exceeded is a reason.
 
-    A figure that is None is no reason.
+    A figure that is None is no reason. Neither is one that the last retraining left as it was.
+    retrainings: the earlier ones, oldest first.
     """
     champion = report.champion
     if champion is None:
@@ -19,26 +41,85 @@ def decide_retraining(report: MonitorReport, params: RetrainParams) -> RetrainDe
         f"the last training is {champion.age_steps} steps old (of {params.max_age_steps}); since the"
         f" promotion: {_format_figures(champion)}"
     )
-    return _build_decision(report, facts, _list_reasons(champion, params), current)
+    if report.drift is not None and report.drift.is_drifting:
+        current += (
+            f"; {report.drift.n_alarmed} of {report.drift.n_streams} inputs drift, which alone is no reason"
+        )
+    passed = _list_triggers(report, champion, params)
+    triggers = [t for t in passed if not _is_as_before(t, champion, params, retrainings)]
+    if held := _find_hold(report, params, step_length, retrainings) if triggers else None:
+        return _build_decision(report, facts, [], f"{held}: {'; '.join(t.reason for t in triggers)}", held)
+    if passed and not triggers:
+        current += (
+            f"; {'; '.join(t.reason for t in passed)}, as at the last retraining, which brought no better"
+            " release"
+        )
+    return _build_decision(report, facts, triggers, current)
 
 
-def _list_reasons(champion: ChampionFigures, params: RetrainParams) -> list[str]:
+def _list_triggers(report: MonitorReport, champion: ChampionFigures, params: RetrainParams) -> list[Trigger]:
     age, ratio, covered = champion.age_steps, champion.error_ratio, champion.coverage_frac
-    reasons = []
+    triggers = []
     if age > params.max_age_steps:
-        reasons.append(
+        reason = (
             f"{age} steps of data since the last training that was judged, more than {params.max_age_steps}"
         )
+        triggers.append(Trigger("age", reason, None))
     if ratio and ratio > params.max_error_ratio:
-        reasons.append(
+        reason = (
             f"the loss since the promotion is {ratio:.2f} times the gate's, more than"
             f" {params.max_error_ratio:g}"
         )
+        triggers.append(Trigger("error", reason, ratio))
+    elif ratio and ratio > params.max_drift_error_ratio and report.drift and report.drift.is_drifting:
+        reason = (
+            f"{report.drift.n_alarmed} of {report.drift.n_streams} inputs drift, and the loss since the"
+            f" promotion is {ratio:.2f} times the gate's, more than {params.max_drift_error_ratio:g}"
+        )
+        triggers.append(Trigger("drift", reason, ratio))
     if covered is not None and covered < params.min_coverage_frac:
-        reasons.append(
+        reason = (
             f"{covered:.0%} of outcomes are within the interval, less than {params.min_coverage_frac:.0%}"
         )
-    return reasons
+        triggers.append(Trigger("coverage", reason, 1 - covered))
+    return triggers
+
+
+def _is_as_before(
+    trigger: Trigger, champion: ChampionFigures, params: RetrainParams, retrainings: Sequence[Retraining]
+) -> bool:
+    """Whether the last retraining by *trigger* was in vain, and the figure is hardly worse now."""
+    started = [r for r in retrainings if trigger.name in r.triggers and r.digest == champion.digest]
+    if not started or started[-1].ended_at is None or trigger.badness is None:
+        return False
+    before = started[-1].facts
+    ratio, covered = before.error_ratio, before.coverage_frac
+    badness = ratio if trigger.name in {"error", "drift"} else None if covered is None else 1 - covered
+    return badness is not None and trigger.badness <= badness * (1 + params.worse_frac)
+
+
+def _find_hold(
+    report: MonitorReport,
+    params: RetrainParams,
+    step_length: timedelta,
+    retrainings: Sequence[Retraining],
+) -> str | None:
+    """Why no retraining may start now; None when one may."""
+    if not retrainings:
+        return None
+    passed_steps = (report.as_of - retrainings[-1].as_of) / step_length
+    if passed_steps < params.cooldown_steps:
+        return (
+            f"held back, the last retraining is {passed_steps:.0f} steps of data ago and"
+            f" `retrain.cooldown_steps` is {params.cooldown_steps}"
+        )
+    n_recent = sum(report.as_of - r.as_of < timedelta(days=7) for r in retrainings)
+    if n_recent >= params.max_per_week:
+        return (
+            f"held back, there were {n_recent} retrainings in seven days of data and `retrain.max_per_week`"
+            f" is {params.max_per_week}"
+        )
+    return None
 
 
 def _format_figures(champion: ChampionFigures) -> str:
@@ -51,12 +132,19 @@ def _format_figures(champion: ChampionFigures) -> str:
 
 
 def _build_decision(
-    report: MonitorReport, facts: RetrainFacts, reasons: list[str], current: str
+    report: MonitorReport,
+    facts: RetrainFacts,
+    triggers: list[Trigger],
+    current: str,
+    held: str | None = None,
 ) -> RetrainDecision:
+    reasons = tuple(trigger.reason for trigger in triggers)
     return RetrainDecision(
-        due=bool(reasons),
-        reasons=tuple(reasons),
+        due=bool(triggers),
+        triggers=tuple(trigger.name for trigger in triggers),
+        reasons=reasons,
         reason="; ".join(reasons) or current,
+        held=held,
         facts=facts,
         as_of=report.as_of,
         dataset=report.dataset,

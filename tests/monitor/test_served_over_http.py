@@ -119,6 +119,7 @@ def same(row, hand):
 
 def report_on(root, rows):
     write_clean(root, rows)
+    publish_rows_file("small", root / "data/clean/rows.parquet")
     main(root)
     return read_report(root / MonitorReport.PATH, MonitorReport)
 

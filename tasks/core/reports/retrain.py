@@ -30,8 +30,10 @@ class RetrainDecision(Report):
     """Whether retraining is due.
 
     due: whether the flow `retraining` trains now.
-    reasons: each limit that was passed, in a sentence.
+    triggers: the limits that were passed: age, error, coverage, drift.
+    reasons: each of them in a sentence.
     reason: all of them, or why nothing is due.
+    held: why a passed limit starts nothing now; null when nothing is held back.
     facts: the figures that decided.
     as_of: newest `known_at` of the rows.
     dataset: whose champion it is.
@@ -40,8 +42,10 @@ class RetrainDecision(Report):
     PATH: ClassVar[str] = "data/decisions/retrain/decision.json"
 
     due: bool
+    triggers: tuple[str, ...] = ()
     reasons: tuple[str, ...]
     reason: str
+    held: str | None = None
     facts: RetrainFacts
     as_of: IsoTime
     dataset: str

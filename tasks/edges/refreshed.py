@@ -1,0 +1,83 @@
+"""What the last refresh of a dataset's published rows found."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import polars as pl
+
+from tasks.core.reports.base import IsoTime
+from tasks.core.strict import Strict
+from tasks.edges.artifacts import read_json
+from tasks.edges.files import compute_file_hash
+from tasks.edges.params import ParamsDocument
+from tasks.edges.registry import get_rows_path
+from tasks.edges.settings import read_settings
+
+
+class RefreshKey(Strict):
+    """All that the rows follow from.
+
+    entry: hash of the dataset's `about`, `ingest` and `validate`.
+    source: for each file its size, time of change and inode; of a feed its table's version.
+    """
+
+    entry: str
+    source: dict[str, tuple[int, ...]]
+
+
+class RefreshReport(Strict):
+    """A refresh of the published rows.
+
+    dataset: whose rows they are.
+    version: sha256 of the published file.
+    as_of: newest `known_at`.
+    n_rows, n_series: what is published.
+    n_new: rows of these that were not published before.
+    n_quarantined: rows of the source that break the contract.
+    by_rule: rows that break each rule.
+    key: what the rows follow from; with the same key they stay.
+    """
+
+    dataset: str
+    version: str
+    as_of: IsoTime
+    n_rows: int
+    n_series: int
+    n_new: int
+    n_quarantined: int
+    by_rule: dict[str, int]
+    key: RefreshKey
+
+
+def get_refresh_folder(dataset: str) -> Path:
+    """Where the last refresh of *dataset* left its report and the rows that broke the contract."""
+    return read_settings().home / "refresh" / dataset
+
+
+def read_refresh(dataset: str) -> RefreshReport | None:
+    """The last refresh of *dataset*; None when there is none, or it has an earlier form."""
+    path = get_refresh_folder(dataset) / "report.json"
+    try:
+        return RefreshReport.model_validate(read_json(path)) if path.exists() else None
+    except ValueError:
+        return None
+
+
+def compute_entry_hash(document: ParamsDocument) -> str:
+    """Hash of what the current dataset's rows follow from in params.yaml."""
+    parts = [document.get_entry(document.dataset).get(name) for name in ("about", "ingest", "validate")]
+    parts += [document.content.get(name) for name in ("ingest", "validate")]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def is_refreshed_since(document: ParamsDocument, path: Path) -> bool:
+    """Whether the published rows are newer than those in the parquet file *path*.
+
+    They are when a refresh under the same parameters wrote them and knew of later rows.
+    """
+    refresh, published = read_refresh(document.dataset), get_rows_path(document.dataset)
+    if refresh is None or not published.exists() or refresh.key.entry != compute_entry_hash(document):
+        return False
+    as_of = pl.scan_parquet(path).select(pl.col("known_at").max()).collect().item()
+    return refresh.as_of > as_of and refresh.version == compute_file_hash(published)

@@ -1,0 +1,84 @@
+"""Read the source as it is now, check the contract, publish the rows."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+
+from tasks.core.frames import QUARANTINE, SERIES, get_newest_known_at
+from tasks.edges.artifacts import write_frame, write_json
+from tasks.edges.files import compute_file_hash, hold_lock
+from tasks.edges.params import read_document
+from tasks.edges.refreshed import (
+    RefreshKey,
+    RefreshReport,
+    compute_entry_hash,
+    get_refresh_folder,
+    read_refresh,
+)
+from tasks.edges.registry import get_rows_path
+from tasks.edges.settings import ROOT
+from tasks.ingest.params import IngestParams
+from tasks.ingest.stage import read_configured_source
+from tasks.refresh.source import read_stamp, write_source
+from tasks.validate.params import ValidateParams
+from tasks.validate.stage import build_limit_error, is_over_limit, split_rows
+
+_KEY = list(SERIES.key)
+
+
+def refresh_rows(root: Path = ROOT, report: Callable[[str], None] = print) -> RefreshReport:
+    """Publish the current dataset's rows as its source has them now.
+
+    report: called with a line for each file; not at all when nothing has changed, and then the last
+    report comes back with no new rows.
+    Raises ContractError when the rows break the contract above its limit, SourceError when they
+    cannot be read; the published rows stay.
+    """
+    document = read_document(root)
+    dataset, folder = document.dataset, get_refresh_folder(document.dataset)
+    source = document.parse_stage("ingest", IngestParams).source
+    with hold_lock(folder / "lock"):
+        # Before the rows: what changes while they are read is read by the next refresh
+        key = RefreshKey(entry=compute_entry_hash(document), source=read_stamp(source, dataset, root))
+        last = read_refresh(dataset)
+        if last is not None and last.key == key and _is_published(last):
+            return last.model_copy(update={"n_new": 0})
+        write_source(source, dataset, folder / "source", root)
+        rows = read_configured_source(source, document.about, folder / "source", report).rows
+        params = document.parse_stage("validate", ValidateParams)
+        split = split_rows(rows, document.about, params)
+        quarantine = folder / "quarantine.parquet"
+        write_frame(quarantine, split.quarantined, QUARANTINE)
+        if is_over_limit(split.summary, params):
+            raise build_limit_error(split.summary, split.quarantined, params, str(quarantine))
+        published = get_rows_path(dataset)
+        n_new = _count_new(split.clean, published)
+        write_frame(published, split.clean, SERIES)
+        refresh = RefreshReport(
+            dataset=dataset,
+            version=compute_file_hash(published),
+            as_of=get_newest_known_at(split.clean),
+            n_rows=split.clean.height,
+            n_series=split.clean["series_id"].n_unique(),
+            n_new=n_new,
+            n_quarantined=split.quarantined.height,
+            by_rule=split.summary.by_rule,
+            key=key,
+        )
+        write_json(folder / "report.json", refresh.model_dump(mode="json"))
+    return refresh
+
+
+def _is_published(refresh: RefreshReport) -> bool:
+    """Whether the published rows are still those of *refresh*; a promotion may replace them."""
+    path = get_rows_path(refresh.dataset)
+    return path.exists() and compute_file_hash(path) == refresh.version
+
+
+def _count_new(rows: pl.DataFrame, published: Path) -> int:
+    """Rows whose key was not published before."""
+    if not published.exists():
+        return rows.height
+    before = pl.read_parquet(published, columns=_KEY)
+    return rows.select(_KEY).join(before, on=_KEY, how="anti").height
