@@ -1,0 +1,59 @@
+"""A checkout's folder whose dataset `meters` reads CSV files, and what the full stages make of it."""
+
+from pathlib import Path
+
+import polars as pl
+import yaml
+from small_release import SMALL_ABOUT, SMALL_FEATURES
+
+from tasks.edges.params import STAGES
+from tasks.ingest.__main__ import main as ingest
+from tasks.ingest.wizard.use import list_dataset_files, write_links
+from tasks.validate.__main__ import main as validate
+
+DATASET = "small"
+RETRAIN = {"max_age_steps": 63, "max_error_ratio": 1.25, "min_coverage_frac": 0.7}
+
+
+def build_root(folder: Path, **entry) -> Path:
+    """A root whose one dataset reads `meters*.csv` in it; *entry*: further sections of the dataset."""
+    source = {
+        "kind": "files",
+        "files": [str(folder / "meters*.csv")],
+        "format": "csv",
+        "layout": "long",
+        "time_column": "day",
+        "series_column": "meter",
+        "value_columns": ["load"],
+    }
+    contract = {"columns": {"load": {"min": 0, "strict_min": True}}, "max_quarantine_frac": 0.02}
+    dataset = {
+        "about": SMALL_ABOUT,
+        "models": {},
+        **{stage: {} for stage in STAGES},
+        "ingest": {"source": source},
+        "validate": contract,
+        "features": SMALL_FEATURES,
+        **entry,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    defaults = {"promote": {"gate_steps": 120, "min_gate_rows": 60, "alpha": 0.05, "min_gain_frac": 0.005}}
+    document = {"dataset": DATASET, "models": [], **defaults, "monitor": {"min_rows": 20}, "retrain": RETRAIN}
+    (folder / "params.yaml").write_text(yaml.safe_dump({**document, "datasets": {DATASET: dataset}}))
+    return folder
+
+
+def write_meters(root: Path, rows: pl.DataFrame, name: str = "meters.csv") -> None:
+    """*rows* (SERIES) as a file of the dataset."""
+    table = rows.select(pl.col("series_id").alias("meter"), pl.col("event_time").alias("day"), "load")
+    table.write_csv(root / name, datetime_format="%Y-%m-%d", float_precision=None)
+
+
+def run_full_pass(root: Path) -> bytes:
+    """The bytes of data/clean/rows.parquet after the stages ingest and validate."""
+    entry = yaml.safe_load((root / "params.yaml").read_text())["datasets"][DATASET]
+    files = list_dataset_files(entry["ingest"]["source"]["files"], DATASET, root)
+    write_links(root / "data/source", "files", files)
+    ingest(root)
+    validate(root)
+    return (root / "data/clean/rows.parquet").read_bytes()
