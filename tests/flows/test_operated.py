@@ -118,7 +118,7 @@ def test_up_again_changes_nothing(checkout, up):
 def test_status_knows_champion_decisions_and_processes(checkout, done, up):
     found = json.loads(checkout.tidemill("status", "--json").stdout)
     assert found["champion"]["digest"] == done["forecast"]["model"]["digest"]
-    assert set(found["running"]) == {"feed", "prefect", "mlflow", "service", "worker"}
+    assert set(found["running"]) == {"feed", "prefect", "mlflow", "refresh", "service", "worker"}
     assert all(found["decisions"].values())
 
 
@@ -209,6 +209,35 @@ def test_a_scheduled_tick_comes_and_is_run(checkout, api):
     assert run["state_type"] == "COMPLETED", run["state"]
 
 
+def test_the_flow_refresh_measures_and_decides_without_training(checkout, api):
+    _prefect(checkout, api, "deployment", "run", "refresh/refresh")
+    run = _wait_for_run(api, "refresh", lambda _: True)
+    assert run["state_type"] == "COMPLETED", run["state"]
+    tasks = api.post("/task_runs/filter", json={"task_runs": {"flow_run_id": {"any_": [run["id"]]}}}).json()
+    assert {task["name"] for task in tasks} == {"refresh", "monitor", "retrain"}
+    shown = api.post(
+        "/artifacts/filter", json={"artifacts": {"key": {"any_": ["index-volatility-refresh-table"]}}}
+    ).json()
+    figures = {row["figure"]: row["value"] for row in json.loads(shown[0]["data"])}
+    assert (figures["n_new"], figures["n_quarantined"]) == ("0", "0")
+
+
+def test_the_event_that_a_refresh_emits_starts_a_retraining_that_decides_again(checkout, api):
+    """A scheduled run has no automation as its cause."""
+    _prefect(
+        checkout,
+        api,
+        "event",
+        "emit",
+        "tidemill.retrain.due",
+        "--resource-id",
+        "tidemill.dataset.index_volatility",
+    )
+    run = _wait_for_run(api, "retraining", lambda run: (run["created_by"] or {}).get("type") == "AUTOMATION")
+    assert run["state_type"] == "COMPLETED", run["state"]
+    assert not (checkout.home / "retrain").exists()
+
+
 def test_another_dataset_is_served_after_its_run_and_nothing_of_the_first_is_shown(checkout, up, done, api):
     """`use` and then `run --dataset` beside what is up: the service changes to it by itself."""
     params = checkout.root / "params.yaml"
@@ -228,10 +257,13 @@ def test_another_dataset_is_served_after_its_run_and_nothing_of_the_first_is_sho
         None,
         None,
     )
-    assert not any(found["decisions"].values())
+    decisions = found["decisions"]
+    assert (decisions["promote"], decisions["retrain"]) == (None, None)
+    # A tick of the schedule may have come: it says that there is nothing to watch
+    assert decisions["monitor"] is None or decisions["monitor"]["verdict"] == "insufficient"
     assert (
         "OtherDatasetError: data/clean/rows.parquet is of the dataset"
-        in checkout.run(sys.executable, "-m", "tasks.monitor", code=2).stderr
+        in checkout.run(sys.executable, "-m", "tasks.promote", code=2).stderr
     )
     made = json.loads(checkout.tidemill("run", "--dataset", second, "--json").stdout)
     assert made["forecast"]["dataset"] == second
@@ -254,7 +286,7 @@ def test_down_stops_exactly_its_own(checkout, up):
     try:
         build_process_identity("bystander", bystander.pid)
         stopped = json.loads(checkout.tidemill("down", "--json").stdout)["stopped"]
-        assert set(stopped) == {"feed", "prefect", "mlflow", "service", "worker", "supervisor"}
+        assert set(stopped) == {"feed", "prefect", "mlflow", "refresh", "service", "worker", "supervisor"}
         assert [line for line in checkout.alive() if "http.server" not in line] == []
         assert bystander.poll() is None
     finally:
