@@ -20,6 +20,7 @@ COMMANDS = (
     "down",
     "forecast",
     "status",
+    "refresh",
     "page",
     "doctor",
     "new",

@@ -1,5 +1,6 @@
 """Due or not, and why."""
 
+import itertools
 import random
 from datetime import timedelta
 
@@ -114,7 +115,7 @@ def test_a_signal_that_stays_bad_is_bounded_by_cool_down_and_budget(home):
     """Each retraining brings another champion, and none helps: 250 days of ticks."""
     done = run_ticks([1.5] * 1000, digest_after=lambda _, n: f"d{n}", cooldown_steps=2, max_per_week=2)
     times = [r.as_of for r in done]
-    assert all(b - a >= timedelta(days=2) for a, b in zip(times, times[1:], strict=False))
+    assert all(b - a >= timedelta(days=2) for a, b in itertools.pairwise(times))
     assert all(c - a >= timedelta(days=7) for a, c in zip(times, times[2:], strict=False))
     assert len(done) == 2 * 36
     assert all(r.has_helped for r in done)
