@@ -1,4 +1,4 @@
-"""A checkout's folder whose dataset `meters` reads CSV files, and what the full stages make of it."""
+"""A checkout's folder whose dataset reads CSV files, and what the full stages make of it."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ RETRAIN = {"max_age_steps": 63, "max_error_ratio": 1.25, "min_coverage_frac": 0.
 
 
 def build_root(folder: Path, **entry) -> Path:
-    """A root whose one dataset reads `meters*.csv` in it; *entry*: further sections of the dataset."""
+    """A root whose dataset reads `meters*.csv` in it; *entry*: further sections of the dataset."""
     source = {
         "kind": "files",
         "files": [str(folder / "meters*.csv")],
