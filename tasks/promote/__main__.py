@@ -25,10 +25,10 @@ ROWS = "data/clean/rows.parquet"
 
 
 def main(root: Path = ROOT, deliver: Callable[[], AbstractContextManager[None]] = publish_alongside) -> None:
-    """Decide on what is new, apply to our own registry, publish the rows; with nothing new the last
-    verdict stays.
+    """Decide on a new release, apply the decision to the local registry, publish the rows.
 
-    deliver: what brings runs to MLflow alongside the gate.
+    With nothing new the last verdict stays.
+    deliver: what sends runs to MLflow while the gate runs.
     """
     document = read_document(root)
     dataset, params = document.dataset, document.parse_stage("promote", PromoteParams)

@@ -1,4 +1,4 @@
-"""/api/v1/health: whether the process lives, and whether it can answer."""
+"""/api/v1/health: whether the process runs, and whether it can answer."""
 
 from fastapi import FastAPI, Response
 
