@@ -1,9 +1,9 @@
 """The service's app: one FastAPI app, the same under uvicorn and mounted in BentoML.
 
 Ordinary forecasts are made on the event loop: a model takes microseconds, and a thread pool costs
-  more and has ten times the tail latency. Work that a request can make slow runs on a worker
-  (worker.py): large bodies, own histories, times that were not requested before, and the fsync of
-  each answer.
+more and has ten times the tail latency. Work that a request can make slow runs on a worker
+(worker.py): large bodies, own histories, times that were not requested before, and the fsync of
+each answer.
 """
 
 import gc

@@ -64,7 +64,7 @@ class ResponseRecorder:
             await asyncio.wait_for(asyncio.shield(self._check), CHECK_TIMEOUT_S)
         except TimeoutError:
             fact = "another process holds it, or its disk is slow"
-            return f"The store of served forecasts did not take a write within {CHECK_TIMEOUT_S} s: {fact}."
+            return f"The store of served forecasts did not accept a write within {CHECK_TIMEOUT_S} s: {fact}."
         except (TidemillError, WorkerBusyError) as error:
             return str(error)
         return None

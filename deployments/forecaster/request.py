@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SkipValidation, ValidationErr
 
 from deployments.forecaster.problems import ProblemError
 
-MAX_BODY_BYTES = 1_000_000  # some 10,000 rows of own history; BentoML itself would take 100 MB
+MAX_BODY_BYTES = 1_000_000  # some 10,000 rows of own history; BentoML itself accepts 100 MB
 MAX_OPENED = 25_000  # as many as a body of MAX_BODY_BYTES has rows: one takes 40 bytes
 MAX_SERIES = 1_000
 T = TypeVar("T", str, datetime)
@@ -157,9 +157,9 @@ def build_history_columns(history: Sequence[Any], columns: Sequence[str]) -> dic
     return {"event_time": times, **{c: _convert_values(history, c) for c in columns}}
 
 
-def build_unknown_series_error(asked: Sequence[str], known: Sequence[str]) -> ProblemError:
+def build_unknown_series_error(requested: Sequence[str], known: Sequence[str]) -> ProblemError:
     """404 with the names that are most similar."""
-    unknown = [s for s in asked if s not in set(known)]
+    unknown = [s for s in requested if s not in set(known)]
     close = {s[:60]: get_close_matches(s, known, n=3, cutoff=0.5) for s in unknown[:10]}
     suggestions = "; ".join(f"{', '.join(matches)} (for {s!r})" for s, matches in close.items() if matches)
     return ProblemError(
@@ -197,7 +197,7 @@ def _convert_values(history: Sequence[Any], column: str) -> list[float | None]:
     values: list[float | None] = []
     for k, row in enumerate(history):
         value = row[column]
-        if isinstance(value, bool | str):  # float would take both
+        if isinstance(value, bool | str):  # float would accept both
             raise _build_number_error(k, column)
         try:
             values.append(None if value is None else float(value))
@@ -266,6 +266,6 @@ def _build_invalid_error(error: ValidationError) -> ProblemError:
         422,
         where,
         first["msg"],
-        f"Keys are {fields}; series_id is always there.",
+        f"Keys are {fields}; series_id is required.",
         "See /docs for an example of each request.",
     )

@@ -16,7 +16,7 @@ from deployments.forecaster.source import ReleaseSource
 from tasks.edges.settings import read_settings
 
 # BentoML keeps each request alive until its timeout has passed (5 kB each), and every full
-# collection walks them: a short one bounds that.
+# collection scans them: a short one bounds that.
 TIMEOUT_S = 10
 
 read_settings()  # telemetry off before anything starts
@@ -25,7 +25,7 @@ recorder = ResponseRecorder(source)
 app = build_app(source, recorder)
 
 
-# BentoML's own metrics are off: they keep a label for each path that is asked for, in memory-mapped
+# BentoML's own metrics are off: they keep a label for each requested path, in memory-mapped
 # files.
 OPTIONS = {"workers": 1, "traffic": {"timeout": TIMEOUT_S}, "metrics": {"enabled": False}}
 

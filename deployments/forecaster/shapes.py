@@ -40,7 +40,7 @@ class Series(TypedDict):
 
 @with_config(_CLOSED)
 class Absent(TypedDict):
-    """A series that was asked for and cannot be forecast, with the reason."""
+    """A requested series that cannot be forecast, with the reason."""
 
     series_id: str
     reason: str

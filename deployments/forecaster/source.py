@@ -56,7 +56,7 @@ class LoadedRelease:
     manifest: Manifest
     choice: ReleaseChoice
     rows: pl.DataFrame
-    rows_stamp: Stamp  # of the published file; empty: the rows that travel in the release
+    rows_stamp: Stamp  # of the published file; empty: the rows in the release
     cache: OrderedDict[datetime, pl.DataFrame] = field(default_factory=OrderedDict)
     lock: threading.Lock = field(default_factory=threading.Lock)  # for the cache, which several threads use
 
@@ -368,8 +368,8 @@ def _read_checkout_dataset(checkout: Path) -> str:
 def compute_known_span(rows: pl.DataFrame) -> tuple[datetime, datetime]:
     """First and newest `known_at` of a SERIES frame that is not empty."""
     first, newest = rows["known_at"].min(), rows["known_at"].max()
-    assert isinstance(first, datetime), "SERIES says so"
-    assert isinstance(newest, datetime), "SERIES says so"
+    assert isinstance(first, datetime), "SERIES has datetimes"
+    assert isinstance(newest, datetime), "SERIES has datetimes"
     return first, newest
 
 

@@ -135,14 +135,14 @@ def select_shared_outcomes(losses: Mapping[str, np.ndarray]) -> tuple[tuple[str,
     return compared, np.logical_and.reduce([np.isfinite(losses[name]) for name in compared])
 
 
-def compute_lead_p(ours: np.ndarray, theirs: np.ndarray, is_shared: np.ndarray) -> float:
-    """One-sided p that *ours* is not lower than *theirs*, on the shared outcomes.
+def compute_lead_p(leader_losses: np.ndarray, other_losses: np.ndarray, is_shared: np.ndarray) -> float:
+    """One-sided p that the leader's losses are not lower than the other's, on the shared outcomes.
 
-    ours, theirs, is_shared: (k, S, H).
+    leader_losses, other_losses, is_shared: (k, S, H).
     Losses are paired by cutoff, or by series where there are few cutoffs; p is 1 where both are
     few.
     """
-    difference = np.where(is_shared, theirs, 0.0) - np.where(is_shared, ours, 0.0)
+    difference = np.where(is_shared, other_losses, 0.0) - np.where(is_shared, leader_losses, 0.0)
     for axes in ((1, 2), (0, 2)):
         n = is_shared.sum(axis=axes)
         if (n > 0).sum() >= MIN_PAIRS:
@@ -175,5 +175,5 @@ def _format_reason(
         return message
     return (
         f"{message}; {leader} has {mean_losses[leader]:.5g}, but that lead may be luck (p = {p[chosen]:.2g},"
-        f" {max_p:.2g} was asked), and {chosen} is simpler"
+        f" at most {max_p:.2g} is required), and {chosen} is simpler"
     )

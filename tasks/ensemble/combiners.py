@@ -1,10 +1,10 @@
 """The combiners, simplest first.
 
 Each is fitted as of a cutoff, from forecasts whose outcome was known by then, and combines the
-  forecasts of later cutoffs. All start from the same members: one whose loss is more than
-  `prune_above_frac` above the best's is left out, since weak members harm every kind of average.
-  Weights are fitted by least squares of the scaled errors in the space of z, whatever the primary
-  score is; the primary score then decides between the combiners.
+forecasts of later cutoffs. All start from the same members: one whose loss is more than
+`prune_above_frac` above the best's is left out, since weak members harm every kind of average.
+Weights are fitted by least squares of the scaled errors in the space of z, whatever the primary
+score is; the primary score then decides between the combiners.
 """
 
 from collections.abc import Sequence
@@ -175,9 +175,9 @@ class StackingCombiner(FittedCombiner):
     """Ridge regression of the outcome on the members, for each step, shrunk toward their mean.
 
     Weights may be negative and sum to 1. The penalty is chosen on the last slice of the past by a
-      fit on what was before it. There is no intercept: the intervals correct the level.
+    fit on what was before it. There is no intercept: the intervals correct the level.
     Source: Breiman 1996, doi:10.1007/BF00117832; weights that sum to 1: Granger & Ramanathan 1984,
-      doi:10.1002/for.3980030207.
+    doi:10.1002/for.3980030207.
     """
 
     name = "stacking"

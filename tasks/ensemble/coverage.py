@@ -1,8 +1,8 @@
 """Scores of the intervals.
 
 Coverage, width, pinball loss, CRPS and interval score, overall and by year, step, series and
-  regime. Wide intervals have high coverage, and narrow ones often miss: read coverage together with
-  the interval score, which penalizes both.
+regime. Wide intervals have high coverage, and narrow ones often miss: read coverage together with
+the interval score, which penalizes both.
 """
 
 from collections.abc import Sequence

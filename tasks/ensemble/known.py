@@ -1,9 +1,9 @@
 """What is known of the members' errors by a cutoff, as sums of products.
 
 The size of the sums does not depend on the length of the past, and every weighting is computed from
-  them: with weights w that sum to 1 the error of the combination is the same weighted sum of the
-  members' errors e, so its squared error is w' E[ee'] w. Errors are scaled; only forecasts count
-  for which every member has a value.
+them: with weights w that sum to 1 the error of the combination is the same weighted sum of the
+members' errors e, so its squared error is w' E[ee'] w. Errors are scaled; only forecasts count for
+which every member has a value.
 """
 
 from collections.abc import Sequence

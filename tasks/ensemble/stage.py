@@ -1,7 +1,7 @@
 """The stage: compare the combiners, choose one, fit it as of seen_until, issue its intervals.
 
 Along time: split the cutoffs, score the candidates, choose a combiner on a slice of its own, then
-  fit it as of seen_until and issue its intervals.
+fit it as of seen_until and issue its intervals.
 """
 
 from dataclasses import replace

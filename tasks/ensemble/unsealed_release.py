@@ -88,7 +88,7 @@ def build_history_frame(candidate: Candidate, issuer: IntervalIssuer) -> pl.Data
     """HISTORY frame with the out-of-sample forecasts of the whole walk.
 
     z is null where seen_until does not know it. The frame has the whole walk, since the levels of
-      the quantiles depend on the whole past: a replay of a part would not give those of the report.
+    the quantiles depend on the whole past: a replay of a part would not give those of the report.
     """
     aligned = issuer.aligned
     k, steps = np.arange(aligned.n_walk), candidate.z_hat.shape[2]

@@ -30,7 +30,7 @@ def build_outcomes(
     seen_until: of each digest that is known; `is_seen` marks steps that the release was fitted on,
       since it may answer from rows of that time.
     `is_late`: the first vintage came after its nominal time; `is_corrected`: the newest differs
-      from the first. `loss`, `error` and `is_covered` are those of the target's kind.
+    from the first. `loss`, `error` and `is_covered` are those of the target's kind.
     """
     truth, kind = _build_truth(rows, about, calendar), get_kind(about.target)
     if (point := kind.list_columns(about)[0]) not in forecasts.columns:  # none, or of another kind

@@ -1,7 +1,7 @@
 """/api/v1/predict: forecasts, each on disk before it is sent.
 
 Small requests are answered on the event loop. Work that a request can make slow runs on a worker:
-  large bodies, own histories, times that were not requested before.
+large bodies, own histories, times that were not requested before.
 """
 
 from collections.abc import Callable
