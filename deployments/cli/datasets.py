@@ -104,9 +104,7 @@ def new(
     dry_run: _DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look into a file and write the dataset's entry, each choice with its reason, into
-    params.yaml.
-    """
+    """Inspect a file and write a dataset entry, each choice with its reason, into params.yaml."""
     from tasks.ingest.wizard.decide.propose import build_proposal
 
     # polars: a `--help` need not pay for it
@@ -145,8 +143,9 @@ def use(
     name: Annotated[str, typer.Argument(help="A dataset of params.yaml.")],
     as_json: AsJson = False,
 ) -> None:
-    """Make a dataset current: its name and models in params.yaml, links to its files in
-    data/source.
+    """Make a dataset current.
+
+    Its name and models are written to params.yaml, links to its files to data/source.
     """
     # ruamel.yaml and polars
     from tasks.ingest.wizard.use import apply_dataset
@@ -197,8 +196,9 @@ def datasets(as_json: AsJson = False) -> None:
 
 
 def select_one_file(given: "dict[Format, str | None]") -> "tuple[str, Format]":
-    """(pattern, format) of the one option that was given; the pattern relative to the checkout
-    when the file is in it, else absolute.
+    """(pattern, format) of the one option that was given.
+
+    The pattern is relative to the checkout when the file is in it, else absolute.
     """
     chosen = [(pattern, kind) for kind, pattern in given.items() if pattern is not None]
     if len(chosen) != 1:

@@ -1,7 +1,7 @@
-"""The service: forecasts over HTTP, by series or from a history that the request brings.
+"""The service: forecasts over HTTP, by series or from a history in the request.
 
-In: the champion's release, the published rows, requests. Out: answers, and each of them in the
-store of served forecasts first. Promised: its numbers are those of `tasks.release` for the same
-rows; it never reads `data/`, which DVC may be rewriting; a new champion takes over without a
-request dropped, and one that does not verify changes nothing.
+Inputs: the champion's release, the published rows, requests. Outputs: answers, each of which is
+first written to the store of served forecasts. Promise: its numbers are those of `tasks.release`
+for the same rows; it never reads `data/`, which DVC may be rewriting; a new champion is taken over
+without dropping a request, and one that is not verified changes nothing.
 """

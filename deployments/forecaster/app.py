@@ -1,8 +1,9 @@
 """The service's app: one FastAPI app, the same under uvicorn and mounted in BentoML.
 
-Ordinary forecasts are made on the event loop: a model takes microseconds, a thread pool costs more
-and has ten times the tail. What a request can make slow goes to a worker (worker.py): large bodies,
-own histories, times not asked for before, and the fsync of each answer.
+Ordinary forecasts are made on the event loop: a model takes microseconds, and a thread pool costs
+more and has ten times the tail latency. Work that a request can make slow runs on a worker
+(worker.py): large bodies, own histories, times that were not requested before, and the fsync of
+each answer.
 """
 
 import gc
@@ -20,11 +21,12 @@ from deployments.forecaster.routes.shared import ServiceParts
 from deployments.forecaster.source import ReleaseSource
 
 ROUTES = (predict, models, health, metrics, docs)  # in the order of the documentation
-SWITCH_S = 0.001  # for which a worker's Python code may hold up the loop, some ten times a request; else 5 ms
+# For which a worker's Python code may block the loop, some ten times a request; by default 5 ms
+SWITCH_INTERVAL_S = 0.001
 
 
 def build_app(release_source: ReleaseSource, recorder: ResponseRecorder) -> FastAPI:
-    """The app that answers from what *release_source* holds, once *recorder* has the answer.
+    """The app that serves the release of *release_source* and records each answer with *recorder*.
 
     The release is loaded when the app starts.
     """
@@ -34,8 +36,8 @@ def build_app(release_source: ReleaseSource, recorder: ResponseRecorder) -> Fast
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         release_source.load_initial()
         gc.collect()
-        gc.freeze()  # what is loaded now stays; collections need not walk it
-        sys.setswitchinterval(SWITCH_S)
+        gc.freeze()  # what is loaded now stays; collections need not scan it
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         yield
 
     app = FastAPI(

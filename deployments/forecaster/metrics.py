@@ -1,5 +1,7 @@
-"""What Prometheus scrapes: the service's own registry, so that a test or a second app in the
-process starts from nought.
+"""The service's Prometheus metrics.
+
+They have a registry of their own, so that the counters of a test or of a second app in the process
+start from zero.
 """
 
 import time
@@ -23,7 +25,7 @@ from prometheus_client import (  # noqa: E402
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 UNIX_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-# A second series for each counter, which nobody asks for
+# A second series for each counter, which no query uses
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
@@ -35,53 +37,53 @@ class ServiceMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        own = self.registry
+        registry = self.registry
         self.requests = Counter(
-            "tidemill_requests", "Requests by route and status.", ["route", "status"], registry=own
+            "tidemill_requests", "Requests by route and status.", ["route", "status"], registry=registry
         )
         self.latency = Histogram(
             "tidemill_request_seconds",
             "From the first byte in to the last byte out.",
             ["route"],
             buckets=BUCKETS_S,
-            registry=own,
+            registry=registry,
         )
         self.served = Counter(
             "tidemill_forecasts_served",
             "Forecasts (one series at one cutoff) answered and recorded.",
             ["digest"],
-            registry=own,
+            registry=registry,
         )
         self.swaps = Counter(
-            "tidemill_release_swaps", "Releases that took over from another one.", registry=own
+            "tidemill_release_swaps", "Releases that took over from another one.", registry=registry
         )
         self.fault = Gauge(
             "tidemill_release_fault",
-            "1 while the newest choice of release or rows does not load and the old one goes on.",
-            registry=own,
+            "1 while the newest choice of release or rows cannot be loaded and the old one stays in use.",
+            registry=registry,
         )
         self.release = Gauge(
             "tidemill_release_info",
             "1 for the release that answers.",
             ["dataset", "model", "version", "digest", "chosen_by"],
-            registry=own,
+            registry=registry,
         )
         self.rows_as_of = Gauge(
             "tidemill_rows_as_of_seconds",
-            "Newest known_at of the rows looked back on, unix time.",
-            registry=own,
+            "Newest known_at of the rows that features use, unix time.",
+            registry=registry,
         )
         self.seen_until = Gauge(
             "tidemill_release_seen_until_seconds",
-            "What the release was fitted on ends here, unix time.",
-            registry=own,
+            "End of the data that the release was fitted on, unix time.",
+            registry=registry,
         )
         self.age = Gauge(
             "tidemill_release_age_event_seconds",
             "Newest known_at minus seen_until: the model's age in event time.",
-            registry=own,
+            registry=registry,
         )
-        self._shown: tuple[str, str] | None = None
+        self._labelled: tuple[str, str] | None = None
         self._n_swaps = 0
 
     def observe(self, route: str, status: int, seconds: float) -> None:
@@ -89,26 +91,26 @@ class ServiceMetrics:
         self.requests.labels(route, str(status)).inc()
         self.latency.labels(route).observe(seconds)
 
-    def show(self, standing: LoadedRelease | None, n_swaps: int, *, faulty: bool) -> None:
-        """Say what stands now."""
+    def update(self, loaded: LoadedRelease | None, n_swaps: int, *, faulty: bool) -> None:
+        """Set the gauges to the loaded release, and count swaps."""
         self.fault.set(faulty)
         self.swaps.inc(n_swaps - self._n_swaps)
         self._n_swaps = n_swaps
-        if standing is None:
+        if loaded is None:
             return
-        manifest, choice = standing.manifest, standing.choice
-        if self._shown != (manifest.digest, choice.version):
+        manifest, choice = loaded.manifest, loaded.choice
+        if self._labelled != (manifest.digest, choice.version):
             self.release.clear()
             self.release.labels(
                 manifest.dataset, manifest.model, choice.version, manifest.digest, choice.chosen_by
             ).set(1)
-            self._shown = (manifest.digest, choice.version)
-        self.rows_as_of.set(standing.newest_known.timestamp())
+            self._labelled = (manifest.digest, choice.version)
+        self.rows_as_of.set(loaded.newest_known.timestamp())
         self.seen_until.set(manifest.seen_until.timestamp())
-        self.age.set((standing.newest_known - manifest.seen_until).total_seconds())
+        self.age.set((loaded.newest_known - manifest.seen_until).total_seconds())
 
-    def text(self) -> bytes:
-        """The exposition format."""
+    def render(self) -> bytes:
+        """The metrics in the exposition format."""
         return generate_latest(self.registry)
 
 
@@ -128,14 +130,14 @@ class RequestMeter:
             return
         started, status = time.perf_counter(), 500
 
-        async def send_and_note(message: Message) -> None:
+        async def send_and_record_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self.app(scope, receive, send_and_note)
+            await self.app(scope, receive, send_and_record_status)
         finally:
             route = getattr(scope.get("route"), "path", "none")
             self.metrics.observe(route, status, time.perf_counter() - started)

@@ -1,5 +1,6 @@
-"""The OpenAPI document with examples that work on the release that is loaded, and a page of it that
-needs no network.
+"""The OpenAPI document, and an HTML page of it.
+
+Its examples work on the release that is loaded. The page needs no network.
 """
 
 import json
@@ -18,7 +19,7 @@ from deployments.forecaster.source import LoadedRelease, list_value_columns
 JsonObject = dict[str, Any]  # a part of the OpenAPI document
 Examples = Mapping[str, Mapping[str, Any]]  # title of a request -> its body
 
-N_HISTORY_ROWS = 5  # in the example; real ones send what the features look back on
+N_HISTORY_ROWS = 5  # in the example; real ones send as many as the features use
 
 
 def build_openapi(app: FastAPI, loaded: LoadedRelease | None) -> JsonObject:
@@ -37,8 +38,9 @@ def build_openapi(app: FastAPI, loaded: LoadedRelease | None) -> JsonObject:
 
 
 def build_request_examples(loaded: LoadedRelease) -> Examples:
-    """Requests that the loaded release answers: one series, several as of a time, and an own
-    history.
+    """Requests that the loaded release answers.
+
+    They are for one series, for several as of a time, and for an own history.
     """
     first = loaded.series[0]
     as_of = loaded.newest_known.astimezone(UTC).isoformat()

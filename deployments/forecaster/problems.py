@@ -1,5 +1,6 @@
-"""What a caller gets instead of an answer: one shape for every error, with the thing, the fact,
-the rule and the next move.
+"""Errors as the caller gets them.
+
+Every error has one form: the thing, the fact, the rule and the next step.
 """
 
 import json
@@ -12,7 +13,7 @@ _log = logging.getLogger("tidemill.forecaster")
 
 
 class ProblemError(Exception):
-    """An HTTP error. status: 4xx the caller can mend, 503 the operator."""
+    """An HTTP error. status: 4xx for what the caller can fix, 503 for the operator."""
 
     def __init__(self, status: int, thing: str, fact: str, rule: str, next_move: str) -> None:
         super().__init__(f"{thing}: {fact}")
@@ -25,7 +26,7 @@ class ProblemError(Exception):
 
 
 def add_problem_handlers(app: FastAPI) -> None:
-    """Make *app* answer every error in this shape."""
+    """Make *app* return every error in this form."""
 
     @app.exception_handler(ProblemError)
     async def problem(_: Request, error: ProblemError) -> Response:
@@ -47,5 +48,5 @@ def add_problem_handlers(app: FastAPI) -> None:
         _log.error("unforeseen", exc_info=error)
         fact = f"{type(error).__name__}; the log has the details"
         return ProblemError(
-            500, "service", fact, "This should not happen.", "Tell the operator the time of the request."
+            500, "service", fact, "This should not happen.", "Report the time of the request to the operator."
         ).response()

@@ -1,4 +1,4 @@
-"""From the bytes of a request to what is asked.
+"""Parsing the bytes of a request.
 
 Strict: finite numbers, no unknown and no repeated keys, a zone on every time.
 """
@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, SkipValidation, ValidationErr
 
 from deployments.forecaster.problems import ProblemError
 
-MAX_BODY_BYTES = 1_000_000  # some 10,000 rows of own history; BentoML itself would take 100 MB
-MAX_OPENED = 25_000  # as many rows as the cap holds: one takes 40 bytes
+MAX_BODY_BYTES = 1_000_000  # some 10,000 rows of own history; BentoML itself accepts 100 MB
+MAX_OPENED = 25_000  # as many as a body of MAX_BODY_BYTES has rows: one takes 40 bytes
 MAX_SERIES = 1_000
 T = TypeVar("T", str, datetime)
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -25,7 +25,8 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 class HistoryRow(BaseModel):
     """One step of an own history: its start and every value column; null where a value is unknown.
 
-    It describes rows in the document; `build_history_columns` checks them, up to the first fault.
+    It describes rows in the OpenAPI document; `build_history_columns` checks them, up to the first
+    fault.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -35,7 +36,7 @@ class HistoryRow(BaseModel):
 
 
 class ForecastRequest(BaseModel):
-    """A forecast of stored series, or of the history that comes along."""
+    """A request for a forecast of stored series, or of the history in it."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -45,7 +46,7 @@ class ForecastRequest(BaseModel):
     ]
     history: Annotated[
         SkipValidation[Annotated[list[HistoryRow], Field(min_length=1)] | None],
-        Field(description="Rows to forecast from instead of those the service holds, in any order."),
+        Field(description="Rows to forecast from instead of those that the service holds, in any order."),
     ] = None
     as_of: Annotated[
         str | None,
@@ -59,19 +60,19 @@ class ForecastRequest(BaseModel):
 
     @property
     def series(self) -> list[str]:
-        """The series asked for."""
+        """The requested series."""
         return [self.series_id] if isinstance(self.series_id, str) else self.series_id
 
     @property
-    def at(self) -> datetime | None:
+    def as_of_time(self) -> datetime | None:
         """as_of in UTC. Raises ProblemError when it is no time or has no zone."""
         return None if self.as_of is None else parse_time(self.as_of, "as_of")
 
 
 def parse_request(body: bytes) -> ForecastRequest:
-    """What *body* asks.
+    """The request in *body*.
 
-    Raises ProblemError: 400 when it is no JSON, 422 when it is JSON that asks for nothing we know.
+    Raises ProblemError: 400 when it is no JSON, 422 when it is JSON that is no valid request.
     """
     if (n_opened := body.count(b"{") + body.count(b"[")) > MAX_OPENED:  # before any object is made of them
         rule = f"A body opens at most {MAX_OPENED:,} objects and lists."
@@ -94,34 +95,34 @@ def parse_request(body: bytes) -> ForecastRequest:
             'Send for example {"series_id": "sp500"}.',
         ) from error
     try:
-        ask = ForecastRequest.model_validate(_filter_unknown_keys(content))
+        request = ForecastRequest.model_validate(_filter_unknown_keys(content))
     except ValidationError as error:
         raise _build_invalid_error(error) from error
-    if (repeated := _find_first_repeat(sorted(ask.series))) is not None:
+    if (repeated := _find_first_repeat(sorted(request.series))) is not None:
         raise ProblemError(
             422,
             "series_id",
-            f"{repeated!r} stands there twice",
-            "Each series is asked for once.",
+            f"{repeated!r} is there twice",
+            "A series is requested once.",
             "Remove the repeats.",
         )
-    if ask.history is not None and not isinstance(ask.series_id, str):
+    if request.history is not None and not isinstance(request.series_id, str):
         raise ProblemError(
             422,
             "series_id",
-            "a list, beside a history",
+            "a list, together with a history",
             "An own history is one series.",
             "Send its name as a string.",
         )
-    if ask.history is not None and not (isinstance(ask.history, list) and ask.history):
+    if request.history is not None and not (isinstance(request.history, list) and request.history):
         rule = "A history is a list of rows."
         raise ProblemError(422, "history", "no list with a row in it", rule, "See /docs for an example.")
-    return ask
+    return request
 
 
 def parse_time(text: str, where: str) -> datetime:
     """A time in UTC. Raises ProblemError 422 when *text* is no ISO 8601 time or has no zone."""
-    rule = "Times are ISO 8601 with a zone, so that nobody guesses."
+    rule = "Times are ISO 8601 with a zone, so that none is guessed."
     try:
         time = datetime.fromisoformat(text)
         if time.tzinfo is not None:
@@ -138,8 +139,8 @@ def parse_time(text: str, where: str) -> datetime:
 def build_history_columns(history: Sequence[Any], columns: Sequence[str]) -> dict[str, list[Any]]:
     """The history as columns: `event_time` and each of *columns*.
 
-    Raises ProblemError for what is no row, an unknown, missing or infinite value, or a repeated
-    time.
+    Raises ProblemError for an item that is no row, an unknown, missing or infinite value, or a
+    repeated time.
     """
     names = {"event_time", *columns}
     for k, row in enumerate(history):
@@ -149,25 +150,27 @@ def build_history_columns(history: Sequence[Any], columns: Sequence[str]) -> dic
         raise ProblemError(
             422,
             "history",
-            f"{repeated:%FT%TZ} stands there twice",
+            f"{repeated:%FT%TZ} is there twice",
             "One row for each step.",
-            "Keep the row that holds.",
+            "Keep the row that is right.",
         )
     return {"event_time": times, **{c: _convert_values(history, c) for c in columns}}
 
 
-def build_unknown_series_error(asked: Sequence[str], known: Sequence[str]) -> ProblemError:
-    """404 with the names that come closest."""
-    unknown = [s for s in asked if s not in set(known)]
+def build_unknown_series_error(requested: Sequence[str], known: Sequence[str]) -> ProblemError:
+    """404 with the names that are most similar."""
+    unknown = [s for s in requested if s not in set(known)]
     close = {s[:60]: get_close_matches(s, known, n=3, cutoff=0.5) for s in unknown[:10]}
-    meant = "; ".join(f"{', '.join(matches)} (for {s!r})" for s, matches in close.items() if matches)
+    suggestions = "; ".join(f"{', '.join(matches)} (for {s!r})" for s, matches in close.items() if matches)
     return ProblemError(
         404,
         "series_id",
         f"no series {', '.join(map(repr, close))}",
-        # A line, not a list
+        # The first names only: the message is one line
         f"The service holds {len(known)} series: {', '.join(known[:20])}{' ...' if len(known) > 20 else ''}.",
-        f"Did you mean {meant}?" if meant else "Take one of these, or send a history of your own.",
+        f"Did you mean {suggestions}?"
+        if suggestions
+        else "Take one of these, or send a history of your own.",
     )
 
 
@@ -194,19 +197,22 @@ def _convert_values(history: Sequence[Any], column: str) -> list[float | None]:
     values: list[float | None] = []
     for k, row in enumerate(history):
         value = row[column]
+        if isinstance(value, bool | str):  # float would accept both
+            raise _build_number_error(k, column)
         try:
-            if isinstance(value, bool | str):
-                raise TypeError  # noqa: TRY301  (one place explains all; float would take both)
             values.append(None if value is None else float(value))
         except (TypeError, OverflowError) as error:
-            rule = "A value is a number that a float64 holds, or null where it is unknown."
-            where = f"history.{k}.{column}"
-            raise ProblemError(422, where, "no such number", rule, "Send a number or null.") from error
+            raise _build_number_error(k, column) from error
     return values
 
 
+def _build_number_error(k: int, column: str) -> ProblemError:
+    rule = "A value is a number that a float64 holds, or null where it is unknown."
+    return ProblemError(422, f"history.{k}.{column}", "no such number", rule, "Send a number or null.")
+
+
 def _filter_unknown_keys(content: Any) -> Any:
-    """One unknown key is named, so that many cost nothing."""
+    """*content* with its first unknown key only, so that many unknown keys cost nothing."""
     if not isinstance(content, dict):
         return content
     unknown = next((key for key in content if key not in ForecastRequest.model_fields), None)
@@ -260,6 +266,6 @@ def _build_invalid_error(error: ValidationError) -> ProblemError:
         422,
         where,
         first["msg"],
-        f"Keys are {fields}; series_id is always there.",
+        f"Keys are {fields}; series_id is required.",
         "See /docs for an example of each request.",
     )

@@ -1,8 +1,8 @@
 """The BentoML service: packaging, process and port.
 
 Every route is the FastAPI app's; the class has no API methods of its own. `bentoml serve
-deployments.forecaster.service:ForecasterService` from the checkout, or the Bento that the package
-stage builds.
+deployments.forecaster.service:ForecasterService` runs it from the checkout; the package stage
+builds a Bento of it.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from deployments.forecaster.source import ReleaseSource
 from tasks.edges.settings import read_settings
 
 # BentoML keeps each request alive until its timeout has passed (5 kB each), and every full
-# collection walks them: a short one bounds that.
+# collection scans them: a short one bounds that.
 TIMEOUT_S = 10
 
 read_settings()  # telemetry off before anything starts
@@ -25,7 +25,7 @@ recorder = ResponseRecorder(source)
 app = build_app(source, recorder)
 
 
-# BentoML's own metrics are off: they keep a label for each path that is asked for, in memory-mapped
+# BentoML's own metrics are off: they keep a label for each requested path, in memory-mapped
 # files.
 OPTIONS = {"workers": 1, "traffic": {"timeout": TIMEOUT_S}, "metrics": {"enabled": False}}
 
@@ -33,7 +33,7 @@ OPTIONS = {"workers": 1, "traffic": {"timeout": TIMEOUT_S}, "metrics": {"enabled
 @bentoml.service(name="tidemill_forecaster", **OPTIONS)
 @bentoml.asgi_app(app, path="/")
 class ForecasterService:
-    """Holds the standing release; BentoML's own probes answer like ours."""
+    """Serves the app; BentoML's own probes give the same status as the app's."""
 
     async def __is_ready__(self) -> bool:
         return bool((await describe_readiness(source, recorder))["ready"])

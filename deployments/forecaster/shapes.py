@@ -1,4 +1,4 @@
-"""The shapes of what goes out, for the OpenAPI page and for clients that generate code.
+"""Schemas of the answers, for the OpenAPI page and for clients that generate code.
 
 Times are ISO 8601 in UTC, with Z.
 """
@@ -13,8 +13,10 @@ _CLOSED = ConfigDict(extra="forbid")
 
 @with_config(_CLOSED)
 class Step(TypedDict):
-    """One step ahead. y_hat and quantiles are in the answer's unit; quantiles by their
-    probability, null while no error is known.
+    """One step ahead.
+
+    y_hat and quantiles are in the answer's unit; quantiles by their probability, null while no
+    error is known.
     """
 
     step: Annotated[int, Field(description="1 is the first step after the cutoff's own.")]
@@ -25,8 +27,9 @@ class Step(TypedDict):
 
 @with_config(_CLOSED)
 class Series(TypedDict):
-    """One series. cutoff: nothing that became known later was used. as_of: `known_at` of the
-    newest row that was.
+    """One series.
+
+    cutoff: nothing that became known later was used. as_of: `known_at` of the newest row that was.
     """
 
     series_id: str
@@ -37,7 +40,7 @@ class Series(TypedDict):
 
 @with_config(_CLOSED)
 class Absent(TypedDict):
-    """A series that was asked for and cannot be forecast, with the reason."""
+    """A requested series that cannot be forecast, with the reason."""
 
     series_id: str
     reason: str
@@ -45,7 +48,7 @@ class Absent(TypedDict):
 
 @with_config(_CLOSED)
 class Model(TypedDict):
-    """The release that spoke. seen_until: end of what it was fitted on."""
+    """The release of a forecast. seen_until: end of what it was fitted on."""
 
     name: str
     version: str
@@ -55,7 +58,7 @@ class Model(TypedDict):
 
 @with_config(_CLOSED)
 class Prediction(TypedDict):
-    """An answer; it stands in the store of served forecasts under its id before it leaves."""
+    """An answer. It is in the store of served forecasts under its id before it is sent."""
 
     prediction_id: str
     made_at: str
@@ -71,8 +74,9 @@ class Prediction(TypedDict):
 
 @with_config(_CLOSED)
 class ChampionModel(Model):
-    """The release that answers. metrics: what its evaluation found out of sample, as far as the
-    release carries it.
+    """The release that answers.
+
+    metrics: out-of-sample figures of its evaluation, as far as the release has them.
     """
 
     dataset: str
@@ -118,8 +122,9 @@ class Live(TypedDict):
 
 @with_config(_CLOSED)
 class Ready(TypedDict):
-    """Whether forecasts can be answered. faults: what does not load or cannot be written; with
-    `ready` true the old release goes on.
+    """Whether forecasts can be answered.
+
+    faults: what cannot be loaded or written; with `ready` true the old release stays in use.
     """
 
     ready: bool
@@ -134,7 +139,7 @@ class Ready(TypedDict):
 
 @with_config(_CLOSED)
 class ProblemDetail(TypedDict):
-    """What is wrong: the thing, the fact, the rule, the next move."""
+    """What is wrong: the thing, the fact, the rule, the next step."""
 
     thing: str
     fact: str
@@ -144,6 +149,6 @@ class ProblemDetail(TypedDict):
 
 @with_config(_CLOSED)
 class Problem(TypedDict):
-    """Every error has this shape."""
+    """Every error has this form."""
 
     error: ProblemDetail

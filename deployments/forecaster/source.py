@@ -1,11 +1,11 @@
-"""Which release speaks and on which rows.
+"""The release and the rows that the service forecasts from.
 
-Both are looked after by `stat` at each request; a new one is loaded and verified beside the old
-one. The release: `TIDEMILL_RELEASE` if set, else the champion of the dataset in `TIDEMILL_HOME`,
+Both are checked by `stat` at each request; a new one is loaded and verified while the old one is in
+use. The release: `TIDEMILL_RELEASE` if set, else the champion of the dataset in `TIDEMILL_HOME`,
 else the one embedded in the Bento (`release/` at the root). The dataset: that of a fixed release,
 else the current one of the checkout that `TIDEMILL_CHECKOUT` names, as soon as it has a champion,
 else the embedded one's. The rows: `TIDEMILL_HOME/rows/<dataset>.parquet`, which promote publishes,
-else those that travel in the release.
+else those in the release.
 """
 
 import asyncio
@@ -30,15 +30,15 @@ from tasks.release import Manifest, Release, load_release, predict_cutoffs
 from tasks.release.manifest import read_manifest
 
 EMBEDDED = ROOT / "release"
-RETRY_S = 5.0  # a release that failed is tried again this often, in case a file of it was mended
-KEPT_ROWS, KEPT_TIMES = 200_000, 256  # forecasts kept in memory: some 10 MB
+RETRY_S = 5.0  # a release that failed is tried again this often, in case a file of it was fixed
+MAX_CACHED_ROWS, MAX_CACHED_TIMES = 200_000, 256  # forecasts kept in memory: some 10 MB
 
 Stamp = tuple[object, ...]
 
 
 @dataclass(frozen=True)
 class ReleaseChoice:
-    """A release to load: where it lies, the version it is shown under, and who chose it."""
+    """A release to load: its folder, the version it is shown under, and what chose it."""
 
     folder: Path
     version: str
@@ -47,18 +47,18 @@ class ReleaseChoice:
 
 @dataclass(frozen=True, eq=False)
 class LoadedRelease:
-    """What answers now.
+    """A release and its rows, as they are in use.
 
-    One object, swapped whole, so that a request sees one release and one set of rows.
+    One object, replaced as a whole, so that a request uses one release and one set of rows.
     """
 
     release: Release
     manifest: Manifest
     choice: ReleaseChoice
     rows: pl.DataFrame
-    rows_stamp: Stamp  # of the published file; empty: the rows that travel in the release
-    kept: OrderedDict[datetime, pl.DataFrame] = field(default_factory=OrderedDict)
-    lock: threading.Lock = field(default_factory=threading.Lock)  # around kept: several threads ask
+    rows_stamp: Stamp  # of the published file; empty: the rows in the release
+    cache: OrderedDict[datetime, pl.DataFrame] = field(default_factory=OrderedDict)
+    lock: threading.Lock = field(default_factory=threading.Lock)  # for the cache, which several threads use
 
     @cached_property
     def newest_known(self) -> datetime:
@@ -67,51 +67,54 @@ class LoadedRelease:
 
     @cached_property
     def metrics(self) -> EvaluationFigures | None:
-        """What the release's evaluation found, from its provenance; None when that is not there or
-        has another form, since it is outside the digest.
+        """Figures of the release's evaluation, from its provenance.
+
+        None when the provenance is missing or has another form, since it is outside the digest.
         """
         provenance = read_last_report(self.release.folder / "provenance.json", Provenance)
         return None if provenance is None else provenance.metrics
 
     @cached_property
     def series(self) -> list[str]:
-        """The series that the rows hold, sorted."""
+        """The series in the rows, sorted."""
         return self.rows["series_id"].unique().sort().to_list()
 
-    def forecast(self, at: datetime) -> pl.DataFrame:
-        """Forecasts of all series from what was known at *at*.
+    def predict(self, as_of: datetime) -> pl.DataFrame:
+        """Forecasts of all series from what was known at *as_of*.
 
-        Kept, since they are a pure function of release, rows and time.
+        They are cached, since they are a pure function of release, rows and time.
         """
         with self.lock:
-            if at in self.kept:
-                self.kept.move_to_end(at)
-                return self.kept[at]
-        made = predict_cutoffs(self.release, self.rows, [at])
+            if as_of in self.cache:
+                self.cache.move_to_end(as_of)
+                return self.cache[as_of]
+        forecasts = predict_cutoffs(self.release, self.rows, [as_of])
         with self.lock:
-            self.kept[at] = made
-            if self.newest_known in self.kept:
-                self.kept.move_to_end(self.newest_known)  # what most ask for stays
-            while len(self.kept) > KEPT_TIMES or (
-                len(self.kept) > 1 and sum(frame.height for frame in self.kept.values()) > KEPT_ROWS
+            self.cache[as_of] = forecasts
+            if self.newest_known in self.cache:
+                self.cache.move_to_end(self.newest_known)  # the most frequent request stays
+            while len(self.cache) > MAX_CACHED_TIMES or (
+                len(self.cache) > 1 and sum(frame.height for frame in self.cache.values()) > MAX_CACHED_ROWS
             ):
-                self.kept.popitem(last=False)
-        return made
+                self.cache.popitem(last=False)
+        return forecasts
 
 
 class ReleaseSource:
-    """Holds the standing of one dataset and renews it.
+    """Holds the loaded release of one dataset and updates it.
 
-    Lives in one event loop, which alone assigns to it.
+    Used by one event loop, which alone assigns to it.
     """
 
     def __init__(self, embedded: Path = EMBEDDED, dataset: str | None = None) -> None:
-        """dataset: by default that of the fixed release, else the followed checkout's current
-        one, else the embedded one's.
+        """Load nothing yet.
+
+        dataset: by default that of the fixed release, else the followed checkout's current one,
+          else the embedded one's.
         """
         self.embedded = embedded
-        self.standing: LoadedRelease | None = None
-        self.fault: str | None = "Nothing has been loaded yet."  # why the newest choice does not speak
+        self.loaded: LoadedRelease | None = None
+        self.fault: str | None = "Nothing has been loaded yet."  # why the newest choice is not in use
         self.rows_fault: str | None = None
         self.dataset_fault: str | None = None
         self.n_swaps = 0
@@ -119,29 +122,29 @@ class ReleaseSource:
         self._checkout = (
             None if dataset is not None or read_settings().release is not None else _find_checkout(embedded)
         )
-        self._seen_params: Stamp | None = None
-        self._current: str | None = None  # of the checkout
-        self._seen_choice: Stamp | None = None
-        self._tried_at = -RETRY_S
+        self._params_stamp: Stamp | None = None
+        self._checkout_dataset: str | None = None
+        self._choice_stamp: Stamp | None = None
+        self._last_attempt = -RETRY_S
         self._loading: asyncio.Task[LoadedRelease | str] | None = None
         self._reading: asyncio.Task[None] | None = None
 
     @property
     def faults(self) -> list[str]:
-        """What does not load now; with a standing release, that one goes on."""
+        """What cannot be loaded now; a release that is already loaded stays in use."""
         return [fault for fault in (self.fault, self.rows_fault, self.dataset_fault) if fault]
 
     @property
     def dataset(self) -> str:
-        """The dataset that answers, or is to.
+        """The dataset of the loaded release, or of the one to load.
 
-        Raises TidemillError when neither a release nor a checkout says which.
+        Raises TidemillError when neither a release nor a checkout names one.
         """
-        if self.standing is not None:
-            return self.standing.manifest.dataset
-        return self._wanted()
+        if self.loaded is not None:
+            return self.loaded.manifest.dataset
+        return self._get_dataset()
 
-    def _wanted(self) -> str:
+    def _get_dataset(self) -> str:
         if self._dataset is None:
             self._dataset = (
                 _find_dataset(read_settings().release)
@@ -151,46 +154,48 @@ class ReleaseSource:
         return self._dataset
 
     def _update_from_checkout(self) -> None:
-        """Want the checkout's current dataset once it has a champion; until then the old one
-        goes on, with a fault.
+        """Change to the checkout's current dataset once it has a champion.
+
+        Until then the old one stays in use, with a fault.
         """
         if self._checkout is None:
             return
-        if (stamp := _read_stamp(self._checkout / "params.yaml")) != self._seen_params:
-            self._seen_params, self.dataset_fault = stamp, None
+        if (stamp := _read_stamp(self._checkout / "params.yaml")) != self._params_stamp:
+            self._params_stamp, self.dataset_fault = stamp, None
             try:
-                self._current = _read_checkout_dataset(self._checkout)
-            except Exception as error:  # noqa: BLE001  (a file that is being edited; the old dataset goes on)
+                self._checkout_dataset = _read_checkout_dataset(self._checkout)
+            except Exception as error:  # noqa: BLE001  (a file that is being edited; the old dataset stays)
                 self.dataset_fault = f"{type(error).__name__}: {error}"
-        if self._current is None or self._current == self._dataset:
+        if self._checkout_dataset is None or self._checkout_dataset == self._dataset:
             return
-        if self.standing is None or get_champion_path(self._current).exists():
-            self._dataset, self.dataset_fault = self._current, None
+        if self.loaded is None or get_champion_path(self._checkout_dataset).exists():
+            self._dataset, self.dataset_fault = self._checkout_dataset, None
         else:
             self.dataset_fault = (
-                f"The checkout's current dataset {self._current!r} has no champion yet, so {self.dataset!r}"
-                " goes on. `tidemill run` makes one, and the service changes to it by itself."
+                f"The checkout's current dataset {self._checkout_dataset!r} has no champion yet, so"
+                f" {self.dataset!r} stays in use. `tidemill run` makes one, and the service changes to it by"
+                " itself."
             )
 
     def load_initial(self) -> None:
-        """Load what there is, waiting for it; a fault is kept in `fault`, not raised.
+        """Load the release, and wait for it; a fault is kept in `fault`, not raised.
 
         For the start of the process.
         """
         self._update_from_checkout()
-        self._update_last_try()
+        self._record_load_attempt()
         self._apply_loaded(self._load_or_report())
 
     async def refresh(self) -> LoadedRelease | None:
-        """What answers now, loaded in threads.
+        """The release in use, after an update in threads.
 
-        A changed champion is loaded while the old one goes on; changed rows are waited for.
+        A changed champion is loaded while the old one is in use; changed rows are waited for.
         """
         self._update_from_checkout()
-        if self._loading is None and self._is_due():
-            self._update_last_try()
+        if self._loading is None and self._is_load_due():
+            self._record_load_attempt()
             self._loading = asyncio.create_task(asyncio.to_thread(self._load_or_report))
-        if self._loading is not None and (self.standing is None or self._loading.done()):
+        if self._loading is not None and (self.loaded is None or self._loading.done()):
             loaded = await asyncio.shield(self._loading)
             if self._loading is not None:
                 self._loading = None
@@ -199,77 +204,80 @@ class ReleaseSource:
             self._reading = asyncio.create_task(self._update_rows())
         if self._reading is not None:
             await asyncio.shield(self._reading)
-        return self.standing
+        return self.loaded
 
-    def _is_due(self) -> bool:
-        failed = self.fault is not None and time.monotonic() - self._tried_at > RETRY_S
-        return failed or self._read_choice_stamp() != self._seen_choice
+    def _is_load_due(self) -> bool:
+        failed = self.fault is not None and time.monotonic() - self._last_attempt > RETRY_S
+        return failed or self._read_choice_stamp() != self._choice_stamp
 
-    def _update_last_try(self) -> None:
-        self._seen_choice, self._tried_at = self._read_choice_stamp(), time.monotonic()
+    def _record_load_attempt(self) -> None:
+        self._choice_stamp, self._last_attempt = self._read_choice_stamp(), time.monotonic()
 
     def _apply_loaded(self, loaded: LoadedRelease | str) -> None:
         self.fault = loaded if isinstance(loaded, str) else None
         if isinstance(loaded, LoadedRelease):
-            self.n_swaps += (
-                self.standing is not None and loaded.manifest.digest != self.standing.manifest.digest
-            )
-            self.standing = loaded
+            self.n_swaps += self.loaded is not None and loaded.manifest.digest != self.loaded.manifest.digest
+            self.loaded = loaded
 
     def _load_or_report(self) -> LoadedRelease | str:
         try:
             return self._load_release()
-        except Exception as error:  # noqa: BLE001  (whatever is wrong with a new release, the old one goes on)
+        except Exception as error:  # noqa: BLE001  (of any kind; the old one stays)
             return f"{type(error).__name__}: {error}"
 
     def _load_release(self) -> LoadedRelease:
-        wanted = self._wanted()
-        choice = self._select_release(wanted)
-        now, manifest = self.standing, read_manifest(choice.folder)
-        if now is not None and now.manifest == manifest and now.choice == choice:
-            return now
+        dataset = self._get_dataset()
+        choice = self._select_release(dataset)
+        current, manifest = self.loaded, read_manifest(choice.folder)
+        if current is not None and current.manifest == manifest and current.choice == choice:
+            return current
         release = load_release(choice.folder)
-        if manifest.dataset != wanted:
+        if manifest.dataset != dataset:
             raise ReleaseError(
-                f"{choice.folder} is a release of {manifest.dataset!r}, this service serves {wanted!r}. Start"
-                " one for each dataset."
+                f"{choice.folder} is a release of {manifest.dataset!r}, this service serves {dataset!r}."
+                " Start one for each dataset."
             )
-        standing = LoadedRelease(release, manifest, choice, *_read_newest_rows(release, wanted))
-        standing.forecast(standing.newest_known)  # warm, and a release that cannot answer stops here
-        return standing
+        loaded = LoadedRelease(release, manifest, choice, *_read_newest_rows(release, dataset))
+        loaded.predict(loaded.newest_known)  # fills the cache, and raises for a release that cannot answer
+        return loaded
 
     def _has_new_rows(self) -> bool:
         return (
-            self.standing is not None
-            and _read_stamp(get_rows_path(self.standing.manifest.dataset)) != self.standing.rows_stamp
+            self.loaded is not None
+            and _read_stamp(get_rows_path(self.loaded.manifest.dataset)) != self.loaded.rows_stamp
         )
 
     async def _update_rows(self) -> None:
-        """Read changed rows for what stands; if another release stands by then, the next request
-        looks again.
+        """Read changed rows for the loaded release.
+
+        If another release was loaded meanwhile, the next request checks again.
         """
         try:
-            if (now := self.standing) is not None:
-                renewed, fault = await asyncio.to_thread(self._load_newest_rows, now)
-                if self.standing is now:
-                    self.standing, self.rows_fault = renewed, fault
+            if (current := self.loaded) is not None:
+                updated, fault = await asyncio.to_thread(self._load_newest_rows, current)
+                if self.loaded is current:
+                    self.loaded, self.rows_fault = updated, fault
         finally:
             self._reading = None
 
-    def _load_newest_rows(self, now: LoadedRelease) -> tuple[LoadedRelease, str | None]:
-        """*now* on the newest rows, warm; on those that it has, and the fault, when something is
-        wrong with them.
+    def _load_newest_rows(self, current: LoadedRelease) -> tuple[LoadedRelease, str | None]:
+        """*current* with the newest rows, and its first forecast made.
+
+        With its old rows, and the fault, when something is wrong with the new ones.
         """
-        path = get_rows_path(now.manifest.dataset)
+        path = get_rows_path(current.manifest.dataset)
         stamp = _read_stamp(path)
         try:
-            renewed = LoadedRelease(
-                now.release, now.manifest, now.choice, *_read_newest_rows(now.release, now.manifest.dataset)
+            updated = LoadedRelease(
+                current.release,
+                current.manifest,
+                current.choice,
+                *_read_newest_rows(current.release, current.manifest.dataset),
             )
-            renewed.forecast(renewed.newest_known)
+            updated.predict(updated.newest_known)
         except (TidemillError, OSError, pl.exceptions.PolarsError) as error:
-            return replace(now, rows_stamp=stamp), f"{path}: {error}"
-        return renewed, None
+            return replace(current, rows_stamp=stamp), f"{path}: {error}"
+        return updated, None
 
     def _select_release(self, dataset: str) -> ReleaseChoice:
         if (fixed := read_settings().release) is not None:
@@ -293,10 +301,10 @@ class ReleaseSource:
         if (fixed := read_settings().release) is not None:
             return _read_stamp(fixed / "manifest.json")
         try:
-            wanted = self._wanted()
+            dataset = self._get_dataset()
             return (
-                wanted,
-                *(_read_stamp(get_champion_path(wanted)) or _read_stamp(self.embedded / "manifest.json")),
+                dataset,
+                *(_read_stamp(get_champion_path(dataset)) or _read_stamp(self.embedded / "manifest.json")),
             )
         except TidemillError as error:  # no dataset either
             return (str(error),)
@@ -313,23 +321,23 @@ def _read_newest_rows(release: Release, dataset: str) -> tuple[pl.DataFrame, Sta
         )
     if missing := [c for c in list_value_columns(release.rows) if c not in rows.columns]:
         raise ReleaseError(
-            f"{path} lacks the columns {missing} of the release. Run `dvc repro promote`, which publishes the"
-            " rows."
+            f"The columns {missing} of the release are missing in {path}. Run `dvc repro promote`, which"
+            " publishes the rows."
         )
     return rows, stamp
 
 
 def describe_source(source: ReleaseSource) -> shapes.Ready:
-    """What stands and what does not."""
-    now = source.standing
+    """The release in use, and the faults."""
+    current = source.loaded
     return {
-        "ready": now is not None,
-        "dataset": now.manifest.dataset if now else None,
-        "version": now.choice.version if now else None,
-        "digest": now.manifest.digest if now else None,
-        "chosen_by": now.choice.chosen_by if now else None,
-        "rows_from": ("published" if now.rows_stamp else "release") if now else None,
-        "as_of": format_iso(now.newest_known) if now else None,
+        "ready": current is not None,
+        "dataset": current.manifest.dataset if current else None,
+        "version": current.choice.version if current else None,
+        "digest": current.manifest.digest if current else None,
+        "chosen_by": current.choice.chosen_by if current else None,
+        "rows_from": ("published" if current.rows_stamp else "release") if current else None,
+        "as_of": format_iso(current.newest_known) if current else None,
         "faults": source.faults,
     }
 
@@ -344,8 +352,9 @@ def _find_dataset(folder: Path | None) -> str | None:
 
 
 def _find_checkout(embedded: Path) -> Path | None:
-    """The checkout whose current dataset is followed: that of the setting, else ours when this
-    is no Bento.
+    """The checkout whose current dataset is followed.
+
+    That of the setting, else this one when this is no Bento.
     """
     return read_settings().checkout or (None if embedded.is_dir() else ROOT)
 
@@ -359,8 +368,8 @@ def _read_checkout_dataset(checkout: Path) -> str:
 def compute_known_span(rows: pl.DataFrame) -> tuple[datetime, datetime]:
     """First and newest `known_at` of a SERIES frame that is not empty."""
     first, newest = rows["known_at"].min(), rows["known_at"].max()
-    assert isinstance(first, datetime), "SERIES says so"
-    assert isinstance(newest, datetime), "SERIES says so"
+    assert isinstance(first, datetime), "SERIES has datetimes"
+    assert isinstance(newest, datetime), "SERIES has datetimes"
     return first, newest
 
 
@@ -370,7 +379,7 @@ def list_value_columns(rows: pl.DataFrame) -> list[str]:
 
 
 def _read_stamp(path: Path) -> Stamp:
-    """What changes when the file does; empty when there is none."""
+    """A value that changes when the file does; empty when there is none."""
     try:
         found = path.stat()
     except OSError:

@@ -224,8 +224,9 @@ def _report_disk() -> DoctorFinding:
 
 
 def _report_dvc_lock(root: Path) -> DoctorFinding:
-    """DVC's own lock: a file that names its holder; zc.lockfile leaves it behind, harmless
-    unless a process holds it.
+    """DVC's own lock: a file that names its holder.
+
+    zc.lockfile does not remove it, which does no harm unless a process holds it.
     """
     path = root / ".dvc" / "tmp" / "rwlock"
     content = path.read_text() if path.exists() else ""

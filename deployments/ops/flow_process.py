@@ -45,8 +45,9 @@ def main() -> None:
 
 
 class TerminalProgress:
-    """Progress for people: a line per stage, a clock next to the one that runs if it is a
-    terminal.
+    """Progress for people: a line per stage.
+
+    On a terminal, there is a clock next to the stage that runs.
     """
 
     def __init__(self) -> None:

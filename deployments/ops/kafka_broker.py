@@ -1,8 +1,8 @@
-"""A real Apache Kafka without Docker: jars from Maven Central, one node or three, each a process
-that ends with the process that started it.
+"""A real Apache Kafka without Docker: jars from Maven Central, one node or three.
 
-What the nodes store is in `<home>/kafka/`; started again in the same folder, a cluster goes on
-where it was, with its id, its ports and its topics.
+Each node is a process that ends with the process that started it. What the nodes store is in
+`<home>/kafka/`; started again in the same folder, a cluster continues where it was, with its id,
+its ports and its topics.
 """
 
 import base64

@@ -72,9 +72,9 @@ def is_prefect(api_url: str) -> bool:
 
 
 def find_running_server() -> str | None:
-    """Address of the API that PREFECT_API_URL names, or of the server that is up on our port; None
-    when there is none.
+    """Address of the API that PREFECT_API_URL names, or of the server that is up on our port.
 
+    None when there is none.
     Raises SettingsError when the named one does not answer.
     """
     named = read_settings().prefect_api_url

@@ -60,8 +60,9 @@ def run_chain(dataset: str | None, report_line: ReportLine) -> ChainRun:
 
 
 def _run_flows_and_service(report_line: ReportLine) -> Prediction:
-    """All flows on a Prefect server, and what the built Bento answers; it starts when promotion
-    is over, while the flows that follow run.
+    """Run all flows on a Prefect server, and return what the built Bento answers.
+
+    The Bento starts when promotion is over, while the flows that follow run.
     """
     with ExitStack() as stack:
         flows = stack.enter_context(ExitStack())
@@ -117,8 +118,9 @@ def _check_exit_code(code: int) -> None:
 
 @contextmanager
 def _open_run_lock(report_line: ReportLine) -> Iterator[None]:
-    """One `tidemill run` at a time in a home: the second would use a Prefect server that the
-    first one stops.
+    """Allow one `tidemill run` at a time in a home.
+
+    A second one would use a Prefect server that the first one stops.
     """
     home = read_settings().home
     with hold_lock(

@@ -251,11 +251,7 @@ def _open_connection(path: Path, wait_s: float) -> sqlite3.Connection:
     try:
         _apply_wal_mode(connection, wait_s)
         connection.execute("PRAGMA synchronous=FULL")
-        format_ = connection.execute("PRAGMA user_version").fetchone()[0]
-        if format_ not in {0, _FORMAT}:
-            # `_convert_store_errors` explains all errors
-            raise sqlite3.DatabaseError(f"it has format {format_} and this code knows {_FORMAT}")  # noqa: TRY301
-        if format_ == 0:
+        if _read_format(connection) == 0:
             connection.execute(_TABLE)
             connection.execute(f"PRAGMA user_version={_FORMAT}")
         if not _has_request_columns(connection):
@@ -265,6 +261,14 @@ def _open_connection(path: Path, wait_s: float) -> sqlite3.Connection:
         raise
     sync_folder(path.parent)  # the file's name, too
     return connection
+
+
+def _read_format(connection: sqlite3.Connection) -> int:
+    """The format of the store; 0 for a new one. `_convert_store_errors` explains the error."""
+    format_: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if format_ not in {0, _FORMAT}:
+        raise sqlite3.DatabaseError(f"it has format {format_} and this code knows {_FORMAT}")
+    return format_
 
 
 def _add_columns(connection: sqlite3.Connection) -> None:

@@ -22,7 +22,7 @@ FITS_FOLDER = ROOT / "models/fits"
 
 
 def main() -> None:
-    """Read the members' forecasts, assemble, write both unsealed releases and the report."""
+    """Build the ensemble of the members' forecasts, write the unsealed releases and the report."""
     document = read_document()
     params = document.parse_stage("ensemble", EnsembleParams)
     aligned, stride_steps = read_aligned(document, read_features_dataset(FEATURES_FOLDER, document.about))

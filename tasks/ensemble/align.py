@@ -1,5 +1,6 @@
-"""All members' forecasts on one timeline: the cutoffs of the walk, then those of the gate's
-rows.
+"""All members' forecasts on one timeline.
+
+First the cutoffs of the walk-forward evaluation, then those of the gate's rows.
 """
 
 from collections.abc import Mapping
@@ -60,14 +61,16 @@ class AlignedForecasts:
         return self.panel.dataset.kind
 
     def build_base_quantiles(self, quantiles: tuple[float, ...], z_hat: np.ndarray) -> np.ndarray:
-        """(K, S, H, Q) the members' own quantiles; z_hat stands for a quantile that none
-        forecasts.
+        """(K, S, H, Q) the members' own quantiles.
+
+        z_hat: (K, S, H) used for a quantile that no member forecasts.
         """
         return np.stack([self.quantile_forecasts.get(f"{q:g}", z_hat) for q in quantiles], axis=-1)
 
-    def keys(self, k: np.ndarray) -> pl.DataFrame:
-        """series_id, cutoff, step, event_time of every (cutoff of *k*, series, step), in that
-        order.
+    def build_keys(self, k: np.ndarray) -> pl.DataFrame:
+        """series_id, cutoff, step and event_time of every forecast.
+
+        k: indices of cutoffs. Rows are in the order of k, series and step.
         """
         n_series, steps = self.y.shape[1:]
         ahead = self.origins[k][:, None, None] + np.arange(1, steps + 1)[None, None, :]
@@ -87,16 +90,16 @@ class AlignedForecasts:
         )
 
     def select_walk(self) -> "AlignedForecasts":
-        """The walk alone."""
+        """The cutoffs of the walk alone."""
         n = self.n_walk
-        of_cutoffs = {
+        cutoff_arrays = {
             name: getattr(self, name)[:n] for name in ("origins", "y", "z", "known_k", "scale", "learns")
         }
         return replace(
             self,
             z_hat=self.z_hat[:, :n],
             quantile_forecasts={q: values[:n] for q, values in self.quantile_forecasts.items()},
-            **of_cutoffs,
+            **cutoff_arrays,
         )
 
     def build_timeline(self, z_hat: np.ndarray, group: np.ndarray) -> Timeline:
@@ -110,7 +113,10 @@ class AlignedForecasts:
 
 
 class TimelinePositions(NamedTuple):
-    """Where forecasts are along time. cutoffs, origins: (K,) of each."""
+    """Positions of the forecasts in time.
+
+    cutoffs, origins: (K,) of each.
+    """
 
     cutoffs: pl.Series
     origins: np.ndarray
@@ -127,9 +133,9 @@ def align_forecasts(
     """The members' FORECAST frames on one timeline, with outcomes from the panel.
 
     walk, gate: by model. The gate's first cutoff is seen_until, which the walk has too: the walk's
-    forecast stays.
-    quantile_of: by model the quantile that it forecasts; such a model has no part in the point.
-    Raises FrameError for cutoffs off the grid.
+      forecast is kept.
+    quantile_of: by model the quantile that it forecasts; such a model is not used for the point.
+    Raises FrameError for cutoffs that are not on the grid.
     """
     frames = {
         m: pl.concat([walk[m], gate[m].filter(pl.col("cutoff") > walk[m]["cutoff"].max())]) for m in walk
@@ -140,7 +146,7 @@ def align_forecasts(
     origins, n_walk = positions.origins, positions.n_walk
     x = panel.x[origins]
     horizon = panel.dataset.calendar.list_next_steps(panel.event_time[-1], panel.schema.horizon_steps)
-    since = origins - origins[n_walk - 1]
+    steps_since_seen = origins - origins[n_walk - 1]
     names = list(frames)
     members = [i for i, name in enumerate(names) if name not in quantile_of]
     quantile_members = _group_by_quantile(names, quantile_of, panel.dataset.about.quantiles)
@@ -154,7 +160,7 @@ def align_forecasts(
         z,
         known_k,
         panel.schema.get_scales(x.reshape(-1, x.shape[2])).reshape(x.shape[:2]),
-        (since <= 0) | (since % stride_steps == 0),
+        (steps_since_seen <= 0) | (steps_since_seen % stride_steps == 0),
         n_walk,
         quantile_members,
         {q: z_hat[[names.index(m) for m in models]].mean(axis=0) for q, models in quantile_members.items()},
@@ -165,7 +171,7 @@ def _find_positions(
     frames: dict[str, pl.DataFrame], walk: dict[str, pl.DataFrame], panel: Panel
 ) -> TimelinePositions:
     cutoffs = pl.concat([frame["cutoff"] for frame in frames.values()]).unique().sort()
-    # Unsigned otherwise: differences would wrap
+    # Signed, so that differences cannot wrap
     origins = panel.cutoff.search_sorted(cutoffs).to_numpy().astype(np.int64)
     if len(origins) and (origins[-1] >= len(panel.cutoff) or (panel.cutoff.gather(origins) != cutoffs).any()):
         raise FrameError(
@@ -198,11 +204,11 @@ def _build_outcomes(panel: Panel, origins: np.ndarray) -> tuple[np.ndarray, np.n
     """y, z and known_k (K, S, H) of the horizon of each origin."""
     n_steps, steps = len(panel.event_time), panel.schema.horizon_steps
     ahead = origins[:, None] + np.arange(1, steps + 1)
-    inside = np.broadcast_to((ahead < n_steps)[:, None, :], (len(origins), len(panel.series_ids), steps))
+    is_inside = np.broadcast_to((ahead < n_steps)[:, None, :], (len(origins), len(panel.series_ids), steps))
     ahead = np.minimum(ahead, n_steps - 1)
-    y, z = (np.where(inside, values[ahead].transpose(0, 2, 1), np.nan) for values in (panel.y, panel.z))
+    y, z = (np.where(is_inside, values[ahead].transpose(0, 2, 1), np.nan) for values in (panel.y, panel.z))
     first_known = np.searchsorted(origins, panel.known_pos[ahead].transpose(0, 2, 1))
-    return y, z, np.where(inside, first_known, len(origins))
+    return y, z, np.where(is_inside, first_known, len(origins))
 
 
 def _group_by_quantile(

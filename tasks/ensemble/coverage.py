@@ -1,8 +1,8 @@
-"""Are the intervals honest?
+"""Scores of the intervals.
 
 Coverage, width, pinball loss, CRPS and interval score, overall and by year, step, series and
-regime. Coverage alone can be had by wide intervals, and narrow ones are easily wrong: read it
-beside the interval score, which pays for both.
+regime. Wide intervals have high coverage, and narrow ones often miss: read coverage together with
+the interval score, which penalizes both.
 """
 
 from collections.abc import Sequence
@@ -43,17 +43,19 @@ def build_coverage(
     scores = aligned.kind.score_elements(about, _add_regime(frame, issuer, scored | gate), names)
     scores = scores.filter(pl.any_horizontal(pl.col(names).is_not_null()))
     first_of_gate = aligned.panel.cutoff[int(aligned.origins[aligned.n_walk - 1])]
-    before, of_gate = (
+    walk_scores, gate_scores = (
         scores.filter(pl.col("cutoff") <= first_of_gate),
         scores.filter(pl.col("cutoff") > first_of_gate),
     )
     tables = {
-        "overall": _build_table(before, names),
-        "gate": _build_table(of_gate, names),
+        "overall": _build_table(walk_scores, names),
+        "gate": _build_table(gate_scores, names),
         "by_year": _build_table(scores, names, ["year"]),
-        "by_step": _build_table(before, names, ["step"]),
-        "by_series": _build_table(before, names, ["series_id"]),
-        "by_regime": _build_table(before.drop_nulls("regime"), names, ["regime"]) if issuer.regime else (),
+        "by_step": _build_table(walk_scores, names, ["step"]),
+        "by_series": _build_table(walk_scores, names, ["series_id"]),
+        "by_regime": _build_table(walk_scores.drop_nulls("regime"), names, ["regime"])
+        if issuer.regime
+        else (),
     }
     shares: dict[str, dict[Any, Any]] = {
         by: {row[key]: row.get("coverage_frac") for row in tables[by]} for by, key in _KEYS.items()
@@ -75,8 +77,9 @@ def build_coverage(
 def _score_bases(
     issued: IssuedForecasts, issuer: IntervalIssuer, scored: np.ndarray
 ) -> tuple[BaseQuantile, ...]:
-    """For CQR, of each quantile that members forecast: their own forecast next to what was issued
-    from it, over the scored outcomes of which both are known.
+    """For CQR, scores of the members' own quantile forecasts and of the issued ones.
+
+    For each quantile that members forecast, over the scored outcomes of which both are known.
     """
     about, y = issuer.about, issuer.aligned.y[scored]
     rows = []
@@ -86,15 +89,15 @@ def _score_bases(
             "own": issuer.aligned.quantile_forecasts[name][scored],
             "issued": issued.further[scored, ..., index],
         }
-        both = np.isfinite(y) & np.isfinite(z_hats["own"]) & np.isfinite(z_hats["issued"])
+        is_known = np.isfinite(y) & np.isfinite(z_hats["own"]) & np.isfinite(z_hats["issued"])
         figures: dict[str, float] = {}
-        for side, z_hat in z_hats.items() if both.any() else ():
-            q_hat = issuer.aligned.kind.decode(about.target, z_hat[both])
+        for side, z_hat in z_hats.items() if is_known.any() else ():
+            q_hat = issuer.aligned.kind.decode(about.target, z_hat[is_known])
             figures |= {
-                f"{side}_below_frac": float((y[both] <= q_hat).mean()),
-                f"{side}_pinball": float(pinball(y[both], q_hat, quantile).mean()),
+                f"{side}_below_frac": float((y[is_known] <= q_hat).mean()),
+                f"{side}_pinball": float(pinball(y[is_known], q_hat, quantile).mean()),
             }
-        rows.append(BaseQuantile(quantile=quantile, members=members, n=int(both.sum()), **figures))
+        rows.append(BaseQuantile(quantile=quantile, members=members, n=int(is_known.sum()), **figures))
     return tuple(rows)
 
 
@@ -106,7 +109,7 @@ def _add_regime(frame: pl.DataFrame, issuer: IntervalIssuer, rows: np.ndarray) -
     if issuer.regime is None:
         return frame
     aligned, k = issuer.aligned, np.flatnonzero(rows)
-    of = pl.DataFrame(
+    regimes = pl.DataFrame(
         {
             "series_id": list(aligned.panel.series_ids) * len(k),
             "cutoff": aligned.panel.cutoff.gather(
@@ -116,11 +119,11 @@ def _add_regime(frame: pl.DataFrame, issuer: IntervalIssuer, rows: np.ndarray) -
         },
         schema_overrides={"series_id": pl.String, "cutoff": FORECAST.columns["cutoff"]},
     )
-    return frame.join(of, on=["series_id", "cutoff"], how="left", maintain_order="left")
+    return frame.join(regimes, on=["series_id", "cutoff"], how="left", maintain_order="left")
 
 
 def _describe_regime(regime: Regime | None) -> RegimeNames | None:
-    """Column, thresholds and a word for each regime, the lowest first."""
+    """Column, thresholds and a name for each regime, the lowest first."""
     if regime is None:
         return None
     n = len(regime.above) + 1

@@ -1,5 +1,6 @@
-"""What sets of forecasts would have issued, walked along time: points that suit the primary
-score, quantiles, and losses.
+"""Points, quantiles and losses of sets of forecasts, as they would have been issued along time.
+
+Points minimise the primary score.
 """
 
 import difflib
@@ -23,17 +24,17 @@ from tasks.ensemble.known import N_REGIMES
 from tasks.ensemble.params import EnsembleParams
 from tasks.release.combine import Regime, compute_regime
 
-OWN_POOL_CUTOFFS = 100  # fewer outcomes a series and step cannot carry .1 and .9 quantiles of their own
-_BESIDE = 2_000_000  # forecasts that are walked along side by side: half a GB
+MIN_POOL_OUTCOMES = 100  # fewer per series and step are too few for .1 and .9 quantiles of its own
+_MAX_BATCH_FORECASTS = 2_000_000  # forecasts that are calibrated in one pass: half a GB
 
 
 @dataclass(frozen=True)
 class IntervalIssuer:
-    """Issues forecasts (K, S, H) made on *aligned*. group: whose residuals a series' intervals come
-    from, `series`, `all` or `regime`.
+    """Issues forecasts (K, S, H) made on *aligned*.
 
-    n_residuals: of each pool. regime: tells regimes apart, None where there is no column that
-    could.
+    group: whose residuals a series' intervals use, `series`, `all` or `regime`.
+    n_residuals: of each pool.
+    regime: assigns regimes; None where no column can.
     """
 
     aligned: AlignedForecasts
@@ -49,7 +50,7 @@ class IntervalIssuer:
 
     @property
     def adapt_rate(self) -> float:
-        """How fast levels follow misses; 0 where the method lets them stay."""
+        """How fast levels follow misses; 0 where the method keeps them constant."""
         return self.params.adapt_rate if self.params.intervals in ("adaptive", "cqr") else 0.0
 
     @property
@@ -59,8 +60,9 @@ class IntervalIssuer:
 
     @property
     def quantile_members(self) -> dict[str, tuple[str, ...]]:
-        """By quantile the members whose forecasts of it the intervals start from; none but for
-        CQR.
+        """By quantile, the members whose forecasts of it the intervals start from.
+
+        Empty except for CQR.
         """
         return self.aligned.quantile_members if self.params.intervals == "cqr" else {}
 
@@ -76,7 +78,7 @@ class IntervalIssuer:
 
     @cached_property
     def scaling_errors(self) -> ScalingErrors | None:
-        """Of every outcome, (K, S, H), where the primary score needs one."""
+        """(K, S, H) of every outcome; None where the primary score needs none."""
         seasonal, y = build_seasonal_from_panel(self.aligned.panel), self.aligned.y
         if seasonal is None:
             return None
@@ -87,50 +89,50 @@ class IntervalIssuer:
             np.arange(1, y.shape[2] + 1),
         )
 
-    def whole(self, z_hat: np.ndarray) -> IssuedForecasts:
+    def predict_quantiles(self, z_hat: np.ndarray) -> IssuedForecasts:
         """Quantiles and points of one set."""
-        line = self.aligned.build_timeline(z_hat, self.groups)
+        timeline = self.aligned.build_timeline(z_hat, self.groups)
         if self.quantile_members:
-            line = replace(line, base=self.aligned.build_base_quantiles(self.about.quantiles, z_hat))
-        return calibrate(line, self._build_state(1), len(self.aligned.kind.list_columns(self.about)))
+            timeline = replace(timeline, base=self.aligned.build_base_quantiles(self.about.quantiles, z_hat))
+        return calibrate(timeline, self._build_state(1), len(self.aligned.kind.list_columns(self.about)))
 
-    def predict_points(self, z_hats: Sequence[np.ndarray], wanted: np.ndarray) -> list[np.ndarray]:
-        """Points (K, S, H) of several sets at the cutoffs *wanted* (K,), NaN elsewhere.
+    def predict_points(self, z_hats: Sequence[np.ndarray], is_wanted: np.ndarray) -> list[np.ndarray]:
+        """Points (K, S, H) of several sets at the cutoffs *is_wanted* (K,), NaN elsewhere.
 
-        Side by side as if they were further series: one walk over time for all.
+        The sets are calibrated in one pass over time, as if they were further series.
         """
         out: list[np.ndarray] = []
-        for part in split_blocks(len(z_hats), max(1, _BESIDE // self.aligned.y.size)):
-            out += self._predict_together(z_hats[part], wanted)
+        for part in split_blocks(len(z_hats), max(1, _MAX_BATCH_FORECASTS // self.aligned.y.size)):
+            out += self._predict_batch(z_hats[part], is_wanted)
         return out
 
-    def loss(self, point: np.ndarray) -> np.ndarray:
+    def compute_loss(self, point: np.ndarray) -> np.ndarray:
         """(K, S, H) primary loss of points, NaN where there is none or y is not known."""
         y, kind = self.aligned.y, self.aligned.kind
         y_hat = kind.decode(self.about.target, point)
-        there = np.isfinite(y_hat) & np.isfinite(y)
-        y, y_hat = np.where(there, y, np.nan), np.where(there, y_hat, np.nan)
+        is_known = np.isfinite(y_hat) & np.isfinite(y)
+        y, y_hat = np.where(is_known, y, np.nan), np.where(is_known, y_hat, np.nan)
         return kind.compute_loss(self.about, y, y_hat, self.scaling_errors)
 
-    def _predict_together(self, z_hats: Sequence[np.ndarray], wanted: np.ndarray) -> list[np.ndarray]:
-        n, until, aligned = len(z_hats), int(np.flatnonzero(wanted).max(initial=-1)) + 1, self.aligned
-        groups = self.groups[:until]
-        line = Timeline(
-            np.concatenate([z_hat[:until] for z_hat in z_hats], axis=1),
-            np.tile(aligned.scale[:until], n),
-            np.tile(aligned.z[:until], (1, n, 1)),
-            np.minimum(np.tile(aligned.known_k[:until], (1, n, 1)), until),
-            aligned.learns[:until],
+    def _predict_batch(self, z_hats: Sequence[np.ndarray], is_wanted: np.ndarray) -> list[np.ndarray]:
+        n, end, aligned = len(z_hats), int(np.flatnonzero(is_wanted).max(initial=-1)) + 1, self.aligned
+        groups = self.groups[:end]
+        timeline = Timeline(
+            np.concatenate([z_hat[:end] for z_hat in z_hats], axis=1),
+            np.tile(aligned.scale[:end], n),
+            np.tile(aligned.z[:end], (1, n, 1)),
+            np.minimum(np.tile(aligned.known_k[:end], (1, n, 1)), end),
+            aligned.learns[:end],
             np.concatenate([groups + i * self._n_groups for i in range(n)], axis=1),
             aligned.kind,
         )
-        point = calibrate(line, self._build_state(n), 1, wanted[:until]).point
-        out = np.full((len(wanted), *point.shape[1:]), np.nan)
-        out[:until] = point
+        point = calibrate(timeline, self._build_state(n), 1, is_wanted[:end]).point
+        out = np.full((len(is_wanted), *point.shape[1:]), np.nan)
+        out[:end] = point
         return np.split(out, n, axis=1)
 
     def _build_state(self, n_sets: int) -> Calibrator:
-        # Several sets are asked for points alone
+        # For several sets only points are needed
         has_bases = n_sets == 1 and bool(self.quantile_members)
         spec = CalibrationSpec(self.n_residuals, self.adapt_rate, self.block, has_bases)
         n_pools, n_steps = n_sets * self._n_groups, self.aligned.y.shape[2]
@@ -143,10 +145,10 @@ class IntervalIssuer:
 
 
 def build_issuer(aligned: AlignedForecasts, params: EnsembleParams, burn_in: int) -> IntervalIssuer:
-    """Unless `interval_groups` says whose, intervals come from a series' own residuals when each
-    series has enough outcomes, else from everybody's.
+    """An issuer with the pools that `interval_groups` names.
 
-    Regimes are told apart by what was there in the first *burn_in* cutoffs, which are not scored.
+    With `auto`, intervals use a series' own residuals when each series has enough outcomes, else
+    those of all series. Regimes are fitted on the first *burn_in* cutoffs, which are not scored.
     Raises ParamsError for a way to make intervals that these members, series or features do not
     allow.
     """
@@ -154,13 +156,15 @@ def build_issuer(aligned: AlignedForecasts, params: EnsembleParams, burn_in: int
     known = (
         np.isfinite(aligned.z[: aligned.n_walk]) & np.isfinite(aligned.scale[: aligned.n_walk, :, None])
     ).sum(axis=0)
-    own = bool(known.size) and int(known.min()) >= OWN_POOL_CUTOFFS
-    group = params.interval_groups if params.interval_groups != "auto" else "series" if own else "all"
+    has_own_pool = bool(known.size) and int(known.min()) >= MIN_POOL_OUTCOMES
+    group = (
+        params.interval_groups if params.interval_groups != "auto" else "series" if has_own_pool else "all"
+    )
     regime = _fit_regime(aligned, params, burn_in)
     if group == "regime" and regime is None:
         raise ParamsError(
             f"`ensemble.interval_groups` is regime, but {burn_in} cutoffs of burn-in and `regime_column`"
-            f" {params.regime_column!r} tell none apart. Name a feature column that varies there, such as a"
+            f" {params.regime_column!r} distinguish none. Name a feature column that varies there, such as a"
             " rolling standard deviation."
         )
     if params.intervals == "block" and group != "series" and n_series > 1:
@@ -190,13 +194,15 @@ def compute_regimes(aligned: AlignedForecasts, regime: Regime) -> np.ndarray:
 def build_issued_frame(
     name: str, issued: IssuedForecasts, aligned: AlignedForecasts, rows: np.ndarray
 ) -> pl.DataFrame:
-    """FORECAST with all columns of the kind and y of the cutoffs marked in *rows* (K,), as the
-    candidate *name* would have issued them.
+    """FORECAST frame as the candidate *name* would have issued it.
+
+    It has all columns of the kind, and y.
+    rows: (K,) True for cutoffs that are included.
     """
     k, about, kind = np.flatnonzero(rows), aligned.about, aligned.kind
     names, values = kind.list_columns(about), kind.decode(about.target, issued.columns[k])
     columns = {"y": aligned.y[k], **{column: values[..., i] for i, column in enumerate(names)}}
-    frame = aligned.keys(k).with_columns(
+    frame = aligned.build_keys(k).with_columns(
         model=pl.lit(name), **{c: pl.Series(values.ravel()).fill_nan(None) for c, values in columns.items()}
     )
     return get_forecast_schema(about).conform(frame.filter(pl.col(names[0]).is_not_null()))
@@ -216,8 +222,8 @@ def _fit_regime(aligned: AlignedForecasts, params: EnsembleParams, burn_in: int)
             f" data/features/schema.json.{hint}"
         )
     values = aligned.panel.x[aligned.origins[:burn_in], :, schema.index(column)].astype(np.float64)
-    there = values[np.isfinite(values)]
-    if len(there) < N_REGIMES:
+    values_known = values[np.isfinite(values)]
+    if len(values_known) < N_REGIMES:
         return None
-    above = np.unique(np.quantile(there, np.arange(1, N_REGIMES) / N_REGIMES))
+    above = np.unique(np.quantile(values_known, np.arange(1, N_REGIMES) / N_REGIMES))
     return Regime(column=column, above=tuple(float(a) for a in above))

@@ -1,9 +1,9 @@
-"""What is known of the members' errors by a cutoff, as sums of products: from them every weighting
-follows, however long the past is.
+"""What is known of the members' errors by a cutoff, as sums of products.
 
-With weights w that sum to 1 the error of the combination is the same weighted sum of the members'
-errors e, so its squared error is w' E[ee'] w. Errors are scaled; only forecasts count for which
-every member says something.
+The size of the sums does not depend on the length of the past, and every weighting is computed from
+them: with weights w that sum to 1 the error of the combination is the same weighted sum of the
+members' errors e, so its squared error is w' E[ee'] w. Errors are scaled; only forecasts count for
+which every member has a value.
 """
 
 from collections.abc import Sequence
@@ -23,10 +23,13 @@ _BLOCK_SERIES = 256  # bounds the memory of the products of many series
 class KnownErrors(NamedTuple):
     """Sums over the forecasts whose outcome was known by a cutoff, M members.
 
-    by_step: (H, M, M), by_series: (S, M, M), by_regime: (N_REGIMES, M, M), newest: (M, M) of the
-    last slice of the past.
-    n_*: how many forecasts each sums over. absolute: (M,) summed |e|. above: thresholds of the
-    regimes as of the cutoff.
+    by_step: (H, M, M).
+    by_series: (S, M, M).
+    by_regime: (N_REGIMES, M, M).
+    newest: (M, M) of the last slice of the past.
+    n_*: how many forecasts each sums over.
+    absolute: (M,) summed |e|.
+    above: thresholds of the regimes as of the cutoff.
     """
 
     by_step: np.ndarray
@@ -54,26 +57,28 @@ class KnownErrors(NamedTuple):
 
 @dataclass(frozen=True)
 class MemberErrors:
-    """Errors of the members of *aligned*, summed between the cutoffs *refits* (indices,
-    ascending). newest_frac: share of the past that is its last slice.
+    """Errors of the members of *aligned*, summed between refits.
+
+    refits: indices of cutoffs, ascending.
+    newest_frac: share of the past that is its last slice.
     """
 
     aligned: AlignedForecasts
     refits: tuple[int, ...]
     newest_frac: float
 
-    def at(self, k: int) -> KnownErrors:
-        """What the cutoff with index *k*, one of refits, knows."""
+    def get_known(self, k: int) -> KnownErrors:
+        """The errors that the cutoff with index *k*, one of refits, knows."""
         r = self.refits.index(k)
         sums = self._sums
         pooled, n = sums["by_step"].sum(axis=1), sums["n_step"].sum(axis=1)
         total, count = pooled[: r + 1].sum(axis=0), int(n[: r + 1].sum())
-        # So many of the newest parts hold that share
+        # Number of newest parts that hold this share
         first = int(np.searchsorted(np.cumsum(n[r::-1]), self.newest_frac * count)) + 1
         newest = slice(max(0, r + 1 - first), r + 1)
-        whole = {name: part[: r + 1].sum(axis=0) for name, part in sums.items()}
+        totals = {name: part[: r + 1].sum(axis=0) for name, part in sums.items()}
         return KnownErrors(
-            **whole,
+            **totals,
             newest=pooled[newest].sum(axis=0) if count else total,
             n_newest=int(n[newest].sum()),
             above=self.above[r],
@@ -81,16 +86,17 @@ class MemberErrors:
 
     @cached_property
     def above(self) -> list[tuple[float, ...]]:
-        """Thresholds of the regimes as of each refit: terciles of the last known values at the
-        cutoffs so far.
+        """Thresholds of the regimes as of each refit.
+
+        They are the terciles of the last known values at the cutoffs so far.
         """
         out = []
         for k in self.refits:
-            so_far = self.last[: k + 1]
-            there = so_far[np.isfinite(so_far)]
+            past = self.last[: k + 1]
+            known = past[np.isfinite(past)]
             cuts = (
-                np.quantile(there, np.arange(1, N_REGIMES) / N_REGIMES)
-                if len(there)
+                np.quantile(known, np.arange(1, N_REGIMES) / N_REGIMES)
+                if len(known)
                 else np.zeros(N_REGIMES - 1)
             )
             out.append(tuple(float(c) for c in cuts))
@@ -107,8 +113,9 @@ class MemberErrors:
 
     @cached_property
     def regime(self) -> np.ndarray:
-        """(K, S) regime of each forecast, by the thresholds of the last refit before it; it
-        never changes afterwards.
+        """(K, S) regime of each forecast, by the thresholds of the last refit before it.
+
+        Later refits do not change it.
         """
         which = np.searchsorted(self.refits, np.arange(len(self.aligned.origins)), side="right") - 1
         cuts = np.array(self.above)[np.maximum(which, 0)]
@@ -135,32 +142,34 @@ class MemberErrors:
         for r in range(len(self.refits)):
             rows = np.flatnonzero((part_of == r).any(axis=(1, 2)))
             for columns in split_blocks(n_series, _BLOCK_SERIES):
-                self._add(sums, r, rows, columns, part_of)
+                self._add_products(sums, r, rows, columns, part_of)
         return sums
 
-    def _add(
+    def _add_products(
         self, sums: dict[str, np.ndarray], r: int, rows: np.ndarray, columns: slice, part_of: np.ndarray
     ) -> None:
         aligned = self.aligned
-        here = part_of[rows, columns] == r
+        is_in_part = part_of[rows, columns] == r
         error = aligned.kind.compute_member_error(aligned.z[rows, columns], aligned.z_hat[:, rows, columns])
-        error = np.where(here, error / aligned.scale[rows, columns, None], 0.0)
+        error = np.where(is_in_part, error / aligned.scale[rows, columns, None], 0.0)
         by_row = error.transpose(2, 3, 0, 1)  # (S, H, M, k)
         products = by_row @ by_row.transpose(0, 1, 3, 2)
         sums["by_step"][r] += products.sum(axis=0)
         sums["by_series"][r, columns] += products.sum(axis=1)
-        sums["n_step"][r] += here.sum(axis=(0, 1))
-        sums["n_series"][r, columns] += here.sum(axis=(0, 2))
+        sums["n_step"][r] += is_in_part.sum(axis=(0, 1))
+        sums["n_series"][r, columns] += is_in_part.sum(axis=(0, 2))
         sums["absolute"][r] += np.abs(error).sum(axis=(1, 2, 3))
         for g in range(N_REGIMES):
             of_regime = error * (self.regime[rows, columns] == g)[:, :, None]
             flat = of_regime.reshape(len(error), -1)
             sums["by_regime"][r, g] += flat @ flat.T
-            sums["n_regime"][r, g] += (here & (self.regime[rows, columns] == g)[:, :, None]).sum()
+            sums["n_regime"][r, g] += (is_in_part & (self.regime[rows, columns] == g)[:, :, None]).sum()
 
 
-def list_refits(n_walk: int, every: int, at: Sequence[int]) -> tuple[int, ...]:
-    """Cutoffs at which combiners are fitted anew along the walk: every *every* of them, at least
-    eight times, and those *at*.
+def list_refits(n_walk: int, every: int, required: Sequence[int]) -> tuple[int, ...]:
+    """Indices of the cutoffs at which combiners are fitted along the walk.
+
+    every: distance between them; reduced so that there are at least eight.
+    required: indices that are always in the result.
     """
-    return tuple(sorted({*range(0, n_walk, max(1, min(every, n_walk // 8))), *at}))
+    return tuple(sorted({*range(0, n_walk, max(1, min(every, n_walk // 8))), *required}))

@@ -13,20 +13,23 @@ class EnsembleParams(Strict):
     """How members are pruned and combined, which combiner is chosen, and how intervals follow.
 
     prune_above_frac: a member whose loss is more than this above the best's is not combined.
-    shrink_frac: how far weights go from the fitted to equal ones. reweight_every_cutoffs: distance
-    of new fits, at most an eighth of the walk. burn_in_cutoffs: not scored, at most a quarter of
-    all. select_frac: newest share of the scored cutoffs, on which combiners fitted before it are
-    compared. select_alpha: a less simple combiner is taken only where the chance that its lead is
-    luck is at most this, shared among those compared. newest_frac: last slice of the known past,
-    for `blending` and for stacking's penalty. recent_cutoffs: half-life of the losses that `recent`
-    follows.
+    shrink_frac: how far weights are moved from the fitted to equal ones.
+    reweight_every_cutoffs: distance between refits, at most an eighth of the walk.
+    burn_in_cutoffs: not scored, at most a quarter of all.
+    select_frac: newest share of the scored cutoffs, on which combiners fitted before it are
+      compared.
+    select_alpha: a less simple combiner is taken only where the chance that its lead is luck is at
+      most this, shared among those compared.
+    newest_frac: last slice of the known past, for `blending` and for stacking's penalty.
+    recent_cutoffs: half-life of the losses that `recent` follows.
     intervals: where quantiles come from. `adaptive`: residuals of the forecast, at levels that
-    follow the misses; `split`: the same at levels that stay; `block`: as split, for residuals that
-    resemble their neighbours up to block_cutoffs away; `cqr`: the members' own quantiles, moved by
-    residuals of these, adaptive too. interval_groups: whose residuals, `auto` taking those of each
-    series when there are enough.
+      follow the misses; `split`: the same at constant levels; `block`: as split, for residuals that
+      resemble their neighbours up to block_cutoffs away; `cqr`: the members' own quantiles,
+      corrected by their residuals, adaptive too.
+    interval_groups: whose residuals; `auto` takes those of each series when there are enough.
     regime_column: the feature whose terciles at the origin are the regimes of groups and report;
-    None: the scale, or the first standard deviation. residuals: size of each conformal pool.
+      None: the scale, or the first standard deviation.
+    residuals: size of each conformal pool.
     adapt_rate: step of the adaptive levels; 0 is plain CQR.
     """
 

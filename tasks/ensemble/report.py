@@ -1,7 +1,7 @@
-"""What the report says beside scores: gains with the chance that they are luck, how alike members
-err, what each brings.
+"""Figures of the report in addition to scores.
 
-Pure figures.
+Gains with the chance that they are luck, correlations between the members' errors, and each
+member's marginal contribution.
 """
 
 import math
@@ -13,23 +13,24 @@ from tasks.core.compare import LEAST, compute_block_size, diebold_mariano, model
 from tasks.core.cosine import compute_cosine_test
 from tasks.core.reports.ensemble import BestModels, CombinerResult, Comparison, Gain, Gains
 from tasks.ensemble.align import AlignedForecasts
-from tasks.ensemble.choose import LEAST_PAIRED, CombinerChoice
+from tasks.ensemble.choose import MIN_PAIRS, CombinerChoice
 
 MCS_ALPHA = 0.1  # the set that holds the best model with a chance of 90 %, as is usual
 
 
 def compare_models(ours: np.ndarray, losses: Mapping[str, np.ndarray], overlap: int) -> dict[str, Comparison]:
-    """By model: how much lower the mean of *ours* (k, S, H) is than that of its losses (gain_frac),
-    and the one-sided p that it is not lower at all.
+    """By model, how much lower the mean loss of *ours* is than the model's.
 
-    p: by the cosine test, as the gate judges. p_diebold_mariano: by the field's own test, for
-    *overlap* cutoffs that share outcomes.
+    ours, losses: (k, S, H).
+    gain_frac: 1 - mean of ours / mean of the model's.
+    p: one-sided, that ours is not lower at all; by the cosine test, as the gate uses.
+    p_diebold_mariano: by the Diebold-Mariano test, for *overlap* cutoffs that share outcomes.
     """
     out = {}
     for name, theirs in losses.items():
         both = np.isfinite(ours) & np.isfinite(theirs)
         n = both.sum(axis=(1, 2))
-        if (n > 0).sum() < LEAST_PAIRED:
+        if (n > 0).sum() < MIN_PAIRS:
             continue
         mean_ours, mean_theirs = (
             np.where(both, loss, 0.0).sum(axis=(1, 2))[n > 0] / n[n > 0] for loss in (ours, theirs)
@@ -47,8 +48,10 @@ def compare_models(ours: np.ndarray, losses: Mapping[str, np.ndarray], overlap: 
 
 
 def compute_confidence_set(losses: Mapping[str, np.ndarray], overlap: int) -> BestModels | None:
-    """Models that may be the best of all at MCS_ALPHA, with their p, on the forecasts (k, S, H)
-    that all of them made; None for too few cutoffs.
+    """Models that may be the best of all at MCS_ALPHA, with their p.
+
+    losses: (k, S, H) by model; compared on the forecasts that all models made.
+    None for too few cutoffs.
     """
     stacked = np.stack(list(losses.values()), axis=-1)
     both = np.isfinite(stacked).all(axis=-1)
@@ -57,14 +60,14 @@ def compute_confidence_set(losses: Mapping[str, np.ndarray], overlap: int) -> Be
         return None
     means = np.where(both[..., None], stacked, 0.0).sum(axis=(1, 2))[n > 0] / n[n > 0, None]
     block = compute_block_size(len(means), overlap)
-    found = model_confidence_set(means, block, seed=0)
-    inside = found.members(MCS_ALPHA)
+    result = model_confidence_set(means, block, seed=0)
+    inside = result.members(MCS_ALPHA)
     return BestModels(
         alpha=MCS_ALPHA,
         n_cutoffs=len(means),
         block_cutoffs=block,
         members=tuple(name for name, is_inside in zip(losses, inside, strict=True) if is_inside),
-        p=dict(zip(losses, found.p.tolist(), strict=True)),
+        p=dict(zip(losses, result.p.tolist(), strict=True)),
     )
 
 
@@ -77,12 +80,13 @@ def count_overlap(aligned: AlignedForecasts) -> int:
 def compute_gains(
     comparisons: Mapping[str, Comparison], losses: Mapping[str, float], members: tuple[str, ...]
 ) -> Gains:
-    """The honest sentence: the ensemble against HAR where there is one, the median member and the
-    best single one, which hindsight picks. losses: mean of each.
+    """Gains of the ensemble over HAR, where there is one, the median and the best member.
+
+    losses: mean of each. The best member is known only in hindsight.
     """
     ranked = sorted((m for m in members if m in comparisons), key=lambda m: losses[m])
     if not ranked:
-        return Gains(text=f"fewer than {LEAST_PAIRED} scored cutoffs have outcomes, too few to test a gain")
+        return Gains(text=f"fewer than {MIN_PAIRS} scored cutoffs have outcomes, too few to test a gain")
     models = {"har": "har"} if "har" in ranked else {}
     models |= {"median_member": ranked[len(ranked) // 2], "best_member": ranked[0]}
     gains = {
@@ -109,7 +113,7 @@ def compute_gains(
 def compute_gains_by_series(
     ours: np.ndarray, theirs: np.ndarray, series_ids: tuple[str, ...], overlap: int
 ) -> dict[str, Comparison]:
-    """As `compare_models`, of losses (k, S, H) against one model's, by series."""
+    """As `compare_models`, of losses (k, S, H) compared with one model's, by series."""
     out: dict[str, Comparison] = {}
     for i, name in enumerate(series_ids):
         out |= compare_models(ours[:, [i]], {name: theirs[:, [i]]}, overlap)
@@ -117,10 +121,10 @@ def compute_gains_by_series(
 
 
 def compute_correlation(models: tuple[str, ...], error: np.ndarray) -> dict[str, tuple[float | None, ...]]:
-    """Pearson correlations of the members' errors (M, k, S, H) in the space of z: a row for each by
-    name, columns in the order of the names.
+    """Pearson correlations of the members' errors (M, k, S, H) in the space of z.
 
-    None where one does not vary, or fewer than two errors are known.
+    A row for each by name, columns in the order of the names. None where one does not vary, or
+    fewer than two errors are known.
     """
     order = np.argsort(models)
     flat = error[order].reshape(len(error), -1)
@@ -128,27 +132,30 @@ def compute_correlation(models: tuple[str, ...], error: np.ndarray) -> dict[str,
     centred = flat - flat.mean(axis=1, keepdims=True) if flat.shape[1] else flat
     spread = np.sqrt(np.square(centred).sum(axis=1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        of = np.clip((centred @ centred.T) / np.outer(spread, spread), -1, 1)
+        correlations = np.clip((centred @ centred.T) / np.outer(spread, spread), -1, 1)
     return {
         models[m]: tuple(float(r) if np.isfinite(r) else None for r in row)
-        for m, row in zip(order, of, strict=True)
+        for m, row in zip(order, correlations, strict=True)
     }
 
 
 def compute_marginal_contributions(losses: Mapping[str, float]) -> dict[str, float]:
-    """By member: how much higher the loss is without it, as a share of the loss with all (key "");
-    below 0 where it harms.
+    """By member, how much higher the loss is without it.
 
-    Empty where nothing is known.
+    losses: by the member that is left out; the loss with all has the key "".
+    Values are shares of the loss with all, below 0 where the member harms. Empty where nothing is
+    known.
     """
-    whole = losses[""]
-    return {m: loss / whole - 1 for m, loss in losses.items() if m and whole > 0 and math.isfinite(loss)}
+    full_loss = losses[""]
+    return {
+        m: loss / full_loss - 1 for m, loss in losses.items() if m and full_loss > 0 and math.isfinite(loss)
+    }
 
 
 def build_combiner_rows(
     choice: CombinerChoice, names: tuple[str, ...], obstacles: Mapping[str, str]
 ) -> tuple[CombinerResult, ...]:
-    """One row for each combiner, the least loss on the selection slice first."""
+    """One row for each combiner, the lowest loss on the selection slice first."""
     losses = choice.losses if choice.n else {}
     best = losses.get(choice.best_member, 0.0)
     return tuple(

@@ -1,5 +1,7 @@
-"""The stage in one screen, along time: split the cutoffs, score the candidates, choose a combiner
-on a slice of its own, then fit it as of seen_until and issue its intervals.
+"""The stage: compare the combiners, choose one, fit it as of seen_until, issue its intervals.
+
+Along time: split the cutoffs, score the candidates, choose a combiner on a slice of its own, then
+fit it as of seen_until and issue its intervals.
 """
 
 from dataclasses import replace
@@ -29,7 +31,7 @@ ENSEMBLE = "ensemble"
 
 
 class Candidate(NamedTuple):
-    """What could be shipped.
+    """A forecast that can be shipped.
 
     combination: as of seen_until.
     z_hat: (K, S, H) out of sample.
@@ -45,7 +47,7 @@ class Candidate(NamedTuple):
 
 
 class AssembledEnsemble(NamedTuple):
-    """What the stage made.
+    """The result of the stage.
 
     candidates: the ensemble and each member alone.
     shipped, baseline: names.
@@ -77,21 +79,26 @@ class AssembledEnsemble(NamedTuple):
 
 
 class CombinerScorer(NamedTuple):
-    """What combiners are compared with: the slice, and the intervals that give their points."""
+    """The inputs of the comparison of combiners.
+
+    issuer: makes the points whose losses are compared.
+    """
 
     context: CombinerContext
     slices: CutoffSlices
     issuer: IntervalIssuer
 
     def score(self, runs: dict[str, tuple[Combiner, list[int] | range]]) -> dict[str, np.ndarray]:
-        """(K, S, H) losses on the selection slice of combiners over members (indices), fitted along
-        the walk up to `fit_until` and unchanged from there.
+        """(K, S, H) losses of combiners on the selection slice.
+
+        runs: by name, a combiner and the indices of its members. Combiners are fitted along the
+          walk up to `fit_until` and unchanged from there.
         """
         context = replace(self.context, aligned=self.context.aligned.select_walk())
         refits = [k for k in context.errors.refits if k <= self.slices.fit_until]
         z_hats = [combiner.run(context, refits, members) for combiner, members in runs.values()]
         points = self.issuer.predict_points(z_hats, self.slices.select)
-        return {name: self.issuer.loss(point) for name, point in zip(runs, points, strict=True)}
+        return {name: self.issuer.compute_loss(point) for name, point in zip(runs, points, strict=True)}
 
 
 def build_ensemble(aligned: AlignedForecasts, params: EnsembleParams) -> AssembledEnsemble:
@@ -109,12 +116,12 @@ def build_ensemble(aligned: AlignedForecasts, params: EnsembleParams) -> Assembl
     choice, obstacles = _decide_combiner(scorer, members)
     combiner = get_fitted_combiner(choice.combiner)
     ensemble, weights = _fit_ensemble(scorer, combiner)
-    if not choice.ships:  # the report is of what is served, intervals included
+    if not choice.ships_ensemble:  # the report is of what is served, intervals included
         best = members[choice.best_member]
-        members[choice.best_member] = best._replace(issued=issuer.whole(best.z_hat))
+        members[choice.best_member] = best._replace(issued=issuer.predict_quantiles(best.z_hat))
     return AssembledEnsemble(
         {ENSEMBLE: ensemble, **members},
-        ENSEMBLE if choice.ships else choice.best_member,
+        ENSEMBLE if choice.ships_ensemble else choice.best_member,
         _select_baseline(aligned, slices, members, naive),
         choice,
         slices,
@@ -130,12 +137,12 @@ def _check_members(aligned: AlignedForecasts, slices: CutoffSlices, burn_in: int
 
     Raises FoldError for forecasts that cannot be combined or compared.
     """
-    is_silent = ~np.isfinite(aligned.z_hat[:, slices.scored]).any(axis=(1, 2, 3))
-    if is_silent.any():
-        silent = aligned.models[int(np.argmax(is_silent))]
+    is_missing = ~np.isfinite(aligned.z_hat[:, slices.scored]).any(axis=(1, 2, 3))
+    if is_missing.any():
+        missing = aligned.models[int(np.argmax(is_missing))]
         raise FoldError(
-            f"{silent} has no forecast after the burn-in, so it cannot be combined. Train it again (`dvc"
-            f" repro train@{silent}`), or take it off `models`."
+            f"{missing} has no forecast after the burn-in, so it cannot be combined. Train it again (`dvc"
+            f" repro train@{missing}`), or take it off `models`."
         )
     known = aligned.is_known_by(aligned.n_walk - 1) & np.isfinite(aligned.y)
     if not known[slices.scored].any():
@@ -154,21 +161,24 @@ def _check_members(aligned: AlignedForecasts, slices: CutoffSlices, burn_in: int
 
 
 def _build_members(aligned: AlignedForecasts, issuer: IntervalIssuer) -> dict[str, Candidate]:
-    """Each member alone, its points."""
-    every = np.ones(len(aligned.origins), dtype=bool)
-    points = issuer.predict_points(list(aligned.z_hat), every)
+    """Each member alone, with its points."""
+    all_cutoffs = np.ones(len(aligned.origins), dtype=bool)
+    points = issuer.predict_points(list(aligned.z_hat), all_cutoffs)
     members = {}
     for name, z_hat, point in zip(aligned.models, aligned.z_hat, points, strict=True):
         issued = IssuedForecasts(point[..., None])
-        members[name] = Candidate(name, build_plain_weights({name: 1.0}), z_hat, issued, issuer.loss(point))
+        members[name] = Candidate(
+            name, build_plain_weights({name: 1.0}), z_hat, issued, issuer.compute_loss(point)
+        )
     return members
 
 
 def _select_baseline(
     aligned: AlignedForecasts, slices: CutoffSlices, members: dict[str, Candidate], naive: list[str]
 ) -> str:
-    """The naive model with the least loss on what seen_until knows, on shared outcomes where they
-    can be shared.
+    """The naive model with the lowest loss on what seen_until knows.
+
+    Models are compared on outcomes that all of them have, where there are some.
     """
     before = slices.scored[:, None, None] & aligned.is_known_by(aligned.n_walk - 1)
     compared, shared = select_shared_outcomes(
@@ -197,9 +207,9 @@ def _decide_combiner(
     aligned = scorer.context.aligned
     combiners = list_combiners(aligned.kind.combiners)
     obstacles = {c.name: reason for c in combiners if (reason := c.find_obstacle(scorer.context))}
-    every = range(len(aligned.models))
+    all_members = range(len(aligned.models))
     losses = {name: member.loss for name, member in members.items()}
-    losses |= scorer.score({c.name: (c, every) for c in combiners})
+    losses |= scorer.score({c.name: (c, all_members) for c in combiners})
     known = aligned.is_known_by(aligned.n_walk - 1)
     on_slice = {name: np.where(known, loss, np.nan)[scorer.slices.select] for name, loss in losses.items()}
     servable = tuple(c.name for c in combiners if c.name not in obstacles)
@@ -212,16 +222,18 @@ def _fit_ensemble(
     """The ensemble by *combiner*, fitted again up to seen_until, and its shares at each refit."""
     context, issuer = scorer.context, scorer.issuer
     aligned, refits = context.aligned, context.errors.refits
-    every = range(len(aligned.models))
-    z_hat = combiner.run(context, refits, every)
-    issued = issuer.whole(z_hat)
-    fitted = {k: combiner.fit(context, k, every) for k in refits}
-    ensemble = Candidate(ENSEMBLE, fitted[aligned.n_walk - 1], z_hat, issued, issuer.loss(issued.point))
+    all_members = range(len(aligned.models))
+    z_hat = combiner.run(context, refits, all_members)
+    issued = issuer.predict_quantiles(z_hat)
+    fitted = {k: combiner.fit(context, k, all_members) for k in refits}
+    ensemble = Candidate(
+        ENSEMBLE, fitted[aligned.n_walk - 1], z_hat, issued, issuer.compute_loss(issued.point)
+    )
     return ensemble, {k: compute_shares(combination, aligned.models) for k, combination in fitted.items()}
 
 
 def _compute_contributions(scorer: CombinerScorer, combiner: FittedCombiner) -> dict[str, float]:
-    """By member that *combiner* uses: what the ensemble loses without it on the selection slice."""
+    """By member that *combiner* uses: increase of the loss on the selection slice without it."""
     aligned, n_models = scorer.context.aligned, len(scorer.context.aligned.models)
     used = combiner.fit(scorer.context, scorer.slices.fit_until, range(n_models)).members
     subsets = {"": list(range(n_models))} | {
@@ -235,6 +247,6 @@ def _compute_contributions(scorer: CombinerScorer, combiner: FittedCombiner) -> 
 
 
 def compute_mean_loss(loss: np.ndarray, where: np.ndarray) -> float:
-    """Mean of what is known of *loss* at *where*; NaN when nothing is."""
+    """Mean of the known part of *loss* at *where*; NaN when nothing is known."""
     known = loss[where & np.isfinite(loss)]
     return float(known.mean()) if len(known) else float("nan")

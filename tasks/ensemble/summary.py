@@ -1,5 +1,6 @@
-"""The report: scores of every candidate, weights, coverage, what is shipped and why, and the frames
-behind it.
+"""The report, and the frames behind it.
+
+Scores of every candidate, weights, coverage, and what is shipped and why.
 """
 
 from pathlib import Path
@@ -27,7 +28,7 @@ from tasks.ensemble.stage import ENSEMBLE, AssembledEnsemble, Candidate, compute
 
 
 def build_summary(assembled: AssembledEnsemble, aligned: AlignedForecasts) -> EnsembleReport:
-    """Everything that pages show of the ensemble."""
+    """All figures of the ensemble that pages show."""
     about, choice, scored = aligned.about, assembled.choice, assembled.scored
     candidates, ensemble = assembled.candidates, assembled.candidates[ENSEMBLE]
     cutoffs, overlap = aligned.panel.cutoff.gather(aligned.origins), count_overlap(aligned)
@@ -90,7 +91,7 @@ def _select_shared(assembled: AssembledEnsemble, cutoffs: np.ndarray) -> tuple[t
 
 
 def _build_selection(assembled: AssembledEnsemble, aligned: AlignedForecasts) -> SelectionSlice:
-    """The slice on which combiners were compared, and how each did there."""
+    """The slice on which combiners were compared, and the loss of each there."""
     choice, slices = assembled.choice, assembled.slices
     cutoffs = aligned.panel.cutoff.gather(aligned.origins[np.flatnonzero(slices.select)])
     return SelectionSlice(
@@ -104,8 +105,9 @@ def _build_selection(assembled: AssembledEnsemble, aligned: AlignedForecasts) ->
 
 
 def _build_scores(assembled: AssembledEnsemble, aligned: AlignedForecasts) -> dict[str, CandidateScores]:
-    """Of each candidate, over the outcomes that all compared ones have forecasts of; one that is
-    not compared, over its own.
+    """Scores of each candidate, over the outcomes that all compared ones have forecasts of.
+
+    A candidate that is not compared is scored over its own outcomes.
     """
     parts = [(cutoffs, _select_shared(assembled, cutoffs)) for cutoffs in (assembled.scored, assembled.gate)]
     return {

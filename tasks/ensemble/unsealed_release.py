@@ -1,4 +1,4 @@
-"""What is shipped, as files: the unsealed releases that explain, quantize and package load."""
+"""The shipped forecast as files: the unsealed releases that explain, quantize and package load."""
 
 import shutil
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from tasks.release.combine import find_plain_weights, list_member_columns
 
 
 class ReleaseOrigin(NamedTuple):
-    """From what a release was made. stride_steps: distance of the members' cutoffs."""
+    """The inputs of a release. stride_steps: distance of the members' cutoffs."""
 
     dataset: str
     data_version: str
@@ -33,7 +33,7 @@ def write_unsealed_release(
     features: Path,
     fits: Path,
 ) -> None:
-    """What the service loads, without the rows and the manifest that `package` adds.
+    """Write what the service loads, without the rows and the manifest that `package` adds.
 
     features, fits: folders of data/features and models/fits.
     """
@@ -52,7 +52,7 @@ def write_unsealed_release(
 def build_ensemble_spec(
     candidate: Candidate, assembled: AssembledEnsemble, origin: ReleaseOrigin
 ) -> EnsembleSpec:
-    """How the candidate's members become one forecast, and how its quantiles follow."""
+    """How the candidate's members are combined, and how its quantiles are computed."""
     issuer, aligned = assembled.issuer, assembled.issuer.aligned
     plain = find_plain_weights(candidate.combination)
     shares = compute_shares(candidate.combination, aligned.models)
@@ -85,11 +85,10 @@ def write_members(folder: Path, members: Sequence[str], fits: Path) -> None:
 
 
 def build_history_frame(candidate: Candidate, issuer: IntervalIssuer) -> pl.DataFrame:
-    """HISTORY: the out-of-sample forecasts of the whole walk; z is null where seen_until does not
-    know it.
+    """HISTORY frame with the out-of-sample forecasts of the whole walk.
 
-    All of them, since the levels of the quantiles remember: replayed from a part, they would not be
-    those of the report.
+    z is null where seen_until does not know it. The frame has the whole walk, since the levels of
+    the quantiles depend on the whole past: a replay of a part would not give those of the report.
     """
     aligned = issuer.aligned
     k, steps = np.arange(aligned.n_walk), candidate.z_hat.shape[2]
@@ -100,7 +99,7 @@ def build_history_frame(candidate: Candidate, issuer: IntervalIssuer) -> pl.Data
         "scale": pl.Series(np.repeat(aligned.scale[k].ravel(), steps)),
         "z": pl.Series(np.where(known, aligned.z[k], np.nan).ravel()).fill_nan(None),
     }
-    frame = aligned.keys(k).with_columns(**columns)
+    frame = aligned.build_keys(k).with_columns(**columns)
     frame = frame.with_columns(
         known_at=pl.when(pl.col("z").is_not_null()).then(aligned.panel.cutoff.gather(position))
     )

@@ -1,5 +1,6 @@
-"""The stage in one screen: pick rows, explain the whole ensemble there, check that the parts add
-up, sum up.
+"""The stage: explain forecasts of the whole ensemble.
+
+Select rows, explain the ensemble there, check that the parts add up, summarize.
 """
 
 from typing import NamedTuple
@@ -21,8 +22,11 @@ _N_PROBES = 10  # rows that, with the background, show which columns are read
 
 
 class Explanation(NamedTuple):
-    """attributions: one row per (series_id, cutoff, step, feature). importance: features by mean
-    absolute part. summary: figures of the stage.
+    """The result of the stage.
+
+    attributions: one row per (series_id, cutoff, step, feature).
+    importance: features by mean absolute part.
+    summary: figures of the stage.
     """
 
     attributions: pl.DataFrame
@@ -87,8 +91,8 @@ def explain_release(release: Release, rows: pl.DataFrame, params: ExplainParams)
 
 def _build_table(release: Release, rows: pl.DataFrame) -> pl.DataFrame:
     """Features of *rows* up to the newest step, of which at least one row can be forecast."""
-    until = find_newest_step(rows, release.about, release.calendar)
-    table = build_features(rows, release.about, release.features, release.calendar, last_step=until)
+    last_step = find_newest_step(rows, release.about, release.calendar)
+    table = build_features(rows, release.about, release.features, release.calendar, last_step=last_step)
     if table[release.schema.last].is_null().all():
         raise StageError(
             f"explain: no row of {table['series_id'].n_unique()} series has a value in its last steps, so"
@@ -105,8 +109,9 @@ def _select_sample(table: pl.DataFrame, n: int, rng: np.random.Generator) -> pl.
 def _select_within(
     last: pl.DataFrame, sample: pl.DataFrame, n_rows: int
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """At most *n_rows* of both; at least half of them are last forecasts, as far as there are
-    any.
+    """At most *n_rows* of both.
+
+    At least half of them are last forecasts, as far as there are any.
     """
     n_last = min(last.height, max(n_rows - sample.height, -(-n_rows // 2)))
     return last.head(n_last), sample.head(n_rows - n_last)

@@ -83,8 +83,8 @@ class FeedRows:
 def _select_rows_below(table: VersionedTable, window: FeedWindow) -> pl.DataFrame:
     """The rows below the window's offsets and before its end."""
     below = pl.lit(value=False)
-    for source, mark in window.marks.items():
-        below |= (pl.col("_source") == source) & (pl.col("_offset") < mark)
+    for source, end_offset in window.marks.items():
+        below |= (pl.col("_source") == source) & (pl.col("_offset") < end_offset)
     return table.scan({"disposition": "row"}).filter(below & (pl.col("event_time") < window.end)).collect()
 
 

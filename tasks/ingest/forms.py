@@ -132,7 +132,7 @@ def _strip_interval(form: str) -> str:
 
 def has_clock(form: str) -> bool:
     """Whether times of a pattern have an hour."""
-    return any(mark in form for mark in ("%H", "%I", "%T", "%R", "%N"))
+    return any(directive in form for directive in ("%H", "%I", "%T", "%R", "%N"))
 
 
 @lru_cache(maxsize=1_000)

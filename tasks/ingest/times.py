@@ -19,7 +19,7 @@ _EXCEL_TO_1970_DAYS = 25_569
 _ISO_NAIVE = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
 _ISO_ZONED = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z")
 # patterns without these can be read by polars' own parser, which is ten times faster
-_OWN_MARKS = (
+_SLOW_DIRECTIVES = (
     "%y",
     "%b",
     "%B",
@@ -38,7 +38,7 @@ _OWN_MARKS = (
     "...",
     " %H%M",
 )
-_DATE_MARKS = ("%d", "%e", "%F")
+_DATE_DIRECTIVES = ("%d", "%e", "%F")
 
 
 def read_written(texts: pl.Series, form: str) -> WrittenTimes:
@@ -145,10 +145,11 @@ def _read_quickly(texts: pl.Series, form: str) -> WrittenTimes:
     nothing = pl.Series([None], dtype=LOCAL).new_from_index(0, len(texts))
     if form == "iso":
         return _read_iso_quickly(texts)
-    if any(mark in form for mark in _OWN_MARKS) or not any(mark in form for mark in _DATE_MARKS):
+    has_date = any(directive in form for directive in _DATE_DIRECTIVES)
+    if not has_date or any(directive in form for directive in _SLOW_DIRECTIVES):
         return _build_written(nothing)
     try:
-        if any(mark in form for mark in ("%H", "%T", "%R")):
+        if any(directive in form for directive in ("%H", "%T", "%R")):
             return _build_written(texts.str.to_datetime(form, strict=False, time_unit="us"))
         return _build_written(texts.str.to_date(form, strict=False).cast(LOCAL))
     except pl.exceptions.PolarsError:

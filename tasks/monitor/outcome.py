@@ -22,14 +22,15 @@ def build_outcomes(
     calendar: Calendar,
     seen_until: Mapping[str, datetime],
 ) -> pl.DataFrame:
-    """One row per forecast step, with y where it is known, sorted by digest, series, cutoff and
-    step.
+    """One row per forecast step, with y where it is known.
 
-    forecasts: FORECAST rows with their digest, no step twice. rows: SERIES with vintages.
+    Sorted by digest, series, cutoff and step.
+    forecasts: FORECAST rows with their digest, no step twice.
+    rows: SERIES with vintages.
     seen_until: of each digest that is known; `is_seen` marks steps that the release was fitted on,
-    since it may answer from rows of that time. `is_late`: the first vintage came after its nominal
-    time; `is_corrected`: the newest differs from the first. `loss`, `error` and `is_covered` are
-    those of the target's kind.
+      since it may answer from rows of that time.
+    `is_late`: the first vintage came after its nominal time; `is_corrected`: the newest differs
+    from the first. `loss`, `error` and `is_covered` are those of the target's kind.
     """
     truth, kind = _build_truth(rows, about, calendar), get_kind(about.target)
     if (point := kind.list_columns(about)[0]) not in forecasts.columns:  # none, or of another kind
@@ -56,8 +57,9 @@ def build_outcomes(
 
 
 def _build_truth(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFrame:
-    """series_id, event_time, y and its known_at (newest vintage, null when it took the value
-    back), is_late, is_corrected.
+    """series_id, event_time, y and its known_at, is_late, is_corrected.
+
+    y and known_at are of the newest vintage; y is null when that vintage withdrew the value.
     """
     vintages = add_target(rows, about).sort("series_id", "event_time", "known_at")
     grouped = vintages.group_by("series_id", "event_time", maintain_order=True).agg(

@@ -1,9 +1,9 @@
-"""The Bento: the code that the service imports, the sealed release, a list of requirements of its
-own, as a plain folder.
+"""The Bento as a plain folder: code, sealed release and requirements.
 
-`bentoml serve <folder>` runs it, `bentoml containerize` takes it after `bentoml import`. What goes
-in is found by reading the service's imports, so the chain (Prefect, DVC, torch, MLflow) stays out,
-and the build, which imports the service from these files alone, shows that nothing is missing.
+It has the code that the service imports and a list of requirements of its own. `bentoml serve
+<folder>` runs it, `bentoml containerize` takes it after `bentoml import`. The code is found by
+reading the service's imports, so the chain (Prefect, DVC, torch, MLflow) is not in it, and the
+build, which imports the service from these files alone, shows that nothing is missing.
 """
 
 import ast
@@ -50,8 +50,9 @@ def build_bento(release: Path, checkout: Path, folder: Path) -> None:
 
 
 def list_service_sources(checkout: Path) -> list[Path]:
-    """Files of ours that the service imports, directly or through others, relative to
-    *checkout*; sorted.
+    """Files of this project that the service imports, directly or through others.
+
+    They are relative to *checkout*, sorted.
     """
     wanted = [
         path.relative_to(checkout) for path in sorted((checkout / "deployments/forecaster").glob("*.py"))
@@ -71,8 +72,9 @@ def list_service_sources(checkout: Path) -> list[Path]:
 
 
 def list_requirements(checkout: Path) -> list[str]:
-    """The service's own requirements, at the versions installed here: what was tested is what is
-    shipped.
+    """The service's own requirements, at the versions installed here.
+
+    So what was tested is what is shipped.
     """
     lines = (checkout / "deployments/forecaster/requirements.txt").read_text().splitlines()
     names = [match[0] for line in lines if (match := re.match(r"[A-Za-z0-9._-]+", line))]

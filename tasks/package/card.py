@@ -116,23 +116,23 @@ def _render_scores(release: Release, evaluation: EnsembleReport | None) -> str:
 
 
 def _render_coverage(release: Release, evaluation: EnsembleReport | None) -> str:
-    blend = release.ensemble
+    spec = release.ensemble
     whose = {
         "series": "each series",
-        "regime": f"all series in one regime of {blend.regime.column if blend.regime else '?'}",
-    }.get(blend.group, "all series together")
+        "regime": f"all series in one regime of {spec.regime.column if spec.regime else '?'}",
+    }.get(spec.group, "all series together")
     of_what = (
         "the members' own quantiles"
-        f" ({', '.join(name for names in blend.quantile_members.values() for name in names)})"
-        if blend.quantile_members
+        f" ({', '.join(name for names in spec.quantile_members.values() for name in names)})"
+        if spec.quantile_members
         else "the forecast"
     )
     method = (
-        f"{'Adaptive conformal' if blend.adapt_rate else 'Conformal'} quantiles"
-        f" {', '.join(f'{q:g}' for q in blend.quantiles)} around {of_what}, from the newest {blend.residuals}"
+        f"{'Adaptive conformal' if spec.adapt_rate else 'Conformal'} quantiles"
+        f" {', '.join(f'{q:g}' for q in spec.quantiles)} around {of_what}, from the newest {spec.residuals}"
         f" errors of {whose} and each step"
-        + (f", read as {blend.block} sets" if blend.block > 1 else "")
-        + (f"; they follow their own misses at rate {blend.adapt_rate:g}." if blend.adapt_rate else ".")
+        + (f", read as {spec.block} sets" if spec.block > 1 else "")
+        + (f"; they follow their own misses at rate {spec.adapt_rate:g}." if spec.adapt_rate else ".")
     )
     if evaluation is None:
         return method

@@ -26,10 +26,10 @@ ROWS = "data/clean/rows.parquet"
 
 
 def main(root: Path = ROOT, deliver: Callable[[], AbstractContextManager[None]] = publish_alongside) -> None:
-    """Decide on what is new, apply to our own registry, publish the rows.
+    """Decide on a new release, apply the decision to the local registry, publish the rows.
 
     With nothing new the last verdict stays; rows that a refresh has published since stay, too.
-    deliver: what brings runs to MLflow alongside the gate.
+    deliver: what sends runs to MLflow while the gate runs.
     """
     document = read_document(root)
     dataset, params = document.dataset, document.parse_stage("promote", PromoteParams)

@@ -1,5 +1,6 @@
-"""The gate: two releases, loaded as served, over the same cutoffs that neither has seen; paired
-losses; one verdict.
+"""The gate: two releases, loaded as served, over the same cutoffs that neither has seen.
+
+Their losses are compared in pairs, and the result is one verdict.
 """
 
 from datetime import datetime
@@ -43,8 +44,9 @@ class GateResult(NamedTuple):
 
 
 def run_gate(challenger: Release, opponent: Release, rows: pl.DataFrame, params: PromoteParams) -> GateResult:
-    """Let both forecast at every cutoff since the later `seen_until` whose outcomes are all
-    known, and compare.
+    """Compare both releases at every cutoff since the later `seen_until`.
+
+    Only cutoffs whose outcomes are all known count.
     """
     cutoffs = list_gate_cutoffs(challenger, opponent, rows)
     truth = select_known_truth(rows, challenger.about)
@@ -62,8 +64,7 @@ def run_gate(challenger: Release, opponent: Release, rows: pl.DataFrame, params:
 
 
 def list_gate_cutoffs(challenger: Release, opponent: Release, rows: pl.DataFrame) -> list[datetime]:
-    """Cutoffs, one a step, from the later `seen_until` to the last whose horizon is within the
-    data.
+    """Cutoffs, one a step, from the later `seen_until` to the last whose horizon is in the data.
 
     The cutoff at `seen_until` itself counts: what it forecasts was known after it.
     """
@@ -82,8 +83,9 @@ def list_gate_cutoffs(challenger: Release, opponent: Release, rows: pl.DataFrame
 
 
 def select_known_truth(rows: pl.DataFrame, about: About) -> pl.DataFrame:
-    """series_id, event_time, known_at, y of every step whose value is known now, at its latest
-    vintage.
+    """series_id, event_time, known_at, y of every step whose value is known now.
+
+    The values are of the latest vintage.
     """
     newest = select_as_of(rows, get_newest_known_at(rows))
     return (
@@ -100,11 +102,12 @@ def compare_forecasts(
     params: PromoteParams,
     seasonal: Seasonal | None = None,
 ) -> GateResult:
-    """Compare two FORECAST frames with y: only pairs (series, cutoff, step) that both forecast and
-    that have an outcome count.
+    """Compare two FORECAST frames with y.
+
+    Only pairs (series, cutoff, step) count that both forecast and that have an outcome.
 
     Losses of a series are divided by the mean of both sides' mean losses there, so that a large
-    series does not drown the others, and neither side chooses the unit: equal models stay equal
+    series does not dominate the others, and neither side chooses the unit: equal models stay equal
     when they change places. A cutoff counts with its mean over series and steps.
     """
     pairs = _join_pairs(challenger, opponent, about, seasonal)

@@ -1,5 +1,6 @@
-"""No release without the leak gate's word: it must be about this release's features and data,
-and have nothing to say against them.
+"""No release without the verdict of the leak gate.
+
+The verdict must be about this release's features and data, and must name no leak.
 """
 
 from tasks.core.leaks import LeakVerdict, check_leaks, check_verdict_inputs

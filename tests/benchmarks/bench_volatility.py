@@ -74,7 +74,7 @@ def compare(document, data):
         )
     )
     for name in dict.fromkeys((ENSEMBLE, assembled.choice.best_member)):
-        issued = assembled.issuer.whole(assembled.candidates[name].z_hat)
+        issued = assembled.issuer.predict_quantiles(assembled.candidates[name].z_hat)
         years = build_coverage(name, issued, assembled.issuer, scored, assembled.gate)["by_year"]
         print(
             f"  80 % interval of {name}, inside: "

@@ -29,7 +29,7 @@ def test_the_simplest_is_taken_among_equals():
 
 def test_a_lead_beyond_luck_is_taken():
     made = choice(har=1, ridge=1, mean=0.1, weighted=0.1, stacking=0)
-    assert (made.combiner, made.leader, made.ships) == ("stacking", "stacking", True)
+    assert (made.combiner, made.leader, made.ships_ensemble) == ("stacking", "stacking", True)
 
 
 def test_what_is_worse_than_the_best_member_does_not_count_however_simple():
@@ -41,7 +41,7 @@ def test_what_is_worse_than_the_best_member_does_not_count_however_simple():
 
 def test_the_best_member_ships_when_it_beats_every_combiner_and_that_is_said():
     made = choice(har=1, ridge=0, mean=0.3, weighted=0.2, stacking=0.25)
-    assert not made.ships
+    assert not made.ships_ensemble
     assert "ridge is shipped instead of an ensemble" in made.reason
 
 
@@ -75,7 +75,7 @@ def test_without_outcomes_the_simplest_is_taken_unchecked():
     made = decide_combiner(
         dict.fromkeys(("har", *SHIPPABLE), np.full((3, 2, 1), np.nan)), ("har",), SHIPPABLE, 0.05
     )
-    assert (made.combiner, made.ships) == ("mean", True)
+    assert (made.combiner, made.ships_ensemble) == ("mean", True)
     assert "unchecked" in made.reason
 
 
@@ -94,8 +94,8 @@ def test_the_slices_do_not_meet_and_the_selection_is_the_newest_with_outcomes():
     assert not (cut.select & cut.gate).any()
     assert (cut.select <= cut.scored).all()
     assert cut.select.argmax() == cut.fit_until
-    told = aligned.is_known_by(aligned.n_walk - 1).any(axis=(1, 2))
-    assert (cut.select & told).sum() == round(0.25 * (cut.scored & told).sum())
+    known = aligned.is_known_by(aligned.n_walk - 1).any(axis=(1, 2))
+    assert (cut.select & known).sum() == round(0.25 * (cut.scored & known).sum())
     assert not (aligned.is_known_by(cut.fit_until) & cut.select[:, None, None]).any()
 
 

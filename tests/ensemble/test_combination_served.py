@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import polars as pl
 import pytest
-from members import PARAMS, ground_of
+from members import PARAMS, context_of
 from polars.testing import assert_frame_equal
 from small_release import build_small_body, small_about, small_features, small_rows
 
@@ -77,15 +77,17 @@ def walk_of(folder, stride=1, **quantile_of):
     return folder, align_forecasts(*parts, panel, stride, quantile_of)
 
 
-def written(folder, how, aligned):
+def written(folder, combination, aligned):
     """Into ensemble.json of *folder* how members are combined."""
-    simple = find_plain_weights(how)
+    simple = find_plain_weights(combination)
     weights = simple or {
-        m: float(w) for m, w in zip(aligned.models, compute_shares(how, aligned.models), strict=True) if w > 0
+        m: float(w)
+        for m, w in zip(aligned.models, compute_shares(combination, aligned.models), strict=True)
+        if w > 0
     }
     blend = json.loads((folder / "ensemble.json").read_text()) | {
         "weights": weights,
-        "combination": None if simple else how.model_dump(),
+        "combination": None if simple else combination.model_dump(),
     }
     (folder / "ensemble.json").write_text(json.dumps(blend))
     return bool(simple)
@@ -96,14 +98,14 @@ def written(folder, how, aligned):
 )
 def test_a_release_says_what_the_walk_said(walked, name, tmp_path):
     folder, aligned = walked
-    ground = ground_of(aligned, prune_above_frac=10.0)
+    context = context_of(aligned, prune_above_frac=10.0)
     combiner = next(c for c in COMBINERS if c.name == name)
-    assert combiner.find_obstacle(ground) is None
-    how = combiner.fit(ground, aligned.n_walk - 1, range(len(MEMBERS)))
+    assert combiner.find_obstacle(context) is None
+    combination = combiner.fit(context, aligned.n_walk - 1, range(len(MEMBERS)))
     shutil.copytree(folder, tmp_path / "body")
-    simple = written(tmp_path / "body", how, aligned)
+    simple = written(tmp_path / "body", combination, aligned)
     x, where = aligned.panel.get_inputs(aligned.origins[aligned.n_walk :])
-    scored = combiner.run(ground, ground.errors.refits, range(len(MEMBERS)))
+    scored = combiner.run(context, context.errors.refits, range(len(MEMBERS)))
     of_row = scored[np.searchsorted(aligned.origins, where[:, 0]), where[:, 1]]
     np.testing.assert_allclose(
         predict_ensemble(load_unsealed_release(tmp_path / "body"), x), of_row, atol=1e-9
@@ -124,23 +126,23 @@ def test_points_and_quantiles_are_served_as_they_were_scored(name, stride, quant
     """Along the end of the walk and the gate, also between two cutoffs that teach; from the
     history and the rows alone, by a release that never walked there."""
     folder, aligned = walk_of(tmp_path / "body", stride, **quantile_of)
-    ground, combiner = (
-        ground_of(aligned, prune_above_frac=10.0, recent_cutoffs=20),
+    context, combiner = (
+        context_of(aligned, prune_above_frac=10.0, recent_cutoffs=20),
         next(c for c in COMBINERS if c.name == name),
     )
-    how, z_hat = (
-        combiner.fit(ground, aligned.n_walk - 1, range(4)),
-        combiner.run(ground, ground.errors.refits, range(4)),
+    combination, z_hat = (
+        combiner.fit(context, aligned.n_walk - 1, range(4)),
+        combiner.run(context, context.errors.refits, range(4)),
     )
-    assert not written(folder, how, aligned)
+    assert not written(folder, combination, aligned)
     params = PARAMS.model_copy(
         update={"interval_groups": "series", "intervals": "cqr" if quantile_of else "adaptive"}
     )
     issuer = build_issuer(aligned, params, 30)
-    issued = issuer.whole(z_hat)
+    issued = issuer.predict_quantiles(z_hat)
     write_frame(
         folder / "history.parquet",
-        build_history_frame(Candidate("ensemble", how, z_hat, issued, issued.point), issuer),
+        build_history_frame(Candidate("ensemble", combination, z_hat, issued, issued.point), issuer),
         HISTORY,
     )
     expected = build_issued_frame(

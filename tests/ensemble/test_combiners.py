@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from members import GATE, aligned_of, ground_of, noisy_members, small_members
+from members import GATE, aligned_of, context_of, noisy_members, small_members
 from panels import small_panel
 from scipy.optimize import minimize
 
@@ -39,8 +39,8 @@ def aligned(panel):
 
 
 def run(combiner, aligned, at=(), **changes):
-    ground = ground_of(aligned, at=at, **changes)
-    return combiner.run(ground, ground.errors.refits, range(len(aligned.models)))
+    context = context_of(aligned, at=at, **changes)
+    return combiner.run(context, context.errors.refits, range(len(aligned.models)))
 
 
 @every
@@ -74,15 +74,15 @@ def test_a_shift_of_everything_shifts_the_combination(combiner, aligned):
 def test_dropping_later_cutoffs_changes_no_earlier_combination(combiner, aligned):
     """No look-ahead, by truncation: outcomes that a cutoff does not know are as good as not
     there."""
-    until = 120
-    unknown = aligned.known_k > until
+    end = 120
+    unknown = aligned.known_k > end
     blind = replace(aligned, z=np.where(unknown, np.nan, aligned.z), y=np.where(unknown, np.nan, aligned.y))
-    for one, other in ((aligned, blind), (aligned, _cut(blind, until + 1))):
-        ground, again = (ground_of(a, at=(until,)) for a in (one, other))
-        refits = [k for k in ground.errors.refits if k <= until]
+    for one, other in ((aligned, blind), (aligned, _cut(blind, end + 1))):
+        context, again = (context_of(a, at=(end,)) for a in (one, other))
+        refits = [k for k in context.errors.refits if k <= end]
         again = replace(again, errors=replace(again.errors, refits=tuple(refits)))
         whole, part = (
-            combiner.run(g, refits, range(len(aligned.models)))[: until + 1] for g in (ground, again)
+            combiner.run(g, refits, range(len(aligned.models)))[: end + 1] for g in (context, again)
         )
         np.testing.assert_array_equal(whole, part)
 
@@ -98,12 +98,12 @@ def _cut(aligned, n):
 def test_every_member_left_out_is_borne_and_nothing_is_made_of_nothing(combiner, aligned):
     z_hat = aligned.z_hat.copy()
     z_hat[2, -20:-10], z_hat[:, -10:] = np.nan, np.nan
-    said = run(combiner, replace(aligned, z_hat=z_hat))
-    assert np.isnan(said[-10:]).all()
+    combined = run(combiner, replace(aligned, z_hat=z_hat))
+    assert np.isnan(combined[-10:]).all()
     # declared: these say nothing when one that counts is missing
     if combiner.name not in {"stacking", "stacking_trees"}:
-        assert np.isfinite(said[-20:-10]).all()
-        assert (said[-20:-10] <= z_hat[:, -20:-10][[0, 1, 3, 4]].max(axis=0) + 1e-9).all()
+        assert np.isfinite(combined[-20:-10]).all()
+        assert (combined[-20:-10] <= z_hat[:, -20:-10][[0, 1, 3, 4]].max(axis=0) + 1e-9).all()
 
 
 @every
@@ -114,14 +114,14 @@ def test_nothing_known_is_no_reason_to_say_nothing(combiner, aligned):
 
 @served
 def test_weights_sum_to_one_and_only_stacking_has_negative_ones(combiner, aligned):
-    ground = ground_of(aligned)
-    how = combiner.fit(ground, aligned.n_walk - 1, range(len(aligned.models)))
-    table = np.asarray(how.table)
+    context = context_of(aligned)
+    combination = combiner.fit(context, aligned.n_walk - 1, range(len(aligned.models)))
+    table = np.asarray(combination.table)
     np.testing.assert_allclose(
-        table[1:].sum(axis=1) if how.kind == "ranks" else table.sum(axis=1), 1, atol=1e-9
+        table[1:].sum(axis=1) if combination.kind == "ranks" else table.sum(axis=1), 1, atol=1e-9
     )
     assert combiner.name == "stacking" or (table >= 0).all()
-    assert compute_shares(how, aligned.models).sum() == pytest.approx(1)
+    assert compute_shares(combination, aligned.models).sum() == pytest.approx(1)
 
 
 @every
@@ -134,13 +134,13 @@ def test_a_combination_of_independent_errors_errs_less_than_its_best_member(comb
 
 def test_the_useless_member_is_pruned_by_all(panel):
     aligned = aligned_of(small_members(panel), panel)
-    ground = ground_of(aligned)
+    context = context_of(aligned)
     for combiner in [c for c in COMBINERS if isinstance(c, FittedCombiner)]:
-        assert combiner.fit(ground, 150 // 20 * 20, range(3)).members == ("har",), combiner.name
+        assert combiner.fit(context, 150 // 20 * 20, range(3)).members == ("har",), combiner.name
 
 
 def test_weighted_is_the_least_squares_solution_of_another_solver(aligned):
-    ground = ground_of(aligned, shrink_frac=0.0, prune_above_frac=10.0)
+    context = context_of(aligned, shrink_frac=0.0, prune_above_frac=10.0)
     k = aligned.n_walk - 1
     known = aligned.is_known_by(k)
     error = aligned.z_hat[:, known] - aligned.z[known]
@@ -151,15 +151,15 @@ def test_weighted_is_the_least_squares_solution_of_another_solver(aligned):
         constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
         tol=1e-12,
     )
-    how = WeightedCombiner("weighted").fit(ground, k, range(5))
-    np.testing.assert_allclose(compute_shares(how, aligned.models), found.x, atol=2e-3)
+    combination = WeightedCombiner("weighted").fit(context, k, range(5))
+    np.testing.assert_allclose(compute_shares(combination, aligned.models), found.x, atol=2e-3)
 
 
 def test_stacking_without_a_penalty_is_the_least_squares_solution(aligned, monkeypatch):
     monkeypatch.setattr("tasks.ensemble.combiners.PENALTIES", (1e-9,))
-    ground = ground_of(aligned, prune_above_frac=10.0)
+    context = context_of(aligned, prune_above_frac=10.0)
     k = aligned.n_walk - 1
-    table = np.asarray(StackingCombiner().fit(ground, k, range(5)).table)[0]
+    table = np.asarray(StackingCombiner().fit(context, k, range(5)).table)[0]
     for step in range(3):
         known = aligned.is_known_by(k)[..., step]
         z_hat, z = aligned.z_hat[:, known, step], aligned.z[known, step]
@@ -168,7 +168,7 @@ def test_stacking_without_a_penalty_is_the_least_squares_solution(aligned, monke
 
 
 def test_greedy_is_the_selection_by_hand(aligned):
-    ground = ground_of(aligned, prune_above_frac=10.0)
+    context = context_of(aligned, prune_above_frac=10.0)
     k = aligned.n_walk - 1
     known = aligned.is_known_by(k)
     z_hat, z = aligned.z_hat[:, known], aligned.z[known]
@@ -179,7 +179,7 @@ def test_greedy_is_the_selection_by_hand(aligned):
         ]
         picked.append(int(np.argmin(tried)))
     np.testing.assert_allclose(
-        compute_shares(GreedyCombiner().fit(ground, k, range(5)), aligned.models),
+        compute_shares(GreedyCombiner().fit(context, k, range(5)), aligned.models),
         np.bincount(picked, minlength=5) / 50,
     )
 
@@ -219,10 +219,12 @@ def test_a_step_a_series_and_a_regime_get_the_member_that_is_good_there(panel):
 
 
 def test_weights_of_a_series_are_found_by_its_key_and_a_stranger_gets_everybodys(aligned):
-    how = SeriesCombiner().fit(ground_of(aligned), aligned.n_walk - 1, range(5))
-    assert list(how.series) == sorted(encode_series_id(s) for s in aligned.panel.series_ids)
-    everybody = WeightedCombiner("weighted").fit(ground_of(aligned), aligned.n_walk - 1, range(5))
-    np.testing.assert_allclose(np.asarray(how.table)[-1], np.asarray(everybody.table)[0], atol=1e-9)
+    combination = SeriesCombiner().fit(context_of(aligned), aligned.n_walk - 1, range(5))
+    assert list(combination.series) == sorted(encode_series_id(s) for s in aligned.panel.series_ids)
+    pooled_weights = WeightedCombiner("weighted").fit(context_of(aligned), aligned.n_walk - 1, range(5))
+    np.testing.assert_allclose(
+        np.asarray(combination.table)[-1], np.asarray(pooled_weights.table)[0], atol=1e-9
+    )
 
 
 def test_recent_weights_turn_to_the_member_that_became_better(panel):
@@ -234,7 +236,7 @@ def test_recent_weights_turn_to_the_member_that_became_better(panel):
     }
     aligned = aligned_of(members, panel)
     recent = next(c for c in COMBINERS if c.name == "recent")
-    said = run(recent, aligned, prune_above_frac=50.0, recent_cutoffs=10)[-50:]
-    assert np.nanmean(np.abs(said - aligned.z_hat[1, -50:])) < 0.2 * np.nanmean(
-        np.abs(said - aligned.z_hat[0, -50:])
+    combined = run(recent, aligned, prune_above_frac=50.0, recent_cutoffs=10)[-50:]
+    assert np.nanmean(np.abs(combined - aligned.z_hat[1, -50:])) < 0.2 * np.nanmean(
+        np.abs(combined - aligned.z_hat[0, -50:])
     )

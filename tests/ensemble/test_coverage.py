@@ -137,10 +137,12 @@ def test_cqr_starts_from_the_mean_of_the_members_own_quantiles_which_have_no_say
     base = aligned.build_base_quantiles((0.1, 0.5, 0.9), z_hat)
     np.testing.assert_allclose(base[..., 2] - base[..., 0], 1.6)
     np.testing.assert_array_equal(base[..., 1], z_hat)
-    issued = issuer.whole(z_hat)
+    issued = issuer.predict_quantiles(z_hat)
     inside = (aligned.z >= issued.further[..., 0]) & (aligned.z <= issued.further[..., -1])
     assert inside[60:][np.isfinite(aligned.z[60:])].mean() == pytest.approx(0.8, abs=0.04)
-    np.testing.assert_array_equal(issued.point, build_issuer(aligned, PARAMS, 50).whole(z_hat).point)
+    np.testing.assert_array_equal(
+        issued.point, build_issuer(aligned, PARAMS, 50).predict_quantiles(z_hat).point
+    )
     assembled = build_ensemble(aligned, issuer.params)
     history = build_history_frame(assembled.candidates["har"], issuer)
     assert (history["q_0.9"] - history["q_0.1"]).to_numpy() == pytest.approx(1.6)
@@ -158,7 +160,7 @@ def test_cqr_starts_from_the_mean_of_the_members_own_quantiles_which_have_no_say
     [
         ({"intervals": "cqr"}, "no model forecasts one of the quantiles"),
         ({"intervals": "block", "interval_groups": "all"}, "needs a pool for each series"),
-        ({"interval_groups": "regime", "regime_column": None}, "tell none apart"),
+        ({"interval_groups": "regime", "regime_column": None}, "distinguish none"),
         ({"regime_column": "z_men_5"}, "Did you mean 'z_mean_5'"),
     ],
 )

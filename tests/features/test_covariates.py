@@ -159,19 +159,17 @@ def test_a_late_row_of_another_series_is_not_seen_before_it_came(rows, release):
 
 
 def test_a_history_of_one_series_cannot_bring_what_others_and_plans_say(rows, release):
-    standing = LoadedRelease(
-        release, release.manifest, ReleaseChoice(release.folder, "1", "setting"), rows, ()
-    )
+    loaded = LoadedRelease(release, release.manifest, ReleaseChoice(release.folder, "1", "setting"), rows, ())
     row = {"event_time": "2020-10-26T00:00:00Z", "load": 50.0, "price": 0.1, "size": 1.0}
     with pytest.raises(ProblemError, match=r"history: this release reads price_ahead_1.*and more") as refused:
         build_response(
-            standing,
+            loaded,
             parse_request(json.dumps({"series_id": "mine", "history": [row]}).encode()),
             datetime.now(UTC),
         )
     assert refused.value.status == 422
-    assert refused.value.body["error"]["next"].startswith("Ask by series_id")
-    made = build_response(standing, parse_request(b'{"series_id": "south"}'), datetime.now(UTC))
+    assert refused.value.body["error"]["next"].startswith("Request by series_id")
+    made = build_response(loaded, parse_request(b'{"series_id": "south"}'), datetime.now(UTC))
     expected = predict_cutoffs(release, rows, [rows["known_at"].max()]).filter(pl.col("series_id") == "south")
     assert made.served["y_hat"].to_list() == expected["y_hat"].to_list()
 

@@ -75,7 +75,7 @@ from deployments.forecaster.response import build_response
 from deployments.forecaster.request import parse_request
 from tasks.edges.served import write_served
 service.source.load_initial()
-made = build_response(service.source.standing, parse_request(b'{{"series_id": "north"}}'), datetime.now(UTC))
+made = build_response(service.source.loaded, parse_request(b'{{"series_id": "north"}}'), datetime.now(UTC))
 write_served(service.source.dataset, made.served)
 print(made.body["prediction_id"])
 """

@@ -43,7 +43,7 @@ REFUSED = {
     "half a surrogate": ('{"series_id": "\\ud800"}', 422, "series_id"),
     "half a surrogate as key": ('{"\\ud800": 1, "series_id": "north"}', 422, "valid string"),
     "no series": ('{"series_id": []}', 422, "series_id"),
-    "a series twice": ('{"series_id": ["north", "south", "north"]}', 422, "'north' stands there twice"),
+    "a series twice": ('{"series_id": ["north", "south", "north"]}', 422, "'north' is there twice"),
     "an unknown series": ('{"series_id": "nort"}', 404, "Did you mean north"),
     "one unknown of two": ('{"series_id": ["north", "sooth"]}', 404, "(for 'sooth')"),
     "an unknown series unlike any": ('{"series_id": "xyzzy"}', 404, "north, south"),
@@ -87,7 +87,7 @@ REFUSED = {
     ),
     "text for a value": (own(ROW % '"1"'), 422, "history.0.load"),
     "true for a value": (own(ROW % "true"), 422, "history.0.load"),
-    "a time twice": (own(ROW % 1, ROW % 2), 422, "2021-01-01T00:00:00Z stands there twice"),
+    "a time twice": (own(ROW % 1, ROW % 2), 422, "2021-01-01T00:00:00Z is there twice"),
     "a row off the calendar": (
         own(ROW % 1, '{"event_time": "2021-01-02T00:30:00Z", "load": 1}'),
         422,

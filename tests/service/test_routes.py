@@ -41,7 +41,7 @@ def test_the_route_of_the_how_to_works_as_it_stands(releases, tmp_path, monkeypa
         held = ReleaseSource(releases / "first", DATASET)
         held.load_initial()
         answer, document = asyncio.run(get(build_app(held, None), "/api/v1/series", "/openapi.json"))
-    newest = format_iso(held.standing.newest_known)
+    newest = format_iso(held.loaded.newest_known)
     assert answer.json() == [{"series_id": name, "known_at": newest} for name in ("north", "south")]
     responses = document.json()["paths"]["/api/v1/series"]["get"]["responses"]
     assert "SeriesReach" in str(responses["200"])

@@ -87,7 +87,7 @@ def test_more_large_requests_than_there_is_room_for_are_refused_with_a_reason_an
         replies = list(pool.map(lambda _: post(busy, heavy), range(4 * N_HEAVY)))
     assert {reply.status_code for reply in replies} == {200, 429}
     refused = next(reply for reply in replies if reply.status_code == 429)
-    assert "take turns" in refused.json()["error"]["rule"]
+    assert "one by one" in refused.json()["error"]["rule"]
     assert post(busy, heavy).status_code == 200
 
 

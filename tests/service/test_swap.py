@@ -185,16 +185,16 @@ def test_without_a_release_it_lives_says_why_and_is_ready_once_there_is_one(tmp_
 
 
 def test_the_newest_time_stays_at_hand_however_many_others_are_asked(releases, monkeypatch):
-    monkeypatch.setattr("deployments.forecaster.source.KEPT_TIMES", 3)
+    monkeypatch.setattr("deployments.forecaster.source.MAX_CACHED_TIMES", 3)
     release = load_release(releases / "first")
-    standing = LoadedRelease(
+    loaded = LoadedRelease(
         release, release.manifest, ReleaseChoice(release.folder, "1", "setting"), release.rows, ()
     )
-    standing.forecast(standing.newest_known)
+    loaded.predict(loaded.newest_known)
     for days in range(1, 5):
-        standing.forecast(standing.newest_known - timedelta(days=days))
-    assert standing.newest_known in standing.kept
-    assert len(standing.kept) == 3
+        loaded.predict(loaded.newest_known - timedelta(days=days))
+    assert loaded.newest_known in loaded.cache
+    assert len(loaded.cache) == 3
 
 
 def test_a_release_that_was_altered_is_not_served(releases, tmp_path):

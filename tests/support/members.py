@@ -55,7 +55,7 @@ def noisy_members(panel, noises, phi=0.7, seed=3):
     }
 
 
-def ground_of(aligned, params=PARAMS, at=(), **changes) -> CombinerContext:
+def context_of(aligned, params=PARAMS, at=(), **changes) -> CombinerContext:
     """Ground whose refits lie where the stage would put them, and at the cutoffs *at*."""
     params = params.model_copy(update=changes)
     refits = list_refits(aligned.n_walk, params.reweight_every_cutoffs, [aligned.n_walk - 1, *at])

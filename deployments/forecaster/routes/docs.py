@@ -1,4 +1,4 @@
-"""/docs and /openapi.json: the routes themselves, with examples from the loaded release."""
+"""/docs and /openapi.json: the routes, with examples from the loaded release."""
 
 from functools import lru_cache, partial
 
@@ -11,10 +11,10 @@ from deployments.forecaster.routes.shared import ServiceParts
 
 def add_routes(app: FastAPI, parts: ServiceParts) -> None:
     """Add the routes to *app*."""
-    # 50 ms; every wrong address asks for its paths
+    # Cached: it takes 50 ms, and each request for an unknown path uses it
     build_document = lru_cache(maxsize=1)(partial(build_openapi, app))
-    # FastAPI's way to extend it
-    app.openapi = lambda: build_document(parts.source.standing)  # type: ignore[method-assign]
+    # As FastAPI's documentation replaces it
+    app.openapi = lambda: build_document(parts.source.loaded)  # type: ignore[method-assign]
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:

@@ -1,4 +1,4 @@
-"""/api/v1/health: whether the process lives, and whether it can answer."""
+"""/api/v1/health: whether the process runs, and whether it can answer."""
 
 from fastapi import FastAPI, Response
 
@@ -20,7 +20,7 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
         "/api/v1/health/ready",
         responses={
             200: {"model": shapes.Ready},
-            503: {"model": shapes.Ready, "description": "Not ready; the faults say why."},
+            503: {"model": shapes.Ready, "description": "Not ready; the faults give the reasons."},
         },
     )
     async def ready() -> Response:

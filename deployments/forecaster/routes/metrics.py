@@ -13,5 +13,5 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
     async def scrape() -> Response:
         """Metrics for Prometheus."""
         loaded = await parts.source.refresh()
-        parts.metrics.show(loaded, parts.source.n_swaps, faulty=bool(parts.source.faults))
-        return Response(parts.metrics.text(), media_type=UNIX_TYPE)
+        parts.metrics.update(loaded, parts.source.n_swaps, faulty=bool(parts.source.faults))
+        return Response(parts.metrics.render(), media_type=UNIX_TYPE)

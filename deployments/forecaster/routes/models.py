@@ -17,7 +17,8 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
 
     @app.get("/api/v1/models", responses={200: {"model": shapes.Models}, 503: NOT_READY})
     async def models() -> Response:
-        """The release that answers: its name, version, digest, members and what its evaluation
-        found.
+        """The release that answers.
+
+        Its name, version, digest, members and the figures of its evaluation.
         """
         return build_json_response({"champion": describe_champion(await get_loaded_release(parts))})

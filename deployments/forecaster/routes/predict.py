@@ -1,7 +1,7 @@
-"""/api/v1/predict: forecasts, each on disk before it leaves.
+"""/api/v1/predict: forecasts, each on disk before it is sent.
 
-Small requests are answered on the event loop. What a request can make slow goes to a worker: large
-bodies, own histories, times not asked for before.
+Small requests are answered on the event loop. Work that a request can make slow runs on a worker:
+large bodies, own histories, times that were not requested before.
 """
 
 from collections.abc import Callable
@@ -38,8 +38,7 @@ _PROBLEMS: dict[int | str, JsonObject] = {
     422: {
         "model": shapes.Problem,
         "description": (
-            "The request asks for what cannot be: an unknown key, a time without a zone or before the first"
-            " row."
+            "The request is not valid: an unknown key, a time without a zone or before the first row."
         ),
     },
     429: {
@@ -67,8 +66,9 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
         openapi_extra={"requestBody": body},
     )
     async def predict(request: Request) -> Response:
-        """Forecast one or several series from the rows the service holds, or one from the
-        history in the request.
+        """Forecast one or several series.
+
+        From the rows that the service holds, or one series from the history in the request.
         """
         content = await _read_request_bytes(request)
         forecast_request = (
@@ -78,26 +78,28 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
         )
         loaded = await get_loaded_release(parts)
         work = partial(_build_http_response, loaded, forecast_request, datetime.now(UTC))
-        made, reply = work() if is_quick(loaded, forecast_request) else await _run_large_request(large, work)
-        await parts.recorder.write_response(made)
-        parts.metrics.served.labels(loaded.manifest.digest).inc(len(made.body["series"]))
-        return reply
+        response, http_response = (
+            work() if is_quick(loaded, forecast_request) else await _run_large_request(large, work)
+        )
+        await parts.recorder.write_response(response)
+        parts.metrics.served.labels(loaded.manifest.digest).inc(len(response.body["series"]))
+        return http_response
 
 
 def _build_http_response(
     loaded: LoadedRelease, request: ForecastRequest, made_at: datetime
 ) -> tuple[ForecastResponse, Response]:
-    made = build_response(loaded, request, made_at)
-    return made, build_json_response(made.body)
+    response = build_response(loaded, request, made_at)
+    return response, build_json_response(response.body)
 
 
 async def _run_large_request(worker: BoundedWorker, work: Callable[..., T], *arguments: Any) -> T:
-    """What *work* returns, by the worker. Raises ProblemError 429 when its queue is full."""
+    """What *work* returns, run by the worker. Raises ProblemError 429 when its queue is full."""
     try:
         return await worker.run(work, *arguments)
     except WorkerBusyError as error:
-        rule = "Large bodies, own histories and a new as_of take turns; all others are answered meanwhile."
-        raise ProblemError(429, "service", str(error), rule, "Ask again in a second.") from error
+        rule = "Large bodies, own histories and a new as_of are answered one by one, all others immediately."
+        raise ProblemError(429, "service", str(error), rule, "Retry in a second.") from error
 
 
 async def _read_request_bytes(request: Request) -> bytes:
@@ -115,13 +117,13 @@ async def _read_request_bytes(request: Request) -> bytes:
             "body",
             f"more than {MAX_BODY_BYTES:,} bytes",
             "A body is capped.",
-            "Send fewer rows; the features look back on the last ones only.",
+            "Send fewer rows; the features use the last ones only.",
         )
     return bytes(body)
 
 
 def _resolve_schema_refs(schema: JsonObject) -> JsonObject:
-    """*schema* with the content of its `$defs` where they are referred to."""
+    """*schema* with the content of its `$defs` in place of the references."""
     defs = schema.pop("$defs", {})
 
     def resolve(node: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What the routes share: the parts of the service, and how a reply is made."""
+"""What the routes share: the parts of the service, and how a response is built."""
 
 import json
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ NOT_READY: JsonObject = {
 
 
 class ServiceParts(NamedTuple):
-    """The release and rows that answer, the store of answers, and the service's metrics."""
+    """The release and rows in use, the store of answers, and the service's metrics."""
 
     source: ReleaseSource
     recorder: ResponseRecorder
@@ -28,14 +28,14 @@ class ServiceParts(NamedTuple):
 
 
 async def get_loaded_release(parts: ServiceParts) -> LoadedRelease:
-    """The release that answers now. Raises ProblemError 503 when none is loaded."""
+    """The release in use. Raises ProblemError 503 when none is loaded."""
     if (loaded := await parts.source.refresh()) is None:
         raise ProblemError(
             503,
             "service",
             "; ".join(parts.source.faults),
             "A verified release must be loaded first.",
-            "Ask /api/v1/health/ready, then again.",
+            "See /api/v1/health/ready, then retry.",
         )
     return loaded
 

@@ -131,8 +131,9 @@ class NumericKind:
         """See Kind."""
         return compute_primary_loss(about.primary_score, y, point, scaling_errors)
 
-    def compute_error(self, about: About, y: Array, point: Array) -> Array:  # noqa: ARG002  (see Kind)
+    def compute_error(self, about: About, y: Array, point: Array) -> Array:
         """See Kind."""
+        del about  # used by other kinds
         return point - y
 
     def compute_coverage(self, forecasts: pl.DataFrame) -> float | None:

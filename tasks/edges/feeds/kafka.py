@@ -27,7 +27,7 @@ from confluent_kafka import (
 from tasks.core.errors import FeedError, FencedError, OffsetLostError
 from tasks.core.records import RECORDS, Offsets, PolledRecords
 from tasks.edges.feeds.base import SourceContext, SourceParams
-from tasks.edges.feeds.kafka_topic import KafkaTopic
+from tasks.edges.feeds.kafka_topic import NO_TOPIC, ClientError, KafkaTopic
 from tasks.edges.settings import read_settings
 
 # The client fetches ahead in addition to what we hold: 16 MB cost 60 MB more and gain nothing; a
@@ -63,24 +63,19 @@ _TUNING = {
     "topic.metadata.refresh.interval.ms": 30_000,
     "allow.auto.create.topics": False,
 }
-# The library's own names, which are not public
-_NO_TOPIC = {
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
-    KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
-}
+_NO_TOPIC = {*NO_TOPIC, ClientError.UNKNOWN_PARTITION}
 # What the client cannot fix by trying again
 _FATAL = {
     *_NO_TOPIC,
-    KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001
+    ClientError.AUTO_OFFSET_RESET,
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    KafkaError._FATAL,  # noqa: SLF001
+    ClientError.FATAL,
     KafkaError.SASL_AUTHENTICATION_FAILED,
-    KafkaError._AUTHENTICATION,  # noqa: SLF001
+    ClientError.AUTHENTICATION,
 }
-_FENCED = {KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED}  # noqa: SLF001
+_FENCED = {KafkaError.FENCED_INSTANCE_ID, ClientError.FENCED}
 
 
 class KafkaParams(SourceParams):
@@ -171,7 +166,7 @@ class KafkaFeed:
         for message in messages:
             if (fault := message.error()) is None:
                 records.append(message)
-            elif fault.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+            elif fault.code() == ClientError.PARTITION_EOF:
                 if (source := self._source_of.get(message.partition())) is not None:
                     ends[source] = message.offset()
             else:
@@ -249,7 +244,7 @@ class KafkaFeed:
         return messages
 
     def _handle_client_error(self, error: KafkaError) -> None:
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
+        if error.code() != ClientError.ALL_BROKERS_DOWN:
             return
         self._down_at = time.monotonic()
         if not self._is_down:
@@ -307,7 +302,7 @@ class KafkaFeed:
         self.topic.check_same()
 
     def _check_fault(self, error: KafkaError) -> None:
-        if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
+        if error.code() == ClientError.AUTO_OFFSET_RESET:
             raise OffsetLostError(
                 f"{self.topic.name}: the offset to read next is not kept any more ({error.str()}). Retention"
                 " removed what was not read, or the log was cut. Nothing was skipped. Look first whether the"
@@ -337,7 +332,7 @@ def is_fenced(error: KafkaError) -> bool:
     The client reports it once, as a message of code _FATAL whose `fatal()` is false and whose text
     alone has the reason. After that it is silent.
     """
-    is_fatal = error.code() == KafkaError._FATAL  # noqa: SLF001
+    is_fatal = error.code() == ClientError.FATAL
     return error.code() in _FENCED or (is_fatal and "fenced" in error.str())
 
 

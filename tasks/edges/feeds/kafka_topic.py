@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable, Mapping
+from enum import IntEnum
 from typing import Any
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
@@ -11,8 +12,25 @@ from tasks.core.errors import FeedError, TopicMissingError
 
 _ANSWER_S = 10.0
 _COMMIT_ANSWER_S = 2.0  # a commit waits for this answer
-# The library's names; what has no other is of no public class
-_NO_TOPIC = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}  # noqa: SLF001
+
+
+class ClientError(IntEnum):
+    """Errors of the client itself, by the codes of librdkafka.
+
+    `confluent_kafka` has them too, but under names that are not public: `KafkaError._FATAL`.
+    """
+
+    PARTITION_EOF = -191
+    UNKNOWN_PARTITION = -190
+    UNKNOWN_TOPIC = -188
+    ALL_BROKERS_DOWN = -187
+    AUTHENTICATION = -169
+    FATAL = -150
+    FENCED = -144
+    AUTO_OFFSET_RESET = -140
+
+
+NO_TOPIC = {KafkaError.UNKNOWN_TOPIC_OR_PART, ClientError.UNKNOWN_TOPIC}
 
 
 class KafkaTopic:
@@ -56,7 +74,7 @@ class KafkaTopic:
         except TimeoutError:  # the client does not even report that no broker answers
             return False
         except KafkaException as error:
-            return error.args[0].code() in _NO_TOPIC
+            return error.args[0].code() in NO_TOPIC
         self._check_topic_id(str(found.topic_id))
         return True
 
@@ -110,7 +128,7 @@ class KafkaTopic:
                 " TIDEMILL_KAFKA."
             ) from error
         except KafkaException as error:
-            if error.args[0].code() in _NO_TOPIC:
+            if error.args[0].code() in NO_TOPIC:
                 raise TopicMissingError(self.address, self.name) from error
             raise FeedError(
                 f"Kafka at {self.address} does not answer: {error.args[0].str()}. Start it (`tidemill up"

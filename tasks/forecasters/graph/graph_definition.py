@@ -54,12 +54,12 @@ class Formula(ABC):
     def learn(self, x: np.ndarray, z: np.ndarray) -> None:
         """Fill `learned` from the pairs of one fold."""
 
-    # For those that can
-    def learn_on(self, x: np.ndarray, z: np.ndarray, start: Self) -> None:  # noqa: ARG002
+    def learn_on(self, x: np.ndarray, z: np.ndarray, start: Self) -> None:
         """As `learn`, from the earlier fit *start* on.
 
         Raises ForecasterError for a model that cannot.
         """
+        del x, z, start  # used by models that can
         raise ForecasterError(
             f"{self.name} cannot go on from an earlier fit. Set `refit: full` for it under `models` in"
             " params.yaml."

@@ -171,8 +171,9 @@ class OnResiduals(Formula):
         """Names of the categories."""
         return ()
 
-    def encode_categories(self, x: Value) -> list[Value]:  # noqa: ARG002  (for subclasses with categories)
+    def encode_categories(self, x: Value) -> list[Value]:
         """The inputs of the categories of x (n, F), (n, 1) each."""
+        del x  # used by subclasses with categories
         return []
 
     def predict_part(self, x: Value, seen: NormalizedInputs, by_step: Sequence[Value]) -> Value:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from typing_extensions import override
 
 from tasks.forecasters.training.learner import TrainingPairs, build_batch
 
@@ -21,8 +22,8 @@ class EarlyStopping(Callback):  # type: ignore[misc]  # as above
         self.held, self.patience_epochs = held, patience_epochs
         self.best_loss, self.n_worse, self.best = math.inf, 0, dict[str, torch.Tensor]()
 
-    # Lightning's signature
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop before the first epoch if the checkpoint is of the last one."""
         trainer.should_stop = self.n_worse >= self.patience_epochs
 
@@ -36,8 +37,8 @@ class EarlyStopping(Callback):  # type: ignore[misc]  # as above
             self.n_worse += 1
         trainer.should_stop = self.n_worse >= self.patience_epochs
 
-    # Lightning's signature
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the best epoch; without a finite loss the last weights, which parity refuses."""
         if self.best:
             pl_module.load_state_dict(self.best)

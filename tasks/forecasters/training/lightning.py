@@ -18,6 +18,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
+from typing_extensions import override
 
 from tasks.core.errors import ForecasterError
 from tasks.forecasters.parts.net_layers import TrainableNet, Weights
@@ -129,8 +130,8 @@ def _fit(
 class WorkerSetup(Callback):  # type: ignore[misc]  # as above
     """Sets up a process of a shared fit as the first process is, and ends it with that one."""
 
-    # Lightning's signature
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """At the start of each process.
 
         Its parameters are in memory that all processes share, where each would add its update to

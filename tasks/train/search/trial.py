@@ -71,8 +71,8 @@ def run_trial(inner: InnerWalk, _job: int) -> SearchTrial:
     register_drawn(trial)
     model_params = merge_params(inner.context.model_params, _parse_params(trial.params, inner.search))
     try:
-        # the last fit's costs are computed below
-        for fold, (error, fit) in enumerate(score_folds(inner, model_params)):  # noqa: B007
+        for fold, scored in enumerate(score_folds(inner, model_params)):
+            error, fit = scored
             if len(inner.search.objectives) == 1:
                 trial.report(error, fold)
                 if inner.search.prune and fold + 1 < len(inner.folds) and trial.should_prune():

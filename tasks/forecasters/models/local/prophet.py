@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from tasks.core.errors import ForecasterError
 from tasks.core.schema import FeatureSchema
@@ -61,9 +62,9 @@ class Prophet(Formula):
                 " time} in `features.list`."
             )
 
-    # The values of the origins are fitted, not z
-    def learn(self, x: np.ndarray, z: np.ndarray) -> None:  # noqa: ARG002
-        """Fit each series by itself."""
+    @override
+    def learn(self, x: np.ndarray, z: np.ndarray) -> None:
+        """Fit each series by itself, to the values of the origins, not to z."""
         encoder = SeriesEncoder(self.schema, self.learned, self.name)
         number = encoder.learn(x)
         days, frac = (x[:, self.schema.index(name)].astype(np.float64) for name in _TIME)

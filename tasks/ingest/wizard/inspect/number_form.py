@@ -122,7 +122,7 @@ def _find_signs(
         return decimal, _find_thousands(columns, decimal)
     if signed.str.contains(f"[{SPACES}{APOSTROPHES}]").any() and not signed.str.contains(r"[.,]").any():
         return ".", _find_thousands(columns, ".")
-    return _weigh_three_digits(text, signed, first, roles)
+    return _decide_three_digits(text, signed, first, roles)
 
 
 def _is_decimal(signed: pl.Series, sign: str) -> bool:
@@ -149,7 +149,7 @@ def _find_thousands(columns: dict[str, pl.Series], decimal: str) -> str:
     return ""
 
 
-def _weigh_three_digits(
+def _decide_three_digits(
     text: pl.Series, signed: pl.Series, first: FileTable, roles: ColumnRoles
 ) -> tuple[str, str]:
     """Every sign is before three digits: thousands, or decimals."""

@@ -15,7 +15,7 @@ from tasks.ingest.wizard.inspect.time_column import TimeColumn
 
 MIN_ROWS_OF_SERIES = 10
 MIN_EVEN_FRAC = 0.8  # of the distances between times of a series that are its usual one
-MAX_REPEAT_FRAC = 0.05  # rows that repeat a key; more, and the key lacks a column
+MAX_REPEAT_FRAC = 0.05  # rows that repeat a key; with more, a column of the key is missing
 _SERIES_NAMES = (
     r"(^|_)(id|unique_id|series|symbol|ticker|store|item|sensor|meter|station|site|name|key|device|region|country|shop|plant|router|node|host|machine|channel|product|sku|customer|area|zone|location)"
     r"($|_)"

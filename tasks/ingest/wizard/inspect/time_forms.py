@@ -61,7 +61,7 @@ _SPANS = {  # calendar units: days of the shortest and the longest
 
 @dataclass(frozen=True)
 class TimeReading:
-    """One form, and what speaks for it.
+    """One form, and the evidence for it.
 
     read_frac: share of the known cells that are times of this form.
     score: 0 to 3: even spacing, few missing steps, order in the file.
