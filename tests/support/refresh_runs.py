@@ -49,11 +49,16 @@ def write_meters(root: Path, rows: pl.DataFrame, name: str = "meters.csv") -> No
     table.write_csv(root / name, datetime_format="%Y-%m-%d", float_precision=None)
 
 
-def run_full_pass(root: Path) -> bytes:
-    """The bytes of data/clean/rows.parquet after the stages ingest and validate."""
+def write_links_of(root: Path) -> None:
+    """data/source, as `tidemill use` fills it."""
     entry = yaml.safe_load((root / "params.yaml").read_text())["datasets"][DATASET]
     files = list_dataset_files(entry["ingest"]["source"]["files"], DATASET, root)
     write_links(root / "data/source", "files", files)
+
+
+def run_full_pass(root: Path) -> bytes:
+    """The bytes of data/clean/rows.parquet after the stages ingest and validate."""
+    write_links_of(root)
     ingest(root)
     validate(root)
     return (root / "data/clean/rows.parquet").read_bytes()

@@ -1,0 +1,180 @@
+"""Fresh rows: what a refresh costs beside the stages, and how old a record is when it is used."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+from confluent_kafka import Producer
+from homes import at_home
+from kafka_support import make_topic
+from refresh_runs import build_root, write_links_of, write_meters
+from servers import crown, serving
+from small_release import START, build_small_release, small_rows
+
+from tasks.edges.settings import ROOT, build_child_environment
+
+pytestmark = pytest.mark.bench
+
+N_SERIES, N_STEPS = 100, 10_000
+_STAGES = """
+import sys; from pathlib import Path
+from tasks.ingest.__main__ import main as ingest; from tasks.validate.__main__ import main as validate
+ingest(Path(sys.argv[1])); validate(Path(sys.argv[1]))
+"""
+_REFRESH = """
+import sys; from pathlib import Path; from tasks.refresh.stage import refresh_rows
+refresh_rows(Path(sys.argv[1]))
+"""
+_LOOP = """
+import sys; from pathlib import Path; from tasks.refresh.run_loop import main
+main(Path(sys.argv[1]))
+"""
+
+
+def measure(program, root):
+    """(seconds, peak memory in MB) of a process."""
+    command = [sys.executable, "-c", _MEASURED + program, str(root)]
+    began = time.monotonic()
+    done = subprocess.run(
+        command, cwd=ROOT, env=build_child_environment(), capture_output=True, text=True, check=True
+    )
+    return time.monotonic() - began, int(done.stderr.rsplit("PEAK ", 1)[1]) / 1000
+
+
+_MEASURED = """
+import atexit, resource, sys
+atexit.register(lambda: print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr))
+"""
+
+
+def test_a_refresh_of_100_new_rows_on_a_million(tmp_path):
+    rng = np.random.default_rng(1)
+    days = pl.datetime_range(START, START + timedelta(days=N_STEPS - 1), "1d", eager=True)
+    rows = pl.concat(
+        pl.DataFrame(
+            {"series_id": f"s{i:03}", "event_time": days, "load": 100 + rng.normal(size=N_STEPS).round(3)}
+        )
+        for i in range(N_SERIES)
+    )
+    with at_home(tmp_path / "home"):
+        root = build_root(tmp_path / "root")
+        seconds = {"stages": [], "refresh": []}
+        memory = {"stages": [], "refresh": []}
+        for n in range(4):
+            write_meters(root, rows.filter(pl.col("event_time") < days[N_STEPS - 4 + n]))
+            write_links_of(root)
+            for name, program in (("refresh", _REFRESH), ("stages", _STAGES)):
+                took, peak = measure(program, root)
+                seconds[name].append(took)
+                memory[name].append(peak)
+    med = {name: float(np.median(values)) for name, values in seconds.items()}
+    peak = {name: float(np.median(values)) for name, values in memory.items()}
+    print(
+        f"\nrefresh of 100 new rows on {rows.height:,}: {med['refresh']:.2f} s, {peak['refresh']:.0f} MB;"
+        f" ingest + validate: {med['stages']:.2f} s, {peak['stages']:.0f} MB;"
+        f" {med['stages'] / med['refresh']:.1f} times"
+    )
+
+
+def test_from_a_produced_record_to_the_forecast_that_uses_it(tmp_path, kafka_cluster):
+    """1,000 records a second of 100 series, for 20 seconds."""
+    series = tuple(f"s{i:03}" for i in range(N_SERIES))
+    n_seen, n_days = 400, 200
+    rows = small_rows(n_seen + n_days, series_ids=series)
+    topic = make_topic(kafka_cluster.address, n_partitions=4)
+    feed = {
+        "source": {"kind": "kafka", "topic": topic, "group": topic},
+        "fields": {"load": {}},
+        "window": "1d",
+    }
+    root = build_root(
+        tmp_path / "root", feed=feed, ingest={"source": {"kind": "feed", "known_at": "nominal"}}
+    )
+    release = tmp_path / "release"
+    build_small_release(
+        release, rows=rows.filter(pl.col("event_time") < START + timedelta(days=n_seen)), gate_steps=120
+    )
+    by_day = rows.partition_by("event_time", maintain_order=True)
+    producer = Producer({"bootstrap.servers": kafka_cluster.address, "linger.ms": 5})
+
+    def send(day):
+        for name, when, load in day.select("series_id", "event_time", "load").iter_rows():
+            record = {"series_id": name, "event_time": when.isoformat(), "load": load}
+            producer.produce(topic, json.dumps(record).encode(), key=name)
+        producer.flush(20)
+
+    for day in by_day[:n_seen]:
+        send(day)
+    environment = build_child_environment(
+        TIDEMILL_HOME=str(tmp_path / "home"), TIDEMILL_KAFKA=kafka_cluster.address
+    )
+    with at_home(tmp_path / "home", TIDEMILL_KAFKA=kafka_cluster.address) as home:
+        crown(home, release)
+        with (tmp_path / "log").open("w") as log:
+            loops = [
+                subprocess.Popen(
+                    [sys.executable, "-c", program, str(root)],
+                    cwd=ROOT,
+                    env=environment,
+                    stdout=log,
+                    stderr=log,
+                )
+                for program in (_LOOP, _LANDING)
+            ]
+        try:
+            with serving(home, TIDEMILL_RELEASE=str(release)) as server:
+                delays = follow(server, by_day[n_seen:], send, f"{START + timedelta(days=n_seen):%F}")
+        finally:
+            for loop in loops:
+                loop.terminate()
+                loop.wait(30)
+    print(
+        f"\nproduced -> used by /predict, {len(series)} series, 1,000 records/s, {len(delays)} steps:"
+        f" median {np.median(delays):.2f} s, p95 {np.quantile(delays, 0.95):.2f} s, max {max(delays):.2f} s"
+    )
+
+
+_LANDING = """
+import sys; from pathlib import Path; from tasks.feed.service import run_feed
+run_feed(stop=lambda: False, until_caught_up=False, report=lambda _: None, root=Path(sys.argv[1]))
+"""
+
+
+def follow(server, days, send, ready_as_of):
+    """Seconds from the sending of each day to the first answer that knows it."""
+
+    def read_as_of():
+        answer = server.predict(series_id="s000")
+        return answer.json()["series"][0]["as_of"][:10] if answer.status_code == 200 else ""
+
+    deadline = time.monotonic() + 120
+    while read_as_of() != ready_as_of:
+        assert time.monotonic() < deadline, "the history never arrived"
+        time.sleep(0.1)
+    sent: dict[str, float] = {}
+
+    def produce():
+        began = time.monotonic()
+        for i, day in enumerate(days):
+            time.sleep(max(0.0, began + i * 0.1 - time.monotonic()))
+            sent[f"{day['event_time'][0] + timedelta(days=1):%F}"] = time.monotonic()
+            send(day)
+
+    producing = threading.Thread(target=produce)
+    producing.start()
+    seen: dict[str, float] = {}
+    last = f"{days[-1]['event_time'][0] + timedelta(days=1):%F}"
+    while last not in seen and time.monotonic() < deadline + 60:
+        now = read_as_of()
+        for name in sent:
+            if name <= now:
+                seen.setdefault(name, time.monotonic())
+        time.sleep(0.05)
+    producing.join()
+    return [seen[name] - sent[name] for name in seen]
