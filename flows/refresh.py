@@ -25,7 +25,7 @@ def refresh(limit_s: float = LIMIT_S) -> list[StageRun]:
     """
     done = RefreshReport.model_validate(_refresh())
     resource = {"prefect.resource.id": f"tidemill.dataset.{done.dataset}"}
-    if done.n_new:
+    if done.is_changed:
         emit_event(ROWS_REFRESHED, resource, payload=done.model_dump(mode="json", exclude={"key"}))
     stages = [run_flow_stage("monitor", limit_s), run_flow_stage("retrain", limit_s)]
     decision = find_report(RetrainDecision, read_dataset())

@@ -165,7 +165,7 @@ def refresh(as_json: AsJson = False) -> None:
         report_json(refreshed.model_dump(mode="json"))
         return
     print(
-        f"{refreshed.n_new:,} new rows of {refreshed.n_rows:,}, {refreshed.n_quarantined:,} break the"
+        f"{refreshed.n_new:+,} rows, {refreshed.n_rows:,} now, {refreshed.n_quarantined:,} break the"
         f" contract; as of {refreshed.as_of:%F %T} UTC."
     )
 

@@ -33,7 +33,8 @@ class RefreshReport(Strict):
     version: sha256 of the published file.
     as_of: newest `known_at`.
     n_rows, n_series: what is published.
-    n_new: rows of these that were not published before.
+    n_new: rows more than were published before; below 0 when rows went.
+    is_changed: whether this refresh published other bytes than were there.
     n_quarantined: rows of the source that break the contract.
     by_rule: rows that break each rule.
     key: what the rows follow from; with the same key they stay.
@@ -45,6 +46,7 @@ class RefreshReport(Strict):
     n_rows: int
     n_series: int
     n_new: int
+    is_changed: bool
     n_quarantined: int
     by_rule: dict[str, int]
     key: RefreshKey

@@ -43,9 +43,9 @@ def main(root: Path = ROOT) -> None:
                 print(f"refresh: {type(error).__name__}: {fault}", flush=True)
             continue
         took_s = time.monotonic() - tried_at
-        if refresh.n_new:
+        if refresh.is_changed:
             print(
-                f"refresh: {refresh.n_new:,} new rows of {refresh.n_rows:,} in {took_s:.2f} s, as of"
+                f"refresh: {refresh.n_new:+,} rows, {refresh.n_rows:,} now, in {took_s:.2f} s, as of"
                 f" {refresh.as_of:%F %T} UTC",
                 flush=True,
             )

@@ -24,8 +24,6 @@ from tasks.refresh.source import read_stamp, write_source
 from tasks.validate.params import ValidateParams
 from tasks.validate.stage import build_limit_error, is_over_limit, split_rows
 
-_KEY = list(SERIES.key)
-
 
 def refresh_rows(root: Path = ROOT, report: Callable[[str], None] = print) -> RefreshReport:
     """Publish the current dataset's rows as its source has them now.
@@ -43,7 +41,7 @@ def refresh_rows(root: Path = ROOT, report: Callable[[str], None] = print) -> Re
         key = RefreshKey(entry=compute_entry_hash(document), source=read_stamp(source, dataset, root))
         last = read_refresh(dataset)
         if last is not None and last.key == key and _is_published(last):
-            return last.model_copy(update={"n_new": 0})
+            return last.model_copy(update={"n_new": 0, "is_changed": False})
         write_source(source, dataset, folder / "source", root)
         rows = read_configured_source(source, document.about, folder / "source", report).rows
         params = document.parse_stage("validate", ValidateParams)
@@ -53,15 +51,17 @@ def refresh_rows(root: Path = ROOT, report: Callable[[str], None] = print) -> Re
         if is_over_limit(split.summary, params):
             raise build_limit_error(split.summary, split.quarantined, params, str(quarantine))
         published = get_rows_path(dataset)
-        n_new = _count_new(split.clean, published)
+        n_before, version_before = _read_published(published)
         write_frame(published, split.clean, SERIES)
+        version = compute_file_hash(published)
         refresh = RefreshReport(
             dataset=dataset,
-            version=compute_file_hash(published),
+            version=version,
             as_of=get_newest_known_at(split.clean),
             n_rows=split.clean.height,
             n_series=split.clean["series_id"].n_unique(),
-            n_new=n_new,
+            n_new=split.clean.height - n_before,
+            is_changed=version != version_before,
             n_quarantined=split.quarantined.height,
             by_rule=split.summary.by_rule,
             key=key,
@@ -76,9 +76,8 @@ def _is_published(refresh: RefreshReport) -> bool:
     return path.exists() and compute_file_hash(path) == refresh.version
 
 
-def _count_new(rows: pl.DataFrame, published: Path) -> int:
-    """Rows whose key was not published before."""
-    if not published.exists():
-        return rows.height
-    before = pl.read_parquet(published, columns=_KEY)
-    return rows.select(_KEY).join(before, on=_KEY, how="anti").height
+def _read_published(path: Path) -> tuple[int, str | None]:
+    """(number of rows, hash) of what is published; (0, None) before the first time."""
+    if not path.exists():
+        return 0, None
+    return pl.scan_parquet(path).select(pl.len()).collect().item(), compute_file_hash(path)

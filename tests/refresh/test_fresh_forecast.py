@@ -118,4 +118,4 @@ def test_a_landed_record_is_in_the_next_forecast_and_the_numbers_are_those_of_th
         expected = predict_cutoffs(load_release(release), SERIES.conform(between(0, day + 1)), [cutoff])
         got = [step["y_hat"] for series in answer["series"] for step in series["steps"]]
         assert got == pytest.approx(expected.sort("series_id", "step")["y_hat"].to_list(), rel=1e-6)
-    assert "2 new rows of 810" in log.read_text()
+    assert "+2 rows, 810 now" in log.read_text()
