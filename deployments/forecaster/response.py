@@ -266,6 +266,7 @@ def _build_prediction(forecast: _IssuedForecast) -> shapes.Prediction:
         "unit": loaded.release.about.target.unit,
         "model": _describe_model(loaded),
         "data_version": loaded.manifest.data_version,
+        "rows_version": None if forecast.request.history is not None else loaded.rows_version,
         "series": [
             _build_series(loaded, by_series[s], newest[s]) for s in forecast.request.series if s in by_series
         ],

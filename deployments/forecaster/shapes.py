@@ -66,7 +66,11 @@ class Prediction(TypedDict):
     target: str
     unit: str
     model: Model
-    data_version: str
+    data_version: Annotated[str, Field(description="sha256 of the rows that the release was built from.")]
+    rows_version: Annotated[
+        str | None,
+        Field(description="sha256 of the rows that the answer is made from; null for the request's own."),
+    ]
     series: list[Series]
     absent: list[Absent]
     warnings: list[str]

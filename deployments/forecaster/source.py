@@ -9,6 +9,7 @@ else those in the release.
 """
 
 import asyncio
+import hashlib
 import threading
 import time
 from collections import OrderedDict
@@ -57,6 +58,7 @@ class LoadedRelease:
     choice: ReleaseChoice
     rows: pl.DataFrame
     rows_stamp: Stamp  # of the published file; empty: the rows in the release
+    rows_version: str  # sha256 of the rows' file
     cache: OrderedDict[datetime, pl.DataFrame] = field(default_factory=OrderedDict)
     lock: threading.Lock = field(default_factory=threading.Lock)  # for the cache, which several threads use
 
@@ -310,21 +312,24 @@ class ReleaseSource:
             return (str(error),)
 
 
-def _read_newest_rows(release: Release, dataset: str) -> tuple[pl.DataFrame, Stamp]:
+def _read_newest_rows(release: Release, dataset: str) -> tuple[pl.DataFrame, Stamp, str]:
+    """(rows, stamp, version) of the published rows, or of those in the release."""
     path = get_rows_path(dataset)
     stamp = _read_stamp(path)
-    rows = SERIES.check(pl.read_parquet(path)) if stamp else release.rows
+    # Read once: a refresh may replace the file at any time
+    content = (path if stamp else release.folder / "rows.parquet").read_bytes()
+    rows = SERIES.check(pl.read_parquet(content)) if stamp else release.rows
     if rows.is_empty():
         raise ReleaseError(
             f"{path if stamp else release.folder} holds no rows, so there is nothing to forecast from. Run"
-            " `dvc repro promote`."
+            " `tidemill refresh`."
         )
     if missing := [c for c in list_value_columns(release.rows) if c not in rows.columns]:
         raise ReleaseError(
-            f"The columns {missing} of the release are missing in {path}. Run `dvc repro promote`, which"
+            f"The columns {missing} of the release are missing in {path}. Run `tidemill refresh`, which"
             " publishes the rows."
         )
-    return rows, stamp
+    return rows, stamp, hashlib.sha256(content).hexdigest()
 
 
 def describe_source(source: ReleaseSource) -> shapes.Ready:

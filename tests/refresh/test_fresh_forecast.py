@@ -18,6 +18,7 @@ from servers import crown, serving
 from small_release import START, build_small_release, small_rows
 
 from tasks.core.frames import SERIES
+from tasks.edges.files import compute_file_hash
 from tasks.edges.registry import get_rows_path
 from tasks.edges.settings import ROOT, build_child_environment
 from tasks.feed.service import run_feed
@@ -114,6 +115,7 @@ def test_a_landed_record_is_in_the_next_forecast_and_the_numbers_are_those_of_th
     for day in range(N_SEEN, N_SEEN + 5):
         send(address, topic, between(day, day + 1))
         answer = wait_for(lambda day=day: is_as_of(day + 1), 20)
+        assert answer["rows_version"] == compute_file_hash(get_rows_path(DATASET))
         cutoff = START + timedelta(days=day + 1)
         expected = predict_cutoffs(load_release(release), SERIES.conform(between(0, day + 1)), [cutoff])
         got = [step["y_hat"] for series in answer["series"] for step in series["steps"]]

@@ -99,6 +99,7 @@ def test_an_answer_says_who_spoke_from_what_and_in_which_unit(server, release):
         "digest": release.manifest.digest,
         "seen_until": f"{release.seen_until:%FT%TZ}",
     }
+    assert body["rows_version"] == release.manifest.files["rows.parquet"]
     assert (body["data_version"], body["target"], body["dataset"]) == (
         release.manifest.data_version,
         "load",

@@ -188,7 +188,7 @@ def test_the_newest_time_stays_at_hand_however_many_others_are_asked(releases, m
     monkeypatch.setattr("deployments.forecaster.source.MAX_CACHED_TIMES", 3)
     release = load_release(releases / "first")
     loaded = LoadedRelease(
-        release, release.manifest, ReleaseChoice(release.folder, "1", "setting"), release.rows, ()
+        release, release.manifest, ReleaseChoice(release.folder, "1", "setting"), release.rows, (), "v"
     )
     loaded.predict(loaded.newest_known)
     for days in range(1, 5):
