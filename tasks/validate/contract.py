@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from tasks.core.errors import ContractError
+from tasks.core.numbers import format_number
 from tasks.core.reports.validate import ContractResult, ExpectationCounts, ExpectationResult
 from tasks.edges.settings import read_settings
 from tasks.validate.failure import RuleFailure, build_reason
@@ -64,18 +65,18 @@ def _build_column_expectations(column: str, rule: ColumnRule) -> Iterator[RuleEx
         sign = ">" if rule.strict_min else ">="
         arguments = {"column": column, "min_value": rule.min, "strict_min": rule.strict_min}
         yield RuleExpectation(
-            f"{column} {sign} {rule.min:g}",
+            f"{column} {sign} {format_number(rule.min)}",
             "ExpectColumnValuesToBeBetween",
             arguments,
-            _build_value_reason(column, f"{sign} {rule.min:g}"),
+            _build_value_reason(column, f"{sign} {format_number(rule.min)}"),
         )
     if rule.max is not None:
         arguments = {"column": column, "max_value": rule.max}
         yield RuleExpectation(
-            f"{column} <= {rule.max:g}",
+            f"{column} <= {format_number(rule.max)}",
             "ExpectColumnValuesToBeBetween",
             arguments,
-            _build_value_reason(column, f"<= {rule.max:g}"),
+            _build_value_reason(column, f"<= {format_number(rule.max)}"),
         )
     if rule.values is not None:
         arguments = {"column": column, "value_set": list(rule.values)}

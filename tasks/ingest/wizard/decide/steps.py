@@ -5,6 +5,7 @@ import calendar
 import polars as pl
 
 from tasks.core.errors import SourceError
+from tasks.core.numbers import format_number
 from tasks.ingest.wizard.decide import budget
 from tasks.ingest.wizard.decide.draft import EntryDraft
 from tasks.ingest.wizard.inspect.figures import convert_to_int
@@ -73,7 +74,7 @@ def align_rows(
     means = _aggregate(rows, every, "mean")
     last = _aggregate(rows, every, "last")
     shown = [
-        f"{time:%F %R} is {mean:.6g} or {newest:.6g}"
+        f"{time:%F %R} is {format_number(mean)} or {format_number(newest)}"
         for time, mean, newest in zip(means["event_time"], means[values[0]], last[values[0]], strict=True)
         if mean is not None and newest is not None
     ][:3]
