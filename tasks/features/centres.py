@@ -13,7 +13,7 @@ of a forecast and, where levels are comparable, nothing else; so it may follow f
 import numpy as np
 import polars as pl
 
-from tasks.core.about import NUMERIC, About
+from tasks.core.about import About
 from tasks.core.kinds import get_kind
 from tasks.core.schema import Centres
 from tasks.features.grid import find_series_starts
@@ -36,9 +36,8 @@ def find_centres(rows: pl.DataFrame, about: About, shared: float | None = None) 
     """The centres of the series of *rows* (SERIES) whose levels float32 would round, by name.
 
     shared: the centre of the series that a release knows; None: it follows from *rows*.
-    None where z is no quantity.
     """
-    if about.target.kind != NUMERIC or rows.is_empty():
+    if rows.is_empty():
         return ()
     z = add_target(_select_sample(rows), about).select(
         "series_id", z=get_kind(about.target).encode(about.target)

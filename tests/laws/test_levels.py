@@ -1,5 +1,5 @@
-"""Series that are a thousand million higher have forecasts a thousand million higher, to a millionth
-of their spread: through features, every model, the combination, its graphs and what is served."""
+"""Series that are 1e9 higher have forecasts that are 1e9 higher, to a millionth of their spread:
+through features, every model, the combination, its graphs and what is served."""
 
 import json
 
