@@ -4,6 +4,7 @@ import calendar
 
 import polars as pl
 
+from tasks.core.calendar import parse_open_days
 from tasks.core.errors import SourceError
 from tasks.core.numbers import format_number
 from tasks.ingest.wizard.decide import budget
@@ -118,6 +119,11 @@ def decide_grid(
             f"No row is on a {' or '.join(closed)}, but the calendar {grid.calendar!r} has these days: they"
             " are forecast, too. Leave them out of what you use, or give the series a row of 0 there."
         )
+    if grid.calendar.startswith("weekdays:"):
+        draft.questions.append(
+            f"The calendar is {grid.calendar}: {grid.reasons['calendar']}. If they should be, set"
+            " `about.calendar: continuous`."
+        )
     if not inspected.integer_time and (steps := list_unlike_steps(rows)):
         draft.questions.append(
             f"The series have steps of different length ({', '.join(steps)}); better make a dataset of each."
@@ -165,7 +171,7 @@ def decide_horizon(
     elif inspected.integer_time and grid.season_steps > 1:
         steps, reason = 2 * grid.season_steps, "two seasons, since the file has no time"
     elif grid.calendar != "continuous":
-        steps, reason = 5, "a trading week"
+        steps, reason = len(parse_open_days(grid.calendar)) or 5, "a week of open days"
     else:
         steps, reason = _HORIZONS.get(grid.every, 12), "usual for this step; give --horizon for another"
     if answers.horizon is None and steps > grid.n_steps // 16:
