@@ -249,7 +249,10 @@ def assert_reaches(code):
     import exchange_calendars as xcals
 
     own = type(xcals.get_calendar(code))
-    first, last = (f"{own.bound_min() or own.default_start()}"[:10], f"{own.bound_max() or own.default_end()}"[:10])
+    first, last = (
+        f"{own.bound_min() or own.default_start()}"[:10],
+        f"{own.bound_max() or own.default_end()}"[:10],
+    )
     days = pl.Series([d.to_pydatetime() for d in xcals.get_calendar(code, start=first, end=last).sessions])
     sessions = days.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     made = build_calendar(about_of(f"exchange:{code}"), reach=(sessions[0], sessions[-1]))
