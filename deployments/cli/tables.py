@@ -10,6 +10,7 @@ from deployments.forecaster.shapes import Absent, Prediction
 from deployments.ops.doctor import DoctorFinding
 from deployments.ops.forecaster_process import describe_served_dataset
 from deployments.ops.status import CheckoutStatus
+from tasks.core.numbers import format_number
 from tasks.core.reports.feed import FeedStatus, FeedTableStatus, SeenMember
 
 if TYPE_CHECKING:
@@ -164,4 +165,4 @@ def _format_date(time: str) -> str:
 
 
 def _format_number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
+    return "" if value is None else format_number(value)

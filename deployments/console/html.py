@@ -11,6 +11,7 @@ from html import escape
 from typing import NamedTuple
 
 from deployments.console.theme import STYLE
+from tasks.core.numbers import format_number
 
 _NUMBER = re.compile(r"[+-]?[\d.,]+(e[+-]?\d+)?( ?%)?")
 
@@ -56,7 +57,7 @@ def render_text(value: object) -> Markup:
     if value is None:
         return Markup("not known")
     if isinstance(value, float):
-        return Markup(f"{value:.4g}")
+        return Markup(format_number(value, 4))
     if hasattr(value, "strftime"):
         return Markup(f"{value:%F %R}")
     return Markup(escape(str(value)))

@@ -14,6 +14,14 @@ NUMERIC = "numeric"  # the kind of a target that names none
 ColumnType = Literal["float", "category", "text"]
 
 
+class Bounds(Strict):
+    """The values that the contract allows the target, in its unit."""
+
+    min: float | None = None
+    max: float | None = None
+    strict_min: bool = False
+
+
 class Target(Strict):
     """What is forecast.
 
@@ -23,6 +31,10 @@ class Target(Strict):
     transform: z = transform(y), the space in which models work.
     power: of `box_cox` alone, which is between log (0) and none (1).
     floor: y below it counts as missing, in the target's unit.
+    integer: values are whole numbers (counts), so quantiles are, too; the point stays a mean or a
+      median.
+    bounds: not declared here: the contract of the target's column (`validate.columns`), as the
+      ensemble stage gives it to the release. No forecast is outside.
     """
 
     column: str
@@ -33,6 +45,8 @@ class Target(Strict):
     transform: Literal["none", "log", "log1p", "box_cox"] = "none"
     power: Annotated[float, Field(gt=0, lt=1)] | None = None
     floor: float | None = None
+    integer: Annotated[bool, Field(exclude_if=lambda integer: not integer)] = False
+    bounds: Annotated[Bounds | None, Field(exclude_if=lambda bounds: bounds is None)] = None
 
     @model_validator(mode="after")
     def _check_power(self) -> "Target":

@@ -1,14 +1,17 @@
 """Grids: which steps exist.
 
 A lag is k steps back on the grid, never k rows; the same calendar dates the future steps. Three
-kinds: `continuous` (every step of the given length), `weekdays` (Monday to Friday, daily),
-`exchange:<code>` (the trading sessions of an exchange, daily; codes are those of the library
-exchange_calendars, e.g. `exchange:XNYS`).
+kinds: `continuous` (every step of the given length), `weekdays` (Monday to Friday, daily; with
+other open days as `weekdays:mon,tue,wed,thu,fri,sat`), `exchange:<code>` (the trading sessions of
+an exchange, daily; codes are those of the library exchange_calendars, e.g. `exchange:XNYS`).
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any
 
 import polars as pl
 
@@ -16,7 +19,7 @@ from tasks.core.about import About
 from tasks.core.errors import CalendarError
 from tasks.core.frames import UTC as UTC_DTYPE
 
-_FRIDAY = 5  # polars counts from Monday = 1
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")  # polars counts from Monday = 1
 _DAYS_IN = {"mo": 31, "q": 92, "y": 366, "w": 7, "d": 1}
 _SECONDS_IN = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
 
@@ -33,6 +36,11 @@ class Calendar:
     publish_delay_s: float = 0.0
     sessions: pl.Series | None = None
 
+    @cached_property
+    def open_days(self) -> list[int]:
+        """The weekdays that are steps, from Monday = 1; empty for another calendar."""
+        return parse_open_days(self.kind)
+
     def grid(self, start: datetime, end: datetime) -> pl.Series:
         """All steps from *start* to *end*, both included, as `event_time`.
 
@@ -43,7 +51,7 @@ class Calendar:
             return self.sessions.filter((self.sessions >= start) & (self.sessions <= end)).alias("event_time")
         steps = pl.datetime_range(start, end, self.every, time_unit="us", eager=True).alias("event_time")
         steps = steps.cast(UTC_DTYPE) if steps.dtype != UTC_DTYPE else steps
-        return steps.filter(steps.dt.weekday() <= _FRIDAY) if self.kind == "weekdays" else steps
+        return steps.filter(steps.dt.weekday().is_in(self.open_days)) if self.open_days else steps
 
     def list_next_steps(self, event_time: datetime, n_steps: int) -> pl.Series:
         """The *n_steps* steps after the one that starts at *event_time*.
@@ -55,10 +63,11 @@ class Calendar:
             if len(ahead) < n_steps:
                 raise CalendarError(
                     f"Calendar {self.kind!r} ends {self.sessions[-1]:%F}, fewer than {n_steps} steps after"
-                    f" {event_time:%F}. Rebuild the release to carry later sessions."
+                    f" {event_time:%F}. Rebuild the release to carry later sessions. Where exchange_calendars"
+                    " knows none, a later version of it may; or choose `calendar: weekdays`."
                 )
             return ahead
-        slack = n_steps if self.kind == "continuous" else 2 * n_steps + 7
+        slack = -(-7 * n_steps // len(self.open_days)) + 7 if self.open_days else n_steps
         end = pl.Series([event_time], dtype=UTC_DTYPE).dt.offset_by(format_step_multiple(self.every, slack))[
             0
         ]
@@ -79,7 +88,7 @@ class Calendar:
         length_us = int(parse_step_length(self.every) / timedelta(microseconds=1))
         phase = event_time.dt.epoch("us") % length_us
         on_grid = phase == phase.mode().min()
-        return on_grid & (event_time.dt.weekday() <= _FRIDAY) if self.kind == "weekdays" else on_grid
+        return on_grid & event_time.dt.weekday().is_in(self.open_days) if self.open_days else on_grid
 
     def _is_on_date_grid(self, event_time: pl.Series) -> pl.Series:
         """Months differ in length: the grid starts at the first step with the usual day."""
@@ -116,14 +125,14 @@ def build_calendar(
     future can be dated.
     """
     kind = about.calendar
-    if kind in {"continuous", "weekdays"}:
-        if kind == "weekdays" and about.every != "1d":
-            raise CalendarError(f"`about.calendar: weekdays` needs `every: 1d`, not {about.every!r}.")
+    if kind == "continuous" or parse_open_days(kind):
+        if kind != "continuous" and about.every != "1d":
+            raise CalendarError(f"`about.calendar: {kind}` needs `every: 1d`, not {about.every!r}.")
         return Calendar(kind, about.every, about.publish_delay_s)
     if not kind.startswith("exchange:"):
         raise CalendarError(
             f"`about.calendar` is {kind!r}; use `continuous`, `weekdays` or `exchange:<code>`, for example"
-            " `exchange:XNYS`."
+            " `exchange:XNYS`, or `weekdays:mon,tue,sat` with the open days."
         )
     if sessions is None:
         if reach is None:
@@ -136,10 +145,36 @@ def build_calendar(
     return Calendar(kind, about.every, about.publish_delay_s, sessions.cast(UTC_DTYPE).alias("event_time"))
 
 
+def parse_open_days(kind: str) -> list[int]:
+    """The weekdays that calendar *kind* names, ascending from Monday = 1; empty for another kind.
+
+    Raises CalendarError for a name that is no weekday.
+    """
+    if kind == "weekdays":
+        return [1, 2, 3, 4, 5]
+    if not kind.startswith("weekdays:"):
+        return []
+    names = [name.strip().lower() for name in kind.removeprefix("weekdays:").split(",")]
+    if unknown := sorted(set(names) - set(WEEKDAYS)):
+        raise CalendarError(
+            f"`about.calendar` is {kind!r}, but {unknown} are no weekdays; name the open days among"
+            f" {', '.join(WEEKDAYS)}."
+        )
+    return sorted({WEEKDAYS.index(name) + 1 for name in names})
+
+
+def format_open_days(days: Iterable[int]) -> str:
+    """The calendar whose open days are *days*, from Monday = 1."""
+    ordered = sorted(days)
+    names = ",".join(WEEKDAYS[day - 1] for day in ordered)
+    return "weekdays" if ordered == [1, 2, 3, 4, 5] else f"weekdays:{names}"
+
+
 def list_exchange_sessions(code: str, start: datetime, end: datetime) -> pl.Series:
     """Trading days of the exchange *code* from *start* to *end*, each at 00:00 UTC.
 
-    Raises CalendarError for an unknown code.
+    They are those that the library knows: some exchanges have a first year, or holidays up to this
+    or next year only. Raises CalendarError for an unknown code, or when none of the time is known.
     """
     # Pandas and 1 s of import: only datasets with an exchange pay it
     import exchange_calendars as xcals
@@ -151,8 +186,22 @@ def list_exchange_sessions(code: str, start: datetime, end: datetime) -> pl.Seri
             f"No exchange {code!r} in exchange_calendars. Known codes start"
             f" {sorted(xcals.get_calendar_names())[:8]}."
         ) from error
+    except ValueError:  # before the first day that the library knows, or after the last
+        bounds = type(xcals.get_calendar(code))
+        first, last = _convert_bound(bounds.bound_min(), start), _convert_bound(bounds.bound_max(), end)
+        if end < first or start > last:
+            raise CalendarError(
+                f"exchange_calendars knows the sessions of {code!r} from {first:%F} to {last:%F}, and none"
+                f" from {start:%F} to {end:%F}. Set `about.calendar: weekdays`, or leave these rows out."
+            ) from None
+        calendar = xcals.get_calendar(code, start=f"{max(start, first):%F}", end=f"{min(end, last):%F}")
     days = [datetime(d.year, d.month, d.day, tzinfo=UTC) for d in calendar.sessions]
     return pl.Series("event_time", days, dtype=UTC_DTYPE)
+
+
+def _convert_bound(bound: Any, default: datetime) -> datetime:
+    """A bound of the library, a pandas time without a zone or None, as a moment in UTC."""
+    return default if bound is None else datetime(bound.year, bound.month, bound.day, tzinfo=UTC)
 
 
 def parse_step_length(every: str) -> timedelta:

@@ -6,6 +6,7 @@ the vintage known by then is used.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -65,10 +66,21 @@ class Panel:
         """The columns of x."""
         return self.dataset.schema
 
+    @cached_property
+    def centres(self) -> np.ndarray:
+        """(S,) float64: what the levels in x and the targets of models are distances from."""
+        return self.schema.get_centres(self.series_ids)
+
+    def add_centres(self, z_hat: np.ndarray, series: np.ndarray) -> np.ndarray:
+        """z in float64 of what a model says (n, H), or of targets, of these *series* (n,)."""
+        if not self.centres.any():
+            return z_hat
+        return z_hat.astype(np.float64) + self.centres[series][:, None]
+
     def get_targets(
         self, start: int, stop: int, as_of_origin: int | None = None, embargo_steps: int = 0
     ) -> np.ndarray:
-        """z of the horizon for origins start..stop-1: (stop-start, S, H) float32.
+        """z of the horizon for origins start..stop-1, from the centres: (stop-start, S, H) float32.
 
         as_of_origin: of a cutoff: values are as that cutoff knew them, *embargo_steps* kept, and
           NaN where it did not. Without it, all that is known by now.
@@ -80,6 +92,8 @@ class Panel:
         known = (
             self.z[ahead] if as_of_origin is None else self._select_known(ahead, as_of_origin - embargo_steps)
         )
+        if self.centres.any():
+            known = known - self.centres
         for s in range(1, steps + 1):
             part = known[s : s + stop - start]
             out[: len(part), :, s - 1] = part

@@ -5,14 +5,20 @@ Its hash is part of every release.
 
 import hashlib
 import json
-from typing import Literal
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
 from tasks.core.strict import Strict
 
 # The columns of the feature kind `series`; together they name a series
 SERIES_KEY = ("series_key_high", "series_key_low")
+
+# Series and the number that is subtracted from its level columns; 0 for a series not among them
+Centres = tuple[tuple[str, float], ...]
 
 
 def encode_series_id(series_id: str) -> tuple[int, int]:
@@ -47,6 +53,8 @@ class FeatureSchema(Strict):
     seasonal: for each step 1..horizon the column with z one season before that step's time; empty
       without a season.
     scale: the spread column that makes series of different size alike, or None.
+    centres: what is subtracted, in float64, from the levels of a series and from its targets before
+      they become float32, and added to its forecasts (tasks.features.centres).
     """
 
     columns: tuple[FeatureColumn, ...]
@@ -55,6 +63,8 @@ class FeatureSchema(Strict):
     scale: str | None = None
     horizon_steps: int
     season_steps: int
+    # Not written where it is empty, so that releases of before keep their digest
+    centres: Annotated[Centres, Field(exclude_if=lambda centres: not centres)] = ()
 
     @property
     def names(self) -> list[str]:
@@ -73,9 +83,10 @@ class FeatureSchema(Strict):
     def hash(self) -> str:
         """sha256 over the canonical JSON.
 
-        `code` counts only where there is some, so that older releases keep their hash.
+        `code` counts only where there is some, so that older releases keep their hash. Centres are
+        no part of it: they follow from the rows.
         """
-        content = self.model_dump()
+        content = self.model_dump(exclude={"centres"})
         content["columns"] = [
             {k: v for k, v in column.items() if k != "code" or v} for column in content["columns"]
         ]
@@ -90,6 +101,14 @@ class FeatureSchema(Strict):
             return np.ones(len(x))
         spread = x[:, self.index(self.scale)].astype(np.float64)
         return np.where(np.isfinite(spread) & (spread > 0), spread, 1.0)
+
+    def get_centres(self, series_ids: Sequence[str]) -> np.ndarray:
+        """The centre of each of *series_ids*, float64."""
+        return np.array([self._centre_of.get(name, 0.0) for name in series_ids], dtype=np.float64)
+
+    @cached_property
+    def _centre_of(self) -> dict[str, float]:
+        return dict(self.centres)
 
     def lags(self, column: str) -> list[str]:
         """`<column>_lag_1`, `<column>_lag_2`, ... as far as they are declared without a gap."""

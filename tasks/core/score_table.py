@@ -14,6 +14,7 @@ import polars as pl
 from tasks.core import scores
 from tasks.core.errors import ScoreInputError
 from tasks.core.frames import format_quantile_columns
+from tasks.core.group_means import SummedGroups
 
 Array = np.ndarray
 PAIR = ("series_id", "cutoff", "step")  # what two models' forecasts are compared on
@@ -89,15 +90,14 @@ def compute_series_scales(history: pl.DataFrame, season_steps: int) -> pl.DataFr
     score, and the others keep theirs.
     """
     back = pl.col("y").fill_nan(None).diff(season_steps).over("series_id", order_by="event_time")
-    means = (
-        history.select("series_id", back=back)
-        .group_by("series_id")
-        .agg(pl.col("back").abs().mean(), squared=pl.col("back").pow(2).mean().sqrt())
+    gaps = history.select("series_id", back=back.abs(), squared=back.pow(2))
+    by_series, defined = SummedGroups(gaps, ["series_id"]), pl.col("back") > 0
+    means = by_series.groups.with_columns(
+        by_series.compute_means("back"), by_series.compute_means("squared").sqrt()
     )
-    defined = pl.col("back") > 0
     return means.select(
         "series_id", mase_scale=pl.when(defined).then("back"), rmsse_scale=pl.when(defined).then("squared")
-    ).sort("series_id")
+    )
 
 
 def score_elements(
@@ -149,13 +149,11 @@ def compute_mean_scores(
     by: any columns, such as series_id, step, cutoff, year. Scaled errors are averaged over
     forecasts, so a longer series weighs more.
     """
-    keys = ["model", *by]
-    means = [
-        pl.col(name).mean().sqrt() if name in _ROOTED else pl.col(name).mean()
-        for name in names
-        if name in scored.columns
-    ]
-    return scored.group_by(keys).agg(pl.len().alias("n"), *means).sort(keys)
+    by_keys = SummedGroups(scored, ["model", *by])
+    means = {name: by_keys.compute_means(name) for name in names if name in scored.columns}
+    return by_keys.groups.with_columns(
+        mean.sqrt() if name in _ROOTED else mean for name, mean in means.items()
+    )
 
 
 def build_skill_table(
@@ -179,15 +177,14 @@ def build_skill_table(
             f" {scored['model'].unique().sort().to_list()}."
         )
     keys = ["model", *by]
-    means = (
-        scored.join(theirs, on=PAIR)
-        .drop_nulls([score, "_theirs"])
-        .group_by(keys)
-        .agg(pl.len().alias("n_shared"), pl.col(score, "_theirs").mean())
+    shared = scored.join(theirs, on=PAIR, maintain_order="left").drop_nulls([score, "_theirs"])
+    by_keys = SummedGroups(shared, keys)
+    means = by_keys.groups.rename({"n": "n_shared"}).with_columns(
+        by_keys.compute_means(score), by_keys.compute_means("_theirs")
     )
     ratio = pl.col(score) / pl.col("_theirs")
     skill = 1.0 - (ratio.sqrt() if score in _ROOTED else ratio)
-    return means.select(*keys, "n_shared", skill_frac=pl.when(pl.col("_theirs") > 0).then(skill)).sort(keys)
+    return means.select(*keys, "n_shared", skill_frac=pl.when(pl.col("_theirs") > 0).then(skill))
 
 
 def _build_score_inputs(known: pl.DataFrame, quantiles: tuple[float, ...], *, scaled: bool) -> ScoreInputs:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tasks.core.about import About
+from tasks.core.about import About, Bounds
 from tasks.core.errors import ParamsError
 from tasks.edges.settings import ROOT
 
@@ -59,6 +59,17 @@ class ParamsDocument:
     def about(self) -> About:
         """What the current dataset is."""
         return parse_about(self._entry["about"], f"datasets.{self.dataset}.about")
+
+    @cached_property
+    def bounded_about(self) -> About:
+        """`about` with the bounds of the target's column in the contract."""
+        about = self.about
+        rule = (self._merge_section("validate").get("columns") or {}).get(about.target.column) or {}
+        kept = {key: rule[key] for key in Bounds.model_fields if rule.get(key) is not None}
+        if about.target.derive is not None or not kept:
+            return about
+        bounds = parse_params(Bounds, kept, f"datasets.{self.dataset}.validate")
+        return about.model_copy(update={"target": about.target.model_copy(update={"bounds": bounds})})
 
     def list_models(self) -> tuple[str, ...]:
         """The models of this checkout: the top-level `models`.

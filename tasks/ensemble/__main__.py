@@ -25,7 +25,8 @@ def main() -> None:
     """Build the ensemble of the members' forecasts, write the unsealed releases and the report."""
     document = read_document()
     params = document.parse_stage("ensemble", EnsembleParams)
-    aligned, stride_steps = read_aligned(document, read_features_dataset(FEATURES_FOLDER, document.about))
+    dataset = read_features_dataset(FEATURES_FOLDER, document.bounded_about)
+    aligned, stride_steps = read_aligned(document, dataset)
     assembled = build_ensemble(aligned, params)
     print(assembled.choice.reason)
     origin = ReleaseOrigin(

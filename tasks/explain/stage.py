@@ -139,6 +139,9 @@ def _build_attributions(
     steps, names = release.schema.horizon_steps, [release.schema.names[j] for j in columns]
     n_rows, n_names = picked.height, len(names)
     ahead = [release.calendar.list_next_steps(origin, steps) for origin in picked["event_time"]]
+    centre = release.schema.get_centres(picked["series_id"].to_list())
+    z_hat = explained.z_hat + centre[:, None]
+    base = np.broadcast_to(explained.base, z_hat.shape) + centre[:, None]
     of_row = picked.select(
         "series_id", cutoff=release.calendar.nominal_known_at(), is_last=pl.int_range(pl.len()) < n_last
     )
@@ -148,8 +151,8 @@ def _build_attributions(
         pl.concat(ahead).gather(np.repeat(np.arange(n_rows * steps), n_names)).alias("event_time"),
         pl.Series("feature", names * (n_rows * steps), dtype=pl.String),
         pl.Series("part", explained.parts[:, columns, :].transpose(0, 2, 1).ravel()),
-        pl.Series("base", np.tile(np.repeat(explained.base, n_names), n_rows)),
-        pl.Series("z_hat", np.repeat(explained.z_hat.ravel(), n_names)),
+        pl.Series("base", np.repeat(base.ravel(), n_names)),
+        pl.Series("z_hat", np.repeat(z_hat.ravel(), n_names)),
     )
 
 

@@ -41,14 +41,14 @@ def main(root: Path = ROOT) -> None:
         write_json(folder / "schema.json", features.schema.model_dump())
         write_report(folder / "gaps.json", features.gaps)
         # with the source of a user's functions: a release computes by this file
-        write_json(folder / "features.json", params.model_dump(mode="json"))
+        write_json(folder / "features.json", features.params.model_dump(mode="json"))
         # later stages compute the time of a step without the exchange library
         write_sessions(folder, features.calendar)
         table_hash, data_version = compute_file_hash(folder / "table.parquet"), compute_file_hash(root / ROWS)
         verdict = find_leaks(
             rows,
             about,
-            params,
+            features.params,
             features.table,
             features.calendar,
             table_hash=table_hash,

@@ -39,11 +39,11 @@ def build_features_as_known(
     columns = build_declared_columns(about, params)
     if others := [c for c in columns if c.sees == "others"]:
         on_time = _filter_on_time(steps, late, calendar)
-        as_known = build_feature_columns(on_time, steps, others, about, calendar)
+        as_known = build_feature_columns(on_time, steps, others, about, calendar, centres=params.centres)
         table = table.with_columns(as_known[c.name] for c in others)
     # columns of the key are always known, and those known ahead are read as each cutoff knew them
     own_columns = [c for c in columns if c.sees == "own"]
-    lookback = max(c.lookback_steps for c in own_columns)
+    lookback, centre_of = max(c.lookback_steps for c in own_columns), dict(params.centres)
     positions = table.select("series_id", "event_time", cutoff=calendar.nominal_known_at()).with_row_index(
         "position"
     )
@@ -53,8 +53,13 @@ def build_features_as_known(
     for part in split_blocks(len(affected), _MAX_ORIGINS):
         origins = positions[affected[part]]
         tails = _build_tails(steps, positions, origins, lookback)
+        centres = tuple(
+            (f"{position:012d}", centre_of[series_id])  # as `_build_tails` names it
+            for position, series_id in origins.select("position", "series_id").iter_rows()
+            if series_id in centre_of
+        )
         as_known = (
-            build_feature_columns(tails, tails, own_columns, about, calendar)
+            build_feature_columns(tails, tails, own_columns, about, calendar, centres=centres)
             .group_by("series_id", maintain_order=True)
             .last()
         )

@@ -24,6 +24,10 @@ _BLOCK_STEPS = 65_536
 _MAX_GAP_FRAC = 0.5  # of rows to compute again; above it, the first way is not worth it
 
 
+# Each source as it was read and, where a column of a level or a spread needs it, from its centre
+Sources = dict[tuple[FeatureSource, bool], np.ndarray]
+
+
 class Block(NamedTuple):
     """A stretch to compute.
 
@@ -48,14 +52,17 @@ class Runs(NamedTuple):
 
 def compute_columns(gridded: GriddedRows, columns: list[Column]) -> np.ndarray:
     """The columns as (F, N) float32, NaN where unknown or beyond float32."""
-    sources = {
-        source: source.read(gridded).astype(np.float64, copy=False)
+    sources: Sources = {
+        (source, False): source.read(gridded).astype(np.float64, copy=False)
         for source in dict.fromkeys(s for c in columns for s in c.sources)
     }
+    if gridded.centre is not None:
+        centred = dict.fromkeys(s for c in columns if c.role != "free" for s in c.sources)
+        sources |= {(source, True): sources[source, False] - gridded.centre for source in centred}
     n, lookback = gridded.frame.height, max(c.lookback_steps for c in columns)
     out = np.empty((len(columns), n), dtype=np.float32)
     lookback_sources = {s for c in columns if c.lookback_steps for s in c.sources}
-    incomplete = _find_incomplete(gridded, [sources[s] for s in lookback_sources], lookback)
+    incomplete = _find_incomplete(gridded, [sources[s, False] for s in lookback_sources], lookback)
     if (incomplete.stop - incomplete.start).sum() > _MAX_GAP_FRAC * n:
         incomplete = Runs(gridded.starts, np.append(gridded.starts[1:], n))
     else:
@@ -105,7 +112,7 @@ def _iterate_stretches(gridded: GriddedRows, wanted: Runs, lookback: int) -> Ite
 
 
 def _compute_blocks(
-    out: np.ndarray, columns: list[Column], sources: dict[FeatureSource, np.ndarray], blocks: Iterator[Block]
+    out: np.ndarray, columns: list[Column], sources: Sources, blocks: Iterator[Block]
 ) -> None:
     listed = list(blocks)
     if len(listed) == 1:
@@ -116,15 +123,15 @@ def _compute_blocks(
             pass
 
 
-def _compute_block(
-    out: np.ndarray, columns: list[Column], sources: dict[FeatureSource, np.ndarray], block: Block
-) -> None:
+def _compute_block(out: np.ndarray, columns: list[Column], sources: Sources, block: Block) -> None:
     pasts = {source: _build_past(values, block.steps) for source, values in sources.items()}
     # all sources are finite, so an infinity raises one of these two flags, also beyond float32
     infinite: list[str] = []
     with np.errstate(all="ignore", over="call", divide="call", call=lambda kind, _: infinite.append(kind)):
         for k, column in enumerate(columns):
-            numbers = column.compute(*(pasts[source] for source in column.sources))[-block.n :]
+            is_centred = column.role != "free"
+            inputs = (pasts.get((s, is_centred)) or pasts[s, False] for s in column.sources)
+            numbers = column.compute(*inputs)[-block.n :]
             out[k, block.rows] = numbers if block.keep is None else numbers[block.keep]
     if infinite:
         part = out[:, block.rows]

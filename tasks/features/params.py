@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from tasks.core.schema import Centres
 from tasks.core.strict import Strict
 from tasks.features.specs import FeatureSpec
 
@@ -37,9 +38,11 @@ class FeatureParams(Strict):
     scale: the std column by which series of different size are divided, for example `z_std_22`;
     None: they have similar sizes already.
     leaks: bounds of the leak gate.
+    centres: computed by the stage, not declared: see tasks.features.centres.
     """
 
     list: tuple[FeatureSpec, ...] = ()
     last_within_steps: Annotated[int, Field(ge=0)] = 5
     scale: str | None = None
     leaks: LeakParams = LeakParams()
+    centres: Annotated[Centres, Field(exclude_if=lambda centres: not centres)] = ()

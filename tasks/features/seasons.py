@@ -121,10 +121,10 @@ def count_steps_since_1970(gridded: GriddedRows) -> np.ndarray:
     Raises FeatureInputError for an exchange, whose sessions before its first known one are unknown.
     """
     kind, every = gridded.calendar.kind, gridded.calendar.every
-    if kind == "weekdays":
-        return np.busday_count(
-            "1970-01-01", gridded.frame["event_time"].to_numpy().astype("datetime64[D]")
-        ).astype(np.float64)
+    if open_days := gridded.calendar.open_days:
+        days = gridded.frame["event_time"].to_numpy().astype("datetime64[D]")
+        weekmask = [day in open_days for day in range(1, 8)]
+        return np.busday_count("1970-01-01", days, weekmask=weekmask).astype(np.float64)
     if kind != "continuous":
         raise FeatureInputError(
             f"`features.list`: `fourier` counts `period_steps` from 1970, which calendar {kind!r} does not"

@@ -17,7 +17,7 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.errors import FeatureInputError
-from tasks.core.schema import SERIES_KEY, FeatureColumn, encode_series_id
+from tasks.core.schema import SERIES_KEY, Centres, FeatureColumn, encode_series_id
 from tasks.features.bars import OHLC, garman_klass
 from tasks.features.grid import find_series_starts
 
@@ -31,12 +31,23 @@ class GriddedRows:
 
     frame: as `align_to_grid` returns it, with y and z.
     rows: before, with all their vintages.
+    centres: of the series that have one.
     """
 
     frame: pl.DataFrame
     rows: pl.DataFrame
     about: About
     calendar: Calendar
+    centres: Centres = ()
+
+    @cached_property
+    def centre(self) -> np.ndarray | None:
+        """What is subtracted from the levels of each row; None where no series has a centre."""
+        names, of_series = self.frame["series_id"].gather(self.starts), dict(self.centres)
+        if not any(name in of_series for name in names):
+            return None
+        lengths = np.diff(np.append(self.starts, self.frame.height))
+        return np.repeat([of_series.get(name, 0.0) for name in names], lengths)
 
     @cached_property
     def first(self) -> np.ndarray:

@@ -13,7 +13,7 @@ from tasks.core.errors import FeatureInputError
 from tasks.core.frames import FEATURES
 from tasks.core.kinds import get_kind
 from tasks.core.reports.features import GapLedger, LongestGap, SeriesGaps
-from tasks.core.schema import FeatureSchema
+from tasks.core.schema import Centres, FeatureSchema
 from tasks.features.bars import OHLC, build_bar_return, garman_klass
 from tasks.features.columns import LAST, build_declared_columns, check_sources, list_seasonal_names
 from tasks.features.compute import compute_columns
@@ -38,15 +38,15 @@ def build_features(
     `tasks.features.known_ahead`) are no steps; each origin sees those that its cutoff knows.
     last_step: the last step of every series, also of one that ended earlier (its missing steps are
     gaps); None: each series ends with its last row.
-    Features are computed in float64 and stored in float32.
+    Features are computed in float64 and stored in float32, levels as distances from the centre of
+    their series (`params.centres`).
     Raises CalendarError for a row off the grid, FeatureInputError for a missing column.
     """
     columns = build_declared_columns(about, params)
     with_y = add_target(rows, about)
     check_sources(columns, _list_sources(with_y, about), about)
-    return build_feature_columns(
-        filter_steps(with_y, about, calendar), with_y, columns, about, calendar, last_step
-    )
+    steps = filter_steps(with_y, about, calendar)
+    return build_feature_columns(steps, with_y, columns, about, calendar, last_step, params.centres)
 
 
 def build_feature_columns(
@@ -56,6 +56,7 @@ def build_feature_columns(
     about: About,
     calendar: Calendar,
     last_step: datetime | None = None,
+    centres: Centres = (),
 ) -> pl.DataFrame:
     """*columns* at every grid step of *steps*; `ahead` reads *rows*.
 
@@ -66,7 +67,7 @@ def build_feature_columns(
     gridded = align_to_grid(steps, calendar, last_step).with_columns(
         z=get_kind(about.target).encode(about.target)
     )
-    values = compute_columns(GriddedRows(gridded, rows, about, calendar), columns)
+    values = compute_columns(GriddedRows(gridded, rows, about, calendar, centres), columns)
     with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
         features = list(
             pool.map(lambda c, of_column: pl.Series(c.name, of_column, nan_to_null=True), columns, values)
@@ -116,6 +117,7 @@ def build_feature_schema(about: About, params: FeatureParams) -> FeatureSchema:
         scale=params.scale,
         horizon_steps=about.horizon_steps,
         season_steps=about.season_steps,
+        centres=params.centres,
     )
 
 

@@ -5,6 +5,7 @@ Outside the digest.
 
 from typing import Any
 
+from tasks.core.numbers import format_number
 from tasks.core.reports.ensemble import EnsembleReport
 from tasks.core.reports.package import Provenance
 from tasks.core.reports.quantize import QuantizeDecision
@@ -195,4 +196,4 @@ def _convert_unknown(loss: float | None) -> float:
 
 
 def _format_figure(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
+    return format_number(value, 4) if isinstance(value, float) else "-" if value is None else str(value)

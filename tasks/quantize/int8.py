@@ -164,7 +164,8 @@ def score_mean_loss(z_hat: np.ndarray, rows: GateRows, quantile: float | None) -
         )
     )
     _, compute_loss = kind.select_loss(about, {"quantile": quantile})
-    loss = compute_loss(rows.y, kind.decode(about.target, kind.link(z_hat)), scaling_errors)
+    z_hat = rows.panel.add_centres(kind.link(z_hat), rows.where[:, 1])
+    loss = compute_loss(rows.y, kind.decode(about.target, z_hat), scaling_errors)
     known = loss[np.isfinite(loss)]
     return float(known.mean()) if len(known) else float("nan")
 

@@ -12,7 +12,9 @@ from tasks.core.blocks import split_blocks
 from tasks.core.calendar import parse_step_length
 from tasks.core.errors import ReleaseError
 from tasks.core.kinds.timeline import NEVER
-from tasks.features import add_target, build_features
+from tasks.core.schema import Centres
+from tasks.features import FeatureParams, add_target, build_features
+from tasks.features.centres import find_centres
 from tasks.release.combine import apply_combination, compute_regime, compute_weight_groups, find_recency
 from tasks.release.load import Release
 
@@ -97,6 +99,7 @@ def convert_to_us(time: datetime) -> int:
 def predict_ensemble(release: Release, x: np.ndarray) -> np.ndarray:
     """The combined forecast (n, H) float64 in the space in which members are combined.
 
+    It is a distance from the centre of each row's series, as the levels in x are.
     x: (n, F) float32 feature rows in the order of the schema; n may be 0.
     """
     out = np.zeros((len(x), release.schema.horizon_steps))
@@ -190,12 +193,14 @@ def predict_members(
     was still unknown.
     """
     schema = release.schema
-    x = _build_inputs(release, rows, grid, points, series_ids)
+    centres = _find_centres(release, rows, series_ids)
+    params = release.features.model_copy(update={"centres": centres})
+    x = _build_inputs(release, params, rows, grid, points, series_ids)
     for i in _find_points_with_late_rows(grid, rows, points, schema.lookback_steps):
         known = rows.filter(
             pl.col("known_at") <= _EPOCH + timedelta(microseconds=points[i].as_of_us)
         )  # all vintages: what is known ahead is read as the origin's own cutoff knew it
-        x[i] = _build_inputs(release, known, grid, [points[i]], series_ids)[0]
+        x[i] = _build_inputs(release, params, known, grid, [points[i]], series_ids)[0]
     is_known = np.isfinite(x[:, :, schema.index(schema.last)])
     out = np.full((*is_known.shape, schema.horizon_steps), np.nan)
     scale = np.full(is_known.shape, np.nan)
@@ -215,11 +220,27 @@ def predict_members(
         else np.zeros(is_known.shape, dtype=np.int64)
     )
     bases = predict_quantile_bases(release, x[is_known], out[is_known])
+    centre_of = dict(params.centres)
+    centre = np.array([centre_of.get(name, 0.0) for name in series_ids])[:, None]
+    out += centre
+    if member_z_hat is not None:
+        member_z_hat += centre[..., None]
     if bases is None:
         return MemberForecasts(series_ids, out, scale, regime, None, member_z_hat)
     base = np.full((*out.shape, bases.shape[-1]), np.nan)
     base[is_known] = bases
+    base += centre[..., None]
     return MemberForecasts(series_ids, out, scale, regime, base, member_z_hat)
+
+
+def _find_centres(release: Release, rows: pl.DataFrame, series_ids: tuple[str, ...]) -> Centres:
+    """The centres of the release, and those of the series of *rows* that it has not seen."""
+    seen = {*release.series_ids, *dict(release.schema.centres)}
+    if not (unseen := [name for name in series_ids if name not in seen]):
+        return release.schema.centres
+    shared = float(np.median(release.schema.get_centres(release.series_ids))) if release.series_ids else None
+    further = find_centres(rows.filter(pl.col("series_id").is_in(unseen)), release.about, shared)
+    return (*release.schema.centres, *further)
 
 
 def select_first_known(
@@ -254,6 +275,7 @@ def find_series_positions(all_ids: Sequence[str], some_ids: Sequence[str]) -> np
 
 def _build_inputs(
     release: Release,
+    params: FeatureParams,
     rows: pl.DataFrame,
     grid: OriginGrid,
     points: Sequence[OriginPoint],
@@ -276,7 +298,7 @@ def _build_inputs(
     x = np.full((len(positions), len(series_ids), len(release.schema.columns)), np.nan, dtype=np.float32)
     part = rows.filter((pl.col("event_time") >= start) & (pl.col("event_time") <= end))
     if part.height:
-        table = build_features(part, release.about, release.features, release.calendar, last)
+        table = build_features(part, release.about, params, release.calendar, last)
         table = table.filter(pl.col("event_time").is_in(grid.event_time[positions].implode()))
         values = table.select(pl.col(release.schema.names).fill_null(float("nan"))).to_numpy()
         x[

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tasks.core.kinds.base import CalibrationSpec
-from tasks.core.kinds.timeline import NEVER, ReplayCursor, Timeline
+from tasks.core.kinds.timeline import NEVER, ReplayCursor, Timeline, hold_point
 from tasks.release.combine import list_member_columns
 from tasks.release.load import Release
 from tasks.release.origins import find_series_positions
@@ -256,4 +256,4 @@ def _predict_request(
         base = None if request.base is None else request.base[is_known]
         columns[is_known, :, 0] = state.compute_points(group, z_hat, scale)
         columns[is_known, :, 1:] = state.compute_further(state.issue(group), z_hat, scale, base)
-    return columns
+    return hold_point(columns, state)

@@ -67,7 +67,7 @@ def find_overlap(
 
 
 def _build_values_before(vintages: pl.DataFrame | None, panel: Panel, known_by_us: int) -> np.ndarray:
-    """z (T, S) float32 of corrected values as they were known at *known_by_us*.
+    """z (T, S) float32, from the centres, of corrected values as known at *known_by_us*.
 
     NaN where there was none.
     """
@@ -75,7 +75,8 @@ def _build_values_before(vintages: pl.DataFrame | None, panel: Panel, known_by_u
     if vintages is not None:
         # In order of known_at: of several the last assignment stays
         known = vintages.filter(pl.col("known_at").to_physical() <= known_by_us)
-        z[_find_positions(known, panel)] = known["z"].fill_null(float("nan")).to_numpy()
+        step, series = _find_positions(known, panel)
+        z[step, series] = known["z"].fill_null(float("nan")).to_numpy() - panel.centres[series]
     return z
 
 

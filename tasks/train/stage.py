@@ -132,11 +132,12 @@ def _build_result(model: str, split: HistorySplit, training: ModelTraining, trai
     panel, plan, context, fits = split.panel, split.plan, trained.context, trained.fits
     final = decode_fit(fits[plan.release_cutoff], context)
     x, positions = panel.get_inputs(split.gate_origins)
+    gate = WalkForecasts(positions, panel.add_centres(final.predict(x), positions[:, 1]))
     forecasts = build_forecast_frame(panel, predict_walk(context, plan, fits), model)
     plan_report = build_plan_report(plan, panel, split.walk, set(fits))
     return TrainResult(
         forecasts,
-        build_forecast_frame(panel, WalkForecasts(positions, final.predict(x)), model),
+        build_forecast_frame(panel, gate, model),
         final,
         _build_fit_report(model, split, training, trained, plan_report),
         score(forecasts, panel),

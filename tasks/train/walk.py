@@ -50,7 +50,8 @@ def predict_walk(context: FitContext, plan: FitPlan, fits: Mapping[int, bytes]) 
     for fold in plan.folds:
         if (fit := fits.get(plan.get_fit_origin(fold))) is not None:
             x, positions = context.panel.get_inputs(fold.origins)
-            parts.append(WalkForecasts(positions, decode_fit(fit, context).predict(x)))
+            z_hat = decode_fit(fit, context).predict(x)
+            parts.append(WalkForecasts(positions, context.panel.add_centres(z_hat, positions[:, 1])))
     return WalkForecasts(
         np.concatenate([p.positions for p in parts]), np.concatenate([p.z_hat for p in parts])
     )

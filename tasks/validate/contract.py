@@ -11,6 +11,7 @@ import polars as pl
 import polars.selectors as cs
 
 from tasks.core.errors import ContractError
+from tasks.core.numbers import format_number
 from tasks.core.reports.validate import ContractResult, ExpectationCounts, ExpectationResult
 from tasks.edges.settings import read_settings
 from tasks.validate.failure import RuleFailure, build_reason
@@ -67,7 +68,7 @@ def _build_column_expectations(column: str, rule: ColumnRule) -> Iterator[RuleEx
             pl.lit(f"{column} is missing"),
         )
     if rule.min is not None:
-        allowed = f"{'>' if rule.strict_min else '>='} {rule.min:g}"
+        allowed = f"{'>' if rule.strict_min else '>='} {format_number(rule.min)}"
         yield RuleExpectation(
             f"{column} {allowed}",
             between,
@@ -76,7 +77,7 @@ def _build_column_expectations(column: str, rule: ColumnRule) -> Iterator[RuleEx
             _build_value_reason(column, allowed),
         )
     if rule.max is not None:
-        allowed = f"<= {rule.max:g}"
+        allowed = f"<= {format_number(rule.max)}"
         yield RuleExpectation(
             f"{column} {allowed}",
             between,

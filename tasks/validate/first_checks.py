@@ -56,11 +56,18 @@ def find_first_failures(rows: pl.DataFrame, calendar: Calendar) -> Iterator[Rule
     rule, step = (
         ("on_grid", f"every {calendar.every} as most rows are")
         if calendar.kind == "continuous"
-        else ("on_calendar", f"of {calendar.kind}")
+        else ("on_calendar", f"of {calendar.kind}{_describe_ends(rows, calendar)}")
     )
     yield RuleFailure(
         rule, off_grid, build_reason(pl.col("event_time").dt.strftime("%F %T"), f" is no step {step}")
     )
+
+
+def _describe_ends(rows: pl.DataFrame, calendar: Calendar) -> str:
+    """The known sessions, where rows are before the first or after the last of them."""
+    if calendar.sessions is None or rows["event_time"].is_between(*calendar.sessions.gather([0, -1])).all():
+        return ""
+    return ", whose sessions are known from {:%F} to {:%F}".format(*calendar.sessions.gather([0, -1]))
 
 
 def _list_value_columns(rows: pl.DataFrame) -> list[str]:

@@ -220,3 +220,71 @@ def test_exchange_sessions_lie_within_what_was_asked():
     sessions = list_exchange_sessions("XNYS", day(2020, 1), day(2020, 2))
     assert (sessions[0], sessions[-1]) == (day(2020, 1, 2), day(2020, 1, 31))
     assert sessions.dtype == UTC_DTYPE
+
+
+def calendar_names():
+    import exchange_calendars as xcals
+
+    return sorted(xcals.get_calendar_names(include_aliases=False))
+
+
+BOUNDED = ["AIXK", "XBOM", "XHKG", "XSAU", "XSES", "XSHG", "XTKS"]
+SLOW = {"XKRX", "XMOS", "XTAE"}  # some seconds each
+PROMPT = [*BOUNDED, *(name for name in calendar_names() if name not in {*BOUNDED, *SLOW})]
+
+
+@pytest.mark.parametrize("code", PROMPT[:40])
+def test_an_exchange_reaches_from_its_first_to_its_last_session(code):
+    assert_reaches(code)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("code", [*PROMPT[40:], *sorted(SLOW)])
+def test_every_other_exchange_does_too(code):
+    assert_reaches(code)
+
+
+def assert_reaches(code):
+    """By the library's own class: rows on every session, two years being asked for after them."""
+    import exchange_calendars as xcals
+
+    own = type(xcals.get_calendar(code))
+    first, last = (
+        f"{own.bound_min() or own.default_start()}"[:10],
+        f"{own.bound_max() or own.default_end()}"[:10],
+    )
+    days = pl.Series([d.to_pydatetime() for d in xcals.get_calendar(code, start=first, end=last).sessions])
+    sessions = days.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    made = build_calendar(about_of(f"exchange:{code}"), reach=(sessions[0], sessions[-1]))
+    assert made.is_on_grid(sessions).all()
+    assert made.grid(sessions[0], sessions[-1]).to_list() == sessions.to_list()
+    assert made.list_next_steps(sessions[-3], 2).to_list() == sessions[-2:].to_list()
+    if own.bound_max() is not None:
+        with pytest.raises(
+            CalendarError, match=rf"'exchange:{code}' ends {sessions[-1]:%F}, fewer than 1 steps"
+        ):
+            made.list_next_steps(sessions[-1], 1)
+
+
+@pytest.mark.parametrize(
+    ("code", "start", "end", "bounds"),
+    [
+        ("XTKS", day(1990, 1), day(1994, 1), "from 1997-01-01"),
+        ("XSHG", day(2029, 3), day(2030, 1), "to 2026-12-31"),
+    ],
+)
+def test_rows_of_a_time_that_the_library_does_not_know_are_refused_with_its_bound(code, start, end, bounds):
+    with pytest.raises(CalendarError, match=f"knows the sessions of '{code}' .*{bounds}"):
+        build_calendar(about_of(f"exchange:{code}"), reach=(start, end))
+
+
+@pytest.mark.parametrize(("kind", "n"), [("weekdays:mon,tue,wed,thu,fri,sat", 6), ("weekdays:sun, wed", 2)])
+def test_named_open_days_are_the_steps(kind, n):
+    made = build_calendar(about_of(kind))
+    grid = made.grid(day(2024, 1), day(2024, 12, 29))
+    assert len(grid) == 52 * n
+    assert made.is_on_grid(grid).all()
+    assert grid.dt.weekday().n_unique() == n
+    assert made.list_next_steps(grid[3], 40).to_list() == grid[4:44].to_list()
+    with pytest.raises(CalendarError, match=r"\['son'\] are no weekdays"):
+        build_calendar(about_of("weekdays:mon,son"))

@@ -1,13 +1,18 @@
 """The wizard on small files whose cells leave more than one reading: what the evidence decides."""
 
 import random
+import re
 from datetime import timedelta
 
+import numpy as np
 import polars as pl
 import pytest
 import wizard_runs as runs
 from wizard_files import START, csv, hourly, times
 
+from tasks.core.about import About
+from tasks.core.calendar import build_calendar
+from tasks.ingest.wizard.inspect.grid import find_calendar
 from tasks.ingest.wizard.inspect.target import find_followed_column
 
 
@@ -44,8 +49,39 @@ def test_a_covariate_called_y_is_not_the_target(tmp_path):
     assert rows["sales"].to_list() == hourly(300)
 
 
-def test_closed_weekdays_are_named(tmp_path):
-    days = [START + timedelta(days=d) for d in range(400)]
-    open_days = [f"{d:%F}" for d in days if d.weekday() != 6]
-    proposal = runs.proposed(csv(tmp_path / "a.csv", ["date", "y"], open_days, hourly(len(open_days))))
-    assert any("Sunday" in question for question in proposal.questions)
+def dates_without(closed, n_days=400, missing=0.0):
+    days = [START + timedelta(days=d) for d in range(n_days)]
+    drawn = np.random.default_rng(1).random(n_days) >= missing
+    return [d for d, is_there in zip(days, drawn, strict=True) if d.weekday() not in closed and is_there]
+
+
+@pytest.mark.parametrize(
+    ("closed", "calendar", "named"),
+    [
+        ({6}, "weekdays:mon,tue,wed,thu,fri,sat", r"any of \d\d Sundays:"),
+        ({0}, "weekdays:tue,wed,thu,fri,sat,sun", r"any of \d\d Mondays:"),
+        ({1, 6}, "weekdays:mon,wed,thu,fri,sat", r"any of \d\d Tuesdays and \d\d Sundays:"),
+    ],
+)
+def test_closed_weekdays_are_no_steps_and_are_named(tmp_path, closed, calendar, named):
+    days = dates_without(closed)
+    y = [10 * d.weekday() + v for d, v in zip(days, hourly(len(days)), strict=True)]
+    proposal = runs.proposed(csv(tmp_path / "a.csv", ["date", "y"], [f"{d:%F}" for d in days], y))
+    about = proposal.entry["about"]
+    assert about["calendar"] == calendar
+    assert about["season_steps"] == about["horizon_steps"] == 7 - len(closed)
+    assert any(re.search(named, question) for question in proposal.questions)
+    rows = runs.ingested(runs.made_current(tmp_path, proposal))
+    made = build_calendar(About.model_validate(about))
+    assert made.is_on_grid(rows["event_time"]).all()
+    assert made.grid(rows["event_time"][0], rows["event_time"][-1]).to_list() == rows["event_time"].to_list()
+    ahead = made.list_next_steps(rows["event_time"][-1], 20)
+    assert not {d.weekday() for d in ahead} & closed
+    assert len(ahead) == 20
+
+
+@pytest.mark.parametrize(("n_days", "missing"), [(50, 0.0), (80, 0.8)])
+def test_a_weekday_that_may_be_missing_by_chance_is_a_step(n_days, missing):
+    days = pl.Series(dates_without({6}, n_days, missing)).cast(pl.Datetime("us", "UTC"))
+    rows = pl.DataFrame({"series_id": "a", "event_time": days})
+    assert find_calendar(rows, "1d")[0] == "continuous"

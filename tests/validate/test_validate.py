@@ -355,3 +355,14 @@ def test_rows_that_all_fail_stop_the_stage_whatever_the_limit(checkout):
     write_raw(checkout, n_bad=200)
     with pytest.raises(ContractError, match="200 of 200 rows"):
         main(checkout)
+
+
+def test_rows_before_the_first_known_session_are_quarantined_with_that_bound():
+    """exchange_calendars knows Tokyo from 1997 on."""
+    days = [datetime(1996, 12, 26, tzinfo=UTC), *(datetime(1997, 1, d, tzinfo=UTC) for d in (6, 7, 8))]
+    rows = frame_of([5.0] * 4, times=days)
+    got = validate_rows(rows, about_of("1d", "exchange:XTKS"), PARAMS, report=lambda _: None)
+    assert got.clean.height == 3
+    assert got.quarantined["reason"][0].startswith(
+        "1996-12-26 00:00:00 is no step of exchange:XTKS, whose sessions are known from 1997-01-06 to 1999"
+    )

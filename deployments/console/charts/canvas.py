@@ -13,6 +13,7 @@ DPI = 110
 _STYLE = {
     "axes.axisbelow": True,
     "axes.edgecolor": GRID,
+    "axes.formatter.useoffset": False,  # a level keeps its digits
     "axes.grid": True,
     "axes.labelcolor": MUTED,
     "axes.labelsize": 8,

@@ -12,6 +12,7 @@ from deployments.console.html import Image
 from deployments.console.theme import BLUE, MUTED, ORANGE
 from tasks.core.about import Target
 from tasks.core.kinds import get_kind
+from tasks.core.numbers import format_number
 from tasks.core.reports.explain import FeatureImportance
 
 N_BARS = 15
@@ -75,4 +76,4 @@ def _draw_waterfall(axes: Any, parts: pl.DataFrame, target: Target) -> None:
 
 
 def _format_in_unit(z: float, target: Target) -> str:
-    return f"{float(get_kind(target).decode(target, np.array(z))):.4g}"
+    return format_number(float(get_kind(target).decode(target, np.array(z))), 4)

@@ -14,6 +14,7 @@ from deployments.console.html import (
     render_section,
     render_table,
 )
+from tasks.core.numbers import format_number
 from tasks.core.reports.validate import CleanProfile, ContractResult, ValidationSummary
 from tasks.edges.artifacts import read_report
 from tasks.edges.params import read_dataset
@@ -152,4 +153,4 @@ def _format_share(n: int, total: int, what: str) -> str:
 
 
 def _format_figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
+    return "" if value is None else format_number(value)

@@ -45,6 +45,8 @@ class Conformal:
     functional, transform: what the point is of y, and y's transform.
     """
 
+    is_interval = True  # the outer further columns are the ends of an interval
+
     def __init__(
         self,
         n_groups: int,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tasks.core.about import About, Target
+from tasks.core.about import About, Bounds, Target
 from tasks.core.errors import ParamsError
 from tasks.core.frames import format_quantile_columns
 from tasks.core.kinds.base import Array, CalibrationSpec, Loss
@@ -25,6 +25,19 @@ _FUNCTIONALS: dict[str, Functional] = {
     "mase": "median",
     "owa": "median",
 }
+
+
+def compute_limits(target: Target) -> tuple[float, float]:
+    """The least and the largest value that the contract of *target* allows.
+
+    Above a strict bound by the smallest step of float64, or to the next whole number.
+    """
+    bounds = target.bounds or Bounds()
+    low = -np.inf if bounds.min is None else bounds.min
+    high = np.inf if bounds.max is None else bounds.max
+    if bounds.strict_min:
+        low = np.floor(low) + 1 if target.integer else np.nextafter(low, np.inf)
+    return (float(np.ceil(low)), float(np.floor(high))) if target.integer else (float(low), float(high))
 
 
 class NumericKind:
@@ -88,8 +101,12 @@ class NumericKind:
         return transform_target_array(target, point)
 
     def decode(self, target: Target, columns: Array) -> Array:
-        """See Kind: a transform rises, so it takes quantiles to quantiles."""
-        return inverse_transform_target(target, columns)
+        """See Kind: a transform rises, so it takes quantiles to quantiles.
+
+        A value that the contract does not allow becomes the nearest one that it does.
+        """
+        values = inverse_transform_target(target, columns)
+        return values if target.bounds is None else np.clip(values, *compute_limits(target))
 
     def compute_member_error(self, z: Array, z_hat: Array) -> Array:
         """See Kind."""

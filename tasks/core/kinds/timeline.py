@@ -153,4 +153,15 @@ def calibrate(
                     cursor.issued[k, is_issued], z_hat, scale, base
                 )
             columns[k, is_issued, :, 0] = state.compute_points(timeline.groups[k, is_issued], z_hat, scale)
-    return IssuedForecasts(columns)
+    return IssuedForecasts(columns if only_points else hold_point(columns, state))
+
+
+def hold_point(columns: np.ndarray, state: Calibrator) -> np.ndarray:
+    """*columns* (..., C) whose outer quantiles reach to the point, where they are an interval.
+
+    A mean can be beyond the quantiles of a skewed distribution.
+    """
+    if getattr(state, "is_interval", False) and columns.shape[-1] > 2:
+        columns[..., 1] = np.minimum(columns[..., 1], columns[..., 0])
+        columns[..., -1] = np.maximum(columns[..., -1], columns[..., 0])
+    return columns

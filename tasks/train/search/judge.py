@@ -179,8 +179,7 @@ def score_folds(inner: InnerWalk, model_params: dict[str, Any]) -> Iterator[tupl
         fit = inner.context.learn(fold.fit_at, model_params, reused=reused)
         x, positions = inner.context.panel.get_inputs(fold.origins)
         z = np.array([inner.targets[int(origin)][series] for origin, series in positions])
-        y = inner.kind.decode_outcome(inner.about.target, z.reshape(len(positions), -1))
-        y_hat = inner.kind.decode(inner.about.target, inner.kind.link(fit.predict(x)))
+        y, y_hat = _decode_pairs(inner, positions, z.reshape(len(positions), -1), fit.predict(x))
         fold_errors = scaling_errors and scaling_errors._replace(
             scale=scaling_errors.scale[np.searchsorted(list(inner.targets), positions[:, 0]), positions[:, 1]]
         )
@@ -199,8 +198,8 @@ def score_fit(fit: Forecaster, inner: InnerWalk, panel: Panel, origins: np.ndarr
     """Mean loss of *fit* at the cutoffs with *origins*, against the newest outcomes in *panel*."""
     x, positions = panel.get_inputs(origins)
     z = panel.get_targets(int(origins[0]), int(origins[-1]) + 1)
-    y = inner.kind.decode_outcome(inner.about.target, z[positions[:, 0] - origins[0], positions[:, 1]])
-    y_hat = inner.kind.decode(inner.about.target, inner.kind.link(fit.predict(x)))
+    z = z[positions[:, 0] - origins[0], positions[:, 1]]
+    y, y_hat = _decode_pairs(inner, positions, z, fit.predict(x))
     seasonal = build_seasonal_from_panel(panel)
     scaling_errors = (
         None
@@ -208,6 +207,17 @@ def score_fit(fit: Forecaster, inner: InnerWalk, panel: Panel, origins: np.ndarr
         else seasonal.scaling_errors(y, positions[:, [0]], positions[:, [1]], np.arange(1, y.shape[1] + 1))
     )
     return float(np.nanmean(inner.primary_loss[1](y, y_hat, scaling_errors)))
+
+
+def _decode_pairs(
+    inner: InnerWalk, positions: np.ndarray, z: np.ndarray, z_hat: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """y and y_hat (n, H) of targets and of a model's forecasts at *positions* (n, 2)."""
+    kind, target, panel, series = inner.kind, inner.about.target, inner.context.panel, positions[:, 1]
+    return (
+        kind.decode_outcome(target, panel.add_centres(z, series)),
+        kind.decode(target, panel.add_centres(kind.link(z_hat), series)),
+    )
 
 
 def compute_costs(fit: Forecaster, inner: InnerWalk) -> list[float]:

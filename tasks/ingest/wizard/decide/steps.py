@@ -4,7 +4,9 @@ import calendar
 
 import polars as pl
 
+from tasks.core.calendar import parse_open_days
 from tasks.core.errors import SourceError
+from tasks.core.numbers import format_number
 from tasks.ingest.wizard.decide import budget
 from tasks.ingest.wizard.decide.draft import EntryDraft
 from tasks.ingest.wizard.inspect.figures import convert_to_int
@@ -73,7 +75,7 @@ def align_rows(
     means = _aggregate(rows, every, "mean")
     last = _aggregate(rows, every, "last")
     shown = [
-        f"{time:%F %R} is {mean:.6g} or {newest:.6g}"
+        f"{time:%F %R} is {format_number(mean)} or {format_number(newest)}"
         for time, mean, newest in zip(means["event_time"], means[values[0]], last[values[0]], strict=True)
         if mean is not None and newest is not None
     ][:3]
@@ -116,6 +118,11 @@ def decide_grid(
         draft.questions.append(
             f"No row is on a {' or '.join(closed)}, but the calendar {grid.calendar!r} has these days: they"
             " are forecast, too. Leave them out of what you use, or give the series a row of 0 there."
+        )
+    if grid.calendar.startswith("weekdays:"):
+        draft.questions.append(
+            f"The calendar is {grid.calendar}: {grid.reasons['calendar']}. If they should be, set"
+            " `about.calendar: continuous`."
         )
     if not inspected.integer_time and (steps := list_unlike_steps(rows)):
         draft.questions.append(
@@ -164,7 +171,7 @@ def decide_horizon(
     elif inspected.integer_time and grid.season_steps > 1:
         steps, reason = 2 * grid.season_steps, "two seasons, since the file has no time"
     elif grid.calendar != "continuous":
-        steps, reason = 5, "a trading week"
+        steps, reason = len(parse_open_days(grid.calendar)) or 5, "a week of open days"
     else:
         steps, reason = _HORIZONS.get(grid.every, 12), "usual for this step; give --horizon for another"
     if answers.horizon is None and steps > grid.n_steps // 16:

@@ -58,6 +58,12 @@ def select_target(
     )
     if answers.unit is None:
         draft.questions.append(f"Which unit has `{column}`? give --unit")
+    if _is_count(inspected.rows[column]):
+        draft.add_value(
+            ("about", "target", "integer"),
+            True,  # noqa: FBT003  (the entry's value)
+            "whole numbers from 0 on: quantiles are whole numbers, too",
+        )
     transform = select_transform(inspected.rows, column, answers.season or 24)
     draft.add_value(("about", "target", "transform"), transform.value, transform.reason)
     if transform.reason == NEVER_CHANGES:
@@ -71,6 +77,12 @@ def select_target(
         score,
         left_out=tuple(others[MAX_COVARIATES:]),
     )
+
+
+def _is_count(values: pl.Series) -> bool:
+    """Whether all values are whole numbers from 0 on, and 0 is one of them."""
+    known = values.drop_nulls().cast(pl.Float64)
+    return bool(len(known)) and known.min() == 0 and bool((known == known.floor()).all())
 
 
 def _select_score(rows: pl.DataFrame, column: str) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import polars as pl
 
+from tasks.core.numbers import format_number
 from tasks.ingest.wizard.decide.draft import EntryDraft
 from tasks.ingest.wizard.decide.target import ProposedTarget
 from tasks.ingest.wizard.inspect import bars
@@ -48,7 +49,7 @@ def build_column_rule(
     """
     known = values.drop_nulls()
     low, high = convert_to_float(known.min()), convert_to_float(known.max())
-    seen = f"seen {low:.6g} to {high:.6g}"
+    seen = f"seen {format_number(low)} to {format_number(high)}"
     rule: dict[str, Any]
     if price:
         rule = {"min": 0, "strict_min": True}

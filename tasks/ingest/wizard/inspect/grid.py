@@ -1,16 +1,20 @@
 """The grid of the series: length of a step, calendar, gaps, season."""
 
+from calendar import day_name
 from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
 import polars as pl
 
-from tasks.core.calendar import list_exchange_sessions
+from tasks.core.calendar import format_open_days, list_exchange_sessions
 from tasks.core.frames import UTC as UTC_DTYPE
 from tasks.ingest.wizard.inspect.figures import convert_to_float, convert_to_int
 from tasks.ingest.wizard.inspect.season import find_season
 from tasks.ingest.wizard.inspect.steps import FRIDAY, compute_positions, find_every, parse_every
+
+MIN_CLOSED_WEEKS = 8  # a weekday without a row in fewer may be holidays
+MAX_CHANCE_CLOSED = 1e-6
 
 
 @dataclass(frozen=True)
@@ -56,17 +60,18 @@ def find_grid(
         calendar, reasons["calendar"] = find_calendar(rows, step)
     steps, is_off = compute_positions(rows, None if integer_time else step)
     n_missing, longest_gap = _count_gaps(rows, steps, is_off, calendar)
+    if calendar != "continuous":  # closed days are no steps
+        steps = rows["event_time"].rank("dense").cast(pl.Int64).to_numpy()
     arrays = build_dense_arrays(rows, z, steps, is_off)
     season_steps, second, acf, reasons["season_steps"] = find_season(
         arrays, None if integer_time else step, calendar
     )
     if season is not None:
         season_steps, second, reasons["season_steps"] = season, None, "as asked"
-    is_continuous = calendar == "continuous"
     return DetectedGrid(
         every=step,
         calendar=calendar,
-        n_steps=int(steps.max() - steps.min()) + 1 if is_continuous else rows["event_time"].n_unique(),
+        n_steps=int(steps.max() - steps.min()) + 1,
         n_series=rows["series_id"].n_unique(),
         off_grid=int(is_off.sum()),
         n_missing=n_missing,
@@ -79,13 +84,13 @@ def find_grid(
 
 
 def find_calendar(rows: pl.DataFrame, every: str) -> tuple[str, str]:
-    """Calendar and the reason; only daily rows that are never on a weekend are not continuous."""
+    """Calendar and the reason; daily rows that are never on some weekdays have closed days."""
     if every != "1d":
         return "continuous", "every step exists"
     days = rows["event_time"].unique().sort()
     # fewer than three weeks without a weekend may be chance
     if len(days) < 15 or (days.dt.weekday() > FRIDAY).any():
-        return "continuous", "rows on weekends, too"
+        return _find_open_days(days)
     sessions = list_exchange_sessions("XNYS", days[0], days[-1] + timedelta(days=1)).cast(UTC_DTYPE)
     weekdays = pl.datetime_range(days[0], days[-1], "1d", time_zone="UTC", time_unit="us", eager=True)
     weekdays = weekdays.filter(weekdays.dt.weekday() <= FRIDAY)
@@ -98,6 +103,24 @@ def find_calendar(rows: pl.DataFrame, every: str) -> tuple[str, str]:
             f"no row off a session of the New York exchange, {present_frac:.1%} of its sessions are there",
         )
     return "weekdays", "no row on a weekend"
+
+
+def _find_open_days(days: pl.Series) -> tuple[str, str]:
+    """The weekdays of *days* (ascending, distinct), where the others cannot be missing by chance.
+
+    By chance a day is missing as often as those of the weekdays that have rows; a weekday that is
+    missing in each of n weeks has that share to the power of n.
+    """
+    every_day = pl.datetime_range(days[0], days[-1], "1d", time_zone="UTC", time_unit="us", eager=True)
+    n_of = dict(every_day.dt.weekday().value_counts().iter_rows())
+    is_open = sorted(days.dt.weekday().unique())
+    n_closed = {day: n for day, n in n_of.items() if day not in is_open}
+    missing_frac = 1 - len(days) / sum(n_of[day] for day in is_open)
+    n_weeks = min(n_closed.values(), default=0)
+    if n_weeks < MIN_CLOSED_WEEKS or missing_frac**n_weeks > MAX_CHANCE_CLOSED:
+        return "continuous", "rows on all weekdays" if not n_closed else "too few weeks to call a day closed"
+    named = " and ".join(f"{n_closed[day]} {day_name[day - 1]}s" for day in sorted(n_closed))
+    return format_open_days(is_open), f"no row on any of {named}: closed days are no steps, and not forecast"
 
 
 def _count_gaps(rows: pl.DataFrame, steps: np.ndarray, is_off: np.ndarray, calendar: str) -> tuple[int, int]:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tasks.core.calendar import parse_open_days
+
 SEASONS = {
     "1s": (60,),
     "1m": (60, 1440),
@@ -36,7 +38,8 @@ def find_season(
     every: only seasons that are usual for this step are tried, in order, and a later one must be
     clearly stronger; None tries every lag.
     """
-    lags = (5,) if calendar != "continuous" else SEASONS.get(every, ()) if every else _find_peaks(arrays)
+    n_open = len(parse_open_days(calendar)) or 5
+    lags = (n_open,) if calendar != "continuous" else SEASONS.get(every, ()) if every else _find_peaks(arrays)
     lags = tuple(m for m in lags if sum(len(a) >= 4 * m for a in arrays) * 2 >= len(arrays))
     if not lags:
         return 1, None, 0.0, "no season fits a step like this, or the history is shorter than four of them"

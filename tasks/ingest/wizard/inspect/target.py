@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from tasks.core.group_means import SummedGroups
 from tasks.ingest.wizard.inspect.figures import convert_to_float
 from tasks.ingest.wizard.inspect.inspected import InspectedFiles
 
@@ -133,14 +134,13 @@ def compute_spread_slope(rows: pl.DataFrame, column: str, block_steps: int) -> f
     Levels and spreads are relative to the mean of their series.
     """
     block = pl.int_range(pl.len()).over("series_id") // max(block_steps, 8)
-    blocks = (
-        rows.select("series_id", pl.col(column).alias("y"))
-        .drop_nulls()
-        .with_columns(block.alias("block"))
-        .group_by("series_id", "block")
-        .agg(level=pl.col("y").mean(), sd=pl.col("y").std())
-        .filter((pl.col("sd") > 0) & (pl.col("level") > 0))
+    known = (
+        rows.select("series_id", pl.col(column).alias("y")).drop_nulls().with_columns(block.alias("block"))
     )
+    by_block = SummedGroups(known, ["series_id", "block"])
+    blocks = by_block.groups.with_columns(
+        by_block.compute_means("y").alias("level"), by_block.compute_sds("y").alias("sd")
+    ).filter((pl.col("sd") > 0) & (pl.col("level") > 0))
     logs = blocks.select(pl.col("level", "sd").log() - pl.col("level", "sd").log().mean().over("series_id"))
     level, sd = logs["level"].to_numpy(), logs["sd"].to_numpy()
     # the power cannot be estimated if the level stays within a tenth
@@ -151,7 +151,7 @@ def compute_spread_slope(rows: pl.DataFrame, column: str, block_steps: int) -> f
 
 def compute_spread_ratio(rows: pl.DataFrame, z: str) -> float:
     """The largest spread of a series over the smallest; 1 if fewer than two series change."""
-    sds = rows.group_by("series_id").agg(pl.col(z).std())[z].drop_nulls()
+    sds = SummedGroups(rows, ["series_id"]).compute_sds(z).drop_nulls()
     sds = sds.filter(sds > 0)
     return _compute_quantile(sds, 1.0) / _compute_quantile(sds, 0.0) if len(sds) > 1 else 1.0
 
