@@ -85,3 +85,15 @@ def test_a_weekday_that_may_be_missing_by_chance_is_a_step(n_days, missing):
     days = pl.Series(dates_without({6}, n_days, missing)).cast(pl.Datetime("us", "UTC"))
     rows = pl.DataFrame({"series_id": "a", "event_time": days})
     assert find_calendar(rows, "1d")[0] == "continuous"
+
+
+@pytest.mark.parametrize(
+    ("header", "zone"),
+    [("MTU (CET)", "CET"), ("MTU (CET/CEST)", "CET/CEST"), ("t [Europe/Oslo]", "Europe/Oslo")],
+)
+def test_a_zone_in_the_name_of_the_times_is_asked_about(tmp_path, header, zone):
+    hours = times(600)
+    asked = runs.proposed(csv(tmp_path / "a.csv", [header, "load"], hours, hourly(600))).questions
+    assert any(f"its name says {zone}; UTC is assumed. Give --time-zone" in question for question in asked)
+    plain = runs.proposed(csv(tmp_path / "b.csv", ["t (h)", "load"], hours, hourly(600))).questions
+    assert not any("its name says" in question for question in plain)

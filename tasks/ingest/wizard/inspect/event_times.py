@@ -1,5 +1,6 @@
 """The times of the files' rows, read as ingest reads them, and the zone whose days they are."""
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -16,6 +17,8 @@ from tasks.ingest.wizard.inspect.time_column import TimeColumn
 TIME, STEM = "__time", "__stem"  # columns of the wizard's frame; files may have any other name
 _ANY_STEP = "1s"  # while the length of a step is not known
 _NOON = 12
+# a zone in parentheses or brackets: MTU (CET), time [Europe/Berlin]; not a unit
+_ZONE_IN_NAME = r"[(\[]((?:[A-Z]{2,4}T|MEZ|MESZ)(?:/[A-Z]{2,5})?|[A-Z][a-z]+/[A-Z]\w+)[)\]]"
 _HOUR_24 = r"(?:^|[ T])24:?00|^\d{8}24(?:0000|00)?$"
 
 
@@ -68,6 +71,19 @@ def find_zone(
             f" Europe/Berlin) or `--time-zone UTC`. The first row is {day:%F %R} UTC."
         )
     return "UTC"
+
+
+def describe_zone_question(time: TimeColumn | None) -> str:
+    """What is assumed of times without a zone; a zone in the column's name is named."""
+    if time is not None and (match := re.search(_ZONE_IN_NAME, time.name)):
+        return (
+            f"The cells of {time.name!r} name no zone, and its name says {match[1]}; UTC is assumed. Give"
+            " --time-zone, for example Europe/Berlin, or Etc/GMT-1 for an hour before UTC all year."
+        )
+    return (
+        "The times name no zone; UTC is assumed. If they are local, give --time-zone, for example"
+        " Europe/Berlin."
+    )
 
 
 def _show_days(moments: pl.Series) -> list[str]:

@@ -14,6 +14,7 @@ from tasks.ingest.wizard.inspect.event_times import (
     STEM,
     TIME,
     add_times,
+    describe_zone_question,
     find_stamps,
     find_zone,
     is_local_clock,
@@ -163,10 +164,7 @@ def build_from_value_columns(
     add_time_fields(time, zone, answers, roles)
     frame = pl.concat([add_times(t, time, zone) for t in tables])
     if zone == "UTC" and "time_zone" in roles.source and not answers.time_zone and is_local_clock(frame):
-        roles.questions.append(
-            "The times name no zone; UTC is assumed. If they are local, give --time-zone, for example"
-            " Europe/Berlin."
-        )
+        roles.questions.append(describe_zone_question(time))
     series = find_series_column(frame, tables, time, answers, roles)
     if time is not None:
         frame = read_final_times(frame, tables, time, zone, series, answers, stamps)

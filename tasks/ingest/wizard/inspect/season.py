@@ -30,6 +30,12 @@ MIN_ACF_OF_MANY = 0.1
 MIN_GAIN_OF_LONGER = 0.15  # a longer season needs more history, so it must be clearly stronger
 
 
+MULTIPLES = 6  # what resembles itself at one lag alone does so by chance
+# the autocorrelation of n steps of noise has a standard deviation of 1 / sqrt(n); one of 400 lags
+# is more than 4.5 of them in 1 of 700 files
+CHANCE_SD = 4.5
+
+
 def find_season(
     arrays: list[np.ndarray], every: str | None, calendar: str
 ) -> tuple[int, int | None, float, str]:
@@ -92,27 +98,42 @@ def _compute_convolution(values: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def _find_peaks(arrays: list[np.ndarray]) -> tuple[int, ...]:
-    """Lags of the peaks in the autocorrelation of first differences.
+    """Lags at which the series resemble themselves, at the multiples too, more than by chance.
 
     They are the shortest peak within a fifth of the highest, and a higher one at a multiple of it.
     """
     max_lag = min(400, min(len(a) for a in arrays) // 4)
     if max_lag < 4:
         return ()
-    acf = np.median([_compute_acf_of_differences(a, max_lag + 1) for a in arrays], axis=0)
+    reach = MULTIPLES * (max_lag + 1)
+    acfs = [_compute_whitened_acf(a, min(reach, len(a) // 2)) for a in arrays]
+    n_pairs = sum(int(np.isfinite(a).sum()) for a in arrays)
+    score = {}  # in units of what chance explains
+    for m in range(2, max_lag + 2):
+        multiples = [acf[m::m][:MULTIPLES] for acf in acfs]
+        by_chance = CHANCE_SD / np.sqrt(n_pairs * np.mean([len(values) for values in multiples]))
+        score[m] = float(np.median([values.mean() for values in multiples])) / by_chance
     peaks = [
-        m for m in range(2, max_lag + 1) if acf[m] > acf[m - 1] and acf[m] >= acf[m + 1] and acf[m] > MIN_ACF
+        m
+        for m in range(2, max_lag + 1)
+        if score[m] > max(1.0, score.get(m - 1, 0.0)) and score[m] >= score[m + 1]
     ]
-    high = [m for m in peaks if acf[m] >= 0.8 * max(acf[p] for p in peaks)]
-    longer = [m for m in high if m > high[0] and m % high[0] == 0 and acf[m] > acf[high[0]]]
-    return (*high[:1], *sorted(longer, key=lambda m: -acf[m])[:1])
+    high = [m for m in peaks if score[m] >= 0.8 * max(score[p] for p in peaks)]
+    longer = [m for m in high if m > high[0] and m % high[0] == 0 and score[m] > score[high[0]]]
+    return (*high[:1], *sorted(longer, key=lambda m: -score[m])[:1])
 
 
-def _compute_acf_of_differences(values: np.ndarray, max_lag: int) -> np.ndarray:
-    """Autocorrelation of the first differences at the lags 0 to *max_lag*; unknown steps are 0."""
-    steps = np.diff(values)
+def _compute_whitened_acf(values: np.ndarray, max_lag: int) -> np.ndarray:
+    """Autocorrelation at the lags 0 to *max_lag* of what each step adds to a share of the last one.
+
+    The share is the autocorrelation at lag 1: a walk, which resembles itself at any lag, becomes
+    noise, and a season stays. Unknown steps are 0.
+    """
+    centred = np.where(np.isfinite(values), values - np.nanmean(values), 0.0)
+    power = float(centred @ centred)
+    share = np.clip(centred[1:] @ centred[:-1] / power, 0.0, 1.0) if power > 0 else 0.0
+    steps = values[1:] - share * values[:-1]
     steps = np.where(np.isfinite(steps), steps - np.nanmean(steps), 0.0)
     size = 2 * len(steps)
-    power = np.abs(np.fft.rfft(steps, size)) ** 2
-    acf = np.fft.irfft(power, size)[: max_lag + 1]
+    acf = np.fft.irfft(np.abs(np.fft.rfft(steps, size)) ** 2, size)[: max_lag + 1]
     return acf / acf[0] if acf[0] > 0 else np.zeros(max_lag + 1)
