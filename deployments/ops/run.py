@@ -19,7 +19,7 @@ from tasks.edges.artifacts import read_report
 from tasks.edges.files import hold_lock
 from tasks.edges.params import read_dataset
 from tasks.edges.processes import allow_interrupts, start_process, stop_process
-from tasks.edges.settings import ROOT, read_settings
+from tasks.edges.settings import ROOT, check_home_is_writable, read_settings
 
 FLOWS = ("training", "promotion", "monitoring", "retraining")
 INTERRUPT_S = 3.5  # for the flows to end and to report it after Ctrl-C: all is over within 5 s
@@ -43,6 +43,7 @@ def run_chain(dataset: str | None, report_line: ReportLine) -> ChainRun:
     """
     started = time.monotonic()
     allow_interrupts()
+    check_home_is_writable()
     with _open_run_lock(report_line):
         if dataset is not None:
             from tasks.ingest.wizard.use import apply_dataset

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from deployments.ops.forecaster_process import find_served_dataset
-from deployments.ops.supervisor import read_state
+from deployments.ops.supervisor_state import read_state
 from tasks.core.reports.base import IsoTime
 from tasks.core.reports.ingest import IngestLedger
 from tasks.core.reports.monitor import MonitorReport

@@ -112,6 +112,12 @@ def list_pending_entries() -> list[Path]:
     return sorted(path for path in get_outbox_folder().glob("*") if not path.name.startswith("."))
 
 
+def compute_waiting_s() -> float:
+    """How long the oldest entry of the outbox has waited; 0 without one."""
+    since = [path.stat().st_mtime for path in list_pending_entries() if path.exists()]
+    return max(0.0, time.time() - min(since)) if since else 0.0
+
+
 def has_news() -> bool:
     """Whether an entry waits that no delivery has tried yet.
 
