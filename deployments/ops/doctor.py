@@ -219,8 +219,8 @@ def _report_forecasts(root: Path) -> Iterator[DoctorFinding]:
             "forecasts",
             f"{report.verdict}: {report.reason}",
             report.verdict != "degraded",
-            "The flow `retraining` trains when it is due; `tidemill run` trains now, and the gate decides. Look at"
-            " `tidemill page`, and at what has changed in the source.",
+            "The flow `retraining` trains when it is due; `tidemill run` trains now, and the gate decides."
+            " `tidemill page` shows since when; look at what has changed in the source.",
         )
 
 
@@ -250,7 +250,8 @@ def _report_parts(root: Path) -> Iterator[DoctorFinding]:
             continue
         found = "does not run" if name not in running else "runs"
         if ends is not None:
-            found += f"; it {ends.fact}, {ends.n} times since `tidemill up`, last {time.time() - ends.at:.0f} s ago"
+            since_s = time.time() - ends.at
+            found += f"; it {ends.fact}, {ends.n} times since `tidemill up`, last {since_s:.0f} s ago"
         yield DoctorFinding(
             f"part {name}",
             found,

@@ -25,6 +25,10 @@ FLOWS = ("training", "promotion", "monitoring", "retraining")
 INTERRUPT_S = 3.5  # for the flows to end and to report it after Ctrl-C: all is over within 5 s
 
 
+# Of Prefect's log on the terminal, by our own level
+_CONSOLE_LEVELS = {"debug": "DEBUG", "info": "CRITICAL", "warning": "WARNING", "error": "ERROR"}
+
+
 class ChainRun(NamedTuple):
     """Result of a run. page: its file. seconds: wall-clock time."""
 
@@ -89,8 +93,8 @@ def _start_flows(url: str) -> Iterator["subprocess.Popen[str]"]:
 
     It ends with the block.
     """
-    # Its log is in the UI; the terminal has a line per stage
-    quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
+    # Its log is in the UI; the terminal has a line per stage, and the log at the level `debug`
+    quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": _CONSOLE_LEVELS[read_settings().log_level]}
     command = [sys.executable, "-m", "deployments.ops.flow_process", *FLOWS]
     child, identity = start_process(
         "The flows", command, subprocess.PIPE, build_prefect_environment(url) | quiet, errors=2

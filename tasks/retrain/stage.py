@@ -23,22 +23,12 @@ def decide_retraining(report: MonitorReport, params: RetrainParams) -> RetrainDe
 
 
 def _list_reasons(champion: ChampionFigures, params: RetrainParams) -> list[str]:
-    age, ratio, covered = champion.age_steps, champion.error_ratio, champion.coverage_frac
-    reasons = []
+    age, reasons = champion.age_steps, []
     if age > params.max_age_steps:
         reasons.append(
             f"{age} steps of data since the last training that was judged, more than {params.max_age_steps}"
         )
-    if ratio and ratio > params.max_error_ratio:
-        reasons.append(
-            f"the loss since the promotion is {ratio:.2f} times the gate's, more than"
-            f" {params.max_error_ratio:g}"
-        )
-    if covered is not None and covered < params.min_coverage_frac:
-        reasons.append(
-            f"{covered:.0%} of outcomes are within the interval, less than {params.min_coverage_frac:.0%}"
-        )
-    return reasons
+    return reasons + params.list_breaches(champion.error_ratio, champion.coverage_frac)
 
 
 def _format_figures(champion: ChampionFigures) -> str:

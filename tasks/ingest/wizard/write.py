@@ -112,7 +112,7 @@ def remove_entry(name: str, root: Path = ROOT) -> None:
 
 def _find_entry_lines(text: str, name: str) -> tuple[int, int]:
     """First line of the entry, and the line after its last; comments before the next stay."""
-    top = plain_yaml.compose(text)
+    top: Any = plain_yaml.compose(text)
     (datasets,) = [value for key, value in top.value if key.value == "datasets"]
     keys = [key for key, _ in datasets.value]
     index = next(i for i, key in enumerate(keys) if key.value == name)
