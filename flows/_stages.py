@@ -5,6 +5,7 @@ It shows a table and a chart in the UI. `run_stage` and DVC decide whether the s
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypedDict
 
 from prefect import State, Task, get_run_logger, task
@@ -13,6 +14,7 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.tasks import exponential_backoff
 
 from flows._artifacts import publish_artifacts
+from tasks.edges.params import read_dataset
 from tasks.edges.run_stage import TargetResult, run_stage
 
 LIMIT_S = 3600.0  # forty times what the slowest stage takes on the default data; longer means that it hangs
@@ -78,6 +80,11 @@ def _run(name: str, limit_s: float) -> StageRun:
     publish_artifacts(name)
     _report_progress(StageProgress(name, result))
     return result
+
+
+def build_run_namer(flow: str) -> Callable[[], str]:
+    """What names the runs of *flow* when they start: `<flow>/<dataset>/<time>`, UTC."""
+    return lambda: f"{flow}/{read_dataset()}/{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _report_progress(progress: StageProgress) -> None:

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows._stages import LIMIT_S, StageRun, run_flow_stage
+from flows._stages import LIMIT_S, StageRun, build_run_namer, run_flow_stage
 from flows.promotion import promotion
 from flows.training import training
 from tasks.core.reports.retrain import RetrainDecision
@@ -10,7 +10,12 @@ from tasks.edges.current import find_report
 from tasks.edges.params import read_dataset
 
 
-@flow(name="retraining", persist_result=True, result_serializer="json")
+@flow(
+    name="retraining",
+    flow_run_name=build_run_namer("retraining"),
+    persist_result=True,
+    result_serializer="json",
+)
 def retraining(start: bool = True, limit_s: float = LIMIT_S) -> list[StageRun]:
     """Decide whether retraining is due; when it is, train and promote, with the reason.
 

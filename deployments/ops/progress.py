@@ -11,6 +11,7 @@ from rich.console import Console
 from flows._stages import StageProgress
 from tasks.edges.artifacts import write_json
 from tasks.edges.params import STAGES
+from tasks.edges.safe_names import encode_name
 from tasks.edges.settings import read_settings
 
 
@@ -23,7 +24,7 @@ class TerminalProgress:
 
     def __init__(self, dataset: str, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self.console, self.clock = console, clock
-        self.path = read_settings().home / "progress" / f"{dataset}.json"
+        self.path = read_settings().home / "progress" / f"{encode_name(dataset)}.json"
         self.last_seconds = read_last_seconds(self.path)
         self.started, self.seconds = clock(), dict[str, float]()
         self.status = console.status("")

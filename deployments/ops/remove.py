@@ -12,6 +12,7 @@ from tasks.core.errors import ParamsError
 from tasks.edges.params import read_document
 from tasks.edges.processes import is_running
 from tasks.edges.registry import MANIFEST, ReleaseIdentity, get_rows_path
+from tasks.edges.safe_names import encode_name
 from tasks.edges.served import get_served_path
 from tasks.edges.settings import ROOT, read_settings
 
@@ -42,7 +43,7 @@ def plan_removal(dataset: str, root: Path = ROOT) -> DatasetRemoval:
             f"{dataset!r} is the current dataset. `tidemill use` another one first; there are"
             f" {', '.join(sorted(entries))}."
         )
-    paths = tuple(sorted(_list_paths(dataset))) if Path(dataset).name == dataset else ()
+    paths = tuple(sorted(_list_paths(dataset)))
     if dataset not in entries and not paths:
         near = difflib.get_close_matches(dataset, entries, n=3) or sorted(entries)
         raise ParamsError(f"There is no dataset {dataset!r}, but {', '.join(near)}.")
@@ -78,9 +79,10 @@ def _list_paths(dataset: str) -> Iterator[Path]:
     """Files and folders in home whose name or manifest is *dataset*'s."""
     home, served = read_settings().home, get_served_path(dataset)
     named = (
-        *(home / folder / dataset for folder in ("registry", "feed", "failed/validate")),
+        *(home / folder / encode_name(dataset) for folder in ("registry", "feed", "failed/validate")),
         *(served.with_name(f"{served.name}{suffix}") for suffix in ("", "-wal", "-shm")),
         get_rows_path(dataset),
+        home / "progress" / f"{encode_name(dataset)}.json",
     )
     yield from (path for path in named if path.exists())
     for manifest in (home / "releases").glob(f"*/{MANIFEST}"):

@@ -1,7 +1,7 @@
 """A horizon that is too long for the history: what the wizard proposes instead is accepted."""
 
 import re
-from datetime import datetime, timedelta
+from datetime import date, timedelta
 
 import numpy as np
 import polars as pl
@@ -15,7 +15,7 @@ from tasks.ingest.wizard.decide.budget import plan_budget
 
 
 def test_the_proposed_horizon_is_accepted_and_the_next_one_is_not(tmp_path):
-    start, rng = datetime(2020, 1, 1), np.random.default_rng(1)
+    start, rng = date(2020, 1, 1), np.random.default_rng(1)
     times = [start + timedelta(days=k) for k in range(1420)]
     path = tmp_path / "days.csv"
     pl.DataFrame({"day": times, "load": rng.normal(100, 5, 1420).round(2)}).write_csv(path)

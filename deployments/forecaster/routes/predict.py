@@ -80,7 +80,9 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
         work = partial(_build_http_response, loaded, forecast_request, datetime.now(UTC))
         made, reply = work() if is_quick(loaded, forecast_request) else await _run_large_request(large, work)
         await parts.recorder.write_response(made)
-        parts.metrics.served.labels(loaded.manifest.digest).inc(len(made.body["series"]))
+        is_news = made.as_of is None and not made.own_history
+        counter = parts.metrics.served if is_news else parts.metrics.what_if
+        counter.labels(loaded.manifest.digest).inc(len(made.body["series"]))
         return reply
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from tasks.core.errors import ParamsError
 from tasks.core.reports.feed import FeedWindow
 from tasks.edges.artifacts import read_report, write_folder, write_json, write_report
+from tasks.edges.safe_names import encode_name
 from tasks.edges.settings import ROOT, read_settings
 from tasks.ingest.wizard.inspect.files import build_link_names, find_files
 from tasks.ingest.wizard.write import read_commented_params, write_commented_params
@@ -80,7 +81,7 @@ def find_window(name: str, folder: Path) -> FeedWindow | None:
 
     It is read from where the feed writes it, else from *folder*.
     """
-    for path in (read_settings().home / "feed" / name / WINDOW, folder / WINDOW):
+    for path in (read_settings().home / "feed" / encode_name(name) / WINDOW, folder / WINDOW):
         if path.exists():
             window = read_report(path, FeedWindow)
             if window.dataset == name:

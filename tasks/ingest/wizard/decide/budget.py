@@ -61,14 +61,12 @@ def plan_budget(
     Raises SourceError with the length that is needed when the history is too short.
     """
     cutoff_rows = n_series * horizon_steps
-    gate, min_train, n_origins = _split_history(
-        n_steps, n_series, horizon_steps, season_steps, lookback_steps
-    )
+    asked = (n_steps, n_series, horizon_steps, season_steps, lookback_steps)
+    gate, min_train, n_origins = _split_history(*asked)
     if n_origins < MIN_CUTOFFS:
         raise SourceError(
             f"The history has {n_steps} steps; a horizon of {horizon_steps} and a season of {season_steps}"
-            " need more."
-            f" {_suggest_way_out(n_steps, n_series, horizon_steps, season_steps, lookback_steps)}"
+            f" need more. {_suggest_way_out(*asked)}"
         )
     n_cutoffs = max(MIN_CUTOFFS, min(MAX_CUTOFFS, FORECAST_ROWS // cutoff_rows, n_origins))
     stride = _select_off_season_stride(max(1, n_origins // n_cutoffs), season_steps)
