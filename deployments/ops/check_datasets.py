@@ -1,13 +1,15 @@
 """Checking the datasets of params.yaml, before anything runs: parameters, models and files."""
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel
 
 import tasks.extensions
-from tasks.core.errors import TidemillError
+from tasks.core.calendar import build_calendar, parse_step_length
+from tasks.core.errors import ParamsError, TidemillError
 from tasks.core.extensions import OLD_FOLDER
 from tasks.edges.params import STAGES, TOP_LEVEL_KEYS, ParamsDocument, check_keys, parse_params, read_document
 from tasks.edges.settings import ROOT
@@ -36,6 +38,7 @@ _PARAMS: tuple[type[BaseModel], ...] = (
     MonitorParams,
     RetrainParams,
 )
+_DAY = datetime(2024, 1, 2, tzinfo=UTC)  # any: does the calendar exist, and is the step one
 STAGE_PARAMS = dict(zip(STAGES, _PARAMS, strict=True))
 
 
@@ -69,6 +72,15 @@ def check_dataset(document: ParamsDocument, name: str, root: Path = ROOT) -> Dat
     return DatasetCheck(name, current, faults or list(_list_model_faults(selected, root)))
 
 
+def check_current_dataset(root: Path = ROOT) -> None:
+    """Raise ParamsError with every fault of the current dataset."""
+    document = read_document(root)
+    if faults := check_dataset(document, document.dataset, root).faults:
+        raise ParamsError(
+            f"{document.dataset!r} cannot run: {' '.join(faults)} `tidemill check` checks it again."
+        )
+
+
 def _find_fault(check: Callable[[], object]) -> str | None:
     try:
         check()
@@ -78,7 +90,11 @@ def _find_fault(check: Callable[[], object]) -> str | None:
 
 
 def _list_section_faults(document: ParamsDocument) -> Iterator[str]:
-    checks: list[Callable[[], object]] = [lambda: document.about]
+    checks: list[Callable[[], object]] = [
+        lambda: document.about,
+        lambda: parse_step_length(document.about.every),
+        lambda: build_calendar(document.about, reach=(_DAY, _DAY)),
+    ]
     checks += [
         lambda stage=stage, kind=kind: document.parse_stage(stage, kind)  # type: ignore[misc]
         for stage, kind in STAGE_PARAMS.items()
@@ -89,7 +105,7 @@ def _list_section_faults(document: ParamsDocument) -> Iterator[str]:
 
         where = f"feed (with datasets.{document.dataset}.feed)"
         checks.append(lambda: parse_params(FeedParams, section, where))
-    yield from filter(None, map(_find_fault, checks))
+    yield from dict.fromkeys(filter(None, map(_find_fault, checks)))  # a bad `about` three times
 
 
 def _list_file_faults(document: ParamsDocument, root: Path) -> Iterator[str]:

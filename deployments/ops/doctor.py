@@ -245,12 +245,12 @@ def _report_parts(root: Path) -> Iterator[DoctorFinding]:
     running = {part.name for part in state.parts if is_running(part)}
     for name in state.addresses:
         ends = state.ends.get(name)
-        is_looping = ends is not None and ends.n > 1 and time.time() - ends.at < RECENT_S
+        is_looping = ends is not None and ends.n > 1 and time.time() - ends.ended_at < RECENT_S
         if name in running and not is_looping:
             continue
         found = "does not run" if name not in running else "runs"
         if ends is not None:
-            since_s = time.time() - ends.at
+            since_s = time.time() - ends.ended_at
             found += f"; it {ends.fact}, {ends.n} times since `tidemill up`, last {since_s:.0f} s ago"
         yield DoctorFinding(
             f"part {name}",

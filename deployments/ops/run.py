@@ -53,6 +53,7 @@ def run_chain(dataset: str | None, report_line: ReportLine) -> ChainRun:
             from tasks.ingest.wizard.use import apply_dataset
 
             apply_dataset(dataset)
+        _check_dataset()
         report_line(f"Dataset: {read_dataset()}")
         forecast = _run_flows_and_service(report_line)
         decision = read_report(ROOT / GateDecision.PATH, GateDecision)
@@ -62,6 +63,14 @@ def run_chain(dataset: str | None, report_line: ReportLine) -> ChainRun:
 
         page = str(write_pages(ROOT)[0])
         return ChainRun(read_dataset(), decision, forecast, page, round(time.monotonic() - started, 1))
+
+
+def _check_dataset() -> None:
+    """Raise ParamsError for what would stop a stage minutes later."""
+    # The parameters of every stage: not before Ctrl-C works
+    from deployments.ops.check_datasets import check_current_dataset
+
+    check_current_dataset()
 
 
 def _run_flows_and_service(report_line: ReportLine) -> Prediction:

@@ -261,7 +261,7 @@ class _PartKeeper:
         self.log.info("supervisor | %s %s; again in %.0f s", part.name, fact, pause)
         self.not_before[part.name] = time.monotonic() + pause
         n = self.ends[part.name].n + 1 if part.name in self.ends else 1
-        self.ends[part.name] = PartEnds(n=n, at=time.time(), again_at=time.time() + pause, fact=fact)
+        self.ends[part.name] = PartEnds(n=n, ended_at=time.time(), starts_at=time.time() + pause, fact=fact)
         self._write()
 
     def _log_end(self, part: SupervisedPart, child: "subprocess.Popen[str]") -> None:

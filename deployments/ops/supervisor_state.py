@@ -13,13 +13,13 @@ class PartEnds(Strict):
     """How often a part has ended by itself.
 
     n: since `up`.
-    at, again_at: of the last end and the start after it, in seconds since 1970.
+    ended_at, starts_at: of the last end and the start after it, in seconds since 1970.
     fact: of the last end.
     """
 
     n: int
-    at: float
-    again_at: float
+    ended_at: float
+    starts_at: float
     fact: str
 
 
