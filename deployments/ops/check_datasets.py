@@ -11,7 +11,15 @@ import tasks.extensions
 from tasks.core.calendar import build_calendar, parse_step_length
 from tasks.core.errors import ParamsError, TidemillError
 from tasks.core.extensions import OLD_FOLDER
-from tasks.edges.params import STAGES, TOP_LEVEL_KEYS, ParamsDocument, check_keys, parse_params, read_document
+from tasks.edges.params import (
+    STAGES,
+    TOP_LEVEL_KEYS,
+    ParamsDocument,
+    check_keys,
+    convert_yaml_errors,
+    parse_params,
+    read_document,
+)
 from tasks.edges.settings import ROOT
 from tasks.ensemble.params import EnsembleParams
 from tasks.explain.params import ExplainParams
@@ -55,7 +63,7 @@ class DatasetCheck(NamedTuple):
 
 def check_datasets(root: Path = ROOT) -> list[DatasetCheck]:
     """Check every dataset of params.yaml. Raises ParamsError when the file cannot be read."""
-    document = read_document(root)
+    document = _read_document(root)
     check_keys(document.content, TOP_LEVEL_KEYS, "the file")
     return [check_dataset(document, name, root) for name in document.content["datasets"]]
 
@@ -74,11 +82,22 @@ def check_dataset(document: ParamsDocument, name: str, root: Path = ROOT) -> Dat
 
 def check_current_dataset(root: Path = ROOT) -> None:
     """Raise ParamsError with every fault of the current dataset."""
-    document = read_document(root)
+    document = _read_document(root)
     if faults := check_dataset(document, document.dataset, root).faults:
         raise ParamsError(
             f"{document.dataset!r} cannot run: {' '.join(faults)} `tidemill check` checks it again."
         )
+
+
+def _read_document(root: Path) -> ParamsDocument:
+    """params.yaml as we and DVC read it: DVC's parser refuses some values that ours takes."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    document, path = read_document(root), root / "params.yaml"
+    with convert_yaml_errors(path, YAMLError):
+        YAML(typ="safe").load(path.read_text())
+    return document
 
 
 def _find_fault(check: Callable[[], object]) -> str | None:

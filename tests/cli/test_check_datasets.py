@@ -1,6 +1,7 @@
 """`tidemill check` names every fault of params.yaml before anything runs, and so does doctor."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -121,7 +122,17 @@ def test_what_is_no_params_yaml_is_an_error_for_every_command(checkout, params, 
     for command in (("status",), ("run",), ("use", "a"), ("forecast",)):
         done = checkout.tidemill(*command, code=2)
         assert "Traceback" not in done.stderr
-        assert done.stderr.startswith("ParamsError: "), done.stderr
+        assert re.match(r"\w+Error: ", done.stderr), done.stderr
+
+
+def test_a_value_that_only_dvc_refuses_is_named_before_a_run(checkout, params):
+    text = params.read_text()
+    assert "{kind: lag, column: z" in text
+    params.write_text(text.replace("{kind: lag, column: z", "{kind: function, of: my:f, column: z", 1))
+    for command in ("check", "run"):
+        done = checkout.tidemill(command, code=2)
+        assert re.search(r"params.yaml, line \d+, column \d+ is no YAML: found unexpected ':'", done.stderr)
+        assert "needs quotes" in done.stderr
 
 
 def test_a_misspelt_section_of_the_file_is_named(checkout, params):

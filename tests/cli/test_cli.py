@@ -29,6 +29,8 @@ COMMANDS = (
     "schema",
     "replay",
     "check",
+    "logs",
+    "remove",
 )
 
 
