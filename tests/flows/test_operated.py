@@ -135,15 +135,6 @@ def test_status_knows_champion_decisions_and_processes(checkout, done, up):
     assert all(found["decisions"].values())
 
 
-def test_doctor_finds_nothing_wrong_and_logs_are_by_part(checkout, up):
-    """The small checkout's feed has landed all; a worker that just came up counts as running."""
-    found = json.loads(checkout.run(sys.executable, "-m", "deployments.cli", "doctor", "--json").stdout)
-    assert [row for row in found if not row["well"]] == []
-    lines = json.loads(checkout.tidemill("logs", "service", "-n", "3", "--json").stdout)["lines"]
-    assert lines
-    assert all(" service | " in line for line in lines)
-
-
 def test_forecast_without_a_server_is_what_the_service_said(checkout, done):
     said = json.loads(checkout.tidemill("forecast", "--json").stdout)
     assert [series["steps"] for series in said["series"]] == [
