@@ -11,14 +11,10 @@ from tasks.retrain.params import RetrainParams
 
 
 class Trigger(NamedTuple):
-    """A limit that was passed.
-
-    badness: the larger, the worse; compared with that of the last retraining. None: not compared.
-    """
+    """A limit that was passed: age, error, coverage or drift, and a sentence about it."""
 
     name: str
     reason: str
-    badness: float | None
 
 
 def decide_retraining(
@@ -58,30 +54,22 @@ def decide_retraining(
 
 
 def _list_triggers(report: MonitorReport, champion: ChampionFigures, params: RetrainParams) -> list[Trigger]:
-    age, ratio, covered = champion.age_steps, champion.error_ratio, champion.coverage_frac
+    age, ratio = champion.age_steps, champion.error_ratio
     triggers = []
     if age > params.max_age_steps:
         reason = (
             f"{age} steps of data since the last training that was judged, more than {params.max_age_steps}"
         )
-        triggers.append(Trigger("age", reason, None))
-    if ratio and ratio > params.max_error_ratio:
-        reason = (
-            f"the loss since the promotion is {ratio:.2f} times the gate's, more than"
-            f" {params.max_error_ratio:g}"
-        )
-        triggers.append(Trigger("error", reason, ratio))
-    elif ratio and ratio > params.max_drift_error_ratio and report.drift and report.drift.is_drifting:
+        triggers.append(Trigger("age", reason))
+    breaches = params.list_breaches(ratio, champion.coverage_frac)
+    triggers += [Trigger(name, reason) for name, reason in breaches.items()]
+    is_worse = ratio is not None and ratio > params.max_drift_error_ratio
+    if "error" not in breaches and is_worse and report.drift and report.drift.is_drifting:
         reason = (
             f"{report.drift.n_alarmed} of {report.drift.n_streams} inputs drift, and the loss since the"
             f" promotion is {ratio:.2f} times the gate's, more than {params.max_drift_error_ratio:g}"
         )
-        triggers.append(Trigger("drift", reason, ratio))
-    if covered is not None and covered < params.min_coverage_frac:
-        reason = (
-            f"{covered:.0%} of outcomes are within the interval, less than {params.min_coverage_frac:.0%}"
-        )
-        triggers.append(Trigger("coverage", reason, 1 - covered))
+        triggers.append(Trigger("drift", reason))
     return triggers
 
 
@@ -90,12 +78,19 @@ def _is_as_before(
 ) -> bool:
     """Whether the last retraining by *trigger* was in vain, and the figure is hardly worse now."""
     started = [r for r in retrainings if trigger.name in r.triggers and r.digest == champion.digest]
-    if not started or started[-1].ended_at is None or trigger.badness is None:
+    if not started or started[-1].ended_at is None:
         return False
-    before = started[-1].facts
-    ratio, covered = before.error_ratio, before.coverage_frac
-    badness = ratio if trigger.name in {"error", "drift"} else None if covered is None else 1 - covered
-    return badness is not None and trigger.badness <= badness * (1 + params.worse_frac)
+    badness, before = (_get_badness(trigger.name, figures) for figures in (champion, started[-1].facts))
+    return badness is not None and before is not None and badness <= before * (1 + params.worse_frac)
+
+
+def _get_badness(trigger: str, figures: ChampionFigures | RetrainFacts) -> float | None:
+    """The figure of *trigger*, the larger the worse; None for one that passes with time."""
+    if trigger in {"error", "drift"}:
+        return figures.error_ratio
+    if trigger == "coverage" and figures.coverage_frac is not None:
+        return 1 - figures.coverage_frac
+    return None
 
 
 def _find_hold(

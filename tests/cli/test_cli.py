@@ -30,6 +30,8 @@ COMMANDS = (
     "schema",
     "replay",
     "check",
+    "logs",
+    "remove",
 )
 
 

@@ -51,7 +51,8 @@ def interrupted(checkout):
 @pytest.fixture(scope="module")
 def done(checkout, interrupted):
     """What `tidemill run --json` printed, and who was still at work in the checkout afterwards."""
-    return {**json.loads(checkout.tidemill("run", "--json").stdout), "alive": checkout.alive()}
+    made = checkout.tidemill("run", "--json")
+    return {**json.loads(made.stdout), "alive": checkout.alive(), "progress": made.stderr}
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,13 @@ def test_run_ends_with_a_forecast_from_the_bento_and_a_page(checkout, done):
     assert len(done["next"]) == 3
 
 
+def test_run_says_stage_n_of_11_the_time_and_each_model(checkout, done):
+    lines = re.findall(r"\[ ?(\d+) of 11\] (\w+) .* so far", done["progress"])
+    assert lines == [(str(k + 1), stage) for k, stage in enumerate(STAGES)]
+    for model in checkout.models:
+        assert re.search(rf"^ +{model} +\d+\.\d s$", done["progress"], flags=re.MULTILINE), model
+
+
 def test_run_stops_its_server_and_the_service_and_leaves_nobody(done):
     assert done["alive"] == []
 
@@ -99,6 +107,11 @@ def test_the_run_stays_in_the_database(done, api):
     """`up` shows what `run` did: its four flows, and a task run for each stage, named after it."""
     flows = {run["name"] for run in api.post("/flows/filter", json={}).json()}
     assert flows >= {"training", "promotion", "monitoring", "retraining"}
+    runs = api.post("/flow_runs/filter", json={}).json()
+    names = [run["name"] for run in runs if run["state_type"] == "COMPLETED"]  # named when they start
+    pattern = rf"({'|'.join(flows)})/{done['dataset']}/\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+    assert len(names) >= 4
+    assert [name for name in names if not re.fullmatch(pattern, name)] == []
     tasks = api.post("/task_runs/filter", json={"limit": 200}).json()
     assert {run["name"] for run in tasks} >= set(STAGES)
     assert {run["name"] for run in tasks if run["state_type"] == "COMPLETED"} == set(STAGES)

@@ -11,7 +11,8 @@ from homes import at_home
 from servers import DATASET, crown, digest_of
 from small_release import build_small_release
 
-from deployments.ops.supervisor import SupervisedPart, _PartKeeper, list_parts, read_state
+from deployments.ops.supervisor import SupervisedPart, _PartKeeper, list_parts
+from deployments.ops.supervisor_state import read_state
 from tasks.edges.processes import fetch_url, find_free_port, stop_process, wait_for
 from tasks.edges.settings import ROOT
 from tasks.package.bento import build_bento
