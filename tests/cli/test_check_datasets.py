@@ -127,8 +127,8 @@ def test_what_is_no_params_yaml_is_an_error_for_every_command(checkout, params, 
 
 def test_a_value_that_only_dvc_refuses_is_named_before_a_run(checkout, params):
     text = params.read_text()
-    assert "{kind: lag, column: z" in text
-    params.write_text(text.replace("{kind: lag, column: z", "{kind: function, of: my:f, column: z", 1))
+    assert "    explain: {}" in text
+    params.write_text(text.replace("    explain: {}", "    explain: {of: my:f}", 1))
     for command in ("check", "run"):
         done = checkout.tidemill(command, code=2)
         assert re.search(r"params.yaml, line \d+, column \d+ is no YAML: found unexpected ':'", done.stderr)
