@@ -16,6 +16,7 @@ from deployments.cli.leaks import add_leaks_command
 from deployments.cli.output import AsJson, report_json
 from deployments.cli.quarantine import add_quarantine_commands
 from deployments.cli.replay import add_replay_command
+from deployments.cli.simulate import add_simulate_command
 from tasks.core.errors import TidemillError
 
 INTERRUPTED = 130  # exit code of a command that Ctrl-C ended, as shells have it
@@ -204,6 +205,7 @@ add_check_command(app)
 add_feed_commands(app)
 add_quarantine_commands(app)
 add_replay_command(app)
+add_simulate_command(app)
 
 
 def _report_progress(line: str) -> None:
