@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from html import escape as html_escape
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,10 @@ from homes import at_home
 from reports import monitor_report
 from simulate_runs import SECTIONS, build_simulated_root
 from small_release import cutoff_at, small_rows
+from typer.testing import CliRunner
 
+from deployments.cli.app import app
+from deployments.console.pages.simulate import write_simulation_page
 from tasks.core.errors import FrameError, ParamsError
 from tasks.core.reports.simulate import SimulationReport
 from tasks.edges.artifacts import read_report
@@ -77,13 +82,12 @@ def test_never_always_and_every_train_exactly_as_often_as_they_say(simulated):
     assert results["always"].n_retrainings == n_ticks
     assert results["every:30"].n_retrainings == n_ticks // 3
     trained = [tick.as_of for tick in results["every:30"].ticks[1:] if tick.verdict]
-    assert {after - before for before, after in zip(trained, trained[1:], strict=False)} == {
-        timedelta(days=30)
-    }
+    assert {after - before for before, after in pairwise(trained)} == {timedelta(days=30)}
 
 
 def test_the_loop_decides_as_the_stage_does_on_the_same_figures(simulated):
     result = by_policy(simulated[0])["loop"]
+    assert {trigger for tick in result.ticks for trigger in tick.triggers} > {"age"}
     retrainings, params = [], RetrainParams(**SECTIONS["retrain"])
     assert 0 < result.n_retrainings < len(result.ticks) - 1
     for i, tick in enumerate(result.ticks[1:], start=1):
@@ -212,9 +216,34 @@ def test_other_parameters_begin_with_an_empty_state(tmp_path):
         assert sum(line.startswith("trained at") for line in lines) == 2
 
 
+def test_the_page_has_every_policy_its_figures_and_one_chart(simulated):
+    report = simulated[0]
+    html = write_simulation_page(report).read_text()
+    assert html.count("<img alt=") == 1
+    for result in report.policies:
+        assert f"{result.loss:.4g}" in html
+        assert f"{result.policy}: {1 + result.n_retrainings}" in html
+    assert html_escape(report.conclusion) in html
+    assert "http://" not in html.replace("http://www.w3.org", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--policy", "sometimes"], "'sometimes' is no policy of retraining"),
+        (["--from", "soon"], "'soon' is not a time"),
+        (["--every", "0"], "greater than or equal to 1"),
+    ],
+)
+def test_the_command_refuses_what_it_cannot_do_with_one_message(arguments, message):
+    done = CliRunner().invoke(app, ["simulate", *arguments], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert done.exit_code == 2
+    assert message in done.output
+
+
 @pytest.mark.parametrize("name", ["sometimes", "every", "every:0", "every:-3", "every:x", "never:3"])
 def test_an_unknown_policy_is_refused_with_the_forms(name):
-    with pytest.raises(ParamsError, match=r"is no policy of retraining. Write `never`"):
+    with pytest.raises(ParamsError, match="is no policy of retraining"):
         parse_policy(name)
 
 
@@ -237,12 +266,12 @@ def test_a_start_outside_of_what_can_be_simulated_is_refused_with_the_range(tmp_
 
 def test_a_history_that_is_too_short_is_refused(tmp_path):
     root = build_simulated_root(tmp_path / "root", small_rows(200))
-    with at_home(tmp_path / "home"), pytest.raises(ParamsError, match=r"needs 204, then 5 more"):
+    with at_home(tmp_path / "home"), pytest.raises(ParamsError, match="needs 204, then 5 more"):
         simulate(root, "never")
 
 
 def test_without_rows_it_says_which_stage_to_run(tmp_path):
     root = build_simulated_root(tmp_path / "root")
     (root / "data/clean/rows.parquet").unlink()
-    with at_home(tmp_path / "home"), pytest.raises(FrameError, match="is not there. Run the stage"):
+    with at_home(tmp_path / "home"), pytest.raises(FrameError, match="is not there"):
         simulate(root, "never")
