@@ -20,6 +20,7 @@ from deployments.cli.operate import add_operate_commands
 from deployments.cli.output import AsJson, report_json, report_progress
 from deployments.cli.quarantine import add_quarantine_commands
 from deployments.cli.replay import add_replay_command
+from deployments.cli.simulate import add_simulate_command
 from tasks.core.errors import TidemillError
 
 # What a person changes outside: permissions, a full disk, a file where a folder should be
@@ -243,3 +244,4 @@ add_check_command(app)
 add_feed_commands(app)
 add_quarantine_commands(app)
 add_replay_command(app)
+add_simulate_command(app)

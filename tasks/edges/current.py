@@ -12,7 +12,10 @@ import yaml
 from tasks.core.errors import OtherDatasetError
 from tasks.core.reports.base import Report
 from tasks.edges.artifacts import ReportT, read_json
+from tasks.edges.registry import get_rows_path
 from tasks.edges.settings import ROOT
+
+ROWS = "data/clean/rows.parquet"
 
 
 def find_dataset_of_file(path: str, root: Path = ROOT) -> str | None:
@@ -40,6 +43,14 @@ def check_current(path: str, dataset: str, root: Path = ROOT) -> None:
     """Raise OtherDatasetError when the run of another dataset than *dataset* wrote *path*."""
     if (found := find_dataset_of_file(path, root)) not in {None, dataset}:
         raise OtherDatasetError(path, str(found), dataset)
+
+
+def find_rows(dataset: str, root: Path = ROOT) -> Path:
+    """The published rows, which a refresh keeps new; before the first promotion the clean rows."""
+    if (path := get_rows_path(dataset)).exists():
+        return path
+    check_current(ROWS, dataset, root)
+    return root / ROWS
 
 
 def find_report(kind: type[ReportT], dataset: str, root: Path = ROOT) -> ReportT | None:

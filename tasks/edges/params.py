@@ -114,6 +114,11 @@ class ParamsDocument:
         """Parameters of one model for the current dataset."""
         return dict(self._entry["models"].get(model) or {})
 
+    def list_quantile_models(self) -> dict[str, float]:
+        """By model that forecasts a quantile which; such a model has no part in the point."""
+        params = {model: self.get_model_params(model) for model in self.list_models()}
+        return {m: float(of["quantile"]) for m, of in params.items() if of.get("quantile") is not None}
+
     def get_entry(self, name: str) -> Section:
         """The entry of a dataset that need not be the current one."""
         known = self.content["datasets"]

@@ -123,7 +123,7 @@ def apply_promotion(dataset: str, release_folder: Path, decision: GateDecision) 
         if now is not None and now.digest == release.digest:
             return now
         journal = _read_repaired_journal(dataset)
-        champion = _build_champion(release, decision, journal)
+        champion = build_champion(release, decision, journal)
         # 1.
         _write_release_copy(release_folder, get_champion_folder(champion))
         # 2.
@@ -162,9 +162,10 @@ def get_rows_path(dataset: str) -> Path:
     return read_settings().home / "rows" / f"{encode_name(dataset)}.parquet"
 
 
-def _build_champion(
+def build_champion(
     release: ReleaseIdentity, decision: GateDecision, journal: Sequence[ChampionRecord]
 ) -> ChampionRecord:
+    """The record of *release* as champion. journal: the promotions before, oldest first."""
     return ChampionRecord(
         dataset=release.dataset,
         digest=release.digest,

@@ -46,14 +46,8 @@ def main() -> None:
 
 
 def read_aligned(document: ParamsDocument, dataset: Dataset) -> tuple[AlignedForecasts, int]:
-    """Forecasts of exactly the models listed, and the stride of their cutoffs.
-
-    A model that forecasts a quantile has no part in the point.
-    """
-    models = document.list_models()
-    quantile_of = {
-        m: float(q) for m in models if (q := document.get_model_params(m).get("quantile")) is not None
-    }
+    """Forecasts of exactly the models listed, and the stride of their cutoffs."""
+    models, quantile_of = document.list_models(), document.list_quantile_models()
     if quantile_of:
         print(f"not combined, since they forecast quantiles: {', '.join(quantile_of)}")
     schema = get_forecast_schema(dataset.about)

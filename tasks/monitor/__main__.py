@@ -19,12 +19,11 @@ from tasks.core.reports.monitor import (
 from tasks.core.reports.retrain import RetrainLimits
 from tasks.edges.artifacts import read_calendar, read_frame, read_last_report, write_folder, write_report
 from tasks.edges.command import run_stage_command
-from tasks.edges.current import check_current
+from tasks.edges.current import find_rows
 from tasks.edges.params import ParamsDocument, read_document
 from tasks.edges.registry import (
     ChampionRecord,
     get_champion_folder,
-    get_rows_path,
     read_champion,
     read_journal,
 )
@@ -32,8 +31,6 @@ from tasks.edges.served import count_served, read_news
 from tasks.edges.settings import ROOT
 from tasks.monitor.champion import MonitoredChampion, build_key, read_monitored_champion
 from tasks.monitor.params import MonitorParams
-
-ROWS = "data/clean/rows.parquet"
 
 
 def main(root: Path = ROOT) -> None:
@@ -44,7 +41,7 @@ def main(root: Path = ROOT) -> None:
     document = read_document(root)
     dataset, params = document.dataset, document.parse_stage("monitor", MonitorParams)
     limits = _read_limits(document)
-    path = _find_rows(dataset, root)
+    path = find_rows(dataset, root)
     champion = read_champion(dataset)  # once: a promotion meanwhile must not mix two champions' figures
     monitored = None if champion is None else read_monitored_champion(champion, root)
     key = build_key(dataset, path, monitored, params, limits)
@@ -59,14 +56,6 @@ def main(root: Path = ROOT) -> None:
     else:
         report = _build_report(document, champion, monitored, answers, params, limits, key, path, root)
     print(f"monitor: {report.verdict}: {report.reason}")
-
-
-def _find_rows(dataset: str, root: Path) -> Path:
-    """The published rows, which a refresh keeps new; before the first promotion the clean rows."""
-    if (path := get_rows_path(dataset)).exists():
-        return path
-    check_current(ROWS, dataset, root)
-    return root / ROWS
 
 
 def _build_report(

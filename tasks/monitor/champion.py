@@ -32,7 +32,21 @@ class MonitoredChampion(NamedTuple):
 
 
 def read_monitored_champion(champion: ChampionRecord, root: Path) -> MonitoredChampion:
-    """Read its record, its manifest and the last decision of the gate."""
+    """Read its manifest and the last decision of the gate."""
+    manifest = read_json(get_champion_folder(champion) / "manifest.json")
+    last = find_report(GateDecision, champion.dataset, root)
+    return build_monitored_champion(champion, datetime.fromisoformat(manifest["as_of"]), last)
+
+
+def build_monitored_champion(
+    champion: ChampionRecord, built_as_of: datetime, last: GateDecision | None
+) -> MonitoredChampion:
+    """The facts of *champion*.
+
+    built_as_of: newest `known_at` of the data that it was built from.
+    last: decision of the gate. A challenger that lost counts as a training, too: it shows that the
+      champion is not out of date.
+    """
     losses = champion.decision.mean_loss
     is_challenger = champion.decision.decision == "promote"
     return MonitoredChampion(
@@ -41,7 +55,7 @@ def read_monitored_champion(champion: ChampionRecord, root: Path) -> MonitoredCh
         version=champion.version,
         seen_until=champion.seen_until,
         promoted_as_of=champion.promoted_as_of,
-        trained_as_of=_read_trained_as_of(champion, root),
+        trained_as_of=built_as_of if last is None else max(built_as_of, last.challenger_as_of),
         gate_loss=None if losses is None else losses.challenger if is_challenger else losses.opponent,
     )
 
@@ -61,15 +75,3 @@ def build_key(
         champion=facts,
         params=params.model_dump() | limits.model_dump(),
     )
-
-
-def _read_trained_as_of(champion: ChampionRecord, root: Path) -> datetime:
-    """Newest `known_at` of the data of the last training that the gate judged.
-
-    A challenger that lost counts, too: it shows that the champion is not out of date.
-    """
-    trained_as_of = datetime.fromisoformat(
-        read_json(get_champion_folder(champion) / "manifest.json")["as_of"]
-    )
-    last = find_report(GateDecision, champion.dataset, root)
-    return trained_as_of if last is None else max(trained_as_of, last.challenger_as_of)

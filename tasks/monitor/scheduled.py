@@ -38,6 +38,10 @@ def build_forecasts(
 
     With many series, only for the newest of *cutoffs*: at most MAX_STEPS rows in total.
     """
-    n_steps = rows["series_id"].n_unique() * release.schema.horizon_steps
-    newest_cutoffs = list(cutoffs)[-max(1, MAX_STEPS // n_steps) :]
+    newest_cutoffs = list(cutoffs)[-count_max_cutoffs(release, rows) :]
     return predict_cutoffs(release, rows, newest_cutoffs).with_columns(digest=pl.lit(digest))
+
+
+def count_max_cutoffs(release: Release, rows: pl.DataFrame) -> int:
+    """How many cutoffs of *release* are judged at most, so that there are MAX_STEPS rows."""
+    return max(1, MAX_STEPS // (rows["series_id"].n_unique() * release.schema.horizon_steps))

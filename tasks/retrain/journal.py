@@ -61,16 +61,23 @@ def write_start(decision: RetrainDecision, asked: str | None, digest: str | None
     asked: the reason of a person who wants it, due or not.
     digest: the champion.
     """
-    retraining = Retraining(
-        started_at=datetime.now(UTC),
+    retraining = build_start(decision, asked, digest, datetime.now(UTC))
+    _write_line(decision.dataset, retraining.model_dump(mode="json", exclude={"ended_at", "new_digest"}))
+    return retraining
+
+
+def build_start(
+    decision: RetrainDecision, asked: str | None, digest: str | None, started_at: datetime
+) -> Retraining:
+    """A retraining that starts. Arguments as in `write_start`."""
+    return Retraining(
+        started_at=started_at,
         as_of=decision.as_of,
         triggers=(*decision.triggers, *(["asked"] if asked else [])),
         reason=asked or decision.reason,
         facts=decision.facts,
         digest=digest,
     )
-    _write_line(decision.dataset, retraining.model_dump(mode="json", exclude={"ended_at", "new_digest"}))
-    return retraining
 
 
 def write_end(dataset: str, retraining: Retraining, digest: str | None) -> None:

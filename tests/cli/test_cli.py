@@ -29,6 +29,7 @@ COMMANDS = (
     "leaks",
     "schema",
     "replay",
+    "simulate",
     "check",
     "logs",
     "remove",

@@ -1,0 +1,219 @@
+"""One policy from the first training to the end of the history, tick by tick.
+
+A tick is what a refresh does in the real loop: look at the champion, decide, and when a training
+starts, let the gate decide on its challenger. A release answers from the cutoff after its tick on,
+since a training takes time.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import NamedTuple
+
+import polars as pl
+
+from tasks.core.calendar import parse_step_length
+from tasks.core.reports.monitor import AnswerCounts, MonitorKey, MonitorReport, OutcomeFigures, ServedFigures
+from tasks.core.reports.promote import GateDecision, GateKey
+from tasks.core.reports.retrain import RetrainDecision
+from tasks.core.reports.simulate import SimulatedTick
+from tasks.edges.registry import ChampionRecord, ReleaseIdentity, build_champion
+from tasks.monitor.champion import build_monitored_champion
+from tasks.monitor.params import MonitorParams
+from tasks.monitor.scheduled import count_max_cutoffs, select_cutoffs
+from tasks.monitor.stage import build_monitor_result
+from tasks.promote.params import PromoteParams
+from tasks.release import Release
+from tasks.retrain.journal import Retraining, build_start
+from tasks.retrain.params import RetrainParams
+from tasks.retrain.stage import decide_retraining
+from tasks.simulate.policy import Policy
+from tasks.simulate.store import StateStore
+
+_NO_FIGURES = OutcomeFigures(
+    n_steps=0, n_open=0, n_seen=0, n_known=0, n_late=0, n_corrected=0, loss=None, mae=None, bias=None,
+    coverage_frac=None,
+)  # fmt: skip
+# Nothing is served in a simulation, and served forecasts decide nothing
+_NOT_SERVED = ServedFigures(
+    answers=AnswerCounts(n_answers=0, n_news=0, n_as_of=0, n_own_history=0, n_unmarked=0),
+    overall=_NO_FIGURES,
+    by_digest=(),
+)
+
+
+class PolicyRun(NamedTuple):
+    """What one policy did.
+
+    ticks: all looks at the champion.
+    trained_at: positions of the trainings after the first.
+    forecasts: FORECAST with digest, of every cutoff after the first training, by the champion of
+      that time.
+    """
+
+    policy: Policy
+    ticks: tuple[SimulatedTick, ...]
+    trained_at: tuple[int, ...]
+    forecasts: pl.DataFrame
+
+
+class _LoopState:
+    """The registry and the journals of one simulated loop, in memory."""
+
+    def __init__(self, store: StateStore) -> None:
+        self.store, self.dataset = store, store.history.document.dataset
+        self.promotions: list[ChampionRecord] = []
+        self.retrainings: list[Retraining] = []
+        self.last_decision: GateDecision | None = None
+        self.release: Release | None = None
+
+    @property
+    def champion(self) -> ChampionRecord:
+        """The champion; there is one after the first training."""
+        return self.promotions[-1]
+
+    def run_gate(self, position: int, as_of: datetime) -> GateDecision:
+        """Train at *position*, let the gate decide, apply the decision."""
+        verdict = self.store.decide(position, self.release)
+        challenger, baseline = (
+            self.store.load_trained(position, role) for role in ("challenger", "baseline")
+        )
+        params = self.store.history.document.parse_stage("promote", PromoteParams)
+        decision = GateDecision(
+            **dict(verdict),
+            dataset=self.dataset,
+            key=GateKey(
+                challenger=_get_digest(challenger),
+                baseline=_get_digest(baseline),
+                rows=challenger.ensemble.data_version,
+                params=params.model_dump(),
+            ),
+            as_of=as_of,
+            applied=verdict.winner_digest is not None,
+        )
+        if decision.applied:
+            self.release = baseline if decision.decision == "baseline" else challenger
+            assert self.release.manifest is not None
+            identity = ReleaseIdentity.model_validate(self.release.manifest.model_dump())
+            self.promotions.append(build_champion(identity, decision, self.promotions))
+        self.last_decision = decision
+        return decision
+
+
+def run_policy(
+    policy: Policy, store: StateStore, start: int, every_steps: int, report: Callable[[str], None]
+) -> PolicyRun:
+    """Simulate *policy* from the cutoff *start* (a position) on.
+
+    every_steps: steps between two ticks.
+    report: called with a line for each training that starts.
+    """
+    history, state = store.history, _LoopState(store)
+    end = len(history.cutoffs)
+    ticks: list[SimulatedTick] = []
+    trained_at: list[int] = []
+    frames: list[pl.DataFrame] = []
+    for position in range(start, end, every_steps):
+        as_of = history.cutoffs[position]
+        if position == start:
+            decision = state.run_gate(position, as_of)
+            ticks.append(_build_first_tick(state, decision))
+        else:
+            passed_steps = position - (trained_at[-1] if trained_at else start)
+            tick = build_tick(state, position, policy, passed_steps)
+            if tick.verdict is not None:
+                trained_at.append(position)
+                report(f"{policy.name}: {as_of:%F}: {tick.reason}: {tick.verdict}")
+            ticks.append(tick)
+        assert state.release is not None
+        frames.append(store.read_forecasts(state.release, position + 1, min(position + every_steps, end - 1)))
+    return PolicyRun(policy, tuple(ticks), tuple(trained_at), pl.concat(frames))
+
+
+def build_tick(state: _LoopState, position: int, policy: Policy, passed_steps: int) -> SimulatedTick:
+    """Look at the champion, decide, and train where the policy says so.
+
+    passed_steps: steps since the last training.
+    """
+    monitored = build_monitor_report(state, position)
+    decision = decide(state, monitored)
+    reason = policy.find_reason(passed_steps)
+    assert monitored.champion is not None
+    tick = SimulatedTick(
+        as_of=monitored.as_of,
+        digest=monitored.champion.digest,
+        version=monitored.champion.version,
+        age_steps=monitored.champion.age_steps,
+        error_ratio=monitored.champion.error_ratio,
+        coverage_frac=monitored.champion.coverage_frac,
+        n_alarmed=0 if monitored.drift is None else monitored.drift.n_alarmed,
+        is_drifting=monitored.drift is not None and monitored.drift.is_drifting,
+        due=decision.due,
+        triggers=decision.triggers,
+        reason=reason or decision.reason,
+    )
+    if not (reason or (policy.is_decided and decision.due)):
+        return tick
+    before = state.champion.digest
+    started = build_start(decision, reason, before, state.store.history.cutoffs[position])
+    verdict = state.run_gate(position, monitored.as_of)
+    ended = {"ended_at": started.started_at, "new_digest": state.champion.digest}
+    state.retrainings.append(started.model_copy(update=ended))
+    return tick.model_copy(update={"verdict": verdict.decision, "gain_frac": verdict.gain_frac})
+
+
+def decide(state: _LoopState, monitored: MonitorReport) -> RetrainDecision:
+    """The decision of the stage `retrain`, with the simulated retrainings as its journal."""
+    history = state.store.history
+    return decide_retraining(
+        monitored,
+        history.document.parse_stage("retrain", RetrainParams),
+        parse_step_length(history.about.every),
+        state.retrainings,
+    )
+
+
+def build_monitor_report(state: _LoopState, position: int) -> MonitorReport:
+    """The report of the stage `monitor` at a cutoff, from the rows known by it."""
+    history, champion, release = state.store.history, state.champion, state.release
+    assert release is not None
+    assert release.manifest is not None
+    params = history.document.parse_stage("monitor", MonitorParams)
+    rows = history.select_known(history.cutoffs[position])
+    cutoffs = select_cutoffs(rows, history.calendar, champion.promoted_as_of, params.max_cutoffs)
+    judged = cutoffs[-count_max_cutoffs(release, rows) :]
+    scheduled = state.store.read_forecasts(release, position - len(judged), position - 1)
+    report, _ = build_monitor_result(
+        scheduled.filter(pl.col("cutoff").is_in(judged)),
+        rows,
+        history.about,
+        history.calendar,
+        build_monitored_champion(champion, release.manifest.as_of, state.last_decision),
+        params,
+        history.document.parse_stage("retrain", RetrainParams),
+        _NOT_SERVED,
+        MonitorKey(dataset=state.dataset, rows="", champion=None, params=params.model_dump()),
+    )
+    return report
+
+
+def _build_first_tick(state: _LoopState, decision: GateDecision) -> SimulatedTick:
+    return SimulatedTick(
+        as_of=decision.as_of,
+        digest=state.champion.digest,
+        version=state.champion.version,
+        age_steps=0,
+        error_ratio=None,
+        coverage_frac=None,
+        n_alarmed=0,
+        is_drifting=False,
+        due=False,
+        triggers=(),
+        reason="the first training",
+        verdict=decision.decision,
+        gain_frac=decision.gain_frac,
+    )
+
+
+def _get_digest(release: Release) -> str:
+    assert release.manifest is not None
+    return release.manifest.digest
