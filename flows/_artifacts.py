@@ -5,7 +5,6 @@ one more figure shows one more row. The keys `<dataset>-<stage>-table`, `-pictur
 the same, so that the UI keeps the history of each.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +27,7 @@ from tasks.core.reports.validate import ValidationSummary
 from tasks.edges.artifacts import read_report
 from tasks.edges.current import is_current
 from tasks.edges.params import read_dataset
+from tasks.edges.safe_names import encode_slug
 from tasks.edges.settings import ROOT, read_settings
 
 ROWS_SHOWN = 80
@@ -89,12 +89,7 @@ def build_artifact_key(stage: str, kind: str) -> str:
 
     It differs between datasets.
     """
-    dataset = read_dataset()
-    plain = re.sub("[^a-z0-9]", "-", dataset.lower())
-    suffix = (
-        "" if plain.replace("-", "_") == dataset else f"-{hashlib.sha256(dataset.encode()).hexdigest()[:6]}"
-    )
-    return f"{plain}{suffix}-{stage}-{kind}"
+    return f"{encode_slug(read_dataset())}-{stage}-{kind}"
 
 
 def read_figures(stage: str, root: Path = ROOT) -> dict[str, Figures]:

@@ -5,6 +5,7 @@ It shows a table and a chart in the UI. `run_stage` and DVC decide whether the s
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypedDict
 
 from prefect import State, Task, get_run_logger, task
@@ -13,7 +14,8 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.tasks import exponential_backoff
 
 from flows._artifacts import publish_artifacts
-from tasks.edges.run_stage import run_stage
+from tasks.edges.params import read_dataset
+from tasks.edges.run_stage import TargetResult, run_stage
 
 LIMIT_S = 3600.0  # forty times what the slowest stage takes on the default data; longer means that it hangs
 
@@ -33,10 +35,11 @@ class StageRun(TypedDict):
 
 
 class StageProgress(NamedTuple):
-    """A stage has started (*result* is None) or ended."""
+    """A stage has started or ended (*result*), or a model of `train` has (*model*)."""
 
     stage: str
-    result: StageRun | None
+    result: StageRun | None = None
+    model: TargetResult | None = None
 
 
 # Callbacks that show progress in this process, for example those of `tidemill run`
@@ -66,12 +69,22 @@ def _is_passing(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool
     retry_condition_fn=_is_passing,
 )
 def _run(name: str, limit_s: float) -> StageRun:
-    _report_progress(StageProgress(name, None))
-    done = run_stage(name, on_line=get_run_logger().info, limit_s=limit_s)
+    _report_progress(StageProgress(name))
+    done = run_stage(
+        name,
+        on_line=get_run_logger().info,
+        limit_s=limit_s,
+        on_model=lambda model: _report_progress(StageProgress(name, model=model)),
+    )
     result = StageRun(stage=done.stage, ran=done.ran, seconds=round(done.seconds, 2))
     publish_artifacts(name)
     _report_progress(StageProgress(name, result))
     return result
+
+
+def build_run_namer(flow: str) -> Callable[[], str]:
+    """What names the runs of *flow* when they start: `<flow>/<dataset>/<time>`, UTC."""
+    return lambda: f"{flow}/{read_dataset()}/{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _report_progress(progress: StageProgress) -> None:

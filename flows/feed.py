@@ -8,13 +8,14 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows._artifacts import build_artifact_key
+from flows._stages import build_run_namer
 from flows.promotion import promotion
 from flows.refresh import refresh
 from flows.training import training
 from tasks.core.reports.feed import FeedStatus, LandedFeed
 
 
-@flow(name="feed", persist_result=True, result_serializer="json")
+@flow(name="feed", flow_run_name=build_run_namer("feed"), persist_result=True, result_serializer="json")
 def feed(train: bool = False, limit_s: float = 3600.0) -> dict[str, object]:
     """Land the records of now, pass the closed window to the chain, and refresh.
 

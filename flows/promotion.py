@@ -3,7 +3,7 @@
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from flows._stages import LIMIT_S, StageRun, run_flow_stage
+from flows._stages import LIMIT_S, StageRun, build_run_namer, run_flow_stage
 from tasks.core.reports.promote import GateDecision
 from tasks.edges.mlflow_delivery import publish_runs
 from tasks.edges.run_stage import delete_unused_cache
@@ -11,7 +11,12 @@ from tasks.edges.settings import ROOT, read_settings
 from tasks.promote.apply import apply_decision
 
 
-@flow(name="promotion", persist_result=True, result_serializer="json")
+@flow(
+    name="promotion",
+    flow_run_name=build_run_namer("promotion"),
+    persist_result=True,
+    result_serializer="json",
+)
 def promotion(limit_s: float = LIMIT_S) -> list[StageRun]:
     """Decide whether the challenger becomes champion, on rows that neither has seen, and apply it.
 

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows._stages import LIMIT_S, StageRun, run_flow_stage
+from flows._stages import LIMIT_S, StageRun, build_run_namer, run_flow_stage
 from flows.promotion import promotion
 from flows.training import training
 from tasks.core.reports.retrain import RetrainDecision
@@ -12,7 +12,12 @@ from tasks.edges.registry import read_champion
 from tasks.retrain.journal import write_end, write_start
 
 
-@flow(name="retraining", persist_result=True, result_serializer="json")
+@flow(
+    name="retraining",
+    flow_run_name=build_run_namer("retraining"),
+    persist_result=True,
+    result_serializer="json",
+)
 def retraining(start: bool = True, reason: str | None = None, limit_s: float = LIMIT_S) -> list[StageRun]:
     """Decide whether retraining is due; when it is, train and promote, with the reason.
 

@@ -2,12 +2,14 @@
 
 from prefect import flow, get_run_logger
 
-from flows._stages import LIMIT_S, StageRun, run_flow_stage
+from flows._stages import LIMIT_S, StageRun, build_run_namer, run_flow_stage
 
 STAGES = ("ingest", "validate", "features", "train", "ensemble", "explain", "quantize", "package")
 
 
-@flow(name="training", persist_result=True, result_serializer="json")
+@flow(
+    name="training", flow_run_name=build_run_namer("training"), persist_result=True, result_serializer="json"
+)
 def training(reason: str = "asked for", limit_s: float = LIMIT_S) -> list[StageRun]:
     """Rebuild every stage up to the packaged challenger.
 

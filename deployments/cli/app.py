@@ -3,7 +3,9 @@
 Results go to stdout, progress goes to stderr.
 """
 
-import sys
+import errno
+from enum import StrEnum
+from importlib import metadata
 from typing import Annotated, Any
 
 import typer
@@ -11,18 +13,39 @@ from typer.core import TyperGroup
 
 from deployments.cli.check import add_check_command
 from deployments.cli.datasets import add_dataset_commands
+from deployments.cli.exit_codes import ExitCode
 from deployments.cli.feed import add_feed_commands
 from deployments.cli.leaks import add_leaks_command
-from deployments.cli.output import AsJson, report_json
+from deployments.cli.operate import add_operate_commands
+from deployments.cli.output import AsJson, report_json, report_progress
 from deployments.cli.quarantine import add_quarantine_commands
 from deployments.cli.replay import add_replay_command
 from tasks.core.errors import TidemillError
 
-INTERRUPTED = 130  # exit code of a command that Ctrl-C ended, as shells have it
+# What a person changes outside: permissions, a full disk, a file where a folder should be
+_FIXABLE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENOTDIR,
+    errno.ENOENT,
+    errno.EISDIR,
+}
+
+
+class _LogLevels(StrEnum):
+    """Values of `--log-level`."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 class _ErrorReportingGroup(TyperGroup):
-    """Report an error that people can fix as its message alone, with exit code 2."""
+    """Report an error that people can fix as its message alone, with its exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command of the command line."""
@@ -30,19 +53,68 @@ class _ErrorReportingGroup(TyperGroup):
             return super().invoke(ctx)
         except TidemillError as error:
             typer.echo(f"{type(error).__name__}: {error}", err=True)
-            raise typer.Exit(2) from error
+            raise typer.Exit(ExitCode.ERROR) from error
+        except OSError as error:
+            if error.errno not in _FIXABLE or error.filename is None:
+                raise
+            advice = "Correct the path, its permissions or its disk; `tidemill doctor` shows what is wrong."
+            typer.echo(f"{type(error).__name__}: {error.filename}: {error.strerror}. {advice}", err=True)
+            raise typer.Exit(ExitCode.ERROR) from error
 
 
 app = typer.Typer(
     cls=_ErrorReportingGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help=(
         "Forecasts with calibrated intervals from a feed, kept up to date. `tidemill run` runs the whole"
         " chain once."
     ),
 )
+
+
+def _report_version(asked: bool) -> None:
+    if asked:
+        print(f"tidemill {metadata.version('tidemill')}")
+        raise typer.Exit(ExitCode.OK)
+
+
+def _apply_no_color(asked: bool) -> None:
+    if asked:
+        from tasks.edges.settings import apply_no_color
+
+        apply_no_color()
+
+
+@app.callback()
+def configure(
+    version: Annotated[  # noqa: ARG001  (it acts by its callback)
+        bool,
+        typer.Option("--version", help="Print the version and end.", callback=_report_version, is_eager=True),
+    ] = False,
+    no_color: Annotated[  # noqa: ARG001  (it acts by its callback)
+        bool,
+        typer.Option(
+            "--no-color",
+            help="Print without colors, as with NO_COLOR in the environment.",
+            callback=_apply_no_color,
+            is_eager=True,
+        ),
+    ] = False,
+    log_level: Annotated[
+        _LogLevels | None,
+        typer.Option(
+            "--log-level",
+            help="Progress on stderr: debug has what each stage prints, warning and error have none.",
+        ),
+    ] = None,
+) -> None:
+    """Options of every command; they come before its name."""
+    if log_level is not None:
+        from tasks.edges.settings import apply_log_level
+
+        apply_log_level(log_level.value)
 
 
 @app.command()
@@ -58,13 +130,13 @@ def run(
     from deployments.ops.run import run_chain
 
     try:
-        chain_run = run_chain(dataset, _report_progress)
+        chain_run = run_chain(dataset, report_progress)
     except KeyboardInterrupt:
-        _report_progress(
+        report_progress(
             "Interrupted. Stages that have ended are kept; `tidemill run` continues with the one that was"
             " stopped."
         )
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
     if as_json:
         content = {**chain_run._asdict(), "decision": chain_run.decision.render()}
         report_json({**content, "next": [command for command, _ in NEXT]})
@@ -74,45 +146,9 @@ def run(
     report_forecast(chain_run.forecast, chain_run.forecast["absent"])
     print(f"\nGate: {chain_run.decision.decision}. {chain_run.decision.reason}")
     print(f"Page: {chain_run.page}")
-    print("Next:")
+    print(f"Took {chain_run.seconds:.0f} s. Next:")
     for command, purpose in NEXT:
         print(f"  {command:<30} {purpose}")
-
-
-@app.command()
-def up(
-    kafka: Annotated[
-        bool,
-        typer.Option(
-            "--kafka", help="Start a Kafka broker, too (Java 17 and Maven fetch it the first time)."
-        ),
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Start Prefect, MLflow, the service, a worker and the dataset's feed, and leave them running.
-
-    Waits until each answers.
-    """
-    from deployments.ops.operate import start_parts
-
-    started = start_parts(_report_progress, kafka)
-    if as_json:
-        report_json(started._asdict())
-        return
-    for name, address in started.addresses.items():
-        print(f"{name:<10}{address}")
-    print(f"{'log':<10}{started.log}")
-    print("`tidemill down` stops them.")
-
-
-@app.command()
-def down(as_json: AsJson = False) -> None:
-    """Stop what `up` started, and nothing else."""
-    from deployments.ops.operate import stop_parts
-
-    stopped = stop_parts(_report_progress)
-    if as_json:
-        report_json({"stopped": stopped})
 
 
 @app.command()
@@ -127,7 +163,7 @@ def forecast(
     series: Annotated[str | None, typer.Option(help="One series; all by default.", metavar="NAME")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Forecast with the champion, without a server."""
+    """Forecast with the champion, without a server; exit code 3 when nothing can be forecast."""
     from deployments.cli.tables import report_forecast
     from deployments.ops.forecast import make_forecast
 
@@ -135,7 +171,9 @@ def forecast(
     if as_json:
         report_json(content)
     else:
-        report_forecast(content)
+        report_forecast(content, content["absent"])
+    if not content["series"]:
+        raise typer.Exit(ExitCode.NO_FORECAST)
 
 
 @app.command()
@@ -160,7 +198,7 @@ def refresh(as_json: AsJson = False) -> None:
     """
     from tasks.refresh.stage import refresh_rows
 
-    refreshed = refresh_rows(report=_report_progress)
+    refreshed = refresh_rows(report=report_progress)
     if as_json:
         report_json(refreshed.model_dump(mode="json"))
         return
@@ -195,16 +233,13 @@ def doctor(as_json: AsJson = False) -> None:
 
         report_findings(findings)
     if not all(finding.well for finding in findings):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.PROBLEM)
 
 
+add_operate_commands(app)
 add_dataset_commands(app)
 add_leaks_command(app)
 add_check_command(app)
 add_feed_commands(app)
 add_quarantine_commands(app)
 add_replay_command(app)
-
-
-def _report_progress(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

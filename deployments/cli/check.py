@@ -1,10 +1,11 @@
-"""`tidemill check`: check whether a user's own code keeps the project's laws."""
+"""`tidemill check`: check the datasets of params.yaml, or a user's own code by its laws."""
 
 import json
 from typing import Annotated, Any
 
 import typer
 
+from deployments.cli.exit_codes import ExitCode
 from deployments.cli.output import AsJson, report_json
 from tasks.core.errors import ParamsError
 
@@ -19,12 +20,12 @@ def add_check_command(app: typer.Typer) -> None:
 
 def check(
     target: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            help="A model, a feature function or a source of your own.",
-            metavar="tasks/extensions/FILE.py:NAME",
+            help="A model, a feature function or a source of your own; without it: every dataset.",
+            metavar="[tasks/extensions/FILE.py:NAME]",
         ),
-    ],
+    ] = None,
     params: Annotated[
         str, typer.Option(help="Parameters of the model, or options of the source, as JSON.", metavar="JSON")
     ] = "{}",
@@ -44,7 +45,14 @@ def check(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run the laws on a model, feature or source of your own; exit code 1 when one is broken."""
+    """Check every dataset's parameters, models and files, before anything runs.
+
+    With a model, a feature or a source of your own: check its laws. Exit code 1 when something is
+    wrong.
+    """
+    if target is None:
+        _check_datasets(as_json)
+        return
     # Imported here: `--help` needs neither polars nor the models
     from deployments.ops.check import CheckOptions, build_check_report
 
@@ -57,7 +65,24 @@ def check(
     else:
         _report_verdicts(target, report.kind, report.verdicts)
     if not report.passed:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.PROBLEM)
+
+
+def _check_datasets(as_json: bool) -> None:
+    from deployments.ops.check_datasets import check_datasets
+
+    checks = check_datasets()
+    if as_json:
+        rows = [{**found._asdict(), "passed": not found.faults} for found in checks]
+        report_json({"passed": not any(found.faults for found in checks), "datasets": rows})
+    else:
+        for found in checks:
+            current = " (current)" if found.current else ""
+            print(f"{'WRONG' if found.faults else 'ok   '} {found.dataset}{current}")
+            for fault in found.faults:
+                print(f"      {fault}")
+    if any(found.faults for found in checks):
+        raise typer.Exit(ExitCode.PROBLEM)
 
 
 def _parse_json(text: str) -> dict[str, object]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deployments.cli.datasets import select_one_file
+from deployments.cli.exit_codes import ExitCode
 from deployments.cli.output import AsJson, report_json
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def leaks(
     else:
         _report_findings(report)
     if report.findings:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.PROBLEM)
 
 
 def _report_findings(report: "LeakReport") -> None:

@@ -50,7 +50,13 @@ class ServiceMetrics:
         )
         self.served = Counter(
             "tidemill_forecasts_served",
-            "Forecasts (one series at one cutoff) answered and recorded.",
+            "Forecasts (one series at one cutoff) answered and recorded, from the newest rows.",
+            ["digest"],
+            registry=registry,
+        )
+        self.what_if = Counter(
+            "tidemill_forecasts_what_if",
+            "Forecasts as of a time that the request named, or from its own rows.",
             ["digest"],
             registry=registry,
         )

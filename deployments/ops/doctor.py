@@ -5,7 +5,9 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -13,15 +15,19 @@ from typing import NamedTuple
 import psutil
 
 from deployments.ops.forecaster_process import describe_served_dataset, find_served_dataset
-from deployments.ops.supervisor import list_ports, read_state
-from tasks.core.errors import TidemillError
-from tasks.edges.current import find_dataset_of_file
+from deployments.ops.operate import describe_feed_dataset
+from deployments.ops.supervisor import list_ports
+from deployments.ops.supervisor_state import read_state
+from tasks.core.errors import SettingsError, TidemillError
+from tasks.core.reports.monitor import MonitorReport
+from tasks.edges.current import find_dataset_of_file, find_report
 from tasks.edges.files import find_lock_holder
-from tasks.edges.params import read_dataset, read_models
+from tasks.edges.params import read_dataset, read_document
 from tasks.edges.processes import find_port_holder, is_alive, is_free, is_running
 from tasks.edges.run_stage import get_checkout_lock_path
-from tasks.edges.settings import ROOT, build_child_environment, read_settings
+from tasks.edges.settings import ROOT, build_child_environment, check_home_is_writable, read_settings
 from tasks.edges.tracking import (
+    compute_waiting_s,
     get_outbox_folder,
     list_pending_entries,
     list_refused_entries,
@@ -38,6 +44,7 @@ _OUTPUTS = (
     "data/reports/monitor",
     "data/decisions/retrain",
 )
+RECENT_S = 600.0  # an end of a part in that time counts; an entry may wait so long for its delivery
 PROGRAMS = ("git", "dvc", "prefect", "mlflow", "bentoml")
 
 
@@ -57,9 +64,12 @@ def list_findings(root: Path = ROOT) -> list[DoctorFinding]:
         _report_versions(root),
         *_report_path(),
         _report_bytecode(),
-        _report_params(root),
+        _report_home(),
+        *_report_params(root),
         *_report_datasets(root),
+        *_report_forecasts(root),
         *_report_ports(),
+        *_report_parts(root),
         _report_mlflow(),
         _report_disk(),
         _report_dvc_lock(root),
@@ -143,13 +153,35 @@ def _report_bytecode() -> DoctorFinding:
     )
 
 
-def _report_params(root: Path) -> DoctorFinding:
+def _report_home() -> DoctorFinding:
+    home = read_settings().home
     try:
-        return DoctorFinding("params", f"dataset {read_dataset(root)}, models {', '.join(read_models(root))}")
-    except (TidemillError, KeyError, ValueError) as error:
+        check_home_is_writable()
+    except SettingsError as error:
         return DoctorFinding(
-            "params", str(error), well=False, advice="Correct params.yaml, or `git checkout params.yaml`."
+            "home", str(error), well=False, advice="Until then neither `run` nor `up` can start."
         )
+    return DoctorFinding("home", str(home))
+
+
+def _report_params(root: Path) -> Iterator[DoctorFinding]:
+    """The current dataset's parameters, models and files; `tidemill check` has all datasets'."""
+    from deployments.ops.check_datasets import check_datasets
+
+    advice = "Correct params.yaml, or `git checkout params.yaml`; `tidemill check` shows every dataset."
+    try:
+        checks, document = check_datasets(root), read_document(root)
+        current = document.dataset
+    except TidemillError as error:
+        yield DoctorFinding("params", str(error), well=False, advice=advice)
+        return
+    faults = next(check.faults for check in checks if check.dataset == current)
+    for fault in faults:
+        yield DoctorFinding("params", fault, well=False, advice=advice)
+    if not faults:
+        yield DoctorFinding("params", f"dataset {current}, models {', '.join(document.list_models())}")
+    if others := [check.dataset for check in checks if check.faults and not check.current]:
+        yield DoctorFinding("other datasets", f"`tidemill check` finds faults in {', '.join(others)}")
 
 
 def _report_datasets(root: Path) -> Iterator[DoctorFinding]:
@@ -176,18 +208,59 @@ def _report_datasets(root: Path) -> Iterator[DoctorFinding]:
         )
 
 
+def _report_forecasts(root: Path) -> Iterator[DoctorFinding]:
+    """What the monitor found last about the current dataset's champion."""
+    try:
+        report = find_report(MonitorReport, read_dataset(root), root)
+    except (TidemillError, KeyError, ValueError):
+        return  # of another version, or reported by _report_params
+    if report is not None:
+        yield DoctorFinding(
+            "forecasts",
+            f"{report.verdict}: {report.reason}",
+            report.verdict != "degraded",
+            "The flow `retraining` trains when it is due; `tidemill run` trains now, and the gate decides."
+            " `tidemill page` shows since when; look at what has changed in the source.",
+        )
+
+
 def _report_ports() -> Iterator[DoctorFinding]:
     state, host = read_state(), read_settings().host
-    up = state is not None and is_running(state.supervisor)
+    ours = state.addresses if state is not None and is_running(state.supervisor) else {}
     for name, port in list_ports().items():
-        free = is_free(host, port)
-        found = "free" if free else "ours, up" if up else f"held by {find_port_holder(port)}"
+        what, free, is_up = f"port {port} ({name})", is_free(host, port), name in ours
+        if free and is_up:
+            found, advice = "free, though `tidemill up` runs", f"`tidemill logs {name}` has the reason."
+        else:
+            found = "free" if free else "ours, up" if is_up else f"held by {find_port_holder(port)}"
+            advice = f"End that program, or set TIDEMILL_{name.upper()}_PORT."
+        yield DoctorFinding(what, found, free != is_up, advice)
+
+
+def _report_parts(root: Path) -> Iterator[DoctorFinding]:
+    """Parts of `tidemill up` that do not run, or end again and again."""
+    state = read_state()
+    if state is None or not is_running(state.supervisor):
+        return
+    running = {part.name for part in state.parts if is_running(part)}
+    for name in state.addresses:
+        ends = state.ends.get(name)
+        is_looping = ends is not None and ends.n > 1 and time.time() - ends.ended_at < RECENT_S
+        if name in running and not is_looping:
+            continue
+        found = "does not run" if name not in running else "runs"
+        if ends is not None:
+            since_s = time.time() - ends.ended_at
+            found += f"; it {ends.fact}, {ends.n} times since `tidemill up`, last {since_s:.0f} s ago"
         yield DoctorFinding(
-            f"port {port} ({name})",
+            f"part {name}",
             found,
-            free or up,
-            f"End that program, or set TIDEMILL_{name.upper()}_PORT.",
+            well=False,
+            advice=f"`tidemill logs {name}` has the reason; it is started again by itself.",
         )
+    with suppress(TidemillError):
+        if (advice := describe_feed_dataset(state, read_dataset(root))) is not None:
+            yield DoctorFinding("feed", advice, well=False, advice="`tidemill down` and `tidemill up`.")
 
 
 def _report_mlflow() -> DoctorFinding:
@@ -200,6 +273,9 @@ def _report_mlflow() -> DoctorFinding:
         else []
     )
     advice = [f"Start MLflow, or correct TIDEMILL_MLFLOW_URI; then {deliver}."] if failure else []
+    if not failure and (waiting_s := compute_waiting_s()) > RECENT_S:
+        found.append(f"the oldest since {waiting_s / 60:.0f} min")
+        advice.append(f"No delivery has tried them; {deliver}.")
     for folder, reason in list(set_aside.items())[:3]:
         found.append(f"refused: {folder.name}: {reason[:300]}")
     if set_aside:

@@ -5,14 +5,15 @@ the Prefect server still starts, since both take seconds to import, and waits fo
 """
 
 import sys
-import time
 from collections.abc import Callable
 
 from rich.console import Console
 
-from flows._stages import StageProgress, watchers
+from deployments.ops.progress import TerminalProgress
+from flows._stages import watchers
 from tasks.core.errors import SettingsError
 from tasks.edges.command import run_or_exit
+from tasks.edges.params import read_dataset
 from tasks.edges.parent_watch import stop_with_parent
 from tasks.edges.processes import is_answering, wait_for
 from tasks.edges.settings import read_settings
@@ -38,33 +39,11 @@ def main() -> None:
     api = read_settings().prefect_api_url
     if not wait_for(lambda: is_answering(f"{api}/health"), WAIT_S):
         raise SettingsError(f"No Prefect server answers at {api}. `dvc repro` does the same without it.")
-    watchers.append(TerminalProgress().show)
+    if read_settings().log_level in {"debug", "info"}:
+        watchers.append(TerminalProgress(read_dataset(), Console(stderr=True)).show)
     for name in sys.argv[1:]:
         flows[name]()
         print(name, flush=True)
-
-
-class TerminalProgress:
-    """Progress for people: a line per stage.
-
-    On a terminal, there is a clock next to the stage that runs.
-    """
-
-    def __init__(self) -> None:
-        self.console = Console(stderr=True)
-        self.status = self.console.status("")
-
-    def show(self, progress: StageProgress) -> None:
-        """Show that a stage has started or ended."""
-        if progress.result is None:
-            self.status.update(f"{progress.stage} ... (since {time.strftime('%H:%M:%S')})")
-            self.status.start()
-            return
-        self.status.stop()
-        seconds = f"{progress.result['seconds']:6.1f} s"
-        self.console.print(
-            f"  {progress.stage:<10}{seconds if progress.result['ran'] else 'unchanged':>10}", highlight=False
-        )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """`tidemill forecast`: the champion's forecast without a server, from the service's rows."""
 
+import difflib
 from datetime import UTC, datetime
 from typing import TypedDict, cast
 
 import polars as pl
 
-from deployments.forecaster.shapes import Step
+from deployments.forecaster.shapes import Absent, Step
 from tasks.core.errors import ParamsError, ReleaseError
 from tasks.core.frames import SERIES, get_newest_known_at
 from tasks.edges.artifacts import read_frame
@@ -31,7 +32,10 @@ class LocalSeries(TypedDict):
 
 
 class LocalForecast(TypedDict):
-    """A forecast, with the keys of the service's answers."""
+    """A forecast, with the keys of the service's answers.
+
+    absent: series that cannot be forecast, with the reason.
+    """
 
     dataset: str
     target: str
@@ -39,12 +43,15 @@ class LocalForecast(TypedDict):
     as_of: str
     model: LocalModel
     series: list[LocalSeries]
+    absent: list[Absent]
 
 
 def make_forecast(as_of: str | None, series: str | None) -> LocalForecast:
     """The champion's forecast as of *as_of* (ISO 8601; None: the newest known).
 
-    Raises ReleaseError without a champion, ParamsError for a time or series that has no forecast.
+    A series that cannot be forecast then is in `absent`, with the reason.
+    Raises ReleaseError without a champion, ParamsError for a time that cannot be read and for a
+    series that there is not.
     """
     dataset = read_dataset()
     champion = read_champion(dataset)
@@ -54,14 +61,11 @@ def make_forecast(as_of: str | None, series: str | None) -> LocalForecast:
     rows = read_frame(get_rows_path(dataset), SERIES) if get_rows_path(dataset).exists() else release.rows
     as_of_time = get_newest_known_at(rows) if as_of is None else _parse_time(as_of)
     made = predict_cutoffs(release, rows, [as_of_time])
-    known = made["series_id"].unique().sort().to_list()
-    asked = known if series is None else [series]
-    absent = find_absence_reasons(release, rows, as_of_time) if series not in {None, *known} else {}
-    if series is not None and series not in known:
-        raise ParamsError(
-            f"Series {series!r} cannot be forecast as of {as_of_time:%F %R}Z:"
-            f" {absent.get(series, f'there are {known[:20]}')}."
-        )
+    forecast_ids = made["series_id"].unique().sort().to_list()
+    absent = find_absence_reasons(release, rows, as_of_time)
+    if series is not None:
+        _check_series(series, {*forecast_ids, *absent})
+    asked = [name for name in forecast_ids if series in {None, name}]
     about = release.about
     return {
         "dataset": dataset,
@@ -70,7 +74,18 @@ def make_forecast(as_of: str | None, series: str | None) -> LocalForecast:
         "as_of": _format_iso(as_of_time),
         "model": {"name": release.model, "version": champion.version, "digest": champion.digest},
         "series": [_build_series(made.filter(pl.col("series_id") == name), release) for name in asked],
+        "absent": [
+            {"series_id": name, "reason": reason}
+            for name, reason in sorted(absent.items())
+            if name not in forecast_ids and series in {None, name}
+        ],
     }
+
+
+def _check_series(series: str, known: set[str]) -> None:
+    if series not in known:
+        names = difflib.get_close_matches(series, known, n=3) or sorted(known)[:20]
+        raise ParamsError(f"There is no series {series!r}. There are: {', '.join(names)}.")
 
 
 def _build_series(frame: pl.DataFrame, release: Release) -> LocalSeries:

@@ -7,14 +7,8 @@ from typing import NamedTuple
 
 from deployments.ops.forecaster_process import describe_served_dataset, find_served_dataset
 from deployments.ops.prefect_server import ReportLine, get_log_path
-from deployments.ops.supervisor import (
-    KAFKA,
-    SupervisorState,
-    get_state_path,
-    list_parts,
-    list_ports,
-    read_state,
-)
+from deployments.ops.supervisor import KAFKA, list_parts, list_ports
+from deployments.ops.supervisor_state import SupervisorState, get_state_path, read_state
 from tasks.core.errors import SettingsError
 from tasks.edges.params import read_dataset
 from tasks.edges.processes import (
@@ -27,7 +21,7 @@ from tasks.edges.processes import (
     stop_process,
     wait_for,
 )
-from tasks.edges.settings import ROOT, build_child_environment, read_settings
+from tasks.edges.settings import ROOT, build_child_environment, check_home_is_writable, read_settings
 
 STOP_S = 20.0  # the supervisor gives each part 5 s before it uses force
 
@@ -50,7 +44,10 @@ def start_parts(report_line: ReportLine, kafka: bool = False) -> StartedParts:
     state = read_state()
     if state is not None and is_running(state.supervisor):
         report_line(f"Already up; {describe_served_dataset(find_served_dataset(), read_dataset())}.")
+        if (advice := describe_feed_dataset(state, read_dataset())) is not None:
+            report_line(f"{advice}.")
         return _describe_state(state)
+    check_home_is_writable()
     _check_ports_are_free(kafka)
     log = get_log_path("up")
     report_line(f"Starting; the log is {log}")
@@ -88,6 +85,16 @@ def stop_parts(report_line: ReportLine) -> list[str]:
     get_state_path().unlink(missing_ok=True)
     report_line(f"Stopped: {', '.join(names) or 'nothing was running any more'}.")
     return names
+
+
+def describe_feed_dataset(state: SupervisorState, current: str) -> str | None:
+    """Which dataset the feed lands and how to change to *current*; None when it is that one."""
+    if state.feed_dataset in {None, current}:
+        return None
+    return (
+        f"the feed lands {state.feed_dataset!r}, and the current dataset is {current!r}; `tidemill down` and"
+        " `tidemill up` start that of the current one, if it has a section `feed`"
+    )
 
 
 def _wait_for_parts(child: "subprocess.Popen[bytes]", report_line: ReportLine, kafka: bool) -> None:

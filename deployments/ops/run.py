@@ -19,10 +19,14 @@ from tasks.edges.artifacts import read_report
 from tasks.edges.files import hold_lock
 from tasks.edges.params import read_dataset
 from tasks.edges.processes import allow_interrupts, start_process, stop_process
-from tasks.edges.settings import ROOT, read_settings
+from tasks.edges.settings import ROOT, check_home_is_writable, read_settings
 
 FLOWS = ("training", "promotion", "monitoring", "retraining")
 INTERRUPT_S = 3.5  # for the flows to end and to report it after Ctrl-C: all is over within 5 s
+
+
+# Of Prefect's log on the terminal, by our own level
+_CONSOLE_LEVELS = {"debug": "DEBUG", "info": "CRITICAL", "warning": "WARNING", "error": "ERROR"}
 
 
 class ChainRun(NamedTuple):
@@ -43,11 +47,13 @@ def run_chain(dataset: str | None, report_line: ReportLine) -> ChainRun:
     """
     started = time.monotonic()
     allow_interrupts()
+    check_home_is_writable()
     with _open_run_lock(report_line):
         if dataset is not None:
             from tasks.ingest.wizard.use import apply_dataset
 
             apply_dataset(dataset)
+        _check_dataset()
         report_line(f"Dataset: {read_dataset()}")
         forecast = _run_flows_and_service(report_line)
         decision = read_report(ROOT / GateDecision.PATH, GateDecision)
@@ -57,6 +63,14 @@ def run_chain(dataset: str | None, report_line: ReportLine) -> ChainRun:
 
         page = str(write_pages(ROOT)[0])
         return ChainRun(read_dataset(), decision, forecast, page, round(time.monotonic() - started, 1))
+
+
+def _check_dataset() -> None:
+    """Raise ParamsError for what would stop a stage minutes later."""
+    # The parameters of every stage: not before Ctrl-C works
+    from deployments.ops.check_datasets import check_current_dataset
+
+    check_current_dataset()
 
 
 def _run_flows_and_service(report_line: ReportLine) -> Prediction:
@@ -89,8 +103,8 @@ def _start_flows(url: str) -> Iterator["subprocess.Popen[str]"]:
 
     It ends with the block.
     """
-    # Its log is in the UI; the terminal has a line per stage
-    quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
+    # Its log is in the UI; the terminal has a line per stage, and the log at the level `debug`
+    quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": _CONSOLE_LEVELS[read_settings().log_level]}
     command = [sys.executable, "-m", "deployments.ops.flow_process", *FLOWS]
     child, identity = start_process(
         "The flows", command, subprocess.PIPE, build_prefect_environment(url) | quiet, errors=2

@@ -1,13 +1,12 @@
 """`tidemill status`: the current dataset, its champion, the last decisions, what runs."""
 
 from pathlib import Path
-from typing import Literal
 
 from deployments.ops.forecaster_process import find_served_dataset
-from deployments.ops.supervisor import read_state
+from deployments.ops.supervisor_state import read_state
 from tasks.core.reports.base import IsoTime
 from tasks.core.reports.ingest import IngestLedger
-from tasks.core.reports.monitor import MonitorReport
+from tasks.core.reports.monitor import MonitorReport, MonitorVerdict
 from tasks.core.reports.promote import GateDecision, Verdict
 from tasks.core.reports.retrain import RetrainDecision
 from tasks.core.strict import Strict
@@ -29,7 +28,7 @@ class GateStatus(Strict):
 class MonitorStatus(Strict):
     """What the monitor found last."""
 
-    verdict: Literal["measured", "drift", "insufficient"]
+    verdict: MonitorVerdict
     reason: str
     as_of: IsoTime
 

@@ -13,10 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from logging.handlers import RotatingFileHandler
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
-
-from pydantic import Field
 
 from deployments.ops.forecaster_process import (
     build_serve_command,
@@ -31,8 +28,8 @@ from deployments.ops.prefect_server import (
     build_ui_url,
     get_log_path,
 )
+from deployments.ops.supervisor_state import PartEnds, SupervisorState, get_state_path
 from tasks.core.errors import ParamsError
-from tasks.core.strict import Strict
 from tasks.edges.artifacts import write_json
 from tasks.edges.params import read_dataset, read_section
 from tasks.edges.processes import (
@@ -67,20 +64,6 @@ class SupervisedPart(NamedTuple):
     address: str
     ready: Callable[[], bool]
     after: str | None = None
-
-
-class SupervisorState(Strict):
-    """What runs.
-
-    commands: what each part was started with; the registry keeps a release that is named here.
-    deployed: whether Prefect has the deployments of deployments/prefect.yaml.
-    """
-
-    supervisor: ProcessIdentity
-    parts: tuple[ProcessIdentity, ...] = ()
-    commands: dict[str, list[str]] = Field(default_factory=dict)
-    addresses: dict[str, str] = Field(default_factory=dict)
-    deployed: bool = False
 
 
 def list_ports(kafka: bool = False) -> dict[str, int]:
@@ -187,17 +170,6 @@ def build_deploy_command() -> list[str]:
     return ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml"]
 
 
-def get_state_path() -> Path:
-    """File in which the supervisor writes which processes run."""
-    return read_settings().home / "up" / "state.json"
-
-
-def read_state() -> SupervisorState | None:
-    """The state that a supervisor left, running or not; None when there is none."""
-    path = get_state_path()
-    return SupervisorState.model_validate_json(path.read_bytes()) if path.exists() else None
-
-
 def run_supervisor(kafka: bool = False) -> NoReturn:
     """Start the parts, keep them running until SIGTERM or SIGINT, then stop them.
 
@@ -226,6 +198,8 @@ class _PartKeeper:
         self.identities: dict[str, ProcessIdentity] = {}
         self.commands: dict[str, list[str]] = {}
         self.n_starts: dict[str, int] = {}
+        self.ends: dict[str, PartEnds] = {}
+        self.feed_dataset: str | None = None
         self.not_before: dict[str, float] = {}
         self.deployed = False
         self.is_written = True
@@ -272,6 +246,8 @@ class _PartKeeper:
         try:
             self.commands[part.name] = command = part.command()
             self._write()  # before it starts: a promotion in between keeps the release that is named
+            if part.name == "feed":
+                self.feed_dataset = read_dataset()
             child, self.identities[part.name] = start_process(
                 part.name, command, subprocess.PIPE, part.environment
             )
@@ -289,12 +265,14 @@ class _PartKeeper:
         pause = min(2.0 ** self.n_starts[part.name], LONGEST_PAUSE_S)
         self.log.info("supervisor | %s %s; again in %.0f s", part.name, fact, pause)
         self.not_before[part.name] = time.monotonic() + pause
+        n = self.ends[part.name].n + 1 if part.name in self.ends else 1
+        self.ends[part.name] = PartEnds(n=n, ended_at=time.time(), starts_at=time.time() + pause, fact=fact)
+        self._write()
 
     def _log_end(self, part: SupervisedPart, child: "subprocess.Popen[str]") -> None:
         stop_process(self.identities.pop(part.name))  # and its child processes
         del self.running[part.name]
         self._log_delay(part, f"ended with code {child.returncode}")
-        self._write()
 
     def _run_deploy(self) -> None:
         child, _ = start_process(
@@ -323,6 +301,8 @@ class _PartKeeper:
             parts=identities,
             commands=self.commands,
             addresses=addresses,
+            ends=self.ends,
+            feed_dataset=self.feed_dataset,
             deployed=self.deployed,
         )
         try:

@@ -57,16 +57,27 @@ def build_folds(n_steps: int, last_origin: int, horizon_steps: int, walk: WalkFo
     origins = last_origin - walk.stride_steps * np.arange(walk.n_cutoffs - 1, -1, -1)
     needed = walk.min_train_steps + horizon_steps + walk.embargo_steps
     if origins[0] + 1 < needed:
-        fitting = (last_origin + 1 - needed) // walk.stride_steps + 1
-        way_out = (
-            f"Set `train.n_cutoffs` to at most {fitting}, or `train.min_train_steps` lower."
-            if fitting > 0
-            else "Set `train.min_train_steps` lower."
-        )
         raise FoldError(
             f"{walk.n_cutoffs} cutoffs every {walk.stride_steps} steps need"
             f" {needed + (walk.n_cutoffs - 1) * walk.stride_steps} steps of history, but there are"
-            f" {last_origin + 1} of {n_steps} before the gate's rows. {way_out}"
+            f" {last_origin + 1} of {n_steps} before the gate's rows."
+            f" {_suggest_way_out(last_origin + 1, horizon_steps, walk)}"
         )
     fit_at = origins - (origins - (needed - 1)) % (walk.stride_steps * walk.refit_every_cutoffs)
     return [Fold(int(origin), origins[fit_at == origin]) for origin in np.unique(fit_at)]
+
+
+def _suggest_way_out(n_known: int, horizon_steps: int, walk: WalkForward) -> str:
+    """Values that fit into *n_known* steps, the one that changes least first."""
+    needed = walk.min_train_steps + horizon_steps + walk.embargo_steps
+    n_cutoffs = (n_known - needed) // walk.stride_steps + 1
+    if n_cutoffs > 0:
+        return f"Set `train.n_cutoffs` to at most {n_cutoffs}, or give a longer history."
+    lacking = needed - n_known  # even for one cutoff
+    one_cutoff = "" if walk.n_cutoffs == 1 else " and `train.n_cutoffs` to 1"
+    # A model that learns a horizon from less history than two of them learns nothing
+    if walk.min_train_steps - lacking >= max(2 * horizon_steps, 1):
+        return f"Set `train.min_train_steps` to at most {walk.min_train_steps - lacking}{one_cutoff}."
+    if horizon_steps > lacking:
+        return f"Set `about.horizon_steps` to at most {horizon_steps - lacking}{one_cutoff}."
+    return f"Give a history of at least {lacking} steps more: no shorter horizon fits."

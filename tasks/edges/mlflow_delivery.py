@@ -18,8 +18,8 @@ from typing import Any
 
 from tasks.edges.artifacts import write_json, write_text
 from tasks.edges.files import hold_lock, replace_file
-from tasks.edges.mlflow_names import build_long_name_tags, encode_mlflow_name, encode_mlflow_names
 from tasks.edges.parent_watch import stop_with_parent
+from tasks.edges.safe_names import build_long_name_tags, encode_name, encode_names
 from tasks.edges.settings import ROOT, apply_mlflow_environment, read_settings
 from tasks.edges.tracking import (
     REASON,
@@ -218,9 +218,7 @@ def _publish_run(client: Any, entry: Mapping[str, Any], folder: Path) -> None:
     run_id, is_open = _find_or_start_run(client, experiment_id, entry, folder.name, ended_ms)
     if not is_open:
         return
-    names = encode_mlflow_names(
-        {*entry["params"], *entry["tags"], *(name for name, _, _ in entry["metrics"])}
-    )
+    names = encode_names({*entry["params"], *entry["tags"], *(name for name, _, _ in entry["metrics"])})
     params = [Param(names[k], v) for k, v in entry["params"].items()]
     tags = [
         RunTag(k, v)
@@ -269,7 +267,7 @@ def _find_or_start_run(
 
 
 def _get_experiment(client: Any, dataset: str) -> str:
-    name = encode_mlflow_name(dataset)
+    name = encode_name(dataset)
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
         return str(experiment.experiment_id)
@@ -285,7 +283,7 @@ def _get_experiment(client: Any, dataset: str) -> str:
 
 
 def _publish_champion(client: Any, entry: Mapping[str, Any]) -> None:
-    name, digest = encode_mlflow_name(entry["dataset"]), entry["digest"]
+    name, digest = encode_name(entry["dataset"]), entry["digest"]
     if not client.search_registered_models(filter_string=f"name = '{name}'"):
         client.create_registered_model(name)
     versions = client.search_model_versions(f"name = '{name}'")
@@ -296,7 +294,7 @@ def _publish_champion(client: Any, entry: Mapping[str, Any]) -> None:
         if read_settings().mlflow_uri.startswith("http")
         else Path(entry["source"]).as_uri()
     )
-    tags = {encode_mlflow_name(k): v for k, v in entry["tags"].items()}
+    tags = {encode_name(k): v for k, v in entry["tags"].items()}
     version = existing or client.create_model_version(
         name, source=source, tags=tags, description=f"release {digest}"
     )

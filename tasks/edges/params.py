@@ -5,6 +5,9 @@ the current dataset's entry. A command reads the file once (`read_document`) and
 the other `read_...` are for code that needs one value.
 """
 
+import difflib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +38,16 @@ STAGES = (
 )
 
 
+ENTRY_KEYS = ("about", "models", "feed", *STAGES)  # of a dataset's entry
+TOP_LEVEL_KEYS = ("dataset", "datasets", "models", "feed", *STAGES)
+
+_RESTORE = "Correct it, or restore the file with `git checkout params.yaml`."
+_TOP_LEVEL = (
+    ("dataset", str, "the name of a dataset"),
+    ("datasets", Mapping, "a mapping of names to entries"),
+)
+
+
 @dataclass(frozen=True)
 class ParamsDocument:
     """params.yaml as one command saw it. content: the whole file as plain data.
@@ -55,6 +68,11 @@ class ParamsDocument:
             )
         return name
 
+    def select_dataset(self, name: str) -> "ParamsDocument":
+        """The same file as if *name* were the current dataset."""
+        models = list(self.get_entry(name).get("models") or ())
+        return ParamsDocument({**self.content, "dataset": name, "models": models})
+
     @cached_property
     def about(self) -> About:
         """What the current dataset is."""
@@ -65,13 +83,13 @@ class ParamsDocument:
 
         They must be those of the current dataset's entry.
         """
-        listed, entry = self.content["models"], list(self._entry["models"])
+        listed, entry = self.content.get("models"), list(self._entry["models"])
         if listed != entry:
             raise ParamsError(
                 f"`models` is {listed}, but dataset {self.dataset!r} has {entry}. Run `tidemill use"
                 f" {self.dataset}`, which writes the list."
             )
-        return tuple(listed)
+        return tuple(entry)
 
     @property
     def gate_steps(self) -> int:
@@ -116,6 +134,12 @@ class ParamsDocument:
                 f"datasets.{self.dataset} has no section {missing}; a section may be empty (`{{}}`), but DVC"
                 " stops where it is absent."
             )
+        where = f"datasets.{self.dataset}"
+        check_keys(entry, ENTRY_KEYS, where)
+        if wrong := [key for key, part in entry.items() if not isinstance(part, Mapping | None)]:
+            raise ParamsError(
+                f"params.yaml: `{where}.{wrong[0]}` is {entry[wrong[0]]!r:.60}, not a mapping of keys."
+            )
         return entry
 
     def _merge_section(self, name: str) -> Section:
@@ -129,8 +153,46 @@ def read_document(root: Path = ROOT) -> ParamsDocument:
         raise ParamsError(
             f"{path} is missing. Run from the checkout, or restore the file with `git checkout params.yaml`."
         )
-    # libyaml: a tenth of the time
-    return ParamsDocument(yaml.load(path.read_text(), Loader=yaml.CSafeLoader))
+    with convert_yaml_errors(path, yaml.YAMLError):
+        # libyaml: a tenth of the time
+        content = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
+    check_top_level(content)
+    return ParamsDocument(content)
+
+
+@contextmanager
+def convert_yaml_errors(path: Path, kind: type[Exception]) -> Iterator[None]:
+    """Raise ParamsError that names the line for an error of a YAML library."""
+    try:
+        yield
+    except kind as error:
+        place = getattr(error, "problem_mark", None)
+        where = "" if place is None else f", line {place.line + 1}, column {place.column + 1}"
+        fact = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ParamsError(
+            f"{path}{where} is no YAML: {fact}. Correct the line; text with `: `, `#`, `[` or `{{` needs"
+            " quotes."
+        ) from error
+
+
+def check_keys(section: Section, known: Collection[str], where: str) -> None:
+    """Raise ParamsError for a key of *section* that is not *known*, with the nearest one."""
+    for key in section:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"Did you mean `{near[0]}`?" if near else f"There are {', '.join(known)}."
+            raise ParamsError(f"params.yaml: {where} has the key `{key}`, which nothing reads. {hint}")
+
+
+def check_top_level(content: object) -> None:
+    """Raise ParamsError unless *content* has `dataset`, `models` and an entry for each dataset."""
+    if not isinstance(content, Mapping):
+        raise ParamsError(f"params.yaml is {type(content).__name__}, not a mapping of sections. {_RESTORE}")
+    for key, kind, form in _TOP_LEVEL:
+        if not isinstance(content.get(key), kind):
+            raise ParamsError(f"params.yaml: `{key}` is {content.get(key)!r:.60}, not {form}. {_RESTORE}")
+    if wrong := [name for name, entry in content["datasets"].items() if not isinstance(entry, Mapping)]:
+        raise ParamsError(f"params.yaml: `datasets.{wrong[0]}` is no mapping of sections. {_RESTORE}")
 
 
 def read_dataset(root: Path = ROOT) -> str:

@@ -22,6 +22,7 @@ from tasks.core.reports.promote import GateDecision
 from tasks.core.strict import Strict
 from tasks.edges.artifacts import write_folder, write_json
 from tasks.edges.files import compute_file_hash, hold_lock, replace_file, sync_file
+from tasks.edges.safe_names import encode_name
 from tasks.edges.settings import ROOT, read_settings
 from tasks.edges.tracking import log_promotion
 
@@ -158,7 +159,7 @@ def publish_rows_file(dataset: str, path: Path) -> None:
 
 def get_rows_path(dataset: str) -> Path:
     """Where the published rows of *dataset* are."""
-    return read_settings().home / "rows" / f"{dataset}.parquet"
+    return read_settings().home / "rows" / f"{encode_name(dataset)}.parquet"
 
 
 def _build_champion(
@@ -266,4 +267,4 @@ def _wait_for_promotion_lock(dataset: str) -> Iterator[None]:
 
 
 def _get_dataset_folder(dataset: str) -> Path:
-    return read_settings().home / "registry" / dataset
+    return read_settings().home / "registry" / encode_name(dataset)

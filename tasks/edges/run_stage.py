@@ -30,6 +30,14 @@ _STOP_S = 5.0
 OnLine = Callable[[str], None]
 
 
+class TargetResult(NamedTuple):
+    """One model of `train` has ended. ran: False when DVC found nothing changed."""
+
+    model: str
+    ran: bool
+    seconds: float
+
+
 @dataclass(frozen=True)
 class StageResult:
     """How a stage ended. ran: False when DVC found nothing changed. log: the last lines."""
@@ -41,10 +49,15 @@ class StageResult:
 
 
 def run_stage(
-    stage: str, root: Path = ROOT, on_line: OnLine | None = None, limit_s: float | None = None
+    stage: str,
+    root: Path = ROOT,
+    on_line: OnLine | None = None,
+    limit_s: float | None = None,
+    on_model: Callable[[TargetResult], None] | None = None,
 ) -> StageResult:
     """Bring *stage* up to date, the models of `train` at the same time.
 
+    on_model: called when a model of `train` has ended, from the thread that ran it.
     limit_s: from when the lock is ours; a stage that takes longer is ended.
     Raises StageError with the stage's last lines when it fails, or takes too long.
     """
@@ -55,10 +68,16 @@ def run_stage(
         targets = [f"train@{model}" for model in reversed(read_models(root))] if stage == "train" else [stage]
         n_jobs = min(read_settings().jobs, len(targets))
         n_workers = read_settings().workers or max(1, read_settings().n_workers // n_jobs)
+
+        def run_target(target: str) -> tuple[bool, str]:
+            target_started = time.monotonic()
+            ran, log = _run_dvc(target, root, on_line, limit_s, n_workers)
+            if on_model is not None and stage == "train":
+                on_model(TargetResult(target.partition("@")[2], ran, time.monotonic() - target_started))
+            return ran, log
+
         with ThreadPoolExecutor(n_jobs) as pool:
-            results = list(
-                pool.map(lambda target: _run_dvc(target, root, on_line, limit_s, n_workers), targets)
-            )
+            results = list(pool.map(run_target, targets))
     ran = any(ran for ran, _ in results)
     return StageResult(stage, ran, time.monotonic() - started, "\n".join(log for _, log in results))
 

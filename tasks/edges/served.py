@@ -24,6 +24,7 @@ from tasks.core.errors import TidemillError
 from tasks.core.frames import SERVED
 from tasks.core.frames import UTC as UTC_DTYPE
 from tasks.edges.files import sync_folder
+from tasks.edges.safe_names import encode_name
 from tasks.edges.settings import read_settings
 
 _FORMAT = 1  # PRAGMA user_version of the file; a change is a new number and a migration
@@ -78,7 +79,7 @@ class ServedStoreError(TidemillError):
 
 def get_served_path(dataset: str) -> Path:
     """Where the served forecasts of *dataset* are kept."""
-    return read_settings().home / "served" / f"{dataset}.db"
+    return read_settings().home / "served" / f"{encode_name(dataset)}.db"
 
 
 def write_served(

@@ -6,11 +6,12 @@ What changes a result is in params.yaml instead. Variables start with `TIDEMILL_
 
 import os
 import re
+import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks.core.errors import SettingsError
@@ -28,6 +29,9 @@ TELEMETRY_OFF = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "EVIDENTLY_DISABLE_TELEMETRY": "1",
 }
+
+
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class Settings(BaseSettings):
@@ -53,6 +57,9 @@ class Settings(BaseSettings):
     # Newest releases of a dataset that are kept in home; champion, former champion and what is used
     # always are
     keep_releases: int = 5
+    # What commands print on stderr: `debug` also what each stage prints, `warning` and `error` no
+    # progress
+    log_level: LogLevel = "info"
     jobs: int = 2  # models trained at the same time; more than 4 fail at DVC's repository lock
     # Fits of one model made at the same time; 0: as many as there are cores, shared among the jobs
     # of a flow
@@ -94,7 +101,39 @@ def read_settings() -> Settings:
     """The settings of this process, read once; the first call switches telemetry off."""
     for name, value in TELEMETRY_OFF.items():
         os.environ.setdefault(name, value)
-    return Settings()
+    try:
+        return Settings()
+    except ValidationError as error:
+        facts = error.errors()[0]
+        name = f"TIDEMILL_{'.'.join(map(str, facts['loc'])).upper()}"
+        raise SettingsError(
+            f"{name} is {facts.get('input')!r:.60}: {facts['msg']}. Correct the variable, or unset it."
+        ) from error
+
+
+def apply_log_level(level: LogLevel) -> None:
+    """Set the level for this process and those that it starts."""
+    os.environ["TIDEMILL_LOG_LEVEL"] = level
+    read_settings.cache_clear()
+
+
+def apply_no_color() -> None:
+    """Have this process and those that it starts print without colors, as NO_COLOR does."""
+    os.environ["NO_COLOR"] = "1"
+
+
+def check_home_is_writable() -> None:
+    """Raise SettingsError with the reason when nothing can be written into TIDEMILL_HOME."""
+    home = read_settings().home
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        raise SettingsError(
+            f"TIDEMILL_HOME is {home}, where nothing can be written ({error.strerror}). Correct its"
+            " permissions or its disk, or set TIDEMILL_HOME to another folder."
+        ) from error
 
 
 def resolve_placeholders(text: str) -> str:

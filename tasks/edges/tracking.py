@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.edges.artifacts import write_folder, write_json
-from tasks.edges.mlflow_names import encode_mlflow_name
+from tasks.edges.safe_names import encode_name
 from tasks.edges.settings import ROOT, read_settings
 
 MAX_POINTS = 200  # of a stepped series; a chart shows no more, and MLflow keeps each as a row
@@ -112,6 +112,12 @@ def list_pending_entries() -> list[Path]:
     return sorted(path for path in get_outbox_folder().glob("*") if not path.name.startswith("."))
 
 
+def compute_waiting_s() -> float:
+    """How long the oldest entry of the outbox has waited; 0 without one."""
+    since = [path.stat().st_mtime for path in list_pending_entries() if path.exists()]
+    return max(0.0, time.time() - min(since)) if since else 0.0
+
+
 def has_news() -> bool:
     """Whether an entry waits that no delivery has tried yet.
 
@@ -156,7 +162,7 @@ def fetch_commit_id(root: Path = ROOT) -> str:
 def _write_entry(
     entry: Mapping[str, Any], name: str, artifacts: Sequence[Path], ended_ns: int | None = None
 ) -> str:
-    name = encode_mlflow_name(name)[:150]  # of a folder, and in a filter of MLflow's
+    name = encode_name(name)[:150]  # of a folder, and in a filter of MLflow's
     key = f"{time.time_ns():020d}-{os.getpid()}-{name}" if ended_ns is None else f"{ended_ns:020d}-{name}"
     try:
         with write_folder(get_outbox_folder() / key) as folder:

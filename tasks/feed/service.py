@@ -23,6 +23,7 @@ from tasks.edges.delta import VersionedTable, compact_table, open_existing_table
 from tasks.edges.files import hold_lock, try_lock
 from tasks.edges.params import parse_params, read_about, read_dataset, read_section
 from tasks.edges.run_stage import wait_for_checkout_lock
+from tasks.edges.safe_names import encode_name
 from tasks.edges.settings import ROOT, read_settings
 from tasks.feed.bars import BarsTable
 from tasks.feed.events import FeedAlarms, report_event
@@ -46,7 +47,7 @@ def get_feed_folder(dataset: str) -> Path:
 
     A feed of ticks also has its bars and gaps.parquet there.
     """
-    return read_settings().home / "feed" / dataset
+    return read_settings().home / "feed" / encode_name(dataset)
 
 
 def read_feed_params(root: Path = ROOT) -> FeedParams:

@@ -12,6 +12,7 @@ from tasks.core.reports.feed import FeedWindow
 from tasks.edges.artifacts import read_report
 from tasks.edges.delta import VersionedTable, open_existing_table
 from tasks.edges.files import compute_file_hash
+from tasks.edges.safe_names import encode_name
 from tasks.edges.settings import read_settings
 from tasks.ingest.params import FeedSource
 from tasks.ingest.source_file import SourceFile
@@ -42,7 +43,8 @@ class FeedRows:
             )
         window = read_report(path, FeedWindow)
         is_of_bars = window.bars is not None
-        table = open_existing_table(read_settings().home / "feed" / window.dataset / (window.bars or "table"))
+        folder = read_settings().home / "feed" / encode_name(window.dataset)
+        table = open_existing_table(folder / (window.bars or "table"))
         numbers = [
             name for name, dtype in table.columns.items() if dtype.is_numeric() and not name.startswith("_")
         ]

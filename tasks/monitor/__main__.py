@@ -16,6 +16,7 @@ from tasks.core.reports.monitor import (
     ReleaseOutcomes,
     ServedFigures,
 )
+from tasks.core.reports.retrain import RetrainLimits
 from tasks.edges.artifacts import read_calendar, read_frame, read_last_report, write_folder, write_report
 from tasks.edges.command import run_stage_command
 from tasks.edges.current import check_current
@@ -42,10 +43,10 @@ def main(root: Path = ROOT) -> None:
     """
     document = read_document(root)
     dataset, params = document.dataset, document.parse_stage("monitor", MonitorParams)
-    path = _find_rows(dataset, root)
+    path, limits = _find_rows(dataset, root), _read_limits(document)
     champion = read_champion(dataset)  # once: a promotion meanwhile must not mix two champions' figures
     monitored = None if champion is None else read_monitored_champion(champion, root)
-    key = build_key(dataset, path, monitored, params)
+    key = build_key(dataset, path, monitored, params, limits)
     answers = AnswerCounts(**count_served(dataset))
     last = read_last_report(root / MonitorReport.PATH, MonitorReport)
     if last is not None and last.key == key:
@@ -55,7 +56,7 @@ def main(root: Path = ROOT) -> None:
             return
         report = _update_served(last, document, champion, answers, path, root)
     else:
-        report = _build_report(document, champion, monitored, answers, params, key, path, root)
+        report = _build_report(document, champion, monitored, answers, params, limits, key, path, root)
     print(f"monitor: {report.verdict}: {report.reason}")
 
 
@@ -73,6 +74,7 @@ def _build_report(
     monitored: MonitoredChampion | None,
     answers: AnswerCounts,
     params: MonitorParams,
+    limits: RetrainLimits,
     key: MonitorKey,
     path: Path,
     root: Path,
@@ -85,7 +87,9 @@ def _build_report(
     calendar = _build_calendar(champion, about, rows)
     scheduled = _build_scheduled(champion, rows, calendar, params)
     served = _build_served(key.dataset, champion, answers, rows, about, calendar)
-    report, streams = build_monitor_result(scheduled, rows, about, calendar, monitored, params, served, key)
+    report, streams = build_monitor_result(
+        scheduled, rows, about, calendar, monitored, params, limits, served, key
+    )
     with write_folder((root / MonitorReport.PATH).parent) as folder:
         write_report(folder / "report.json", report)
         if monitored is not None and report.overall.n_known >= params.min_rows:
@@ -93,6 +97,14 @@ def _build_report(
             if shown is not None:
                 shown.write_parquet(folder / "streams.parquet")
     return report
+
+
+def _read_limits(document: ParamsDocument) -> RetrainLimits:
+    """The two limits of the section `retrain`: one number decides here and there."""
+    from tasks.retrain.params import RetrainParams
+
+    params = document.parse_stage("retrain", RetrainParams)
+    return RetrainLimits(**{name: getattr(params, name) for name in RetrainLimits.model_fields})
 
 
 def _update_served(

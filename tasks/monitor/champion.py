@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from tasks.core.reports.monitor import MonitorKey
 from tasks.core.reports.promote import GateDecision
+from tasks.core.reports.retrain import RetrainLimits
 from tasks.edges.artifacts import read_json
 from tasks.edges.current import find_report
 from tasks.edges.files import compute_file_hash
@@ -46,12 +47,19 @@ def read_monitored_champion(champion: ChampionRecord, root: Path) -> MonitoredCh
 
 
 def build_key(
-    dataset: str, rows: Path, champion: MonitoredChampion | None, params: MonitorParams
+    dataset: str,
+    rows: Path,
+    champion: MonitoredChampion | None,
+    params: MonitorParams,
+    limits: RetrainLimits,
 ) -> MonitorKey:
     """Everything that determines the report. rows: the file of the clean rows."""
     facts = None if champion is None else (champion.digest, champion.promoted_as_of, champion.trained_as_of)
     return MonitorKey(
-        dataset=dataset, rows=compute_file_hash(rows), champion=facts, params=params.model_dump()
+        dataset=dataset,
+        rows=compute_file_hash(rows),
+        champion=facts,
+        params=params.model_dump() | limits.model_dump(),
     )
 
 

@@ -1,7 +1,7 @@
 """Join forecasts with outcomes, measure drift, and give a verdict."""
 
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
@@ -13,12 +13,14 @@ from tasks.core.reports.monitor import (
     DriftFigures,
     MonitorKey,
     MonitorReport,
+    MonitorVerdict,
     OutcomeFigures,
     SeriesOutcomes,
     ServedFigures,
     StepOutcomes,
     StreamAlarm,
 )
+from tasks.core.reports.retrain import RetrainLimits
 from tasks.monitor.champion import MonitoredChampion
 from tasks.monitor.drift import compute_alarms, compute_chance_alarms, fit_whitener
 from tasks.monitor.outcome import build_outcomes, compute_figures
@@ -45,6 +47,7 @@ def build_monitor_result(
     calendar: Calendar,
     champion: MonitoredChampion | None,
     params: MonitorParams,
+    limits: RetrainLimits,
     served: ServedFigures,
     key: MonitorKey,
 ) -> MonitorResult:
@@ -52,6 +55,7 @@ def build_monitor_result(
 
     scheduled: FORECAST with digest.
     rows: SERIES.
+    limits: beyond them the champion is degraded.
     served, key: as they are in the report.
     """
     outcomes = build_outcomes(scheduled, rows, about, calendar, {})
@@ -62,7 +66,7 @@ def build_monitor_result(
         figures = _build_champion_figures(champion, overall, streams["event_time"], calendar, params)
         drift = _compute_drift(streams, champion.seen_until, about, calendar, params)
     n_cutoffs = outcomes["cutoff"].n_unique()
-    verdict, reason = _decide_verdict(figures, drift, n_cutoffs, about, params)
+    verdict, reason = _decide_verdict(figures, drift, n_cutoffs, about, params, limits)
     report = MonitorReport(
         verdict=verdict,
         reason=reason,
@@ -154,7 +158,8 @@ def _decide_verdict(
     n_cutoffs: int,
     about: About,
     params: MonitorParams,
-) -> tuple[Literal["measured", "drift", "insufficient"], str]:
+    limits: RetrainLimits,
+) -> tuple[MonitorVerdict, str]:
     if champion is None or drift is None:
         return (
             "insufficient",
@@ -180,4 +185,7 @@ def _decide_verdict(
         reason += f", {champion.error_ratio:.2f} times the gate's"
     if champion.coverage_frac is not None:
         reason += f", {champion.coverage_frac:.0%} within the interval"
+    breaches = limits.list_breaches(champion.error_ratio, champion.coverage_frac)
+    if breaches:
+        return "degraded", f"{'; '.join(breaches.values())}: {reason}{drifting}"
     return ("drift" if drift.is_drifting else "measured"), reason + drifting

@@ -4,17 +4,15 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tasks.core.strict import Strict
+from tasks.core.reports.retrain import RetrainLimits
 
 
-class RetrainParams(Strict):
+class RetrainParams(RetrainLimits):
     """When retraining is due, and how often at most.
 
     max_age_steps: steps of data since the last training that the gate judged.
-    max_error_ratio: loss of the champion's own forecasts since its promotion, over its loss in the
-    gate.
-    min_coverage_frac: coverage of their intervals.
-    max_drift_error_ratio: the same ratio while the inputs drift. Drift alone is no reason.
+    The limits of error and coverage are those by which the monitor calls a champion degraded, too.
+    max_drift_error_ratio: the ratio of the losses while the inputs drift. Drift alone is no reason.
     cooldown_steps: steps after the data of one retraining before the next.
     max_per_week: retrainings in any seven days of data.
     worse_frac: how much worse a figure must be than at the last retraining, when that brought no
@@ -22,8 +20,6 @@ class RetrainParams(Strict):
     """
 
     max_age_steps: Annotated[int, Field(ge=1)]
-    max_error_ratio: Annotated[float, Field(gt=0)]
-    min_coverage_frac: Annotated[float, Field(ge=0, le=1)]
     max_drift_error_ratio: Annotated[float, Field(gt=0)] = 1.1
     cooldown_steps: Annotated[int, Field(ge=0)] = 5
     max_per_week: Annotated[int, Field(ge=1)] = 2

@@ -65,23 +65,17 @@ def _list_triggers(report: MonitorReport, champion: ChampionFigures, params: Ret
             f"{age} steps of data since the last training that was judged, more than {params.max_age_steps}"
         )
         triggers.append(Trigger("age", reason, None))
-    if ratio and ratio > params.max_error_ratio:
-        reason = (
-            f"the loss since the promotion is {ratio:.2f} times the gate's, more than"
-            f" {params.max_error_ratio:g}"
-        )
-        triggers.append(Trigger("error", reason, ratio))
+    breaches = params.list_breaches(ratio, covered)
+    if "error" in breaches:
+        triggers.append(Trigger("error", breaches["error"], ratio))
     elif ratio and ratio > params.max_drift_error_ratio and report.drift and report.drift.is_drifting:
         reason = (
             f"{report.drift.n_alarmed} of {report.drift.n_streams} inputs drift, and the loss since the"
             f" promotion is {ratio:.2f} times the gate's, more than {params.max_drift_error_ratio:g}"
         )
         triggers.append(Trigger("drift", reason, ratio))
-    if covered is not None and covered < params.min_coverage_frac:
-        reason = (
-            f"{covered:.0%} of outcomes are within the interval, less than {params.min_coverage_frac:.0%}"
-        )
-        triggers.append(Trigger("coverage", reason, 1 - covered))
+    if covered is not None and "coverage" in breaches:
+        triggers.append(Trigger("coverage", breaches["coverage"], 1 - covered))
     return triggers
 
 

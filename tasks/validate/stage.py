@@ -12,6 +12,7 @@ from tasks.core.errors import ContractError
 from tasks.core.frames import QUARANTINE, SERIES
 from tasks.core.gaps import find_gaps
 from tasks.core.reports.validate import CleanProfile, ContractResult, ValidationSummary
+from tasks.edges.safe_names import encode_name
 from tasks.edges.settings import read_settings
 from tasks.validate.contract import find_contract_failures, run_suite
 from tasks.validate.failure import RuleFailure, split_quarantined
@@ -104,7 +105,7 @@ def validate_rows(
 
 def get_failed_folder(dataset: str) -> Path:
     """Where the rows and the report are that stopped the last run of *dataset*."""
-    return read_settings().home / "failed" / "validate" / dataset
+    return read_settings().home / "failed" / "validate" / encode_name(dataset)
 
 
 def is_over_limit(summary: ValidationSummary, params: ValidateParams) -> bool:

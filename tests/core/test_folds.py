@@ -1,5 +1,7 @@
 """Laws of walking forward: folds serve every cutoff once, and a misfit plan is refused."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -62,24 +64,50 @@ def test_a_longer_history_repeats_the_refits_of_the_shorter(spare, n_cutoffs, st
     }
 
 
-@law
-@given(st.integers(0, 60), st.integers(1, 40), st.integers(1, 5), st.integers(0, 2))
-def test_a_plan_that_does_not_fit_names_the_number_that_does(last_origin, min_train, stride, embargo):
-    walk = walk_of(n_cutoffs=100, stride_steps=stride, min_train_steps=min_train, embargo_steps=embargo)
-    if last_origin + 1 >= min_train + HORIZON + embargo + 99 * stride:
+@settings(max_examples=300, deadline=None)
+@given(
+    st.integers(0, 90),
+    st.integers(1, 40),
+    st.integers(1, 5),
+    st.integers(0, 2),
+    st.integers(1, 30),
+    st.sampled_from([1, 3, 100]),
+)
+def test_a_plan_that_does_not_fit_names_the_numbers_that_do(
+    last_origin, min_train, stride, embargo, horizon, n_cutoffs
+):
+    """What the message proposes is then accepted, and one more is not."""
+    own = {"stride_steps": stride, "embargo_steps": embargo}
+    walk = walk_of(n_cutoffs=n_cutoffs, min_train_steps=min_train, **own)
+    if last_origin + 1 >= min_train + horizon + embargo + (n_cutoffs - 1) * stride:
         return
-    with pytest.raises(FoldError, match="100 cutoffs every") as told:
-        build_folds(last_origin + 1, last_origin, HORIZON, walk)
-    if "to at most" in str(told.value):
-        fitting = int(str(told.value).split("to at most ")[1].split(",")[0])
-        build_folds(last_origin + 1, last_origin, HORIZON, walk.model_copy(update={"n_cutoffs": fitting}))
-        with pytest.raises(FoldError):
-            build_folds(
-                last_origin + 1, last_origin, HORIZON, walk.model_copy(update={"n_cutoffs": fitting + 1})
-            )
-    else:
-        with pytest.raises(FoldError):
-            build_folds(last_origin + 1, last_origin, HORIZON, walk.model_copy(update={"n_cutoffs": 1}))
+    with pytest.raises(FoldError, match=f"{n_cutoffs} cutoffs every") as raised:
+        build_folds(last_origin + 1, last_origin, horizon, walk)
+    proposed = {
+        key: int(n) for key, n in re.findall(r"`[a-z]+\.(\w+)` to (?:at most )?(\d+)", str(raised.value))
+    }
+    numbers = {"n_cutoffs": n_cutoffs, "min_train_steps": min_train, "horizon_steps": horizon}
+    if not proposed:
+        lacking = int(re.search(r"at least (\d+) steps more", str(raised.value))[1])
+        one = walk_of(n_cutoffs=1, min_train_steps=min_train, **own)
+        assert build_folds(last_origin + 1 + lacking, last_origin + lacking, horizon, one)
+        return
+    _build(last_origin, own, numbers | proposed)
+    first = next(iter(proposed))
+    with pytest.raises(FoldError):
+        _build(last_origin, own, numbers | proposed | {first: proposed[first] + 1})
+
+
+def _build(last_origin, own, numbers):
+    horizon = numbers.pop("horizon_steps")
+    return build_folds(last_origin + 1, last_origin, horizon, walk_of(**own, **numbers))
+
+
+def test_a_horizon_that_the_history_cannot_hold_is_what_has_to_shrink():
+    """Not the history before the first cutoff, which is a horizon long at least."""
+    walk = walk_of(n_cutoffs=1, min_train_steps=1000)
+    with pytest.raises(FoldError, match=r"Set `about\.horizon_steps` to at most 170\.$"):
+        build_folds(1420, 1169, 2000, walk)
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.edges.mlflow_delivery import publish_alongside, publish_runs
-from tasks.edges.mlflow_names import (
+from tasks.edges.processes import is_answering, start_process, stop_process, wait_for
+from tasks.edges.safe_names import (
     MAX_CHARS,
     build_long_name_tags,
-    decode_mlflow_name,
-    encode_mlflow_name,
-    encode_mlflow_names,
+    decode_name,
+    encode_name,
+    encode_names,
 )
-from tasks.edges.processes import is_answering, start_process, stop_process, wait_for
 from tasks.edges.settings import ROOT, build_child_environment, read_settings
 from tasks.edges.tracking import (
     MAX_POINTS,
@@ -188,12 +188,12 @@ def test_an_entry_delivered_twice_is_one_run(delivered):
 def test_names_are_taken_by_mlflow_stay_different_and_are_found_again(names):
     from mlflow.utils.validation import _validate_metric_name, _validate_model_name
 
-    safe = encode_mlflow_names(names)
+    safe = encode_names(names)
     for name, taken in safe.items():
         _validate_metric_name(taken)
         _validate_model_name(taken)
         assert len(taken) <= MAX_CHARS
-        assert decode_mlflow_name(taken, build_long_name_tags(safe)) == name
+        assert decode_name(taken, build_long_name_tags(safe)) == name
     assert len({taken.lower() for taken in safe.values()}) == len(names)
 
 
@@ -201,7 +201,7 @@ def test_names_are_taken_by_mlflow_stay_different_and_are_found_again(names):
     "name", ["overall.mae", "series.north.mae", "walk.n_cutoffs", "series.Zürich Süd.mae", "tidemill.digest"]
 )
 def test_an_ordinary_name_stays_as_it_is(name):
-    assert encode_mlflow_name(name) == name
+    assert encode_name(name) == name
 
 
 HARD_NAMES = [
@@ -267,14 +267,14 @@ def test_series_of_any_name_reach_a_server_and_hold_up_no_other_dataset(tmp_path
         assert (publish_runs(), list_pending_entries(), list_refused_entries()) == (3, [], {})
         client = MlflowClient(server, server)
         (run,) = client.search_runs([client.get_experiment_by_name("hard").experiment_id])
-        found = {decode_mlflow_name(name, run.data.tags): value for name, value in run.data.metrics.items()}
+        found = {decode_name(name, run.data.tags): value for name, value in run.data.metrics.items()}
         assert found == {f"series.{name}.mae": float(k) for k, name in enumerate(HARD_NAMES)}
-        assert {decode_mlflow_name(name): value for name, value in run.data.params.items()} == {"a|b": "1"}
+        assert {decode_name(name): value for name, value in run.data.params.items()} == {"a|b": "1"}
         assert (
             client.search_runs([client.get_experiment_by_name("other").experiment_id])[0].info.status
             == "FINISHED"
         )
-        champion = client.get_model_version_by_alias(encode_mlflow_name("hard/names: #1"), "champion")
+        champion = client.get_model_version_by_alias(encode_name("hard/names: #1"), "champion")
         assert (champion.tags["tidemill.digest"], champion.source) == ("aa", "tidemill:/releases/aa")
 
 

@@ -304,7 +304,7 @@ def test_repeated_times_without_a_name_for_the_series_are_refused(tmp_path):
 
 def test_a_history_that_is_too_short_says_how_much_is_needed(tmp_path):
     path = csv(tmp_path / "short.csv", ["date", "y"], times(40), hourly(40))
-    with pytest.raises(SourceError, match="at least about"):
+    with pytest.raises(SourceError, match="at least 139 steps"):
         runs.proposed(path, season=24, horizon=24)
 
 

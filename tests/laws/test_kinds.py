@@ -32,6 +32,7 @@ from tasks.core.kinds.numeric import NumericKind
 from tasks.core.panel import build_panel
 from tasks.core.reports.monitor import AnswerCounts, MonitorKey, OutcomeFigures, ServedFigures
 from tasks.core.reports.promote import PairedFigures
+from tasks.core.reports.retrain import RetrainLimits
 from tasks.edges.params import read_about
 from tasks.edges.served import read_news, read_served
 from tasks.ensemble.align import align_forecasts
@@ -355,7 +356,8 @@ def test_the_monitor_judges_the_champion_by_the_kinds_figures(chain):
         by_digest=(),
     )
     params = MonitorParams(min_rows=20)
-    report, _ = build_monitor_result(scheduled, rows, about, calendar, champion, params, served, key)
+    limits = RetrainLimits(max_error_ratio=9.0, min_coverage_frac=0.0)
+    report, _ = build_monitor_result(scheduled, rows, about, calendar, champion, params, limits, served, key)
     known = scheduled.join(rows.select("series_id", "event_time", "change"), on=["series_id", "event_time"])
     up = known["change"] > 0
     loss = -pl.select(pl.when(up).then(known["p_up"]).otherwise(1 - known["p_up"])).to_series().log()

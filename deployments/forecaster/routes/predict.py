@@ -82,7 +82,9 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
             work() if is_quick(loaded, forecast_request) else await _run_large_request(large, work)
         )
         await parts.recorder.write_response(response)
-        parts.metrics.served.labels(loaded.manifest.digest).inc(len(response.body["series"]))
+        is_news = response.as_of is None and not response.own_history
+        counter = parts.metrics.served if is_news else parts.metrics.what_if
+        counter.labels(loaded.manifest.digest).inc(len(response.body["series"]))
         return http_response
 
 

@@ -5,6 +5,8 @@ from typing import ClassVar, Literal
 from tasks.core.reports.base import IsoTime, Report
 from tasks.core.strict import Strict
 
+MonitorVerdict = Literal["measured", "degraded", "drift", "insufficient"]
+
 
 class OutcomeFigures(Strict):
     """Forecast steps and what became of them.
@@ -170,7 +172,8 @@ class MonitorKey(Strict):
 class MonitorReport(Report):
     """The champion's own forecasts against their outcomes.
 
-    verdict: `measured`, `drift` or `insufficient`.
+    verdict: `measured`, `degraded` (loss or coverage is beyond a limit of `retrain`), `drift` (the
+      inputs have changed) or `insufficient` (too few outcomes).
     reason: why, in a sentence.
     as_of: newest `known_at` of the rows.
     primary_score: the loss.
@@ -187,7 +190,7 @@ class MonitorReport(Report):
 
     PATH: ClassVar[str] = "data/reports/monitor/report.json"
 
-    verdict: Literal["measured", "drift", "insufficient"]
+    verdict: MonitorVerdict
     reason: str
     as_of: IsoTime
     primary_score: str

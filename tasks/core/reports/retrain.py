@@ -1,9 +1,40 @@
 """data/decisions/retrain/decision.json: whether retraining is due, and why."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from tasks.core.reports.base import IsoTime, Report
 from tasks.core.strict import Strict
+
+
+class RetrainLimits(Strict):
+    """What the champion's own forecasts since its promotion must keep to.
+
+    max_error_ratio: their loss, over its loss in the gate.
+    min_coverage_frac: coverage of their intervals.
+    """
+
+    max_error_ratio: Annotated[float, Field(gt=0)]
+    min_coverage_frac: Annotated[float, Field(ge=0, le=1)]
+
+    def list_breaches(self, error_ratio: float | None, coverage_frac: float | None) -> dict[str, str]:
+        """The limits that are passed, `error` and `coverage`, each with a sentence.
+
+        A figure that is None passes none.
+        """
+        breaches = {}
+        if error_ratio is not None and error_ratio > self.max_error_ratio:
+            breaches["error"] = (
+                f"the loss since the promotion is {error_ratio:.2f} times the gate's, more than"
+                f" {self.max_error_ratio:g}"
+            )
+        if coverage_frac is not None and coverage_frac < self.min_coverage_frac:
+            breaches["coverage"] = (
+                f"{coverage_frac:.0%} of outcomes are within the interval, less than"
+                f" {self.min_coverage_frac:.0%}"
+            )
+        return breaches
 
 
 class RetrainFacts(Strict):

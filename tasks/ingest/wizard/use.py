@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from tasks.core.errors import ParamsError
 from tasks.core.reports.feed import FeedWindow
 from tasks.edges.artifacts import read_report, write_folder, write_json, write_report
+from tasks.edges.params import read_document
+from tasks.edges.safe_names import encode_name
 from tasks.edges.settings import ROOT, read_settings
 from tasks.ingest.wizard.inspect.files import build_link_names, find_files
 from tasks.ingest.wizard.write import read_commented_params, write_commented_params
@@ -34,14 +36,20 @@ def apply_dataset(name: str, root: Path = ROOT) -> AppliedDataset:
     """
     document = read_commented_params(root)
     entry = _get_entry(document, name)
-    source = entry["ingest"]["source"]
+    read_document(root).select_dataset(name).list_models()  # a section that is missing or no section
+    source = entry["ingest"].get("source") or {}
+    if "kind" not in source:
+        raise ParamsError(
+            f"params.yaml: datasets.{name}.ingest has no `source` with a `kind`. `tidemill new` writes one;"
+            " docs/reference/params.md has all."
+        )
     kind = "files" if source["kind"] == "extension" else source["kind"]
     files = list_dataset_files(source.get("files") or (), name, root) if kind == "files" else []
     window = find_window(name, root / SOURCE) if kind == "feed" else None
     links = write_links(root / SOURCE, kind, files, window)
     models = tuple(entry["models"])
     document["dataset"] = name
-    document["models"].clear()  # in place: the list holds comments
+    document.setdefault("models", []).clear()  # in place: the list holds comments
     document["models"].extend(models)
     write_commented_params(document, root)
     return AppliedDataset(name, models, links)
@@ -80,7 +88,7 @@ def find_window(name: str, folder: Path) -> FeedWindow | None:
 
     It is read from where the feed writes it, else from *folder*.
     """
-    for path in (read_settings().home / "feed" / name / WINDOW, folder / WINDOW):
+    for path in (read_settings().home / "feed" / encode_name(name) / WINDOW, folder / WINDOW):
         if path.exists():
             window = read_report(path, FeedWindow)
             if window.dataset == name:

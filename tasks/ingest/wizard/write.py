@@ -8,14 +8,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import yaml as plain_yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import CommentMark
+from ruamel.yaml.error import CommentMark, YAMLError
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from ruamel.yaml.tokens import CommentToken
 
 from tasks.core.errors import ParamsError
 from tasks.edges.artifacts import write_text
+from tasks.edges.params import check_top_level, convert_yaml_errors
 from tasks.edges.settings import ROOT
 from tasks.ingest.wizard.decide.draft import EntryProposal
 
@@ -58,7 +60,10 @@ def read_commented_params(root: Path = ROOT) -> Any:
         raise ParamsError(
             f"{path} is missing. Run from the checkout, or restore the file with `git checkout params.yaml`."
         )
-    return _build_yaml().load(path.read_text())
+    with convert_yaml_errors(path, YAMLError):
+        document = _build_yaml().load(path.read_text())
+    check_top_level(document)
+    return document
 
 
 def write_commented_params(document: Any, root: Path = ROOT) -> None:
@@ -79,6 +84,50 @@ def write_entry(name: str, proposal: EntryProposal, root: Path = ROOT, *, replac
         )
     document["datasets"][name] = build_commented_entry(proposal)
     write_commented_params(document, root)
+
+
+def remove_entry(name: str, root: Path = ROOT) -> None:
+    """Remove the entry of a dataset; every other line stays, comments between entries too.
+
+    Raises ParamsError when the rest would not be the same without it.
+    """
+    path = root / "params.yaml"
+    text = path.read_text()
+    content = plain_yaml.safe_load(text)
+    first, end = _find_entry_lines(text, name)
+    lines = text.splitlines(keepends=True)
+    rest = "".join(lines[:first] + lines[end:])
+    del content["datasets"][name]
+    try:
+        is_same = plain_yaml.safe_load(rest) == content
+    except plain_yaml.YAMLError:
+        is_same = False
+    if not is_same:
+        raise ParamsError(
+            f"{path}: datasets.{name} cannot be removed without changing the rest, which refers to it or"
+            " shares its lines. Remove it by hand."
+        )
+    write_text(path, rest)
+
+
+def _find_entry_lines(text: str, name: str) -> tuple[int, int]:
+    """First line of the entry, and the line after its last; comments before the next stay."""
+    top: Any = plain_yaml.compose(text)
+    (datasets,) = [value for key, value in top.value if key.value == "datasets"]
+    keys = [key for key, _ in datasets.value]
+    index = next(i for i, key in enumerate(keys) if key.value == name)
+    first, indent = keys[index].start_mark.line, keys[index].start_mark.column
+    later = [key.start_mark.line for key in (*keys[index + 1 :], *(key for key, _ in top.value))]
+    lines = text.splitlines()
+    end = min([line for line in later if line > first], default=len(lines))
+    while end > first + 1 and _is_between_entries(lines[end - 1], indent):
+        end -= 1
+    return first, end
+
+
+def _is_between_entries(line: str, indent: int) -> bool:
+    stripped = line.lstrip()
+    return not stripped or (stripped.startswith("#") and len(line) - len(stripped) <= indent)
 
 
 def render_entry(name: str, proposal: EntryProposal) -> str:

@@ -61,20 +61,12 @@ def plan_budget(
     Raises SourceError with the length that is needed when the history is too short.
     """
     cutoff_rows = n_series * horizon_steps
-    n_matured = 24  # cutoffs whose whole horizon is known; a smaller sample decides nothing
-    gate = max(
-        horizon_steps + min(n_matured, n_steps // 12), min(n_steps // 10, 1_000, GATE_ROWS // cutoff_rows)
-    )
-    floor = max(3 * season_steps, 2 * horizon_steps, 20) if season_steps > 1 else max(2 * horizon_steps, 30)
-    left = n_steps - gate - horizon_steps
-    min_train = max(floor, min(int(0.5 * left), max(int(0.3 * left), 2 * lookback_steps, 8 * season_steps)))
-    n_origins = left - min_train  # that are left for cutoffs
+    asked = (n_steps, n_series, horizon_steps, season_steps, lookback_steps)
+    gate, min_train, n_origins = _split_history(*asked)
     if n_origins < MIN_CUTOFFS:
-        needed = n_steps + MIN_CUTOFFS - n_origins + gate // 10
         raise SourceError(
             f"The history has {n_steps} steps; a horizon of {horizon_steps} and a season of {season_steps}"
-            f" need at least about {needed}. Give a longer history, or a shorter horizon: `--horizon"
-            f" {max(1, horizon_steps // 2)}`."
+            f" need more. {_suggest_way_out(*asked)}"
         )
     n_cutoffs = max(MIN_CUTOFFS, min(MAX_CUTOFFS, FORECAST_ROWS // cutoff_rows, n_origins))
     stride = _select_off_season_stride(max(1, n_origins // n_cutoffs), season_steps)
@@ -95,6 +87,40 @@ def plan_budget(
         net,
         seconds,
     )
+
+
+def _split_history(
+    n_steps: int, n_series: int, horizon_steps: int, season_steps: int, lookback_steps: int
+) -> tuple[int, int, int]:
+    """(steps of the gate, history before the first cutoff, origins that are left for cutoffs)."""
+    n_matured = 24  # cutoffs whose whole horizon is known; a smaller sample decides nothing
+    gate = max(
+        horizon_steps + min(n_matured, n_steps // 12),
+        min(n_steps // 10, 1_000, GATE_ROWS // (n_series * horizon_steps)),
+    )
+    floor = max(3 * season_steps, 2 * horizon_steps, 20) if season_steps > 1 else max(2 * horizon_steps, 30)
+    left = n_steps - gate - horizon_steps
+    min_train = max(floor, min(int(0.5 * left), max(int(0.3 * left), 2 * lookback_steps, 8 * season_steps)))
+    return gate, min_train, left - min_train
+
+
+def _suggest_way_out(
+    n_steps: int, n_series: int, horizon_steps: int, season_steps: int, lookback_steps: int
+) -> str:
+    """The longest horizon that this history allows, and the shortest history for this one."""
+
+    def fits(steps: int, horizon: int) -> bool:
+        return _split_history(steps, n_series, horizon, season_steps, lookback_steps)[2] >= MIN_CUTOFFS
+
+    too_few, needed = n_steps, 2 * n_steps
+    while not fits(needed, horizon_steps):
+        too_few, needed = needed, 2 * needed
+    while needed - too_few > 1:
+        middle = (too_few + needed) // 2
+        too_few, needed = (too_few, middle) if fits(middle, horizon_steps) else (middle, needed)
+    longest = next((h for h in range(min(horizon_steps - 1, n_steps), 0, -1) if fits(n_steps, h)), None)
+    shorter = "" if longest is None else f", or a shorter horizon: `--horizon {longest}`"
+    return f"Give a history of at least {needed} steps{shorter}."
 
 
 def _select_off_season_stride(stride: int, season_steps: int) -> int:

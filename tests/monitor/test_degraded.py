@@ -1,0 +1,82 @@
+"""A champion beyond a limit of `retrain` is degraded: the monitor says so, and so does doctor."""
+
+from contextlib import nullcontext
+
+import polars as pl
+import pytest
+import yaml
+from homes import at_home, small_root, write_clean
+from small_release import cutoff_at, small_rows
+
+from deployments.ops.doctor import list_findings
+from tasks.core.reports.monitor import MonitorReport
+from tasks.core.reports.retrain import RetrainDecision, RetrainLimits
+from tasks.edges.artifacts import read_report
+from tasks.edges.registry import publish_rows_file
+from tasks.monitor.__main__ import main
+from tasks.promote.__main__ import main as promote
+from tasks.retrain.__main__ import main as retrain
+
+PROMOTED, NEWEST = 434, 470
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A champion of day 434; from then on the load is three times as high."""
+    rows = small_rows(NEWEST + 1)
+    late = pl.col("known_at") > cutoff_at(PROMOTED)
+    worse = rows.with_columns(load=pl.when(late).then(pl.col("load") * 3).otherwise("load"))
+    with at_home(tmp_path / "home"):
+        gate = {"gate_steps": PROMOTED - 299}
+        challenger = {"weights": {"ridge": 1.0}, **gate}
+        root = small_root(tmp_path / "root", rows.filter(~late), challenger=challenger, baseline=gate)
+        promote(root, deliver=nullcontext)
+        write_clean(root, worse)
+        publish_rows_file("small", root / "data/clean/rows.parquet")
+        yield root
+
+
+def monitored(root):
+    main(root)
+    return read_report(root / MonitorReport.PATH, MonitorReport)
+
+
+def find_forecasts(root):
+    (root / "requirements.lock").touch()
+    return next(found for found in list_findings(root) if found.what == "forecasts")
+
+
+def test_a_forecast_far_worse_than_the_gates_is_degraded_for_monitor_doctor_and_retrain(root):
+    report = monitored(root)
+    assert report.verdict == "degraded"
+    assert f"{report.champion.error_ratio:.2f} times the gate's, more than 1.25" in report.reason
+    found = find_forecasts(root)
+    assert not found.well
+    assert "degraded" in found.found
+    assert "`tidemill run`" in found.advice
+    retrain(root)
+    decision = read_report(root / RetrainDecision.PATH, RetrainDecision)
+    assert decision.due
+    assert all(reason in report.reason for reason in decision.reasons)
+
+
+def test_within_wider_limits_the_same_figures_are_not_degraded(root):
+    """One pair of numbers decides for monitor and retrain; a change of it makes a new report."""
+    before = monitored(root)
+    params = root / "params.yaml"
+    document = yaml.safe_load(params.read_text())
+    document["retrain"] |= {"max_error_ratio": 1e6, "min_coverage_frac": 0.0}
+    params.write_text(yaml.safe_dump(document))
+    after = monitored(root)
+    assert after.verdict in {"measured", "drift"}
+    assert after.champion == before.champion
+    assert find_forecasts(root).well
+
+
+@pytest.mark.parametrize(
+    ("ratio", "covered", "n"),
+    [(1.25, 0.7, 0), (1.26, 0.7, 1), (1.0, 0.69, 1), (3.8, 0.17, 2), (None, None, 0), (None, 0.1, 1)],
+)
+def test_a_limit_is_passed_only_beyond_it(ratio, covered, n):
+    limits = RetrainLimits(max_error_ratio=1.25, min_coverage_frac=0.7)
+    assert len(limits.list_breaches(ratio, covered)) == n
