@@ -90,16 +90,24 @@ def _render_served(served: ServedFigures) -> Markup:
 def _render_drift(drift: DriftFigures) -> Markup:
     summary = (
         f"Since {drift.reference_until.isoformat()}: {drift.n_alarmed} of {drift.n_streams} streams alarm"
-        f" over {drift.n_blocks} blocks of {drift.block_steps} steps; up to {drift.n_by_luck} would by"
-        " chance."
+        f" over {drift.n_blocks} blocks of {drift.block_steps} steps, with a season of {drift.season_steps}"
+        f" steps taken out. Of {drift.alarms_per_30_days:g} false alarms per stream and 30 days,"
+        f" {drift.n_expected:.2g} are expected by now, {drift.n_by_luck} at most by chance."
     )
     alarms = [
-        render_text(f"{stream.stream}: since {stream.alarm_at.isoformat()}")
+        f"{stream.stream}: since {stream.alarm_at.isoformat()}"
         for stream in drift.streams
         if stream.alarm_at is not None
     ]
-    parts = [render_list(alarms)] if alarms else []
-    return render_section("Drift of the inputs", render_element("p", summary), *parts)
+    absent = [f"{stream.stream}: {stream.reason}" for stream in drift.unwatched]
+    parts = [render_element("p", summary), *_render_lines(alarms)]
+    if absent:
+        parts.append(render_element("p", f"{drift.n_unwatched} streams are not watched:"))
+    return render_section("Drift of the inputs", *parts, *_render_lines(absent))
+
+
+def _render_lines(lines: list[str]) -> list[Markup]:
+    return [render_list(list(map(render_text, lines)))] if lines else []
 
 
 def write_evidently(root: Path, path: Path) -> None:
