@@ -20,7 +20,7 @@ from deployments.console.html import (
     render_table,
     render_text,
 )
-from tasks.core.reports.monitor import DriftFigures, MonitorReport, ServedFigures
+from tasks.core.reports.monitor import DriftFigures, MonitorReport, ServedFigures, ServiceLevel
 from tasks.edges.artifacts import read_report
 
 STREAMS = "data/reports/monitor/streams.parquet"
@@ -62,8 +62,24 @@ def _render_own_forecasts(report: MonitorReport, root: Path) -> list[Markup]:
         " every cutoff since the promotion."
     )
     images = map(render_image, draw_monitor_charts(root))
-    parts = (render_table(rows), render_element("p", note, "none"), *images)
+    levels = [_describe_level(level) for level in report.service_levels]
+    parts = (render_table(rows), render_element("p", note, "none"), *_render_lines(levels), *images)
     return [render_section("The champion's own forecasts", *parts)]
+
+
+def _describe_level(level: ServiceLevel) -> str:
+    name = "loss" if level.level is None else f"coverage of the {level.level:.0%} interval"
+    if level.unwatched is not None:
+        return f"{name}: not watched, {level.unwatched}"
+    if level.since is None or level.alarm_at is None:
+        state = "no alarm"
+    else:
+        state = f"{level.direction} since {level.since.isoformat()}, alarm on {level.alarm_at.isoformat()}"
+    return (
+        f"{name}: {state}; {level.points[-1].value:.4g} over the last {level.window_steps} steps of outcomes,"
+        f" {level.band_low:.4g} to {level.band_high:.4g} is usual (statistic {level.statistic:.2f}, limit"
+        f" {level.limit:.2f})"
+    )
 
 
 def _hide_unknown(value: object) -> object:
