@@ -7,7 +7,7 @@ from prefect.events import emit_event
 from prefect.tasks import exponential_backoff
 
 from flows._artifacts import build_artifact_key
-from flows._stages import LIMIT_S, StageRun, run_flow_stage
+from flows._stages import LIMIT_S, StageRun, build_run_namer, run_flow_stage
 from tasks.core.reports.retrain import RetrainDecision
 from tasks.edges.current import find_report
 from tasks.edges.params import read_dataset
@@ -16,7 +16,12 @@ from tasks.edges.refreshed import RefreshReport
 ROWS_REFRESHED, RETRAIN_DUE = "tidemill.rows.refreshed", "tidemill.retrain.due"
 
 
-@flow(name="refresh", persist_result=True, result_serializer="json")
+@flow(
+    name="refresh",
+    flow_run_name=build_run_namer("refresh"),
+    persist_result=True,
+    result_serializer="json",
+)
 def refresh(limit_s: float = LIMIT_S) -> list[StageRun]:
     """Publish the rows that the source has now, measure the champion, decide on retraining.
 

@@ -71,14 +71,15 @@ def _build_report(
 ) -> MonitorReport:
     # This and the next: a report that stays needs neither
     from tasks.monitor.stage import build_monitor_result
-    from tasks.monitor.streams import select_shown_streams
+    from tasks.monitor.streams import list_unwatched, select_shown_streams
 
     rows, about = read_frame(path, SERIES), document.about
     calendar = _build_calendar(champion, about, rows)
     scheduled = _build_scheduled(champion, rows, calendar, params)
     served = _build_served(key.dataset, champion, answers, rows, about, calendar)
+    unwatched = list_unwatched(rows, _list_known_columns(champion))
     report, streams = build_monitor_result(
-        scheduled, rows, about, calendar, monitored, params, limits, served, key
+        scheduled, rows, about, calendar, monitored, params, limits, served, key, unwatched
     )
     with write_folder((root / MonitorReport.PATH).parent) as folder:
         write_report(folder / "report.json", report)
@@ -87,6 +88,13 @@ def _build_report(
             if shown is not None:
                 shown.write_parquet(folder / "streams.parquet")
     return report
+
+
+def _list_known_columns(champion: ChampionRecord | None) -> list[str]:
+    """Columns of the rows that the champion carries."""
+    if champion is None:
+        return []
+    return list(pl.read_parquet_schema(get_champion_folder(champion) / "rows.parquet"))
 
 
 def _read_limits(document: ParamsDocument) -> RetrainLimits:
@@ -117,7 +125,7 @@ def _update_served(
 def _build_scheduled(
     champion: ChampionRecord | None, rows: pl.DataFrame, calendar: Calendar, params: MonitorParams
 ) -> pl.DataFrame:
-    """The champion's own forecasts since its promotion.
+    """The champion's own forecasts since its promotion, and as many of the gate's rows before it.
 
     The release is loaded only when there is a cutoff since then.
     """
@@ -132,7 +140,9 @@ def _build_scheduled(
         return pl.DataFrame(schema={**FORECAST.columns, "digest": pl.String})
     from tasks.release import load_release
 
-    return build_forecasts(load_release(get_champion_folder(champion)), champion.digest, rows, cutoffs)
+    before = select_cutoffs(rows, calendar, champion.seen_until, params.max_cutoffs, champion.promoted_as_of)
+    release = load_release(get_champion_folder(champion))
+    return build_forecasts(release, champion.digest, rows, [*before, *cutoffs])
 
 
 def _build_served(

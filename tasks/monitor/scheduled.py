@@ -17,18 +17,20 @@ MAX_STEPS = 2_000_000  # forecast steps of one report: 300 MB; 250 cutoffs of 33
 
 
 def select_cutoffs(
-    rows: pl.DataFrame, calendar: Calendar, since: datetime, max_cutoffs: int
+    rows: pl.DataFrame, calendar: Calendar, since: datetime, max_cutoffs: int, end: datetime | None = None
 ) -> list[datetime]:
     """The newest cutoffs from *since* on, one per step like the gate's, at most *max_cutoffs*.
 
     The last cutoff is left out: no outcome of it can be known.
     rows: SERIES, all vintages.
     since: the newest `known_at` of the data that decided the promotion.
+    end: only cutoffs before it.
     """
     times = rows["event_time"].unique().sort()
     grid = calendar.grid(times[0], times[-1])
     cutoffs = pl.DataFrame({"event_time": grid}).select(calendar.nominal_known_at()).to_series()
-    return cutoffs.filter((cutoffs >= since) & (cutoffs < get_newest_known_at(rows))).to_list()[-max_cutoffs:]
+    end = min(end or get_newest_known_at(rows), get_newest_known_at(rows))
+    return cutoffs.filter((cutoffs >= since) & (cutoffs < end)).to_list()[-max_cutoffs:]
 
 
 def build_forecasts(

@@ -1,6 +1,6 @@
 """Join forecasts with outcomes, measure drift, and give a verdict."""
 
-from datetime import datetime
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import polars as pl
@@ -17,17 +17,19 @@ from tasks.core.reports.monitor import (
     OutcomeFigures,
     SeriesOutcomes,
     ServedFigures,
+    ServiceLevel,
     StepOutcomes,
-    StreamAlarm,
+    UnwatchedStream,
 )
 from tasks.core.reports.retrain import RetrainLimits
 from tasks.monitor.champion import MonitoredChampion
-from tasks.monitor.drift import compute_alarms, compute_chance_alarms, fit_whitener
+from tasks.monitor.drift_figures import compute_drift, compute_step_budget
 from tasks.monitor.outcome import build_outcomes, compute_figures
 from tasks.monitor.params import MonitorParams
+from tasks.monitor.service_level import build_watched_outcomes, describe_alarm, watch_levels
 from tasks.monitor.streams import build_streams
 
-SERIES_SHOWN, STREAMS_SHOWN = 200, 100
+SERIES_SHOWN = 200
 
 
 class MonitorResult(NamedTuple):
@@ -50,23 +52,29 @@ def build_monitor_result(
     limits: RetrainLimits,
     served: ServedFigures,
     key: MonitorKey,
+    unwatched: Sequence[UnwatchedStream] = (),
 ) -> MonitorResult:
     """Compare the champion's own forecasts with *rows*, as of the newest row.
 
-    scheduled: FORECAST with digest.
+    scheduled: FORECAST with digest; what is before the promotion is the reference of the loss and
+      the coverage.
     rows: SERIES.
     limits: beyond them the champion is degraded.
     served, key: as they are in the report.
+    unwatched: values of which *rows* have no numbers.
     """
-    outcomes = build_outcomes(scheduled, rows, about, calendar, {})
+    judged = build_outcomes(scheduled, rows, about, calendar, {})
+    outcomes = judged if champion is None else judged.filter(pl.col("cutoff") >= champion.promoted_as_of)
     streams = build_streams(rows, about, calendar)
     overall = OutcomeFigures.model_validate(compute_figures(outcomes, [])[0])
     figures = drift = None
+    levels: tuple[ServiceLevel, ...] = ()
     if champion is not None:
+        levels = _watch_levels(judged, streams["event_time"], champion, about, calendar, params)
         figures = _build_champion_figures(champion, overall, streams["event_time"], calendar, params)
-        drift = _compute_drift(streams, champion.seen_until, about, calendar, params)
+        drift = compute_drift(streams, champion.seen_until, about, calendar, params, unwatched)
     n_cutoffs = outcomes["cutoff"].n_unique()
-    verdict, reason = _decide_verdict(figures, drift, n_cutoffs, about, params, limits)
+    verdict, reason = _decide_verdict(figures, drift, levels, n_cutoffs, about, params, limits)
     report = MonitorReport(
         verdict=verdict,
         reason=reason,
@@ -81,6 +89,7 @@ def build_monitor_result(
         ),
         champion=figures,
         drift=drift,
+        service_levels=levels,
         served=served,
         dataset=key.dataset,
         key=key,
@@ -108,53 +117,23 @@ def _build_champion_figures(
     )
 
 
-def _compute_drift(
-    streams: pl.DataFrame, since: datetime, about: About, calendar: Calendar, params: MonitorParams
-) -> DriftFigures:
-    """CUSUM over all streams.
-
-    The reference is the data that the champion was fitted on; the data since then are watched.
-    """
-    names = streams.columns[1:]
-    values = streams.select(names).to_numpy()
-    cutoffs = streams.select(calendar.nominal_known_at()).to_series()
-    start = int((cutoffs <= since).sum())
-    whitener = fit_whitener(values[:start], about.season_steps)
-    alarms = compute_alarms(
-        whitener, values[start:], start % about.season_steps, params.cusum_slack, params.cusum_limit
-    )
-    times = streams["event_time"]
-    by_stream = [
-        StreamAlarm(
-            stream=name,
-            statistic=round(float(alarms.statistic[i]), 3),
-            alarm_at=(
-                times[start + (int(alarms.first[i]) + 1) * whitener.block_steps - 1]
-                if alarms.first[i] >= 0
-                else None
-            ),
-        )
-        for i, name in enumerate(names)
-        if alarms.is_watched[i]
-    ]
-    n_alarmed = int((alarms.first[alarms.is_watched] >= 0).sum())
-    by_luck = compute_chance_alarms(int(alarms.is_watched.sum()), alarms.n_blocks)
-    ordered = sorted(by_stream, key=lambda alarm: (-alarm.statistic, alarm.stream))
-    return DriftFigures(
-        reference_until=since,
-        n_streams=len(by_stream),
-        n_blocks=alarms.n_blocks,
-        block_steps=whitener.block_steps,
-        n_alarmed=n_alarmed,
-        n_by_luck=by_luck,
-        is_drifting=n_alarmed > by_luck,
-        streams=tuple(ordered[:STREAMS_SHOWN]),
-    )
+def _watch_levels(
+    judged: pl.DataFrame,
+    grid: pl.Series,
+    champion: MonitoredChampion,
+    about: About,
+    calendar: Calendar,
+    params: MonitorParams,
+) -> tuple[ServiceLevel, ...]:
+    is_reference = calendar.nominal_known_at() <= champion.promoted_as_of
+    watched = build_watched_outcomes(judged, about, is_reference)
+    return watch_levels(watched, about, params.cusum_slack, compute_step_budget(grid, about, params))
 
 
 def _decide_verdict(
     champion: ChampionFigures | None,
     drift: DriftFigures | None,
+    levels: Sequence[ServiceLevel],
     n_cutoffs: int,
     about: About,
     params: MonitorParams,
@@ -165,12 +144,7 @@ def _decide_verdict(
             "insufficient",
             "no champion is registered here, so there is nothing to watch; `dvc repro promote` makes one",
         )
-    drifting = (
-        f"; the input drifts: {drift.n_alarmed} of {drift.n_streams} streams alarm,"
-        f" {drift.n_by_luck} would by chance"
-        if drift.is_drifting
-        else ""
-    )
+    drifting = _describe_drift(drift)
     if champion.loss is None:
         reason = (
             f"{champion.n_known} steps that the champion forecast since its promotion have an outcome,"
@@ -186,6 +160,25 @@ def _decide_verdict(
     if champion.coverage_frac is not None:
         reason += f", {champion.coverage_frac:.0%} within the interval"
     breaches = limits.list_breaches(champion.error_ratio, champion.coverage_frac)
-    if breaches:
-        return "degraded", f"{'; '.join(breaches.values())}: {reason}{drifting}"
+    open_alarms = [describe_alarm(level) for level in levels if level.direction]
+    reason += "".join(f"; {text}" for text in open_alarms)
+    if breaches or any(level.is_degraded for level in levels):
+        causes = "; ".join(breaches.values()) or "an alarm is open"
+        return "degraded", f"{causes}: {reason}{drifting}"
     return ("drift" if drift.is_drifting else "measured"), reason + drifting
+
+
+def _describe_drift(drift: DriftFigures) -> str:
+    described = ""
+    if drift.is_drifting:
+        described = (
+            f"; the input drifts: {drift.n_alarmed} of {drift.n_streams} streams alarm,"
+            f" {drift.n_by_luck} would by chance"
+        )
+    if drift.n_unwatched:
+        first = drift.unwatched[0]
+        described += (
+            f"; {drift.n_unwatched} of {drift.n_streams + drift.n_unwatched} streams are not watched for"
+            f" drift ({first.stream}: {first.reason})"
+        )
+    return described

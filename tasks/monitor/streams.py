@@ -1,5 +1,6 @@
 """The values that are watched: a column for each value of each series, on the calendar's grid."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import numpy as np
@@ -8,6 +9,7 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.frames import get_newest_known_at, select_as_of
+from tasks.core.reports.monitor import UnwatchedStream
 from tasks.features import add_target
 
 _N_SHOWN = 40  # streams; a page with more is hard to read
@@ -16,14 +18,17 @@ _N_SHOWN = 40  # streams; a page with more is hard to read
 def build_streams(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFrame:
     """event_time and a float column `<series>:<column>` for each series and value column.
 
-    The target is a value column, too. Rows are on the calendar's grid, NaN where missing.
+    The target is a value column, too. Rows are on the calendar's grid, NaN where missing. Steps
+    that have not come yet, of covariates known ahead, are left out.
     """
-    newest = add_target(select_as_of(rows, get_newest_known_at(rows)), about)
+    as_of = get_newest_known_at(rows)
+    newest = add_target(select_as_of(rows, as_of), about)
+    has_come = (calendar.nominal_known_at() <= as_of) | pl.col("y").is_not_null()
+    newest = newest.filter(pl.col("event_time") <= newest.filter(has_come)["event_time"].max())
     columns = [
         c
-        for c in newest.columns
-        if c not in {"series_id", "event_time", "known_at"}
-        and not (c == "y" and about.target.column in newest.columns)
+        for c in _list_value_columns(newest)
+        if _is_number(newest.schema[c]) and not (c == "y" and about.target.column in newest.columns)
     ]
     times = newest["event_time"].unique().sort()
     grid = calendar.grid(times[0], times[-1])
@@ -39,6 +44,31 @@ def build_streams(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.Da
         shown = about.target.column if name == "y" else name
         gridded.update({f"{series}:{shown}": dense[:, i] for i, series in enumerate(ids)})
     return pl.DataFrame({"event_time": grid, **gridded})
+
+
+def list_unwatched(rows: pl.DataFrame, expected: Sequence[str]) -> list[UnwatchedStream]:
+    """The columns that `build_streams` leaves out.
+
+    expected: columns of the rows that the champion was trained on.
+    """
+    missing = [
+        UnwatchedStream(stream=f"*:{c}", reason=f"the rows have no column {c!r}, which the champion knows")
+        for c in expected
+        if c not in rows.columns
+    ]
+    return missing + [
+        UnwatchedStream(stream=f"*:{c}", reason="it holds no numbers")
+        for c in _list_value_columns(rows)
+        if not _is_number(rows.schema[c])
+    ]
+
+
+def _list_value_columns(rows: pl.DataFrame) -> list[str]:
+    return [c for c in rows.columns if c not in {"series_id", "event_time", "known_at"}]
+
+
+def _is_number(dtype: pl.DataType) -> bool:
+    return dtype.is_numeric() or dtype in {pl.Boolean, pl.Null}
 
 
 def select_shown_streams(streams: pl.DataFrame, since: datetime, sample: int) -> pl.DataFrame | None:

@@ -12,13 +12,14 @@ from reports import monitor_report
 from small_release import small_about, small_rows
 
 from deployments.console.charts.explain import draw_importance, draw_last
+from deployments.console.charts.monitor import draw_service_level
 from deployments.console.charts.stages import draw_stage
 from deployments.console.pages.monitor import render_monitor
 from deployments.console.pages.validation import render_validation
 from deployments.console.report import write_pages
 from tasks.core.frames import SERIES
 from tasks.core.reports.explain import FeatureImportance
-from tasks.core.reports.monitor import MonitorReport
+from tasks.core.reports.monitor import LevelPoint, MonitorReport, ServiceLevel
 from tasks.edges.artifacts import write_frame, write_report
 from tasks.edges.params import STAGES, read_about
 from tasks.promote.__main__ import main as promote
@@ -151,3 +152,44 @@ def test_validates_page_has_counts_rules_quarantine_figures_and_gaps(tmp_path, h
         "expect_column_values_to_be_between",
     ):
         assert text in page
+
+
+def test_the_monitors_page_says_since_when_a_level_is_not_kept_and_what_is_not_watched(root):
+    points = tuple(
+        LevelPoint(event_time=START + timedelta(days=5 * i), value=0.8 - i / 50) for i in range(12)
+    )
+    level = ServiceLevel(
+        figure="coverage",
+        level=0.8,
+        normal=0.8,
+        n_blocks=12,
+        block_steps=5,
+        window_steps=25,
+        band_low=0.7,
+        band_high=0.9,
+        statistic=6.5,
+        limit=5.0,
+        direction="low",
+        since=START + timedelta(days=20),
+        alarm_at=START + timedelta(days=35),
+        points=points,
+    )
+    loss = ServiceLevel(
+        figure="loss",
+        level=None,
+        normal=None,
+        n_blocks=0,
+        block_steps=5,
+        window_steps=25,
+        unwatched="3 steps of the gate have an outcome",
+    )
+    figures = {**monitor_report().overall.model_dump(), "n_steps": 2, "n_known": 2, "loss": 1.0, "mae": 1.0}
+    step = {**figures, "step": 1, "bias": 0.0, "coverage_frac": 0.5}
+    report = monitor_report({}, by_step=[step], overall=figures, service_levels=(loss, level))
+    write_report(root / MonitorReport.PATH, report)
+    page = render_monitor(root)
+    assert "coverage of the 80% interval: low since 2024-01-21T00:00:00+00:00" in page
+    assert "alarm on 2024-02-05T00:00:00+00:00" in page
+    assert "loss: not watched, 3 steps of the gate have an outcome" in page
+    assert len(draw_stage("monitor", root)) == 2
+    assert draw_service_level(level).title == "coverage of the 80% interval of the last 25 steps of outcomes"

@@ -60,17 +60,44 @@ def test_a_forecast_far_worse_than_the_gates_is_degraded_for_monitor_doctor_and_
     assert all(reason in report.reason for reason in decision.reasons)
 
 
-def test_within_wider_limits_the_same_figures_are_not_degraded(root):
-    """One pair of numbers decides for monitor and retrain; a change of it makes a new report."""
+def test_within_wider_limits_only_the_open_alarm_is_left(root):
+    """One pair of numbers decides for monitor and retrain; a change of it makes a new report. The
+    alarm of the loss has no such limit, and says since when."""
     before = monitored(root)
     params = root / "params.yaml"
     document = yaml.safe_load(params.read_text())
     document["retrain"] |= {"max_error_ratio": 1e6, "min_coverage_frac": 0.0}
     params.write_text(yaml.safe_dump(document))
     after = monitored(root)
-    assert after.verdict in {"measured", "drift"}
+    assert after.verdict == "degraded"
+    assert after.reason.startswith("an alarm is open: ")
+    assert "the loss is higher since 2021-03-15" in after.reason
     assert after.champion == before.champion
-    assert find_forecasts(root).well
+    assert "an alarm is open" in find_forecasts(root).found
+
+
+def test_noise_that_doubles_opens_the_alarm_or_coverage_is_back_in_its_band(tmp_path):
+    """P8 with a release as it is served: within 100 steps of the change."""
+    promoted, changed, newest = 434, 454, 554
+    calm, wild = (small_rows(newest + 1, noise=noise) for noise in (0.1, 0.2))
+    late = pl.col("event_time") > cutoff_at(changed)
+    with at_home(tmp_path / "home"):
+        gate = {"gate_steps": promoted - 299}
+        challenger = {"weights": {"ridge": 1.0}, **gate}
+        seen = calm.filter(pl.col("known_at") <= cutoff_at(promoted))
+        root = small_root(tmp_path / "root", seen, challenger=challenger, baseline=gate)
+        promote(root, deliver=nullcontext)
+        rows = pl.concat([calm.filter(~late), wild.filter(late)]).sort("series_id", "event_time")
+        write_clean(root, rows)
+        publish_rows_file("small", root / "data/clean/rows.parquet")
+        report = monitored(root)
+    loss, coverage = report.service_levels
+    assert (coverage.figure, coverage.level, coverage.unwatched) == ("coverage", 0.8, None)
+    is_back = coverage.band_low <= coverage.points[-1].value <= coverage.band_high
+    assert is_back or coverage.direction == "low"
+    assert loss.direction == "high"
+    assert report.verdict == "degraded"
+    assert loss.since <= cutoff_at(changed + 20)
 
 
 @pytest.mark.parametrize(

@@ -5,59 +5,105 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from seasonal_streams import WEEK, build_streams, measure_alarms
 
-from tasks.monitor.drift import FALSE_PER_BLOCK, compute_alarms, compute_chance_alarms, fit_whitener
+from tasks.monitor.budget import compute_chance_alarms
+from tasks.monitor.drift import compute_alarms, find_block_steps, find_season_steps, fit_detector
 
-DAYS, REFERENCE_DAYS, N_STREAMS, WEEK = 305, 60, 40, 168
-
-
-@pytest.fixture(scope="module")
-def streams():
-    """Hourly: daily and weekly sine, AR(1) with .9 and sd 1; (hours, streams)."""
-    rng = np.random.default_rng(29)
-    hours = (REFERENCE_DAYS + DAYS) * 24
-    noise = np.empty((hours, N_STREAMS))
-    noise[0] = rng.normal(size=N_STREAMS)
-    shocks = rng.normal(0, np.sqrt(1 - 0.9**2), (hours, N_STREAMS))
-    for t in range(1, hours):
-        noise[t] = 0.9 * noise[t - 1] + shocks[t]
-    clock = np.arange(hours)[:, None]
-    return noise + np.sin(2 * np.pi * clock / 24) + 0.5 * np.sin(2 * np.pi * clock / WEEK)
+BUDGET = 0.05
+HOURLY = BUDGET / 720
 
 
-def watched(streams, season_steps=24):
-    start = REFERENCE_DAYS * 24
-    return compute_alarms(
-        fit_whitener(streams[:start], season_steps), streams[start:], start % season_steps, 0.5, 8.0
+def detect(reference, current, season_steps, budget=HOURLY):
+    detector = fit_detector(reference, season_steps, 24, 0.5, budget)
+    assert np.isfinite(detector.limit).all()
+    first = compute_alarms(detector, current, len(reference)).first
+    return np.where(first < 0, -1, (first + 1) * detector.block_steps - 1)
+
+
+def fit_daily(reference, season_steps, budget=BUDGET / 30):
+    return fit_detector(reference, season_steps, 1, 0.5, budget)
+
+
+@pytest.mark.parametrize(
+    ("reference_days", "season_steps", "days"),
+    [(60, 24, 7), (60, WEEK, 7), (120, WEEK, 7), (30, WEEK, 9), (21, WEEK, 12)],
+)
+def test_the_budget_holds_and_a_shift_of_one_standard_deviation_is_found(reference_days, season_steps, days):
+    """40 streams and 305 days, four times. The first knows nothing of the week that is in the data;
+    references of 30 and 21 days hold less than 20 weeks, so that their blocks are days."""
+    rates, delays = zip(
+        *(measure_alarms(detect, seed, reference_days, season_steps, 150) for seed in range(29, 33)),
+        strict=True,
     )
+    assert np.mean(rates) <= BUDGET
+    assert np.median(np.concatenate(delays)) <= days
 
 
-def test_false_alarms_stay_within_the_budget(streams):
-    """A season of a week is unknown to it here: only the day is taken out, and the budget holds
-    all the same."""
-    alarms = watched(streams)
-    per_30_days = np.mean(alarms.first >= 0) / DAYS * 30
-    assert per_30_days <= 0.05
-    assert int((alarms.first >= 0).sum()) <= compute_chance_alarms(N_STREAMS, alarms.n_blocks)
+def test_a_smaller_budget_gives_fewer_alarms():
+    rates = [
+        measure_alarms(lambda *a, b=budget: detect(*a, b / 720), 29, 60, 24, 150)[0]
+        for budget in (0.5, 0.05, 0.005)
+    ]
+    assert rates[0] > rates[1] > rates[2]
+    assert rates[2] <= 0.01
 
 
-def test_a_shift_of_one_standard_deviation_is_found_within_ten_days(streams):
-    """One standard deviation of the stream, its season included; median delay over those that
-    had been silent until then."""
-    at = 150
-    shifted = streams.copy()
-    shifted[(REFERENCE_DAYS + at) * 24 :] += streams.std()
-    first = watched(shifted).first
-    honest = first[(first < 0) | (first >= at)]
-    assert (honest >= 0).mean() == 1.0
-    assert np.median(honest - at + 1) <= 10
+def test_the_limit_is_each_streams_own():
+    """Of a stream whose block means keep a season that is not taken out, it is higher."""
+    rng = np.random.default_rng(3)
+    noise = rng.normal(size=(90 * 24, 2))
+    wave = np.repeat(np.sin(2 * np.pi * np.arange(90) / 30), 24)
+    noise[:, 1] += 0.4 * wave
+    calm, wavy = fit_detector(noise, 24, 24, 0.5, HOURLY).limit
+    assert wavy > 1.5 * calm
+
+
+def test_streams_that_move_together_alarm_together_by_chance():
+    one = np.random.default_rng(8).normal(size=(60 * 24, 1))
+    own = np.random.default_rng(8).normal(size=(60 * 24, 30))
+    together, apart = (
+        compute_chance_alarms(d.scaled, d.limit, 0.5, 60)
+        for d in (fit_detector(v, 24, 24, 0.5, HOURLY) for v in (np.repeat(one, 30, axis=1), own))
+    )
+    assert (together, apart < 12) == (30, True)
+    assert compute_chance_alarms(*_parts(own), 0) == 0
+
+
+def _parts(values):
+    detector = fit_detector(values, 24, 24, 0.5, HOURLY)
+    return detector.scaled, detector.limit, 0.5
+
+
+@pytest.mark.parametrize(
+    ("n_steps", "season_steps", "day_steps", "block_steps", "shown_steps"),
+    [
+        (1440, 24, 24, 24, 24),
+        (1440, WEEK, 24, 24, WEEK),
+        (500, WEEK, 24, 24, 24),
+        (240, 24, 24, 12, 24),
+        (50, 24, 24, 2, 1),
+        (1000, 7, 1, 7, 7),
+        (100, 7, 1, 1, 7),
+        (730, 365, 1, 5, 1),
+        (2000, 365, 1, 73, 365),
+        (300, 1, 1, 5, 1),
+        (3, 7, 1, 1, 1),
+        (9000, 10, 24, 10, 10),
+    ],
+)
+def test_block_and_season_fit_into_the_reference(n_steps, season_steps, day_steps, block_steps, shown_steps):
+    assert find_block_steps(n_steps, season_steps, day_steps) == block_steps
+    assert find_season_steps(n_steps, season_steps, day_steps) == shown_steps
 
 
 def test_a_random_walk_is_watched_in_its_changes():
     rng = np.random.default_rng(4)
     walk = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, (3000, 30)), axis=0))
-    alarms = compute_alarms(fit_whitener(walk[:2000], 1), walk[2000:], 0, 0.5, 8.0)
-    assert (alarms.first >= 0).sum() <= compute_chance_alarms(30, alarms.n_blocks)
+    detector = fit_daily(walk[:2000], 1)
+    alarms = compute_alarms(detector, walk[2000:], 0)
+    by_luck = compute_chance_alarms(detector.scaled, detector.limit, 0.5, alarms.n_blocks)
+    assert (alarms.first >= 0).sum() <= by_luck
 
 
 def test_missing_values_and_a_single_blow_are_no_drift():
@@ -65,39 +111,69 @@ def test_missing_values_and_a_single_blow_are_no_drift():
     values = rng.normal(size=(2000, 1))
     values[rng.random((2000, 1)) < 0.2] = np.nan
     values[1500] = 1000.0
-    assert compute_alarms(
-        fit_whitener(values[:1000], 7), values[1000:], 1000 % 7, 0.5, 8.0
-    ).first.tolist() == [-1]
+    rare = fit_daily(values[:1000], 7, 0.001 / 30)
+    assert compute_alarms(rare, values[1000:], 1000).first.tolist() == [-1]
+
+
+@pytest.mark.parametrize("fault", [math.nan, math.inf, -math.inf, 1e9, -1e9])
+@pytest.mark.parametrize("position", [5, 700, 1003])
+def test_one_bad_value_switches_no_detector_off_and_is_no_drift(fault, position):
+    """In the reference or since: a shift of half a standard deviation is found as without it."""
+    values = np.random.default_rng(6).normal(size=(2000, 1))
+    values[position] = fault
+    budget = 0.001 / 30
+    quiet = compute_alarms(fit_daily(values[:1000], 7, budget), values[1000:], 1000)
+    assert quiet.first.tolist() == [-1]
+    values[1500:] += 0.5
+    detector = fit_daily(values[:1000], 7, budget)
+    assert detector.limit[0] < 15
+    assert 500 // 7 <= compute_alarms(detector, values[1000:], 1000).first[0] < 600 // 7
+
+
+def test_a_constant_is_watched_and_alarms_when_it_is_another():
+    values = np.full((400, 3), 3.0)
+    values[350:, 1] = 3.01
+    values[:, 2] = 0.0
+    values[395, 2] = 1.0  # in one block alone
+    alarms = compute_alarms(fit_daily(values[:300], 7), values[300:], 300)
+    assert alarms.first[0] == alarms.first[2] == -1
+    assert 50 // 7 <= alarms.first[1] <= 50 // 7 + 2
+
+
+def test_values_that_fall_below_zero_drift_although_they_were_watched_in_logs():
+    values = np.exp(np.random.default_rng(2).normal(size=(600, 1)))
+    values[500:] *= -1
+    assert compute_alarms(fit_daily(values[:400], 7), values[400:], 400).first[0] >= 100 // 7
 
 
 def test_a_stream_without_a_past_is_not_watched():
-    values = np.column_stack(
-        [np.random.default_rng(1).normal(size=400), np.full(400, np.nan), np.full(400, 3.0)]
-    )
-    assert compute_alarms(
-        fit_whitener(values[:300], 7), values[300:], 300 % 7, 0.5, 8.0
-    ).is_watched.tolist() == [True, False, False]
+    values = np.column_stack([np.random.default_rng(1).normal(size=400), np.full(400, np.nan)])
+    values = np.column_stack([values, np.where(np.arange(400) < 250, np.nan, values[:, 0])])
+    assert np.isfinite(fit_daily(values[:300], 7).limit).tolist() == [True, False, False]
+    assert not np.isfinite(fit_daily(values[:0], 7).limit).any()
 
 
 def test_the_cusum_is_that_of_a_slow_twin():
     rng = np.random.default_rng(9)
     reference, current = rng.normal(5, 2, (700, 1)) - 20, rng.normal(6.5, 2, (200, 1)) - 20
-    whitener = fit_whitener(reference, 1)
-    left = [float(v - whitener.season[0, 0]) for v in current[:, 0]]
-    innovations = [float("nan"), *(b - whitener.phi[0] * a for a, b in pairwise(left))]
+    detector = fit_daily(reference, 1)
+    left = [float(v - detector.season[0, 0]) for v in current[:, 0]]
+    innovations = [float("nan"), *(b - detector.phi[0] * a for a, b in pairwise(left))]
     up = down = 0.0
     first = -1
     for block in range(len(current) // 5):
         there = [v for v in innovations[5 * block : 5 * block + 5] if not math.isnan(v)]
-        z = min(3.0, max(-3.0, (sum(there) / len(there) - whitener.mean[0]) / whitener.sd[0]))
+        z = min(3.0, max(-3.0, (sum(there) / len(there) - detector.scaled.mean[0]) / detector.scaled.sd[0]))
         up, down = max(0.0, up + z - 0.5), max(0.0, down - z - 0.5)
-        first = block if first < 0 and max(up, down) > 8 else first
-    alarms = compute_alarms(whitener, current, 0, 0.5, 8.0)
+        first = block if first < 0 and max(up, down) > detector.limit[0] else first
+    alarms = compute_alarms(detector, current, 0)
     assert first > 0
     assert alarms.first.tolist() == [first]
     assert alarms.statistic[0] == pytest.approx(max(up, down))
 
 
-def test_alarms_by_luck_follow_the_budget():
-    assert compute_chance_alarms(1, 30) == 1
-    assert compute_chance_alarms(414, 30) >= 414 * 30 * FALSE_PER_BLOCK
+def test_the_same_streams_give_the_same_limits():
+    streams = build_streams(1, 60, 5)
+    assert fit_detector(streams, 24, 24, 0.5, HOURLY).limit.tolist() == (
+        fit_detector(streams, 24, 24, 0.5, HOURLY).limit.tolist()
+    )

@@ -69,7 +69,12 @@ DRIFT = {
     "n_alarmed": 30,
     "n_by_luck": 3,
     "is_drifting": True,
+    "n_unwatched": 0,
+    "season_steps": 7,
+    "alarms_per_30_days": 0.05,
+    "n_expected": 0.5,
     "streams": (),
+    "unwatched": (),
 }
 
 

@@ -1,12 +1,12 @@
-"""Chart of the champion's own forecasts: loss and coverage by step."""
+"""Charts of the champion's own forecasts: by step, and over time with their alarms."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from deployments.console.charts.canvas import draw_panels
+from deployments.console.charts.canvas import draw_chart, draw_panels
 from deployments.console.html import Image
-from deployments.console.theme import BLUE, INK
-from tasks.core.reports.monitor import StepOutcomes
+from deployments.console.theme import BLUE, GRID, INK
+from tasks.core.reports.monitor import ServiceLevel, StepOutcomes
 
 
 def draw_steps(by_step: Sequence[StepOutcomes], level: float | None) -> Image:
@@ -28,3 +28,22 @@ def draw_steps(by_step: Sequence[StepOutcomes], level: float | None) -> Image:
         axes.set_title(f"share within the interval, nominal {level:.0%}")
 
     return draw_panels("loss and coverage by step", [draw_loss, draw_coverage], 2, (8, 3))
+
+
+def draw_service_level(level: ServiceLevel) -> Image:
+    """The rolling figure, its usual band, and since when an alarm is open."""
+    name = "loss" if level.level is None else f"coverage of the {level.level:.0%} interval"
+
+    def draw(axes: Any) -> None:
+        times, values = zip(*((point.event_time, point.value) for point in level.points), strict=True)
+        axes.plot(times, values, color=BLUE, marker="o", markersize=3)
+        if level.normal is not None:
+            axes.axhline(level.normal, linewidth=0.8, color=INK)
+        if level.band_low is not None and level.band_high is not None:
+            axes.axhspan(level.band_low, level.band_high, color=GRID, alpha=0.5, zorder=0)
+        if level.since is not None and level.alarm_at is not None:
+            axes.axvline(level.since, color=INK, linestyle=":")
+            axes.axvline(level.alarm_at, color=INK, linestyle="--")
+        axes.set_ylim(0, 1 if level.level is not None else None)
+
+    return draw_chart(f"{name} of the last {level.window_steps} steps of outcomes", draw)

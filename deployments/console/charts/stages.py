@@ -7,7 +7,7 @@ import polars as pl
 from deployments.console.charts.ensemble import draw_ensemble, draw_intervals
 from deployments.console.charts.explain import draw_importance, draw_last
 from deployments.console.charts.gate import draw_losses
-from deployments.console.charts.monitor import draw_steps
+from deployments.console.charts.monitor import draw_service_level, draw_steps
 from deployments.console.html import Image
 from tasks.core.kinds import get_kind
 from tasks.core.reports.ensemble import EnsembleReport
@@ -59,7 +59,9 @@ def draw_promote_charts(root: Path) -> list[Image]:
 
 
 def draw_monitor_charts(root: Path) -> list[Image]:
-    """Loss and coverage by step; none before an outcome is known."""
+    """Loss and coverage by step, then each over time; none before an outcome is known."""
     report, about = read_report(root / MonitorReport.PATH, MonitorReport), read_about(root)
-    level = get_kind(about.target).get_level(about)
-    return [draw_steps(report.by_step, level)] if report.overall.n_known else []
+    if not report.overall.n_known:
+        return []
+    watched = [draw_service_level(level) for level in report.service_levels if level.points]
+    return [draw_steps(report.by_step, get_kind(about.target).get_level(about)), *watched]

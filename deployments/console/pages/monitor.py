@@ -20,7 +20,7 @@ from deployments.console.html import (
     render_table,
     render_text,
 )
-from tasks.core.reports.monitor import DriftFigures, MonitorReport, ServedFigures
+from tasks.core.reports.monitor import DriftFigures, MonitorReport, ServedFigures, ServiceLevel
 from tasks.edges.artifacts import read_report
 
 STREAMS = "data/reports/monitor/streams.parquet"
@@ -62,8 +62,24 @@ def _render_own_forecasts(report: MonitorReport, root: Path) -> list[Markup]:
         " every cutoff since the promotion."
     )
     images = map(render_image, draw_monitor_charts(root))
-    parts = (render_table(rows), render_element("p", note, "none"), *images)
+    levels = [_describe_level(level) for level in report.service_levels]
+    parts = (render_table(rows), render_element("p", note, "none"), *_render_lines(levels), *images)
     return [render_section("The champion's own forecasts", *parts)]
+
+
+def _describe_level(level: ServiceLevel) -> str:
+    name = "loss" if level.level is None else f"coverage of the {level.level:.0%} interval"
+    if level.unwatched is not None:
+        return f"{name}: not watched, {level.unwatched}"
+    if level.since is None or level.alarm_at is None:
+        state = "no alarm"
+    else:
+        state = f"{level.direction} since {level.since.isoformat()}, alarm on {level.alarm_at.isoformat()}"
+    return (
+        f"{name}: {state}; {level.points[-1].value:.4g} over the last {level.window_steps} steps of outcomes,"
+        f" {level.band_low:.4g} to {level.band_high:.4g} is usual (statistic {level.statistic:.2f}, limit"
+        f" {level.limit:.2f})"
+    )
 
 
 def _hide_unknown(value: object) -> object:
@@ -90,16 +106,24 @@ def _render_served(served: ServedFigures) -> Markup:
 def _render_drift(drift: DriftFigures) -> Markup:
     summary = (
         f"Since {drift.reference_until.isoformat()}: {drift.n_alarmed} of {drift.n_streams} streams alarm"
-        f" over {drift.n_blocks} blocks of {drift.block_steps} steps; up to {drift.n_by_luck} would by"
-        " chance."
+        f" over {drift.n_blocks} blocks of {drift.block_steps} steps, with a season of {drift.season_steps}"
+        f" steps taken out. Of {drift.alarms_per_30_days:g} false alarms per stream and 30 days,"
+        f" {drift.n_expected:.2g} are expected by now, {drift.n_by_luck} at most by chance."
     )
     alarms = [
-        render_text(f"{stream.stream}: since {stream.alarm_at.isoformat()}")
+        f"{stream.stream}: since {stream.alarm_at.isoformat()}"
         for stream in drift.streams
         if stream.alarm_at is not None
     ]
-    parts = [render_list(alarms)] if alarms else []
-    return render_section("Drift of the inputs", render_element("p", summary), *parts)
+    absent = [f"{stream.stream}: {stream.reason}" for stream in drift.unwatched]
+    parts = [render_element("p", summary), *_render_lines(alarms)]
+    if absent:
+        parts.append(render_element("p", f"{drift.n_unwatched} streams are not watched:"))
+    return render_section("Drift of the inputs", *parts, *_render_lines(absent))
+
+
+def _render_lines(lines: list[str]) -> list[Markup]:
+    return [render_list(list(map(render_text, lines)))] if lines else []
 
 
 def write_evidently(root: Path, path: Path) -> None:

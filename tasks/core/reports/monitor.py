@@ -94,12 +94,25 @@ class StreamAlarm(Strict):
 
     stream: `<series>:<column>`.
     statistic: the larger of both CUSUM sums now, in standard deviations of a block mean.
+    limit: above which a sum alarms; the stream's own by the budget of false alarms.
     alarm_at: event_time of the last step of the block that raised the first alarm; null for none.
     """
 
     stream: str
     statistic: float
+    limit: float
     alarm_at: IsoTime | None
+
+
+class UnwatchedStream(Strict):
+    """A value of which nothing says whether it drifts.
+
+    stream: `<series>:<column>`; `*` for every series.
+    reason: why it is not watched.
+    """
+
+    stream: str
+    reason: str
 
 
 class DriftFigures(Strict):
@@ -107,21 +120,82 @@ class DriftFigures(Strict):
 
     reference_until: what came by then is the reference.
     n_streams: watched values.
+    n_unwatched: values that are not watched.
     n_blocks, block_steps: blocks watched since, and the steps of one.
+    season_steps: steps of the season that is taken out; 1 where the reference is too short for one.
+    alarms_per_30_days: budget of false alarms of a stream.
+    n_expected: streams that the budget lets alarm by chance, on average.
     n_alarmed: streams with an alarm.
     n_by_luck: streams that alarm without any drift in 99 of 100 cases, at most.
     is_drifting: n_alarmed is above n_by_luck.
     streams: the largest statistic first, at most 100.
+    unwatched: each with its reason, at most 100.
     """
 
     reference_until: IsoTime
     n_streams: int
+    n_unwatched: int
     n_blocks: int
     block_steps: int
+    season_steps: int
+    alarms_per_30_days: float
+    n_expected: float
     n_alarmed: int
     n_by_luck: int
     is_drifting: bool
     streams: tuple[StreamAlarm, ...]
+    unwatched: tuple[UnwatchedStream, ...]
+
+
+class LevelPoint(Strict):
+    """The rolling figure.
+
+    event_time: of the newest outcome in it.
+    value: share within the interval, or mean loss.
+    """
+
+    event_time: IsoTime
+    value: float
+
+
+class ServiceLevel(Strict):
+    """The loss or the coverage of one interval, watched from outcome to outcome.
+
+    figure: `loss` or `coverage`.
+    level: share that the interval promises; null for the loss.
+    normal: what it is compared with: the level, or the loss on the gate's rows.
+    n_blocks, block_steps: blocks of outcomes since the promotion, and the steps of one.
+    window_steps: steps of outcomes in the rolling figure.
+    band_low, band_high: of the rolling figure in 95 of 100 cases without any change.
+    statistic: the larger CUSUM sum now, in standard deviations of a block mean.
+    limit: above which a sum alarms, by `monitor.alarms_per_30_days`.
+    direction: of the alarm that is open, `low` or `high`; null for none, as the next two.
+    since: event_time of the block from which on the figure has deviated.
+    alarm_at: event_time of the block that raised the alarm.
+    unwatched: why it is not watched; null when it is.
+    points: the rolling figure over time, the newest 200.
+    """
+
+    figure: Literal["loss", "coverage"]
+    level: float | None
+    normal: float | None
+    n_blocks: int
+    block_steps: int
+    window_steps: int
+    band_low: float | None = None
+    band_high: float | None = None
+    statistic: float | None = None
+    limit: float | None = None
+    direction: Literal["low", "high"] | None = None
+    since: IsoTime | None = None
+    alarm_at: IsoTime | None = None
+    unwatched: str | None = None
+    points: tuple[LevelPoint, ...] = ()
+
+    @property
+    def is_degraded(self) -> bool:
+        """Whether its alarm is open on the bad side: a higher loss, a lower coverage."""
+        return self.direction == ("high" if self.figure == "loss" else "low")
 
 
 class AnswerCounts(Strict):
@@ -172,7 +246,8 @@ class MonitorKey(Strict):
 class MonitorReport(Report):
     """The champion's own forecasts against their outcomes.
 
-    verdict: `measured`, `degraded` (loss or coverage is beyond a limit of `retrain`), `drift` (the
+    verdict: `measured`, `degraded` (loss or coverage is beyond a limit of `retrain`, or its
+      alarm is open), `drift` (the
       inputs have changed) or `insufficient` (too few outcomes).
     reason: why, in a sentence.
     as_of: newest `known_at` of the rows.
@@ -183,6 +258,7 @@ class MonitorReport(Report):
     by_series: the same by series, the first 200.
     champion: its age, error and coverage; null without one.
     drift: of the inputs; null without a champion.
+    service_levels: the loss and the coverage of each interval, with their alarms.
     served: what the service answered.
     dataset: whose champion it is.
     key: what the report follows from; with the same key it stays.
@@ -200,6 +276,7 @@ class MonitorReport(Report):
     by_series: tuple[SeriesOutcomes, ...]
     champion: ChampionFigures | None
     drift: DriftFigures | None
+    service_levels: tuple[ServiceLevel, ...] = ()
     served: ServedFigures
     dataset: str
     key: MonitorKey

@@ -1,0 +1,206 @@
+"""Coverage and loss as service levels: a sequential alarm that says since when.
+
+Both are watched by the time of the outcome, each with the forecasts of all steps ahead. The
+champion's own forecasts of the gate's rows, which it was not fitted on, are the reference: they
+show how much a block varies. Coverage is compared with its nominal level, the loss with the
+gate's. A block has as many steps as the horizon, because forecasts of neighbouring steps share
+outcomes; what is left of autocorrelation is in the runs that the limit is drawn from (see
+`budget`).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from tasks.core.about import About
+from tasks.core.frames import format_quantile_columns
+from tasks.core.reports.monitor import LevelPoint, ServiceLevel
+from tasks.monitor.budget import CLIP_SD, ScaledReference, compute_limits
+from tasks.monitor.drift import MIN_BLOCKS
+
+WINDOW_BLOCKS = 5  # of the rolling figure
+POINTS_SHOWN = 200
+_BAND_SD = 1.96
+_LEAST_LOSS = 1e-12
+
+
+class WatchedOutcomes(NamedTuple):
+    """Means over all series and steps ahead, by time of the outcome, in order.
+
+    times: (T,) event_time.
+    n_rows: (T,) forecasts of each.
+    n_reference: of the times, those whose outcome was known before the promotion.
+    loss: (T,)
+    covered: (T,) share within each interval, by its nominal level.
+    """
+
+    times: pl.Series
+    n_rows: np.ndarray
+    n_reference: int
+    loss: np.ndarray
+    covered: dict[float, np.ndarray]
+
+
+class _Budget(NamedTuple):
+    """block_steps, run_blocks: of the reference. slack, alarms_per_step: see `MonitorParams`."""
+
+    block_steps: int
+    run_blocks: int
+    slack: float
+    alarms_per_step: float
+
+
+def build_watched_outcomes(outcomes: pl.DataFrame, about: About, is_reference: pl.Expr) -> WatchedOutcomes:
+    """From `build_outcomes` rows; the first times, which have not every step ahead, are left out.
+
+    is_reference: of an outcome, by its event_time.
+    """
+    judged = outcomes.filter(pl.col("y").is_not_null() & ~pl.col("is_seen") & pl.col("loss").is_finite())
+    times = judged["event_time"].unique().sort()
+    first = times.slice(about.horizon_steps - 1)
+    judged = judged.filter(pl.col("event_time").is_in(first.implode()))
+    index, n_times = first.search_sorted(judged["event_time"]).to_numpy(), len(first)
+    n_rows = np.bincount(index, minlength=n_times)
+
+    def compute_means(values: pl.Series) -> np.ndarray:
+        total = np.bincount(index, values.cast(pl.Float64).fill_null(0.0).to_numpy(), n_times)
+        return total / np.maximum(n_rows, 1)
+
+    columns, covered = format_quantile_columns(about.quantiles), {}
+    for i in range(len(columns) // 2):
+        low, high = columns[i], columns[-1 - i]
+        if {low, high} <= set(judged.columns) and judged[low].is_not_null().any():
+            level = round(about.quantiles[-1 - i] - about.quantiles[i], 9)
+            covered[level] = compute_means(judged.select(pl.col("y").is_between(low, high)).to_series())
+    n_reference = int(first.to_frame("event_time").select(is_reference.sum()).item() or 0)
+    return WatchedOutcomes(first, n_rows, n_reference, compute_means(judged["loss"]), covered)
+
+
+def watch_levels(
+    watched: WatchedOutcomes, about: About, slack: float, alarms_per_step: float
+) -> tuple[ServiceLevel, ...]:
+    """The loss, then the coverage of each level, the widest interval first.
+
+    slack: in standard deviations of a block mean.
+    alarms_per_step: budget of false alarms of each.
+    """
+    block_steps = max(1, min(about.horizon_steps, watched.n_reference // MIN_BLOCKS))
+    run_blocks = -(-max(2 * about.horizon_steps, about.season_steps) // block_steps)
+    budget = _Budget(block_steps, run_blocks, slack, alarms_per_step)
+    levels = [_watch(watched, watched.loss, None, budget)]
+    levels += [_watch(watched, values, level, budget) for level, values in watched.covered.items()]
+    return tuple(levels)
+
+
+def describe_alarm(level: ServiceLevel) -> str:
+    """An open alarm in a sentence: which figure, how much, since when."""
+    newest, window = level.points[-1].value, level.window_steps
+    since = "" if level.since is None else f"since {level.since:%F %T}Z"
+    if level.figure == "loss":
+        ratio = newest / level.normal if level.normal else float("nan")
+        return f"the loss is higher {since}: {ratio:.2f} times the gate's over the last {window} steps"
+    return (
+        f"coverage of the {level.level:.0%} interval is {level.direction} {since}: {newest:.0%} of the last"
+        f" {window} steps, {level.band_low:.0%} to {level.band_high:.0%} is usual"
+    )
+
+
+def _watch(
+    watched: WatchedOutcomes, values: np.ndarray, level: float | None, budget: _Budget
+) -> ServiceLevel:
+    reference = _compute_block_means(values[: watched.n_reference], budget.block_steps)
+    current = _compute_block_means(values[watched.n_reference :], budget.block_steps)
+    times = watched.times[watched.n_reference :][budget.block_steps - 1 :: budget.block_steps]
+    normal = level if level is not None else float(reference.mean()) if len(reference) else None
+    found = ServiceLevel(
+        figure="loss" if level is None else "coverage",
+        level=level,
+        normal=normal,
+        block_steps=budget.block_steps,
+        n_blocks=len(current),
+        window_steps=WINDOW_BLOCKS * budget.block_steps,
+        points=_build_points(times, current),
+    )
+    if len(reference) < MIN_BLOCKS:
+        reason = (
+            f"{watched.n_reference} steps of the gate have an outcome, fewer than {MIN_BLOCKS}: nothing shows"
+            " how much it varies"
+        )
+        return found.model_copy(update={"unwatched": reason})
+    if not len(current):
+        n_steps = len(values) - watched.n_reference
+        reason = (
+            f"{n_steps} steps since the promotion have an outcome, less than a block of {budget.block_steps}"
+        )
+        return found.model_copy(update={"unwatched": reason})
+    n_rows = float(watched.n_rows.mean()) * budget.block_steps
+    scaled, deviations, band = _scale(reference, current, level, n_rows, budget)
+    limit = float(compute_limits(scaled, budget.slack, budget.alarms_per_step * budget.block_steps)[0])
+    alarm = _run_cusum(deviations, limit, budget.slack, times, is_loss=level is None)
+    return found.model_copy(
+        update={"limit": round(limit, 3), "band_low": band[0], "band_high": band[1], **alarm}
+    )
+
+
+def _scale(
+    reference: np.ndarray, current: np.ndarray, level: float | None, n_rows: float, budget: _Budget
+) -> tuple[ScaledReference, np.ndarray, tuple[float, float]]:
+    """The scaled reference, the scaled blocks since, and the band of the rolling figure."""
+    if level is None:  # in logs: losses are skewed
+        reference, current = (np.log(np.maximum(x, _LEAST_LOSS)) for x in (reference, current))
+    center = float(reference.mean()) if level is None else level
+    least_sd = 1e-9 if level is None else float(np.sqrt(level * (1 - level) / n_rows))
+    sd = max(float(reference.std()), least_sd)
+    z = ((reference - reference.mean()) / sd)[:, None]
+    scaled = ScaledReference(
+        np.array([center]), np.array([sd]), z, np.array([len(reference)]), budget.run_blocks
+    )
+    run = min(WINDOW_BLOCKS, len(reference))
+    rolling = np.convolve(np.concatenate([z[:, 0], z[: run - 1, 0]]), np.ones(run) / run, "valid")
+    half = _BAND_SD * max(float(rolling.std()), 1 / np.sqrt(run)) * sd
+    low, high = center - half, center + half
+    band = (np.exp(low), np.exp(high)) if level is None else (max(0.0, low), min(1.0, high))
+    return scaled, (current - center) / sd, (round(float(band[0]), 6), round(float(band[1]), 6))
+
+
+def _run_cusum(
+    deviations: np.ndarray, limit: float, slack: float, times: pl.Series, *, is_loss: bool
+) -> dict[str, object]:
+    """Both sums, held at a block above the limit, so that a recovery shows soon.
+
+    An alarm is open until its sum is 0 again. A loss alarms only upwards.
+    """
+    sums, since = {"high": 0.0, "low": 0.0}, {"high": 0, "low": 0}
+    alarm_at: dict[str, int] = {}
+    for block, deviation in enumerate(np.clip(deviations, -CLIP_SD, CLIP_SD)):
+        for direction, sign in (("high", 1.0),) if is_loss else (("high", 1.0), ("low", -1.0)):
+            if sums[direction] == 0.0:
+                since[direction] = block
+                alarm_at.pop(direction, None)
+            raised = max(0.0, sums[direction] + sign * deviation - slack)
+            sums[direction] = min(raised, limit + CLIP_SD)
+            if raised > limit:
+                alarm_at.setdefault(direction, block)
+    open_sides = {side: block for side, block in alarm_at.items() if sums[side] > 0}
+    worst = max(sums, key=lambda side: sums[side])
+    side: str | None = worst if worst in open_sides else next(iter(open_sides), None)
+    return {
+        "statistic": round(sums[worst], 3),
+        "direction": side,
+        "alarm_at": None if side is None else times[open_sides[side]],
+        "since": None if side is None else times[since[side]],
+    }
+
+
+def _compute_block_means(values: np.ndarray, block_steps: int) -> np.ndarray:
+    n_blocks = len(values) // block_steps
+    out: np.ndarray = values[: n_blocks * block_steps].reshape(n_blocks, block_steps).mean(axis=1)
+    return out
+
+
+def _build_points(times: pl.Series, blocks: np.ndarray) -> tuple[LevelPoint, ...]:
+    """Rolling means over the newest blocks of each time, the newest POINTS_SHOWN."""
+    rolled = [float(blocks[max(0, i + 1 - WINDOW_BLOCKS) : i + 1].mean()) for i in range(len(blocks))]
+    points = [LevelPoint(event_time=t, value=round(v, 6)) for t, v in zip(times, rolled, strict=False)]
+    return tuple(points[-POINTS_SHOWN:])
