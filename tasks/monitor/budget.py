@@ -62,16 +62,35 @@ def compute_limits(scaled: ScaledReference, slack: float, alarms_per_block: floa
     return limit
 
 
-def compute_chance_alarms(scaled: ScaledReference, limit: np.ndarray, slack: float, n_blocks: int) -> int:
-    """How many streams alarm at most in *n_blocks* without drift, in 99 of 100 cases."""
+def compute_chance_alarms(
+    scaled: ScaledReference, limit: np.ndarray, slack: float, n_blocks: int
+) -> tuple[float, int]:
+    """Streams whose alarm is open after *n_blocks* without drift.
+
+    Returns their number on average, and in 99 of 100 cases at most.
+    """
     is_fitted = np.isfinite(limit)
     if not is_fitted.any() or n_blocks == 0:
-        return 0
-    n_drawn = min(n_blocks, MAX_BLOCKS)
-    draws = _draw(scaled.z[:, is_fitted], scaled.run_blocks, n_drawn)
-    n_alarmed = _run(draws, slack, limit[is_fitted])[1].sum(axis=1)
-    most = float(np.quantile(n_alarmed, CHANCE, method="higher")) * n_blocks / n_drawn
-    return min(int(is_fitted.sum()), int(np.ceil(most)))
+        return 0.0, 0
+    draws = _draw(scaled.z[:, is_fitted], scaled.run_blocks, min(n_blocks, MAX_BLOCKS))
+    n_open = _run(draws, slack, limit[is_fitted])[1].sum(axis=1)
+    return float(n_open.mean()), int(np.quantile(n_open, CHANCE, method="higher"))
+
+
+def advance(
+    sums: np.ndarray, is_open: np.ndarray, z: np.ndarray, slack: float, limit: np.ndarray | float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both CUSUMs after one more block.
+
+    sums, is_open: (2, ...) of the upper and the lower sum, and whether its alarm is open.
+    z: (...) the block, in standard deviations.
+    An alarm opens above *limit* and is open until its sum is 0. A sum is held at a block above the
+    limit, so that a recovery shows soon.
+    Returns the sums before they are held, the sums, and is_open.
+    """
+    clipped = np.clip(z, -CLIP_SD, CLIP_SD)
+    raised = np.maximum(0.0, sums + np.stack([clipped, -clipped]) - slack)
+    return raised, np.minimum(raised, limit + CLIP_SD), (is_open & (raised > 0)) | (raised > limit)
 
 
 def _draw(z: np.ndarray, run_blocks: int, n_blocks: int) -> _Draws:
@@ -104,10 +123,11 @@ def _fill_by_repetition(z: np.ndarray) -> np.ndarray:
 
 
 def _run(draws: _Draws, slack: float, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(R, N) the largest sum of each path, and whether it passed *limit*."""
-    up, down, peak = (np.zeros(draws.mean.shape) for _ in range(3))
+    """(R, N) the largest sum of each path, and whether an alarm is open at its end."""
+    shape = draws.mean.shape
+    sums, is_open, peak = np.zeros((2, *shape)), np.zeros((2, *shape), dtype=bool), np.zeros(shape)
     for rows in draws.rows.T:
-        z = np.clip((draws.z[rows] - draws.mean) / draws.sd, -CLIP_SD, CLIP_SD)
-        up, down = np.maximum(0.0, up + z - slack), np.maximum(0.0, down - z - slack)
-        np.maximum(peak, np.maximum(up, down), out=peak)
-    return peak, peak > limit
+        z = (draws.z[rows] - draws.mean) / draws.sd
+        _, sums, is_open = advance(sums, is_open, z, slack, limit)
+        np.maximum(peak, sums.max(axis=0), out=peak)
+    return peak, is_open[0] | is_open[1]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tasks.monitor.budget import CLIP_SD, ScaledReference, compute_limits
+from tasks.monitor.budget import ScaledReference, advance, compute_limits
 
 SHORT_BLOCK = 5  # steps of a block where there is no season
 UNIT_ROOT = 0.98  # an AR(1) coefficient from which on changes are watched
@@ -51,11 +51,13 @@ class DriftAlarms(NamedTuple):
     """Alarms of each stream (N,).
 
     first: index of the block of the first alarm, -1 for none.
+    opened: index of the block that raised the alarm that is open now, -1 for none.
     statistic: the larger of both sums now.
     n_blocks: number of blocks that were watched.
     """
 
     first: np.ndarray
+    opened: np.ndarray
     statistic: np.ndarray
     n_blocks: int
 
@@ -114,13 +116,18 @@ def compute_alarms(detector: DriftDetector, current: np.ndarray, first_row: int)
     deseasonalized = values - _build_repeated_season(detector.season, len(values), phase)
     innovations = _compute_innovations(deseasonalized, detector.phi)
     means = _compute_block_means(innovations, detector.block_steps)
-    scaled = np.nan_to_num(np.clip((means - detector.scaled.mean) / detector.scaled.sd, -CLIP_SD, CLIP_SD))
+    scaled = np.nan_to_num((means - detector.scaled.mean) / detector.scaled.sd)
+    limit = np.where(np.isfinite(detector.limit), detector.limit, np.inf)
     n_streams = current.shape[1]
-    up, down, first = np.zeros(n_streams), np.zeros(n_streams), np.full(n_streams, -1)
+    sums, is_open = np.zeros((2, n_streams)), np.zeros((2, n_streams), dtype=bool)
+    first, opened = np.full(n_streams, -1), np.full(n_streams, -1)
     for block, z in enumerate(scaled):
-        up, down = np.maximum(0.0, up + z - detector.slack), np.maximum(0.0, down - z - detector.slack)
-        first = np.where((first < 0) & (np.maximum(up, down) > detector.limit), block, first)
-    return DriftAlarms(first, np.maximum(up, down), len(scaled))
+        was_open = is_open.any(axis=0)
+        _, sums, is_open = advance(sums, is_open, z, detector.slack, limit)
+        now_open = is_open.any(axis=0)
+        first = np.where((first < 0) & now_open, block, first)
+        opened = np.where(now_open, np.where(was_open, opened, block), -1)
+    return DriftAlarms(first, opened, sums.max(axis=0), len(scaled))
 
 
 def _scale_reference(

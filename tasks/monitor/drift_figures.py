@@ -56,10 +56,11 @@ def compute_drift(
         _list_alarms(names, times, start, detector, alarms), key=lambda row: (-row.statistic, row.stream)
     )
     is_fitted = np.isfinite(detector.limit)
-    n_alarmed = int((alarms.first[is_fitted] >= 0).sum())
+    n_alarmed = int((alarms.opened[is_fitted] >= 0).sum())
     n_watched = int(sum(is_fitted[i] and i not in reasons for i in range(len(names))))
-    n_expected = float(is_fitted.sum()) * alarms.n_blocks * detector.block_steps * alarms_per_step
-    n_by_luck = compute_chance_alarms(detector.scaled, detector.limit, detector.slack, alarms.n_blocks)
+    n_expected, n_by_luck = compute_chance_alarms(
+        detector.scaled, detector.limit, detector.slack, alarms.n_blocks
+    )
     return DriftFigures(
         reference_until=since,
         n_streams=n_watched,
@@ -81,12 +82,12 @@ def _list_alarms(
     names: list[str], times: pl.Series, start: int, detector: DriftDetector, alarms: DriftAlarms
 ) -> Iterable[StreamAlarm]:
     for i in np.flatnonzero(np.isfinite(detector.limit)):
-        first = int(alarms.first[i])
+        opened = int(alarms.opened[i])
         yield StreamAlarm(
             stream=names[i],
             statistic=round(float(alarms.statistic[i]), 3),
             limit=round(float(detector.limit[i]), 3),
-            alarm_at=times[start + (first + 1) * detector.block_steps - 1] if first >= 0 else None,
+            alarm_at=times[start + (opened + 1) * detector.block_steps - 1] if opened >= 0 else None,
         )
 
 

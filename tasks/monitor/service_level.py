@@ -16,7 +16,7 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.frames import format_quantile_columns
 from tasks.core.reports.monitor import LevelPoint, ServiceLevel
-from tasks.monitor.budget import CLIP_SD, ScaledReference, compute_limits
+from tasks.monitor.budget import ScaledReference, advance, compute_limits
 from tasks.monitor.drift import MIN_BLOCKS
 
 WINDOW_BLOCKS = 5  # of the rolling figure
@@ -167,30 +167,25 @@ def _scale(
 def _run_cusum(
     deviations: np.ndarray, limit: float, slack: float, times: pl.Series, *, is_loss: bool
 ) -> dict[str, object]:
-    """Both sums, held at a block above the limit, so that a recovery shows soon.
-
-    An alarm is open until its sum is 0 again. A loss alarms only upwards.
-    """
-    sums, since = {"high": 0.0, "low": 0.0}, {"high": 0, "low": 0}
-    alarm_at: dict[str, int] = {}
-    for block, deviation in enumerate(np.clip(deviations, -CLIP_SD, CLIP_SD)):
-        for direction, sign in (("high", 1.0),) if is_loss else (("high", 1.0), ("low", -1.0)):
-            if sums[direction] == 0.0:
-                since[direction] = block
-                alarm_at.pop(direction, None)
-            raised = max(0.0, sums[direction] + sign * deviation - slack)
-            sums[direction] = min(raised, limit + CLIP_SD)
-            if raised > limit:
-                alarm_at.setdefault(direction, block)
-    open_sides = {side: block for side, block in alarm_at.items() if sums[side] > 0}
-    worst = max(sums, key=lambda side: sums[side])
-    side: str | None = worst if worst in open_sides else next(iter(open_sides), None)
-    return {
-        "statistic": round(sums[worst], 3),
-        "direction": side,
-        "alarm_at": None if side is None else times[open_sides[side]],
-        "since": None if side is None else times[since[side]],
-    }
+    """State of both sums now (see `advance`). A loss alarms only upwards."""
+    sums, is_open = np.zeros(2), np.zeros(2, dtype=bool)
+    since, opened = np.zeros(2, dtype=int), np.zeros(2, dtype=int)
+    for block, deviation in enumerate(deviations):
+        since = np.where(sums == 0, block, since)
+        was_open = is_open
+        _, sums, is_open = advance(sums, is_open, np.asarray(deviation), slack, limit)
+        if is_loss:
+            sums[1], is_open[1] = 0.0, False
+        opened = np.where(is_open & ~was_open, block, opened)
+    worst = int(np.argmax(np.where(is_open, sums + limit, sums)))
+    found: dict[str, object] = {"statistic": round(float(sums[worst]), 3)}
+    if is_open[worst]:
+        found |= {
+            "direction": ("high", "low")[worst],
+            "since": times[int(since[worst])],
+            "alarm_at": times[int(opened[worst])],
+        }
+    return found
 
 
 def _compute_block_means(values: np.ndarray, block_steps: int) -> np.ndarray:

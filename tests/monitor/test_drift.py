@@ -62,12 +62,34 @@ def test_the_limit_is_each_streams_own():
 def test_streams_that_move_together_alarm_together_by_chance():
     one = np.random.default_rng(8).normal(size=(60 * 24, 1))
     own = np.random.default_rng(8).normal(size=(60 * 24, 30))
-    together, apart = (
-        compute_chance_alarms(d.scaled, d.limit, 0.5, 60)
-        for d in (fit_detector(v, 24, 24, 0.5, HOURLY) for v in (np.repeat(one, 30, axis=1), own))
+    (mean, together), (_, apart) = (
+        compute_chance_alarms(*_parts(values), 60) for values in (np.repeat(one, 30, axis=1), own)
     )
-    assert (together, apart < 12) == (30, True)
-    assert compute_chance_alarms(*_parts(own), 0) == 0
+    assert (together, apart < 8) == (30, True)
+    assert 0 < mean < 3
+    assert compute_chance_alarms(*_parts(own), 0) == (0.0, 0)
+
+
+def test_alarms_open_by_chance_do_not_grow_with_time():
+    """So a champion of two years is not deaf to drift."""
+    streams = build_streams(5, 60)
+    detector = fit_detector(streams, 24, 24, 0.5, HOURLY)
+    year, years = (
+        compute_chance_alarms(detector.scaled, detector.limit, 0.5, n_blocks)[1] for n_blocks in (200, 700)
+    )
+    assert years <= year + 2 <= 10
+
+
+def test_an_alarm_ends_when_the_values_are_as_before():
+    streams = build_streams(5, 60 + 200)
+    start, n_shifted = 60 * 24, 40 * 24
+    streams[start : start + n_shifted] += 2 * streams.std()
+    detector = fit_detector(build_streams(5, 60), 24, 24, 0.5, HOURLY)
+    during = compute_alarms(detector, streams[start : start + n_shifted], start)
+    after = compute_alarms(detector, streams[start:], start)
+    assert (during.opened >= 0).all()
+    assert (after.opened >= 0).mean() < 0.2
+    assert (after.first == during.first).all()
 
 
 def _parts(values):
@@ -102,8 +124,8 @@ def test_a_random_walk_is_watched_in_its_changes():
     walk = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, (3000, 30)), axis=0))
     detector = fit_daily(walk[:2000], 1)
     alarms = compute_alarms(detector, walk[2000:], 0)
-    by_luck = compute_chance_alarms(detector.scaled, detector.limit, 0.5, alarms.n_blocks)
-    assert (alarms.first >= 0).sum() <= by_luck
+    _, by_luck = compute_chance_alarms(detector.scaled, detector.limit, 0.5, alarms.n_blocks)
+    assert (alarms.opened >= 0).sum() <= by_luck
 
 
 def test_missing_values_and_a_single_blow_are_no_drift():
@@ -164,7 +186,8 @@ def test_the_cusum_is_that_of_a_slow_twin():
     for block in range(len(current) // 5):
         there = [v for v in innovations[5 * block : 5 * block + 5] if not math.isnan(v)]
         z = min(3.0, max(-3.0, (sum(there) / len(there) - detector.scaled.mean[0]) / detector.scaled.sd[0]))
-        up, down = max(0.0, up + z - 0.5), max(0.0, down - z - 0.5)
+        held = detector.limit[0] + 3
+        up, down = min(held, max(0.0, up + z - 0.5)), min(held, max(0.0, down - z - 0.5))
         first = block if first < 0 and max(up, down) > detector.limit[0] else first
     alarms = compute_alarms(detector, current, 0)
     assert first > 0

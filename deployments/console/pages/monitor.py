@@ -105,10 +105,11 @@ def _render_served(served: ServedFigures) -> Markup:
 
 def _render_drift(drift: DriftFigures) -> Markup:
     summary = (
-        f"Since {drift.reference_until.isoformat()}: {drift.n_alarmed} of {drift.n_streams} streams alarm"
-        f" over {drift.n_blocks} blocks of {drift.block_steps} steps, with a season of {drift.season_steps}"
-        f" steps taken out. Of {drift.alarms_per_30_days:g} false alarms per stream and 30 days,"
-        f" {drift.n_expected:.2g} are expected by now, {drift.n_by_luck} at most by chance."
+        f"Reference until {drift.reference_until.isoformat()}; {drift.n_blocks} blocks of"
+        f" {drift.block_steps} steps since, with a season of {drift.season_steps} steps taken out. The alarm"
+        f" of {drift.n_alarmed} of {drift.n_streams} streams is open. With a budget of"
+        f" {drift.alarms_per_30_days:g} false alarms per stream and 30 days it is {drift.n_expected:.2g} by"
+        f" chance on average, {drift.n_by_luck} at most."
     )
     alarms = [
         f"{stream.stream}: since {stream.alarm_at.isoformat()}"

@@ -95,7 +95,8 @@ class StreamAlarm(Strict):
     stream: `<series>:<column>`.
     statistic: the larger of both CUSUM sums now, in standard deviations of a block mean.
     limit: above which a sum alarms; the stream's own by the budget of false alarms.
-    alarm_at: event_time of the last step of the block that raised the first alarm; null for none.
+    alarm_at: event_time of the last step of the block that raised the alarm that is open; null for
+      none. An alarm is open until its sum is 0 again.
     """
 
     stream: str
@@ -124,9 +125,9 @@ class DriftFigures(Strict):
     n_blocks, block_steps: blocks watched since, and the steps of one.
     season_steps: steps of the season that is taken out; 1 where the reference is too short for one.
     alarms_per_30_days: budget of false alarms of a stream.
-    n_expected: streams that the budget lets alarm by chance, on average.
-    n_alarmed: streams with an alarm.
-    n_by_luck: streams that alarm without any drift in 99 of 100 cases, at most.
+    n_expected: streams whose alarm is open by chance, on average.
+    n_alarmed: streams whose alarm is open.
+    n_by_luck: streams whose alarm is open without any drift in 99 of 100 cases, at most.
     is_drifting: n_alarmed is above n_by_luck.
     streams: the largest statistic first, at most 100.
     unwatched: each with its reason, at most 100.
@@ -258,10 +259,10 @@ class MonitorReport(Report):
     by_series: the same by series, the first 200.
     champion: its age, error and coverage; null without one.
     drift: of the inputs; null without a champion.
-    service_levels: the loss and the coverage of each interval, with their alarms.
     served: what the service answered.
     dataset: whose champion it is.
     key: what the report follows from; with the same key it stays.
+    service_levels: the loss and the coverage of each interval, with their alarms.
     """
 
     PATH: ClassVar[str] = "data/reports/monitor/report.json"
@@ -276,7 +277,7 @@ class MonitorReport(Report):
     by_series: tuple[SeriesOutcomes, ...]
     champion: ChampionFigures | None
     drift: DriftFigures | None
-    service_levels: tuple[ServiceLevel, ...] = ()
     served: ServedFigures
     dataset: str
     key: MonitorKey
+    service_levels: tuple[ServiceLevel, ...] = ()
