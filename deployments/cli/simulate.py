@@ -73,15 +73,7 @@ def _report_table(report: "SimulationReport") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    columns = (
-        "policy",
-        f"{report.primary_score} loss",
-        "coverage",
-        "drift alarms",
-        "trainings",
-        "promotions",
-        "CPU s",
-    )
+    columns = ("policy", "loss", "coverage", "drift alarms", "trainings", "promoted", "CPU s")
     table = Table(*columns)
     for result in report.policies:
         table.add_row(

@@ -102,7 +102,9 @@ def _build_result(
             "n_promotions": sum(tick.verdict == "promote" for tick in later),
             "compute_s": seconds,
             "gains": gains,
-            "by_year": [{name: row[name] for name in SimulatedYear.model_fields} for row in by_year],
+            "by_year": [
+                {name: row[name] for name in SimulatedYear.model_fields} for row in by_year if row["n_known"]
+            ],
             "ticks": run.ticks,
         }
     )

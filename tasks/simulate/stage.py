@@ -106,6 +106,9 @@ def format_conclusion(results: tuple[PolicyResult, ...], score: str, alpha: floa
     for gain in best.gains:
         if gain.gain_frac is None or gain.p is None:
             continue
+        if gain.gain_frac == 0:
+            sentences.append(f"the same as `{gain.opponent}`")
+            continue
         doubt = "" if gain.p <= alpha else ", which may be luck"
         sentences.append(f"{gain.gain_frac:.2%} below `{gain.opponent}` (p = {gain.p:.3f}{doubt})")
     suggested = (

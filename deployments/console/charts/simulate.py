@@ -14,12 +14,13 @@ WINDOW = 63  # cutoffs of a rolling mean
 
 
 def draw_policies(report: SimulationReport, losses: pl.DataFrame) -> Image:
-    """Rolling means by policy; below them its trainings, filled where one gave the champion.
+    """Rolling means and saved loss by policy, and its trainings.
 
     losses: policy, cutoff, loss, coverage_frac, sorted by cutoff within a policy.
     """
     draws: list[Draw] = [
         _build_lines(report, losses, "loss", f"{report.primary_score} loss, mean of {WINDOW} cutoffs"),
+        lambda axes: _draw_saved_loss(axes, report, losses),
         lambda axes: _draw_trainings(axes, report),
     ]
     if report.level is not None:
@@ -50,6 +51,20 @@ def _build_lines(
         axes.legend(ncols=len(report.policies), loc="upper right")
 
     return draw
+
+
+def _draw_saved_loss(axes: Any, report: SimulationReport, losses: pl.DataFrame) -> None:
+    """Cumulative difference of losses, first policy minus each."""
+    first = report.policies[0].policy
+    reference = losses.filter(pl.col("policy") == first).select("cutoff", reference="loss")
+    for i, result in enumerate(report.policies):
+        both = losses.filter(pl.col("policy") == result.policy).join(
+            reference, on="cutoff", maintain_order="left"
+        )
+        saved = (both["reference"] - both["loss"]).cum_sum()
+        axes.plot(both["cutoff"].to_list(), saved.to_list(), color=SERIES[i % len(SERIES)], linewidth=1.2)
+    axes.set_xlim(report.since, report.as_of)
+    axes.set_title(f"loss saved so far against {first}, sum over cutoffs")
 
 
 def _draw_trainings(axes: Any, report: SimulationReport) -> None:
