@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 from homes import at_home
-from reports import AS_OF, monitor_report
+from reports import AS_OF, DRIFT, monitor_report
 
 from tasks.core.reports.monitor import MonitorReport
 from tasks.core.reports.retrain import RetrainDecision, RetrainFacts
@@ -59,23 +59,6 @@ def test_too_little_data_is_no_reason():
 def test_without_a_champion_nothing_is_due():
     decision = decide(monitor_report())
     assert (decision.due, decision.facts) == (False, RetrainFacts())
-
-
-DRIFT = {
-    "reference_until": AS_OF,
-    "n_streams": 40,
-    "n_blocks": 30,
-    "block_steps": 7,
-    "n_alarmed": 30,
-    "n_by_luck": 3,
-    "is_drifting": True,
-    "n_unwatched": 0,
-    "season_steps": 7,
-    "alarms_per_30_days": 0.05,
-    "n_expected": 0.5,
-    "streams": (),
-    "unwatched": (),
-}
 
 
 def test_drift_is_a_reason_only_while_the_loss_is_higher():

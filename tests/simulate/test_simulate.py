@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 from homes import at_home
-from reports import monitor_report
+from reports import DRIFT, monitor_report
 from simulate_runs import SECTIONS, build_simulated_root
 from small_release import cutoff_at, small_rows
 from typer.testing import CliRunner
@@ -95,16 +95,7 @@ def test_the_loop_decides_as_the_stage_does_on_the_same_figures(simulated):
             name: getattr(tick, name)
             for name in ("digest", "version", "age_steps", "error_ratio", "coverage_frac")
         }
-        drift = {
-            "reference_until": tick.as_of,
-            "n_streams": 2,
-            "n_blocks": 9,
-            "block_steps": 7,
-            "n_alarmed": tick.n_alarmed,
-            "n_by_luck": 0,
-            "is_drifting": tick.is_drifting,
-            "streams": (),
-        }
+        drift = {**DRIFT, "n_alarmed": tick.n_alarmed, "is_drifting": tick.is_drifting}
         found = monitor_report(figures, drift=drift, as_of=tick.as_of)
         decision = decide_retraining(found, params, timedelta(days=1), retrainings)
         assert (decision.due, decision.triggers) == (tick.due, tick.triggers), tick

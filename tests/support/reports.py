@@ -27,6 +27,21 @@ CHAMPION = {
     "error_ratio": 1.0,
     "coverage_frac": 0.8,
 }
+DRIFT = {
+    "reference_until": AS_OF,
+    "n_streams": 40,
+    "n_blocks": 30,
+    "block_steps": 7,
+    "n_alarmed": 30,
+    "n_by_luck": 3,
+    "is_drifting": True,
+    "n_unwatched": 0,
+    "season_steps": 7,
+    "alarms_per_30_days": 0.05,
+    "n_expected": 0.5,
+    "streams": (),
+    "unwatched": (),
+}
 
 
 def gate_decision(**changes):
