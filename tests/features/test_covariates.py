@@ -159,7 +159,9 @@ def test_a_late_row_of_another_series_is_not_seen_before_it_came(rows, release):
 
 
 def test_a_history_of_one_series_cannot_bring_what_others_and_plans_say(rows, release):
-    loaded = LoadedRelease(release, release.manifest, ReleaseChoice(release.folder, "1", "setting"), rows, ())
+    loaded = LoadedRelease(
+        release, release.manifest, ReleaseChoice(release.folder, "1", "setting"), rows, (), "v"
+    )
     row = {"event_time": "2020-10-26T00:00:00Z", "load": 50.0, "price": 0.1, "size": 1.0}
     with pytest.raises(ProblemError, match=r"history: this release reads price_ahead_1.*and more") as refused:
         build_response(
