@@ -51,7 +51,7 @@ def refresh(limit_s: float = LIMIT_S) -> list[StageRun]:
 )
 def _refresh() -> dict[str, object]:
     """Returns a RefreshReport as plain data, since Prefect stores JSON."""
-    from tasks.refresh.stage import refresh_rows  # polars is slow, and the deployment's pull needs it not
+    from tasks.refresh.stage import refresh_rows  # with Delta, which the deployment's pull does not need
 
     done = refresh_rows(report=get_run_logger().info)
     figures = done.model_dump(mode="json", exclude={"key", "by_rule"}) | done.by_rule

@@ -19,7 +19,8 @@ class RefreshKey(Strict):
     """All that the rows follow from.
 
     entry: hash of the dataset's `about`, `ingest` and `validate`.
-    source: for each file its size, time of change and inode; of a feed its table's version.
+    source: size, time of change (ns) and inode of each file; of a feed, of its window and its
+      table's log.
     """
 
     entry: str

@@ -16,7 +16,6 @@ from tasks.core.blocks import split_blocks
 from tasks.core.errors import ParamsError
 from tasks.core.kinds import get_forecast_schema
 from tasks.core.kinds.base import CalibrationSpec, Calibrator
-from tasks.core.kinds.served import decode_columns
 from tasks.core.kinds.timeline import IssuedForecasts, Timeline, calibrate
 from tasks.core.scores import ScalingErrors
 from tasks.core.seasonal import build_seasonal_from_panel
@@ -201,7 +200,7 @@ def build_issued_frame(
     rows: (K,) True for cutoffs that are included.
     """
     k, about, kind = np.flatnonzero(rows), aligned.about, aligned.kind
-    names, values = kind.list_columns(about), decode_columns(about, issued.columns[k])
+    names, values = kind.list_columns(about), kind.decode_columns(about, issued.columns[k])
     columns = {"y": aligned.y[k], **{column: values[..., i] for i, column in enumerate(names)}}
     frame = aligned.build_keys(k).with_columns(
         model=pl.lit(name), **{c: pl.Series(values.ravel()).fill_nan(None) for c, values in columns.items()}

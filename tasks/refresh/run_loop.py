@@ -14,7 +14,7 @@ from tasks.edges.params import read_document
 from tasks.edges.registry import get_rows_path
 from tasks.edges.settings import ROOT
 from tasks.ingest.params import IngestParams
-from tasks.refresh.source import Stamp, read_stamp
+from tasks.refresh.source import Stamp, build_stamp, read_stamp
 from tasks.refresh.stage import refresh_rows
 
 _POLL_S = 0.25
@@ -35,7 +35,7 @@ def main(root: Path = ROOT) -> None:
             seen, tried_at = now, time.monotonic()
             refresh = refresh_rows(root, report=lambda _: None)
             # What it wrote itself is no news
-            seen |= _stamp(get_rows_path(refresh.dataset))
+            seen |= build_stamp([get_rows_path(refresh.dataset)])
             fault = ""
         except (TidemillError, OSError) as error:
             if str(error) != fault:
@@ -56,18 +56,8 @@ def _read_all_stamps(root: Path) -> Stamp:
     """Of params.yaml, of the current dataset's source, and of its published rows."""
     document = read_document(root)
     source = document.parse_stage("ingest", IngestParams).source
-    return (
-        _stamp(root / "params.yaml")
-        | read_stamp(source, document.dataset, root)
-        | _stamp(get_rows_path(document.dataset))
-    )
-
-
-def _stamp(path: Path) -> Stamp:
-    if not path.exists():
-        return {}
-    stat = path.stat()
-    return {str(path): (stat.st_size, stat.st_mtime_ns, stat.st_ino)}
+    of_checkout = build_stamp([root / "params.yaml", get_rows_path(document.dataset)])
+    return of_checkout | read_stamp(source, document.dataset, root)
 
 
 def _is_over(tried_at: float) -> bool:

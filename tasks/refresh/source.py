@@ -1,5 +1,6 @@
 """The current dataset's source as it is now, where ingest's readers find it."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from tasks.core.errors import SourceError
@@ -15,7 +16,7 @@ Stamp = dict[str, tuple[int, ...]]
 
 
 def read_stamp(params: SourceParams, dataset: str, root: Path) -> Stamp:
-    """What tells whether the source has changed, without reading it.
+    """The stamps of the source's files, by which a change is seen without reading them.
 
     Raises SourceError or ParamsError when there is no such source.
     """
@@ -26,6 +27,11 @@ def read_stamp(params: SourceParams, dataset: str, root: Path) -> Stamp:
         paths = [folder / NAME, folder / "table" / "_delta_log"]
     else:
         paths = list_dataset_files(params.files, dataset, root)
+    return build_stamp(paths)
+
+
+def build_stamp(paths: Iterable[Path]) -> Stamp:
+    """Size, time of change (ns) and inode of each of *paths* that is there."""
     stats = {str(path): path.stat() for path in paths if path.exists()}
     return {path: (s.st_size, s.st_mtime_ns, s.st_ino) for path, s in stats.items()}
 

@@ -13,7 +13,6 @@ import polars as pl
 
 from tasks.core.frames import FORECAST, UTC, select_as_of
 from tasks.core.kinds import get_forecast_schema
-from tasks.core.kinds.served import decode_columns
 from tasks.features import add_target
 from tasks.release.combine import find_recency
 from tasks.release.load import Release
@@ -224,7 +223,7 @@ def _build_frame(
     is_known = np.stack([np.isfinite(request.z_hat).all(axis=1) for request in requests])
     i, s = np.nonzero(is_known)
     origin = np.array([point.pos for point in requested])[i]
-    values = decode_columns(release.about, np.stack(given)[is_known])
+    values = release.kind.decode_columns(release.about, np.stack(given)[is_known])
     return get_forecast_schema(release.about).conform(
         pl.DataFrame(
             {

@@ -24,7 +24,8 @@ class Retraining(Strict):
     reason: the same as a sentence.
     facts: the figures that decided.
     digest: the champion when it started.
-    ended_at, new_digest: the champion after it; null while it runs, and when it failed.
+    ended_at: of the clock; null while it runs, and when it failed.
+    new_digest: the champion after it; the same as digest when it brought none.
     """
 
     started_at: IsoTime
@@ -35,11 +36,6 @@ class Retraining(Strict):
     digest: str | None
     ended_at: IsoTime | None = None
     new_digest: str | None = None
-
-    @property
-    def has_helped(self) -> bool:
-        """Whether it brought another champion."""
-        return self.new_digest is not None and self.new_digest != self.digest
 
 
 def read_retrainings(dataset: str) -> list[Retraining]:

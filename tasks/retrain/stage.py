@@ -26,6 +26,7 @@ def decide_retraining(
     """Decide whether retraining is due: each limit that is exceeded is a reason.
 
     A figure that is None is no reason. Neither is one that the last retraining left as it was.
+    step_length: of the clock; a calendar with days off has fewer steps in a week.
     retrainings: the earlier ones, oldest first.
     """
     champion = report.champion

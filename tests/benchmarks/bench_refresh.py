@@ -1,11 +1,11 @@
-"""Fresh rows: what a refresh costs beside the stages, and how old a record is when it is used."""
+"""Fresh rows: the cost of a refresh and of the stages, and how old a record is when it is used."""
 
-import json
 import subprocess
 import sys
 import threading
 import time
 from datetime import timedelta
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -13,7 +13,15 @@ import pytest
 from confluent_kafka import Producer
 from homes import at_home
 from kafka_support import make_topic
-from refresh_runs import build_root, write_links_of, write_meters
+from refresh_runs import (
+    LOOP,
+    build_feed_root,
+    build_root,
+    send_rows,
+    start_program,
+    write_links_of,
+    write_meters,
+)
 from servers import crown, serving
 from small_release import START, build_small_release, small_rows
 
@@ -30,10 +38,6 @@ ingest(Path(sys.argv[1])); validate(Path(sys.argv[1]))
 _REFRESH = """
 import sys; from pathlib import Path; from tasks.refresh.stage import refresh_rows
 refresh_rows(Path(sys.argv[1]))
-"""
-_LOOP = """
-import sys; from pathlib import Path; from tasks.refresh.run_loop import main
-main(Path(sys.argv[1]))
 """
 
 
@@ -88,14 +92,7 @@ def test_from_a_produced_record_to_the_forecast_that_uses_it(tmp_path, kafka_clu
     n_seen, n_days = 400, 200
     rows = small_rows(n_seen + n_days, series_ids=series)
     topic = make_topic(kafka_cluster.address, n_partitions=4)
-    feed = {
-        "source": {"kind": "kafka", "topic": topic, "group": topic},
-        "fields": {"load": {}},
-        "window": "1d",
-    }
-    root = build_root(
-        tmp_path / "root", feed=feed, ingest={"source": {"kind": "feed", "known_at": "nominal"}}
-    )
+    root = build_feed_root(tmp_path / "root", topic)
     release = tmp_path / "release"
     build_small_release(
         release, rows=rows.filter(pl.col("event_time") < START + timedelta(days=n_seen)), gate_steps=120
@@ -103,30 +100,12 @@ def test_from_a_produced_record_to_the_forecast_that_uses_it(tmp_path, kafka_clu
     by_day = rows.partition_by("event_time", maintain_order=True)
     producer = Producer({"bootstrap.servers": kafka_cluster.address, "linger.ms": 5})
 
-    def send(day):
-        for name, when, load in day.select("series_id", "event_time", "load").iter_rows():
-            record = {"series_id": name, "event_time": when.isoformat(), "load": load}
-            producer.produce(topic, json.dumps(record).encode(), key=name)
-        producer.flush(20)
-
+    send = partial(send_rows, producer, topic)
     for day in by_day[:n_seen]:
         send(day)
-    environment = build_child_environment(
-        TIDEMILL_HOME=str(tmp_path / "home"), TIDEMILL_KAFKA=kafka_cluster.address
-    )
     with at_home(tmp_path / "home", TIDEMILL_KAFKA=kafka_cluster.address) as home:
         crown(home, release)
-        with (tmp_path / "log").open("w") as log:
-            loops = [
-                subprocess.Popen(
-                    [sys.executable, "-c", program, str(root)],
-                    cwd=ROOT,
-                    env=environment,
-                    stdout=log,
-                    stderr=log,
-                )
-                for program in (_LOOP, _LANDING)
-            ]
+        loops = [start_program(program, root, tmp_path / "log") for program in (LOOP, _LANDING)]
         try:
             with serving(home, TIDEMILL_RELEASE=str(release)) as server:
                 delays = follow(server, by_day[n_seen:], send, f"{START + timedelta(days=n_seen):%F}")

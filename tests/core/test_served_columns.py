@@ -9,10 +9,13 @@ from tasks.core.about import About
 from tasks.core.kinds import get_kind
 from tasks.core.kinds.conformal import Conformal
 from tasks.core.kinds.numeric import compute_limits
-from tasks.core.kinds.served import decode_columns
 from tasks.core.kinds.timeline import hold_point
 
 QUANTILES = [0.1, 0.3, 0.5, 0.7, 0.9]
+
+
+def decode_columns(about, columns):
+    return get_kind(about.target).decode_columns(about, columns)
 
 
 def about_of(quantiles=QUANTILES, **target):

@@ -72,7 +72,7 @@ def api(up):
 def wait_for(holds, seconds=PATIENCE_S):
     deadline = time.monotonic() + seconds
     while not (found := holds()):
-        assert time.monotonic() < deadline, "never came true"
+        assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.3)
     return found
 

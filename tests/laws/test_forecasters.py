@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nets import NETS
+from small_models import PARAMS
 
 from tasks.core.errors import ForecasterError
 from tasks.forecasters import FORECASTERS, build_forecaster
@@ -21,20 +22,6 @@ from tasks.laws.forecasters import (
     check_unknown_series,
 )
 
-SHORT = {"epochs": 3, "batch_rows": 256}  # of a net
-PARAMS = {
-    "window_mean": {"window_steps": 3},
-    "har": {"windows_steps": [1, 3]},
-    "lightgbm": {"min_data_in_leaf": 20},
-    "xgboost": {"min_child_weight": 20},
-    "catboost": {"depth": 3},
-    "mlp": SHORT,
-    "nlinear": SHORT,
-    "gru": SHORT,
-    "lstm": SHORT,
-    "patch_transformer": SHORT | {"patch_steps": 2, "stride_steps": 1},
-    "sklearn": {"estimator": "tree.DecisionTreeRegressor", "params": {"max_depth": 4}},
-}
 VARIANTS = {  # what parameters make of a model is under law too
     "lightgbm aligned": (
         "lightgbm",

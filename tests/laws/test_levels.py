@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 from homes import at_home
+from small_models import PARAMS as QUICK_PARAMS
 from small_release import small_about, small_features, small_rows
 
 from tasks.core.dataset import Dataset
@@ -27,19 +28,9 @@ from tasks.train.stage import fit_model
 
 SHIFT = 1e9
 GATE = 40
-SHORT = {"epochs": 3, "batch_rows": 256}  # of a net
-PARAMS = {
+PARAMS = QUICK_PARAMS | {
     "window_mean": {"window_steps": 7},
     "har": {"windows_steps": [1, 7]},
-    "lightgbm": {"min_data_in_leaf": 20},
-    "xgboost": {"min_child_weight": 20},
-    "catboost": {"depth": 3},
-    "mlp": SHORT,
-    "nlinear": SHORT,
-    "gru": SHORT,
-    "lstm": SHORT,
-    "patch_transformer": SHORT | {"patch_steps": 2, "stride_steps": 1},
-    "sklearn": {"estimator": "tree.DecisionTreeRegressor", "params": {"max_depth": 4}},
     "arima": {"order": [1, 0, 1]},
 }
 ABOUT = small_about(target={"column": "load", "unit": "kWh per day"}, primary_score="mae")

@@ -96,7 +96,7 @@ def test_a_signal_that_oscillates_starts_one_retraining_in_vain(home):
     draw = random.Random(1)
     done = run_ticks([1.24 if tick % 2 else 1.26 + 0.05 * draw.random() for tick in range(1000)])
     assert [r.triggers for r in done] == [("error",)]
-    assert (done[0].has_helped, done[0].facts.error_ratio >= 1.26) == (False, True)
+    assert (done[0].new_digest, done[0].facts.error_ratio >= 1.26) == (done[0].digest, True)
 
 
 def test_a_signal_that_stays_bad_is_bounded_by_cool_down_and_budget(home):
@@ -106,7 +106,7 @@ def test_a_signal_that_stays_bad_is_bounded_by_cool_down_and_budget(home):
     assert all(b - a >= timedelta(days=2) for a, b in itertools.pairwise(times))
     assert all(c - a >= timedelta(days=7) for a, c in zip(times, times[2:], strict=False))
     assert len(done) == 2 * 36
-    assert all(r.has_helped for r in done)
+    assert all(r.new_digest not in {None, r.digest} for r in done)
 
 
 def test_ten_triggers_at_once_start_one_retraining(home):
@@ -136,7 +136,7 @@ def test_a_line_that_a_kill_cut_off_is_as_not_written(home, tmp_path):
     assert (started.triggers, started.reason) == (("error", "asked"), "wanted by hand")
     write_end("tides", started, "e")
     (ended,) = read_retrainings("tides")
-    assert ended.has_helped
+    assert (ended.digest, ended.new_digest) == ("d", "e")
     assert ended.ended_at is not None
 
 

@@ -1,17 +1,27 @@
 """A checkout's folder whose dataset reads CSV files, and what the full stages make of it."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
 import yaml
+from confluent_kafka import Producer
 from small_release import SMALL_ABOUT, SMALL_FEATURES
 
 from tasks.edges.params import STAGES
+from tasks.edges.settings import ROOT, build_child_environment
 from tasks.ingest.__main__ import main as ingest
 from tasks.ingest.wizard.use import list_dataset_files, write_links
 from tasks.validate.__main__ import main as validate
 
 DATASET = "small"
+# The loop that `tidemill up` starts, on a root that is its argument
+LOOP = """
+import sys; from pathlib import Path; from tasks.refresh.run_loop import main
+main(Path(sys.argv[1]))
+"""
 RETRAIN = {"max_age_steps": 63, "max_error_ratio": 1.25, "min_coverage_frac": 0.7}
 
 
@@ -41,6 +51,36 @@ def build_root(folder: Path, **entry) -> Path:
     document = {"dataset": DATASET, "models": [], **defaults, "monitor": {"min_rows": 20}, "retrain": RETRAIN}
     (folder / "params.yaml").write_text(yaml.safe_dump({**document, "datasets": {DATASET: dataset}}))
     return folder
+
+
+def build_feed_root(folder: Path, topic: str) -> Path:
+    """A root whose dataset reads the Kafka topic *topic*."""
+    feed = {
+        "source": {"kind": "kafka", "topic": topic, "group": topic},
+        "fields": {"load": {}},
+        "window": "1d",
+    }
+    return build_root(folder, feed=feed, ingest={"source": {"kind": "feed", "known_at": "nominal"}})
+
+
+def send_rows(producer: Producer, topic: str, rows: pl.DataFrame) -> None:
+    """*rows* (SERIES) as records of the topic; on return the broker has them."""
+    for series, when, load in rows.select("series_id", "event_time", "load").iter_rows():
+        record = {"series_id": series, "event_time": when.isoformat(), "load": load}
+        producer.produce(topic, json.dumps(record).encode(), key=series)
+    assert producer.flush(20) == 0
+
+
+def start_program(program: str, root: Path, log: Path) -> subprocess.Popen:
+    """*program* on *root* in a process of its own, under this process's settings."""
+    with log.open("a") as out:
+        return subprocess.Popen(
+            [sys.executable, "-c", program, str(root)],
+            cwd=ROOT,
+            env=build_child_environment(),
+            stdout=out,
+            stderr=out,
+        )
 
 
 def write_meters(root: Path, rows: pl.DataFrame, name: str = "meters.csv") -> None:

@@ -31,6 +31,7 @@ class Temperature:
     """A Calibrator: the logarithmic loss of each pool and step at each temperature."""
 
     n_kept = 0
+    is_interval = False
 
     def __init__(self, n_pools, horizon_steps):
         self.loss = np.zeros((n_pools, horizon_steps, len(TEMPERATURES)))
@@ -91,6 +92,9 @@ class SignKind:
 
     def decode(self, target, columns):
         return 1 / (1 + np.exp(-np.asarray(columns, dtype=np.float64)))
+
+    def decode_columns(self, about, columns):
+        return self.decode(about.target, columns)
 
     def compute_member_error(self, z, z_hat):
         return self.decode(None, z_hat) - z

@@ -51,6 +51,10 @@ class Calibrator(Protocol):
     def nbytes(self) -> int:
         """Memory that a copy takes."""
 
+    @property
+    def is_interval(self) -> bool:
+        """Whether the outer further columns are the ends of an interval around the point."""
+
     def issue(self, pool: Array) -> Array:
         """(m, H, n_kept) for forecasts of the pools (m,); NaN where nothing is known."""
 
@@ -126,6 +130,9 @@ class Kind(Protocol):
 
     def decode(self, target: Target, columns: Array) -> Array:
         """Values of the columns from that space; any shape."""
+
+    def decode_columns(self, about: About, columns: Array) -> Array:
+        """Values (..., C) of whole forecasts from that space, as they are served and scored."""
 
     def compute_member_error(self, z: Array, z_hat: Array) -> Array:
         """Error of linked forecasts, by whose products members are weighted; NaN where unknown."""

@@ -45,7 +45,7 @@ class Conformal:
     functional, transform: what the point is of y, and y's transform.
     """
 
-    is_interval = True  # the outer further columns are the ends of an interval
+    is_interval = True
 
     def __init__(
         self,

@@ -27,6 +27,9 @@ _FUNCTIONALS: dict[str, Functional] = {
 }
 
 
+_WHOLE_DECIMALS = 6  # 4.9999999 is 5
+
+
 def compute_limits(target: Target) -> tuple[float, float]:
     """The least and the largest value that the contract of *target* allows.
 
@@ -107,6 +110,25 @@ class NumericKind:
         """
         values = inverse_transform_target(target, columns)
         return values if target.bounds is None else np.clip(values, *compute_limits(target))
+
+    def decode_columns(self, about: About, columns: Array) -> Array:
+        """See Kind.
+
+        Where the target is whole numbers, quantiles below .5 are rounded down, those above it up,
+        and the median to the nearest, so that no interval covers less; the point is not rounded.
+        """
+        values = self.decode(about.target, columns)
+        if not about.target.integer:
+            return values
+        values = np.array(values)
+        point, quantiles = values[..., 0], values[..., 1:]
+        for i, q in enumerate(about.quantiles):
+            to_whole = np.floor if q < 0.5 else np.ceil if q > 0.5 else np.rint
+            quantiles[..., i] = to_whole(quantiles[..., i].round(_WHOLE_DECIMALS))
+        if len(about.quantiles) > 1:
+            quantiles[..., 0] = np.minimum(quantiles[..., 0], np.floor(point))
+            quantiles[..., -1] = np.maximum(quantiles[..., -1], np.ceil(point))
+        return values
 
     def compute_member_error(self, z: Array, z_hat: Array) -> Array:
         """See Kind."""

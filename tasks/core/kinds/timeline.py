@@ -161,7 +161,7 @@ def hold_point(columns: np.ndarray, state: Calibrator) -> np.ndarray:
 
     A mean can be beyond the quantiles of a skewed distribution.
     """
-    if getattr(state, "is_interval", False) and columns.shape[-1] > 2:
+    if state.is_interval and columns.shape[-1] > 2:
         columns[..., 1] = np.minimum(columns[..., 1], columns[..., 0])
         columns[..., -1] = np.maximum(columns[..., -1], columns[..., 0])
     return columns
