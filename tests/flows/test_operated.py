@@ -115,7 +115,9 @@ def test_the_run_stays_in_the_database(done, api):
     tasks = api.post("/task_runs/filter", json={"limit": 200}).json()
     assert {run["name"] for run in tasks} >= set(STAGES)
     assert {run["name"] for run in tasks if run["state_type"] == "COMPLETED"} == set(STAGES)
-    assert {run["name"] for run in tasks if run["state_type"] != "COMPLETED"} <= {"validate", "features"}
+    # Prefect names a run `<task>-<3 digits>` until it starts; Ctrl-C may come before that
+    ended_early = {run["name"] for run in tasks if run["state_type"] != "COMPLETED"}
+    assert {re.sub(r"-[0-9a-f]{3}$", "", name) for name in ended_early} <= {"validate", "features"}
 
 
 def test_up_answers_at_every_address(up):
