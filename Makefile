@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 TESTS  ?= not chaos and not bench
 
-.PHONY: run test up down kafka-up lint bench chaos lock install help clean
+.PHONY: run test coverage up down kafka-up lint bench chaos lock install help clean
 .DEFAULT_GOAL := help
 
 run: $(STAMP)  ## install the locked packages, run the whole chain, print a forecast and the path of the report
@@ -23,8 +23,11 @@ down: $(STAMP)  ## stop exactly the processes that `up` started
 kafka-up: $(STAMP)  ## a Kafka broker alone, in the foreground (needs Java 17 and Maven; downloaded at the first start)
 	$(BIN)/python -m deployments.ops.kafka_broker
 
-test: $(STAMP)  ## install the dependencies of the tests, then run the tests with coverage
-	$(BIN)/pytest tests -m "$(TESTS)" -n 2 --dist loadfile --durations=25 --cov=tasks --cov=flows --cov=deployments --cov-report=term:skip-covered $(ARGS)
+test: $(STAMP)  ## install the dependencies of the tests, then run the tests
+	$(BIN)/pytest tests -m "$(TESTS)" -n 2 --dist loadfile --no-loadscope-reorder --durations=25 $(ARGS)
+
+coverage: $(STAMP)  ## the tests again with the lines that none of them runs; a third slower
+	$(MAKE) test ARGS="--cov=tasks --cov=flows --cov=deployments --cov-report=term:skip-covered $(ARGS)"
 
 chaos: $(STAMP)  ## the long tests: every kill point, the chain of every real file
 	$(BIN)/pytest tests -m chaos $(ARGS)
