@@ -68,9 +68,9 @@ def delete_leftovers(*folders: Path) -> None:
                     shutil.rmtree(left, ignore_errors=True)
 
 
-def write_frame(path: Path, frame: pl.DataFrame, schema: FrameSchema) -> None:
+def write_frame(path: Path, frame: pl.DataFrame, schema: FrameSchema, *, sync: bool = True) -> None:
     """Conform *frame* to *schema* and write it as parquet, by rename."""
-    files.replace_file(path, lambda part: schema.conform(frame).write_parquet(part))
+    files.replace_file(path, lambda part: schema.conform(frame).write_parquet(part), sync=sync)
 
 
 def read_frame(path: Path, schema: FrameSchema) -> pl.DataFrame:
@@ -86,11 +86,10 @@ def read_frame(path: Path, schema: FrameSchema) -> pl.DataFrame:
     return schema.check(pl.read_parquet(path))
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, *, sync: bool = True) -> None:
     """Write canonical JSON (sorted keys, two spaces, final newline), by rename."""
-    files.replace_file(
-        path, lambda part: part.write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
-    )
+    text = json.dumps(content, indent=2, sort_keys=True, default=str) + "\n"
+    files.replace_file(path, lambda part: part.write_text(text), sync=sync)
 
 
 def read_json(path: Path) -> Any:
@@ -103,9 +102,9 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def write_report(path: Path, report: StageFile) -> None:
+def write_report(path: Path, report: StageFile, *, sync: bool = True) -> None:
     """Write a report as canonical JSON, by rename."""
-    write_json(path, report.render())
+    write_json(path, report.render(), sync=sync)
 
 
 def read_report(path: Path, kind: type[ReportT]) -> ReportT:

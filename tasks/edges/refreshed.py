@@ -5,14 +5,26 @@ import json
 from pathlib import Path
 
 import polars as pl
+from pydantic import Field
 
 from tasks.core.reports.base import IsoTime
+from tasks.core.reports.feed import FeedWindow
 from tasks.core.strict import Strict
 from tasks.edges.artifacts import read_json
 from tasks.edges.files import compute_file_hash
 from tasks.edges.params import ParamsDocument
 from tasks.edges.registry import get_rows_path
+from tasks.edges.safe_names import encode_name
 from tasks.edges.settings import read_settings
+
+Stamp = dict[str, tuple[int, ...]]
+
+
+class FileRead(Strict):
+    """How far a file was read. sha256: of its first *n_bytes*."""
+
+    n_bytes: int
+    sha256: str
 
 
 class RefreshKey(Strict):
@@ -24,7 +36,7 @@ class RefreshKey(Strict):
     """
 
     entry: str
-    source: dict[str, tuple[int, ...]]
+    source: Stamp
 
 
 class RefreshReport(Strict):
@@ -39,6 +51,10 @@ class RefreshReport(Strict):
     n_quarantined: rows of the source that break the contract.
     by_rule: rows that break each rule.
     key: what the rows follow from; with the same key they stay.
+    quarantine: sha256 of the file with the rows that break the contract.
+    files: how far each file of the source was read, by its name there; empty when one changed
+      while it was read, and for a feed.
+    window: of a feed, what was read.
     """
 
     dataset: str
@@ -51,11 +67,14 @@ class RefreshReport(Strict):
     n_quarantined: int
     by_rule: dict[str, int]
     key: RefreshKey
+    quarantine: str = ""
+    files: dict[str, FileRead] = Field(default_factory=dict)
+    window: FeedWindow | None = None
 
 
 def get_refresh_folder(dataset: str) -> Path:
     """Where the last refresh of *dataset* left its report and the rows that broke the contract."""
-    return read_settings().home / "refresh" / dataset
+    return read_settings().home / "refresh" / encode_name(dataset)
 
 
 def read_refresh(dataset: str) -> RefreshReport | None:

@@ -1,6 +1,6 @@
 """Rows of the feed's table, up to the window in data/source/window.json."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -33,8 +33,12 @@ class FeedRows:
         self._params, self._calendar, self._folder = params, calendar, folder
         self._text_columns = text_columns
 
-    def read(self) -> Iterator[SourceFile]:
-        """The rows of the window: series, time, every number that the feed has, declared texts."""
+    def read(self, since: FeedWindow | None = None) -> Iterator[SourceFile]:
+        """The rows of the window: series, time, every number that the feed has, declared texts.
+
+        since: an earlier window, whose rows are left out; of records, not of bars.
+        Raises SourceError when the table has other rows than the window says.
+        """
         path = self._folder / WINDOW
         if not path.exists():
             raise SourceError(
@@ -51,11 +55,12 @@ class FeedRows:
         rows = (
             table.scan().filter(pl.col("_closing") <= window.closings).collect()
             if is_of_bars
-            else _select_rows_below(table, window)
+            else _select_rows(table, window, {} if since is None else since.marks)
         )
-        if rows.height != window.n_rows:
+        n_rows = rows.height + (0 if since is None else since.n_rows)
+        if n_rows != window.n_rows:
             raise SourceError(
-                f"{path} has {window.n_rows:,} rows, but {table.folder} has {rows.height:,} of them."
+                f"{path} has {window.n_rows:,} rows, but {table.folder} has {n_rows:,} of them."
                 " The table was restored or replaced: `tidemill feed drain` writes the window again."
             )
         nominal = self._calendar.nominal_known_at().cast(UTC)
@@ -82,12 +87,15 @@ class FeedRows:
         )
 
 
-def _select_rows_below(table: VersionedTable, window: FeedWindow) -> pl.DataFrame:
-    """The rows below the window's offsets and before its end."""
-    below = pl.lit(value=False)
+def _select_rows(table: VersionedTable, window: FeedWindow, begins: Mapping[str, int]) -> pl.DataFrame:
+    """The rows from the offsets *begins* on, below the window's and before its end."""
+    meant = pl.lit(value=False)
     for source, end_offset in window.marks.items():
-        below |= (pl.col("_source") == source) & (pl.col("_offset") < end_offset)
-    return table.scan({"disposition": "row"}).filter(below & (pl.col("event_time") < window.end)).collect()
+        is_new = pl.col("_offset").is_between(begins.get(source, 0), end_offset, closed="left")
+        meant |= (pl.col("_source") == source) & is_new
+    least = {"_offset": min(begins.get(source, 0) for source in window.marks)}
+    rows = table.scan({"disposition": "row"}, least).filter(meant & (pl.col("event_time") < window.end))
+    return rows.collect()
 
 
 def _filter_withdrawn(bars: pl.DataFrame) -> pl.DataFrame:

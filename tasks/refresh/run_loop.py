@@ -11,10 +11,11 @@ from pathlib import Path
 from tasks.core.errors import TidemillError
 from tasks.edges.command import run_or_exit
 from tasks.edges.params import read_document
+from tasks.edges.refreshed import Stamp
 from tasks.edges.registry import get_rows_path
 from tasks.edges.settings import ROOT
 from tasks.ingest.params import IngestParams
-from tasks.refresh.source import Stamp, build_stamp, read_stamp
+from tasks.refresh.source import build_stamp, read_stamp
 from tasks.refresh.stage import refresh_rows
 
 _POLL_S = 0.25

@@ -4,15 +4,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tasks.core.errors import SourceError
-from tasks.edges.artifacts import write_folder, write_report
-from tasks.edges.delta import open_existing_table
+from tasks.edges.artifacts import write_report
+from tasks.edges.refreshed import Stamp
+from tasks.edges.safe_names import encode_name
 from tasks.edges.settings import read_settings
-from tasks.feed.service import read_window
-from tasks.feed.window import NAME, build_open_window
 from tasks.ingest.params import ArchSource, FeedSource, SourceParams
-from tasks.ingest.wizard.use import list_dataset_files, write_links
-
-Stamp = dict[str, tuple[int, ...]]
+from tasks.ingest.wizard.use import WINDOW, list_dataset_files, write_links
 
 
 def read_stamp(params: SourceParams, dataset: str, root: Path) -> Stamp:
@@ -23,8 +20,8 @@ def read_stamp(params: SourceParams, dataset: str, root: Path) -> Stamp:
     if isinstance(params, ArchSource):
         return {}
     if isinstance(params, FeedSource):
-        folder = read_settings().home / "feed" / dataset
-        paths = [folder / NAME, folder / "table" / "_delta_log"]
+        folder = read_settings().home / "feed" / encode_name(dataset)
+        paths = [folder / WINDOW, folder / "table" / "_delta_log"]
     else:
         paths = list_dataset_files(params.files, dataset, root)
     return build_stamp(paths)
@@ -46,7 +43,16 @@ def write_source(params: SourceParams, dataset: str, folder: Path, root: Path) -
     if not isinstance(params, FeedSource):
         write_links(folder, "files", list_dataset_files(params.files, dataset, root))
         return
-    feed = read_settings().home / "feed" / dataset
+    _write_window(dataset, folder)
+
+
+def _write_window(dataset: str, folder: Path) -> None:
+    # the feed's libraries, which files do not need
+    from tasks.edges.delta import open_existing_table
+    from tasks.feed.service import get_feed_folder, read_window
+    from tasks.feed.window import build_open_window
+
+    feed = get_feed_folder(dataset)
     window = read_window(feed)
     # Bars are closed by their window; of records all that has landed is news
     if window is None or window.bars is None:
@@ -56,5 +62,4 @@ def write_source(params: SourceParams, dataset: str, folder: Path, root: Path) -
             f"The feed of {dataset!r} has landed no row yet, so there is nothing to refresh. `tidemill feed"
             " status` shows what it reads."
         )
-    with write_folder(folder) as new_folder:
-        write_report(new_folder / NAME, window)
+    write_report(folder / WINDOW, window, sync=False)

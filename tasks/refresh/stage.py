@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from tasks.core.frames import QUARANTINE, SERIES, get_newest_known_at
-from tasks.edges.artifacts import write_frame, write_json
+from tasks.edges.artifacts import read_frame, write_frame, write_json
 from tasks.edges.files import compute_file_hash, hold_lock
 from tasks.edges.params import read_document
 from tasks.edges.refreshed import (
@@ -19,7 +19,7 @@ from tasks.edges.refreshed import (
 from tasks.edges.registry import get_rows_path
 from tasks.edges.settings import ROOT
 from tasks.ingest.params import IngestParams
-from tasks.ingest.stage import read_configured_source
+from tasks.refresh.appended import Source, read_all_rows, read_appended_rows
 from tasks.refresh.source import read_stamp, write_source
 from tasks.validate.params import ValidateParams
 from tasks.validate.stage import build_limit_error, is_over_limit, split_rows
@@ -35,22 +35,30 @@ def refresh_rows(root: Path = ROOT, report: Callable[[str], None] = print) -> Re
     """
     document = read_document(root)
     dataset, folder = document.dataset, get_refresh_folder(document.dataset)
-    source = document.parse_stage("ingest", IngestParams).source
+    params = document.parse_stage("ingest", IngestParams).source
     with hold_lock(folder / "lock"):
         # Before the rows: what changes while they are read is read by the next refresh
-        key = RefreshKey(entry=compute_entry_hash(document), source=read_stamp(source, dataset, root))
+        key = RefreshKey(entry=compute_entry_hash(document), source=read_stamp(params, dataset, root))
         last = read_refresh(dataset)
         if last is not None and last.key == key and _is_published(last):
             return last.model_copy(update={"n_new": 0, "is_changed": False})
-        write_source(source, dataset, folder / "source", root)
-        rows = read_configured_source(source, document.about, folder / "source", report).rows
-        params = document.parse_stage("validate", ValidateParams)
-        split = split_rows(rows, document.about, params)
-        quarantine = folder / "quarantine.parquet"
-        write_frame(quarantine, split.quarantined, QUARANTINE)
-        if is_over_limit(split.summary, params):
-            raise build_limit_error(split.summary, split.quarantined, params, str(quarantine))
-        published = get_rows_path(dataset)
+        write_source(params, dataset, folder / "source", root)
+        quarantine, published = folder / "quarantine.parquet", get_rows_path(dataset)
+        source, read = Source(params, document.about, folder / "source", key.source), None
+        if last is not None and last.key.entry == key.entry and _is_left_by(last, quarantine):
+            broken = read_frame(quarantine, QUARANTINE).drop("rule", "reason")
+            old = pl.concat([pl.read_parquet(published), *([broken] if broken.height else [])])
+            read = read_appended_rows(source, last, old, report)
+        if read is None:
+            read = read_all_rows(source, report)
+            if read_stamp(params, dataset, root) != key.source:
+                read = read._replace(files={})
+        contract = document.parse_stage("validate", ValidateParams)
+        split = split_rows(read.rows, document.about, contract)
+        # Only the published rows must outlive a power cut; the next refresh makes the rest again
+        write_frame(quarantine, split.quarantined, QUARANTINE, sync=False)
+        if is_over_limit(split.summary, contract):
+            raise build_limit_error(split.summary, split.quarantined, contract, str(quarantine))
         n_before, version_before = _read_published(published)
         write_frame(published, split.clean, SERIES)
         version = compute_file_hash(published)
@@ -65,9 +73,19 @@ def refresh_rows(root: Path = ROOT, report: Callable[[str], None] = print) -> Re
             n_quarantined=split.quarantined.height,
             by_rule=split.summary.by_rule,
             key=key,
+            quarantine=compute_file_hash(quarantine),
+            files=read.files,
+            window=read.window,
         )
-        write_json(folder / "report.json", refresh.model_dump(mode="json"))
+        write_json(folder / "report.json", refresh.model_dump(mode="json"), sync=False)
     return refresh
+
+
+def _is_left_by(refresh: RefreshReport, quarantine: Path) -> bool:
+    """Whether the published rows and the *quarantine* are still those of *refresh*."""
+    return (
+        _is_published(refresh) and quarantine.exists() and compute_file_hash(quarantine) == refresh.quarantine
+    )
 
 
 def _is_published(refresh: RefreshReport) -> bool:

@@ -41,7 +41,7 @@ def until(day):
     return ROWS.filter(pl.col("event_time") < START + timedelta(days=day))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=4), st.booleans(), st.data())
 def test_a_refresh_after_each_change_gives_the_bytes_of_the_full_stages(tmp_path_factory, days, split, data):
     """Rows come, go, are corrected and move to another file."""
