@@ -6,6 +6,7 @@ import polars as pl
 
 from deployments.console.charts.simulate import draw_policies
 from deployments.console.html import (
+    Image,
     Markup,
     render_details,
     render_element,
@@ -23,9 +24,18 @@ PAGE = "report.html"
 
 def write_simulation_page(report: SimulationReport) -> Path:
     """Write the page next to the report's files; returns its path."""
-    folder = get_simulation_folder(report.dataset)
-    write_text(folder / PAGE, render_simulation(report, pl.read_parquet(folder / "losses.parquet")))
-    return folder / PAGE
+    page = get_simulation_folder(report.dataset) / PAGE
+    write_text(page, render_simulation(report, _read_losses(report)))
+    return page
+
+
+def draw_simulation(report: SimulationReport) -> Image:
+    """The page's chart."""
+    return draw_policies(report, _read_losses(report))
+
+
+def _read_losses(report: SimulationReport) -> pl.DataFrame:
+    return pl.read_parquet(get_simulation_folder(report.dataset) / "losses.parquet")
 
 
 def render_simulation(report: SimulationReport, losses: pl.DataFrame) -> str:
