@@ -49,7 +49,7 @@ def _simulate(policies: tuple[str, ...], since: datetime | None, every_steps: in
         description=report.conclusion,
     )
     create_markdown_artifact(
-        key=build_artifact_key("simulate", "picture"),
+        key=build_artifact_key("simulate", "chart"),
         markdown=f"![{chart.title}]({chart.address})",
         description=f"{report.conclusion} Page: {page}",
     )

@@ -8,7 +8,7 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.forecaster.source import LoadedRelease
+from deployments.forecaster.loaded import LoadedRelease
 from tasks.edges.settings import apply_in_memory_metrics
 
 apply_in_memory_metrics()

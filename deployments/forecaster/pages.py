@@ -12,9 +12,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from deployments.console.html import Markup, join_parts, render_element, render_link, render_page
+from deployments.forecaster.loaded import LoadedRelease, list_value_columns
 from deployments.forecaster.request import ForecastRequest
 from deployments.forecaster.response import build_response, describe_champion
-from deployments.forecaster.source import LoadedRelease, list_value_columns
 
 JsonObject = dict[str, Any]  # a part of the OpenAPI document
 Examples = Mapping[str, Mapping[str, Any]]  # title of a request -> its body
@@ -120,8 +120,7 @@ def _build_response_examples(loaded: LoadedRelease | None, requests: Examples) -
         },
     }
     if loaded:
-        examples["/api/v1/predict"] = build_response(
-            loaded, ForecastRequest(**requests["one series"]), datetime.now(UTC)
-        ).body
+        request = ForecastRequest(**requests["one series"])
+        examples["/api/v1/predict"] = json.loads(build_response(loaded, request, datetime.now(UTC)).content)
         examples["/api/v1/models"] = {"champion": describe_champion(loaded)}
     return examples

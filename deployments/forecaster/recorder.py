@@ -1,21 +1,35 @@
 """The store of served forecasts, as the event loop uses it.
 
-One thread writes, and each wait has a timeout.
+One thread writes all answers that wait in one transaction, and each wait has a timeout.
 """
 
 import asyncio
 import time
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from deployments.forecaster.problems import ProblemError
-from deployments.forecaster.response import ForecastResponse
 from deployments.forecaster.source import ReleaseSource
 from deployments.forecaster.worker import BoundedWorker, WorkerBusyError
 from tasks.core.errors import TidemillError
-from tasks.edges.served import ServedStoreError, check_served, write_served
+from tasks.edges.served import ServedStoreError, StoredAnswer, check_served, write_answers
 
-N_WAITING = 64  # a millisecond each
+N_WAITING = 1_000  # all of them in one transaction
 RECORD_TIMEOUT_S = 2.0  # waits for another process that holds the store; then the answer is refused
 CHECK_TIMEOUT_S = 0.5  # the same for readiness
+
+
+class _PendingAnswer(NamedTuple):
+    """deadline_s: on the monotonic clock. written: set when the answer is on disk."""
+
+    answer: StoredAnswer
+    deadline_s: float
+    written: asyncio.Future[None]
+
+
+def _write_batch(batch: Sequence[_PendingAnswer]) -> None:
+    wait_s = max(min(pending.deadline_s for pending in batch) - time.monotonic(), 0.0)
+    write_answers([pending.answer for pending in batch], wait_s=wait_s)
 
 
 class ResponseRecorder:
@@ -23,33 +37,44 @@ class ResponseRecorder:
 
     def __init__(self, source: ReleaseSource) -> None:
         self._source = source
-        self._worker = BoundedWorker("recorder", N_WAITING)
+        self._worker = BoundedWorker("recorder", 2)
         self._check: asyncio.Task[None] | None = None
+        self._pending: list[_PendingAnswer] = []
+        self._writing: asyncio.Task[None] | None = None
 
-    async def write_response(self, response: ForecastResponse) -> None:
-        """Write the answer to disk.
+    async def write_answer(self, answer: StoredAnswer) -> None:
+        """Write the answer to disk, together with those that come while another is written.
 
         Raises ProblemError 503 when that fails, after RECORD_TIMEOUT_S at most.
         """
-        deadline = time.monotonic() + RECORD_TIMEOUT_S
-
-        def append() -> None:
-            wait_s = max(deadline - time.monotonic(), 0.0)
-            write_served(
-                response.body["dataset"],
-                response.served,
-                own_history=response.own_history,
-                as_of=response.as_of,
-                wait_s=wait_s,
-            )
-
+        thing, rule = "store of served forecasts", "Nothing is served that is not recorded."
+        way_out = "Report it to the operator; then retry."
+        if len(self._pending) >= N_WAITING:
+            raise ProblemError(503, thing, f"{N_WAITING} answers wait for it", rule, way_out)
+        written = asyncio.get_running_loop().create_future()
+        self._pending.append(_PendingAnswer(answer, time.monotonic() + RECORD_TIMEOUT_S, written))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write_pending())
         try:
-            await self._worker.run(append)
+            await written
         except (ServedStoreError, WorkerBusyError) as error:
-            thing, rule = "store of served forecasts", "Nothing is served that is not recorded."
-            raise ProblemError(
-                503, thing, str(error), rule, "Report it to the operator; then retry."
-            ) from error
+            raise ProblemError(503, thing, str(error), rule, way_out) from error
+
+    async def _write_pending(self) -> None:
+        while self._pending:
+            dataset = self._pending[0].answer.dataset
+            batch = [pending for pending in self._pending if pending.answer.dataset == dataset]
+            self._pending = [pending for pending in self._pending if pending.answer.dataset != dataset]
+            try:
+                await self._worker.run(_write_batch, batch)
+            except Exception as error:  # noqa: BLE001  (each caller raises it)
+                for pending in batch:
+                    if not pending.written.done():
+                        pending.written.set_exception(error)
+            else:
+                for pending in batch:
+                    if not pending.written.done():
+                        pending.written.set_result(None)
 
     async def find_fault(self) -> str | None:
         """Why an answer could not be recorded now; None when it could.

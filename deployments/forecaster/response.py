@@ -3,63 +3,59 @@
 Pure: the numbers are from `tasks.release`, and the wall clock is an argument.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from uuid import uuid4
 
 import polars as pl
 
 from deployments.forecaster import shapes
+from deployments.forecaster.loaded import LoadedRelease, ReadySeries, compute_known_span, format_iso
+from deployments.forecaster.own_history import build_own_rows
 from deployments.forecaster.problems import ProblemError
-from deployments.forecaster.request import ForecastRequest, build_history_columns, build_unknown_series_error
-from deployments.forecaster.source import LoadedRelease, compute_known_span, format_iso, list_value_columns
+from deployments.forecaster.request import ForecastRequest, build_unknown_series_error
 from tasks.core.calendar import parse_step_length
 from tasks.core.errors import TidemillError
-from tasks.core.frames import SERIES, SERVED
-from tasks.features import list_column_names
-from tasks.release import Release, find_absence_reasons, predict_cutoffs
+from tasks.edges.served import StoredAnswer, build_stored_rows
+from tasks.release import find_absence_reasons, predict_cutoffs
 
-LEARNED_STEPS = 10_000  # of an own history beyond what features look back on: .6 s, 40 years of trading days
 QUICK_STEPS = 500  # 10 ms
-# The grid is built from the release's rows to the history: 8 MB; a typo in a year must not use all
-# memory
-MAX_SPAN_STEPS = 1_000_000
 
 
 @dataclass(frozen=True)
 class ForecastResponse:
-    """An answer and its record.
+    """An answer and its record, which is written first.
 
-    body: what the caller gets.
-    served: the same as a SERVED frame, to be recorded first.
-    own_history: made from the request's rows.
-    as_of: the time that was requested.
+    content: what the caller gets, as JSON.
+    n_series: that are forecast.
+    is_news: made from the newest rows that the service holds.
     """
 
-    body: shapes.Prediction
-    served: pl.DataFrame
-    own_history: bool
-    as_of: datetime | None
+    content: str
+    stored: StoredAnswer
+    n_series: int
+    is_news: bool
 
 
-@dataclass(frozen=True)
-class _IssuedForecast:
-    """The forecast of one request.
+class _Facts(NamedTuple):
+    """What the warnings of an answer follow from.
 
-    rows: the rows that it was made from.
-    as_of: the time as of which it was made.
+    cutoff: the first of its forecasts.
+    newest: known_at of the newest row. n_rows: of the requested series.
+    is_complete: whether no quantile is null.
     absent: requested series that cannot be forecast, with reasons.
     """
 
-    loaded: LoadedRelease
-    request: ForecastRequest
-    rows: pl.DataFrame
+    cutoff: datetime
+    newest: datetime
     as_of: datetime
     made_at: datetime
-    served: pl.DataFrame
-    absent: dict[str, str]
+    n_rows: int
+    is_complete: bool
+    absent: Mapping[str, str]
 
 
 def build_response(loaded: LoadedRelease, request: ForecastRequest, made_at: datetime) -> ForecastResponse:
@@ -67,8 +63,53 @@ def build_response(loaded: LoadedRelease, request: ForecastRequest, made_at: dat
 
     Raises ProblemError when a series is unknown or none can be forecast.
     """
+    if request.history is None and request.as_of is None:
+        ready = [part for s in request.series if (part := _find_ready(loaded, s)) is not None]
+        if len(ready) == len(request.series):
+            return _build_ready_response(loaded, request, ready, made_at)
+    return build_computed_response(loaded, request, made_at)
+
+
+def _find_ready(loaded: LoadedRelease, series_id: str) -> ReadySeries | None:
+    """The newest forecast of a series, made ready at its first request; None when there is none."""
+    if (ready := loaded.ready.get(series_id)) is not None or series_id not in loaded.news:
+        return ready
+    part, newest = loaded.news[series_id], loaded.newest_by_series[series_id]
+    rows = build_stored_rows(part.with_columns(digest=pl.lit(loaded.manifest.digest)))
+    content = json.dumps(_build_series(loaded, part, newest), allow_nan=False)
+    ready = ReadySeries(content, tuple(rows), part["cutoff"][0], newest, _is_complete(loaded, part))
+    loaded.ready[series_id] = ready
+    return ready
+
+
+def _build_ready_response(
+    loaded: LoadedRelease, request: ForecastRequest, ready: Sequence[ReadySeries], made_at: datetime
+) -> ForecastResponse:
+    prediction_id = str(uuid4())
+    facts = _Facts(
+        min(part.cutoff for part in ready),
+        max(part.newest for part in ready),
+        loaded.newest_known,
+        made_at,
+        0,
+        all(part.is_complete for part in ready),
+        {},
+    )
+    head = json.dumps(_build_head(loaded, request, prediction_id, made_at))
+    warnings = json.dumps(_list_warnings(loaded, request, facts))
+    series = ", ".join(part.content for part in ready)
+    content = f'{head[:-1]}, "series": [{series}], "absent": [], "warnings": {warnings}}}'
+    rows = [row for part in ready for row in part.rows]
+    stored = StoredAnswer(loaded.manifest.dataset, prediction_id, made_at, rows)
+    return ForecastResponse(content, stored, len(ready), is_news=True)
+
+
+def build_computed_response(
+    loaded: LoadedRelease, request: ForecastRequest, made_at: datetime
+) -> ForecastResponse:
+    """`build_response` of any request, from the forecasts as frames."""
     has_own_history = request.history is not None
-    rows = _build_own_rows(loaded, request) if has_own_history else _select_stored_rows(loaded, request)
+    rows = build_own_rows(loaded, request) if has_own_history else _select_stored_rows(loaded, request)
     first, newest = compute_known_span(rows)
     as_of = request.as_of_time or (newest if has_own_history else loaded.newest_known)
     if as_of < first:
@@ -97,24 +138,30 @@ def build_response(loaded: LoadedRelease, request: ForecastRequest, made_at: dat
             "A forecast starts from a recent known value.",
             "Ask for another as_of, or send newer rows.",
         )
-    served = _build_served_frame(forecasts, made_at, loaded.manifest.digest)
-    return ForecastResponse(
-        _build_prediction(_IssuedForecast(loaded, request, rows, as_of, made_at, served, absent)),
-        served,
-        has_own_history,
-        request.as_of_time,
+    facts = _Facts(
+        min(forecasts["cutoff"].to_list()),
+        newest,
+        as_of,
+        made_at,
+        rows.height,
+        _is_complete(loaded, forecasts),
+        absent,
     )
-
-
-def _build_served_frame(forecasts: pl.DataFrame, made_at: datetime, digest: str) -> pl.DataFrame:
-    """*forecasts* as a SERVED frame with one id, in their order of series and steps.
-
-    Recording checks the schema.
-    """
-    columns = {"prediction_id": str(uuid4()), "made_at": made_at, "digest": digest}
-    return forecasts.with_columns(
-        pl.lit(value, dtype=SERVED.columns[name]).alias(name) for name, value in columns.items()
+    prediction_id = str(uuid4())
+    body = _build_head(loaded, request, prediction_id, made_at) | {
+        "series": _build_all_series(loaded, request, rows, forecasts, as_of),
+        "absent": [{"series_id": s, "reason": reason} for s, reason in sorted(absent.items())],
+        "warnings": _list_warnings(loaded, request, facts),
+    }
+    stored_rows = build_stored_rows(
+        forecasts.with_columns(digest=pl.lit(loaded.manifest.digest)),
+        own_history=has_own_history,
+        as_of=request.as_of_time,
     )
+    stored = StoredAnswer(loaded.manifest.dataset, prediction_id, made_at, stored_rows)
+    is_news = request.as_of is None and not has_own_history
+    n_series = forecasts["series_id"].n_unique()
+    return ForecastResponse(json.dumps(body, allow_nan=False), stored, n_series, is_news)
 
 
 def describe_champion(loaded: LoadedRelease) -> shapes.ChampionModel:
@@ -162,78 +209,6 @@ def is_quick(loaded: LoadedRelease, request: ForecastRequest) -> bool:
     return request.history is None and n_steps <= QUICK_STEPS and as_of in loaded.cache
 
 
-def _build_own_rows(loaded: LoadedRelease, request: ForecastRequest) -> pl.DataFrame:
-    if unavailable := list_column_names(loaded.release.about, loaded.release.features, "others", "ahead"):
-        # The first names only: the message is one line
-        more = " and more" if len(unavailable) > 5 else ""
-        fact = f"this release reads {', '.join(unavailable[:5])}{more}"[:1000]
-        rule = (
-            "A history of one series has no rows of other series, and no values known ahead with their times."
-        )
-        raise ProblemError(
-            422,
-            "history",
-            fact,
-            rule,
-            "Request by series_id: the service then uses all rows that it holds.",
-        )
-    history, columns = request.history or [], list_value_columns(loaded.release.rows)
-    lookback = loaded.release.schema.lookback_steps
-    if len(history) > (max_rows := lookback + 1 + LEARNED_STEPS):
-        rule = f"Features look back {lookback} steps; intervals learn from at most {LEARNED_STEPS:,} more."
-        raise ProblemError(422, "history", f"{len(history):,} rows", rule, f"Send the newest {max_rows:,}.")
-    content = build_history_columns(history, columns)
-    dtypes = {"event_time": SERIES.columns["event_time"], **dict.fromkeys(columns, pl.Float64)}
-    frame = pl.DataFrame(content, schema=dtypes).sort("event_time")
-    _check_steps(loaded.release, frame["event_time"])
-    return SERIES.conform(
-        frame.with_columns(
-            series_id=pl.lit(request.series[0]), known_at=loaded.release.calendar.nominal_known_at()
-        )
-    )
-
-
-def _check_steps(release: Release, times: pl.Series) -> None:
-    """Raise ProblemError unless *times*, ascending, are steps of the release's own grid.
-
-    They must also be near enough for the grid to be built.
-    """
-    known = release.rows.select(pl.col("event_time").max()).to_series()
-    low, high = min(times[0], known[0]), max(times[-1], known[0])
-    if (high - low) / parse_step_length(release.about.every) > MAX_SPAN_STEPS:
-        rule = (
-            f"A history is within {MAX_SPAN_STEPS:,} steps of {release.about.every} from the release's own"
-            f" rows, which end {format_iso(known[0])}."
-        )
-        raise ProblemError(
-            422,
-            "history",
-            f"it reaches from {format_iso(times[0])} to {format_iso(times[-1])}",
-            rule,
-            "Correct the times.",
-        )
-    try:
-        grid = release.calendar.grid(low, high)
-    except TidemillError as error:
-        raise ProblemError(
-            422,
-            "history",
-            str(error),
-            f"Rows are on the calendar {release.about.calendar!r}.",
-            "Correct the times.",
-        ) from error
-    off_grid = times.filter(~times.is_in(grid.implode()))
-    if len(off_grid) or not known.is_in(grid.implode())[0]:
-        fact = f"{format_iso(off_grid[0] if len(off_grid) else times[0])} is no step of the dataset"
-        rule = (
-            f"Steps are {release.about.every} on the calendar {release.about.calendar!r}, and"
-            f" {format_iso(known[0])} is one."
-        )
-        raise ProblemError(
-            422, "history", fact, rule, "Send the start of each step; leave out rows between them."
-        )
-
-
 def _predict_rows(
     loaded: LoadedRelease, request: ForecastRequest, rows: pl.DataFrame, as_of: datetime
 ) -> pl.DataFrame:
@@ -249,36 +224,34 @@ def _predict_rows(
         raise ProblemError(422, where, str(error), rule, "Correct the times, or leave as_of out.") from error
 
 
-def _build_prediction(forecast: _IssuedForecast) -> shapes.Prediction:
-    loaded, served = forecast.loaded, forecast.served
-    newest = dict(
-        forecast.rows.filter(pl.col("known_at") <= forecast.as_of)
-        .group_by("series_id")
-        .agg(pl.col("known_at").max())
-        .iter_rows()
-    )
-    by_series = {key[0]: part for key, part in served.group_by(["series_id"], maintain_order=True)}
+def _build_head(
+    loaded: LoadedRelease, request: ForecastRequest, prediction_id: str, made_at: datetime
+) -> dict[str, object]:
+    """What an answer begins with; `series`, `absent` and `warnings` follow."""
     return {
-        "prediction_id": served["prediction_id"][0],
-        "made_at": format_iso(forecast.made_at),
+        "prediction_id": prediction_id,
+        "made_at": format_iso(made_at),
         "dataset": loaded.manifest.dataset,
         "target": loaded.release.about.target.column,
         "unit": loaded.release.about.target.unit,
         "model": _describe_model(loaded),
         "data_version": loaded.manifest.data_version,
-        "rows_version": None if forecast.request.history is not None else loaded.rows_version,
-        "series": [
-            _build_series(loaded, by_series[s], newest[s]) for s in forecast.request.series if s in by_series
-        ],
-        "absent": [{"series_id": s, "reason": reason} for s, reason in sorted(forecast.absent.items())],
-        "warnings": [
-            *_list_absence_warnings(forecast),
-            *_list_in_sample_warnings(forecast),
-            *_list_quantile_warnings(forecast),
-            *_list_old_row_warnings(forecast),
-            *_list_history_warnings(forecast),
-        ],
+        "rows_version": None if request.history is not None else loaded.rows_version,
     }
+
+
+def _build_all_series(
+    loaded: LoadedRelease,
+    request: ForecastRequest,
+    rows: pl.DataFrame,
+    forecasts: pl.DataFrame,
+    as_of: datetime,
+) -> list[shapes.Series]:
+    """In the order of the request. rows: those that the forecasts were made from."""
+    known = rows.filter(pl.col("known_at") <= as_of).group_by("series_id").agg(pl.col("known_at").max())
+    newest = dict(known.iter_rows())
+    by_series = {key[0]: part for key, part in forecasts.group_by(["series_id"], maintain_order=True)}
+    return [_build_series(loaded, by_series[s], newest[s]) for s in request.series if s in by_series]
 
 
 def _build_series(loaded: LoadedRelease, part: pl.DataFrame, as_of: datetime) -> shapes.Series:
@@ -298,59 +271,46 @@ def _build_step(loaded: LoadedRelease, row: Mapping[str, Any]) -> shapes.Step:
     return cast("shapes.Step", step | release.kind.build_answer(release.about, row))
 
 
-def _list_absence_warnings(forecast: _IssuedForecast) -> list[str]:
-    return [f"{s} cannot be forecast: {reason}" for s, reason in sorted(forecast.absent.items())]
+def _is_complete(loaded: LoadedRelease, forecasts: pl.DataFrame) -> bool:
+    """Whether no quantile is null."""
+    release = loaded.release
+    names = release.kind.list_columns(release.about)[1:]
+    return not any(forecasts[name].null_count() for name in names)
 
 
-def _list_in_sample_warnings(forecast: _IssuedForecast) -> list[str]:
-    seen_until = forecast.loaded.release.seen_until
-    if min(forecast.served["cutoff"].to_list()) >= seen_until:
-        return []
-    return [
-        (
+def _list_warnings(loaded: LoadedRelease, request: ForecastRequest, facts: _Facts) -> list[str]:
+    seen_until, lookback = loaded.release.seen_until, loaded.release.schema.lookback_steps
+    warnings = [f"{s} cannot be forecast: {reason}" for s, reason in sorted(facts.absent.items())]
+    if facts.cutoff < seen_until:
+        warnings.append(
             f"In sample: the model was fitted on what was known until {format_iso(seen_until)}, after this"
             " cutoff. Its errors here are no measure of its accuracy."
         )
-    ]
+    if not facts.is_complete:
+        warnings.append("Some quantiles are null: no error of this model is known yet.")
+    warnings += _list_old_row_warnings(loaded, request, facts)
+    if request.history is not None and facts.n_rows <= lookback:
+        warnings.append(
+            f"The history has {facts.n_rows} rows and the features read the last {lookback + 1}; what"
+            " is missing counts as unknown."
+        )
+    return warnings
 
 
-def _list_quantile_warnings(forecast: _IssuedForecast) -> list[str]:
-    release = forecast.loaded.release
-    names = release.kind.list_columns(release.about)[1:]
-    complete = not any(forecast.served[name].null_count() for name in names)
-    return [] if complete else ["Some quantiles are null: no error of this model is known yet."]
-
-
-def _list_old_row_warnings(forecast: _IssuedForecast) -> list[str]:
+def _list_old_row_warnings(loaded: LoadedRelease, request: ForecastRequest, facts: _Facts) -> list[str]:
     """A warning when the newest row is older than `last_within_steps` of the features.
 
     Its age is relative to the requested time, or to now when none was requested.
     """
-    about, max_age_steps = forecast.loaded.release.about, forecast.loaded.release.features.last_within_steps
-    reference_time = (
-        forecast.as_of if forecast.request.as_of_time is not None or about.integer_time else forecast.made_at
-    )
-    newest = compute_known_span(forecast.rows)[1]
-    n_steps = int((reference_time - newest) / parse_step_length(about.every))
-    return (
-        [
-            (
-                f"The newest row was known at {format_iso(newest)}, some {n_steps} steps before"
-                f" {format_iso(reference_time)}. The forecast starts there."
-            )
-        ]
-        if n_steps > max_age_steps
-        else []
-    )
-
-
-def _list_history_warnings(forecast: _IssuedForecast) -> list[str]:
-    lookback = forecast.loaded.release.schema.lookback_steps
-    if forecast.request.history is None or forecast.rows.height > lookback:
+    about, max_age_steps = loaded.release.about, loaded.release.features.last_within_steps
+    is_timed = request.as_of is not None or about.integer_time
+    reference_time = facts.as_of if is_timed else facts.made_at
+    n_steps = int((reference_time - facts.newest) / parse_step_length(about.every))
+    if n_steps <= max_age_steps:
         return []
     return [
         (
-            f"The history has {forecast.rows.height} rows and the features read the last {lookback + 1}; what"
-            " is missing counts as unknown."
+            f"The newest row was known at {format_iso(facts.newest)}, some {n_steps} steps before"
+            f" {format_iso(reference_time)}. The forecast starts there."
         )
     ]

@@ -10,6 +10,7 @@ from typing import Any
 import bentoml
 
 from deployments.forecaster.app import build_app
+from deployments.forecaster.bento_server import adapt_server
 from deployments.forecaster.recorder import ResponseRecorder
 from deployments.forecaster.routes.health import describe_readiness
 from deployments.forecaster.source import ReleaseSource
@@ -30,7 +31,11 @@ app = build_app(source, recorder)
 OPTIONS = {"workers": 1, "traffic": {"timeout": TIMEOUT_S}, "metrics": {"enabled": False}}
 
 
-@bentoml.service(name="tidemill_forecaster", **OPTIONS)
+NAME = "tidemill_forecaster"
+adapt_server(NAME, app)
+
+
+@bentoml.service(name=NAME, **OPTIONS)
 @bentoml.asgi_app(app, path="/")
 class ForecasterService:
     """Serves the app; BentoML's own probes give the same status as the app's."""

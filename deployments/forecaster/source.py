@@ -10,96 +10,23 @@ else those in the release.
 
 import asyncio
 import hashlib
-import threading
 import time
-from collections import OrderedDict
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
 from deployments.forecaster import shapes
+from deployments.forecaster.loaded import LoadedRelease, ReleaseChoice, Stamp, format_iso, list_value_columns
 from tasks.core.errors import ReleaseError, TidemillError
 from tasks.core.frames import SERIES
-from tasks.core.reports.package import EvaluationFigures, Provenance
-from tasks.edges.artifacts import read_last_report
 from tasks.edges.registry import get_champion_folder, get_champion_path, get_rows_path, read_champion
 from tasks.edges.settings import ROOT, read_settings
-from tasks.release import Manifest, Release, load_release, predict_cutoffs
+from tasks.release import Release, load_release
 from tasks.release.manifest import read_manifest
 
 EMBEDDED = ROOT / "release"
 RETRY_S = 5.0  # a release that failed is tried again this often, in case a file of it was fixed
-MAX_CACHED_ROWS, MAX_CACHED_TIMES = 200_000, 256  # forecasts kept in memory: some 10 MB
-
-Stamp = tuple[object, ...]
-
-
-@dataclass(frozen=True)
-class ReleaseChoice:
-    """A release to load: its folder, the version it is shown under, and what chose it."""
-
-    folder: Path
-    version: str
-    chosen_by: str
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedRelease:
-    """A release and its rows, as they are in use.
-
-    One object, replaced as a whole, so that a request uses one release and one set of rows.
-    """
-
-    release: Release
-    manifest: Manifest
-    choice: ReleaseChoice
-    rows: pl.DataFrame
-    rows_stamp: Stamp  # of the published file; empty: the rows in the release
-    rows_version: str  # sha256 of the rows' file
-    cache: OrderedDict[datetime, pl.DataFrame] = field(default_factory=OrderedDict)
-    lock: threading.Lock = field(default_factory=threading.Lock)  # for the cache, which several threads use
-
-    @cached_property
-    def newest_known(self) -> datetime:
-        """The newest `known_at` of the rows."""
-        return compute_known_span(self.rows)[1]
-
-    @cached_property
-    def metrics(self) -> EvaluationFigures | None:
-        """Figures of the release's evaluation, from its provenance.
-
-        None when the provenance is missing or has another form, since it is outside the digest.
-        """
-        provenance = read_last_report(self.release.folder / "provenance.json", Provenance)
-        return None if provenance is None else provenance.metrics
-
-    @cached_property
-    def series(self) -> list[str]:
-        """The series in the rows, sorted."""
-        return self.rows["series_id"].unique().sort().to_list()
-
-    def predict(self, as_of: datetime) -> pl.DataFrame:
-        """Forecasts of all series from what was known at *as_of*.
-
-        They are cached, since they are a pure function of release, rows and time.
-        """
-        with self.lock:
-            if as_of in self.cache:
-                self.cache.move_to_end(as_of)
-                return self.cache[as_of]
-        forecasts = predict_cutoffs(self.release, self.rows, [as_of])
-        with self.lock:
-            self.cache[as_of] = forecasts
-            if self.newest_known in self.cache:
-                self.cache.move_to_end(self.newest_known)  # the most frequent request stays
-            while len(self.cache) > MAX_CACHED_TIMES or (
-                len(self.cache) > 1 and sum(frame.height for frame in self.cache.values()) > MAX_CACHED_ROWS
-            ):
-                self.cache.popitem(last=False)
-        return forecasts
 
 
 class ReleaseSource:
@@ -347,11 +274,6 @@ def describe_source(source: ReleaseSource) -> shapes.Ready:
     }
 
 
-def format_iso(time: datetime) -> str:
-    """ISO 8601 in UTC, with Z."""
-    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
 def _find_dataset(folder: Path | None) -> str | None:
     return read_manifest(folder).dataset if folder is not None and folder.is_dir() else None
 
@@ -368,19 +290,6 @@ def _read_checkout_dataset(checkout: Path) -> str:
     from tasks.edges.params import read_dataset
 
     return read_dataset(checkout)
-
-
-def compute_known_span(rows: pl.DataFrame) -> tuple[datetime, datetime]:
-    """First and newest `known_at` of a SERIES frame that is not empty."""
-    first, newest = rows["known_at"].min(), rows["known_at"].max()
-    assert isinstance(first, datetime), "SERIES has datetimes"
-    assert isinstance(newest, datetime), "SERIES has datetimes"
-    return first, newest
-
-
-def list_value_columns(rows: pl.DataFrame) -> list[str]:
-    """Columns of a SERIES frame that hold numbers."""
-    return [c for c, dtype in rows.schema.items() if dtype.is_float()]
 
 
 def _read_stamp(path: Path) -> Stamp:

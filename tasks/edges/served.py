@@ -15,8 +15,9 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
@@ -32,6 +33,7 @@ RESERVE_BYTES = 16_000_000  # 1,000 series of 50 steps with 9 quantiles, 330 byt
 _FIX = "No forecast is served that is not recorded; free the disk or correct the file's permissions."
 _WAIT_S = 5.0  # for another process that is writing; it holds the lock for milliseconds
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMES = [name for name, dtype in SERVED.columns.items() if dtype == UTC_DTYPE]
 _PLAIN = [*SERVED.columns, *SERVED.optional]
 _TABLE = """
@@ -68,9 +70,23 @@ FROM (SELECT prediction_id, own_history, {is_news} FROM served GROUP BY predicti
 # The format stays: a service of an older version, as in the Bento of an older champion, goes on
 # writing into the file.
 _ADDED = ("ALTER TABLE served ADD COLUMN as_of INTEGER", "ALTER TABLE served ADD COLUMN is_news INTEGER")
-_COLUMNS = (*_PLAIN, "quantiles", "own_history", "as_of", "is_news")
+_OF_ANSWER = ("prediction_id", "made_at")  # the same in all rows of an answer
+_OF_FORECAST = [name for name in _PLAIN if name not in _OF_ANSWER]
+_COLUMNS = (*_OF_ANSWER, *_OF_FORECAST, "quantiles", "own_history", "as_of", "is_news")
 # Names from the schema
 _INSERT = f"INSERT INTO served ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
+
+
+StoredRow = tuple[object, ...]  # of the table, without what is the same in all rows of an answer
+
+
+class StoredAnswer(NamedTuple):
+    """An answer as it is recorded. rows: of `build_stored_rows`, one for each step."""
+
+    dataset: str
+    prediction_id: str
+    made_at: datetime
+    rows: Sequence[StoredRow]
 
 
 class ServedStoreError(TidemillError):
@@ -99,7 +115,24 @@ def write_served(
     Raises FrameError when the frame is not SERVED, ServedStoreError when it cannot be written, or
     an id is there already.
     """
-    rows = _build_rows(SERVED.check(frame), own_history=own_history, as_of=as_of)
+    stamps = SERVED.check(frame).select("prediction_id", pl.col("made_at").dt.epoch("us")).rows()
+    rows = build_stored_rows(frame, own_history=own_history, as_of=as_of)
+    _insert(dataset, [(*stamp, *row) for stamp, row in zip(stamps, rows, strict=True)], wait_s)
+
+
+def write_answers(answers: Sequence[StoredAnswer], *, wait_s: float = _WAIT_S) -> None:
+    """Record *answers* of one dataset in one transaction; on return their bytes are on disk.
+
+    Raises ServedStoreError as `write_served`; then none of them is recorded.
+    """
+    rows: list[StoredRow] = []
+    for answer in answers:
+        stamp = (answer.prediction_id, _convert_to_us(answer.made_at))
+        rows += [(*stamp, *row) for row in answer.rows]
+    _insert(answers[0].dataset, rows, wait_s)
+
+
+def _insert(dataset: str, rows: Sequence[StoredRow], wait_s: float) -> None:
     path = get_served_path(dataset)
     with _convert_store_errors(path, _FIX):
         connection = _get_writer(path, wait_s)
@@ -179,7 +212,7 @@ def _has_request_columns(connection: sqlite3.Connection) -> bool:
 
 
 def _convert_to_us(time: datetime) -> int:
-    return int(pl.Series([time], dtype=UTC_DTYPE).to_physical()[0])
+    return (time - _EPOCH) // timedelta(microseconds=1)
 
 
 @contextmanager
@@ -190,12 +223,17 @@ def _convert_store_errors(path: Path, fix: str) -> Iterator[None]:
         raise ServedStoreError(f"The store of served forecasts {path} fails: {error}. {fix}") from error
 
 
-def _build_rows(
-    frame: pl.DataFrame, *, own_history: bool, as_of: datetime | None
-) -> list[tuple[object, ...]]:
+def build_stored_rows(
+    frame: pl.DataFrame, *, own_history: bool = False, as_of: datetime | None = None
+) -> list[StoredRow]:
+    """The rows of *frame*, SERVED without what is the same in all rows of an answer.
+
+    own_history, as_of: see `write_served`.
+    """
     names = [c for c in frame.columns if c not in _PLAIN]
-    missing = [pl.lit(None).alias(c) for c in _PLAIN if c not in frame.columns]
-    plain = frame.with_columns(missing).select(_PLAIN).with_columns(pl.col(_TIMES).dt.epoch("us"))
+    missing = [pl.lit(None).alias(c) for c in _OF_FORECAST if c not in frame.columns]
+    times = [c for c in _TIMES if c in _OF_FORECAST]
+    plain = frame.with_columns(missing).select(_OF_FORECAST).with_columns(pl.col(times).dt.epoch("us"))
     quantiles = frame.select(names).to_dicts() if names else [{}] * frame.height
     request = (
         int(own_history),

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 from small_release import START, build_small_release, cutoff_at, small_about, small_features
 
+from deployments.forecaster.loaded import LoadedRelease, ReleaseChoice
 from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.request import parse_request
 from deployments.forecaster.response import build_response
-from deployments.forecaster.source import LoadedRelease, ReleaseChoice
 from tasks.core.calendar import build_calendar
 from tasks.core.dataset import Dataset
 from tasks.core.errors import FeatureInputError
@@ -173,7 +173,8 @@ def test_a_history_of_one_series_cannot_bring_what_others_and_plans_say(rows, re
     assert refused.value.body["error"]["next"].startswith("Request by series_id")
     made = build_response(loaded, parse_request(b'{"series_id": "south"}'), datetime.now(UTC))
     expected = predict_cutoffs(release, rows, [rows["known_at"].max()]).filter(pl.col("series_id") == "south")
-    assert made.served["y_hat"].to_list() == expected["y_hat"].to_list()
+    (south,) = json.loads(made.content)["series"]
+    assert [step["y_hat"] for step in south["steps"]] == expected["y_hat"].to_list()
 
 
 def test_the_last_forecast_is_explained_from_the_last_step(rows, release):

@@ -1,14 +1,17 @@
 """The service under real BentoML, and what it does not need."""
 
+import socket
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 from pydantic import TypeAdapter
 from servers import at, serving, serving_bento
 from small_release import build_small_release
 
-from deployments.forecaster import shapes
+from deployments.forecaster import connections, shapes
 from tasks.edges.served import read_served
 from tasks.edges.settings import ROOT, build_child_environment
 
@@ -60,6 +63,53 @@ def test_bentomls_own_metrics_are_off_and_no_figure_is_kept_in_a_file(bento):
     assert list((bento.home / "bentoml" / "prometheus_multiproc_dir").iterdir()) == []
 
 
+def list_processes(server):
+    parent = psutil.Process(server.process.pid)
+    return [parent, *parent.children(recursive=True)]
+
+
+def test_it_listens_on_its_own_port_alone(bento):
+    """BentoML's process manager opens two more, which anybody on the machine may command."""
+    ports = {
+        connection.laddr.port
+        for process in list_processes(bento)
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert ports == {bento.client.base_url.port}
+
+
+def test_requests_of_ours_do_not_pass_bentomls_layers(bento):
+    """Its layers add the id of a trace to each answer's log line, and a timer for each request."""
+    assert bento.predict(series_id="north").status_code == 200
+    assert bento.client.get("/docs").status_code == 200
+    log = (bento.home / "log").read_text()
+    assert "path=/docs" in log
+    assert "/api/v1/predict" not in log
+    for path in ("/livez", "/readyz", "/healthz"):
+        assert bento.client.get(path).status_code == 200
+
+
+def open_silent(server, sent=b""):
+    address = server.client.base_url
+    connection = socket.create_connection((address.host, address.port), timeout=60)
+    connection.sendall(sent)
+    return connection
+
+
+def test_a_connection_that_sends_no_whole_head_is_closed(bento):
+    began = time.monotonic()
+    halves = (b"", b"POST /api/v1/predict HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+    with open_silent(bento, halves[0]) as silent, open_silent(bento, halves[1]) as slow:
+        for connection in (silent, slow):
+            try:
+                rest = connection.recv(1)
+            except ConnectionResetError:
+                rest = b""
+            assert rest == b""
+    assert connections.HEAD_S - 1 < time.monotonic() - began < connections.HEAD_S + 10
+
+
 def test_the_service_needs_nothing_of_the_chain(releases, tmp_path):
     """Imports and answers in a process where the chain's libraries cannot be imported."""
     script = f"""
@@ -73,11 +123,11 @@ from datetime import UTC, datetime
 from deployments.forecaster import service
 from deployments.forecaster.response import build_response
 from deployments.forecaster.request import parse_request
-from tasks.edges.served import write_served
+from tasks.edges.served import write_answers
 service.source.load_initial()
 made = build_response(service.source.loaded, parse_request(b'{{"series_id": "north"}}'), datetime.now(UTC))
-write_served(service.source.dataset, made.served)
-print(made.body["prediction_id"])
+write_answers([made.stored])
+print(made.stored.prediction_id)
 """
     env = build_child_environment(TIDEMILL_HOME=str(tmp_path), TIDEMILL_RELEASE=str(releases / "first"))
     ended = subprocess.run(

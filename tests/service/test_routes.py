@@ -11,7 +11,8 @@ from servers import DATASET, at
 from deployments.forecaster import app as app_module
 from deployments.forecaster import routes
 from deployments.forecaster.app import ROUTES, build_app, create_app
-from deployments.forecaster.source import ReleaseSource, format_iso
+from deployments.forecaster.loaded import format_iso
+from deployments.forecaster.source import ReleaseSource
 from tasks.edges.settings import ROOT
 
 

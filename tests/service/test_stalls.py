@@ -15,8 +15,8 @@ import pytest
 from servers import DATASET, at, serving
 from small_release import START
 
+from deployments.forecaster.own_history import LEARNED_STEPS
 from deployments.forecaster.request import MAX_OPENED
-from deployments.forecaster.response import LEARNED_STEPS
 from deployments.forecaster.routes.predict import N_LARGE_WAITING
 from tasks.edges.served import get_served_path, read_served
 

@@ -9,7 +9,7 @@ import pytest
 from servers import DATASET, at, crown, digest_of, publish, serving
 from small_release import build_small_release
 
-from deployments.forecaster.source import LoadedRelease, ReleaseChoice
+from deployments.forecaster.loaded import LoadedRelease, ReleaseChoice
 from tasks.edges.artifacts import read_json, write_json, write_text
 from tasks.edges.served import count_served, read_served
 from tasks.release import load_release, predict_cutoffs
@@ -185,7 +185,7 @@ def test_without_a_release_it_lives_says_why_and_is_ready_once_there_is_one(tmp_
 
 
 def test_the_newest_time_stays_at_hand_however_many_others_are_asked(releases, monkeypatch):
-    monkeypatch.setattr("deployments.forecaster.source.MAX_CACHED_TIMES", 3)
+    monkeypatch.setattr("deployments.forecaster.loaded.MAX_CACHED_TIMES", 3)
     release = load_release(releases / "first")
     loaded = LoadedRelease(
         release, release.manifest, ReleaseChoice(release.folder, "1", "setting"), release.rows, (), "v"

@@ -15,14 +15,12 @@ from deployments.forecaster import shapes
 from deployments.forecaster.pages import JsonObject
 from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.request import MAX_BODY_BYTES, ForecastRequest, parse_request
-from deployments.forecaster.response import ForecastResponse, build_response, is_quick
+from deployments.forecaster.response import build_response, is_quick
 from deployments.forecaster.routes.shared import (
     NOT_READY,
     ServiceParts,
-    build_json_response,
     get_loaded_release,
 )
-from deployments.forecaster.source import LoadedRelease
 from deployments.forecaster.worker import BoundedWorker, WorkerBusyError
 
 QUICK_BYTES = 10_000  # of a body that is read on the loop: 2 ms at worst
@@ -77,22 +75,12 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
             else await _run_large_request(large, parse_request, content)
         )
         loaded = await get_loaded_release(parts)
-        work = partial(_build_http_response, loaded, forecast_request, datetime.now(UTC))
-        response, http_response = (
-            work() if is_quick(loaded, forecast_request) else await _run_large_request(large, work)
-        )
-        await parts.recorder.write_response(response)
-        is_news = response.as_of is None and not response.own_history
-        counter = parts.metrics.served if is_news else parts.metrics.what_if
-        counter.labels(loaded.manifest.digest).inc(len(response.body["series"]))
-        return http_response
-
-
-def _build_http_response(
-    loaded: LoadedRelease, request: ForecastRequest, made_at: datetime
-) -> tuple[ForecastResponse, Response]:
-    response = build_response(loaded, request, made_at)
-    return response, build_json_response(response.body)
+        work = partial(build_response, loaded, forecast_request, datetime.now(UTC))
+        response = work() if is_quick(loaded, forecast_request) else await _run_large_request(large, work)
+        await parts.recorder.write_answer(response.stored)
+        counter = parts.metrics.served if response.is_news else parts.metrics.what_if
+        counter.labels(loaded.manifest.digest).inc(response.n_series)
+        return Response(response.content, media_type="application/json")
 
 
 async def _run_large_request(worker: BoundedWorker, work: Callable[..., T], *arguments: Any) -> T:

@@ -7,11 +7,12 @@ from typing import NamedTuple
 from fastapi import Response
 
 from deployments.forecaster import shapes
+from deployments.forecaster.loaded import LoadedRelease
 from deployments.forecaster.metrics import ServiceMetrics
 from deployments.forecaster.pages import JsonObject
 from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.recorder import ResponseRecorder
-from deployments.forecaster.source import LoadedRelease, ReleaseSource
+from deployments.forecaster.source import ReleaseSource
 
 NOT_READY: JsonObject = {
     "model": shapes.Problem,
