@@ -13,12 +13,14 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from deployments.forecaster.access import AccessGate
 from deployments.forecaster.metrics import RequestMeter, ServiceMetrics
 from deployments.forecaster.problems import add_problem_handlers
 from deployments.forecaster.recorder import ResponseRecorder
 from deployments.forecaster.routes import docs, health, metrics, models, predict
 from deployments.forecaster.routes.shared import ServiceParts
 from deployments.forecaster.source import ReleaseSource
+from tasks.edges.settings import read_settings
 
 ROUTES = (predict, models, health, metrics, docs)  # in the order of the documentation
 # For which a worker's Python code may block the loop, some ten times a request; by default 5 ms
@@ -48,11 +50,16 @@ def build_app(release_source: ReleaseSource, recorder: ResponseRecorder) -> Fast
         redoc_url=None,
         lifespan=lifespan,
     )
+    app.add_middleware(AccessGate, settings=read_settings(), get_dataset=lambda: _get_dataset(release_source))
     app.add_middleware(RequestMeter, metrics=parts.metrics)
     add_problem_handlers(app)
     for resource in ROUTES:
         resource.add_routes(app, parts)
     return app
+
+
+def _get_dataset(source: ReleaseSource) -> str | None:
+    return None if source.loaded is None else source.loaded.manifest.dataset
 
 
 def create_app() -> FastAPI:

@@ -2,8 +2,8 @@
 
 tests/service/test_bento.py holds each of the three to the installed BentoML.
 
-- `/api/` is answered by the app before BentoML's six layers, which cost three times what the app
-  does and keep a timer for each request until its timeout. BentoML's own probes stay.
+- All but PROBES is answered by the app before BentoML's six layers, which cost three times what
+  the app does, keep a timer for each request until its timeout, and have pages of their own.
 - Its process manager is controlled through sockets in a folder of this user alone. BentoML opens
   two ports on loopback, on which any user of the machine may stop or start programs.
 - Connections are `BoundedConnection`.
@@ -22,18 +22,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.forecaster.connections import raise_file_limit
 
-LANE = "/api/"
+PROBES = {"/livez", "/readyz", "/healthz"}  # a status and no content
 
 
 class FastLane:
-    """Passes requests of LANE to *lane*, and everything else on."""
+    """Passes PROBES on, and every other request to *lane*."""
 
     def __init__(self, app: ASGIApp, lane: ASGIApp) -> None:
         self.app, self.lane = app, lane
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Route one request."""
-        is_ours = scope["type"] == "http" and scope["path"].startswith(LANE)
+        is_ours = scope["type"] == "http" and scope["path"] not in PROBES
         await (self.lane if is_ours else self.app)(scope, receive, send)
 
 

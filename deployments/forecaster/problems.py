@@ -5,6 +5,8 @@ Every error has one form: the thing, the fact, the rule and the next step.
 
 import json
 import logging
+from collections.abc import Mapping
+from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -13,16 +15,39 @@ _log = logging.getLogger("tidemill.forecaster")
 
 
 class ProblemError(Exception):
-    """An HTTP error. status: 4xx for what the caller can fix, 503 for the operator."""
+    """An HTTP error as RFC 9457 has it, and the thing, the fact, the rule and the next step.
 
-    def __init__(self, status: int, thing: str, fact: str, rule: str, next_move: str) -> None:
+    status: 4xx for what the caller can fix, 503 for the operator.
+    headers: of the response.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        thing: str,
+        fact: str,
+        rule: str,
+        next_move: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(f"{thing}: {fact}")
-        self.status = status
-        self.body = {"error": {"thing": thing, "fact": fact, "rule": rule, "next": next_move}}
+        self.status, self._headers = status, headers
+        self.body = {
+            "type": "about:blank",
+            "title": HTTPStatus(status).phrase,
+            "status": status,
+            "detail": f"{thing}: {fact}. {rule} {next_move}",
+            "thing": thing,
+            "fact": fact,
+            "rule": rule,
+            "next": next_move,
+        }
 
     def response(self) -> Response:
         """The error as JSON, in ASCII: what a caller sent may be no Unicode."""
-        return Response(json.dumps(self.body), self.status, media_type="application/json")
+        return Response(
+            json.dumps(self.body), self.status, self._headers, media_type="application/problem+json"
+        )
 
 
 def add_problem_handlers(app: FastAPI) -> None:
@@ -41,6 +66,7 @@ def add_problem_handlers(app: FastAPI) -> None:
             error.detail,
             f"There are {paths}.",
             "See /docs.",
+            error.headers,
         ).response()
 
     @app.exception_handler(Exception)

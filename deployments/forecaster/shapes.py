@@ -142,17 +142,17 @@ class Ready(TypedDict):
 
 
 @with_config(_CLOSED)
-class ProblemDetail(TypedDict):
-    """What is wrong: the thing, the fact, the rule, the next step."""
+class Problem(TypedDict):
+    """Every error has this form (RFC 9457), with the media type application/problem+json.
 
+    detail: thing, fact, rule and next step as sentences.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str
     thing: str
     fact: str
     rule: str
     next: str
-
-
-@with_config(_CLOSED)
-class Problem(TypedDict):
-    """Every error has this form."""
-
-    error: ProblemDetail

@@ -11,6 +11,7 @@ import httpx
 from deployments.forecaster.shapes import Models, Prediction
 from deployments.ops.prefect_server import get_log_path
 from tasks.core.errors import SettingsError
+from tasks.edges.api_keys import read_own_key
 from tasks.edges.params import read_dataset
 from tasks.edges.processes import (
     fetch_url,
@@ -55,6 +56,11 @@ def build_service_environment(*, follows: bool = False) -> dict[str, str]:
     }
 
 
+def build_key_headers() -> dict[str, str]:
+    """What our own requests to the service are sent with."""
+    return {"X-API-Key": read_own_key()} if read_settings().auth == "on" else {}
+
+
 def find_served_dataset() -> str | None:
     """The dataset of the service on our port; None when none answers or is ready.
 
@@ -97,7 +103,8 @@ def describe_served_dataset(served: str | None, current: str) -> str:
 
 
 def _fetch_dataset() -> str | None:
-    body = fetch_url(f"http://{read_settings().host}:{read_settings().service_port}/api/v1/models")
+    address = f"http://{read_settings().host}:{read_settings().service_port}"
+    body = fetch_url(f"{address}/api/v1/models", headers=build_key_headers())
     try:
         return str(json.loads(body)["champion"]["dataset"]) if body else None
     except (ValueError, KeyError, TypeError):
@@ -128,7 +135,7 @@ def run_service(bento: Path) -> Iterator[str]:
             "The service", build_serve_command(str(bento), port), output, build_service_environment()
         )
     try:
-        wait_healthy(child, "The service", lambda: is_answering(f"{address}/api/v1/health/ready"), log)
+        wait_healthy(child, "The service", lambda: is_answering(f"{address}/readyz"), log)
         yield address
     finally:
         stop_process(identity)
@@ -140,7 +147,7 @@ def fetch_forecast(address: str) -> Prediction:
 
     Raises SettingsError with the service's answer when it has no forecast.
     """
-    with httpx.Client(base_url=address, timeout=60, trust_env=False) as client:
+    with httpx.Client(base_url=address, timeout=60, trust_env=False, headers=build_key_headers()) as client:
         models: Models = _parse_content(client.get("/api/v1/models"))
         series = models["champion"]["series"][:MAX_SERIES]
         prediction: Prediction = _parse_content(client.post("/api/v1/predict", json={"series_id": series}))

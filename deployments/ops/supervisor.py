@@ -319,8 +319,8 @@ def _build_service_command() -> list[str]:
 
 def _is_service_ready(address: str) -> bool:
     """Without a champion the service waits for one, and answers 503 until then."""
-    probe = "ready" if read_champion(read_dataset()) else "live"
-    return is_answering(f"{address}/api/v1/health/{probe}")
+    probe = "readyz" if read_champion(read_dataset()) else "livez"
+    return is_answering(f"{address}/{probe}")
 
 
 def _build_mlflow_command() -> list[str]:

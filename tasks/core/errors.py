@@ -16,6 +16,10 @@ class SettingsError(TidemillError):
     """The environment points to something that is not there: a port, a folder, a program."""
 
 
+class AccessError(TidemillError):
+    """The keys of callers cannot be read or changed as asked."""
+
+
 class SourceError(TidemillError):
     """A file, table or stream cannot be read as the dataset's entry says.
 

@@ -155,13 +155,16 @@ def is_answering(url: str, timeout_s: float = 2.0) -> bool:
     return fetch_url(url, timeout_s) is not None
 
 
-def fetch_url(url: str, timeout_s: float = 2.0, body: bytes | None = None) -> bytes | None:
+def fetch_url(
+    url: str, timeout_s: float = 2.0, body: bytes | None = None, headers: Mapping[str, str] | None = None
+) -> bytes | None:
     """The body of a successful answer; None for anything else.
 
     body: JSON for a POST; None: a GET.
     """
+    all_headers = {"Content-Type": "application/json", **(headers or {})}
     # The addresses are ours
-    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})  # noqa: S310
+    request = urllib.request.Request(url, data=body, headers=all_headers)  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310
             content: bytes = answer.read()

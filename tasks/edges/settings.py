@@ -50,6 +50,19 @@ class Settings(BaseSettings):
     prefect_api_url: str = Field(default="", validation_alias="PREFECT_API_URL")
     mlflow_port: int = 5000
     service_port: int = 3000
+    # `on`: the service answers keys (`tidemill keys`) and tokens alone. `off`: every program on its
+    # own machine, and no other machine
+    auth: Literal["on", "off"] = "off"
+    hosts: str = ""  # names under which the service is reached, separated by commas; others are refused
+    rate_limit: str = "6000/minute"  # of each caller
+    # Where the callers' rates are counted; of several services redis://...
+    rate_limit_storage: str = "memory://"
+    # A public key as PEM or JWK: tokens that it signs are accepted, of this algorithm, issuer and
+    # audience alone
+    jwt_key: Path | None = None
+    jwt_algorithm: Literal["RS256", "PS256", "ES256", "EdDSA"] = "RS256"
+    jwt_issuer: str = ""
+    jwt_audience: str = ""
     # The service serves the current dataset of the checkout in this folder; `tidemill up` sets it
     checkout: Path | None = None
     release: Path | None = None  # the service loads this release instead of the champion

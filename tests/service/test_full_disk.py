@@ -44,10 +44,7 @@ def test_a_full_disk_refuses_answers_and_readiness_alone_and_room_brings_them_ba
     assert wait_for(ask, 60)
     for _ in range(20):
         assert statuses(running) == [503, 503, 503, 200, 200]
-    assert (
-        running.predict(series_id="north").json()["error"]["rule"]
-        == "Nothing is served that is not recorded."
-    )
+    assert running.predict(series_id="north").json()["rule"] == "Nothing is served that is not recorded."
     assert f"{DATASET}.db" in running.client.get("/api/v1/health/ready").json()["faults"][0]
     assert (
         'tidemill_requests_total{route="/api/v1/predict",status="503"}'

@@ -29,7 +29,7 @@ def test_every_path_is_stated_in_one_file():
 
 async def get(app, *paths):
     """The answers of *app* in this process."""
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         return [await client.get(path) for path in paths]
 
 

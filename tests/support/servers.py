@@ -32,6 +32,9 @@ uvicorn.Server(uvicorn.Config(create_app(), log_level="warning")).run(sockets=[s
 """
 
 
+JSON = {"Content-Type": "application/json"}
+
+
 @dataclass
 class Server:
     client: httpx.Client
@@ -62,7 +65,7 @@ def serving(home: Path, root: Path = ROOT, **environment):
         env = build_child_environment(TIDEMILL_HOME=str(home), **environment)
         process = subprocess.Popen(command, cwd=root, env=env, pass_fds=[fd])
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=START_S) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=START_S, headers=JSON) as client:
             yield Server(client, process, home)
     finally:
         process.terminate()
@@ -83,7 +86,7 @@ def serving_bento(home: Path, **environment):
         wait_healthy(
             process, "the service", lambda: is_answering(f"{address}/api/v1/health/ready"), home / "log"
         )
-        with httpx.Client(base_url=address, timeout=60) as client:
+        with httpx.Client(base_url=address, timeout=60, headers=JSON) as client:
             yield Server(client, process, home)
     finally:
         process.terminate()
