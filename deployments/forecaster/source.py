@@ -23,6 +23,7 @@ import polars as pl
 from deployments.forecaster import shapes
 from tasks.core.errors import ReleaseError, TidemillError
 from tasks.core.frames import SERIES
+from tasks.core.objectives import ServiceTargets
 from tasks.core.reports.package import EvaluationFigures, Provenance
 from tasks.edges.artifacts import read_last_report
 from tasks.edges.registry import get_champion_folder, get_champion_path, get_rows_path, read_champion
@@ -120,6 +121,7 @@ class ReleaseSource:
         self.rows_fault: str | None = None
         self.dataset_fault: str | None = None
         self.n_swaps = 0
+        self.targets = ServiceTargets()  # of the checkout, if there is one
         self._dataset = dataset
         self._checkout = (
             None if dataset is not None or read_settings().release is not None else _find_checkout(embedded)
@@ -151,7 +153,7 @@ class ReleaseSource:
             self._dataset = (
                 _find_dataset(read_settings().release)
                 or _find_dataset(self.embedded)
-                or _read_checkout_dataset(ROOT)
+                or _read_checkout(ROOT)[0]
             )
         return self._dataset
 
@@ -165,7 +167,7 @@ class ReleaseSource:
         if (stamp := _read_stamp(self._checkout / "params.yaml")) != self._params_stamp:
             self._params_stamp, self.dataset_fault = stamp, None
             try:
-                self._checkout_dataset = _read_checkout_dataset(self._checkout)
+                self._checkout_dataset, self.targets = _read_checkout(self._checkout)
             except Exception as error:  # noqa: BLE001  (a file that is being edited; the old dataset stays)
                 self.dataset_fault = f"{type(error).__name__}: {error}"
         if self._checkout_dataset is None or self._checkout_dataset == self._dataset:
@@ -364,10 +366,12 @@ def _find_checkout(embedded: Path) -> Path | None:
     return read_settings().checkout or (None if embedded.is_dir() else ROOT)
 
 
-def _read_checkout_dataset(checkout: Path) -> str:
-    from tasks.edges.params import read_dataset
+def _read_checkout(checkout: Path) -> tuple[str, ServiceTargets]:
+    from tasks.edges.objectives import read_targets
+    from tasks.edges.params import read_document
 
-    return read_dataset(checkout)
+    document = read_document(checkout)
+    return document.dataset, read_targets(document)
 
 
 def compute_known_span(rows: pl.DataFrame) -> tuple[datetime, datetime]:
