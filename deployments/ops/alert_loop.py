@@ -27,13 +27,13 @@ from tasks.core.reports.alerts import Alarm, AlertMessage
 from tasks.edges.command import run_or_exit
 from tasks.edges.objectives import add_counts
 from tasks.edges.params import read_document
-from tasks.edges.processes import fetch_url, is_running
+from tasks.edges.processes import START_S, fetch_url, is_running
 from tasks.edges.registry import read_champion
 from tasks.edges.settings import ROOT, read_settings
 
 TICK_S = 10.0
 _SEND_POLL_S = 1.0
-_N_FAILED = 3  # probes of the service in a row, before it is down
+_N_FAILED = 3  # ticks in a row in which a part or the service fails, before it is down
 _EMIT_TIMEOUT_S = 60.0
 _COUNTER = re.compile(
     r'^tidemill_service_level_(events|bad)_total\{dataset="(.*)",level="(\w+)"\} (\S+)$', re.MULTILINE
@@ -72,7 +72,7 @@ class AlarmFinder:
         self._probe = ServiceProbe()
         self._sources: dict[str, AlarmSource] = {
             **SOURCES,
-            "parts": list_part_alarms,
+            "parts": PartsProbe().list_alarms,
             "service": self._probe.list_alarms,
             "release": self._probe.list_release_alarms,
         }
@@ -180,15 +180,27 @@ class ServiceProbe:
         return [build_alarm("release_fault", "release", summary, context.document.dataset)]
 
 
-def list_part_alarms(_: AlarmContext) -> list[Alarm] | None:
+class PartsProbe:
     """Parts of `tidemill up` that do not run, or end again and again."""
-    state = read_state()
-    if state is None or not is_running(state.supervisor):
-        return None
-    return [
-        build_alarm("part_down", "parts", fact, subject=name)
-        for name, fact in describe_failing_parts(state).items()
-    ]
+
+    def __init__(self) -> None:
+        self._n_failed: dict[str, int] = {}
+
+    def list_alarms(self, context: AlarmContext) -> list[Alarm] | None:
+        """Parts that fail several ticks in a row; unknown in between: one may be starting."""
+        state = read_state()
+        if state is None or not is_running(state.supervisor):
+            return None
+        is_starting = context.now.timestamp() - state.supervisor.started < START_S
+        failing = {
+            name: fact
+            for name, fact in describe_failing_parts(state).items()
+            if name in state.ends or not is_starting
+        }
+        self._n_failed = {name: self._n_failed.get(name, 0) + 1 for name in failing}
+        if any(n < _N_FAILED for n in self._n_failed.values()):
+            return None
+        return [build_alarm("part_down", "parts", fact, subject=name) for name, fact in failing.items()]
 
 
 def run_sender(address: str, label: str, send: Send, stopping: threading.Event, poll_s: float) -> None:

@@ -16,12 +16,14 @@ from tasks.core.objectives import Severity
 from tasks.core.reports.alerts import Alarm
 from tasks.core.reports.feed import FeedEvent
 from tasks.core.reports.monitor import MonitorReport
+from tasks.core.reports.retrain import RetrainLimits
 from tasks.edges.current import find_report
 from tasks.edges.objectives import read_objectives, read_targets
 from tasks.edges.params import ParamsDocument
 from tasks.edges.refreshed import read_refresh_fault
 from tasks.edges.settings import read_settings
 from tasks.retrain.journal import read_retrainings
+from tasks.retrain.params import RetrainParams
 
 LEAST_FREE_BYTES = 2_000_000_000  # a run leaves some 100 MB; with less, a few fill the disk
 MONITOR_LATE_S = 3 * 3_600.0  # it runs hourly
@@ -110,8 +112,13 @@ def _list_monitor_alarms(context: AlarmContext) -> list[Alarm] | None:
         for level in report.service_levels
         if level.is_degraded
     ]
-    if report.verdict == "degraded" and not alarms:  # a limit of `retrain` alone
-        alarms.append(build_alarm("loss_high", "monitor", report.reason, dataset, "limit"))
+    params = context.document.parse_stage("retrain", RetrainParams)
+    limits = RetrainLimits(**{name: getattr(params, name) for name in RetrainLimits.model_fields})
+    if (champion := report.champion) is not None:
+        breaches = limits.list_breaches(champion.error_ratio, champion.coverage_frac)
+        for name, summary in breaches.items():
+            alarm = "loss_high" if name == "error" else "coverage_low"
+            alarms.append(build_alarm(alarm, "monitor", summary, dataset, "limit"))
     if (drift := report.drift) is not None and drift.is_drifting:
         summary = f"{drift.n_alarmed} of {drift.n_streams} streams alarm, {drift.n_by_luck} would by chance"
         alarms.append(build_alarm("inputs_drift", "monitor", summary, dataset))

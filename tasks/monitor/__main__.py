@@ -55,7 +55,7 @@ def main(root: Path = ROOT) -> None:
             write_report(root / MonitorReport.PATH, last.model_copy(update={"objectives": objectives}))
             print(f"monitor: nothing new: {last.verdict}: {last.reason}")
             return
-        report = _update_served(last, document, champion, answers, path, root)
+        report = _update_served(last, document, champion, answers, path)
     else:
         report = _build_report(document, champion, monitored, answers, params, limits, key, path, root)
     write_report(root / MonitorReport.PATH, report.model_copy(update={"objectives": objectives}))
@@ -115,7 +115,6 @@ def _update_served(
     champion: ChampionRecord | None,
     answers: AnswerCounts,
     path: Path,
-    root: Path,
 ) -> MonitorReport:
     """The last report with what was served since; what decides stays as it is."""
     rows, about = read_frame(path, SERIES), document.about
