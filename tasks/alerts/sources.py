@@ -103,7 +103,7 @@ def _list_monitor_alarms(context: AlarmContext) -> list[Alarm] | None:
         return None
     alarms = [
         build_alarm(
-            "loss_high" if level.figure == "loss" else "coverage_low",
+            "coverage_low" if level.figure == "coverage" else "loss_high",
             "monitor",
             describe_alarm(level),
             dataset,
@@ -157,6 +157,8 @@ def _list_retraining_alarms(context: AlarmContext) -> list[Alarm]:
     if last.ended_at is None:
         late = (context.now - last.started_at).total_seconds() > RETRAINING_LATE_S
         name, summary = ("retraining_failed" if late else None), f"{began}, and has no end"
+    elif last.new_digest is None:
+        name, summary = "retraining_failed", f"{began}, and left no champion"
     elif last.new_digest == last.digest:
         name, summary = "retraining_no_better", f"{began}: the champion stays"
     if name is None:

@@ -69,7 +69,7 @@ class AddressState(NamedTuple):
 
 
 def hash_address(url: str) -> str:
-    """What stands for an address in the outbox: its hash, since addresses are secrets."""
+    """What identifies an address in the outbox: its hash, since addresses are secrets."""
     return hashlib.sha256(url.encode()).hexdigest()[:16]
 
 

@@ -38,7 +38,7 @@ def add_counts(dataset: str, counters: Mapping[str, EventCount], now: float) -> 
 
     counters: of the service since its start, by level. now: seconds since 1970.
     """
-    path = _get_path(dataset)
+    path = get_counts_path(dataset)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _open_store(path) as store, store:
         for level, count in counters.items():
@@ -55,7 +55,7 @@ def add_counts(dataset: str, counters: Mapping[str, EventCount], now: float) -> 
 
 def read_objectives(dataset: str, targets: ServiceTargets, now: float) -> tuple[ServiceObjective, ...]:
     """The state of each level; none before anything was counted. now: seconds since 1970."""
-    path = _get_path(dataset)
+    path = get_counts_path(dataset)
     if not path.exists():
         return ()
     counts: dict[str, dict[str, EventCount]] = {}
@@ -69,7 +69,8 @@ def read_objectives(dataset: str, targets: ServiceTargets, now: float) -> tuple[
     return compute_objectives(targets, counts)
 
 
-def _get_path(dataset: str) -> Path:
+def get_counts_path(dataset: str) -> Path:
+    """Where the counts of *dataset* are kept."""
     return read_settings().home / "service_levels" / f"{encode_name(dataset)}.db"
 
 

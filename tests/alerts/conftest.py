@@ -1,21 +1,9 @@
-"""A home, a checkout's params.yaml, and the store, with a clock that the test sets."""
-
-from datetime import UTC, datetime, timedelta
+"""A home, a checkout's params.yaml, and a clock that the test sets."""
 
 import pytest
+from alert_servers import Clock
 from homes import at_home
 from refresh_runs import build_root
-
-START = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-class Clock:
-    def __init__(self):
-        self.now = START
-
-    def after(self, **passed):
-        self.now += timedelta(**passed)
-        return self.now
 
 
 @pytest.fixture

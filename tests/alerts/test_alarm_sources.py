@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 import yaml
-from conftest import START
+from alert_servers import START
 from refresh_runs import write_meters
 from reports import DRIFT, NO_OUTCOMES, monitor_report, retrain_decision
 from small_release import small_rows

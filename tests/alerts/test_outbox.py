@@ -3,6 +3,8 @@
 from itertools import pairwise
 
 import pytest
+from alert_servers import Clock
+from homes import at_home
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -99,13 +101,10 @@ def test_what_only_happens_has_no_end(root, clock):
     assert tick(clock.after(minutes=1)) == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 400), st.booleans()), max_size=25))
 def test_for_any_history_messages_alternate_and_keep_to_the_cool_down(tmp_path_factory, history):
     """The oracle: openings and ends alternate, and a cool-down is between two openings."""
-    from conftest import Clock
-    from homes import at_home
-
     clock, log = Clock(), []
     with at_home(tmp_path_factory.mktemp("home")):
         for passed_s, is_open in history:

@@ -1,20 +1,31 @@
-"""A webhook and an SMTP server that keep what they accept, on ports of their own."""
+"""A webhook and an SMTP server that keep what they accept; a clock that a test sets."""
 
 import email
 import json
 import threading
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from email import policy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from aiosmtpd.controller import Controller
 
+START = datetime(2026, 1, 1, tzinfo=UTC)
 # The loop that `tidemill up` starts, on a root that is its argument
 LOOP = """
 import sys; from pathlib import Path; from deployments.ops.alert_loop import main
 from tasks.edges.command import run_or_exit
 run_or_exit(lambda: main(Path(sys.argv[1]), tick_s=0.2))
 """
+
+
+class Clock:
+    def __init__(self):
+        self.now = START
+
+    def after(self, **passed):
+        self.now += timedelta(**passed)
+        return self.now
 
 
 @contextmanager
