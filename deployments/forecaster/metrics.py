@@ -155,6 +155,7 @@ class LevelMetrics:
             "tidemill_service_level_bad", "Those beyond the target.", labels, registry=registry
         )
         self._dataset, self._targets = "", ServiceTargets()
+        self._limits = self._targets.list_targets()
         self._updated_at = time.monotonic()
 
     def update(self, loaded: LoadedRelease | None, targets: ServiceTargets) -> None:
@@ -164,9 +165,10 @@ class LevelMetrics:
         passed_s, self._updated_at = time.monotonic() - self._updated_at, time.monotonic()
         if (loaded.manifest.dataset, targets) != (self._dataset, self._targets):
             self._dataset, self._targets = loaded.manifest.dataset, targets
+            self._limits = targets.list_targets()
             self.target.clear()
             self.budget.clear()
-            for level, (target, budget) in targets.list_targets().items():
+            for level, (target, budget) in self._limits.items():
                 self.target.labels(self._dataset, level).set(target)
                 self.budget.labels(self._dataset, level).set(budget)
         age_s = (loaded.newest_known - loaded.manifest.seen_until).total_seconds()
@@ -186,7 +188,7 @@ class LevelMetrics:
             self._count("latency_p99", 1, seconds)
 
     def _count(self, level: LevelName, amount: float, value: float) -> None:
-        if self._dataset and (found := self._targets.list_targets().get(level)) is not None:
+        if self._dataset and (found := self._limits.get(level)) is not None:
             self.events.labels(self._dataset, level).inc(amount)
             self.bad.labels(self._dataset, level).inc(amount if value > found.target else 0)
 

@@ -77,7 +77,7 @@ class AlarmFinder:
             "release": self._probe.list_release_alarms,
         }
         self._faults: dict[str, str] = {}
-        self._sent_without_store: set[str] = set()
+        self._sent: set[str] = set()
 
     def run_tick(self) -> None:
         """Find alarms once; a fault is printed once and ends nothing."""
@@ -95,7 +95,7 @@ class AlarmFinder:
         try:
             with open_store() as store:
                 messages = store.update(collected, document.dataset, params, hashes, now)
-            self._sent_without_store.clear()
+            self._sent = {alarm.key for alarm in collected.alarms}
             for message in messages:
                 print(f"alerts: {message.title}", flush=True)
         except (sqlite3.Error, OSError) as error:
@@ -105,8 +105,8 @@ class AlarmFinder:
 
     def _send_without_store(self, alarms: list[Alarm]) -> None:
         """Where nothing can be written, critical alarms are sent once, without a second try."""
-        new = [a for a in alarms if a.severity == "critical" and a.key not in self._sent_without_store]
-        self._sent_without_store |= {alarm.key for alarm in new}
+        new = [alarm for alarm in alarms if alarm.severity == "critical" and alarm.key not in self._sent]
+        self._sent |= {alarm.key for alarm in new}
         for alarm in new:
             message = AlertMessage(
                 title=f"Tidemill, {alarm.dataset or 'machine'}: critical: {alarm.name}",
@@ -130,13 +130,11 @@ class ServiceProbe:
     def __init__(self) -> None:
         self._n_failed = 0
         self._ready: dict[str, object] | None = None
-        self._has_champion = False
 
     def fetch(self, dataset: str, now: datetime) -> None:
         """Ask the service once; its counters go into the windows of the service levels."""
         settings = read_settings()
         address = f"http://{settings.host}:{settings.service_port}/api/v1"
-        self._has_champion = read_champion(dataset) is not None
         answer = fetch_url(f"{address}/health/ready")
         self._ready = None if answer is None else json.loads(answer)
         self._n_failed = 0 if self._ready else self._n_failed + 1
@@ -158,7 +156,7 @@ class ServiceProbe:
 
     def list_alarms(self, context: AlarmContext) -> list[Alarm] | None:
         """Whether it is ready; unknown between the first failed probe and the last that counts."""
-        if self._ready or not self._has_champion:
+        if self._ready or read_champion(context.document.dataset) is None:
             return []
         if self._n_failed < _N_FAILED:
             return None

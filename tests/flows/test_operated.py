@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -255,7 +256,7 @@ def test_the_event_that_a_refresh_emits_starts_a_retraining_that_decides_again(c
 
 
 def test_an_alarm_is_one_event_however_often_it_is_emitted(checkout, api):
-    opened = "2026-01-01T00:00:00+00:00"
+    opened = datetime.now(UTC).isoformat()
     alarm = {"state": "open", "name": "inputs_drift", "dataset": "d", "subject": "", "severity": "warning"}
     alarm |= {"summary": "s", "runbook": "r", "opened_at": opened, "closed_at": None}
     for _ in range(2):

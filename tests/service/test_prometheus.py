@@ -73,10 +73,11 @@ def scraped(tmp_path_factory):
 def query(port, text):
     """Labels and value of each series; empty while Prometheus starts."""
     try:
-        answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": text}).json()
+        answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": text})
     except httpx.TransportError:
         return []
-    return [(one["metric"], float(one["value"][1])) for one in answer.get("data", {}).get("result", ())]
+    found = answer.json()["data"]["result"] if answer.status_code == 200 else ()
+    return [(one["metric"], float(one["value"][1])) for one in found]
 
 
 def test_prometheus_computes_burn_rates_of_the_real_service(scraped):
