@@ -32,7 +32,7 @@ def list_alarms(as_json: AsJson = False) -> None:
     if status.looked_at is None:
         print("Nothing has looked for alarms yet; `tidemill up` does.")
         return
-    print(f"As of {status.looked_at:%F %T} UTC: {len(status.alarms)} alarms are open.")
+    print(f"As of {status.looked_at:%F %T} UTC: {len(status.alarms) or 'no'} open alarms.")
     for alarm in status.alarms:
         sent = "" if alarm.notified_at else " (not sent: cool-down or silence)"
         print(

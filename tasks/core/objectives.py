@@ -19,6 +19,9 @@ LevelName = Literal["latency_p95", "latency_p99", "errors", "freshness", "model_
 WINDOWS_S: Mapping[str, int] = {"5m": 300, "30m": 1_800, "1h": 3_600, "6h": 21_600, "3d": 259_200}
 
 
+LEAST_S = 300.0  # of time-based levels, so that rows which catch up after a start raise no alarm
+
+
 class BurnRule(NamedTuple):
     """An alarm of *severity* while the burn rate of both windows is above *rate*."""
 
@@ -118,10 +121,11 @@ def compute_objectives(
             for window, count in of_level.items()
         }
         n_events = of_level["3d"].events
+        least = LEAST_S if level in {"freshness", "model_age"} else targets.min_requests
         severities = [
             rule.severity
             for rule in BURN_RULES
-            if of_level[rule.long].events >= targets.min_requests
+            if of_level[rule.long].events >= least
             and min(rates[rule.long] or 0.0, rates[rule.short] or 0.0) > rule.rate
         ]
         objectives.append(

@@ -44,6 +44,13 @@ def test_few_answers_raise_no_alarm_and_none_is_no_data():
     assert compute_objectives(TARGETS, {})[0].state == "no_data"
 
 
+def test_rows_that_catch_up_within_minutes_of_a_start_raise_no_alarm():
+    targets = ServiceTargets(freshness_s=60, latency_p95_s=None, latency_p99_s=None, error_frac=None)
+    for seconds, severity in [(299, None), (301, "critical")]:
+        old = {"freshness": dict.fromkeys(WINDOWS_S, EventCount(seconds, seconds))}
+        assert compute_objectives(targets, old)[0].severity == severity
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     st.lists(
