@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from deployments.cli.alerts import add_alerts_commands
 from deployments.cli.check import add_check_command
 from deployments.cli.datasets import add_dataset_commands
 from deployments.cli.exit_codes import ExitCode
@@ -247,3 +248,4 @@ add_key_commands(app)
 add_quarantine_commands(app)
 add_replay_command(app)
 add_simulate_command(app)
+add_alerts_commands(app)

@@ -9,6 +9,7 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.forecaster.loaded import LoadedRelease
+from tasks.core.objectives import LevelName, ServiceTargets
 from tasks.edges.settings import apply_in_memory_metrics
 
 apply_in_memory_metrics()
@@ -23,6 +24,7 @@ from prometheus_client import (  # noqa: E402
 
 # From a cached answer (about 1 ms) to a cold one over a long replay.
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+FORECAST_ROUTE = "/api/v1/predict"
 UNIX_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # A second series for each counter, which no query uses
@@ -89,6 +91,7 @@ class ServiceMetrics:
             "Newest known_at minus seen_until: the model's age in event time.",
             registry=registry,
         )
+        self.levels = LevelMetrics(registry)
         self._labelled: tuple[str, str] | None = None
         self._n_swaps = 0
 
@@ -96,9 +99,14 @@ class ServiceMetrics:
         """Count one request."""
         self.requests.labels(route, str(status)).inc()
         self.latency.labels(route).observe(seconds)
+        if route == FORECAST_ROUTE:
+            self.levels.count_answer(status, seconds)
 
-    def update(self, loaded: LoadedRelease | None, n_swaps: int, *, faulty: bool) -> None:
+    def update(
+        self, loaded: LoadedRelease | None, n_swaps: int, targets: ServiceTargets, *, faulty: bool
+    ) -> None:
         """Set the gauges to the loaded release, and count swaps."""
+        self.levels.update(loaded, targets)
         self.fault.set(faulty)
         self.swaps.inc(n_swaps - self._n_swaps)
         self._n_swaps = n_swaps
@@ -118,6 +126,71 @@ class ServiceMetrics:
     def render(self) -> bytes:
         """The metrics in the exposition format."""
         return generate_latest(self.registry)
+
+
+class LevelMetrics:
+    """Events and bad events of each service level, with target and budget (`ServiceTargets`).
+
+    Of freshness and age they are seconds, by the state at each scrape.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        labels = ["dataset", "level"]
+        self.target = Gauge(
+            "tidemill_service_level_target", "Seconds, or a share for errors.", labels, registry=registry
+        )
+        self.budget = Gauge(
+            "tidemill_service_level_budget",
+            "Share of events that may be beyond the target.",
+            labels,
+            registry=registry,
+        )
+        self.events = Counter(
+            "tidemill_service_level_events",
+            "Forecasts answered; seconds for freshness and model_age.",
+            labels,
+            registry=registry,
+        )
+        self.bad = Counter(
+            "tidemill_service_level_bad", "Those beyond the target.", labels, registry=registry
+        )
+        self._dataset, self._targets = "", ServiceTargets()
+        self._limits = self._targets.list_targets()
+        self._updated_at = time.monotonic()
+
+    def update(self, loaded: LoadedRelease | None, targets: ServiceTargets) -> None:
+        """Set targets, and count the time since the last call as fresh or old."""
+        if loaded is None:
+            return
+        passed_s, self._updated_at = time.monotonic() - self._updated_at, time.monotonic()
+        if (loaded.manifest.dataset, targets) != (self._dataset, self._targets):
+            self._dataset, self._targets = loaded.manifest.dataset, targets
+            self._limits = targets.list_targets()
+            self.target.clear()
+            self.budget.clear()
+            for level, (target, budget) in self._limits.items():
+                self.target.labels(self._dataset, level).set(target)
+                self.budget.labels(self._dataset, level).set(budget)
+        age_s = (loaded.newest_known - loaded.manifest.seen_until).total_seconds()
+        old_s: dict[LevelName, float] = {
+            "freshness": time.time() - loaded.newest_known.timestamp(),
+            "model_age": age_s,
+        }
+        for level, value in old_s.items():
+            self._count(level, passed_s, value)
+
+    def count_answer(self, status: int, seconds: float) -> None:
+        """Count an answer; errors of the caller are answers, too."""
+        is_error = status >= 500
+        self._count("errors", 1, 1.0 if is_error else 0.0)
+        if not is_error:
+            self._count("latency_p95", 1, seconds)
+            self._count("latency_p99", 1, seconds)
+
+    def _count(self, level: LevelName, amount: float, value: float) -> None:
+        if self._dataset and (found := self._limits.get(level)) is not None:
+            self.events.labels(self._dataset, level).inc(amount)
+            self.bad.labels(self._dataset, level).inc(amount if value > found.target else 0)
 
 
 class RequestMeter:

@@ -20,6 +20,7 @@ from deployments.forecaster import shapes
 from deployments.forecaster.loaded import LoadedRelease, ReleaseChoice, Stamp, format_iso, list_value_columns
 from tasks.core.errors import ReleaseError, TidemillError
 from tasks.core.frames import SERIES
+from tasks.core.objectives import ServiceTargets
 from tasks.edges.registry import get_champion_folder, get_champion_path, get_rows_path, read_champion
 from tasks.edges.settings import ROOT, read_settings
 from tasks.release import Release, load_release
@@ -47,6 +48,7 @@ class ReleaseSource:
         self.rows_fault: str | None = None
         self.dataset_fault: str | None = None
         self.n_swaps = 0
+        self.targets = ServiceTargets()  # of the checkout, if there is one
         self._dataset = dataset
         self._checkout = (
             None if dataset is not None or read_settings().release is not None else _find_checkout(embedded)
@@ -78,7 +80,7 @@ class ReleaseSource:
             self._dataset = (
                 _find_dataset(read_settings().release)
                 or _find_dataset(self.embedded)
-                or _read_checkout_dataset(ROOT)
+                or _read_checkout(ROOT)[0]
             )
         return self._dataset
 
@@ -92,7 +94,7 @@ class ReleaseSource:
         if (stamp := _read_stamp(self._checkout / "params.yaml")) != self._params_stamp:
             self._params_stamp, self.dataset_fault = stamp, None
             try:
-                self._checkout_dataset = _read_checkout_dataset(self._checkout)
+                self._checkout_dataset, self.targets = _read_checkout(self._checkout)
             except Exception as error:  # noqa: BLE001  (a file that is being edited; the old dataset stays)
                 self.dataset_fault = f"{type(error).__name__}: {error}"
         if self._checkout_dataset is None or self._checkout_dataset == self._dataset:
@@ -286,10 +288,12 @@ def _find_checkout(embedded: Path) -> Path | None:
     return read_settings().checkout or (None if embedded.is_dir() else ROOT)
 
 
-def _read_checkout_dataset(checkout: Path) -> str:
-    from tasks.edges.params import read_dataset
+def _read_checkout(checkout: Path) -> tuple[str, ServiceTargets]:
+    from tasks.edges.objectives import read_targets
+    from tasks.edges.params import read_document
 
-    return read_dataset(checkout)
+    document = read_document(checkout)
+    return document.dataset, read_targets(document)
 
 
 def _read_stamp(path: Path) -> Stamp:

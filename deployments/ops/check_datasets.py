@@ -8,9 +8,11 @@ from typing import NamedTuple
 from pydantic import BaseModel
 
 import tasks.extensions
+from tasks.alerts.params import AlertParams
 from tasks.core.calendar import build_calendar, parse_step_length
 from tasks.core.errors import ParamsError, TidemillError
 from tasks.core.extensions import OLD_FOLDER
+from tasks.core.objectives import ServiceTargets
 from tasks.edges.params import (
     STAGES,
     TOP_LEVEL_KEYS,
@@ -116,7 +118,7 @@ def _list_section_faults(document: ParamsDocument) -> Iterator[str]:
     ]
     checks += [
         lambda stage=stage, kind=kind: document.parse_stage(stage, kind)  # type: ignore[misc]
-        for stage, kind in STAGE_PARAMS.items()
+        for stage, kind in (STAGE_PARAMS | {"service_levels": ServiceTargets, "alerts": AlertParams}).items()
     ]
     section = document.find_section("feed")
     if section is not None:

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import metadata
@@ -17,7 +16,8 @@ import psutil
 from deployments.ops.forecaster_process import describe_served_dataset, find_served_dataset
 from deployments.ops.operate import describe_feed_dataset
 from deployments.ops.supervisor import list_ports
-from deployments.ops.supervisor_state import read_state
+from deployments.ops.supervisor_state import RECENT_S, describe_failing_parts, read_state
+from tasks.alerts.sources import LEAST_FREE_BYTES
 from tasks.core.errors import SettingsError, TidemillError
 from tasks.core.reports.monitor import MonitorReport
 from tasks.edges.current import find_dataset_of_file, find_report
@@ -35,8 +35,6 @@ from tasks.edges.tracking import (
 )
 
 OLDEST, NEWEST = (3, 11), (3, 13)
-# A run leaves some 100 MB; below this, a few releases and Prefect's database fill the disk
-LEAST_FREE_BYTES = 2_000_000_000
 _OUTPUTS = (
     "data/clean",
     "models/release",
@@ -44,7 +42,6 @@ _OUTPUTS = (
     "data/reports/monitor",
     "data/decisions/retrain",
 )
-RECENT_S = 600.0  # an end of a part in that time counts; an entry may wait so long for its delivery
 PROGRAMS = ("git", "dvc", "prefect", "mlflow", "bentoml")
 
 
@@ -242,16 +239,7 @@ def _report_parts(root: Path) -> Iterator[DoctorFinding]:
     state = read_state()
     if state is None or not is_running(state.supervisor):
         return
-    running = {part.name for part in state.parts if is_running(part)}
-    for name in state.addresses:
-        ends = state.ends.get(name)
-        is_looping = ends is not None and ends.n > 1 and time.time() - ends.ended_at < RECENT_S
-        if name in running and not is_looping:
-            continue
-        found = "does not run" if name not in running else "runs"
-        if ends is not None:
-            since_s = time.time() - ends.ended_at
-            found += f"; it {ends.fact}, {ends.n} times since `tidemill up`, last {since_s:.0f} s ago"
+    for name, found in describe_failing_parts(state).items():
         yield DoctorFinding(
             f"part {name}",
             found,

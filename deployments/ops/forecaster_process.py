@@ -46,7 +46,7 @@ def build_service_environment(*, follows: bool = False) -> dict[str, str]:
     follows: serve this checkout's current dataset, also when another one becomes current.
     """
     home = read_settings().home.absolute()
-    quiet = "api_server.logging.access.enabled=false"
+    quiet = "services.logging.access.enabled=false"
     checkout = {"TIDEMILL_CHECKOUT": str(ROOT)} if follows else {}
     return {
         "TIDEMILL_HOME": str(home),

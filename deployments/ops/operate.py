@@ -9,6 +9,7 @@ from deployments.ops.forecaster_process import describe_served_dataset, find_ser
 from deployments.ops.prefect_server import ReportLine, get_log_path
 from deployments.ops.supervisor import KAFKA, list_parts, list_ports
 from deployments.ops.supervisor_state import SupervisorState, get_state_path, read_state
+from tasks.alerts.send import list_addresses
 from tasks.core.errors import SettingsError
 from tasks.edges.params import read_dataset
 from tasks.edges.processes import (
@@ -39,7 +40,7 @@ def start_parts(report_line: ReportLine, kafka: bool = False) -> StartedParts:
 
     report: gets a line of progress.
     kafka: start a broker, too.
-    Raises SettingsError that names the part that failed.
+    Raises SettingsError that names the part that failed, or an address of TIDEMILL_ALERTS.
     """
     state = read_state()
     if state is not None and is_running(state.supervisor):
@@ -48,6 +49,7 @@ def start_parts(report_line: ReportLine, kafka: bool = False) -> StartedParts:
             report_line(f"{advice}.")
         return _describe_state(state)
     check_home_is_writable()
+    list_addresses()
     _check_ports_are_free(kafka)
     log = get_log_path("up")
     report_line(f"Starting; the log is {log}")

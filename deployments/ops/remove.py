@@ -9,6 +9,7 @@ from typing import NamedTuple
 from deployments.ops.forecaster_process import find_served_dataset
 from deployments.ops.supervisor_state import read_state
 from tasks.core.errors import ParamsError
+from tasks.edges.objectives import get_counts_path
 from tasks.edges.params import read_document
 from tasks.edges.processes import is_running
 from tasks.edges.registry import MANIFEST, ReleaseIdentity, get_rows_path
@@ -82,6 +83,7 @@ def _list_paths(dataset: str) -> Iterator[Path]:
         *(home / folder / encode_name(dataset) for folder in ("registry", "feed", "failed/validate")),
         *(served.with_name(f"{served.name}{suffix}") for suffix in ("", "-wal", "-shm")),
         get_rows_path(dataset),
+        get_counts_path(dataset),
         home / "progress" / f"{encode_name(dataset)}.json",
     )
     yield from (path for path in named if path.exists())

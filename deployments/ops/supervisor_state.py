@@ -1,12 +1,15 @@
 """What the supervisor of `tidemill up` writes about itself: which processes run, which ended."""
 
+import time
 from pathlib import Path
 
 from pydantic import Field
 
 from tasks.core.strict import Strict
-from tasks.edges.processes import ProcessIdentity
+from tasks.edges.processes import ProcessIdentity, is_running
 from tasks.edges.settings import read_settings
+
+RECENT_S = 600.0  # an end of a part in that time counts
 
 
 class PartEnds(Strict):
@@ -50,3 +53,18 @@ def read_state() -> SupervisorState | None:
     """The state that a supervisor left, running or not; None when there is none."""
     path = get_state_path()
     return SupervisorState.model_validate_json(path.read_bytes()) if path.exists() else None
+
+
+def describe_failing_parts(state: SupervisorState) -> dict[str, str]:
+    """Parts that do not run, or end again and again: the fact, by name."""
+    running, failing = {part.name for part in state.parts if is_running(part)}, {}
+    for name in state.addresses:
+        ends = state.ends.get(name)
+        is_looping = ends is not None and ends.n > 1 and time.time() - ends.ended_at < RECENT_S
+        if name in running and not is_looping:
+            continue
+        failing[name] = "does not run" if name not in running else "runs"
+        if ends is not None:
+            since_s = time.time() - ends.ended_at
+            failing[name] += f"; it {ends.fact}, {ends.n} times since `tidemill up`, last {since_s:.0f} s ago"
+    return failing

@@ -38,8 +38,9 @@ STAGES = (
 )
 
 
-ENTRY_KEYS = ("about", "models", "feed", *STAGES)  # of a dataset's entry
-TOP_LEVEL_KEYS = ("dataset", "datasets", "models", "feed", *STAGES)
+_OPTIONAL = ("feed", "service_levels", "alerts")  # sections that may be absent
+ENTRY_KEYS = ("about", "models", *_OPTIONAL, *STAGES)  # of a dataset's entry
+TOP_LEVEL_KEYS = ("dataset", "datasets", "models", *_OPTIONAL, *STAGES)
 
 _RESTORE = "Correct it, or restore the file with `git checkout params.yaml`."
 _TOP_LEVEL = (

@@ -2,15 +2,18 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import polars as pl
 from pydantic import Field
 
+from tasks.core.errors import TidemillError
 from tasks.core.reports.base import IsoTime
 from tasks.core.reports.feed import FeedWindow
 from tasks.core.strict import Strict
-from tasks.edges.artifacts import read_json
+from tasks.edges.artifacts import read_json, write_json
 from tasks.edges.files import compute_file_hash
 from tasks.edges.params import ParamsDocument
 from tasks.edges.registry import get_rows_path
@@ -84,6 +87,29 @@ def read_refresh(dataset: str) -> RefreshReport | None:
         return RefreshReport.model_validate(read_json(path)) if path.exists() else None
     except ValueError:
         return None
+
+
+@contextmanager
+def record_refresh_fault(dataset: str) -> Iterator[None]:
+    """Keep in the refresh folder why the block failed; nothing is there when it ended well."""
+    path = _get_fault_path(dataset)
+    try:
+        yield
+    except (TidemillError, OSError) as error:
+        with suppress(OSError):  # a full disk has an alarm of its own
+            write_json(path, {"fault": f"{type(error).__name__}: {error}"})
+        raise
+    path.unlink(missing_ok=True)
+
+
+def read_refresh_fault(dataset: str) -> str | None:
+    """Why the last refresh of *dataset* failed; None when it ended well."""
+    path = _get_fault_path(dataset)
+    return str(read_json(path)["fault"]) if path.exists() else None
+
+
+def _get_fault_path(dataset: str) -> Path:
+    return get_refresh_folder(dataset) / "fault.json"
 
 
 def compute_entry_hash(document: ParamsDocument) -> str:

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks.core.errors import SettingsError
@@ -90,6 +90,8 @@ class Settings(BaseSettings):
     feed_exchange: dict[str, Any] = Field(default_factory=dict)  # options of ccxt as JSON: apiKey, urls, ...
     schema_registry: str = ""  # of a feed in Avro or Protobuf, http://USER:PASSWORD@HOST:8081
     feed_port: int = 9108  # the feed's metrics
+    # Addresses that alerts are sent to, as apprise has them, separated by spaces: secrets
+    alerts: SecretStr = SecretStr("")
     keep_searches_mb: int = 50  # folders of earlier searches, the least recently used removed first
     keep_fits_mb: int = 500  # fits of earlier trainings that are kept for reuse; 0: none
 

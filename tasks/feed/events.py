@@ -40,6 +40,8 @@ EVENTS: Mapping[str, str] = {
     "registry_down": "the schema registry does not answer; landing waits for it",
 }
 RAISED = Counter("tidemill_feed_events", "Alert events raised, by name.", ["event"], registry=None)
+for _event in EVENTS:
+    RAISED.labels(_event)  # from 0, so that Prometheus sees the first one as an increase
 
 _MAX_BYTES = 5_000_000  # of the file; one older file is kept
 _BROKEN = {"missing": "field_removed", "wrong_type": "field_retyped", "renamed": "field_renamed"}

@@ -1,5 +1,6 @@
 """`python -m tasks.monitor`: champion, published rows, served forecasts -> data/reports/monitor."""
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tasks.core.reports.retrain import RetrainLimits
 from tasks.edges.artifacts import read_calendar, read_frame, read_last_report, write_folder, write_report
 from tasks.edges.command import run_stage_command
 from tasks.edges.current import find_rows
+from tasks.edges.objectives import read_objectives, read_targets
 from tasks.edges.params import ParamsDocument, read_document
 from tasks.edges.registry import (
     ChampionRecord,
@@ -46,15 +48,17 @@ def main(root: Path = ROOT) -> None:
     monitored = None if champion is None else read_monitored_champion(champion, root)
     key = build_key(dataset, path, monitored, params, limits)
     answers = AnswerCounts(**count_served(dataset))
+    objectives = read_objectives(dataset, read_targets(document), time.time())
     last = read_last_report(root / MonitorReport.PATH, MonitorReport)
     if last is not None and last.key == key:
         if last.served.answers == answers:
-            write_report(root / MonitorReport.PATH, last)
+            write_report(root / MonitorReport.PATH, last.model_copy(update={"objectives": objectives}))
             print(f"monitor: nothing new: {last.verdict}: {last.reason}")
             return
-        report = _update_served(last, document, champion, answers, path, root)
+        report = _update_served(last, document, champion, answers, path)
     else:
         report = _build_report(document, champion, monitored, answers, params, limits, key, path, root)
+    write_report(root / MonitorReport.PATH, report.model_copy(update={"objectives": objectives}))
     print(f"monitor: {report.verdict}: {report.reason}")
 
 
@@ -111,15 +115,12 @@ def _update_served(
     champion: ChampionRecord | None,
     answers: AnswerCounts,
     path: Path,
-    root: Path,
 ) -> MonitorReport:
     """The last report with what was served since; what decides stays as it is."""
     rows, about = read_frame(path, SERIES), document.about
     calendar = _build_calendar(champion, about, rows)
     served = _build_served(last.dataset, champion, answers, rows, about, calendar)
-    report = last.model_copy(update={"served": served})
-    write_report(root / MonitorReport.PATH, report)
-    return report
+    return last.model_copy(update={"served": served})
 
 
 def _build_scheduled(

@@ -15,6 +15,7 @@ from tasks.edges.refreshed import (
     compute_entry_hash,
     get_refresh_folder,
     read_refresh,
+    record_refresh_fault,
 )
 from tasks.edges.registry import get_rows_path
 from tasks.edges.settings import ROOT
@@ -36,7 +37,7 @@ def refresh_rows(root: Path = ROOT, report: Callable[[str], None] = print) -> Re
     document = read_document(root)
     dataset, folder = document.dataset, get_refresh_folder(document.dataset)
     params = document.parse_stage("ingest", IngestParams).source
-    with hold_lock(folder / "lock"):
+    with hold_lock(folder / "lock"), record_refresh_fault(dataset):
         # Before the rows: what changes while they are read is read by the next refresh
         key = RefreshKey(entry=compute_entry_hash(document), source=read_stamp(params, dataset, root))
         last = read_refresh(dataset)

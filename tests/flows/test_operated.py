@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -21,8 +22,9 @@ from small_checkout import small_checkout
 
 from flows.training import STAGES as TRAINED
 from tasks.edges.params import STAGES
-from tasks.edges.processes import build_process_identity
+from tasks.edges.processes import build_process_identity, wait_for
 
+PARTS = {"alerts", "feed", "prefect", "mlflow", "refresh", "service", "worker"}
 PATIENCE_S = 240.0  # two cores, and perhaps other tests beside
 
 
@@ -133,7 +135,7 @@ def test_up_again_changes_nothing(checkout, up):
 def test_status_knows_champion_decisions_and_processes(checkout, done, up):
     found = json.loads(checkout.tidemill("status", "--json").stdout)
     assert found["champion"]["digest"] == done["forecast"]["model"]["digest"]
-    assert set(found["running"]) == {"feed", "prefect", "mlflow", "refresh", "service", "worker"}
+    assert set(found["running"]) == PARTS
     assert all(found["decisions"].values())
 
 
@@ -253,6 +255,22 @@ def test_the_event_that_a_refresh_emits_starts_a_retraining_that_decides_again(c
     assert not (checkout.home / "retrain").exists()
 
 
+def test_an_alarm_is_one_event_however_often_it_is_emitted(checkout, api):
+    opened = datetime.now(UTC).isoformat()
+    alarm = {"state": "open", "name": "inputs_drift", "dataset": "d", "subject": "", "severity": "warning"}
+    alarm |= {"summary": "s", "runbook": "r", "opened_at": opened, "closed_at": None}
+    for _ in range(2):
+        command = ["env", f"PREFECT_API_URL={str(api.base_url).rstrip('/')}", sys.executable, "-m"]
+        emitting = checkout.start([*command, "flows.alarms"], stdin=subprocess.PIPE, text=True)
+        emitting.communicate(json.dumps([alarm]), timeout=PATIENCE_S)
+        assert emitting.returncode == 0
+    wanted = {"event": {"name": ["tidemill.alarm"]}, "resource": {"id": ["tidemill.dataset.d"]}}
+    assert wait_for(lambda: api.post("/events/filter", json={"filter": wanted}).json()["total"], 30)
+    time.sleep(1)
+    (event,) = api.post("/events/filter", json={"filter": wanted}).json()["events"]
+    assert event["payload"] == alarm
+
+
 def test_another_dataset_is_served_after_its_run_and_nothing_of_the_first_is_shown(checkout, up, done, api):
     """`use` and then `run --dataset` beside what is up: the service changes to it by itself."""
     params = checkout.root / "params.yaml"
@@ -301,7 +319,7 @@ def test_down_stops_exactly_its_own(checkout, up):
     try:
         build_process_identity("bystander", bystander.pid)
         stopped = json.loads(checkout.tidemill("down", "--json").stdout)["stopped"]
-        assert set(stopped) == {"feed", "prefect", "mlflow", "refresh", "service", "worker", "supervisor"}
+        assert set(stopped) == PARTS | {"supervisor"}
         assert [line for line in checkout.alive() if "http.server" not in line] == []
         assert bystander.poll() is None
     finally:

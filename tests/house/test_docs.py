@@ -17,9 +17,12 @@ from typer.main import get_command
 from deployments.cli.app import app
 from deployments.console.report import Page
 from deployments.forecaster.app import create_app
+from tasks.alerts.catalog import ALARMS
+from tasks.alerts.params import AlertParams, AlertRule, AlertSilence
 from tasks.core import frames
 from tasks.core.about import About, Target
 from tasks.core.frames import FrameSchema
+from tasks.core.objectives import ServiceTargets
 from tasks.core.reports.features import GapLedger, LeadingColumn, LeadingColumns, SeriesGaps
 from tasks.core.schema import FeatureColumn, FeatureSchema
 from tasks.edges.artifacts import write_report
@@ -59,6 +62,8 @@ CLASSES = {
     "promote": (PromoteParams,),
     "monitor": (MonitorParams,),
     "retrain": (RetrainParams,),
+    "service_levels": (ServiceTargets,),
+    "alerts": (AlertParams, AlertRule, AlertSilence),
     "feed": (
         FeedParams,
         FieldSpec,
@@ -129,7 +134,9 @@ def test_the_reference_of_params_names_every_key_and_no_other_section():
     assert [name for name in parts if name in STAGES] == list(STAGES)
     for stage, classes in CLASSES.items():
         for key in {key for kind in classes for key in kind.model_fields} - {"kind", "series_id"}:
-            assert re.search(rf"`(?:source\.|feed\.)?{key}\b", parts[stage]), f"{stage}.{key}"
+            assert re.search(rf"`(?:source\.|feed\.|rules\.|silences\.)?{key}\b", parts[stage]), (
+                f"{stage}.{key}"
+            )
     for key in {*About.model_fields, *Target.model_fields}:
         assert f"`{key}`" in parts["about"], key
     for key in {*SearchParams.model_fields, *SelectParams.model_fields, *ModelTraining.model_fields}:
@@ -236,15 +243,17 @@ def test_the_page_of_the_how_to_is_rendered_from_what_features_wrote(tmp_path):
     assert all(figure in html for figure in ("north", "kwh_lag1", "0.4", "<img alt='correlation"))
 
 
-def test_every_alert_event_has_its_runbook_linked_from_operate():
-    names = {name.replace("_", "-") for name in EVENTS}
+def test_every_alarm_and_event_has_its_runbook_linked_from_its_page():
+    pages = dict.fromkeys(ALARMS, "alerts.md") | dict.fromkeys(EVENTS, "operate.md")
+    pages = {name.replace("_", "-"): page for name, page in pages.items()}
+    names = set(pages)
     assert {path.stem for path in (ROOT / "docs/runbooks").glob("*.md")} == names
     for name in names:
         headings = re.findall(
             r"^## (.*)", (ROOT / f"docs/runbooks/{name}.md").read_text(), flags=re.MULTILINE
         )
         assert headings == ["It says", "Look at", "Do", "Do not"], name
-        assert f"(../runbooks/{name}.md)" in how_to("operate.md")
+        assert f"(../runbooks/{name}.md)" in how_to(pages[name])
 
 
 def test_every_rule_of_the_quarantine_is_in_its_how_to():

@@ -13,5 +13,7 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
     async def scrape() -> Response:
         """Metrics for Prometheus."""
         loaded = await parts.source.refresh()
-        parts.metrics.update(loaded, parts.source.n_swaps, faulty=bool(parts.source.faults))
+        parts.metrics.update(
+            loaded, parts.source.n_swaps, parts.source.targets, faulty=bool(parts.source.faults)
+        )
         return Response(parts.metrics.render(), media_type=UNIX_TYPE)

@@ -2,6 +2,7 @@
 
 from typing import ClassVar, Literal
 
+from tasks.core.objectives import ServiceObjective
 from tasks.core.reports.base import IsoTime, Report
 from tasks.core.strict import Strict
 
@@ -263,6 +264,8 @@ class MonitorReport(Report):
     dataset: whose champion it is.
     key: what the report follows from; with the same key it stays.
     service_levels: the loss and the coverage of each interval, with their alarms.
+    objectives: latency, errors, freshness and age of the model as the service counted them, by the
+      clock and for information; empty where `tidemill up` has not run.
     """
 
     PATH: ClassVar[str] = "data/reports/monitor/report.json"
@@ -281,3 +284,4 @@ class MonitorReport(Report):
     dataset: str
     key: MonitorKey
     service_levels: tuple[ServiceLevel, ...] = ()
+    objectives: tuple[ServiceObjective, ...] = ()
