@@ -18,7 +18,7 @@ import polars as pl
 
 from deployments.forecaster import shapes
 from deployments.forecaster.loaded import LoadedRelease, ReleaseChoice, Stamp, format_iso, list_value_columns
-from tasks.core.errors import ReleaseError, TidemillError
+from tasks.core.errors import ParamsError, ReleaseError, TidemillError
 from tasks.core.frames import SERIES
 from tasks.core.objectives import ServiceTargets
 from tasks.edges.registry import get_champion_folder, get_champion_path, get_rows_path, read_champion
@@ -293,7 +293,10 @@ def _read_checkout(checkout: Path) -> tuple[str, ServiceTargets]:
     from tasks.edges.params import read_document
 
     document = read_document(checkout)
-    return document.dataset, read_targets(document)
+    try:
+        return document.dataset, read_targets(document)
+    except ParamsError:  # the monitor reports it; which dataset is served does not depend on it
+        return document.dataset, ServiceTargets()
 
 
 def _read_stamp(path: Path) -> Stamp:
