@@ -30,10 +30,10 @@ class ReleaseChoice:
 
 
 class ReadySeries(NamedTuple):
-    """The newest forecast of a series, ready to be sent and recorded.
+    """A forecast of a series from stored rows, ready to be sent and recorded.
 
     content: its JSON in an answer.
-    rows: of the store.
+    rows: of the store, by step.
     cutoff: of the forecast. newest: known_at of its newest row.
     is_complete: whether no quantile is null.
     """
@@ -60,7 +60,7 @@ class LoadedRelease:
     rows_version: str  # sha256 of the rows' file
     cache: OrderedDict[datetime, pl.DataFrame] = field(default_factory=OrderedDict)
     lock: threading.Lock = field(default_factory=threading.Lock)  # for the cache, which several threads use
-    ready: dict[str, ReadySeries] = field(default_factory=dict)  # by series, those requested so far
+    ready: dict[str, ReadySeries] = field(default_factory=dict)  # the newest, by series, as requested so far
 
     @cached_property
     def newest_known(self) -> datetime:
@@ -85,12 +85,6 @@ class LoadedRelease:
     def newest_by_series(self) -> dict[str, datetime]:
         """The newest `known_at` of each series."""
         return dict(self.rows.group_by("series_id").agg(pl.col("known_at").max()).iter_rows())
-
-    @cached_property
-    def news(self) -> dict[str, pl.DataFrame]:
-        """The newest forecast of each series that can be forecast."""
-        parts = self.predict(self.newest_known).partition_by("series_id", as_dict=True)
-        return {str(name): part for (name,), part in parts.items()}
 
     def predict(self, as_of: datetime) -> pl.DataFrame:
         """Forecasts of all series from what was known at *as_of*.

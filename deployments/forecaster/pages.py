@@ -58,6 +58,7 @@ def build_request_examples(loaded: LoadedRelease) -> Examples:
     return {
         "one series": {"series_id": first},
         "several series, as of a time": {"series_id": loaded.series[:2], "as_of": as_of},
+        "the first step alone": {"series_id": first, "horizon_steps": 1},
         "a history of your own": {"series_id": "mine", "history": history},
     }
 

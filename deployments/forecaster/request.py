@@ -35,19 +35,11 @@ class HistoryRow(BaseModel):
     event_time: Annotated[str, Field(description="Start of the step, ISO 8601 with a zone.")]
 
 
-class ForecastRequest(BaseModel):
-    """A request for a forecast of stored series, or of the history in it."""
+class SeriesRequest(BaseModel):
+    """What any request for forecasts may say in addition to its series."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    series_id: Annotated[
-        Name | Annotated[list[Name], Field(min_length=1, max_length=MAX_SERIES)],
-        Field(description="One series, a list of them, or the name of the own history."),
-    ]
-    history: Annotated[
-        SkipValidation[Annotated[list[HistoryRow], Field(min_length=1)] | None],
-        Field(description="Rows to forecast from instead of those that the service holds, in any order."),
-    ] = None
     as_of: Annotated[
         str | None,
         Field(
@@ -57,16 +49,36 @@ class ForecastRequest(BaseModel):
             )
         ),
     ] = None
-
-    @property
-    def series(self) -> list[str]:
-        """The requested series."""
-        return [self.series_id] if isinstance(self.series_id, str) else self.series_id
+    horizon_steps: Annotated[
+        int | None, Field(ge=1, description="The first steps alone; without it, all that the release has.")
+    ] = None
+    levels: Annotated[
+        Annotated[list[float], Field(min_length=1, max_length=100)] | None,
+        Field(description="Of the release's intervals those alone, by their level, as 0.8."),
+    ] = None
 
     @property
     def as_of_time(self) -> datetime | None:
         """as_of in UTC. Raises ProblemError when it is no time or has no zone."""
         return None if self.as_of is None else parse_time(self.as_of, "as_of")
+
+
+class ForecastRequest(SeriesRequest):
+    """A request for a forecast of stored series, or of the history in it."""
+
+    series_id: Annotated[
+        Name | Annotated[list[Name], Field(min_length=1, max_length=MAX_SERIES)],
+        Field(description="One series, a list of them, or the name of the own history."),
+    ]
+    history: Annotated[
+        SkipValidation[Annotated[list[HistoryRow], Field(min_length=1)] | None],
+        Field(description="Rows to forecast from instead of those that the service holds, in any order."),
+    ] = None
+
+    @property
+    def series(self) -> list[str]:
+        """The requested series."""
+        return [self.series_id] if isinstance(self.series_id, str) else self.series_id
 
 
 def parse_request(body: bytes) -> ForecastRequest:

@@ -17,9 +17,10 @@ from deployments.forecaster.loaded import LoadedRelease, ReadySeries, compute_kn
 from deployments.forecaster.own_history import build_own_rows
 from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.request import ForecastRequest, build_unknown_series_error
+from deployments.forecaster.selection import Selection, find_selection
 from tasks.core.calendar import parse_step_length
 from tasks.core.errors import TidemillError
-from tasks.edges.served import StoredAnswer, build_stored_rows
+from tasks.edges.served import StoredAnswer, StoredRow, build_stored_rows
 from tasks.release import find_absence_reasons, predict_cutoffs
 
 QUICK_STEPS = 500  # 10 ms
@@ -64,27 +65,58 @@ def build_response(loaded: LoadedRelease, request: ForecastRequest, made_at: dat
     Raises ProblemError when a series is unknown or none can be forecast.
     """
     if request.history is None and request.as_of is None:
-        ready = [part for s in request.series if (part := _find_ready(loaded, s)) is not None]
+        ready = find_ready(loaded, request.series)
         if len(ready) == len(request.series):
-            return _build_ready_response(loaded, request, ready, made_at)
+            return _build_ready_response(loaded, request, [ready[s] for s in request.series], made_at)
     return build_computed_response(loaded, request, made_at)
 
 
-def _find_ready(loaded: LoadedRelease, series_id: str) -> ReadySeries | None:
-    """The newest forecast of a series, made ready at its first request; None when there is none."""
-    if (ready := loaded.ready.get(series_id)) is not None or series_id not in loaded.news:
-        return ready
-    part, newest = loaded.news[series_id], loaded.newest_by_series[series_id]
-    rows = build_stored_rows(part.with_columns(digest=pl.lit(loaded.manifest.digest)))
-    content = json.dumps(_build_series(loaded, part, newest), allow_nan=False)
-    ready = ReadySeries(content, tuple(rows), part["cutoff"][0], newest, _is_complete(loaded, part))
-    loaded.ready[series_id] = ready
-    return ready
+def find_ready(loaded: LoadedRelease, series: Sequence[str]) -> dict[str, ReadySeries]:
+    """The newest forecasts of those of *series* that have one, made ready at their first request."""
+    if missing := [s for s in series if s not in loaded.ready]:
+        loaded.ready.update(make_ready(loaded, missing))
+    return {s: loaded.ready[s] for s in series if s in loaded.ready}
+
+
+def make_ready(
+    loaded: LoadedRelease, series: Sequence[str], as_of: datetime | None = None
+) -> dict[str, ReadySeries]:
+    """Forecasts of those of *series* that can be forecast. as_of: None: from the newest rows."""
+    cutoff = as_of or loaded.newest_known
+    forecasts = loaded.predict(cutoff).filter(pl.col("series_id").is_in(series))
+    stored_rows = build_stored_rows(
+        forecasts.with_columns(digest=pl.lit(loaded.manifest.digest)), as_of=as_of
+    )
+    rows_of: dict[str, list[StoredRow]] = {}
+    for name, row in zip(forecasts["series_id"], stored_rows, strict=True):
+        rows_of.setdefault(name, []).append(row)
+    return {
+        part["series_id"]: ReadySeries(
+            json.dumps(part, allow_nan=False),
+            tuple(rows_of[part["series_id"]]),
+            datetime.fromisoformat(part["cutoff"]),
+            loaded.newest_by_series[part["series_id"]],
+            _is_complete([part]),
+        )
+        for part in _build_all_series(loaded, series, loaded.rows, forecasts, cutoff)
+    }
+
+
+def narrow_ready(ready: ReadySeries, selection: Selection) -> ReadySeries:
+    """What of *ready* is sent, and the record of these steps, with all their quantiles."""
+    series = selection.select(json.loads(ready.content))
+    return ready._replace(
+        content=json.dumps(series),
+        rows=ready.rows[: selection.horizon_steps],
+        is_complete=_is_complete([series]),
+    )
 
 
 def _build_ready_response(
     loaded: LoadedRelease, request: ForecastRequest, ready: Sequence[ReadySeries], made_at: datetime
 ) -> ForecastResponse:
+    if (selection := _find_selection(loaded, request)) is not None:
+        ready = [narrow_ready(part, selection) for part in ready]
     prediction_id = str(uuid4())
     facts = _Facts(
         min(part.cutoff for part in ready),
@@ -108,6 +140,7 @@ def build_computed_response(
     loaded: LoadedRelease, request: ForecastRequest, made_at: datetime
 ) -> ForecastResponse:
     """`build_response` of any request, from the forecasts as frames."""
+    selection = _find_selection(loaded, request)
     has_own_history = request.history is not None
     rows = build_own_rows(loaded, request) if has_own_history else _select_stored_rows(loaded, request)
     first, newest = compute_known_span(rows)
@@ -138,18 +171,22 @@ def build_computed_response(
             "A forecast starts from a recent known value.",
             "Ask for another as_of, or send newer rows.",
         )
+    series = _build_all_series(loaded, request.series, rows, forecasts, as_of)
+    if selection is not None:
+        series = [selection.select(part) for part in series]
+        forecasts = forecasts.filter(pl.col("step") <= selection.horizon_steps)
     facts = _Facts(
         min(forecasts["cutoff"].to_list()),
         newest,
         as_of,
         made_at,
         rows.height,
-        _is_complete(loaded, forecasts),
+        _is_complete(series),
         absent,
     )
     prediction_id = str(uuid4())
     body = _build_head(loaded, request, prediction_id, made_at) | {
-        "series": _build_all_series(loaded, request, rows, forecasts, as_of),
+        "series": series,
         "absent": [{"series_id": s, "reason": reason} for s, reason in sorted(absent.items())],
         "warnings": _list_warnings(loaded, request, facts),
     }
@@ -242,26 +279,26 @@ def _build_head(
 
 def _build_all_series(
     loaded: LoadedRelease,
-    request: ForecastRequest,
+    series: Sequence[str],
     rows: pl.DataFrame,
     forecasts: pl.DataFrame,
     as_of: datetime,
 ) -> list[shapes.Series]:
-    """In the order of the request. rows: those that the forecasts were made from."""
-    known = rows.filter(pl.col("known_at") <= as_of).group_by("series_id").agg(pl.col("known_at").max())
-    newest = dict(known.iter_rows())
-    by_series = {key[0]: part for key, part in forecasts.group_by(["series_id"], maintain_order=True)}
-    return [_build_series(loaded, by_series[s], newest[s]) for s in request.series if s in by_series]
-
-
-def _build_series(loaded: LoadedRelease, part: pl.DataFrame, as_of: datetime) -> shapes.Series:
-    steps = [_build_step(loaded, row) for row in part.iter_rows(named=True)]
-    return {
-        "series_id": part["series_id"][0],
-        "cutoff": format_iso(part["cutoff"][0]),
-        "as_of": format_iso(as_of),
-        "steps": steps,
-    }
+    """In the order of *series*. rows: those that the forecasts were made from."""
+    known = rows.filter((pl.col("known_at") <= as_of) & pl.col("series_id").is_in(series))
+    newest = dict(known.group_by("series_id").agg(pl.col("known_at").max()).iter_rows())
+    found: dict[str, shapes.Series] = {}
+    for row in forecasts.iter_rows(named=True):
+        name = row["series_id"]
+        if name not in found:
+            found[name] = {
+                "series_id": name,
+                "cutoff": format_iso(row["cutoff"]),
+                "as_of": format_iso(newest[name]),
+                "steps": [],
+            }
+        found[name]["steps"].append(_build_step(loaded, row))
+    return [found[s] for s in series if s in found]
 
 
 def _build_step(loaded: LoadedRelease, row: Mapping[str, Any]) -> shapes.Step:
@@ -271,11 +308,15 @@ def _build_step(loaded: LoadedRelease, row: Mapping[str, Any]) -> shapes.Step:
     return cast("shapes.Step", step | release.kind.build_answer(release.about, row))
 
 
-def _is_complete(loaded: LoadedRelease, forecasts: pl.DataFrame) -> bool:
+def _find_selection(loaded: LoadedRelease, request: ForecastRequest) -> Selection | None:
+    about, kind = loaded.release.about, loaded.release.kind
+    return find_selection(about, request, has_intervals=kind.get_level(about) is not None)
+
+
+def _is_complete(series: Sequence[shapes.Series]) -> bool:
     """Whether no quantile is null."""
-    release = loaded.release
-    names = release.kind.list_columns(release.about)[1:]
-    return not any(forecasts[name].null_count() for name in names)
+    values = (value for part in series for step in part["steps"] for value in step.values())
+    return not any(None in value.values() for value in values if isinstance(value, dict))
 
 
 def _list_warnings(loaded: LoadedRelease, request: ForecastRequest, facts: _Facts) -> list[str]:

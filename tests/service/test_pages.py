@@ -56,7 +56,7 @@ def test_every_example_of_a_request_is_answered(server, document):
             sent += 1
             if path in ANSWERS:
                 ANSWERS[path].validate_python(reply.json())
-    assert sent == 7
+    assert sent == 8
 
 
 def test_asking_for_the_document_serves_nothing(server):

@@ -13,16 +13,24 @@ from homes import at_home
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from servers import DATASET, publish, serving
-from small_release import cutoff_at, small_rows
+from small_release import cutoff_at, small_about, small_rows
 
 from deployments.forecaster.loaded import LoadedRelease, ReleaseChoice
 from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.request import ForecastRequest
 from deployments.forecaster.response import build_computed_response, build_response
+from deployments.forecaster.selection import find_selection
 from tasks.edges.served import get_served_path, read_served, write_answers
 from tasks.release import load_release
 
 ORDERS = (["north"], ["south"], ["south", "north"], ["north", "south"])
+PARTS = (
+    {},
+    {"horizon_steps": 1},
+    {"horizon_steps": 5},
+    {"levels": [0.8]},
+    {"horizon_steps": 3, "levels": [0.8]},
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +48,14 @@ def drop_id(content):
 
 
 @settings(deadline=None, max_examples=20)
-@given(st.integers(2, 60), st.integers(0, 12), st.sampled_from(ORDERS), st.integers(0, 90))
-def test_a_ready_answer_is_the_computed_one(release, n_back, n_behind, series, age_days):
+@given(
+    st.integers(2, 60),
+    st.integers(0, 12),
+    st.sampled_from(ORDERS),
+    st.integers(0, 90),
+    st.sampled_from(PARTS),
+)
+def test_a_ready_answer_is_the_computed_one(release, n_back, n_behind, series, age_days, part):
     """Rows that end before and after what the model was fitted on, and one series behind."""
     end = cutoff_at(400 - n_back)
     rows = release.rows.filter(pl.col("known_at") <= end)
@@ -49,7 +63,7 @@ def test_a_ready_answer_is_the_computed_one(release, n_back, n_behind, series, a
         last = end - n_behind * (cutoff_at(1) - cutoff_at(0))
         rows = rows.filter((pl.col("series_id") == "north") | (pl.col("known_at") <= last))
     loaded, made_at = load(release, rows), end + age_days * (cutoff_at(1) - cutoff_at(0))
-    request = ForecastRequest(series_id=series)
+    request = ForecastRequest(series_id=series, **part)
 
     def build(function):
         try:
@@ -65,6 +79,34 @@ def test_a_ready_answer_is_the_computed_one(release, n_back, n_behind, series, a
     assert list(json.loads(ready.content)) == list(json.loads(computed.content))
     assert (ready.n_series, ready.is_news) == (computed.n_series, computed.is_news)
     assert sorted(ready.stored.rows) == sorted(computed.stored.rows)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_of_an_answer_is_that_part_of_the_whole(release, part):
+    loaded, now = load(release, release.rows), datetime.now(UTC)
+    requests = [ForecastRequest(series_id=["south", "north"], **which) for which in ({}, part)]
+    whole, answer = [json.loads(build_response(loaded, request, now).content) for request in requests]
+    for series in whole["series"]:
+        series["steps"] = series["steps"][: part.get("horizon_steps", 5)]
+    assert answer["series"] == whole["series"]  # .1, .5 and .9 are the only quantiles
+    stored = build_response(loaded, requests[1], now).stored.rows
+    assert len(stored) == 2 * part.get("horizon_steps", 5)
+
+
+def test_levels_select_the_ends_of_their_intervals_and_the_median():
+    about = small_about(quantiles=[0.05, 0.1, 0.25, 0.5, 0.6, 0.75, 0.9, 0.95])
+    step = {"step": 1, "event_time": "", "y_hat": 0.0, "quantiles": {f"{q:g}": q for q in about.quantiles}}
+    series = {"series_id": "a", "cutoff": "", "as_of": "", "steps": [step, step]}
+    for levels, kept in {
+        (0.9,): [0.05, 0.5, 0.95],
+        (0.5, 0.8): [0.1, 0.25, 0.5, 0.75, 0.9],
+    }.items():
+        request = ForecastRequest(series_id="a", levels=list(levels))
+        selected = find_selection(about, request, has_intervals=True).select(series)["steps"]
+        assert [list(part["quantiles"].values()) for part in selected] == [kept, kept]
+    request = ForecastRequest(series_id="a", levels=[0.7])
+    with pytest.raises(ProblemError, match=r"no interval of level 0\.7"):
+        find_selection(about, request, has_intervals=True)
 
 
 def test_what_is_recorded_is_what_was_sent(release, tmp_path):
