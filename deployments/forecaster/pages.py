@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from deployments.console.html import Markup, join_parts, render_element, render_link, render_page
+from deployments.forecaster.batch import build_batch_response
 from deployments.forecaster.loaded import LoadedRelease, list_value_columns
 from deployments.forecaster.request import ForecastRequest
 from deployments.forecaster.response import build_response, describe_champion
@@ -19,6 +20,7 @@ from deployments.forecaster.response import build_response, describe_champion
 JsonObject = dict[str, Any]  # a part of the OpenAPI document
 Examples = Mapping[str, Mapping[str, Any]]  # title of a request -> its body
 
+PREDICT, BATCH = "/api/v1/predict", "/api/v1/predict/batch"
 N_HISTORY_ROWS = 5  # in the example; real ones send as many as the features use
 
 
@@ -28,8 +30,9 @@ def build_openapi(app: FastAPI, loaded: LoadedRelease | None) -> JsonObject:
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
     requests = build_request_examples(loaded) if loaded else {}
-    content = document["paths"]["/api/v1/predict"]["post"]["requestBody"]["content"]["application/json"]
-    content["examples"] = {name: {"summary": name, "value": value} for name, value in requests.items()}
+    for path, examples in requests.items():
+        content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        content["examples"] = {name: {"summary": name, "value": value} for name, value in examples.items()}
     for path, example in _build_response_examples(loaded, requests).items():
         for operation in document["paths"][path].values():
             for kind in operation["responses"]["200"]["content"].values():
@@ -37,11 +40,8 @@ def build_openapi(app: FastAPI, loaded: LoadedRelease | None) -> JsonObject:
     return document
 
 
-def build_request_examples(loaded: LoadedRelease) -> Examples:
-    """Requests that the loaded release answers.
-
-    They are for one series, for several as of a time, and for an own history.
-    """
+def build_request_examples(loaded: LoadedRelease) -> Mapping[str, Examples]:
+    """Requests that the loaded release answers, by path."""
     first = loaded.series[0]
     as_of = loaded.newest_known.astimezone(UTC).isoformat()
     rows = (
@@ -55,12 +55,14 @@ def build_request_examples(loaded: LoadedRelease) -> Examples:
         {"event_time": row["event_time"].isoformat(), **{c: row[c] for c in columns}}
         for row in rows.iter_rows(named=True)
     ]
-    return {
+    single: Examples = {
         "one series": {"series_id": first},
         "several series, as of a time": {"series_id": loaded.series[:2], "as_of": as_of},
         "the first step alone": {"series_id": first, "horizon_steps": 1},
         "a history of your own": {"series_id": "mine", "history": history},
     }
+    items = [{"series_id": first}, {"series_id": first, "horizon_steps": 1}, {"series_id": "unknown"}]
+    return {PREDICT: single, BATCH: {"several requests": {"items": items}}}
 
 
 def render_document(document: JsonObject) -> str:
@@ -102,7 +104,9 @@ def _render_example(example: object) -> Markup:
     return render_element("pre", text)
 
 
-def _build_response_examples(loaded: LoadedRelease | None, requests: Examples) -> dict[str, object]:
+def _build_response_examples(
+    loaded: LoadedRelease | None, requests: Mapping[str, Examples]
+) -> dict[str, object]:
     examples: dict[str, object] = {
         "/api/v1/health/live": {"live": True},
         "/api/v1/metrics": (
@@ -121,7 +125,9 @@ def _build_response_examples(loaded: LoadedRelease | None, requests: Examples) -
         },
     }
     if loaded:
-        request = ForecastRequest(**requests["one series"])
-        examples["/api/v1/predict"] = json.loads(build_response(loaded, request, datetime.now(UTC)).content)
+        now, request = datetime.now(UTC), ForecastRequest(**requests[PREDICT]["one series"])
+        examples[PREDICT] = json.loads(build_response(loaded, request, now).content)
+        batch = json.dumps(requests[BATCH]["several requests"]).encode()
+        examples[BATCH] = json.loads(build_batch_response(loaded, batch, now).content)
         examples["/api/v1/models"] = {"champion": describe_champion(loaded)}
     return examples

@@ -20,16 +20,19 @@ CHECK_TIMEOUT_S = 0.5  # the same for readiness
 
 
 class _PendingAnswer(NamedTuple):
-    """deadline_s: on the monotonic clock. written: set when the answer is on disk."""
+    """Answers to one request.
 
-    answer: StoredAnswer
+    deadline_s: on the monotonic clock. written: set when they are on disk.
+    """
+
+    answers: Sequence[StoredAnswer]
     deadline_s: float
     written: asyncio.Future[None]
 
 
 def _write_batch(batch: Sequence[_PendingAnswer]) -> None:
     wait_s = max(min(pending.deadline_s for pending in batch) - time.monotonic(), 0.0)
-    write_answers([pending.answer for pending in batch], wait_s=wait_s)
+    write_answers([answer for pending in batch for answer in pending.answers], wait_s=wait_s)
 
 
 class ResponseRecorder:
@@ -42,8 +45,10 @@ class ResponseRecorder:
         self._pending: list[_PendingAnswer] = []
         self._writing: asyncio.Task[None] | None = None
 
-    async def write_answer(self, answer: StoredAnswer) -> None:
-        """Write the answer to disk, together with those that come while another is written.
+    async def write_answers(self, answers: Sequence[StoredAnswer]) -> None:
+        """Write the answers to one request to disk, of one dataset, in one transaction.
+
+        Together with those that come while others are written.
 
         Raises ProblemError 503 when that fails, after RECORD_TIMEOUT_S at most.
         """
@@ -52,7 +57,7 @@ class ResponseRecorder:
         if len(self._pending) >= N_WAITING:
             raise ProblemError(503, thing, f"{N_WAITING} answers wait for it", rule, way_out)
         written = asyncio.get_running_loop().create_future()
-        self._pending.append(_PendingAnswer(answer, time.monotonic() + RECORD_TIMEOUT_S, written))
+        self._pending.append(_PendingAnswer(answers, time.monotonic() + RECORD_TIMEOUT_S, written))
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_pending())
         try:
@@ -62,9 +67,9 @@ class ResponseRecorder:
 
     async def _write_pending(self) -> None:
         while self._pending:
-            dataset = self._pending[0].answer.dataset
-            batch = [pending for pending in self._pending if pending.answer.dataset == dataset]
-            self._pending = [pending for pending in self._pending if pending.answer.dataset != dataset]
+            dataset = self._pending[0].answers[0].dataset
+            batch = [pending for pending in self._pending if pending.answers[0].dataset == dataset]
+            self._pending = [pending for pending in self._pending if pending.answers[0].dataset != dataset]
             try:
                 await self._worker.run(_write_batch, batch)
             except Exception as error:  # noqa: BLE001  (each caller raises it)

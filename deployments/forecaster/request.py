@@ -5,7 +5,7 @@ Strict: finite numbers, no unknown and no repeated keys, a zone on every time.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import KeysView, Mapping, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from itertools import pairwise
@@ -18,6 +18,7 @@ from deployments.forecaster.problems import ProblemError
 MAX_BODY_BYTES = 1_000_000  # some 10,000 rows of own history; BentoML itself accepts 100 MB
 MAX_OPENED = 25_000  # as many as a body of MAX_BODY_BYTES has rows: one takes 40 bytes
 MAX_SERIES = 1_000
+MAX_ITEMS, MAX_TIMES = 10_000, 8  # of a batch: a new as_of takes as long as a large request
 T = TypeVar("T", str, datetime)
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -81,35 +82,33 @@ class ForecastRequest(SeriesRequest):
         return [self.series_id] if isinstance(self.series_id, str) else self.series_id
 
 
+class BatchItem(SeriesRequest):
+    """One request of a batch."""
+
+    series_id: Name
+
+
+class BatchRequest(BaseModel):
+    """The body of a batch, for the OpenAPI document; `parse_batch` checks it item by item."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    items: Annotated[list[BatchItem], Field(min_length=1, max_length=MAX_ITEMS)]
+
+
+_REQUEST_KEYS, _ITEM_KEYS = ForecastRequest.model_fields.keys(), BatchItem.model_fields.keys()
+
+
 def parse_request(body: bytes) -> ForecastRequest:
     """The request in *body*.
 
     Raises ProblemError: 400 when it is no JSON, 422 when it is JSON that is no valid request.
     """
-    if (n_opened := body.count(b"{") + body.count(b"[")) > MAX_OPENED:  # before any object is made of them
-        rule = f"A body opens at most {MAX_OPENED:,} objects and lists."
-        raise ProblemError(
-            400, "body", f"not accepted: it opens {n_opened:,}", rule, "Send the newest rows alone."
-        )
+    content = _parse_json(body, '{"series_id": "sp500"}')
     try:
-        content = json.loads(
-            body.decode(),
-            object_pairs_hook=_parse_unique_pairs,
-            parse_constant=_check_no_constant,
-            parse_float=_parse_finite,
-        )
-    except (ValueError, RecursionError) as error:
-        raise ProblemError(
-            400,
-            "body",
-            f"not accepted: {error}"[:300],
-            "The body is one JSON object in UTF-8.",
-            'Send for example {"series_id": "sp500"}.',
-        ) from error
-    try:
-        request = ForecastRequest.model_validate(_filter_unknown_keys(content))
+        request = ForecastRequest.model_validate(_filter_unknown_keys(content, _REQUEST_KEYS))
     except ValidationError as error:
-        raise _build_invalid_error(error) from error
+        raise _build_invalid_error(error, ForecastRequest) from error
     if (repeated := _find_first_repeat(sorted(request.series))) is not None:
         raise ProblemError(
             422,
@@ -130,6 +129,36 @@ def parse_request(body: bytes) -> ForecastRequest:
         rule = "A history is a list of rows."
         raise ProblemError(422, "history", "no list with a row in it", rule, "See /docs for an example.")
     return request
+
+
+def parse_batch(body: bytes) -> list[BatchItem | ProblemError]:
+    """The items of the batch in *body*, in its order; of one that is no valid request its error.
+
+    Raises ProblemError when the body as a whole is none, or has more than MAX_TIMES times.
+    """
+    content = _parse_json(body, '{"items": [{"series_id": "sp500"}]}')
+    listed = content.get("items") if isinstance(content, dict) else None
+    if not isinstance(listed, list) or len(content) > 1 or not 0 < len(listed) <= MAX_ITEMS:
+        fact = f"{len(listed):,} of them" if isinstance(listed, list) else "no list"
+        rule = f"A batch is an object with the key items alone, a list of 1 to {MAX_ITEMS:,} requests."
+        raise ProblemError(422, "items", fact, rule, "See /docs for an example.")
+    items = [_parse_item(item) for item in listed]
+    times = {item.as_of for item in items if isinstance(item, BatchItem)} - {None}
+    if len(times) > MAX_TIMES:
+        rule = f"The items of a batch have at most {MAX_TIMES} different times."
+        raise ProblemError(422, "items", f"{len(times):,} different as_of", rule, "Send several batches.")
+    return items
+
+
+def _parse_item(content: Any) -> BatchItem | ProblemError:
+    try:
+        item = BatchItem.model_validate(_filter_unknown_keys(content, _ITEM_KEYS))
+        item.as_of_time  # noqa: B018  (raises for no time)
+    except ValidationError as error:
+        return _build_invalid_error(error, BatchItem)
+    except ProblemError as error:
+        return error
+    return item
 
 
 def parse_time(text: str, where: str) -> datetime:
@@ -169,21 +198,27 @@ def build_history_columns(history: Sequence[Any], columns: Sequence[str]) -> dic
     return {"event_time": times, **{c: _convert_values(history, c) for c in columns}}
 
 
-def build_unknown_series_error(requested: Sequence[str], known: Sequence[str]) -> ProblemError:
-    """404 with the names that are most similar."""
-    unknown = [s for s in requested if s not in set(known)]
-    close = {s[:60]: get_close_matches(s, known, n=3, cutoff=0.5) for s in unknown[:10]}
-    suggestions = "; ".join(f"{', '.join(matches)} (for {s!r})" for s, matches in close.items() if matches)
-    return ProblemError(
-        404,
-        "series_id",
-        f"no series {', '.join(map(repr, close))}",
-        # The first names only: the message is one line
-        f"The service holds {len(known)} series: {', '.join(known[:20])}{' ...' if len(known) > 20 else ''}.",
-        f"Did you mean {suggestions}?"
-        if suggestions
-        else "Take one of these, or send a history of your own.",
-    )
+def _parse_json(body: bytes, example: str) -> Any:
+    if (n_opened := body.count(b"{") + body.count(b"[")) > MAX_OPENED:  # before any object is made of them
+        rule = f"A body opens at most {MAX_OPENED:,} objects and lists."
+        raise ProblemError(
+            400, "body", f"not accepted: it opens {n_opened:,}", rule, "Send the newest rows alone."
+        )
+    try:
+        return json.loads(
+            body.decode(),
+            object_pairs_hook=_parse_unique_pairs,
+            parse_constant=_check_no_constant,
+            parse_float=_parse_finite,
+        )
+    except (ValueError, RecursionError) as error:
+        raise ProblemError(
+            400,
+            "body",
+            f"not accepted: {error}"[:300],
+            "The body is one JSON object in UTF-8.",
+            f"Send for example {example}.",
+        ) from error
 
 
 def _check_row(k: int, row: Any, names: set[str], columns: Sequence[str]) -> None:
@@ -223,14 +258,12 @@ def _build_number_error(k: int, column: str) -> ProblemError:
     return ProblemError(422, f"history.{k}.{column}", "no such number", rule, "Send a number or null.")
 
 
-def _filter_unknown_keys(content: Any) -> Any:
+def _filter_unknown_keys(content: Any, known: KeysView[str]) -> Any:
     """*content* with its first unknown key only, so that many unknown keys cost nothing."""
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or content.keys() <= known:
         return content
-    unknown = next((key for key in content if key not in ForecastRequest.model_fields), None)
-    return {
-        key: value for key, value in content.items() if key in ForecastRequest.model_fields or key == unknown
-    }
+    unknown = next((key for key in content if key not in known), None)
+    return {key: value for key, value in content.items() if key in known or key == unknown}
 
 
 def _parse_unique_pairs(pairs: list[tuple[str, Any]]) -> Mapping[str, object]:
@@ -254,7 +287,7 @@ def _parse_finite(token: str) -> float:
     return value
 
 
-def _build_invalid_error(error: ValidationError) -> ProblemError:
+def _build_invalid_error(error: ValidationError, kind: type[BaseModel]) -> ProblemError:
     first = error.errors(include_url=False)[0]
     where = (
         ".".join(
@@ -264,9 +297,9 @@ def _build_invalid_error(error: ValidationError) -> ProblemError:
         )
         or "body"
     )
-    fields = ", ".join(ForecastRequest.model_fields)
+    fields = ", ".join(kind.model_fields)
     if first["type"] == "extra_forbidden":
-        close = get_close_matches(where, list(ForecastRequest.model_fields), n=1)
+        close = get_close_matches(where, list(kind.model_fields), n=1)
         return ProblemError(
             422,
             where[:60],

@@ -4,19 +4,26 @@ Pure: the numbers are from `tasks.release`, and the wall clock is an argument.
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
-from uuid import uuid4
+from uuid import UUID
 
 import polars as pl
 
 from deployments.forecaster import shapes
+from deployments.forecaster.forecast_problems import (
+    build_absent_error,
+    build_early_error,
+    build_failed_error,
+    build_unknown_series_error,
+)
 from deployments.forecaster.loaded import LoadedRelease, ReadySeries, compute_known_span, format_iso
 from deployments.forecaster.own_history import build_own_rows
-from deployments.forecaster.problems import ProblemError
-from deployments.forecaster.request import ForecastRequest, build_unknown_series_error
+from deployments.forecaster.request import ForecastRequest, SeriesRequest
 from deployments.forecaster.selection import Selection, find_selection
 from tasks.core.calendar import parse_step_length
 from tasks.core.errors import TidemillError
@@ -41,22 +48,24 @@ class ForecastResponse:
     is_news: bool
 
 
-class _Facts(NamedTuple):
+class ForecastFacts(NamedTuple):
     """What the warnings of an answer follow from.
 
     cutoff: the first of its forecasts.
-    newest: known_at of the newest row. n_rows: of the requested series.
+    newest: known_at of the newest row.
+    as_of: the requested time; None: the newest rows are used.
     is_complete: whether no quantile is null.
     absent: requested series that cannot be forecast, with reasons.
+    n_own_rows: of the request's own history; None without one.
     """
 
     cutoff: datetime
     newest: datetime
-    as_of: datetime
+    as_of: datetime | None
     made_at: datetime
-    n_rows: int
     is_complete: bool
-    absent: Mapping[str, str]
+    absent: Mapping[str, str] = MappingProxyType({})
+    n_own_rows: int | None = None
 
 
 def build_response(loaded: LoadedRelease, request: ForecastRequest, made_at: datetime) -> ForecastResponse:
@@ -72,7 +81,7 @@ def build_response(loaded: LoadedRelease, request: ForecastRequest, made_at: dat
 
 
 def find_ready(loaded: LoadedRelease, series: Sequence[str]) -> dict[str, ReadySeries]:
-    """The newest forecasts of those of *series* that have one, made ready at their first request."""
+    """The newest forecasts of those of *series* that have one, made ready when first requested."""
     if missing := [s for s in series if s not in loaded.ready]:
         loaded.ready.update(make_ready(loaded, missing))
     return {s: loaded.ready[s] for s in series if s in loaded.ready}
@@ -115,20 +124,18 @@ def narrow_ready(ready: ReadySeries, selection: Selection) -> ReadySeries:
 def _build_ready_response(
     loaded: LoadedRelease, request: ForecastRequest, ready: Sequence[ReadySeries], made_at: datetime
 ) -> ForecastResponse:
-    if (selection := _find_selection(loaded, request)) is not None:
+    if (selection := select_parts(loaded, request)) is not None:
         ready = [narrow_ready(part, selection) for part in ready]
-    prediction_id = str(uuid4())
-    facts = _Facts(
+    prediction_id = build_prediction_id(made_at)
+    facts = ForecastFacts(
         min(part.cutoff for part in ready),
         max(part.newest for part in ready),
-        loaded.newest_known,
+        None,
         made_at,
-        0,
         all(part.is_complete for part in ready),
-        {},
     )
-    head = json.dumps(_build_head(loaded, request, prediction_id, made_at))
-    warnings = json.dumps(_list_warnings(loaded, request, facts))
+    head = json.dumps({"prediction_id": prediction_id} | build_head(loaded, made_at))
+    warnings = json.dumps(list_warnings(loaded, facts))
     series = ", ".join(part.content for part in ready)
     content = f'{head[:-1]}, "series": [{series}], "absent": [], "warnings": {warnings}}}'
     rows = [row for part in ready for row in part.rows]
@@ -140,20 +147,13 @@ def build_computed_response(
     loaded: LoadedRelease, request: ForecastRequest, made_at: datetime
 ) -> ForecastResponse:
     """`build_response` of any request, from the forecasts as frames."""
-    selection = _find_selection(loaded, request)
+    selection = select_parts(loaded, request)
     has_own_history = request.history is not None
     rows = build_own_rows(loaded, request) if has_own_history else _select_stored_rows(loaded, request)
     first, newest = compute_known_span(rows)
     as_of = request.as_of_time or (newest if has_own_history else loaded.newest_known)
     if as_of < first:
-        rule = f"The rows of the requested series begin at {format_iso(first)}."
-        raise ProblemError(
-            422,
-            "as_of",
-            f"{format_iso(as_of)} is before the first row was known",
-            rule,
-            f"Ask for {format_iso(first)} or later.",
-        )
+        raise build_early_error(as_of, first)
     forecasts = _predict_rows(loaded, request, rows, as_of).filter(pl.col("series_id").is_in(request.series))
     missing = set(request.series) - set(forecasts["series_id"])
     absent = (
@@ -162,33 +162,27 @@ def build_computed_response(
         else {}
     )
     if forecasts.is_empty():
-        reasons = "; ".join(f"{s!r}: {reason}" for s, reason in sorted(absent.items()))
-        fact = f"nothing can be forecast as of {format_iso(as_of)}: {reasons}"[:1000]
-        raise ProblemError(
-            422,
-            "series_id",
-            fact,
-            "A forecast starts from a recent known value.",
-            "Ask for another as_of, or send newer rows.",
-        )
+        raise build_absent_error(as_of, absent)
     series = _build_all_series(loaded, request.series, rows, forecasts, as_of)
     if selection is not None:
         series = [selection.select(part) for part in series]
         forecasts = forecasts.filter(pl.col("step") <= selection.horizon_steps)
-    facts = _Facts(
+    facts = ForecastFacts(
         min(forecasts["cutoff"].to_list()),
         newest,
-        as_of,
+        request.as_of_time,
         made_at,
-        rows.height,
         _is_complete(series),
         absent,
+        rows.height if has_own_history else None,
     )
-    prediction_id = str(uuid4())
-    body = _build_head(loaded, request, prediction_id, made_at) | {
+    prediction_id = build_prediction_id(made_at)
+    body = {
+        "prediction_id": prediction_id,
+        **build_head(loaded, made_at, has_own_history=has_own_history),
         "series": series,
         "absent": [{"series_id": s, "reason": reason} for s, reason in sorted(absent.items())],
-        "warnings": _list_warnings(loaded, request, facts),
+        "warnings": list_warnings(loaded, facts),
     }
     stored_rows = build_stored_rows(
         forecasts.with_columns(digest=pl.lit(loaded.manifest.digest)),
@@ -231,8 +225,8 @@ def _describe_model(loaded: LoadedRelease) -> shapes.Model:
 
 
 def _select_stored_rows(loaded: LoadedRelease, request: ForecastRequest) -> pl.DataFrame:
-    if set(request.series) - set(loaded.series):
-        raise build_unknown_series_error(request.series, loaded.series)
+    if unknown := [s for s in request.series if s not in loaded.newest_by_series]:
+        raise build_unknown_series_error(unknown, loaded.series)
     return loaded.rows.filter(pl.col("series_id").is_in(request.series))
 
 
@@ -257,23 +251,35 @@ def _predict_rows(
         )
     except TidemillError as error:
         where = "history" if request.history is not None else "as_of" if request.as_of_time else "service"
-        rule = "Rows are on the dataset's calendar, and the calendar covers the forecast."
-        raise ProblemError(422, where, str(error), rule, "Correct the times, or leave as_of out.") from error
+        raise build_failed_error(error, where) from error
 
 
-def _build_head(
-    loaded: LoadedRelease, request: ForecastRequest, prediction_id: str, made_at: datetime
+def build_prediction_id(made_at: datetime) -> str:
+    """A UUID of version 7 (RFC 9562): what is made together is stored together."""
+    of_ms, random = int(1000 * made_at.timestamp()), int.from_bytes(os.urandom(10), "big")
+    return str(
+        UUID(
+            int=(of_ms & (1 << 48) - 1) << 80
+            | 7 << 76
+            | random >> 4 & 0xFFF << 64
+            | 2 << 62
+            | random & (1 << 62) - 1
+        )
+    )
+
+
+def build_head(
+    loaded: LoadedRelease, made_at: datetime, *, has_own_history: bool = False
 ) -> dict[str, object]:
-    """What an answer begins with; `series`, `absent` and `warnings` follow."""
+    """What an answer begins with, after its id."""
     return {
-        "prediction_id": prediction_id,
         "made_at": format_iso(made_at),
         "dataset": loaded.manifest.dataset,
         "target": loaded.release.about.target.column,
         "unit": loaded.release.about.target.unit,
         "model": _describe_model(loaded),
         "data_version": loaded.manifest.data_version,
-        "rows_version": None if request.history is not None else loaded.rows_version,
+        "rows_version": None if has_own_history else loaded.rows_version,
     }
 
 
@@ -308,7 +314,8 @@ def _build_step(loaded: LoadedRelease, row: Mapping[str, Any]) -> shapes.Step:
     return cast("shapes.Step", step | release.kind.build_answer(release.about, row))
 
 
-def _find_selection(loaded: LoadedRelease, request: ForecastRequest) -> Selection | None:
+def select_parts(loaded: LoadedRelease, request: SeriesRequest) -> Selection | None:
+    """See `find_selection`."""
     about, kind = loaded.release.about, loaded.release.kind
     return find_selection(about, request, has_intervals=kind.get_level(about) is not None)
 
@@ -319,7 +326,8 @@ def _is_complete(series: Sequence[shapes.Series]) -> bool:
     return not any(None in value.values() for value in values if isinstance(value, dict))
 
 
-def _list_warnings(loaded: LoadedRelease, request: ForecastRequest, facts: _Facts) -> list[str]:
+def list_warnings(loaded: LoadedRelease, facts: ForecastFacts) -> list[str]:
+    """Sentences about what an answer should not be trusted for."""
     seen_until, lookback = loaded.release.seen_until, loaded.release.schema.lookback_steps
     warnings = [f"{s} cannot be forecast: {reason}" for s, reason in sorted(facts.absent.items())]
     if facts.cutoff < seen_until:
@@ -329,23 +337,23 @@ def _list_warnings(loaded: LoadedRelease, request: ForecastRequest, facts: _Fact
         )
     if not facts.is_complete:
         warnings.append("Some quantiles are null: no error of this model is known yet.")
-    warnings += _list_old_row_warnings(loaded, request, facts)
-    if request.history is not None and facts.n_rows <= lookback:
+    warnings += _list_old_row_warnings(loaded, facts)
+    if facts.n_own_rows is not None and facts.n_own_rows <= lookback:
         warnings.append(
-            f"The history has {facts.n_rows} rows and the features read the last {lookback + 1}; what"
+            f"The history has {facts.n_own_rows} rows and the features read the last {lookback + 1}; what"
             " is missing counts as unknown."
         )
     return warnings
 
 
-def _list_old_row_warnings(loaded: LoadedRelease, request: ForecastRequest, facts: _Facts) -> list[str]:
+def _list_old_row_warnings(loaded: LoadedRelease, facts: ForecastFacts) -> list[str]:
     """A warning when the newest row is older than `last_within_steps` of the features.
 
     Its age is relative to the requested time, or to now when none was requested.
     """
     about, max_age_steps = loaded.release.about, loaded.release.features.last_within_steps
-    is_timed = request.as_of is not None or about.integer_time
-    reference_time = facts.as_of if is_timed else facts.made_at
+    newest_of_rows = loaded.newest_known if facts.n_own_rows is None else facts.newest
+    reference_time = facts.as_of or (newest_of_rows if about.integer_time else facts.made_at)
     n_steps = int((reference_time - facts.newest) / parse_step_length(about.every))
     if n_steps <= max_age_steps:
         return []

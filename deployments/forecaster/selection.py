@@ -73,7 +73,7 @@ def _find_quantiles(quantiles: tuple[float, ...], levels: list[float]) -> frozen
                 422,
                 "levels",
                 f"no interval of level {level:g}",
-                f"This release has the levels {', '.join(f'{name:g}' for name in known) or 'of no interval'}.",
+                f"This release has the levels {', '.join(f'{name:g}' for name in known) or '(none)'}.",
                 "Ask for a subset of them, or leave it out.",
             )
         ends |= set(found)

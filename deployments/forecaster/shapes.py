@@ -3,7 +3,7 @@
 Times are ISO 8601 in UTC, with Z.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
@@ -77,6 +77,55 @@ class Prediction(TypedDict):
 
 
 @with_config(_CLOSED)
+class Problem(TypedDict):
+    """Every error has this form (RFC 9457), with the media type application/problem+json.
+
+    detail: thing, fact, rule and next step as sentences.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    thing: str
+    fact: str
+    rule: str
+    next: str
+
+
+@with_config(_CLOSED)
+class BatchForecast(TypedDict):
+    """An item that is forecast. It is in the store under its id, as an answer of its own."""
+
+    status: Literal[200]
+    prediction_id: str
+    series: Series
+    warnings: list[str]
+
+
+@with_config(_CLOSED)
+class BatchProblem(Problem):
+    """An item that is not forecast: its error, as a request of its own would get it."""
+
+    series_id: Annotated[str | None, Field(description="null where the item names none.")]
+
+
+@with_config(_CLOSED)
+class BatchPrediction(TypedDict):
+    """The answers to the items of a batch, in its order. The head is that of each answer."""
+
+    made_at: str
+    dataset: str
+    target: str
+    unit: str
+    model: Model
+    data_version: str
+    rows_version: str
+    n_failed: int
+    items: list[BatchForecast | BatchProblem]
+
+
+@with_config(_CLOSED)
 class ChampionModel(Model):
     """The release that answers.
 
@@ -139,20 +188,3 @@ class Ready(TypedDict):
     rows_from: str | None
     as_of: str | None
     faults: list[str]
-
-
-@with_config(_CLOSED)
-class Problem(TypedDict):
-    """Every error has this form (RFC 9457), with the media type application/problem+json.
-
-    detail: thing, fact, rule and next step as sentences.
-    """
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    thing: str
-    fact: str
-    rule: str
-    next: str

@@ -116,3 +116,46 @@ def test_latency_while_rows_are_published(tmp_path):
         f"\none client, rows published each second: {len(seconds)} requests, p50 {median:.1f} ms, p99"
         f" {p99:.1f} ms ({p99 / median:.1f} times), slowest {1000 * max(seconds):.0f} ms"
     )
+
+
+def test_rate_of_a_batch_of_ten_thousand_series(tmp_path):
+    """Series a second: one request for each (one client, and 16), and all in one batch; recorded.
+
+    Meanwhile another client asks whether the service lives: what the event loop was blocked for.
+    """
+    release, home, names = tmp_path / "release", tmp_path / "home", [f"meter {k:05}" for k in range(10_000)]
+    home.mkdir()
+    rows = small_rows(n_steps=60, series_ids=names)
+    build_small_release(release, rows, gate_steps=10, n_history=3, dataset=DATASET)
+    with serving_bento(home, TIDEMILL_RELEASE=str(release)) as server, ThreadPoolExecutor(17) as pool:
+
+        def post(name):
+            server.predict(series_id=name).raise_for_status()
+
+        def compute_rate(n, answer):
+            began = time.perf_counter()
+            answer()
+            return n / (time.perf_counter() - began)
+
+        def post_batch():
+            body = {"items": [{"series_id": name} for name in names]}
+            server.client.post("/api/v1/predict/batch", json=body).raise_for_status()
+
+        print(f"\nfirst batch after new rows: {compute_rate(len(names), post_batch):,.0f} series a second")
+        rates = {"one client": [], "16 clients": [], "batch": []}
+        blocked_s = []
+        for _ in range(3):
+            rates["one client"].append(compute_rate(400, lambda: [post(name) for name in names[:400]]))
+            rates["16 clients"].append(compute_rate(800, lambda: list(pool.map(post, names[:800]))))
+            rates["batch"].append(compute_rate(len(names), post_batch))
+            batch = pool.submit(post_batch)
+            while not batch.done():
+                began = time.perf_counter()
+                server.client.get("/api/v1/health/live").raise_for_status()
+                blocked_s.append(time.perf_counter() - began)
+            batch.result()
+    for name, values in rates.items():
+        ratio = np.median(rates["batch"]) / np.median(values)
+        print(f"  {name}: {np.median(values):,.0f} series a second (the batch: {ratio:.1f} times)")
+    quantiles = 1000 * np.quantile(blocked_s, [0.5, 0.99, 1.0])
+    print("  live meanwhile: p50 {:.1f} ms, p99 {:.1f} ms, slowest {:.1f} ms".format(*quantiles))

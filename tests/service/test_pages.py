@@ -11,6 +11,7 @@ from deployments.forecaster import shapes
 
 ANSWERS = {
     "/api/v1/predict": TypeAdapter(shapes.Prediction),
+    "/api/v1/predict/batch": TypeAdapter(shapes.BatchPrediction),
     "/api/v1/models": TypeAdapter(shapes.Models),
     "/api/v1/health/live": TypeAdapter(shapes.Live),
     "/api/v1/health/ready": TypeAdapter(shapes.Ready),
@@ -56,7 +57,7 @@ def test_every_example_of_a_request_is_answered(server, document):
             sent += 1
             if path in ANSWERS:
                 ANSWERS[path].validate_python(reply.json())
-    assert sent == 8
+    assert sent == 9
 
 
 def test_asking_for_the_document_serves_nothing(server):

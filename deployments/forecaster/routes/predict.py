@@ -1,20 +1,23 @@
-"""/api/v1/predict: forecasts, each on disk before it is sent.
+"""/api/v1/predict and its batch: forecasts, each on disk before it is sent.
 
 Small requests are answered on the event loop. Work that a request can make slow runs on a worker:
-large bodies, own histories, times that were not requested before.
+large bodies, batches, own histories, times that were not requested before.
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
 
 from deployments.forecaster import shapes
+from deployments.forecaster.batch import build_batch_response
 from deployments.forecaster.pages import JsonObject
 from deployments.forecaster.problems import ProblemError
-from deployments.forecaster.request import MAX_BODY_BYTES, ForecastRequest, parse_request
+from deployments.forecaster.request import MAX_BODY_BYTES, BatchRequest, ForecastRequest, parse_request
 from deployments.forecaster.response import build_response, is_quick
 from deployments.forecaster.routes.shared import (
     NOT_READY,
@@ -23,6 +26,8 @@ from deployments.forecaster.routes.shared import (
 )
 from deployments.forecaster.worker import BoundedWorker, WorkerBusyError
 
+CHUNK_BYTES = 100_000
+RETRY_SOON = {"retry-after": "1"}
 QUICK_BYTES = 10_000  # of a body that is read on the loop: 2 ms at worst
 N_LARGE_WAITING = 7  # some 5 s; BentoML gives up after 10
 DRAINED_BYTES = 16 * MAX_BODY_BYTES  # of a body beyond the cap, so that its sender gets to read the 413
@@ -50,18 +55,12 @@ T = TypeVar("T")
 
 def add_routes(app: FastAPI, parts: ServiceParts) -> None:
     """Add the route to *app*."""
-    body = {
-        "required": True,
-        "content": {
-            "application/json": {"schema": _resolve_schema_refs(ForecastRequest.model_json_schema())}
-        },
-    }
     large = BoundedWorker("large", N_LARGE_WAITING)
 
     @app.post(
         "/api/v1/predict",
         responses={200: {"model": shapes.Prediction}, **_PROBLEMS},
-        openapi_extra={"requestBody": body},
+        openapi_extra=_describe_body(ForecastRequest),
     )
     async def predict(request: Request) -> Response:
         """Forecast one or several series.
@@ -77,10 +76,38 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
         loaded = await get_loaded_release(parts)
         work = partial(build_response, loaded, forecast_request, datetime.now(UTC))
         response = work() if is_quick(loaded, forecast_request) else await _run_large_request(large, work)
-        await parts.recorder.write_answer(response.stored)
+        await parts.recorder.write_answers([response.stored])
         counter = parts.metrics.served if response.is_news else parts.metrics.what_if
         counter.labels(loaded.manifest.digest).inc(response.n_series)
         return Response(response.content, media_type="application/json")
+
+    @app.post(
+        "/api/v1/predict/batch",
+        responses={200: {"model": shapes.BatchPrediction}, **_PROBLEMS},
+        openapi_extra=_describe_body(BatchRequest),
+    )
+    async def predict_batch(request: Request) -> Response:
+        """Forecast many series, each as a request of its own.
+
+        An item that fails has its error in its place; the others are answered. All are recorded in
+        one transaction.
+        """
+        content = await _read_request_bytes(request)
+        loaded = await get_loaded_release(parts)
+        response = await _run_large_request(large, build_batch_response, loaded, content, datetime.now(UTC))
+        if response.stored:
+            await parts.recorder.write_answers(response.stored)
+        parts.metrics.served.labels(loaded.manifest.digest).inc(response.n_news)
+        parts.metrics.what_if.labels(loaded.manifest.digest).inc(response.n_what_if)
+        headers = {"content-length": str(len(response.content))}
+        chunks = _split_content(response.content)
+        return StreamingResponse(chunks, headers=headers, media_type="application/json")
+
+
+async def _split_content(content: bytes) -> AsyncIterator[bytes]:
+    """In parts that each take the loop less than a millisecond, as fast as the caller reads."""
+    for start in range(0, len(content), CHUNK_BYTES):
+        yield content[start : start + CHUNK_BYTES]
 
 
 async def _run_large_request(worker: BoundedWorker, work: Callable[..., T], *arguments: Any) -> T:
@@ -88,8 +115,8 @@ async def _run_large_request(worker: BoundedWorker, work: Callable[..., T], *arg
     try:
         return await worker.run(work, *arguments)
     except WorkerBusyError as error:
-        rule = "Large bodies, own histories and a new as_of are answered one by one, all others immediately."
-        raise ProblemError(429, "service", str(error), rule, "Retry in a second.") from error
+        rule = "Large bodies, batches, histories and a new as_of are answered one by one, others immediately."
+        raise ProblemError(429, "service", str(error), rule, "Retry in a second.", RETRY_SOON) from error
 
 
 async def _read_request_bytes(request: Request) -> bytes:
@@ -110,6 +137,11 @@ async def _read_request_bytes(request: Request) -> bytes:
             "Send fewer rows; the features use the last ones only.",
         )
     return bytes(body)
+
+
+def _describe_body(kind: type[BaseModel]) -> JsonObject:
+    schema = _resolve_schema_refs(kind.model_json_schema())
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def _resolve_schema_refs(schema: JsonObject) -> JsonObject:

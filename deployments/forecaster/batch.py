@@ -1,0 +1,129 @@
+"""A batch: many requests for one series each, answered and recorded as one.
+
+Each item gets what a request of its own would get. Pure, as response.py.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache, partial
+from typing import Any
+
+import polars as pl
+
+from deployments.forecaster.forecast_problems import (
+    build_absent_error,
+    build_early_error,
+    build_failed_error,
+    build_unknown_series_error,
+)
+from deployments.forecaster.loaded import LoadedRelease, ReadySeries
+from deployments.forecaster.problems import ProblemError
+from deployments.forecaster.request import BatchItem, parse_batch
+from deployments.forecaster.response import (
+    ForecastFacts,
+    build_head,
+    build_prediction_id,
+    find_ready,
+    list_warnings,
+    make_ready,
+    narrow_ready,
+    select_parts,
+)
+from tasks.core.errors import TidemillError
+from tasks.edges.served import StoredAnswer
+from tasks.release import find_absence_reasons
+
+N_SUGGESTED = 10  # unknown series of a batch for which similar names are looked up
+
+Forecasts = Mapping[str, ReadySeries | ProblemError]  # by series
+
+
+@dataclass(frozen=True)
+class BatchResponse:
+    """content: what the caller gets. stored: the record, which is written first.
+
+    n_news, n_what_if: items from the newest rows, and as of a time.
+    """
+
+    content: bytes
+    stored: Sequence[StoredAnswer]
+    n_news: int
+    n_what_if: int
+
+
+def build_batch_response(loaded: LoadedRelease, body: bytes, made_at: datetime) -> BatchResponse:
+    """Answer the items of *body*. Raises ProblemError when the body as a whole is not valid."""
+    items = parse_batch(body)
+    forecasts = _forecast_items(loaded, [item for item in items if isinstance(item, BatchItem)])
+    contents, stored, n_news = [], [], 0
+    describe = lru_cache(partial(_render_warnings, loaded))
+    for item in items:
+        try:
+            if isinstance(item, ProblemError):
+                raise item
+            answer_id = build_prediction_id(made_at)
+            ready = _forecast_item(loaded, item, forecasts[item.as_of_time])
+            warnings = describe(ready.cutoff, ready.newest, item.as_of_time, made_at, ready.is_complete)
+        except ProblemError as error:
+            series_id = item.series_id if isinstance(item, BatchItem) else None
+            contents.append(json.dumps({**error.body, "series_id": series_id}))
+            continue
+        contents.append(
+            f'{{"status": 200, "prediction_id": "{answer_id}", "series": {ready.content}, "warnings":'
+            f" {warnings}}}"
+        )
+        stored.append(StoredAnswer(loaded.manifest.dataset, answer_id, made_at, ready.rows))
+        n_news += item.as_of is None
+    head = json.dumps({**build_head(loaded, made_at), "n_failed": len(items) - len(stored)})
+    content = f'{head[:-1]}, "items": [{", ".join(contents)}]}}'.encode()
+    stored.sort(key=lambda answer: answer.prediction_id)  # the order of the store
+    return BatchResponse(content, stored, n_news, len(stored) - n_news)
+
+
+def _forecast_item(loaded: LoadedRelease, item: BatchItem, forecasts: Forecasts) -> ReadySeries:
+    """What is sent of the forecast of *item*."""
+    selection, found = select_parts(loaded, item), forecasts[item.series_id]
+    if isinstance(found, ProblemError):
+        raise found
+    return found if selection is None else narrow_ready(found, selection)
+
+
+def _render_warnings(loaded: LoadedRelease, *facts: Any) -> str:
+    return json.dumps(list_warnings(loaded, ForecastFacts(*facts)))
+
+
+def _forecast_items(loaded: LoadedRelease, items: Sequence[BatchItem]) -> dict[datetime | None, Forecasts]:
+    """By requested time, the forecast or the error of each series."""
+    series_at: dict[datetime | None, set[str]] = {}
+    for item in items:
+        series_at.setdefault(item.as_of_time, set()).add(item.series_id)
+    unknown = sorted(set().union(*series_at.values()) - loaded.newest_by_series.keys())
+    problems: dict[str, ReadySeries | ProblemError] = {
+        s: build_unknown_series_error([s], loaded.series, suggests=i < N_SUGGESTED)
+        for i, s in enumerate(unknown)
+    }
+    return {
+        as_of: {**problems, **_forecast_known(loaded, sorted(series - problems.keys()), as_of)}
+        for as_of, series in series_at.items()
+    }
+
+
+def _forecast_known(loaded: LoadedRelease, series: Sequence[str], as_of: datetime | None) -> Forecasts:
+    early: dict[str, ProblemError] = {}
+    if as_of is not None:
+        first = loaded.rows.group_by("series_id").agg(pl.col("known_at").min()).iter_rows()
+        begins = {s: begin for s, begin in first if as_of < begin}
+        early = {s: build_early_error(as_of, begins[s]) for s in series if s in begins}
+        series = [s for s in series if s not in begins]
+    try:
+        ready = find_ready(loaded, series) if as_of is None else make_ready(loaded, series, as_of)
+    except TidemillError as error:
+        failed = build_failed_error(error, "service" if as_of is None else "as_of")
+        return {**early, **dict.fromkeys(series, failed)}
+    cutoff, absent = as_of or loaded.newest_known, [s for s in series if s not in ready]
+    rows = loaded.rows.filter(pl.col("series_id").is_in(absent))
+    reasons = find_absence_reasons(loaded.release, rows, cutoff) if absent else {}
+    problems = {s: build_absent_error(cutoff, {s: reasons[s]} if s in reasons else {}) for s in absent}
+    return {**early, **ready, **problems}
