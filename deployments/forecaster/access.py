@@ -29,6 +29,7 @@ PUBLIC = {("GET", "/api/v1/health/live"), ("HEAD", "/api/v1/health/live")}
 SCOPE_OF = {
     ("POST", "/api/v1/predict"): "predict",
     ("POST", "/api/v1/predict/batch"): "predict",
+    ("GET", "/api/v1/health"): "read",
     ("GET", "/api/v1/health/ready"): "read",
     ("GET", "/api/v1/models"): "read",
     ("GET", "/api/v1/metrics"): "read",

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
-from typing import Any
 
 import polars as pl
 
+from deployments.forecaster.forecast_facts import ForecastFacts, list_warnings
 from deployments.forecaster.forecast_problems import (
     build_absent_error,
     build_early_error,
@@ -22,16 +22,16 @@ from deployments.forecaster.loaded import LoadedRelease, ReadySeries
 from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.request import BatchItem, parse_batch
 from deployments.forecaster.response import (
-    ForecastFacts,
+    NO_RULES,
     build_head,
     build_prediction_id,
     find_ready,
-    list_warnings,
     make_ready,
     narrow_ready,
     select_parts,
 )
 from tasks.core.errors import TidemillError
+from tasks.core.service_rules import ServiceRules
 from tasks.edges.served import StoredAnswer
 from tasks.release import find_absence_reasons
 
@@ -53,19 +53,21 @@ class BatchResponse:
     n_what_if: int
 
 
-def build_batch_response(loaded: LoadedRelease, body: bytes, made_at: datetime) -> BatchResponse:
+def build_batch_response(
+    loaded: LoadedRelease, body: bytes, made_at: datetime, rules: ServiceRules = NO_RULES
+) -> BatchResponse:
     """Answer the items of *body*. Raises ProblemError when the body as a whole is not valid."""
     items = parse_batch(body)
     forecasts = _forecast_items(loaded, [item for item in items if isinstance(item, BatchItem)])
     contents, stored, n_news = [], [], 0
-    describe = lru_cache(partial(_render_warnings, loaded))
+    describe = lru_cache(partial(_render_warnings, loaded, rules, made_at))
     for item in items:
         try:
             if isinstance(item, ProblemError):
                 raise item
             answer_id = build_prediction_id(made_at)
             ready = _forecast_item(loaded, item, forecasts[item.as_of_time])
-            warnings = describe(ready.cutoff, ready.newest, item.as_of_time, made_at, ready.is_complete)
+            warnings = describe(ready.cutoff, ready.newest, item.as_of_time, is_complete=ready.is_complete)
         except ProblemError as error:
             series_id = item.series_id if isinstance(item, BatchItem) else None
             contents.append(json.dumps({**error.body, "series_id": series_id}))
@@ -90,8 +92,18 @@ def _forecast_item(loaded: LoadedRelease, item: BatchItem, forecasts: Forecasts)
     return found if selection is None else narrow_ready(found, selection)
 
 
-def _render_warnings(loaded: LoadedRelease, *facts: Any) -> str:
-    return json.dumps(list_warnings(loaded, ForecastFacts(*facts)))
+def _render_warnings(
+    loaded: LoadedRelease,
+    rules: ServiceRules,
+    made_at: datetime,
+    cutoff: datetime,
+    newest: datetime,
+    as_of: datetime | None,
+    *,
+    is_complete: bool,
+) -> str:
+    facts = ForecastFacts(cutoff, newest, as_of, made_at, is_complete, rules=rules)
+    return json.dumps(list_warnings(loaded, facts))
 
 
 def _forecast_items(loaded: LoadedRelease, items: Sequence[BatchItem]) -> dict[datetime | None, Forecasts]:

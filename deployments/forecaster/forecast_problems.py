@@ -57,3 +57,15 @@ def build_absent_error(as_of: datetime, reasons: Mapping[str, str]) -> ProblemEr
         "A forecast starts from a recent known value.",
         "Ask for another as_of, or send newer rows.",
     )
+
+
+def build_expired_error(fact: str) -> ProblemError:
+    """503 for a forecast from rows that are too old."""
+    return ProblemError(
+        503,
+        "rows",
+        fact,
+        "Older rows are not forecast from (`service.expire_after`); an as_of and an own history are.",
+        "Retry when the source delivers again; GET /api/v1/health has the age of the rows.",
+        {"retry-after": "60"},
+    )

@@ -109,6 +109,17 @@ def _build_response_examples(
 ) -> dict[str, object]:
     examples: dict[str, object] = {
         "/api/v1/health/live": {"live": True},
+        "/api/v1/health": {
+            "live": True,
+            "ready": True,
+            "dataset": "tides",
+            "as_of": "2018-12-31T00:00:00Z",
+            "age_s": 5400.0,
+            "freshness": "fresh",
+            "stale_after": "2h",
+            "expire_after": "1d",
+            "faults": [],
+        },
         "/api/v1/metrics": (
             "# TYPE tidemill_requests_total counter\n"
             'tidemill_requests_total{route="/api/v1/predict",status="200"} 1.0\n'

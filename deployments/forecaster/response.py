@@ -8,13 +8,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from types import MappingProxyType
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 from uuid import UUID
 
 import polars as pl
 
 from deployments.forecaster import shapes
+from deployments.forecaster.forecast_facts import ForecastFacts, list_warnings
 from deployments.forecaster.forecast_problems import (
     build_absent_error,
     build_early_error,
@@ -25,11 +25,12 @@ from deployments.forecaster.loaded import LoadedRelease, ReadySeries, compute_kn
 from deployments.forecaster.own_history import build_own_rows
 from deployments.forecaster.request import ForecastRequest, SeriesRequest
 from deployments.forecaster.selection import Selection, find_selection
-from tasks.core.calendar import parse_step_length
 from tasks.core.errors import TidemillError
+from tasks.core.service_rules import ServiceRules
 from tasks.edges.served import StoredAnswer, StoredRow, build_stored_rows
 from tasks.release import find_absence_reasons, predict_cutoffs
 
+NO_RULES = ServiceRules()
 QUICK_STEPS = 500  # 10 ms
 
 
@@ -48,36 +49,18 @@ class ForecastResponse:
     is_news: bool
 
 
-class ForecastFacts(NamedTuple):
-    """What the warnings of an answer follow from.
-
-    cutoff: the first of its forecasts.
-    newest: known_at of the newest row.
-    as_of: the requested time; None: the newest rows are used.
-    is_complete: whether no quantile is null.
-    absent: requested series that cannot be forecast, with reasons.
-    n_own_rows: of the request's own history; None without one.
-    """
-
-    cutoff: datetime
-    newest: datetime
-    as_of: datetime | None
-    made_at: datetime
-    is_complete: bool
-    absent: Mapping[str, str] = MappingProxyType({})
-    n_own_rows: int | None = None
-
-
-def build_response(loaded: LoadedRelease, request: ForecastRequest, made_at: datetime) -> ForecastResponse:
+def build_response(
+    loaded: LoadedRelease, request: ForecastRequest, made_at: datetime, rules: ServiceRules = NO_RULES
+) -> ForecastResponse:
     """Forecast the requested series. made_at: the wall clock.
 
-    Raises ProblemError when a series is unknown or none can be forecast.
+    Raises ProblemError when a series is unknown, none can be forecast, or its rows have expired.
     """
     if request.history is None and request.as_of is None:
         ready = find_ready(loaded, request.series)
         if len(ready) == len(request.series):
-            return _build_ready_response(loaded, request, [ready[s] for s in request.series], made_at)
-    return build_computed_response(loaded, request, made_at)
+            return _build_ready_response(loaded, request, [ready[s] for s in request.series], made_at, rules)
+    return build_computed_response(loaded, request, made_at, rules)
 
 
 def find_ready(loaded: LoadedRelease, series: Sequence[str]) -> dict[str, ReadySeries]:
@@ -122,7 +105,11 @@ def narrow_ready(ready: ReadySeries, selection: Selection) -> ReadySeries:
 
 
 def _build_ready_response(
-    loaded: LoadedRelease, request: ForecastRequest, ready: Sequence[ReadySeries], made_at: datetime
+    loaded: LoadedRelease,
+    request: ForecastRequest,
+    ready: Sequence[ReadySeries],
+    made_at: datetime,
+    rules: ServiceRules,
 ) -> ForecastResponse:
     if (selection := select_parts(loaded, request)) is not None:
         ready = [narrow_ready(part, selection) for part in ready]
@@ -133,6 +120,7 @@ def _build_ready_response(
         None,
         made_at,
         all(part.is_complete for part in ready),
+        rules=rules,
     )
     head = json.dumps({"prediction_id": prediction_id} | build_head(loaded, made_at))
     warnings = json.dumps(list_warnings(loaded, facts))
@@ -144,7 +132,7 @@ def _build_ready_response(
 
 
 def build_computed_response(
-    loaded: LoadedRelease, request: ForecastRequest, made_at: datetime
+    loaded: LoadedRelease, request: ForecastRequest, made_at: datetime, rules: ServiceRules = NO_RULES
 ) -> ForecastResponse:
     """`build_response` of any request, from the forecasts as frames."""
     selection = select_parts(loaded, request)
@@ -175,6 +163,7 @@ def build_computed_response(
         _is_complete(series),
         absent,
         rows.height if has_own_history else None,
+        rules,
     )
     prediction_id = build_prediction_id(made_at)
     body = {
@@ -324,42 +313,3 @@ def _is_complete(series: Sequence[shapes.Series]) -> bool:
     """Whether no quantile is null."""
     values = (value for part in series for step in part["steps"] for value in step.values())
     return not any(None in value.values() for value in values if isinstance(value, dict))
-
-
-def list_warnings(loaded: LoadedRelease, facts: ForecastFacts) -> list[str]:
-    """Sentences about what an answer should not be trusted for."""
-    seen_until, lookback = loaded.release.seen_until, loaded.release.schema.lookback_steps
-    warnings = [f"{s} cannot be forecast: {reason}" for s, reason in sorted(facts.absent.items())]
-    if facts.cutoff < seen_until:
-        warnings.append(
-            f"In sample: the model was fitted on what was known until {format_iso(seen_until)}, after this"
-            " cutoff. Its errors here are no measure of its accuracy."
-        )
-    if not facts.is_complete:
-        warnings.append("Some quantiles are null: no error of this model is known yet.")
-    warnings += _list_old_row_warnings(loaded, facts)
-    if facts.n_own_rows is not None and facts.n_own_rows <= lookback:
-        warnings.append(
-            f"The history has {facts.n_own_rows} rows and the features read the last {lookback + 1}; what"
-            " is missing counts as unknown."
-        )
-    return warnings
-
-
-def _list_old_row_warnings(loaded: LoadedRelease, facts: ForecastFacts) -> list[str]:
-    """A warning when the newest row is older than `last_within_steps` of the features.
-
-    Its age is relative to the requested time, or to now when none was requested.
-    """
-    about, max_age_steps = loaded.release.about, loaded.release.features.last_within_steps
-    newest_of_rows = loaded.newest_known if facts.n_own_rows is None else facts.newest
-    reference_time = facts.as_of or (newest_of_rows if about.integer_time else facts.made_at)
-    n_steps = int((reference_time - facts.newest) / parse_step_length(about.every))
-    if n_steps <= max_age_steps:
-        return []
-    return [
-        (
-            f"The newest row was known at {format_iso(facts.newest)}, some {n_steps} steps before"
-            f" {format_iso(reference_time)}. The forecast starts there."
-        )
-    ]

@@ -77,6 +77,21 @@ class Prediction(TypedDict):
 
 
 @with_config(_CLOSED)
+class Health(TypedDict):
+    """The state of the service in one answer."""
+
+    live: bool
+    ready: bool
+    dataset: str | None
+    as_of: Annotated[str | None, Field(description="`known_at` of the newest row.")]
+    age_s: Annotated[float | None, Field(description="Its age; null for a dataset without dates.")]
+    freshness: Literal["fresh", "stale", "expired"] | None
+    stale_after: str | None
+    expire_after: str | None
+    faults: list[str]
+
+
+@with_config(_CLOSED)
 class Problem(TypedDict):
     """Every error has this form (RFC 9457), with the media type application/problem+json.
 

@@ -11,6 +11,7 @@ else those in the release.
 import asyncio
 import hashlib
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from deployments.forecaster.loaded import LoadedRelease, ReleaseChoice, Stamp, f
 from tasks.core.errors import ParamsError, ReleaseError, TidemillError
 from tasks.core.frames import SERIES
 from tasks.core.objectives import ServiceTargets
+from tasks.core.service_rules import SECTION, ServiceRules
 from tasks.edges.registry import get_champion_folder, get_champion_path, get_rows_path, read_champion
 from tasks.edges.settings import ROOT, read_settings
 from tasks.release import Release, load_release
@@ -49,6 +51,7 @@ class ReleaseSource:
         self.dataset_fault: str | None = None
         self.n_swaps = 0
         self.targets = ServiceTargets()  # of the checkout, if there is one
+        self._rules = ServiceRules()  # of the checkout's current dataset
         self._dataset = dataset
         self._checkout = (
             None if dataset is not None or read_settings().release is not None else _find_checkout(embedded)
@@ -64,6 +67,12 @@ class ReleaseSource:
     def faults(self) -> list[str]:
         """What cannot be loaded now; a release that is already loaded stays in use."""
         return [fault for fault in (self.fault, self.rows_fault, self.dataset_fault) if fault]
+
+    @property
+    def rules(self) -> ServiceRules:
+        """How old the newest row may be; without a checkout of the dataset there is no rule."""
+        is_ours = self.loaded is not None and self.loaded.manifest.dataset == self._checkout_dataset
+        return self._rules if is_ours else ServiceRules()
 
     @property
     def dataset(self) -> str:
@@ -94,7 +103,7 @@ class ReleaseSource:
         if (stamp := _read_stamp(self._checkout / "params.yaml")) != self._params_stamp:
             self._params_stamp, self.dataset_fault = stamp, None
             try:
-                self._checkout_dataset, self.targets = _read_checkout(self._checkout)
+                self._checkout_dataset, self.targets, self._rules = _read_checkout(self._checkout)
             except Exception as error:  # noqa: BLE001  (a file that is being edited; the old dataset stays)
                 self.dataset_fault = f"{type(error).__name__}: {error}"
         if self._checkout_dataset is None or self._checkout_dataset == self._dataset:
@@ -288,15 +297,17 @@ def _find_checkout(embedded: Path) -> Path | None:
     return read_settings().checkout or (None if embedded.is_dir() else ROOT)
 
 
-def _read_checkout(checkout: Path) -> tuple[str, ServiceTargets]:
+def _read_checkout(checkout: Path) -> tuple[str, ServiceTargets, ServiceRules]:
     from tasks.edges.objectives import read_targets
     from tasks.edges.params import read_document
 
     document = read_document(checkout)
-    try:
-        return document.dataset, read_targets(document)
-    except ParamsError:  # the monitor reports it; which dataset is served does not depend on it
-        return document.dataset, ServiceTargets()
+    targets, rules = ServiceTargets(), ServiceRules()
+    with suppress(ParamsError):  # the monitor reports it; which dataset is served does not depend on it
+        targets = read_targets(document)
+    with suppress(ParamsError):  # `tidemill datasets check` reports it
+        rules = document.parse_stage(SECTION, ServiceRules)
+    return document.dataset, targets, rules
 
 
 def _read_stamp(path: Path) -> Stamp:

@@ -13,6 +13,7 @@ from tasks.core.calendar import build_calendar, parse_step_length
 from tasks.core.errors import ParamsError, TidemillError
 from tasks.core.extensions import OLD_FOLDER
 from tasks.core.objectives import ServiceTargets
+from tasks.core.service_rules import ServiceRules
 from tasks.edges.params import (
     STAGES,
     TOP_LEVEL_KEYS,
@@ -50,6 +51,7 @@ _PARAMS: tuple[type[BaseModel], ...] = (
 )
 _DAY = datetime(2024, 1, 2, tzinfo=UTC)  # any: does the calendar exist, and is the step one
 STAGE_PARAMS = dict(zip(STAGES, _PARAMS, strict=True))
+_OPTIONAL_PARAMS = {"service": ServiceRules, "service_levels": ServiceTargets, "alerts": AlertParams}
 
 
 class DatasetCheck(NamedTuple):
@@ -118,7 +120,7 @@ def _list_section_faults(document: ParamsDocument) -> Iterator[str]:
     ]
     checks += [
         lambda stage=stage, kind=kind: document.parse_stage(stage, kind)  # type: ignore[misc]
-        for stage, kind in (STAGE_PARAMS | {"service_levels": ServiceTargets, "alerts": AlertParams}).items()
+        for stage, kind in (STAGE_PARAMS | _OPTIONAL_PARAMS).items()
     ]
     section = document.find_section("feed")
     if section is not None:

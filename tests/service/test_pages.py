@@ -14,6 +14,7 @@ ANSWERS = {
     "/api/v1/predict/batch": TypeAdapter(shapes.BatchPrediction),
     "/api/v1/models": TypeAdapter(shapes.Models),
     "/api/v1/health/live": TypeAdapter(shapes.Live),
+    "/api/v1/health": TypeAdapter(shapes.Health),
     "/api/v1/health/ready": TypeAdapter(shapes.Ready),
 }
 
@@ -57,7 +58,7 @@ def test_every_example_of_a_request_is_answered(server, document):
             sent += 1
             if path in ANSWERS:
                 ANSWERS[path].validate_python(reply.json())
-    assert sent == 9
+    assert sent == 10
 
 
 def test_asking_for_the_document_serves_nothing(server):

@@ -74,7 +74,7 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
             else await _run_large_request(large, parse_request, content)
         )
         loaded = await get_loaded_release(parts)
-        work = partial(build_response, loaded, forecast_request, datetime.now(UTC))
+        work = partial(build_response, loaded, forecast_request, datetime.now(UTC), parts.source.rules)
         response = work() if is_quick(loaded, forecast_request) else await _run_large_request(large, work)
         await parts.recorder.write_answers([response.stored])
         counter = parts.metrics.served if response.is_news else parts.metrics.what_if
@@ -94,7 +94,9 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
         """
         content = await _read_request_bytes(request)
         loaded = await get_loaded_release(parts)
-        response = await _run_large_request(large, build_batch_response, loaded, content, datetime.now(UTC))
+        response = await _run_large_request(
+            large, build_batch_response, loaded, content, datetime.now(UTC), parts.source.rules
+        )
         if response.stored:
             await parts.recorder.write_answers(response.stored)
         parts.metrics.served.labels(loaded.manifest.digest).inc(response.n_news)
