@@ -18,6 +18,7 @@ from joserfc.jwk import import_key
 from limits import RateLimitItem, parse
 from limits.storage import storage_from_string
 from limits.strategies import MovingWindowRateLimiter
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.forecaster.problems import ProblemError
@@ -32,11 +33,22 @@ SCOPE_OF = {
     ("GET", "/api/v1/health"): "read",
     ("GET", "/api/v1/health/ready"): "read",
     ("GET", "/api/v1/models"): "read",
+    ("GET", "/api/v1/models/{version}"): "read",
+    ("GET", "/api/v1/models/{version}/monitoring"): "read",
+    ("POST", "/api/v1/models/deploy"): "operate",
+    ("POST", "/api/v1/models/rollback"): "operate",
+    ("POST", "/api/v1/rollout/pause"): "operate",
+    ("POST", "/api/v1/rollout/resume"): "operate",
+    ("POST", "/api/v1/rollout/abort"): "operate",
     ("GET", "/api/v1/metrics"): "read",
     ("GET", "/docs"): "read",
     ("GET", "/openapi.json"): "read",
     ("GET", "/"): "read",
 }
+# Those with a parameter, as the router matches them
+_PATTERNS = [
+    (method, compile_path(path)[0], scope) for (method, path), scope in SCOPE_OF.items() if "{" in path
+]
 CHECK_S = 1.0  # a revoked key is refused after that
 MAX_REMEMBERED = 10_000  # keys and tokens that were checked
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
@@ -48,6 +60,14 @@ _KEY_TYPES: dict[str, Literal["RSA", "EC", "OKP"]] = {
 }
 _log = logging.getLogger("tidemill.forecaster")
 ANONYMOUS = Principal("anonymous", "operators", frozenset({"admin"}), frozenset({ALL}))
+
+
+def find_scope(method: str, path: str) -> str:
+    """The scope that a request needs."""
+    if (exact := SCOPE_OF.get((method, path))) is not None:
+        return exact
+    matches = (scope for of, pattern, scope in _PATTERNS if of == method and pattern.match(path))
+    return next(matches, "admin")
 
 
 class _Remembered(NamedTuple):
@@ -89,7 +109,7 @@ class AccessGate:
         if (scope["method"], scope["path"]) in PUBLIC:
             return ANONYMOUS
         principal = self._find_principal(scope, headers)
-        needed = SCOPE_OF.get((scope["method"].replace("HEAD", "GET"), scope["path"]), "admin")
+        needed = find_scope(scope["method"].replace("HEAD", "GET"), scope["path"])
         if not principal.may(needed):
             raise ProblemError(
                 403,

@@ -12,8 +12,11 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from deployments.console.html import Markup, join_parts, render_element, render_link, render_page
+from deployments.forecaster import shapes
+from deployments.forecaster.access import SCOPE_OF
 from deployments.forecaster.batch import build_batch_response
 from deployments.forecaster.loaded import LoadedRelease, list_value_columns
+from deployments.forecaster.problems import NOT_OFFERED
 from deployments.forecaster.request import ForecastRequest
 from deployments.forecaster.response import build_response, describe_champion
 
@@ -21,6 +24,13 @@ JsonObject = dict[str, Any]  # a part of the OpenAPI document
 Examples = Mapping[str, Mapping[str, Any]]  # title of a request -> its body
 
 PREDICT, BATCH = "/api/v1/predict", "/api/v1/predict/batch"
+RELEASE: shapes.ReleaseRecord = {
+    "version": "1.1.0",
+    "digest": "9f2c...",
+    "name": "ridge",
+    "seen_until": "2018-01-03T00:00:00Z",
+    "promoted_as_of": "2019-01-01T00:00:00Z",
+}
 N_HISTORY_ROWS = 5  # in the example; real ones send as many as the features use
 
 
@@ -35,8 +45,10 @@ def build_openapi(app: FastAPI, loaded: LoadedRelease | None) -> JsonObject:
         content["examples"] = {name: {"summary": name, "value": value} for name, value in examples.items()}
     for path, example in _build_response_examples(loaded, requests).items():
         for operation in document["paths"][path].values():
-            for kind in operation["responses"]["200"]["content"].values():
+            for kind in get_first_response(operation)["content"].values():
                 kind["example"] = example
+            for parameter in operation.get("parameters", ()):
+                parameter["example"] = loaded.choice.version if loaded else "1.0.0"
     return document
 
 
@@ -65,6 +77,12 @@ def build_request_examples(loaded: LoadedRelease) -> Mapping[str, Examples]:
     return {PREDICT: single, BATCH: {"several requests": {"items": items}}}
 
 
+def get_first_response(operation: JsonObject) -> JsonObject:
+    """What a good request gets."""
+    response: JsonObject = next(iter(operation["responses"].values()))
+    return response
+
+
 def render_document(document: JsonObject) -> str:
     """The document as one HTML page, without scripts and without a network."""
     title, described = document["info"]["title"], document["info"]["description"]
@@ -88,13 +106,13 @@ def _render_operation(path: str, method: str, operation: JsonObject) -> Markup:
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     for title, example in body.get("examples", {}).items():
         parts += [render_element("h3", f"Request: {title}"), _render_example(example["value"])]
-    for content in operation["responses"]["200"]["content"].values():
+    for content in get_first_response(operation)["content"].values():
         if "example" in content:
             parts += [render_element("h3", "Answer"), _render_example(content["example"])]
     errors = [
         f"{status} {response['description']}"
         for status, response in operation["responses"].items()
-        if status != "200"
+        if response is not get_first_response(operation)
     ]
     return join_parts(*parts, *([render_element("p", f"Errors: {', '.join(errors)}")] if errors else []))
 
@@ -124,6 +142,17 @@ def _build_response_examples(
             "# TYPE tidemill_requests_total counter\n"
             'tidemill_requests_total{route="/api/v1/predict",status="200"} 1.0\n'
         ),
+        "/api/v1/models/{version}": {
+            "release": RELEASE,
+            "is_champion": True,
+            "data_version": "6631...",
+            "metrics": {"primary_score": "rmse", "score": 0.38, "n_cutoffs": 2500},
+            "provenance": {"code": {"commit": "1d0c...", "uncommitted": None}},
+            "card": "# Model card",
+            "decision": {"decision": "promote", "reason": "..."},
+            "lineage": [{**RELEASE, "version": "1.0.0"}],
+        },
+        "/api/v1/models/{version}/monitoring": {"verdict": "measured", "reason": "...", "n_cutoffs": 40},
         "/api/v1/health/ready": {
             "ready": True,
             "dataset": "tides",
@@ -135,6 +164,7 @@ def _build_response_examples(
             "faults": [],
         },
     }
+    examples |= {path: NOT_OFFERED.body for (_, path), scope in SCOPE_OF.items() if scope == "operate"}
     if loaded:
         now, request = datetime.now(UTC), ForecastRequest(**requests[PREDICT]["one series"])
         examples[PREDICT] = json.loads(build_response(loaded, request, now).content)

@@ -182,6 +182,35 @@ class Models(TypedDict):
 
 
 @with_config(_CLOSED)
+class ReleaseRecord(TypedDict):
+    """A release that is or was champion, of the registry."""
+
+    version: str
+    digest: str
+    name: str
+    seen_until: str
+    promoted_as_of: Annotated[str, Field(description="Newest `known_at` of the data that decided.")]
+
+
+@with_config(_CLOSED)
+class ReleaseDetails(TypedDict):
+    """A release of the registry, with what is known of it.
+
+    metrics: as of /models. provenance: commit, versions, time of the build.
+    decision: of the gate that promoted it. lineage: the champions before it, the newest first.
+    """
+
+    release: ReleaseRecord
+    is_champion: bool
+    data_version: str
+    metrics: dict[str, object]
+    provenance: dict[str, object] | None
+    card: Annotated[str | None, Field(description="The model card, Markdown.")]
+    decision: dict[str, object]
+    lineage: list[ReleaseRecord]
+
+
+@with_config(_CLOSED)
 class Live(TypedDict):
     """The process answers."""
 

@@ -93,6 +93,11 @@ def get_champion_folder(champion: ChampionRecord) -> Path:
     return read_settings().home / champion.path
 
 
+def get_monitored_path(dataset: str, digest: str) -> Path:
+    """Where the monitor's last report of a champion is, for the service."""
+    return _get_dataset_folder(dataset) / "monitoring" / f"{digest}.json"
+
+
 def read_journal(dataset: str) -> list[ChampionRecord]:
     """Every promotion of *dataset*, oldest first.
 

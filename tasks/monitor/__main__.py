@@ -26,6 +26,7 @@ from tasks.edges.params import ParamsDocument, read_document
 from tasks.edges.registry import (
     ChampionRecord,
     get_champion_folder,
+    get_monitored_path,
     read_champion,
     read_journal,
 )
@@ -52,14 +53,21 @@ def main(root: Path = ROOT) -> None:
     last = read_last_report(root / MonitorReport.PATH, MonitorReport)
     if last is not None and last.key == key:
         if last.served.answers == answers:
-            write_report(root / MonitorReport.PATH, last.model_copy(update={"objectives": objectives}))
+            _write(last.model_copy(update={"objectives": objectives}), champion, root)
             print(f"monitor: nothing new: {last.verdict}: {last.reason}")
             return
         report = _update_served(last, document, champion, answers, path)
     else:
         report = _build_report(document, champion, monitored, answers, params, limits, key, path, root)
-    write_report(root / MonitorReport.PATH, report.model_copy(update={"objectives": objectives}))
+    _write(report.model_copy(update={"objectives": objectives}), champion, root)
     print(f"monitor: {report.verdict}: {report.reason}")
+
+
+def _write(report: MonitorReport, champion: ChampionRecord | None, root: Path) -> None:
+    """Write it for the stages, and for the service, which reads nothing of the checkout."""
+    write_report(root / MonitorReport.PATH, report)
+    if champion is not None:
+        write_report(get_monitored_path(report.dataset, champion.digest), report)
 
 
 def _build_report(

@@ -79,9 +79,16 @@ def test_each_route_of_the_app_is_in_the_table_or_needs_admin(guarded):
         "/docs.json",
         "//api/v1/models",
         "/api/v1/models/",
+        "/api/v1/models/1.0.0/",
+        "/api/v1/models/1.0.0/card",
+        "/api/v1/models/1/2/monitoring",
     ):
         assert ask(server, None, "GET", path).status_code == 401
         assert ask(server, keys["read"], "GET", path).status_code == 403
+    for path in ("/api/v1/models/1.0.0", "/api/v1/models/1.0.0/monitoring"):
+        assert ask(server, None, "GET", path).status_code == 401
+        assert ask(server, keys["predict"], "GET", path).status_code == 403
+        assert ask(server, keys["read"], "GET", path).status_code == 404
     assert server.client.get("/api/v1/health/live").json() == {"live": True}
 
 
