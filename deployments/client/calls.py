@@ -1,0 +1,135 @@
+"""What is sent, what an answer means, and when to ask again. No I/O."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple, NotRequired, cast
+from urllib.parse import quote
+
+import httpx
+from typing_extensions import TypedDict
+
+from deployments.forecaster import shapes
+
+BUSY = (429, 503)
+HistoryStep = Mapping[str, str | float | None]  # event_time, and every value column
+
+
+class SeriesItem(TypedDict):
+    """One request of a batch."""
+
+    series_id: str
+    as_of: NotRequired[str]
+    horizon_steps: NotRequired[int]
+    levels: NotRequired[list[float]]
+
+
+class ServiceProblemError(Exception):
+    """The service has no answer. status: HTTP. problem: its error, as RFC 9457 has it."""
+
+    def __init__(self, status: int, problem: shapes.Problem) -> None:
+        super().__init__(f"{status} {problem['detail']}")
+        self.status, self.problem = status, problem
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often a service that is busy (429, 503), or not reached, is asked again, and how soon.
+
+    attempts: in all.
+    first_s: before the second attempt, then twice as long each time; half of it is random.
+    max_s: a longer wait, also one that the service asks for, is not waited.
+    """
+
+    attempts: int = 5
+    first_s: float = 0.5
+    max_s: float = 30.0
+
+    def find_wait(self, response: httpx.Response | None, attempt: int, now: datetime) -> float | None:
+        """Seconds to wait after the *attempt*-th answer, from 1; None: it is final.
+
+        response: None where no connection was made.
+        """
+        if attempt >= self.attempts or (response is not None and response.status_code not in BUSY):
+            return None
+        wait_s = self.first_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)  # noqa: S311  (no secret)
+        asked_s = None if response is None else parse_retry_after(response.headers.get("retry-after"), now)
+        if asked_s is not None:
+            wait_s = max(wait_s, asked_s) if asked_s <= self.max_s else asked_s
+        return wait_s if wait_s <= self.max_s else None
+
+
+class Call(NamedTuple):
+    """A request: its method, path and body."""
+
+    method: str
+    path: str
+    body: Mapping[str, object] | None = None
+
+
+def parse_retry_after(text: str | None, now: datetime) -> float | None:
+    """Seconds from *now* in a Retry-After header, which has seconds or a date; None without one."""
+    if text is None:
+        return None
+    if text.strip().isdigit():
+        return float(text)
+    try:
+        time = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max((time.replace(tzinfo=time.tzinfo or UTC) - now).total_seconds(), 0.0)
+
+
+def build_predict(
+    series_id: str | Sequence[str],
+    as_of: str | datetime | None,
+    horizon_steps: int | None,
+    levels: Sequence[float] | None,
+    history: Sequence[HistoryStep] | None,
+) -> Call:
+    """The request of a forecast."""
+    options = {
+        "as_of": as_of.isoformat() if isinstance(as_of, datetime) else as_of,
+        "horizon_steps": horizon_steps,
+        "levels": None if levels is None else list(levels),
+        "history": None if history is None else list(history),
+    }
+    asked = series_id if isinstance(series_id, str) else list(series_id)
+    given = {name: value for name, value in options.items() if value is not None}
+    return Call("POST", "/api/v1/predict", {"series_id": asked, **given})
+
+
+def build_batch(items: Sequence[SeriesItem]) -> Call:
+    """The request of a batch."""
+    return Call("POST", "/api/v1/predict/batch", {"items": list(items)})
+
+
+def build_release(version: str, part: str = "") -> Call:
+    """The request for a release of the registry. part: `/monitoring` or nothing."""
+    return Call("GET", f"/api/v1/models/{quote(version, safe='')}{part}")
+
+
+def parse_answer(response: httpx.Response) -> Any:
+    """The content. Raises ServiceProblemError for an error, also of a proxy."""
+    try:
+        content = response.json()
+    except ValueError:
+        content = None
+    if response.is_success and content is not None:
+        return content
+    if isinstance(content, dict) and "detail" in content:
+        raise ServiceProblemError(response.status_code, cast("shapes.Problem", content))
+    fact = f"{response.reason_phrase or 'no reason'}: {response.text[:200]!r}"
+    problem: shapes.Problem = {
+        "type": "about:blank",
+        "title": response.reason_phrase,
+        "status": response.status_code,
+        "detail": f"answer: {fact}. The service answers JSON. Check the address, and what is before it.",
+        "thing": "answer",
+        "fact": fact,
+        "rule": "The service answers JSON.",
+        "next": "Check the address, and what is before it.",
+    }
+    raise ServiceProblemError(response.status_code, problem)

@@ -1,0 +1,201 @@
+"""The clients: the same calls, waited for in a thread or in an event loop."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from deployments.client.calls import (
+    Call,
+    HistoryStep,
+    RetryPolicy,
+    SeriesItem,
+    build_batch,
+    build_predict,
+    build_release,
+    parse_answer,
+)
+from deployments.forecaster import shapes
+
+TIMEOUT_S = 30.0
+MODELS, HEALTH = Call("GET", "/api/v1/models"), Call("GET", "/api/v1/health")
+
+
+def _build_options(address: str, key: str | None, timeout_s: float) -> Mapping[str, Any]:
+    headers = {"accept": "application/json"} | ({} if key is None else {"x-api-key": key})
+    return {"base_url": address, "headers": headers, "timeout": timeout_s}
+
+
+class ServiceClient:
+    """Asks the service at *address*, for example `http://localhost:3000`. key: of `tidemill keys`.
+
+    Each method raises ServiceProblemError with the service's reason, and httpx.HTTPError where the
+    service cannot be reached. One client may be used by several threads.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        key: str | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        self._http = httpx.Client(**_build_options(address, key, timeout_s))
+        self._retry = retry or RetryPolicy()
+
+    def __enter__(self) -> Self:
+        """The client itself; the connections are closed with the block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """See __enter__."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def predict(
+        self,
+        series_id: str | Sequence[str],
+        *,
+        as_of: str | datetime | None = None,
+        horizon_steps: int | None = None,
+        levels: Sequence[float] | None = None,
+        history: Sequence[HistoryStep] | None = None,
+    ) -> shapes.Prediction:
+        """Forecast one series or several; see `POST /api/v1/predict`."""
+        answer: shapes.Prediction = self._send(
+            build_predict(series_id, as_of, horizon_steps, levels, history)
+        )
+        return answer
+
+    def predict_batch(self, items: Sequence[SeriesItem]) -> shapes.BatchPrediction:
+        """Up to 10,000 requests for one series each; one that fails has its error in its place."""
+        answer: shapes.BatchPrediction = self._send(build_batch(items))
+        return answer
+
+    def get_models(self) -> shapes.Models:
+        """The release that answers."""
+        answer: shapes.Models = self._send(MODELS)
+        return answer
+
+    def get_release(self, version: str) -> shapes.ReleaseDetails:
+        """A release of the registry."""
+        answer: shapes.ReleaseDetails = self._send(build_release(version))
+        return answer
+
+    def get_monitoring(self, version: str) -> Mapping[str, object]:
+        """The monitor's last report of a release."""
+        answer: Mapping[str, object] = self._send(build_release(version, "/monitoring"))
+        return answer
+
+    def get_health(self) -> shapes.Health:
+        """The state of the service."""
+        answer: shapes.Health = self._send(HEALTH)
+        return answer
+
+    def _send(self, call: Call) -> Any:
+        attempt = 1
+        while True:
+            try:
+                response = self._http.request(call.method, call.path, json=call.body)
+            except httpx.ConnectError:
+                if (wait_s := self._retry.find_wait(None, attempt, datetime.now(UTC))) is None:
+                    raise
+            else:
+                wait_s = self._retry.find_wait(response, attempt, datetime.now(UTC))
+                if wait_s is None:
+                    return parse_answer(response)
+            time.sleep(wait_s)
+            attempt += 1
+
+
+class AsyncServiceClient:
+    """`ServiceClient` for an event loop: the same methods, to be awaited."""
+
+    def __init__(
+        self,
+        address: str,
+        key: str | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        self._http = httpx.AsyncClient(**_build_options(address, key, timeout_s))
+        self._retry = retry or RetryPolicy()
+
+    async def __aenter__(self) -> Self:
+        """The client itself; the connections are closed with the block."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """See __aenter__."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def predict(
+        self,
+        series_id: str | Sequence[str],
+        *,
+        as_of: str | datetime | None = None,
+        horizon_steps: int | None = None,
+        levels: Sequence[float] | None = None,
+        history: Sequence[HistoryStep] | None = None,
+    ) -> shapes.Prediction:
+        """See ServiceClient."""
+        call = build_predict(series_id, as_of, horizon_steps, levels, history)
+        answer: shapes.Prediction = await self._send(call)
+        return answer
+
+    async def predict_batch(self, items: Sequence[SeriesItem]) -> shapes.BatchPrediction:
+        """See ServiceClient."""
+        answer: shapes.BatchPrediction = await self._send(build_batch(items))
+        return answer
+
+    async def get_models(self) -> shapes.Models:
+        """See ServiceClient."""
+        answer: shapes.Models = await self._send(MODELS)
+        return answer
+
+    async def get_release(self, version: str) -> shapes.ReleaseDetails:
+        """See ServiceClient."""
+        answer: shapes.ReleaseDetails = await self._send(build_release(version))
+        return answer
+
+    async def get_monitoring(self, version: str) -> Mapping[str, object]:
+        """See ServiceClient."""
+        answer: Mapping[str, object] = await self._send(build_release(version, "/monitoring"))
+        return answer
+
+    async def get_health(self) -> shapes.Health:
+        """See ServiceClient."""
+        answer: shapes.Health = await self._send(HEALTH)
+        return answer
+
+    async def _send(self, call: Call) -> Any:
+        attempt = 1
+        while True:
+            try:
+                response = await self._http.request(call.method, call.path, json=call.body)
+            except httpx.ConnectError:
+                if (wait_s := self._retry.find_wait(None, attempt, datetime.now(UTC))) is None:
+                    raise
+            else:
+                wait_s = self._retry.find_wait(response, attempt, datetime.now(UTC))
+                if wait_s is None:
+                    return parse_answer(response)
+            await asyncio.sleep(wait_s)
+            attempt += 1
