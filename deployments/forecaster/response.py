@@ -74,8 +74,8 @@ def make_ready(
     loaded: LoadedRelease, series: Sequence[str], as_of: datetime | None = None
 ) -> dict[str, ReadySeries]:
     """Forecasts of those of *series* that can be forecast. as_of: None: from the newest rows."""
-    cutoff = as_of or loaded.newest_known
-    forecasts = loaded.predict(cutoff).filter(pl.col("series_id").is_in(series))
+    newest = loaded.newest_by_series if as_of is None else _find_newest(loaded.rows, series, as_of)
+    forecasts = loaded.predict(as_of or loaded.newest_known).filter(pl.col("series_id").is_in(series))
     stored_rows = build_stored_rows(
         forecasts.with_columns(digest=pl.lit(loaded.manifest.digest)), as_of=as_of
     )
@@ -90,7 +90,7 @@ def make_ready(
             loaded.newest_by_series[part["series_id"]],
             _is_complete([part]),
         )
-        for part in _build_all_series(loaded, series, loaded.rows, forecasts, cutoff)
+        for part in _build_all_series(loaded, series, forecasts, newest)
     }
 
 
@@ -151,7 +151,8 @@ def build_computed_response(
     )
     if forecasts.is_empty():
         raise build_absent_error(as_of, absent)
-    series = _build_all_series(loaded, request.series, rows, forecasts, as_of)
+    newest_known = _find_newest(rows, request.series, as_of)
+    series = _build_all_series(loaded, request.series, forecasts, newest_known)
     if selection is not None:
         series = [selection.select(part) for part in series]
         forecasts = forecasts.filter(pl.col("step") <= selection.horizon_steps)
@@ -272,16 +273,16 @@ def build_head(
     }
 
 
-def _build_all_series(
-    loaded: LoadedRelease,
-    series: Sequence[str],
-    rows: pl.DataFrame,
-    forecasts: pl.DataFrame,
-    as_of: datetime,
-) -> list[shapes.Series]:
-    """In the order of *series*. rows: those that the forecasts were made from."""
+def _find_newest(rows: pl.DataFrame, series: Sequence[str], as_of: datetime) -> dict[str, datetime]:
+    """`known_at` of the newest row of each series that was known at *as_of*."""
     known = rows.filter((pl.col("known_at") <= as_of) & pl.col("series_id").is_in(series))
-    newest = dict(known.group_by("series_id").agg(pl.col("known_at").max()).iter_rows())
+    return dict(known.group_by("series_id").agg(pl.col("known_at").max()).iter_rows())
+
+
+def _build_all_series(
+    loaded: LoadedRelease, series: Sequence[str], forecasts: pl.DataFrame, newest: Mapping[str, datetime]
+) -> list[shapes.Series]:
+    """In the order of *series*. newest: `known_at` of the newest row that each was made from."""
     found: dict[str, shapes.Series] = {}
     for row in forecasts.iter_rows(named=True):
         name = row["series_id"]

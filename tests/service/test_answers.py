@@ -91,7 +91,7 @@ def test_without_as_of_the_newest_known_rows_speak(server, release, all_rows):
 def test_an_answer_says_who_spoke_from_what_and_in_which_unit(server, release):
     body = server.predict(series_id="north").json()
     assert TypeAdapter(shapes.Prediction).validate_python(body)["unit"] == release.about.target.unit
-    assert UUID(body["prediction_id"])
+    assert UUID(body["prediction_id"]).version == 7
     assert abs(datetime.now(UTC) - datetime.fromisoformat(body["made_at"])) < timedelta(minutes=5)
     assert body["model"] == {
         "name": "ensemble",
