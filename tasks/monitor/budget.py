@@ -2,10 +2,11 @@
 
 A stream has K detectors, which share its budget: all are run over the same paths of its reference,
 and the limits are those at which as many paths as the budget allows pass any of them. A detector
-whose reference never varies passes on no path, so it takes nothing from the others. A path is drawn from the reference's whitened block means in runs of a season, so what is left of
-autocorrelation stays, and it is scaled by the mean and deviation of a second draw as long as the
-reference, so a short reference raises the limit. All streams share the draws, so streams that move
-together alarm together.
+whose reference never varies passes on no path, so it takes nothing from the others. A path is drawn
+from the blocks of the reference in runs of a season, so what is left of autocorrelation stays, and
+it is scaled by the mean and deviation of a second draw as long as the reference, so a short
+reference raises the limit. All streams share the draws, so streams that move together alarm
+together.
 Source: circular block bootstrap, Politis & Romano 1992.
 """
 

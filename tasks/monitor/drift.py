@@ -2,9 +2,9 @@
 
 CUSUM of figures of blocks (see `signals`) over all series and columns: level, spread and the shares
 of missing values, values out of range and zeros. The detectors of a stream share its budget of
-false alarms (see `budget`). A block is a day, or one season where that is shorter or no whole number
-of days; a short reference has shorter blocks. Why not Evidently's daily rule: it alarms on each
-column each day of a stationary seasonal stream.
+false alarms (see `budget`). A block is a day, or one season where that is shorter or no whole
+number of days; a short reference has shorter blocks. Why not Evidently's daily rule: it alarms on
+each column each day of a stationary seasonal stream.
 Source: Page 1954, doi:10.1093/biomet/41.1-2.100; figures in the design's findings.
 """
 
@@ -113,7 +113,9 @@ def fit_detector(
     figures = np.concatenate(parts, axis=2)
     n_seasons = max(2.0, len(reference) / phases)
     inflation = float(np.sqrt((n_seasons + 1) / (n_seasons - 1))) if phases > 1 else 1.0
-    figures[:, SPREAD, : reference.shape[1]] *= inflation  # a phase's mean includes the reference's own values, no later one's
+    figures[:, SPREAD, : reference.shape[1]] *= (
+        inflation  # a phase's mean includes the reference's own values, no later one's
+    )
     inflation = inflation if phases > block_steps else 1.0
     run_blocks = max(1, -(-season_steps // block_steps))
     least_sd = np.full(figures.shape[2], _LEAST_SD)
@@ -123,9 +125,7 @@ def fit_detector(
     return DriftDetector(whitening, categories, joint, scaled, limit, block_steps, slack)
 
 
-def find_season_steps(
-    n_steps: int, season_steps: int, day_steps: int, min_seasons: int = MIN_SEASONS
-) -> int:
+def find_season_steps(n_steps: int, season_steps: int, day_steps: int, min_seasons: int = MIN_SEASONS) -> int:
     """Steps of the season that *n_steps* of reference show: the season, a day, or 1 for neither."""
     shown = [steps for steps in (season_steps, day_steps) if steps * min_seasons <= n_steps]
     return max((steps for steps in shown if season_steps % steps == 0), default=1)

@@ -15,7 +15,7 @@ from tasks.monitor.signals import DETECTORS, LEVEL, Whitening, compute_block_mea
 MAX_STREAMS = 200
 _CLIP_SD = 4.0
 _N_FOLDS = 5
-_LEAST = 1e-12
+_LEAST, _LEAST_SHARE = 1e-12, 1e-6
 
 
 class JointModel(NamedTuple):
@@ -35,7 +35,7 @@ def fit_joint(whitening: Whitening, transformed: np.ndarray) -> JointModel:
     """From the reference's values (T, N) as they are watched, NaN where missing."""
     innovations = np.nan_to_num(compute_innovations(whitening, transformed, 0))
     sd = np.sqrt(np.square(innovations).sum(axis=0) / max(1, len(innovations)))
-    scale = np.where(sd > 0, sd, 1.0)
+    scale = np.where(sd > whitening.least_sd, sd, np.inf)  # a constant moves with no other
     return JointModel(whitening, scale, _find_basis(_standardize(scale, innovations)))
 
 
@@ -48,7 +48,7 @@ def compute_joint_figures(
 
 
 def compute_reference_figures(model: JointModel, transformed: np.ndarray, block_steps: int) -> np.ndarray:
-    """The same of the reference itself: each fifth by components of the others, so as it is later."""
+    """The same of the reference itself: each fifth by components of the others."""
     standardized = _standardize(model.scale, compute_innovations(model.whitening, transformed, 0))
     explained = np.empty(standardized.shape)
     for fold in np.array_split(np.arange(len(standardized)), _N_FOLDS):
@@ -76,7 +76,7 @@ def _reconstruct(standardized: np.ndarray, basis: np.ndarray) -> np.ndarray:
 
 def _build_figures(standardized: np.ndarray, explained: np.ndarray, block_steps: int) -> np.ndarray:
     power = np.column_stack([np.square(v).sum(axis=1) for v in (standardized - explained, standardized)])
-    means = compute_block_means(power, block_steps) + _LEAST
-    figures = np.zeros((len(means), len(DETECTORS), 1))
-    figures[:, LEVEL, 0] = np.log(means[:, 0] / means[:, 1])
+    unexplained, total = compute_block_means(power, block_steps).T
+    figures = np.zeros((len(total), len(DETECTORS), 1))
+    figures[:, LEVEL, 0] = np.log(unexplained / np.maximum(total, _LEAST) + _LEAST_SHARE)
     return figures

@@ -136,7 +136,7 @@ def _watch(
         return found.model_copy(update={"unwatched": reason})
     n_rows = float(watched.n_rows.mean()) * budget.block_steps
     scaled, deviations, band = _scale(reference, current, level, n_rows, budget)
-    limit = float(compute_limits(scaled, budget.slack, budget.alarms_per_step * budget.block_steps)[0])
+    limit = float(compute_limits(scaled, budget.slack, budget.alarms_per_step * budget.block_steps)[0, 0])
     alarm = _run_cusum(deviations, limit, budget.slack, times, is_loss=level is None)
     return found.model_copy(
         update={"limit": round(limit, 3), "band_low": band[0], "band_high": band[1], **alarm}
@@ -152,12 +152,12 @@ def _scale(
     center = float(reference.mean()) if level is None else level
     least_sd = 1e-9 if level is None else float(np.sqrt(level * (1 - level) / n_rows))
     sd = max(float(reference.std()), least_sd)
-    z = ((reference - reference.mean()) / sd)[:, None]
+    z = ((reference - reference.mean()) / sd)[:, None, None]
     scaled = ScaledReference(
-        np.array([center]), np.array([sd]), z, np.array([len(reference)]), budget.run_blocks
+        np.array([[center]]), np.array([[sd]]), z, np.array([len(reference)]), budget.run_blocks
     )
     run = min(WINDOW_BLOCKS, len(reference))
-    rolling = np.convolve(np.concatenate([z[:, 0], z[: run - 1, 0]]), np.ones(run) / run, "valid")
+    rolling = np.convolve(np.concatenate([z[:, 0, 0], z[: run - 1, 0, 0]]), np.ones(run) / run, "valid")
     half = _BAND_SD * max(float(rolling.std()), 1 / np.sqrt(run)) * sd
     low, high = center - half, center + half
     band = (np.exp(low), np.exp(high)) if level is None else (max(0.0, low), min(1.0, high))
