@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+REFERENCE = "reference.parquet"  # in a release's folder
 _SHIFT = 14  # bits of a float32 that are cut off: values within .2 % are one
 _N_BINS = 10
 _N_QUANTILES = 200
@@ -99,18 +100,22 @@ def compare_values(
     return Shift(_compute_psi(p, q), _compute_js(p, q), float(apart.mean()) / max(sd, least_sd))
 
 
-def build_frame(sketches: Iterable[tuple[str, str, Sketch]]) -> pl.DataFrame:
-    """A file's rows: series_id, column, phase, key and n of each series and column."""
-    frames = [
-        pl.DataFrame(sketch._asdict()).select(
-            pl.lit(series).alias("series_id"), pl.lit(column).alias("column"), pl.all()
-        )
-        for series, column, sketch in sketches
-    ]
+def build_reference(rows: pl.DataFrame, columns: Iterable[str]) -> pl.DataFrame:
+    """Sketches of each series and column as a frame: series_id, column, phase, key, n.
+
+    rows: SERIES, one vintage of each step.
+    """
+    frames = []
+    for (series,), part in rows.sort("series_id").group_by("series_id", maintain_order=True):
+        phases = compute_phases(part["event_time"])
+        for column in columns:
+            values = part[column].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+            named = (pl.lit(series).alias("series_id"), pl.lit(column).alias("column"), pl.all())
+            frames.append(pl.DataFrame(build_sketch(values, phases)._asdict()).select(*named))
     return pl.concat(frames)
 
 
-def read_sketches(frame: pl.DataFrame) -> dict[str, Sketch]:
+def parse_reference(frame: pl.DataFrame) -> dict[str, Sketch]:
     """By `<series>:<column>`."""
     return {
         f"{series}:{column}": Sketch(*(rows[name].to_numpy() for name in Sketch._fields))
