@@ -25,6 +25,7 @@ from tasks.monitor.signals import (
     LEVEL,
     SPREAD,
     Whitening,
+    clip_spikes,
     compute_block_figures,
     compute_innovations,
     compute_nanmean,
@@ -155,7 +156,7 @@ def compute_figures(
     detector: DriftDetector, current: np.ndarray, first_row: int, codes: np.ndarray | None = None
 ) -> np.ndarray:
     """(B, K, N + C + 1) figures of the blocks, as of the reference's."""
-    transformed = transform_values(detector.whitening, current)
+    transformed = clip_spikes(detector.whitening, transform_values(detector.whitening, current))
     innovations = compute_innovations(detector.whitening, transformed, first_row)
     codes = np.empty((len(current), 0)) if codes is None else codes
     parts = [

@@ -56,6 +56,14 @@ def transform_values(whitening: Whitening, values: np.ndarray) -> np.ndarray:
     return _transform_to_logs(_hide_infinite(values), whitening.is_log, whitening.floor)
 
 
+def clip_spikes(whitening: Whitening, transformed: np.ndarray) -> np.ndarray:
+    """Without values beyond the range; a random walk has none."""
+    is_walk = whitening.phi == 1
+    low, high = np.where(is_walk, -np.inf, whitening.low), np.where(is_walk, np.inf, whitening.high)
+    out: np.ndarray = np.clip(transformed, low, high)
+    return out
+
+
 def compute_innovations(whitening: Whitening, transformed: np.ndarray, first_row: int) -> np.ndarray:
     """(T, N) what neither the season nor the value before explains; the first row is NaN.
 

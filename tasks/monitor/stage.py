@@ -25,6 +25,7 @@ from tasks.core.reports.monitor import (
 from tasks.core.reports.retrain import RetrainLimits
 from tasks.core.sketch import Sketch
 from tasks.monitor.champion import MonitoredChampion
+from tasks.monitor.concept import select_inputs
 from tasks.monitor.drift_figures import DriftInput, compute_drift, compute_step_budget
 from tasks.monitor.outcome import build_outcomes, compute_figures
 from tasks.monitor.params import MonitorParams
@@ -74,7 +75,7 @@ def build_monitor_result(
     figures = drift = None
     levels: tuple[ServiceLevel, ...] = ()
     if champion is not None:
-        levels = _watch_levels(judged, streams["event_time"], champion, about, calendar, params)
+        levels = _watch_levels(judged, streams, champion, about, calendar, params)
         figures = _build_champion_figures(champion, overall, streams["event_time"], calendar, params)
         losses = judged.filter(pl.col("y").is_not_null() & ~pl.col("is_seen") & pl.col("loss").is_finite())
         data = DriftInput(streams, champion.seen_until, losses, sketches)
@@ -125,7 +126,7 @@ def _build_champion_figures(
 
 def _watch_levels(
     judged: pl.DataFrame,
-    grid: pl.Series,
+    streams: pl.DataFrame,
     champion: MonitoredChampion,
     about: About,
     calendar: Calendar,
@@ -133,7 +134,9 @@ def _watch_levels(
 ) -> tuple[ServiceLevel, ...]:
     is_reference = calendar.nominal_known_at() <= champion.promoted_as_of
     watched = build_watched_outcomes(judged, about, is_reference)
-    return watch_levels(watched, about, params.cusum_slack, compute_step_budget(grid, about, params))
+    budget = compute_step_budget(streams["event_time"], about, params)
+    inputs = select_inputs(streams, watched.times, about.horizon_steps)
+    return watch_levels(watched, about, params.cusum_slack, budget, inputs)
 
 
 def _decide_verdict(

@@ -24,7 +24,9 @@ VALUES = st.lists(st.floats(width=32) | st.just(math.nan), max_size=40)
 @given(st.lists(VALUES, min_size=1, max_size=4))
 def test_merged_sketches_are_the_sketch_of_all_values(parts):
     phases = [np.arange(len(part)) % 7 for part in parts]
-    merged = merge_sketches(*(build_sketch(np.array(v, float), p) for v, p in zip(parts, phases, strict=True)))
+    merged = merge_sketches(
+        *(build_sketch(np.array(v, float), p) for v, p in zip(parts, phases, strict=True))
+    )
     whole = build_sketch(np.array(sum(parts, []), float), np.concatenate(phases))
     assert all(np.array_equal(a, b) for a, b in zip(merged, whole, strict=True))
     assert whole.n.sum() == np.isfinite(np.array(sum(parts, []), float)).sum()
@@ -66,7 +68,9 @@ def test_only_the_same_hours_and_weekdays_are_compared():
     assert alike.psi < 0.01
     apart = compare_values(sketch, values[monday] + 12, phases[monday])
     assert apart.wasserstein > 1
-    assert compare_values(build_sketch(values[~monday], phases[~monday]), values[monday], phases[monday]) is None
+    assert (
+        compare_values(build_sketch(values[~monday], phases[~monday]), values[monday], phases[monday]) is None
+    )
 
 
 def test_categories_are_compared_one_by_one():

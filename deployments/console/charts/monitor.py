@@ -30,9 +30,16 @@ def draw_steps(by_step: Sequence[StepOutcomes], level: float | None) -> Image:
     return draw_panels("loss and coverage by step", [draw_loss, draw_coverage], 2, (8, 3))
 
 
+def name_level(level: ServiceLevel) -> str:
+    """The watched figure in words."""
+    if level.level is not None:
+        return f"coverage of the {level.level:.0%} interval"
+    return "loss" if level.figure == "loss" else "loss over what the inputs explain"
+
+
 def draw_service_level(level: ServiceLevel) -> Image:
     """The rolling figure, its usual band, and since when an alarm is open."""
-    name = "loss" if level.level is None else f"coverage of the {level.level:.0%} interval"
+    name = name_level(level)
 
     def draw(axes: Any) -> None:
         times, values = zip(*((point.event_time, point.value) for point in level.points), strict=True)

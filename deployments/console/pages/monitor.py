@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from deployments.console.charts.monitor import draw_alarm
+from deployments.console.charts.monitor import draw_alarm, name_level
 from deployments.console.charts.stages import draw_monitor_charts
 from deployments.console.html import (
     Markup,
@@ -75,7 +75,7 @@ def _render_own_forecasts(report: MonitorReport, root: Path) -> list[Markup]:
 
 
 def _describe_level(level: ServiceLevel) -> str:
-    name = "loss" if level.level is None else f"coverage of the {level.level:.0%} interval"
+    name = name_level(level)
     if level.unwatched is not None:
         return f"{name}: not watched, {level.unwatched}"
     if level.since is None or level.alarm_at is None:

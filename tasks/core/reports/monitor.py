@@ -193,9 +193,9 @@ class DriftFigures(Strict):
 class ServiceLevel(Strict):
     """The loss or the coverage of one interval, watched from outcome to outcome.
 
-    figure: `loss` or `coverage`.
+    figure: `loss`, `coverage`, or `concept`, the loss over what the inputs explain.
     level: share that the interval promises; null for the loss.
-    normal: what it is compared with: the level, or the loss on the gate's rows.
+    normal: what it is compared with: the level, the loss on the gate's rows, about 1 for `concept`.
     n_blocks, block_steps: blocks of outcomes since the promotion, and the steps of one.
     window_steps: steps of outcomes in the rolling figure.
     band_low, band_high: of the rolling figure in 95 of 100 cases without any change.
@@ -208,7 +208,7 @@ class ServiceLevel(Strict):
     points: the rolling figure over time, the newest 200.
     """
 
-    figure: Literal["loss", "coverage"]
+    figure: Literal["loss", "concept", "coverage"]
     level: float | None
     normal: float | None
     n_blocks: int
@@ -227,7 +227,7 @@ class ServiceLevel(Strict):
     @property
     def is_degraded(self) -> bool:
         """Whether its alarm is open on the bad side: a higher loss, a lower coverage."""
-        return self.direction == ("high" if self.figure == "loss" else "low")
+        return self.direction == ("low" if self.figure == "coverage" else "high")
 
 
 class AnswerCounts(Strict):
