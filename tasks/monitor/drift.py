@@ -84,6 +84,7 @@ def fit_detector(
     slack: float,
     alarms_per_step: float,
     codes: np.ndarray | None = None,
+    block_steps: int = 0,
 ) -> DriftDetector:
     """Fit on *reference* (T, N): rows are grid steps, NaN where missing.
 
@@ -91,10 +92,11 @@ def fit_detector(
     codes: (T, C) of the categories, whole numbers from 0 on, NaN where missing.
     day_steps: steps of a day, 1 for steps of a day and longer ones.
     alarms_per_step: budget of false alarms of a stream.
+    block_steps: see `MonitorParams`.
     """
     phases = find_season_steps(len(reference), season_steps, day_steps)
     whitening = fit_whitening(reference, phases)
-    block_steps = find_block_steps(len(reference), season_steps, day_steps)
+    block_steps = find_block_steps(len(reference), season_steps, day_steps, block_steps)
     clipped = np.clip(transform_values(whitening, reference), whitening.low, whitening.high)
     innovations = compute_innovations(whitening, clipped, 0)
     codes = np.empty((len(reference), 0)) if codes is None else codes
@@ -132,14 +134,15 @@ def find_season_steps(n_steps: int, season_steps: int, day_steps: int, min_seaso
     return max((steps for steps in shown if season_steps % steps == 0), default=1)
 
 
-def find_block_steps(n_steps: int, season_steps: int, day_steps: int) -> int:
+def find_block_steps(n_steps: int, season_steps: int, day_steps: int, block_steps: int = 0) -> int:
     """Steps of a block, of which *n_steps* of reference hold MIN_BLOCKS: a day, a season, or less.
 
-    A shorter block divides them.
+    A shorter block divides them. block_steps: what is wished for, 0 for these.
     """
     natural = season_steps if season_steps > 1 else SHORT_BLOCK
     if natural > day_steps > 1 and natural % day_steps == 0:
         natural = day_steps
+    natural = block_steps or natural
     most = max(1, n_steps // MIN_BLOCKS)
     return max(steps for steps in range(1, natural + 1) if natural % steps == 0 and steps <= most)
 

@@ -68,7 +68,13 @@ def compute_drift(
     day_steps = max(1, round(_DAY / parse_step_length(about.every)))
     budget = compute_step_budget(times, about, params)
     detector = fit_detector(
-        values[:start], about.season_steps, day_steps, params.cusum_slack, budget, codes[:start]
+        values[:start],
+        about.season_steps,
+        day_steps,
+        params.cusum_slack,
+        budget,
+        codes[:start],
+        params.block_steps,
     )
     names += [JOINT] if detector.joint is not None else []
     figures = compute_figures(detector, values[start:], start, codes[start:])
