@@ -36,6 +36,7 @@ from tasks.monitor.signals import (
 SHORT_BLOCK = 5  # steps of a block where there is no season
 MIN_BLOCKS = 20  # of the reference; fewer give no standard deviation to measure by
 MIN_SEASONS = 4  # of the reference; fewer give no means of the places in the season
+JOINT_INFLATION = 1.15  # of its standard deviation: the components were drawn by the reference, too
 _LEAST_SD = 1e-9  # of a share
 
 
@@ -119,11 +120,13 @@ def fit_detector(
     figures[:, SPREAD, : reference.shape[1]] *= (
         inflation  # a phase's mean includes the reference's own values, no later one's
     )
-    inflation = inflation if phases > block_steps else 1.0
     run_blocks = max(1, -(-season_steps // block_steps))
     least_sd = np.full(figures.shape[2], _LEAST_SD)
     least_sd[: reference.shape[1]] = whitening.least_sd
-    scaled = _scale_reference(figures, inflation, least_sd, run_blocks)
+    inflations = np.full(figures.shape[2], inflation if phases > block_steps else 1.0)
+    if joint is not None:
+        inflations[-1] = JOINT_INFLATION
+    scaled = _scale_reference(figures, inflations, least_sd, run_blocks)
     limit = compute_limits(scaled, slack, alarms_per_step * block_steps)
     return DriftDetector(whitening, categories, joint, scaled, limit, block_steps, slack)
 
@@ -195,7 +198,7 @@ def run_detectors(
 
 
 def _scale_reference(
-    figures: np.ndarray, inflation: float, least_sd: np.ndarray, run_blocks: int
+    figures: np.ndarray, inflation: np.ndarray, least_sd: np.ndarray, run_blocks: int
 ) -> ScaledReference:
     n_known, mean = np.isfinite(figures[:, LEVEL]).sum(axis=0), compute_nanmean(figures)
     sd = np.sqrt(compute_nanmean(np.square(figures - mean)))

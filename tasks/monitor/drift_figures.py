@@ -14,8 +14,14 @@ from tasks.core.sketch import Sketch
 from tasks.monitor.alarms import WatchedData, build_alarms
 from tasks.monitor.budget import compute_chance_alarms
 from tasks.monitor.categories import MAX_CATEGORIES
-from tasks.monitor.drift import MIN_BLOCKS, MIN_SEASONS, DriftDetector, compute_figures, fit_detector
-from tasks.monitor.drift import run_detectors as run_drift_detectors
+from tasks.monitor.drift import (
+    MIN_BLOCKS,
+    MIN_SEASONS,
+    DriftDetector,
+    compute_figures,
+    fit_detector,
+    run_detectors,
+)
 from tasks.monitor.joint import MAX_STREAMS
 from tasks.monitor.params import MonitorParams
 from tasks.monitor.signals import LEVEL
@@ -78,17 +84,11 @@ def compute_drift(
     )
     names += [JOINT] if detector.joint is not None else []
     figures = compute_figures(detector, values[start:], start, codes[start:])
-    alarms = run_drift_detectors(figures, detector.scaled, detector.limit, detector.slack)
+    alarms = run_detectors(figures, detector.scaled, detector.limit, detector.slack)
     all_values = np.column_stack([values, codes])
     reasons = _find_reasons(detector, alarms.n_blocks, all_values, start, times)
-    if len(numbers) > MAX_STREAMS:
-        reason = f"{len(numbers)} streams of numbers, more than {MAX_STREAMS}"
-        absent.append(UnwatchedStream(stream=JOINT, reason=reason))
-    absent = [
-        *unwatched,
-        *absent,
-        *(UnwatchedStream(stream=names[i], reason=reasons[i]) for i in sorted(reasons)),
-    ]
+    silent = (UnwatchedStream(stream=names[i], reason=reasons[i]) for i in sorted(reasons))
+    absent = [*unwatched, *absent, *silent]
     is_fitted = np.isfinite(detector.limit[LEVEL])
     is_open = (alarms.opened >= 0).any(axis=0) & is_fitted
     n_expected, n_by_luck = compute_chance_alarms(
@@ -115,7 +115,9 @@ def compute_drift(
 
 def _split_streams(data: DriftInput) -> tuple[list[str], list[str], list[UnwatchedStream]]:
     """Names of the streams of numbers and of categories; texts that are no categories."""
-    numbers, categories, absent = [], [], []
+    numbers: list[str] = []
+    categories: list[str] = []
+    absent: list[UnwatchedStream] = []
     for name in data.streams.columns[1:]:
         if data.streams.schema[name] != pl.String:
             numbers.append(name)
@@ -126,6 +128,9 @@ def _split_streams(data: DriftInput) -> tuple[list[str], list[str], list[Unwatch
         else:
             reason = f"it holds {n} different texts, more than {MAX_CATEGORIES}: no categories"
             absent.append(UnwatchedStream(stream=name, reason=reason))
+    if len(numbers) > MAX_STREAMS:
+        reason = f"{len(numbers)} streams of numbers, more than {MAX_STREAMS}"
+        absent.append(UnwatchedStream(stream=JOINT, reason=reason))
     return numbers, categories, absent
 
 

@@ -27,9 +27,9 @@ def test_merged_sketches_are_the_sketch_of_all_values(parts):
     merged = merge_sketches(
         *(build_sketch(np.array(v, float), p) for v, p in zip(parts, phases, strict=True))
     )
-    whole = build_sketch(np.array(sum(parts, []), float), np.concatenate(phases))
+    whole = build_sketch(np.array([v for part in parts for v in part], float), np.concatenate(phases))
     assert all(np.array_equal(a, b) for a, b in zip(merged, whole, strict=True))
-    assert whole.n.sum() == np.isfinite(np.array(sum(parts, []), float)).sum()
+    assert whole.n.sum() == np.isfinite(np.array([v for part in parts for v in part], float)).sum()
 
 
 @given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=50))
@@ -47,7 +47,9 @@ def test_the_distances_are_those_of_a_slow_twin(shift, scale):
     edges = [-math.inf, *np.quantile(past, np.arange(1, 10) / 10), math.inf]
     p, q = (np.histogram(v, edges)[0] / len(v) for v in (past, now))
     middle = (p + q) / 2
-    js = math.sqrt(sum(s * math.log2(s / m) / 2 for side in (p, q) for s, m in zip(side, middle) if s))
+    js = math.sqrt(
+        sum(s * math.log2(s / m) / 2 for side in (p, q) for s, m in zip(side, middle, strict=True) if s)
+    )
     ordered = np.sort(past), np.sort(now)
     levels = (np.arange(200) + 0.5) / 200
     apart = np.mean(np.abs(np.quantile(ordered[0], levels) - np.quantile(ordered[1], levels))) / past.std()
