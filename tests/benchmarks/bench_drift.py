@@ -6,6 +6,7 @@ Prints figures next to those of the peers; tests/monitor/test_drift.py holds the
 import json
 import subprocess
 import time
+import warnings
 from datetime import timedelta
 
 import numpy as np
@@ -107,8 +108,11 @@ def _measure(run):
 
 def _run_evidently(reference, current):
     import pandas as pd
-    from evidently import Dataset, Report
-    from evidently.presets import DataDriftPreset
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its dependencies warn on import
+        from evidently import Dataset, Report
+        from evidently.presets import DataDriftPreset
 
     parts = (pd.DataFrame(v, columns=[f"c{i}" for i in range(v.shape[1])]) for v in (current, reference))
     Report([DataDriftPreset()]).run(*(Dataset.from_pandas(part) for part in parts))
