@@ -107,7 +107,7 @@ def _list_monitor_alarms(context: AlarmContext) -> list[Alarm] | None:
             "monitor",
             describe_alarm(level),
             dataset,
-            "" if level.level is None else f"{level.level:g}",
+            level.figure if level.figure == "concept" else "" if level.level is None else f"{level.level:g}",
         )
         for level in report.service_levels
         if level.is_degraded

@@ -18,6 +18,7 @@ from tasks.core.reports.monitor import (
     ServedFigures,
 )
 from tasks.core.reports.retrain import RetrainLimits
+from tasks.core.sketch import REFERENCE, Sketch, parse_reference
 from tasks.edges.artifacts import read_calendar, read_frame, read_last_report, write_folder, write_report
 from tasks.edges.command import run_stage_command
 from tasks.edges.current import find_rows
@@ -83,7 +84,17 @@ def _build_report(
     served = _build_served(key.dataset, champion, answers, rows, about, calendar)
     unwatched = list_unwatched(rows, _list_known_columns(champion))
     report, streams = build_monitor_result(
-        scheduled, rows, about, calendar, monitored, params, limits, served, key, unwatched
+        scheduled,
+        rows,
+        about,
+        calendar,
+        monitored,
+        params,
+        limits,
+        served,
+        key,
+        unwatched,
+        _read_sketches(champion),
     )
     with write_folder((root / MonitorReport.PATH).parent) as folder:
         write_report(folder / "report.json", report)
@@ -92,6 +103,13 @@ def _build_report(
             if shown is not None:
                 shown.write_parquet(folder / "streams.parquet")
     return report
+
+
+def _read_sketches(champion: ChampionRecord | None) -> dict[str, Sketch]:
+    """The reference that was saved with the release; a release of before has none."""
+    if champion is None or not (path := get_champion_folder(champion) / REFERENCE).exists():
+        return {}
+    return parse_reference(pl.read_parquet(path))
 
 
 def _list_known_columns(champion: ChampionRecord | None) -> list[str]:

@@ -180,7 +180,10 @@ def build_monitor_report(state: _LoopState, position: int) -> MonitorReport:
     params = history.document.parse_stage("monitor", MonitorParams)
     rows = history.select_known(history.cutoffs[position])
     cutoffs = select_cutoffs(rows, history.calendar, champion.promoted_as_of, params.max_cutoffs)
-    judged = cutoffs[-count_max_cutoffs(release, rows) :]
+    before = select_cutoffs(
+        rows, history.calendar, champion.seen_until, params.max_cutoffs, champion.promoted_as_of
+    )
+    judged = [*before, *cutoffs][-count_max_cutoffs(release, rows) :]
     scheduled = state.store.read_forecasts(release, position - len(judged), position - 1)
     report, _ = build_monitor_result(
         scheduled.filter(pl.col("cutoff").is_in(judged)),

@@ -91,11 +91,11 @@ def test_noise_that_doubles_opens_the_alarm_or_coverage_is_back_in_its_band(tmp_
         write_clean(root, rows)
         publish_rows_file("small", root / "data/clean/rows.parquet")
         report = monitored(root)
-    loss, coverage = report.service_levels
+    loss, concept, coverage = report.service_levels
     assert (coverage.figure, coverage.level, coverage.unwatched) == ("coverage", 0.8, None)
     is_back = coverage.band_low <= coverage.points[-1].value <= coverage.band_high
     assert is_back or coverage.direction == "low"
-    assert loss.direction == "high"
+    assert (loss.direction, concept.figure, concept.direction) == ("high", "concept", "high")
     assert report.verdict == "degraded"
     assert loss.since <= cutoff_at(changed + 20)
 
