@@ -1,5 +1,6 @@
 """data/reports/monitor/report.json: how right the champion's forecasts turned out to be."""
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from tasks.core.reports.base import IsoTime, Report
@@ -194,6 +195,11 @@ class ServiceLevel(Strict):
     points: tuple[LevelPoint, ...] = ()
 
     @property
+    def name(self) -> str:
+        """`loss`, or `80% coverage`."""
+        return "loss" if self.level is None else f"{self.level:.0%} coverage"
+
+    @property
     def is_degraded(self) -> bool:
         """Whether its alarm is open on the bad side: a higher loss, a lower coverage."""
         return self.direction == ("high" if self.figure == "loss" else "low")
@@ -281,3 +287,15 @@ class MonitorReport(Report):
     dataset: str
     key: MonitorKey
     service_levels: tuple[ServiceLevel, ...] = ()
+
+    @property
+    def n_blocks(self) -> int:
+        """See `count_blocks`."""
+        return count_blocks(self.service_levels, len(self.by_step))
+
+
+def count_blocks(levels: Sequence[ServiceLevel], horizon_steps: int) -> int:
+    """Blocks of outcomes since the promotion, each at least as long as the horizon."""
+    if not levels:
+        return 0
+    return levels[0].n_blocks * levels[0].block_steps // max(1, horizon_steps)
