@@ -41,24 +41,24 @@ class CrashWatch:
     def run_loop(self, stop: threading.Event) -> None:
         """Look until *stop* is set."""
         while not stop.wait(LOOK_S):
-            self.look()
+            self.run_round()
 
-    def look(self) -> None:
-        """One look. Nothing when the server does not answer."""
+    def run_round(self) -> None:
+        """Look once. Nothing when the server does not answer."""
         runs = self._fetch_runs(_OPEN)
         alive = list_alive_runs()
         missing = {run["id"] for run in runs if run["id"] not in alive and not _is_starting(run)}
         # Twice, because a run may end between the two lists
         for run in runs:
             if run["id"] in missing & self._missing:
-                self._mark_crashed(run)
+                self._set_crashed(run)
         self._missing = missing
         for run in self._fetch_runs(["CRASHED"]):
             is_first_try = SECOND_TRY not in run["tags"] and run["deployment_id"] is not None
             if is_first_try and run["id"] not in self._retried and _get_age_s(run) < RETRY_S:
-                self._start_second_try(run)
+                self._run_again(run)
 
-    def _mark_crashed(self, run: FlowRun) -> None:
+    def _set_crashed(self, run: FlowRun) -> None:
         state = {"type": "CRASHED", "name": "Crashed", "message": "Its process is gone."}
         self._fetch(f"flow_runs/{run['id']}/set_state", {"state": state})
         self.log(f"{run['name']} has no process any more; it is marked as crashed")
@@ -66,7 +66,7 @@ class CrashWatch:
         for child in self._fetch("flow_runs/filter", {"flow_runs": children}) or []:
             self._fetch(f"flow_runs/{child['id']}/set_state", {"state": state})
 
-    def _start_second_try(self, run: FlowRun) -> None:
+    def _run_again(self, run: FlowRun) -> None:
         created = self._fetch(
             f"deployments/{run['deployment_id']}/create_flow_run",
             {

@@ -83,6 +83,8 @@ def _list_paths(dataset: str) -> Iterator[Path]:
         *(served.with_name(f"{served.name}{suffix}") for suffix in ("", "-wal", "-shm")),
         get_rows_path(dataset),
         home / "progress" / f"{encode_name(dataset)}.json",
+        home / "refresh" / dataset,
+        *(home / "retrain" / f"{dataset}.{kind}" for kind in ("jsonl", "lock")),
     )
     yield from (path for path in named if path.exists())
     for manifest in (home / "releases").glob(f"*/{MANIFEST}"):

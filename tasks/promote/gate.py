@@ -17,7 +17,7 @@ from tasks.core.kinds import get_kind
 from tasks.core.reports.promote import PairedFigures
 from tasks.core.seasonal import Seasonal, build_seasonal_from_rows
 from tasks.features import add_target
-from tasks.promote.looks import GateLook, compute_overlap, spend_alpha
+from tasks.promote.earlier_gates import EarlierGate, compute_overlap, spend_alpha
 from tasks.promote.params import PromoteParams
 from tasks.release import Release, predict_cutoffs
 
@@ -51,15 +51,15 @@ def run_gate(
     opponent: Release,
     rows: pl.DataFrame,
     params: PromoteParams,
-    looks: Sequence[GateLook] = (),
+    earlier_gates: Sequence[EarlierGate] = (),
 ) -> GateResult:
     """Compare both releases at every cutoff since the later `seen_until`.
 
     Only cutoffs whose outcomes are all known count.
-    looks: earlier ones, at rows of which some may be compared again.
+    earlier_gates: earlier ones, at rows of which some may be compared again.
     """
     cutoffs = list_gate_cutoffs(challenger, opponent, rows)
-    alpha = spend_alpha(params.alpha, compute_overlap(looks, cutoffs))
+    alpha = spend_alpha(params.alpha, compute_overlap(earlier_gates, cutoffs))
     return compare_releases(challenger, opponent, rows, cutoffs, params.model_copy(update={"alpha": alpha}))
 
 

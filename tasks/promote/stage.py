@@ -9,8 +9,8 @@ from typing import NamedTuple
 import polars as pl
 
 from tasks.core.reports.promote import GateVerdict, JudgedModels, Verdict
+from tasks.promote.earlier_gates import EarlierGate
 from tasks.promote.gate import LOSSES, GateResult, run_gate
-from tasks.promote.looks import GateLook
 from tasks.promote.params import PromoteParams
 from tasks.release import Release
 
@@ -28,11 +28,11 @@ def decide_promotion(
     baseline: Release,
     rows: pl.DataFrame,
     params: PromoteParams,
-    looks: Sequence[GateLook] = (),
+    earlier_gates: Sequence[EarlierGate] = (),
 ) -> PromotionVerdict:
     """Decide which release serves from now on.
 
-    looks: earlier gates, each of which leaves less of the level for those that share its rows.
+    earlier_gates: each leaves less of the level for those that share its rows.
 
     `promote`: the challenger passed the gate.
     `keep`: the champion stays.
@@ -45,7 +45,7 @@ def decide_promotion(
         return PromotionVerdict(_build_verdict(challenger, champion, None, "nothing", reason), _NO_LOSSES)
     comparable = champion is not None and champion.about.target == challenger.about.target
     opponent = champion if champion is not None and comparable else baseline
-    gate = run_gate(challenger, opponent, rows, params, looks)
+    gate = run_gate(challenger, opponent, rows, params, earlier_gates)
     decision, reason = _describe_verdict(gate, comparable=comparable)
     if gate.alpha < params.alpha:
         reason += f" (of {params.alpha:g}, earlier gates at the same rows have left {gate.alpha:.2g})"

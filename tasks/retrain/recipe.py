@@ -31,7 +31,7 @@ def decide_recipe(
        search, since neither new rows nor another window has helped.
     3. the forecasts have become worse: the data may have changed, so each model is also trained on
        the newer half alone, and the better window serves.
-    4. otherwise as the champion *digest* was trained: nothing speaks against its settings.
+    4. otherwise as the champion *digest* was trained.
     """
     if "interrupted" in triggers:
         return RecipeDecision(retrainings[-1].recipe, "as it began")
@@ -41,14 +41,14 @@ def decide_recipe(
     if _WORSE & set(triggers):
         return RecipeDecision("window", "the forecasts have become worse, so the data may have changed")
     made = [r.recipe for r in retrainings if r.new_digest == digest and r.digest != digest]
-    return RecipeDecision(made[-1] if made else "full", "nothing speaks against the champion's own settings")
+    return RecipeDecision(made[-1] if made else "full", "no figure is against the champion's own settings")
 
 
 def count_in_vain(retrainings: Sequence[Retraining]) -> int:
     """Retrainings in vain at the end of the journal.
 
     They ended without another champion, or with one that was worse than the former on what came
-    after. Those that failed are left out: they say nothing about settings.
+    after. Those that failed are left out: they show nothing about settings.
     """
     n = 0
     for retraining in reversed([r for r in retrainings if r.new_digest is not None]):

@@ -21,7 +21,7 @@ from tasks.monitor.champion import build_monitored_champion
 from tasks.monitor.params import MonitorParams
 from tasks.monitor.scheduled import count_max_cutoffs, select_cutoffs
 from tasks.monitor.stage import build_monitor_result
-from tasks.promote.looks import GateLook, build_look
+from tasks.promote.earlier_gates import EarlierGate, build_earlier_gate
 from tasks.promote.params import PromoteParams
 from tasks.release import Release
 from tasks.retrain.journal import Retraining, RetrainRequest, build_start
@@ -65,7 +65,7 @@ class _LoopState:
         self.store, self.dataset = store, store.history.document.dataset
         self.promotions: list[ChampionRecord] = []
         self.retrainings: list[Retraining] = []
-        self.looks: list[GateLook] = []
+        self.earlier_gates: list[EarlierGate] = []
         self.last_decision: GateDecision | None = None
         self.release: Release | None = None
 
@@ -76,7 +76,7 @@ class _LoopState:
 
     def run_gate(self, training: SimulatedTraining, as_of: datetime) -> GateDecision:
         """Train, let the gate decide, apply the decision."""
-        verdict = self.store.decide(training, self.release, self.looks)
+        verdict = self.store.decide(training, self.release, self.earlier_gates)
         challenger, baseline = (
             self.store.load_trained(training, role) for role in ("challenger", "baseline")
         )
@@ -93,8 +93,8 @@ class _LoopState:
             as_of=as_of,
             applied=verdict.winner_digest is not None,
         )
-        if (look := build_look(decision, decision.key)) is not None:
-            self.looks.append(look)
+        if (gate := build_earlier_gate(decision, decision.key)) is not None:
+            self.earlier_gates.append(gate)
         if decision.applied:
             self.release = baseline if decision.decision == "baseline" else challenger
             assert self.release.manifest is not None

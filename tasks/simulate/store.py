@@ -21,7 +21,7 @@ from tasks.edges.files import replace_file
 from tasks.edges.fit_cache import compute_code_digest
 from tasks.edges.settings import ROOT
 from tasks.monitor.scheduled import build_forecasts, count_max_cutoffs
-from tasks.promote.looks import GateLook
+from tasks.promote.earlier_gates import EarlierGate
 from tasks.promote.params import PromoteParams
 from tasks.promote.stage import decide_promotion
 from tasks.release import Release, load_release
@@ -64,12 +64,12 @@ class StateStore:
         return float(read_json(self._get_training_path(training) / "cost.json")["seconds"])
 
     def decide(
-        self, training: SimulatedTraining, champion: Release | None, looks: Sequence[GateLook]
+        self, training: SimulatedTraining, champion: Release | None, earlier_gates: Sequence[EarlierGate]
     ) -> GateVerdict:
-        """The gate's verdict on *training*, from the rows known then. looks: earlier ones."""
+        """The gate's verdict on *training*, from the rows known then."""
         opponent = "none" if champion is None or champion.manifest is None else champion.manifest.digest
-        looked = hashlib.sha256("".join(look.model_dump_json() for look in looks).encode()).hexdigest()[:16]
-        path = self.folder / "verdicts" / f"{training.name}-{opponent}-{looked}.json"
+        earlier = hashlib.sha256(b"".join(gate.model_dump_json().encode() for gate in earlier_gates))
+        path = self.folder / "verdicts" / f"{training.name}-{opponent}-{earlier.hexdigest()[:16]}.json"
         if not path.exists():
             verdict, _ = decide_promotion(
                 self.load_trained(training, "challenger"),
@@ -77,7 +77,7 @@ class StateStore:
                 self.load_trained(training, "baseline"),
                 self.history.select_known(self.history.cutoffs[training.position]),
                 self.history.document.parse_stage("promote", PromoteParams),
-                looks,
+                earlier_gates,
             )
             write_json(path, verdict.model_dump(mode="json"))
         return GateVerdict.model_validate(read_json(path))
