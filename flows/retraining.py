@@ -7,11 +7,12 @@ from prefect import flow, get_run_logger
 from flows._stages import LIMIT_S, StageRun, build_run_namer, run_flow_stage
 from flows.promotion import promotion
 from flows.training import training
+from tasks.core.reports.promote import GateDecision
 from tasks.core.reports.retrain import Recipe, RetrainDecision
 from tasks.edges.current import find_report
 from tasks.edges.params import read_dataset
 from tasks.edges.registry import read_champion
-from tasks.retrain.journal import RetrainRequest, write_end, write_start
+from tasks.retrain.journal import RetrainRequest, write_end, write_failure, write_start
 
 
 @flow(
@@ -53,9 +54,11 @@ def retraining(
         done += training(reason=started.reason, limit_s=limit_s, recipe=started.recipe)
         done += promotion(limit_s=limit_s)
     except Exception as error:
-        write_end(dataset, started, None, str(error).partition("\n")[0])
+        write_failure(dataset, started, str(error).partition("\n")[0])
         raise
-    write_end(dataset, started, _find_digest(dataset))
+    gate = find_report(GateDecision, dataset)
+    verdict = "none" if gate is None else f"{gate.decision}: {gate.reason}"
+    write_end(dataset, started, _find_digest(dataset), verdict)
     return done
 
 

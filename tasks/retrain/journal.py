@@ -6,6 +6,7 @@ has shown whether it helped. A last line that a kill cut off counts as not writt
 
 import json
 import os
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ from tasks.edges.files import hold_lock, sync_file
 from tasks.edges.processes import ProcessIdentity, build_process_identity, is_running
 from tasks.edges.settings import read_settings
 
-_END = {"ended_at", "new_digest", "error", "outcome"}  # written later
+_END = {"ended_at", "new_digest", "verdict", "error", "outcome"}  # written later
 
 
 class RetrainOutcome(Strict):
@@ -59,6 +60,7 @@ class Retraining(Strict):
     process: what runs it; null in a simulation.
     ended_at: of the clock; null while it runs, and after a crash.
     new_digest: the champion after it; the same as digest when it brought none, null for a failure.
+    verdict: of the gate, with its reason.
     error: why it failed.
     outcome: whether it helped; null until enough is known, and when it brought no new champion.
     """
@@ -74,6 +76,7 @@ class Retraining(Strict):
     process: ProcessIdentity | None = None
     ended_at: IsoTime | None = None
     new_digest: str | None = None
+    verdict: str | None = None
     error: str | None = None
     outcome: RetrainOutcome | None = None
 
@@ -128,18 +131,15 @@ def build_start(
     )
 
 
-def write_end(dataset: str, retraining: Retraining, digest: str | None, error: str | None = None) -> None:
-    """Note that *retraining* has ended.
-
-    digest: the champion now.
-    error: why it failed; null when it did not.
-    """
-    ended: dict[str, object] = {
-        "ended_at": datetime.now(UTC),
-        "new_digest": None if error else digest,
-        "error": error,
-    }
+def write_end(dataset: str, retraining: Retraining, digest: str | None, verdict: str) -> None:
+    """Note that *retraining* has ended. digest: the champion now. verdict: of the gate."""
+    ended = {"ended_at": datetime.now(UTC), "new_digest": digest, "verdict": verdict}
     _write_addition(dataset, retraining, ended)
+
+
+def write_failure(dataset: str, retraining: Retraining, error: str) -> None:
+    """Note that *retraining* has failed. error: why."""
+    _write_addition(dataset, retraining, {"ended_at": datetime.now(UTC), "error": error})
 
 
 def write_outcome(dataset: str, retraining: Retraining, outcome: RetrainOutcome) -> None:
@@ -147,12 +147,12 @@ def write_outcome(dataset: str, retraining: Retraining, outcome: RetrainOutcome)
     _write_addition(dataset, retraining, {"outcome": outcome})
 
 
-def _write_addition(dataset: str, retraining: Retraining, update: dict[str, object]) -> None:
+def _write_addition(dataset: str, retraining: Retraining, update: Mapping[str, object]) -> None:
     added = retraining.model_copy(update=update)
     _write_line(dataset, added.model_dump(mode="json", include={"started_at", *update}))
 
 
-def _write_line(dataset: str, content: dict[str, object]) -> None:
+def _write_line(dataset: str, content: Mapping[str, object]) -> None:
     path = _get_path(dataset)
     path.parent.mkdir(parents=True, exist_ok=True)
     with hold_lock(path.with_suffix(".lock")):  # a refresh writes an outcome while a training ends

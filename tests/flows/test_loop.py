@@ -1,5 +1,5 @@
-"""The loop as delivered: rows of another regime arrive, and the served model changes by itself, also
-when what works on it is killed in between.
+"""The loop as delivered: rows of another regime arrive, and the served model changes by itself,
+also when what works on it is killed in between.
 
 One small checkout that reads a CSV file, on a real server, worker and service.
 """
@@ -205,7 +205,7 @@ def test_what_the_loop_did_is_on_the_command_line(checkout, up):
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert [line for line in itertools.islice(filter("{\n".__eq__, watching.stdout), 2)] == ["{\n"] * 2
+    assert list(itertools.islice(filter("{\n".__eq__, watching.stdout), 2)) == ["{\n"] * 2
     watching.terminate()
     watching.wait()
     done = json.loads(checkout.tidemill("refresh", "--json").stdout)

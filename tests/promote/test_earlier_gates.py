@@ -68,7 +68,7 @@ def test_equal_releases_pass_one_of_many_overlapping_gates_no_more_often_than_th
     assert passed.mean() < sum(spent) + 3 * np.sqrt(0.15 / n_runs)
 
 
-def test_a_look_is_written_once_and_the_next_gate_at_its_rows_has_less(tmp_path):
+def test_a_gate_is_written_once_and_the_next_gate_at_its_rows_has_less(tmp_path):
     rows = small_rows(500)
     with at_home(tmp_path / "home"):
         root = small_root(tmp_path / "root", rows, challenger={"weights": {"ridge": 1.0}, "model": "better"})
@@ -78,15 +78,10 @@ def test_a_look_is_written_once_and_the_next_gate_at_its_rows_has_less(tmp_path)
                 put_release(root, rows, weights=weights, model="other")
             main(root, deliver=nullcontext)
             alphas.append(read_report(root / GateDecision.PATH, GateDecision).alpha)
-        earlier_gates, reason = (
-            read_earlier_gates("small"),
-            read_report(root / GateDecision.PATH, GateDecision).reason,
-        )
+        earlier_gates = read_earlier_gates("small")
         write_gate("small", earlier_gates[-1])
         assert read_earlier_gates("small") == earlier_gates
     assert alphas == pytest.approx([0.05, 0.05 / 4, 0.05 / 9])
     assert len(earlier_gates) == 3
-    assert (
-        "earlier gates at the same rows have left"
-        in read_report(root / GateDecision.PATH, GateDecision).reason
-    )
+    reason = read_report(root / GateDecision.PATH, GateDecision).reason
+    assert "earlier gates at the same rows have left" in reason

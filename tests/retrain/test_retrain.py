@@ -22,6 +22,7 @@ from tasks.retrain.journal import (
     build_start,
     read_retrainings,
     write_end,
+    write_failure,
     write_start,
 )
 from tasks.retrain.params import RetrainParams
@@ -109,7 +110,7 @@ def run_ticks(ratios, digest_after=lambda before, n: before, every=timedelta(hou
             n += 1
             started = write_start(decision, None, digest)
             digest = digest_after(digest, n)
-            write_end("tides", started, digest)
+            write_end("tides", started, digest, "keep: r")
     return read_retrainings("tides")
 
 
@@ -142,7 +143,7 @@ def test_a_figure_that_has_become_worse_is_a_reason_again(home):
 
 def test_a_retraining_that_failed_is_tried_again_after_the_cool_down(home):
     started = write_start(decide(report(error_ratio=1.5)), None, "d")
-    write_end("tides", started, None, "Stage 'train' ended with code 1.")
+    write_failure("tides", started, "Stage 'train' ended with code 1.")
     (failed,) = read_retrainings("tides")
     assert (failed.new_digest, failed.error) == (None, "Stage 'train' ended with code 1.")
     soon = decide(report(error_ratio=1.5, as_of=AS_OF + timedelta(days=4)), [failed])
@@ -171,7 +172,7 @@ def test_a_line_that_a_kill_cut_off_is_as_not_written(home, tmp_path):
     path.write_bytes(path.read_bytes() + b'{"started_at": "20')
     assert read_retrainings("tides") == [started]
     assert (started.triggers, started.reason) == (("error", "operator"), "wanted by hand")
-    write_end("tides", started, "e")
+    write_end("tides", started, "e", "promote: r")
     (ended,) = read_retrainings("tides")
     assert (ended.digest, ended.new_digest) == ("d", "e")
     assert ended.ended_at is not None
@@ -208,7 +209,7 @@ def test_a_changed_column_is_a_reason_until_a_training_has_seen_it(home):
     assert changes == ["a: number -> String", "-c", "+d"]
     first = decide(report(), changed_columns=changes)
     assert (first.triggers, first.recipe) == (("schema",), "full")
-    write_end("tides", write_start(first, None, "d"), "d")
+    write_end("tides", write_start(first, None, "d"), "d", "keep: r")
     later = report(as_of=AS_OF + timedelta(days=30))
     assert not decide(later, read_retrainings("tides"), changes).due
     assert decide(later, read_retrainings("tides"), [*changes, "+f"]).due
