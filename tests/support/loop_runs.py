@@ -62,9 +62,17 @@ def wait_for(holds, seconds=PATIENCE_S):
     return found
 
 
-def fetch_forecast(up, fallback=None):
+def fetch_forecast(up):
     body = {"series_id": ["north", "south"]}
     return httpx.post(f"{up['service']}/api/v1/predict", json=body, timeout=30).json()
+
+
+def is_another_served(up, digest):
+    """Whether the service answers, with another model than *digest*."""
+    try:
+        return fetch_forecast(up)["model"]["digest"] != digest
+    except httpx.TransportError:
+        return False
 
 
 def list_runs(api, flow):
