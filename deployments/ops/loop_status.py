@@ -51,11 +51,11 @@ class AlarmStatus(Strict):
     """An alarm that is open.
 
     name: of the level, or `drift`.
-    at: when it opened; null for drift.
+    opened_at: of its data; null for drift.
     """
 
     name: str
-    at: IsoTime | None
+    opened_at: IsoTime | None
     description: str
 
 
@@ -136,13 +136,15 @@ def _build_level(level: ServiceLevel) -> LevelStatus:
 
 def _list_alarms(monitor: MonitorReport) -> tuple[AlarmStatus, ...]:
     alarms = [
-        AlarmStatus(name=level.name, at=level.alarm_at, description=f"{level.direction} since {level.since}")
+        AlarmStatus(
+            name=level.name, opened_at=level.alarm_at, description=f"{level.direction} since {level.since}"
+        )
         for level in monitor.service_levels
         if level.direction
     ]
     if (drift := monitor.drift) is not None and drift.is_drifting:
         text = f"{drift.n_alarmed} of {drift.n_streams} inputs alarm, {drift.n_by_luck} would by chance"
-        alarms.append(AlarmStatus(name="drift", at=None, description=text))
+        alarms.append(AlarmStatus(name="drift", opened_at=None, description=text))
     return tuple(alarms)
 
 

@@ -29,6 +29,8 @@ from loop_runs import (
     write_rows,
 )
 
+from flows._events import RetrainDue
+
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
@@ -67,6 +69,9 @@ def test_another_regime_changes_the_served_model_and_the_journal_says_why(checko
     assert decision["due"], decision["reason"]
     assert "error" in decision["triggers"]
     assert decision["recipe"] == "window"
+    body = {"filter": {"event": {"name": [RetrainDue.NAME]}}}
+    (event,) = api.post("/events/filter", json=body).json()["events"]
+    assert RetrainDue.model_validate(event["payload"]).triggers == tuple(decision["triggers"])
     os.kill(wait_for(lambda: find_working_process(checkout)), signal.SIGKILL)
     wait_for(lambda: fetch_forecast(up)["model"]["digest"] != first)
     killed, again, ended = wait_for(lambda: lines if len(lines := read_retrain_lines(checkout)) > 2 else None)
