@@ -1,8 +1,9 @@
 """Decide whether retraining is due, and start it."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from prefect import flow, get_run_logger
+from prefect import Flow, State, flow, get_run_logger
+from prefect.client.schemas.objects import FlowRun
 
 from flows._stages import LIMIT_S, StageRun, build_run_namer, run_flow_stage
 from flows.promotion import promotion
@@ -12,7 +13,7 @@ from tasks.core.reports.retrain import Recipe, RetrainDecision
 from tasks.edges.current import find_report
 from tasks.edges.params import read_dataset
 from tasks.edges.registry import read_champion
-from tasks.retrain.journal import RetrainRequest, write_end, write_failure, write_start
+from tasks.retrain.journal import RetrainRequest, read_retrainings, write_end, write_failure, write_start
 
 
 @flow(
@@ -49,7 +50,10 @@ def retraining(
         return done
     if recipe is not None:
         decision = decision.model_copy(update={"recipe": recipe, "recipe_reason": "asked for"})
-    started = write_start(decision, request, _find_digest(dataset))
+    before = _find_digest(dataset)
+    if "interrupted" in decision.triggers:  # it may have promoted before it was
+        before = read_retrainings(dataset)[-1].digest
+    started = write_start(decision, request, before)
     try:
         done += training(reason=started.reason, limit_s=limit_s, recipe=started.recipe)
         done += promotion(limit_s=limit_s)
@@ -60,6 +64,15 @@ def retraining(
     verdict = "none" if gate is None else f"{gate.decision}: {gate.reason}"
     write_end(dataset, started, _find_digest(dataset), verdict)
     return done
+
+
+@retraining.on_cancellation
+def _write_cancellation(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001
+    """What a person has cancelled is not tried again as interrupted."""
+    dataset = read_dataset()
+    for last in read_retrainings(dataset)[-1:]:
+        if last.ended_at is None:
+            write_failure(dataset, last, "cancelled")
 
 
 def _find_digest(dataset: str) -> str | None:

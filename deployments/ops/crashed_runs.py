@@ -46,22 +46,23 @@ class CrashWatch:
     def run_round(self) -> None:
         """Look once. Nothing when the server does not answer."""
         runs = self._fetch_runs(_OPEN)
-        alive = list_alive_runs()
+        alive = list_alive_runs() if runs else set()
         missing = {run["id"] for run in runs if run["id"] not in alive and not _is_starting(run)}
         # Twice, because a run may end between the two lists
         for run in runs:
             if run["id"] in missing & self._missing:
-                self._set_crashed(run)
+                self._end_run(run)
         self._missing = missing
         for run in self._fetch_runs(["CRASHED"]):
             is_first_try = SECOND_TRY not in run["tags"] and run["deployment_id"] is not None
             if is_first_try and run["id"] not in self._retried and _get_age_s(run) < RETRY_S:
                 self._run_again(run)
 
-    def _set_crashed(self, run: FlowRun) -> None:
-        state = {"type": "CRASHED", "name": "Crashed", "message": "Its process is gone."}
+    def _end_run(self, run: FlowRun) -> None:
+        name = "Cancelled" if run["state_type"] == "CANCELLING" else "Crashed"
+        state = {"type": name.upper(), "name": name, "message": "Its process is gone."}
         self._fetch(f"flow_runs/{run['id']}/set_state", {"state": state})
-        self.log(f"{run['name']} has no process any more; it is marked as crashed")
+        self.log(f"{run['name']} has no process any more; its state is {name}")
         children = {"parent_flow_run_id": {"any_": [run["id"]]}, "state": {"type": {"any_": list(_OPEN)}}}
         for child in self._fetch("flow_runs/filter", {"flow_runs": children}) or []:
             self._fetch(f"flow_runs/{child['id']}/set_state", {"state": state})

@@ -33,10 +33,10 @@ def decide_retraining(
     """Decide whether retraining is due, and how it trains.
 
     Each limit that is passed is a reason. A figure that is None is none, and neither is one that
-    the last retraining left as it was. In 1,000 ticks without another champion each of the triggers
-    error, coverage and drift starts at most 1 + log(worst / first figure) / log(1 + worse_frac)
-    retrainings, schema one for each change, and all together at most `max_per_week` in any seven
-    days of data, one of them interrupted and tried once more.
+    the last retraining left as it was. While the champion stays, each of the triggers error,
+    coverage and drift starts at most 1 + log(worst / first figure) / log(1 + worse_frac)
+    retrainings, schema one for each change. All together start at most `max_per_week` in any seven
+    days of data, and one more for each that was interrupted.
     step_length: of the clock; a calendar with days off has fewer steps in a week.
     retrainings: the earlier ones, oldest first.
     changed_columns: as in `RetrainFacts`.

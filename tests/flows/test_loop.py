@@ -70,7 +70,7 @@ def test_another_regime_changes_the_served_model_and_the_journal_says_why(checko
     assert "error" in decision["triggers"]
     assert decision["recipe"] == "window"
     body = {"filter": {"event": {"name": [RetrainDue.NAME]}}}
-    (event,) = api.post("/events/filter", json=body).json()["events"]
+    event, *_ = wait_for(lambda: api.post("/events/filter", json=body).json()["events"])
     assert RetrainDue.model_validate(event["payload"]).triggers == tuple(decision["triggers"])
     os.kill(wait_for(lambda: find_working_process(checkout)), signal.SIGKILL)
     wait_for(lambda: fetch_forecast(up)["model"]["digest"] != first)

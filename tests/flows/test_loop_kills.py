@@ -103,3 +103,21 @@ def test_a_kill_in_the_middle_of_a_retraining_changes_nothing_at_its_end(checkou
     assert {**found, "starts": 1} == {**reference, "starts": 1}
     assert found["slots"] == 0
     assert found["starts"] <= 2
+
+
+def test_what_a_person_cancels_is_not_tried_again(checkout):
+    """After the cases above, on the champion that they leave."""
+    up = json.loads(checkout.tidemill("up", "--json").stdout)["addresses"]
+    with closing(httpx.Client(base_url=f"{up['prefect']}/api", timeout=30)) as api:
+        n_starts = sum("process" in line for line in read_retrain_lines(checkout))
+        write_rows(checkout.root.parent / "meters.csv", 735, 330)
+        wait_for(lambda: is_as_of(up, 1065), 60)
+        deployment = api.get("/deployments/name/retraining/retraining").json()["id"]
+        body = {"parameters": {"reason": "to be cancelled"}}
+        run = api.post(f"/deployments/{deployment}/create_flow_run", json=body).json()["id"]
+        wait_for(lambda: find_working_process(checkout, n_starts + 1))
+        state = {"type": "CANCELLING", "name": "Cancelling"}
+        api.post(f"/flow_runs/{run}/set_state", json={"state": state})
+        wait_for(lambda: api.get(f"/flow_runs/{run}").json()["state_type"] == "CANCELLED", 90)
+        wait_for(lambda: read_retrain_lines(checkout)[-1].get("error") == "cancelled", 30)
+        assert not run_refresh(checkout, api)["due"]
