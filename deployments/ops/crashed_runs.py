@@ -39,9 +39,12 @@ class CrashWatch:
         self._retried: set[str] = set()
 
     def run_loop(self, stop: threading.Event) -> None:
-        """Look until *stop* is set."""
+        """Look until *stop* is set; a fault is logged, and the next round tries again."""
         while not stop.wait(LOOK_S):
-            self.run_round()
+            try:
+                self.run_round()
+            except Exception as error:  # noqa: BLE001  (an answer of another form; nothing else depends on it)
+                self.log(f"crashed runs are not found: {type(error).__name__}: {error}")
 
     def run_round(self) -> None:
         """Look once. Nothing when the server does not answer."""

@@ -6,8 +6,6 @@ One small checkout that reads a CSV file, on a real server, worker and service.
 
 import itertools
 import json
-import os
-import signal
 import subprocess
 import sys
 from datetime import timedelta
@@ -22,6 +20,7 @@ from loop_runs import (
     fetch_forecast,
     find_working_process,
     is_as_of,
+    kill_part,
     read_retrain_lines,
     run_flow,
     run_refresh,
@@ -72,7 +71,8 @@ def test_another_regime_changes_the_served_model_and_the_journal_says_why(checko
     body = {"filter": {"event": {"name": [RetrainDue.NAME]}}}
     event, *_ = wait_for(lambda: api.post("/events/filter", json=body).json()["events"])
     assert RetrainDue.model_validate(event["payload"]).triggers == tuple(decision["triggers"])
-    os.kill(wait_for(lambda: find_working_process(checkout)), signal.SIGKILL)
+    wait_for(lambda: find_working_process(checkout))
+    kill_part(checkout, "worker")
     wait_for(lambda: fetch_forecast(up)["model"]["digest"] != first)
     killed, again, ended = wait_for(lambda: lines if len(lines := read_retrain_lines(checkout)) > 2 else None)
     assert killed["triggers"] == decision["triggers"]

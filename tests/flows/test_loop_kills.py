@@ -17,6 +17,7 @@ from loop_runs import (
     find_working_process,
     is_another_served,
     is_as_of,
+    kill_part,
     list_runs,
     read_retrain_lines,
     run_refresh,
@@ -53,8 +54,10 @@ def run_case(checkout, victim):
         assert run_refresh(checkout, api)["due"]
         pid = wait_for(lambda: find_working_process(checkout))
         killed_at = time.monotonic()
-        if victim is not None:
-            kill(checkout, victim, pid)
+        if victim == "flow":
+            os.kill(pid, signal.SIGKILL)
+        elif victim is not None:
+            kill_part(checkout, victim)
         if victim == "supervisor":
             checkout.tidemill("down")
             checkout.tidemill("up")
@@ -73,15 +76,6 @@ def run_case(checkout, victim):
         "slots": deployment["global_concurrency_limit"]["active_slots"],
         "starts": sum("process" in line for line in read_retrain_lines(checkout)),
     }
-
-
-def kill(checkout, victim, flow_pid):
-    if victim == "flow":
-        os.kill(flow_pid, signal.SIGKILL)
-        return
-    state = json.loads((checkout.home / "up/state.json").read_text())
-    pids = {part["name"]: part["pid"] for part in (*state["parts"], state["supervisor"])}
-    os.kill(pids[victim], signal.SIGKILL)
 
 
 def is_free_or_second(checkout, api, pid):

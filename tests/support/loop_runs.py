@@ -2,6 +2,8 @@
 worker and service."""
 
 import json
+import os
+import signal
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -120,3 +122,10 @@ def find_working_process(checkout, n_starts=1):
 def is_as_of(up, n_days):
     newest = {series["as_of"] for series in fetch_forecast(up)["series"]}
     return newest == {f"{START + timedelta(days=n_days):%Y-%m-%dT%H:%M:%SZ}"}
+
+
+def kill_part(checkout, name):
+    """kill -9 of a part of `up`, or of its supervisor."""
+    state = json.loads((checkout.home / "up/state.json").read_text())
+    pids = {part["name"]: part["pid"] for part in (*state["parts"], state["supervisor"])}
+    os.kill(pids[name], signal.SIGKILL)
