@@ -247,7 +247,7 @@ def test_the_recipe_follows_from_the_triggers_and_what_the_last_ones_brought(
     assert unsearched.recipe == recipe if recipe != "search" else unsearched.recipe in {"full", "window"}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     ratios=st.lists(st.floats(0.5, 3.0), min_size=40, max_size=40),
     covered=st.lists(st.floats(0.4, 1.0), min_size=40, max_size=40),
