@@ -113,15 +113,11 @@ def find_working_process(checkout, n_starts=1):
     if len(starts) < n_starts:
         return None
     pid = starts[n_starts - 1]["process"]["pid"]
-    if not psutil.pid_exists(pid):
+    try:
+        children = psutil.Process(pid).children(recursive=True)
+        return pid if any("tasks.train" in child.cmdline() for child in children) else None
+    except psutil.Error:  # a child, or the flow itself, has just ended
         return None
-    children = psutil.Process(pid).children(recursive=True)
-    return pid if any("tasks.train" in child.cmdline() for child in children) else None
-
-
-def is_as_of(up, n_days):
-    newest = {series["as_of"] for series in fetch_forecast(up)["series"]}
-    return newest == {f"{START + timedelta(days=n_days):%Y-%m-%dT%H:%M:%SZ}"}
 
 
 def kill_part(checkout, name):
