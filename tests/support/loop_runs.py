@@ -120,6 +120,12 @@ def find_working_process(checkout, n_starts=1):
         return None
 
 
+def is_as_of(up, n_days):
+    """Whether the service forecasts from the row of day *n_days* on."""
+    newest = {series["as_of"] for series in fetch_forecast(up)["series"]}
+    return newest == {f"{START + timedelta(days=n_days):%Y-%m-%dT%H:%M:%SZ}"}
+
+
 def kill_part(checkout, name):
     """kill -9 of a part of `up`, or of its supervisor."""
     state = json.loads((checkout.home / "up/state.json").read_text())
