@@ -104,11 +104,8 @@ def _build_decision(
     challenger, baseline = load_release(release), load_release(release / "baseline")
     for candidate in (challenger, baseline):
         check_release_is_leak_free(candidate)
-    earlier_gates = [
-        gate
-        for gate in read_earlier_gates(dataset)
-        if (gate.challenger, gate.rows) != (key.challenger, key.rows)
-    ]
+    this = (key.challenger, key.rows)
+    earlier_gates = [g for g in read_earlier_gates(dataset) if (g.challenger, g.rows) != this]
     verdict, losses = decide_promotion(challenger, champion, baseline, rows, params, earlier_gates)
     if (gate := build_earlier_gate(verdict, key)) is not None:
         write_gate(dataset, gate)

@@ -39,7 +39,7 @@ def simulate_policies(
 
     names: of the policies.
     since: first simulated time; None for the earliest.
-    every_steps: steps between two earlier_gates at the champion.
+    every_steps: steps between two looks at the champion.
     report: called with lines of progress.
     Nothing outside TIDEMILL_HOME/simulate is changed, except that fits are kept for reuse.
     Raises ParamsError for an unknown policy or a history that is too short, LeakError when a
