@@ -117,13 +117,12 @@ def test_what_the_loop_did_is_on_the_command_line(checkout, up):
     assert all(
         name in shown for name in ("data as of", "levels", "alarms", "in vain", "retraining by age in")
     )
-    watching = checkout.start(
+    with checkout.start(
         [sys.executable, "-m", "deployments.cli", "status", "--watch", "--json"],
         stdout=subprocess.PIPE,
         text=True,
-    )
-    assert list(itertools.islice(filter("{\n".__eq__, watching.stdout), 2)) == ["{\n"] * 2
-    watching.terminate()
-    watching.wait()
+    ) as watching:
+        assert list(itertools.islice(filter("{\n".__eq__, watching.stdout), 2)) == ["{\n"] * 2
+        watching.terminate()
     done = json.loads(checkout.tidemill("refresh", "--json").stdout)
     assert (done["n_new"], done["n_rows"]) == (0, 2 * 1035)
