@@ -85,6 +85,8 @@ def _list_paths(dataset: str) -> Iterator[Path]:
         get_rows_path(dataset),
         get_counts_path(dataset),
         home / "progress" / f"{encode_name(dataset)}.json",
+        home / "refresh" / dataset,
+        *(home / "retrain" / f"{dataset}.{kind}" for kind in ("jsonl", "lock")),
     )
     yield from (path for path in named if path.exists())
     for manifest in (home / "releases").glob(f"*/{MANIFEST}"):

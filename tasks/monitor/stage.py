@@ -21,6 +21,7 @@ from tasks.core.reports.monitor import (
     ServiceLevel,
     StepOutcomes,
     UnwatchedStream,
+    count_blocks,
 )
 from tasks.core.reports.retrain import RetrainLimits
 from tasks.core.sketch import Sketch
@@ -168,7 +169,9 @@ def _decide_verdict(
         reason += f", {champion.error_ratio:.2f} times the gate's"
     if champion.coverage_frac is not None:
         reason += f", {champion.coverage_frac:.0%} within the interval"
-    breaches = limits.list_breaches(champion.error_ratio, champion.coverage_frac)
+    breaches = limits.list_breaches(
+        champion.error_ratio, champion.coverage_frac, count_blocks(levels, about.horizon_steps)
+    )
     open_alarms = [describe_alarm(level) for level in levels if level.direction]
     reason += "".join(f"; {text}" for text in open_alarms)
     if breaches or any(level.is_degraded for level in levels):

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -269,6 +270,29 @@ def test_an_alarm_is_one_event_however_often_it_is_emitted(checkout, api):
     time.sleep(1)
     (event,) = api.post("/events/filter", json={"filter": wanted}).json()["events"]
     assert event["payload"] == alarm
+
+
+def test_windows_that_close_shortly_after_each_other_start_one_refresh(api):
+    resource = {"prefect.resource.id": "tidemill.dataset.index_volatility"}
+    events = [
+        {
+            "occurred": datetime.now(UTC).isoformat(),
+            "event": "tidemill.window.closed",
+            "resource": resource,
+            "id": str(uuid4()),
+            "payload": {"dataset": "index_volatility", "as_of": "2019-01-01T00:00:00+00:00", "n_rows": 9},
+        }
+        for _ in range(3)
+    ]
+    assert api.post("/events", json=events).status_code == 204
+
+    def is_automated(run):
+        return (run["created_by"] or {}).get("type") == "AUTOMATION"
+
+    run = _wait_for_run(api, "refresh", is_automated)
+    assert run["state_type"] == "COMPLETED", run["state"]
+    runs = api.post("/flow_runs/filter", json={"flows": {"name": {"any_": ["refresh"]}}}).json()
+    assert sum(map(is_automated, runs)) == 1
 
 
 def test_another_dataset_is_served_after_its_run_and_nothing_of_the_first_is_shown(checkout, up, done, api):

@@ -1,5 +1,6 @@
 """data/reports/monitor/report.json: how right the champion's forecasts turned out to be."""
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from tasks.core.objectives import ServiceObjective
@@ -226,6 +227,11 @@ class ServiceLevel(Strict):
     points: tuple[LevelPoint, ...] = ()
 
     @property
+    def name(self) -> str:
+        """`loss`, or `80% coverage`."""
+        return "loss" if self.level is None else f"{self.level:.0%} coverage"
+
+    @property
     def is_degraded(self) -> bool:
         """Whether its alarm is open on the bad side: a higher loss, a lower coverage."""
         return self.direction == ("low" if self.figure == "coverage" else "high")
@@ -316,3 +322,15 @@ class MonitorReport(Report):
     key: MonitorKey
     service_levels: tuple[ServiceLevel, ...] = ()
     objectives: tuple[ServiceObjective, ...] = ()
+
+    @property
+    def n_blocks(self) -> int:
+        """See `count_blocks`."""
+        return count_blocks(self.service_levels, len(self.by_step))
+
+
+def count_blocks(levels: Sequence[ServiceLevel], horizon_steps: int) -> int:
+    """Blocks of outcomes since the promotion, each at least as long as the horizon."""
+    if not levels:
+        return 0
+    return levels[0].n_blocks * levels[0].block_steps // max(1, horizon_steps)
