@@ -120,7 +120,7 @@ def _list_triggers(report: MonitorReport, facts: RetrainFacts, params: RetrainPa
     reasons = params.list_breaches(ratio, facts.coverage_frac, n_blocks)
     for level in report.service_levels:
         if level.is_degraded:
-            name = "error" if level.figure == "loss" else "coverage"
+            name = "coverage" if level.figure == "coverage" else "error"
             alarm = f"the alarm of the {level.name} is open since {level.alarm_at:%F %H:%M}"
             reasons[name] = f"{reasons[name]}; {alarm}" if name in reasons else alarm
     triggers += [Trigger(name, reason) for name, reason in reasons.items()]

@@ -102,6 +102,17 @@ def test_a_bad_challenger_changes_nothing_and_the_journal_says_why(checkout, up,
     )
 
 
+def test_the_flow_simulate_compares_policies_and_changes_no_release(checkout, up, api):
+    first = fetch_forecast(up)["model"]["digest"]
+    options = ("--param", 'policies=["never"]', "--param", "every_steps=150")
+    run_flow(checkout, api, "simulate", *options)
+    report = json.loads((checkout.home / "simulate" / NAME / "report.json").read_text())
+    assert [result["policy"] for result in report["policies"]] == ["never"]
+    found = api.post("/artifacts/filter", json={"artifacts": {"key": {"like_": "meters-simulate-%"}}}).json()
+    assert {artifact["type"] for artifact in found} == {"table", "markdown"}
+    assert fetch_forecast(up)["model"]["digest"] == first
+
+
 def test_what_the_loop_did_is_on_the_command_line(checkout, up):
     found = json.loads(checkout.tidemill("status", "--json").stdout)
     assert found["champion"]["digest"] == fetch_forecast(up)["model"]["digest"]

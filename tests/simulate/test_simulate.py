@@ -96,9 +96,13 @@ def test_the_loop_decides_as_the_stage_does_on_the_same_figures(simulated):
             for name in ("digest", "version", "age_steps", "error_ratio", "coverage_frac")
         }
         drift = {**DRIFT, "n_alarmed": tick.n_alarmed, "is_drifting": tick.is_drifting}
-        loss = "high" if "loss" in tick.alarms else None
-        degraded = [service_level(n_blocks=tick.n_blocks, direction=loss)]
-        degraded += [service_level(0.8, direction="low") for name in tick.alarms if name != "loss"]
+        degraded = [
+            service_level(
+                n_blocks=tick.n_blocks, figure=name, direction="high" if name in tick.alarms else None
+            )
+            for name in ("loss", "concept")
+        ]
+        degraded += [service_level(0.8, direction="low") for name in tick.alarms if "coverage" in name]
         alarms = [{**level, "alarm_at": tick.as_of if level["direction"] else None} for level in degraded]
         found = monitor_report(figures, drift=drift, as_of=tick.as_of, service_levels=alarms)
         decision = decide_retraining(found, params, timedelta(days=1), retrainings)

@@ -228,8 +228,8 @@ class ServiceLevel(Strict):
 
     @property
     def name(self) -> str:
-        """`loss`, or `80% coverage`."""
-        return "loss" if self.level is None else f"{self.level:.0%} coverage"
+        """`loss`, `concept`, or `80% coverage`."""
+        return self.figure if self.level is None else f"{self.level:.0%} coverage"
 
     @property
     def is_degraded(self) -> bool:

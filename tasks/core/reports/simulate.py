@@ -13,7 +13,7 @@ class SimulatedTick(Strict):
     digest, version: the champion that was looked at.
     age_steps, error_ratio, coverage_frac: its figures in the monitor's report.
     n_blocks: independent blocks of outcomes since the promotion.
-    alarms: names of the open alarms: loss, coverage of a level.
+    alarms: names of the open alarms: loss, concept, coverage of a level.
     n_alarmed: watched values that drift.
     is_drifting: whether these are more than by chance.
     due: whether the stage `retrain` wants a training.
