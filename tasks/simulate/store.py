@@ -113,8 +113,8 @@ class StateStore:
 
     def _write_training(self, training: SimulatedTraining, path: Path) -> None:
         if not (self.folder / "is_leak_free").exists():
-            check_history_leaks(self.history, training.position)
-            write_json(self.folder / "is_leak_free", {"position": training.position})
+            check_history_leaks(self.history)
+            write_json(self.folder / "is_leak_free", {"position": len(self.history.cutoffs) - 1})
         before = _count_seconds()
         with write_folder(path) as fresh:
             build_releases(self.history, training, fresh)
