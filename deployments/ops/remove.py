@@ -14,7 +14,7 @@ from tasks.edges.params import read_document
 from tasks.edges.processes import is_running
 from tasks.edges.registry import MANIFEST, ReleaseIdentity, get_rows_path
 from tasks.edges.safe_names import encode_name
-from tasks.edges.served import get_served_path
+from tasks.edges.served_store import get_served_path
 from tasks.edges.settings import ROOT, read_settings
 
 

@@ -18,7 +18,8 @@ from tasks.core.frames import SERVED
 from tasks.core.reports.monitor import MonitorReport
 from tasks.edges.artifacts import read_json
 from tasks.edges.registry import publish_rows_file, read_champion
-from tasks.edges.served import get_served_path, write_served
+from tasks.edges.served import write_served
+from tasks.edges.served_store import get_served_path
 from tasks.monitor.__main__ import main
 from tasks.promote.__main__ import main as promote
 from tasks.retrain.__main__ import main as retrain
