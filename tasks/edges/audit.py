@@ -17,8 +17,8 @@ from tasks.edges.safe_names import encode_name
 from tasks.edges.served_store import has_audit
 from tasks.edges.settings import read_settings
 
-_FIRST = "0" * 64  # what the first row's hash begins with
-_MOVED_ROUTE = "retention"  # of a row that says which month was moved or deleted
+FIRST_HASH = "0" * 64  # of the row before the first one
+RETENTION_ROUTE = "retention"  # of a row that says which month was moved or deleted
 
 
 class AuditEntry(NamedTuple):
@@ -85,7 +85,7 @@ class AuditHead(NamedTuple):
 
 _NAMES = ", ".join(AuditRow._fields)
 _INSERT = f"INSERT INTO audit ({_NAMES}) VALUES ({', '.join('?' * len(AuditRow._fields))})"  # noqa: S608
-_SELECT = f"SELECT {_NAMES} FROM audit"  # noqa: S608
+SELECT_AUDIT = f"SELECT {_NAMES} FROM audit"  # noqa: S608
 
 
 def get_audit_head_path(dataset: str) -> Path:
@@ -107,7 +107,7 @@ def write_audit(connection: sqlite3.Connection, answers: Sequence[AuditedAnswer]
     if not answers:
         return None
     last = connection.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
-    seq, digest = last or (0, _FIRST)
+    seq, digest = last or (0, FIRST_HASH)
     rows = []
     for answer in answers:
         seq += 1
@@ -121,7 +121,7 @@ def write_audit(connection: sqlite3.Connection, answers: Sequence[AuditedAnswer]
             hashlib.sha256(sent).hexdigest(),
             answer.steps_digest,
         )
-        digest = _compute_row_hash(digest, content)
+        digest = compute_row_hash(digest, content)
         rows.append((*content, digest))
     connection.executemany(_INSERT, rows)
     return AuditHead(seq, digest)
@@ -147,10 +147,10 @@ def find_audit_row(connection: sqlite3.Connection, prediction_id: str) -> AuditR
     """The row of an answer; None for an unknown one, or one that an older version recorded."""
     if not has_audit(connection):
         return None
-    row = connection.execute(f"{_SELECT} WHERE prediction_id = ?", [prediction_id]).fetchone()
+    row = connection.execute(f"{SELECT_AUDIT} WHERE prediction_id = ?", [prediction_id]).fetchone()
     return None if row is None else AuditRow(*row)
 
 
-def _compute_row_hash(previous: str, content: Sequence[object]) -> str:
+def compute_row_hash(previous: str, content: Sequence[object]) -> str:
     """Of JSON, so that a value that moves to another column or type changes it."""
     return hashlib.sha256(f"{previous}{json.dumps(content, default=repr)}".encode()).hexdigest()

@@ -61,7 +61,7 @@ _COLUMNS = (*_OF_ANSWER, *_OF_FORECAST, "quantiles", "own_history", "as_of", "is
 # Names from the schema
 _INSERT = f"INSERT INTO served ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
 STORED_COLUMNS = tuple(name for name in _COLUMNS if name not in _OF_ANSWER)
-_SELECT_STEPS = f"SELECT {', '.join(STORED_COLUMNS)} FROM served WHERE prediction_id = ?"  # noqa: S608
+SELECT_STEPS = f"SELECT {', '.join(STORED_COLUMNS)} FROM served WHERE prediction_id = ?"  # noqa: S608
 _SELECT_HISTORY = "SELECT content FROM histories WHERE digest = ?"
 _INSERT_HISTORY = """
 INSERT INTO histories VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET used_at = max(used_at, excluded.used_at)
@@ -206,7 +206,7 @@ def find_answer(dataset: str, prediction_id: str) -> RecordedAnswer | None:
     with open_for_reading(path) as connection:
         if (audit := find_audit_row(connection, prediction_id)) is None:
             return None
-        rows = connection.execute(_SELECT_STEPS, [prediction_id]).fetchall()
+        rows = connection.execute(SELECT_STEPS, [prediction_id]).fetchall()
         digest = json.loads(audit.request).get("history")
         stored = connection.execute(_SELECT_HISTORY, [digest]).fetchone()
     history = None if stored is None else zlib.decompress(stored[0])
@@ -256,7 +256,9 @@ def build_stored_rows(
     missing = [pl.lit(None).alias(c) for c in _OF_FORECAST if c not in frame.columns]
     times = [c for c in _TIMES if c in _OF_FORECAST]
     plain = frame.with_columns(missing).select(_OF_FORECAST).with_columns(pl.col(times).dt.epoch("us"))
-    plain = plain.with_columns(pl.col("y_hat") + 0.0)  # SQLite keeps no negative zero
+    # SQLite keeps no negative zero, and polars computes no x + 0.0
+    y_hat = pl.when(pl.col("y_hat") == 0).then(0.0).otherwise(pl.col("y_hat"))
+    plain = plain.with_columns(y_hat.alias("y_hat"))
     quantiles = frame.select(names).to_dicts() if names else [{}] * frame.height
     request = (
         int(own_history),
