@@ -10,6 +10,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,6 +84,19 @@ class AuditHead(NamedTuple):
     hash: str
 
 
+class MovedMonth(NamedTuple):
+    """A month of answers that is not in the store any more.
+
+    seq: of the row of the audit that says so.
+    sha256: of its file; None when it was deleted.
+    counts: of its answers, as `count_served` has them.
+    """
+
+    seq: int
+    sha256: str | None
+    counts: dict[str, int]
+
+
 _NAMES = ", ".join(AuditRow._fields)
 _INSERT = f"INSERT INTO audit ({_NAMES}) VALUES ({', '.join('?' * len(AuditRow._fields))})"  # noqa: S608
 SELECT_AUDIT = f"SELECT {_NAMES} FROM audit"  # noqa: S608
@@ -133,8 +147,11 @@ def write_audit_head(dataset: str, head: AuditHead) -> None:
     In place, since its length is always the same.
     """
     path = get_audit_head_path(dataset)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         text = os.pread(handle, 20, 0)
         if not text.isdigit() or int(text) < head.seq:
@@ -149,6 +166,19 @@ def find_audit_row(connection: sqlite3.Connection, prediction_id: str) -> AuditR
         return None
     row = connection.execute(f"{SELECT_AUDIT} WHERE prediction_id = ?", [prediction_id]).fetchone()
     return None if row is None else AuditRow(*row)
+
+
+def read_moved_months(connection: sqlite3.Connection) -> dict[str, MovedMonth]:
+    """By month, 2026-08; of a month that was moved twice, the last time."""
+    if not has_audit(connection):
+        return {}
+    months = {}
+    query = "SELECT seq, request FROM audit WHERE prediction_id IS NULL AND route = ? ORDER BY seq"
+    for seq, text in connection.execute(query, [RETENTION_ROUTE]):
+        with suppress(ValueError, KeyError, TypeError):  # changed: its hash says so
+            content = json.loads(text)
+            months[content["month"]] = MovedMonth(seq, content["sha256"], content["counts"])
+    return months
 
 
 def compute_row_hash(previous: str, content: Sequence[object]) -> str:

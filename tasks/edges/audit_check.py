@@ -1,26 +1,26 @@
 """Whether the audit of a dataset is as it was written: `tidemill audit verify`."""
 
-import json
 import sqlite3
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from tasks.edges.audit import (
     FIRST_HASH,
-    RETENTION_ROUTE,
     SELECT_AUDIT,
     AuditHead,
     AuditRow,
+    MovedMonth,
     compute_row_hash,
     compute_steps_digest,
     get_audit_head_path,
+    read_moved_months,
 )
 from tasks.edges.files import compute_file_hash
 from tasks.edges.served import SELECT_STEPS
 from tasks.edges.served_store import (
     convert_store_errors,
+    format_month,
     get_served_path,
     has_audit,
     open_for_reading,
@@ -48,14 +48,6 @@ class AuditResult(NamedTuple):
     n_after_head: int
     head: AuditHead | None
     fault: AuditFault | None
-
-
-class _Month(NamedTuple):
-    """What the newest row of the audit says of a month. file: None when it was deleted."""
-
-    seq: int
-    file: str | None
-    sha256: str | None
 
 
 def list_audit(dataset: str, limit: int) -> list[AuditRow]:
@@ -91,7 +83,7 @@ def verify_audit(dataset: str) -> AuditResult:
 
 
 def _verify_rows(connection: sqlite3.Connection, path: Path, head: AuditHead | None) -> AuditResult:
-    months = _read_months(connection)
+    months = read_moved_months(connection)
     seq, digest, at_head = 0, FIRST_HASH, None
     for content in connection.execute(f"{SELECT_AUDIT} ORDER BY seq"):
         row = AuditRow(*content)
@@ -101,14 +93,14 @@ def _verify_rows(connection: sqlite3.Connection, path: Path, head: AuditHead | N
         if compute_row_hash(digest, content[:-1]) != row.hash:
             fact = "its hash is not that of its content after the row before it"
             return AuditResult(seq, 0, head, AuditFault(row.seq, "changed", fact))
-        if (fact := _find_steps_fault(connection, row, months)) is not None:
-            return AuditResult(seq, 0, head, AuditFault(row.seq, "steps", fact))
+        if (steps_fact := _find_steps_fault(connection, row, months)) is not None:
+            return AuditResult(seq, 0, head, AuditFault(row.seq, "steps", steps_fact))
         seq, digest = row.seq, row.hash
         if head is not None and head.seq == seq:
             at_head = digest
-    for month in months.values():
-        file = None if month.file is None else path.with_suffix("") / month.file
-        if file is not None and (not file.exists() or compute_file_hash(file) != month.sha256):
+    for name, month in months.items():
+        file = path.with_suffix("") / f"{name}.parquet"
+        if month.sha256 is not None and (not file.exists() or compute_file_hash(file) != month.sha256):
             return AuditResult(seq, 0, head, AuditFault(month.seq, "steps", f"{file} is not what was moved"))
     return _compare_with_head(seq, at_head, head)
 
@@ -135,26 +127,13 @@ def _read_head(dataset: str) -> AuditHead | None:
     return AuditHead(int(seq), digest)
 
 
-def _read_months(connection: sqlite3.Connection) -> Mapping[str, _Month]:
-    """Months whose answers were moved or deleted."""
-    months = {}
-    query = "SELECT seq, request FROM audit WHERE route = ? ORDER BY seq"
-    for seq, text in connection.execute(query, [RETENTION_ROUTE]):
-        try:
-            content = json.loads(text)
-            months[content["month"]] = _Month(seq, content["file"], content["sha256"])
-        except (ValueError, KeyError, TypeError):  # changed: its hash says so
-            continue
-    return months
-
-
 def _find_steps_fault(
-    connection: sqlite3.Connection, row: AuditRow, months: Mapping[str, _Month]
+    connection: sqlite3.Connection, row: AuditRow, months: Mapping[str, MovedMonth]
 ) -> str | None:
     if row.prediction_id is None:
         return None
     rows = connection.execute(SELECT_STEPS, [row.prediction_id]).fetchall()
-    if not rows and datetime.fromtimestamp(row.made_at / 1e6, UTC).strftime("%Y-%m") in months:
+    if not rows and format_month(row.made_at) in months:
         return None
     if compute_steps_digest(rows) == row.steps_digest:
         return None

@@ -9,9 +9,11 @@ import hashlib
 import json
 import math
 import shutil
+import sqlite3
 import zlib
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
@@ -24,6 +26,7 @@ from tasks.edges.audit import (
     AuditRow,
     compute_steps_digest,
     find_audit_row,
+    read_moved_months,
     write_audit,
     write_audit_head,
 )
@@ -32,6 +35,8 @@ from tasks.edges.served_store import (
     WAIT_S,
     convert_store_errors,
     convert_to_us,
+    format_month,
+    get_archive_path,
     get_served_path,
     get_writer,
     has_request_columns,
@@ -46,21 +51,24 @@ _PLAIN = [*SERVED.columns, *SERVED.optional]
 _SELECT = f"SELECT {', '.join(_PLAIN)}, quantiles FROM served WHERE own_history <= ?"  # noqa: S608
 # The last of an answer that was given several times: SQLite takes the other columns from the row of
 # the maximum.
+_OF_NEWS = ("digest", "series_id", "cutoff", "step")
 _NEWS = f"""
 SELECT {", ".join(_PLAIN)}, quantiles, max(made_at) FROM served WHERE is_news = 1 AND cutoff >= ?
-GROUP BY digest, series_id, cutoff, step
+GROUP BY {", ".join(_OF_NEWS)}
 """  # noqa: S608  (names from the schema)
+_COUNT_NAMES = ("n_answers", "n_news", "n_as_of", "n_own_history", "n_unmarked")
 _COUNTS = """
 SELECT count(*), sum(is_news = 1), sum(own_history = 0 AND is_news = 0), sum(own_history),
        sum(own_history = 0 AND is_news IS NULL)
-FROM (SELECT prediction_id, own_history, {is_news} FROM served GROUP BY prediction_id)
+FROM (SELECT prediction_id, own_history, {is_news} FROM served WHERE made_at >= ? AND made_at < ?
+      GROUP BY prediction_id)
 """
 _OF_ANSWER = ("prediction_id", "made_at")  # the same in all rows of an answer
 _OF_FORECAST = [name for name in _PLAIN if name not in _OF_ANSWER]
-_COLUMNS = (*_OF_ANSWER, *_OF_FORECAST, "quantiles", "own_history", "as_of", "is_news")
+COLUMNS = (*_OF_ANSWER, *_OF_FORECAST, "quantiles", "own_history", "as_of", "is_news")
 # Names from the schema
-_INSERT = f"INSERT INTO served ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
-STORED_COLUMNS = tuple(name for name in _COLUMNS if name not in _OF_ANSWER)
+_INSERT = f"INSERT INTO served ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
+STORED_COLUMNS = tuple(name for name in COLUMNS if name not in _OF_ANSWER)
 SELECT_STEPS = f"SELECT {', '.join(STORED_COLUMNS)} FROM served WHERE prediction_id = ?"  # noqa: S608
 _SELECT_HISTORY = "SELECT content FROM histories WHERE digest = ?"
 _INSERT_HISTORY = """
@@ -174,8 +182,9 @@ def check_served(dataset: str, *, wait_s: float = WAIT_S) -> None:
 
 
 def read_served(dataset: str, *, own_history: bool = False) -> pl.DataFrame:
-    """All served forecasts of *dataset*, a SERVED frame with a column for each quantile of any.
+    """All served forecasts in the store of *dataset*; a SERVED frame.
 
+    It has a column for each quantile of any, and not the months that were moved.
     own_history: also those from rows that a request brought, whose series may be anything.
     Raises ServedStoreError when the file cannot be read.
     """
@@ -207,6 +216,10 @@ def find_answer(dataset: str, prediction_id: str) -> RecordedAnswer | None:
         if (audit := find_audit_row(connection, prediction_id)) is None:
             return None
         rows = connection.execute(SELECT_STEPS, [prediction_id]).fetchall()
+        archive = get_archive_path(dataset, format_month(audit.made_at))
+        if not rows and archive.exists():
+            of_answer = pl.scan_parquet(archive).filter(pl.col("prediction_id") == prediction_id)
+            rows = of_answer.select(STORED_COLUMNS).collect().rows()
         digest = json.loads(audit.request).get("history")
         stored = connection.execute(_SELECT_HISTORY, [digest]).fetchone()
     history = None if stored is None else zlib.decompress(stored[0])
@@ -219,8 +232,8 @@ def read_news(dataset: str, since: datetime) -> pl.DataFrame:
     """Forecasts from the newest rows at cutoffs from *since* on; a SERVED frame.
 
     Each step once, as served last. Forecasts for requests with an `as_of` or an own history are
-    left
-    out, and those that an older version recorded: it did not record whether a time was asked for.
+    left out, and those that an older version recorded: it did not record whether a time was
+    asked for.
     """
     path = get_served_path(dataset)
     if not path.exists():
@@ -228,21 +241,42 @@ def read_news(dataset: str, since: datetime) -> pl.DataFrame:
     with open_for_reading(path) as connection:
         has_columns = has_request_columns(connection)
         rows = connection.execute(_NEWS, [convert_to_us(since)]).fetchall() if has_columns else []
-    return _build_frame([row[:-1] for row in rows])
+    news = _build_frame([row[:-1] for row in [*rows, *_read_moved_news(path, since)]])
+    return news.sort("made_at").unique(_OF_NEWS, keep="last", maintain_order=True)
+
+
+def _read_moved_news(path: Path, since: datetime) -> list[tuple[object, ...]]:
+    """As _NEWS, of the months that were moved."""
+    if not (files := sorted(path.with_suffix("").glob("*.parquet"))):
+        return []
+    is_wanted = (pl.col("is_news") == 1) & (pl.col("cutoff") >= convert_to_us(since))
+    news = pl.scan_parquet(files).filter(is_wanted).select(*_PLAIN, "quantiles", newest="made_at")
+    # Not the last of each group, which would keep all of its rows in memory
+    newest = news.group_by(_OF_NEWS).agg(pl.col("newest").max())
+    last = news.join(newest, on=[*_OF_NEWS, "newest"], how="semi").unique(_OF_NEWS, keep="any")
+    return last.collect(engine="streaming").rows()
 
 
 def count_served(dataset: str) -> dict[str, int]:
     """Numbers of answers: n_answers; of these n_news, n_as_of, n_own_history, n_unmarked.
 
+    Those of months that were moved or deleted count, too.
     n_unmarked: recorded by an older version.
     """
-    names, path = ("n_answers", "n_news", "n_as_of", "n_own_history", "n_unmarked"), get_served_path(dataset)
-    if not path.exists():
-        return dict.fromkeys(names, 0)
+    if not (path := get_served_path(dataset)).exists():
+        return dict.fromkeys(_COUNT_NAMES, 0)
     with open_for_reading(path) as connection:
-        is_news = "is_news" if has_request_columns(connection) else "NULL AS is_news"
-        counts = connection.execute(_COUNTS.format(is_news=is_news)).fetchone()
-    return {name: int(n or 0) for name, n in zip(names, counts, strict=True)}
+        stored, moved = count_answers(connection), read_moved_months(connection).values()
+    return {name: n + sum(month.counts.get(name, 0) for month in moved) for name, n in stored.items()}
+
+
+def count_answers(
+    connection: sqlite3.Connection, span: tuple[int, int] = (-(2**63), 2**63 - 1)
+) -> dict[str, int]:
+    """`count_served` of the answers in the store that were made in *span*, microseconds."""
+    is_news = "is_news" if has_request_columns(connection) else "NULL AS is_news"
+    counts = connection.execute(_COUNTS.format(is_news=is_news), span).fetchone()
+    return {name: int(n or 0) for name, n in zip(_COUNT_NAMES, counts, strict=True)}
 
 
 def build_stored_rows(

@@ -66,7 +66,6 @@ CREATE TABLE IF NOT EXISTS histories (
     content BLOB NOT NULL        -- JSON, zlib
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS served_news ON served(cutoff) WHERE is_news = 1;
-CREATE INDEX IF NOT EXISTS served_old ON served(made_at) WHERE step = 1;
 """
 # The format stays: a service of an older version, as in the Bento of an older champion, goes on
 # writing into the file.
@@ -80,6 +79,16 @@ class ServedStoreError(TidemillError):
 def get_served_path(dataset: str) -> Path:
     """Where the served forecasts of *dataset* are kept."""
     return read_settings().home / "served" / f"{encode_name(dataset)}.db"
+
+
+def get_archive_path(dataset: str, month: str) -> Path:
+    """Where the answers of an earlier *month* (2026-08) are kept, as rows of the table served."""
+    return get_served_path(dataset).with_suffix("") / f"{month}.parquet"
+
+
+def format_month(time_us: int) -> str:
+    """The month of a time in UTC, 2026-08."""
+    return (_EPOCH + timedelta(microseconds=time_us)).strftime("%Y-%m")
 
 
 @contextmanager
@@ -99,7 +108,7 @@ def has_request_columns(connection: sqlite3.Connection) -> bool:
 
 def has_audit(connection: sqlite3.Connection) -> bool:
     """Whether the file has the tables of the audit; an older one gets them with a write."""
-    query = "SELECT count(*) FROM sqlite_master WHERE name IN ('audit', 'served_old')"
+    query = "SELECT count(*) FROM sqlite_master WHERE name IN ('audit', 'served_news')"
     return bool(connection.execute(query).fetchone()[0] == 2)
 
 
