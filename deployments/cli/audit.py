@@ -26,7 +26,10 @@ def show(
     limit: Annotated[int, typer.Option(min=1, help="How many of the newest answers.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Show the newest answers: when, to whom, for what, from which release and rows."""
+    """Show the newest answers: row, time, caller, tenant, route, version, id.
+
+    `--json` has also the request, the digests, and what the answer was made from.
+    """
     # Imported here, as in every command: `--help` stays fast
     from tasks.edges.audit_check import list_audit
 
@@ -34,15 +37,10 @@ def show(
     if as_json:
         report_json([row._asdict() for row in rows])
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("row", "time", "caller", "tenant", "route", "request", "version", "rows", "id")
     for row in rows:
         time = f"{datetime.fromtimestamp(row.made_at / 1e6, UTC):%Y-%m-%dT%H:%M:%SZ}"
-        cells = (row.principal, row.tenant, row.route, row.request[:60], row.version or "")
-        table.add_row(str(row.seq), time, *cells, (row.rows_version or "")[:12], row.prediction_id or "")
-    Console().print(table)
+        caller = f"{row.principal} ({row.tenant})"
+        print(f"{row.seq}  {time}  {caller}  {row.route}  {row.version or ''}  {row.prediction_id or ''}")
 
 
 @audit_app.command()
