@@ -5,10 +5,9 @@ not kept any more is named, and nothing else takes its place.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
-from operator import itemgetter
 from typing import Any, Literal
 
 import polars as pl
@@ -23,7 +22,14 @@ from tasks.core.frames import SERIES
 from tasks.edges.audit import AuditRow, compute_steps_digest
 from tasks.edges.registry import find_release_deletion, get_release_folder
 from tasks.edges.row_versions import find_rows_version
-from tasks.edges.served import STORED_COLUMNS, RecordedAnswer, StoredRow, build_stored_rows, find_answer
+from tasks.edges.served import (
+    RecordedAnswer,
+    StoredRow,
+    StoredStep,
+    build_stored_rows,
+    find_answer,
+    parse_stored_rows,
+)
 from tasks.release import Release, load_release
 
 MAX_DIFFERENCE = 1e-6  # relative; on the same machine there is none
@@ -166,38 +172,26 @@ def _compute_difference(recorded: Sequence[StoredRow], again: Sequence[StoredRow
 def _list_values(rows: Sequence[StoredRow]) -> dict[object, float | None]:
     """Each number of a forecast, by series, times and column."""
     return {
-        (step["series_id"], step["cutoff"], step["step"], step["event_time"], name): value
-        for step in _parse_rows(rows)
-        for name, value in {"y_hat": step["y_hat"], **step["quantiles"]}.items()
+        (step.series_id, step.cutoff, step.step, step.event_time, name): value
+        for step in parse_stored_rows(rows)
+        for name, value in step.values.items()
     }
 
 
-def _parse_rows(rows: Sequence[StoredRow]) -> list[dict[str, Any]]:
-    """By column; in `quantiles` is also what another kind of target has instead of y_hat."""
-    steps: list[dict[str, Any]] = [dict(zip(STORED_COLUMNS, row, strict=True)) for row in rows]
-    return [step | {"quantiles": json.loads(step["quantiles"])} for step in steps]
-
-
 def _build_series(rows: Sequence[StoredRow]) -> list[shapes.RecordedSeries]:
-    steps = sorted(_parse_rows(rows), key=itemgetter("series_id", "step"))
-    by_series = {name: list(part) for name, part in groupby(steps, key=itemgetter("series_id"))}
+    by_series = groupby(sorted(parse_stored_rows(rows)), key=lambda step: step.series_id)
     return [
         {
             "series_id": name,
-            "cutoff": _format_us(part[0]["cutoff"]),
-            "steps": [_build_step(step) for step in part],
+            "cutoff": _format_us(steps[0].cutoff),
+            "steps": [_build_step(step) for step in steps],
         }
-        for name, part in by_series.items()
+        for name, steps in ((name, list(part)) for name, part in by_series)
     ]
 
 
-def _build_step(step: Mapping[str, Any]) -> Any:
-    """As in an answer: a kind without y_hat has its own columns."""
-    plain = {"step": step["step"], "event_time": _format_us(step["event_time"])}
-    if step["y_hat"] is None:
-        return plain | step["quantiles"]
-    quantiles = {name.removeprefix("q_"): value for name, value in step["quantiles"].items()}
-    return plain | {"y_hat": step["y_hat"], "quantiles": quantiles}
+def _build_step(step: StoredStep) -> Any:
+    return {"step": step.step, "event_time": _format_us(step.event_time), **step.build_answer_columns()}
 
 
 def _format_us(time_us: int) -> str:

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -303,6 +303,34 @@ def build_stored_rows(
         (*row, json.dumps(q, allow_nan=False), *request)
         for row, q in zip(plain.iter_rows(), quantiles, strict=True)
     ]
+
+
+class StoredStep(NamedTuple):
+    """A stored row as it is answered. values: by column; times in microseconds."""
+
+    series_id: str
+    cutoff: int
+    step: int
+    event_time: int
+    values: dict[str, float | None]
+
+    def build_answer_columns(self) -> dict[str, object]:
+        """As in an answer: quantiles by their probability, other columns as they are."""
+        quantiles = {name[2:]: value for name, value in self.values.items() if name.startswith("q_")}
+        others = {name: value for name, value in self.values.items() if not name.startswith("q_")}
+        return others | ({"quantiles": quantiles} if quantiles else {})
+
+
+def parse_stored_rows(rows: Sequence[StoredRow]) -> list[StoredStep]:
+    """The steps in *rows*, each with the columns of its kind."""
+    steps = []
+    for row in rows:
+        named: dict[str, Any] = dict(zip(STORED_COLUMNS, row, strict=True))
+        plain = {name: named[name] for name in SERVED.optional if named[name] is not None}
+        values = plain | json.loads(named["quantiles"])
+        times = {name: named[name] for name in ("cutoff", "event_time")}
+        steps.append(StoredStep(series_id=named["series_id"], step=named["step"], values=values, **times))
+    return steps
 
 
 def _build_frame(rows: Sequence[tuple[object, ...]]) -> pl.DataFrame:
