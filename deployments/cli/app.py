@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from deployments.cli.alerts import add_alerts_commands
+from deployments.cli.audit import add_audit_commands
 from deployments.cli.check import add_check_command
 from deployments.cli.datasets import add_dataset_commands
 from deployments.cli.exit_codes import ExitCode
@@ -263,3 +264,4 @@ add_quarantine_commands(app)
 add_replay_command(app)
 add_simulate_command(app)
 add_alerts_commands(app)
+add_audit_commands(app)

@@ -5,6 +5,7 @@ default) only this machine is answered.
 """
 
 import logging
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ from tasks.edges.settings import Settings
 PUBLIC = {("GET", "/api/v1/health/live"), ("HEAD", "/api/v1/health/live")}
 SCOPE_OF = {
     ("POST", "/api/v1/predict"): "predict",
+    ("GET", "/api/v1/predictions/{id}"): "predict",
     ("GET", "/api/v1/health/ready"): "read",
     ("GET", "/api/v1/models"): "read",
     ("GET", "/api/v1/metrics"): "read",
@@ -87,7 +89,7 @@ class AccessGate:
         if (scope["method"], scope["path"]) in PUBLIC:
             return ANONYMOUS
         principal = self._find_principal(scope, headers)
-        needed = SCOPE_OF.get((scope["method"].replace("HEAD", "GET"), scope["path"]), "admin")
+        needed = _find_scope(scope["method"].replace("HEAD", "GET"), scope["path"])
         if not principal.may(needed):
             raise ProblemError(
                 403,
@@ -241,6 +243,16 @@ def _build_token_reader(settings: Settings) -> Callable[[str], Principal | None]
         )
 
     return read_token
+
+
+def _find_scope(method: str, path: str) -> str:
+    """What a request needs: `{...}` in SCOPE_OF is one part of a path."""
+    if (exact := SCOPE_OF.get((method, path))) is not None:
+        return exact
+    for (listed, template), needed in SCOPE_OF.items():
+        if listed == method and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path):
+            return needed
+    return "admin"
 
 
 def _get_host(text: str) -> str:

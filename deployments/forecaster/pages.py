@@ -121,6 +121,34 @@ def _build_response_examples(loaded: LoadedRelease | None, requests: Examples) -
     }
     if loaded:
         request = ForecastRequest(**requests["one series"])
-        examples["/api/v1/predict"] = json.loads(build_response(loaded, request, datetime.now(UTC)).content)
+        prediction = json.loads(build_response(loaded, request, datetime.now(UTC)).content)
+        examples["/api/v1/predict"] = prediction
+        examples["/api/v1/predictions/{id}"] = _build_recorded_example(prediction, request)
         examples["/api/v1/models"] = {"champion": describe_champion(loaded)}
     return examples
+
+
+def _build_recorded_example(prediction: JsonObject, request: ForecastRequest) -> JsonObject:
+    """*prediction* as it is recorded."""
+    names = ("prediction_id", "made_at", "dataset", "data_version", "rows_version")
+    series = [
+        {name: part[name] for name in ("series_id", "cutoff", "steps")} for part in prediction["series"]
+    ]
+    return {
+        **{name: prediction[name] for name in names},
+        "principal": {"name": "shop", "tenant": "acme"},
+        "route": "POST /api/v1/predict",
+        "request": {"series_id": request.series, "as_of": None, "history": None},
+        "model": {name: prediction["model"][name] for name in ("digest", "version")},
+        "code_commit": None,
+        "latency_ms": 0.4,
+        "request_digest": "9f2c...",
+        "answer_digest": "07be...",
+        "series": series,
+        "recomputed": {
+            "state": "same",
+            "reason": None,
+            "largest_relative_difference": 0.0,
+            "series": series,
+        },
+    }

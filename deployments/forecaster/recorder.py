@@ -12,7 +12,9 @@ from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.source import ReleaseSource
 from deployments.forecaster.worker import BoundedWorker, WorkerBusyError
 from tasks.core.errors import TidemillError
-from tasks.edges.served import ServedStoreError, StoredAnswer, check_served, write_answers
+from tasks.edges.audit import AuditEntry
+from tasks.edges.served import StoredAnswer, check_served, write_answers
+from tasks.edges.served_store import ServedStoreError
 
 N_WAITING = 1_000  # all of them in one transaction
 RECORD_TIMEOUT_S = 2.0  # waits for another process that holds the store; then the answer is refused
@@ -42,9 +44,10 @@ class ResponseRecorder:
         self._pending: list[_PendingAnswer] = []
         self._writing: asyncio.Task[None] | None = None
 
-    async def write_answer(self, answer: StoredAnswer) -> None:
+    async def write_answer(self, answer: StoredAnswer, entry: AuditEntry) -> None:
         """Write the answer to disk, together with those that come while another is written.
 
+        entry: its row of the audit, in the same transaction.
         Raises ProblemError 503 when that fails, after RECORD_TIMEOUT_S at most.
         """
         thing, rule = "store of served forecasts", "Nothing is served that is not recorded."
@@ -52,7 +55,8 @@ class ResponseRecorder:
         if len(self._pending) >= N_WAITING:
             raise ProblemError(503, thing, f"{N_WAITING} answers wait for it", rule, way_out)
         written = asyncio.get_running_loop().create_future()
-        self._pending.append(_PendingAnswer(answer, time.monotonic() + RECORD_TIMEOUT_S, written))
+        deadline_s = time.monotonic() + RECORD_TIMEOUT_S
+        self._pending.append(_PendingAnswer(answer._replace(entry=entry), deadline_s, written))
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_pending())
         try:

@@ -19,7 +19,7 @@ from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.request import ForecastRequest, build_unknown_series_error
 from tasks.core.calendar import parse_step_length
 from tasks.core.errors import TidemillError
-from tasks.edges.served import StoredAnswer, build_stored_rows
+from tasks.edges.served import StoredAnswer, build_stored_history, build_stored_rows
 from tasks.release import find_absence_reasons, predict_cutoffs
 
 QUICK_STEPS = 500  # 10 ms
@@ -104,10 +104,23 @@ def _build_ready_response(
     return ForecastResponse(content, stored, len(ready), is_news=True)
 
 
-def build_computed_response(
-    loaded: LoadedRelease, request: ForecastRequest, made_at: datetime
-) -> ForecastResponse:
-    """`build_response` of any request, from the forecasts as frames."""
+class ComputedForecasts(NamedTuple):
+    """Forecasts of the requested series.
+
+    rows: that they are made from, of these series. newest: known_at of the newest row.
+    """
+
+    frame: pl.DataFrame
+    rows: pl.DataFrame
+    newest: datetime
+    as_of: datetime
+
+
+def compute_forecasts(loaded: LoadedRelease, request: ForecastRequest) -> ComputedForecasts:
+    """The forecasts of *request*, from its own rows or those of *loaded*.
+
+    Raises ProblemError when a series is unknown, or as_of is before the first row.
+    """
     has_own_history = request.history is not None
     rows = build_own_rows(loaded, request) if has_own_history else _select_stored_rows(loaded, request)
     first, newest = compute_known_span(rows)
@@ -122,6 +135,14 @@ def build_computed_response(
             f"Ask for {format_iso(first)} or later.",
         )
     forecasts = _predict_rows(loaded, request, rows, as_of).filter(pl.col("series_id").is_in(request.series))
+    return ComputedForecasts(forecasts, rows, newest, as_of)
+
+
+def build_computed_response(
+    loaded: LoadedRelease, request: ForecastRequest, made_at: datetime
+) -> ForecastResponse:
+    """`build_response` of any request, from the forecasts as frames."""
+    forecasts, rows, newest, as_of = compute_forecasts(loaded, request)
     missing = set(request.series) - set(forecasts["series_id"])
     absent = (
         {s: reason for s, reason in find_absence_reasons(loaded.release, rows, as_of).items() if s in missing}
@@ -155,11 +176,12 @@ def build_computed_response(
     }
     stored_rows = build_stored_rows(
         forecasts.with_columns(digest=pl.lit(loaded.manifest.digest)),
-        own_history=has_own_history,
+        own_history=request.history is not None,
         as_of=request.as_of_time,
     )
-    stored = StoredAnswer(loaded.manifest.dataset, prediction_id, made_at, stored_rows)
-    is_news = request.as_of is None and not has_own_history
+    history = None if request.history is None else build_stored_history(request.history)
+    stored = StoredAnswer(loaded.manifest.dataset, prediction_id, made_at, stored_rows, history)
+    is_news = request.as_of is None and request.history is None
     n_series = forecasts["series_id"].n_unique()
     return ForecastResponse(json.dumps(body, allow_nan=False), stored, n_series, is_news)
 

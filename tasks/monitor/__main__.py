@@ -31,6 +31,7 @@ from tasks.edges.registry import (
     read_journal,
 )
 from tasks.edges.served import count_served, read_news
+from tasks.edges.served_retention import move_old_answers
 from tasks.edges.settings import ROOT
 from tasks.monitor.champion import MonitoredChampion, build_key, read_monitored_champion
 from tasks.monitor.params import MonitorParams
@@ -39,7 +40,7 @@ from tasks.monitor.params import MonitorParams
 def main(root: Path = ROOT) -> None:
     """Report on what is new; with nothing new the last report stays.
 
-    New served forecasts alone change no figure that decides.
+    Old answers leave the store first. New served forecasts alone change no figure that decides.
     """
     document = read_document(root)
     dataset, params = document.dataset, document.parse_stage("monitor", MonitorParams)
@@ -48,6 +49,7 @@ def main(root: Path = ROOT) -> None:
     champion = read_champion(dataset)  # once: a promotion meanwhile must not mix two champions' figures
     monitored = None if champion is None else read_monitored_champion(champion, root)
     key = build_key(dataset, path, monitored, params, limits)
+    move_old_answers(dataset, datetime.now(UTC))
     answers = AnswerCounts(**count_served(dataset))
     objectives = read_objectives(dataset, read_targets(document), time.time())
     last = read_last_report(root / MonitorReport.PATH, MonitorReport)

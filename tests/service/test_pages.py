@@ -11,6 +11,7 @@ from deployments.forecaster import shapes
 
 ANSWERS = {
     "/api/v1/predict": TypeAdapter(shapes.Prediction),
+    "/api/v1/predictions/{id}": TypeAdapter(shapes.RecordedPrediction),
     "/api/v1/models": TypeAdapter(shapes.Models),
     "/api/v1/health/live": TypeAdapter(shapes.Live),
     "/api/v1/health/ready": TypeAdapter(shapes.Ready),
@@ -47,16 +48,17 @@ def test_every_example_of_a_request_is_answered(server, document):
             [e["value"] for e in body["content"]["application/json"]["examples"].values()] if body else [None]
         )
         for example in examples:
+            address = path.replace("{id}", server.predict(series_id="north").json()["prediction_id"])
             reply = (
-                server.client.request(method, path, json=example)
+                server.client.request(method, address, json=example)
                 if example
-                else server.client.request(method, path)
+                else server.client.request(method, address)
             )
             assert reply.status_code == 200, (path, example, reply.text)
             sent += 1
             if path in ANSWERS:
                 ANSWERS[path].validate_python(reply.json())
-    assert sent == 7
+    assert sent == 8
 
 
 def test_asking_for_the_document_serves_nothing(server):

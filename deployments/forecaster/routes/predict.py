@@ -4,10 +4,10 @@ Small requests are answered on the event loop. Work that a request can make slow
 large bodies, own histories, times that were not requested before.
 """
 
-from collections.abc import Callable
+import time
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
@@ -17,14 +17,15 @@ from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.request import MAX_BODY_BYTES, ForecastRequest, parse_request
 from deployments.forecaster.response import build_response, is_quick
 from deployments.forecaster.routes.shared import (
+    BUSY,
     NOT_READY,
     ServiceParts,
     get_loaded_release,
+    record_answer,
+    run_large_request,
 )
-from deployments.forecaster.worker import BoundedWorker, WorkerBusyError
 
 QUICK_BYTES = 10_000  # of a body that is read on the loop: 2 ms at worst
-N_LARGE_WAITING = 7  # some 5 s; BentoML gives up after 10
 DRAINED_BYTES = 16 * MAX_BODY_BYTES  # of a body beyond the cap, so that its sender gets to read the 413
 _PROBLEMS: dict[int | str, JsonObject] = {
     400: {
@@ -39,13 +40,9 @@ _PROBLEMS: dict[int | str, JsonObject] = {
             "The request is not valid: an unknown key, a time without a zone or before the first row."
         ),
     },
-    429: {
-        "model": shapes.Problem,
-        "description": f"{N_LARGE_WAITING + 1} large requests are worked on or wait.",
-    },
+    429: BUSY,
     503: NOT_READY,
 }
-T = TypeVar("T")
 
 
 def add_routes(app: FastAPI, parts: ServiceParts) -> None:
@@ -56,7 +53,6 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
             "application/json": {"schema": _resolve_schema_refs(ForecastRequest.model_json_schema())}
         },
     }
-    large = BoundedWorker("large", N_LARGE_WAITING)
 
     @app.post(
         "/api/v1/predict",
@@ -68,28 +64,21 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
 
         From the rows that the service holds, or one series from the history in the request.
         """
+        began_s = time.perf_counter()
         content = await _read_request_bytes(request)
         forecast_request = (
             parse_request(content)
             if len(content) <= QUICK_BYTES
-            else await _run_large_request(large, parse_request, content)
+            else await run_large_request(parts, parse_request, content)
         )
         loaded = await get_loaded_release(parts)
         work = partial(build_response, loaded, forecast_request, datetime.now(UTC))
-        response = work() if is_quick(loaded, forecast_request) else await _run_large_request(large, work)
-        await parts.recorder.write_answer(response.stored)
+        response = work() if is_quick(loaded, forecast_request) else await run_large_request(parts, work)
+        sent = response.content.encode()
+        await record_answer(parts, request, loaded, forecast_request, response.stored, content, sent, began_s)
         counter = parts.metrics.served if response.is_news else parts.metrics.what_if
         counter.labels(loaded.manifest.digest).inc(response.n_series)
-        return Response(response.content, media_type="application/json")
-
-
-async def _run_large_request(worker: BoundedWorker, work: Callable[..., T], *arguments: Any) -> T:
-    """What *work* returns, run by the worker. Raises ProblemError 429 when its queue is full."""
-    try:
-        return await worker.run(work, *arguments)
-    except WorkerBusyError as error:
-        rule = "Large bodies, own histories and a new as_of are answered one by one, all others immediately."
-        raise ProblemError(429, "service", str(error), rule, "Retry in a second.") from error
+        return Response(sent, media_type="application/json")
 
 
 async def _read_request_bytes(request: Request) -> bytes:
