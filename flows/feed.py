@@ -1,4 +1,4 @@
-"""Land the records that the feed has now, close windows, and pass the newest to the chain.
+"""Land the records that the feed has now, close windows, and announce the newest.
 
 Landing without an end is not a flow, but `tidemill feed`.
 """
@@ -8,17 +8,19 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows._artifacts import build_artifact_key
+from flows._events import WindowClosed, publish_event
 from flows._stages import build_run_namer
 from flows.promotion import promotion
-from flows.refresh import refresh
 from flows.training import training
 from tasks.core.reports.feed import FeedStatus, LandedFeed
+from tasks.edges.params import read_dataset
 
 
 @flow(name="feed", flow_run_name=build_run_namer("feed"), persist_result=True, result_serializer="json")
 def feed(train: bool = False, limit_s: float = 3600.0) -> dict[str, object]:
-    """Land the records of now, pass the closed window to the chain, and refresh.
+    """Land the records of now and pass the closed window to the chain.
 
+    Emits `tidemill.window.closed` for a window that the chain has not seen; that starts a refresh.
     Lands nothing when another process lands the feed already.
     train: when the chain has not seen that window, train and promote, due or not.
     Returns a LandedFeed as plain data, and `changed`: whether the window is new to the chain.
@@ -40,7 +42,9 @@ def feed(train: bool = False, limit_s: float = 3600.0) -> dict[str, object]:
         landed.window.end.isoformat() if landed.window else "none has closed yet",
     )
     if landed.window is not None and changed:
-        refresh(limit_s=limit_s)
+        publish_event(
+            WindowClosed(dataset=read_dataset(), as_of=landed.window.end, n_rows=landed.window.n_rows)
+        )
         if train:
             training(
                 reason=f"the feed's window to {landed.window.end.isoformat()} has closed", limit_s=limit_s

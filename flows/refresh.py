@@ -3,17 +3,15 @@
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.events import emit_event
 from prefect.tasks import exponential_backoff
 
 from flows._artifacts import build_artifact_key
+from flows._events import RetrainDue, RowsRefreshed, publish_event
 from flows._stages import LIMIT_S, StageRun, build_run_namer, run_flow_stage
 from tasks.core.reports.retrain import RetrainDecision
 from tasks.edges.current import find_report
 from tasks.edges.params import read_dataset
 from tasks.edges.refreshed import RefreshReport
-
-ROWS_REFRESHED, RETRAIN_DUE = "tidemill.rows.refreshed", "tidemill.retrain.due"
 
 
 @flow(
@@ -29,13 +27,14 @@ def refresh(limit_s: float = LIMIT_S) -> list[StageRun]:
     which starts the deployment `retraining`.
     """
     done = RefreshReport.model_validate(_refresh())
-    resource = {"prefect.resource.id": f"tidemill.dataset.{done.dataset}"}
     if done.is_changed:
-        emit_event(ROWS_REFRESHED, resource, payload=done.model_dump(mode="json", exclude={"key"}))
+        figures = {name: getattr(done, name) for name in RowsRefreshed.model_fields}
+        publish_event(RowsRefreshed(**figures))
     stages = [run_flow_stage("monitor", limit_s), run_flow_stage("retrain", limit_s)]
     decision = find_report(RetrainDecision, read_dataset())
     if decision is not None and decision.due:
-        emit_event(RETRAIN_DUE, resource, payload={"reason": decision.reason, "as_of": str(decision.as_of)})
+        figures = {name: getattr(decision, name) for name in RetrainDue.model_fields}
+        publish_event(RetrainDue(**figures))
     return stages
 
 

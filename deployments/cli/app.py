@@ -4,6 +4,8 @@ Results go to stdout, progress goes to stderr.
 """
 
 import errno
+import sys
+import time
 from enum import StrEnum
 from importlib import metadata
 from typing import Annotated, Any
@@ -12,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from deployments.cli.alerts import add_alerts_commands
+from deployments.cli.audit import add_audit_commands
 from deployments.cli.check import add_check_command
 from deployments.cli.datasets import add_dataset_commands
 from deployments.cli.exit_codes import ExitCode
@@ -36,6 +39,8 @@ _FIXABLE = {
     errno.ENOENT,
     errno.EISDIR,
 }
+
+_WATCH_S = 2.0
 
 
 class _LogLevels(StrEnum):
@@ -180,17 +185,27 @@ def forecast(
 
 
 @app.command()
-def status(as_json: AsJson = False) -> None:
-    """Show dataset, champion, last decisions, the age of the data, and the running processes."""
+def status(
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show it again every 2 s until Ctrl-C.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the loop at a glance: freshness, champion, levels, alarms, retraining, processes."""
     from deployments.ops.status import read_checkout_status
 
-    current = read_checkout_status()
-    if as_json:
-        report_json(current)
-        return
-    from deployments.cli.tables import report_status
+    while True:
+        current = read_checkout_status()
+        if as_json:
+            report_json(current)
+        else:
+            from deployments.cli.tables import report_status
 
-    report_status(current)
+            report_status(current, is_redrawn=watch)
+        if not watch:
+            return
+        sys.stdout.flush()
+        time.sleep(_WATCH_S)
 
 
 @app.command()
@@ -249,3 +264,4 @@ add_quarantine_commands(app)
 add_replay_command(app)
 add_simulate_command(app)
 add_alerts_commands(app)
+add_audit_commands(app)

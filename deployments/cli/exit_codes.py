@@ -16,8 +16,8 @@ class ExitCode(IntEnum):
 MEANINGS = {
     ExitCode.OK: "done; what was checked is well",
     ExitCode.PROBLEM: (
-        "what was checked is not well (`doctor`, `check`, `leaks`, `alerts test`); with a traceback: a fault"
-        " of Tidemill"
+        "what was checked is not well (`doctor`, `check`, `leaks`, `alerts test`, `audit verify`); with a"
+        " traceback: a fault of Tidemill"
     ),
     ExitCode.ERROR: "an error that you can fix; its line has the thing, the fact, the rule and the next step",
     ExitCode.NO_FORECAST: "`forecast` could forecast none of the series; each has its reason",

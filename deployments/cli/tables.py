@@ -9,6 +9,7 @@ from rich.table import Table
 from deployments.forecaster.shapes import Absent, Prediction
 from deployments.ops.doctor import DoctorFinding
 from deployments.ops.forecaster_process import describe_served_dataset
+from deployments.ops.loop_status import LoopStatus
 from deployments.ops.status import CheckoutStatus
 from tasks.core.numbers import format_number
 from tasks.core.reports.feed import FeedStatus, FeedTableStatus, SeenMember
@@ -53,22 +54,27 @@ def report_forecast(made: "Prediction | LocalForecast", absent: Sequence[Absent]
     console.print(f"Model: {model['name']}, version {model['version']}, digest {model['digest'][:12]}")
 
 
-def report_status(current: CheckoutStatus) -> None:
-    """The status as a table of two columns."""
-    champion = current.champion
+def report_status(current: CheckoutStatus, *, is_redrawn: bool = False) -> None:
+    """The status as a table of two columns. is_redrawn: in the place of what the terminal shows."""
+    champion, loop = current.champion, current.loop
     table = Table(show_header=False)
     table.add_row("dataset", f"{current.dataset} ({', '.join(current.models)})")
     table.add_row(
-        "data as of", "nothing ingested yet" if current.as_of is None else current.as_of.isoformat()
+        "data as of",
+        f"{loop.freshness.as_of.isoformat()}, {_format_age(loop.freshness.age_s)} ago"
+        if loop.freshness
+        else "nothing ingested yet",
     )
+    age = "" if loop.champion_age_steps is None else f", {loop.champion_age_steps} steps old"
     table.add_row(
         "champion",
         (
-            f"{champion.model} {champion.version}, digest {champion.digest[:12]}"
+            f"{champion.model} {champion.version}, digest {champion.digest[:12]}{age}"
             if champion
             else "none yet; `tidemill run` makes one"
         ),
     )
+    _add_loop_rows(table, loop)
     for name, decision in current.decisions.model_dump(mode="json").items():
         table.add_row(
             name,
@@ -85,7 +91,38 @@ def report_status(current: CheckoutStatus) -> None:
         running += f"; {describe_served_dataset(current.served_dataset, current.dataset)}"
     table.add_row("running", running or "nothing; `tidemill up` starts what operators see")
     table.add_row("home", current.home)
-    _build_console().print(table)
+    console = _build_console()
+    if is_redrawn:
+        console.clear()  # nothing unless it is a terminal
+    console.print(table)
+
+
+def _add_loop_rows(table: Table, loop: LoopStatus) -> None:
+    levels = [
+        f"{level.name} {_format_number(level.newest)} (usually {_format_number(level.normal)}): {level.state}"
+        if level.newest is not None and level.normal is not None
+        else f"{level.name}: {level.state}"
+        for level in loop.levels
+    ]
+    table.add_row("levels", "; ".join(levels) or "not measured yet")
+    alarms = [f"{alarm.name}: {alarm.description}" for alarm in loop.alarms]
+    table.add_row("alarms", "; ".join(alarms) or "none")
+    last, due = loop.last_retraining, loop.next_due
+    if last is not None:
+        gain = "" if last.gain_frac is None else f", {last.gain_frac:+.1%} against the former one since"
+        result = f"{last.result}{f' ({last.error})' if last.error else ''}{gain}"
+        text = f"{last.started_at:%F %T}Z by {', '.join(last.triggers)} ({last.recipe}): {result}"
+    table.add_row("last retraining", "none yet" if last is None else text)
+    runs = [f"{name} {time:%F %T}Z" for name, time in due.runs.items()]
+    left = [] if due.age_left_steps is None else [f"retraining by age in {due.age_left_steps} steps of data"]
+    table.add_row("next", "; ".join([*left, *runs]) or "nothing is scheduled while nothing is up")
+
+
+def _format_age(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def report_feed(seen: FeedStatus) -> None:

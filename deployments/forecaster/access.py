@@ -31,6 +31,7 @@ SCOPE_OF = {
     ("POST", "/api/v1/predict"): "predict",
     ("POST", "/api/v1/predict/batch"): "predict",
     ("GET", "/api/v1/health"): "read",
+    ("GET", "/api/v1/predictions/{id}"): "predict",
     ("GET", "/api/v1/health/ready"): "read",
     ("GET", "/api/v1/models"): "read",
     ("GET", "/api/v1/models/{version}"): "read",

@@ -4,7 +4,7 @@ Each item gets what a request of its own would get. Pure, as response.py.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
@@ -37,6 +37,7 @@ from tasks.release import find_absence_reasons
 
 N_SUGGESTED = 10  # unknown series of a batch for which similar names are looked up
 
+AddEntry = Callable[[BatchItem, StoredAnswer, str], StoredAnswer]
 Forecasts = Mapping[str, ReadySeries | ProblemError]  # by series
 
 
@@ -54,9 +55,19 @@ class BatchResponse:
 
 
 def build_batch_response(
-    loaded: LoadedRelease, body: bytes, made_at: datetime, rules: ServiceRules = NO_RULES
+    loaded: LoadedRelease,
+    body: bytes,
+    made_at: datetime,
+    rules: ServiceRules = NO_RULES,
+    add_entry: Callable[[BatchItem, StoredAnswer, str], StoredAnswer] = lambda _item, answer, _content: (
+        answer
+    ),
 ) -> BatchResponse:
-    """Answer the items of *body*. Raises ProblemError when the body as a whole is not valid."""
+    """Answer the items of *body*.
+
+    add_entry: gives the record of an item its row of the audit.
+    Raises ProblemError when the body as a whole is not valid.
+    """
     items = parse_batch(body)
     forecasts = _forecast_items(loaded, [item for item in items if isinstance(item, BatchItem)])
     contents, stored, n_news = [], [], 0
@@ -72,16 +83,18 @@ def build_batch_response(
             series_id = item.series_id if isinstance(item, BatchItem) else None
             contents.append(json.dumps({**error.body, "series_id": series_id}))
             continue
-        contents.append(
+        content = (
             f'{{"status": 200, "prediction_id": "{answer_id}", "series": {ready.content}, "warnings":'
             f" {warnings}}}"
         )
-        stored.append(StoredAnswer(loaded.manifest.dataset, answer_id, made_at, ready.rows))
+        contents.append(content)
+        answer = StoredAnswer(loaded.manifest.dataset, answer_id, made_at, ready.rows)
+        stored.append(add_entry(item, answer, content))
         n_news += item.as_of is None
     head = json.dumps({**build_head(loaded, made_at), "n_failed": len(items) - len(stored)})
-    content = f'{head[:-1]}, "items": [{", ".join(contents)}]}}'.encode()
+    whole = f'{head[:-1]}, "items": [{", ".join(contents)}]}}'.encode()
     stored.sort(key=lambda answer: answer.prediction_id)  # the order of the store
-    return BatchResponse(content, stored, n_news, len(stored) - n_news)
+    return BatchResponse(whole, stored, n_news, len(stored) - n_news)
 
 
 def _forecast_item(loaded: LoadedRelease, item: BatchItem, forecasts: Forecasts) -> ReadySeries:

@@ -68,13 +68,21 @@ class LoadedRelease:
         return compute_known_span(self.rows)[1]
 
     @cached_property
-    def metrics(self) -> EvaluationFigures | None:
-        """Figures of the release's evaluation, from its provenance.
+    def provenance(self) -> Provenance | None:
+        """None when it is missing or has another form, since it is outside the digest."""
+        return read_last_report(self.release.folder / "provenance.json", Provenance)
 
-        None when the provenance is missing or has another form, since it is outside the digest.
-        """
-        provenance = read_last_report(self.release.folder / "provenance.json", Provenance)
-        return None if provenance is None else provenance.metrics
+    @property
+    def metrics(self) -> EvaluationFigures | None:
+        """Figures of the release's evaluation, from its provenance."""
+        return None if self.provenance is None else self.provenance.metrics
+
+    @property
+    def code_commit(self) -> str | None:
+        """Of the code that built the release, with `+` where something was not committed."""
+        if self.provenance is None or (commit := self.provenance.code.commit) is None:
+            return None
+        return f"{commit}+" if self.provenance.code.uncommitted else commit
 
     @cached_property
     def series(self) -> list[str]:

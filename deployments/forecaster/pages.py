@@ -167,8 +167,42 @@ def _build_response_examples(
     examples |= {path: NOT_OFFERED.body for (_, path), scope in SCOPE_OF.items() if scope == "operate"}
     if loaded:
         now, request = datetime.now(UTC), ForecastRequest(**requests[PREDICT]["one series"])
-        examples[PREDICT] = json.loads(build_response(loaded, request, now).content)
+        prediction = json.loads(build_response(loaded, request, now).content)
+        examples[PREDICT] = prediction
+        examples["/api/v1/predictions/{id}"] = _build_recorded_example(prediction, request)
         batch = json.dumps(requests[BATCH]["several requests"]).encode()
         examples[BATCH] = json.loads(build_batch_response(loaded, batch, now).content)
         examples["/api/v1/models"] = {"champion": describe_champion(loaded)}
     return examples
+
+
+def _build_recorded_example(prediction: JsonObject, request: ForecastRequest) -> JsonObject:
+    """*prediction* as it is recorded."""
+    names = ("prediction_id", "made_at", "dataset", "data_version", "rows_version")
+    series = [
+        {name: part[name] for name in ("series_id", "cutoff", "steps")} for part in prediction["series"]
+    ]
+    return {
+        **{name: prediction[name] for name in names},
+        "principal": {"name": "shop", "tenant": "acme"},
+        "route": "POST /api/v1/predict",
+        "request": {
+            "series_id": request.series,
+            "as_of": None,
+            "horizon_steps": None,
+            "levels": None,
+            "history": None,
+        },
+        "model": {name: prediction["model"][name] for name in ("digest", "version")},
+        "code_commit": None,
+        "latency_ms": 0.4,
+        "request_digest": "9f2c...",
+        "answer_digest": "07be...",
+        "series": series,
+        "recomputed": {
+            "state": "same",
+            "reason": None,
+            "largest_relative_difference": 0.0,
+            "series": series,
+        },
+    }

@@ -12,7 +12,8 @@ from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.source import ReleaseSource
 from deployments.forecaster.worker import BoundedWorker, WorkerBusyError
 from tasks.core.errors import TidemillError
-from tasks.edges.served import ServedStoreError, StoredAnswer, check_served, write_answers
+from tasks.edges.served import StoredAnswer, check_served, write_answers
+from tasks.edges.served_store import ServedStoreError
 
 N_WAITING = 1_000  # all of them in one transaction
 RECORD_TIMEOUT_S = 2.0  # waits for another process that holds the store; then the answer is refused
@@ -48,8 +49,7 @@ class ResponseRecorder:
     async def write_answers(self, answers: Sequence[StoredAnswer]) -> None:
         """Write the answers to one request to disk, of one dataset, in one transaction.
 
-        Together with those that come while others are written.
-
+        Together with those that come while others are written. Each has its row of the audit.
         Raises ProblemError 503 when that fails, after RECORD_TIMEOUT_S at most.
         """
         thing, rule = "store of served forecasts", "Nothing is served that is not recorded."

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 import polars as pl
@@ -27,7 +27,7 @@ from deployments.forecaster.request import ForecastRequest, SeriesRequest
 from deployments.forecaster.selection import Selection, find_selection
 from tasks.core.errors import TidemillError
 from tasks.core.service_rules import ServiceRules
-from tasks.edges.served import StoredAnswer, StoredRow, build_stored_rows
+from tasks.edges.served import StoredAnswer, StoredRow, build_stored_history, build_stored_rows
 from tasks.release import find_absence_reasons, predict_cutoffs
 
 NO_RULES = ServiceRules()
@@ -131,11 +131,23 @@ def _build_ready_response(
     return ForecastResponse(content, stored, len(ready), is_news=True)
 
 
-def build_computed_response(
-    loaded: LoadedRelease, request: ForecastRequest, made_at: datetime, rules: ServiceRules = NO_RULES
-) -> ForecastResponse:
-    """`build_response` of any request, from the forecasts as frames."""
-    selection = select_parts(loaded, request)
+class ComputedForecasts(NamedTuple):
+    """Forecasts of the requested series.
+
+    rows: that they are made from, of these series. newest: known_at of the newest row.
+    """
+
+    frame: pl.DataFrame
+    rows: pl.DataFrame
+    newest: datetime
+    as_of: datetime
+
+
+def compute_forecasts(loaded: LoadedRelease, request: ForecastRequest) -> ComputedForecasts:
+    """The forecasts of *request*, from its own rows or those of *loaded*.
+
+    Raises ProblemError when a series is unknown, or as_of is before the first row.
+    """
     has_own_history = request.history is not None
     rows = build_own_rows(loaded, request) if has_own_history else _select_stored_rows(loaded, request)
     first, newest = compute_known_span(rows)
@@ -143,6 +155,15 @@ def build_computed_response(
     if as_of < first:
         raise build_early_error(as_of, first)
     forecasts = _predict_rows(loaded, request, rows, as_of).filter(pl.col("series_id").is_in(request.series))
+    return ComputedForecasts(forecasts, rows, newest, as_of)
+
+
+def build_computed_response(
+    loaded: LoadedRelease, request: ForecastRequest, made_at: datetime, rules: ServiceRules = NO_RULES
+) -> ForecastResponse:
+    """`build_response` of any request, from the forecasts as frames."""
+    selection, has_own_history = select_parts(loaded, request), request.history is not None
+    forecasts, rows, newest, as_of = compute_forecasts(loaded, request)
     missing = set(request.series) - set(forecasts["series_id"])
     absent = (
         {s: reason for s, reason in find_absence_reasons(loaded.release, rows, as_of).items() if s in missing}
@@ -179,7 +200,8 @@ def build_computed_response(
         own_history=has_own_history,
         as_of=request.as_of_time,
     )
-    stored = StoredAnswer(loaded.manifest.dataset, prediction_id, made_at, stored_rows)
+    history = None if request.history is None else build_stored_history(request.history)
+    stored = StoredAnswer(loaded.manifest.dataset, prediction_id, made_at, stored_rows, history)
     is_news = request.as_of is None and not has_own_history
     n_series = forecasts["series_id"].n_unique()
     return ForecastResponse(json.dumps(body, allow_nan=False), stored, n_series, is_news)

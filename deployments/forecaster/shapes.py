@@ -141,6 +141,85 @@ class BatchPrediction(TypedDict):
 
 
 @with_config(_CLOSED)
+class RecordedCaller(TypedDict):
+    """Who asked."""
+
+    name: str
+    tenant: str
+
+
+@with_config(_CLOSED)
+class RecordedRequest(TypedDict):
+    """What was asked. history: sha256 of the rows that the request brought."""
+
+    series_id: list[str]
+    as_of: str | None
+    horizon_steps: int | None
+    levels: list[float] | None
+    history: str | None
+
+
+@with_config(_CLOSED)
+class RecordedModel(TypedDict):
+    """The release of a recorded answer."""
+
+    digest: str
+    version: str
+
+
+@with_config(_CLOSED)
+class RecordedSeries(TypedDict):
+    """One series of a recorded answer."""
+
+    series_id: str
+    cutoff: str
+    steps: list[Step]
+
+
+@with_config(_CLOSED)
+class Recomputed(TypedDict):
+    """The answer computed again.
+
+    reason: what is not kept any more, or what differs.
+    """
+
+    state: Annotated[
+        Literal["same", "differs", "gone"],
+        Field(description="`gone`: something that the answer was made from is not kept any more."),
+    ]
+    reason: str | None
+    largest_relative_difference: Annotated[
+        float | None, Field(description="`same` is at most 1e-6; null where there is nothing to compare.")
+    ]
+    series: list[RecordedSeries]
+
+
+@with_config(_CLOSED)
+class RecordedPrediction(TypedDict):
+    """An answer as it was recorded.
+
+    code_commit: of the code that built the release, with `+` where something was not committed.
+    request_digest, answer_digest: sha256 of the bytes that were received and sent.
+    """
+
+    prediction_id: str
+    made_at: str
+    dataset: str
+    principal: RecordedCaller
+    route: str
+    request: RecordedRequest
+    model: RecordedModel
+    data_version: str
+    rows_version: str | None
+    code_commit: str | None
+    latency_ms: Annotated[float, Field(description="Until the answer was ready to be recorded.")]
+    request_digest: str
+    answer_digest: str
+    series: Annotated[list[RecordedSeries], Field(description="Empty when they are not kept any more.")]
+    recomputed: Recomputed
+
+
+@with_config(_CLOSED)
 class ChampionModel(Model):
     """The release that answers.
 

@@ -10,6 +10,7 @@ else those in the release.
 
 import asyncio
 import hashlib
+import logging
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -24,11 +25,13 @@ from tasks.core.frames import SERIES
 from tasks.core.objectives import ServiceTargets
 from tasks.core.service_rules import SECTION, ServiceRules
 from tasks.edges.registry import get_champion_folder, get_champion_path, get_rows_path, read_champion
+from tasks.edges.row_versions import keep_rows_version
 from tasks.edges.settings import ROOT, read_settings
 from tasks.release import Release, load_release
 from tasks.release.manifest import read_manifest
 
 EMBEDDED = ROOT / "release"
+_log = logging.getLogger("tidemill.forecaster")
 RETRY_S = 5.0  # a release that failed is tried again this often, in case a file of it was fixed
 
 
@@ -267,7 +270,13 @@ def _read_newest_rows(release: Release, dataset: str) -> tuple[pl.DataFrame, Sta
             f"The columns {missing} of the release are missing in {path}. Run `tidemill refresh`, which"
             " publishes the rows."
         )
-    return rows, stamp, hashlib.sha256(content).hexdigest()
+    version = hashlib.sha256(content).hexdigest()
+    if stamp:
+        try:
+            keep_rows_version(dataset, path, content, version)
+        except OSError as error:  # answers go on; that one cannot be recomputed is said where it is asked for
+            _log.warning("the rows %s are not kept for recomputing: %s", version, error)
+    return rows, stamp, version
 
 
 def describe_source(source: ReleaseSource) -> shapes.Ready:

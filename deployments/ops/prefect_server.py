@@ -42,6 +42,8 @@ def build_prefect_environment(api_url: str) -> dict[str, str]:
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # pickle otherwise
         "PREFECT_WORKER_QUERY_SECONDS": "2",  # 10 by default; a person who presses Run waits for it
         "PREFECT_CLI_PROMPT": "false",
+        # In files: in memory, the default, a restarted server ends every run that holds a slot
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         # Flow runs start in folders of their own, and import this checkout's packages
         "PYTHONPATH": str(ROOT),
     }

@@ -9,12 +9,14 @@ from typing import NamedTuple
 from deployments.ops.forecaster_process import find_served_dataset
 from deployments.ops.supervisor_state import read_state
 from tasks.core.errors import ParamsError
+from tasks.edges.audit import get_audit_head_path
 from tasks.edges.objectives import get_counts_path
 from tasks.edges.params import read_document
 from tasks.edges.processes import is_running
 from tasks.edges.registry import MANIFEST, ReleaseIdentity, get_rows_path
+from tasks.edges.row_versions import get_rows_versions_folder
 from tasks.edges.safe_names import encode_name
-from tasks.edges.served import get_served_path
+from tasks.edges.served_store import get_archive_path, get_served_path
 from tasks.edges.settings import ROOT, read_settings
 
 
@@ -82,9 +84,14 @@ def _list_paths(dataset: str) -> Iterator[Path]:
     named = (
         *(home / folder / encode_name(dataset) for folder in ("registry", "feed", "failed/validate")),
         *(served.with_name(f"{served.name}{suffix}") for suffix in ("", "-wal", "-shm")),
+        get_archive_path(dataset, "any").parent,
+        get_audit_head_path(dataset),
         get_rows_path(dataset),
+        get_rows_versions_folder(dataset),
         get_counts_path(dataset),
         home / "progress" / f"{encode_name(dataset)}.json",
+        home / "refresh" / dataset,
+        *(home / "retrain" / f"{dataset}.{kind}" for kind in ("jsonl", "lock")),
     )
     yield from (path for path in named if path.exists())
     for manifest in (home / "releases").glob(f"*/{MANIFEST}"):

@@ -1,8 +1,9 @@
-"""`tidemill status`: the current dataset, its champion, the last decisions, what runs."""
+"""`tidemill status`: the current dataset, its champion, the loop, the last decisions, what runs."""
 
 from pathlib import Path
 
 from deployments.ops.forecaster_process import find_served_dataset
+from deployments.ops.loop_status import LoopStatus, read_loop_status
 from deployments.ops.supervisor_state import read_state
 from tasks.core.reports.base import IsoTime
 from tasks.core.reports.ingest import IngestLedger
@@ -62,6 +63,7 @@ class CheckoutStatus(Strict):
     as_of: newest `known_at` of the data.
     running: by part of `tidemill up`.
     served_dataset: that the running service serves.
+    loop: the loop at a glance.
     home: TIDEMILL_HOME.
     """
 
@@ -72,6 +74,7 @@ class CheckoutStatus(Strict):
     decisions: LastDecisions
     running: dict[str, RunningPart]
     served_dataset: str | None
+    loop: LoopStatus
     home: str
 
 
@@ -79,7 +82,7 @@ def read_checkout_status(root: Path = ROOT) -> CheckoutStatus:
     """Read the status of the current dataset."""
     document = read_document(root)
     dataset = document.dataset
-    record = read_champion(dataset)
+    record, running = read_champion(dataset), _read_running()
     ledger = find_report(IngestLedger, dataset, root)
     return CheckoutStatus(
         dataset=dataset,
@@ -87,8 +90,9 @@ def read_checkout_status(root: Path = ROOT) -> CheckoutStatus:
         as_of=None if ledger is None else ledger.as_of,
         champion=None if record is None else Champion(**record.model_dump(exclude={"decision"})),
         decisions=_read_last_decisions(dataset, root),
-        running=_read_running(),
+        running=running,
         served_dataset=find_served_dataset(),
+        loop=read_loop_status(document, root, is_up="worker" in running),
         home=str(read_settings().home),
     )
 

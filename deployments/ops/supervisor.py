@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from logging.handlers import RotatingFileHandler
 from typing import Any, NamedTuple, NoReturn
 
+from deployments.ops.crashed_runs import CrashWatch
 from deployments.ops.forecaster_process import (
     build_serve_command,
     build_service_environment,
@@ -186,11 +187,17 @@ def run_supervisor(kafka: bool = False) -> NoReturn:
     signal.signal(signal.SIGTERM, _stop_on_signal)
     signal.signal(signal.SIGINT, _stop_on_signal)
     keeper = _PartKeeper(list_parts(kafka))
+    stopping = threading.Event()
+    if "prefect" in list_ports(kafka):  # on a server for several machines, a process may be elsewhere
+        api = build_api_url(read_settings().prefect_port)
+        watch = CrashWatch(api, lambda line: keeper.log.info("supervisor | %s", line))
+        threading.Thread(target=watch.run_loop, args=(stopping,), daemon=True).start()
     try:
         while True:
             keeper.run_round()
             time.sleep(_POLL_S)
     finally:
+        stopping.set()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal does not interrupt the stop
         keeper.close()
 

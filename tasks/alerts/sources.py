@@ -107,7 +107,7 @@ def _list_monitor_alarms(context: AlarmContext) -> list[Alarm] | None:
             "monitor",
             describe_alarm(level),
             dataset,
-            "" if level.level is None else f"{level.level:g}",
+            level.figure if level.figure == "concept" else "" if level.level is None else f"{level.level:g}",
         )
         for level in report.service_levels
         if level.is_degraded
@@ -115,7 +115,7 @@ def _list_monitor_alarms(context: AlarmContext) -> list[Alarm] | None:
     params = context.document.parse_stage("retrain", RetrainParams)
     limits = RetrainLimits(**{name: getattr(params, name) for name in RetrainLimits.model_fields})
     if (champion := report.champion) is not None:
-        breaches = limits.list_breaches(champion.error_ratio, champion.coverage_frac)
+        breaches = limits.list_breaches(champion.error_ratio, champion.coverage_frac, report.n_blocks)
         for name, summary in breaches.items():
             alarm = "loss_high" if name == "error" else "coverage_low"
             alarms.append(build_alarm(alarm, "monitor", summary, dataset, "limit"))
@@ -157,8 +157,8 @@ def _list_retraining_alarms(context: AlarmContext) -> list[Alarm]:
     if last.ended_at is None:
         late = (context.now - last.started_at).total_seconds() > RETRAINING_LATE_S
         name, summary = ("retraining_failed" if late else None), f"{began}, and has no end"
-    elif last.new_digest is None:
-        name, summary = "retraining_failed", f"{began}, and left no champion"
+    elif last.error is not None or last.new_digest is None:
+        name, summary = "retraining_failed", f"{began}: {last.error or 'it left no champion'}"
     elif last.new_digest == last.digest:
         name, summary = "retraining_no_better", f"{began}: the champion stays"
     if name is None:

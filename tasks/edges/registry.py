@@ -12,7 +12,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -130,7 +130,7 @@ def apply_promotion(dataset: str, release_folder: Path, decision: GateDecision) 
         journal = _read_repaired_journal(dataset)
         champion = build_champion(release, decision, journal)
         # 1.
-        _write_release_copy(release_folder, get_champion_folder(champion))
+        _write_release_copy(dataset, release_folder, get_champion_folder(champion))
         # 2.
         if not journal or journal[-1].digest != champion.digest:
             _write_journal_line(dataset, champion)
@@ -147,6 +147,21 @@ def apply_promotion(dataset: str, release_folder: Path, decision: GateDecision) 
         # 5.
         _delete_old_releases(dataset, now)
     return champion
+
+
+def get_release_folder(digest: str) -> Path:
+    """Where a promoted release is, until it is deleted."""
+    return read_settings().home / "releases" / digest
+
+
+def find_release_deletion(dataset: str, digest: str) -> datetime | None:
+    """Since when a release that was promoted is not kept any more; None when it is, or unknown."""
+    path = _get_deletion_path(dataset, digest)
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.exists() else None
+
+
+def _get_deletion_path(dataset: str, digest: str) -> Path:
+    return _get_dataset_folder(dataset) / "deleted" / digest
 
 
 def publish_rows_file(dataset: str, path: Path) -> None:
@@ -189,11 +204,12 @@ def _decide_version(digest: str, journal: Sequence[ChampionRecord]) -> str:
     return versions.get(digest, f"1.{len(versions)}.0")
 
 
-def _write_release_copy(source: Path, target: Path) -> None:
+def _write_release_copy(dataset: str, source: Path, target: Path) -> None:
     """Copy a release without the releases nested in it.
 
     The baseline is a release of its own in models/release. The release inside the Bento is a part.
     """
+    _get_deletion_path(dataset, target.name).unlink(missing_ok=True)
     if target.exists():
         return  # it is named by its digest and was put there by rename, so it is whole
 
@@ -226,10 +242,13 @@ def _delete_old_releases(dataset: str, former: ChampionRecord | None) -> None:
     """
     newest_first = list(dict.fromkeys(champion.digest for champion in reversed(read_journal(dataset))))
     kept = set(newest_first[: max(read_settings().keep_releases, 2)]) | ({former.digest} if former else set())
-    folders = [read_settings().home / "releases" / digest for digest in newest_first if digest not in kept]
+    folders = [get_release_folder(digest) for digest in newest_first if digest not in kept]
     in_use = _read_references() if (old := [folder for folder in folders if folder.exists()]) else set()
     for folder in old:
         if folder.name not in in_use:
+            deletion = _get_deletion_path(dataset, folder.name)
+            deletion.parent.mkdir(exist_ok=True)
+            deletion.touch()
             # By rename first, so that a kill leaves no half of it
             leaving = folder.with_name(f".{folder.name}.{os.getpid()}.old")
             shutil.rmtree(folder.rename(leaving), ignore_errors=True)

@@ -1,101 +1,110 @@
 """Forecasts that the service has served: one row per step, on disk before the answer is sent.
 
-A SQLite file per dataset, `<home>/served/<dataset>.db`, in WAL mode with `synchronous=FULL`: each
-append is one transaction and one fsync (about a millisecond on a local disk), and several processes
-may append and read at the same time. Quantiles, and what other kinds of target have instead of
-`y_hat`, are data, a JSON object per row, since releases differ in them.
+They are in the file of `served_store`. Quantiles, and what other kinds of target have instead of
+`y_hat`, are data, a JSON object per row, since releases differ in them. In the same transaction
+each answer gets a row of the audit (`audit`), and its own history is kept once.
 """
 
+import hashlib
 import json
 import math
-import os
 import shutil
 import sqlite3
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from datetime import UTC, datetime, timedelta
+import zlib
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
-from tasks.core.errors import TidemillError
 from tasks.core.frames import SERVED
 from tasks.core.frames import UTC as UTC_DTYPE
-from tasks.edges.files import sync_folder
-from tasks.edges.safe_names import encode_name
-from tasks.edges.settings import read_settings
+from tasks.edges.audit import (
+    AuditedAnswer,
+    AuditEntry,
+    AuditRow,
+    compute_steps_digest,
+    find_audit_row,
+    read_moved_months,
+    write_audit,
+    write_audit_head,
+)
+from tasks.edges.served_store import (
+    FORMAT,
+    WAIT_S,
+    convert_store_errors,
+    convert_to_us,
+    format_month,
+    get_archive_path,
+    get_served_path,
+    get_writer,
+    has_request_columns,
+    open_for_reading,
+)
 
-_FORMAT = 1  # PRAGMA user_version of the file; a change is a new number and a migration
 RESERVE_BYTES = 16_000_000  # 1,000 series of 50 steps with 9 quantiles, 330 bytes a row
 _FIX = "No forecast is served that is not recorded; free the disk or correct the file's permissions."
-_WAIT_S = 5.0  # for another process that is writing; it holds the lock for milliseconds
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMES = [name for name, dtype in SERVED.columns.items() if dtype == UTC_DTYPE]
 _PLAIN = [*SERVED.columns, *SERVED.optional]
-_TABLE = """
-CREATE TABLE IF NOT EXISTS served (
-    prediction_id TEXT NOT NULL,
-    series_id TEXT NOT NULL,
-    step INTEGER NOT NULL,
-    cutoff INTEGER NOT NULL,      -- microseconds since 1970 UTC, like every time here
-    event_time INTEGER NOT NULL,
-    model TEXT NOT NULL,
-    y_hat REAL,                   -- NULL: of a kind without such a column
-    quantiles TEXT NOT NULL,      -- {"q_0.1": 0.004, ...}, and other columns of the kind
-    made_at INTEGER NOT NULL,
-    digest TEXT NOT NULL,
-    own_history INTEGER NOT NULL, -- 1: made from rows that the request brought
-    as_of INTEGER,                -- of the request; NULL: none, or an older version wrote the row
-    is_news INTEGER,              -- 1: from the newest rows; 0: as of a time or own rows; NULL: older
-    PRIMARY KEY (prediction_id, series_id, step)
-) WITHOUT ROWID
-"""
 # Names from the schema
 _SELECT = f"SELECT {', '.join(_PLAIN)}, quantiles FROM served WHERE own_history <= ?"  # noqa: S608
 # The last of an answer that was given several times: SQLite takes the other columns from the row of
 # the maximum.
+_OF_NEWS = ("digest", "series_id", "cutoff", "step")
 _NEWS = f"""
 SELECT {", ".join(_PLAIN)}, quantiles, max(made_at) FROM served WHERE is_news = 1 AND cutoff >= ?
-GROUP BY digest, series_id, cutoff, step
+GROUP BY {", ".join(_OF_NEWS)}
 """  # noqa: S608  (names from the schema)
+_COUNT_NAMES = ("n_answers", "n_news", "n_as_of", "n_own_history", "n_unmarked")
 _COUNTS = """
 SELECT count(*), sum(is_news = 1), sum(own_history = 0 AND is_news = 0), sum(own_history),
        sum(own_history = 0 AND is_news IS NULL)
-FROM (SELECT prediction_id, own_history, {is_news} FROM served GROUP BY prediction_id)
+FROM (SELECT prediction_id, own_history, {is_news} FROM served WHERE made_at >= ? AND made_at < ?
+      GROUP BY prediction_id)
 """
-# The format stays: a service of an older version, as in the Bento of an older champion, goes on
-# writing into the file.
-_ADDED = ("ALTER TABLE served ADD COLUMN as_of INTEGER", "ALTER TABLE served ADD COLUMN is_news INTEGER")
 _OF_ANSWER = ("prediction_id", "made_at")  # the same in all rows of an answer
 _OF_FORECAST = [name for name in _PLAIN if name not in _OF_ANSWER]
-_COLUMNS = (*_OF_ANSWER, *_OF_FORECAST, "quantiles", "own_history", "as_of", "is_news")
+COLUMNS = (*_OF_ANSWER, *_OF_FORECAST, "quantiles", "own_history", "as_of", "is_news")
 # Names from the schema
-_INSERT = f"INSERT INTO served ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
+_INSERT = f"INSERT INTO served ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
+STORED_COLUMNS = tuple(name for name in COLUMNS if name not in _OF_ANSWER)
+SELECT_STEPS = f"SELECT {', '.join(STORED_COLUMNS)} FROM served WHERE prediction_id = ?"  # noqa: S608
+_SELECT_HISTORY = "SELECT content FROM histories WHERE digest = ?"
+_INSERT_HISTORY = """
+INSERT INTO histories VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET used_at = max(used_at, excluded.used_at)
+"""
+
+StoredRow = tuple[object, ...]  # STORED_COLUMNS: without what is the same in all rows of an answer
 
 
-StoredRow = tuple[object, ...]  # of the table, without what is the same in all rows of an answer
+class StoredHistory(NamedTuple):
+    """The own history of a request. digest: sha256 of its JSON. content: the JSON, zlib."""
+
+    digest: str
+    content: bytes
+
+
+def build_stored_history(history: Sequence[object]) -> StoredHistory:
+    """The rows that a request brought, as they are kept."""
+    content = json.dumps(history).encode()
+    return StoredHistory(hashlib.sha256(content).hexdigest(), zlib.compress(content, 1))
 
 
 class StoredAnswer(NamedTuple):
-    """An answer as it is recorded. rows: of `build_stored_rows`, one for each step."""
+    """An answer as it is recorded.
+
+    rows: of `build_stored_rows`, one for each step.
+    history: that the request brought.
+    entry: for the audit; every answer that is sent has one.
+    """
 
     dataset: str
     prediction_id: str
     made_at: datetime
     rows: Sequence[StoredRow]
-
-
-class ServedStoreError(TidemillError):
-    """Served forecasts cannot be recorded or read, so nothing may be served."""
-
-
-def get_served_path(dataset: str) -> Path:
-    """Where the served forecasts of *dataset* are kept."""
-    return read_settings().home / "served" / f"{encode_name(dataset)}.db"
+    history: StoredHistory | None = None
+    entry: AuditEntry | None = None
 
 
 def write_served(
@@ -104,7 +113,7 @@ def write_served(
     *,
     own_history: bool = False,
     as_of: datetime | None = None,
-    wait_s: float = _WAIT_S,
+    wait_s: float = WAIT_S,
 ) -> None:
     """Record *frame* (SERVED) in one transaction; on return its bytes are on disk.
 
@@ -120,34 +129,52 @@ def write_served(
     _insert(dataset, [(*stamp, *row) for stamp, row in zip(stamps, rows, strict=True)], wait_s)
 
 
-def write_answers(answers: Sequence[StoredAnswer], *, wait_s: float = _WAIT_S) -> None:
+def write_answers(answers: Sequence[StoredAnswer], *, wait_s: float = WAIT_S) -> None:
     """Record *answers* of one dataset in one transaction; on return their bytes are on disk.
 
     Raises ServedStoreError as `write_served`; then none of them is recorded.
     """
     rows: list[StoredRow] = []
+    audited: list[AuditedAnswer] = []
+    histories: list[tuple[str, int, bytes]] = []
     for answer in answers:
-        stamp = (answer.prediction_id, _convert_to_us(answer.made_at))
+        stamp = (answer.prediction_id, convert_to_us(answer.made_at))
         rows += [(*stamp, *row) for row in answer.rows]
-    _insert(answers[0].dataset, rows, wait_s)
+        if answer.entry is not None:
+            audited.append(AuditedAnswer(*stamp, answer.entry, compute_steps_digest(answer.rows)))
+        if answer.history is not None:
+            histories.append((answer.history.digest, stamp[1], answer.history.content))
+    _insert(answers[0].dataset, rows, wait_s, audited, histories)
 
 
-def _insert(dataset: str, rows: Sequence[StoredRow], wait_s: float) -> None:
+def _insert(
+    dataset: str,
+    rows: Sequence[StoredRow],
+    wait_s: float,
+    audited: Sequence[AuditedAnswer] = (),
+    histories: Sequence[tuple[str, int, bytes]] = (),
+) -> None:
     path = get_served_path(dataset)
-    with _convert_store_errors(path, _FIX):
-        connection = _get_writer(path, wait_s)
+    with convert_store_errors(path, _FIX):
+        connection = get_writer(path, wait_s)
         with connection:
+            connection.execute("BEGIN IMMEDIATE")  # the row before is read for the audit
             connection.executemany(_INSERT, rows)
+            if histories:
+                connection.executemany(_INSERT_HISTORY, histories)
+            head = write_audit(connection, audited)
+        if head is not None:
+            write_audit_head(dataset, head)
 
 
-def check_served(dataset: str, *, wait_s: float = _WAIT_S) -> None:
+def check_served(dataset: str, *, wait_s: float = WAIT_S) -> None:
     """Raise ServedStoreError when a forecast could not be recorded now.
 
     By a synced write and the free space. The write sets the file's format to what it is already.
     """
     path = get_served_path(dataset)
-    with _convert_store_errors(path, _FIX):
-        _get_writer(path, wait_s).execute(f"PRAGMA user_version={_FORMAT}")
+    with convert_store_errors(path, _FIX):
+        get_writer(path, wait_s).execute(f"PRAGMA user_version={FORMAT}")
         # A small write may fit into the log even if a large one does not
         if (free := shutil.disk_usage(path.parent).free) < RESERVE_BYTES:
             needed = f"a large answer takes up to {RESERVE_BYTES / 1e6:.0f} MB"
@@ -155,72 +182,101 @@ def check_served(dataset: str, *, wait_s: float = _WAIT_S) -> None:
 
 
 def read_served(dataset: str, *, own_history: bool = False) -> pl.DataFrame:
-    """All served forecasts of *dataset*, a SERVED frame with a column for each quantile of any.
+    """All served forecasts in the store of *dataset*; a SERVED frame.
 
+    It has a column for each quantile of any, and not the months that were moved.
     own_history: also those from rows that a request brought, whose series may be anything.
     Raises ServedStoreError when the file cannot be read.
     """
     path = get_served_path(dataset)
     if not path.exists():
         return _build_frame([])
-    with _open_for_reading(path) as connection:
+    with open_for_reading(path) as connection:
         return _build_frame(connection.execute(_SELECT, [int(own_history)]).fetchall())
+
+
+class RecordedAnswer(NamedTuple):
+    """An answer as it was recorded.
+
+    rows: its steps as stored; empty when they are not kept any more.
+    history: JSON of its own history; None when there was none, or it is not kept any more.
+    """
+
+    audit: AuditRow
+    rows: Sequence[StoredRow]
+    history: bytes | None
+
+
+def find_answer(dataset: str, prediction_id: str) -> RecordedAnswer | None:
+    """The answer *prediction_id*; None when it is unknown, or an older version recorded it."""
+    path = get_served_path(dataset)
+    if not path.exists():
+        return None
+    with open_for_reading(path) as connection:
+        if (audit := find_audit_row(connection, prediction_id)) is None:
+            return None
+        rows = connection.execute(SELECT_STEPS, [prediction_id]).fetchall()
+        archive = get_archive_path(dataset, format_month(audit.made_at))
+        if not rows and archive.exists():
+            of_answer = pl.scan_parquet(archive).filter(pl.col("prediction_id") == prediction_id)
+            rows = of_answer.select(STORED_COLUMNS).collect().rows()
+        digest = json.loads(audit.request).get("history")
+        stored = connection.execute(_SELECT_HISTORY, [digest]).fetchone()
+    history = None if stored is None else zlib.decompress(stored[0])
+    if history is not None and hashlib.sha256(history).hexdigest() != digest:
+        history = None
+    return RecordedAnswer(audit, rows, history)
 
 
 def read_news(dataset: str, since: datetime) -> pl.DataFrame:
     """Forecasts from the newest rows at cutoffs from *since* on; a SERVED frame.
 
     Each step once, as served last. Forecasts for requests with an `as_of` or an own history are
-    left
-    out, and those that an older version recorded: it did not record whether a time was asked for.
+    left out, and those that an older version recorded: it did not record whether a time was
+    asked for.
     """
     path = get_served_path(dataset)
     if not path.exists():
         return _build_frame([])
-    with _open_for_reading(path) as connection:
-        has_columns = _has_request_columns(connection)
-        rows = connection.execute(_NEWS, [_convert_to_us(since)]).fetchall() if has_columns else []
-    return _build_frame([row[:-1] for row in rows])
+    with open_for_reading(path) as connection:
+        has_columns = has_request_columns(connection)
+        rows = connection.execute(_NEWS, [convert_to_us(since)]).fetchall() if has_columns else []
+    news = _build_frame([row[:-1] for row in [*rows, *_read_moved_news(path, since)]])
+    return news.sort("made_at").unique(_OF_NEWS, keep="last", maintain_order=True)
+
+
+def _read_moved_news(path: Path, since: datetime) -> list[tuple[object, ...]]:
+    """As _NEWS, of the months that were moved."""
+    if not (files := sorted(path.with_suffix("").glob("*.parquet"))):
+        return []
+    is_wanted = (pl.col("is_news") == 1) & (pl.col("cutoff") >= convert_to_us(since))
+    news = pl.scan_parquet(files).filter(is_wanted).select(*_PLAIN, "quantiles", newest="made_at")
+    # Not the last of each group, which would keep all of its rows in memory
+    newest = news.group_by(_OF_NEWS).agg(pl.col("newest").max())
+    last = news.join(newest, on=[*_OF_NEWS, "newest"], how="semi").unique(_OF_NEWS, keep="any")
+    return last.collect(engine="streaming").rows()
 
 
 def count_served(dataset: str) -> dict[str, int]:
     """Numbers of answers: n_answers; of these n_news, n_as_of, n_own_history, n_unmarked.
 
+    Those of months that were moved or deleted count, too.
     n_unmarked: recorded by an older version.
     """
-    names, path = ("n_answers", "n_news", "n_as_of", "n_own_history", "n_unmarked"), get_served_path(dataset)
-    if not path.exists():
-        return dict.fromkeys(names, 0)
-    with _open_for_reading(path) as connection:
-        is_news = "is_news" if _has_request_columns(connection) else "NULL AS is_news"
-        counts = connection.execute(_COUNTS.format(is_news=is_news)).fetchone()
-    return {name: int(n or 0) for name, n in zip(names, counts, strict=True)}
+    if not (path := get_served_path(dataset)).exists():
+        return dict.fromkeys(_COUNT_NAMES, 0)
+    with open_for_reading(path) as connection:
+        stored, moved = count_answers(connection), read_moved_months(connection).values()
+    return {name: n + sum(month.counts.get(name, 0) for month in moved) for name, n in stored.items()}
 
 
-@contextmanager
-def _open_for_reading(path: Path) -> Iterator[sqlite3.Connection]:
-    with (
-        _convert_store_errors(path, "Restore the file from a backup, or move it away and start a new one."),
-        closing(sqlite3.connect(path, timeout=_WAIT_S)) as connection,
-    ):
-        yield connection
-
-
-def _has_request_columns(connection: sqlite3.Connection) -> bool:
-    """Whether the table has what was asked for; an older one gets the columns with a write."""
-    return any(column[1] == "is_news" for column in connection.execute("PRAGMA table_info(served)"))
-
-
-def _convert_to_us(time: datetime) -> int:
-    return (time - _EPOCH) // timedelta(microseconds=1)
-
-
-@contextmanager
-def _convert_store_errors(path: Path, fix: str) -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        raise ServedStoreError(f"The store of served forecasts {path} fails: {error}. {fix}") from error
+def count_answers(
+    connection: sqlite3.Connection, span: tuple[int, int] = (-(2**63), 2**63 - 1)
+) -> dict[str, int]:
+    """`count_served` of the answers in the store that were made in *span*, microseconds."""
+    is_news = "is_news" if has_request_columns(connection) else "NULL AS is_news"
+    counts = connection.execute(_COUNTS.format(is_news=is_news), span).fetchone()
+    return {name: int(n or 0) for name, n in zip(_COUNT_NAMES, counts, strict=True)}
 
 
 def build_stored_rows(
@@ -234,16 +290,47 @@ def build_stored_rows(
     missing = [pl.lit(None).alias(c) for c in _OF_FORECAST if c not in frame.columns]
     times = [c for c in _TIMES if c in _OF_FORECAST]
     plain = frame.with_columns(missing).select(_OF_FORECAST).with_columns(pl.col(times).dt.epoch("us"))
+    # SQLite keeps no negative zero, and polars computes no x + 0.0
+    y_hat = pl.when(pl.col("y_hat") == 0).then(0.0).otherwise(pl.col("y_hat"))
+    plain = plain.with_columns(y_hat.alias("y_hat"))
     quantiles = frame.select(names).to_dicts() if names else [{}] * frame.height
     request = (
         int(own_history),
-        None if as_of is None else _convert_to_us(as_of),
+        None if as_of is None else convert_to_us(as_of),
         int(not own_history and as_of is None),
     )
     return [
         (*row, json.dumps(q, allow_nan=False), *request)
         for row, q in zip(plain.iter_rows(), quantiles, strict=True)
     ]
+
+
+class StoredStep(NamedTuple):
+    """A stored row as it is answered. values: by column; times in microseconds."""
+
+    series_id: str
+    cutoff: int
+    step: int
+    event_time: int
+    values: dict[str, float | None]
+
+    def build_answer_columns(self) -> dict[str, object]:
+        """As in an answer: quantiles by their probability, other columns as they are."""
+        quantiles = {name[2:]: value for name, value in self.values.items() if name.startswith("q_")}
+        others = {name: value for name, value in self.values.items() if not name.startswith("q_")}
+        return others | ({"quantiles": quantiles} if quantiles else {})
+
+
+def parse_stored_rows(rows: Sequence[StoredRow]) -> list[StoredStep]:
+    """The steps in *rows*, each with the columns of its kind."""
+    steps = []
+    for row in rows:
+        named: dict[str, Any] = dict(zip(STORED_COLUMNS, row, strict=True))
+        plain = {name: named[name] for name in SERVED.optional if named[name] is not None}
+        values = plain | json.loads(named["quantiles"])
+        times = {name: named[name] for name in ("cutoff", "event_time")}
+        steps.append(StoredStep(series_id=named["series_id"], step=named["step"], values=values, **times))
+    return steps
 
 
 def _build_frame(rows: Sequence[tuple[object, ...]]) -> pl.DataFrame:
@@ -265,68 +352,3 @@ def _parse_level(name: str) -> tuple[float, str]:
     """What columns are sorted by: quantiles by their level, others after them by name."""
     level = name.removeprefix("q_")
     return (math.inf if level == name else float(level)), name
-
-
-_of_thread = threading.local()  # SQLite connections stay in their thread
-
-
-def _get_writer(path: Path, wait_s: float) -> sqlite3.Connection:
-    """This thread's connection to the file that is at *path* now.
-
-    A new one when the file was moved away, or the process forked.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    wanted = (os.getpid(), path, path.stat().st_ino if path.exists() else None)
-    if getattr(_of_thread, "key", None) != wanted:
-        connection = _open_connection(path, wait_s)
-        _of_thread.connection, _of_thread.key = connection, (os.getpid(), path, path.stat().st_ino)
-    current: sqlite3.Connection = _of_thread.connection
-    current.execute(f"PRAGMA busy_timeout={int(1000 * wait_s)}")
-    return current
-
-
-def _open_connection(path: Path, wait_s: float) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=wait_s)
-    try:
-        _apply_wal_mode(connection, wait_s)
-        connection.execute("PRAGMA synchronous=FULL")
-        if _read_format(connection) == 0:
-            connection.execute(_TABLE)
-            connection.execute(f"PRAGMA user_version={_FORMAT}")
-        if not _has_request_columns(connection):
-            _add_columns(connection)
-    except BaseException:
-        connection.close()
-        raise
-    sync_folder(path.parent)  # the file's name, too
-    return connection
-
-
-def _read_format(connection: sqlite3.Connection) -> int:
-    """The format of the store; 0 for a new one. `_convert_store_errors` explains the error."""
-    format_: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    if format_ not in {0, _FORMAT}:
-        raise sqlite3.DatabaseError(f"it has format {format_} and this code knows {_FORMAT}")
-    return format_
-
-
-def _add_columns(connection: sqlite3.Connection) -> None:
-    """Add them once, also when two processes open an older file at the same time."""
-    connection.execute("BEGIN IMMEDIATE")
-    for statement in () if _has_request_columns(connection) else _ADDED:
-        connection.execute(statement)
-    connection.commit()
-
-
-def _apply_wal_mode(connection: sqlite3.Connection, wait_s: float) -> None:
-    """Switch to WAL; SQLite does not wait when two processes open a new file, so this does."""
-    deadline = time.monotonic() + wait_s
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return

@@ -92,6 +92,10 @@ class Settings(BaseSettings):
     feed_port: int = 9108  # the feed's metrics
     # Addresses that alerts are sent to, as apprise has them, separated by spaces: secrets
     alerts: SecretStr = SecretStr("")
+    keep_answers_days: int = Field(default=90, ge=1)  # then the month of an answer is moved or deleted
+    # What happens to a month of answers that is older: `move` into a parquet file, or `delete`
+    old_answers: Literal["move", "delete"] = "move"
+    keep_rows_mb: int = Field(default=1000, ge=0)  # earlier rows that answers were made from, of each dataset
     keep_searches_mb: int = 50  # folders of earlier searches, the least recently used removed first
     keep_fits_mb: int = 500  # fits of earlier trainings that are kept for reuse; 0: none
 

@@ -18,6 +18,7 @@ from tasks.core.reports.monitor import (
     ServedFigures,
 )
 from tasks.core.reports.retrain import RetrainLimits
+from tasks.core.sketch import REFERENCE, Sketch, parse_reference
 from tasks.edges.artifacts import read_calendar, read_frame, read_last_report, write_folder, write_report
 from tasks.edges.command import run_stage_command
 from tasks.edges.current import find_rows
@@ -31,6 +32,7 @@ from tasks.edges.registry import (
     read_journal,
 )
 from tasks.edges.served import count_served, read_news
+from tasks.edges.served_retention import move_old_answers
 from tasks.edges.settings import ROOT
 from tasks.monitor.champion import MonitoredChampion, build_key, read_monitored_champion
 from tasks.monitor.params import MonitorParams
@@ -39,7 +41,7 @@ from tasks.monitor.params import MonitorParams
 def main(root: Path = ROOT) -> None:
     """Report on what is new; with nothing new the last report stays.
 
-    New served forecasts alone change no figure that decides.
+    Old answers leave the store first. New served forecasts alone change no figure that decides.
     """
     document = read_document(root)
     dataset, params = document.dataset, document.parse_stage("monitor", MonitorParams)
@@ -48,6 +50,7 @@ def main(root: Path = ROOT) -> None:
     champion = read_champion(dataset)  # once: a promotion meanwhile must not mix two champions' figures
     monitored = None if champion is None else read_monitored_champion(champion, root)
     key = build_key(dataset, path, monitored, params, limits)
+    move_old_answers(dataset, datetime.now(UTC))
     answers = AnswerCounts(**count_served(dataset))
     objectives = read_objectives(dataset, read_targets(document), time.time())
     last = read_last_report(root / MonitorReport.PATH, MonitorReport)
@@ -91,7 +94,17 @@ def _build_report(
     served = _build_served(key.dataset, champion, answers, rows, about, calendar)
     unwatched = list_unwatched(rows, _list_known_columns(champion))
     report, streams = build_monitor_result(
-        scheduled, rows, about, calendar, monitored, params, limits, served, key, unwatched
+        scheduled,
+        rows,
+        about,
+        calendar,
+        monitored,
+        params,
+        limits,
+        served,
+        key,
+        unwatched,
+        _read_sketches(champion),
     )
     with write_folder((root / MonitorReport.PATH).parent) as folder:
         write_report(folder / "report.json", report)
@@ -100,6 +113,13 @@ def _build_report(
             if shown is not None:
                 shown.write_parquet(folder / "streams.parquet")
     return report
+
+
+def _read_sketches(champion: ChampionRecord | None) -> dict[str, Sketch]:
+    """The reference that was saved with the release; a release of before has none."""
+    if champion is None or not (path := get_champion_folder(champion) / REFERENCE).exists():
+        return {}
+    return parse_reference(pl.read_parquet(path))
 
 
 def _list_known_columns(champion: ChampionRecord | None) -> list[str]:

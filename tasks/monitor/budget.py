@@ -1,10 +1,12 @@
 """Limits of the CUSUM by a budget of false alarms.
 
-Each stream's limit is that which paths of its own reference pass as often as the budget allows. A
-path is drawn from the reference's whitened block means in runs of a season, so what is left of
-autocorrelation stays, and it is scaled by the mean and deviation of a second draw as long as the
-reference, so a short reference raises the limit. All streams share the draws, so streams that move
-together alarm together.
+A stream has K detectors, which share its budget: all are run over the same paths of its reference,
+and the limits are those at which as many paths as the budget allows pass any of them. A detector
+whose reference never varies passes on no path, so it takes nothing from the others. A path is drawn
+from the blocks of the reference in runs of a season, so what is left of autocorrelation stays, and
+it is scaled by the mean and deviation of a second draw as long as the reference, so a short
+reference raises the limit. All streams share the draws, so streams that move together alarm
+together.
 Source: circular block bootstrap, Politis & Romano 1992.
 """
 
@@ -17,16 +19,18 @@ N_PATHS = 200
 MAX_BLOCKS = 400  # of a path
 MAX_FRAC = 0.5  # share of paths that may pass the limit; beyond it, a path is shorter
 MIN_LIMIT = 2 * CLIP_SD  # more than one block can add, and more than two with the default slack
-SHORT_BLOCKS = 15.0  # a short reference shows less chance than there is: 1 - 15/n of the budget is aimed at
+SHORT_BLOCKS = 15.0  # a short reference shows less chance than there is: 1 - 15/n of the budget is aimed at,
+LEAST_AIM = 0.3  # and at least this part
 CHANCE = 0.99
+FIRST_SHARE = 0.8  # of a budget, for the first detector: the level's, which most drift shows in
 
 
 class ScaledReference(NamedTuple):
     """The reference's whitened block means.
 
-    mean, sd: (N,) of each stream; sd is NaN without enough blocks.
-    z: (B, N) in standard deviations from the mean, NaN where missing.
-    n_known: (N,) blocks that are not missing.
+    mean, sd: (K, N) of each detector and stream; sd is NaN without enough blocks.
+    z: (B, K, N) in standard deviations from the mean, NaN where missing.
+    n_known: (N,) blocks whose first detector is not missing.
     run_blocks: blocks of a season.
     """
 
@@ -38,7 +42,7 @@ class ScaledReference(NamedTuple):
 
 
 class _Draws(NamedTuple):
-    """Paths of block means: (R, H) rows of *z*; (R, N) mean and sd of a second draw."""
+    """Paths of block means: (R, H) rows of *z* (B, D); (R, D) mean and sd of a second draw."""
 
     z: np.ndarray
     rows: np.ndarray
@@ -46,34 +50,74 @@ class _Draws(NamedTuple):
     sd: np.ndarray
 
 
-def compute_limits(scaled: ScaledReference, slack: float, alarms_per_block: float) -> np.ndarray:
-    """(N,) limit of both sums of each stream; NaN for one that cannot be watched."""
-    n_streams = scaled.z.shape[1]
-    limit = np.full(n_streams, np.nan)
-    is_fitted = np.isfinite(scaled.sd)
+def compute_limits(
+    scaled: ScaledReference, slack: float, alarms_per_block: float, first_share: float = FIRST_SHARE
+) -> np.ndarray:
+    """(K, N) limits of both sums; NaN for a stream that cannot be watched.
+
+    first_share: of a stream's budget that its first detector has; the others share the rest.
+    """
+    n_detectors, n_streams = scaled.mean.shape
+    limit = np.full((n_detectors, n_streams), np.nan)
+    is_fitted = np.isfinite(scaled.sd).all(axis=0)
     if not is_fitted.any():
         return limit
-    aim = alarms_per_block * max(0.5, 1 - SHORT_BLOCKS / len(scaled.z))
+    least = MIN_LIMIT - 2 * slack
+    limit[:, is_fitted] = least
+    is_varied = _find_varied(scaled)
+    aim = alarms_per_block * max(LEAST_AIM, 1 - SHORT_BLOCKS / len(scaled.z))
     n_blocks = int(np.clip(round(MAX_FRAC / aim), 1, MAX_BLOCKS))
-    draws = _draw(scaled.z[:, is_fitted], scaled.run_blocks, n_blocks)
-    peak = _run(draws, slack, np.full(int(is_fitted.sum()), np.inf))[0]
     share = min(MAX_FRAC, aim * n_blocks)
-    limit[is_fitted] = np.maximum(MIN_LIMIT - 2 * slack, np.quantile(peak, 1 - share, axis=0))
+    if is_varied.any():
+        draws = _draw(scaled.z[:, is_varied], scaled.run_blocks, n_blocks)
+        peaks = np.zeros((N_PATHS, n_detectors, n_streams))
+        peaks[:, is_varied] = _run(draws, slack, np.full(int(is_varied.sum()), np.inf))[0]
+        weight = np.full(n_detectors, (1 - first_share) / max(1, n_detectors - 1))
+        weight[0] = first_share
+        found = _share_budget(peaks, is_varied, weight, share)
+        limit[is_varied] = np.maximum(least, found[is_varied])
     return limit
+
+
+def _find_varied(scaled: ScaledReference) -> np.ndarray:
+    """(K, N) detectors of fitted streams whose reference varies."""
+    varies = np.nanmax(np.abs(np.nan_to_num(scaled.z)), axis=0, initial=0.0) > 0
+    out: np.ndarray = varies & np.isfinite(scaled.sd).all(axis=0)
+    return out
+
+
+def _share_budget(peaks: np.ndarray, is_varied: np.ndarray, weight: np.ndarray, share: float) -> np.ndarray:
+    """(K, N) limits that *share* of the paths pass in any detector of a stream.
+
+    peaks: (R, K, N) largest sum of each path.
+    weight: (K,) how the share is divided where detectors alarm apart.
+    """
+    n_paths = len(peaks)
+    ordered = np.sort(peaks, axis=0)
+    rank = np.empty(peaks.shape)
+    np.put_along_axis(rank, np.argsort(-peaks, axis=0), np.arange(1, n_paths + 1)[:, None, None], axis=0)
+    cost = np.where(is_varied, rank / n_paths / weight[:, None], np.inf).min(axis=1)
+    common = np.quantile(np.nan_to_num(cost, posinf=1.0), share, axis=0)
+    level = np.clip(1 - common * weight[:, None], 0, 1)
+    row = np.minimum(n_paths - 1, (level * n_paths).astype(int))
+    out: np.ndarray = np.take_along_axis(ordered, row[None], axis=0)[0]
+    return out
 
 
 def compute_chance_alarms(
     scaled: ScaledReference, limit: np.ndarray, slack: float, n_blocks: int
 ) -> tuple[float, int]:
-    """Streams whose alarm is open after *n_blocks* without drift.
+    """Streams with an alarm that is open after *n_blocks* without drift.
 
     Returns their number on average, and in 99 of 100 cases at most.
     """
-    is_fitted = np.isfinite(limit)
-    if not is_fitted.any() or n_blocks == 0:
+    is_varied = _find_varied(scaled)
+    if not is_varied.any() or n_blocks == 0:
         return 0.0, 0
-    draws = _draw(scaled.z[:, is_fitted], scaled.run_blocks, min(n_blocks, MAX_BLOCKS))
-    n_open = _run(draws, slack, limit[is_fitted])[1].sum(axis=1)
+    draws = _draw(scaled.z[:, is_varied], scaled.run_blocks, min(n_blocks, MAX_BLOCKS))
+    is_open = np.zeros((N_PATHS, *limit.shape), dtype=bool)
+    is_open[:, is_varied] = _run(draws, slack, limit[is_varied])[1]
+    n_open = is_open.any(axis=1).sum(axis=1)
     return float(n_open.mean()), int(np.quantile(n_open, CHANCE, method="higher"))
 
 
@@ -123,7 +167,7 @@ def _fill_by_repetition(z: np.ndarray) -> np.ndarray:
 
 
 def _run(draws: _Draws, slack: float, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(R, N) the largest sum of each path, and whether an alarm is open at its end."""
+    """(R, D) the largest sum of each path, and whether an alarm is open at its end."""
     shape = draws.mean.shape
     sums, is_open, peak = np.zeros((2, *shape)), np.zeros((2, *shape), dtype=bool), np.zeros(shape)
     for rows in draws.rows.T:

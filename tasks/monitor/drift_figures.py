@@ -1,22 +1,52 @@
 """The report's figures of drift: alarms of the watched streams, and which are not watched."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar, parse_step_length
-from tasks.core.reports.monitor import DriftFigures, StreamAlarm, UnwatchedStream
+from tasks.core.reports.monitor import DriftFigures, UnwatchedStream
+from tasks.core.sketch import Sketch
+from tasks.monitor.alarms import WatchedData, build_alarms
 from tasks.monitor.budget import compute_chance_alarms
-from tasks.monitor.drift import MIN_BLOCKS, DriftAlarms, DriftDetector, compute_alarms, fit_detector
+from tasks.monitor.categories import MAX_CATEGORIES
+from tasks.monitor.drift import (
+    MIN_BLOCKS,
+    MIN_SEASONS,
+    DriftDetector,
+    compute_figures,
+    fit_detector,
+    run_detectors,
+)
+from tasks.monitor.joint import MAX_STREAMS
 from tasks.monitor.params import MonitorParams
+from tasks.monitor.signals import LEVEL
 
 STREAMS_SHOWN = 100
 SILENT_BLOCKS = 5  # without a value, or with a single one
+JOINT = "*:joint"
 _BUDGET_SPAN = timedelta(days=30)
 _DAY = timedelta(days=1)
+
+
+class DriftInput(NamedTuple):
+    """What drift is measured on.
+
+    streams: of `build_streams`.
+    since: the reference is what the champion was fitted on, by this time; the data since then are
+      watched.
+    losses: series_id, event_time, loss of the champion's forecasts.
+    sketches: of the reference by stream, as saved with the release; others are built.
+    """
+
+    streams: pl.DataFrame
+    since: datetime
+    losses: pl.DataFrame | None = None
+    sketches: Mapping[str, Sketch] = {}
 
 
 def compute_step_budget(grid: pl.Series, about: About, params: MonitorParams) -> float:
@@ -26,89 +56,124 @@ def compute_step_budget(grid: pl.Series, about: About, params: MonitorParams) ->
 
 
 def compute_drift(
-    streams: pl.DataFrame,
-    since: datetime,
+    data: DriftInput,
     about: About,
     calendar: Calendar,
     params: MonitorParams,
     unwatched: Iterable[UnwatchedStream] = (),
 ) -> DriftFigures:
-    """CUSUM over all streams.
+    """CUSUM of all detectors over all streams.
 
-    The reference is the data that the champion was fitted on; the data since then are watched.
-    unwatched: streams that *streams* cannot hold.
+    unwatched: streams that *data* cannot hold.
     """
-    names, times = streams.columns[1:], streams["event_time"]
-    values = streams.select(names).to_numpy()
-    start = int((streams.select(calendar.nominal_known_at()).to_series() <= since).sum())
-    alarms_per_step = compute_step_budget(times, about, params)
+    numbers, categories, absent = _split_streams(data)
+    names, times = [*numbers, *categories], data.streams["event_time"]
+    values = data.streams.select(numbers).to_numpy().reshape(len(times), -1)
+    codes = _encode(data.streams, categories)
+    start = int((data.streams.select(calendar.nominal_known_at()).to_series() <= data.since).sum())
+    day_steps = max(1, round(_DAY / parse_step_length(about.every)))
+    budget = compute_step_budget(times, about, params)
     detector = fit_detector(
         values[:start],
         about.season_steps,
-        max(1, round(_DAY / parse_step_length(about.every))),
+        day_steps,
         params.cusum_slack,
-        alarms_per_step,
+        budget,
+        codes[:start],
+        params.block_steps,
     )
-    alarms = compute_alarms(detector, values[start:], start)
-    reasons = _find_reasons(detector, alarms, values, start, times)
-    absent = [*unwatched, *(UnwatchedStream(stream=names[i], reason=reasons[i]) for i in sorted(reasons))]
-    ordered = sorted(
-        _list_alarms(names, times, start, detector, alarms), key=lambda row: (-row.statistic, row.stream)
-    )
-    is_fitted = np.isfinite(detector.limit)
-    n_alarmed = int((alarms.opened[is_fitted] >= 0).sum())
-    n_watched = int(sum(is_fitted[i] and i not in reasons for i in range(len(names))))
+    names += [JOINT] if detector.joint is not None else []
+    figures = compute_figures(detector, values[start:], start, codes[start:])
+    alarms = run_detectors(figures, detector.scaled, detector.limit, detector.slack)
+    all_values = np.column_stack([values, codes])
+    reasons = _find_reasons(detector, alarms.n_blocks, all_values, start, times)
+    silent = (UnwatchedStream(stream=names[i], reason=reasons[i]) for i in sorted(reasons))
+    absent = [*unwatched, *absent, *silent]
+    is_fitted = np.isfinite(detector.limit[LEVEL])
+    is_open = (alarms.opened >= 0).any(axis=0) & is_fitted
     n_expected, n_by_luck = compute_chance_alarms(
         detector.scaled, detector.limit, detector.slack, alarms.n_blocks
     )
+    watched = WatchedData(names, times, all_values, start, len(numbers), data.losses, data.sketches)
     return DriftFigures(
-        reference_until=since,
-        n_streams=n_watched,
+        reference_until=data.since,
+        n_streams=len(names) - len(reasons),
         n_unwatched=len(absent),
         n_blocks=alarms.n_blocks,
         block_steps=detector.block_steps,
-        season_steps=len(detector.season),
+        season_steps=len(detector.whitening.season),
         alarms_per_30_days=params.alarms_per_30_days,
         n_expected=round(n_expected, 3),
-        n_alarmed=n_alarmed,
+        n_alarmed=int(is_open.sum()),
         n_by_luck=n_by_luck,
-        is_drifting=n_alarmed > n_by_luck,
-        streams=tuple(ordered[:STREAMS_SHOWN]),
+        is_drifting=int(is_open.sum()) > n_by_luck,
+        note=_describe_shortness(detector, start, about.season_steps),
+        streams=build_alarms(detector, alarms, figures, watched, STREAMS_SHOWN),
         unwatched=tuple(absent[:STREAMS_SHOWN]),
     )
 
 
-def _list_alarms(
-    names: list[str], times: pl.Series, start: int, detector: DriftDetector, alarms: DriftAlarms
-) -> Iterable[StreamAlarm]:
-    for i in np.flatnonzero(np.isfinite(detector.limit)):
-        opened = int(alarms.opened[i])
-        yield StreamAlarm(
-            stream=names[i],
-            statistic=round(float(alarms.statistic[i]), 3),
-            limit=round(float(detector.limit[i]), 3),
-            alarm_at=times[start + (opened + 1) * detector.block_steps - 1] if opened >= 0 else None,
-        )
+def _split_streams(data: DriftInput) -> tuple[list[str], list[str], list[UnwatchedStream]]:
+    """Names of the streams of numbers and of categories; texts that are no categories."""
+    numbers: list[str] = []
+    categories: list[str] = []
+    absent: list[UnwatchedStream] = []
+    for name in data.streams.columns[1:]:
+        if data.streams.schema[name] != pl.String:
+            numbers.append(name)
+            continue
+        n = data.streams[name].drop_nulls().n_unique()
+        if n <= MAX_CATEGORIES:
+            categories.append(name)
+        else:
+            reason = f"it holds {n} different texts, more than {MAX_CATEGORIES}: no categories"
+            absent.append(UnwatchedStream(stream=name, reason=reason))
+    if len(numbers) > MAX_STREAMS:
+        reason = f"{len(numbers)} streams of numbers, more than {MAX_STREAMS}"
+        absent.append(UnwatchedStream(stream=JOINT, reason=reason))
+    return numbers, categories, absent
+
+
+def _encode(streams: pl.DataFrame, names: list[str]) -> np.ndarray:
+    """(T, C) codes in the order of the texts, NaN where missing."""
+    codes = np.full((streams.height, len(names)), np.nan)
+    for i, name in enumerate(names):
+        ranks = streams[name].rank("dense").cast(pl.Float64) - 1
+        codes[:, i] = ranks.fill_null(float("nan")).to_numpy()
+    return codes
+
+
+def _describe_shortness(detector: DriftDetector, n_steps: int, season_steps: int) -> str | None:
+    shown = len(detector.whitening.season)
+    if shown == season_steps:
+        return None
+    return (
+        f"the reference of {n_steps} steps shows no season of {season_steps} steps, of which {MIN_SEASONS}"
+        f" are needed; one of {shown} is taken out, so the rest of the season is taken for chance"
+    )
 
 
 def _find_reasons(
-    detector: DriftDetector, alarms: DriftAlarms, values: np.ndarray, start: int, times: pl.Series
+    detector: DriftDetector, n_blocks: int, values: np.ndarray, start: int, times: pl.Series
 ) -> dict[int, str]:
     """Why a stream is not watched, by its position; the others are."""
     reference, current, block_steps = values[:start], values[start:], detector.block_steps
     n_known = detector.scaled.n_known
     tail = current[-SILENT_BLOCKS * block_steps :]
     reasons = {}
-    for i in range(values.shape[1]):
-        if not np.isfinite(reference[:, i]).any():
+    for i, is_fitted in enumerate(np.isfinite(detector.limit[LEVEL])):
+        is_joint = i == values.shape[1]
+        if not is_joint and not np.isfinite(reference[:, i]).any():
             reasons[i] = f"no value in the reference of {start} steps"
-        elif not np.isfinite(detector.limit[i]):
+        elif not is_fitted:
             reasons[i] = (
                 f"{n_known[i]} blocks of {block_steps} steps are known in the reference of {start} steps,"
                 f" {MIN_BLOCKS} are needed"
             )
-        elif alarms.n_blocks == 0:
+        elif n_blocks == 0:
             reasons[i] = f"{len(current)} steps since the reference, less than a block of {block_steps}"
+        elif is_joint:
+            continue
         elif not (known := tail[np.isfinite(tail[:, i]), i]).size:
             newest = int(np.flatnonzero(np.isfinite(values[:, i]))[-1])
             reasons[i] = f"no value since {times[newest].isoformat()}"

@@ -8,7 +8,7 @@ outcomes; what is left of autocorrelation is in the runs that the limit is drawn
 `budget`).
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -16,7 +16,8 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.frames import format_quantile_columns
 from tasks.core.reports.monitor import LevelPoint, ServiceLevel
-from tasks.monitor.budget import ScaledReference, advance, compute_limits
+from tasks.monitor.budget import FIRST_SHARE, ScaledReference, advance, compute_limits
+from tasks.monitor.concept import compute_ratios
 from tasks.monitor.drift import MIN_BLOCKS
 
 WINDOW_BLOCKS = 5  # of the rolling figure
@@ -78,18 +79,38 @@ def build_watched_outcomes(outcomes: pl.DataFrame, about: About, is_reference: p
 
 
 def watch_levels(
-    watched: WatchedOutcomes, about: About, slack: float, alarms_per_step: float
+    watched: WatchedOutcomes,
+    about: About,
+    slack: float,
+    alarms_per_step: float,
+    inputs: np.ndarray | None = None,
 ) -> tuple[ServiceLevel, ...]:
-    """The loss, then the coverage of each level, the widest interval first.
+    """The loss, over what the inputs explain, then the coverage of each level, the widest first.
 
+    inputs: (T, N) that the forecasts of each time knew. Both figures of the loss share its budget.
     slack: in standard deviations of a block mean.
     alarms_per_step: budget of false alarms of each.
     """
     block_steps = max(1, min(about.horizon_steps, watched.n_reference // MIN_BLOCKS))
     run_blocks = -(-max(2 * about.horizon_steps, about.season_steps) // block_steps)
     budget = _Budget(block_steps, run_blocks, slack, alarms_per_step)
-    levels = [_watch(watched, watched.loss, None, budget)]
-    levels += [_watch(watched, values, level, budget) for level, values in watched.covered.items()]
+    reference, current = _build_blocks(watched, watched.loss, block_steps)
+    if inputs is None or len(reference) < MIN_BLOCKS:
+        levels = [_watch(watched, "loss", (reference, current), None, budget)]
+    else:
+        known = np.concatenate(_build_blocks(watched, inputs, block_steps))
+        ratios = compute_ratios(np.concatenate([reference, current]), known, len(reference))
+        shares = (FIRST_SHARE, 1 - FIRST_SHARE)
+        of_loss, of_concept = (budget._replace(alarms_per_step=s * alarms_per_step) for s in shares)
+        parts = ratios[: len(reference)], ratios[len(reference) :]
+        levels = [
+            _watch(watched, "loss", (reference, current), None, of_loss),
+            _watch(watched, "concept", parts, None, of_concept),
+        ]
+    levels += [
+        _watch(watched, "coverage", _build_blocks(watched, values, block_steps), level, budget)
+        for level, values in watched.covered.items()
+    ]
     return tuple(levels)
 
 
@@ -97,6 +118,8 @@ def describe_alarm(level: ServiceLevel) -> str:
     """An open alarm in a sentence: which figure, how much, since when."""
     newest, window = level.points[-1].value, level.window_steps
     since = "" if level.since is None else f"since {level.since:%F %T}Z"
+    if level.figure == "concept":
+        return f"the loss is {level.direction} for these inputs {since}: {newest:.2f} times what they explain"
     if level.figure == "loss":
         ratio = newest / level.normal if level.normal else float("nan")
         return f"the loss is higher {since}: {ratio:.2f} times the gate's over the last {window} steps"
@@ -106,15 +129,28 @@ def describe_alarm(level: ServiceLevel) -> str:
     )
 
 
+def _build_blocks(
+    watched: WatchedOutcomes, values: np.ndarray, block_steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means of the blocks of the reference, and of those since."""
+    return (
+        _compute_block_means(values[: watched.n_reference], block_steps),
+        _compute_block_means(values[watched.n_reference :], block_steps),
+    )
+
+
 def _watch(
-    watched: WatchedOutcomes, values: np.ndarray, level: float | None, budget: _Budget
+    watched: WatchedOutcomes,
+    figure: Literal["loss", "concept", "coverage"],
+    blocks: tuple[np.ndarray, np.ndarray],
+    level: float | None,
+    budget: _Budget,
 ) -> ServiceLevel:
-    reference = _compute_block_means(values[: watched.n_reference], budget.block_steps)
-    current = _compute_block_means(values[watched.n_reference :], budget.block_steps)
+    reference, current = blocks
     times = watched.times[watched.n_reference :][budget.block_steps - 1 :: budget.block_steps]
     normal = level if level is not None else float(reference.mean()) if len(reference) else None
     found = ServiceLevel(
-        figure="loss" if level is None else "coverage",
+        figure=figure,
         level=level,
         normal=normal,
         block_steps=budget.block_steps,
@@ -129,14 +165,14 @@ def _watch(
         )
         return found.model_copy(update={"unwatched": reason})
     if not len(current):
-        n_steps = len(values) - watched.n_reference
+        n_steps = len(watched.times) - watched.n_reference
         reason = (
             f"{n_steps} steps since the promotion have an outcome, less than a block of {budget.block_steps}"
         )
         return found.model_copy(update={"unwatched": reason})
     n_rows = float(watched.n_rows.mean()) * budget.block_steps
     scaled, deviations, band = _scale(reference, current, level, n_rows, budget)
-    limit = float(compute_limits(scaled, budget.slack, budget.alarms_per_step * budget.block_steps)[0])
+    limit = float(compute_limits(scaled, budget.slack, budget.alarms_per_step * budget.block_steps)[0, 0])
     alarm = _run_cusum(deviations, limit, budget.slack, times, is_loss=level is None)
     return found.model_copy(
         update={"limit": round(limit, 3), "band_low": band[0], "band_high": band[1], **alarm}
@@ -152,12 +188,12 @@ def _scale(
     center = float(reference.mean()) if level is None else level
     least_sd = 1e-9 if level is None else float(np.sqrt(level * (1 - level) / n_rows))
     sd = max(float(reference.std()), least_sd)
-    z = ((reference - reference.mean()) / sd)[:, None]
+    z = ((reference - reference.mean()) / sd)[:, None, None]
     scaled = ScaledReference(
-        np.array([center]), np.array([sd]), z, np.array([len(reference)]), budget.run_blocks
+        np.array([[center]]), np.array([[sd]]), z, np.array([len(reference)]), budget.run_blocks
     )
     run = min(WINDOW_BLOCKS, len(reference))
-    rolling = np.convolve(np.concatenate([z[:, 0], z[: run - 1, 0]]), np.ones(run) / run, "valid")
+    rolling = np.convolve(np.concatenate([z[:, 0, 0], z[: run - 1, 0, 0]]), np.ones(run) / run, "valid")
     half = _BAND_SD * max(float(rolling.std()), 1 / np.sqrt(run)) * sd
     low, high = center - half, center + half
     band = (np.exp(low), np.exp(high)) if level is None else (max(0.0, low), min(1.0, high))
@@ -190,7 +226,9 @@ def _run_cusum(
 
 def _compute_block_means(values: np.ndarray, block_steps: int) -> np.ndarray:
     n_blocks = len(values) // block_steps
-    out: np.ndarray = values[: n_blocks * block_steps].reshape(n_blocks, block_steps).mean(axis=1)
+    out: np.ndarray = (
+        values[: n_blocks * block_steps].reshape(n_blocks, block_steps, *values.shape[1:]).mean(axis=1)
+    )
     return out
 
 

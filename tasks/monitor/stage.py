@@ -1,6 +1,7 @@
 """Join forecasts with outcomes, measure drift, and give a verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import polars as pl
@@ -20,10 +21,13 @@ from tasks.core.reports.monitor import (
     ServiceLevel,
     StepOutcomes,
     UnwatchedStream,
+    count_blocks,
 )
 from tasks.core.reports.retrain import RetrainLimits
+from tasks.core.sketch import Sketch
 from tasks.monitor.champion import MonitoredChampion
-from tasks.monitor.drift_figures import compute_drift, compute_step_budget
+from tasks.monitor.concept import select_inputs
+from tasks.monitor.drift_figures import DriftInput, compute_drift, compute_step_budget
 from tasks.monitor.outcome import build_outcomes, compute_figures
 from tasks.monitor.params import MonitorParams
 from tasks.monitor.service_level import build_watched_outcomes, describe_alarm, watch_levels
@@ -53,6 +57,7 @@ def build_monitor_result(
     served: ServedFigures,
     key: MonitorKey,
     unwatched: Sequence[UnwatchedStream] = (),
+    sketches: Mapping[str, Sketch] = MappingProxyType({}),
 ) -> MonitorResult:
     """Compare the champion's own forecasts with *rows*, as of the newest row.
 
@@ -61,7 +66,8 @@ def build_monitor_result(
     rows: SERIES.
     limits: beyond them the champion is degraded.
     served, key: as they are in the report.
-    unwatched: values of which *rows* have no numbers.
+    unwatched: values of which *rows* have neither numbers nor categories.
+    sketches: of the reference, as saved with the release.
     """
     judged = build_outcomes(scheduled, rows, about, calendar, {})
     outcomes = judged if champion is None else judged.filter(pl.col("cutoff") >= champion.promoted_as_of)
@@ -70,9 +76,11 @@ def build_monitor_result(
     figures = drift = None
     levels: tuple[ServiceLevel, ...] = ()
     if champion is not None:
-        levels = _watch_levels(judged, streams["event_time"], champion, about, calendar, params)
+        levels = _watch_levels(judged, streams, champion, about, calendar, params)
         figures = _build_champion_figures(champion, overall, streams["event_time"], calendar, params)
-        drift = compute_drift(streams, champion.seen_until, about, calendar, params, unwatched)
+        losses = judged.filter(pl.col("y").is_not_null() & ~pl.col("is_seen") & pl.col("loss").is_finite())
+        data = DriftInput(streams, champion.seen_until, losses, sketches)
+        drift = compute_drift(data, about, calendar, params, unwatched)
     n_cutoffs = outcomes["cutoff"].n_unique()
     verdict, reason = _decide_verdict(figures, drift, levels, n_cutoffs, about, params, limits)
     report = MonitorReport(
@@ -119,7 +127,7 @@ def _build_champion_figures(
 
 def _watch_levels(
     judged: pl.DataFrame,
-    grid: pl.Series,
+    streams: pl.DataFrame,
     champion: MonitoredChampion,
     about: About,
     calendar: Calendar,
@@ -127,7 +135,9 @@ def _watch_levels(
 ) -> tuple[ServiceLevel, ...]:
     is_reference = calendar.nominal_known_at() <= champion.promoted_as_of
     watched = build_watched_outcomes(judged, about, is_reference)
-    return watch_levels(watched, about, params.cusum_slack, compute_step_budget(grid, about, params))
+    budget = compute_step_budget(streams["event_time"], about, params)
+    inputs = select_inputs(streams, watched.times, about.horizon_steps)
+    return watch_levels(watched, about, params.cusum_slack, budget, inputs)
 
 
 def _decide_verdict(
@@ -159,7 +169,9 @@ def _decide_verdict(
         reason += f", {champion.error_ratio:.2f} times the gate's"
     if champion.coverage_frac is not None:
         reason += f", {champion.coverage_frac:.0%} within the interval"
-    breaches = limits.list_breaches(champion.error_ratio, champion.coverage_frac)
+    breaches = limits.list_breaches(
+        champion.error_ratio, champion.coverage_frac, count_blocks(levels, about.horizon_steps)
+    )
     open_alarms = [describe_alarm(level) for level in levels if level.direction]
     reason += "".join(f"; {text}" for text in open_alarms)
     if breaches or any(level.is_degraded for level in levels):

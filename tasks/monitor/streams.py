@@ -16,19 +16,21 @@ _N_SHOWN = 40  # streams; a page with more is hard to read
 
 
 def build_streams(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.DataFrame:
-    """event_time and a float column `<series>:<column>` for each series and value column.
+    """event_time and a column `<series>:<column>` for each series and value column.
 
-    The target is a value column, too. Rows are on the calendar's grid, NaN where missing. Steps
-    that have not come yet, of covariates known ahead, are left out.
+    It is a float of numbers, NaN where missing, and a string of categories, null where missing.
+    The target is a value column, too. Rows are on the calendar's grid. Steps that have not come
+    yet, of covariates known ahead, are left out.
     """
     as_of = get_newest_known_at(rows)
-    newest = add_target(select_as_of(rows, as_of), about)
+    known = select_as_of(rows, as_of)
+    newest = known.with_columns(add_target(known, about)["y"])
     has_come = (calendar.nominal_known_at() <= as_of) | pl.col("y").is_not_null()
     newest = newest.filter(pl.col("event_time") <= newest.filter(has_come)["event_time"].max())
     columns = [
         c
         for c in _list_value_columns(newest)
-        if _is_number(newest.schema[c]) and not (c == "y" and about.target.column in newest.columns)
+        if _is_watched(newest.schema[c]) and not (c == "y" and about.target.column in newest.columns)
     ]
     times = newest["event_time"].unique().sort()
     grid = calendar.grid(times[0], times[-1])
@@ -37,12 +39,16 @@ def build_streams(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.Da
         grid.search_sorted(newest["event_time"]).to_numpy(),
         ids.search_sorted(newest["series_id"]).to_numpy(),
     )
-    gridded = {}
+    gridded: dict[str, np.ndarray | pl.Series] = {}
     for name in columns:
-        dense = np.full((len(grid), len(ids)), np.nan)
-        dense[row, column] = newest[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        is_number = _is_number(newest.schema[name])
+        dense = np.full((len(grid), len(ids)), np.nan if is_number else None)
+        values = newest[name].cast(pl.Float64 if is_number else pl.String)
+        dense[row, column] = (values.fill_null(float("nan")) if is_number else values).to_numpy()
         shown = about.target.column if name == "y" else name
-        gridded.update({f"{series}:{shown}": dense[:, i] for i, series in enumerate(ids)})
+        for i, series in enumerate(ids):
+            filled = dense[:, i] if is_number else pl.Series(dense[:, i].tolist(), dtype=pl.String)
+            gridded[f"{series}:{shown}"] = filled
     return pl.DataFrame({"event_time": grid, **gridded})
 
 
@@ -57,9 +63,9 @@ def list_unwatched(rows: pl.DataFrame, expected: Sequence[str]) -> list[Unwatche
         if c not in rows.columns
     ]
     return missing + [
-        UnwatchedStream(stream=f"*:{c}", reason="it holds no numbers")
+        UnwatchedStream(stream=f"*:{c}", reason="it holds neither numbers nor categories")
         for c in _list_value_columns(rows)
-        if not _is_number(rows.schema[c])
+        if not _is_watched(rows.schema[c])
     ]
 
 
@@ -71,6 +77,10 @@ def _is_number(dtype: pl.DataType) -> bool:
     return dtype.is_numeric() or dtype in {pl.Boolean, pl.Null}
 
 
+def _is_watched(dtype: pl.DataType) -> bool:
+    return _is_number(dtype) or dtype in {pl.String, pl.Categorical, pl.Enum}
+
+
 def select_shown_streams(streams: pl.DataFrame, since: datetime, sample: int) -> pl.DataFrame | None:
     """Streams of Evidently's page: at most 40.
 
@@ -79,7 +89,8 @@ def select_shown_streams(streams: pl.DataFrame, since: datetime, sample: int) ->
     """
     is_after = pl.col("event_time") >= since
     before, after = streams.filter(~is_after), streams.filter(is_after)
-    names = [c for c in streams.columns[1:] if all(part[c].is_finite().any() for part in (before, after))]
+    numbers = [c for c in streams.columns[1:] if streams.schema[c] == pl.Float64]
+    names = [c for c in numbers if all(part[c].is_finite().any() for part in (before, after))]
     if not names:
         return None
     sampled = (part[:: max(1, -(-part.height // sample))] for part in (before, after))

@@ -1,11 +1,15 @@
 """Seal a release: its files, its graphs (INT8 where chosen) and the rows that it looks back on."""
 
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 
-from tasks.core.frames import SERIES
+from tasks.core.about import About
+from tasks.core.frames import SERIES, select_as_of
+from tasks.core.sketch import REFERENCE, build_reference
+from tasks.features import add_target
 from tasks.release import Manifest, Release, load_unsealed_release, write_manifest
 from tasks.release.manifest import MEMBERS, OPTIONAL, REQUIRED
 
@@ -26,7 +30,20 @@ def build_release(
     for name in release.members:
         shutil.copyfile(_find_graph(unsealed, quantized, name), folder / MEMBERS / f"{name}.onnx")
     SERIES.conform(select_rows_tail(release, rows, rows_steps)).write_parquet(folder / "rows.parquet")
-    return write_manifest(folder)
+    sealed = write_manifest(folder)
+    build_monitored_reference(rows, release.about, sealed.seen_until).write_parquet(folder / REFERENCE)
+    return sealed
+
+
+def build_monitored_reference(rows: pl.DataFrame, about: About, seen_until: datetime) -> pl.DataFrame:
+    """What the monitor compares later values with: counts of the values known by *seen_until*.
+
+    It is outside the digest, since no forecast depends on it.
+    """
+    known = select_as_of(rows, seen_until)
+    known = known.with_columns(add_target(known, about)["y"].alias(about.target.column))
+    columns = [c for c, dtype in known.schema.items() if dtype.is_numeric() or dtype == pl.Boolean]
+    return build_reference(known, columns)
 
 
 def select_rows_tail(release: Release, rows: pl.DataFrame, rows_steps: int) -> pl.DataFrame:

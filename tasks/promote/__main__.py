@@ -93,6 +93,7 @@ def _build_decision(
     from tasks.core.frames import SERIES, get_newest_known_at
     from tasks.edges.artifacts import read_frame, write_frame
     from tasks.promote.apply import apply_winner
+    from tasks.promote.earlier_gates import build_earlier_gate, read_earlier_gates, write_gate
     from tasks.promote.gate import LOSSES
     from tasks.promote.leaks import check_release_is_leak_free
     from tasks.promote.stage import decide_promotion
@@ -103,7 +104,11 @@ def _build_decision(
     challenger, baseline = load_release(release), load_release(release / "baseline")
     for candidate in (challenger, baseline):
         check_release_is_leak_free(candidate)
-    verdict, losses = decide_promotion(challenger, champion, baseline, rows, params)
+    this = (key.challenger, key.rows)
+    earlier_gates = [g for g in read_earlier_gates(dataset) if (g.challenger, g.rows) != this]
+    verdict, losses = decide_promotion(challenger, champion, baseline, rows, params, earlier_gates)
+    if (gate := build_earlier_gate(verdict, key)) is not None:
+        write_gate(dataset, gate)
     is_own_registry = not read_settings().mlflow_uri  # a shared registry is changed by flows/promotion alone
     applied = is_own_registry and verdict.winner_digest is not None
     decision = GateDecision(

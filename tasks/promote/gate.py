@@ -3,6 +3,7 @@
 Their losses are compared in pairs, and the result is one verdict.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from tasks.core.kinds import get_kind
 from tasks.core.reports.promote import PairedFigures
 from tasks.core.seasonal import Seasonal, build_seasonal_from_rows
 from tasks.features import add_target
+from tasks.promote.earlier_gates import EarlierGate, compute_overlap, spend_alpha
 from tasks.promote.params import PromoteParams
 from tasks.release import Release, predict_cutoffs
 
@@ -30,7 +32,7 @@ class GateResult(NamedTuple):
     passed: None when there are too few cutoffs to say. losses: one row per cutoff (challenger,
     opponent: mean scaled loss). mean_loss: of each side, in the primary score's own unit.
     gain_frac: part by which the challenger's scaled loss is below. coverage_frac: of each side,
-    share of outcomes within its outermost quantiles.
+    share of outcomes within its outermost quantiles. alpha: level of the test.
     """
 
     passed: bool | None
@@ -41,14 +43,34 @@ class GateResult(NamedTuple):
     mean_loss: PairedFigures
     coverage_frac: PairedFigures
     losses: pl.DataFrame
+    alpha: float
 
 
-def run_gate(challenger: Release, opponent: Release, rows: pl.DataFrame, params: PromoteParams) -> GateResult:
+def run_gate(
+    challenger: Release,
+    opponent: Release,
+    rows: pl.DataFrame,
+    params: PromoteParams,
+    earlier_gates: Sequence[EarlierGate] = (),
+) -> GateResult:
     """Compare both releases at every cutoff since the later `seen_until`.
 
     Only cutoffs whose outcomes are all known count.
+    earlier_gates: earlier ones, at rows of which some may be compared again.
     """
     cutoffs = list_gate_cutoffs(challenger, opponent, rows)
+    alpha = spend_alpha(params.alpha, compute_overlap(earlier_gates, cutoffs))
+    return compare_releases(challenger, opponent, rows, cutoffs, params.model_copy(update={"alpha": alpha}))
+
+
+def compare_releases(
+    challenger: Release,
+    opponent: Release,
+    rows: pl.DataFrame,
+    cutoffs: Sequence[datetime],
+    params: PromoteParams,
+) -> GateResult:
+    """Compare both releases at *cutoffs*, each from the rows known by it."""
     truth = select_known_truth(rows, challenger.about)
     issued = {
         side: _join_truth(predict_cutoffs(release, rows, cutoffs), truth)
@@ -125,13 +147,12 @@ def compare_forecasts(
             f"{n} cutoffs have all outcomes since both were fitted, fewer than `promote.min_gate_rows` ="
             f" {params.min_gate_rows}"
         )
-        return GateResult(None, reason, n, None, None, mean_loss, covered, losses)
+        return GateResult(None, reason, n, None, None, mean_loss, covered, losses, params.alpha)
     test = compute_cosine_test((losses["opponent"] - losses["challenger"]).to_numpy())
     gain = _compute_gain(losses)
     passed = test.p <= params.alpha and gain >= params.min_gain_frac
-    return GateResult(
-        passed, _format_reason(gain, test.p, n, about, params), n, gain, test.p, mean_loss, covered, losses
-    )
+    reason = _format_reason(gain, test.p, n, about, params)
+    return GateResult(passed, reason, n, gain, test.p, mean_loss, covered, losses, params.alpha)
 
 
 def _compute_gain(losses: pl.DataFrame) -> float:
@@ -208,6 +229,6 @@ def _format_reason(gain: float, p: float, n: int, about: About, params: PromoteP
             if gain < params.min_gain_frac
             else []
         ),
-        *([f"luck is not ruled out at {params.alpha:g}"] if p > params.alpha else []),
+        *([f"luck is not ruled out at {params.alpha:.2g}"] if p > params.alpha else []),
     ]
     return sentence + ("; " + " and ".join(faults) if faults else "")

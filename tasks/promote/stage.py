@@ -3,11 +3,13 @@
 Where there is no champion yet, the opponent is the best naive baseline.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import polars as pl
 
 from tasks.core.reports.promote import GateVerdict, JudgedModels, Verdict
+from tasks.promote.earlier_gates import EarlierGate
 from tasks.promote.gate import LOSSES, GateResult, run_gate
 from tasks.promote.params import PromoteParams
 from tasks.release import Release
@@ -26,8 +28,11 @@ def decide_promotion(
     baseline: Release,
     rows: pl.DataFrame,
     params: PromoteParams,
+    earlier_gates: Sequence[EarlierGate] = (),
 ) -> PromotionVerdict:
     """Decide which release serves from now on.
+
+    earlier_gates: each leaves less of the level for those that share its rows.
 
     `promote`: the challenger passed the gate.
     `keep`: the champion stays.
@@ -40,8 +45,10 @@ def decide_promotion(
         return PromotionVerdict(_build_verdict(challenger, champion, None, "nothing", reason), _NO_LOSSES)
     comparable = champion is not None and champion.about.target == challenger.about.target
     opponent = champion if champion is not None and comparable else baseline
-    gate = run_gate(challenger, opponent, rows, params)
+    gate = run_gate(challenger, opponent, rows, params, earlier_gates)
     decision, reason = _describe_verdict(gate, comparable=comparable)
+    if gate.alpha < params.alpha:
+        reason += f" (of {params.alpha:g}, earlier gates at the same rows have left {gate.alpha:.2g})"
     if champion is not None and not comparable:
         reason = (
             f"the champion forecasts another target ({champion.about.target.column},"
@@ -49,7 +56,13 @@ def decide_promotion(
         )
     winner = {"promote": _get_digest(challenger), "baseline": _get_digest(baseline)}.get(decision)
     verdict = _build_verdict(challenger, champion, gate, decision, reason)
-    compared = {"opponent_digest": _get_digest(opponent), "winner_digest": winner, "alpha": params.alpha}
+    compared = {
+        "opponent_digest": _get_digest(opponent),
+        "winner_digest": winner,
+        "alpha": gate.alpha,
+        "first_cutoff": gate.losses["cutoff"].min(),
+        "last_cutoff": gate.losses["cutoff"].max(),
+    }
     return PromotionVerdict(verdict.model_copy(update=compared), gate.losses)
 
 

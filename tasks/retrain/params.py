@@ -17,6 +17,7 @@ class RetrainParams(RetrainLimits):
     max_per_week: retrainings in any seven days of data.
     worse_frac: how much worse a figure must be than at the last retraining, when that brought no
     other champion, before it is a reason again.
+    search_after: retrainings in vain, one after the other, before the next searches parameters.
     """
 
     max_age_steps: Annotated[int, Field(ge=1)]
@@ -24,3 +25,4 @@ class RetrainParams(RetrainLimits):
     cooldown_steps: Annotated[int, Field(ge=0)] = 5
     max_per_week: Annotated[int, Field(ge=1)] = 2
     worse_frac: Annotated[float, Field(ge=0)] = 0.1
+    search_after: Annotated[int, Field(ge=1)] = 2

@@ -98,7 +98,7 @@ def _build_result(
             "policy": run.policy.name,
             "n_drift_alarms": sum(now and not before for before, now in pairwise(drifting)),
             "n_due": sum(tick.due for tick in later),
-            "n_retrainings": len(run.trained_at),
+            "n_retrainings": len(run.trainings),
             "n_promotions": sum(tick.verdict == "promote" for tick in later),
             "compute_s": seconds,
             "gains": gains,

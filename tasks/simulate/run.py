@@ -21,13 +21,15 @@ from tasks.monitor.champion import build_monitored_champion
 from tasks.monitor.params import MonitorParams
 from tasks.monitor.scheduled import count_max_cutoffs, select_cutoffs
 from tasks.monitor.stage import build_monitor_result
+from tasks.promote.earlier_gates import EarlierGate, build_earlier_gate
 from tasks.promote.params import PromoteParams
 from tasks.release import Release
-from tasks.retrain.journal import Retraining, build_start
+from tasks.retrain.journal import Retraining, RetrainRequest, build_start
 from tasks.retrain.params import RetrainParams
 from tasks.retrain.stage import decide_retraining
 from tasks.simulate.policy import Policy
 from tasks.simulate.store import StateStore
+from tasks.simulate.training import SimulatedTraining
 
 _NO_FIGURES = OutcomeFigures(
     n_steps=0, n_open=0, n_seen=0, n_known=0, n_late=0, n_corrected=0, loss=None, mae=None, bias=None,
@@ -45,14 +47,14 @@ class PolicyRun(NamedTuple):
     """What one policy did.
 
     ticks: all looks at the champion.
-    trained_at: positions of the trainings after the first.
+    trainings: those after the first.
     forecasts: FORECAST with digest, of every cutoff after the first training, by the champion of
       that time.
     """
 
     policy: Policy
     ticks: tuple[SimulatedTick, ...]
-    trained_at: tuple[int, ...]
+    trainings: tuple[SimulatedTraining, ...]
     forecasts: pl.DataFrame
 
 
@@ -63,6 +65,7 @@ class _LoopState:
         self.store, self.dataset = store, store.history.document.dataset
         self.promotions: list[ChampionRecord] = []
         self.retrainings: list[Retraining] = []
+        self.earlier_gates: list[EarlierGate] = []
         self.last_decision: GateDecision | None = None
         self.release: Release | None = None
 
@@ -71,11 +74,11 @@ class _LoopState:
         """The champion; there is one after the first training."""
         return self.promotions[-1]
 
-    def run_gate(self, position: int, as_of: datetime) -> GateDecision:
-        """Train at *position*, let the gate decide, apply the decision."""
-        verdict = self.store.decide(position, self.release)
+    def run_gate(self, training: SimulatedTraining, as_of: datetime) -> GateDecision:
+        """Train, let the gate decide, apply the decision."""
+        verdict = self.store.decide(training, self.release, self.earlier_gates)
         challenger, baseline = (
-            self.store.load_trained(position, role) for role in ("challenger", "baseline")
+            self.store.load_trained(training, role) for role in ("challenger", "baseline")
         )
         params = self.store.history.document.parse_stage("promote", PromoteParams)
         decision = GateDecision(
@@ -90,6 +93,8 @@ class _LoopState:
             as_of=as_of,
             applied=verdict.winner_digest is not None,
         )
+        if (gate := build_earlier_gate(decision, decision.key)) is not None:
+            self.earlier_gates.append(gate)
         if decision.applied:
             self.release = baseline if decision.decision == "baseline" else challenger
             assert self.release.manifest is not None
@@ -110,23 +115,23 @@ def run_policy(
     history, state = store.history, _LoopState(store)
     end = len(history.cutoffs)
     ticks: list[SimulatedTick] = []
-    trained_at: list[int] = []
+    trainings: list[SimulatedTraining] = []
     frames: list[pl.DataFrame] = []
     for position in range(start, end, every_steps):
         as_of = history.cutoffs[position]
         if position == start:
-            decision = state.run_gate(position, as_of)
+            decision = state.run_gate(SimulatedTraining(position), as_of)
             ticks.append(_build_first_tick(state, decision))
         else:
-            passed_steps = position - (trained_at[-1] if trained_at else start)
+            passed_steps = position - (trainings[-1].position if trainings else start)
             tick = build_tick(state, position, policy, passed_steps)
             if tick.verdict is not None:
-                trained_at.append(position)
+                trainings.append(SimulatedTraining(position, tick.recipe))
                 report(f"{policy.name}: {as_of:%F}: {tick.reason}: {tick.verdict}")
             ticks.append(tick)
         assert state.release is not None
         frames.append(store.read_forecasts(state.release, position + 1, min(position + every_steps, end - 1)))
-    return PolicyRun(policy, tuple(ticks), tuple(trained_at), pl.concat(frames))
+    return PolicyRun(policy, tuple(ticks), tuple(trainings), pl.concat(frames))
 
 
 def build_tick(state: _LoopState, position: int, policy: Policy, passed_steps: int) -> SimulatedTick:
@@ -138,6 +143,7 @@ def build_tick(state: _LoopState, position: int, policy: Policy, passed_steps: i
     decision = decide(state, monitored)
     reason = policy.find_reason(passed_steps)
     assert monitored.champion is not None
+    recipe = decision.recipe if policy.is_decided else "full"
     tick = SimulatedTick(
         as_of=monitored.as_of,
         digest=monitored.champion.digest,
@@ -145,17 +151,21 @@ def build_tick(state: _LoopState, position: int, policy: Policy, passed_steps: i
         age_steps=monitored.champion.age_steps,
         error_ratio=monitored.champion.error_ratio,
         coverage_frac=monitored.champion.coverage_frac,
+        n_blocks=monitored.n_blocks,
+        alarms=tuple(level.name for level in monitored.service_levels if level.is_degraded),
         n_alarmed=0 if monitored.drift is None else monitored.drift.n_alarmed,
         is_drifting=monitored.drift is not None and monitored.drift.is_drifting,
         due=decision.due,
         triggers=decision.triggers,
         reason=reason or decision.reason,
+        recipe=recipe,
     )
     if not (reason or (policy.is_decided and decision.due)):
         return tick
     before = state.champion.digest
-    started = build_start(decision, reason, before, state.store.history.cutoffs[position])
-    verdict = state.run_gate(position, monitored.as_of)
+    request = None if reason is None else RetrainRequest(by="schedule", reason=reason)
+    started = build_start(decision, request, before, state.store.history.cutoffs[position])
+    verdict = state.run_gate(SimulatedTraining(position, recipe), monitored.as_of)
     ended = {"ended_at": started.started_at, "new_digest": state.champion.digest}
     state.retrainings.append(started.model_copy(update=ended))
     return tick.model_copy(update={"verdict": verdict.decision, "gain_frac": verdict.gain_frac})
@@ -169,6 +179,9 @@ def decide(state: _LoopState, monitored: MonitorReport) -> RetrainDecision:
         history.document.parse_stage("retrain", RetrainParams),
         parse_step_length(history.about.every),
         state.retrainings,
+        has_search=any(
+            "search" in history.document.get_model_params(m) for m in history.document.list_models()
+        ),
     )
 
 
@@ -179,11 +192,15 @@ def build_monitor_report(state: _LoopState, position: int) -> MonitorReport:
     assert release.manifest is not None
     params = history.document.parse_stage("monitor", MonitorParams)
     rows = history.select_known(history.cutoffs[position])
-    cutoffs = select_cutoffs(rows, history.calendar, champion.promoted_as_of, params.max_cutoffs)
-    judged = cutoffs[-count_max_cutoffs(release, rows) :]
-    scheduled = state.store.read_forecasts(release, position - len(judged), position - 1)
+    forecasts = []
+    for since, end in ((champion.seen_until, champion.promoted_as_of), (champion.promoted_as_of, None)):
+        cutoffs = select_cutoffs(rows, history.calendar, since, params.max_cutoffs, end)
+        judged = cutoffs[-count_max_cutoffs(release, rows) :]
+        if judged:
+            first, last = (history.cutoffs.index(cutoff) for cutoff in (judged[0], judged[-1]))
+            forecasts.append(state.store.read_forecasts(release, first, last))
     report, _ = build_monitor_result(
-        scheduled.filter(pl.col("cutoff").is_in(judged)),
+        pl.concat(forecasts),
         rows,
         history.about,
         history.calendar,
@@ -204,6 +221,8 @@ def _build_first_tick(state: _LoopState, decision: GateDecision) -> SimulatedTic
         age_steps=0,
         error_ratio=None,
         coverage_frac=None,
+        n_blocks=0,
+        alarms=(),
         n_alarmed=0,
         is_drifting=False,
         due=False,

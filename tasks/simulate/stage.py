@@ -55,7 +55,7 @@ def simulate_policies(
         report(f"{n_steps} steps from {history.cutoffs[start]:%F}, a tick every {every_steps}")
         store = StateStore(history, folder / "state", report)
         runs = [run_policy(policy, store, start, every_steps, report) for policy in policies]
-        seconds = [round(sum(map(store.get_seconds, run.trained_at)), 1) for run in runs]
+        seconds = [round(sum(map(store.get_seconds, run.trainings)), 1) for run in runs]
         outcomes = compare_policies(history, runs, seconds)
         alpha = document.parse_stage("promote", PromoteParams).alpha
         best, cheapest = select_best(outcomes.results), select_cheapest(outcomes.results, alpha)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -21,11 +21,17 @@ from tasks.edges.files import replace_file
 from tasks.edges.fit_cache import compute_code_digest
 from tasks.edges.settings import ROOT
 from tasks.monitor.scheduled import build_forecasts, count_max_cutoffs
+from tasks.promote.earlier_gates import EarlierGate
 from tasks.promote.params import PromoteParams
 from tasks.promote.stage import decide_promotion
 from tasks.release import Release, load_release
 from tasks.simulate.history import ReplayedHistory
-from tasks.simulate.training import build_releases, check_history_leaks, compute_rows_hash
+from tasks.simulate.training import (
+    SimulatedTraining,
+    build_releases,
+    check_history_leaks,
+    compute_rows_hash,
+)
 
 BLOCK_CUTOFFS = 63  # of one release, forecast in one pass
 _KEPT_RELEASES = 8
@@ -46,28 +52,32 @@ class StateStore:
             shutil.rmtree(folder, ignore_errors=True)
             write_json(folder / "key.json", key)
 
-    def load_trained(self, position: int, role: str) -> Release:
-        """The release of *role* (`challenger`, `baseline`) that a training at *position* gives."""
-        path = self._get_training_path(position)
+    def load_trained(self, training: SimulatedTraining, role: str) -> Release:
+        """The release of *role* (`challenger`, `baseline`) that *training* gives."""
+        path = self._get_training_path(training)
         if not path.exists():
-            self._write_training(position, path)
+            self._write_training(training, path)
         return self._load(path / role)
 
-    def get_seconds(self, position: int) -> float:
-        """Processor seconds of the training at *position*."""
-        return float(read_json(self._get_training_path(position) / "cost.json")["seconds"])
+    def get_seconds(self, training: SimulatedTraining) -> float:
+        """Processor seconds of *training*."""
+        return float(read_json(self._get_training_path(training) / "cost.json")["seconds"])
 
-    def decide(self, position: int, champion: Release | None) -> GateVerdict:
-        """The gate's verdict on the training at *position*, from the rows known then."""
+    def decide(
+        self, training: SimulatedTraining, champion: Release | None, earlier_gates: Sequence[EarlierGate]
+    ) -> GateVerdict:
+        """The gate's verdict on *training*, from the rows known then."""
         opponent = "none" if champion is None or champion.manifest is None else champion.manifest.digest
-        path = self.folder / "verdicts" / f"{position}-{opponent}.json"
+        earlier = hashlib.sha256(b"".join(gate.model_dump_json().encode() for gate in earlier_gates))
+        path = self.folder / "verdicts" / f"{training.name}-{opponent}-{earlier.hexdigest()[:16]}.json"
         if not path.exists():
             verdict, _ = decide_promotion(
-                self.load_trained(position, "challenger"),
+                self.load_trained(training, "challenger"),
                 champion,
-                self.load_trained(position, "baseline"),
-                self.history.select_known(self.history.cutoffs[position]),
+                self.load_trained(training, "baseline"),
+                self.history.select_known(self.history.cutoffs[training.position]),
                 self.history.document.parse_stage("promote", PromoteParams),
+                earlier_gates,
             )
             write_json(path, verdict.model_dump(mode="json"))
         return GateVerdict.model_validate(read_json(path))
@@ -101,17 +111,18 @@ class StateStore:
         self._blocks[digest, block] = frame
         return frame
 
-    def _write_training(self, position: int, path: Path) -> None:
+    def _write_training(self, training: SimulatedTraining, path: Path) -> None:
         if not (self.folder / "is_leak_free").exists():
-            check_history_leaks(self.history, position)
-            write_json(self.folder / "is_leak_free", {"position": position})
+            check_history_leaks(self.history)
+            write_json(self.folder / "is_leak_free", {"position": len(self.history.cutoffs) - 1})
         before = _count_seconds()
         with write_folder(path) as fresh:
-            build_releases(self.history, position, fresh)
+            build_releases(self.history, training, fresh)
             for part in ("features", "fits", "unsealed"):
                 shutil.rmtree(fresh / part)
             write_json(fresh / "cost.json", {"seconds": round(_count_seconds() - before, 2)})
-        self.report(f"trained at {self.history.cutoffs[position]:%F} in {self.get_seconds(position):.1f} s")
+        time, seconds = self.history.cutoffs[training.position], self.get_seconds(training)
+        self.report(f"trained at {time:%F} ({training.recipe}) in {seconds:.1f} s")
 
     def _load(self, folder: Path) -> Release:
         release = self._releases.pop(folder, None) or load_release(folder)
@@ -120,8 +131,8 @@ class StateStore:
             del self._releases[next(iter(self._releases))]
         return release
 
-    def _get_training_path(self, position: int) -> Path:
-        return self.folder / "trainings" / f"{position:06d}"
+    def _get_training_path(self, training: SimulatedTraining) -> Path:
+        return self.folder / "trainings" / training.name
 
 
 def _count_seconds() -> float:

@@ -14,6 +14,7 @@ import polars as pl
 from tasks.core.dataset import Dataset
 from tasks.core.leaks import check_leaks
 from tasks.core.panel import build_panel
+from tasks.core.reports.retrain import Recipe
 from tasks.edges.artifacts import write_json
 from tasks.ensemble.align import align_forecasts
 from tasks.ensemble.params import EnsembleParams
@@ -24,10 +25,23 @@ from tasks.features.stage import FeatureSet, build_feature_set
 from tasks.package.assemble import build_release
 from tasks.package.params import PackageParams
 from tasks.simulate.history import ReplayedHistory
+from tasks.train.recipe import fit_by_recipe
 from tasks.train.split import TrainingData
-from tasks.train.stage import TrainResult, fit_model
+from tasks.train.stage import TrainResult
 
 ROLES = ("challenger", "baseline")
+
+
+class SimulatedTraining(NamedTuple):
+    """A training at the cutoff *position*, by *recipe* (see `RetrainDecision`)."""
+
+    position: int
+    recipe: Recipe = "full"
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"{self.position:06d}-{self.recipe}"
 
 
 class WorkFolders(NamedTuple):
@@ -42,27 +56,29 @@ class WorkFolders(NamedTuple):
     unsealed: Path
 
 
-def check_history_leaks(history: ReplayedHistory, position: int) -> None:
-    """Raise LeakError when a feature knows the future, on the rows known at the cutoff *position*.
+def check_history_leaks(history: ReplayedHistory) -> None:
+    """Raise LeakError when a feature knows the future, on the whole history.
 
-    The features are the same at every training, so once is enough.
+    As the chain's own gate does: on less of it, what leads the target for a while may look like a
+    leak. The verdict has no part in any forecast.
     """
-    rows = history.select_known(history.cutoffs[position])
+    rows = history.select_known(history.cutoffs[-1])
     features = build_feature_set(rows, history.about, history.features)
     verdict = find_leaks(rows, history.about, history.features, features.table, features.calendar)
     check_leaks(verdict, "simulate")
 
 
-def build_releases(history: ReplayedHistory, position: int, folder: Path) -> None:
-    """Train at the cutoff *position*; the sealed challenger and the baseline go into *folder*.
+def build_releases(history: ReplayedHistory, training: SimulatedTraining, folder: Path) -> None:
+    """Train; the sealed challenger and the baseline go into *folder*.
 
     Nothing that was known later has a part in their bytes.
     """
+    position = training.position
     rows = history.select_known(history.cutoffs[position])
     features = build_feature_set(rows, history.about, history.features)
     work = WorkFolders(folder / "features", folder / "fits", folder / "unsealed")
     _write_features(history, features, work.features)
-    assembled, stride_steps = _build_ensemble(history, position, features, work.fits)
+    assembled, stride_steps = _build_ensemble(history, training, features, work.fits)
     origin = ReleaseOrigin(history.document.dataset, compute_rows_hash(rows), stride_steps)
     rows_steps = history.document.parse_stage("package", PackageParams).rows_steps
     for role, name in zip(ROLES, (assembled.shipped, assembled.baseline), strict=True):
@@ -90,16 +106,17 @@ def _write_features(history: ReplayedHistory, features: FeatureSet, folder: Path
 
 
 def _build_ensemble(
-    history: ReplayedHistory, position: int, features: FeatureSet, fits: Path
+    history: ReplayedHistory, training: SimulatedTraining, features: FeatureSet, fits: Path
 ) -> tuple[AssembledEnsemble, int]:
-    document, params = history.document, history.get_train_params(position)
+    document, params = history.document, history.get_train_params(training.position)
     # The calendar of the whole history: an exchange publishes its sessions ahead, and a release
     # that is never replaced must date its forecasts years later
     dataset = Dataset(history.about, history.calendar, features.schema)
     data = TrainingData(features.table, dataset, document.gate_steps, features.vintages)
     trained: dict[str, TrainResult] = {}
     for model in document.list_models():
-        trained[model] = fit_model(model, data, params, document.get_model_params(model), log=lambda _: None)
+        own_params = document.get_model_params(model)
+        trained[model] = fit_by_recipe(training.recipe, model, data, params, own_params, log=lambda _: None)
         (fits / model).mkdir(parents=True)
         trained[model].fit.to_onnx(fits / model / "model.onnx")
     aligned = align_forecasts(

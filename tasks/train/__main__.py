@@ -11,12 +11,13 @@ from tasks.edges.command import run_stage_command
 from tasks.edges.dataset import read_features_dataset
 from tasks.edges.files import compute_file_hash
 from tasks.edges.params import read_document
+from tasks.edges.recipe import read_recipe
 from tasks.edges.settings import ROOT
 from tasks.edges.tracking import log_training
 from tasks.train.params import TrainParams
+from tasks.train.recipe import fit_by_recipe
 from tasks.train.search.report import build_mlflow_logger
 from tasks.train.split import TrainingData
-from tasks.train.stage import fit_model
 
 
 def main() -> None:
@@ -35,7 +36,8 @@ def main() -> None:
     verdict = LeakVerdict.model_validate(read_json(source / "leaks.json"))
     check_verdict_inputs(verdict, f"train {model}", schema_hash=dataset.schema.hash, table=table_hash)
     check_leaks(verdict, f"train {model}")
-    trained = fit_model(
+    trained = fit_by_recipe(
+        read_recipe(document.dataset),
         model,
         TrainingData(
             read_frame(source / "table.parquet", FEATURES),

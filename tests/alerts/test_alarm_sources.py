@@ -127,7 +127,7 @@ def test_a_refresh_that_fails_is_an_alarm_until_one_succeeds(root):
 def test_a_retraining_without_end_has_failed_and_one_without_gain_is_told(root, digest, hours, expected):
     started = write_start(retrain_decision(), None, "old")
     if digest:
-        write_end("small", started, digest)
+        write_end("small", started, digest, "promote")
     found = names(root, started.started_at + timedelta(hours=hours))
     assert [name.split()[0] for name in found] == expected
 

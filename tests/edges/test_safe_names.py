@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tasks.edges.registry import get_champion_path, get_rows_path
 from tasks.edges.safe_names import decode_slug, encode_name, encode_slug
-from tasks.edges.served import get_served_path
+from tasks.edges.served_store import get_served_path
 from tasks.feed.service import get_feed_folder
 from tasks.validate.stage import get_failed_folder
 

@@ -18,15 +18,8 @@ from polars.testing import assert_frame_equal
 
 from tasks.core.errors import FrameError
 from tasks.core.frames import SERVED
-from tasks.edges.served import (
-    ServedStoreError,
-    check_served,
-    count_served,
-    get_served_path,
-    read_news,
-    read_served,
-    write_served,
-)
+from tasks.edges.served import check_served, count_served, read_news, read_served, write_served
+from tasks.edges.served_store import ServedStoreError, get_served_path
 from tasks.edges.settings import ROOT, build_child_environment, read_settings
 
 START = datetime(2018, 12, 31, tzinfo=UTC)

@@ -9,28 +9,31 @@ import itertools
 import json
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from datetime import UTC, datetime
+from uuid import uuid4
 
 import httpx
 import pytest
 import yaml
+from flow_runs import PATIENCE_S, run_prefect, wait_for_run
 from small_checkout import small_checkout
 
 from flows.training import STAGES as TRAINED
 from tasks.edges.params import STAGES
-from tasks.edges.processes import build_process_identity, wait_for
+from tasks.edges.processes import build_process_identity, find_free_port, wait_for
 
 PARTS = {"alerts", "feed", "prefect", "mlflow", "refresh", "service", "worker"}
-PATIENCE_S = 240.0  # two cores, and perhaps other tests beside
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    ports = {f"TIDEMILL_{name}_PORT": str(_free_port()) for name in ("PREFECT", "MLFLOW", "SERVICE", "FEED")}
+    ports = {
+        f"TIDEMILL_{name}_PORT": str(find_free_port("127.0.0.1"))
+        for name in ("PREFECT", "MLFLOW", "SERVICE", "FEED")
+    }
     # 60 by default
     found = small_checkout(
         tmp_path_factory.mktemp("operated"), **ports, PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS="5"
@@ -72,8 +75,8 @@ def api(checkout, up):
 @pytest.fixture(scope="module")
 def trained(checkout, api):
     """The flow run of the training deployment, started as a person would, at its end."""
-    _prefect(checkout, api, "deployment", "run", "training/training", "--param", "reason=the test")
-    return _wait_for_run(api, "training", lambda run: run["deployment_id"] is not None)
+    run_prefect(checkout, api, "deployment", "run", "training/training", "--param", "reason=the test")
+    return wait_for_run(api, "training", lambda run: run["deployment_id"] is not None)
 
 
 def test_an_interrupted_run_ends_its_stage_says_how_to_go_on_and_leaves_no_process(interrupted):
@@ -209,8 +212,8 @@ def test_the_flow_feed_hands_a_closed_window_over(checkout, api):
     one closed."""
     while _feed_status(checkout)["window"] is None:
         time.sleep(0.5)
-    _prefect(checkout, api, "deployment", "run", "feed/feed", "--param", "train=false")
-    run = _wait_for_run(api, "feed", lambda _: True)
+    run_prefect(checkout, api, "deployment", "run", "feed/feed", "--param", "train=false")
+    run = wait_for_run(api, "feed", lambda _: True)
     assert run["state_type"] == "COMPLETED", run["state"]
     handed = json.loads((checkout.root / "data" / "source" / "window.json").read_text())
     assert handed == _feed_status(checkout)["window"]
@@ -221,14 +224,16 @@ def test_the_flow_feed_hands_a_closed_window_over(checkout, api):
 
 
 def test_a_scheduled_tick_comes_and_is_run(checkout, api):
-    _prefect(checkout, api, "deployment", "schedule", "create", "monitoring/monitoring", "--interval", "15")
-    run = _wait_for_run(api, "monitoring", lambda run: run["auto_scheduled"])
+    run_prefect(
+        checkout, api, "deployment", "schedule", "create", "monitoring/monitoring", "--interval", "15"
+    )
+    run = wait_for_run(api, "monitoring", lambda run: run["auto_scheduled"])
     assert run["state_type"] == "COMPLETED", run["state"]
 
 
 def test_the_flow_refresh_measures_and_decides_without_training(checkout, api):
-    _prefect(checkout, api, "deployment", "run", "refresh/refresh")
-    run = _wait_for_run(api, "refresh", lambda _: True)
+    run_prefect(checkout, api, "deployment", "run", "refresh/refresh")
+    run = wait_for_run(api, "refresh", lambda _: True)
     assert run["state_type"] == "COMPLETED", run["state"]
     tasks = api.post("/task_runs/filter", json={"task_runs": {"flow_run_id": {"any_": [run["id"]]}}}).json()
     assert {task["name"] for task in tasks} == {"refresh", "monitor", "retrain"}
@@ -241,7 +246,7 @@ def test_the_flow_refresh_measures_and_decides_without_training(checkout, api):
 
 def test_the_event_that_a_refresh_emits_starts_a_retraining_that_decides_again(checkout, api):
     """A scheduled run has no automation as its cause."""
-    _prefect(
+    run_prefect(
         checkout,
         api,
         "event",
@@ -250,7 +255,7 @@ def test_the_event_that_a_refresh_emits_starts_a_retraining_that_decides_again(c
         "--resource-id",
         "tidemill.dataset.index_volatility",
     )
-    run = _wait_for_run(api, "retraining", lambda run: (run["created_by"] or {}).get("type") == "AUTOMATION")
+    run = wait_for_run(api, "retraining", lambda run: (run["created_by"] or {}).get("type") == "AUTOMATION")
     assert run["state_type"] == "COMPLETED", run["state"]
     assert not (checkout.home / "retrain").exists()
 
@@ -269,6 +274,29 @@ def test_an_alarm_is_one_event_however_often_it_is_emitted(checkout, api):
     time.sleep(1)
     (event,) = api.post("/events/filter", json={"filter": wanted}).json()["events"]
     assert event["payload"] == alarm
+
+
+def test_windows_that_close_shortly_after_each_other_start_one_refresh(api):
+    resource = {"prefect.resource.id": "tidemill.dataset.index_volatility"}
+    events = [
+        {
+            "occurred": datetime.now(UTC).isoformat(),
+            "event": "tidemill.window.closed",
+            "resource": resource,
+            "id": str(uuid4()),
+            "payload": {"dataset": "index_volatility", "as_of": "2019-01-01T00:00:00+00:00", "n_rows": 9},
+        }
+        for _ in range(3)
+    ]
+    assert api.post("/events", json=events).status_code == 204
+
+    def is_automated(run):
+        return (run["created_by"] or {}).get("type") == "AUTOMATION"
+
+    run = wait_for_run(api, "refresh", is_automated)
+    assert run["state_type"] == "COMPLETED", run["state"]
+    runs = api.post("/flow_runs/filter", json={"flows": {"name": {"any_": ["refresh"]}}}).json()
+    assert sum(map(is_automated, runs)) == 1
 
 
 def test_another_dataset_is_served_after_its_run_and_nothing_of_the_first_is_shown(checkout, up, done, api):
@@ -347,39 +375,3 @@ def _give_a_feed(params):
 
 def _feed_status(checkout):
     return json.loads(checkout.tidemill("feed", "status", "--json").stdout)
-
-
-def _prefect(checkout, api, *arguments):
-    """Prefect's own command line, as an operator types it."""
-    url = str(api.base_url).rstrip("/")
-    return checkout.run(
-        "prefect", "--no-prompt", *arguments, PREFECT_API_URL=url, PREFECT_HOME=str(checkout.home / "prefect")
-    )
-
-
-def _wait_for_run(api, flow, wanted):
-    """The newest run of *flow* that is *wanted*, once it has ended."""
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        found = api.post(
-            "/flow_runs/filter",
-            json={"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_DESC"},
-        ).json()
-        ended = [
-            run
-            for run in found
-            if wanted(run) and run["state_type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-        ]
-        if ended:
-            return ended[0]
-        time.sleep(0.5)
-    raise AssertionError(
-        f"no run of {flow} ended within {PATIENCE_S:.0f} s; there are"
-        f" {[(r['name'], r['state_type']) for r in found]}"
-    )
-
-
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -326,6 +326,8 @@ def test_the_service_answers_the_kinds_columns_and_records_them_for_the_monitor(
         ]
         asked = {"series_id": "mine", "history": history}
         own = client.post("/api/v1/predict", json=asked).raise_for_status().json()
+        path = f"/api/v1/predictions/{body['prediction_id']}"
+        recorded = client.get(path).raise_for_status().json()
         served = read_served("sign")
         news = read_news("sign", release.seen_until)
     newest = predict_cutoffs(release, release.rows, [release.rows["known_at"].max()])
@@ -333,6 +335,8 @@ def test_the_service_answers_the_kinds_columns_and_records_them_for_the_monitor(
     steps = body["series"][0]["steps"]
     assert [set(step) for step in steps] == [{"step", "event_time", "p_up"}] * 2
     assert [step["p_up"] for step in steps] == pytest.approx(expected)
+    assert recorded["series"][0]["steps"] == steps
+    assert recorded["recomputed"]["state"] == "same"
     assert 0 < own["series"][0]["steps"][0]["p_up"] < 1
     assert served["p_up"].to_list() == [step["p_up"] for step in steps]
     outcomes = build_outcomes(news, chain.rows, about, chain.dataset.calendar, {})

@@ -18,7 +18,8 @@ from tasks.core.frames import SERVED
 from tasks.core.reports.monitor import MonitorReport
 from tasks.edges.artifacts import read_json
 from tasks.edges.registry import publish_rows_file, read_champion
-from tasks.edges.served import get_served_path, write_served
+from tasks.edges.served import write_served
+from tasks.edges.served_store import get_archive_path, get_served_path
 from tasks.monitor.__main__ import main
 from tasks.promote.__main__ import main as promote
 from tasks.retrain.__main__ import main as retrain
@@ -84,8 +85,7 @@ answers = st.builds(
 @given(load=st.lists(answers, max_size=12))
 @tries(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_traffic_leaves_every_figure_that_decides_as_it_is(world, without_traffic, load):
-    for file in get_served_path("small").parent.glob("small.db*"):
-        file.unlink()
+    _forget_answers()
     for k, asked in enumerate(load):
         for again in range(asked["n_times"]):
             _record(f"{k}-{again}", asked)
@@ -106,6 +106,13 @@ def test_any_traffic_leaves_every_figure_that_decides_as_it_is(world, without_tr
         ),
     )
     assert decided(world, fresh=False) == without_traffic, "a report that only counts new answers"
+
+
+def _forget_answers():
+    """In the store, and those of its months that were moved."""
+    for file in get_served_path("small").parent.glob("small.db*"):
+        file.unlink()
+    shutil.rmtree(get_archive_path("small", "any").parent, ignore_errors=True)
 
 
 def _record(prediction_id, asked):
@@ -141,8 +148,7 @@ def test_bad_days_asked_for_over_http_make_no_retraining_due(world, without_traf
     history = [
         {"event_time": (START + timedelta(days=day)).isoformat(), "load": 1.0} for day in range(440, 470)
     ]
-    for file in get_served_path("small").parent.glob("small.db*"):
-        file.unlink()
+    _forget_answers()
     with serving(
         get_served_path("small").parent.parent, root=world.parent, TIDEMILL_RELEASE=str(_folder())
     ) as server:

@@ -29,7 +29,10 @@ def root(tmp_path):
     with at_home(tmp_path / "home"):
         gate = {"gate_steps": PROMOTED - 299}
         challenger = {"weights": {"ridge": 1.0}, **gate}
-        root = small_root(tmp_path / "root", rows.filter(~late), challenger=challenger, baseline=gate)
+        limits = {"max_age_steps": 63, "max_error_ratio": 1.25, "min_coverage_frac": 0.7, "min_blocks": 5}
+        root = small_root(
+            tmp_path / "root", rows.filter(~late), challenger=challenger, baseline=gate, retrain=limits
+        )
         promote(root, deliver=nullcontext)
         write_clean(root, worse)
         publish_rows_file("small", root / "data/clean/rows.parquet")
@@ -56,8 +59,9 @@ def test_a_forecast_far_worse_than_the_gates_is_degraded_for_monitor_doctor_and_
     assert "`tidemill run`" in found.advice
     retrain(root)
     decision = read_report(root / RetrainDecision.PATH, RetrainDecision)
-    assert decision.due
-    assert all(reason in report.reason for reason in decision.reasons)
+    assert (decision.due, decision.recipe) == (True, "window")
+    assert all(reason.partition("; ")[0] in report.reason for reason in decision.reasons)
+    assert "the alarm of the loss is open since 2021-" in decision.reason
 
 
 def test_within_wider_limits_only_the_open_alarm_is_left(root):
@@ -91,11 +95,11 @@ def test_noise_that_doubles_opens_the_alarm_or_coverage_is_back_in_its_band(tmp_
         write_clean(root, rows)
         publish_rows_file("small", root / "data/clean/rows.parquet")
         report = monitored(root)
-    loss, coverage = report.service_levels
+    loss, concept, coverage = report.service_levels
     assert (coverage.figure, coverage.level, coverage.unwatched) == ("coverage", 0.8, None)
     is_back = coverage.band_low <= coverage.points[-1].value <= coverage.band_high
     assert is_back or coverage.direction == "low"
-    assert loss.direction == "high"
+    assert (loss.direction, concept.figure, concept.direction) == ("high", "concept", "high")
     assert report.verdict == "degraded"
     assert loss.since <= cutoff_at(changed + 20)
 
@@ -104,6 +108,7 @@ def test_noise_that_doubles_opens_the_alarm_or_coverage_is_back_in_its_band(tmp_
     ("ratio", "covered", "n"),
     [(1.25, 0.7, 0), (1.26, 0.7, 1), (1.0, 0.69, 1), (3.8, 0.17, 2), (None, None, 0), (None, 0.1, 1)],
 )
-def test_a_limit_is_passed_only_beyond_it(ratio, covered, n):
-    limits = RetrainLimits(max_error_ratio=1.25, min_coverage_frac=0.7)
-    assert len(limits.list_breaches(ratio, covered)) == n
+def test_a_limit_is_passed_only_beyond_it_and_with_enough_independent_blocks(ratio, covered, n):
+    limits = RetrainLimits(max_error_ratio=1.25, min_coverage_frac=0.7, min_blocks=20)
+    assert len(limits.list_breaches(ratio, covered, 20)) == n
+    assert limits.list_breaches(ratio, covered, 19) == {}

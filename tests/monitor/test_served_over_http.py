@@ -161,8 +161,9 @@ def test_there_is_a_page_to_look_at(world):
     report_on(world, appended())
     write_evidently(world, world / EVIDENTLY)
     assert "north:load" in (world / EVIDENTLY).read_text()
-    by_step, loss, coverage = draw_monitor_charts(world)
-    assert all(len(chart.content) > 5_000 for chart in (by_step, loss, coverage))
+    *charts, coverage = draw_monitor_charts(world)  # by step, the loss, over what the inputs explain
+    assert len(charts) == 3
+    assert all(len(chart.content) > 5_000 for chart in (*charts, coverage))
     assert coverage.title.startswith("coverage of the 80% interval")
     page = render_monitor(world)
     assert "<td class=n>5</td>" in page

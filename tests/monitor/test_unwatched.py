@@ -10,7 +10,7 @@ from tasks.core.about import About
 from tasks.core.calendar import build_calendar
 from tasks.core.errors import FrameError
 from tasks.core.frames import SERIES
-from tasks.monitor.drift_figures import compute_drift
+from tasks.monitor.drift_figures import DriftInput, compute_drift
 from tasks.monitor.params import MonitorParams
 from tasks.monitor.streams import build_streams, list_unwatched
 
@@ -27,7 +27,9 @@ def watch(rows, expected=(), about=None, seen_until=None):
     calendar = build_calendar(about)
     streams = build_streams(rows, about, calendar)
     unwatched = list_unwatched(rows, expected)
-    return compute_drift(streams, seen_until or cutoff_at(SEEN), about, calendar, PARAMS, unwatched)
+    return compute_drift(
+        DriftInput(streams, seen_until or cutoff_at(SEEN)), about, calendar, PARAMS, unwatched
+    )
 
 
 def reasons(figures):
@@ -40,7 +42,7 @@ def with_load(condition, value):
 
 def test_whole_streams_are_watched_and_each_has_its_limit():
     figures = watch(small_rows(ALL))
-    assert (figures.n_streams, figures.n_unwatched, figures.unwatched) == (2, 0, ())
+    assert (figures.n_streams, figures.n_unwatched, figures.unwatched) == (3, 0, ())
     assert (figures.block_steps, figures.season_steps, figures.n_blocks) == (7, 7, 14)
     assert 0 <= figures.n_expected < figures.n_by_luck + 1
     assert all(row.limit >= 5 for row in figures.streams)
@@ -61,21 +63,21 @@ def test_a_stream_that_cannot_be_watched_is_named(rows, reason):
     figures = watch(rows)
     assert list(reasons(figures)) == ["north:load"]
     assert reason in reasons(figures)["north:load"]
-    assert (figures.n_streams, figures.n_unwatched) == (1, 1)
+    assert (figures.n_streams, figures.n_unwatched) == (2, 1)
 
 
 def test_a_constant_is_watched():
     figures = watch(with_load(NORTH, 100.0))
-    assert (figures.n_streams, figures.n_unwatched, figures.n_alarmed) == (2, 0, 0)
+    assert (figures.n_streams, figures.n_unwatched, figures.n_alarmed) == (3, 0, 0)
     figures = watch(with_load(NORTH, pl.when(since(450)).then(101.0).otherwise(100.0)))
     assert [row.stream for row in figures.streams if row.alarm_at] == ["north:load"]
 
 
 def test_a_column_that_is_gone_and_one_of_text_are_named():
-    rows = small_rows(ALL).with_columns(state=pl.lit("on"), other=pl.lit(None))
+    rows = small_rows(ALL).with_columns(state=pl.lit([1.0]), other=pl.lit(None))
     found = reasons(watch(rows, expected=["series_id", "load", "temperature"]))
     assert found["*:temperature"] == "the rows have no column 'temperature', which the champion knows"
-    assert found["*:state"] == "it holds no numbers"
+    assert found["*:state"] == "it holds neither numbers nor categories"
     assert found["north:other"] == "no value in the reference of 400 steps"
 
 
@@ -106,7 +108,7 @@ def test_steps_to_come_of_a_covariate_are_no_silence():
         known_at=pl.min_horizontal("known_at", pl.lit(cutoff_at(ALL - 1))),
     )
     figures = watch(SERIES.conform(ahead))
-    assert (figures.n_unwatched, figures.n_streams, figures.n_blocks) == (0, 4, 14)
+    assert (figures.n_unwatched, figures.n_streams, figures.n_blocks) == (0, 5, 14)
 
 
 def test_a_week_of_hours_with_a_short_reference_is_watched_by_days():
@@ -116,4 +118,5 @@ def test_a_week_of_hours_with_a_short_reference_is_watched_by_days():
     rows = small_rows(1200).with_columns(event_time=start + pl.concat([hours, hours]) * timedelta(hours=1))
     rows = SERIES.conform(rows.with_columns(known_at=pl.col("event_time") + timedelta(hours=1)))
     figures = watch(rows, about=about, seen_until=start + timedelta(hours=700))
-    assert (figures.n_streams, figures.block_steps, figures.season_steps) == (2, 24, 168)
+    assert (figures.n_streams, figures.block_steps, figures.season_steps) == (3, 24, 168)
+    assert figures.note is None

@@ -25,6 +25,7 @@ from tasks.core.errors import ReleaseError
 from tasks.core.reports.ensemble import EnsembleReport
 from tasks.core.reports.package import CodeState
 from tasks.core.reports.quantize import QuantizeDecision
+from tasks.core.sketch import parse_reference
 from tasks.edges.artifacts import write_report
 from tasks.edges.params import STAGES
 from tasks.edges.processes import is_answering, wait_healthy
@@ -81,6 +82,18 @@ def test_both_releases_verify_and_answer_as_their_bodies_do(root):
         release = load_release(folder)
         body = load_unsealed_release(root / "models/challenger" / role)
         assert predict_cutoffs(release, release.rows, at).equals(predict_cutoffs(body, rows, at))
+
+
+def test_each_release_carries_the_values_it_was_fitted_on_outside_its_digest(root):
+    for folder in (root / "models/release", root / "models/release/baseline"):
+        release = load_release(folder)
+        known = small_rows().filter(pl.col("known_at") <= release.manifest.seen_until)
+        sketches = parse_reference(pl.read_parquet(folder / "reference.parquet"))
+        assert {name: int(sketch.n.sum()) for name, sketch in sketches.items()} == {
+            f"{series}:load": known.filter(pl.col("series_id") == series).height
+            for series in ("north", "south")
+        }
+        assert "reference.parquet" not in release.manifest.files
 
 
 def test_the_digest_is_the_same_when_the_stage_runs_again(root, tmp_path):

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from deployments.cli.app import app
 from deployments.forecaster.access import CHECK_S, PUBLIC, SCOPE_OF
 from deployments.forecaster.app import create_app
+from deployments.ops.forecaster_process import find_served_dataset
 from tasks.core.errors import AccessError, SettingsError
 from tasks.edges.api_keys import SCOPES, create_key, find_principal, list_keys, revoke_key
 
@@ -188,6 +189,15 @@ def test_other_sites_hosts_and_types_are_refused(server):
 def test_without_keys_another_machine_is_refused(server):
     """A proxy on this machine names its client; so does this request."""
     assert ask(server, **{"X-Forwarded-For": "203.0.113.9"}).status_code == 401
+
+
+def test_commands_of_this_machine_have_a_key_of_their_own(guarded, monkeypatch):
+    server, _ = guarded
+    monkeypatch.setenv("TIDEMILL_AUTH", "on")
+    monkeypatch.setenv("TIDEMILL_SERVICE_PORT", str(server.client.base_url.port))
+    with at(server.home):
+        assert find_served_dataset() == DATASET
+        assert stat.S_IMODE((server.home / "keys.own").stat().st_mode) == 0o600
 
 
 def test_a_service_of_tokens_needs_issuer_and_audience(tmp_path, signing, monkeypatch):

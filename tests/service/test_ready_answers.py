@@ -20,7 +20,8 @@ from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.request import ForecastRequest
 from deployments.forecaster.response import build_computed_response, build_response
 from deployments.forecaster.selection import find_selection
-from tasks.edges.served import get_served_path, read_served, write_answers
+from tasks.edges.served import read_served, write_answers
+from tasks.edges.served_store import get_served_path
 from tasks.release import load_release
 
 ORDERS = (["north"], ["south"], ["south", "north"], ["north", "south"])

@@ -17,8 +17,9 @@ from small_release import START
 
 from deployments.forecaster.own_history import LEARNED_STEPS
 from deployments.forecaster.request import MAX_OPENED
-from deployments.forecaster.routes.predict import N_LARGE_WAITING
-from tasks.edges.served import get_served_path, read_served
+from deployments.forecaster.routes.shared import N_LARGE_WAITING
+from tasks.edges.served import read_served
+from tasks.edges.served_store import get_served_path
 
 N_HEAVY = N_LARGE_WAITING + 1
 

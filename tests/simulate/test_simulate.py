@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 from homes import at_home
-from reports import DRIFT, monitor_report
+from reports import DRIFT, monitor_report, service_level
 from simulate_runs import SECTIONS, build_simulated_root
 from small_release import cutoff_at, small_rows
 from typer.testing import CliRunner
@@ -96,9 +96,18 @@ def test_the_loop_decides_as_the_stage_does_on_the_same_figures(simulated):
             for name in ("digest", "version", "age_steps", "error_ratio", "coverage_frac")
         }
         drift = {**DRIFT, "n_alarmed": tick.n_alarmed, "is_drifting": tick.is_drifting}
-        found = monitor_report(figures, drift=drift, as_of=tick.as_of)
+        degraded = [
+            service_level(
+                n_blocks=tick.n_blocks, figure=name, direction="high" if name in tick.alarms else None
+            )
+            for name in ("loss", "concept")
+        ]
+        degraded += [service_level(0.8, direction="low") for name in tick.alarms if "coverage" in name]
+        alarms = [{**level, "alarm_at": tick.as_of if level["direction"] else None} for level in degraded]
+        found = monitor_report(figures, drift=drift, as_of=tick.as_of, service_levels=alarms)
         decision = decide_retraining(found, params, timedelta(days=1), retrainings)
-        assert (decision.due, decision.triggers) == (tick.due, tick.triggers), tick
+        figures = (tick.due, tick.triggers, tick.recipe)
+        assert (decision.due, decision.triggers, decision.recipe) == figures, tick
         assert tick.due == (tick.verdict is not None)
         if tick.due:
             after = result.ticks[i + 1].digest if i + 1 < len(result.ticks) else tick.digest
@@ -108,6 +117,7 @@ def test_the_loop_decides_as_the_stage_does_on_the_same_figures(simulated):
                     as_of=tick.as_of,
                     triggers=tick.triggers,
                     reason=tick.reason,
+                    recipe=tick.recipe,
                     facts=decision.facts,
                     digest=tick.digest,
                     ended_at=tick.as_of,
@@ -152,7 +162,7 @@ def test_a_simulation_that_was_killed_goes_on_to_the_same_report(simulated, tmp_
     )
     trainings = home / "simulate/small/state/trainings"
     deadline = time.monotonic() + 120
-    while not trainings.exists() or len([p for p in trainings.iterdir() if p.name.isdigit()]) < 4:
+    while not trainings.exists() or len([p for p in trainings.iterdir() if p.name[0].isdigit()]) < 4:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)

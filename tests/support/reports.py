@@ -44,6 +44,19 @@ DRIFT = {
 }
 
 
+def service_level(level=None, n_blocks=100, **changes):
+    """Of the loss, or of the coverage of *level*; blocks of one step, no alarm."""
+    figure = {
+        "figure": "loss" if level is None else "coverage",
+        "level": level,
+        "normal": level,
+        "n_blocks": n_blocks,
+        "block_steps": 1,
+        "window_steps": 5,
+    }
+    return {**figure, **changes}
+
+
 def gate_decision(**changes):
     decision = {
         "decision": "promote",
@@ -88,6 +101,7 @@ def monitor_report(champion=None, **changes):
         },
         "dataset": "small",
         "key": {"dataset": "small", "rows": "r", "champion": None, "params": {}},
+        "service_levels": [service_level()],
     }
     return MonitorReport.model_validate({**report, **changes})
 

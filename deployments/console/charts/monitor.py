@@ -1,4 +1,4 @@
-"""Charts of the champion's own forecasts: by step, and over time with their alarms."""
+"""Charts of the champion's own forecasts and of inputs that drift, over time with their alarms."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from deployments.console.charts.canvas import draw_chart, draw_panels
 from deployments.console.html import Image
 from deployments.console.theme import BLUE, GRID, INK
-from tasks.core.reports.monitor import ServiceLevel, StepOutcomes
+from tasks.core.reports.monitor import ServiceLevel, StepOutcomes, StreamAlarm
 
 
 def draw_steps(by_step: Sequence[StepOutcomes], level: float | None) -> Image:
@@ -30,9 +30,16 @@ def draw_steps(by_step: Sequence[StepOutcomes], level: float | None) -> Image:
     return draw_panels("loss and coverage by step", [draw_loss, draw_coverage], 2, (8, 3))
 
 
+def name_level(level: ServiceLevel) -> str:
+    """The watched figure in words."""
+    if level.level is not None:
+        return f"coverage of the {level.level:.0%} interval"
+    return "loss" if level.figure == "loss" else "loss over what the inputs explain"
+
+
 def draw_service_level(level: ServiceLevel) -> Image:
     """The rolling figure, its usual band, and since when an alarm is open."""
-    name = "loss" if level.level is None else f"coverage of the {level.level:.0%} interval"
+    name = name_level(level)
 
     def draw(axes: Any) -> None:
         times, values = zip(*((point.event_time, point.value) for point in level.points), strict=True)
@@ -47,3 +54,17 @@ def draw_service_level(level: ServiceLevel) -> Image:
         axes.set_ylim(0, 1 if level.level is not None else None)
 
     return draw_chart(f"{name} of the last {level.window_steps} steps of outcomes", draw)
+
+
+def draw_alarm(alarm: StreamAlarm) -> Image:
+    """Blocks since the reference, its level, since when they deviate, and when that was certain."""
+
+    def draw(axes: Any) -> None:
+        times, values = zip(*((point.event_time, point.value) for point in alarm.points), strict=True)
+        axes.plot(times, values, color=BLUE, marker="o", markersize=3)
+        if alarm.before is not None:
+            axes.axhline(alarm.before, linewidth=0.8, color=INK)
+        axes.axvline(alarm.since, color=INK, linestyle=":")
+        axes.axvline(alarm.alarm_at, color=INK, linestyle="--")
+
+    return draw_chart(f"{alarm.stream}: {alarm.detector}, blocks since the reference", draw)

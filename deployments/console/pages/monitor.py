@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from deployments.console.charts.monitor import draw_alarm, name_level
 from deployments.console.charts.stages import draw_monitor_charts
 from deployments.console.html import (
     Markup,
@@ -20,7 +21,13 @@ from deployments.console.html import (
     render_table,
     render_text,
 )
-from tasks.core.reports.monitor import DriftFigures, MonitorReport, ServedFigures, ServiceLevel
+from tasks.core.reports.monitor import (
+    DriftFigures,
+    MonitorReport,
+    ServedFigures,
+    ServiceLevel,
+    StreamAlarm,
+)
 from tasks.edges.artifacts import read_report
 
 STREAMS = "data/reports/monitor/streams.parquet"
@@ -68,7 +75,7 @@ def _render_own_forecasts(report: MonitorReport, root: Path) -> list[Markup]:
 
 
 def _describe_level(level: ServiceLevel) -> str:
-    name = "loss" if level.level is None else f"coverage of the {level.level:.0%} interval"
+    name = name_level(level)
     if level.unwatched is not None:
         return f"{name}: not watched, {level.unwatched}"
     if level.since is None or level.alarm_at is None:
@@ -111,16 +118,29 @@ def _render_drift(drift: DriftFigures) -> Markup:
         f" {drift.alarms_per_30_days:g} false alarms per stream and 30 days it is {drift.n_expected:.2g} by"
         f" chance on average, {drift.n_by_luck} at most."
     )
-    alarms = [
-        f"{stream.stream}: since {stream.alarm_at.isoformat()}"
-        for stream in drift.streams
-        if stream.alarm_at is not None
-    ]
+    alarms = [alarm for alarm in drift.streams if alarm.alarm_at is not None]
     absent = [f"{stream.stream}: {stream.reason}" for stream in drift.unwatched]
-    parts = [render_element("p", summary), *_render_lines(alarms)]
+    parts = [render_element("p", summary)]
+    if drift.note is not None:
+        parts.append(render_element("p", f"Note: {drift.note}."))
+    if alarms:
+        parts.append(render_table([_list_cells(alarm) for alarm in alarms]))
+        parts += _render_lines(list(dict.fromkeys(f"{a.detector}: {a.advice}" for a in alarms)))
+        parts += [render_image(draw_alarm(alarm)) for alarm in alarms if alarm.points]
     if absent:
         parts.append(render_element("p", f"{drift.n_unwatched} streams are not watched:"))
     return render_section("Drift of the inputs", *parts, *_render_lines(absent))
+
+
+def _list_cells(alarm: StreamAlarm) -> dict[str, object]:
+    """A row of the ranking: the strongest alarm is first."""
+    figures = {
+        name: "" if (value := getattr(alarm, name)) is None else f"{value:.4g}"
+        for name in ("before", "now", "size_sd", "psi", "js", "wasserstein_sd", "loss_ratio")
+    }
+    detectors = ", ".join([alarm.detector, *alarm.also])
+    since = "" if alarm.since is None else f"{alarm.since:%F %R}"
+    return {"stream": alarm.stream, "detectors": detectors, "since": since, **figures}
 
 
 def _render_lines(lines: list[str]) -> list[Markup]:

@@ -4,10 +4,11 @@ Small requests are answered on the event loop. Work that a request can make slow
 large bodies, batches, own histories, times that were not requested before.
 """
 
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
@@ -17,19 +18,28 @@ from deployments.forecaster import shapes
 from deployments.forecaster.batch import build_batch_response
 from deployments.forecaster.pages import JsonObject
 from deployments.forecaster.problems import ProblemError
-from deployments.forecaster.request import MAX_BODY_BYTES, BatchRequest, ForecastRequest, parse_request
+from deployments.forecaster.request import (
+    MAX_BODY_BYTES,
+    BatchItem,
+    BatchRequest,
+    ForecastRequest,
+    parse_request,
+)
 from deployments.forecaster.response import build_response, is_quick
 from deployments.forecaster.routes.shared import (
+    BUSY,
     NOT_READY,
+    Caller,
     ServiceParts,
+    add_entry,
+    get_caller,
     get_loaded_release,
+    run_large_request,
 )
-from deployments.forecaster.worker import BoundedWorker, WorkerBusyError
+from tasks.edges.served import StoredAnswer
 
 CHUNK_BYTES = 100_000
-RETRY_SOON = {"retry-after": "1"}
 QUICK_BYTES = 10_000  # of a body that is read on the loop: 2 ms at worst
-N_LARGE_WAITING = 7  # some 5 s; BentoML gives up after 10
 DRAINED_BYTES = 16 * MAX_BODY_BYTES  # of a body beyond the cap, so that its sender gets to read the 413
 _PROBLEMS: dict[int | str, JsonObject] = {
     400: {
@@ -44,18 +54,13 @@ _PROBLEMS: dict[int | str, JsonObject] = {
             "The request is not valid: an unknown key, a time without a zone or before the first row."
         ),
     },
-    429: {
-        "model": shapes.Problem,
-        "description": f"{N_LARGE_WAITING + 1} large requests are worked on or wait.",
-    },
+    429: BUSY,
     503: NOT_READY,
 }
-T = TypeVar("T")
 
 
 def add_routes(app: FastAPI, parts: ServiceParts) -> None:
     """Add the route to *app*."""
-    large = BoundedWorker("large", N_LARGE_WAITING)
 
     @app.post(
         "/api/v1/predict",
@@ -67,19 +72,22 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
 
         From the rows that the service holds, or one series from the history in the request.
         """
+        began_s = time.perf_counter()
         content = await _read_request_bytes(request)
         forecast_request = (
             parse_request(content)
             if len(content) <= QUICK_BYTES
-            else await _run_large_request(large, parse_request, content)
+            else await run_large_request(parts, parse_request, content)
         )
         loaded = await get_loaded_release(parts)
         work = partial(build_response, loaded, forecast_request, datetime.now(UTC), parts.source.rules)
-        response = work() if is_quick(loaded, forecast_request) else await _run_large_request(large, work)
-        await parts.recorder.write_answers([response.stored])
+        response = work() if is_quick(loaded, forecast_request) else await run_large_request(parts, work)
+        sent, caller = response.content.encode(), get_caller(request, loaded, began_s)
+        stored = add_entry(caller, forecast_request, forecast_request.series, response.stored, content, sent)
+        await parts.recorder.write_answers([stored])
         counter = parts.metrics.served if response.is_news else parts.metrics.what_if
         counter.labels(loaded.manifest.digest).inc(response.n_series)
-        return Response(response.content, media_type="application/json")
+        return Response(sent, media_type="application/json")
 
     @app.post(
         "/api/v1/predict/batch",
@@ -92,10 +100,12 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
         An item that fails has its error in its place; the others are answered. All are recorded in
         one transaction.
         """
+        began_s = time.perf_counter()
         content = await _read_request_bytes(request)
         loaded = await get_loaded_release(parts)
-        response = await _run_large_request(
-            large, build_batch_response, loaded, content, datetime.now(UTC), parts.source.rules
+        add = partial(_add_item_entry, get_caller(request, loaded, began_s))
+        response = await run_large_request(
+            parts, build_batch_response, loaded, content, datetime.now(UTC), parts.source.rules, add
         )
         if response.stored:
             await parts.recorder.write_answers(response.stored)
@@ -106,19 +116,15 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
         return StreamingResponse(chunks, headers=headers, media_type="application/json")
 
 
+def _add_item_entry(caller: Caller, item: BatchItem, answer: StoredAnswer, content: str) -> StoredAnswer:
+    received = item.model_dump_json(exclude_none=True).encode()
+    return add_entry(caller, item, [item.series_id], answer, received, content.encode())
+
+
 async def _split_content(content: bytes) -> AsyncIterator[bytes]:
     """In parts that each take the loop less than a millisecond, as fast as the caller reads."""
     for start in range(0, len(content), CHUNK_BYTES):
         yield content[start : start + CHUNK_BYTES]
-
-
-async def _run_large_request(worker: BoundedWorker, work: Callable[..., T], *arguments: Any) -> T:
-    """What *work* returns, run by the worker. Raises ProblemError 429 when its queue is full."""
-    try:
-        return await worker.run(work, *arguments)
-    except WorkerBusyError as error:
-        rule = "Large bodies, batches, histories and a new as_of are answered one by one, others immediately."
-        raise ProblemError(429, "service", str(error), rule, "Retry in a second.", RETRY_SOON) from error
 
 
 async def _read_request_bytes(request: Request) -> bytes:

@@ -1,10 +1,11 @@
 """What the routes share: the parts of the service, and how a response is built."""
 
 import json
-from collections.abc import Mapping
-from typing import NamedTuple
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
-from fastapi import Response
+from fastapi import Request, Response
 
 from deployments.forecaster import shapes
 from deployments.forecaster.loaded import LoadedRelease
@@ -12,7 +13,12 @@ from deployments.forecaster.metrics import ServiceMetrics
 from deployments.forecaster.pages import JsonObject
 from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.recorder import ResponseRecorder
+from deployments.forecaster.request import SeriesRequest
 from deployments.forecaster.source import ReleaseSource
+from deployments.forecaster.worker import BoundedWorker, WorkerBusyError
+from tasks.edges.api_keys import Principal
+from tasks.edges.audit import AuditEntry
+from tasks.edges.served import StoredAnswer
 
 NOT_READY: JsonObject = {
     "model": shapes.Problem,
@@ -20,12 +26,25 @@ NOT_READY: JsonObject = {
 }
 
 
+RETRY_SOON = {"retry-after": "1"}
+N_LARGE_WAITING = 7  # some 5 s; BentoML gives up after 10
+BUSY: JsonObject = {
+    "model": shapes.Problem,
+    "description": f"{N_LARGE_WAITING + 1} large requests are worked on or wait.",
+}
+T = TypeVar("T")
+
+
 class ServiceParts(NamedTuple):
-    """The release and rows in use, the store of answers, and the service's metrics."""
+    """The release and rows in use, the store of answers, and the service's metrics.
+
+    large: runs what a request can make slow.
+    """
 
     source: ReleaseSource
     recorder: ResponseRecorder
     metrics: ServiceMetrics
+    large: BoundedWorker
 
 
 async def get_loaded_release(parts: ServiceParts) -> LoadedRelease:
@@ -39,6 +58,70 @@ async def get_loaded_release(parts: ServiceParts) -> LoadedRelease:
             "See /api/v1/health/ready, then retry.",
         )
     return loaded
+
+
+async def run_large_request(parts: ServiceParts, work: Callable[..., T], *arguments: Any) -> T:
+    """What *work* returns, run by the worker. Raises ProblemError 429 when its queue is full."""
+    try:
+        return await parts.large.run(work, *arguments)
+    except WorkerBusyError as error:
+        rule = "Large bodies, batches, histories, a new as_of and recorded answers are worked on one by one."
+        raise ProblemError(429, "service", str(error), rule, "Retry in a second.", RETRY_SOON) from error
+
+
+class Caller(NamedTuple):
+    """Of a request, what the audit of its answers has.
+
+    began_s: when it came, of time.perf_counter.
+    """
+
+    principal: Principal
+    route: str
+    loaded: LoadedRelease
+    began_s: float
+
+
+def get_caller(request: Request, loaded: LoadedRelease, began_s: float) -> Caller:
+    """Who sent *request*, and to which route."""
+    route = f"{request.method} {request.scope['route'].path}"
+    return Caller(request.state.principal, route, loaded, began_s)
+
+
+def add_entry(
+    caller: Caller,
+    asked: SeriesRequest,
+    series: Sequence[str],
+    answer: StoredAnswer,
+    received: bytes,
+    sent: bytes,
+) -> StoredAnswer:
+    """*answer* with its row of the audit.
+
+    received, sent: the bytes whose digests are kept; of a batch, those of the item.
+    """
+    history, loaded = None if answer.history is None else answer.history.digest, caller.loaded
+    content = {
+        "series_id": series,
+        "as_of": asked.as_of,
+        "horizon_steps": asked.horizon_steps,
+        "levels": asked.levels,
+        "history": history,
+    }
+    entry = AuditEntry(
+        caller.principal.name,
+        caller.principal.tenant,
+        caller.route,
+        json.dumps(content),
+        loaded.manifest.digest,
+        loaded.choice.version,
+        loaded.manifest.data_version,
+        loaded.code_commit,
+        None if history is not None else loaded.rows_version,
+        int(1_000_000 * (time.perf_counter() - caller.began_s)),
+        received,
+        sent,
+    )
+    return answer._replace(entry=entry)
 
 
 def build_json_response(content: Mapping[str, object], status: int = 200) -> Response:

@@ -1,5 +1,6 @@
 """data/reports/monitor/report.json: how right the champion's forecasts turned out to be."""
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from tasks.core.objectives import ServiceObjective
@@ -90,20 +91,60 @@ class ChampionFigures(Strict):
     coverage_frac: float | None
 
 
-class StreamAlarm(Strict):
-    """One watched value.
+class LevelPoint(Strict):
+    """A figure at a time.
 
-    stream: `<series>:<column>`.
-    statistic: the larger of both CUSUM sums now, in standard deviations of a block mean.
-    limit: above which a sum alarms; the stream's own by the budget of false alarms.
+    event_time: of the newest step in it.
+    value: share within the interval, mean loss, or a watched value's block.
+    """
+
+    event_time: IsoTime
+    value: float
+
+
+Detector = Literal["level", "spread", "missing", "range", "zeros"]
+
+
+class StreamAlarm(Strict):
+    """One watched value, and of its detectors the one that alarms or is nearest to its limit.
+
+    stream: `<series>:<column>`; `*:joint` for all streams of numbers together.
+    detector: `level`, `spread`, `missing` (no value), `range` (values out of range, new categories)
+      or `zeros`; the level of categories is their shares, that of `*:joint` the share of the
+      variation that the reference's principal components do not explain.
+    also: its other detectors whose alarm is open.
+    statistic: the larger of both CUSUM sums now, in standard deviations of a block.
+    limit: above which a sum alarms; the detector's own by the stream's budget of false alarms.
     alarm_at: event_time of the last step of the block that raised the alarm that is open; null for
-      none. An alarm is open until its sum is 0 again.
+      none, as the next. An alarm is open until its sum is 0 again.
+    since: event_time of the first step of the block from which on the figure has deviated.
+    before, now: the figure in the reference, and since then (all since the reference without an
+      alarm), as it is with the season of the reference; null for categories' level.
+    size_sd: change of the level in standard deviations of the value without its season.
+    psi, js, wasserstein_sd: how far the values since then are from the reference's of the same hour
+      and weekday: population stability index, Jensen-Shannon distance, distance of the quantiles in
+      standard deviations. Null without values, and for `*:joint`.
+    loss_ratio: loss of the series since then over its loss before; null without outcomes.
+    advice: what to look at; null without an alarm.
+    points: means of blocks over time, for the first alarms.
     """
 
     stream: str
+    detector: Detector
     statistic: float
     limit: float
     alarm_at: IsoTime | None
+    also: tuple[Detector, ...] = ()
+    since: IsoTime | None = None
+    before: float | None = None
+    now: float | None = None
+    size_sd: float | None = None
+    psi: float | None = None
+    js: float | None = None
+    wasserstein_sd: float | None = None
+    loss_ratio: float | None = None
+    advice: str | None = None
+    points: tuple[LevelPoint, ...] = ()
 
 
 class UnwatchedStream(Strict):
@@ -130,7 +171,8 @@ class DriftFigures(Strict):
     n_alarmed: streams whose alarm is open.
     n_by_luck: streams whose alarm is open without any drift in 99 of 100 cases, at most.
     is_drifting: n_alarmed is above n_by_luck.
-    streams: the largest statistic first, at most 100.
+    note: what a short reference changes; null when nothing.
+    streams: by statistic over limit, the largest first, at most 100.
     unwatched: each with its reason, at most 100.
     """
 
@@ -145,27 +187,17 @@ class DriftFigures(Strict):
     n_alarmed: int
     n_by_luck: int
     is_drifting: bool
+    note: str | None = None
     streams: tuple[StreamAlarm, ...]
     unwatched: tuple[UnwatchedStream, ...]
-
-
-class LevelPoint(Strict):
-    """The rolling figure.
-
-    event_time: of the newest outcome in it.
-    value: share within the interval, or mean loss.
-    """
-
-    event_time: IsoTime
-    value: float
 
 
 class ServiceLevel(Strict):
     """The loss or the coverage of one interval, watched from outcome to outcome.
 
-    figure: `loss` or `coverage`.
+    figure: `loss`, `coverage`, or `concept`, the loss over what the inputs explain.
     level: share that the interval promises; null for the loss.
-    normal: what it is compared with: the level, or the loss on the gate's rows.
+    normal: what it is compared with: the level, the loss on the gate's rows, about 1 for `concept`.
     n_blocks, block_steps: blocks of outcomes since the promotion, and the steps of one.
     window_steps: steps of outcomes in the rolling figure.
     band_low, band_high: of the rolling figure in 95 of 100 cases without any change.
@@ -178,7 +210,7 @@ class ServiceLevel(Strict):
     points: the rolling figure over time, the newest 200.
     """
 
-    figure: Literal["loss", "coverage"]
+    figure: Literal["loss", "concept", "coverage"]
     level: float | None
     normal: float | None
     n_blocks: int
@@ -195,9 +227,14 @@ class ServiceLevel(Strict):
     points: tuple[LevelPoint, ...] = ()
 
     @property
+    def name(self) -> str:
+        """`loss`, `concept`, or `80% coverage`."""
+        return self.figure if self.level is None else f"{self.level:.0%} coverage"
+
+    @property
     def is_degraded(self) -> bool:
         """Whether its alarm is open on the bad side: a higher loss, a lower coverage."""
-        return self.direction == ("high" if self.figure == "loss" else "low")
+        return self.direction == ("low" if self.figure == "coverage" else "high")
 
 
 class AnswerCounts(Strict):
@@ -285,3 +322,15 @@ class MonitorReport(Report):
     key: MonitorKey
     service_levels: tuple[ServiceLevel, ...] = ()
     objectives: tuple[ServiceObjective, ...] = ()
+
+    @property
+    def n_blocks(self) -> int:
+        """See `count_blocks`."""
+        return count_blocks(self.service_levels, len(self.by_step))
+
+
+def count_blocks(levels: Sequence[ServiceLevel], horizon_steps: int) -> int:
+    """Blocks of outcomes since the promotion, each at least as long as the horizon."""
+    if not levels:
+        return 0
+    return levels[0].n_blocks * levels[0].block_steps // max(1, horizon_steps)

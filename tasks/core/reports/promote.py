@@ -43,7 +43,9 @@ class GateVerdict(Strict):
     n_cutoffs: cutoffs since both were fitted whose outcomes are known.
     gain_frac: share by which the challenger's scaled loss is lower; null for too few cutoffs.
     p: chance of such a gain from luck alone; null for too few cutoffs.
-    alpha: level of the test; absent when nothing was compared.
+    alpha: level of the test, what earlier gates at the same rows have left of `promote.alpha`;
+      absent when nothing was compared.
+    first_cutoff, last_cutoff: that were compared; absent when none was.
     mean_loss: of both sides, in the primary score's unit.
     coverage_frac: share of outcomes within the outermost quantiles, of both sides.
     models: the models' names.
@@ -62,6 +64,8 @@ class GateVerdict(Strict):
     gain_frac: float | None
     p: float | None
     alpha: float | None = ABSENT
+    first_cutoff: IsoTime | None = ABSENT
+    last_cutoff: IsoTime | None = ABSENT
     mean_loss: PairedFigures | None
     coverage_frac: PairedFigures | None
     models: JudgedModels

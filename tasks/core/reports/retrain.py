@@ -1,11 +1,13 @@
 """data/decisions/retrain/decision.json: whether retraining is due, and why."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from tasks.core.reports.base import IsoTime, Report
 from tasks.core.strict import Strict
+
+Recipe = Literal["full", "window", "search"]  # see `RetrainDecision`
 
 
 class RetrainLimits(Strict):
@@ -13,14 +15,21 @@ class RetrainLimits(Strict):
 
     max_error_ratio: their loss, over its loss in the gate.
     min_coverage_frac: coverage of their intervals.
+    min_blocks: with fewer blocks of outcomes, each as long as the horizon, neither limit counts:
+      outcomes within one block are shared by its forecasts, so they are one piece of evidence.
     """
 
     max_error_ratio: Annotated[float, Field(gt=0)]
     min_coverage_frac: Annotated[float, Field(ge=0, le=1)]
+    min_blocks: Annotated[int, Field(ge=1)] = 20
 
-    def list_breaches(self, error_ratio: float | None, coverage_frac: float | None) -> dict[str, str]:
+    def list_breaches(
+        self, error_ratio: float | None, coverage_frac: float | None, n_blocks: int
+    ) -> dict[str, str]:
         """`error` and `coverage`, where the limit is passed: a sentence; None passes none."""
-        breaches = {}
+        breaches: dict[str, str] = {}
+        if n_blocks < self.min_blocks:
+            return breaches
         if error_ratio is not None and error_ratio > self.max_error_ratio:
             breaches["error"] = (
                 f"the loss since the promotion is {error_ratio:.2f} times the gate's, more than"
@@ -41,8 +50,11 @@ class RetrainFacts(Strict):
     trained_as_of: newest `known_at` of the data of the last training that the gate judged.
     age_steps: steps of data since then.
     n_known: forecast steps since the promotion with an outcome.
+    n_blocks: independent blocks of these outcomes, each as long as the horizon.
     error_ratio: loss since the promotion over the loss on the gate's rows.
     coverage_frac: share of outcomes within the interval.
+    changed_columns: of the rows, against those that the champion was trained on: `+name`, `-name`,
+      or `name: Float64 -> String`.
     """
 
     digest: str | None = None
@@ -50,18 +62,23 @@ class RetrainFacts(Strict):
     trained_as_of: IsoTime | None = None
     age_steps: int | None = None
     n_known: int | None = None
+    n_blocks: int | None = None
     error_ratio: float | None = None
     coverage_frac: float | None = None
+    changed_columns: tuple[str, ...] = ()
 
 
 class RetrainDecision(Report):
     """Whether retraining is due.
 
     due: whether the flow `retraining` trains now.
-    triggers: the limits that were passed: age, error, coverage, drift.
+    triggers: what makes it due: age, error, coverage, drift, schema, interrupted.
     reasons: each of them in a sentence.
     reason: all of them, or why nothing is due.
-    held: why a passed limit starts nothing now; null when nothing is held back.
+    held: why no retraining may start now, whatever has been passed; null when one may.
+    recipe: how the next one trains: `full` as params.yaml says, `window` with each model also on
+      the newer half of its history, `search` like `window` with a longer search of parameters.
+    recipe_reason: why, in a sentence.
     facts: the figures that decided.
     as_of: newest `known_at` of the rows.
     dataset: whose champion it is.
@@ -74,6 +91,8 @@ class RetrainDecision(Report):
     reasons: tuple[str, ...]
     reason: str
     held: str | None = None
+    recipe: Recipe = "full"
+    recipe_reason: str = ""
     facts: RetrainFacts
     as_of: IsoTime
     dataset: str

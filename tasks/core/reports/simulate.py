@@ -2,6 +2,7 @@
 
 from tasks.core.reports.base import IsoTime, Report
 from tasks.core.reports.promote import Verdict
+from tasks.core.reports.retrain import Recipe
 from tasks.core.strict import Strict
 
 
@@ -11,11 +12,14 @@ class SimulatedTick(Strict):
     as_of: the simulated time.
     digest, version: the champion that was looked at.
     age_steps, error_ratio, coverage_frac: its figures in the monitor's report.
+    n_blocks: independent blocks of outcomes since the promotion.
+    alarms: names of the open alarms: loss, concept, coverage of a level.
     n_alarmed: watched values that drift.
     is_drifting: whether these are more than by chance.
     due: whether the stage `retrain` wants a training.
     triggers: the limits that were passed.
     reason: of the decision, or of the policy where that starts the training.
+    recipe: of a training that starts at this tick (see `RetrainDecision`).
     verdict: of the gate on the training of this tick; null when there was none.
     gain_frac: share by which the challenger's loss was lower in the gate.
     """
@@ -26,11 +30,14 @@ class SimulatedTick(Strict):
     age_steps: int
     error_ratio: float | None
     coverage_frac: float | None
+    n_blocks: int
+    alarms: tuple[str, ...]
     n_alarmed: int
     is_drifting: bool
     due: bool
     triggers: tuple[str, ...]
     reason: str
+    recipe: Recipe = "full"
     verdict: Verdict | None = None
     gain_frac: float | None = None
 
