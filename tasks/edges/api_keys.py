@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from tasks.core.errors import AccessError
+from tasks.edges.files import write_private_file
 from tasks.edges.settings import read_settings
 
 Scope = Literal["read", "predict", "operate", "admin"]
@@ -145,31 +146,15 @@ def read_own_key() -> str:
     """The key of Tidemill's own programs on this machine, made at the first call."""
     path = read_settings().home / "keys.own"
     if not path.exists():
-        _write_secret(path, create_key("tidemill", "operators", ["admin"], [ALL]))
+        write_private_file(path, create_key("tidemill", "operators", ["admin"], [ALL]))
     return path.read_text().strip()
 
 
 def _compute_digest(key: str) -> str:
     path = read_settings().home / "keys.secret"
     if not path.exists():
-        _write_secret(path, secrets.token_hex(32))
+        write_private_file(path, secrets.token_hex(32))
     return hmac.new(path.read_bytes().strip(), key.encode(), hashlib.sha256).hexdigest()
-
-
-def _write_secret(path: Path, content: str) -> None:
-    """For this user alone; of two processes that come first, one writes it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(content + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(part, path)
-    except FileExistsError:
-        pass
-    finally:
-        part.unlink()
 
 
 @contextmanager

@@ -31,6 +31,21 @@ def replace_file(path: Path, write: Callable[[Path], object], *, sync: bool = Tr
     part.replace(path)
 
 
+def write_private_file(path: Path, content: str) -> None:
+    """Make the file *path*, readable by this user alone; one that another process made stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(content + "\n")
+    sync_file(part)
+    try:
+        path.hardlink_to(part)
+    except FileExistsError:
+        pass
+    finally:
+        part.unlink()
+
+
 def sync_file(path: Path) -> None:
     """Have the bytes of the file *path* on disk."""
     with path.open("rb") as handle:

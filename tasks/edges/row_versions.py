@@ -9,7 +9,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from tasks.edges.files import replace_file
+from tasks.edges.files import compute_file_hash, replace_file
 from tasks.edges.safe_names import encode_name
 from tasks.edges.settings import read_settings
 
@@ -30,7 +30,7 @@ def keep_rows_version(dataset: str, published: Path, content: bytes, version: st
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(OSError):  # another file system, or no file there any more
             os.link(published, path)
-        if not path.exists() or not _has_version(path, version):  # it was replaced meanwhile
+        if not path.exists() or compute_file_hash(path) != version:  # it was replaced meanwhile
             replace_file(path, lambda part: part.write_bytes(content))
     _delete_oldest(path)
 
@@ -43,11 +43,6 @@ def find_rows_version(dataset: str, version: str) -> bytes | None:
     except FileNotFoundError:
         return None
     return content if hashlib.sha256(content).hexdigest() == version else None
-
-
-def _has_version(path: Path, version: str) -> bool:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest() == version
 
 
 def _delete_oldest(current: Path) -> None:

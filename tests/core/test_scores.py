@@ -3,7 +3,7 @@ import warnings
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import (
@@ -56,6 +56,7 @@ def test_errors_agree_with_scikit_learn(values):
     assert mape(away, y_hat) == pytest.approx(100 * mean_absolute_percentage_error(away, y_hat))
 
 
+@settings(deadline=None)  # the first call imports it
 @given(VALUES)
 def test_scores_agree_with_utilsforecast(values):
     y, y_hat, other, past = values

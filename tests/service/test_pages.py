@@ -53,7 +53,7 @@ def test_every_example_of_a_request_is_answered(server, document):
         examples = (
             [e["value"] for e in body["content"]["application/json"]["examples"].values()] if body else [None]
         )
-        for example in examples:
+        for example in examples if "{version}" not in path else ():  # tests/service/test_models.py does
             address = path.replace("{id}", server.predict(series_id="north").json()["prediction_id"])
             reply = (
                 server.client.request(method, address, json=example)
@@ -64,7 +64,7 @@ def test_every_example_of_a_request_is_answered(server, document):
             sent += 1
             if path in ANSWERS:
                 ANSWERS[path].validate_python(reply.json())
-    assert sent == 15
+    assert sent == 16
 
 
 def test_asking_for_the_document_serves_nothing(server):

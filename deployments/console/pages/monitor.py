@@ -82,6 +82,8 @@ def _describe_level(level: ServiceLevel) -> str:
         state = "no alarm"
     else:
         state = f"{level.direction} since {level.since.isoformat()}, alarm on {level.alarm_at.isoformat()}"
+    if not level.points or level.band_low is None:
+        return f"{name}: {state}; no block of outcomes is complete"
     return (
         f"{name}: {state}; {level.points[-1].value:.4g} over the last {level.window_steps} steps of outcomes,"
         f" {level.band_low:.4g} to {level.band_high:.4g} is usual (statistic {level.statistic:.2f}, limit"
