@@ -106,7 +106,8 @@ def test_a_rewound_source_begins_again_at_the_offsets(world, whole):
     while not feed.poll(20, 0.05).records.height:
         pass
     middle = {name: records.filter(pl.col("_source") == name)["_offset"].median() for name in ends}
-    offsets |= {name: int(offset) for name, offset in middle.items()}
+    # All records may have come to one partition
+    offsets |= {name: int(offset or 0) for name, offset in middle.items()}
     feed.rewind()
     again = pl.concat(polled.records.select(world.stable) for polled in polls(feed, 20))
     feed.close()
