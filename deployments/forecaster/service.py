@@ -16,10 +16,6 @@ from deployments.forecaster.routes.health import describe_readiness
 from deployments.forecaster.source import ReleaseSource
 from tasks.edges.settings import read_settings
 
-# BentoML keeps each request alive until its timeout has passed (5 kB each), and every full
-# collection scans them: a short one bounds that.
-TIMEOUT_S = 10
-
 read_settings()  # telemetry off before anything starts
 source = ReleaseSource()
 recorder = ResponseRecorder(source)
@@ -28,7 +24,7 @@ app = build_app(source, recorder)
 
 # BentoML's own metrics are off: they keep a label for each requested path, in memory-mapped
 # files.
-OPTIONS = {"workers": 1, "traffic": {"timeout": TIMEOUT_S}, "metrics": {"enabled": False}}
+OPTIONS = {"workers": 1, "metrics": {"enabled": False}}
 
 
 NAME = "tidemill_forecaster"

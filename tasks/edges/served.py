@@ -107,32 +107,12 @@ class StoredAnswer(NamedTuple):
     entry: AuditEntry | None = None
 
 
-def write_served(
-    dataset: str,
-    frame: pl.DataFrame,
-    *,
-    own_history: bool = False,
-    as_of: datetime | None = None,
-    wait_s: float = WAIT_S,
-) -> None:
-    """Record *frame* (SERVED) in one transaction; on return its bytes are on disk.
-
-    own_history: the forecast was made from rows that the request itself brought; `read_served`
-    leaves such rows out by default.
-    as_of: the time that the request asked for; None: the forecast is from the newest rows.
-    wait_s: for another process that is writing.
-    Raises FrameError when the frame is not SERVED, ServedStoreError when it cannot be written, or
-    an id is there already.
-    """
-    stamps = SERVED.check(frame).select("prediction_id", pl.col("made_at").dt.epoch("us")).rows()
-    rows = build_stored_rows(frame, own_history=own_history, as_of=as_of)
-    _insert(dataset, [(*stamp, *row) for stamp, row in zip(stamps, rows, strict=True)], wait_s)
-
-
 def write_answers(answers: Sequence[StoredAnswer], *, wait_s: float = WAIT_S) -> None:
     """Record *answers* of one dataset in one transaction; on return their bytes are on disk.
 
-    Raises ServedStoreError as `write_served`; then none of them is recorded.
+    wait_s: for another process that is writing.
+    Raises ServedStoreError when they cannot be written, or an id is there already; then none of
+    them is recorded.
     """
     rows: list[StoredRow] = []
     audited: list[AuditedAnswer] = []
@@ -144,16 +124,7 @@ def write_answers(answers: Sequence[StoredAnswer], *, wait_s: float = WAIT_S) ->
             audited.append(AuditedAnswer(*stamp, answer.entry, compute_steps_digest(answer.rows)))
         if answer.history is not None:
             histories.append((answer.history.digest, stamp[1], answer.history.content))
-    _insert(answers[0].dataset, rows, wait_s, audited, histories)
-
-
-def _insert(
-    dataset: str,
-    rows: Sequence[StoredRow],
-    wait_s: float,
-    audited: Sequence[AuditedAnswer] = (),
-    histories: Sequence[tuple[str, int, bytes]] = (),
-) -> None:
+    dataset = answers[0].dataset
     path = get_served_path(dataset)
     with convert_store_errors(path, _FIX):
         connection = get_writer(path, wait_s)
@@ -284,7 +255,8 @@ def build_stored_rows(
 ) -> list[StoredRow]:
     """The rows of *frame*, SERVED without what is the same in all rows of an answer.
 
-    own_history, as_of: see `write_served`.
+    own_history: made from rows that the request brought; `read_served` leaves them out by default.
+    as_of: the time that the request asked for; None: the forecast is from the newest rows.
     """
     names = [c for c in frame.columns if c not in _PLAIN]
     missing = [pl.lit(None).alias(c) for c in _OF_FORECAST if c not in frame.columns]

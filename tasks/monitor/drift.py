@@ -150,14 +150,6 @@ def find_block_steps(n_steps: int, season_steps: int, day_steps: int, block_step
     return max(steps for steps in range(1, natural + 1) if natural % steps == 0 and steps <= most)
 
 
-def compute_alarms(
-    detector: DriftDetector, current: np.ndarray, first_row: int, codes: np.ndarray | None = None
-) -> DriftAlarms:
-    """Run the CUSUMs over *current* (T, N), whose first row is grid step *first_row*."""
-    figures = compute_figures(detector, current, first_row, codes)
-    return run_detectors(figures, detector.scaled, detector.limit, detector.slack)
-
-
 def compute_figures(
     detector: DriftDetector, current: np.ndarray, first_row: int, codes: np.ndarray | None = None
 ) -> np.ndarray:

@@ -3,7 +3,7 @@
 The error of a reconstruction from the principal components of the reference's innovations, as a
 share of their power: it changes when a relation between streams does, although each stream alone
 looks like its past.
-Why not a classifier that tells the past from now: it needs a fit for each window.
+Why not a classifier of reference and current rows: it needs a fit for each window.
 """
 
 from typing import NamedTuple

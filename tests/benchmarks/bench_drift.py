@@ -12,12 +12,12 @@ from datetime import timedelta
 import numpy as np
 import pytest
 from nab import compute_score, count_probation, read_files, score_by_windowed_gaussian
-from seasonal_streams import WEEK, build_streams, measure_alarms
+from seasonal_streams import WEEK, build_streams, compute_alarms, measure_alarms
 
 from tasks.core.sketch import build_sketch, compare_values
 from tasks.edges.settings import ROOT
 from tasks.monitor.budget import advance
-from tasks.monitor.drift import compute_alarms, compute_figures, fit_detector
+from tasks.monitor.drift import compute_figures, fit_detector
 from tasks.monitor.signals import LEVEL
 
 pytestmark = pytest.mark.bench
@@ -72,8 +72,8 @@ def find_joint_alarm(values, reference_days):
 
 
 def find_classifier_alarm(values, reference_days):
-    """A domain classifier each week: boosted trees tell it from the reference better than it tells
-    any week of the reference from the others."""
+    """A domain classifier each week: boosted trees separate it from the reference better than any
+    week of the reference from the others."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.model_selection import cross_val_predict
 

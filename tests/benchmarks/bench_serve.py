@@ -1,4 +1,4 @@
-"""What a request costs: ours under `bentoml serve`, beside bare FastAPI with the same release.
+"""What a request costs: ours under `bentoml serve`, and bare FastAPI with the same release.
 
 Both in one run, taking turns. Processor time is of all processes of a server.
 """

@@ -15,10 +15,19 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as tries
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
+from served_frames import write_served
 
 from tasks.core.errors import FrameError
 from tasks.core.frames import SERVED
-from tasks.edges.served import check_served, count_served, read_news, read_served, write_served
+from tasks.edges.served import (
+    StoredAnswer,
+    build_stored_rows,
+    check_served,
+    count_served,
+    read_news,
+    read_served,
+    write_answers,
+)
 from tasks.edges.served_store import ServedStoreError, get_served_path
 from tasks.edges.settings import ROOT, build_child_environment, read_settings
 
@@ -151,6 +160,10 @@ def test_an_id_that_is_there_is_refused_and_nothing_of_the_append_stays():
 def test_a_frame_that_is_not_served_is_refused():
     with pytest.raises(FrameError, match="digest"):
         write_served("wrong", a_forecast("a").drop("digest"))
+    rows = build_stored_rows(a_forecast("a").drop("digest"))
+    with pytest.raises(ServedStoreError, match=r"NOT NULL.*digest"):
+        write_answers([StoredAnswer("wrong", "a", START, rows)])
+    assert read_served("wrong").is_empty()
 
 
 def test_a_store_that_cannot_be_written_says_which_file_and_why(home):
@@ -205,7 +218,7 @@ def test_several_processes_append_everything_once():
 
 def test_a_kill_loses_nothing_that_was_appended(home):
     script = f"""
-import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(ROOT / "tests/support")!r}]
 from test_served import a_forecast, write_served
 for k in range(10**6):
     write_served("killed", a_forecast(f"{{k:06d}}"))

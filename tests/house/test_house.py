@@ -133,3 +133,9 @@ def test_the_lock_has_a_hash_for_each_package():
     pins = re.findall(r"^[a-z0-9._-]+==", text, flags=re.MULTILINE | re.IGNORECASE)
     assert len(pins) > 100
     assert len(re.findall(r"==[^\n]*\\\n    --hash=sha256:", text)) == len(pins)
+
+
+def test_no_run_of_one_machine_is_in_the_repository():
+    """DVC refuses a `dvc.lock` that is ignored by git, so `git add -A` takes it along."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "dvc.lock" not in tracked.splitlines()

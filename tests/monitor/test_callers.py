@@ -11,6 +11,7 @@ from homes import at_home, small_root, write_clean
 from hypothesis import HealthCheck, given
 from hypothesis import settings as tries
 from hypothesis import strategies as st
+from served_frames import write_served
 from servers import serving
 from small_release import START, cutoff_at, small_rows
 
@@ -18,7 +19,6 @@ from tasks.core.frames import SERVED
 from tasks.core.reports.monitor import MonitorReport
 from tasks.edges.artifacts import read_json
 from tasks.edges.registry import publish_rows_file, read_champion
-from tasks.edges.served import write_served
 from tasks.edges.served_store import get_archive_path, get_served_path
 from tasks.monitor.__main__ import main
 from tasks.promote.__main__ import main as promote

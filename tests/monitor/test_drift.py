@@ -5,10 +5,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from seasonal_streams import WEEK, build_streams, measure_alarms
+from seasonal_streams import WEEK, build_streams, compute_alarms, measure_alarms
 
 from tasks.monitor.budget import compute_chance_alarms
-from tasks.monitor.drift import compute_alarms, find_block_steps, find_season_steps, fit_detector
+from tasks.monitor.drift import find_block_steps, find_season_steps, fit_detector
 from tasks.monitor.signals import LEVEL
 
 BUDGET = 0.05

@@ -248,5 +248,5 @@ def test_keys_by_command(tmp_path):
         refused = runner.invoke(app, ["keys", "create", "x", "--scope", "all", "--dataset", "*"])
         assert refused.exit_code == 2
         assert "There is no scope 'all'" in refused.output
-        with pytest.raises(AccessError, match="There is no key 'nobody'"):
-            revoke_key("nobody")
+        with pytest.raises(AccessError, match="There is no key 'unknown'"):
+            revoke_key("unknown")

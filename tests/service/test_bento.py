@@ -97,10 +97,17 @@ def open_silent(server, sent=b""):
     return connection
 
 
-def test_a_connection_that_sends_no_whole_head_is_closed(bento):
+def test_a_connection_that_sends_no_whole_head_or_body_is_closed(bento):
     began = time.monotonic()
     halves = (b"", b"POST /api/v1/predict HTTP/1.1\r\nHost: x\r\nX-Slow: ")
-    with open_silent(bento, halves[0]) as silent, open_silent(bento, halves[1]) as slow:
+    head = b"POST /api/v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with (
+        open_silent(bento, halves[0]) as silent,
+        open_silent(bento, halves[1]) as slow,
+        open_silent(bento, head + b'Content-Length: 99\r\n\r\n{"series_id": ') as half,
+    ):
+        answer = b"".join(iter(lambda: half.recv(4096), b""))  # until the service closes it
+        assert answer.startswith(b"HTTP/1.1 408 ")
         for connection in (silent, slow):
             try:
                 rest = connection.recv(1)

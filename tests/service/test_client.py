@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -177,8 +176,6 @@ def test_retry_after_is_seconds_or_a_date():
 def test_the_how_to_runs_as_written(server, k):
     """With the address and the series of the tests' own service."""
     language, text = BLOCKS[k]
-    if shutil.which(PROGRAMS[language][0]) is None:
-        pytest.skip(f"{PROGRAMS[language][0]} is not installed")
     for name, ours in {
         "localhost:3000": f"127.0.0.1:{server.client.base_url.port}",
         "sp500": "north",

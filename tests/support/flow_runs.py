@@ -2,7 +2,7 @@
 
 import time
 
-PATIENCE_S = 240.0  # two cores, and perhaps other tests beside
+PATIENCE_S = 240.0  # two cores, and perhaps other tests
 
 
 def run_prefect(checkout, api, *arguments):

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tasks.monitor.drift import compute_figures, run_detectors
+
 WEEK = 168
 
 
@@ -33,3 +35,9 @@ def measure_alarms(detect, seed, reference_days, season_steps, shift_at, n_days=
     silent = found[(found < 0) | (found >= shift_at * 24)]
     delays = np.where(silent < 0, np.inf, (silent + 1) / 24 - shift_at)
     return float(np.mean(first >= 0)) / n_days * 30, delays
+
+
+def compute_alarms(detector, current, first_row, codes=None):
+    """The CUSUMs of *detector* over *current* (T, N), whose first row is grid step *first_row*."""
+    figures = compute_figures(detector, current, first_row, codes)
+    return run_detectors(figures, detector.scaled, detector.limit, detector.slack)

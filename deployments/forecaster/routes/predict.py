@@ -4,6 +4,7 @@ Small requests are answered on the event loop. Work that a request can make slow
 large bodies, batches, own histories, times that were not requested before.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -38,6 +39,7 @@ from deployments.forecaster.routes.shared import (
 )
 from tasks.edges.served import StoredAnswer
 
+BODY_S = 10.0  # for all of a body
 CHUNK_BYTES = 100_000
 QUICK_BYTES = 10_000  # of a body that is read on the loop: 2 ms at worst
 DRAINED_BYTES = 16 * MAX_BODY_BYTES  # of a body beyond the cap, so that its sender gets to read the 413
@@ -47,6 +49,7 @@ _PROBLEMS: dict[int | str, JsonObject] = {
         "description": "The body is no JSON, has a repeated key or a number that is not finite.",
     },
     404: {"model": shapes.Problem, "description": "A series is unknown; close matches are named."},
+    408: {"model": shapes.Problem, "description": f"The body took longer than {BODY_S:g} s."},
     413: {"model": shapes.Problem, "description": f"The body has more than {MAX_BODY_BYTES:,} bytes."},
     422: {
         "model": shapes.Problem,
@@ -128,7 +131,17 @@ async def _split_content(content: bytes) -> AsyncIterator[bytes]:
 
 
 async def _read_request_bytes(request: Request) -> bytes:
-    """The body. Raises ProblemError 413 when it is too long."""
+    """The body. Raises ProblemError: 413 when it is too long, 408 when it takes too long."""
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await _read_whole_body(request)
+    except TimeoutError as error:
+        rule = f"A body is sent within {BODY_S:g} seconds."
+        way_out = "Retry on a new connection."
+        raise ProblemError(408, "body", "not complete", rule, way_out, {"connection": "close"}) from error
+
+
+async def _read_whole_body(request: Request) -> bytes:
     body, n_bytes = bytearray(), 0
     async for chunk in request.stream():
         n_bytes += len(chunk)

@@ -27,7 +27,7 @@ NOT_READY: JsonObject = {
 
 
 RETRY_SOON = {"retry-after": "1"}
-N_LARGE_WAITING = 7  # some 5 s; BentoML gives up after 10
+N_LARGE_WAITING = 7  # some 5 s
 BUSY: JsonObject = {
     "model": shapes.Problem,
     "description": f"{N_LARGE_WAITING + 1} large requests are worked on or wait.",
