@@ -40,7 +40,9 @@ class Settings(BaseSettings):
     Every field is an environment variable of the same name in capitals, prefixed with TIDEMILL_.
     """
 
-    model_config = SettingsConfigDict(env_prefix="TIDEMILL_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="TIDEMILL_", env_ignore_empty=True, frozen=True, extra="ignore"
+    )
 
     home: Path = ROOT / ".tidemill"  # what runs leave behind
     mlflow_uri: str = ""  # empty: SQLite in home

@@ -17,6 +17,8 @@ from tasks.edges.settings import read_settings
 from tasks.validate.failure import RuleFailure, build_reason
 from tasks.validate.params import ColumnRule, ValidateParams
 
+_ROUNDED = " rounded"  # the suite compares a column of whole numbers with this one
+
 
 class RuleExpectation(NamedTuple):
     """One rule of the contract.
@@ -85,6 +87,18 @@ def _build_column_expectations(column: str, rule: ColumnRule) -> Iterator[RuleEx
             value > rule.max,
             _build_value_reason(column, allowed),
         )
+    if rule.integer:
+        yield RuleExpectation(
+            f"{column} is whole",
+            "ExpectColumnPairValuesToBeEqual",
+            {
+                "column_A": column,
+                "column_B": f"{column}{_ROUNDED}",
+                "ignore_row_if": "either_value_is_missing",
+            },
+            value != value.round(),
+            _build_value_reason(column, "a whole number"),
+        )
     if rule.values is not None:
         yield RuleExpectation(
             f"{column} in set",
@@ -124,7 +138,10 @@ def run_suite(rows: pl.DataFrame, params: ValidateParams, failures: Sequence[Rul
     with warnings.catch_warnings():
         # Great Expectations imports sre_constants, which Python deprecates
         warnings.simplefilter("ignore", DeprecationWarning)
-        suite, results = _run_suite(rows.select(params.names), expectations)
+        rounded = (
+            pl.col(c).round().name.suffix(_ROUNDED) for c, rule in params.columns.items() if rule.integer
+        )
+        suite, results = _run_suite(rows.select(*params.names, *rounded), expectations)
     # the results are not in the order of the suite
     by_rule = {result.expectation_config.meta["rule"]: result for result in results}
     for failure in failures:

@@ -11,6 +11,7 @@ class ColumnRule(Strict):
     """The values that a column may have, in its unit.
 
     A null is allowed only if `nullable`, an infinite value never.
+    integer: whole numbers alone.
     values: those that are allowed, texts of a column that holds texts.
     """
 
@@ -18,6 +19,7 @@ class ColumnRule(Strict):
     max: float | None = None
     strict_min: bool = False
     nullable: bool = False
+    integer: bool = False
     values: tuple[float | str, ...] | None = None
 
     @model_validator(mode="after")

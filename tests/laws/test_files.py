@@ -268,7 +268,7 @@ def test_a_broken_cell_is_refused_or_leaves_the_other_rows_as_they_are(written, 
 
 
 @pytest.mark.chaos
-@settings(max_examples=5_000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(files())
 def test_thousands_of_files_are_right_asked_or_refused(written):
     check_judgement(judge(written))

@@ -37,12 +37,12 @@ PARAMS = ValidateParams(
     max_quarantine_frac=0.5,
     columns={
         "a": ColumnRule(min=0, strict_min=True, max=10),
-        "b": ColumnRule(min=-2, nullable=True),
+        "b": ColumnRule(min=-2, nullable=True, integer=True),
         "c": ColumnRule(values=(1.0, 2.0)),
     },
     rows=(RowRule(greater_or_equal=("a", "b")),),
 )
-CELL = st.none() | st.sampled_from([-3.0, -2.0, 0.0, 1.0, 2.0, 10.0, 11.0, INF, -INF, NAN])
+CELL = st.none() | st.sampled_from([-3.0, -2.0, 0.0, 0.5, 1.0, 2.0, 10.0, 11.0, INF, -INF, NAN])
 ROWS = st.lists(st.tuples(CELL, CELL, CELL, st.integers(0, 59)), min_size=1, max_size=60)
 
 
@@ -78,6 +78,7 @@ def oracle(row, phase):
         "a > 0": a is not None and not a > 0,
         "a <= 10": a is not None and not a <= 10,
         "b >= -2": b is not None and not b >= -2,
+        "b is whole": b is not None and np.isfinite(b) and b != int(b),
         "c is known": c is None,
         "c in set": c is not None and c not in (1.0, 2.0),
         "a >= b": a is not None and b is not None and not a >= b,
@@ -118,6 +119,7 @@ PLANTED = {
     "a > 0": ({"a": 0.0, "b": -1.0}, "a is 0.0, not > 0"),
     "a <= 10": ({"a": 12.5}, "a is 12.5, not <= 10"),
     "b >= -2": ({"b": -4.0}, "b is -4.0, not >= -2"),
+    "b is whole": ({"b": 0.5}, "b is 0.5, not a whole number"),
     "c in set": ({"c": 3.0}, "c is 3.0, not one of [1.0, 2.0]"),
     "a >= b": ({"a": 1.0, "b": 2.0}, "a 1.0 is below b 2.0"),
     "b is finite": ({"a": 5.0, "b": NAN}, "b is NaN, not a finite number"),
@@ -318,7 +320,7 @@ def test_stage_on_disk_keeps_schemas_and_repeats_to_the_byte(checkout):
         2,
         0.01,
     )
-    assert len(json.loads((checkout / "data/reports/validate/suite.json").read_text())["expectations"]) == 7
+    assert len(json.loads((checkout / "data/reports/validate/suite.json").read_text())["expectations"]) == 8
     main(checkout)
     assert before == hashes(checkout)
 
