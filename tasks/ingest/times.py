@@ -54,9 +54,9 @@ def read_written(texts: pl.Series, form: str) -> WrittenTimes:
     if form == EXCEL:
         return _build_written(_read_excel(texts))
     texts = as_texts(texts)
-    distinct = texts.unique()
-    if 2 * len(distinct) >= len(texts):
+    if 2 * texts.hash().n_unique() >= len(texts):  # a sixth of the time of `unique`
         return _read_texts(texts, form)
+    distinct = texts.unique()
     columns = zip(WrittenTimes._fields, _read_texts(distinct, form), strict=True)  # series share their times
     table = pl.DataFrame([distinct.alias("text"), *(column.alias(name) for name, column in columns)])
     joined = texts.alias("text").to_frame().join(table, on="text", how="left", maintain_order="left")
@@ -157,11 +157,10 @@ def _read_quickly(texts: pl.Series, form: str) -> WrittenTimes:
 
 
 def _read_iso_quickly(texts: pl.Series) -> WrittenTimes:
-    texts = (
-        texts.str.replace(r"^(\S{10})[ ]+", "${1}T")
-        .str.replace(r"\s*Z$", "+00:00")
-        .str.replace(" ", "", literal=True)
-    )
+    text, is_spaced = pl.col("text"), pl.col("text").str.slice(10, 1) == " "  # 2024-05-01 10:00
+    joined = text.str.slice(0, 10) + "T" + text.str.slice(10).str.strip_chars_start(" ")
+    frame = texts.alias("text").to_frame().select(pl.when(is_spaced).then(joined).otherwise(text))
+    texts = frame.to_series().str.replace(r"\s*Z$", "+00:00").str.replace(" ", "", literal=True)
     zone = r"T.*([+-]\d{2}:?\d{2})$"
     has_zone = texts.str.contains(zone).fill_null(value=False)
     local = _read_by_first_match(texts.set(has_zone, None), _ISO_NAIVE)
@@ -177,18 +176,22 @@ def _read_iso_quickly(texts: pl.Series) -> WrittenTimes:
 
 
 def _read_by_first_match(texts: pl.Series, patterns: tuple[str, ...]) -> pl.Series:
+    """No text is of two *patterns*; that of the first text comes first, since a vain one is slow."""
+    first = texts.drop_nulls().head(1)
     times = pl.Series([None], dtype=LOCAL).new_from_index(0, len(texts))
-    for pattern in patterns:
+    for pattern in sorted(patterns, key=lambda p: _read_pattern(first, p).null_count()):
         missing = texts.set(times.is_not_null(), None)
         if missing.null_count() == len(texts):
             break
-        if "%#z" in pattern:
-            parsed = missing.str.to_datetime(pattern, strict=False, time_unit="us", time_zone="UTC")
-            parsed = parsed.dt.replace_time_zone(None)
-        else:
-            parsed = missing.str.to_datetime(pattern, strict=False, time_unit="us")
-        times = _merge_times(times, parsed)
+        times = _merge_times(times, _read_pattern(missing, pattern))
     return times
+
+
+def _read_pattern(texts: pl.Series, pattern: str) -> pl.Series:
+    if "%#z" not in pattern:
+        return texts.str.to_datetime(pattern, strict=False, time_unit="us")
+    moments = texts.str.to_datetime(pattern, strict=False, time_unit="us", time_zone="UTC")
+    return moments.dt.replace_time_zone(None)
 
 
 class StepTimes(NamedTuple):

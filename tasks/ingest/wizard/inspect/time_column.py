@@ -90,7 +90,8 @@ def find_time_column(
     name, found = next(iter(readings.items()))
     roles.reasons["time_column"] = f"reads as {describe_time_form(found[0].form)}; the only column of time"
     form = _select_form(first, name, found, answers, roles)
-    return _add_clock_column(first, TimeColumn(name, form, zoned=found[0].zoned), roles)
+    read = next((reading.local for reading in found if reading.form == form), None)
+    return _add_clock_column(first, TimeColumn(name, form, zoned=found[0].zoned), roles, read)
 
 
 def describe_time_form(form: str) -> str:
@@ -219,12 +220,17 @@ def _find_parts(first: FileTable) -> TimeColumn | None:
     return None
 
 
-def _add_clock_column(first: FileTable, time: TimeColumn, roles: ColumnRoles) -> TimeColumn:
-    """Dates that repeat, completed by the column that has the clock or the hour of the day."""
+def _add_clock_column(
+    first: FileTable, time: TimeColumn, roles: ColumnRoles, read: pl.Series | None = None
+) -> TimeColumn:
+    """Dates that repeat, completed by the column that has the clock or the hour of the day.
+
+    read: the times in *time*, where they have been read.
+    """
     cells = first.raw[time.name]
     if time.form in PER_SECOND or (not cells.dtype.is_temporal() and has_clock(time.form)):
         return time
-    dates = read_written(cells, time.form).local
+    dates = read_written(cells, time.form).local if read is None else read
     if dates.dt.time().n_unique() > 1 or dates.n_unique() > MAX_DISTINCT_FRAC * len(dates):
         return time
     # a typed date and one that is written both join as ISO
@@ -251,8 +257,11 @@ def _list_clock_forms(first: FileTable, name: str) -> list[tuple[str, str | None
     cells = first.raw[name]
     if cells.dtype == pl.Time:
         return [("%H:%M:%S", None)]
+    first_texts = as_texts(cells.head(1))
+    if not first_texts.str.contains(rf"{_CLOCK}|^\s*\d+\s*$").any():
+        return []
     texts = as_texts(cells)
-    if texts.null_count() or not len(texts):
+    if texts.null_count():
         return []
     if texts.str.contains(_CLOCK).all():
         forms = ("%H:%M", "%H:%M:%S", "%H:%M:%S%.f", "%I:%M %p", "%I:%M:%S %p", "%H.%M", "%Hh%M")
