@@ -15,6 +15,7 @@ from deployments.console.html import Markup, join_parts, render_element, render_
 from deployments.forecaster import shapes
 from deployments.forecaster.access import SCOPE_OF
 from deployments.forecaster.batch import build_batch_response
+from deployments.forecaster.common_problems import add_common_problems
 from deployments.forecaster.loaded import LoadedRelease, list_value_columns
 from deployments.forecaster.problems import NOT_OFFERED
 from deployments.forecaster.request import ForecastRequest
@@ -39,6 +40,7 @@ def build_openapi(app: FastAPI, loaded: LoadedRelease | None) -> JsonObject:
     document = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
+    add_common_problems(document)
     requests = build_request_examples(loaded) if loaded else {}
     for path, examples in requests.items():
         content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
