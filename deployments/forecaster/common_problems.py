@@ -1,7 +1,8 @@
 """The problems that any route may answer with, in the OpenAPI document."""
 
 from http import HTTPStatus
-from typing import Any
+
+from deployments.forecaster.problems import JsonObject
 
 _OF_ALL = {
     401: "No key or token, or one that is not valid.",
@@ -21,7 +22,7 @@ _OF_BODIES = {
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
 
-def add_common_problems(document: dict[str, Any]) -> None:
+def add_common_problems(document: JsonObject) -> None:
     """Add them to each operation that does not describe them itself, as RFC 9457 has them."""
     for methods in document["paths"].values():
         for method, operation in methods.items():
@@ -34,6 +35,6 @@ def add_common_problems(document: dict[str, Any]) -> None:
                 responses.setdefault(str(status), {"description": text, "content": _PROBLEM})
 
 
-def _as_problem(response: dict[str, Any]) -> dict[str, Any]:
+def _as_problem(response: JsonObject) -> JsonObject:
     """What FastAPI describes as JSON is sent as a problem; its example stays."""
     return {"application/problem+json": next(iter(response.get("content", _PROBLEM).values()))}

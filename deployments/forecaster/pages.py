@@ -17,11 +17,10 @@ from deployments.forecaster.access import SCOPE_OF
 from deployments.forecaster.batch import build_batch_response
 from deployments.forecaster.common_problems import add_common_problems
 from deployments.forecaster.loaded import LoadedRelease, list_value_columns
-from deployments.forecaster.problems import NOT_OFFERED
+from deployments.forecaster.problems import NOT_OFFERED, JsonObject
 from deployments.forecaster.request import ForecastRequest
 from deployments.forecaster.response import build_response, describe_champion
 
-JsonObject = dict[str, Any]  # a part of the OpenAPI document
 Examples = Mapping[str, Mapping[str, Any]]  # title of a request -> its body
 
 PREDICT, BATCH = "/api/v1/predict", "/api/v1/predict/batch"

@@ -7,10 +7,12 @@ import json
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
+JsonObject = dict[str, Any]  # a part of the OpenAPI document
 _log = logging.getLogger("tidemill.forecaster")
 
 

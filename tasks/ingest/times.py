@@ -176,7 +176,7 @@ def _read_iso_quickly(texts: pl.Series) -> WrittenTimes:
 
 
 def _read_by_first_match(texts: pl.Series, patterns: tuple[str, ...]) -> pl.Series:
-    """No text is of two *patterns*; that of the first text comes first, since a vain one is slow."""
+    """No text is of two *patterns*; that of the first text comes first: a vain one is slow."""
     first = texts.drop_nulls().head(1)
     times = pl.Series([None], dtype=LOCAL).new_from_index(0, len(texts))
     for pattern in sorted(patterns, key=lambda p: _read_pattern(first, p).null_count()):

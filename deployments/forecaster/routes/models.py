@@ -6,8 +6,7 @@ from typing import NoReturn
 from fastapi import FastAPI, Response
 
 from deployments.forecaster import shapes
-from deployments.forecaster.pages import JsonObject
-from deployments.forecaster.problems import NOT_OFFERED
+from deployments.forecaster.problems import NOT_OFFERED, JsonObject
 from deployments.forecaster.registered import describe_release, read_monitored
 from deployments.forecaster.response import describe_champion
 from deployments.forecaster.routes.shared import (

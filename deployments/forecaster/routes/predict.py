@@ -17,8 +17,7 @@ from pydantic import BaseModel
 
 from deployments.forecaster import shapes
 from deployments.forecaster.batch import build_batch_response
-from deployments.forecaster.pages import JsonObject
-from deployments.forecaster.problems import ProblemError
+from deployments.forecaster.problems import JsonObject, ProblemError
 from deployments.forecaster.request import (
     MAX_BODY_BYTES,
     BatchItem,

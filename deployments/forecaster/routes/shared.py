@@ -10,8 +10,7 @@ from fastapi import Request, Response
 from deployments.forecaster import shapes
 from deployments.forecaster.loaded import LoadedRelease
 from deployments.forecaster.metrics import ServiceMetrics
-from deployments.forecaster.pages import JsonObject
-from deployments.forecaster.problems import ProblemError
+from deployments.forecaster.problems import JsonObject, ProblemError
 from deployments.forecaster.recorder import ResponseRecorder
 from deployments.forecaster.request import SeriesRequest
 from deployments.forecaster.source import ReleaseSource

@@ -257,11 +257,9 @@ def _list_clock_forms(first: FileTable, name: str) -> list[tuple[str, str | None
     cells = first.raw[name]
     if cells.dtype == pl.Time:
         return [("%H:%M:%S", None)]
-    first_texts = as_texts(cells.head(1))
-    if not first_texts.str.contains(rf"{_CLOCK}|^\s*\d+\s*$").any():
-        return []
-    texts = as_texts(cells)
-    if texts.null_count():
+    could_be = as_texts(cells.head(1)).str.contains(rf"{_CLOCK}|^\s*\d+\s*$").any()
+    texts = as_texts(cells) if could_be else cells.head(0)
+    if texts.null_count() or not len(texts):
         return []
     if texts.str.contains(_CLOCK).all():
         forms = ("%H:%M", "%H:%M:%S", "%H:%M:%S%.f", "%I:%M %p", "%I:%M:%S %p", "%H.%M", "%Hh%M")
