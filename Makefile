@@ -54,11 +54,13 @@ $(STAMP): requirements.lock requirements-uv.txt pyproject.toml
 	@touch $@
 
 # The peers of the benchmarks have their own environment, because their libraries conflict with ours.
-.venv-peers/.installed: tests/benchmarks/peers/requirements.lock tests/benchmarks/peers/drift.lock tests/benchmarks/peers/spark/pom.xml $(STAMP)
+.venv-peers/.installed: tests/benchmarks/peers/requirements.lock tests/benchmarks/peers/drift.lock tests/benchmarks/peers/serving.lock tests/benchmarks/peers/spark/pom.xml $(STAMP)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-peers
 	$(BIN)/uv pip install --python .venv-peers/bin/python --quiet --require-hashes -r $<
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-peers/drift
 	$(BIN)/uv pip install --python .venv-peers/drift/bin/python --quiet --require-hashes -r tests/benchmarks/peers/drift.lock
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-peers/serving
+	$(BIN)/uv pip install --python .venv-peers/serving/bin/python --quiet --require-hashes -r tests/benchmarks/peers/serving.lock
 	mvn -q -B -f tests/benchmarks/peers/spark/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/.venv-peers/jars
 	@touch $@
 
