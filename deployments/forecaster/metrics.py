@@ -24,7 +24,7 @@ from prometheus_client import (  # noqa: E402
 
 # From a cached answer (about 1 ms) to a cold one over a long replay.
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-FORECAST_ROUTE = "/api/v1/predict"
+FORECAST_ROUTE, BATCH_ROUTE = "/api/v1/predict", "/api/v1/predict/batch"
 UNIX_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # A second series for each counter, which no query uses
@@ -99,8 +99,8 @@ class ServiceMetrics:
         """Count one request."""
         self.requests.labels(route, str(status)).inc()
         self.latency.labels(route).observe(seconds)
-        if route == FORECAST_ROUTE:
-            self.levels.count_answer(status, seconds)
+        if route in {FORECAST_ROUTE, BATCH_ROUTE}:
+            self.levels.count_answer(status, seconds if route == FORECAST_ROUTE else None)
 
     def update(
         self, loaded: LoadedRelease | None, n_swaps: int, targets: ServiceTargets, *, faulty: bool
@@ -179,11 +179,14 @@ class LevelMetrics:
         for level, value in old_s.items():
             self._count(level, passed_s, value)
 
-    def count_answer(self, status: int, seconds: float) -> None:
-        """Count an answer; errors of the caller are answers, too."""
+    def count_answer(self, status: int, seconds: float | None) -> None:
+        """Count an answer; errors of the caller are answers, too.
+
+        seconds: None for a batch, which takes as long as it is large.
+        """
         is_error = status >= 500
         self._count("errors", 1, 1.0 if is_error else 0.0)
-        if not is_error:
+        if not is_error and seconds is not None:
             self._count("latency_p95", 1, seconds)
             self._count("latency_p99", 1, seconds)
 

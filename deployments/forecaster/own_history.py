@@ -1,5 +1,7 @@
 """The rows that a request brings, checked as the dataset's own."""
 
+from math import inf
+
 import polars as pl
 
 from deployments.forecaster.loaded import LoadedRelease, format_iso, list_value_columns
@@ -45,11 +47,33 @@ def build_own_rows(loaded: LoadedRelease, request: ForecastRequest) -> pl.DataFr
     dtypes = {"event_time": SERIES.columns["event_time"], **dict.fromkeys(columns, pl.Float64)}
     frame = pl.DataFrame(content, schema=dtypes).sort("event_time")
     _check_steps(loaded.release, frame["event_time"])
+    _check_bounds(loaded.release, frame)
     return SERIES.conform(
         frame.with_columns(
             series_id=pl.lit(request.series[0]), known_at=loaded.release.calendar.nominal_known_at()
         )
     )
+
+
+def _check_bounds(release: Release, rows: pl.DataFrame) -> None:
+    """Raise ProblemError for a value of the target that the dataset's contract does not allow."""
+    target = release.about.target
+    if target.bounds is None:
+        return
+    value, bounds = pl.col(target.column), target.bounds
+    low = -inf if bounds.min is None else bounds.min
+    is_low = value <= low if bounds.strict_min else value < low
+    broken = rows.filter(is_low | (value > (inf if bounds.max is None else bounds.max)))
+    if broken.height:
+        row = broken.row(0, named=True)
+        value_there, time = row[target.column], format_iso(row["event_time"])
+        raise ProblemError(
+            422,
+            "history",
+            f"{target.column} is {value_there:g} at {time} ({broken.height:,} such rows)",
+            f"The dataset's contract has {target.column} {bounds.describe()}.",
+            "Correct the rows, or send null where the value is not known.",
+        )
 
 
 def _check_steps(release: Release, times: pl.Series) -> None:

@@ -21,6 +21,11 @@ class Bounds(Strict):
     max: float | None = None
     strict_min: bool = False
 
+    def describe(self) -> str:
+        """The allowed values in short, for example `> 0 and <= 10`."""
+        low = "" if self.min is None else f"{'>' if self.strict_min else '>='} {self.min:g}"
+        return " and ".join(filter(None, (low, "" if self.max is None else f"<= {self.max:g}")))
+
 
 class Target(Strict):
     """What is forecast.

@@ -14,7 +14,7 @@ import yaml
 from servers import DATASET, crown, publish, serving
 from small_release import build_small_release, small_rows
 
-from deployments.forecaster.metrics import FORECAST_ROUTE, ServiceMetrics
+from deployments.forecaster.metrics import BATCH_ROUTE, FORECAST_ROUTE, ServiceMetrics
 from tasks.core.objectives import BURN_RULES, WINDOWS_S, LevelName, ServiceTargets
 from tasks.edges.processes import find_free_port, wait_for
 from tasks.edges.settings import ROOT
@@ -153,12 +153,14 @@ def test_answers_count_against_each_level_and_time_against_the_others(monkeypatc
     metrics.levels.update(loaded, targets)
     for status, seconds in [(200, 0.05), (200, 0.15), (422, 0.25), (503, 9.0)]:
         metrics.observe(FORECAST_ROUTE, status, seconds)
+    metrics.observe(BATCH_ROUTE, 200, 30.0)
+    metrics.observe(BATCH_ROUTE, 503, 9.0)
     metrics.observe("/api/v1/health/ready", 503, 9.0)
     for passed_s in (40, 20):  # the rows are 140, then 160 s old
         now += passed_s
         metrics.levels.update(loaded, targets)
     assert read_levels(metrics) == {
-        "errors": (4, 1),
+        "errors": (6, 2),
         "latency_p95": (3, 2),
         "latency_p99": (3, 1),
         "freshness": (60, 20),
