@@ -24,6 +24,7 @@ from tasks.edges.current import find_dataset_of_file, find_report
 from tasks.edges.files import find_lock_holder
 from tasks.edges.params import read_dataset, read_document
 from tasks.edges.processes import find_port_holder, is_alive, is_free, is_running
+from tasks.edges.registry import get_champion_folder, read_champion
 from tasks.edges.run_stage import get_checkout_lock_path
 from tasks.edges.settings import ROOT, build_child_environment, check_home_is_writable, read_settings
 from tasks.edges.tracking import (
@@ -64,6 +65,7 @@ def list_findings(root: Path = ROOT) -> list[DoctorFinding]:
         _report_home(),
         *_report_params(root),
         *_report_datasets(root),
+        *_report_champion(root),
         *_report_forecasts(root),
         *_report_ports(),
         *_report_parts(root),
@@ -203,6 +205,20 @@ def _report_datasets(root: Path) -> Iterator[DoctorFinding]:
         yield DoctorFinding(
             "service", f"serves {served!r}", served == dataset, f"{describe_served_dataset(served, dataset)}."
         )
+
+
+def _report_champion(root: Path) -> Iterator[DoctorFinding]:
+    """Whether the champion's files are those that were sealed."""
+    from tasks.release.manifest import check_manifest
+
+    try:
+        champion = read_champion(read_dataset(root))
+        if champion is not None:
+            check_manifest(get_champion_folder(champion))
+            yield DoctorFinding("champion", f"{champion.version}, its files are those that were sealed")
+    except (TidemillError, KeyError, ValueError) as error:
+        advice = "If models/release is still that release, promoting it again heals it:"
+        yield DoctorFinding("champion", str(error), well=False, advice=f"{advice} `dvc repro -f -s promote`.")
 
 
 def _report_forecasts(root: Path) -> Iterator[DoctorFinding]:

@@ -29,7 +29,6 @@ from tasks.edges.files import compute_file_hash
 from tasks.edges.params import read_document
 from tasks.edges.settings import ROOT
 from tasks.features import FeatureParams, build_feature_schema
-from tasks.features.centres import with_centres
 from tasks.features.functions import resolve_functions
 from tasks.features.grid import get_time_span
 from tasks.features.leaks import find_leaks
@@ -96,9 +95,8 @@ def build_leak_report(
     table = _find_built_table(root, build_feature_schema(data.about, params).hash) if declared else None
     if table is None:
         built = build_feature_set(data.rows, data.about, params)
-        table, calendar, params = built.table, built.calendar, built.params
+        table, calendar = built.table, built.calendar
     else:
-        params = with_centres(params, data.rows, data.about)
         calendar = build_calendar(data.about, reach=get_time_span(data.rows))
     verdict = find_leaks(data.rows, data.about, params, table, calendar)
     if declared:

@@ -6,6 +6,7 @@ promotion in order, `releases/<digest>/` has the bytes, `rows/<dataset>.parquet`
 looks back on. Light on imports, since the service reads it.
 """
 
+import filecmp
 import json
 import os
 import re
@@ -126,6 +127,7 @@ def apply_promotion(dataset: str, release_folder: Path, decision: GateDecision) 
     with _wait_for_promotion_lock(dataset):
         now = read_champion(dataset)
         if now is not None and now.digest == release.digest:
+            _write_release_copy(dataset, release_folder, get_champion_folder(now))  # heals a damaged one
             return now
         journal = _read_repaired_journal(dataset)
         champion = build_champion(release, decision, journal)
@@ -210,13 +212,21 @@ def _write_release_copy(dataset: str, source: Path, target: Path) -> None:
     The baseline is a release of its own in models/release. The release inside the Bento is a part.
     """
     _get_deletion_path(dataset, target.name).unlink(missing_ok=True)
-    if target.exists():
-        return  # it is named by its digest and was put there by rename, so it is whole
 
     def find_nested(folder: str, names: list[str]) -> set[str]:
         is_top = Path(folder) == source
         return {name for name in names if is_top and (Path(folder) / name / MANIFEST).exists()}
 
+    def is_whole() -> bool:
+        copied = [
+            path.relative_to(source)
+            for path in source.rglob("*")
+            if path.is_file() and not find_nested(str(source), [path.relative_to(source).parts[0]])
+        ]
+        return not any(filecmp.cmpfiles(source, target, map(str, copied), shallow=False)[1:])
+
+    if target.exists() and is_whole():  # it was put there by rename, and no file has changed since
+        return
     with write_folder(target) as fresh:
         shutil.copytree(source, fresh, dirs_exist_ok=True, ignore=find_nested)
 

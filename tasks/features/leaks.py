@@ -11,6 +11,7 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.leaks import LeakVerdict
+from tasks.features.centres import with_centres
 from tasks.features.leaks_leading import find_leading
 from tasks.features.leaks_recomputed import find_look_ahead, find_unclosed_bars
 from tasks.features.leaks_scores import (
@@ -36,8 +37,10 @@ def find_leaks(
     """The verdict on *table* (FEATURES), computed from *rows* (SERIES with all vintages).
 
     The same input gives the same verdict.
+    params: the centres are those of *rows*, with which the table was built.
     table_hash, data_version: of the files, for readers of the verdict.
     """
+    params = with_centres(params, rows, about)
     look_ahead, n_cutoffs, n_values = find_look_ahead(rows, about, params, table, calendar)
     unclosed = find_unclosed_bars(rows, about, calendar)
     determined, determined_figures = find_determined(table, about, params)

@@ -47,7 +47,7 @@ def gate(root, rows):
     document = read_document(root)
     about, params = document.about, document.parse_stage("features", FeatureParams)
     made, of_features = timed(lambda: build_feature_set(rows, about, params))
-    verdict, of_gate = timed(lambda: find_leaks(rows, about, params, made.table, made.calendar))
+    verdict, of_gate = timed(lambda: find_leaks(rows, about, made.params, made.table, made.calendar))
     return made, verdict, of_features, of_gate
 
 

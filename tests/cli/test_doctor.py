@@ -7,9 +7,16 @@ import shutil
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import pytest
+from reports import gate_decision
+from servers import at
 from small_checkout import small_checkout
+from small_release import build_small_release
+
+from tasks.edges.params import read_dataset
+from tasks.edges.registry import apply_promotion, get_champion_folder
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +126,20 @@ def test_what_mlflow_refuses_or_cannot_take_now_is_named_with_the_next_step(chec
     assert f"refused: {entry.name}: Invalid value" in wrong["found"]
     assert "outbox" in wrong["advice"]
     shutil.rmtree(checkout.home / "mlflow")
+
+
+def test_a_champion_whose_files_have_changed_is_named(checkout, tmp_path):
+    dataset = read_dataset(checkout.root)
+    build_small_release(tmp_path / "release", dataset=dataset)
+    with at(checkout.home):
+        folder = get_champion_folder(
+            apply_promotion(
+                dataset, tmp_path / "release", gate_decision(as_of=datetime(2024, 1, 2, tzinfo=UTC))
+            )
+        )
+    assert "champion" not in _wrong(checkout)
+    (folder / "schema.json").write_text("{}")
+    wrong = _wrong(checkout)["champion"]
+    assert "schema.json was altered" in wrong["found"]
+    assert "dvc repro -f -s promote" in wrong["advice"]
+    shutil.rmtree(checkout.home / "registry")

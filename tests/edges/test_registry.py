@@ -82,6 +82,17 @@ def test_the_same_release_again_changes_nothing(home, sealed):
     assert len(list_pending_entries()) == 1
 
 
+@pytest.mark.parametrize("fault", ["altered", "missing"])
+def test_a_damaged_champion_is_healed_when_the_same_release_is_promoted(home, sealed, fault):
+    folder = sealed("aa")
+    copied = get_champion_folder(apply_promotion("tides", folder, DECISION))
+    member = copied / "members/ridge.onnx"
+    member.write_bytes(b"?") if fault == "altered" else member.unlink()
+    apply_promotion("tides", folder, DECISION)
+    assert member.read_bytes() == b"aa"
+    assert not (copied / "baseline").exists()
+
+
 def test_versions_count_up_and_a_release_that_comes_back_keeps_its_own(home, sealed):
     folders = {name: sealed(name) for name in ("aa", "bb", "cc")}
     assert [apply_promotion("tides", folders[n], DECISION).version for n in ("aa", "bb", "aa", "cc")] == [

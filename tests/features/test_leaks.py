@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import leak_plants as plants
 import leak_runs as runs
 import numpy as np
 import polars as pl
@@ -341,3 +342,11 @@ def test_the_verdict_is_the_same_twice_and_refuses_by_name(tmp_path):
     check_verdict_inputs(first, "train ridge", schema_hash=first.schema_hash)
     with pytest.raises(LeakError, match=r"about table .* but here is 0000"):
         check_verdict_inputs(first, "train ridge", table="0" * 64)
+
+
+def test_a_high_level_changes_no_verdict():
+    """Features are distances from a centre there; who calls the gate need not know it."""
+    y = plants.target(np.random.default_rng(1), "season", 2_000)
+    rows = [plants.rows_of({"s": {"load": y + level, "x": y}}, ["load", "x"]) for level in (0.0, 1e9)]
+    low, high = (plants.verdict_of(of_level, 12) for of_level in rows)
+    assert low.findings == high.findings == ()
