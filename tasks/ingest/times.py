@@ -159,14 +159,8 @@ def _read_quickly(texts: pl.Series, form: str) -> WrittenTimes:
 def _read_iso_quickly(texts: pl.Series) -> WrittenTimes:
     text, is_spaced = pl.col("text"), pl.col("text").str.slice(10, 1) == " "  # 2024-05-01 10:00
     joined = pl.when(is_spaced).then(text.str.replace(" ", "T", literal=True)).otherwise(text)
-    texts = (
-        texts.alias("text")
-        .to_frame()
-        .select(joined)
-        .to_series()
-        .str.replace(r"\s*Z$", "+00:00")
-        .str.replace(" ", "", literal=True)
-    )
+    texts = texts.alias("text").to_frame().select(joined).to_series()
+    texts = texts.str.replace(r"\s*Z$", "+00:00").str.replace(" ", "", literal=True)
     zone = r"T.*([+-]\d{2}:?\d{2})$"
     has_zone = texts.str.contains(zone).fill_null(value=False)
     local = _read_by_first_match(texts.set(has_zone, None), _ISO_NAIVE)
