@@ -32,6 +32,7 @@ SCOPE_OF = {
     ("POST", "/api/v1/predict/batch"): "predict",
     ("GET", "/api/v1/health"): "read",
     ("GET", "/api/v1/predictions/{id}"): "predict",
+    ("GET", "/api/v1/predictions/{id}/explain"): "predict",
     ("GET", "/api/v1/health/ready"): "read",
     ("GET", "/api/v1/models"): "read",
     ("GET", "/api/v1/models/{version}"): "read",

@@ -20,6 +20,7 @@ from deployments.forecaster.recorder import ResponseRecorder
 from deployments.forecaster.routes import docs, health, metrics, models, predict, predictions
 from deployments.forecaster.routes.shared import N_LARGE_WAITING, ServiceParts
 from deployments.forecaster.source import ReleaseSource
+from deployments.forecaster.versions import VersionCache
 from deployments.forecaster.worker import BoundedWorker
 from tasks.edges.settings import read_settings
 
@@ -33,7 +34,9 @@ def build_app(release_source: ReleaseSource, recorder: ResponseRecorder) -> Fast
 
     The release is loaded when the app starts.
     """
-    parts = ServiceParts(release_source, recorder, ServiceMetrics(), BoundedWorker("large", N_LARGE_WAITING))
+    parts = ServiceParts(
+        release_source, recorder, ServiceMetrics(), BoundedWorker("large", N_LARGE_WAITING), VersionCache()
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -17,7 +17,7 @@ from deployments.forecaster.access import SCOPE_OF
 from deployments.forecaster.batch import build_batch_response
 from deployments.forecaster.loaded import LoadedRelease, list_value_columns
 from deployments.forecaster.problems import NOT_OFFERED
-from deployments.forecaster.request import ForecastRequest
+from deployments.forecaster.request import CHAMPION, ForecastRequest
 from deployments.forecaster.response import build_response, describe_champion
 
 JsonObject = dict[str, Any]  # a part of the OpenAPI document
@@ -30,6 +30,37 @@ RELEASE: shapes.ReleaseRecord = {
     "name": "ridge",
     "seen_until": "2018-01-03T00:00:00Z",
     "promoted_as_of": "2019-01-01T00:00:00Z",
+}
+EXPLANATION: shapes.RecordedExplanation = {
+    "prediction_id": "019ad3a0-93c0-7d3c-8bb2-27c2f4a1b0de",
+    "model": {"digest": "9f2c...", "version": "1.1.0"},
+    "explanations": [
+        {
+            "series_id": "meter",
+            "weights": {"ridge": 1.0},
+            "values": {
+                "z_last": {
+                    "value": 4.6,
+                    "event_time": "2018-12-31T00:00:00Z",
+                    "known_at": "2019-01-01T00:00:00Z",
+                }
+            },
+            "steps": [
+                {
+                    "step": 1,
+                    "event_time": "2019-01-01T00:00:00Z",
+                    "y_hat": 101.5,
+                    "base": 90.0,
+                    "features": {"z_last": 11.0},
+                    "members": {},
+                    "calibration": 0.5,
+                    "bounds": 0.0,
+                }
+            ],
+            "n_orders": 10,
+            "n_background": 20,
+        }
+    ],
 }
 N_HISTORY_ROWS = 5  # in the example; real ones send as many as the features use
 
@@ -71,6 +102,7 @@ def build_request_examples(loaded: LoadedRelease) -> Mapping[str, Examples]:
         "one series": {"series_id": first},
         "several series, as of a time": {"series_id": loaded.series[:2], "as_of": as_of},
         "the first step alone": {"series_id": first, "horizon_steps": 1},
+        "explained, by a named release": {"series_id": first, "explain": True, "model": CHAMPION},
         "a history of your own": {"series_id": "mine", "history": history},
     }
     items = [{"series_id": first}, {"series_id": first, "horizon_steps": 1}, {"series_id": "unknown"}]
@@ -164,6 +196,7 @@ def _build_response_examples(
             "faults": [],
         },
     }
+    examples["/api/v1/predictions/{id}/explain"] = EXPLANATION
     examples |= {path: NOT_OFFERED.body for (_, path), scope in SCOPE_OF.items() if scope == "operate"}
     if loaded:
         now, request = datetime.now(UTC), ForecastRequest(**requests[PREDICT]["one series"])

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import polars as pl
 
 from deployments.forecaster import shapes
+from deployments.forecaster.explanation import build_explanations
 from deployments.forecaster.loaded import LoadedRelease, ReleaseChoice, format_iso
 from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.request import ForecastRequest
@@ -46,8 +47,7 @@ def describe_answer(
 
     tenant: whose answers are looked at; None: everyone's.
     """
-    answer = find_answer(loaded.manifest.dataset, prediction_id)
-    if answer is None or tenant not in {None, answer.audit.tenant}:
+    if (answer := _find_seen_answer(loaded, prediction_id, tenant)) is None:
         return None
     audit = answer.audit
     return {
@@ -57,7 +57,7 @@ def describe_answer(
         "principal": {"name": audit.principal, "tenant": audit.tenant},
         "route": audit.route,
         "request": json.loads(audit.request),
-        "model": {"digest": audit.release or "", "version": audit.version or ""},
+        "model": _describe_release(audit),
         "data_version": audit.data_version or "",
         "rows_version": audit.rows_version,
         "code_commit": audit.code_commit,
@@ -67,6 +67,38 @@ def describe_answer(
         "series": _build_series(answer.rows),
         "recomputed": _recompute(loaded, answer),
     }
+
+
+def explain_answer(
+    loaded: LoadedRelease, prediction_id: str, tenant: str | None
+) -> shapes.RecordedExplanation | None:
+    """As `describe_answer`, its explanation by the release that answered and the rows behind it.
+
+    Raises ProblemError: 410 when it cannot be computed again, 422 when it is too much work.
+    """
+    if (answer := _find_seen_answer(loaded, prediction_id, tenant)) is None:
+        return None
+    if (reason := _recompute(loaded, answer)["reason"]) is None:
+        try:
+            again, request = _rebuild_request(loaded, answer)
+            return {
+                "prediction_id": prediction_id,
+                "model": _describe_release(answer.audit),
+                "explanations": build_explanations(again, request, compute_forecasts(again, request)),
+            }
+        except (_GoneError, TidemillError, OSError, pl.exceptions.PolarsError) as error:
+            reason = str(error)  # deleted meanwhile
+    rule = "An explanation is of the release that answered, from the rows behind the answer."
+    raise ProblemError(410, "answer", reason, rule, f"See /api/v1/predictions/{prediction_id}.")
+
+
+def _find_seen_answer(loaded: LoadedRelease, prediction_id: str, tenant: str | None) -> RecordedAnswer | None:
+    answer = find_answer(loaded.manifest.dataset, prediction_id)
+    return None if answer is None or tenant not in {None, answer.audit.tenant} else answer
+
+
+def _describe_release(audit: AuditRow) -> shapes.RecordedModel:
+    return {"digest": audit.release or "", "version": audit.version or ""}
 
 
 def _recompute(loaded: LoadedRelease, answer: RecordedAnswer) -> shapes.Recomputed:
@@ -105,6 +137,22 @@ def _compute_rows(loaded: LoadedRelease, answer: RecordedAnswer) -> list[StoredR
 
     Raises _GoneError when something that it was made from is not kept any more.
     """
+    try:
+        again, request = _rebuild_request(loaded, answer)
+        forecasts = compute_forecasts(again, request).frame
+        if request.horizon_steps is not None:
+            forecasts = forecasts.filter(pl.col("step") <= request.horizon_steps)
+    except (TidemillError, ProblemError, OSError, pl.exceptions.PolarsError) as error:
+        raise _GoneError(f"It cannot be computed again: {error}") from error
+    return build_stored_rows(
+        forecasts.with_columns(digest=pl.lit(answer.audit.release)),
+        own_history=request.history is not None,
+        as_of=request.as_of_time,
+    )
+
+
+def _rebuild_request(loaded: LoadedRelease, answer: RecordedAnswer) -> tuple[LoadedRelease, ForecastRequest]:
+    """The release and rows that answered, and what was asked."""
     audit, asked = answer.audit, json.loads(answer.audit.request)
     if asked["history"] is not None and answer.history is None:
         setting = "TIDEMILL_KEEP_ANSWERS_DAYS"
@@ -112,24 +160,15 @@ def _compute_rows(loaded: LoadedRelease, answer: RecordedAnswer) -> list[StoredR
     history = None if answer.history is None else json.loads(answer.history)
     # The name of an own history is no list
     series = asked["series_id"] if history is None else asked["series_id"][0]
-    request = ForecastRequest(series_id=series, as_of=asked["as_of"], history=history)
-    try:
-        release = _load_release(loaded, audit)
-        rows = release.rows if history is not None else _read_rows(loaded, release, audit)
-        manifest = release.manifest
-        assert manifest is not None, "load_release checks it"
-        choice = ReleaseChoice(release.folder, audit.version or "", "record")
-        again = LoadedRelease(release, manifest, choice, rows, (), audit.rows_version or "")
-        forecasts = compute_forecasts(again, request).frame
-        if (horizon_steps := asked.get("horizon_steps")) is not None:
-            forecasts = forecasts.filter(pl.col("step") <= horizon_steps)
-    except (TidemillError, ProblemError, OSError, pl.exceptions.PolarsError) as error:
-        raise _GoneError(f"It cannot be computed again: {error}") from error
-    return build_stored_rows(
-        forecasts.with_columns(digest=pl.lit(audit.release)),
-        own_history=history is not None,
-        as_of=request.as_of_time,
+    request = ForecastRequest(
+        series_id=series, as_of=asked["as_of"], history=history, horizon_steps=asked.get("horizon_steps")
     )
+    release = _load_release(loaded, audit)
+    rows = release.rows if history is not None else _read_rows(loaded, release, audit)
+    manifest = release.manifest
+    assert manifest is not None, "load_release checks it"
+    choice = ReleaseChoice(release.folder, audit.version or "", "record")
+    return LoadedRelease(release, manifest, choice, rows, (), audit.rows_version or ""), request
 
 
 def _load_release(loaded: LoadedRelease, audit: AuditRow) -> Release:

@@ -9,7 +9,7 @@ from collections.abc import KeysView, Mapping, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from itertools import pairwise
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NamedTuple, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, ValidationError
 
@@ -64,6 +64,18 @@ class SeriesRequest(BaseModel):
         return None if self.as_of is None else parse_time(self.as_of, "as_of")
 
 
+CHAMPION = "champion"
+ModelVersion = Annotated[
+    Name,
+    Field(
+        description=(
+            "The release that answers: `champion`, or a version that was champion and is kept. Its answer"
+            " counts as a what-if."
+        )
+    ),
+]
+
+
 class ForecastRequest(SeriesRequest):
     """A request for a forecast of stored series, or of the history in it."""
 
@@ -75,6 +87,10 @@ class ForecastRequest(SeriesRequest):
         SkipValidation[Annotated[list[HistoryRow], Field(min_length=1)] | None],
         Field(description="Rows to forecast from instead of those that the service holds, in any order."),
     ] = None
+    model: ModelVersion = CHAMPION
+    explain: Annotated[
+        bool, Field(description="Add what each feature contributes to each step, in the target's unit.")
+    ] = False
 
     @property
     def series(self) -> list[str]:
@@ -94,6 +110,7 @@ class BatchRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     items: Annotated[list[BatchItem], Field(min_length=1, max_length=MAX_ITEMS)]
+    model: ModelVersion = CHAMPION
 
 
 _REQUEST_KEYS, _ITEM_KEYS = ForecastRequest.model_fields.keys(), BatchItem.model_fields.keys()
@@ -131,23 +148,37 @@ def parse_request(body: bytes) -> ForecastRequest:
     return request
 
 
-def parse_batch(body: bytes) -> list[BatchItem | ProblemError]:
-    """The items of the batch in *body*, in its order; of one that is no valid request its error.
+class ParsedBatch(NamedTuple):
+    """items: in the order of the batch; of one that is no valid request its error."""
+
+    items: list[BatchItem | ProblemError]
+    model: str
+
+
+def parse_batch(body: bytes) -> ParsedBatch:
+    """The batch in *body*.
 
     Raises ProblemError when the body as a whole is none, or has more than MAX_TIMES times.
     """
     content = _parse_json(body, '{"items": [{"series_id": "sp500"}]}')
     listed = content.get("items") if isinstance(content, dict) else None
-    if not isinstance(listed, list) or len(content) > 1 or not 0 < len(listed) <= MAX_ITEMS:
+    model = content.get("model", CHAMPION) if isinstance(content, dict) else CHAMPION
+    is_known = isinstance(content, dict) and content.keys() <= BatchRequest.model_fields.keys()
+    if not isinstance(listed, list) or not is_known or not 0 < len(listed) <= MAX_ITEMS:
         fact = f"{len(listed):,} of them" if isinstance(listed, list) else "no list"
-        rule = f"A batch is an object with the key items alone, a list of 1 to {MAX_ITEMS:,} requests."
+        rule = (
+            f"A batch is an object with the key items, a list of 1 to {MAX_ITEMS:,} requests, and at most the"
+            " key model."
+        )
         raise ProblemError(422, "items", fact, rule, "See /docs for an example.")
+    if not isinstance(model, str):
+        raise ProblemError(422, "model", "no text", "A model is `champion` or a version.", "Send a string.")
     items = [_parse_item(item) for item in listed]
     times = {item.as_of for item in items if isinstance(item, BatchItem)} - {None}
     if len(times) > MAX_TIMES:
         rule = f"The items of a batch have at most {MAX_TIMES} different times."
         raise ProblemError(422, "items", f"{len(times):,} different as_of", rule, "Send several batches.")
-    return items
+    return ParsedBatch(items, model)
 
 
 def _parse_item(content: Any) -> BatchItem | ProblemError:

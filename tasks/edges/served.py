@@ -202,9 +202,9 @@ def find_answer(dataset: str, prediction_id: str) -> RecordedAnswer | None:
 def read_news(dataset: str, since: datetime) -> pl.DataFrame:
     """Forecasts from the newest rows at cutoffs from *since* on; a SERVED frame.
 
-    Each step once, as served last. Forecasts for requests with an `as_of` or an own history are
-    left out, and those that an older version recorded: it did not record whether a time was
-    asked for.
+    Each step once, as served last. Forecasts for requests with an `as_of`, an own history or a
+    version are left out, and those that an older version recorded: it did not record whether a
+    time was asked for.
     """
     path = get_served_path(dataset)
     if not path.exists():
@@ -251,12 +251,17 @@ def count_answers(
 
 
 def build_stored_rows(
-    frame: pl.DataFrame, *, own_history: bool = False, as_of: datetime | None = None
+    frame: pl.DataFrame,
+    *,
+    own_history: bool = False,
+    as_of: datetime | None = None,
+    by_default: bool = True,
 ) -> list[StoredRow]:
     """The rows of *frame*, SERVED without what is the same in all rows of an answer.
 
     own_history: made from rows that the request brought; `read_served` leaves them out by default.
     as_of: the time that the request asked for; None: the forecast is from the newest rows.
+    by_default: by the release in use, not by one that the request named.
     """
     names = [c for c in frame.columns if c not in _PLAIN]
     missing = [pl.lit(None).alias(c) for c in _OF_FORECAST if c not in frame.columns]
@@ -269,7 +274,7 @@ def build_stored_rows(
     request = (
         int(own_history),
         None if as_of is None else convert_to_us(as_of),
-        int(not own_history and as_of is None),
+        int(not own_history and as_of is None and by_default),
     )
     return [
         (*row, json.dumps(q, allow_nan=False), *request)

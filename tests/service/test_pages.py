@@ -15,6 +15,7 @@ ANSWERS = {
     "/api/v1/predict/batch": TypeAdapter(shapes.BatchPrediction),
     "/api/v1/models/{version}": TypeAdapter(shapes.ReleaseDetails),
     "/api/v1/predictions/{id}": TypeAdapter(shapes.RecordedPrediction),
+    "/api/v1/predictions/{id}/explain": TypeAdapter(shapes.RecordedExplanation),
     "/api/v1/models": TypeAdapter(shapes.Models),
     "/api/v1/health/live": TypeAdapter(shapes.Live),
     "/api/v1/health": TypeAdapter(shapes.Health),
@@ -64,7 +65,7 @@ def test_every_example_of_a_request_is_answered(server, document):
             sent += 1
             if path in ANSWERS:
                 ANSWERS[path].validate_python(reply.json())
-    assert sent == 16
+    assert sent == 18
 
 
 def test_asking_for_the_document_serves_nothing(server):

@@ -17,9 +17,11 @@ from pydantic import BaseModel
 
 from deployments.forecaster import shapes
 from deployments.forecaster.batch import build_batch_response
+from deployments.forecaster.loaded import LoadedRelease
 from deployments.forecaster.pages import JsonObject
 from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.request import (
+    CHAMPION,
     MAX_BODY_BYTES,
     BatchItem,
     BatchRequest,
@@ -48,7 +50,10 @@ _PROBLEMS: dict[int | str, JsonObject] = {
         "model": shapes.Problem,
         "description": "The body is no JSON, has a repeated key or a number that is not finite.",
     },
-    404: {"model": shapes.Problem, "description": "A series is unknown; close matches are named."},
+    404: {
+        "model": shapes.Problem,
+        "description": "A series is unknown, close matches are named; or a version, those kept are named.",
+    },
     408: {"model": shapes.Problem, "description": f"The body took longer than {BODY_S:g} s."},
     413: {"model": shapes.Problem, "description": f"The body has more than {MAX_BODY_BYTES:,} bytes."},
     422: {
@@ -83,8 +88,12 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
             else await run_large_request(parts, parse_request, content)
         )
         loaded = await get_loaded_release(parts)
+        is_champion = forecast_request.model == CHAMPION
+        if not is_champion:
+            loaded = await run_large_request(parts, parts.versions.find, loaded, forecast_request.model)
         work = partial(build_response, loaded, forecast_request, datetime.now(UTC), parts.source.rules)
-        response = work() if is_quick(loaded, forecast_request) else await run_large_request(parts, work)
+        is_large = not is_quick(loaded, forecast_request)
+        response = await run_large_request(parts, work) if is_large else work()
         sent, caller = response.content.encode(), get_caller(request, loaded, began_s)
         stored = add_entry(caller, forecast_request, forecast_request.series, response.stored, content, sent)
         await parts.recorder.write_answers([stored])
@@ -107,21 +116,24 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
         content = await _read_request_bytes(request)
         loaded = await get_loaded_release(parts)
         add = partial(_add_item_entry, get_caller(request, loaded, began_s))
-        response = await run_large_request(
-            parts, build_batch_response, loaded, content, datetime.now(UTC), parts.source.rules, add
-        )
+        arguments = (loaded, content, datetime.now(UTC), parts.source.rules, add, parts.versions.find)
+        response = await run_large_request(parts, build_batch_response, *arguments)
         if response.stored:
             await parts.recorder.write_answers(response.stored)
-        parts.metrics.served.labels(loaded.manifest.digest).inc(response.n_news)
-        parts.metrics.what_if.labels(loaded.manifest.digest).inc(response.n_what_if)
+        parts.metrics.served.labels(response.digest).inc(response.n_news)
+        parts.metrics.what_if.labels(response.digest).inc(response.n_what_if)
         headers = {"content-length": str(len(response.content))}
         chunks = _split_content(response.content)
         return StreamingResponse(chunks, headers=headers, media_type="application/json")
 
 
-def _add_item_entry(caller: Caller, item: BatchItem, answer: StoredAnswer, content: str) -> StoredAnswer:
+def _add_item_entry(
+    caller: Caller, loaded: LoadedRelease, item: BatchItem, answer: StoredAnswer, content: str
+) -> StoredAnswer:
     received = item.model_dump_json(exclude_none=True).encode()
-    return add_entry(caller, item, [item.series_id], answer, received, content.encode())
+    return add_entry(
+        caller._replace(loaded=loaded), item, [item.series_id], answer, received, content.encode()
+    )
 
 
 async def _split_content(content: bytes) -> AsyncIterator[bytes]:
