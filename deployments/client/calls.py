@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple, NotRequired, cast
+from typing import Any, Literal, NamedTuple, NotRequired, cast
 from urllib.parse import quote
 
 import httpx
@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 from deployments.forecaster import shapes
 
 BUSY = (429, 503)
+Analysis = Literal["describe", "correlation", "distribution"]
 HistoryStep = Mapping[str, str | float | None]  # event_time, and every value column
 
 
@@ -110,6 +111,11 @@ def build_batch(items: Sequence[SeriesItem], model: str | None) -> Call:
     """The request of a batch."""
     named = {} if model is None else {"model": model}
     return Call("POST", "/api/v1/predict/batch", {"items": list(items), **named})
+
+
+def build_analysis(name: Analysis, request: Mapping[str, object]) -> Call:
+    """The request of an analysis."""
+    return Call("POST", f"/api/v1/analyze/{name}", request)
 
 
 def build_explanation(prediction_id: str) -> Call:

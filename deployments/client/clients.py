@@ -10,10 +10,12 @@ from typing import Any, Self
 import httpx
 
 from deployments.client.calls import (
+    Analysis,
     Call,
     HistoryStep,
     RetryPolicy,
     SeriesItem,
+    build_analysis,
     build_batch,
     build_explanation,
     build_predict,
@@ -90,6 +92,11 @@ class ServiceClient:
     def explain_prediction(self, prediction_id: str) -> shapes.RecordedExplanation:
         """What each feature contributed to a recorded answer."""
         answer: shapes.RecordedExplanation = self._send(build_explanation(prediction_id))
+        return answer
+
+    def analyze(self, name: Analysis, **request: object) -> Mapping[str, Any]:
+        """Figures of rows; *request* has the keys of `POST /api/v1/analyze/{name}`."""
+        answer: Mapping[str, Any] = self._send(build_analysis(name, request))
         return answer
 
     def get_models(self) -> shapes.Models:
@@ -182,6 +189,11 @@ class AsyncServiceClient:
     async def explain_prediction(self, prediction_id: str) -> shapes.RecordedExplanation:
         """See ServiceClient."""
         answer: shapes.RecordedExplanation = await self._send(build_explanation(prediction_id))
+        return answer
+
+    async def analyze(self, name: Analysis, **request: object) -> Mapping[str, Any]:
+        """See ServiceClient."""
+        answer: Mapping[str, Any] = await self._send(build_analysis(name, request))
         return answer
 
     async def get_models(self) -> shapes.Models:

@@ -14,16 +14,19 @@ from fastapi.openapi.utils import get_openapi
 from deployments.console.html import Markup, join_parts, render_element, render_link, render_page
 from deployments.forecaster import shapes
 from deployments.forecaster.access import SCOPE_OF
+from deployments.forecaster.analysis import correlate_rows, count_rows, describe_rows
 from deployments.forecaster.batch import build_batch_response
 from deployments.forecaster.loaded import LoadedRelease, list_value_columns
 from deployments.forecaster.problems import NOT_OFFERED
 from deployments.forecaster.request import CHAMPION, ForecastRequest
 from deployments.forecaster.response import build_response, describe_champion
+from tasks.core.calendar import parse_step_length
 
 JsonObject = dict[str, Any]  # a part of the OpenAPI document
 Examples = Mapping[str, Mapping[str, Any]]  # title of a request -> its body
 
 PREDICT, BATCH = "/api/v1/predict", "/api/v1/predict/batch"
+ANALYZE = "/api/v1/analyze"
 RELEASE: shapes.ReleaseRecord = {
     "version": "1.1.0",
     "digest": "9f2c...",
@@ -106,7 +109,19 @@ def build_request_examples(loaded: LoadedRelease) -> Mapping[str, Examples]:
         "a history of your own": {"series_id": "mine", "history": history},
     }
     items = [{"series_id": first}, {"series_id": first, "horizon_steps": 1}, {"series_id": "unknown"}]
-    return {PREDICT: single, BATCH: {"several requests": {"items": items}}}
+    start = loaded.newest_known - 60 * parse_step_length(loaded.release.about.every)
+    analyzed = {
+        "series_id": first,
+        "start": start.isoformat(),
+        "columns": [loaded.release.about.target.column],
+    }
+    return {
+        PREDICT: single,
+        BATCH: {"several requests": {"items": items}},
+        f"{ANALYZE}/describe": {"one series": analyzed, "posted rows": single["a history of your own"]},
+        f"{ANALYZE}/correlation": {"with the target before": {**analyzed, "lag_steps": [1, 2]}},
+        f"{ANALYZE}/distribution": {"five bins": {**analyzed, "bins": 5}},
+    }
 
 
 def get_first_response(operation: JsonObject) -> JsonObject:
@@ -205,6 +220,13 @@ def _build_response_examples(
         examples["/api/v1/predictions/{id}"] = _build_recorded_example(prediction, request)
         batch = json.dumps(requests[BATCH]["several requests"]).encode()
         examples[BATCH] = json.loads(build_batch_response(loaded, batch, now).content)
+        for name, analyze in (
+            ("describe", describe_rows),
+            ("correlation", correlate_rows),
+            ("distribution", count_rows),
+        ):
+            body = next(iter(requests[f"{ANALYZE}/{name}"].values()))
+            examples[f"{ANALYZE}/{name}"] = analyze(loaded, json.dumps(body).encode())
         examples["/api/v1/models"] = {"champion": describe_champion(loaded)}
     return examples
 

@@ -7,7 +7,7 @@ from html import unescape
 import pytest
 from pydantic import TypeAdapter
 
-from deployments.forecaster import shapes
+from deployments.forecaster import analysis_shapes, shapes
 from deployments.forecaster.access import SCOPE_OF
 
 ANSWERS = {
@@ -16,6 +16,9 @@ ANSWERS = {
     "/api/v1/models/{version}": TypeAdapter(shapes.ReleaseDetails),
     "/api/v1/predictions/{id}": TypeAdapter(shapes.RecordedPrediction),
     "/api/v1/predictions/{id}/explain": TypeAdapter(shapes.RecordedExplanation),
+    "/api/v1/analyze/describe": TypeAdapter(analysis_shapes.Description),
+    "/api/v1/analyze/correlation": TypeAdapter(analysis_shapes.Correlation),
+    "/api/v1/analyze/distribution": TypeAdapter(analysis_shapes.Distribution),
     "/api/v1/models": TypeAdapter(shapes.Models),
     "/api/v1/health/live": TypeAdapter(shapes.Live),
     "/api/v1/health": TypeAdapter(shapes.Health),
@@ -65,7 +68,7 @@ def test_every_example_of_a_request_is_answered(server, document):
             sent += 1
             if path in ANSWERS:
                 ANSWERS[path].validate_python(reply.json())
-    assert sent == 18
+    assert sent == 22
 
 
 def test_asking_for_the_document_serves_nothing(server):
