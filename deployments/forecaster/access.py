@@ -47,6 +47,8 @@ SCOPE_OF = {
     ("POST", "/api/v1/rollout/abort"): "operate",
     ("GET", "/api/v1/metrics"): "read",
     ("GET", "/docs"): "read",
+    ("GET", "/docs/assets/{name}"): "read",
+    ("GET", "/redoc"): "read",
     ("GET", "/openapi.json"): "read",
     ("GET", "/"): "read",
 }

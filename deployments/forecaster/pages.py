@@ -1,7 +1,4 @@
-"""The OpenAPI document, and an HTML page of it.
-
-Its examples work on the release that is loaded. The page needs no network.
-"""
+"""The OpenAPI document. Its examples work on the release that is loaded."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +8,6 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from deployments.console.html import Markup, join_parts, render_element, render_link, render_page
 from deployments.forecaster import shapes
 from deployments.forecaster.access import SCOPE_OF
 from deployments.forecaster.analysis import correlate_rows, count_rows, describe_rows
@@ -73,6 +69,11 @@ def build_openapi(app: FastAPI, loaded: LoadedRelease | None) -> JsonObject:
     document = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
+    document["components"]["securitySchemes"] = {
+        "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        "token": {"type": "http", "scheme": "bearer"},
+    }
+    document["security"] = [{"key": []}, {"token": []}]
     requests = build_request_examples(loaded) if loaded else {}
     for path, examples in requests.items():
         content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
@@ -128,45 +129,6 @@ def get_first_response(operation: JsonObject) -> JsonObject:
     """What a good request gets."""
     response: JsonObject = next(iter(operation["responses"].values()))
     return response
-
-
-def render_document(document: JsonObject) -> str:
-    """The document as one HTML page, without scripts and without a network."""
-    title, described = document["info"]["title"], document["info"]["description"]
-    link = render_link("/openapi.json", "/openapi.json")
-    return render_page(
-        title,
-        render_element("h1", title),
-        render_element("p", join_parts(f"{described} The same as a document: ", link, ".")),
-        *(
-            _render_operation(path, method, operation)
-            for path, methods in document["paths"].items()
-            for method, operation in methods.items()
-        ),
-    )
-
-
-def _render_operation(path: str, method: str, operation: JsonObject) -> Markup:
-    name = render_element("code", join_parts(render_element("b", method.upper()), f" {path}"))
-    parts = [render_element("h2", name)]
-    parts.append(render_element("p", operation.get("description", operation.get("summary", ""))))
-    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
-    for title, example in body.get("examples", {}).items():
-        parts += [render_element("h3", f"Request: {title}"), _render_example(example["value"])]
-    for content in get_first_response(operation)["content"].values():
-        if "example" in content:
-            parts += [render_element("h3", "Answer"), _render_example(content["example"])]
-    errors = [
-        f"{status} {response['description']}"
-        for status, response in operation["responses"].items()
-        if response is not get_first_response(operation)
-    ]
-    return join_parts(*parts, *([render_element("p", f"Errors: {', '.join(errors)}")] if errors else []))
-
-
-def _render_example(example: object) -> Markup:
-    text = example if isinstance(example, str) else json.dumps(example, indent=1, ensure_ascii=False)
-    return render_element("pre", text)
 
 
 def _build_response_examples(
