@@ -118,6 +118,11 @@ def build_analysis(name: Analysis, request: Mapping[str, object]) -> Call:
     return Call("POST", f"/api/v1/analyze/{name}", request)
 
 
+def build_query(query: str, variables: Mapping[str, object] | None) -> Call:
+    """The request of a GraphQL query."""
+    return Call("POST", "/api/v1/graphql", {"query": query, "variables": variables})
+
+
 def build_explanation(prediction_id: str) -> Call:
     """The request for the explanation of a recorded answer."""
     return Call("GET", f"/api/v1/predictions/{quote(prediction_id, safe='')}/explain")

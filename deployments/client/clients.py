@@ -19,6 +19,7 @@ from deployments.client.calls import (
     build_batch,
     build_explanation,
     build_predict,
+    build_query,
     build_release,
     parse_answer,
 )
@@ -97,6 +98,11 @@ class ServiceClient:
     def analyze(self, name: Analysis, **request: object) -> Mapping[str, Any]:
         """Figures of rows; *request* has the keys of `POST /api/v1/analyze/{name}`."""
         answer: Mapping[str, Any] = self._send(build_analysis(name, request))
+        return answer
+
+    def query(self, query: str, variables: Mapping[str, object] | None = None) -> Mapping[str, Any]:
+        """`data` and `errors` of a GraphQL query."""
+        answer: Mapping[str, Any] = self._send(build_query(query, variables))
         return answer
 
     def get_models(self) -> shapes.Models:
@@ -194,6 +200,11 @@ class AsyncServiceClient:
     async def analyze(self, name: Analysis, **request: object) -> Mapping[str, Any]:
         """See ServiceClient."""
         answer: Mapping[str, Any] = await self._send(build_analysis(name, request))
+        return answer
+
+    async def query(self, query: str, variables: Mapping[str, object] | None = None) -> Mapping[str, Any]:
+        """See ServiceClient."""
+        answer: Mapping[str, Any] = await self._send(build_query(query, variables))
         return answer
 
     async def get_models(self) -> shapes.Models:

@@ -36,6 +36,7 @@ SCOPE_OF = {
     ("POST", "/api/v1/analyze/describe"): "read",
     ("POST", "/api/v1/analyze/correlation"): "read",
     ("POST", "/api/v1/analyze/distribution"): "read",
+    ("POST", "/api/v1/graphql"): "read",
     ("GET", "/api/v1/health/ready"): "read",
     ("GET", "/api/v1/models"): "read",
     ("GET", "/api/v1/models/{version}"): "read",

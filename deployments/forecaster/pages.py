@@ -1,7 +1,7 @@
 """The OpenAPI document. Its examples work on the release that is loaded."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +22,22 @@ JsonObject = dict[str, Any]  # a part of the OpenAPI document
 Examples = Mapping[str, Mapping[str, Any]]  # title of a request -> its body
 
 PREDICT, BATCH = "/api/v1/predict", "/api/v1/predict/batch"
-ANALYZE = "/api/v1/analyze"
+ANALYZE, GRAPHQL = "/api/v1/analyze", "/api/v1/graphql"
+QUERY = (
+    "{ champion { version seenUntil } allSeries(first: 2) { items { seriesId knownAt } } alarms { name } }"
+)
+QUERIED = {
+    "data": {
+        "champion": {"version": "1.1.0", "seenUntil": "2018-01-03T00:00:00Z"},
+        "allSeries": {"items": [{"seriesId": "meter", "knownAt": "2019-01-01T00:00:00Z"}]},
+        "alarms": [],
+    }
+}
+ANALYSES: Mapping[str, Callable[[LoadedRelease, bytes], object]] = {
+    f"{ANALYZE}/describe": describe_rows,
+    f"{ANALYZE}/correlation": correlate_rows,
+    f"{ANALYZE}/distribution": count_rows,
+}
 RELEASE: shapes.ReleaseRecord = {
     "version": "1.1.0",
     "digest": "9f2c...",
@@ -121,6 +136,7 @@ def build_request_examples(loaded: LoadedRelease) -> Mapping[str, Examples]:
         BATCH: {"several requests": {"items": items}},
         f"{ANALYZE}/describe": {"one series": analyzed, "posted rows": single["a history of your own"]},
         f"{ANALYZE}/correlation": {"with the target before": {**analyzed, "lag_steps": [1, 2]}},
+        GRAPHQL: {"release, series and alarms": {"query": QUERY}},
         f"{ANALYZE}/distribution": {"five bins": {**analyzed, "bins": 5}},
     }
 
@@ -173,7 +189,7 @@ def _build_response_examples(
             "faults": [],
         },
     }
-    examples["/api/v1/predictions/{id}/explain"] = EXPLANATION
+    examples |= {"/api/v1/predictions/{id}/explain": EXPLANATION, GRAPHQL: QUERIED}
     examples |= {path: NOT_OFFERED.body for (_, path), scope in SCOPE_OF.items() if scope == "operate"}
     if loaded:
         now, request = datetime.now(UTC), ForecastRequest(**requests[PREDICT]["one series"])
@@ -182,13 +198,9 @@ def _build_response_examples(
         examples["/api/v1/predictions/{id}"] = _build_recorded_example(prediction, request)
         batch = json.dumps(requests[BATCH]["several requests"]).encode()
         examples[BATCH] = json.loads(build_batch_response(loaded, batch, now).content)
-        for name, analyze in (
-            ("describe", describe_rows),
-            ("correlation", correlate_rows),
-            ("distribution", count_rows),
-        ):
-            body = next(iter(requests[f"{ANALYZE}/{name}"].values()))
-            examples[f"{ANALYZE}/{name}"] = analyze(loaded, json.dumps(body).encode())
+        for path, analyze in ANALYSES.items():
+            body = json.dumps(next(iter(requests[path].values()))).encode()
+            examples[path] = analyze(loaded, body)
         examples["/api/v1/models"] = {"champion": describe_champion(loaded)}
     return examples
 

@@ -47,12 +47,12 @@ def describe_answer(
 
     tenant: whose answers are looked at; None: everyone's.
     """
-    if (answer := _find_seen_answer(loaded, prediction_id, tenant)) is None:
+    if (answer := find_seen_answer(loaded, prediction_id, tenant)) is None:
         return None
     audit = answer.audit
     return {
         "prediction_id": prediction_id,
-        "made_at": _format_us(audit.made_at),
+        "made_at": format_us(audit.made_at),
         "dataset": loaded.manifest.dataset,
         "principal": {"name": audit.principal, "tenant": audit.tenant},
         "route": audit.route,
@@ -64,7 +64,7 @@ def describe_answer(
         "latency_ms": (audit.latency_us or 0) / 1000,
         "request_digest": audit.request_digest or "",
         "answer_digest": audit.answer_digest or "",
-        "series": _build_series(answer.rows),
+        "series": build_recorded_series(answer.rows),
         "recomputed": _recompute(loaded, answer),
     }
 
@@ -76,7 +76,7 @@ def explain_answer(
 
     Raises ProblemError: 410 when it cannot be computed again, 422 when it is too much work.
     """
-    if (answer := _find_seen_answer(loaded, prediction_id, tenant)) is None:
+    if (answer := find_seen_answer(loaded, prediction_id, tenant)) is None:
         return None
     if (reason := _recompute(loaded, answer)["reason"]) is None:
         try:
@@ -92,7 +92,8 @@ def explain_answer(
     raise ProblemError(410, "answer", reason, rule, f"See /api/v1/predictions/{prediction_id}.")
 
 
-def _find_seen_answer(loaded: LoadedRelease, prediction_id: str, tenant: str | None) -> RecordedAnswer | None:
+def find_seen_answer(loaded: LoadedRelease, prediction_id: str, tenant: str | None) -> RecordedAnswer | None:
+    """The answer *prediction_id* as *tenant* sees it; None: unknown, or another tenant's."""
     answer = find_answer(loaded.manifest.dataset, prediction_id)
     return None if answer is None or tenant not in {None, answer.audit.tenant} else answer
 
@@ -128,7 +129,7 @@ def _build_result(
         "state": state,
         "reason": reason,
         "largest_relative_difference": difference,
-        "series": _build_series(rows),
+        "series": build_recorded_series(rows),
     }
 
 
@@ -219,12 +220,13 @@ def _list_values(rows: Sequence[StoredRow]) -> dict[object, float | None]:
     }
 
 
-def _build_series(rows: Sequence[StoredRow]) -> list[shapes.RecordedSeries]:
+def build_recorded_series(rows: Sequence[StoredRow]) -> list[shapes.RecordedSeries]:
+    """The stored *rows* of an answer, by series."""
     by_series = groupby(sorted(parse_stored_rows(rows)), key=lambda step: step.series_id)
     return [
         {
             "series_id": name,
-            "cutoff": _format_us(steps[0].cutoff),
+            "cutoff": format_us(steps[0].cutoff),
             "steps": [_build_step(step) for step in steps],
         }
         for name, steps in ((name, list(part)) for name, part in by_series)
@@ -232,8 +234,9 @@ def _build_series(rows: Sequence[StoredRow]) -> list[shapes.RecordedSeries]:
 
 
 def _build_step(step: StoredStep) -> Any:
-    return {"step": step.step, "event_time": _format_us(step.event_time), **step.build_answer_columns()}
+    return {"step": step.step, "event_time": format_us(step.event_time), **step.build_answer_columns()}
 
 
-def _format_us(time_us: int) -> str:
+def format_us(time_us: int) -> str:
+    """Microseconds since 1970 as ISO 8601 in UTC."""
     return format_iso(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time_us))

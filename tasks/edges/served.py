@@ -39,6 +39,7 @@ from tasks.edges.served_store import (
     get_archive_path,
     get_served_path,
     get_writer,
+    has_audit,
     has_request_columns,
     open_for_reading,
 )
@@ -70,6 +71,15 @@ COLUMNS = (*_OF_ANSWER, *_OF_FORECAST, "quantiles", "own_history", "as_of", "is_
 _INSERT = f"INSERT INTO served ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
 STORED_COLUMNS = tuple(name for name in COLUMNS if name not in _OF_ANSWER)
 SELECT_STEPS = f"SELECT {', '.join(STORED_COLUMNS)} FROM served WHERE prediction_id = ?"  # noqa: S608
+_MAX_LOOKED_THROUGH = 100_000  # steps: .1 s
+_LAST_LOOKED_THROUGH = (
+    "SELECT prediction_id FROM served WHERE prediction_id < ? ORDER BY prediction_id DESC LIMIT 1 OFFSET ?"
+)
+_LIST_ANSWERS = """
+SELECT DISTINCT served.prediction_id FROM served JOIN audit USING (prediction_id)
+WHERE served.prediction_id < ? AND served.prediction_id >= ? AND series_id = ? AND own_history = 0
+AND (? IS NULL OR tenant = ?) ORDER BY served.prediction_id DESC LIMIT ?
+"""
 _SELECT_HISTORY = "SELECT content FROM histories WHERE digest = ?"
 _INSERT_HISTORY = """
 INSERT INTO histories VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET used_at = max(used_at, excluded.used_at)
@@ -197,6 +207,36 @@ def find_answer(dataset: str, prediction_id: str) -> RecordedAnswer | None:
     if history is not None and hashlib.sha256(history).hexdigest() != digest:
         history = None
     return RecordedAnswer(audit, rows, history)
+
+
+class AnswerPage(NamedTuple):
+    """prediction_ids: the newest first. cursor: of the next page; None at the end."""
+
+    prediction_ids: Sequence[str]
+    cursor: str | None
+
+
+def list_answers(
+    dataset: str, series_id: str, tenant: str | None, first: int, after: str | None
+) -> AnswerPage:
+    """Recorded answers with *series_id* from the service's rows, by the order of their ids.
+
+    Of the store, without the months that were moved. A page looks through _MAX_LOOKED_THROUGH
+    steps, so it may have fewer than *first* with more to come.
+    tenant: whose; None: everyone's. after: the cursor of the page before.
+    """
+    path = get_served_path(dataset)
+    if not path.exists():
+        return AnswerPage((), None)
+    before = after or "~"  # after every id
+    with open_for_reading(path) as connection:
+        if not has_audit(connection):
+            return AnswerPage((), None)
+        last = connection.execute(_LAST_LOOKED_THROUGH, [before, _MAX_LOOKED_THROUGH - 1]).fetchone()
+        end = "" if last is None else last[0]
+        found = connection.execute(_LIST_ANSWERS, [before, end, series_id, tenant, tenant, first]).fetchall()
+    ids = [prediction_id for (prediction_id,) in found]
+    return AnswerPage(ids, ids[-1] if len(ids) == first else end or None)
 
 
 def read_news(dataset: str, since: datetime) -> pl.DataFrame:

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from deployments.forecaster import analysis_shapes, shapes
 from deployments.forecaster.access import SCOPE_OF
 from deployments.forecaster.routes.docs import ASSETS
+from deployments.forecaster.routes.graphql import GraphqlAnswer
 
 ANSWERS = {
     "/api/v1/predict": TypeAdapter(shapes.Prediction),
@@ -20,6 +21,7 @@ ANSWERS = {
     "/api/v1/analyze/describe": TypeAdapter(analysis_shapes.Description),
     "/api/v1/analyze/correlation": TypeAdapter(analysis_shapes.Correlation),
     "/api/v1/analyze/distribution": TypeAdapter(analysis_shapes.Distribution),
+    "/api/v1/graphql": TypeAdapter(GraphqlAnswer),
     "/api/v1/models": TypeAdapter(shapes.Models),
     "/api/v1/health/live": TypeAdapter(shapes.Live),
     "/api/v1/health": TypeAdapter(shapes.Health),
@@ -69,7 +71,7 @@ def test_every_example_of_a_request_is_answered(server, document):
             sent += 1
             if path in ANSWERS:
                 ANSWERS[path].validate_python(reply.json())
-    assert sent == 22
+    assert sent == 23
 
 
 def test_asking_for_the_document_serves_nothing(server):
