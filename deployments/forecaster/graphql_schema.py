@@ -1,6 +1,5 @@
 """The GraphQL schema, read only, and where its values come from: as in the other routes."""
 
-import json
 import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -20,7 +19,6 @@ from deployments.forecaster.graphql_limits import FIRST, MAX_CHARACTERS, MAX_TOK
 from deployments.forecaster.loaded import LoadedRelease, format_iso
 from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.recompute import build_recorded_series, find_seen_answer, format_us
-from deployments.forecaster.response import find_ready
 from tasks.core.errors import TidemillError
 from tasks.edges.api_keys import Principal
 from tasks.edges.open_alarms import read_open_alarms
@@ -61,8 +59,6 @@ type Series {
   seriesId: String!
   "When its newest row was known."
   knownAt: String!
-  "The newest forecast; null when it cannot be forecast. Reading it records no answer."
-  forecast: Forecast
   "Recorded answers with this series, the newest first; needs the scope predict."
   predictions(first: Int = 20, after: String): PredictionPage!
 }
@@ -221,14 +217,8 @@ def _describe_series(reader: Reader, series_id: str) -> Mapping[str, Any]:
     return {
         "seriesId": series_id,
         "knownAt": format_iso(reader.loaded.newest_by_series[series_id]),
-        "forecast": lambda _: _describe_forecast(reader.loaded, series_id),
         "predictions": lambda _, first=FIRST, after=None: _list_predictions(reader, series_id, first, after),
     }
-
-
-def _describe_forecast(loaded: LoadedRelease, series_id: str) -> Mapping[str, Any] | None:
-    ready = find_ready(loaded, [series_id])
-    return _rename_series(json.loads(ready[series_id].content)) if ready else None
 
 
 def _list_predictions(reader: Reader, series_id: str, first: int, after: str | None) -> Mapping[str, Any]:

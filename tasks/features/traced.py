@@ -51,7 +51,10 @@ def find_value_sources(
         _keep_newest(part.filter(pl.col("series_id") == series_id)) for part in (vintages, by_cutoff)
     )
     at_origin = _keep_newest(vintages.filter(pl.col("event_time") == step))
-    steps = calendar.grid(known.select(pl.col("event_time").min()).item() or step, step).to_list()
+    first = known.select(pl.col("event_time").min()).item() or step
+    if calendar.sessions is not None:
+        first = max(first, calendar.sessions[0])
+    steps = calendar.grid(first, step).to_list()
     position = len(steps) - 1
     steps += calendar.list_next_steps(step, about.horizon_steps).to_list()
 

@@ -59,7 +59,7 @@ def test_it_answers_what_the_other_routes_answer(asked):
     found = asked(
         "acme",
         """{ champion { version digest isChampion } models { version isKept } model(version: "1.0.0") { name }
-        allSeries(first: 1) { endCursor items { seriesId knownAt forecast { cutoff steps { yHat } } } }
+        allSeries(first: 1) { endCursor items { seriesId knownAt } }
         series(seriesId: "unknown") { seriesId } alarms { name openedAt } }""",
     ).json()
     assert "errors" not in found, found
@@ -72,9 +72,9 @@ def test_it_answers_what_the_other_routes_answer(asked):
     assert [model["isKept"] for model in data["models"]] == [True, True]
     assert data["models"][0]["version"] == answer["model"]["version"]
     assert (data["model"]["name"], data["series"]) == ("second", None)
-    (north,), steps = data["allSeries"]["items"], answer["series"][0]["steps"]
+    (north,) = data["allSeries"]["items"]
     assert (north["seriesId"], data["allSeries"]["endCursor"]) == ("north", "north")
-    assert [step["yHat"] for step in north["forecast"]["steps"]] == [step["y_hat"] for step in steps]
+    assert north["knownAt"] == answer["series"][0]["as_of"]
     assert [alarm["name"] for alarm in data["alarms"]] == ["loss_high"] * 2
 
 

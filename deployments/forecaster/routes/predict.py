@@ -77,12 +77,10 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
             else await run_large_request(parts, parse_request, content)
         )
         loaded = await get_loaded_release(parts)
-        is_champion = forecast_request.model == CHAMPION
-        if not is_champion:
+        if forecast_request.model != CHAMPION:
             loaded = await run_large_request(parts, parts.versions.find, loaded, forecast_request.model)
         work = partial(build_response, loaded, forecast_request, datetime.now(UTC), parts.source.rules)
-        is_large = not is_quick(loaded, forecast_request)
-        response = await run_large_request(parts, work) if is_large else work()
+        response = work() if is_quick(loaded, forecast_request) else await run_large_request(parts, work)
         sent, caller = response.content.encode(), get_caller(request, loaded, began_s)
         stored = add_entry(caller, forecast_request, forecast_request.series, response.stored, content, sent)
         await parts.recorder.write_answers([stored])
