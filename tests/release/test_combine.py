@@ -98,7 +98,7 @@ def test_the_release_says_what_its_members_say_combined_by_hand(kind, how, bodie
 
 @KINDS
 @given(values=arrays(float, (6, 3, 5), elements=st.floats(-5, 5) | st.just(np.nan)), data=st.data())
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 def test_the_weights_of_a_row_give_what_the_combination_gives(kind, how, values, data):
     n_groups = 1 if kind == "median" else len(how.table)
     group = np.array(data.draw(st.lists(st.integers(0, n_groups - 1), min_size=6, max_size=6)))
