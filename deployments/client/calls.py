@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple, NotRequired, cast
+from typing import Any, Literal, NamedTuple, NotRequired, cast
 from urllib.parse import quote
 
 import httpx
@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 from deployments.forecaster import shapes
 
 BUSY = (429, 503)
+Analysis = Literal["describe", "correlation", "distribution"]
 HistoryStep = Mapping[str, str | float | None]  # event_time, and every value column
 
 
@@ -88,6 +89,9 @@ def build_predict(
     horizon_steps: int | None,
     levels: Sequence[float] | None,
     history: Sequence[HistoryStep] | None,
+    model: str | None,
+    *,
+    explain: bool,
 ) -> Call:
     """The request of a forecast."""
     options = {
@@ -95,15 +99,33 @@ def build_predict(
         "horizon_steps": horizon_steps,
         "levels": None if levels is None else list(levels),
         "history": None if history is None else list(history),
+        "model": model,
+        "explain": explain or None,
     }
     asked = series_id if isinstance(series_id, str) else list(series_id)
     given = {name: value for name, value in options.items() if value is not None}
     return Call("POST", "/api/v1/predict", {"series_id": asked, **given})
 
 
-def build_batch(items: Sequence[SeriesItem]) -> Call:
+def build_batch(items: Sequence[SeriesItem], model: str | None) -> Call:
     """The request of a batch."""
-    return Call("POST", "/api/v1/predict/batch", {"items": list(items)})
+    named = {} if model is None else {"model": model}
+    return Call("POST", "/api/v1/predict/batch", {"items": list(items), **named})
+
+
+def build_analysis(name: Analysis, request: Mapping[str, object]) -> Call:
+    """The request of an analysis."""
+    return Call("POST", f"/api/v1/analyze/{name}", request)
+
+
+def build_query(query: str, variables: Mapping[str, object] | None) -> Call:
+    """The request of a GraphQL query."""
+    return Call("POST", "/api/v1/graphql", {"query": query, "variables": variables})
+
+
+def build_explanation(prediction_id: str) -> Call:
+    """The request for the explanation of a recorded answer."""
+    return Call("GET", f"/api/v1/predictions/{quote(prediction_id, safe='')}/explain")
 
 
 def build_release(version: str, part: str = "") -> Call:

@@ -10,12 +10,16 @@ from typing import Any, Self
 import httpx
 
 from deployments.client.calls import (
+    Analysis,
     Call,
     HistoryStep,
     RetryPolicy,
     SeriesItem,
+    build_analysis,
     build_batch,
+    build_explanation,
     build_predict,
+    build_query,
     build_release,
     parse_answer,
 )
@@ -70,16 +74,35 @@ class ServiceClient:
         horizon_steps: int | None = None,
         levels: Sequence[float] | None = None,
         history: Sequence[HistoryStep] | None = None,
+        model: str | None = None,
+        explain: bool = False,
     ) -> shapes.Prediction:
         """Forecast one series or several; see `POST /api/v1/predict`."""
         answer: shapes.Prediction = self._send(
-            build_predict(series_id, as_of, horizon_steps, levels, history)
+            build_predict(series_id, as_of, horizon_steps, levels, history, model, explain=explain)
         )
         return answer
 
-    def predict_batch(self, items: Sequence[SeriesItem]) -> shapes.BatchPrediction:
+    def predict_batch(
+        self, items: Sequence[SeriesItem], *, model: str | None = None
+    ) -> shapes.BatchPrediction:
         """Up to 10,000 requests for one series each; one that fails has its error in its place."""
-        answer: shapes.BatchPrediction = self._send(build_batch(items))
+        answer: shapes.BatchPrediction = self._send(build_batch(items, model))
+        return answer
+
+    def explain_prediction(self, prediction_id: str) -> shapes.RecordedExplanation:
+        """What each feature contributed to a recorded answer."""
+        answer: shapes.RecordedExplanation = self._send(build_explanation(prediction_id))
+        return answer
+
+    def analyze(self, name: Analysis, **request: object) -> Mapping[str, Any]:
+        """Figures of rows; *request* has the keys of `POST /api/v1/analyze/{name}`."""
+        answer: Mapping[str, Any] = self._send(build_analysis(name, request))
+        return answer
+
+    def query(self, query: str, variables: Mapping[str, object] | None = None) -> Mapping[str, Any]:
+        """`data` and `errors` of a GraphQL query."""
+        answer: Mapping[str, Any] = self._send(build_query(query, variables))
         return answer
 
     def get_models(self) -> shapes.Models:
@@ -154,15 +177,34 @@ class AsyncServiceClient:
         horizon_steps: int | None = None,
         levels: Sequence[float] | None = None,
         history: Sequence[HistoryStep] | None = None,
+        model: str | None = None,
+        explain: bool = False,
     ) -> shapes.Prediction:
         """See ServiceClient."""
-        call = build_predict(series_id, as_of, horizon_steps, levels, history)
+        call = build_predict(series_id, as_of, horizon_steps, levels, history, model, explain=explain)
         answer: shapes.Prediction = await self._send(call)
         return answer
 
-    async def predict_batch(self, items: Sequence[SeriesItem]) -> shapes.BatchPrediction:
+    async def predict_batch(
+        self, items: Sequence[SeriesItem], *, model: str | None = None
+    ) -> shapes.BatchPrediction:
         """See ServiceClient."""
-        answer: shapes.BatchPrediction = await self._send(build_batch(items))
+        answer: shapes.BatchPrediction = await self._send(build_batch(items, model))
+        return answer
+
+    async def explain_prediction(self, prediction_id: str) -> shapes.RecordedExplanation:
+        """See ServiceClient."""
+        answer: shapes.RecordedExplanation = await self._send(build_explanation(prediction_id))
+        return answer
+
+    async def analyze(self, name: Analysis, **request: object) -> Mapping[str, Any]:
+        """See ServiceClient."""
+        answer: Mapping[str, Any] = await self._send(build_analysis(name, request))
+        return answer
+
+    async def query(self, query: str, variables: Mapping[str, object] | None = None) -> Mapping[str, Any]:
+        """See ServiceClient."""
+        answer: Mapping[str, Any] = await self._send(build_query(query, variables))
         return answer
 
     async def get_models(self) -> shapes.Models:

@@ -37,7 +37,7 @@ from tasks.release import find_absence_reasons
 
 N_SUGGESTED = 10  # unknown series of a batch for which similar names are looked up
 
-AddEntry = Callable[[BatchItem, StoredAnswer, str], StoredAnswer]
+AddEntry = Callable[[LoadedRelease, BatchItem, StoredAnswer, str], StoredAnswer]
 Forecasts = Mapping[str, ReadySeries | ProblemError]  # by series
 
 
@@ -45,13 +45,15 @@ Forecasts = Mapping[str, ReadySeries | ProblemError]  # by series
 class BatchResponse:
     """content: what the caller gets. stored: the record, which is written first.
 
-    n_news, n_what_if: items from the newest rows, and as of a time.
+    n_news, n_what_if: items from the newest rows, and as of a time or of a version.
+    digest: of the release that answered.
     """
 
     content: bytes
     stored: Sequence[StoredAnswer]
     n_news: int
     n_what_if: int
+    digest: str
 
 
 def build_batch_response(
@@ -59,16 +61,17 @@ def build_batch_response(
     body: bytes,
     made_at: datetime,
     rules: ServiceRules = NO_RULES,
-    add_entry: Callable[[BatchItem, StoredAnswer, str], StoredAnswer] = lambda _item, answer, _content: (
-        answer
-    ),
+    add_entry: AddEntry = lambda _loaded, _item, answer, _content: answer,
+    find_version: Callable[[LoadedRelease, str], LoadedRelease] = lambda loaded, _model: loaded,
 ) -> BatchResponse:
     """Answer the items of *body*.
 
     add_entry: gives the record of an item its row of the audit.
+    find_version: the release that the batch names.
     Raises ProblemError when the body as a whole is not valid.
     """
-    items = parse_batch(body)
+    items, model = parse_batch(body)
+    loaded = find_version(loaded, model)
     forecasts = _forecast_items(loaded, [item for item in items if isinstance(item, BatchItem)])
     contents, stored, n_news = [], [], 0
     describe = lru_cache(partial(_render_warnings, loaded, rules, made_at))
@@ -89,12 +92,12 @@ def build_batch_response(
         )
         contents.append(content)
         answer = StoredAnswer(loaded.manifest.dataset, answer_id, made_at, ready.rows)
-        stored.append(add_entry(item, answer, content))
-        n_news += item.as_of is None
+        stored.append(add_entry(loaded, item, answer, content))
+        n_news += item.as_of is None and loaded.is_in_use
     head = json.dumps({**build_head(loaded, made_at), "n_failed": len(items) - len(stored)})
     whole = f'{head[:-1]}, "items": [{", ".join(contents)}]}}'.encode()
     stored.sort(key=lambda answer: answer.prediction_id)  # the order of the store
-    return BatchResponse(whole, stored, n_news, len(stored) - n_news)
+    return BatchResponse(whole, stored, n_news, len(stored) - n_news, loaded.manifest.digest)
 
 
 def _forecast_item(loaded: LoadedRelease, item: BatchItem, forecasts: Forecasts) -> ReadySeries:

@@ -18,11 +18,15 @@ from tasks.release import Manifest, Release, predict_cutoffs
 MAX_CACHED_ROWS, MAX_CACHED_TIMES = 200_000, 256  # forecasts kept in memory: some 10 MB
 
 Stamp = tuple[object, ...]
+BY_REQUEST = "request"
 
 
 @dataclass(frozen=True)
 class ReleaseChoice:
-    """A release to load: its folder, the version it is shown under, and what chose it."""
+    """A release to load: its folder, the version it is shown under, and what chose it.
+
+    chosen_by: BY_REQUEST for a version that a request names.
+    """
 
     folder: Path
     version: str
@@ -61,6 +65,11 @@ class LoadedRelease:
     cache: OrderedDict[datetime, pl.DataFrame] = field(default_factory=OrderedDict)
     lock: threading.Lock = field(default_factory=threading.Lock)  # for the cache, which several threads use
     ready: dict[str, ReadySeries] = field(default_factory=dict)  # the newest, by series, as requested so far
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether it answers by itself, and not only requests that name its version."""
+        return self.choice.chosen_by != BY_REQUEST
 
     @cached_property
     def newest_known(self) -> datetime:

@@ -1,6 +1,8 @@
 """The rows that a request brings, checked as the dataset's own."""
 
+from collections.abc import Sequence
 from math import inf
+from typing import Any
 
 import polars as pl
 
@@ -38,7 +40,12 @@ def build_own_rows(loaded: LoadedRelease, request: ForecastRequest) -> pl.DataFr
             rule,
             "Request by series_id: the service then uses all rows that it holds.",
         )
-    history, columns = request.history or [], list_value_columns(loaded.release.rows)
+    return parse_own_rows(loaded, request.series[0], request.history or [])
+
+
+def parse_own_rows(loaded: LoadedRelease, series_id: str, history: Sequence[Any]) -> pl.DataFrame:
+    """*history* as SERIES. Raises ProblemError for rows that are none of the dataset's."""
+    columns = list_value_columns(loaded.release.rows)
     lookback = loaded.release.schema.lookback_steps
     if len(history) > (max_rows := lookback + 1 + LEARNED_STEPS):
         rule = f"Features look back {lookback} steps; intervals learn from at most {LEARNED_STEPS:,} more."
@@ -49,9 +56,7 @@ def build_own_rows(loaded: LoadedRelease, request: ForecastRequest) -> pl.DataFr
     _check_steps(loaded.release, frame["event_time"])
     _check_bounds(loaded.release, frame)
     return SERIES.conform(
-        frame.with_columns(
-            series_id=pl.lit(request.series[0]), known_at=loaded.release.calendar.nominal_known_at()
-        )
+        frame.with_columns(series_id=pl.lit(series_id), known_at=loaded.release.calendar.nominal_known_at())
     )
 
 

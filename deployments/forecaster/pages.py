@@ -1,35 +1,80 @@
-"""The OpenAPI document, and an HTML page of it.
-
-Its examples work on the release that is loaded. The page needs no network.
-"""
+"""The OpenAPI document. Its examples work on the release that is loaded."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from deployments.console.html import Markup, join_parts, render_element, render_link, render_page
 from deployments.forecaster import shapes
 from deployments.forecaster.access import SCOPE_OF
+from deployments.forecaster.analysis import correlate_rows, count_rows, describe_rows
 from deployments.forecaster.batch import build_batch_response
 from deployments.forecaster.common_problems import add_common_problems
 from deployments.forecaster.loaded import LoadedRelease, list_value_columns
 from deployments.forecaster.problems import NOT_OFFERED, JsonObject
-from deployments.forecaster.request import ForecastRequest
+from deployments.forecaster.request import CHAMPION, ForecastRequest
 from deployments.forecaster.response import build_response, describe_champion
+from tasks.core.calendar import parse_step_length
 
 Examples = Mapping[str, Mapping[str, Any]]  # title of a request -> its body
 
 PREDICT, BATCH = "/api/v1/predict", "/api/v1/predict/batch"
+ANALYZE, GRAPHQL = "/api/v1/analyze", "/api/v1/graphql"
+QUERY = (
+    "{ champion { version seenUntil } allSeries(first: 2) { items { seriesId knownAt } } alarms { name } }"
+)
+QUERIED = {
+    "data": {
+        "champion": {"version": "1.1.0", "seenUntil": "2018-01-03T00:00:00Z"},
+        "allSeries": {"items": [{"seriesId": "meter", "knownAt": "2019-01-01T00:00:00Z"}]},
+        "alarms": [],
+    }
+}
+ANALYSES: Mapping[str, Callable[[LoadedRelease, bytes], object]] = {
+    f"{ANALYZE}/describe": describe_rows,
+    f"{ANALYZE}/correlation": correlate_rows,
+    f"{ANALYZE}/distribution": count_rows,
+}
 RELEASE: shapes.ReleaseRecord = {
     "version": "1.1.0",
     "digest": "9f2c...",
     "name": "ridge",
     "seen_until": "2018-01-03T00:00:00Z",
     "promoted_as_of": "2019-01-01T00:00:00Z",
+}
+EXPLANATION: shapes.RecordedExplanation = {
+    "prediction_id": "019ad3a0-93c0-7d3c-8bb2-27c2f4a1b0de",
+    "model": {"digest": "9f2c...", "version": "1.1.0"},
+    "explanations": [
+        {
+            "series_id": "meter",
+            "weights": {"ridge": 1.0},
+            "values": {
+                "z_last": {
+                    "value": 4.6,
+                    "event_time": "2018-12-31T00:00:00Z",
+                    "known_at": "2019-01-01T00:00:00Z",
+                }
+            },
+            "steps": [
+                {
+                    "step": 1,
+                    "event_time": "2019-01-01T00:00:00Z",
+                    "y_hat": 101.5,
+                    "base": 90.0,
+                    "features": {"z_last": 11.0},
+                    "members": {},
+                    "calibration": 0.5,
+                    "bounds": 0.0,
+                }
+            ],
+            "n_orders": 10,
+            "n_background": 20,
+        }
+    ],
 }
 N_HISTORY_ROWS = 5  # in the example; real ones send as many as the features use
 
@@ -40,6 +85,11 @@ def build_openapi(app: FastAPI, loaded: LoadedRelease | None) -> JsonObject:
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
     add_common_problems(document)
+    document["components"]["securitySchemes"] = {
+        "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        "token": {"type": "http", "scheme": "bearer"},
+    }
+    document["security"] = [{"key": []}, {"token": []}]
     requests = build_request_examples(loaded) if loaded else {}
     for path, examples in requests.items():
         content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
@@ -72,55 +122,30 @@ def build_request_examples(loaded: LoadedRelease) -> Mapping[str, Examples]:
         "one series": {"series_id": first},
         "several series, as of a time": {"series_id": loaded.series[:2], "as_of": as_of},
         "the first step alone": {"series_id": first, "horizon_steps": 1},
+        "explained, by a named release": {"series_id": first, "explain": True, "model": CHAMPION},
         "a history of your own": {"series_id": "mine", "history": history},
     }
     items = [{"series_id": first}, {"series_id": first, "horizon_steps": 1}, {"series_id": "unknown"}]
-    return {PREDICT: single, BATCH: {"several requests": {"items": items}}}
+    start = loaded.newest_known - 60 * parse_step_length(loaded.release.about.every)
+    analyzed = {
+        "series_id": first,
+        "start": start.isoformat(),
+        "columns": [loaded.release.about.target.column],
+    }
+    return {
+        PREDICT: single,
+        BATCH: {"several requests": {"items": items}},
+        f"{ANALYZE}/describe": {"one series": analyzed, "posted rows": single["a history of your own"]},
+        f"{ANALYZE}/correlation": {"with the target before": {**analyzed, "lag_steps": [1, 2]}},
+        GRAPHQL: {"release, series and alarms": {"query": QUERY}},
+        f"{ANALYZE}/distribution": {"five bins": {**analyzed, "bins": 5}},
+    }
 
 
 def get_first_response(operation: JsonObject) -> JsonObject:
     """What a good request gets."""
     response: JsonObject = next(iter(operation["responses"].values()))
     return response
-
-
-def render_document(document: JsonObject) -> str:
-    """The document as one HTML page, without scripts and without a network."""
-    title, described = document["info"]["title"], document["info"]["description"]
-    link = render_link("/openapi.json", "/openapi.json")
-    return render_page(
-        title,
-        render_element("h1", title),
-        render_element("p", join_parts(f"{described} The same as a document: ", link, ".")),
-        *(
-            _render_operation(path, method, operation)
-            for path, methods in document["paths"].items()
-            for method, operation in methods.items()
-        ),
-    )
-
-
-def _render_operation(path: str, method: str, operation: JsonObject) -> Markup:
-    name = render_element("code", join_parts(render_element("b", method.upper()), f" {path}"))
-    parts = [render_element("h2", name)]
-    parts.append(render_element("p", operation.get("description", operation.get("summary", ""))))
-    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
-    for title, example in body.get("examples", {}).items():
-        parts += [render_element("h3", f"Request: {title}"), _render_example(example["value"])]
-    for content in get_first_response(operation)["content"].values():
-        if "example" in content:
-            parts += [render_element("h3", "Answer"), _render_example(content["example"])]
-    errors = [
-        f"{status} {response['description']}"
-        for status, response in operation["responses"].items()
-        if response is not get_first_response(operation)
-    ]
-    return join_parts(*parts, *([render_element("p", f"Errors: {', '.join(errors)}")] if errors else []))
-
-
-def _render_example(example: object) -> Markup:
-    text = example if isinstance(example, str) else json.dumps(example, indent=1, ensure_ascii=False)
-    return render_element("pre", text)
 
 
 def _build_response_examples(
@@ -165,6 +190,7 @@ def _build_response_examples(
             "faults": [],
         },
     }
+    examples |= {"/api/v1/predictions/{id}/explain": EXPLANATION, GRAPHQL: QUERIED}
     examples |= {path: NOT_OFFERED.body for (_, path), scope in SCOPE_OF.items() if scope == "operate"}
     if loaded:
         now, request = datetime.now(UTC), ForecastRequest(**requests[PREDICT]["one series"])
@@ -173,6 +199,9 @@ def _build_response_examples(
         examples["/api/v1/predictions/{id}"] = _build_recorded_example(prediction, request)
         batch = json.dumps(requests[BATCH]["several requests"]).encode()
         examples[BATCH] = json.loads(build_batch_response(loaded, batch, now).content)
+        for path, analyze in ANALYSES.items():
+            body = json.dumps(next(iter(requests[path].values()))).encode()
+            examples[path] = analyze(loaded, body)
         examples["/api/v1/models"] = {"champion": describe_champion(loaded)}
     return examples
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import polars as pl
 
 from deployments.forecaster import shapes
+from deployments.forecaster.explanation import build_explanations
 from deployments.forecaster.loaded import LoadedRelease, ReleaseChoice, format_iso
 from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.request import ForecastRequest
@@ -46,27 +47,59 @@ def describe_answer(
 
     tenant: whose answers are looked at; None: everyone's.
     """
-    answer = find_answer(loaded.manifest.dataset, prediction_id)
-    if answer is None or tenant not in {None, answer.audit.tenant}:
+    if (answer := find_seen_answer(loaded, prediction_id, tenant)) is None:
         return None
     audit = answer.audit
     return {
         "prediction_id": prediction_id,
-        "made_at": _format_us(audit.made_at),
+        "made_at": format_us(audit.made_at),
         "dataset": loaded.manifest.dataset,
         "principal": {"name": audit.principal, "tenant": audit.tenant},
         "route": audit.route,
         "request": json.loads(audit.request),
-        "model": {"digest": audit.release or "", "version": audit.version or ""},
+        "model": _describe_release(audit),
         "data_version": audit.data_version or "",
         "rows_version": audit.rows_version,
         "code_commit": audit.code_commit,
         "latency_ms": (audit.latency_us or 0) / 1000,
         "request_digest": audit.request_digest or "",
         "answer_digest": audit.answer_digest or "",
-        "series": _build_series(answer.rows),
+        "series": build_recorded_series(answer.rows),
         "recomputed": _recompute(loaded, answer),
     }
+
+
+def explain_answer(
+    loaded: LoadedRelease, prediction_id: str, tenant: str | None
+) -> shapes.RecordedExplanation | None:
+    """As `describe_answer`, its explanation by the release that answered and the rows behind it.
+
+    Raises ProblemError: 410 when it cannot be computed again, 422 when it is too much work.
+    """
+    if (answer := find_seen_answer(loaded, prediction_id, tenant)) is None:
+        return None
+    if (reason := _recompute(loaded, answer)["reason"]) is None:
+        try:
+            again, request = _rebuild_request(loaded, answer)
+            return {
+                "prediction_id": prediction_id,
+                "model": _describe_release(answer.audit),
+                "explanations": build_explanations(again, request, compute_forecasts(again, request)),
+            }
+        except (_GoneError, TidemillError, OSError, pl.exceptions.PolarsError) as error:
+            reason = str(error)  # deleted meanwhile
+    rule = "An explanation is of the release that answered, from the rows behind the answer."
+    raise ProblemError(410, "answer", reason, rule, f"See /api/v1/predictions/{prediction_id}.")
+
+
+def find_seen_answer(loaded: LoadedRelease, prediction_id: str, tenant: str | None) -> RecordedAnswer | None:
+    """The answer *prediction_id* as *tenant* sees it; None: unknown, or another tenant's."""
+    answer = find_answer(loaded.manifest.dataset, prediction_id)
+    return None if answer is None or tenant not in {None, answer.audit.tenant} else answer
+
+
+def _describe_release(audit: AuditRow) -> shapes.RecordedModel:
+    return {"digest": audit.release or "", "version": audit.version or ""}
 
 
 def _recompute(loaded: LoadedRelease, answer: RecordedAnswer) -> shapes.Recomputed:
@@ -96,7 +129,7 @@ def _build_result(
         "state": state,
         "reason": reason,
         "largest_relative_difference": difference,
-        "series": _build_series(rows),
+        "series": build_recorded_series(rows),
     }
 
 
@@ -105,6 +138,22 @@ def _compute_rows(loaded: LoadedRelease, answer: RecordedAnswer) -> list[StoredR
 
     Raises _GoneError when something that it was made from is not kept any more.
     """
+    try:
+        again, request = _rebuild_request(loaded, answer)
+        forecasts = compute_forecasts(again, request).frame
+        if request.horizon_steps is not None:
+            forecasts = forecasts.filter(pl.col("step") <= request.horizon_steps)
+    except (TidemillError, ProblemError, OSError, pl.exceptions.PolarsError) as error:
+        raise _GoneError(f"It cannot be computed again: {error}") from error
+    return build_stored_rows(
+        forecasts.with_columns(digest=pl.lit(answer.audit.release)),
+        own_history=request.history is not None,
+        as_of=request.as_of_time,
+    )
+
+
+def _rebuild_request(loaded: LoadedRelease, answer: RecordedAnswer) -> tuple[LoadedRelease, ForecastRequest]:
+    """The release and rows that answered, and what was asked."""
     audit, asked = answer.audit, json.loads(answer.audit.request)
     if asked["history"] is not None and answer.history is None:
         setting = "TIDEMILL_KEEP_ANSWERS_DAYS"
@@ -112,24 +161,15 @@ def _compute_rows(loaded: LoadedRelease, answer: RecordedAnswer) -> list[StoredR
     history = None if answer.history is None else json.loads(answer.history)
     # The name of an own history is no list
     series = asked["series_id"] if history is None else asked["series_id"][0]
-    request = ForecastRequest(series_id=series, as_of=asked["as_of"], history=history)
-    try:
-        release = _load_release(loaded, audit)
-        rows = release.rows if history is not None else _read_rows(loaded, release, audit)
-        manifest = release.manifest
-        assert manifest is not None, "load_release checks it"
-        choice = ReleaseChoice(release.folder, audit.version or "", "record")
-        again = LoadedRelease(release, manifest, choice, rows, (), audit.rows_version or "")
-        forecasts = compute_forecasts(again, request).frame
-        if (horizon_steps := asked.get("horizon_steps")) is not None:
-            forecasts = forecasts.filter(pl.col("step") <= horizon_steps)
-    except (TidemillError, ProblemError, OSError, pl.exceptions.PolarsError) as error:
-        raise _GoneError(f"It cannot be computed again: {error}") from error
-    return build_stored_rows(
-        forecasts.with_columns(digest=pl.lit(audit.release)),
-        own_history=history is not None,
-        as_of=request.as_of_time,
+    request = ForecastRequest(
+        series_id=series, as_of=asked["as_of"], history=history, horizon_steps=asked.get("horizon_steps")
     )
+    release = _load_release(loaded, audit)
+    rows = release.rows if history is not None else _read_rows(loaded, release, audit)
+    manifest = release.manifest
+    assert manifest is not None, "load_release checks it"
+    choice = ReleaseChoice(release.folder, audit.version or "", "record")
+    return LoadedRelease(release, manifest, choice, rows, (), audit.rows_version or ""), request
 
 
 def _load_release(loaded: LoadedRelease, audit: AuditRow) -> Release:
@@ -180,12 +220,13 @@ def _list_values(rows: Sequence[StoredRow]) -> dict[object, float | None]:
     }
 
 
-def _build_series(rows: Sequence[StoredRow]) -> list[shapes.RecordedSeries]:
+def build_recorded_series(rows: Sequence[StoredRow]) -> list[shapes.RecordedSeries]:
+    """The stored *rows* of an answer, by series."""
     by_series = groupby(sorted(parse_stored_rows(rows)), key=lambda step: step.series_id)
     return [
         {
             "series_id": name,
-            "cutoff": _format_us(steps[0].cutoff),
+            "cutoff": format_us(steps[0].cutoff),
             "steps": [_build_step(step) for step in steps],
         }
         for name, steps in ((name, list(part)) for name, part in by_series)
@@ -193,8 +234,9 @@ def _build_series(rows: Sequence[StoredRow]) -> list[shapes.RecordedSeries]:
 
 
 def _build_step(step: StoredStep) -> Any:
-    return {"step": step.step, "event_time": _format_us(step.event_time), **step.build_answer_columns()}
+    return {"step": step.step, "event_time": format_us(step.event_time), **step.build_answer_columns()}
 
 
-def _format_us(time_us: int) -> str:
+def format_us(time_us: int) -> str:
+    """Microseconds since 1970 as ISO 8601 in UTC."""
     return format_iso(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time_us))

@@ -23,15 +23,7 @@ def describe_release(dataset: str, version: str) -> shapes.ReleaseDetails:
     """The kept release *version*. Raises ProblemError 404 when there is none, or no more."""
     journal = read_journal(dataset)
     record = _find_record(journal, version)
-    folder = get_champion_folder(record)
-    if not folder.is_dir():
-        raise ProblemError(
-            404,
-            "version",
-            f"the bytes of {version} are deleted",
-            "The newest releases are kept (TIDEMILL_KEEP_RELEASES).",
-            "Its promotion is in journal.jsonl of the registry.",
-        )
+    folder = _get_kept_folder(journal, record)
     champion, provenance = read_champion(dataset), read_last_report(folder / "provenance.json", Provenance)
     metrics = None if provenance is None else provenance.metrics
     before = reversed(journal[: journal.index(record)])
@@ -45,6 +37,26 @@ def describe_release(dataset: str, version: str) -> shapes.ReleaseDetails:
         "decision": record.decision.model_dump(mode="json"),
         "lineage": [_describe_record(former) for former in before],
     }
+
+
+def find_kept_release(dataset: str, version: str) -> tuple[ChampionRecord, Path]:
+    """The kept release *version* and its folder. Raises ProblemError 404 when there is none."""
+    journal = read_journal(dataset)
+    record = _find_record(journal, version)
+    return record, _get_kept_folder(journal, record)
+
+
+def _get_kept_folder(journal: list[ChampionRecord], record: ChampionRecord) -> Path:
+    if (folder := get_champion_folder(record)).is_dir():
+        return folder
+    kept = sorted({other.version for other in journal if get_champion_folder(other).is_dir()})
+    raise ProblemError(
+        404,
+        "version",
+        f"the bytes of {record.version} are deleted",
+        f"The newest releases are kept (TIDEMILL_KEEP_RELEASES): {', '.join(kept)}.",
+        "Take one of these; its promotion is in journal.jsonl of the registry.",
+    )
 
 
 def read_monitored(dataset: str, version: str) -> bytes:

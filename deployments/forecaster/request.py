@@ -9,7 +9,7 @@ from collections.abc import KeysView, Mapping, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from itertools import pairwise
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NamedTuple, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, ValidationError
 
@@ -64,6 +64,18 @@ class SeriesRequest(BaseModel):
         return None if self.as_of is None else parse_time(self.as_of, "as_of")
 
 
+CHAMPION = "champion"
+ModelVersion = Annotated[
+    Name,
+    Field(
+        description=(
+            "The release that answers: `champion`, or a version that was champion and is kept. Its answer"
+            " counts as a what-if."
+        )
+    ),
+]
+
+
 class ForecastRequest(SeriesRequest):
     """A request for a forecast of stored series, or of the history in it."""
 
@@ -75,6 +87,10 @@ class ForecastRequest(SeriesRequest):
         SkipValidation[Annotated[list[HistoryRow], Field(min_length=1)] | None],
         Field(description="Rows to forecast from instead of those that the service holds, in any order."),
     ] = None
+    model: ModelVersion = CHAMPION
+    explain: Annotated[
+        bool, Field(description="Add what each feature contributes to each step, in the target's unit.")
+    ] = False
 
     @property
     def series(self) -> list[str]:
@@ -94,6 +110,7 @@ class BatchRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     items: Annotated[list[BatchItem], Field(min_length=1, max_length=MAX_ITEMS)]
+    model: ModelVersion = CHAMPION
 
 
 _REQUEST_KEYS, _ITEM_KEYS = ForecastRequest.model_fields.keys(), BatchItem.model_fields.keys()
@@ -104,11 +121,11 @@ def parse_request(body: bytes) -> ForecastRequest:
 
     Raises ProblemError: 400 when it is no JSON, 422 when it is JSON that is no valid request.
     """
-    content = _parse_json(body, '{"series_id": "sp500"}')
+    content = parse_json(body, '{"series_id": "sp500"}')
     try:
-        request = ForecastRequest.model_validate(_filter_unknown_keys(content, _REQUEST_KEYS))
+        request = ForecastRequest.model_validate(filter_unknown_keys(content, _REQUEST_KEYS))
     except ValidationError as error:
-        raise _build_invalid_error(error, ForecastRequest) from error
+        raise build_invalid_error(error, ForecastRequest) from error
     if (repeated := _find_first_repeat(sorted(request.series))) is not None:
         raise ProblemError(
             422,
@@ -131,31 +148,45 @@ def parse_request(body: bytes) -> ForecastRequest:
     return request
 
 
-def parse_batch(body: bytes) -> list[BatchItem | ProblemError]:
-    """The items of the batch in *body*, in its order; of one that is no valid request its error.
+class ParsedBatch(NamedTuple):
+    """items: in the order of the batch; of one that is no valid request its error."""
+
+    items: list[BatchItem | ProblemError]
+    model: str
+
+
+def parse_batch(body: bytes) -> ParsedBatch:
+    """The batch in *body*.
 
     Raises ProblemError when the body as a whole is none, or has more than MAX_TIMES times.
     """
-    content = _parse_json(body, '{"items": [{"series_id": "sp500"}]}')
+    content = parse_json(body, '{"items": [{"series_id": "sp500"}]}')
     listed = content.get("items") if isinstance(content, dict) else None
-    if not isinstance(listed, list) or len(content) > 1 or not 0 < len(listed) <= MAX_ITEMS:
+    model = content.get("model", CHAMPION) if isinstance(content, dict) else CHAMPION
+    is_known = isinstance(content, dict) and content.keys() <= BatchRequest.model_fields.keys()
+    if not isinstance(listed, list) or not is_known or not 0 < len(listed) <= MAX_ITEMS:
         fact = f"{len(listed):,} of them" if isinstance(listed, list) else "no list"
-        rule = f"A batch is an object with the key items alone, a list of 1 to {MAX_ITEMS:,} requests."
+        rule = (
+            f"A batch is an object with the key items, a list of 1 to {MAX_ITEMS:,} requests, and at most the"
+            " key model."
+        )
         raise ProblemError(422, "items", fact, rule, "See /docs for an example.")
+    if not isinstance(model, str):
+        raise ProblemError(422, "model", "no text", "A model is `champion` or a version.", "Send a string.")
     items = [_parse_item(item) for item in listed]
     times = {item.as_of for item in items if isinstance(item, BatchItem)} - {None}
     if len(times) > MAX_TIMES:
         rule = f"The items of a batch have at most {MAX_TIMES} different times."
         raise ProblemError(422, "items", f"{len(times):,} different as_of", rule, "Send several batches.")
-    return items
+    return ParsedBatch(items, model)
 
 
 def _parse_item(content: Any) -> BatchItem | ProblemError:
     try:
-        item = BatchItem.model_validate(_filter_unknown_keys(content, _ITEM_KEYS))
+        item = BatchItem.model_validate(filter_unknown_keys(content, _ITEM_KEYS))
         item.as_of_time  # noqa: B018  (raises for no time)
     except ValidationError as error:
-        return _build_invalid_error(error, BatchItem)
+        return build_invalid_error(error, BatchItem)
     except ProblemError as error:
         return error
     return item
@@ -198,7 +229,8 @@ def build_history_columns(history: Sequence[Any], columns: Sequence[str]) -> dic
     return {"event_time": times, **{c: _convert_values(history, c) for c in columns}}
 
 
-def _parse_json(body: bytes, example: str) -> Any:
+def parse_json(body: bytes, example: str) -> Any:
+    """The content of *body*, strictly. Raises ProblemError 400 with an *example*."""
     if (n_opened := body.count(b"{") + body.count(b"[")) > MAX_OPENED:  # before any object is made of them
         rule = f"A body opens at most {MAX_OPENED:,} objects and lists."
         raise ProblemError(
@@ -258,7 +290,7 @@ def _build_number_error(k: int, column: str) -> ProblemError:
     return ProblemError(422, f"history.{k}.{column}", "no such number", rule, "Send a number or null.")
 
 
-def _filter_unknown_keys(content: Any, known: KeysView[str]) -> Any:
+def filter_unknown_keys(content: Any, known: KeysView[str]) -> Any:
     """*content* with its first unknown key only, so that many unknown keys cost nothing."""
     if not isinstance(content, dict) or content.keys() <= known:
         return content
@@ -287,7 +319,10 @@ def _parse_finite(token: str) -> float:
     return value
 
 
-def _build_invalid_error(error: ValidationError, kind: type[BaseModel]) -> ProblemError:
+def build_invalid_error(
+    error: ValidationError, kind: type[BaseModel], required: str = "series_id"
+) -> ProblemError:
+    """What is wrong with a body that should be *kind*, with its first fault."""
     first = error.errors(include_url=False)[0]
     where = (
         ".".join(
@@ -311,6 +346,6 @@ def _build_invalid_error(error: ValidationError, kind: type[BaseModel]) -> Probl
         422,
         where,
         first["msg"],
-        f"Keys are {fields}; series_id is required.",
+        f"Keys are {fields}; {required} is required.",
         "See /docs for an example of each request.",
     )

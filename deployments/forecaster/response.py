@@ -8,12 +8,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 from uuid import UUID
 
 import polars as pl
 
 from deployments.forecaster import shapes
+from deployments.forecaster.explanation import ComputedForecasts, build_explanations
 from deployments.forecaster.forecast_facts import ForecastFacts, list_warnings
 from deployments.forecaster.forecast_problems import (
     build_absent_error,
@@ -56,7 +57,7 @@ def build_response(
 
     Raises ProblemError when a series is unknown, none can be forecast, or its rows have expired.
     """
-    if request.history is None and request.as_of is None:
+    if request.history is None and request.as_of is None and not request.explain:
         ready = find_ready(loaded, request.series)
         if len(ready) == len(request.series):
             return _build_ready_response(loaded, request, [ready[s] for s in request.series], made_at, rules)
@@ -77,7 +78,9 @@ def make_ready(
     newest = loaded.newest_by_series if as_of is None else _find_newest(loaded.rows, series, as_of)
     forecasts = loaded.predict(as_of or loaded.newest_known).filter(pl.col("series_id").is_in(series))
     stored_rows = build_stored_rows(
-        forecasts.with_columns(digest=pl.lit(loaded.manifest.digest)), as_of=as_of
+        forecasts.with_columns(digest=pl.lit(loaded.manifest.digest)),
+        as_of=as_of,
+        by_default=loaded.is_in_use,
     )
     rows_of: dict[str, list[StoredRow]] = {}
     for name, row in zip(forecasts["series_id"], stored_rows, strict=True):
@@ -128,19 +131,7 @@ def _build_ready_response(
     content = f'{head[:-1]}, "series": [{series}], "absent": [], "warnings": {warnings}}}'
     rows = [row for part in ready for row in part.rows]
     stored = StoredAnswer(loaded.manifest.dataset, prediction_id, made_at, rows)
-    return ForecastResponse(content, stored, len(ready), is_news=True)
-
-
-class ComputedForecasts(NamedTuple):
-    """Forecasts of the requested series.
-
-    rows: that they are made from, of these series. newest: known_at of the newest row.
-    """
-
-    frame: pl.DataFrame
-    rows: pl.DataFrame
-    newest: datetime
-    as_of: datetime
+    return ForecastResponse(content, stored, len(ready), is_news=loaded.is_in_use)
 
 
 def compute_forecasts(loaded: LoadedRelease, request: ForecastRequest) -> ComputedForecasts:
@@ -163,7 +154,8 @@ def build_computed_response(
 ) -> ForecastResponse:
     """`build_response` of any request, from the forecasts as frames."""
     selection, has_own_history = select_parts(loaded, request), request.history is not None
-    forecasts, rows, newest, as_of = compute_forecasts(loaded, request)
+    computed = compute_forecasts(loaded, request)
+    forecasts, rows, newest, as_of = computed
     missing = set(request.series) - set(forecasts["series_id"])
     absent = (
         {s: reason for s, reason in find_absence_reasons(loaded.release, rows, as_of).items() if s in missing}
@@ -195,14 +187,17 @@ def build_computed_response(
         "absent": [{"series_id": s, "reason": reason} for s, reason in sorted(absent.items())],
         "warnings": list_warnings(loaded, facts),
     }
+    if request.explain:
+        body["explanations"] = build_explanations(loaded, request, computed)
     stored_rows = build_stored_rows(
         forecasts.with_columns(digest=pl.lit(loaded.manifest.digest)),
         own_history=has_own_history,
         as_of=request.as_of_time,
+        by_default=loaded.is_in_use,
     )
     history = None if request.history is None else build_stored_history(request.history)
     stored = StoredAnswer(loaded.manifest.dataset, prediction_id, made_at, stored_rows, history)
-    is_news = request.as_of is None and not has_own_history
+    is_news = request.as_of is None and not has_own_history and loaded.is_in_use
     n_series = forecasts["series_id"].n_unique()
     return ForecastResponse(json.dumps(body, allow_nan=False), stored, n_series, is_news)
 
@@ -249,7 +244,8 @@ def is_quick(loaded: LoadedRelease, request: ForecastRequest) -> bool:
     """
     as_of = request.as_of_time or loaded.newest_known
     n_steps = len(request.series) * loaded.release.about.horizon_steps
-    return request.history is None and n_steps <= QUICK_STEPS and as_of in loaded.cache
+    is_plain = request.history is None and not request.explain
+    return is_plain and n_steps <= QUICK_STEPS and as_of in loaded.cache
 
 
 def _predict_rows(

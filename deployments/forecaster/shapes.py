@@ -3,10 +3,12 @@
 Times are ISO 8601 in UTC, with Z.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
+
+from deployments.forecaster.explanation_shapes import SeriesExplanation
 
 _CLOSED = ConfigDict(extra="forbid")
 
@@ -74,6 +76,7 @@ class Prediction(TypedDict):
     series: list[Series]
     absent: list[Absent]
     warnings: list[str]
+    explanations: NotRequired[list[SeriesExplanation]]
 
 
 @with_config(_CLOSED)
@@ -217,6 +220,15 @@ class RecordedPrediction(TypedDict):
     answer_digest: str
     series: Annotated[list[RecordedSeries], Field(description="Empty when they are not kept any more.")]
     recomputed: Recomputed
+
+
+@with_config(_CLOSED)
+class RecordedExplanation(TypedDict):
+    """The explanation of a recorded answer, of the release that answered and the rows behind it."""
+
+    prediction_id: str
+    model: RecordedModel
+    explanations: list[SeriesExplanation]
 
 
 @with_config(_CLOSED)

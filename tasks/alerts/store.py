@@ -10,7 +10,6 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import NamedTuple
 
 from tasks.alerts.messages import ClosedAlarm, build_message
@@ -18,7 +17,7 @@ from tasks.alerts.params import AlertParams
 from tasks.alerts.sources import SEVERITIES, CollectedAlarms
 from tasks.core.reports.alerts import AlertMessage, OpenAlarm
 from tasks.edges.files import sync_folder
-from tasks.edges.settings import read_settings
+from tasks.edges.open_alarms import get_alerts_path, select_open_alarms
 
 PREFECT = "prefect"  # the address of Prefect's event; all others are hashes
 KEEP = timedelta(days=30)  # of ended alarms and of messages that were delivered
@@ -71,11 +70,6 @@ class AddressState(NamedTuple):
 def hash_address(url: str) -> str:
     """What identifies an address in the outbox: its hash, since addresses are secrets."""
     return hashlib.sha256(url.encode()).hexdigest()[:16]
-
-
-def get_alerts_folder() -> Path:
-    """Where open alarms and the outbox are."""
-    return read_settings().home / "alerts"
 
 
 class AlertStore:
@@ -195,8 +189,7 @@ class AlertStore:
 
     def list_open(self) -> list[OpenAlarm]:
         """Open alarms, by key."""
-        rows = self._connection.execute("SELECT alarm FROM alarms WHERE closed_at IS NULL ORDER BY key")
-        return [OpenAlarm.model_validate_json(text) for (text,) in rows.fetchall()]
+        return select_open_alarms(self._connection)
 
     def find_last_tick(self) -> datetime | None:
         """When the alarms were updated last."""
@@ -247,14 +240,14 @@ class AlertStore:
 @contextmanager
 def open_store() -> Iterator[AlertStore]:
     """The store in home, made when it is not there."""
-    folder = get_alerts_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    is_new = not (folder / "alerts.db").exists()
-    with closing(sqlite3.connect(folder / "alerts.db", timeout=10.0, isolation_level=None)) as connection:
+    path = get_alerts_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.exists()
+    with closing(sqlite3.connect(path, timeout=10.0, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous=FULL")
         connection.executescript(_TABLES)
         if is_new:
-            sync_folder(folder)
+            sync_folder(path.parent)
         yield AlertStore(connection)
 
 

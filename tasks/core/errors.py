@@ -63,6 +63,17 @@ class ReleaseError(TidemillError):
     """A release is incomplete, altered, or cannot answer."""
 
 
+class CostError(TidemillError):
+    """A request needs more work than is done for one.
+
+    n_needed, n_allowed: in the message's unit.
+    """
+
+    def __init__(self, message: str, n_needed: int, n_allowed: int) -> None:
+        super().__init__(message)
+        self.n_needed, self.n_allowed = n_needed, n_allowed
+
+
 class StageError(TidemillError):
     """A stage did not end well; carries what it printed last."""
 

@@ -39,6 +39,7 @@ from tasks.edges.served_store import (
     get_archive_path,
     get_served_path,
     get_writer,
+    has_audit,
     has_request_columns,
     open_for_reading,
 )
@@ -70,6 +71,15 @@ COLUMNS = (*_OF_ANSWER, *_OF_FORECAST, "quantiles", "own_history", "as_of", "is_
 _INSERT = f"INSERT INTO served ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
 STORED_COLUMNS = tuple(name for name in COLUMNS if name not in _OF_ANSWER)
 SELECT_STEPS = f"SELECT {', '.join(STORED_COLUMNS)} FROM served WHERE prediction_id = ?"  # noqa: S608
+_MAX_LOOKED_THROUGH = 100_000  # steps: .1 s
+_LAST_LOOKED_THROUGH = (
+    "SELECT prediction_id FROM served WHERE prediction_id < ? ORDER BY prediction_id DESC LIMIT 1 OFFSET ?"
+)
+_LIST_ANSWERS = """
+SELECT DISTINCT served.prediction_id FROM served JOIN audit USING (prediction_id)
+WHERE served.prediction_id < ? AND served.prediction_id >= ? AND series_id = ? AND own_history = 0
+AND (? IS NULL OR tenant = ?) ORDER BY served.prediction_id DESC LIMIT ?
+"""
 _SELECT_HISTORY = "SELECT content FROM histories WHERE digest = ?"
 _INSERT_HISTORY = """
 INSERT INTO histories VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET used_at = max(used_at, excluded.used_at)
@@ -199,12 +209,42 @@ def find_answer(dataset: str, prediction_id: str) -> RecordedAnswer | None:
     return RecordedAnswer(audit, rows, history)
 
 
+class AnswerPage(NamedTuple):
+    """prediction_ids: the newest first. cursor: of the next page; None at the end."""
+
+    prediction_ids: Sequence[str]
+    cursor: str | None
+
+
+def list_answers(
+    dataset: str, series_id: str, tenant: str | None, first: int, after: str | None
+) -> AnswerPage:
+    """Recorded answers with *series_id* from the service's rows, by the order of their ids.
+
+    Of the store, without the months that were moved. A page looks through _MAX_LOOKED_THROUGH
+    steps, so it may have fewer than *first* with more to come.
+    tenant: whose; None: everyone's. after: the cursor of the page before.
+    """
+    path = get_served_path(dataset)
+    if not path.exists():
+        return AnswerPage((), None)
+    before = after or "~"  # after every id
+    with open_for_reading(path) as connection:
+        if not has_audit(connection):
+            return AnswerPage((), None)
+        last = connection.execute(_LAST_LOOKED_THROUGH, [before, _MAX_LOOKED_THROUGH - 1]).fetchone()
+        end = "" if last is None else last[0]
+        found = connection.execute(_LIST_ANSWERS, [before, end, series_id, tenant, tenant, first]).fetchall()
+    ids = [prediction_id for (prediction_id,) in found]
+    return AnswerPage(ids, ids[-1] if len(ids) == first else end or None)
+
+
 def read_news(dataset: str, since: datetime) -> pl.DataFrame:
     """Forecasts from the newest rows at cutoffs from *since* on; a SERVED frame.
 
-    Each step once, as served last. Forecasts for requests with an `as_of` or an own history are
-    left out, and those that an older version recorded: it did not record whether a time was
-    asked for.
+    Each step once, as served last. Forecasts for requests with an `as_of`, an own history or a
+    version are left out, and those that an older version recorded: it did not record whether a
+    time was asked for.
     """
     path = get_served_path(dataset)
     if not path.exists():
@@ -251,12 +291,17 @@ def count_answers(
 
 
 def build_stored_rows(
-    frame: pl.DataFrame, *, own_history: bool = False, as_of: datetime | None = None
+    frame: pl.DataFrame,
+    *,
+    own_history: bool = False,
+    as_of: datetime | None = None,
+    by_default: bool = True,
 ) -> list[StoredRow]:
     """The rows of *frame*, SERVED without what is the same in all rows of an answer.
 
     own_history: made from rows that the request brought; `read_served` leaves them out by default.
     as_of: the time that the request asked for; None: the forecast is from the newest rows.
+    by_default: by the release in use, not by one that the request named.
     """
     names = [c for c in frame.columns if c not in _PLAIN]
     missing = [pl.lit(None).alias(c) for c in _OF_FORECAST if c not in frame.columns]
@@ -269,7 +314,7 @@ def build_stored_rows(
     request = (
         int(own_history),
         None if as_of is None else convert_to_us(as_of),
-        int(not own_history and as_of is None),
+        int(not own_history and as_of is None and by_default),
     )
     return [
         (*row, json.dumps(q, allow_nan=False), *request)

@@ -10,15 +10,18 @@ import polars as pl
 
 from tasks.core.errors import StageError
 from tasks.core.reports.explain import ExplainSummary, FeatureImportance, FeatureImportances
-from tasks.core.schema import SERIES_KEY
+from tasks.explain.background import (
+    MAX_GAP_SD,
+    N_PROBES,
+    SEED,
+    build_table,
+    build_x,
+    find_tied_columns,
+    select_sample,
+)
 from tasks.explain.params import ExplainParams
 from tasks.explain.shapley import ShapleyParts, compute_shapley, decide_budget, find_used_columns
-from tasks.features import build_features, find_newest_step
 from tasks.release import Release, predict_ensemble
-
-MAX_GAP_SD = 1e-4  # base + parts may miss z_hat by this many sd of z: the graphs compute in float32
-_SEED = 1
-_N_PROBES = 10  # rows that, with the background, show which columns are read
 
 
 class Explanation(NamedTuple):
@@ -39,24 +42,23 @@ def explain_release(release: Release, rows: pl.DataFrame, params: ExplainParams)
 
     Raises StageError when parts do not add up.
     """
-    table = _build_table(release, rows)
-    rng = np.random.default_rng(_SEED)
+    table = build_table(release, rows)
+    rng = np.random.default_rng(SEED)
     possible = table.filter(pl.col(release.schema.last).is_not_null())
     last = possible.filter(pl.col("event_time") == table["event_time"].max())
-    sample = _select_sample(possible, params.n_sample, rng)
-    background = _build_x(
+    sample = select_sample(possible, params.n_sample, rng)
+    background = build_x(
         release,
-        _select_sample(possible.filter(pl.col("known_at") <= release.seen_until), params.n_background, rng),
+        select_sample(possible.filter(pl.col("known_at") <= release.seen_until), params.n_background, rng),
     )
 
     def f(x: np.ndarray) -> np.ndarray:
         return predict_ensemble(release, x)
 
     every = np.arange(len(release.schema.names))
-    high, low = SERIES_KEY
-    tied = {release.schema.index(low): release.schema.index(high)} if low in release.schema.names else {}
+    tied = find_tied_columns(release.schema)
     # All of them, should one have looked unread
-    for columns in (find_used_columns(f, _build_x(release, sample.head(_N_PROBES)), background), every):
+    for columns in (find_used_columns(f, build_x(release, sample.head(N_PROBES)), background), every):
         n_rows, n_orders = decide_budget(
             last.height + sample.height,
             len(columns),
@@ -66,7 +68,7 @@ def explain_release(release: Release, rows: pl.DataFrame, params: ExplainParams)
         )
         last, sample = _select_within(last, sample, n_rows)
         picked = pl.concat([last, sample])
-        explained = compute_shapley(f, _build_x(release, picked), background, columns, n_orders, _SEED, tied)
+        explained = compute_shapley(f, build_x(release, picked), background, columns, n_orders, SEED, tied)
         most = MAX_GAP_SD * (table.select(pl.col("z").std()).item() or 1.0)
         if explained.gap.max() <= most:
             break
@@ -89,23 +91,6 @@ def explain_release(release: Release, rows: pl.DataFrame, params: ExplainParams)
     )
 
 
-def _build_table(release: Release, rows: pl.DataFrame) -> pl.DataFrame:
-    """Features of *rows* up to the newest step, of which at least one row can be forecast."""
-    last_step = find_newest_step(rows, release.about, release.calendar)
-    table = build_features(rows, release.about, release.features, release.calendar, last_step=last_step)
-    if table[release.schema.last].is_null().all():
-        raise StageError(
-            f"explain: no row of {table['series_id'].n_unique()} series has a value in its last steps, so"
-            " nothing can be forecast. Look into data/clean."
-        )
-    return table
-
-
-def _select_sample(table: pl.DataFrame, n: int, rng: np.random.Generator) -> pl.DataFrame:
-    """*n* rows at random, in the table's order."""
-    return table[np.sort(rng.choice(table.height, size=min(n, table.height), replace=False))]
-
-
 def _select_within(
     last: pl.DataFrame, sample: pl.DataFrame, n_rows: int
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -115,10 +100,6 @@ def _select_within(
     """
     n_last = min(last.height, max(n_rows - sample.height, -(-n_rows // 2)))
     return last.head(n_last), sample.head(n_rows - n_last)
-
-
-def _build_x(release: Release, table: pl.DataFrame) -> np.ndarray:
-    return table.select(pl.col(release.schema.names).fill_null(float("nan"))).to_numpy()
 
 
 def _check_sums(explained: ShapleyParts, picked: pl.DataFrame, most: float) -> None:

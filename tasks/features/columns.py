@@ -180,7 +180,12 @@ def _build_last(column: str, name: str, role: Role, within: int) -> Column:
 
 def _build_lag(column: str, role: Role, k: int) -> Column:
     return Column(
-        f"{column}_lag_{k}", role, k, (build_received_source(column),), lambda past: past.get_before(k)
+        f"{column}_lag_{k}",
+        role,
+        k,
+        (build_received_source(column),),
+        lambda past: past.get_before(k),
+        newest_steps_back=k,
     )
 
 

@@ -45,7 +45,11 @@ def build_cross_columns(spec: Cross, role: Role) -> Iterator[Column]:
             name,
             role_in_z if role == "level" else "free",
             0,
-            (FeatureSource(name, read, (column,), sees="others"),),
+            (
+                FeatureSource(
+                    name, read, (column,), sees="others", of_series=spec.series_id if of == "series" else None
+                ),
+            ),
             lambda past: past.values,
         )
 

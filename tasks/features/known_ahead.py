@@ -39,7 +39,7 @@ def build_ahead_columns(spec: Ahead, about: About) -> Iterator[Column]:
             (spec.column,),
             sees="ahead",
         )
-        yield Column(name, "free", 0, (source,), lambda past: past.values)
+        yield Column(name, "free", 0, (source,), lambda past: past.values, newest_steps_back=-s)
 
 
 def check_declared(kind: str, column: str, key: str, declared: tuple[str, ...]) -> None:

@@ -95,12 +95,14 @@ class FeatureSource:
 
     name: sources of one name are read once.
     needs: received columns, y or z, that must exist.
+    of_series: the one series whose values it sees; None: its row's own, or with `others` all.
     """
 
     name: str
     read: Callable[[GriddedRows], np.ndarray] = field(compare=False, repr=False)
     needs: tuple[str, ...] = ()
     sees: Sees = "own"
+    of_series: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class Column:
     compute: from the `Past` of each source, in their order, to the column's numbers; the last
     number is that of the last step.
     code: sha256 of the source of a user's function.
+    newest_steps_back: the newest step that it reads is so many before the row; below 0, after it.
     """
 
     name: str
@@ -118,6 +121,7 @@ class Column:
     sources: tuple[FeatureSource, ...]
     compute: Callable[..., np.ndarray]
     code: str | None = None
+    newest_steps_back: int = 0
 
     @property
     def described(self) -> FeatureColumn:

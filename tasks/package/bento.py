@@ -22,6 +22,7 @@ from tasks.release.manifest import read_manifest
 SERVICE = "deployments.forecaster.service:ForecasterService"
 NAME = "tidemill_forecaster"
 OURS = ("tasks", "deployments")
+ASSETS = "deployments/forecaster/assets"
 BUILD_S = 300.0  # 5 s on a free machine; one that hangs is ended
 
 
@@ -50,7 +51,7 @@ def build_bento(release: Path, checkout: Path, folder: Path) -> None:
 
 
 def list_service_sources(checkout: Path) -> list[Path]:
-    """Files of this project that the service imports, directly or through others.
+    """Files of this project that the service imports, directly or through others, or answers.
 
     They are relative to *checkout*, sorted.
     """
@@ -68,6 +69,7 @@ def list_service_sources(checkout: Path) -> list[Path]:
                 for parent in source.parents[:-1]
                 if (checkout / parent / "__init__.py").exists()
             ]
+    found.update(path.relative_to(checkout) for path in sorted((checkout / ASSETS).iterdir()))
     return sorted(found)
 
 

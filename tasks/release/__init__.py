@@ -8,7 +8,12 @@ of the release, the cutoff and the rows known by it.
 
 from tasks.release.load import Release, load_release, load_unsealed_release
 from tasks.release.manifest import EnsembleSpec, Manifest, check_manifest, write_manifest
-from tasks.release.predict import find_absence_reasons, predict_cutoffs, predict_ensemble
+from tasks.release.predict import (
+    find_absence_reasons,
+    make_forecasts,
+    predict_cutoffs,
+    predict_ensemble,
+)
 
 __all__ = [
     "EnsembleSpec",
@@ -18,6 +23,7 @@ __all__ = [
     "find_absence_reasons",
     "load_release",
     "load_unsealed_release",
+    "make_forecasts",
     "predict_cutoffs",
     "predict_ensemble",
     "write_manifest",

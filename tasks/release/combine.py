@@ -201,6 +201,25 @@ def compute_weighted_average(
     return np.where(is_defined, out / np.where((lost > 0) & is_defined, left, 1.0), np.nan)
 
 
+def compute_row_weights(combination: Combination, z_hats: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """(n, M, H) weights whose sum of products with z_hats (n, M, H) is `apply_combination`.
+
+    A member that is left out has 0. group: (n,).
+    """
+    is_known = np.isfinite(z_hats)
+    if isinstance(combination, Ranks):
+        rank = np.where(is_known, z_hats, np.inf).argsort(axis=1, kind="stable").argsort(axis=1)
+        of_rank = np.asarray(combination.table)[is_known.sum(axis=1)]  # (n, H, M)
+        ranked: np.ndarray = np.take_along_axis(of_rank.transpose(0, 2, 1), rank, axis=1)
+        return np.where(is_known, ranked, 0.0)
+    weights = np.broadcast_to(np.asarray(combination.table)[group], z_hats.shape)
+    left = np.where(is_known, weights, 0.0)
+    lost = np.where(is_known, 0.0, np.abs(weights)).sum(axis=1, keepdims=True)
+    total = np.where(lost > 0, left.sum(axis=1, keepdims=True), 1.0)
+    out: np.ndarray = np.divide(left, total, out=np.zeros_like(left), where=total > 0)
+    return out
+
+
 def _compute_ranked_average(combination: Ranks, z_hats: np.ndarray) -> np.ndarray:
     is_known = np.isfinite(z_hats)
     ordered = np.sort(np.where(is_known, z_hats.astype(np.float64), np.inf), axis=1)

@@ -66,8 +66,9 @@ class MemberForecasts:
     z_hat: (n, S, H) combined, NaN for a series without a last value.
     scale, regime: (n, S).
     base: (n, S, H, Q) the members' own quantiles, None where intervals do not start from them.
-    member_z_hat: (n, S, H, M) each of them alone, where weights move; z_hat is then 0 until
-      tasks.release.recent computes it.
+    x, centre: (n, S, F) feature rows, and (S,) what was subtracted from their levels.
+    member_z_hat, weights: (n, S, H, M) each of them alone and (n, M, S) their weights, where
+      weights move; z_hat is then 0 until tasks.release.recent computes it and the weights.
     """
 
     series_ids: tuple[str, ...]
@@ -75,7 +76,10 @@ class MemberForecasts:
     scale: np.ndarray
     regime: np.ndarray
     base: np.ndarray | None
+    x: np.ndarray
+    centre: np.ndarray
     member_z_hat: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
 
 def convert_to_utc(time: datetime) -> datetime:
@@ -125,7 +129,7 @@ def predict_quantile_bases(release: Release, x: np.ndarray, point: np.ndarray) -
         return None
     block = np.ascontiguousarray(x, dtype=np.float32)
     z_hats = {
-        m: _predict_member(release, m, block) for m in {name for names in named.values() for name in names}
+        m: predict_member(release, m, block) for m in {name for names in named.values() for name in names}
     }
     of = [[z_hats[m] for m in named.get(f"{q:g}", ())] for q in release.ensemble.quantiles]
     return np.stack([np.mean(each, axis=0) if each else point for each in of], axis=-1)
@@ -136,9 +140,11 @@ def _run_member(release: Release, name: str, x: np.ndarray) -> np.ndarray:
     return release.kind.link(release.members[name].run(["z_hat"], {"x": x})[0])
 
 
-def _predict_member(release: Release, name: str, x: np.ndarray) -> np.ndarray:
+def predict_member(release: Release, name: str, x: np.ndarray) -> np.ndarray:
+    """(n, H) float64 of one member for the feature rows x (n, F); see `predict_ensemble`."""
     parts = [
-        _run_member(release, name, x[part]).astype(np.float64) for part in split_blocks(len(x), BLOCK_ROWS)
+        _run_member(release, name, np.ascontiguousarray(x[part], dtype=np.float32)).astype(np.float64)
+        for part in split_blocks(len(x), BLOCK_ROWS)
     ]
     return np.concatenate(parts) if parts else np.zeros((0, release.schema.horizon_steps))
 
@@ -208,7 +214,7 @@ def predict_members(
     if find_recency(release.combination):
         member_z_hat = np.full((*out.shape, len(release.combination.members)), np.nan)
         member_z_hat[is_known] = np.stack(
-            [_predict_member(release, name, x[is_known]) for name in release.combination.members], axis=-1
+            [predict_member(release, name, x[is_known]) for name in release.combination.members], axis=-1
         )
     out[is_known], scale[is_known] = (
         (predict_ensemble(release, x[is_known]) if member_z_hat is None else 0.0),
@@ -221,16 +227,16 @@ def predict_members(
     )
     bases = predict_quantile_bases(release, x[is_known], out[is_known])
     centre_of = dict(params.centres)
-    centre = np.array([centre_of.get(name, 0.0) for name in series_ids])[:, None]
-    out += centre
+    centre = np.array([centre_of.get(name, 0.0) for name in series_ids])
+    out += centre[:, None]
     if member_z_hat is not None:
-        member_z_hat += centre[..., None]
-    if bases is None:
-        return MemberForecasts(series_ids, out, scale, regime, None, member_z_hat)
-    base = np.full((*out.shape, bases.shape[-1]), np.nan)
-    base[is_known] = bases
-    base += centre[..., None]
-    return MemberForecasts(series_ids, out, scale, regime, base, member_z_hat)
+        member_z_hat += centre[:, None, None]
+    base = None
+    if bases is not None:
+        base = np.full((*out.shape, bases.shape[-1]), np.nan)
+        base[is_known] = bases
+        base += centre[:, None, None]
+    return MemberForecasts(series_ids, out, scale, regime, base, x, centre, member_z_hat)
 
 
 def _find_centres(release: Release, rows: pl.DataFrame, series_ids: tuple[str, ...]) -> Centres:

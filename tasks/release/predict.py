@@ -7,6 +7,7 @@ not stored; it is replayed from the release's history and from its own forecasts
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -39,7 +40,7 @@ from tasks.release.replay import (
     predict_requests,
 )
 
-__all__ = ["find_absence_reasons", "predict_cutoffs", "predict_ensemble"]
+__all__ = ["find_absence_reasons", "make_forecasts", "predict_cutoffs", "predict_ensemble"]
 
 
 def predict_cutoffs(release: Release, rows: pl.DataFrame, cutoffs: Sequence[datetime]) -> pl.DataFrame:
@@ -52,14 +53,32 @@ def predict_cutoffs(release: Release, rows: pl.DataFrame, cutoffs: Sequence[date
     Series without a value in the last steps are absent (`find_absence_reasons`). Quantiles are null
     when no error is known yet. Raises ReleaseError for a cutoff without a time zone.
     """
+    made = make_forecasts(release, rows, cutoffs)
+    return _build_empty_frame(release) if made is None else _build_frame(release, made)
+
+
+class MadeForecasts(NamedTuple):
+    """Forecasts at n requested points, with what they are made from.
+
+    members: of the replayed points, too; the last n of them are requested.
+    columns: for each point (S, H, C) in the space in which members are combined, as calibrated.
+    """
+
+    grid: OriginGrid
+    requested: list[OriginPoint]
+    members: MemberForecasts
+    columns: list[np.ndarray]
+
+
+def make_forecasts(release: Release, rows: pl.DataFrame, cutoffs: Sequence[datetime]) -> MadeForecasts | None:
+    """`predict_cutoffs` before it is a frame; None when there is nothing to forecast from."""
     cutoffs = [convert_to_utc(cutoff) for cutoff in cutoffs]
     rows = select_relevant_rows(release, rows, cutoffs) if cutoffs else rows.clear()
     if rows.is_empty():
-        return _build_empty_frame(release)
+        return None
     grid = build_origin_grid(release, rows)
-    requested = _select_requested_points(grid, cutoffs)
-    if not requested:
-        return _build_empty_frame(release)
+    if not (requested := _select_requested_points(grid, cutoffs)):
+        return None
     replayed = _select_replayed_points(release, grid, requested[-1])
     series_ids = tuple(sorted({*release.series_ids, *rows["series_id"].unique()}))
     seen = predict_members(release, rows, grid, replayed + requested, series_ids)
@@ -79,9 +98,7 @@ def predict_cutoffs(release: Release, rows: pl.DataFrame, cutoffs: Sequence[date
         )
         for i, point in enumerate(requested, start=len(replayed))
     ]
-    return _build_frame(
-        release, grid, requested, series_ids, requests, predict_requests(release, timeline, requests)
-    )
+    return MadeForecasts(grid, requested, seen, predict_requests(release, timeline, requests))
 
 
 def find_absence_reasons(release: Release, rows: pl.DataFrame, cutoff: datetime) -> dict[str, str]:
@@ -210,20 +227,13 @@ def _align_actuals(
     return z[target].transpose(0, 2, 1), known_us[target].transpose(0, 2, 1)
 
 
-def _build_frame(
-    release: Release,
-    grid: OriginGrid,
-    requested: list[OriginPoint],
-    series_ids: tuple[str, ...],
-    requests: list[ReplayRequest],
-    given: list[np.ndarray],
-) -> pl.DataFrame:
+def _build_frame(release: Release, made: MadeForecasts) -> pl.DataFrame:
     """One row for each (requested cutoff, series with a forecast, step)."""
-    steps = release.schema.horizon_steps
-    is_known = np.stack([np.isfinite(request.z_hat).all(axis=1) for request in requests])
+    steps, grid, series_ids = release.schema.horizon_steps, made.grid, made.members.series_ids
+    is_known = np.isfinite(made.members.z_hat[-len(made.requested) :]).all(axis=2)
     i, s = np.nonzero(is_known)
-    origin = np.array([point.pos for point in requested])[i]
-    values = release.kind.decode_columns(release.about, np.stack(given)[is_known])
+    origin = np.array([point.pos for point in made.requested])[i]
+    values = release.kind.decode_columns(release.about, np.stack(made.columns)[is_known])
     return get_forecast_schema(release.about).conform(
         pl.DataFrame(
             {

@@ -129,10 +129,10 @@ def apply_recency(
     is_new = order >= n_history
     z_hat = np.empty_like(seen.z_hat)
     of_seen = order[is_new] - n_history
-    z_hat[of_seen] = apply_recent_weights(
-        compute_recent_weights(losses[is_new[first:]]), np.moveaxis(seen.member_z_hat, -1, 0)[:, of_seen]
-    )
-    seen = replace(seen, z_hat=z_hat, base=_build_quantile_bases(release, seen.base, z_hat))
+    weights = np.empty((len(z_hat), *losses.shape[1:]))
+    weights[of_seen] = compute_recent_weights(losses[is_new[first:]])
+    z_hat[of_seen] = apply_recent_weights(weights[of_seen], np.moveaxis(seen.member_z_hat, -1, 0)[:, of_seen])
+    seen = replace(seen, z_hat=z_hat, base=_build_quantile_bases(release, seen.base, z_hat), weights=weights)
     z_hat = np.concatenate([timeline.z_hat[:n_history], z_hat[: n_timeline - n_history]])
     return replace(timeline, z_hat=z_hat, base=_build_quantile_bases(release, timeline.base, z_hat)), seen
 

@@ -1,14 +1,25 @@
-"""Our Shapley values of every linear and tree member against the exact ones of the library shap."""
+"""Our Shapley values of every linear and tree member against the exact ones of the library shap.
 
+Those of a release of every model of params.yaml add up to its forecasts.
+"""
+
+import json
 import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.explanations import check_explained
+from support.small_release import build_small_body, cutoff_at, small_rows
 
+from tasks.core.panel import build_panel
 from tasks.core.schema import FeatureColumn, FeatureSchema
 from tasks.explain.shapley import compute_shapley
+from tasks.features import build_features
 from tasks.forecasters import FORECASTERS, build_forecaster, get_forecaster_class
 from tasks.forecasters.parts.trees import BoostedTrees
+from tasks.release import load_release, load_unsealed_release, write_manifest
 
 LINEAR = {
     "last_value": {},
@@ -91,3 +102,43 @@ def test_parts_of_a_member_are_those_of_shap(model, own, tolerance):
 def test_every_tree_is_compared():
     trees = {name for name in FORECASTERS if issubclass(get_forecaster_class(name), BoostedTrees)}
     assert trees <= set(TREES)
+
+
+MODELS = {  # of params.yaml
+    "last_value": {},
+    "window_mean": {"window_steps": 7},
+    "seasonal_naive": {},
+    "har": {"windows_steps": [1, 7, 14]},
+    "ridge": {},
+    "lightgbm": {"min_data_in_leaf": 20, "n_trees": 30},
+    "mlp": {"epochs": 3, "batch_rows": 256},
+}
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A release of every model of params.yaml, fitted to small rows."""
+    folder, rows = tmp_path_factory.mktemp("fitted") / "release", small_rows()
+    build_small_body(folder, rows, weights={"ridge": 1.0}, n_history=0)
+    release = load_unsealed_release(folder)
+    panel = build_panel(
+        build_features(rows, release.about, release.features, release.calendar), release.dataset
+    )
+    x, where = panel.get_inputs(np.arange(20, 330))
+    z = np.stack([panel.z[o + 1 : o + 6, s] for o, s in where]).astype(np.float32)
+    weights = dict.fromkeys(MODELS, 1 / len(MODELS))
+    for name, own in MODELS.items():
+        build_forecaster(name, release.schema, 1, own).fit(x, z).to_onnx(folder / f"members/{name}.onnx")
+    text = (folder / "ensemble.json").read_text()
+    (folder / "ensemble.json").write_text(json.dumps({**json.loads(text), "weights": weights}))
+    rows.write_parquet(folder / "rows.parquet")
+    write_manifest(folder)
+    return load_release(folder)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 1000), st.floats(0.01, 0.5), st.integers(200, 399))
+def test_parts_of_every_model_add_up_on_random_series(fitted, seed, noise, day):
+    explained = check_explained(fitted, small_rows(seed=seed, noise=noise), cutoff_at(day))
+    assert explained[0].weights == pytest.approx(dict.fromkeys(sorted(MODELS), 1 / 7))
+    assert all(step.members == {} for one in explained for step in one.steps)

@@ -128,7 +128,7 @@ def test_json_of_the_http_page_parses_and_its_routes_are_the_services():
         create_app().openapi()["paths"]
     )
     for body in re.findall(r"-d '([^']*)'", text):
-        assert {"series_id", "items"} & json.loads(body).keys()
+        assert {"series_id", "items", "query"} & json.loads(body).keys()
 
 
 def test_the_reference_of_params_names_every_key_and_no_other_section():

@@ -147,6 +147,7 @@ def test_the_bento_holds_nothing_of_the_chain(root):
         "__init__.py",
         "core",
         "edges",
+        "explain",
         "features",
         "release",
     }

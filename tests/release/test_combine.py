@@ -26,6 +26,7 @@ from tasks.release.combine import (
     Weights,
     apply_combination,
     build_plain_weights,
+    compute_row_weights,
     compute_weight_groups,
 )
 
@@ -93,6 +94,18 @@ def test_the_release_says_what_its_members_say_combined_by_hand(kind, how, bodie
     assert len(np.unique(compute_weight_groups(how, x, body.schema))) == (
         2 if kind in {"regime", "per_series"} else 1
     )
+
+
+@KINDS
+@given(values=arrays(float, (6, 3, 5), elements=st.floats(-5, 5) | st.just(np.nan)), data=st.data())
+@settings(max_examples=20, deadline=None)
+def test_the_weights_of_a_row_give_what_the_combination_gives(kind, how, values, data):
+    n_groups = 1 if kind == "median" else len(how.table)
+    group = np.array(data.draw(st.lists(st.integers(0, n_groups - 1), min_size=6, max_size=6)))
+    expected = apply_combination(how, values, group)
+    found = np.where(np.isnan(values), 0, values * compute_row_weights(how, values, group)).sum(axis=1)
+    known = np.isfinite(expected)
+    np.testing.assert_allclose(found[known], expected[known], atol=1e-9)
 
 
 @KINDS

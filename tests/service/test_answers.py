@@ -16,8 +16,13 @@ from servers import DATASET
 from small_release import START, cutoff_at
 
 from deployments.forecaster import shapes
+from deployments.forecaster.loaded import LoadedRelease, ReleaseChoice
+from deployments.forecaster.problems import ProblemError
+from deployments.forecaster.request import ForecastRequest
+from deployments.forecaster.response import build_response
 from tasks.core.frames import SERIES
 from tasks.edges.served import read_served
+from tasks.explain.params import ExplainParams
 from tasks.features import build_features
 from tasks.release import load_release, predict_cutoffs
 
@@ -212,3 +217,16 @@ def test_models_shows_the_champion_with_its_members(server, release):
         5,
         ["north", "south"],
     )
+
+
+def test_an_explanation_of_more_work_than_one_request_gets_is_refused(release, monkeypatch):
+    monkeypatch.setattr("tasks.explain.forecast.ExplainParams", lambda: ExplainParams(max_evaluations=4_000))
+    choice = ReleaseChoice(release.folder, "1", "setting")
+    loaded = LoadedRelease(release, release.manifest, choice, release.rows, (), "")
+    request = ForecastRequest(series_id="north", explain=True)
+    assert build_response(loaded, request, datetime.now(UTC)).n_series == 1
+    both = ForecastRequest(series_id=["north", "south"], explain=True)
+    with pytest.raises(ProblemError) as caught:
+        build_response(loaded, both, datetime.now(UTC))
+    assert (caught.value.status, caught.value.body["thing"]) == (422, "explain")
+    assert "at most 4,000 numbers" in caught.value.body["rule"]

@@ -51,7 +51,8 @@ def test_under_bentoml_strictness_and_pages_are_ours(bento):
     client = bento.client
     assert client.post("/api/v1/predict", content=b'{"series_id": "north", "as_of": NaN}').status_code == 400
     assert client.post("/api/v1/predict", content=b" " * 2_000_000).status_code == 413
-    assert "/api/v1/predict" in client.get("/docs").text
+    assert "swagger-ui-bundle.js" in client.get("/docs").text
+    assert client.get("/docs/assets/swagger-ui-bundle.js").status_code == 200
     assert "/api/v1/predict" in client.get("/openapi.json").json()["paths"]
     assert client.get("/readyz").status_code == 200
 

@@ -48,6 +48,16 @@ def test_each_method_gets_what_its_type_says(client):
     assert TypeAdapter(shapes.Health).validate_python(client.get_health())["ready"]
     known_at = datetime.fromisoformat(forecast["series"][0]["as_of"]) - timedelta(days=1)
     assert client.predict(["north", "south"], as_of=known_at)["series"][1]["cutoff"] == f"{known_at:%FT%TZ}"
+    explained = client.predict("north", model="champion", explain=True)
+    assert (
+        TypeAdapter(shapes.Prediction).validate_python(explained)["explanations"][0]["series_id"] == "north"
+    )
+    again = client.explain_prediction(explained["prediction_id"])
+    assert again["explanations"] == explained["explanations"]
+    assert client.predict_batch([{"series_id": "north"}], model="champion")["n_failed"] == 0
+    asked = client.query("query($id: String!) { series(seriesId: $id) { seriesId } }", {"id": "north"})
+    assert asked == {"data": {"series": {"seriesId": "north"}}}
+    assert client.analyze("distribution", bins=3)["series"][1]["columns"]["load"]["counts"]
     own = [{"event_time": "2021-01-01T00:00:00Z", "load": 1.0}]
     assert client.predict("mine", history=own)["rows_version"] is None
 
@@ -70,6 +80,10 @@ def test_the_async_client_has_the_same_methods_and_answers(server, client):
                 await other.predict("nort")
             with pytest.raises(ServiceProblemError, match="registry"):
                 await other.get_release("1")
+            assert (await other.query("{ champion { version } }"))["data"]["champion"]
+            assert (await other.analyze("describe", series_id="north"))["series"]
+            with pytest.raises(ServiceProblemError, match="no answer"):
+                await other.explain_prediction("1")
             with pytest.raises(ServiceProblemError, match="registry"):
                 await other.get_monitoring("1")
             assert (await other.get_health())["ready"]

@@ -9,8 +9,9 @@ from servers import DATASET, at, crown, digest_of, publish, serving
 from small_release import build_small_release, small_rows
 
 from tasks.edges.api_keys import create_key
-from tasks.edges.registry import find_release_deletion
+from tasks.edges.registry import find_release_deletion, read_journal
 from tasks.edges.row_versions import get_rows_versions_folder
+from tasks.edges.served import read_news, read_served
 from tasks.edges.served_store import get_served_path
 
 
@@ -97,6 +98,76 @@ def test_answers_are_computed_again_after_other_rows_and_another_release(operate
         assert connection.execute("SELECT count(*) FROM histories").fetchone() == (1,)
 
 
+def explain(operated, prediction_id, key="acme"):
+    server, keys = operated
+    return server.client.get(f"/api/v1/predictions/{prediction_id}/explain", headers={"X-API-Key": keys[key]})
+
+
+def check_explained(explanations, series):
+    """The parts of each step add up to what was answered."""
+    assert [one["series_id"] for one in explanations] == [part["series_id"] for part in series]
+    for one, part in zip(explanations, series, strict=True):
+        assert [step["y_hat"] for step in one["steps"]] == [step["y_hat"] for step in part["steps"]]
+        for step in one["steps"]:
+            parts = (*step["features"].values(), *step["members"].values())
+            total = step["base"] + sum(parts) + step["calibration"] + step["bounds"]
+            assert total == pytest.approx(step["y_hat"], abs=1e-3)
+        assert one["values"]["z_last"]["known_at"] == part["as_of"]
+
+
+def test_an_answer_is_explained_by_the_release_and_rows_that_answered(operated, releases):
+    server, _ = operated
+    publish(server.home, small_rows(seed=6))
+    crown(server.home, releases / "first")
+    ask_until(operated, digest_of(releases / "first"))
+    asks = (
+        {"series_id": ["south", "north"], "horizon_steps": 2},
+        {"series_id": "mine", "history": own_history()},
+        {"series_id": "north", "as_of": small_rows()["known_at"].max().isoformat()},
+    )
+    answers = [ask(operated, **body, explain=True) for body in asks]
+    publish(server.home, small_rows(seed=7))
+    crown(server.home, releases / "second")
+    ask_until(operated, digest_of(releases / "second"))
+    for answer in answers:
+        check_explained(answer["explanations"], answer["series"])
+        check_same(operated, answer)
+        found = explain(operated, answer["prediction_id"])
+        assert found.json()["explanations"] == answer["explanations"]
+        assert found.json()["model"]["digest"] == digest_of(releases / "first")
+        assert explain(operated, answer["prediction_id"]).content == found.content
+    assert explain(operated, answers[0]["prediction_id"], "other").status_code == 404
+
+
+def test_a_version_answers_when_it_is_named_and_is_no_news(operated, releases):
+    server, keys = operated
+    crown(server.home, releases / "second")
+    second = ask_until(operated, digest_of(releases / "second"))
+    with at(server.home):
+        version = next(r.version for r in read_journal(DATASET) if r.digest == digest_of(releases / "first"))
+    named = [ask(operated, series_id="north", model=version, explain=k > 1) for k in range(3)]
+    body, headers = {"items": [{"series_id": "north"}], "model": version}, {"X-API-Key": keys["acme"]}
+    batch = server.client.post("/api/v1/predict/batch", json=body, headers=headers).json()
+    assert batch["model"] == named[0]["model"]
+    assert batch["items"][0]["series"] == named[0]["series"][0] == named[2]["series"][0]
+    for answer in named:
+        assert (answer["model"]["version"], answer["rows_version"]) == (version, second["rows_version"])
+        assert answer["model"]["digest"] == digest_of(releases / "first")
+        assert answer["series"] != second["series"]
+        check_same(operated, answer)
+    check_explained(named[2]["explanations"], named[2]["series"])
+    ids = {answer["prediction_id"] for answer in (*named, batch["items"][0])}
+    with at(server.home):
+        news = read_news(DATASET, small_rows()["known_at"].min())
+        assert not ids & set(news["prediction_id"])
+        assert ids <= set(read_served(DATASET)["prediction_id"])
+    champion = ask(operated, series_id="north", model=second["model"]["version"])
+    assert champion["series"] == ask(operated, series_id="north", model="champion")["series"]
+    for path, unknown in (("predict", {"series_id": "north"}), ("predict/batch", {"items": [{}]})):
+        reply = server.client.post(f"/api/v1/{path}", json={**unknown, "model": "9.9.9"}, headers=headers)
+        assert (reply.status_code, version in reply.json()["rule"]) == (404, True)
+
+
 def test_only_its_tenant_and_operators_see_an_answer(operated):
     answer = ask(operated, series_id="north")
     unknown = get(operated, "no-such-id")
@@ -117,6 +188,8 @@ def test_what_is_gone_is_named(operated, tmp_path):
     assert gone["series"], "the answer itself is kept"
     assert (gone["recomputed"]["state"], gone["recomputed"]["series"]) == ("gone", [])
     assert answer["rows_version"] in gone["recomputed"]["reason"]
+    unexplained = explain(operated, answer["prediction_id"])
+    assert (unexplained.status_code, answer["rows_version"] in unexplained.json()["fact"]) == (410, True)
     for k in range(1, 4):
         weights = {"last_value": k / 10, "seasonal_naive": 1 - k / 10}
         build_small_release(tmp_path / str(k), weights=weights, dataset=DATASET)
@@ -127,6 +200,10 @@ def test_what_is_gone_is_named(operated, tmp_path):
     with at(server.home):
         since = find_release_deletion(DATASET, newer["model"]["digest"])
     reason = get(operated, newer["prediction_id"]).json()["recomputed"]["reason"]
+    server, keys = operated
+    body = {"series_id": "north", "model": newer["model"]["version"]}
+    deleted = server.client.post("/api/v1/predict", json=body, headers={"X-API-Key": keys["acme"]})
+    assert (deleted.status_code, "TIDEMILL_KEEP_RELEASES" in deleted.json()["rule"]) == (404, True)
     assert newer["model"]["digest"] in reason
     assert f"{since:%Y-%m-%dT%H:%M}" in reason
 

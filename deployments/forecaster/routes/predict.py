@@ -4,22 +4,21 @@ Small requests are answered on the event loop. Work that a request can make slow
 large bodies, batches, own histories, times that were not requested before.
 """
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel
 
 from deployments.forecaster import shapes
 from deployments.forecaster.batch import build_batch_response
-from deployments.forecaster.problems import JsonObject, ProblemError
+from deployments.forecaster.bodies import BODY_PROBLEMS, describe_body, read_request_bytes
+from deployments.forecaster.loaded import LoadedRelease
+from deployments.forecaster.problems import JsonObject
 from deployments.forecaster.request import (
-    MAX_BODY_BYTES,
+    CHAMPION,
     BatchItem,
     BatchRequest,
     ForecastRequest,
@@ -38,18 +37,14 @@ from deployments.forecaster.routes.shared import (
 )
 from tasks.edges.served import StoredAnswer
 
-BODY_S = 10.0  # for all of a body
 CHUNK_BYTES = 100_000
 QUICK_BYTES = 10_000  # of a body that is read on the loop: 2 ms at worst
-DRAINED_BYTES = 16 * MAX_BODY_BYTES  # of a body beyond the cap, so that its sender gets to read the 413
 _PROBLEMS: dict[int | str, JsonObject] = {
-    400: {
+    **BODY_PROBLEMS,
+    404: {
         "model": shapes.Problem,
-        "description": "The body is no JSON, has a repeated key or a number that is not finite.",
+        "description": "A series is unknown, close matches are named; or a version, those kept are named.",
     },
-    404: {"model": shapes.Problem, "description": "A series is unknown; close matches are named."},
-    408: {"model": shapes.Problem, "description": f"The body took longer than {BODY_S:g} s."},
-    413: {"model": shapes.Problem, "description": f"The body has more than {MAX_BODY_BYTES:,} bytes."},
     422: {
         "model": shapes.Problem,
         "description": (
@@ -67,7 +62,7 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
     @app.post(
         "/api/v1/predict",
         responses={200: {"model": shapes.Prediction}, **_PROBLEMS},
-        openapi_extra=_describe_body(ForecastRequest),
+        openapi_extra=describe_body(ForecastRequest),
     )
     async def predict(request: Request) -> Response:
         """Forecast one or several series.
@@ -75,13 +70,15 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
         From the rows that the service holds, or one series from the history in the request.
         """
         began_s = time.perf_counter()
-        content = await _read_request_bytes(request)
+        content = await read_request_bytes(request)
         forecast_request = (
             parse_request(content)
             if len(content) <= QUICK_BYTES
             else await run_large_request(parts, parse_request, content)
         )
         loaded = await get_loaded_release(parts)
+        if forecast_request.model != CHAMPION:
+            loaded = await run_large_request(parts, parts.versions.find, loaded, forecast_request.model)
         work = partial(build_response, loaded, forecast_request, datetime.now(UTC), parts.source.rules)
         response = work() if is_quick(loaded, forecast_request) else await run_large_request(parts, work)
         sent, caller = response.content.encode(), get_caller(request, loaded, began_s)
@@ -94,7 +91,7 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
     @app.post(
         "/api/v1/predict/batch",
         responses={200: {"model": shapes.BatchPrediction}, **_PROBLEMS},
-        openapi_extra=_describe_body(BatchRequest),
+        openapi_extra=describe_body(BatchRequest),
     )
     async def predict_batch(request: Request) -> Response:
         """Forecast many series, each as a request of its own.
@@ -103,77 +100,30 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
         one transaction.
         """
         began_s = time.perf_counter()
-        content = await _read_request_bytes(request)
+        content = await read_request_bytes(request)
         loaded = await get_loaded_release(parts)
         add = partial(_add_item_entry, get_caller(request, loaded, began_s))
-        response = await run_large_request(
-            parts, build_batch_response, loaded, content, datetime.now(UTC), parts.source.rules, add
-        )
+        arguments = (loaded, content, datetime.now(UTC), parts.source.rules, add, parts.versions.find)
+        response = await run_large_request(parts, build_batch_response, *arguments)
         if response.stored:
             await parts.recorder.write_answers(response.stored)
-        parts.metrics.served.labels(loaded.manifest.digest).inc(response.n_news)
-        parts.metrics.what_if.labels(loaded.manifest.digest).inc(response.n_what_if)
+        parts.metrics.served.labels(response.digest).inc(response.n_news)
+        parts.metrics.what_if.labels(response.digest).inc(response.n_what_if)
         headers = {"content-length": str(len(response.content))}
         chunks = _split_content(response.content)
         return StreamingResponse(chunks, headers=headers, media_type="application/json")
 
 
-def _add_item_entry(caller: Caller, item: BatchItem, answer: StoredAnswer, content: str) -> StoredAnswer:
+def _add_item_entry(
+    caller: Caller, loaded: LoadedRelease, item: BatchItem, answer: StoredAnswer, content: str
+) -> StoredAnswer:
     received = item.model_dump_json(exclude_none=True).encode()
-    return add_entry(caller, item, [item.series_id], answer, received, content.encode())
+    return add_entry(
+        caller._replace(loaded=loaded), item, [item.series_id], answer, received, content.encode()
+    )
 
 
 async def _split_content(content: bytes) -> AsyncIterator[bytes]:
     """In parts that each take the loop less than a millisecond, as fast as the caller reads."""
     for start in range(0, len(content), CHUNK_BYTES):
         yield content[start : start + CHUNK_BYTES]
-
-
-async def _read_request_bytes(request: Request) -> bytes:
-    """The body. Raises ProblemError: 413 when it is too long, 408 when it takes too long."""
-    try:
-        async with asyncio.timeout(BODY_S):
-            return await _read_whole_body(request)
-    except TimeoutError as error:
-        rule = f"A body is sent within {BODY_S:g} seconds."
-        way_out = "Retry on a new connection."
-        raise ProblemError(408, "body", "not complete", rule, way_out, {"connection": "close"}) from error
-
-
-async def _read_whole_body(request: Request) -> bytes:
-    body, n_bytes = bytearray(), 0
-    async for chunk in request.stream():
-        n_bytes += len(chunk)
-        if n_bytes <= MAX_BODY_BYTES:
-            body += chunk
-        elif n_bytes > DRAINED_BYTES:
-            break
-    if n_bytes > MAX_BODY_BYTES:
-        raise ProblemError(
-            413,
-            "body",
-            f"more than {MAX_BODY_BYTES:,} bytes",
-            "A body is capped.",
-            "Send fewer rows; the features use the last ones only.",
-        )
-    return bytes(body)
-
-
-def _describe_body(kind: type[BaseModel]) -> JsonObject:
-    schema = _resolve_schema_refs(kind.model_json_schema())
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def _resolve_schema_refs(schema: JsonObject) -> JsonObject:
-    """*schema* with the content of its `$defs` in place of the references."""
-    defs = schema.pop("$defs", {})
-
-    def resolve(node: Any) -> Any:
-        if isinstance(node, dict):
-            if "$ref" in node:
-                return resolve(defs[node["$ref"].rsplit("/", 1)[1]])
-            return {key: resolve(value) for key, value in node.items()}
-        return [resolve(value) for value in node] if isinstance(node, list) else node
-
-    resolved: JsonObject = resolve(schema)
-    return resolved

@@ -14,6 +14,7 @@ from deployments.forecaster.problems import JsonObject, ProblemError
 from deployments.forecaster.recorder import ResponseRecorder
 from deployments.forecaster.request import SeriesRequest
 from deployments.forecaster.source import ReleaseSource
+from deployments.forecaster.versions import VersionCache
 from deployments.forecaster.worker import BoundedWorker, WorkerBusyError
 from tasks.edges.api_keys import Principal
 from tasks.edges.audit import AuditEntry
@@ -37,13 +38,14 @@ T = TypeVar("T")
 class ServiceParts(NamedTuple):
     """The release and rows in use, the store of answers, and the service's metrics.
 
-    large: runs what a request can make slow.
+    large: runs what a request can make slow. versions: for work that it runs.
     """
 
     source: ReleaseSource
     recorder: ResponseRecorder
     metrics: ServiceMetrics
     large: BoundedWorker
+    versions: VersionCache
 
 
 async def get_loaded_release(parts: ServiceParts) -> LoadedRelease:
@@ -64,7 +66,7 @@ async def run_large_request(parts: ServiceParts, work: Callable[..., T], *argume
     try:
         return await parts.large.run(work, *arguments)
     except WorkerBusyError as error:
-        rule = "Large bodies, batches, histories, a new as_of and recorded answers are worked on one by one."
+        rule = "What can take long (see docs/reference/http.md) is worked on one by one."
         raise ProblemError(429, "service", str(error), rule, "Retry in a second.", RETRY_SOON) from error
 
 

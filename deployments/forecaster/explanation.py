@@ -1,0 +1,76 @@
+"""What each feature contributes to a forecast, as it is answered."""
+
+from datetime import datetime
+from typing import NamedTuple
+
+import polars as pl
+
+from deployments.forecaster.explanation_shapes import SeriesExplanation
+from deployments.forecaster.loaded import LoadedRelease, format_iso
+from deployments.forecaster.problems import ProblemError
+from deployments.forecaster.request import ForecastRequest
+from tasks.core.errors import CostError
+from tasks.explain.forecast import ExplainedSeries, explain_forecast
+
+
+class ComputedForecasts(NamedTuple):
+    """Forecasts of the requested series.
+
+    rows: that they are made from, of these series. newest: known_at of the newest row.
+    """
+
+    frame: pl.DataFrame
+    rows: pl.DataFrame
+    newest: datetime
+    as_of: datetime
+
+
+def build_explanations(
+    loaded: LoadedRelease, request: ForecastRequest, computed: ComputedForecasts
+) -> list[SeriesExplanation]:
+    """Of each series of *computed* that is forecast.
+
+    Raises ProblemError 422 when that is more work than is done for one request.
+    """
+    rows = loaded.rows if request.history is None else computed.rows  # a feature may read other series
+    try:
+        explained = explain_forecast(loaded.release, rows, computed.as_of, request.series)
+    except CostError as error:
+        rule = f"The explanations of a request compute at most {error.n_allowed:,} numbers."
+        fact = f"{len(request.series):,} series need {error.n_needed:,}"
+        raise ProblemError(422, "explain", fact, rule, "Ask for fewer series.") from error
+    return [_describe_series(series, request.horizon_steps) for series in explained]
+
+
+def _describe_series(series: ExplainedSeries, horizon_steps: int | None) -> SeriesExplanation:
+    return {
+        "series_id": series.series_id,
+        "weights": series.weights,
+        "values": {
+            name: {
+                "value": value,
+                "event_time": _format_or_none(series.sources[name].event_time),
+                "known_at": _format_or_none(series.sources[name].known_at),
+            }
+            for name, value in series.values.items()
+        },
+        "steps": [
+            {
+                "step": step.step,
+                "event_time": format_iso(step.event_time),
+                "y_hat": step.y_hat,
+                "base": step.base,
+                "features": step.features,
+                "members": step.members,
+                "calibration": step.calibration,
+                "bounds": step.bounds,
+            }
+            for step in series.steps[:horizon_steps]
+        ],
+        "n_orders": series.n_orders,
+        "n_background": series.n_background,
+    }
+
+
+def _format_or_none(time: datetime | None) -> str | None:
+    return None if time is None else format_iso(time)
