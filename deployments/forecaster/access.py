@@ -30,6 +30,11 @@ PUBLIC = {("GET", "/api/v1/health/live"), ("HEAD", "/api/v1/health/live")}
 SCOPE_OF = {
     ("POST", "/api/v1/predict"): "predict",
     ("POST", "/api/v1/predict/batch"): "predict",
+    ("POST", "/api/v1/jobs"): "predict",
+    ("GET", "/api/v1/jobs"): "predict",
+    ("GET", "/api/v1/jobs/{id}"): "predict",
+    ("GET", "/api/v1/jobs/{id}/result"): "predict",
+    ("DELETE", "/api/v1/jobs/{id}"): "predict",
     ("GET", "/api/v1/health"): "read",
     ("GET", "/api/v1/predictions/{id}"): "predict",
     ("GET", "/api/v1/health/ready"): "read",

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from deployments.console.html import Markup, join_parts, render_element, render_link, render_page
-from deployments.forecaster import shapes
+from deployments.forecaster import job_views, shapes
 from deployments.forecaster.access import SCOPE_OF
 from deployments.forecaster.batch import build_batch_response
 from deployments.forecaster.loaded import LoadedRelease, list_value_columns
@@ -49,6 +49,10 @@ def build_openapi(app: FastAPI, loaded: LoadedRelease | None) -> JsonObject:
                 kind["example"] = example
             for parameter in operation.get("parameters", ()):
                 parameter["example"] = loaded.choice.version if loaded else "1.0.0"
+    for (method, path), example in job_views.EXAMPLES.items():
+        get_first_response(document["paths"][path][method])["content"]["application/json"]["example"] = (
+            example
+        )
     return document
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 _log = logging.getLogger("tidemill.forecaster")
@@ -77,6 +78,12 @@ def add_problem_handlers(app: FastAPI) -> None:
             "See /docs.",
             error.headers,
         ).response()
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where, rule = ".".join(map(str, first["loc"])), "Parameters are as /docs describes them."
+        return ProblemError(422, where[:60], str(first["msg"]), rule, "See /docs.").response()
 
     @app.exception_handler(Exception)
     async def unforeseen(_: Request, error: Exception) -> Response:

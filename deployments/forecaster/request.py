@@ -104,11 +104,11 @@ def parse_request(body: bytes) -> ForecastRequest:
 
     Raises ProblemError: 400 when it is no JSON, 422 when it is JSON that is no valid request.
     """
-    content = _parse_json(body, '{"series_id": "sp500"}')
+    content = parse_json(body, '{"series_id": "sp500"}')
     try:
         request = ForecastRequest.model_validate(_filter_unknown_keys(content, _REQUEST_KEYS))
     except ValidationError as error:
-        raise _build_invalid_error(error, ForecastRequest) from error
+        raise build_invalid_error(error, ForecastRequest) from error
     if (repeated := _find_first_repeat(sorted(request.series))) is not None:
         raise ProblemError(
             422,
@@ -136,7 +136,7 @@ def parse_batch(body: bytes) -> list[BatchItem | ProblemError]:
 
     Raises ProblemError when the body as a whole is none, or has more than MAX_TIMES times.
     """
-    content = _parse_json(body, '{"items": [{"series_id": "sp500"}]}')
+    content = parse_json(body, '{"items": [{"series_id": "sp500"}]}')
     listed = content.get("items") if isinstance(content, dict) else None
     if not isinstance(listed, list) or len(content) > 1 or not 0 < len(listed) <= MAX_ITEMS:
         fact = f"{len(listed):,} of them" if isinstance(listed, list) else "no list"
@@ -155,7 +155,7 @@ def _parse_item(content: Any) -> BatchItem | ProblemError:
         item = BatchItem.model_validate(_filter_unknown_keys(content, _ITEM_KEYS))
         item.as_of_time  # noqa: B018  (raises for no time)
     except ValidationError as error:
-        return _build_invalid_error(error, BatchItem)
+        return build_invalid_error(error, BatchItem)
     except ProblemError as error:
         return error
     return item
@@ -198,7 +198,8 @@ def build_history_columns(history: Sequence[Any], columns: Sequence[str]) -> dic
     return {"event_time": times, **{c: _convert_values(history, c) for c in columns}}
 
 
-def _parse_json(body: bytes, example: str) -> Any:
+def parse_json(body: bytes, example: str) -> Any:
+    """The content of *body*, strictly. Raises ProblemError 400 with an *example*."""
     if (n_opened := body.count(b"{") + body.count(b"[")) > MAX_OPENED:  # before any object is made of them
         rule = f"A body opens at most {MAX_OPENED:,} objects and lists."
         raise ProblemError(
@@ -287,7 +288,10 @@ def _parse_finite(token: str) -> float:
     return value
 
 
-def _build_invalid_error(error: ValidationError, kind: type[BaseModel]) -> ProblemError:
+def build_invalid_error(
+    error: ValidationError, kind: type[BaseModel], required: str = "series_id"
+) -> ProblemError:
+    """What is wrong with a body that should be *kind*, with its first fault."""
     first = error.errors(include_url=False)[0]
     where = (
         ".".join(
@@ -311,6 +315,6 @@ def _build_invalid_error(error: ValidationError, kind: type[BaseModel]) -> Probl
         422,
         where,
         first["msg"],
-        f"Keys are {fields}; series_id is required.",
+        f"Keys are {fields}; {required} is required.",
         "See /docs for an example of each request.",
     )

@@ -25,7 +25,7 @@ from flows.training import STAGES as TRAINED
 from tasks.edges.params import STAGES
 from tasks.edges.processes import build_process_identity, find_free_port, wait_for
 
-PARTS = {"alerts", "feed", "prefect", "mlflow", "refresh", "service", "worker"}
+PARTS = {"alerts", "feed", "jobs", "prefect", "mlflow", "refresh", "service", "worker"}
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,10 @@ from deployments.forecaster import shapes
 from tasks.edges.processes import find_free_port
 from tasks.edges.settings import ROOT, build_child_environment
 
-PAGE = (ROOT / "docs/how-to/call-the-api.md").read_text()
-BLOCKS = re.findall(r"^```(bash|python|javascript)\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+PAGES = "".join(
+    (ROOT / f"docs/how-to/{name}.md").read_text() for name in ("call-the-api", "jobs-and-webhooks")
+)
+BLOCKS = re.findall(r"^```(bash|python|javascript)\n(.*?)^```$", PAGES, flags=re.MULTILINE | re.DOTALL)
 PROGRAMS = {
     "bash": ["bash", "-c"],
     "python": [sys.executable, "-c"],
@@ -180,6 +182,7 @@ def test_the_how_to_runs_as_written(server, k):
         "localhost:3000": f"127.0.0.1:{server.client.base_url.port}",
         "sp500": "north",
         "nasdaq": "south",
+        "2018-12-04": "2021-01-04",
     }.items():
         text = text.replace(name, ours)
     done = subprocess.run(
@@ -192,4 +195,8 @@ def test_the_how_to_runs_as_written(server, k):
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    assert re.search(r"2021-02-0\dT00:00:00Z|prediction_id|0 of 2 failed", done.stdout), done.stdout
+    expected = (
+        r"2021-02-0\dT00:00:00Z|prediction_id|0 of 2 failed|^done \w{12} 5$"
+        r'|"state": "done"|^5 \d+ \d+\.\d+ 0\.\d+'
+    )
+    assert re.search(expected, done.stdout, flags=re.MULTILINE), done.stdout

@@ -4,23 +4,19 @@ Small requests are answered on the event loop. Work that a request can make slow
 large bodies, batches, own histories, times that were not requested before.
 """
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel
 
 from deployments.forecaster import shapes
 from deployments.forecaster.batch import build_batch_response
+from deployments.forecaster.bodies import BODY_PROBLEMS, describe_body, read_request_bytes
 from deployments.forecaster.pages import JsonObject
-from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.request import (
-    MAX_BODY_BYTES,
     BatchItem,
     BatchRequest,
     ForecastRequest,
@@ -39,18 +35,11 @@ from deployments.forecaster.routes.shared import (
 )
 from tasks.edges.served import StoredAnswer
 
-BODY_S = 10.0  # for all of a body
 CHUNK_BYTES = 100_000
 QUICK_BYTES = 10_000  # of a body that is read on the loop: 2 ms at worst
-DRAINED_BYTES = 16 * MAX_BODY_BYTES  # of a body beyond the cap, so that its sender gets to read the 413
 _PROBLEMS: dict[int | str, JsonObject] = {
-    400: {
-        "model": shapes.Problem,
-        "description": "The body is no JSON, has a repeated key or a number that is not finite.",
-    },
+    **BODY_PROBLEMS,
     404: {"model": shapes.Problem, "description": "A series is unknown; close matches are named."},
-    408: {"model": shapes.Problem, "description": f"The body took longer than {BODY_S:g} s."},
-    413: {"model": shapes.Problem, "description": f"The body has more than {MAX_BODY_BYTES:,} bytes."},
     422: {
         "model": shapes.Problem,
         "description": (
@@ -68,7 +57,7 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
     @app.post(
         "/api/v1/predict",
         responses={200: {"model": shapes.Prediction}, **_PROBLEMS},
-        openapi_extra=_describe_body(ForecastRequest),
+        openapi_extra=describe_body(ForecastRequest),
     )
     async def predict(request: Request) -> Response:
         """Forecast one or several series.
@@ -76,7 +65,7 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
         From the rows that the service holds, or one series from the history in the request.
         """
         began_s = time.perf_counter()
-        content = await _read_request_bytes(request)
+        content = await read_request_bytes(request)
         forecast_request = (
             parse_request(content)
             if len(content) <= QUICK_BYTES
@@ -95,7 +84,7 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
     @app.post(
         "/api/v1/predict/batch",
         responses={200: {"model": shapes.BatchPrediction}, **_PROBLEMS},
-        openapi_extra=_describe_body(BatchRequest),
+        openapi_extra=describe_body(BatchRequest),
     )
     async def predict_batch(request: Request) -> Response:
         """Forecast many series, each as a request of its own.
@@ -104,7 +93,7 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
         one transaction.
         """
         began_s = time.perf_counter()
-        content = await _read_request_bytes(request)
+        content = await read_request_bytes(request)
         loaded = await get_loaded_release(parts)
         add = partial(_add_item_entry, get_caller(request, loaded, began_s))
         response = await run_large_request(
@@ -128,53 +117,3 @@ async def _split_content(content: bytes) -> AsyncIterator[bytes]:
     """In parts that each take the loop less than a millisecond, as fast as the caller reads."""
     for start in range(0, len(content), CHUNK_BYTES):
         yield content[start : start + CHUNK_BYTES]
-
-
-async def _read_request_bytes(request: Request) -> bytes:
-    """The body. Raises ProblemError: 413 when it is too long, 408 when it takes too long."""
-    try:
-        async with asyncio.timeout(BODY_S):
-            return await _read_whole_body(request)
-    except TimeoutError as error:
-        rule = f"A body is sent within {BODY_S:g} seconds."
-        way_out = "Retry on a new connection."
-        raise ProblemError(408, "body", "not complete", rule, way_out, {"connection": "close"}) from error
-
-
-async def _read_whole_body(request: Request) -> bytes:
-    body, n_bytes = bytearray(), 0
-    async for chunk in request.stream():
-        n_bytes += len(chunk)
-        if n_bytes <= MAX_BODY_BYTES:
-            body += chunk
-        elif n_bytes > DRAINED_BYTES:
-            break
-    if n_bytes > MAX_BODY_BYTES:
-        raise ProblemError(
-            413,
-            "body",
-            f"more than {MAX_BODY_BYTES:,} bytes",
-            "A body is capped.",
-            "Send fewer rows; the features use the last ones only.",
-        )
-    return bytes(body)
-
-
-def _describe_body(kind: type[BaseModel]) -> JsonObject:
-    schema = _resolve_schema_refs(kind.model_json_schema())
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def _resolve_schema_refs(schema: JsonObject) -> JsonObject:
-    """*schema* with the content of its `$defs` in place of the references."""
-    defs = schema.pop("$defs", {})
-
-    def resolve(node: Any) -> Any:
-        if isinstance(node, dict):
-            if "$ref" in node:
-                return resolve(defs[node["$ref"].rsplit("/", 1)[1]])
-            return {key: resolve(value) for key, value in node.items()}
-        return [resolve(value) for value in node] if isinstance(node, list) else node
-
-    resolved: JsonObject = resolve(schema)
-    return resolved
