@@ -21,7 +21,8 @@ def add_key_commands(app: typer.Typer) -> None:
 def create(
     name: Annotated[str, typer.Argument(help="Who will use it; shown in lists, limits and records.")],
     scope: Annotated[
-        list[str], typer.Option(help="read, predict, operate or admin (all of them); several are possible.")
+        list[str],
+        typer.Option(help="read, predict, write, operate or admin (all); several are possible."),
     ],
     dataset: Annotated[list[str], typer.Option(help="A dataset that the key sees; `*` is all of them.")],
     tenant: Annotated[str, typer.Option(help="Whose it is; its keys share a rate.")] = "operators",

@@ -17,6 +17,7 @@ from deployments.forecaster.job_views import JobView
 
 BUSY = (429, 503)
 HistoryStep = Mapping[str, str | float | None]  # event_time, and every value column
+Observation = Mapping[str, str | float | None]  # series_id, event_time, and every value column
 
 
 class SeriesItem(TypedDict):
@@ -107,6 +108,11 @@ def build_predict(
 def build_batch(items: Sequence[SeriesItem]) -> Call:
     """The request of a batch."""
     return Call("POST", "/api/v1/predict/batch", {"items": list(items)})
+
+
+def build_observations(rows: Sequence[Observation]) -> Call:
+    """The request that adds rows."""
+    return Call("POST", "/api/v1/observations", {"rows": list(rows)})
 
 
 def build_job(kind: str, key: str | None, options: Mapping[str, object]) -> Call:

@@ -12,11 +12,13 @@ import httpx
 from deployments.client.calls import (
     Call,
     HistoryStep,
+    Observation,
     RetryPolicy,
     SeriesItem,
     build_batch,
     build_job,
     build_job_call,
+    build_observations,
     build_predict,
     build_release,
     is_ended,
@@ -24,6 +26,7 @@ from deployments.client.calls import (
 )
 from deployments.forecaster import shapes
 from deployments.forecaster.job_views import JobList, JobView
+from deployments.forecaster.observations import Observations
 
 TIMEOUT_S = 30.0
 POLL_S = 1.0  # of a job that is waited for
@@ -101,6 +104,11 @@ class ServiceClient:
     def get_monitoring(self, version: str) -> Mapping[str, object]:
         """The monitor's last report of a release."""
         answer: Mapping[str, object] = self._send(build_release(version, "/monitoring"))
+        return answer
+
+    def send_observations(self, rows: Sequence[Observation]) -> Observations:
+        """Add rows to the dataset; each gets a verdict. The same rows again change nothing."""
+        answer: Observations = self._send(build_observations(rows))
         return answer
 
     def start_job(self, kind: str, *, idempotency_key: str | None = None, **options: Any) -> JobView:
@@ -221,6 +229,11 @@ class AsyncServiceClient:
     async def get_monitoring(self, version: str) -> Mapping[str, object]:
         """See ServiceClient."""
         answer: Mapping[str, object] = await self._send(build_release(version, "/monitoring"))
+        return answer
+
+    async def send_observations(self, rows: Sequence[Observation]) -> Observations:
+        """See ServiceClient."""
+        answer: Observations = await self._send(build_observations(rows))
         return answer
 
     async def start_job(self, kind: str, *, idempotency_key: str | None = None, **options: Any) -> JobView:

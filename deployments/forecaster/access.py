@@ -30,6 +30,7 @@ PUBLIC = {("GET", "/api/v1/health/live"), ("HEAD", "/api/v1/health/live")}
 SCOPE_OF = {
     ("POST", "/api/v1/predict"): "predict",
     ("POST", "/api/v1/predict/batch"): "predict",
+    ("POST", "/api/v1/observations"): "write",
     ("POST", "/api/v1/jobs"): "predict",
     ("GET", "/api/v1/jobs"): "predict",
     ("GET", "/api/v1/jobs/{id}"): "predict",

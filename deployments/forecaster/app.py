@@ -17,13 +17,31 @@ from deployments.forecaster.access import AccessGate
 from deployments.forecaster.metrics import RequestMeter, ServiceMetrics
 from deployments.forecaster.problems import add_problem_handlers
 from deployments.forecaster.recorder import ResponseRecorder
-from deployments.forecaster.routes import docs, health, jobs, metrics, models, predict, predictions
+from deployments.forecaster.routes import (
+    docs,
+    health,
+    jobs,
+    metrics,
+    models,
+    observations,
+    predict,
+    predictions,
+)
 from deployments.forecaster.routes.shared import N_LARGE_WAITING, ServiceParts
 from deployments.forecaster.source import ReleaseSource
 from deployments.forecaster.worker import BoundedWorker
 from tasks.edges.settings import read_settings
 
-ROUTES = (predict, predictions, jobs, models, health, metrics, docs)  # in the order of the documentation
+ROUTES = (
+    predict,
+    predictions,
+    jobs,
+    observations,
+    models,
+    health,
+    metrics,
+    docs,
+)  # in the order of the documentation
 # For which a worker's Python code may block the loop, some ten times a request; by default 5 ms
 SWITCH_INTERVAL_S = 0.001
 

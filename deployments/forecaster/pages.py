@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from deployments.console.html import Markup, join_parts, render_element, render_link, render_page
-from deployments.forecaster import job_views, shapes
+from deployments.forecaster import job_views, observations, shapes
 from deployments.forecaster.access import SCOPE_OF
 from deployments.forecaster.batch import build_batch_response
 from deployments.forecaster.loaded import LoadedRelease, list_value_columns
@@ -23,7 +23,7 @@ from deployments.forecaster.response import build_response, describe_champion
 JsonObject = dict[str, Any]  # a part of the OpenAPI document
 Examples = Mapping[str, Mapping[str, Any]]  # title of a request -> its body
 
-PREDICT, BATCH = "/api/v1/predict", "/api/v1/predict/batch"
+PREDICT, BATCH, OBSERVATIONS = "/api/v1/predict", "/api/v1/predict/batch", "/api/v1/observations"
 RELEASE: shapes.ReleaseRecord = {
     "version": "1.1.0",
     "digest": "9f2c...",
@@ -49,7 +49,7 @@ def build_openapi(app: FastAPI, loaded: LoadedRelease | None) -> JsonObject:
                 kind["example"] = example
             for parameter in operation.get("parameters", ()):
                 parameter["example"] = loaded.choice.version if loaded else "1.0.0"
-    for (method, path), example in job_views.EXAMPLES.items():
+    for (method, path), example in {**job_views.EXAMPLES, **observations.EXAMPLES}.items():
         get_first_response(document["paths"][path][method])["content"]["application/json"]["example"] = (
             example
         )
@@ -78,7 +78,8 @@ def build_request_examples(loaded: LoadedRelease) -> Mapping[str, Examples]:
         "a history of your own": {"series_id": "mine", "history": history},
     }
     items = [{"series_id": first}, {"series_id": first, "horizon_steps": 1}, {"series_id": "unknown"}]
-    return {PREDICT: single, BATCH: {"several requests": {"items": items}}}
+    newest: Examples = {"the newest row again": {"rows": [{"series_id": first, **history[-1]}]}}
+    return {PREDICT: single, BATCH: {"several requests": {"items": items}}, OBSERVATIONS: newest}
 
 
 def get_first_response(operation: JsonObject) -> JsonObject:

@@ -20,7 +20,7 @@ from tasks.core.errors import AccessError
 from tasks.edges.files import write_private_file
 from tasks.edges.settings import read_settings
 
-Scope = Literal["read", "predict", "operate", "admin"]
+Scope = Literal["read", "predict", "write", "operate", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 ALL = "*"  # as a dataset: each of them
 _PREFIX = "tm"

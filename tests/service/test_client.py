@@ -3,8 +3,6 @@
 import asyncio
 import json
 import re
-import subprocess
-import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -12,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
+from how_to_blocks import list_blocks, run_block
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
@@ -20,17 +19,8 @@ from deployments.client import AsyncServiceClient, RetryPolicy, ServiceClient, S
 from deployments.client.calls import parse_retry_after
 from deployments.forecaster import shapes
 from tasks.edges.processes import find_free_port
-from tasks.edges.settings import ROOT, build_child_environment
 
-PAGES = "".join(
-    (ROOT / f"docs/how-to/{name}.md").read_text() for name in ("call-the-api", "jobs-and-webhooks")
-)
-BLOCKS = re.findall(r"^```(bash|python|javascript)\n(.*?)^```$", PAGES, flags=re.MULTILINE | re.DOTALL)
-PROGRAMS = {
-    "bash": ["bash", "-c"],
-    "python": [sys.executable, "-c"],
-    "javascript": ["node", "--input-type=module", "-e"],
-}
+BLOCKS = list_blocks("call-the-api", "jobs-and-webhooks")
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 QUICK = RetryPolicy(first_s=0.01)
 
@@ -185,16 +175,7 @@ def test_the_how_to_runs_as_written(server, k):
         "2018-12-04": "2021-01-04",
     }.items():
         text = text.replace(name, ours)
-    done = subprocess.run(
-        [*PROGRAMS[language], text],
-        cwd=ROOT,
-        env=build_child_environment(TIDEMILL_KEY="none"),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_block(language, text, "none")
     expected = (
         r"2021-02-0\dT00:00:00Z|prediction_id|0 of 2 failed|^done \w{12} 5$"
         r'|"state": "done"|^5 \d+ \d+\.\d+ 0\.\d+'
