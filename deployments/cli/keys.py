@@ -66,6 +66,22 @@ def list_(as_json: AsJson = False) -> None:
     Console().print(table)
 
 
+@keys_app.command("webhook-secret")
+def make_webhook_secret(
+    tenant: Annotated[str, typer.Argument(help="Whose webhooks it signs.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make the secret that signs a tenant's webhooks and print it, once; the one before ends."""
+    from tasks.edges.api_keys import make_webhook_secret
+
+    secret = make_webhook_secret(tenant)
+    if as_json:
+        report_json({"tenant": tenant, "secret": secret})
+        return
+    print(secret)
+    typer.echo("Keep it now. The receiver verifies the header webhook-signature with it.", err=True)
+
+
 @keys_app.command()
 def revoke(
     identity: Annotated[str, typer.Argument(help="The key's id, of `tidemill keys list`.", metavar="ID")],

@@ -10,6 +10,7 @@ from deployments.forecaster.forecast_problems import build_unknown_series_error
 from deployments.forecaster.loaded import LoadedRelease, format_iso
 from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.request import MAX_ITEMS, Name, build_invalid_error, parse_json, parse_time
+from deployments.forecaster.webhook_urls import check_webhook_url
 
 MAX_TIMES = 10_000
 MAX_RESULT_ROWS = 2_000_000  # 300 MB as JSON
@@ -20,6 +21,11 @@ class JobRequest(BaseModel):
     """What every kind of job has."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    webhook: Annotated[
+        str | None,
+        Field(max_length=2000, description="An https URL that is called at the end of the job."),
+    ] = None
 
 
 class BatchJob(JobRequest):
@@ -92,7 +98,12 @@ def parse_job(body: bytes) -> JobRequest:
 
 
 def check_job(loaded: LoadedRelease, job: JobRequest) -> None:
-    """Raise ProblemError when *job* asks for what the release or its rows have not."""
+    """Raise ProblemError when *job* asks for what the release or its rows have not.
+
+    Or for a webhook at an address that is not allowed.
+    """
+    if job.webhook is not None:
+        check_webhook_url(job.webhook)
     if isinstance(job, BatchJob):
         _check_batch(loaded, job)
     elif isinstance(job, BacktestJob):

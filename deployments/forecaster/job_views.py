@@ -2,14 +2,14 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from deployments.forecaster import shapes
 from deployments.forecaster.loaded import format_iso
-from tasks.edges.jobs import Job, JobState
+from tasks.edges.jobs import Job, JobState, JobWebhook
 
 _CLOSED = ConfigDict(extra="forbid")
 JOBS = "/api/v1/jobs"
@@ -22,6 +22,17 @@ class JobProgress(TypedDict):
     n_done: int
     n_total: Annotated[int, Field(description="0 while it is not known.")]
     message: str
+
+
+@with_config(_CLOSED)
+class WebhookView(TypedDict):
+    """The webhook of a job. fault: why the last attempt did not deliver it."""
+
+    url: str
+    state: Literal["waiting", "delivered", "failed"]
+    n_attempts: int
+    next_attempt_at: str | None
+    fault: str | None
 
 
 @with_config(_CLOSED)
@@ -42,6 +53,7 @@ class JobView(TypedDict):
     finished_at: str | None
     problem: Annotated[shapes.Problem | None, Field(description="Why it failed.")]
     result: Annotated[str | None, Field(description="Where the result is, of a job that is done.")]
+    webhook: WebhookView | None
 
 
 @with_config(_CLOSED)
@@ -51,8 +63,8 @@ class JobList(TypedDict):
     jobs: list[JobView]
 
 
-def describe_job(job: Job) -> JobView:
-    """*job* as its caller sees it."""
+def describe_job(job: Job, webhook: JobWebhook | None = None) -> JobView:
+    """*job* as its caller sees it, with its *webhook*."""
     return {
         "job_id": job.id,
         "kind": job.kind,
@@ -68,6 +80,18 @@ def describe_job(job: Job) -> JobView:
         "finished_at": _format_time(job.finished_at),
         "problem": None if job.problem is None else json.loads(job.problem),
         "result": f"{JOBS}/{job.id}/result" if job.state == "done" else None,
+        "webhook": None if webhook is None else _describe_webhook(webhook),
+    }
+
+
+def _describe_webhook(webhook: JobWebhook) -> WebhookView:
+    is_tried_again = webhook.state == "waiting" and webhook.n_attempts > 0
+    return {
+        "url": webhook.url,
+        "state": webhook.state,
+        "n_attempts": webhook.n_attempts,
+        "next_attempt_at": _format_time(webhook.due_at) if is_tried_again else None,
+        "fault": webhook.fault,
     }
 
 
@@ -90,6 +114,7 @@ EXAMPLE: JobView = {
     "finished_at": "2026-11-30T07:16:43.000000Z",
     "problem": None,
     "result": f"{JOBS}/019ad3a0-93c0-7d3c-8bb2-27c2f4a1b0de/result",
+    "webhook": None,
 }
 _EXAMPLE_RESULT = {
     "job_id": EXAMPLE["job_id"],

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import psutil
 
 from deployments.forecaster.problems import ProblemError
+from deployments.ops.webhooks import start_senders
 from tasks.core.errors import SettingsError
 from tasks.edges.command import run_or_exit
 from tasks.edges.files import try_lock
@@ -57,6 +58,7 @@ def main(tick_s: float = TICK_S) -> None:
             raise SettingsError(
                 f"The process {holder} works on the jobs of {read_settings().home}. One loop does."
             )
+        start_senders(stopping)
         while not stopping.is_set():
             try:
                 with open_jobs() as store:

@@ -52,6 +52,14 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE UNIQUE INDEX IF NOT EXISTS job_of_key ON jobs(tenant, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
 CREATE INDEX IF NOT EXISTS job_of_state ON jobs(state, created_at);
+CREATE TABLE IF NOT EXISTS webhooks (
+    job_id TEXT PRIMARY KEY,
+    url TEXT NOT NULL,
+    state TEXT NOT NULL,           -- waiting, delivered or failed
+    n_attempts INTEGER NOT NULL,
+    due_at REAL NOT NULL,          -- of the next attempt, once the job has ended
+    fault TEXT                     -- of the last attempt
+);
 CREATE TABLE IF NOT EXISTS heartbeat (id INTEGER PRIMARY KEY CHECK (id = 1), beat_at REAL NOT NULL);
 """
 
@@ -81,6 +89,17 @@ class Job(NamedTuple):
     created_at: float = 0.0
     started_at: float | None = None
     finished_at: float | None = None
+
+
+class JobWebhook(NamedTuple):
+    """A row of the table, see there."""
+
+    job_id: str
+    url: str
+    state: Literal["waiting", "delivered", "failed"] = "waiting"
+    n_attempts: int = 0
+    due_at: float = 0.0
+    fault: str | None = None
 
 
 _COLUMNS = ", ".join(Job._fields)
@@ -121,8 +140,10 @@ class JobStore:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def add(self, job: Job) -> Job:
+    def add(self, job: Job, webhook: str | None = None) -> Job:
         """Put *job* into the queue; with a known key, the job that has it.
+
+        webhook: the URL that is called at its end.
 
         Raises JobQueueError for a full queue, JobKeyError for another body.
         """
@@ -141,6 +162,9 @@ class JobStore:
                 raise JobQueueError(f"{n} jobs of this tenant wait or run, and TIDEMILL_JOB_QUEUE is {limit}")
             values = ", ".join("?" * len(Job._fields))
             self._connection.execute(f"INSERT INTO jobs VALUES ({values})", job)  # noqa: S608
+            if webhook is not None:
+                row = JobWebhook(job.id, webhook)
+                self._connection.execute("INSERT INTO webhooks VALUES (?, ?, ?, ?, ?, ?)", row)
         return job
 
     def find(self, job_id: str) -> Job | None:
@@ -213,8 +237,45 @@ class JobStore:
         """Forget the jobs that ended before that time; their ids."""
         with self._write():
             found = self._select("finished_at < ?", [before_s])
-            self._connection.executemany("DELETE FROM jobs WHERE id = ?", [[job.id] for job in found])
+            for statement in ("DELETE FROM jobs WHERE id = ?", "DELETE FROM webhooks WHERE job_id = ?"):
+                self._connection.executemany(statement, [[job.id] for job in found])
         return [job.id for job in found]
+
+    def find_webhooks(self, job_ids: Sequence[str]) -> dict[str, JobWebhook]:
+        """Those of the jobs, by job."""
+        places = ", ".join("?" * len(job_ids))
+        rows = self._connection.execute(f"SELECT * FROM webhooks WHERE job_id IN ({places})", job_ids)  # noqa: S608
+        return {row[0]: JobWebhook(*row) for row in rows}
+
+    def start_delivery(self, pauses_s: Sequence[float]) -> JobWebhook | None:
+        """The webhook that has been due the longest; None when none is.
+
+        pauses_s: after each attempt, which is noted before it is made; the last has none.
+        """
+        with self._write():
+            row = self._connection.execute(
+                "SELECT webhooks.* FROM webhooks JOIN jobs ON id = job_id WHERE finished_at IS NOT NULL"
+                " AND webhooks.state = 'waiting' AND due_at <= ? ORDER BY due_at LIMIT 1",
+                [time.time()],
+            ).fetchone()
+            if row is None:
+                return None
+            webhook = JobWebhook(*row)
+            pause_s = pauses_s[min(webhook.n_attempts, len(pauses_s) - 1)]
+            started = webhook._replace(n_attempts=webhook.n_attempts + 1, due_at=time.time() + pause_s)
+            self._connection.execute(
+                "UPDATE webhooks SET n_attempts = ?, due_at = ? WHERE job_id = ?",
+                [started.n_attempts, started.due_at, started.job_id],
+            )
+        return started
+
+    def end_delivery(self, webhook: JobWebhook, fault: str | None, *, is_last: bool) -> None:
+        """Note what came of an attempt. fault: why it was not delivered. is_last: none follows."""
+        state = "delivered" if fault is None else "failed" if is_last else "waiting"
+        self._connection.execute(
+            "UPDATE webhooks SET state = ?, fault = ? WHERE job_id = ? AND n_attempts = ?",
+            [state, fault, webhook.job_id, webhook.n_attempts],
+        )
 
     def write_heartbeat(self) -> None:
         """Note that a job loop runs."""

@@ -103,6 +103,8 @@ class Settings(BaseSettings):
     job_memory_mb: int = Field(default=4000, ge=1)
     job_limit_s: float = Field(default=3600.0, gt=0)
     keep_jobs_days: float = Field(default=7.0, gt=0)
+    # `allow`: webhooks may have http and addresses of this machine and of private networks
+    webhook_private: Literal["deny", "allow"] = "deny"
     keep_searches_mb: int = 50  # folders of earlier searches, the least recently used removed first
     keep_fits_mb: int = 500  # fits of earlier trainings that are kept for reuse; 0: none
 

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal, TypeVar
 
@@ -25,7 +25,7 @@ from deployments.forecaster.routes.shared import (
     get_loaded_release,
     run_large_request,
 )
-from tasks.edges.api_keys import Principal
+from tasks.edges.api_keys import Principal, find_webhook_secret
 from tasks.edges.jobs import (
     Job,
     JobKeyError,
@@ -107,13 +107,18 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
         """The jobs of the caller's tenant, the newest 1,000."""
         dataset = (await get_loaded_release(parts)).manifest.dataset
         tenant = request.state.principal.tenant
-        jobs = await _use_store(lambda store: store.list_jobs(tenant=tenant, dataset=dataset))
-        return build_json_response({"jobs": [describe_job(job) for job in jobs]})
+
+        def find(store: JobStore) -> list[JobView]:
+            return _describe_jobs(store, store.list_jobs(tenant=tenant, dataset=dataset))
+
+        return build_json_response({"jobs": await _use_store(find)})
 
     @app.get("/api/v1/jobs/{id}", responses=_ONE)
     async def get_job(id: str, request: Request) -> Response:  # noqa: A002  (its name in the path)
         """A job: its state and progress, and why it failed."""
-        return build_json_response(describe_job(await _get_job(parts, request.state.principal, id)))
+        job = await _get_job(parts, request.state.principal, id)
+        (view,) = await _use_store(lambda store: _describe_jobs(store, [job]))
+        return build_json_response(view)
 
     @app.get("/api/v1/jobs/{id}/result", responses=_RESULT)
     async def get_result(
@@ -131,11 +136,12 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
         """Cancel a job that waits or runs; one that has ended stays as it is."""
         job = await _get_job(parts, request.state.principal, id)
 
-        def cancel(store: JobStore) -> Job:
+        def cancel(store: JobStore) -> list[JobView]:
             store.cancel(job.id)
-            return get_stored_job(store, job.id)
+            return _describe_jobs(store, [get_stored_job(store, job.id)])
 
-        return build_json_response(describe_job(await _use_store(cancel)))
+        (view,) = await _use_store(cancel)
+        return build_json_response(view)
 
 
 def _send_result(job: Job, accept: str, wanted: Literal["json", "parquet"] | None) -> Response:
@@ -171,10 +177,9 @@ async def accept_job(
         )
     digest = hashlib.sha256(request.url.path.encode() + b"\0" + body).hexdigest()
     job = build_job(loaded, principal, asked, digest, idempotency_key)
-    added = await _use_store(lambda store: _add_job(store, job))
-    headers = {"location": f"{JOBS}/{added.id}"}
-    response = build_json_response(describe_job(added), 202)
-    response.headers.update(headers)
+    view = await _use_store(lambda store: _add_job(store, job, asked.webhook))
+    response = build_json_response(view, 202)
+    response.headers["location"] = f"{JOBS}/{view['job_id']}"
     return response
 
 
@@ -205,7 +210,20 @@ def _parse_and_check(loaded: LoadedRelease, body: bytes, parse: Callable[[bytes]
     return asked
 
 
-def _add_job(store: JobStore, job: Job) -> Job:
+def _describe_jobs(store: JobStore, jobs: Sequence[Job]) -> list[JobView]:
+    webhooks = store.find_webhooks([job.id for job in jobs])
+    return [describe_job(job, webhooks.get(job.id)) for job in jobs]
+
+
+def _add_job(store: JobStore, job: Job, webhook: str | None) -> JobView:
+    if webhook is not None and find_webhook_secret(job.tenant) is None:
+        raise ProblemError(
+            422,
+            "webhook",
+            f"there is no secret of the tenant {job.tenant!r}",
+            "A webhook is signed.",
+            "Ask the operator for one: `tidemill keys webhook-secret TENANT`.",
+        )
     if not store.is_loop_alive():
         raise ProblemError(
             503,
@@ -216,7 +234,7 @@ def _add_job(store: JobStore, job: Job) -> Job:
             {"retry-after": "10"},
         )
     try:
-        return store.add(job)
+        return _describe_jobs(store, [store.add(job, webhook)])[0]
     except JobKeyError as error:
         raise ProblemError(
             422, "Idempotency-Key", str(error), "A key is for one body.", "Take another key."
