@@ -32,6 +32,8 @@ SCOPE_OF = {
     ("POST", "/api/v1/predict/batch"): "predict",
     ("POST", "/api/v1/observations"): "write",
     ("POST", "/api/v1/jobs"): "predict",
+    ("POST", "/api/v1/forecast/{model}"): "predict",
+    ("POST", "/api/v1/ml/automl"): "predict",
     ("GET", "/api/v1/jobs"): "predict",
     ("GET", "/api/v1/jobs/{id}"): "predict",
     ("GET", "/api/v1/jobs/{id}/result"): "predict",

@@ -19,6 +19,7 @@ from deployments.forecaster.problems import add_problem_handlers
 from deployments.forecaster.recorder import ResponseRecorder
 from deployments.forecaster.routes import (
     docs,
+    fits,
     health,
     jobs,
     metrics,
@@ -36,6 +37,7 @@ ROUTES = (
     predict,
     predictions,
     jobs,
+    fits,
     observations,
     models,
     health,

@@ -1,16 +1,28 @@
 """What a job may be asked for: the body of `POST /api/v1/jobs`, checked by the loaded release."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Literal
 
+import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 
 from deployments.forecaster.forecast_problems import build_unknown_series_error
 from deployments.forecaster.loaded import LoadedRelease, format_iso
+from deployments.forecaster.own_history import build_own_rows
 from deployments.forecaster.problems import ProblemError
-from deployments.forecaster.request import MAX_ITEMS, Name, build_invalid_error, parse_json, parse_time
+from deployments.forecaster.request import (
+    MAX_ITEMS,
+    ForecastRequest,
+    Name,
+    build_invalid_error,
+    parse_json,
+    parse_time,
+)
 from deployments.forecaster.webhook_urls import check_webhook_url
+from tasks.core.errors import TidemillError
+from tasks.edges.settings import ROOT, read_settings
 
 MAX_TIMES = 10_000
 MAX_RESULT_ROWS = 2_000_000  # 300 MB as JSON
@@ -71,20 +83,78 @@ class BacktestJob(JobRequest):
         return first, last
 
 
-KINDS: dict[str, type[JobRequest]] = {"batch": BatchJob, "backtest": BacktestJob}
-SCOPE_OF_KIND: dict[str, str] = {}  # of those that need more than `predict`
+class FitRequest(JobRequest):
+    """What both kinds of fits have: the rows of the dataset, or those of the request."""
+
+    series_id: Annotated[Name, Field(description="Name of the own history.")] = "mine"
+    history: Annotated[
+        Annotated[list[dict[str, str | float | None]], Field(min_length=1)] | None,
+        Field(description="Rows to fit on instead of the dataset's: event_time, and every value column."),
+    ] = None
 
 
-class JobBody(RootModel[BatchJob | BacktestJob]):
+class ForecastFit(FitRequest):
+    """The body of `POST /api/v1/forecast/{model}`."""
+
+
+class ForecastJob(ForecastFit):
+    """One model of the dataset, fitted on all rows, and its forecast from the newest."""
+
+    kind: Literal["forecast"] = "forecast"
+    model: Name
+
+
+class AutomlFit(FitRequest):
+    """The body of `POST /api/v1/ml/automl`."""
+
+    models: Annotated[
+        Annotated[list[Name], Field(min_length=1)] | None,
+        Field(description="Models of the dataset; without it, all."),
+    ] = None
+
+
+class AutomlJob(AutomlFit):
+    """The models of the dataset, walked forward and ranked; the best one's forecast."""
+
+    kind: Literal["automl"] = "automl"
+
+
+class TrainingJob(JobRequest):
+    """A retraining with its gate, as an operator starts it in Prefect."""
+
+    kind: Literal["training"]
+    reason: Annotated[str, Field(min_length=1, max_length=200)]
+    recipe: Annotated[
+        Literal["full", "window", "search"] | None,
+        Field(description="What is trained; without it, as the decision says."),
+    ] = None
+
+
+KINDS: dict[str, type[JobRequest]] = {
+    "batch": BatchJob,
+    "backtest": BacktestJob,
+    "forecast": ForecastJob,
+    "automl": AutomlJob,
+    "training": TrainingJob,
+}
+SCOPE_OF_KIND = {"training": "operate"}  # of those that need more than `predict`
+
+
+class JobBody(RootModel[BatchJob | BacktestJob | ForecastJob | AutomlJob | TrainingJob]):
     """The body of a job, for the OpenAPI document."""
 
 
-def parse_job(body: bytes) -> JobRequest:
-    """The job in *body*.
+def parse_job(body: bytes, given: Mapping[str, str] | None = None) -> JobRequest:
+    """The job in *body*. given: keys that the path of the request has.
 
     Raises ProblemError: 400 when it is no JSON, 422 when it is JSON that is no valid job.
     """
     content = parse_json(body, _EXAMPLE)
+    if given is not None and isinstance(content, dict):
+        if stated := sorted(given.keys() & content.keys()):
+            rule = "The path says what it is."
+            raise ProblemError(422, stated[0], "it is in the body, too", rule, "Leave it out.")
+        content = {**content, **given}
     kind = content.get("kind") if isinstance(content, dict) else None
     if not isinstance(kind, str) or kind not in KINDS:
         fact = "missing" if kind is None else f"{str(kind)[:60]!r}"
@@ -106,6 +176,8 @@ def check_job(loaded: LoadedRelease, job: JobRequest) -> None:
         check_webhook_url(job.webhook)
     if isinstance(job, BatchJob):
         _check_batch(loaded, job)
+    elif isinstance(job, FitRequest):
+        _check_fit(loaded, job)
     elif isinstance(job, BacktestJob):
         first, last = job.parse_range()
         seen_until = loaded.manifest.seen_until
@@ -120,6 +192,34 @@ def check_job(loaded: LoadedRelease, job: JobRequest) -> None:
         if last is not None and last < (first or seen_until):
             rule = f"The range begins at {format_iso(first or seen_until)}."
             raise ProblemError(422, "last", f"{format_iso(last)} is before it", rule, "Take a later one.")
+
+
+def _check_fit(loaded: LoadedRelease, job: FitRequest) -> None:
+    asked = [job.model] if isinstance(job, ForecastJob) else getattr(job, "models", None) or []
+    known = list_dataset_models(read_settings().checkout or ROOT, loaded.manifest.dataset)
+    if unknown := [name for name in asked if name not in known]:
+        rule = f"The dataset has the models {', '.join(known)}."
+        raise ProblemError(404, "model", f"no model {unknown[0]!r}", rule, "Take one of them.")
+    select_fit_rows(loaded, job)
+
+
+def select_fit_rows(loaded: LoadedRelease, job: FitRequest) -> pl.DataFrame:
+    """SERIES, what *job* is fitted on. Raises ProblemError for a history that is none."""
+    if job.history is None:
+        return loaded.rows
+    content = {"series_id": job.series_id, "history": job.history}
+    return build_own_rows(loaded, ForecastRequest.model_validate(content))
+
+
+def list_dataset_models(checkout: Path, dataset: str) -> list[str]:
+    """The models of *dataset* in *checkout*. Raises ProblemError 503 when it has no entry."""
+    from tasks.edges.params import read_document
+
+    try:
+        return list(read_document(checkout).select_dataset(dataset).list_models())
+    except (TidemillError, OSError) as error:
+        rule = f"The models of {dataset!r} are in the params.yaml of a checkout (TIDEMILL_CHECKOUT)."
+        raise ProblemError(503, "models", str(error), rule, "Report it to the operator.") from error
 
 
 def _check_batch(loaded: LoadedRelease, job: BatchJob) -> None:

@@ -128,9 +128,12 @@ _EXAMPLE_RESULT = {
     "n_cutoffs": 60,
     "rows": [{"step": None, "n": 300, "mae": 0.31, "coverage_frac": 0.79, "primary": 0.38}],
 }
+_QUEUED = {**EXAMPLE, "state": "queued", "finished_at": None, "result": None}
 # Of an operation, what a good request gets
 EXAMPLES: dict[tuple[str, str], object] = {
-    ("post", JOBS): {**EXAMPLE, "state": "queued", "finished_at": None, "result": None},
+    ("post", JOBS): _QUEUED,
+    ("post", "/api/v1/forecast/{model}"): _QUEUED,
+    ("post", "/api/v1/ml/automl"): _QUEUED,
     ("get", JOBS): {"jobs": [EXAMPLE]},
     ("get", f"{JOBS}/{{id}}"): EXAMPLE,
     ("delete", f"{JOBS}/{{id}}"): EXAMPLE,

@@ -1,5 +1,6 @@
 """What each kind of job computes, on the release and the rows that it was accepted on."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,19 +8,30 @@ from typing import NamedTuple
 
 import polars as pl
 
-from deployments.forecaster.job_requests import BacktestJob, BatchJob, JobRequest
-from deployments.forecaster.loaded import format_iso
+from deployments.forecaster.job_requests import (
+    BacktestJob,
+    BatchJob,
+    FitRequest,
+    ForecastJob,
+    JobRequest,
+    TrainingJob,
+    select_fit_rows,
+)
+from deployments.forecaster.loaded import LoadedRelease, ReleaseChoice, format_iso
 from tasks.core.errors import ReleaseError, TidemillError
 from tasks.core.frames import SERIES
 from tasks.core.kinds import get_kind
 from tasks.edges.jobs import Job
+from tasks.edges.params import read_dataset, read_document
+from tasks.edges.processes import fetch_url
 from tasks.edges.row_versions import find_rows_version
+from tasks.edges.settings import ROOT, read_settings
 from tasks.promote.backtest import list_backtest_cutoffs, score_backtest
 from tasks.release import Release, load_release, predict_cutoffs
 from tasks.release.origins import build_origin_grid, convert_to_us
 
 _N_PARTS = 20  # of a job whose progress is reported
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_RETRAINING, _PREFECT_S = "retraining/retraining", 10.0
 Report = Callable[[int, int, str], None]
 
 
@@ -42,7 +54,12 @@ def run_job(job: Job, asked: JobRequest, report: Report) -> JobResult:
 
     Raises TidemillError with the reason when there is none.
     """
-    result = _RUNNERS[type(asked)](load_input(job), asked, report)
+    if isinstance(asked, TrainingJob):
+        result = start_training(job, asked)
+    elif isinstance(asked, FitRequest):
+        result = _run_fits(job, load_input(job), asked, report)
+    else:
+        result = _RUNNERS[type(asked)](load_input(job), asked, report)
     head = {
         "job_id": job.id,
         "kind": job.kind,
@@ -68,6 +85,59 @@ def load_input(job: Job) -> JobInput:
             f"The rows {job.rows_version} are not kept any more (TIDEMILL_KEEP_ROWS_MB). Send the job again."
         )
     return JobInput(release, SERIES.check(pl.read_parquet(content)))
+
+
+def start_training(job: Job, asked: TrainingJob) -> JobResult:
+    """Start a flow run of the deployment `retraining`, once for each job.
+
+    Raises TidemillError when no server has the deployment, or another dataset is current.
+    """
+    api, dataset = read_settings().prefect_api_url, read_dataset()
+    if dataset != job.dataset:
+        raise TidemillError(
+            f"The checkout's current dataset is {dataset!r}, and the job is of {job.dataset!r}. A training is"
+            f" of the current one: `tidemill use {job.dataset}`, then send the job again."
+        )
+    found = fetch_url(f"{api}/deployments/name/{_RETRAINING}", timeout_s=_PREFECT_S) if api else None
+    if found is None:
+        raise TidemillError(
+            f"No Prefect server with the deployment {_RETRAINING} answers at {api or '(none is set)'}, so"
+            " nothing was started. `tidemill up` starts one; `tidemill run` trains without it."
+        )
+    body = {
+        "parameters": {"reason": asked.reason, **({"recipe": asked.recipe} if asked.recipe else {})},
+        "tags": ["job"],
+        "idempotency_key": f"job-{job.id}",
+    }
+    address = f"{api}/deployments/{json.loads(found)['id']}/create_flow_run"
+    created = fetch_url(address, timeout_s=_PREFECT_S, body=json.dumps(body).encode())
+    if created is None:
+        raise TidemillError(f"Prefect's server at {api} has not started the run. Its page shows why.")
+    run = json.loads(created)
+    facts = {"flow_run_id": run["id"], "flow_run": run["name"], "deployment": _RETRAINING}
+    return JobResult(facts, pl.DataFrame([facts]))
+
+
+def _run_fits(job: Job, given: JobInput, asked: FitRequest, report: Report) -> JobResult:
+    """The forecast of the model, or of the best one, and how each did."""
+    from deployments.ops.job_fits import fit_models  # the libraries of the models
+
+    document = read_document(read_settings().checkout or ROOT).select_dataset(job.dataset)
+    manifest = given.release.manifest
+    assert manifest is not None, "load_input has seen it"
+    choice = ReleaseChoice(given.release.folder, job.version, "job")
+    loaded = LoadedRelease(given.release, manifest, choice, given.rows, (), job.rows_version)
+    models = [asked.model] if isinstance(asked, ForecastJob) else getattr(asked, "models", None)
+    fitted = fit_models(document, select_fit_rows(loaded, asked), models or document.list_models(), report)
+    head = {
+        "primary_score": document.about.primary_score,
+        "best": fitted[0].name,
+        "models": [
+            {"model": fit.name, "primary": fit.loss, "seconds": round(fit.seconds, 3), **fit.scores}
+            for fit in fitted
+        ],
+    }
+    return JobResult(head, fitted[0].forecasts)
 
 
 def _run_batch(given: JobInput, asked: JobRequest, report: Report) -> JobResult:

@@ -209,6 +209,20 @@ def test_a_tenant_sees_its_own_jobs_alone_and_fills_its_own_queue(tenants):
     assert post("ann", "again").status_code == 202
 
 
+def test_a_training_needs_operate_and_says_when_there_is_no_server(tenants, server):
+    other, keys = tenants
+    beat(other)
+    body = {"kind": "training", "reason": "test"}
+    refused = other.client.post(JOBS, json=body, headers=keys["bob"])
+    assert (refused.status_code, refused.json()["rule"]) == (
+        403,
+        "A job of the kind training needs `operate`.",
+    )
+    job = wait_for_job(server, server.client.post(JOBS, json=body).json()["job_id"])
+    assert job["state"] == "failed"
+    assert "No Prefect server" in job["problem"]["fact"]
+
+
 def test_a_result_is_there_when_the_job_is_done(tenants):
     server, keys = tenants
     beat(server)

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from homes import at_home
+from how_to_blocks import list_blocks
 from servers import DATASET, serving
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import WebhookVerificationError
@@ -107,6 +108,10 @@ def test_a_signed_call_is_tried_again_until_it_is_accepted(receiver, home):
         assert (content["type"], content["data"]["job_id"]) == ("job.done", "a")
         with pytest.raises(WebhookVerificationError):
             verifier.verify(body.replace(b"job.done", b"job.fail"), headers)
+    (example,) = (text for _, text in list_blocks("jobs-and-webhooks") if "def read_call" in text)
+    space = {}
+    exec(example, space)
+    assert space["read_call"](body, headers, find_webhook_secret("acme")) == content
     make_webhook_secret("acme")
     with pytest.raises(WebhookVerificationError):
         Webhook(find_webhook_secret("acme")).verify(body, headers)

@@ -48,7 +48,7 @@ _MINE: JsonObject = {
     "model": shapes.Problem,
     "description": "There is no such job, or it is another tenant's, or it is not kept any more.",
 }
-_ACCEPTED: Responses = {
+ACCEPTED: Responses = {
     202: {
         "model": JobView,
         "description": "The job is in the queue; Location has its address.",
@@ -90,7 +90,7 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
     @app.post(
         "/api/v1/jobs",
         status_code=202,
-        responses=_ACCEPTED,
+        responses=ACCEPTED,
         openapi_extra=describe_body(JobBody, REQUEST_EXAMPLES),
     )
     async def add_job(
