@@ -92,6 +92,10 @@ class FitRequest(JobRequest):
         Field(description="Rows to fit on instead of the dataset's: event_time, and every value column."),
     ] = None
 
+    def list_models(self, known: Sequence[str]) -> list[str]:
+        """The requested models; of *known* all when the request names none."""
+        return list(known)
+
 
 class ForecastFit(FitRequest):
     """The body of `POST /api/v1/forecast/{model}`."""
@@ -102,6 +106,11 @@ class ForecastJob(ForecastFit):
 
     kind: Literal["forecast"] = "forecast"
     model: Name
+
+    def list_models(self, known: Sequence[str]) -> list[str]:
+        """See FitRequest."""
+        del known
+        return [self.model]
 
 
 class AutomlFit(FitRequest):
@@ -117,6 +126,10 @@ class AutomlJob(AutomlFit):
     """The models of the dataset, walked forward and ranked; the best one's forecast."""
 
     kind: Literal["automl"] = "automl"
+
+    def list_models(self, known: Sequence[str]) -> list[str]:
+        """See FitRequest."""
+        return list(known) if self.models is None else self.models
 
 
 class TrainingJob(JobRequest):
@@ -195,9 +208,8 @@ def check_job(loaded: LoadedRelease, job: JobRequest) -> None:
 
 
 def _check_fit(loaded: LoadedRelease, job: FitRequest) -> None:
-    asked = [job.model] if isinstance(job, ForecastJob) else getattr(job, "models", None) or []
     known = list_dataset_models(read_settings().checkout or ROOT, loaded.manifest.dataset)
-    if unknown := [name for name in asked if name not in known]:
+    if unknown := [name for name in job.list_models(known) if name not in known]:
         rule = f"The dataset has the models {', '.join(known)}."
         raise ProblemError(404, "model", f"no model {unknown[0]!r}", rule, "Take one of them.")
     select_fit_rows(loaded, job)

@@ -12,7 +12,6 @@ from deployments.forecaster.job_requests import (
     BacktestJob,
     BatchJob,
     FitRequest,
-    ForecastJob,
     JobRequest,
     TrainingJob,
     select_fit_rows,
@@ -127,8 +126,8 @@ def _run_fits(job: Job, given: JobInput, asked: FitRequest, report: Report) -> J
     assert manifest is not None, "load_input has seen it"
     choice = ReleaseChoice(given.release.folder, job.version, "job")
     loaded = LoadedRelease(given.release, manifest, choice, given.rows, (), job.rows_version)
-    models = [asked.model] if isinstance(asked, ForecastJob) else getattr(asked, "models", None)
-    fitted = fit_models(document, select_fit_rows(loaded, asked), models or document.list_models(), report)
+    models = asked.list_models(document.list_models())
+    fitted = fit_models(document, select_fit_rows(loaded, asked), models, report)
     head = {
         "primary_score": document.about.primary_score,
         "best": fitted[0].name,

@@ -26,6 +26,17 @@ def get_observations_path(dataset: str) -> Path:
     return read_settings().home.absolute() / "observations" / f"{encode_name(dataset)}.parquet"
 
 
+def get_quarantine_path(dataset: str) -> Path:
+    """The file of the rows that break the contract of *dataset*."""
+    return get_observations_path(dataset).with_suffix(".quarantine.parquet")
+
+
+def list_observation_files(dataset: str) -> list[Path]:
+    """All files of *dataset*; some may not be there."""
+    path = get_observations_path(dataset)
+    return [path, get_quarantine_path(dataset), path.with_suffix(".lock")]
+
+
 def read_observations(path: Path) -> pl.DataFrame | None:
     """SERIES, the vintages that were sent; None when there is no file."""
     return SERIES.check(pl.read_parquet(path.read_bytes())) if path.exists() else None
@@ -44,8 +55,7 @@ def write_observations(dataset: str, rows: pl.DataFrame, quarantined: pl.DataFra
 
     Called inside `hold_observations`.
     """
-    path = get_observations_path(dataset)
-    broken = path.with_suffix(".quarantine.parquet")
+    path, broken = get_observations_path(dataset), get_quarantine_path(dataset)
     if quarantined.height:
         parts = [pl.read_parquet(broken.read_bytes())] if broken.exists() else []
         kept = pl.concat([*parts, QUARANTINE.conform(quarantined)], how="diagonal").tail(MAX_QUARANTINED)

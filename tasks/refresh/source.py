@@ -40,13 +40,13 @@ def write_source(params: SourceParams, dataset: str, folder: Path, root: Path) -
     With a link to the observations, also in `data/source` itself: the next training reads them.
     Raises SourceError when a feed has landed nothing.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     if isinstance(params, FeedSource):
         _write_window(dataset, folder)
     elif not isinstance(params, ArchSource):
         write_links(folder, "files", list_dataset_files(params.files, dataset, root))
     for place in (folder, root / SOURCE):
-        if place.is_dir() or place == folder:
-            place.mkdir(parents=True, exist_ok=True)
+        if place.is_dir():
             link_observations(dataset, place)
 
 

@@ -67,6 +67,21 @@ def test_the_async_client_has_the_same_methods_and_answers(server, client):
             with pytest.raises(ServiceProblemError, match="registry"):
                 await other.get_monitoring("1")
             assert (await other.get_health())["ready"]
+            started = await other.start_job("backtest", stride_steps=9, idempotency_key="async")
+            assert (
+                started["job_id"]
+                == client.start_job("backtest", stride_steps=9, idempotency_key="async")["job_id"]
+            )
+            await other.cancel_job(started["job_id"])
+            ended = await other.wait_for_job(started["job_id"])
+            assert ended == await other.get_job(started["job_id"]) == (await other.list_jobs())["jobs"][0]
+            assert ended["state"] == "cancelled"
+            with pytest.raises(ServiceProblemError, match="it is cancelled"):
+                await other.get_result(started["job_id"])
+            with pytest.raises(ServiceProblemError, match="contract"):
+                await other.send_observations(
+                    [{"series_id": "north", "event_time": "2021-01-01T00:00:00Z", "load": 1.0}]
+                )
             assert (await other.predict_batch([{"series_id": "south"}]))["n_failed"] == 0
             return await asyncio.gather(other.predict("north"), other.get_models())
 

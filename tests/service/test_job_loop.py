@@ -15,7 +15,9 @@ from homes import at_home
 from servers import serving, working
 from small_release import START
 from test_jobs import JOBS, post_when_ready, wait_for_job
+from typer.testing import CliRunner
 
+from deployments.cli.app import app
 from deployments.ops.job_loop import JobLoop
 from tasks.edges.jobs import (
     Job,
@@ -260,6 +262,28 @@ def test_a_key_is_of_one_tenant_and_one_body(tmp_path):
         assert store.add(make_job("c", "other", key="k", digest="1")).id == "c"
         with pytest.raises(JobKeyError, match="is that of job a"):
             store.add(make_job("d", key="k", digest="1"))
+
+
+def test_jobs_by_command(tmp_path):
+    runner = CliRunner()
+    with loop_of(tmp_path) as (store, _):
+        store.add(make_job("a"))
+        store.add(make_job("b", "other"))
+        listed = json.loads(runner.invoke(app, ["jobs", "list", "--json"]).stdout)
+        assert [(job["tenant"], job["job_id"], job["state"]) for job in listed] == [
+            ("other", "b", "queued"),
+            ("acme", "a", "queued"),
+        ]
+        assert len(json.loads(runner.invoke(app, ["jobs", "list", "--tenant", "acme", "--json"]).stdout)) == 1
+        assert "batch" in runner.invoke(app, ["jobs", "list"]).stdout
+        store.fail(store.start_next(), {"detail": "job: too large"})
+        assert "failed: job: too large" in runner.invoke(app, ["jobs", "show", "a"]).stdout
+        assert (
+            json.loads(runner.invoke(app, ["jobs", "cancel", "b", "--json"]).stdout)["state"] == "cancelled"
+        )
+        assert runner.invoke(app, ["jobs", "cancel", "a"]).stdout == "a is failed.\n"
+        unknown = runner.invoke(app, ["jobs", "show", "c"])
+        assert (unknown.exit_code, "There is no job 'c'" in unknown.output) == (2, True)
 
 
 def test_a_file_of_another_version_is_named(tmp_path):

@@ -5,7 +5,6 @@ import json
 import random
 import re
 import time
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -13,7 +12,7 @@ import pytest
 from homes import at_home
 from how_to_blocks import list_blocks, run_block
 from pydantic import TypeAdapter
-from refresh_runs import DATASET, LOOP, build_root, run_full_pass, start_program, write_meters
+from refresh_runs import DATASET, build_root, refreshing, run_full_pass, write_meters
 from servers import crown, serving
 from small_release import START, build_small_release, small_about, small_rows
 
@@ -28,7 +27,7 @@ from deployments.forecaster.problems import ProblemError
 from tasks.core.frames import SERIES
 from tasks.edges.api_keys import create_key, read_own_key
 from tasks.edges.files import compute_file_hash
-from tasks.edges.observations import get_observations_path, read_observations
+from tasks.edges.observations import get_observations_path, get_quarantine_path, read_observations
 from tasks.edges.processes import wait_for
 from tasks.edges.registry import get_rows_path
 from tasks.refresh.stage import refresh_rows
@@ -110,7 +109,7 @@ def test_each_row_gets_its_verdict_and_the_file_has_those_that_are_new(loaded, t
             (day(400), day(401), 101.0),
             (NOW - timedelta(days=1), NOW, 5.0),
         ]
-        broken = pl.read_parquet(get_observations_path(DATASET).with_suffix(".quarantine.parquet"))
+        broken = pl.read_parquet(get_quarantine_path(DATASET))
         assert {"load is -1.0, not > 0", "load is missing"} < set(broken["reason"])
         assert broken.height == 7
         digest = compute_file_hash(get_observations_path(DATASET))
@@ -175,14 +174,6 @@ def test_what_is_no_row_of_the_dataset_is_refused_as_a_whole(loaded, tmp_path, r
     with at_home(tmp_path), pytest.raises(ProblemError) as caught:
         send(loaded, rows)
     assert (caught.value.status, caught.value.body["thing"]) == (422, thing)
-
-
-@contextmanager
-def refreshing(root, log):
-    process = start_program(LOOP, root, log)
-    yield
-    process.terminate()
-    assert process.wait(30) == 0
 
 
 def run_how_to(server, key):

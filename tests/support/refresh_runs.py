@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -81,6 +82,15 @@ def start_program(program: str, root: Path, log: Path) -> subprocess.Popen:
             stdout=out,
             stderr=out,
         )
+
+
+@contextmanager
+def refreshing(root: Path, log: Path):
+    """The refresh loop on *root* in a process of its own."""
+    process = start_program(LOOP, root, log)
+    yield
+    process.terminate()
+    assert process.wait(30) == 0
 
 
 def write_meters(root: Path, rows: pl.DataFrame, name: str = "meters.csv") -> None:

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+import polars as pl
 from fastapi import FastAPI, Request, Response
 
 from deployments.forecaster import shapes
@@ -57,6 +58,6 @@ def _observe(loaded: LoadedRelease, body: bytes) -> Observations:
     contract = read_contract(checkout, loaded.manifest.dataset, list_value_columns(sent))
     try:
         return add_observations(loaded, contract, sent, now)
-    except OSError as error:
+    except (OSError, pl.exceptions.PolarsError) as error:
         rule = "A row is on disk before it is answered."
         raise ProblemError(503, "observations", str(error), rule, "Report it to the operator.") from error
