@@ -25,7 +25,7 @@ from tasks.edges.api_keys import find_webhook_secret
 from tasks.edges.jobs import Job, JobStoreError, JobWebhook, get_job, open_jobs
 
 PAUSES_S = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 0.0)  # after each attempt; the last is final
-TIMEOUT_S = 10.0  # of an attempt, the look-up of the name apart
+TIMEOUT_S = 10.0  # to connect, and to answer
 N_SENDERS = 4  # so that an address that hangs delays few others
 _POLL_S = 0.5
 _GONE = 410
