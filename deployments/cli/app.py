@@ -19,6 +19,7 @@ from deployments.cli.check import add_check_command
 from deployments.cli.datasets import add_dataset_commands
 from deployments.cli.exit_codes import ExitCode
 from deployments.cli.feed import add_feed_commands
+from deployments.cli.jobs import add_jobs_commands
 from deployments.cli.keys import add_key_commands
 from deployments.cli.leaks import add_leaks_command
 from deployments.cli.operate import add_operate_commands
@@ -259,6 +260,7 @@ add_dataset_commands(app)
 add_leaks_command(app)
 add_check_command(app)
 add_feed_commands(app)
+add_jobs_commands(app)
 add_key_commands(app)
 add_quarantine_commands(app)
 add_replay_command(app)

@@ -21,7 +21,8 @@ def add_key_commands(app: typer.Typer) -> None:
 def create(
     name: Annotated[str, typer.Argument(help="Who will use it; shown in lists, limits and records.")],
     scope: Annotated[
-        list[str], typer.Option(help="read, predict, operate or admin (all of them); several are possible.")
+        list[str],
+        typer.Option(help="read, predict, write, operate or admin (all); several are possible."),
     ],
     dataset: Annotated[list[str], typer.Option(help="A dataset that the key sees; `*` is all of them.")],
     tenant: Annotated[str, typer.Option(help="Whose it is; its keys share a rate.")] = "operators",
@@ -63,6 +64,22 @@ def list_(as_json: AsJson = False) -> None:
             key.revoked_at or "",
         )
     Console().print(table)
+
+
+@keys_app.command("webhook-secret")
+def make_webhook_secret(
+    tenant: Annotated[str, typer.Argument(help="Whose webhooks it signs.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make the secret that signs a tenant's webhooks and print it, once; the one before ends."""
+    from tasks.edges.api_keys import make_webhook_secret
+
+    secret = make_webhook_secret(tenant)
+    if as_json:
+        report_json({"tenant": tenant, "secret": secret})
+        return
+    print(secret)
+    typer.echo("Keep it now. The receiver verifies the header webhook-signature with it.", err=True)
 
 
 @keys_app.command()

@@ -7,15 +7,18 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, NamedTuple, NotRequired, cast
 from urllib.parse import quote
+from uuid import uuid4
 
 import httpx
 from typing_extensions import TypedDict
 
 from deployments.forecaster import shapes
+from deployments.forecaster.job_views import JobView
 
 BUSY = (429, 503)
 Analysis = Literal["describe", "correlation", "distribution"]
 HistoryStep = Mapping[str, str | float | None]  # event_time, and every value column
+Observation = Mapping[str, str | float | None]  # series_id, event_time, and every value column
 
 
 class SeriesItem(TypedDict):
@@ -63,11 +66,12 @@ class RetryPolicy:
 
 
 class Call(NamedTuple):
-    """A request: its method, path and body."""
+    """A request: its method, path, body and headers."""
 
     method: str
     path: str
     body: Mapping[str, object] | None = None
+    headers: Mapping[str, str] | None = None
 
 
 def parse_retry_after(text: str | None, now: datetime) -> float | None:
@@ -126,6 +130,27 @@ def build_query(query: str, variables: Mapping[str, object] | None) -> Call:
 def build_explanation(prediction_id: str) -> Call:
     """The request for the explanation of a recorded answer."""
     return Call("GET", f"/api/v1/predictions/{quote(prediction_id, safe='')}/explain")
+
+
+def build_observations(rows: Sequence[Observation]) -> Call:
+    """The request that adds rows."""
+    return Call("POST", "/api/v1/observations", {"rows": list(rows)})
+
+
+def build_job(kind: str, key: str | None, options: Mapping[str, object]) -> Call:
+    """The request of a job; without a *key* one is made, so that a retry is the same job."""
+    headers = {"idempotency-key": key or str(uuid4())}
+    return Call("POST", "/api/v1/jobs", {"kind": kind, **options}, headers)
+
+
+def build_job_call(method: str, job_id: str, part: str = "") -> Call:
+    """A request about the job *job_id*. part: `/result` or nothing."""
+    return Call(method, f"/api/v1/jobs/{quote(job_id, safe='')}{part}")
+
+
+def is_ended(job: JobView) -> bool:
+    """Whether a job is done, failed or cancelled."""
+    return job["state"] not in {"queued", "running"}
 
 
 def build_release(version: str, part: str = "") -> Call:

@@ -13,20 +13,29 @@ from deployments.client.calls import (
     Analysis,
     Call,
     HistoryStep,
+    Observation,
     RetryPolicy,
     SeriesItem,
     build_analysis,
     build_batch,
     build_explanation,
+    build_job,
+    build_job_call,
+    build_observations,
     build_predict,
     build_query,
     build_release,
+    is_ended,
     parse_answer,
 )
 from deployments.forecaster import shapes
+from deployments.forecaster.job_views import JobList, JobView
+from deployments.forecaster.observations import Observations
 
 TIMEOUT_S = 30.0
+POLL_S = 1.0  # of a job that is waited for
 MODELS, HEALTH = Call("GET", "/api/v1/models"), Call("GET", "/api/v1/health")
+JOBS = Call("GET", "/api/v1/jobs")
 
 
 def _build_options(address: str, key: str | None, timeout_s: float) -> Mapping[str, Any]:
@@ -120,6 +129,48 @@ class ServiceClient:
         answer: Mapping[str, object] = self._send(build_release(version, "/monitoring"))
         return answer
 
+    def send_observations(self, rows: Sequence[Observation]) -> Observations:
+        """Add rows to the dataset; each gets a verdict. The same rows again change nothing."""
+        answer: Observations = self._send(build_observations(rows))
+        return answer
+
+    def start_job(self, kind: str, *, idempotency_key: str | None = None, **options: Any) -> JobView:
+        """Start a job, for example `start_job("backtest", stride_steps=5)`.
+
+        idempotency_key: the same one is the same job; by default each call is one.
+        """
+        answer: JobView = self._send(build_job(kind, idempotency_key, options))
+        return answer
+
+    def get_job(self, job_id: str) -> JobView:
+        """The state of a job."""
+        answer: JobView = self._send(build_job_call("GET", job_id))
+        return answer
+
+    def list_jobs(self) -> JobList:
+        """The jobs of the caller's tenant, the newest first."""
+        answer: JobList = self._send(JOBS)
+        return answer
+
+    def cancel_job(self, job_id: str) -> JobView:
+        """Cancel a job; one that has ended stays as it is."""
+        answer: JobView = self._send(build_job_call("DELETE", job_id))
+        return answer
+
+    def get_result(self, job_id: str) -> Mapping[str, Any]:
+        """The result of a job that is done: figures, and `rows`."""
+        answer: Mapping[str, Any] = self._send(build_job_call("GET", job_id, "/result"))
+        return answer
+
+    def wait_for_job(self, job_id: str, timeout_s: float = 3600.0) -> JobView:
+        """The job once it has ended. Raises TimeoutError after *timeout_s*."""
+        deadline = time.monotonic() + timeout_s
+        while not is_ended(job := self.get_job(job_id)):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"The job {job_id} has not ended after {timeout_s:g} s.")
+            time.sleep(POLL_S)
+        return job
+
     def get_health(self) -> shapes.Health:
         """The state of the service."""
         answer: shapes.Health = self._send(HEALTH)
@@ -129,7 +180,7 @@ class ServiceClient:
         attempt = 1
         while True:
             try:
-                response = self._http.request(call.method, call.path, json=call.body)
+                response = self._http.request(call.method, call.path, json=call.body, headers=call.headers)
             except httpx.ConnectError:
                 if (wait_s := self._retry.find_wait(None, attempt, datetime.now(UTC))) is None:
                     raise
@@ -222,6 +273,45 @@ class AsyncServiceClient:
         answer: Mapping[str, object] = await self._send(build_release(version, "/monitoring"))
         return answer
 
+    async def send_observations(self, rows: Sequence[Observation]) -> Observations:
+        """See ServiceClient."""
+        answer: Observations = await self._send(build_observations(rows))
+        return answer
+
+    async def start_job(self, kind: str, *, idempotency_key: str | None = None, **options: Any) -> JobView:
+        """See ServiceClient."""
+        answer: JobView = await self._send(build_job(kind, idempotency_key, options))
+        return answer
+
+    async def get_job(self, job_id: str) -> JobView:
+        """See ServiceClient."""
+        answer: JobView = await self._send(build_job_call("GET", job_id))
+        return answer
+
+    async def list_jobs(self) -> JobList:
+        """See ServiceClient."""
+        answer: JobList = await self._send(JOBS)
+        return answer
+
+    async def cancel_job(self, job_id: str) -> JobView:
+        """See ServiceClient."""
+        answer: JobView = await self._send(build_job_call("DELETE", job_id))
+        return answer
+
+    async def get_result(self, job_id: str) -> Mapping[str, Any]:
+        """See ServiceClient."""
+        answer: Mapping[str, Any] = await self._send(build_job_call("GET", job_id, "/result"))
+        return answer
+
+    async def wait_for_job(self, job_id: str, timeout_s: float = 3600.0) -> JobView:
+        """See ServiceClient."""
+        deadline = time.monotonic() + timeout_s
+        while not is_ended(job := await self.get_job(job_id)):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"The job {job_id} has not ended after {timeout_s:g} s.")
+            await asyncio.sleep(POLL_S)
+        return job
+
     async def get_health(self) -> shapes.Health:
         """See ServiceClient."""
         answer: shapes.Health = await self._send(HEALTH)
@@ -231,7 +321,9 @@ class AsyncServiceClient:
         attempt = 1
         while True:
             try:
-                response = await self._http.request(call.method, call.path, json=call.body)
+                response = await self._http.request(
+                    call.method, call.path, json=call.body, headers=call.headers
+                )
             except httpx.ConnectError:
                 if (wait_s := self._retry.find_wait(None, attempt, datetime.now(UTC))) is None:
                     raise

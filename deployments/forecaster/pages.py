@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from deployments.forecaster import shapes
+from deployments.forecaster import job_views, observations, shapes
 from deployments.forecaster.access import SCOPE_OF
 from deployments.forecaster.analysis import correlate_rows, count_rows, describe_rows
 from deployments.forecaster.batch import build_batch_response
@@ -21,7 +21,7 @@ from tasks.core.calendar import parse_step_length
 
 Examples = Mapping[str, Mapping[str, Any]]  # title of a request -> its body
 
-PREDICT, BATCH = "/api/v1/predict", "/api/v1/predict/batch"
+PREDICT, BATCH, OBSERVATIONS = "/api/v1/predict", "/api/v1/predict/batch", "/api/v1/observations"
 ANALYZE, GRAPHQL = "/api/v1/analyze", "/api/v1/graphql"
 QUERY = (
     "{ champion { version seenUntil } allSeries(first: 2) { items { seriesId knownAt } } alarms { name } }"
@@ -100,6 +100,10 @@ def build_openapi(app: FastAPI, loaded: LoadedRelease | None) -> JsonObject:
                 kind["example"] = example
             for parameter in operation.get("parameters", ()):
                 parameter["example"] = loaded.choice.version if loaded else "1.0.0"
+    for (method, path), example in {**job_views.EXAMPLES, **observations.EXAMPLES}.items():
+        get_first_response(document["paths"][path][method])["content"]["application/json"]["example"] = (
+            example
+        )
     return document
 
 
@@ -139,6 +143,7 @@ def build_request_examples(loaded: LoadedRelease) -> Mapping[str, Examples]:
         f"{ANALYZE}/correlation": {"with the target before": {**analyzed, "lag_steps": [1, 2]}},
         GRAPHQL: {"release, series and alarms": {"query": QUERY}},
         f"{ANALYZE}/distribution": {"five bins": {**analyzed, "bins": 5}},
+        OBSERVATIONS: {"the newest row again": {"rows": [{"series_id": first, **history[-1]}]}},
     }
 
 

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 JsonObject = dict[str, Any]  # a part of the OpenAPI document
@@ -79,6 +80,12 @@ def add_problem_handlers(app: FastAPI) -> None:
             "See /docs.",
             error.headers,
         ).response()
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where, rule = ".".join(map(str, first["loc"])), "Parameters are as /docs describes them."
+        return ProblemError(422, where[:60], str(first["msg"]), rule, "See /docs.").response()
 
     @app.exception_handler(Exception)
     async def unforeseen(_: Request, error: Exception) -> Response:

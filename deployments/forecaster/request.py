@@ -263,31 +263,38 @@ def _check_row(k: int, row: Any, names: set[str], columns: Sequence[str]) -> Non
         raise ProblemError(422, f"history.{k}.event_time", fact, rule, way_out)
     if row.keys() == names:
         return
-    if unknown := sorted(set(row) - names):
-        close = get_close_matches(unknown[0], columns, n=1)
-        way_out = f"Did you mean {close[0]!r}?" if close else "Remove them."
-        raise ProblemError(422, f"history[{k}]", f"unknown column(s) {unknown[:10]}"[:200], rule, way_out)
+    check_unknown_columns(f"history[{k}]", row, names, columns, rule)
     missing = [c for c in columns if c not in row]
     fact = f"column(s) {missing} are missing"
     raise ProblemError(422, f"history[{k}]", fact, rule, "Send null where a value is unknown.")
 
 
+def check_unknown_columns(
+    where: str, row: Mapping[str, object], names: set[str], columns: Sequence[str], rule: str
+) -> None:
+    """Raise ProblemError for a key of *row* that is none of *names*. columns: that may be meant."""
+    if unknown := sorted(set(row) - names):
+        close = get_close_matches(unknown[0], columns, n=1)
+        way_out = f"Did you mean {close[0]!r}?" if close else "Remove them."
+        raise ProblemError(422, where, f"unknown column(s) {unknown[:10]}"[:200], rule, way_out)
+
+
 def _convert_values(history: Sequence[Any], column: str) -> list[float | None]:
-    values: list[float | None] = []
-    for k, row in enumerate(history):
-        value = row[column]
-        if isinstance(value, bool | str):  # float would accept both
-            raise _build_number_error(k, column)
-        try:
-            values.append(None if value is None else float(value))
-        except (TypeError, OverflowError) as error:
-            raise _build_number_error(k, column) from error
-    return values
+    return [convert_value(row[column], f"history.{k}.{column}") for k, row in enumerate(history)]
 
 
-def _build_number_error(k: int, column: str) -> ProblemError:
-    rule = "A value is a number that a float64 holds, or null where it is unknown."
-    return ProblemError(422, f"history.{k}.{column}", "no such number", rule, "Send a number or null.")
+def convert_value(value: Any, where: str) -> float | None:
+    """*value* as a number; None where it is unknown. Raises ProblemError 422 for anything else."""
+    is_wrong = isinstance(value, bool | str)  # float would accept both
+    number = None
+    try:
+        number = None if value is None or is_wrong else float(value)
+    except (TypeError, OverflowError):
+        is_wrong = True
+    if is_wrong:
+        rule = "A value is a number that a float64 holds, or null where it is unknown."
+        raise ProblemError(422, where, "no such number", rule, "Send a number or null.")
+    return number
 
 
 def filter_unknown_keys(content: Any, known: KeysView[str]) -> Any:

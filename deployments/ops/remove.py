@@ -11,6 +11,7 @@ from deployments.ops.supervisor_state import read_state
 from tasks.core.errors import ParamsError
 from tasks.edges.audit import get_audit_head_path
 from tasks.edges.objectives import get_counts_path
+from tasks.edges.observations import list_observation_files
 from tasks.edges.params import read_document
 from tasks.edges.processes import is_running
 from tasks.edges.registry import MANIFEST, ReleaseIdentity, get_rows_path
@@ -88,6 +89,7 @@ def _list_paths(dataset: str) -> Iterator[Path]:
         get_audit_head_path(dataset),
         get_rows_path(dataset),
         get_rows_versions_folder(dataset),
+        *list_observation_files(dataset),
         get_counts_path(dataset),
         home / "progress" / f"{encode_name(dataset)}.json",
         home / "refresh" / dataset,

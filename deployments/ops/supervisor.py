@@ -99,7 +99,14 @@ def list_parts(kafka: bool = False) -> list[SupervisedPart]:
     ports = list_ports(kafka)
     build = {"kafka": _build_kafka, "feed": _build_feed, "prefect": _build_prefect, "mlflow": _build_mlflow}
     parts = [build_part(ports) for name, build_part in build.items() if name in ports]
-    return [*parts, _build_refresh(), _build_service(ports), _build_worker(ports), _build_alerts()]
+    return [
+        *parts,
+        _build_refresh(),
+        _build_service(ports),
+        _build_worker(ports),
+        _build_alerts(),
+        _build_jobs(),
+    ]
 
 
 def _build_kafka(_: Mapping[str, int]) -> SupervisedPart:
@@ -172,6 +179,15 @@ def _build_alerts() -> SupervisedPart:
     command = [sys.executable, "-m", "deployments.ops.alert_loop"]
     n = len(settings.alerts.get_secret_value().split())
     return SupervisedPart("alerts", lambda: command, environment, f"{n} addresses", lambda: True)
+
+
+def _build_jobs() -> SupervisedPart:
+    settings = read_settings()
+    environment = build_prefect_environment(settings.prefect_api_url or build_api_url(settings.prefect_port))
+    command = [sys.executable, "-m", "deployments.ops.job_loop"]
+    return SupervisedPart(
+        "jobs", lambda: command, environment, f"{settings.job_processes} at a time", lambda: True
+    )
 
 
 def build_deploy_command() -> list[str]:

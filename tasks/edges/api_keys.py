@@ -5,6 +5,7 @@ under a secret in `<home>/keys.secret`: who reads a copy of the file learns no k
 none. A key is `tm_<id>_<32 random bytes>`.
 """
 
+import base64
 import hashlib
 import hmac
 import os
@@ -20,7 +21,7 @@ from tasks.core.errors import AccessError
 from tasks.edges.files import write_private_file
 from tasks.edges.settings import read_settings
 
-Scope = Literal["read", "predict", "operate", "admin"]
+Scope = Literal["read", "predict", "write", "operate", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 ALL = "*"  # as a dataset: each of them
 _PREFIX = "tm"
@@ -34,7 +35,10 @@ CREATE TABLE IF NOT EXISTS keys (
     digest TEXT NOT NULL,
     created_at TEXT NOT NULL,
     revoked_at TEXT
-)
+);
+CREATE TABLE IF NOT EXISTS webhook_secrets (
+    tenant TEXT PRIMARY KEY, secret TEXT NOT NULL, created_at TEXT NOT NULL
+);
 """
 
 
@@ -124,6 +128,28 @@ def revoke_key(identity: str) -> ApiKey:
     return next(key for key in list_keys() if key.id == identity)
 
 
+def make_webhook_secret(tenant: str) -> str:
+    """A new secret that signs the webhooks of *tenant*, in place of the one before.
+
+    It is kept as it is, since a signature needs it; the file is readable by this user alone.
+    """
+    secret = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
+    with _open() as connection, connection:
+        connection.execute(
+            "INSERT OR REPLACE INTO webhook_secrets VALUES (?, ?, ?)", (tenant, secret, _format_now())
+        )
+    return secret
+
+
+def find_webhook_secret(tenant: str) -> str | None:
+    """The secret of *tenant*; None when none was made."""
+    if not get_keys_path().exists():
+        return None
+    with _open() as connection:
+        row = connection.execute("SELECT secret FROM webhook_secrets WHERE tenant = ?", [tenant]).fetchone()
+    return None if row is None else str(row[0])
+
+
 def find_principal(key: str) -> Principal | None:
     """Whose *key* is; None for an unknown or a revoked one.
 
@@ -165,7 +191,7 @@ def _open() -> Iterator[sqlite3.Connection]:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     try:
         with closing(sqlite3.connect(path, timeout=5.0)) as connection:
-            connection.execute(_TABLE)
+            connection.executescript(_TABLE)
             yield connection
     except sqlite3.Error as error:
         raise AccessError(

@@ -147,7 +147,7 @@ def get_writer(path: Path, wait_s: float) -> sqlite3.Connection:
 def _open_connection(path: Path, wait_s: float) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=wait_s)
     try:
-        _apply_wal_mode(connection, wait_s)
+        apply_wal_mode(connection, wait_s)
         connection.execute("PRAGMA synchronous=FULL")
         if _read_format(connection) == 0:
             connection.execute(_SERVED)
@@ -179,7 +179,7 @@ def _add_columns(connection: sqlite3.Connection) -> None:
     connection.commit()
 
 
-def _apply_wal_mode(connection: sqlite3.Connection, wait_s: float) -> None:
+def apply_wal_mode(connection: sqlite3.Connection, wait_s: float) -> None:
     """Switch to WAL; SQLite does not wait when two processes open a new file, so this does."""
     deadline = time.monotonic() + wait_s
     while True:

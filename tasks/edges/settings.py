@@ -98,6 +98,15 @@ class Settings(BaseSettings):
     # What happens to a month of answers that is older: `move` into a parquet file, or `delete`
     old_answers: Literal["move", "delete"] = "move"
     keep_rows_mb: int = Field(default=1000, ge=0)  # earlier rows that answers were made from, of each dataset
+    # Jobs of the service: how many of a tenant may wait or run, how many run at the same time, what
+    # each may use, and how long it is kept after its end
+    job_queue: int = Field(default=20, ge=1)
+    job_processes: int = Field(default=1, ge=1)
+    job_memory_mb: int = Field(default=4000, ge=1)
+    job_limit_s: float = Field(default=3600.0, gt=0)
+    keep_jobs_days: float = Field(default=7.0, gt=0)
+    # `allow`: webhooks may have http and addresses of this machine and of private networks
+    webhook_private: Literal["deny", "allow"] = "deny"
     keep_searches_mb: int = 50  # folders of earlier searches, the least recently used removed first
     keep_fits_mb: int = 500  # fits of earlier trainings that are kept for reuse; 0: none
 

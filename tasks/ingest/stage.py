@@ -12,6 +12,7 @@ from tasks.core.calendar import Calendar
 from tasks.core.errors import SourceError
 from tasks.core.frames import COLUMN_DTYPES, REPEATED, SERIES
 from tasks.core.reports.ingest import IngestedFile, IngestLedger, IngestTotals, RowCounts
+from tasks.ingest.observed import ObservedSource
 from tasks.ingest.params import FilesSource, SourceParams
 from tasks.ingest.source import build_source
 from tasks.ingest.source_file import IngestSource, SourceFile
@@ -44,7 +45,7 @@ def read_configured_source(
 
     folder: of its files, data/source in a checkout.
     """
-    source = build_source(params, about, folder)
+    source = ObservedSource(build_source(params, about, folder), folder)
     if isinstance(params, FilesSource):
         for question in params.assumed:
             report(f"ingest: the first reading is taken without an answer: {question}")

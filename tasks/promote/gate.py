@@ -73,7 +73,7 @@ def compare_releases(
     """Compare both releases at *cutoffs*, each from the rows known by it."""
     truth = select_known_truth(rows, challenger.about)
     issued = {
-        side: _join_truth(predict_cutoffs(release, rows, cutoffs), truth)
+        side: join_truth(predict_cutoffs(release, rows, cutoffs), truth)
         for side, release in zip(SIDES, (challenger, opponent), strict=True)
     }
     return compare_forecasts(
@@ -213,7 +213,8 @@ def _compute_index_means(index: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.bincount(index, values) / np.bincount(index)
 
 
-def _join_truth(issued: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
+def join_truth(issued: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
+    """*issued* with the outcomes of `select_known_truth` as y, null where there is none."""
     return issued.join(truth.drop("known_at"), on=["series_id", "event_time"], how="left")
 
 

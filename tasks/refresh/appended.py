@@ -17,8 +17,10 @@ from tasks.core.errors import SourceError
 from tasks.core.frames import SERIES
 from tasks.core.reports.feed import FeedWindow
 from tasks.edges.artifacts import read_report
+from tasks.edges.observations import get_observations_path
 from tasks.edges.refreshed import FileRead, RefreshReport, Stamp
 from tasks.ingest.cells import read_cells
+from tasks.ingest.observed import NAME as OBSERVATIONS
 from tasks.ingest.params import FeedSource, FilesSource, SourceParams
 from tasks.ingest.source_file import list_linked_files
 from tasks.ingest.stage import read_configured_source
@@ -64,7 +66,7 @@ def read_all_rows(source: Source, report: Callable[[str], None]) -> SourceRows:
     if isinstance(source.params, FeedSource):
         return SourceRows(rows, {}, read_report(source.folder / WINDOW, FeedWindow))
     files = {}
-    for file in ledger.files:
+    for file in (file for file in ledger.files if file.file != OBSERVATIONS):
         n_bytes = source.stamp.get(str((source.folder / file.file).resolve()), (0,))[0]
         files[file.file] = FileRead(n_bytes=n_bytes, sha256=file.sha256)
     return SourceRows(rows, files, None)
@@ -78,7 +80,11 @@ def read_appended_rows(
     old: SERIES, what it read: the published rows and those that broke the contract.
     report: called with a line for each file that has grown.
     None when the whole has to be read, also for new rows with an error: the whole names its row.
+    So it is for new observations, which may be vintages of any row.
     """
+    observed = str(get_observations_path(last.dataset))
+    if source.stamp.get(observed) != last.key.source.get(observed):
+        return None
     try:
         read = (
             _read_feed(source, last) if isinstance(source.params, FeedSource) else _read_files(source, last)

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from tasks.core.errors import SourceError
 from tasks.edges.artifacts import write_report
+from tasks.edges.observations import get_observations_path, link_observations
 from tasks.edges.refreshed import Stamp
 from tasks.edges.safe_names import encode_name
 from tasks.edges.settings import read_settings
 from tasks.ingest.params import ArchSource, FeedSource, SourceParams
-from tasks.ingest.wizard.use import WINDOW, list_dataset_files, write_links
+from tasks.ingest.wizard.use import SOURCE, WINDOW, list_dataset_files, write_links
 
 
 def read_stamp(params: SourceParams, dataset: str, root: Path) -> Stamp:
@@ -18,13 +19,13 @@ def read_stamp(params: SourceParams, dataset: str, root: Path) -> Stamp:
     Raises SourceError or ParamsError when there is no such source.
     """
     if isinstance(params, ArchSource):
-        return {}
-    if isinstance(params, FeedSource):
+        paths = []
+    elif isinstance(params, FeedSource):
         folder = read_settings().home / "feed" / encode_name(dataset)
         paths = [folder / WINDOW, folder / "table" / "_delta_log"]
     else:
         paths = list_dataset_files(params.files, dataset, root)
-    return build_stamp(paths)
+    return build_stamp([*paths, get_observations_path(dataset)])
 
 
 def build_stamp(paths: Iterable[Path]) -> Stamp:
@@ -36,14 +37,17 @@ def build_stamp(paths: Iterable[Path]) -> Stamp:
 def write_source(params: SourceParams, dataset: str, folder: Path, root: Path) -> None:
     """Fill *folder* as `data/source` is: links to the files, or the window of all that has landed.
 
+    With a link to the observations, also in `data/source` itself: the next training reads them.
     Raises SourceError when a feed has landed nothing.
     """
-    if isinstance(params, ArchSource):
-        return
-    if not isinstance(params, FeedSource):
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(params, FeedSource):
+        _write_window(dataset, folder)
+    elif not isinstance(params, ArchSource):
         write_links(folder, "files", list_dataset_files(params.files, dataset, root))
-        return
-    _write_window(dataset, folder)
+    for place in (folder, root / SOURCE):
+        if place.is_dir():
+            link_observations(dataset, place)
 
 
 def _write_window(dataset: str, folder: Path) -> None:

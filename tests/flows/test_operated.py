@@ -25,7 +25,7 @@ from flows.training import STAGES as TRAINED
 from tasks.edges.params import STAGES
 from tasks.edges.processes import build_process_identity, find_free_port, wait_for
 
-PARTS = {"alerts", "feed", "prefect", "mlflow", "refresh", "service", "worker"}
+PARTS = {"alerts", "feed", "jobs", "prefect", "mlflow", "refresh", "service", "worker"}
 
 
 @pytest.fixture(scope="module")
@@ -274,6 +274,23 @@ def test_an_alarm_is_one_event_however_often_it_is_emitted(checkout, api):
     time.sleep(1)
     (event,) = api.post("/events/filter", json={"filter": wanted}).json()["events"]
     assert event["payload"] == alarm
+
+
+def test_a_training_job_starts_a_run_of_the_deployment_with_its_reason(checkout, up, api):
+    """The pool pauses meanwhile, so that nothing is trained."""
+    assert api.patch("/work_pools/tidemill", json={"is_paused": True}).is_success
+    with httpx.Client(base_url=f"{up['addresses']['service']}/api/v1", timeout=30) as service:
+        accepted = service.post("/jobs", json={"kind": "training", "reason": "a job of the test"})
+        assert accepted.status_code == 202, accepted.text
+        path = f"/jobs/{accepted.json()['job_id']}"
+        assert wait_for(lambda: service.get(path).json()["state"] not in {"queued", "running"}, PATIENCE_S)
+        assert service.get(path).json()["state"] == "done", service.get(path).text
+        started = service.get(f"{path}/result").json()
+    run = api.get(f"/flow_runs/{started['flow_run_id']}").json()
+    assert (run["state_type"], run["parameters"]["reason"]) == ("SCHEDULED", "a job of the test")
+    cancelled = {"state": {"type": "CANCELLED", "name": "Cancelled"}, "force": True}
+    assert api.post(f"/flow_runs/{run['id']}/set_state", json=cancelled).is_success
+    assert api.patch("/work_pools/tidemill", json={"is_paused": False}).is_success
 
 
 def test_windows_that_close_shortly_after_each_other_start_one_refresh(api):

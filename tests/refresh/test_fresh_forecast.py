@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import Producer
 from homes import at_home
 from kafka_support import make_topic
-from refresh_runs import DATASET, LOOP, build_feed_root, send_rows, start_program
+from refresh_runs import DATASET, build_feed_root, refreshing, send_rows
 from servers import crown, serving
 from small_release import START, build_small_release, small_rows
 
@@ -36,14 +36,6 @@ def landing(root):
     yield
     stopping.set()
     thread.join(30)
-
-
-@contextmanager
-def refreshing(root, log):
-    process = start_program(LOOP, root, log)
-    yield
-    process.terminate()
-    assert process.wait(30) == 0
 
 
 def wait_for(holds, seconds=60.0):

@@ -6,8 +6,11 @@ What tests import by name lies in servers.py: other folders have a conftest too.
 from contextlib import ExitStack
 
 import pytest
-from servers import DATASET, at, serving
+from servers import DATASET, at, serving, working
 from small_release import build_small_release, small_rows
+
+from tasks.edges.jobs import open_jobs
+from tasks.edges.processes import START_S, wait_for
 
 
 @pytest.fixture
@@ -36,7 +39,9 @@ def all_rows():
 
 @pytest.fixture(scope="session")
 def server(releases, tmp_path_factory):
-    """One server for all tests that only ask."""
+    """One server, with its job loop, for all tests that only ask."""
     home = tmp_path_factory.mktemp("home")
-    with serving(home, TIDEMILL_RELEASE=str(releases / "first")) as running:
+    with working(home), serving(home, TIDEMILL_RELEASE=str(releases / "first")) as running:
+        with at(home), open_jobs() as store:
+            assert wait_for(store.is_loop_alive, START_S)
         yield running

@@ -40,7 +40,7 @@ def guarded(releases, tmp_path_factory, signing):
         keys["few"] = create_key("few", "few", ["predict"], ["*"])
     environment = {
         "TIDEMILL_AUTH": "on",
-        "TIDEMILL_RATE_LIMIT": "40/minute",
+        "TIDEMILL_RATE_LIMIT": "80/minute",
         "TIDEMILL_JWT_KEY": str(public),
         "TIDEMILL_JWT_ISSUER": ISSUER,
         "TIDEMILL_JWT_AUDIENCE": AUDIENCE,
@@ -121,8 +121,8 @@ def test_a_revoked_key_is_refused_within_five_seconds(guarded):
 
 def test_a_caller_has_a_rate_and_others_have_theirs(guarded):
     server, keys = guarded
-    statuses = [ask(server, keys["few"]).status_code for _ in range(45)]
-    assert statuses.count(200) == 40
+    statuses = [ask(server, keys["few"]).status_code for _ in range(85)]
+    assert statuses.count(200) == 80
     refused = ask(server, keys["few"])
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
     assert ask(server, keys["admin"], "GET", "/api/v1/models").status_code == 200

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import re
-import subprocess
-import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -12,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
+from how_to_blocks import list_blocks, run_block
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
@@ -20,15 +19,10 @@ from deployments.client import AsyncServiceClient, RetryPolicy, ServiceClient, S
 from deployments.client.calls import parse_retry_after
 from deployments.forecaster import shapes
 from tasks.edges.processes import find_free_port
-from tasks.edges.settings import ROOT, build_child_environment
 
-PAGE = (ROOT / "docs/how-to/call-the-api.md").read_text()
-BLOCKS = re.findall(r"^```(bash|python|javascript)\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
-PROGRAMS = {
-    "bash": ["bash", "-c"],
-    "python": [sys.executable, "-c"],
-    "javascript": ["node", "--input-type=module", "-e"],
-}
+# Those that need more than the tests' own service: tests/service/test_webhooks.py, test_job_fits.py
+OTHERS = re.compile(r"def read_call|start_job\(\"forecast\"")
+BLOCKS = [b for b in list_blocks("call-the-api", "jobs-and-webhooks") if not OTHERS.search(b[1])]
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 QUICK = RetryPolicy(first_s=0.01)
 
@@ -87,6 +81,21 @@ def test_the_async_client_has_the_same_methods_and_answers(server, client):
             with pytest.raises(ServiceProblemError, match="registry"):
                 await other.get_monitoring("1")
             assert (await other.get_health())["ready"]
+            started = await other.start_job("backtest", stride_steps=9, idempotency_key="async")
+            assert (
+                started["job_id"]
+                == client.start_job("backtest", stride_steps=9, idempotency_key="async")["job_id"]
+            )
+            await other.cancel_job(started["job_id"])
+            ended = await other.wait_for_job(started["job_id"])
+            assert ended == await other.get_job(started["job_id"]) == (await other.list_jobs())["jobs"][0]
+            assert ended["state"] == "cancelled"
+            with pytest.raises(ServiceProblemError, match="it is cancelled"):
+                await other.get_result(started["job_id"])
+            with pytest.raises(ServiceProblemError, match="contract"):
+                await other.send_observations(
+                    [{"series_id": "north", "event_time": "2021-01-01T00:00:00Z", "load": 1.0}]
+                )
             assert (await other.predict_batch([{"series_id": "south"}]))["n_failed"] == 0
             return await asyncio.gather(other.predict("north"), other.get_models())
 
@@ -194,16 +203,12 @@ def test_the_how_to_runs_as_written(server, k):
         "localhost:3000": f"127.0.0.1:{server.client.base_url.port}",
         "sp500": "north",
         "nasdaq": "south",
+        "2018-12-04": "2021-01-04",
     }.items():
         text = text.replace(name, ours)
-    done = subprocess.run(
-        [*PROGRAMS[language], text],
-        cwd=ROOT,
-        env=build_child_environment(TIDEMILL_KEY="none"),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
+    done = run_block(language, text, "none")
+    expected = (
+        r"2021-02-0\dT00:00:00Z|prediction_id|0 of 2 failed|^done \w{12} 5$"
+        r'|"state": "done"|^5 \d+ \d+\.\d+ 0\.\d+'
     )
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"2021-02-0\dT00:00:00Z|prediction_id|0 of 2 failed", done.stdout), done.stdout
+    assert re.search(expected, done.stdout, flags=re.MULTILINE), done.stdout

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -83,6 +84,15 @@ def start_program(program: str, root: Path, log: Path) -> subprocess.Popen:
         )
 
 
+@contextmanager
+def refreshing(root: Path, log: Path):
+    """The refresh loop on *root* in a process of its own."""
+    process = start_program(LOOP, root, log)
+    yield
+    process.terminate()
+    assert process.wait(30) == 0
+
+
 def write_meters(root: Path, rows: pl.DataFrame, name: str = "meters.csv") -> None:
     """*rows* (SERIES) as a file of the dataset."""
     table = rows.select(pl.col("series_id").alias("meter"), pl.col("event_time").alias("day"), "load")
@@ -96,9 +106,13 @@ def write_links_of(root: Path) -> None:
     write_links(root / "data/source", "files", files)
 
 
-def run_full_pass(root: Path) -> bytes:
-    """The bytes of data/clean/rows.parquet after the stages ingest and validate."""
-    write_links_of(root)
+def run_full_pass(root: Path, links: bool = True) -> bytes:
+    """The bytes of data/clean/rows.parquet after the stages ingest and validate.
+
+    links: fill data/source first.
+    """
+    if links:
+        write_links_of(root)
     ingest(root)
     validate(root)
     return (root / "data/clean/rows.parquet").read_bytes()

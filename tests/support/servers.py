@@ -93,6 +93,18 @@ def serving_bento(home: Path, **environment):
         process.wait(60)
 
 
+@contextmanager
+def working(home: Path, **environment):
+    """The job loop of *home* in a process of its own; it has begun a little later."""
+    env = build_child_environment(TIDEMILL_HOME=str(home), **environment)
+    process = subprocess.Popen([sys.executable, "-m", "deployments.ops.job_loop"], cwd=ROOT, env=env)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
 def crown(home: Path, folder: Path) -> str:
     """Promote the sealed release in *folder*, as the promote stage does.
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from tasks.core.errors import ParamsError
 from tasks.core.reports.feed import FeedWindow
 from tasks.edges.artifacts import read_report, write_folder, write_json, write_report
+from tasks.edges.observations import link_observations
 from tasks.edges.params import read_document
 from tasks.edges.safe_names import encode_name
 from tasks.edges.settings import ROOT, read_settings
@@ -47,6 +48,7 @@ def apply_dataset(name: str, root: Path = ROOT) -> AppliedDataset:
     files = list_dataset_files(source.get("files") or (), name, root) if kind == "files" else []
     window = find_window(name, root / SOURCE) if kind == "feed" else None
     links = write_links(root / SOURCE, kind, files, window)
+    link_observations(name, root / SOURCE)
     models = tuple(entry["models"])
     document["dataset"] = name
     document.setdefault("models", []).clear()  # in place: the list holds comments
