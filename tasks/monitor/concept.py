@@ -13,19 +13,19 @@ _LEAST_LOSS = 1e-12
 _SPREAD_SD = 5.0  # an input further out counts as that far
 
 
-def select_inputs(streams: pl.DataFrame, times: pl.Series, lag_steps: int) -> np.ndarray:
-    """(T, N) values of the streams of numbers, *lag_steps* before *times* on the grid.
+def select_inputs(streams: pl.DataFrame, times: pl.Series, lag_steps: int) -> pl.DataFrame:
+    """The streams of numbers *lag_steps* before *times* on the grid, which are the event_time.
 
     Values that are positive throughout are in logs.
     """
     numbers = [name for name in streams.columns[1:] if streams.schema[name] == pl.Float64]
-    values = streams.select(numbers).to_numpy().reshape(streams.height, -1).copy()
+    values = streams.select(numbers).to_numpy().reshape(streams.height, -1)
     is_log = np.fmin.reduce(values, axis=0, initial=np.inf) > 0
-    values[:, is_log] = np.log(values[:, is_log])
     rows = streams["event_time"].search_sorted(times).to_numpy().astype(int) - lag_steps
     out = np.full((len(times), len(numbers)), np.nan)
     out[rows >= 0] = values[rows[rows >= 0]]
-    return out
+    out[:, is_log] = np.log(out[:, is_log])
+    return pl.DataFrame(out, schema=dict.fromkeys(numbers, pl.Float64)).insert_column(0, times)
 
 
 def compute_ratios(loss: np.ndarray, inputs: np.ndarray, n_reference: int) -> np.ndarray:

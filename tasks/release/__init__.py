@@ -8,6 +8,7 @@ of the release, the cutoff and the rows known by it.
 
 from tasks.release.load import Release, load_release, load_unsealed_release
 from tasks.release.manifest import EnsembleSpec, Manifest, check_manifest, write_manifest
+from tasks.release.origins import select_relevant_rows
 from tasks.release.predict import find_absence_reasons, predict_cutoffs, predict_ensemble
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "load_unsealed_release",
     "predict_cutoffs",
     "predict_ensemble",
+    "select_relevant_rows",
     "write_manifest",
 ]

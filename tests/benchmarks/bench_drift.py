@@ -12,7 +12,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 from nab import compute_score, count_probation, read_files, score_by_windowed_gaussian
-from seasonal_streams import WEEK, build_streams, compute_alarms, measure_alarms
+from seasonal_streams import WEEK, build_streams, compute_alarms, compute_joint_alarms, measure_alarms
 
 from tasks.core.sketch import build_sketch, compare_values
 from tasks.edges.settings import ROOT
@@ -29,7 +29,7 @@ PEERS = ROOT / ".venv-peers/drift/bin/python"
 def detect(reference, current, season_steps):
     """Ours."""
     detector = fit_detector(reference, season_steps, 24, 0.5, BUDGET / 720)
-    first = compute_alarms(detector, current, len(reference)).first[:, : current.shape[1]]
+    first = compute_alarms(detector, current, len(reference)).first
     first = np.where(first < 0, NEVER, first).min(axis=0)
     return np.where(first == NEVER, -1, (first + 1) * detector.block_steps - 1)
 
@@ -37,7 +37,7 @@ def detect(reference, current, season_steps):
 def detect_by_level(reference, current, season_steps):
     """Ours, the level alone: what the other detectors of a stream cost."""
     detector = fit_detector(reference, season_steps, 24, 0.5, BUDGET / 720)
-    first = compute_alarms(detector, current, len(reference)).first[LEVEL, : current.shape[1]]
+    first = compute_alarms(detector, current, len(reference)).first[LEVEL]
     return np.where(first < 0, -1, (first + 1) * detector.block_steps - 1)
 
 
@@ -66,8 +66,7 @@ def _average(values, n):
 def find_joint_alarm(values, reference_days):
     """Ours: the day of the first alarm of the reconstruction error."""
     start = reference_days * 24
-    detector = fit_detector(values[:start], 24, 24, 0.5, BUDGET / 720)
-    first = compute_alarms(detector, values[start:], start).first[LEVEL, -1]
+    first = compute_joint_alarms(values, start, 24, 24, BUDGET / 720).first[LEVEL, 0]
     return None if first < 0 else int(first) + 1
 
 

@@ -29,7 +29,7 @@ def watch(seed, level, noise):
     is_reference = build_calendar(ABOUT).nominal_known_at() <= START + timedelta(days=N_GATE)
     watched = build_watched_outcomes(pl.concat(parts), ABOUT, is_reference)
     streams = pl.DataFrame({"event_time": TIMES, "s:x": x, "s:c": 3.0, "s:text": "a"})
-    inputs = select_inputs(streams, watched.times, LAG)
+    inputs = select_inputs(streams, watched.times, LAG).drop("event_time").to_numpy()
     return watch_levels(watched, ABOUT, 0.5, 0.05 / 30, inputs)
 
 
