@@ -30,6 +30,7 @@ from tasks.monitor.signals import (
 
 SHORT_BLOCK = 5  # steps of a block where there is no season
 MIN_BLOCKS = 20  # of the reference; fewer give no standard deviation to measure by
+SILENT_BLOCKS = 5  # without a value, or with a single one
 MIN_SEASONS = 4  # of the reference; fewer give no means of the places in the season
 _LEAST_SD = 1e-9  # of a share
 

@@ -19,6 +19,7 @@ from tasks.monitor.categories import MAX_CATEGORIES
 from tasks.monitor.drift import (
     MIN_BLOCKS,
     MIN_SEASONS,
+    SILENT_BLOCKS,
     DriftDetector,
     compute_figures,
     fit_detector,
@@ -32,7 +33,6 @@ from tasks.monitor.signals import LEVEL
 from tasks.monitor.streams import sort_names
 
 STREAMS_SHOWN = 100
-SILENT_BLOCKS = 5  # without a value, or with a single one
 JOINT = "*:joint"
 _BUDGET_SPAN = timedelta(days=30)
 _DAY = timedelta(days=1)

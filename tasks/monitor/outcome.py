@@ -60,7 +60,7 @@ def build_outcomes(
     rows: SERIES with vintages.
     seen_until: of each digest that is known; `is_seen` marks steps that the release was fitted on,
       since it may answer from rows of that time.
-    `is_late`: the first vintage came after its nominal time; `is_corrected`: the newest differs
+    `is_late`: the first value came after its nominal time; `is_corrected`: the newest differs
     from the first. `loss`, `error` and `is_covered` are those of the target's kind.
     """
     return _score(_join_truth(forecasts, rows, about, calendar), about, seen_until)
@@ -111,7 +111,7 @@ def _build_truth(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.Dat
     grouped = vintages.group_by("series_id", "event_time", maintain_order=True).agg(
         y=pl.col("y").last(),
         first=pl.col("y").drop_nulls().first(),
-        known_at=pl.col("known_at").first(),
+        known_at=pl.col("known_at").filter(pl.col("y").is_not_null()).first(),
         newest_known_at=pl.col("known_at").last(),
     )
     late = pl.col("known_at") > calendar.nominal_known_at()

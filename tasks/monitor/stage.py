@@ -164,7 +164,7 @@ def _watch_levels(
 ) -> tuple[ServiceLevel, ...]:
     is_reference = calendar.nominal_known_at() <= champion.promoted_as_of
     about, inputs = groups.about, join_groups(groups.inputs)
-    watched = build_watched_outcomes(judged, about, is_reference)
+    watched = build_watched_outcomes(judged, about, is_reference, groups.grid)
     budget = compute_step_budget(groups.grid, about, params)
     known = inputs[inputs["event_time"].search_sorted(watched.times)].drop("event_time").to_numpy()
     known = known.reshape(len(watched.times), inputs.width - 1)
