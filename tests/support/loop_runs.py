@@ -36,12 +36,12 @@ def write_rows(path, n_old, n_new=0, seed=1):
     part.rename(path)
 
 
-def build_loop_checkout(folder) -> SmallCheckout:
+def build_loop_checkout(folder, **settings) -> SmallCheckout:
     """A checkout after its first `tidemill run`, which reads `meters.csv` in *folder*."""
     ports = {
         f"TIDEMILL_{name}_PORT": str(find_free_port("127.0.0.1")) for name in ("PREFECT", "MLFLOW", "SERVICE")
     }
-    found = small_checkout(folder, **ports)
+    found = small_checkout(folder, **ports, **settings)
     write_rows(folder / "meters.csv", 700)
     found.tidemill(
         "new", NAME, "--csv", str(folder / "meters.csv"), "--target", "load", "--horizon", "7", "--yes"
