@@ -176,6 +176,8 @@ def _watch(
     scaled, deviations, band = _scale(reference, current, level, n_rows, budget)
     limit = float(compute_limits(scaled, budget.slack, budget.alarms_per_step * budget.block_steps)[0, 0])
     alarm = _run_cusum(deviations, limit, budget.slack, times, is_loss=level is None)
+    if watched.n_silent >= SILENT_BLOCKS * budget.block_steps:  # an alarm that is open stays so
+        alarm["unwatched"] = f"no outcome since {watched.times[-1].isoformat()}"
     return found.model_copy(
         update={"limit": round(limit, 3), "band_low": band[0], "band_high": band[1], **alarm}
     )
@@ -197,8 +199,6 @@ def _find_reason(
         return (
             f"{n_steps} steps since the promotion have an outcome, less than a block of {budget.block_steps}"
         )
-    if watched.n_silent >= SILENT_BLOCKS * budget.block_steps:
-        return f"no outcome since {watched.times[-1].isoformat()}"
     return None
 
 

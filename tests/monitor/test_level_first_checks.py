@@ -115,6 +115,13 @@ def test_intervals_that_are_absent_are_named_or_count_as_not_covered(is_dropped,
         assert coverage.direction == "low"
 
 
+def test_an_alarm_that_is_open_stays_when_outcomes_stop():
+    outcomes, streams = build_outcomes(2.0)
+    for level in watch(outcomes.filter(pl.col("event_time") < START + 450 * DAY), streams).values():
+        assert level.direction == FIGURES[level.figure]
+        assert "no outcome since 2025-03-25" in level.unwatched
+
+
 def test_a_constant_loss_is_watched():
     outcomes, streams = build_outcomes(1.0)
     outcomes = outcomes.with_columns(
