@@ -118,7 +118,8 @@ def test_what_a_person_cancels_is_not_tried_again(checkout):
         wait_for(lambda: is_as_of(up, 735), 60)
         deployment = api.get("/deployments/name/retraining/retraining").json()["id"]
         body = {"parameters": {"reason": "to be cancelled"}}
-        run = api.post(f"/deployments/{deployment}/create_flow_run", json=body).json()["id"]
+        created = api.post(f"/deployments/{deployment}/create_flow_run", json=body)
+        run = created.raise_for_status().json()["id"]
         wait_for(lambda: find_working_process(checkout))
         state = {"type": "CANCELLING", "name": "Cancelling"}
         api.post(f"/flow_runs/{run}/set_state", json={"state": state})
@@ -141,8 +142,9 @@ def send_days(address, path, days):
 
 def test_a_broker_that_is_killed_in_a_retraining_loses_nothing(tmp_path):
     """Records that come while it is down are in the forecast afterwards, and the training ends."""
-    address, path = f"127.0.0.1:{find_free_port('127.0.0.1')}", tmp_path / "meters.csv"
-    found = build_loop_checkout(tmp_path, TIDEMILL_KAFKA=address)
+    ports = {f"TIDEMILL_{name}_PORT": str(find_free_port("127.0.0.1")) for name in ("KAFKA", "FEED")}
+    address, path = f"127.0.0.1:{ports['TIDEMILL_KAFKA_PORT']}", tmp_path / "meters.csv"
+    found = build_loop_checkout(tmp_path, **ports)
     params = found.root / "params.yaml"
     document = yaml.safe_load(params.read_text())
     entry = document["datasets"][NAME]
