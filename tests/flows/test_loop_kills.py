@@ -32,6 +32,7 @@ from loop_runs import (
 )
 
 from tasks.edges.processes import find_free_port
+from tasks.edges.settings import ROOT
 
 pytestmark = pytest.mark.chaos
 VICTIMS = ["flow", "worker", "prefect", "service", "supervisor"]
@@ -145,6 +146,7 @@ def test_a_broker_that_is_killed_in_a_retraining_loses_nothing(tmp_path):
     ports = {f"TIDEMILL_{name}_PORT": str(find_free_port("127.0.0.1")) for name in ("KAFKA", "FEED")}
     address, path = f"127.0.0.1:{ports['TIDEMILL_KAFKA_PORT']}", tmp_path / "meters.csv"
     found = build_loop_checkout(tmp_path, **ports)
+    shutil.copytree(ROOT / "infra/kafka", found.root / "infra/kafka")
     params = found.root / "params.yaml"
     document = yaml.safe_load(params.read_text())
     entry = document["datasets"][NAME]
