@@ -159,15 +159,14 @@ def test_a_broker_that_is_killed_in_a_retraining_loses_nothing(tmp_path):
         write_rows(path, 735, 310)
         send_days(address, path, range(735))
         wait_for(lambda: is_as_of(up, 735))
-        first = fetch_forecast(up)["model"]["digest"]
         with closing(httpx.Client(base_url=f"{up['prefect']}/api", timeout=30)) as api:
             send_days(address, path, range(735, 1035))
             wait_for(lambda: is_as_of(up, 1035))
+            found.tidemill("use", NAME)  # the chain trains on the newest window that is closed
             run_refresh(found, api)
             wait_for(lambda: find_working_process(found))
             kill_part(found, "kafka")
             send_days(address, path, range(1035, 1045))
-            wait_for(lambda: is_another_served(up, first))
             wait_for(lambda: "new_digest" in read_retrain_lines(found)[-1])
             wait_for(lambda: is_as_of(up, 1045))
         rows = pl.read_parquet(found.home / "rows" / f"{NAME}.parquet")
