@@ -130,7 +130,7 @@ def _build_level(level: ServiceLevel) -> LevelStatus:
         name=level.name,
         newest=level.points[-1].value if level.points else None,
         normal=level.normal,
-        state="unwatched" if level.unwatched else "alarm" if level.direction else "good",
+        state="alarm" if level.direction else "unwatched" if level.unwatched else "good",
     )
 
 

@@ -71,7 +71,11 @@ class Seasonal:
         )
 
     def scaling_errors_of_rows(self, rows: pl.DataFrame) -> ScalingErrors:
-        """The same for rows with series_id, event_time, step and y.
+        """The scaling errors of rows with series_id, event_time, step and y; see `compare_rows`."""
+        return compute_scaling_errors(rows["y"].fill_null(np.nan).to_numpy(), *self.compare_rows(rows))
+
+    def compare_rows(self, rows: pl.DataFrame) -> tuple[Array, Array]:
+        """The seasonal naive's forecast and the scale of rows with series_id, event_time and step.
 
         NaN for a series or a step that is not on this grid.
         """
@@ -79,17 +83,16 @@ class Seasonal:
             self.event_time.search_sorted(rows["event_time"]).to_numpy(),
             pl.Series(self.series_ids).search_sorted(rows["series_id"]).to_numpy(),
         )
-        origin = pos.astype(np.int64) - rows["step"].to_numpy()
+        step = rows["step"].to_numpy()
+        origin = pos.astype(np.int64) - step
         is_on_grid = (
             (pos < len(self.event_time))
             & (origin >= 0)
             & rows["series_id"].is_in(list(self.series_ids)).to_numpy()
         )
-        y = np.where(is_on_grid, rows["y"].fill_null(np.nan).to_numpy(), np.nan)
-        errors = self.scaling_errors(
-            y, np.where(is_on_grid, origin, 0), np.where(is_on_grid, series, 0), rows["step"].to_numpy()
-        )
-        return errors._replace(scale=np.where(is_on_grid, errors.scale, np.nan))
+        origin, series = (np.where(is_on_grid, index, 0) for index in (origin, series))
+        naive, scale = self.naive(origin, series, step), self.scale[origin, series]
+        return np.where(is_on_grid, naive, np.nan), np.where(is_on_grid, scale, np.nan)
 
 
 def build_seasonal_from_panel(panel: Panel) -> Seasonal | None:

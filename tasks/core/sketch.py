@@ -1,7 +1,4 @@
-"""Counts of rounded values by hour and weekday: a saved past that new values are compared with.
-
-The rounding depends on no data, so two sketches merge into exactly the sketch of all their values.
-"""
+"""Counts of rounded values by hour and weekday: a saved past that new values are compared with."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -51,13 +48,10 @@ def compute_phases(times: pl.Series) -> np.ndarray:
 def build_sketch(values: np.ndarray, phases: np.ndarray) -> Sketch:
     """Of *values* (T,) in *phases* (T,); missing and infinite ones are left out."""
     is_known = np.isfinite(values)
-    keys = _compute_keys(values[is_known])
-    return _collect(phases[is_known], keys, np.ones(len(keys), dtype=np.int64))
-
-
-def merge_sketches(*sketches: Sketch) -> Sketch:
-    """The sketch of all values together."""
-    return _collect(*(np.concatenate(parts) for parts in zip(*sketches, strict=True)))
+    phases, keys = phases[is_known], _compute_keys(values[is_known])
+    both = (phases.astype(np.int64) << 32) + (keys.astype(np.int64) + (1 << 31))
+    unique, n = np.unique(both, return_counts=True)
+    return Sketch((unique >> 32).astype(np.int32), ((unique & 0xFFFFFFFF) - (1 << 31)).astype(np.int32), n)
 
 
 def compare_values(
@@ -121,17 +115,6 @@ def parse_reference(frame: pl.DataFrame) -> dict[str, Sketch]:
         f"{series}:{column}": Sketch(*(rows[name].to_numpy() for name in Sketch._fields))
         for (series, column), rows in frame.group_by("series_id", "column", maintain_order=True)
     }
-
-
-def _collect(phases: np.ndarray, keys: np.ndarray, n: np.ndarray) -> Sketch:
-    if not len(keys):
-        return Sketch(phases.astype(np.int32), keys.astype(np.int32), n)
-    both = (phases.astype(np.int64) << 32) + (keys.astype(np.int64) + (1 << 31))
-    unique, index = np.unique(both, return_inverse=True)
-    total = np.bincount(index, n).astype(np.int64)
-    return Sketch(
-        (unique >> 32).astype(np.int32), ((unique & 0xFFFFFFFF) - (1 << 31)).astype(np.int32), total
-    )
 
 
 def _compute_keys(values: np.ndarray) -> np.ndarray:

@@ -78,12 +78,20 @@ def read_frame(path: Path, schema: FrameSchema) -> pl.DataFrame:
 
     Raises FrameError that names the stage to run when it is missing.
     """
-    if not path.exists():
-        raise FrameError(
-            f"{path} is not there. Run the stage that writes it: `dvc repro` builds everything that is"
-            " missing."
-        )
+    _check_exists(path)
     return schema.check(pl.read_parquet(path))
+
+
+def scan_frame(path: Path, schema: FrameSchema) -> pl.LazyFrame:
+    """A parquet file that is read as far as it is used.
+
+    Its columns and types are checked against *schema*; the order of what is read of it is for the
+    caller to check. Raises FrameError as `read_frame`.
+    """
+    _check_exists(path)
+    rows = pl.scan_parquet(path)
+    schema.check(rows.head(0).collect())
+    return rows
 
 
 def write_json(path: Path, content: Any, *, sync: bool = True) -> None:
@@ -94,12 +102,16 @@ def write_json(path: Path, content: Any, *, sync: bool = True) -> None:
 
 def read_json(path: Path) -> Any:
     """Read JSON. Raises FrameError when the file is missing."""
+    _check_exists(path)
+    return json.loads(path.read_text())
+
+
+def _check_exists(path: Path) -> None:
     if not path.exists():
         raise FrameError(
             f"{path} is not there. Run the stage that writes it: `dvc repro` builds everything that is"
             " missing."
         )
-    return json.loads(path.read_text())
 
 
 def write_report(path: Path, report: StageFile, *, sync: bool = True) -> None:

@@ -19,7 +19,7 @@ from tasks.core.reports.monitor import (
 )
 from tasks.core.reports.retrain import RetrainLimits
 from tasks.core.sketch import REFERENCE, Sketch, parse_reference
-from tasks.edges.artifacts import read_calendar, read_frame, read_last_report, write_folder, write_report
+from tasks.edges.artifacts import read_calendar, read_last_report, scan_frame, write_folder, write_report
 from tasks.edges.command import run_stage_command
 from tasks.edges.current import find_rows
 from tasks.edges.objectives import read_objectives, read_targets
@@ -36,6 +36,7 @@ from tasks.edges.served_retention import move_old_answers
 from tasks.edges.settings import ROOT
 from tasks.monitor.champion import MonitoredChampion, build_key, read_monitored_champion
 from tasks.monitor.params import MonitorParams
+from tasks.monitor.rows import RowsSpan, compute_span, find_ends
 
 
 def main(root: Path = ROOT) -> None:
@@ -86,14 +87,15 @@ def _build_report(
 ) -> MonitorReport:
     # This and the next: a report that stays needs neither
     from tasks.monitor.stage import build_monitor_result
-    from tasks.monitor.streams import list_unwatched, select_shown_streams
+    from tasks.monitor.streams import list_unwatched
 
-    rows, about = read_frame(path, SERIES), document.about
+    rows, about = scan_frame(path, SERIES), document.about
     calendar = _build_calendar(champion, about, rows)
-    scheduled = _build_scheduled(champion, rows, calendar, params)
-    served = _build_served(key.dataset, champion, answers, rows, about, calendar)
-    unwatched = list_unwatched(rows, _list_known_columns(champion))
-    report, streams = build_monitor_result(
+    span = compute_span(rows, about, calendar)
+    scheduled = _build_scheduled(champion, rows, span, calendar, params)
+    served = _build_served(key.dataset, champion, answers, rows, span, about, calendar)
+    unwatched = list_unwatched(rows.collect_schema(), _list_known_columns(champion))
+    report, shown = build_monitor_result(
         scheduled,
         rows,
         about,
@@ -108,10 +110,8 @@ def _build_report(
     )
     with write_folder((root / MonitorReport.PATH).parent) as folder:
         write_report(folder / "report.json", report)
-        if monitored is not None and report.overall.n_known >= params.min_rows:
-            shown = select_shown_streams(streams, monitored.seen_until, params.sample)
-            if shown is not None:
-                shown.write_parquet(folder / "streams.parquet")
+        if report.overall.n_known >= params.min_rows and shown.width > 1:
+            shown.write_parquet(folder / "streams.parquet")
     return report
 
 
@@ -145,40 +145,48 @@ def _update_served(
     path: Path,
 ) -> MonitorReport:
     """The last report with what was served since; what decides stays as it is."""
-    rows, about = read_frame(path, SERIES), document.about
+    rows, about = scan_frame(path, SERIES), document.about
     calendar = _build_calendar(champion, about, rows)
-    served = _build_served(last.dataset, champion, answers, rows, about, calendar)
+    span = compute_span(rows, about, calendar)
+    served = _build_served(last.dataset, champion, answers, rows, span, about, calendar)
     return last.model_copy(update={"served": served})
 
 
 def _build_scheduled(
-    champion: ChampionRecord | None, rows: pl.DataFrame, calendar: Calendar, params: MonitorParams
+    champion: ChampionRecord | None,
+    rows: pl.LazyFrame,
+    span: RowsSpan,
+    calendar: Calendar,
+    params: MonitorParams,
 ) -> pl.DataFrame:
     """The champion's own forecasts since its promotion, and as many of the gate's rows before it.
 
-    The release is loaded only when there is a cutoff since then.
+    With many series those of the newest cutoffs alone. The release is loaded only when there is a
+    cutoff since then.
     """
-    from tasks.monitor.scheduled import build_forecasts, select_cutoffs
+    from tasks.monitor.scheduled import build_forecasts, count_max_cutoffs, select_cutoffs
 
     cutoffs = (
         []
         if champion is None
-        else select_cutoffs(rows, calendar, champion.promoted_as_of, params.max_cutoffs)
+        else select_cutoffs(span, calendar, champion.promoted_as_of, params.max_cutoffs)
     )
     if champion is None or not cutoffs:
         return pl.DataFrame(schema={**FORECAST.columns, "digest": pl.String})
     from tasks.release import load_release
 
-    before = select_cutoffs(rows, calendar, champion.seen_until, params.max_cutoffs, champion.promoted_as_of)
+    before = select_cutoffs(span, calendar, champion.seen_until, params.max_cutoffs, champion.promoted_as_of)
     release = load_release(get_champion_folder(champion))
-    return build_forecasts(release, champion.digest, rows, [*before, *cutoffs])
+    newest = [*before, *cutoffs][-count_max_cutoffs(release, len(span.series_ids)) :]
+    return build_forecasts(release, champion.digest, rows, newest)
 
 
 def _build_served(
     dataset: str,
     champion: ChampionRecord | None,
     answers: AnswerCounts,
-    rows: pl.DataFrame,
+    rows: pl.LazyFrame,
+    span: RowsSpan,
     about: About,
     calendar: Calendar,
 ) -> ServedFigures:
@@ -186,11 +194,11 @@ def _build_served(
 
     Counts, and by release the outcomes of forecasts from the newest rows.
     """
-    from tasks.monitor.outcome import build_outcomes, compute_figures
+    from tasks.monitor.outcome import compute_figures, join_outcomes
 
     seen_until = {past.digest: past.seen_until for past in read_journal(dataset)}
     news = read_news(dataset, min(seen_until.values(), default=datetime.max.replace(tzinfo=UTC)))
-    outcomes = build_outcomes(news, rows, about, calendar, seen_until)
+    outcomes = join_outcomes(news, rows, span, about, calendar, seen_until)
     of_champion = outcomes.filter(pl.col("digest") == (champion.digest if champion else ""))
     return ServedFigures(
         answers=answers,
@@ -199,21 +207,17 @@ def _build_served(
     )
 
 
-def _build_calendar(champion: ChampionRecord | None, about: About, rows: pl.DataFrame) -> Calendar:
+def _build_calendar(champion: ChampionRecord | None, about: About, rows: pl.LazyFrame) -> Calendar:
     """The champion's calendar where it covers all rows, so that no exchange library is needed.
 
     Otherwise one from the library.
     """
-    times = rows["event_time"].unique().sort()
+    first, last = find_ends(rows)
     if champion is not None and (get_champion_folder(champion) / "sessions.parquet").exists():
         calendar = read_calendar(get_champion_folder(champion), about)
-        if (
-            calendar.sessions is not None
-            and calendar.sessions[0] <= times[0]
-            and calendar.sessions[-1] >= times[-1]
-        ):
+        if calendar.sessions is not None and calendar.sessions[0] <= first and calendar.sessions[-1] >= last:
             return calendar
-    return build_calendar(about, reach=(times[0], times[-1]))
+    return build_calendar(about, reach=(first, last))
 
 
 if __name__ == "__main__":

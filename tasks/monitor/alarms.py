@@ -1,6 +1,6 @@
 """Of an alarm: by how much, since when, its effect on the loss, what to look at."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -36,9 +36,9 @@ _ADVICE = {
 class WatchedData(NamedTuple):
     """What the streams are.
 
-    names: the joint one last.
+    names: of values, or the one name of all streams of numbers together.
     times: of the grid.
-    values: (T, N + C) the categories last.
+    values: (T, N + C) the categories last; none of all together.
     start: rows of the reference.
     n_numbers: N.
     losses, sketches: see `DriftInput`.
@@ -55,10 +55,11 @@ class WatchedData(NamedTuple):
 
 def build_alarms(
     detector: DriftDetector, alarms: DriftAlarms, figures: np.ndarray, data: WatchedData, n_shown: int
-) -> tuple[StreamAlarm, ...]:
+) -> tuple[tuple[float, StreamAlarm], ...]:
     """A row for each stream that has limits, the largest statistic over its limit first.
 
-    figures: (B, K, N + C + 1) of the blocks since the reference.
+    figures: (B, K, N + C) of the blocks since the reference.
+    Returns that size with each.
     """
     is_fitted = np.isfinite(detector.limit[LEVEL])
     excess = np.nan_to_num(alarms.statistic / detector.limit + (alarms.opened >= 0))
@@ -68,9 +69,16 @@ def build_alarms(
     ordered = sorted(np.flatnonzero(is_fitted), key=lambda i: (-size[i], data.names[i]))
     phases = compute_phases(data.times)
     return tuple(
-        _build_alarm(detector, alarms, figures, data, phases, int(i), int(worst[i]), rank)
+        (float(size[i]), _build_alarm(detector, alarms, figures, data, phases, int(i), int(worst[i]), rank))
         for rank, i in enumerate(ordered[:n_shown])
     )
+
+
+def select_alarms(found: Iterable[tuple[float, StreamAlarm]], n_shown: int) -> tuple[StreamAlarm, ...]:
+    """Of several `build_alarms` the first *n_shown*."""
+    ordered = [alarm for _, alarm in sorted(found, key=lambda row: (-row[0], row[1].stream))]
+    charted, others = ordered[:CHARTS_SHOWN], ordered[CHARTS_SHOWN:n_shown]
+    return (*charted, *(alarm.model_copy(update={"points": ()}) for alarm in others))
 
 
 def _find_main_detector(

@@ -22,6 +22,7 @@ MIN_LIMIT = 2 * CLIP_SD  # more than one block can add, and more than two with t
 SHORT_BLOCKS = 15.0  # a short reference shows less chance than there is: 1 - 15/n of the budget is aimed at,
 LEAST_AIM = 0.3  # and at least this part
 CHANCE = 0.99
+_DRAWN_CELLS = 500_000  # in memory; a matter of cost alone
 FIRST_SHARE = 0.8  # of a budget, for the first detector: the level's, which most drift shows in
 
 
@@ -104,20 +105,27 @@ def _share_budget(peaks: np.ndarray, is_varied: np.ndarray, weight: np.ndarray, 
     return out
 
 
-def compute_chance_alarms(
+def count_chance_alarms(
     scaled: ScaledReference, limit: np.ndarray, slack: float, n_blocks: int
-) -> tuple[float, int]:
-    """Streams with an alarm that is open after *n_blocks* without drift.
+) -> np.ndarray:
+    """(R,) streams of each path with an alarm that is open after *n_blocks* without drift.
+
+    The counts of other streams with as many blocks of reference are of the same paths.
+    """
+    is_varied = _find_varied(scaled)
+    is_open = np.zeros((N_PATHS, *limit.shape), dtype=bool)
+    if is_varied.any() and n_blocks > 0:
+        draws = _draw(scaled.z[:, is_varied], scaled.run_blocks, min(n_blocks, MAX_BLOCKS))
+        is_open[:, is_varied] = _run(draws, slack, limit[is_varied])[1]
+    out: np.ndarray = is_open.any(axis=1).sum(axis=1)
+    return out
+
+
+def summarize_chance_alarms(n_open: np.ndarray) -> tuple[float, int]:
+    """How many are open by chance, from the counts of the paths.
 
     Returns their number on average, and in 99 of 100 cases at most.
     """
-    is_varied = _find_varied(scaled)
-    if not is_varied.any() or n_blocks == 0:
-        return 0.0, 0
-    draws = _draw(scaled.z[:, is_varied], scaled.run_blocks, min(n_blocks, MAX_BLOCKS))
-    is_open = np.zeros((N_PATHS, *limit.shape), dtype=bool)
-    is_open[:, is_varied] = _run(draws, slack, limit[is_varied])[1]
-    n_open = is_open.any(axis=1).sum(axis=1)
     return float(n_open.mean()), int(np.quantile(n_open, CHANCE, method="higher"))
 
 
@@ -142,19 +150,25 @@ def _draw(z: np.ndarray, run_blocks: int, n_blocks: int) -> _Draws:
     n = len(z)
     run = min(n, max(run_blocks, round(n ** (1 / 3))))
     generator = np.random.default_rng(1)
-    rows = _draw_rows(generator, n, run, n_blocks)
-    second = _draw_rows(generator, n, run, n) + n * np.arange(N_PATHS)[:, None]
-    counts = np.bincount(second.ravel(), minlength=N_PATHS * n).reshape(N_PATHS, n) / n
-    mean = counts @ z
-    variance = np.maximum(counts @ np.square(z) - np.square(mean), 0)
+    rows = _draw_rows(generator.integers(0, n, (N_PATHS, -(-n_blocks // run))), n, run, n_blocks)
+    starts, squares = generator.integers(0, n, (N_PATHS, -(-n // run))), np.square(z)
+    mean, square = np.empty((N_PATHS, z.shape[1])), np.empty((N_PATHS, z.shape[1]))
+    size = max(1, _DRAWN_CELLS // n)
+    for first in range(0, N_PATHS, size):
+        paths = slice(first, first + size)
+        second = _draw_rows(starts[paths], n, run, n)
+        n_paths = len(second)
+        second += n * np.arange(n_paths)[:, None]
+        counts = np.bincount(second.ravel(), minlength=n_paths * n).reshape(n_paths, n) / n
+        mean[paths], square[paths] = counts @ z, counts @ squares
+    variance = np.maximum(square - np.square(mean), 0)
     return _Draws(z, rows, mean, np.where(variance > 0, np.sqrt(variance), 1.0))
 
 
-def _draw_rows(generator: np.random.Generator, n: int, run: int, n_blocks: int) -> np.ndarray:
-    """(R, n_blocks) rows in circular runs of *run*."""
-    starts = generator.integers(0, n, (N_PATHS, -(-n_blocks // run)))
+def _draw_rows(starts: np.ndarray, n: int, run: int, n_blocks: int) -> np.ndarray:
+    """(R, n_blocks) rows in circular runs of *run*, which begin at *starts* (R, ...)."""
     rows = (starts[:, :, None] + np.arange(run)) % n
-    return rows.reshape(N_PATHS, -1)[:, :n_blocks]
+    return rows.reshape(len(starts), -1)[:, :n_blocks]
 
 
 def _fill_by_repetition(z: np.ndarray) -> np.ndarray:

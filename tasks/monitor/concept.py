@@ -10,21 +10,32 @@ import polars as pl
 
 N_COMPONENTS = 3  # of the inputs; a reference has few blocks
 _LEAST_LOSS = 1e-12
+_SPIKE_RANGES = 3.0  # this many 80 % ranges beyond that range is a spike
 _SPREAD_SD = 5.0  # an input further out counts as that far
 
 
-def select_inputs(streams: pl.DataFrame, times: pl.Series, lag_steps: int) -> np.ndarray:
-    """(T, N) values of the streams of numbers, *lag_steps* before *times* on the grid.
+def select_inputs(streams: pl.DataFrame, times: pl.Series, lag_steps: int) -> pl.DataFrame:
+    """The streams of numbers *lag_steps* before *times* on the grid, which are the event_time.
 
     Values that are positive throughout are in logs.
     """
     numbers = [name for name in streams.columns[1:] if streams.schema[name] == pl.Float64]
-    values = streams.select(numbers).to_numpy().reshape(streams.height, -1).copy()
+    values = streams.select(numbers).to_numpy().astype(float, copy=False).reshape(streams.height, -1)
     is_log = np.fmin.reduce(values, axis=0, initial=np.inf) > 0
-    values[:, is_log] = np.log(values[:, is_log])
     rows = streams["event_time"].search_sorted(times).to_numpy().astype(int) - lag_steps
     out = np.full((len(times), len(numbers)), np.nan)
     out[rows >= 0] = values[rows[rows >= 0]]
+    out[:, is_log] = np.log(out[:, is_log])
+    return pl.DataFrame(out, schema=dict.fromkeys(numbers, pl.Float64)).insert_column(0, times)
+
+
+def clip_spikes(values: np.ndarray) -> np.ndarray:
+    """*values* (B, N) of a reference without single blocks that would hide all others."""
+    if not values.size:
+        return values
+    low, high = np.nanquantile(values, [0.1, 0.9], axis=0)
+    reach = np.where(high > low, _SPIKE_RANGES * (high - low), np.inf)
+    out: np.ndarray = np.clip(values, low - reach, high + reach)
     return out
 
 
@@ -35,7 +46,7 @@ def compute_ratios(loss: np.ndarray, inputs: np.ndarray, n_reference: int) -> np
     n_reference: first blocks, of which each is predicted from the others.
     """
     logs = np.log(np.maximum(loss, _LEAST_LOSS))
-    past, design = logs[:n_reference], _build_design(inputs, n_reference)
+    past, design = clip_spikes(logs[:n_reference, None])[:, 0], _build_design(inputs, n_reference)
     inverse = np.linalg.pinv(design[:n_reference])
     left = logs - design @ (inverse @ past)
     leverage = np.einsum("bk,kb->b", design[:n_reference], inverse)
@@ -46,8 +57,9 @@ def compute_ratios(loss: np.ndarray, inputs: np.ndarray, n_reference: int) -> np
 
 def _build_design(inputs: np.ndarray, n_reference: int) -> np.ndarray:
     """A constant and the main components of the inputs, by the reference alone."""
+    inputs = np.where(np.isfinite(inputs), inputs, np.nan)
     is_used = 2 * np.isfinite(inputs[:n_reference]).sum(axis=0) > n_reference
-    past = inputs[:n_reference, is_used]
+    past = clip_spikes(inputs[:n_reference, is_used])
     mean, sd = np.nanmean(past, axis=0), np.nanstd(past, axis=0)
     varies = sd > 1e-9 * (1 + np.abs(mean))
     z = (inputs[:, is_used] - mean)[:, varies] / sd[varies]

@@ -12,15 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tasks.edges.column_file import ColumnFile
 from tasks.monitor.budget import ScaledReference, advance, compute_limits
 from tasks.monitor.categories import CategoryShares, compute_category_figures, fit_categories
-from tasks.monitor.joint import (
-    MAX_STREAMS,
-    JointModel,
-    compute_joint_figures,
-    compute_reference_figures,
-    fit_joint,
-)
+from tasks.monitor.joint import JOINT_INFLATION, compute_joint_figures, standardize
 from tasks.monitor.signals import (
     LEVEL,
     SPREAD,
@@ -35,30 +30,30 @@ from tasks.monitor.signals import (
 
 SHORT_BLOCK = 5  # steps of a block where there is no season
 MIN_BLOCKS = 20  # of the reference; fewer give no standard deviation to measure by
+SILENT_BLOCKS = 5  # without a value, or with a single one
 MIN_SEASONS = 4  # of the reference; fewer give no means of the places in the season
-JOINT_INFLATION = 1.15  # of its standard deviation: the components were drawn by the reference, too
 _LEAST_SD = 1e-9  # of a share
 
 
 class DriftDetector(NamedTuple):
-    """What the reference gives. Streams: N of numbers, then C of categories, then all together.
+    """What the reference gives. Streams: N of numbers, then C of categories.
 
     whitening: of the streams of numbers.
     categories: of the streams of categories.
-    joint: of all streams of numbers; None without two, or with too many.
     scaled: of the figures of the reference's blocks.
-    limit: (K, N + C + 1) of both sums; NaN for a stream that cannot be watched.
+    limit: (K, N + C) of both sums; NaN for a stream that cannot be watched.
     block_steps: steps of a block.
     slack: taken from each block's deviation, in standard deviations of a block.
+    alarms_per_block: budget of false alarms of a stream.
     """
 
     whitening: Whitening
     categories: CategoryShares
-    joint: JointModel | None
     scaled: ScaledReference
     limit: np.ndarray
     block_steps: int
     slack: float
+    alarms_per_block: float
 
 
 class DriftAlarms(NamedTuple):
@@ -98,22 +93,13 @@ def fit_detector(
     phases = find_season_steps(len(reference), season_steps, day_steps)
     whitening = fit_whitening(reference, phases)
     block_steps = find_block_steps(len(reference), season_steps, day_steps, block_steps)
-    clipped = np.clip(transform_values(whitening, reference), whitening.low, whitening.high)
-    innovations = compute_innovations(whitening, clipped, 0)
+    innovations = compute_innovations(whitening, _clip_reference(whitening, reference), 0)
     codes = np.empty((len(reference), 0)) if codes is None else codes
     categories = fit_categories(codes)
-    joint = None
-    if 2 <= reference.shape[1] <= MAX_STREAMS:
-        # Means of few seasons make each season of the reference a mirror of the others
-        steps = find_season_steps(len(reference), season_steps, day_steps, MIN_BLOCKS)
-        joint_whitening = whitening if steps == phases else fit_whitening(reference, steps)
-        joint = fit_joint(joint_whitening, clipped)
     parts = [
         compute_block_figures(whitening, reference, innovations, block_steps),
         compute_category_figures(categories, codes, block_steps),
     ]
-    if joint is not None:
-        parts.append(compute_reference_figures(joint, clipped, block_steps))
     figures = np.concatenate(parts, axis=2)
     n_seasons = max(2.0, len(reference) / phases)
     inflation = float(np.sqrt((n_seasons + 1) / (n_seasons - 1))) if phases > 1 else 1.0
@@ -123,12 +109,49 @@ def fit_detector(
     run_blocks = max(1, -(-season_steps // block_steps))
     least_sd = np.full(figures.shape[2], _LEAST_SD)
     least_sd[: reference.shape[1]] = whitening.least_sd
-    inflations = np.full(figures.shape[2], inflation if phases > block_steps else 1.0)
-    if joint is not None:
-        inflations[-1] = JOINT_INFLATION
-    scaled = _scale_reference(figures, inflations, least_sd, run_blocks)
-    limit = compute_limits(scaled, slack, alarms_per_step * block_steps)
-    return DriftDetector(whitening, categories, joint, scaled, limit, block_steps, slack)
+    scaled = _scale_reference(figures, inflation if phases > block_steps else 1.0, least_sd, run_blocks)
+    alarms_per_block = alarms_per_step * block_steps
+    limit = compute_limits(scaled, slack, alarms_per_block)
+    return DriftDetector(whitening, categories, scaled, limit, block_steps, slack, alarms_per_block)
+
+
+def standardize_streams(
+    detector: DriftDetector, values: np.ndarray, n_reference: int, season_steps: int, day_steps: int
+) -> np.ndarray:
+    """(T, N) innovations of the streams of numbers for the detector of all together.
+
+    values: (T, N), of which *n_reference* rows are the reference.
+    """
+    reference, current = values[:n_reference], values[n_reference:]
+    whitening = detector.whitening
+    # Means of few seasons make each season of the reference a mirror of the others
+    steps = find_season_steps(n_reference, season_steps, day_steps, MIN_BLOCKS)
+    of_seasons = whitening if steps == len(whitening.season) else fit_whitening(reference, steps)
+    return standardize(
+        of_seasons,
+        _clip_reference(whitening, reference),
+        clip_spikes(whitening, transform_values(whitening, current)),
+    )
+
+
+def fit_joint_detector(
+    detector: DriftDetector, innovations: ColumnFile, n_reference: int
+) -> tuple[DriftDetector, np.ndarray]:
+    """The detector of all streams of numbers together, as one stream, and (B, K, 1) its figures.
+
+    detector: of any of the streams.
+    innovations: of `standardize_streams`, of all streams.
+    """
+    reference, current = compute_joint_figures(innovations, n_reference, detector.block_steps)
+    least_sd = np.full(1, _LEAST_SD)
+    scaled = _scale_reference(reference, JOINT_INFLATION, least_sd, detector.scaled.run_blocks)
+    limit = compute_limits(scaled, detector.slack, detector.alarms_per_block)
+    return detector._replace(scaled=scaled, limit=limit), current
+
+
+def _clip_reference(whitening: Whitening, reference: np.ndarray) -> np.ndarray:
+    out: np.ndarray = np.clip(transform_values(whitening, reference), whitening.low, whitening.high)
+    return out
 
 
 def find_season_steps(n_steps: int, season_steps: int, day_steps: int, min_seasons: int = MIN_SEASONS) -> int:
@@ -153,7 +176,7 @@ def find_block_steps(n_steps: int, season_steps: int, day_steps: int, block_step
 def compute_figures(
     detector: DriftDetector, current: np.ndarray, first_row: int, codes: np.ndarray | None = None
 ) -> np.ndarray:
-    """(B, K, N + C + 1) figures of the blocks, as of the reference's."""
+    """(B, K, N + C) figures of the blocks, as of the reference's."""
     transformed = clip_spikes(detector.whitening, transform_values(detector.whitening, current))
     innovations = compute_innovations(detector.whitening, transformed, first_row)
     codes = np.empty((len(current), 0)) if codes is None else codes
@@ -161,8 +184,6 @@ def compute_figures(
         compute_block_figures(detector.whitening, current, innovations, detector.block_steps),
         compute_category_figures(detector.categories, codes, detector.block_steps),
     ]
-    if detector.joint is not None:
-        parts.append(compute_joint_figures(detector.joint, transformed, first_row, detector.block_steps))
     return np.concatenate(parts, axis=2)
 
 
@@ -190,7 +211,7 @@ def run_detectors(
 
 
 def _scale_reference(
-    figures: np.ndarray, inflation: np.ndarray, least_sd: np.ndarray, run_blocks: int
+    figures: np.ndarray, inflation: float, least_sd: np.ndarray, run_blocks: int
 ) -> ScaledReference:
     n_known, mean = np.isfinite(figures[:, LEVEL]).sum(axis=0), compute_nanmean(figures)
     sd = np.sqrt(compute_nanmean(np.square(figures - mean)))

@@ -1,7 +1,8 @@
 """The report's figures of drift: alarms of the watched streams, and which are not watched."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -9,25 +10,29 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar, parse_step_length
-from tasks.core.reports.monitor import DriftFigures, UnwatchedStream
+from tasks.core.reports.monitor import DriftFigures, StreamAlarm, UnwatchedStream
 from tasks.core.sketch import Sketch
-from tasks.monitor.alarms import WatchedData, build_alarms
-from tasks.monitor.budget import compute_chance_alarms
+from tasks.edges.column_file import ColumnFile
+from tasks.monitor.alarms import WatchedData, build_alarms, select_alarms
+from tasks.monitor.budget import count_chance_alarms, summarize_chance_alarms
 from tasks.monitor.categories import MAX_CATEGORIES
 from tasks.monitor.drift import (
     MIN_BLOCKS,
     MIN_SEASONS,
+    SILENT_BLOCKS,
     DriftDetector,
     compute_figures,
     fit_detector,
+    fit_joint_detector,
     run_detectors,
+    standardize_streams,
 )
 from tasks.monitor.joint import MAX_STREAMS
 from tasks.monitor.params import MonitorParams
 from tasks.monitor.signals import LEVEL
+from tasks.monitor.streams import sort_names
 
 STREAMS_SHOWN = 100
-SILENT_BLOCKS = 5  # without a value, or with a single one
 JOINT = "*:joint"
 _BUDGET_SPAN = timedelta(days=30)
 _DAY = timedelta(days=1)
@@ -36,17 +41,60 @@ _DAY = timedelta(days=1)
 class DriftInput(NamedTuple):
     """What drift is measured on.
 
-    streams: of `build_streams`.
+    groups: frames of `build_streams` of different series, all on one grid.
     since: the reference is what the champion was fitted on, by this time; the data since then are
       watched.
     losses: series_id, event_time, loss of the champion's forecasts.
     sketches: of the reference by stream, as saved with the release; others are built.
     """
 
-    streams: pl.DataFrame
+    groups: Iterable[pl.DataFrame]
     since: datetime
     losses: pl.DataFrame | None = None
     sketches: Mapping[str, Sketch] = {}
+
+
+class _Frame(NamedTuple):
+    """What all groups share. start: steps of the reference. budget: false alarms of a step."""
+
+    about: About
+    params: MonitorParams
+    times: pl.Series
+    start: int
+    day_steps: int
+    budget: float
+
+
+class _Watched(NamedTuple):
+    """A group of streams, or all of numbers together as one.
+
+    names: of numbers, then of categories.
+    n_numbers: of numbers; `values` has a column for each, then one for each of categories.
+    absent: texts that are no categories.
+    """
+
+    names: list[str]
+    n_numbers: int
+    values: np.ndarray
+    absent: list[UnwatchedStream]
+
+
+class _Found(NamedTuple):
+    """What the detectors found.
+
+    detector: without the blocks of its reference, which are as many as a tenth of the values.
+    alarms: with the size by which they are sorted.
+    silent: streams that are not watched, of numbers and of categories.
+    n_open: streams with an open alarm. n_by_path: those that chance alone opens, see `budget`.
+    """
+
+    detector: DriftDetector
+    n_blocks: int
+    n_watched: int
+    alarms: tuple[tuple[float, StreamAlarm], ...]
+    silent: tuple[list[UnwatchedStream], list[UnwatchedStream]]
+    n_open: int
+    n_by_path: np.ndarray
 
 
 def compute_step_budget(grid: pl.Series, about: About, params: MonitorParams) -> float:
@@ -57,81 +105,137 @@ def compute_step_budget(grid: pl.Series, about: About, params: MonitorParams) ->
 
 def compute_drift(
     data: DriftInput,
+    grid: pl.Series,
     about: About,
     calendar: Calendar,
     params: MonitorParams,
     unwatched: Iterable[UnwatchedStream] = (),
 ) -> DriftFigures:
-    """CUSUM of all detectors over all streams.
+    """CUSUM of all detectors over all streams, one group of streams after the other.
 
+    grid: event_time of the streams.
     unwatched: streams that *data* cannot hold.
     """
-    numbers, categories, absent = _split_streams(data)
-    names, times = [*numbers, *categories], data.streams["event_time"]
-    values = data.streams.select(numbers).to_numpy().reshape(len(times), -1)
-    codes = _encode(data.streams, categories)
-    start = int((data.streams.select(calendar.nominal_known_at()).to_series() <= data.since).sum())
+    is_reference = grid.to_frame("event_time").select(calendar.nominal_known_at()).to_series() <= data.since
     day_steps = max(1, round(_DAY / parse_step_length(about.every)))
-    budget = compute_step_budget(times, about, params)
+    budget = compute_step_budget(grid, about, params)
+    frame = _Frame(about, params, grid, int(is_reference.sum()), day_steps, budget)
+    absent, parts, n_numbers = [], [], 0
+    with ColumnFile(len(grid)) as innovations:
+        for streams in data.groups:
+            watched = _split_streams(streams)
+            absent += watched.absent
+            parts.append(_watch(watched, data, frame))
+            n_numbers += watched.n_numbers
+            if n_numbers <= MAX_STREAMS:
+                numbers, seasons = watched.values[:, : watched.n_numbers], (about.season_steps, day_steps)
+                innovations.append(standardize_streams(parts[-1].detector, numbers, frame.start, *seasons))
+        if 2 <= n_numbers <= MAX_STREAMS:
+            parts.append(_watch_joint(parts[0].detector, innovations, data, frame))
+    absent = _sort_streams(absent)
+    if n_numbers > MAX_STREAMS:
+        reason = f"{n_numbers} streams of numbers, more than {MAX_STREAMS}"
+        absent.append(UnwatchedStream(stream=JOINT, reason=reason))
+    for of_kind in zip(*(part.silent for part in parts), strict=True):
+        absent += _sort_streams(chain.from_iterable(of_kind))
+    return _build_figures(parts, [*unwatched, *absent], data, frame)
+
+
+def _build_figures(
+    parts: Sequence[_Found], unwatched: Sequence[UnwatchedStream], data: DriftInput, frame: _Frame
+) -> DriftFigures:
+    n_expected, n_by_luck = summarize_chance_alarms(np.sum([part.n_by_path for part in parts], axis=0))
+    n_open = sum(part.n_open for part in parts)
+    detector = parts[0].detector
+    return DriftFigures(
+        reference_until=data.since,
+        n_streams=sum(part.n_watched for part in parts),
+        n_unwatched=len(unwatched),
+        n_blocks=parts[0].n_blocks,
+        block_steps=detector.block_steps,
+        season_steps=len(detector.whitening.season),
+        alarms_per_30_days=frame.params.alarms_per_30_days,
+        n_expected=round(n_expected, 3),
+        n_alarmed=n_open,
+        n_by_luck=n_by_luck,
+        is_drifting=n_open > n_by_luck,
+        note=_describe_shortness(detector, frame.start, frame.about.season_steps),
+        streams=select_alarms(chain.from_iterable(part.alarms for part in parts), STREAMS_SHOWN),
+        unwatched=tuple(unwatched[:STREAMS_SHOWN]),
+    )
+
+
+def _watch(watched: _Watched, data: DriftInput, frame: _Frame) -> _Found:
+    values, codes = watched.values[:, : watched.n_numbers], watched.values[:, watched.n_numbers :]
+    start, about, params = frame.start, frame.about, frame.params
     detector = fit_detector(
         values[:start],
         about.season_steps,
-        day_steps,
+        frame.day_steps,
         params.cusum_slack,
-        budget,
+        frame.budget,
         codes[:start],
         params.block_steps,
     )
-    names += [JOINT] if detector.joint is not None else []
     figures = compute_figures(detector, values[start:], start, codes[start:])
+    return _build_found(detector, figures, watched, data, frame)
+
+
+def _watch_joint(detector: DriftDetector, innovations: ColumnFile, data: DriftInput, frame: _Frame) -> _Found:
+    detector, figures = fit_joint_detector(detector, innovations, frame.start)
+    watched = _Watched([JOINT], 0, np.empty((len(frame.times), 0)), [])
+    return _build_found(detector, figures, watched, data, frame)
+
+
+def _build_found(
+    detector: DriftDetector, figures: np.ndarray, watched: _Watched, data: DriftInput, frame: _Frame
+) -> _Found:
     alarms = run_detectors(figures, detector.scaled, detector.limit, detector.slack)
-    all_values = np.column_stack([values, codes])
-    reasons = _find_reasons(detector, alarms.n_blocks, all_values, start, times)
-    silent = (UnwatchedStream(stream=names[i], reason=reasons[i]) for i in sorted(reasons))
-    absent = [*unwatched, *absent, *silent]
-    is_fitted = np.isfinite(detector.limit[LEVEL])
-    is_open = (alarms.opened >= 0).any(axis=0) & is_fitted
-    n_expected, n_by_luck = compute_chance_alarms(
-        detector.scaled, detector.limit, detector.slack, alarms.n_blocks
+    reasons = _find_reasons(detector, alarms.n_blocks, watched.values, frame.start, frame.times)
+    n_numbers = watched.n_numbers
+    silent: tuple[list[UnwatchedStream], list[UnwatchedStream]] = ([], [])
+    for i in sorted(reasons):
+        silent[i >= n_numbers].append(UnwatchedStream(stream=watched.names[i], reason=reasons[i]))
+    is_open = (alarms.opened >= 0).any(axis=0) & np.isfinite(detector.limit[LEVEL])
+    shown = WatchedData(
+        watched.names, frame.times, watched.values, frame.start, n_numbers, data.losses, data.sketches
     )
-    watched = WatchedData(names, times, all_values, start, len(numbers), data.losses, data.sketches)
-    return DriftFigures(
-        reference_until=data.since,
-        n_streams=len(names) - len(reasons),
-        n_unwatched=len(absent),
-        n_blocks=alarms.n_blocks,
-        block_steps=detector.block_steps,
-        season_steps=len(detector.whitening.season),
-        alarms_per_30_days=params.alarms_per_30_days,
-        n_expected=round(n_expected, 3),
-        n_alarmed=int(is_open.sum()),
-        n_by_luck=n_by_luck,
-        is_drifting=int(is_open.sum()) > n_by_luck,
-        note=_describe_shortness(detector, start, about.season_steps),
-        streams=build_alarms(detector, alarms, figures, watched, STREAMS_SHOWN),
-        unwatched=tuple(absent[:STREAMS_SHOWN]),
+    scaled = detector.scaled._replace(z=np.empty(0))
+    return _Found(
+        detector._replace(scaled=scaled),
+        alarms.n_blocks,
+        len(watched.names) - len(reasons),
+        build_alarms(detector, alarms, figures, shown, STREAMS_SHOWN),
+        silent,
+        int(is_open.sum()),
+        count_chance_alarms(detector.scaled, detector.limit, detector.slack, alarms.n_blocks),
     )
 
 
-def _split_streams(data: DriftInput) -> tuple[list[str], list[str], list[UnwatchedStream]]:
-    """Names of the streams of numbers and of categories; texts that are no categories."""
+def _sort_streams(streams: Iterable[UnwatchedStream]) -> list[UnwatchedStream]:
+    """By column, see `sort_names`."""
+    by_name = {row.stream: row for row in streams}
+    return [by_name[name] for name in sort_names(by_name)]
+
+
+def _split_streams(streams: pl.DataFrame) -> _Watched:
+    """Streams of numbers and of categories; texts that are no categories are named."""
     numbers: list[str] = []
     categories: list[str] = []
     absent: list[UnwatchedStream] = []
-    for name in data.streams.columns[1:]:
-        if data.streams.schema[name] != pl.String:
+    for name in streams.columns[1:]:
+        if streams.schema[name] != pl.String:
             numbers.append(name)
             continue
-        n = data.streams[name].drop_nulls().n_unique()
+        n = streams[name].drop_nulls().n_unique()
         if n <= MAX_CATEGORIES:
             categories.append(name)
         else:
             reason = f"it holds {n} different texts, more than {MAX_CATEGORIES}: no categories"
             absent.append(UnwatchedStream(stream=name, reason=reason))
-    if len(numbers) > MAX_STREAMS:
-        reason = f"{len(numbers)} streams of numbers, more than {MAX_STREAMS}"
-        absent.append(UnwatchedStream(stream=JOINT, reason=reason))
-    return numbers, categories, absent
+    values = streams.select(numbers).to_numpy().reshape(streams.height, -1)
+    all_values = np.column_stack([values, _encode(streams, categories)])
+    return _Watched([*numbers, *categories], len(numbers), all_values, absent)
 
 
 def _encode(streams: pl.DataFrame, names: list[str]) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Forecasts and their outcomes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from itertools import chain
 
 import numpy as np
 import polars as pl
@@ -9,10 +10,40 @@ import polars as pl
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
 from tasks.core.kinds import get_kind
+from tasks.core.scores import SCALED_PRIMARY, compute_scaling_errors
 from tasks.core.seasonal import build_seasonal_from_rows
 from tasks.features import add_target
+from tasks.monitor.rows import RowsSpan, iterate_groups, read_time_range
 
 Row = dict[str, object]
+
+
+def join_outcomes(
+    forecasts: pl.DataFrame,
+    rows: pl.LazyFrame,
+    span: RowsSpan,
+    about: About,
+    calendar: Calendar,
+    seen_until: Mapping[str, datetime],
+) -> pl.DataFrame:
+    """As `build_outcomes`, from the rows of the forecasts' steps alone.
+
+    A scaled score needs all rows before these; they are read by groups of series.
+    """
+    nothing = rows.head(0).collect()
+    parts: Iterable[tuple[pl.DataFrame, pl.DataFrame]] = [(forecasts, nothing)]
+    if about.primary_score in SCALED_PRIMARY:
+        n_steps = len(calendar.grid(span.first, span.last))
+        of_groups = (
+            (forecasts.filter(pl.col("series_id").is_in(ids)), part)
+            for ids, part in iterate_groups(rows, span, n_steps)
+        )
+        parts = chain([(forecasts.filter(~pl.col("series_id").is_in(span.series_ids)), nothing)], of_groups)
+    elif forecasts.height:
+        start, end = forecasts.select(start=pl.col("event_time").min(), end=pl.col("event_time").max()).row(0)
+        parts = [(forecasts, read_time_range(rows, start, end))]
+    joined = [_join_truth(part, of_part, about, calendar) for part, of_part in parts]
+    return _score(pl.concat(joined), about, seen_until)
 
 
 def build_outcomes(
@@ -29,26 +60,41 @@ def build_outcomes(
     rows: SERIES with vintages.
     seen_until: of each digest that is known; `is_seen` marks steps that the release was fitted on,
       since it may answer from rows of that time.
-    `is_late`: the first vintage came after its nominal time; `is_corrected`: the newest differs
+    `is_late`: the first value came after its nominal time; `is_corrected`: the newest differs
     from the first. `loss`, `error` and `is_covered` are those of the target's kind.
     """
-    truth, kind = _build_truth(rows, about, calendar), get_kind(about.target)
-    if (point := kind.list_columns(about)[0]) not in forecasts.columns:  # none, or of another kind
-        forecasts = forecasts.with_columns(pl.lit(None, dtype=pl.Float64).alias(point))
-    joined = forecasts.sort("digest", "series_id", "cutoff", "step").join(
+    return _score(_join_truth(forecasts, rows, about, calendar), about, seen_until)
+
+
+def _join_truth(
+    forecasts: pl.DataFrame, rows: pl.DataFrame, about: About, calendar: Calendar
+) -> pl.DataFrame:
+    """*forecasts* with the columns of `_build_truth`, `naive` and `scale`, NaN without any."""
+    truth = _build_truth(rows, about, calendar)
+    joined = forecasts.join(
         truth.drop("known_at"), on=["series_id", "event_time"], how="left", maintain_order="left"
     )
-    if seen_until:
-        known = pl.DataFrame(
-            {"digest": list(seen_until), "seen_until": list(seen_until.values())},
-            schema_overrides={"seen_until": pl.Datetime("us", "UTC")},
-        )
-        joined = joined.join(known, on="digest", how="left", maintain_order="left")
-    else:
-        joined = joined.with_columns(seen_until=pl.lit(None, dtype=pl.Datetime("us", "UTC")))
     seasonal = build_seasonal_from_rows(truth, about, calendar)
-    scaling_errors = None if seasonal is None else seasonal.scaling_errors_of_rows(joined)
-    scored = kind.score_outcomes(about, joined, scaling_errors)
+    nothing = np.full(joined.height, np.nan)
+    naive, scale = (nothing, nothing) if seasonal is None else seasonal.compare_rows(joined)
+    return joined.with_columns(naive=naive, scale=scale)
+
+
+def _score(joined: pl.DataFrame, about: About, seen_until: Mapping[str, datetime]) -> pl.DataFrame:
+    kind = get_kind(about.target)
+    if (point := kind.list_columns(about)[0]) not in joined.columns:  # none, or of another kind
+        joined = joined.with_columns(pl.lit(None, dtype=pl.Float64).alias(point))
+    joined = joined.sort("digest", "series_id", "cutoff", "step")
+    known = pl.DataFrame(
+        {"digest": list(seen_until), "seen_until": list(seen_until.values())},
+        schema={"digest": pl.String, "seen_until": pl.Datetime("us", "UTC")},
+    )
+    joined = joined.join(known, on="digest", how="left", maintain_order="left")
+    scaling_errors = None
+    if about.primary_score in SCALED_PRIMARY:
+        y, naive, scale = (joined[c].fill_null(float("nan")).to_numpy() for c in ("y", "naive", "scale"))
+        scaling_errors = compute_scaling_errors(y, naive, scale)
+    scored = kind.score_outcomes(about, joined.drop("naive", "scale"), scaling_errors)
     return scored.with_columns(
         is_seen=(pl.col("cutoff") < pl.col("seen_until")).fill_null(value=False),
         is_late=pl.col("is_late").fill_null(value=False),
@@ -65,7 +111,7 @@ def _build_truth(rows: pl.DataFrame, about: About, calendar: Calendar) -> pl.Dat
     grouped = vintages.group_by("series_id", "event_time", maintain_order=True).agg(
         y=pl.col("y").last(),
         first=pl.col("y").drop_nulls().first(),
-        known_at=pl.col("known_at").first(),
+        known_at=pl.col("known_at").filter(pl.col("y").is_not_null()).first(),
         newest_known_at=pl.col("known_at").last(),
     )
     late = pl.col("known_at") > calendar.nominal_known_at()

@@ -15,10 +15,11 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.frames import format_quantile_columns
+from tasks.core.kinds import get_kind
 from tasks.core.reports.monitor import LevelPoint, ServiceLevel
 from tasks.monitor.budget import FIRST_SHARE, ScaledReference, advance, compute_limits
-from tasks.monitor.concept import compute_ratios
-from tasks.monitor.drift import MIN_BLOCKS
+from tasks.monitor.concept import clip_spikes, compute_ratios
+from tasks.monitor.drift import MIN_BLOCKS, SILENT_BLOCKS
 
 WINDOW_BLOCKS = 5  # of the rolling figure
 POINTS_SHOWN = 200
@@ -33,14 +34,16 @@ class WatchedOutcomes(NamedTuple):
     n_rows: (T,) forecasts of each.
     n_reference: of the times, those whose outcome was known before the promotion.
     loss: (T,)
-    covered: (T,) share within each interval, by its nominal level.
+    covered: (T,) share within each interval, by its nominal level; None where no forecast has it.
+    n_silent: steps that have come after the last of *times*.
     """
 
     times: pl.Series
     n_rows: np.ndarray
     n_reference: int
     loss: np.ndarray
-    covered: dict[float, np.ndarray]
+    covered: dict[float, np.ndarray | None]
+    n_silent: int
 
 
 class _Budget(NamedTuple):
@@ -52,10 +55,13 @@ class _Budget(NamedTuple):
     alarms_per_step: float
 
 
-def build_watched_outcomes(outcomes: pl.DataFrame, about: About, is_reference: pl.Expr) -> WatchedOutcomes:
+def build_watched_outcomes(
+    outcomes: pl.DataFrame, about: About, is_reference: pl.Expr, grid: pl.Series
+) -> WatchedOutcomes:
     """From `build_outcomes` rows; the first times, which have not every step ahead, are left out.
 
     is_reference: of an outcome, by its event_time.
+    grid: event_time of the steps that have come.
     """
     judged = outcomes.filter(pl.col("y").is_not_null() & ~pl.col("is_seen") & pl.col("loss").is_finite())
     times = judged["event_time"].unique().sort()
@@ -68,14 +74,19 @@ def build_watched_outcomes(outcomes: pl.DataFrame, about: About, is_reference: p
         total = np.bincount(index, values.cast(pl.Float64).fill_null(0.0).to_numpy(), n_times)
         return total / np.maximum(n_rows, 1)
 
-    columns, covered = format_quantile_columns(about.quantiles), {}
+    columns = format_quantile_columns(about.quantiles)
+    covered: dict[float, np.ndarray | None] = {}
     for i in range(len(columns) // 2):
         low, high = columns[i], columns[-1 - i]
-        if {low, high} <= set(judged.columns) and judged[low].is_not_null().any():
-            level = round(about.quantiles[-1 - i] - about.quantiles[i], 9)
+        if not {low, high} <= set(get_kind(about.target).list_columns(about)):
+            continue
+        level = round(about.quantiles[-1 - i] - about.quantiles[i], 9)
+        covered[level] = None
+        if {low, high} <= set(judged.columns) and (judged[low].is_not_null().any() or judged.is_empty()):
             covered[level] = compute_means(judged.select(pl.col("y").is_between(low, high)).to_series())
     n_reference = int(first.to_frame("event_time").select(is_reference.sum()).item() or 0)
-    return WatchedOutcomes(first, n_rows, n_reference, compute_means(judged["loss"]), covered)
+    n_silent = int((grid > times[-1]).sum()) if len(times) else 0
+    return WatchedOutcomes(first, n_rows, n_reference, compute_means(judged["loss"]), covered, n_silent)
 
 
 def watch_levels(
@@ -107,10 +118,9 @@ def watch_levels(
             _watch(watched, "loss", (reference, current), None, of_loss),
             _watch(watched, "concept", parts, None, of_concept),
         ]
-    levels += [
-        _watch(watched, "coverage", _build_blocks(watched, values, block_steps), level, budget)
-        for level, values in watched.covered.items()
-    ]
+    for level, values in watched.covered.items():
+        blocks = _build_blocks(watched, watched.loss if values is None else values, block_steps)
+        levels.append(_watch(watched, "coverage", blocks, level, budget, is_absent=values is None))
     return tuple(levels)
 
 
@@ -145,6 +155,8 @@ def _watch(
     blocks: tuple[np.ndarray, np.ndarray],
     level: float | None,
     budget: _Budget,
+    *,
+    is_absent: bool = False,
 ) -> ServiceLevel:
     reference, current = blocks
     times = watched.times[watched.n_reference :][budget.block_steps - 1 :: budget.block_steps]
@@ -158,25 +170,36 @@ def _watch(
         window_steps=WINDOW_BLOCKS * budget.block_steps,
         points=_build_points(times, current),
     )
-    if len(reference) < MIN_BLOCKS:
-        reason = (
-            f"{watched.n_reference} steps of the gate have an outcome, fewer than {MIN_BLOCKS}: nothing shows"
-            " how much it varies"
-        )
-        return found.model_copy(update={"unwatched": reason})
-    if not len(current):
-        n_steps = len(watched.times) - watched.n_reference
-        reason = (
-            f"{n_steps} steps since the promotion have an outcome, less than a block of {budget.block_steps}"
-        )
-        return found.model_copy(update={"unwatched": reason})
+    if reason := _find_reason(watched, len(reference), len(current), budget, is_absent=is_absent):
+        return found.model_copy(update={"unwatched": reason, "points": () if is_absent else found.points})
     n_rows = float(watched.n_rows.mean()) * budget.block_steps
     scaled, deviations, band = _scale(reference, current, level, n_rows, budget)
     limit = float(compute_limits(scaled, budget.slack, budget.alarms_per_step * budget.block_steps)[0, 0])
     alarm = _run_cusum(deviations, limit, budget.slack, times, is_loss=level is None)
+    if watched.n_silent >= SILENT_BLOCKS * budget.block_steps:  # an alarm that is open stays so
+        alarm["unwatched"] = f"no outcome since {watched.times[-1].isoformat()}"
     return found.model_copy(
         update={"limit": round(limit, 3), "band_low": band[0], "band_high": band[1], **alarm}
     )
+
+
+def _find_reason(
+    watched: WatchedOutcomes, n_reference: int, n_current: int, budget: _Budget, *, is_absent: bool
+) -> str | None:
+    """Why a figure is not watched; None when it is."""
+    if n_reference < MIN_BLOCKS:
+        return (
+            f"{watched.n_reference} steps of the gate have an outcome, fewer than {MIN_BLOCKS}: nothing shows"
+            " how much it varies"
+        )
+    if is_absent:
+        return "the champion's forecasts have no such interval"
+    if not n_current:
+        n_steps = len(watched.times) - watched.n_reference
+        return (
+            f"{n_steps} steps since the promotion have an outcome, less than a block of {budget.block_steps}"
+        )
+    return None
 
 
 def _scale(
@@ -185,6 +208,7 @@ def _scale(
     """The scaled reference, the scaled blocks since, and the band of the rolling figure."""
     if level is None:  # in logs: losses are skewed
         reference, current = (np.log(np.maximum(x, _LEAST_LOSS)) for x in (reference, current))
+        reference = clip_spikes(reference[:, None])[:, 0]
     center = float(reference.mean()) if level is None else level
     least_sd = 1e-9 if level is None else float(np.sqrt(level * (1 - level) / n_rows))
     sd = max(float(reference.std()), least_sd)

@@ -1,6 +1,8 @@
 """Join forecasts with outcomes, measure drift, and give a verdict."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -8,7 +10,6 @@ import polars as pl
 
 from tasks.core.about import About
 from tasks.core.calendar import Calendar
-from tasks.core.frames import get_newest_known_at
 from tasks.core.reports.monitor import (
     ChampionFigures,
     DriftFigures,
@@ -28,10 +29,11 @@ from tasks.core.sketch import Sketch
 from tasks.monitor.champion import MonitoredChampion
 from tasks.monitor.concept import select_inputs
 from tasks.monitor.drift_figures import DriftInput, compute_drift, compute_step_budget
-from tasks.monitor.outcome import build_outcomes, compute_figures
+from tasks.monitor.outcome import compute_figures, join_outcomes
 from tasks.monitor.params import MonitorParams
+from tasks.monitor.rows import RowsSpan, compute_span, iterate_groups
 from tasks.monitor.service_level import build_watched_outcomes, describe_alarm, watch_levels
-from tasks.monitor.streams import build_streams
+from tasks.monitor.streams import MAX_SHOWN, build_streams, join_groups, select_shown_streams
 
 SERIES_SHOWN = 200
 
@@ -39,16 +41,16 @@ SERIES_SHOWN = 200
 class MonitorResult(NamedTuple):
     """The report, and what its drift was measured on.
 
-    streams: the watched values, event_time and a column for each value of each series.
+    shown: watched values, event_time and a column for each of some streams.
     """
 
     report: MonitorReport
-    streams: pl.DataFrame
+    shown: pl.DataFrame
 
 
 def build_monitor_result(
     scheduled: pl.DataFrame,
-    rows: pl.DataFrame,
+    rows: pl.DataFrame | pl.LazyFrame,
     about: About,
     calendar: Calendar,
     champion: MonitoredChampion | None,
@@ -63,30 +65,33 @@ def build_monitor_result(
 
     scheduled: FORECAST with digest; what is before the promotion is the reference of the loss and
       the coverage.
-    rows: SERIES.
-    limits: beyond them the champion is degraded.
-    served, key: as they are in the report.
+    rows: SERIES, all vintages; they are read as far as needed, and never all at the same time.
+    limits: beyond them the champion is degraded. served, key: as they are in the report.
     unwatched: values of which *rows* have neither numbers nor categories.
     sketches: of the reference, as saved with the release.
     """
-    judged = build_outcomes(scheduled, rows, about, calendar, {})
+    rows = rows.lazy()
+    span = compute_span(rows, about, calendar)
+    grid = calendar.grid(span.first, span.last)
+    judged = join_outcomes(scheduled, rows, span, about, calendar, {})
     outcomes = judged if champion is None else judged.filter(pl.col("cutoff") >= champion.promoted_as_of)
-    streams = build_streams(rows, about, calendar)
     overall = OutcomeFigures.model_validate(compute_figures(outcomes, [])[0])
     figures = drift = None
     levels: tuple[ServiceLevel, ...] = ()
+    groups = _GroupedStreams(rows, span, grid, about, scheduled["event_time"].unique().sort())
     if champion is not None:
-        levels = _watch_levels(judged, streams, champion, about, calendar, params)
-        figures = _build_champion_figures(champion, overall, streams["event_time"], calendar, params)
         losses = judged.filter(pl.col("y").is_not_null() & ~pl.col("is_seen") & pl.col("loss").is_finite())
+        streams = groups.iterate(champion.seen_until, params.sample)
         data = DriftInput(streams, champion.seen_until, losses, sketches)
-        drift = compute_drift(data, about, calendar, params, unwatched)
+        drift = compute_drift(data, grid, about, calendar, params, unwatched)
+        levels = _watch_levels(judged, groups, champion, calendar, params)
+        figures = _build_champion_figures(champion, overall, grid, calendar, params)
     n_cutoffs = outcomes["cutoff"].n_unique()
     verdict, reason = _decide_verdict(figures, drift, levels, n_cutoffs, about, params, limits)
     report = MonitorReport(
         verdict=verdict,
         reason=reason,
-        as_of=get_newest_known_at(rows),
+        as_of=span.newest_known_at,
         primary_score=about.primary_score,
         n_cutoffs=n_cutoffs,
         overall=overall,
@@ -102,7 +107,32 @@ def build_monitor_result(
         dataset=key.dataset,
         key=key,
     )
-    return MonitorResult(report, streams)
+    return MonitorResult(report, join_groups(groups.shown)[:, : 1 + MAX_SHOWN])
+
+
+@dataclass
+class _GroupedStreams:
+    """The watched values by groups of series, and the few rows that are needed of all of them.
+
+    times: event_time of the forecasts.
+    inputs: what they knew, see `select_inputs`. shown: see `select_shown_streams`.
+    """
+
+    rows: pl.LazyFrame
+    span: RowsSpan
+    grid: pl.Series
+    about: About
+    times: pl.Series
+    inputs: list[pl.DataFrame] = field(default_factory=list)
+    shown: list[pl.DataFrame] = field(default_factory=list)
+
+    def iterate(self, since: datetime, sample: int) -> Iterator[pl.DataFrame]:
+        times = self.times.filter(self.times <= self.span.last)
+        for ids, part in iterate_groups(self.rows, self.span, len(self.grid)):
+            streams = build_streams(part, self.about, self.span, self.grid, ids)
+            self.inputs.append(select_inputs(streams, times, self.about.horizon_steps))
+            self.shown.append(select_shown_streams(streams, since, sample))
+            yield streams
 
 
 def _build_champion_figures(
@@ -127,17 +157,18 @@ def _build_champion_figures(
 
 def _watch_levels(
     judged: pl.DataFrame,
-    streams: pl.DataFrame,
+    groups: _GroupedStreams,
     champion: MonitoredChampion,
-    about: About,
     calendar: Calendar,
     params: MonitorParams,
 ) -> tuple[ServiceLevel, ...]:
     is_reference = calendar.nominal_known_at() <= champion.promoted_as_of
-    watched = build_watched_outcomes(judged, about, is_reference)
-    budget = compute_step_budget(streams["event_time"], about, params)
-    inputs = select_inputs(streams, watched.times, about.horizon_steps)
-    return watch_levels(watched, about, params.cusum_slack, budget, inputs)
+    about, inputs = groups.about, join_groups(groups.inputs)
+    watched = build_watched_outcomes(judged, about, is_reference, groups.grid)
+    budget = compute_step_budget(groups.grid, about, params)
+    known = inputs[inputs["event_time"].search_sorted(watched.times)].drop("event_time").to_numpy()
+    known = known.reshape(len(watched.times), inputs.width - 1)
+    return watch_levels(watched, about, params.cusum_slack, budget, known)
 
 
 def _decide_verdict(

@@ -8,6 +8,7 @@ of the release, the cutoff and the rows known by it.
 
 from tasks.release.load import Release, load_release, load_unsealed_release
 from tasks.release.manifest import EnsembleSpec, Manifest, check_manifest, write_manifest
+from tasks.release.origins import select_relevant_rows
 from tasks.release.predict import (
     find_absence_reasons,
     make_forecasts,
@@ -26,5 +27,6 @@ __all__ = [
     "make_forecasts",
     "predict_cutoffs",
     "predict_ensemble",
+    "select_relevant_rows",
     "write_manifest",
 ]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
@@ -17,6 +17,8 @@ from tasks.features import FeatureParams, add_target, build_features
 from tasks.features.centres import find_centres
 from tasks.release.combine import apply_combination, compute_regime, compute_weight_groups, find_recency
 from tasks.release.load import Release
+
+RowsT = TypeVar("RowsT", pl.DataFrame, pl.LazyFrame)
 
 BLOCK_ROWS = 8192  # bounds the memory of one call into a graph; trees need a few kB for each row
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -149,7 +151,7 @@ def predict_member(release: Release, name: str, x: np.ndarray) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros((0, release.schema.horizon_steps))
 
 
-def select_relevant_rows(release: Release, rows: pl.DataFrame, cutoffs: Sequence[datetime]) -> pl.DataFrame:
+def select_relevant_rows(release: Release, rows: RowsT, cutoffs: Sequence[datetime]) -> RowsT:
     """The rows that can matter: known by the last cutoff, and not far before what features read.
 
     A generous bound, for speed alone.

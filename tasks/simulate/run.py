@@ -19,6 +19,7 @@ from tasks.core.reports.simulate import SimulatedTick
 from tasks.edges.registry import ChampionRecord, ReleaseIdentity, build_champion
 from tasks.monitor.champion import build_monitored_champion
 from tasks.monitor.params import MonitorParams
+from tasks.monitor.rows import compute_span
 from tasks.monitor.scheduled import count_max_cutoffs, select_cutoffs
 from tasks.monitor.stage import build_monitor_result
 from tasks.promote.earlier_gates import EarlierGate, build_earlier_gate
@@ -192,10 +193,10 @@ def build_monitor_report(state: _LoopState, position: int) -> MonitorReport:
     assert release.manifest is not None
     params = history.document.parse_stage("monitor", MonitorParams)
     rows = history.select_known(history.cutoffs[position])
-    forecasts = []
+    span, forecasts = compute_span(rows.lazy(), history.about, history.calendar), []
     for since, end in ((champion.seen_until, champion.promoted_as_of), (champion.promoted_as_of, None)):
-        cutoffs = select_cutoffs(rows, history.calendar, since, params.max_cutoffs, end)
-        judged = cutoffs[-count_max_cutoffs(release, rows) :]
+        cutoffs = select_cutoffs(span, history.calendar, since, params.max_cutoffs, end)
+        judged = cutoffs[-count_max_cutoffs(release, len(span.series_ids)) :]
         if judged:
             first, last = (history.cutoffs.index(cutoff) for cutoff in (judged[0], judged[-1]))
             forecasts.append(state.store.read_forecasts(release, first, last))

@@ -88,7 +88,7 @@ class StateStore:
         Each is a function of the rows known by its own cutoff alone, so it does not matter when it
         is computed.
         """
-        size = min(BLOCK_CUTOFFS, count_max_cutoffs(release, self.history.rows))
+        size = min(BLOCK_CUTOFFS, count_max_cutoffs(release, self.history.rows["series_id"].n_unique()))
         blocks = range(first // size, last // size + 1)
         cutoffs = self.history.cutoffs
         frames = [self._read_block(release, block, size) for block in blocks]

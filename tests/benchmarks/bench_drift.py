@@ -12,7 +12,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 from nab import compute_score, count_probation, read_files, score_by_windowed_gaussian
-from seasonal_streams import WEEK, build_streams, compute_alarms, measure_alarms
+from seasonal_streams import WEEK, build_streams, compute_alarms, compute_joint_alarms, measure_alarms
 
 from tasks.core.sketch import build_sketch, compare_values
 from tasks.edges.settings import ROOT
@@ -29,7 +29,7 @@ PEERS = ROOT / ".venv-peers/drift/bin/python"
 def detect(reference, current, season_steps):
     """Ours."""
     detector = fit_detector(reference, season_steps, 24, 0.5, BUDGET / 720)
-    first = compute_alarms(detector, current, len(reference)).first[:, : current.shape[1]]
+    first = compute_alarms(detector, current, len(reference)).first
     first = np.where(first < 0, NEVER, first).min(axis=0)
     return np.where(first == NEVER, -1, (first + 1) * detector.block_steps - 1)
 
@@ -37,7 +37,7 @@ def detect(reference, current, season_steps):
 def detect_by_level(reference, current, season_steps):
     """Ours, the level alone: what the other detectors of a stream cost."""
     detector = fit_detector(reference, season_steps, 24, 0.5, BUDGET / 720)
-    first = compute_alarms(detector, current, len(reference)).first[LEVEL, : current.shape[1]]
+    first = compute_alarms(detector, current, len(reference)).first[LEVEL]
     return np.where(first < 0, -1, (first + 1) * detector.block_steps - 1)
 
 
@@ -66,33 +66,42 @@ def _average(values, n):
 def find_joint_alarm(values, reference_days):
     """Ours: the day of the first alarm of the reconstruction error."""
     start = reference_days * 24
-    detector = fit_detector(values[:start], 24, 24, 0.5, BUDGET / 720)
-    first = compute_alarms(detector, values[start:], start).first[LEVEL, -1]
+    first = compute_joint_alarms(values, start, 24, 24, BUDGET / 720).first[LEVEL, 0]
     return None if first < 0 else int(first) + 1
 
 
 def find_classifier_alarm(values, reference_days):
     """A domain classifier each week: boosted trees separate it from the reference better than any
-    week of the reference from the others."""
+    week of the reference from the others.
+
+    It sees 2,000 rows of the reference at most, and the values with their products by pairs, which
+    trees do not find by themselves in a few rounds.
+    """
     from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.model_selection import cross_val_predict
+
+    i, j = np.triu_indices(values.shape[1], 1)
+    values = np.column_stack([values, values[:, i] * values[:, j]]).astype(np.float32)
 
     def score(past, week):
+        """Area under the curve, the half of the rows by a fit on the other half."""
         x, label = np.concatenate([past, week]), np.repeat([0, 1], [len(past), len(week)])
-        model = HistGradientBoostingClassifier(max_iter=10, random_state=0)
-        found = cross_val_predict(model, x, label, cv=3, method="predict_proba")[:, 1]
+        is_odd, found = np.arange(len(x)) % 2 == 1, np.empty(len(x))
+        for fold in (is_odd, ~is_odd):
+            model = HistGradientBoostingClassifier(max_iter=10, max_bins=32, random_state=0)
+            found[fold] = model.fit(x[~fold], label[~fold]).predict_proba(x[fold])[:, 1]
         ranks = np.argsort(np.argsort(found))[label == 1] + 1
         return (ranks.sum() - len(week) * (len(week) + 1) / 2) / (len(week) * len(past))
 
     start = reference_days * 24
     past, weeks = values[:start], range(start, len(values) - WEEK + 1, WEEK)
+    rows = np.random.default_rng(1).choice(start, min(start, 2000), replace=False)
     own = [
-        score(np.delete(past, range(i, i + WEEK), axis=0), past[i : i + WEEK])
+        score(past[rows[(rows < i) | (rows >= i + WEEK)]], past[i : i + WEEK])
         for i in range(0, start - WEEK + 1, WEEK)
     ]
     limit = np.mean(own) + 3 * np.std(own)
     for first in weeks:
-        if score(past, values[first : first + WEEK]) > limit:
+        if score(past[rows], values[first : first + WEEK]) > limit:
             return (first + WEEK - start) // 24
     return None
 
@@ -220,19 +229,20 @@ def test_sea(shared_data, tmp_path):
     print(f"ADWIN alarms at {peer['alarms']}, error {peer['error']:.4f}")
 
 
+@pytest.mark.parametrize("rho", [0.8, 0.5])
 @pytest.mark.parametrize("detector", [find_joint_alarm, find_classifier_alarm])
-def test_a_relation_that_ends(detector):
-    """Ten hourly streams, of which two are alike (.8) until day 100; each alone stays as it is."""
+def test_a_relation_that_ends(detector, rho):
+    """Ten hourly streams, of which two are alike until day 100; each alone stays as it is."""
     started, false, delays = time.process_time(), 0, []
-    for seed in range(4):
+    for seed in range(12):
         rng = np.random.default_rng(seed)
-        values = rng.normal(size=(60 * 24 + 200 * 24, 10))
+        values = rng.normal(size=(60 * 24 + 160 * 24, 10))
         end = (60 + 100) * 24
-        values[:end, 1] = 0.8 * values[:end, 0] + 0.6 * values[:end, 1]
+        values[:end, 1] = rho * values[:end, 0] + np.sqrt(1 - rho**2) * values[:end, 1]
         day = detector(values, 60)
         false += day is not None and day < 100
         delays.append(np.inf if day is None or day < 100 else day - 100)
     print(
-        f"\n{detector.__name__}: {false} of 4 false in 100 days, delay median {np.median(delays):.0f} d,"
-        f" {time.process_time() - started:.1f} s"
+        f"\n{detector.__name__}, correlation {rho} until day 100: {false} of 12 false in 100 days, delay of"
+        f" each {[float(d) for d in delays]} d, {time.process_time() - started:.1f} s"
     )

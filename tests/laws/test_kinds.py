@@ -45,6 +45,7 @@ from tasks.forecasters import FORECASTERS
 from tasks.monitor.champion import MonitoredChampion
 from tasks.monitor.outcome import build_outcomes, compute_figures
 from tasks.monitor.params import MonitorParams
+from tasks.monitor.rows import compute_span
 from tasks.monitor.scheduled import build_forecasts, select_cutoffs
 from tasks.monitor.stage import build_monitor_result
 from tasks.package.assemble import build_release
@@ -346,7 +347,7 @@ def test_the_service_answers_the_kinds_columns_and_records_them_for_the_monitor(
 def test_the_monitor_judges_the_champion_by_the_kinds_figures(chain):
     release, rows, about = chain.releases["challenger"], chain.rows, chain.dataset.about
     digest, calendar = release.manifest.digest, chain.dataset.calendar
-    cutoffs = select_cutoffs(rows, calendar, release.seen_until, 100)
+    cutoffs = select_cutoffs(compute_span(rows.lazy(), about, calendar), calendar, release.seen_until, 100)
     scheduled = build_forecasts(release, digest, rows, cutoffs)
     times = {"seen_until": release.seen_until, "promoted_as_of": release.seen_until}
     champion = MonitoredChampion(

@@ -27,10 +27,10 @@ def watch(seed, level, noise):
         for step in range(1, 6)
     ]  # fmt: skip
     is_reference = build_calendar(ABOUT).nominal_known_at() <= START + timedelta(days=N_GATE)
-    watched = build_watched_outcomes(pl.concat(parts), ABOUT, is_reference)
+    watched = build_watched_outcomes(pl.concat(parts), ABOUT, is_reference, TIMES)
     streams = pl.DataFrame({"event_time": TIMES, "s:x": x, "s:c": 3.0, "s:text": "a"})
-    inputs = select_inputs(streams, watched.times, LAG)
-    return watch_levels(watched, ABOUT, 0.5, 0.05 / 30, inputs)
+    inputs = select_inputs(streams, watched.times, LAG).drop("event_time").to_numpy()
+    return watch_levels(watched, ABOUT, 0.5, 0.05 / 30, inputs)[:2]
 
 
 def test_an_input_that_makes_it_hard_raises_the_loss_and_not_what_is_left_over():

@@ -10,15 +10,13 @@ from datetime import timedelta
 import numpy as np
 import polars as pl
 import pytest
-from small_release import START, cutoff_at, small_about, small_rows
+from drift_runs import watch_drift
+from small_release import START, cutoff_at, small_rows
 
-from tasks.core.calendar import build_calendar
 from tasks.core.errors import FrameError
 from tasks.core.frames import SERIES
-from tasks.monitor.drift_figures import DriftInput, compute_drift
 from tasks.monitor.params import MonitorParams
 from tasks.monitor.signals import DETECTORS
-from tasks.monitor.streams import build_streams, list_unwatched
 
 SEEN, DRIFTS, ALL = 699, 800, 1000
 PARAMS = MonitorParams(min_rows=20, alarms_per_30_days=0.005)
@@ -52,10 +50,7 @@ def build_rows():
 
 
 def watch(rows, expected=()):
-    rows, about = SERIES.conform(rows.drop("day")), small_about()
-    calendar = build_calendar(about)
-    data = DriftInput(build_streams(rows, about, calendar), cutoff_at(SEEN))
-    return compute_drift(data, about, calendar, PARAMS, list_unwatched(rows, expected))
+    return watch_drift(SERIES.conform(rows.drop("day")), cutoff_at(SEEN), PARAMS, expected=expected)
 
 
 def change(rows, column, condition, value):

@@ -44,7 +44,12 @@ def simulate(rng, noise, n_series=2, rho=0.5, adapt=None):
 
 def watch(outcomes, about=ABOUT, budget=0.05):
     is_reference = build_calendar(about).nominal_known_at() <= START + timedelta(days=N_GATE)
-    return watch_levels(build_watched_outcomes(outcomes, about, is_reference), about, 0.5, budget / 30)
+    return watch_levels(
+        build_watched_outcomes(outcomes, about, is_reference, outcomes["event_time"].unique()),
+        about,
+        0.5,
+        budget / 30,
+    )
 
 
 def before(outcomes, day):
@@ -143,5 +148,6 @@ def test_rolling_figures_are_those_of_plain_loops():
 
 def test_a_champion_without_intervals_is_watched_by_its_loss():
     outcomes = simulate(np.random.default_rng(2), np.ones(N_GATE + 40)).drop(*Z)
-    (loss,) = watch(outcomes)
+    loss, *coverage = watch(outcomes)
     assert (loss.figure, loss.unwatched) == ("loss", None)
+    assert {level.unwatched for level in coverage} == {"the champion's forecasts have no such interval"}

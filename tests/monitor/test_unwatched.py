@@ -4,15 +4,14 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
-from small_release import SMALL_ABOUT, START, cutoff_at, small_about, small_rows
+from drift_runs import watch_drift
+from small_release import SMALL_ABOUT, START, cutoff_at, small_rows
 
 from tasks.core.about import About
-from tasks.core.calendar import build_calendar
 from tasks.core.errors import FrameError
 from tasks.core.frames import SERIES
-from tasks.monitor.drift_figures import DriftInput, compute_drift
 from tasks.monitor.params import MonitorParams
-from tasks.monitor.streams import build_streams, list_unwatched
+from tasks.monitor.streams import list_unwatched
 
 PARAMS, SEEN, ALL = MonitorParams(min_rows=20), 399, 500
 NORTH = pl.col("series_id") == "north"
@@ -23,13 +22,7 @@ def since(day):
 
 
 def watch(rows, expected=(), about=None, seen_until=None):
-    about = about or small_about()
-    calendar = build_calendar(about)
-    streams = build_streams(rows, about, calendar)
-    unwatched = list_unwatched(rows, expected)
-    return compute_drift(
-        DriftInput(streams, seen_until or cutoff_at(SEEN)), about, calendar, PARAMS, unwatched
-    )
+    return watch_drift(rows, seen_until or cutoff_at(SEEN), PARAMS, about, expected)
 
 
 def reasons(figures):
@@ -74,10 +67,11 @@ def test_a_constant_is_watched():
 
 
 def test_a_column_that_is_gone_and_one_of_text_are_named():
-    rows = small_rows(ALL).with_columns(state=pl.lit([1.0]), other=pl.lit(None))
+    rows = small_rows(ALL).with_columns(other=pl.lit(None, dtype=pl.Float64))
     found = reasons(watch(rows, expected=["series_id", "load", "temperature"]))
     assert found["*:temperature"] == "the rows have no column 'temperature', which the champion knows"
-    assert found["*:state"] == "it holds neither numbers nor categories"
+    (of_lists,) = list_unwatched(pl.Schema({"series_id": pl.String, "state": pl.List(pl.Float64)}), [])
+    assert of_lists.reason == "it holds neither numbers nor categories"
     assert found["north:other"] == "no value in the reference of 400 steps"
 
 

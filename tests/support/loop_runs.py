@@ -36,12 +36,12 @@ def write_rows(path, n_old, n_new=0, seed=1):
     part.rename(path)
 
 
-def build_loop_checkout(folder) -> SmallCheckout:
+def build_loop_checkout(folder, **settings) -> SmallCheckout:
     """A checkout after its first `tidemill run`, which reads `meters.csv` in *folder*."""
     ports = {
         f"TIDEMILL_{name}_PORT": str(find_free_port("127.0.0.1")) for name in ("PREFECT", "MLFLOW", "SERVICE")
     }
-    found = small_checkout(folder, **ports)
+    found = small_checkout(folder, **ports, **settings)
     write_rows(folder / "meters.csv", 700)
     found.tidemill(
         "new", NAME, "--csv", str(folder / "meters.csv"), "--target", "load", "--horizon", "7", "--yes"
@@ -107,12 +107,12 @@ def read_retrain_lines(checkout):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def find_working_process(checkout, n_starts=1):
-    """Process id of the flow that the *n_starts*-th start of the journal names, once it trains."""
+def find_working_process(checkout):
+    """Process id of the flow that the first start of the journal names, once it trains."""
     starts = [line for line in read_retrain_lines(checkout) if "process" in line]
-    if len(starts) < n_starts:
+    if not starts:
         return None
-    pid = starts[n_starts - 1]["process"]["pid"]
+    pid = starts[0]["process"]["pid"]
     try:
         children = psutil.Process(pid).children(recursive=True)
         return pid if any("tasks.train" in child.cmdline() for child in children) else None

@@ -2,7 +2,14 @@
 
 import numpy as np
 
-from tasks.monitor.drift import compute_figures, run_detectors
+from tasks.edges.column_file import ColumnFile
+from tasks.monitor.drift import (
+    compute_figures,
+    fit_detector,
+    fit_joint_detector,
+    run_detectors,
+    standardize_streams,
+)
 
 WEEK = 168
 
@@ -41,3 +48,12 @@ def compute_alarms(detector, current, first_row, codes=None):
     """The CUSUMs of *detector* over *current* (T, N), whose first row is grid step *first_row*."""
     figures = compute_figures(detector, current, first_row, codes)
     return run_detectors(figures, detector.scaled, detector.limit, detector.slack)
+
+
+def compute_joint_alarms(values, n_reference, season_steps, day_steps, budget):
+    """The CUSUM of all *values* (T, N) together, of which *n_reference* rows are the reference."""
+    detector = fit_detector(values[:n_reference], season_steps, day_steps, 0.5, budget)
+    with ColumnFile(len(values)) as innovations:
+        innovations.append(standardize_streams(detector, values, n_reference, season_steps, day_steps))
+        joint, figures = fit_joint_detector(detector, innovations, n_reference)
+    return run_detectors(figures, joint.scaled, joint.limit, joint.slack)

@@ -76,7 +76,7 @@ def _render_own_forecasts(report: MonitorReport, root: Path) -> list[Markup]:
 
 def _describe_level(level: ServiceLevel) -> str:
     name = name_level(level)
-    if level.unwatched is not None:
+    if level.unwatched is not None and level.direction is None:
         return f"{name}: not watched, {level.unwatched}"
     if level.since is None or level.alarm_at is None:
         state = "no alarm"

@@ -206,7 +206,7 @@ class ServiceLevel(Strict):
     direction: of the alarm that is open, `low` or `high`; null for none, as the next two.
     since: event_time of the block from which on the figure has deviated.
     alarm_at: event_time of the block that raised the alarm.
-    unwatched: why it is not watched; null when it is.
+    unwatched: why it is not watched; null when it is. An alarm that was open before stays open.
     points: the rolling figure over time, the newest 200.
     """
 
