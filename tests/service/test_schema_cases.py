@@ -21,7 +21,10 @@ CHECKS = [
     checks.response_schema_conformance,
 ]
 BATCH = "POST /api/v1/predict/batch"  # a wrong item has its problem in its place
-NOT_OFFERED = {f"{method} {path}" for (method, path), scope in SCOPE_OF.items() if scope == "operate"}
+# Answered by 501, and by 503 without a checkout's contract or a job loop: as they document
+NOT_HERE = {f"{method} {path}" for (method, path), scope in SCOPE_OF.items() if scope == "operate"} | {
+    f"POST /api/v1/{path}" for path in ("observations", "jobs", "forecast/{model}", "ml/automl")
+}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def ask_all(server, operations, n_cases):
     for operation in operations:
         for mode in GenerationMode if operation.body else [GenerationMode.POSITIVE]:
             is_right = mode is GenerationMode.POSITIVE
-            all_checks = CHECKS[1:] if operation.label in NOT_OFFERED else CHECKS
+            all_checks = CHECKS[1:] if operation.label in NOT_HERE else CHECKS
             if not is_right and operation.label != BATCH:
                 all_checks = [*all_checks, checks.negative_data_rejection]
             n_examples = max(1, round(n_each * weights[operation.label] / (2 if operation.body else 1)))
