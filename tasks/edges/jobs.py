@@ -184,6 +184,11 @@ class JobStore:
         """Jobs that a process works on, the oldest first."""
         return self._select("state = 'running' ORDER BY started_at", [])
 
+    def list_releases(self) -> set[str]:
+        """Digests of the releases of the jobs that wait or run."""
+        query = "SELECT DISTINCT release FROM jobs WHERE state IN ('queued', 'running')"
+        return {row[0] for row in self._connection.execute(query)}
+
     def cancel(self, job_id: str) -> None:
         """End a job that waits or runs; one that has ended stays as it is."""
         self._update(
@@ -317,10 +322,23 @@ def get_job(store: JobStore, job_id: str) -> Job:
     return job
 
 
+def list_pinned_releases() -> set[str]:
+    """Digests of the releases that jobs wait for or run on. Raises JobStoreError."""
+    if not get_store_path().exists():
+        return set()
+    with open_jobs() as store:
+        return store.list_releases()
+
+
+def get_store_path() -> Path:
+    """The file of the jobs."""
+    return get_jobs_folder() / "jobs.db"
+
+
 @contextmanager
 def open_jobs() -> Iterator[JobStore]:
     """The store in home, made when it is not there. Raises JobStoreError for a fault of it."""
-    path = get_jobs_folder() / "jobs.db"
+    path = get_store_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not path.exists()

@@ -23,6 +23,7 @@ from tasks.core.reports.promote import GateDecision
 from tasks.core.strict import Strict
 from tasks.edges.artifacts import write_folder, write_json
 from tasks.edges.files import compute_file_hash, hold_lock, replace_file, sync_file
+from tasks.edges.jobs import list_pinned_releases
 from tasks.edges.safe_names import encode_name
 from tasks.edges.settings import ROOT, read_settings
 from tasks.edges.tracking import log_promotion
@@ -267,7 +268,7 @@ def _delete_old_releases(dataset: str, former: ChampionRecord | None) -> None:
 def _read_references() -> set[str]:
     """The words in which a release may be named.
 
-    In records of home, in decisions of the checkout, and in what processes run.
+    In records of home, in decisions of the checkout, in jobs, and in what processes run.
     """
     import psutil
 
@@ -282,7 +283,7 @@ def _read_references() -> set[str]:
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):  # another user's, or ended meanwhile
             references += [*process.cmdline(), process.cwd(), process.environ().get("TIDEMILL_RELEASE", "")]
-    return set(re.findall(r"\w+", "\n".join(references)))
+    return set(re.findall(r"\w+", "\n".join(references))) | list_pinned_releases()
 
 
 def _read_release_identity(folder: Path) -> ReleaseIdentity:

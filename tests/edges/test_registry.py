@@ -15,6 +15,7 @@ from reports import gate_decision
 from tasks.core.errors import ReleaseError
 from tasks.edges import registry
 from tasks.edges.artifacts import write_json
+from tasks.edges.jobs import Job, open_jobs
 from tasks.edges.registry import apply_promotion, get_champion_folder, read_champion, read_journal
 from tasks.edges.tracking import list_pending_entries
 
@@ -112,7 +113,7 @@ def test_disk_is_bounded_and_champion_and_former_champion_stay(tmp_path, sealed)
         assert sorted(path.name for path in (home / "releases").iterdir()) == ["cc", "dd", "ee"]
 
 
-@pytest.mark.parametrize("kind", ["started", "working folder", "setting", "state.json"])
+@pytest.mark.parametrize("kind", ["started", "working folder", "setting", "state.json", "job"])
 def test_a_release_that_is_run_or_named_stays_until_it_is_not(tmp_path, sealed, kind):
     with at_home(tmp_path / "home", TIDEMILL_KEEP_RELEASES="2") as home:
         first, *others, last = [letter * 64 for letter in "abcde"]
@@ -134,6 +135,14 @@ def _in_use(kind, folder, home):
         )
         yield
         (home / "up/state.json").unlink()
+        return
+    if kind == "job":
+        job = Job("1", "t", "p", "tides", "batch", "{}", "", None, folder.name, str(folder), "1.0.0", "")
+        with open_jobs() as store:
+            store.add(job)
+        yield
+        with open_jobs() as store:
+            store.cancel(job.id)
         return
     where = {
         "started": {},
