@@ -1,18 +1,17 @@
 """The Bento as a plain folder: code, sealed release and requirements.
 
-It has the code that the service imports and a list of requirements of its own. `bentoml serve
-<folder>` runs it, `bentoml containerize` takes it after `bentoml import`. The code is found by
-reading the service's imports, so the chain (Prefect, DVC, torch, MLflow) is not in it, and the
-build, which imports the service from these files alone, shows that nothing is missing.
+It has the code that the service imports and the locked requirements of that code alone, with
+hashes. `bentoml serve <folder>` runs it, `bentoml containerize` takes it after `bentoml import`.
+The code is found by reading the service's imports, so the chain (Prefect, DVC, torch, MLflow) is
+not in it, and the build, which imports the service from these files alone, shows that nothing is
+missing.
 """
 
 import ast
-import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 from tasks.core.errors import ReleaseError
@@ -23,6 +22,7 @@ SERVICE = "deployments.forecaster.service:ForecasterService"
 NAME = "tidemill_forecaster"
 OURS = ("tasks", "deployments")
 ASSETS = "deployments/forecaster/assets"
+REQUIREMENTS = "deployments/forecaster/requirements.lock"  # with hashes, by `make lock`
 BUILD_S = 300.0  # 5 s on a free machine; one that hangs is ended
 
 
@@ -41,11 +41,12 @@ def build_bento(release: Path, checkout: Path, folder: Path) -> None:
         shutil.copytree(
             release, context / "release", ignore=shutil.ignore_patterns(work.name, "bento", "baseline")
         )
-        (context / "bentofile.yaml").write_text(
-            _render_bentofile(sources, list_requirements(checkout), read_manifest(release).digest)
-        )
+        (context / "bentofile.yaml").write_text(_render_bentofile(sources, read_manifest(release).digest))
         _run_build(checkout, context, home)
-        shutil.move(_find_bento(home), folder)
+        built = _find_bento(home)
+        # Instead of what BentoML makes of them, without hashes
+        shutil.copyfile(checkout / REQUIREMENTS, Path(built) / "env/python/requirements.txt")
+        shutil.move(built, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -73,16 +74,6 @@ def list_service_sources(checkout: Path) -> list[Path]:
     return sorted(found)
 
 
-def list_requirements(checkout: Path) -> list[str]:
-    """The service's own requirements, at the versions installed here.
-
-    So what was tested is what is shipped.
-    """
-    lines = (checkout / "deployments/forecaster/requirements.txt").read_text().splitlines()
-    names = [match[0] for line in lines if (match := re.match(r"[A-Za-z0-9._-]+", line))]
-    return [f"{name}=={version(name)}" for name in names]
-
-
 def compute_sizes(folder: Path) -> dict[str, int]:
     """Bytes by the first two parts of the path, and `total`."""
     sizes: dict[str, int] = {}
@@ -108,7 +99,7 @@ def _list_imports(checkout: Path, source: Path) -> Iterator[Path]:
                 )
 
 
-def _render_bentofile(sources: list[Path], packages: list[str], digest: str) -> str:
+def _render_bentofile(sources: list[Path], digest: str) -> str:
     lines = [
         f"service: {SERVICE}",
         f"name: {NAME}",
@@ -120,8 +111,6 @@ def _render_bentofile(sources: list[Path], packages: list[str], digest: str) -> 
         "  - /release/",
         "python:",
         "  lock_packages: false",
-        "  packages:",
-        *(f"    - {package}" for package in packages),
     ]
     return "\n".join(lines) + "\n"
 

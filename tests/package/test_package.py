@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -32,7 +33,7 @@ from tasks.edges.processes import is_answering, wait_healthy
 from tasks.edges.settings import ROOT, build_child_environment
 from tasks.package.__main__ import main
 from tasks.package.assemble import build_release, select_rows_tail
-from tasks.package.bento import build_bento, list_service_sources
+from tasks.package.bento import REQUIREMENTS, build_bento, list_service_sources
 from tasks.package.provenance import read_code_state
 from tasks.release import check_manifest, load_release, load_unsealed_release, predict_cutoffs
 
@@ -140,6 +141,11 @@ def test_the_bento_holds_nothing_of_the_chain(root):
     bento = root / "models/release/bento"
     required = (bento / "env/python/requirements.txt").read_text().lower()
     assert "onnxruntime==" in required
+    pins = re.findall(r"^([a-z0-9_.-]+==\S+)([^\n]*\n(?:    [^\n]*\n)*)", required, flags=re.MULTILINE)
+    assert len(pins) == len(re.findall("==", re.sub(r"[;#].*", "", required))) > 30
+    assert all("--hash=sha256:" in rest for _, rest in pins)
+    locked = (ROOT / "requirements.lock").read_text().lower()
+    assert [pin for pin, _ in pins if f"\n{pin} " not in f"\n{locked}"] == []
     assert not [name for name in CHAIN if name in required]
     held = [path.relative_to(bento / "src").parts for path in (bento / "src").rglob("*") if path.is_file()]
     assert {parts[0] for parts in held} == {"tasks", "deployments", "release", "bentofile.yaml"}
@@ -227,9 +233,7 @@ def test_a_service_that_cannot_be_imported_stops_the_stage_with_what_the_build_s
     for source in [*list_service_sources(ROOT), "tasks/edges/parent_watch.py"]:  # the build starts with it
         (checkout / source).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / source, checkout / source)
-    shutil.copyfile(
-        ROOT / "deployments/forecaster/requirements.txt", checkout / "deployments/forecaster/requirements.txt"
-    )
+    shutil.copyfile(ROOT / REQUIREMENTS, checkout / REQUIREMENTS)
     with (checkout / "tasks/core/frames.py").open("a") as module:
         module.write("\nimport there_is_no_such_module\n")
     with pytest.raises(ReleaseError, match="there_is_no_such_module"):
