@@ -1,11 +1,11 @@
 """What each feature contributes to a forecast, as it is answered."""
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import polars as pl
 
-from deployments.forecaster.explanation_shapes import SeriesExplanation
+from deployments.forecaster.explanation_shapes import SeriesExplanation, StepExplanation
 from deployments.forecaster.loaded import LoadedRelease, format_iso
 from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.request import ForecastRequest
@@ -55,16 +55,7 @@ def _describe_series(series: ExplainedSeries, horizon_steps: int | None) -> Seri
             for name, value in series.values.items()
         },
         "steps": [
-            {
-                "step": step.step,
-                "event_time": format_iso(step.event_time),
-                "y_hat": step.y_hat,
-                "base": step.base,
-                "features": step.features,
-                "members": step.members,
-                "calibration": step.calibration,
-                "bounds": step.bounds,
-            }
+            cast("StepExplanation", step._asdict() | {"event_time": format_iso(step.event_time)})
             for step in series.steps[:horizon_steps]
         ],
         "n_orders": series.n_orders,

@@ -14,6 +14,7 @@ from graphql import (
     validate,
 )
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
 from deployments.forecaster.graphql_limits import FIRST, MAX_CHARACTERS, MAX_TOKENS, check_cost
 from deployments.forecaster.loaded import LoadedRelease, format_iso
@@ -252,9 +253,7 @@ def _rename_series(series: Mapping[str, Any]) -> Mapping[str, Any]:
         "cutoff": series["cutoff"],
         "steps": [
             {
-                "step": step["step"],
-                "eventTime": step["event_time"],
-                "yHat": step.get("y_hat"),
+                **{to_camel(name): value for name, value in step.items()},
                 "quantiles": [
                     {"probability": q, "value": value} for q, value in step.get("quantiles", {}).items()
                 ],

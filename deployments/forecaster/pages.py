@@ -13,6 +13,7 @@ from deployments.forecaster.access import SCOPE_OF
 from deployments.forecaster.analysis import correlate_rows, count_rows, describe_rows
 from deployments.forecaster.batch import build_batch_response
 from deployments.forecaster.common_problems import add_common_problems
+from deployments.forecaster.explanation_shapes import StepExplanation
 from deployments.forecaster.loaded import LoadedRelease, list_value_columns
 from deployments.forecaster.problems import NOT_OFFERED, JsonObject
 from deployments.forecaster.request import CHAMPION, ForecastRequest
@@ -60,16 +61,16 @@ EXPLANATION: shapes.RecordedExplanation = {
                 }
             },
             "steps": [
-                {
-                    "step": 1,
-                    "event_time": "2019-01-01T00:00:00Z",
-                    "y_hat": 101.5,
-                    "base": 90.0,
-                    "features": {"z_last": 11.0},
-                    "members": {},
-                    "calibration": 0.5,
-                    "bounds": 0.0,
-                }
+                StepExplanation(
+                    step=1,
+                    event_time="2019-01-01T00:00:00Z",
+                    y_hat=101.5,
+                    base=90.0,
+                    features={"z_last": 11.0},
+                    members={},
+                    calibration=0.5,
+                    bounds=0.0,
+                )
             ],
             "n_orders": 10,
             "n_background": 20,

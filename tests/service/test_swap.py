@@ -68,20 +68,18 @@ def test_a_new_champion_takes_over_and_no_request_is_dropped(crowned, home, rele
 
 
 def test_a_champion_that_does_not_verify_changes_nothing(crowned, home, releases, tmp_path):
-    good = tmp_path / "third"
+    good, broken = tmp_path / "third", tmp_path / "broken"
     build_small_release(good, weights={"ridge": 1.0}, dataset=DATASET)
-    broken = home / "releases" / digest_of(good)
     shutil.copytree(good, broken)
     member = next((broken / "members").iterdir())
     member.write_bytes(member.read_bytes()[:-1] + b"!")
-    crown(home, good)
+    crown(home, broken)
     said = crowned.wait_for(lambda said: said["faults"])
     assert said["ready"]
     assert said["digest"] == digest_of(releases / "first")
     assert member.name in said["faults"][0]
     assert crowned.predict(series_id="north").json()["model"]["digest"] == digest_of(releases / "first")
     assert "tidemill_release_fault 1.0" in crowned.client.get("/api/v1/metrics").text
-    shutil.copytree(good, broken, dirs_exist_ok=True)
     crown(home, good)
     assert crowned.wait_for(lambda said: said["digest"] == digest_of(good))["faults"] == []
 
