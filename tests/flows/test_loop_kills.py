@@ -6,18 +6,12 @@ import shutil
 import signal
 import time
 from contextlib import closing
-from datetime import datetime
 
 import httpx
-import polars as pl
 import psutil
 import pytest
-import yaml
-from confluent_kafka import Producer
-from kafka_support import make_topic
 from loop_runs import (
     NAME,
-    START,
     build_loop_checkout,
     fetch_forecast,
     find_working_process,
@@ -30,9 +24,6 @@ from loop_runs import (
     wait_for,
     write_rows,
 )
-
-from tasks.edges.processes import find_free_port
-from tasks.edges.settings import ROOT
 
 pytestmark = pytest.mark.chaos
 VICTIMS = ["flow", "worker", "prefect", "service", "supervisor"]
@@ -128,49 +119,3 @@ def test_what_a_person_cancels_is_not_tried_again(checkout):
         wait_for(lambda: read_retrain_lines(checkout)[-1].get("error") == "cancelled", 30)
         decision = run_refresh(checkout, api)
         assert not decision["due"], (decision["reason"], read_retrain_lines(checkout))
-
-
-def send_days(address, path, days):
-    """The rows of *days* of the CSV file as records; on return the broker has them."""
-    producer = Producer({"bootstrap.servers": address})
-    for line in path.read_text().splitlines()[1:]:
-        day, meter, load = line.split(",")
-        if (datetime.fromisoformat(f"{day}T00:00:00+00:00") - START).days in days:
-            record = {"series_id": meter, "event_time": f"{day}T00:00:00+00:00", "load": float(load)}
-            producer.produce(NAME, json.dumps(record).encode(), key=meter)
-    assert producer.flush(60) == 0
-
-
-def test_a_broker_that_is_killed_in_a_retraining_loses_nothing(tmp_path):
-    """Records that come while it is down are in the forecast afterwards, and the training ends."""
-    ports = {f"TIDEMILL_{name}_PORT": str(find_free_port("127.0.0.1")) for name in ("KAFKA", "FEED")}
-    address, path = f"127.0.0.1:{ports['TIDEMILL_KAFKA_PORT']}", tmp_path / "meters.csv"
-    found = build_loop_checkout(tmp_path, **ports)
-    shutil.copytree(ROOT / "infra/kafka", found.root / "infra/kafka")
-    params = found.root / "params.yaml"
-    document = yaml.safe_load(params.read_text())
-    entry = document["datasets"][NAME]
-    entry["ingest"]["source"] = {"kind": "feed", "known_at": "nominal"}
-    entry["feed"] = {"source": {"kind": "kafka", "topic": NAME}, "fields": {"load": {}}, "window": "1d"}
-    params.write_text(yaml.safe_dump(document, sort_keys=False))
-    try:
-        up = json.loads(found.tidemill("up", "--kafka", "--json").stdout)["addresses"]
-        make_topic(address, 2, name=NAME)
-        write_rows(path, 735, 310)
-        send_days(address, path, range(735))
-        wait_for(lambda: is_as_of(up, 735))
-        with closing(httpx.Client(base_url=f"{up['prefect']}/api", timeout=30)) as api:
-            send_days(address, path, range(735, 1035))
-            wait_for(lambda: is_as_of(up, 1035))
-            found.tidemill("use", NAME)  # the chain trains on the newest window that is closed
-            run_refresh(found, api)
-            wait_for(lambda: find_working_process(found))
-            kill_part(found, "kafka")
-            send_days(address, path, range(1035, 1045))
-            wait_for(lambda: "new_digest" in read_retrain_lines(found)[-1])
-            wait_for(lambda: is_as_of(up, 1045))
-        rows = pl.read_parquet(found.home / "rows" / f"{NAME}.parquet")
-        expected = pl.read_csv(path, try_parse_dates=True).sort("meter", "day")
-        assert rows["load"].to_list() == expected["load"].to_list()
-    finally:
-        found.tidemill("down")
