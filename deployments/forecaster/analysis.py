@@ -36,6 +36,7 @@ from deployments.forecaster.request import (
 )
 from tasks.core import statistics
 from tasks.core.errors import TidemillError
+from tasks.core.frames import get_newest_known_at, select_as_of
 from tasks.features import add_target
 from tasks.features.sources import filter_finite
 from tasks.features.table import filter_steps
@@ -195,11 +196,8 @@ def _select_rows(loaded: LoadedRelease, request: AnalyzeRequest) -> tuple[list[s
         raise build_unknown_series_error(unknown, loaded.series)
     else:
         rows = loaded.rows if named is None else loaded.rows.filter(pl.col("series_id").is_in(named))
-    if request.as_of is not None:
-        rows = rows.filter(pl.col("known_at") <= parse_time(request.as_of, "as_of"))
-    rows = rows.sort("series_id", "event_time", "known_at").unique(
-        ["series_id", "event_time"], keep="last", maintain_order=True
-    )
+    as_of = get_newest_known_at(rows) if request.as_of is None else parse_time(request.as_of, "as_of")
+    rows = select_as_of(rows, as_of)
     for name, limit in (("start", request.start), ("end", request.end)):
         if limit is not None:
             time = parse_time(limit, name)

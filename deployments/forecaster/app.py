@@ -30,10 +30,10 @@ from deployments.forecaster.routes import (
     predict,
     predictions,
 )
-from deployments.forecaster.routes.shared import N_LARGE_WAITING, ServiceParts
+from deployments.forecaster.routes.shared import ServiceParts
 from deployments.forecaster.source import ReleaseSource
 from deployments.forecaster.versions import VersionCache
-from deployments.forecaster.worker import BoundedWorker
+from deployments.forecaster.worker import N_LARGE_WAITING, BoundedWorker
 from tasks.edges.settings import read_settings
 
 ROUTES = (

@@ -6,20 +6,11 @@ from typing import Any
 from fastapi import Request
 from pydantic import BaseModel
 
-from deployments.forecaster import shapes
 from deployments.forecaster.problems import JsonObject, ProblemError
 from deployments.forecaster.request import MAX_BODY_BYTES
 
 BODY_S = 10.0  # for all of a body
 DRAINED_BYTES = 16 * MAX_BODY_BYTES  # of a body beyond the cap, so that its sender gets to read the 413
-BODY_PROBLEMS: dict[int | str, JsonObject] = {
-    400: {
-        "model": shapes.Problem,
-        "description": "The body is no JSON, has a repeated key or a number that is not finite.",
-    },
-    408: {"model": shapes.Problem, "description": f"The body took longer than {BODY_S:g} s."},
-    413: {"model": shapes.Problem, "description": f"The body has more than {MAX_BODY_BYTES:,} bytes."},
-}
 
 
 async def read_request_bytes(request: Request) -> bytes:

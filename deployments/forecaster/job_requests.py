@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Literal
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 
+from deployments.forecaster.checkout import read_dataset_document
 from deployments.forecaster.forecast_problems import build_unknown_series_error
 from deployments.forecaster.loaded import LoadedRelease, format_iso
 from deployments.forecaster.own_history import build_own_rows
@@ -21,8 +21,6 @@ from deployments.forecaster.request import (
     parse_time,
 )
 from deployments.forecaster.webhook_urls import check_webhook_url
-from tasks.core.errors import TidemillError
-from tasks.edges.settings import ROOT, read_settings
 
 MAX_TIMES = 10_000
 MAX_RESULT_ROWS = 2_000_000  # 300 MB as JSON
@@ -208,7 +206,7 @@ def check_job(loaded: LoadedRelease, job: JobRequest) -> None:
 
 
 def _check_fit(loaded: LoadedRelease, job: FitRequest) -> None:
-    known = list_dataset_models(read_settings().checkout or ROOT, loaded.manifest.dataset)
+    known = read_dataset_document(loaded.manifest.dataset).list_models()
     if unknown := [name for name in job.list_models(known) if name not in known]:
         rule = f"The dataset has the models {', '.join(known)}."
         raise ProblemError(404, "model", f"no model {unknown[0]!r}", rule, "Take one of them.")
@@ -221,17 +219,6 @@ def select_fit_rows(loaded: LoadedRelease, job: FitRequest) -> pl.DataFrame:
         return loaded.rows
     content = {"series_id": job.series_id, "history": job.history}
     return build_own_rows(loaded, ForecastRequest.model_validate(content))
-
-
-def list_dataset_models(checkout: Path, dataset: str) -> list[str]:
-    """The models of *dataset* in *checkout*. Raises ProblemError 503 when it has no entry."""
-    from tasks.edges.params import read_document
-
-    try:
-        return list(read_document(checkout).select_dataset(dataset).list_models())
-    except (TidemillError, OSError) as error:
-        rule = f"The models of {dataset!r} are in the params.yaml of a checkout (TIDEMILL_CHECKOUT)."
-        raise ProblemError(503, "models", str(error), rule, "Report it to the operator.") from error
 
 
 def _check_batch(loaded: LoadedRelease, job: BatchJob) -> None:

@@ -6,13 +6,13 @@ a vintage that is known from now on. What is known already changes nothing.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
+from deployments.forecaster.checkout import read_dataset_document
 from deployments.forecaster.loaded import LoadedRelease, format_iso, list_value_columns
 from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.request import check_unknown_columns, convert_value, parse_json, parse_time
@@ -85,18 +85,16 @@ class DatasetContract(NamedTuple):
     params: ValidateParams
 
 
-def read_contract(checkout: Path, dataset: str, columns: Sequence[str]) -> DatasetContract:
-    """The contract of *dataset* in *checkout*.
+def read_contract(dataset: str, columns: Sequence[str]) -> DatasetContract:
+    """The contract of *dataset*.
 
     columns: of the rows. Raises ProblemError 503 when it is not there, or is about others.
     """
-    from tasks.edges.params import read_document
-
+    document = read_dataset_document(dataset)
     rule = f"The contract of {dataset!r} is in the params.yaml of a checkout (TIDEMILL_CHECKOUT)."
     try:
-        document = read_document(checkout).select_dataset(dataset)
         contract = DatasetContract(document.about, document.parse_stage("validate", ValidateParams))
-    except (TidemillError, OSError) as error:
+    except TidemillError as error:
         raise ProblemError(503, "contract", str(error), rule, "Report it to the operator.") from error
     if missing := [c for c in contract.params.names if c not in columns]:
         fact = f"it names {missing[:5]}, and the release has {', '.join(columns)}"

@@ -15,6 +15,7 @@ from deployments.forecaster.batch import build_batch_response
 from deployments.forecaster.common_problems import add_common_problems
 from deployments.forecaster.explanation_shapes import StepExplanation
 from deployments.forecaster.loaded import LoadedRelease, list_value_columns
+from deployments.forecaster.metrics import BATCH_ROUTE, FORECAST_ROUTE
 from deployments.forecaster.problems import NOT_OFFERED, JsonObject
 from deployments.forecaster.request import CHAMPION, ForecastRequest
 from deployments.forecaster.response import build_response, describe_champion
@@ -22,7 +23,7 @@ from tasks.core.calendar import parse_step_length
 
 Examples = Mapping[str, Mapping[str, Any]]  # title of a request -> its body
 
-PREDICT, BATCH, OBSERVATIONS = "/api/v1/predict", "/api/v1/predict/batch", "/api/v1/observations"
+PREDICT, BATCH, OBSERVATIONS = FORECAST_ROUTE, BATCH_ROUTE, "/api/v1/observations"
 ANALYZE, GRAPHQL = "/api/v1/analyze", "/api/v1/graphql"
 QUERY = (
     "{ champion { version seenUntil } allSeries(first: 2) { items { seriesId knownAt } } alarms { name } }"

@@ -39,7 +39,7 @@ class ProblemError(Exception):
             "type": "about:blank",
             "title": HTTPStatus(status).phrase,
             "status": status,
-            "detail": f"{thing}: {fact}. {rule} {next_move}",
+            "detail": f"{thing}: {fact.rstrip('.')}. {rule} {next_move}",
             "thing": thing,
             "fact": fact,
             "rule": rule,

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+N_LARGE_WAITING = 7  # large requests: some 5 s
 
 
 class WorkerBusyError(Exception):

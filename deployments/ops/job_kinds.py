@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from deployments.forecaster.checkout import read_dataset_document
 from deployments.forecaster.job_requests import (
     BacktestJob,
     BatchJob,
@@ -21,10 +22,10 @@ from tasks.core.errors import ReleaseError, TidemillError
 from tasks.core.frames import SERIES
 from tasks.core.kinds import get_kind
 from tasks.edges.jobs import Job
-from tasks.edges.params import read_dataset, read_document
+from tasks.edges.params import read_dataset
 from tasks.edges.processes import fetch_url
 from tasks.edges.row_versions import find_rows_version
-from tasks.edges.settings import ROOT, read_settings
+from tasks.edges.settings import read_settings
 from tasks.promote.backtest import list_backtest_cutoffs, score_backtest
 from tasks.release import Release, load_release, predict_cutoffs
 from tasks.release.origins import build_origin_grid, convert_to_us
@@ -121,7 +122,7 @@ def _run_fits(job: Job, given: JobInput, asked: FitRequest, report: Report) -> J
     """The forecast of the model, or of the best one, and how each did."""
     from deployments.ops.job_fits import fit_models  # the libraries of the models
 
-    document = read_document(read_settings().checkout or ROOT).select_dataset(job.dataset)
+    document = read_dataset_document(job.dataset)
     manifest = given.release.manifest
     assert manifest is not None, "load_input has seen it"
     choice = ReleaseChoice(given.release.folder, job.version, "job")

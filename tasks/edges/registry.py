@@ -6,7 +6,6 @@ promotion in order, `releases/<digest>/` has the bytes, `rows/<dataset>.parquet`
 looks back on. Light on imports, since the service reads it.
 """
 
-import filecmp
 import json
 import os
 import re
@@ -38,6 +37,7 @@ class ReleaseIdentity(BaseModel):
     dataset: str
     model: str
     seen_until: datetime
+    files: dict[str, str] = {}  # sha256 by path
 
 
 class Champion(Strict):
@@ -213,23 +213,25 @@ def _write_release_copy(dataset: str, source: Path, target: Path) -> None:
     The baseline is a release of its own in models/release. The release inside the Bento is a part.
     """
     _get_deletion_path(dataset, target.name).unlink(missing_ok=True)
+    if _is_whole(target):  # a service may run in it, so it stays as it is
+        return
 
     def find_nested(folder: str, names: list[str]) -> set[str]:
         is_top = Path(folder) == source
         return {name for name in names if is_top and (Path(folder) / name / MANIFEST).exists()}
 
-    def is_whole() -> bool:
-        copied = [
-            path.relative_to(source)
-            for path in source.rglob("*")
-            if path.is_file() and not find_nested(str(source), [path.relative_to(source).parts[0]])
-        ]
-        return not any(filecmp.cmpfiles(source, target, map(str, copied), shallow=False)[1:])
-
-    if target.exists() and is_whole():  # it was put there by rename, and no file has changed since
-        return
     with write_folder(target) as fresh:
         shutil.copytree(source, fresh, dirs_exist_ok=True, ignore=find_nested)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the release in *folder* has the bytes that were sealed."""
+    try:
+        files = _read_release_identity(folder).files
+    except (ReleaseError, ValueError):
+        return False
+    paths = {folder / name: sealed for name, sealed in files.items()}
+    return all(path.exists() and compute_file_hash(path) == sealed for path, sealed in paths.items())
 
 
 def _read_repaired_journal(dataset: str) -> list[ChampionRecord]:

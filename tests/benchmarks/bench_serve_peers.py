@@ -1,4 +1,4 @@
-"""Rate and latency beside MLflow's scoring server, MLServer and a plain BentoML service.
+"""Rate and latency compared with MLflow's scoring server, MLServer and a plain BentoML service.
 
 The peers answer with one ONNX graph of 20 weights from numbers in the request; ours looks up a
 series, and has its forecast with intervals, its record and its audit on disk before it is sent.

@@ -1,5 +1,6 @@
 """The registry: copies, versions, the journal, what is kept, and kills in between."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -42,6 +43,7 @@ def sealed(tmp_path):
             "model": "ensemble",
             "seen_until": "2023-06-01T00:00:00+00:00",
             "as_of": "2024-01-02T00:00:00+00:00",
+            "files": {"members/ridge.onnx": hashlib.sha256(digest.encode()).hexdigest()},
         }
         (folder / "manifest.json").write_text(json.dumps(manifest))
         (folder / "baseline").mkdir()
@@ -87,6 +89,10 @@ def test_the_same_release_again_changes_nothing(home, sealed):
 def test_a_damaged_champion_is_healed_when_the_same_release_is_promoted(home, sealed, fault):
     folder = sealed("aa")
     copied = get_champion_folder(apply_promotion("tides", folder, DECISION))
+    inode = copied.stat().st_ino
+    (folder / "provenance.json").write_text("{}")  # of a second build; a service may run in the copy
+    apply_promotion("tides", folder, DECISION)
+    assert copied.stat().st_ino == inode
     member = copied / "members/ridge.onnx"
     member.write_bytes(b"?") if fault == "altered" else member.unlink()
     apply_promotion("tides", folder, DECISION)

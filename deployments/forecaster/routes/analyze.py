@@ -14,12 +14,10 @@ from deployments.forecaster.analysis import (
     count_rows,
     describe_rows,
 )
-from deployments.forecaster.bodies import BODY_PROBLEMS, describe_body, read_request_bytes
+from deployments.forecaster.bodies import describe_body, read_request_bytes
 from deployments.forecaster.loaded import LoadedRelease
 from deployments.forecaster.problems import JsonObject
 from deployments.forecaster.routes.shared import (
-    BUSY,
-    NOT_READY,
     ServiceParts,
     build_json_response,
     get_loaded_release,
@@ -27,14 +25,11 @@ from deployments.forecaster.routes.shared import (
 )
 
 _PROBLEMS: dict[int | str, JsonObject] = {
-    **BODY_PROBLEMS,
     404: {"model": shapes.Problem, "description": "A series is unknown; close matches are named."},
     422: {
         "model": shapes.Problem,
         "description": f"The request is not valid, or it asks for more than {MAX_VALUES:,} values.",
     },
-    429: BUSY,
-    503: NOT_READY,
 }
 
 

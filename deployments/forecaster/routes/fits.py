@@ -1,16 +1,13 @@
 """/api/v1/forecast and /api/v1/ml/automl: models of the dataset fitted on request, as jobs."""
 
 from functools import partial
-from typing import Annotated
 
-from fastapi import FastAPI, Header, Request, Response
+from fastapi import FastAPI, Request, Response
 
 from deployments.forecaster.bodies import describe_body
 from deployments.forecaster.job_requests import AutomlFit, ForecastFit, parse_job
-from deployments.forecaster.routes.jobs import ACCEPTED, MAX_KEY_CHARS, accept_job
+from deployments.forecaster.routes.jobs import ACCEPTED, IdempotencyKey, accept_job
 from deployments.forecaster.routes.shared import ServiceParts
-
-IdempotencyKey = Annotated[str | None, Header(max_length=MAX_KEY_CHARS)]
 
 
 def add_routes(app: FastAPI, parts: ServiceParts) -> None:

@@ -7,14 +7,13 @@ from pydantic import ConfigDict, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from deployments.forecaster import shapes
-from deployments.forecaster.bodies import BODY_PROBLEMS, describe_body, read_request_bytes
+from deployments.forecaster.bodies import describe_body, read_request_bytes
 from deployments.forecaster.graphql_limits import MAX_COST, MAX_DEPTH
 from deployments.forecaster.graphql_schema import GraphqlRequest, answer_query
 from deployments.forecaster.loaded import LoadedRelease
 from deployments.forecaster.problems import JsonObject, ProblemError
 from deployments.forecaster.request import build_invalid_error, filter_unknown_keys, parse_json
 from deployments.forecaster.routes.shared import (
-    BUSY,
     ServiceParts,
     build_json_response,
     get_loaded_release,
@@ -23,9 +22,7 @@ from deployments.forecaster.routes.shared import (
 from tasks.edges.api_keys import Principal
 
 _PROBLEMS: dict[int | str, JsonObject] = {
-    **BODY_PROBLEMS,
     422: {"model": shapes.Problem, "description": "The body is JSON and no request."},
-    429: BUSY,
 }
 
 

@@ -11,14 +11,13 @@ from fastapi import FastAPI, Header, Request, Response
 from fastapi.responses import FileResponse
 
 from deployments.forecaster import shapes
-from deployments.forecaster.bodies import BODY_PROBLEMS, describe_body, read_request_bytes
+from deployments.forecaster.bodies import describe_body, read_request_bytes
 from deployments.forecaster.job_requests import SCOPE_OF_KIND, JobBody, JobRequest, check_job, parse_job
 from deployments.forecaster.job_views import JOBS, JobList, JobView, describe_job
 from deployments.forecaster.loaded import LoadedRelease
 from deployments.forecaster.problems import JsonObject, ProblemError
 from deployments.forecaster.response import build_prediction_id
 from deployments.forecaster.routes.shared import (
-    NOT_READY,
     ServiceParts,
     build_json_response,
     get_loaded_release,
@@ -42,7 +41,7 @@ from tasks.edges.settings import read_settings
 T = TypeVar("T")
 Responses = dict[int | str, JsonObject]
 PARQUET = "application/vnd.apache.parquet"
-MAX_KEY_CHARS = 200
+IdempotencyKey = Annotated[str | None, Header(max_length=200)]
 _MINE: JsonObject = {
     "model": shapes.Problem,
     "description": "There is no such job, or it is another tenant's, or it is not kept any more.",
@@ -52,7 +51,6 @@ ACCEPTED: Responses = {
         "model": JobView,
         "description": "The job is in the queue; Location has its address.",
     },
-    **BODY_PROBLEMS,
     403: {"model": shapes.Problem, "description": "A job of this kind needs another scope."},
     404: {"model": shapes.Problem, "description": "A series is unknown; close matches are named."},
     422: {"model": shapes.Problem, "description": "No valid job, or its Idempotency-Key is another job's."},
@@ -62,11 +60,9 @@ ACCEPTED: Responses = {
 _ONE: Responses = {
     200: {"model": JobView},
     404: _MINE,
-    503: NOT_READY,
 }
 _LIST: Responses = {
     200: {"model": JobList},
-    503: NOT_READY,
 }
 _RESULT: Responses = {
     200: {
@@ -75,7 +71,6 @@ _RESULT: Responses = {
     },
     404: _MINE,
     409: {"model": shapes.Problem, "description": "The job is not done."},
-    503: NOT_READY,
 }
 REQUEST_EXAMPLES = {
     "a backtest": {"kind": "backtest"},
@@ -92,10 +87,8 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
         responses=ACCEPTED,
         openapi_extra=describe_body(JobBody, REQUEST_EXAMPLES),
     )
-    async def add_job(
-        request: Request, idempotency_key: Annotated[str | None, Header(max_length=MAX_KEY_CHARS)] = None
-    ) -> Response:
-        """Start a job: a batch of forecasts as of many times, or a backtest.
+    async def add_job(request: Request, idempotency_key: IdempotencyKey = None) -> Response:
+        """Start a job: a batch of forecasts as of many times, a backtest, a fit or a training.
 
         The same Idempotency-Key with the same body is the same job, however often it is sent.
         """

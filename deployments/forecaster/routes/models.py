@@ -10,7 +10,6 @@ from deployments.forecaster.problems import NOT_OFFERED, JsonObject
 from deployments.forecaster.registered import describe_release, read_monitored
 from deployments.forecaster.response import describe_champion
 from deployments.forecaster.routes.shared import (
-    NOT_READY,
     ServiceParts,
     build_json_response,
     get_loaded_release,
@@ -26,7 +25,7 @@ _OPERATE: JsonObject = {"status_code": 501, "response_model": shapes.Problem}
 def add_routes(app: FastAPI, parts: ServiceParts) -> None:
     """Add the routes to *app*."""
 
-    @app.get("/api/v1/models", responses={200: {"model": shapes.Models}, 503: NOT_READY})
+    @app.get("/api/v1/models", responses={200: {"model": shapes.Models}})
     async def models() -> Response:
         """The release that answers.
 
@@ -36,7 +35,7 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
 
     @app.get(
         "/api/v1/models/{version}",
-        responses={200: {"model": shapes.ReleaseDetails}, 404: _UNKNOWN, 503: NOT_READY},
+        responses={200: {"model": shapes.ReleaseDetails}, 404: _UNKNOWN},
     )
     async def model(version: str) -> Response:
         """A release that is or was champion: card, metrics, provenance, gate and lineage."""
@@ -45,7 +44,7 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
 
     @app.get(
         "/api/v1/models/{version}/monitoring",
-        responses={200: {"model": dict[str, object]}, 404: _UNKNOWN, 503: NOT_READY},
+        responses={200: {"model": dict[str, object]}, 404: _UNKNOWN},
     )
     async def monitoring(version: str) -> Response:
         """The monitor's last report of a release.

@@ -6,7 +6,7 @@ import polars as pl
 from fastapi import FastAPI, Request, Response
 
 from deployments.forecaster import shapes
-from deployments.forecaster.bodies import BODY_PROBLEMS, describe_body, read_request_bytes
+from deployments.forecaster.bodies import describe_body, read_request_bytes
 from deployments.forecaster.loaded import LoadedRelease, list_value_columns
 from deployments.forecaster.observations import (
     Observations,
@@ -17,21 +17,15 @@ from deployments.forecaster.observations import (
 )
 from deployments.forecaster.problems import JsonObject, ProblemError
 from deployments.forecaster.routes.shared import (
-    BUSY,
-    NOT_READY,
     ServiceParts,
     build_json_response,
     get_loaded_release,
     run_large_request,
 )
-from tasks.edges.settings import ROOT, read_settings
 
 _RESPONSES: dict[int | str, JsonObject] = {
     200: {"model": Observations},
-    **BODY_PROBLEMS,
     422: {"model": shapes.Problem, "description": "No rows of the dataset: a column is missing or unknown."},
-    429: BUSY,
-    503: NOT_READY,
 }
 
 
@@ -53,8 +47,7 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
 def _observe(loaded: LoadedRelease, body: bytes) -> Observations:
     now = datetime.now(UTC)
     sent = parse_observations(loaded, body, now)
-    checkout = read_settings().checkout or ROOT
-    contract = read_contract(checkout, loaded.manifest.dataset, list_value_columns(sent))
+    contract = read_contract(loaded.manifest.dataset, list_value_columns(sent))
     try:
         return add_observations(loaded, contract, sent, now)
     except (OSError, pl.exceptions.PolarsError) as error:

@@ -14,7 +14,7 @@ from fastapi.responses import StreamingResponse
 
 from deployments.forecaster import shapes
 from deployments.forecaster.batch import build_batch_response
-from deployments.forecaster.bodies import BODY_PROBLEMS, describe_body, read_request_bytes
+from deployments.forecaster.bodies import describe_body, read_request_bytes
 from deployments.forecaster.loaded import LoadedRelease
 from deployments.forecaster.problems import JsonObject
 from deployments.forecaster.request import (
@@ -26,8 +26,6 @@ from deployments.forecaster.request import (
 )
 from deployments.forecaster.response import build_response, is_quick
 from deployments.forecaster.routes.shared import (
-    BUSY,
-    NOT_READY,
     Caller,
     ServiceParts,
     add_entry,
@@ -40,7 +38,6 @@ from tasks.edges.served import StoredAnswer
 CHUNK_BYTES = 100_000
 QUICK_BYTES = 10_000  # of a body that is read on the loop: 2 ms at worst
 _PROBLEMS: dict[int | str, JsonObject] = {
-    **BODY_PROBLEMS,
     404: {
         "model": shapes.Problem,
         "description": "A series is unknown, close matches are named; or a version, those kept are named.",
@@ -51,8 +48,6 @@ _PROBLEMS: dict[int | str, JsonObject] = {
             "The request is not valid: an unknown key, a time without a zone or before the first row."
         ),
     },
-    429: BUSY,
-    503: NOT_READY,
 }
 
 

@@ -9,8 +9,6 @@ from deployments.forecaster.loaded import LoadedRelease
 from deployments.forecaster.problems import JsonObject, ProblemError
 from deployments.forecaster.recompute import describe_answer, explain_answer
 from deployments.forecaster.routes.shared import (
-    BUSY,
-    NOT_READY,
     ServiceParts,
     build_json_response,
     get_loaded_release,
@@ -31,8 +29,6 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
         responses={
             200: {"model": shapes.RecordedPrediction},
             404: _UNKNOWN,
-            429: BUSY,
-            503: NOT_READY,
         },
     )
     async def prediction(id: str, request: Request) -> Response:  # noqa: A002  (its name in the path)
@@ -52,8 +48,6 @@ def add_routes(app: FastAPI, parts: ServiceParts) -> None:
                 "description": "The release, the rows or the steps of the answer are not kept any more.",
             },
             422: {"model": shapes.Problem, "description": "It is more work than is done for a request."},
-            429: BUSY,
-            503: NOT_READY,
         },
     )
     async def explanation(id: str, request: Request) -> Response:  # noqa: A002  (its name in the path)

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from fastapi import Request, Response
 
-from deployments.forecaster import shapes
 from deployments.forecaster.loaded import LoadedRelease
 from deployments.forecaster.metrics import ServiceMetrics
-from deployments.forecaster.problems import JsonObject, ProblemError
+from deployments.forecaster.problems import ProblemError
 from deployments.forecaster.recorder import ResponseRecorder
 from deployments.forecaster.request import SeriesRequest
 from deployments.forecaster.source import ReleaseSource
@@ -20,18 +19,7 @@ from tasks.edges.api_keys import Principal
 from tasks.edges.audit import AuditEntry
 from tasks.edges.served import StoredAnswer
 
-NOT_READY: JsonObject = {
-    "model": shapes.Problem,
-    "description": "No release is loaded, or the answer cannot be recorded.",
-}
-
-
 RETRY_SOON = {"retry-after": "1"}
-N_LARGE_WAITING = 7  # some 5 s
-BUSY: JsonObject = {
-    "model": shapes.Problem,
-    "description": f"{N_LARGE_WAITING + 1} large requests are worked on or wait.",
-}
 T = TypeVar("T")
 
 
