@@ -21,6 +21,7 @@ from tasks.alerts.sources import LEAST_FREE_BYTES
 from tasks.core.errors import SettingsError, TidemillError
 from tasks.core.reports.monitor import MonitorReport
 from tasks.edges.current import find_dataset_of_file, find_report
+from tasks.edges.dvc_files import find_broken_dvc_files
 from tasks.edges.files import find_lock_holder
 from tasks.edges.params import read_dataset, read_document
 from tasks.edges.processes import find_port_holder, is_alive, is_free, is_running
@@ -304,21 +305,19 @@ def _report_disk() -> DoctorFinding:
 
 
 def _report_dvc_lock(root: Path) -> DoctorFinding:
-    """DVC's own lock: a file that names its holder.
+    """DVC's own files: its lock, which names its holder, and dvc.lock.
 
     zc.lockfile does not remove it, which does no harm unless a process holds it.
     """
-    path = root / ".dvc" / "tmp" / "rwlock"
-    content = path.read_text() if path.exists() else ""
-    try:
-        held = json.loads(content or "{}")
-    except ValueError:
+    if broken := find_broken_dvc_files(root):
         return DoctorFinding(
             "dvc lock",
-            f"{path} cannot be read",
+            f"{', '.join(map(str, broken))} cannot be read: a DVC was killed while it wrote",
             well=False,
-            advice=f"Remove it when no DVC runs: `rm {path}`.",
+            advice=f"`tidemill run` removes it; for `dvc repro`: `rm {' '.join(map(str, broken))}`.",
         )
+    path = root / ".dvc" / "tmp" / "rwlock"
+    held = json.loads(path.read_text()) if path.exists() else {}
     pids = {
         entry["pid"]
         for holders in held.values()

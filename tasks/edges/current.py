@@ -26,8 +26,11 @@ def find_dataset_of_file(path: str, root: Path = ROOT) -> str | None:
     lock = root / "dvc.lock"
     if not lock.exists() or not (root / path).exists():
         return None
-    stages = (yaml.load(lock.read_text(), Loader=yaml.CSafeLoader) or {}).get("stages") or {}
-    for stage in stages.values():
+    try:
+        stages = (yaml.load(lock.read_text(), Loader=yaml.CSafeLoader) or {}).get("stages") or {}
+    except yaml.YAMLError:  # DVC is just writing it, or was killed while it did
+        return None
+    for stage in filter(None, stages.values()):
         if any(path == out["path"] or path.startswith(f"{out['path']}/") for out in stage.get("outs") or ()):
             found = ((stage.get("params") or {}).get("params.yaml") or {}).get("dataset")
             return None if found is None else str(found)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tasks.core.errors import StageError
+from tasks.edges.dvc_files import delete_broken_dvc_files
 from tasks.edges.files import hold_lock
 from tasks.edges.params import STAGES, read_models
 from tasks.edges.settings import ROOT, build_child_environment, read_settings
@@ -141,8 +142,17 @@ class _DvcOutcome(NamedTuple):
 def _run_dvc(
     target: str, root: Path, on_line: OnLine | None, limit_s: float | None, n_workers: int
 ) -> tuple[bool, str]:
-    """(whether it ran, its last lines). Raises StageError when it fails or takes too long."""
+    """(whether it ran, its last lines). Raises StageError when it fails or takes too long.
+
+    When DVC fails on a file of its own that a kill has broken, that file goes and DVC runs again.
+    """
     outcome = _follow_dvc(_start_dvc(target, root, n_workers), on_line, limit_s)
+    if outcome.code != 0 and not outcome.is_over_limit:
+        broken = delete_broken_dvc_files(root)
+        if broken and on_line:
+            on_line(f"removed what a killed DVC left unreadable: {', '.join(map(str, broken))}")
+        if broken:
+            outcome = _follow_dvc(_start_dvc(target, root, n_workers), on_line, limit_s)
     log = "\n".join(outcome.lines)
     if outcome.is_over_limit:
         raise StageError(

@@ -90,10 +90,13 @@ def test_a_lock_that_dvc_left_behind_is_found(checkout):
     gone.wait()
     lock = checkout.root / ".dvc" / "tmp" / "rwlock"
     lock.parent.mkdir(parents=True, exist_ok=True)
-    lock.write_text(json.dumps({"data/raw": {"write": {"pid": gone.pid, "cmd": "dvc repro"}, "read": []}}))
+    lock.write_text(json.dumps({"write": {"data/raw": {"pid": gone.pid, "cmd": "dvc repro"}}}))
     wrong = _wrong(checkout)
+    lock.write_text("")
+    broken = _wrong(checkout)
     lock.unlink()
     assert f"left by process {gone.pid}" in wrong["dvc lock"]["found"]
+    assert f"{lock} cannot be read" in broken["dvc lock"]["found"]
 
 
 def test_what_a_killed_supervisor_left_is_found_and_down_clears_it(checkout):

@@ -49,6 +49,18 @@ def test_a_stage_runs_once_and_then_only_when_something_changed(checkout):
     assert not run_stage("ingest", checkout).ran
 
 
+@pytest.mark.parametrize("content", ["", '{"write": {"a": {"pi', "[]"])
+@pytest.mark.parametrize("name", [".dvc/tmp/rwlock", "dvc.lock"])
+def test_what_a_kill_left_of_the_files_that_dvc_writes_in_place_stops_no_run(checkout, name, content):
+    run_stage("ingest", checkout)
+    (checkout / "raw").unlink()
+    (checkout / name).write_text(content)
+    lines = []
+    run_stage("ingest", checkout, lines.append)
+    assert (checkout / "raw").read_text() == "x"
+    assert any(line.startswith("removed what a killed DVC") and name in line for line in lines)
+
+
 def test_all_models_of_train_are_brought_up_to_date_and_share_the_cores(checkout):
     assert run_stage("train", checkout).ran
     share = max(1, read_settings().n_workers // 2)

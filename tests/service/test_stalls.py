@@ -17,7 +17,7 @@ from small_release import START
 
 from deployments.forecaster.own_history import LEARNED_STEPS
 from deployments.forecaster.request import MAX_OPENED
-from deployments.forecaster.routes.shared import N_LARGE_WAITING
+from deployments.forecaster.worker import N_LARGE_WAITING
 from tasks.edges.served import read_served
 from tasks.edges.served_store import get_served_path
 

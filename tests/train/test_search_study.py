@@ -55,6 +55,26 @@ def test_several_workers_share_a_study_and_a_kill_costs_them_nothing_either(tmp_
     assert {t.params["penalty"] for t in cut_off if "drawn" in t.user_attrs} <= set(judged)
 
 
+def test_trials_killed_before_and_after_they_were_drawn_share_no_seed_with_later_ones(home):
+    search = SearchParams.model_validate(FEW)
+    axis = search.space["penalty"]
+
+    def draw(study, n):
+        started = (start_trial(study, search, WALK.seed) for _ in range(n))
+        return [(trial, axis.draw(trial, "penalty")) for trial in started]
+
+    with open_locked_study("calm", search) as study:
+        calm = [value for _, value in draw(study, 5)]
+    with open_locked_study("killed", search) as study:
+        start_trial(study, search, WALK.seed)  # killed before it is drawn
+        ((second, _),) = draw(study, 1)
+        register_drawn(second)
+    with open_locked_study("killed", search) as study:
+        start_trial(study, search, WALK.seed)  # its copy is killed too
+    with open_locked_study("killed", search) as study:
+        assert sorted(value for _, value in draw(study, 5)) == sorted(calm)
+
+
 def test_half_a_line_and_a_lock_of_a_killed_search_do_no_harm(home):
     first = train_small(search=FEW).search
     (folder,) = (home / "search").iterdir()

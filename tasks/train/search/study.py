@@ -28,6 +28,7 @@ N_RANDOM_TRIALS = 10  # drawn at random before the sampler learns from them; Opt
 REFUSAL = "refusal"  # attribute of a trial: why the model refused it
 _COPY_OF = "copy_of"  # attribute of a waiting trial: number of the killed one
 _DRAWN = "drawn"  # attribute of a trial: all its parameters are drawn
+_PLACE = "place"  # attribute of a waiting trial: place of the killed one, which its sampler's seed needs
 _KILLED = "killed"  # attribute of a study: numbers of the trials that a kill ended
 
 
@@ -97,14 +98,15 @@ def open_study(key: str, search: SearchParams) -> Any:
 def start_trial(study: Any, search: SearchParams, seed: int) -> Any:
     """The next trial: one that waits, or a new one.
 
-    Its sampler is seeded by the number of trials before it, without killed ones: so with one
-    worker a search that was killed goes on as it would have without the kill.
+    Its sampler is seeded by its place, the number of trials before it without killed ones, and
+    that of a copy by the place of the killed one. So no two trials draw from one seed, and with
+    one worker a search that was killed goes on as it would have without the kill.
     """
     import optuna
 
     trial = study.ask()
-    n_killed = sum(number < trial.number for number in _list_killed(study))
-    trial_seed = int(np.random.SeedSequence([seed, trial.number - n_killed]).generate_state(1)[0])
+    place = _get_place(trial, _list_killed(study))
+    trial_seed = int(np.random.SeedSequence([seed, place]).generate_state(1)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.sampler = optuna.samplers.TPESampler(
@@ -138,17 +140,21 @@ def _add_waiting_copies(study: Any) -> None:
     """
     import optuna
 
-    trials = study.get_trials(deepcopy=False)
+    trials, killed = study.get_trials(deepcopy=False), _list_killed(study)
     copied = {t.user_attrs.get(_COPY_OF) for t in trials}
     for trial in trials:
         if trial.state == optuna.trial.TrialState.RUNNING:
-            params = trial.system_attrs.get("fixed_params") or (
-                trial.params if _DRAWN in trial.user_attrs else None
-            )
-            if params is not None and trial.number not in copied:
-                study.enqueue_trial(params, user_attrs={_COPY_OF: trial.number})
+            if trial.number not in copied:
+                drawn = trial.params if _DRAWN in trial.user_attrs else {}
+                attributes = {_COPY_OF: trial.number, _PLACE: _get_place(trial, killed)}
+                study.enqueue_trial(trial.system_attrs.get("fixed_params") or drawn, user_attrs=attributes)
             study.set_user_attr(_KILLED, sorted({*_list_killed(study), trial.number}))
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+
+
+def _get_place(trial: Any, killed: list[int]) -> int:
+    place: int = trial.user_attrs.get(_PLACE, trial.number - sum(number < trial.number for number in killed))
+    return place
 
 
 def _list_killed(study: Any) -> list[int]:
