@@ -63,6 +63,10 @@ class ReleaseError(TidemillError):
     """A release is incomplete, altered, or cannot answer."""
 
 
+class JournalError(TidemillError):
+    """An append-only journal was changed after it was written."""
+
+
 class CostError(TidemillError):
     """A request needs more work than is done for one.
 

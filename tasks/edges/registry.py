@@ -6,7 +6,6 @@ promotion in order, `releases/<digest>/` has the bytes, `rows/<dataset>.parquet`
 looks back on. Light on imports, since the service reads it.
 """
 
-import json
 import os
 import re
 import shutil
@@ -21,7 +20,8 @@ from tasks.core.errors import ReleaseError
 from tasks.core.reports.promote import GateDecision
 from tasks.core.strict import Strict
 from tasks.edges.artifacts import write_folder, write_json
-from tasks.edges.files import compute_file_hash, hold_lock, replace_file, sync_file
+from tasks.edges.chained_journal import append_line, read_lines
+from tasks.edges.files import compute_file_hash, hold_lock, replace_file
 from tasks.edges.jobs import list_pinned_releases
 from tasks.edges.safe_names import encode_name
 from tasks.edges.settings import ROOT, read_settings
@@ -103,11 +103,9 @@ def get_monitored_path(dataset: str, digest: str) -> Path:
 def read_journal(dataset: str) -> list[ChampionRecord]:
     """Every promotion of *dataset*, oldest first.
 
-    A last line that a kill cut off counts as not written.
+    Raises JournalError when its past was changed.
     """
-    path = _get_dataset_folder(dataset) / "journal.jsonl"
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    return [ChampionRecord.model_validate_json(line) for line in lines]
+    return [ChampionRecord.model_validate(line) for line in read_lines(_get_journal_path(dataset))]
 
 
 def apply_promotion(dataset: str, release_folder: Path, decision: GateDecision) -> ChampionRecord:
@@ -130,13 +128,13 @@ def apply_promotion(dataset: str, release_folder: Path, decision: GateDecision) 
         if now is not None and now.digest == release.digest:
             _write_release_copy(dataset, release_folder, get_champion_folder(now))  # heals a damaged one
             return now
-        journal = _read_repaired_journal(dataset)
+        journal = read_journal(dataset)
         champion = build_champion(release, decision, journal)
         # 1.
         _write_release_copy(dataset, release_folder, get_champion_folder(champion))
         # 2.
         if not journal or journal[-1].digest != champion.digest:
-            _write_journal_line(dataset, champion)
+            append_line(_get_journal_path(dataset), champion.model_dump(mode="json"))
         # 3.
         log_promotion(
             dataset,
@@ -234,20 +232,6 @@ def _is_whole(folder: Path) -> bool:
     return all(path.exists() and compute_file_hash(path) == sealed for path, sealed in paths.items())
 
 
-def _read_repaired_journal(dataset: str) -> list[ChampionRecord]:
-    path = _get_dataset_folder(dataset) / "journal.jsonl"
-    if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
-        os.truncate(path, content.rfind(b"\n") + 1)
-    return read_journal(dataset)
-
-
-def _write_journal_line(dataset: str, champion: ChampionRecord) -> None:
-    path = _get_dataset_folder(dataset) / "journal.jsonl"
-    with path.open("a") as handle:
-        handle.write(json.dumps(champion.model_dump(mode="json"), sort_keys=True) + "\n")
-    sync_file(path)
-
-
 def _delete_old_releases(dataset: str, former: ChampionRecord | None) -> None:
     """Delete releases of this dataset beyond the newest `keep_releases`.
 
@@ -302,6 +286,10 @@ def _wait_for_promotion_lock(dataset: str) -> Iterator[None]:
     """One promotion of a dataset at a time."""
     with hold_lock(_get_dataset_folder(dataset) / "lock"):
         yield
+
+
+def _get_journal_path(dataset: str) -> Path:
+    return _get_dataset_folder(dataset) / "journal.jsonl"
 
 
 def _get_dataset_folder(dataset: str) -> Path:

@@ -1,0 +1,81 @@
+"""An append-only journal whose lines name the one before, so that a changed past is found.
+
+Each line is a JSON object with two keys of its own: `previous`, the `hash` of the line before
+(empty at the first), and `hash`, the sha256 of the line's other keys. Lines from before a journal
+was chained have neither and stand only at its start; the first chained line names the sha256 of all
+of them. A chain does not show that lines are missing at its end.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.core.errors import JournalError
+from tasks.edges.files import sync_file
+
+Line = dict[str, Any]
+
+
+def append_line(path: Path, entry: Mapping[str, Any]) -> None:
+    """Append *entry*, whose values are JSON's, and sync; the caller holds a lock of the journal.
+
+    What a kill left of a last line is removed before. Raises JournalError when the past does not
+    verify.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    whole = content[: content.rfind(b"\n") + 1]
+    _, previous = _verify(path, whole)
+    body = {**entry, "previous": previous}
+    if len(whole) < len(content):
+        os.truncate(path, len(whole))
+    with path.open("a") as handle:
+        handle.write(json.dumps({**body, "hash": _compute_hash(body)}, sort_keys=True) + "\n")
+    sync_file(path)
+
+
+def read_lines(path: Path) -> list[Line]:
+    """The entries of the journal, oldest first, without the chain's keys; none without a file.
+
+    A last line that a kill cut off counts as not written. Raises JournalError when a line was
+    changed, removed from the middle, or put in.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    return _verify(path, content[: content.rfind(b"\n") + 1])[0]
+
+
+def _verify(path: Path, content: bytes) -> tuple[list[Line], str]:
+    """(entries, hash that the next line names)."""
+    entries: list[Line] = []
+    before_chain, previous, is_chained = hashlib.sha256(), "", False
+    for number, raw in enumerate(content.splitlines(keepends=True), 1):
+        try:
+            line: Line = json.loads(raw)
+        except ValueError as error:
+            raise _refuse(path, number, "is no JSON") from error
+        found, named = line.pop("hash", None), line.get("previous")
+        if found is None and not is_chained:
+            before_chain.update(raw)
+            previous = before_chain.hexdigest()
+        elif named != previous:
+            raise _refuse(path, number, "does not name the line before it")
+        elif found != _compute_hash(line):
+            raise _refuse(path, number, "was changed after it was written")
+        else:
+            is_chained, previous = True, found
+        line.pop("previous", None)
+        entries.append(line)
+    return entries, previous
+
+
+def _compute_hash(body: Line) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _refuse(path: Path, number: int, fact: str) -> JournalError:
+    return JournalError(
+        f"Line {number} of {path} {fact}: each line names the hash of the one before it, and the past is not"
+        " changed. Restore the file from a backup; until then nothing is added to it."
+    )
