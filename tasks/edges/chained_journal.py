@@ -54,15 +54,15 @@ def _verify(path: Path, content: bytes) -> tuple[list[Line], str]:
         try:
             line: Line = json.loads(raw)
         except ValueError as error:
-            raise _refuse(path, number, "is no JSON") from error
+            raise _build_error(path, number, "is no JSON") from error
         found, named = line.pop("hash", None), line.get("previous")
         if found is None and not is_chained:
             before_chain.update(raw)
             previous = before_chain.hexdigest()
         elif named != previous:
-            raise _refuse(path, number, "does not name the line before it")
+            raise _build_error(path, number, "does not name the line before it")
         elif found != _compute_hash(line):
-            raise _refuse(path, number, "was changed after it was written")
+            raise _build_error(path, number, "was changed after it was written")
         else:
             is_chained, previous = True, found
         line.pop("previous", None)
@@ -74,7 +74,7 @@ def _compute_hash(body: Line) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def _refuse(path: Path, number: int, fact: str) -> JournalError:
+def _build_error(path: Path, number: int, fact: str) -> JournalError:
     return JournalError(
         f"Line {number} of {path} {fact}: each line names the hash of the one before it, and the past is not"
         " changed. Restore the file from a backup; until then nothing is added to it."

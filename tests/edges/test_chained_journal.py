@@ -59,7 +59,7 @@ def test_any_changed_removed_added_or_exchanged_line_is_found(tmp_path_factory, 
         lines[at] = b"garbage\n"
     path.write_bytes(b"".join(lines))
     before = path.read_bytes()
-    with pytest.raises(JournalError, match="is no JSON|line before|was changed"):
+    with pytest.raises(JournalError, match=r"is no JSON|line before|was changed"):
         read_lines(path)
     with pytest.raises(JournalError):
         append_line(path, {"digest": "more"})
