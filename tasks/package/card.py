@@ -7,11 +7,13 @@ from typing import Any
 
 from tasks.core.numbers import format_number
 from tasks.core.reports.ensemble import EnsembleReport
+from tasks.core.reports.explain import ExplainSummary, FeatureImportances
 from tasks.core.reports.package import Provenance
 from tasks.core.reports.quantize import QuantizeDecision
 from tasks.release import Manifest, Release
 from tasks.release.combine import find_recency
 
+N_FEATURES = 10  # shown
 LICENCE = (
     "The code is under Apache-2.0. The data keep the licence of their source, and so may what is learned from"
     " them: look there before you pass this release on."
@@ -23,8 +25,10 @@ def render_model_card(
     manifest: Manifest,
     evaluation: EnsembleReport | None,
     provenance: Provenance,
+    importance: FeatureImportances | None,
+    explained: ExplainSummary | None,
 ) -> str:
-    """The card as Markdown. evaluation: None where there is none."""
+    """The card as Markdown. A report is None where there is none."""
     parts = [
         f"# {manifest.dataset}: {manifest.model}",
         _render_overview(release, manifest),
@@ -34,6 +38,8 @@ def render_model_card(
         _render_scores(release, evaluation),
         "## Intervals",
         _render_coverage(release, evaluation),
+        "## What moves the forecasts",
+        _render_importance(importance, explained),
         "## INT8",
         _render_decision(provenance.quantize),
         "## Limits",
@@ -147,6 +153,21 @@ def _render_coverage(release: Release, evaluation: EnsembleReport | None) -> str
     return (
         f"{method} The outer two should hold {_format_figure(coverage.level)} of what comes.\n\n"
         + _render_table(("where", "share inside"), rows)
+    )
+
+
+def _render_importance(importance: FeatureImportances | None, explained: ExplainSummary | None) -> str:
+    if importance is None or explained is None:
+        return "Not examined."
+    head = ("feature", "mean absolute part", "permutation", "LIME")
+    rows = [
+        (row.feature, *map(_format_figure, (row.mean_abs_part, row.permutation, row.lime)))
+        for row in importance.root[:N_FEATURES]
+    ]
+    agreement = ", ".join(f"{value:.2f} with {name}" for name, value in explained.agreement.items())
+    return (
+        f"Shapley values of {explained.n_sample} forecasts, in the space in which the members are combined."
+        f" Rank correlation over all features: {agreement or 'not examined'}.\n\n" + _render_table(head, rows)
     )
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import polars as pl
 
 from tasks.core.reports.ensemble import EnsembleReport
+from tasks.core.reports.explain import ExplainSummary, FeatureImportances
 from tasks.core.reports.package import Provenance
 from tasks.core.reports.quantize import QuantizeDecision
 from tasks.edges.artifacts import ReportT, read_report, write_report, write_text
@@ -43,7 +44,9 @@ def build_package(
     build_bento(folder, checkout, folder / "bento")
     size = compute_sizes(folder / "bento")
     write_report(folder / "provenance.json", provenance.model_copy(update={"bento_bytes": size}))
-    write_text(folder / "model_card.md", render_model_card(release, sealed, evaluation, provenance))
+    explained = _find_report(FeatureImportances, root), _find_report(ExplainSummary, root)
+    card = render_model_card(release, sealed, evaluation, provenance, *explained)
+    write_text(folder / "model_card.md", card)
     for name in ("dvc.lock", "params.yaml"):
         if (root / name).exists():
             shutil.copyfile(root / name, folder / name)

@@ -11,7 +11,13 @@ from homes import at_home, small_root
 from reports import monitor_report
 from small_release import small_about, small_rows
 
-from deployments.console.charts.explain import draw_importance, draw_last
+from deployments.console.charts.explain import (
+    draw_curves,
+    draw_importance,
+    draw_last,
+    draw_methods,
+    draw_shares,
+)
 from deployments.console.charts.monitor import draw_service_level
 from deployments.console.charts.stages import draw_stage
 from deployments.console.pages.monitor import render_monitor
@@ -113,6 +119,14 @@ def test_an_explanation_is_drawn_for_any_name_of_a_series():
     assert len(chart.content) > 10_000
     importance = [FeatureImportance(feature=f"f{i}", mean_abs_part=1 / (i + 1)) for i in range(30)]
     assert len(draw_importance(importance, "ridge").content) > 10_000
+    by_method = {"by_step": [0.1] * 50, "by_member": {"ridge": 0.1, "har": 0.0}, "permutation": 0.2}
+    importance = [row.model_copy(update=by_method) for row in importance]
+    assert "order" in draw_methods(importance, {"permutation": 0.9}).title
+    assert len(draw_shares(importance).content) > 10_000
+    curves = pl.DataFrame(
+        {"feature": ["x"] * 2, "value": [0.0, 1.0], "series_id": "a", "cutoff": START, "z_hat": 1.0}
+    )
+    assert len(draw_curves(curves).content) > 10_000
 
 
 def test_the_monitors_page_hides_what_is_not_known(root):
