@@ -195,6 +195,8 @@ def apply_mlflow_environment(artifacts: Path) -> None:
     # Instead of 7 with growing pauses: what is not delivered waits in the outbox
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
 def apply_in_memory_metrics() -> None:
