@@ -240,6 +240,19 @@ def page(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def docs(as_json: AsJson = False) -> None:
+    """Write a portal of the releases, with the card of each kept one, into TIDEMILL_HOME/docs."""
+    from deployments.console.pages.releases import write_portal
+    from tasks.edges.params import read_dataset
+
+    paths = [str(path) for path in write_portal(read_dataset())]
+    if as_json:
+        report_json({"pages": paths})
+    else:
+        print("\n".join(paths))
+
+
+@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Check for problems and show what to do; exit code 1 when there is one."""
     from deployments.ops.doctor import convert_findings, list_findings

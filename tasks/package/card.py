@@ -3,6 +3,7 @@
 Outside the digest.
 """
 
+import json
 from typing import Any
 
 from tasks.core.numbers import format_number
@@ -44,6 +45,8 @@ def render_model_card(
         _render_decision(provenance.quantize),
         "## Limits",
         _render_limits(release),
+        "## How to call it",
+        _render_usage(release, manifest),
         "## Where it comes from",
         _render_provenance(provenance),
         "## Licence",
@@ -193,6 +196,17 @@ def _render_limits(release: Release) -> str:
         ("Intervals adapt to outcomes: after a jump in noise they need some tens of steps to follow."),
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _render_usage(release: Release, manifest: Manifest) -> str:
+    series = release.series_ids[0] if release.series_ids else "SERIES"
+    body = json.dumps({"series_id": series}, ensure_ascii=False)
+    return (
+        "Where `tidemill up` runs (docs/how-to/call-the-api.md):\n\n"
+        f"    curl -s localhost:3000/api/v1/predict -H 'Content-Type: application/json' -d '{body}'\n\n"
+        "`tidemill releases` lists the releases that are kept, and `tidemill rollback` goes back to the one"
+        f" before. The digest of this one is `{manifest.digest[:12]}`."
+    )
 
 
 def _render_provenance(provenance: Provenance) -> str:

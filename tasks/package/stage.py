@@ -9,7 +9,7 @@ import polars as pl
 
 from tasks.core.reports.ensemble import EnsembleReport
 from tasks.core.reports.explain import ExplainSummary, FeatureImportances
-from tasks.core.reports.package import Provenance
+from tasks.core.reports.package import CARD_NAME, PACKAGED_REPORTS, Provenance
 from tasks.core.reports.quantize import QuantizeDecision
 from tasks.edges.artifacts import ReportT, read_report, write_report, write_text
 from tasks.package.assemble import build_release
@@ -46,7 +46,12 @@ def build_package(
     write_report(folder / "provenance.json", provenance.model_copy(update={"bento_bytes": size}))
     explained = _find_report(FeatureImportances, root), _find_report(ExplainSummary, root)
     card = render_model_card(release, sealed, evaluation, provenance, *explained)
-    write_text(folder / "model_card.md", card)
+    write_text(folder / CARD_NAME, card)
+    for kind in (EnsembleReport, FeatureImportances, ExplainSummary):  # for the charts of its page
+        if (root / kind.PATH).exists():
+            target = folder / PACKAGED_REPORTS / kind.PATH
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / kind.PATH, target)
     for name in ("dvc.lock", "params.yaml"):
         if (root / name).exists():
             shutil.copyfile(root / name, folder / name)
