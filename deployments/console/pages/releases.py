@@ -85,7 +85,7 @@ def render_card(release: ReleaseFacts) -> str:
     return render_page(
         f"{record.dataset} {record.version}",
         render_element("p", render_link("index.html", "All releases")),
-        Markup(body),
+        render_element("div", Markup(body), "card"),
         *([render_section("Charts", *map(render_image, charts))] if charts else []),
     )
 
