@@ -6,38 +6,30 @@ promotion in order, `releases/<digest>/` has the bytes, `rows/<dataset>.parquet`
 looks back on. Light on imports, since the service reads it.
 """
 
-import os
-import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from tasks.core.errors import ReleaseError
 from tasks.core.reports.promote import GateDecision
 from tasks.core.strict import Strict
-from tasks.edges.artifacts import write_folder, write_json
+from tasks.edges.artifacts import write_json
 from tasks.edges.chained_journal import append_line, read_lines
 from tasks.edges.files import compute_file_hash, hold_lock, replace_file
-from tasks.edges.jobs import list_pinned_releases
+from tasks.edges.release_files import (
+    ReleaseIdentity,
+    delete_old_releases,
+    get_registry_folder,
+    read_release_identity,
+    write_release_copy,
+)
 from tasks.edges.safe_names import encode_name
-from tasks.edges.settings import ROOT, read_settings
+from tasks.edges.settings import read_settings
 from tasks.edges.tracking import log_promotion
-
-MANIFEST = "manifest.json"
-
-
-class ReleaseIdentity(BaseModel):
-    """What the registry needs of a release's manifest; its other keys are the release's."""
-
-    digest: str
-    dataset: str
-    model: str
-    seen_until: datetime
-    files: dict[str, str] = {}  # sha256 by path
 
 
 class Champion(Strict):
@@ -87,7 +79,7 @@ def read_champion(dataset: str) -> ChampionRecord | None:
 
 def get_champion_path(dataset: str) -> Path:
     """Where the record of the champion of *dataset* is; a promotion replaces it by rename."""
-    return _get_dataset_folder(dataset) / "champion.json"
+    return get_registry_folder(dataset) / "champion.json"
 
 
 def get_champion_folder(champion: ChampionRecord) -> Path:
@@ -97,7 +89,7 @@ def get_champion_folder(champion: ChampionRecord) -> Path:
 
 def get_monitored_path(dataset: str, digest: str) -> Path:
     """Where the monitor's last report of a champion is, for the service."""
-    return _get_dataset_folder(dataset) / "monitoring" / f"{digest}.json"
+    return get_registry_folder(dataset) / "monitoring" / f"{digest}.json"
 
 
 def read_journal(dataset: str) -> list[ChampionRecord]:
@@ -117,7 +109,7 @@ def apply_promotion(dataset: str, release_folder: Path, decision: GateDecision) 
     whole, and the next call completes the work.
     Raises ReleaseError when the folder has no manifest, or is of another dataset.
     """
-    release = _read_release_identity(release_folder)
+    release = read_release_identity(release_folder)
     if release.dataset != dataset:
         raise ReleaseError(
             f"{release_folder} is a release of {release.dataset!r}, not of {dataset!r}. Promote it in its"
@@ -126,12 +118,12 @@ def apply_promotion(dataset: str, release_folder: Path, decision: GateDecision) 
     with _wait_for_promotion_lock(dataset):
         now = read_champion(dataset)
         if now is not None and now.digest == release.digest:
-            _write_release_copy(dataset, release_folder, get_champion_folder(now))  # heals a damaged one
+            write_release_copy(dataset, release_folder, get_champion_folder(now))  # heals a damaged one
             return now
         journal = read_journal(dataset)
         champion = build_champion(release, decision, journal)
         # 1.
-        _write_release_copy(dataset, release_folder, get_champion_folder(champion))
+        write_release_copy(dataset, release_folder, get_champion_folder(champion))
         # 2.
         if not journal or journal[-1].digest != champion.digest:
             append_line(_get_journal_path(dataset), champion.model_dump(mode="json"))
@@ -146,23 +138,9 @@ def apply_promotion(dataset: str, release_folder: Path, decision: GateDecision) 
         # 4.
         write_json(get_champion_path(dataset), champion.model_dump(mode="json"))
         # 5.
-        _delete_old_releases(dataset, now)
+        promoted = [line.digest for line in read_journal(dataset)]
+        delete_old_releases(dataset, promoted, None if now is None else now.digest)
     return champion
-
-
-def get_release_folder(digest: str) -> Path:
-    """Where a promoted release is, until it is deleted."""
-    return read_settings().home / "releases" / digest
-
-
-def find_release_deletion(dataset: str, digest: str) -> datetime | None:
-    """Since when a release that was promoted is not kept any more; None when it is, or unknown."""
-    path = _get_deletion_path(dataset, digest)
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.exists() else None
-
-
-def _get_deletion_path(dataset: str, digest: str) -> Path:
-    return _get_dataset_folder(dataset) / "deleted" / digest
 
 
 def publish_rows_file(dataset: str, path: Path) -> None:
@@ -205,92 +183,12 @@ def _decide_version(digest: str, journal: Sequence[ChampionRecord]) -> str:
     return versions.get(digest, f"1.{len(versions)}.0")
 
 
-def _write_release_copy(dataset: str, source: Path, target: Path) -> None:
-    """Copy a release without the releases nested in it.
-
-    The baseline is a release of its own in models/release. The release inside the Bento is a part.
-    """
-    _get_deletion_path(dataset, target.name).unlink(missing_ok=True)
-    if _is_whole(target):  # a service may run in it, so it stays as it is
-        return
-
-    def find_nested(folder: str, names: list[str]) -> set[str]:
-        is_top = Path(folder) == source
-        return {name for name in names if is_top and (Path(folder) / name / MANIFEST).exists()}
-
-    with write_folder(target) as fresh:
-        shutil.copytree(source, fresh, dirs_exist_ok=True, ignore=find_nested)
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether the release in *folder* has the bytes that were sealed."""
-    try:
-        files = _read_release_identity(folder).files
-    except (ReleaseError, ValueError):
-        return False
-    paths = {folder / name: sealed for name, sealed in files.items()}
-    return all(path.exists() and compute_file_hash(path) == sealed for path, sealed in paths.items())
-
-
-def _delete_old_releases(dataset: str, former: ChampionRecord | None) -> None:
-    """Delete releases of this dataset beyond the newest `keep_releases`.
-
-    former: the champion until now. It, its successor and what is in use always stay.
-    """
-    newest_first = list(dict.fromkeys(champion.digest for champion in reversed(read_journal(dataset))))
-    kept = set(newest_first[: max(read_settings().keep_releases, 2)]) | ({former.digest} if former else set())
-    folders = [get_release_folder(digest) for digest in newest_first if digest not in kept]
-    in_use = _read_references() if (old := [folder for folder in folders if folder.exists()]) else set()
-    for folder in old:
-        if folder.name not in in_use:
-            deletion = _get_deletion_path(dataset, folder.name)
-            deletion.parent.mkdir(exist_ok=True)
-            deletion.touch()
-            # By rename first, so that a kill leaves no half of it
-            leaving = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-            shutil.rmtree(folder.rename(leaving), ignore_errors=True)
-
-
-def _read_references() -> set[str]:
-    """The words in which a release may be named.
-
-    In records of home, in decisions of the checkout, in jobs, and in what processes run.
-    """
-    import psutil
-
-    home, references = read_settings().home, [str((read_settings().release or Path()).resolve())]
-    for path in (
-        home / "up" / "state.json",
-        *home.glob("registry/*/champion.json"),
-        *ROOT.glob("data/decisions/*/decision.json"),
-    ):
-        with suppress(FileNotFoundError):
-            references.append(path.read_text(errors="replace"))
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):  # another user's, or ended meanwhile
-            references += [*process.cmdline(), process.cwd(), process.environ().get("TIDEMILL_RELEASE", "")]
-    return set(re.findall(r"\w+", "\n".join(references))) | list_pinned_releases()
-
-
-def _read_release_identity(folder: Path) -> ReleaseIdentity:
-    path = folder / MANIFEST
-    if not path.exists():
-        raise ReleaseError(
-            f"{folder} has no {MANIFEST}, so it is no sealed release. `dvc repro package` builds one."
-        )
-    return ReleaseIdentity.model_validate_json(path.read_bytes())
-
-
 @contextmanager
 def _wait_for_promotion_lock(dataset: str) -> Iterator[None]:
     """One promotion of a dataset at a time."""
-    with hold_lock(_get_dataset_folder(dataset) / "lock"):
+    with hold_lock(get_registry_folder(dataset) / "lock"):
         yield
 
 
 def _get_journal_path(dataset: str) -> Path:
-    return _get_dataset_folder(dataset) / "journal.jsonl"
-
-
-def _get_dataset_folder(dataset: str) -> Path:
-    return read_settings().home / "registry" / encode_name(dataset)
+    return get_registry_folder(dataset) / "journal.jsonl"

@@ -16,7 +16,8 @@ from tasks.core.reports.monitor import AnswerCounts, MonitorKey, MonitorReport, 
 from tasks.core.reports.promote import GateDecision, GateKey
 from tasks.core.reports.retrain import RetrainDecision
 from tasks.core.reports.simulate import SimulatedTick
-from tasks.edges.registry import ChampionRecord, ReleaseIdentity, build_champion
+from tasks.edges.registry import ChampionRecord, build_champion
+from tasks.edges.release_files import ReleaseIdentity
 from tasks.monitor.champion import build_monitored_champion
 from tasks.monitor.params import MonitorParams
 from tasks.monitor.rows import compute_span

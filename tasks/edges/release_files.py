@@ -1,0 +1,128 @@
+"""The files of promoted releases: what is copied into home, what is kept, what is deleted."""
+
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from tasks.core.errors import ReleaseError
+from tasks.edges.artifacts import write_folder
+from tasks.edges.files import compute_file_hash
+from tasks.edges.jobs import list_pinned_releases
+from tasks.edges.safe_names import encode_name
+from tasks.edges.settings import ROOT, read_settings
+
+MANIFEST = "manifest.json"
+
+
+class ReleaseIdentity(BaseModel):
+    """What the registry needs of a release's manifest; its other keys are the release's."""
+
+    digest: str
+    dataset: str
+    model: str
+    seen_until: datetime
+    files: dict[str, str] = {}  # sha256 by path
+
+
+def get_registry_folder(dataset: str) -> Path:
+    """Where the records of the releases of *dataset* are."""
+    return read_settings().home / "registry" / encode_name(dataset)
+
+
+def get_release_folder(digest: str) -> Path:
+    """Where a promoted release is, until it is deleted."""
+    return read_settings().home / "releases" / digest
+
+
+def find_release_deletion(dataset: str, digest: str) -> datetime | None:
+    """Since when a release that was promoted is not kept any more; None when it is, or unknown."""
+    path = _get_deletion_path(dataset, digest)
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.exists() else None
+
+
+def _get_deletion_path(dataset: str, digest: str) -> Path:
+    return get_registry_folder(dataset) / "deleted" / digest
+
+
+def write_release_copy(dataset: str, source: Path, target: Path) -> None:
+    """Copy a release without the releases nested in it.
+
+    The baseline is a release of its own in models/release. The release inside the Bento is a part.
+    """
+    _get_deletion_path(dataset, target.name).unlink(missing_ok=True)
+    if _is_whole(target):  # a service may run in it, so it stays as it is
+        return
+
+    def find_nested(folder: str, names: list[str]) -> set[str]:
+        is_top = Path(folder) == source
+        return {name for name in names if is_top and (Path(folder) / name / MANIFEST).exists()}
+
+    with write_folder(target) as fresh:
+        shutil.copytree(source, fresh, dirs_exist_ok=True, ignore=find_nested)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the release in *folder* has the bytes that were sealed."""
+    try:
+        files = read_release_identity(folder).files
+    except (ReleaseError, ValueError):
+        return False
+    paths = {folder / name: sealed for name, sealed in files.items()}
+    return all(path.exists() and compute_file_hash(path) == sealed for path, sealed in paths.items())
+
+
+def delete_old_releases(dataset: str, promoted: Sequence[str], former: str | None) -> None:
+    """Delete releases of this dataset beyond the newest `keep_releases`.
+
+    promoted: digests in the order of their promotions.
+    former: the champion until now. It, its successor and what is in use always stay.
+    """
+    newest_first = list(dict.fromkeys(reversed(promoted)))
+    kept = {*newest_first[: max(read_settings().keep_releases, 2)], former}
+    folders = [get_release_folder(digest) for digest in newest_first if digest not in kept]
+    in_use = _read_references() if (old := [folder for folder in folders if folder.exists()]) else set()
+    for folder in old:
+        if folder.name not in in_use:
+            deletion = _get_deletion_path(dataset, folder.name)
+            deletion.parent.mkdir(exist_ok=True)
+            deletion.touch()
+            # By rename first, so that a kill leaves no half of it
+            leaving = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+            shutil.rmtree(folder.rename(leaving), ignore_errors=True)
+
+
+def _read_references() -> set[str]:
+    """The words in which a release may be named.
+
+    In records of home, in decisions of the checkout, in jobs, and in what processes run.
+    """
+    import psutil
+
+    home, references = read_settings().home, [str((read_settings().release or Path()).resolve())]
+    for path in (
+        home / "up" / "state.json",
+        *home.glob("registry/*/champion.json"),
+        *ROOT.glob("data/decisions/*/decision.json"),
+    ):
+        with suppress(FileNotFoundError):
+            references.append(path.read_text(errors="replace"))
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # another user's, or ended meanwhile
+            references += [*process.cmdline(), process.cwd(), process.environ().get("TIDEMILL_RELEASE", "")]
+    return set(re.findall(r"\w+", "\n".join(references))) | list_pinned_releases()
+
+
+def read_release_identity(folder: Path) -> ReleaseIdentity:
+    """What the manifest in *folder* says. Raises ReleaseError when there is none."""
+    path = folder / MANIFEST
+    if not path.exists():
+        raise ReleaseError(
+            f"{folder} has no {MANIFEST}, so it is no sealed release. `dvc repro package` builds one."
+        )
+    return ReleaseIdentity.model_validate_json(path.read_bytes())
