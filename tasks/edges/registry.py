@@ -7,51 +7,30 @@ looks back on. Light on imports, since the service reads it.
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
 from tasks.core.errors import ReleaseError
 from tasks.core.reports.promote import GateDecision
-from tasks.core.strict import Strict
-from tasks.edges.artifacts import write_json
+from tasks.edges.artifacts import write_json, write_text
 from tasks.edges.chained_journal import append_line, read_lines
+from tasks.edges.champions import ChampionRecord, build_champion, describe_differences, render_changelog
 from tasks.edges.files import compute_file_hash, hold_lock, replace_file
 from tasks.edges.release_files import (
-    ReleaseIdentity,
     delete_old_releases,
+    find_release_identity,
     get_registry_folder,
     read_release_identity,
     write_release_copy,
 )
 from tasks.edges.safe_names import encode_name
-from tasks.edges.settings import read_settings
+from tasks.edges.settings import get_operator, read_settings
 from tasks.edges.tracking import log_promotion
-
-
-class Champion(Strict):
-    """The release that answers.
-
-    path: relative to home.
-    promoted_as_of: newest `known_at` of the data that decided.
-    """
-
-    dataset: str
-    digest: str
-    path: str
-    version: str
-    model: str
-    seen_until: datetime
-    promoted_as_of: datetime
-
-
-class ChampionRecord(Champion):
-    """champion.json. decision: what promote wrote."""
-
-    decision: GateDecision
 
 
 def read_champion(dataset: str) -> ChampionRecord | None:
@@ -100,13 +79,16 @@ def read_journal(dataset: str) -> list[ChampionRecord]:
     return [ChampionRecord.model_validate(line) for line in read_lines(_get_journal_path(dataset))]
 
 
-def apply_promotion(dataset: str, release_folder: Path, decision: GateDecision) -> ChampionRecord:
+def apply_promotion(
+    dataset: str, release_folder: Path, decision: GateDecision, *, by: str | None = None
+) -> ChampionRecord:
     """Make the sealed release in *release_folder* the champion; a second call changes nothing.
 
     decision: with `as_of`.
+    by: who does it; by default the operator of this process.
     1. Copy the bytes. 2. Add the line of the journal. 3. Leave the entry in MLflow's outbox.
-    4. Replace champion.json. 5. Delete old releases. A kill in between leaves the old champion
-    whole, and the next call completes the work.
+    4. Replace champion.json. 5. Delete old releases. A kill before the journal's line leaves the
+    old champion whole; after it, the next change of the champion completes this one first.
     Raises ReleaseError when the folder has no manifest, or is of another dataset.
     """
     release = read_release_identity(release_folder)
@@ -116,31 +98,88 @@ def apply_promotion(dataset: str, release_folder: Path, decision: GateDecision) 
             " own checkout."
         )
     with _wait_for_promotion_lock(dataset):
-        now = read_champion(dataset)
+        now = _complete_last_change(dataset)
         if now is not None and now.digest == release.digest:
             write_release_copy(dataset, release_folder, get_champion_folder(now))  # heals a damaged one
             return now
-        journal = read_journal(dataset)
-        champion = build_champion(release, decision, journal)
-        # 1.
+        former = None if now is None else find_release_identity(dataset, now.digest)
+        champion = build_champion(release, decision, read_journal(dataset), former)
         write_release_copy(dataset, release_folder, get_champion_folder(champion))
-        # 2.
-        if not journal or journal[-1].digest != champion.digest:
-            append_line(_get_journal_path(dataset), champion.model_dump(mode="json"))
-        # 3.
-        log_promotion(
-            dataset,
-            champion.digest,
-            champion.version,
-            get_champion_folder(champion).absolute(),
-            {"tidemill.model": champion.model},
-        )
-        # 4.
-        write_json(get_champion_path(dataset), champion.model_dump(mode="json"))
-        # 5.
-        promoted = [line.digest for line in read_journal(dataset)]
-        delete_old_releases(dataset, promoted, None if now is None else now.digest)
-    return champion
+        facts = {"by": by or get_operator(), "why": decision.reason}
+        return _write_champion(champion.model_copy(update=facts), now)
+
+
+def apply_kept_release(
+    dataset: str,
+    digest: str,
+    action: Literal["rollback", "deploy"],
+    by: str,
+    why: str,
+    as_of: datetime | None = None,
+) -> ChampionRecord:
+    """Make a release that was champion and is kept the champion; a second call changes nothing.
+
+    The caller has verified its bytes. as_of: newest `known_at` of the rows now.
+    Raises ReleaseError when it was never champion, or is deleted.
+    """
+    with _wait_for_promotion_lock(dataset):
+        now = _complete_last_change(dataset)
+        record = next((line for line in reversed(read_journal(dataset)) if line.digest == digest), None)
+        if now is None or record is None or not get_champion_folder(record).is_dir():
+            raise ReleaseError(
+                f"{digest[:12]} is no kept release of {dataset!r}. `tidemill releases` lists them."
+            )
+        if now.digest == digest:
+            return now
+        before, after = (find_release_identity(dataset, name) for name in (now.digest, digest))
+        facts = {
+            "action": action,
+            "by": by,
+            "why": why,
+            "changes": tuple(describe_differences(before, after)),
+            "taken_back_as_of": as_of if action == "rollback" else None,
+        }
+        return _write_champion(record.model_copy(update=facts), now)
+
+
+def _complete_last_change(dataset: str) -> ChampionRecord | None:
+    """The champion, after the last line of the journal has taken effect.
+
+    A kill may have come between the line and champion.json.
+    """
+    now, journal = read_champion(dataset), read_journal(dataset)
+    if not journal or (now is not None and now.digest == journal[-1].digest):
+        return now
+    return _apply_line(journal[-1], now)
+
+
+def _write_champion(champion: ChampionRecord, former: ChampionRecord | None) -> ChampionRecord:
+    """Add the line of the journal, and have it take effect. former: the champion until now."""
+    facts = {"promoted_at": datetime.now(UTC), "replaces": None if former is None else former.digest}
+    line = champion.model_copy(update=facts)
+    append_line(_get_journal_path(line.dataset), line.model_dump(mode="json"))
+    return _apply_line(line, former)
+
+
+def _apply_line(line: ChampionRecord, former: ChampionRecord | None) -> ChampionRecord:
+    log_promotion(
+        line.dataset,
+        line.digest,
+        line.version,
+        get_champion_folder(line).absolute(),
+        {"tidemill.model": line.model},
+    )
+    write_json(get_champion_path(line.dataset), line.model_dump(mode="json"))
+    journal = read_journal(line.dataset)
+    write_text(get_changelog_path(line.dataset), render_changelog(line.dataset, journal))
+    promoted = [each.digest for each in journal]
+    delete_old_releases(line.dataset, promoted, None if former is None else former.digest)
+    return line
+
+
+def get_changelog_path(dataset: str) -> Path:
+    """Where the changelog of the model of *dataset* is, made again at each change of champion."""
+    return get_registry_folder(dataset) / "CHANGELOG.md"
 
 
 def publish_rows_file(dataset: str, path: Path) -> None:
@@ -159,28 +198,6 @@ def publish_rows_file(dataset: str, path: Path) -> None:
 def get_rows_path(dataset: str) -> Path:
     """Where the published rows of *dataset* are."""
     return read_settings().home / "rows" / f"{encode_name(dataset)}.parquet"
-
-
-def build_champion(
-    release: ReleaseIdentity, decision: GateDecision, journal: Sequence[ChampionRecord]
-) -> ChampionRecord:
-    """The record of *release* as champion. journal: the promotions before, oldest first."""
-    return ChampionRecord(
-        dataset=release.dataset,
-        digest=release.digest,
-        path=f"releases/{release.digest}",
-        version=_decide_version(release.digest, journal),
-        model=release.model,
-        seen_until=release.seen_until,
-        promoted_as_of=decision.as_of,
-        decision=decision,
-    )
-
-
-def _decide_version(digest: str, journal: Sequence[ChampionRecord]) -> str:
-    """1.0.0, 1.1.0, ...: a new digest gets the next minor number; a former one keeps its own."""
-    versions = {champion.digest: champion.version for champion in journal}
-    return versions.get(digest, f"1.{len(versions)}.0")
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from tasks.core.errors import ReleaseError
-from tasks.edges.artifacts import write_folder
+from tasks.core.versions import ReleaseTraits
+from tasks.edges.artifacts import write_folder, write_text
 from tasks.edges.files import compute_file_hash
 from tasks.edges.jobs import list_pinned_releases
 from tasks.edges.safe_names import encode_name
@@ -27,6 +28,7 @@ class ReleaseIdentity(BaseModel):
     dataset: str
     model: str
     seen_until: datetime
+    traits: ReleaseTraits | None = None
     files: dict[str, str] = {}  # sha256 by path
 
 
@@ -44,6 +46,13 @@ def find_release_deletion(dataset: str, digest: str) -> datetime | None:
     """Since when a release that was promoted is not kept any more; None when it is, or unknown."""
     path = _get_deletion_path(dataset, digest)
     return datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.exists() else None
+
+
+def find_release_identity(dataset: str, digest: str) -> ReleaseIdentity | None:
+    """The manifest of a release that was promoted, kept or deleted; None when it is not known."""
+    paths = (get_release_folder(digest) / MANIFEST, _get_deletion_path(dataset, digest))
+    text = next((path.read_bytes() for path in paths if path.exists()), b"")
+    return ReleaseIdentity.model_validate_json(text) if text else None
 
 
 def _get_deletion_path(dataset: str, digest: str) -> Path:
@@ -90,8 +99,8 @@ def delete_old_releases(dataset: str, promoted: Sequence[str], former: str | Non
     for folder in old:
         if folder.name not in in_use:
             deletion = _get_deletion_path(dataset, folder.name)
-            deletion.parent.mkdir(exist_ok=True)
-            deletion.touch()
+            manifest = folder / MANIFEST
+            write_text(deletion, manifest.read_text() if manifest.exists() else "")
             # By rename first, so that a kill leaves no half of it
             leaving = folder.with_name(f".{folder.name}.{os.getpid()}.old")
             shutil.rmtree(folder.rename(leaving), ignore_errors=True)

@@ -1,6 +1,7 @@
 """Build a package: assemble, seal, write provenance and card, build the Bento."""
 
 import shutil
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from tasks.core.reports.ensemble import EnsembleReport
 from tasks.core.reports.package import Provenance
 from tasks.core.reports.quantize import QuantizeDecision
 from tasks.edges.artifacts import ReportT, read_report, write_report, write_text
+from tasks.edges.params import Section
 from tasks.package.assemble import build_release
 from tasks.package.bento import build_bento, compute_sizes
 from tasks.package.card import render_model_card
@@ -28,14 +30,20 @@ class PackageResult(NamedTuple):
 
 
 def build_package(
-    root: Path, checkout: Path, rows: pl.DataFrame, params: PackageParams, folder: Path
+    root: Path,
+    checkout: Path,
+    rows: pl.DataFrame,
+    params: PackageParams,
+    folder: Path,
+    parameters: Mapping[str, Section],
 ) -> PackageResult:
     """Build the release into the empty *folder*.
 
     Data and models are from *root*, code is from *checkout*.
+    parameters: by model, and of the ensemble.
     """
     unsealed, quantized = root / "models/challenger", root / "models/quantized"
-    sealed = build_release(unsealed / "challenger", quantized, rows, params.rows_steps, folder)
+    sealed = build_release(unsealed / "challenger", quantized, rows, params.rows_steps, folder, parameters)
     release = load_release(folder)
     evaluation = _find_report(EnsembleReport, root)
     provenance = _build_provenance(checkout, sealed, evaluation, _find_report(QuantizeDecision, root))
@@ -49,7 +57,9 @@ def build_package(
             shutil.copyfile(root / name, folder / name)
     return PackageResult(
         sealed,
-        build_release(unsealed / "baseline", quantized, rows, params.rows_steps, folder / "baseline"),
+        build_release(
+            unsealed / "baseline", quantized, rows, params.rows_steps, folder / "baseline", parameters
+        ),
         size,
     )
 

@@ -11,13 +11,14 @@ from pathlib import Path
 from tasks.core.errors import OtherDatasetError
 from tasks.core.reports.promote import GateDecision, GateKey
 from tasks.edges.artifacts import read_json, read_last_report, write_folder, write_report
+from tasks.edges.champions import ChampionRecord
 from tasks.edges.command import run_stage_command
 from tasks.edges.current import check_current
 from tasks.edges.files import compute_file_hash
 from tasks.edges.mlflow_delivery import publish_alongside
 from tasks.edges.params import read_document
 from tasks.edges.refreshed import is_refreshed_since
-from tasks.edges.registry import ChampionRecord, publish_rows_file, read_champion
+from tasks.edges.registry import publish_rows_file, read_champion
 from tasks.edges.settings import ROOT, read_settings
 from tasks.edges.tracking import has_news
 from tasks.promote.params import PromoteParams

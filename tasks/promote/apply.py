@@ -5,7 +5,8 @@ from pathlib import Path
 from tasks.core.errors import ReleaseError
 from tasks.core.reports.promote import GateDecision
 from tasks.edges.artifacts import read_report
-from tasks.edges.registry import ChampionRecord, apply_promotion, read_champion
+from tasks.edges.champions import ChampionRecord
+from tasks.edges.registry import apply_promotion, read_champion
 from tasks.edges.settings import ROOT
 from tasks.release import check_manifest
 
