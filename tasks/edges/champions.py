@@ -40,6 +40,7 @@ class ChampionRecord(Champion):
     by: who did it. why: the gate's reason, or the operator's.
     changes: how it differs from the one that it replaces, in words.
     taken_back_as_of: of a rollback, the newest `known_at` of the rows at that time.
+    approval: the line in the journal of approvals that allowed it, from 0; None without one.
     """
 
     decision: GateDecision
@@ -50,6 +51,7 @@ class ChampionRecord(Champion):
     why: str | None = None
     changes: tuple[str, ...] = ()
     taken_back_as_of: datetime | None = None
+    approval: int | None = None
 
 
 def build_champion(
@@ -126,3 +128,12 @@ def render_changelog(dataset: str, journal: Sequence[ChampionRecord]) -> str:
             "\n".join(f"- {change}" for change in changes),
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def find_taken_back(journal: Sequence[ChampionRecord]) -> dict[str, datetime]:
+    """By digest the newest `known_at` of the rows when a rollback replaced that release."""
+    return {
+        line.replaces: line.taken_back_as_of or line.promoted_as_of
+        for line in journal
+        if line.action == "rollback" and line.replaces is not None
+    }

@@ -7,7 +7,7 @@ looks back on. Light on imports, since the service reads it.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,12 +80,19 @@ def read_journal(dataset: str) -> list[ChampionRecord]:
 
 
 def apply_promotion(
-    dataset: str, release_folder: Path, decision: GateDecision, *, by: str | None = None
+    dataset: str,
+    release_folder: Path,
+    decision: GateDecision,
+    *,
+    by: str | None = None,
+    approval: int | None = None,
+    hashes: Mapping[str, str] | None = None,
 ) -> ChampionRecord:
     """Make the sealed release in *release_folder* the champion; a second call changes nothing.
 
     decision: with `as_of`.
     by: who does it; by default the operator of this process.
+    approval: its line in the journal of approvals. hashes: of the files that were approved.
     1. Copy the bytes. 2. Add the line of the journal. 3. Leave the entry in MLflow's outbox.
     4. Replace champion.json. 5. Delete old releases. A kill before the journal's line leaves the
     old champion whole; after it, the next change of the champion completes this one first.
@@ -104,8 +111,8 @@ def apply_promotion(
             return now
         former = None if now is None else find_release_identity(dataset, now.digest)
         champion = build_champion(release, decision, read_journal(dataset), former)
-        write_release_copy(dataset, release_folder, get_champion_folder(champion))
-        facts = {"by": by or get_operator(), "why": decision.reason}
+        write_release_copy(dataset, release_folder, get_champion_folder(champion), hashes)
+        facts = {"by": by or get_operator(), "why": decision.reason, "approval": approval}
         return _write_champion(champion.model_copy(update=facts), now)
 
 
@@ -138,6 +145,7 @@ def apply_kept_release(
             "why": why,
             "changes": tuple(describe_differences(before, after)),
             "taken_back_as_of": as_of if action == "rollback" else None,
+            "approval": None,
         }
         return _write_champion(record.model_copy(update=facts), now)
 

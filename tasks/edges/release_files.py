@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,13 +59,18 @@ def _get_deletion_path(dataset: str, digest: str) -> Path:
     return get_registry_folder(dataset) / "deleted" / digest
 
 
-def write_release_copy(dataset: str, source: Path, target: Path) -> None:
+def write_release_copy(
+    dataset: str, source: Path, target: Path, hashes: Mapping[str, str] | None = None
+) -> None:
     """Copy a release without the releases nested in it.
 
     The baseline is a release of its own in models/release. The release inside the Bento is a part.
+    hashes: that the copy must have; a copy that is there and has others is made again.
+    Raises ReleaseError when the source was changed since they were computed.
     """
     _get_deletion_path(dataset, target.name).unlink(missing_ok=True)
-    if _is_whole(target):  # a service may run in it, so it stays as it is
+    # A service may run in it, so it stays as it is
+    if _is_whole(target) and (hashes is None or compute_release_hashes(target) == hashes):
         return
 
     def find_nested(folder: str, names: list[str]) -> set[str]:
@@ -74,6 +79,33 @@ def write_release_copy(dataset: str, source: Path, target: Path) -> None:
 
     with write_folder(target) as fresh:
         shutil.copytree(source, fresh, dirs_exist_ok=True, ignore=find_nested)
+        if hashes is not None and (change := find_changed_file(hashes, compute_release_hashes(fresh))):
+            raise ReleaseError(f"{source}: {change} while it was copied. Nothing was promoted.")
+
+
+def compute_release_hashes(folder: Path) -> dict[str, str]:
+    """sha256 of each file of the release in *folder*, by path; nested releases are not in it.
+
+    Raises ReleaseError for a link, whose target could change afterwards.
+    """
+    nested = [path.parent for path in folder.glob(f"*/{MANIFEST}")]
+    paths = [p for p in sorted(folder.rglob("*")) if not any(p.is_relative_to(other) for other in nested)]
+    if links := [path for path in paths if path.is_symlink()]:
+        raise ReleaseError(
+            f"{links[0]} is a link, and a release has files alone: what a link points to may change. Build"
+            " it again with `dvc repro package`."
+        )
+    files = [path for path in paths if path.is_file()]
+    return {path.relative_to(folder).as_posix(): compute_file_hash(path) for path in files}
+
+
+def find_changed_file(before: Mapping[str, str], after: Mapping[str, str]) -> str | None:
+    """The first file that was changed, added or removed, and which of these; None without one."""
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            verb = "added" if name not in before else "removed" if name not in after else "changed"
+            return f"{name} was {verb}"
+    return None
 
 
 def _is_whole(folder: Path) -> bool:

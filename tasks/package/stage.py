@@ -46,22 +46,21 @@ def build_package(
     sealed = build_release(unsealed / "challenger", quantized, rows, params.rows_steps, folder, parameters)
     release = load_release(folder)
     evaluation = _find_report(EnsembleReport, root)
-    provenance = _build_provenance(checkout, sealed, evaluation, _find_report(QuantizeDecision, root))
+    decision = _find_report(QuantizeDecision, root)
+    provenance = _build_provenance(checkout, sealed, evaluation, decision)
     write_report(folder / "provenance.json", provenance)
     build_bento(folder, checkout, folder / "bento")
     size = compute_sizes(folder / "bento")
     write_report(folder / "provenance.json", provenance.model_copy(update={"bento_bytes": size}))
     write_text(folder / "model_card.md", render_model_card(release, sealed, evaluation, provenance))
+    nested = folder / "baseline"
+    baseline = build_release(unsealed / "baseline", quantized, rows, params.rows_steps, nested, parameters)
+    write_report(nested / "provenance.json", _build_provenance(checkout, baseline, evaluation, decision))
     for name in ("dvc.lock", "params.yaml"):
         if (root / name).exists():
             shutil.copyfile(root / name, folder / name)
-    return PackageResult(
-        sealed,
-        build_release(
-            unsealed / "baseline", quantized, rows, params.rows_steps, folder / "baseline", parameters
-        ),
-        size,
-    )
+            shutil.copyfile(root / name, nested / name)
+    return PackageResult(sealed, baseline, size)
 
 
 def _build_provenance(

@@ -90,7 +90,7 @@ class _LoopState:
                 challenger=_get_digest(challenger),
                 baseline=_get_digest(baseline),
                 rows=challenger.ensemble.data_version,
-                params=params.model_dump(),
+                params=params.gate_key,
             ),
             as_of=as_of,
             applied=verdict.winner_digest is not None,
