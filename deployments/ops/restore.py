@@ -1,6 +1,5 @@
 """`tidemill restore`: data, features and parameters of a release, in a worktree of its own."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -94,10 +93,9 @@ def _fill_worktree(folder: Path, kept: Path, root: Path, version: str) -> int:
 
 
 def _run(command: list[str], folder: Path, what: str) -> None:
-    environment = build_child_environment(
-        PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    done = subprocess.run(
+        command, cwd=folder, env=build_child_environment(), capture_output=True, text=True, check=False
     )
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
         raise ReleaseError(

@@ -40,6 +40,8 @@ class ChampionRecord(Champion):
     by: who did it. why: the gate's reason, or the operator's.
     changes: how it differs from the one that it replaces, in words.
     taken_back_as_of: of a rollback, the newest `known_at` of the rows at that time.
+    signed_by: public key of its signature; None in a line of before there were signatures, whose
+      release is served without one.
     approval: the line in the journal of approvals that allowed it, from 0; None without one.
     """
 
@@ -52,6 +54,7 @@ class ChampionRecord(Champion):
     changes: tuple[str, ...] = ()
     taken_back_as_of: datetime | None = None
     approval: int | None = None
+    signed_by: str | None = None
 
 
 def build_champion(

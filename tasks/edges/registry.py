@@ -30,6 +30,7 @@ from tasks.edges.release_files import (
 )
 from tasks.edges.safe_names import encode_name
 from tasks.edges.settings import get_operator, read_settings
+from tasks.edges.signatures import find_signer, sign_release
 from tasks.edges.tracking import log_promotion
 
 
@@ -93,9 +94,9 @@ def apply_promotion(
     decision: with `as_of`.
     by: who does it; by default the operator of this process.
     approval: its line in the journal of approvals. hashes: of the files that were approved.
-    1. Copy the bytes. 2. Add the line of the journal. 3. Leave the entry in MLflow's outbox.
-    4. Replace champion.json. 5. Delete old releases. A kill before the journal's line leaves the
-    old champion whole; after it, the next change of the champion completes this one first.
+    1. Copy the bytes and sign them. 2. Add the line of the journal. 3. Leave the entry in MLflow's
+    outbox. 4. Replace champion.json. 5. Delete old releases. A kill before the journal's line
+    leaves the old champion whole; after it, the next change of the champion completes this first.
     Raises ReleaseError when the folder has no manifest, or is of another dataset.
     """
     release = read_release_identity(release_folder)
@@ -107,12 +108,19 @@ def apply_promotion(
     with _wait_for_promotion_lock(dataset):
         now = _complete_last_change(dataset)
         if now is not None and now.digest == release.digest:
-            write_release_copy(dataset, release_folder, get_champion_folder(now))  # heals a damaged one
+            folder = get_champion_folder(now)
+            write_release_copy(dataset, release_folder, folder, sign_release)  # heals a damaged one
             return now
         former = None if now is None else find_release_identity(dataset, now.digest)
         champion = build_champion(release, decision, read_journal(dataset), former)
-        write_release_copy(dataset, release_folder, get_champion_folder(champion), hashes)
-        facts = {"by": by or get_operator(), "why": decision.reason, "approval": approval}
+        folder = get_champion_folder(champion)
+        write_release_copy(dataset, release_folder, folder, sign_release, hashes)
+        facts = {
+            "by": by or get_operator(),
+            "why": decision.reason,
+            "approval": approval,
+            "signed_by": find_signer(folder),
+        }
         return _write_champion(champion.model_copy(update=facts), now)
 
 
@@ -126,7 +134,8 @@ def apply_kept_release(
 ) -> ChampionRecord:
     """Make a release that was champion and is kept the champion; a second call changes nothing.
 
-    The caller has verified its bytes. as_of: newest `known_at` of the rows now.
+    The caller has verified its bytes; one of before there were signatures is signed now.
+    as_of: newest `known_at` of the rows now.
     Raises ReleaseError when it was never champion, or is deleted.
     """
     with _wait_for_promotion_lock(dataset):
@@ -138,6 +147,7 @@ def apply_kept_release(
             )
         if now.digest == digest:
             return now
+        folder = get_champion_folder(record)
         before, after = (find_release_identity(dataset, name) for name in (now.digest, digest))
         facts = {
             "action": action,
@@ -146,6 +156,7 @@ def apply_kept_release(
             "changes": tuple(describe_differences(before, after)),
             "taken_back_as_of": as_of if action == "rollback" else None,
             "approval": None,
+            "signed_by": find_signer(folder) or sign_release(folder),
         }
         return _write_champion(record.model_copy(update=facts), now)
 

@@ -1,9 +1,10 @@
 """The files of promoted releases: what is copied into home, what is kept, what is deleted."""
 
+import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,8 @@ from tasks.edges.jobs import list_pinned_releases
 from tasks.edges.safe_names import encode_name
 from tasks.edges.settings import ROOT, read_settings
 
-MANIFEST = "manifest.json"
+MANIFEST, SIGNATURE = "manifest.json", "signature.json"
+_OF_PYTHON = "__pycache__"  # which a service that runs in a release writes
 
 
 class ReleaseIdentity(BaseModel):
@@ -60,43 +62,57 @@ def _get_deletion_path(dataset: str, digest: str) -> Path:
 
 
 def write_release_copy(
-    dataset: str, source: Path, target: Path, hashes: Mapping[str, str] | None = None
+    dataset: str,
+    source: Path,
+    target: Path,
+    sign: Callable[[Path], object],
+    hashes: Mapping[str, str] | None = None,
 ) -> None:
-    """Copy a release without the releases nested in it.
+    """Copy a release without the releases nested in it, and sign the copy.
 
     The baseline is a release of its own in models/release. The release inside the Bento is a part.
+    sign: called with the folder of the copy. One that is whole and has no signature gets one.
     hashes: that the copy must have; a copy that is there and has others is made again.
     Raises ReleaseError when the source was changed since they were computed.
     """
     _get_deletion_path(dataset, target.name).unlink(missing_ok=True)
-    # A service may run in it, so it stays as it is
-    if _is_whole(target) and (hashes is None or compute_release_hashes(target) == hashes):
+    if _is_whole(target, hashes):  # a service may run in it, so it stays as it is
+        if not (target / SIGNATURE).exists():
+            sign(target)
         return
 
     def find_nested(folder: str, names: list[str]) -> set[str]:
         is_top = Path(folder) == source
-        return {name for name in names if is_top and (Path(folder) / name / MANIFEST).exists()}
+        nested = {name for name in names if is_top and (Path(folder) / name / MANIFEST).exists()}
+        return nested | {_OF_PYTHON} | ({SIGNATURE} if is_top else set())
 
     with write_folder(target) as fresh:
         shutil.copytree(source, fresh, dirs_exist_ok=True, ignore=find_nested)
         if hashes is not None and (change := find_changed_file(hashes, compute_release_hashes(fresh))):
             raise ReleaseError(f"{source}: {change} while it was copied. Nothing was promoted.")
+        sign(fresh)
 
 
-def compute_release_hashes(folder: Path) -> dict[str, str]:
-    """sha256 of each file of the release in *folder*, by path; nested releases are not in it.
+def compute_release_hashes(folder: Path, *, without_nested: bool = False) -> dict[str, str]:
+    """sha256 of each file of the release in *folder*, by path.
 
+    The signature itself and what Python compiles are not in it.
+    without_nested: nor are the releases in it, as in models/release.
     Raises ReleaseError for a link, whose target could change afterwards.
     """
-    nested = [path.parent for path in folder.glob(f"*/{MANIFEST}")]
+    nested = [path.parent for path in folder.glob(f"*/{MANIFEST}")] if without_nested else []
     paths = [p for p in sorted(folder.rglob("*")) if not any(p.is_relative_to(other) for other in nested)]
     if links := [path for path in paths if path.is_symlink()]:
         raise ReleaseError(
             f"{links[0]} is a link, and a release has files alone: what a link points to may change. Build"
             " it again with `dvc repro package`."
         )
-    files = [path for path in paths if path.is_file()]
-    return {path.relative_to(folder).as_posix(): compute_file_hash(path) for path in files}
+    names = {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
+    return {
+        name: compute_file_hash(path)
+        for name, path in names.items()
+        if name != SIGNATURE and (path.parent.name, path.suffix) != (_OF_PYTHON, ".pyc")
+    }
 
 
 def find_changed_file(before: Mapping[str, str], after: Mapping[str, str]) -> str | None:
@@ -108,14 +124,15 @@ def find_changed_file(before: Mapping[str, str], after: Mapping[str, str]) -> st
     return None
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether the release in *folder* has the bytes that were sealed."""
+def _is_whole(folder: Path, hashes: Mapping[str, str] | None) -> bool:
+    """Whether the release in *folder* has the bytes that were sealed, and signed, and *hashes*."""
     try:
-        files = read_release_identity(folder).files
-    except (ReleaseError, ValueError):
+        sealed, found = read_release_identity(folder).files, compute_release_hashes(folder)
+        path = folder / SIGNATURE
+        signed = json.loads(path.read_text())["files"] if path.exists() else found
+    except (ReleaseError, ValueError, KeyError):
         return False
-    paths = {folder / name: sealed for name, sealed in files.items()}
-    return all(path.exists() and compute_file_hash(path) == sealed for path, sealed in paths.items())
+    return sealed.items() <= found.items() and found == signed and (hashes is None or found == hashes)
 
 
 def delete_old_releases(dataset: str, promoted: Sequence[str], former: str | None) -> None:

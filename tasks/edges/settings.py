@@ -70,6 +70,11 @@ class Settings(BaseSettings):
     # The service serves the current dataset of the checkout in this folder; `tidemill up` sets it
     checkout: Path | None = None
     release: Path | None = None  # the service loads this release instead of the champion
+    # Private key that signs promoted releases (PEM, ed25519); empty: signing.key in home, made at
+    # the first promotion
+    signing_key: Path | None = None
+    # Public keys whose signatures are accepted, one a line in hex; empty: the signing key's own
+    trusted_keys: Path | None = None
     keep_cache_mb: int = 5000  # beyond it, what no current artifact needs is removed from DVC's cache
     # Newest releases of a dataset that are kept in home; champion, former champion and what is used
     # always are

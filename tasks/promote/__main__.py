@@ -104,7 +104,7 @@ def _build_decision(
     # This and the next: a verdict that stays needs neither onnxruntime nor features
     from tasks.core.frames import SERIES, get_newest_known_at
     from tasks.edges.artifacts import read_frame, write_frame
-    from tasks.promote.apply import apply_winner, ask_for_approval
+    from tasks.promote.apply import apply_winner, request_winner_approval
     from tasks.promote.earlier_gates import build_earlier_gate, read_earlier_gates, write_gate
     from tasks.promote.gate import LOSSES
     from tasks.promote.leaks import check_release_is_leak_free
@@ -134,7 +134,7 @@ def _build_decision(
         if applied:
             apply_winner(decision, root)
     if decision.winner_digest is not None and params.approval == "required":
-        request = ask_for_approval(decision, root)
+        request = request_winner_approval(decision, root)
         print(f"promote: {request.digest[:12]} is {request.state} ({request.by}); `tidemill approvals`")
     return decision
 

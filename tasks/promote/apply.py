@@ -58,7 +58,7 @@ def apply_winner(decision: GateDecision, root: Path = ROOT) -> ChampionRecord | 
         )
     if _read_params(decision, root).approval == "off":
         return apply_promotion(dataset, folder, decision)
-    request = ask_for_approval(decision, root)
+    request = request_winner_approval(decision, root)
     if request.state != "approved":
         return None
     champion = apply_promotion(
@@ -68,13 +68,13 @@ def apply_winner(decision: GateDecision, root: Path = ROOT) -> ChampionRecord | 
     return champion
 
 
-def ask_for_approval(decision: GateDecision, root: Path = ROOT) -> ApprovalRequest:
+def request_winner_approval(decision: GateDecision, root: Path = ROOT) -> ApprovalRequest:
     """The request for the approval of the winner of *decision*; the operator is its author.
 
     Raises ApprovalError when the release was changed since it was asked for or approved.
     """
     assert decision.winner_digest is not None
-    hashes = compute_release_hashes(get_winner_folder(decision, root))
+    hashes = compute_release_hashes(get_winner_folder(decision, root), without_nested=True)
     expires_s = _read_params(decision, root).approval_expires_s
     return request_approval(
         decision.dataset, decision.winner_digest, hashes, get_operator(), decision.reason, expires_s
@@ -95,7 +95,8 @@ def approve_release(dataset: str, digest: str, by: str, why: str, root: Path = R
             f"{root / GateDecision.PATH} is not about {request.digest[:12]} of {dataset!r} any more. Decide"
             " again with `dvc repro promote`, then approve what it asks for."
         )
-    check_request_files(request, compute_release_hashes(get_winner_folder(decision, root)))
+    folder = get_winner_folder(decision, root)
+    check_request_files(request, compute_release_hashes(folder, without_nested=True))
     expires_s = _read_params(decision, root).approval_expires_s
     decide_request(dataset, request, "approved", by, why, expires_s)
     return apply_winner(decision, root)

@@ -21,6 +21,8 @@ from tasks.core.schema import FeatureSchema
 from tasks.core.strict import Strict
 from tasks.core.versions import ReleaseTraits
 from tasks.edges.files import compute_file_hash
+from tasks.edges.release_files import SIGNATURE
+from tasks.edges.signatures import check_signature
 from tasks.features import FeatureParams
 from tasks.release.combine import Ranks, Regime, Weights, build_plain_weights
 
@@ -109,9 +111,9 @@ def write_manifest(folder: Path, parameters: Mapping[str, JsonValue] | None = No
 
 
 def check_manifest(folder: Path) -> Manifest:
-    """Compute everything again and compare.
+    """Compute everything again and compare; of a signed release every other file, too.
 
-    Raises ReleaseError that names the first missing, altered or added file.
+    Raises ReleaseError that names the first missing, altered or added file, or the signature.
     """
     sealed = read_manifest(folder)
     present = set(list_covered_files(folder))
@@ -139,6 +141,8 @@ def check_manifest(folder: Path) -> Manifest:
             f"{folder}: manifest.json was altered: its files give digest {again.digest[:12]} and traits of"
             f" their own, not {sealed.digest[:12]} and the sealed ones. Take the release again."
         )
+    if (folder / SIGNATURE).exists():
+        check_signature(folder)
     return sealed
 
 

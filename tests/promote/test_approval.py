@@ -163,8 +163,8 @@ def test_an_approval_is_used_once(root):
     apply_promotion("small", root / "models/release/baseline", gate_decision(as_of=as_of))
     apply_rollback("small", first.version, "grace", "back")
     assert read_journal("small")[-1].approval is None
-    release = root / "models/release"
-    again = request_approval("small", first.digest, compute_release_hashes(release), "ada", "again", 60.0)
+    hashes = compute_release_hashes(root / "models/release", without_nested=True)
+    again = request_approval("small", first.digest, hashes, "ada", "again", 60.0)
     assert (again.state, list_states()) == ("waiting", ["used", "waiting"])
 
 
