@@ -26,22 +26,12 @@ def approvals(dataset: OfDataset = "", as_json: AsJson = False) -> None:
     if as_json:
         report_json([{**request._asdict(), "files": len(request.files)} for request in requests])
         return
-    from deployments.cli.tables import report_rows
-
-    report_rows(
-        [
-            {
-                "digest": request.digest[:12],
-                "state": request.state,
-                "author": request.author,
-                "asked": f"{request.asked_at:%F %T}Z",
-                "expires": "" if request.expires_at is None else f"{request.expires_at:%F %T}Z",
-                "by": request.by,
-                "why": request.why,
-            }
-            for request in requests
-        ]
-    )
+    for request in requests:
+        is_open = request.state in {"waiting", "approved"} and request.expires_at is not None
+        expires = f", expires {request.expires_at:%F %T}Z" if is_open else ""
+        asked = f"asked for by {request.author} {request.asked_at:%F %T}Z{expires}"
+        print(f"{request.digest[:12]}  {request.state}  {asked}")
+        print(f"    {request.by}: {request.why}")
 
 
 def approve(

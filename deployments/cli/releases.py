@@ -29,23 +29,12 @@ def releases(dataset: OfDataset = "", as_json: AsJson = False) -> None:
     if as_json:
         report_json([release._asdict() for release in known])
         return
-    from deployments.cli.tables import report_rows
-
-    report_rows(
-        [
-            {
-                "version": f"{release.version}{' *' if release.is_champion else ''}",
-                "digest": release.digest[:12],
-                "model": release.model,
-                "since": f"{release.promoted_at:%F %T}Z" if release.promoted_at else "",
-                "by": release.by,
-                "how": release.action,
-                "kept": "yes" if release.is_kept else "deleted",
-                "why": release.why,
-            }
-            for release in known
-        ]
-    )
+    for release in known:
+        since = f"{release.promoted_at:%F %T}Z" if release.promoted_at else "unknown since when"
+        kept = "kept" if release.is_kept else "deleted"
+        sign = "*" if release.is_champion else " "
+        print(f"{sign} {release.version}  {release.digest[:12]}  {since}  {kept}  {release.model}")
+        print(f"    {release.action} by {release.by or 'unknown'}: {release.why}")
 
 
 def rollback(
@@ -106,11 +95,16 @@ def backtest(
     if as_json:
         report_json({**result.head, "rows": result.rows.to_dicts()})
         return
-    from deployments.cli.tables import report_rows
+    from tasks.core.numbers import format_number
 
-    head = result.head
-    print(f"{head['n_cutoffs']} cutoffs from {head['first_cutoff']} to {head['last_cutoff']}")
-    report_rows([{**row, "step": row["step"] or "all"} for row in result.rows.to_dicts()])
+    head, overall = result.head, result.rows.row(0, named=True)
+    print(
+        f"{head['n_cutoffs']} cutoffs from {head['first_cutoff']} to {head['last_cutoff']}; by step: --json"
+    )
+    for score, value in overall.items():
+        if isinstance(value, float):
+            name = str(head["primary_score"]) if score == "primary" else score
+            print(f"  {name:<16}{format_number(value)}")
 
 
 def restore(

@@ -76,10 +76,18 @@ def build_next_version(version: str, part: VersionPart, taken: Collection[str]) 
 
 
 def describe_changes(before: ReleaseTraits | None, after: ReleaseTraits | None) -> list[str]:
-    """A sentence for each difference of interface and model; none where only the data differ."""
+    """A sentence for each difference of interface and model; none where only the data differ.
+
+    Parameters of a member that one of them has not are left out: that it has not is a difference.
+    """
     if before is None or after is None:
         return ["model: unknown, since one of the releases was built before this was kept"]
-    return [_describe_change(change) for change in list_trait_changes(before, after)]
+    shared = before.parameters.keys() & after.parameters.keys()
+    return [
+        _describe_change(change)
+        for change in list_trait_changes(before, after)
+        if change.group != "parameters" or change.name in shared
+    ]
 
 
 def _describe_change(change: TraitChange) -> str:

@@ -150,10 +150,10 @@ def decide_request(
         _append(dataset, action, now, by, why, expires_s)
 
 
-def write_use(dataset: str, request: ApprovalRequest, by: str) -> None:
+def write_use(dataset: str, request: ApprovalRequest) -> None:
     """Add the line that an approval was used; the registry's journal names the approval, too."""
     with _hold_lock(dataset):
-        _append(dataset, "used", request, by, "promoted")
+        _append(dataset, "used", request, request.by, request.why)
 
 
 def check_request_files(request: ApprovalRequest, files: Mapping[str, str]) -> None:

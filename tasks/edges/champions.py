@@ -123,7 +123,8 @@ def render_changelog(dataset: str, journal: Sequence[ChampionRecord]) -> str:
     for line in reversed(journal):
         when = line.promoted_as_of if line.promoted_at is None else line.promoted_at
         verb = {"promote": "Promoted", "rollback": "Taken back to", "deploy": "Deployed"}[line.action]
-        changes = line.changes or ("nothing but the data, or not recorded",)
+        without = "nothing but the data" if line.replaces else "the first release, or one of an older version"
+        changes = line.changes or (without,)
         parts += [
             f"## {line.version}, {when:%F %T}Z",
             f"{verb} by {line.by or 'unknown'}: {line.why or line.decision.reason}.",

@@ -64,7 +64,7 @@ def apply_winner(decision: GateDecision, root: Path = ROOT) -> ChampionRecord | 
     champion = apply_promotion(
         dataset, folder, decision, by=request.by, approval=request.line, hashes=request.files
     )
-    write_use(dataset, request, get_operator())
+    write_use(dataset, request)
     return champion
 
 

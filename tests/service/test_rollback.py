@@ -4,10 +4,12 @@ import json
 import time
 
 import pytest
+from pydantic import TypeAdapter
 from servers import DATASET, at, crown, digest_of, publish, serving
 from typer.testing import CliRunner
 
 from deployments.cli.app import app
+from deployments.forecaster.champion_changes import ChampionChange
 from tasks.edges.registry import get_changelog_path, read_champion, read_journal
 from tasks.edges.release_files import get_release_folder
 
@@ -82,7 +84,7 @@ def test_the_table_of_releases_says_which_is_champion_and_which_is_kept(second, 
     ]
     assert known[0]["digest"] == digest_of(releases / "second")
     table = tidemill(second.home, "releases")
-    assert "1.1.0 *" in table
+    assert table.startswith(f"* 1.1.0  {digest_of(releases / 'second')[:12]}")
     with at(second.home):
         folder = get_release_folder(digest_of(releases / "first"))
     folder.rename(tmp_path / "aside")
@@ -110,6 +112,52 @@ def test_a_kept_release_is_scored_frozen_on_what_it_has_not_seen(second):
     assert result["n_cutoffs"] > 50
     one = tidemill(second.home, "backtest", "--release", "1.0.0", "--from", result["last_cutoff"])
     assert one.startswith(f"1 cutoffs from {result['last_cutoff']}")
+    assert f"  {result['primary_score']} " in one
     assert "--from is 'soon'" in tidemill(
         second.home, "backtest", "--release", "1.0.0", "--from", "soon", code=2
     )
+
+
+def test_the_same_is_asked_over_http_and_again_without_another_line(second, releases):
+    answers = [
+        second.client.post("/api/v1/models/rollback", json={"taken_back": "1.1.0", "reason": "bias"})
+        for _ in range(2)
+    ]
+    TypeAdapter(ChampionChange).validate_python(answers[0].json())
+    assert answers[0].json() == answers[1].json()
+    assert answers[0].json()["by"] == "anonymous"
+    assert (answers[0].json()["version"], answers[0].json()["action"]) == ("1.0.0", "rollback")
+    second.wait_for(lambda said: said["version"] == "1.0.0")
+    back = second.client.post(
+        "/api/v1/models/deploy", json={"version": "1.1.0", "reason": "it was the source"}
+    )
+    assert (back.json()["digest"], back.json()["action"]) == (digest_of(releases / "second"), "deploy")
+    second.wait_for(lambda said: said["version"] == "1.1.0")
+    with at(second.home):
+        assert [line.action for line in read_journal(DATASET)][-2:] == ["rollback", "deploy"]
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "status", "text"),
+    [
+        ("rollback", {"to": "9.9.9", "reason": "r"}, 404, "Kept are 1.1.0, 1.0.0"),
+        ("rollback", {"taken_back": "9.9.9", "reason": "r"}, 404, "no release '9.9.9'"),
+        ("rollback", {"reason": "r"}, 422, "one of `to` and `taken_back`"),
+        ("rollback", {"to": "1.0.0"}, 422, "reason"),
+        ("rollback", {"to": "1.0.0", "reason": "r", "too": 1}, 422, "unknown key"),
+        ("deploy", {"version": "1.0.0", "reason": ""}, 422, "reason"),
+        ("deploy", {"version": "9.9.9", "reason": "r"}, 404, "no release '9.9.9'"),
+    ],
+)
+def test_a_change_that_cannot_be_is_a_problem_and_changes_nothing(second, route, body, status, text):
+    reply = second.client.post(f"/api/v1/models/{route}", json=body)
+    assert (reply.status_code, reply.headers["content-type"]) == (status, "application/problem+json")
+    assert text in reply.json()["detail"]
+    with at(second.home):
+        assert read_champion(DATASET).version == "1.1.0"
+
+
+def test_a_service_of_one_fixed_release_changes_no_champion(server):
+    reply = server.client.post("/api/v1/models/rollback", json={"to": "1.0.0", "reason": "r"})
+    assert reply.status_code == 409
+    assert "TIDEMILL_RELEASE" in reply.json()["next"]
